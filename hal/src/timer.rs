@@ -1,0 +1,1 @@
+//! Deadlines finer than the runtime's 1 ms timer wheel.

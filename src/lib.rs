@@ -1,0 +1,9 @@
+//! The agent on a connector: it reads the VIN, keeps the connector online, and relays diagnostic sessions between the
+//! vehicle's buses and a remote operator.
+
+pub mod agent;
+pub mod cloud;
+pub mod config;
+pub mod isotp;
+pub mod relay;
+pub mod vin;

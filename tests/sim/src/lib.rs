@@ -1,0 +1,1 @@
+//! Simulated vehicle, sandbox cloud and operator for connector-agent: all that surrounds it, on one machine.

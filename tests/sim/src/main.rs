@@ -1,0 +1,3 @@
+//! The simulators' binary.
+
+fn main() {}
