@@ -1,5 +1,9 @@
 //! The relay, `connector-relay.v1`: what connector, cloud and operator say to each other, and the connector's part.
 
+pub mod codec;
 mod envelope;
+pub mod link;
+mod number;
+pub mod request;
 
 pub use envelope::{Envelope, Problem};
