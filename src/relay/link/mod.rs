@@ -6,9 +6,6 @@
 
 mod outbox;
 
-#[cfg(test)]
-mod tests;
-
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
