@@ -12,8 +12,11 @@ use std::time::{Duration, Instant};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Sleep;
+
+use crate::system::async_fd;
 
 /// Which clock a [`Deadline`] waits by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -135,7 +138,7 @@ impl PreciseSleep {
     fn new() -> std::io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let fd = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        Ok(Self { fd: AsyncFd::register(fd)?, armed: None })
+        Ok(Self { fd: async_fd(fd, Interest::READABLE)?, armed: None })
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {

@@ -240,7 +240,8 @@ mod tests {
     fn a_stuff_bit_due_at_the_end_of_fd_data_is_the_fixed_one() {
         let frame = |last| {
             let data = [0x55, 0x55, 0x55, last];
-            let frame = CanFrame::new_fd(CanId::standard_truncated(0x555), FdFlags::default(), &data).unwrap();
+            let frame =
+                CanFrame::new_fd(CanId::standard_truncated(0x555), FdFlags::default(), &data).unwrap();
             WireLength::of(&frame).nominal_bits
         };
         assert_eq!(frame(0b0101_1111), frame(0b0101_0101));
