@@ -1,0 +1,5 @@
+//! A simulated vehicle: the ECUs of a real one, on a bus that behaves like a real one.
+
+pub mod catalogue;
+pub mod ecu;
+pub mod hex;
