@@ -23,8 +23,7 @@ fn answers_of_several_responders_are_collected_with_flow_control_to_each_physica
     net.send(2, &pdu(30)).unwrap();
     net.run();
     assert_eq!(net.candump()[0], "7DF#020902CCCCCCCCCC");
-    let mut sent_to: Vec<_> =
-        net.log.iter().filter(|(_, node, _)| *node == 0).map(|l| l.2.id()).collect();
+    let mut sent_to: Vec<_> = net.log.iter().filter(|(_, node, _)| *node == 0).map(|l| l.2.id()).collect();
     sent_to.sort();
     assert_eq!(sent_to, [id(0x7DF), id(0x7E0), id(0x7E2)]);
     assert_eq!(net.received(0), [pdu(20), pdu(30)]);

@@ -4,25 +4,27 @@
 //! answered (its exchanges) goes before what any ECU would answer.
 
 mod anomalies;
+mod config;
 mod crc;
 mod download;
 mod dtc;
 mod nrc;
+mod responder;
 mod security;
 mod services;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use anomalies::Anomalies;
+pub use config::{EcuConfig, Timing};
 pub use crc::crc32;
 pub use download::{Image, Progress};
 pub use dtc::{Dtc, STATUS_AVAILABILITY_MASK};
 pub use nrc::Nrc;
+pub use responder::{EcuStatus, Responder, ScriptProgress, Session, Target, Timer};
 pub use security::{MAX_ATTEMPTS, toy_key};
 
-use super::catalogue::{EcuRecord, Exchange};
 use download::Flash;
 use security::Security;
 
@@ -30,172 +32,6 @@ use security::Security;
 const MAX_RESPONSES: usize = 8;
 /// How many requests may wait while the ECU answers another; more are refused as busy.
 const MAX_WAITING: usize = 2;
-
-/// Who was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Target {
-    /// This ECU alone.
-    Physical,
-    /// Every ECU that hears the functional identifier.
-    Functional,
-}
-
-/// What runs out at a deadline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Timer {
-    /// The request under way is done.
-    Processing,
-    /// P2 or P2*: a response or another response pending is due.
-    P2,
-    /// S3: no tool was heard; back to the default session.
-    S3,
-    /// The ECU has restarted.
-    Reset,
-}
-
-/// What answers requests behind a transport: a made-up ECU or a recorded one.
-pub trait Responder: Send {
-    /// A reception began: S3 stands still.
-    fn handle_reception_started(&mut self, now: Instant);
-    /// A reception was given up.
-    fn handle_reception_failed(&mut self, now: Instant);
-    /// A whole request.
-    fn handle_request(&mut self, now: Instant, target: Target, pdu: &[u8]);
-    /// The response polled last is on the bus, or (`sent` false) will never be.
-    fn handle_response_done(&mut self, now: Instant, sent: bool);
-    /// A deadline has come.
-    fn handle_timeout(&mut self, now: Instant);
-    /// The next response; each one polled has its `handle_response_done`.
-    fn poll_response(&mut self) -> Option<Vec<u8>>;
-    /// When to call `handle_timeout`, and why.
-    fn poll_timeout(&self) -> Option<(Instant, Timer)>;
-    /// The state, as far as anyone outside may know it; only where it may have changed since the last call.
-    fn poll_status(&mut self) -> Option<EcuStatus>;
-}
-
-/// A diagnostic session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Session {
-    /// defaultSession
-    #[default]
-    Default,
-    /// programmingSession
-    Programming,
-    /// extendedDiagnosticSession
-    Extended,
-}
-
-impl Session {
-    /// The sub-function that asks for it.
-    pub const fn code(self) -> u8 {
-        match self {
-            Self::Default => 1,
-            Self::Programming => 2,
-            Self::Extended => 3,
-        }
-    }
-}
-
-/// How long an ECU takes for what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timing {
-    /// P2: a response, or the first response pending, comes sooner than this.
-    pub p2: Duration,
-    /// P2*: after a response pending, the next response comes sooner than this.
-    pub p2_star: Duration,
-    /// S3: how long a session lasts without a request.
-    pub s3: Duration,
-    /// Answering an ordinary request.
-    pub processing: Duration,
-    /// Erasing the memory.
-    pub erase: Duration,
-    /// Writing a block of a download.
-    pub write: Duration,
-    /// Checking a downloaded image.
-    pub check: Duration,
-    /// Restarting.
-    pub reset: Duration,
-    /// How long no seed is given after too many wrong keys.
-    pub security_delay: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            p2: Duration::from_millis(50),
-            p2_star: Duration::from_secs(5),
-            s3: Duration::from_secs(5),
-            processing: Duration::from_millis(1),
-            erase: Duration::from_secs(2),
-            write: Duration::from_millis(2),
-            check: Duration::from_millis(200),
-            reset: Duration::from_millis(300),
-            security_delay: Duration::from_secs(10),
-        }
-    }
-}
-
-/// What kind of ECU it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EcuConfig {
-    /// What the real ECU answered.
-    pub exchanges: Vec<Exchange>,
-    /// What its made-up facts (trouble codes, seeds) are made from.
-    pub identity: u64,
-    /// How long it takes for what.
-    pub timing: Timing,
-    /// The longest TransferData request it takes, with service identifier and counter.
-    pub max_block_length: u16,
-    /// How many bytes all its downloaded images may have together.
-    pub max_memory: usize,
-}
-
-impl EcuConfig {
-    /// An ECU of a vehicle, with the usual timing.
-    pub fn new(platform: &str, record: &EcuRecord) -> Self {
-        // FNV-1a: the same ECU has the same facts on every run
-        let text = format!("{platform} {} {}", record.name, record.address);
-        let identity = text.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
-        });
-        Self {
-            exchanges: record.exchanges.clone(),
-            identity,
-            timing: Timing::default(),
-            max_block_length: 0x0FFF,
-            max_memory: 16 << 20,
-        }
-    }
-}
-
-/// What can be seen of an ECU from outside.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct EcuStatus {
-    /// The active session.
-    pub session: Session,
-    /// The security level (its odd sub-function) that is unlocked.
-    pub unlocked: Option<u8>,
-    /// The control type last set by CommunicationControl; 0 is normal.
-    pub communication: u8,
-    /// Whether trouble codes are recorded (ControlDTCSetting).
-    pub dtc_setting: bool,
-    /// How many requests came, of every kind.
-    pub requests: u64,
-    /// How many of them were TesterPresent.
-    pub tester_presents: u64,
-    /// How many responses were given to the transport.
-    pub responses: u64,
-    /// How many of them were response pending.
-    pub pending_responses: u64,
-    /// How often it was restarted.
-    pub resets: u64,
-    /// The download under way.
-    pub download: Option<Progress>,
-    /// What completed downloads put into memory, the newest last.
-    pub memory: Vec<Arc<Image>>,
-    /// What should not have happened.
-    pub anomalies: Anomalies,
-}
 
 /// What a request leads to.
 struct Outcome {
