@@ -2,6 +2,7 @@
 
 mod answer;
 mod number;
+mod read;
 mod reader;
 mod report;
 mod search;
@@ -9,6 +10,7 @@ mod watch;
 
 pub use answer::{Answer, NoVin, Service};
 pub use number::{Vin, VinError};
+pub use read::{BusEnd, BusReading, VinReading, VinSettings, read};
 pub use reader::{LATENCY_ALLOWANCE, Outcome, P2, P2_STAR, Reader, ReaderEvent, ReaderSettings, Timer};
 pub use report::{Candidate, VinReport, VinSource};
 pub use search::{BitRateSearch, GiveUp, SearchSettings, Step};
