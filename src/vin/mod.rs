@@ -1,6 +1,7 @@
 //! Reading the VIN: what to ask, how to understand the answers, and how to do both without upsetting a vehicle.
 
 mod answer;
+pub mod command;
 mod number;
 mod read;
 mod reader;
