@@ -1,1 +1,3 @@
-//! placeholder
+//! The cloud: logging in, the REST resources, and the websocket link.
+
+pub mod tls;

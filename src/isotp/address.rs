@@ -95,3 +95,49 @@ fn fixed_pair(base: u32, target: u8, source: u8) -> (CanId, CanId) {
     let back = base | u32::from(source) << 8 | u32::from(target);
     (CanId::extended_truncated(out), CanId::extended_truncated(back))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(id: u32) -> CanId {
+        CanId::try_from(id).unwrap()
+    }
+
+    #[test]
+    fn fixed_addresses_stand_in_the_identifier_target_first() {
+        let normal = Addressing::normal_fixed(0x10, 0xF1);
+        assert_eq!(normal, Addressing::normal(id(0x18DA_10F1), id(0x18DA_F110)));
+        let mixed = Addressing::mixed_fixed(0x10, 0xF1, 0x99);
+        assert_eq!(mixed, Addressing::mixed(id(0x18CE_10F1), id(0x18CE_F110), 0x99));
+        assert_eq!((normal.address_bytes(), mixed.address_bytes()), (0, 1));
+    }
+
+    #[test]
+    fn only_data_frames_of_the_peer_with_the_right_address_byte_are_accepted() {
+        let addressing = Addressing::extended(id(0x6F1), id(0x612), 0x12, 0xF1);
+        let frame = |id, data: &[u8]| CanFrame::new(id, data).unwrap();
+        assert!(addressing.accepts(&frame(id(0x612), &[0xF1, 1, 2])));
+        assert!(!addressing.accepts(&frame(id(0x612), &[0x12, 1, 2])));
+        assert!(!addressing.accepts(&frame(id(0x612), &[])));
+        assert!(!addressing.accepts(&frame(id(0x613), &[0xF1, 1, 2])));
+        assert!(!addressing.accepts(&frame(CanId::extended(0x612).unwrap(), &[0xF1, 1, 2])));
+        let normal = Addressing::normal(id(0x7E0), id(0x7E8));
+        assert!(normal.accepts(&frame(id(0x7E8), &[])));
+        assert!(!normal.accepts(&CanFrame::new_remote(id(0x7E8), 8).unwrap()));
+        assert!(!normal.accepts(&CanFrame::new_error(0x7E8, [0; 8])));
+    }
+
+    #[test]
+    fn flow_control_goes_to_the_physical_address_of_who_answered() {
+        for (response, request) in [
+            (0x7E8, 0x7E0),
+            (0x7EF, 0x7E7),
+            (0x768, 0x760),
+            (0x18DA_F110, 0x18DA_10F1),
+            (0x18CE_F133, 0x18CE_33F1),
+        ] {
+            assert_eq!(physical_request_id(id(response)), id(request), "{response:X}");
+        }
+    }
+}

@@ -151,3 +151,34 @@ impl Default for Timeouts {
         Self { n_as: second, n_ar: second, n_bs: second, n_cr: second }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn separation_times_are_milliseconds_or_hundreds_of_microseconds_and_else_127_ms() {
+        for code in 0..=0xFF {
+            let expected = match code {
+                0..=0x7F => Duration::from_millis(code.into()),
+                0xF1 => Duration::from_micros(100),
+                0xF2 => Duration::from_micros(200),
+                0xF3..=0xF8 => Duration::from_micros((u64::from(code) - 0xF0) * 100),
+                0xF9 => Duration::from_micros(900),
+                0x80..=0xF0 | 0xFA..=0xFF => Duration::from_millis(127),
+            };
+            assert_eq!(SeparationTime(code).to_duration(), expected, "0x{code:02X}");
+        }
+    }
+
+    #[test]
+    fn only_lengths_of_fd_frames_from_eight_on_are_frame_sizes() {
+        for tx_dl in 0..=u8::MAX {
+            let allowed = [8, 12, 16, 20, 24, 32, 48, 64].contains(&tx_dl);
+            assert_eq!(FrameSize::fd(tx_dl, true).is_ok(), allowed, "{tx_dl}");
+            let used = FrameSize::Fd { tx_dl, bit_rate_switch: true }.tx_dl();
+            assert!(used <= usize::from(tx_dl).max(8), "{tx_dl}: {used}");
+        }
+        assert_eq!(FrameSize::fd(9, false), Err(FrameSizeError(9)));
+    }
+}

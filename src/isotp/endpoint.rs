@@ -202,4 +202,16 @@ impl Endpoint {
         let timers = [self.receiver.poll_timeout(), self.sender.poll_timeout()];
         timers.into_iter().flatten().min_by_key(|&(deadline, _)| deadline)
     }
+
+    /// How much memory PDUs not yet whole take, in bytes.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.receiver.memory()
+    }
+
+    /// How many frames have no outcome yet, and how many events wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        (self.in_flight.len(), self.events.len())
+    }
 }

@@ -6,7 +6,6 @@ use std::time::Instant;
 use connector_hal::can::{CanFrame, CanId};
 
 use super::address::{address_matches, physical_request_id};
-use super::config::DEFAULT_MAX_PDU;
 use super::endpoint::{ABANDONED_FRAMES, MAX_EVENTS};
 use super::frame::{FrameWriter, PaddingState};
 use super::in_flight::{InFlight, Owner};
@@ -15,6 +14,9 @@ use super::sender::{Sender, SenderConfig};
 use super::{
     Event, FrameSize, NPdu, Padding, ReceiveFailure, SendError, SendFailure, SeparationTime, Timeouts, Timer,
 };
+
+/// The longest answer to a functional request accepted by default: 64 KiB, since many may come at once.
+pub const DEFAULT_MAX_ANSWER: usize = 1 << 16;
 
 /// How a [`FunctionalEndpoint`] asks, and who may answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +37,7 @@ pub struct FunctionalConfig {
     pub block_size: u8,
     /// The separation time asked of the responders; default none.
     pub st_min: SeparationTime,
-    /// The longest answer accepted, in bytes; default [`DEFAULT_MAX_PDU`].
+    /// The longest answer accepted, in bytes; default [`DEFAULT_MAX_ANSWER`].
     pub max_pdu: usize,
     /// How many segmented answers are collected at once; default 16. A first frame beyond that is ignored.
     pub max_receptions: usize,
@@ -55,7 +57,7 @@ impl FunctionalConfig {
             padding: Padding::default(),
             block_size: 0,
             st_min: SeparationTime::default(),
-            max_pdu: DEFAULT_MAX_PDU,
+            max_pdu: DEFAULT_MAX_ANSWER,
             max_receptions: 16,
             timeouts: Timeouts::default(),
         }
@@ -281,6 +283,18 @@ impl FunctionalEndpoint {
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let receptions = self.receptions.iter().filter_map(|(_, receiver)| receiver.poll_timeout());
         receptions.chain(self.sender.poll_timeout()).min_by_key(|&(deadline, _)| deadline)
+    }
+
+    /// How much memory PDUs not yet whole take, in bytes.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.receptions.iter().map(|(_, receiver)| receiver.memory()).sum()
+    }
+
+    /// How many frames have no outcome yet, and how many events wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        (self.in_flight.len(), self.events.len())
     }
 
     fn handle_first_frame(&mut self, now: Instant, frame: &CanFrame, to: CanId, length: u32, data: &[u8]) {

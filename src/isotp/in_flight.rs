@@ -37,6 +37,11 @@ impl InFlight {
         self.owners.len() < self.room + Self::FLOW_CONTROLS
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.owners.len()
+    }
+
     pub(super) fn push(&mut self, owner: Owner) {
         self.owners.push_back(owner);
     }

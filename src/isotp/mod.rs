@@ -24,5 +24,5 @@ pub use address::{Addressing, physical_request_id};
 pub use config::{Config, DEFAULT_MAX_PDU, FrameSize, FrameSizeError, Padding, SeparationTime, Timeouts};
 pub use endpoint::Endpoint;
 pub use event::{Event, ReceiveFailure, SendError, SendFailure, Timer};
-pub use functional::{FunctionalConfig, FunctionalEndpoint, Responders};
+pub use functional::{DEFAULT_MAX_ANSWER, FunctionalConfig, FunctionalEndpoint, Responders};
 pub use pci::{FlowStatus, NPdu, NPduError};

@@ -220,3 +220,124 @@ impl Header {
 fn to_usize(length: u32) -> usize {
     usize::try_from(length).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn single(data: &[u8]) -> Result<NPdu<'_>, NPduError> {
+        Ok(NPdu::SingleFrame { data })
+    }
+
+    #[test]
+    fn each_type_is_read_from_its_golden_bytes() {
+        assert_eq!(
+            NPdu::decode(&[3, 0x22, 0xF1, 0x90, 0xCC, 0xCC, 0xCC, 0xCC], 0),
+            single(&[0x22, 0xF1, 0x90])
+        );
+        assert_eq!(NPdu::decode(&[0xF1, 2, 0x3E, 0x80], 1), single(&[0x3E, 0x80]));
+        assert_eq!(
+            NPdu::decode(&[0x10, 0x14, 0x62, 0xF1, 0x90, 1, 2, 3], 0),
+            Ok(NPdu::FirstFrame { length: 20, data: &[0x62, 0xF1, 0x90, 1, 2, 3] })
+        );
+        assert_eq!(
+            NPdu::decode(&[0x10, 0, 0, 0, 0x10, 0, 1, 2], 0),
+            Ok(NPdu::FirstFrame { length: 4096, data: &[1, 2] })
+        );
+        assert_eq!(
+            NPdu::decode(&[0x2F, 1, 2], 0),
+            Ok(NPdu::ConsecutiveFrame { sequence_number: 15, data: &[1, 2] })
+        );
+        let flow_control = |status| NPdu::FlowControl { status, block_size: 8, st_min: SeparationTime(0xF3) };
+        assert_eq!(NPdu::decode(&[0x30, 8, 0xF3], 0), Ok(flow_control(FlowStatus::ContinueToSend)));
+        assert_eq!(NPdu::decode(&[0x31, 8, 0xF3, 0, 0], 0), Ok(flow_control(FlowStatus::Wait)));
+        assert_eq!(NPdu::decode(&[0x55, 0x32, 8, 0xF3], 1), Ok(flow_control(FlowStatus::Overflow)));
+        assert_eq!(NPdu::decode(&[0x3A, 8, 0xF3], 0), Ok(flow_control(FlowStatus::Reserved(10))));
+    }
+
+    #[test]
+    fn a_single_frame_may_not_be_empty_or_longer_than_its_frame() {
+        let error = Err(NPduError::SingleFrameLength);
+        assert_eq!(NPdu::decode(&[0, 1, 2, 3, 4, 5, 6, 7], 0), error);
+        assert_eq!(NPdu::decode(&[8, 1, 2, 3, 4, 5, 6, 7], 0), error);
+        assert_eq!(NPdu::decode(&[0xAE, 7, 2, 3, 4, 5, 6, 7], 1), error);
+        assert_eq!(NPdu::decode(&[3, 1, 2], 0), error);
+        assert_eq!(NPdu::decode(&[7, 1, 2, 3, 4, 5, 6, 7], 0), single(&[1, 2, 3, 4, 5, 6, 7]));
+        assert_eq!(NPdu::decode(&[0xAE, 6, 2, 3, 4, 5, 6, 7], 1), single(&[2, 3, 4, 5, 6, 7]));
+    }
+
+    #[test]
+    fn a_single_frame_above_eight_bytes_tells_its_length_in_the_second_byte_only() {
+        let mut frame = [0xCC; 64];
+        for (address_bytes, pci, length, taken) in [
+            (0, 0, 8, true),
+            (0, 0, 62, true),
+            (0, 0, 63, false),
+            (0, 0, 0, false),
+            (0, 0, 7, false),
+            (0, 1, 8, false),
+            (1, 0, 7, true),
+            (1, 0, 6, false),
+            (1, 0, 61, true),
+            (1, 0, 62, false),
+        ] {
+            frame[address_bytes] = pci;
+            frame[address_bytes + 1] = length;
+            let expected = if taken {
+                single(&[0xCC; 64][..usize::from(length)])
+            } else {
+                Err(NPduError::SingleFrameLength)
+            };
+            assert_eq!(NPdu::decode(&frame, address_bytes), expected, "{address_bytes} {pci} {length}");
+        }
+    }
+
+    #[test]
+    fn a_first_frame_of_what_fits_a_single_frame_is_refused() {
+        for (can_dl, address_bytes, least) in
+            [(8, 0, 8), (8, 1, 7), (12, 0, 11), (12, 1, 10), (64, 0, 63), (64, 1, 62)]
+        {
+            let mut frame = vec![0; can_dl];
+            frame[address_bytes] = 0x10;
+            frame[address_bytes + 1] = least - 1;
+            let error = NPduError::FirstFrameLength(u32::from(least) - 1);
+            assert_eq!(NPdu::decode(&frame, address_bytes), Err(error), "{can_dl} {address_bytes}");
+            frame[address_bytes + 1] = least;
+            let decoded = NPdu::decode(&frame, address_bytes);
+            assert!(matches!(decoded, Ok(NPdu::FirstFrame { .. })), "{can_dl} {address_bytes}: {decoded:?}");
+        }
+    }
+
+    #[test]
+    fn a_32_bit_length_is_refused_where_12_bits_would_do() {
+        let error = Err(NPduError::FirstFrameLength(4095));
+        assert_eq!(NPdu::decode(&[0x10, 0, 0, 0, 0x0F, 0xFF, 1, 2], 0), error);
+        assert_eq!(NPdu::decode(&[0x10, 0, 0, 0, 0, 0, 1, 2], 0), Err(NPduError::FirstFrameLength(0)));
+    }
+
+    #[test]
+    fn what_is_too_short_or_unknown_is_no_n_pdu() {
+        assert_eq!(NPdu::decode(&[], 0), Err(NPduError::Short));
+        assert_eq!(NPdu::decode(&[0xF1], 1), Err(NPduError::Short));
+        assert_eq!(NPdu::decode(&[0x21], 0), Err(NPduError::Short));
+        assert_eq!(NPdu::decode(&[0x30, 0], 0), Err(NPduError::Short));
+        assert_eq!(NPdu::decode(&[0x10, 20, 1, 2, 3, 4, 5], 0), Err(NPduError::Short));
+        for kind in 4..=15 {
+            assert_eq!(NPdu::decode(&[kind << 4, 0, 0], 0), Err(NPduError::UnknownType(kind)));
+        }
+    }
+
+    #[test]
+    fn headers_have_their_golden_bytes() {
+        assert_eq!(Header::single_frame(7, 0).bytes(), [7]);
+        assert_eq!(Header::single_frame(7, 1).bytes(), [0, 7]);
+        assert_eq!(Header::single_frame(62, 0).bytes(), [0, 62]);
+        assert_eq!(Header::first_frame(8).bytes(), [0x10, 8]);
+        assert_eq!(Header::first_frame(4095).bytes(), [0x1F, 0xFF]);
+        assert_eq!(Header::first_frame(4096).bytes(), [0x10, 0, 0, 0, 0x10, 0]);
+        assert_eq!(Header::first_frame(0x1234_5678).bytes(), [0x10, 0, 0x12, 0x34, 0x56, 0x78]);
+        assert_eq!(Header::consecutive_frame(16).bytes(), [0x20]);
+        let flow_control = Header::flow_control(FlowStatus::Overflow, 8, SeparationTime(20));
+        assert_eq!(flow_control.bytes(), [0x32, 8, 20]);
+    }
+}

@@ -164,6 +164,12 @@ impl Receiver {
         self.length.saturating_sub(self.pdu.len())
     }
 
+    /// How much memory the PDU takes, in bytes.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.pdu.capacity()
+    }
+
     /// The oldest flow control of this reception without outcome was acknowledged.
     pub(super) fn handle_transmitted(&mut self, now: Instant) {
         self.unconfirmed = self.unconfirmed.saturating_sub(1);

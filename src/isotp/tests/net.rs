@@ -22,6 +22,9 @@ macro_rules! each {
     };
 }
 
+/// Tells which frames get lost, by their number on the bus.
+type Loss = Box<dyn FnMut(usize, &CanFrame) -> bool>;
+
 /// One bus: frames of all nodes one after the other, each received by all the others.
 pub struct Net {
     pub now: Instant,
@@ -33,7 +36,7 @@ pub struct Net {
     /// From a frame's end to the others' receiving it.
     pub receive_delay: Duration,
     /// Whether the n-th frame on the bus is lost on its way to the receivers.
-    pub lose: Box<dyn FnMut(usize, &CanFrame) -> bool>,
+    pub lose: Loss,
     pub nodes: Vec<Node>,
     /// Every frame with the end of its time on the bus and who sent it.
     pub log: Vec<(Duration, usize, CanFrame)>,
