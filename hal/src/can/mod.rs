@@ -1,9 +1,11 @@
 //! CAN buses: identifiers, frames, the interface every adapter offers, and the adapters.
 
 mod bus;
+mod events;
 mod frame;
 mod id;
 mod load;
+pub mod slcan;
 #[cfg(feature = "sim")]
 pub mod virtual_bus;
 mod wire;
