@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod cloud;
 pub mod config;
+pub mod hardware;
 pub mod isotp;
 pub mod relay;
 pub mod vin;

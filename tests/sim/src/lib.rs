@@ -1,1 +1,3 @@
 //! Simulated vehicle, sandbox cloud and operator for connector-agent: all that surrounds it, on one machine.
+
+pub mod vehicle;
