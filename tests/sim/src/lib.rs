@@ -1,3 +1,4 @@
 //! Simulated vehicle, sandbox cloud and operator for connector-agent: all that surrounds it, on one machine.
 
+pub mod operator;
 pub mod vehicle;
