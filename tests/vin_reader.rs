@@ -5,104 +5,19 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use connector_agent::isotp::{Addressing, Config, Endpoint, Event};
 use connector_agent::vin::{Candidate, Outcome, Reader, ReaderEvent, ReaderSettings, VinReport, VinSource};
-use connector_hal::can::{BusState, CanFrame, CanId};
+use connector_hal::can::{BusState, CanFrame};
 use proptest::prelude::*;
 
-const VIN: &str = "1M8GDM9AXKP042788";
-const OTHER_VIN: &str = "WVWZZZ1KZ6W000001";
-const OBD: &[u8] = &[0x09, 0x02];
-const UDS: &[u8] = &[0x22, 0xF1, 0x90];
-const GMLAN: &[u8] = &[0x1A, 0x90];
-const KWP: &[u8] = &[0x21, 0x81];
+use vin_support::{Ecu, GMLAN, KWP, OBD, OTHER_VIN, UDS, VIN, id, positive};
+
+mod vin_support;
+
 const BUDGET: Duration = Duration::from_millis(1500);
 /// One frame on the bus.
 const FRAME_TIME: Duration = Duration::from_micros(250);
 /// P2 and what is allowed for latency.
 const STAGE: Duration = Duration::from_millis(70);
-
-fn id(raw: u32) -> CanId {
-    CanId::try_from(raw).unwrap()
-}
-
-fn positive(request: &[u8], vin: &str) -> Vec<u8> {
-    let mut pdu = request.to_vec();
-    pdu[0] += 0x40;
-    if request == OBD {
-        pdu.push(1);
-    }
-    pdu.extend_from_slice(vin.as_bytes());
-    pdu
-}
-
-/// An ECU that answers requests with what its script says, each after a time of its own.
-struct Ecu {
-    request: CanId,
-    hears_functional: bool,
-    /// Request, and the answers to its first, second … occurrence, each a list of time and PDU.
-    script: Vec<(Vec<u8>, Vec<Answers>)>,
-    endpoint: Endpoint,
-    due: Vec<(Instant, Vec<u8>)>,
-}
-
-type Answers = Vec<(Duration, Vec<u8>)>;
-
-impl Ecu {
-    fn new(request: u32, response: u32) -> Self {
-        let endpoint = Endpoint::new(Config::new(Addressing::normal(id(response), id(request))));
-        Self { request: id(request), hears_functional: true, script: Vec::new(), endpoint, due: Vec::new() }
-    }
-
-    fn physical_only(mut self) -> Self {
-        self.hears_functional = false;
-        self
-    }
-
-    fn answering(self, request: &[u8], answer: Vec<u8>) -> Self {
-        self.scripted(request, vec![vec![(Duration::from_millis(5), answer)]])
-    }
-
-    fn scripted(mut self, request: &[u8], answers: Vec<Answers>) -> Self {
-        self.script.push((request.to_vec(), answers));
-        self
-    }
-
-    fn handle_frame(&mut self, now: Instant, frame: &CanFrame) {
-        let functional = if self.request.is_extended() { id(0x18DB_33F1) } else { id(0x7DF) };
-        if frame.id() == functional && self.hears_functional {
-            let length = usize::from(frame.data()[0]);
-            self.handle_request(now, frame.data()[1..=length].to_vec());
-        }
-        self.endpoint.handle_frame(now, frame);
-        while let Some(event) = self.endpoint.poll_event() {
-            if let Event::Received { pdu, .. } = event {
-                self.handle_request(now, pdu);
-            }
-        }
-    }
-
-    fn handle_request(&mut self, now: Instant, request: Vec<u8>) {
-        let Some((_, answers)) = self.script.iter_mut().find(|(known, _)| *known == request) else { return };
-        let answers = if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() };
-        self.due.extend(answers.into_iter().map(|(after, pdu)| (now + after, pdu)));
-    }
-
-    fn wake_at(&self) -> Option<Instant> {
-        let endpoint = self.endpoint.poll_timeout().map(|(at, _)| at);
-        self.due.iter().map(|(at, _)| *at).chain(endpoint).min()
-    }
-
-    fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
-        self.endpoint.handle_timeout(now);
-        if !self.endpoint.is_sending()
-            && let Some(index) = self.due.iter().position(|(at, _)| *at <= now)
-        {
-            self.endpoint.send(now, &self.due.remove(index).1).unwrap();
-        }
-        self.endpoint.poll_transmit(now)
-    }
-}
 
 /// What an adapter and its bus do with our frames.
 #[derive(Clone, Copy, PartialEq)]
@@ -115,11 +30,11 @@ enum Adapter {
     Alone,
 }
 
-/// A frame of a side, on its way.
+/// A frame on its way, by its sender.
 enum OnWire {
-    FromReader(CanFrame),
-    FromEcu(usize, CanFrame),
-    FromOther(CanFrame),
+    Reader(CanFrame),
+    Ecu(usize, CanFrame),
+    Other(CanFrame),
 }
 
 struct Scene {
@@ -147,7 +62,7 @@ impl Scene {
 
     /// Another node's frame, some time from now.
     fn other_node(&mut self, after: Duration, frame: CanFrame) {
-        self.wire.push_back((self.start + after, OnWire::FromOther(frame)));
+        self.wire.push_back((self.start + after, OnWire::Other(frame)));
     }
 
     /// Runs to the end: how it ended, what was told, and how long it took.
@@ -159,7 +74,7 @@ impl Scene {
                     self.reader.handle_transmitted(self.now);
                 }
                 if self.adapter != Adapter::Alone {
-                    self.wire.push_back((self.now + FRAME_TIME, OnWire::FromReader(frame)));
+                    self.wire.push_back((self.now + FRAME_TIME, OnWire::Reader(frame)));
                 }
             }
             while let Some(event) = self.reader.poll_event() {
@@ -170,7 +85,7 @@ impl Scene {
             }
             for (index, ecu) in self.ecus.iter_mut().enumerate() {
                 while let Some(frame) = ecu.poll_transmit(self.now) {
-                    self.wire.push_back((self.now + FRAME_TIME, OnWire::FromEcu(index, frame)));
+                    self.wire.push_back((self.now + FRAME_TIME, OnWire::Ecu(index, frame)));
                 }
             }
             let wire = self.wire.iter().map(|(at, _)| *at);
@@ -186,7 +101,7 @@ impl Scene {
     fn deliver(&mut self) {
         while let Some(index) = self.wire.iter().position(|(at, _)| *at <= self.now) {
             match self.wire.remove(index).unwrap().1 {
-                OnWire::FromReader(frame) => {
+                OnWire::Reader(frame) => {
                     if self.adapter == Adapter::Confirms {
                         self.reader.handle_transmitted(self.now);
                     }
@@ -194,11 +109,11 @@ impl Scene {
                         ecu.handle_frame(self.now, &frame);
                     }
                 }
-                OnWire::FromEcu(index, frame) => {
+                OnWire::Ecu(index, frame) => {
                     self.ecus[index].endpoint.handle_transmitted(self.now);
                     self.reader.handle_frame(self.now, &frame);
                 }
-                OnWire::FromOther(frame) => self.reader.handle_frame(self.now, &frame),
+                OnWire::Other(frame) => self.reader.handle_frame(self.now, &frame),
             }
         }
     }

@@ -5,4 +5,7 @@ pub mod catalogue;
 pub mod ecu;
 pub mod hex;
 pub mod recording;
+pub mod simulation;
 pub mod transport;
+
+pub use simulation::{RunningEcu, Vehicle, VehicleConfig};
