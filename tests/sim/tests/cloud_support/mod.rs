@@ -264,13 +264,8 @@ impl Socket {
         self.stream.send(Message::binary(bytes.into())).await.unwrap();
     }
 
-    /// Without waiting for the network.
-    pub async fn feed_binary(&mut self, bytes: Vec<u8>) -> Result<(), tungstenite::Error> {
-        self.stream.feed(Message::binary(bytes)).await
-    }
-
-    pub async fn flush(&mut self) {
-        self.stream.flush().await.unwrap();
+    pub async fn ping(&mut self) {
+        self.stream.send(Message::Ping(Vec::new().into())).await.unwrap();
     }
 
     /// The next message that is no ping or pong.
