@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 
+use crate::hardware::CanPort;
+
 pub use address::{AddressError, ApiUrl, ResourcePath, WebsocketUrl};
 pub use identity::{ConnectorUuid, ConnectorUuidError};
 pub use pincode::{PINCODE_CREDENTIAL, PINCODE_VARIABLE, Pincode, PincodeError};
@@ -102,6 +104,17 @@ impl Config {
     /// Everything wrong with what the configuration refers to: pincode, certificates, devices.
     pub fn check(&self) -> Vec<Problem> {
         check::surroundings(self)
+    }
+
+    /// The CAN buses, as the hardware takes them.
+    pub fn can_ports(&self) -> Vec<CanPort> {
+        let port = |bus: &BusConfig| match (bus.kind, bus.pins.as_slice()) {
+            (BusKind::Can, &[plus, minus]) => {
+                Some(CanPort { pins: [plus, minus], device: bus.device.clone(), fd: bus.fd })
+            }
+            _ => None,
+        };
+        self.buses.iter().filter_map(port).collect()
     }
 
     /// The pincode, from the first source that has one: the variable [`PINCODE_VARIABLE`], systemd's credential

@@ -84,7 +84,7 @@ impl PaddingState {
 
     /// Learns from a frame of the peer of which `used` bytes mean something.
     pub(super) fn observe_used(&mut self, frame: &CanFrame, used: usize) {
-        if frame.len() <= 8 && used < 8 {
+        if used < 8 {
             self.peer_pads = frame.len() > used;
         }
     }

@@ -98,6 +98,7 @@ impl Sender {
         if pdu.len() > max {
             return Err(SendError::TooLong { len: pdu.len(), max });
         }
+        // so that outcomes of an earlier transfer's frames, still to come, are nobody's
         self.transfer = self.transfer.wrapping_add(1);
         self.pdu.extend_from_slice(pdu);
         self.offset = 0;
@@ -110,8 +111,6 @@ impl Sender {
 
     /// Forgets the transfer.
     pub(super) fn abort(&mut self) {
-        // so that outcomes of its frames, still to come, are nobody's
-        self.transfer = self.transfer.wrapping_add(1);
         self.phase = Phase::Idle;
         self.handed_out.clear();
         self.pdu.clear();

@@ -227,10 +227,10 @@ fn a_flow_control_given_up_by_the_adapter_ends_only_its_answer() {
         endpoint.handle_frame(now, &frame(text));
         assert!(endpoint.poll_transmit(now).is_some());
     }
-    endpoint.handle_transmit_failed(now, SendFailure::NotAcknowledged);
     endpoint.handle_transmitted(now);
+    endpoint.handle_transmit_failed(now, SendFailure::NotAcknowledged);
     let events: Vec<Event> = std::iter::from_fn(|| endpoint.poll_event()).collect();
     let failure = ReceiveFailure::NotAcknowledged;
-    assert_eq!(events[2..], [Event::ReceiveFailed { address: id(0x7E8), failure }]);
+    assert_eq!(events[2..], [Event::ReceiveFailed { address: id(0x7E9), failure }]);
     assert!(matches!(endpoint.poll_timeout(), Some((_, Timer::NCr))));
 }

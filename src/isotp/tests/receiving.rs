@@ -312,3 +312,15 @@ fn while_events_pile_up_unread_frames_are_dropped() {
     script.give("7E8#017F");
     assert_eq!(script.events().len(), 2);
 }
+
+#[test]
+fn an_adapter_that_never_confirms_is_given_only_so_many_flow_controls() {
+    let mut script = Script::new(tester());
+    let mut given = 0;
+    for _ in 0..1000 {
+        script.give("7E8#1014010203040506");
+        given += usize::from(!script.transmit().is_empty());
+        script.events();
+    }
+    assert_eq!(given, 36, "16 more than of the sender's frames");
+}

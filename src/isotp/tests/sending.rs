@@ -132,6 +132,17 @@ fn a_flow_control_may_come_before_the_acknowledgement_of_the_frame_it_answers() 
 }
 
 #[test]
+fn a_wait_frame_before_the_acknowledgement_starts_n_bs_itself() {
+    let mut script = Script::new(tester());
+    script.send(&pdu(20));
+    script.transmit();
+    script.give("7E8#310000");
+    script.pass_ms(300);
+    script.confirm();
+    assert_eq!(script.timer(), Some((Timer::NBs, 700)));
+}
+
+#[test]
 fn an_early_flow_control_with_separation_time_is_paced_by_its_own_frames() {
     let mut script = Script::new(tester());
     script.send(&pdu(30));
@@ -199,6 +210,18 @@ fn n_as_ends_a_transfer_whose_frame_is_never_fetched() {
     script.pass_ms(1000);
     assert_eq!(script.events(), failed(SendFailure::NotAcknowledged));
     assert_eq!(script.transmit(), "", "nothing old reaches the bus");
+}
+
+#[test]
+fn n_as_of_a_frame_that_can_go_runs_from_the_acknowledgement_of_the_one_before() {
+    let mut script = Script::new(Config { window: 1, ..tester() });
+    script.send(&pdu(20));
+    script.transmit();
+    script.give("7E8#300000");
+    script.pass_ms(900);
+    assert_eq!(script.timer(), Some((Timer::NAs, 100)));
+    script.confirm();
+    assert_eq!(script.timer(), Some((Timer::NAs, 1000)));
 }
 
 #[test]
@@ -445,4 +468,18 @@ fn the_address_byte_comes_first() {
     assert_eq!(script.transmit_confirmed(), "6F1#1221232ACCCCCCCC");
     script.give("612#F1100A0102030405");
     assert_eq!(script.transmit_confirmed(), "6F1#12300000CCCCCCCC");
+}
+
+#[test]
+fn each_direction_may_have_an_address_byte_without_the_other() {
+    let (request, response) = (super::id(0x7E0), super::id(0x7E8));
+    let mut script = Script::new(Config::new(Addressing::new(request, response, Some(0x10), None)));
+    script.send(&pdu(7));
+    assert_eq!(script.transmit_confirmed(), "7E0#10100700070E151C");
+    script.give("7E8#300000");
+    assert_eq!(script.transmit_confirmed(), "7E0#1021232ACCCCCCCC");
+    assert!(matches!(script.events()[..], [Event::Sent { .. }]));
+    script.give("7E8#0711223344556677");
+    let pdu = vec![0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77];
+    assert_eq!(script.events()[1], Event::Received { address: response, pdu });
 }

@@ -6,7 +6,7 @@ mod chain;
 mod isotp_channel;
 mod raw_channel;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use connector_hal::can::{CanFrame, CanId};
 
@@ -181,14 +181,6 @@ impl Channel {
         match self {
             Self::Raw(_) => None,
             Self::Isotp(channel) => channel.poll_timeout(),
-        }
-    }
-
-    /// How old a record may be that goes to the vehicle, unless the operator chose otherwise.
-    pub fn default_max_age(&self) -> Duration {
-        match self {
-            Self::Raw(_) => Duration::from_millis(500),
-            Self::Isotp(_) => Duration::from_secs(30),
         }
     }
 }

@@ -17,7 +17,7 @@ use outbox::Outbox;
 const ACK_DELAY: Duration = Duration::from_millis(100);
 /// Received bytes after which an acknowledgement travels at once, so that the peer can forget what it keeps.
 const ACK_BYTES: usize = 256 * 1024;
-/// How much is kept until it is acknowledged, in bytes of messages.
+/// How much is kept until it is acknowledged unless told otherwise, in bytes of messages.
 pub const KEPT_LIMIT: usize = 2 * 1024 * 1024;
 
 /// Which end of a connection it is.
@@ -33,7 +33,7 @@ pub enum Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
     /// What must not be dropped has filled the limit.
-    #[error("{KEPT_LIMIT} bytes wait for an acknowledgement, and none of them may be dropped")]
+    #[error("what waits for an acknowledgement fills its limit, and none of it may be dropped")]
     Overflow,
 }
 
@@ -125,6 +125,13 @@ impl Link {
             unacknowledged_bytes: 0,
             least_transit: None,
         }
+    }
+
+    /// The same with another limit of what is kept, in bytes.
+    #[must_use]
+    pub fn with_kept_limit(mut self, limit: usize) -> Self {
+        self.outbox.set_kept_limit(limit);
+        self
     }
 
     /// The highest number received in order, as `connectorHello` and the resuming messages tell it.

@@ -50,6 +50,7 @@ pub(super) struct Outbox {
     open: Open,
     last_seq: u32,
     acknowledged: u32,
+    kept_limit: usize,
 }
 
 impl Outbox {
@@ -62,7 +63,12 @@ impl Outbox {
             open: Open::default(),
             last_seq: 0,
             acknowledged: 0,
+            kept_limit: KEPT_LIMIT,
         }
+    }
+
+    pub(super) fn set_kept_limit(&mut self, limit: usize) {
+        self.kept_limit = limit;
     }
 
     pub(super) fn tag(&self) -> Tag {
@@ -114,7 +120,7 @@ impl Outbox {
     /// Drops the oldest frames until `len` bytes more are within the limit.
     fn make_room(&mut self, len: usize) -> Result<(), Full> {
         let mut from = 0;
-        while self.kept_bytes() + len + HEADER_LEN > KEPT_LIMIT {
+        while self.kept_bytes() + len + HEADER_LEN > self.kept_limit {
             let Some(index) = self.sealed.iter().skip(from).position(|message| message.has_frames) else {
                 return self.make_room_in_open(len);
             };
@@ -133,7 +139,7 @@ impl Outbox {
             self.open.record_count = count;
             self.open.has_frames = false;
         }
-        if self.kept_bytes() + len + HEADER_LEN <= KEPT_LIMIT { Ok(()) } else { Err(Full) }
+        if self.kept_bytes() + len + HEADER_LEN <= self.kept_limit { Ok(()) } else { Err(Full) }
     }
 
     fn header(&self, seq: u32, ack: u32, time: u64) -> Header {

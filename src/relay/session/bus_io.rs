@@ -45,6 +45,8 @@ pub(super) struct SessionBus {
     deadline: Deadline,
     has_started: bool,
     last_status: BusStatus,
+    /// The state that was last told to whoever asks for changes.
+    told_state: Option<BusState>,
 }
 
 impl SessionBus {
@@ -58,12 +60,19 @@ impl SessionBus {
             deadline: Deadline::new(hardware.timer),
             has_started: false,
             last_status: BusStatus::default(),
+            told_state: None,
         }
     }
 
     /// State and load, as last known.
     pub(super) fn status(&self) -> BusStatus {
         BusStatus { state: self.core.state(), ..self.last_status }
+    }
+
+    /// Whether the state is another than when this was last asked.
+    pub(super) fn take_state_change(&mut self) -> bool {
+        let state = self.has_started.then_some(self.core.state());
+        std::mem::replace(&mut self.told_state, state) != state
     }
 
     pub(super) fn has_started(&self) -> bool {

@@ -17,9 +17,9 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::bus::BusOutput;
-use super::channel::Output;
+use super::channel::{Channel, Output};
 use super::codec::{Payload, PduFlags, Record, SendFailedDetail, Tag};
-use super::link::{Incoming, Link, LinkError, PushError, Role};
+use super::link::{Incoming, KEPT_LIMIT, Link, LinkError, PushError, Role};
 use super::request::{CloseChannel, ConfigureBuses, OpenChannel, Request, ResumeConnection};
 use super::{Envelope, Problem};
 use crate::hardware::Hardware;
@@ -29,8 +29,6 @@ use setup::{BusSetup, ChannelSetup};
 
 /// Buses that a connection may have.
 const MAX_BUSES: usize = 16;
-/// Channels that a connection may have open.
-const MAX_CHANNELS: usize = 256;
 /// Requests that may wait while buses are being set up; more are refused.
 const MAX_WAITING_REQUESTS: usize = 64;
 /// Replies and errors that may wait for the websocket; further errors are left out.
@@ -61,10 +59,38 @@ pub struct SessionSettings {
     pub connection_uuid: Uuid,
     /// How long a lost link is waited for.
     pub hold: Duration,
-    /// The longest PDU, in bytes.
-    pub max_pdu: usize,
+    /// Its bounds.
+    pub limits: SessionLimits,
     /// The buses of this connector.
     pub hardware: Hardware,
+}
+
+/// The bounds of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// The longest PDU, in bytes.
+    pub max_pdu: usize,
+    /// How many channels may be open at a time.
+    pub max_channels: usize,
+    /// How much is kept until it is acknowledged, in bytes.
+    pub max_kept_bytes: usize,
+    /// How old a record may be that goes to the vehicle by a raw channel, unless the operator says otherwise.
+    pub raw_max_age: Duration,
+    /// The same for all other channels.
+    pub pdu_max_age: Duration,
+}
+
+/// The protocol's own bounds.
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self {
+            max_pdu: 1 << 20,
+            max_channels: 64,
+            max_kept_bytes: KEPT_LIMIT,
+            raw_max_age: Duration::from_millis(500),
+            pdu_max_age: Duration::from_secs(30),
+        }
+    }
 }
 
 /// A bus in `connectorStatusUpdate`.
@@ -112,9 +138,10 @@ impl Session {
     /// A connection that was just opened.
     pub fn new(settings: SessionSettings, now: Instant) -> Self {
         let tag = Tag::from(settings.connection_uuid);
+        let link = Link::new(Role::Connector, tag, now).with_kept_limit(settings.limits.max_kept_bytes);
         Self {
             settings,
-            link: Link::new(Role::Connector, tag, now),
+            link,
             buses: Vec::new(),
             channels: BTreeMap::new(),
             configuring: None,
@@ -160,6 +187,11 @@ impl Session {
             BusReport { bus_name: bus.setup.name.clone(), state, load: status.load.0 }
         };
         self.buses.iter().map(report).collect()
+    }
+
+    /// Whether a bus changed its state since this was last asked.
+    pub fn take_state_change(&mut self) -> bool {
+        self.buses.iter_mut().filter_map(|bus| bus.take_state_change().then_some(())).count() > 0
     }
 
     fn reply(&mut self, action: &str, message: &impl Serialize, request_id: Option<String>) {
@@ -293,8 +325,8 @@ impl Session {
             }
             None => {}
         }
-        if self.channels.len() >= MAX_CHANNELS {
-            let detail = format!("{MAX_CHANNELS} channels are open already.");
+        if self.channels.len() >= self.settings.limits.max_channels {
+            let detail = format!("{} channels are open already.", self.channels.len());
             return Err(refuse(Problem::new(409, "too-many-channels", "Too many channels", detail)));
         }
         let Some(index) = self.buses.iter().position(|bus| bus.setup.name == setup.bus_name) else {
@@ -302,8 +334,13 @@ impl Session {
             return Err(refuse(Problem::new(404, "unknown-bus", "Unknown bus", detail)));
         };
         if let Some(bus) = self.buses.get_mut(index) {
-            let channel = setup.build(&bus.setup.settings, self.settings.max_pdu, now).map_err(refuse)?;
-            let max_age = setup.max_age.unwrap_or(channel.default_max_age());
+            let channel =
+                setup.build(&bus.setup.settings, self.settings.limits.max_pdu, now).map_err(refuse)?;
+            let default_max_age = match channel {
+                Channel::Raw(_) => self.settings.limits.raw_max_age,
+                Channel::Isotp(_) => self.settings.limits.pdu_max_age,
+            };
+            let max_age = setup.max_age.unwrap_or(default_max_age);
             bus.core.open_channel(number, channel);
             self.channels.insert(number, OpenedChannel { bus: index, max_age, request: request.clone() });
         }

@@ -1,3 +1,6 @@
 //! Simulated vehicle, sandbox cloud and operator for connector-agent: all that surrounds it, on one machine.
 
+pub mod cli;
+pub mod cloud;
+pub mod operator;
 pub mod vehicle;

@@ -1,3 +1,8 @@
 //! The simulators' binary.
 
-fn main() {}
+use clap::Parser;
+use connector_sim::cli::Cli;
+
+fn main() -> anyhow::Result<()> {
+    Cli::parse().run()
+}

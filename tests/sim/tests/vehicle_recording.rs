@@ -183,3 +183,68 @@ fn asking_without_waiting_for_the_answer_is_counted() {
     ecu.handle_request(now, Target::Physical, &[0x31, 0x01, 0x02, 0x03]);
     assert_eq!(ecu.poll_status().unwrap().anomalies.requests_while_busy, 1);
 }
+
+mod hostile {
+    use super::*;
+    use connector_hal::can::CanFrame;
+    use connector_sim::vehicle::candump::Record;
+    use connector_sim::vehicle::catalogue::Catalogue;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn whatever_was_recorded_it_is_taken_apart_or_refused(
+            frames in prop::collection::vec(
+                (prop::sample::select(vec![0x700, 0x710, 0x71A, 0x71D, 0x18DA_10F1]), prop_oneof![
+                    prop::collection::vec(any::<u8>(), 0..=8),
+                    prop::sample::select(vec![
+                        vec![2, 0x3E, 0], vec![2, 0x7E, 0], vec![0x10, 8, 0x22, 1, 2, 3, 4, 5], vec![0x30, 0, 0],
+                        vec![0x21, 6, 7], vec![3, 0x7F, 0x22, 0x78],
+                    ]),
+                ]),
+                0..60,
+            ),
+        ) {
+            let record = |(index, (raw, data)): (usize, &(u32, Vec<u8>))| Record {
+                time: Duration::from_millis(index as u64),
+                interface: "can0".to_owned(),
+                frame: CanFrame::new(id(*raw), data).unwrap(),
+            };
+            if let Ok(recording) = Recording::new(frames.iter().enumerate().map(record).collect()) {
+                prop_assert!(recording.ecus().count() > 0);
+                let answers: usize = recording.tool_steps().iter().map(|step| step.answers.len()).sum();
+                prop_assert!(answers + recording.unexplained().len() <= frames.len());
+            }
+        }
+
+        #[test]
+        fn whatever_a_recorded_ecu_is_asked_it_keeps_a_bounded_number_of_answers(
+            requests in prop::collection::vec((any::<bool>(), 0_usize..40, 0_u64..3000), 0..200),
+        ) {
+            let recording = recording();
+            let (_, _, _, mut ecu) = recording.ecus().next().unwrap();
+            let mut now = Instant::now();
+            for (functional, index, wait) in requests {
+                let target = if functional { Target::Functional } else { Target::Physical };
+                let request = recording.tool_steps().get(index).map(|step| step.pdu.clone());
+                ecu.handle_request(now, target, &request.unwrap_or_else(|| vec![index as u8; index]));
+                now += micros(wait);
+                ecu.handle_timeout(now);
+            }
+            ecu.handle_timeout(now + Duration::from_secs(60));
+            let mut answers = 0;
+            while ecu.poll_response().is_some() {
+                answers += 1;
+            }
+            prop_assert!(answers <= 64);
+            prop_assert!(ecu.poll_timeout().is_none());
+        }
+
+        #[test]
+        fn no_text_stops_the_reader_of_the_vehicles_file(text in "[\\[\\]{}\",:a-z0-9 \\n]{0,120}") {
+            if let Ok(catalogue) = Catalogue::parse(&text) {
+                prop_assert!(catalogue.find(&text).is_err());
+            }
+        }
+    }
+}

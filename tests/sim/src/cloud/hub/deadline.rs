@@ -1,0 +1,54 @@
+//! How long a connection outlives a lost link.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::relay::Stage;
+use super::{Asker, Hub, State};
+
+/// The connector may notice a lost link this much later than the cloud, and holds the connection from then on.
+const NOTICE: Duration = Duration::from_secs(15);
+
+impl State {
+    /// Sets the connection's deadline, if it is held for somebody who is away; earlier ones no longer count.
+    pub(super) fn arm_deadline(&mut self, uuid: Uuid) {
+        let Some(relay) = self.relays.get_mut(&uuid) else { return };
+        relay.generation += 1;
+        let generation = relay.generation;
+        let after = match relay.stage {
+            Stage::Interrupted => self.hold + NOTICE,
+            Stage::Open if relay.used && relay.operator.is_none() => self.hold,
+            _ => return,
+        };
+        let hub = self.hub.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            if let Some(hub) = hub.upgrade() {
+                hub.handle_deadline(uuid, generation);
+            }
+        });
+    }
+}
+
+impl Hub {
+    fn handle_deadline(&self, uuid: Uuid, generation: u64) {
+        let mut state = self.state();
+        let Some(relay) = state.relays.get(&uuid).filter(|relay| relay.generation == generation) else {
+            return;
+        };
+        let connector_id = relay.plan.connector_id;
+        match relay.stage {
+            Stage::Interrupted => {
+                tracing::info!(connection = %uuid, "the connector has not come back: the connection is closed");
+                state.lose(uuid, "link-lost");
+            }
+            Stage::Open => {
+                tracing::info!(connection = %uuid, "the operator has not come back: closing the connection");
+                state.set_stage(uuid, Stage::Closing);
+                state.close_at_connector(connector_id, uuid, Asker::Close(uuid));
+            }
+            Stage::Idle | Stage::Opening | Stage::Closing => {}
+        }
+    }
+}

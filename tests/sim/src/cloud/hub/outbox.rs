@@ -1,0 +1,194 @@
+//! The way out to one websocket: bounded in bytes, in order, and never blocking anyone else's.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message};
+use connector_agent::relay::Envelope;
+use futures_util::{Sink, SinkExt as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+/// How much waits for one socket: twice what either end of a relay keeps unacknowledged, so that relayed data hardly
+/// ever waits outside, where it would hold up the sender's other messages.
+const BUDGET: u32 = 4 * 1024 * 1024;
+/// What a message costs besides its bytes.
+const MESSAGE_COST: u32 = 128;
+/// A socket that takes nothing for this long is dead.
+const STALL: Duration = Duration::from_secs(30);
+/// How long a closing handshake may take.
+const CLOSING: Duration = Duration::from_secs(1);
+/// Messages that share one flush.
+const BATCH: usize = 64;
+
+/// Tells sockets apart; never given twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct LinkId(u64);
+
+/// Why a socket is closed (RFC 6455 section 7.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closing {
+    /// The cloud is going away.
+    GoingAway,
+    /// A newer link of the same connector has taken its place.
+    Replaced,
+    /// It said what it must not.
+    Policy,
+    /// It took too little, or said nothing for too long.
+    Dead,
+}
+
+impl Closing {
+    fn frame(self) -> CloseFrame {
+        let (code, reason) = match self {
+            Self::GoingAway => (1001, "going away"),
+            Self::Replaced => (4001, "replaced by a newer link"),
+            Self::Policy => (1008, "policy"),
+            Self::Dead => (1011, "dead link"),
+        };
+        CloseFrame { code, reason: reason.into() }
+    }
+}
+
+struct Outgoing {
+    message: Message,
+    _room: OwnedSemaphorePermit,
+}
+
+/// The sending half; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Outbox {
+    id: LinkId,
+    sender: mpsc::UnboundedSender<Outgoing>,
+    room: Arc<Semaphore>,
+    closed: CancellationToken,
+    closing: Arc<std::sync::OnceLock<Closing>>,
+}
+
+/// The half that writes.
+pub(crate) struct Writer {
+    receiver: mpsc::UnboundedReceiver<Outgoing>,
+    closed: CancellationToken,
+    closing: Arc<std::sync::OnceLock<Closing>>,
+}
+
+fn cost(message: &Message) -> u32 {
+    let length = match message {
+        Message::Text(text) => text.as_str().len(),
+        Message::Binary(bytes) | Message::Ping(bytes) | Message::Pong(bytes) => bytes.len(),
+        Message::Close(_) => 0,
+    };
+    u32::try_from(length).unwrap_or(u32::MAX).saturating_add(MESSAGE_COST).min(BUDGET)
+}
+
+impl Outbox {
+    /// A new link's way out.
+    pub(crate) fn new() -> (Self, Writer) {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let closed = CancellationToken::new();
+        let closing = Arc::new(std::sync::OnceLock::new());
+        let outbox = Self {
+            id: LinkId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            sender,
+            room: Arc::new(Semaphore::new(BUDGET as usize)),
+            closed: closed.clone(),
+            closing: Arc::clone(&closing),
+        };
+        (outbox, Writer { receiver, closed, closing })
+    }
+
+    /// Which link this is.
+    pub(crate) fn id(&self) -> LinkId {
+        self.id
+    }
+
+    /// Relayed data: waits for room, and is discarded when the link is gone.
+    pub(crate) async fn send(&self, message: Message) {
+        let room = tokio::select! {
+            biased;
+            () = self.closed.cancelled() => return,
+            room = Arc::clone(&self.room).acquire_many_owned(cost(&message)) => room,
+        };
+        if let Ok(room) = room {
+            // a writer that is gone leaves nobody to tell
+            let _ = self.sender.send(Outgoing { message, _room: room });
+        }
+    }
+
+    /// What the cloud itself has to say and cannot hold back: a link without room for it is cut.
+    pub(crate) fn push(&self, envelope: &Envelope) {
+        if !self.offer(Message::text(envelope.to_text())) {
+            self.close(Closing::Dead);
+        }
+    }
+
+    /// What may be left out, such as a periodic update: whether there was room.
+    pub(crate) fn offer(&self, message: Message) -> bool {
+        match Arc::clone(&self.room).try_acquire_many_owned(cost(&message)) {
+            Ok(room) => self.sender.send(Outgoing { message, _room: room }).is_ok(),
+            Err(_) => false,
+        }
+    }
+
+    /// Ends the link; what waits is discarded.
+    pub(crate) fn close(&self, why: Closing) {
+        let _ = self.closing.set(why);
+        self.closed.cancel();
+    }
+
+    /// Until the link has ended.
+    pub(crate) async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+}
+
+impl Writer {
+    /// Writes until the link ends, then takes leave of the peer.
+    pub(crate) async fn drive_write(mut self, mut sink: impl Sink<Message> + Unpin) {
+        let failed = self.write(&mut sink).await.is_err();
+        self.closed.cancel();
+        if !failed {
+            let frame = self.closing.get().map(|closing| closing.frame());
+            let _ = tokio::time::timeout(CLOSING, async {
+                let _ = sink.send(Message::Close(frame)).await;
+                sink.close().await
+            })
+            .await;
+        }
+    }
+
+    /// Err when the socket failed or stalled.
+    async fn write(&mut self, sink: &mut (impl Sink<Message> + Unpin)) -> Result<(), ()> {
+        loop {
+            let first = tokio::select! {
+                biased;
+                () = self.closed.cancelled() => return self.write_last(sink).await,
+                first = self.receiver.recv() => first,
+            };
+            let Some(first) = first else { return Ok(()) };
+            let written = tokio::time::timeout(STALL, async {
+                sink.feed(first.message).await.map_err(|_| ())?;
+                for _ in 1..BATCH {
+                    let Ok(next) = self.receiver.try_recv() else { break };
+                    sink.feed(next.message).await.map_err(|_| ())?;
+                }
+                sink.flush().await.map_err(|_| ())
+            });
+            written.await.map_err(|_| ())??;
+        }
+    }
+
+    /// An error said just before closing still goes out, if the socket takes it.
+    async fn write_last(&mut self, sink: &mut (impl Sink<Message> + Unpin)) -> Result<(), ()> {
+        let polite = matches!(self.closing.get(), Some(Closing::Policy | Closing::GoingAway));
+        let written = tokio::time::timeout(CLOSING, async {
+            while let (true, Ok(next)) = (polite, self.receiver.try_recv()) {
+                sink.feed(next.message).await.map_err(|_| ())?;
+            }
+            sink.flush().await.map_err(|_| ())
+        });
+        written.await.map_err(|_| ())?
+    }
+}

@@ -1,0 +1,54 @@
+//! The REST API: every resource of the vendor's documents that the sandbox has, and errors as problem objects.
+
+mod connectors;
+mod extract;
+mod fields;
+mod guard;
+mod lifecycle;
+mod login;
+mod messenger;
+mod oauth;
+mod partner_prepared;
+mod partner_tickets;
+mod problem;
+mod tickets;
+mod vehicles;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::routing::get;
+
+use super::server::App;
+use super::ws;
+
+pub(crate) use extract::{Parameters, bearer};
+pub(crate) use problem::ApiError;
+pub(crate) use vehicles::Catalogue;
+
+/// A request's body has at most this many bytes.
+const MAX_BODY: usize = 256 * 1024;
+
+/// All routes.
+pub(crate) fn router(app: App) -> Router {
+    Router::new()
+        .route("/ws", get(ws::upgrade))
+        .merge(login::routes())
+        .merge(connectors::routes())
+        .merge(vehicles::routes())
+        .merge(tickets::routes())
+        .merge(partner_prepared::routes())
+        .merge(partner_tickets::routes())
+        .merge(messenger::routes())
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .fallback(|| async { ApiError::not_found("resource") })
+        .method_not_allowed_fallback(|| async {
+            ApiError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method-not-allowed",
+                "Method not allowed",
+                "The resource has no such method.",
+            )
+        })
+        .with_state(app)
+}

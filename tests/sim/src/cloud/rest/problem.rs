@@ -1,0 +1,140 @@
+//! Errors as the REST API reports them: problem objects (RFC 9457), and where they come from.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use connector_agent::relay::Problem;
+use serde::Serialize;
+
+use crate::cloud::store::StoreError;
+use crate::cloud::tokens::TokenError;
+
+/// A field that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Violation {
+    /// Its name.
+    pub(crate) field: String,
+    /// What is wrong with it.
+    pub(crate) message: String,
+}
+
+/// An error on its way to the client; boxed, because results are mostly about what went well.
+#[derive(Debug, Clone)]
+pub(crate) struct ApiError(Box<Contents>);
+
+#[derive(Debug, Clone, Serialize)]
+struct Contents {
+    #[serde(flatten)]
+    problem: Problem,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    violations: Vec<Violation>,
+    #[serde(skip)]
+    retry_after_seconds: Option<u64>,
+}
+
+impl ApiError {
+    /// A problem of the kind `/problems/<slug>`.
+    pub(crate) fn new(status: StatusCode, slug: &str, title: &str, detail: impl Into<String>) -> Self {
+        Problem::new(status.as_u16(), slug, title, detail).into()
+    }
+
+    /// What the client will see.
+    #[cfg(test)]
+    pub(crate) fn contents(&self) -> impl Serialize {
+        &self.0
+    }
+
+    /// 400: something about the request as a whole.
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", "Bad request", detail)
+    }
+
+    /// 400 `/problems/violations`: these fields.
+    pub(crate) fn violations(violations: Vec<Violation>) -> Self {
+        let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
+        let detail = format!("Not as they should be: {}.", fields.join(", "));
+        let mut error =
+            Self::new(StatusCode::BAD_REQUEST, "violations", "The request has invalid fields", detail);
+        error.0.violations = violations;
+        error
+    }
+
+    /// 400 `/problems/violations`: this one field.
+    pub(crate) fn violation(field: &str, message: impl Into<String>) -> Self {
+        Self::violations(vec![Violation { field: field.to_owned(), message: message.into() }])
+    }
+
+    /// 401: log in, or log in again.
+    pub(crate) fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized", detail)
+    }
+
+    /// 403: logged in, but not for this.
+    pub(crate) fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden", detail)
+    }
+
+    /// 404: no such thing.
+    pub(crate) fn not_found(what: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", format!("There is no such {what}."))
+    }
+
+    /// 409: not in the state that things are in.
+    pub(crate) fn conflict(slug: &str, title: &str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, slug, title, detail)
+    }
+
+    /// 429: not before this many seconds.
+    pub(crate) fn too_many(detail: impl Into<String>, retry_after_seconds: u64) -> Self {
+        let mut error =
+            Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests", detail);
+        error.0.retry_after_seconds = Some(retry_after_seconds);
+        error
+    }
+}
+
+impl From<ApiError> for Problem {
+    fn from(error: ApiError) -> Self {
+        error.0.problem
+    }
+}
+
+impl From<Problem> for ApiError {
+    fn from(problem: Problem) -> Self {
+        Self(Box::new(Contents { problem, violations: Vec::new(), retry_after_seconds: None }))
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(error = &error as &dyn std::error::Error, "a request failed inside");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "Internal error",
+            "The sandbox could not do it; its log says why.",
+        )
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        Self::unauthorized(error.to_string())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(&self.0)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.0.retry_after_seconds {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}

@@ -1,0 +1,272 @@
+//! What the cloud remembers: JSON records in an embedded database, every change one durable transaction.
+
+mod model;
+mod seed;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+pub(crate) use model::{
+    Account, Attachment, Connector, OneTimePassword, PincodeGuard, PreparedTicket, RefreshToken, Role,
+    Subject, Ticket, TicketState,
+};
+pub use seed::ConnectorSeed;
+
+/// A table from bytes to bytes.
+pub(crate) type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+/// Settings and counters by name.
+const META: Table = Table::new("meta");
+/// From a connector's or ticket's UUID to its number.
+const NUMBERS: Table = Table::new("numbers");
+/// Uploaded files, by their reference.
+const UPLOADS: Table = Table::new("uploads");
+
+/// Why the database could not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database itself failed.
+    #[error("the state database failed")]
+    Database(#[source] Box<redb::Error>),
+    /// A record is not what this version writes.
+    #[error("a record of the state database cannot be read")]
+    Record(#[from] serde_json::Error),
+    /// The state directory or a file in it cannot be used.
+    #[error("cannot use {path}")]
+    File {
+        /// Which one.
+        path: std::path::PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The blocking task that ran the transaction is gone: the process is ending.
+    #[error("the cloud is shutting down")]
+    Ending,
+}
+
+macro_rules! from_database {
+    ($($error:ty),*) => {$(
+        impl From<$error> for StoreError {
+            fn from(error: $error) -> Self {
+                Self::Database(Box::new(error.into()))
+            }
+        }
+    )*};
+}
+
+from_database!(
+    redb::DatabaseError,
+    redb::TransactionError,
+    redb::TableError,
+    redb::StorageError,
+    redb::CommitError
+);
+
+/// Something kept in a table of its own.
+pub(crate) trait Record: Serialize + DeserializeOwned {
+    /// Its table.
+    const TABLE: Table;
+    /// Its key there; numbers big-endian, so that the table's order is theirs.
+    fn key(&self) -> Vec<u8>;
+}
+
+/// The key of a number.
+pub(crate) fn number_key(number: i64) -> [u8; 8] {
+    number.to_be_bytes()
+}
+
+/// What can be read in a transaction of either kind.
+pub(crate) trait Read {
+    /// The bytes under a key.
+    fn bytes(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+    /// All records of a kind, in the order of their keys.
+    fn all<R: Record>(&self) -> Result<Vec<R>, StoreError>;
+
+    /// The record under a key.
+    fn get<R: Record>(&self, key: &[u8]) -> Result<Option<R>, StoreError> {
+        match self.bytes(R::TABLE, key)? {
+            Some(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The record with this UUID, for connectors and tickets.
+    fn by_uuid<R: Record>(&self, uuid: Uuid) -> Result<Option<R>, StoreError> {
+        match self.bytes(NUMBERS, uuid.as_bytes())? {
+            Some(number) => self.get(&number),
+            None => Ok(None),
+        }
+    }
+
+    /// The connector with this number.
+    fn connector(&self, id: i64) -> Result<Option<Connector>, StoreError> {
+        self.get(&number_key(id))
+    }
+
+    /// The ticket with this number.
+    fn ticket(&self, id: i64) -> Result<Option<Ticket>, StoreError> {
+        self.get(&number_key(id))
+    }
+
+    /// A setting.
+    fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.bytes(META, name.as_bytes())
+    }
+
+    /// An uploaded file's content.
+    fn upload(&self, reference: Uuid) -> Result<Option<Vec<u8>>, StoreError> {
+        self.bytes(UPLOADS, reference.as_bytes())
+    }
+}
+
+/// A consistent view of everything.
+pub(crate) struct View(ReadTransaction);
+
+/// A transaction: all of it happens, or nothing.
+pub(crate) struct Change(WriteTransaction);
+
+fn collect<R: Record>(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+) -> Result<Vec<R>, StoreError> {
+    let mut records = Vec::new();
+    for entry in table.iter()? {
+        records.push(serde_json::from_slice(entry?.1.value())?);
+    }
+    Ok(records)
+}
+
+impl Read for View {
+    fn bytes(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(ReadableTable::get(&self.0.open_table(table)?, key)?.map(|value| value.value().to_vec()))
+    }
+
+    fn all<R: Record>(&self) -> Result<Vec<R>, StoreError> {
+        collect(&self.0.open_table(R::TABLE)?)
+    }
+}
+
+impl Read for Change {
+    fn bytes(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.0.open_table(table)?.get(key)?.map(|value| value.value().to_vec()))
+    }
+
+    fn all<R: Record>(&self) -> Result<Vec<R>, StoreError> {
+        collect(&self.0.open_table(R::TABLE)?)
+    }
+}
+
+impl Change {
+    /// Writes bytes under a key.
+    fn put_bytes(&self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.0.open_table(table)?.insert(key, value)?;
+        Ok(())
+    }
+
+    /// Writes a record over what was there.
+    pub(crate) fn put<R: Record>(&self, record: &R) -> Result<(), StoreError> {
+        self.put_bytes(R::TABLE, &record.key(), &serde_json::to_vec(record)?)
+    }
+
+    /// Removes the record with this key; whether there was one.
+    pub(crate) fn delete<R: Record>(&self, key: &[u8]) -> Result<bool, StoreError> {
+        Ok(self.0.open_table(R::TABLE)?.remove(key)?.is_some())
+    }
+
+    /// Makes a record findable by its UUID.
+    pub(crate) fn index(&self, uuid: Uuid, number: i64) -> Result<(), StoreError> {
+        self.put_bytes(NUMBERS, uuid.as_bytes(), &number_key(number))
+    }
+
+    /// Writes a setting.
+    pub(crate) fn set_setting(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        self.put_bytes(META, name.as_bytes(), value)
+    }
+
+    /// Keeps an uploaded file.
+    pub(crate) fn put_upload(&self, reference: Uuid, content: &[u8]) -> Result<(), StoreError> {
+        self.put_bytes(UPLOADS, reference.as_bytes(), content)
+    }
+
+    /// The next number of a counter, never given before.
+    pub(crate) fn next_number(&self, counter: &str, first: i64) -> Result<i64, StoreError> {
+        let last = self.setting(counter)?.and_then(|bytes| Some(i64::from_be_bytes(bytes.try_into().ok()?)));
+        let next = last.map_or(first, |last| last.saturating_add(1));
+        self.set_setting(counter, &number_key(next))?;
+        Ok(next)
+    }
+}
+
+/// The database.
+#[derive(Clone)]
+pub(crate) struct Store(Arc<Database>);
+
+impl Store {
+    /// Opens the database file, making it when missing.
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let file_error = |source| StoreError::File { path: path.to_owned(), source };
+        // made first with its mode: pincodes and secrets are in it
+        std::os::unix::fs::OpenOptionsExt::mode(
+            std::fs::OpenOptions::new().create(true).truncate(false).write(true),
+            0o600,
+        )
+        .open(path)
+        .map_err(file_error)?;
+        let database = Database::create(path)?;
+        let transaction = database.begin_write()?;
+        for table in [
+            META,
+            NUMBERS,
+            UPLOADS,
+            Connector::TABLE,
+            Ticket::TABLE,
+            PreparedTicket::TABLE,
+            Account::TABLE,
+            RefreshToken::TABLE,
+            PincodeGuard::TABLE,
+            OneTimePassword::TABLE,
+            Attachment::TABLE,
+        ] {
+            transaction.open_table(table)?;
+        }
+        transaction.commit()?;
+        Ok(Self(Arc::new(database)))
+    }
+
+    /// A view for reading; never waits for writers.
+    pub(crate) fn view(&self) -> Result<View, StoreError> {
+        Ok(View(self.0.begin_read()?))
+    }
+
+    /// Runs a transaction and makes it durable; an error leaves everything as it was.
+    pub(crate) fn change_now<T, E: From<StoreError>>(
+        &self,
+        work: impl FnOnce(&Change) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let change = Change(self.0.begin_write().map_err(StoreError::from)?);
+        let result = work(&change)?;
+        change.0.commit().map_err(StoreError::from)?;
+        Ok(result)
+    }
+
+    /// The same beside the async tasks, which must not wait for the disk.
+    pub(crate) async fn change<T, E>(
+        &self,
+        work: impl FnOnce(&Change) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let store = self.clone();
+        match tokio::task::spawn_blocking(move || store.change_now(work)).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Ending.into()),
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What is there at the start: the connectors of the file or a random one, and an account of each kind.
+
+use serde::{Deserialize, Deserializer};
+use uuid::Uuid;
+
+use super::{Account, Change, Connector, OneTimePassword, Read, Role, StoreError, Subject};
+use crate::cloud::random;
+
+/// Where connectors without a number of their own begin.
+const FIRST_CONNECTOR: i64 = 1001;
+/// The setting that says which connector a start without a file announces.
+const FIRST_SETTING: &str = "first-connector";
+
+/// A connector as a connectors file describes it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectorSeed {
+    /// Its number; the next free one when absent.
+    #[serde(default)]
+    pub id: Option<i64>,
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// Its pincode, a string or a number.
+    #[serde(deserialize_with = "pincode")]
+    pub pincode: String,
+    /// The kind of hardware.
+    #[serde(default = "classic")]
+    pub hardware_type: String,
+    /// The product's name.
+    #[serde(default = "sandbox_connector")]
+    pub product_description: String,
+    /// Whether it has Wi-Fi.
+    #[serde(default = "yes")]
+    pub has_wifi: bool,
+    /// Whether it can do DoIP.
+    #[serde(default = "yes")]
+    pub supports_doip: bool,
+    /// The software's version.
+    #[serde(default)]
+    pub software_version: i64,
+    /// The hardware's version.
+    #[serde(default)]
+    pub hardware_version: i64,
+    /// The vehicle as one line of text, where the cloud knows it.
+    #[serde(default)]
+    pub vehicle_path_string: Option<String>,
+    /// A password that logs in as this connector once.
+    #[serde(default)]
+    pub otp: Option<String>,
+}
+
+fn classic() -> String {
+    "classic".to_owned()
+}
+
+fn sandbox_connector() -> String {
+    "Sandbox connector".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn pincode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Pincode {
+        Number(u64),
+        Text(String),
+    }
+    Ok(match Pincode::deserialize(deserializer)? {
+        Pincode::Number(number) => number.to_string(),
+        Pincode::Text(text) => text,
+    })
+}
+
+impl ConnectorSeed {
+    /// A connector with this UUID and pincode, and defaults for the rest.
+    pub fn new(uuid: Uuid, pincode: impl Into<String>) -> Self {
+        Self {
+            id: None,
+            uuid,
+            pincode: pincode.into(),
+            hardware_type: classic(),
+            product_description: sandbox_connector(),
+            has_wifi: true,
+            supports_doip: true,
+            software_version: 0,
+            hardware_version: 0,
+            vehicle_path_string: None,
+            otp: None,
+        }
+    }
+
+    /// A connector that nobody else has.
+    fn random() -> Self {
+        Self::new(Uuid::new_v4(), random::digits(6))
+    }
+}
+
+impl Change {
+    /// Brings the connectors into the database; gives the first of them.
+    pub(crate) fn seed_connectors(&self, seeds: &[ConnectorSeed]) -> Result<Connector, StoreError> {
+        let mut first = None;
+        for seed in seeds {
+            let connector = self.seed_connector(seed)?;
+            first.get_or_insert(connector);
+        }
+        if let Some(first) = first {
+            return Ok(first);
+        }
+        let known = self.setting(FIRST_SETTING)?.and_then(|bytes| Uuid::from_slice(&bytes).ok());
+        if let Some(connector) = known.map(|uuid| self.by_uuid(uuid)).transpose()?.flatten() {
+            return Ok(connector);
+        }
+        let connector = self.seed_connector(&ConnectorSeed::random())?;
+        self.set_setting(FIRST_SETTING, connector.uuid.as_bytes())?;
+        Ok(connector)
+    }
+
+    fn seed_connector(&self, seed: &ConnectorSeed) -> Result<Connector, StoreError> {
+        let known: Option<Connector> = self.by_uuid(seed.uuid)?;
+        let id = match (&known, seed.id) {
+            (Some(known), _) => known.id,
+            (None, Some(id)) if self.connector(id)?.is_none() => id,
+            (None, _) => self.free_connector_number()?,
+        };
+        let connector = Connector {
+            id,
+            uuid: seed.uuid,
+            pincode: seed.pincode.clone(),
+            hardware_type: seed.hardware_type.clone(),
+            product_description: seed.product_description.clone(),
+            has_wifi: seed.has_wifi,
+            supports_doip: seed.supports_doip,
+            software_version: seed.software_version,
+            hardware_version: seed.hardware_version,
+            vehicle_path_string: seed.vehicle_path_string.clone(),
+            vin_number: known.as_ref().and_then(|known| known.vin_number),
+            agent_version: known.as_ref().and_then(|known| known.agent_version.clone()),
+            call_for_attention: known.as_ref().is_some_and(|known| known.call_for_attention),
+            dismissal_owed: known.as_ref().is_some_and(|known| known.dismissal_owed),
+        };
+        self.put(&connector)?;
+        self.index(connector.uuid, connector.id)?;
+        if let Some(otp) = &seed.otp {
+            self.add_one_time_password(otp, Subject::connector(&connector))?;
+        }
+        Ok(connector)
+    }
+
+    fn free_connector_number(&self) -> Result<i64, StoreError> {
+        loop {
+            let number = self.next_number("connector-number", FIRST_CONNECTOR)?;
+            if self.connector(number)?.is_none() {
+                return Ok(number);
+            }
+        }
+    }
+
+    /// Lets this password log in as `subject` once; one that was used already stays used.
+    pub(crate) fn add_one_time_password(&self, otp: &str, subject: Subject) -> Result<(), StoreError> {
+        let hash = random::sha256(otp.as_bytes());
+        match self.get::<OneTimePassword>(&hash)? {
+            Some(_) => Ok(()),
+            None => self.put(&OneTimePassword { hash, subject, used: false }),
+        }
+    }
+
+    /// The account of this kind, made when there is none.
+    pub(crate) fn seed_account(&self, role: Role) -> Result<Account, StoreError> {
+        if let Some(account) = self.all::<Account>()?.into_iter().find(|account| account.role == role) {
+            return Ok(account);
+        }
+        let name = match role {
+            Role::Operator => "operator",
+            Role::Customer | Role::Connector => "customer",
+        };
+        let account = Account {
+            client_id: format!("sandbox-{name}-{}", random::token(6)),
+            client_secret: random::token(32),
+            role,
+            customer_id: match role {
+                Role::Customer => Some(self.next_number("customer-number", 1)?),
+                Role::Connector | Role::Operator => None,
+            },
+        };
+        self.put(&account)?;
+        Ok(account)
+    }
+}
+
+impl Subject {
+    /// A connector speaking for itself.
+    pub(crate) fn connector(connector: &Connector) -> Self {
+        Self { id: connector.uuid.to_string(), role: Role::Connector, connector_id: Some(connector.id) }
+    }
+
+    /// An account.
+    pub(crate) fn account(account: &Account) -> Self {
+        Self { id: account.client_id.clone(), role: account.role, connector_id: None }
+    }
+}

@@ -1,0 +1,185 @@
+//! Access and id tokens: JWTs signed with HS256 (RFC 7519), and what is in them.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::hmac;
+use serde::{Deserialize, Serialize};
+
+use super::random;
+use super::store::{Role, Subject};
+
+/// Who issues the tokens: not an address, because the port may change from start to start.
+const ISSUER: &str = "urn:connector-sim:sandbox-cloud";
+/// The header of every token; no other is accepted, so that no `alg` can be chosen from outside.
+const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
+/// No token of ours is longer.
+const MAX_LENGTH: usize = 4096;
+
+/// The key that signs tokens and upload addresses.
+#[derive(Clone)]
+pub(crate) struct Signer {
+    key: hmac::Key,
+    lifetime: Duration,
+}
+
+/// What a token says (RFC 7519 section 4.1, and ours).
+#[derive(Debug, Serialize, Deserialize)]
+struct Claims {
+    iss: String,
+    sub: String,
+    iat: i64,
+    exp: i64,
+    jti: String,
+    /// `access` or `id`: an id token opens nothing.
+    token_use: String,
+    scope: String,
+    role: Role,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    connector_id: Option<i64>,
+}
+
+/// Why a token is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TokenError {
+    /// Not a token of ours.
+    #[error("The token is not one of this cloud.")]
+    Invalid,
+    /// It was one, once.
+    #[error("The token has expired.")]
+    Expired,
+}
+
+/// The scopes of a role.
+pub(crate) fn scope(role: Role) -> &'static str {
+    match role {
+        Role::Connector => "connector",
+        Role::Customer => "customer",
+        Role::Operator => "partner operator",
+    }
+}
+
+impl Signer {
+    /// A signer whose access tokens live this long.
+    pub(crate) fn new(key: &[u8], lifetime: Duration) -> Self {
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, key), lifetime }
+    }
+
+    /// How many seconds access tokens live.
+    pub(crate) fn lifetime_seconds(&self) -> i64 {
+        i64::try_from(self.lifetime.as_secs()).unwrap_or(i64::MAX)
+    }
+
+    /// An access token issued at `now` (Unix seconds).
+    pub(crate) fn access_token(&self, subject: &Subject, now: i64) -> String {
+        self.token(subject, "access", now)
+    }
+
+    /// An id token issued at `now` (Unix seconds).
+    pub(crate) fn id_token(&self, subject: &Subject, now: i64) -> String {
+        self.token(subject, "id", now)
+    }
+
+    fn token(&self, subject: &Subject, token_use: &str, now: i64) -> String {
+        let claims = Claims {
+            iss: ISSUER.to_owned(),
+            sub: subject.id.clone(),
+            iat: now,
+            exp: now.saturating_add(self.lifetime_seconds()),
+            jti: random::token(12),
+            token_use: token_use.to_owned(),
+            scope: scope(subject.role).to_owned(),
+            role: subject.role,
+            connector_id: subject.connector_id,
+        };
+        let claims = serde_json::to_vec(&claims).unwrap_or_default();
+        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(HEADER), URL_SAFE_NO_PAD.encode(claims));
+        let signature = self.signature(&signed);
+        format!("{signed}.{signature}")
+    }
+
+    /// Whom an access token speaks for at `now` (Unix seconds).
+    pub(crate) fn verify(&self, token: &str, now: i64) -> Result<Subject, TokenError> {
+        if token.len() > MAX_LENGTH {
+            return Err(TokenError::Invalid);
+        }
+        let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Invalid)?;
+        if !self.is_signature(signed, signature) {
+            return Err(TokenError::Invalid);
+        }
+        let (header, claims) = signed.split_once('.').ok_or(TokenError::Invalid)?;
+        if URL_SAFE_NO_PAD.decode(header).map_err(|_| TokenError::Invalid)? != HEADER.as_bytes() {
+            return Err(TokenError::Invalid);
+        }
+        let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| TokenError::Invalid)?;
+        let claims: Claims = serde_json::from_slice(&claims).map_err(|_| TokenError::Invalid)?;
+        if claims.iss != ISSUER || claims.token_use != "access" {
+            return Err(TokenError::Invalid);
+        }
+        if claims.exp <= now {
+            return Err(TokenError::Expired);
+        }
+        Ok(Subject { id: claims.sub, role: claims.role, connector_id: claims.connector_id })
+    }
+
+    /// The signature of any text, URL-safe.
+    pub(crate) fn signature(&self, text: &str) -> String {
+        URL_SAFE_NO_PAD.encode(hmac::sign(&self.key, text.as_bytes()))
+    }
+
+    /// Whether `signature` is ours for `text`.
+    pub(crate) fn is_signature(&self, text: &str, signature: &str) -> bool {
+        URL_SAFE_NO_PAD
+            .decode(signature)
+            .is_ok_and(|signature| hmac::verify(&self.key, text.as_bytes(), &signature).is_ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject() -> Subject {
+        Subject { id: "someone".to_owned(), role: Role::Operator, connector_id: None }
+    }
+
+    fn signer() -> Signer {
+        Signer::new(b"a key of the sandbox", Duration::from_secs(3600))
+    }
+
+    #[test]
+    fn an_access_token_speaks_for_its_subject_until_it_expires() {
+        let token = signer().access_token(&subject(), 1_000);
+        assert_eq!(signer().verify(&token, 1_000), Ok(subject()));
+        assert_eq!(signer().verify(&token, 4_599), Ok(subject()));
+        assert_eq!(signer().verify(&token, 4_600), Err(TokenError::Expired));
+    }
+
+    #[test]
+    fn an_id_token_is_no_access_token() {
+        let token = signer().id_token(&subject(), 1_000);
+        assert_eq!(signer().verify(&token, 1_000), Err(TokenError::Invalid));
+    }
+
+    #[test]
+    fn a_token_changed_anywhere_is_refused() {
+        let token = signer().access_token(&subject(), 1_000);
+        for index in 0..token.len() {
+            let mut bytes = token.clone().into_bytes();
+            bytes[index] = if bytes[index] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(bytes).unwrap();
+            // the last character of base64 has bits that mean nothing; strict decoding refuses them
+            assert_eq!(signer().verify(&changed, 1_000), Err(TokenError::Invalid), "at {index}");
+        }
+        assert_eq!(signer().verify("", 1_000), Err(TokenError::Invalid));
+        assert_eq!(signer().verify("a.b", 1_000), Err(TokenError::Invalid));
+    }
+
+    #[test]
+    fn a_token_signed_with_another_key_is_refused() {
+        let other = Signer::new(b"another key", Duration::from_secs(3600));
+        let token = other.access_token(&subject(), 1_000);
+        assert_eq!(signer().verify(&token, 1_000), Err(TokenError::Invalid));
+    }
+}

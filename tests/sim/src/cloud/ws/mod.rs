@@ -1,0 +1,66 @@
+//! The websocket: one endpoint for connectors, operators and portal clients; the token says what a socket may do.
+
+mod connector;
+mod operator;
+mod portal;
+mod session;
+
+use std::sync::Arc;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{FromRequestParts, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::Response;
+
+use super::rest::{ApiError, Parameters, bearer};
+use super::server::App;
+use super::store::Subject;
+use super::unix_seconds;
+
+/// The subprotocol of the relay.
+const SUBPROTOCOL: &str = "connector-relay.v1";
+/// The largest message: an ISO-TP PDU of the largest size that anybody configures, and what travels with it.
+const MAX_MESSAGE: usize = 2 * 1024 * 1024;
+
+/// Whoever opens the socket.
+pub(crate) struct Opener(Subject);
+
+impl FromRequestParts<App> for Opener {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let Parameters(query) = Parameters::from_request_parts(parts, app).await?;
+        let token = bearer(parts)
+            .or_else(|| query.get("access_token").map(String::as_str))
+            .ok_or_else(|| ApiError::unauthorized("The websocket needs an access token."))?;
+        Ok(Self(app.signer.verify(token, unix_seconds())?))
+    }
+}
+
+/// `GET /ws`.
+pub(crate) async fn upgrade(
+    State(app): State<App>,
+    Opener(subject): Opener,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    let Ok(place) = Arc::clone(&app.sockets).try_acquire_owned() else {
+        return Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            "Overloaded",
+            "The sandbox has no room for another websocket.",
+        ));
+    };
+    Ok(upgrade.protocols([SUBPROTOCOL]).max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE).on_upgrade(
+        move |socket| {
+            let tasks = app.tasks.clone();
+            tasks.track_future(async move {
+                session::drive(app, subject, socket).await;
+                drop(place);
+            })
+        },
+    ))
+}
