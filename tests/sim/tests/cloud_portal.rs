@@ -1,5 +1,7 @@
 //! Portal clients on the websocket, and what a connector tells them.
 
+#![cfg(test)]
+
 mod cloud_support;
 
 use std::time::Duration;

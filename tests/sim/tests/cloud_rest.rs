@@ -1,5 +1,7 @@
 //! The sandbox cloud's REST resources.
 
+#![cfg(test)]
+
 mod cloud_support;
 
 use cloud_support::Sandbox;
