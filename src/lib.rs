@@ -2,8 +2,10 @@
 //! vehicle's buses and a remote operator.
 
 pub mod agent;
+pub mod cli;
 pub mod cloud;
 pub mod config;
+pub mod hardware;
 pub mod isotp;
 pub mod relay;
 pub mod vin;

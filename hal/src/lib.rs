@@ -5,4 +5,5 @@
 
 pub mod board;
 pub mod can;
+mod system;
 pub mod timer;

@@ -1,1 +1,543 @@
-//! placeholder
+//! The agent: one task that owns the link to the cloud, the diagnostic session and the board, and decides what each
+//! event means for the others.
+//!
+//! Round the loop: 1. wait for the first of link, session, board, VIN, background answers, control and deadline;
+//! 2. let its handler decide; 3. send what the session has to say; 4. show the state on the LED. A binary message is
+//! only built when the socket can take it, so that what came in the meantime shares it.
+
+mod messages;
+mod notify;
+mod requests;
+mod signal;
+mod vehicle;
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use connector_hal::board::{Board, BoardEvent, Led};
+use connector_hal::timer::{Deadline, TimerKind};
+use rustls::ClientConfig;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::cloud::{
+    ActiveTicket, Authenticator, Chain, Cloud, CloudStatus, Link, LinkEvent, LinkSettings, Outgoing, Rest,
+    RestError, differences,
+};
+use crate::config::{Config, Pincode};
+use crate::hardware::Hardware;
+use crate::relay::Envelope;
+use crate::relay::request::OpenConnection;
+use crate::relay::session::{CloseReason, Session};
+use crate::vin::{Vin, VinReport, VinSettings, WakeWatch};
+use messages::{CallForAttention, Hello, StatusUpdate, whole_milliseconds};
+use notify::Notifier;
+use signal::Shown;
+use vehicle::VehicleWatch;
+
+/// How often the connector reports its status.
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+/// How long ECUs have to take notice that the session ends.
+const FAREWELL: Duration = Duration::from_millis(500);
+/// How long the websocket's goodbye may take.
+const GOODBYE: Duration = Duration::from_millis(500);
+/// The ticket's state in which a connection may be open.
+const IN_PROGRESS: &str = "in_progress";
+/// Answers of the cloud that may wait for the loop.
+const BACKGROUND: usize = 8;
+
+/// All that an agent is made of.
+pub struct Setup {
+    /// The configuration.
+    pub config: Config,
+    /// The secret that it logs in with.
+    pub pincode: Pincode,
+    /// The vehicle's buses.
+    pub hardware: Hardware,
+    /// The board.
+    pub board: Box<dyn Board>,
+    /// Whom the TLS connections trust.
+    pub tls: Arc<ClientConfig>,
+    /// For backing off at random.
+    pub seed: u64,
+}
+
+/// What the process asks of the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// End: close an open connection in good order.
+    Shutdown,
+    /// End as soon as no connection is open, to begin anew with another configuration.
+    Restart,
+}
+
+/// What cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The HTTP client could not be made.
+    #[error("the cloud's client could not be set up")]
+    Rest(#[from] RestError),
+}
+
+/// Runs the agent until it is told to end; says which way it was told.
+pub async fn run(setup: Setup, control: &mut mpsc::Receiver<Control>) -> Result<Control, SetupError> {
+    Supervisor::new(setup)?.run(control).await
+}
+
+/// What a task in the background found out.
+enum Background {
+    Status(CloudStatus),
+    ActiveTicket { held: Option<Uuid>, ticket: Option<ActiveTicket> },
+}
+
+/// What woke the loop.
+enum Wake {
+    Link(LinkEvent),
+    Session,
+    Board(BoardEvent),
+    Vin(VinReport),
+    Background(Background),
+    Control(Control),
+    Deadline,
+}
+
+/// What is known of the vehicle.
+#[derive(Default)]
+struct Vehicle {
+    vin: Option<Vin>,
+    /// It was read at least once.
+    is_known: bool,
+    /// It is being read by the watch.
+    is_being_read: bool,
+}
+
+struct Supervisor {
+    config: Config,
+    uuid: Uuid,
+    hardware: Hardware,
+    board: Box<dyn Board>,
+    link: Link,
+    cloud: Cloud,
+    cloud_status: CloudStatus,
+    watch: VehicleWatch,
+    background: mpsc::Receiver<Background>,
+    background_sender: mpsc::Sender<Background>,
+    session: Option<Session>,
+    /// What the open connection's vehicle was when it was opened.
+    session_vin: Option<Vin>,
+    vehicle: Vehicle,
+    ignition: Option<bool>,
+    ignition_watch: WakeWatch,
+    /// An `openConnection` that waits for the VIN.
+    waiting_open: Option<(OpenConnection, Option<String>)>,
+    /// The `identifyVehicle` requests that wait for the VIN.
+    identifying: Vec<Option<String>>,
+    /// A connection that ended while the link was away, and why.
+    ended_unheard: Option<(Uuid, CloseReason)>,
+    calls_for_attention: bool,
+    call_unsent: bool,
+    restart_wanted: bool,
+    compared_record: bool,
+    shown: Option<Led>,
+    status_due: Instant,
+    deadline: Deadline,
+    notifier: Notifier,
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl Supervisor {
+    fn new(setup: Setup) -> Result<Self, SetupError> {
+        let Setup { config, pincode, hardware, mut board, tls, seed } = setup;
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let rest = Arc::new(Rest::new(&config.cloud, config.connector.uuid, &tls)?);
+        let authenticator = Authenticator::spawn(rest.clone(), pincode, rng.u64(..));
+        let cloud = Cloud::new(rest, authenticator.clone(), rng.u64(..));
+        let settings = LinkSettings::new(&config.cloud, config.relay.max_pdu);
+        let (background_sender, background) = mpsc::channel(BACKGROUND);
+        forward_status(&authenticator, background_sender.clone());
+        let link = Link::new(settings, tls, authenticator, rng.u64(..));
+        let vin_settings = VinSettings { budget: config.vin.budget, ..VinSettings::default() };
+        let watch = VehicleWatch::spawn(hardware.clone(), vin_settings);
+        let ignition = board.ignition();
+        let mut ignition_watch = WakeWatch::new(Duration::MAX, now());
+        ignition_watch.handle_ignition(ignition);
+        Ok(Self {
+            uuid: config.connector.uuid.get(),
+            config,
+            hardware,
+            board,
+            link,
+            cloud,
+            cloud_status: CloudStatus::default(),
+            watch,
+            background,
+            background_sender,
+            session: None,
+            session_vin: None,
+            vehicle: Vehicle { is_being_read: true, ..Vehicle::default() },
+            ignition,
+            ignition_watch,
+            waiting_open: None,
+            identifying: Vec::new(),
+            ended_unheard: None,
+            calls_for_attention: false,
+            call_unsent: false,
+            restart_wanted: false,
+            compared_record: false,
+            shown: None,
+            status_due: now(),
+            deadline: Deadline::new(TimerKind::Runtime),
+            notifier: Notifier::from_environment(now()),
+        })
+    }
+
+    async fn run(mut self, control: &mut mpsc::Receiver<Control>) -> Result<Control, SetupError> {
+        self.notifier.ready();
+        let ended = loop {
+            self.show();
+            let wake = std::future::poll_fn(|cx| self.poll_wake(cx, control)).await;
+            match wake {
+                Wake::Link(event) => self.handle_link(event).await,
+                Wake::Session => {}
+                Wake::Board(event) => self.handle_board(event).await,
+                Wake::Vin(report) => {
+                    self.vehicle.is_being_read = false;
+                    self.handle_vin(&report);
+                }
+                Wake::Background(found) => self.handle_background(found),
+                Wake::Control(Control::Shutdown) => break Control::Shutdown,
+                Wake::Control(Control::Restart) => self.restart_wanted = true,
+                Wake::Deadline => self.handle_deadline(),
+            }
+            self.attend_session().await;
+            if self.restart_wanted && self.session.is_none() {
+                break Control::Restart;
+            }
+        };
+        self.shut_down().await;
+        Ok(ended)
+    }
+
+    fn poll_wake(&mut self, cx: &mut Context<'_>, control: &mut mpsc::Receiver<Control>) -> Poll<Wake> {
+        if let Poll::Ready(command) = control.poll_recv(cx) {
+            // whoever controlled us is gone: so are we
+            return Poll::Ready(Wake::Control(command.unwrap_or(Control::Shutdown)));
+        }
+        let wants_to_send = self.session.as_ref().is_some_and(|session| session.wants_to_send(now()));
+        if let Poll::Ready(event) = self.link.poll_event(cx, wants_to_send) {
+            return Poll::Ready(Wake::Link(event));
+        }
+        if let Some(session) = &mut self.session
+            && session.poll_drive(cx).is_ready()
+        {
+            return Poll::Ready(Wake::Session);
+        }
+        if let Poll::Ready(event) = self.board.poll_event(cx) {
+            return Poll::Ready(Wake::Board(event));
+        }
+        if let Poll::Ready(Some(report)) = self.watch.poll_report(cx) {
+            return Poll::Ready(Wake::Vin(report));
+        }
+        if let Poll::Ready(Some(found)) = self.background.poll_recv(cx) {
+            return Poll::Ready(Wake::Background(found));
+        }
+        let session = self.session.as_ref().and_then(Session::poll_timeout);
+        self.deadline
+            .set([Some(self.status_due), session, self.notifier.poll_timeout()].into_iter().flatten().min());
+        self.deadline.poll_expired(cx).map(|()| Wake::Deadline)
+    }
+
+    fn handle_deadline(&mut self) {
+        let now = now();
+        self.notifier.handle_timeout(now);
+        if let Some(session) = &mut self.session {
+            session.handle_timeout(now);
+        }
+        if self.status_due <= now {
+            self.report_status();
+        }
+    }
+
+    async fn handle_link(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up => self.handle_link_up(),
+            LinkEvent::Text(text) => self.handle_text(&text).await,
+            LinkEvent::Binary(message) => {
+                if let Some(session) = &mut self.session {
+                    session.handle_message(now(), &message);
+                }
+            }
+            LinkEvent::Writable => {
+                if let Some(message) = self.session.as_mut().and_then(|session| session.poll_message(now())) {
+                    // what cannot be sent after all is kept, and sent again when the connection is resumed
+                    let _dropped_with_the_link = self.link.send(Outgoing::Binary(message));
+                }
+            }
+            LinkEvent::Down(_) => {
+                if let Some(session) = &mut self.session {
+                    session.interrupt(now());
+                }
+            }
+        }
+    }
+
+    fn handle_link_up(&mut self) {
+        let ports = &self.hardware.can_ports;
+        let hello = Hello::new(&self.config, ports, self.board.has_wifi(), self.session.as_ref());
+        let hello = Envelope::new("connectorHello", &hello);
+        self.send(&hello);
+        if let Some((connection_uuid, reason)) = self.ended_unheard.take() {
+            self.tell_closed(connection_uuid, reason);
+        }
+        if std::mem::take(&mut self.call_unsent) {
+            self.send_call();
+        }
+        self.report_status();
+        self.reconcile();
+    }
+
+    /// Asks the cloud which ticket is in progress: a connection must not outlive its ticket.
+    fn reconcile(&mut self) {
+        let (cloud, found) = (self.cloud.clone(), self.background_sender.clone());
+        let held = self.session.as_ref().map(Session::connection_uuid);
+        let compare = (!std::mem::replace(&mut self.compared_record, true)).then(|| self.config.clone());
+        tokio::spawn(async move {
+            match cloud.active_ticket().await {
+                Ok(ticket) => {
+                    let _agent_ended = found.send(Background::ActiveTicket { held, ticket }).await;
+                }
+                Err(error) => tracing::warn!("the active ticket could not be fetched: {}", Chain(&error)),
+            }
+            let Some(config) = compare else { return };
+            match cloud.connector().await {
+                Ok(record) => differences(&config, &record)
+                    .iter()
+                    .for_each(|difference| tracing::warn!("the cloud's record differs: {difference}")),
+                Err(error) => {
+                    tracing::warn!("the connector's record could not be fetched: {}", Chain(&error))
+                }
+            }
+        });
+    }
+
+    fn handle_background(&mut self, found: Background) {
+        match found {
+            Background::Status(status) => self.cloud_status = status,
+            Background::ActiveTicket { held, ticket } => {
+                let state = ticket.as_ref().and_then(|ticket| ticket.state.as_deref());
+                tracing::debug!(?state, "the connector's active ticket");
+                let Some(session) = &mut self.session else { return };
+                // only what was held when the question was asked: a connection opened since is newer than the answer
+                if held != Some(session.connection_uuid()) {
+                    return;
+                }
+                let is_in_progress = state.is_none_or(|state| state == IN_PROGRESS);
+                let is_this =
+                    ticket.is_some_and(|ticket| ticket.connection_uuid.is_none_or(|uuid| held == Some(uuid)));
+                if !(is_in_progress && is_this) {
+                    tracing::info!("the ticket is no longer in progress; closing the connection");
+                    session.close(CloseReason::Policy);
+                }
+            }
+        }
+    }
+
+    async fn handle_board(&mut self, event: BoardEvent) {
+        match event {
+            BoardEvent::Ignition(ignition) => {
+                tracing::info!(?ignition, "the ignition changed");
+                self.ignition = ignition;
+                self.report_status();
+                if self.ignition_watch.handle_ignition(ignition).is_some() {
+                    self.read_vin().await;
+                }
+            }
+            BoardEvent::Button if self.calls_for_attention => {
+                self.end_call();
+                let cloud = self.cloud.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = cloud.dismiss_call_for_attention().await {
+                        tracing::warn!("the call for attention could not be dismissed: {}", Chain(&error));
+                    }
+                });
+            }
+            BoardEvent::Button => {
+                tracing::info!("the button was pressed: calling for attention");
+                self.calls_for_attention = true;
+                self.board.set_buzzer(true);
+                if self.link.is_up() { self.send_call() } else { self.call_unsent = true }
+            }
+        }
+    }
+
+    fn send_call(&mut self) {
+        let message = CallForAttention { connector_id: self.uuid };
+        self.send(&Envelope::new("callForAttention", &message));
+    }
+
+    fn end_call(&mut self) {
+        self.calls_for_attention = false;
+        self.call_unsent = false;
+        self.board.set_buzzer(false);
+    }
+
+    /// Has the VIN read, by the session where it has the buses.
+    async fn read_vin(&mut self) {
+        let budget = self.config.vin.budget;
+        let by_session =
+            self.session.as_mut().is_some_and(|session| session.start_reading_vin(now(), budget));
+        if !by_session && !self.vehicle.is_being_read {
+            self.vehicle.is_being_read = true;
+            self.watch.read().await;
+        }
+    }
+
+    fn handle_vin(&mut self, report: &VinReport) {
+        if !report.conflict.is_empty() {
+            tracing::warn!(ecus = report.conflict.len(), "the vehicle's ECUs tell different VINs");
+            tracing::debug!(conflict = ?report.conflict);
+        }
+        let is_news = !self.vehicle.is_known || self.vehicle.vin != report.vin;
+        self.vehicle.is_known = true;
+        self.vehicle.vin = report.vin;
+        tracing::info!(
+            found = report.vin.is_some(),
+            elapsed_ms = report.elapsed.as_millis() as u64,
+            "read the VIN"
+        );
+        if let (Some(session), Some(before), Some(vin)) = (&mut self.session, self.session_vin, report.vin)
+            && before != vin
+        {
+            tracing::warn!("another vehicle is at the connector; closing the connection");
+            session.close(CloseReason::VehicleLost);
+        }
+        if is_news {
+            self.report_status();
+        }
+        self.answer_waiting_for_vin(report);
+    }
+
+    fn report_status(&mut self) {
+        self.status_due = now() + STATUS_INTERVAL;
+        if !self.link.is_up() {
+            return;
+        }
+        let update = StatusUpdate {
+            connector_id: self.uuid,
+            voltage: self.board.voltage(),
+            vin_number: self.vehicle.vin,
+            round_trip_time: self.link.round_trip_time().map(whole_milliseconds),
+            ignition: self.ignition,
+            connection_uuid: self.session.as_ref().map(Session::connection_uuid),
+            buses: self.session.as_ref().map(Session::bus_reports).unwrap_or_default(),
+        };
+        self.send(&Envelope::new("connectorStatusUpdate", &update));
+    }
+
+    fn send(&mut self, envelope: &Envelope) {
+        // without a link there is nobody to tell: state is told anew when it is back
+        let _no_link = self.link.send(Outgoing::Text(envelope.to_text()));
+    }
+
+    fn reply(&mut self, action: &str, message: &impl Serialize, request_id: Option<String>) {
+        self.send(&Envelope::new(action, message).in_reply_to(request_id));
+    }
+
+    fn tell_closed(&mut self, connection_uuid: Uuid, reason: CloseReason) {
+        let message = serde_json::json!({"connection_uuid": connection_uuid, "reason": reason});
+        self.send(&Envelope::new("connectionClosed", &message));
+    }
+
+    /// Sends what the session says, and ends it when it is over.
+    async fn attend_session(&mut self) {
+        let Some(mut session) = self.session.take() else { return };
+        while let Some(envelope) = session.poll_text() {
+            self.send(&envelope);
+        }
+        if let Some(report) = session.poll_vin(now()) {
+            self.session = Some(session);
+            self.handle_vin(&report);
+            let Some(same) = self.session.take() else { return };
+            session = same;
+        }
+        let Some(reason) = session.closed() else {
+            let has_changed = session.take_state_change();
+            self.session = Some(session);
+            if has_changed {
+                self.report_status();
+            }
+            return;
+        };
+        let connection_uuid = session.connection_uuid();
+        tracing::info!(%connection_uuid, ?reason, pdus = session.pdus_relayed(), "connection closed");
+        drop(session);
+        self.session_vin = None;
+        match reason {
+            CloseReason::Closed => {}
+            _ if self.link.is_up() => self.tell_closed(connection_uuid, reason),
+            _ => self.ended_unheard = Some((connection_uuid, reason)),
+        }
+        if self.vehicle.is_known {
+            self.watch.resume().await;
+        } else {
+            self.read_vin().await;
+        }
+        self.report_status();
+    }
+
+    fn show(&mut self) {
+        let shown = Shown {
+            calls_for_attention: self.calls_for_attention,
+            has_session: self.session.is_some(),
+            cloud: self.cloud_status.state(),
+        };
+        let led = shown.led();
+        if self.shown.replace(led) != Some(led) {
+            self.board.set_led(led);
+            self.notifier.status(shown);
+        }
+    }
+
+    /// Ends in good order: ECUs back to their default session, the cloud told, nothing lit.
+    async fn shut_down(&mut self) {
+        self.notifier.stopping();
+        if let Some(mut session) = self.session.take() {
+            session.return_to_default_sessions(now());
+            let farewell = std::future::poll_fn(|cx| {
+                while !session.is_quiet() {
+                    if session.poll_drive(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+                Poll::Ready(())
+            });
+            if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
+                tracing::warn!("ECUs could not be told that the session ends");
+            }
+            let connection_uuid = session.connection_uuid();
+            tracing::info!(%connection_uuid, pdus = session.pdus_relayed(), "connection closed: the agent ends");
+            self.tell_closed(connection_uuid, CloseReason::Shutdown);
+        }
+        self.link.close(GOODBYE).await;
+        self.board.set_buzzer(false);
+        self.board.set_led(Led::Off);
+    }
+}
+
+/// Passes the login's and link's state on, so that the LED shows it at once.
+fn forward_status(authenticator: &Authenticator, found: mpsc::Sender<Background>) {
+    let mut status = authenticator.status();
+    tokio::spawn(async move {
+        while status.changed().await.is_ok() {
+            let current = *status.borrow_and_update();
+            if found.send(Background::Status(current)).await.is_err() {
+                return;
+            }
+        }
+    });
+}

@@ -1,1 +1,164 @@
-//! placeholder
+//! The configuration: one TOML file, whose every key and default is in `docs/connector-agent.example.toml`.
+
+mod address;
+mod check;
+mod duration;
+mod identity;
+mod parse;
+mod pincode;
+mod problem;
+mod sections;
+
+use std::path::{Path, PathBuf};
+
+use secrecy::zeroize::Zeroizing;
+use serde::Deserialize;
+
+use crate::hardware::CanPort;
+
+pub use address::{AddressError, ApiUrl, ResourcePath, WebsocketUrl};
+pub use identity::{ConnectorUuid, ConnectorUuidError};
+pub use pincode::{PINCODE_CREDENTIAL, PINCODE_VARIABLE, Pincode, PincodeError};
+pub use problem::{ConfigError, Problem, Severity};
+pub use sections::{
+    BusConfig, BusKind, CloudConfig, ConnectorConfig, LogConfig, LogFormat, PathsConfig, RelayConfig,
+    VinConfig,
+};
+
+/// Where the configuration is when nobody says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/connector-agent.toml";
+
+/// The whole configuration, free of contradictions.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Who this connector is.
+    pub connector: ConnectorConfig,
+    /// Where the cloud is.
+    pub cloud: CloudConfig,
+    /// The buses behind the OBD connector's pins.
+    #[serde(default, rename = "bus")]
+    pub buses: Vec<BusConfig>,
+    /// How the VIN is read.
+    #[serde(default)]
+    pub vin: VinConfig,
+    /// The bounds of a diagnostic session.
+    #[serde(default)]
+    pub relay: RelayConfig,
+    /// What is logged.
+    #[serde(default)]
+    pub log: LogConfig,
+    /// The file that it is from.
+    #[serde(skip)]
+    pub path: Option<PathBuf>,
+}
+
+impl Config {
+    /// All defaults, no bus and no pincode.
+    pub fn new(uuid: ConnectorUuid, api_url: ApiUrl, websocket_url: WebsocketUrl) -> Self {
+        Self {
+            connector: ConnectorConfig::new(uuid),
+            cloud: CloudConfig::new(api_url, websocket_url),
+            buses: Vec::new(),
+            vin: VinConfig::default(),
+            relay: RelayConfig::default(),
+            log: LogConfig::default(),
+            path: None,
+        }
+    }
+
+    /// The configuration in this file; the error names everything that is wrong in it.
+    ///
+    /// What the file refers to is not looked at: see [`Config::check`] and [`Config::pincode`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let (config, problems) = read(path)?;
+        match config {
+            Some(config) if problems.iter().all(|problem| problem.severity == Severity::Warning) => {
+                for problem in problems {
+                    tracing::warn!("{problem}");
+                }
+                Ok(config)
+            }
+            _ => Err(ConfigError::Invalid(problems)),
+        }
+    }
+
+    /// Everything wrong with the file and with what it refers to: pincode, certificates, devices.
+    pub fn check_file(path: &Path) -> Vec<Problem> {
+        match read(path) {
+            Ok((config, mut problems)) => {
+                if let Some(config) = config {
+                    problems.extend(config.check());
+                }
+                problems
+            }
+            Err(ConfigError::Invalid(problems)) => problems,
+            Err(error @ ConfigError::Read { .. }) => {
+                let fix = "create it (an example is docs/connector-agent.example.toml) or name another with --config";
+                let ConfigError::Read { source, .. } = error else { return Vec::new() };
+                vec![Problem::error(format!("the configuration cannot be read: {source}"), fix).at_path(path)]
+            }
+        }
+    }
+
+    /// Everything wrong with what the configuration refers to: pincode, certificates, devices.
+    pub fn check(&self) -> Vec<Problem> {
+        check::surroundings(self)
+    }
+
+    /// The CAN buses, as the hardware takes them.
+    pub fn can_ports(&self) -> Vec<CanPort> {
+        let port = |bus: &BusConfig| match (bus.kind, bus.pins.as_slice()) {
+            (BusKind::Can, &[plus, minus]) => {
+                Some(CanPort { pins: [plus, minus], device: bus.device.clone(), fd: bus.fd })
+            }
+            _ => None,
+        };
+        self.buses.iter().filter_map(port).collect()
+    }
+
+    /// The pincode, from the first source that has one: the variable [`PINCODE_VARIABLE`], systemd's credential
+    /// [`PINCODE_CREDENTIAL`], the file, the configuration.
+    pub fn pincode(&self) -> Result<Pincode, PincodeError> {
+        Pincode::find(&self.connector, |name| std::env::var_os(name))
+    }
+}
+
+/// The file's configuration as far as it can be understood, with everything wrong in the file.
+fn read(path: &Path) -> Result<(Option<Config>, Vec<Problem>), ConfigError> {
+    let read = |source| ConfigError::Read { path: path.to_owned(), source };
+    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(read)?);
+    let parse::Parsed { mut config, mut problems, lines } = parse::parse(&text);
+    if let Some(config) = &mut config {
+        config.path = Some(path.to_owned());
+        config.resolve_relative_to(path.parent().unwrap_or(Path::new("")));
+        for problem in check::contradictions(config) {
+            let line = problem.key.as_deref().and_then(|key| lines.of(key));
+            if !problems.iter().any(|known| explains(known, &problem)) {
+                problems.push(problem.at_line(line));
+            }
+        }
+    }
+    problems = problems.into_iter().map(|problem| problem.at_path(path)).collect();
+    problems.sort_by_key(|problem| problem.line);
+    Ok((config, problems))
+}
+
+/// Whether a problem with the text is the reason for a contradiction: what could not be understood has been replaced.
+fn explains(known: &Problem, contradiction: &Problem) -> bool {
+    let (Some(known), Some(key)) = (&known.key, &contradiction.key) else { return false };
+    let sibling = known.strip_suffix(".kind").is_some_and(|bus| key.starts_with(bus));
+    sibling || key.starts_with(known.as_str())
+}
+
+impl Config {
+    /// Takes relative file names to be relative to the configuration.
+    fn resolve_relative_to(&mut self, directory: &Path) {
+        for file in [&mut self.connector.pincode_file, &mut self.cloud.ca_file].into_iter().flatten() {
+            *file = directory.join(&*file);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

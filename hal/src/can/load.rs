@@ -1,0 +1,85 @@
+//! How full a bus is.
+
+use std::time::{Duration, Instant};
+
+use super::BusLoad;
+
+const SLOTS: usize = 10;
+const SLOT: Duration = Duration::from_millis(100);
+
+/// Adds up the bus time that frames took, over the last second in steps of 100 ms.
+#[derive(Debug, Clone)]
+pub struct LoadMeter {
+    slots: [Duration; SLOTS],
+    current: usize,
+    current_since: Instant,
+}
+
+impl LoadMeter {
+    /// An idle bus.
+    pub fn new(now: Instant) -> Self {
+        Self { slots: [Duration::ZERO; SLOTS], current: 0, current_since: now }
+    }
+
+    /// A frame took this much of the bus's time.
+    pub fn add(&mut self, now: Instant, busy: Duration) {
+        self.advance(now);
+        if let Some(slot) = self.slots.get_mut(self.current) {
+            *slot += busy;
+        }
+    }
+
+    /// The share over the last second; what has not been measured yet counts as idle.
+    pub fn load(&self, now: Instant) -> BusLoad {
+        let mut meter = self.clone();
+        meter.advance(now);
+        let busy: Duration = meter.slots.iter().sum();
+        let window = SLOT * (SLOTS as u32 - 1) + now.saturating_duration_since(meter.current_since);
+        BusLoad((busy.as_secs_f32() / window.as_secs_f32()).min(1.0))
+    }
+
+    fn advance(&mut self, now: Instant) {
+        for _ in 0..SLOTS {
+            if now.saturating_duration_since(self.current_since) < SLOT {
+                return;
+            }
+            self.current = (self.current + 1) % SLOTS;
+            self.current_since += SLOT;
+            if let Some(slot) = self.slots.get_mut(self.current) {
+                *slot = Duration::ZERO;
+            }
+        }
+        // idle for longer than all the slots
+        if now.saturating_duration_since(self.current_since) >= SLOT {
+            self.current_since = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_the_time_is_half_the_load_and_is_forgotten_after_a_second() {
+        let start = Instant::now();
+        let mut meter = LoadMeter::new(start);
+        for step in 0..2000 {
+            meter.add(start + Duration::from_millis(step), Duration::from_micros(500));
+        }
+        let now = start + Duration::from_millis(1999);
+        assert!((meter.load(now).0 - 0.5).abs() < 0.01, "{:?}", meter.load(now));
+        assert_eq!(meter.load(now + Duration::from_millis(1100)), BusLoad(0.0));
+    }
+
+    #[test]
+    fn a_long_silence_leaves_nothing_behind() {
+        let start = Instant::now();
+        let mut meter = LoadMeter::new(start);
+        meter.add(start, SLOT);
+        let later = start + Duration::from_secs(86_400);
+        meter.add(later, SLOT / 2);
+        let load = meter.load(later).0;
+        assert!((0.04..0.07).contains(&load), "{load}");
+    }
+}

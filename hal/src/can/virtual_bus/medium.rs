@@ -1,0 +1,254 @@
+//! The wire itself: who sends when, what becomes of it. Pure; the time is an argument.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::background::Background;
+use super::node::{BusError, Node, understands};
+use super::{BusStatistics, VirtualBusConfig};
+use crate::can::{
+    BusState, CanFilter, CanFrame, CanSettings, FrameKind, INTERMISSION_BITS, LoadMeter, WireLength,
+};
+
+/// Where receivers with another bit rate see their first error: within the identifier.
+const BITS_BEFORE_DISTURBANCE: u32 = 12;
+/// Error flag, its echo by the others, and the error delimiter.
+const ERROR_FRAME_BITS: u32 = 6 + 6 + 8;
+/// How often an error passive node repeats what nobody acknowledges. A real one repeats without pause; nobody can
+/// hear that on a bus without another node, and simulating it would cost a core.
+const LONELY_PAUSE: Duration = Duration::from_millis(5);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sender {
+    Node { key: u32, epoch: u32 },
+    Background,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Acknowledged,
+    NotAcknowledged,
+    Destroyed,
+}
+
+/// A frame on the wire.
+#[derive(Debug, Clone, Copy)]
+struct Transmission {
+    sender: Sender,
+    settings: CanSettings,
+    frame: CanFrame,
+    outcome: Outcome,
+    start: Instant,
+    end: Instant,
+}
+
+/// The wire and all that is attached to it. `nodes` is ordered by attachment.
+pub(super) struct Medium {
+    settings: CanSettings,
+    granularity: Duration,
+    pub nodes: BTreeMap<u32, Node>,
+    pub background: Background,
+    pub load: LoadMeter,
+    pub statistics: BusStatistics,
+    /// How many of the next frames an injected error destroys.
+    pub destroy_next: u32,
+    /// How many of the next frames that match are acknowledged and yet reach no one.
+    pub drop_next: (u32, Option<CanFilter>),
+    current: Option<Transmission>,
+    free_at: Instant,
+}
+
+impl Medium {
+    pub fn new(config: &VirtualBusConfig, now: Instant) -> Self {
+        Self {
+            settings: CanSettings {
+                bit_rate: config.bit_rate,
+                data_bit_rate: config.data_bit_rate,
+                listen_only: false,
+            },
+            granularity: config.timer.granularity(),
+            nodes: BTreeMap::new(),
+            background: Background::new(config.load, config.bit_rate, now),
+            load: LoadMeter::new(now),
+            statistics: BusStatistics::default(),
+            destroy_next: 0,
+            drop_next: (0, None),
+            current: None,
+            free_at: now,
+        }
+    }
+
+    /// The bit rates the vehicle's nodes have.
+    pub fn settings(&self) -> CanSettings {
+        self.settings
+    }
+
+    /// Takes a frame from a node, at the end of that node's queue.
+    pub fn enqueue(&mut self, key: u32, frame: CanFrame, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(&key) {
+            node.enqueue(frame, now, self.granularity);
+        }
+    }
+
+    /// When something happens next by itself.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match &self.current {
+            Some(transmission) => Some(transmission.end),
+            None => self.next_start(),
+        }
+    }
+
+    /// Does everything that happens up to `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        loop {
+            if let Some(transmission) = self.current {
+                if transmission.end > now {
+                    return;
+                }
+                self.current = None;
+                self.finish(transmission);
+            }
+            match self.next_start() {
+                Some(start) if start <= now => self.begin(start),
+                _ => return,
+            }
+        }
+    }
+
+    fn next_start(&self) -> Option<Instant> {
+        let heads = self.nodes.values().filter_map(|node| {
+            node.listening()?;
+            node.outgoing.front().map(|outgoing| outgoing.ready_at)
+        });
+        let earliest = heads.chain(self.background.ready_at()).min()?;
+        Some(earliest.max(self.free_at))
+    }
+
+    /// Arbitration, by what is ready when the bus is free: the lowest identifier, then data before remote. Of two
+    /// nodes with the same frame the one attached first wins; on a real bus they would disturb each other.
+    fn begin(&mut self, start: Instant) {
+        self.background.handle_timeout(start);
+        let nodes = self.nodes.iter().filter_map(|(key, node)| {
+            let settings = node.listening()?;
+            let outgoing = node.outgoing.front().filter(|outgoing| outgoing.ready_at <= start)?;
+            Some((Sender::Node { key: *key, epoch: node.epoch }, settings, outgoing.frame))
+        });
+        let background = self.background.frame(start).map(|frame| (Sender::Background, self.settings, frame));
+        let winner = nodes
+            .chain(background)
+            .min_by_key(|(_, _, frame)| (frame.id().arbitration_key(), frame.kind() == FrameKind::Remote));
+        let Some((sender, settings, frame)) = winner else { return };
+        let outcome = self.judge(sender, &settings, &frame);
+        let length = WireLength::of(&frame);
+        let on_wire = match outcome {
+            Outcome::Acknowledged => length.duration(&settings),
+            Outcome::NotAcknowledged => {
+                let error = WireLength { nominal_bits: length.nominal_bits + 6, ..length };
+                error.duration(&settings)
+            }
+            Outcome::Destroyed => {
+                let nominal_bits = BITS_BEFORE_DISTURBANCE + ERROR_FRAME_BITS;
+                WireLength { nominal_bits, data_bits: 0 }.duration(&settings)
+            }
+        };
+        let intermission = WireLength { nominal_bits: INTERMISSION_BITS, data_bits: 0 };
+        let end = start + on_wire;
+        self.free_at = end + intermission.duration(&settings);
+        self.current = Some(Transmission { sender, settings, frame, outcome, start, end });
+    }
+
+    /// What becomes of a frame, by who else is on the bus.
+    fn judge(&mut self, sender: Sender, settings: &CanSettings, frame: &CanFrame) -> Outcome {
+        let mut acknowledged = false;
+        let mut disturbed = false;
+        // the nodes behind the background traffic have the bus's own settings
+        let hidden = (self.background.is_present() && sender != Sender::Background)
+            .then_some((self.settings, BusState::Active));
+        let others = self
+            .nodes
+            .iter()
+            .filter(|(key, _)| !matches!(sender, Sender::Node { key: own, .. } if own == **key))
+            .filter_map(|(_, node)| Some((node.participating()?, node.state)));
+        for (other, state) in others.chain(hidden) {
+            if understands(&other, settings, frame) {
+                acknowledged = true;
+            } else if state == BusState::Active {
+                // an active error flag; a passive one does not show on the wire
+                disturbed = true;
+            }
+        }
+        if sender == Sender::Background {
+            acknowledged = true;
+        }
+        if disturbed || settings.bit_rate != self.settings.bit_rate {
+            self.statistics.disturbances += 1;
+        }
+        if self.destroy_next > 0 {
+            self.destroy_next -= 1;
+            return Outcome::Destroyed;
+        }
+        match (disturbed, acknowledged) {
+            (true, _) => Outcome::Destroyed,
+            (false, true) => Outcome::Acknowledged,
+            (false, false) => Outcome::NotAcknowledged,
+        }
+    }
+
+    fn finish(&mut self, transmission: Transmission) {
+        let Transmission { sender, settings, frame, outcome, start, end } = transmission;
+        self.load.add(end, self.free_at.saturating_duration_since(start));
+        match outcome {
+            Outcome::Acknowledged => self.statistics.frames += 1,
+            Outcome::NotAcknowledged | Outcome::Destroyed => self.statistics.error_frames += 1,
+        }
+        let dropped = outcome == Outcome::Acknowledged && self.take_drop(&frame);
+        let own = match sender {
+            Sender::Node { key, .. } => Some(key),
+            Sender::Background => None,
+        };
+        for (key, node) in &mut self.nodes {
+            let Some(receiver) = node.listening() else { continue };
+            if own == Some(*key) {
+                continue;
+            }
+            let understood = understands(&receiver, &settings, &frame);
+            match outcome {
+                Outcome::Acknowledged if understood && dropped => {}
+                Outcome::Acknowledged if understood => node.handle_received(frame, own.is_none(), end),
+                // listening only, a controller's counters stand still
+                _ if receiver.listen_only => node.handle_receive_error(0, end),
+                // who flags an error and sees the bus dominant after it, was the first to: +8 (ISO 11898-1, 12.1.4.2)
+                _ => node.handle_receive_error(if understood { 1 } else { 9 }, end),
+            }
+        }
+        match sender {
+            Sender::Background if outcome == Outcome::Acknowledged => {
+                self.statistics.background_frames += 1;
+                self.background.handle_transmitted();
+            }
+            Sender::Background => {}
+            Sender::Node { key, epoch } => self.settle(key, epoch, outcome, end),
+        }
+    }
+
+    /// Tells the sender what became of its frame.
+    fn settle(&mut self, key: u32, epoch: u32, outcome: Outcome, end: Instant) {
+        let Some(node) = self.nodes.get_mut(&key).filter(|node| node.epoch == epoch) else { return };
+        match outcome {
+            Outcome::Acknowledged => node.handle_transmitted(end),
+            Outcome::NotAcknowledged => node.handle_transmit_error(BusError::NoAcknowledgement, end),
+            Outcome::Destroyed => node.handle_transmit_error(BusError::Protocol, end),
+        }
+        let lonely = outcome == Outcome::NotAcknowledged && node.state == BusState::Passive;
+        if let Some(head) = node.outgoing.front_mut().filter(|_| lonely) {
+            head.ready_at = end + LONELY_PAUSE;
+        }
+    }
+
+    fn take_drop(&mut self, frame: &CanFrame) -> bool {
+        let (left, filter) = &mut self.drop_next;
+        let applies = *left > 0 && filter.is_none_or(|filter| filter.matches(frame.id()));
+        *left -= u32::from(applies);
+        applies
+    }
+}

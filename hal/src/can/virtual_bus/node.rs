@@ -1,0 +1,257 @@
+//! One node of the virtual bus: a controller with its error counters and queues.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::NodeStatistics;
+use crate::can::events::EventQueue;
+use crate::can::{BusState, CanCapabilities, CanEvent, CanFilter, CanFrame, CanSettings, FrameKind};
+
+/// Above this, a controller is error passive (ISO 11898-1, 12.1.4.2).
+const PASSIVE_LIMIT: u16 = 127;
+/// Above this, it is bus off.
+const BUS_OFF_LIMIT: u16 = 255;
+/// SocketCAN's classes: protocol violation and bus error.
+const ERROR_PROTOCOL: u32 = 0x8 | 0x80;
+/// SocketCAN's class: no ACK.
+const ERROR_ACK: u32 = 0x20;
+
+/// What a node saw go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BusError {
+    /// A frame was destroyed.
+    Protocol,
+    /// Nobody acknowledged.
+    NoAcknowledgement,
+}
+
+/// A frame in a node's transmit queue.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outgoing {
+    pub frame: CanFrame,
+    /// From when on it takes part in arbitration.
+    pub ready_at: Instant,
+    /// It is given up instead of sent once it is its turn.
+    pub doomed: bool,
+}
+
+pub(super) struct Node {
+    pub capabilities: CanCapabilities,
+    /// `None` while the node is off the bus.
+    pub settings: Option<CanSettings>,
+    pub state: BusState,
+    pub transmit_errors: u16,
+    pub receive_errors: u16,
+    pub outgoing: VecDeque<Outgoing>,
+    /// Changes with every configuration, so that a frame on the wire is not taken for one queued later.
+    pub epoch: u32,
+    pub events: EventQueue,
+    pub filters: Vec<CanFilter>,
+    pub wants_event: Option<Waker>,
+    pub wants_room: Option<Waker>,
+    pub statistics: NodeStatistics,
+    /// How many of its next frames are given up instead of sent.
+    pub fail_next: u32,
+    /// The last frame it sent, or got from a node, for [`Node::ready_at`].
+    last_frame: Option<Instant>,
+    /// The device was pulled out.
+    pub unplugged: bool,
+}
+
+impl Node {
+    pub fn new(name: &str, capabilities: CanCapabilities, queue: usize) -> Self {
+        Self {
+            capabilities,
+            settings: None,
+            state: BusState::Active,
+            transmit_errors: 0,
+            receive_errors: 0,
+            outgoing: VecDeque::new(),
+            epoch: 0,
+            events: EventQueue::new(queue),
+            filters: Vec::new(),
+            wants_event: None,
+            wants_room: None,
+            statistics: NodeStatistics { name: name.to_owned(), ..NodeStatistics::default() },
+            fail_next: 0,
+            last_frame: None,
+            unplugged: false,
+        }
+    }
+
+    /// The settings of a node that hears the bus.
+    pub fn listening(&self) -> Option<CanSettings> {
+        self.settings.filter(|_| self.state != BusState::Off && !self.unplugged)
+    }
+
+    /// The settings of a node that takes part: acknowledges, and flags errors.
+    pub fn participating(&self) -> Option<CanSettings> {
+        self.listening().filter(|settings| !settings.listen_only)
+    }
+
+    /// Goes on the bus with cleared counters and empty queues.
+    pub fn configure(&mut self, settings: CanSettings) {
+        self.settings = Some(settings);
+        self.epoch = self.epoch.wrapping_add(1);
+        self.outgoing.clear();
+        self.events.clear();
+        self.restart();
+    }
+
+    /// Leaves the bus; what waits is discarded.
+    pub fn leave(&mut self) {
+        self.settings = None;
+        self.epoch = self.epoch.wrapping_add(1);
+        self.outgoing.clear();
+        self.events.clear();
+        self.wake_sender();
+    }
+
+    pub fn restart(&mut self) {
+        self.transmit_errors = 0;
+        self.receive_errors = 0;
+        self.update_state();
+        self.wake_sender();
+    }
+
+    /// From when on a frame handed over at `now` takes part in arbitration. A timer of this granularity tells late
+    /// that a frame ended; what answers that frame is not made later by it, so that bus time stays exact.
+    fn ready_at(&self, now: Instant, granularity: Duration) -> Instant {
+        let answered = self.last_frame.filter(|at| now.saturating_duration_since(*at) <= granularity);
+        answered.map_or(now, |at| at.min(now))
+    }
+
+    /// Puts a frame at the end of the transmit queue.
+    pub fn enqueue(&mut self, frame: CanFrame, now: Instant, granularity: Duration) {
+        let doomed = self.fail_next > 0;
+        self.fail_next = self.fail_next.saturating_sub(1);
+        let ready_at = self.ready_at(now, granularity);
+        if self.capabilities.confirms_transmission {
+            self.outgoing.push_back(Outgoing { frame, ready_at, doomed });
+            self.give_up_doomed(now);
+        } else if doomed {
+            self.report(CanEvent::TransmitFailed { at: now });
+        } else {
+            self.outgoing.push_back(Outgoing { frame, ready_at, doomed });
+            self.report(CanEvent::Transmitted { at: now });
+        }
+    }
+
+    fn give_up_doomed(&mut self, at: Instant) {
+        while self.outgoing.front().is_some_and(|outgoing| outgoing.doomed) {
+            self.outgoing.pop_front();
+            self.report(CanEvent::TransmitFailed { at });
+        }
+    }
+
+    /// The head of the transmit queue was acknowledged.
+    pub fn handle_transmitted(&mut self, at: Instant) {
+        self.outgoing.pop_front();
+        self.last_frame = Some(at);
+        self.statistics.sent += 1;
+        self.transmit_errors = self.transmit_errors.saturating_sub(1);
+        self.update_state();
+        if self.capabilities.confirms_transmission {
+            self.report(CanEvent::Transmitted { at });
+        }
+        self.give_up_doomed(at);
+        self.wake_sender();
+    }
+
+    /// A frame of another node, or of the background traffic.
+    pub fn handle_received(&mut self, frame: CanFrame, background: bool, at: Instant) {
+        if !background {
+            self.last_frame = Some(at);
+        }
+        // ISO 11898-1: back from passive, the counter goes on below the limit
+        self.receive_errors = self.receive_errors.saturating_sub(1).min(PASSIVE_LIMIT - 8);
+        self.update_state();
+        if self.filters.is_empty() || self.filters.iter().any(|filter| filter.matches(frame.id())) {
+            self.statistics.received += 1;
+            self.report(CanEvent::Received { frame, at });
+        }
+    }
+
+    /// An error as a transmitter: counters up, and the error frame as SocketCAN would report it.
+    pub fn handle_transmit_error(&mut self, error: BusError, at: Instant) {
+        self.statistics.failed_attempts += 1;
+        // a passive node that only misses the acknowledgement stays where it is: alone on a bus is no bus-off
+        if error == BusError::Protocol || self.transmit_errors <= PASSIVE_LIMIT {
+            self.transmit_errors = self.transmit_errors.saturating_add(8);
+        }
+        self.report_error(error, at);
+        self.update_state();
+    }
+
+    /// An error as a receiver.
+    pub fn handle_receive_error(&mut self, counts: u16, at: Instant) {
+        self.receive_errors = self.receive_errors.saturating_add(counts).min(PASSIVE_LIMIT + 9);
+        self.report_error(BusError::Protocol, at);
+        self.update_state();
+    }
+
+    pub fn force_bus_off(&mut self) {
+        self.transmit_errors = BUS_OFF_LIMIT + 1;
+        self.update_state();
+    }
+
+    fn report_error(&mut self, error: BusError, at: Instant) {
+        self.statistics.errors_seen += 1;
+        let classes = match error {
+            BusError::Protocol => ERROR_PROTOCOL,
+            BusError::NoAcknowledgement => ERROR_ACK,
+        };
+        let count = |errors: u16| errors.min(255) as u8;
+        let detail = [0, 0, 0, 0, 0, 0, count(self.transmit_errors), count(self.receive_errors)];
+        self.report(CanEvent::Received { frame: CanFrame::new_error(classes, detail), at });
+    }
+
+    fn update_state(&mut self) {
+        let state = if self.transmit_errors > BUS_OFF_LIMIT {
+            BusState::Off
+        } else if self.transmit_errors > PASSIVE_LIMIT || self.receive_errors > PASSIVE_LIMIT {
+            BusState::Passive
+        } else {
+            BusState::Active
+        };
+        if state == self.state {
+            return;
+        }
+        self.state = state;
+        if state == BusState::Off {
+            self.outgoing.clear();
+            self.epoch = self.epoch.wrapping_add(1);
+        }
+        self.report(CanEvent::State(state));
+    }
+
+    fn report(&mut self, event: CanEvent) {
+        self.events.push(event);
+        self.wake_receiver();
+    }
+
+    pub fn wake_receiver(&mut self) {
+        if let Some(waker) = self.wants_event.take() {
+            waker.wake();
+        }
+    }
+
+    pub fn wake_sender(&mut self) {
+        if let Some(waker) = self.wants_room.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Whether a node with these settings reads this frame of a sender with those: the same bit rates, and FD known.
+pub(super) fn understands(receiver: &CanSettings, sender: &CanSettings, frame: &CanFrame) -> bool {
+    let format = match frame.kind() {
+        FrameKind::Fd(flags) if flags.bit_rate_switch => {
+            receiver.data_bit_rate.is_some() && receiver.data_bit_rate == sender.data_bit_rate
+        }
+        FrameKind::Fd(_) => receiver.data_bit_rate.is_some(),
+        _ => true,
+    };
+    format && receiver.bit_rate == sender.bit_rate
+}

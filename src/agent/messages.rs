@@ -1,0 +1,102 @@
+//! What the connector says of itself (relay protocol, section 2).
+
+use std::time::Duration;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::hardware::CanPort;
+use crate::relay::session::{BusReport, Session};
+use crate::vin::Vin;
+
+/// The version of the relay protocol.
+const PROTOCOL: u32 = 1;
+
+/// `connectorHello`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Hello<'a> {
+    connector_uuid: Uuid,
+    protocol: u32,
+    agent_version: &'static str,
+    software_version: u32,
+    hardware_version: u32,
+    hardware_type: &'a str,
+    has_wifi: Option<bool>,
+    supports_doip: bool,
+    buses: Vec<BusOfHardware>,
+    connections: Vec<HeldConnection>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct BusOfHardware {
+    kind: &'static str,
+    pins: [u8; 2],
+    fd: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct HeldConnection {
+    connection_uuid: Uuid,
+    received: u32,
+}
+
+impl<'a> Hello<'a> {
+    pub(super) fn new(
+        config: &'a Config,
+        ports: &[CanPort],
+        has_wifi: Option<bool>,
+        held: Option<&Session>,
+    ) -> Self {
+        let connector = &config.connector;
+        let held = held.map(|session| HeldConnection {
+            connection_uuid: session.connection_uuid(),
+            received: session.received(),
+        });
+        Self {
+            connector_uuid: connector.uuid.get(),
+            protocol: PROTOCOL,
+            agent_version: env!("CARGO_PKG_VERSION"),
+            software_version: connector.software_version,
+            hardware_version: connector.hardware_version,
+            hardware_type: &connector.hardware_type,
+            has_wifi,
+            supports_doip: false,
+            buses: ports
+                .iter()
+                .map(|port| BusOfHardware { kind: "can", pins: port.pins, fd: port.fd })
+                .collect(),
+            connections: held.into_iter().collect(),
+        }
+    }
+}
+
+/// `connectorStatusUpdate`; what cannot be told is null.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct StatusUpdate {
+    pub(super) connector_id: Uuid,
+    pub(super) voltage: Option<f32>,
+    pub(super) vin_number: Option<Vin>,
+    pub(super) round_trip_time: Option<u64>,
+    pub(super) ignition: Option<bool>,
+    pub(super) connection_uuid: Option<Uuid>,
+    pub(super) buses: Vec<BusReport>,
+}
+
+/// A round trip in whole milliseconds, as status reports it.
+pub(super) fn whole_milliseconds(round_trip: Duration) -> u64 {
+    u64::try_from(round_trip.as_micros().saturating_add(500) / 1000).unwrap_or(u64::MAX)
+}
+
+/// `callForAttention`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct CallForAttention {
+    pub(super) connector_id: Uuid,
+}
+
+/// `connectionOpened`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct ConnectionOpened {
+    pub(super) connection_uuid: Uuid,
+    pub(super) vin_number: Option<Vin>,
+}

@@ -1,0 +1,324 @@
+//! Which vehicle this is: reads the VIN at start and whenever the vehicle may have changed, and otherwise only listens.
+//!
+//! A task of its own, since adapters may take their time; it gives the adapters away while a session uses them.
+
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use connector_hal::can::{CanBus, CanError, CanEvent, CanSettings};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::hardware::Hardware;
+use crate::vin::{self, VinReport, VinSettings, WakeReason, WakeWatch};
+
+/// How long to wait before a device that could not be used is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The least time between two readings that something on the bus asked for.
+const LEAST_PAUSE: Duration = Duration::from_secs(5);
+/// Events taken from one bus before the others have their turn.
+const BATCH: usize = 64;
+/// Commands that may wait; the supervisor sends one at a time.
+const COMMANDS: usize = 8;
+/// Reports that may wait; reading pauses until there is room.
+const REPORTS: usize = 8;
+
+enum Command {
+    /// Closes all devices, then answers.
+    Release(oneshot::Sender<()>),
+    /// The devices may be used again; nothing is asked for that.
+    Resume,
+    /// The VIN is to be read now.
+    Read,
+}
+
+/// The handle of the task.
+pub(super) struct VehicleWatch {
+    commands: mpsc::Sender<Command>,
+    reports: mpsc::Receiver<VinReport>,
+}
+
+impl VehicleWatch {
+    /// Begins to read the VIN.
+    pub(super) fn spawn(hardware: Hardware, settings: VinSettings) -> Self {
+        let (commands, command_receiver) = mpsc::channel(COMMANDS);
+        let (report_sender, reports) = mpsc::channel(REPORTS);
+        let watcher = Watcher {
+            hardware,
+            settings,
+            commands: command_receiver,
+            reports: report_sender,
+            bit_rates: Vec::new(),
+            last_reading: None,
+        };
+        tokio::spawn(watcher.run());
+        Self { commands, reports }
+    }
+
+    /// Closes all devices, so that a session can open them.
+    pub(super) async fn release(&self) {
+        let (done, released) = oneshot::channel();
+        if self.commands.send(Command::Release(done)).await.is_ok() {
+            let _closed_or_gone = released.await;
+        }
+    }
+
+    /// Gives the devices back.
+    pub(super) async fn resume(&self) {
+        let _gone_at_shutdown = self.commands.send(Command::Resume).await;
+    }
+
+    /// Has the VIN read again.
+    pub(super) async fn read(&self) {
+        let _gone_at_shutdown = self.commands.send(Command::Read).await;
+    }
+
+    /// The next report.
+    pub(super) fn poll_report(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Option<VinReport>> {
+        self.reports.poll_recv(cx)
+    }
+}
+
+struct Watcher {
+    hardware: Hardware,
+    settings: VinSettings,
+    commands: mpsc::Receiver<Command>,
+    reports: mpsc::Sender<VinReport>,
+    /// The bit rate found on each port.
+    bit_rates: Vec<Option<u32>>,
+    last_reading: Option<Instant>,
+}
+
+/// A port while nothing is asked on it.
+struct Watched {
+    device: Option<Box<dyn CanBus>>,
+    watch: WakeWatch,
+    retry_at: Instant,
+    opening: Option<connector_hal::can::BoxFuture<'static, Result<Box<dyn CanBus>, CanError>>>,
+    settings: Option<CanSettings>,
+}
+
+/// What the task does next.
+enum Next {
+    Read,
+    Watch(Vec<Watched>),
+    Released,
+    End,
+}
+
+impl Watcher {
+    async fn run(mut self) {
+        let mut next = Next::Read;
+        loop {
+            next = match next {
+                Next::Read => self.read().await,
+                Next::Watch(ports) => self.watch(ports).await,
+                Next::Released => self.wait_released().await,
+                Next::End => return,
+            };
+        }
+    }
+
+    async fn wait_released(&mut self) -> Next {
+        match self.commands.recv().await {
+            Some(Command::Release(done)) => {
+                let _asker_gone = done.send(());
+                Next::Released
+            }
+            Some(Command::Resume) => Next::Watch(self.listen_again()),
+            Some(Command::Read) => Next::Read,
+            None => Next::End,
+        }
+    }
+
+    /// Reads the VIN on all ports that can be opened; a command that comes meanwhile ends that.
+    async fn read(&mut self) -> Next {
+        let ports = self.hardware.can_ports.clone();
+        let open = self.hardware.open_can.clone();
+        let settings = self.settings.clone();
+        let reading = async move {
+            let mut opened = Vec::new();
+            let mut indices = Vec::new();
+            for (index, port) in ports.iter().enumerate() {
+                match open(&port.device).await {
+                    Ok(bus) => {
+                        opened.push(bus);
+                        indices.push(index);
+                    }
+                    Err(error) => tracing::warn!(%error, "no VIN can be read here"),
+                }
+            }
+            (indices, vin::read(opened, &settings).await)
+        };
+        let (indices, reading) = tokio::select! {
+            done = reading => done,
+            command = self.commands.recv() => return match command {
+                Some(Command::Release(done)) => {
+                    let _asker_gone = done.send(());
+                    Next::Released
+                }
+                Some(Command::Read | Command::Resume) => Next::Read,
+                None => Next::End,
+            },
+        };
+        self.last_reading = Some(now());
+        let mut found = vec![None; self.hardware.can_ports.len()];
+        let mut watched = self.listen_again();
+        for (index, bus) in indices.into_iter().zip(reading.buses) {
+            if let (Some(rate), Some(port)) = (found.get_mut(index), watched.get_mut(index)) {
+                *rate = bus.bit_rate;
+                port.adopt(bus);
+            }
+        }
+        for port in watched.iter_mut().filter(|port| port.device.is_none()) {
+            port.watch.handle_device(false);
+        }
+        self.bit_rates = found;
+        tracing::debug!(vin = ?reading.report.vin, elapsed = ?reading.report.elapsed, "read the VIN");
+        if self.reports.send(reading.report).await.is_err() { Next::End } else { Next::Watch(watched) }
+    }
+
+    /// All ports, their devices yet to be opened.
+    fn listen_again(&self) -> Vec<Watched> {
+        let rate = |index: usize| self.bit_rates.get(index).copied().flatten();
+        (0..self.hardware.can_ports.len()).map(|index| Watched::new(rate(index))).collect()
+    }
+
+    /// Listens until something asks for the VIN to be read again.
+    async fn watch(&mut self, mut ports: Vec<Watched>) -> Next {
+        let Self { hardware, commands, last_reading, .. } = self;
+        let mut timer = connector_hal::timer::Deadline::new(connector_hal::timer::TimerKind::Runtime);
+        let mut wanted: Option<WakeReason> = None;
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(command) = commands.poll_recv(cx) {
+                return Poll::Ready(match command {
+                    Some(Command::Release(done)) => {
+                        ports.clear();
+                        let _asker_gone = done.send(());
+                        Next::Released
+                    }
+                    Some(Command::Read) => Next::Read,
+                    Some(Command::Resume) => return Poll::Pending,
+                    None => Next::End,
+                });
+            }
+            for (index, watched) in ports.iter_mut().enumerate() {
+                let Some(port) = hardware.can_ports.get(index) else { continue };
+                let open = || (hardware.open_can)(&port.device);
+                if let Some(reason) = watched.poll(cx, open) {
+                    wanted = Some(reason);
+                }
+            }
+            // an adapter that comes and goes, or a noisy line, must not keep us asking
+            let earliest = last_reading.map_or_else(now, |last| last + LEAST_PAUSE);
+            match wanted {
+                Some(reason) if earliest <= now() => {
+                    tracing::info!(?reason, "the vehicle may have changed; reading the VIN again");
+                    return Poll::Ready(Next::Read);
+                }
+                _ => {}
+            }
+            let retry = ports.iter().filter_map(Watched::poll_timeout).min();
+            let due = wanted.map(|_| earliest);
+            timer.set([retry, due].into_iter().flatten().min());
+            if timer.poll_expired(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl Watched {
+    fn new(bit_rate: Option<u32>) -> Self {
+        // on a bus that was silent before, the first frame is news
+        let silence = if bit_rate.is_some() { vin::DEFAULT_SILENCE } else { Duration::ZERO };
+        Self {
+            device: None,
+            watch: WakeWatch::new(silence, now()),
+            retry_at: now(),
+            opening: None,
+            settings: bit_rate.map(|bit_rate| CanSettings {
+                bit_rate,
+                data_bit_rate: None,
+                listen_only: true,
+            }),
+        }
+    }
+
+    /// Goes on with a bus on which the VIN was just read.
+    fn adopt(&mut self, reading: vin::BusReading) {
+        if let vin::BusEnd::Failed(error) = &reading.end {
+            tracing::debug!(%error, "the CAN device failed while the VIN was read");
+            return;
+        }
+        *self = Self::new(reading.bit_rate);
+        self.device = Some(reading.bus);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        (self.device.is_none() && self.opening.is_none()).then_some(self.retry_at)
+    }
+
+    /// Listens, or tries to; tells when the VIN should be read again.
+    fn poll(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+        open: impl Fn() -> connector_hal::can::BoxFuture<'static, Result<Box<dyn CanBus>, CanError>>,
+    ) -> Option<WakeReason> {
+        if let Some(device) = &mut self.device {
+            for _ in 0..BATCH {
+                match device.poll_event(cx) {
+                    Poll::Ready(Ok(CanEvent::Received { frame, at })) => {
+                        if !frame.is_error()
+                            && let Some(reason) = self.watch.handle_frame(at)
+                        {
+                            return Some(reason);
+                        }
+                    }
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(error)) => {
+                        tracing::warn!(%error, "lost the CAN device; trying it again every second");
+                        self.device = None;
+                        self.watch.handle_device(false);
+                        self.retry_at = now() + RETRY_AFTER;
+                        break;
+                    }
+                    Poll::Pending => return None,
+                }
+            }
+            cx.waker().wake_by_ref();
+            return None;
+        }
+        if self.opening.is_none() && self.retry_at <= now() {
+            let (opening, settings) = (open(), self.settings);
+            self.opening = Some(Box::pin(async move {
+                let mut device = opening.await?;
+                if let Some(settings) = settings.filter(|_| device.capabilities().listen_only) {
+                    device.configure(settings).await?;
+                }
+                Ok(device)
+            }));
+        }
+        let Poll::Ready(opened) = self.opening.as_mut()?.as_mut().poll(cx) else { return None };
+        self.opening = None;
+        match opened {
+            Ok(device) => {
+                self.device = Some(device);
+                cx.waker().wake_by_ref();
+                self.watch.handle_device(true)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the CAN device is not usable");
+                self.watch.handle_device(false);
+                self.retry_at = now() + RETRY_AFTER;
+                cx.waker().wake_by_ref();
+                None
+            }
+        }
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,66 @@
+//! How long to wait before trying again.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+/// The bound of the first wait after a failure of the network or the cloud.
+pub const FIRST_BOUND: Duration = Duration::from_secs(5);
+/// The bound of every later wait.
+pub const LAST_BOUND: Duration = Duration::from_secs(60);
+/// The wait after a first rejected login.
+pub const FIRST_REJECTION: Duration = Duration::from_secs(60);
+/// The longest wait after a rejected login, and the longest that `Retry-After` can ask for.
+pub const LAST_REJECTION: Duration = Duration::from_secs(3600);
+
+/// A random wait of up to 5 s after the first failure, up to 60 s later on (exponential, full jitter).
+pub fn full_jitter(rng: &mut Rng, earlier_failures: u32) -> Duration {
+    let bound = doubled(FIRST_BOUND, earlier_failures).min(LAST_BOUND);
+    Duration::from_millis(rng.u64(0..=bound.as_millis() as u64))
+}
+
+/// The wait after so many rejected logins in a row: a minute, doubled to an hour.
+pub fn after_rejections(count: u32) -> Duration {
+    doubled(FIRST_REJECTION, count.saturating_sub(1)).min(LAST_REJECTION)
+}
+
+/// A wait that also honours what the cloud asked for, up to an hour.
+pub fn honouring(retry_after: Option<Duration>, wait: Duration) -> Duration {
+    retry_after.map_or(wait, |asked| asked.min(LAST_REJECTION).max(wait))
+}
+
+fn doubled(duration: Duration, times: u32) -> Duration {
+    duration * (1 << times.min(10))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_spread_below_a_bound_that_doubles_from_5_s_to_60_s() {
+        let mut rng = Rng::with_seed(1);
+        for (failures, bound) in [(0, 5), (1, 10), (2, 20), (3, 40), (4, 60), (5, 60), (u32::MAX, 60)] {
+            let bound = Duration::from_secs(bound);
+            let waits: Vec<_> = (0..1000).map(|_| full_jitter(&mut rng, failures)).collect();
+            assert!(waits.iter().all(|wait| *wait <= bound), "above {bound:?}");
+            assert!(waits.iter().any(|wait| *wait > bound * 9 / 10), "never near {bound:?}");
+            assert!(waits.iter().any(|wait| *wait < bound / 10), "never short");
+        }
+    }
+
+    #[test]
+    fn rejections_wait_from_a_minute_to_an_hour() {
+        let minutes = |count| after_rejections(count).as_secs() / 60;
+        assert_eq!([1, 2, 3, 4, 5, 6, 7, 8, u32::MAX].map(minutes), [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    }
+
+    #[test]
+    fn what_the_cloud_asks_for_is_honoured_up_to_an_hour() {
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        assert_eq!(honouring(Some(minute), second), minute);
+        assert_eq!(honouring(Some(second), minute), minute);
+        assert_eq!(honouring(None, second), second);
+        assert_eq!(honouring(Some(Duration::MAX), second), LAST_REJECTION);
+    }
+}

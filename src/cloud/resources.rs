@@ -1,0 +1,148 @@
+//! What the REST resources answer.
+
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::config::Config;
+
+/// What the cloud knows of this connector. Contains the VIN: log it at DEBUG or below.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct ConnectorRecord {
+    /// The cloud's number for it.
+    pub id: Option<i64>,
+    /// Its UUID.
+    pub uuid: Option<Uuid>,
+    /// Whether the cloud has a link to it.
+    pub is_online: Option<bool>,
+    /// Whether it has Wi-Fi.
+    pub has_wifi: Option<bool>,
+    /// The version of the device's software.
+    #[serde(deserialize_with = "version")]
+    pub software_version: Option<String>,
+    /// The version of the hardware.
+    #[serde(deserialize_with = "version")]
+    pub hardware_version: Option<String>,
+    /// The kind of hardware.
+    pub hardware_type: Option<String>,
+    /// Whether it can do DoIP.
+    pub supports_doip: Option<bool>,
+    /// The vehicle that it is in, in words.
+    pub vehicle_path_string: Option<String>,
+    /// The VIN last reported.
+    pub vin_number: Option<String>,
+    /// What it was sold as.
+    pub product_description: Option<String>,
+}
+
+/// A version: the API's examples have numbers, its schema has text.
+fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) => Some(text),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    })
+}
+
+/// The ticket in progress on this connector.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ActiveTicket {
+    /// Its number or UUID, as text.
+    pub ticket_id: Option<String>,
+    /// Its state, in the cloud's words.
+    pub state: Option<String>,
+    /// The connection that an operator relays by; `None` while nobody has joined.
+    pub connection_uuid: Option<Uuid>,
+}
+
+impl ActiveTicket {
+    /// The ticket in an answer; `None` for `null`, an empty object or an empty list.
+    ///
+    /// The resource's content is not documented: both the names of the ticket resources and those of the websocket's
+    /// ticket updates are understood.
+    pub fn from_json(value: &Value) -> Option<Self> {
+        let object = match value {
+            Value::Array(tickets) => tickets.first()?.as_object()?,
+            other => other.as_object()?,
+        };
+        let text = |key: &str| match object.get(key)? {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        let uuid = |key| text(key).and_then(|text| Uuid::try_parse(&text).ok());
+        let ticket = Self {
+            ticket_id: text("ticket_id").or_else(|| text("ticket_uuid")).or_else(|| text("id")),
+            state: text("state"),
+            connection_uuid: uuid("connection_uuid").or_else(|| uuid("connection_id")),
+        };
+        (ticket != Self::default()).then_some(ticket)
+    }
+}
+
+/// In what the cloud's record of this connector differs from the configuration, in words.
+pub fn differences(config: &Config, record: &ConnectorRecord) -> Vec<String> {
+    let connector = &config.connector;
+    let pairs = [
+        ("uuid", connector.uuid.to_string(), record.uuid.map(|uuid| uuid.to_string())),
+        ("hardware_type", connector.hardware_type.clone(), record.hardware_type.clone()),
+        ("hardware_version", connector.hardware_version.to_string(), record.hardware_version.clone()),
+        ("software_version", connector.software_version.to_string(), record.software_version.clone()),
+    ];
+    let differs = |(key, here, there): (&str, String, Option<String>)| {
+        let there = there?;
+        (here != there)
+            .then(|| format!("connector.{key} is {here} in the configuration, {there} in the cloud"))
+    };
+    pairs.into_iter().filter_map(differs).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::{ApiUrl, WebsocketUrl};
+
+    #[test]
+    fn differences_are_told_in_words_and_what_the_cloud_does_not_say_is_none() {
+        let uuid = "5f3d760d-ade2-4a19-aea4-36e097678ae3";
+        let config = Config::new(
+            uuid.parse().unwrap(),
+            ApiUrl::try_from("https://example.com".to_owned()).unwrap(),
+            WebsocketUrl::try_from("wss://example.com".to_owned()).unwrap(),
+        );
+        let record = |json| serde_json::from_value::<ConnectorRecord>(json).unwrap();
+        let same = json!({"id": 7, "uuid": uuid, "hardware_version": 0, "software_version": "1", "new": []});
+        assert_eq!(differences(&config, &record(same)), Vec::<String>::new());
+        let other = json!({"uuid": uuid, "hardware_version": 3, "hardware_type": "wireless"});
+        assert_eq!(
+            differences(&config, &record(other)),
+            [
+                "connector.hardware_type is classic in the configuration, wireless in the cloud",
+                "connector.hardware_version is 0 in the configuration, 3 in the cloud",
+            ]
+        );
+        assert!(differences(&config, &ConnectorRecord::default()).is_empty());
+    }
+
+    #[test]
+    fn a_ticket_is_understood_in_either_spelling() {
+        let uuid = "97a0760d-ade2-4a19-aea4-36e097678ae3";
+        let ticket = ActiveTicket::from_json(&json!({
+            "id": 3, "ticket_id": 12, "state": "in_progress", "connection_id": 5, "connection_uuid": uuid
+        }));
+        let expected = ActiveTicket {
+            ticket_id: Some("12".to_owned()),
+            state: Some("in_progress".to_owned()),
+            connection_uuid: Some(uuid.parse().unwrap()),
+        };
+        assert_eq!(ticket, Some(expected));
+        let ticket = ActiveTicket::from_json(&json!({"id": uuid, "connection_id": uuid})).unwrap();
+        assert_eq!(ticket.connection_uuid, Some(uuid.parse().unwrap()));
+        for nothing in [json!(null), json!({}), json!([]), json!(5), json!([1]), json!({"x": 1})] {
+            assert_eq!(ActiveTicket::from_json(&nothing), None, "{nothing}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Where the cloud is: checked URLs, and paths below them.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use reqwest::Url;
+use serde::Deserialize;
+
+use super::ConnectorUuid;
+
+/// The base of the REST API: `https`, or `http` to a loopback address.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ApiUrl(Url);
+
+/// The websocket's URL: `wss`, or `ws` to a loopback address.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct WebsocketUrl(Url);
+
+/// A REST resource: a path below the API's URL, or an URL of its own; `{uuid}` stands for the connector's UUID.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ResourcePath(String);
+
+/// An address that must not or cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// Not an URL with a host.
+    #[error("not an URL; write it like {0}://cloud.example.com")]
+    Syntax(&'static str),
+    /// Another scheme.
+    #[error("the wrong scheme; it must begin with {0}://")]
+    Scheme(&'static str),
+    /// No TLS, and the host is not this machine.
+    #[error("without TLS only a loopback address is allowed; write {0}:// instead")]
+    Plain(&'static str),
+    /// User name or password in the URL.
+    #[error("an URL must not contain a user name or password; remove it")]
+    Credentials,
+    /// A query or fragment.
+    #[error("an URL with a query or fragment cannot be used here; remove what follows ? or #")]
+    Query,
+    /// A path that is none.
+    #[error("not a path of the API; begin it with / (or https://), the only placeholder being {{uuid}}")]
+    Path,
+}
+
+impl ApiUrl {
+    /// The URL itself.
+    pub fn as_url(&self) -> &Url {
+        &self.0
+    }
+
+    /// Where the resource is, for this connector.
+    pub fn resource(&self, path: &ResourcePath, uuid: ConnectorUuid) -> Result<Url, AddressError> {
+        let path = path.0.replace(UUID_PLACEHOLDER, &uuid.to_string());
+        let url = if path.starts_with('/') {
+            format!("{}{path}", self.0.as_str().trim_end_matches('/'))
+        } else {
+            path
+        };
+        Url::parse(&url).map_err(|_| AddressError::Path)
+    }
+}
+
+impl WebsocketUrl {
+    /// The URL itself.
+    pub fn as_url(&self) -> &Url {
+        &self.0
+    }
+
+    /// Whether it is spoken over TLS.
+    pub fn is_secure(&self) -> bool {
+        self.0.scheme() == "wss"
+    }
+}
+
+impl ResourcePath {
+    /// The path as configured.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A path known to be good.
+    pub(super) fn known(path: &'static str) -> Self {
+        Self(path.to_owned())
+    }
+}
+
+impl TryFrom<String> for ApiUrl {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        checked(&text, "https", "http").map(Self)
+    }
+}
+
+impl TryFrom<String> for WebsocketUrl {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        checked(&text, "wss", "ws").map(Self)
+    }
+}
+
+impl TryFrom<String> for ResourcePath {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        let plain = text.replace(UUID_PLACEHOLDER, "");
+        if plain.contains(['{', '}', ' ', '#']) {
+            return Err(AddressError::Path);
+        }
+        if !text.starts_with('/') {
+            checked(&plain, "https", "http")?;
+        }
+        Ok(Self(text))
+    }
+}
+
+impl fmt::Display for ApiUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for WebsocketUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+const UUID_PLACEHOLDER: &str = "{uuid}";
+
+fn checked(text: &str, secure: &'static str, plain: &'static str) -> Result<Url, AddressError> {
+    let url = Url::parse(text).map_err(|_| AddressError::Syntax(secure))?;
+    if url.scheme() != secure && url.scheme() != plain {
+        return Err(AddressError::Scheme(secure));
+    }
+    if !url.has_host() {
+        return Err(AddressError::Syntax(secure));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(AddressError::Credentials);
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(AddressError::Query);
+    }
+    if url.scheme() == plain && !is_loopback(&url) {
+        return Err(AddressError::Plain(secure));
+    }
+    Ok(url)
+}
+
+/// Whether the host is this machine: a loopback address, or `localhost` (RFC 6761, 6.3).
+fn is_loopback(url: &Url) -> bool {
+    let Some(host) = url.host_str() else { return false };
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn api(text: &str) -> Result<ApiUrl, AddressError> {
+        ApiUrl::try_from(text.to_owned())
+    }
+
+    #[test]
+    fn plain_http_is_refused_unless_it_stays_on_this_machine() {
+        for host in ["127.0.0.1:8443", "127.8.8.8", "[::1]:80", "localhost"] {
+            assert!(api(&format!("http://{host}")).is_ok(), "{host}");
+        }
+        for host in
+            ["10.0.0.1", "example.com", "localhost.example.com", "[::2]", "0.0.0.0", "127.0.0.1.nip.io"]
+        {
+            assert_eq!(api(&format!("http://{host}/x")), Err(AddressError::Plain("https")), "{host}");
+        }
+        let websocket = WebsocketUrl::try_from("ws://example.com/ws".to_owned());
+        assert_eq!(websocket, Err(AddressError::Plain("wss")));
+    }
+
+    #[test]
+    fn an_url_that_cannot_be_the_clouds_is_refused() {
+        assert_eq!(api("cloud.example.com"), Err(AddressError::Syntax("https")));
+        assert_eq!(api("ftp://example.com"), Err(AddressError::Scheme("https")));
+        assert_eq!(api("https://me:secret@example.com"), Err(AddressError::Credentials));
+        assert_eq!(api("https://example.com/?a=b"), Err(AddressError::Query));
+        let swapped = WebsocketUrl::try_from("https://example.com".to_owned());
+        assert_eq!(swapped, Err(AddressError::Scheme("wss")));
+    }
+
+    #[test]
+    fn a_resource_is_found_below_the_base_or_at_an_url_of_its_own() {
+        let uuid = "5f3d760d-ade2-4a19-aea4-36e097678ae3".parse().unwrap();
+        let base = api("https://example.com/api/").unwrap();
+        let path = ResourcePath::try_from("/v1/connectors/uuid/{uuid}/x".to_owned()).unwrap();
+        let url = base.resource(&path, uuid).unwrap();
+        let expected = "https://example.com/api/v1/connectors/uuid/5f3d760d-ade2-4a19-aea4-36e097678ae3/x";
+        assert_eq!(url.as_str(), expected);
+        let own = ResourcePath::try_from("https://login.example.com/token".to_owned()).unwrap();
+        assert_eq!(base.resource(&own, uuid).unwrap().as_str(), "https://login.example.com/token");
+    }
+
+    #[test]
+    fn a_resource_path_with_another_placeholder_is_refused() {
+        for text in ["/v1/{id}", "v1/x", "http://example.com/token", "/a b", ""] {
+            assert!(ResourcePath::try_from(text.to_owned()).is_err(), "{text}");
+        }
+    }
+}

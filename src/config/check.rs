@@ -1,0 +1,149 @@
+//! What is wrong with a configuration that can be read: contradictions in it, and what it refers to.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::cloud::tls;
+
+use super::{BusConfig, BusKind, Config, PincodeError, Problem};
+
+/// The bit rates of the relay protocol, section 3.
+const CAN_BIT_RATES: [u32; 12] =
+    [1_000_000, 500_000, 250_000, 125_000, 100_000, 94_000, 83_300, 50_000, 33_300, 20_000, 10_000, 5_000];
+
+/// A longer PDU would not leave room for others in what a relayed connection keeps.
+const MAX_PDU: u64 = 1 << 20;
+
+/// What no configuration may say, whatever machine it is for.
+pub fn contradictions(config: &Config) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let connector = &config.connector;
+    if connector.pincode.is_some() && connector.pincode_file.is_some() {
+        let problem = Problem::error("there is pincode_file too", "remove one of the two");
+        problems.push(problem.at_key("connector.pincode"));
+    }
+    if config.cloud.dead_after <= config.cloud.ping_interval {
+        let problem = Problem::error("the link would be dead between two Pings", "make it three intervals");
+        problems.push(problem.at_key("cloud.dead_after_ms"));
+    }
+    buses(&config.buses, &mut problems);
+    let mut bounded = |key: &str, value: u64, low: u64, high: u64| {
+        if !(low..=high).contains(&value) {
+            let problem = Problem::error(format!("{value} is out of range"), format!("give {low} to {high}"));
+            problems.push(problem.at_key(key));
+        }
+    };
+    bounded("relay.max_pdu", config.relay.max_pdu as u64, 4095, MAX_PDU);
+    bounded("relay.hold_seconds", config.relay.hold_seconds, 1, 300);
+    bounded("vin.data_bit_rate", config.vin.data_bit_rate.into(), 500_000, 8_000_000);
+    if EnvFilter::try_new(&config.log.level).is_err() {
+        let fix =
+            "write error, warn, info, debug or trace, or directives like info,connector_agent::relay=debug";
+        problems.push(Problem::error("not a log level", fix).at_key("log.level"));
+    }
+    problems
+}
+
+fn buses(buses: &[BusConfig], problems: &mut Vec<Problem>) {
+    if buses.is_empty() {
+        let fix = "add a [[bus]] to read the VIN and to relay";
+        problems.push(Problem::warning("no bus is configured", fix).at_key("bus"));
+    }
+    let (mut devices, mut pins, mut names) = (HashMap::new(), HashMap::new(), HashMap::new());
+    for (index, bus) in buses.iter().enumerate() {
+        let mut wrong = |key: &str, what: String, fix: &str| {
+            problems.push(Problem::error(what, fix).at_key(format!("bus[{index}].{key}")));
+        };
+        match bus.kind {
+            BusKind::Can => {
+                match bus.pins.as_slice() {
+                    [high, low] if high != low && [high, low].iter().all(|pin| (1..=16).contains(*pin)) => {}
+                    _ => wrong(
+                        "pins",
+                        "no pair of pins".to_owned(),
+                        "give CAN's two, high and low, of 1 to 16",
+                    ),
+                }
+                if bus.bit_rates.is_empty() {
+                    wrong("bit_rates", "empty".to_owned(), "give at least one, or remove it for the default");
+                }
+                for rate in bus.bit_rates.iter().filter(|rate| !CAN_BIT_RATES.contains(rate)) {
+                    let allowed = CAN_BIT_RATES.map(|rate| rate.to_string()).join(", ");
+                    wrong(
+                        "bit_rates",
+                        format!("no such bit rate: {rate}"),
+                        &format!("give some of {allowed}"),
+                    );
+                }
+            }
+        }
+        if bus.device.is_empty() || bus.device == "slcan:" {
+            wrong("device", "names no device".to_owned(), "write it like can0 or slcan:/dev/ttyACM0");
+        }
+        if let Some(first) = devices.insert(bus.device.as_str(), index) {
+            let what = format!("bus[{first}] has the same device");
+            wrong("device", what, "give each bus a device of its own, or remove one");
+        }
+        if let Some(first) = pins.insert(bus.pins.as_slice(), index) {
+            wrong("pins", format!("bus[{first}] has the same pins"), "give each bus pins of its own");
+        }
+        if let Some(name) = &bus.name
+            && let Some(first) = names.insert(name.as_str(), index)
+        {
+            wrong("name", format!("bus[{first}] has the same name"), "give each bus a name of its own");
+        }
+    }
+}
+
+/// What is wrong with the machine, as the configuration describes it.
+pub fn surroundings(config: &Config) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if let Err(error) = config.pincode() {
+        problems.push(pincode_problem(config, &error));
+    } else if config.connector.pincode.is_some()
+        && let Some(path) = &config.path
+        && fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0)
+    {
+        let fix = "chmod 600 it, or put the pincode into a file of its own";
+        let problem = Problem::warning("others can read this file with the pincode in it", fix);
+        problems.push(problem.at_path(path).at_key("connector.pincode"));
+    }
+    if let Err(error) = tls::client_config(config.cloud.ca_file.as_deref()) {
+        let problem = Problem::error(error.to_string(), "put the CA's certificate there, in PEM form");
+        problems.push(match &config.cloud.ca_file {
+            Some(path) => problem.at_path(path),
+            None => problem,
+        });
+    }
+    for bus in &config.buses {
+        let path = match bus.device.split_once(':') {
+            Some((_, path)) => Path::new(path).to_owned(),
+            None => Path::new("/sys/class/net").join(&bus.device),
+        };
+        if !path.exists() {
+            let what = format!("the device {} is not there", bus.device);
+            problems.push(Problem::error(what, "plug it in, or correct bus.device").at_path(&path));
+        }
+    }
+    problems
+}
+
+fn pincode_problem(config: &Config, error: &PincodeError) -> Problem {
+    let text = error.to_string();
+    let (what, fix) = text.split_once("; ").unwrap_or((&text, "correct it"));
+    let problem = Problem::error(what, fix);
+    match error {
+        PincodeError::Read { path, .. }
+        | PincodeError::Exposed { path, .. }
+        | PincodeError::Owner { path, .. }
+        | PincodeError::NoFile(path) => problem.at_path(path),
+        PincodeError::Missing | PincodeError::Malformed(_) => match &config.path {
+            Some(path) => problem.at_path(path).at_key("connector.pincode_file"),
+            None => problem,
+        },
+    }
+}

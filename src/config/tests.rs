@@ -1,0 +1,299 @@
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../docs/connector-agent.example.toml");
+const MINIMAL: &str = r#"
+[connector]
+uuid = "5f3d760d-ade2-4a19-aea4-36e097678ae3"
+[cloud]
+api_url = "https://api.example.com"
+websocket_url = "wss://ws.example.com/connector"
+[[bus]]
+kind = "can"
+pins = [6, 14]
+device = "can0"
+"#;
+
+#[test]
+fn the_example_says_exactly_the_defaults() {
+    let config = loaded(EXAMPLE).unwrap();
+    assert_eq!(config, defaults(&config));
+    let config = loaded(MINIMAL).unwrap();
+    assert_eq!(config, defaults(&config), "and so does a file with the required keys alone");
+}
+
+#[test]
+fn every_key_of_the_example_is_understood_also_those_without_a_default() {
+    let text = uncommented(EXAMPLE).replace("\npincode = ", "\n#pincode = ");
+    let config = loaded(&text).unwrap();
+    assert!(config.connector.pincode_file.is_some());
+    assert!(config.cloud.ca_file.is_some() && config.cloud.client_id.is_some());
+    assert_eq!(config.buses[0].name.as_deref(), Some("HS"));
+}
+
+#[test]
+fn the_example_has_every_key() {
+    let text = uncommented(EXAMPLE);
+    let document: toml::Table = text.parse().unwrap();
+    let mut tables = vec![String::new()];
+    let mut seen = 0;
+    while let Some(table) = tables.pop() {
+        let present = keys_at(&document, &table);
+        for key in understood_keys(&table) {
+            assert!(present.contains(&key), "the example lacks {key} in [{table}]");
+            seen += 1;
+            let path = if table.is_empty() { key } else { format!("{table}.{key}") };
+            if !keys_at(&document, &path).is_empty() {
+                tables.push(path);
+            }
+        }
+    }
+    assert!(seen > 30, "only {seen} keys were looked at");
+}
+
+#[test]
+fn everything_wrong_in_a_file_is_named_at_once_with_its_line_and_what_to_do() {
+    let text = r#"
+[connector]
+uuid = "nobody"
+pincod = "1234"
+hardware_version = "two"
+
+[cloud]
+api_url = "http://api.example.com"
+request_timeout_ms = 0
+[cloud.paths]
+login = "v2/login"
+
+[[bus]]
+kind = "can"
+pins = [6, 6]
+device = "can0"
+bit_rates = [500000, 123]
+
+[[bus]]
+kind = "kline"
+pins = [7]
+device = "/dev/ttyS1"
+
+[[bus]]
+kind = "can"
+pins = [3, "11"]
+device = "can0"
+[relais]
+x = 1
+[log]
+level = "info,=loud=="
+"#;
+    let Err(ConfigError::Invalid(problems)) = loaded(text) else { panic!("accepted") };
+    let found: Vec<_> =
+        problems.iter().map(|problem| (problem.line, problem.key.clone().unwrap_or_default())).collect();
+    let expected = [
+        (3, "connector.uuid"),
+        (4, "connector.pincod"),
+        (5, "connector.hardware_version"),
+        (7, "cloud.websocket_url"),
+        (8, "cloud.api_url"),
+        (9, "cloud.request_timeout_ms"),
+        (11, "cloud.paths.login"),
+        (15, "bus[0].pins"),
+        (17, "bus[0].bit_rates"),
+        (20, "bus[1].kind"),
+        (26, "bus[2].pins"),
+        (28, "relais"),
+        (31, "log.level"),
+    ];
+    for (line, key) in expected {
+        assert!(found.contains(&(Some(line), key.to_owned())), "{line}: {key} not in {found:#?}");
+    }
+    assert!(problems.iter().all(|problem| !problem.what.is_empty() && !problem.fix.is_empty()));
+    let text = ConfigError::Invalid(problems).to_string();
+    assert!(text.contains(
+        "connector-agent.toml:8: cloud.api_url: without TLS only a loopback address is allowed; write https:// instead"
+    ));
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_refused_with_the_line() {
+    let Err(ConfigError::Invalid(problems)) = loaded("[connector]\nuuid = = 3\n[log\n") else {
+        panic!("accepted")
+    };
+    assert_eq!(problems.iter().map(|problem| problem.line).collect::<Vec<_>>(), [Some(2), Some(3)]);
+}
+
+#[test]
+fn a_section_that_is_no_table_is_reported_as_that() {
+    let Err(ConfigError::Invalid(problems)) = loaded("connector = 5\nbus = 3\n[cloud]\n") else {
+        panic!("accepted")
+    };
+    let keys: Vec<_> = problems.iter().filter_map(|problem| problem.key.as_deref()).collect();
+    assert!(keys.contains(&"connector") && keys.contains(&"bus"), "{keys:?}");
+}
+
+#[test]
+fn no_error_ever_quotes_the_pincode() {
+    let values = [
+        "987654321",
+        "98765.4321",
+        "-987654321",
+        "true987654321",
+        "\"987 654321\"",
+        "[987654321]",
+        "[\"987654321\"]",
+        "{ a = \"987654321\" }",
+        "\"987654321",
+        "987x654321",
+        "0987654321",
+        "9876-54-32",
+        "2026-09-87T65:43:21",
+    ];
+    for value in values {
+        for table in ["connector", "cloud", "log"] {
+            let text = format!("{MINIMAL}\n[{table}2]\n[{table}3]\n")
+                .replace(&format!("[{table}]"), &format!("[{table}]\npincode = {value}\npin_code = {value}"));
+            let (config, problems) = read_text(&text);
+            let said = format!("{config:?} {problems:?}");
+            for digits in ["9876", "987 ", "987x", "6543", "5432", "0987"] {
+                assert!(!said.contains(digits), "{value} in [{table}]: {said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_pincode_does_not_print() {
+    let text = MINIMAL.replace("[cloud]", "pincode = \"987654\"\n[cloud]");
+    let config = loaded(&text).unwrap();
+    assert_eq!(config.connector.pincode.as_ref().unwrap().expose(), "987654");
+    assert!(!format!("{config:?} {config:#?}").contains("987654"));
+}
+
+#[test]
+fn a_pincode_file_that_others_can_read_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pincode");
+    fs::write(&file, "0042\n").unwrap();
+    let mut connector = loaded(MINIMAL).unwrap().connector;
+    connector.pincode_file = Some(file.clone());
+    for mode in [0o604, 0o640, 0o644, 0o660, 0o606] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let error = Pincode::find(&connector, |_| None).unwrap_err();
+        assert!(matches!(error, PincodeError::Exposed { mode: found, .. } if found == mode), "{error}");
+        assert!(error.to_string().contains("chmod 600"));
+    }
+    for mode in [0o600, 0o400] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(Pincode::find(&connector, |_| None).unwrap().expose(), "0042");
+    }
+    fs::write(&file, " \n").unwrap();
+    assert!(matches!(Pincode::find(&connector, |_| None), Err(PincodeError::Malformed(_))));
+    connector.pincode_file = Some(directory.path().to_owned());
+    assert!(matches!(Pincode::find(&connector, |_| None), Err(PincodeError::NoFile(_))));
+    connector.pincode_file = Some(directory.path().join("none"));
+    assert!(matches!(Pincode::find(&connector, |_| None), Err(PincodeError::Read { .. })));
+}
+
+#[test]
+fn the_environment_comes_before_systemds_credential_and_that_before_the_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let credential = directory.path().join(PINCODE_CREDENTIAL);
+    fs::write(&credential, "from-systemd").unwrap();
+    fs::set_permissions(&credential, fs::Permissions::from_mode(0o440)).unwrap();
+    let mut connector = loaded(MINIMAL).unwrap().connector;
+    assert!(matches!(Pincode::find(&connector, |_| None), Err(PincodeError::Missing)));
+    connector.pincode = Pincode::new("from-configuration");
+    let credentials =
+        |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| directory.path().as_os_str().to_owned());
+    let both = |name: &str| match name {
+        PINCODE_VARIABLE => Some(OsString::from("from-environment")),
+        other => credentials(other),
+    };
+    assert_eq!(Pincode::find(&connector, |_| None).unwrap().expose(), "from-configuration");
+    assert_eq!(Pincode::find(&connector, credentials).unwrap().expose(), "from-systemd");
+    assert_eq!(Pincode::find(&connector, both).unwrap().expose(), "from-environment");
+    fs::remove_file(&credential).unwrap();
+    assert_eq!(Pincode::find(&connector, credentials).unwrap().expose(), "from-configuration");
+}
+
+#[test]
+fn a_check_names_what_is_wrong_around_a_file_along_with_what_is_wrong_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("connector-agent.toml");
+    let text = MINIMAL
+        .replace("[cloud]", "pincode_file = \"pincode\"\n[cloud]\nca_file = \"ca.pem\"\nca_dir = \"x\"")
+        .replace("can0", "slcan:/nowhere/tty0");
+    fs::write(&path, text).unwrap();
+    let problems = Config::check_file(&path);
+    let said: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    let has = |part: &str| said.iter().any(|line| line.contains(part));
+    assert!(has("unknown field `ca_dir`"), "{said:#?}");
+    assert!(has(&format!("{}: cannot read the pincode file", directory.path().join("pincode").display())));
+    assert!(has(&format!("{}: ", directory.path().join("ca.pem").display())), "{said:#?}");
+    assert!(has("/nowhere/tty0: "), "{said:#?}");
+    assert_eq!(problems.len(), 4, "{said:#?}");
+    let said: Vec<_> = Config::check_file(&directory.path().join("none.toml"));
+    assert_eq!(said.len(), 1);
+}
+
+/// The defaults, with what the file must say taken from it.
+fn defaults(config: &Config) -> Config {
+    Config {
+        buses: vec![BusConfig::can("can0")],
+        path: config.path.clone(),
+        ..Config::new(config.connector.uuid, config.cloud.api_url.clone(), config.cloud.websocket_url.clone())
+    }
+}
+
+fn loaded(text: &str) -> Result<Config, ConfigError> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("connector-agent.toml");
+    fs::write(&path, text).unwrap();
+    Config::load(&path)
+}
+
+fn read_text(text: &str) -> (Option<Config>, Vec<Problem>) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("connector-agent.toml");
+    fs::write(&path, text).unwrap();
+    read(&path).unwrap()
+}
+
+/// The text with `#key = value` made `key = value`; prose has a blank after the `#`.
+fn uncommented(text: &str) -> String {
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with(|first: char| first.is_ascii_lowercase()) => format!("{rest}\n"),
+        _ => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
+}
+
+fn keys_at(document: &toml::Table, path: &str) -> BTreeSet<String> {
+    let mut table = Some(document);
+    for key in path.split('.').filter(|key| !key.is_empty()) {
+        table = table.and_then(|table| table.get(key)).and_then(|value| match value {
+            toml::Value::Table(inner) => Some(inner),
+            toml::Value::Array(elements) => elements.first().and_then(toml::Value::as_table),
+            _ => None,
+        });
+    }
+    table.map(|table| table.keys().cloned().collect()).unwrap_or_default()
+}
+
+/// What the code understands in this table, as it says itself when it meets a key that it does not know.
+fn understood_keys(table: &str) -> Vec<String> {
+    let key = if table.is_empty() { "zzz".to_owned() } else { format!("{table}.zzz") };
+    let text = match table.strip_prefix("bus") {
+        Some(rest) => format!(
+            "[[bus]]\nkind = \"can\"\npins = [6, 14]\ndevice = \"can0\"\n{}zzz = 1",
+            rest.trim_start_matches('.')
+        ),
+        None => format!("{key} = 1"),
+    };
+    let (_, problems) = read_text(&text);
+    let problem = problems.iter().find(|problem| problem.what.contains("zzz")).unwrap();
+    problem.fix.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}

@@ -1,0 +1,314 @@
+//! A bus of a connection: its channels, and whose frame goes next.
+//!
+//! A pure state machine over the channels. Few frames at a time are handed to the adapter ([`WINDOW`]), so that a
+//! channel that closes, or a bus that goes off, leaves hardly anything behind that could still be sent.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use connector_hal::can::{BusState, CanEvent, CanFrame};
+
+use super::channel::{Channel, Output};
+use super::codec::{EventCode, PduFlags};
+use crate::isotp::SendFailure;
+use crate::vin;
+
+/// Frames that the adapter may hold without an outcome.
+const WINDOW: usize = 8;
+/// How long a frame may stay without an outcome before the adapter is made to forget it: N_As, and a little.
+const STUCK_AFTER: Duration = Duration::from_millis(1200);
+
+/// Whose frame it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Channel(u16),
+    VinReader,
+    /// A channel that was closed since.
+    Gone,
+}
+
+/// Something for the operator: about which channel, when, and what.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BusOutput {
+    /// The channel.
+    pub channel: u16,
+    /// When it was on the bus.
+    pub at: Instant,
+    /// What.
+    pub output: Output,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct BusCore {
+    channels: BTreeMap<u16, Channel>,
+    vin_reader: Option<Box<vin::Reader>>,
+    vin_told: Option<Vec<vin::Candidate>>,
+    state: BusState,
+    next: Option<(Owner, CanFrame)>,
+    outstanding: VecDeque<(Owner, Instant)>,
+    /// The channel that sent last; the next one has its turn.
+    last_turn: u16,
+    outputs: VecDeque<BusOutput>,
+}
+
+impl BusCore {
+    /// Opens a channel; the number must be free.
+    pub fn open_channel(&mut self, number: u16, channel: Channel) {
+        self.channels.insert(number, channel);
+    }
+
+    /// Closes a channel, and discards what it has not sent; false if there is none.
+    pub fn close_channel(&mut self, number: u16) -> bool {
+        self.disown(Owner::Channel(number));
+        self.channels.remove(&number).is_some()
+    }
+
+    /// The bus's state as last heard.
+    pub fn state(&self) -> BusState {
+        self.state
+    }
+
+    /// Whether neither the adapter nor a channel has anything left to send.
+    pub fn is_quiet(&self) -> bool {
+        self.outstanding.is_empty() && self.next.is_none() && !self.channels.values().any(Channel::is_sending)
+    }
+
+    /// Reads the VIN on this bus, beside the channels.
+    pub fn start_vin_reader(&mut self, reader: vin::Reader) {
+        self.vin_reader = Some(Box::new(reader));
+    }
+
+    /// Which VINs were told, once reading is done.
+    pub fn take_vins(&mut self) -> Option<Vec<vin::Candidate>> {
+        self.vin_told.take()
+    }
+
+    /// Ends the VIN reader when it is finished.
+    fn end_vin_reader(&mut self) {
+        let Some(reader) = &mut self.vin_reader else { return };
+        while let Some(event) = reader.poll_event() {
+            if let vin::ReaderEvent::Finished(_) = event {
+                self.vin_told = Some(reader.candidates().to_vec());
+                self.vin_reader = None;
+                self.disown(Owner::VinReader);
+                return;
+            }
+        }
+    }
+
+    /// Forgets whose frames those are that the adapter still holds, and the one that it does not hold yet.
+    fn disown(&mut self, owner: Owner) {
+        self.next.take_if(|(next, _)| *next == owner);
+        for (outstanding, _) in &mut self.outstanding {
+            if *outstanding == owner {
+                *outstanding = Owner::Gone;
+            }
+        }
+    }
+
+    /// A PDU of the operator.
+    pub fn handle_pdu(&mut self, now: Instant, number: u16, flags: PduFlags, data: &[u8]) {
+        if let Some(channel) = self.channels.get_mut(&number) {
+            channel.handle_pdu(now, flags, data);
+            if self.state == BusState::Off {
+                channel.handle_bus_off(now);
+            }
+            collect(number, channel, now, &mut self.outputs);
+        }
+    }
+
+    /// A PDU of the operator that was refused before it came here.
+    pub fn handle_refused_pdu(&mut self, now: Instant, number: u16, flags: PduFlags) {
+        if let Some(channel) = self.channels.get_mut(&number) {
+            channel.handle_refused_pdu(flags);
+            collect(number, channel, now, &mut self.outputs);
+        }
+    }
+
+    /// Asks the ECUs that were brought out of their default session to go back there.
+    pub fn return_to_default_sessions(&mut self, now: Instant) {
+        self.for_each_channel(now, |channel| {
+            if let Channel::Isotp(channel) = channel {
+                channel.return_to_default_session(now);
+            }
+        });
+    }
+
+    /// A frame of the operator, to be sent before `expires`.
+    pub fn handle_frame_to_send(&mut self, now: Instant, number: u16, frame: CanFrame, expires: Instant) {
+        if let Some(channel) = self.channels.get_mut(&number) {
+            channel.handle_frame_to_send(frame, expires);
+            if self.state == BusState::Off {
+                channel.handle_bus_off(now);
+            }
+            collect(number, channel, now, &mut self.outputs);
+        }
+    }
+
+    /// What the adapter reports.
+    pub fn handle_event(&mut self, now: Instant, event: &CanEvent) {
+        match event {
+            CanEvent::Received { frame, at } => {
+                self.for_each_channel(*at, |channel| channel.handle_frame(now, frame));
+                if let Some(reader) = &mut self.vin_reader {
+                    reader.handle_frame(now, frame);
+                    self.end_vin_reader();
+                }
+            }
+            CanEvent::Transmitted { at } => self.handle_outcome(now, *at, None),
+            CanEvent::TransmitFailed { at } => {
+                self.handle_outcome(now, *at, Some(SendFailure::NotAcknowledged))
+            }
+            CanEvent::State(state) => self.handle_state(now, *state),
+            CanEvent::Lost(frames) => self.for_each_channel(now, |channel| channel.handle_lost(*frames)),
+        }
+    }
+
+    fn handle_outcome(&mut self, now: Instant, at: Instant, failure: Option<SendFailure>) {
+        match self.outstanding.pop_front() {
+            Some((Owner::Channel(number), _)) => {
+                if let Some(channel) = self.channels.get_mut(&number) {
+                    match failure {
+                        None => channel.handle_transmitted(now),
+                        Some(failure) => channel.handle_transmit_failed(now, failure),
+                    }
+                    collect(number, channel, at, &mut self.outputs);
+                }
+            }
+            Some((Owner::VinReader, _)) => {
+                if let Some(reader) = &mut self.vin_reader {
+                    match failure {
+                        None => reader.handle_transmitted(now),
+                        Some(_) => reader.handle_transmit_failed(now),
+                    }
+                    self.end_vin_reader();
+                }
+            }
+            Some((Owner::Gone, _)) | None => {}
+        }
+    }
+
+    /// The bus changed state; going off, everything that waits for it is thrown away, and its channels are told.
+    pub fn handle_state(&mut self, now: Instant, state: BusState) {
+        if self.state == state {
+            return;
+        }
+        self.state = state;
+        let (detail, text) = match state {
+            BusState::Active => (0, "the bus is active"),
+            BusState::Passive => (1, "the bus is error passive"),
+            BusState::Off => (2, "the bus is off"),
+        };
+        if state == BusState::Off {
+            self.next = None;
+            self.outstanding.clear();
+            self.for_each_channel(now, |channel| channel.handle_bus_off(now));
+        }
+        if let Some(reader) = &mut self.vin_reader {
+            reader.handle_bus_state(now, state);
+            self.end_vin_reader();
+        }
+        for number in self.channels.keys() {
+            let output = Output::Event { code: EventCode::BusState, detail, value: 0, text };
+            self.outputs.push_back(BusOutput { channel: *number, at: now, output });
+        }
+    }
+
+    /// Whether the adapter holds a frame that it cannot get rid of; it should be set up anew, then
+    /// [`BusCore::handle_reset`] called.
+    pub fn is_stuck(&self, now: Instant) -> bool {
+        self.outstanding.front().is_some_and(|(_, since)| now >= *since + STUCK_AFTER)
+    }
+
+    /// The adapter was set up anew, and has forgotten every frame.
+    pub fn handle_reset(&mut self, now: Instant) {
+        while !self.outstanding.is_empty() {
+            self.handle_outcome(now, now, Some(SendFailure::NotAcknowledged));
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.for_each_channel(now, |channel| {
+            if channel.poll_timeout().is_some_and(|at| at <= now) {
+                channel.handle_timeout(now);
+            }
+        });
+        if let Some(reader) = &mut self.vin_reader {
+            reader.handle_timeout(now);
+            self.end_vin_reader();
+        }
+    }
+
+    fn for_each_channel(&mut self, at: Instant, mut act: impl FnMut(&mut Channel)) {
+        for (number, channel) in &mut self.channels {
+            act(channel);
+            collect(*number, channel, at, &mut self.outputs);
+        }
+    }
+
+    /// The frame to hand to the adapter now; it stays the same until [`BusCore::handle_accepted`].
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
+        if self.next.is_none() && self.state != BusState::Off && self.outstanding.len() < WINDOW {
+            self.next = self.next_frame(now);
+        }
+        self.next.map(|(_, frame)| frame)
+    }
+
+    /// Asks the channels in turn, the VIN reader last.
+    fn next_frame(&mut self, now: Instant) -> Option<(Owner, CanFrame)> {
+        let after = self.channels.range(self.last_turn.saturating_add(1)..).map(|(number, _)| *number).next();
+        let mut number = after.or_else(|| self.channels.keys().next().copied());
+        for _ in 0..self.channels.len() {
+            let turn = number?;
+            if let Some(channel) = self.channels.get_mut(&turn) {
+                let frame = channel.poll_transmit(now);
+                collect(turn, channel, now, &mut self.outputs);
+                if let Some(frame) = frame {
+                    self.last_turn = turn;
+                    return Some((Owner::Channel(turn), frame));
+                }
+            }
+            let after = turn.checked_add(1).and_then(|from| self.channels.range(from..).next());
+            number = after.or_else(|| self.channels.iter().next()).map(|(number, _)| *number);
+        }
+        let reader = self.vin_reader.as_mut()?;
+        reader.poll_transmit(now).map(|frame| (Owner::VinReader, frame))
+    }
+
+    /// The adapter took the frame.
+    pub fn handle_accepted(&mut self, now: Instant) {
+        if let Some((owner, _)) = self.next.take() {
+            self.outstanding.push_back((owner, now));
+        }
+    }
+
+    /// The adapter refused the frame, and will not take it later either.
+    pub fn handle_refused(&mut self, now: Instant) {
+        if let Some((owner, _)) = self.next.take() {
+            // its outcome is the newest: it gets it at once, ahead of those before it, whose owners do not mix theirs
+            self.outstanding.push_front((owner, now));
+            self.handle_outcome(now, now, Some(SendFailure::NotAcknowledged));
+        }
+    }
+
+    /// The next thing for the operator.
+    pub fn poll_output(&mut self) -> Option<BusOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`BusCore::handle_timeout`] or a look at [`BusCore::is_stuck`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let channels = self.channels.values().filter_map(Channel::poll_timeout).min();
+        let stuck = self.outstanding.front().map(|(_, since)| *since + STUCK_AFTER);
+        let reader = self.vin_reader.as_ref().and_then(|reader| reader.poll_timeout()).map(|(at, _)| at);
+        [channels, stuck, reader].into_iter().flatten().min()
+    }
+}
+
+fn collect(number: u16, channel: &mut Channel, at: Instant, outputs: &mut VecDeque<BusOutput>) {
+    while let Some(output) = channel.poll_output() {
+        outputs.push_back(BusOutput { channel: number, at, output });
+    }
+}

@@ -1,0 +1,186 @@
+//! Channels: what an operator opens on a bus, as pure state machines.
+//!
+//! The contract is that of the `isotp` module: `handle_*` in, `poll_*` out, time as an argument.
+
+mod chain;
+mod isotp_channel;
+mod raw_channel;
+
+use std::time::Instant;
+
+use connector_hal::can::{CanFrame, CanId};
+
+use super::codec::{EventCode, PduFlags, SendFailedDetail};
+use crate::isotp::SendFailure;
+
+pub use isotp_channel::{IsotpChannel, IsotpChannelSettings, Transport};
+pub use raw_channel::RawChannel;
+
+/// What a channel has to tell the operator.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// A frame that was on the bus.
+    Frame(CanFrame),
+    /// A PDU that an ECU sent.
+    Pdu {
+        /// The identifier it came from.
+        address: CanId,
+        /// Its bytes.
+        data: Vec<u8>,
+    },
+    /// Something that happened.
+    Event {
+        /// What.
+        code: EventCode,
+        /// More about it.
+        detail: u16,
+        /// A number that belongs to it.
+        value: u32,
+        /// Words for it.
+        text: &'static str,
+    },
+}
+
+impl Output {
+    /// The event that says why something was not sent.
+    pub fn send_failed(detail: SendFailedDetail) -> Self {
+        Self::Event { code: EventCode::SendFailed, detail: detail as u16, value: 0, text: describe(detail) }
+    }
+}
+
+fn describe(detail: SendFailedDetail) -> &'static str {
+    match detail {
+        SendFailedDetail::FlowControlTimeout => "the ECU sent no flow control in time",
+        SendFailedDetail::FlowControlOverflow => "the ECU cannot take a PDU of this length",
+        SendFailedDetail::BusOff => "the bus is off",
+        SendFailedDetail::NotAcknowledged => "no node acknowledged the frame",
+        SendFailedDetail::QueueFull => "the channel's queue is full",
+        SendFailedDetail::RefusedByPolicy => "this channel does not send such",
+        SendFailedDetail::ChannelClosed => "the channel is not open",
+        SendFailedDetail::TooOld => "it arrived too late to be sent",
+    }
+}
+
+fn detail_of(failure: SendFailure) -> SendFailedDetail {
+    match failure {
+        SendFailure::FlowControlTimeout | SendFailure::WaitLimit | SendFailure::InvalidFlowStatus => {
+            SendFailedDetail::FlowControlTimeout
+        }
+        SendFailure::Overflow => SendFailedDetail::FlowControlOverflow,
+        SendFailure::BusOff => SendFailedDetail::BusOff,
+        SendFailure::NotAcknowledged => SendFailedDetail::NotAcknowledged,
+    }
+}
+
+/// A channel of any kind.
+#[derive(Debug)]
+pub enum Channel {
+    /// Frames as they are.
+    Raw(RawChannel),
+    /// PDUs by ISO-TP.
+    Isotp(Box<IsotpChannel>),
+}
+
+impl Channel {
+    /// A frame of another node, or an error frame.
+    pub fn handle_frame(&mut self, now: Instant, frame: &CanFrame) {
+        match self {
+            Self::Raw(channel) => channel.handle_frame(frame),
+            Self::Isotp(channel) => channel.handle_frame(now, frame),
+        }
+    }
+
+    /// A PDU of the operator.
+    pub fn handle_pdu(&mut self, now: Instant, flags: PduFlags, data: &[u8]) {
+        match self {
+            Self::Raw(channel) => channel.refuse(),
+            Self::Isotp(channel) => channel.handle_pdu(now, flags, data),
+        }
+    }
+
+    /// A PDU of the operator that was refused before it came here: what is chained to it must not be sent.
+    pub fn handle_refused_pdu(&mut self, flags: PduFlags) {
+        if let Self::Isotp(channel) = self {
+            channel.handle_refused_pdu(flags);
+        }
+    }
+
+    /// Whether a PDU is on its way to the bus.
+    pub fn is_sending(&self) -> bool {
+        match self {
+            Self::Raw(_) => false,
+            Self::Isotp(channel) => channel.is_sending(),
+        }
+    }
+
+    /// A frame of the operator, to be sent before `expires`.
+    pub fn handle_frame_to_send(&mut self, frame: CanFrame, expires: Instant) {
+        match self {
+            Self::Raw(channel) => channel.handle_frame_to_send(frame, expires),
+            Self::Isotp(channel) => channel.refuse(),
+        }
+    }
+
+    /// The oldest frame given out that has no outcome was acknowledged on the bus.
+    pub fn handle_transmitted(&mut self, now: Instant) {
+        match self {
+            Self::Raw(_) => {}
+            Self::Isotp(channel) => channel.handle_transmitted(now),
+        }
+    }
+
+    /// The oldest frame given out that has no outcome will not be sent.
+    pub fn handle_transmit_failed(&mut self, now: Instant, failure: SendFailure) {
+        match self {
+            Self::Raw(channel) => channel.handle_transmit_failed(failure),
+            Self::Isotp(channel) => channel.handle_transmit_failed(now, failure),
+        }
+    }
+
+    /// The bus went off: whatever waits is thrown away.
+    pub fn handle_bus_off(&mut self, now: Instant) {
+        match self {
+            Self::Raw(channel) => channel.handle_bus_off(),
+            Self::Isotp(channel) => channel.handle_bus_off(now),
+        }
+    }
+
+    /// Received frames were lost in the adapter.
+    pub fn handle_lost(&mut self, frames: u32) {
+        if let Self::Raw(channel) = self {
+            channel.handle_lost(frames);
+        }
+    }
+
+    /// A deadline of [`Channel::poll_timeout`] has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match self {
+            Self::Raw(_) => {}
+            Self::Isotp(channel) => channel.handle_timeout(now),
+        }
+    }
+
+    /// The next frame for the bus.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
+        match self {
+            Self::Raw(channel) => channel.poll_transmit(now),
+            Self::Isotp(channel) => channel.poll_transmit(now),
+        }
+    }
+
+    /// The next thing to tell the operator.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        match self {
+            Self::Raw(channel) => channel.poll_output(),
+            Self::Isotp(channel) => channel.poll_output(),
+        }
+    }
+
+    /// When [`Channel::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self {
+            Self::Raw(_) => None,
+            Self::Isotp(channel) => channel.poll_timeout(),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Raw channels: frames as they are, both ways.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use connector_hal::can::{CanFrame, CanId};
+
+use super::{Output, detail_of};
+use crate::isotp::SendFailure;
+use crate::relay::codec::{EventCode, SendFailedDetail};
+
+/// Frames that may wait for the bus; more are refused with `send-failed` 5.
+const QUEUE_LIMIT: usize = 2048;
+
+/// A raw channel: receives one identifier or all, sends one identifier or nothing.
+#[derive(Debug)]
+pub struct RawChannel {
+    request_id: Option<CanId>,
+    response_id: Option<CanId>,
+    takes_fd: bool,
+    queue: VecDeque<(CanFrame, Instant)>,
+    outputs: VecDeque<Output>,
+}
+
+impl RawChannel {
+    /// A channel that sends only `request_id` (`None`: nothing) and receives only `response_id` (`None`: everything).
+    pub fn new(request_id: Option<CanId>, response_id: Option<CanId>, takes_fd: bool) -> Self {
+        Self { request_id, response_id, takes_fd, queue: VecDeque::new(), outputs: VecDeque::new() }
+    }
+
+    pub(super) fn handle_frame(&mut self, frame: &CanFrame) {
+        let wanted = match self.response_id {
+            Some(id) => !frame.is_error() && frame.id() == id,
+            None => true,
+        };
+        if wanted {
+            self.outputs.push_back(Output::Frame(*frame));
+        }
+    }
+
+    pub(super) fn handle_frame_to_send(&mut self, frame: CanFrame, expires: Instant) {
+        let allowed = !frame.is_error() && (self.takes_fd || !frame.is_fd());
+        if !allowed || self.request_id != Some(frame.id()) {
+            self.refuse();
+        } else if self.queue.len() >= QUEUE_LIMIT {
+            self.outputs.push_back(Output::send_failed(SendFailedDetail::QueueFull));
+        } else {
+            self.queue.push_back((frame, expires));
+        }
+    }
+
+    pub(super) fn refuse(&mut self) {
+        self.outputs.push_back(Output::send_failed(SendFailedDetail::RefusedByPolicy));
+    }
+
+    pub(super) fn handle_transmit_failed(&mut self, failure: SendFailure) {
+        self.outputs.push_back(Output::send_failed(detail_of(failure)));
+    }
+
+    pub(super) fn handle_bus_off(&mut self) {
+        let dropped = self.queue.drain(..).map(|_| Output::send_failed(SendFailedDetail::BusOff));
+        self.outputs.extend(dropped);
+    }
+
+    pub(super) fn handle_lost(&mut self, frames: u32) {
+        let text = "the adapter lost frames";
+        self.outputs.push_back(Output::Event { code: EventCode::Gap, detail: 0, value: frames, text });
+    }
+
+    /// The next frame that is still young enough.
+    pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
+        while let Some((frame, expires)) = self.queue.pop_front() {
+            if now <= expires {
+                return Some(frame);
+            }
+            self.outputs.push_back(Output::send_failed(SendFailedDetail::TooOld));
+        }
+        None
+    }
+
+    pub(super) fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+}

@@ -1,0 +1,278 @@
+//! The link of a connection: numbering, acknowledging, keeping and resuming (relay protocol, section 4).
+//!
+//! A pure state machine, the same on both ends. Records go in by [`Link::push`], messages come out by
+//! [`Link::poll_message`] whenever the socket can take one; messages of the peer go in by [`Link::handle_message`].
+//! When the websocket is lost, call [`Link::interrupt`]; when the peer tells what it has, [`Link::resume`].
+
+mod outbox;
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::codec::{CodecError, Header, Payload, Record, Records, Tag};
+use outbox::Outbox;
+
+/// An acknowledgement travels alone after this long at the latest; the contract allows 200 ms.
+const ACK_DELAY: Duration = Duration::from_millis(100);
+/// Received bytes after which an acknowledgement travels at once, so that the peer can forget what it keeps.
+const ACK_BYTES: usize = 256 * 1024;
+/// How much is kept until it is acknowledged unless told otherwise, in bytes of messages.
+pub const KEPT_LIMIT: usize = 2 * 1024 * 1024;
+
+/// Which end of a connection it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Beside the vehicle. Frames that it keeps are sent again, and the oldest dropped when they get too many.
+    Connector,
+    /// Far away. Frames toward the vehicle are never sent again.
+    Operator,
+}
+
+/// Why the connection cannot go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PushError {
+    /// What must not be dropped has filled the limit.
+    #[error("what waits for an acknowledgement fills its limit, and none of it may be dropped")]
+    Overflow,
+}
+
+/// What is wrong with a peer's message, or with what it says that it received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// The message cannot be read.
+    #[error("message {seq}: {source}")]
+    Codec {
+        /// The message's number; 0 where its header could not be read.
+        seq: u32,
+        /// What is wrong with it.
+        source: CodecError,
+    },
+    /// A message is missing before this one.
+    #[error("message {found} came where {expected} was expected")]
+    Gap {
+        /// The number that was due.
+        expected: u32,
+        /// The number that came.
+        found: u32,
+    },
+    /// The peer acknowledges what was never sent.
+    #[error("the peer acknowledges message {acknowledged}, but only {sent} were sent")]
+    Acknowledgement {
+        /// What it acknowledges.
+        acknowledged: u32,
+        /// The last number given.
+        sent: u32,
+    },
+    /// The peer lacks messages that it had acknowledged before, and that are gone.
+    #[error("the peer has messages to {received}, but those to {forgotten} are no longer kept")]
+    Forgotten {
+        /// The highest number that it has.
+        received: u32,
+        /// The highest number that is gone.
+        forgotten: u32,
+    },
+}
+
+/// A message of the peer that is new, with its age.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    age: Duration,
+    records: Records<'a>,
+}
+
+impl<'a> Incoming<'a> {
+    /// The records, in order; each was checked already.
+    pub fn records(&self) -> impl Iterator<Item = Record<'a>> + use<'a> {
+        self.records.clone().filter_map(Result::ok)
+    }
+
+    /// How old a record is: the message's age, and how long the record had waited before the message was made.
+    pub fn age_of(&self, record: &Record<'_>) -> Duration {
+        self.age + Duration::from_micros(u64::from(record.offset.min(0).unsigned_abs()))
+    }
+}
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct Link {
+    role: Role,
+    opened: Instant,
+    outbox: Outbox,
+    /// Between [`Link::interrupt`] and [`Link::resume`], nothing is sent.
+    is_up: bool,
+    /// The highest number received in order.
+    received: u32,
+    /// What the peer knows of that.
+    acknowledged: u32,
+    ack_due: Option<Instant>,
+    unacknowledged_bytes: usize,
+    /// The smallest difference seen between our clock at arrival and the peer's clock in the header, in µs.
+    least_transit: Option<i64>,
+}
+
+impl Link {
+    /// A link for the connection with this tag, opened now, up.
+    pub fn new(role: Role, tag: Tag, now: Instant) -> Self {
+        Self {
+            role,
+            opened: now,
+            outbox: Outbox::new(tag),
+            is_up: true,
+            received: 0,
+            acknowledged: 0,
+            ack_due: None,
+            unacknowledged_bytes: 0,
+            least_transit: None,
+        }
+    }
+
+    /// The same with another limit of what is kept, in bytes.
+    #[must_use]
+    pub fn with_kept_limit(mut self, limit: usize) -> Self {
+        self.outbox.set_kept_limit(limit);
+        self
+    }
+
+    /// The highest number received in order, as `connectorHello` and the resuming messages tell it.
+    pub fn received(&self) -> u32 {
+        self.received
+    }
+
+    /// Whether messages may be sent: not between an interruption and its resuming.
+    pub fn is_up(&self) -> bool {
+        self.is_up
+    }
+
+    /// How much is kept, in bytes; a sender that may wait does so well below [`KEPT_LIMIT`].
+    pub fn kept_bytes(&self) -> usize {
+        self.outbox.kept_bytes()
+    }
+
+    /// Whether everything that was pushed has been acknowledged.
+    pub fn is_all_acknowledged(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
+    /// The connection's clock, in µs.
+    fn clock(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.opened).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Queues a record about something that happened at `at`.
+    ///
+    /// When the limit is reached, the oldest frames make room, and a `gap` event in their place says how many; if there
+    /// are none to drop, the record is refused, and the connection must be closed.
+    pub fn push(
+        &mut self,
+        now: Instant,
+        at: Instant,
+        channel: u16,
+        payload: Payload<'_>,
+    ) -> Result<(), PushError> {
+        let (now, at) = (self.clock(now), self.clock(at));
+        self.outbox.push(now, at, channel, payload).map_err(|_| PushError::Overflow)
+    }
+
+    /// Whether [`Link::poll_message`] has something to give.
+    pub fn wants_to_send(&self, now: Instant) -> bool {
+        self.is_up && (self.outbox.has_unsent() || self.ack_due.is_some_and(|due| due <= now))
+    }
+
+    /// When [`Link::wants_to_send`] becomes true by itself.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.is_up { self.ack_due } else { None }
+    }
+
+    /// The next message for the socket; call it only when the socket can take one.
+    pub fn poll_message(&mut self, now: Instant) -> Option<Bytes> {
+        if !self.wants_to_send(now) {
+            return None;
+        }
+        let clock = self.clock(now);
+        self.acknowledged = self.received;
+        self.ack_due = None;
+        self.unacknowledged_bytes = 0;
+        Some(match self.outbox.next_message(clock, self.received) {
+            Some(message) => message,
+            None => self.outbox.acknowledgement(clock, self.received),
+        })
+    }
+
+    /// A message of the peer; `None` for what is not new, or not of this connection.
+    ///
+    /// A message whose records cannot be read is refused whole, but counted as received, so that those behind it are
+    /// not held up by it.
+    pub fn handle_message<'a>(
+        &mut self,
+        now: Instant,
+        message: &'a [u8],
+    ) -> Result<Option<Incoming<'a>>, LinkError> {
+        let header = Header::decode(message).map_err(|source| LinkError::Codec { seq: 0, source })?;
+        if header.tag != self.outbox.tag() {
+            return Ok(None);
+        }
+        let age = self.measure_age(now, header.time);
+        self.handle_acknowledgement(header.ack)?;
+        if header.seq == 0 {
+            return Ok(None);
+        }
+        if header.seq <= self.received {
+            // the peer may lack our acknowledgement
+            self.ack_due.get_or_insert(now + ACK_DELAY);
+            return Ok(None);
+        }
+        let expected = self.received.saturating_add(1);
+        if header.seq != expected {
+            return Err(LinkError::Gap { expected, found: header.seq });
+        }
+        self.received = header.seq;
+        self.unacknowledged_bytes += message.len();
+        let due = if self.unacknowledged_bytes >= ACK_BYTES { now } else { now + ACK_DELAY };
+        self.ack_due = Some(self.ack_due.map_or(due, |earlier| earlier.min(due)));
+        let records = Records::new(message, &header);
+        match records.clone().find_map(Result::err) {
+            Some(source) => Err(LinkError::Codec { seq: header.seq, source }),
+            None => Ok(Some(Incoming { age, records })),
+        }
+    }
+
+    fn measure_age(&mut self, now: Instant, sent: u64) -> Duration {
+        let arrival = i64::try_from(self.clock(now)).unwrap_or(i64::MAX);
+        let transit = arrival.saturating_sub(i64::try_from(sent).unwrap_or(i64::MAX));
+        let least = self.least_transit.map_or(transit, |least| least.min(transit));
+        self.least_transit = Some(least);
+        Duration::from_micros(u64::try_from(transit.saturating_sub(least)).unwrap_or(0))
+    }
+
+    fn handle_acknowledgement(&mut self, acknowledged: u32) -> Result<(), LinkError> {
+        let sent = self.outbox.last_seq();
+        if acknowledged > sent {
+            return Err(LinkError::Acknowledgement { acknowledged, sent });
+        }
+        self.outbox.acknowledge(acknowledged);
+        Ok(())
+    }
+
+    /// The websocket is lost, or the peer is away: nothing is sent until [`Link::resume`].
+    pub fn interrupt(&mut self) {
+        self.is_up = false;
+    }
+
+    /// The peer is back and has our messages to `received`: what it lacks is sent again, in order, numbered as before.
+    ///
+    /// The operator's end leaves out all frames that it still keeps.
+    pub fn resume(&mut self, received: u32) -> Result<(), LinkError> {
+        let forgotten = self.outbox.acknowledged();
+        if received < forgotten {
+            return Err(LinkError::Forgotten { received, forgotten });
+        }
+        self.handle_acknowledgement(received)?;
+        if self.role == Role::Operator {
+            self.outbox.leave_out_frames();
+        }
+        self.outbox.rewind();
+        self.is_up = true;
+        Ok(())
+    }
+}

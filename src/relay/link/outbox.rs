@@ -1,0 +1,280 @@
+//! What one end sent and still keeps, and what it has yet to send.
+//!
+//! Records are encoded as they come into an open message, which is sealed (numbered, its times made relative to the
+//! moment) when the socket can take it or when it is full. So what waits costs hardly more memory than its bytes.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::KEPT_LIMIT;
+use crate::relay::codec::{
+    EventCode, HEADER_LEN, Header, MAX_MESSAGE_LEN, Payload, RECORD_HEADER_LEN, Record, Records, Tag,
+};
+
+/// Where a record's offset stands in it.
+const RECORD_OFFSET_AT: usize = 4;
+/// Where the acknowledgement stands in a message.
+const ACK_AT: usize = 12;
+/// What a `gap` event takes.
+const GAP_LEN: usize = RECORD_HEADER_LEN + 8;
+
+/// Nothing more fits, and nothing may be dropped.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
+#[derive(Debug)]
+struct Sealed {
+    seq: u32,
+    bytes: Bytes,
+    has_frames: bool,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    /// Room for the header, then the records, their offsets relative to `base`.
+    bytes: Vec<u8>,
+    base: u64,
+    record_count: u16,
+    has_frames: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    tag: Tag,
+    sealed: VecDeque<Sealed>,
+    sealed_bytes: usize,
+    /// How many of `sealed` were sent on the present link.
+    sent: usize,
+    open: Open,
+    last_seq: u32,
+    acknowledged: u32,
+    kept_limit: usize,
+}
+
+impl Outbox {
+    pub(super) fn new(tag: Tag) -> Self {
+        Self {
+            tag,
+            sealed: VecDeque::new(),
+            sealed_bytes: 0,
+            sent: 0,
+            open: Open::default(),
+            last_seq: 0,
+            acknowledged: 0,
+            kept_limit: KEPT_LIMIT,
+        }
+    }
+
+    pub(super) fn set_kept_limit(&mut self, limit: usize) {
+        self.kept_limit = limit;
+    }
+
+    pub(super) fn tag(&self) -> Tag {
+        self.tag
+    }
+
+    /// The last number given to a message.
+    pub(super) fn last_seq(&self) -> u32 {
+        self.last_seq
+    }
+
+    /// The highest number that the peer is known to have.
+    pub(super) fn acknowledged(&self) -> u32 {
+        self.acknowledged
+    }
+
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.sealed_bytes + self.open.bytes.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.sealed.is_empty() && self.open.record_count == 0
+    }
+
+    pub(super) fn has_unsent(&self) -> bool {
+        self.sent < self.sealed.len() || self.open.record_count > 0
+    }
+
+    pub(super) fn push(&mut self, now: u64, at: u64, channel: u16, payload: Payload<'_>) -> Result<(), Full> {
+        let mut record = Record { channel, offset: 0, payload };
+        let len = record.encoded_len();
+        self.make_room(len)?;
+        if self.open.record_count > 0
+            && (self.open.bytes.len() + len > MAX_MESSAGE_LEN || self.open.record_count == u16::MAX)
+        {
+            self.seal(now, 0)?;
+        }
+        if self.open.record_count == 0 {
+            self.open.base = at;
+            self.open.bytes.resize(HEADER_LEN, 0);
+        }
+        record.offset = relative(at, self.open.base);
+        record.encode(&mut self.open.bytes);
+        self.open.record_count += 1;
+        self.open.has_frames |= matches!(record.payload, Payload::Frame(_));
+        Ok(())
+    }
+
+    /// Drops the oldest frames until `len` bytes more are within the limit.
+    fn make_room(&mut self, len: usize) -> Result<(), Full> {
+        let mut from = 0;
+        while self.kept_bytes() + len + HEADER_LEN > self.kept_limit {
+            let Some(index) = self.sealed.iter().skip(from).position(|message| message.has_frames) else {
+                return self.make_room_in_open(len);
+            };
+            from += index;
+            self.replace_frames(from, true);
+        }
+        Ok(())
+    }
+
+    /// Frames in the message that is still open are the youngest: they go last.
+    fn make_room_in_open(&mut self, len: usize) -> Result<(), Full> {
+        if self.open.has_frames {
+            let header = Header { record_count: self.open.record_count, ..self.header(0, 0, 0) };
+            let (count, bytes) = without_frames(&self.open.bytes, header, true);
+            self.open.bytes = bytes;
+            self.open.record_count = count;
+            self.open.has_frames = false;
+        }
+        if self.kept_bytes() + len + HEADER_LEN <= self.kept_limit { Ok(()) } else { Err(Full) }
+    }
+
+    fn header(&self, seq: u32, ack: u32, time: u64) -> Header {
+        Header { record_count: 0, tag: self.tag, seq, ack, time }
+    }
+
+    /// Numbers the open message, and makes its times relative to `now`.
+    fn seal(&mut self, now: u64, ack: u32) -> Result<(), Full> {
+        let seq = self.last_seq.checked_add(1).ok_or(Full)?;
+        let Open { mut bytes, base, record_count, has_frames } = std::mem::take(&mut self.open);
+        let mut head = Vec::with_capacity(HEADER_LEN);
+        Header { record_count, ..self.header(seq, ack, now) }.encode(&mut head);
+        if let Some(place) = bytes.get_mut(..HEADER_LEN) {
+            place.copy_from_slice(&head);
+        }
+        shift_offsets(&mut bytes, relative(base, now));
+        self.last_seq = seq;
+        self.sealed_bytes += bytes.len();
+        self.sealed.push_back(Sealed { seq, bytes: bytes.into(), has_frames });
+        Ok(())
+    }
+
+    /// The next message that the present link has not seen, acknowledging `ack`.
+    pub(super) fn next_message(&mut self, now: u64, ack: u32) -> Option<Bytes> {
+        if self.sent >= self.sealed.len() && self.open.record_count > 0 {
+            self.seal(now, ack).ok()?;
+        }
+        let message = self.sealed.get_mut(self.sent)?;
+        self.sent += 1;
+        message.bytes = with_ack(std::mem::take(&mut message.bytes), ack);
+        Some(message.bytes.clone())
+    }
+
+    /// A message that only acknowledges.
+    pub(super) fn acknowledgement(&self, now: u64, ack: u32) -> Bytes {
+        let mut bytes = Vec::with_capacity(HEADER_LEN);
+        self.header(0, ack, now).encode(&mut bytes);
+        bytes.into()
+    }
+
+    /// The peer has everything to `seq`.
+    pub(super) fn acknowledge(&mut self, seq: u32) {
+        self.acknowledged = self.acknowledged.max(seq);
+        while let Some(message) = self.sealed.pop_front_if(|message| message.seq <= seq) {
+            self.sealed_bytes -= message.bytes.len();
+            self.sent = self.sent.saturating_sub(1);
+        }
+    }
+
+    /// Everything kept is to be sent again.
+    pub(super) fn rewind(&mut self) {
+        self.sent = 0;
+    }
+
+    /// Takes the frames out of all that is kept or not yet sent; the numbers stay.
+    pub(super) fn leave_out_frames(&mut self) {
+        for index in 0..self.sealed.len() {
+            self.replace_frames(index, false);
+        }
+        if self.open.has_frames {
+            let header = Header { record_count: self.open.record_count, ..self.header(0, 0, 0) };
+            let (count, bytes) = without_frames(&self.open.bytes, header, false);
+            self.open = Open { bytes, record_count: count, has_frames: false, base: self.open.base };
+            if count == 0 {
+                self.open = Open::default();
+            }
+        }
+    }
+
+    fn replace_frames(&mut self, index: usize, report: bool) {
+        let Some(message) = self.sealed.get_mut(index).filter(|message| message.has_frames) else { return };
+        message.has_frames = false;
+        let Ok(header) = Header::decode(&message.bytes) else { return };
+        let (_, bytes) = without_frames(&message.bytes, header, report);
+        self.sealed_bytes = self.sealed_bytes - message.bytes.len() + bytes.len();
+        message.bytes = bytes.into();
+    }
+}
+
+/// Puts the acknowledgement into a message; in place where nobody else holds its bytes.
+fn with_ack(bytes: Bytes, ack: u32) -> Bytes {
+    let place = ACK_AT..ACK_AT + 4;
+    if bytes.get(place.clone()) == Some(ack.to_be_bytes().as_slice()) {
+        return bytes;
+    }
+    let mut bytes = bytes.try_into_mut().unwrap_or_else(|shared| shared.as_ref().into());
+    if let Some(place) = bytes.get_mut(place) {
+        place.copy_from_slice(&ack.to_be_bytes());
+    }
+    bytes.freeze()
+}
+
+/// µs from `base` to `at`, as far as an offset reaches (35 minutes).
+fn relative(at: u64, base: u64) -> i32 {
+    let difference = i128::from(at) - i128::from(base);
+    difference.clamp(i128::from(i32::MIN), i128::from(i32::MAX)) as i32
+}
+
+/// Adds `shift` to the offset of every record.
+fn shift_offsets(message: &mut [u8], shift: i32) {
+    let mut at = HEADER_LEN;
+    while let Some(record) = message.get_mut(at..) {
+        let Some((head, _)) = record.split_first_chunk_mut::<RECORD_HEADER_LEN>() else { return };
+        let [_, _, _, _, o0, o1, o2, o3, l0, l1, l2, l3] = *head;
+        let offset = i32::from_be_bytes([o0, o1, o2, o3]).saturating_add(shift).to_be_bytes();
+        if let Some(place) = head.get_mut(RECORD_OFFSET_AT..RECORD_OFFSET_AT + 4) {
+            place.copy_from_slice(&offset);
+        }
+        at += RECORD_HEADER_LEN + u32::from_be_bytes([l0, l1, l2, l3]) as usize;
+    }
+}
+
+/// The message without its frames, and its record count; with `report`, a `gap` event a channel stands in their place.
+fn without_frames(message: &[u8], header: Header, report: bool) -> (u16, Vec<u8>) {
+    let mut gaps: Vec<(u16, i32, u32)> = Vec::new();
+    let mut kept = Vec::new();
+    let mut count = 0;
+    for record in Records::new(message, &header).filter_map(Result::ok) {
+        if !matches!(record.payload, Payload::Frame(_)) {
+            record.encode(&mut kept);
+            count += 1;
+        } else if let Some(gap) = gaps.iter_mut().find(|gap| gap.0 == record.channel) {
+            gap.2 += 1;
+        } else {
+            gaps.push((record.channel, record.offset, 1));
+        }
+    }
+    let mut bytes = Vec::with_capacity(HEADER_LEN + kept.len() + gaps.len() * GAP_LEN);
+    let reported = if report { gaps.as_slice() } else { &[] };
+    count += reported.len() as u16;
+    Header { record_count: count, ..header }.encode(&mut bytes);
+    for (channel, offset, frames) in reported {
+        let payload = Payload::Event { code: EventCode::Gap, detail: 0, value: *frames, text: "" };
+        Record { channel: *channel, offset: *offset, payload }.encode(&mut bytes);
+    }
+    bytes.extend_from_slice(&kept);
+    (count, bytes)
+}

@@ -1,0 +1,85 @@
+//! Numbers in text messages, which may be written as strings too (`"0x7E0"`).
+
+use serde::de::{self, Deserializer, Visitor};
+use std::fmt;
+
+/// Reads an unsigned integer, written as a number, or as a decimal or hexadecimal string; for `deserialize_with`.
+pub fn number<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    let value = deserializer.deserialize_any(NumberVisitor)?;
+    T::try_from(value).map_err(|_| de::Error::custom(format!("the number {value} is out of range")))
+}
+
+/// The same for a value that may be absent or null.
+pub fn optional_number<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    deserializer.deserialize_option(OptionVisitor(std::marker::PhantomData))
+}
+
+/// The same for a list; absent or null is an empty one.
+pub fn numbers<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    #[derive(serde::Deserialize)]
+    #[serde(bound = "T: TryFrom<u64>")]
+    struct One<T>(#[serde(deserialize_with = "number")] T);
+    let list: Option<Vec<One<T>>> = serde::Deserialize::deserialize(deserializer)?;
+    Ok(list.unwrap_or_default().into_iter().map(|one| one.0).collect())
+}
+
+struct NumberVisitor;
+
+impl Visitor<'_> for NumberVisitor {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an unsigned integer, or a string such as \"0x7E0\" or \"2016\"")
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<u64, E> {
+        Ok(value)
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<u64, E> {
+        u64::try_from(value).map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &self))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<u64, E> {
+        let trimmed = text.trim();
+        let parsed = match trimmed.strip_prefix("0x").or_else(|| trimmed.strip_prefix("0X")) {
+            Some(digits) => u64::from_str_radix(digits, 16),
+            None => trimmed.parse(),
+        };
+        parsed.map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+    }
+}
+
+struct OptionVisitor<T>(std::marker::PhantomData<T>);
+
+impl<'de, T: TryFrom<u64>> Visitor<'de> for OptionVisitor<T> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an unsigned integer or null")
+    }
+
+    fn visit_none<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        number(deserializer).map(Some)
+    }
+}

@@ -1,0 +1,221 @@
+//! From what an operator asks for to buses and channels, with an error that says what is there instead.
+
+use std::time::{Duration, Instant};
+
+use connector_hal::can::{CanId, CanSettings};
+
+use crate::hardware::{CanPort, Hardware};
+use crate::isotp::{
+    Addressing, Config, Endpoint, FrameSize, FunctionalConfig, FunctionalEndpoint, Padding, Responders,
+    SeparationTime, physical_request_id,
+};
+use crate::relay::Problem;
+use crate::relay::channel::{Channel, IsotpChannel, IsotpChannelSettings, RawChannel, Transport};
+use crate::relay::request::{
+    BusConfig, CAN_BIT_RATES, CanBusConfig, IsotpChannelConfig, OpenChannel, PaddingConfig, RawChannelConfig,
+    Switch,
+};
+
+/// The kinds of buses and channels in the protocol's vocabulary that this agent does not serve.
+const OTHER_BUSES: [&str; 3] = ["kline_bus", "doip_bus", "terminal15_bus"];
+const OTHER_CHANNELS: [&str; 4] = ["tp20_channel", "kline_channel", "doip_channel", "terminal15_channel"];
+
+const DEFAULT_PADDING_BYTE: u8 = 0xCC;
+const DEFAULT_P2: Duration = Duration::from_secs(1);
+/// The longest bus name taken, in bytes.
+const MAX_NAME_LEN: usize = 64;
+/// The longest list of responders taken.
+const MAX_RESPONDERS: usize = 256;
+
+/// A bus that an operator asked for, understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BusSetup {
+    pub(super) name: String,
+    pub(super) port: CanPort,
+    pub(super) settings: CanSettings,
+}
+
+fn invalid(detail: impl Into<String>) -> Problem {
+    Problem::new(400, "invalid-message", "Invalid message", detail)
+}
+
+fn unsupported(detail: impl Into<String>) -> Problem {
+    Problem::new(501, "unsupported", "Not supported", detail)
+}
+
+impl BusSetup {
+    /// Checks a bus against what the hardware has.
+    pub(super) fn new(config: &BusConfig, hardware: &Hardware) -> Result<Self, Problem> {
+        let name = config.bus_name.as_str();
+        if name.is_empty() || name.len() > MAX_NAME_LEN {
+            return Err(invalid(format!("A bus name has 1 to {MAX_NAME_LEN} bytes, not {}.", name.len())));
+        }
+        if let Some(kind) = OTHER_BUSES.iter().find(|kind| config.other.contains_key(**kind)) {
+            return Err(unsupported(format!("Bus {name:?}: this agent serves CAN buses, not a {kind}.")));
+        }
+        let Some(can) = &config.can_bus else {
+            return Err(invalid(format!("Bus {name:?} has no kind, such as \"can_bus\".")));
+        };
+        let port = find_port(name, can, hardware)?;
+        check_rates(name, can, port)?;
+        let settings =
+            CanSettings { bit_rate: can.can_bit_rate, data_bit_rate: can.data_bit_rate, listen_only: false };
+        Ok(Self { name: name.to_owned(), port: port.clone(), settings })
+    }
+}
+
+fn find_port<'a>(name: &str, can: &CanBusConfig, hardware: &'a Hardware) -> Result<&'a CanPort, Problem> {
+    let pins = [can.pin_plus, can.pin_min];
+    hardware.can_ports.iter().find(|port| port.pins == pins).ok_or_else(|| {
+        let has: Vec<_> =
+            hardware.can_ports.iter().map(|port| format!("{} and {}", port.pins[0], port.pins[1])).collect();
+        let has = if has.is_empty() { "none".to_owned() } else { has.join(", ") };
+        let [plus, minus] = pins;
+        let detail =
+            format!("Bus {name:?}: no CAN bus is at pins {plus} and {minus}; this connector has: {has}.");
+        Problem::new(404, "unknown-pins", "Unknown pins", detail)
+    })
+}
+
+fn check_rates(name: &str, can: &CanBusConfig, port: &CanPort) -> Result<(), Problem> {
+    match can.can_protocol.as_str() {
+        "isotp" | "frames" => {}
+        "tp20" => return Err(unsupported(format!("Bus {name:?}: this agent does not speak TP2.0."))),
+        other => {
+            return Err(invalid(format!(
+                "Bus {name:?}: can_protocol {other:?} is none of isotp, tp20, frames."
+            )));
+        }
+    }
+    if !CAN_BIT_RATES.contains(&can.can_bit_rate) {
+        let rate = can.can_bit_rate;
+        return Err(invalid(format!("Bus {name:?}: can_bit_rate {rate} is none of {CAN_BIT_RATES:?}.")));
+    }
+    if let Some(transceiver) = can.transceiver.as_deref().filter(|transceiver| *transceiver != "high") {
+        let detail =
+            format!("Bus {name:?}: this connector has high-speed transceivers only, not {transceiver:?}.");
+        return Err(unsupported(detail));
+    }
+    match can.data_bit_rate {
+        Some(_) if !port.fd => Err(unsupported(format!(
+            "Bus {name:?}: the adapter at pins {} and {} cannot do CAN FD.",
+            port.pins[0], port.pins[1]
+        ))),
+        Some(rate) if rate < can.can_bit_rate || rate > 8_000_000 => Err(invalid(format!(
+            "Bus {name:?}: data_bit_rate {rate} is not between can_bit_rate and 8000000."
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// What `openChannel` asks for: on which bus, and what.
+pub(super) struct ChannelSetup {
+    pub(super) bus_name: String,
+    kind: ChannelKind,
+    pub(super) max_age: Option<Duration>,
+}
+
+enum ChannelKind {
+    Raw(RawChannelConfig),
+    Isotp(IsotpChannelConfig),
+}
+
+impl ChannelSetup {
+    /// The one kind of channel that a request names.
+    pub(super) fn new(request: &OpenChannel) -> Result<Self, Problem> {
+        if let Some(kind) = OTHER_CHANNELS.iter().find(|kind| request.other.contains_key(**kind)) {
+            return Err(unsupported(format!("This agent serves raw and ISO-TP channels, not a {kind}.")));
+        }
+        if request.channel == 0 {
+            return Err(invalid("A channel's number is 1 to 65535."));
+        }
+        let (bus_name, kind, max_age) = match (&request.raw_channel, &request.isotp_channel) {
+            (Some(raw), None) => (&raw.bus_name, ChannelKind::Raw(raw.clone()), raw.max_age_ms),
+            (None, Some(isotp)) => (&isotp.bus_name, ChannelKind::Isotp(isotp.clone()), isotp.max_age_ms),
+            (Some(_), Some(_)) => return Err(invalid("A channel is of one kind, not both.")),
+            (None, None) => {
+                return Err(invalid("A channel needs a kind: \"raw_channel\" or \"isotp_channel\"."));
+            }
+        };
+        let max_age = request.max_age_ms.or(max_age).map(|ms| Duration::from_millis(u64::from(ms)));
+        Ok(Self { bus_name: bus_name.clone(), kind, max_age })
+    }
+
+    /// The channel, on a bus with these settings.
+    pub(super) fn build(&self, bus: &CanSettings, max_pdu: usize, now: Instant) -> Result<Channel, Problem> {
+        let is_fd = bus.data_bit_rate.is_some();
+        match &self.kind {
+            ChannelKind::Raw(raw) => {
+                let request = raw.request_id.map(|id| can_id("request_id", id)).transpose()?;
+                let response = raw.response_id.map(|id| can_id("response_id", id)).transpose()?;
+                Ok(Channel::Raw(RawChannel::new(request, response, is_fd)))
+            }
+            ChannelKind::Isotp(isotp) => {
+                let settings = IsotpChannelSettings {
+                    keep_alive: isotp.keep_alive == Switch::Enabled,
+                    p2: isotp.p2_ms.map_or(DEFAULT_P2, |ms| Duration::from_millis(u64::from(ms))),
+                };
+                let transport = transport(isotp, is_fd, max_pdu)?;
+                Ok(Channel::Isotp(Box::new(IsotpChannel::new(transport, settings, now))))
+            }
+        }
+    }
+}
+
+fn can_id(field: &str, value: u32) -> Result<CanId, Problem> {
+    CanId::try_from(value).map_err(|error| invalid(format!("{field}: {error}.")))
+}
+
+fn transport(config: &IsotpChannelConfig, is_fd: bool, max_pdu: usize) -> Result<Transport, Problem> {
+    let request = can_id("request_id", config.request_id)?;
+    let byte = config.padding_byte.unwrap_or(DEFAULT_PADDING_BYTE);
+    let padding = match config.padding {
+        PaddingConfig::Enabled => Padding::Enabled(byte),
+        PaddingConfig::Disabled => Padding::Disabled,
+        PaddingConfig::Detection => Padding::Detection(byte),
+    };
+    let frame_size = if is_fd { FrameSize::fd(64, true) } else { Ok(FrameSize::Classic) };
+    let frame_size = frame_size.map_err(|error| invalid(error.to_string()))?;
+    let block_size = config.block_size.unwrap_or(0);
+    let st_min = SeparationTime(config.st_min.unwrap_or(0));
+    if let Some(response) = config.response_id {
+        let response = can_id("response_id", response)?;
+        let addressing = match (config.extended_request_address, config.extended_response_address) {
+            (None, None) => Addressing::normal(request, response),
+            (Some(to), Some(from)) => Addressing::extended(request, response, to, from),
+            (Some(to), None) => Addressing::extended(request, response, to, to),
+            (None, Some(_)) => {
+                return Err(invalid("extended_response_address needs an extended_request_address."));
+            }
+        };
+        let config = Config { frame_size, padding, block_size, st_min, max_pdu, ..Config::new(addressing) };
+        return Ok(Transport::Physical(Endpoint::new(config)));
+    }
+    let mut functional = FunctionalConfig::new(request, responders(request, &config.response_ids)?);
+    functional.transmit_address = config.extended_request_address;
+    functional.frame_size = frame_size;
+    functional.padding = padding;
+    functional.block_size = block_size;
+    functional.st_min = st_min;
+    functional.max_pdu = max_pdu;
+    Ok(Transport::Functional(FunctionalEndpoint::new(functional)))
+}
+
+fn responders(request: CanId, listed: &[u32]) -> Result<Responders, Problem> {
+    if !listed.is_empty() {
+        if listed.len() > MAX_RESPONDERS {
+            return Err(invalid(format!(
+                "response_ids has {} entries, more than {MAX_RESPONDERS}.",
+                listed.len()
+            )));
+        }
+        let ids = listed.iter().map(|id| can_id("response_ids", *id));
+        let pairs = ids.map(|id| id.map(|id| (id, physical_request_id(id)))).collect::<Result<_, _>>()?;
+        return Ok(Responders::List(pairs));
+    }
+    Ok(match request.to_socketcan() {
+        0x7DF => Responders::Obd11,
+        0x98DB_33F1 => Responders::Obd29,
+        _ => Responders::List(Vec::new()),
+    })
+}

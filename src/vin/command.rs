@@ -1,0 +1,247 @@
+//! `connector-agent vin`: reads the VIN once, and prints it.
+
+use std::fmt::Write as _;
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use connector_hal::can::{BoxFuture, CanBus, CanError};
+
+use super::{BusEnd, BusReading, Candidate, GiveUp, VinReading, VinReport, VinSettings, read};
+
+/// The exit status when no VIN can be read from the vehicle; other errors have the status of `main`.
+pub const NO_VIN_STATUS: u8 = 3;
+
+/// Reads the VIN once, and prints it.
+///
+/// Exit status: 0 the VIN was read; 3 the vehicle tells none, or there is no vehicle; 1 an adapter failed or could not
+/// be opened; 2 the command line is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct VinArgs {
+    /// A CAN bus to read from, instead of the configured ones: can0, slcan:/dev/ttyACM0; may be given several times
+    #[arg(long, value_name = "DEVICE")]
+    pub bus: Vec<String>,
+    /// Print one JSON object: vin_number, source, address, elapsed_ms, and conflict if ECUs disagree
+    #[arg(long)]
+    pub json: bool,
+    /// The time reading may take, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 1500, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub budget_ms: u64,
+    /// A bit rate to try, in bit/s, the likeliest first; may be given several times [default: 500000, 250000]
+    #[arg(long, value_name = "BIT/S", value_parser = clap::value_parser!(u32).range(5_000..=1_000_000))]
+    pub bit_rate: Vec<u32>,
+}
+
+impl VinArgs {
+    fn settings(&self) -> VinSettings {
+        let mut settings =
+            VinSettings { budget: Duration::from_millis(self.budget_ms), ..VinSettings::default() };
+        if !self.bit_rate.is_empty() {
+            settings.bit_rates.clone_from(&self.bit_rate);
+        }
+        settings
+    }
+}
+
+/// Opens the buses of these names; the error names the bus that can't be opened, and what to do about it.
+pub async fn open_buses<F>(names: &[String], open: F) -> anyhow::Result<Vec<Box<dyn CanBus>>>
+where
+    F: Fn(&str) -> BoxFuture<'static, Result<Box<dyn CanBus>, CanError>>,
+{
+    let mut buses = Vec::new();
+    for name in names {
+        buses.push(open(name).await.map_err(|error| with_advice(name, error))?);
+    }
+    Ok(buses)
+}
+
+/// Reads the VIN from these buses and prints it; an error if no VIN was read and an adapter failed.
+pub async fn run(args: &VinArgs, buses: Vec<Box<dyn CanBus>>) -> anyhow::Result<ExitCode> {
+    if buses.is_empty() {
+        bail!(
+            "there is no CAN bus to read the VIN from: name one with --bus, e.g. --bus can0, or in the configuration"
+        );
+    }
+    let reading = read(buses, &args.settings()).await;
+    let VinReading { report, buses } = reading;
+    let is_known = report.vin.is_some();
+    let text = if args.json { serde_json::to_string(&report)? } else { describe(&report, &buses) };
+    for bus in buses {
+        let device = bus.bus.device().to_owned();
+        if let BusEnd::Failed(error) = bus.end {
+            let error = with_advice(&device, error);
+            if !is_known {
+                return Err(error);
+            }
+            tracing::warn!("{error:#}");
+        }
+    }
+    print(&text).context("cannot print the VIN")?;
+    Ok(if is_known { ExitCode::SUCCESS } else { ExitCode::from(NO_VIN_STATUS) })
+}
+
+fn print(text: &str) -> io::Result<()> {
+    use std::io::Write as _;
+    writeln!(io::stdout().lock(), "{text}")
+}
+
+/// What to tell a person.
+fn describe(report: &VinReport, buses: &[BusReading]) -> String {
+    let elapsed = report.elapsed.as_millis();
+    let (Some(vin), Some(source), Some(address)) = (report.vin, report.source, report.address) else {
+        return format!("No VIN can be read ({elapsed} ms): {}", why_not(buses));
+    };
+    let mut text = format!("The VIN is {vin}; the ECU at {address} told it by {source}, in {elapsed} ms.");
+    let others: Vec<&Candidate> = report.conflict.iter().filter(|candidate| candidate.vin != vin).collect();
+    for other in others {
+        // writing to a String cannot fail
+        let _ = write!(text, "\nThe ECU at {} disagrees: {}, by {}.", other.address, other.vin, other.source);
+    }
+    text
+}
+
+fn why_not(buses: &[BusReading]) -> String {
+    let reasons = buses.iter().map(|bus| {
+        let reason = match &bus.end {
+            BusEnd::Told | BusEnd::NotTold => "the vehicle's ECUs tell none".to_owned(),
+            BusEnd::GivenUp(GiveUp::NoNode) => {
+                "nobody is on the bus: is the plug in, and the ignition on?".to_owned()
+            }
+            BusEnd::GivenUp(GiveUp::UnknownBitRate) => {
+                "the bus has none of the bit rates that were tried, so nothing was sent; try --bit-rate"
+                    .to_owned()
+            }
+            BusEnd::GivenUp(GiveUp::Refused) => "the adapter can be set to none of the bit rates".to_owned(),
+            BusEnd::Stopped => "the time was up".to_owned(),
+            BusEnd::Failed(error) => error.to_string(),
+        };
+        format!("on {}, {reason}", bus.bus.device())
+    });
+    reasons.collect::<Vec<_>>().join("; ")
+}
+
+/// The error with what to do about it.
+fn with_advice(name: &str, error: CanError) -> anyhow::Error {
+    let kind = match &error {
+        CanError::Device { source, .. } => Some(source.kind()),
+        _ => None,
+    };
+    let advice = match (&error, kind) {
+        (CanError::Name(_), _) => "",
+        (_, Some(io::ErrorKind::NotFound)) => {
+            ": it is not there; is it plugged in? `ip link` lists CAN interfaces, `ls /dev/tty*` serial adapters"
+        }
+        (_, Some(io::ErrorKind::PermissionDenied)) => {
+            ": no permission; run as root, or join the group that owns the device (often dialout)"
+        }
+        (_, Some(io::ErrorKind::NetworkDown)) => {
+            ": the interface is down; bring it up with `ip link set DEVICE up type can bitrate 500000`"
+        }
+        (_, Some(io::ErrorKind::ResourceBusy)) => ": another program uses it; end that first",
+        (CanError::Device { .. }, _) => ": is it plugged in, and does no other program use it?",
+        (CanError::Protocol { .. }, _) => ": is it an SLCAN adapter? Unplug it, and plug it in again",
+        (CanError::Unsupported { .. }, _) => ": choose a bit rate that it can do with --bit-rate",
+    };
+    anyhow!(error).context(format!("cannot read the VIN from {name}{advice}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use connector_hal::can::CanId;
+    use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
+
+    use super::*;
+    use crate::vin::VinSource;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        vin: VinArgs,
+    }
+
+    fn parse(line: &str) -> Result<VinArgs, clap::Error> {
+        Line::try_parse_from(line.split(' ')).map(|line| line.vin)
+    }
+
+    #[test]
+    fn a_command_line_may_name_buses_and_bit_rates() {
+        let args = parse("vin --bus can0 --bus slcan:/dev/ttyACM0 --json --bit-rate 125000").unwrap();
+        assert_eq!(args.bus, ["can0", "slcan:/dev/ttyACM0"]);
+        assert!(args.json);
+        let settings = args.settings();
+        assert_eq!((settings.bit_rates, settings.budget), (vec![125_000], Duration::from_millis(1500)));
+        assert_eq!(parse("vin").unwrap().settings(), VinSettings::default());
+        assert!(parse("vin --budget-ms 5").is_err());
+    }
+
+    fn candidate(vin: &str, address: u32) -> Candidate {
+        let address = CanId::try_from(address).unwrap();
+        Candidate { vin: vin.parse().unwrap(), source: VinSource::Obd, address }
+    }
+
+    #[test]
+    fn a_person_is_told_in_a_sentence() {
+        let told = [candidate("1M8GDM9AXKP042788", 0x7E8), candidate("WVWZZZ1KZ6W000001", 0x7EA)];
+        let one = VinReport::from_candidates(&told[..1], Duration::from_millis(84));
+        assert_eq!(
+            describe(&one, &[]),
+            "The VIN is 1M8GDM9AXKP042788; the ECU at 0x7E8 told it by OBD, in 84 ms."
+        );
+        let two = VinReport::from_candidates(&told, Duration::from_millis(84));
+        assert_eq!(
+            describe(&two, &[]),
+            "The VIN is 1M8GDM9AXKP042788; the ECU at 0x7E8 told it by OBD, in 84 ms.\n\
+             The ECU at 0x7EA disagrees: WVWZZZ1KZ6W000001, by OBD."
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_bus_is_no_error_but_has_its_own_exit_status() {
+        let bus = VirtualBus::new(VirtualBusConfig::default());
+        let open = |name: &str| -> BoxFuture<'static, Result<Box<dyn CanBus>, CanError>> {
+            let adapter = bus.attach_adapter(name, VirtualBus::full_capabilities());
+            Box::pin(async move { Ok(Box::new(adapter) as Box<dyn CanBus>) })
+        };
+        let buses = open_buses(&["can0".to_owned()], open).await.unwrap();
+        let reading = read(buses, &VinSettings::default()).await;
+        assert_eq!(
+            describe(&reading.report, &reading.buses),
+            format!(
+                "No VIN can be read ({} ms): on can0, nobody is on the bus: is the plug in, and the ignition on?",
+                reading.report.elapsed.as_millis()
+            )
+        );
+        let buses = open_buses(&["can0".to_owned()], open).await.unwrap();
+        let status = run(&parse("vin").unwrap(), buses).await.unwrap();
+        assert_eq!(format!("{status:?}"), format!("{:?}", ExitCode::from(3)));
+    }
+
+    #[tokio::test]
+    async fn a_bus_that_cannot_be_opened_is_named_with_what_to_do() {
+        let open = |name: &str| -> BoxFuture<'static, Result<Box<dyn CanBus>, CanError>> {
+            let source = io::Error::from(io::ErrorKind::NotFound);
+            let error = CanError::Device { device: name.to_owned(), source };
+            Box::pin(async move { Err(error) })
+        };
+        let error = open_buses(&["can7".to_owned()], open).await.err().unwrap();
+        let text = format!("{error:#}");
+        assert!(text.contains("from can7") && text.contains("ip link"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn without_any_bus_the_error_says_how_to_name_one() {
+        let error = run(&parse("vin").unwrap(), vec![]).await.unwrap_err();
+        assert!(error.to_string().contains("--bus can0"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_adapter_that_fails_is_an_error_if_no_vin_was_read() {
+        let bus = VirtualBus::new(VirtualBusConfig::default());
+        let adapter = bus.attach_adapter("can0", VirtualBus::full_capabilities());
+        bus.unplug("can0");
+        let error = run(&parse("vin").unwrap(), vec![Box::new(adapter)]).await.unwrap_err();
+        assert!(format!("{error:#}").contains("can0"), "{error:#}");
+    }
+}

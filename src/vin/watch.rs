@@ -1,0 +1,101 @@
+//! When the VIN is to be read again: the vehicle may be another one than before.
+
+use std::time::{Duration, Instant};
+
+/// A bus silent for this long is asleep, or unplugged.
+pub const DEFAULT_SILENCE: Duration = Duration::from_secs(10);
+
+/// Why the VIN is to be read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WakeReason {
+    /// Terminal 15 was off, and is on again.
+    Ignition,
+    /// Frames came after a long silence.
+    Bus,
+    /// The adapter was gone, and is there again.
+    Device,
+}
+
+/// Watches ignition, buses and adapters, and tells when to read the VIN again.
+///
+/// The reading at start is the caller's: what was there when the watch began is no news.
+#[derive(Debug, Clone)]
+pub struct WakeWatch {
+    silence: Duration,
+    last_frame: Instant,
+    ignition: Option<bool>,
+    device_present: bool,
+}
+
+impl WakeWatch {
+    /// A watch that takes a bus silent for `silence` as asleep.
+    pub fn new(silence: Duration, now: Instant) -> Self {
+        Self { silence, last_frame: now, ignition: None, device_present: true }
+    }
+
+    /// A frame of another node was received, an error frame not counted.
+    pub fn handle_frame(&mut self, now: Instant) -> Option<WakeReason> {
+        let silent_for = now.saturating_duration_since(self.last_frame);
+        self.last_frame = self.last_frame.max(now);
+        (silent_for >= self.silence).then_some(WakeReason::Bus)
+    }
+
+    /// Terminal 15 as the board tells it; `None` while it can't.
+    pub fn handle_ignition(&mut self, ignition: Option<bool>) -> Option<WakeReason> {
+        // what can't be told for a while is no change
+        let now = ignition?;
+        let before = self.ignition.replace(now);
+        (before == Some(false) && now).then_some(WakeReason::Ignition)
+    }
+
+    /// Whether the adapter is there.
+    pub fn handle_device(&mut self, present: bool) -> Option<WakeReason> {
+        let before = std::mem::replace(&mut self.device_present, present);
+        (!before && present).then_some(WakeReason::Device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watch() -> (WakeWatch, Instant) {
+        let now = Instant::now();
+        (WakeWatch::new(DEFAULT_SILENCE, now), now)
+    }
+
+    #[test]
+    fn frames_wake_only_after_a_long_silence() {
+        let (mut watch, start) = watch();
+        assert_eq!(watch.handle_frame(start + Duration::from_millis(9_999)), None);
+        assert_eq!(watch.handle_frame(start + Duration::from_secs(19)), None);
+        assert_eq!(watch.handle_frame(start + Duration::from_secs(29)), Some(WakeReason::Bus));
+        assert_eq!(watch.handle_frame(start + Duration::from_secs(30)), None);
+    }
+
+    #[test]
+    fn a_frame_received_out_of_order_does_not_count_as_silence() {
+        let (mut watch, start) = watch();
+        assert_eq!(watch.handle_frame(start + Duration::from_secs(9)), None);
+        assert_eq!(watch.handle_frame(start), None);
+        assert_eq!(watch.handle_frame(start + Duration::from_secs(12)), None);
+    }
+
+    #[test]
+    fn ignition_wakes_when_it_comes_back_and_not_when_it_is_first_seen() {
+        let (mut watch, _) = watch();
+        assert_eq!(watch.handle_ignition(Some(true)), None);
+        assert_eq!(watch.handle_ignition(Some(false)), None);
+        assert_eq!(watch.handle_ignition(None), None);
+        assert_eq!(watch.handle_ignition(Some(true)), Some(WakeReason::Ignition));
+        assert_eq!(watch.handle_ignition(Some(true)), None);
+    }
+
+    #[test]
+    fn a_device_that_comes_back_wakes() {
+        let (mut watch, _) = watch();
+        assert_eq!(watch.handle_device(true), None);
+        assert_eq!(watch.handle_device(false), None);
+        assert_eq!(watch.handle_device(true), Some(WakeReason::Device));
+    }
+}

@@ -1,0 +1,103 @@
+//! Security access (ISO 14229-1, service 0x27) with a key algorithm that protects nothing.
+
+use std::time::{Duration, Instant};
+
+use super::nrc::Nrc;
+
+/// How many wrong keys an ECU takes before it makes the tool wait.
+pub const MAX_ATTEMPTS: u8 = 3;
+
+/// The key for a seed: `(seed XOR 0x5EC0DE00 XOR level)` rotated left by 7 bits, where `level` is the odd
+/// sub-function that asked for the seed; four bytes, big-endian both.
+pub fn toy_key(level: u8, seed: [u8; 4]) -> [u8; 4] {
+    (u32::from_be_bytes(seed) ^ 0x5EC0_DE00 ^ u32::from(level)).rotate_left(7).to_be_bytes()
+}
+
+/// A well-mixed number for an ECU's made-up facts: never random, so that every run is the same.
+pub(super) fn mix(identity: u64, count: u64) -> u64 {
+    // splitmix64
+    let mut z = identity.wrapping_add(count.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// The lock of one ECU.
+#[derive(Debug)]
+pub(super) struct Security {
+    identity: u64,
+    seeds_given: u64,
+    /// The level and seed that a key is expected for.
+    expected: Option<(u8, [u8; 4])>,
+    unlocked: Option<u8>,
+    wrong_keys: u8,
+    delay: Duration,
+    delayed_until: Option<Instant>,
+}
+
+impl Security {
+    pub(super) fn new(identity: u64, delay: Duration) -> Self {
+        let (seeds_given, expected, unlocked, wrong_keys, delayed_until) = (0, None, None, 0, None);
+        Self { identity, seeds_given, expected, unlocked, wrong_keys, delay, delayed_until }
+    }
+
+    /// The level that is unlocked.
+    pub(super) fn unlocked(&self) -> Option<u8> {
+        self.unlocked
+    }
+
+    /// Locks again, as any change of session does; what was done wrong is not forgotten.
+    pub(super) fn lock(&mut self) {
+        self.unlocked = None;
+        self.expected = None;
+    }
+
+    /// `27` with its sub-function and data.
+    pub(super) fn access(&mut self, now: Instant, sub_function: u8, data: &[u8]) -> Result<Vec<u8>, Nrc> {
+        match sub_function {
+            0x01..=0x42 if sub_function % 2 == 1 => self.request_seed(now, sub_function),
+            0x01..=0x42 => self.send_key(now, sub_function, data),
+            _ => Err(Nrc::SubFunctionNotSupported),
+        }
+    }
+
+    fn request_seed(&mut self, now: Instant, level: u8) -> Result<Vec<u8>, Nrc> {
+        if self.unlocked == Some(level) {
+            // an all-zero seed says that nothing is locked
+            return Ok(vec![0x67, level, 0, 0, 0, 0]);
+        }
+        match self.delayed_until {
+            Some(until) if now < until => return Err(Nrc::RequiredTimeDelayNotExpired),
+            Some(_) => (self.delayed_until, self.wrong_keys) = (None, 0),
+            None => {}
+        }
+        self.seeds_given = self.seeds_given.wrapping_add(1);
+        let seed = (mix(self.identity, self.seeds_given) as u32 | 1).to_be_bytes();
+        self.expected = Some((level, seed));
+        let mut response = vec![0x67, level];
+        response.extend(seed);
+        Ok(response)
+    }
+
+    fn send_key(&mut self, now: Instant, sub_function: u8, key: &[u8]) -> Result<Vec<u8>, Nrc> {
+        let (level, seed) = self.expected.ok_or(Nrc::RequestSequenceError)?;
+        if level.checked_add(1) != Some(sub_function) {
+            return Err(Nrc::RequestSequenceError);
+        }
+        if key.len() != seed.len() {
+            return Err(Nrc::IncorrectMessageLength);
+        }
+        // right or wrong, a seed is good for one key
+        self.expected = None;
+        if key == toy_key(level, seed) {
+            (self.unlocked, self.wrong_keys) = (Some(level), 0);
+            return Ok(vec![0x67, sub_function]);
+        }
+        self.wrong_keys = self.wrong_keys.saturating_add(1);
+        if self.wrong_keys < MAX_ATTEMPTS {
+            return Err(Nrc::InvalidKey);
+        }
+        self.delayed_until = now.checked_add(self.delay);
+        Err(Nrc::ExceededNumberOfAttempts)
+    }
+}

@@ -1,0 +1,13 @@
+//! A simulated vehicle: the ECUs of a real one, on a bus that behaves like a real one.
+
+pub mod candump;
+pub mod catalogue;
+mod command;
+pub mod ecu;
+pub mod hex;
+pub mod recording;
+pub mod simulation;
+pub mod transport;
+
+pub use command::{Args, run};
+pub use simulation::{RunningEcu, Vehicle, VehicleConfig};

@@ -1,0 +1,287 @@
+//! A vehicle at work: each of its ECUs a node of its own on a virtual bus, so that they contend for it as real ones.
+
+use std::future::poll_fn;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use connector_agent::isotp::SendFailure;
+use connector_hal::can::virtual_bus::{VirtualBus, VirtualCan};
+use connector_hal::can::{BusState, CanBus, CanError, CanEvent, CanFrame, CanId};
+use connector_hal::timer::{Deadline, TimerKind};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::catalogue::{EcuAddress, EcuRecord, VehicleRecord};
+use super::ecu::{Anomalies, Ecu, EcuConfig, EcuStatus, Image, Responder, Timing};
+use super::recording::{RecordedEcu, Recording};
+use super::transport::{Node, TransportConfig, obd_functional};
+
+/// How long an ECU stays off the bus after it went bus-off.
+const BUS_OFF_RECOVERY: Duration = Duration::from_millis(100);
+
+/// Which vehicle, and in what it differs from the usual.
+#[derive(Debug, Clone)]
+pub struct VehicleConfig {
+    /// The vehicle of the file.
+    pub record: VehicleRecord,
+    /// How long its ECUs take for what.
+    pub timing: Timing,
+    /// How they speak ISO-TP.
+    pub transport: TransportConfig,
+    /// The longest TransferData request they take.
+    pub max_block_length: u16,
+    /// Identifiers that all ECUs without an extended address hear, besides OBD's functional ones.
+    pub functional: Vec<CanId>,
+    /// The clock that the bus goes by.
+    pub timer: TimerKind,
+    /// Where each completed download is written to as a file.
+    pub memory_dir: Option<PathBuf>,
+}
+
+impl VehicleConfig {
+    /// A vehicle as the file has it.
+    pub fn new(record: VehicleRecord) -> Self {
+        Self {
+            record,
+            timing: Timing::default(),
+            transport: TransportConfig::default(),
+            max_block_length: 0x0FFF,
+            functional: Vec::new(),
+            timer: TimerKind::Runtime,
+            memory_dir: None,
+        }
+    }
+
+    fn nodes(&self) -> Vec<(String, Node)> {
+        let node = |record: EcuRecord| {
+            let address = record.address;
+            let mut functional: Vec<CanId> = obd_functional(&address).into_iter().collect();
+            if address.extended.is_none() {
+                functional.extend(self.functional.iter().filter(|id| **id != address.request));
+            }
+            let ecu = Ecu::new(EcuConfig {
+                timing: self.timing,
+                max_block_length: self.max_block_length,
+                ..EcuConfig::new(&self.record.platform, &record)
+            });
+            (record.name, Node::new(address, functional, &self.transport, Box::new(ecu)))
+        };
+        self.record.nodes().into_iter().map(node).collect()
+    }
+}
+
+/// One ECU of a running vehicle, as far as it can be seen.
+#[derive(Debug, Clone)]
+pub struct RunningEcu {
+    /// What it does.
+    pub name: String,
+    /// Where it is.
+    pub address: EcuAddress,
+    /// Its state; a receiver tells when that changes.
+    pub status: watch::Receiver<EcuStatus>,
+}
+
+/// A vehicle on a bus. Dropped, it leaves the bus.
+#[derive(Debug)]
+pub struct Vehicle {
+    ecus: Vec<RunningEcu>,
+    tasks: JoinSet<()>,
+}
+
+impl Vehicle {
+    /// Puts a vehicle of the file on a bus. Must be called within a tokio runtime.
+    pub fn start(config: &VehicleConfig, bus: &VirtualBus) -> Self {
+        Self::start_nodes(config.nodes(), bus, config.timer, config.memory_dir.as_deref())
+    }
+
+    /// Puts the ECUs of a recording on a bus.
+    pub fn play(recording: &Recording, bus: &VirtualBus, timer: TimerKind) -> Self {
+        let node = |(request, response, transport, ecu): (CanId, CanId, &TransportConfig, RecordedEcu)| {
+            let address = EcuAddress { request, response, extended: None };
+            let responder: Box<dyn Responder> = Box::new(ecu);
+            let functional = recording.roles().functional.clone();
+            ("recorded".to_owned(), Node::new(address, functional, transport, responder))
+        };
+        Self::start_nodes(recording.ecus().map(node).collect(), bus, timer, None)
+    }
+
+    fn start_nodes(
+        nodes: Vec<(String, Node)>,
+        bus: &VirtualBus,
+        timer: TimerKind,
+        memory_dir: Option<&Path>,
+    ) -> Self {
+        let mut tasks = JoinSet::new();
+        let mut ecus = Vec::with_capacity(nodes.len());
+        for (name, node) in nodes {
+            let address = node.address();
+            let (sender, status) = watch::channel(EcuStatus::default());
+            let can = bus.attach(&format!("{name} {address}"));
+            let memory = memory_dir.map(Path::to_owned);
+            tasks.spawn(Driver { can, node, status: sender, memory, timer }.drive());
+            ecus.push(RunningEcu { name, address, status });
+        }
+        Self { ecus, tasks }
+    }
+
+    /// The ECUs.
+    pub fn ecus(&self) -> &[RunningEcu] {
+        &self.ecus
+    }
+
+    /// The ECU at an address.
+    pub fn ecu(&self, address: EcuAddress) -> Option<&RunningEcu> {
+        self.ecus.iter().find(|ecu| ecu.address == address)
+    }
+
+    /// The ECU that listens to an identifier, without extended address.
+    pub fn ecu_at(&self, request: CanId) -> Option<&RunningEcu> {
+        self.ecus.iter().find(|ecu| ecu.address.request == request && ecu.address.extended.is_none())
+    }
+
+    /// The state of the ECU at an address.
+    pub fn status(&self, address: EcuAddress) -> Option<EcuStatus> {
+        self.ecu(address).map(|ecu| ecu.status.borrow().clone())
+    }
+
+    /// What completed downloads put into the memory of the ECU at an address, the newest last.
+    pub fn memory(&self, address: EcuAddress) -> Vec<Arc<Image>> {
+        self.ecu(address).map(|ecu| ecu.status.borrow().memory.clone()).unwrap_or_default()
+    }
+
+    /// What should not have happened, by the ECU it happened to.
+    pub fn anomalies(&self) -> Vec<(EcuAddress, Anomalies)> {
+        let all = self.ecus.iter().map(|ecu| (ecu.address, ecu.status.borrow().anomalies));
+        all.filter(|(_, anomalies)| !anomalies.is_empty()).collect()
+    }
+
+    /// Takes the vehicle off the bus, and waits until it is.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+/// The shell around one ECU: it decides nothing about the protocol.
+struct Driver {
+    can: VirtualCan,
+    node: Node,
+    status: watch::Sender<EcuStatus>,
+    memory: Option<PathBuf>,
+    timer: TimerKind,
+}
+
+enum Step {
+    Taken,
+    Event(CanEvent),
+    Failed(CanError),
+}
+
+impl Driver {
+    /// Runs until the bus is gone.
+    async fn drive(mut self) {
+        if let Err(error) = self.can.set_filters(&self.node.filters()) {
+            tracing::warn!(%error, "the ECU hears frames that are not for it");
+        }
+        let mut deadline = Deadline::new(self.timer);
+        let mut outgoing: Option<CanFrame> = None;
+        let mut recover_at = None;
+        loop {
+            self.publish();
+            let now = self.timer.now();
+            if outgoing.is_none() && recover_at.is_none() {
+                outgoing = self.node.poll_transmit(now);
+            }
+            deadline.set(self.node.poll_timeout().into_iter().chain(recover_at).min());
+            let step = tokio::select! {
+                biased;
+                step = next_step(&mut self.can, outgoing.as_ref()) => step,
+                () = deadline.expired() => {
+                    let now = self.timer.now();
+                    self.node.handle_timeout(now);
+                    if recover_at.is_some_and(|at| at <= now) {
+                        recover_at = None;
+                        if let Err(error) = self.can.restart().await {
+                            tracing::warn!(%error, "an ECU stays off the bus");
+                        }
+                    }
+                    continue;
+                }
+            };
+            match step {
+                Step::Taken => outgoing = None,
+                Step::Event(CanEvent::Received { frame, at }) => self.node.handle_frame(at, &frame),
+                Step::Event(CanEvent::Transmitted { at }) => self.node.handle_transmitted(at),
+                Step::Event(CanEvent::TransmitFailed { at }) => {
+                    self.node.handle_transmit_failed(at, SendFailure::NotAcknowledged);
+                }
+                Step::Event(CanEvent::State(BusState::Off)) => {
+                    outgoing = None;
+                    let now = self.timer.now();
+                    self.node.handle_transmit_failed(now, SendFailure::BusOff);
+                    recover_at = Some(now + BUS_OFF_RECOVERY);
+                }
+                Step::Event(CanEvent::State(_)) => {}
+                Step::Event(CanEvent::Lost(frames)) => tracing::warn!(frames, "an ECU lost frames"),
+                Step::Failed(error) if error.is_fatal() => {
+                    tracing::info!(%error, "an ECU has left the bus");
+                    return;
+                }
+                Step::Failed(error) => {
+                    // an FD frame on a classic bus: a mistake in the vehicle's configuration
+                    tracing::warn!(%error, "an ECU cannot send");
+                    outgoing = None;
+                    self.node.handle_transmit_failed(self.timer.now(), SendFailure::BusOff);
+                }
+            }
+        }
+    }
+
+    /// Shows the ECU's state, and writes what was newly downloaded.
+    fn publish(&mut self) {
+        let Some(status) = self.node.poll_status() else { return };
+        if let Some(directory) = &self.memory {
+            let before = self.status.borrow().memory.clone();
+            let known = |image: &Arc<Image>| before.iter().any(|old| Arc::ptr_eq(old, image));
+            for image in status.memory.iter().filter(|image| !known(image)) {
+                write_image(directory, self.node.address(), image);
+            }
+        }
+        self.status.send_replace(status);
+    }
+}
+
+/// Hands over the frame if there is one and room for it, or else waits for the next event.
+async fn next_step(can: &mut VirtualCan, outgoing: Option<&CanFrame>) -> Step {
+    poll_fn(|cx| {
+        if let Some(frame) = outgoing
+            && let Poll::Ready(taken) = can.poll_send(cx, frame)
+        {
+            return Poll::Ready(taken.map_or_else(Step::Failed, |()| Step::Taken));
+        }
+        can.poll_event(cx).map(|event| event.map_or_else(Step::Failed, Step::Event))
+    })
+    .await
+}
+
+/// The file a download is written to: `0x7E0-0x08000000.bin`.
+pub fn image_path(directory: &Path, address: EcuAddress, image: &Image) -> PathBuf {
+    let extended = address.extended.map(|byte| format!("-{byte:02X}")).unwrap_or_default();
+    directory.join(format!("{}{extended}-0x{:08X}.bin", address.request, image.address))
+}
+
+fn write_image(directory: &Path, address: EcuAddress, image: &Image) {
+    let path = image_path(directory, address, image);
+    // written aside and renamed, so that whoever waits for the file finds all of it
+    let aside = path.with_extension("part");
+    let written = std::fs::create_dir_all(directory)
+        .and_then(|()| std::fs::write(&aside, &image.data))
+        .and_then(|()| std::fs::rename(&aside, &path));
+    match written {
+        Ok(()) => {
+            tracing::info!(ecu = %address, path = %path.display(), bytes = image.data.len(), "downloaded")
+        }
+        Err(error) => tracing::warn!(path = %path.display(), %error, "a download could not be written"),
+    }
+}

@@ -1,0 +1,186 @@
+//! An ECU as a node of a bus: its answering machine behind ISO-TP (ISO 15765-2), without any I/O.
+
+use std::time::Instant;
+
+use connector_agent::isotp::{
+    Addressing, Config, Endpoint, Event, FrameSize, NPdu, Padding, SendFailure, SeparationTime,
+};
+use connector_hal::can::{CanFilter, CanFrame, CanId};
+
+use super::catalogue::EcuAddress;
+use super::ecu::{EcuStatus, Responder, Target};
+
+/// The OBD functional request identifier, heard by the ECUs at 0x7E0…0x7E7 (ISO 15765-4, 10.3).
+const OBD_FUNCTIONAL_11: CanId = CanId::standard_truncated(0x7DF);
+/// The same with 29 bits, heard by the ECUs at 0x18DAxxF1.
+const OBD_FUNCTIONAL_29: CanId = CanId::extended_truncated(0x18DB_33F1);
+
+/// How an ECU speaks ISO-TP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransportConfig {
+    /// The frames it sends.
+    pub frame_size: FrameSize,
+    /// How it fills them up.
+    pub padding: Padding,
+    /// BS of its flow controls.
+    pub block_size: u8,
+    /// STmin of its flow controls.
+    pub st_min: SeparationTime,
+    /// The longest PDU it takes or gives.
+    pub max_pdu: usize,
+}
+
+impl Default for TransportConfig {
+    /// Classic frames filled up with 0xAA, and whole PDUs without a pause.
+    fn default() -> Self {
+        Self {
+            frame_size: FrameSize::Classic,
+            padding: Padding::Enabled(0xAA),
+            block_size: 0,
+            st_min: SeparationTime(0),
+            max_pdu: 4095,
+        }
+    }
+}
+
+/// The functional identifiers that an ECU hears by where it is, as the OBD standard says.
+pub fn obd_functional(address: &EcuAddress) -> Option<CanId> {
+    let id = address.request;
+    match (address.extended, id.is_extended(), id.raw()) {
+        (None, false, 0x7E0..=0x7E7) => Some(OBD_FUNCTIONAL_11),
+        (None, true, raw) if raw & 0xFFFF_00FF == 0x18DA_00F1 => Some(OBD_FUNCTIONAL_29),
+        _ => None,
+    }
+}
+
+/// One ECU on the bus.
+///
+/// After every `handle_*`, call `poll_transmit` until it gives nothing, then look at `poll_timeout` again.
+pub struct Node {
+    address: EcuAddress,
+    functional: Vec<CanId>,
+    endpoint: Endpoint,
+    responder: Box<dyn Responder>,
+}
+
+impl Node {
+    /// An ECU that hears its own identifier and the functional ones.
+    pub fn new(
+        address: EcuAddress,
+        functional: Vec<CanId>,
+        config: &TransportConfig,
+        responder: Box<dyn Responder>,
+    ) -> Self {
+        // from the ECU's side: it transmits what the tool knows as the response
+        let addressing = match address.extended {
+            Some(byte) => Addressing::extended(address.response, address.request, byte, byte),
+            None => Addressing::normal(address.response, address.request),
+        };
+        let endpoint = Endpoint::new(Config {
+            frame_size: config.frame_size,
+            padding: config.padding,
+            block_size: config.block_size,
+            st_min: config.st_min,
+            max_pdu: config.max_pdu,
+            ..Config::new(addressing)
+        });
+        Self { address, functional, endpoint, responder }
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> EcuAddress {
+        self.address
+    }
+
+    /// What it needs to hear.
+    pub fn filters(&self) -> Vec<CanFilter> {
+        std::iter::once(self.address.request)
+            .chain(self.functional.iter().copied())
+            .map(CanFilter::exactly)
+            .collect()
+    }
+
+    /// A frame of the bus; `now` is when its end was there.
+    pub fn handle_frame(&mut self, now: Instant, frame: &CanFrame) {
+        if frame.is_data() && self.functional.contains(&frame.id()) {
+            // functional requests are single frames (ISO 15765-2, 10.1)
+            if let Ok(NPdu::SingleFrame { data }) = NPdu::decode(frame.data(), 0) {
+                self.responder.handle_request(now, Target::Functional, data);
+            }
+        } else {
+            self.endpoint.handle_frame(now, frame);
+        }
+        self.settle(now);
+    }
+
+    /// The oldest frame without outcome is on the bus.
+    pub fn handle_transmitted(&mut self, now: Instant) {
+        self.endpoint.handle_transmitted(now);
+        self.settle(now);
+    }
+
+    /// The oldest frame without outcome will not be sent; with [`SendFailure::BusOff`], none will.
+    pub fn handle_transmit_failed(&mut self, now: Instant, failure: SendFailure) {
+        self.endpoint.handle_transmit_failed(now, failure);
+        self.settle(now);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.endpoint.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.endpoint.handle_timeout(now);
+        }
+        if self.responder.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.responder.handle_timeout(now);
+        }
+        self.settle(now);
+    }
+
+    /// The next frame to send; each needs an outcome, in this order.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
+        self.endpoint.poll_transmit(now)
+    }
+
+    /// When to call `handle_timeout`.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let endpoint = self.endpoint.poll_timeout().map(|(at, _)| at);
+        endpoint.into_iter().chain(self.responder.poll_timeout().map(|(at, _)| at)).min()
+    }
+
+    /// The ECU's state, where it may have changed since the last call.
+    pub fn poll_status(&mut self) -> Option<EcuStatus> {
+        self.responder.poll_status()
+    }
+
+    /// Carries requests to the responder and its responses to the transport until neither has more.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            if let Some(event) = self.endpoint.poll_event() {
+                match event {
+                    Event::ReceptionStarted { .. } => self.responder.handle_reception_started(now),
+                    Event::Received { pdu, .. } => {
+                        self.responder.handle_request(now, Target::Physical, &pdu);
+                    }
+                    Event::ReceiveFailed { failure, .. } => {
+                        tracing::debug!(ecu = %self.address, %failure, "a request was given up");
+                        self.responder.handle_reception_failed(now);
+                    }
+                    Event::Sent { .. } => self.responder.handle_response_done(now, true),
+                    Event::SendFailed { failure } => {
+                        tracing::debug!(ecu = %self.address, %failure, "a response was not sent");
+                        self.responder.handle_response_done(now, false);
+                    }
+                }
+            } else if !self.endpoint.is_sending()
+                && let Some(response) = self.responder.poll_response()
+            {
+                if let Err(error) = self.endpoint.send(now, &response) {
+                    tracing::warn!(ecu = %self.address, %error, "a response could not be sent");
+                    self.responder.handle_response_done(now, false);
+                }
+            } else {
+                return;
+            }
+        }
+    }
+}
