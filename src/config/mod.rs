@@ -25,6 +25,8 @@ pub use sections::{
     VinConfig,
 };
 
+use crate::vin::VinSettings;
+
 /// Where the configuration is when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/connector-agent.toml";
 
@@ -115,6 +117,18 @@ impl Config {
             _ => None,
         };
         self.buses.iter().filter_map(port).collect()
+    }
+
+    /// How the VIN is read: with the bit rates of all buses, those of the first bus first.
+    pub fn vin_settings(&self) -> VinSettings {
+        let mut bit_rates: Vec<u32> = Vec::new();
+        for rate in self.buses.iter().flat_map(|bus| &bus.bit_rates) {
+            if !bit_rates.contains(rate) {
+                bit_rates.push(*rate);
+            }
+        }
+        let VinConfig { budget, listen_time, data_bit_rate } = self.vin;
+        VinSettings { budget, bit_rates, data_bit_rate: Some(data_bit_rate), listen_time }
     }
 
     /// The pincode, from the first source that has one: the variable [`PINCODE_VARIABLE`], systemd's credential

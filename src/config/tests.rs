@@ -83,7 +83,7 @@ device = "/dev/ttyS1"
 [[bus]]
 kind = "can"
 pins = [3, "11"]
-device = "can0"
+device = "socketcan:can0"
 [relais]
 x = 1
 [log]
@@ -104,6 +104,7 @@ level = "info,=loud=="
         (17, "bus[0].bit_rates"),
         (20, "bus[1].kind"),
         (26, "bus[2].pins"),
+        (27, "bus[2].device"),
         (28, "relais"),
         (31, "log.level"),
     ];
@@ -115,6 +116,53 @@ level = "info,=loud=="
     assert!(text.contains(
         "connector-agent.toml:8: cloud.api_url: without TLS only a loopback address is allowed; write https:// instead"
     ));
+}
+
+#[test]
+fn by_default_the_vin_is_read_as_its_reader_would_by_itself() {
+    let config = loaded(MINIMAL).unwrap();
+    assert_eq!(config.vin_settings(), VinSettings::default());
+    let second = "[[bus]]\nkind = \"can\"\npins = [3, 11]\ndevice = \"can1\"\nbit_rates = [125000, 250000]\n";
+    let config = loaded(&format!("{MINIMAL}{second}")).unwrap();
+    assert_eq!(config.vin_settings().bit_rates, [500_000, 250_000, 125_000]);
+    assert_eq!(config.buses[1].can_port().unwrap().pins, [3, 11]);
+}
+
+#[test]
+fn a_bus_that_cannot_be_is_refused() {
+    for (key, value, said) in [
+        ("device", "\"pcan:1\"", "`pcan:1` names no CAN device"),
+        ("device", "\"\"", "names no CAN device"),
+        ("pins", "[6]", "no pair of pins"),
+        ("pins", "[0, 14]", "no pair of pins"),
+        ("pins", "[6, 17]", "no pair of pins"),
+        ("bit_rates", "[]", "empty"),
+        ("bit_rates", "[500001]", "no such bit rate: 500001"),
+    ] {
+        let line = MINIMAL.lines().find(|line| line.starts_with(key)).unwrap_or("kind = \"can\"");
+        let with = if line.starts_with(key) { String::new() } else { format!("{line}\n") };
+        let text = MINIMAL.replace(line, &format!("{with}{key} = {value}"));
+        let Err(ConfigError::Invalid(problems)) = loaded(&text) else {
+            panic!("{key} = {value} is accepted")
+        };
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        assert!(problems[0].what.contains(said), "{:?}", problems[0]);
+        assert_eq!(problems[0].key, Some(format!("bus[0].{key}")));
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_damaged_file_is_refused_or_understood_but_never_does_harm(
+        at in 0..EXAMPLE.len(),
+        len in 0usize..200,
+        by in "[\\[\\]=\"'{}.,#a-z0-9\n ]{0,12}",
+    ) {
+        let (start, end) = (floor(at), floor(at + len));
+        let text = format!("{}{by}{}", &EXAMPLE[..start], &EXAMPLE[end..]);
+        let parsed = parse::parse(&text);
+        proptest::prop_assert!(parsed.config.is_some() || !parsed.problems.is_empty());
+    }
 }
 
 #[test]
@@ -260,6 +308,11 @@ fn read_text(text: &str) -> (Option<Config>, Vec<Problem>) {
     let path = directory.path().join("connector-agent.toml");
     fs::write(&path, text).unwrap();
     read(&path).unwrap()
+}
+
+/// The next place at or before this one where the example can be cut.
+fn floor(at: usize) -> usize {
+    (0..=at.min(EXAMPLE.len())).rev().find(|at| EXAMPLE.is_char_boundary(*at)).unwrap()
 }
 
 /// The text with `#key = value` made `key = value`; prose has a blank after the `#`.
