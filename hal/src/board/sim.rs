@@ -136,19 +136,21 @@ mod tests {
     #[tokio::test]
     async fn what_the_handle_does_the_board_reports() {
         let (mut board, handle) = SimBoard::new();
-        let (events, ()) =
-            tokio::join!(async { [board.event().await, board.event().await, board.event().await] }, async {
-                tokio::task::yield_now().await;
-                handle.press_button();
-                tokio::task::yield_now().await;
-                handle.set_ignition(Some(false));
-                tokio::task::yield_now().await;
-                handle.set_ignition(None);
-            });
-        let off = BoardEvent::Ignition(Some(false));
-        assert_eq!(events, [BoardEvent::Button, off, BoardEvent::Ignition(None)]);
+        handle.set_ignition(Some(false));
+        assert_eq!(board.event().await, BoardEvent::Ignition(Some(false)));
+        handle.set_ignition(None);
+        assert_eq!(board.event().await, BoardEvent::Ignition(None));
         handle.set_voltage(Some(11.9));
         assert_eq!(board.voltage(), Some(11.9));
+    }
+
+    #[tokio::test]
+    async fn a_press_wakes_who_waits_for_it() {
+        let (mut board, handle) = SimBoard::new();
+        let waiting = tokio::spawn(async move { board.event().await });
+        tokio::task::yield_now().await;
+        handle.press_button();
+        assert_eq!(waiting.await.unwrap(), BoardEvent::Button);
     }
 
     #[tokio::test]
