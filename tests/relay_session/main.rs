@@ -4,4 +4,9 @@
 mod rig;
 mod vehicle;
 
+mod age;
 mod buses;
+mod chains;
+mod channels;
+mod keep_alive;
+mod raw;

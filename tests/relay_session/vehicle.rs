@@ -69,9 +69,10 @@ impl Node {
         frames.iter().filter(|(_, frame)| !frame.is_error()).copied().collect()
     }
 
-    /// The data of all frames with this identifier, as far as they mean something in a single frame.
+    /// The PDUs of all single frames with this identifier.
     pub fn single_frames(&self, number: u32) -> Vec<Vec<u8>> {
-        let frames = self.frames().into_iter().filter(|frame| frame.id() == id(number));
+        let frames =
+            self.frames().into_iter().filter(|frame| frame.id() == id(number) && frame.data()[0] < 8);
         frames.map(|frame| frame.data()[1..][..usize::from(frame.data()[0])].to_vec()).collect()
     }
 }
