@@ -486,3 +486,33 @@ async fn pings_are_answered_while_the_operator_does_not_read() {
     connector.ping().await;
     assert!(matches!(connector.raw().await, Message::Pong(_)));
 }
+
+#[tokio::test]
+async fn a_connector_that_does_not_come_back_loses_the_connection_after_the_hold() {
+    let (_sandbox, connector, mut operator, _) = joined().await;
+    drop(connector);
+    operator.hear("connectionInterrupted").await;
+    operator.patience = Duration::from_secs(300);
+    tokio::time::pause();
+    let begin = tokio::time::Instant::now();
+    assert_eq!(operator.hear("connectionClosed").await["message"]["reason"], "link-lost");
+    let took = begin.elapsed();
+    assert!((Duration::from_secs(44)..=Duration::from_secs(46)).contains(&took), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_the_connector_never_answers_fails_in_the_end() {
+    let (_sandbox, mut connector, mut operator, uuid) = joined().await;
+    operator.ask("openChannel", "1", json!({"connection_uuid": uuid, "channel": 1})).await;
+    connector.hear("openChannel").await;
+    operator.patience = Duration::from_secs(300);
+    tokio::time::pause();
+    let error = tokio::select! {
+        error = operator.refused(504, "timeout", "openChannel") => error,
+        () = async { loop {
+            connector.ping().await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }} => unreachable!(),
+    };
+    assert_eq!(error["request_id"], "1");
+}

@@ -205,7 +205,7 @@ impl Sandbox {
         let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await?;
         let (stream, response) = tokio_tungstenite::client_async(request, stream).await?;
         assert_eq!(response.headers()["Sec-WebSocket-Protocol"], "connector-relay.v1");
-        Ok(Socket { stream })
+        Ok(Socket { stream, patience: HANG })
     }
 
     pub async fn socket(&self, token: &str) -> Socket {
@@ -240,6 +240,8 @@ impl Sandbox {
 
 pub struct Socket {
     stream: WebSocketStream<TlsStream<TcpStream>>,
+    /// How long it waits for a message; longer than the default in virtual time only.
+    pub patience: Duration,
 }
 
 impl Socket {
@@ -279,7 +281,7 @@ impl Socket {
     }
 
     pub async fn raw(&mut self) -> Message {
-        tokio::time::timeout(HANG, self.stream.next()).await.expect("hangs").expect("ended").unwrap()
+        tokio::time::timeout(self.patience, self.stream.next()).await.expect("hangs").expect("ended").unwrap()
     }
 
     /// The next message, which is text, as JSON.
@@ -327,7 +329,7 @@ impl Socket {
     /// Reads until the cloud closes the socket.
     pub async fn closed(&mut self) -> Option<CloseFrame> {
         loop {
-            match tokio::time::timeout(HANG, self.stream.next()).await.expect("hangs") {
+            match tokio::time::timeout(self.patience, self.stream.next()).await.expect("hangs") {
                 Some(Ok(Message::Close(frame))) => return frame,
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return None,
