@@ -16,6 +16,9 @@ use super::{BusConfig, BusKind, Config, PincodeError, Problem};
 const CAN_BIT_RATES: [u32; 12] =
     [1_000_000, 500_000, 250_000, 125_000, 100_000, 94_000, 83_300, 50_000, 33_300, 20_000, 10_000, 5_000];
 
+/// A longer PDU would not leave room for others in what a relayed connection keeps.
+const MAX_PDU: u64 = 1 << 20;
+
 /// What no configuration may say, whatever machine it is for.
 pub fn contradictions(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -35,12 +38,8 @@ pub fn contradictions(config: &Config) -> Vec<Problem> {
             problems.push(problem.at_key(key));
         }
     };
-    let relay = &config.relay;
-    // A PDU that alone fills what is kept would close every connection that it comes in.
-    bounded("relay.max_pdu", relay.max_pdu as u64, 4095, relay.max_kept_bytes as u64 / 2);
-    bounded("relay.max_channels", relay.max_channels as u64, 1, 1024);
-    bounded("relay.hold_seconds", relay.hold_seconds, 1, 300);
-    bounded("relay.max_kept_bytes", relay.max_kept_bytes as u64, 64 << 10, 64 << 20);
+    bounded("relay.max_pdu", config.relay.max_pdu as u64, 4095, MAX_PDU);
+    bounded("relay.hold_seconds", config.relay.hold_seconds, 1, 300);
     bounded("vin.data_bit_rate", config.vin.data_bit_rate.into(), 500_000, 8_000_000);
     if EnvFilter::try_new(&config.log.level).is_err() {
         let fix =

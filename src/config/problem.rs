@@ -47,6 +47,11 @@ impl Problem {
         Self { severity: Severity::Warning, ..Self::error(what, fix) }
     }
 
+    /// Whether the agent can run all the same.
+    pub fn is_warning(&self) -> bool {
+        self.severity == Severity::Warning
+    }
+
     /// The same, at this file or device.
     #[must_use]
     pub fn at_path(mut self, path: &Path) -> Self {
@@ -82,7 +87,7 @@ impl fmt::Display for Problem {
         if let Some(key) = &self.key {
             write!(f, "{key}: ")?;
         }
-        if self.severity == Severity::Warning {
+        if self.is_warning() {
             f.write_str("warning: ")?;
         }
         write!(f, "{}; {}", self.what, self.fix)

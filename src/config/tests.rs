@@ -119,13 +119,38 @@ level = "info,=loud=="
 }
 
 #[test]
+fn what_is_only_unwise_is_no_reason_not_to_run_but_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("connector-agent.toml");
+    let text = MINIMAL.split("[[bus]]").next().unwrap().replace("[cloud]", "pincode = \"1234\"\n[cloud]");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let config = Config::load(&path).unwrap();
+    let said: Vec<_> = config.check().iter().map(ToString::to_string).collect();
+    let path = path.display();
+    assert_eq!(
+        said,
+        [
+            format!("{path}: bus: warning: no bus is configured; add a [[bus]] to read the VIN and to relay"),
+            format!(
+                "{path}: connector.pincode: warning: others can read this file with the pincode in it; chmod 600 it, or \
+             put the pincode into a file of its own"
+            ),
+        ]
+    );
+    let said: Vec<_> = Config::check_file(config.path.as_deref().unwrap());
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said.iter().all(Problem::is_warning));
+}
+
+#[test]
 fn by_default_the_vin_is_read_as_its_reader_would_by_itself() {
     let config = loaded(MINIMAL).unwrap();
     assert_eq!(config.vin_settings(), VinSettings::default());
     let second = "[[bus]]\nkind = \"can\"\npins = [3, 11]\ndevice = \"can1\"\nbit_rates = [125000, 250000]\n";
     let config = loaded(&format!("{MINIMAL}{second}")).unwrap();
     assert_eq!(config.vin_settings().bit_rates, [500_000, 250_000, 125_000]);
-    assert_eq!(config.buses[1].can_port().unwrap().pins, [3, 11]);
+    assert_eq!(config.can_ports()[1].pins, [3, 11]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::cloud;
+use crate::{cloud, vehicle};
 
 /// Simulated vehicle, sandbox cloud and operator for connector-agent.
 #[derive(Debug, Parser)]
@@ -16,6 +16,8 @@ pub struct Cli {
 enum Command {
     /// The sandbox cloud: REST, websocket and relay on one TLS port, with its own certificate authority.
     Cloud(cloud::Args),
+    /// A vehicle, or a recording of one, behind an SLCAN adapter on a pseudo-terminal.
+    Vehicle(vehicle::Args),
 }
 
 impl Cli {
@@ -36,6 +38,7 @@ impl Cli {
         runtime.block_on(async {
             match self.command {
                 Command::Cloud(args) => cloud::run(args).await,
+                Command::Vehicle(args) => vehicle::run(args).await,
             }
         })
     }

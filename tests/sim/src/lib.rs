@@ -2,4 +2,5 @@
 
 pub mod cli;
 pub mod cloud;
+pub mod operator;
 pub mod vehicle;

@@ -10,6 +10,7 @@ mod tokens;
 mod views;
 mod ws;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -64,7 +65,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     })
     .await?;
     tracing::warn!("this is a sandbox: its secrets are printed, and its data is made up");
-    println!("{}", cloud.ready_line());
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{}", cloud.ready_line())
+        .and_then(|()| stdout.flush())
+        .context("cannot say that it is ready")?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted?,

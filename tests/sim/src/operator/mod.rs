@@ -1,0 +1,3 @@
+//! A remote operator: a library, and a command line on top of it.
+
+pub mod client;
