@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use connector_hal::board::{BoardProblem, LinuxBoard};
 use connector_hal::can::CanDevice;
 use tracing_subscriber::EnvFilter;
 
@@ -137,6 +138,9 @@ pub fn surroundings(config: &Config) -> Vec<Problem> {
             let what = format!("the device {} is not there", bus.device);
             problems.push(Problem::error(what, "plug it in, or correct bus.device").at_path(&path));
         }
+    }
+    for BoardProblem { part, path, error, remedy } in LinuxBoard::check(&config.board) {
+        problems.push(Problem::error(format!("board.{part}: {error}"), remedy).at_path(&path));
     }
     problems
 }

@@ -11,6 +11,7 @@ mod sections;
 
 use std::path::{Path, PathBuf};
 
+use connector_hal::board::BoardConfig;
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 
@@ -47,6 +48,9 @@ pub struct Config {
     /// The bounds of a diagnostic session.
     #[serde(default)]
     pub relay: RelayConfig,
+    /// Which files and lines of the system make up the board.
+    #[serde(default)]
+    pub board: BoardConfig,
     /// What is logged.
     #[serde(default)]
     pub log: LogConfig,
@@ -64,6 +68,7 @@ impl Config {
             buses: Vec::new(),
             vin: VinConfig::default(),
             relay: RelayConfig::default(),
+            board: BoardConfig::default(),
             log: LogConfig::default(),
             path: None,
         }
@@ -79,7 +84,7 @@ impl Config {
         }
     }
 
-    /// Everything wrong with the file and with what it refers to: pincode, certificates, devices.
+    /// Everything wrong with the file and with what it refers to: pincode, certificates, devices, board.
     pub fn check_file(path: &Path) -> Vec<Problem> {
         match read(path) {
             Ok((config, mut problems)) => {
@@ -95,7 +100,7 @@ impl Config {
     }
 
     /// What is unwise in the configuration, and everything wrong with what it refers to: pincode, certificates,
-    /// devices.
+    /// devices, board.
     pub fn check(&self) -> Vec<Problem> {
         let path = self.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
         let mut problems: Vec<_> =
