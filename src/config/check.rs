@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use connector_hal::board::{BoardProblem, LinuxBoard};
 use connector_hal::can::CanDevice;
 use tracing_subscriber::EnvFilter;
 
@@ -15,6 +16,9 @@ use super::{BusConfig, BusKind, Config, PincodeError, Problem};
 /// The bit rates of the relay protocol, section 3.
 const CAN_BIT_RATES: [u32; 12] =
     [1_000_000, 500_000, 250_000, 125_000, 100_000, 94_000, 83_300, 50_000, 33_300, 20_000, 10_000, 5_000];
+
+/// A longer PDU would not leave room for others in what a relayed connection keeps.
+const MAX_PDU: u64 = 1 << 20;
 
 /// What no configuration may say, whatever machine it is for.
 pub fn contradictions(config: &Config) -> Vec<Problem> {
@@ -35,12 +39,8 @@ pub fn contradictions(config: &Config) -> Vec<Problem> {
             problems.push(problem.at_key(key));
         }
     };
-    let relay = &config.relay;
-    // A PDU that alone fills what is kept would close every connection that it comes in.
-    bounded("relay.max_pdu", relay.max_pdu as u64, 4095, relay.max_kept_bytes as u64 / 2);
-    bounded("relay.max_channels", relay.max_channels as u64, 1, 1024);
-    bounded("relay.hold_seconds", relay.hold_seconds, 1, 300);
-    bounded("relay.max_kept_bytes", relay.max_kept_bytes as u64, 64 << 10, 64 << 20);
+    bounded("relay.max_pdu", config.relay.max_pdu as u64, 4095, MAX_PDU);
+    bounded("relay.hold_seconds", config.relay.hold_seconds, 1, 300);
     bounded("vin.data_bit_rate", config.vin.data_bit_rate.into(), 500_000, 8_000_000);
     if EnvFilter::try_new(&config.log.level).is_err() {
         let fix =
@@ -138,6 +138,9 @@ pub fn surroundings(config: &Config) -> Vec<Problem> {
             let what = format!("the device {} is not there", bus.device);
             problems.push(Problem::error(what, "plug it in, or correct bus.device").at_path(&path));
         }
+    }
+    for BoardProblem { part, path, error, remedy } in LinuxBoard::check(&config.board) {
+        problems.push(Problem::error(format!("board.{part}: {error}"), remedy).at_path(&path));
     }
     problems
 }

@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::hardware::CanPort;
-
 use super::{ApiUrl, ConnectorUuid, Pincode, ResourcePath, WebsocketUrl, duration};
 
 /// `[connector]`: who this connector is.
@@ -174,12 +172,6 @@ impl BusConfig {
             bit_rates: bit_rates(),
         }
     }
-
-    /// The bus as the agent opens it; `None` for another kind of bus.
-    pub fn can_port(&self) -> Option<CanPort> {
-        let pins = <[u8; 2]>::try_from(self.pins.as_slice()).ok()?;
-        (self.kind == BusKind::Can).then(|| CanPort { pins, device: self.device.clone(), fd: self.fd })
-    }
 }
 
 fn bit_rates() -> Vec<u32> {
@@ -216,30 +208,13 @@ impl Default for VinConfig {
 pub struct RelayConfig {
     /// The longest PDU accepted in either direction, in bytes.
     pub max_pdu: usize,
-    /// How many channels may be open at a time.
-    pub max_channels: usize,
     /// How long a connection outlives its link where the cloud does not say, in seconds.
     pub hold_seconds: u64,
-    /// How much sent data is kept until it is acknowledged, in bytes.
-    pub max_kept_bytes: usize,
-    /// How old a record may be to reach the vehicle by a raw channel, where the operator does not say.
-    #[serde(rename = "raw_max_age_ms", with = "duration")]
-    pub raw_max_age: Duration,
-    /// The same for all other channels.
-    #[serde(rename = "pdu_max_age_ms", with = "duration")]
-    pub pdu_max_age: Duration,
 }
 
 impl Default for RelayConfig {
     fn default() -> Self {
-        Self {
-            max_pdu: 1 << 20,
-            max_channels: 64,
-            hold_seconds: 30,
-            max_kept_bytes: 2 << 20,
-            raw_max_age: Duration::from_millis(500),
-            pdu_max_age: Duration::from_secs(30),
-        }
+        Self { max_pdu: 1 << 20, hold_seconds: 30 }
     }
 }
 

@@ -33,6 +33,9 @@ fn every_key_of_the_example_is_understood_also_those_without_a_default() {
     assert!(config.connector.pincode_file.is_some());
     assert!(config.cloud.ca_file.is_some() && config.cloud.client_id.is_some());
     assert_eq!(config.buses[0].name.as_deref(), Some("HS"));
+    let board = &config.board;
+    assert!(board.voltage.is_some() && board.ignition.is_some() && board.button.is_some());
+    assert!(board.led.is_some() && board.buzzer.is_some() && board.wifi.is_some());
 }
 
 #[test]
@@ -42,7 +45,14 @@ fn the_example_has_every_key() {
     let mut tables = vec![String::new()];
     let mut seen = 0;
     while let Some(table) = tables.pop() {
-        let present = keys_at(&document, &table);
+        let mut present = keys_at(&document, &table);
+        if table.starts_with("board.") {
+            // a part is at a line or at a file: the parts show it all together
+            present = keys_at(&document, "board")
+                .iter()
+                .flat_map(|part| keys_at(&document, &format!("board.{part}")))
+                .collect();
+        }
         for key in understood_keys(&table) {
             assert!(present.contains(&key), "the example lacks {key} in [{table}]");
             seen += 1;
@@ -52,7 +62,7 @@ fn the_example_has_every_key() {
             }
         }
     }
-    assert!(seen > 30, "only {seen} keys were looked at");
+    assert!(seen > 50, "only {seen} keys were looked at");
 }
 
 #[test]
@@ -119,13 +129,38 @@ level = "info,=loud=="
 }
 
 #[test]
+fn what_is_only_unwise_is_no_reason_not_to_run_but_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("connector-agent.toml");
+    let text = MINIMAL.split("[[bus]]").next().unwrap().replace("[cloud]", "pincode = \"1234\"\n[cloud]");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let config = Config::load(&path).unwrap();
+    let said: Vec<_> = config.check().iter().map(ToString::to_string).collect();
+    let path = path.display();
+    assert_eq!(
+        said,
+        [
+            format!("{path}: bus: warning: no bus is configured; add a [[bus]] to read the VIN and to relay"),
+            format!(
+                "{path}: connector.pincode: warning: others can read this file with the pincode in it; chmod 600 it, or \
+             put the pincode into a file of its own"
+            ),
+        ]
+    );
+    let said: Vec<_> = Config::check_file(config.path.as_deref().unwrap());
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said.iter().all(Problem::is_warning));
+}
+
+#[test]
 fn by_default_the_vin_is_read_as_its_reader_would_by_itself() {
     let config = loaded(MINIMAL).unwrap();
     assert_eq!(config.vin_settings(), VinSettings::default());
     let second = "[[bus]]\nkind = \"can\"\npins = [3, 11]\ndevice = \"can1\"\nbit_rates = [125000, 250000]\n";
     let config = loaded(&format!("{MINIMAL}{second}")).unwrap();
     assert_eq!(config.vin_settings().bit_rates, [500_000, 250_000, 125_000]);
-    assert_eq!(config.buses[1].can_port().unwrap().pins, [3, 11]);
+    assert_eq!(config.can_ports()[1].pins, [3, 11]);
 }
 
 #[test]
@@ -273,7 +308,8 @@ fn a_check_names_what_is_wrong_around_a_file_along_with_what_is_wrong_in_it() {
     let path = directory.path().join("connector-agent.toml");
     let text = MINIMAL
         .replace("[cloud]", "pincode_file = \"pincode\"\n[cloud]\nca_file = \"ca.pem\"\nca_dir = \"x\"")
-        .replace("can0", "slcan:/nowhere/tty0");
+        .replace("can0", "slcan:/nowhere/tty0")
+        + "[board]\nled = { file = \"/nowhere/led\" }\n";
     fs::write(&path, text).unwrap();
     let problems = Config::check_file(&path);
     let said: Vec<_> = problems.iter().map(ToString::to_string).collect();
@@ -282,7 +318,8 @@ fn a_check_names_what_is_wrong_around_a_file_along_with_what_is_wrong_in_it() {
     assert!(has(&format!("{}: cannot read the pincode file", directory.path().join("pincode").display())));
     assert!(has(&format!("{}: ", directory.path().join("ca.pem").display())), "{said:#?}");
     assert!(has("/nowhere/tty0: "), "{said:#?}");
-    assert_eq!(problems.len(), 4, "{said:#?}");
+    assert!(has("/nowhere/led: board.led: "), "{said:#?}");
+    assert_eq!(problems.len(), 5, "{said:#?}");
     let said: Vec<_> = Config::check_file(&directory.path().join("none.toml"));
     assert_eq!(said.len(), 1);
 }
