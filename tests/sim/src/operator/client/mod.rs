@@ -14,8 +14,9 @@ mod socket;
 mod tokens;
 
 pub use channel::{Channel, Exchange, Response, Timing};
+pub(crate) use channel::{Wait, failure};
 pub use connection::{Connection, ConnectionSettings, Counters, Joined, LinkState, Vehicle};
-pub use error::{CloseReason, ExchangeError, OperatorError};
+pub use error::{CloseReason, ExchangeError, OperatorError, describe_send_failure};
 pub use inbox::{Item, Received};
 pub use rest::{Credentials, Operator, Ticket};
 pub use socket::{Dial, DialError, Io, Socket, Websocket};
