@@ -51,10 +51,4 @@ impl EventQueue {
     pub fn is_full(&self) -> bool {
         self.events.len() >= 2 * self.limit
     }
-
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.events.clear();
-        self.lost = 0;
-    }
 }

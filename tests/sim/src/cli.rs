@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{cloud, operator};
+use crate::{cloud, operator, vehicle};
 
 /// Simulated vehicle, sandbox cloud and operator for connector-agent.
 #[derive(Debug, Parser)]
@@ -18,13 +18,15 @@ enum Command {
     Cloud(cloud::Args),
     /// A remote operator: tickets, and diagnostics of the vehicle through the relay.
     Operator(Box<operator::Args>),
+    /// A vehicle, or a recording of one, behind an SLCAN adapter on a pseudo-terminal.
+    Vehicle(vehicle::Args),
 }
 
 impl Cli {
     /// Servers tell what they do; what a person reads is not to be mixed with that.
     fn default_log_level(&self) -> &'static str {
         match self.command {
-            Command::Cloud(_) => "info",
+            Command::Cloud(_) | Command::Vehicle(_) => "info",
             Command::Operator(_) => "error",
         }
     }
@@ -47,6 +49,7 @@ impl Cli {
             match self.command {
                 Command::Cloud(args) => cloud::run(args).await,
                 Command::Operator(args) => operator::run(*args).await,
+                Command::Vehicle(args) => vehicle::run(args).await,
             }
         })
     }

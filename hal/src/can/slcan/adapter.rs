@@ -203,7 +203,7 @@ impl<L: HostLine> Adapter<L> {
 
     fn reset(&mut self) {
         self.leave();
-        self.reader.clear();
+        self.reader = LineReader::default();
         self.out.clear();
         self.bit_rate = None;
         self.data_bit_rate = None;

@@ -53,11 +53,6 @@ impl LineReader {
         self.position = 0;
         None
     }
-
-    /// Forgets what was begun.
-    pub fn clear(&mut self) {
-        *self = Self::default();
-    }
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ impl Node {
         self.settings = Some(settings);
         self.epoch = self.epoch.wrapping_add(1);
         self.outgoing.clear();
-        self.events.clear();
+        while self.events.pop().is_some() {}
         self.restart();
     }
 
@@ -104,7 +104,7 @@ impl Node {
         self.settings = None;
         self.epoch = self.epoch.wrapping_add(1);
         self.outgoing.clear();
-        self.events.clear();
+        while self.events.pop().is_some() {}
         self.wake_sender();
     }
 

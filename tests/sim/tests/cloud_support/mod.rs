@@ -205,7 +205,7 @@ impl Sandbox {
         let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await?;
         let (stream, response) = tokio_tungstenite::client_async(request, stream).await?;
         assert_eq!(response.headers()["Sec-WebSocket-Protocol"], "connector-relay.v1");
-        Ok(Socket { stream })
+        Ok(Socket { stream, patience: HANG })
     }
 
     pub async fn socket(&self, token: &str) -> Socket {
@@ -240,6 +240,8 @@ impl Sandbox {
 
 pub struct Socket {
     stream: WebSocketStream<TlsStream<TcpStream>>,
+    /// How long it waits for a message; longer than the default in virtual time only.
+    pub patience: Duration,
 }
 
 impl Socket {
@@ -264,13 +266,8 @@ impl Socket {
         self.stream.send(Message::binary(bytes.into())).await.unwrap();
     }
 
-    /// Without waiting for the network.
-    pub async fn feed_binary(&mut self, bytes: Vec<u8>) -> Result<(), tungstenite::Error> {
-        self.stream.feed(Message::binary(bytes)).await
-    }
-
-    pub async fn flush(&mut self) {
-        self.stream.flush().await.unwrap();
+    pub async fn ping(&mut self) {
+        self.stream.send(Message::Ping(Vec::new().into())).await.unwrap();
     }
 
     /// The next message that is no ping or pong.
@@ -284,7 +281,7 @@ impl Socket {
     }
 
     pub async fn raw(&mut self) -> Message {
-        tokio::time::timeout(HANG, self.stream.next()).await.expect("hangs").expect("ended").unwrap()
+        tokio::time::timeout(self.patience, self.stream.next()).await.expect("hangs").expect("ended").unwrap()
     }
 
     /// The next message, which is text, as JSON.
@@ -332,7 +329,7 @@ impl Socket {
     /// Reads until the cloud closes the socket.
     pub async fn closed(&mut self) -> Option<CloseFrame> {
         loop {
-            match tokio::time::timeout(HANG, self.stream.next()).await.expect("hangs") {
+            match tokio::time::timeout(self.patience, self.stream.next()).await.expect("hangs") {
                 Some(Ok(Message::Close(frame))) => return frame,
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return None,
