@@ -4,6 +4,7 @@
 //! channel that closes, or a bus that goes off, leaves hardly anything behind that could still be sent.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use connector_hal::can::{BusState, CanEvent, CanFrame};
@@ -201,9 +202,7 @@ impl BusCore {
             BusState::Off => (2, "the bus is off"),
         };
         if state == BusState::Off {
-            self.next = None;
-            self.outstanding.clear();
-            self.for_each_channel(now, |channel| channel.handle_bus_off(now));
+            self.throw_away_all(now);
         }
         if let Some(reader) = &mut self.vin_reader {
             reader.handle_bus_state(now, state);
@@ -215,14 +214,29 @@ impl BusCore {
         }
     }
 
+    /// The bus is off: nothing that waits for it, or that the adapter holds, will be sent.
+    fn throw_away_all(&mut self, now: Instant) {
+        let held = self.outstanding.drain(..).map(|(owner, _)| owner);
+        for owner in held.chain(self.next.take().map(|(owner, _)| owner)) {
+            // what an ISO-TP channel has under way fails as a whole, below
+            if let Owner::Channel(number) = owner
+                && let Some(channel @ Channel::Raw(_)) = self.channels.get_mut(&number)
+            {
+                channel.handle_transmit_failed(now, SendFailure::BusOff);
+            }
+        }
+        self.for_each_channel(now, |channel| channel.handle_bus_off(now));
+    }
+
     /// Whether the adapter holds a frame that it cannot get rid of; it should be set up anew, then
     /// [`BusCore::handle_reset`] called.
     pub fn is_stuck(&self, now: Instant) -> bool {
         self.outstanding.front().is_some_and(|(_, since)| now >= *since + STUCK_AFTER)
     }
 
-    /// The adapter was set up anew, and has forgotten every frame.
+    /// The adapter is set up anew, and forgets every frame; one that it had no room for is too old by now.
     pub fn handle_reset(&mut self, now: Instant) {
+        self.outstanding.extend(self.next.take().map(|(owner, _)| (owner, now)));
         while !self.outstanding.is_empty() {
             self.handle_outcome(now, now, Some(SendFailure::NotAcknowledged));
         }
@@ -230,9 +244,13 @@ impl BusCore {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        let is_off = self.state == BusState::Off;
         self.for_each_channel(now, |channel| {
             if channel.poll_timeout().is_some_and(|at| at <= now) {
                 channel.handle_timeout(now);
+                if is_off && channel.is_sending() {
+                    channel.handle_bus_off(now);
+                }
             }
         });
         if let Some(reader) = &mut self.vin_reader {
@@ -256,10 +274,15 @@ impl BusCore {
         self.next.map(|(_, frame)| frame)
     }
 
+    /// The next channel's number, round about.
+    fn turn_after(&self, number: u16) -> Option<u16> {
+        let mut after = self.channels.range((Bound::Excluded(number), Bound::Unbounded));
+        after.next().or_else(|| self.channels.iter().next()).map(|(number, _)| *number)
+    }
+
     /// Asks the channels in turn, the VIN reader last.
     fn next_frame(&mut self, now: Instant) -> Option<(Owner, CanFrame)> {
-        let after = self.channels.range(self.last_turn.saturating_add(1)..).map(|(number, _)| *number).next();
-        let mut number = after.or_else(|| self.channels.keys().next().copied());
+        let mut number = self.turn_after(self.last_turn);
         for _ in 0..self.channels.len() {
             let turn = number?;
             if let Some(channel) = self.channels.get_mut(&turn) {
@@ -270,8 +293,7 @@ impl BusCore {
                     return Some((Owner::Channel(turn), frame));
                 }
             }
-            let after = turn.checked_add(1).and_then(|from| self.channels.range(from..).next());
-            number = after.or_else(|| self.channels.iter().next()).map(|(number, _)| *number);
+            number = self.turn_after(turn);
         }
         let reader = self.vin_reader.as_mut()?;
         reader.poll_transmit(now).map(|frame| (Owner::VinReader, frame))

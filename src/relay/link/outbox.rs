@@ -16,6 +16,9 @@ use crate::relay::codec::{
 const RECORD_OFFSET_AT: usize = 4;
 /// Where the acknowledgement stands in a message.
 const ACK_AT: usize = 12;
+/// Messages that may be sent and not acknowledged. What comes then shares the next message instead of making ever more
+/// small ones, whose headers alone could fill the limit, which no dropping of frames would help against.
+const MAX_UNACKNOWLEDGED: usize = 8192;
 /// What a `gap` event takes.
 const GAP_LEN: usize = RECORD_HEADER_LEN + 8;
 
@@ -94,7 +97,11 @@ impl Outbox {
     }
 
     pub(super) fn has_unsent(&self) -> bool {
-        self.sent < self.sealed.len() || self.open.record_count > 0
+        self.sent < self.sealed.len() || self.open.record_count > 0 && !self.is_window_full()
+    }
+
+    fn is_window_full(&self) -> bool {
+        self.sealed.len() >= MAX_UNACKNOWLEDGED
     }
 
     pub(super) fn push(&mut self, now: u64, at: u64, channel: u16, payload: Payload<'_>) -> Result<(), Full> {
@@ -164,7 +171,7 @@ impl Outbox {
 
     /// The next message that the present link has not seen, acknowledging `ack`.
     pub(super) fn next_message(&mut self, now: u64, ack: u32) -> Option<Bytes> {
-        if self.sent >= self.sealed.len() && self.open.record_count > 0 {
+        if self.sent >= self.sealed.len() && self.open.record_count > 0 && !self.is_window_full() {
             self.seal(now, ack).ok()?;
         }
         let message = self.sealed.get_mut(self.sent)?;

@@ -1,5 +1,7 @@
 //! Logging in to the sandbox cloud, and what tokens open.
 
+#![cfg(test)]
+
 mod cloud_support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Relaying: what passes between a scripted connector and a scripted operator, and what happens when links are lost.
 
+#![cfg(test)]
+
 mod cloud_support;
 
 use std::time::Duration;
