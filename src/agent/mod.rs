@@ -31,7 +31,7 @@ use crate::hardware::Hardware;
 use crate::relay::Envelope;
 use crate::relay::request::OpenConnection;
 use crate::relay::session::{CloseReason, Session};
-use crate::vin::{Vin, VinReport, VinSettings, WakeWatch};
+use crate::vin::{Vin, VinReport, WakeWatch};
 use messages::{CallForAttention, Hello, StatusUpdate, whole_milliseconds};
 use notify::Notifier;
 use signal::Shown;
@@ -161,8 +161,7 @@ impl Supervisor {
         let (background_sender, background) = mpsc::channel(BACKGROUND);
         forward_status(&authenticator, background_sender.clone());
         let link = Link::new(settings, tls, authenticator, rng.u64(..));
-        let vin_settings = VinSettings { budget: config.vin.budget, ..VinSettings::default() };
-        let watch = VehicleWatch::spawn(hardware.clone(), vin_settings);
+        let watch = VehicleWatch::spawn(hardware.clone(), config.vin_settings());
         let ignition = board.ignition();
         let mut ignition_watch = WakeWatch::new(Duration::MAX, now());
         ignition_watch.handle_ignition(ignition);

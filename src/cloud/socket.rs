@@ -146,9 +146,15 @@ impl Connected {
     /// Sends what is waiting and a Close, and waits for the cloud's.
     pub async fn close(&mut self) {
         let goodbye = CloseFrame { code: CloseCode::Away, reason: "".into() };
-        if self.socket.close(Some(goodbye)).await.is_ok() {
-            while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut self.socket).poll_next(cx)).await
-            {
+        if self.socket.close(Some(goodbye)).await.is_err() {
+            return;
+        }
+        // Not until the cloud hangs up: its Close says that it has everything.
+        while let Some(Ok(message)) =
+            std::future::poll_fn(|cx| Pin::new(&mut self.socket).poll_next(cx)).await
+        {
+            if message.is_close() {
+                break;
             }
         }
     }

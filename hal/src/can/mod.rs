@@ -1,9 +1,12 @@
 //! CAN buses: identifiers, frames, the interface every adapter offers, and the adapters.
 
 mod bus;
+mod device;
+mod events;
 mod frame;
 mod id;
 mod load;
+pub mod slcan;
 #[cfg(feature = "sim")]
 pub mod virtual_bus;
 mod wire;
@@ -12,6 +15,7 @@ pub use bus::{
     BoxFuture, BusLoad, BusState, BusStatus, CanBus, CanBusExt, CanCapabilities, CanError, CanEvent,
     CanFilter, CanSettings, bit_time,
 };
+pub use device::{CanDevice, open};
 pub use frame::{CanFrame, FdFlags, FrameError, FrameKind, MAX_CLASSIC_LEN, MAX_FD_LEN, fd_length};
 pub use id::{CanId, CanIdError};
 pub use load::LoadMeter;

@@ -1,5 +1,7 @@
 //! Simulated vehicle, sandbox cloud and operator for connector-agent: all that surrounds it, on one machine.
 
-pub mod vehicle;
 pub mod cli;
 pub mod cloud;
+pub mod network;
+pub mod operator;
+pub mod vehicle;

@@ -189,7 +189,7 @@ impl VirtualBus {
     pub fn unplug(&self, name: &str) {
         self.for_each(name, |node| {
             node.unplugged = true;
-            node.events.wake();
+            node.wake_receiver();
             node.wake_sender();
         });
     }
@@ -269,12 +269,14 @@ pub struct VirtualCan {
 }
 
 impl VirtualCan {
-    fn with_node<T>(&mut self, action: impl FnOnce(&mut Node) -> T) -> T
-    where
-        T: Default,
-    {
+    /// Leaves the bus until it is configured again; what waits is discarded.
+    pub fn leave(&mut self) {
+        self.with_node(Node::leave);
+    }
+
+    fn with_node(&mut self, action: impl FnOnce(&mut Node)) {
         let key = self.key;
-        self.shared.act(|medium, _| medium.nodes.get_mut(&key).map(action)).unwrap_or_default()
+        self.shared.act(|medium, _| medium.nodes.get_mut(&key).map(action));
     }
 
     fn gone(&self) -> CanError {
@@ -394,7 +396,7 @@ impl CanBus for VirtualCan {
             return Poll::Ready(Err(self.gone()));
         };
         let Some(event) = node.events.pop() else {
-            node.events.wait(cx.waker());
+            node.wants_event = Some(cx.waker().clone());
             return Poll::Pending;
         };
         if !node.events.is_full() {

@@ -5,6 +5,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::NodeStatistics;
+use crate::can::events::EventQueue;
 use crate::can::{BusState, CanCapabilities, CanEvent, CanFilter, CanFrame, CanSettings, FrameKind};
 
 /// Above this, a controller is error passive (ISO 11898-1, 12.1.4.2).
@@ -47,6 +48,7 @@ pub(super) struct Node {
     pub epoch: u32,
     pub events: EventQueue,
     pub filters: Vec<CanFilter>,
+    pub wants_event: Option<Waker>,
     pub wants_room: Option<Waker>,
     pub statistics: NodeStatistics,
     /// How many of its next frames are given up instead of sent.
@@ -69,6 +71,7 @@ impl Node {
             epoch: 0,
             events: EventQueue::new(queue),
             filters: Vec::new(),
+            wants_event: None,
             wants_room: None,
             statistics: NodeStatistics { name: name.to_owned(), ..NodeStatistics::default() },
             fail_next: 0,
@@ -92,8 +95,17 @@ impl Node {
         self.settings = Some(settings);
         self.epoch = self.epoch.wrapping_add(1);
         self.outgoing.clear();
-        self.events.clear();
+        while self.events.pop().is_some() {}
         self.restart();
+    }
+
+    /// Leaves the bus; what waits is discarded.
+    pub fn leave(&mut self) {
+        self.settings = None;
+        self.epoch = self.epoch.wrapping_add(1);
+        self.outgoing.clear();
+        while self.events.pop().is_some() {}
+        self.wake_sender();
     }
 
     pub fn restart(&mut self) {
@@ -119,17 +131,17 @@ impl Node {
             self.outgoing.push_back(Outgoing { frame, ready_at, doomed });
             self.give_up_doomed(now);
         } else if doomed {
-            self.events.push(CanEvent::TransmitFailed { at: now });
+            self.report(CanEvent::TransmitFailed { at: now });
         } else {
             self.outgoing.push_back(Outgoing { frame, ready_at, doomed });
-            self.events.push(CanEvent::Transmitted { at: now });
+            self.report(CanEvent::Transmitted { at: now });
         }
     }
 
     fn give_up_doomed(&mut self, at: Instant) {
         while self.outgoing.front().is_some_and(|outgoing| outgoing.doomed) {
             self.outgoing.pop_front();
-            self.events.push(CanEvent::TransmitFailed { at });
+            self.report(CanEvent::TransmitFailed { at });
         }
     }
 
@@ -141,7 +153,7 @@ impl Node {
         self.transmit_errors = self.transmit_errors.saturating_sub(1);
         self.update_state();
         if self.capabilities.confirms_transmission {
-            self.events.push(CanEvent::Transmitted { at });
+            self.report(CanEvent::Transmitted { at });
         }
         self.give_up_doomed(at);
         self.wake_sender();
@@ -157,7 +169,7 @@ impl Node {
         self.update_state();
         if self.filters.is_empty() || self.filters.iter().any(|filter| filter.matches(frame.id())) {
             self.statistics.received += 1;
-            self.events.push(CanEvent::Received { frame, at });
+            self.report(CanEvent::Received { frame, at });
         }
     }
 
@@ -168,14 +180,14 @@ impl Node {
         if error == BusError::Protocol || self.transmit_errors <= PASSIVE_LIMIT {
             self.transmit_errors = self.transmit_errors.saturating_add(8);
         }
-        self.report(error, at);
+        self.report_error(error, at);
         self.update_state();
     }
 
     /// An error as a receiver.
     pub fn handle_receive_error(&mut self, counts: u16, at: Instant) {
         self.receive_errors = self.receive_errors.saturating_add(counts).min(PASSIVE_LIMIT + 9);
-        self.report(BusError::Protocol, at);
+        self.report_error(BusError::Protocol, at);
         self.update_state();
     }
 
@@ -184,7 +196,7 @@ impl Node {
         self.update_state();
     }
 
-    fn report(&mut self, error: BusError, at: Instant) {
+    fn report_error(&mut self, error: BusError, at: Instant) {
         self.statistics.errors_seen += 1;
         let classes = match error {
             BusError::Protocol => ERROR_PROTOCOL,
@@ -192,7 +204,7 @@ impl Node {
         };
         let count = |errors: u16| errors.min(255) as u8;
         let detail = [0, 0, 0, 0, 0, 0, count(self.transmit_errors), count(self.receive_errors)];
-        self.events.push(CanEvent::Received { frame: CanFrame::new_error(classes, detail), at });
+        self.report(CanEvent::Received { frame: CanFrame::new_error(classes, detail), at });
     }
 
     fn update_state(&mut self) {
@@ -211,74 +223,24 @@ impl Node {
             self.outgoing.clear();
             self.epoch = self.epoch.wrapping_add(1);
         }
-        self.events.push(CanEvent::State(state));
+        self.report(CanEvent::State(state));
+    }
+
+    fn report(&mut self, event: CanEvent) {
+        self.events.push(event);
+        self.wake_receiver();
+    }
+
+    pub fn wake_receiver(&mut self) {
+        if let Some(waker) = self.wants_event.take() {
+            waker.wake();
+        }
     }
 
     pub fn wake_sender(&mut self) {
         if let Some(waker) = self.wants_room.take() {
             waker.wake();
         }
-    }
-}
-
-/// What a node reports, bounded: received frames beyond the limit are lost and counted; outcomes and states are few
-/// by nature, as a node whose outcomes are not fetched may not send, and a state replaces the one before it.
-pub(super) struct EventQueue {
-    events: VecDeque<CanEvent>,
-    limit: usize,
-    lost: u32,
-    waker: Option<Waker>,
-}
-
-impl EventQueue {
-    fn new(limit: usize) -> Self {
-        Self { events: VecDeque::new(), limit, lost: 0, waker: None }
-    }
-
-    pub fn push(&mut self, event: CanEvent) {
-        match event {
-            CanEvent::Received { .. } if self.events.len() >= self.limit => self.lost += 1,
-            CanEvent::State(state) => match self.events.back_mut() {
-                Some(CanEvent::State(last)) => *last = state,
-                _ => self.append(event),
-            },
-            _ => self.append(event),
-        }
-        self.wake();
-    }
-
-    fn append(&mut self, event: CanEvent) {
-        if self.lost > 0 {
-            self.events.push_back(CanEvent::Lost(self.lost));
-            self.lost = 0;
-        }
-        self.events.push_back(event);
-    }
-
-    pub fn pop(&mut self) -> Option<CanEvent> {
-        self.events.pop_front().or_else(|| {
-            let lost = std::mem::take(&mut self.lost);
-            (lost > 0).then_some(CanEvent::Lost(lost))
-        })
-    }
-
-    pub fn is_full(&self) -> bool {
-        self.events.len() >= 2 * self.limit
-    }
-
-    pub fn wait(&mut self, waker: &Waker) {
-        self.waker = Some(waker.clone());
-    }
-
-    pub fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-
-    fn clear(&mut self) {
-        self.events.clear();
-        self.lost = 0;
     }
 }
 

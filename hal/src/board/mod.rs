@@ -1,5 +1,16 @@
 //! The board around the buses: supply voltage, ignition, LED, buzzer, button.
 
+mod config;
+mod linux;
+mod pin;
+#[cfg(feature = "sim")]
+mod sim;
+
+pub use config::{BoardConfig, InputConfig, Line, Number, OutputConfig, Source, VoltageConfig};
+pub use linux::{BoardProblem, LinuxBoard};
+#[cfg(feature = "sim")]
+pub use sim::{SimBoard, SimBoardHandle};
+
 use std::task::{Context, Poll};
 use std::time::Duration;
 

@@ -1,0 +1,211 @@
+//! Which files and lines of the system make up the board.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// `[board]`: every part is optional, and absent unless named.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BoardConfig {
+    /// The vehicle's supply voltage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub voltage: Option<VoltageConfig>,
+    /// Terminal 15.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ignition: Option<InputConfig>,
+    /// The button that calls for attention.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub button: Option<InputConfig>,
+    /// The LED.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub led: Option<OutputConfig>,
+    /// The buzzer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub buzzer: Option<OutputConfig>,
+    /// Whether the device has Wi-Fi; found out from the network interfaces unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wifi: Option<bool>,
+}
+
+/// A file that holds a number: IIO's `in_voltage0_raw`, hwmon's `in0_input`. The voltage is (number + offset) × scale.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VoltageConfig {
+    /// The file.
+    pub file: PathBuf,
+    /// Volts for each unit; a thousandth unless given, as hwmon counts millivolts.
+    #[serde(default = "Number::thousandth")]
+    pub scale: Number,
+    /// Added to the number first, as IIO's `in_voltage0_offset`.
+    #[serde(default)]
+    pub offset: Number,
+}
+
+/// A finite number.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Number(f64);
+
+// without NaN, every number equals itself
+impl Eq for Number {}
+
+impl Number {
+    /// The number's value.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+
+    fn thousandth() -> Self {
+        Self(0.001)
+    }
+}
+
+impl TryFrom<f64> for Number {
+    type Error = &'static str;
+
+    fn try_from(value: f64) -> Result<Self, Self::Error> {
+        if value.is_finite() { Ok(Self(value)) } else { Err("the number must be finite") }
+    }
+}
+
+impl From<Number> for f64 {
+    fn from(number: Number) -> f64 {
+        number.0
+    }
+}
+
+/// A digital input: a line of a GPIO chip, or a file that holds 0 or another number.
+///
+/// A line tells its changes by itself. A file is read every 200 ms while someone waits for the board's events, since
+/// sysfs has no other way for most of them; a button behind one must be held that long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "RawInput", into = "RawInput")]
+pub struct InputConfig {
+    /// Where it is read.
+    pub source: Source,
+    /// A low level, or 0, means on.
+    pub active_low: bool,
+    /// How long a line's level must last, in ms; 20 unless given. Not for files.
+    pub debounce_ms: u32,
+}
+
+/// A digital output: a line of a GPIO chip, or a file like `/sys/class/leds/status/brightness`, where on is what the
+/// file `max_brightness` beside it says, or else 1.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "RawOutput", into = "RawOutput")]
+pub struct OutputConfig {
+    /// Where it is written.
+    pub source: Source,
+    /// A low level, or 0, means on.
+    pub active_low: bool,
+}
+
+/// Where a digital input or output is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A line of a GPIO chip.
+    Line {
+        /// The chip's device, like `/dev/gpiochip0`.
+        chip: PathBuf,
+        /// The line.
+        line: Line,
+    },
+    /// A file.
+    File(PathBuf),
+}
+
+/// A line of a GPIO chip, by number or by the name that the device tree gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Line {
+    /// By number.
+    Offset(u32),
+    /// By name.
+    Name(String),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawInput {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chip: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    line: Option<Line>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file: Option<PathBuf>,
+    #[serde(default)]
+    active_low: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    debounce_ms: Option<u32>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawOutput {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chip: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    line: Option<Line>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file: Option<PathBuf>,
+    #[serde(default)]
+    active_low: bool,
+}
+
+const DEFAULT_DEBOUNCE_MS: u32 = 20;
+
+impl Source {
+    fn new(chip: Option<PathBuf>, line: Option<Line>, file: Option<PathBuf>) -> Result<Self, &'static str> {
+        match (chip, line, file) {
+            (Some(chip), Some(line), None) => Ok(Self::Line { chip, line }),
+            (None, None, Some(file)) => Ok(Self::File(file)),
+            _ => Err("give either `chip` and `line`, or `file`"),
+        }
+    }
+
+    fn into_parts(self) -> (Option<PathBuf>, Option<Line>, Option<PathBuf>) {
+        match self {
+            Self::Line { chip, line } => (Some(chip), Some(line), None),
+            Self::File(file) => (None, None, Some(file)),
+        }
+    }
+}
+
+impl TryFrom<RawInput> for InputConfig {
+    type Error = &'static str;
+
+    fn try_from(raw: RawInput) -> Result<Self, Self::Error> {
+        if raw.file.is_some() && raw.debounce_ms.is_some() {
+            return Err("`debounce_ms` is for lines; a file is read every 200 ms");
+        }
+        Ok(Self {
+            source: Source::new(raw.chip, raw.line, raw.file)?,
+            active_low: raw.active_low,
+            debounce_ms: raw.debounce_ms.unwrap_or(DEFAULT_DEBOUNCE_MS),
+        })
+    }
+}
+
+impl From<InputConfig> for RawInput {
+    fn from(config: InputConfig) -> Self {
+        let debounce_ms = matches!(config.source, Source::Line { .. }).then_some(config.debounce_ms);
+        let (chip, line, file) = config.source.into_parts();
+        Self { chip, line, file, active_low: config.active_low, debounce_ms }
+    }
+}
+
+impl TryFrom<RawOutput> for OutputConfig {
+    type Error = &'static str;
+
+    fn try_from(raw: RawOutput) -> Result<Self, Self::Error> {
+        Ok(Self { source: Source::new(raw.chip, raw.line, raw.file)?, active_low: raw.active_low })
+    }
+}
+
+impl From<OutputConfig> for RawOutput {
+    fn from(config: OutputConfig) -> Self {
+        let (chip, line, file) = config.source.into_parts();
+        Self { chip, line, file, active_low: config.active_low }
+    }
+}

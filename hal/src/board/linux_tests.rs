@@ -1,0 +1,167 @@
+use std::fs;
+
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use super::super::BoardExt;
+use super::super::config::{Line, Number};
+use super::*;
+
+struct Files(TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.0.path().join(name)).unwrap()
+    }
+}
+
+fn input(path: PathBuf, active_low: bool) -> InputConfig {
+    InputConfig { source: Source::File(path), active_low, debounce_ms: 0 }
+}
+
+fn output(path: PathBuf, active_low: bool) -> OutputConfig {
+    OutputConfig { source: Source::File(path), active_low }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_board_of_nothing_has_nothing_and_never_an_event() {
+    let mut board = LinuxBoard::open(&BoardConfig { wifi: Some(true), ..BoardConfig::default() });
+    assert_eq!((board.voltage(), board.ignition(), board.has_wifi()), (None, None, Some(true)));
+    board.set_led(Led::On);
+    board.set_buzzer(true);
+    assert!(timeout(Duration::from_secs(3600), board.event()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn ignition_and_button_files_are_seen_to_change() {
+    let files = Files::new();
+    let config = BoardConfig {
+        ignition: Some(input(files.write("ignition", "1\n"), true)),
+        button: Some(input(files.write("button", "0\n"), false)),
+        ..BoardConfig::default()
+    };
+    let mut board = LinuxBoard::open(&config);
+    assert_eq!(board.ignition(), Some(false));
+    assert!(timeout(Duration::from_secs(10), board.event()).await.is_err());
+    files.write("ignition", "0\n");
+    assert_eq!(board.event().await, BoardEvent::Ignition(Some(true)));
+    assert_eq!(board.ignition(), Some(true));
+    files.write("button", "1\n");
+    assert_eq!(board.event().await, BoardEvent::Button);
+    // letting go is no event
+    files.write("button", "0\n");
+    assert!(timeout(Duration::from_secs(10), board.event()).await.is_err());
+    // a file that goes away reads as unknown, and comes back
+    fs::remove_file(files.0.path().join("ignition")).unwrap();
+    assert_eq!(board.event().await, BoardEvent::Ignition(None));
+    files.write("ignition", "0\n");
+    assert_eq!(board.event().await, BoardEvent::Ignition(Some(true)));
+}
+
+#[tokio::test]
+async fn the_voltage_is_scaled_and_followed() {
+    let files = Files::new();
+    let file = files.write("in_voltage0_raw", "1500\n");
+    let number = |value| Number::try_from(value).unwrap();
+    let voltage = VoltageConfig { file, scale: number(0.008), offset: number(50.0) };
+    let config = BoardConfig { voltage: Some(voltage), ..BoardConfig::default() };
+    let mut board = LinuxBoard::open(&config);
+    assert_eq!(board.voltage(), Some(12.4));
+    for (text, volts) in [("1700\n", Some(14.0)), ("rubbish", None), ("1500", Some(12.4))] {
+        files.write("in_voltage0_raw", text);
+        let followed = async {
+            while board.voltage() != volts {
+                // the board reads while its events are waited for
+                let _ = timeout(Duration::from_millis(10), board.event()).await;
+            }
+        };
+        timeout(Duration::from_secs(20), followed).await.expect(text);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_led_blinks_by_itself_and_goes_dark_with_its_board() {
+    let files = Files::new();
+    files.write("leds/status/max_brightness", "255\n");
+    let led = files.write("leds/status/brightness", "77");
+    let mut board =
+        LinuxBoard::open(&BoardConfig { led: Some(output(led, false)), ..BoardConfig::default() });
+    let lit = || files.read("leds/status/brightness");
+    assert_eq!(lit(), "0");
+    board.set_led(Led::Blink { on: Duration::from_millis(100), off: Duration::from_millis(900) });
+    let mut seen = Vec::new();
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        seen.push(lit() == "255");
+    }
+    assert_eq!(seen.iter().filter(|lit| **lit).count(), 2, "{seen:?}");
+    board.set_led(Led::On);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(lit(), "255");
+    drop(board);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(lit(), "0");
+}
+
+#[tokio::test]
+async fn a_buzzer_may_be_active_low_and_ends_with_its_board() {
+    let files = Files::new();
+    let config =
+        BoardConfig { buzzer: Some(output(files.write("buzzer", "0"), true)), ..BoardConfig::default() };
+    let mut board = LinuxBoard::open(&config);
+    assert_eq!(files.read("buzzer"), "1");
+    board.set_buzzer(true);
+    assert_eq!(files.read("buzzer"), "0");
+    drop(board);
+    assert_eq!(files.read("buzzer"), "1");
+}
+
+#[tokio::test]
+async fn a_check_names_everything_that_is_wrong_at_once() {
+    let files = Files::new();
+    let missing = files.0.path().join("missing");
+    let line = |line| Source::Line { chip: "/dev/gpiochip-none".into(), line };
+    let config = BoardConfig {
+        voltage: Some(VoltageConfig {
+            file: files.write("text", "no number"),
+            scale: Number::default(),
+            offset: Number::default(),
+        }),
+        ignition: Some(InputConfig { source: line(Line::Offset(3)), active_low: false, debounce_ms: 20 }),
+        button: Some(input(missing.clone(), false)),
+        led: Some(OutputConfig { source: line(Line::Name("LED".into())), active_low: false }),
+        buzzer: Some(output(missing.clone(), false)),
+        wifi: None,
+    };
+    let problems = LinuxBoard::check(&config);
+    let parts: Vec<_> = problems.iter().map(|problem| problem.part).collect();
+    assert_eq!(parts, ["voltage", "ignition", "button", "led", "buzzer"]);
+    assert!(problems[1].to_string().contains("/dev/gpiochip-none"), "{}", problems[1]);
+    // nothing was made to be there, and a board opens with what there is
+    assert!(!missing.exists());
+    let mut board = LinuxBoard::open(&config);
+    assert_eq!((board.voltage(), board.ignition()), (None, None));
+    assert!(LinuxBoard::check(&BoardConfig::default()).is_empty());
+}
+
+#[test]
+fn wifi_is_seen_by_its_interfaces() {
+    let files = Files::new();
+    files.write("net/eth0/address", "");
+    let interfaces = files.0.path().join("net");
+    assert_eq!(has_wireless(&interfaces), Some(false));
+    files.write("net/wlan0/wireless/status", "");
+    assert_eq!(has_wireless(&interfaces), Some(true));
+    assert_eq!(has_wireless(&files.0.path().join("none")), None);
+}

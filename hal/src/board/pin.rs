@@ -1,0 +1,226 @@
+//! Digital inputs and outputs: GPIO lines and files.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use gpiocdev::Request;
+use gpiocdev::line::{EdgeDetection, Offset, Value};
+use std::os::fd::{AsFd, OwnedFd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Interval, MissedTickBehavior};
+
+use super::config::{InputConfig, Line, OutputConfig, Source};
+use crate::system::async_fd;
+
+/// How often a file is read.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
+/// Who holds a line, as `gpioinfo` shows it.
+const CONSUMER: &str = "connector-agent";
+
+/// An input that tells its changes.
+pub(super) struct Input {
+    reader: Reader,
+    active_low: bool,
+    last: Option<bool>,
+    broken: bool,
+}
+
+enum Reader {
+    /// `events` is the request's descriptor, doubled to wait on.
+    Line {
+        request: Request,
+        offset: Offset,
+        events: AsyncFd<OwnedFd>,
+    },
+    File {
+        path: PathBuf,
+        interval: Interval,
+    },
+}
+
+impl Input {
+    /// Opens the input, within a tokio runtime.
+    pub fn open(config: &InputConfig) -> io::Result<Self> {
+        let reader = match &config.source {
+            Source::Line { chip, line } => {
+                let offset = find_line(chip, line)?;
+                let mut builder = Request::builder();
+                builder
+                    .on_chip(chip)
+                    .with_consumer(CONSUMER)
+                    .with_line(offset)
+                    .as_input()
+                    .with_edge_detection(EdgeDetection::BothEdges)
+                    .with_debounce_period(Duration::from_millis(config.debounce_ms.into()));
+                let request = builder.request().map_err(io::Error::other)?;
+                let descriptor = request.as_fd().try_clone_to_owned()?;
+                rustix::io::ioctl_fionbio(&descriptor, true)?;
+                Reader::Line { request, offset, events: async_fd(descriptor, Interest::READABLE)? }
+            }
+            Source::File(path) => {
+                read_level(path)?;
+                let mut interval = tokio::time::interval(SAMPLE_INTERVAL);
+                interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                Reader::File { path: path.clone(), interval }
+            }
+        };
+        let mut input = Self { reader, active_low: config.active_low, last: None, broken: false };
+        input.last = input.read();
+        Ok(input)
+    }
+
+    /// Whether it is on; `None` while it cannot be read.
+    pub fn read(&mut self) -> Option<bool> {
+        let level = match &self.reader {
+            Reader::Line { request, offset, .. } => {
+                request.value(*offset).map(|value| value == Value::Active).map_err(io::Error::other)
+            }
+            Reader::File { path, .. } => read_level(path),
+        };
+        match level {
+            Ok(level) => {
+                self.broken = false;
+                Some(level != self.active_low)
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.broken, true) {
+                    tracing::warn!(%error, "an input of the board cannot be read");
+                }
+                None
+            }
+        }
+    }
+
+    /// What it changed to.
+    pub fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Option<bool>> {
+        loop {
+            match &mut self.reader {
+                Reader::Line { request, events, .. } => {
+                    let Poll::Ready(Ok(mut guard)) = events.poll_read_ready(cx) else { return Poll::Pending };
+                    // the level is read below: events that were missed or doubled do no harm
+                    let mut waiting = true;
+                    while waiting {
+                        waiting =
+                            matches!(request.has_edge_event(), Ok(true)) && request.read_edge_event().is_ok();
+                    }
+                    guard.clear_ready();
+                }
+                Reader::File { interval, .. } => {
+                    if interval.poll_tick(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+            }
+            let now = self.read();
+            if now != self.last {
+                self.last = now;
+                return Poll::Ready(now);
+            }
+        }
+    }
+}
+
+/// An output, switched off when it is dropped.
+pub(super) struct Output {
+    writer: Writer,
+    active_low: bool,
+    broken: bool,
+}
+
+enum Writer {
+    Line { request: Request, offset: Offset },
+    File { path: PathBuf, on: String },
+}
+
+impl Output {
+    /// Opens the output, and switches it off.
+    pub fn open(config: &OutputConfig) -> io::Result<Self> {
+        let writer = match &config.source {
+            Source::Line { chip, line } => {
+                let offset = find_line(chip, line)?;
+                let off = if config.active_low { Value::Active } else { Value::Inactive };
+                let mut builder = Request::builder();
+                builder.on_chip(chip).with_consumer(CONSUMER).with_line(offset).as_output(off);
+                Writer::Line { request: builder.request().map_err(io::Error::other)?, offset }
+            }
+            Source::File(path) => Writer::File { path: path.clone(), on: value_for_on(path) },
+        };
+        let mut output = Self { writer, active_low: config.active_low, broken: false };
+        output.write(false)?;
+        Ok(output)
+    }
+
+    pub fn set(&mut self, on: bool) {
+        match self.write(on) {
+            Ok(()) => self.broken = false,
+            Err(error) => {
+                if !std::mem::replace(&mut self.broken, true) {
+                    tracing::warn!(%error, "an output of the board cannot be set");
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, on: bool) -> io::Result<()> {
+        let level = on != self.active_low;
+        match &self.writer {
+            Writer::Line { request, offset } => {
+                let value = if level { Value::Active } else { Value::Inactive };
+                request.set_value(*offset, value).map(|_| ()).map_err(io::Error::other)
+            }
+            // not created where it is missing
+            Writer::File { path, on } => {
+                let text = if level { on.as_str() } else { "0" };
+                let mut file = fs::OpenOptions::new().write(true).truncate(true).open(path)?;
+                io::Write::write_all(&mut file, text.as_bytes())
+            }
+        }
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.set(false);
+    }
+}
+
+/// The number of a line; an error where the chip or the line is not there.
+pub(super) fn find_line(chip: &Path, line: &Line) -> io::Result<Offset> {
+    let chip = gpiocdev::chip::Chip::from_path(chip).map_err(io::Error::other)?;
+    let lines = chip.info().map_err(io::Error::other)?.num_lines;
+    let missing = |what: String| io::Error::new(io::ErrorKind::NotFound, what);
+    match line {
+        Line::Offset(offset) if *offset < lines => Ok(*offset),
+        Line::Offset(offset) => {
+            Err(missing(format!("the chip has no line {offset}, only 0 to {}", lines.max(1) - 1)))
+        }
+        Line::Name(name) => chip
+            .find_line_info(name)
+            .map(|info| info.offset)
+            .ok_or_else(|| missing(format!("the chip has no line called {name}"))),
+    }
+}
+
+/// The number in a file; an error where there is none.
+pub(super) fn read_number(path: &Path) -> io::Result<f64> {
+    let text = fs::read_to_string(path)?;
+    let number = text.trim().parse().ok().filter(|number: &f64| number.is_finite());
+    number.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the file does not hold a number"))
+}
+
+fn read_level(path: &Path) -> io::Result<bool> {
+    Ok(read_number(path)? != 0.0)
+}
+
+/// LEDs of the LED class have a brightness.
+fn value_for_on(path: &Path) -> String {
+    let beside = path.with_file_name("max_brightness");
+    let brightness = fs::read_to_string(beside).ok().map(|text| text.trim().to_owned());
+    brightness
+        .filter(|text| text.parse::<u32>().is_ok_and(|value| value > 0))
+        .unwrap_or_else(|| "1".to_owned())
+}

@@ -1,0 +1,166 @@
+//! A board in memory, and a handle to be its surroundings.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use tokio::sync::watch;
+
+use super::{Board, BoardEvent, Led};
+
+/// More presses than that, unseen, are as good as these.
+const MAX_PRESSES: u8 = 16;
+
+/// A simulated board.
+pub struct SimBoard {
+    state: Arc<Mutex<State>>,
+    led: watch::Sender<Led>,
+    buzzer: watch::Sender<bool>,
+    reported_ignition: Option<bool>,
+}
+
+/// What surrounds a [`SimBoard`]: the vehicle's supply, and a person who sees, hears and presses. Clones share it.
+#[derive(Clone)]
+pub struct SimBoardHandle {
+    state: Arc<Mutex<State>>,
+    led: watch::Receiver<Led>,
+    buzzer: watch::Receiver<bool>,
+}
+
+#[derive(Default)]
+struct State {
+    voltage: Option<f32>,
+    ignition: Option<bool>,
+    wifi: Option<bool>,
+    presses: u8,
+    waker: Option<Waker>,
+}
+
+impl SimBoard {
+    /// A board at 12.6 V with the ignition on, and the handle to change that.
+    pub fn new() -> (Self, SimBoardHandle) {
+        let state =
+            State { voltage: Some(12.6), ignition: Some(true), wifi: Some(false), ..State::default() };
+        let state = Arc::new(Mutex::new(state));
+        let (led, led_seen) = watch::channel(Led::Off);
+        let (buzzer, buzzer_heard) = watch::channel(false);
+        let handle = SimBoardHandle { state: Arc::clone(&state), led: led_seen, buzzer: buzzer_heard };
+        (Self { state, led, buzzer, reported_ignition: Some(true) }, handle)
+    }
+}
+
+impl SimBoardHandle {
+    /// Changes the supply voltage; `None`: it cannot be measured.
+    pub fn set_voltage(&self, volts: Option<f32>) {
+        lock(&self.state).voltage = volts;
+    }
+
+    /// Switches the ignition; `None`: it cannot be told.
+    pub fn set_ignition(&self, on: Option<bool>) {
+        self.change(|state| state.ignition = on);
+    }
+
+    /// Says whether the device has Wi-Fi.
+    pub fn set_wifi(&self, present: Option<bool>) {
+        lock(&self.state).wifi = present;
+    }
+
+    /// Presses the button once.
+    pub fn press_button(&self) {
+        self.change(|state| state.presses = (state.presses + 1).min(MAX_PRESSES));
+    }
+
+    /// What the LED shows, from now on.
+    pub fn led(&self) -> watch::Receiver<Led> {
+        self.led.clone()
+    }
+
+    /// Whether the buzzer sounds, from now on.
+    pub fn buzzer(&self) -> watch::Receiver<bool> {
+        self.buzzer.clone()
+    }
+
+    fn change(&self, action: impl FnOnce(&mut State)) {
+        let mut state = lock(&self.state);
+        action(&mut state);
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Board for SimBoard {
+    fn voltage(&mut self) -> Option<f32> {
+        lock(&self.state).voltage
+    }
+
+    fn ignition(&mut self) -> Option<bool> {
+        lock(&self.state).ignition
+    }
+
+    fn has_wifi(&self) -> Option<bool> {
+        lock(&self.state).wifi
+    }
+
+    fn set_led(&mut self, led: Led) {
+        self.led.send_replace(led);
+    }
+
+    fn set_buzzer(&mut self, on: bool) {
+        self.buzzer.send_replace(on);
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<BoardEvent> {
+        let mut state = lock(&self.state);
+        if state.ignition != self.reported_ignition {
+            self.reported_ignition = state.ignition;
+            return Poll::Ready(BoardEvent::Ignition(state.ignition));
+        }
+        if state.presses > 0 {
+            state.presses -= 1;
+            return Poll::Ready(BoardEvent::Button);
+        }
+        state.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::BoardExt;
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_handle_does_the_board_reports() {
+        let (mut board, handle) = SimBoard::new();
+        handle.set_ignition(Some(false));
+        assert_eq!(board.event().await, BoardEvent::Ignition(Some(false)));
+        handle.set_ignition(None);
+        assert_eq!(board.event().await, BoardEvent::Ignition(None));
+        handle.set_voltage(Some(11.9));
+        assert_eq!(board.voltage(), Some(11.9));
+    }
+
+    #[tokio::test]
+    async fn a_press_wakes_who_waits_for_it() {
+        let (mut board, handle) = SimBoard::new();
+        let waiting = tokio::spawn(async move { board.event().await });
+        tokio::task::yield_now().await;
+        handle.press_button();
+        assert_eq!(waiting.await.unwrap(), BoardEvent::Button);
+    }
+
+    #[tokio::test]
+    async fn what_the_board_shows_the_handle_sees() {
+        let (mut board, handle) = SimBoard::new();
+        let (mut led, mut buzzer) = (handle.led(), handle.buzzer());
+        board.set_led(Led::On);
+        board.set_buzzer(true);
+        led.changed().await.unwrap();
+        buzzer.changed().await.unwrap();
+        assert_eq!((*led.borrow(), *buzzer.borrow()), (Led::On, true));
+    }
+}

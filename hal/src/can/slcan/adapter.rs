@@ -1,0 +1,345 @@
+//! The other side of SLCAN: an adapter that puts whoever opens its pty on a virtual bus.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::AbortHandle;
+
+use super::codec::{self, BusErrors, ControllerState, Line, StatusFlags};
+use super::pty::{DeviceLink, Pty};
+use super::reader::{LineReader, RawLine};
+use crate::can::virtual_bus::{VirtualBus, VirtualCan};
+use crate::can::{BusState, CanBus, CanEvent, CanFrame, CanSettings, FrameKind};
+
+/// Frames taken from the host and not yet in the controller; beyond it the host's line is not read, so that a host
+/// that writes faster than the bus is slowed down by its serial device.
+const WAITING_LIMIT: usize = 256;
+/// Output nobody has read; beyond it received frames are lost, as in a real adapter, and the overrun flag says so.
+const OUTPUT_LIMIT: usize = 64 * 1024;
+
+/// An SLCAN adapter on a pty, for any host program: a device of its own until it is dropped.
+///
+/// It answers a frame by `z` or `Z` once it was acknowledged on the bus, and reports states and errors as Linux'
+/// slcan driver expects. A host that closes the device takes the adapter off the bus.
+pub struct SlcanAdapter {
+    device: PathBuf,
+    task: AbortHandle,
+    _link: Option<DeviceLink>,
+}
+
+impl SlcanAdapter {
+    /// Makes the adapter, and a symbolic link to its device at `link`. Must be called within a tokio runtime; the bus
+    /// should go by [`TimerKind::Precise`](crate::timer::TimerKind).
+    pub fn new(link: Option<&Path>, bus: &VirtualBus, name: &str) -> io::Result<Self> {
+        let pty = Pty::new()?;
+        let device = pty.slave_path().to_owned();
+        let link = link.map(|link| DeviceLink::new(link, &device)).transpose()?;
+        let node = bus.attach_adapter(name, VirtualBus::full_capabilities());
+        let task = tokio::spawn(async move {
+            if let Err(error) = Adapter::new(pty, node).run().await {
+                tracing::warn!(%error, "the SLCAN adapter ends");
+            }
+        });
+        Ok(Self { device, task: task.abort_handle(), _link: link })
+    }
+
+    /// The device to open, under the pty's own name.
+    pub fn device(&self) -> &Path {
+        &self.device
+    }
+
+    /// Serves one host over any byte stream, until it ends.
+    pub async fn serve<S>(stream: S, bus: &VirtualBus, name: &str) -> io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let node = bus.attach_adapter(name, VirtualBus::full_capabilities());
+        Adapter::new(Stream(stream), node).run().await
+    }
+}
+
+impl Drop for SlcanAdapter {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The line to the host.
+trait HostLine: AsyncRead + AsyncWrite + Unpin {
+    /// Whether the host has gone, and another may come.
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool;
+}
+
+impl HostLine for Pty {
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool {
+        Pty::poll_closed(self, cx)
+    }
+}
+
+struct Stream<S>(S);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> HostLine for Stream<S> {
+    fn poll_closed(&mut self, _: &mut Context<'_>) -> bool {
+        false
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+struct Adapter<L> {
+    line: L,
+    node: VirtualCan,
+    reader: LineReader,
+    out: Vec<u8>,
+    start: Instant,
+    bit_rate: Option<u32>,
+    data_bit_rate: Option<u32>,
+    /// The settings it is on the bus with.
+    open: Option<CanSettings>,
+    timestamps: bool,
+    overrun: bool,
+    had_errors: bool,
+    waiting: VecDeque<CanFrame>,
+    /// Of each frame in the controller, whether it has 29 bits.
+    sent: VecDeque<bool>,
+}
+
+impl<L: HostLine> Adapter<L> {
+    fn new(line: L, node: VirtualCan) -> Self {
+        Self {
+            line,
+            node,
+            reader: LineReader::default(),
+            out: Vec::new(),
+            start: Instant::now(),
+            bit_rate: None,
+            data_bit_rate: None,
+            open: None,
+            timestamps: false,
+            overrun: false,
+            had_errors: false,
+            waiting: VecDeque::new(),
+            sent: VecDeque::new(),
+        }
+    }
+
+    async fn run(mut self) -> io::Result<()> {
+        loop {
+            let line = poll_fn(|cx| self.poll_drive(cx)).await?;
+            self.handle_line(&line).await;
+        }
+    }
+
+    /// Moves frames, states and answers; ready with a command of the host, or where the line ended.
+    fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<RawLine>> {
+        loop {
+            while let Some(frame) = self.waiting.front()
+                && let Poll::Ready(taken) = self.node.poll_send(cx, frame)
+            {
+                match taken {
+                    Ok(()) => self.sent.push_back(frame.id().is_extended()),
+                    Err(_) => Line::Refused.encode(&mut self.out),
+                }
+                self.waiting.pop_front();
+            }
+            while let Poll::Ready(event) = self.node.poll_event(cx) {
+                self.handle_event(event.map_err(io::Error::other)?);
+            }
+            while !self.out.is_empty()
+                && let Poll::Ready(written) = Pin::new(&mut self.line).poll_write(cx, &self.out)
+            {
+                self.out.drain(..written?);
+            }
+            if self.line.poll_closed(cx) {
+                self.reset();
+            }
+            if self.out.len() >= 2 * OUTPUT_LIMIT || self.waiting.len() >= WAITING_LIMIT {
+                return Poll::Pending;
+            }
+            if let Some(line) = self.reader.next_line() {
+                return Poll::Ready(Ok(line));
+            }
+            let mut bytes = [0; 4096];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut self.line).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            // a new host's first bytes come after the news that the last one has gone
+            if self.line.poll_closed(cx) {
+                self.reset();
+            }
+            self.reader.push(buffer.filled());
+        }
+    }
+
+    fn reset(&mut self) {
+        self.leave();
+        self.reader = LineReader::default();
+        self.out.clear();
+        self.bit_rate = None;
+        self.data_bit_rate = None;
+        self.timestamps = false;
+    }
+
+    fn leave(&mut self) {
+        self.node.leave();
+        self.open = None;
+        self.overrun = false;
+        self.had_errors = false;
+        self.waiting.clear();
+        self.sent.clear();
+    }
+
+    async fn handle_line(&mut self, line: &RawLine) {
+        let RawLine::Bytes(bytes) = line else { return Line::Refused.encode(&mut self.out) };
+        let answer = match codec::decode(bytes) {
+            Ok(line) => self.handle_command(line).await,
+            Err(_) => Some(Line::Refused),
+        };
+        if let Some(answer) = answer {
+            answer.encode(&mut self.out);
+        }
+    }
+
+    /// What to answer; a frame is answered when it was sent.
+    async fn handle_command(&mut self, command: Line) -> Option<Line> {
+        let is_open = self.open.is_some();
+        let done = match command {
+            Line::Done => true,
+            Line::Frame(frame, None) => {
+                let accepted = self.open.is_some_and(|settings| {
+                    !settings.listen_only && (settings.data_bit_rate.is_some() || !frame.is_fd())
+                });
+                if accepted && self.node.status().state != BusState::Off {
+                    self.waiting.push_back(frame);
+                    return None;
+                }
+                false
+            }
+            Line::SetBitRate(number) if !is_open => {
+                self.bit_rate = codec::bit_rate(number);
+                self.bit_rate.is_some()
+            }
+            Line::SetDataBitRate(number) if !is_open => {
+                self.data_bit_rate = codec::data_bit_rate(number);
+                self.data_bit_rate.is_some()
+            }
+            Line::SetTimestamps(on) if !is_open => {
+                self.timestamps = on;
+                true
+            }
+            Line::Open if !is_open => self.go_on_bus(false).await,
+            Line::Listen if !is_open => self.go_on_bus(true).await,
+            Line::Close => {
+                self.leave();
+                is_open
+            }
+            Line::ReadStatus if is_open => return Some(Line::Status(self.status())),
+            Line::ReadVersion => return Some(Line::Version("1013".into())),
+            Line::ReadSerialNumber => return Some(Line::SerialNumber("SIM1".into())),
+            _ => false,
+        };
+        Some(if done { Line::Done } else { Line::Refused })
+    }
+
+    async fn go_on_bus(&mut self, listen_only: bool) -> bool {
+        let Some(bit_rate) = self.bit_rate else { return false };
+        let settings = CanSettings { bit_rate, data_bit_rate: self.data_bit_rate, listen_only };
+        let configured = self.node.configure(settings).await.is_ok();
+        self.open = configured.then_some(settings);
+        configured
+    }
+
+    /// The status flags, which reading clears.
+    fn status(&mut self) -> StatusFlags {
+        let passive = self.node.status().state != BusState::Active;
+        let overrun = std::mem::take(&mut self.overrun);
+        let errors = std::mem::take(&mut self.had_errors);
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        StatusFlags(
+            flag(passive, StatusFlags::PASSIVE | StatusFlags::WARNING)
+                | flag(overrun, StatusFlags::OVERRUN)
+                | flag(errors, StatusFlags::BUS_ERROR),
+        )
+    }
+
+    fn handle_event(&mut self, event: CanEvent) {
+        let line = match event {
+            CanEvent::Received { .. } if self.out.len() >= OUTPUT_LIMIT => {
+                self.overrun = true;
+                return;
+            }
+            CanEvent::Received { frame, at } => match frame.kind() {
+                FrameKind::Error { classes } => {
+                    self.had_errors = true;
+                    let no_acknowledgement = classes & 0x20 != 0;
+                    Line::Errors(BusErrors(if no_acknowledgement {
+                        BusErrors::ACKNOWLEDGEMENT
+                    } else {
+                        BusErrors::STUFF
+                    }))
+                }
+                _ => Line::Frame(frame, self.timestamp(at)),
+            },
+            CanEvent::Transmitted { .. } => match self.sent.pop_front() {
+                Some(extended) => Line::Transmitted { extended },
+                None => return,
+            },
+            CanEvent::TransmitFailed { .. } => {
+                self.sent.pop_front();
+                Line::Refused
+            }
+            CanEvent::State(state) => {
+                if state == BusState::Off {
+                    self.sent.clear();
+                    self.waiting.clear();
+                }
+                let (state, errors) = match state {
+                    BusState::Active => (ControllerState::Active, 0),
+                    BusState::Passive => (ControllerState::Passive, 128),
+                    BusState::Off => (ControllerState::Off, 255),
+                };
+                Line::State { state, receive_errors: 0, transmit_errors: errors }
+            }
+            CanEvent::Lost(_) => {
+                self.overrun = true;
+                return;
+            }
+        };
+        line.encode(&mut self.out);
+    }
+
+    fn timestamp(&self, at: Instant) -> Option<u32> {
+        let milliseconds = at.saturating_duration_since(self.start).as_millis() % 60_000;
+        self.timestamps.then_some(milliseconds as u32)
+    }
+}

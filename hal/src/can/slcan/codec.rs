@@ -1,0 +1,467 @@
+//! Lines of the SLCAN protocol: Lawicel's, the common FD extensions, and the state reports of Linux' slcan driver.
+//!
+//! | line | from host | from adapter |
+//! |---|---|---|
+//! | `tIIILDD…` `TIIIIIIIILDD…` | sends a data frame of 11 or 29 bits | received one |
+//! | `rIIIL` `RIIIIIIIIL` | sends a remote frame | received one |
+//! | `d` `D`, `b` `B` | sends an FD frame, without and with BRS; the length is a DLC digit | received one |
+//! | `S0`…`S9`, `Y0`…`Y8`, `s…` | sets the bit rate, the data bit rate, raw bit timing | |
+//! | `O`, `L`, `C` | goes on the bus, listens only, leaves it | |
+//! | `Z0`, `Z1` | received frames without or with a time stamp | |
+//! | `z`, `Z` | | a frame was sent |
+//! | `F`, `V`, `N` | asks for status flags, version, serial number | `Fxx`, `Vxxxx`, `Nxxxx` |
+//! | `sb000255`, `e1c` | | controller state with receive and transmit error counters; bus errors |
+//!
+//! A line ends with CR; an adapter answers a bare CR for yes and BEL for no.
+
+use std::fmt;
+
+use crate::can::{CanFrame, CanId, FdFlags, FrameKind, fd_length};
+
+/// Ends a line, and alone is an adapter's yes.
+pub const CR: u8 = b'\r';
+/// An adapter's no.
+pub const BELL: u8 = 0x07;
+/// The longest line taken, without its end: an FD frame has 147 characters, version texts may be long.
+pub const MAX_LINE: usize = 256;
+
+/// A line, its end taken off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    /// An empty line: done.
+    Done,
+    /// BEL: refused.
+    Refused,
+    /// A data or remote frame, and the adapter's time stamp in ms (of 60 s, or free-running).
+    Frame(CanFrame, Option<u32>),
+    /// The oldest frame given to the adapter was sent.
+    Transmitted {
+        /// It has 29 bits of identifier (`Z`, not `z`).
+        extended: bool,
+    },
+    /// Sets a bit rate by number, see [`bit_rate`].
+    SetBitRate(u8),
+    /// Sets the data bit rate by number, see [`data_bit_rate`].
+    SetDataBitRate(u8),
+    /// Sets raw bit timing registers, as many as there are digits.
+    SetBitTiming(u32),
+    /// Goes on the bus.
+    Open,
+    /// Goes on the bus without acknowledging or sending.
+    Listen,
+    /// Leaves the bus.
+    Close,
+    /// Switches time stamps.
+    SetTimestamps(bool),
+    /// Asks for the status flags.
+    ReadStatus,
+    /// The status flags.
+    Status(StatusFlags),
+    /// Asks for the version.
+    ReadVersion,
+    /// The version.
+    Version(Box<str>),
+    /// Asks for the serial number.
+    ReadSerialNumber,
+    /// The serial number.
+    SerialNumber(Box<str>),
+    /// The controller's state.
+    State {
+        /// The state.
+        state: ControllerState,
+        /// The receive error counter.
+        receive_errors: u16,
+        /// The transmit error counter.
+        transmit_errors: u16,
+    },
+    /// What went wrong on the bus.
+    Errors(BusErrors),
+    /// A line of printable text that is none of these, by its first character.
+    Other(u8),
+}
+
+/// The flags that `F` reads (Lawicel's CANUSB manual).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StatusFlags(pub u8);
+
+impl StatusFlags {
+    /// The receive buffer was full.
+    pub const RECEIVE_FULL: u8 = 1 << 0;
+    /// An error counter is above 96.
+    pub const WARNING: u8 = 1 << 2;
+    /// The controller lost a frame.
+    pub const OVERRUN: u8 = 1 << 3;
+    /// The controller is error passive.
+    pub const PASSIVE: u8 = 1 << 5;
+    /// There were bus errors.
+    pub const BUS_ERROR: u8 = 1 << 7;
+
+    /// Whether one of these flags is set.
+    pub fn has_any(self, flags: u8) -> bool {
+        self.0 & flags != 0
+    }
+}
+
+/// A controller's state, as reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ControllerState {
+    /// Error active.
+    Active,
+    /// Error active, a counter above 96.
+    Warning,
+    /// Error passive.
+    Passive,
+    /// Bus off.
+    Off,
+    /// Failed, as its driver says.
+    Failed,
+}
+
+const STATES: [(u8, ControllerState); 5] = [
+    (b'a', ControllerState::Active),
+    (b'w', ControllerState::Warning),
+    (b'p', ControllerState::Passive),
+    (b'b', ControllerState::Off),
+    (b'f', ControllerState::Failed),
+];
+
+/// A set of bus errors: a bit for each letter of `abBcfoOs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BusErrors(pub u8);
+
+impl BusErrors {
+    const LETTERS: [u8; 8] = *b"abBcfoOs";
+    /// Nobody acknowledged.
+    pub const ACKNOWLEDGEMENT: u8 = 1 << 0;
+    /// A dominant bit was read as recessive.
+    pub const BIT0: u8 = 1 << 1;
+    /// A recessive bit was read as dominant.
+    pub const BIT1: u8 = 1 << 2;
+    /// Wrong checksum.
+    pub const CRC: u8 = 1 << 3;
+    /// A bit of fixed form had the wrong value.
+    pub const FORM: u8 = 1 << 4;
+    /// The receive buffer overran.
+    pub const RECEIVE_OVERRUN: u8 = 1 << 5;
+    /// The transmit buffer overran.
+    pub const TRANSMIT_OVERRUN: u8 = 1 << 6;
+    /// Six equal bits.
+    pub const STUFF: u8 = 1 << 7;
+}
+
+/// A line that is not as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LineError {
+    /// More than [`MAX_LINE`] characters without an end.
+    #[error("a line of more than {MAX_LINE} characters")]
+    TooLong,
+    /// A character no line has: line noise, or another baud rate.
+    #[error("a line with the character 0x{0:02X}")]
+    NotText(u8),
+    /// The line ends early, or goes on.
+    #[error("a `{}` line of {length} characters", char::from(*.command))]
+    Length {
+        /// The line's first character.
+        command: u8,
+        /// How long it is.
+        length: usize,
+    },
+    /// A digit was expected.
+    #[error("`{}` in a `{}` line, where a digit should be", char::from(*.found), char::from(*.command))]
+    Digit {
+        /// The line's first character.
+        command: u8,
+        /// What is there instead.
+        found: u8,
+    },
+    /// A number has a value that it cannot have: an identifier, a length, a state.
+    #[error("a `{}` line with an impossible value", char::from(*.command))]
+    Value {
+        /// The line's first character.
+        command: u8,
+    },
+}
+
+/// The bit rate that `S` with this number sets, in bit/s. 7 is Lawicel's 800 kbit/s; some adapters take it for 750.
+pub fn bit_rate(number: u8) -> Option<u32> {
+    Some(match number {
+        0 => 10_000,
+        1 => 20_000,
+        2 => 50_000,
+        3 => 100_000,
+        4 => 125_000,
+        5 => 250_000,
+        6 => 500_000,
+        7 => 800_000,
+        8 => 1_000_000,
+        9 => 83_300,
+        _ => return None,
+    })
+}
+
+/// The number by which `S` sets this bit rate.
+pub fn bit_rate_number(rate: u32) -> Option<u8> {
+    // 83⅓ kbit/s is written in both ways
+    let rate = if rate == 83_333 { 83_300 } else { rate };
+    (0..=9).find(|number| bit_rate(*number) == Some(rate))
+}
+
+/// The data bit rate that `Y` with this number sets, in bit/s.
+pub fn data_bit_rate(number: u8) -> Option<u32> {
+    Some(match number {
+        0 => 500_000,
+        1..=5 | 8 => u32::from(number) * 1_000_000,
+        _ => return None,
+    })
+}
+
+/// The number by which `Y` sets this data bit rate.
+pub fn data_bit_rate_number(rate: u32) -> Option<u8> {
+    (0..=8).find(|number| data_bit_rate(*number) == Some(rate))
+}
+
+/// Reads a line without its end; BEL stands for itself. Never panics, whatever the bytes.
+pub fn decode(line: &[u8]) -> Result<Line, LineError> {
+    let Some((&command, rest)) = line.split_first() else { return Ok(Line::Done) };
+    if line == [BELL] {
+        return Ok(Line::Refused);
+    }
+    if line.len() > MAX_LINE {
+        return Err(LineError::TooLong);
+    }
+    if let Some(strange) = line.iter().find(|byte| !matches!(byte, b' '..=b'~')) {
+        return Err(LineError::NotText(*strange));
+    }
+    let mut digits = Digits { command, length: line.len(), rest };
+    let line = match command {
+        b't' | b'T' | b'r' | b'R' | b'd' | b'D' | b'b' | b'B' => return decode_frame(digits),
+        b'S' => Line::SetBitRate(digits.hex(1)? as u8),
+        b'Y' => Line::SetDataBitRate(digits.hex(1)? as u8),
+        b'O' => Line::Open,
+        b'L' => Line::Listen,
+        b'C' => Line::Close,
+        b'z' => Line::Transmitted { extended: false },
+        b'Z' if rest.is_empty() => Line::Transmitted { extended: true },
+        b'Z' => Line::SetTimestamps(match digits.hex(1)? {
+            0 => false,
+            1 => true,
+            _ => return Err(LineError::Value { command }),
+        }),
+        b'F' if rest.is_empty() => Line::ReadStatus,
+        b'F' => Line::Status(StatusFlags(digits.hex(2)? as u8)),
+        b'V' if rest.is_empty() => Line::ReadVersion,
+        b'V' => Line::Version(digits.text()),
+        b'N' if rest.is_empty() => Line::ReadSerialNumber,
+        b'N' => Line::SerialNumber(digits.text()),
+        b's' if rest.len() == 7 => return decode_state(digits),
+        b's' => Line::SetBitTiming(digits.hex(rest.len().clamp(4, 8))?),
+        b'e' => decode_errors(&mut digits)?,
+        _ => return Ok(Line::Other(command)),
+    };
+    digits.end()?;
+    Ok(line)
+}
+
+fn decode_frame(mut digits: Digits<'_>) -> Result<Line, LineError> {
+    let command = digits.command;
+    let impossible = LineError::Value { command };
+    let id = if command.is_ascii_uppercase() {
+        CanId::extended(digits.hex(8)?)
+    } else {
+        CanId::standard(digits.hex(3)?)
+    };
+    let id = id.map_err(|_| impossible)?;
+    let dlc = digits.hex(1)? as usize;
+    let kind = command.to_ascii_lowercase();
+    let len = match kind {
+        b'd' | b'b' => length_of_dlc(dlc),
+        _ => Some(dlc).filter(|dlc| *dlc <= 8),
+    }
+    .ok_or(impossible)?;
+    let frame = if kind == b'r' {
+        CanFrame::new_remote(id, len)
+    } else {
+        let mut data = [0; 64];
+        let data = data.get_mut(..len).ok_or(impossible)?;
+        for byte in data.iter_mut() {
+            *byte = digits.hex(2)? as u8;
+        }
+        let flags = FdFlags { bit_rate_switch: kind == b'b', error_state: false };
+        if kind == b't' { CanFrame::new(id, data) } else { CanFrame::new_fd(id, flags, data) }
+    };
+    let frame = frame.map_err(|_| impossible)?;
+    // 16 bits of milliseconds by the book; some adapters give 32 bits
+    let timestamp = match digits.rest.len() {
+        0 => None,
+        4 => Some(digits.hex(4)?),
+        _ => Some(digits.hex(8)?),
+    };
+    digits.end()?;
+    Ok(Line::Frame(frame, timestamp))
+}
+
+fn decode_state(mut digits: Digits<'_>) -> Result<Line, LineError> {
+    let impossible = LineError::Value { command: digits.command };
+    let letter = digits.take()?;
+    let (_, state) = STATES.into_iter().find(|(known, _)| *known == letter).ok_or(impossible)?;
+    let mut counter = || {
+        let value = digits.hex(3)?;
+        // three digits, and decimal
+        let (hundreds, tens, ones) = (value >> 8, value >> 4 & 0xF, value & 0xF);
+        if hundreds.max(tens).max(ones) > 9 {
+            return Err(impossible);
+        }
+        Ok((hundreds * 100 + tens * 10 + ones) as u16)
+    };
+    let (receive_errors, transmit_errors) = (counter()?, counter()?);
+    Ok(Line::State { state, receive_errors, transmit_errors })
+}
+
+fn decode_errors(digits: &mut Digits<'_>) -> Result<Line, LineError> {
+    let mut errors = 0;
+    for _ in 0..digits.hex(1)? {
+        let letter = digits.take()?;
+        let known = BusErrors::LETTERS.iter().position(|known| *known == letter);
+        errors |= 1 << known.ok_or(LineError::Value { command: digits.command })?;
+    }
+    Ok(Line::Errors(BusErrors(errors)))
+}
+
+fn length_of_dlc(dlc: usize) -> Option<usize> {
+    Some(match dlc {
+        0..=8 => dlc,
+        9..=12 => 12 + (dlc - 9) * 4,
+        13 => 32,
+        14 => 48,
+        15 => 64,
+        _ => return None,
+    })
+}
+
+fn dlc_of_length(len: usize) -> usize {
+    let shortest = fd_length(len).unwrap_or(64);
+    (0..=15).find(|dlc| length_of_dlc(*dlc) == Some(shortest)).unwrap_or(15)
+}
+
+/// What of a line has not been read.
+struct Digits<'a> {
+    command: u8,
+    length: usize,
+    rest: &'a [u8],
+}
+
+impl Digits<'_> {
+    fn take(&mut self) -> Result<u8, LineError> {
+        let (&first, rest) = self.rest.split_first().ok_or(self.wrong_length())?;
+        self.rest = rest;
+        Ok(first)
+    }
+
+    /// A number of at most 8 hexadecimal digits.
+    fn hex(&mut self, digits: usize) -> Result<u32, LineError> {
+        let mut value = 0;
+        for _ in 0..digits {
+            let found = self.take()?;
+            let digit = char::from(found).to_digit(16);
+            value = value << 4 | digit.ok_or(LineError::Digit { command: self.command, found })?;
+        }
+        Ok(value)
+    }
+
+    fn text(&mut self) -> Box<str> {
+        String::from_utf8_lossy(std::mem::take(&mut self.rest)).into()
+    }
+
+    fn end(&self) -> Result<(), LineError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(self.wrong_length()) }
+    }
+
+    fn wrong_length(&self) -> LineError {
+        LineError::Length { command: self.command, length: self.length }
+    }
+}
+
+impl Line {
+    /// Appends the line and its end. Of an error frame, which has no line, and of [`Line::Other`], which is known by
+    /// its first character only, just the end is written: an empty line harms no one.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        if *self == Self::Refused {
+            return out.push(BELL);
+        }
+        // writing to memory does not fail
+        let _ = self.write(&mut Ascii(out));
+        out.push(CR);
+    }
+
+    fn write(&self, out: &mut impl fmt::Write) -> fmt::Result {
+        match self {
+            Self::Done | Self::Refused | Self::Other(_) => Ok(()),
+            Self::Frame(frame, timestamp) => {
+                write_frame(frame, out)?;
+                match timestamp {
+                    None => Ok(()),
+                    Some(timestamp) if *timestamp <= 0xFFFF => write!(out, "{timestamp:04X}"),
+                    Some(timestamp) => write!(out, "{timestamp:08X}"),
+                }
+            }
+            Self::Transmitted { extended } => out.write_str(if *extended { "Z" } else { "z" }),
+            Self::SetBitRate(number) => write!(out, "S{number:X}"),
+            Self::SetDataBitRate(number) => write!(out, "Y{number:X}"),
+            Self::SetBitTiming(registers) => write!(out, "s{registers:04X}"),
+            Self::Open => out.write_str("O"),
+            Self::Listen => out.write_str("L"),
+            Self::Close => out.write_str("C"),
+            Self::SetTimestamps(on) => write!(out, "Z{}", u8::from(*on)),
+            Self::ReadStatus => out.write_str("F"),
+            Self::Status(flags) => write!(out, "F{:02X}", flags.0),
+            Self::ReadVersion => out.write_str("V"),
+            Self::Version(text) => write!(out, "V{text}"),
+            Self::ReadSerialNumber => out.write_str("N"),
+            Self::SerialNumber(text) => write!(out, "N{text}"),
+            Self::State { state, receive_errors, transmit_errors } => {
+                let letter =
+                    STATES.iter().find(|(_, known)| known == state).map_or(b'f', |(letter, _)| *letter);
+                let (receive, transmit) = (receive_errors.min(&999), transmit_errors.min(&999));
+                write!(out, "s{}{receive:03}{transmit:03}", char::from(letter))
+            }
+            Self::Errors(errors) => {
+                write!(out, "e{}", errors.0.count_ones())?;
+                let letters = BusErrors::LETTERS.iter().enumerate();
+                letters
+                    .filter(|(place, _)| errors.0 >> place & 1 == 1)
+                    .try_for_each(|(_, letter)| out.write_char(char::from(*letter)))
+            }
+        }
+    }
+}
+
+fn write_frame(frame: &CanFrame, out: &mut impl fmt::Write) -> fmt::Result {
+    let letter = match frame.kind() {
+        FrameKind::Error { .. } => return Ok(()),
+        FrameKind::Data => 't',
+        FrameKind::Remote => 'r',
+        FrameKind::Fd(flags) if flags.bit_rate_switch => 'b',
+        FrameKind::Fd(_) => 'd',
+    };
+    let id = frame.id();
+    if id.is_extended() {
+        write!(out, "{}{:08X}", letter.to_ascii_uppercase(), id.raw())?;
+    } else {
+        write!(out, "{letter}{:03X}", id.raw())?;
+    }
+    write!(out, "{:X}", dlc_of_length(frame.len()))?;
+    frame.data().iter().try_for_each(|byte| write!(out, "{byte:02X}"))
+}
+
+struct Ascii<'a>(&'a mut Vec<u8>);
+
+impl fmt::Write for Ascii<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "codec_tests.rs"]
+mod tests;

@@ -1,0 +1,238 @@
+//! What an adapter that is on the bus is owed and owes: frames without an answer, its state. Pure.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::codec::{BusErrors, ControllerState, Line, StatusFlags};
+use crate::can::events::EventQueue;
+use crate::can::{BusState, BusStatus, CanEvent, CanFilter, CanFrame, CanSettings, LoadMeter, WireLength};
+
+/// How many frames the adapter holds without an answer: enough to keep 500 kbit/s busy over USB's round trip of some
+/// milliseconds, few enough for the buffers of common firmware.
+pub(super) const WINDOW: usize = 16;
+/// Received frames kept unread; more are lost, and counted.
+const EVENTS: usize = 4096;
+/// How often the status flags are read. Two characters a second disturb nothing, and notice a dead adapter.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// How long an adapter may owe the status flags: behind a full second of frames on a slow line.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
+/// So many lines in a row that are none, are no line noise.
+const GARBAGE_LIMIT: u32 = 16;
+
+/// What the adapter was found to be when it was set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Manners {
+    /// It answers commands and frames. One that does not is believed to have sent what it was given.
+    pub answers: bool,
+    /// It knows `F`.
+    pub has_status: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Host {
+    settings: CanSettings,
+    manners: Manners,
+    filters: Vec<CanFilter>,
+    /// Frames given to the adapter, by the bus time each will take.
+    unanswered: VecDeque<Duration>,
+    /// It answers frames by `z` and `Z`, once they were sent; unknown until it did.
+    confirms: Option<bool>,
+    /// It reports states by itself, better than the flags do.
+    reports_state: bool,
+    state: BusState,
+    load: LoadMeter,
+    pub events: EventQueue,
+    status_due: Instant,
+    status_asked: Option<Instant>,
+    garbage: u32,
+}
+
+impl Host {
+    pub fn new(settings: CanSettings, manners: Manners, filters: Vec<CanFilter>, now: Instant) -> Self {
+        Self {
+            settings,
+            manners,
+            filters,
+            unanswered: VecDeque::new(),
+            confirms: None,
+            reports_state: false,
+            state: BusState::Active,
+            load: LoadMeter::new(now),
+            events: EventQueue::new(EVENTS),
+            status_due: now + STATUS_INTERVAL,
+            status_asked: None,
+            garbage: 0,
+        }
+    }
+
+    /// Tells what was found out after the adapter went on the bus.
+    pub fn set_manners(&mut self, manners: Manners) {
+        self.manners = manners;
+    }
+
+    pub fn settings(&self) -> CanSettings {
+        self.settings
+    }
+
+    pub fn confirms_transmission(&self) -> bool {
+        self.confirms == Some(true)
+    }
+
+    pub fn status(&self, now: Instant) -> BusStatus {
+        BusStatus { state: self.state, load: self.load.load(now) }
+    }
+
+    pub fn set_filters(&mut self, filters: Vec<CanFilter>) {
+        self.filters = filters;
+    }
+
+    /// Whether a frame may be given to the adapter.
+    pub fn has_room(&self) -> bool {
+        self.unanswered.len() < WINDOW && self.state != BusState::Off && !self.events.is_full()
+    }
+
+    /// A frame is on its way to the adapter.
+    pub fn handle_sent(&mut self, now: Instant, frame: &CanFrame) {
+        let busy = WireLength::of(frame).occupancy(&self.settings);
+        if self.manners.answers {
+            self.unanswered.push_back(busy);
+        } else {
+            self.load.add(now, busy);
+            self.events.push(CanEvent::Transmitted { at: now });
+        }
+    }
+
+    /// Takes a line of the adapter.
+    pub fn handle_line(&mut self, now: Instant, line: &Line) {
+        self.garbage = 0;
+        match line {
+            Line::Frame(frame, _) => {
+                self.load.add(now, WireLength::of(frame).occupancy(&self.settings));
+                if self.filters.is_empty() || self.filters.iter().any(|filter| filter.matches(frame.id())) {
+                    self.events.push(CanEvent::Received { frame: *frame, at: now });
+                }
+            }
+            Line::Transmitted { .. } => {
+                self.confirms = Some(true);
+                self.settle(now);
+            }
+            // an adapter that confirms by `z` may add an empty line of no meaning
+            Line::Done if self.confirms == Some(true) => {}
+            Line::Done => {
+                let settled = self.settle(now);
+                self.confirms = if settled { Some(false) } else { self.confirms };
+            }
+            Line::Refused => {
+                if self.unanswered.pop_front().is_some() {
+                    self.events.push(CanEvent::TransmitFailed { at: now });
+                } else if self.status_asked.take().is_some() {
+                    self.manners.has_status = false;
+                }
+            }
+            Line::Status(flags) => {
+                self.status_asked = None;
+                self.handle_status(*flags);
+            }
+            Line::State { state, .. } => {
+                self.reports_state = true;
+                self.set_state(match state {
+                    ControllerState::Active | ControllerState::Warning => BusState::Active,
+                    ControllerState::Passive => BusState::Passive,
+                    ControllerState::Off | ControllerState::Failed => BusState::Off,
+                });
+            }
+            Line::Errors(errors) => {
+                self.events.push(CanEvent::Received { frame: error_frame(*errors), at: now });
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes note of a line that is none; false once there were too many in a row.
+    pub fn handle_garbage(&mut self) -> bool {
+        self.garbage += 1;
+        self.garbage < GARBAGE_LIMIT
+    }
+
+    /// When to look again.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let asked = self.status_asked.map(|asked| asked + STATUS_TIMEOUT);
+        self.manners.has_status.then(|| asked.unwrap_or(self.status_due))
+    }
+
+    /// Asks for the status flags where that is due; an error once the adapter owes them for too long.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<Option<Line>, Silence> {
+        match self.status_asked {
+            Some(asked) if now >= asked + STATUS_TIMEOUT => Err(Silence),
+            None if self.manners.has_status && now >= self.status_due => {
+                self.status_asked = Some(now);
+                self.status_due = now + STATUS_INTERVAL;
+                Ok(Some(Line::ReadStatus))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The oldest frame was sent; false if there was none.
+    fn settle(&mut self, now: Instant) -> bool {
+        let Some(busy) = self.unanswered.pop_front() else { return false };
+        self.load.add(now, busy);
+        self.events.push(CanEvent::Transmitted { at: now });
+        true
+    }
+
+    fn handle_status(&mut self, flags: StatusFlags) {
+        if flags.has_any(StatusFlags::RECEIVE_FULL | StatusFlags::OVERRUN) {
+            self.events.push(CanEvent::Lost(1));
+        }
+        if !self.reports_state {
+            let passive = flags.has_any(StatusFlags::PASSIVE);
+            self.set_state(if passive { BusState::Passive } else { BusState::Active });
+        }
+    }
+
+    fn set_state(&mut self, state: BusState) {
+        if state == self.state {
+            return;
+        }
+        self.state = state;
+        if state == BusState::Off {
+            self.unanswered.clear();
+        }
+        self.events.push(CanEvent::State(state));
+    }
+}
+
+/// The adapter does not answer any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Silence;
+
+/// Bus errors as SocketCAN's slcan driver reports them (`linux/can/error.h`).
+fn error_frame(errors: BusErrors) -> CanFrame {
+    let has = |flag: u8| errors.0 & flag != 0;
+    let mut classes = 0;
+    let mut detail = [0; 8];
+    let [_, controller, kind, location, ..] = &mut detail;
+    if has(BusErrors::ACKNOWLEDGEMENT) {
+        classes |= 0x20;
+    }
+    for (flag, value) in
+        [(BusErrors::FORM, 0x02), (BusErrors::STUFF, 0x04), (BusErrors::BIT0, 0x08), (BusErrors::BIT1, 0x10)]
+    {
+        if has(flag) {
+            classes |= 0x88;
+            *kind |= value;
+        }
+    }
+    if has(BusErrors::CRC) {
+        classes |= 0x88;
+        *location = 0x08;
+    }
+    for (flag, value) in [(BusErrors::RECEIVE_OVERRUN, 0x01), (BusErrors::TRANSMIT_OVERRUN, 0x02)] {
+        if has(flag) {
+            classes |= 0x04;
+            *controller |= value;
+        }
+    }
+    CanFrame::new_error(classes, detail)
+}

@@ -1,0 +1,93 @@
+//! Cuts what a serial line delivers into SLCAN lines.
+
+use super::codec::{BELL, CR, MAX_LINE};
+
+/// What came, its end taken off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RawLine {
+    /// The bytes before a CR, or a lone BEL.
+    Bytes(Vec<u8>),
+    /// Too much without an end; dropped up to the next end.
+    TooLong,
+}
+
+/// Keeps at most one read and one line; an endless line is dropped as it comes.
+#[derive(Debug, Default)]
+pub struct LineReader {
+    unread: Vec<u8>,
+    position: usize,
+    line: Vec<u8>,
+    overlong: bool,
+}
+
+impl LineReader {
+    /// Takes what was read; all earlier input must have been fetched by [`LineReader::next_line`].
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.unread.drain(..self.position);
+        self.position = 0;
+        self.unread.extend_from_slice(bytes);
+    }
+
+    /// The next whole line.
+    pub fn next_line(&mut self) -> Option<RawLine> {
+        while let Some(&byte) = self.unread.get(self.position) {
+            self.position += 1;
+            match byte {
+                CR | BELL if std::mem::take(&mut self.overlong) => {
+                    self.line.clear();
+                    return Some(RawLine::TooLong);
+                }
+                CR => return Some(RawLine::Bytes(std::mem::take(&mut self.line))),
+                BELL => {
+                    // what was begun before it will not be ended
+                    self.line.clear();
+                    return Some(RawLine::Bytes(vec![BELL]));
+                }
+                // some adapters end lines with CR LF
+                b'\n' => {}
+                _ if self.line.len() >= MAX_LINE => self.overlong = true,
+                _ => self.line.push(byte),
+            }
+        }
+        self.unread.clear();
+        self.position = 0;
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(reader: &mut LineReader, bytes: &[u8]) -> Vec<String> {
+        reader.push(bytes);
+        let mut lines = Vec::new();
+        while let Some(line) = reader.next_line() {
+            lines.push(match line {
+                RawLine::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+                RawLine::TooLong => "too long".to_owned(),
+            });
+        }
+        lines
+    }
+
+    #[test]
+    fn lines_come_out_whole_however_they_come_in() {
+        let mut reader = LineReader::default();
+        let all = b"t1000\r\rz\r\n\x07V1013\r";
+        let whole = lines(&mut reader, all);
+        assert_eq!(whole, ["t1000", "", "z", "\x07", "V1013"]);
+        let bytewise: Vec<String> = all.iter().flat_map(|byte| lines(&mut reader, &[*byte])).collect();
+        assert_eq!(bytewise, whole);
+    }
+
+    #[test]
+    fn an_endless_line_is_dropped_and_the_next_one_read() {
+        let mut reader = LineReader::default();
+        for _ in 0..1000 {
+            assert!(lines(&mut reader, &[b'x'; 1000]).is_empty());
+        }
+        assert!(reader.line.len() + reader.unread.len() <= MAX_LINE);
+        assert_eq!(lines(&mut reader, b"\rz\r"), ["too long", "z"]);
+    }
+}
