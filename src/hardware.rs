@@ -30,6 +30,17 @@ pub struct Hardware {
     pub timer: TimerKind,
 }
 
+impl Hardware {
+    /// The real devices behind these ports.
+    pub fn new(can_ports: impl Into<Arc<[CanPort]>>) -> Self {
+        let open_can: Arc<OpenCan> = Arc::new(|device: &str| {
+            let device = device.to_owned();
+            Box::pin(async move { connector_hal::can::open(&device) })
+        });
+        Self { can_ports: can_ports.into(), open_can, timer: TimerKind::Precise }
+    }
+}
+
 impl std::fmt::Debug for Hardware {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Hardware").field("can_ports", &self.can_ports).finish_non_exhaustive()

@@ -2,6 +2,7 @@
 //! vehicle's buses and a remote operator.
 
 pub mod agent;
+pub mod cli;
 pub mod cloud;
 pub mod config;
 pub mod hardware;

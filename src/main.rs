@@ -1,3 +1,7 @@
 //! The agent's binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    connector_agent::cli::run(std::env::args_os())
+}

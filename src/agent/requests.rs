@@ -118,13 +118,7 @@ impl Supervisor {
         let settings = SessionSettings {
             connection_uuid: open.connection_uuid,
             hold: Duration::from_secs(hold).min(MAX_HOLD),
-            limits: SessionLimits {
-                max_pdu: relay.max_pdu,
-                max_channels: relay.max_channels,
-                max_kept_bytes: relay.max_kept_bytes,
-                raw_max_age: relay.raw_max_age,
-                pdu_max_age: relay.pdu_max_age,
-            },
+            limits: SessionLimits { max_pdu: relay.max_pdu, ..SessionLimits::default() },
             hardware: self.hardware.clone(),
         };
         tracing::info!(connection_uuid = %open.connection_uuid, "connection opened");

@@ -111,6 +111,8 @@ async fn open(
     let failed = |error| ConnectError::WebSocket(Box::new(error));
     let mut request = url.as_str().into_client_request().map_err(failed)?;
     let headers = request.headers_mut();
+    // The websocket library logs the whole request, with the token, by the crate `log` at its finest level: nothing
+    // may be set up that receives those records.
     headers.insert(AUTHORIZATION, token.header().ok_or(ConnectError::Token)?);
     headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     headers.insert(USER_AGENT, HeaderValue::from_static(rest::USER_AGENT));

@@ -114,7 +114,7 @@ mod tests {
             WebsocketUrl::try_from("wss://example.com".to_owned()).unwrap(),
         );
         let record = |json| serde_json::from_value::<ConnectorRecord>(json).unwrap();
-        let same = json!({"id": 7, "uuid": uuid, "hardware_version": 0, "software_version": "1", "new": []});
+        let same = json!({"id": 7, "uuid": uuid, "hardware_version": 0, "software_version": "0", "new": []});
         assert_eq!(differences(&config, &record(same)), Vec::<String>::new());
         let other = json!({"uuid": uuid, "hardware_version": 3, "hardware_type": "wireless"});
         assert_eq!(

@@ -110,6 +110,16 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_answer_does_harm(json in proptest::collection::vec(proptest::num::u8::ANY, 0..200), claims: String) {
+            let _ = Tokens::from_json(&json);
+            let answer = serde_json::json!({"access_token": jwt(&claims)}).to_string();
+            let tokens = Tokens::from_json(answer.as_bytes()).unwrap();
+            proptest::prop_assert!(!tokens.lifetime.is_zero() || claims.contains("exp"));
+        }
+    }
+
     #[test]
     fn tokens_do_not_print() {
         let json = br#"{"id_token":"iii","access_token":"aaa-secret","refresh_token":"rrr-secret"}"#;

@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use connector_hal::board::{BoardProblem, LinuxBoard};
+use connector_hal::can::CanDevice;
 use tracing_subscriber::EnvFilter;
 
 use crate::cloud::tls;
@@ -14,6 +16,9 @@ use super::{BusConfig, BusKind, Config, PincodeError, Problem};
 /// The bit rates of the relay protocol, section 3.
 const CAN_BIT_RATES: [u32; 12] =
     [1_000_000, 500_000, 250_000, 125_000, 100_000, 94_000, 83_300, 50_000, 33_300, 20_000, 10_000, 5_000];
+
+/// A longer PDU would not leave room for others in what a relayed connection keeps.
+const MAX_PDU: u64 = 1 << 20;
 
 /// What no configuration may say, whatever machine it is for.
 pub fn contradictions(config: &Config) -> Vec<Problem> {
@@ -28,17 +33,15 @@ pub fn contradictions(config: &Config) -> Vec<Problem> {
         problems.push(problem.at_key("cloud.dead_after_ms"));
     }
     buses(&config.buses, &mut problems);
-    let relay = &config.relay;
     let mut bounded = |key: &str, value: u64, low: u64, high: u64| {
         if !(low..=high).contains(&value) {
             let problem = Problem::error(format!("{value} is out of range"), format!("give {low} to {high}"));
-            problems.push(problem.at_key(format!("relay.{key}")));
+            problems.push(problem.at_key(key));
         }
     };
-    bounded("max_pdu", relay.max_pdu as u64, 4095, 16 << 20);
-    bounded("max_channels", relay.max_channels as u64, 1, 1024);
-    bounded("hold_seconds", relay.hold_seconds, 1, 300);
-    bounded("max_kept_bytes", relay.max_kept_bytes as u64, 64 << 10, 64 << 20);
+    bounded("relay.max_pdu", config.relay.max_pdu as u64, 4095, MAX_PDU);
+    bounded("relay.hold_seconds", config.relay.hold_seconds, 1, 300);
+    bounded("vin.data_bit_rate", config.vin.data_bit_rate.into(), 500_000, 8_000_000);
     if EnvFilter::try_new(&config.log.level).is_err() {
         let fix =
             "write error, warn, info, debug or trace, or directives like info,connector_agent::relay=debug";
@@ -80,12 +83,18 @@ fn buses(buses: &[BusConfig], problems: &mut Vec<Problem>) {
                 }
             }
         }
-        if bus.device.is_empty() || bus.device == "slcan:" {
-            wrong("device", "names no device".to_owned(), "write it like can0 or slcan:/dev/ttyACM0");
-        }
-        if let Some(first) = devices.insert(bus.device.as_str(), index) {
-            let what = format!("bus[{first}] has the same device");
-            wrong("device", what, "give each bus a device of its own, or remove one");
+        match bus.device.parse::<CanDevice>() {
+            Ok(device) => {
+                if let Some(first) = devices.insert(device, index) {
+                    let what = format!("bus[{first}] has the same device");
+                    wrong("device", what, "give each bus a device of its own, or remove one");
+                }
+            }
+            Err(_) => wrong(
+                "device",
+                format!("`{}` names no CAN device", bus.device),
+                "write it like can0 or slcan:/dev/ttyACM0",
+            ),
         }
         if let Some(first) = pins.insert(bus.pins.as_slice(), index) {
             wrong("pins", format!("bus[{first}] has the same pins"), "give each bus pins of its own");
@@ -119,14 +128,19 @@ pub fn surroundings(config: &Config) -> Vec<Problem> {
         });
     }
     for bus in &config.buses {
-        let path = match bus.device.split_once(':') {
-            Some((_, path)) => Path::new(path).to_owned(),
-            None => Path::new("/sys/class/net").join(&bus.device),
+        let path = match bus.device.parse() {
+            Ok(CanDevice::SocketCan { interface }) => Path::new("/sys/class/net").join(interface),
+            Ok(CanDevice::Slcan { path, .. }) => path.into(),
+            // said already, as wrong in itself
+            Err(_) => continue,
         };
         if !path.exists() {
             let what = format!("the device {} is not there", bus.device);
             problems.push(Problem::error(what, "plug it in, or correct bus.device").at_path(&path));
         }
+    }
+    for BoardProblem { part, path, error, remedy } in LinuxBoard::check(&config.board) {
+        problems.push(Problem::error(format!("board.{part}: {error}"), remedy).at_path(&path));
     }
     problems
 }

@@ -11,8 +11,11 @@ mod sections;
 
 use std::path::{Path, PathBuf};
 
+use connector_hal::board::BoardConfig;
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
+
+use crate::hardware::CanPort;
 
 pub use address::{AddressError, ApiUrl, ResourcePath, WebsocketUrl};
 pub use identity::{ConnectorUuid, ConnectorUuidError};
@@ -22,6 +25,8 @@ pub use sections::{
     BusConfig, BusKind, CloudConfig, ConnectorConfig, LogConfig, LogFormat, PathsConfig, RelayConfig,
     VinConfig,
 };
+
+use crate::vin::VinSettings;
 
 /// Where the configuration is when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/connector-agent.toml";
@@ -43,6 +48,9 @@ pub struct Config {
     /// The bounds of a diagnostic session.
     #[serde(default)]
     pub relay: RelayConfig,
+    /// Which files and lines of the system make up the board.
+    #[serde(default)]
+    pub board: BoardConfig,
     /// What is logged.
     #[serde(default)]
     pub log: LogConfig,
@@ -60,6 +68,7 @@ impl Config {
             buses: Vec::new(),
             vin: VinConfig::default(),
             relay: RelayConfig::default(),
+            board: BoardConfig::default(),
             log: LogConfig::default(),
             path: None,
         }
@@ -69,39 +78,58 @@ impl Config {
     ///
     /// What the file refers to is not looked at: see [`Config::check`] and [`Config::pincode`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let (config, problems) = read(path)?;
-        match config {
-            Some(config) if problems.iter().all(|problem| problem.severity == Severity::Warning) => {
-                for problem in problems {
-                    tracing::warn!("{problem}");
-                }
-                Ok(config)
-            }
-            _ => Err(ConfigError::Invalid(problems)),
+        match read(path)? {
+            (Some(config), problems) if problems.iter().all(Problem::is_warning) => Ok(config),
+            (_, problems) => Err(ConfigError::Invalid(problems)),
         }
     }
 
-    /// Everything wrong with the file and with what it refers to: pincode, certificates, devices.
+    /// Everything wrong with the file and with what it refers to: pincode, certificates, devices, board.
     pub fn check_file(path: &Path) -> Vec<Problem> {
         match read(path) {
             Ok((config, mut problems)) => {
-                if let Some(config) = config {
-                    problems.extend(config.check());
-                }
+                problems.extend(config.iter().flat_map(check::surroundings));
                 problems
             }
             Err(ConfigError::Invalid(problems)) => problems,
-            Err(error @ ConfigError::Read { .. }) => {
-                let fix = "create it (an example is docs/connector-agent.example.toml) or name another with --config";
-                let ConfigError::Read { source, .. } = error else { return Vec::new() };
+            Err(ConfigError::Read { source, .. }) => {
+                let fix = "create it (docs/connector-agent.example.toml is an example), or name another with --config";
                 vec![Problem::error(format!("the configuration cannot be read: {source}"), fix).at_path(path)]
             }
         }
     }
 
-    /// Everything wrong with what the configuration refers to: pincode, certificates, devices.
+    /// What is unwise in the configuration, and everything wrong with what it refers to: pincode, certificates,
+    /// devices, board.
     pub fn check(&self) -> Vec<Problem> {
-        check::surroundings(self)
+        let path = self.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
+        let mut problems: Vec<_> =
+            check::contradictions(self).into_iter().map(|problem| problem.at_path(path)).collect();
+        problems.extend(check::surroundings(self));
+        problems
+    }
+
+    /// How the VIN is read: with the bit rates of all buses, those of the first bus first.
+    pub fn vin_settings(&self) -> VinSettings {
+        let mut bit_rates: Vec<u32> = Vec::new();
+        for rate in self.buses.iter().flat_map(|bus| &bus.bit_rates) {
+            if !bit_rates.contains(rate) {
+                bit_rates.push(*rate);
+            }
+        }
+        let VinConfig { budget, listen_time, data_bit_rate } = self.vin;
+        VinSettings { budget, bit_rates, data_bit_rate: Some(data_bit_rate), listen_time }
+    }
+
+    /// The CAN buses, as the hardware takes them.
+    pub fn can_ports(&self) -> Vec<CanPort> {
+        let port = |bus: &BusConfig| match (bus.kind, bus.pins.as_slice()) {
+            (BusKind::Can, &[plus, minus]) => {
+                Some(CanPort { pins: [plus, minus], device: bus.device.clone(), fd: bus.fd })
+            }
+            _ => None,
+        };
+        self.buses.iter().filter_map(port).collect()
     }
 
     /// The pincode, from the first source that has one: the variable [`PINCODE_VARIABLE`], systemd's credential

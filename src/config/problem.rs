@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 /// How much a [`Problem`] matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// The agent runs, but something of it will not work, or is unwise.
+    /// It works, but is unwise, or leaves something out.
     Warning,
-    /// The agent refuses to run.
+    /// What is configured does not work, or means nothing.
     Error,
 }
 
 /// One thing that is wrong, where, and what to do about it. Never contains a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Whether the agent can run all the same.
+    /// How much it matters.
     pub severity: Severity,
     /// The configuration file, or the file or device that is at fault.
     pub path: Option<PathBuf>,
@@ -30,7 +30,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem that keeps the agent from running.
+    /// A problem that something does not work for.
     pub fn error(what: impl Into<String>, fix: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
@@ -42,9 +42,14 @@ impl Problem {
         }
     }
 
-    /// A problem that the agent runs with.
+    /// A problem that everything works with.
     pub fn warning(what: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(what, fix) }
+    }
+
+    /// Whether everything works all the same.
+    pub fn is_warning(&self) -> bool {
+        self.severity == Severity::Warning
     }
 
     /// The same, at this file or device.
@@ -82,7 +87,7 @@ impl fmt::Display for Problem {
         if let Some(key) = &self.key {
             write!(f, "{key}: ")?;
         }
-        if self.severity == Severity::Warning {
+        if self.is_warning() {
             f.write_str("warning: ")?;
         }
         write!(f, "{}; {}", self.what, self.fix)

@@ -26,7 +26,7 @@ pub struct ConnectorConfig {
     #[serde(default)]
     pub hardware_version: u32,
     /// The version of the software on the device as a whole.
-    #[serde(default = "one")]
+    #[serde(default)]
     pub software_version: u32,
 }
 
@@ -39,17 +39,13 @@ impl ConnectorConfig {
             pincode_file: None,
             hardware_type: classic(),
             hardware_version: 0,
-            software_version: one(),
+            software_version: 0,
         }
     }
 }
 
 fn classic() -> String {
     "classic".to_owned()
-}
-
-fn one() -> u32 {
-    1
 }
 
 /// `[cloud]`: where the cloud is and how long to wait for it.
@@ -189,11 +185,20 @@ pub struct VinConfig {
     /// How long reading it may take in all.
     #[serde(rename = "budget_ms", with = "duration")]
     pub budget: Duration,
+    /// How long to listen at each bit rate for a first frame.
+    #[serde(rename = "listen_ms", with = "duration")]
+    pub listen_time: Duration,
+    /// The data bit rate set on adapters that can do CAN FD, in bit/s.
+    pub data_bit_rate: u32,
 }
 
 impl Default for VinConfig {
     fn default() -> Self {
-        Self { budget: Duration::from_millis(1500) }
+        Self {
+            budget: Duration::from_millis(1500),
+            listen_time: Duration::from_millis(100),
+            data_bit_rate: 2_000_000,
+        }
     }
 }
 
@@ -203,30 +208,13 @@ impl Default for VinConfig {
 pub struct RelayConfig {
     /// The longest PDU accepted in either direction, in bytes.
     pub max_pdu: usize,
-    /// How many channels may be open at a time.
-    pub max_channels: usize,
     /// How long a connection outlives its link where the cloud does not say, in seconds.
     pub hold_seconds: u64,
-    /// How much sent data is kept until it is acknowledged, in bytes.
-    pub max_kept_bytes: usize,
-    /// How old a record may be to reach the vehicle by a raw channel, where the operator does not say.
-    #[serde(rename = "raw_max_age_ms", with = "duration")]
-    pub raw_max_age: Duration,
-    /// The same for all other channels.
-    #[serde(rename = "pdu_max_age_ms", with = "duration")]
-    pub pdu_max_age: Duration,
 }
 
 impl Default for RelayConfig {
     fn default() -> Self {
-        Self {
-            max_pdu: 1 << 20,
-            max_channels: 64,
-            hold_seconds: 30,
-            max_kept_bytes: 2 << 20,
-            raw_max_age: Duration::from_millis(500),
-            pdu_max_age: Duration::from_secs(30),
-        }
+        Self { max_pdu: 1 << 20, hold_seconds: 30 }
     }
 }
 

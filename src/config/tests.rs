@@ -33,6 +33,9 @@ fn every_key_of_the_example_is_understood_also_those_without_a_default() {
     assert!(config.connector.pincode_file.is_some());
     assert!(config.cloud.ca_file.is_some() && config.cloud.client_id.is_some());
     assert_eq!(config.buses[0].name.as_deref(), Some("HS"));
+    let board = &config.board;
+    assert!(board.voltage.is_some() && board.ignition.is_some() && board.button.is_some());
+    assert!(board.led.is_some() && board.buzzer.is_some() && board.wifi.is_some());
 }
 
 #[test]
@@ -42,7 +45,14 @@ fn the_example_has_every_key() {
     let mut tables = vec![String::new()];
     let mut seen = 0;
     while let Some(table) = tables.pop() {
-        let present = keys_at(&document, &table);
+        let mut present = keys_at(&document, &table);
+        if table.starts_with("board.") {
+            // a part is at a line or at a file: the parts show it all together
+            present = keys_at(&document, "board")
+                .iter()
+                .flat_map(|part| keys_at(&document, &format!("board.{part}")))
+                .collect();
+        }
         for key in understood_keys(&table) {
             assert!(present.contains(&key), "the example lacks {key} in [{table}]");
             seen += 1;
@@ -52,7 +62,7 @@ fn the_example_has_every_key() {
             }
         }
     }
-    assert!(seen > 30, "only {seen} keys were looked at");
+    assert!(seen > 50, "only {seen} keys were looked at");
 }
 
 #[test]
@@ -83,7 +93,7 @@ device = "/dev/ttyS1"
 [[bus]]
 kind = "can"
 pins = [3, "11"]
-device = "can0"
+device = "socketcan:can0"
 [relais]
 x = 1
 [log]
@@ -104,6 +114,7 @@ level = "info,=loud=="
         (17, "bus[0].bit_rates"),
         (20, "bus[1].kind"),
         (26, "bus[2].pins"),
+        (27, "bus[2].device"),
         (28, "relais"),
         (31, "log.level"),
     ];
@@ -115,6 +126,78 @@ level = "info,=loud=="
     assert!(text.contains(
         "connector-agent.toml:8: cloud.api_url: without TLS only a loopback address is allowed; write https:// instead"
     ));
+}
+
+#[test]
+fn what_is_only_unwise_is_no_reason_not_to_run_but_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("connector-agent.toml");
+    let text = MINIMAL.split("[[bus]]").next().unwrap().replace("[cloud]", "pincode = \"1234\"\n[cloud]");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let config = Config::load(&path).unwrap();
+    let said: Vec<_> = config.check().iter().map(ToString::to_string).collect();
+    let path = path.display();
+    assert_eq!(
+        said,
+        [
+            format!("{path}: bus: warning: no bus is configured; add a [[bus]] to read the VIN and to relay"),
+            format!(
+                "{path}: connector.pincode: warning: others can read this file with the pincode in it; chmod 600 it, or \
+             put the pincode into a file of its own"
+            ),
+        ]
+    );
+    let said: Vec<_> = Config::check_file(config.path.as_deref().unwrap());
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said.iter().all(Problem::is_warning));
+}
+
+#[test]
+fn by_default_the_vin_is_read_as_its_reader_would_by_itself() {
+    let config = loaded(MINIMAL).unwrap();
+    assert_eq!(config.vin_settings(), VinSettings::default());
+    let second = "[[bus]]\nkind = \"can\"\npins = [3, 11]\ndevice = \"can1\"\nbit_rates = [125000, 250000]\n";
+    let config = loaded(&format!("{MINIMAL}{second}")).unwrap();
+    assert_eq!(config.vin_settings().bit_rates, [500_000, 250_000, 125_000]);
+    assert_eq!(config.can_ports()[1].pins, [3, 11]);
+}
+
+#[test]
+fn a_bus_that_cannot_be_is_refused() {
+    for (key, value, said) in [
+        ("device", "\"pcan:1\"", "`pcan:1` names no CAN device"),
+        ("device", "\"\"", "names no CAN device"),
+        ("pins", "[6]", "no pair of pins"),
+        ("pins", "[0, 14]", "no pair of pins"),
+        ("pins", "[6, 17]", "no pair of pins"),
+        ("bit_rates", "[]", "empty"),
+        ("bit_rates", "[500001]", "no such bit rate: 500001"),
+    ] {
+        let line = MINIMAL.lines().find(|line| line.starts_with(key)).unwrap_or("kind = \"can\"");
+        let with = if line.starts_with(key) { String::new() } else { format!("{line}\n") };
+        let text = MINIMAL.replace(line, &format!("{with}{key} = {value}"));
+        let Err(ConfigError::Invalid(problems)) = loaded(&text) else {
+            panic!("{key} = {value} is accepted")
+        };
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        assert!(problems[0].what.contains(said), "{:?}", problems[0]);
+        assert_eq!(problems[0].key, Some(format!("bus[0].{key}")));
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_damaged_file_is_refused_or_understood_but_never_does_harm(
+        at in 0..EXAMPLE.len(),
+        len in 0usize..200,
+        by in "[\\[\\]=\"'{}.,#a-z0-9\n ]{0,12}",
+    ) {
+        let (start, end) = (floor(at), floor(at + len));
+        let text = format!("{}{by}{}", &EXAMPLE[..start], &EXAMPLE[end..]);
+        let parsed = parse::parse(&text);
+        proptest::prop_assert!(parsed.config.is_some() || !parsed.problems.is_empty());
+    }
 }
 
 #[test]
@@ -225,7 +308,8 @@ fn a_check_names_what_is_wrong_around_a_file_along_with_what_is_wrong_in_it() {
     let path = directory.path().join("connector-agent.toml");
     let text = MINIMAL
         .replace("[cloud]", "pincode_file = \"pincode\"\n[cloud]\nca_file = \"ca.pem\"\nca_dir = \"x\"")
-        .replace("can0", "slcan:/nowhere/tty0");
+        .replace("can0", "slcan:/nowhere/tty0")
+        + "[board]\nled = { file = \"/nowhere/led\" }\n";
     fs::write(&path, text).unwrap();
     let problems = Config::check_file(&path);
     let said: Vec<_> = problems.iter().map(ToString::to_string).collect();
@@ -234,7 +318,8 @@ fn a_check_names_what_is_wrong_around_a_file_along_with_what_is_wrong_in_it() {
     assert!(has(&format!("{}: cannot read the pincode file", directory.path().join("pincode").display())));
     assert!(has(&format!("{}: ", directory.path().join("ca.pem").display())), "{said:#?}");
     assert!(has("/nowhere/tty0: "), "{said:#?}");
-    assert_eq!(problems.len(), 4, "{said:#?}");
+    assert!(has("/nowhere/led: board.led: "), "{said:#?}");
+    assert_eq!(problems.len(), 5, "{said:#?}");
     let said: Vec<_> = Config::check_file(&directory.path().join("none.toml"));
     assert_eq!(said.len(), 1);
 }
@@ -260,6 +345,11 @@ fn read_text(text: &str) -> (Option<Config>, Vec<Problem>) {
     let path = directory.path().join("connector-agent.toml");
     fs::write(&path, text).unwrap();
     read(&path).unwrap()
+}
+
+/// The next place at or before this one where the example can be cut.
+fn floor(at: usize) -> usize {
+    (0..=at.min(EXAMPLE.len())).rev().find(|at| EXAMPLE.is_char_boundary(*at)).unwrap()
 }
 
 /// The text with `#key = value` made `key = value`; prose has a blank after the `#`.

@@ -15,9 +15,19 @@ pub struct Addressing {
 }
 
 impl Addressing {
+    /// Any identifiers, with or without an address byte each way.
+    pub fn new(
+        transmit: CanId,
+        receive: CanId,
+        transmit_address: Option<u8>,
+        receive_address: Option<u8>,
+    ) -> Self {
+        Self { transmit, receive, transmit_address, receive_address }
+    }
+
     /// Normal addressing: the identifiers say it all.
     pub fn normal(transmit: CanId, receive: CanId) -> Self {
-        Self { transmit, receive, transmit_address: None, receive_address: None }
+        Self::new(transmit, receive, None, None)
     }
 
     /// Normal fixed addressing, physical: 0x18DA`target``source` out, 0x18DA`source``target` in.
@@ -28,12 +38,7 @@ impl Addressing {
 
     /// Extended addressing: the first data byte is the address of whom the frame is for.
     pub fn extended(transmit: CanId, receive: CanId, transmit_address: u8, receive_address: u8) -> Self {
-        Self {
-            transmit,
-            receive,
-            transmit_address: Some(transmit_address),
-            receive_address: Some(receive_address),
-        }
+        Self::new(transmit, receive, Some(transmit_address), Some(receive_address))
     }
 
     /// Mixed addressing with any identifiers (11 bits by the standard): the same address extension both ways.
@@ -57,7 +62,7 @@ impl Addressing {
         self.receive
     }
 
-    /// How many data bytes of each frame the address takes: 0 or 1.
+    /// How many data bytes of each frame sent the address takes: 0 or 1.
     pub fn address_bytes(&self) -> usize {
         usize::from(self.transmit_address.is_some())
     }
@@ -69,6 +74,11 @@ impl Addressing {
 
     pub(super) fn transmit_address(&self) -> Option<u8> {
         self.transmit_address
+    }
+
+    /// How many data bytes of each frame received the address takes.
+    pub(super) fn receive_address_bytes(&self) -> usize {
+        usize::from(self.receive_address.is_some())
     }
 }
 

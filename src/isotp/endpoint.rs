@@ -12,7 +12,7 @@ use super::sender::{Sender, SenderConfig};
 use super::{Config, Event, NPdu, ReceiveFailure, SendError, SendFailure, Timer};
 
 /// While so many events wait to be polled, frames of the bus are dropped.
-pub(super) const MAX_EVENTS: usize = 8;
+const MAX_EVENTS: usize = 8;
 /// How many frames of given-up transfers may wait for their outcome, besides a transfer's own.
 pub(super) const ABANDONED_FRAMES: usize = 16;
 
@@ -98,7 +98,7 @@ impl Endpoint {
         if self.events.len() >= MAX_EVENTS {
             return true;
         }
-        let address_bytes = self.config.addressing.address_bytes();
+        let address_bytes = self.config.addressing.receive_address_bytes();
         let n_pdu = match NPdu::decode(frame.data(), address_bytes) {
             Ok(n_pdu) => n_pdu,
             Err(error) => {

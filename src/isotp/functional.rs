@@ -6,7 +6,7 @@ use std::time::Instant;
 use connector_hal::can::{CanFrame, CanId};
 
 use super::address::{address_matches, physical_request_id};
-use super::endpoint::{ABANDONED_FRAMES, MAX_EVENTS};
+use super::endpoint::ABANDONED_FRAMES;
 use super::frame::{FrameWriter, PaddingState};
 use super::in_flight::{InFlight, Owner};
 use super::receiver::{Receiver, ReceiverConfig};
@@ -17,6 +17,9 @@ use super::{
 
 /// The longest answer to a functional request accepted by default: 64 KiB, since many may come at once.
 pub const DEFAULT_MAX_ANSWER: usize = 1 << 16;
+
+/// While so many events wait to be polled, frames of the bus are dropped; more than for one peer, as many answer.
+const MAX_EVENTS: usize = 32;
 
 /// How a [`FunctionalEndpoint`] asks, and who may answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -34,7 +34,7 @@ impl InFlight {
     }
 
     pub(super) fn has_room_for_flow_control(&self) -> bool {
-        self.owners.len() < self.room + Self::FLOW_CONTROLS
+        self.owners.len() < self.room.saturating_add(Self::FLOW_CONTROLS)
     }
 
     #[cfg(test)]

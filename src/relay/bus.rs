@@ -4,6 +4,7 @@
 //! channel that closes, or a bus that goes off, leaves hardly anything behind that could still be sent.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use connector_hal::can::{BusState, CanEvent, CanFrame};
@@ -17,6 +18,9 @@ use crate::vin;
 const WINDOW: usize = 8;
 /// How long a frame may stay without an outcome before the adapter is made to forget it: N_As, and a little.
 const STUCK_AFTER: Duration = Duration::from_millis(1200);
+/// The same for frames that may not be sent late, once they are too old; not at once, as making the adapter forget them
+/// costs what comes in meanwhile.
+const STALE_AFTER: Duration = Duration::from_millis(100);
 
 /// Whose frame it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +29,23 @@ enum Owner {
     VinReader,
     /// A channel that was closed since.
     Gone,
+}
+
+/// A frame that waits for the adapter to have room.
+#[derive(Debug)]
+struct Next {
+    owner: Owner,
+    frame: CanFrame,
+    /// Until when it may be sent.
+    expires: Option<Instant>,
+}
+
+/// A frame that the adapter holds.
+#[derive(Debug)]
+struct Outstanding {
+    owner: Owner,
+    since: Instant,
+    expires: Option<Instant>,
 }
 
 /// Something for the operator: about which channel, when, and what.
@@ -45,8 +66,8 @@ pub struct BusCore {
     vin_reader: Option<Box<vin::Reader>>,
     vin_told: Option<Vec<vin::Candidate>>,
     state: BusState,
-    next: Option<(Owner, CanFrame)>,
-    outstanding: VecDeque<(Owner, Instant)>,
+    next: Option<Next>,
+    outstanding: VecDeque<Outstanding>,
     /// The channel that sent last; the next one has its turn.
     last_turn: u16,
     outputs: VecDeque<BusOutput>,
@@ -99,10 +120,10 @@ impl BusCore {
 
     /// Forgets whose frames those are that the adapter still holds, and the one that it does not hold yet.
     fn disown(&mut self, owner: Owner) {
-        self.next.take_if(|(next, _)| *next == owner);
-        for (outstanding, _) in &mut self.outstanding {
-            if *outstanding == owner {
-                *outstanding = Owner::Gone;
+        self.next.take_if(|next| next.owner == owner);
+        for outstanding in &mut self.outstanding {
+            if outstanding.owner == owner {
+                outstanding.owner = Owner::Gone;
             }
         }
     }
@@ -166,8 +187,8 @@ impl BusCore {
     }
 
     fn handle_outcome(&mut self, now: Instant, at: Instant, failure: Option<SendFailure>) {
-        match self.outstanding.pop_front() {
-            Some((Owner::Channel(number), _)) => {
+        match self.outstanding.pop_front().map(|outstanding| outstanding.owner) {
+            Some(Owner::Channel(number)) => {
                 if let Some(channel) = self.channels.get_mut(&number) {
                     match failure {
                         None => channel.handle_transmitted(now),
@@ -176,7 +197,7 @@ impl BusCore {
                     collect(number, channel, at, &mut self.outputs);
                 }
             }
-            Some((Owner::VinReader, _)) => {
+            Some(Owner::VinReader) => {
                 if let Some(reader) = &mut self.vin_reader {
                     match failure {
                         None => reader.handle_transmitted(now),
@@ -185,7 +206,7 @@ impl BusCore {
                     self.end_vin_reader();
                 }
             }
-            Some((Owner::Gone, _)) | None => {}
+            Some(Owner::Gone) | None => {}
         }
     }
 
@@ -201,9 +222,7 @@ impl BusCore {
             BusState::Off => (2, "the bus is off"),
         };
         if state == BusState::Off {
-            self.next = None;
-            self.outstanding.clear();
-            self.for_each_channel(now, |channel| channel.handle_bus_off(now));
+            self.throw_away_all(now);
         }
         if let Some(reader) = &mut self.vin_reader {
             reader.handle_bus_state(now, state);
@@ -215,14 +234,45 @@ impl BusCore {
         }
     }
 
+    /// The bus is off: nothing that waits for it, or that the adapter holds, will be sent.
+    fn throw_away_all(&mut self, now: Instant) {
+        let held = self.outstanding.drain(..).map(|outstanding| outstanding.owner);
+        for owner in held.chain(self.next.take().map(|next| next.owner)) {
+            // what an ISO-TP channel has under way fails as a whole, below
+            if let Owner::Channel(number) = owner
+                && let Some(channel @ Channel::Raw(_)) = self.channels.get_mut(&number)
+            {
+                channel.handle_transmit_failed(now, SendFailure::BusOff);
+            }
+        }
+        self.for_each_channel(now, |channel| channel.handle_bus_off(now));
+    }
+
     /// Whether the adapter holds a frame that it cannot get rid of; it should be set up anew, then
     /// [`BusCore::handle_reset`] called.
     pub fn is_stuck(&self, now: Instant) -> bool {
-        self.outstanding.front().is_some_and(|(_, since)| now >= *since + STUCK_AFTER)
+        self.stuck_at().is_some_and(|at| at <= now)
     }
 
-    /// The adapter was set up anew, and has forgotten every frame.
+    fn stuck_at(&self) -> Option<Instant> {
+        let oldest = self.outstanding.front()?;
+        let stuck_at = oldest.since + STUCK_AFTER;
+        // a frame that goes stale is no reason to spoil a transfer that may still get through
+        let would_spoil = self.vin_reader.is_some() || self.channels.values().any(Channel::is_sending);
+        match oldest.expires {
+            Some(expires) if !would_spoil => Some(stuck_at.min(expires.max(oldest.since + STALE_AFTER))),
+            _ => Some(stuck_at),
+        }
+    }
+
+    /// The adapter is set up anew, and forgets every frame; one that it had no room for is too old by now.
     pub fn handle_reset(&mut self, now: Instant) {
+        let next = self.next.take();
+        self.outstanding.extend(next.map(|next| Outstanding {
+            owner: next.owner,
+            since: now,
+            expires: None,
+        }));
         while !self.outstanding.is_empty() {
             self.handle_outcome(now, now, Some(SendFailure::NotAcknowledged));
         }
@@ -230,9 +280,13 @@ impl BusCore {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        let is_off = self.state == BusState::Off;
         self.for_each_channel(now, |channel| {
             if channel.poll_timeout().is_some_and(|at| at <= now) {
                 channel.handle_timeout(now);
+                if is_off && channel.is_sending() {
+                    channel.handle_bus_off(now);
+                }
             }
         });
         if let Some(reader) = &mut self.vin_reader {
@@ -250,45 +304,62 @@ impl BusCore {
 
     /// The frame to hand to the adapter now; it stays the same until [`BusCore::handle_accepted`].
     pub fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
+        self.discard_stale_next(now);
         if self.next.is_none() && self.state != BusState::Off && self.outstanding.len() < WINDOW {
             self.next = self.next_frame(now);
         }
-        self.next.map(|(_, frame)| frame)
+        self.next.as_ref().map(|next| next.frame)
+    }
+
+    /// The frame that waits for room may have waited too long.
+    fn discard_stale_next(&mut self, now: Instant) {
+        let stale = self.next.take_if(|next| next.expires.is_some_and(|expires| expires < now));
+        if let Some(Next { owner: Owner::Channel(number), .. }) = stale
+            && let Some(channel) = self.channels.get_mut(&number)
+        {
+            channel.handle_too_old();
+            collect(number, channel, now, &mut self.outputs);
+        }
+    }
+
+    /// The next channel's number, round about.
+    fn turn_after(&self, number: u16) -> Option<u16> {
+        let mut after = self.channels.range((Bound::Excluded(number), Bound::Unbounded));
+        after.next().or_else(|| self.channels.iter().next()).map(|(number, _)| *number)
     }
 
     /// Asks the channels in turn, the VIN reader last.
-    fn next_frame(&mut self, now: Instant) -> Option<(Owner, CanFrame)> {
-        let after = self.channels.range(self.last_turn.saturating_add(1)..).map(|(number, _)| *number).next();
-        let mut number = after.or_else(|| self.channels.keys().next().copied());
+    fn next_frame(&mut self, now: Instant) -> Option<Next> {
+        let mut number = self.turn_after(self.last_turn);
         for _ in 0..self.channels.len() {
             let turn = number?;
             if let Some(channel) = self.channels.get_mut(&turn) {
                 let frame = channel.poll_transmit(now);
                 collect(turn, channel, now, &mut self.outputs);
-                if let Some(frame) = frame {
+                if let Some((frame, expires)) = frame {
                     self.last_turn = turn;
-                    return Some((Owner::Channel(turn), frame));
+                    return Some(Next { owner: Owner::Channel(turn), frame, expires });
                 }
             }
-            let after = turn.checked_add(1).and_then(|from| self.channels.range(from..).next());
-            number = after.or_else(|| self.channels.iter().next()).map(|(number, _)| *number);
+            number = self.turn_after(turn);
         }
         let reader = self.vin_reader.as_mut()?;
-        reader.poll_transmit(now).map(|frame| (Owner::VinReader, frame))
+        let frame = reader.poll_transmit(now)?;
+        Some(Next { owner: Owner::VinReader, frame, expires: None })
     }
 
     /// The adapter took the frame.
     pub fn handle_accepted(&mut self, now: Instant) {
-        if let Some((owner, _)) = self.next.take() {
-            self.outstanding.push_back((owner, now));
+        if let Some(Next { owner, expires, .. }) = self.next.take() {
+            self.outstanding.push_back(Outstanding { owner, since: now, expires });
         }
     }
 
     /// The adapter refused the frame, and will not take it later either.
     pub fn handle_refused(&mut self, now: Instant) {
-        if let Some((owner, _)) = self.next.take() {
+        if let Some(Next { owner, expires, .. }) = self.next.take() {
             // its outcome is the newest: it gets it at once, ahead of those before it, whose owners do not mix theirs
-            self.outstanding.push_front((owner, now));
+            self.outstanding.push_front(Outstanding { owner, since: now, expires });
             self.handle_outcome(now, now, Some(SendFailure::NotAcknowledged));
         }
     }
@@ -301,9 +372,8 @@ impl BusCore {
     /// When [`BusCore::handle_timeout`] or a look at [`BusCore::is_stuck`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let channels = self.channels.values().filter_map(Channel::poll_timeout).min();
-        let stuck = self.outstanding.front().map(|(_, since)| *since + STUCK_AFTER);
         let reader = self.vin_reader.as_ref().and_then(|reader| reader.poll_timeout()).map(|(at, _)| at);
-        [channels, stuck, reader].into_iter().flatten().min()
+        [channels, self.stuck_at(), reader].into_iter().flatten().min()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is asked of a connector, as text messages (relay protocol, section 3).
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -82,7 +82,7 @@ pub struct CanBusConfig {
     #[serde(deserialize_with = "number")]
     pub pin_min: u8,
     /// `isotp`, `tp20` or `frames`.
-    #[serde(default = "default_can_protocol")]
+    #[serde(default = "default_can_protocol", deserialize_with = "can_protocol")]
     pub can_protocol: String,
     /// The nominal bit rate, in bit/s.
     #[serde(deserialize_with = "number")]
@@ -97,6 +97,17 @@ pub struct CanBusConfig {
 
 fn default_can_protocol() -> String {
     "isotp".to_owned()
+}
+
+fn can_protocol<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_else(default_can_protocol))
+}
+
+/// Reads a value that may be null, which is then the default one, as if it were absent.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// `openChannel`: a number, and one kind of channel.
@@ -158,13 +169,13 @@ pub struct IsotpChannelConfig {
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub extended_response_address: Option<u8>,
     /// Whether frames are filled up.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub padding: PaddingConfig,
     /// What with; 0xCC unless told.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub padding_byte: Option<u8>,
     /// Whether the connector sends TesterPresent by itself.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub keep_alive: Switch,
     /// The block size asked of the ECU.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]

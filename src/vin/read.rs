@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use connector_hal::can::{CanBus, CanBusExt, CanCapabilities, CanError, CanEvent, CanFrame, CanSettings};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -15,13 +15,15 @@ use super::{
     SearchSettings, Step, VinReport,
 };
 
-/// Setting an adapter up takes no longer, or it does not answer.
-const CONFIGURE_TIME: Duration = Duration::from_millis(300);
+/// An adapter that starts anew when it is opened, as some with USB do, gets so much time besides the budget.
+const ADAPTER_TIME: Duration = Duration::from_secs(4);
+/// Setting an adapter up afterwards takes no longer, or it does not answer.
+const QUIETEN_TIME: Duration = Duration::from_millis(500);
 
 /// How the VIN is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VinSettings {
-    /// The time it may take in all; default 1.5 s.
+    /// The time it may take in all, from when the adapter is ready; default 1.5 s.
     pub budget: Duration,
     /// The bit rates to try, the likeliest first, in bit/s; default 500 and 250 kbit/s. An adapter that can't listen
     /// without acknowledging is used with the first of them only.
@@ -82,10 +84,9 @@ pub enum BusEnd {
 /// The bus that tells a VIN first wins; the others get one P2 to agree or disagree. Dropping the future ends reading
 /// and closes the adapters.
 pub async fn read(buses: Vec<Box<dyn CanBus>>, settings: &VinSettings) -> VinReading {
-    let start = now();
     let stop = CancellationToken::new();
     let tasks = buses.into_iter().enumerate().map(|(index, bus)| {
-        let task = BusTask::new(bus, settings, start);
+        let task = BusTask::new(bus, settings);
         let stop = stop.clone();
         async move { (index, task.run(&stop).await) }
     });
@@ -108,15 +109,16 @@ pub async fn read(buses: Vec<Box<dyn CanBus>>, settings: &VinSettings) -> VinRea
             }
         }
     }
-    sum_up(done, start)
+    sum_up(done)
 }
 
-fn sum_up(mut done: Vec<(usize, BusTask<'_>)>, start: Instant) -> VinReading {
-    let elapsed =
-        done.iter().filter_map(|(_, task)| task.ended_at).max().map_or(Duration::ZERO, |end| end - start);
+fn sum_up(mut done: Vec<(usize, BusTask<'_>)>) -> VinReading {
+    let started_at = done.iter().filter_map(|(_, task)| task.started_at).min();
+    let ended_at = done.iter().filter_map(|(_, task)| task.ended_at).max();
+    let elapsed = started_at.zip(ended_at).map(|(start, end)| end.saturating_duration_since(start));
     done.sort_by_key(|(index, task)| (task.told_at.is_none(), task.told_at, *index));
     let told: Vec<Vec<Candidate>> = done.iter().map(|(_, task)| task.candidates.clone()).collect();
-    let report = VinReport::from_buses(&told, elapsed);
+    let report = VinReport::from_buses(&told, elapsed.unwrap_or_default());
     done.sort_by_key(|(index, _)| *index);
     let buses = done.into_iter().map(|(_, task)| task.into_reading()).collect();
     VinReading { report, buses }
@@ -126,8 +128,8 @@ fn sum_up(mut done: Vec<(usize, BusTask<'_>)>, start: Instant) -> VinReading {
 struct BusTask<'a> {
     bus: Box<dyn CanBus>,
     settings: &'a VinSettings,
-    start: Instant,
-    until: Instant,
+    /// From when the adapter was ready.
+    started_at: Option<Instant>,
     candidates: Vec<Candidate>,
     told_at: Option<Instant>,
     ended_at: Option<Instant>,
@@ -140,12 +142,11 @@ struct BusTask<'a> {
 }
 
 impl<'a> BusTask<'a> {
-    fn new(bus: Box<dyn CanBus>, settings: &'a VinSettings, start: Instant) -> Self {
+    fn new(bus: Box<dyn CanBus>, settings: &'a VinSettings) -> Self {
         Self {
             bus,
             settings,
-            start,
-            until: start + settings.budget,
+            started_at: None,
             candidates: Vec::new(),
             told_at: None,
             ended_at: None,
@@ -157,13 +158,10 @@ impl<'a> BusTask<'a> {
     }
 
     async fn run(mut self, stop: &CancellationToken) -> Self {
-        let until = self.until;
         let end = tokio::select! {
             biased;
             end = self.drive() => Some(end.unwrap_or_else(BusEnd::Failed)),
             () = stop.cancelled() => None,
-            // the machines keep the time themselves; this is for an adapter that does not answer
-            () = sleep_until(Some(until)) => None,
         };
         self.ended_at = Some(now());
         self.end = match end {
@@ -180,25 +178,31 @@ impl<'a> BusTask<'a> {
         BusReading { bus: self.bus, bit_rate: self.bit_rate, end: self.end }
     }
 
+    fn until(&self) -> Instant {
+        self.started_at.unwrap_or_else(now) + self.settings.budget
+    }
+
     async fn drive(&mut self) -> Result<BusEnd, CanError> {
         let mut search = BitRateSearch::new(SearchSettings {
             bit_rates: self.settings.bit_rates.clone(),
             listen_time: self.settings.listen_time,
             // the other half is for asking
-            listen_until: self.start + self.settings.budget / 2,
+            listen_budget: self.settings.budget / 2,
             listen_only: self.bus.capabilities().listen_only,
         });
         let mut heard = None;
         loop {
             match search.poll_step() {
                 Some(Step::Configure { bit_rate, listen_only }) => {
-                    match self.configure(bit_rate, listen_only).await {
-                        Ok(()) => search.handle_configured(now()),
-                        Err(error) if error.is_fatal() => return Err(error),
-                        Err(error) => {
+                    let until = self.started_at.map_or_else(|| now() + ADAPTER_TIME, |_| self.until());
+                    match timeout_at(until.into(), self.configure(bit_rate, listen_only)).await {
+                        Ok(Ok(())) => search.handle_configured(now()),
+                        Ok(Err(error)) if error.is_fatal() => return Err(error),
+                        Ok(Err(error)) => {
                             tracing::debug!(%error, "the adapter is not set up so");
                             search.handle_refused();
                         }
+                        Err(_) => return Ok(BusEnd::Stopped),
                     }
                 }
                 Some(Step::Ask { bit_rate, alive }) => {
@@ -247,6 +251,7 @@ impl<'a> BusTask<'a> {
 
     async fn set_up(&mut self, settings: CanSettings) -> Result<(), CanError> {
         self.bus.configure(settings).await?;
+        self.started_at.get_or_insert_with(now);
         self.configured = Some(settings);
         self.listens_only |= settings.listen_only;
         Ok(())
@@ -254,7 +259,11 @@ impl<'a> BusTask<'a> {
 
     async fn ask(&mut self, alive: bool, heard: Option<CanFrame>) -> Result<Outcome, CanError> {
         let CanCapabilities { confirms_transmission, .. } = self.bus.capabilities();
-        let mut reader = Reader::new(ReaderSettings { until: self.until, alive, confirms_transmission });
+        let until = self.until();
+        let mut reader = Reader::new(ReaderSettings { until, alive, confirms_transmission });
+        if !self.listens_only {
+            reader.trust_bit_rate();
+        }
         if let Some(frame) = heard {
             reader.handle_frame(now(), &frame);
         }
@@ -275,7 +284,11 @@ impl<'a> BusTask<'a> {
                 biased;
                 event = exchange(self.bus.as_mut(), &mut outgoing) => match event? {
                     Some(CanEvent::Received { frame, .. }) => reader.handle_frame(now(), &frame),
-                    Some(CanEvent::Transmitted { .. }) => reader.handle_transmitted(now()),
+                    Some(CanEvent::Transmitted { .. }) => {
+                        // some adapters show that only by their first answer
+                        reader.set_confirms_transmission(self.bus.capabilities().confirms_transmission);
+                        reader.handle_transmitted(now());
+                    }
                     Some(CanEvent::TransmitFailed { .. }) => reader.handle_transmit_failed(now()),
                     Some(CanEvent::State(state)) => reader.handle_bus_state(now(), state),
                     Some(CanEvent::Lost(_)) | None => {}
@@ -290,7 +303,7 @@ impl<'a> BusTask<'a> {
         let (Some(settings), false) = (self.configured, self.has_failed()) else { return };
         let bit_rate = self.bit_rate.unwrap_or(settings.bit_rate);
         let quiet = CanSettings { bit_rate, listen_only: self.listens_only, ..settings };
-        let result = timeout(CONFIGURE_TIME, self.bus.configure(quiet)).await;
+        let result = timeout(QUIETEN_TIME, self.bus.configure(quiet)).await;
         if !matches!(result, Ok(Ok(()))) {
             tracing::debug!(device = self.bus.device(), "the adapter stays as it is");
         }

@@ -469,3 +469,17 @@ fn the_address_byte_comes_first() {
     script.give("612#F1100A0102030405");
     assert_eq!(script.transmit_confirmed(), "6F1#12300000CCCCCCCC");
 }
+
+#[test]
+fn each_direction_may_have_an_address_byte_without_the_other() {
+    let (request, response) = (super::id(0x7E0), super::id(0x7E8));
+    let mut script = Script::new(Config::new(Addressing::new(request, response, Some(0x10), None)));
+    script.send(&pdu(7));
+    assert_eq!(script.transmit_confirmed(), "7E0#10100700070E151C");
+    script.give("7E8#300000");
+    assert_eq!(script.transmit_confirmed(), "7E0#1021232ACCCCCCCC");
+    assert!(matches!(script.events()[..], [Event::Sent { .. }]));
+    script.give("7E8#0711223344556677");
+    let pdu = vec![0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77];
+    assert_eq!(script.events()[1], Event::Received { address: response, pdu });
+}

@@ -87,9 +87,15 @@ impl Chain {
                 return Accepted::Full;
             }
         }
-        let is_waiting = !self.queue.is_empty() || !matches!(self.last, Last::Answered);
-        if self.queue.len() >= QUEUE_PDUS || is_waiting && self.queued_bytes + data.len() > QUEUE_BYTES {
-            self.tail_refused = flags.chained;
+        if self.queue.len() >= QUEUE_PDUS
+            || self.must_wait(flags) && self.queued_bytes + data.len() > QUEUE_BYTES
+        {
+            if flags.chained {
+                self.tail_refused = true;
+            } else {
+                // what is chained to it would else be sent behind another PDU
+                self.tail_broken = Some(0);
+            }
             return Accepted::Full;
         }
         self.tail_refused = false;
@@ -97,6 +103,12 @@ impl Chain {
         self.queued_bytes += data.len();
         self.queue.push_back(Queued { data: data.to_vec(), flags });
         Accepted::Queued
+    }
+
+    /// Whether a PDU that comes now has to wait for one before it.
+    fn must_wait(&self, flags: PduFlags) -> bool {
+        let is_behind = !self.queue.is_empty() || matches!(self.last, Last::Sending { .. });
+        is_behind || flags.chained && self.last != Last::Answered
     }
 
     /// A PDU never got here: what is chained to it is thrown away.

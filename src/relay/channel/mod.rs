@@ -160,11 +160,18 @@ impl Channel {
         }
     }
 
-    /// The next frame for the bus.
-    pub fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
+    /// The next frame for the bus, and until when it may be sent.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<(CanFrame, Option<Instant>)> {
         match self {
-            Self::Raw(channel) => channel.poll_transmit(now),
-            Self::Isotp(channel) => channel.poll_transmit(now),
+            Self::Raw(channel) => channel.poll_transmit(now).map(|(frame, expires)| (frame, Some(expires))),
+            Self::Isotp(channel) => channel.poll_transmit(now).map(|frame| (frame, None)),
+        }
+    }
+
+    /// A frame given out was not sent in its time.
+    pub fn handle_too_old(&mut self) {
+        if let Self::Raw(channel) = self {
+            channel.handle_too_old();
         }
     }
 

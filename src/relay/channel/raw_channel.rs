@@ -67,13 +67,18 @@ impl RawChannel {
         self.outputs.push_back(Output::Event { code: EventCode::Gap, detail: 0, value: frames, text });
     }
 
-    /// The next frame that is still young enough.
-    pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
+    /// A frame given out is too old by now, and was not sent.
+    pub(super) fn handle_too_old(&mut self) {
+        self.outputs.push_back(Output::send_failed(SendFailedDetail::TooOld));
+    }
+
+    /// The next frame that is still young enough, and how long it is.
+    pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<(CanFrame, Instant)> {
         while let Some((frame, expires)) = self.queue.pop_front() {
             if now <= expires {
-                return Some(frame);
+                return Some((frame, expires));
             }
-            self.outputs.push_back(Output::send_failed(SendFailedDetail::TooOld));
+            self.handle_too_old();
         }
         None
     }

@@ -16,6 +16,9 @@ use crate::relay::codec::{
 const RECORD_OFFSET_AT: usize = 4;
 /// Where the acknowledgement stands in a message.
 const ACK_AT: usize = 12;
+/// Messages that may be sent and not acknowledged. What comes then shares the next message instead of making ever more
+/// small ones, whose headers alone could fill the limit, which no dropping of frames would help against.
+const MAX_UNACKNOWLEDGED: usize = 8192;
 /// What a `gap` event takes.
 const GAP_LEN: usize = RECORD_HEADER_LEN + 8;
 
@@ -45,6 +48,8 @@ pub(super) struct Outbox {
     tag: Tag,
     sealed: VecDeque<Sealed>,
     sealed_bytes: usize,
+    /// So many of `sealed`, from the oldest on, have no frames that could make room.
+    frameless: usize,
     /// How many of `sealed` were sent on the present link.
     sent: usize,
     open: Open,
@@ -59,6 +64,7 @@ impl Outbox {
             tag,
             sealed: VecDeque::new(),
             sealed_bytes: 0,
+            frameless: 0,
             sent: 0,
             open: Open::default(),
             last_seq: 0,
@@ -94,7 +100,11 @@ impl Outbox {
     }
 
     pub(super) fn has_unsent(&self) -> bool {
-        self.sent < self.sealed.len() || self.open.record_count > 0
+        self.sent < self.sealed.len() || self.open.record_count > 0 && !self.is_window_full()
+    }
+
+    fn is_window_full(&self) -> bool {
+        self.sealed.len() >= MAX_UNACKNOWLEDGED
     }
 
     pub(super) fn push(&mut self, now: u64, at: u64, channel: u16, payload: Payload<'_>) -> Result<(), Full> {
@@ -119,13 +129,14 @@ impl Outbox {
 
     /// Drops the oldest frames until `len` bytes more are within the limit.
     fn make_room(&mut self, len: usize) -> Result<(), Full> {
-        let mut from = 0;
         while self.kept_bytes() + len + HEADER_LEN > self.kept_limit {
-            let Some(index) = self.sealed.iter().skip(from).position(|message| message.has_frames) else {
+            let mut sealed = self.sealed.iter().skip(self.frameless);
+            let Some(index) = sealed.position(|message| message.has_frames) else {
+                self.frameless = self.sealed.len();
                 return self.make_room_in_open(len);
             };
-            from += index;
-            self.replace_frames(from, true);
+            self.frameless += index;
+            self.replace_frames(self.frameless, true);
         }
         Ok(())
     }
@@ -164,7 +175,7 @@ impl Outbox {
 
     /// The next message that the present link has not seen, acknowledging `ack`.
     pub(super) fn next_message(&mut self, now: u64, ack: u32) -> Option<Bytes> {
-        if self.sent >= self.sealed.len() && self.open.record_count > 0 {
+        if self.sent >= self.sealed.len() && self.open.record_count > 0 && !self.is_window_full() {
             self.seal(now, ack).ok()?;
         }
         let message = self.sealed.get_mut(self.sent)?;
@@ -186,6 +197,7 @@ impl Outbox {
         while let Some(message) = self.sealed.pop_front_if(|message| message.seq <= seq) {
             self.sealed_bytes -= message.bytes.len();
             self.sent = self.sent.saturating_sub(1);
+            self.frameless = self.frameless.saturating_sub(1);
         }
     }
 
@@ -258,13 +270,20 @@ fn without_frames(message: &[u8], header: Header, report: bool) -> (u16, Vec<u8>
     let mut kept = Vec::new();
     let mut count = 0;
     for record in Records::new(message, &header).filter_map(Result::ok) {
-        if !matches!(record.payload, Payload::Frame(_)) {
-            record.encode(&mut kept);
-            count += 1;
-        } else if let Some(gap) = gaps.iter_mut().find(|gap| gap.0 == record.channel) {
-            gap.2 += 1;
+        let frames = match record.payload {
+            Payload::Frame(_) => 1,
+            // what was dropped before is told along with it
+            Payload::Event { code: EventCode::Gap, value, .. } if report => value,
+            _ => {
+                record.encode(&mut kept);
+                count += 1;
+                continue;
+            }
+        };
+        if let Some(gap) = gaps.iter_mut().find(|gap| gap.0 == record.channel) {
+            gap.2 = gap.2.saturating_add(frames);
         } else {
-            gaps.push((record.channel, record.offset, 1));
+            gaps.push((record.channel, record.offset, frames));
         }
     }
     let mut bytes = Vec::with_capacity(HEADER_LEN + kept.len() + gaps.len() * GAP_LEN);

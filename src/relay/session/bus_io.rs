@@ -1,6 +1,6 @@
 //! The shell around a bus: its device, its deadline, and what to do when the device fails.
 
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use connector_hal::can::{BoxFuture, BusState, BusStatus, CanBus, CanError, CanEvent};
@@ -82,22 +82,27 @@ impl SessionBus {
     /// Moves frames, time and the device's troubles along; pending when there is nothing to do.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
         let now = tokio::time::Instant::now().into_std();
-        match &mut self.device {
+        let retry_at = match &mut self.device {
+            Device::Running(_) => return self.poll_running(cx, now),
             Device::Starting(opening) => {
-                let opened = ready!(opening.as_mut().poll(cx));
-                Poll::Ready(self.handle_opened(now, opened))
-            }
-            Device::Lost(retry_at) => {
-                if now < *retry_at {
-                    self.deadline.set(Some(*retry_at));
-                    ready!(self.deadline.poll_expired(cx));
+                if let Poll::Ready(opened) = opening.as_mut().poll(cx) {
+                    return Poll::Ready(self.handle_opened(now, opened));
                 }
-                self.device = Device::Starting(open(&self.setup, &self.hardware));
-                cx.waker().wake_by_ref();
-                Poll::Pending
+                None
             }
-            Device::Running(_) => self.poll_running(cx, now),
+            Device::Lost(retry_at) if *retry_at <= now => {
+                self.device = Device::Starting(open(&self.setup, &self.hardware));
+                return Poll::Ready(Progress::Changed);
+            }
+            Device::Lost(retry_at) => Some(*retry_at),
+        };
+        // the channels' time goes on without the device
+        if self.core.poll_timeout().is_some_and(|at| at <= now) {
+            self.core.handle_timeout(now);
+            return Poll::Ready(Progress::Changed);
         }
+        self.deadline.set([retry_at, self.core.poll_timeout()].into_iter().flatten().min());
+        self.deadline.poll_expired(cx).map(|()| Progress::Changed)
     }
 
     fn handle_opened(&mut self, now: Instant, opened: Result<Box<dyn CanBus>, CanError>) -> Progress {
@@ -163,6 +168,7 @@ impl SessionBus {
                     bus = self.setup.name,
                     "nobody acknowledges a frame; making the adapter forget it"
                 );
+                self.core.handle_reset(now);
                 self.restart(true);
                 return Poll::Ready(Progress::Changed);
             }

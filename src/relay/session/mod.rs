@@ -31,7 +31,7 @@ use setup::{BusSetup, ChannelSetup};
 const MAX_BUSES: usize = 16;
 /// Requests that may wait while buses are being set up; more are refused.
 const MAX_WAITING_REQUESTS: usize = 64;
-/// Replies and errors that may wait for the websocket; further errors are left out.
+/// Replies and errors that may wait for the websocket; further errors are left out, and further requests not served.
 const MAX_TEXTS: usize = 256;
 
 /// Why a connection ended.
@@ -114,6 +114,7 @@ struct OpenedChannel {
 /// Reading the VIN beside the channels.
 struct VinReading {
     since: Instant,
+    budget: Duration,
     buses: usize,
     told: Vec<Vec<vin::Candidate>>,
 }
@@ -208,6 +209,9 @@ impl Session {
     pub fn handle_request(&mut self, now: Instant, request: Request, request_id: Option<String>) {
         // what ends or repairs the connection does not wait for slow hardware
         let is_urgent = matches!(request, Request::CloseConnection(_) | Request::ResumeConnection(_));
+        if self.closed.is_some() || self.texts.len() >= MAX_TEXTS && !is_urgent {
+            return tracing::warn!("a request is not served: the connection is over, or no reply is fetched");
+        }
         if self.configuring.is_some() && !is_urgent {
             if self.waiting.len() >= MAX_WAITING_REQUESTS {
                 let detail = format!("{MAX_WAITING_REQUESTS} requests wait for the buses already.");
@@ -216,7 +220,7 @@ impl Session {
             return self.waiting.push_back((request, request_id));
         }
         let outcome = match request {
-            Request::ConfigureBuses(request) => self.configure_buses(&request, &request_id),
+            Request::ConfigureBuses(request) => self.configure_buses(now, &request, &request_id),
             Request::OpenChannel(request) => self.open_channel(now, &request, &request_id),
             Request::CloseChannel(request) => self.close_channel(&request, &request_id),
             Request::ResumeConnection(request) => self.resume(&request, &request_id),
@@ -246,6 +250,7 @@ impl Session {
 
     fn configure_buses(
         &mut self,
+        now: Instant,
         request: &ConfigureBuses,
         request_id: &Option<String>,
     ) -> Result<(), Problem> {
@@ -269,25 +274,45 @@ impl Session {
         }
         self.channels.clear();
         self.buses.clear();
+        self.forget_told_vins();
         self.buses.extend(setups.into_iter().map(|setup| SessionBus::new(setup, &self.settings.hardware)));
         self.configuring = Some(request_id.clone());
-        self.answer_if_configured();
+        self.answer_if_configured(now);
         Ok(())
     }
 
-    fn answer_if_configured(&mut self) {
+    /// The buses that were asked for the VIN are gone.
+    fn forget_told_vins(&mut self) {
+        if let Some(reading) = &mut self.vin_reading {
+            reading.told.clear();
+            reading.buses = usize::MAX;
+        }
+    }
+
+    /// Asks the buses for the VIN that took the place of those which had been asked before.
+    fn go_on_reading_vin(&mut self, now: Instant) {
+        if let Some(VinReading { since, budget, .. }) = self.vin_reading.take()
+            && !self.start_reading_vin(now, budget)
+        {
+            self.vin_reading = Some(VinReading { since, budget, buses: 0, told: Vec::new() });
+        }
+    }
+
+    fn answer_if_configured(&mut self, now: Instant) {
         if self.buses.iter().all(SessionBus::has_started)
             && let Some(request_id) = self.configuring.take()
         {
             let names: Vec<_> = self.buses.iter().map(|bus| bus.setup.name.clone()).collect();
             let message = json!({"connection_uuid": self.connection_uuid(), "buses": names});
             self.reply("busesConfigured", &message, request_id);
+            self.go_on_reading_vin(now);
         }
     }
 
-    fn handle_start_failed(&mut self, name: &str, error: &connector_hal::can::CanError) {
+    fn handle_start_failed(&mut self, now: Instant, name: &str, error: &connector_hal::can::CanError) {
         tracing::warn!(bus = name, %error, "could not set up the bus");
         self.buses.clear();
+        self.go_on_reading_vin(now);
         let detail = format!("Bus {name:?}: {error}.");
         let problem =
             Problem::new(503, "bus-unavailable", "Bus unavailable", detail).answering("configureBuses");
@@ -385,6 +410,9 @@ impl Session {
     /// Ends the connection: buses are left, and what waits for them is discarded.
     pub fn close(&mut self, reason: CloseReason) {
         self.closed.get_or_insert(reason);
+        self.hold_until = None;
+        self.configuring = None;
+        self.waiting.clear();
         self.channels.clear();
         self.buses.clear();
     }
@@ -465,6 +493,9 @@ impl Session {
     }
 
     fn tell(&mut self, now: Instant, output: BusOutput) {
+        if self.closed.is_some() {
+            return;
+        }
         let BusOutput { channel, at, output } = output;
         let payload = match &output {
             Output::Frame(frame) => Payload::Frame(*frame),
@@ -498,12 +529,12 @@ impl Session {
                 match progress {
                     Progress::Changed => {}
                     Progress::Started => {
-                        self.answer_if_configured();
+                        self.answer_if_configured(now);
                         self.handle_waiting(now);
                     }
                     Progress::StartFailed(error) => {
                         let name = bus.setup.name.clone();
-                        self.handle_start_failed(&name, &error);
+                        self.handle_start_failed(now, &name, &error);
                         self.handle_waiting(now);
                     }
                 }
@@ -550,7 +581,7 @@ impl Session {
             bus.core.start_vin_reader(vin::Reader::new(settings));
             buses += 1;
         }
-        self.vin_reading = (buses > 0).then(|| VinReading { since: now, buses, told: Vec::new() });
+        self.vin_reading = (buses > 0).then(|| VinReading { since: now, budget, buses, told: Vec::new() });
         buses > 0
     }
 

@@ -6,8 +6,8 @@ use connector_hal::can::{CanId, CanSettings};
 
 use crate::hardware::{CanPort, Hardware};
 use crate::isotp::{
-    Addressing, Config, Endpoint, FrameSize, FunctionalConfig, FunctionalEndpoint, Padding, Responders,
-    SeparationTime, physical_request_id,
+    Addressing, Config, DEFAULT_MAX_ANSWER, Endpoint, FrameSize, FunctionalConfig, FunctionalEndpoint,
+    Padding, Responders, SeparationTime, physical_request_id,
 };
 use crate::relay::Problem;
 use crate::relay::channel::{Channel, IsotpChannel, IsotpChannelSettings, RawChannel, Transport};
@@ -43,6 +43,11 @@ fn unsupported(detail: impl Into<String>) -> Problem {
     Problem::new(501, "unsupported", "Not supported", detail)
 }
 
+/// Which of the kinds is there; one that is null is not.
+fn named<'a>(fields: &serde_json::Map<String, serde_json::Value>, kinds: &[&'a str]) -> Option<&'a str> {
+    kinds.iter().copied().find(|kind| fields.get(*kind).is_some_and(|value| !value.is_null()))
+}
+
 impl BusSetup {
     /// Checks a bus against what the hardware has.
     pub(super) fn new(config: &BusConfig, hardware: &Hardware) -> Result<Self, Problem> {
@@ -50,7 +55,7 @@ impl BusSetup {
         if name.is_empty() || name.len() > MAX_NAME_LEN {
             return Err(invalid(format!("A bus name has 1 to {MAX_NAME_LEN} bytes, not {}.", name.len())));
         }
-        if let Some(kind) = OTHER_BUSES.iter().find(|kind| config.other.contains_key(**kind)) {
+        if let Some(kind) = named(&config.other, &OTHER_BUSES) {
             return Err(unsupported(format!("Bus {name:?}: this agent serves CAN buses, not a {kind}.")));
         }
         let Some(can) = &config.can_bus else {
@@ -123,7 +128,7 @@ enum ChannelKind {
 impl ChannelSetup {
     /// The one kind of channel that a request names.
     pub(super) fn new(request: &OpenChannel) -> Result<Self, Problem> {
-        if let Some(kind) = OTHER_CHANNELS.iter().find(|kind| request.other.contains_key(**kind)) {
+        if let Some(kind) = named(&request.other, &OTHER_CHANNELS) {
             return Err(unsupported(format!("This agent serves raw and ISO-TP channels, not a {kind}.")));
         }
         if request.channel == 0 {
@@ -193,29 +198,31 @@ fn transport(config: &IsotpChannelConfig, is_fd: bool, max_pdu: usize) -> Result
     }
     let mut functional = FunctionalConfig::new(request, responders(request, &config.response_ids)?);
     functional.transmit_address = config.extended_request_address;
+    functional.receive_address = config.extended_response_address.or(config.extended_request_address);
     functional.frame_size = frame_size;
     functional.padding = padding;
     functional.block_size = block_size;
     functional.st_min = st_min;
-    functional.max_pdu = max_pdu;
+    functional.max_pdu = max_pdu.min(DEFAULT_MAX_ANSWER);
     Ok(Transport::Functional(FunctionalEndpoint::new(functional)))
 }
 
 fn responders(request: CanId, listed: &[u32]) -> Result<Responders, Problem> {
-    if !listed.is_empty() {
-        if listed.len() > MAX_RESPONDERS {
-            return Err(invalid(format!(
-                "response_ids has {} entries, more than {MAX_RESPONDERS}.",
-                listed.len()
-            )));
-        }
-        let ids = listed.iter().map(|id| can_id("response_ids", *id));
-        let pairs = ids.map(|id| id.map(|id| (id, physical_request_id(id)))).collect::<Result<_, _>>()?;
-        return Ok(Responders::List(pairs));
+    if listed.len() > MAX_RESPONDERS {
+        return Err(invalid(format!(
+            "response_ids has {} entries, more than {MAX_RESPONDERS}.",
+            listed.len()
+        )));
     }
-    Ok(match request.to_socketcan() {
-        0x7DF => Responders::Obd11,
-        0x98DB_33F1 => Responders::Obd29,
-        _ => Responders::List(Vec::new()),
-    })
+    let listed = listed.iter().map(|id| can_id("response_ids", *id)).collect::<Result<Vec<_>, _>>()?;
+    // who asks on the OBD identifiers gets every OBD answer, with or without a list
+    let obd = match request.to_socketcan() {
+        0x7DF if listed.is_empty() => return Ok(Responders::Obd11),
+        0x98DB_33F1 if listed.is_empty() => return Ok(Responders::Obd29),
+        0x7DF => (0x7E8..=0x7EF).map(CanId::standard_truncated).collect(),
+        0x98DB_33F1 => (0x18DA_F100..=0x18DA_F1FF).map(CanId::extended_truncated).collect(),
+        _ => Vec::new(),
+    };
+    let pair = |id| (id, physical_request_id(id));
+    Ok(Responders::List(obd.into_iter().chain(listed).map(pair).collect()))
 }

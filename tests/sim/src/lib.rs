@@ -2,4 +2,6 @@
 
 pub mod cli;
 pub mod cloud;
+pub mod network;
+pub mod operator;
 pub mod vehicle;

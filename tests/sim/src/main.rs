@@ -1,8 +1,16 @@
 //! The simulators' binary.
 
-use clap::Parser;
-use connector_sim::cli::Cli;
+use std::process::ExitCode;
 
-fn main() -> anyhow::Result<()> {
-    Cli::parse().run()
+use clap::Parser;
+use connector_sim::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::from(cli::exit_code(&error))
+        }
+    }
 }

@@ -452,6 +452,26 @@ fn a_download_ends_up_in_memory_and_can_be_checked() {
 }
 
 #[test]
+fn what_was_downloaded_can_be_read_back() {
+    let mut bench = Bench::ready_for_download();
+    let image: Vec<u8> = (0..6000_u32).map(|index| (index / 3) as u8).collect();
+    assert_eq!(bench.ask("3400440008000000001770"), "74200FFF");
+    for (index, block) in image.chunks(4093).enumerate() {
+        bench.ask_bytes(&[&[0x36, index as u8 + 1], block].concat());
+    }
+    assert_eq!(bench.ask("2324000800000004"), "7F2331", "not before it is complete");
+    assert_eq!(bench.ask("37"), "77");
+    assert_eq!(bench.ask("2324000800000FFE"), format!("63{}", hex::format(&image[..4094])));
+    assert_eq!(bench.ask("23140008176F01"), "63CF");
+    assert_eq!(bench.ask("23140008177001"), "7F2331", "behind the end");
+    assert_eq!(bench.ask("2324000800000FFF"), "7F2331", "more than one response holds");
+    assert_eq!(bench.ask("2324000800000000"), "7F2331");
+    assert_eq!(bench.ask("2324000800"), "7F2313");
+    bench.ask("1003");
+    assert_eq!(bench.ask("2324000800000004"), "7F2333");
+}
+
+#[test]
 fn a_block_that_comes_again_is_answered_again_and_taken_once() {
     let mut bench = Bench::ready_for_download();
     assert_eq!(bench.ask("340011AA04"), "74200FFF");

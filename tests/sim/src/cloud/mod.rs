@@ -10,10 +10,12 @@ mod tokens;
 mod views;
 mod ws;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 pub use certificates::CertificateError;
 pub use server::{Cloud, CloudConfig, CloudError, Credentials};
@@ -63,11 +65,16 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         hold: Duration::from_secs(args.hold_seconds),
     })
     .await?;
+    // before it says that it is ready: from then on it may be told to end
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     tracing::warn!("this is a sandbox: its secrets are printed, and its data is made up");
-    println!("{}", cloud.ready_line());
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{}", cloud.ready_line())
+        .and_then(|()| stdout.flush())
+        .context("cannot say that it is ready")?;
     tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
     tracing::info!("shutting down");

@@ -25,8 +25,12 @@ use super::{random, rest};
 const MAX_CONNECTIONS: usize = 512;
 /// Websockets at a time.
 const MAX_SOCKETS: usize = 512;
-/// How long a TLS handshake may take, and a request's header.
+/// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a request's header may take, which is how long an idle connection is kept.
+const HEADER: Duration = Duration::from_secs(60);
+/// How long a request may take, its body included.
+const REQUEST: Duration = Duration::from_secs(60);
 /// A request's header has at most this many bytes.
 const MAX_HEADER: usize = 32 * 1024;
 /// A request has at most this many header lines.
@@ -322,10 +326,19 @@ async fn serve(
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
         Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),
     };
-    let service = TowerToHyperService::new(router);
+    let router = TowerToHyperService::new(router);
+    let service = hyper::service::service_fn(move |request| {
+        let answering = hyper::service::Service::call(&router, request);
+        async move {
+            match tokio::time::timeout(REQUEST, answering).await {
+                Ok(answered) => answered,
+                Err(_) => Ok(rest::timed_out()),
+            }
+        }
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HANDSHAKE)
+        .header_read_timeout(HEADER)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEADER)
         .serve_connection(TokioIo::new(stream), service)

@@ -2,10 +2,12 @@
 
 pub mod candump;
 pub mod catalogue;
+mod command;
 pub mod ecu;
 pub mod hex;
 pub mod recording;
 pub mod simulation;
 pub mod transport;
 
+pub use command::{Args, run};
 pub use simulation::{RunningEcu, Vehicle, VehicleConfig};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use connector_agent::isotp::{
     Addressing, Config, Endpoint, Event, FunctionalConfig, FunctionalEndpoint, Responders, SendFailure,
 };
-use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig, VirtualCan};
+use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{BusState, CanBus, CanEvent, CanFrame, CanId};
 use connector_hal::timer::{Deadline, TimerKind};
 use connector_sim::vehicle::catalogue::{Catalogue, EcuAddress};
@@ -30,7 +30,7 @@ pub fn bus() -> VirtualBus {
 
 /// One ISO-TP connection of the tool, as a node of its own.
 pub struct Tool {
-    can: VirtualCan,
+    can: Box<dyn CanBus>,
     peer: Peer,
     deadline: Deadline,
 }
@@ -76,7 +76,17 @@ impl Tool {
     }
 
     fn new(bus: &VirtualBus, peer: Peer) -> Self {
-        Self { can: bus.attach("tool"), peer, deadline: Deadline::new(TimerKind::Runtime) }
+        Self::over(Box::new(bus.attach("tool")), peer)
+    }
+
+    /// On a bus that is configured.
+    pub fn physical_over(can: Box<dyn CanBus>, address: EcuAddress) -> Self {
+        let config = Config::new(Addressing::normal(address.request, address.response));
+        Self::over(can, Peer::Physical(Box::new(Endpoint::new(config))))
+    }
+
+    fn over(can: Box<dyn CanBus>, peer: Peer) -> Self {
+        Self { can, peer, deadline: Deadline::new(TimerKind::Runtime) }
     }
 
     /// Sends a request and gives every answer up to the first that is not response pending; none if there was none

@@ -192,3 +192,92 @@ impl Writer {
         written.await.map_err(|_| ())?
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use super::*;
+
+    /// A socket that takes nothing.
+    struct Stuck;
+
+    impl Sink<Message> for Stuck {
+        type Error = ();
+
+        fn poll_ready(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), ()>> {
+            Poll::Pending
+        }
+
+        fn start_send(self: Pin<&mut Self>, _: Message) -> Result<(), ()> {
+            Ok(())
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), ()>> {
+            Poll::Pending
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), ()>> {
+            Poll::Pending
+        }
+    }
+
+    /// A socket that takes everything, and what it took.
+    fn collecting(taken: &mut Vec<Message>) -> Pin<Box<dyn Sink<Message, Error = ()> + '_>> {
+        Box::pin(futures_util::sink::unfold(taken, |taken, message| async move {
+            taken.push(message);
+            Ok(taken)
+        }))
+    }
+
+    fn fill(outbox: &Outbox) {
+        while outbox.offer(Message::binary(vec![0; 64 * 1024])) {}
+    }
+
+    #[tokio::test]
+    async fn what_the_cloud_must_say_to_a_full_link_cuts_it() {
+        let (outbox, _writer) = Outbox::new();
+        fill(&outbox);
+        outbox.push(&Envelope::new("connectionClosed", &"x".repeat(64 * 1024)));
+        outbox.closed().await;
+        assert_eq!(outbox.closing.get(), Some(&Closing::Dead));
+    }
+
+    #[tokio::test]
+    async fn relayed_data_waits_for_room_and_keeps_its_order() {
+        let (outbox, writer) = Outbox::new();
+        fill(&outbox);
+        let mut waiting = Box::pin(outbox.send(Message::binary(vec![1; 64 * 1024])));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        let mut taken = Vec::new();
+        tokio::join!(writer.drive_write(collecting(&mut taken)), async {
+            waiting.await;
+            outbox.send(Message::text("last")).await;
+            outbox.close(Closing::GoingAway);
+        });
+        assert!(matches!(taken.pop(), Some(Message::Close(Some(frame))) if frame.code == 1001));
+        assert_eq!(taken.pop(), Some(Message::text("last")));
+        assert_eq!(taken.pop(), Some(Message::binary(vec![1; 64 * 1024])));
+    }
+
+    #[tokio::test]
+    async fn relayed_data_for_a_link_that_ends_is_discarded() {
+        let (outbox, _writer) = Outbox::new();
+        fill(&outbox);
+        let mut waiting = Box::pin(outbox.send(Message::binary(vec![1; 64 * 1024])));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        outbox.close(Closing::Replaced);
+        waiting.await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_that_takes_nothing_for_half_a_minute_is_dead() {
+        let (outbox, writer) = Outbox::new();
+        outbox.push(&Envelope::new("x", &()));
+        let begin = tokio::time::Instant::now();
+        writer.drive_write(Stuck).await;
+        assert_eq!(begin.elapsed(), STALL);
+        outbox.closed().await;
+    }
+}

@@ -17,6 +17,7 @@ mod vehicles;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
 use super::server::App;
@@ -51,4 +52,10 @@ pub(crate) fn router(app: App) -> Router {
             )
         })
         .with_state(app)
+}
+
+/// 408: the request, or its body, took too long.
+pub(crate) fn timed_out() -> Response {
+    let detail = "The request was not complete in time.";
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", "Timeout", detail).into_response()
 }

@@ -44,6 +44,11 @@ const ACTIONS: [(&str, &[&str]); 4] = [
 ];
 
 impl Subscriptions {
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether this action begins or ends a subscription.
     pub(super) fn knows(action: &str) -> bool {
         ACTIONS.iter().any(|(begin, end)| *begin == action || end.contains(&action))

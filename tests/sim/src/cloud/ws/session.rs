@@ -57,12 +57,15 @@ pub(super) async fn drive(app: App, subject: Subject, socket: WebSocket) {
     let mut last_received = Instant::now();
     let silence = tokio::time::sleep_until(last_received + CONNECTOR_SILENCE);
     tokio::pin!(silence);
+    // made once: what is relayed should not pay for them at every message
+    let (closed, ending) = (outbox.closed(), shutdown.cancelled());
+    tokio::pin!(closed, ending);
 
     loop {
         tokio::select! {
             biased;
-            () = outbox.closed() => break,
-            () = shutdown.cancelled() => {
+            () = &mut closed => break,
+            () = &mut ending => {
                 outbox.close(Closing::GoingAway);
                 break;
             }
@@ -75,7 +78,7 @@ pub(super) async fn drive(app: App, subject: Subject, socket: WebSocket) {
                 }
                 silence.as_mut().reset(last_received + allowed);
             }
-            change = changes.recv() => session.handle_change(change),
+            change = changes.recv(), if !session.subscriptions.is_empty() => session.handle_change(change),
             _ = ticks.tick() => {
                 tick_count = tick_count.wrapping_add(1);
                 session.handle_tick(tick_count.is_multiple_of(TICKS_A_PING));
@@ -86,7 +89,7 @@ pub(super) async fn drive(app: App, subject: Subject, socket: WebSocket) {
                 let Some(Ok(message)) = received else { break };
                 tokio::select! {
                     biased;
-                    () = outbox.closed() => break,
+                    () = &mut closed => break,
                     () = session.handle_message(message) => {}
                 }
             }

@@ -9,6 +9,9 @@ use super::nrc::Nrc;
 /// How many downloaded images an ECU keeps.
 const MAX_IMAGES: usize = 64;
 
+/// How many bytes of memory a response of 4095 bytes holds.
+const MAX_READ: usize = 4094;
+
 /// What one completed download put into an ECU's memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
@@ -90,17 +93,10 @@ impl Flash {
     /// `34` with data format, length format, address and size.
     pub(super) fn request_download(&mut self, data: &[u8]) -> Result<Vec<u8>, Nrc> {
         let [format, lengths, rest @ ..] = data else { return Err(Nrc::IncorrectMessageLength) };
-        let (size_len, address_len) = (usize::from(lengths >> 4), usize::from(lengths & 0x0F));
-        if *format != 0 || !(1..=4).contains(&size_len) || !(1..=5).contains(&address_len) {
+        if *format != 0 {
             return Err(Nrc::RequestOutOfRange);
         }
-        if rest.len() != size_len + address_len {
-            return Err(Nrc::IncorrectMessageLength);
-        }
-        let (address, size) = rest.split_at_checked(address_len).ok_or(Nrc::IncorrectMessageLength)?;
-        let number = |bytes: &[u8]| bytes.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
-        let address = number(address);
-        let size = usize::try_from(number(size)).map_err(|_| Nrc::RequestOutOfRange)?;
+        let (address, size) = address_and_size(*lengths, rest)?;
         let end = |address: u64, size: usize| address.saturating_add(size as u64);
         let used: usize = self.images.iter().map(|image| image.data.len()).sum();
         let fits = used.checked_add(size).is_some_and(|total| total <= self.max_memory);
@@ -159,10 +155,40 @@ impl Flash {
         Ok(vec![0x77])
     }
 
+    /// `23` with length format, address and size: what was downloaded, as much as one response holds.
+    pub(super) fn read(&self, data: &[u8]) -> Result<Vec<u8>, Nrc> {
+        let [lengths, rest @ ..] = data else { return Err(Nrc::IncorrectMessageLength) };
+        let (address, size) = address_and_size(*lengths, rest)?;
+        if size == 0 || size > MAX_READ {
+            return Err(Nrc::RequestOutOfRange);
+        }
+        let bytes = self.images.iter().find_map(|image| {
+            let from = usize::try_from(address.checked_sub(image.address)?).ok()?;
+            image.data.get(from..from.checked_add(size)?)
+        });
+        let bytes = bytes.ok_or(Nrc::RequestOutOfRange)?;
+        Ok([&[0x63], bytes].concat())
+    }
+
     /// `31 01 02 02` with a CRC-32: 0 if the image downloaded last has it, 1 if not.
     pub(super) fn check(&self, data: &[u8]) -> Result<u8, Nrc> {
         let crc = <[u8; 4]>::try_from(data).map_err(|_| Nrc::IncorrectMessageLength)?;
         let image = self.images.last().ok_or(Nrc::RequestSequenceError)?;
         Ok(u8::from(image.crc32 != u32::from_be_bytes(crc)))
     }
+}
+
+/// The address and size of memory, their lengths told by one byte (ISO 14229-1, H.1).
+fn address_and_size(lengths: u8, rest: &[u8]) -> Result<(u64, usize), Nrc> {
+    let (size_len, address_len) = (usize::from(lengths >> 4), usize::from(lengths & 0x0F));
+    if !(1..=4).contains(&size_len) || !(1..=5).contains(&address_len) {
+        return Err(Nrc::RequestOutOfRange);
+    }
+    if rest.len() != size_len + address_len {
+        return Err(Nrc::IncorrectMessageLength);
+    }
+    let (address, size) = rest.split_at_checked(address_len).ok_or(Nrc::IncorrectMessageLength)?;
+    let number = |bytes: &[u8]| bytes.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    let size = usize::try_from(number(size)).map_err(|_| Nrc::RequestOutOfRange)?;
+    Ok((number(address), size))
 }

@@ -98,6 +98,11 @@ impl Ecu {
         match service {
             0x14 => dtc::clear(&mut self.dtcs, data),
             0x22 => self.read_data(data),
+            0x23 => {
+                self.outside_default()?;
+                self.unlocked()?;
+                self.flash.read(data)
+            }
             0x2E => {
                 self.outside_default()?;
                 self.write_data(data)

@@ -1,0 +1,174 @@
+//! The process that is measured: the agent on a bus that only makes frames, or a bare websocket that sends the same.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use connector_agent::agent::{self, Setup};
+use connector_agent::cloud::tls;
+use connector_agent::config::Config;
+use connector_agent::hardware::Hardware;
+use connector_hal::board::SimBoard;
+use connector_hal::can::{
+    BoxFuture, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId,
+    CanSettings,
+};
+use connector_hal::timer::{Deadline, TimerKind};
+use futures_util::{SinkExt, StreamExt};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::cpu::clock;
+
+/// Which part this process plays.
+pub const ROLE: &str = "CONNECTOR_BENCH_ROLE";
+/// The agent's configuration, or the address to connect to.
+pub const TARGET: &str = "CONNECTOR_BENCH_TARGET";
+/// Frames a second.
+pub const RATE: &str = "CONNECTOR_BENCH_RATE";
+/// The certificate authority.
+pub const CA: &str = "CONNECTOR_BENCH_CA";
+
+/// Frames that come out at one waking, at most.
+const BURST: u32 = 32;
+
+fn variable(name: &str) -> anyhow::Result<String> {
+    std::env::var(name).map_err(|_| anyhow::anyhow!("{name} is not set"))
+}
+
+pub fn run(role: &str) -> anyhow::Result<()> {
+    let rate: u32 = variable(RATE)?.parse()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match role {
+            "agent" => run_agent(rate).await,
+            _ => run_bare(rate).await,
+        }
+    })
+}
+
+async fn run_agent(rate: u32) -> anyhow::Result<()> {
+    let config = Config::load(&PathBuf::from(variable(TARGET)?))?;
+    let (board, _handle) = SimBoard::new();
+    let mut hardware = Hardware::new(config.can_ports());
+    hardware.open_can = Arc::new(move |_: &str| -> BoxFuture<'static, Result<Box<dyn CanBus>, CanError>> {
+        Box::pin(async move { Ok(Box::new(FrameSource::new(rate)) as Box<dyn CanBus>) })
+    });
+    let setup = Setup {
+        pincode: config.pincode()?,
+        hardware,
+        board: Box::new(board),
+        tls: tls::client_config(config.cloud.ca_file.as_deref())?,
+        seed: 1,
+        config,
+    };
+    let (_commands, mut control) = tokio::sync::mpsc::channel(1);
+    agent::run(setup, &mut control).await?;
+    Ok(())
+}
+
+/// The same frames, 16 bytes each, over a websocket with nothing around it.
+async fn run_bare(rate: u32) -> anyhow::Result<()> {
+    let tls = tls::client_config(Some(&PathBuf::from(variable(CA)?)))?;
+    let stream = tokio::net::TcpStream::connect(variable(TARGET)?).await?;
+    stream.set_nodelay(true)?;
+    let name = rustls_pki_types::ServerName::try_from("127.0.0.1")?;
+    let stream = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await?;
+    let (mut socket, _) = tokio_tungstenite::client_async("wss://127.0.0.1/", stream).await?;
+    let mut source = FrameSource::new(rate);
+    source.is_running = true;
+    loop {
+        tokio::select! {
+            event = std::future::poll_fn(|cx| source.poll_event(cx)) => {
+                let CanEvent::Received { frame, .. } = event? else { continue };
+                let mut bytes = vec![0; 8];
+                bytes.extend_from_slice(frame.data());
+                // as the agent does: what comes in one waking shares a write
+                if source.left_in_burst == 0 { socket.send(Message::binary(bytes)).await? } else { socket.feed(Message::binary(bytes)).await? }
+            }
+            echo = socket.next() => {
+                if echo.transpose()?.is_none() { return Ok(()) }
+            }
+        }
+    }
+}
+
+/// A bus that makes frames at an even rate; each bears the time at which it was made.
+struct FrameSource {
+    per_wake: u32,
+    interval: Duration,
+    next: Instant,
+    left_in_burst: u32,
+    is_running: bool,
+    deadline: Deadline,
+}
+
+impl FrameSource {
+    fn new(rate: u32) -> Self {
+        let per_wake = (rate / 6_250).clamp(1, BURST);
+        Self {
+            per_wake,
+            interval: Duration::from_secs(1) * per_wake / rate.max(1),
+            next: Instant::now(),
+            left_in_burst: 0,
+            is_running: false,
+            deadline: Deadline::new(TimerKind::Precise),
+        }
+    }
+}
+
+impl CanBus for FrameSource {
+    fn device(&self) -> &str {
+        "frames"
+    }
+
+    fn capabilities(&self) -> CanCapabilities {
+        CanCapabilities { fd: false, listen_only: true, set_bit_rate: true, confirms_transmission: true }
+    }
+
+    fn status(&self) -> BusStatus {
+        BusStatus::default()
+    }
+
+    fn configure(&mut self, settings: CanSettings) -> BoxFuture<'_, Result<(), CanError>> {
+        // silent while the VIN is looked for, so that only the session's frames are counted
+        self.is_running = !settings.listen_only;
+        self.next = Instant::now() + Duration::from_millis(500);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn restart(&mut self) -> BoxFuture<'_, Result<(), CanError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn set_filters(&mut self, _: &[CanFilter]) -> Result<(), CanError> {
+        Ok(())
+    }
+
+    fn poll_send(&mut self, _: &mut Context<'_>, _: &CanFrame) -> Poll<Result<(), CanError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<CanEvent, CanError>> {
+        if !self.is_running {
+            return Poll::Pending;
+        }
+        if self.left_in_burst == 0 {
+            let now = Instant::now();
+            if now < self.next {
+                self.deadline.set(Some(self.next));
+                if self.deadline.poll_expired(cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+            self.next += self.interval;
+            self.left_in_burst = self.per_wake;
+        }
+        self.left_in_burst -= 1;
+        let id = CanId::standard_truncated(0x7E8);
+        match CanFrame::new(id, &clock().to_be_bytes()) {
+            Ok(frame) => Poll::Ready(Ok(CanEvent::Received { frame, at: Instant::now() })),
+            Err(_) => Poll::Pending,
+        }
+    }
+}

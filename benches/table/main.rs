@@ -1,0 +1,61 @@
+//! `cargo bench --bench table`: what the agent costs, as one table. `docs/benchmarks.md` says what each row means.
+//!
+//! What is measured runs in a process of its own (this binary again, told by a variable), so that its CPU time and
+//! memory are its own; cloud and operator run in this one.
+
+mod child;
+mod cpu;
+mod relay;
+mod start;
+
+use std::time::{Duration, Instant};
+
+use connector_agent::relay::codec::{Header, Payload, Record, Records, Tag};
+use connector_hal::can::{CanFrame, CanId};
+
+/// A row: what was measured, and the figure with its unit.
+type Row = (String, String);
+
+fn main() -> anyhow::Result<()> {
+    if let Ok(role) = std::env::var(child::ROLE) {
+        return child::run(&role);
+    }
+    let mut rows = vec![codec()];
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        rows.push(start::to_online().await?);
+        rows.extend(relay::agent("4,300 frames a second", 4_300, Duration::from_secs(10)).await?);
+        rows.extend(relay::agent("200,000 frames a second", 200_000, Duration::from_secs(5)).await?);
+        rows.extend(relay::bare_echo("4,300 frames a second", 4_300, Duration::from_secs(10)).await?);
+        rows.extend(relay::bare_echo("200,000 frames a second", 200_000, Duration::from_secs(5)).await?);
+        anyhow::Ok(())
+    })?;
+    let width = rows.iter().map(|(what, _)| what.chars().count()).max().unwrap_or(0);
+    for (what, figure) in rows {
+        println!("{what:width$}  {figure}");
+    }
+    Ok(())
+}
+
+/// Encoding and decoding messages of 32 frames each.
+fn codec() -> Row {
+    const RECORDS: u16 = 32;
+    const ROUNDS: u32 = 50_000;
+    let id = CanId::standard_truncated(0x7E8);
+    let frame = CanFrame::new(id, &[0x5A; 8]).ok();
+    let record = frame.map(|frame| Record { channel: 1, offset: 0, payload: Payload::Frame(frame) });
+    let mut seen = 0u64;
+    let mut message = Vec::with_capacity(2048);
+    let started = Instant::now();
+    for seq in 1..=ROUNDS {
+        message.clear();
+        Header { record_count: RECORDS, tag: Tag([1; 4]), seq, ack: 0, time: 0 }.encode(&mut message);
+        (0..RECORDS).for_each(|_| record.iter().for_each(|record| record.encode(&mut message)));
+        let message = std::hint::black_box(&message);
+        if let Ok(header) = Header::decode(message) {
+            seen += Records::new(message, &header).filter(Result::is_ok).count() as u64;
+        }
+    }
+    let per_second = seen as f64 / started.elapsed().as_secs_f64();
+    ("relay codec, encoded and decoded".to_owned(), format!("{:.1} million records/s", per_second / 1e6))
+}

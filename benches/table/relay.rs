@@ -1,0 +1,204 @@
+//! Frames of 16 bytes (classic, 8 bytes of data) from a bus to the operator over TLS on loopback.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use connector_agent::relay::request::{BusConfig, CanBusConfig, RawChannelConfig};
+use connector_sim::cloud::{Cloud, CloudConfig};
+use connector_sim::operator::client::{Channel, Connection, Credentials, Item, Operator};
+use futures_util::{SinkExt, StreamExt};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::json;
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+
+use crate::Row;
+use crate::child::{CA, RATE, ROLE, TARGET};
+use crate::cpu::{Usage, clock, usage};
+
+/// How long frames run before they are counted.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+/// Writes the agent's configuration; `buses` are its tables of buses.
+pub fn configuration(directory: &Path, cloud: &Cloud, buses: &str) -> anyhow::Result<PathBuf> {
+    let path = directory.join("agent.toml");
+    let text = format!(
+        "[connector]\nuuid = \"{}\"\npincode = \"{}\"\n[cloud]\napi_url = \"{}\"\nwebsocket_url = \"{}\"\nca_file = \"{}\"\n{buses}",
+        cloud.connector_uuid,
+        cloud.connector_pincode,
+        cloud.api_url,
+        cloud.websocket_url,
+        cloud.ca_file.display(),
+    );
+    std::fs::write(&path, text)?;
+    Ok(path)
+}
+
+fn measured(role: &str, rate: u32) -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.env(ROLE, role).env(RATE, rate.to_string()).kill_on_drop(true);
+    Ok(command)
+}
+
+/// The agent's rows.
+pub async fn agent(name: &str, rate: u32, window: Duration) -> anyhow::Result<Vec<Row>> {
+    let directory = tempfile::tempdir()?;
+    let cloud = Cloud::start(CloudConfig::local(directory.path().join("cloud"))).await?;
+    let bus = "[[bus]]\nkind = \"can\"\npins = [6, 14]\ndevice = \"can0\"\n";
+    let config = configuration(directory.path(), &cloud, bus)?;
+    let child = measured("agent", rate)?.env(TARGET, config).spawn()?;
+    let (connection, channel) = connect(&cloud).await?;
+    let (latencies, arrived) = mpsc::unbounded_channel();
+    let reader = tokio::spawn(read_frames(channel, latencies));
+    let rows = measure(&format!("agent, {name}"), &child, arrived, window).await?;
+    reader.abort();
+    connection.close().await?;
+    cloud.shutdown().await;
+    Ok(rows)
+}
+
+/// Makes a ticket, joins it, and opens a raw channel.
+async fn connect(cloud: &Cloud) -> anyhow::Result<(Connection, Channel)> {
+    let credentials = |login: &connector_sim::cloud::Credentials| Credentials {
+        client_id: login.client_id.clone(),
+        client_secret: login.client_secret.clone(),
+    };
+    let ca = Some(cloud.ca_file.as_path());
+    let ticket = make_ticket(cloud).await?;
+    let operator =
+        Operator::login(&cloud.api_url, &cloud.websocket_url, ca, credentials(&cloud.operator)).await?;
+    let ticket = operator.join(&ticket, "bench").await?;
+    let connection = operator.connect(ticket.connection().context("the ticket has no connection")?).await?;
+    let can_bus = CanBusConfig {
+        pin_plus: 6,
+        pin_min: 14,
+        can_protocol: "frames".to_owned(),
+        can_bit_rate: 500_000,
+        transceiver: None,
+        data_bit_rate: None,
+    };
+    let bus = BusConfig { bus_name: "HS".to_owned(), can_bus: Some(can_bus), other: serde_json::Map::new() };
+    connection.configure_buses(vec![bus]).await?;
+    let raw = serde_json::from_value::<RawChannelConfig>(json!({"bus_name": "HS"}))?;
+    let channel = connection.open_raw(raw).await?;
+    Ok((connection, channel))
+}
+
+/// A customer's ticket on the connector; gives its identifier.
+async fn make_ticket(cloud: &Cloud) -> anyhow::Result<String> {
+    let tls = connector_agent::cloud::tls::client_config(Some(&cloud.ca_file))?;
+    let http = reqwest::Client::builder().tls_backend_preconfigured((*tls).clone()).build()?;
+    let login = [
+        ("grant_type", "client_credentials"),
+        ("client_id", &cloud.customer.client_id),
+        ("client_secret", &cloud.customer.client_secret),
+    ];
+    let tokens =
+        http.post(format!("{}/oauth2/token", cloud.api_url)).form(&login).send().await?.error_for_status()?;
+    let tokens: serde_json::Value = tokens.json().await?;
+    let token = tokens.get("access_token").and_then(|token| token.as_str()).context("no access token")?;
+    let ticket = json!({
+        "vin": null, "vehicle_model_id": 3, "vehicle_model_variant_id": 3,
+        "connector_id": cloud.connector_id, "product_ids": [1],
+        "metadata": {"vin_is_found_by_reader": false},
+    });
+    let made =
+        http.post(format!("{}/v1/tickets", cloud.api_url)).bearer_auth(token).json(&ticket).send().await?;
+    let made: serde_json::Value = made.error_for_status()?.json().await?;
+    Ok(made.get("uuid").and_then(|uuid| uuid.as_str()).context("the ticket has no uuid")?.to_owned())
+}
+
+async fn read_frames(channel: Channel, latencies: mpsc::UnboundedSender<u64>) {
+    while let Ok(received) = channel.recv().await {
+        if let Item::Frame(frame) = received.item
+            && let Ok(made) = frame.data().try_into().map(u64::from_be_bytes)
+            && latencies.send(clock().saturating_sub(made)).is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Counts what arrives in the window, and what the process used for it.
+async fn measure(
+    name: &str,
+    child: &Child,
+    mut arrived: mpsc::UnboundedReceiver<u64>,
+    window: Duration,
+) -> anyhow::Result<Vec<Row>> {
+    let pid = child.id().context("the measured process has ended")?;
+    let first = arrived.recv().await.context("no frame arrived")?;
+    std::hint::black_box(first);
+    tokio::time::sleep(WARM_UP).await;
+    while arrived.try_recv().is_ok() {}
+    let before = usage(pid)?;
+    let mut latencies = Vec::new();
+    let end = tokio::time::sleep(window);
+    tokio::pin!(end);
+    loop {
+        tokio::select! {
+            () = &mut end => break,
+            latency = arrived.recv() => latencies.push(latency.context("the frames ended")?),
+        }
+    }
+    let after = usage(pid)?;
+    Ok(rows(name, latencies, before, after, window))
+}
+
+fn rows(name: &str, mut latencies: Vec<u64>, before: Usage, after: Usage, window: Duration) -> Vec<Row> {
+    latencies.sort_unstable();
+    let count = latencies.len();
+    let at = |share: f64| latencies.get((count as f64 * share) as usize).copied().unwrap_or_default();
+    let cpu = (after.cpu_seconds - before.cpu_seconds) * 1e6 / count.max(1) as f64;
+    vec![
+        (format!("{name}: arrived"), format!("{:.0} frames/s", count as f64 / window.as_secs_f64())),
+        (format!("{name}: CPU"), format!("{cpu:.2} µs a frame")),
+        (format!("{name}: latency"), format!("p50 {} µs, p99 {} µs", at(0.5), at(0.99))),
+        (format!("{name}: resident"), format!("{:.1} MB", after.resident as f64 / 1e6)),
+    ]
+}
+
+/// The rows of a bare websocket over TLS that sends the same frames and gets them back.
+pub async fn bare_echo(name: &str, rate: u32, window: Duration) -> anyhow::Result<Vec<Row>> {
+    let directory = tempfile::tempdir()?;
+    let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()])?;
+    let ca = directory.path().join("ca.pem");
+    std::fs::write(&ca, certified.cert.pem())?;
+    let certificate = CertificateDer::from_pem_slice(certified.cert.pem().as_bytes())?;
+    let key = PrivateKeyDer::from_pem_slice(certified.signing_key.serialize_pem().as_bytes())?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let server = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let child = measured("bare", rate)?.env(TARGET, address.to_string()).env(CA, ca).spawn()?;
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    let stream = tokio_rustls::TlsAcceptor::from(Arc::new(server)).accept(stream).await?;
+    let mut socket = tokio_tungstenite::accept_async(stream).await?;
+    let (latencies, arrived) = mpsc::unbounded_channel();
+    let echo = tokio::spawn(async move {
+        while let Some(message) = socket.next().await {
+            let message = message?;
+            if let Some(made) = message.clone().into_data().last_chunk::<8>().copied().map(u64::from_be_bytes)
+            {
+                let _window_is_over = latencies.send(clock().saturating_sub(made));
+            }
+            if message.is_binary() {
+                socket.send(message).await?;
+            }
+        }
+        anyhow::Ok(())
+    });
+    let rows = measure(&format!("bare echo, {name}"), &child, arrived, window).await?;
+    if echo.is_finished() {
+        bail!("the echo ended early");
+    }
+    echo.abort();
+    Ok(rows)
+}

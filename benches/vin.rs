@@ -1,0 +1,78 @@
+//! Reading the VIN of simulated vehicles on the virtual bus.
+//!
+//! - `vin/bus time`: how long a technician waits: from the first listening to the VIN, on a bus with true bit timing.
+//!   It is the simulation's time, so it does not depend on the machine.
+//! - `vin/cpu`: what one reading costs in CPU time, the simulated bus and the vehicle's ECUs included. The clock is
+//!   virtual and stands still while anything computes, so that nothing is waited for.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use connector_agent::vin::{VinSettings, read};
+use connector_hal::can::CanBus;
+use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
+use connector_sim::vehicle::catalogue::{Catalogue, VehicleRecord};
+use connector_sim::vehicle::{Vehicle, VehicleConfig};
+use criterion::{Criterion, criterion_group, criterion_main};
+use tokio::runtime::{Builder, Runtime};
+
+/// What is measured: its name, the vehicle's platform, the bus's bit rate and load.
+const CASES: [(&str, &str, u32, f32); 6] = [
+    ("obd, 500 kbit/s, 30 % load", "TOYOTA_CHR", 500_000, 0.3),
+    ("obd, 250 kbit/s, 30 % load", "TOYOTA_CHR", 250_000, 0.3),
+    ("obd, silent bus", "TOYOTA_CHR", 500_000, 0.0),
+    ("uds, 500 kbit/s, 30 % load", "KIA_EV6", 500_000, 0.3),
+    ("kwp, 500 kbit/s, 30 % load", "NISSAN_LEAF_VCM", 500_000, 0.3),
+    ("no vin, 500 kbit/s, 30 % load", "TESLA_MODEL_3", 500_000, 0.3),
+];
+
+/// One reading; how long it took on the bus.
+async fn read_once(record: &VehicleRecord, bit_rate: u32, load: f32) -> Duration {
+    let bus = VirtualBus::new(VirtualBusConfig { bit_rate, load, ..VirtualBusConfig::default() });
+    let _vehicle = Vehicle::start(&VehicleConfig::new(record.clone()), &bus);
+    let adapter: Box<dyn CanBus> = Box::new(bus.attach_adapter("can0", VirtualBus::full_capabilities()));
+    let reading = read(vec![adapter], &VinSettings::default()).await;
+    assert_eq!(reading.report.vin, record.vin, "{}", record.platform);
+    reading.report.elapsed
+}
+
+fn virtual_time() -> std::io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().start_paused(true).build()
+}
+
+fn vin(criterion: &mut Criterion) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vehicles/vehicles.json");
+    let catalogue = Catalogue::load(&file);
+    let (Ok(catalogue), Ok(runtime)) = (catalogue, virtual_time()) else {
+        return eprintln!("no vehicles, or no runtime, to measure with");
+    };
+    let cases = CASES.iter().filter_map(|(name, platform, bit_rate, load)| {
+        Some((*name, catalogue.find(platform).ok()?, *bit_rate, *load))
+    });
+    for (name, record, bit_rate, load) in cases {
+        let mut group = criterion.benchmark_group("vin");
+        group
+            .sample_size(10)
+            .warm_up_time(Duration::from_millis(300))
+            .measurement_time(Duration::from_secs(1));
+        group.bench_function(format!("bus time/{name}"), |bencher| {
+            bencher.iter_custom(|count| {
+                (0..count).map(|_| runtime.block_on(read_once(record, bit_rate, load))).sum()
+            });
+        });
+        group.bench_function(format!("cpu/{name}"), |bencher| {
+            bencher.iter_custom(|count| {
+                let start = Instant::now();
+                for _ in 0..count {
+                    black_box(runtime.block_on(read_once(record, bit_rate, load)));
+                }
+                start.elapsed()
+            });
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, vin);
+criterion_main!(benches);

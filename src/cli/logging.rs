@@ -1,0 +1,40 @@
+//! Logging to standard error, as the configuration says.
+
+use anyhow::Context;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+
+use crate::config::LogFormat;
+
+/// Changes what is logged while the program runs.
+pub(super) struct LogLevel(reload::Handle<EnvFilter, Registry>);
+
+impl LogLevel {
+    /// Logs what these directives say from now on.
+    pub(super) fn set(&self, directives: &str) -> anyhow::Result<()> {
+        self.0.reload(filter(directives)?).context("the log level could not be changed")
+    }
+}
+
+fn filter(directives: &str) -> anyhow::Result<EnvFilter> {
+    EnvFilter::try_new(directives)
+        .with_context(|| format!("`{directives}` is no log level, such as info or debug"))
+}
+
+/// Starts logging; `RUST_LOG` has precedence over `directives`.
+pub(super) fn init(directives: &str, format: LogFormat) -> anyhow::Result<LogLevel> {
+    let chosen = std::env::var("RUST_LOG").ok().filter(|value| !value.is_empty());
+    let (filter, handle) = reload::Layer::new(filter(chosen.as_deref().unwrap_or(directives))?);
+    let registry = tracing_subscriber::registry().with(filter);
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => {
+            let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            registry.with(lines.with_ansi(is_terminal)).try_init()
+        }
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+    }
+    .context("logging is set up already")?;
+    Ok(LogLevel(handle))
+}

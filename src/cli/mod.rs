@@ -1,0 +1,111 @@
+//! The command line: `connector-agent run|vin|check`.
+
+mod check;
+mod logging;
+mod run;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use connector_hal::can::BoxFuture;
+
+use crate::config::{Config, LogFormat};
+use crate::vin::command::{self, VinArgs};
+
+/// The exit status for a configuration that cannot be used (EX_CONFIG of sysexits.h).
+const CONFIG_STATUS: u8 = 78;
+
+/// Connector-side agent for remote vehicle diagnostics.
+///
+/// Exit status: 0 done, or ended by SIGTERM; 1 something failed; 2 the command line is wrong; 3 `vin` found no VIN;
+/// 78 the configuration cannot be used.
+#[derive(Debug, Parser)]
+#[command(name = "connector-agent", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// The configuration file
+    #[arg(long, global = true, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// How log lines look, instead of what the configuration says
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    log_format: Option<Format>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Keep the connector online and relay diagnostic sessions, until SIGTERM
+    Run,
+    /// Read the VIN once, and print it
+    Vin(VinArgs),
+    /// Name everything wrong in configuration and hardware, with what to do about it
+    Check,
+}
+
+/// Runs the command line; the first argument is the program's name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _nowhere_to_print = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let format = cli.log_format.map(|format| match format {
+        Format::Text => LogFormat::Text,
+        Format::Json => LogFormat::Json,
+    });
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("connector-agent: the runtime could not be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(async {
+        match cli.command {
+            Command::Run => run::run(&cli.config, format).await,
+            Command::Vin(args) => vin(&args, &cli.config, format).await,
+            Command::Check => check::run(&cli.config),
+        }
+    });
+    // a thread that hangs in a device must not keep the process
+    runtime.shutdown_background();
+    outcome.unwrap_or_else(|error| {
+        eprintln!("connector-agent: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// `vin`: from the buses named, or else from the configured ones.
+async fn vin(args: &VinArgs, path: &Path, format: Option<LogFormat>) -> anyhow::Result<ExitCode> {
+    logging::init("warn", format.unwrap_or(LogFormat::Text))?;
+    let names = if args.bus.is_empty() {
+        match Config::load(path) {
+            Ok(config) => config.buses.into_iter().map(|bus| bus.device).collect(),
+            Err(error) => {
+                eprintln!("{error}");
+                eprintln!("connector-agent: or name a bus: connector-agent vin --bus can0");
+                return Ok(ExitCode::from(CONFIG_STATUS));
+            }
+        }
+    } else {
+        args.bus.clone()
+    };
+    let open = |device: &str| -> BoxFuture<'static, _> {
+        let device = device.to_owned();
+        Box::pin(async move { connector_hal::can::open(&device) })
+    };
+    let buses = command::open_buses(&names, open).await?;
+    command::run(args, buses).await
+}

@@ -1,0 +1,72 @@
+"""An ISO-TP peer that is not ours: can-isotp over python-can's slcan, told what to do line by line.
+
+Usage: isotp_peer.py DEVICE
+
+Reads one JSON object a line, answers each by one:
+
+    {"open": {"address": {...}, "params": {...}}}   -> {"opened": true}
+    {"send": "<hex>"}                               -> {"sent": true, "errors": [...]}
+    {"receive": seconds}                            -> {"received": "<hex>" or null, "errors": [...]}
+"""
+
+import json
+import logging
+import sys
+import time
+
+import can
+import isotp
+
+
+def main():
+    # what goes wrong is told in the answers
+    logging.disable(logging.CRITICAL)
+    timing = can.BitTimingFd.from_sample_point(
+        f_clock=80_000_000, nom_bitrate=500_000, nom_sample_point=80.0, data_bitrate=2_000_000, data_sample_point=80.0
+    )
+    bus = can.Bus(interface="slcan", channel=sys.argv[1], timing=timing, sleep_after_open=0)
+    stack = None
+    errors = []
+    for line in sys.stdin:
+        command = json.loads(line)
+        errors.clear()
+        if "open" in command:
+            stack = open_stack(bus, command["open"], errors)
+            answer = {"opened": True}
+        elif "send" in command:
+            send(stack, bytes.fromhex(command["send"]))
+            answer = {"sent": not errors, "errors": errors}
+        else:
+            pdu = receive(stack, command["receive"])
+            answer = {"received": None if pdu is None else pdu.hex(), "errors": errors}
+        print(json.dumps(answer), flush=True)
+    bus.shutdown()
+
+
+def open_stack(bus, settings, errors):
+    address = dict(settings["address"])
+    mode = isotp.AddressingMode[address.pop("mode")]
+    return isotp.CanStack(
+        bus,
+        address=isotp.Address(mode, **address),
+        params=settings["params"],
+        error_handler=lambda error: errors.append(repr(error)),
+    )
+
+
+def send(stack, pdu):
+    stack.send(pdu)
+    while stack.transmitting():
+        stack.process(rx_timeout=0)
+
+
+def receive(stack, seconds):
+    deadline = time.monotonic() + seconds
+    while not stack.available():
+        if time.monotonic() > deadline:
+            return None
+        stack.process(rx_timeout=0.001)
+    return stack.recv()
+
+
+main()

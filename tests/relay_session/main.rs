@@ -1,0 +1,14 @@
+//! The connector's part of the relay against its contract: a session on virtual buses in virtual time, with the
+//! operator's end of the link on one side and scripted ECUs on the other.
+
+mod rig;
+mod vehicle;
+
+mod age;
+mod buses;
+mod chains;
+mod channels;
+mod keep_alive;
+mod malformed;
+mod raw;
+mod resume;

@@ -1,0 +1,270 @@
+//! What a network does to the connections over it, and the handle to change that.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::BadNetworkConfig;
+use super::pipe::{Pipe, PipeEnd};
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From whoever connected to whom it connected to.
+    ToServer,
+    /// Back.
+    ToClient,
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Both sides had nothing more to say, or one of them broke.
+    Finished,
+    /// The network cut it.
+    Cut,
+}
+
+/// What has happened on a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Statistics {
+    /// Connections made over it.
+    pub connections: u64,
+    /// Connections cut.
+    pub cut: u64,
+    /// Bytes that arrived at the server.
+    pub to_server: u64,
+    /// Bytes that arrived at the client.
+    pub to_client: u64,
+}
+
+/// What applies to every connection at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Weather {
+    /// From one end to the other.
+    pub(super) delay: Duration,
+    pub(super) stalled_until: Option<Instant>,
+    pub(super) bytes_per_second: Option<u32>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Cancelled by the next cut.
+    cut: CancellationToken,
+    cut_every: Option<Duration>,
+    next_cut: Option<Instant>,
+    pause_after_cut: Duration,
+    impassable_until: Option<Instant>,
+    /// Bytes that may still pass before everything is cut, by direction.
+    bytes_left: [Option<u64>; 2],
+}
+
+#[derive(Debug)]
+struct Shared {
+    weather: watch::Sender<Weather>,
+    /// Tells that the state was changed from outside.
+    changed: watch::Sender<()>,
+    state: Mutex<State>,
+    connections: AtomicU64,
+    cut: AtomicU64,
+    passed: [AtomicU64; 2],
+}
+
+/// See the module; clones are the same network.
+#[derive(Debug, Clone)]
+pub struct Conditions {
+    shared: Arc<Shared>,
+}
+
+impl Conditions {
+    /// A network that is this bad.
+    pub fn new(config: BadNetworkConfig) -> Self {
+        let weather = Weather {
+            delay: config.round_trip / 2,
+            stalled_until: None,
+            bytes_per_second: config.bytes_per_second,
+        };
+        let state = State {
+            cut: CancellationToken::new(),
+            cut_every: config.cut_every,
+            next_cut: config.cut_every.map(|every| Instant::now() + every),
+            pause_after_cut: config.pause_after_cut,
+            impassable_until: None,
+            bytes_left: [None; 2],
+        };
+        let shared = Shared {
+            weather: watch::Sender::new(weather),
+            changed: watch::Sender::new(()),
+            state: Mutex::new(state),
+            connections: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
+            passed: Default::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cuts every connection there is, wherever its bytes are.
+    pub fn cut(&self) {
+        let mut state = self.state();
+        let now = Instant::now();
+        state.next_cut = state.cut_every.map(|every| now + every);
+        state.impassable_until = Some(now + state.pause_after_cut);
+        std::mem::take(&mut state.cut).cancel();
+    }
+
+    /// Cuts every connection as soon as this many bytes more have arrived in this direction.
+    pub fn cut_after(&self, direction: Direction, bytes: u64) {
+        if let Some(left) = self.state().bytes_left.get_mut(direction as usize) {
+            *left = Some(bytes);
+        }
+        if bytes == 0 {
+            self.spend(direction, 0);
+        }
+    }
+
+    /// Cuts all connections this often from now on; never by itself with `None`.
+    pub fn cut_every(&self, every: Option<Duration>) {
+        let mut state = self.state();
+        state.cut_every = every;
+        state.next_cut = every.map(|every| Instant::now() + every);
+        drop(state);
+        self.shared.changed.send_replace(());
+    }
+
+    /// Lets nothing through for a while, in either direction; nothing is lost by it.
+    pub fn stall(&self, duration: Duration) {
+        let until = Instant::now() + duration;
+        self.shared.weather.send_modify(|weather| weather.stalled_until = Some(until));
+    }
+
+    /// Changes the round trip. Bytes on their way keep theirs, and none overtakes another.
+    pub fn set_round_trip(&self, round_trip: Duration) {
+        self.shared.weather.send_modify(|weather| weather.delay = round_trip / 2);
+    }
+
+    /// Changes what each direction of each connection takes, in bytes a second.
+    pub fn set_bytes_per_second(&self, rate: Option<u32>) {
+        self.shared.weather.send_modify(|weather| weather.bytes_per_second = rate);
+    }
+
+    /// What has happened so far.
+    pub fn statistics(&self) -> Statistics {
+        let [to_server, to_client] = &self.shared.passed;
+        Statistics {
+            connections: self.shared.connections.load(Ordering::Relaxed),
+            cut: self.shared.cut.load(Ordering::Relaxed),
+            to_server: to_server.load(Ordering::Relaxed),
+            to_client: to_client.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Waits until connections get through again after a cut.
+    pub async fn passable(&self) {
+        loop {
+            let until = self.state().impassable_until;
+            match until.filter(|until| *until > Instant::now()) {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => return,
+            }
+        }
+    }
+
+    /// Waits until the next regular cut is due; whoever waits does it by [`Conditions::cut`].
+    pub async fn next_cut(&self) {
+        let mut changed = self.shared.changed.subscribe();
+        loop {
+            let at = self.state().next_cut;
+            let due = async {
+                match at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => {
+                    // a cut by hand may have moved it
+                    if self.state().next_cut == at { return }
+                }
+                _ = changed.changed() => {}
+            }
+        }
+    }
+
+    /// Carries bytes between two peers, each given by its reading and its writing half, until the connection ends.
+    pub async fn carry<CR, CW, SR, SW>(&self, client: (CR, CW), server: (SR, SW)) -> Ended
+    where
+        CR: AsyncRead + Unpin,
+        CW: AsyncWrite + Unpin,
+        SR: AsyncRead + Unpin,
+        SW: AsyncWrite + Unpin,
+    {
+        self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        let cut = self.state().cut.clone();
+        let to_server = Pipe::new(client.0, server.1, self.clone(), Direction::ToServer);
+        let to_client = Pipe::new(server.0, client.1, self.clone(), Direction::ToClient);
+        let both = async {
+            // the end of one direction does not end the other, but a break does
+            let (to_server, to_client) = (to_server.drive(), to_client.drive());
+            tokio::pin!(to_server, to_client);
+            tokio::select! {
+                end = &mut to_server => match end {
+                    PipeEnd::Finished => {
+                        to_client.await;
+                    }
+                    PipeEnd::Broken => {}
+                },
+                end = &mut to_client => match end {
+                    PipeEnd::Finished => {
+                        to_server.await;
+                    }
+                    PipeEnd::Broken => {}
+                },
+            }
+        };
+        tokio::select! {
+            biased;
+            () = cut.cancelled() => {
+                self.shared.cut.fetch_add(1, Ordering::Relaxed);
+                Ended::Cut
+            }
+            () = both => Ended::Finished,
+        }
+    }
+
+    pub(super) fn weather(&self) -> watch::Receiver<Weather> {
+        self.shared.weather.subscribe()
+    }
+
+    /// How many of these bytes may arrive before the connection is cut.
+    pub(super) fn allowed(&self, direction: Direction, bytes: usize) -> usize {
+        let left = self.state().bytes_left.get(direction as usize).copied().flatten();
+        left.map_or(bytes, |left| bytes.min(usize::try_from(left).unwrap_or(usize::MAX)))
+    }
+
+    /// These bytes have arrived; whether they were the last ones before a cut.
+    pub(super) fn spend(&self, direction: Direction, bytes: usize) -> bool {
+        if let Some(passed) = self.shared.passed.get(direction as usize) {
+            passed.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        let mut state = self.state();
+        let Some(slot) = state.bytes_left.get_mut(direction as usize) else { return false };
+        let Some(left) = slot else { return false };
+        *left = left.saturating_sub(bytes as u64);
+        let is_last = *left == 0;
+        if is_last {
+            *slot = None;
+            drop(state);
+            self.cut();
+        }
+        is_last
+    }
+}

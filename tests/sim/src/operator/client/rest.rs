@@ -1,0 +1,311 @@
+//! Login and tickets, over the REST API.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use connector_agent::cloud::tls;
+use connector_agent::relay::Problem;
+use reqwest::{Method, Response, StatusCode};
+use rustls::ClientConfig;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::connection::{Connection, ConnectionSettings};
+use super::error::OperatorError;
+use super::socket::Websocket;
+use super::tokens::Tokens;
+
+/// How long a REST request may take.
+const REQUEST: Duration = Duration::from_secs(30);
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(15);
+/// The longest answer read, in bytes.
+const MAX_ANSWER: usize = 4 << 20;
+/// Tickets asked for at once.
+const TICKETS: u32 = 1000;
+
+const TOKEN_PATH: &str = "/oauth2/token";
+const PENDING_PATH: &str = "/v2/tickets/pending-tickets";
+const IN_PROGRESS_PATH: &str = "/v2/tickets/in-progress-tickets";
+
+/// A login of the client-credentials grant.
+#[derive(Clone)]
+pub struct Credentials {
+    /// The client's id.
+    pub client_id: String,
+    /// Its secret.
+    pub client_secret: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("client_id", &self.client_id).finish_non_exhaustive()
+    }
+}
+
+/// A ticket, as partners see it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Ticket {
+    /// Its id.
+    #[serde(deserialize_with = "text")]
+    pub id: String,
+    /// Its number, for people.
+    #[serde(default, deserialize_with = "optional_text")]
+    pub ticket_number: Option<String>,
+    /// `pending`, `in_progress`, ….
+    #[serde(default)]
+    pub state: Option<String>,
+    /// The vehicle's VIN.
+    #[serde(default)]
+    pub vin: Option<String>,
+    /// The connector that it is about.
+    #[serde(default)]
+    pub connector_uuid: Option<Uuid>,
+    /// When it was made.
+    #[serde(default)]
+    pub created_at: Option<String>,
+    /// Its connection's number, or its UUID where the cloud has no other.
+    #[serde(default, deserialize_with = "optional_text")]
+    pub connection_id: Option<String>,
+    /// Its connection's UUID.
+    #[serde(default)]
+    pub connection_uuid: Option<Uuid>,
+}
+
+impl Ticket {
+    /// The connection to join, once the ticket is in progress.
+    pub fn connection(&self) -> Option<Uuid> {
+        self.connection_uuid.or_else(|| self.connection_id.as_deref()?.parse().ok())
+    }
+
+    /// Whether people mean this ticket by `name`: its id or its number.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.id.eq_ignore_ascii_case(name) || self.ticket_number.as_deref() == Some(name)
+    }
+}
+
+/// Ids are numbers in some of the cloud's answers and strings in others.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    optional_text(deserializer)?.ok_or_else(|| serde::de::Error::custom("expected a string or a number"))
+}
+
+fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) => Some(text),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    })
+}
+
+#[derive(Deserialize)]
+struct TicketList {
+    result: Vec<Ticket>,
+}
+
+/// An operator who is logged in; cheap to clone.
+#[derive(Clone)]
+pub struct Operator {
+    http: reqwest::Client,
+    api_url: String,
+    websocket: Arc<Websocket>,
+    tokens: Arc<Tokens>,
+    tls: Arc<ClientConfig>,
+}
+
+impl std::fmt::Debug for Operator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Operator").field("api_url", &self.api_url).finish_non_exhaustive()
+    }
+}
+
+impl Operator {
+    /// Logs in; `ca_file` is what is trusted instead of the web's certificates.
+    pub async fn login(
+        api_url: &str,
+        websocket_url: &str,
+        ca_file: Option<&Path>,
+        credentials: Credentials,
+    ) -> Result<Self, OperatorError> {
+        let tls = tls::client_config(ca_file)?;
+        let http_error = |source| OperatorError::Http { what: "setting up HTTP", source };
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured((*tls).clone())
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT)
+            .timeout(REQUEST)
+            .build()
+            .map_err(http_error)?;
+        let api_url = api_url.trim_end_matches('/').to_owned();
+        let tokens = Arc::new(Tokens::new(http.clone(), format!("{api_url}{TOKEN_PATH}"), credentials));
+        tokens.get().await?;
+        let websocket = Websocket::new(websocket_url, Arc::clone(&tls), Arc::clone(&tokens))?;
+        Ok(Self { http, api_url, websocket: Arc::new(websocket), tokens, tls })
+    }
+
+    /// The TLS configuration in use.
+    pub fn tls(&self) -> &Arc<ClientConfig> {
+        &self.tls
+    }
+
+    /// The tickets that wait for an operator.
+    pub async fn pending_tickets(&self) -> Result<Vec<Ticket>, OperatorError> {
+        self.list("the list of pending tickets", PENDING_PATH, "pending").await
+    }
+
+    /// The tickets that an operator has joined.
+    pub async fn in_progress_tickets(&self) -> Result<Vec<Ticket>, OperatorError> {
+        self.list("the list of tickets in progress", IN_PROGRESS_PATH, "in_progress").await
+    }
+
+    /// All tickets that an operator could work on: those in progress, then those that wait.
+    pub async fn tickets(&self) -> Result<Vec<Ticket>, OperatorError> {
+        let mut tickets = self.in_progress_tickets().await?;
+        tickets.extend(self.pending_tickets().await?);
+        Ok(tickets)
+    }
+
+    /// Joins a pending ticket, which is in progress then.
+    pub async fn join(&self, ticket_id: &str, operator_id: &str) -> Result<Ticket, OperatorError> {
+        let transition = json!({"type": "join", "operator_id": operator_id});
+        let path = format!("{PENDING_PATH}/{ticket_id}");
+        let response = self.transition("joining the ticket", &path, transition).await?;
+        self.follow("the joined ticket", response).await
+    }
+
+    /// Completes a ticket in progress, which closes its connection.
+    pub async fn complete(&self, ticket_id: &str) -> Result<(), OperatorError> {
+        let path = format!("{IN_PROGRESS_PATH}/{ticket_id}");
+        self.transition("completing the ticket", &path, json!({"type": "complete"})).await.map(drop)
+    }
+
+    /// Cancels a ticket in progress, which closes its connection.
+    pub async fn cancel(&self, ticket_id: &str, reason: &str) -> Result<(), OperatorError> {
+        let path = format!("{IN_PROGRESS_PATH}/{ticket_id}");
+        let transition = json!({"type": "cancel", "reason": reason});
+        self.transition("cancelling the ticket", &path, transition).await.map(drop)
+    }
+
+    /// Joins the connection of a ticket in progress.
+    pub async fn connect(&self, connection_uuid: Uuid) -> Result<Connection, OperatorError> {
+        self.connect_with(connection_uuid, ConnectionSettings::default()).await
+    }
+
+    /// The same with other settings.
+    pub async fn connect_with(
+        &self,
+        connection_uuid: Uuid,
+        settings: ConnectionSettings,
+    ) -> Result<Connection, OperatorError> {
+        Connection::join(self.websocket.clone(), connection_uuid, settings).await
+    }
+
+    async fn list(
+        &self,
+        what: &'static str,
+        path: &str,
+        state: &'static str,
+    ) -> Result<Vec<Ticket>, OperatorError> {
+        let response =
+            self.request(what, Method::GET, &format!("{path}?limit={TICKETS}&offset=0"), None).await?;
+        let mut list: TicketList = answer(what, success(what, response).await?).await?;
+        for ticket in &mut list.result {
+            ticket.state.get_or_insert_with(|| state.to_owned());
+        }
+        Ok(list.result)
+    }
+
+    async fn transition(
+        &self,
+        what: &'static str,
+        path: &str,
+        transition: Value,
+    ) -> Result<Response, OperatorError> {
+        let body = json!({"transition": transition});
+        let response = self.request(what, Method::PATCH, path, Some(&body)).await?;
+        if response.status() == StatusCode::SEE_OTHER { Ok(response) } else { success(what, response).await }
+    }
+
+    /// What a 303 points to; a cloud that answers with the resource itself is understood too.
+    async fn follow(&self, what: &'static str, response: Response) -> Result<Ticket, OperatorError> {
+        if response.status() != StatusCode::SEE_OTHER {
+            return answer(what, response).await;
+        }
+        let unclear = |detail: &str| OperatorError::Answer { what, detail: detail.to_owned() };
+        let location =
+            response.headers().get(reqwest::header::LOCATION).and_then(|value| value.to_str().ok());
+        let location = location.ok_or_else(|| unclear("a 303 without Location"))?;
+        let target = response.url().join(location).map_err(|_| unclear("a 303 to no URL"))?;
+        // the token goes to the cloud and nowhere else
+        if target.origin() != response.url().origin() {
+            return Err(unclear("a 303 to another host"));
+        }
+        let path = target.as_str().to_owned();
+        let response = self.request(what, Method::GET, &path, None).await?;
+        answer(what, success(what, response).await?).await
+    }
+
+    async fn request(
+        &self,
+        what: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Response, OperatorError> {
+        let url = if path.starts_with('/') { format!("{}{path}", self.api_url) } else { path.to_owned() };
+        let mut fresh = false;
+        loop {
+            let token = self.tokens.get().await?;
+            let mut request = self.http.request(method.clone(), &url).bearer_auth(&token);
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            let response = request.send().await.map_err(|source| OperatorError::Http { what, source })?;
+            if response.status() != StatusCode::UNAUTHORIZED || fresh {
+                return Ok(response);
+            }
+            fresh = true;
+            self.tokens.discard(&token).await;
+        }
+    }
+}
+
+async fn success(what: &'static str, response: Response) -> Result<Response, OperatorError> {
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    Err(OperatorError::Refused { what: what.to_owned(), problem: problem(response).await })
+}
+
+/// The body, if it is not longer than what an answer may be.
+async fn body(mut response: Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| error.to_string())? {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err(format!("longer than {MAX_ANSWER} bytes"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// The problem object of an error; one made from the status where there is none.
+pub(super) async fn problem(response: Response) -> Problem {
+    let status = response.status();
+    let described = body(response).await.ok().and_then(|body| serde_json::from_slice::<Problem>(&body).ok());
+    described.filter(|problem| !problem.title.is_empty()).unwrap_or_else(|| {
+        let title = status.canonical_reason().unwrap_or("Error");
+        Problem::new(status.as_u16(), "http", title, format!("The cloud answered with status {status}."))
+    })
+}
+
+/// The body as JSON.
+pub(super) async fn answer<T: for<'de> Deserialize<'de>>(
+    what: &'static str,
+    response: Response,
+) -> Result<T, OperatorError> {
+    let unclear = |detail| OperatorError::Answer { what, detail };
+    let body = body(response).await.map_err(unclear)?;
+    serde_json::from_slice(&body).map_err(|error| unclear(error.to_string()))
+}

@@ -1,0 +1,130 @@
+//! `connector-sim vehicle`: a vehicle, or a recording of one, behind an SLCAN adapter on a pseudo-terminal.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use connector_agent::isotp::FrameSize;
+use connector_hal::can::slcan::SlcanAdapter;
+use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
+use connector_hal::timer::TimerKind;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::candump;
+use super::catalogue::Catalogue;
+use super::recording::Recording;
+use super::simulation::{Vehicle, VehicleConfig};
+
+/// Which vehicle to simulate, and where.
+#[derive(Debug, Clone, Parser)]
+pub struct Args {
+    /// The file of vehicles.
+    #[arg(long, value_name = "FILE", required_unless_present = "recording")]
+    vehicles: Option<PathBuf>,
+    /// Which vehicle of the file, by its platform.
+    #[arg(long, value_name = "NAME", required_unless_present = "recording")]
+    platform: Option<String>,
+    /// Plays the ECUs' side of a candump -L log instead of a vehicle of the file.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["vehicles", "platform", "memory_dir", "erase_ms"])]
+    recording: Option<PathBuf>,
+    /// Where the SLCAN adapter appears: a link to a pseudo-terminal, removed at the end.
+    #[arg(long, value_name = "PATH")]
+    slcan: PathBuf,
+    /// The bus's bit rate, in bit/s.
+    #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    bit_rate: u32,
+    /// The data phase's bit rate, in bit/s; given, the vehicle speaks CAN FD.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8_000_000))]
+    data_bit_rate: Option<u32>,
+    /// How much of the bus's time the vehicle's own messages take.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    load: u8,
+    /// Writes each completed download there, as `<request id>-<address>.bin`.
+    #[arg(long, value_name = "DIR")]
+    memory_dir: Option<PathBuf>,
+    /// How long an ECU takes to erase its memory, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 2000)]
+    erase_ms: u64,
+}
+
+/// Runs the vehicle until SIGTERM or SIGINT; says on standard output, as one line of JSON, that it is ready.
+///
+/// # Errors
+///
+/// A file that can't be read or used, a platform that is not in it, or an adapter that can't be made.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let bus = VirtualBus::new(VirtualBusConfig {
+        bit_rate: args.bit_rate,
+        data_bit_rate: args.data_bit_rate,
+        load: f32::from(args.load) / 100.0,
+        timer: TimerKind::Precise,
+        ..VirtualBusConfig::default()
+    });
+    let (vehicle, vin) = start(&args, &bus)?;
+    let adapter = SlcanAdapter::new(Some(&args.slcan), &bus, "slcan")
+        .with_context(|| format!("cannot make the SLCAN adapter at {}", args.slcan.display()))?;
+
+    let ecus: Vec<_> = vehicle
+        .ecus()
+        .iter()
+        .map(|ecu| {
+            json!({
+                "ecu": ecu.name,
+                "request_id": ecu.address.request.to_string(),
+                "response_id": ecu.address.response.to_string(),
+                "extended_address": ecu.address.extended.map(|byte| format!("0x{byte:02X}")),
+            })
+        })
+        .collect();
+    let ready = json!({
+        "platform": args.platform,
+        "recording": args.recording,
+        "slcan": args.slcan,
+        "bit_rate": args.bit_rate,
+        "data_bit_rate": args.data_bit_rate,
+        "vin": vin,
+        "ecus": ecus,
+    });
+    println!("{ready}");
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    for (address, anomalies) in vehicle.anomalies() {
+        tracing::warn!(ecu = %address, ?anomalies, "what should not have happened");
+    }
+    vehicle.stop().await;
+    drop(adapter);
+    Ok(())
+}
+
+/// The vehicle or the recording, and the VIN a tool can find.
+fn start(args: &Args, bus: &VirtualBus) -> anyhow::Result<(Vehicle, Option<String>)> {
+    if let Some(path) = &args.recording {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let records = candump::parse(&text).with_context(|| path.display().to_string())?;
+        let recording = Recording::new(records).with_context(|| path.display().to_string())?;
+        return Ok((Vehicle::play(&recording, bus, TimerKind::Precise), None));
+    }
+    // clap has made sure of both
+    let vehicles = args.vehicles.as_deref().context("--vehicles is missing")?;
+    let platform = args.platform.as_deref().context("--platform is missing")?;
+    let catalogue = Catalogue::load(vehicles)?;
+    let record = catalogue.find(platform)?.clone();
+    let vin = record.vin.map(|vin| vin.as_str().to_owned());
+    let mut config = VehicleConfig::new(record);
+    config.timing.erase = Duration::from_millis(args.erase_ms);
+    if args.data_bit_rate.is_some() {
+        config.transport.frame_size = FrameSize::fd(64, true)?;
+    }
+    config.timer = TimerKind::Precise;
+    config.memory_dir.clone_from(&args.memory_dir);
+    Ok((Vehicle::start(&config, bus), vin))
+}
