@@ -9,9 +9,10 @@ use connector_agent::agent::{self, Setup};
 use connector_agent::cloud::tls;
 use connector_agent::config::Config;
 use connector_agent::hardware::Hardware;
-use connector_hal::board::sim::SimBoard;
+use connector_hal::board::SimBoard;
 use connector_hal::can::{
-    BoxFuture, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId, CanSettings,
+    BoxFuture, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId,
+    CanSettings,
 };
 use connector_hal::timer::{Deadline, TimerKind};
 use futures_util::{SinkExt, StreamExt};
@@ -71,9 +72,9 @@ async fn run_bare(rate: u32) -> anyhow::Result<()> {
     let tls = tls::client_config(Some(&PathBuf::from(variable(CA)?)))?;
     let stream = tokio::net::TcpStream::connect(variable(TARGET)?).await?;
     stream.set_nodelay(true)?;
-    let connector = tokio_tungstenite::Connector::Rustls(tls);
-    let (mut socket, _) =
-        tokio_tungstenite::client_async_tls_with_config("wss://127.0.0.1/", stream, None, Some(connector)).await?;
+    let name = rustls_pki_types::ServerName::try_from("127.0.0.1")?;
+    let stream = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await?;
+    let (mut socket, _) = tokio_tungstenite::client_async("wss://127.0.0.1/", stream).await?;
     let mut source = FrameSource::new(rate);
     source.is_running = true;
     loop {

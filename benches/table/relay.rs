@@ -64,11 +64,12 @@ pub async fn agent(name: &str, rate: u32, window: Duration) -> anyhow::Result<Ve
 async fn connect(cloud: &Cloud) -> anyhow::Result<(Connection, Channel)> {
     let credentials = |login: &connector_sim::cloud::Credentials| Credentials {
         client_id: login.client_id.clone(),
-        client_secret: login.client_secret.clone().into(),
+        client_secret: login.client_secret.clone(),
     };
     let ca = Some(cloud.ca_file.as_path());
     let ticket = make_ticket(cloud).await?;
-    let operator = Operator::login(&cloud.api_url, &cloud.websocket_url, ca, credentials(&cloud.operator)).await?;
+    let operator =
+        Operator::login(&cloud.api_url, &cloud.websocket_url, ca, credentials(&cloud.operator)).await?;
     let ticket = operator.join(&ticket, "bench").await?;
     let connection = operator.connect(ticket.connection().context("the ticket has no connection")?).await?;
     let can_bus = CanBusConfig {
@@ -95,7 +96,8 @@ async fn make_ticket(cloud: &Cloud) -> anyhow::Result<String> {
         ("client_id", &cloud.customer.client_id),
         ("client_secret", &cloud.customer.client_secret),
     ];
-    let tokens = http.post(format!("{}/oauth2/token", cloud.api_url)).form(&login).send().await?.error_for_status()?;
+    let tokens =
+        http.post(format!("{}/oauth2/token", cloud.api_url)).form(&login).send().await?.error_for_status()?;
     let tokens: serde_json::Value = tokens.json().await?;
     let token = tokens.get("access_token").and_then(|token| token.as_str()).context("no access token")?;
     let ticket = json!({
@@ -103,7 +105,8 @@ async fn make_ticket(cloud: &Cloud) -> anyhow::Result<String> {
         "connector_id": cloud.connector_id, "product_ids": [1],
         "metadata": {"vin_is_found_by_reader": false},
     });
-    let made = http.post(format!("{}/v1/tickets", cloud.api_url)).bearer_auth(token).json(&ticket).send().await?;
+    let made =
+        http.post(format!("{}/v1/tickets", cloud.api_url)).bearer_auth(token).json(&ticket).send().await?;
     let made: serde_json::Value = made.error_for_status()?.json().await?;
     Ok(made.get("uuid").and_then(|uuid| uuid.as_str()).context("the ticket has no uuid")?.to_owned())
 }
@@ -182,7 +185,8 @@ pub async fn bare_echo(name: &str, rate: u32, window: Duration) -> anyhow::Resul
     let echo = tokio::spawn(async move {
         while let Some(message) = socket.next().await {
             let message = message?;
-            if let Some(made) = message.clone().into_data().last_chunk::<8>().copied().map(u64::from_be_bytes) {
+            if let Some(made) = message.clone().into_data().last_chunk::<8>().copied().map(u64::from_be_bytes)
+            {
                 let _window_is_over = latencies.send(clock().saturating_sub(made));
             }
             if message.is_binary() {

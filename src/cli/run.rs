@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use connector_hal::board::Board;
+use connector_hal::board::{Board, LinuxBoard};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -65,7 +65,7 @@ fn set_up(config: &Config) -> Option<Setup> {
     }
     let pincode = config.pincode().ok()?;
     let tls = tls::client_config(config.cloud.ca_file.as_deref()).ok()?;
-    let board: Box<dyn Board> = Box::new(NoBoard);
+    let board: Box<dyn Board> = Box::new(LinuxBoard::open(&config.board));
     Some(Setup {
         pincode,
         hardware: Hardware::new(config.can_ports()),
@@ -141,25 +141,4 @@ fn reload(path: &Path, level: &LogLevel) -> Option<Config> {
         tracing::error!("{error:#}");
     }
     Some(config)
-}
-
-struct NoBoard;
-impl Board for NoBoard {
-    fn voltage(&mut self) -> Option<f32> {
-        None
-    }
-    fn ignition(&mut self) -> Option<bool> {
-        None
-    }
-    fn has_wifi(&self) -> Option<bool> {
-        None
-    }
-    fn set_led(&mut self, _: connector_hal::board::Led) {}
-    fn set_buzzer(&mut self, _: bool) {}
-    fn poll_event(
-        &mut self,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<connector_hal::board::BoardEvent> {
-        std::task::Poll::Pending
-    }
 }

@@ -194,7 +194,7 @@ impl World {
         to_connector.into_iter().for_each(|item| self.at_connector(item));
         to_cloud.into_iter().for_each(|item| self.at_cloud_from_connector(item));
         self.connector.link.interrupt();
-        self.to_operator(Item::Interrupted);
+        self.send_to_operator(Item::Interrupted);
     }
 
     fn cut_operator_side(&mut self) {
@@ -241,12 +241,12 @@ impl World {
         if self.vehicle_side.is_none() && self.vehicle_side_back <= self.now {
             self.vehicle_side = Some(Default::default());
             let received = self.connector.link.received();
-            self.from_connector(Item::Hello { received });
+            self.send_from_connector(Item::Hello { received });
         }
         if self.operator_side.is_none() && self.operator_side_back <= self.now {
             self.operator_side = Some(Default::default());
             let received = self.operator.link.received();
-            self.from_operator(Item::Join { received });
+            self.send_from_operator(Item::Join { received });
         }
     }
 
@@ -278,11 +278,11 @@ impl World {
     fn transmit(&mut self) {
         while self.vehicle_side.as_ref().is_some_and(|hops| hops[0].is_writable()) {
             let Some(message) = self.connector.link.poll_message(self.now) else { break };
-            self.from_connector(Item::Binary(message));
+            self.send_from_connector(Item::Binary(message));
         }
         while self.operator_side.as_ref().is_some_and(|hops| hops[0].is_writable()) {
             let Some(message) = self.operator.link.poll_message(self.now) else { break };
-            self.from_operator(Item::Binary(message));
+            self.send_from_operator(Item::Binary(message));
         }
     }
 
@@ -290,28 +290,28 @@ impl World {
         self.delay[side] + Duration::from_micros(self.rng.u64(0..5_000))
     }
 
-    fn from_connector(&mut self, item: Item) {
+    fn send_from_connector(&mut self, item: Item) {
         let delay = self.jitter(0);
         if let Some([up, _]) = &mut self.vehicle_side {
             up.send(self.now, delay, item);
         }
     }
 
-    fn to_connector(&mut self, item: Item) {
+    fn send_to_connector(&mut self, item: Item) {
         let delay = self.jitter(0);
         if let Some([_, down]) = &mut self.vehicle_side {
             down.send(self.now, delay, item);
         }
     }
 
-    fn from_operator(&mut self, item: Item) {
+    fn send_from_operator(&mut self, item: Item) {
         let delay = self.jitter(1);
         if let Some([up, _]) = &mut self.operator_side {
             up.send(self.now, delay, item);
         }
     }
 
-    fn to_operator(&mut self, item: Item) {
+    fn send_to_operator(&mut self, item: Item) {
         let delay = self.jitter(1);
         if let Some([_, down]) = &mut self.operator_side {
             down.send(self.now, delay, item);
@@ -321,15 +321,15 @@ impl World {
     /// The cloud passes on what it gets, and discards it where the other link is down.
     fn at_cloud_from_connector(&mut self, item: Item) {
         match item {
-            Item::Hello { received } => self.to_operator(Item::Resumed { received }),
-            item => self.to_operator(item),
+            Item::Hello { received } => self.send_to_operator(Item::Resumed { received }),
+            item => self.send_to_operator(item),
         }
     }
 
     fn at_cloud_from_operator(&mut self, item: Item) {
         match item {
-            Item::Join { received } => self.to_connector(Item::Resume { received }),
-            item => self.to_connector(item),
+            Item::Join { received } => self.send_to_connector(Item::Resume { received }),
+            item => self.send_to_connector(item),
         }
     }
 
@@ -339,7 +339,7 @@ impl World {
             Item::Resume { received } => {
                 self.connector.link.resume(received).unwrap();
                 let received = self.connector.link.received();
-                self.from_connector(Item::Resumed { received });
+                self.send_from_connector(Item::Resumed { received });
             }
             item => panic!("{item:?} is not for the connector"),
         }
@@ -386,7 +386,7 @@ impl World {
                 if !self.operator.link.is_up() {
                     self.operator.link.resume(received).unwrap();
                     let received = self.operator.link.received();
-                    self.from_operator(Item::Resume { received });
+                    self.send_from_operator(Item::Resume { received });
                 }
             }
             item => panic!("{item:?} is not for the operator"),

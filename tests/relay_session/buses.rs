@@ -203,3 +203,52 @@ async fn replies_that_nobody_fetches_are_bounded() {
     rig.run(MILLISECOND).await;
     assert!(rig.texts.len() - before <= 512, "{} replies were kept", rig.texts.len() - before);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_cannot_be_opened_is_an_error_and_may_be_tried_again() {
+    let mut rig = Rig::new();
+    rig.opening_fails.store(true, std::sync::atomic::Ordering::Relaxed);
+    rig.ask("configureBuses", json!({"buses": [hs()]}));
+    rig.ask("openChannel", json!({"channel": 1, "raw_channel": {"bus_name": "HS"}}));
+    rig.run(10 * MILLISECOND).await;
+    assert_eq!(problem(&rig.texts[0]), (503, "bus-unavailable".to_owned()));
+    assert_eq!(problem(&rig.texts[1]), (404, "unknown-bus".to_owned()), "what waited is answered too");
+    assert!(rig.session.bus_reports().is_empty());
+    rig.opening_fails.store(false, std::sync::atomic::Ordering::Relaxed);
+    rig.configure_hs().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn reading_the_vin_ends_also_when_its_buses_are_replaced() {
+    let mut rig = Rig::configured().await;
+    assert!(rig.session.start_reading_vin(now(), SECOND));
+    rig.run(10 * MILLISECOND).await;
+    let _node = Node::attach(&rig.buses[1]);
+    rig.configure(json!([can("MS", MS, json!({}))])).await;
+    rig.run(2 * SECOND).await;
+    let report = rig.session.poll_vin(now()).expect("it is over");
+    assert_eq!(report.vin, None);
+    assert!(rig.session.start_reading_vin(now(), SECOND));
+    rig.configure(json!([])).await;
+    assert!(rig.session.poll_vin(now()).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_vin_is_read_beside_the_channels() {
+    let mut rig = Rig::configured().await;
+    let vin = b"WVWZZZ1KZ6W000001";
+    let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, move |request| {
+        if request == [0x22, 0xF1, 0x90] {
+            let mut answer = vec![0x62, 0xF1, 0x90];
+            answer.extend(vin);
+            return vec![(MILLISECOND, answer)];
+        }
+        positive(request)
+    });
+    rig.open_isotp(1, json!({"request_id": 0x7E1, "response_id": 0x7E9, "keep_alive": "enabled"})).await;
+    assert!(rig.session.start_reading_vin(now(), 2 * SECOND));
+    rig.run(2 * SECOND).await;
+    let report = rig.session.poll_vin(now()).expect("the budget is over");
+    assert_eq!(report.vin.map(|vin| vin.to_string()), Some("WVWZZZ1KZ6W000001".to_owned()));
+    assert!(report.elapsed <= 2 * SECOND);
+}

@@ -9,4 +9,6 @@ mod buses;
 mod chains;
 mod channels;
 mod keep_alive;
+mod malformed;
 mod raw;
+mod resume;

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -67,8 +67,8 @@ pub struct Rig {
     pub texts: Vec<Envelope>,
     /// What the operator's end found wrong with the connector's messages.
     pub link_errors: Vec<LinkError>,
-    /// How often a device was opened.
-    pub opened: Arc<AtomicU32>,
+    /// While true, no device can be opened.
+    pub opening_fails: Arc<AtomicBool>,
     start: Instant,
     network: Network,
     to_connector: VecDeque<(Instant, Bytes)>,
@@ -85,17 +85,17 @@ pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-fn hardware(buses: &[VirtualBus; 2], opened: &Arc<AtomicU32>) -> Hardware {
+fn hardware(buses: &[VirtualBus; 2], opening_fails: &Arc<AtomicBool>) -> Hardware {
     let port = |pins, device: &str, fd| CanPort { pins, device: device.to_owned(), fd };
     let buses = buses.clone();
-    let opened = Arc::clone(opened);
+    let opening_fails = Arc::clone(opening_fails);
     Hardware {
         can_ports: Arc::new([port([6, 14], "can0", true), port([3, 11], "can1", false)]),
         open_can: Arc::new(move |device: &str| {
             let bus = if device == "can0" { &buses[0] } else { &buses[1] };
-            let opening = opened.fetch_add(1, Ordering::Relaxed);
-            let adapter: Result<Box<dyn CanBus>, CanError> = if opening == u32::MAX {
-                Err(CanError::Name(device.to_owned()))
+            let adapter: Result<Box<dyn CanBus>, CanError> = if opening_fails.load(Ordering::Relaxed) {
+                let source = std::io::ErrorKind::NotFound.into();
+                Err(CanError::Device { device: device.to_owned(), source })
             } else {
                 Ok(Box::new(bus.attach_adapter(device, VirtualBus::full_capabilities())))
             };
@@ -112,18 +112,22 @@ impl Rig {
     }
 
     pub fn with_bus(config: VirtualBusConfig) -> Self {
-        Self::with(config, 30 * SECOND)
+        Self::with(config, 30 * SECOND, SessionLimits { max_channels: 256, ..SessionLimits::default() })
     }
 
-    pub fn with(config: VirtualBusConfig, hold: Duration) -> Self {
+    pub fn with_hold(hold: Duration) -> Self {
+        Self::with(VirtualBusConfig::default(), hold, SessionLimits::default())
+    }
+
+    pub fn with_limits(limits: SessionLimits) -> Self {
+        Self::with(VirtualBusConfig::default(), 30 * SECOND, limits)
+    }
+
+    fn with(config: VirtualBusConfig, hold: Duration, limits: SessionLimits) -> Self {
         let buses = [VirtualBus::new(config.clone()), VirtualBus::new(config)];
-        let opened = Arc::new(AtomicU32::new(0));
-        let settings = SessionSettings {
-            connection_uuid: UUID,
-            hold,
-            limits: SessionLimits { max_channels: 256, ..SessionLimits::default() },
-            hardware: hardware(&buses, &opened),
-        };
+        let opening_fails = Arc::new(AtomicBool::new(false));
+        let hardware = hardware(&buses, &opening_fails);
+        let settings = SessionSettings { connection_uuid: UUID, hold, limits, hardware };
         let start = now();
         Self {
             buses,
@@ -132,7 +136,7 @@ impl Rig {
             heard: Vec::new(),
             texts: Vec::new(),
             link_errors: Vec::new(),
-            opened,
+            opening_fails,
             start,
             network: Network::Up(Duration::ZERO),
             to_connector: VecDeque::new(),

@@ -48,6 +48,8 @@ pub(super) struct Outbox {
     tag: Tag,
     sealed: VecDeque<Sealed>,
     sealed_bytes: usize,
+    /// So many of `sealed`, from the oldest on, have no frames that could make room.
+    frameless: usize,
     /// How many of `sealed` were sent on the present link.
     sent: usize,
     open: Open,
@@ -62,6 +64,7 @@ impl Outbox {
             tag,
             sealed: VecDeque::new(),
             sealed_bytes: 0,
+            frameless: 0,
             sent: 0,
             open: Open::default(),
             last_seq: 0,
@@ -126,13 +129,14 @@ impl Outbox {
 
     /// Drops the oldest frames until `len` bytes more are within the limit.
     fn make_room(&mut self, len: usize) -> Result<(), Full> {
-        let mut from = 0;
         while self.kept_bytes() + len + HEADER_LEN > self.kept_limit {
-            let Some(index) = self.sealed.iter().skip(from).position(|message| message.has_frames) else {
+            let mut sealed = self.sealed.iter().skip(self.frameless);
+            let Some(index) = sealed.position(|message| message.has_frames) else {
+                self.frameless = self.sealed.len();
                 return self.make_room_in_open(len);
             };
-            from += index;
-            self.replace_frames(from, true);
+            self.frameless += index;
+            self.replace_frames(self.frameless, true);
         }
         Ok(())
     }
@@ -193,6 +197,7 @@ impl Outbox {
         while let Some(message) = self.sealed.pop_front_if(|message| message.seq <= seq) {
             self.sealed_bytes -= message.bytes.len();
             self.sent = self.sent.saturating_sub(1);
+            self.frameless = self.frameless.saturating_sub(1);
         }
     }
 
@@ -265,13 +270,20 @@ fn without_frames(message: &[u8], header: Header, report: bool) -> (u16, Vec<u8>
     let mut kept = Vec::new();
     let mut count = 0;
     for record in Records::new(message, &header).filter_map(Result::ok) {
-        if !matches!(record.payload, Payload::Frame(_)) {
-            record.encode(&mut kept);
-            count += 1;
-        } else if let Some(gap) = gaps.iter_mut().find(|gap| gap.0 == record.channel) {
-            gap.2 += 1;
+        let frames = match record.payload {
+            Payload::Frame(_) => 1,
+            // what was dropped before is told along with it
+            Payload::Event { code: EventCode::Gap, value, .. } if report => value,
+            _ => {
+                record.encode(&mut kept);
+                count += 1;
+                continue;
+            }
+        };
+        if let Some(gap) = gaps.iter_mut().find(|gap| gap.0 == record.channel) {
+            gap.2 = gap.2.saturating_add(frames);
         } else {
-            gaps.push((record.channel, record.offset, 1));
+            gaps.push((record.channel, record.offset, frames));
         }
     }
     let mut bytes = Vec::with_capacity(HEADER_LEN + kept.len() + gaps.len() * GAP_LEN);
