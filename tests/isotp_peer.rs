@@ -178,11 +178,11 @@ impl Link {
         let check = Command::new(&python).args(["-c", "import can, isotp, serial"]).output().await;
         if !check.is_ok_and(|output| output.status.success()) {
             static SAID: Once = Once::new();
-            // not by println, which the test harness keeps to itself
+            // not by println, which the test harness keeps to itself; on a line of its own, wherever the harness is
             SAID.call_once(|| {
                 let _ = writeln!(
                     std::io::stderr(),
-                    "SKIPPED: ISO-TP against can-isotp: {} has no can-isotp, python-can and pyserial",
+                    "\nSKIPPED: ISO-TP against can-isotp: {} has no can-isotp, python-can and pyserial",
                     python.display()
                 );
             });

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use connector_agent::vin::{BusEnd, GiveUp, VinReading, VinSettings, VinSource, read};
+use connector_hal::can::slcan::{Slcan, SlcanAdapter};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{
     BoxFuture, BusStatus, CanBus, CanBusExt, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame,
@@ -242,6 +243,68 @@ async fn an_adapter_that_is_pulled_out_is_reported_and_the_others_go_on() {
     assert!(matches!(reading.buses[1].end, BusEnd::Told));
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_adapter_that_starts_slowly_has_the_whole_budget_nevertheless() {
+    let bus = bus(500_000, 0.3);
+    attach(&bus, vec![obd_ecu(VIN)]);
+    let (mut spy, _) = Spy::on(&bus);
+    spy.starts_in = Duration::from_secs(2);
+    let reading = read(vec![spy], &VinSettings::default()).await;
+    assert_eq!(vin(&reading), Some(VIN));
+    assert!(reading.report.elapsed < Duration::from_millis(85), "{:?}", reading.report.elapsed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adapter_that_never_starts_ends_the_reading() {
+    let bus = bus(500_000, 0.3);
+    let (mut spy, _) = Spy::on(&bus);
+    spy.starts_in = Duration::from_secs(3600);
+    let reading = read(vec![spy], &VinSettings::default()).await;
+    assert!(matches!(reading.buses[0].end, BusEnd::Stopped));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adapter_that_tells_neither_errors_nor_acknowledgements_sends_little_at_a_wrong_bit_rate() {
+    let bus = bus(125_000, 0.3);
+    let silent = CanCapabilities { confirms_transmission: false, ..VirtualBus::full_capabilities() };
+    let (mut spy, sent) = Spy::on(&bus);
+    spy.adapter = Box::new(bus.attach_adapter("deaf", silent));
+    spy.deaf = true;
+    let reading = read(vec![spy], &VinSettings::default()).await;
+    assert_eq!(vin(&reading), None);
+    let rates: Vec<u32> = sent.lock().unwrap().iter().map(|(rate, _)| *rate).collect();
+    assert_eq!(rates, [500_000, 250_000]);
+}
+
+/// A host behind an SLCAN adapter over memory.
+fn slcan(bus: &VirtualBus) -> Box<dyn CanBus> {
+    let (near, far) = tokio::io::duplex(4096);
+    let bus = bus.clone();
+    tokio::spawn(async move { SlcanAdapter::serve(far, &bus, ADAPTER).await });
+    Box::new(Slcan::over("slcan:test", near))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_slcan_adapter_reads_the_vin_of_busy_and_silent_buses() {
+    for (bit_rate, load) in [(500_000, 0.3), (250_000, 0.3), (500_000, 0.0)] {
+        let bus = bus(bit_rate, load);
+        attach(&bus, vec![Ecu::new(0x7C6, 0x7CE).physical_only().answering(UDS, positive(UDS, VIN))]);
+        let reading = read(vec![slcan(&bus)], &VinSettings::default()).await;
+        assert_eq!(vin(&reading), Some(VIN), "{bit_rate} bit/s, load {load}");
+        assert_eq!(reading.buses[0].bit_rate, Some(bit_rate));
+        assert!(reading.report.elapsed < Duration::from_secs(1), "{:?}", reading.report.elapsed);
+        assert_eq!(bus.statistics().disturbances, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_slcan_adapter_sends_nothing_at_a_wrong_bit_rate() {
+    let bus = bus(125_000, 0.3);
+    let reading = read(vec![slcan(&bus)], &VinSettings::default()).await;
+    assert!(matches!(reading.buses[0].end, BusEnd::GivenUp(GiveUp::UnknownBitRate)));
+    assert_eq!((attempts(&bus), bus.statistics().disturbances), (0, 0));
+}
+
 /// What was handed to an adapter, each frame with the bit rate that was set.
 type Sent = Arc<Mutex<Vec<(u32, CanFrame)>>>;
 
@@ -250,13 +313,19 @@ struct Spy {
     adapter: Box<dyn CanBus>,
     bit_rate: u32,
     sent: Sent,
+    /// How long its first configuration takes.
+    starts_in: Duration,
+    /// It tells of no errors.
+    deaf: bool,
 }
 
 impl Spy {
-    fn on(bus: &VirtualBus) -> (Box<dyn CanBus>, Sent) {
+    fn on(bus: &VirtualBus) -> (Box<Self>, Sent) {
         let adapter = Box::new(bus.attach_adapter(ADAPTER, VirtualBus::full_capabilities()));
         let sent = Sent::default();
-        (Box::new(Self { adapter, bit_rate: 0, sent: Arc::clone(&sent) }), sent)
+        let spy =
+            Self { adapter, bit_rate: 0, sent: Arc::clone(&sent), starts_in: Duration::ZERO, deaf: false };
+        (Box::new(spy), sent)
     }
 }
 
@@ -275,7 +344,11 @@ impl CanBus for Spy {
 
     fn configure(&mut self, settings: CanSettings) -> BoxFuture<'_, Result<(), CanError>> {
         self.bit_rate = settings.bit_rate;
-        self.adapter.configure(settings)
+        let starts_in = std::mem::take(&mut self.starts_in);
+        Box::pin(async move {
+            tokio::time::sleep(starts_in).await;
+            self.adapter.configure(settings).await
+        })
     }
 
     fn restart(&mut self) -> BoxFuture<'_, Result<(), CanError>> {
@@ -295,6 +368,16 @@ impl CanBus for Spy {
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<CanEvent, CanError>> {
-        self.adapter.poll_event(cx)
+        loop {
+            let event = self.adapter.poll_event(cx);
+            let is_error = match &event {
+                Poll::Ready(Ok(CanEvent::Received { frame, .. })) => frame.is_error(),
+                Poll::Ready(Ok(CanEvent::State(_))) => true,
+                _ => false,
+            };
+            if !(self.deaf && is_error) {
+                return event;
+            }
+        }
     }
 }

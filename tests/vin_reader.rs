@@ -357,18 +357,33 @@ fn a_silent_bus_is_asked_on_after_the_first_acknowledgement() {
 }
 
 #[test]
-fn an_adapter_that_cannot_confirm_asks_on_unless_there_are_errors() {
+fn an_adapter_that_cannot_confirm_asks_on_at_its_own_bit_rate_unless_there_are_errors() {
     let ecu = || Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN));
     let mut scene = Scene::new(false, Adapter::TakesOnly, vec![ecu()]);
+    scene.reader.trust_bit_rate();
     let (_, report) = scene.run();
     assert_eq!(told(&report), (VIN, VinSource::Kwp, 0x79A));
     assert_eq!(scene.sent[1].0, STAGE, "the second frame waits for the first one's P2");
 
     let mut scene = Scene::new(false, Adapter::TakesOnly, vec![ecu()]);
+    scene.reader.trust_bit_rate();
     let no_acknowledgement = CanFrame::new_error(0x20, [0; 8]);
     scene.other_node(Duration::from_millis(1), no_acknowledgement);
     assert_eq!(scene.run().0, Outcome::NotAcknowledged);
     assert_eq!(scene.sent.len(), 1);
+}
+
+#[test]
+fn an_adapter_that_cannot_confirm_asks_on_at_an_uncertain_bit_rate_only_where_somebody_is_heard() {
+    let ecu = || Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN));
+    let mut scene = Scene::new(false, Adapter::TakesOnly, vec![ecu()]);
+    assert_eq!(scene.run().0, Outcome::NotAcknowledged);
+    assert_eq!(scene.sent.len(), 1);
+
+    let mut scene = Scene::new(false, Adapter::TakesOnly, vec![ecu()]);
+    scene.other_node(Duration::from_millis(60), CanFrame::new(id(0x123), &[]).unwrap());
+    let (_, report) = scene.run();
+    assert_eq!(told(&report), (VIN, VinSource::Kwp, 0x79A));
 }
 
 #[test]

@@ -5,10 +5,12 @@
 //! 2. let its handler decide; 3. send what the session has to say; 4. show the state on the LED. A binary message is
 //! only built when the socket can take it, so that what came in the meantime shares it.
 
+mod connection;
 mod messages;
 mod notify;
 mod requests;
 mod signal;
+mod surroundings;
 mod vehicle;
 
 use std::sync::Arc;
@@ -23,8 +25,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::cloud::{
-    ActiveTicket, Authenticator, Chain, Cloud, CloudStatus, Link, LinkEvent, LinkSettings, Outgoing, Rest,
-    RestError, differences,
+    ActiveTicket, Authenticator, Cloud, CloudStatus, Link, LinkEvent, LinkSettings, Outgoing, Rest, RestError,
 };
 use crate::config::{Config, Pincode};
 use crate::hardware::Hardware;
@@ -32,19 +33,13 @@ use crate::relay::Envelope;
 use crate::relay::request::OpenConnection;
 use crate::relay::session::{CloseReason, Session};
 use crate::vin::{Vin, VinReport, WakeWatch};
-use messages::{CallForAttention, Hello, StatusUpdate, whole_milliseconds};
+use messages::{Hello, StatusUpdate, whole_milliseconds};
 use notify::Notifier;
 use signal::Shown;
 use vehicle::VehicleWatch;
 
 /// How often the connector reports its status.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
-/// How long ECUs have to take notice that the session ends.
-const FAREWELL: Duration = Duration::from_millis(500);
-/// How long the websocket's goodbye may take.
-const GOODBYE: Duration = Duration::from_millis(500);
-/// The ticket's state in which a connection may be open.
-const IN_PROGRESS: &str = "in_progress";
 /// Answers of the cloud that may wait for the loop.
 const BACKGROUND: usize = 8;
 
@@ -300,127 +295,6 @@ impl Supervisor {
         self.reconcile();
     }
 
-    /// Asks the cloud which ticket is in progress: a connection must not outlive its ticket.
-    fn reconcile(&mut self) {
-        let (cloud, found) = (self.cloud.clone(), self.background_sender.clone());
-        let held = self.session.as_ref().map(Session::connection_uuid);
-        let compare = (!std::mem::replace(&mut self.compared_record, true)).then(|| self.config.clone());
-        tokio::spawn(async move {
-            match cloud.active_ticket().await {
-                Ok(ticket) => {
-                    let _agent_ended = found.send(Background::ActiveTicket { held, ticket }).await;
-                }
-                Err(error) => tracing::warn!("the active ticket could not be fetched: {}", Chain(&error)),
-            }
-            let Some(config) = compare else { return };
-            match cloud.connector().await {
-                Ok(record) => differences(&config, &record)
-                    .iter()
-                    .for_each(|difference| tracing::warn!("the cloud's record differs: {difference}")),
-                Err(error) => {
-                    tracing::warn!("the connector's record could not be fetched: {}", Chain(&error))
-                }
-            }
-        });
-    }
-
-    fn handle_background(&mut self, found: Background) {
-        match found {
-            Background::Status(status) => self.cloud_status = status,
-            Background::ActiveTicket { held, ticket } => {
-                let state = ticket.as_ref().and_then(|ticket| ticket.state.as_deref());
-                tracing::debug!(?state, "the connector's active ticket");
-                let Some(session) = &mut self.session else { return };
-                // only what was held when the question was asked: a connection opened since is newer than the answer
-                if held != Some(session.connection_uuid()) {
-                    return;
-                }
-                let is_in_progress = state.is_none_or(|state| state == IN_PROGRESS);
-                let is_this =
-                    ticket.is_some_and(|ticket| ticket.connection_uuid.is_none_or(|uuid| held == Some(uuid)));
-                if !(is_in_progress && is_this) {
-                    tracing::info!("the ticket is no longer in progress; closing the connection");
-                    session.close(CloseReason::Policy);
-                }
-            }
-        }
-    }
-
-    async fn handle_board(&mut self, event: BoardEvent) {
-        match event {
-            BoardEvent::Ignition(ignition) => {
-                tracing::info!(?ignition, "the ignition changed");
-                self.ignition = ignition;
-                self.report_status();
-                if self.ignition_watch.handle_ignition(ignition).is_some() {
-                    self.read_vin().await;
-                }
-            }
-            BoardEvent::Button if self.calls_for_attention => {
-                self.end_call();
-                let cloud = self.cloud.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = cloud.dismiss_call_for_attention().await {
-                        tracing::warn!("the call for attention could not be dismissed: {}", Chain(&error));
-                    }
-                });
-            }
-            BoardEvent::Button => {
-                tracing::info!("the button was pressed: calling for attention");
-                self.calls_for_attention = true;
-                self.board.set_buzzer(true);
-                if self.link.is_up() { self.send_call() } else { self.call_unsent = true }
-            }
-        }
-    }
-
-    fn send_call(&mut self) {
-        let message = CallForAttention { connector_id: self.uuid };
-        self.send(&Envelope::new("callForAttention", &message));
-    }
-
-    fn end_call(&mut self) {
-        self.calls_for_attention = false;
-        self.call_unsent = false;
-        self.board.set_buzzer(false);
-    }
-
-    /// Has the VIN read, by the session where it has the buses.
-    async fn read_vin(&mut self) {
-        let budget = self.config.vin.budget;
-        let by_session =
-            self.session.as_mut().is_some_and(|session| session.start_reading_vin(now(), budget));
-        if !by_session && !self.vehicle.is_being_read {
-            self.vehicle.is_being_read = true;
-            self.watch.read().await;
-        }
-    }
-
-    fn handle_vin(&mut self, report: &VinReport) {
-        if !report.conflict.is_empty() {
-            tracing::warn!(ecus = report.conflict.len(), "the vehicle's ECUs tell different VINs");
-            tracing::debug!(conflict = ?report.conflict);
-        }
-        let is_news = !self.vehicle.is_known || self.vehicle.vin != report.vin;
-        self.vehicle.is_known = true;
-        self.vehicle.vin = report.vin;
-        tracing::info!(
-            found = report.vin.is_some(),
-            elapsed_ms = report.elapsed.as_millis() as u64,
-            "read the VIN"
-        );
-        if let (Some(session), Some(before), Some(vin)) = (&mut self.session, self.session_vin, report.vin)
-            && before != vin
-        {
-            tracing::warn!("another vehicle is at the connector; closing the connection");
-            session.close(CloseReason::VehicleLost);
-        }
-        if is_news {
-            self.report_status();
-        }
-        self.answer_waiting_for_vin(report);
-    }
-
     fn report_status(&mut self) {
         self.status_due = now() + STATUS_INTERVAL;
         if !self.link.is_up() {
@@ -447,48 +321,6 @@ impl Supervisor {
         self.send(&Envelope::new(action, message).in_reply_to(request_id));
     }
 
-    fn tell_closed(&mut self, connection_uuid: Uuid, reason: CloseReason) {
-        let message = serde_json::json!({"connection_uuid": connection_uuid, "reason": reason});
-        self.send(&Envelope::new("connectionClosed", &message));
-    }
-
-    /// Sends what the session says, and ends it when it is over.
-    async fn attend_session(&mut self) {
-        let Some(mut session) = self.session.take() else { return };
-        while let Some(envelope) = session.poll_text() {
-            self.send(&envelope);
-        }
-        if let Some(report) = session.poll_vin(now()) {
-            self.session = Some(session);
-            self.handle_vin(&report);
-            let Some(same) = self.session.take() else { return };
-            session = same;
-        }
-        let Some(reason) = session.closed() else {
-            let has_changed = session.take_state_change();
-            self.session = Some(session);
-            if has_changed {
-                self.report_status();
-            }
-            return;
-        };
-        let connection_uuid = session.connection_uuid();
-        tracing::info!(%connection_uuid, ?reason, pdus = session.pdus_relayed(), "connection closed");
-        drop(session);
-        self.session_vin = None;
-        match reason {
-            CloseReason::Closed => {}
-            _ if self.link.is_up() => self.tell_closed(connection_uuid, reason),
-            _ => self.ended_unheard = Some((connection_uuid, reason)),
-        }
-        if self.vehicle.is_known {
-            self.watch.resume().await;
-        } else {
-            self.read_vin().await;
-        }
-        self.report_status();
-    }
-
     fn show(&mut self) {
         let shown = Shown {
             calls_for_attention: self.calls_for_attention,
@@ -500,31 +332,6 @@ impl Supervisor {
             self.board.set_led(led);
             self.notifier.status(shown);
         }
-    }
-
-    /// Ends in good order: ECUs back to their default session, the cloud told, nothing lit.
-    async fn shut_down(&mut self) {
-        self.notifier.stopping();
-        if let Some(mut session) = self.session.take() {
-            session.return_to_default_sessions(now());
-            let farewell = std::future::poll_fn(|cx| {
-                while !session.is_quiet() {
-                    if session.poll_drive(cx).is_pending() {
-                        return Poll::Pending;
-                    }
-                }
-                Poll::Ready(())
-            });
-            if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
-                tracing::warn!("ECUs could not be told that the session ends");
-            }
-            let connection_uuid = session.connection_uuid();
-            tracing::info!(%connection_uuid, pdus = session.pdus_relayed(), "connection closed: the agent ends");
-            self.tell_closed(connection_uuid, CloseReason::Shutdown);
-        }
-        self.link.close(GOODBYE).await;
-        self.board.set_buzzer(false);
-        self.board.set_led(Led::Off);
     }
 }
 

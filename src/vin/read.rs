@@ -261,6 +261,9 @@ impl<'a> BusTask<'a> {
         let CanCapabilities { confirms_transmission, .. } = self.bus.capabilities();
         let until = self.until();
         let mut reader = Reader::new(ReaderSettings { until, alive, confirms_transmission });
+        if !self.listens_only {
+            reader.trust_bit_rate();
+        }
         if let Some(frame) = heard {
             reader.handle_frame(now(), &frame);
         }
@@ -281,7 +284,11 @@ impl<'a> BusTask<'a> {
                 biased;
                 event = exchange(self.bus.as_mut(), &mut outgoing) => match event? {
                     Some(CanEvent::Received { frame, .. }) => reader.handle_frame(now(), &frame),
-                    Some(CanEvent::Transmitted { .. }) => reader.handle_transmitted(now()),
+                    Some(CanEvent::Transmitted { .. }) => {
+                        // some adapters show that only by their first answer
+                        reader.set_confirms_transmission(self.bus.capabilities().confirms_transmission);
+                        reader.handle_transmitted(now());
+                    }
                     Some(CanEvent::TransmitFailed { .. }) => reader.handle_transmit_failed(now()),
                     Some(CanEvent::State(state)) => reader.handle_bus_state(now(), state),
                     Some(CanEvent::Lost(_)) | None => {}

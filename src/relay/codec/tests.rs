@@ -1,3 +1,4 @@
+use connector_hal::can::{CanId, FdFlags};
 use proptest::prelude::*;
 
 use super::*;

@@ -76,6 +76,8 @@ pub struct Reader {
     /// When the first frame must have been acknowledged.
     first_ack_by: Option<Instant>,
     transmitted: bool,
+    /// Silence is no sign of a wrong bit rate.
+    trusted: bool,
     /// There were errors since the first frame was sent, and nothing else.
     doubtful: bool,
     events: VecDeque<ReaderEvent>,
@@ -101,11 +103,23 @@ impl Reader {
             frames_given: 0,
             first_ack_by: None,
             transmitted: false,
+            trusted: false,
             doubtful: false,
             events: VecDeque::new(),
             started: false,
             finished: false,
         }
+    }
+
+    /// Takes the bit rate as right although nothing was heard, as it is configured and nobody can find out: where the
+    /// adapter can't tell whether the first frame was acknowledged, asking goes on unless there are errors.
+    pub fn trust_bit_rate(&mut self) {
+        self.trusted = true;
+    }
+
+    /// The adapter turned out to tell, or not to tell, when a frame was acknowledged.
+    pub fn set_confirms_transmission(&mut self, confirms: bool) {
+        self.settings.confirms_transmission = confirms;
     }
 
     /// The VINs that were told so far, in order.
@@ -233,7 +247,7 @@ impl Reader {
             }
             if !self.queue.is_empty() {
                 // P2 of the first question passed in silence, and the adapter can't say whether it was acknowledged
-                if self.doubtful {
+                if self.doubtful || !self.trusted {
                     return self.finish(Outcome::NotAcknowledged);
                 }
                 self.settings.alive = true;

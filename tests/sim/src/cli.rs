@@ -1,8 +1,11 @@
 //! The command line: one subcommand a simulator, each with its own arguments.
 
+use std::ffi::OsString;
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
-use crate::{cloud, operator, vehicle};
+use crate::{cloud, demo, operator, vehicle};
 
 /// Simulated vehicle, sandbox cloud and operator for connector-agent.
 #[derive(Debug, Parser)]
@@ -16,10 +19,18 @@ pub struct Cli {
 enum Command {
     /// The sandbox cloud: REST, websocket and relay on one TLS port, with its own certificate authority.
     Cloud(cloud::Args),
+    /// Everything at once: vehicle, cloud, the agent and an operator, told step by step.
+    Demo(demo::Args),
     /// A remote operator: tickets, and diagnostics of the vehicle through the relay.
     Operator(Box<operator::Args>),
     /// A vehicle, or a recording of one, behind an SLCAN adapter on a pseudo-terminal.
     Vehicle(vehicle::Args),
+    /// The agent's own command line, for the demo.
+    #[command(hide = true, disable_help_flag = true)]
+    Agent {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 impl Cli {
@@ -27,7 +38,7 @@ impl Cli {
     fn default_log_level(&self) -> &'static str {
         match self.command {
             Command::Cloud(_) | Command::Vehicle(_) => "info",
-            Command::Operator(_) => "error",
+            Command::Demo(_) | Command::Operator(_) | Command::Agent { .. } => "error",
         }
     }
 
@@ -36,26 +47,36 @@ impl Cli {
     /// # Errors
     ///
     /// What made the simulator give up.
-    pub fn run(self) -> anyhow::Result<()> {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let log_level = self.default_log_level();
+        let command = match self.command {
+            // it has a log and a runtime of its own
+            Command::Agent { arguments } => return Ok(demo::agent::main(arguments)),
+            command => command,
+        };
         tracing_subscriber::fmt()
             .with_env_filter(
                 tracing_subscriber::EnvFilter::try_from_default_env()
-                    .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(self.default_log_level())),
+                    .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(log_level)),
             )
             .with_writer(std::io::stderr)
             .init();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
-            match self.command {
+            match command {
                 Command::Cloud(args) => cloud::run(args).await,
+                Command::Demo(args) => demo::run(args).await,
                 Command::Operator(args) => operator::run(*args).await,
                 Command::Vehicle(args) => vehicle::run(args).await,
+                Command::Agent { .. } => Ok(()),
             }
-        })
+        })?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 
 /// The exit code of a failed command, which each documents in its help.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    error.downcast_ref::<operator::Failure>().map_or(1, operator::Failure::exit_code)
+    let demo = error.downcast_ref::<demo::DemoError>().map(|error| error.exit_code());
+    demo.or_else(|| error.downcast_ref::<operator::Failure>().map(operator::Failure::exit_code)).unwrap_or(1)
 }

@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod cloud;
+pub mod demo;
 pub mod network;
 pub mod operator;
 pub mod vehicle;

@@ -7,7 +7,7 @@ use connector_sim::cli::{self, Cli};
 
 fn main() -> ExitCode {
     match Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("Error: {error:#}");
             ExitCode::from(cli::exit_code(&error))

@@ -232,7 +232,7 @@ async fn open(connection: &Connection, ecu: &EcuArgs, keep_alive: Switch) -> Res
 }
 
 /// An ISO-TP channel with the protocol's defaults.
-pub(super) fn isotp(
+pub(crate) fn isotp(
     bus: &str,
     request: CanId,
     response: Option<CanId>,

@@ -9,6 +9,7 @@ mod progress;
 pub mod uds;
 
 pub use args::Args;
+pub(crate) use commands::isotp;
 pub use failure::{Failure, FailureKind};
 pub use progress::FlashProgress;
 

@@ -122,8 +122,12 @@ impl Change {
         let known: Option<Connector> = self.by_uuid(seed.uuid)?;
         let id = match (&known, seed.id) {
             (Some(known), _) => known.id,
-            (None, Some(id)) if self.connector(id)?.is_none() => id,
-            (None, _) => self.free_connector_number()?,
+            (None, Some(id)) if id > 0 && self.connector(id)?.is_none() => id,
+            (None, Some(id)) => {
+                tracing::warn!(id, uuid = %seed.uuid, "another connector has this number, or none can: it gets another");
+                self.free_connector_number()?
+            }
+            (None, None) => self.free_connector_number()?,
         };
         let connector = Connector {
             id,

@@ -117,7 +117,7 @@ async fn try_join(
 }
 
 /// The problem of an error message.
-fn problem_of(envelope: Envelope) -> Problem {
+pub(super) fn problem_of(envelope: Envelope) -> Problem {
     serde_json::from_value(envelope.message).unwrap_or_else(|_| {
         Problem::new(502, "bad-answer", "Bad answer", "An error came that cannot be understood.")
     })

@@ -5,6 +5,7 @@
 
 mod channel;
 mod connection;
+mod customer;
 mod driver;
 mod error;
 mod inbox;
@@ -16,6 +17,7 @@ mod tokens;
 pub use channel::{Channel, Exchange, Response, Timing};
 pub(crate) use channel::{Wait, failure};
 pub use connection::{Connection, ConnectionSettings, Counters, Joined, LinkState, Vehicle};
+pub use customer::{ConnectorUpdate, ConnectorWatch, Customer};
 pub use error::{CloseReason, ExchangeError, OperatorError, describe_send_failure};
 pub use inbox::{Item, Received};
 pub use rest::{Credentials, Operator, Ticket};

@@ -201,15 +201,37 @@ impl Operator {
         Connection::join(self.websocket.clone(), connection_uuid, settings).await
     }
 
+    /// Opens websockets with this login.
+    pub(super) fn websocket(&self) -> &Arc<Websocket> {
+        &self.websocket
+    }
+
+    pub(super) async fn get<T: for<'de> Deserialize<'de>>(
+        &self,
+        what: &'static str,
+        path: &str,
+    ) -> Result<T, OperatorError> {
+        let response = self.request(what, Method::GET, path, None).await?;
+        answer(what, success(what, response).await?).await
+    }
+
+    pub(super) async fn post<T: for<'de> Deserialize<'de>>(
+        &self,
+        what: &'static str,
+        path: &str,
+        body: &Value,
+    ) -> Result<T, OperatorError> {
+        let response = self.request(what, Method::POST, path, Some(body)).await?;
+        answer(what, success(what, response).await?).await
+    }
+
     async fn list(
         &self,
         what: &'static str,
         path: &str,
         state: &'static str,
     ) -> Result<Vec<Ticket>, OperatorError> {
-        let response =
-            self.request(what, Method::GET, &format!("{path}?limit={TICKETS}&offset=0"), None).await?;
-        let mut list: TicketList = answer(what, success(what, response).await?).await?;
+        let mut list: TicketList = self.get(what, &format!("{path}?limit={TICKETS}&offset=0")).await?;
         for ticket in &mut list.result {
             ticket.state.get_or_insert_with(|| state.to_owned());
         }
@@ -241,9 +263,7 @@ impl Operator {
         if target.origin() != response.url().origin() {
             return Err(unclear("a 303 to another host"));
         }
-        let path = target.as_str().to_owned();
-        let response = self.request(what, Method::GET, &path, None).await?;
-        answer(what, success(what, response).await?).await
+        self.get(what, target.as_str()).await
     }
 
     async fn request(

@@ -2,7 +2,13 @@
 //!
 //! Decoding borrows from the message and allocates nothing; a length is checked against what is there before it is used.
 
-use connector_hal::can::{CanFrame, CanId, FdFlags, FrameKind};
+mod frame;
+mod reader;
+
+use connector_hal::can::CanFrame;
+
+use frame::{decode_frame, encode_frame};
+use reader::Reader;
 
 /// The version this module speaks.
 pub const VERSION: u8 = 1;
@@ -12,13 +18,6 @@ pub const HEADER_LEN: usize = 24;
 pub const RECORD_HEADER_LEN: usize = 12;
 /// The longest message, in bytes, but for one that holds a single longer PDU.
 pub const MAX_MESSAGE_LEN: usize = 64 * 1024;
-
-const RTR_FLAG: u32 = 0x4000_0000;
-const ERR_FLAG: u32 = 0x2000_0000;
-
-const FD_BRS: u8 = 1;
-const FD_ESI: u8 = 2;
-const FD_FDF: u8 = 4;
 
 /// The first four bytes of a connection's UUID, which every message of the connection bears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -300,52 +299,6 @@ impl Record<'_> {
     }
 }
 
-fn encode_frame(frame: &CanFrame, out: &mut Vec<u8>) {
-    let (identifier, fd) = match frame.kind() {
-        FrameKind::Data => (frame.id().to_socketcan(), 0),
-        FrameKind::Remote => (frame.id().to_socketcan() | RTR_FLAG, 0),
-        FrameKind::Error { classes } => (classes | ERR_FLAG, 0),
-        FrameKind::Fd(flags) => {
-            let brs = if flags.bit_rate_switch { FD_BRS } else { 0 };
-            let esi = if flags.error_state { FD_ESI } else { 0 };
-            (frame.id().to_socketcan(), FD_FDF | brs | esi)
-        }
-    };
-    out.extend_from_slice(&identifier.to_be_bytes());
-    out.push(fd);
-    match frame.kind() {
-        FrameKind::Remote => out.resize(out.len() + frame.len(), 0),
-        _ => out.extend_from_slice(frame.data()),
-    }
-}
-
-fn decode_frame(payload: &[u8]) -> Result<CanFrame, &'static str> {
-    let mut reader = Reader::new(payload);
-    let identifier = reader.u32().ok_or("a frame record without identifier")?;
-    let fd = reader.u8().ok_or("a frame record without FD bits")?;
-    let data = reader.rest();
-    if identifier & ERR_FLAG != 0 {
-        let mut detail = [0; 8];
-        if data.len() > detail.len() {
-            return Err("an error frame has at most 8 bytes");
-        }
-        detail.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
-        return Ok(CanFrame::new_error(identifier & 0x1FFF_FFFF, detail));
-    }
-    let id = CanId::try_from(identifier & !RTR_FLAG).map_err(|_| "an identifier above 29 bits")?;
-    if fd & FD_FDF != 0 {
-        if identifier & RTR_FLAG != 0 {
-            return Err("CAN FD has no remote frames");
-        }
-        let flags = FdFlags { bit_rate_switch: fd & FD_BRS != 0, error_state: fd & FD_ESI != 0 };
-        return CanFrame::new_fd(id, flags, data).map_err(|_| "a length that no CAN FD frame has");
-    }
-    if identifier & RTR_FLAG != 0 {
-        return CanFrame::new_remote(id, data.len()).map_err(|_| "a remote frame asks for at most 8 bytes");
-    }
-    CanFrame::new(id, data).map_err(|_| "a classic frame has at most 8 bytes")
-}
-
 /// Walks the records of a message; after an error it ends.
 #[derive(Debug, Clone)]
 pub struct Records<'a> {
@@ -422,59 +375,6 @@ fn decode_payload(kind: u8, flags: u8, payload: &[u8]) -> Result<Payload<'_>, &'
         },
         kind => Payload::Unknown { kind },
     })
-}
-
-/// Takes big-endian integers off a slice; `None` where it is too short.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
-    }
-
-    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.array().map(|[byte]| byte)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_be_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_be_bytes)
-    }
-
-    fn rest(&mut self) -> &'a [u8] {
-        std::mem::take(&mut self.0)
-    }
-
-    fn header(&mut self) -> Option<(u8, Header)> {
-        let [version, _reserved] = self.array()?;
-        let record_count = self.u16()?;
-        let tag = Tag(self.array()?);
-        let seq = self.u32()?;
-        let ack = self.u32()?;
-        let time = self.array().map(u64::from_be_bytes)?;
-        Some((version, Header { record_count, tag, seq, ack, time }))
-    }
-
-    fn record_header(&mut self) -> Option<(u8, u8, u16, i32, u32)> {
-        let [kind, flags] = self.array()?;
-        let channel = self.u16()?;
-        let offset = self.array().map(i32::from_be_bytes)?;
-        let length = self.u32()?;
-        Some((kind, flags, channel, offset, length))
-    }
 }
 
 #[cfg(test)]

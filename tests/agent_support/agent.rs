@@ -1,0 +1,100 @@
+//! An agent in this process.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use connector_agent::agent::{self, Control, Setup, SetupError};
+use connector_agent::cloud::tls;
+use connector_agent::config::{ApiUrl, BusConfig, Config, ConnectorUuid, Pincode, WebsocketUrl};
+use connector_agent::hardware::{Hardware, OpenCan};
+use connector_hal::board::{Led, SimBoard, SimBoardHandle};
+use connector_hal::can::CanBus;
+use connector_hal::can::virtual_bus::VirtualBus;
+use connector_hal::timer::TimerKind;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::{Connector, Sandbox, soon};
+
+/// In what an agent differs from the usual.
+#[derive(Debug, Clone, Default)]
+pub struct AgentSettings {
+    /// A network between agent and cloud.
+    pub through: Option<SocketAddr>,
+    /// Another pincode than the connector's.
+    pub pincode: Option<String>,
+    /// How long reading the VIN may take.
+    pub vin_budget: Option<Duration>,
+}
+
+pub struct TestAgent {
+    pub board: SimBoardHandle,
+    control: mpsc::Sender<Control>,
+    task: JoinHandle<Result<Control, SetupError>>,
+}
+
+impl TestAgent {
+    pub fn start(
+        sandbox: &Sandbox,
+        connector: &Connector,
+        bus: &VirtualBus,
+        settings: AgentSettings,
+    ) -> Self {
+        let cloud = &sandbox.cloud;
+        let address = settings.through.unwrap_or(cloud.address);
+        let mut config = Config::new(
+            ConnectorUuid::new(connector.uuid).unwrap(),
+            ApiUrl::try_from(format!("https://{address}")).unwrap(),
+            WebsocketUrl::try_from(format!("wss://{address}/ws")).unwrap(),
+        );
+        config.cloud.ca_file = Some(cloud.ca_file.clone());
+        config.buses = vec![BusConfig::can("can0")];
+        config.vin.budget = settings.vin_budget.unwrap_or(config.vin.budget);
+        let bus = bus.clone();
+        let open_can: Arc<OpenCan> = Arc::new(move |device: &str| {
+            let adapter = bus.attach_adapter(device, VirtualBus::full_capabilities());
+            Box::pin(async move { Ok(Box::new(adapter) as Box<dyn CanBus>) })
+        });
+        let hardware = Hardware { can_ports: config.can_ports().into(), open_can, timer: TimerKind::Precise };
+        let (board, handle) = SimBoard::new();
+        let pincode = settings.pincode.as_deref().unwrap_or(&connector.pincode);
+        let setup = Setup {
+            pincode: Pincode::new(pincode).unwrap(),
+            hardware,
+            board: Box::new(board),
+            tls: tls::client_config(config.cloud.ca_file.as_deref()).unwrap(),
+            seed: 1,
+            config,
+        };
+        let (control, mut commands) = mpsc::channel(1);
+        let task = tokio::spawn(async move { agent::run(setup, &mut commands).await });
+        Self { board: handle, control, task }
+    }
+
+    /// Ends it as SIGTERM does; how long that took.
+    pub async fn shut_down(self) -> Duration {
+        let asked = Instant::now();
+        self.control.send(Control::Shutdown).await.unwrap();
+        let ended = soon("the agent to end", self.task).await.unwrap().unwrap();
+        assert_eq!(ended, Control::Shutdown);
+        asked.elapsed()
+    }
+
+    /// Ends it as a power failure does: nobody is told anything.
+    pub async fn kill(self) {
+        self.task.abort();
+        let ended = self.task.await;
+        assert!(ended.is_err_and(|error| error.is_cancelled()), "it had ended before");
+    }
+
+    pub async fn sees_led(&self, what: &str, is_so: impl Fn(Led) -> bool) {
+        let mut led = self.board.led();
+        soon(what, led.wait_for(|led| is_so(*led))).await.unwrap();
+    }
+
+    pub async fn hears_buzzer(&self, on: bool) {
+        let mut buzzer = self.board.buzzer();
+        soon("the buzzer", buzzer.wait_for(|sounds| *sounds == on)).await.unwrap();
+    }
+}

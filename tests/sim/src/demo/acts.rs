@@ -1,0 +1,448 @@
+//! What customer and operator do, and whether it came out right.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use connector_agent::relay::request::{BusConfig, CanBusConfig, Switch};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::limit;
+use super::stage::{BIT_RATE, Stage, VOLTS};
+use super::story::{Story, Table};
+use crate::operator::client::{
+    Channel, Connection, ConnectorWatch, Credentials, Customer, Operator, Ticket, Timing,
+};
+use crate::operator::flash::{Firmware, FlashReport, flash};
+use crate::operator::uds::trouble_codes;
+use crate::operator::{FlashProgress, isotp};
+use crate::vehicle::catalogue::{EcuAddress, EcuRecord};
+use crate::vehicle::ecu::{Ecu, EcuConfig, Session};
+use crate::vehicle::hex;
+
+/// What the operator calls the bus.
+const BUS: &str = "HS";
+/// Where the firmware goes in the ECU's memory.
+const ADDRESS: u32 = 0x0800_0000;
+/// How long coming online may take, over the worst network that can be asked for.
+const ONLINE: Duration = Duration::from_secs(120);
+/// How long the board's measurements may take to come: two of the connector's regular reports.
+const BOARD: Duration = Duration::from_secs(11);
+/// How many digits of a PDU are shown.
+const SHOWN_DIGITS: usize = 32;
+
+/// The demo so far.
+#[derive(Default)]
+pub(super) struct Demo {
+    table: Table,
+}
+
+impl Demo {
+    /// Plays everything; an error is what kept it from going on.
+    pub(super) async fn play(&mut self, stage: &mut Stage, story: &mut Story) -> anyhow::Result<()> {
+        let customer = self.log_in_customer(stage).await?;
+        let watch = customer.watch_connector(stage.cloud.connector_id).await?;
+        self.come_online(stage, story, watch).await?;
+        let ticket = self.make_ticket(stage, story, &customer).await?;
+        let operator = Operator::login(
+            &stage.cloud.api_url,
+            &stage.cloud.websocket_url,
+            Some(&stage.cloud.ca_file),
+            credentials(&stage.cloud.operator),
+        )
+        .await?;
+        let joining = Instant::now();
+        let ticket = operator.join(&ticket.id, "demo operator").await?;
+        let number = ticket.ticket_number.clone().unwrap_or_else(|| ticket.id.clone());
+        let uuid = ticket.connection().context("the ticket in progress has no connection")?;
+        let connection = operator.connect(uuid).await?;
+        story.tell(
+            "operator",
+            &format!("has joined ticket {number}, and is connected after {}", brief(joining.elapsed())),
+        );
+        let worked = self.work(stage, story, &connection).await;
+        let counters = connection.counters();
+        let pdus = counters.pdus_sent() + counters.pdus_received();
+        let (sent, received) = (counters.pdus_sent(), counters.pdus_received());
+        self.table.note("PDUs relayed", format!("{pdus} ({sent} to the vehicle, {received} back)"));
+        let cut = stage.network.statistics().cut;
+        let survived = counters.interruptions();
+        self.table.note("Links cut", format!("{cut}; the diagnostic session survived {survived} of them"));
+        worked?;
+        operator.complete(&ticket.id).await?;
+        story.tell("operator", &format!("has completed ticket {number}"));
+        Ok(())
+    }
+
+    async fn log_in_customer(&mut self, stage: &Stage) -> anyhow::Result<Customer> {
+        let credentials = credentials(&stage.cloud.customer);
+        let (api, websocket) = (&stage.cloud.api_url, &stage.cloud.websocket_url);
+        Ok(Customer::login(api, websocket, Some(&stage.cloud.ca_file), credentials).await?)
+    }
+
+    /// Waits for the connector, and for the VIN that it reports.
+    async fn come_online(
+        &mut self,
+        stage: &mut Stage,
+        story: &mut Story,
+        mut watch: ConnectorWatch,
+    ) -> anyhow::Result<()> {
+        let started = stage.agent.started;
+        let online = async {
+            watch.until(|update| update.is_online).await?;
+            let online = started.elapsed();
+            story.tell("connector", &format!("is online, {} after its start", brief(online)));
+            let expects_vin = stage.record.vin.is_some();
+            let update = watch.until(|update| update.vin_number.is_some() == expects_vin).await?;
+            let told = started.elapsed();
+            // what the board measures is in the same message, or in one soon after
+            let measured = watch.until(|update| update.voltage.is_some() && update.ignition.is_some());
+            let board = tokio::time::timeout(BOARD, measured).await;
+            Ok::<_, anyhow::Error>((online, board.unwrap_or(Ok(update))?, told))
+        };
+        let (online, update, told) = tokio::select! {
+            online = tokio::time::timeout(ONLINE, online) => {
+                online.with_context(|| format!("the connector is not online with its VIN after {} s", ONLINE.as_secs()))??
+            }
+            ended = stage.agent.ended() => anyhow::bail!("the agent has ended by itself: {}", ended?),
+        };
+        let vin = update.vin_number.clone().unwrap_or_else(|| "no VIN".to_owned());
+        let ignition = match update.ignition {
+            Some(true) => "ignition on",
+            Some(false) => "ignition off",
+            None => "ignition unknown",
+        };
+        let volts = update.voltage.unwrap_or_default();
+        story.tell(
+            "connector",
+            &format!("reports {vin}, {volts:.1} V, {ignition}, {} after its start", brief(told)),
+        );
+        self.table.note("Start to online", brief(online));
+        self.table.note("Start to VIN", format!("{} until the cloud had it", brief(told)));
+        let right = (volts - VOLTS).abs() < 0.05 && update.ignition == Some(true);
+        self.table.check("Board", format!("{volts:.1} V, {ignition}"), right);
+        Ok(())
+    }
+
+    async fn make_ticket(
+        &mut self,
+        stage: &Stage,
+        story: &mut Story,
+        customer: &Customer,
+    ) -> anyhow::Result<Ticket> {
+        let vin = stage.record.vin.map(|vin| vin.as_str().to_owned());
+        let vehicle = match &vin {
+            Some(vin) => customer.find_vehicle(vin).await?,
+            None => json!({}),
+        };
+        let id = |part: &str| vehicle.pointer(part).cloned().unwrap_or_default();
+        let ticket = customer
+            .create_ticket(&json!({
+                "vin": vin,
+                "vehicle_model_id": id("/model/id"),
+                "vehicle_model_variant_id": id("/model_variant/id"),
+                "connector_id": stage.cloud.connector_id,
+                "product_ids": [1],
+                "metadata": {"vin_is_found_by_reader": vin.is_some()},
+                "reference": "demo",
+            }))
+            .await?;
+        let model = id("/model_variant/name");
+        let model = model.as_str().unwrap_or("a vehicle without VIN").to_owned();
+        story.tell("customer", &format!("asks for help with {model}: ticket {} is pending", ticket.id));
+        Ok(ticket)
+    }
+
+    /// All that the operator does with the vehicle.
+    async fn work(
+        &mut self,
+        stage: &mut Stage,
+        story: &mut Story,
+        connection: &Connection,
+    ) -> anyhow::Result<()> {
+        let bus = CanBusConfig {
+            pin_plus: 6,
+            pin_min: 14,
+            can_protocol: "isotp".to_owned(),
+            can_bit_rate: BIT_RATE,
+            transceiver: Some("high".to_owned()),
+            data_bit_rate: None,
+        };
+        let bus = BusConfig { bus_name: BUS.to_owned(), can_bus: Some(bus), other: serde_json::Map::new() };
+        let configuring = Instant::now();
+        connection.configure_buses(vec![bus]).await?;
+        let took = brief(configuring.elapsed());
+        story.tell(
+            "operator",
+            &format!("has set up the bus at pins 6 and 14 for {} kbit/s in {took}", BIT_RATE / 1000),
+        );
+        self.identify(stage, story, connection).await?;
+        self.read_all(stage, story, connection).await?;
+        let target =
+            target(&stage.record.ecus).context("the vehicle has no ECU that could be flashed")?.clone();
+        self.read_trouble_codes(stage, story, connection, &target).await?;
+        self.flash(stage, story, connection, &target).await
+    }
+
+    async fn identify(
+        &mut self,
+        stage: &Stage,
+        story: &mut Story,
+        connection: &Connection,
+    ) -> anyhow::Result<()> {
+        let asked = Instant::now();
+        let vehicle = connection.identify_vehicle().await?;
+        let expected = stage.record.vin.map(|vin| vin.as_str().to_owned());
+        let right = vehicle.vin_number == expected;
+        let vin = vehicle.vin_number.unwrap_or_else(|| "no VIN".to_owned());
+        let source = vehicle.source.map(|source| format!(" by {source}")).unwrap_or_default();
+        let took = vehicle.elapsed_ms.unwrap_or_default();
+        let here = brief(asked.elapsed());
+        story.tell(
+            "operator",
+            &format!("asks for the VIN: {vin}, read{source} in {took} ms, here after {here}"),
+        );
+        self.table.check("VIN", format!("{vin}, read{source} in {took} ms"), right);
+        Ok(())
+    }
+
+    /// Asks every ECU all that the real one was asked.
+    async fn read_all(
+        &mut self,
+        stage: &Stage,
+        story: &mut Story,
+        connection: &Connection,
+    ) -> anyhow::Result<()> {
+        let (mut asked, mut right) = (0, 0);
+        for ecu in stage.record.nodes() {
+            let channel = open(connection, &ecu.address, Switch::Disabled).await?;
+            let before = right;
+            let mut shown = None;
+            for exchange in &ecu.exchanges {
+                // the same request may be recorded twice: the simulated ECU answers as it did first
+                let expected = ecu.exchanges.iter().find(|first| first.request == exchange.request);
+                let start = Instant::now();
+                let response = channel.request(&exchange.request, &Timing::default()).await;
+                asked += 1;
+                let is_right = match (&response, expected) {
+                    (Ok(response), Some(expected)) => response.data == expected.response,
+                    // a refusal may be what was recorded
+                    (Err(error), Some(expected)) => is_refusal(error, &expected.response),
+                    (_, None) => false,
+                };
+                right += usize::from(is_right);
+                match response {
+                    Ok(response) => {
+                        shown.get_or_insert((exchange.request.clone(), response.data, start.elapsed()));
+                    }
+                    Err(error) if !is_right => {
+                        let request = hex::format(&exchange.request);
+                        story
+                            .tell("operator", &format!("{} {} to {request}: {error}", ecu.name, ecu.address));
+                    }
+                    Err(_) => {}
+                }
+            }
+            if let Some((request, response, took)) = shown {
+                let (request, response) = (shorten(&hex::format(&request)), shorten(&hex::format(&response)));
+                let more = match right - before {
+                    0 | 1 => String::new(),
+                    answers => format!(" (and {} more)", answers - 1),
+                };
+                story.tell(
+                    "operator",
+                    &format!(
+                        "{} {}: {request} -> {response}{more}, {}",
+                        ecu.name,
+                        ecu.address.request,
+                        brief(took)
+                    ),
+                );
+            }
+            connection.close_channel(channel).await?;
+        }
+        let what = format!("{right} of {asked} answers are those of the real vehicle");
+        self.table.check("ECUs read", what, right == asked && asked > 0);
+        Ok(())
+    }
+
+    async fn read_trouble_codes(
+        &mut self,
+        stage: &Stage,
+        story: &mut Story,
+        connection: &Connection,
+        target: &EcuRecord,
+    ) -> anyhow::Result<()> {
+        let channel = open(connection, &target.address, Switch::Disabled).await?;
+        let response = channel.request(&[0x19, 0x02, 0xFF], &Timing::default()).await?;
+        let codes = trouble_codes(&response.data).unwrap_or_default();
+        let node = stage.record.nodes().into_iter().find(|node| node.address == target.address);
+        let node = node.context("the ECU is not in the vehicle")?;
+        let ecu = Ecu::new(EcuConfig::new(&stage.record.platform, &node));
+        let right = codes.len() == ecu.dtcs().len()
+            && codes.iter().zip(ecu.dtcs()).all(|(is, has)| is.code == has.code && is.status == has.status);
+        let list = if codes.is_empty() {
+            "none".to_owned()
+        } else {
+            codes
+                .iter()
+                .map(|code| format!("{code} ({})", code.status_in_words()))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        story.tell("operator", &format!("trouble codes of {}: {list}", target.name));
+        self.table.check("Trouble codes", format!("{} in {}", codes.len(), target.name), right);
+        Ok(connection.close_channel(channel).await?)
+    }
+
+    async fn flash(
+        &mut self,
+        stage: &mut Stage,
+        story: &mut Story,
+        connection: &Connection,
+        target: &EcuRecord,
+    ) -> anyhow::Result<()> {
+        let data = stage.firmware.clone();
+        story.tell(
+            "operator",
+            &format!("flashes {} ({}) with {} bytes", target.name, target.address.request, data.len()),
+        );
+        let channel = open(connection, &target.address, Switch::Enabled).await?;
+        let mut progress = FlashProgress::new(data.len());
+        let firmware = Firmware { address: ADDRESS, data: &data };
+        let timing = Timing::default();
+        let mut show = |step| progress.handle(step);
+        let flashed = tokio::select! {
+            flashed = flash(&channel, firmware, &timing, &mut show) => flashed,
+            ended = stage.agent.ended() => anyhow::bail!("the agent has ended by itself: {}", ended?),
+        };
+        progress.end();
+        self.judge_flash(stage, story, target, flashed.as_ref().ok());
+        Ok(flashed.map(drop).map_err(crate::operator::Failure::from)?)
+    }
+
+    /// Looks into the ECU's memory, which no operator of a real one could.
+    fn judge_flash(
+        &mut self,
+        stage: &Stage,
+        story: &mut Story,
+        target: &EcuRecord,
+        report: Option<&FlashReport>,
+    ) {
+        if let Some(report) = report {
+            let took = report.transferring.as_secs_f64().max(0.001);
+            let rate = report.bytes as f64 / took;
+            let least = limit::transfer_time(&target.address, BIT_RATE, &stage.firmware, report.block_length);
+            let possible = report.bytes as f64 / least.as_secs_f64().max(0.001);
+            let percent = 100.0 * least.as_secs_f64() / took;
+            story.tell(
+                "operator",
+                &format!(
+                    "has flashed it in {}: erasing {}, transferring {}",
+                    brief(report.total),
+                    brief(report.erasing),
+                    brief(report.transferring)
+                ),
+            );
+            let what =
+                format!("{} bytes in {} blocks, {}", report.bytes, report.blocks, brief(report.transferring));
+            self.table.note("Flashed", what);
+            let what = format!("{rate:.0} bytes/s, {percent:.1} % of the bus's limit of {possible:.0}");
+            self.table.note("Flash rate", what);
+        }
+        let memory = stage.vehicle.memory(target.address);
+        let same = memory
+            .last()
+            .is_some_and(|image| image.address == u64::from(ADDRESS) && image.data == stage.firmware);
+        let what = if same { "holds the firmware, byte for byte" } else { "does not hold the firmware" };
+        self.table.check("ECU's memory", what, same);
+    }
+
+    /// Ends everything, and looks at what is left.
+    pub(super) async fn take_down(&mut self, mut stage: Stage, story: &mut Story, show_log: bool) {
+        let anomalies = stage.vehicle.anomalies();
+        for (address, anomalies) in &anomalies {
+            story.tell("vehicle", &format!("{address} has seen what it should not: {anomalies:?}"));
+        }
+        let what = if anomalies.is_empty() { "nothing lost, doubled or out of order" } else { "see above" };
+        self.table.check("As the ECUs saw it", what, anomalies.is_empty());
+
+        let memory = stage.agent.peak_memory();
+        let ended = stage.agent.end().await;
+        let megabytes = memory
+            .map(|bytes| format!(", {:.1} MB resident at most", bytes as f64 / 1e6))
+            .unwrap_or_default();
+        let (what, right) = match &ended {
+            Some((status, took)) => {
+                (format!("ended by SIGTERM in {}: {status}", brief(*took)), status.success())
+            }
+            None => ("had to be killed".to_owned(), false),
+        };
+        story.tell("connector", &format!("the agent {what}"));
+        self.table.check("Agent", format!("{what}{megabytes}"), right);
+        let default = |ecu: &&crate::vehicle::RunningEcu| ecu.status.borrow().session != Session::Default;
+        let left: Vec<String> =
+            stage.vehicle.ecus().iter().filter(default).map(|ecu| ecu.address.to_string()).collect();
+        let what = if left.is_empty() { "all in their default session".to_owned() } else { left.join(", ") };
+        self.table.check("ECUs afterwards", what, left.is_empty());
+        if (show_log || !right)
+            && let Some(log) = stage.agent.log_tail()
+        {
+            println!("\nThe end of the agent's log:\n{log}");
+        }
+        stage.cloud.shutdown().await;
+        stage.vehicle.stop().await;
+        drop(stage.adapter);
+        drop(stage.network);
+        if let Err(error) = stage.directory.close() {
+            tracing::warn!(%error, "the temporary directory was not removed");
+        }
+    }
+
+    /// Prints what came out; whether all was right.
+    pub(super) fn print_table(&self) -> bool {
+        self.table.print()
+    }
+}
+
+fn credentials(account: &crate::cloud::Credentials) -> Credentials {
+    Credentials { client_id: account.client_id.clone(), client_secret: account.client_secret.clone() }
+}
+
+/// The ECU to flash: the engine's, best where tools expect it; else the first that there is.
+fn target(ecus: &[EcuRecord]) -> Option<&EcuRecord> {
+    let engines = || ecus.iter().filter(|ecu| ecu.name == "engine");
+    engines()
+        .find(|ecu| ecu.address.request.raw() == 0x7E0)
+        .or_else(|| engines().next())
+        .or_else(|| ecus.first())
+}
+
+async fn open(connection: &Connection, ecu: &EcuAddress, keep_alive: Switch) -> anyhow::Result<Channel> {
+    let config = isotp(BUS, ecu.request, Some(ecu.response), ecu.extended, keep_alive);
+    Ok(connection.open_isotp(config).await?)
+}
+
+fn is_refusal(error: &crate::operator::client::ExchangeError, recorded: &[u8]) -> bool {
+    use crate::operator::client::ExchangeError::Negative;
+    match (error, recorded) {
+        (Negative { service, code }, [0x7F, about, refusal]) => about == service && refusal == code,
+        _ => false,
+    }
+}
+
+fn shorten(digits: &str) -> String {
+    match digits.get(..SHOWN_DIGITS) {
+        Some(start) if digits.len() > SHOWN_DIGITS => format!("{start}..."),
+        _ => digits.to_owned(),
+    }
+}
+
+/// A duration for people: `34 ms`, `2.1 s`.
+fn brief(duration: Duration) -> String {
+    if duration < Duration::from_secs(1) {
+        format!("{} ms", duration.as_millis())
+    } else {
+        format!("{:.1} s", duration.as_secs_f64())
+    }
+}

@@ -1,0 +1,147 @@
+//! What the demo plays on: vehicle, cloud, network, and the agent with its configuration.
+
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use connector_hal::can::slcan::SlcanAdapter;
+use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
+use connector_hal::timer::TimerKind;
+
+use super::agent::Agent;
+use super::story::Story;
+use super::{Args, VEHICLES};
+use crate::cloud::{Cloud, CloudConfig};
+use crate::network::{BadNetwork, BadNetworkConfig};
+use crate::vehicle::catalogue::{Catalogue, VehicleRecord};
+use crate::vehicle::{Vehicle, VehicleConfig};
+
+/// The vehicle's bus, in bit/s.
+pub(super) const BIT_RATE: u32 = 500_000;
+/// What the simulated board measures.
+pub(super) const VOLTS: f64 = 12.6;
+
+/// See the module. Dropped in the order of its fields: the agent first, its directory last.
+pub(super) struct Stage {
+    pub(super) agent: Agent,
+    pub(super) network: BadNetwork,
+    pub(super) cloud: Cloud,
+    pub(super) adapter: SlcanAdapter,
+    pub(super) vehicle: Vehicle,
+    pub(super) record: VehicleRecord,
+    pub(super) firmware: Vec<u8>,
+    pub(super) directory: tempfile::TempDir,
+}
+
+impl Stage {
+    /// Starts everything.
+    pub(super) async fn set_up(args: &Args, story: &mut Story) -> anyhow::Result<Self> {
+        let catalogue = Catalogue::parse(VEHICLES).context("the vehicles file")?;
+        let record = catalogue.find(&args.platform)?.clone();
+        let firmware = firmware(args)?;
+        let directory = tempfile::tempdir().context("a temporary directory cannot be made")?;
+
+        let bus = VirtualBus::new(VirtualBusConfig {
+            bit_rate: BIT_RATE,
+            load: f32::from(args.load) / 100.0,
+            timer: TimerKind::Precise,
+            ..VirtualBusConfig::default()
+        });
+        let config = VehicleConfig { timer: TimerKind::Precise, ..VehicleConfig::new(record.clone()) };
+        let vehicle = Vehicle::start(&config, &bus);
+        let can = directory.path().join("can");
+        let adapter = SlcanAdapter::new(Some(&can), &bus, "connector").context("the SLCAN adapter")?;
+        let load = if args.load > 0 { format!(", {} % busy", args.load) } else { String::new() };
+        story.tell(
+            "vehicle",
+            &format!(
+                "{}: {} ECUs on CAN at {} kbit/s{load}, behind an SLCAN adapter at {}",
+                record.platform,
+                vehicle.ecus().len(),
+                BIT_RATE / 1000,
+                can.display()
+            ),
+        );
+
+        let cloud = Cloud::start(CloudConfig::local(directory.path().join("cloud"))).await?;
+        story.tell(
+            "cloud",
+            &format!("a sandbox at {}, with a certificate authority of its own", cloud.api_url),
+        );
+        let network = BadNetwork::start(
+            cloud.address,
+            BadNetworkConfig {
+                round_trip: Duration::from_millis(args.rtt),
+                cut_every: args.cut_every,
+                ..BadNetworkConfig::default()
+            },
+        )
+        .await
+        .context("the network")?;
+        let cuts = match args.cut_every {
+            Some(every) => format!("cut every {} s", every.as_secs_f64()),
+            None => "never cut".to_owned(),
+        };
+        story.tell("network", &format!("{} ms there and back between connector and cloud, {cuts}", args.rtt));
+
+        let config = agent_config(directory.path(), &cloud, &network, &can)?;
+        let agent = Agent::start(&config, directory.path(), args.show_log)?;
+        let process = agent.id().map(|id| format!(" as process {id}")).unwrap_or_default();
+        story.tell("connector", &format!("the agent is started{process}, with UUID and pincode"));
+        Ok(Self { agent, network, cloud, adapter, vehicle, record, firmware, directory })
+    }
+}
+
+/// The file named, or bytes that look like a program's to the bus: as many stuff bits, and no two blocks alike.
+fn firmware(args: &Args) -> anyhow::Result<Vec<u8>> {
+    if let Some(file) = &args.file {
+        let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        anyhow::ensure!(!bytes.is_empty(), "{} is empty", file.display());
+        return Ok(bytes);
+    }
+    let mut random = fastrand::Rng::with_seed(u64::from(args.size));
+    Ok((0..args.size).map(|_| random.u8(..)).collect())
+}
+
+/// Writes the agent's configuration, its pincode and the files of its board.
+fn agent_config(
+    directory: &Path,
+    cloud: &Cloud,
+    network: &BadNetwork,
+    can: &Path,
+) -> anyhow::Result<std::path::PathBuf> {
+    let write = |name: &str, text: &str| -> anyhow::Result<std::path::PathBuf> {
+        let path = directory.join(name);
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(&path);
+        file.and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
+    };
+    let pincode = write("pincode", &cloud.connector_pincode)?;
+    let voltage = write("voltage", &format!("{:.0}\n", VOLTS * 1000.0))?;
+    let ignition = write("ignition", "1\n")?;
+    let led = write("led", "0\n")?;
+    // TOML's basic strings are JSON's
+    let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
+    let path = |path: &Path| quoted(&path.to_string_lossy());
+    let behind_network = |url: &str| url.replace(&cloud.address.to_string(), &network.address().to_string());
+    let text = format!(
+        "[connector]\nuuid = \"{uuid}\"\npincode_file = {pincode}\n\n\
+         [cloud]\napi_url = {api}\nwebsocket_url = {websocket}\nca_file = {ca}\n\n\
+         [[bus]]\nkind = \"can\"\npins = [6, 14]\ndevice = {device}\nbit_rates = [{BIT_RATE}]\n\n\
+         [board]\nvoltage = {{ file = {voltage}, scale = 0.001 }}\nignition = {{ file = {ignition} }}\n\
+         led = {{ file = {led} }}\nwifi = true\n",
+        uuid = cloud.connector_uuid,
+        pincode = path(&pincode),
+        api = quoted(&behind_network(&cloud.api_url)),
+        websocket = quoted(&behind_network(&cloud.websocket_url)),
+        ca = path(&cloud.ca_file),
+        device = quoted(&format!("slcan:{}", can.display())),
+        voltage = path(&voltage),
+        ignition = path(&ignition),
+        led = path(&led),
+    );
+    write("connector-agent.toml", &text)
+}
