@@ -16,6 +16,8 @@ use serde_json::Value;
 
 /// Vehicles at a time: enough to keep two cores busy, and few enough that none waits for its turn too long.
 const AT_A_TIME: usize = 6;
+/// How often a VIN that was not told is asked for again.
+const ATTEMPTS: usize = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_vehicle_tells_its_vin_and_answers_every_exchange_through_the_relay() {
@@ -77,7 +79,13 @@ async fn drive(sandbox: &Sandbox, record: &VehicleRecord, connector: &Connector)
 async fn check_vin(sandbox: &Sandbox, connector: &Connector, vin: Option<&str>) -> Result<(), String> {
     let mut portal = sandbox.portal(connector).await;
     portal.sees_online().await;
-    let identified = sandbox.identify(connector).await;
+    let mut identified = sandbox.identify(connector).await;
+    for _ in 0..ATTEMPTS {
+        // with more tests than cores, a simulated ECU may answer later than any real one
+        if identified["vin_number"].is_null() && vin.is_some() {
+            identified = sandbox.identify(connector).await;
+        }
+    }
     // the status that tells the VIN goes before the answer
     let record = sandbox.record(connector).await;
     for (who, told) in [("the agent", &identified["vin_number"]), ("the cloud", &record["vin_number"])] {

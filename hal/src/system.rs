@@ -1,14 +1,100 @@
 //! The few system calls that no library wraps safely.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
 
+use rustix::event::epoll;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+/// What owns one file descriptor for as long as it lives.
+pub(crate) trait OwnsFd: AsRawFd {}
+
+impl OwnsFd for OwnedFd {}
+impl OwnsFd for socketcan::CanFdSocket {}
+
 /// Registers a file descriptor with the runtime.
 #[allow(unsafe_code)]
-pub(crate) fn async_fd(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` owns a valid descriptor, and `AsyncFd` gives it away only by consuming itself.
+pub(crate) fn async_fd<F: OwnsFd>(fd: F, interest: Interest) -> io::Result<AsyncFd<F>> {
+    // SAFETY: an `OwnsFd` has a valid descriptor, and `AsyncFd` gives it away only by consuming itself.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest)? })
+}
+
+/// A descriptor that is readable while this one is, or while it has an error to tell: the runtime takes a socket's error
+/// for no reason to read.
+pub(crate) fn readable_or_failed(fd: impl AsFd) -> io::Result<OwnedFd> {
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+    Ok(epoll)
+}
+
+/// What `recvmsg` says beside the bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// How many bytes there are.
+    pub len: usize,
+    /// `MSG_…` flags.
+    pub flags: i32,
+    /// When the kernel got it, by the real-time clock since 1970 (`SO_TIMESTAMPNS`).
+    pub timestamp: Option<Duration>,
+    /// How many messages the socket has dropped since it was made, modulo 2³² (`SO_RXQ_OVFL`).
+    pub dropped: Option<u32>,
+}
+
+/// Room for the control messages asked for, aligned as their headers want it.
+#[repr(C, align(8))]
+struct Control([u8; 128]);
+
+/// Receives one message with its control messages.
+#[allow(unsafe_code)]
+pub(crate) fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<Received> {
+    let mut control = Control([0; 128]);
+    let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: a msghdr of zeros is a valid, empty one; some of its padding fields are private on musl.
+    let mut header: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    header.msg_iov = &raw mut vector;
+    header.msg_iovlen = 1;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = control.0.len() as _;
+    // SAFETY: the descriptor is open, and the header points to live buffers of the lengths it says.
+    let len = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT) };
+    let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
+    let mut received = Received { len, flags: header.msg_flags, ..Received::default() };
+    // SAFETY: the kernel filled the control buffer that the header points to, and it is still there.
+    let mut message = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
+    while !message.is_null() {
+        // SAFETY: the header is within the control buffer, so says CMSG_FIRSTHDR or CMSG_NXTHDR.
+        let (level, kind, length) =
+            unsafe { ((*message).cmsg_level, (*message).cmsg_type, (*message).cmsg_len as usize) };
+        // SAFETY: CMSG_LEN(0) computes a constant.
+        let overhead = unsafe { libc::CMSG_LEN(0) } as usize;
+        // SAFETY: the payload follows its header within the control buffer, as long as its header says.
+        let payload =
+            unsafe { std::slice::from_raw_parts(libc::CMSG_DATA(message), length.saturating_sub(overhead)) };
+        if level == libc::SOL_SOCKET && kind == libc::SO_RXQ_OVFL {
+            received.dropped = payload.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+        } else if level == libc::SOL_SOCKET && kind == libc::SCM_TIMESTAMPNS {
+            received.timestamp = read_timespec(payload);
+        }
+        // SAFETY: as above; null after the last message.
+        message = unsafe { libc::CMSG_NXTHDR(&raw const header, message) };
+    }
+    Ok(received)
+}
+
+/// Seconds and nanoseconds, of 64 or, on older 32-bit systems, 32 bits each.
+fn read_timespec(payload: &[u8]) -> Option<Duration> {
+    let (seconds, nanoseconds) = match payload.len() {
+        16.. => {
+            let (seconds, rest) = payload.split_first_chunk()?;
+            (i64::from_ne_bytes(*seconds), i64::from_ne_bytes(*rest.first_chunk()?))
+        }
+        _ => {
+            let (seconds, rest) = payload.split_first_chunk()?;
+            (i32::from_ne_bytes(*seconds).into(), i32::from_ne_bytes(*rest.first_chunk()?).into())
+        }
+    };
+    Some(Duration::new(seconds.try_into().ok()?, u32::try_from(nanoseconds).ok()?))
 }

@@ -78,7 +78,13 @@ impl Config {
     ///
     /// What the file refers to is not looked at: see [`Config::check`] and [`Config::pincode`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        match read(path)? {
+        let read = |source| ConfigError::Read { path: path.to_owned(), source };
+        Self::parse(&Zeroizing::new(std::fs::read_to_string(path).map_err(read)?), path)
+    }
+
+    /// The same from the text of a file that is at `path`.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        match understand(text, path) {
             (Some(config), problems) if problems.iter().all(Problem::is_warning) => Ok(config),
             (_, problems) => Err(ConfigError::Invalid(problems)),
         }
@@ -142,8 +148,12 @@ impl Config {
 /// The file's configuration as far as it can be understood, with everything wrong in the file.
 fn read(path: &Path) -> Result<(Option<Config>, Vec<Problem>), ConfigError> {
     let read = |source| ConfigError::Read { path: path.to_owned(), source };
-    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(read)?);
-    let parse::Parsed { mut config, mut problems, lines } = parse::parse(&text);
+    Ok(understand(&Zeroizing::new(std::fs::read_to_string(path).map_err(read)?), path))
+}
+
+/// What the text of the file at `path` says, and what is wrong with it.
+fn understand(text: &str, path: &Path) -> (Option<Config>, Vec<Problem>) {
+    let parse::Parsed { mut config, mut problems, lines } = parse::parse(text);
     if let Some(config) = &mut config {
         config.path = Some(path.to_owned());
         config.resolve_relative_to(path.parent().unwrap_or(Path::new("")));
@@ -156,7 +166,7 @@ fn read(path: &Path) -> Result<(Option<Config>, Vec<Problem>), ConfigError> {
     }
     problems = problems.into_iter().map(|problem| problem.at_path(path)).collect();
     problems.sort_by_key(|problem| problem.line);
-    Ok((config, problems))
+    (config, problems)
 }
 
 /// Whether a problem with the text is the reason for a contradiction: what could not be understood has been replaced.

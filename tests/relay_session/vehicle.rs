@@ -86,9 +86,12 @@ impl Drop for Node {
 /// What an ECU sends, and how long after the request.
 pub type Answers = Vec<(Duration, Vec<u8>)>;
 
+/// The PDUs that an ECU took, and when.
+type Requests = Arc<Mutex<Vec<(Instant, Vec<u8>)>>>;
+
 /// An ECU behind ISO-TP that answers by a script; it leaves the bus when dropped.
 pub struct Ecu {
-    requests: Arc<Mutex<Vec<(Instant, Vec<u8>)>>>,
+    requests: Requests,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -145,7 +148,7 @@ async fn run(
     mut can: VirtualCan,
     mut endpoint: Endpoint,
     mut script: impl FnMut(&[u8]) -> Answers,
-    requests: Arc<Mutex<Vec<(Instant, Vec<u8>)>>>,
+    requests: Requests,
 ) {
     let mut due: Vec<(Instant, Vec<u8>)> = Vec::new();
     loop {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::slcan::{DEFAULT_BAUD, Slcan};
+use super::socketcan::SocketCan;
 use super::{CanBus, CanError};
 
 /// The longest name of a network interface (IFNAMSIZ without its end).
@@ -72,7 +73,7 @@ impl fmt::Display for CanDevice {
 pub fn open(name: &str) -> Result<Box<dyn CanBus>, CanError> {
     match name.parse()? {
         CanDevice::Slcan { path, baud } => Ok(Box::new(Slcan::open(name, &path, baud)?)),
-        CanDevice::SocketCan { .. } => Err(CanError::Name(name.to_owned())),
+        CanDevice::SocketCan { interface } => Ok(Box::new(SocketCan::open(name, &interface)?)),
     }
 }
 
@@ -111,7 +112,10 @@ mod tests {
     fn an_absent_device_is_named_as_it_was_given() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _guard = runtime.enter();
-        let error = open("slcan:/dev/nowhere@9600").err().unwrap().to_string();
-        assert!(error.starts_with("CAN device slcan:/dev/nowhere@9600: "), "{error}");
+        for name in ["slcan:/dev/nowhere@9600", "socketcan:nocan9"] {
+            let error = open(name).err().unwrap();
+            assert!(matches!(error, CanError::Device { .. }), "{error}");
+            assert!(error.to_string().starts_with(&format!("CAN device {name}: ")), "{error}");
+        }
     }
 }

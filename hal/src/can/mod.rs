@@ -7,6 +7,7 @@ mod frame;
 mod id;
 mod load;
 pub mod slcan;
+pub mod socketcan;
 #[cfg(feature = "sim")]
 pub mod virtual_bus;
 mod wire;

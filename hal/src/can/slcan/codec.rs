@@ -16,6 +16,10 @@
 
 use std::fmt;
 
+use super::values::STATES;
+pub use super::values::{
+    BusErrors, ControllerState, StatusFlags, bit_rate, bit_rate_number, data_bit_rate, data_bit_rate_number,
+};
 use crate::can::{CanFrame, CanId, FdFlags, FrameKind, fd_length};
 
 /// Ends a line, and alone is an adapter's yes.
@@ -80,75 +84,6 @@ pub enum Line {
     Other(u8),
 }
 
-/// The flags that `F` reads (Lawicel's CANUSB manual).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct StatusFlags(pub u8);
-
-impl StatusFlags {
-    /// The receive buffer was full.
-    pub const RECEIVE_FULL: u8 = 1 << 0;
-    /// An error counter is above 96.
-    pub const WARNING: u8 = 1 << 2;
-    /// The controller lost a frame.
-    pub const OVERRUN: u8 = 1 << 3;
-    /// The controller is error passive.
-    pub const PASSIVE: u8 = 1 << 5;
-    /// There were bus errors.
-    pub const BUS_ERROR: u8 = 1 << 7;
-
-    /// Whether one of these flags is set.
-    pub fn has_any(self, flags: u8) -> bool {
-        self.0 & flags != 0
-    }
-}
-
-/// A controller's state, as reported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ControllerState {
-    /// Error active.
-    Active,
-    /// Error active, a counter above 96.
-    Warning,
-    /// Error passive.
-    Passive,
-    /// Bus off.
-    Off,
-    /// Failed, as its driver says.
-    Failed,
-}
-
-const STATES: [(u8, ControllerState); 5] = [
-    (b'a', ControllerState::Active),
-    (b'w', ControllerState::Warning),
-    (b'p', ControllerState::Passive),
-    (b'b', ControllerState::Off),
-    (b'f', ControllerState::Failed),
-];
-
-/// A set of bus errors: a bit for each letter of `abBcfoOs`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct BusErrors(pub u8);
-
-impl BusErrors {
-    const LETTERS: [u8; 8] = *b"abBcfoOs";
-    /// Nobody acknowledged.
-    pub const ACKNOWLEDGEMENT: u8 = 1 << 0;
-    /// A dominant bit was read as recessive.
-    pub const BIT0: u8 = 1 << 1;
-    /// A recessive bit was read as dominant.
-    pub const BIT1: u8 = 1 << 2;
-    /// Wrong checksum.
-    pub const CRC: u8 = 1 << 3;
-    /// A bit of fixed form had the wrong value.
-    pub const FORM: u8 = 1 << 4;
-    /// The receive buffer overran.
-    pub const RECEIVE_OVERRUN: u8 = 1 << 5;
-    /// The transmit buffer overran.
-    pub const TRANSMIT_OVERRUN: u8 = 1 << 6;
-    /// Six equal bits.
-    pub const STUFF: u8 = 1 << 7;
-}
-
 /// A line that is not as it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
@@ -180,44 +115,6 @@ pub enum LineError {
         /// The line's first character.
         command: u8,
     },
-}
-
-/// The bit rate that `S` with this number sets, in bit/s. 7 is Lawicel's 800 kbit/s; some adapters take it for 750.
-pub fn bit_rate(number: u8) -> Option<u32> {
-    Some(match number {
-        0 => 10_000,
-        1 => 20_000,
-        2 => 50_000,
-        3 => 100_000,
-        4 => 125_000,
-        5 => 250_000,
-        6 => 500_000,
-        7 => 800_000,
-        8 => 1_000_000,
-        9 => 83_300,
-        _ => return None,
-    })
-}
-
-/// The number by which `S` sets this bit rate.
-pub fn bit_rate_number(rate: u32) -> Option<u8> {
-    // 83⅓ kbit/s is written in both ways
-    let rate = if rate == 83_333 { 83_300 } else { rate };
-    (0..=9).find(|number| bit_rate(*number) == Some(rate))
-}
-
-/// The data bit rate that `Y` with this number sets, in bit/s.
-pub fn data_bit_rate(number: u8) -> Option<u32> {
-    Some(match number {
-        0 => 500_000,
-        1..=5 | 8 => u32::from(number) * 1_000_000,
-        _ => return None,
-    })
-}
-
-/// The number by which `Y` sets this data bit rate.
-pub fn data_bit_rate_number(rate: u32) -> Option<u8> {
-    (0..=8).find(|number| data_bit_rate(*number) == Some(rate))
 }
 
 /// Reads a line without its end; BEL stands for itself. Never panics, whatever the bytes.
@@ -407,7 +304,9 @@ impl Line {
             Self::Transmitted { extended } => out.write_str(if *extended { "Z" } else { "z" }),
             Self::SetBitRate(number) => write!(out, "S{number:X}"),
             Self::SetDataBitRate(number) => write!(out, "Y{number:X}"),
-            Self::SetBitTiming(registers) => write!(out, "s{registers:04X}"),
+            Self::SetBitTiming(registers @ 0..=0xFFFF) => write!(out, "s{registers:04X}"),
+            // never 7 digits: those would be read as a state
+            Self::SetBitTiming(registers) => write!(out, "s{registers:08X}"),
             Self::Open => out.write_str("O"),
             Self::Listen => out.write_str("L"),
             Self::Close => out.write_str("C"),

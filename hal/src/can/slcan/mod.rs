@@ -11,6 +11,7 @@ mod host;
 #[cfg(feature = "sim")]
 mod pty;
 mod reader;
+mod values;
 
 use std::future::poll_fn;
 use std::io;

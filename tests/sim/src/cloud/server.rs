@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -105,6 +106,8 @@ pub(crate) struct Inner {
     pub(crate) sockets: Arc<Semaphore>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) tasks: TaskTracker,
+    /// Logins with a pincode that were tried, right or wrong.
+    pub(crate) pincode_logins: Arc<AtomicU64>,
 }
 
 /// The same, shared.
@@ -137,6 +140,7 @@ pub struct Cloud {
     pub customer_otp: String,
     shutdown: CancellationToken,
     tasks: TaskTracker,
+    pincode_logins: Arc<AtomicU64>,
 }
 
 impl Cloud {
@@ -204,7 +208,9 @@ impl Cloud {
             sockets: Arc::new(Semaphore::new(MAX_SOCKETS)),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            pincode_logins: Arc::default(),
         });
+        let pincode_logins = Arc::clone(&app.pincode_logins);
         let (shutdown, tasks) = (app.shutdown.clone(), app.tasks.clone());
         tasks.spawn(accept(app, listener, TlsAcceptor::from(tls.config)));
         tracing::info!(%address, "listening");
@@ -222,6 +228,7 @@ impl Cloud {
             customer_otp,
             shutdown,
             tasks,
+            pincode_logins,
         })
     }
 
@@ -249,6 +256,11 @@ impl Cloud {
             "sandbox": true,
         })
         .to_string()
+    }
+
+    /// How many logins with a pincode were tried since the start, right or wrong.
+    pub fn pincode_logins(&self) -> u64 {
+        self.pincode_logins.load(Ordering::Relaxed)
     }
 
     /// Closes every socket in order, and waits until the state can be opened again.

@@ -1,5 +1,7 @@
 //! Logging in with a pincode or a one-time password.
 
+use std::sync::atomic::Ordering;
+
 use axum::extract::State;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
@@ -88,6 +90,7 @@ async fn by_uuid(State(app): State<App>, body: Body) -> Result<Tokens, ApiError>
     let pincode = fields.needed("pincode", Fields::pincode);
     fields.finish()?;
     let (uuid, pincode) = (uuid.unwrap_or_default(), pincode.unwrap_or_default());
+    app.pincode_logins.fetch_add(1, Ordering::Relaxed);
     let signer = app.signer.clone();
     app.store.change(move |change| login(change, &signer, change.by_uuid(uuid)?, &pincode)).await?
 }
@@ -98,6 +101,7 @@ async fn by_number(State(app): State<App>, body: Body) -> Result<Tokens, ApiErro
     let pincode = fields.needed("pincode", Fields::pincode);
     fields.finish()?;
     let (id, pincode) = (id.unwrap_or_default(), pincode.unwrap_or_default());
+    app.pincode_logins.fetch_add(1, Ordering::Relaxed);
     let signer = app.signer.clone();
     app.store.change(move |change| login(change, &signer, change.connector(id)?, &pincode)).await?
 }

@@ -1,0 +1,111 @@
+//! Any bytes, read line by line as what an operator says to a session: text messages, and else binary ones.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use connector_agent::hardware::{CanPort, Hardware};
+use connector_agent::relay::Envelope;
+use connector_agent::relay::request::Request;
+use connector_agent::relay::session::{Session, SessionLimits, SessionSettings};
+use connector_hal::can::{
+    BoxFuture, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings,
+};
+use connector_hal::timer::TimerKind;
+use uuid::Uuid;
+
+/// The connection that a seed is about.
+const UUID: Uuid = Uuid::from_u128(0x97a0_0001_0000_4000_8000_0000_0000_0001);
+
+/// A bus on which everything is sent at once, and every frame comes back.
+#[derive(Default)]
+struct Echo(Vec<CanEvent>);
+
+impl CanBus for Echo {
+    fn device(&self) -> &str {
+        "echo"
+    }
+
+    fn capabilities(&self) -> CanCapabilities {
+        CanCapabilities::default()
+    }
+
+    fn status(&self) -> BusStatus {
+        BusStatus::default()
+    }
+
+    fn configure(&mut self, _settings: CanSettings) -> BoxFuture<'_, Result<(), CanError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn restart(&mut self) -> BoxFuture<'_, Result<(), CanError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn set_filters(&mut self, _filters: &[CanFilter]) -> Result<(), CanError> {
+        Ok(())
+    }
+
+    fn poll_send(&mut self, _cx: &mut Context<'_>, frame: &CanFrame) -> Poll<Result<(), CanError>> {
+        if self.0.len() > 64 {
+            return Poll::Pending;
+        }
+        let at = tokio::time::Instant::now().into_std();
+        self.0.push(CanEvent::Transmitted { at });
+        self.0.push(CanEvent::Received { frame: *frame, at });
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_event(&mut self, _cx: &mut Context<'_>) -> Poll<Result<CanEvent, CanError>> {
+        if self.0.is_empty() { Poll::Pending } else { Poll::Ready(Ok(self.0.remove(0))) }
+    }
+}
+
+/// No line may upset the session, nor what any lines before it have set up.
+pub fn drive(data: &[u8]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let _entered = runtime.enter();
+    let now = tokio::time::Instant::now().into_std();
+    let port = |pins, fd| CanPort { pins, device: format!("can{}", pins[0]), fd };
+    let hardware = Hardware {
+        can_ports: Arc::new([port([6, 14], true), port([3, 11], false)]),
+        open_can: Arc::new(|_: &str| {
+            Box::pin(std::future::ready(Ok(Box::new(Echo::default()) as Box<dyn CanBus>)))
+        }),
+        timer: TimerKind::Runtime,
+    };
+    let limits = SessionLimits { max_kept_bytes: 100_000, ..SessionLimits::default() };
+    let settings = SessionSettings { connection_uuid: UUID, hold: Duration::from_secs(30), limits, hardware };
+    let mut session = Session::new(settings, now);
+    let mut cx = Context::from_waker(Waker::noop());
+    for line in data.split(|byte| *byte == b'\n') {
+        match serde_json::from_slice::<Envelope>(line) {
+            Ok(envelope) => match Request::parse(&envelope) {
+                Ok(request) => session.handle_request(now, request, envelope.request_id),
+                Err(problem) => assert_eq!(problem.in_reply_to.as_ref(), Some(&envelope.action)),
+            },
+            Err(_) => session.handle_message(now, &as_of_this_connection(line, session.received())),
+        }
+        for _ in 0..4 {
+            if session.poll_drive(&mut cx).is_pending() {
+                break;
+            }
+        }
+        while let Some(text) = session.poll_text() {
+            assert!(serde_json::from_str::<Envelope>(&text.to_text()).is_ok_and(|again| again == text));
+        }
+        while session.poll_message(now).is_some() {}
+    }
+}
+
+/// The line as a message that passes for one of this connection, and in order.
+fn as_of_this_connection(line: &[u8], received: u32) -> Vec<u8> {
+    let mut message = line.to_vec();
+    if message.len() >= 24 {
+        message[..2].copy_from_slice(&[1, 0]);
+        message[4..8].copy_from_slice(&UUID.as_bytes()[..4]);
+        message[8..12].copy_from_slice(&(received + 1).to_be_bytes());
+        message[12..16].copy_from_slice(&[0; 4]);
+    }
+    message
+}

@@ -1,0 +1,17 @@
+//! Any bytes, read as lines of SLCAN.
+
+use connector_hal::can::slcan::codec::{Line, decode};
+
+/// What can be read as a line must survive being written again.
+pub fn drive(data: &[u8]) {
+    for line in data.split(|byte| *byte == b'\r') {
+        let Ok(read) = decode(line) else { continue };
+        if matches!(read, Line::Other(_)) {
+            continue;
+        }
+        let mut written = Vec::new();
+        read.encode(&mut written);
+        let end = usize::from(written.last() == Some(&b'\r'));
+        assert_eq!(decode(&written[..written.len() - end]).as_ref(), Ok(&read));
+    }
+}

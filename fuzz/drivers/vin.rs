@@ -1,0 +1,68 @@
+//! Any bytes, read as an answer to a question for the VIN, as a VIN, and as what a bus does to who asks for it.
+
+use std::time::{Duration, Instant};
+
+use connector_agent::vin::{Answer, Reader, ReaderSettings, Vin};
+use connector_hal::can::{BusState, CanFrame, CanId};
+
+/// Who may answer, and who may not.
+const IDS: [u32; 8] = [0x7E8, 0x7EF, 0x18DA_F110, 0x18DA_F10E, 0x768, 0x64B, 0x79A, 0x123];
+/// No vehicle gets more frames than this, whatever it does.
+const MAX_FRAMES: usize = 64;
+
+pub fn drive(data: &[u8]) {
+    if let Answer::Vin(_, vin) = Answer::parse(data) {
+        assert_eq!(vin.as_str().parse::<Vin>(), Ok(vin), "what is reported as a VIN is one");
+    }
+    if let Ok(vin) = Vin::try_from(data) {
+        let _ = vin.has_valid_check_digit();
+        assert_eq!(vin.as_str().as_bytes(), data);
+    }
+    drive_reader(data);
+}
+
+/// Each step is a byte that says what happens, and for a frame its data.
+fn drive_reader(data: &[u8]) {
+    let start = Instant::now();
+    let mut now = start;
+    let until = start + Duration::from_millis(1500);
+    let settings = ReaderSettings { until, alive: data.len().is_multiple_of(2), confirms_transmission: true };
+    let mut reader = Reader::new(settings);
+    let mut frames = 0;
+    let mut rest = data;
+    while let Some((step, after)) = rest.split_first() {
+        rest = after;
+        match step >> 5 {
+            0..=3 => {
+                let (bytes, after) = rest.split_at(rest.len().min(usize::from(step >> 3 & 7) + 1));
+                rest = after;
+                let id = CanId::try_from(IDS[usize::from(step & 7)]).expect("an identifier");
+                reader.handle_frame(now, &CanFrame::new(id, bytes).expect("at most 8 bytes"));
+            }
+            4 => reader.handle_transmitted(now),
+            5 => match step & 3 {
+                0 => reader.handle_transmit_failed(now),
+                1 => reader.handle_frame(now, &CanFrame::new_error(0x8, [0; 8])),
+                2 => reader.handle_bus_state(now, BusState::Passive),
+                _ => reader.handle_bus_state(now, BusState::Off),
+            },
+            _ => now += Duration::from_millis(u64::from(step & 0x3F)),
+        }
+        if reader.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            reader.handle_timeout(now);
+        }
+        while reader.poll_transmit(now).is_some() {
+            frames += 1;
+        }
+        while reader.poll_event().is_some() {}
+        assert!(frames <= MAX_FRAMES, "{frames} frames were put on the bus");
+    }
+    for _ in 0..10_000 {
+        let Some((at, _)) = reader.poll_timeout() else { return };
+        now = now.max(at);
+        reader.handle_timeout(now);
+        while reader.poll_transmit(now).is_some() {}
+        while reader.poll_event().is_some() {}
+    }
+    panic!("the reader does not end, {:?} after its start", now - start);
+}

@@ -1,0 +1,237 @@
+//! The network interface behind a CAN socket, by netlink: bit rates, modes, up and down.
+
+use std::io;
+
+use socketcan::nl::{CanBitTiming, CanCtrlModes, CanState, InterfaceCanParams, InterfaceDetails, Mtu};
+use socketcan::{CanCtrlMode, CanInterface};
+
+use crate::can::{BusState, CanCapabilities, CanError, CanSettings};
+
+/// `IFF_ECHO`: the driver loops a frame back when it was sent, not when it was taken.
+const IFF_ECHO: u32 = 1 << 18;
+/// `CAP_NET_ADMIN`'s bit.
+const CAP_NET_ADMIN: u32 = 12;
+const NEEDS_CAPABILITY: &str = " (that takes CAP_NET_ADMIN)";
+
+/// What an interface is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub is_up: bool,
+    /// A controller with bit timing stands behind it; not so for vcan and vxcan.
+    pub has_controller: bool,
+    pub has_fd_mtu: bool,
+    pub state: BusState,
+    pub capabilities: CanCapabilities,
+    /// The kernel leaves bus-off by itself.
+    pub restarts_itself: bool,
+}
+
+/// An interface by name, which may come and go.
+#[derive(Debug, Clone)]
+pub(super) struct Interface {
+    device: String,
+    name: String,
+}
+
+impl Interface {
+    /// `device` is how errors name it.
+    pub fn new(device: &str, name: &str) -> Self {
+        Self { device: device.to_owned(), name: name.to_owned() }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Looks at the interface.
+    pub fn facts(&self) -> Result<Facts, CanError> {
+        let (_, details) = self.look()?;
+        Ok(self.judge(&details))
+    }
+
+    /// Brings the interface up with these settings; leaves it alone where it is as wanted, and not to be purged of
+    /// the frames waiting in it.
+    pub fn set_up(&self, settings: &CanSettings, purge: bool) -> Result<(), CanError> {
+        let (interface, details) = self.look()?;
+        let facts = self.judge(&details);
+        if facts.has_controller {
+            self.set_up_controller(&interface, &details, &facts, settings, purge)
+        } else {
+            self.set_up_virtual(&interface, &facts, settings)
+        }
+    }
+
+    /// Leaves bus-off, without the frames that wait in the interface.
+    pub fn restart(&self) -> Result<(), CanError> {
+        let (interface, details) = self.look()?;
+        let facts = self.judge(&details);
+        if facts.has_controller && may_administer() {
+            let cycled = interface.bring_down().and_then(|()| interface.bring_up());
+            return cycled.map_err(|error| self.failed(error, "restart"));
+        }
+        if facts.state == BusState::Off && !facts.restarts_itself {
+            return Err(self.unsupported(format!("restart{NEEDS_CAPABILITY}")));
+        }
+        Ok(())
+    }
+
+    fn look(&self) -> Result<(CanInterface, InterfaceDetails), CanError> {
+        let interface = CanInterface::open(&self.name).map_err(|error| self.lost(error))?;
+        let details = interface.details().map_err(|error| self.lost(error))?;
+        Ok((interface, details))
+    }
+
+    fn judge(&self, details: &InterfaceDetails) -> Facts {
+        let can = &details.can;
+        let has_controller = can.state.is_some() || can.bit_timing_const.is_some() || can.ctrl_mode.is_some();
+        let supports = |mode: CanCtrlMode| {
+            // kernels before 6.0 do not say
+            has_controller && can.ctrl_mode_supported.is_none_or(|supported| supported & mode.mask() != 0)
+        };
+        let has_fd_mtu = details.mtu == Some(Mtu::Fd);
+        let fd_controller = can.ctrl_mode_supported.is_some() && supports(CanCtrlMode::Fd);
+        Facts {
+            is_up: details.is_up,
+            has_controller,
+            has_fd_mtu,
+            state: match can.state {
+                Some(CanState::BusOff) => BusState::Off,
+                Some(CanState::ErrorPassive) => BusState::Passive,
+                _ => BusState::Active,
+            },
+            capabilities: CanCapabilities {
+                fd: has_fd_mtu || fd_controller || can.data_bit_timing_const.is_some(),
+                listen_only: supports(CanCtrlMode::ListenOnly),
+                set_bit_rate: has_controller && may_administer(),
+                confirms_transmission: !has_controller || self.echoes(),
+            },
+            restarts_itself: can.restart_ms.is_some_and(|restart_ms| restart_ms > 0),
+        }
+    }
+
+    fn echoes(&self) -> bool {
+        let flags = std::fs::read_to_string(format!("/sys/class/net/{}/flags", self.name)).ok();
+        let flags = flags.as_deref().and_then(|flags| flags.trim().strip_prefix("0x"));
+        flags.and_then(|flags| u32::from_str_radix(flags, 16).ok()).is_some_and(|flags| flags & IFF_ECHO != 0)
+    }
+
+    fn set_up_virtual(
+        &self,
+        interface: &CanInterface,
+        facts: &Facts,
+        settings: &CanSettings,
+    ) -> Result<(), CanError> {
+        if settings.listen_only {
+            return Err(self.unsupported("listen only".to_owned()));
+        }
+        if settings.data_bit_rate.is_some() && !facts.has_fd_mtu {
+            let set = interface
+                .bring_down()
+                .and_then(|()| interface.set_mtu(Mtu::Fd))
+                .and_then(|()| interface.bring_up());
+            return set.map_err(|error| self.failed(error, "do CAN FD"));
+        }
+        if !facts.is_up {
+            interface.bring_up().map_err(|error| self.failed(error, "go on the bus"))?;
+        }
+        Ok(())
+    }
+
+    fn set_up_controller(
+        &self,
+        interface: &CanInterface,
+        details: &InterfaceDetails,
+        facts: &Facts,
+        settings: &CanSettings,
+        purge: bool,
+    ) -> Result<(), CanError> {
+        let as_wanted = is_as_wanted(&details.can, settings);
+        let clean = facts.state == BusState::Active && !purge;
+        if as_wanted && facts.is_up && (clean || !may_administer()) {
+            return Ok(());
+        }
+        if settings.listen_only && !facts.capabilities.listen_only {
+            return Err(self.unsupported("listen only".to_owned()));
+        }
+        if settings.data_bit_rate.is_some() && !facts.capabilities.fd {
+            return Err(self.unsupported("do CAN FD".to_owned()));
+        }
+        let what = match settings.data_bit_rate {
+            Some(data) => format!("set {} bit/s and {data} bit/s for the data phase", settings.bit_rate),
+            None => format!("set {} bit/s", settings.bit_rate),
+        };
+        interface.bring_down().map_err(|error| self.failed(error, &what))?;
+        let set = interface.set_can_params(&params(&details.can, settings));
+        // up again in any case, so that a refusal leaves the interface as it was found
+        let up = if set.is_ok() || facts.is_up { interface.bring_up() } else { Ok(()) };
+        set.map_err(|error| self.failed(error, &what))?;
+        up.map_err(|error| self.failed(error, "go on the bus"))
+    }
+
+    fn unsupported(&self, what: String) -> CanError {
+        CanError::Unsupported { device: self.device.clone(), what }
+    }
+
+    /// A refusal of the system, or the loss of the interface. Netlink's reason does not always get here.
+    fn failed(&self, error: socketcan::Error, what: &str) -> CanError {
+        let source = into_io(error);
+        if CanInterface::open(&self.name).is_err() {
+            return CanError::Device { device: self.device.clone(), source };
+        }
+        let hint = if may_administer() { "" } else { NEEDS_CAPABILITY };
+        tracing::debug!(device = %self.device, error = %source, what, "refused by the system");
+        self.unsupported(format!("{what}{hint}"))
+    }
+
+    fn lost(&self, error: socketcan::Error) -> CanError {
+        CanError::Device { device: self.device.clone(), source: into_io(error) }
+    }
+}
+
+fn into_io(error: socketcan::Error) -> io::Error {
+    match error {
+        socketcan::Error::Io(error) => error,
+        socketcan::Error::Nl(error) => {
+            error.errno().map_or_else(|| io::Error::other(error), io::Error::from_raw_os_error)
+        }
+        error => io::Error::other(error),
+    }
+}
+
+/// A controller cannot hit every bit rate exactly; what it says it has is within a hundredth then.
+fn is_near(actual: Option<CanBitTiming>, wanted: u32) -> bool {
+    actual.is_some_and(|timing| timing.bitrate.abs_diff(wanted) <= wanted / 100)
+}
+
+fn is_as_wanted(can: &InterfaceCanParams, settings: &CanSettings) -> bool {
+    let has = |mode| can.ctrl_mode.is_some_and(|modes| modes.has_mode(mode));
+    is_near(can.bit_timing, settings.bit_rate)
+        && settings
+            .data_bit_rate
+            .is_none_or(|rate| has(CanCtrlMode::Fd) && is_near(can.data_bit_timing, rate))
+        && has(CanCtrlMode::ListenOnly) == settings.listen_only
+}
+
+fn params(can: &InterfaceCanParams, settings: &CanSettings) -> InterfaceCanParams {
+    let supports = |mode: CanCtrlMode| can.ctrl_mode_supported.is_some_and(|modes| modes & mode.mask() != 0);
+    let mut modes = CanCtrlModes::from_mode(CanCtrlMode::ListenOnly, settings.listen_only);
+    modes.add(CanCtrlMode::Fd, settings.data_bit_rate.is_some());
+    // a listener learns from bus errors that its bit rate is wrong
+    let reports_errors = settings.listen_only && supports(CanCtrlMode::BerrReporting);
+    modes.add(CanCtrlMode::BerrReporting, reports_errors);
+    let timing = |bitrate| CanBitTiming { bitrate, ..CanBitTiming::default() };
+    InterfaceCanParams {
+        bit_timing: Some(timing(settings.bit_rate)),
+        data_bit_timing: settings.data_bit_rate.map(timing),
+        ctrl_mode: Some(modes),
+        ..InterfaceCanParams::default()
+    }
+}
+
+/// Whether this process may set up interfaces.
+fn may_administer() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    effective.is_some_and(|capabilities| capabilities >> CAP_NET_ADMIN & 1 == 1)
+}

@@ -1,0 +1,392 @@
+//! CAN interfaces of the Linux kernel, by raw sockets.
+//!
+//! Filters and time stamps are the kernel's. A frame's outcome is its echo, which the driver gives once the frame was
+//! sent; a frame that is overtaken by the echo of a later one was not.
+
+mod interface;
+mod wire;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use socketcan::{CanFdSocket, CanFilter as KernelFilter, Socket, SocketOptions};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use self::interface::{Facts, Interface};
+use self::wire::RawFrame;
+use super::events::EventQueue;
+use super::{
+    BoxFuture, BusState, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId,
+    CanSettings, FrameKind, LoadMeter, WireLength,
+};
+use crate::system::{Received, async_fd, readable_or_failed, receive};
+use crate::timer::{Deadline, TimerKind};
+
+/// Frames that have no outcome yet; sending waits beyond it.
+const WINDOW: usize = 64;
+/// Received frames kept unread; more are lost, and counted.
+const EVENTS: usize = 4096;
+/// As much as the system allows of this is asked for, so that a busy second of ours loses no frame.
+const RECEIVE_BUFFER: i32 = 1 << 20;
+/// Identifiers we sent and no filter passes, whose echoes are let through; beyond it, filtering is ours alone.
+const ECHO_FILTERS: usize = 64;
+/// The kernel takes 512, echoes included; more filters are ours alone.
+const MOST_FILTERS: usize = 512 - ECHO_FILTERS;
+/// A full transmit queue tells nobody when it has room again (ENOBUFS): look this much later, then twice that, …
+const FIRST_RETRY: Duration = Duration::from_millis(1);
+const LAST_RETRY: Duration = Duration::from_millis(16);
+/// A time stamp further back than this was taken by another clock setting.
+const OLDEST: Duration = Duration::from_secs(10);
+
+/// SocketCAN's error classes (`linux/can/error.h`), and the controller problems in the second byte of detail.
+const CLASS_CONTROLLER: u32 = 0x04;
+const CLASS_BUS_OFF: u32 = 0x40;
+const CLASS_RESTARTED: u32 = 0x100;
+const CONTROLLER_PASSIVE: u8 = 0x10 | 0x20;
+const CONTROLLER_ACTIVE: u8 = 0x40;
+
+/// A CAN bus behind a network interface.
+pub struct SocketCan {
+    device: String,
+    interface: Interface,
+    facts: Facts,
+    socket: AsyncFd<CanFdSocket>,
+    /// Tells when there is something to read from the socket, an error included.
+    readable: AsyncFd<OwnedFd>,
+    settings: Option<CanSettings>,
+    filters: Vec<CanFilter>,
+    /// Identifiers whose echoes the kernel's filters would keep from us; `None` once there were too many.
+    echo_ids: Option<Vec<CanId>>,
+    unconfirmed: VecDeque<CanFrame>,
+    events: EventQueue,
+    state: BusState,
+    load: LoadMeter,
+    /// The kernel's count of dropped frames as last seen, and whether it went up since the last echo.
+    dropped: u32,
+    echoes_lost: bool,
+    retry: Deadline,
+    backoff: Duration,
+    /// The error number that ended the socket's life: the kernel tells it once, and we as often as we are asked.
+    failure: Option<i32>,
+}
+
+impl SocketCan {
+    /// Opens an interface, within a tokio runtime. `device` is how errors name it.
+    pub fn open(device: &str, interface: &str) -> Result<Self, CanError> {
+        let interface = Interface::new(device, interface);
+        let facts = interface.facts()?;
+        let (socket, readable) = open_socket(&interface)
+            .map_err(|source| CanError::Device { device: device.to_owned(), source })?;
+        Ok(Self {
+            device: device.to_owned(),
+            interface,
+            facts,
+            socket,
+            readable,
+            settings: None,
+            filters: Vec::new(),
+            echo_ids: Some(Vec::new()),
+            unconfirmed: VecDeque::new(),
+            events: EventQueue::new(EVENTS),
+            state: facts.state,
+            load: LoadMeter::new(Instant::now()),
+            dropped: 0,
+            echoes_lost: false,
+            retry: Deadline::new(TimerKind::Precise),
+            backoff: FIRST_RETRY,
+            failure: None,
+        })
+    }
+
+    fn lost(&self, source: io::Error) -> CanError {
+        CanError::Device { device: self.device.clone(), source }
+    }
+
+    fn unsupported(&self, what: &str) -> CanError {
+        CanError::Unsupported { device: self.device.clone(), what: what.to_owned() }
+    }
+
+    /// Starts over with a fresh socket: one that saw its interface go down stays in error.
+    fn reopen(&mut self, facts: Facts) -> Result<(), CanError> {
+        (self.socket, self.readable) = open_socket(&self.interface).map_err(|error| self.lost(error))?;
+        self.facts = facts;
+        self.state = facts.state;
+        self.echo_ids = Some(Vec::new());
+        self.unconfirmed.clear();
+        self.events = EventQueue::new(EVENTS);
+        self.dropped = 0;
+        self.echoes_lost = false;
+        self.retry.set(None);
+        self.failure = None;
+        self.apply_filters()
+    }
+
+    async fn administer<F>(&mut self, action: F) -> Result<(), CanError>
+    where
+        F: FnOnce(&Interface) -> Result<(), CanError> + Send + 'static,
+    {
+        // drivers take their time to go down and up
+        let interface = self.interface.clone();
+        let done = tokio::task::spawn_blocking(move || (action(&interface), interface.facts()));
+        let (done, facts) = done.await.map_err(|error| self.lost(error.into()))?;
+        // refused too, the interface may have been down in between
+        self.reopen(facts?)?;
+        done
+    }
+
+    /// Gives the kernel the filters, and what our own echoes need to pass them.
+    fn apply_filters(&self) -> Result<(), CanError> {
+        // the format counts, and whether it is a remote frame does not
+        let kernel = |filter: CanFilter| {
+            KernelFilter::new(filter.id.to_socketcan(), filter.mask & 0x1FFF_FFFF | 0x8000_0000)
+        };
+        let socket = self.socket.get_ref();
+        let filters = self.filters.iter().copied();
+        let set = match &self.echo_ids {
+            Some(echo_ids) if (1..=MOST_FILTERS).contains(&self.filters.len()) => {
+                let echoes = echo_ids.iter().copied().map(CanFilter::exactly);
+                socket.set_filters(&filters.chain(echoes).map(kernel).collect::<Vec<_>>())
+            }
+            _ => socket.set_filter_accept_all(),
+        };
+        set.map_err(|error| self.lost(error))
+    }
+
+    /// Makes sure that the echo of a frame with this identifier comes back.
+    fn expect_echo(&mut self, frame: &CanFrame) -> Result<(), CanError> {
+        let id = frame.id();
+        let passes = self.passes(id);
+        let Some(echo_ids) = self.echo_ids.as_mut().filter(|ids| !passes && !ids.contains(&id)) else {
+            return Ok(());
+        };
+        if echo_ids.len() < ECHO_FILTERS {
+            echo_ids.push(id);
+        } else {
+            self.echo_ids = None;
+        }
+        self.apply_filters()
+    }
+
+    fn passes(&self, id: CanId) -> bool {
+        self.filters.is_empty() || self.filters.iter().any(|filter| filter.matches(id))
+    }
+
+    /// Takes what came. Only errors are ready, and what came before them has been taken.
+    fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<CanError> {
+        loop {
+            let mut guard = match self.readable.poll_read_ready(cx) {
+                Poll::Ready(Ok(guard)) => Some(guard),
+                Poll::Ready(Err(error)) => return Poll::Ready(self.lost(error)),
+                // the kernel tells an error ahead of the frames that came before it
+                Poll::Pending if self.failure.is_some() => None,
+                Poll::Pending => return Poll::Pending,
+            };
+            let mut bytes = [0; wire::FD_MTU];
+            match receive(self.socket.get_ref(), &mut bytes) {
+                Ok(received) => {
+                    self.handle_received(&received, bytes.get(..received.len).unwrap_or(&[]));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if let Some(failure) = self.failure {
+                        return Poll::Ready(self.lost(io::Error::from_raw_os_error(failure)));
+                    }
+                    if let Some(guard) = &mut guard {
+                        guard.clear_ready();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => self.failure = Some(error.raw_os_error().unwrap_or(libc::EIO)),
+            }
+        }
+    }
+
+    fn handle_received(&mut self, received: &Received, bytes: &[u8]) {
+        if let Some(dropped) = received.dropped {
+            let lost = dropped.wrapping_sub(self.dropped);
+            self.dropped = dropped;
+            if lost > 0 {
+                self.echoes_lost = true;
+                self.events.push(CanEvent::Lost(lost));
+            }
+        }
+        let Some(frame) = wire::parse(bytes) else { return };
+        let at = instant(received.timestamp);
+        match frame.kind() {
+            FrameKind::Error { classes } => self.handle_error(frame, classes, at),
+            _ if received.flags & libc::MSG_CONFIRM != 0 => {
+                self.account(&frame);
+                self.handle_echo(&frame, at);
+            }
+            _ => {
+                self.account(&frame);
+                // what only an echo's filter let through
+                if self.passes(frame.id()) {
+                    self.events.push(CanEvent::Received { frame, at });
+                }
+            }
+        }
+    }
+
+    fn account(&mut self, frame: &CanFrame) {
+        if let Some(settings) = &self.settings {
+            self.load.add(Instant::now(), WireLength::of(frame).occupancy(settings));
+        }
+    }
+
+    fn handle_echo(&mut self, frame: &CanFrame, at: Instant) {
+        // one that nobody waits for was left in the interface by somebody before us
+        let Some(place) = self.unconfirmed.iter().position(|sent| sent == frame) else { return };
+        for _ in self.unconfirmed.drain(..place) {
+            self.events.push(match self.echoes_lost {
+                true => CanEvent::Transmitted { at },
+                false => CanEvent::TransmitFailed { at },
+            });
+        }
+        self.echoes_lost = false;
+        self.unconfirmed.pop_front();
+        self.events.push(CanEvent::Transmitted { at });
+    }
+
+    fn handle_error(&mut self, frame: CanFrame, classes: u32, at: Instant) {
+        self.events.push(CanEvent::Received { frame, at });
+        let controller =
+            frame.data().get(1).copied().filter(|_| classes & CLASS_CONTROLLER != 0).unwrap_or(0);
+        if classes & CLASS_BUS_OFF != 0 {
+            self.set_state(BusState::Off);
+        } else if controller & CONTROLLER_PASSIVE != 0 {
+            self.set_state(BusState::Passive);
+        } else if classes & CLASS_RESTARTED != 0 || controller & CONTROLLER_ACTIVE != 0 {
+            self.set_state(BusState::Active);
+        }
+    }
+
+    fn set_state(&mut self, state: BusState) {
+        if state == self.state {
+            return;
+        }
+        self.state = state;
+        if state == BusState::Off {
+            self.unconfirmed.clear();
+        }
+        self.events.push(CanEvent::State(state));
+    }
+
+    fn check_send(&self, frame: &CanFrame) -> Result<(), CanError> {
+        if frame.is_error() {
+            return Err(self.unsupported("send an error frame"));
+        }
+        if self.settings.is_some_and(|settings| settings.listen_only) {
+            return Err(self.unsupported("send while it only listens"));
+        }
+        if frame.is_fd() && !self.facts.has_fd_mtu {
+            return Err(self.unsupported("send an FD frame on a classic bus"));
+        }
+        Ok(())
+    }
+}
+
+fn open_socket(interface: &Interface) -> io::Result<(AsyncFd<CanFdSocket>, AsyncFd<OwnedFd>)> {
+    let socket = CanFdSocket::open(interface.name())?;
+    socket.set_nonblocking(true)?;
+    socket.set_error_filter_accept_all()?;
+    socket.set_recv_own_msgs(true)?;
+    socket.set_recv_timestamp(true)?;
+    socket.set_socket_option_int(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+    socket.set_socket_option_int(libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER)?;
+    let readable = async_fd(readable_or_failed(&socket)?, Interest::READABLE)?;
+    Ok((async_fd(socket, Interest::WRITABLE)?, readable))
+}
+
+/// The moment of a real-time time stamp.
+fn instant(timestamp: Option<Duration>) -> Instant {
+    let now = Instant::now();
+    let clock = clock_gettime(ClockId::Realtime);
+    let real = Duration::new(clock.tv_sec.try_into().unwrap_or(0), clock.tv_nsec.try_into().unwrap_or(0));
+    let age = timestamp.and_then(|timestamp| real.checked_sub(timestamp)).filter(|age| *age <= OLDEST);
+    age.and_then(|age| now.checked_sub(age)).unwrap_or(now)
+}
+
+impl CanBus for SocketCan {
+    fn device(&self) -> &str {
+        &self.device
+    }
+
+    fn capabilities(&self) -> CanCapabilities {
+        self.facts.capabilities
+    }
+
+    fn status(&self) -> BusStatus {
+        BusStatus { state: self.state, load: self.load.load(Instant::now()) }
+    }
+
+    fn configure(&mut self, settings: CanSettings) -> BoxFuture<'_, Result<(), CanError>> {
+        Box::pin(async move {
+            let purge = !self.unconfirmed.is_empty();
+            self.administer(move |interface| interface.set_up(&settings, purge)).await?;
+            self.settings = Some(settings);
+            Ok(())
+        })
+    }
+
+    fn restart(&mut self) -> BoxFuture<'_, Result<(), CanError>> {
+        Box::pin(self.administer(Interface::restart))
+    }
+
+    fn set_filters(&mut self, filters: &[CanFilter]) -> Result<(), CanError> {
+        self.filters = filters.to_vec();
+        self.apply_filters()
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, frame: &CanFrame) -> Poll<Result<(), CanError>> {
+        self.check_send(frame)?;
+        // echoes make room, so they are taken here too
+        if let Poll::Ready(error) = self.poll_drive(cx) {
+            return Poll::Ready(Err(error));
+        }
+        if self.unconfirmed.len() >= WINDOW || self.state == BusState::Off || self.events.is_full() {
+            return Poll::Pending;
+        }
+        self.expect_echo(frame)?;
+        let raw = RawFrame::from(frame);
+        loop {
+            if self.retry.get().is_some() {
+                ready!(self.retry.poll_expired(cx));
+            }
+            let mut guard = match ready!(self.socket.poll_write_ready(cx)) {
+                Ok(guard) => guard,
+                Err(error) => return Poll::Ready(Err(self.lost(error))),
+            };
+            match rustix::io::write(self.socket.get_ref(), raw.as_bytes()) {
+                Ok(_) => {
+                    self.backoff = FIRST_RETRY;
+                    self.unconfirmed.push_back(*frame);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(rustix::io::Errno::AGAIN) => guard.clear_ready(),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::NOBUFS) => {
+                    self.retry.set(Some(Instant::now() + self.backoff));
+                    self.backoff = (self.backoff * 2).min(LAST_RETRY);
+                }
+                Err(error) => return Poll::Ready(Err(self.lost(error.into()))),
+            }
+        }
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<CanEvent, CanError>> {
+        if let Some(event) = self.events.pop() {
+            return Poll::Ready(Ok(event));
+        }
+        // what came before the interface went away is still told
+        let driven = self.poll_drive(cx);
+        match self.events.pop() {
+            Some(event) => Poll::Ready(Ok(event)),
+            None => driven.map(Err),
+        }
+    }
+}

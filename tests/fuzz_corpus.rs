@@ -1,0 +1,89 @@
+//! What fuzzing found worth keeping, replayed: every file of `fuzz/corpus` through the function that is fuzzed by it.
+// the configuration's leave for tests does not reach their helpers
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "../fuzz/drivers/candump.rs"]
+mod candump;
+#[path = "../fuzz/drivers/config.rs"]
+mod config;
+#[path = "../fuzz/drivers/isotp.rs"]
+mod isotp;
+#[path = "../fuzz/drivers/relay_message.rs"]
+mod relay_message;
+#[path = "../fuzz/drivers/relay_request.rs"]
+mod relay_request;
+#[path = "../fuzz/drivers/slcan.rs"]
+mod slcan;
+#[path = "../fuzz/drivers/vehicles.rs"]
+mod vehicles;
+#[path = "../fuzz/drivers/vin.rs"]
+mod vin;
+
+use std::path::Path;
+
+fn corpus() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus"))
+}
+
+fn replay(target: &str, drive: fn(&[u8])) {
+    let corpus = corpus().join(target);
+    let mut replayed = 0;
+    for entry in std::fs::read_dir(&corpus).unwrap() {
+        let path = entry.unwrap().path();
+        println!("{}", path.display());
+        drive(&std::fs::read(path).unwrap());
+        replayed += 1;
+    }
+    assert!(replayed > 0, "{} is empty", corpus.display());
+}
+
+#[test]
+fn the_candump_corpus_is_survived() {
+    replay("candump", candump::drive);
+}
+
+#[test]
+fn the_config_corpus_is_survived() {
+    replay("config", config::drive);
+}
+
+#[test]
+fn the_isotp_corpus_is_survived() {
+    replay("isotp", isotp::drive);
+}
+
+#[test]
+fn the_relay_message_corpus_is_survived() {
+    replay("relay_message", relay_message::drive);
+}
+
+#[test]
+fn the_relay_request_corpus_is_survived() {
+    replay("relay_request", relay_request::drive);
+}
+
+#[test]
+fn the_slcan_corpus_is_survived() {
+    replay("slcan", slcan::drive);
+}
+
+#[test]
+fn the_vehicles_corpus_is_survived() {
+    replay("vehicles", vehicles::drive);
+}
+
+#[test]
+fn the_vin_corpus_is_survived() {
+    replay("vin", vin::drive);
+}
+
+#[test]
+fn every_corpus_is_replayed() {
+    let known = ["candump", "config", "isotp", "relay_message", "relay_request", "slcan", "vehicles", "vin"];
+    let mut found: Vec<_> = std::fs::read_dir(corpus())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    found.sort();
+    assert_eq!(found, known);
+}
