@@ -1,0 +1,237 @@
+//! `connector-sim operator` and `demo` as processes, with vehicle, cloud and agent as processes too.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use connector_sim::operator::client::{Credentials, Customer};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+/// Only reached when something hangs.
+const HANG: Duration = Duration::from_secs(120);
+const VIN: &str = "WVWLU5SP1H0375027";
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_connector-sim"));
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// A simulator that says when it is ready, by a line of JSON.
+async fn start(arguments: &[&str]) -> (Child, Value) {
+    let mut child = program(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = tokio::time::timeout(HANG, lines.next_line()).await.unwrap().unwrap().unwrap();
+    (child, serde_json::from_str(&line).unwrap())
+}
+
+/// Vehicle, cloud and agent, with a ticket that waits.
+struct Workshop {
+    directory: tempfile::TempDir,
+    ready: PathBuf,
+    cloud: Value,
+    _processes: Vec<Child>,
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+}
+
+impl Workshop {
+    async fn open() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        let (cloud_process, cloud) =
+            start(&["cloud", "--listen", "127.0.0.1:0", "--state", &path("cloud")]).await;
+        let vehicles = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/vehicles/vehicles.json");
+        let (vehicle_process, _) = start(&[
+            "vehicle",
+            "--vehicles",
+            vehicles,
+            "--platform",
+            "VOLKSWAGEN_GOLF_MK7",
+            "--slcan",
+            &path("can"),
+            "--memory-dir",
+            &path("memory"),
+            "--erase-ms",
+            "200",
+        ])
+        .await;
+        let ready = directory.path().join("ready.json");
+        write(&ready, &cloud.to_string());
+        write(&directory.path().join("pincode"), cloud["connector"]["pincode"].as_str().unwrap());
+        let config = format!(
+            "[connector]\nuuid = {uuid}\npincode_file = \"pincode\"\n\
+             [cloud]\napi_url = {api}\nwebsocket_url = {websocket}\nca_file = {ca}\n\
+             [[bus]]\nkind = \"can\"\npins = [6, 14]\ndevice = \"slcan:{can}\"\nbit_rates = [500000]\n",
+            uuid = cloud["connector"]["uuid"],
+            api = cloud["api_url"],
+            websocket = cloud["websocket_url"],
+            ca = cloud["ca_file"],
+            can = path("can"),
+        );
+        write(&directory.path().join("agent.toml"), &config);
+        let agent = program(&["agent", "run", "--config", &path("agent.toml")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+
+        let text = |pointer: &str| cloud.pointer(pointer).unwrap().as_str().unwrap().to_owned();
+        let credentials = Credentials {
+            client_id: text("/customer/client_id"),
+            client_secret: text("/customer/client_secret"),
+        };
+        let (api, websocket, ca) = (text("/api_url"), text("/websocket_url"), text("/ca_file"));
+        let customer = Customer::login(&api, &websocket, Some(Path::new(&ca)), credentials).await.unwrap();
+        let connector = cloud["connector"]["id"].as_i64().unwrap();
+        let mut watch = customer.watch_connector(connector).await.unwrap();
+        let known = watch.until(|update| update.vin_number.is_some());
+        let known = tokio::time::timeout(HANG, known).await.unwrap().unwrap();
+        assert_eq!(known.vin_number.as_deref(), Some(VIN));
+        let wanted =
+            json!({"vin": VIN, "vehicle_model_id": 1, "connector_id": connector, "product_ids": [1]});
+        customer.create_ticket(&wanted).await.unwrap();
+        Self { directory, ready, cloud, _processes: vec![agent, vehicle_process, cloud_process] }
+    }
+
+    /// Runs a subcommand of the operator: its exit code, and what it printed.
+    async fn operator(&self, arguments: &[&str]) -> (i32, String, String) {
+        let mut all = vec!["operator", "--ready", self.ready.to_str().unwrap()];
+        all.extend(arguments);
+        outcome(program(&all).output()).await
+    }
+
+    /// The same, where it must succeed.
+    async fn prints(&self, arguments: &[&str]) -> String {
+        let (code, stdout, stderr) = self.operator(arguments).await;
+        assert_eq!(code, 0, "{arguments:?}: {stdout}{stderr}");
+        stdout
+    }
+
+    /// The same, where it must fail with this code and tell what to do.
+    async fn fails(&self, arguments: &[&str], code: i32) -> String {
+        let (is, stdout, stderr) = self.operator(arguments).await;
+        assert_eq!(is, code, "{arguments:?}: {stdout}{stderr}");
+        assert!(stderr.contains("What to do: "), "{stderr}");
+        stderr
+    }
+}
+
+async fn outcome(output: impl Future<Output = std::io::Result<Output>>) -> (i32, String, String) {
+    let output = tokio::time::timeout(HANG, output).await.unwrap().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn an_operator_does_all_of_a_ticket_on_the_command_line() {
+    let workshop = Workshop::open().await;
+
+    let tickets = workshop.prints(&["tickets"]).await;
+    assert!(tickets.contains("pending") && tickets.contains(VIN), "{tickets}");
+    workshop.fails(&["--ticket", "1", "join"], 5).await;
+    let joined = workshop.prints(&["join", "--vin", VIN]).await;
+    assert!(joined.contains("is in progress"), "{joined}");
+    assert!(workshop.prints(&["tickets"]).await.contains("in progress"));
+
+    assert!(workshop.prints(&["vin"]).await.starts_with(VIN));
+    let read = workshop.prints(&["read", "22F187F189F182"]).await;
+    assert!(read.starts_with("0x7E8  62F187"), "{read}");
+    let all = workshop.prints(&["read", "0902", "--request-id", "0x7DF"]).await;
+    assert!(all.starts_with("0x7E8  490201"), "{all}");
+    let refused = workshop.fails(&["read", "2701"], 8).await;
+    assert!(refused.contains("0x7F: not in this session"), "{refused}");
+    workshop.fails(&["read", "3E00", "--request-id", "0x6F0", "--response-id", "0x6F8"], 7).await;
+    workshop.fails(&["read", "3E00", "--request-id", "0x6F0"], 1).await;
+    let pins = workshop.fails(&["read", "3E00", "--pins", "3,11"], 7).await;
+    assert!(pins.contains("6 and 14"), "{pins}");
+
+    let codes = workshop.prints(&["dtcs", "--request-id", "0x757", "--response-id", "0x7C1"]).await;
+    assert!(codes.contains("0x7C1  U2E4B-05  confirmed, pending, failing now"), "{codes}");
+    assert!(workshop.prints(&["dtcs"]).await.contains("no trouble codes"));
+
+    let firmware: Vec<u8> = (0..20_000_u32).map(|number| (number % 251) as u8).collect();
+    let file = workshop.directory.path().join("firmware.bin");
+    std::fs::write(&file, &firmware).unwrap();
+    let flashed = workshop.prints(&["flash", file.to_str().unwrap(), "--address", "0x1000"]).await;
+    assert!(flashed.contains("Programmed and checked: 20000 bytes in 5 blocks"), "{flashed}");
+    let memory = workshop.directory.path().join("memory/0x7E0-0x00001000.bin");
+    assert_eq!(std::fs::read(memory).unwrap(), firmware);
+    workshop.fails(&["flash", "/nonexistent"], 1).await;
+
+    assert_eq!(workshop.prints(&["dump", "--seconds", "1"]).await, "");
+    assert!(workshop.prints(&["complete"]).await.contains("completed"));
+    workshop.fails(&["vin"], 5).await;
+}
+
+#[tokio::test]
+async fn a_wrong_secret_and_a_cloud_that_is_not_there_have_their_own_exit_codes() {
+    let workshop = Workshop::open().await;
+    workshop.fails(&["--client-secret", "wrong", "tickets"], 3).await;
+    workshop.fails(&["--api-url", "https://127.0.0.1:9", "tickets"], 4).await;
+    let mut without_ca = workshop.cloud.clone();
+    without_ca["ca_file"] = Value::Null;
+    write(&workshop.ready, &without_ca.to_string());
+    workshop.fails(&["tickets"], 4).await;
+    write(&workshop.ready, "{}");
+    workshop.fails(&["tickets"], 1).await;
+}
+
+#[tokio::test]
+async fn the_demo_goes_through_over_a_far_link_that_is_cut_again_and_again() {
+    let demo = program(&["demo", "--rtt", "40", "--cut-every", "4", "--size", "30000"]).output();
+    let (code, stdout, stderr) = outcome(demo).await;
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    for right in ["VIN ", "ECUs read", "ECU's memory", "As the ECUs saw it", "Agent"] {
+        let line = stdout.lines().find(|line| line.trim_start().starts_with(right)).unwrap();
+        assert!(line.ends_with("right"), "{line}");
+    }
+    assert!(stdout.contains(VIN) && stdout.contains("of the bus's limit"), "{stdout}");
+}
+
+#[tokio::test]
+async fn the_demo_takes_a_vehicle_without_a_vin_and_one_with_29_bit_identifiers() {
+    for platform in ["COMMA_BODY", "HONDA_CIVIC"] {
+        let demo = program(&["demo", "--platform", platform, "--size", "5000"]).output();
+        let (code, stdout, stderr) = outcome(demo).await;
+        assert_eq!(code, 0, "{platform}: {stdout}{stderr}");
+    }
+    let (code, _, stderr) = outcome(program(&["demo", "--platform", "VOLKSWAGEN_GULF"]).output()).await;
+    assert_eq!(code, 1);
+    assert!(stderr.contains("VOLKSWAGEN_GOLF_MK7"), "{stderr}");
+}
+
+#[tokio::test]
+async fn an_interrupted_demo_leaves_no_process_and_no_file_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut demo = program(&["demo", "--size", "1000000"])
+        .env("TMPDIR", directory.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    let mut agent = None;
+    while let Ok(Some(line)) = tokio::time::timeout(HANG, lines.next_line()).await.unwrap() {
+        if let Some((_, rest)) = line.split_once("as process ") {
+            agent = rest.split(',').next().map(str::to_owned);
+        }
+        if line.contains("transferring") {
+            break;
+        }
+    }
+    let pid = rustix::process::Pid::from_raw(demo.id().unwrap() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let (status, _) = tokio::join!(demo.wait(), async { while let Ok(Some(_)) = lines.next_line().await {} });
+    assert_eq!(status.unwrap().code(), Some(130));
+    assert!(!Path::new("/proc").join(agent.unwrap()).exists());
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
