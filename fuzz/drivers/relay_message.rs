@@ -8,7 +8,7 @@ use connector_agent::relay::link::{Link, Role};
 use connector_hal::can::{CanFrame, CanId};
 
 const TAG: Tag = Tag([1, 2, 3, 4]);
-const LIMIT: usize = 64 * 1024;
+const LIMIT: usize = 16 * 1024;
 
 /// What can be read as a message must survive being written again.
 pub fn drive(data: &[u8]) {
@@ -52,14 +52,14 @@ fn drive_link(data: &[u8]) {
                 }
             }
             2 => {
-                let data = vec![0xA5; argument * 500];
+                let data = vec![0xA5; argument * 100];
                 let flags = PduFlags::default();
                 let _ = link.push(now, now, 1, Payload::Pdu { address: 0, flags, data: &data });
             }
             3 => {
                 let frame = CanFrame::new(CanId::standard_truncated(0x100), &[step & 7; 8]);
                 let payload = Payload::Frame(frame.expect("8 bytes"));
-                for _ in 0..argument * 40 {
+                for _ in 0..argument * 4 {
                     let earlier = now.checked_sub(Duration::from_micros(argument as u64)).unwrap_or(now);
                     let _ = link.push(now, earlier, argument as u16, payload);
                 }

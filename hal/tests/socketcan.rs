@@ -6,6 +6,7 @@
 //! | `CONNECTOR_TEST_VCAN` | a vcan interface, up, FD |
 //! | `CONNECTOR_TEST_CAN_PAIR` | two controllers on one bus, `can0,can1` |
 //! | `CONNECTOR_TEST_SLOW_CAN` | an interface with a slow queue (`tbf`) and few places, and its other end |
+//! | `CONNECTOR_TEST_FIXED_CAN` | a controller that the system set to 500 kbit/s, for a user who may not change it |
 //! | `CONNECTOR_TEST_SLCAN_KERNEL` | any value: the kernel has the slcan driver |
 // the configuration's leave for tests does not reach their helpers
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -23,7 +24,7 @@ const SETTINGS: CanSettings = CanSettings { bit_rate: 500_000, data_bit_rate: No
 fn environment(name: &str) -> Option<String> {
     let value = std::env::var(name).ok();
     if value.is_none() {
-        println!("SKIPPED: needs {name}, see this file's head");
+        println!("\nSKIPPED: needs {name}, see this file's head");
     }
     value
 }
@@ -158,7 +159,7 @@ async fn an_interface_that_goes_down_or_away_is_a_fatal_error() {
         return;
     }
     let Ok(interface) = socketcan::CanInterface::create_vcan("goesdown", None) else {
-        println!("SKIPPED: making an interface takes root");
+        println!("\nSKIPPED: making an interface takes root");
         return;
     };
     interface.bring_up().unwrap();
@@ -229,6 +230,25 @@ async fn controllers_are_set_up_by_netlink() {
     // the interface is as before the refusal
     one.configure(SETTINGS).await.unwrap();
     assert_eq!(interface.bit_rate().unwrap(), Some(500_000));
+}
+
+#[tokio::test]
+async fn without_privilege_an_interface_is_used_as_the_system_set_it_up() {
+    let Some(fixed) = environment("CONNECTOR_TEST_FIXED_CAN") else { return };
+    let mut bus = open(&fixed).unwrap();
+    assert!(!bus.capabilities().set_bit_rate);
+    bus.configure(SETTINGS).await.unwrap();
+    for other in
+        [CanSettings { bit_rate: 250_000, ..SETTINGS }, CanSettings { listen_only: true, ..SETTINGS }]
+    {
+        let refused = bus.configure(other).await.unwrap_err();
+        assert!(matches!(refused, CanError::Unsupported { .. }), "{refused}");
+        assert!(refused.to_string().contains("CAP_NET_ADMIN"), "{refused}");
+    }
+    // and it is as good as before
+    bus.restart().await.unwrap();
+    bus.send(&frame(0x123, &[1])).await.unwrap();
+    assert!(is_sent(&mut bus).await);
 }
 
 /// Makes a network interface of a pty, with the kernel's slcan driver.

@@ -10,7 +10,7 @@ use super::backoff::{after_rejections, full_jitter, honouring};
 const AT_ONCE: u32 = 5;
 /// One more of them is earned by every such time that a link works, so that a link that keeps dropping is made again
 /// no more often than this on average.
-const EARNED_PER: Duration = Duration::from_secs(5);
+const EARNED_PER: Duration = Duration::from_millis(500);
 
 /// Why there is no link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl Reconnect {
     /// There is no link: when to try again.
     pub fn handle_failure(&mut self, now: Instant, failure: Failure) -> Next {
         if let Some(since) = self.working_since.take() {
-            let earned = now.saturating_duration_since(since).as_secs() / EARNED_PER.as_secs();
+            let earned = now.saturating_duration_since(since).as_millis() / EARNED_PER.as_millis();
             self.at_once = AT_ONCE.min(self.at_once.saturating_add(u32::try_from(earned).unwrap_or(AT_ONCE)));
         }
         let wait = match failure {
@@ -142,7 +142,7 @@ mod tests {
         let mut policy = Reconnect::new(1);
         for _ in 0..1000 {
             policy.handle_working(now);
-            now += 5 * SECOND;
+            now += SECOND / 2;
             assert_eq!(policy.handle_failure(now, Failure::Lost).at, now);
         }
     }

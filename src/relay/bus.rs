@@ -333,10 +333,10 @@ impl BusCore {
         let mut number = self.turn_after(self.last_turn);
         for _ in 0..self.channels.len() {
             let turn = number?;
-            if let Some(channel) = self.channels.get_mut(&turn) {
-                let frame = channel.poll_transmit(now);
-                collect(turn, channel, now, &mut self.outputs);
-                if let Some((frame, expires)) = frame {
+            while let Some((frame, expires)) = self.poll_channel(now, turn) {
+                if self.is_given_by_another(turn, &frame) {
+                    self.handle_not_needed(now, turn);
+                } else {
                     self.last_turn = turn;
                     return Some(Next { owner: Owner::Channel(turn), frame, expires });
                 }
@@ -346,6 +346,27 @@ impl BusCore {
         let reader = self.vin_reader.as_mut()?;
         let frame = reader.poll_transmit(now)?;
         Some(Next { owner: Owner::VinReader, frame, expires: None })
+    }
+
+    fn poll_channel(&mut self, now: Instant, number: u16) -> Option<(CanFrame, Option<Instant>)> {
+        let channel = self.channels.get_mut(&number)?;
+        let frame = channel.poll_transmit(now);
+        collect(number, channel, now, &mut self.outputs);
+        frame
+    }
+
+    /// Whether it is the flow control of a functional channel for an answer that another channel receives too, and
+    /// meets with its own: an ECU is to get one.
+    fn is_given_by_another(&self, number: u16, frame: &CanFrame) -> bool {
+        self.channels.get(&number).is_some_and(|channel| channel.is_functional_flow_control(frame))
+            && self.channels.values().any(|channel| channel.is_receiving_from(frame.id()))
+    }
+
+    fn handle_not_needed(&mut self, now: Instant, number: u16) {
+        if let Some(channel) = self.channels.get_mut(&number) {
+            channel.handle_transmitted(now);
+            collect(number, channel, now, &mut self.outputs);
+        }
     }
 
     /// The adapter took the frame.

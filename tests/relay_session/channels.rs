@@ -168,6 +168,29 @@ async fn a_functional_channel_hears_the_whole_obd_range_and_answers_each_first_f
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_heard_by_a_functional_and_a_physical_channel_is_met_with_one_flow_control() {
+    let mut rig = Rig::configured().await;
+    let node = Node::attach(&rig.buses[0]);
+    let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |_| vec![(MILLISECOND, vec![0x62; 200])]);
+    rig.open(1, "isotp_channel", json!({"bus_name": "HS", "request_id": 0x7DF})).await;
+    rig.open_isotp(2, json!({"block_size": 5})).await;
+    rig.send(2, PLAIN, &[0x22, 0xF1, 0x90]);
+    rig.run(SECOND).await;
+    assert_eq!(rig.pdus(1), [[0x62; 200]], "every answer is received");
+    assert_eq!(rig.pdus(2), [[0x62; 200]]);
+    assert_eq!(rig.events(1), []);
+    let flow_controls =
+        node.frames().iter().filter(|frame| frame.id() == id(0x7E0) && frame.data()[0] >> 4 == 3).count();
+    // 28 consecutive frames in blocks of 5
+    assert_eq!(flow_controls, 6);
+    // alone it gives flow control itself
+    assert_eq!(rig.request("closeChannel", json!({"channel": 2})).await.action, "channelClosed");
+    node.send(frame(0x7E8, &[0x10, 20, 0x49, 2, 1, b'W', b'V', b'W']));
+    rig.run(10 * MILLISECOND).await;
+    assert_eq!(node.frames().last(), Some(&frame(0x7E0, &[0x30, 0, 0, 0xCC, 0xCC, 0xCC, 0xCC, 0xCC])));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_functional_channel_with_29_bits_hears_all_that_answer_to_the_tester() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);

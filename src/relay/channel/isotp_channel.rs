@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use connector_hal::can::CanFrame;
+use connector_hal::can::{CanFrame, CanId};
 
 use super::chain::{Accepted, Broken, Chain};
 use super::{Output, describe, detail_of};
@@ -100,6 +100,19 @@ impl IsotpChannel {
 
     pub(super) fn is_sending(&self) -> bool {
         self.sending.is_some()
+    }
+
+    pub(super) fn is_receiving_from(&self, request: CanId) -> bool {
+        match &self.transport {
+            Transport::Physical(endpoint) => {
+                endpoint.is_receiving() && endpoint.config().addressing.transmit_id() == request
+            }
+            Transport::Functional(_) => false,
+        }
+    }
+
+    pub(super) fn is_functional_flow_control(&self, frame: &CanFrame) -> bool {
+        matches!(&self.transport, Transport::Functional(endpoint) if endpoint.config().transmit != frame.id())
     }
 
     /// Asks the ECU to go back to its default session if the operator had it leave that; for an orderly end.

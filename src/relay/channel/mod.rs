@@ -113,6 +113,16 @@ impl Channel {
         }
     }
 
+    /// Whether a PDU is coming in from the ECU that takes flow control with this identifier, and it alone is heard here.
+    pub fn is_receiving_from(&self, request: CanId) -> bool {
+        matches!(self, Self::Isotp(channel) if channel.is_receiving_from(request))
+    }
+
+    /// Whether this frame of the channel is flow control to one of the ECUs that a functional channel hears.
+    pub fn is_functional_flow_control(&self, frame: &CanFrame) -> bool {
+        matches!(self, Self::Isotp(channel) if channel.is_functional_flow_control(frame))
+    }
+
     /// A frame of the operator, to be sent before `expires`.
     pub fn handle_frame_to_send(&mut self, frame: CanFrame, expires: Instant) {
         match self {

@@ -304,7 +304,9 @@ impl Line {
             Self::Transmitted { extended } => out.write_str(if *extended { "Z" } else { "z" }),
             Self::SetBitRate(number) => write!(out, "S{number:X}"),
             Self::SetDataBitRate(number) => write!(out, "Y{number:X}"),
-            Self::SetBitTiming(registers) => write!(out, "s{registers:04X}"),
+            Self::SetBitTiming(registers @ 0..=0xFFFF) => write!(out, "s{registers:04X}"),
+            // never 7 digits: those would be read as a state
+            Self::SetBitTiming(registers) => write!(out, "s{registers:08X}"),
             Self::Open => out.write_str("O"),
             Self::Listen => out.write_str("L"),
             Self::Close => out.write_str("C"),

@@ -8,28 +8,21 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::limit;
+use super::reading::{BUS, Reading, brief, open};
 use super::stage::{BIT_RATE, Stage, VOLTS};
 use super::story::{Story, Table};
-use crate::operator::client::{
-    Channel, Connection, ConnectorWatch, Credentials, Customer, Operator, Ticket, Timing,
-};
+use crate::operator::FlashProgress;
+use crate::operator::client::{Connection, ConnectorWatch, Credentials, Customer, Operator, Ticket, Timing};
 use crate::operator::flash::{Firmware, FlashReport, flash};
-use crate::operator::uds::trouble_codes;
-use crate::operator::{FlashProgress, isotp};
-use crate::vehicle::catalogue::{EcuAddress, EcuRecord};
+use crate::vehicle::catalogue::EcuRecord;
 use crate::vehicle::ecu::{Ecu, EcuConfig, Session};
-use crate::vehicle::hex;
 
-/// What the operator calls the bus.
-const BUS: &str = "HS";
 /// Where the firmware goes in the ECU's memory.
 const ADDRESS: u32 = 0x0800_0000;
 /// How long coming online may take, over the worst network that can be asked for.
 const ONLINE: Duration = Duration::from_secs(120);
 /// How long the board's measurements may take to come: two of the connector's regular reports.
 const BOARD: Duration = Duration::from_secs(11);
-/// How many digits of a PDU are shown.
-const SHOWN_DIGITS: usize = 32;
 
 /// The demo so far.
 #[derive(Default)]
@@ -180,7 +173,6 @@ impl Demo {
         self.read_all(stage, story, connection).await?;
         let target =
             target(&stage.record.ecus).context("the vehicle has no ECU that could be flashed")?.clone();
-        self.read_trouble_codes(stage, story, connection, &target).await?;
         self.flash(stage, story, connection, &target).await
     }
 
@@ -206,93 +198,34 @@ impl Demo {
         Ok(())
     }
 
-    /// Asks every ECU all that the real one was asked.
+    /// Asks every ECU all that the real one was asked, and for its trouble codes: all ECUs at the same time.
     async fn read_all(
         &mut self,
         stage: &Stage,
         story: &mut Story,
         connection: &Connection,
     ) -> anyhow::Result<()> {
-        let (mut asked, mut right) = (0, 0);
-        for ecu in stage.record.nodes() {
-            let channel = open(connection, &ecu.address, Switch::Disabled).await?;
-            let before = right;
-            let mut shown = None;
-            for exchange in &ecu.exchanges {
-                // the same request may be recorded twice: the simulated ECU answers as it did first
-                let expected = ecu.exchanges.iter().find(|first| first.request == exchange.request);
-                let start = Instant::now();
-                let response = channel.request(&exchange.request, &Timing::default()).await;
-                asked += 1;
-                let is_right = match (&response, expected) {
-                    (Ok(response), Some(expected)) => response.data == expected.response,
-                    // a refusal may be what was recorded
-                    (Err(error), Some(expected)) => is_refusal(error, &expected.response),
-                    (_, None) => false,
-                };
-                right += usize::from(is_right);
-                match response {
-                    Ok(response) => {
-                        shown.get_or_insert((exchange.request.clone(), response.data, start.elapsed()));
-                    }
-                    Err(error) if !is_right => {
-                        let request = hex::format(&exchange.request);
-                        story
-                            .tell("operator", &format!("{} {} to {request}: {error}", ecu.name, ecu.address));
-                    }
-                    Err(_) => {}
-                }
+        let nodes = stage.record.nodes();
+        let readings = nodes.iter().map(|ecu| Reading::take(connection, ecu));
+        let readings = futures_util::future::try_join_all(readings).await?;
+        let (mut right, mut asked, mut codes_right, mut codes) = (0, 0, 0, 0);
+        for (ecu, reading) in nodes.iter().zip(readings) {
+            for line in &reading.lines {
+                story.tell("operator", line);
             }
-            if let Some((request, response, took)) = shown {
-                let (request, response) = (shorten(&hex::format(&request)), shorten(&hex::format(&response)));
-                let more = match right - before {
-                    0 | 1 => String::new(),
-                    answers => format!(" (and {} more)", answers - 1),
-                };
-                story.tell(
-                    "operator",
-                    &format!(
-                        "{} {}: {request} -> {response}{more}, {}",
-                        ecu.name,
-                        ecu.address.request,
-                        brief(took)
-                    ),
-                );
-            }
-            connection.close_channel(channel).await?;
+            right += reading.right;
+            asked += ecu.exchanges.len();
+            codes += reading.codes.len();
+            let has = Ecu::new(EcuConfig::new(&stage.record.platform, ecu));
+            let pairs = reading.codes.iter().zip(has.dtcs());
+            let same = pairs.clone().all(|(is, has)| is.code == has.code && is.status == has.status);
+            codes_right += usize::from(same && reading.codes.len() == has.dtcs().len());
         }
         let what = format!("{right} of {asked} answers are those of the real vehicle");
         self.table.check("ECUs read", what, right == asked && asked > 0);
+        let what = format!("{codes} in {} ECUs", nodes.len());
+        self.table.check("Trouble codes", what, codes_right == nodes.len());
         Ok(())
-    }
-
-    async fn read_trouble_codes(
-        &mut self,
-        stage: &Stage,
-        story: &mut Story,
-        connection: &Connection,
-        target: &EcuRecord,
-    ) -> anyhow::Result<()> {
-        let channel = open(connection, &target.address, Switch::Disabled).await?;
-        let response = channel.request(&[0x19, 0x02, 0xFF], &Timing::default()).await?;
-        let codes = trouble_codes(&response.data).unwrap_or_default();
-        let node = stage.record.nodes().into_iter().find(|node| node.address == target.address);
-        let node = node.context("the ECU is not in the vehicle")?;
-        let ecu = Ecu::new(EcuConfig::new(&stage.record.platform, &node));
-        let right = codes.len() == ecu.dtcs().len()
-            && codes.iter().zip(ecu.dtcs()).all(|(is, has)| is.code == has.code && is.status == has.status);
-        let list = if codes.is_empty() {
-            "none".to_owned()
-        } else {
-            codes
-                .iter()
-                .map(|code| format!("{code} ({})", code.status_in_words()))
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        story.tell("operator", &format!("trouble codes of {}: {list}", target.name));
-        self.table.check("Trouble codes", format!("{} in {}", codes.len(), target.name), right);
-        Ok(connection.close_channel(channel).await?)
     }
 
     async fn flash(
@@ -308,7 +241,8 @@ impl Demo {
             &format!("flashes {} ({}) with {} bytes", target.name, target.address.request, data.len()),
         );
         let channel = open(connection, &target.address, Switch::Enabled).await?;
-        let mut progress = FlashProgress::new(data.len());
+        let mut progress =
+            FlashProgress::new(data.len(), |line| story.tell("operator", &format!("  {line}")));
         let firmware = Firmware { address: ADDRESS, data: &data };
         let timing = Timing::default();
         let mut show = |step| progress.handle(step);
@@ -317,6 +251,7 @@ impl Demo {
             ended = stage.agent.ended() => anyhow::bail!("the agent has ended by itself: {}", ended?),
         };
         progress.end();
+        drop(progress);
         self.judge_flash(stage, story, target, flashed.as_ref().ok());
         Ok(flashed.map(drop).map_err(crate::operator::Failure::from)?)
     }
@@ -359,7 +294,20 @@ impl Demo {
     }
 
     /// Ends everything, and looks at what is left.
-    pub(super) async fn take_down(&mut self, mut stage: Stage, story: &mut Story, show_log: bool) {
+    pub(super) async fn take_down(
+        &mut self,
+        mut stage: Stage,
+        story: &mut Story,
+        failure: Option<&anyhow::Error>,
+    ) {
+        if let Some(failure) = failure {
+            story.tell("demo", &format!("{failure:#}"));
+        }
+        self.table.check(
+            "Demo",
+            if failure.is_none() { "went through" } else { "broke off" },
+            failure.is_none(),
+        );
         let anomalies = stage.vehicle.anomalies();
         for (address, anomalies) in &anomalies {
             story.tell("vehicle", &format!("{address} has seen what it should not: {anomalies:?}"));
@@ -367,11 +315,10 @@ impl Demo {
         let what = if anomalies.is_empty() { "nothing lost, doubled or out of order" } else { "see above" };
         self.table.check("As the ECUs saw it", what, anomalies.is_empty());
 
-        let memory = stage.agent.peak_memory();
+        let memory = stage.agent.memory();
         let ended = stage.agent.end().await;
-        let megabytes = memory
-            .map(|bytes| format!(", {:.1} MB resident at most", bytes as f64 / 1e6))
-            .unwrap_or_default();
+        let megabytes =
+            memory.map(|bytes| format!(", {:.1} MB of its own", bytes as f64 / 1e6)).unwrap_or_default();
         let (what, right) = match &ended {
             Some((status, took)) => {
                 (format!("ended by SIGTERM in {}: {status}", brief(*took)), status.success())
@@ -385,7 +332,7 @@ impl Demo {
             stage.vehicle.ecus().iter().filter(default).map(|ecu| ecu.address.to_string()).collect();
         let what = if left.is_empty() { "all in their default session".to_owned() } else { left.join(", ") };
         self.table.check("ECUs afterwards", what, left.is_empty());
-        if (show_log || !right)
+        if (failure.is_some() || !right)
             && let Some(log) = stage.agent.log_tail()
         {
             println!("\nThe end of the agent's log:\n{log}");
@@ -416,33 +363,4 @@ fn target(ecus: &[EcuRecord]) -> Option<&EcuRecord> {
         .find(|ecu| ecu.address.request.raw() == 0x7E0)
         .or_else(|| engines().next())
         .or_else(|| ecus.first())
-}
-
-async fn open(connection: &Connection, ecu: &EcuAddress, keep_alive: Switch) -> anyhow::Result<Channel> {
-    let config = isotp(BUS, ecu.request, Some(ecu.response), ecu.extended, keep_alive);
-    Ok(connection.open_isotp(config).await?)
-}
-
-fn is_refusal(error: &crate::operator::client::ExchangeError, recorded: &[u8]) -> bool {
-    use crate::operator::client::ExchangeError::Negative;
-    match (error, recorded) {
-        (Negative { service, code }, [0x7F, about, refusal]) => about == service && refusal == code,
-        _ => false,
-    }
-}
-
-fn shorten(digits: &str) -> String {
-    match digits.get(..SHOWN_DIGITS) {
-        Some(start) if digits.len() > SHOWN_DIGITS => format!("{start}..."),
-        _ => digits.to_owned(),
-    }
-}
-
-/// A duration for people: `34 ms`, `2.1 s`.
-fn brief(duration: Duration) -> String {
-    if duration < Duration::from_secs(1) {
-        format!("{} ms", duration.as_millis())
-    } else {
-        format!("{:.1} s", duration.as_secs_f64())
-    }
 }

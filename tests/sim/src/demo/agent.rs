@@ -64,10 +64,10 @@ impl Agent {
         self.child.wait().await.context("the agent cannot be waited for")
     }
 
-    /// The most memory it had resident, in bytes.
-    pub(super) fn peak_memory(&self) -> Option<u64> {
+    /// The memory that it has of its own, in bytes: not the program's file, of which the simulators are a part here.
+    pub(super) fn memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()?)).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
         Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
     }
 

@@ -3,6 +3,7 @@
 mod acts;
 pub mod agent;
 mod limit;
+mod reading;
 mod stage;
 mod story;
 
@@ -99,10 +100,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         _ = terminate.recv() => Err(DemoError::Interrupted.into()),
         _ = interrupt.recv() => Err(DemoError::Interrupted.into()),
     };
-    if let Err(error) = &ended {
-        story.tell("demo", &format!("{error:#}"));
-    }
-    demo.take_down(stage, &mut story, ended.is_err()).await;
+    demo.take_down(stage, &mut story, ended.as_ref().err()).await;
     if let Err(error) = ended
         && error.downcast_ref() == Some(&DemoError::Interrupted)
     {

@@ -339,7 +339,7 @@ async fn flash_file(
     }
     let channel = open(connection, ecu, Switch::Enabled).await?;
     let timing = Timing { p2: ecu.p2(), ..Timing::default() };
-    let mut progress = FlashProgress::new(data.len());
+    let mut progress = FlashProgress::new(data.len(), |line| eprintln!("  {line}"));
     let firmware = Firmware { address, data: &data };
     let mut show = |step| progress.handle(step);
     let report = tokio::select! {

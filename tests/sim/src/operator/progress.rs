@@ -1,42 +1,56 @@
 //! How far programming is: a bar on a terminal, a few lines elsewhere.
 
+use std::fmt;
 use std::io::IsTerminal as _;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::flash::Step;
 
-/// Without a terminal, a line is printed for each of these shares of the firmware, in percent.
+/// Without a terminal, a line is told for each of these shares of the firmware, in percent.
 const LINES_EVERY: usize = 25;
 
 /// See the module.
-#[derive(Debug)]
-pub struct FlashProgress {
+pub struct FlashProgress<'a> {
     total: usize,
+    tell: Box<dyn FnMut(&str) + Send + 'a>,
     bar: Option<ProgressBar>,
     told: usize,
+    step: Option<Step>,
 }
 
-impl FlashProgress {
-    /// For a firmware of this many bytes.
-    pub fn new(total: usize) -> Self {
-        Self { total, bar: None, told: 0 }
+impl fmt::Debug for FlashProgress<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FlashProgress").field("step", &self.step).finish_non_exhaustive()
+    }
+}
+
+impl<'a> FlashProgress<'a> {
+    /// For a firmware of this many bytes; `tell` is given a line at a time.
+    pub fn new(total: usize, tell: impl FnMut(&str) + Send + 'a) -> Self {
+        Self { total, tell: Box::new(tell), bar: None, told: 0, step: None }
     }
 
     /// Shows a step.
     pub fn handle(&mut self, step: Step) {
-        let Step::Transfer { confirmed } = step else {
+        let begins =
+            self.step.is_none_or(|last| std::mem::discriminant(&last) != std::mem::discriminant(&step));
+        self.step = Some(step);
+        if begins {
             self.end();
-            eprintln!("  {} …", step.name());
-            return;
-        };
+            (self.tell)(step.name());
+        }
+        if let Step::Transfer { confirmed } = step {
+            self.show(confirmed);
+        }
+    }
+
+    fn show(&mut self, confirmed: usize) {
         if !std::io::stderr().is_terminal() {
             let percent = (confirmed.saturating_mul(100) / self.total.max(1)) / LINES_EVERY * LINES_EVERY;
             if percent > self.told {
                 self.told = percent;
-                eprintln!("  {percent:>3} %  {confirmed} of {} bytes", self.total);
-            } else if confirmed == 0 {
-                eprintln!("  {} …", step.name());
+                (self.tell)(&format!("{percent:>3} %  {confirmed} of {} bytes", self.total));
             }
             return;
         }

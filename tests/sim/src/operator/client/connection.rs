@@ -21,9 +21,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use super::channel::Channel;
-use super::driver::{Ask, Command, Driver, JoinError, join};
+use super::driver::{Ask, Command, Driver};
 use super::error::{CloseReason, OperatorError, is_offline};
 use super::inbox::{Full, Inbox, Item, Received};
+use super::joining::{JoinError, join};
 use super::live::Live;
 use super::socket::{Dial, DialError};
 
@@ -331,7 +332,13 @@ impl Connection {
     /// Closes a channel; what it has not sent is discarded.
     pub async fn close_channel(&self, channel: Channel) -> Result<(), OperatorError> {
         let message = CloseChannel { connection_uuid: self.uuid, channel: channel.number() };
-        self.asker.ask("closeChannel", value(&message)).await.map(drop)
+        match self.asker.ask("closeChannel", value(&message)).await {
+            // asked again after a lost link, it may be closed already
+            Err(OperatorError::Refused { problem, .. }) if problem.kind == "/problems/unknown-channel" => {
+                Ok(())
+            }
+            answer => answer.map(drop),
+        }
     }
 
     /// Has the connector read the VIN anew.

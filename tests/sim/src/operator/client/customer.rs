@@ -99,7 +99,7 @@ impl ConnectorWatch {
                     return Ok(update);
                 }
                 "error" => {
-                    let problem = super::driver::problem_of(envelope);
+                    let problem = super::joining::problem_of(envelope);
                     return Err(OperatorError::Refused {
                         what: "watching the connector".to_owned(),
                         problem,

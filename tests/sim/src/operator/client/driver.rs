@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::connection::{ConnectionSettings, LinkState, Shared};
 use super::error::{CloseReason, is_offline};
 use super::inbox::{Full, Item, Received};
+use super::joining::{JoinError, join, problem_of};
 use super::live::{Live, LiveEvent};
 use super::socket::{Dial, SocketError};
 
@@ -24,10 +25,6 @@ use super::socket::{Dial, SocketError};
 const ENOUGH: usize = 1 << 20;
 /// Requests that may wait for an answer; more wait before they are sent.
 const MAX_WAITING: usize = 64;
-/// How long the answer to `joinConnection` may take: the connector may have to find its vehicle first.
-const JOIN: Duration = Duration::from_secs(60);
-/// What may come before that answer.
-const MAX_BACKLOG: usize = 1024;
 /// The pauses between attempts to reconnect: the first is made at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
@@ -63,64 +60,6 @@ impl From<SocketError> for Ended {
 
 fn protocol(what: impl ToString) -> Ended {
     Ended::Closed(CloseReason::Protocol(what.to_string()))
-}
-
-/// Why a connection was not joined.
-#[derive(Debug)]
-pub(super) enum JoinError {
-    Socket(SocketError),
-    Refused(Problem),
-    Timeout(Duration),
-}
-
-/// Joins a connection on this websocket: the message of `connectionJoined`, and what came before it.
-pub(super) async fn join(
-    live: &mut Live,
-    uuid: Uuid,
-    received: Option<u32>,
-) -> Result<(Value, Vec<Message>), JoinError> {
-    let attempt = try_join(live, uuid, received);
-    tokio::time::timeout(JOIN, attempt).await.unwrap_or(Err(JoinError::Timeout(JOIN)))
-}
-
-async fn try_join(
-    live: &mut Live,
-    uuid: Uuid,
-    received: Option<u32>,
-) -> Result<(Value, Vec<Message>), JoinError> {
-    let mut message = json!({"connection_uuid": uuid});
-    if let (Some(received), Some(message)) = (received, message.as_object_mut()) {
-        message.insert("received".to_owned(), json!(received));
-    }
-    let id = "join";
-    let ask = Envelope::new("joinConnection", &message).in_reply_to(Some(id.to_owned()));
-    live.write(Message::text(ask.to_text())).await.map_err(JoinError::Socket)?;
-    let mut backlog = Vec::new();
-    loop {
-        let LiveEvent::Message(message) = live.next().await.map_err(JoinError::Socket)? else { continue };
-        if let Message::Text(text) = &message
-            && let Ok(envelope) = serde_json::from_str::<Envelope>(text.as_str())
-        {
-            let is_ours = envelope.request_id.as_deref() == Some(id);
-            match envelope.action.as_str() {
-                "connectionJoined" if is_ours || envelope.request_id.is_none() => {
-                    return Ok((envelope.message, backlog));
-                }
-                "error" if is_ours => return Err(JoinError::Refused(problem_of(envelope))),
-                _ => {}
-            }
-        }
-        if backlog.len() < MAX_BACKLOG {
-            backlog.push(message);
-        }
-    }
-}
-
-/// The problem of an error message.
-pub(super) fn problem_of(envelope: Envelope) -> Problem {
-    serde_json::from_value(envelope.message).unwrap_or_else(|_| {
-        Problem::new(502, "bad-answer", "Bad answer", "An error came that cannot be understood.")
-    })
 }
 
 /// See the module.

@@ -9,6 +9,7 @@ mod customer;
 mod driver;
 mod error;
 mod inbox;
+mod joining;
 mod live;
 mod rest;
 mod socket;
