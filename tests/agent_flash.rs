@@ -1,6 +1,8 @@
 //! A real ECU being flashed, as recorded: the tool's side through the relay, the ECU's side with its own timing, over
 //! networks with and without delay and cut links.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
+
 mod agent_support;
 
 use std::sync::{Arc, Mutex};

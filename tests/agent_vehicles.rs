@@ -1,5 +1,7 @@
 //! The agent in every vehicle of the file: the VIN comes to the cloud, and every exchange goes through the relay.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
+
 mod agent_support;
 
 use std::collections::VecDeque;
