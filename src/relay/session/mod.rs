@@ -407,6 +407,14 @@ impl Session {
         self.hold_until.get_or_insert(now + self.settings.hold);
     }
 
+    /// The websocket is back. An operator who has not used the connection yet does not know of an interruption, and
+    /// resumes nothing; one who has will.
+    pub fn handle_link_back(&mut self) {
+        if self.link.is_unused() && self.link.resume(0).is_ok() {
+            self.hold_until = None;
+        }
+    }
+
     /// Ends the connection: buses are left, and what waits for them is discarded.
     pub fn close(&mut self, reason: CloseReason) {
         self.closed.get_or_insert(reason);
