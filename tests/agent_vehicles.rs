@@ -18,38 +18,55 @@ use serde_json::Value;
 
 /// Vehicles at a time: enough to keep two cores busy, and few enough that none waits for its turn too long.
 const AT_A_TIME: usize = 6;
-/// How often a VIN that was not told is asked for again.
-const ATTEMPTS: usize = 3;
+/// Vehicles that may be late for want of a core.
+const LATE: usize = 30;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_vehicle_tells_its_vin_and_answers_every_exchange_through_the_relay() {
     let vehicles = catalogue().vehicles().to_vec();
-    assert!(vehicles.len() > 170, "{}", vehicles.len());
+    let count: usize = vehicles.iter().flat_map(VehicleRecord::nodes).map(|ecu| ecu.exchanges.len()).sum();
+    assert!(vehicles.len() > 170 && count > 1000, "{} vehicles, {count} exchanges", vehicles.len());
+    let (exchanges, failed) = drive_all(vehicles, AT_A_TIME).await;
+    // with more to do than cores, a simulated ECU answers later than any real one: alone, it must be in time
+    let failures: Vec<_> = failed.iter().map(|(_, failure)| failure.as_str()).collect();
+    assert!(failed.len() <= LATE, "{} vehicles failed:\n{}", failed.len(), failures.join("\n"));
+    println!("driven again, alone: {failures:#?}");
+    let late = failed.into_iter().map(|(record, _)| record).collect();
+    let (late_exchanges, failed) = drive_all(late, 1).await;
+    let failures: Vec<_> = failed.into_iter().map(|(_, failure)| failure).collect();
+    assert!(failures.is_empty(), "{} vehicles failed:\n{}", failures.len(), failures.join("\n"));
+    assert_eq!(exchanges + late_exchanges, count);
+}
+
+/// Drives vehicles, each with a connector of its own; the number of exchanges, and what failed why.
+async fn drive_all(vehicles: Vec<VehicleRecord>, at_a_time: usize) -> (usize, Vec<(VehicleRecord, String)>) {
     let sandbox = Arc::new(Sandbox::start(vehicles.len()).await);
     let pairs = vehicles.into_iter().zip(sandbox.connectors.clone());
     let queue = Arc::new(Mutex::new(pairs.collect::<VecDeque<_>>()));
-    let workers = (0..AT_A_TIME).map(|_| {
+    let workers = (0..at_a_time).map(|_| {
         let (sandbox, queue) = (Arc::clone(&sandbox), Arc::clone(&queue));
         tokio::spawn(async move {
-            let (mut exchanges, mut failures) = (0, Vec::new());
+            let (mut exchanges, mut failed) = (0, Vec::new());
             loop {
                 let next = queue.lock().unwrap().pop_front();
-                let Some((record, connector)) = next else { return (exchanges, failures) };
+                let Some((record, connector)) = next else { return (exchanges, failed) };
                 match drive(&sandbox, &record, &connector).await {
                     Ok(count) => exchanges += count,
-                    Err(failure) => failures.push(format!("{}: {failure}", record.platform)),
+                    Err(failure) => {
+                        let failure = format!("{}: {failure}", record.platform);
+                        failed.push((record, failure));
+                    }
                 }
             }
         })
     });
-    let (mut exchanges, mut failures) = (0, Vec::new());
+    let (mut exchanges, mut failed) = (0, Vec::new());
     for done in join_all(workers).await {
-        let (count, failed) = done.unwrap();
+        let (count, some) = done.unwrap();
         exchanges += count;
-        failures.extend(failed);
+        failed.extend(some);
     }
-    assert!(failures.is_empty(), "{} vehicles failed:\n{}", failures.len(), failures.join("\n"));
-    assert!(exchanges > 1000, "{exchanges}");
+    (exchanges, failed)
 }
 
 /// One vehicle from the agent's start to its end; the number of exchanges.
@@ -82,13 +99,7 @@ async fn check_vin(sandbox: &Sandbox, connector: &Connector, record: &VehicleRec
     let vin = record.vin.as_ref().map(|vin| vin.as_str());
     let mut portal = sandbox.portal(connector).await;
     portal.sees_online().await;
-    let mut identified = sandbox.identify(connector).await;
-    for _ in 0..ATTEMPTS {
-        // with more tests than cores, a simulated ECU may answer later than any real one
-        if identified["vin_number"].is_null() && vin.is_some() {
-            identified = sandbox.identify(connector).await;
-        }
-    }
+    let identified = sandbox.identify(connector).await;
     // the status that tells the VIN goes before the answer
     let stored = sandbox.record(connector).await;
     for (who, told) in [("the agent", &identified["vin_number"]), ("the cloud", &stored["vin_number"])] {
