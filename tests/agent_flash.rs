@@ -1,6 +1,8 @@
 //! A real ECU being flashed, as recorded: the tool's side through the relay, the ECU's side with its own timing, over
 //! networks with and without delay and cut links.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
+
 mod agent_support;
 
 use std::sync::{Arc, Mutex};
@@ -27,6 +29,14 @@ const FUNCTIONAL: u32 = 0x700;
 const OTHER_RESPONSE: u32 = 0x71D;
 /// What the recorded tool fills its frames up with.
 const PADDING: u8 = 0x55;
+
+/// Whose links to the cloud are cut.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Links {
+    Stay,
+    ConnectorsCut,
+    OperatorsCut,
+}
 
 /// For a cut to come between a frame and what happens next, everything is told by the frame itself, and how many such
 /// frames went before.
@@ -57,21 +67,17 @@ fn id(id: u32) -> CanId {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_recorded_flash_succeeds_over_any_network() {
     let recording = Arc::new(Recording::new(candump::parse(LOG).unwrap()).unwrap());
-    let runs: Vec<_> = [0, 50, 300].into_iter().flat_map(|rtt| [(rtt, false), (rtt, true)]).collect();
+    let runs = [0, 50, 300].into_iter().flat_map(|rtt| [(rtt, Links::Stay), (rtt, Links::ConnectorsCut)]);
+    let runs: Vec<_> = runs.chain([(50, Links::OperatorsCut)]).collect();
     let sandbox = Arc::new(Sandbox::start(runs.len()).await);
     let tasks: Vec<_> = runs
         .into_iter()
         .zip(sandbox.connectors.clone())
-        .map(|((rtt, is_cut), connector)| {
+        .map(|((rtt, links), connector)| {
             let (sandbox, recording) = (Arc::clone(&sandbox), Arc::clone(&recording));
-            let name = format!("{rtt} ms, {}", if is_cut { "links cut" } else { "links stay" });
             let round_trip = Duration::from_millis(rtt);
-            (
-                name,
-                tokio::spawn(
-                    async move { flash(&sandbox, &connector, &recording, round_trip, is_cut).await },
-                ),
-            )
+            let flash = async move { flash(&sandbox, &connector, &recording, round_trip, links).await };
+            (format!("{rtt} ms, {links:?}"), tokio::spawn(flash))
         })
         .collect();
     let mut failures = Vec::new();
@@ -88,21 +94,22 @@ async fn flash(
     connector: &Connector,
     recording: &Recording,
     round_trip: Duration,
-    is_cut: bool,
+    links: Links,
 ) -> Result<(), String> {
     let bad = BadNetworkConfig { round_trip, ..BadNetworkConfig::default() };
     let network = Arc::new(BadNetwork::start(sandbox.cloud.address, bad).await.unwrap());
     let bus = bus();
     let vehicle = Vehicle::play(recording, &bus, TimerKind::Precise);
-    let agent = TestAgent::start(
-        sandbox,
-        connector,
-        &bus,
-        AgentSettings { through: Some(network.address()), ..AgentSettings::default() },
-    );
+    let (between_agent, between_operator) = match links {
+        Links::Stay | Links::ConnectorsCut => (network.address(), sandbox.cloud.address),
+        Links::OperatorsCut => (sandbox.cloud.address, network.address()),
+    };
+    let settings = AgentSettings { through: Some(between_agent), ..AgentSettings::default() };
+    let agent = TestAgent::start(sandbox, connector, &bus, settings);
     sandbox.portal(connector).await.sees_online().await;
     let ticket = sandbox.ticket(connector, None).await;
-    let joined = soon("the connection", sandbox.operator.connect(ticket.connection().unwrap())).await;
+    let operator = sandbox.operator_through(between_operator).await;
+    let joined = soon("the connection", operator.connect(ticket.connection().unwrap())).await;
     let connection = joined.map_err(|error| error.to_string())?;
     configure(&connection).await;
     let config = IsotpChannelConfig { padding_byte: Some(PADDING), ..functional(REQUEST) };
@@ -112,7 +119,7 @@ async fn flash(
     let config = IsotpChannelConfig { response_ids: vec![OTHER_RESPONSE], ..config };
     let all = soon("the channel", connection.open_isotp(config)).await.unwrap();
 
-    let cuts = if is_cut { &CUTS[..] } else { &[] };
+    let cuts = if links == Links::Stay { &[] } else { &CUTS[..] };
     let recorder = Recorder::start(&bus, cuts, Arc::clone(&network)).await;
     let steps = |target| recording.tool_steps().iter().filter(move |step| step.target == target);
     let physical: Vec<_> = steps(Target::Physical).collect();
@@ -120,7 +127,10 @@ async fn flash(
     let origin = Instant::now();
     tokio::try_join!(ask_one(&one, &physical), ask_everybody(&all, &everybody, origin))?;
 
-    let interruptions = connection.counters().interruptions();
+    let interruptions = match links {
+        Links::OperatorsCut => connection.counters().links_lost(),
+        Links::Stay | Links::ConnectorsCut => connection.counters().interruptions(),
+    };
     sandbox.operator.complete(&ticket.id).await.map_err(|error| error.to_string())?;
     for (name, channel) in [("the ECU's", &one), ("the functional", &all)] {
         match soon("the end", channel.recv()).await {

@@ -1,5 +1,7 @@
 //! The agent in every vehicle of the file: the VIN comes to the cloud, and every exchange goes through the relay.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
+
 mod agent_support;
 
 use std::collections::VecDeque;
@@ -10,7 +12,7 @@ use agent_support::{
 };
 use connector_agent::relay::codec::{EventCode, PduFlags};
 use connector_sim::operator::client::{Connection, Item};
-use connector_sim::vehicle::catalogue::{EcuRecord, VehicleRecord};
+use connector_sim::vehicle::catalogue::{EcuAddress, EcuRecord, VehicleRecord};
 use futures_util::future::{join_all, try_join_all};
 use serde_json::Value;
 
@@ -56,7 +58,7 @@ async fn drive(sandbox: &Sandbox, record: &VehicleRecord, connector: &Connector)
     let vehicle = vehicle(record, &bus);
     let agent = TestAgent::start(sandbox, connector, &bus, AgentSettings::default());
     let vin = record.vin.as_ref().map(|vin| vin.as_str());
-    check_vin(sandbox, connector, vin).await?;
+    check_vin(sandbox, connector, record).await?;
 
     let ticket = sandbox.ticket(connector, vin).await;
     let joined = soon("the connection", sandbox.operator.connect(ticket.connection().unwrap())).await;
@@ -76,7 +78,8 @@ async fn drive(sandbox: &Sandbox, record: &VehicleRecord, connector: &Connector)
 }
 
 /// Whether the VIN that the agent finds, and that the cloud has then, is the vehicle's.
-async fn check_vin(sandbox: &Sandbox, connector: &Connector, vin: Option<&str>) -> Result<(), String> {
+async fn check_vin(sandbox: &Sandbox, connector: &Connector, record: &VehicleRecord) -> Result<(), String> {
+    let vin = record.vin.as_ref().map(|vin| vin.as_str());
     let mut portal = sandbox.portal(connector).await;
     portal.sees_online().await;
     let mut identified = sandbox.identify(connector).await;
@@ -87,13 +90,17 @@ async fn check_vin(sandbox: &Sandbox, connector: &Connector, vin: Option<&str>) 
         }
     }
     // the status that tells the VIN goes before the answer
-    let record = sandbox.record(connector).await;
-    for (who, told) in [("the agent", &identified["vin_number"]), ("the cloud", &record["vin_number"])] {
+    let stored = sandbox.record(connector).await;
+    for (who, told) in [("the agent", &identified["vin_number"]), ("the cloud", &stored["vin_number"])] {
         if *told != vin.map_or(Value::Null, Value::from) {
             return Err(format!("{who} says that the VIN is {told} instead of {vin:?}: {identified}"));
         }
     }
-    Ok(())
+    let told_by = |(address, _): &(EcuAddress, _)| identified["address"] == address.response.to_string();
+    match vin.is_none() || record.vin_exchanges.iter().any(told_by) {
+        true => Ok(()),
+        false => Err(format!("the VIN is told by another ECU than the file's: {identified}")),
+    }
 }
 
 /// All exchanges of one ECU, in the file's order.

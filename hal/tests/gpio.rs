@@ -93,9 +93,6 @@ async fn lines_are_read_waited_for_and_set() {
         last = chip.level(2);
     }
     assert!(changes > 5, "{changes} changes in half a second");
-    drop(board);
-    tokio::task::yield_now().await;
-    assert!(chip.level(3));
 }
 
 #[tokio::test]

@@ -276,6 +276,9 @@ impl Supervisor {
                 if let Some(session) = &mut self.session {
                     session.interrupt(now());
                 }
+                // nobody is there any more to be answered; who still wants it asks again
+                self.waiting_open = None;
+                self.identifying.clear();
             }
         }
     }
@@ -285,6 +288,9 @@ impl Supervisor {
         let hello = Hello::new(&self.config, ports, self.board.has_wifi(), self.session.as_ref());
         let hello = Envelope::new("connectorHello", &hello);
         self.send(&hello);
+        if let Some(session) = &mut self.session {
+            session.handle_link_back();
+        }
         if let Some((connection_uuid, reason)) = self.ended_unheard.take() {
             self.tell_closed(connection_uuid, reason);
         }

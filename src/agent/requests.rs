@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::messages::ConnectionOpened;
 use super::{Supervisor, now};
 use crate::relay::request::{OpenConnection, Request};
-use crate::relay::session::{Session, SessionLimits, SessionSettings};
+use crate::relay::session::{CloseReason, Session, SessionLimits, SessionSettings};
 use crate::relay::{Envelope, Problem};
 use crate::vin::VinReport;
 
@@ -55,6 +55,16 @@ impl Supervisor {
 
     async fn handle_session_request(&mut self, request: Request, request_id: Option<String>) {
         let Some((action, wanted)) = about(&request) else { return };
+        let is_waiting = |(open, _): &mut (OpenConnection, _)| open.connection_uuid == wanted;
+        if matches!(request, Request::CloseConnection(_))
+            && let Some((_, opening)) = self.waiting_open.take_if(is_waiting)
+        {
+            let detail = "The connection was closed before it was open.";
+            let problem = Problem::new(409, "connection-closed", "Connection closed", detail);
+            self.refuse(&problem.answering("openConnection"), opening);
+            let closed = json!({"connection_uuid": wanted, "reason": CloseReason::Closed});
+            return self.reply("connectionClosed", &closed, request_id);
+        }
         let Some(session) = self.session.as_mut().filter(|session| session.connection_uuid() == wanted)
         else {
             let detail = format!("No connection {wanted} is open.");
@@ -80,7 +90,7 @@ impl Supervisor {
             let connection_uuid = session.connection_uuid();
             if connection_uuid == open.connection_uuid {
                 // asked again, after an answer that was lost
-                let vin_number = self.session_vin;
+                let vin_number = self.vehicle.vin;
                 return self.reply(
                     "connectionOpened",
                     &ConnectionOpened { connection_uuid, vin_number },
@@ -91,8 +101,10 @@ impl Supervisor {
             let problem = Problem::new(409, "connection-open", "Another connection is open", detail);
             return self.refuse(&refuse(problem), request_id);
         }
-        if open.vin.is_some() && !self.vehicle.is_known && self.vehicle.is_being_read {
-            if self.waiting_open.is_some() {
+        if open.vin.is_some() && self.vehicle.is_being_read {
+            let is_other =
+                |(waiting, _): &(OpenConnection, _)| waiting.connection_uuid != open.connection_uuid;
+            if self.waiting_open.as_ref().is_some_and(is_other) {
                 let problem = Problem::new(
                     409,
                     "connection-open",
@@ -123,7 +135,8 @@ impl Supervisor {
         };
         tracing::info!(connection_uuid = %open.connection_uuid, "connection opened");
         self.session = Some(Session::new(settings, now()));
-        self.session_vin = self.vehicle.vin;
+        // where the vehicle tells no VIN yet, the one that was asked for is what it must not differ from
+        self.session_vin = self.vehicle.vin.or_else(|| open.vin.as_ref()?.parse().ok());
         let opened = ConnectionOpened { connection_uuid: open.connection_uuid, vin_number: self.vehicle.vin };
         self.reply("connectionOpened", &opened, request_id);
         self.report_status();

@@ -12,7 +12,7 @@ use connector_hal::board::{Led, SimBoard, SimBoardHandle};
 use connector_hal::can::CanBus;
 use connector_hal::can::virtual_bus::VirtualBus;
 use connector_hal::timer::TimerKind;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::{Connector, Sandbox, soon};
@@ -24,8 +24,8 @@ pub struct AgentSettings {
     pub through: Option<SocketAddr>,
     /// Another pincode than the connector's.
     pub pincode: Option<String>,
-    /// How long reading the VIN may take.
-    pub vin_budget: Option<Duration>,
+    /// Tells when the CAN adapter is there, if it is not from the beginning.
+    pub adapter: Option<watch::Receiver<bool>>,
 }
 
 pub struct TestAgent {
@@ -50,11 +50,16 @@ impl TestAgent {
         );
         config.cloud.ca_file = Some(cloud.ca_file.clone());
         config.buses = vec![BusConfig::can("can0")];
-        config.vin.budget = settings.vin_budget.unwrap_or(config.vin.budget);
-        let bus = bus.clone();
+        let (bus, present) = (bus.clone(), settings.adapter);
         let open_can: Arc<OpenCan> = Arc::new(move |device: &str| {
-            let adapter = bus.attach_adapter(device, VirtualBus::full_capabilities());
-            Box::pin(async move { Ok(Box::new(adapter) as Box<dyn CanBus>) })
+            let (bus, device, mut present) = (bus.clone(), device.to_owned(), present.clone());
+            Box::pin(async move {
+                if let Some(present) = &mut present {
+                    present.wait_for(|present| *present).await.unwrap();
+                }
+                let adapter = bus.attach_adapter(&device, VirtualBus::full_capabilities());
+                Ok(Box::new(adapter) as Box<dyn CanBus>)
+            })
         });
         let hardware = Hardware { can_ports: config.can_ports().into(), open_can, timer: TimerKind::Precise };
         let (board, handle) = SimBoard::new();

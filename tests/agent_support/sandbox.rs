@@ -1,5 +1,6 @@
 //! The sandbox cloud with its operator and its customer.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use connector_sim::cloud::{Cloud, CloudConfig, ConnectorSeed, Credentials};
@@ -52,19 +53,18 @@ impl Sandbox {
             .collect();
         change(&mut config);
         let cloud = Cloud::start(config).await.unwrap();
-        let credentials = client::Credentials {
-            client_id: cloud.operator.client_id.clone(),
-            client_secret: cloud.operator.client_secret.clone(),
-        };
-        let ca_file = Some(cloud.ca_file.as_path());
-        let operator =
-            Operator::login(&cloud.api_url, &cloud.websocket_url, ca_file, credentials).await.unwrap();
+        let operator = log_in(&cloud, cloud.address).await;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured((**operator.tls()).clone())
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .unwrap();
         Self { cloud, connectors, operator, http, _state: state }
+    }
+
+    /// The operator over a network.
+    pub async fn operator_through(&self, address: SocketAddr) -> Operator {
+        log_in(&self.cloud, address).await
     }
 
     pub fn tls(&self) -> &Arc<ClientConfig> {
@@ -161,6 +161,15 @@ impl Sandbox {
         let token = self.customer_token().await;
         soon("the portal", Portal::subscribe(self, &token, connector)).await
     }
+}
+
+async fn log_in(cloud: &Cloud, address: SocketAddr) -> Operator {
+    let credentials = client::Credentials {
+        client_id: cloud.operator.client_id.clone(),
+        client_secret: cloud.operator.client_secret.clone(),
+    };
+    let (api, websocket) = (format!("https://{address}"), format!("wss://{address}/ws"));
+    Operator::login(&api, &websocket, Some(&cloud.ca_file), credentials).await.unwrap()
 }
 
 async fn answer(request: reqwest::RequestBuilder) -> (StatusCode, Value) {

@@ -154,6 +154,11 @@ impl Link {
         self.outbox.is_empty()
     }
 
+    /// Whether nothing was sent or received yet, so that a lost websocket has lost nothing.
+    pub fn is_unused(&self) -> bool {
+        self.received == 0 && self.outbox.last_seq() == 0
+    }
+
     /// The connection's clock, in µs.
     fn clock(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.opened).as_micros()).unwrap_or(u64::MAX)

@@ -14,6 +14,8 @@ use crate::relay::bus::BusCore;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Events taken from one bus before the others have their turn.
 const BATCH: usize = 64;
+/// Batches in a row after which time counts although events are left: a bus faster than we are must not stop it.
+const MAX_BATCHES: u32 = 16;
 
 type Opening = BoxFuture<'static, Result<Box<dyn CanBus>, CanError>>;
 
@@ -44,6 +46,8 @@ pub(super) struct SessionBus {
     device: Device,
     deadline: Deadline,
     has_started: bool,
+    /// Batches in a row that left events behind.
+    full_batches: u32,
     last_status: BusStatus,
     /// The state that was last told to whoever asks for changes.
     told_state: Option<BusState>,
@@ -59,6 +63,7 @@ impl SessionBus {
             device,
             deadline: Deadline::new(hardware.timer),
             has_started: false,
+            full_batches: 0,
             last_status: BusStatus::default(),
             told_state: None,
         }
@@ -138,7 +143,8 @@ impl SessionBus {
     fn poll_running(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Progress> {
         let Device::Running(device) = &mut self.device else { return Poll::Pending };
         let mut changed = false;
-        for _ in 0..BATCH {
+        let mut batch = 0;
+        while batch < BATCH {
             match device.poll_event(cx) {
                 Poll::Ready(Ok(event)) => {
                     changed = true;
@@ -157,11 +163,19 @@ impl SessionBus {
                     self.lose(now);
                     return Poll::Ready(Progress::Changed);
                 }
-                Poll::Pending => break,
+                Poll::Pending => {
+                    self.full_batches = 0;
+                    break;
+                }
             }
+            batch += 1;
         }
-        if self.core.poll_timeout().is_some_and(|at| at <= now) {
+        // a deadline means nothing while what it waits for may be among the events that are not read yet
+        self.full_batches += u32::from(batch == BATCH);
+        let is_time_known = self.full_batches == 0 || self.full_batches >= MAX_BATCHES;
+        if is_time_known && self.core.poll_timeout().is_some_and(|at| at <= now) {
             changed = true;
+            self.full_batches = 0;
             self.core.handle_timeout(now);
             if self.core.is_stuck(now) {
                 tracing::debug!(

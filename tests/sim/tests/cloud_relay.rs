@@ -297,6 +297,19 @@ async fn joining_a_connection_of_an_absent_connector_is_refused_until_it_comes()
 }
 
 #[tokio::test]
+async fn late_word_of_a_connection_that_is_being_opened_again_does_not_disturb_that() {
+    let (sandbox, connector, mut operator, uuid) = joined().await;
+    connector.close().await;
+    operator.hear("connectionInterrupted").await;
+    let mut connector = sandbox.connector(json!([])).await;
+    assert_eq!(operator.hear("connectionClosed").await["message"]["reason"], "link-lost");
+    operator.ask("joinConnection", "2", json!({"connection_uuid": uuid})).await;
+    connector.say("connectionClosed", json!({"connection_uuid": uuid, "reason": "link-lost"})).await;
+    open(&mut connector, &uuid).await;
+    operator.hear("connectionJoined").await;
+}
+
+#[tokio::test]
 async fn a_connection_that_the_connector_closes_is_closed_for_the_operator() {
     let (_sandbox, mut connector, mut operator, uuid) = joined().await;
     connector.say("connectionClosed", json!({"connection_uuid": uuid, "reason": "vehicle-lost"})).await;

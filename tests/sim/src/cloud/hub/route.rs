@@ -228,13 +228,14 @@ impl State {
         let own = |relay: &&mut super::relay::Relay| relay.plan.connector_id == connector_id;
         let Some(relay) = self.relays.get_mut(&uuid).filter(own) else { return };
         match relay.stage {
-            Stage::Open | Stage::Opening | Stage::Interrupted => {
+            Stage::Open | Stage::Interrupted => {
                 tracing::info!(connection = %uuid, reason, "the connector closed the connection");
                 let detail = format!("The connector closed the connection: {reason}.");
                 relay.refuse_joins(&Problem::new(409, "connection-closed", "Connection closed", detail));
                 self.lose(uuid, reason);
             }
-            Stage::Idle | Stage::Closing => {}
+            // being opened again, this is word of the one before
+            Stage::Idle | Stage::Opening | Stage::Closing => {}
         }
     }
 }
