@@ -32,7 +32,7 @@ pub(super) struct Demo {
 
 impl Demo {
     /// Plays everything; an error is what kept it from going on.
-    pub(super) async fn play(&mut self, stage: &mut Stage, story: &mut Story) -> anyhow::Result<()> {
+    pub(super) async fn play(&mut self, stage: &mut Stage, story: &Story) -> anyhow::Result<()> {
         let customer = self.log_in_customer(stage).await?;
         let watch = customer.watch_connector(stage.cloud.connector_id).await?;
         self.come_online(stage, story, watch).await?;
@@ -58,9 +58,11 @@ impl Demo {
         let pdus = counters.pdus_sent() + counters.pdus_received();
         let (sent, received) = (counters.pdus_sent(), counters.pdus_received());
         self.table.note("PDUs relayed", format!("{pdus} ({sent} to the vehicle, {received} back)"));
-        let cut = stage.network.statistics().cut;
-        let survived = counters.interruptions();
-        self.table.note("Links cut", format!("{cut}; the diagnostic session survived {survived} of them"));
+        let links = match (stage.network.statistics().cut, counters.interruptions()) {
+            (0, _) => "none".to_owned(),
+            (cut, survived) => format!("{cut}, {survived} of them in the diagnostic session, which went on"),
+        };
+        self.table.note("Links cut", links);
         worked?;
         operator.complete(&ticket.id).await?;
         story.tell("operator", &format!("has completed ticket {number}"));
@@ -77,7 +79,7 @@ impl Demo {
     async fn come_online(
         &mut self,
         stage: &mut Stage,
-        story: &mut Story,
+        story: &Story,
         mut watch: ConnectorWatch,
     ) -> anyhow::Result<()> {
         let started = stage.agent.started;
@@ -120,7 +122,7 @@ impl Demo {
     async fn make_ticket(
         &mut self,
         stage: &Stage,
-        story: &mut Story,
+        story: &Story,
         customer: &Customer,
     ) -> anyhow::Result<Ticket> {
         let vin = stage.record.vin.map(|vin| vin.as_str().to_owned());
@@ -150,7 +152,7 @@ impl Demo {
     async fn work(
         &mut self,
         stage: &mut Stage,
-        story: &mut Story,
+        story: &Story,
         connection: &Connection,
     ) -> anyhow::Result<()> {
         let bus = CanBusConfig {
@@ -179,7 +181,7 @@ impl Demo {
     async fn identify(
         &mut self,
         stage: &Stage,
-        story: &mut Story,
+        story: &Story,
         connection: &Connection,
     ) -> anyhow::Result<()> {
         let asked = Instant::now();
@@ -202,7 +204,7 @@ impl Demo {
     async fn read_all(
         &mut self,
         stage: &Stage,
-        story: &mut Story,
+        story: &Story,
         connection: &Connection,
     ) -> anyhow::Result<()> {
         let nodes = stage.record.nodes();
@@ -231,7 +233,7 @@ impl Demo {
     async fn flash(
         &mut self,
         stage: &mut Stage,
-        story: &mut Story,
+        story: &Story,
         connection: &Connection,
         target: &EcuRecord,
     ) -> anyhow::Result<()> {
@@ -260,7 +262,7 @@ impl Demo {
     fn judge_flash(
         &mut self,
         stage: &Stage,
-        story: &mut Story,
+        story: &Story,
         target: &EcuRecord,
         report: Option<&FlashReport>,
     ) {
@@ -297,7 +299,7 @@ impl Demo {
     pub(super) async fn take_down(
         &mut self,
         mut stage: Stage,
-        story: &mut Story,
+        story: &Story,
         failure: Option<&anyhow::Error>,
     ) {
         if let Some(failure) = failure {

@@ -88,19 +88,19 @@ impl DemoError {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut story = Story::new();
+    let story = Story::new();
     let mut stage = tokio::select! {
-        stage = Stage::set_up(&args, &mut story) => stage?,
+        stage = Stage::set_up(&args, &story) => stage?,
         _ = terminate.recv() => return Err(DemoError::Interrupted.into()),
         _ = interrupt.recv() => return Err(DemoError::Interrupted.into()),
     };
     let mut demo = Demo::default();
     let ended = tokio::select! {
-        ended = demo.play(&mut stage, &mut story) => ended,
+        ended = demo.play(&mut stage, &story) => ended,
         _ = terminate.recv() => Err(DemoError::Interrupted.into()),
         _ = interrupt.recv() => Err(DemoError::Interrupted.into()),
     };
-    demo.take_down(stage, &mut story, ended.as_ref().err()).await;
+    demo.take_down(stage, &story, ended.as_ref().err()).await;
     if let Err(error) = ended
         && error.downcast_ref() == Some(&DemoError::Interrupted)
     {

@@ -36,7 +36,7 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Starts everything.
-    pub(super) async fn set_up(args: &Args, story: &mut Story) -> anyhow::Result<Self> {
+    pub(super) async fn set_up(args: &Args, story: &Story) -> anyhow::Result<Self> {
         let catalogue = Catalogue::parse(VEHICLES).context("the vehicles file")?;
         let record = catalogue.find(&args.platform)?.clone();
         let firmware = firmware(args)?;

@@ -12,7 +12,11 @@ pub(super) struct Story {
 }
 
 impl Story {
+    /// Begins now.
     pub(super) fn new() -> Self {
+        println!(
+            "A vehicle, a connector, a cloud and an operator: one diagnostic session from end to end.\n"
+        );
         Self { start: Instant::now() }
     }
 

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use connector_agent::relay::Envelope;
 use connector_agent::relay::codec::Tag;
 use connector_agent::relay::link::{Link, Role};
 use connector_agent::relay::request::{
     BusConfig, CloseChannel, CloseConnection, ConfigureBuses, IsotpChannelConfig, OpenChannel,
     RawChannelConfig,
 };
-use connector_agent::relay::{Envelope, Problem};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -28,8 +28,8 @@ use super::joining::{JoinError, join};
 use super::live::Live;
 use super::socket::{Dial, DialError};
 
-/// Requests and commands that may wait for the connection's task; whoever has more waits.
-const QUEUE: usize = 64;
+/// Requests and PDUs that may wait for the connection's task; whoever has more waits.
+const QUEUE: usize = 16;
 /// How long a connection may take to close before it is left to itself.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -378,23 +378,26 @@ async fn first_join(
     let until = Instant::now() + settings.join_patience;
     loop {
         let mut live = Live::new(dial.dial().await?);
-        let problem: Problem = match join(&mut live, uuid, None).await {
+        let failure = match join(&mut live, uuid, None).await {
             Ok((joined, backlog)) => return Ok((live, joined, backlog)),
             Err(JoinError::Timeout(after)) => {
                 return Err(OperatorError::Timeout { what: "joining the connection".to_owned(), after });
             }
-            Err(JoinError::Refused(problem)) => problem,
-            Err(JoinError::Socket(error)) => {
-                if Instant::now() >= until {
-                    let source = Box::new(std::io::Error::other(error).into());
-                    return Err(OperatorError::Dial(DialError::Upgrade(source)));
+            Err(JoinError::Refused(problem)) => {
+                let is_final = !is_offline(&problem);
+                let error = OperatorError::Refused { what: "joining the connection".to_owned(), problem };
+                if is_final {
+                    return Err(error);
                 }
-                continue;
+                error
+            }
+            Err(JoinError::Socket(error)) => {
+                let source = Box::new(std::io::Error::other(error).into());
+                OperatorError::Dial(DialError::Upgrade(source))
             }
         };
-        if !is_offline(&problem) || Instant::now() >= until {
-            let what = "joining the connection".to_owned();
-            return Err(OperatorError::Refused { what, problem });
+        if Instant::now() >= until {
+            return Err(failure);
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -46,7 +46,7 @@ impl Live {
         !self.writing
     }
 
-    /// Writes a message; [`Live::next`] moves it along.
+    /// Writes a message, which does not wait on an idle socket; [`Live::next`] moves it along.
     pub(super) async fn write(&mut self, message: Message) -> Result<(), SocketError> {
         self.writing = true;
         Ok(self.socket.feed(message).await?)
@@ -60,11 +60,12 @@ impl Live {
             if now >= dead_at {
                 return Err(SocketError::Dead(DEAD));
             }
-            if now >= self.next_ping {
+            // not behind something that does not go out: waiting for room would keep from reading
+            if now >= self.next_ping && self.is_idle() {
                 self.next_ping = now + PING;
                 self.write(Message::Ping(Bytes::new())).await?;
             }
-            let wake_at = dead_at.min(self.next_ping);
+            let wake_at = if self.is_idle() { dead_at.min(self.next_ping) } else { dead_at };
             tokio::select! {
                 biased;
                 event = poll_fn(|cx| self.poll_event(cx)) => {
@@ -103,5 +104,51 @@ impl Live {
     /// Takes leave, if the other side takes it.
     pub(super) async fn close(mut self) {
         let _ = tokio::time::timeout(CLOSING, self.socket.close(None)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::super::socket::Io;
+    use super::*;
+
+    async fn live(buffer: usize) -> (Live, tokio::io::DuplexStream) {
+        let (near, far) = duplex(buffer);
+        let near: Box<dyn Io> = Box::new(near);
+        (Live::new(WebSocketStream::from_raw_socket(near, Role::Client, None).await), far)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_neither_reads_nor_writes_is_dead_after_15_s() {
+        for len in [0, 100_000] {
+            let (mut live, _silent) = live(1024).await;
+            let start = Instant::now();
+            live.write(Message::binary(vec![0; len])).await.unwrap();
+            let ended = loop {
+                match live.next().await {
+                    Ok(_) => {}
+                    Err(error) => break error,
+                }
+            };
+            assert!(matches!(ended, SocketError::Dead(_)), "{ended}");
+            assert_eq!(start.elapsed(), DEAD);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_only_answers_pings_is_alive() {
+        let (mut live, far) = live(1024).await;
+        let mut peer = WebSocketStream::from_raw_socket(far, Role::Server, None).await;
+        let answering = async { while let Some(Ok(_)) = peer.next().await {} };
+        let listening = async { while live.next().await.is_ok() {} };
+        tokio::select! {
+            () = answering => panic!("the peer has gone"),
+            () = listening => panic!("a live link counts as dead"),
+            () = tokio::time::sleep(Duration::from_secs(120)) => {}
+        }
     }
 }

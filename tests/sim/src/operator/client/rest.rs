@@ -7,7 +7,6 @@ use std::time::Duration;
 use connector_agent::cloud::tls;
 use connector_agent::relay::Problem;
 use reqwest::{Method, Response, StatusCode};
-use rustls::ClientConfig;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -111,7 +110,6 @@ pub struct Operator {
     api_url: String,
     websocket: Arc<Websocket>,
     tokens: Arc<Tokens>,
-    tls: Arc<ClientConfig>,
 }
 
 impl std::fmt::Debug for Operator {
@@ -140,13 +138,8 @@ impl Operator {
         let api_url = api_url.trim_end_matches('/').to_owned();
         let tokens = Arc::new(Tokens::new(http.clone(), format!("{api_url}{TOKEN_PATH}"), credentials));
         tokens.get().await?;
-        let websocket = Websocket::new(websocket_url, Arc::clone(&tls), Arc::clone(&tokens))?;
-        Ok(Self { http, api_url, websocket: Arc::new(websocket), tokens, tls })
-    }
-
-    /// The TLS configuration in use.
-    pub fn tls(&self) -> &Arc<ClientConfig> {
-        &self.tls
+        let websocket = Websocket::new(websocket_url, tls, Arc::clone(&tokens))?;
+        Ok(Self { http, api_url, websocket: Arc::new(websocket), tokens })
     }
 
     /// The tickets that wait for an operator.
