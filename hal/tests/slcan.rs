@@ -263,6 +263,20 @@ async fn what_an_adapter_refuses_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_adapter_that_says_nothing_to_a_command_it_does_not_know_cannot_do_it() {
+    for (settings, script, what) in [
+        (FD, vec![("S6\r", "\r"), ("Y2\r", "")], "set 2000000 bit/s for the data phase"),
+        (CanSettings { listen_only: true, ..SETTINGS }, vec![("S6\r", "\r"), ("L\r", "")], "listen only"),
+    ] {
+        let (mut device, near) = duplex(4096);
+        let mut host = Slcan::over("slcan:test", near);
+        let whole = [&SET_UP[..2], &script].concat();
+        let (configured, ()) = tokio::join!(host.configure(settings), scripted(&mut device, &whole));
+        assert_eq!(configured.unwrap_err().to_string(), format!("CAN device slcan:test cannot {what}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_more_than_sixteen_frames_are_without_an_answer() {
     let (mut device, mut host) = set_up(&SET_UP).await;
     for _ in 0..16 {

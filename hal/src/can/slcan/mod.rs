@@ -249,8 +249,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
             return Ok(true);
         }
         let text = format!("{command:?}");
+        let is_extension = matches!(command, Line::SetDataBitRate(_) | Line::Listen);
         match self.ask(command, ANSWER_TIMEOUT).await? {
             Answer::Refused => Ok(false),
+            // some firmware says nothing to a command that it does not know
+            Answer::None if is_extension => Ok(false),
             Answer::None => Err(self.protocol(format!("does not answer to {text}"))),
             Answer::Done | Answer::Text => Ok(true),
         }
