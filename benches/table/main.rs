@@ -24,6 +24,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         rows.push(start::to_online().await?);
+        rows.extend(relay::binary(Duration::from_secs(10)).await?);
         rows.extend(relay::agent("4,300 frames a second", 4_300, Duration::from_secs(10)).await?);
         rows.extend(relay::agent("200,000 frames a second", 200_000, Duration::from_secs(5)).await?);
         rows.extend(relay::bare_echo("4,300 frames a second", 4_300, Duration::from_secs(10)).await?);

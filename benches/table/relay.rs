@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use connector_agent::relay::request::{BusConfig, CanBusConfig, RawChannelConfig};
+use connector_hal::can::slcan::SlcanAdapter;
+use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
+use connector_hal::timer::TimerKind;
 use connector_sim::cloud::{Cloud, CloudConfig};
-use connector_sim::operator::client::{Channel, Connection, Credentials, Item, Operator};
+use connector_sim::operator::client::{Channel, Connection, Credentials, Item, Operator, Received};
 use futures_util::{SinkExt, StreamExt};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -60,6 +63,52 @@ pub async fn agent(name: &str, rate: u32, window: Duration) -> anyhow::Result<Ve
     Ok(rows)
 }
 
+/// The rows of the agent's own binary on a bus that is full, behind an SLCAN adapter.
+pub async fn binary(window: Duration) -> anyhow::Result<Vec<Row>> {
+    let directory = tempfile::tempdir()?;
+    let cloud = Cloud::start(CloudConfig::local(directory.path().join("cloud"))).await?;
+    let full = VirtualBusConfig { load: 1.0, timer: TimerKind::Precise, ..VirtualBusConfig::default() };
+    let bus = VirtualBus::new(full);
+    let path = directory.path().join("can");
+    let _adapter = SlcanAdapter::new(Some(&path), &bus, "connector")?;
+    let table = format!("[[bus]]\nkind = \"can\"\npins = [6, 14]\ndevice = \"slcan:{}\"\n", path.display());
+    let config = configuration(directory.path(), &cloud, &table)?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_connector-agent"));
+    let child = command.arg("run").arg("--config").arg(config).kill_on_drop(true).spawn()?;
+    let pid = child.id().context("the agent has ended")?;
+    let (connection, channel) = connect(&cloud).await?;
+    let idle = usage(pid)?;
+    let frame = async {
+        loop {
+            if let Item::Frame(_) = received(&channel).await?.item {
+                return anyhow::Ok(());
+            }
+        }
+    };
+    frame.await?;
+    let before = usage(pid)?;
+    let mut count = 0u64;
+    let end = tokio::time::sleep(window);
+    tokio::pin!(end);
+    loop {
+        tokio::select! {
+            () = &mut end => break,
+            received = received(&channel) => count += u64::from(matches!(received?.item, Item::Frame(_))),
+        }
+    }
+    let after = usage(pid)?;
+    connection.close().await?;
+    cloud.shutdown().await;
+    let cpu = (after.cpu_seconds - before.cpu_seconds) * 1e6 / count.max(1) as f64;
+    let name = "agent's binary, full bus behind SLCAN";
+    Ok(vec![
+        (format!("{name}: arrived"), format!("{:.0} frames/s", count as f64 / window.as_secs_f64())),
+        (format!("{name}: CPU"), format!("{cpu:.2} µs a frame")),
+        (format!("{name}: resident when joined"), format!("{:.1} MB", idle.resident as f64 / 1e6)),
+        (format!("{name}: resident at the end"), format!("{:.1} MB", after.resident as f64 / 1e6)),
+    ])
+}
+
 /// Makes a ticket, joins it, and opens a raw channel.
 async fn connect(cloud: &Cloud) -> anyhow::Result<(Connection, Channel)> {
     let credentials = |login: &connector_sim::cloud::Credentials| Credentials {
@@ -109,6 +158,10 @@ async fn make_ticket(cloud: &Cloud) -> anyhow::Result<String> {
         http.post(format!("{}/v1/tickets", cloud.api_url)).bearer_auth(token).json(&ticket).send().await?;
     let made: serde_json::Value = made.error_for_status()?.json().await?;
     Ok(made.get("uuid").and_then(|uuid| uuid.as_str()).context("the ticket has no uuid")?.to_owned())
+}
+
+async fn received(channel: &Channel) -> anyhow::Result<Received> {
+    channel.recv().await.map_err(|reason| anyhow::anyhow!("the connection ended: {reason:?}"))
 }
 
 async fn read_frames(channel: Channel, latencies: mpsc::UnboundedSender<u64>) {

@@ -134,6 +134,7 @@ struct Supervisor {
     calls_for_attention: bool,
     call_unsent: bool,
     restart_wanted: bool,
+    is_sessions_turn: bool,
     compared_record: bool,
     shown: Option<Led>,
     status_due: Instant,
@@ -182,6 +183,7 @@ impl Supervisor {
             calls_for_attention: false,
             call_unsent: false,
             restart_wanted: false,
+            is_sessions_turn: false,
             compared_record: false,
             shown: None,
             status_due: now(),
@@ -222,14 +224,15 @@ impl Supervisor {
             // whoever controlled us is gone: so are we
             return Poll::Ready(Wake::Control(command.unwrap_or(Control::Shutdown)));
         }
-        let wants_to_send = self.session.as_ref().is_some_and(|session| session.wants_to_send(now()));
-        if let Poll::Ready(event) = self.link.poll_event(cx, wants_to_send) {
-            return Poll::Ready(Wake::Link(event));
+        // they take turns, so that neither a flood of messages nor a full bus keeps the other waiting
+        self.is_sessions_turn = !self.is_sessions_turn;
+        let first = if self.is_sessions_turn { self.poll_session(cx) } else { self.poll_link(cx) };
+        if first.is_ready() {
+            return first;
         }
-        if let Some(session) = &mut self.session
-            && session.poll_drive(cx).is_ready()
-        {
-            return Poll::Ready(Wake::Session);
+        let second = if self.is_sessions_turn { self.poll_link(cx) } else { self.poll_session(cx) };
+        if second.is_ready() {
+            return second;
         }
         if let Poll::Ready(event) = self.board.poll_event(cx) {
             return Poll::Ready(Wake::Board(event));
@@ -244,6 +247,16 @@ impl Supervisor {
         self.deadline
             .set([Some(self.status_due), session, self.notifier.poll_timeout()].into_iter().flatten().min());
         self.deadline.poll_expired(cx).map(|()| Wake::Deadline)
+    }
+
+    fn poll_link(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        let wants_to_send = self.session.as_ref().is_some_and(|session| session.wants_to_send(now()));
+        self.link.poll_event(cx, wants_to_send).map(Wake::Link)
+    }
+
+    fn poll_session(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        let Some(session) = &mut self.session else { return Poll::Pending };
+        session.poll_drive(cx).map(|()| Wake::Session)
     }
 
     fn handle_deadline(&mut self) {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use connector_agent::cloud::tls;
 use connector_sim::cloud::{Cloud, CloudConfig, ConnectorSeed, Credentials};
 use connector_sim::operator::client::{self, Operator, Ticket};
 use reqwest::{Method, StatusCode};
@@ -28,6 +29,7 @@ pub struct Sandbox {
     pub connectors: Vec<Connector>,
     pub operator: Operator,
     http: reqwest::Client,
+    tls: Arc<ClientConfig>,
     _state: tempfile::TempDir,
 }
 
@@ -54,12 +56,13 @@ impl Sandbox {
         change(&mut config);
         let cloud = Cloud::start(config).await.unwrap();
         let operator = log_in(&cloud, cloud.address).await;
+        let tls = tls::client_config(Some(&cloud.ca_file)).unwrap();
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured((**operator.tls()).clone())
+            .tls_backend_preconfigured((*tls).clone())
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .unwrap();
-        Self { cloud, connectors, operator, http, _state: state }
+        Self { cloud, connectors, operator, http, tls, _state: state }
     }
 
     /// The operator over a network.
@@ -68,7 +71,7 @@ impl Sandbox {
     }
 
     pub fn tls(&self) -> &Arc<ClientConfig> {
-        self.operator.tls()
+        &self.tls
     }
 
     async fn token(&self, account: &Credentials) -> String {

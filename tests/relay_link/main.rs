@@ -21,20 +21,36 @@ fn run(seed: u64) -> world::Summary {
     World::new(seed, seed % FLOOD_EVERY == FLOOD_EVERY - 1).run()
 }
 
+/// Every `step`th seed from `first` on.
+fn run_share(first: u64, step: u64) -> world::Summary {
+    let mut total = world::Summary::default();
+    for seed in (first..SEEDS).step_by(step as usize) {
+        // a failing seed names itself
+        total += std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|_| {
+            panic!("seed {seed} failed; replay it with RELAY_LINK_SEED={seed}");
+        });
+    }
+    total
+}
+
 #[test]
 fn no_pdu_is_lost_doubled_or_out_of_order_and_no_frame_is_late() {
     if let Some(seed) = std::env::var("RELAY_LINK_SEED").ok().and_then(|seed| seed.parse().ok()) {
         println!("seed {seed}: {:?}", run(seed));
         return;
     }
-    let mut total = world::Summary::default();
-    for seed in 0..SEEDS {
-        // a failing seed names itself
-        let summary = std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|_| {
-            panic!("seed {seed} failed; replay it with RELAY_LINK_SEED={seed}");
-        });
-        total += summary;
-    }
+    let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let total = std::thread::scope(|scope| {
+        let shares: Vec<_> =
+            (0..workers).map(|first| scope.spawn(move || run_share(first, workers))).collect();
+        shares.into_iter().map(|share| share.join().unwrap()).fold(
+            world::Summary::default(),
+            |mut total, share| {
+                total += share;
+                total
+            },
+        )
+    });
     println!("{SEEDS} seeds: {total:?}");
     // the stories must have been what they claim to be
     assert!(total.cuts > SEEDS, "links were cut {} times", total.cuts);

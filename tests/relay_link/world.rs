@@ -4,7 +4,7 @@ use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use connector_agent::relay::codec::{EventCode, Header, Payload, PduFlags, Tag};
+use connector_agent::relay::codec::{EventCode, Header, Payload, PduFlags, Records, Tag};
 use connector_agent::relay::link::{KEPT_LIMIT, Link, LinkError, Role};
 use connector_hal::can::{CanFrame, CanId};
 
@@ -104,6 +104,8 @@ pub struct World {
     delay: [Duration; 2],
     /// The shortest way that a message took to the connector so far.
     least_transit: Option<Duration>,
+    /// The number of the last frame that the operator's end put into a message.
+    last_frame_sent: u32,
     summary: Summary,
 }
 
@@ -124,6 +126,7 @@ impl World {
             operator_side_back: start,
             delay,
             least_transit: None,
+            last_frame_sent: 0,
             summary: Summary::default(),
             rng,
         }
@@ -282,7 +285,20 @@ impl World {
         }
         while self.operator_side.as_ref().is_some_and(|hops| hops[0].is_writable()) {
             let Some(message) = self.operator.link.poll_message(self.now) else { break };
+            self.note_frames_sent(&message);
             self.send_from_operator(Item::Binary(message));
+        }
+    }
+
+    /// Frames toward the vehicle are sent once, whatever becomes of them.
+    fn note_frames_sent(&mut self, message: &Bytes) {
+        let header = Header::decode(message).unwrap();
+        for record in Records::new(message, &header).map(Result::unwrap) {
+            if let Payload::Frame(frame) = record.payload {
+                let (number, _) = numbers(&frame);
+                assert!(number > self.last_frame_sent, "frame {number} is sent toward the vehicle again");
+                self.last_frame_sent = number;
+            }
         }
     }
 
