@@ -49,7 +49,7 @@ async fn uuid_and_pincode_are_exchanged_for_a_token_that_every_request_then_bear
 async fn no_active_ticket_is_told_in_any_of_the_ways_a_cloud_may_say_so() {
     let server = Server::start(|request, before| match (request.line.as_str(), before) {
         (LOGIN, _) => Reply::tokens(1),
-        (_, 0) => Reply::new(404, r#"{"status":404}"#),
+        (_, 0) => Reply::new(404, r#"{"type":"/problems/no-active-ticket","status":404}"#),
         (_, 1) => Reply::new(204, ""),
         (_, 2) => Reply::new(200, "null"),
         _ => Reply::new(200, "{}"),
@@ -60,6 +60,21 @@ async fn no_active_ticket_is_told_in_any_of_the_ways_a_cloud_may_say_so() {
         assert_eq!(soon(cloud.active_ticket()).await.unwrap(), None);
     }
     assert_eq!(server.count(TICKET), 4);
+}
+
+#[tokio::test]
+async fn a_cloud_without_the_resource_says_nothing_about_tickets() {
+    let server = Server::start(|request, before| match (request.line.as_str(), before) {
+        (LOGIN, _) => Reply::tokens(1),
+        (_, 0) => Reply::new(404, r#"{"type":"/problems/not-found","status":404}"#),
+        _ => Reply::new(404, "404: Not Found"),
+    })
+    .await;
+    let cloud = cloud(&server.config());
+    for _ in 0..2 {
+        let error = soon(cloud.active_ticket()).await.unwrap_err();
+        assert!(matches!(error, RestError::Refused { status: 404, .. }), "{error}");
+    }
 }
 
 #[tokio::test]

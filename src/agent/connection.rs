@@ -19,10 +19,11 @@ const GOODBYE: Duration = Duration::from_millis(500);
 const IN_PROGRESS: &str = "in_progress";
 
 impl Supervisor {
-    /// Asks the cloud which ticket is in progress: a connection must not outlive its ticket.
+    /// Asks the cloud which ticket is in progress: a connection must not outlive its ticket, if it was opened for one.
     pub(super) fn reconcile(&mut self) {
         let (cloud, found) = (self.cloud.clone(), self.background_sender.clone());
-        let held = self.session.as_ref().map(Session::connection_uuid);
+        let session = self.session.as_ref().filter(|_| self.session_has_ticket);
+        let held = session.map(Session::connection_uuid);
         let compare = (!std::mem::replace(&mut self.compared_record, true)).then(|| self.config.clone());
         tokio::spawn(async move {
             match cloud.active_ticket().await {

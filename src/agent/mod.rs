@@ -122,6 +122,8 @@ struct Supervisor {
     session: Option<Session>,
     /// What the open connection's vehicle was when it was opened.
     session_vin: Option<Vin>,
+    /// Whether the open connection was opened for a ticket.
+    session_has_ticket: bool,
     vehicle: Vehicle,
     ignition: Option<bool>,
     ignition_watch: WakeWatch,
@@ -174,6 +176,7 @@ impl Supervisor {
             background_sender,
             session: None,
             session_vin: None,
+            session_has_ticket: false,
             vehicle: Vehicle { is_being_read: true, ..Vehicle::default() },
             ignition,
             ignition_watch,

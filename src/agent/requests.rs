@@ -135,6 +135,7 @@ impl Supervisor {
         };
         tracing::info!(connection_uuid = %open.connection_uuid, "connection opened");
         self.session = Some(Session::new(settings, now()));
+        self.session_has_ticket = open.ticket_id.is_some();
         // where the vehicle tells no VIN yet, the one that was asked for is what it must not differ from
         self.session_vin = self.vehicle.vin.or_else(|| open.vin.as_ref()?.parse().ok());
         let opened = ConnectionOpened { connection_uuid: open.connection_uuid, vin_number: self.vehicle.vin };

@@ -21,6 +21,8 @@ use crate::relay::Problem;
 
 /// No answer is longer, in bytes.
 const MAX_ANSWER: usize = 256 << 10;
+/// How the type of the problem ends by which the cloud says that no ticket is active.
+const NO_ACTIVE_TICKET: &str = "no-active-ticket";
 /// How the agent presents itself.
 pub(super) const USER_AGENT: &str = concat!("connector-agent/", env!("CARGO_PKG_VERSION"));
 
@@ -100,10 +102,15 @@ impl Rest {
         serde_json::from_slice(&answer).map_err(|error| RestError::malformed(&error))
     }
 
-    /// The ticket in progress on this connector, if there is one.
+    /// The ticket in progress on this connector, if there is one. A 404 that does not say so is an error.
     pub async fn active_ticket(&self, token: &AccessToken) -> Result<Option<ActiveTicket>, RestError> {
         let answer = match self.authorized(Method::GET, &self.active_ticket, token).await {
-            Err(RestError::Refused { status: 404, .. }) => return Ok(None),
+            // any other 404 tells that there is no such resource, and nothing of tickets
+            Err(RestError::Refused { status: 404, problem: Some(problem), .. })
+                if problem.kind.ends_with(NO_ACTIVE_TICKET) =>
+            {
+                return Ok(None);
+            }
             other => other?,
         };
         if answer.is_empty() {
