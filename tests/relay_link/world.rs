@@ -88,6 +88,17 @@ impl End {
     }
 }
 
+/// Which of the two links.
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Vehicle,
+    Operator,
+}
+
+/// Toward the cloud, and from it.
+const UP: usize = 0;
+const DOWN: usize = 1;
+
 pub struct World {
     rng: fastrand::Rng,
     start: Instant,
@@ -197,7 +208,7 @@ impl World {
         to_connector.into_iter().for_each(|item| self.at_connector(item));
         to_cloud.into_iter().for_each(|item| self.at_cloud_from_connector(item));
         self.connector.link.interrupt();
-        self.send_to_operator(Item::Interrupted);
+        self.send(Side::Operator, DOWN, Item::Interrupted);
     }
 
     fn cut_operator_side(&mut self) {
@@ -244,12 +255,12 @@ impl World {
         if self.vehicle_side.is_none() && self.vehicle_side_back <= self.now {
             self.vehicle_side = Some(Default::default());
             let received = self.connector.link.received();
-            self.send_from_connector(Item::Hello { received });
+            self.send(Side::Vehicle, UP, Item::Hello { received });
         }
         if self.operator_side.is_none() && self.operator_side_back <= self.now {
             self.operator_side = Some(Default::default());
             let received = self.operator.link.received();
-            self.send_from_operator(Item::Join { received });
+            self.send(Side::Operator, UP, Item::Join { received });
         }
     }
 
@@ -281,12 +292,12 @@ impl World {
     fn transmit(&mut self) {
         while self.vehicle_side.as_ref().is_some_and(|hops| hops[0].is_writable()) {
             let Some(message) = self.connector.link.poll_message(self.now) else { break };
-            self.send_from_connector(Item::Binary(message));
+            self.send(Side::Vehicle, UP, Item::Binary(message));
         }
         while self.operator_side.as_ref().is_some_and(|hops| hops[0].is_writable()) {
             let Some(message) = self.operator.link.poll_message(self.now) else { break };
             self.note_frames_sent(&message);
-            self.send_from_operator(Item::Binary(message));
+            self.send(Side::Operator, UP, Item::Binary(message));
         }
     }
 
@@ -302,50 +313,29 @@ impl World {
         }
     }
 
-    fn jitter(&mut self, side: usize) -> Duration {
-        self.delay[side] + Duration::from_micros(self.rng.u64(0..5_000))
-    }
-
-    fn send_from_connector(&mut self, item: Item) {
-        let delay = self.jitter(0);
-        if let Some([up, _]) = &mut self.vehicle_side {
-            up.send(self.now, delay, item);
-        }
-    }
-
-    fn send_to_connector(&mut self, item: Item) {
-        let delay = self.jitter(0);
-        if let Some([_, down]) = &mut self.vehicle_side {
-            down.send(self.now, delay, item);
-        }
-    }
-
-    fn send_from_operator(&mut self, item: Item) {
-        let delay = self.jitter(1);
-        if let Some([up, _]) = &mut self.operator_side {
-            up.send(self.now, delay, item);
-        }
-    }
-
-    fn send_to_operator(&mut self, item: Item) {
-        let delay = self.jitter(1);
-        if let Some([_, down]) = &mut self.operator_side {
-            down.send(self.now, delay, item);
+    fn send(&mut self, side: Side, direction: usize, item: Item) {
+        let (hops, delay) = match side {
+            Side::Vehicle => (&mut self.vehicle_side, self.delay[0]),
+            Side::Operator => (&mut self.operator_side, self.delay[1]),
+        };
+        let jitter = Duration::from_micros(self.rng.u64(0..5_000));
+        if let Some(hops) = hops {
+            hops[direction].send(self.now, delay + jitter, item);
         }
     }
 
     /// The cloud passes on what it gets, and discards it where the other link is down.
     fn at_cloud_from_connector(&mut self, item: Item) {
         match item {
-            Item::Hello { received } => self.send_to_operator(Item::Resumed { received }),
-            item => self.send_to_operator(item),
+            Item::Hello { received } => self.send(Side::Operator, DOWN, Item::Resumed { received }),
+            item => self.send(Side::Operator, DOWN, item),
         }
     }
 
     fn at_cloud_from_operator(&mut self, item: Item) {
         match item {
-            Item::Join { received } => self.send_to_connector(Item::Resume { received }),
-            item => self.send_to_connector(item),
+            Item::Join { received } => self.send(Side::Vehicle, DOWN, Item::Resume { received }),
+            item => self.send(Side::Vehicle, DOWN, item),
         }
     }
 
@@ -355,7 +345,7 @@ impl World {
             Item::Resume { received } => {
                 self.connector.link.resume(received).unwrap();
                 let received = self.connector.link.received();
-                self.send_from_connector(Item::Resumed { received });
+                self.send(Side::Vehicle, UP, Item::Resumed { received });
             }
             item => panic!("{item:?} is not for the connector"),
         }
@@ -402,7 +392,7 @@ impl World {
                 if !self.operator.link.is_up() {
                     self.operator.link.resume(received).unwrap();
                     let received = self.operator.link.received();
-                    self.send_from_operator(Item::Resume { received });
+                    self.send(Side::Operator, UP, Item::Resume { received });
                 }
             }
             item => panic!("{item:?} is not for the operator"),
