@@ -72,7 +72,7 @@ enum Phase {
 }
 
 /// Refreshed no more often than this, however short-lived the tokens are.
-const MIN_REFRESH: Duration = Duration::from_secs(10);
+const MIN_REFRESH: Duration = Duration::from_secs(2);
 /// Longer lifetimes are taken as this.
 const MAX_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -137,7 +137,9 @@ impl Auth {
             (Failure::Rejected, Attempt::LogIn) => (self.count_rejection(), Attempt::LogIn),
             (Failure::TooMany { retry_after }, _) => {
                 self.failures = self.failures.saturating_add(1);
-                (honouring(retry_after, after_rejections(self.failures)), attempt)
+                let unsaid = after_rejections(self.failures);
+                let jitter = full_jitter(&mut self.rng, self.failures - 1);
+                (retry_after.map_or(unsaid, |_| honouring(retry_after, jitter)), attempt)
             }
             (Failure::Unavailable { retry_after }, _) => {
                 let wait = full_jitter(&mut self.rng, self.failures);
@@ -231,6 +233,16 @@ mod tests {
             assert_eq!(auth.poll_attempt(), Some(Attempt::Refresh));
             assert_eq!(auth.generation(), Some(1), "the old token is good meanwhile");
         }
+    }
+
+    #[test]
+    fn a_token_that_lives_a_few_seconds_is_refreshed_ahead_of_its_expiry_too() {
+        let (start, lifetime) = (Instant::now(), Duration::from_secs(4));
+        let mut auth = Auth::new(1);
+        auth.poll_attempt().unwrap();
+        auth.handle_tokens(start, lifetime, true);
+        let (at, timer) = auth.poll_timeout().unwrap();
+        assert!(timer == Timer::Refresh && at < start + lifetime, "{:?}", at - start);
     }
 
     #[test]
@@ -346,6 +358,14 @@ mod tests {
             auth.poll_attempt().unwrap();
             auth.handle_failure(start, failure);
             assert_eq!(auth.poll_timeout(), Some((start + wait, Timer::Retry)));
+        }
+        for seed in 0..100 {
+            let mut auth = Auth::new(seed);
+            auth.poll_attempt().unwrap();
+            let soon = Duration::from_secs(4);
+            auth.handle_failure(start, Failure::TooMany { retry_after: Some(soon) });
+            let wait = auth.poll_timeout().unwrap().0 - start;
+            assert!(wait >= soon && wait <= Duration::from_secs(5), "a short wait that was said: {wait:?}");
         }
         let mut auth = Auth::new(1);
         auth.poll_attempt().unwrap();

@@ -122,7 +122,7 @@ impl IsotpChannel {
         if std::mem::take(&mut self.left_default_session) {
             transport!(self, endpoint => endpoint.abort_send());
             self.sending = None;
-            let request = [SESSION_CONTROL, DEFAULT_SESSION | SUPPRESS_RESPONSE];
+            let request = [SESSION_CONTROL, DEFAULT_SESSION];
             if transport!(self, endpoint => endpoint.send(now, &request)).is_ok() {
                 self.sending = Some(Sending::KeepAlive);
             }
