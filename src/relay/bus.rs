@@ -1,6 +1,6 @@
 //! A bus of a connection: its channels, and whose frame goes next.
 //!
-//! A pure state machine over the channels. Few frames at a time are handed to the adapter ([`WINDOW`]), so that a
+//! A pure state machine over the channels. Few frames at a time are handed to the adapter (8), so that a
 //! channel that closes, or a bus that goes off, leaves hardly anything behind that could still be sent.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -15,7 +15,7 @@ use crate::isotp::SendFailure;
 use crate::vin;
 
 /// Frames that the adapter may hold without an outcome.
-const WINDOW: usize = 8;
+pub(super) const WINDOW: usize = 8;
 /// How long a frame may stay without an outcome before the adapter is made to forget it: N_As, and a little.
 const STUCK_AFTER: Duration = Duration::from_millis(1200);
 /// The same for frames that may not be sent late, once they are too old; not at once, as making the adapter forget them

@@ -10,6 +10,7 @@ use crate::isotp::{
     Padding, Responders, SeparationTime, physical_request_id,
 };
 use crate::relay::Problem;
+use crate::relay::bus::WINDOW;
 use crate::relay::channel::{Channel, IsotpChannel, IsotpChannelSettings, RawChannel, Transport};
 use crate::relay::request::{
     BusConfig, CAN_BIT_RATES, CanBusConfig, IsotpChannelConfig, OpenChannel, PaddingConfig, RawChannelConfig,
@@ -193,7 +194,15 @@ fn transport(config: &IsotpChannelConfig, is_fd: bool, max_pdu: usize) -> Result
                 return Err(invalid("extended_response_address needs an extended_request_address."));
             }
         };
-        let config = Config { frame_size, padding, block_size, st_min, max_pdu, ..Config::new(addressing) };
+        let config = Config {
+            window: WINDOW,
+            frame_size,
+            padding,
+            block_size,
+            st_min,
+            max_pdu,
+            ..Config::new(addressing)
+        };
         return Ok(Transport::Physical(Endpoint::new(config)));
     }
     let mut functional = FunctionalConfig::new(request, responders(request, &config.response_ids)?);
