@@ -160,7 +160,7 @@ async fn ask_one(channel: &Channel, steps: &[&ToolStep]) -> Result<(), String> {
         expect_sent(channel).await.map_err(wrong)?;
         for answer in &step.answers {
             let (address, data) = expect_pdu(channel).await.map_err(wrong)?;
-            if address != answer.response_id.to_socketcan() || data != answer.pdu {
+            if address != answer.response_id.to_number() || data != answer.pdu {
                 return Err(wrong(format!("0x{address:X} {data:02X?} instead of {answer:02X?}")));
             }
         }
@@ -188,7 +188,7 @@ async fn ask_everybody(channel: &Channel, steps: &[&ToolStep], origin: Instant) 
             }
         }
         let recorded =
-            recorded.into_iter().map(|answer| (answer.response_id.to_socketcan(), answer.pdu.clone()));
+            recorded.into_iter().map(|answer| (answer.response_id.to_number(), answer.pdu.clone()));
         if answers.iter().cloned().eq(recorded) { Ok(()) } else { Err(format!("functional: {answers:02X?}")) }
     };
     tokio::try_join!(asking, listening).map(drop)

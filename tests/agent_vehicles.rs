@@ -119,7 +119,7 @@ async fn exchange(connection: &Connection, ecu: &EcuRecord) -> Result<usize, Str
     let at = |what: String| format!("{} at {}: {what}", ecu.name, ecu.address);
     let channel = soon("the channel", connection.open_isotp(isotp(ecu.address))).await;
     let channel = channel.map_err(|error| at(error.to_string()))?;
-    let expected_address = ecu.address.response.to_socketcan();
+    let expected_address = ecu.address.response.to_number();
     for exchange in &ecu.exchanges {
         let wrong = |what: String| at(format!("{:02X?}: {what}", exchange.request));
         let confirm = PduFlags { chained: false, confirm: true };

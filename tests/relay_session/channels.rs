@@ -40,7 +40,7 @@ async fn identifiers_have_29_bits_above_0x7ff_or_with_the_eff_bit() {
     rig.send(1, PLAIN, &[0x10, 1]);
     rig.send(2, PLAIN, &[0x10, 2]);
     rig.run(50 * MILLISECOND).await;
-    assert_eq!(rig.on(1), [Got::Pdu { address: 0x98DA_F110, data: vec![0x50, 1] }]);
+    assert_eq!(rig.on(1), [Got::Pdu { address: 0x18DA_F110, data: vec![0x50, 1] }]);
     assert_eq!(rig.on(2), [Got::Pdu { address: 0x8000_0456, data: vec![0x50, 2] }]);
 }
 
@@ -204,8 +204,8 @@ async fn a_functional_channel_with_29_bits_hears_all_that_answer_to_the_tester()
     assert_eq!(
         rig.on(1),
         [
-            Got::Pdu { address: 0x98DA_F110, data: vec![0x7E, 0] },
-            Got::Pdu { address: 0x98DA_F1FE, data: vec![0x7E, 1] }
+            Got::Pdu { address: 0x18DA_F110, data: vec![0x7E, 0] },
+            Got::Pdu { address: 0x18DA_F1FE, data: vec![0x7E, 1] }
         ]
     );
 }

@@ -66,6 +66,14 @@ impl CanId {
         }
     }
 
+    /// The value as the relay protocol writes identifiers: with the EFF bit only where it would not tell its 29 bits.
+    pub const fn to_number(self) -> u32 {
+        match self.0 {
+            Repr::Extended(id) if id <= STANDARD_MAX => id | EFF_FLAG,
+            Repr::Standard(_) | Repr::Extended(_) => self.raw(),
+        }
+    }
+
     /// A key that sorts as arbitration on the wire does: the lowest wins (ISO 11898-1, 10.3).
     pub const fn arbitration_key(self) -> u32 {
         match self.0 {
@@ -119,6 +127,9 @@ mod tests {
         assert_eq!(small.raw(), 0x123);
         assert_eq!(small.to_socketcan(), 0x8000_0123);
         assert_eq!(CanId::try_from(0x2000_0000), Err(CanIdError(0x2000_0000)));
+        for number in [0, 0x7FF, 0x800, 0x18DA_F110, 0x8000_0123] {
+            assert_eq!(CanId::try_from(number).unwrap().to_number(), number);
+        }
     }
 
     #[test]

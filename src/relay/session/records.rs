@@ -94,7 +94,7 @@ impl Session {
             Output::Frame(frame) => Payload::Frame(*frame),
             Output::Pdu { address, data } => {
                 self.pdus_relayed += 1;
-                Payload::Pdu { address: address.to_socketcan(), flags: PduFlags::default(), data }
+                Payload::Pdu { address: address.to_number(), flags: PduFlags::default(), data }
             }
             Output::Event { code, detail, value, text } => {
                 Payload::Event { code: *code, detail: *detail, value: *value, text }
