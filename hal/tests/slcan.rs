@@ -277,6 +277,18 @@ async fn an_adapter_that_says_nothing_to_a_command_it_does_not_know_cannot_do_it
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_adapter_that_gave_no_status_flags_is_not_asked_for_them_again() {
+    let without = [&SET_UP[..4], &[("F\r", "")]].concat();
+    let (mut device, mut host) = set_up(&without).await;
+    let (configured, ()) = tokio::join!(host.configure(SETTINGS), scripted(&mut device, &SET_UP[..4]));
+    configured.unwrap();
+    host.send(&frame(0x7E0, &[1])).await.unwrap();
+    let mut next = [0; 8];
+    timeout(Duration::from_secs(10), device.read_exact(&mut next)).await.unwrap().unwrap();
+    assert_eq!(next, *b"t7E0101\r");
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_more_than_sixteen_frames_are_without_an_answer() {
     let (mut device, mut host) = set_up(&SET_UP).await;
     for _ in 0..16 {

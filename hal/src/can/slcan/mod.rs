@@ -56,6 +56,8 @@ pub struct Slcan<S: AsyncRead + AsyncWrite + Unpin + Send = SerialStream> {
     /// `None` while off the bus.
     host: Option<Host>,
     capabilities: CanCapabilities,
+    /// It was asked for its status flags once, and gave none.
+    lacks_status: bool,
     deadline: Deadline,
 }
 
@@ -93,6 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
                 set_bit_rate: true,
                 confirms_transmission: false,
             },
+            lacks_status: false,
             deadline: Deadline::new(TimerKind::Runtime),
         }
     }
@@ -293,7 +296,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
         let mut manners = Manners { answers, has_status: false };
         // from here on frames may come; a host takes them, while the status flags are asked for
         self.host = Some(Host::new(settings, manners, self.filters.clone(), Self::now()));
-        manners.has_status = answers && self.has_status().await?;
+        manners.has_status = answers && !self.lacks_status && self.has_status().await?;
+        self.lacks_status |= answers && !manners.has_status;
         if let Some(host) = &mut self.host {
             host.set_manners(manners);
         }
