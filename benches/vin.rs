@@ -5,17 +5,16 @@
 //! - `vin/cpu`: what one reading costs in CPU time, the simulated bus and the vehicle's ECUs included. The clock is
 //!   virtual and stands still while anything computes, so that nothing is waited for.
 
+#[path = "common/reading.rs"]
+mod reading;
+
 use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use connector_agent::vin::{VinSettings, read};
-use connector_hal::can::CanBus;
-use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
-use connector_sim::vehicle::catalogue::{Catalogue, VehicleRecord};
-use connector_sim::vehicle::{Vehicle, VehicleConfig};
+use connector_sim::vehicle::catalogue::Catalogue;
 use criterion::{Criterion, criterion_group, criterion_main};
-use tokio::runtime::{Builder, Runtime};
+use reading::{read_once, virtual_time};
 
 /// What is measured: its name, the vehicle's platform, the bus's bit rate and load.
 const CASES: [(&str, &str, u32, f32); 6] = [
@@ -26,20 +25,6 @@ const CASES: [(&str, &str, u32, f32); 6] = [
     ("kwp, 500 kbit/s, 30 % load", "NISSAN_LEAF_VCM", 500_000, 0.3),
     ("no vin, 500 kbit/s, 30 % load", "TESLA_MODEL_3", 500_000, 0.3),
 ];
-
-/// One reading; how long it took on the bus.
-async fn read_once(record: &VehicleRecord, bit_rate: u32, load: f32) -> Duration {
-    let bus = VirtualBus::new(VirtualBusConfig { bit_rate, load, ..VirtualBusConfig::default() });
-    let _vehicle = Vehicle::start(&VehicleConfig::new(record.clone()), &bus);
-    let adapter: Box<dyn CanBus> = Box::new(bus.attach_adapter("can0", VirtualBus::full_capabilities()));
-    let reading = read(vec![adapter], &VinSettings::default()).await;
-    assert_eq!(reading.report.vin, record.vin, "{}", record.platform);
-    reading.report.elapsed
-}
-
-fn virtual_time() -> std::io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().start_paused(true).build()
-}
 
 fn vin(criterion: &mut Criterion) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vehicles/vehicles.json");

@@ -5,8 +5,13 @@
 
 mod child;
 mod cpu;
+mod protocol;
+#[path = "../common/reading.rs"]
+mod reading;
 mod relay;
 mod start;
+#[path = "../common/transfer.rs"]
+mod transfer;
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +25,8 @@ fn main() -> anyhow::Result<()> {
     if let Ok(role) = std::env::var(child::ROLE) {
         return child::run(&role);
     }
-    let mut rows = vec![codec()];
+    let mut rows = vec![protocol::isotp()?, codec()];
+    rows.extend(protocol::vin()?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         rows.push(start::to_online().await?);

@@ -82,8 +82,20 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // a thread that hangs in a device must not keep the process
     runtime.shutdown_background();
     outcome.unwrap_or_else(|error| {
-        eprintln!("connector-agent: {error:#}");
+        eprintln!("connector-agent: {}", in_one_line(&error));
         ExitCode::FAILURE
+    })
+}
+
+/// The error with its causes, but for those that it tells itself.
+fn in_one_line(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        match text.as_str() {
+            "" => cause,
+            _ if text.contains(&cause) => text,
+            _ => format!("{text}: {cause}"),
+        }
     })
 }
 

@@ -1,0 +1,31 @@
+//! One ISO-TP transfer with nothing between the two ends.
+
+use std::time::Instant;
+
+use connector_agent::isotp::{Endpoint, Event};
+
+/// Carries frames both ways until nobody has one left; gives what `to` received.
+pub fn transfer(now: Instant, from: &mut Endpoint, to: &mut Endpoint, pdu: &[u8]) -> Option<Vec<u8>> {
+    from.send(now, pdu).ok()?;
+    loop {
+        let mut idle = true;
+        while let Some(frame) = from.poll_transmit(now) {
+            from.handle_transmitted(now);
+            to.handle_frame(now, &frame);
+            idle = false;
+        }
+        while let Some(frame) = to.poll_transmit(now) {
+            to.handle_transmitted(now);
+            from.handle_frame(now, &frame);
+            idle = false;
+        }
+        if idle {
+            break;
+        }
+    }
+    while from.poll_event().is_some() {}
+    std::iter::from_fn(|| to.poll_event()).find_map(|event| match event {
+        Event::Received { pdu, .. } => Some(pdu),
+        _ => None,
+    })
+}

@@ -1,0 +1,51 @@
+//! What the protocols themselves cost: ISO-TP, and the time a VIN takes on the bus.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Context;
+use connector_agent::isotp::{Addressing, Config, Endpoint};
+use connector_hal::can::CanId;
+use connector_sim::vehicle::catalogue::Catalogue;
+
+use crate::Row;
+use crate::reading::{read_once, virtual_time};
+use crate::transfer::transfer;
+
+/// A 4095-byte transfer, both ends together.
+pub fn isotp() -> anyhow::Result<Row> {
+    const ROUNDS: u32 = 2_000;
+    let (a, b) = (CanId::standard_truncated(0x7E0), CanId::standard_truncated(0x7E8));
+    let mut from = Endpoint::new(Config::new(Addressing::normal(a, b)));
+    let mut to = Endpoint::new(Config::new(Addressing::normal(b, a)));
+    let pdu = [0x5A; 4095];
+    let now = Instant::now();
+    let started = Instant::now();
+    for _ in 0..ROUNDS {
+        let received = transfer(now, &mut from, &mut to, std::hint::black_box(&pdu));
+        anyhow::ensure!(received.as_deref() == Some(pdu.as_slice()), "the PDU did not arrive");
+    }
+    let each = started.elapsed() / ROUNDS;
+    Ok(("ISO-TP, 4095 bytes, both ends".to_owned(), format!("{:.1} µs of CPU", each.as_secs_f64() * 1e6)))
+}
+
+/// From the first listening to the VIN, in the simulated bus's time.
+pub fn vin() -> anyhow::Result<Vec<Row>> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vehicles/vehicles.json");
+    let catalogue = Catalogue::load(&file)?;
+    let runtime = virtual_time()?;
+    let cases = [
+        ("VIN by OBD, bus 30 % full", "TOYOTA_CHR", 0.3),
+        ("VIN by OBD, silent bus", "TOYOTA_CHR", 0.0),
+        ("VIN by UDS, bus 30 % full", "KIA_EV6", 0.3),
+        ("no VIN to read, bus 30 % full", "TESLA_MODEL_3", 0.3),
+    ];
+    cases
+        .into_iter()
+        .map(|(what, platform, load)| {
+            let record = catalogue.find(platform).ok().context("the vehicle is not in the file")?;
+            let elapsed = runtime.block_on(read_once(record, 500_000, load));
+            Ok((what.to_owned(), format!("{} ms of bus time", elapsed.as_millis())))
+        })
+        .collect()
+}
