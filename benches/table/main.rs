@@ -18,6 +18,14 @@ use std::time::{Duration, Instant};
 use connector_agent::relay::codec::{Header, Payload, Record, Records, Tag};
 use connector_hal::can::{CanFrame, CanId};
 
+/// Names the agent's binary to measure instead of the one built along with the benchmarks.
+const AGENT: &str = "CONNECTOR_BENCH_AGENT";
+
+/// The binary to measure.
+fn agent_binary() -> std::ffi::OsString {
+    std::env::var_os(AGENT).unwrap_or_else(|| env!("CARGO_BIN_EXE_connector-agent").into())
+}
+
 /// A row: what was measured, and the figure with its unit.
 type Row = (String, String);
 

@@ -73,7 +73,7 @@ pub async fn binary(window: Duration) -> anyhow::Result<Vec<Row>> {
     let _adapter = SlcanAdapter::new(Some(&path), &bus, "connector")?;
     let table = format!("[[bus]]\nkind = \"can\"\npins = [6, 14]\ndevice = \"slcan:{}\"\n", path.display());
     let config = configuration(directory.path(), &cloud, &table)?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_connector-agent"));
+    let mut command = Command::new(crate::agent_binary());
     let child = command.arg("run").arg("--config").arg(config).kill_on_drop(true).spawn()?;
     let pid = child.id().context("the agent has ended")?;
     let (connection, channel) = connect(&cloud).await?;

@@ -21,7 +21,7 @@ pub async fn to_online() -> anyhow::Result<Row> {
     let mut times = Vec::new();
     for _ in 0..ROUNDS {
         let started = Instant::now();
-        let mut agent = Command::new(env!("CARGO_BIN_EXE_connector-agent"))
+        let mut agent = Command::new(crate::agent_binary())
             .arg("run")
             .arg("--config")
             .arg(&config)
