@@ -180,11 +180,9 @@ impl Link {
             static SAID: Once = Once::new();
             // not by println, which the test harness keeps to itself; on a line of its own, wherever the harness is
             SAID.call_once(|| {
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "\nSKIPPED: ISO-TP against can-isotp: {} has no can-isotp, python-can and pyserial",
-                    python.display()
-                );
+                let python = python.display();
+                let why = format!("\nSKIPPED: ISO-TP against can-isotp: {python} has no can-isotp, python-can and pyserial\n");
+                let _ = std::io::stderr().write_all(why.as_bytes());
             });
             return None;
         }
