@@ -1,6 +1,7 @@
 //! Frames of 16 bytes (classic, 8 bytes of data) from a bus to the operator over TLS on loopback.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,7 +75,8 @@ pub async fn binary(window: Duration) -> anyhow::Result<Vec<Row>> {
     let table = format!("[[bus]]\nkind = \"can\"\npins = [6, 14]\ndevice = \"slcan:{}\"\n", path.display());
     let config = configuration(directory.path(), &cloud, &table)?;
     let mut command = Command::new(crate::agent_binary());
-    let child = command.arg("run").arg("--config").arg(config).kill_on_drop(true).spawn()?;
+    let command = command.arg("run").arg("--config").arg(config).stderr(Stdio::null());
+    let child = command.kill_on_drop(true).spawn()?;
     let pid = child.id().context("the agent has ended")?;
     let (connection, channel) = connect(&cloud).await?;
     let idle = usage(pid)?;
