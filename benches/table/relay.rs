@@ -11,7 +11,7 @@ use connector_hal::can::slcan::SlcanAdapter;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::timer::TimerKind;
 use connector_sim::cloud::{Cloud, CloudConfig};
-use connector_sim::operator::client::{Channel, Connection, Credentials, Item, Operator, Received};
+use connector_sim::operator::client::{Channel, Connection, Credentials, Customer, Item, Operator, Received};
 use futures_util::{SinkExt, StreamExt};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -118,10 +118,18 @@ async fn connect(cloud: &Cloud) -> anyhow::Result<(Connection, Channel)> {
         client_secret: login.client_secret.clone(),
     };
     let ca = Some(cloud.ca_file.as_path());
-    let ticket = make_ticket(cloud).await?;
+    let customer =
+        Customer::login(&cloud.api_url, &cloud.websocket_url, ca, credentials(&cloud.customer)).await?;
+    let ticket = customer
+        .create_ticket(&json!({
+            "vin": null, "vehicle_model_id": 3, "vehicle_model_variant_id": 3,
+            "connector_id": cloud.connector_id, "product_ids": [1],
+            "metadata": {"vin_is_found_by_reader": false},
+        }))
+        .await?;
     let operator =
         Operator::login(&cloud.api_url, &cloud.websocket_url, ca, credentials(&cloud.operator)).await?;
-    let ticket = operator.join(&ticket, "bench").await?;
+    let ticket = operator.join(&ticket.id, "bench").await?;
     let connection = operator.connect(ticket.connection().context("the ticket has no connection")?).await?;
     let can_bus = CanBusConfig {
         pin_plus: 6,
@@ -136,30 +144,6 @@ async fn connect(cloud: &Cloud) -> anyhow::Result<(Connection, Channel)> {
     let raw = serde_json::from_value::<RawChannelConfig>(json!({"bus_name": "HS"}))?;
     let channel = connection.open_raw(raw).await?;
     Ok((connection, channel))
-}
-
-/// A customer's ticket on the connector; gives its identifier.
-async fn make_ticket(cloud: &Cloud) -> anyhow::Result<String> {
-    let tls = connector_agent::cloud::tls::client_config(Some(&cloud.ca_file))?;
-    let http = reqwest::Client::builder().tls_backend_preconfigured((*tls).clone()).build()?;
-    let login = [
-        ("grant_type", "client_credentials"),
-        ("client_id", &cloud.customer.client_id),
-        ("client_secret", &cloud.customer.client_secret),
-    ];
-    let tokens =
-        http.post(format!("{}/oauth2/token", cloud.api_url)).form(&login).send().await?.error_for_status()?;
-    let tokens: serde_json::Value = tokens.json().await?;
-    let token = tokens.get("access_token").and_then(|token| token.as_str()).context("no access token")?;
-    let ticket = json!({
-        "vin": null, "vehicle_model_id": 3, "vehicle_model_variant_id": 3,
-        "connector_id": cloud.connector_id, "product_ids": [1],
-        "metadata": {"vin_is_found_by_reader": false},
-    });
-    let made =
-        http.post(format!("{}/v1/tickets", cloud.api_url)).bearer_auth(token).json(&ticket).send().await?;
-    let made: serde_json::Value = made.error_for_status()?.json().await?;
-    Ok(made.get("uuid").and_then(|uuid| uuid.as_str()).context("the ticket has no uuid")?.to_owned())
 }
 
 async fn received(channel: &Channel) -> anyhow::Result<Received> {
