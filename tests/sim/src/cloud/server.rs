@@ -141,6 +141,7 @@ pub struct Cloud {
     shutdown: CancellationToken,
     tasks: TaskTracker,
     pincode_logins: Arc<AtomicU64>,
+    signer: Signer,
 }
 
 impl Cloud {
@@ -211,6 +212,7 @@ impl Cloud {
             pincode_logins: Arc::default(),
         });
         let pincode_logins = Arc::clone(&app.pincode_logins);
+        let signer = app.signer.clone();
         let (shutdown, tasks) = (app.shutdown.clone(), app.tasks.clone());
         tasks.spawn(accept(app, listener, TlsAcceptor::from(tls.config)));
         tracing::info!(%address, "listening");
@@ -229,6 +231,7 @@ impl Cloud {
             shutdown,
             tasks,
             pincode_logins,
+            signer,
         })
     }
 
@@ -261,6 +264,11 @@ impl Cloud {
     /// How many logins with a pincode were tried since the start, right or wrong.
     pub fn pincode_logins(&self) -> u64 {
         self.pincode_logins.load(Ordering::Relaxed)
+    }
+
+    /// Makes every access token issued so far count as expired; sockets that are open stay so.
+    pub fn expire_tokens(&self) {
+        self.signer.expire_all();
     }
 
     /// Closes every socket in order, and waits until the state can be opened again.

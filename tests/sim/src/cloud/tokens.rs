@@ -1,5 +1,7 @@
 //! Access and id tokens: JWTs signed with HS256 (RFC 7519), and what is in them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -18,10 +20,12 @@ const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 const MAX_LENGTH: usize = 4096;
 
 /// The key that signs tokens and upload addresses.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Signer {
     key: hmac::Key,
     lifetime: Duration,
+    /// Tokens of an earlier era have expired.
+    era: Arc<AtomicU64>,
 }
 
 /// What a token says (RFC 7519 section 4.1, and ours).
@@ -36,6 +40,8 @@ struct Claims {
     token_use: String,
     scope: String,
     role: Role,
+    #[serde(default)]
+    era: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     connector_id: Option<i64>,
 }
@@ -63,7 +69,12 @@ pub(crate) fn scope(role: Role) -> &'static str {
 impl Signer {
     /// A signer whose access tokens live this long.
     pub(crate) fn new(key: &[u8], lifetime: Duration) -> Self {
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, key), lifetime }
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, key), lifetime, era: Arc::default() }
+    }
+
+    /// From now on every token issued so far counts as expired.
+    pub(crate) fn expire_all(&self) {
+        self.era.fetch_add(1, Ordering::AcqRel);
     }
 
     /// How many seconds access tokens live.
@@ -91,6 +102,7 @@ impl Signer {
             token_use: token_use.to_owned(),
             scope: scope(subject.role).to_owned(),
             role: subject.role,
+            era: self.era.load(Ordering::Acquire),
             connector_id: subject.connector_id,
         };
         let claims = serde_json::to_vec(&claims).unwrap_or_default();
@@ -117,7 +129,7 @@ impl Signer {
         if claims.iss != ISSUER || claims.token_use != "access" {
             return Err(TokenError::Invalid);
         }
-        if claims.exp <= now {
+        if claims.exp <= now || claims.era < self.era.load(Ordering::Acquire) {
             return Err(TokenError::Expired);
         }
         Ok(Subject { id: claims.sub, role: claims.role, connector_id: claims.connector_id })
@@ -154,6 +166,16 @@ mod tests {
         assert_eq!(signer().verify(&token, 1_000), Ok(subject()));
         assert_eq!(signer().verify(&token, 4_599), Ok(subject()));
         assert_eq!(signer().verify(&token, 4_600), Err(TokenError::Expired));
+    }
+
+    #[test]
+    fn every_token_can_be_made_to_expire_and_the_next_one_is_good() {
+        let signer = signer();
+        let token = signer.access_token(&subject(), 1_000);
+        signer.expire_all();
+        assert_eq!(signer.verify(&token, 1_000), Err(TokenError::Expired));
+        let next = signer.access_token(&subject(), 1_000);
+        assert_eq!(signer.verify(&next, 1_000), Ok(subject()));
     }
 
     #[test]
