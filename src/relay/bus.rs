@@ -150,8 +150,17 @@ impl BusCore {
     /// Asks the ECUs that were brought out of their default session to go back there.
     pub fn return_to_default_sessions(&mut self, now: Instant) {
         self.for_each_channel(now, |channel| {
-            if let Channel::Isotp(channel) = channel {
+            if let Channel::Pdu(channel) = channel {
                 channel.return_to_default_session(now);
+            }
+        });
+    }
+
+    /// Whether channels that send TesterPresent by themselves may do so.
+    pub fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        self.for_each_channel(now, |channel| {
+            if let Channel::Pdu(channel) = channel {
+                channel.set_keep_alive(now, enabled);
             }
         });
     }

@@ -131,7 +131,7 @@ async fn what_the_connector_does_not_have_is_refused_and_leaves_the_buses_as_the
     rig.open_isotp(1, json!({})).await;
     let kline = json!({"bus_name": "K", "kline_bus": {"pin": 7, "kline_protocol": "iso14230_fast", "kline_bit_rate": 10400}});
     let doip = json!({"bus_name": "E", "doip_bus": {"doip_option": 2, "doip_network_configuration": 5}});
-    let terminal15 = json!({"bus_name": "T", "terminal15_bus": {"pin": 1}});
+    let terminal15 = json!({"bus_name": "T", "terminal15_bus": {"pin": 16}});
     for (buses, expected) in [
         (json!([can("A", [1, 9], json!({}))]), (404, "unknown-pins")),
         (json!([can("A", [14, 6], json!({}))]), (404, "unknown-pins")),
@@ -149,9 +149,9 @@ async fn what_the_connector_does_not_have_is_refused_and_leaves_the_buses_as_the
         (json!([can("", HS, json!({}))]), (400, "invalid-message")),
         (json!([can(&"x".repeat(65), HS, json!({}))]), (400, "invalid-message")),
         (json!([{"bus_name": "A"}]), (400, "invalid-message")),
-        (json!([kline]), (501, "unsupported")),
-        (json!([doip]), (501, "unsupported")),
-        (json!([terminal15]), (501, "unsupported")),
+        (json!([kline]), (404, "unknown-pins")),
+        (json!([doip]), (404, "unknown-pins")),
+        (json!([terminal15]), (404, "unknown-pins")),
         (
             json!((0..17).map(|n| can(&n.to_string(), HS, json!({}))).collect::<Vec<_>>()),
             (400, "invalid-message"),

@@ -4,10 +4,14 @@
 //! along by [`Session::poll_drive`], replies come out by [`Session::poll_text`] and binary messages by
 //! [`Session::poll_message`], which is to be called only when the websocket can take one.
 
-mod bus_io;
+mod bus;
+mod can;
+mod can_setup;
+mod doip;
 mod records;
 mod requests;
 mod setup;
+mod terminal15;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::{Context, Poll};
@@ -23,7 +27,7 @@ use super::link::{KEPT_LIMIT, Link, Role};
 use super::request::{OpenChannel, Request};
 use crate::hardware::Hardware;
 use crate::vin;
-use bus_io::{Progress, SessionBus};
+use bus::{Progress, SessionBus};
 
 /// Buses that a connection may have.
 const MAX_BUSES: usize = 16;
@@ -76,9 +80,11 @@ pub struct SessionLimits {
     pub raw_max_age: Duration,
     /// The same for all other channels.
     pub pdu_max_age: Duration,
+    /// How long after the ignition was switched off TesterPresent is still sent.
+    pub keep_alive_after_ignition_off: Duration,
 }
 
-/// The protocol's own bounds.
+/// The protocol's own bounds, and the configuration's defaults.
 impl Default for SessionLimits {
     fn default() -> Self {
         Self {
@@ -87,6 +93,7 @@ impl Default for SessionLimits {
             max_kept_bytes: KEPT_LIMIT,
             raw_max_age: Duration::from_millis(500),
             pdu_max_age: Duration::from_secs(30),
+            keep_alive_after_ignition_off: Duration::from_secs(300),
         }
     }
 }
@@ -107,6 +114,8 @@ struct OpenedChannel {
     max_age: Duration,
     /// What asked for it, so that asking again is answered alike.
     request: OpenChannel,
+    /// The request that is not answered yet: the vehicle is being asked.
+    opening: Option<Option<String>>,
 }
 
 /// Reading the VIN beside the channels.
@@ -121,7 +130,7 @@ struct VinReading {
 pub struct Session {
     settings: SessionSettings,
     link: Link,
-    buses: Vec<SessionBus>,
+    buses: Vec<Box<dyn SessionBus>>,
     channels: BTreeMap<u16, OpenedChannel>,
     /// The `configureBuses` that is not answered yet.
     configuring: Option<Option<String>>,
@@ -131,6 +140,10 @@ pub struct Session {
     closed: Option<CloseReason>,
     vin_reading: Option<VinReading>,
     pdus_relayed: u64,
+    ignition: Option<bool>,
+    /// When TesterPresent is no longer sent, as the ignition is off.
+    stop_keep_alive_at: Option<Instant>,
+    has_stopped_keep_alive: bool,
 }
 
 impl Session {
@@ -150,6 +163,9 @@ impl Session {
             closed: None,
             vin_reading: None,
             pdus_relayed: 0,
+            ignition: None,
+            stop_keep_alive_at: None,
+            has_stopped_keep_alive: false,
         }
     }
 
@@ -176,16 +192,16 @@ impl Session {
     /// The buses' states and loads.
     pub fn bus_reports(&self) -> Vec<BusReport> {
         use connector_hal::can::BusState;
-        let report = |bus: &SessionBus| {
+        let report = |bus: &dyn SessionBus| {
             let status = bus.status();
             let state = match status.state {
                 BusState::Active => "active",
                 BusState::Passive => "passive",
                 BusState::Off => "off",
             };
-            BusReport { bus_name: bus.setup.name.clone(), state, load: status.load.0 }
+            BusReport { bus_name: bus.name().to_owned(), state, load: status.load.0 }
         };
-        self.buses.iter().map(report).collect()
+        self.buses.iter().map(|bus| report(bus.as_ref())).collect()
     }
 
     /// Whether a bus changed its state since this was last asked.
@@ -243,7 +259,7 @@ impl Session {
             if let Poll::Ready(progress) = bus.poll(cx) {
                 changed = true;
                 let now = tokio::time::Instant::now().into_std();
-                if let Some(told) = bus.core.take_vins()
+                if let Some(told) = bus.take_vins()
                     && let Some(reading) = &mut self.vin_reading
                 {
                     reading.told.push(told);
@@ -255,10 +271,15 @@ impl Session {
                         self.handle_waiting(now);
                     }
                     Progress::StartFailed(error) => {
-                        let name = bus.setup.name.clone();
+                        let name = bus.name().to_owned();
                         self.handle_start_failed(now, &name, &error);
                         self.handle_waiting(now);
                     }
+                }
+                while let Some(bus) = self.buses.get_mut(index)
+                    && let Some((number, outcome)) = bus.poll_opened()
+                {
+                    self.handle_opened(number, outcome);
                 }
                 self.collect_outputs(now);
             }
@@ -284,7 +305,8 @@ impl Session {
 
     /// When [`Session::handle_timeout`] is due, or [`Session::wants_to_send`] becomes true by itself.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.hold_until, self.link.poll_timeout()].into_iter().flatten().min()
+        let stop_keep_alive = self.stop_keep_alive_at.filter(|_| !self.has_stopped_keep_alive);
+        [self.hold_until, self.link.poll_timeout(), stop_keep_alive].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -293,6 +315,10 @@ impl Session {
             tracing::info!("the link was away for too long; closing the connection");
             self.close(CloseReason::LinkLost);
         }
+        if self.stop_keep_alive_at.is_some_and(|at| at <= now) {
+            self.set_keep_alive(now, false);
+            self.collect_outputs(now);
+        }
     }
 
     /// Reads the VIN again on the buses that are set up, beside the channels; false if none is.
@@ -300,8 +326,7 @@ impl Session {
         let settings = vin::ReaderSettings { until: now + budget, alive: true, confirms_transmission: true };
         let mut buses = 0;
         for bus in self.buses.iter_mut().filter(|bus| bus.has_started()) {
-            bus.core.start_vin_reader(vin::Reader::new(settings));
-            buses += 1;
+            buses += usize::from(bus.start_vin_reader(settings));
         }
         self.vin_reading = (buses > 0).then(|| VinReading { since: now, budget, buses, told: Vec::new() });
         buses > 0
@@ -313,16 +338,38 @@ impl Session {
         Some(vin::VinReport::from_buses(&reading.told, now.saturating_duration_since(reading.since)))
     }
 
+    /// The ignition was switched, or cannot be told any more.
+    pub fn handle_ignition(&mut self, now: Instant, ignition: Option<bool>) {
+        self.ignition = ignition;
+        for bus in &mut self.buses {
+            bus.handle_ignition(now, ignition);
+        }
+        if ignition == Some(false) {
+            self.stop_keep_alive_at.get_or_insert(now + self.settings.limits.keep_alive_after_ignition_off);
+        } else {
+            self.stop_keep_alive_at = None;
+            self.set_keep_alive(now, true);
+        }
+        self.collect_outputs(now);
+    }
+
+    fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        if std::mem::replace(&mut self.has_stopped_keep_alive, !enabled) == enabled {
+            tracing::info!(enabled, "TesterPresent, by the ignition");
+            self.buses.iter_mut().for_each(|bus| bus.set_keep_alive(now, enabled));
+        }
+    }
+
     /// Asks every ECU that was brought out of its default session to go back there; drive the session until
     /// [`Session::is_quiet`], or not for long.
     pub fn return_to_default_sessions(&mut self, now: Instant) {
         for bus in &mut self.buses {
-            bus.core.return_to_default_sessions(now);
+            bus.return_to_default_sessions(now);
         }
     }
 
     /// Whether nothing is on its way to a bus.
     pub fn is_quiet(&self) -> bool {
-        self.buses.iter().all(|bus| bus.core.is_quiet())
+        self.buses.iter().all(|bus| bus.is_quiet())
     }
 }
