@@ -230,6 +230,13 @@ async fn controllers_are_set_up_by_netlink() {
     // the interface is as before the refusal
     one.configure(SETTINGS).await.unwrap();
     assert_eq!(interface.bit_rate().unwrap(), Some(500_000));
+
+    one.restart().await.unwrap();
+    assert_eq!(interface.bit_rate().unwrap(), Some(500_000));
+    two.configure(SETTINGS).await.unwrap();
+    one.send(&frame(0x7E0, &[1])).await.unwrap();
+    assert!(is_sent(&mut one).await);
+    assert_eq!(received(&mut two).await, frame(0x7E0, &[1]));
 }
 
 #[tokio::test]
