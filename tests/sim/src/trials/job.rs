@@ -1,0 +1,136 @@
+//! What customer and operator do in a trial.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use connector_agent::relay::request::Switch;
+use serde_json::json;
+
+use super::world::{BIT_RATE, World};
+use crate::operator::client::{Channel, Connection, Credentials, Customer, Operator, Timing};
+use crate::operator::flash::{Firmware, flash};
+use crate::operator::isotp;
+use crate::vehicle::catalogue::EcuRecord;
+
+/// What the operator calls the bus.
+const BUS: &str = "HS";
+/// Where the firmware goes in the ECU's memory.
+const ADDRESS: u32 = 0x0800_0000;
+/// How long an ECU may take to answer again after its bus was away.
+const RECOVERY: Duration = Duration::from_secs(60);
+
+/// A ticket in progress, and the operator at work on it.
+pub(super) struct Job {
+    operator: Operator,
+    ticket_id: String,
+    connection: Connection,
+    engine: EcuRecord,
+    channel: Channel,
+}
+
+impl Job {
+    /// Waits for the VIN, makes a ticket, joins it, and sets up bus and channel to the engine's ECU.
+    pub(super) async fn start(world: &World) -> anyhow::Result<Self> {
+        let cloud = &world.cloud;
+        let (api, websocket, ca) = (&cloud.api_url, &cloud.websocket_url, Some(cloud.ca_file.as_path()));
+        let customer = Customer::login(api, websocket, ca, credentials(&cloud.customer)).await?;
+        let mut watch = customer.watch_connector(cloud.connector_id).await?;
+        let vin = world.record.vin.map(|vin| vin.as_str().to_owned()).context("the vehicle has no VIN")?;
+        watch.until(|update| update.is_online && update.vin_number.as_ref() == Some(&vin)).await?;
+
+        let vehicle = customer.find_vehicle(&vin).await?;
+        let id = |part: &str| vehicle.pointer(part).cloned().unwrap_or_default();
+        let ticket = customer
+            .create_ticket(&json!({
+                "vin": vin,
+                "vehicle_model_id": id("/model/id"),
+                "vehicle_model_variant_id": id("/model_variant/id"),
+                "connector_id": cloud.connector_id,
+                "product_ids": [1],
+                "metadata": {"vin_is_found_by_reader": true},
+                "reference": "trial",
+            }))
+            .await?;
+        let operator = Operator::login(api, websocket, ca, credentials(&cloud.operator)).await?;
+        let ticket = operator.join(&ticket.id, "trial operator").await?;
+        let uuid = ticket.connection().context("the ticket in progress has no connection")?;
+        let connection = operator.connect(uuid).await?;
+        let bus = json!({"bus_name": BUS, "can_bus": {
+            "pin_plus": 6, "pin_min": 14, "can_protocol": "isotp", "can_bit_rate": BIT_RATE, "transceiver": "high",
+        }});
+        connection.configure_buses(vec![serde_json::from_value(bus)?]).await?;
+        let ecus = &world.record.ecus;
+        let engine = ecus.iter().find(|ecu| ecu.address.request.raw() == 0x7E0);
+        let engine = engine.context("the vehicle has no engine")?.clone();
+        let address = &engine.address;
+        let config = isotp(BUS, address.request, Some(address.response), address.extended, Switch::Enabled);
+        let channel = connection.open_isotp(config).await?;
+        Ok(Self { operator, ticket_id: ticket.id, connection, engine, channel })
+    }
+
+    /// Asks the engine all that the real one was asked; every answer has to be that one's.
+    pub(super) async fn read(&self) -> anyhow::Result<usize> {
+        for exchange in &self.engine.exchanges {
+            // the same request may be recorded twice: the simulated ECU answers as it did first
+            let first = self.engine.exchanges.iter().find(|other| other.request == exchange.request);
+            let expected = first.map(|first| first.response.as_slice()).unwrap_or_default();
+            let answer = self.channel.request(&exchange.request, &Timing::default()).await?;
+            anyhow::ensure!(answer.data == expected, "the engine answered {:02X?}", answer.data);
+        }
+        anyhow::ensure!(!self.engine.exchanges.is_empty(), "the engine was asked nothing");
+        Ok(self.engine.exchanges.len())
+    }
+
+    /// The same as soon as the engine answers again.
+    pub(super) async fn read_again(&self) -> anyhow::Result<usize> {
+        let patience = Timing { allowance: Duration::from_secs(2), ..Timing::default() };
+        let asking = async {
+            while let Err(error) = self.channel.request(&[0x3E, 0x00], &patience).await {
+                tracing::debug!(%error, "the engine does not answer yet");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(RECOVERY, asking).await.context("the engine does not answer again")?;
+        self.read().await
+    }
+
+    /// Programs the engine's ECU, and looks into its memory.
+    pub(super) async fn flash(&self, world: &World, bytes: usize) -> anyhow::Result<()> {
+        let mut random = fastrand::Rng::with_seed(1);
+        let data: Vec<u8> = (0..bytes).map(|_| random.u8(..)).collect();
+        let firmware = Firmware { address: ADDRESS, data: &data };
+        flash(&self.channel, firmware, &Timing::default(), &mut |_| {}).await?;
+        let vehicle = world.vehicle.as_ref().context("there is no vehicle")?;
+        let memory = vehicle.memory(self.engine.address);
+        let image = memory.last().context("the engine holds no firmware")?;
+        let is_same = image.address == u64::from(ADDRESS) && image.data == data;
+        anyhow::ensure!(is_same, "the engine does not hold the firmware");
+        Ok(())
+    }
+
+    /// PDUs to the vehicle and back.
+    pub(super) fn pdus(&self) -> u64 {
+        self.connection.counters().pdus_sent() + self.connection.counters().pdus_received()
+    }
+
+    /// Done.
+    pub(super) async fn complete(self) -> anyhow::Result<()> {
+        Ok(self.operator.complete(&self.ticket_id).await?)
+    }
+
+    /// Given up.
+    pub(super) async fn cancel(self) -> anyhow::Result<()> {
+        Ok(self.operator.cancel(&self.ticket_id, "trial").await?)
+    }
+}
+
+/// A whole short job.
+pub(super) async fn short(world: &World) -> anyhow::Result<()> {
+    let job = Job::start(world).await?;
+    job.read().await?;
+    job.complete().await
+}
+
+fn credentials(account: &crate::cloud::Credentials) -> Credentials {
+    Credentials { client_id: account.client_id.clone(), client_secret: account.client_secret.clone() }
+}
