@@ -1,12 +1,17 @@
 //! A device whose file system cannot be written to.
 
 use std::io::{ErrorKind, Write as _};
+use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::job;
+use super::patiently;
 use super::system;
 use super::world::World;
+
+/// How often a file is looked at that somebody else writes.
+const POLL: Duration = Duration::from_millis(20);
 
 /// The file system is full: the agent works, and keeps its login again as soon as there is room.
 pub(super) async fn no_space(world: &mut World) -> anyhow::Result<String> {
@@ -43,9 +48,14 @@ pub(super) async fn read_only(world: &mut World) -> anyhow::Result<String> {
 }
 
 async fn until_kept(world: &mut World) -> anyhow::Result<()> {
-    while !world.device.join("state/login.json").exists() {
-        tokio::task::yield_now().await;
-    }
+    let path = world.device.join("state/login.json");
+    patiently("the login is not kept", async {
+        while !path.exists() {
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    })
+    .await?;
     world.check_state()
 }
 
@@ -76,11 +86,16 @@ async fn without_writing(world: &mut World, complaint: &str) -> anyhow::Result<S
 /// There is room again: after one more restart the login is kept.
 async fn recovered(world: &mut World) -> anyhow::Result<()> {
     world.cloud.expire_tokens();
-    let old = std::fs::read(world.device.join("state/login.json")).unwrap_or_default();
+    let path = world.device.join("state/login.json");
+    let old = std::fs::read(&path).unwrap_or_default();
     world.kill_and_come_back().await?;
-    while std::fs::read(world.device.join("state/login.json")).unwrap_or_default() == old {
-        tokio::task::yield_now().await;
-    }
+    patiently("the login is not kept again", async {
+        while std::fs::read(&path).unwrap_or_default() == old {
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    })
+    .await?;
     world.check_state()?;
     let before = world.cloud.pincode_logins();
     for _ in 0..3 {

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use rustix::process::Pid;
 
-use super::job::Job;
+use super::job::{self, Job};
 use super::world::World;
 
 /// What the agent may have resident while it is online, in kB of 1000 bytes.
@@ -21,6 +21,7 @@ pub(super) async fn main_job(world: &mut World) -> anyhow::Result<String> {
     let hellos = world.hellos();
     world.go_online().await;
     world.online_after(hellos).await?;
+    job::vin_is_told(world).await?;
     let job = Job::start(world).await?;
     let online = Memory::of(world.supervisor.pid().await?)?;
     let answers = job.read().await?;

@@ -69,6 +69,7 @@ pub(super) async fn can_gone(world: &mut World) -> anyhow::Result<String> {
     world.supervisor.logged(mark, "lost the CAN device").await?;
     system::add_can().await?;
     world.restart_vehicle().await?;
+    job::vin_is_told(world).await.context("after the interface was back")?;
     job::short(world).await.context("after the interface was back")?;
     anyhow::ensure!(world.supervisor.pid().await? == pid, "the agent was started again");
     anyhow::ensure!(world.hellos() == hellos, "the link was lost with the bus");
@@ -78,6 +79,7 @@ pub(super) async fn can_gone(world: &mut World) -> anyhow::Result<String> {
     world.kill_and_come_back().await?;
     system::add_can().await?;
     world.restart_vehicle().await?;
+    job::vin_is_told(world).await.context("started without the interface")?;
     job::short(world).await.context("started without the interface")?;
     let logins = world.cloud.pincode_logins() - logins;
     anyhow::ensure!(logins == 0, "{logins} logins");

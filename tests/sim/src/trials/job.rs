@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use connector_agent::relay::request::Switch;
 use serde_json::json;
 
+use super::patiently;
 use super::world::{BIT_RATE, World};
 use crate::operator::client::{Channel, Connection, Credentials, Customer, Operator, Timing};
 use crate::operator::flash::{Firmware, flash};
@@ -16,8 +17,6 @@ use crate::vehicle::catalogue::EcuRecord;
 const BUS: &str = "HS";
 /// Where the firmware goes in the ECU's memory.
 const ADDRESS: u32 = 0x0800_0000;
-/// How long an ECU may take to answer again after its bus was away.
-const RECOVERY: Duration = Duration::from_secs(60);
 
 /// A ticket in progress, and the operator at work on it.
 pub(super) struct Job {
@@ -29,15 +28,17 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Waits for the VIN, makes a ticket, joins it, and sets up bus and channel to the engine's ECU.
+    /// Makes a ticket, joins it, and sets up bus and channel to the engine's ECU. The customer knows the VIN: a vehicle
+    /// whose ECU was left in the middle of being programmed may not tell it.
     pub(super) async fn start(world: &World) -> anyhow::Result<Self> {
+        patiently("there is no session", Self::begin(world)).await
+    }
+
+    async fn begin(world: &World) -> anyhow::Result<Self> {
         let cloud = &world.cloud;
         let (api, websocket, ca) = (&cloud.api_url, &cloud.websocket_url, Some(cloud.ca_file.as_path()));
         let customer = Customer::login(api, websocket, ca, credentials(&cloud.customer)).await?;
-        let mut watch = customer.watch_connector(cloud.connector_id).await?;
-        let vin = world.record.vin.map(|vin| vin.as_str().to_owned()).context("the vehicle has no VIN")?;
-        watch.until(|update| update.is_online && update.vin_number.as_ref() == Some(&vin)).await?;
-
+        let vin = vin(world)?;
         let vehicle = customer.find_vehicle(&vin).await?;
         let id = |part: &str| vehicle.pointer(part).cloned().unwrap_or_default();
         let ticket = customer
@@ -47,7 +48,7 @@ impl Job {
                 "vehicle_model_variant_id": id("/model_variant/id"),
                 "connector_id": cloud.connector_id,
                 "product_ids": [1],
-                "metadata": {"vin_is_found_by_reader": true},
+                "metadata": {"vin_is_found_by_reader": false},
                 "reference": "trial",
             }))
             .await?;
@@ -70,6 +71,10 @@ impl Job {
 
     /// Asks the engine all that the real one was asked; every answer has to be that one's.
     pub(super) async fn read(&self) -> anyhow::Result<usize> {
+        patiently("the engine was not read", self.ask_all()).await
+    }
+
+    async fn ask_all(&self) -> anyhow::Result<usize> {
         for exchange in &self.engine.exchanges {
             // the same request may be recorded twice: the simulated ECU answers as it did first
             let first = self.engine.exchanges.iter().find(|other| other.request == exchange.request);
@@ -84,13 +89,14 @@ impl Job {
     /// The same as soon as the engine answers again.
     pub(super) async fn read_again(&self) -> anyhow::Result<usize> {
         let patience = Timing { allowance: Duration::from_secs(2), ..Timing::default() };
-        let asking = async {
+        patiently("the engine does not answer again", async {
             while let Err(error) = self.channel.request(&[0x3E, 0x00], &patience).await {
                 tracing::debug!(%error, "the engine does not answer yet");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-        };
-        tokio::time::timeout(RECOVERY, asking).await.context("the engine does not answer again")?;
+            Ok(())
+        })
+        .await?;
         self.read().await
     }
 
@@ -115,13 +121,35 @@ impl Job {
 
     /// Done.
     pub(super) async fn complete(self) -> anyhow::Result<()> {
-        Ok(self.operator.complete(&self.ticket_id).await?)
+        patiently("the ticket is not completed", async { Ok(self.operator.complete(&self.ticket_id).await?) })
+            .await
     }
 
     /// Given up.
     pub(super) async fn cancel(self) -> anyhow::Result<()> {
-        Ok(self.operator.cancel(&self.ticket_id, "trial").await?)
+        patiently("the ticket is not cancelled", async {
+            Ok(self.operator.cancel(&self.ticket_id, "trial").await?)
+        })
+        .await
     }
+}
+
+/// Waits until the connector has told the cloud the vehicle's VIN.
+pub(super) async fn vin_is_told(world: &World) -> anyhow::Result<()> {
+    let cloud = &world.cloud;
+    let vin = vin(world)?;
+    let (api, websocket, ca) = (&cloud.api_url, &cloud.websocket_url, Some(cloud.ca_file.as_path()));
+    patiently("the VIN is not told", async {
+        let customer = Customer::login(api, websocket, ca, credentials(&cloud.customer)).await?;
+        let mut watch = customer.watch_connector(cloud.connector_id).await?;
+        watch.until(|update| update.is_online && update.vin_number.as_ref() == Some(&vin)).await?;
+        Ok(())
+    })
+    .await
+}
+
+fn vin(world: &World) -> anyhow::Result<String> {
+    world.record.vin.map(|vin| vin.as_str().to_owned()).context("the vehicle has no VIN")
 }
 
 /// A whole short job.

@@ -14,6 +14,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::patiently;
+
 /// systemd's default for `RestartSec`.
 const RESTART_AFTER: Duration = Duration::from_millis(100);
 /// Lines of the log that are kept.
@@ -62,9 +64,8 @@ impl Supervisor {
     /// Its process, as soon as it runs.
     pub(super) async fn pid(&self) -> anyhow::Result<Pid> {
         let mut running = self.shared.running.subscribe();
-        let running =
-            running.wait_for(|(_, pid)| pid.is_some()).await.context("nothing is started any more")?;
-        running.1.context("it is not running")
+        let started = running.wait_for(|(_, pid)| pid.is_some());
+        patiently("it is not started", async { started.await?.1.context("it is not running") }).await
     }
 
     /// `kill -9`; waits until it was started again.
@@ -73,8 +74,8 @@ impl Supervisor {
         rustix::process::kill_process(self.pid().await?, Signal::KILL)
             .context("the agent cannot be killed")?;
         let mut running = self.shared.running.subscribe();
-        running.wait_for(|(count, _)| *count > starts).await.context("nothing is started any more")?;
-        Ok(())
+        let again = running.wait_for(|(count, _)| *count > starts);
+        patiently("it is not started again", async { Ok(again.await.map(drop)?) }).await
     }
 
     /// From here on, to look at what comes later.
@@ -84,6 +85,10 @@ impl Supervisor {
 
     /// Waits until it has logged this after the mark.
     pub(super) async fn logged(&self, mark: LogMark, text: &str) -> anyhow::Result<()> {
+        patiently(&format!("it does not say `{text}`"), self.says(mark, text)).await
+    }
+
+    async fn says(&self, mark: LogMark, text: &str) -> anyhow::Result<()> {
         let mut lines = self.shared.lines.subscribe();
         loop {
             let count = *lines.borrow_and_update();

@@ -12,6 +12,7 @@ use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::timer::TimerKind;
 use tokio::sync::watch;
 
+use super::patiently;
 use super::supervisor::Supervisor;
 use super::system::{self, CLOUD_ADDRESS, DEVICE, DEVICE_CAN, VEHICLE_CAN};
 use crate::cloud::{Cloud, CloudConfig};
@@ -131,8 +132,8 @@ impl World {
 
     /// Waits until the connector has come online more often than that.
     pub(super) async fn online_after(&mut self, hellos: u64) -> anyhow::Result<()> {
-        self.hellos.wait_for(|count| *count > hellos).await.context("the cloud has ended")?;
-        Ok(())
+        let online = self.hellos.wait_for(|count| *count > hellos);
+        patiently("it is not online", async { Ok(online.await.map(drop)?) }).await
     }
 
     /// Waits until the connector has come online for the first time.
