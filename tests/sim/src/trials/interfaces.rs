@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 
 use super::job::{self, Job};
-use super::system::{self, DEVICE, DEVICE_CAN};
+use super::system::{self, DEVICE};
 use super::world::World;
 
 /// The network goes, in a session: it goes on when the network is back.
@@ -53,12 +53,11 @@ pub(super) async fn can_gone(world: &mut World) -> anyhow::Result<String> {
     let mark = world.supervisor.mark();
     system::remove_can().await?;
     world.supervisor.logged(mark, "lost the CAN device").await?;
-    system::add_can().await?;
-    world.restart_vehicle().await?;
+    world.bring_back_can().await?;
     job.read_again().await.context("after the interface was back")?;
 
     for state in ["down", "up"] {
-        system::ip(&format!("-netns {DEVICE} link set {DEVICE_CAN} {state}")).await?;
+        system::set_can(state).await?;
     }
     job.read_again().await.context("after the interface was up")?;
     job.complete().await?;
@@ -67,8 +66,7 @@ pub(super) async fn can_gone(world: &mut World) -> anyhow::Result<String> {
     let mark = world.supervisor.mark();
     system::remove_can().await?;
     world.supervisor.logged(mark, "lost the CAN device").await?;
-    system::add_can().await?;
-    world.restart_vehicle().await?;
+    world.bring_back_can().await?;
     job::vin_is_told(world).await.context("after the interface was back")?;
     job::short(world).await.context("after the interface was back")?;
     anyhow::ensure!(world.supervisor.pid().await? == pid, "the agent was started again");
@@ -77,8 +75,7 @@ pub(super) async fn can_gone(world: &mut World) -> anyhow::Result<String> {
     // without the interface from the beginning
     system::remove_can().await?;
     world.kill_and_come_back().await?;
-    system::add_can().await?;
-    world.restart_vehicle().await?;
+    world.bring_back_can().await?;
     job::vin_is_told(world).await.context("started without the interface")?;
     job::short(world).await.context("started without the interface")?;
     let logins = world.cloud.pincode_logins() - logins;

@@ -18,6 +18,23 @@ const BUS: &str = "HS";
 /// Where the firmware goes in the ECU's memory.
 const ADDRESS: u32 = 0x0800_0000;
 
+/// A customer and an operator, logged in.
+pub(super) struct People {
+    customer: Customer,
+    operator: Operator,
+}
+
+impl People {
+    pub(super) async fn log_in(world: &World) -> anyhow::Result<Self> {
+        let cloud = &world.cloud;
+        let (api, websocket, ca) = (&cloud.api_url, &cloud.websocket_url, Some(cloud.ca_file.as_path()));
+        Ok(Self {
+            customer: Customer::login(api, websocket, ca, credentials(&cloud.customer)).await?,
+            operator: Operator::login(api, websocket, ca, credentials(&cloud.operator)).await?,
+        })
+    }
+}
+
 /// A ticket in progress, and the operator at work on it.
 pub(super) struct Job {
     operator: Operator,
@@ -28,16 +45,20 @@ pub(super) struct Job {
 }
 
 impl Job {
+    /// The same by people who are logged in already.
+    pub(super) async fn start_by(world: &World, people: &People) -> anyhow::Result<Self> {
+        patiently("there is no session", Self::begin(world, people)).await
+    }
+
     /// Makes a ticket, joins it, and sets up bus and channel to the engine's ECU. The customer knows the VIN: a vehicle
     /// whose ECU was left in the middle of being programmed may not tell it.
     pub(super) async fn start(world: &World) -> anyhow::Result<Self> {
-        patiently("there is no session", Self::begin(world)).await
+        let people = patiently("nobody is logged in", People::log_in(world)).await?;
+        Self::start_by(world, &people).await
     }
 
-    async fn begin(world: &World) -> anyhow::Result<Self> {
-        let cloud = &world.cloud;
-        let (api, websocket, ca) = (&cloud.api_url, &cloud.websocket_url, Some(cloud.ca_file.as_path()));
-        let customer = Customer::login(api, websocket, ca, credentials(&cloud.customer)).await?;
+    async fn begin(world: &World, people: &People) -> anyhow::Result<Self> {
+        let People { customer, operator } = people;
         let vin = vin(world)?;
         let vehicle = customer.find_vehicle(&vin).await?;
         let id = |part: &str| vehicle.pointer(part).cloned().unwrap_or_default();
@@ -46,13 +67,12 @@ impl Job {
                 "vin": vin,
                 "vehicle_model_id": id("/model/id"),
                 "vehicle_model_variant_id": id("/model_variant/id"),
-                "connector_id": cloud.connector_id,
+                "connector_id": world.cloud.connector_id,
                 "product_ids": [1],
                 "metadata": {"vin_is_found_by_reader": false},
                 "reference": "trial",
             }))
             .await?;
-        let operator = Operator::login(api, websocket, ca, credentials(&cloud.operator)).await?;
         let ticket = operator.join(&ticket.id, "trial operator").await?;
         let uuid = ticket.connection().context("the ticket in progress has no connection")?;
         let connection = operator.connect(uuid).await?;
@@ -66,7 +86,7 @@ impl Job {
         let address = &engine.address;
         let config = isotp(BUS, address.request, Some(address.response), address.extended, Switch::Enabled);
         let channel = connection.open_isotp(config).await?;
-        Ok(Self { operator, ticket_id: ticket.id, connection, engine, channel })
+        Ok(Self { operator: operator.clone(), ticket_id: ticket.id, connection, engine, channel })
     }
 
     /// Asks the engine all that the real one was asked; every answer has to be that one's.
@@ -154,7 +174,13 @@ fn vin(world: &World) -> anyhow::Result<String> {
 
 /// A whole short job.
 pub(super) async fn short(world: &World) -> anyhow::Result<()> {
-    let job = Job::start(world).await?;
+    let people = patiently("nobody is logged in", People::log_in(world)).await?;
+    short_by(world, &people).await
+}
+
+/// The same by people who are logged in already.
+pub(super) async fn short_by(world: &World, people: &People) -> anyhow::Result<()> {
+    let job = Job::start_by(world, people).await?;
     job.read().await?;
     job.complete().await
 }

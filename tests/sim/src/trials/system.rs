@@ -34,7 +34,7 @@ pub(super) async fn ip(arguments: &str) -> anyhow::Result<()> {
 /// The network between the cloud and the device.
 pub(super) async fn add_network() -> anyhow::Result<()> {
     ip(&format!("link add cloud0 type veth peer name eth0 netns {DEVICE}")).await?;
-    ip(&format!("address add {CLOUD_ADDRESS}/24 dev cloud0")).await?;
+    ip("address add 10.77.0.254/24 dev cloud0").await?;
     ip("link set cloud0 up").await?;
     ip(&format!("-netns {DEVICE} address add 10.77.0.2/24 dev eth0")).await?;
     ip(&format!("-netns {DEVICE} link set eth0 up")).await
@@ -45,11 +45,15 @@ pub(super) async fn remove_network() -> anyhow::Result<()> {
     ip("link del cloud0").await
 }
 
-/// The CAN bus between the vehicle and the device.
+/// The CAN bus between the vehicle and the device, whose end is down.
 pub(super) async fn add_can() -> anyhow::Result<()> {
     ip(&format!("link add {VEHICLE_CAN} type vxcan peer name {DEVICE_CAN} netns {DEVICE}")).await?;
-    ip(&format!("link set {VEHICLE_CAN} up")).await?;
-    ip(&format!("-netns {DEVICE} link set {DEVICE_CAN} up")).await
+    ip(&format!("link set {VEHICLE_CAN} up")).await
+}
+
+/// Sets the device's end `up` or `down`.
+pub(super) async fn set_can(state: &str) -> anyhow::Result<()> {
+    ip(&format!("-netns {DEVICE} link set {DEVICE_CAN} {state}")).await
 }
 
 /// Takes it away, at both ends.
@@ -61,7 +65,10 @@ pub(super) async fn remove_can() -> anyhow::Result<()> {
 pub(super) async fn add_device() -> anyhow::Result<()> {
     std::fs::create_dir_all("/var/run").context("/var/run")?;
     ip(&format!("netns add {DEVICE}")).await?;
-    ip(&format!("-netns {DEVICE} link set lo up")).await
+    ip(&format!("-netns {DEVICE} link set lo up")).await?;
+    // what the cloud and the operator say to each other goes on without the network to the device
+    let _there_already = ip(&format!("address add {CLOUD_ADDRESS}/32 dev lo")).await;
+    Ok(())
 }
 
 /// Removes it, with its end of the networks.

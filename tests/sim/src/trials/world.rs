@@ -57,6 +57,7 @@ impl World {
             system::add_device().await?;
             system::add_network().await?;
             system::add_can().await?;
+            system::set_can("up").await?;
             system::mount_small(&device, DEVICE_ROOM)?;
             format!("{CLOUD_ADDRESS}:0")
         } else {
@@ -161,13 +162,14 @@ impl World {
         Ok(())
     }
 
-    /// The vehicle, on its bus again.
-    pub(super) async fn restart_vehicle(&mut self) -> anyhow::Result<()> {
+    /// The CAN bus is there again, with the vehicle on it before the device.
+    pub(super) async fn bring_back_can(&mut self) -> anyhow::Result<()> {
+        system::add_can().await?;
         if let Some(vehicle) = self.vehicle.take() {
             vehicle.stop().await;
         }
         self.vehicle = Some(start_vehicle(&self.record).await?);
-        Ok(())
+        system::set_can("up").await
     }
 
     /// Ends everything.
