@@ -31,7 +31,8 @@ pub struct PatientVerifier {
 impl PatientVerifier {
     /// Knows that it is later than `known_time` since 1970, and than this program's date.
     pub fn new(inner: Arc<WebPkiServerVerifier>, known_time: Duration) -> Self {
-        let known_time = AtomicU64::new(known_time.as_secs().max(PROGRAM_DATE));
+        let known_time = [known_time.as_secs(), PROGRAM_DATE].into_iter().fold(0, u64::max);
+        let known_time = AtomicU64::new(known_time);
         Self { inner, known_time, has_complained: AtomicBool::new(false) }
     }
 

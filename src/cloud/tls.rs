@@ -78,7 +78,7 @@ pub fn client_config_after(
 }
 
 /// The certificates in a PEM file; an error if there are none.
-fn certificates(path: &Path) -> Result<RootCertStore, TlsError> {
+pub(crate) fn certificates(path: &Path) -> Result<RootCertStore, TlsError> {
     let text = std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&text) {

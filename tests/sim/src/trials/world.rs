@@ -158,7 +158,10 @@ impl World {
             Err(error) => return Err(error.into()),
         };
         let state: serde_json::Value = serde_json::from_slice(&text).context("the kept login is damaged")?;
-        anyhow::ensure!(state["access_token"].is_string(), "the kept login has no token");
+        anyhow::ensure!(
+            state.get("access_token").is_some_and(serde_json::Value::is_string),
+            "the kept login has no token"
+        );
         Ok(())
     }
 
