@@ -17,7 +17,7 @@ use stage::Stage;
 use story::Story;
 
 /// The vehicles that come with the program.
-const VEHICLES: &str = include_str!("../../../data/vehicles/vehicles.json");
+pub(crate) const VEHICLES: &str = include_str!("../../../data/vehicles/vehicles.json");
 
 /// `connector-sim demo`.
 #[derive(Debug, clap::Args)]
