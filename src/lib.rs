@@ -8,4 +8,5 @@ pub mod config;
 pub mod hardware;
 pub mod isotp;
 pub mod relay;
+pub mod tp20;
 pub mod vin;
