@@ -51,7 +51,7 @@ pub fn drive(data: &[u8]) {
             _ => match argument % 3 {
                 0 => channel.open(),
                 1 => channel.close(now),
-                _ => channel.abort_send(now),
+                _ => channel.abort_send(),
             },
         }
         if argument & 1 == 0 {

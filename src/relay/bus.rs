@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use connector_hal::can::{BusState, CanEvent, CanFrame};
 
-use super::channel::{Channel, Output};
+use super::channel::{Channel, OpenFailure, Output};
 use super::codec::{EventCode, PduFlags};
 use crate::isotp::SendFailure;
 use crate::vin;
@@ -68,6 +68,8 @@ pub struct BusCore {
     state: BusState,
     next: Option<Next>,
     outstanding: VecDeque<Outstanding>,
+    /// What channels that were closed have left to say; as many as channels were closed since the last frame.
+    farewells: VecDeque<CanFrame>,
     /// The channel that sent last; the next one has its turn.
     last_turn: u16,
     outputs: VecDeque<BusOutput>,
@@ -82,7 +84,28 @@ impl BusCore {
     /// Closes a channel, and discards what it has not sent; false if there is none.
     pub fn close_channel(&mut self, number: u16) -> bool {
         self.disown(Owner::Channel(number));
-        self.channels.remove(&number).is_some()
+        let Some(channel) = self.channels.remove(&number) else { return false };
+        if self.state != BusState::Off {
+            self.farewells.extend(channel.farewell());
+        }
+        true
+    }
+
+    /// What came of a channel whose opening took the ECU; one that failed is closed.
+    pub fn poll_opened(&mut self) -> Option<(u16, Result<(), OpenFailure>)> {
+        let opened =
+            self.channels.iter_mut().find_map(|(number, channel)| Some((*number, channel.poll_opened()?)))?;
+        if opened.1.is_err() {
+            self.close_channel(opened.0);
+        }
+        Some(opened)
+    }
+
+    /// What is to be sent before the bus is left.
+    pub fn farewells(&mut self) -> Vec<CanFrame> {
+        let open = self.channels.values().filter_map(Channel::farewell);
+        let farewells = self.farewells.drain(..).chain(open).collect();
+        if self.state == BusState::Off { Vec::new() } else { farewells }
     }
 
     /// The bus's state as last heard.
@@ -92,7 +115,10 @@ impl BusCore {
 
     /// Whether neither the adapter nor a channel has anything left to send.
     pub fn is_quiet(&self) -> bool {
-        self.outstanding.is_empty() && self.next.is_none() && !self.channels.values().any(Channel::is_sending)
+        self.outstanding.is_empty()
+            && self.next.is_none()
+            && self.farewells.is_empty()
+            && !self.channels.values().any(Channel::is_sending)
     }
 
     /// Reads the VIN on this bus, beside the channels.
@@ -245,6 +271,7 @@ impl BusCore {
                 channel.handle_transmit_failed(now, SendFailure::BusOff);
             }
         }
+        self.farewells.clear();
         self.for_each_channel(now, |channel| channel.handle_bus_off(now));
     }
 
@@ -330,6 +357,9 @@ impl BusCore {
 
     /// Asks the channels in turn, the VIN reader last.
     fn next_frame(&mut self, now: Instant) -> Option<Next> {
+        if let Some(frame) = self.farewells.pop_front() {
+            return Some(Next { owner: Owner::Gone, frame, expires: None });
+        }
         let mut number = self.turn_after(self.last_turn);
         for _ in 0..self.channels.len() {
             let turn = number?;

@@ -8,7 +8,7 @@ use connector_hal::can::{CanFrame, CanId};
 use super::sender::check;
 use super::{
     ChannelConfig, CloseReason, Connection, ConnectionConfig, Event, Opening, Refusal, SETUP_ID, SendError,
-    SetupMessage, SetupOpcode, Timer,
+    SetupMessage, SetupOpcode, Timer, Tpdu,
 };
 
 /// How long the ECU may take to answer a set-up request, some of them behind a gateway, before the next is sent.
@@ -185,11 +185,21 @@ impl Channel {
     }
 
     /// Gives up what is being sent, without an event; if a part of it is on the bus, the channel is closed with it.
-    pub fn abort_send(&mut self, now: Instant) {
+    pub fn abort_send(&mut self) {
         self.pending = None;
         if let State::Connected(connection) = &mut self.state {
             connection.abort_send();
-            self.settle(now);
+            self.events.extend(std::iter::from_fn(|| connection.poll_event()));
+        }
+    }
+
+    /// The frame that disconnects, where there is a channel: for whoever drops this machine without driving it on.
+    pub fn farewell(&self) -> Option<CanFrame> {
+        match &self.state {
+            State::Connected(connection) if !connection.is_done() => {
+                Tpdu::Disconnect.encode(connection.config().transmit)
+            }
+            _ => None,
         }
     }
 

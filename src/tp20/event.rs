@@ -61,46 +61,60 @@ pub enum Event {
 
 /// Why a channel is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("{}", self.describe())]
 pub enum CloseReason {
     /// It was asked for on this side.
-    #[error("the channel was closed")]
     Requested,
     /// The peer disconnected.
-    #[error("the ECU closed the channel")]
     ByPeer,
     /// The peer began anew, with sequence numbers from 0.
-    #[error("the ECU began the channel anew")]
     Restarted,
     /// Nobody answered the set-up requests.
-    #[error("no ECU answered the set-up of the channel")]
     SetupTimeout,
     /// The ECU does not open the channel.
-    #[error("{0}")]
     Refused(Refusal),
     /// The parameters were not answered.
-    #[error("the ECU did not answer the channel's parameters")]
     NoParameters,
     /// A data frame was not acknowledged, however often it was repeated (T1).
-    #[error("the ECU acknowledged no data in time")]
     NoAck,
     /// The peer was never ready for more.
-    #[error("the ECU was not ready for more data for too long")]
     NotReady,
     /// The channel test was not answered.
-    #[error("the ECU answers no channel test any more")]
     NoTestAnswer,
     /// The peer stopped in the middle of a PDU.
-    #[error("the ECU stopped in the middle of a PDU")]
     ReceptionStopped,
     /// Nothing was heard for too long.
-    #[error("nothing was heard for too long")]
     Silence,
     /// A frame was not acknowledged on the bus.
-    #[error("a frame was not acknowledged on the bus")]
     NotAcknowledged,
     /// The bus went off.
-    #[error("the bus is off")]
     BusOff,
+}
+
+impl CloseReason {
+    /// The reason in words, for whoever keeps them.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Requested => "the channel was closed",
+            Self::ByPeer => "the ECU closed the channel",
+            Self::Restarted => "the ECU began the channel anew",
+            Self::SetupTimeout => "no ECU answered the set-up of the channel",
+            Self::Refused(Refusal::ApplicationType) => "the ECU knows no such application type",
+            Self::Refused(Refusal::ApplicationTypeNow) => {
+                "the ECU does not serve this application type at the moment"
+            }
+            Self::Refused(Refusal::Resources) => "the ECU has no channel left",
+            Self::Refused(Refusal::Other(_)) => "the ECU refuses the channel",
+            Self::NoParameters => "the ECU did not answer the channel's parameters",
+            Self::NoAck => "the ECU acknowledged no data in time",
+            Self::NotReady => "the ECU was not ready for more data for too long",
+            Self::NoTestAnswer => "the ECU answers no channel test any more",
+            Self::ReceptionStopped => "the ECU stopped in the middle of a PDU",
+            Self::Silence => "nothing was heard for too long",
+            Self::NotAcknowledged => "a frame was not acknowledged on the bus",
+            Self::BusOff => "the bus is off",
+        }
+    }
 }
 
 /// Why a reception was given up.

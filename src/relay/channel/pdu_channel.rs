@@ -47,6 +47,11 @@ pub trait PduTransport: Send + std::fmt::Debug {
     fn tester_present(&self) -> &'static [u8] {
         &[0x3E, 0x80]
     }
+
+    /// What asks the ECU to go back to its default session (ISO 14229-1, 10.2).
+    fn default_session(&self) -> &'static [u8] {
+        &[SESSION_CONTROL, DEFAULT_SESSION]
+    }
 }
 
 /// What a transport reports.
@@ -77,6 +82,13 @@ pub enum TransportEvent {
     SendFailed {
         /// Why.
         detail: SendFailedDetail,
+    },
+    /// What keeps the transport's own connection to the ECU alive failed; the next PDU sets it up anew.
+    ConnectionLost {
+        /// Why, as for a PDU.
+        detail: SendFailedDetail,
+        /// Words for it.
+        text: &'static str,
     },
 }
 
@@ -165,8 +177,8 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         if std::mem::take(&mut self.left_default_session) {
             self.transport.abort_send();
             self.sending = None;
-            let request = [SESSION_CONTROL, DEFAULT_SESSION];
-            if self.transport.send(now, &request).is_ok() {
+            let request = self.transport.default_session();
+            if self.transport.send(now, request).is_ok() {
                 self.sending = Some(Sending::KeepAlive);
             }
         }
@@ -263,6 +275,11 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
                 }
                 TransportEvent::Sent { elapsed } => self.handle_sent(now, elapsed),
                 TransportEvent::SendFailed { detail } => self.handle_send_failed(detail),
+                TransportEvent::ConnectionLost { detail, text } => {
+                    let code = EventCode::KeepAliveFailed;
+                    let detail = detail as u16;
+                    self.outputs.push_back(Output::Event { code, detail, value: 0, text });
+                }
             }
         }
         self.start_next(now);

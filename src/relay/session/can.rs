@@ -1,6 +1,6 @@
 //! A CAN bus of a connection: its device, its deadline, and what to do when the device fails.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use connector_hal::can::{BoxFuture, BusState, BusStatus, CanBus, CanError, CanEvent, CanFrame};
@@ -10,6 +10,7 @@ use super::SessionLimits;
 use super::bus::{Opening, Progress, SessionBus};
 use super::can_setup::CanBusSetup;
 use super::setup::ChannelKind;
+use super::tp20::{self, Tp20Channels};
 use crate::hardware::Hardware;
 use crate::relay::Problem;
 use crate::relay::bus::{BusCore, BusOutput};
@@ -37,6 +38,7 @@ enum Device {
 pub(super) struct CanSessionBus {
     setup: CanBusSetup,
     core: BusCore,
+    tp20: Tp20Channels,
     hardware: Hardware,
     device: Device,
     deadline: Deadline,
@@ -54,6 +56,7 @@ impl CanSessionBus {
         Self {
             setup,
             core: BusCore::default(),
+            tp20: Tp20Channels::default(),
             hardware: hardware.clone(),
             device,
             deadline: Deadline::new(hardware.timer),
@@ -239,12 +242,27 @@ impl SessionBus for CanSessionBus {
         kind: &ChannelKind,
         limits: &SessionLimits,
     ) -> Result<Opening, Problem> {
+        if let ChannelKind::Tp20(config) = kind {
+            let channel = self.tp20.open(&self.setup.name, number, config, limits.max_pdu, now)?;
+            self.core.open_channel(number, channel);
+            return Ok(Opening::UnderWay);
+        }
         let channel = self.setup.channel(kind, limits.max_pdu, now)?;
         self.core.open_channel(number, channel);
         Ok(Opening::Done)
     }
 
+    fn poll_opened(&mut self) -> Option<(u16, Result<(), Problem>)> {
+        let (number, outcome) = self.core.poll_opened()?;
+        let outcome = outcome.map_err(|failure| {
+            let ecu = self.tp20.close(number);
+            tp20::not_opened(&self.setup.name, ecu, failure)
+        });
+        Some((number, outcome))
+    }
+
     fn close_channel(&mut self, number: u16) {
+        self.tp20.close(number);
         self.core.close_channel(number);
     }
 
@@ -279,6 +297,19 @@ impl SessionBus for CanSessionBus {
 
     fn take_vins(&mut self) -> Option<Vec<vin::Candidate>> {
         self.core.take_vins()
+    }
+}
+
+/// ECUs are told that nothing more will come, as far as the adapter takes that at once.
+impl Drop for CanSessionBus {
+    fn drop(&mut self) {
+        let Device::Running(device) = &mut self.device else { return };
+        let mut cx = Context::from_waker(Waker::noop());
+        for farewell in self.core.farewells() {
+            if !matches!(device.poll_send(&mut cx, &farewell), Poll::Ready(Ok(()))) {
+                return;
+            }
+        }
     }
 }
 

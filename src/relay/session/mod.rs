@@ -10,6 +10,7 @@ mod can_setup;
 mod records;
 mod requests;
 mod setup;
+mod tp20;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::{Context, Poll};

@@ -154,7 +154,7 @@ proptest! {
                 }
                 2 if first == 0 => channel.handle_transmit_failed(now, CloseReason::BusOff),
                 2 if first == 1 => channel.close(now),
-                2 if first == 2 => channel.abort_send(now),
+                2 if first == 2 => channel.abort_send(),
                 _ => {
                     let mut data = vec![first];
                     data.extend(rest);
