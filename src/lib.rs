@@ -8,5 +8,6 @@ pub mod config;
 pub mod hardware;
 pub mod isotp;
 pub mod relay;
+pub mod scan;
 pub mod tp20;
 pub mod vin;

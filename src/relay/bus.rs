@@ -12,6 +12,7 @@ use connector_hal::can::{BusState, CanEvent, CanFrame};
 use super::channel::{Channel, OpenFailure, Output};
 use super::codec::{EventCode, PduFlags};
 use crate::isotp::SendFailure;
+use crate::scan::{EcuFound, ScanOutcome, Scanner};
 use crate::vin;
 
 /// Frames that the adapter may hold without an outcome.
@@ -27,6 +28,7 @@ const STALE_AFTER: Duration = Duration::from_millis(100);
 enum Owner {
     Channel(u16),
     VinReader,
+    Scanner,
     /// A channel that was closed since.
     Gone,
 }
@@ -65,6 +67,8 @@ pub struct BusCore {
     channels: BTreeMap<u16, Channel>,
     vin_reader: Option<Box<vin::Reader>>,
     vin_told: Option<Vec<vin::Candidate>>,
+    scanner: Option<Box<Scanner>>,
+    scanned: Option<(ScanOutcome, Vec<EcuFound>)>,
     state: BusState,
     next: Option<Next>,
     outstanding: VecDeque<Outstanding>,
@@ -144,6 +148,33 @@ impl BusCore {
         }
     }
 
+    /// Looks for ECUs on this bus, beside the channels.
+    pub fn start_scan(&mut self, scanner: Scanner) {
+        self.scanner = Some(Box::new(scanner));
+        self.end_scan();
+    }
+
+    /// The scan that runs.
+    pub fn scanner_mut(&mut self) -> Option<&mut Scanner> {
+        self.scanner.as_deref_mut()
+    }
+
+    /// How the scan ended and what it found, once it has.
+    pub fn take_scan(&mut self) -> Option<(ScanOutcome, Vec<EcuFound>)> {
+        self.end_scan();
+        self.scanned.take()
+    }
+
+    fn end_scan(&mut self) {
+        if let Some(scanner) = &self.scanner
+            && let Some(outcome) = scanner.outcome()
+        {
+            self.scanned = Some((outcome, scanner.ecus()));
+            self.scanner = None;
+            self.disown(Owner::Scanner);
+        }
+    }
+
     /// Forgets whose frames those are that the adapter still holds, and the one that it does not hold yet.
     fn disown(&mut self, owner: Owner) {
         self.next.take_if(|next| next.owner == owner);
@@ -202,6 +233,10 @@ impl BusCore {
                     reader.handle_frame(now, frame);
                     self.end_vin_reader();
                 }
+                if let Some(scanner) = &mut self.scanner {
+                    scanner.handle_frame(now, frame);
+                    self.end_scan();
+                }
             }
             CanEvent::Transmitted { at } => self.handle_outcome(now, *at, None),
             CanEvent::TransmitFailed { at } => {
@@ -232,6 +267,15 @@ impl BusCore {
                     self.end_vin_reader();
                 }
             }
+            Some(Owner::Scanner) => {
+                if let Some(scanner) = &mut self.scanner {
+                    match failure {
+                        None => scanner.handle_transmitted(now),
+                        Some(_) => scanner.handle_transmit_failed(now),
+                    }
+                    self.end_scan();
+                }
+            }
             Some(Owner::Gone) | None => {}
         }
     }
@@ -253,6 +297,12 @@ impl BusCore {
         if let Some(reader) = &mut self.vin_reader {
             reader.handle_bus_state(now, state);
             self.end_vin_reader();
+        }
+        if state == BusState::Off
+            && let Some(scanner) = &mut self.scanner
+        {
+            scanner.handle_bus_off();
+            self.end_scan();
         }
         for number in self.channels.keys() {
             let output = Output::Event { code: EventCode::BusState, detail, value: 0, text };
@@ -320,6 +370,10 @@ impl BusCore {
             reader.handle_timeout(now);
             self.end_vin_reader();
         }
+        if let Some(scanner) = &mut self.scanner {
+            scanner.handle_timeout(now);
+            self.end_scan();
+        }
     }
 
     fn for_each_channel(&mut self, at: Instant, mut act: impl FnMut(&mut Channel)) {
@@ -355,7 +409,7 @@ impl BusCore {
         after.next().or_else(|| self.channels.iter().next()).map(|(number, _)| *number)
     }
 
-    /// Asks the channels in turn, the VIN reader last.
+    /// Asks the channels in turn, the VIN reader and a scan last.
     fn next_frame(&mut self, now: Instant) -> Option<Next> {
         if let Some(frame) = self.farewells.pop_front() {
             return Some(Next { owner: Owner::Gone, frame, expires: None });
@@ -373,9 +427,13 @@ impl BusCore {
             }
             number = self.turn_after(turn);
         }
-        let reader = self.vin_reader.as_mut()?;
-        let frame = reader.poll_transmit(now)?;
-        Some(Next { owner: Owner::VinReader, frame, expires: None })
+        if let Some(frame) = self.vin_reader.as_mut().and_then(|reader| reader.poll_transmit(now)) {
+            return Some(Next { owner: Owner::VinReader, frame, expires: None });
+        }
+        let channels = &self.channels;
+        let is_busy = |request| channels.values().any(|channel| channel.is_busy_with(request));
+        let frame = self.scanner.as_mut()?.poll_transmit(now, is_busy)?;
+        Some(Next { owner: Owner::Scanner, frame, expires: None })
     }
 
     fn poll_channel(&mut self, now: Instant, number: u16) -> Option<(CanFrame, Option<Instant>)> {
@@ -424,7 +482,8 @@ impl BusCore {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let channels = self.channels.values().filter_map(Channel::poll_timeout).min();
         let reader = self.vin_reader.as_ref().and_then(|reader| reader.poll_timeout()).map(|(at, _)| at);
-        [channels, self.stuck_at(), reader].into_iter().flatten().min()
+        let scanner = self.scanner.as_ref().and_then(|scanner| scanner.poll_timeout());
+        [channels, self.stuck_at(), reader, scanner].into_iter().flatten().min()
     }
 }
 

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod rig;
+mod scan;
+mod tp20;
 mod vehicle;
 
 mod age;

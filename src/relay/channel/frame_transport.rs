@@ -33,6 +33,11 @@ pub trait FrameTransport: PduTransport {
         false
     }
 
+    /// The identifier of its requests, where it is one.
+    fn request_id(&self) -> Option<CanId> {
+        None
+    }
+
     /// What came of setting up the connection to the ECU that this transport begins with, told once.
     fn poll_opened(&mut self) -> Option<Result<(), OpenFailure>> {
         None
@@ -145,6 +150,10 @@ impl FrameTransport for Endpoint {
 
     fn is_receiving_from(&self, request: CanId) -> bool {
         self.is_receiving() && self.config().addressing.transmit_id() == request
+    }
+
+    fn request_id(&self) -> Option<CanId> {
+        Some(self.config().addressing.transmit_id())
     }
 }
 

@@ -197,6 +197,11 @@ impl Channel {
         }
     }
 
+    /// Whether the channel is in the middle of something with the ECU that listens to this identifier.
+    pub fn is_busy_with(&self, request: CanId) -> bool {
+        matches!(self, Self::Pdu(channel) if channel.transport().request_id() == Some(request) && channel.is_busy())
+    }
+
     /// What came of opening the channel, where that takes the ECU; told once.
     pub fn poll_opened(&mut self) -> Option<Result<(), OpenFailure>> {
         match self {

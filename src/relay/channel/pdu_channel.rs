@@ -170,6 +170,11 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         self.sending.is_some()
     }
 
+    /// Whether a request is under way, its response, or anything that waits for its turn.
+    pub fn is_busy(&self) -> bool {
+        self.is_sending() || self.transport.is_receiving() || !self.chain.is_idle()
+    }
+
     /// Asks the ECU to go back to its default session if the operator had it leave that; for an orderly end.
     pub fn return_to_default_session(&mut self, now: Instant) {
         self.chain.drain();

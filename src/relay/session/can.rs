@@ -15,6 +15,7 @@ use crate::hardware::Hardware;
 use crate::relay::Problem;
 use crate::relay::bus::{BusCore, BusOutput};
 use crate::relay::codec::PduFlags;
+use crate::scan::{EcuFound, ScanOutcome, ScanSettings, Scanner};
 use crate::vin;
 
 /// How long to wait before a lost device is opened, or a bus that went off is entered, again.
@@ -39,6 +40,7 @@ pub(super) struct CanSessionBus {
     setup: CanBusSetup,
     core: BusCore,
     tp20: Tp20Channels,
+    ignition: Option<bool>,
     hardware: Hardware,
     device: Device,
     deadline: Deadline,
@@ -57,6 +59,7 @@ impl CanSessionBus {
             setup,
             core: BusCore::default(),
             tp20: Tp20Channels::default(),
+            ignition: None,
             hardware: hardware.clone(),
             device,
             deadline: Deadline::new(hardware.timer),
@@ -243,8 +246,15 @@ impl SessionBus for CanSessionBus {
         limits: &SessionLimits,
     ) -> Result<Opening, Problem> {
         if let ChannelKind::Tp20(config) = kind {
+            if self.core.state() == BusState::Off {
+                let detail = format!("Bus {:?} is off.", self.setup.name);
+                return Err(Problem::new(503, "bus-unavailable", "Bus unavailable", detail));
+            }
             let channel = self.tp20.open(&self.setup.name, number, config, limits.max_pdu, now)?;
             self.core.open_channel(number, channel);
+            if let Some(scanner) = self.core.scanner_mut() {
+                self.tp20.addresses().for_each(|ecu| scanner.handle_tp20_open(ecu));
+            }
             return Ok(Opening::UnderWay);
         }
         let channel = self.setup.channel(kind, limits.max_pdu, now)?;
@@ -288,6 +298,28 @@ impl SessionBus for CanSessionBus {
 
     fn is_quiet(&self) -> bool {
         self.core.is_quiet()
+    }
+
+    fn start_scan(&mut self, now: Instant) -> bool {
+        let mut scanner = Scanner::new(ScanSettings { bit_rate: self.setup.settings.bit_rate }, now);
+        scanner.handle_ignition(self.ignition);
+        self.tp20.addresses().for_each(|ecu| scanner.handle_tp20_open(ecu));
+        if self.core.state() == BusState::Off {
+            scanner.handle_bus_off();
+        }
+        self.core.start_scan(scanner);
+        true
+    }
+
+    fn take_scan(&mut self) -> Option<(ScanOutcome, Vec<EcuFound>)> {
+        self.core.take_scan()
+    }
+
+    fn handle_ignition(&mut self, _now: Instant, ignition: Option<bool>) {
+        self.ignition = ignition;
+        if let Some(scanner) = self.core.scanner_mut() {
+            scanner.handle_ignition(ignition);
+        }
     }
 
     fn start_vin_reader(&mut self, settings: vin::ReaderSettings) -> bool {

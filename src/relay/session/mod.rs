@@ -9,6 +9,7 @@ mod can;
 mod can_setup;
 mod records;
 mod requests;
+mod scans;
 mod setup;
 mod tp20;
 
@@ -135,6 +136,9 @@ pub struct Session {
     hold_until: Option<Instant>,
     closed: Option<CloseReason>,
     vin_reading: Option<VinReading>,
+    scans: Vec<scans::Scan>,
+    /// As last told, for buses that come later.
+    ignition: Option<bool>,
     pdus_relayed: u64,
 }
 
@@ -154,6 +158,8 @@ impl Session {
             hold_until: None,
             closed: None,
             vin_reading: None,
+            scans: Vec::new(),
+            ignition: None,
             pdus_relayed: 0,
         }
     }
@@ -237,6 +243,7 @@ impl Session {
         self.configuring = None;
         self.waiting.clear();
         self.channels.clear();
+        self.scans.clear();
         self.buses.clear();
     }
 
@@ -253,6 +260,7 @@ impl Session {
                 {
                     reading.told.push(told);
                 }
+                let scanned = bus.take_scan();
                 match progress {
                     Progress::Changed => {}
                     Progress::Started => {
@@ -269,6 +277,9 @@ impl Session {
                     && let Some((number, outcome)) = bus.poll_opened()
                 {
                     self.handle_opened(number, outcome);
+                }
+                if let Some((outcome, ecus)) = scanned {
+                    self.handle_scanned(index, outcome, ecus);
                 }
                 self.collect_outputs(now);
             }
@@ -324,6 +335,7 @@ impl Session {
 
     /// The ignition was switched, or cannot be told any more.
     pub fn handle_ignition(&mut self, now: Instant, ignition: Option<bool>) {
+        self.ignition = ignition;
         for bus in &mut self.buses {
             bus.handle_ignition(now, ignition);
         }

@@ -51,6 +51,11 @@ impl Tp20Channels {
         Ok(Channel::Pdu(Box::new(PduChannel::new(Box::new(transport), settings, now))))
     }
 
+    /// The ECUs that channels are open to.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = LogicalAddress> {
+        self.places.values().map(|(address, _)| *address)
+    }
+
     /// The channel is closed; which ECU it was open to.
     pub(super) fn close(&mut self, number: u16) -> Option<LogicalAddress> {
         self.places.remove(&number).map(|(address, _)| address)
