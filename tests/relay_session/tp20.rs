@@ -98,7 +98,7 @@ async fn pdus_cross_both_ways_and_come_from_the_identifier_that_the_ecu_sends_wi
     rig.send(1, CONFIRM, &[0x10, 0x89]);
     rig.run(100 * MILLISECOND).await;
     let sent = rig.events(1);
-    assert!(matches!(sent[..], [(EventCode::Sent, 0, 1..)]), "{sent:?}");
+    assert!(matches!(sent[..], [(EventCode::Sent, 0, _)]), "{sent:?}");
 }
 
 #[tokio::test(start_paused = true)]

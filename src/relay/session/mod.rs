@@ -260,7 +260,6 @@ impl Session {
                 {
                     reading.told.push(told);
                 }
-                let scanned = bus.take_scan();
                 match progress {
                     Progress::Changed => {}
                     Progress::Started => {
@@ -278,14 +277,15 @@ impl Session {
                 {
                     self.handle_opened(number, outcome);
                 }
-                if let Some((outcome, ecus)) = scanned {
-                    self.handle_scanned(index, outcome, ecus);
-                }
                 self.collect_outputs(now);
             }
             index += 1;
         }
-        if changed { Poll::Ready(()) } else { Poll::Pending }
+        if !changed {
+            return Poll::Pending;
+        }
+        self.collect_scans();
+        Poll::Ready(())
     }
 
     /// The next text for the websocket.
@@ -339,6 +339,7 @@ impl Session {
         for bus in &mut self.buses {
             bus.handle_ignition(now, ignition);
         }
+        self.collect_scans();
         self.collect_outputs(now);
     }
 

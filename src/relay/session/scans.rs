@@ -52,11 +52,23 @@ impl Session {
         }
         let bus_name = name.to_owned();
         self.scans.push(Scan { bus: index, bus_name, asked: vec![request_id.clone()] });
+        self.collect_scans();
         Ok(())
     }
 
+    /// Answers who asked for scans that have ended.
+    pub(super) fn collect_scans(&mut self) {
+        let mut index = 0;
+        while let Some(bus) = self.buses.get_mut(index) {
+            if let Some((outcome, ecus)) = bus.take_scan() {
+                self.handle_scanned(index, outcome, ecus);
+            }
+            index += 1;
+        }
+    }
+
     /// The scan of a bus has ended.
-    pub(super) fn handle_scanned(&mut self, bus: usize, outcome: ScanOutcome, ecus: Vec<EcuFound>) {
+    fn handle_scanned(&mut self, bus: usize, outcome: ScanOutcome, ecus: Vec<EcuFound>) {
         let Some(index) = self.scans.iter().position(|scan| scan.bus == bus) else { return };
         let Scan { bus_name, asked, .. } = self.scans.swap_remove(index);
         let count = ecus.len();
