@@ -24,7 +24,9 @@ pub struct CanPort {
 pub struct Hardware {
     /// The CAN buses.
     pub can_ports: Arc<[CanPort]>,
-    /// Opens one of them.
+    /// The pin of terminal 15, where the board can tell it.
+    pub terminal15: Option<u8>,
+    /// Opens one of the CAN buses.
     pub open_can: Arc<OpenCan>,
     /// Which timers the buses' protocols run by.
     pub timer: TimerKind,
@@ -37,7 +39,7 @@ impl Hardware {
             let device = device.to_owned();
             Box::pin(async move { connector_hal::can::open(&device) })
         });
-        Self { can_ports: can_ports.into(), open_can, timer: TimerKind::Precise }
+        Self { can_ports: can_ports.into(), terminal15: None, open_can, timer: TimerKind::Precise }
     }
 }
 

@@ -22,8 +22,8 @@ pub use identity::{ConnectorUuid, ConnectorUuidError};
 pub use pincode::{PINCODE_CREDENTIAL, PINCODE_VARIABLE, Pincode, PincodeError};
 pub use problem::{ConfigError, Problem, Severity};
 pub use sections::{
-    BusConfig, BusKind, CloudConfig, ConnectorConfig, LogConfig, LogFormat, PathsConfig, RelayConfig,
-    VinConfig,
+    BusConfig, BusKind, CloudConfig, ConnectorConfig, LogConfig, LogFormat, PathsConfig, PowerConfig,
+    RelayConfig, VinConfig,
 };
 
 use crate::vin::VinSettings;
@@ -48,6 +48,9 @@ pub struct Config {
     /// The bounds of a diagnostic session.
     #[serde(default)]
     pub relay: RelayConfig,
+    /// Terminal 15, and when to spare the battery.
+    #[serde(default)]
+    pub power: PowerConfig,
     /// Which files and lines of the system make up the board.
     #[serde(default)]
     pub board: BoardConfig,
@@ -68,6 +71,7 @@ impl Config {
             buses: Vec::new(),
             vin: VinConfig::default(),
             relay: RelayConfig::default(),
+            power: PowerConfig::default(),
             board: BoardConfig::default(),
             log: LogConfig::default(),
             path: None,
@@ -136,6 +140,11 @@ impl Config {
             _ => None,
         };
         self.buses.iter().filter_map(port).collect()
+    }
+
+    /// The OBD pin of terminal 15, where the board can tell it.
+    pub fn terminal15_pin(&self) -> Option<u8> {
+        self.board.ignition.as_ref().map(|_| self.power.terminal15_pin)
     }
 
     /// The pincode, from the first source that has one: the variable [`PINCODE_VARIABLE`], systemd's credential

@@ -70,6 +70,7 @@ pub struct BusCore {
     scanner: Option<Box<Scanner>>,
     scanned: Option<(ScanOutcome, Vec<EcuFound>)>,
     state: BusState,
+    keep_alive_stopped: bool,
     next: Option<Next>,
     outstanding: VecDeque<Outstanding>,
     /// What channels that were closed have left to say; as many as channels were closed since the last frame.
@@ -81,7 +82,12 @@ pub struct BusCore {
 
 impl BusCore {
     /// Opens a channel; the number must be free.
-    pub fn open_channel(&mut self, number: u16, channel: Channel) {
+    pub fn open_channel(&mut self, now: Instant, number: u16, mut channel: Channel) {
+        if let Channel::Pdu(channel) = &mut channel
+            && self.keep_alive_stopped
+        {
+            channel.set_keep_alive(now, false);
+        }
         self.channels.insert(number, channel);
     }
 
@@ -209,6 +215,16 @@ impl BusCore {
         self.for_each_channel(now, |channel| {
             if let Channel::Pdu(channel) = channel {
                 channel.return_to_default_session(now);
+            }
+        });
+    }
+
+    /// Whether channels that send TesterPresent by themselves may do so; those opened later too.
+    pub fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        self.keep_alive_stopped = !enabled;
+        self.for_each_channel(now, |channel| {
+            if let Channel::Pdu(channel) = channel {
+                channel.set_keep_alive(now, enabled);
             }
         });
     }

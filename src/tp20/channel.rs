@@ -81,6 +81,8 @@ pub struct Channel {
     pending: Option<Vec<u8>>,
     /// The channel is not wanted any more.
     is_closing: bool,
+    /// The channel is tested, and so kept, while nobody speaks.
+    is_kept: bool,
     in_flight: VecDeque<Owner>,
     events: VecDeque<Event>,
 }
@@ -94,6 +96,7 @@ impl Channel {
             generation: 0,
             pending: None,
             is_closing: false,
+            is_kept: true,
             in_flight: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -203,6 +206,15 @@ impl Channel {
         }
     }
 
+    /// Whether the channel is kept while nobody speaks; if not, it is closed now unless something is being sent, and
+    /// the ECU drops one that is set up for a PDU later by itself.
+    pub fn set_kept(&mut self, now: Instant, is_kept: bool) {
+        self.is_kept = is_kept;
+        if !is_kept && !self.is_sending() {
+            self.close(now);
+        }
+    }
+
     /// Ends a set-up that came to nothing.
     fn give_up(&mut self, reason: CloseReason) {
         self.state = State::Idle;
@@ -271,7 +283,7 @@ impl Channel {
             receive: receive.unwrap_or(self.config.receive),
             parameters: self.config.parameters,
             opening: Opening::Active,
-            test_after: Some(self.config.test_after),
+            test_after: self.is_kept.then_some(self.config.test_after),
             silence_limit: None,
             max_pdu: self.config.max_pdu,
         };

@@ -37,6 +37,7 @@ pub enum Got {
     Frame(CanFrame),
     Pdu { address: u32, data: Vec<u8> },
     Event { code: EventCode, detail: u16, value: u32 },
+    Terminal15(Option<bool>),
 }
 
 /// The same with its channel, and when it was on the bus by the connector's clock.
@@ -102,6 +103,7 @@ fn hardware(buses: &[VirtualBus; 2], opening_fails: &Arc<AtomicBool>) -> Hardwar
             Box::pin(std::future::ready(adapter))
         }),
         timer: TimerKind::Runtime,
+        terminal15: Some(1),
     }
 }
 
@@ -354,6 +356,7 @@ impl Rig {
                 Payload::Frame(frame) => Got::Frame(frame),
                 Payload::Pdu { address, data, .. } => Got::Pdu { address, data: data.to_vec() },
                 Payload::Event { code, detail, value, .. } => Got::Event { code, detail, value },
+                Payload::Terminal15 { on } => Got::Terminal15(on),
                 payload => panic!("{payload:?} was never to be sent"),
             };
             let at = Duration::from_micros(header.time.saturating_add_signed(record.offset.into()));

@@ -286,3 +286,20 @@ async fn pdus_sent_while_the_channel_is_being_set_up_wait_for_it() {
     assert_eq!(rig.texts.last().unwrap().action, "channelOpened");
     assert_eq!(rig.pdus(1).iter().map(Vec::len).collect::<Vec<_>>(), [2, 48]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_is_not_kept_for_ever_while_the_ignition_is_off_and_a_pdu_opens_it_again() {
+    let (mut rig, _vehicle) = rig_with(Tp20EcuConfig::golf()).await;
+    let mut listener = Listener::attach(&rig).await;
+    open(&mut rig, 1, 1, json!({})).await;
+    rig.session.handle_ignition(now(), Some(false));
+    rig.run(400 * SECOND).await;
+    assert_eq!(rig.events(1), [(EventCode::KeepAliveFailed, 6, 0)]);
+    assert_eq!(
+        listener.frames().await.iter().rev().take(2).filter(|frame| frame.ends_with("#A8")).count(),
+        2
+    );
+    rig.run(10 * SECOND).await;
+    assert_eq!(listener.frames().await, Vec::<String>::new());
+    assert_eq!(ask(&mut rig, 1, &[0x10, 0x89]).await, [0x50, 0x89]);
+}

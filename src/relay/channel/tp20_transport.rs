@@ -94,6 +94,16 @@ impl PduTransport for Tp20Transport {
         self.channel.handle_transmit_failed(now, CloseReason::BusOff);
     }
 
+    fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        let was_open = self.channel.is_open();
+        self.channel.set_kept(now, enabled);
+        if was_open && !enabled {
+            let detail = SendFailedDetail::RefusedByPolicy;
+            let text = "the ignition is off: the channel is not kept";
+            self.events.push_back(TransportEvent::ConnectionLost { detail, text });
+        }
+    }
+
     fn is_receiving(&self) -> bool {
         self.channel.is_receiving()
     }

@@ -85,6 +85,9 @@ pub(super) trait SessionBus: Send {
     /// The ignition was switched, or cannot be told any more.
     fn handle_ignition(&mut self, _now: Instant, _ignition: Option<bool>) {}
 
+    /// Whether channels that send TesterPresent by themselves may do so.
+    fn set_keep_alive(&mut self, now: Instant, enabled: bool);
+
     /// The next thing for the operator.
     fn poll_output(&mut self) -> Option<BusOutput>;
 

@@ -258,7 +258,7 @@ impl SessionBus for CanSessionBus {
             return Ok(Opening::UnderWay);
         }
         let channel = self.setup.channel(kind, limits.max_pdu, now)?;
-        self.core.open_channel(number, channel);
+        self.core.open_channel(now, number, channel);
         Ok(Opening::Done)
     }
 
@@ -286,6 +286,10 @@ impl SessionBus for CanSessionBus {
 
     fn handle_frame_to_send(&mut self, now: Instant, number: u16, frame: CanFrame, expires: Instant) {
         self.core.handle_frame_to_send(now, number, frame, expires);
+    }
+
+    fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        self.core.set_keep_alive(now, enabled);
     }
 
     fn poll_output(&mut self) -> Option<BusOutput> {

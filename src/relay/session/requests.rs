@@ -55,6 +55,8 @@ impl Session {
         if let Err(problem) = outcome {
             self.refuse(&problem, request_id);
         }
+        // a channel may have something to say from its first moment
+        self.collect_outputs(now);
     }
 
     /// The content of `connectionClosed`.
@@ -90,7 +92,11 @@ impl Session {
         self.buses.clear();
         self.stop_scans();
         self.forget_told_vins();
-        self.buses.extend(setups.into_iter().map(|setup| setup.build(&self.settings.hardware)));
+        let (hardware, ignition) = (&self.settings.hardware, self.ignition);
+        self.buses.extend(setups.into_iter().map(|setup| setup.build(hardware, ignition)));
+        if self.has_stopped_keep_alive {
+            self.buses.iter_mut().for_each(|bus| bus.set_keep_alive(now, false));
+        }
         self.configuring = Some(request_id.clone());
         self.answer_if_configured(now);
         Ok(())
