@@ -7,6 +7,8 @@ use clap::{Args as ClapArgs, Subcommand};
 use connector_hal::can::CanId;
 
 use super::failure::EXIT_CODES;
+use super::gateway::parse_ecu;
+use crate::vehicle::catalogue::EcuAddress;
 
 /// `connector-sim operator`.
 #[derive(Debug, ClapArgs)]
@@ -153,6 +155,9 @@ pub(super) enum Command {
         #[arg(long, value_name = "N")]
         seconds: Option<u64>,
     },
+    /// Shows the remote ECUs to CAN tools on this machine, behind an SLCAN adapter, until interrupted. Prints a line of
+    /// JSON when it is ready.
+    CanGateway(CanGatewayArgs),
     /// Completes the ticket in progress, which closes its connection.
     Complete,
     /// Cancels the ticket in progress, which closes its connection.
@@ -161,6 +166,36 @@ pub(super) enum Command {
         #[arg(long, default_value = "cancelled by the operator")]
         reason: String,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct CanGatewayArgs {
+    /// Where the SLCAN adapter appears: a link to a pseudo-terminal, removed at the end.
+    #[arg(long, value_name = "PATH")]
+    pub(super) slcan: PathBuf,
+    /// An ECU to show, by request and response identifier and address byte; repeated for more. Without any, those of
+    /// the OBD standard: 7E0/7E8 to 7E7/7EF.
+    #[arg(long, value_name = "7E0/7E8[/0F]", value_parser = parse_ecu)]
+    pub(super) ecu: Vec<EcuAddress>,
+    /// Another identifier by which the tool asks all ECUs, besides 0x7DF and 0x18DB33F1.
+    #[arg(long, value_name = "CAN-ID", value_parser = identifier)]
+    pub(super) functional_id: Vec<CanId>,
+    #[command(flatten)]
+    pub(super) cover: CoverArgs,
+}
+
+/// How a gateway covers the time that the network takes.
+#[derive(Debug, ClapArgs)]
+pub(super) struct CoverArgs {
+    /// How long the tool waits for a first response; half of it later it is told that the ECU needs longer.
+    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(2..=600_000))]
+    pub(super) tool_p2_ms: u32,
+    /// How long the tool waits after it was told so.
+    #[arg(long, value_name = "MS", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(100..=600_000))]
+    pub(super) tool_p2_star_ms: u32,
+    /// Leaves keeping the ECUs' sessions to the tool, also while the link is lost.
+    #[arg(long)]
+    pub(super) no_keep_alive: bool,
 }
 
 /// The bytes of a request; a type of its own, because clap takes a `Vec` for a repeated argument.

@@ -17,6 +17,7 @@ use super::client::{
 };
 use super::failure::{Failure, FailureKind};
 use super::flash::{Firmware, flash};
+use super::gateway::can_gateway;
 use super::progress::FlashProgress;
 use super::uds::{describe_refusal, trouble_codes};
 use crate::vehicle::hex;
@@ -54,7 +55,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         | Command::Vin
         | Command::Dtcs
         | Command::Flash { .. }
-        | Command::Dump { .. } => {}
+        | Command::Dump { .. }
+        | Command::CanGateway(_) => {}
     }
     let ticket = joined_ticket(&operator, &args.ticket).await?;
     let uuid = ticket.connection().ok_or_else(|| {
@@ -80,6 +82,9 @@ async fn diagnose(connection: &Connection, args: &Args) -> Result<(), Failure> {
         Command::Dtcs => list_trouble_codes(connection, &args.ecu).await,
         Command::Flash { file, address } => flash_file(connection, &args.ecu, file, *address).await,
         Command::Dump { seconds } => dump(connection, seconds.map(Duration::from_secs)).await,
+        Command::CanGateway(gateway) => {
+            can_gateway(connection, gateway, BUS, args.bus.data_bit_rate.is_some(), args.ecu.p2()).await
+        }
         _ => Ok(()),
     }
 }
