@@ -24,7 +24,7 @@ enum Command {
     /// A remote operator: tickets, and diagnostics of the vehicle through the relay.
     Operator(Box<operator::Args>),
     /// A vehicle, or a recording of one, behind an SLCAN adapter on a pseudo-terminal.
-    Vehicle(vehicle::Args),
+    Vehicle(Box<vehicle::Args>),
     /// The agent's own command line, for the demo.
     #[command(hide = true, disable_help_flag = true)]
     Agent {
@@ -67,7 +67,7 @@ impl Cli {
                 Command::Cloud(args) => cloud::run(args).await,
                 Command::Demo(args) => demo::run(args).await,
                 Command::Operator(args) => operator::run(*args).await,
-                Command::Vehicle(args) => vehicle::run(args).await,
+                Command::Vehicle(args) => vehicle::run(*args).await,
                 Command::Agent { .. } => Ok(()),
             }
         })?;

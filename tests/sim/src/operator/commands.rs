@@ -17,7 +17,7 @@ use super::client::{
 };
 use super::failure::{Failure, FailureKind};
 use super::flash::{Firmware, flash};
-use super::gateway::can_gateway;
+use super::gateway::{can_gateway, doip_gateway};
 use super::progress::FlashProgress;
 use super::uds::{describe_refusal, trouble_codes};
 use crate::vehicle::hex;
@@ -56,7 +56,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         | Command::Dtcs
         | Command::Flash { .. }
         | Command::Dump { .. }
-        | Command::CanGateway(_) => {}
+        | Command::CanGateway(_)
+        | Command::DoipGateway(_) => {}
     }
     let ticket = joined_ticket(&operator, &args.ticket).await?;
     let uuid = ticket.connection().ok_or_else(|| {
@@ -75,6 +76,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 async fn diagnose(connection: &Connection, args: &Args) -> Result<(), Failure> {
     if let Command::Vin = args.command {
         return identify(connection).await;
+    }
+    if let Command::DoipGateway(gateway) = &args.command {
+        return doip_gateway(connection, gateway, bus(&args.bus), args.ecu.p2()).await;
     }
     connection.configure_buses(vec![bus(&args.bus)]).await?;
     match &args.command {

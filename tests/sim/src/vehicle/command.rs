@@ -1,19 +1,22 @@
-//! `connector-sim vehicle`: a vehicle, or a recording of one, behind an SLCAN adapter on a pseudo-terminal.
+//! `connector-sim vehicle`: a vehicle, or a recording of one, behind an SLCAN adapter on a pseudo-terminal, a DoIP
+//! gateway, or both.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use connector_agent::doip::PowerMode;
 use connector_agent::isotp::FrameSize;
 use connector_hal::can::slcan::SlcanAdapter;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::timer::TimerKind;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::candump;
 use super::catalogue::Catalogue;
+use super::doip::{self, DoipArgs};
 use super::recording::Recording;
 use super::simulation::{Vehicle, VehicleConfig};
 
@@ -21,17 +24,17 @@ use super::simulation::{Vehicle, VehicleConfig};
 #[derive(Debug, Clone, Parser)]
 pub struct Args {
     /// The file of vehicles.
-    #[arg(long, value_name = "FILE", required_unless_present = "recording")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["recording", "doip_recording"])]
     vehicles: Option<PathBuf>,
     /// Which vehicle of the file, by its platform.
-    #[arg(long, value_name = "NAME", required_unless_present = "recording")]
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["recording", "doip_recording"])]
     platform: Option<String>,
     /// Plays the ECUs' side of a candump -L log instead of a vehicle of the file.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["vehicles", "platform", "memory_dir", "erase_ms"])]
     recording: Option<PathBuf>,
     /// Where the SLCAN adapter appears: a link to a pseudo-terminal, removed at the end.
-    #[arg(long, value_name = "PATH")]
-    slcan: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "doip")]
+    slcan: Option<PathBuf>,
     /// The bus's bit rate, in bit/s.
     #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     bit_rate: u32,
@@ -47,6 +50,8 @@ pub struct Args {
     /// How long an ECU takes to erase its memory, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 2000)]
     erase_ms: u64,
+    #[command(flatten)]
+    doip: DoipArgs,
 }
 
 /// Runs the vehicle until SIGTERM or SIGINT; says on standard output, as one line of JSON, that it is ready.
@@ -57,30 +62,15 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut switch = signal(SignalKind::user_defined1())?;
 
-    let bus = VirtualBus::new(VirtualBusConfig {
-        bit_rate: args.bit_rate,
-        data_bit_rate: args.data_bit_rate,
-        load: f32::from(args.load) / 100.0,
-        timer: TimerKind::Precise,
-        ..VirtualBusConfig::default()
-    });
-    let (vehicle, vin) = start(&args, &bus)?;
-    let adapter = SlcanAdapter::new(Some(&args.slcan), &bus, "slcan")
-        .with_context(|| format!("cannot make the SLCAN adapter at {}", args.slcan.display()))?;
-
-    let ecus: Vec<_> = vehicle
-        .ecus()
-        .iter()
-        .map(|ecu| {
-            json!({
-                "ecu": ecu.name,
-                "request_id": ecu.address.request.to_string(),
-                "response_id": ecu.address.response.to_string(),
-                "extended_address": ecu.address.extended.map(|byte| format!("0x{byte:02X}")),
-            })
-        })
-        .collect();
+    let config = vehicle_config(&args)?;
+    let can = match &args.slcan {
+        Some(path) => Some(Can::start(&args, path, config.as_ref())?),
+        None => None,
+    };
+    let (gateways, doip) = doip::serve(&args.doip, config.as_ref()).await?;
+    let vin = config.as_ref().and_then(|config| config.record.vin).map(|vin| vin.as_str().to_owned());
     let ready = json!({
         "platform": args.platform,
         "recording": args.recording,
@@ -88,43 +78,98 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         "bit_rate": args.bit_rate,
         "data_bit_rate": args.data_bit_rate,
         "vin": vin,
-        "ecus": ecus,
+        "ecus": can.as_ref().map(Can::tell).unwrap_or_default(),
+        "doip": doip,
     });
     println!("{ready}");
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let mut is_ready = args.doip.is_ready();
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = switch.recv() => {
+                is_ready = !is_ready;
+                let mode = if is_ready { PowerMode::Ready } else { PowerMode::NotReady };
+                for gateway in &gateways {
+                    gateway.set_power_mode(Some(mode)).await;
+                }
+            }
+        }
     }
-    for (address, anomalies) in vehicle.anomalies() {
-        tracing::warn!(ecu = %address, ?anomalies, "what should not have happened");
+    for gateway in gateways {
+        for (address, anomalies) in gateway.anomalies() {
+            tracing::warn!(ecu = %address, ?anomalies, "what should not have happened");
+        }
+        gateway.stop().await;
     }
-    vehicle.stop().await;
-    drop(adapter);
+    if let Some(Can { vehicle, adapter }) = can {
+        for (address, anomalies) in vehicle.anomalies() {
+            tracing::warn!(ecu = %address, ?anomalies, "what should not have happened");
+        }
+        vehicle.stop().await;
+        drop(adapter);
+    }
     Ok(())
 }
 
-/// The vehicle or the recording, and the VIN a tool can find.
-fn start(args: &Args, bus: &VirtualBus) -> anyhow::Result<(Vehicle, Option<String>)> {
+/// The vehicle on its bus, and the adapter to it.
+struct Can {
+    vehicle: Vehicle,
+    adapter: SlcanAdapter,
+}
+
+impl Can {
+    fn start(args: &Args, path: &Path, config: Option<&VehicleConfig>) -> anyhow::Result<Self> {
+        let bus = VirtualBus::new(VirtualBusConfig {
+            bit_rate: args.bit_rate,
+            data_bit_rate: args.data_bit_rate,
+            load: f32::from(args.load) / 100.0,
+            timer: TimerKind::Precise,
+            ..VirtualBusConfig::default()
+        });
+        let vehicle = start(args, config, &bus)?;
+        let adapter = SlcanAdapter::new(Some(path), &bus, "slcan")
+            .with_context(|| format!("cannot make the SLCAN adapter at {}", path.display()))?;
+        Ok(Self { vehicle, adapter })
+    }
+
+    /// What scripts are told of it.
+    fn tell(&self) -> Vec<Value> {
+        let ecus = self.vehicle.ecus().iter().map(|ecu| {
+            json!({
+                "ecu": ecu.name,
+                "request_id": ecu.address.request.to_string(),
+                "response_id": ecu.address.response.to_string(),
+                "extended_address": ecu.address.extended.map(|byte| format!("0x{byte:02X}")),
+            })
+        });
+        ecus.collect()
+    }
+}
+
+/// The vehicle on the bus, or the recording.
+fn start(args: &Args, config: Option<&VehicleConfig>, bus: &VirtualBus) -> anyhow::Result<Vehicle> {
     if let Some(path) = &args.recording {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let records = candump::parse(&text).with_context(|| path.display().to_string())?;
         let recording = Recording::new(records).with_context(|| path.display().to_string())?;
-        return Ok((Vehicle::play(&recording, bus, TimerKind::Precise), None));
+        return Ok(Vehicle::play(&recording, bus, TimerKind::Precise));
     }
-    // clap has made sure of both
-    let vehicles = args.vehicles.as_deref().context("--vehicles is missing")?;
-    let platform = args.platform.as_deref().context("--platform is missing")?;
+    Ok(Vehicle::start(config.context("--vehicles is missing")?, bus))
+}
+
+/// The vehicle of the file, where one is asked for.
+fn vehicle_config(args: &Args) -> anyhow::Result<Option<VehicleConfig>> {
+    let (Some(vehicles), Some(platform)) = (&args.vehicles, &args.platform) else { return Ok(None) };
     let catalogue = Catalogue::load(vehicles)?;
-    let record = catalogue.find(platform)?.clone();
-    let vin = record.vin.map(|vin| vin.as_str().to_owned());
-    let mut config = VehicleConfig::new(record);
+    let mut config = VehicleConfig::new(catalogue.find(platform)?.clone());
     config.timing.erase = Duration::from_millis(args.erase_ms);
     if args.data_bit_rate.is_some() {
         config.transport.frame_size = FrameSize::fd(64, true)?;
     }
     config.timer = TimerKind::Precise;
     config.memory_dir.clone_from(&args.memory_dir);
-    Ok((Vehicle::start(&config, bus), vin))
+    Ok(Some(config))
 }

@@ -3,6 +3,7 @@
 pub mod candump;
 pub mod catalogue;
 mod command;
+pub mod doip;
 pub mod ecu;
 pub mod hex;
 pub mod recording;
@@ -10,4 +11,5 @@ pub mod simulation;
 pub mod transport;
 
 pub use command::{Args, run};
+pub use doip::{DoipConfig, DoipGateway};
 pub use simulation::{RunningEcu, Vehicle, VehicleConfig};

@@ -3,16 +3,26 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use connector_agent::relay::request::Switch;
+use connector_agent::doip::{LogicalAddress, ProtocolVersion};
+use connector_agent::relay::request::{BusConfig, Switch};
+use connector_agent::vin::Vin;
 use connector_hal::can::CanId;
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::can::{CanGatewayServer, CanGatewaySettings};
-use crate::operator::args::{CanGatewayArgs, CoverArgs};
+use super::doip::{DoipGatewayServer, DoipGatewaySettings, RemoteVehicle};
+use crate::doip::ListenConfig;
+use crate::doip::tls::EntityTls;
+use crate::operator::args::{CanGatewayArgs, CoverArgs, DoipGatewayArgs, Over};
 use crate::operator::client::{CloseReason, Connection};
 use crate::operator::failure::{Failure, FailureKind};
 use crate::operator::gateway::cover::CoverConfig;
 use crate::vehicle::catalogue::EcuAddress;
+use crate::vehicle::doip::GATEWAY;
+
+/// What a DoIP bus is called.
+const ETHERNET: &str = "ETH";
 
 fn local(error: &anyhow::Error) -> Failure {
     Failure::new(
@@ -55,6 +65,85 @@ pub async fn can_gateway(
     let server = make_server(&args.slcan, settings).map_err(|error| local(&error))?;
     println!("{}", server.ready(&args.slcan, connection.joined().vin_number.as_deref()));
     until_interrupted(server.run(connection)).await
+}
+
+/// Serves DoIP tools until interrupted, or until the connection is over; `can` is the bus of a vehicle on CAN.
+pub async fn doip_gateway(
+    connection: &Connection,
+    args: &DoipGatewayArgs,
+    can: BusConfig,
+    ecu_p2: std::time::Duration,
+) -> Result<(), Failure> {
+    let bus = match args.over {
+        Over::Can => can,
+        Over::Doip => {
+            let doip_bus = json!({
+                "doip_option": args.doip_option,
+                "doip_network_configuration": args.network_configuration,
+            });
+            let bus = serde_json::from_value(json!({"bus_name": ETHERNET, "doip_bus": doip_bus}));
+            bus.map_err(|error| local(&error.into()))?
+        }
+    };
+    let bus_name = bus.bus_name.clone();
+    connection.configure_buses(vec![bus]).await?;
+    // known before the session where the connector has heard it announced
+    let found = connection.identify_vehicle().await?;
+    let vin = connection.joined().vin_number.as_deref().or(found.vin_number.as_deref());
+    let vin = vin.and_then(|vin| vin.parse::<Vin>().ok());
+    let heard =
+        if found.source.as_deref() == Some("doip") { found.address.as_ref().and_then(heard) } else { None };
+    let address = args.gateway_id.or(heard).unwrap_or(GATEWAY);
+    let vehicle = match args.over {
+        Over::Doip => RemoteVehicle::Doip { gateway: address },
+        Over::Can => {
+            let obd = CanGatewaySettings::obd(&bus_name);
+            let ecus = if args.ecu.is_empty() { obd.ecus } else { args.ecu.clone() };
+            let is_long = ecus.iter().any(|ecu| ecu.request.is_extended());
+            let functional = obd.functional.into_iter().find(|id| id.is_extended() == is_long);
+            RemoteVehicle::Can {
+                first: address.get().saturating_add(1),
+                ecus,
+                functional: functional.unwrap_or(CanId::standard_truncated(0x7DF)),
+            }
+        }
+    };
+    let listen = listen(args).map_err(|error| local(&error))?;
+    let mut settings = DoipGatewaySettings::new(listen, &bus_name, address, vin.as_ref(), vehicle);
+    settings.entity.version = ProtocolVersion::from(args.doip_version);
+    settings.cover = cover(&args.cover, ecu_p2);
+    settings.keep_alive = keep_alive(&args.cover);
+    let bound = DoipGatewayServer::bind(settings).await;
+    let server = bound
+        .with_context(|| format!("cannot serve DoIP at {}", args.listen))
+        .map_err(|error| local(&error))?;
+    println!("{}", server.ready());
+    until_interrupted(server.run(connection)).await
+}
+
+/// The logical address in what `vehicleIdentified` says, a number or as it is printed.
+fn heard(address: &Value) -> Option<LogicalAddress> {
+    let number = match address {
+        Value::Number(number) => u32::try_from(number.as_u64()?).ok()?,
+        Value::String(text) => u32::from_str_radix(text.strip_prefix("0x")?, 16).ok()?,
+        _ => return None,
+    };
+    LogicalAddress::try_from(number).ok()
+}
+
+fn listen(args: &DoipGatewayArgs) -> anyhow::Result<ListenConfig> {
+    let mut listen = ListenConfig::new(args.listen);
+    listen.udp_port = args.udp_port;
+    listen.announce_to = args.announce_to;
+    if let Some(port) = args.tls_port {
+        let tls = EntityTls::self_signed(&["localhost".to_owned(), args.listen.ip().to_string()])?;
+        if let Some(file) = &args.tls_certificate {
+            std::fs::write(file, &tls.certificate)
+                .with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        listen.tls = Some((port, tls.config));
+    }
+    Ok(listen)
 }
 
 fn make_server(slcan: &Path, settings: CanGatewaySettings) -> anyhow::Result<CanGatewayServer> {

@@ -5,7 +5,9 @@
 
 pub mod can;
 mod command;
+mod copies;
 pub mod cover;
+pub mod doip;
 mod remote;
 
-pub(super) use command::{can_gateway, parse_ecu};
+pub(super) use command::{can_gateway, doip_gateway, parse_ecu};

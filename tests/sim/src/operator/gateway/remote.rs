@@ -84,9 +84,11 @@ impl<'a> Remote<'a> {
 
     /// Sends a request to an ECU, whose channel is opened if it is not; `false` where too many wait already.
     pub fn send(&mut self, key: u32, kind: impl FnOnce() -> ChannelKind, pdu: Vec<u8>) -> bool {
-        let (connection, generation) = (self.connection, self.generation);
+        let connection = self.connection;
         let slot = self.slots.entry(key).or_insert_with(|| {
             let kind = kind();
+            self.generation += 1;
+            let generation = self.generation;
             let opening = async move {
                 let result = connection.open_channel(|open| {
                     open.other.insert(kind.name.to_owned(), kind.config);
@@ -102,8 +104,15 @@ impl<'a> Remote<'a> {
 
     /// Closes all channels: the tool has gone.
     pub fn close_all(&mut self) {
-        self.generation += 1;
-        for (_, slot) in std::mem::take(&mut self.slots) {
+        self.close_where(|_| true);
+    }
+
+    /// Closes the channels with these keys: a tool has gone.
+    pub fn close_where(&mut self, is_its: impl Fn(u32) -> bool) {
+        let (closed, kept) = std::mem::take(&mut self.slots).into_iter().partition(|(key, _)| is_its(*key));
+        self.slots = kept;
+        let closed: BTreeMap<u32, Slot> = closed;
+        for slot in closed.into_values() {
             if let Some(sender) = &slot.sender {
                 sender.abort();
             }

@@ -8,6 +8,7 @@ use connector_agent::isotp::{
 };
 use connector_hal::can::{CanFrame, CanId};
 
+use super::super::copies::{Copies, Path};
 use super::super::cover::{Cover, CoverConfig};
 use crate::vehicle::catalogue::EcuAddress;
 
@@ -40,20 +41,12 @@ pub enum Target {
     Functional(usize),
 }
 
-/// Which of the connector's channels a response came by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Path {
-    Physical,
-    Functional,
-}
-
 struct Ecu {
     address: EcuAddress,
     endpoint: Endpoint,
     cover: Cover,
     responses: VecDeque<Vec<u8>>,
-    /// What came since the last request to all, of which each channel to the ECU has a copy.
-    delivered: VecDeque<(Path, Vec<u8>)>,
+    copies: Copies,
 }
 
 /// See the module.
@@ -103,7 +96,7 @@ impl CanGateway {
             // functional requests are single frames (ISO 15765-2, 10.1)
             if let Ok(NPdu::SingleFrame { data }) = NPdu::decode(frame.data(), 0) {
                 let pdu = data.to_vec();
-                self.ecus.iter_mut().for_each(|ecu| ecu.delivered.clear());
+                self.ecus.iter_mut().for_each(|ecu| ecu.copies.clear());
                 self.request(Target::Functional(number), pdu);
             }
             return;
@@ -125,7 +118,7 @@ impl CanGateway {
         let Some((number, ecu)) = number.and_then(|number| Some((number, self.ecus.get_mut(number)?))) else {
             return tracing::debug!(address, "a response of an ECU that cannot be shown to the tool");
         };
-        if ecu.is_copy(path, pdu) {
+        if ecu.copies.is_copy(path, pdu) {
             return;
         }
         ecu.cover.handle_response(now, pdu);
@@ -230,7 +223,7 @@ impl CanGateway {
             } else if let Some(event) = ecu.endpoint.poll_event() {
                 match event {
                     Event::Received { pdu, .. } => {
-                        ecu.delivered.clear();
+                        ecu.copies.clear();
                         ecu.cover.handle_request(now, &pdu);
                         requests.push(pdu);
                     }
@@ -268,22 +261,7 @@ impl Ecu {
             ..Config::new(addressing)
         });
         let cover = Cover::new(config.cover);
-        Self { address, endpoint, cover, responses: VecDeque::new(), delivered: VecDeque::new() }
-    }
-
-    /// An ECU that answers a request to all is heard by its own channel too: what came by the one is not shown to
-    /// the tool again when it comes by the other.
-    fn is_copy(&mut self, path: Path, pdu: &[u8]) -> bool {
-        let before = self.delivered.iter().position(|(other, known)| *other != path && known == pdu);
-        if let Some(index) = before {
-            self.delivered.remove(index);
-            return true;
-        }
-        if self.delivered.len() == MAX_RESPONSES {
-            self.delivered.pop_front();
-        }
-        self.delivered.push_back((path, pdu.to_vec()));
-        false
+        Self { address, endpoint, cover, responses: VecDeque::new(), copies: Copies::default() }
     }
 
     fn respond(&mut self, response: Vec<u8>) {
