@@ -1,12 +1,9 @@
 //! Messages from and to bytes, by `simple_doip`'s codec, which checks every length before it takes a byte.
 
-use bytes::BytesMut;
-use simple_doip::GroupId;
-use simple_doip::message_codec::{Frame, MessageCodec};
-use simple_doip::messages as wire;
-use simple_doip::messages::{Encode, MessageError};
+use bytes::{Buf, BytesMut};
+use simple_doip::messages::{self as wire, Decode, Encode, MessageError};
 use simple_doip::wire::SliceSink;
-use tokio_util::codec::Decoder as _;
+use simple_doip::{GroupId, try_frame};
 
 use super::{
     ActivationRequest, ActivationResponse, Announcement, DiagnosticAck, DiagnosticMessage, DiagnosticNack,
@@ -91,19 +88,17 @@ pub enum Decoded {
 /// and take all messages before the next.
 #[derive(Debug)]
 pub struct StreamDecoder {
-    codec: MessageCodec,
+    max_payload: u32,
     buffer: BytesMut,
+    /// Bytes still to come of a message that is too long.
+    discarding: u32,
     failed: Option<DecodeError>,
 }
 
 impl StreamDecoder {
     /// A decoder for messages with payloads of up to so many bytes.
     pub fn new(max_payload: u32) -> Self {
-        Self {
-            codec: MessageCodec::with_max_payload_length(max_payload),
-            buffer: BytesMut::new(),
-            failed: None,
-        }
+        Self { max_payload, buffer: BytesMut::new(), discarding: 0, failed: None }
     }
 
     /// Bytes from the stream; ignored after an error.
@@ -130,52 +125,67 @@ impl StreamDecoder {
     }
 
     fn decode(&mut self) -> Result<Option<Decoded>, DecodeError> {
-        let frame = match self.codec.decode(&mut self.buffer) {
-            Ok(None) => return Ok(None),
-            Ok(Some(frame)) => frame,
-            Err(error) => return Err(explain(&error, &self.buffer)),
-        };
-        Ok(Some(match frame {
-            Frame::Message(message) => Decoded::Message(Message {
-                version: known(message.protocol_version)?,
-                payload: from_wire(message.payload)?,
-            }),
-            Frame::Undecoded { header, payload, .. } => Decoded::Message(Message {
-                version: known(header.protocol_version())?,
-                payload: Payload::Other { payload_type: header.payload_type().into(), data: payload.into() },
-            }),
-            Frame::TooLarge { header } => {
-                known(header.protocol_version())?;
-                Decoded::TooLarge {
-                    payload_type: header.payload_type().into(),
-                    length: header.payload_length(),
-                }
-            }
-            _ => return Ok(None),
-        }))
+        if self.discarding > 0 {
+            let dropped = usize::try_from(self.discarding).unwrap_or(usize::MAX).min(self.buffer.len());
+            self.buffer.advance(dropped);
+            self.discarding -= u32::try_from(dropped).unwrap_or(self.discarding);
+        }
+        let Some(bytes) = self.buffer.get(..HEADER_LEN) else { return Ok(None) };
+        let header = header(bytes)?;
+        let length = header.payload_length();
+        // all that the header can tell is looked at before anything is waited for
+        if length > self.max_payload {
+            self.buffer.advance(HEADER_LEN);
+            self.discarding = length;
+            return Ok(Some(Decoded::TooLarge { payload_type: header.payload_type().into(), length }));
+        }
+        if !header.payload_type().allows_payload_length(length) {
+            return Err(DecodeError::InvalidPayloadLength {
+                payload_type: header.payload_type().into(),
+                length,
+            });
+        }
+        let frame = try_frame(&self.buffer).map_err(|error| explain(&error, &self.buffer))?;
+        let Some((frame, consumed)) = frame else { return Ok(None) };
+        let message = message(&frame.header, frame.payload)?;
+        self.buffer.advance(consumed);
+        Ok(Some(Decoded::Message(message)))
     }
+}
+
+/// The header, if its messages are understood.
+fn header(bytes: &[u8]) -> Result<wire::Header, DecodeError> {
+    let (header, _) = wire::Header::decode(bytes).map_err(|error| explain(&error, bytes))?;
+    known(header.protocol_version())?;
+    Ok(header)
+}
+
+fn message(header: &wire::Header, payload: &[u8]) -> Result<Message, DecodeError> {
+    let payload_type = header.payload_type().into();
+    let payload = match wire::Payload::decode(payload, header.payload_type()) {
+        Ok(decoded) => from_wire(decoded.to_owned_payload())?,
+        Err(MessageError::UnsupportedPayloadType(_)) => {
+            Payload::Other { payload_type, data: payload.to_vec() }
+        }
+        Err(_) => {
+            let length = header.payload_length();
+            return Err(DecodeError::InvalidPayloadLength { payload_type, length });
+        }
+    };
+    Ok(Message { version: known(header.protocol_version())?, payload })
 }
 
 /// The one message that a datagram is.
 pub fn decode_datagram(bytes: &[u8]) -> Result<Message, DecodeError> {
-    let Some((header, payload)) = bytes.split_at_checked(HEADER_LEN) else {
+    let Some((front, payload)) = bytes.split_at_checked(HEADER_LEN) else {
         return Err(DecodeError::NoHeader(bytes.len()));
     };
-    let (header, _) = {
-        use simple_doip::messages::Decode;
-        wire::Header::decode(header).map_err(|error| explain(&error, bytes))?
-    };
-    let version = known(header.protocol_version())?;
+    let header = header(front)?;
     let length = header.payload_length();
     if usize::try_from(length) != Ok(payload.len()) {
         return Err(DecodeError::DatagramLength { length, actual: payload.len() });
     }
-    let payload = match wire::Payload::decode(payload, header.payload_type()) {
-        Ok(decoded) => from_wire(decoded.to_owned_payload())?,
-        Err(error) if error.is_framing_fatal() => return Err(explain(&error, bytes)),
-        Err(_) => Payload::Other { payload_type: header.payload_type().into(), data: payload.to_vec() },
-    };
-    Ok(Message { version, payload })
+    message(&header, payload)
 }
 
 impl Message {

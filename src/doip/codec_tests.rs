@@ -115,7 +115,8 @@ fn what_cannot_be_a_message_is_an_error_that_says_why_and_stays() {
             "protocol version 0x04 is none of 0x01, 0x02, 0x03, 0xFF",
         ),
         (
-            "02fd000600000001ff",
+            // told from the header, before the payload has come
+            "02fd000600000001",
             DecodeError::InvalidPayloadLength { payload_type: 6, length: 1 },
             "a payload of type 0x0006 cannot have 1 bytes",
         ),

@@ -4,6 +4,8 @@
 
 pub mod codec;
 mod codes;
+pub mod connection;
+pub mod discovery;
 mod message;
 
 pub use codes::{
