@@ -14,7 +14,7 @@ use connector_agent::doip::{ActivationCode, DiagnosticNackCode, PowerMode, Proto
 use connector_sim::doip::tls::EntityTls;
 use connector_sim::doip::{Answer, ListenConfig};
 use connector_sim::vehicle::catalogue::Catalogue;
-use connector_sim::vehicle::doip::FIRST_ECU;
+use connector_sim::vehicle::doip::{DoipRecording, FIRST_ECU};
 use connector_sim::vehicle::ecu::EcuConfig;
 use connector_sim::vehicle::{DoipConfig, DoipGateway, VehicleConfig};
 use peer_support::{Job, check, hex, peer, run, with_trouble_codes};
@@ -156,4 +156,42 @@ async fn slow_ecus_say_that_they_need_longer() {
         return;
     };
     assert_eq!(result, json!([["7f3e78", "7e00"]]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_recorded_gateway_answers_as_it_did() {
+    let recording = DoipRecording::parse(include_str!("data/recordings/doip-gateway.txt")).unwrap();
+    let gateway = DoipGateway::play(&recording, listen()).await.unwrap();
+    let steps = json!([{"identify": {}}, {"status": 1}, {"power_mode": 1},
+        {"ask": {"to": 0x4010, "pdu": "1003"}}, {"ask_all": {"to": 0x4010, "pdu": "1002"}},
+        {"ask": {"to": 0x4010, "pdu": "1002"}}, {"ask": {"to": 0x4010, "pdu": "3e00"}}]);
+    let Some(result) = ask(&gateway, steps).await else { return };
+    assert_eq!(result[0]["vin"], "BAUNEE4MZ17042403");
+    assert_eq!(result[0]["eid"], "001a37bfee74");
+    assert_eq!((&result[1]["max_sockets"], &result[1]["max_data_size"]), (&json!(1), &json!(0xFFF)));
+    assert_eq!(result[2], 0);
+    assert_eq!(result[3], "5003003201f4");
+    assert_eq!(result[4], json!(["7f1078", "5002003201f4"]));
+    assert_eq!((&result[5], &result[6]), (&json!("7f107e"), &json!("7f3e11")));
+    let anomalies = gateway.anomalies();
+    assert_eq!(anomalies.len(), 1);
+    assert_eq!(anomalies[0].1.unrecorded_requests, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_gateways_of_a_vehicle_share_its_ecus_and_are_told_apart() {
+    let vehicle = vehicle();
+    let (first, second) = DoipConfig::new(&vehicle, listen()).split(&vehicle, listen());
+    let nodes = vehicle.record.nodes();
+    let last = usize::from(FIRST_ECU) + nodes.len() - 1;
+    let response = json!(hex(&nodes[nodes.len() - 1].exchanges[0].response));
+    let request = hex(&nodes[nodes.len() - 1].exchanges[0].request);
+    let steps = json!([{"identify": {}}, {"ask": {"to": last, "pdu": request}}]);
+    let vin = json!(vehicle.record.vin.unwrap().as_str());
+    for (config, address, answer) in [(first, 0x4010, json!({"nack": 3})), (second, 0x4020, response)] {
+        let gateway = DoipGateway::start(&vehicle, config).await.unwrap();
+        let Some(result) = ask(&gateway, steps.clone()).await else { return };
+        assert_eq!((&result[0]["vin"], &result[0]["logical_address"]), (&vin, &json!(address)));
+        assert_eq!(result[1], answer);
+    }
 }

@@ -54,7 +54,7 @@ class Tester:
             "eid": bytes(said.eid).hex(),
             "gid": bytes(said.gid).hex(),
             "further_action": int(said.further_action_required),
-            "sync_status": int(said.vin_sync_status),
+            "sync_status": None if said.vin_sync_status is None else int(said.vin_sync_status),
         }
 
     def status(self, _):
