@@ -6,6 +6,7 @@
 //! only built when the socket can take it, so that what came in the meantime shares it.
 
 mod connection;
+mod doip_watch;
 mod messages;
 mod notify;
 mod requests;
@@ -300,8 +301,7 @@ impl Supervisor {
     }
 
     fn handle_link_up(&mut self) {
-        let ports = &self.hardware.can_ports;
-        let hello = Hello::new(&self.config, ports, self.board.has_wifi(), self.session.as_ref());
+        let hello = Hello::new(&self.config, &self.hardware, self.board.has_wifi(), self.session.as_ref());
         let hello = Envelope::new("connectorHello", &hello);
         self.send(&hello);
         if let Some(session) = &mut self.session {

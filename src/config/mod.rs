@@ -2,7 +2,7 @@
 
 mod address;
 mod check;
-mod duration;
+pub(crate) mod duration;
 mod identity;
 mod parse;
 mod pincode;
@@ -15,7 +15,8 @@ use connector_hal::board::BoardConfig;
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 
-use crate::hardware::CanPort;
+use crate::doip::network::DoipConfig;
+use crate::hardware::{CanPort, DoipPort};
 
 pub use address::{AddressError, ApiUrl, ResourcePath, WebsocketUrl};
 pub use identity::{ConnectorUuid, ConnectorUuidError};
@@ -48,6 +49,9 @@ pub struct Config {
     /// The bounds of a diagnostic session.
     #[serde(default)]
     pub relay: RelayConfig,
+    /// Diagnostics over IP.
+    #[serde(default)]
+    pub doip: DoipConfig,
     /// Which files and lines of the system make up the board.
     #[serde(default)]
     pub board: BoardConfig,
@@ -68,6 +72,7 @@ impl Config {
             buses: Vec::new(),
             vin: VinConfig::default(),
             relay: RelayConfig::default(),
+            doip: DoipConfig::default(),
             board: BoardConfig::default(),
             log: LogConfig::default(),
             path: None,
@@ -138,6 +143,17 @@ impl Config {
         self.buses.iter().filter_map(port).collect()
     }
 
+    /// The DoIP networks, as the hardware takes them; those whose device is no name for one are left out.
+    pub fn doip_ports(&self) -> Vec<DoipPort> {
+        let port = |bus: &BusConfig| match (bus.kind, bus.pins.as_slice()) {
+            (BusKind::Doip, &[plus, minus]) => {
+                Some(DoipPort { pins: [plus, minus], device: bus.device.parse().ok()? })
+            }
+            _ => None,
+        };
+        self.buses.iter().filter_map(port).collect()
+    }
+
     /// The pincode, from the first source that has one: the variable [`PINCODE_VARIABLE`], systemd's credential
     /// [`PINCODE_CREDENTIAL`], the file, the configuration.
     pub fn pincode(&self) -> Result<Pincode, PincodeError> {
@@ -179,7 +195,15 @@ fn explains(known: &Problem, contradiction: &Problem) -> bool {
 impl Config {
     /// Takes relative file names to be relative to the configuration.
     fn resolve_relative_to(&mut self, directory: &Path) {
-        for file in [&mut self.connector.pincode_file, &mut self.cloud.ca_file].into_iter().flatten() {
+        let tls = &mut self.doip.tls;
+        let files = [
+            &mut self.connector.pincode_file,
+            &mut self.cloud.ca_file,
+            &mut tls.ca_file,
+            &mut tls.certificate_file,
+            &mut tls.key_file,
+        ];
+        for file in files.into_iter().flatten() {
             *file = directory.join(&*file);
         }
     }

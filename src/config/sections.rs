@@ -137,6 +137,8 @@ impl Default for PathsConfig {
 pub enum BusKind {
     /// CAN, classic or FD.
     Can,
+    /// Diagnostics over IP.
+    Doip,
 }
 
 /// `[[bus]]`: a bus behind pins of the OBD connector.
@@ -150,7 +152,8 @@ pub struct BusConfig {
     pub name: Option<String>,
     /// The pins of the OBD connector (ISO 15031-3), for CAN: high, low.
     pub pins: Vec<u8>,
-    /// The device, as `connector_hal` names it: `can0`, `slcan:/dev/ttyACM0`.
+    /// The device, as `connector_hal` names it: `can0`, `slcan:/dev/ttyACM0`; for DoIP a network interface, or a
+    /// gateway's address.
     pub device: String,
     /// Whether the adapter can do CAN FD.
     #[serde(default)]

@@ -2,11 +2,20 @@
 //!
 //! What decides anything is a pure state machine, with time as an argument: `handle_*` in, `poll_*` out.
 
+pub mod client;
 pub mod codec;
 mod codes;
 pub mod connection;
+pub mod device;
 pub mod discovery;
+pub mod explorer;
+pub mod io;
+pub mod link_local;
+pub mod linux;
 mod message;
+pub mod network;
+pub mod tls;
+pub mod vin;
 
 pub use codes::{
     ActivationCode, ActivationType, DiagnosticNackCode, FurtherAction, HeaderNackCode, NodeType, PowerMode,

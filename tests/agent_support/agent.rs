@@ -61,8 +61,8 @@ impl TestAgent {
                 Ok(Box::new(adapter) as Box<dyn CanBus>)
             })
         });
-        let hardware = Hardware { can_ports: config.can_ports().into(), open_can, timer: TimerKind::Precise };
         let (board, handle) = SimBoard::new();
+        let hardware = Hardware { open_can, ..Hardware::new(config.can_ports()) };
         let pincode = settings.pincode.as_deref().unwrap_or(&connector.pincode);
         let setup = Setup {
             pincode: Pincode::new(pincode).unwrap(),

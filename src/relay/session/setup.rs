@@ -6,6 +6,7 @@ use super::SessionLimits;
 use super::bus::SessionBus;
 use super::can::CanSessionBus;
 use super::can_setup::CanBusSetup;
+use super::doip::{DoipBusSetup, DoipSessionBus};
 use crate::hardware::Hardware;
 use crate::relay::Problem;
 use crate::relay::channel::PduChannelSettings;
@@ -46,6 +47,7 @@ pub(super) fn wrong_kind(bus_name: &str, bus_kind: &str, channel: &ChannelKind) 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum BusSetup {
     Can(CanBusSetup),
+    Doip(DoipBusSetup),
 }
 
 impl BusSetup {
@@ -62,10 +64,7 @@ impl BusSetup {
                 "Bus {name:?}: no K-line is at pin {}; this connector has none.",
                 kline.pin
             ))),
-            (None, None, Some(doip), None) => Err(unknown_pins(format!(
-                "Bus {name:?}: DoIP option {} is not wired; this connector has no DoIP.",
-                doip.doip_option
-            ))),
+            (None, None, Some(doip), None) => DoipBusSetup::new(name, doip, hardware).map(Self::Doip),
             (None, None, None, Some(terminal15)) => Err(unknown_pins(format!(
                 "Bus {name:?}: terminal 15 is not at pin {}; this connector has none.",
                 terminal15.pin
@@ -80,6 +79,7 @@ impl BusSetup {
     pub(super) fn name(&self) -> &str {
         match self {
             Self::Can(can) => &can.name,
+            Self::Doip(doip) => &doip.name,
         }
     }
 
@@ -87,13 +87,15 @@ impl BusSetup {
     fn pins(&self) -> Vec<u8> {
         match self {
             Self::Can(can) => can.port.pins.to_vec(),
+            Self::Doip(doip) => doip.port.pins.to_vec(),
         }
     }
 
     /// The device that it needs for itself.
-    fn device(&self) -> &str {
+    fn device(&self) -> String {
         match self {
-            Self::Can(can) => &can.port.device,
+            Self::Can(can) => can.port.device.clone(),
+            Self::Doip(doip) => format!("doip:{}", doip.port.device),
         }
     }
 
@@ -106,6 +108,7 @@ impl BusSetup {
     pub(super) fn build(self, hardware: &Hardware) -> Box<dyn SessionBus> {
         match self {
             Self::Can(can) => Box::new(CanSessionBus::new(can, hardware)),
+            Self::Doip(doip) => Box::new(DoipSessionBus::new(doip, hardware)),
         }
     }
 }
