@@ -9,6 +9,7 @@ JOB is a JSON object: the gateway's ports at 127.0.0.1 ("tcp", "udp", "tls"), an
     {"secure": certificate file}                  by TLS, from here on
     {"ask": {"to": address, "pdu": hex}}          its response, or {"nack": code}
     {"ask_all": {"to": address, "pdu": hex}}      with every response pending
+    {"ask_final": {"to": address, "pdu": hex}}    without any
     {"functional": {"to": address, "pdu": hex, "answers": n}}
 
 Prints a JSON list of what came of each.
@@ -122,6 +123,16 @@ class Tester:
         while answers[-1].startswith("7f") and answers[-1].endswith("78"):
             answers.append(bytes(self.hear().user_data).hex())
         return answers
+
+    def ask_final(self, what):
+        """The last word: a response, or {"nack": code}."""
+        self.send(what)
+        while True:
+            said = self.hear()
+            if isinstance(said, DiagnosticMessageNegativeAcknowledgement):
+                return {"nack": int(said.nack_code)}
+            if not bytes(said.user_data).hex().endswith("78"):
+                return bytes(said.user_data).hex()
 
     def functional(self, what):
         self.send(what)

@@ -262,6 +262,18 @@ async fn the_demo_goes_through_over_a_far_link_that_is_cut_again_and_again() {
 }
 
 #[tokio::test]
+async fn the_demo_tells_its_story_over_doip_too() {
+    let demo = program(&["demo", "--doip", "--rtt", "40", "--cut-every", "4", "--size", "30000"]).output();
+    let (code, stdout, stderr) = outcome(demo).await;
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    for right in ["VIN ", "ECUs read", "ECU's memory", "As the ECUs saw it", "Agent"] {
+        let line = stdout.lines().find(|line| line.trim_start().starts_with(right)).unwrap();
+        assert!(line.ends_with("right"), "{line}");
+    }
+    assert!(stdout.contains(VIN) && stdout.contains("read by doip"), "{stdout}");
+}
+
+#[tokio::test]
 async fn the_demo_takes_a_vehicle_without_a_vin_and_one_with_29_bit_identifiers() {
     for platform in ["COMMA_BODY", "HONDA_CIVIC"] {
         let demo = program(&["demo", "--platform", platform, "--size", "5000"]).output();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use connector_agent::doip::{DiagnosticMessage, DiagnosticNackCode, LogicalAddress, PORT};
 use connector_hal::timer::{Deadline, TimerKind};
@@ -27,7 +28,11 @@ const READ: usize = 16 * 1024;
 /// The longest datagram taken, in bytes: none of DoIP's is nearly as long.
 const DATAGRAM: usize = 2048;
 /// How long a connection that is closed may take to write what was said before.
-const CLOSING: std::time::Duration = std::time::Duration::from_secs(2);
+const CLOSING: Duration = Duration::from_secs(2);
+/// How long a tester may take for TLS' handshake, and to read a message.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a port is looked for that is free for TCP and for UDP.
+const ATTEMPTS: u32 = 32;
 
 /// Where an entity listens.
 #[derive(Debug, Clone)]
@@ -96,9 +101,8 @@ impl Server {
         listen: &ListenConfig,
         entity: impl FnOnce(std::time::Instant) -> Entity,
     ) -> io::Result<Self> {
-        let tcp = TcpListener::bind(listen.tcp).await?;
+        let (tcp, udp) = bind_both(listen).await?;
         let address = tcp.local_addr()?;
-        let udp = udp_socket(SocketAddr::new(address.ip(), listen.udp_port.unwrap_or(address.port())))?;
         let tls = match &listen.tls {
             Some((port, config)) => {
                 let listener = TcpListener::bind(SocketAddr::new(address.ip(), *port)).await?;
@@ -203,7 +207,7 @@ impl Server {
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 // out of file descriptors: others have to end first
-                return tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                return tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
         if let Err(error) = stream.set_nodelay(true) {
@@ -217,13 +221,12 @@ impl Server {
         let news = self.newsgivers.clone();
         match self.tls.as_ref().filter(|_| tls).map(|(_, acceptor)| acceptor.clone()) {
             Some(acceptor) => self.tasks.spawn(async move {
-                match acceptor.accept(stream).await {
-                    Ok(stream) => serve(id, stream, messages, news).await,
-                    Err(error) => {
-                        tracing::debug!(%error, "a tester failed at TLS");
-                        let _ = news.send(News::Closed(id)).await;
-                    }
+                match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => return serve(id, stream, messages, news).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "a tester failed at TLS"),
+                    Err(_) => tracing::debug!("a tester did not go on with TLS"),
                 }
+                let _ = news.send(News::Closed(id)).await;
             }),
             None => self.tasks.spawn(serve(id, stream, messages, news)),
         };
@@ -285,6 +288,22 @@ async fn accept_tls(
     }
 }
 
+/// Both sockets on one port, where none was named: one that is free for TCP may not be for UDP.
+async fn bind_both(listen: &ListenConfig) -> io::Result<(TcpListener, UdpSocket)> {
+    let may_retry = listen.tcp.port() == 0 && listen.udp_port.is_none();
+    let mut attempts = if may_retry { ATTEMPTS } else { 1 };
+    loop {
+        let tcp = TcpListener::bind(listen.tcp).await?;
+        let address = tcp.local_addr()?;
+        attempts -= 1;
+        match udp_socket(SocketAddr::new(address.ip(), listen.udp_port.unwrap_or(address.port()))) {
+            Ok(udp) => return Ok((tcp, udp)),
+            Err(error) if attempts == 0 => return Err(error),
+            Err(_) => {}
+        }
+    }
+}
+
 /// A socket that several entities on this machine may share, as a vehicle's share its subnet.
 fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
@@ -324,8 +343,11 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                     let _ = tokio::time::timeout(CLOSING, stream.shutdown()).await;
                     return;
                 };
-                // one that does not read is told by its queue, which fills meanwhile
-                if stream.write_all(&message).await.is_err() || stream.flush().await.is_err() {
+                let writing = async {
+                    stream.write_all(&message).await?;
+                    stream.flush().await
+                };
+                if !matches!(tokio::time::timeout(PATIENCE, writing).await, Ok(Ok(()))) {
                     break;
                 }
             }
