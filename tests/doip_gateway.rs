@@ -15,7 +15,7 @@ use agent_support::{AgentSettings, BUS, Bench, Sandbox, TestAgent, bus, catalogu
 use connector_agent::doip::LogicalAddress;
 use connector_agent::vin::Vin;
 use connector_hal::can::CanId;
-use connector_sim::doip::ListenConfig;
+use connector_sim::doip::{ListenConfig, Timeouts};
 use connector_sim::network::{BadNetwork, BadNetworkConfig};
 use connector_sim::operator::client::Connection;
 use connector_sim::operator::gateway::doip::{DoipGatewayServer, DoipGatewaySettings, RemoteVehicle};
@@ -60,6 +60,11 @@ fn listen() -> ListenConfig {
     }
 }
 
+/// An entity's timers on a machine that may be busy.
+fn patient() -> Timeouts {
+    Timeouts { initial_inactivity: Duration::from_secs(60), ..Timeouts::default() }
+}
+
 async fn network(sandbox: &Sandbox, weather: Weather) -> BadNetwork {
     let bad = BadNetworkConfig { round_trip: weather.round_trip, ..BadNetworkConfig::default() };
     BadNetwork::start(sandbox.cloud.address, bad).await.unwrap()
@@ -100,7 +105,9 @@ fn over_can(bench: &Bench) -> DoipGatewaySettings {
         ecus: bench.record.nodes().iter().map(|node| node.address).collect(),
         functional: CanId::standard(0x7DF).unwrap(),
     };
-    DoipGatewaySettings::new(listen(), BUS, GATEWAY, bench.record.vin.as_ref(), vehicle)
+    let mut settings = DoipGatewaySettings::new(listen(), BUS, GATEWAY, bench.record.vin.as_ref(), vehicle);
+    settings.entity.timeouts = patient();
+    settings
 }
 
 async fn on_can(weather: Weather) -> (Bench, BadNetwork, Connection) {
@@ -152,7 +159,9 @@ struct DoipBench {
 impl DoipBench {
     async fn start(weather: Weather) -> Self {
         let vehicle = VehicleConfig::new(catalogue().find(VEHICLE).unwrap().clone());
-        let gateway = DoipGateway::start(&vehicle, DoipConfig::new(&vehicle, listen())).await.unwrap();
+        let mut config = DoipConfig::new(&vehicle, listen());
+        config.entity.timeouts = patient();
+        let gateway = DoipGateway::start(&vehicle, config).await.unwrap();
         let sandbox = Sandbox::start(1).await;
         let network = network(&sandbox, weather).await;
         let settings = AgentSettings {
@@ -187,7 +196,8 @@ impl DoipBench {
 
     async fn server(&self) -> DoipGatewayServer {
         let vehicle = RemoteVehicle::Doip { gateway: GATEWAY };
-        let settings = DoipGatewaySettings::new(listen(), ETHERNET, GATEWAY, Some(&self.vin), vehicle);
+        let mut settings = DoipGatewaySettings::new(listen(), ETHERNET, GATEWAY, Some(&self.vin), vehicle);
+        settings.entity.timeouts = patient();
         DoipGatewayServer::bind(settings).await.unwrap()
     }
 }
