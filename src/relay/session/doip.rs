@@ -440,6 +440,10 @@ impl SessionBus for DoipSessionBus {
         }
     }
 
+    fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        self.channels.values_mut().for_each(|channel| channel.pdus.set_keep_alive(now, enabled));
+    }
+
     fn handle_frame_to_send(&mut self, _now: Instant, number: u16, _frame: CanFrame, _expires: Instant) {
         if let Some(channel) = self.channels.get_mut(&number) {
             channel.pdus.refuse();
