@@ -3,6 +3,7 @@
 pub mod candump;
 pub mod catalogue;
 mod command;
+pub mod doip;
 pub mod ecu;
 pub mod hex;
 pub mod recording;
@@ -11,5 +12,6 @@ pub mod tp20;
 pub mod transport;
 
 pub use command::{Args, run};
+pub use doip::{DoipConfig, DoipGateway};
 pub use simulation::{RunningEcu, Vehicle, VehicleConfig};
 pub use tp20::Tp20EcuConfig;

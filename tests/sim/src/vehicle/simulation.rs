@@ -309,7 +309,8 @@ impl Driver {
             let before = self.status.borrow().memory.clone();
             let known = |image: &Arc<Image>| before.iter().any(|old| Arc::ptr_eq(old, image));
             for image in status.memory.iter().filter(|image| !known(image)) {
-                write_image(directory, self.node.address(), image);
+                let ecu = self.node.address();
+                write_image(&image_path(directory, ecu, image), &ecu, image);
             }
         }
         self.status.send_replace(status);
@@ -335,16 +336,17 @@ pub fn image_path(directory: &Path, address: EcuAddress, image: &Image) -> PathB
     directory.join(format!("{}{extended}-0x{:08X}.bin", address.request, image.address))
 }
 
-fn write_image(directory: &Path, address: EcuAddress, image: &Image) {
-    let path = image_path(directory, address, image);
+/// Writes a download to a file, whose directory is made if it is not there.
+pub(super) fn write_image(path: &Path, ecu: &dyn std::fmt::Display, image: &Image) {
     // written aside and renamed, so that whoever waits for the file finds all of it
     let aside = path.with_extension("part");
+    let directory = path.parent().unwrap_or(Path::new("."));
     let written = std::fs::create_dir_all(directory)
         .and_then(|()| std::fs::write(&aside, &image.data))
-        .and_then(|()| std::fs::rename(&aside, &path));
+        .and_then(|()| std::fs::rename(&aside, path));
     match written {
         Ok(()) => {
-            tracing::info!(ecu = %address, path = %path.display(), bytes = image.data.len(), "downloaded")
+            tracing::info!(%ecu, path = %path.display(), bytes = image.data.len(), "downloaded")
         }
         Err(error) => tracing::warn!(path = %path.display(), %error, "a download could not be written"),
     }
