@@ -11,6 +11,7 @@ use super::limit;
 use super::reading::{BUS, Reading, brief, open};
 use super::stage::{BIT_RATE, Stage, VOLTS};
 use super::story::{Story, Table};
+use super::tp20;
 use crate::operator::FlashProgress;
 use crate::operator::client::{Connection, ConnectorWatch, Credentials, Customer, Operator, Ticket, Timing};
 use crate::operator::flash::{Firmware, FlashReport, flash};
@@ -53,7 +54,11 @@ impl Demo {
             "operator",
             &format!("has joined ticket {number}, and is connected after {}", brief(joining.elapsed())),
         );
-        let worked = self.work(stage, story, &connection).await;
+        let worked = if stage.tp20.is_empty() {
+            self.work(stage, story, &connection).await
+        } else {
+            tp20::work(stage, story, &connection, &mut self.table).await
+        };
         let counters = connection.counters();
         let pdus = counters.pdus_sent() + counters.pdus_received();
         let (sent, received) = (counters.pdus_sent(), counters.pdus_received());

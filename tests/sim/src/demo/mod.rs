@@ -6,6 +6,7 @@ mod limit;
 mod reading;
 mod stage;
 mod story;
+mod tp20;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,9 +46,21 @@ pub struct Args {
     /// How much of the bus's time the vehicle's own messages take.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=90))]
     load: u8,
+    /// Which of the vehicle's buses the story is told on.
+    #[arg(long, value_enum, value_name = "BUS", default_value_t = Bus::Can)]
+    bus: Bus,
     /// Shows the agent's log too.
     #[arg(long)]
     show_log: bool,
+}
+
+/// The buses that stories are told on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Bus {
+    /// CAN, with a vehicle of the file.
+    Can,
+    /// CAN, with ECUs behind TP2.0 besides those of the file.
+    Tp20,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -5,17 +5,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use connector_agent::tp20::TimeByte;
 use connector_hal::can::slcan::SlcanAdapter;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::timer::TimerKind;
 
 use super::agent::Agent;
 use super::story::Story;
-use super::{Args, VEHICLES};
+use super::{Args, Bus, VEHICLES, tp20};
 use crate::cloud::{Cloud, CloudConfig};
 use crate::network::{BadNetwork, BadNetworkConfig};
 use crate::vehicle::catalogue::{Catalogue, VehicleRecord};
-use crate::vehicle::{Vehicle, VehicleConfig};
+use crate::vehicle::{Tp20EcuConfig, Vehicle, VehicleConfig};
 
 /// The vehicle's bus, in bit/s.
 pub(super) const BIT_RATE: u32 = 500_000;
@@ -29,6 +30,8 @@ pub(super) struct Stage {
     pub(super) cloud: Cloud,
     pub(super) adapter: SlcanAdapter,
     pub(super) vehicle: Vehicle,
+    /// Those of its ECUs that are behind TP2.0; the story is theirs, if there are any.
+    pub(super) tp20: Vec<Tp20EcuConfig>,
     pub(super) record: VehicleRecord,
     pub(super) firmware: Vec<u8>,
     pub(super) directory: tempfile::TempDir,
@@ -48,7 +51,14 @@ impl Stage {
             timer: TimerKind::Precise,
             ..VirtualBusConfig::default()
         });
-        let config = VehicleConfig { timer: TimerKind::Precise, ..VehicleConfig::new(record.clone()) };
+        let mut tp20 = if args.bus == Bus::Tp20 { Tp20EcuConfig::golf() } else { Vec::new() };
+        // one that wants as little time between frames as any is known to
+        tp20.iter_mut().take(1).for_each(|engine| engine.parameters.t3 = TimeByte(0x0A));
+        let config = VehicleConfig {
+            timer: TimerKind::Precise,
+            tp20: tp20.clone(),
+            ..VehicleConfig::new(record.clone())
+        };
         let vehicle = Vehicle::start(&config, &bus);
         let can = directory.path().join("can");
         let adapter = SlcanAdapter::new(Some(&can), &bus, "connector").context("the SLCAN adapter")?;
@@ -89,7 +99,7 @@ impl Stage {
         let agent = Agent::start(&config, directory.path(), args.show_log)?;
         let process = agent.id().map(|id| format!(" as process {id}")).unwrap_or_default();
         story.tell("connector", &format!("the agent is started{process}, with UUID and pincode"));
-        Ok(Self { agent, network, cloud, adapter, vehicle, record, firmware, directory })
+        Ok(Self { agent, network, cloud, adapter, vehicle, tp20, record, firmware, directory })
     }
 }
 
@@ -101,7 +111,8 @@ fn firmware(args: &Args) -> anyhow::Result<Vec<u8>> {
         return Ok(bytes);
     }
     let mut random = fastrand::Rng::with_seed(u64::from(args.size));
-    Ok((0..args.size).map(|_| random.u8(..)).collect())
+    let size = if args.bus == Bus::Tp20 { args.size.min(tp20::MAX_FIRMWARE) } else { args.size };
+    Ok((0..size).map(|_| random.u8(..)).collect())
 }
 
 /// Writes the agent's configuration, its pincode and the files of its board.
