@@ -2,20 +2,23 @@
 
 mod address;
 mod check;
-mod duration;
+pub(crate) mod duration;
 mod identity;
 mod parse;
 mod pincode;
 mod problem;
 mod sections;
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use connector_hal::board::BoardConfig;
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 
-use crate::hardware::CanPort;
+use crate::doip::network::DoipConfig;
+use crate::hardware::{CanPort, DoipPort};
 
 pub use address::{AddressError, ApiUrl, ResourcePath, WebsocketUrl};
 pub use identity::{ConnectorUuid, ConnectorUuidError};
@@ -51,6 +54,9 @@ pub struct Config {
     /// Terminal 15, and when to spare the battery.
     #[serde(default)]
     pub power: PowerConfig,
+    /// Diagnostics over IP.
+    #[serde(default)]
+    pub doip: DoipConfig,
     /// Which files and lines of the system make up the board.
     #[serde(default)]
     pub board: BoardConfig,
@@ -72,6 +78,7 @@ impl Config {
             vin: VinConfig::default(),
             relay: RelayConfig::default(),
             power: PowerConfig::default(),
+            doip: DoipConfig::default(),
             board: BoardConfig::default(),
             log: LogConfig::default(),
             path: None,
@@ -142,6 +149,17 @@ impl Config {
         self.buses.iter().filter_map(port).collect()
     }
 
+    /// The DoIP networks, as the hardware takes them; those whose device is no name for one are left out.
+    pub fn doip_ports(&self) -> Vec<DoipPort> {
+        let port = |bus: &BusConfig| match (bus.kind, bus.pins.as_slice()) {
+            (BusKind::Doip, &[plus, minus]) => {
+                Some(DoipPort { pins: [plus, minus], device: bus.device.parse().ok()? })
+            }
+            _ => None,
+        };
+        self.buses.iter().filter_map(port).collect()
+    }
+
     /// The OBD pin of terminal 15, where the board can tell it.
     pub fn terminal15_pin(&self) -> Option<u8> {
         self.board.ignition.as_ref().map(|_| self.power.terminal15_pin)
@@ -151,6 +169,18 @@ impl Config {
     /// [`PINCODE_CREDENTIAL`], the file, the configuration.
     pub fn pincode(&self) -> Result<Pincode, PincodeError> {
         Pincode::find(&self.connector, |name| std::env::var_os(name))
+    }
+}
+
+impl Config {
+    /// Takes the state directory from systemd (`$STATE_DIRECTORY`, the first of those in it) where the file names none.
+    pub fn resolve_state_directory(&mut self, variable: impl Fn(&str) -> Option<OsString>) {
+        if self.connector.state_directory.is_none() {
+            let directories = variable("STATE_DIRECTORY").unwrap_or_default();
+            let first = directories.as_bytes().split(|byte| *byte == b':').next().unwrap_or_default();
+            let first = Path::new(OsStr::from_bytes(first));
+            self.connector.state_directory = first.is_absolute().then(|| first.to_owned());
+        }
     }
 }
 
@@ -188,7 +218,16 @@ fn explains(known: &Problem, contradiction: &Problem) -> bool {
 impl Config {
     /// Takes relative file names to be relative to the configuration.
     fn resolve_relative_to(&mut self, directory: &Path) {
-        for file in [&mut self.connector.pincode_file, &mut self.cloud.ca_file].into_iter().flatten() {
+        let tls = &mut self.doip.tls;
+        let files = [
+            &mut self.connector.pincode_file,
+            &mut self.connector.state_directory,
+            &mut self.cloud.ca_file,
+            &mut tls.ca_file,
+            &mut tls.certificate_file,
+            &mut tls.key_file,
+        ];
+        for file in files.into_iter().flatten() {
             *file = directory.join(&*file);
         }
     }

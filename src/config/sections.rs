@@ -20,6 +20,9 @@ pub struct ConnectorConfig {
     /// The file that contains the pincode.
     #[serde(default)]
     pub pincode_file: Option<PathBuf>,
+    /// Where the login is kept across restarts.
+    #[serde(default)]
+    pub state_directory: Option<PathBuf>,
     /// The kind of hardware, as the cloud knows it.
     #[serde(default = "classic")]
     pub hardware_type: String,
@@ -38,6 +41,7 @@ impl ConnectorConfig {
             uuid,
             pincode: None,
             pincode_file: None,
+            state_directory: None,
             hardware_type: classic(),
             hardware_version: 0,
             software_version: 0,
@@ -138,6 +142,8 @@ impl Default for PathsConfig {
 pub enum BusKind {
     /// CAN, classic or FD.
     Can,
+    /// Diagnostics over IP.
+    Doip,
 }
 
 /// `[[bus]]`: a bus behind pins of the OBD connector.
@@ -151,7 +157,8 @@ pub struct BusConfig {
     pub name: Option<String>,
     /// The pins of the OBD connector (ISO 15031-3), for CAN: high, low.
     pub pins: Vec<u8>,
-    /// The device, as `connector_hal` names it: `can0`, `slcan:/dev/ttyACM0`.
+    /// The device, as `connector_hal` names it: `can0`, `slcan:/dev/ttyACM0`; for DoIP a network interface, or a
+    /// gateway's address.
     pub device: String,
     /// Whether the adapter can do CAN FD.
     #[serde(default)]

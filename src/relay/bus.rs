@@ -70,7 +70,6 @@ pub struct BusCore {
     scanner: Option<Box<Scanner>>,
     scanned: Option<(ScanOutcome, Vec<EcuFound>)>,
     state: BusState,
-    keep_alive_stopped: bool,
     next: Option<Next>,
     outstanding: VecDeque<Outstanding>,
     /// What channels that were closed have left to say; as many as channels were closed since the last frame.
@@ -82,12 +81,7 @@ pub struct BusCore {
 
 impl BusCore {
     /// Opens a channel; the number must be free.
-    pub fn open_channel(&mut self, now: Instant, number: u16, mut channel: Channel) {
-        if let Channel::Pdu(channel) = &mut channel
-            && self.keep_alive_stopped
-        {
-            channel.set_keep_alive(now, false);
-        }
+    pub fn open_channel(&mut self, number: u16, channel: Channel) {
         self.channels.insert(number, channel);
     }
 
@@ -219,9 +213,8 @@ impl BusCore {
         });
     }
 
-    /// Whether channels that send TesterPresent by themselves may do so; those opened later too.
+    /// Whether channels that send TesterPresent by themselves may do so.
     pub fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
-        self.keep_alive_stopped = !enabled;
         self.for_each_channel(now, |channel| {
             if let Channel::Pdu(channel) = channel {
                 channel.set_keep_alive(now, enabled);

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use connector_agent::hardware::{CanPort, Hardware};
+use connector_agent::doip::device::Device;
+use connector_agent::hardware::{CanPort, DoipPort, Hardware};
 use connector_agent::relay::Envelope;
 use connector_agent::relay::codec::{EventCode, Payload, PduFlags, Tag};
 use connector_agent::relay::link::{Link, LinkError, Role};
@@ -19,6 +20,8 @@ use connector_hal::can::{CanBus, CanError, CanFrame};
 use connector_hal::timer::TimerKind;
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+use crate::gateway::Gateways;
 
 pub const UUID: Uuid = Uuid::from_u128(0x97a0_0001_0000_4000_8000_0000_0000_0001);
 pub const MILLISECOND: Duration = Duration::from_millis(1);
@@ -62,6 +65,8 @@ pub enum Network {
 pub struct Rig {
     /// The vehicle's buses at pins 6 and 14 (CAN FD), and at pins 3 and 11 (classic).
     pub buses: [VirtualBus; 2],
+    /// The vehicle's DoIP gateways, at pins 3 and 11.
+    pub gateways: Gateways,
     pub session: Session,
     pub operator: Link,
     pub heard: Vec<Heard>,
@@ -86,7 +91,8 @@ pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-fn hardware(buses: &[VirtualBus; 2], opening_fails: &Arc<AtomicBool>) -> Hardware {
+fn hardware(buses: &[VirtualBus; 2], gateways: &Gateways, opening_fails: &Arc<AtomicBool>) -> Hardware {
+    let gateways = gateways.clone();
     let port = |pins, device: &str, fd| CanPort { pins, device: device.to_owned(), fd };
     let buses = buses.clone();
     let opening_fails = Arc::clone(opening_fails);
@@ -102,8 +108,11 @@ fn hardware(buses: &[VirtualBus; 2], opening_fails: &Arc<AtomicBool>) -> Hardwar
             };
             Box::pin(std::future::ready(adapter))
         }),
+        doip_ports: Arc::new([DoipPort { pins: [3, 11], device: Device::Interface("eth0".to_owned()) }]),
+        open_doip: Arc::new(move |_, _, _| Box::pin(std::future::ready(Ok(gateways.network())))),
         timer: TimerKind::Runtime,
         terminal15: Some(1),
+        ..Hardware::new([])
     }
 }
 
@@ -128,11 +137,13 @@ impl Rig {
     fn with(config: VirtualBusConfig, hold: Duration, limits: SessionLimits) -> Self {
         let buses = [VirtualBus::new(config.clone()), VirtualBus::new(config)];
         let opening_fails = Arc::new(AtomicBool::new(false));
-        let hardware = hardware(&buses, &opening_fails);
+        let gateways = Gateways::default();
+        let hardware = hardware(&buses, &gateways, &opening_fails);
         let settings = SessionSettings { connection_uuid: UUID, hold, limits, hardware };
         let start = now();
         Self {
             buses,
+            gateways,
             session: Session::new(settings, start),
             operator: Link::new(Role::Operator, Tag::from(UUID), start),
             heard: Vec::new(),

@@ -251,14 +251,14 @@ impl SessionBus for CanSessionBus {
                 return Err(Problem::new(503, "bus-unavailable", "Bus unavailable", detail));
             }
             let channel = self.tp20.open(&self.setup.name, number, config, limits.max_pdu, now)?;
-            self.core.open_channel(now, number, channel);
+            self.core.open_channel(number, channel);
             if let Some(scanner) = self.core.scanner_mut() {
                 self.tp20.addresses().for_each(|ecu| scanner.handle_tp20_open(ecu));
             }
             return Ok(Opening::UnderWay);
         }
         let channel = self.setup.channel(kind, limits.max_pdu, now)?;
-        self.core.open_channel(now, number, channel);
+        self.core.open_channel(number, channel);
         Ok(Opening::Done)
     }
 

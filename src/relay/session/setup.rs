@@ -6,6 +6,7 @@ use super::SessionLimits;
 use super::bus::SessionBus;
 use super::can::CanSessionBus;
 use super::can_setup::CanBusSetup;
+use super::doip::{DoipBusSetup, DoipSessionBus};
 use super::terminal15::Terminal15Bus;
 use crate::hardware::Hardware;
 use crate::relay::Problem;
@@ -47,6 +48,7 @@ pub(super) fn wrong_kind(bus_name: &str, bus_kind: &str, channel: &ChannelKind) 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum BusSetup {
     Can(CanBusSetup),
+    Doip(DoipBusSetup),
     Terminal15 { name: String, pin: u8 },
 }
 
@@ -64,10 +66,7 @@ impl BusSetup {
                 "Bus {name:?}: no K-line is at pin {}; this connector has none.",
                 kline.pin
             ))),
-            (None, None, Some(doip), None) => Err(unknown_pins(format!(
-                "Bus {name:?}: DoIP option {} is not wired; this connector has no DoIP.",
-                doip.doip_option
-            ))),
+            (None, None, Some(doip), None) => DoipBusSetup::new(name, doip, hardware).map(Self::Doip),
             (None, None, None, Some(terminal15)) => match hardware.terminal15 {
                 Some(pin) if pin == terminal15.pin => Ok(Self::Terminal15 { name: name.to_owned(), pin }),
                 has => {
@@ -90,6 +89,7 @@ impl BusSetup {
         match self {
             Self::Can(can) => &can.name,
             Self::Terminal15 { name, .. } => name,
+            Self::Doip(doip) => &doip.name,
         }
     }
 
@@ -98,13 +98,15 @@ impl BusSetup {
         match self {
             Self::Can(can) => can.port.pins.to_vec(),
             Self::Terminal15 { pin, .. } => vec![*pin],
+            Self::Doip(doip) => doip.port.pins.to_vec(),
         }
     }
 
     /// The device that it needs for itself.
-    fn device(&self) -> Option<&str> {
+    fn device(&self) -> Option<String> {
         match self {
-            Self::Can(can) => Some(&can.port.device),
+            Self::Can(can) => Some(can.port.device.clone()),
+            Self::Doip(doip) => Some(format!("doip:{}", doip.port.device)),
             Self::Terminal15 { .. } => None,
         }
     }
@@ -120,6 +122,7 @@ impl BusSetup {
         match self {
             Self::Can(can) => Box::new(CanSessionBus::new(can, hardware)),
             Self::Terminal15 { name, .. } => Box::new(Terminal15Bus::new(name, ignition)),
+            Self::Doip(doip) => Box::new(DoipSessionBus::new(doip, hardware)),
         }
     }
 }
