@@ -39,10 +39,10 @@ async fn scan_bus(bus: &VirtualBus, surroundings: &mut Quiet) -> ScanEnd {
     scan(&mut adapter, &[500_000, 250_000], TimerKind::Runtime, surroundings).await.unwrap()
 }
 
-/// Scans each vehicle, with what `prepare` puts on its bus besides, and checks what is found; the longest time it took.
-async fn scan_all(config: VirtualBusConfig, prepare: impl Fn(&VirtualBus)) -> Duration {
+/// Scans each vehicle, or one of so many, with what `prepare` puts on its bus besides, and checks what is found; the longest time it took.
+async fn scan_each(every: usize, config: VirtualBusConfig, prepare: impl Fn(&VirtualBus)) -> Duration {
     let mut longest = Duration::ZERO;
-    for record in catalogue().vehicles() {
+    for record in catalogue().vehicles().iter().step_by(every) {
         let bus = VirtualBus::new(config.clone());
         let vehicle = Vehicle::start(&VehicleConfig::new(record.clone()), &bus);
         prepare(&bus);
@@ -101,14 +101,14 @@ fn send_for_ever(bus: &VirtualBus, raw: u32, every: Duration, data: [u8; 8]) {
 
 #[tokio::test(start_paused = true)]
 async fn every_ecu_of_every_vehicle_is_found_in_a_few_seconds() {
-    let longest = scan_all(VirtualBusConfig::default(), |_| ()).await;
+    let longest = scan_each(1, VirtualBusConfig::default(), |_| ()).await;
     assert!(longest < Duration::from_secs(6), "{longest:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn traffic_among_the_diagnostic_identifiers_is_no_ecu() {
     let config = VirtualBusConfig { load: 0.3, ..VirtualBusConfig::default() };
-    let longest = scan_all(config, |bus| {
+    let longest = scan_each(12, config, |bus| {
         send_for_ever(bus, 0x6C0, Duration::from_millis(10), [1, 2, 3, 4, 5, 6, 7, 8]);
         send_for_ever(bus, 0x6C8, Duration::from_millis(20), [2, 0x7E, 0, 0, 0, 0, 0, 0]);
         send_for_ever(bus, 0x6E0, Duration::from_millis(730), [3, 0x7F, 0x3E, 0x12, 0, 0, 0, 0]);

@@ -124,3 +124,13 @@ pub(super) fn tp20(forms: &'static [SetupForm]) -> impl Iterator<Item = Probe> {
         addresses.map(|ecu| Probe::Setup { ecu, form: *form })
     })
 }
+
+/// How many questions there are, but for those that depend on answers.
+pub(super) fn count() -> u32 {
+    let count = speed().count()
+        + standard().count()
+        + extended().count()
+        + extended_addresses().count()
+        + tp20(&[SetupForm::Transmit]).count();
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

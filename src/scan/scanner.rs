@@ -124,6 +124,8 @@ pub struct Scanner {
     load_since: Instant,
     busy: Duration,
     asked: u32,
+    /// Questions that a scan has at least.
+    planned: u32,
     outcome: Option<ScanOutcome>,
 }
 
@@ -151,6 +153,7 @@ impl Scanner {
             load_since: now,
             busy: Duration::ZERO,
             asked: 0,
+            planned: plan::count(),
             outcome: None,
         }
     }
@@ -169,17 +172,9 @@ impl Scanner {
 
     /// How far the scan is.
     pub fn progress(&self) -> Progress {
-        let planned = [
-            plan::speed().count(),
-            plan::standard().count(),
-            plan::extended().count(),
-            plan::extended_addresses().count(),
-            plan::tp20(&[SetupForm::Transmit]).count(),
-        ];
-        let planned: u32 = planned.into_iter().map(|count| u32::try_from(count).unwrap_or(0)).sum();
         let waiting =
             u32::try_from(self.queue.len() + self.in_flight.len() + self.resolver.open()).unwrap_or(0);
-        let total = planned.max(self.asked + waiting);
+        let total = self.planned.max(self.asked + waiting);
         let done = if self.stage == Stage::Finished { total } else { self.asked };
         Progress { done, total, found: self.found.len() }
     }

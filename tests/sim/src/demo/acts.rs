@@ -11,6 +11,7 @@ use super::limit;
 use super::reading::{Reading, brief};
 use super::stage::{BIT_RATE, Stage, VOLTS};
 use super::story::{Story, Table};
+use super::tp20;
 use crate::operator::FlashProgress;
 use crate::operator::client::{Connection, ConnectorWatch, Credentials, Customer, Operator, Ticket, Timing};
 use crate::operator::flash::{Firmware, FlashReport, flash};
@@ -53,7 +54,11 @@ impl Demo {
             "operator",
             &format!("has joined ticket {number}, and is connected after {}", brief(joining.elapsed())),
         );
-        let worked = self.work(stage, story, &connection).await;
+        let worked = if stage.tp20.is_empty() {
+            self.work(stage, story, &connection).await
+        } else {
+            tp20::work(stage, story, &connection, &mut self.table).await
+        };
         let counters = connection.counters();
         let pdus = counters.pdus_sent() + counters.pdus_received();
         let (sent, received) = (counters.pdus_sent(), counters.pdus_received());
@@ -271,7 +276,7 @@ impl Demo {
                 format!("{} bytes in {} blocks, {}", report.bytes, report.blocks, brief(report.transferring));
             self.table.note("Flashed", what);
             let mut what = format!("{rate:.0} bytes/s");
-            if stage.plugged.is_can() {
+            if stage.plugged.is_classic_can() {
                 let least =
                     limit::transfer_time(&target.address, BIT_RATE, &stage.firmware, report.block_length);
                 let possible = report.bytes as f64 / least.as_secs_f64().max(0.001);

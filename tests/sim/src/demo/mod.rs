@@ -7,6 +7,7 @@ mod plugged;
 mod reading;
 mod stage;
 mod story;
+mod tp20;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -46,15 +47,31 @@ pub struct Args {
     /// How much of the bus's time the vehicle's own messages take.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=90))]
     load: u8,
-    /// Tells the story over DoIP: the vehicle is behind a gateway, which announces its VIN.
-    #[arg(long, conflicts_with = "load")]
+    /// The same as --bus doip.
+    #[arg(long, conflicts_with_all = ["load", "bus"])]
     doip: bool,
+    /// Which of the vehicle's buses the story is told on.
+    #[arg(long, value_enum, value_name = "BUS", default_value_t = Bus::Can)]
+    bus: Bus,
     /// Another agent than the one built in, such as one for another processor: "qemu-arm-static ./connector-agent".
     #[arg(long, value_name = "COMMAND")]
     agent: Option<String>,
     /// Shows the agent's log too.
     #[arg(long)]
     show_log: bool,
+}
+
+/// The buses that stories are told on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Bus {
+    /// CAN, with a vehicle of the file.
+    Can,
+    /// The same by CAN FD: frames of 64 bytes, 2 Mbit/s in their data phase.
+    Fd,
+    /// DoIP, with a vehicle of the file behind a gateway, which announces its VIN.
+    Doip,
+    /// CAN, with ECUs behind TP2.0 besides those of the file.
+    Tp20,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -92,7 +109,10 @@ impl DemoError {
 /// # Errors
 ///
 /// What could not be set up, or a [`DemoError`].
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub async fn run(mut args: Args) -> anyhow::Result<()> {
+    if args.doip {
+        args.bus = Bus::Doip;
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let story = Story::new();

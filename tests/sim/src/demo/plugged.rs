@@ -7,7 +7,7 @@ use connector_agent::relay::request::{BusConfig, Switch};
 use connector_hal::can::slcan::SlcanAdapter;
 use serde_json::json;
 
-use super::stage::BIT_RATE;
+use super::stage::{BIT_RATE, can_name};
 use crate::operator::client::{Channel, Connection};
 use crate::operator::isotp;
 use crate::vehicle::catalogue::EcuRecord;
@@ -16,7 +16,7 @@ use crate::vehicle::ecu::{EcuStatus, Image, Session};
 use crate::vehicle::{DoipGateway, Vehicle};
 
 /// What the operator calls the bus.
-const CAN_BUS: &str = "HS";
+pub(super) const CAN_BUS: &str = "HS";
 const DOIP_BUS: &str = "ETH";
 /// The tester that the operator is on DoIP.
 const TESTER: LogicalAddress = LogicalAddress::new(0x0E80);
@@ -24,7 +24,7 @@ const TESTER: LogicalAddress = LogicalAddress::new(0x0E80);
 /// See the module.
 pub(super) enum Plugged {
     /// ECUs on CAN, behind an SLCAN adapter.
-    Can { adapter: SlcanAdapter, vehicle: Vehicle },
+    Can { adapter: SlcanAdapter, vehicle: Vehicle, data_bit_rate: Option<u32> },
     /// ECUs behind a gateway.
     Doip(DoipGateway),
 }
@@ -36,18 +36,26 @@ fn logical_address(place: usize) -> LogicalAddress {
 }
 
 impl Plugged {
-    /// Whether it is on CAN, whose frames take time.
-    pub(super) fn is_can(&self) -> bool {
-        matches!(self, Self::Can { .. })
+    /// Whether it is on classic CAN, for which the least time of a transfer can be told.
+    pub(super) fn is_classic_can(&self) -> bool {
+        matches!(self, Self::Can { data_bit_rate: None, .. })
+    }
+
+    /// The vehicle on CAN.
+    pub(super) fn vehicle(&self) -> Option<&Vehicle> {
+        match self {
+            Self::Can { vehicle, .. } => Some(vehicle),
+            Self::Doip(_) => None,
+        }
     }
 
     /// The bus as the operator sets it up, and what it is for people.
     pub(super) fn bus(&self) -> anyhow::Result<(BusConfig, String)> {
         let (bus, what) = match self {
-            Self::Can { .. } => (
+            Self::Can { data_bit_rate, .. } => (
                 json!({"bus_name": CAN_BUS, "can_bus": {"pin_plus": 6, "pin_min": 14, "can_protocol": "isotp",
-                    "can_bit_rate": BIT_RATE, "transceiver": "high"}}),
-                format!("the bus at pins 6 and 14 for {} kbit/s", BIT_RATE / 1000),
+                    "can_bit_rate": BIT_RATE, "transceiver": "high", "data_bit_rate": data_bit_rate}}),
+                format!("the bus at pins 6 and 14, {}", can_name(*data_bit_rate)),
             ),
             Self::Doip(_) => (
                 json!({"bus_name": DOIP_BUS, "doip_bus": {"doip_option": 2, "doip_network_configuration": 1}}),
@@ -128,7 +136,7 @@ impl Plugged {
     /// Ends it, and waits until it has.
     pub(super) async fn stop(self) {
         match self {
-            Self::Can { adapter, vehicle } => {
+            Self::Can { adapter, vehicle, .. } => {
                 vehicle.stop().await;
                 drop(adapter);
             }

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use connector_agent::isotp::FrameSize;
+use connector_agent::tp20::TimeByte;
 use connector_hal::can::slcan::SlcanAdapter;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::timer::TimerKind;
@@ -13,15 +15,17 @@ use connector_hal::timer::TimerKind;
 use super::agent::Agent;
 use super::plugged::Plugged;
 use super::story::Story;
-use super::{Args, VEHICLES};
+use super::{Args, Bus, VEHICLES, tp20};
 use crate::cloud::{Cloud, CloudConfig};
 use crate::doip::ListenConfig;
 use crate::network::{BadNetwork, BadNetworkConfig};
 use crate::vehicle::catalogue::{Catalogue, VehicleRecord};
-use crate::vehicle::{DoipConfig, DoipGateway, Vehicle, VehicleConfig};
+use crate::vehicle::{DoipConfig, DoipGateway, Tp20EcuConfig, Vehicle, VehicleConfig};
 
 /// The vehicle's bus, in bit/s.
 pub(super) const BIT_RATE: u32 = 500_000;
+/// The same of CAN FD's data phase.
+const DATA_BIT_RATE: u32 = 2_000_000;
 /// What the simulated board measures.
 pub(super) const VOLTS: f64 = 12.6;
 
@@ -31,6 +35,8 @@ pub(super) struct Stage {
     pub(super) network: BadNetwork,
     pub(super) cloud: Cloud,
     pub(super) plugged: Plugged,
+    /// Those of its ECUs that are behind TP2.0; the story is theirs, if there are any.
+    pub(super) tp20: Vec<Tp20EcuConfig>,
     pub(super) record: VehicleRecord,
     pub(super) firmware: Vec<u8>,
     pub(super) directory: tempfile::TempDir,
@@ -44,11 +50,18 @@ impl Stage {
         let firmware = firmware(args)?;
         let directory = tempfile::tempdir().context("a temporary directory cannot be made")?;
 
-        let config = VehicleConfig { timer: TimerKind::Precise, ..VehicleConfig::new(record.clone()) };
-        let (plugged, device) = if args.doip {
+        let mut tp20 = if args.bus == Bus::Tp20 { Tp20EcuConfig::golf() } else { Vec::new() };
+        // one that wants as little time between frames as any is known to
+        tp20.iter_mut().take(1).for_each(|engine| engine.parameters.t3 = TimeByte(0x0A));
+        let config = VehicleConfig {
+            timer: TimerKind::Precise,
+            tp20: tp20.clone(),
+            ..VehicleConfig::new(record.clone())
+        };
+        let (plugged, device) = if args.bus == Bus::Doip {
             plug_into_gateway(&config, story).await?
         } else {
-            plug_into_can(args, &config, directory.path(), story)?
+            plug_into_can(args, config, directory.path(), story)?
         };
 
         let cloud = Cloud::start(CloudConfig::local(directory.path().join("cloud"))).await?;
@@ -76,40 +89,48 @@ impl Stage {
         let agent = Agent::start(args.agent.as_deref(), &config, directory.path(), args.show_log)?;
         let process = agent.id().map(|id| format!(" as process {id}")).unwrap_or_default();
         story.tell("connector", &format!("the agent is started{process}, with UUID and pincode"));
-        Ok(Self { agent, network, cloud, plugged, record, firmware, directory })
+        Ok(Self { agent, network, cloud, plugged, tp20, record, firmware, directory })
     }
 }
 
 /// The vehicle on CAN, and the agent's table for that.
 fn plug_into_can(
     args: &Args,
-    config: &VehicleConfig,
+    mut config: VehicleConfig,
     directory: &Path,
     story: &Story,
 ) -> anyhow::Result<(Plugged, String)> {
+    let data_bit_rate = (args.bus == Bus::Fd).then_some(DATA_BIT_RATE);
+    if data_bit_rate.is_some() {
+        config.transport.frame_size = FrameSize::fd(64, true)?;
+    }
     let bus = VirtualBus::new(VirtualBusConfig {
         bit_rate: BIT_RATE,
+        data_bit_rate,
         load: f32::from(args.load) / 100.0,
         timer: TimerKind::Precise,
         ..VirtualBusConfig::default()
     });
-    let vehicle = Vehicle::start(config, &bus);
+    let vehicle = Vehicle::start(&config, &bus);
     let can = directory.join("can");
     let adapter = SlcanAdapter::new(Some(&can), &bus, "connector").context("the SLCAN adapter")?;
     let load = if args.load > 0 { format!(", {} % busy", args.load) } else { String::new() };
     story.tell(
         "vehicle",
         &format!(
-            "{}: {} ECUs on CAN at {} kbit/s{load}, behind an SLCAN adapter at {}",
+            "{}: {} ECUs on {}{load}, behind an SLCAN adapter at {}",
             config.record.platform,
             vehicle.ecus().len(),
-            BIT_RATE / 1000,
+            can_name(data_bit_rate),
             can.display()
         ),
     );
     let device = quoted(&format!("slcan:{}", can.display()));
-    let table = format!("kind = \"can\"\npins = [6, 14]\ndevice = {device}\nbit_rates = [{BIT_RATE}]");
-    Ok((Plugged::Can { adapter, vehicle }, table))
+    let table = format!(
+        "kind = \"can\"\npins = [6, 14]\ndevice = {device}\nbit_rates = [{BIT_RATE}]\nfd = {}",
+        data_bit_rate.is_some()
+    );
+    Ok((Plugged::Can { adapter, vehicle, data_bit_rate }, table))
 }
 
 /// The vehicle behind a DoIP gateway, and the agent's table for that.
@@ -131,6 +152,15 @@ async fn plug_into_gateway(config: &VehicleConfig, story: &Story) -> anyhow::Res
     Ok((Plugged::Doip(gateway), table))
 }
 
+/// What people call a CAN bus.
+pub(super) fn can_name(data_bit_rate: Option<u32>) -> String {
+    let nominal = BIT_RATE / 1000;
+    match data_bit_rate {
+        Some(rate) => format!("CAN FD at {nominal} kbit/s and {} Mbit/s", rate / 1_000_000),
+        None => format!("CAN at {nominal} kbit/s"),
+    }
+}
+
 /// TOML's basic strings are JSON's.
 fn quoted(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()
@@ -144,7 +174,8 @@ fn firmware(args: &Args) -> anyhow::Result<Vec<u8>> {
         return Ok(bytes);
     }
     let mut random = fastrand::Rng::with_seed(u64::from(args.size));
-    Ok((0..args.size).map(|_| random.u8(..)).collect())
+    let size = if args.bus == Bus::Tp20 { args.size.min(tp20::MAX_FIRMWARE) } else { args.size };
+    Ok((0..size).map(|_| random.u8(..)).collect())
 }
 
 /// Writes the agent's configuration, its pincode and the files of its board.

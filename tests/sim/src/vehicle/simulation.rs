@@ -221,8 +221,8 @@ fn recorded(recording: &Recording) -> Vec<(String, Box<dyn CanNode>)> {
         let address = EcuAddress { request, response, extended: None };
         let responder: Box<dyn Responder> = Box::new(ecu);
         let functional = recording.roles().functional.clone();
-        let node: Box<dyn CanNode> = Box::new(Node::new(address, functional, transport, responder));
-        ("recorded".to_owned(), node)
+        let node = Node::new(address, functional, transport, responder);
+        ("recorded".to_owned(), Box::new(node) as Box<dyn CanNode>)
     };
     recording.ecus().map(node).collect()
 }
