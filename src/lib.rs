@@ -7,5 +7,6 @@ pub mod cloud;
 pub mod config;
 pub mod hardware;
 pub mod isotp;
+pub mod kline;
 pub mod relay;
 pub mod vin;
