@@ -5,6 +5,7 @@ pub mod catalogue;
 mod command;
 pub mod ecu;
 pub mod hex;
+pub mod kline;
 pub mod recording;
 pub mod simulation;
 pub mod transport;
