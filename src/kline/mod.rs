@@ -31,6 +31,3 @@ pub use message::{
     AddressMode, Decoder, HeaderForm, LengthForm, MAX_DATA, Message, MessageError, TooLong, encode,
 };
 pub use timing::Timing;
-
-/// The bit rates of the relay protocol, in bit/s.
-pub const KLINE_BIT_RATES: [u32; 3] = [9_600, 10_400, 15_625];

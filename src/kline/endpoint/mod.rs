@@ -126,6 +126,7 @@ struct Link {
 #[derive(Debug)]
 pub struct Endpoint {
     config: Config,
+    created: Instant,
     link: Option<Link>,
     /// The link is to be set up.
     wanted: bool,
@@ -143,9 +144,10 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// A link that is not set up.
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: Config, now: Instant) -> Self {
         Self {
             config,
+            created: now,
             link: None,
             wanted: false,
             stopping: false,
@@ -246,20 +248,17 @@ impl Endpoint {
     }
 
     /// From when on it wants the line, if no other endpoint has it; `None`: not at all.
-    pub fn wants_line(&self) -> Option<(Instant, Timer)> {
+    pub fn wants_line(&self) -> Option<Instant> {
         if self.is_busy() {
             return None;
         }
-        // what is wanted at once has been wanted for ever
-        let at = match (&self.link, self.stopping) {
-            (None, true) => return None,
-            (None, false) if self.pdu.is_none() && !self.wanted => return None,
-            (None, false) => None,
-            (Some(_), true) => None,
-            (Some(link), false) if self.pdu.is_some() || link.unanswered > 0 => None,
+        match (&self.link, self.stopping) {
+            (None, true) => None,
+            (None, false) => (self.pdu.is_some() || self.wanted).then_some(self.created),
+            (Some(link), true) => Some(link.alive_at),
+            (Some(link), false) if self.pdu.is_some() || link.unanswered > 0 => Some(link.alive_at),
             (Some(link), false) => Some(link.alive_at + self.config.keep_alive?),
-        };
-        Some((at.unwrap_or_else(|| self.link.map_or_else(long_ago, |link| link.alive_at)), Timer::Idle))
+        }
     }
 
     /// Gives it the line, which nobody else uses.
@@ -471,11 +470,4 @@ impl Endpoint {
             Addressing::Functional(_) => AddressMode::Functional,
         }
     }
-}
-
-/// Any moment that has passed.
-fn long_ago() -> Instant {
-    use std::sync::OnceLock;
-    static START: OnceLock<Instant> = OnceLock::new();
-    *START.get_or_init(Instant::now)
 }

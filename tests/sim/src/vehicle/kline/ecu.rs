@@ -41,7 +41,9 @@ pub enum Anomaly {
 enum State {
     Asleep,
     /// Waits for the complement of key byte 2, which it has sent by then.
-    AwaitsComplement { since: Instant },
+    AwaitsComplement {
+        since: Instant,
+    },
     Communicating,
 }
 
@@ -56,6 +58,8 @@ pub struct KlineEcu {
     levels: Vec<(Instant, bool)>,
     received: Vec<u8>,
     received_since: Instant,
+    /// The pauses between the bytes of the request that is coming in.
+    gaps: Vec<Duration>,
     last_byte_at: Option<Instant>,
     /// The end of the last exchange.
     quiet_since: Option<Instant>,
@@ -79,6 +83,7 @@ impl KlineEcu {
             levels: Vec::new(),
             received: Vec::new(),
             received_since: now,
+            gaps: Vec::new(),
             last_byte_at: None,
             quiet_since: None,
             outgoing: VecDeque::new(),
@@ -142,7 +147,13 @@ impl KlineEcu {
     }
 
     /// Whether a time is within its limits; if not, it is noted.
-    fn expect(&mut self, time: Duration, min: Duration, max: Duration, wrong: fn(Duration) -> Anomaly) -> bool {
+    fn expect(
+        &mut self,
+        time: Duration,
+        min: Duration,
+        max: Duration,
+        wrong: fn(Duration) -> Anomaly,
+    ) -> bool {
         let tolerance = self.config.tolerance;
         let is_right = time + tolerance >= min && time <= max + tolerance;
         if !is_right {
@@ -172,7 +183,8 @@ impl KlineEcu {
         match self.last_byte_at {
             Some(last) if !self.received.is_empty() => {
                 let gap = start.saturating_duration_since(last);
-                if !self.expect(gap, 5 * MS, 20 * MS, Anomaly::P4) && gap > 20 * MS {
+                self.gaps.push(gap);
+                if gap > 20 * MS + self.config.tolerance {
                     self.received.clear();
                 }
             }
@@ -180,15 +192,23 @@ impl KlineEcu {
         }
         if self.received.is_empty() {
             self.received_since = start;
+            self.gaps.clear();
         }
         self.last_byte_at = Some(at);
         self.received.push(byte);
         let Some(read) = messages::read(&self.received) else { return };
         let bytes = std::mem::take(&mut self.received);
         match read {
-            Ok(request) if self.is_for_me(&request) => self.handle_request(at, request, bytes),
+            Ok(request) if self.is_for_me(&request) => {
+                for gap in std::mem::take(&mut self.gaps) {
+                    self.expect(gap, 5 * MS, 20 * MS, Anomaly::P4);
+                }
+                self.handle_request(at, request, bytes);
+            }
+            // between others
             Ok(_) => {}
-            Err(()) => self.anomalies.push(Anomaly::Malformed(bytes)),
+            Err(()) if self.state == State::Communicating => self.anomalies.push(Anomaly::Malformed(bytes)),
+            Err(()) => {}
         }
         self.quiet_since = Some(at);
     }
