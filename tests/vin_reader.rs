@@ -151,7 +151,8 @@ fn the_vin_is_read_by_obd_with_these_frames() {
     reader.handle_frame(now, &frame(b"\x21GDM9AXK"));
     assert_eq!(reader.poll_event(), None);
     reader.handle_frame(now, &frame(b"\x22P042788"));
-    let candidate = Candidate { vin: VIN.parse().unwrap(), source: VinSource::Obd, address: id(0x7E8) };
+    let candidate =
+        Candidate { vin: VIN.parse().unwrap(), source: VinSource::Obd, address: id(0x7E8).into() };
     assert_eq!(reader.poll_event(), Some(ReaderEvent::Told(candidate)));
     assert_eq!(reader.poll_event(), None);
     reader.handle_timeout(now + STAGE);

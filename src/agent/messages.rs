@@ -76,12 +76,17 @@ fn buses(hardware: &Hardware) -> Vec<BusOfHardware> {
         pins: port.pins.to_vec(),
         fd: Some(port.fd),
     });
+    let kline = hardware.kline_ports.iter().map(|port| BusOfHardware {
+        kind: "kline",
+        pins: vec![port.pin],
+        fd: None,
+    });
     let terminal15 = hardware.terminal15.iter().map(|pin| BusOfHardware {
         kind: "terminal15",
         pins: vec![*pin],
         fd: None,
     });
-    can.chain(terminal15).collect()
+    can.chain(kline).chain(terminal15).collect()
 }
 
 /// `connectorStatusUpdate`; what cannot be told is null.

@@ -10,8 +10,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use connector_hal::can::BoxFuture;
+use connector_hal::kline::DEVICE_PREFIX;
 
-use crate::config::{Config, LogFormat};
+use crate::config::{BusConfig, BusKind, Config, LogFormat};
 use crate::vin::command::{self, VinArgs};
 
 /// The exit status for a configuration that cannot be used (EX_CONFIG of sysexits.h).
@@ -99,12 +100,20 @@ fn in_one_line(error: &anyhow::Error) -> String {
     })
 }
 
+/// A bus's device, named so that its kind shows.
+fn device_name(bus: &BusConfig) -> String {
+    match bus.kind {
+        BusKind::Kline if !bus.device.starts_with(DEVICE_PREFIX) => format!("{DEVICE_PREFIX}{}", bus.device),
+        _ => bus.device.clone(),
+    }
+}
+
 /// `vin`: from the buses named, or else from the configured ones.
 async fn vin(args: &VinArgs, path: &Path, format: Option<LogFormat>) -> anyhow::Result<ExitCode> {
     logging::init("warn", format.unwrap_or(LogFormat::Text))?;
     let names = if args.bus.is_empty() {
         match Config::load(path) {
-            Ok(config) => config.buses.into_iter().map(|bus| bus.device).collect(),
+            Ok(config) => config.buses.iter().map(device_name).collect(),
             Err(error) => {
                 eprintln!("{error}");
                 eprintln!("connector-agent: or name a bus: connector-agent vin --bus can0");
@@ -118,6 +127,8 @@ async fn vin(args: &VinArgs, path: &Path, format: Option<LogFormat>) -> anyhow::
         let device = device.to_owned();
         Box::pin(async move { connector_hal::can::open(&device) })
     };
+    let (klines, names): (Vec<_>, Vec<_>) =
+        names.into_iter().partition(|name: &String| name.starts_with(DEVICE_PREFIX));
     let buses = command::open_buses(&names, open).await?;
-    command::run(args, buses).await
+    command::run(args, buses, command::open_lines(&klines)?).await
 }

@@ -68,7 +68,11 @@ fn set_up(config: &Config) -> Option<Setup> {
     let board: Box<dyn Board> = Box::new(LinuxBoard::open(&config.board));
     Some(Setup {
         pincode,
-        hardware: Hardware { terminal15: config.terminal15_pin(), ..Hardware::new(config.can_ports()) },
+        hardware: Hardware {
+            kline_ports: config.kline_ports().into(),
+            terminal15: config.terminal15_pin(),
+            ..Hardware::new(config.can_ports())
+        },
         board,
         tls,
         seed: fastrand::u64(..),

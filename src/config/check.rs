@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use connector_hal::board::{BoardProblem, LinuxBoard};
 use connector_hal::can::CanDevice;
+use connector_hal::kline;
 use tracing_subscriber::EnvFilter;
 
 use crate::cloud::tls;
@@ -41,6 +42,8 @@ pub fn contradictions(config: &Config) -> Vec<Problem> {
     };
     bounded("relay.max_pdu", config.relay.max_pdu as u64, 4095, MAX_PDU);
     bounded("relay.hold_seconds", config.relay.hold_seconds, 1, 300);
+    let kline_budget = u64::try_from(config.vin.kline_budget.as_millis()).unwrap_or(u64::MAX);
+    bounded("vin.kline_budget_ms", kline_budget, 100, 60_000);
     bounded("vin.data_bit_rate", config.vin.data_bit_rate.into(), 500_000, 8_000_000);
     if EnvFilter::try_new(&config.log.level).is_err() {
         let fix =
@@ -82,19 +85,29 @@ fn buses(buses: &[BusConfig], problems: &mut Vec<Problem>) {
                     );
                 }
             }
+            BusKind::Kline => {
+                if !matches!(bus.pins.as_slice(), [1..=16]) {
+                    wrong("pins", "not one pin".to_owned(), "give the K-line's one, of 1 to 16");
+                }
+                if bus.fd {
+                    wrong("fd", "a K-line has no CAN FD".to_owned(), "remove it");
+                }
+            }
         }
-        match bus.device.parse::<CanDevice>() {
-            Ok(device) => {
+        match device_key(bus) {
+            Some(device) => {
                 if let Some(first) = devices.insert(device, index) {
                     let what = format!("bus[{first}] has the same device");
                     wrong("device", what, "give each bus a device of its own, or remove one");
                 }
             }
-            Err(_) => wrong(
-                "device",
-                format!("`{}` names no CAN device", bus.device),
-                "write it like can0 or slcan:/dev/ttyACM0",
-            ),
+            None => {
+                let (kind, fix) = match bus.kind {
+                    BusKind::Can => ("CAN", "write it like can0 or slcan:/dev/ttyACM0"),
+                    BusKind::Kline => ("K-line", "write it like /dev/ttyUSB0"),
+                };
+                wrong("device", format!("`{}` names no {kind} device", bus.device), fix);
+            }
         }
         if let Some(first) = pins.insert(bus.pins.as_slice(), index) {
             wrong("pins", format!("bus[{first}] has the same pins"), "give each bus pins of its own");
@@ -104,6 +117,17 @@ fn buses(buses: &[BusConfig], problems: &mut Vec<Problem>) {
         {
             wrong("name", format!("bus[{first}] has the same name"), "give each bus a name of its own");
         }
+    }
+}
+
+/// What tells devices apart: a serial one may be named in two ways.
+fn device_key(bus: &BusConfig) -> Option<PathBuf> {
+    match bus.kind {
+        BusKind::Can => match bus.device.parse().ok()? {
+            CanDevice::SocketCan { interface } => Some(Path::new("/sys/class/net").join(interface)),
+            CanDevice::Slcan { path, .. } => Some(path.into()),
+        },
+        BusKind::Kline => kline::device_path(&bus.device).ok().map(PathBuf::from),
     }
 }
 
@@ -128,12 +152,8 @@ pub fn surroundings(config: &Config) -> Vec<Problem> {
         });
     }
     for bus in &config.buses {
-        let path = match bus.device.parse() {
-            Ok(CanDevice::SocketCan { interface }) => Path::new("/sys/class/net").join(interface),
-            Ok(CanDevice::Slcan { path, .. }) => path.into(),
-            // said already, as wrong in itself
-            Err(_) => continue,
-        };
+        // a name that is wrong in itself is said already
+        let Some(path) = device_key(bus) else { continue };
         if !path.exists() {
             let what = format!("the device {} is not there", bus.device);
             problems.push(Problem::error(what, "plug it in, or correct bus.device").at_path(&path));

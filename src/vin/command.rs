@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use connector_hal::can::{BoxFuture, CanBus, CanError};
+use connector_hal::kline::{self as hal_kline, KLine, KLineError};
+use connector_hal::timer::TimerKind;
 
+use super::kline::{self, LineReading};
 use super::{BusEnd, BusReading, Candidate, GiveUp, VinReading, VinReport, VinSettings, read};
 
 /// The exit status when no VIN can be read from the vehicle; other errors have the status of `main`.
@@ -19,7 +22,8 @@ pub const NO_VIN_STATUS: u8 = 3;
 /// be opened; 2 the command line is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct VinArgs {
-    /// A CAN bus to read from, instead of the configured ones: can0, slcan:/dev/ttyACM0; may be given several times
+    /// A bus to read from, instead of the configured ones: can0, slcan:/dev/ttyACM0, kline:/dev/ttyUSB0; may be given
+    /// several times
     #[arg(long, value_name = "DEVICE")]
     pub bus: Vec<String>,
     /// Print one JSON object: vin_number, source, address, elapsed_ms, and conflict if ECUs disagree
@@ -28,6 +32,9 @@ pub struct VinArgs {
     /// The time reading may take, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 1500, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     pub budget_ms: u64,
+    /// The time reading may take on K-lines, where CAN told none, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 6000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub kline_budget_ms: u64,
     /// A bit rate to try, in bit/s, the likeliest first; may be given several times [default: 500000, 250000]
     #[arg(long, value_name = "BIT/S", value_parser = clap::value_parser!(u32).range(5_000..=1_000_000))]
     pub bit_rate: Vec<u32>,
@@ -35,8 +42,11 @@ pub struct VinArgs {
 
 impl VinArgs {
     fn settings(&self) -> VinSettings {
-        let mut settings =
-            VinSettings { budget: Duration::from_millis(self.budget_ms), ..VinSettings::default() };
+        let mut settings = VinSettings {
+            budget: Duration::from_millis(self.budget_ms),
+            kline_budget: Duration::from_millis(self.kline_budget_ms),
+            ..VinSettings::default()
+        };
         if !self.bit_rate.is_empty() {
             settings.bit_rates.clone_from(&self.bit_rate);
         }
@@ -57,16 +67,33 @@ where
 }
 
 /// Reads the VIN from these buses and prints it; an error if no VIN was read and an adapter failed.
-pub async fn run(args: &VinArgs, buses: Vec<Box<dyn CanBus>>) -> anyhow::Result<ExitCode> {
-    if buses.is_empty() {
+pub async fn run(
+    args: &VinArgs,
+    buses: Vec<Box<dyn CanBus>>,
+    lines: Vec<Box<dyn KLine>>,
+) -> anyhow::Result<ExitCode> {
+    if buses.is_empty() && lines.is_empty() {
         bail!(
-            "there is no CAN bus to read the VIN from: name one with --bus, e.g. --bus can0, or in the configuration"
+            "there is no bus to read the VIN from: name one with --bus, e.g. --bus can0, or in the configuration"
         );
     }
     let reading = read(buses, &args.settings()).await;
-    let VinReading { report, buses } = reading;
+    let VinReading { mut report, buses } = reading;
+    let mut line_readings = Vec::new();
+    if report.vin.is_none()
+        && let Some((read, readings)) =
+            kline::read(lines, args.settings().kline_budget, report.elapsed, TimerKind::Precise).await
+    {
+        (report, line_readings) = (read, readings);
+    }
     let is_known = report.vin.is_some();
-    let text = if args.json { serde_json::to_string(&report)? } else { describe(&report, &buses) };
+    let text =
+        if args.json { serde_json::to_string(&report)? } else { describe(&report, &buses, &line_readings) };
+    for reading in line_readings {
+        if let (Some(error), false) = (reading.error, is_known) {
+            return Err(line_advice(&reading.device, error));
+        }
+    }
     for bus in buses {
         let device = bus.bus.device().to_owned();
         if let BusEnd::Failed(error) = bus.end {
@@ -87,10 +114,10 @@ fn print(text: &str) -> io::Result<()> {
 }
 
 /// What to tell a person.
-fn describe(report: &VinReport, buses: &[BusReading]) -> String {
+fn describe(report: &VinReport, buses: &[BusReading], lines: &[LineReading]) -> String {
     let elapsed = report.elapsed.as_millis();
     let (Some(vin), Some(source), Some(address)) = (report.vin, report.source, report.address) else {
-        return format!("No VIN can be read ({elapsed} ms): {}", why_not(buses));
+        return format!("No VIN can be read ({elapsed} ms): {}", why_not(buses, lines));
     };
     let mut text = format!("The VIN is {vin}; the ECU at {address} told it by {source}, in {elapsed} ms.");
     let others: Vec<&Candidate> = report.conflict.iter().filter(|candidate| candidate.vin != vin).collect();
@@ -101,7 +128,7 @@ fn describe(report: &VinReport, buses: &[BusReading]) -> String {
     text
 }
 
-fn why_not(buses: &[BusReading]) -> String {
+fn why_not(buses: &[BusReading], lines: &[LineReading]) -> String {
     let reasons = buses.iter().map(|bus| {
         let reason = match &bus.end {
             BusEnd::Told | BusEnd::NotTold => "the vehicle's ECUs tell none".to_owned(),
@@ -118,7 +145,39 @@ fn why_not(buses: &[BusReading]) -> String {
         };
         format!("on {}, {reason}", bus.bus.device())
     });
-    reasons.collect::<Vec<_>>().join("; ")
+    let lines = lines.iter().map(|line| {
+        let reason = match &line.error {
+            Some(error) => error.to_string(),
+            None => "no ECU tells one: is the plug in, and the ignition on?".to_owned(),
+        };
+        format!("on {}, {reason}", line.device)
+    });
+    reasons.chain(lines).collect::<Vec<_>>().join("; ")
+}
+
+/// Opens the K-lines of these names; the error names the one that can't be opened, and what to do about it.
+pub fn open_lines(names: &[String]) -> anyhow::Result<Vec<Box<dyn KLine>>> {
+    names.iter().map(|name| hal_kline::open(name).map_err(|error| line_advice(name, error))).collect()
+}
+
+fn line_advice(name: &str, error: KLineError) -> anyhow::Error {
+    let kind = match &error {
+        KLineError::Device { source, .. } => Some(source.kind()),
+        _ => None,
+    };
+    let advice = match (&error, kind) {
+        (KLineError::Name(_), _) => "",
+        (_, Some(io::ErrorKind::NotFound)) => {
+            ": it is not there; is it plugged in? `ls /dev/tty*` lists serial devices"
+        }
+        (_, Some(io::ErrorKind::PermissionDenied)) => {
+            ": no permission; run as root, or join the group that owns the device (often dialout)"
+        }
+        (_, Some(io::ErrorKind::ResourceBusy)) => ": another program uses it; end that first",
+        (KLineError::Device { .. }, _) => ": is it plugged in, and does no other program use it?",
+        (KLineError::Unsupported { .. }, _) => ": take an adapter with a UART that can do any bit rate",
+    };
+    anyhow!(error).context(format!("cannot read the VIN from {name}{advice}"))
 }
 
 /// The error with what to do about it.
@@ -177,7 +236,7 @@ mod tests {
     }
 
     fn candidate(vin: &str, address: u32) -> Candidate {
-        let address = CanId::try_from(address).unwrap();
+        let address = CanId::try_from(address).unwrap().into();
         Candidate { vin: vin.parse().unwrap(), source: VinSource::Obd, address }
     }
 
@@ -186,12 +245,12 @@ mod tests {
         let told = [candidate("1M8GDM9AXKP042788", 0x7E8), candidate("WVWZZZ1KZ6W000001", 0x7EA)];
         let one = VinReport::from_candidates(&told[..1], Duration::from_millis(84));
         assert_eq!(
-            describe(&one, &[]),
+            describe(&one, &[], &[]),
             "The VIN is 1M8GDM9AXKP042788; the ECU at 0x7E8 told it by OBD, in 84 ms."
         );
         let two = VinReport::from_candidates(&told, Duration::from_millis(84));
         assert_eq!(
-            describe(&two, &[]),
+            describe(&two, &[], &[]),
             "The VIN is 1M8GDM9AXKP042788; the ECU at 0x7E8 told it by OBD, in 84 ms.\n\
              The ECU at 0x7EA disagrees: WVWZZZ1KZ6W000001, by OBD."
         );
@@ -207,14 +266,14 @@ mod tests {
         let buses = open_buses(&["can0".to_owned()], open).await.unwrap();
         let reading = read(buses, &VinSettings::default()).await;
         assert_eq!(
-            describe(&reading.report, &reading.buses),
+            describe(&reading.report, &reading.buses, &[]),
             format!(
                 "No VIN can be read ({} ms): on can0, nobody is on the bus: is the plug in, and the ignition on?",
                 reading.report.elapsed.as_millis()
             )
         );
         let buses = open_buses(&["can0".to_owned()], open).await.unwrap();
-        let status = run(&parse("vin").unwrap(), buses).await.unwrap();
+        let status = run(&parse("vin").unwrap(), buses, vec![]).await.unwrap();
         assert_eq!(format!("{status:?}"), format!("{:?}", ExitCode::from(3)));
     }
 
@@ -232,7 +291,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_any_bus_the_error_says_how_to_name_one() {
-        let error = run(&parse("vin").unwrap(), vec![]).await.unwrap_err();
+        let error = run(&parse("vin").unwrap(), vec![], vec![]).await.unwrap_err();
         assert!(error.to_string().contains("--bus can0"), "{error}");
     }
 
@@ -241,7 +300,7 @@ mod tests {
         let bus = VirtualBus::new(VirtualBusConfig::default());
         let adapter = bus.attach_adapter("can0", VirtualBus::full_capabilities());
         bus.unplug("can0");
-        let error = run(&parse("vin").unwrap(), vec![Box::new(adapter)]).await.unwrap_err();
+        let error = run(&parse("vin").unwrap(), vec![Box::new(adapter)], vec![]).await.unwrap_err();
         assert!(format!("{error:#}").contains("can0"), "{error:#}");
     }
 }

@@ -2,6 +2,7 @@
 
 mod answer;
 pub mod command;
+pub mod kline;
 mod number;
 mod read;
 mod reader;
@@ -13,6 +14,6 @@ pub use answer::{Answer, NoVin, Service};
 pub use number::{Vin, VinError};
 pub use read::{BusEnd, BusReading, VinReading, VinSettings, read};
 pub use reader::{LATENCY_ALLOWANCE, Outcome, P2, P2_STAR, Reader, ReaderEvent, ReaderSettings, Timer};
-pub use report::{Candidate, VinReport, VinSource};
+pub use report::{Candidate, EcuAddress, VinReport, VinSource};
 pub use search::{BitRateSearch, GiveUp, SearchSettings, Step};
 pub use watch::{DEFAULT_SILENCE, WakeReason, WakeWatch};

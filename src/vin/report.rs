@@ -18,7 +18,7 @@ pub enum VinSource {
     Uds,
     /// GMLAN.
     Gmlan,
-    /// KWP 2000 on CAN.
+    /// KWP 2000, on CAN or K-line.
     Kwp,
     /// DoIP.
     Doip,
@@ -36,6 +36,30 @@ impl fmt::Display for VinSource {
     }
 }
 
+/// Who told a VIN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EcuAddress {
+    /// The identifier that the ECU answered on.
+    Can(CanId),
+    /// The ECU's address on its K-line.
+    Kline(u8),
+}
+
+impl From<CanId> for EcuAddress {
+    fn from(id: CanId) -> Self {
+        Self::Can(id)
+    }
+}
+
+impl fmt::Display for EcuAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Can(id) => id.fmt(f),
+            Self::Kline(address) => write!(f, "0x{address:02X}"),
+        }
+    }
+}
+
 /// A VIN that one ECU told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Candidate {
@@ -44,9 +68,9 @@ pub struct Candidate {
     pub vin: Vin,
     /// By which service.
     pub source: VinSource,
-    /// The identifier that the ECU answered on.
+    /// Which ECU.
     #[serde(serialize_with = "address_as_text")]
-    pub address: CanId,
+    pub address: EcuAddress,
 }
 
 /// What reading the VIN came to; serialized as the relay protocol's `vehicleIdentified` message.
@@ -57,9 +81,9 @@ pub struct VinReport {
     pub vin: Option<Vin>,
     /// The service that told it.
     pub source: Option<VinSource>,
-    /// The identifier that the ECU answered on.
+    /// Which ECU told it.
     #[serde(serialize_with = "optional_address_as_text")]
-    pub address: Option<CanId>,
+    pub address: Option<EcuAddress>,
     /// How long reading took in all, from the first listening on.
     #[serde(rename = "elapsed_ms", serialize_with = "as_milliseconds")]
     pub elapsed: Duration,
@@ -103,12 +127,12 @@ impl VinReport {
     }
 }
 
-fn address_as_text<S: Serializer>(address: &CanId, serializer: S) -> Result<S::Ok, S::Error> {
+fn address_as_text<S: Serializer>(address: &EcuAddress, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(address)
 }
 
 fn optional_address_as_text<S: Serializer>(
-    address: &Option<CanId>,
+    address: &Option<EcuAddress>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     match address {
@@ -129,7 +153,7 @@ mod tests {
     const OTHER: &str = "WVWZZZ1KZ6W000001";
 
     fn candidate(vin: &str, address: u32) -> Candidate {
-        let address = CanId::try_from(address).unwrap();
+        let address = CanId::try_from(address).unwrap().into();
         Candidate { vin: vin.parse().unwrap(), source: VinSource::Uds, address }
     }
 

@@ -127,6 +127,7 @@ struct Link {
 pub struct Endpoint {
     config: Config,
     created: Instant,
+    keeps_alive: bool,
     link: Option<Link>,
     /// The link is to be set up.
     wanted: bool,
@@ -148,6 +149,7 @@ impl Endpoint {
         Self {
             config,
             created: now,
+            keeps_alive: true,
             link: None,
             wanted: false,
             stopping: false,
@@ -183,6 +185,11 @@ impl Endpoint {
     /// Whether an answer is coming in.
     pub fn is_receiving(&self) -> bool {
         matches!(self.phase, Phase::Receiving { job: Job::Pdu { .. }, .. })
+    }
+
+    /// Switches TesterPresent on or off, where it is configured.
+    pub fn set_keep_alive(&mut self, enabled: bool) {
+        self.keeps_alive = enabled;
     }
 
     /// Sets the link up, without anything to send.
@@ -257,6 +264,7 @@ impl Endpoint {
             (None, false) => (self.pdu.is_some() || self.wanted).then_some(self.created),
             (Some(link), true) => Some(link.alive_at),
             (Some(link), false) if self.pdu.is_some() || link.unanswered > 0 => Some(link.alive_at),
+            (Some(_), false) if !self.keeps_alive => None,
             (Some(link), false) => Some(link.alive_at + self.config.keep_alive?),
         }
     }

@@ -4,6 +4,7 @@
 
 mod chain;
 mod frame_transport;
+mod kline_transport;
 mod pdu_channel;
 mod raw_channel;
 
@@ -15,6 +16,7 @@ use super::codec::{EventCode, PduFlags, SendFailedDetail};
 use crate::isotp::SendFailure;
 
 pub use frame_transport::FrameTransport;
+pub use kline_transport::{KlineTransport, LinkChange, describe_failure};
 pub use pdu_channel::{PduChannel, PduChannelSettings, PduTransport, TransportEvent};
 pub use raw_channel::RawChannel;
 

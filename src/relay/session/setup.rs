@@ -6,6 +6,7 @@ use super::SessionLimits;
 use super::bus::SessionBus;
 use super::can::CanSessionBus;
 use super::can_setup::CanBusSetup;
+use super::kline::{KlineBusSetup, KlineSessionBus};
 use super::terminal15::Terminal15Bus;
 use crate::hardware::Hardware;
 use crate::relay::Problem;
@@ -47,6 +48,7 @@ pub(super) fn wrong_kind(bus_name: &str, bus_kind: &str, channel: &ChannelKind) 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum BusSetup {
     Can(CanBusSetup),
+    Kline(KlineBusSetup),
     Terminal15 { name: String, pin: u8 },
 }
 
@@ -60,10 +62,7 @@ impl BusSetup {
         let BusConfig { can_bus, kline_bus, doip_bus, terminal15_bus, .. } = config;
         match (can_bus, kline_bus, doip_bus, terminal15_bus) {
             (Some(can), None, None, None) => CanBusSetup::new(name, can, hardware).map(Self::Can),
-            (None, Some(kline), None, None) => Err(unknown_pins(format!(
-                "Bus {name:?}: no K-line is at pin {}; this connector has none.",
-                kline.pin
-            ))),
+            (None, Some(kline), None, None) => KlineBusSetup::new(name, kline, hardware).map(Self::Kline),
             (None, None, Some(doip), None) => Err(unknown_pins(format!(
                 "Bus {name:?}: DoIP option {} is not wired; this connector has no DoIP.",
                 doip.doip_option
@@ -89,6 +88,7 @@ impl BusSetup {
     pub(super) fn name(&self) -> &str {
         match self {
             Self::Can(can) => &can.name,
+            Self::Kline(kline) => &kline.name,
             Self::Terminal15 { name, .. } => name,
         }
     }
@@ -97,6 +97,7 @@ impl BusSetup {
     fn pins(&self) -> Vec<u8> {
         match self {
             Self::Can(can) => can.port.pins.to_vec(),
+            Self::Kline(kline) => vec![kline.port.pin],
             Self::Terminal15 { pin, .. } => vec![*pin],
         }
     }
@@ -105,6 +106,7 @@ impl BusSetup {
     fn device(&self) -> Option<&str> {
         match self {
             Self::Can(can) => Some(&can.port.device),
+            Self::Kline(kline) => Some(&kline.port.device),
             Self::Terminal15 { .. } => None,
         }
     }
@@ -119,6 +121,7 @@ impl BusSetup {
     pub(super) fn build(self, hardware: &Hardware, ignition: Option<bool>) -> Box<dyn SessionBus> {
         match self {
             Self::Can(can) => Box::new(CanSessionBus::new(can, hardware)),
+            Self::Kline(kline) => Box::new(KlineSessionBus::new(kline, hardware)),
             Self::Terminal15 { name, .. } => Box::new(Terminal15Bus::new(name, ignition)),
         }
     }

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::candump;
 use super::catalogue::Catalogue;
+use super::kline::{KlineArgs, RunningKline};
 use super::recording::Recording;
 use super::simulation::{Vehicle, VehicleConfig};
 
@@ -21,17 +22,19 @@ use super::simulation::{Vehicle, VehicleConfig};
 #[derive(Debug, Clone, Parser)]
 pub struct Args {
     /// The file of vehicles.
-    #[arg(long, value_name = "FILE", required_unless_present = "recording")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["recording", "kline"])]
     vehicles: Option<PathBuf>,
     /// Which vehicle of the file, by its platform.
-    #[arg(long, value_name = "NAME", required_unless_present = "recording")]
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["recording", "kline"])]
     platform: Option<String>,
     /// Plays the ECUs' side of a candump -L log instead of a vehicle of the file.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["vehicles", "platform", "memory_dir", "erase_ms"])]
     recording: Option<PathBuf>,
     /// Where the SLCAN adapter appears: a link to a pseudo-terminal, removed at the end.
-    #[arg(long, value_name = "PATH")]
-    slcan: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "kline")]
+    slcan: Option<PathBuf>,
+    #[command(flatten)]
+    kline: KlineArgs,
     /// The bus's bit rate, in bit/s.
     #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     bit_rate: u32,
@@ -66,8 +69,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         ..VirtualBusConfig::default()
     });
     let (vehicle, vin) = start(&args, &bus)?;
-    let adapter = SlcanAdapter::new(Some(&args.slcan), &bus, "slcan")
-        .with_context(|| format!("cannot make the SLCAN adapter at {}", args.slcan.display()))?;
+    let adapter = args.slcan.as_deref().map(|path| {
+        SlcanAdapter::new(Some(path), &bus, "slcan")
+            .with_context(|| format!("cannot make the SLCAN adapter at {}", path.display()))
+    });
+    let adapter = adapter.transpose()?;
+    let kline = args.kline.start(vin.as_deref())?;
+    let vin = vin.or_else(|| kline.as_ref().map(|kline| kline.vin.clone()));
 
     let ecus: Vec<_> = vehicle
         .ecus()
@@ -85,6 +93,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         "platform": args.platform,
         "recording": args.recording,
         "slcan": args.slcan,
+        "kline": kline.as_ref().map(RunningKline::describe),
         "bit_rate": args.bit_rate,
         "data_bit_rate": args.data_bit_rate,
         "vin": vin,
@@ -99,6 +108,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     for (address, anomalies) in vehicle.anomalies() {
         tracing::warn!(ecu = %address, ?anomalies, "what should not have happened");
     }
+    if let Some(kline) = &kline {
+        kline.report_anomalies();
+    }
     vehicle.stop().await;
     drop(adapter);
     Ok(())
@@ -112,6 +124,10 @@ fn start(args: &Args, bus: &VirtualBus) -> anyhow::Result<(Vehicle, Option<Strin
         let records = candump::parse(&text).with_context(|| path.display().to_string())?;
         let recording = Recording::new(records).with_context(|| path.display().to_string())?;
         return Ok((Vehicle::play(&recording, bus, TimerKind::Precise), None));
+    }
+    if args.platform.is_none() && args.kline.is_given() {
+        // nothing but the K-line
+        return Ok((Vehicle::without_ecus(bus, TimerKind::Precise), None));
     }
     // clap has made sure of both
     let vehicles = args.vehicles.as_deref().context("--vehicles is missing")?;

@@ -107,6 +107,11 @@ impl Vehicle {
         Self::start_nodes(recording.ecus().map(node).collect(), bus, timer, None)
     }
 
+    /// A vehicle that has no ECU on the bus.
+    pub fn without_ecus(bus: &VirtualBus, timer: TimerKind) -> Self {
+        Self::start_nodes(Vec::new(), bus, timer, None)
+    }
+
     fn start_nodes(
         nodes: Vec<(String, Node)>,
         bus: &VirtualBus,
