@@ -11,6 +11,7 @@ mod buses;
 mod chains;
 mod channels;
 mod keep_alive;
+mod kline;
 mod malformed;
 mod raw;
 mod resume;
