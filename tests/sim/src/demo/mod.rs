@@ -2,6 +2,7 @@
 
 mod acts;
 pub mod agent;
+mod kline;
 mod limit;
 mod reading;
 mod stage;
@@ -45,9 +46,21 @@ pub struct Args {
     /// How much of the bus's time the vehicle's own messages take.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=90))]
     load: u8,
+    /// Which of the vehicle's buses the story is told on.
+    #[arg(long, value_enum, value_name = "BUS", default_value_t = Bus::Can)]
+    bus: Bus,
     /// Shows the agent's log too.
     #[arg(long)]
     show_log: bool,
+}
+
+/// The buses that stories are told on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Bus {
+    /// CAN, with a vehicle of the file.
+    Can,
+    /// A K-line, with an ECU of its own.
+    Kline,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -89,6 +102,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let story = Story::new();
+    if args.bus == Bus::Kline {
+        let right = tokio::select! {
+            right = kline::play(&args, &story) => right?,
+            _ = terminate.recv() => return Err(DemoError::Interrupted.into()),
+            _ = interrupt.recv() => return Err(DemoError::Interrupted.into()),
+        };
+        return if right { Ok(()) } else { Err(DemoError::NotRight.into()) };
+    }
     let mut stage = tokio::select! {
         stage = Stage::set_up(&args, &story) => stage?,
         _ = terminate.recv() => return Err(DemoError::Interrupted.into()),
