@@ -9,7 +9,10 @@ const fn ms(milliseconds: u64) -> Duration {
 /// What goes on top of every time that somebody else has to keep: the latency of a USB adapter and of a busy machine.
 ///
 /// An FTDI adapter hands bytes over every 16 ms unless told otherwise.
-pub(super) const LATENCY_ALLOWANCE: Duration = ms(40);
+pub(super) const LATENCY_ALLOWANCE: Duration = ms(100);
+/// The same for our own byte to come back. An ECU has given the request up by then, after P4max; but whether the line or
+/// only this machine is at fault, the answer will tell.
+pub(super) const ECHO_ALLOWANCE: Duration = ms(250);
 
 /// The timing parameters of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

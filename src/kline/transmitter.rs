@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::event::Failure;
-use super::timing::{LATENCY_ALLOWANCE, Timing};
+use super::timing::{ECHO_ALLOWANCE, Timing};
 use connector_hal::kline::byte_time;
 
 /// What came of a byte that was received while we send.
@@ -46,7 +46,7 @@ impl Transmitter {
         let byte = *self.bytes.get(self.sent)?;
         self.started.get_or_insert(now);
         self.sent += 1;
-        self.at = now + self.byte_time + LATENCY_ALLOWANCE;
+        self.at = now + self.byte_time + ECHO_ALLOWANCE;
         Some(byte)
     }
 
@@ -64,7 +64,7 @@ impl Transmitter {
             return Echo::Last(now.saturating_duration_since(self.started.unwrap_or(now)));
         }
         // P4 counts from the end of our byte, which a late echo does not move
-        let end = self.at - LATENCY_ALLOWANCE;
+        let end = self.at - ECHO_ALLOWANCE;
         self.at = end + Timing::NORMAL.p4_min;
         Echo::Right
     }
@@ -106,8 +106,8 @@ mod tests {
         let start = Instant::now();
         let mut transmitter = Transmitter::new(vec![0x81], 10_000, start);
         transmitter.poll_transmit(start);
-        assert!(!transmitter.is_missing_echo(start + Duration::from_millis(20)));
-        assert!(transmitter.is_missing_echo(start + Duration::from_millis(41)));
+        assert!(!transmitter.is_missing_echo(start + Duration::from_millis(200)));
+        assert!(transmitter.is_missing_echo(start + Duration::from_millis(251)));
         let failure = Failure::Collision { sent: 0x81, received: 0x80 };
         assert_eq!(transmitter.handle_byte(start, 0x80), Echo::Wrong(failure));
     }
