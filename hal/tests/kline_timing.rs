@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::time::{Duration, Instant};
 
 use connector_hal::kline::sim::{PtyKLine, SimLine};
-use connector_hal::kline::{self, KLine, KLineEvent, Signal};
+use connector_hal::kline::{self, KLineEvent, Signal};
 use connector_hal::timer::{Deadline, TimerKind};
 
 fn print(what: &str, mut lateness: Vec<Duration>) {

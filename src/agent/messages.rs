@@ -62,7 +62,7 @@ impl<'a> Hello<'a> {
             hardware_version: connector.hardware_version,
             hardware_type: &connector.hardware_type,
             has_wifi,
-            supports_doip: false,
+            supports_doip: !hardware.doip_ports.is_empty(),
             buses: buses(hardware),
             connections: held.into_iter().collect(),
         }
@@ -86,7 +86,12 @@ fn buses(hardware: &Hardware) -> Vec<BusOfHardware> {
         pins: vec![*pin],
         fd: None,
     });
-    can.chain(kline).chain(terminal15).collect()
+    let doip = hardware.doip_ports.iter().map(|port| BusOfHardware {
+        kind: "doip",
+        pins: port.pins.to_vec(),
+        fd: None,
+    });
+    can.chain(kline).chain(doip).chain(terminal15).collect()
 }
 
 /// `connectorStatusUpdate`; what cannot be told is null.

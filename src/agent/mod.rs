@@ -6,6 +6,7 @@
 //! only built when the socket can take it, so that what came in the meantime shares it.
 
 mod connection;
+mod doip_watch;
 mod messages;
 mod notify;
 mod power;

@@ -9,8 +9,9 @@ use connector_hal::can::{CanBus, CanError, CanEvent, CanSettings};
 use connector_hal::kline::KLine;
 use tokio::sync::{mpsc, oneshot};
 
+use super::doip_watch::DoipWatch;
 use crate::hardware::{Hardware, KlinePort, OpenKline};
-use crate::vin::{self, VinReport, VinSettings, WakeReason, WakeWatch};
+use crate::vin::{self, Vin, VinReport, VinSettings, WakeReason, WakeWatch};
 
 /// How long to wait before a device that could not be used is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -61,6 +62,7 @@ impl VehicleWatch {
             only_listens: false,
             bit_rates: Vec::new(),
             last_reading: None,
+            vin: None,
         };
         tokio::spawn(watcher.run());
         Self { commands, found }
@@ -104,6 +106,8 @@ struct Watcher {
     bit_rates: Vec<Option<u32>>,
     last_reading: Option<Instant>,
     only_listens: bool,
+    /// The VIN last read.
+    vin: Option<Vin>,
 }
 
 /// A port while nothing is asked on it.
@@ -156,6 +160,7 @@ impl Watcher {
         let settings = self.settings.clone();
         let timer = self.hardware.timer;
         let (klines, open_kline) = (self.hardware.kline_ports.clone(), self.hardware.open_kline.clone());
+        let beside = vin::by_doip(&self.hardware, settings.budget);
         let reading = async move {
             let mut opened = Vec::new();
             let mut indices = Vec::new();
@@ -168,7 +173,7 @@ impl Watcher {
                     Err(error) => tracing::warn!(%error, "no VIN can be read here"),
                 }
             }
-            let mut reading = vin::read(opened, &settings).await;
+            let mut reading = vin::read_beside(opened, beside, &settings).await;
             if reading.report.vin.is_none() {
                 let lines = open_lines(&klines, &*open_kline).await;
                 let (budget, elapsed) = (settings.kline_budget, reading.report.elapsed);
@@ -202,6 +207,7 @@ impl Watcher {
             port.watch.handle_device(false);
         }
         self.bit_rates = found;
+        self.vin = reading.report.vin;
         tracing::debug!(vin = ?reading.report.vin, elapsed = ?reading.report.elapsed, "read the VIN");
         if self.found.send(Found::Vin(reading.report)).await.is_err() {
             Next::End
@@ -225,6 +231,7 @@ impl Watcher {
 
     /// Listens until something asks for the VIN to be read again.
     async fn watch(&mut self, mut ports: Vec<Watched>) -> Next {
+        let mut doip = DoipWatch::new(&self.hardware, self.vin);
         let Self { hardware, commands, last_reading, only_listens, found, .. } = self;
         let mut timer = connector_hal::timer::Deadline::new(connector_hal::timer::TimerKind::Runtime);
         let mut wanted: Option<WakeReason> = None;
@@ -233,6 +240,7 @@ impl Watcher {
                 return Poll::Ready(match command {
                     Some(Command::Release(done)) => {
                         ports.clear();
+                        doip.clear();
                         let _asker_gone = done.send(());
                         Next::Released
                     }
@@ -251,6 +259,9 @@ impl Watcher {
                 if let Some(reason) = watched.poll(cx, open) {
                     wanted = Some(reason);
                 }
+            }
+            if doip.poll(cx) {
+                wanted = Some(WakeReason::Announcement);
             }
             if *only_listens && wanted.take().is_some() {
                 // one that waits already says the same

@@ -72,7 +72,8 @@ fn set_up(config: &Config) -> Option<Setup> {
             kline_ports: config.kline_ports().into(),
             terminal15: config.terminal15_pin(),
             ..Hardware::new(config.can_ports())
-        },
+        }
+        .with_doip(config.doip_ports(), config.doip.clone(), board.doip_activation()),
         board,
         tls,
         seed: fastrand::u64(..),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use connector_hal::board::{BoardProblem, LinuxBoard};
 use connector_hal::can::CanDevice;
@@ -11,12 +11,28 @@ use connector_hal::kline;
 use tracing_subscriber::EnvFilter;
 
 use crate::cloud::tls;
+use crate::doip;
+use crate::doip::network::{Addressing, DoipConfig, NETWORK_CONFIGURATIONS};
 
 use super::{BusConfig, BusKind, Config, PincodeError, Problem};
 
 /// The bit rates of the relay protocol, section 3.
 const CAN_BIT_RATES: [u32; 12] =
     [1_000_000, 500_000, 250_000, 125_000, 100_000, 94_000, 83_300, 50_000, 33_300, 20_000, 10_000, 5_000];
+
+/// The pins of DoIP's two options (ISO 13400-4).
+const DOIP_PINS: [&[u8]; 2] = [&[1, 9], &[3, 11]];
+/// Where the kernel shows network interfaces.
+const INTERFACES: &str = "/sys/class/net";
+
+/// What a bus is reached by.
+#[derive(PartialEq, Eq, Hash)]
+enum Device {
+    Can(CanDevice),
+    /// A serial device's path.
+    Kline(String),
+    Doip(doip::device::Device),
+}
 
 /// A longer PDU would not leave room for others in what a relayed connection keeps.
 const MAX_PDU: u64 = 1 << 20;
@@ -34,6 +50,7 @@ pub fn contradictions(config: &Config) -> Vec<Problem> {
         problems.push(problem.at_key("cloud.dead_after_ms"));
     }
     buses(&config.buses, &mut problems);
+    doip(&config.doip, &mut problems);
     let mut bounded = |key: &str, value: u64, low: u64, high: u64| {
         if !(low..=high).contains(&value) {
             let problem = Problem::error(format!("{value} is out of range"), format!("give {low} to {high}"));
@@ -93,21 +110,35 @@ fn buses(buses: &[BusConfig], problems: &mut Vec<Problem>) {
                     wrong("fd", "a K-line has no CAN FD".to_owned(), "remove it");
                 }
             }
+            BusKind::Doip => {
+                if !DOIP_PINS.contains(&bus.pins.as_slice()) {
+                    let what = "no pins of DoIP".to_owned();
+                    wrong("pins", what, "give [1, 9], which is option 1, or [3, 11], which is option 2");
+                }
+            }
         }
-        match device_key(bus) {
+        let (device, kind, fix) = match bus.kind {
+            BusKind::Can => {
+                let device = bus.device.parse::<CanDevice>().map(Device::Can).ok();
+                (device, "CAN device", "write it like can0 or slcan:/dev/ttyACM0")
+            }
+            BusKind::Kline => {
+                let device = kline::device_path(&bus.device).ok().map(|path| Device::Kline(path.to_owned()));
+                (device, "K-line device", "write it like /dev/ttyUSB0")
+            }
+            BusKind::Doip => {
+                let device = bus.device.parse().map(Device::Doip).ok();
+                (device, "network", "write an interface like eth0, or a gateway's address like 192.168.7.2")
+            }
+        };
+        match device {
             Some(device) => {
                 if let Some(first) = devices.insert(device, index) {
                     let what = format!("bus[{first}] has the same device");
                     wrong("device", what, "give each bus a device of its own, or remove one");
                 }
             }
-            None => {
-                let (kind, fix) = match bus.kind {
-                    BusKind::Can => ("CAN", "write it like can0 or slcan:/dev/ttyACM0"),
-                    BusKind::Kline => ("K-line", "write it like /dev/ttyUSB0"),
-                };
-                wrong("device", format!("`{}` names no {kind} device", bus.device), fix);
-            }
+            None => wrong("device", format!("`{}` names no {kind}", bus.device), fix),
         }
         if let Some(first) = pins.insert(bus.pins.as_slice(), index) {
             wrong("pins", format!("bus[{first}] has the same pins"), "give each bus pins of its own");
@@ -120,14 +151,42 @@ fn buses(buses: &[BusConfig], problems: &mut Vec<Problem>) {
     }
 }
 
-/// What tells devices apart: a serial one may be named in two ways.
-fn device_key(bus: &BusConfig) -> Option<PathBuf> {
-    match bus.kind {
-        BusKind::Can => match bus.device.parse().ok()? {
-            CanDevice::SocketCan { interface } => Some(Path::new("/sys/class/net").join(interface)),
-            CanDevice::Slcan { path, .. } => Some(path.into()),
-        },
-        BusKind::Kline => kline::device_path(&bus.device).ok().map(PathBuf::from),
+fn doip(config: &DoipConfig, problems: &mut Vec<Problem>) {
+    let mut wrong = |key: String, what: String, fix: &str| {
+        problems.push(Problem::error(what, fix).at_key(format!("doip.{key}")));
+    };
+    let number = config.network_configuration;
+    if !NETWORK_CONFIGURATIONS.contains(&number) {
+        wrong("network_configuration".to_owned(), format!("{number} is out of range"), "give 1 to 9");
+    }
+    for (name, network) in &config.network {
+        let is_known = name.parse().is_ok_and(|number: u8| NETWORK_CONFIGURATIONS.contains(&number));
+        if !is_known {
+            wrong(format!("network.{name}"), "no such network configuration".to_owned(), "name it 1 to 9");
+        }
+        if network.addressing == Addressing::Fixed && network.address.is_none() {
+            let fix = "give address, like \"192.168.7.1/24\"";
+            wrong(format!("network.{name}.addressing"), "there is no address".to_owned(), fix);
+        }
+        let [first, last] = network.tester_addresses;
+        if first > last {
+            let fix = "give the first and the last";
+            wrong(format!("network.{name}.tester_addresses"), "they are the wrong way round".to_owned(), fix);
+        }
+        if !matches!(network.protocol_version, 2 | 3) {
+            let what = format!("{} is no version that is spoken here", network.protocol_version);
+            wrong(format!("network.{name}.protocol_version"), what, "give 2 (2012) or 3 (2019)");
+        }
+    }
+    let tls = &config.tls;
+    if tls.certificate_file.is_some() != tls.key_file.is_some() {
+        let what = "a certificate and its key belong together".to_owned();
+        wrong("tls".to_owned(), what, "give certificate_file and key_file, or neither");
+    }
+    if tls.trust_any {
+        let fix = "set doip.tls.ca_file to what the vehicle's certificate comes from";
+        let what = "any gateway's certificate is trusted";
+        problems.push(Problem::warning(what, fix).at_key("doip.tls.trust_any"));
     }
 }
 
@@ -151,9 +210,28 @@ pub fn surroundings(config: &Config) -> Vec<Problem> {
             None => problem,
         });
     }
+    if let Err(error) = doip::tls::client_config(&config.doip.tls) {
+        let fix = "put certificates and key there, in PEM form";
+        problems.push(Problem::error(error.to_string(), fix).at_key("doip.tls"));
+    }
     for bus in &config.buses {
-        // a name that is wrong in itself is said already
-        let Some(path) = device_key(bus) else { continue };
+        let path = match bus.kind {
+            BusKind::Can => match bus.device.parse() {
+                Ok(CanDevice::SocketCan { interface }) => Path::new(INTERFACES).join(interface),
+                Ok(CanDevice::Slcan { path, .. }) => path.into(),
+                // said already, as wrong in itself
+                Err(_) => continue,
+            },
+            BusKind::Kline => match kline::device_path(&bus.device) {
+                Ok(path) => path.into(),
+                Err(_) => continue,
+            },
+            BusKind::Doip => match bus.device.parse() {
+                Ok(doip::device::Device::Interface(interface)) => Path::new(INTERFACES).join(interface),
+                // a gateway that is not there yet is no mistake
+                _ => continue,
+            },
+        };
         if !path.exists() {
             let what = format!("the device {} is not there", bus.device);
             problems.push(Problem::error(what, "plug it in, or correct bus.device").at_path(&path));

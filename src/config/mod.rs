@@ -2,7 +2,7 @@
 
 mod address;
 mod check;
-mod duration;
+pub(crate) mod duration;
 mod identity;
 mod parse;
 mod pincode;
@@ -15,7 +15,8 @@ use connector_hal::board::BoardConfig;
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 
-use crate::hardware::{CanPort, KlinePort};
+use crate::doip::network::DoipConfig;
+use crate::hardware::{CanPort, DoipPort, KlinePort};
 
 pub use address::{AddressError, ApiUrl, ResourcePath, WebsocketUrl};
 pub use identity::{ConnectorUuid, ConnectorUuidError};
@@ -51,6 +52,9 @@ pub struct Config {
     /// Terminal 15, and when to spare the battery.
     #[serde(default)]
     pub power: PowerConfig,
+    /// Diagnostics over IP.
+    #[serde(default)]
+    pub doip: DoipConfig,
     /// Which files and lines of the system make up the board.
     #[serde(default)]
     pub board: BoardConfig,
@@ -72,6 +76,7 @@ impl Config {
             vin: VinConfig::default(),
             relay: RelayConfig::default(),
             power: PowerConfig::default(),
+            doip: DoipConfig::default(),
             board: BoardConfig::default(),
             log: LogConfig::default(),
             path: None,
@@ -151,6 +156,17 @@ impl Config {
         self.buses.iter().filter_map(port).collect()
     }
 
+    /// The DoIP networks, as the hardware takes them; those whose device is no name for one are left out.
+    pub fn doip_ports(&self) -> Vec<DoipPort> {
+        let port = |bus: &BusConfig| match (bus.kind, bus.pins.as_slice()) {
+            (BusKind::Doip, &[plus, minus]) => {
+                Some(DoipPort { pins: [plus, minus], device: bus.device.parse().ok()? })
+            }
+            _ => None,
+        };
+        self.buses.iter().filter_map(port).collect()
+    }
+
     /// The OBD pin of terminal 15, where the board can tell it.
     pub fn terminal15_pin(&self) -> Option<u8> {
         self.board.ignition.as_ref().map(|_| self.power.terminal15_pin)
@@ -197,7 +213,15 @@ fn explains(known: &Problem, contradiction: &Problem) -> bool {
 impl Config {
     /// Takes relative file names to be relative to the configuration.
     fn resolve_relative_to(&mut self, directory: &Path) {
-        for file in [&mut self.connector.pincode_file, &mut self.cloud.ca_file].into_iter().flatten() {
+        let tls = &mut self.doip.tls;
+        let files = [
+            &mut self.connector.pincode_file,
+            &mut self.cloud.ca_file,
+            &mut tls.ca_file,
+            &mut tls.certificate_file,
+            &mut tls.key_file,
+        ];
+        for file in files.into_iter().flatten() {
             *file = directory.join(&*file);
         }
     }

@@ -140,6 +140,8 @@ pub enum BusKind {
     Can,
     /// A K-line (ISO 14230).
     Kline,
+    /// Diagnostics over IP.
+    Doip,
 }
 
 /// `[[bus]]`: a bus behind pins of the OBD connector.
@@ -153,7 +155,8 @@ pub struct BusConfig {
     pub name: Option<String>,
     /// The pins of the OBD connector (ISO 15031-3), for CAN: high, low; for a K-line: its one.
     pub pins: Vec<u8>,
-    /// The device, as `connector_hal` names it: `can0`, `slcan:/dev/ttyACM0`; a K-line's: `/dev/ttyUSB0`.
+    /// The device, as `connector_hal` names it: `can0`, `slcan:/dev/ttyACM0`; a K-line's: `/dev/ttyUSB0`; for DoIP a
+    /// network interface, or a gateway's address.
     pub device: String,
     /// Whether the adapter can do CAN FD.
     #[serde(default)]

@@ -66,7 +66,6 @@ pub struct BusCore {
     vin_reader: Option<Box<vin::Reader>>,
     vin_told: Option<Vec<vin::Candidate>>,
     state: BusState,
-    keep_alive_stopped: bool,
     next: Option<Next>,
     outstanding: VecDeque<Outstanding>,
     /// The channel that sent last; the next one has its turn.
@@ -76,12 +75,7 @@ pub struct BusCore {
 
 impl BusCore {
     /// Opens a channel; the number must be free.
-    pub fn open_channel(&mut self, now: Instant, number: u16, mut channel: Channel) {
-        if let Channel::Pdu(channel) = &mut channel
-            && self.keep_alive_stopped
-        {
-            channel.set_keep_alive(now, false);
-        }
+    pub fn open_channel(&mut self, number: u16, channel: Channel) {
         self.channels.insert(number, channel);
     }
 
@@ -162,9 +156,8 @@ impl BusCore {
         });
     }
 
-    /// Whether channels that send TesterPresent by themselves may do so; those opened later too.
+    /// Whether channels that send TesterPresent by themselves may do so.
     pub fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
-        self.keep_alive_stopped = !enabled;
         self.for_each_channel(now, |channel| {
             if let Channel::Pdu(channel) = channel {
                 channel.set_keep_alive(now, enabled);

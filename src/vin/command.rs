@@ -11,7 +11,10 @@ use connector_hal::kline::{self as hal_kline, KLine, KLineError};
 use connector_hal::timer::TimerKind;
 
 use super::kline::{self, LineReading};
-use super::{BusEnd, BusReading, Candidate, GiveUp, VinReading, VinReport, VinSettings, read};
+use super::{
+    BusEnd, BusReading, Candidate, GiveUp, VinReading, VinReport, VinSettings, by_doip, read_beside,
+};
+use crate::hardware::{DoipPort, Hardware};
 
 /// The exit status when no VIN can be read from the vehicle; other errors have the status of `main`.
 pub const NO_VIN_STATUS: u8 = 3;
@@ -22,8 +25,8 @@ pub const NO_VIN_STATUS: u8 = 3;
 /// be opened; 2 the command line is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct VinArgs {
-    /// A bus to read from, instead of the configured ones: can0, slcan:/dev/ttyACM0, kline:/dev/ttyUSB0; may be given
-    /// several times
+    /// A bus to read from, instead of the configured ones: can0, slcan:/dev/ttyACM0, kline:/dev/ttyUSB0, doip:eth0 or,
+    /// to ask one gateway, doip:192.168.7.2; may be given several times
     #[arg(long, value_name = "DEVICE")]
     pub bus: Vec<String>,
     /// Print one JSON object: vin_number, source, address, elapsed_ms, and conflict if ECUs disagree
@@ -66,29 +69,36 @@ where
     Ok(buses)
 }
 
-/// Reads the VIN from these buses and prints it; an error if no VIN was read and an adapter failed.
+/// Reads the VIN from these CAN buses and K-lines, and from the hardware's DoIP networks, and prints it; an error if no
+/// VIN was read and an adapter failed.
 pub async fn run(
     args: &VinArgs,
     buses: Vec<Box<dyn CanBus>>,
     lines: Vec<Box<dyn KLine>>,
+    hardware: &Hardware,
 ) -> anyhow::Result<ExitCode> {
-    if buses.is_empty() && lines.is_empty() {
+    let networks = &hardware.doip_ports;
+    if buses.is_empty() && lines.is_empty() && networks.is_empty() {
         bail!(
             "there is no bus to read the VIN from: name one with --bus, e.g. --bus can0, or in the configuration"
         );
     }
-    let reading = read(buses, &args.settings()).await;
+    let settings = args.settings();
+    let reading = read_beside(buses, by_doip(hardware, settings.budget), &settings).await;
     let VinReading { mut report, buses } = reading;
     let mut line_readings = Vec::new();
     if report.vin.is_none()
         && let Some((read, readings)) =
-            kline::read(lines, args.settings().kline_budget, report.elapsed, TimerKind::Precise).await
+            kline::read(lines, settings.kline_budget, report.elapsed, TimerKind::Precise).await
     {
         (report, line_readings) = (read, readings);
     }
     let is_known = report.vin.is_some();
-    let text =
-        if args.json { serde_json::to_string(&report)? } else { describe(&report, &buses, &line_readings) };
+    let text = if args.json {
+        serde_json::to_string(&report)?
+    } else {
+        describe(&report, &buses, networks, &line_readings)
+    };
     for reading in line_readings {
         if let (Some(error), false) = (reading.error, is_known) {
             return Err(line_advice(&reading.device, error));
@@ -114,10 +124,15 @@ fn print(text: &str) -> io::Result<()> {
 }
 
 /// What to tell a person.
-fn describe(report: &VinReport, buses: &[BusReading], lines: &[LineReading]) -> String {
+fn describe(
+    report: &VinReport,
+    buses: &[BusReading],
+    networks: &[DoipPort],
+    lines: &[LineReading],
+) -> String {
     let elapsed = report.elapsed.as_millis();
     let (Some(vin), Some(source), Some(address)) = (report.vin, report.source, report.address) else {
-        return format!("No VIN can be read ({elapsed} ms): {}", why_not(buses, lines));
+        return format!("No VIN can be read ({elapsed} ms): {}", why_not(buses, networks, lines));
     };
     let mut text = format!("The VIN is {vin}; the ECU at {address} told it by {source}, in {elapsed} ms.");
     let others: Vec<&Candidate> = report.conflict.iter().filter(|candidate| candidate.vin != vin).collect();
@@ -128,7 +143,7 @@ fn describe(report: &VinReport, buses: &[BusReading], lines: &[LineReading]) -> 
     text
 }
 
-fn why_not(buses: &[BusReading], lines: &[LineReading]) -> String {
+fn why_not(buses: &[BusReading], networks: &[DoipPort], lines: &[LineReading]) -> String {
     let reasons = buses.iter().map(|bus| {
         let reason = match &bus.end {
             BusEnd::Told | BusEnd::NotTold => "the vehicle's ECUs tell none".to_owned(),
@@ -152,7 +167,8 @@ fn why_not(buses: &[BusReading], lines: &[LineReading]) -> String {
         };
         format!("on {}, {reason}", line.device)
     });
-    reasons.chain(lines).collect::<Vec<_>>().join("; ")
+    let by_doip = networks.iter().map(|port| format!("on {}, no gateway tells one by DoIP", port.device));
+    reasons.chain(lines).chain(by_doip).collect::<Vec<_>>().join("; ")
 }
 
 /// Opens the K-lines of these names; the error names the one that can't be opened, and what to do about it.
@@ -212,7 +228,11 @@ mod tests {
     use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 
     use super::*;
-    use crate::vin::VinSource;
+    use crate::vin::{VinSource, read};
+
+    fn no_doip() -> Hardware {
+        Hardware::new([])
+    }
 
     #[derive(Parser)]
     struct Line {
@@ -245,12 +265,12 @@ mod tests {
         let told = [candidate("1M8GDM9AXKP042788", 0x7E8), candidate("WVWZZZ1KZ6W000001", 0x7EA)];
         let one = VinReport::from_candidates(&told[..1], Duration::from_millis(84));
         assert_eq!(
-            describe(&one, &[], &[]),
+            describe(&one, &[], &[], &[]),
             "The VIN is 1M8GDM9AXKP042788; the ECU at 0x7E8 told it by OBD, in 84 ms."
         );
         let two = VinReport::from_candidates(&told, Duration::from_millis(84));
         assert_eq!(
-            describe(&two, &[], &[]),
+            describe(&two, &[], &[], &[]),
             "The VIN is 1M8GDM9AXKP042788; the ECU at 0x7E8 told it by OBD, in 84 ms.\n\
              The ECU at 0x7EA disagrees: WVWZZZ1KZ6W000001, by OBD."
         );
@@ -266,14 +286,14 @@ mod tests {
         let buses = open_buses(&["can0".to_owned()], open).await.unwrap();
         let reading = read(buses, &VinSettings::default()).await;
         assert_eq!(
-            describe(&reading.report, &reading.buses, &[]),
+            describe(&reading.report, &reading.buses, &[], &[]),
             format!(
                 "No VIN can be read ({} ms): on can0, nobody is on the bus: is the plug in, and the ignition on?",
                 reading.report.elapsed.as_millis()
             )
         );
         let buses = open_buses(&["can0".to_owned()], open).await.unwrap();
-        let status = run(&parse("vin").unwrap(), buses, vec![]).await.unwrap();
+        let status = run(&parse("vin").unwrap(), buses, vec![], &no_doip()).await.unwrap();
         assert_eq!(format!("{status:?}"), format!("{:?}", ExitCode::from(3)));
     }
 
@@ -291,7 +311,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_any_bus_the_error_says_how_to_name_one() {
-        let error = run(&parse("vin").unwrap(), vec![], vec![]).await.unwrap_err();
+        let error = run(&parse("vin").unwrap(), vec![], vec![], &no_doip()).await.unwrap_err();
         assert!(error.to_string().contains("--bus can0"), "{error}");
     }
 
@@ -300,7 +320,8 @@ mod tests {
         let bus = VirtualBus::new(VirtualBusConfig::default());
         let adapter = bus.attach_adapter("can0", VirtualBus::full_capabilities());
         bus.unplug("can0");
-        let error = run(&parse("vin").unwrap(), vec![Box::new(adapter)], vec![]).await.unwrap_err();
+        let error =
+            run(&parse("vin").unwrap(), vec![Box::new(adapter)], vec![], &no_doip()).await.unwrap_err();
         assert!(format!("{error:#}").contains("can0"), "{error:#}");
     }
 }

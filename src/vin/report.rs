@@ -7,6 +7,7 @@ use connector_hal::can::CanId;
 use serde::{Serialize, Serializer};
 
 use super::Vin;
+use crate::doip::LogicalAddress;
 
 /// Which service told the VIN, as the relay protocol names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -43,6 +44,8 @@ pub enum EcuAddress {
     Can(CanId),
     /// The ECU's address on its K-line.
     Kline(u8),
+    /// The ECU's or gateway's address.
+    Doip(LogicalAddress),
 }
 
 impl From<CanId> for EcuAddress {
@@ -51,11 +54,18 @@ impl From<CanId> for EcuAddress {
     }
 }
 
+impl From<LogicalAddress> for EcuAddress {
+    fn from(address: LogicalAddress) -> Self {
+        Self::Doip(address)
+    }
+}
+
 impl fmt::Display for EcuAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Can(id) => id.fmt(f),
             Self::Kline(address) => write!(f, "0x{address:02X}"),
+            Self::Doip(address) => address.fmt(f),
         }
     }
 }

@@ -63,8 +63,8 @@ impl TestAgent {
                 Ok(Box::new(adapter) as Box<dyn CanBus>)
             })
         });
-        let hardware = Hardware { open_can, terminal15: Some(1), ..Hardware::new(config.can_ports()) };
         let (board, handle) = SimBoard::new();
+        let hardware = Hardware { open_can, terminal15: Some(1), ..Hardware::new(config.can_ports()) };
         let pincode = settings.pincode.as_deref().unwrap_or(&connector.pincode);
         let setup = Setup {
             pincode: Pincode::new(pincode).unwrap(),

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use connector_agent::hardware::{CanPort, Hardware, KlinePort};
+use connector_agent::doip::device::Device;
+use connector_agent::hardware::{CanPort, DoipPort, Hardware, KlinePort};
 use connector_agent::relay::Envelope;
 use connector_agent::relay::codec::{EventCode, Payload, PduFlags, Tag};
 use connector_agent::relay::link::{Link, LinkError, Role};
@@ -21,6 +22,8 @@ use connector_hal::kline::{KLine, KLineError};
 use connector_hal::timer::TimerKind;
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+use crate::gateway::Gateways;
 
 pub const UUID: Uuid = Uuid::from_u128(0x97a0_0001_0000_4000_8000_0000_0000_0001);
 pub const MILLISECOND: Duration = Duration::from_millis(1);
@@ -66,6 +69,8 @@ pub struct Rig {
     pub buses: [VirtualBus; 2],
     /// The K-line at pin 7.
     pub kline: SimLine,
+    /// The vehicle's DoIP gateways, at pins 3 and 11.
+    pub gateways: Gateways,
     pub session: Session,
     pub operator: Link,
     pub heard: Vec<Heard>,
@@ -90,7 +95,13 @@ pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-fn hardware(buses: &[VirtualBus; 2], kline: &SimLine, opening_fails: &Arc<AtomicBool>) -> Hardware {
+fn hardware(
+    buses: &[VirtualBus; 2],
+    kline: &SimLine,
+    gateways: &Gateways,
+    opening_fails: &Arc<AtomicBool>,
+) -> Hardware {
+    let gateways = gateways.clone();
     let port = |pins, device: &str, fd| CanPort { pins, device: device.to_owned(), fd };
     let buses = buses.clone();
     let opening_fails = Arc::clone(opening_fails);
@@ -117,8 +128,11 @@ fn hardware(buses: &[VirtualBus; 2], kline: &SimLine, opening_fails: &Arc<Atomic
             };
             Box::pin(std::future::ready(adapter))
         }),
+        doip_ports: Arc::new([DoipPort { pins: [3, 11], device: Device::Interface("eth0".to_owned()) }]),
+        open_doip: Arc::new(move |_, _, _| Box::pin(std::future::ready(Ok(gateways.network())))),
         timer: TimerKind::Runtime,
         terminal15: Some(1),
+        ..Hardware::new([])
     }
 }
 
@@ -144,12 +158,14 @@ impl Rig {
         let buses = [VirtualBus::new(config.clone()), VirtualBus::new(config)];
         let opening_fails = Arc::new(AtomicBool::new(false));
         let kline = SimLine::new(TimerKind::Runtime);
-        let hardware = hardware(&buses, &kline, &opening_fails);
+        let gateways = Gateways::default();
+        let hardware = hardware(&buses, &kline, &gateways, &opening_fails);
         let settings = SessionSettings { connection_uuid: UUID, hold, limits, hardware };
         let start = now();
         Self {
             buses,
             kline,
+            gateways,
             session: Session::new(settings, start),
             operator: Link::new(Role::Operator, Tag::from(UUID), start),
             heard: Vec::new(),

@@ -240,7 +240,7 @@ impl SessionBus for CanSessionBus {
         limits: &SessionLimits,
     ) -> Result<Opening, Problem> {
         let channel = self.setup.channel(kind, limits.max_pdu, now)?;
-        self.core.open_channel(now, number, channel);
+        self.core.open_channel(number, channel);
         Ok(Opening::Done)
     }
 

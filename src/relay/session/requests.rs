@@ -96,9 +96,6 @@ impl Session {
         self.forget_told_vins();
         let (hardware, ignition) = (&self.settings.hardware, self.ignition);
         self.buses.extend(setups.into_iter().map(|setup| setup.build(hardware, ignition)));
-        if self.has_stopped_keep_alive {
-            self.buses.iter_mut().for_each(|bus| bus.set_keep_alive(now, false));
-        }
         self.configuring = Some(request_id.clone());
         self.answer_if_configured(now);
         Ok(())
@@ -170,6 +167,9 @@ impl Session {
             return Err(refuse(Problem::new(404, "unknown-bus", "Unknown bus", detail)));
         };
         let opening = bus.open_channel(now, number, &setup.kind, &limits).map_err(refuse)?;
+        if self.has_stopped_keep_alive {
+            bus.set_keep_alive(now, false);
+        }
         let opened = OpenedChannel {
             bus: index,
             max_age: setup.max_age(&limits),

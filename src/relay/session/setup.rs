@@ -6,6 +6,7 @@ use super::SessionLimits;
 use super::bus::SessionBus;
 use super::can::CanSessionBus;
 use super::can_setup::CanBusSetup;
+use super::doip::{DoipBusSetup, DoipSessionBus};
 use super::kline::{KlineBusSetup, KlineSessionBus};
 use super::terminal15::Terminal15Bus;
 use crate::hardware::Hardware;
@@ -49,6 +50,7 @@ pub(super) fn wrong_kind(bus_name: &str, bus_kind: &str, channel: &ChannelKind) 
 pub(super) enum BusSetup {
     Can(CanBusSetup),
     Kline(KlineBusSetup),
+    Doip(DoipBusSetup),
     Terminal15 { name: String, pin: u8 },
 }
 
@@ -63,10 +65,7 @@ impl BusSetup {
         match (can_bus, kline_bus, doip_bus, terminal15_bus) {
             (Some(can), None, None, None) => CanBusSetup::new(name, can, hardware).map(Self::Can),
             (None, Some(kline), None, None) => KlineBusSetup::new(name, kline, hardware).map(Self::Kline),
-            (None, None, Some(doip), None) => Err(unknown_pins(format!(
-                "Bus {name:?}: DoIP option {} is not wired; this connector has no DoIP.",
-                doip.doip_option
-            ))),
+            (None, None, Some(doip), None) => DoipBusSetup::new(name, doip, hardware).map(Self::Doip),
             (None, None, None, Some(terminal15)) => match hardware.terminal15 {
                 Some(pin) if pin == terminal15.pin => Ok(Self::Terminal15 { name: name.to_owned(), pin }),
                 has => {
@@ -90,6 +89,7 @@ impl BusSetup {
             Self::Can(can) => &can.name,
             Self::Kline(kline) => &kline.name,
             Self::Terminal15 { name, .. } => name,
+            Self::Doip(doip) => &doip.name,
         }
     }
 
@@ -99,14 +99,16 @@ impl BusSetup {
             Self::Can(can) => can.port.pins.to_vec(),
             Self::Kline(kline) => vec![kline.port.pin],
             Self::Terminal15 { pin, .. } => vec![*pin],
+            Self::Doip(doip) => doip.port.pins.to_vec(),
         }
     }
 
     /// The device that it needs for itself.
-    fn device(&self) -> Option<&str> {
+    fn device(&self) -> Option<String> {
         match self {
-            Self::Can(can) => Some(&can.port.device),
-            Self::Kline(kline) => Some(&kline.port.device),
+            Self::Can(can) => Some(can.port.device.clone()),
+            Self::Kline(kline) => Some(kline.port.device.clone()),
+            Self::Doip(doip) => Some(format!("doip:{}", doip.port.device)),
             Self::Terminal15 { .. } => None,
         }
     }
@@ -123,6 +125,7 @@ impl BusSetup {
             Self::Can(can) => Box::new(CanSessionBus::new(can, hardware)),
             Self::Kline(kline) => Box::new(KlineSessionBus::new(kline, hardware)),
             Self::Terminal15 { name, .. } => Box::new(Terminal15Bus::new(name, ignition)),
+            Self::Doip(doip) => Box::new(DoipSessionBus::new(doip, hardware)),
         }
     }
 }
