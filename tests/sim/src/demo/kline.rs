@@ -107,7 +107,7 @@ async fn set_up(args: &Args, story: &Story) -> anyhow::Result<Stage> {
     let network = BadNetwork::start(cloud.address, conditions).await.context("the network")?;
     story.tell("network", &format!("{} ms there and back between connector and cloud", args.rtt));
     let config = agent_config(directory.path(), &cloud, &network, &path)?;
-    let agent = Agent::start(&config, directory.path(), args.show_log)?;
+    let agent = Agent::start(args.agent.as_deref(), &config, directory.path(), args.show_log)?;
     story.tell("connector", "the agent is started, with UUID and pincode");
     Ok(Stage { agent, network, cloud, _device: device, vehicle, directory })
 }

@@ -1,4 +1,5 @@
-//! `connector-sim vehicle`: a vehicle, or a recording of one, behind an SLCAN adapter on a pseudo-terminal.
+//! `connector-sim vehicle`: a vehicle, or a recording of one, behind an SLCAN adapter on a pseudo-terminal, or on a CAN
+//! interface of this machine.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use connector_agent::isotp::FrameSize;
+use connector_hal::can::CanSettings;
 use connector_hal::can::slcan::SlcanAdapter;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::timer::TimerKind;
@@ -31,8 +33,11 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["vehicles", "platform", "memory_dir", "erase_ms"])]
     recording: Option<PathBuf>,
     /// Where the SLCAN adapter appears: a link to a pseudo-terminal, removed at the end.
-    #[arg(long, value_name = "PATH", required_unless_present = "kline")]
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["can", "kline"])]
     slcan: Option<PathBuf>,
+    /// The CAN interface, such as can1 or vcan0, that the vehicle is on, in place of an SLCAN adapter.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["slcan", "load"])]
+    can: Option<String>,
     #[command(flatten)]
     kline: KlineArgs,
     /// The bus's bit rate, in bit/s.
@@ -61,19 +66,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
-    let bus = VirtualBus::new(VirtualBusConfig {
-        bit_rate: args.bit_rate,
-        data_bit_rate: args.data_bit_rate,
-        load: f32::from(args.load) / 100.0,
-        timer: TimerKind::Precise,
-        ..VirtualBusConfig::default()
-    });
-    let (vehicle, vin) = start(&args, &bus)?;
-    let adapter = args.slcan.as_deref().map(|path| {
-        SlcanAdapter::new(Some(path), &bus, "slcan")
-            .with_context(|| format!("cannot make the SLCAN adapter at {}", path.display()))
-    });
-    let adapter = adapter.transpose()?;
+    let place = Place::new(&args)?;
+    let (vehicle, vin) = start(&args, &place).await?;
     let kline = args.kline.start(vin.as_deref())?;
     let vin = vin.or_else(|| kline.as_ref().map(|kline| kline.vin.clone()));
 
@@ -93,6 +87,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         "platform": args.platform,
         "recording": args.recording,
         "slcan": args.slcan,
+        "can": args.can,
         "kline": kline.as_ref().map(RunningKline::describe),
         "bit_rate": args.bit_rate,
         "data_bit_rate": args.data_bit_rate,
@@ -112,22 +107,63 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         kline.report_anomalies();
     }
     vehicle.stop().await;
-    drop(adapter);
+    drop(place);
     Ok(())
 }
 
+/// What the vehicle is connected to.
+enum Place {
+    Slcan {
+        bus: VirtualBus,
+        _adapter: SlcanAdapter,
+    },
+    Interface {
+        name: String,
+        settings: CanSettings,
+    },
+    /// There is a K-line alone.
+    NoCan,
+}
+
+impl Place {
+    fn new(args: &Args) -> anyhow::Result<Self> {
+        if let Some(name) = &args.can {
+            let (bit_rate, data_bit_rate) = (args.bit_rate, args.data_bit_rate);
+            let settings = CanSettings { bit_rate, data_bit_rate, listen_only: false };
+            return Ok(Self::Interface { name: name.clone(), settings });
+        }
+        let Some(path) = args.slcan.as_deref() else { return Ok(Self::NoCan) };
+        let bus = VirtualBus::new(VirtualBusConfig {
+            bit_rate: args.bit_rate,
+            data_bit_rate: args.data_bit_rate,
+            load: f32::from(args.load) / 100.0,
+            timer: TimerKind::Precise,
+            ..VirtualBusConfig::default()
+        });
+        let adapter = SlcanAdapter::new(Some(path), &bus, "slcan")
+            .with_context(|| format!("cannot make the SLCAN adapter at {}", path.display()))?;
+        Ok(Self::Slcan { bus, _adapter: adapter })
+    }
+}
+
 /// The vehicle or the recording, and the VIN a tool can find.
-fn start(args: &Args, bus: &VirtualBus) -> anyhow::Result<(Vehicle, Option<String>)> {
+async fn start(args: &Args, place: &Place) -> anyhow::Result<(Vehicle, Option<String>)> {
     if let Some(path) = &args.recording {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let records = candump::parse(&text).with_context(|| path.display().to_string())?;
         let recording = Recording::new(records).with_context(|| path.display().to_string())?;
-        return Ok((Vehicle::play(&recording, bus, TimerKind::Precise), None));
+        let vehicle = match place {
+            Place::Slcan { bus, .. } => Vehicle::play(&recording, bus, TimerKind::Precise),
+            Place::Interface { name, settings } => {
+                Vehicle::play_at(&recording, name, *settings, TimerKind::Precise).await?
+            }
+            Place::NoCan => Vehicle::without_can(TimerKind::Precise),
+        };
+        return Ok((vehicle, None));
     }
     if args.platform.is_none() && args.kline.is_given() {
-        // nothing but the K-line
-        return Ok((Vehicle::without_ecus(bus, TimerKind::Precise), None));
+        return Ok((Vehicle::without_can(TimerKind::Precise), None));
     }
     // clap has made sure of both
     let vehicles = args.vehicles.as_deref().context("--vehicles is missing")?;
@@ -142,5 +178,10 @@ fn start(args: &Args, bus: &VirtualBus) -> anyhow::Result<(Vehicle, Option<Strin
     }
     config.timer = TimerKind::Precise;
     config.memory_dir.clone_from(&args.memory_dir);
-    Ok((Vehicle::start(&config, bus), vin))
+    let vehicle = match place {
+        Place::Slcan { bus, .. } => Vehicle::start(&config, bus),
+        Place::Interface { name, settings } => Vehicle::start_at(&config, name, *settings).await?,
+        Place::NoCan => Vehicle::without_can(TimerKind::Precise),
+    };
+    Ok((vehicle, vin))
 }
