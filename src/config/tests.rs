@@ -86,7 +86,7 @@ device = "can0"
 bit_rates = [500000, 123]
 
 [[bus]]
-kind = "kline"
+kind = "lin"
 pins = [7]
 device = "/dev/ttyS1"
 
@@ -386,16 +386,4 @@ fn understood_keys(table: &str) -> Vec<String> {
     let (_, problems) = read_text(&text);
     let problem = problems.iter().find(|problem| problem.what.contains("zzz")).unwrap();
     problem.fix.split('`').skip(1).step_by(2).map(str::to_owned).collect()
-}
-
-#[test]
-fn a_k_line_has_one_pin_and_a_serial_device() {
-    let text = format!("{MINIMAL}[[bus]]\nkind = \"kline\"\npins = [7]\ndevice = \"/dev/ttyUSB0\"\n");
-    let config = Config::parse(&text, Path::new("test.toml")).unwrap();
-    let port = crate::hardware::KlinePort { pin: 7, device: "/dev/ttyUSB0".to_owned() };
-    assert_eq!((config.kline_ports(), config.can_ports().len()), (vec![port], 0));
-    assert!(config.vin_settings().bit_rates.is_empty(), "those are CAN's");
-    for (right, wrong) in [("[7]", "[7, 15]"), ("/dev/ttyUSB0", "can0"), ("[7]", "[17]")] {
-        assert!(Config::parse(&text.replace(right, wrong), Path::new("test.toml")).is_err(), "{wrong}");
-    }
 }
