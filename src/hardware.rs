@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use connector_hal::board::ActivationLine;
 use connector_hal::can::{BoxFuture, CanBus, CanError};
+use connector_hal::kline::OpeningKLine;
 use connector_hal::timer::TimerKind;
 
 use crate::doip::device::Device;
@@ -39,15 +40,31 @@ pub struct CanPort {
     pub fd: bool,
 }
 
+/// Opens a K-line's device by its name.
+pub type OpenKline = dyn Fn(&str) -> OpeningKLine + Send + Sync;
+
+/// A K-line behind a pin of the OBD connector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KlinePort {
+    /// The pin.
+    pub pin: u8,
+    /// The device, as the configuration names it.
+    pub device: String,
+}
+
 /// How the agent reaches the vehicle's buses.
 #[derive(Clone)]
 pub struct Hardware {
     /// The CAN buses.
     pub can_ports: Arc<[CanPort]>,
+    /// The K-lines.
+    pub kline_ports: Arc<[KlinePort]>,
     /// The pin of terminal 15, where the board can tell it.
     pub terminal15: Option<u8>,
     /// Opens one of the CAN buses.
     pub open_can: Arc<OpenCan>,
+    /// Opens one of the K-lines.
+    pub open_kline: Arc<OpenKline>,
     /// The DoIP networks.
     pub doip_ports: Arc<[DoipPort]>,
     /// Opens one of them.
@@ -59,16 +76,22 @@ pub struct Hardware {
 }
 
 impl Hardware {
-    /// The real devices behind these ports.
+    /// The real devices behind these CAN ports, and no other port.
     pub fn new(can_ports: impl Into<Arc<[CanPort]>>) -> Self {
         let open_can: Arc<OpenCan> = Arc::new(|device: &str| {
             let device = device.to_owned();
             Box::pin(async move { connector_hal::can::open(&device) })
         });
+        let open_kline: Arc<OpenKline> = Arc::new(|device: &str| {
+            let device = device.to_owned();
+            Box::pin(async move { connector_hal::kline::open(&device) })
+        });
         Self {
             can_ports: can_ports.into(),
+            kline_ports: Arc::new([]),
             terminal15: None,
             open_can,
+            open_kline,
             doip_ports: Arc::new([]),
             open_doip: open_doip(Arc::default(), None),
             doip: Arc::default(),

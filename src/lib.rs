@@ -8,6 +8,7 @@ pub mod config;
 pub mod doip;
 pub mod hardware;
 pub mod isotp;
+pub mod kline;
 pub mod relay;
 pub mod scan;
 pub mod tp20;

@@ -8,6 +8,8 @@ mod candump;
 mod config;
 #[path = "../fuzz/drivers/isotp.rs"]
 mod isotp;
+#[path = "../fuzz/drivers/kline.rs"]
+mod kline;
 #[path = "../fuzz/drivers/relay_message.rs"]
 mod relay_message;
 #[path = "../fuzz/drivers/relay_request.rs"]
@@ -55,6 +57,11 @@ fn the_isotp_corpus_is_survived() {
 }
 
 #[test]
+fn the_kline_corpus_is_survived() {
+    replay("kline", kline::drive);
+}
+
+#[test]
 fn the_relay_message_corpus_is_survived() {
     replay("relay_message", relay_message::drive);
 }
@@ -86,8 +93,18 @@ fn the_vin_corpus_is_survived() {
 
 #[test]
 fn every_corpus_is_replayed() {
-    let known =
-        ["candump", "config", "isotp", "relay_message", "relay_request", "slcan", "tp20", "vehicles", "vin"];
+    let known = [
+        "candump",
+        "config",
+        "isotp",
+        "kline",
+        "relay_message",
+        "relay_request",
+        "slcan",
+        "tp20",
+        "vehicles",
+        "vin",
+    ];
     let mut found: Vec<_> = std::fs::read_dir(corpus())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll;
@@ -14,6 +14,14 @@ pub(crate) trait OwnsFd: AsRawFd {}
 
 impl OwnsFd for OwnedFd {}
 impl OwnsFd for socketcan::CanFdSocket {}
+impl OwnsFd for tokio_serial::SerialStream {}
+
+/// Its file descriptor.
+#[allow(unsafe_code)]
+pub(crate) fn borrow<F: OwnsFd>(owner: &F) -> BorrowedFd<'_> {
+    // SAFETY: an `OwnsFd` has a valid descriptor for as long as it lives, and the borrow ends before.
+    unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
+}
 
 /// Registers a file descriptor with the runtime.
 #[allow(unsafe_code)]

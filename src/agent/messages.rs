@@ -76,6 +76,11 @@ fn buses(hardware: &Hardware) -> Vec<BusOfHardware> {
         pins: port.pins.to_vec(),
         fd: Some(port.fd),
     });
+    let kline = hardware.kline_ports.iter().map(|port| BusOfHardware {
+        kind: "kline",
+        pins: vec![port.pin],
+        fd: None,
+    });
     let terminal15 = hardware.terminal15.iter().map(|pin| BusOfHardware {
         kind: "terminal15",
         pins: vec![*pin],
@@ -86,7 +91,7 @@ fn buses(hardware: &Hardware) -> Vec<BusOfHardware> {
         pins: port.pins.to_vec(),
         fd: None,
     });
-    can.chain(doip).chain(terminal15).collect()
+    can.chain(kline).chain(doip).chain(terminal15).collect()
 }
 
 /// `connectorStatusUpdate`; what cannot be told is null.

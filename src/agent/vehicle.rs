@@ -6,10 +6,11 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use connector_hal::can::{CanBus, CanError, CanEvent, CanSettings};
+use connector_hal::kline::KLine;
 use tokio::sync::{mpsc, oneshot};
 
 use super::doip_watch::DoipWatch;
-use crate::hardware::Hardware;
+use crate::hardware::{Hardware, KlinePort, OpenKline};
 use crate::vin::{self, Vin, VinReport, VinSettings, WakeReason, WakeWatch};
 
 /// How long to wait before a device that could not be used is tried again.
@@ -157,6 +158,8 @@ impl Watcher {
         let ports = self.hardware.can_ports.clone();
         let open = self.hardware.open_can.clone();
         let settings = self.settings.clone();
+        let timer = self.hardware.timer;
+        let (klines, open_kline) = (self.hardware.kline_ports.clone(), self.hardware.open_kline.clone());
         let beside = vin::by_doip(&self.hardware, settings.budget);
         let reading = async move {
             let mut opened = Vec::new();
@@ -170,7 +173,14 @@ impl Watcher {
                     Err(error) => tracing::warn!(%error, "no VIN can be read here"),
                 }
             }
-            (indices, vin::read_beside(opened, beside, &settings).await)
+            let mut reading = vin::read_beside(opened, beside, &settings).await;
+            if reading.report.vin.is_none() {
+                let lines = open_lines(&klines, &*open_kline).await;
+                let (budget, elapsed) = (settings.kline_budget, reading.report.elapsed);
+                let read = vin::kline::read(lines, budget, elapsed, timer).await;
+                reading.report = read.map_or(reading.report, |(report, _)| report);
+            }
+            (indices, reading)
         };
         let (indices, reading) = tokio::select! {
             done = reading => done,
@@ -366,6 +376,18 @@ impl Watched {
             }
         }
     }
+}
+
+/// The K-lines that can be opened; nobody listens on one, so they are closed again after reading.
+async fn open_lines(ports: &[KlinePort], open: &OpenKline) -> Vec<Box<dyn KLine>> {
+    let mut lines = Vec::new();
+    for port in ports {
+        match open(&port.device).await {
+            Ok(line) => lines.push(line),
+            Err(error) => tracing::warn!(%error, "no VIN can be read here"),
+        }
+    }
+    lines
 }
 
 fn now() -> Instant {

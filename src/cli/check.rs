@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use connector_hal::can::CanError;
 
 use super::CONFIG_STATUS;
-use crate::config::{BusConfig, Config, Problem, Severity};
+use crate::config::{BusConfig, BusKind, Config, Problem, Severity};
 
 pub(super) fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let mut problems = Config::check_file(path);
@@ -32,6 +32,12 @@ pub(super) fn run(path: &Path) -> anyhow::Result<ExitCode> {
 fn try_device(bus: &BusConfig, known: &[Problem]) -> Option<Problem> {
     if known.iter().any(|problem| problem.what.contains(&bus.device)) {
         return None;
+    }
+    if bus.kind == BusKind::Kline {
+        let fix = "check that it is plugged in, and that this user may open it";
+        return connector_hal::kline::open(&bus.device)
+            .err()
+            .map(|error| Problem::error(error.to_string(), fix));
     }
     match connector_hal::can::open(&bus.device) {
         Ok(device) => (bus.fd && !device.capabilities().fd).then(|| {

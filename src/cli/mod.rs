@@ -12,8 +12,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use connector_hal::board::{Board, LinuxBoard};
 use connector_hal::can::BoxFuture;
+use connector_hal::kline::DEVICE_PREFIX;
 
-use crate::config::{BusKind, Config, LogFormat};
+use crate::config::{BusConfig, BusKind, Config, LogFormat};
 use crate::doip::network::DoipConfig;
 use crate::hardware::{DoipPort, Hardware};
 use crate::scan::ScanArgs;
@@ -107,14 +108,22 @@ fn in_one_line(error: &anyhow::Error) -> String {
     })
 }
 
+/// A bus's device, named so that its kind shows.
+fn device_name(bus: &BusConfig) -> String {
+    match bus.kind {
+        BusKind::Kline if !bus.device.starts_with(DEVICE_PREFIX) => format!("{DEVICE_PREFIX}{}", bus.device),
+        _ => bus.device.clone(),
+    }
+}
+
 /// `vin`: from the buses named, or else from the configured ones.
 async fn vin(args: &VinArgs, path: &Path, format: Option<LogFormat>) -> anyhow::Result<ExitCode> {
     logging::init("warn", format.unwrap_or(LogFormat::Text))?;
     let (names, hardware) = if args.bus.is_empty() {
         match Config::load(path) {
             Ok(config) => {
-                let can = config.buses.iter().filter(|bus| bus.kind == BusKind::Can);
-                let names = can.map(|bus| bus.device.clone()).collect();
+                let can = config.buses.iter().filter(|bus| bus.kind != BusKind::Doip);
+                let names = can.map(device_name).collect();
                 let activation = LinuxBoard::open(&config.board).doip_activation();
                 (names, Hardware::new([]).with_doip(config.doip_ports(), config.doip, activation))
             }
@@ -135,6 +144,9 @@ async fn vin(args: &VinArgs, path: &Path, format: Option<LogFormat>) -> anyhow::
         let device = device.to_owned();
         Box::pin(async move { connector_hal::can::open(&device) })
     };
+    let (klines, names): (Vec<_>, Vec<_>) =
+        names.into_iter().partition(|name: &String| name.starts_with(DEVICE_PREFIX));
     let buses = command::open_buses(&names, open).await?;
-    command::run(args, buses, &hardware).await
+    let lines = command::open_lines(&klines)?;
+    command::run(args, buses, lines, &hardware).await
 }

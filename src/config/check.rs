@@ -7,6 +7,7 @@ use std::path::Path;
 
 use connector_hal::board::{BoardProblem, LinuxBoard};
 use connector_hal::can::CanDevice;
+use connector_hal::kline;
 use tracing_subscriber::EnvFilter;
 
 use crate::cloud::tls;
@@ -28,6 +29,8 @@ const INTERFACES: &str = "/sys/class/net";
 #[derive(PartialEq, Eq, Hash)]
 enum Device {
     Can(CanDevice),
+    /// A serial device's path.
+    Kline(String),
     Doip(doip::device::Device),
 }
 
@@ -56,6 +59,8 @@ pub fn contradictions(config: &Config) -> Vec<Problem> {
     };
     bounded("relay.max_pdu", config.relay.max_pdu as u64, 4095, MAX_PDU);
     bounded("relay.hold_seconds", config.relay.hold_seconds, 1, 300);
+    let kline_budget = u64::try_from(config.vin.kline_budget.as_millis()).unwrap_or(u64::MAX);
+    bounded("vin.kline_budget_ms", kline_budget, 100, 60_000);
     bounded("vin.data_bit_rate", config.vin.data_bit_rate.into(), 500_000, 8_000_000);
     if EnvFilter::try_new(&config.log.level).is_err() {
         let fix =
@@ -97,6 +102,14 @@ fn buses(buses: &[BusConfig], problems: &mut Vec<Problem>) {
                     );
                 }
             }
+            BusKind::Kline => {
+                if !matches!(bus.pins.as_slice(), [1..=16]) {
+                    wrong("pins", "not one pin".to_owned(), "give the K-line's one, of 1 to 16");
+                }
+                if bus.fd {
+                    wrong("fd", "a K-line has no CAN FD".to_owned(), "remove it");
+                }
+            }
             BusKind::Doip => {
                 if !DOIP_PINS.contains(&bus.pins.as_slice()) {
                     let what = "no pins of DoIP".to_owned();
@@ -108,6 +121,10 @@ fn buses(buses: &[BusConfig], problems: &mut Vec<Problem>) {
             BusKind::Can => {
                 let device = bus.device.parse::<CanDevice>().map(Device::Can).ok();
                 (device, "CAN device", "write it like can0 or slcan:/dev/ttyACM0")
+            }
+            BusKind::Kline => {
+                let device = kline::device_path(&bus.device).ok().map(|path| Device::Kline(path.to_owned()));
+                (device, "K-line device", "write it like /dev/ttyUSB0")
             }
             BusKind::Doip => {
                 let device = bus.device.parse().map(Device::Doip).ok();
@@ -203,6 +220,10 @@ pub fn surroundings(config: &Config) -> Vec<Problem> {
                 Ok(CanDevice::SocketCan { interface }) => Path::new(INTERFACES).join(interface),
                 Ok(CanDevice::Slcan { path, .. }) => path.into(),
                 // said already, as wrong in itself
+                Err(_) => continue,
+            },
+            BusKind::Kline => match kline::device_path(&bus.device) {
+                Ok(path) => path.into(),
                 Err(_) => continue,
             },
             BusKind::Doip => match bus.device.parse() {

@@ -18,7 +18,7 @@ use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 
 use crate::doip::network::DoipConfig;
-use crate::hardware::{CanPort, DoipPort};
+use crate::hardware::{CanPort, DoipPort, KlinePort};
 
 pub use address::{AddressError, ApiUrl, ResourcePath, WebsocketUrl};
 pub use identity::{ConnectorUuid, ConnectorUuidError};
@@ -129,13 +129,22 @@ impl Config {
     /// How the VIN is read: with the bit rates of all buses, those of the first bus first.
     pub fn vin_settings(&self) -> VinSettings {
         let mut bit_rates: Vec<u32> = Vec::new();
-        for rate in self.buses.iter().flat_map(|bus| &bus.bit_rates) {
+        for rate in self.buses.iter().filter(|bus| bus.kind == BusKind::Can).flat_map(|bus| &bus.bit_rates) {
             if !bit_rates.contains(rate) {
                 bit_rates.push(*rate);
             }
         }
-        let VinConfig { budget, listen_time, data_bit_rate } = self.vin;
-        VinSettings { budget, bit_rates, data_bit_rate: Some(data_bit_rate), listen_time }
+        let VinConfig { budget, listen_time, kline_budget, data_bit_rate } = self.vin;
+        VinSettings { budget, bit_rates, kline_budget, data_bit_rate: Some(data_bit_rate), listen_time }
+    }
+
+    /// The K-lines, as the hardware takes them.
+    pub fn kline_ports(&self) -> Vec<KlinePort> {
+        let port = |bus: &BusConfig| match (bus.kind, bus.pins.as_slice()) {
+            (BusKind::Kline, &[pin]) => Some(KlinePort { pin, device: bus.device.clone() }),
+            _ => None,
+        };
+        self.buses.iter().filter_map(port).collect()
     }
 
     /// The CAN buses, as the hardware takes them.

@@ -142,6 +142,8 @@ impl Default for PathsConfig {
 pub enum BusKind {
     /// CAN, classic or FD.
     Can,
+    /// A K-line (ISO 14230).
+    Kline,
     /// Diagnostics over IP.
     Doip,
 }
@@ -155,10 +157,10 @@ pub struct BusConfig {
     /// What people call it; for logs.
     #[serde(default)]
     pub name: Option<String>,
-    /// The pins of the OBD connector (ISO 15031-3), for CAN: high, low.
+    /// The pins of the OBD connector (ISO 15031-3), for CAN: high, low; for a K-line: its one.
     pub pins: Vec<u8>,
-    /// The device, as `connector_hal` names it: `can0`, `slcan:/dev/ttyACM0`; for DoIP a network interface, or a
-    /// gateway's address.
+    /// The device, as `connector_hal` names it: `can0`, `slcan:/dev/ttyACM0`; a K-line's: `/dev/ttyUSB0`; for DoIP a
+    /// network interface, or a gateway's address.
     pub device: String,
     /// Whether the adapter can do CAN FD.
     #[serde(default)]
@@ -196,6 +198,9 @@ pub struct VinConfig {
     /// How long to listen at each bit rate for a first frame.
     #[serde(rename = "listen_ms", with = "duration")]
     pub listen_time: Duration,
+    /// How long reading it on a K-line may take, where CAN told none.
+    #[serde(rename = "kline_budget_ms", with = "duration")]
+    pub kline_budget: Duration,
     /// The data bit rate set on adapters that can do CAN FD, in bit/s.
     pub data_bit_rate: u32,
 }
@@ -205,6 +210,7 @@ impl Default for VinConfig {
         Self {
             budget: Duration::from_millis(1500),
             listen_time: Duration::from_millis(100),
+            kline_budget: crate::vin::kline::DEFAULT_BUDGET,
             data_bit_rate: 2_000_000,
         }
     }

@@ -86,7 +86,7 @@ device = "can0"
 bit_rates = [500000, 123]
 
 [[bus]]
-kind = "kline"
+kind = "lin"
 pins = [7]
 device = "/dev/ttyS1"
 

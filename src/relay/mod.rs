@@ -4,6 +4,7 @@ pub mod bus;
 pub mod channel;
 pub mod codec;
 mod envelope;
+pub mod kline_bus;
 pub mod link;
 mod number;
 pub mod request;

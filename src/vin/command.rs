@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use connector_hal::can::{BoxFuture, CanBus, CanError};
+use connector_hal::kline::{self as hal_kline, KLine, KLineError};
+use connector_hal::timer::TimerKind;
 
+use super::kline::{self, LineReading};
 use super::{
     BusEnd, BusReading, Candidate, GiveUp, VinReading, VinReport, VinSettings, by_doip, read_beside,
 };
@@ -22,8 +25,8 @@ pub const NO_VIN_STATUS: u8 = 3;
 /// be opened; 2 the command line is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct VinArgs {
-    /// A bus to read from, instead of the configured ones: can0, slcan:/dev/ttyACM0, doip:eth0 or, to ask one gateway,
-    /// doip:192.168.7.2; may be given several times
+    /// A bus to read from, instead of the configured ones: can0, slcan:/dev/ttyACM0, kline:/dev/ttyUSB0, doip:eth0 or,
+    /// to ask one gateway, doip:192.168.7.2; may be given several times
     #[arg(long, value_name = "DEVICE")]
     pub bus: Vec<String>,
     /// Print one JSON object: vin_number, source, address, elapsed_ms, and conflict if ECUs disagree
@@ -32,6 +35,9 @@ pub struct VinArgs {
     /// The time reading may take, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 1500, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     pub budget_ms: u64,
+    /// The time reading may take on K-lines, where CAN told none, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 6000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub kline_budget_ms: u64,
     /// A bit rate to try, in bit/s, the likeliest first; may be given several times [default: 500000, 250000]
     #[arg(long, value_name = "BIT/S", value_parser = clap::value_parser!(u32).range(5_000..=1_000_000))]
     pub bit_rate: Vec<u32>,
@@ -39,8 +45,11 @@ pub struct VinArgs {
 
 impl VinArgs {
     fn settings(&self) -> VinSettings {
-        let mut settings =
-            VinSettings { budget: Duration::from_millis(self.budget_ms), ..VinSettings::default() };
+        let mut settings = VinSettings {
+            budget: Duration::from_millis(self.budget_ms),
+            kline_budget: Duration::from_millis(self.kline_budget_ms),
+            ..VinSettings::default()
+        };
         if !self.bit_rate.is_empty() {
             settings.bit_rates.clone_from(&self.bit_rate);
         }
@@ -60,24 +69,41 @@ where
     Ok(buses)
 }
 
-/// Reads the VIN from these CAN buses, and from the hardware's DoIP networks, and prints it; an error if no VIN was
-/// read and an adapter failed.
+/// Reads the VIN from these CAN buses and K-lines, and from the hardware's DoIP networks, and prints it; an error if no
+/// VIN was read and an adapter failed.
 pub async fn run(
     args: &VinArgs,
     buses: Vec<Box<dyn CanBus>>,
+    lines: Vec<Box<dyn KLine>>,
     hardware: &Hardware,
 ) -> anyhow::Result<ExitCode> {
     let networks = &hardware.doip_ports;
-    if buses.is_empty() && networks.is_empty() {
+    if buses.is_empty() && lines.is_empty() && networks.is_empty() {
         bail!(
             "there is no bus to read the VIN from: name one with --bus, e.g. --bus can0, or in the configuration"
         );
     }
     let settings = args.settings();
     let reading = read_beside(buses, by_doip(hardware, settings.budget), &settings).await;
-    let VinReading { report, buses } = reading;
+    let VinReading { mut report, buses } = reading;
+    let mut line_readings = Vec::new();
+    if report.vin.is_none()
+        && let Some((read, readings)) =
+            kline::read(lines, settings.kline_budget, report.elapsed, TimerKind::Precise).await
+    {
+        (report, line_readings) = (read, readings);
+    }
     let is_known = report.vin.is_some();
-    let text = if args.json { serde_json::to_string(&report)? } else { describe(&report, &buses, networks) };
+    let text = if args.json {
+        serde_json::to_string(&report)?
+    } else {
+        describe(&report, &buses, networks, &line_readings)
+    };
+    for reading in line_readings {
+        if let (Some(error), false) = (reading.error, is_known) {
+            return Err(line_advice(&reading.device, error));
+        }
+    }
     for bus in buses {
         let device = bus.bus.device().to_owned();
         if let BusEnd::Failed(error) = bus.end {
@@ -98,10 +124,15 @@ fn print(text: &str) -> io::Result<()> {
 }
 
 /// What to tell a person.
-fn describe(report: &VinReport, buses: &[BusReading], networks: &[DoipPort]) -> String {
+fn describe(
+    report: &VinReport,
+    buses: &[BusReading],
+    networks: &[DoipPort],
+    lines: &[LineReading],
+) -> String {
     let elapsed = report.elapsed.as_millis();
     let (Some(vin), Some(source), Some(address)) = (report.vin, report.source, report.address) else {
-        return format!("No VIN can be read ({elapsed} ms): {}", why_not(buses, networks));
+        return format!("No VIN can be read ({elapsed} ms): {}", why_not(buses, networks, lines));
     };
     let mut text = format!("The VIN is {vin}; the ECU at {address} told it by {source}, in {elapsed} ms.");
     let others: Vec<&Candidate> = report.conflict.iter().filter(|candidate| candidate.vin != vin).collect();
@@ -112,7 +143,7 @@ fn describe(report: &VinReport, buses: &[BusReading], networks: &[DoipPort]) -> 
     text
 }
 
-fn why_not(buses: &[BusReading], networks: &[DoipPort]) -> String {
+fn why_not(buses: &[BusReading], networks: &[DoipPort], lines: &[LineReading]) -> String {
     let reasons = buses.iter().map(|bus| {
         let reason = match &bus.end {
             BusEnd::Told | BusEnd::NotTold => "the vehicle's ECUs tell none".to_owned(),
@@ -129,8 +160,40 @@ fn why_not(buses: &[BusReading], networks: &[DoipPort]) -> String {
         };
         format!("on {}, {reason}", bus.bus.device())
     });
+    let lines = lines.iter().map(|line| {
+        let reason = match &line.error {
+            Some(error) => error.to_string(),
+            None => "no ECU tells one: is the plug in, and the ignition on?".to_owned(),
+        };
+        format!("on {}, {reason}", line.device)
+    });
     let by_doip = networks.iter().map(|port| format!("on {}, no gateway tells one by DoIP", port.device));
-    reasons.chain(by_doip).collect::<Vec<_>>().join("; ")
+    reasons.chain(lines).chain(by_doip).collect::<Vec<_>>().join("; ")
+}
+
+/// Opens the K-lines of these names; the error names the one that can't be opened, and what to do about it.
+pub fn open_lines(names: &[String]) -> anyhow::Result<Vec<Box<dyn KLine>>> {
+    names.iter().map(|name| hal_kline::open(name).map_err(|error| line_advice(name, error))).collect()
+}
+
+fn line_advice(name: &str, error: KLineError) -> anyhow::Error {
+    let kind = match &error {
+        KLineError::Device { source, .. } => Some(source.kind()),
+        _ => None,
+    };
+    let advice = match (&error, kind) {
+        (KLineError::Name(_), _) => "",
+        (_, Some(io::ErrorKind::NotFound)) => {
+            ": it is not there; is it plugged in? `ls /dev/tty*` lists serial devices"
+        }
+        (_, Some(io::ErrorKind::PermissionDenied)) => {
+            ": no permission; run as root, or join the group that owns the device (often dialout)"
+        }
+        (_, Some(io::ErrorKind::ResourceBusy)) => ": another program uses it; end that first",
+        (KLineError::Device { .. }, _) => ": is it plugged in, and does no other program use it?",
+        (KLineError::Unsupported { .. }, _) => ": take an adapter with a UART that can do any bit rate",
+    };
+    anyhow!(error).context(format!("cannot read the VIN from {name}{advice}"))
 }
 
 /// The error with what to do about it.
@@ -202,12 +265,12 @@ mod tests {
         let told = [candidate("1M8GDM9AXKP042788", 0x7E8), candidate("WVWZZZ1KZ6W000001", 0x7EA)];
         let one = VinReport::from_candidates(&told[..1], Duration::from_millis(84));
         assert_eq!(
-            describe(&one, &[], &[]),
+            describe(&one, &[], &[], &[]),
             "The VIN is 1M8GDM9AXKP042788; the ECU at 0x7E8 told it by OBD, in 84 ms."
         );
         let two = VinReport::from_candidates(&told, Duration::from_millis(84));
         assert_eq!(
-            describe(&two, &[], &[]),
+            describe(&two, &[], &[], &[]),
             "The VIN is 1M8GDM9AXKP042788; the ECU at 0x7E8 told it by OBD, in 84 ms.\n\
              The ECU at 0x7EA disagrees: WVWZZZ1KZ6W000001, by OBD."
         );
@@ -223,14 +286,14 @@ mod tests {
         let buses = open_buses(&["can0".to_owned()], open).await.unwrap();
         let reading = read(buses, &VinSettings::default()).await;
         assert_eq!(
-            describe(&reading.report, &reading.buses, &[]),
+            describe(&reading.report, &reading.buses, &[], &[]),
             format!(
                 "No VIN can be read ({} ms): on can0, nobody is on the bus: is the plug in, and the ignition on?",
                 reading.report.elapsed.as_millis()
             )
         );
         let buses = open_buses(&["can0".to_owned()], open).await.unwrap();
-        let status = run(&parse("vin").unwrap(), buses, &no_doip()).await.unwrap();
+        let status = run(&parse("vin").unwrap(), buses, vec![], &no_doip()).await.unwrap();
         assert_eq!(format!("{status:?}"), format!("{:?}", ExitCode::from(3)));
     }
 
@@ -248,7 +311,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_any_bus_the_error_says_how_to_name_one() {
-        let error = run(&parse("vin").unwrap(), vec![], &no_doip()).await.unwrap_err();
+        let error = run(&parse("vin").unwrap(), vec![], vec![], &no_doip()).await.unwrap_err();
         assert!(error.to_string().contains("--bus can0"), "{error}");
     }
 
@@ -257,7 +320,8 @@ mod tests {
         let bus = VirtualBus::new(VirtualBusConfig::default());
         let adapter = bus.attach_adapter("can0", VirtualBus::full_capabilities());
         bus.unplug("can0");
-        let error = run(&parse("vin").unwrap(), vec![Box::new(adapter)], &no_doip()).await.unwrap_err();
+        let error =
+            run(&parse("vin").unwrap(), vec![Box::new(adapter)], vec![], &no_doip()).await.unwrap_err();
         assert!(format!("{error:#}").contains("can0"), "{error:#}");
     }
 }

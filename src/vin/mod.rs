@@ -3,6 +3,7 @@
 mod answer;
 mod beside;
 pub mod command;
+pub mod kline;
 mod number;
 mod read;
 mod reader;

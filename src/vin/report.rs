@@ -19,7 +19,7 @@ pub enum VinSource {
     Uds,
     /// GMLAN.
     Gmlan,
-    /// KWP 2000 on CAN.
+    /// KWP 2000, on CAN or K-line.
     Kwp,
     /// DoIP.
     Doip,
@@ -42,6 +42,8 @@ impl fmt::Display for VinSource {
 pub enum EcuAddress {
     /// The identifier that the ECU answered on.
     Can(CanId),
+    /// The ECU's address on its K-line.
+    Kline(u8),
     /// The ECU's or gateway's address.
     Doip(LogicalAddress),
 }
@@ -62,6 +64,7 @@ impl fmt::Display for EcuAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Can(id) => id.fmt(f),
+            Self::Kline(address) => write!(f, "0x{address:02X}"),
             Self::Doip(address) => address.fmt(f),
         }
     }

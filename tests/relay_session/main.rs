@@ -15,6 +15,7 @@ mod chains;
 mod channels;
 mod doip;
 mod keep_alive;
+mod kline;
 mod malformed;
 mod raw;
 mod resume;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use connector_agent::doip::device::Device;
-use connector_agent::hardware::{CanPort, DoipPort, Hardware};
+use connector_agent::hardware::{CanPort, DoipPort, Hardware, KlinePort};
 use connector_agent::relay::Envelope;
 use connector_agent::relay::codec::{EventCode, Payload, PduFlags, Tag};
 use connector_agent::relay::link::{Link, LinkError, Role};
@@ -17,6 +17,8 @@ use connector_agent::relay::request::Request;
 use connector_agent::relay::session::{CloseReason, Session, SessionLimits, SessionSettings};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{CanBus, CanError, CanFrame};
+use connector_hal::kline::sim::SimLine;
+use connector_hal::kline::{KLine, KLineError};
 use connector_hal::timer::TimerKind;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -65,6 +67,8 @@ pub enum Network {
 pub struct Rig {
     /// The vehicle's buses at pins 6 and 14 (CAN FD), and at pins 3 and 11 (classic).
     pub buses: [VirtualBus; 2],
+    /// The K-line at pin 7.
+    pub kline: SimLine,
     /// The vehicle's DoIP gateways, at pins 3 and 11.
     pub gateways: Gateways,
     pub session: Session,
@@ -91,12 +95,28 @@ pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-fn hardware(buses: &[VirtualBus; 2], gateways: &Gateways, opening_fails: &Arc<AtomicBool>) -> Hardware {
+fn hardware(
+    buses: &[VirtualBus; 2],
+    kline: &SimLine,
+    gateways: &Gateways,
+    opening_fails: &Arc<AtomicBool>,
+) -> Hardware {
     let gateways = gateways.clone();
     let port = |pins, device: &str, fd| CanPort { pins, device: device.to_owned(), fd };
     let buses = buses.clone();
     let opening_fails = Arc::clone(opening_fails);
+    let (kline, kline_fails) = (kline.clone(), Arc::clone(&opening_fails));
     Hardware {
+        kline_ports: Arc::new([KlinePort { pin: 7, device: "kline0".to_owned() }]),
+        open_kline: Arc::new(move |device: &str| {
+            let line: Result<Box<dyn KLine>, KLineError> = if kline_fails.load(Ordering::Relaxed) {
+                let source = std::io::ErrorKind::NotFound.into();
+                Err(KLineError::Device { device: device.to_owned(), source })
+            } else {
+                Ok(Box::new(kline.attach(device, 10_400)))
+            };
+            Box::pin(std::future::ready(line))
+        }),
         can_ports: Arc::new([port([6, 14], "can0", true), port([3, 11], "can1", false)]),
         open_can: Arc::new(move |device: &str| {
             let bus = if device == "can0" { &buses[0] } else { &buses[1] };
@@ -137,12 +157,14 @@ impl Rig {
     fn with(config: VirtualBusConfig, hold: Duration, limits: SessionLimits) -> Self {
         let buses = [VirtualBus::new(config.clone()), VirtualBus::new(config)];
         let opening_fails = Arc::new(AtomicBool::new(false));
+        let kline = SimLine::new(TimerKind::Runtime);
         let gateways = Gateways::default();
-        let hardware = hardware(&buses, &gateways, &opening_fails);
+        let hardware = hardware(&buses, &kline, &gateways, &opening_fails);
         let settings = SessionSettings { connection_uuid: UUID, hold, limits, hardware };
         let start = now();
         Self {
             buses,
+            kline,
             gateways,
             session: Session::new(settings, start),
             operator: Link::new(Role::Operator, Tag::from(UUID), start),

@@ -4,6 +4,7 @@
 
 mod chain;
 mod frame_transport;
+mod kline_transport;
 mod pdu_channel;
 mod raw_channel;
 mod tp20_transport;
@@ -16,6 +17,7 @@ use super::codec::{EventCode, PduFlags, SendFailedDetail};
 use crate::isotp::SendFailure;
 
 pub use frame_transport::{FrameTransport, OpenFailure};
+pub use kline_transport::{KlineTransport, LinkChange, describe_failure};
 pub use pdu_channel::{PduChannel, PduChannelSettings, PduTransport, TransportEvent};
 pub use raw_channel::RawChannel;
 pub use tp20_transport::Tp20Transport;

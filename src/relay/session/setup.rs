@@ -7,6 +7,7 @@ use super::bus::SessionBus;
 use super::can::CanSessionBus;
 use super::can_setup::CanBusSetup;
 use super::doip::{DoipBusSetup, DoipSessionBus};
+use super::kline::{KlineBusSetup, KlineSessionBus};
 use super::terminal15::Terminal15Bus;
 use crate::hardware::Hardware;
 use crate::relay::Problem;
@@ -48,6 +49,7 @@ pub(super) fn wrong_kind(bus_name: &str, bus_kind: &str, channel: &ChannelKind) 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum BusSetup {
     Can(CanBusSetup),
+    Kline(KlineBusSetup),
     Doip(DoipBusSetup),
     Terminal15 { name: String, pin: u8 },
 }
@@ -62,10 +64,7 @@ impl BusSetup {
         let BusConfig { can_bus, kline_bus, doip_bus, terminal15_bus, .. } = config;
         match (can_bus, kline_bus, doip_bus, terminal15_bus) {
             (Some(can), None, None, None) => CanBusSetup::new(name, can, hardware).map(Self::Can),
-            (None, Some(kline), None, None) => Err(unknown_pins(format!(
-                "Bus {name:?}: no K-line is at pin {}; this connector has none.",
-                kline.pin
-            ))),
+            (None, Some(kline), None, None) => KlineBusSetup::new(name, kline, hardware).map(Self::Kline),
             (None, None, Some(doip), None) => DoipBusSetup::new(name, doip, hardware).map(Self::Doip),
             (None, None, None, Some(terminal15)) => match hardware.terminal15 {
                 Some(pin) if pin == terminal15.pin => Ok(Self::Terminal15 { name: name.to_owned(), pin }),
@@ -88,6 +87,7 @@ impl BusSetup {
     pub(super) fn name(&self) -> &str {
         match self {
             Self::Can(can) => &can.name,
+            Self::Kline(kline) => &kline.name,
             Self::Terminal15 { name, .. } => name,
             Self::Doip(doip) => &doip.name,
         }
@@ -97,6 +97,7 @@ impl BusSetup {
     fn pins(&self) -> Vec<u8> {
         match self {
             Self::Can(can) => can.port.pins.to_vec(),
+            Self::Kline(kline) => vec![kline.port.pin],
             Self::Terminal15 { pin, .. } => vec![*pin],
             Self::Doip(doip) => doip.port.pins.to_vec(),
         }
@@ -106,6 +107,7 @@ impl BusSetup {
     fn device(&self) -> Option<String> {
         match self {
             Self::Can(can) => Some(can.port.device.clone()),
+            Self::Kline(kline) => Some(kline.port.device.clone()),
             Self::Doip(doip) => Some(format!("doip:{}", doip.port.device)),
             Self::Terminal15 { .. } => None,
         }
@@ -121,6 +123,7 @@ impl BusSetup {
     pub(super) fn build(self, hardware: &Hardware, ignition: Option<bool>) -> Box<dyn SessionBus> {
         match self {
             Self::Can(can) => Box::new(CanSessionBus::new(can, hardware)),
+            Self::Kline(kline) => Box::new(KlineSessionBus::new(kline, hardware)),
             Self::Terminal15 { name, .. } => Box::new(Terminal15Bus::new(name, ignition)),
             Self::Doip(doip) => Box::new(DoipSessionBus::new(doip, hardware)),
         }

@@ -12,10 +12,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
 use super::codec::{self, BusErrors, ControllerState, Line, StatusFlags};
-use super::pty::{DeviceLink, Pty};
 use super::reader::{LineReader, RawLine};
 use crate::can::virtual_bus::{VirtualBus, VirtualCan};
 use crate::can::{BusState, CanBus, CanEvent, CanFrame, CanSettings, FrameKind};
+use crate::pty::{DeviceLink, Pty};
 
 /// Frames taken from the host and not yet in the controller; beyond it the host's line is not read, so that a host
 /// that writes faster than the bus is slowed down by its serial device.

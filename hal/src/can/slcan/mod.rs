@@ -8,8 +8,6 @@
 mod adapter;
 pub mod codec;
 mod host;
-#[cfg(feature = "sim")]
-mod pty;
 mod reader;
 mod values;
 

@@ -2,6 +2,7 @@
 
 mod acts;
 pub mod agent;
+mod kline;
 mod limit;
 mod plugged;
 mod reading;
@@ -72,6 +73,8 @@ enum Bus {
     Doip,
     /// CAN, with ECUs behind TP2.0 besides those of the file.
     Tp20,
+    /// A K-line, with an ECU of its own.
+    Kline,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -116,6 +119,14 @@ pub async fn run(mut args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let story = Story::new();
+    if args.bus == Bus::Kline {
+        let right = tokio::select! {
+            right = kline::play(&args, &story) => right?,
+            _ = terminate.recv() => return Err(DemoError::Interrupted.into()),
+            _ = interrupt.recv() => return Err(DemoError::Interrupted.into()),
+        };
+        return if right { Ok(()) } else { Err(DemoError::NotRight.into()) };
+    }
     let mut stage = tokio::select! {
         stage = Stage::set_up(&args, &story) => stage?,
         _ = terminate.recv() => return Err(DemoError::Interrupted.into()),

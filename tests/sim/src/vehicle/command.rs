@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::candump;
 use super::catalogue::Catalogue;
 use super::doip::{self, DoipArgs};
+use super::kline::{KlineArgs, RunningKline};
 use super::recording::Recording;
 use super::simulation::{Vehicle, VehicleConfig};
 use super::tp20::Tp20EcuConfig;
@@ -26,20 +27,22 @@ use super::tp20::Tp20EcuConfig;
 #[derive(Debug, Clone, Parser)]
 pub struct Args {
     /// The file of vehicles.
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["recording", "doip_recording"])]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["recording", "doip_recording", "kline"])]
     vehicles: Option<PathBuf>,
     /// Which vehicle of the file, by its platform.
-    #[arg(long, value_name = "NAME", required_unless_present_any = ["recording", "doip_recording"])]
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["recording", "doip_recording", "kline"])]
     platform: Option<String>,
     /// Plays the ECUs' side of a candump -L log instead of a vehicle of the file.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["vehicles", "platform", "memory_dir", "erase_ms"])]
     recording: Option<PathBuf>,
     /// Where the SLCAN adapter appears: a link to a pseudo-terminal, removed at the end.
-    #[arg(long, value_name = "PATH", required_unless_present_any = ["can", "doip"])]
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["can", "doip", "kline"])]
     slcan: Option<PathBuf>,
     /// The CAN interface, such as can1 or vcan0, that the vehicle is on, in place of an SLCAN adapter.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["slcan", "load"])]
     can: Option<String>,
+    #[command(flatten)]
+    kline: KlineArgs,
     /// The bus's bit rate, in bit/s.
     #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     bit_rate: u32,
@@ -80,11 +83,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     let (gateways, doip) = doip::serve(&args.doip, config.as_ref()).await?;
     let vin = config.as_ref().and_then(|config| config.record.vin).map(|vin| vin.as_str().to_owned());
+    let kline = args.kline.start(vin.as_deref())?;
+    let vin = vin.or_else(|| kline.as_ref().map(|kline| kline.vin.clone()));
     let ready = json!({
         "platform": args.platform,
         "recording": args.recording,
         "slcan": args.slcan,
         "can": args.can,
+        "kline": kline.as_ref().map(RunningKline::describe),
         "bit_rate": args.bit_rate,
         "data_bit_rate": args.data_bit_rate,
         "vin": vin,
@@ -119,6 +125,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }
         vehicle.stop().await;
         drop(place);
+    }
+    if let Some(kline) = &kline {
+        kline.report_anomalies();
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod command;
 pub mod doip;
 pub mod ecu;
 pub mod hex;
+pub mod kline;
 pub mod recording;
 pub mod simulation;
 pub mod tp20;

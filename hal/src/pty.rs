@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use crate::system::async_fd;
 
 /// The adapter's end of a pseudo-terminal.
-pub(super) struct Pty {
+pub(crate) struct Pty {
     master: AsyncFd<OwnedFd>,
     /// Kept open, so that a host that closes its side does not hang up ours.
     slave: OwnedFd,
@@ -52,6 +52,11 @@ impl Pty {
     /// The device that a host opens.
     pub fn slave_path(&self) -> &Path {
         &self.slave_path
+    }
+
+    /// Where the host's terminal settings can be read.
+    pub fn settings(&self) -> impl AsFd {
+        self.slave.as_fd()
     }
 
     /// Whether the last host has closed the device since the last call; asked before what was read is believed to
@@ -144,7 +149,7 @@ impl AsyncWrite for Pty {
 }
 
 /// A symbolic link to the device, removed at the end.
-pub(super) struct DeviceLink {
+pub(crate) struct DeviceLink {
     path: PathBuf,
     target: PathBuf,
 }

@@ -1,0 +1,139 @@
+//! A pseudo-terminal as a K-line's interface: a host that opens it is a node of a simulated line.
+//!
+//! The host's bit rate is read from its terminal settings with every byte. A byte at up to [`SLOW_BIT_RATE`] is a slow
+//! signal: at 5 baud an address, else, if it is zero, a pulse of nine of its bits. Every byte is echoed when its time on
+//! the line is over.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use rustix::termios::tcgetattr;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::AbortHandle;
+
+use super::{LineNode, SimLine, WireEvent};
+use crate::can::bit_time;
+use crate::kline::{ADDRESS_TIME, Signal, byte_time};
+use crate::pty::{DeviceLink, Pty};
+
+/// No UART talks to an ECU as slowly.
+const SLOW_BIT_RATE: u32 = 400;
+/// Up to here it is an address.
+const ADDRESS_BIT_RATE: u32 = 10;
+/// Bytes that nobody has read; beyond it they are lost, as in a UART.
+const OUTPUT_LIMIT: usize = 4096;
+
+/// See the module; the device is there until it is dropped.
+pub struct PtyKLine {
+    device: PathBuf,
+    task: AbortHandle,
+    _link: Option<DeviceLink>,
+}
+
+impl PtyKLine {
+    /// Makes the device, and a symbolic link to it at `link`. Must be called within a tokio runtime; the line should go
+    /// by [`TimerKind::Precise`](crate::timer::TimerKind).
+    pub fn new(link: Option<&Path>, line: &SimLine) -> io::Result<Self> {
+        let pty = Pty::new()?;
+        let device = pty.slave_path().to_owned();
+        let link = link.map(|link| DeviceLink::new(link, &device)).transpose()?;
+        let node = line.attach("pty", 10_400);
+        let mut bridge = Bridge { pty, node, out: Vec::new(), free_at: line.now(), echoes: VecDeque::new() };
+        let task = tokio::spawn(async move {
+            let error = poll_fn(|cx| bridge.poll_drive(cx)).await;
+            tracing::warn!(%error, "the K-line's pseudo-terminal ends");
+        });
+        Ok(Self { device, task: task.abort_handle(), _link: link })
+    }
+
+    /// The device to open, under the pty's own name.
+    pub fn device(&self) -> &Path {
+        &self.device
+    }
+}
+
+impl Drop for PtyKLine {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Bridge {
+    pty: Pty,
+    node: LineNode,
+    out: Vec<u8>,
+    /// When the host's last byte is over.
+    free_at: Instant,
+    /// Slow bytes that are echoed when they are over.
+    echoes: VecDeque<u8>,
+}
+
+impl Bridge {
+    /// Moves bytes both ways; ready where the line ended.
+    fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        loop {
+            while let Poll::Ready(event) = self.node.poll_wire(cx) {
+                match event {
+                    WireEvent::Byte { byte, .. } => self.give(byte),
+                    WireEvent::Sent { .. } => {
+                        let echo = self.echoes.pop_front();
+                        echo.into_iter().for_each(|byte| self.give(byte));
+                    }
+                    WireEvent::Level { .. } => {}
+                }
+            }
+            while !self.out.is_empty()
+                && let Poll::Ready(written) = Pin::new(&mut self.pty).poll_write(cx, &self.out)
+            {
+                match written {
+                    Ok(written) => drop(self.out.drain(..written)),
+                    Err(error) => return Poll::Ready(error),
+                }
+            }
+            if self.pty.poll_closed(cx) {
+                self.out.clear();
+            }
+            let mut bytes = [0; 256];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.pty).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                    return Poll::Ready(io::ErrorKind::UnexpectedEof.into());
+                }
+                Poll::Ready(Ok(())) => buffer.filled().iter().for_each(|byte| self.take(*byte)),
+                Poll::Ready(Err(error)) => return Poll::Ready(error),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn give(&mut self, byte: u8) {
+        if self.out.len() < OUTPUT_LIMIT {
+            self.out.push(byte);
+        }
+    }
+
+    /// Puts a byte of the host on the line, after those before it.
+    fn take(&mut self, byte: u8) {
+        let Ok(attributes) = tcgetattr(self.pty.settings()) else { return };
+        let bit_rate = attributes.output_speed().max(1);
+        let start = self.node.now().max(self.free_at);
+        let (signal, takes) = if bit_rate <= ADDRESS_BIT_RATE {
+            (Signal::Address(byte), ADDRESS_TIME)
+        } else if bit_rate <= SLOW_BIT_RATE && byte == 0 {
+            (Signal::Pulse(bit_time(9, bit_rate)), byte_time(bit_rate))
+        } else {
+            self.node.listen_at(bit_rate);
+            (Signal::Byte(byte), byte_time(bit_rate))
+        };
+        if !matches!(signal, Signal::Byte(_)) {
+            self.echoes.push_back(byte);
+        }
+        self.node.transmit_at(start, signal);
+        self.free_at = start + takes;
+    }
+}

@@ -1,0 +1,278 @@
+//! Messages: header, data and checksum (ISO 14230-2, 4).
+
+/// The most data bytes of a message.
+pub const MAX_DATA: usize = 255;
+/// The most that the format byte can count.
+const MAX_SHORT_DATA: usize = 63;
+
+const MODE_MASK: u8 = 0xC0;
+const LENGTH_MASK: u8 = 0x3F;
+const MODE_NONE: u8 = 0x00;
+const MODE_CARB: u8 = 0x40;
+const MODE_PHYSICAL: u8 = 0x80;
+const MODE_FUNCTIONAL: u8 = 0xC0;
+
+/// Whom a message with addresses is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AddressMode {
+    /// One node.
+    Physical,
+    /// Every node of that function.
+    Functional,
+}
+
+/// Where a message's length is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LengthForm {
+    /// In the format byte: up to 63.
+    InFormatByte,
+    /// In a byte of its own.
+    Additional,
+    /// In the format byte if it fits there.
+    Either,
+}
+
+/// The form of a message's header: one to four bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HeaderForm {
+    /// With target and source address, of this mode; `None`: without.
+    pub mode: Option<AddressMode>,
+    /// Where the length is.
+    pub length: LengthForm,
+}
+
+impl HeaderForm {
+    /// What StartCommunication has, before anything is known of the ECU.
+    pub const START_COMMUNICATION: Self =
+        Self { mode: Some(AddressMode::Physical), length: LengthForm::InFormatByte };
+
+    /// The most data bytes of a message with this header.
+    pub fn max_data(self) -> usize {
+        match self.length {
+            LengthForm::InFormatByte => MAX_SHORT_DATA,
+            LengthForm::Additional | LengthForm::Either => MAX_DATA,
+        }
+    }
+}
+
+/// More data than the header can count, or none at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a message to this ECU has 1 to {max} data bytes, not {len}")]
+pub struct TooLong {
+    /// How many there are.
+    pub len: usize,
+    /// How many there may be.
+    pub max: usize,
+}
+
+/// A message that came whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Whom it is for and whom it is from, where its header says so.
+    pub addresses: Option<(AddressMode, u8, u8)>,
+    /// The service and its parameters: one byte at least.
+    pub data: Vec<u8>,
+}
+
+impl Message {
+    /// The target's address.
+    pub fn target(&self) -> Option<u8> {
+        self.addresses.map(|(_, target, _)| target)
+    }
+
+    /// The sender's address.
+    pub fn source(&self) -> Option<u8> {
+        self.addresses.map(|(_, _, source)| source)
+    }
+}
+
+/// Why bytes are no message. The bytes until the line is silent belong to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// A byte was lost or disturbed.
+    #[error("the checksum is 0x{found:02X} instead of 0x{computed:02X}")]
+    Checksum {
+        /// What was received.
+        found: u8,
+        /// What it should be.
+        computed: u8,
+    },
+    /// The header of ISO 9141-2, in which nothing says how long the message is.
+    #[error("the format byte 0x{0:02X} is not of ISO 14230")]
+    Format(u8),
+    /// The additional length byte is zero.
+    #[error("the length is 0")]
+    Empty,
+}
+
+fn checksum(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
+}
+
+/// A message's bytes, checksum and all.
+pub fn encode(form: HeaderForm, target: u8, source: u8, data: &[u8]) -> Result<Vec<u8>, TooLong> {
+    let too_long = TooLong { len: data.len(), max: form.max_data() };
+    let len = u8::try_from(data.len()).map_err(|_| too_long)?;
+    if len == 0 || data.len() > form.max_data() {
+        return Err(too_long);
+    }
+    let is_additional = match form.length {
+        LengthForm::InFormatByte => false,
+        LengthForm::Additional => true,
+        LengthForm::Either => data.len() > MAX_SHORT_DATA,
+    };
+    let mode = match form.mode {
+        None => MODE_NONE,
+        Some(AddressMode::Physical) => MODE_PHYSICAL,
+        Some(AddressMode::Functional) => MODE_FUNCTIONAL,
+    };
+    let mut bytes = Vec::with_capacity(data.len() + 5);
+    bytes.push(if is_additional { mode } else { mode | len });
+    if form.mode.is_some() {
+        bytes.extend([target, source]);
+    }
+    if is_additional {
+        bytes.push(len);
+    }
+    bytes.extend_from_slice(data);
+    bytes.push(checksum(&bytes));
+    Ok(bytes)
+}
+
+/// Puts messages together from bytes; holds 260 of them at most.
+#[derive(Debug, Clone, Default)]
+pub struct Decoder {
+    bytes: Vec<u8>,
+}
+
+impl Decoder {
+    /// Whether a message has begun.
+    pub fn is_receiving(&self) -> bool {
+        !self.bytes.is_empty()
+    }
+
+    /// Forgets a message that has begun.
+    pub fn reset(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// Takes a byte; gives the message that it completes, or what is wrong with it. Either way the next byte begins
+    /// another.
+    pub fn push(&mut self, byte: u8) -> Option<Result<Message, MessageError>> {
+        self.bytes.push(byte);
+        let result = self.parse().transpose()?;
+        self.bytes.clear();
+        Some(result)
+    }
+
+    /// The message once it is whole.
+    fn parse(&self) -> Result<Option<Message>, MessageError> {
+        let Some((&format, rest)) = self.bytes.split_first() else { return Ok(None) };
+        let (addresses, rest) = match (format & MODE_MASK, rest) {
+            (MODE_CARB, _) => return Err(MessageError::Format(format)),
+            (MODE_NONE, rest) => (None, rest),
+            (mode, [target, source, rest @ ..]) => {
+                let mode =
+                    if mode == MODE_FUNCTIONAL { AddressMode::Functional } else { AddressMode::Physical };
+                (Some((mode, *target, *source)), rest)
+            }
+            _ => return Ok(None),
+        };
+        let (len, rest) = match (format & LENGTH_MASK, rest) {
+            (0, []) => return Ok(None),
+            (0, [0, ..]) => return Err(MessageError::Empty),
+            (0, [len, rest @ ..]) => (*len, rest),
+            (len, rest) => (len, rest),
+        };
+        let Some((data, [found, ..])) = rest.split_at_checked(usize::from(len)) else { return Ok(None) };
+        let computed = checksum(self.bytes.split_last().map_or(&[], |(_, before)| before));
+        if *found != computed {
+            return Err(MessageError::Checksum { found: *found, computed });
+        }
+        Ok(Some(Message { addresses, data: data.to_vec() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn decode(bytes: &[u8]) -> Vec<Result<Message, MessageError>> {
+        let mut decoder = Decoder::default();
+        bytes.iter().filter_map(|byte| decoder.push(*byte)).collect()
+    }
+
+    #[test]
+    fn the_well_known_messages_are_read_and_written_as_everybody_does() {
+        // StartCommunication of OBD testers, and an ECU's answer to it
+        let functional = HeaderForm { mode: Some(AddressMode::Functional), length: LengthForm::InFormatByte };
+        assert_eq!(encode(functional, 0x33, 0xF1, &[0x81]).unwrap(), [0xC1, 0x33, 0xF1, 0x81, 0x66]);
+        assert_eq!(
+            encode(HeaderForm::START_COMMUNICATION, 0x11, 0xF1, &[0x81]).unwrap(),
+            [0x81, 0x11, 0xF1, 0x81, 0x04]
+        );
+        let answer = decode(&[0x83, 0xF1, 0x11, 0xC1, 0xEF, 0x8F, 0xC4]);
+        let expected =
+            Message { addresses: Some((AddressMode::Physical, 0xF1, 0x11)), data: vec![0xC1, 0xEF, 0x8F] };
+        assert_eq!(answer, [Ok(expected)]);
+    }
+
+    #[test]
+    fn headers_have_one_to_four_bytes() {
+        for (mode, length, header) in [
+            (None, LengthForm::InFormatByte, &[0x02][..]),
+            (None, LengthForm::Additional, &[0x00, 0x02]),
+            (Some(AddressMode::Physical), LengthForm::InFormatByte, &[0x82, 0x11, 0xF1]),
+            (Some(AddressMode::Physical), LengthForm::Additional, &[0x80, 0x11, 0xF1, 0x02]),
+        ] {
+            let bytes = encode(HeaderForm { mode, length }, 0x11, 0xF1, &[0x1A, 0x90]).unwrap();
+            assert_eq!(bytes.strip_prefix(header).map(|rest| rest.len()), Some(3), "{bytes:02X?}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_for_the_header_is_refused() {
+        let form = |length| HeaderForm { mode: None, length };
+        assert!(encode(form(LengthForm::InFormatByte), 0, 0, &[0; 63]).is_ok());
+        assert_eq!(encode(form(LengthForm::InFormatByte), 0, 0, &[0; 64]), Err(TooLong { len: 64, max: 63 }));
+        assert_eq!(encode(form(LengthForm::Either), 0, 0, &[0; 64]).unwrap()[..2], [0x00, 64]);
+        assert!(encode(form(LengthForm::Either), 0, 0, &[0; 255]).is_ok());
+        assert!(encode(form(LengthForm::Either), 0, 0, &[0; 256]).is_err());
+        assert!(encode(form(LengthForm::Either), 0, 0, &[]).is_err());
+    }
+
+    #[test]
+    fn a_disturbed_message_is_told_and_the_next_byte_begins_another() {
+        let good = [0x81, 0xF1, 0x11, 0x7E, 0x01];
+        let results = decode(&[&[0x81, 0xF1, 0x11, 0x7F, 0x01], &good[..]].concat());
+        assert_eq!(results[0], Err(MessageError::Checksum { found: 0x01, computed: 0x02 }));
+        assert!(results[1].is_ok());
+        assert_eq!(decode(&[0x48]), [Err(MessageError::Format(0x48))]);
+        assert_eq!(decode(&[0x00, 0x00]), [Err(MessageError::Empty)]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_again(
+            mode in prop_oneof![Just(None), Just(Some(AddressMode::Physical)), Just(Some(AddressMode::Functional))],
+            length in prop_oneof![Just(LengthForm::Either), Just(LengthForm::Additional)],
+            target: u8,
+            source: u8,
+            data in proptest::collection::vec(any::<u8>(), 1..=MAX_DATA),
+        ) {
+            let bytes = encode(HeaderForm { mode, length }, target, source, &data).unwrap();
+            let addresses = mode.map(|mode| (mode, target, source));
+            prop_assert_eq!(decode(&bytes), [Ok(Message { addresses, data })]);
+        }
+
+        #[test]
+        fn any_bytes_are_survived_with_little_memory(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            let mut decoder = Decoder::default();
+            for byte in bytes {
+                let _ = decoder.push(byte);
+                prop_assert!(decoder.bytes.len() <= 260);
+            }
+        }
+    }
+}

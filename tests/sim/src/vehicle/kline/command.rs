@@ -1,0 +1,127 @@
+//! The K-line of `connector-sim vehicle`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use connector_hal::kline::sim::{PtyKLine, SimLine};
+use connector_hal::timer::TimerKind;
+use serde_json::{Value, json};
+
+use super::{KlineEcuConfig, KlineVehicle};
+
+/// How far a tester's times may be off: another process is scheduled between it and the line.
+const TOLERANCE: Duration = Duration::from_millis(500);
+
+/// The vehicle's ECUs on a K-line.
+#[derive(Debug, Clone, clap::Args)]
+pub struct KlineArgs {
+    /// Where the K-line's serial device appears: a link to a pseudo-terminal, removed at the end. A tester's bytes are
+    /// echoed, and take their time; a zero byte at 360 baud is the pulse of the fast initialisation, a byte at 5 baud the
+    /// address of the slow one.
+    #[arg(long, value_name = "PATH")]
+    kline: Option<PathBuf>,
+    /// The address of an ECU on the K-line; the first one has the emission-related functions (0x33) too. May be given
+    /// several times.
+    #[arg(long, value_name = "ADDRESS", default_value = "0x11", value_parser = byte, requires = "kline")]
+    kline_ecu: Vec<u8>,
+    /// What wakes the ECUs.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = KlineInit::Both, requires = "kline")]
+    kline_init: KlineInit,
+    /// Their key bytes, key byte 2 in front.
+    #[arg(long, value_name = "KEYWORD", default_value = "0x8FEF", value_parser = keyword, requires = "kline")]
+    kline_keyword: u16,
+    /// The K-line's bit rate, in bit/s.
+    #[arg(long, value_name = "N", default_value_t = 10_400, value_parser = clap::value_parser!(u32).range(1_000..=115_200), requires = "kline")]
+    kline_bit_rate: u32,
+    /// The VIN that the ECUs tell, where no vehicle of the file says it.
+    #[arg(long, value_name = "VIN", default_value = "WVWZZZ1KZ6W000001", requires = "kline")]
+    kline_vin: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum KlineInit {
+    Fast,
+    Slow,
+    Both,
+}
+
+fn hexadecimal(text: &str) -> Result<u16, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    u16::from_str_radix(digits, 16).map_err(|_| "hexadecimal digits, such as 0x11".to_owned())
+}
+
+fn byte(text: &str) -> Result<u8, String> {
+    u8::try_from(hexadecimal(text)?).map_err(|_| "an address of 0x00 to 0xFF".to_owned())
+}
+
+fn keyword(text: &str) -> Result<u16, String> {
+    hexadecimal(text)
+}
+
+/// A K-line with its ECUs and its device.
+pub struct RunningKline {
+    /// The VIN that the ECUs tell.
+    pub vin: String,
+    path: PathBuf,
+    bit_rate: u32,
+    addresses: Vec<u8>,
+    vehicle: KlineVehicle,
+    _device: PtyKLine,
+}
+
+impl KlineArgs {
+    /// Whether there is to be a K-line.
+    pub fn is_given(&self) -> bool {
+        self.kline.is_some()
+    }
+
+    /// Starts it, if there is to be one. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// The pseudo-terminal cannot be made.
+    pub fn start(&self, vin: Option<&str>) -> anyhow::Result<Option<RunningKline>> {
+        let Some(path) = self.kline.clone() else { return Ok(None) };
+        let vin = vin.unwrap_or(&self.kline_vin).to_owned();
+        let [second, first] = self.kline_keyword.to_be_bytes();
+        let config = |(index, address): (usize, &u8)| KlineEcuConfig {
+            functions: if index == 0 { vec![0x33] } else { Vec::new() },
+            fast: self.kline_init != KlineInit::Slow,
+            slow: self.kline_init != KlineInit::Fast,
+            key_bytes: [first, second],
+            bit_rate: self.kline_bit_rate,
+            tolerance: TOLERANCE,
+            vin: Some(vin.clone()),
+            ..KlineEcuConfig::new(*address)
+        };
+        let configs: Vec<_> = self.kline_ecu.iter().enumerate().map(config).collect();
+        let line = SimLine::new(TimerKind::Precise);
+        let vehicle = KlineVehicle::start(&configs, &line, TimerKind::Precise);
+        let device = PtyKLine::new(Some(&path), &line)
+            .with_context(|| format!("cannot make the K-line's device at {}", path.display()))?;
+        Ok(Some(RunningKline {
+            vin,
+            path,
+            bit_rate: self.kline_bit_rate,
+            addresses: self.kline_ecu.clone(),
+            vehicle,
+            _device: device,
+        }))
+    }
+}
+
+impl RunningKline {
+    /// What is where.
+    pub fn describe(&self) -> Value {
+        let addresses: Vec<_> = self.addresses.iter().map(|address| format!("0x{address:02X}")).collect();
+        json!({"path": self.path, "bit_rate": self.bit_rate, "ecus": addresses, "vin": self.vin})
+    }
+
+    /// Says what a tester did wrong.
+    pub fn report_anomalies(&self) {
+        for (address, anomalies) in self.vehicle.anomalies() {
+            tracing::warn!(ecu = format!("0x{address:02X}"), ?anomalies, "what should not have happened");
+        }
+    }
+}
