@@ -32,7 +32,7 @@ add_user() {
 	if [ -f "$root/etc/shadow" ]; then echo "$user:!::::::::" >>"$root/etc/shadow"; fi
 	# serial adapters
 	if grep -q '^dialout:' "$root/etc/group"; then
-		sed -i -e "s/^\(dialout:.*:..*\)\$/\1,$user/" -e "s/^\(dialout:.*:\)\$/\1$user/" "$root/etc/group"
+		sed -i -e "s/^\(dialout:[^:]*:[^:]*:[^:].*\)\$/\1,$user/" -e "s/^\(dialout:[^:]*:[^:]*:\)\$/\1$user/" "$root/etc/group"
 	fi
 }
 
