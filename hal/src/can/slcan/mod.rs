@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_serial::{SerialPortBuilderExt, SerialStream};
 
 #[cfg(feature = "sim")]
-pub use self::adapter::SlcanAdapter;
+pub use self::adapter::{Controller, SlcanAdapter};
 use self::codec::{BELL, Line, LineError};
 use self::host::{Host, Manners};
 use self::reader::{LineReader, RawLine};
