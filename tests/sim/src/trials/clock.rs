@@ -7,6 +7,8 @@ use super::system::{self, Jump};
 use super::world::World;
 
 const YEAR: u64 = 365 * 24 * 3600;
+/// The second day of 1970: the kernel takes no time at which it would have been started before 1970.
+const IN_1970: u64 = 24 * 3600;
 
 /// A session goes on whatever the clock says. With the clock twenty years ahead, certificates have expired: the agent
 /// says so, and is online as soon as the clock is right. With the clock in 1970 it is online all the same.
@@ -16,7 +18,7 @@ pub(super) async fn jumps(world: &mut World) -> anyhow::Result<String> {
     let hellos = world.hellos();
     let job = Job::start(world).await?;
     job.read().await?;
-    for seconds in [system::clock() + 20 * YEAR, 10] {
+    for seconds in [system::clock() + 20 * YEAR, IN_1970] {
         let jump = Jump::to(seconds)?;
         job.read().await.context("after the clock jumped")?;
         jump.back()?;
@@ -36,7 +38,7 @@ pub(super) async fn jumps(world: &mut World) -> anyhow::Result<String> {
 
     // their clocks are right when they come, and it is this machine's that jumps
     let people = People::log_in(world).await?;
-    let jump = Jump::to(10)?;
+    let jump = Jump::to(IN_1970)?;
     world.kill_and_come_back().await.context("in 1970")?;
     job::short_by(world, &people).await.context("in 1970")?;
     jump.back()?;
