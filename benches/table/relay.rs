@@ -139,7 +139,7 @@ async fn connect(cloud: &Cloud) -> anyhow::Result<(Connection, Channel)> {
         transceiver: None,
         data_bit_rate: None,
     };
-    let bus = BusConfig { bus_name: "HS".to_owned(), can_bus: Some(can_bus), other: serde_json::Map::new() };
+    let bus = BusConfig { bus_name: "HS".to_owned(), can_bus: Some(can_bus), ..BusConfig::default() };
     connection.configure_buses(vec![bus]).await?;
     let raw = serde_json::from_value::<RawChannelConfig>(json!({"bus_name": "HS"}))?;
     let channel = connection.open_raw(raw).await?;

@@ -150,7 +150,7 @@ impl BusCore {
     /// Asks the ECUs that were brought out of their default session to go back there.
     pub fn return_to_default_sessions(&mut self, now: Instant) {
         self.for_each_channel(now, |channel| {
-            if let Channel::Isotp(channel) = channel {
+            if let Channel::Pdu(channel) = channel {
                 channel.return_to_default_session(now);
             }
         });

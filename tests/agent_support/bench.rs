@@ -69,8 +69,7 @@ pub async fn configure(connection: &Connection) {
         transceiver: None,
         data_bit_rate: None,
     };
-    let bus =
-        BusConfig { bus_name: BUS.to_owned(), can_bus: Some(can_bus), other: serde_json::Map::default() };
+    let bus = BusConfig { bus_name: BUS.to_owned(), can_bus: Some(can_bus), ..BusConfig::default() };
     soon("the bus", connection.configure_buses(vec![bus])).await.unwrap();
 }
 

@@ -149,9 +149,9 @@ async fn what_the_connector_does_not_have_is_refused_and_leaves_the_buses_as_the
         (json!([can("", HS, json!({}))]), (400, "invalid-message")),
         (json!([can(&"x".repeat(65), HS, json!({}))]), (400, "invalid-message")),
         (json!([{"bus_name": "A"}]), (400, "invalid-message")),
-        (json!([kline]), (501, "unsupported")),
-        (json!([doip]), (501, "unsupported")),
-        (json!([terminal15]), (501, "unsupported")),
+        (json!([kline]), (404, "unknown-pins")),
+        (json!([doip]), (404, "unknown-pins")),
+        (json!([terminal15]), (404, "unknown-pins")),
         (
             json!((0..17).map(|n| can(&n.to_string(), HS, json!({}))).collect::<Vec<_>>()),
             (400, "invalid-message"),

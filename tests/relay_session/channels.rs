@@ -302,13 +302,14 @@ async fn what_cannot_be_opened_is_refused_and_says_why() {
             json!({"channel": 1, "raw_channel": {"bus_name": "HS", "request_id": 0x3FFF_FFFF}}),
             (400, "invalid-message"),
         ),
+        (json!({"channel": 1, "kline_channel": {"bus_name": "HS", "ecu_id": 51}}), (409, "wrong-bus-kind")),
+        (json!({"channel": 1, "terminal15_channel": {"bus_name": "HS"}}), (409, "wrong-bus-kind")),
+        (json!({"channel": 1, "terminal15_channel": {"bus_name": "T"}}), (404, "unknown-bus")),
+        (json!({"channel": 1, "doip_channel": {"bus_name": "HS"}}), (400, "invalid-message")),
         (
-            json!({"channel": 1, "tp20_channel": {"bus_name": "HS", "logical_address": 1}}),
-            (501, "unsupported"),
+            json!({"channel": 1, "raw_channel": {"bus_name": "HS"}, "terminal15_channel": {"bus_name": "HS"}}),
+            (400, "invalid-message"),
         ),
-        (json!({"channel": 1, "kline_channel": {"bus_name": "K", "ecu_id": 51}}), (501, "unsupported")),
-        (json!({"channel": 1, "doip_channel": {"bus_name": "E"}}), (501, "unsupported")),
-        (json!({"channel": 1, "terminal15_channel": {"bus_name": "T"}}), (501, "unsupported")),
     ] {
         let reply = rig.request("openChannel", message.clone()).await;
         assert_eq!(problem(&reply), (expected.0, expected.1.to_owned()), "{message}");

@@ -3,7 +3,8 @@
 //! The contract is that of the `isotp` module: `handle_*` in, `poll_*` out, time as an argument.
 
 mod chain;
-mod isotp_channel;
+mod frame_transport;
+mod pdu_channel;
 mod raw_channel;
 
 use std::time::Instant;
@@ -13,7 +14,8 @@ use connector_hal::can::{CanFrame, CanId};
 use super::codec::{EventCode, PduFlags, SendFailedDetail};
 use crate::isotp::SendFailure;
 
-pub use isotp_channel::{IsotpChannel, IsotpChannelSettings, Transport};
+pub use frame_transport::FrameTransport;
+pub use pdu_channel::{PduChannel, PduChannelSettings, PduTransport, TransportEvent};
 pub use raw_channel::RawChannel;
 
 /// What a channel has to tell the operator.
@@ -23,8 +25,8 @@ pub enum Output {
     Frame(CanFrame),
     /// A PDU that an ECU sent.
     Pdu {
-        /// The identifier it came from.
-        address: CanId,
+        /// Whose, as the relay protocol writes it: a CAN identifier, a DoIP or K-line address.
+        address: u32,
         /// Its bytes.
         data: Vec<u8>,
     },
@@ -77,8 +79,8 @@ fn detail_of(failure: SendFailure) -> SendFailedDetail {
 pub enum Channel {
     /// Frames as they are.
     Raw(RawChannel),
-    /// PDUs by ISO-TP.
-    Isotp(Box<IsotpChannel>),
+    /// PDUs in frames.
+    Pdu(Box<PduChannel<dyn FrameTransport>>),
 }
 
 impl Channel {
@@ -86,7 +88,7 @@ impl Channel {
     pub fn handle_frame(&mut self, now: Instant, frame: &CanFrame) {
         match self {
             Self::Raw(channel) => channel.handle_frame(frame),
-            Self::Isotp(channel) => channel.handle_frame(now, frame),
+            Self::Pdu(channel) => channel.handle_frame(now, frame),
         }
     }
 
@@ -94,13 +96,13 @@ impl Channel {
     pub fn handle_pdu(&mut self, now: Instant, flags: PduFlags, data: &[u8]) {
         match self {
             Self::Raw(channel) => channel.refuse(),
-            Self::Isotp(channel) => channel.handle_pdu(now, flags, data),
+            Self::Pdu(channel) => channel.handle_pdu(now, flags, data),
         }
     }
 
     /// A PDU of the operator that was refused before it came here: what is chained to it must not be sent.
     pub fn handle_refused_pdu(&mut self, flags: PduFlags) {
-        if let Self::Isotp(channel) = self {
+        if let Self::Pdu(channel) = self {
             channel.handle_refused_pdu(flags);
         }
     }
@@ -109,25 +111,25 @@ impl Channel {
     pub fn is_sending(&self) -> bool {
         match self {
             Self::Raw(_) => false,
-            Self::Isotp(channel) => channel.is_sending(),
+            Self::Pdu(channel) => channel.is_sending(),
         }
     }
 
     /// Whether a PDU is coming in from the ECU that takes flow control with this identifier, and it alone is heard here.
     pub fn is_receiving_from(&self, request: CanId) -> bool {
-        matches!(self, Self::Isotp(channel) if channel.is_receiving_from(request))
+        matches!(self, Self::Pdu(channel) if channel.transport().is_receiving_from(request))
     }
 
     /// Whether this frame of the channel is flow control to one of the ECUs that a functional channel hears.
     pub fn is_functional_flow_control(&self, frame: &CanFrame) -> bool {
-        matches!(self, Self::Isotp(channel) if channel.is_functional_flow_control(frame))
+        matches!(self, Self::Pdu(channel) if channel.transport().is_functional_flow_control(frame))
     }
 
     /// A frame of the operator, to be sent before `expires`.
     pub fn handle_frame_to_send(&mut self, frame: CanFrame, expires: Instant) {
         match self {
             Self::Raw(channel) => channel.handle_frame_to_send(frame, expires),
-            Self::Isotp(channel) => channel.refuse(),
+            Self::Pdu(channel) => channel.refuse(),
         }
     }
 
@@ -135,7 +137,7 @@ impl Channel {
     pub fn handle_transmitted(&mut self, now: Instant) {
         match self {
             Self::Raw(_) => {}
-            Self::Isotp(channel) => channel.handle_transmitted(now),
+            Self::Pdu(channel) => channel.handle_transmitted(now),
         }
     }
 
@@ -143,7 +145,7 @@ impl Channel {
     pub fn handle_transmit_failed(&mut self, now: Instant, failure: SendFailure) {
         match self {
             Self::Raw(channel) => channel.handle_transmit_failed(failure),
-            Self::Isotp(channel) => channel.handle_transmit_failed(now, failure),
+            Self::Pdu(channel) => channel.handle_transmit_failed(now, failure),
         }
     }
 
@@ -151,7 +153,7 @@ impl Channel {
     pub fn handle_bus_off(&mut self, now: Instant) {
         match self {
             Self::Raw(channel) => channel.handle_bus_off(),
-            Self::Isotp(channel) => channel.handle_bus_off(now),
+            Self::Pdu(channel) => channel.handle_bus_off(now),
         }
     }
 
@@ -166,7 +168,7 @@ impl Channel {
     pub fn handle_timeout(&mut self, now: Instant) {
         match self {
             Self::Raw(_) => {}
-            Self::Isotp(channel) => channel.handle_timeout(now),
+            Self::Pdu(channel) => channel.handle_timeout(now),
         }
     }
 
@@ -174,7 +176,7 @@ impl Channel {
     pub fn poll_transmit(&mut self, now: Instant) -> Option<(CanFrame, Option<Instant>)> {
         match self {
             Self::Raw(channel) => channel.poll_transmit(now).map(|(frame, expires)| (frame, Some(expires))),
-            Self::Isotp(channel) => channel.poll_transmit(now).map(|frame| (frame, None)),
+            Self::Pdu(channel) => channel.transport_mut().poll_transmit(now).map(|frame| (frame, None)),
         }
     }
 
@@ -189,7 +191,7 @@ impl Channel {
     pub fn poll_output(&mut self) -> Option<Output> {
         match self {
             Self::Raw(channel) => channel.poll_output(),
-            Self::Isotp(channel) => channel.poll_output(),
+            Self::Pdu(channel) => channel.poll_output(),
         }
     }
 
@@ -197,7 +199,7 @@ impl Channel {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self {
             Self::Raw(_) => None,
-            Self::Isotp(channel) => channel.poll_timeout(),
+            Self::Pdu(channel) => channel.poll_timeout(),
         }
     }
 }

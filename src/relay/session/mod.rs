@@ -4,7 +4,9 @@
 //! along by [`Session::poll_drive`], replies come out by [`Session::poll_text`] and binary messages by
 //! [`Session::poll_message`], which is to be called only when the websocket can take one.
 
-mod bus_io;
+mod bus;
+mod can;
+mod can_setup;
 mod records;
 mod requests;
 mod setup;
@@ -23,7 +25,7 @@ use super::link::{KEPT_LIMIT, Link, Role};
 use super::request::{OpenChannel, Request};
 use crate::hardware::Hardware;
 use crate::vin;
-use bus_io::{Progress, SessionBus};
+use bus::{Progress, SessionBus};
 
 /// Buses that a connection may have.
 const MAX_BUSES: usize = 16;
@@ -107,6 +109,8 @@ struct OpenedChannel {
     max_age: Duration,
     /// What asked for it, so that asking again is answered alike.
     request: OpenChannel,
+    /// The request that is not answered yet: the vehicle is being asked.
+    opening: Option<Option<String>>,
 }
 
 /// Reading the VIN beside the channels.
@@ -121,7 +125,7 @@ struct VinReading {
 pub struct Session {
     settings: SessionSettings,
     link: Link,
-    buses: Vec<SessionBus>,
+    buses: Vec<Box<dyn SessionBus>>,
     channels: BTreeMap<u16, OpenedChannel>,
     /// The `configureBuses` that is not answered yet.
     configuring: Option<Option<String>>,
@@ -176,16 +180,16 @@ impl Session {
     /// The buses' states and loads.
     pub fn bus_reports(&self) -> Vec<BusReport> {
         use connector_hal::can::BusState;
-        let report = |bus: &SessionBus| {
+        let report = |bus: &dyn SessionBus| {
             let status = bus.status();
             let state = match status.state {
                 BusState::Active => "active",
                 BusState::Passive => "passive",
                 BusState::Off => "off",
             };
-            BusReport { bus_name: bus.setup.name.clone(), state, load: status.load.0 }
+            BusReport { bus_name: bus.name().to_owned(), state, load: status.load.0 }
         };
-        self.buses.iter().map(report).collect()
+        self.buses.iter().map(|bus| report(bus.as_ref())).collect()
     }
 
     /// Whether a bus changed its state since this was last asked.
@@ -243,7 +247,7 @@ impl Session {
             if let Poll::Ready(progress) = bus.poll(cx) {
                 changed = true;
                 let now = tokio::time::Instant::now().into_std();
-                if let Some(told) = bus.core.take_vins()
+                if let Some(told) = bus.take_vins()
                     && let Some(reading) = &mut self.vin_reading
                 {
                     reading.told.push(told);
@@ -255,10 +259,15 @@ impl Session {
                         self.handle_waiting(now);
                     }
                     Progress::StartFailed(error) => {
-                        let name = bus.setup.name.clone();
+                        let name = bus.name().to_owned();
                         self.handle_start_failed(now, &name, &error);
                         self.handle_waiting(now);
                     }
+                }
+                while let Some(bus) = self.buses.get_mut(index)
+                    && let Some((number, outcome)) = bus.poll_opened()
+                {
+                    self.handle_opened(number, outcome);
                 }
                 self.collect_outputs(now);
             }
@@ -300,8 +309,7 @@ impl Session {
         let settings = vin::ReaderSettings { until: now + budget, alive: true, confirms_transmission: true };
         let mut buses = 0;
         for bus in self.buses.iter_mut().filter(|bus| bus.has_started()) {
-            bus.core.start_vin_reader(vin::Reader::new(settings));
-            buses += 1;
+            buses += usize::from(bus.start_vin_reader(settings));
         }
         self.vin_reading = (buses > 0).then(|| VinReading { since: now, budget, buses, told: Vec::new() });
         buses > 0
@@ -313,16 +321,24 @@ impl Session {
         Some(vin::VinReport::from_buses(&reading.told, now.saturating_duration_since(reading.since)))
     }
 
+    /// The ignition was switched, or cannot be told any more.
+    pub fn handle_ignition(&mut self, now: Instant, ignition: Option<bool>) {
+        for bus in &mut self.buses {
+            bus.handle_ignition(now, ignition);
+        }
+        self.collect_outputs(now);
+    }
+
     /// Asks every ECU that was brought out of its default session to go back there; drive the session until
     /// [`Session::is_quiet`], or not for long.
     pub fn return_to_default_sessions(&mut self, now: Instant) {
         for bus in &mut self.buses {
-            bus.core.return_to_default_sessions(now);
+            bus.return_to_default_sessions(now);
         }
     }
 
     /// Whether nothing is on its way to a bus.
     pub fn is_quiet(&self) -> bool {
-        self.buses.iter().all(|bus| bus.core.is_quiet())
+        self.buses.iter().all(|bus| bus.is_quiet())
     }
 }

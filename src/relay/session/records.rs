@@ -44,11 +44,11 @@ impl Session {
             let Some(bus) = self.buses.get_mut(opened.bus) else { continue };
             match record.payload {
                 Payload::Frame(frame) => {
-                    bus.core.handle_frame_to_send(now, record.channel, frame, now + left);
+                    bus.handle_frame_to_send(now, record.channel, frame, now + left);
                 }
                 Payload::Pdu { flags, data, .. } => {
                     self.pdus_relayed += 1;
-                    bus.core.handle_pdu(now, record.channel, flags, data);
+                    bus.handle_pdu(now, record.channel, flags, data);
                 }
                 _ => tracing::debug!(
                     channel = record.channel,
@@ -69,7 +69,7 @@ impl Session {
             && let Some(opened) = self.channels.get(&record.channel)
             && let Some(bus) = self.buses.get_mut(opened.bus)
         {
-            bus.core.handle_refused_pdu(now, record.channel, flags);
+            bus.handle_refused_pdu(now, record.channel, flags);
         }
         self.tell(now, BusOutput { channel: record.channel, at: now, output: Output::send_failed(detail) });
     }
@@ -78,7 +78,7 @@ impl Session {
     pub(super) fn collect_outputs(&mut self, now: Instant) {
         let mut index = 0;
         while let Some(bus) = self.buses.get_mut(index) {
-            match bus.core.poll_output() {
+            match bus.poll_output() {
                 Some(output) => self.tell(now, output),
                 None => index += 1,
             }
@@ -94,7 +94,7 @@ impl Session {
             Output::Frame(frame) => Payload::Frame(*frame),
             Output::Pdu { address, data } => {
                 self.pdus_relayed += 1;
-                Payload::Pdu { address: address.to_number(), flags: PduFlags::default(), data }
+                Payload::Pdu { address: *address, flags: PduFlags::default(), data }
             }
             Output::Event { code, detail, value, text } => {
                 Payload::Event { code: *code, detail: *detail, value: *value, text }

@@ -2,14 +2,12 @@
 
 use std::time::Instant;
 
-use connector_hal::can::CanError;
 use serde::Serialize;
 use serde_json::json;
 
-use super::bus_io::SessionBus;
+use super::bus::Opening;
 use super::setup::{BusSetup, ChannelSetup};
 use super::{CloseReason, MAX_BUSES, MAX_TEXTS, MAX_WAITING_REQUESTS, OpenedChannel, Session};
-use crate::relay::channel::Channel;
 use crate::relay::request::{CloseChannel, ConfigureBuses, OpenChannel, Request, ResumeConnection};
 use crate::relay::{Envelope, Problem};
 
@@ -81,12 +79,12 @@ impl Session {
         let mut setups: Vec<BusSetup> = Vec::new();
         for bus in &request.buses {
             let setup = BusSetup::new(bus, &self.settings.hardware).map_err(refuse)?;
-            if let Some(other) = setups.iter().find(|other| other.name == setup.name) {
-                let detail = format!("Two buses are named {:?}.", other.name);
+            if let Some(other) = setups.iter().find(|other| other.name() == setup.name()) {
+                let detail = format!("Two buses are named {:?}.", other.name());
                 return Err(refuse(Problem::new(400, "invalid-message", "Invalid message", detail)));
             }
-            if let Some(other) = setups.iter().find(|other| other.port.device == setup.port.device) {
-                let detail = format!("Buses {:?} and {:?} are at the same pins.", other.name, setup.name);
+            if let Some(other) = setups.iter().find(|other| other.shares_hardware_with(&setup)) {
+                let detail = format!("Buses {:?} and {:?} are at the same pins.", other.name(), setup.name());
                 return Err(refuse(Problem::new(409, "pins-in-use", "Pins in use", detail)));
             }
             setups.push(setup);
@@ -94,25 +92,25 @@ impl Session {
         self.channels.clear();
         self.buses.clear();
         self.forget_told_vins();
-        self.buses.extend(setups.into_iter().map(|setup| SessionBus::new(setup, &self.settings.hardware)));
+        self.buses.extend(setups.into_iter().map(|setup| setup.build(&self.settings.hardware)));
         self.configuring = Some(request_id.clone());
         self.answer_if_configured(now);
         Ok(())
     }
 
     pub(super) fn answer_if_configured(&mut self, now: Instant) {
-        if self.buses.iter().all(SessionBus::has_started)
+        if self.buses.iter().all(|bus| bus.has_started())
             && let Some(request_id) = self.configuring.take()
         {
-            let names: Vec<_> = self.buses.iter().map(|bus| bus.setup.name.clone()).collect();
+            let names: Vec<_> = self.buses.iter().map(|bus| bus.name()).collect();
             let message = json!({"connection_uuid": self.connection_uuid(), "buses": names});
             self.reply("busesConfigured", &message, request_id);
             self.go_on_reading_vin(now);
         }
     }
 
-    pub(super) fn handle_start_failed(&mut self, now: Instant, name: &str, error: &CanError) {
-        tracing::warn!(bus = name, %error, "could not set up the bus");
+    pub(super) fn handle_start_failed(&mut self, now: Instant, name: &str, error: &str) {
+        tracing::warn!(bus = name, error, "could not set up the bus");
         self.buses.clear();
         self.go_on_reading_vin(now);
         let detail = format!("Bus {name:?}: {error}.");
@@ -140,10 +138,13 @@ impl Session {
         let setup = ChannelSetup::new(request).map_err(refuse)?;
         let number = request.channel;
         let message = json!({"connection_uuid": self.connection_uuid(), "channel": number});
-        match self.channels.get(&number) {
+        match self.channels.get_mut(&number) {
             // an operator that lost our answer with the link asks again
             Some(opened) if opened.request == *request => {
-                self.reply("channelOpened", &message, request_id.clone());
+                match &mut opened.opening {
+                    Some(asked) => *asked = request_id.clone(),
+                    None => self.reply("channelOpened", &message, request_id.clone()),
+                }
                 return Ok(());
             }
             Some(_) => {
@@ -152,27 +153,45 @@ impl Session {
             }
             None => {}
         }
-        if self.channels.len() >= self.settings.limits.max_channels {
+        let limits = self.settings.limits;
+        if self.channels.len() >= limits.max_channels {
             let detail = format!("{} channels are open already.", self.channels.len());
             return Err(refuse(Problem::new(409, "too-many-channels", "Too many channels", detail)));
         }
-        let Some(index) = self.buses.iter().position(|bus| bus.setup.name == setup.bus_name) else {
+        let found = self.buses.iter_mut().enumerate().find(|(_, bus)| bus.name() == setup.bus_name);
+        let Some((index, bus)) = found else {
             let detail = format!("No bus named {:?} is configured.", setup.bus_name);
             return Err(refuse(Problem::new(404, "unknown-bus", "Unknown bus", detail)));
         };
-        if let Some(bus) = self.buses.get_mut(index) {
-            let channel =
-                setup.build(&bus.setup.settings, self.settings.limits.max_pdu, now).map_err(refuse)?;
-            let default_max_age = match channel {
-                Channel::Raw(_) => self.settings.limits.raw_max_age,
-                Channel::Isotp(_) => self.settings.limits.pdu_max_age,
-            };
-            let max_age = setup.max_age.unwrap_or(default_max_age);
-            bus.core.open_channel(number, channel);
-            self.channels.insert(number, OpenedChannel { bus: index, max_age, request: request.clone() });
+        let opening = bus.open_channel(now, number, &setup.kind, &limits).map_err(refuse)?;
+        let opened = OpenedChannel {
+            bus: index,
+            max_age: setup.max_age(&limits),
+            request: request.clone(),
+            opening: (opening == Opening::UnderWay).then(|| request_id.clone()),
+        };
+        self.channels.insert(number, opened);
+        if opening == Opening::Done {
+            self.reply("channelOpened", &message, request_id.clone());
         }
-        self.reply("channelOpened", &message, request_id.clone());
         Ok(())
+    }
+
+    /// A channel whose opening was under way is open, or could not be opened.
+    pub(super) fn handle_opened(&mut self, number: u16, outcome: Result<(), Problem>) {
+        let Some(request_id) = self.channels.get_mut(&number).and_then(|opened| opened.opening.take()) else {
+            return;
+        };
+        match outcome {
+            Ok(()) => {
+                let message = json!({"connection_uuid": self.connection_uuid(), "channel": number});
+                self.reply("channelOpened", &message, request_id);
+            }
+            Err(problem) => {
+                self.channels.remove(&number);
+                self.refuse(&problem.answering("openChannel"), request_id);
+            }
+        }
     }
 
     fn close_channel(&mut self, request: &CloseChannel, request_id: &Option<String>) -> Result<(), Problem> {
@@ -183,7 +202,12 @@ impl Session {
             return Err(problem.answering("closeChannel"));
         };
         if let Some(bus) = self.buses.get_mut(opened.bus) {
-            bus.core.close_channel(number);
+            bus.close_channel(number);
+        }
+        if let Some(asked) = opened.opening {
+            let detail = format!("Channel {number} was closed before it was open.");
+            let problem = Problem::new(409, "channel-closed", "Channel closed", detail);
+            self.refuse(&problem.answering("openChannel"), asked);
         }
         let message = json!({"connection_uuid": self.connection_uuid(), "channel": number});
         self.reply("channelClosed", &message, request_id.clone());

@@ -1,52 +1,51 @@
 //! From what an operator asks for to buses and channels, with an error that says what is there instead.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use connector_hal::can::{CanId, CanSettings};
-
-use crate::hardware::{CanPort, Hardware};
-use crate::isotp::{
-    Addressing, Config, DEFAULT_MAX_ANSWER, Endpoint, FrameSize, FunctionalConfig, FunctionalEndpoint,
-    Padding, Responders, SeparationTime, physical_request_id,
-};
+use super::SessionLimits;
+use super::bus::SessionBus;
+use super::can::CanSessionBus;
+use super::can_setup::CanBusSetup;
+use crate::hardware::Hardware;
 use crate::relay::Problem;
-use crate::relay::bus::WINDOW;
-use crate::relay::channel::{Channel, IsotpChannel, IsotpChannelSettings, RawChannel, Transport};
+use crate::relay::channel::PduChannelSettings;
 use crate::relay::request::{
-    BusConfig, CAN_BIT_RATES, CanBusConfig, IsotpChannelConfig, OpenChannel, PaddingConfig, RawChannelConfig,
-    Switch,
+    BusConfig, DoipChannelConfig, IsotpChannelConfig, KlineChannelConfig, OpenChannel, PduOptions,
+    RawChannelConfig, Switch, Terminal15ChannelConfig, Tp20ChannelConfig,
 };
 
-/// The kinds of buses and channels in the protocol's vocabulary that this agent does not serve.
-const OTHER_BUSES: [&str; 3] = ["kline_bus", "doip_bus", "terminal15_bus"];
-const OTHER_CHANNELS: [&str; 4] = ["tp20_channel", "kline_channel", "doip_channel", "terminal15_channel"];
-
-const DEFAULT_PADDING_BYTE: u8 = 0xCC;
+/// How long a chained PDU waits for the response to the one before it, unless told.
 const DEFAULT_P2: Duration = Duration::from_secs(1);
 /// The longest bus name taken, in bytes.
 const MAX_NAME_LEN: usize = 64;
-/// The longest list of responders taken.
-const MAX_RESPONDERS: usize = 256;
+/// The kinds of buses in the protocol's vocabulary.
+const BUS_KINDS: [&str; 4] = ["can_bus", "kline_bus", "doip_bus", "terminal15_bus"];
+/// The kinds of channels in the protocol's vocabulary.
+const CHANNEL_KINDS: [&str; 6] =
+    ["raw_channel", "isotp_channel", "tp20_channel", "kline_channel", "doip_channel", "terminal15_channel"];
 
-/// A bus that an operator asked for, understood.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct BusSetup {
-    pub(super) name: String,
-    pub(super) port: CanPort,
-    pub(super) settings: CanSettings,
-}
-
-fn invalid(detail: impl Into<String>) -> Problem {
+pub(super) fn invalid(detail: impl Into<String>) -> Problem {
     Problem::new(400, "invalid-message", "Invalid message", detail)
 }
 
-fn unsupported(detail: impl Into<String>) -> Problem {
+pub(super) fn unsupported(detail: impl Into<String>) -> Problem {
     Problem::new(501, "unsupported", "Not supported", detail)
 }
 
-/// Which of the kinds is there; one that is null is not.
-fn named<'a>(fields: &serde_json::Map<String, serde_json::Value>, kinds: &[&'a str]) -> Option<&'a str> {
-    kinds.iter().copied().find(|kind| fields.get(*kind).is_some_and(|value| !value.is_null()))
+pub(super) fn unknown_pins(detail: impl Into<String>) -> Problem {
+    Problem::new(404, "unknown-pins", "Unknown pins", detail)
+}
+
+/// The channel is of a kind that its bus has not.
+pub(super) fn wrong_kind(bus_name: &str, bus_kind: &str, channel: &ChannelKind) -> Problem {
+    let detail = format!("Bus {bus_name:?} is a {bus_kind}, which has no {}.", channel.name());
+    Problem::new(409, "wrong-bus-kind", "Wrong kind of bus", detail)
+}
+
+/// A bus that an operator asked for, understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum BusSetup {
+    Can(CanBusSetup),
 }
 
 impl BusSetup {
@@ -56,182 +55,158 @@ impl BusSetup {
         if name.is_empty() || name.len() > MAX_NAME_LEN {
             return Err(invalid(format!("A bus name has 1 to {MAX_NAME_LEN} bytes, not {}.", name.len())));
         }
-        if let Some(kind) = named(&config.other, &OTHER_BUSES) {
-            return Err(unsupported(format!("Bus {name:?}: this agent serves CAN buses, not a {kind}.")));
-        }
-        let Some(can) = &config.can_bus else {
-            return Err(invalid(format!("Bus {name:?} has no kind, such as \"can_bus\".")));
-        };
-        let port = find_port(name, can, hardware)?;
-        check_rates(name, can, port)?;
-        let settings =
-            CanSettings { bit_rate: can.can_bit_rate, data_bit_rate: can.data_bit_rate, listen_only: false };
-        Ok(Self { name: name.to_owned(), port: port.clone(), settings })
-    }
-}
-
-fn find_port<'a>(name: &str, can: &CanBusConfig, hardware: &'a Hardware) -> Result<&'a CanPort, Problem> {
-    let pins = [can.pin_plus, can.pin_min];
-    hardware.can_ports.iter().find(|port| port.pins == pins).ok_or_else(|| {
-        let has: Vec<_> =
-            hardware.can_ports.iter().map(|port| format!("{} and {}", port.pins[0], port.pins[1])).collect();
-        let has = if has.is_empty() { "none".to_owned() } else { has.join(", ") };
-        let [plus, minus] = pins;
-        let detail =
-            format!("Bus {name:?}: no CAN bus is at pins {plus} and {minus}; this connector has: {has}.");
-        Problem::new(404, "unknown-pins", "Unknown pins", detail)
-    })
-}
-
-fn check_rates(name: &str, can: &CanBusConfig, port: &CanPort) -> Result<(), Problem> {
-    match can.can_protocol.as_str() {
-        "isotp" | "frames" => {}
-        "tp20" => return Err(unsupported(format!("Bus {name:?}: this agent does not speak TP2.0."))),
-        other => {
-            return Err(invalid(format!(
-                "Bus {name:?}: can_protocol {other:?} is none of isotp, tp20, frames."
-            )));
+        let BusConfig { can_bus, kline_bus, doip_bus, terminal15_bus, .. } = config;
+        match (can_bus, kline_bus, doip_bus, terminal15_bus) {
+            (Some(can), None, None, None) => CanBusSetup::new(name, can, hardware).map(Self::Can),
+            (None, Some(kline), None, None) => Err(unknown_pins(format!(
+                "Bus {name:?}: no K-line is at pin {}; this connector has none.",
+                kline.pin
+            ))),
+            (None, None, Some(doip), None) => Err(unknown_pins(format!(
+                "Bus {name:?}: DoIP option {} is not wired; this connector has no DoIP.",
+                doip.doip_option
+            ))),
+            (None, None, None, Some(terminal15)) => Err(unknown_pins(format!(
+                "Bus {name:?}: terminal 15 is not at pin {}; this connector has none.",
+                terminal15.pin
+            ))),
+            (None, None, None, None) => {
+                Err(invalid(format!("Bus {name:?} has no kind, which is one of {BUS_KINDS:?}.")))
+            }
+            _ => Err(invalid(format!("Bus {name:?} is of several kinds."))),
         }
     }
-    if !CAN_BIT_RATES.contains(&can.can_bit_rate) {
-        let rate = can.can_bit_rate;
-        return Err(invalid(format!("Bus {name:?}: can_bit_rate {rate} is none of {CAN_BIT_RATES:?}.")));
+
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Can(can) => &can.name,
+        }
     }
-    if let Some(transceiver) = can.transceiver.as_deref().filter(|transceiver| *transceiver != "high") {
-        let detail =
-            format!("Bus {name:?}: this connector has high-speed transceivers only, not {transceiver:?}.");
-        return Err(unsupported(detail));
+
+    /// The OBD pins that it needs for itself.
+    fn pins(&self) -> Vec<u8> {
+        match self {
+            Self::Can(can) => can.port.pins.to_vec(),
+        }
     }
-    match can.data_bit_rate {
-        Some(_) if !port.fd => Err(unsupported(format!(
-            "Bus {name:?}: the adapter at pins {} and {} cannot do CAN FD.",
-            port.pins[0], port.pins[1]
-        ))),
-        Some(rate) if rate < can.can_bit_rate || rate > 8_000_000 => Err(invalid(format!(
-            "Bus {name:?}: data_bit_rate {rate} is not between can_bit_rate and 8000000."
-        ))),
-        _ => Ok(()),
+
+    /// The device that it needs for itself.
+    fn device(&self) -> &str {
+        match self {
+            Self::Can(can) => &can.port.device,
+        }
+    }
+
+    /// Whether only one of the two can be had at a time.
+    pub(super) fn shares_hardware_with(&self, other: &Self) -> bool {
+        self.device() == other.device() || self.pins().iter().any(|pin| other.pins().contains(pin))
+    }
+
+    /// The bus, whose device is opened as it is polled.
+    pub(super) fn build(self, hardware: &Hardware) -> Box<dyn SessionBus> {
+        match self {
+            Self::Can(can) => Box::new(CanSessionBus::new(can, hardware)),
+        }
     }
 }
 
 /// What `openChannel` asks for: on which bus, and what.
 pub(super) struct ChannelSetup {
     pub(super) bus_name: String,
-    kind: ChannelKind,
-    pub(super) max_age: Option<Duration>,
+    pub(super) kind: ChannelKind,
+    max_age: Option<Duration>,
 }
 
-enum ChannelKind {
+/// A channel of one of the kinds.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum ChannelKind {
     Raw(RawChannelConfig),
     Isotp(IsotpChannelConfig),
+    Tp20(Tp20ChannelConfig),
+    Kline(KlineChannelConfig),
+    Doip(DoipChannelConfig),
+    Terminal15(Terminal15ChannelConfig),
+}
+
+impl ChannelKind {
+    /// As the protocol calls it.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Raw(_) => "raw_channel",
+            Self::Isotp(_) => "isotp_channel",
+            Self::Tp20(_) => "tp20_channel",
+            Self::Kline(_) => "kline_channel",
+            Self::Doip(_) => "doip_channel",
+            Self::Terminal15(_) => "terminal15_channel",
+        }
+    }
+
+    /// Its bus.
+    fn bus_name(&self) -> &str {
+        match self {
+            Self::Raw(raw) => &raw.bus_name,
+            Self::Isotp(isotp) => &isotp.bus_name,
+            Self::Tp20(tp20) => &tp20.bus_name,
+            Self::Kline(kline) => &kline.bus_name,
+            Self::Doip(doip) => &doip.bus_name,
+            Self::Terminal15(terminal15) => &terminal15.bus_name,
+        }
+    }
+
+    /// How old its records may be, in ms, where it says so itself.
+    fn max_age_ms(&self) -> Option<u32> {
+        match self {
+            Self::Raw(raw) => raw.max_age_ms,
+            Self::Isotp(isotp) => isotp.options().max_age_ms,
+            Self::Tp20(tp20) => tp20.options.max_age_ms,
+            Self::Kline(kline) => kline.options.max_age_ms,
+            Self::Doip(doip) => doip.options.max_age_ms,
+            Self::Terminal15(_) => None,
+        }
+    }
 }
 
 impl ChannelSetup {
     /// The one kind of channel that a request names.
     pub(super) fn new(request: &OpenChannel) -> Result<Self, Problem> {
-        if let Some(kind) = named(&request.other, &OTHER_CHANNELS) {
-            return Err(unsupported(format!("This agent serves raw and ISO-TP channels, not a {kind}.")));
-        }
         if request.channel == 0 {
             return Err(invalid("A channel's number is 1 to 65535."));
         }
-        let (bus_name, kind, max_age) = match (&request.raw_channel, &request.isotp_channel) {
-            (Some(raw), None) => (&raw.bus_name, ChannelKind::Raw(raw.clone()), raw.max_age_ms),
-            (None, Some(isotp)) => (&isotp.bus_name, ChannelKind::Isotp(isotp.clone()), isotp.max_age_ms),
-            (Some(_), Some(_)) => return Err(invalid("A channel is of one kind, not both.")),
-            (None, None) => {
-                return Err(invalid("A channel needs a kind: \"raw_channel\" or \"isotp_channel\"."));
-            }
+        let OpenChannel { raw_channel, isotp_channel, tp20_channel, kline_channel, doip_channel, .. } =
+            request;
+        let kinds = [
+            raw_channel.clone().map(ChannelKind::Raw),
+            isotp_channel.clone().map(ChannelKind::Isotp),
+            tp20_channel.clone().map(ChannelKind::Tp20),
+            kline_channel.clone().map(ChannelKind::Kline),
+            doip_channel.clone().map(ChannelKind::Doip),
+            request.terminal15_channel.clone().map(ChannelKind::Terminal15),
+        ];
+        let mut kinds = kinds.into_iter().flatten();
+        let Some(kind) = kinds.next() else {
+            return Err(invalid(format!("A channel needs a kind, which is one of {CHANNEL_KINDS:?}.")));
         };
-        let max_age = request.max_age_ms.or(max_age).map(|ms| Duration::from_millis(u64::from(ms)));
-        Ok(Self { bus_name: bus_name.clone(), kind, max_age })
-    }
-
-    /// The channel, on a bus with these settings.
-    pub(super) fn build(&self, bus: &CanSettings, max_pdu: usize, now: Instant) -> Result<Channel, Problem> {
-        let is_fd = bus.data_bit_rate.is_some();
-        match &self.kind {
-            ChannelKind::Raw(raw) => {
-                let request = raw.request_id.map(|id| can_id("request_id", id)).transpose()?;
-                let response = raw.response_id.map(|id| can_id("response_id", id)).transpose()?;
-                Ok(Channel::Raw(RawChannel::new(request, response, is_fd)))
-            }
-            ChannelKind::Isotp(isotp) => {
-                let settings = IsotpChannelSettings {
-                    keep_alive: isotp.keep_alive == Switch::Enabled,
-                    p2: isotp.p2_ms.map_or(DEFAULT_P2, |ms| Duration::from_millis(u64::from(ms))),
-                };
-                let transport = transport(isotp, is_fd, max_pdu)?;
-                Ok(Channel::Isotp(Box::new(IsotpChannel::new(transport, settings, now))))
-            }
+        if let Some(other) = kinds.next() {
+            let (kind, other) = (kind.name(), other.name());
+            return Err(invalid(format!("A channel is of one kind, not both {kind} and {other}.")));
         }
+        let max_age = request.max_age_ms.or(kind.max_age_ms()).map(|ms| Duration::from_millis(u64::from(ms)));
+        Ok(Self { bus_name: kind.bus_name().to_owned(), kind, max_age })
+    }
+
+    /// How old a record may be that goes to the vehicle.
+    pub(super) fn max_age(&self, limits: &SessionLimits) -> Duration {
+        self.max_age.unwrap_or(match self.kind {
+            ChannelKind::Raw(_) => limits.raw_max_age,
+            _ => limits.pdu_max_age,
+        })
     }
 }
 
-fn can_id(field: &str, value: u32) -> Result<CanId, Problem> {
-    CanId::try_from(value).map_err(|error| invalid(format!("{field}: {error}.")))
-}
-
-fn transport(config: &IsotpChannelConfig, is_fd: bool, max_pdu: usize) -> Result<Transport, Problem> {
-    let request = can_id("request_id", config.request_id)?;
-    let byte = config.padding_byte.unwrap_or(DEFAULT_PADDING_BYTE);
-    let padding = match config.padding {
-        PaddingConfig::Enabled => Padding::Enabled(byte),
-        PaddingConfig::Disabled => Padding::Disabled,
-        PaddingConfig::Detection => Padding::Detection(byte),
-    };
-    let frame_size = if is_fd { FrameSize::fd(64, true) } else { Ok(FrameSize::Classic) };
-    let frame_size = frame_size.map_err(|error| invalid(error.to_string()))?;
-    let block_size = config.block_size.unwrap_or(0);
-    let st_min = SeparationTime(config.st_min.unwrap_or(0));
-    if let Some(response) = config.response_id {
-        let response = can_id("response_id", response)?;
-        let addressing = match (config.extended_request_address, config.extended_response_address) {
-            (None, None) => Addressing::normal(request, response),
-            (Some(to), Some(from)) => Addressing::extended(request, response, to, from),
-            (Some(to), None) => Addressing::extended(request, response, to, to),
-            (None, Some(_)) => {
-                return Err(invalid("extended_response_address needs an extended_request_address."));
-            }
-        };
-        let config = Config {
-            window: WINDOW,
-            frame_size,
-            padding,
-            block_size,
-            st_min,
-            max_pdu,
-            ..Config::new(addressing)
-        };
-        return Ok(Transport::Physical(Endpoint::new(config)));
+/// What a channel's options mean for its PDUs.
+pub(super) fn pdu_settings(options: &PduOptions) -> PduChannelSettings {
+    PduChannelSettings {
+        keep_alive: options.keep_alive == Switch::Enabled,
+        p2: options.p2_ms.map_or(DEFAULT_P2, |ms| Duration::from_millis(u64::from(ms))),
     }
-    let mut functional = FunctionalConfig::new(request, responders(request, &config.response_ids)?);
-    functional.transmit_address = config.extended_request_address;
-    functional.receive_address = config.extended_response_address.or(config.extended_request_address);
-    functional.frame_size = frame_size;
-    functional.padding = padding;
-    functional.block_size = block_size;
-    functional.st_min = st_min;
-    functional.max_pdu = max_pdu.min(DEFAULT_MAX_ANSWER);
-    Ok(Transport::Functional(FunctionalEndpoint::new(functional)))
-}
-
-fn responders(request: CanId, listed: &[u32]) -> Result<Responders, Problem> {
-    if listed.len() > MAX_RESPONDERS {
-        return Err(invalid(format!(
-            "response_ids has {} entries, more than {MAX_RESPONDERS}.",
-            listed.len()
-        )));
-    }
-    let listed = listed.iter().map(|id| can_id("response_ids", *id)).collect::<Result<Vec<_>, _>>()?;
-    // who asks on the OBD identifiers gets every OBD answer, with or without a list
-    let obd = match request.to_socketcan() {
-        0x7DF if listed.is_empty() => return Ok(Responders::Obd11),
-        0x98DB_33F1 if listed.is_empty() => return Ok(Responders::Obd29),
-        0x7DF => (0x7E8..=0x7EF).map(CanId::standard_truncated).collect(),
-        0x98DB_33F1 => (0x18DA_F100..=0x18DA_F1FF).map(CanId::extended_truncated).collect(),
-        _ => Vec::new(),
-    };
-    let pair = |id| (id, physical_request_id(id));
-    Ok(Responders::List(obd.into_iter().chain(listed).map(pair).collect()))
 }

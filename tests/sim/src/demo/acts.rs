@@ -163,7 +163,7 @@ impl Demo {
             transceiver: Some("high".to_owned()),
             data_bit_rate: None,
         };
-        let bus = BusConfig { bus_name: BUS.to_owned(), can_bus: Some(bus), other: serde_json::Map::new() };
+        let bus = BusConfig { bus_name: BUS.to_owned(), can_bus: Some(bus), ..BusConfig::default() };
         let configuring = Instant::now();
         connection.configure_buses(vec![bus]).await?;
         let took = brief(configuring.elapsed());

@@ -218,7 +218,7 @@ fn bus(args: &BusArgs) -> BusConfig {
         transceiver: None,
         data_bit_rate: args.data_bit_rate,
     };
-    BusConfig { bus_name: BUS.to_owned(), can_bus: Some(can_bus), other: serde_json::Map::new() }
+    BusConfig { bus_name: BUS.to_owned(), can_bus: Some(can_bus), ..BusConfig::default() }
 }
 
 async fn open(connection: &Connection, ecu: &EcuArgs, keep_alive: Switch) -> Result<Channel, Failure> {

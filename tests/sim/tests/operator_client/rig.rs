@@ -149,7 +149,7 @@ pub fn bus() -> BusConfig {
         transceiver: None,
         data_bit_rate: None,
     };
-    BusConfig { bus_name: "HS".to_owned(), can_bus: Some(can_bus), other: serde_json::Map::new() }
+    BusConfig { bus_name: "HS".to_owned(), can_bus: Some(can_bus), ..BusConfig::default() }
 }
 
 pub fn isotp(request_id: u32, response_id: Option<u32>) -> IsotpChannelConfig {

@@ -312,14 +312,7 @@ impl Connection {
     ) -> Result<Channel, OperatorError> {
         // 0 is no channel; after 65535 opened ones the numbers begin anew
         let number = self.next_channel.fetch_add(1, Ordering::Relaxed).max(1);
-        let mut open = OpenChannel {
-            connection_uuid: self.uuid,
-            channel: number,
-            raw_channel: None,
-            isotp_channel: None,
-            max_age_ms: None,
-            other: serde_json::Map::new(),
-        };
+        let mut open = OpenChannel { connection_uuid: self.uuid, channel: number, ..OpenChannel::default() };
         describe(&mut open);
         open.channel = number;
         // before the answer: what comes first on a channel may come right behind it

@@ -1,17 +1,12 @@
-//! ISO-TP channels: PDUs both ways, chained PDUs, and TesterPresent beside the vehicle.
+//! Channels that carry PDUs, over any transport: chained PDUs, confirmations, and TesterPresent beside the vehicle.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use connector_hal::can::{CanFrame, CanId};
-
 use super::chain::{Accepted, Broken, Chain};
-use super::{Output, describe, detail_of};
-use crate::isotp::{Endpoint, Event, FunctionalEndpoint, ReceiveFailure, SendError, SendFailure};
+use super::{Output, describe};
 use crate::relay::codec::{EventCode, PduFlags, SendFailedDetail};
 
-/// TesterPresent without response (ISO 14229-1, 10.7).
-const TESTER_PRESENT: [u8; 2] = [0x3E, 0x80];
 /// How long nothing was sent before TesterPresent is.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(2);
 /// DiagnosticSessionControl (ISO 14229-1, 10.2).
@@ -19,28 +14,75 @@ const SESSION_CONTROL: u8 = 0x10;
 const DEFAULT_SESSION: u8 = 0x01;
 const SUPPRESS_RESPONSE: u8 = 0x80;
 
-/// The transport below a channel.
-#[derive(Debug)]
-pub enum Transport {
-    /// One ECU.
-    Physical(Endpoint),
-    /// Several ECUs at once.
-    Functional(FunctionalEndpoint),
+/// What carries whole PDUs below a channel; the contract is that of the `isotp` module.
+pub trait PduTransport: Send + std::fmt::Debug {
+    /// Begins to send a PDU; nothing else is being sent.
+    ///
+    /// # Errors
+    ///
+    /// This transport cannot send such a PDU, or not now.
+    fn send(&mut self, now: Instant, pdu: &[u8]) -> Result<(), SendFailedDetail>;
+
+    /// Forgets the PDU that is being sent, as far as it has not left.
+    fn abort_send(&mut self);
+
+    /// What happened, in order.
+    fn poll_event(&mut self) -> Option<TransportEvent>;
+
+    /// A deadline of [`PduTransport::poll_timeout`] has passed.
+    fn handle_timeout(&mut self, now: Instant);
+
+    /// When [`PduTransport::handle_timeout`] is due.
+    fn poll_timeout(&self) -> Option<Instant>;
+
+    /// The bus is gone: what is being sent fails, by an event.
+    fn handle_bus_off(&mut self, now: Instant);
+
+    /// Whether a PDU is coming in, which a TesterPresent in between might spoil.
+    fn is_receiving(&self) -> bool {
+        false
+    }
+
+    /// What keeps the ECU's session alive without an answer (ISO 14229-1, 10.7).
+    fn tester_present(&self) -> &'static [u8] {
+        &[0x3E, 0x80]
+    }
 }
 
-/// Calls the same method of either transport.
-macro_rules! transport {
-    ($self:expr, $endpoint:ident => $call:expr) => {
-        match &mut $self.transport {
-            Transport::Physical($endpoint) => $call,
-            Transport::Functional($endpoint) => $call,
-        }
-    };
+/// What a transport reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TransportEvent {
+    /// A PDU began to come in; P2 counts to here.
+    ReceptionStarted,
+    /// A PDU came in.
+    Received {
+        /// Whose, as the relay protocol writes it.
+        address: u32,
+        /// Its bytes.
+        pdu: Vec<u8>,
+    },
+    /// A PDU did not come in whole.
+    ReceiveFailed {
+        /// The detail of the event `receive-failed`.
+        detail: u16,
+        /// Words for it.
+        text: &'static str,
+    },
+    /// The PDU is on the bus.
+    Sent {
+        /// From its start to its end.
+        elapsed: Duration,
+    },
+    /// The PDU was not sent, or not whole.
+    SendFailed {
+        /// Why.
+        detail: SendFailedDetail,
+    },
 }
 
 /// What an operator chose for a channel.
 #[derive(Debug, Clone, Copy)]
-pub struct IsotpChannelSettings {
+pub struct PduChannelSettings {
     /// Whether the channel sends TesterPresent by itself.
     pub keep_alive: bool,
     /// How long a chained PDU waits for the response to the one before it (P2).
@@ -53,32 +95,43 @@ enum Sending {
     KeepAlive,
 }
 
-/// An ISO-TP channel.
+/// A channel that carries PDUs.
 #[derive(Debug)]
-pub struct IsotpChannel {
-    transport: Transport,
+pub struct PduChannel<T: PduTransport + ?Sized> {
     chain: Chain,
     sending: Option<Sending>,
     keep_alive_at: Option<Instant>,
     /// The ECU was asked to leave its default session.
     left_default_session: bool,
     outputs: VecDeque<Output>,
+    transport: Box<T>,
 }
 
-impl IsotpChannel {
+impl<T: PduTransport + ?Sized> PduChannel<T> {
     /// A channel over this transport.
-    pub fn new(transport: Transport, settings: IsotpChannelSettings, now: Instant) -> Self {
+    pub fn new(transport: Box<T>, settings: PduChannelSettings, now: Instant) -> Self {
         Self {
-            transport,
             chain: Chain::new(settings.p2),
             sending: None,
             keep_alive_at: settings.keep_alive.then(|| now + KEEP_ALIVE_AFTER),
             left_default_session: false,
             outputs: VecDeque::new(),
+            transport,
         }
     }
 
-    pub(super) fn refuse(&mut self) {
+    /// What carries the PDUs; after anything that may have made it report, call [`PduChannel::handle_events`].
+    pub fn transport(&self) -> &T {
+        &self.transport
+    }
+
+    /// The same, to be changed.
+    pub fn transport_mut(&mut self) -> &mut T {
+        &mut self.transport
+    }
+
+    /// The operator sent something that this channel does not carry.
+    pub fn refuse(&mut self) {
         self.fail(SendFailedDetail::RefusedByPolicy);
     }
 
@@ -86,7 +139,8 @@ impl IsotpChannel {
         self.outputs.push_back(Output::send_failed(detail));
     }
 
-    pub(super) fn handle_pdu(&mut self, now: Instant, flags: PduFlags, data: &[u8]) {
+    /// A PDU of the operator.
+    pub fn handle_pdu(&mut self, now: Instant, flags: PduFlags, data: &[u8]) {
         match self.chain.push(flags, data) {
             Accepted::Queued => self.start_next(now),
             Accepted::Full => self.fail(SendFailedDetail::QueueFull),
@@ -94,25 +148,14 @@ impl IsotpChannel {
         }
     }
 
-    pub(super) fn handle_refused_pdu(&mut self, flags: PduFlags) {
+    /// A PDU of the operator that was refused before it came here: what is chained to it must not be sent.
+    pub fn handle_refused_pdu(&mut self, flags: PduFlags) {
         self.chain.handle_refused(flags);
     }
 
-    pub(super) fn is_sending(&self) -> bool {
+    /// Whether a PDU is on its way to the bus.
+    pub fn is_sending(&self) -> bool {
         self.sending.is_some()
-    }
-
-    pub(super) fn is_receiving_from(&self, request: CanId) -> bool {
-        match &self.transport {
-            Transport::Physical(endpoint) => {
-                endpoint.is_receiving() && endpoint.config().addressing.transmit_id() == request
-            }
-            Transport::Functional(_) => false,
-        }
-    }
-
-    pub(super) fn is_functional_flow_control(&self, frame: &CanFrame) -> bool {
-        matches!(&self.transport, Transport::Functional(endpoint) if endpoint.config().transmit != frame.id())
     }
 
     /// Asks the ECU to go back to its default session if the operator had it leave that; for an orderly end.
@@ -120,10 +163,10 @@ impl IsotpChannel {
         self.chain.drain();
         self.keep_alive_at = None;
         if std::mem::take(&mut self.left_default_session) {
-            transport!(self, endpoint => endpoint.abort_send());
+            self.transport.abort_send();
             self.sending = None;
             let request = [SESSION_CONTROL, DEFAULT_SESSION];
-            if transport!(self, endpoint => endpoint.send(now, &request)).is_ok() {
+            if self.transport.send(now, &request).is_ok() {
                 self.sending = Some(Sending::KeepAlive);
             }
         }
@@ -132,17 +175,14 @@ impl IsotpChannel {
     fn start_next(&mut self, now: Instant) {
         while self.sending.is_none() {
             match self.chain.pop() {
-                Ok(Some(queued)) => match transport!(self, endpoint => endpoint.send(now, &queued.data)) {
+                Ok(Some(queued)) => match self.transport.send(now, &queued.data) {
                     Ok(()) => {
                         self.note_session(&queued.data);
                         self.sending = Some(Sending::Operator { confirm: queued.flags.confirm });
                         self.postpone_keep_alive(now);
                     }
-                    Err(error) => {
-                        self.fail(match error {
-                            SendError::Busy => SendFailedDetail::QueueFull,
-                            _ => SendFailedDetail::RefusedByPolicy,
-                        });
+                    Err(detail) => {
+                        self.fail(detail);
                         let broken = self.chain.handle_send_failed();
                         self.report(broken);
                     }
@@ -181,59 +221,48 @@ impl IsotpChannel {
         }
     }
 
-    pub(super) fn handle_frame(&mut self, now: Instant, frame: &CanFrame) {
-        if transport!(self, endpoint => endpoint.handle_frame(now, frame)) {
-            self.handle_events(now);
-        }
-    }
-
-    pub(super) fn handle_transmitted(&mut self, now: Instant) {
-        transport!(self, endpoint => endpoint.handle_transmitted(now));
-        self.handle_events(now);
-    }
-
-    pub(super) fn handle_transmit_failed(&mut self, now: Instant, failure: SendFailure) {
-        transport!(self, endpoint => endpoint.handle_transmit_failed(now, failure));
-        self.handle_events(now);
-    }
-
-    pub(super) fn handle_bus_off(&mut self, now: Instant) {
+    /// The bus is gone: whatever waits is thrown away.
+    pub fn handle_bus_off(&mut self, now: Instant) {
         // the transport tells of what is under way, the queue's PDUs get an event each
-        transport!(self, endpoint => endpoint.handle_transmit_failed(now, SendFailure::BusOff));
+        self.transport.handle_bus_off(now);
         let waiting = self.chain.drain();
         self.handle_events(now);
         (0..waiting).for_each(|_| self.fail(SendFailedDetail::BusOff));
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
-        transport!(self, endpoint => endpoint.handle_timeout(now));
+    /// A deadline of [`PduChannel::poll_timeout`] has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.transport.handle_timeout(now);
         self.handle_events(now);
         let broken = self.chain.handle_timeout(now);
         self.report(broken);
         self.start_next(now);
         if self.keep_alive_due().is_some_and(|at| at <= now) {
             self.postpone_keep_alive(now);
-            if transport!(self, endpoint => endpoint.send(now, &TESTER_PRESENT)).is_ok() {
+            let request = self.transport.tester_present();
+            if self.transport.send(now, request).is_ok() {
                 self.sending = Some(Sending::KeepAlive);
             }
         }
     }
 
-    fn handle_events(&mut self, now: Instant) {
-        while let Some(event) = transport!(self, endpoint => endpoint.poll_event()) {
+    /// Takes what the transport reports; to be called whenever something came in below.
+    pub fn handle_events(&mut self, now: Instant) {
+        while let Some(event) = self.transport.poll_event() {
             match event {
-                Event::ReceptionStarted { .. } => self.chain.handle_reception_started(),
-                Event::Received { address, pdu } => {
+                TransportEvent::ReceptionStarted => self.chain.handle_reception_started(),
+                TransportEvent::Received { address, pdu } => {
                     let broken = self.chain.handle_response(now, &pdu);
                     self.outputs.push_back(Output::Pdu { address, data: pdu });
                     self.report(broken);
                 }
-                Event::ReceiveFailed { failure, .. } => {
+                TransportEvent::ReceiveFailed { detail, text } => {
                     self.chain.handle_reception_failed();
-                    self.outputs.push_back(receive_failed(failure));
+                    let code = EventCode::ReceiveFailed;
+                    self.outputs.push_back(Output::Event { code, detail, value: 0, text });
                 }
-                Event::Sent { elapsed } => self.handle_sent(now, elapsed),
-                Event::SendFailed { failure } => self.handle_send_failed(failure),
+                TransportEvent::Sent { elapsed } => self.handle_sent(now, elapsed),
+                TransportEvent::SendFailed { detail } => self.handle_send_failed(detail),
             }
         }
         self.start_next(now);
@@ -250,8 +279,7 @@ impl IsotpChannel {
         }
     }
 
-    fn handle_send_failed(&mut self, failure: SendFailure) {
-        let detail = detail_of(failure);
+    fn handle_send_failed(&mut self, detail: SendFailedDetail) {
         match self.sending.take() {
             Some(Sending::KeepAlive) => self.outputs.push_back(Output::Event {
                 code: EventCode::KeepAliveFailed,
@@ -268,20 +296,14 @@ impl IsotpChannel {
         }
     }
 
-    pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
-        transport!(self, endpoint => endpoint.poll_transmit(now))
-    }
-
-    pub(super) fn poll_output(&mut self) -> Option<Output> {
+    /// The next thing to tell the operator.
+    pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let transport = match &self.transport {
-            Transport::Physical(endpoint) => endpoint.poll_timeout(),
-            Transport::Functional(endpoint) => endpoint.poll_timeout(),
-        };
-        [transport.map(|(at, _)| at), self.chain.poll_timeout(), self.keep_alive_due()]
+    /// When [`PduChannel::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.transport.poll_timeout(), self.chain.poll_timeout(), self.keep_alive_due()]
             .into_iter()
             .flatten()
             .min()
@@ -289,21 +311,6 @@ impl IsotpChannel {
 
     /// When TesterPresent is due; not while the transport is busy, since half-duplex ECUs would give up a transfer.
     fn keep_alive_due(&self) -> Option<Instant> {
-        let is_receiving = match &self.transport {
-            Transport::Physical(endpoint) => endpoint.is_receiving(),
-            Transport::Functional(_) => false,
-        };
-        self.keep_alive_at.filter(|_| self.sending.is_none() && !is_receiving)
+        self.keep_alive_at.filter(|_| self.sending.is_none() && !self.transport.is_receiving())
     }
-}
-
-fn receive_failed(failure: ReceiveFailure) -> Output {
-    let (detail, text) = match failure {
-        ReceiveFailure::ConsecutiveFrameTimeout => (1, "the next consecutive frame did not come (N_Cr)"),
-        ReceiveFailure::WrongSequenceNumber => (2, "a consecutive frame was missing"),
-        ReceiveFailure::TooLong => (3, "the PDU is longer than allowed"),
-        ReceiveFailure::NotAcknowledged => (1, "the flow control was not acknowledged on the bus (N_Ar)"),
-        ReceiveFailure::Interrupted => (2, "the ECU began another PDU in the middle of one"),
-    };
-    Output::Event { code: EventCode::ReceiveFailed, detail, value: 0, text }
 }

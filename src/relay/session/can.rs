@@ -1,14 +1,20 @@
-//! The shell around a bus: its device, its deadline, and what to do when the device fails.
+//! A CAN bus of a connection: its device, its deadline, and what to do when the device fails.
 
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use connector_hal::can::{BoxFuture, BusState, BusStatus, CanBus, CanError, CanEvent};
+use connector_hal::can::{BoxFuture, BusState, BusStatus, CanBus, CanError, CanEvent, CanFrame};
 use connector_hal::timer::Deadline;
 
-use super::setup::BusSetup;
+use super::SessionLimits;
+use super::bus::{Opening, Progress, SessionBus};
+use super::can_setup::CanBusSetup;
+use super::setup::ChannelKind;
 use crate::hardware::Hardware;
-use crate::relay::bus::BusCore;
+use crate::relay::Problem;
+use crate::relay::bus::{BusCore, BusOutput};
+use crate::relay::codec::PduFlags;
+use crate::vin;
 
 /// How long to wait before a lost device is opened, or a bus that went off is entered, again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -17,31 +23,20 @@ const BATCH: usize = 64;
 /// Batches in a row after which time counts although events are left: a bus faster than we are must not stop it.
 const MAX_BATCHES: u32 = 16;
 
-type Opening = BoxFuture<'static, Result<Box<dyn CanBus>, CanError>>;
+type Starting = BoxFuture<'static, Result<Box<dyn CanBus>, CanError>>;
 
 enum Device {
     /// Being opened, set up or restarted.
-    Starting(Opening),
+    Starting(Starting),
     Running(Box<dyn CanBus>),
     /// Gone; it will be opened again at this time.
     Lost(Instant),
 }
 
-/// What came of polling a bus.
-#[derive(Debug)]
-pub(super) enum Progress {
-    /// Something changed: there may be outputs.
-    Changed,
-    /// The device is ready for the first time.
-    Started,
-    /// The device could not be opened for the first time.
-    StartFailed(CanError),
-}
-
-/// A bus of a connection with its device.
-pub(super) struct SessionBus {
-    pub(super) setup: BusSetup,
-    pub(super) core: BusCore,
+/// A CAN bus of a connection with its device.
+pub(super) struct CanSessionBus {
+    setup: CanBusSetup,
+    core: BusCore,
     hardware: Hardware,
     device: Device,
     deadline: Deadline,
@@ -53,8 +48,8 @@ pub(super) struct SessionBus {
     told_state: Option<BusState>,
 }
 
-impl SessionBus {
-    pub(super) fn new(setup: BusSetup, hardware: &Hardware) -> Self {
+impl CanSessionBus {
+    pub(super) fn new(setup: CanBusSetup, hardware: &Hardware) -> Self {
         let device = Device::Starting(open(&setup, hardware));
         Self {
             setup,
@@ -67,47 +62,6 @@ impl SessionBus {
             last_status: BusStatus::default(),
             told_state: None,
         }
-    }
-
-    /// State and load, as last known.
-    pub(super) fn status(&self) -> BusStatus {
-        BusStatus { state: self.core.state(), ..self.last_status }
-    }
-
-    /// Whether the state is another than when this was last asked.
-    pub(super) fn take_state_change(&mut self) -> bool {
-        let state = self.has_started.then_some(self.core.state());
-        std::mem::replace(&mut self.told_state, state) != state
-    }
-
-    pub(super) fn has_started(&self) -> bool {
-        self.has_started
-    }
-
-    /// Moves frames, time and the device's troubles along; pending when there is nothing to do.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
-        let now = tokio::time::Instant::now().into_std();
-        let retry_at = match &mut self.device {
-            Device::Running(_) => return self.poll_running(cx, now),
-            Device::Starting(opening) => {
-                if let Poll::Ready(opened) = opening.as_mut().poll(cx) {
-                    return Poll::Ready(self.handle_opened(now, opened));
-                }
-                None
-            }
-            Device::Lost(retry_at) if *retry_at <= now => {
-                self.device = Device::Starting(open(&self.setup, &self.hardware));
-                return Poll::Ready(Progress::Changed);
-            }
-            Device::Lost(retry_at) => Some(*retry_at),
-        };
-        // the channels' time goes on without the device
-        if self.core.poll_timeout().is_some_and(|at| at <= now) {
-            self.core.handle_timeout(now);
-            return Poll::Ready(Progress::Changed);
-        }
-        self.deadline.set([retry_at, self.core.poll_timeout()].into_iter().flatten().min());
-        self.deadline.poll_expired(cx).map(|()| Progress::Changed)
     }
 
     fn handle_opened(&mut self, now: Instant, opened: Result<Box<dyn CanBus>, CanError>) -> Progress {
@@ -125,7 +79,7 @@ impl SessionBus {
             }
             Err(error) if !self.has_started => {
                 self.device = Device::Lost(now + RETRY_AFTER);
-                Progress::StartFailed(error)
+                Progress::StartFailed(error.to_string())
             }
             Err(error) => {
                 tracing::debug!(bus = self.setup.name, %error, "the CAN device is still not usable");
@@ -235,7 +189,100 @@ impl SessionBus {
     }
 }
 
-fn open(setup: &BusSetup, hardware: &Hardware) -> Opening {
+impl SessionBus for CanSessionBus {
+    fn name(&self) -> &str {
+        &self.setup.name
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
+        let now = tokio::time::Instant::now().into_std();
+        let retry_at = match &mut self.device {
+            Device::Running(_) => return self.poll_running(cx, now),
+            Device::Starting(opening) => {
+                if let Poll::Ready(opened) = opening.as_mut().poll(cx) {
+                    return Poll::Ready(self.handle_opened(now, opened));
+                }
+                None
+            }
+            Device::Lost(retry_at) if *retry_at <= now => {
+                self.device = Device::Starting(open(&self.setup, &self.hardware));
+                return Poll::Ready(Progress::Changed);
+            }
+            Device::Lost(retry_at) => Some(*retry_at),
+        };
+        // the channels' time goes on without the device
+        if self.core.poll_timeout().is_some_and(|at| at <= now) {
+            self.core.handle_timeout(now);
+            return Poll::Ready(Progress::Changed);
+        }
+        self.deadline.set([retry_at, self.core.poll_timeout()].into_iter().flatten().min());
+        self.deadline.poll_expired(cx).map(|()| Progress::Changed)
+    }
+
+    fn has_started(&self) -> bool {
+        self.has_started
+    }
+
+    fn status(&self) -> BusStatus {
+        BusStatus { state: self.core.state(), ..self.last_status }
+    }
+
+    fn take_state_change(&mut self) -> bool {
+        let state = self.has_started.then_some(self.core.state());
+        std::mem::replace(&mut self.told_state, state) != state
+    }
+
+    fn open_channel(
+        &mut self,
+        now: Instant,
+        number: u16,
+        kind: &ChannelKind,
+        limits: &SessionLimits,
+    ) -> Result<Opening, Problem> {
+        let channel = self.setup.channel(kind, limits.max_pdu, now)?;
+        self.core.open_channel(number, channel);
+        Ok(Opening::Done)
+    }
+
+    fn close_channel(&mut self, number: u16) {
+        self.core.close_channel(number);
+    }
+
+    fn handle_pdu(&mut self, now: Instant, number: u16, flags: PduFlags, data: &[u8]) {
+        self.core.handle_pdu(now, number, flags, data);
+    }
+
+    fn handle_refused_pdu(&mut self, now: Instant, number: u16, flags: PduFlags) {
+        self.core.handle_refused_pdu(now, number, flags);
+    }
+
+    fn handle_frame_to_send(&mut self, now: Instant, number: u16, frame: CanFrame, expires: Instant) {
+        self.core.handle_frame_to_send(now, number, frame, expires);
+    }
+
+    fn poll_output(&mut self) -> Option<BusOutput> {
+        self.core.poll_output()
+    }
+
+    fn return_to_default_sessions(&mut self, now: Instant) {
+        self.core.return_to_default_sessions(now);
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.core.is_quiet()
+    }
+
+    fn start_vin_reader(&mut self, settings: vin::ReaderSettings) -> bool {
+        self.core.start_vin_reader(vin::Reader::new(settings));
+        true
+    }
+
+    fn take_vins(&mut self) -> Option<Vec<vin::Candidate>> {
+        self.core.take_vins()
+    }
+}
+
+fn open(setup: &CanBusSetup, hardware: &Hardware) -> Starting {
     let opening = (hardware.open_can)(&setup.port.device);
     let settings = setup.settings;
     Box::pin(async move {

@@ -1,0 +1,163 @@
+//! Transports of PDUs over CAN frames, and ISO-TP as one.
+
+use std::time::Instant;
+
+use connector_hal::can::{CanFrame, CanId};
+
+use super::detail_of;
+use super::pdu_channel::{PduChannel, PduTransport, TransportEvent};
+use crate::isotp::{Endpoint, Event, FunctionalEndpoint, ReceiveFailure, SendError, SendFailure};
+use crate::relay::codec::SendFailedDetail;
+
+/// A transport of PDUs over CAN frames.
+pub trait FrameTransport: PduTransport {
+    /// A frame of another node, or an error frame; whether it was one for this transport.
+    fn handle_frame(&mut self, now: Instant, frame: &CanFrame) -> bool;
+
+    /// The oldest frame given out that has no outcome was acknowledged on the bus.
+    fn handle_transmitted(&mut self, now: Instant);
+
+    /// The oldest frame given out that has no outcome will not be sent.
+    fn handle_transmit_failed(&mut self, now: Instant, failure: SendFailure);
+
+    /// The next frame for the bus.
+    fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame>;
+
+    /// Whether a PDU is coming in from the ECU that takes flow control with this identifier, and it alone is heard here.
+    fn is_receiving_from(&self, _request: CanId) -> bool {
+        false
+    }
+
+    /// Whether this frame of ours is flow control to one of several ECUs that are heard here.
+    fn is_functional_flow_control(&self, _frame: &CanFrame) -> bool {
+        false
+    }
+}
+
+impl PduChannel<dyn FrameTransport> {
+    /// A frame of another node, or an error frame.
+    pub fn handle_frame(&mut self, now: Instant, frame: &CanFrame) {
+        if self.transport_mut().handle_frame(now, frame) {
+            self.handle_events(now);
+        }
+    }
+
+    /// The oldest frame given out that has no outcome was acknowledged on the bus.
+    pub fn handle_transmitted(&mut self, now: Instant) {
+        self.transport_mut().handle_transmitted(now);
+        self.handle_events(now);
+    }
+
+    /// The oldest frame given out that has no outcome will not be sent.
+    pub fn handle_transmit_failed(&mut self, now: Instant, failure: SendFailure) {
+        self.transport_mut().handle_transmit_failed(now, failure);
+        self.handle_events(now);
+    }
+}
+
+/// What both ISO-TP endpoints do alike.
+macro_rules! isotp_transport {
+    ($endpoint:ty) => {
+        fn send(&mut self, now: Instant, pdu: &[u8]) -> Result<(), SendFailedDetail> {
+            <$endpoint>::send(self, now, pdu).map_err(|error| match error {
+                SendError::Busy => SendFailedDetail::QueueFull,
+                _ => SendFailedDetail::RefusedByPolicy,
+            })
+        }
+
+        fn abort_send(&mut self) {
+            <$endpoint>::abort_send(self);
+        }
+
+        fn poll_event(&mut self) -> Option<TransportEvent> {
+            <$endpoint>::poll_event(self).map(TransportEvent::from)
+        }
+
+        fn handle_timeout(&mut self, now: Instant) {
+            <$endpoint>::handle_timeout(self, now);
+        }
+
+        fn poll_timeout(&self) -> Option<Instant> {
+            <$endpoint>::poll_timeout(self).map(|(at, _)| at)
+        }
+
+        fn handle_bus_off(&mut self, now: Instant) {
+            <$endpoint>::handle_transmit_failed(self, now, SendFailure::BusOff);
+        }
+    };
+}
+
+/// The same, of frames.
+macro_rules! isotp_frame_transport {
+    ($endpoint:ty) => {
+        fn handle_frame(&mut self, now: Instant, frame: &CanFrame) -> bool {
+            <$endpoint>::handle_frame(self, now, frame)
+        }
+
+        fn handle_transmitted(&mut self, now: Instant) {
+            <$endpoint>::handle_transmitted(self, now);
+        }
+
+        fn handle_transmit_failed(&mut self, now: Instant, failure: SendFailure) {
+            <$endpoint>::handle_transmit_failed(self, now, failure);
+        }
+
+        fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
+            <$endpoint>::poll_transmit(self, now)
+        }
+    };
+}
+
+impl PduTransport for Endpoint {
+    isotp_transport!(Endpoint);
+
+    fn is_receiving(&self) -> bool {
+        Self::is_receiving(self)
+    }
+}
+
+/// Its requests are single frames, which spoil no reception.
+impl PduTransport for FunctionalEndpoint {
+    isotp_transport!(FunctionalEndpoint);
+}
+
+impl FrameTransport for Endpoint {
+    isotp_frame_transport!(Endpoint);
+
+    fn is_receiving_from(&self, request: CanId) -> bool {
+        self.is_receiving() && self.config().addressing.transmit_id() == request
+    }
+}
+
+impl FrameTransport for FunctionalEndpoint {
+    isotp_frame_transport!(FunctionalEndpoint);
+
+    fn is_functional_flow_control(&self, frame: &CanFrame) -> bool {
+        self.config().transmit != frame.id()
+    }
+}
+
+impl From<Event> for TransportEvent {
+    fn from(event: Event) -> Self {
+        match event {
+            Event::ReceptionStarted { .. } => Self::ReceptionStarted,
+            Event::Received { address, pdu } => Self::Received { address: address.to_number(), pdu },
+            Event::ReceiveFailed { failure, .. } => {
+                let (detail, text) = receive_failed(failure);
+                Self::ReceiveFailed { detail, text }
+            }
+            Event::Sent { elapsed } => Self::Sent { elapsed },
+            Event::SendFailed { failure } => Self::SendFailed { detail: detail_of(failure) },
+        }
+    }
+}
+
+fn receive_failed(failure: ReceiveFailure) -> (u16, &'static str) {
+    match failure {
+        ReceiveFailure::ConsecutiveFrameTimeout => (1, "the next consecutive frame did not come (N_Cr)"),
+        ReceiveFailure::WrongSequenceNumber => (2, "a consecutive frame was missing"),
+        ReceiveFailure::TooLong => (3, "the PDU is longer than allowed"),
+        ReceiveFailure::NotAcknowledged => (1, "the flow control was not acknowledged on the bus (N_Ar)"),
+        ReceiveFailure::Interrupted => (2, "the ECU began another PDU in the middle of one"),
+    }
+}
