@@ -10,6 +10,7 @@ use connector_hal::can::CanDevice;
 use tracing_subscriber::EnvFilter;
 
 use crate::cloud::tls;
+use crate::hardware::IsotpStack;
 
 use super::{BusConfig, BusKind, Config, PincodeError, Problem};
 
@@ -85,6 +86,10 @@ fn buses(buses: &[BusConfig], problems: &mut Vec<Problem>) {
         }
         match bus.device.parse::<CanDevice>() {
             Ok(device) => {
+                if bus.isotp == IsotpStack::Kernel && matches!(device, CanDevice::Slcan { .. }) {
+                    let what = "the kernel speaks no ISO-TP on an SLCAN adapter".to_owned();
+                    wrong("isotp", what, "write auto or own");
+                }
                 if let Some(first) = devices.insert(device, index) {
                     let what = format!("bus[{first}] has the same device");
                     wrong("device", what, "give each bus a device of its own, or remove one");

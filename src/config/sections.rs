@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::hardware::IsotpStack;
+
 use super::{ApiUrl, ConnectorUuid, Pincode, ResourcePath, WebsocketUrl, duration};
 
 /// `[connector]`: who this connector is.
@@ -155,6 +157,9 @@ pub struct BusConfig {
     /// Whether the adapter can do CAN FD.
     #[serde(default)]
     pub fd: bool,
+    /// Who speaks ISO-TP.
+    #[serde(default)]
+    pub isotp: IsotpStack,
     /// The bit rates to try when looking for the VIN, the likeliest first, in bit/s.
     #[serde(default = "bit_rates")]
     pub bit_rates: Vec<u32>,
@@ -169,6 +174,7 @@ impl BusConfig {
             pins: vec![6, 14],
             device: device.into(),
             fd: false,
+            isotp: IsotpStack::default(),
             bit_rates: bit_rates(),
         }
     }

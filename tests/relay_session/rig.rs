@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use connector_agent::hardware::{CanPort, Hardware};
+use connector_agent::hardware::{CanPort, Hardware, IsotpStack};
 use connector_agent::relay::Envelope;
 use connector_agent::relay::codec::{EventCode, Payload, PduFlags, Tag};
 use connector_agent::relay::link::{Link, LinkError, Role};
@@ -86,7 +86,8 @@ pub fn now() -> Instant {
 }
 
 fn hardware(buses: &[VirtualBus; 2], opening_fails: &Arc<AtomicBool>) -> Hardware {
-    let port = |pins, device: &str, fd| CanPort { pins, device: device.to_owned(), fd };
+    let port =
+        |pins, device: &str, fd| CanPort { pins, device: device.to_owned(), fd, isotp: IsotpStack::Auto };
     let buses = buses.clone();
     let opening_fails = Arc::clone(opening_fails);
     Hardware {

@@ -7,6 +7,7 @@
 mod bus;
 mod can;
 mod can_setup;
+mod kernel;
 mod records;
 mod requests;
 mod setup;
