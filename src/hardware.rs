@@ -2,11 +2,31 @@
 
 use std::sync::Arc;
 
+use connector_hal::board::ActivationLine;
 use connector_hal::can::{BoxFuture, CanBus, CanError};
 use connector_hal::timer::TimerKind;
 
+use crate::doip::device::Device;
+use crate::doip::io::{LinkError, Network};
+use crate::doip::linux::{LinuxNetworks, Purpose};
+use crate::doip::network::{DoipConfig, NetworkConfig};
+
 /// Opens a CAN device by its name.
 pub type OpenCan = dyn Fn(&str) -> BoxFuture<'static, Result<Box<dyn CanBus>, CanError>> + Send + Sync;
+
+/// Opens the network behind DoIP's pins, set up as the network configuration says.
+pub type OpenDoip = dyn Fn(&DoipPort, &NetworkConfig, Purpose) -> BoxFuture<'static, Result<Box<dyn Network>, LinkError>>
+    + Send
+    + Sync;
+
+/// A network behind pins of the OBD connector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DoipPort {
+    /// 1 and 9, or 3 and 11.
+    pub pins: [u8; 2],
+    /// The interface, or a gateway.
+    pub device: Device,
+}
 
 /// A CAN bus behind pins of the OBD connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +61,16 @@ pub enum IsotpStack {
 pub struct Hardware {
     /// The CAN buses.
     pub can_ports: Arc<[CanPort]>,
-    /// Opens one of them.
+    /// The pin of terminal 15, where the board can tell it.
+    pub terminal15: Option<u8>,
+    /// Opens one of the CAN buses.
     pub open_can: Arc<OpenCan>,
+    /// The DoIP networks.
+    pub doip_ports: Arc<[DoipPort]>,
+    /// Opens one of them.
+    pub open_doip: Arc<OpenDoip>,
+    /// How DoIP networks are entered.
+    pub doip: Arc<DoipConfig>,
     /// Which timers the buses' protocols run by.
     pub timer: TimerKind,
 }
@@ -54,12 +82,47 @@ impl Hardware {
             let device = device.to_owned();
             Box::pin(async move { connector_hal::can::open(&device) })
         });
-        Self { can_ports: can_ports.into(), open_can, timer: TimerKind::Precise }
+        Self {
+            can_ports: can_ports.into(),
+            terminal15: None,
+            open_can,
+            doip_ports: Arc::new([]),
+            open_doip: open_doip(Arc::default(), None),
+            doip: Arc::default(),
+            timer: TimerKind::Precise,
+        }
     }
+
+    /// The same with these DoIP networks, whose gateways the line wakes.
+    #[must_use]
+    pub fn with_doip(
+        self,
+        doip_ports: impl Into<Arc<[DoipPort]>>,
+        doip: DoipConfig,
+        activation: Option<ActivationLine>,
+    ) -> Self {
+        let doip = Arc::new(doip);
+        let open_doip = open_doip(doip.clone(), activation);
+        Self { doip_ports: doip_ports.into(), open_doip, doip, ..self }
+    }
+}
+
+fn open_doip(config: Arc<DoipConfig>, activation: Option<ActivationLine>) -> Arc<OpenDoip> {
+    let networks = Arc::new(LinuxNetworks::new(config, activation));
+    Arc::new(move |port: &DoipPort, network: &NetworkConfig, purpose| {
+        let (networks, device, network) = (networks.clone(), port.device.clone(), network.clone());
+        Box::pin(async move {
+            let opened = networks.open(&device, &network, purpose).await?;
+            Ok(Box::new(opened) as Box<dyn Network>)
+        })
+    })
 }
 
 impl std::fmt::Debug for Hardware {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hardware").field("can_ports", &self.can_ports).finish_non_exhaustive()
+        f.debug_struct("Hardware")
+            .field("can_ports", &self.can_ports)
+            .field("doip_ports", &self.doip_ports)
+            .finish_non_exhaustive()
     }
 }

@@ -5,6 +5,7 @@ pub mod agent;
 pub mod cli;
 pub mod cloud;
 pub mod config;
+pub mod doip;
 pub mod hardware;
 pub mod isotp;
 pub mod relay;

@@ -103,6 +103,7 @@ async fn a_confirmation_that_waits_behind_other_frames_is_not_mistaken_for_none(
             Box::pin(std::future::ready(Ok(bus)))
         }),
         timer: TimerKind::Runtime,
+        ..Hardware::new([])
     };
     let hold = Duration::from_secs(30);
     let settings =

@@ -5,5 +5,6 @@
 
 pub mod board;
 pub mod can;
+pub mod ethernet;
 mod system;
 pub mod timer;

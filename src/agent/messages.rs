@@ -6,7 +6,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::hardware::CanPort;
+use crate::hardware::Hardware;
 use crate::relay::session::{BusReport, Session};
 use crate::vin::Vin;
 
@@ -31,8 +31,9 @@ pub(super) struct Hello<'a> {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct BusOfHardware {
     kind: &'static str,
-    pins: [u8; 2],
-    fd: bool,
+    pins: Vec<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fd: Option<bool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -44,7 +45,7 @@ struct HeldConnection {
 impl<'a> Hello<'a> {
     pub(super) fn new(
         config: &'a Config,
-        ports: &[CanPort],
+        hardware: &Hardware,
         has_wifi: Option<bool>,
         held: Option<&Session>,
     ) -> Self {
@@ -61,14 +62,31 @@ impl<'a> Hello<'a> {
             hardware_version: connector.hardware_version,
             hardware_type: &connector.hardware_type,
             has_wifi,
-            supports_doip: false,
-            buses: ports
-                .iter()
-                .map(|port| BusOfHardware { kind: "can", pins: port.pins, fd: port.fd })
-                .collect(),
+            supports_doip: !hardware.doip_ports.is_empty(),
+            buses: buses(hardware),
             connections: held.into_iter().collect(),
         }
     }
+}
+
+/// What the hardware has.
+fn buses(hardware: &Hardware) -> Vec<BusOfHardware> {
+    let can = hardware.can_ports.iter().map(|port| BusOfHardware {
+        kind: "can",
+        pins: port.pins.to_vec(),
+        fd: Some(port.fd),
+    });
+    let terminal15 = hardware.terminal15.iter().map(|pin| BusOfHardware {
+        kind: "terminal15",
+        pins: vec![*pin],
+        fd: None,
+    });
+    let doip = hardware.doip_ports.iter().map(|port| BusOfHardware {
+        kind: "doip",
+        pins: port.pins.to_vec(),
+        fd: None,
+    });
+    can.chain(doip).chain(terminal15).collect()
 }
 
 /// `connectorStatusUpdate`; what cannot be told is null.

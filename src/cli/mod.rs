@@ -9,9 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use connector_hal::board::{Board, LinuxBoard};
 use connector_hal::can::BoxFuture;
 
-use crate::config::{Config, LogFormat};
+use crate::config::{BusKind, Config, LogFormat};
+use crate::doip::network::DoipConfig;
+use crate::hardware::{DoipPort, Hardware};
 use crate::vin::command::{self, VinArgs};
 
 /// The exit status for a configuration that cannot be used (EX_CONFIG of sysexits.h).
@@ -102,9 +105,14 @@ fn in_one_line(error: &anyhow::Error) -> String {
 /// `vin`: from the buses named, or else from the configured ones.
 async fn vin(args: &VinArgs, path: &Path, format: Option<LogFormat>) -> anyhow::Result<ExitCode> {
     logging::init("warn", format.unwrap_or(LogFormat::Text))?;
-    let names = if args.bus.is_empty() {
+    let (names, hardware) = if args.bus.is_empty() {
         match Config::load(path) {
-            Ok(config) => config.buses.into_iter().map(|bus| bus.device).collect(),
+            Ok(config) => {
+                let can = config.buses.iter().filter(|bus| bus.kind == BusKind::Can);
+                let names = can.map(|bus| bus.device.clone()).collect();
+                let activation = LinuxBoard::open(&config.board).doip_activation();
+                (names, Hardware::new([]).with_doip(config.doip_ports(), config.doip, activation))
+            }
             Err(error) => {
                 eprintln!("{error}");
                 eprintln!("connector-agent: or name a bus: connector-agent vin --bus can0");
@@ -112,12 +120,16 @@ async fn vin(args: &VinArgs, path: &Path, format: Option<LogFormat>) -> anyhow::
             }
         }
     } else {
-        args.bus.clone()
+        let (doip, can): (Vec<_>, Vec<_>) =
+            args.bus.iter().cloned().partition(|name| name.starts_with("doip:"));
+        let port = |name: &String| anyhow::Ok(DoipPort { pins: [3, 11], device: name.parse()? });
+        let ports = doip.iter().map(port).collect::<anyhow::Result<Vec<_>>>()?;
+        (can, Hardware::new([]).with_doip(ports, DoipConfig::default(), None))
     };
     let open = |device: &str| -> BoxFuture<'static, _> {
         let device = device.to_owned();
         Box::pin(async move { connector_hal::can::open(&device) })
     };
     let buses = command::open_buses(&names, open).await?;
-    command::run(args, buses).await
+    command::run(args, buses, &hardware).await
 }

@@ -61,7 +61,7 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsErr
 }
 
 /// The certificates in a PEM file; an error if there are none.
-fn certificates(path: &Path) -> Result<RootCertStore, TlsError> {
+pub(crate) fn certificates(path: &Path) -> Result<RootCertStore, TlsError> {
     let text = std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&text) {

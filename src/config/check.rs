@@ -10,6 +10,8 @@ use connector_hal::can::CanDevice;
 use tracing_subscriber::EnvFilter;
 
 use crate::cloud::tls;
+use crate::doip;
+use crate::doip::network::{Addressing, DoipConfig, NETWORK_CONFIGURATIONS};
 use crate::hardware::IsotpStack;
 
 use super::{BusConfig, BusKind, Config, PincodeError, Problem};
@@ -17,6 +19,18 @@ use super::{BusConfig, BusKind, Config, PincodeError, Problem};
 /// The bit rates of the relay protocol, section 3.
 const CAN_BIT_RATES: [u32; 12] =
     [1_000_000, 500_000, 250_000, 125_000, 100_000, 94_000, 83_300, 50_000, 33_300, 20_000, 10_000, 5_000];
+
+/// The pins of DoIP's two options (ISO 13400-4).
+const DOIP_PINS: [&[u8]; 2] = [&[1, 9], &[3, 11]];
+/// Where the kernel shows network interfaces.
+const INTERFACES: &str = "/sys/class/net";
+
+/// What a bus is reached by.
+#[derive(PartialEq, Eq, Hash)]
+enum Device {
+    Can(CanDevice),
+    Doip(doip::device::Device),
+}
 
 /// A longer PDU would not leave room for others in what a relayed connection keeps.
 const MAX_PDU: u64 = 1 << 20;
@@ -34,6 +48,7 @@ pub fn contradictions(config: &Config) -> Vec<Problem> {
         problems.push(problem.at_key("cloud.dead_after_ms"));
     }
     buses(&config.buses, &mut problems);
+    doip(&config.doip, &mut problems);
     let mut bounded = |key: &str, value: u64, low: u64, high: u64| {
         if !(low..=high).contains(&value) {
             let problem = Problem::error(format!("{value} is out of range"), format!("give {low} to {high}"));
@@ -83,10 +98,26 @@ fn buses(buses: &[BusConfig], problems: &mut Vec<Problem>) {
                     );
                 }
             }
+            BusKind::Doip => {
+                if !DOIP_PINS.contains(&bus.pins.as_slice()) {
+                    let what = "no pins of DoIP".to_owned();
+                    wrong("pins", what, "give [1, 9], which is option 1, or [3, 11], which is option 2");
+                }
+            }
         }
-        match bus.device.parse::<CanDevice>() {
-            Ok(device) => {
-                if bus.isotp == IsotpStack::Kernel && matches!(device, CanDevice::Slcan { .. }) {
+        let (device, kind, fix) = match bus.kind {
+            BusKind::Can => {
+                let device = bus.device.parse::<CanDevice>().map(Device::Can).ok();
+                (device, "CAN device", "write it like can0 or slcan:/dev/ttyACM0")
+            }
+            BusKind::Doip => {
+                let device = bus.device.parse().map(Device::Doip).ok();
+                (device, "network", "write an interface like eth0, or a gateway's address like 192.168.7.2")
+            }
+        };
+        match device {
+            Some(device) => {
+                if bus.isotp == IsotpStack::Kernel && matches!(device, Device::Can(CanDevice::Slcan { .. })) {
                     let what = "the kernel speaks no ISO-TP on an SLCAN adapter".to_owned();
                     wrong("isotp", what, "write auto or own");
                 }
@@ -95,11 +126,7 @@ fn buses(buses: &[BusConfig], problems: &mut Vec<Problem>) {
                     wrong("device", what, "give each bus a device of its own, or remove one");
                 }
             }
-            Err(_) => wrong(
-                "device",
-                format!("`{}` names no CAN device", bus.device),
-                "write it like can0 or slcan:/dev/ttyACM0",
-            ),
+            None => wrong("device", format!("`{}` names no {kind}", bus.device), fix),
         }
         if let Some(first) = pins.insert(bus.pins.as_slice(), index) {
             wrong("pins", format!("bus[{first}] has the same pins"), "give each bus pins of its own");
@@ -109,6 +136,45 @@ fn buses(buses: &[BusConfig], problems: &mut Vec<Problem>) {
         {
             wrong("name", format!("bus[{first}] has the same name"), "give each bus a name of its own");
         }
+    }
+}
+
+fn doip(config: &DoipConfig, problems: &mut Vec<Problem>) {
+    let mut wrong = |key: String, what: String, fix: &str| {
+        problems.push(Problem::error(what, fix).at_key(format!("doip.{key}")));
+    };
+    let number = config.network_configuration;
+    if !NETWORK_CONFIGURATIONS.contains(&number) {
+        wrong("network_configuration".to_owned(), format!("{number} is out of range"), "give 1 to 9");
+    }
+    for (name, network) in &config.network {
+        let is_known = name.parse().is_ok_and(|number: u8| NETWORK_CONFIGURATIONS.contains(&number));
+        if !is_known {
+            wrong(format!("network.{name}"), "no such network configuration".to_owned(), "name it 1 to 9");
+        }
+        if network.addressing == Addressing::Fixed && network.address.is_none() {
+            let fix = "give address, like \"192.168.7.1/24\"";
+            wrong(format!("network.{name}.addressing"), "there is no address".to_owned(), fix);
+        }
+        let [first, last] = network.tester_addresses;
+        if first > last {
+            let fix = "give the first and the last";
+            wrong(format!("network.{name}.tester_addresses"), "they are the wrong way round".to_owned(), fix);
+        }
+        if !matches!(network.protocol_version, 2 | 3) {
+            let what = format!("{} is no version that is spoken here", network.protocol_version);
+            wrong(format!("network.{name}.protocol_version"), what, "give 2 (2012) or 3 (2019)");
+        }
+    }
+    let tls = &config.tls;
+    if tls.certificate_file.is_some() != tls.key_file.is_some() {
+        let what = "a certificate and its key belong together".to_owned();
+        wrong("tls".to_owned(), what, "give certificate_file and key_file, or neither");
+    }
+    if tls.trust_any {
+        let fix = "set doip.tls.ca_file to what the vehicle's certificate comes from";
+        let what = "any gateway's certificate is trusted";
+        problems.push(Problem::warning(what, fix).at_key("doip.tls.trust_any"));
     }
 }
 
@@ -132,12 +198,23 @@ pub fn surroundings(config: &Config) -> Vec<Problem> {
             None => problem,
         });
     }
+    if let Err(error) = doip::tls::client_config(&config.doip.tls) {
+        let fix = "put certificates and key there, in PEM form";
+        problems.push(Problem::error(error.to_string(), fix).at_key("doip.tls"));
+    }
     for bus in &config.buses {
-        let path = match bus.device.parse() {
-            Ok(CanDevice::SocketCan { interface }) => Path::new("/sys/class/net").join(interface),
-            Ok(CanDevice::Slcan { path, .. }) => path.into(),
-            // said already, as wrong in itself
-            Err(_) => continue,
+        let path = match bus.kind {
+            BusKind::Can => match bus.device.parse() {
+                Ok(CanDevice::SocketCan { interface }) => Path::new(INTERFACES).join(interface),
+                Ok(CanDevice::Slcan { path, .. }) => path.into(),
+                // said already, as wrong in itself
+                Err(_) => continue,
+            },
+            BusKind::Doip => match bus.device.parse() {
+                Ok(doip::device::Device::Interface(interface)) => Path::new(INTERFACES).join(interface),
+                // a gateway that is not there yet is no mistake
+                _ => continue,
+            },
         };
         if !path.exists() {
             let what = format!("the device {} is not there", bus.device);

@@ -2,7 +2,7 @@
 
 mod address;
 mod check;
-mod duration;
+pub(crate) mod duration;
 mod identity;
 mod parse;
 mod pincode;
@@ -15,15 +15,16 @@ use connector_hal::board::BoardConfig;
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 
-use crate::hardware::CanPort;
+use crate::doip::network::DoipConfig;
+use crate::hardware::{CanPort, DoipPort};
 
 pub use address::{AddressError, ApiUrl, ResourcePath, WebsocketUrl};
 pub use identity::{ConnectorUuid, ConnectorUuidError};
 pub use pincode::{PINCODE_CREDENTIAL, PINCODE_VARIABLE, Pincode, PincodeError};
 pub use problem::{ConfigError, Problem, Severity};
 pub use sections::{
-    BusConfig, BusKind, CloudConfig, ConnectorConfig, LogConfig, LogFormat, PathsConfig, RelayConfig,
-    VinConfig,
+    BusConfig, BusKind, CloudConfig, ConnectorConfig, LogConfig, LogFormat, PathsConfig, PowerConfig,
+    RelayConfig, VinConfig,
 };
 
 use crate::vin::VinSettings;
@@ -48,6 +49,12 @@ pub struct Config {
     /// The bounds of a diagnostic session.
     #[serde(default)]
     pub relay: RelayConfig,
+    /// Terminal 15, and when to spare the battery.
+    #[serde(default)]
+    pub power: PowerConfig,
+    /// Diagnostics over IP.
+    #[serde(default)]
+    pub doip: DoipConfig,
     /// Which files and lines of the system make up the board.
     #[serde(default)]
     pub board: BoardConfig,
@@ -68,6 +75,8 @@ impl Config {
             buses: Vec::new(),
             vin: VinConfig::default(),
             relay: RelayConfig::default(),
+            power: PowerConfig::default(),
+            doip: DoipConfig::default(),
             board: BoardConfig::default(),
             log: LogConfig::default(),
             path: None,
@@ -139,6 +148,22 @@ impl Config {
         self.buses.iter().filter_map(port).collect()
     }
 
+    /// The DoIP networks, as the hardware takes them; those whose device is no name for one are left out.
+    pub fn doip_ports(&self) -> Vec<DoipPort> {
+        let port = |bus: &BusConfig| match (bus.kind, bus.pins.as_slice()) {
+            (BusKind::Doip, &[plus, minus]) => {
+                Some(DoipPort { pins: [plus, minus], device: bus.device.parse().ok()? })
+            }
+            _ => None,
+        };
+        self.buses.iter().filter_map(port).collect()
+    }
+
+    /// The OBD pin of terminal 15, where the board can tell it.
+    pub fn terminal15_pin(&self) -> Option<u8> {
+        self.board.ignition.as_ref().map(|_| self.power.terminal15_pin)
+    }
+
     /// The pincode, from the first source that has one: the variable [`PINCODE_VARIABLE`], systemd's credential
     /// [`PINCODE_CREDENTIAL`], the file, the configuration.
     pub fn pincode(&self) -> Result<Pincode, PincodeError> {
@@ -180,7 +205,15 @@ fn explains(known: &Problem, contradiction: &Problem) -> bool {
 impl Config {
     /// Takes relative file names to be relative to the configuration.
     fn resolve_relative_to(&mut self, directory: &Path) {
-        for file in [&mut self.connector.pincode_file, &mut self.cloud.ca_file].into_iter().flatten() {
+        let tls = &mut self.doip.tls;
+        let files = [
+            &mut self.connector.pincode_file,
+            &mut self.cloud.ca_file,
+            &mut tls.ca_file,
+            &mut tls.certificate_file,
+            &mut tls.key_file,
+        ];
+        for file in files.into_iter().flatten() {
             *file = directory.join(&*file);
         }
     }

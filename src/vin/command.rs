@@ -8,7 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use connector_hal::can::{BoxFuture, CanBus, CanError};
 
-use super::{BusEnd, BusReading, Candidate, GiveUp, VinReading, VinReport, VinSettings, read};
+use super::{
+    BusEnd, BusReading, Candidate, GiveUp, VinReading, VinReport, VinSettings, by_doip, read_beside,
+};
+use crate::hardware::{DoipPort, Hardware};
 
 /// The exit status when no VIN can be read from the vehicle; other errors have the status of `main`.
 pub const NO_VIN_STATUS: u8 = 3;
@@ -19,7 +22,8 @@ pub const NO_VIN_STATUS: u8 = 3;
 /// be opened; 2 the command line is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct VinArgs {
-    /// A CAN bus to read from, instead of the configured ones: can0, slcan:/dev/ttyACM0; may be given several times
+    /// A bus to read from, instead of the configured ones: can0, slcan:/dev/ttyACM0, doip:eth0 or, to ask one gateway,
+    /// doip:192.168.7.2; may be given several times
     #[arg(long, value_name = "DEVICE")]
     pub bus: Vec<String>,
     /// Print one JSON object: vin_number, source, address, elapsed_ms, and conflict if ECUs disagree
@@ -56,17 +60,24 @@ where
     Ok(buses)
 }
 
-/// Reads the VIN from these buses and prints it; an error if no VIN was read and an adapter failed.
-pub async fn run(args: &VinArgs, buses: Vec<Box<dyn CanBus>>) -> anyhow::Result<ExitCode> {
-    if buses.is_empty() {
+/// Reads the VIN from these CAN buses, and from the hardware's DoIP networks, and prints it; an error if no VIN was
+/// read and an adapter failed.
+pub async fn run(
+    args: &VinArgs,
+    buses: Vec<Box<dyn CanBus>>,
+    hardware: &Hardware,
+) -> anyhow::Result<ExitCode> {
+    let networks = &hardware.doip_ports;
+    if buses.is_empty() && networks.is_empty() {
         bail!(
-            "there is no CAN bus to read the VIN from: name one with --bus, e.g. --bus can0, or in the configuration"
+            "there is no bus to read the VIN from: name one with --bus, e.g. --bus can0, or in the configuration"
         );
     }
-    let reading = read(buses, &args.settings()).await;
+    let settings = args.settings();
+    let reading = read_beside(buses, by_doip(hardware, settings.budget), &settings).await;
     let VinReading { report, buses } = reading;
     let is_known = report.vin.is_some();
-    let text = if args.json { serde_json::to_string(&report)? } else { describe(&report, &buses) };
+    let text = if args.json { serde_json::to_string(&report)? } else { describe(&report, &buses, networks) };
     for bus in buses {
         let device = bus.bus.device().to_owned();
         if let BusEnd::Failed(error) = bus.end {
@@ -87,10 +98,10 @@ fn print(text: &str) -> io::Result<()> {
 }
 
 /// What to tell a person.
-fn describe(report: &VinReport, buses: &[BusReading]) -> String {
+fn describe(report: &VinReport, buses: &[BusReading], networks: &[DoipPort]) -> String {
     let elapsed = report.elapsed.as_millis();
     let (Some(vin), Some(source), Some(address)) = (report.vin, report.source, report.address) else {
-        return format!("No VIN can be read ({elapsed} ms): {}", why_not(buses));
+        return format!("No VIN can be read ({elapsed} ms): {}", why_not(buses, networks));
     };
     let mut text = format!("The VIN is {vin}; the ECU at {address} told it by {source}, in {elapsed} ms.");
     let others: Vec<&Candidate> = report.conflict.iter().filter(|candidate| candidate.vin != vin).collect();
@@ -101,7 +112,7 @@ fn describe(report: &VinReport, buses: &[BusReading]) -> String {
     text
 }
 
-fn why_not(buses: &[BusReading]) -> String {
+fn why_not(buses: &[BusReading], networks: &[DoipPort]) -> String {
     let reasons = buses.iter().map(|bus| {
         let reason = match &bus.end {
             BusEnd::Told | BusEnd::NotTold => "the vehicle's ECUs tell none".to_owned(),
@@ -118,7 +129,8 @@ fn why_not(buses: &[BusReading]) -> String {
         };
         format!("on {}, {reason}", bus.bus.device())
     });
-    reasons.collect::<Vec<_>>().join("; ")
+    let by_doip = networks.iter().map(|port| format!("on {}, no gateway tells one by DoIP", port.device));
+    reasons.chain(by_doip).collect::<Vec<_>>().join("; ")
 }
 
 /// The error with what to do about it.
@@ -153,7 +165,11 @@ mod tests {
     use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 
     use super::*;
-    use crate::vin::VinSource;
+    use crate::vin::{VinSource, read};
+
+    fn no_doip() -> Hardware {
+        Hardware::new([])
+    }
 
     #[derive(Parser)]
     struct Line {
@@ -177,7 +193,7 @@ mod tests {
     }
 
     fn candidate(vin: &str, address: u32) -> Candidate {
-        let address = CanId::try_from(address).unwrap();
+        let address = CanId::try_from(address).unwrap().into();
         Candidate { vin: vin.parse().unwrap(), source: VinSource::Obd, address }
     }
 
@@ -186,12 +202,12 @@ mod tests {
         let told = [candidate("1M8GDM9AXKP042788", 0x7E8), candidate("WVWZZZ1KZ6W000001", 0x7EA)];
         let one = VinReport::from_candidates(&told[..1], Duration::from_millis(84));
         assert_eq!(
-            describe(&one, &[]),
+            describe(&one, &[], &[]),
             "The VIN is 1M8GDM9AXKP042788; the ECU at 0x7E8 told it by OBD, in 84 ms."
         );
         let two = VinReport::from_candidates(&told, Duration::from_millis(84));
         assert_eq!(
-            describe(&two, &[]),
+            describe(&two, &[], &[]),
             "The VIN is 1M8GDM9AXKP042788; the ECU at 0x7E8 told it by OBD, in 84 ms.\n\
              The ECU at 0x7EA disagrees: WVWZZZ1KZ6W000001, by OBD."
         );
@@ -207,14 +223,14 @@ mod tests {
         let buses = open_buses(&["can0".to_owned()], open).await.unwrap();
         let reading = read(buses, &VinSettings::default()).await;
         assert_eq!(
-            describe(&reading.report, &reading.buses),
+            describe(&reading.report, &reading.buses, &[]),
             format!(
                 "No VIN can be read ({} ms): on can0, nobody is on the bus: is the plug in, and the ignition on?",
                 reading.report.elapsed.as_millis()
             )
         );
         let buses = open_buses(&["can0".to_owned()], open).await.unwrap();
-        let status = run(&parse("vin").unwrap(), buses).await.unwrap();
+        let status = run(&parse("vin").unwrap(), buses, &no_doip()).await.unwrap();
         assert_eq!(format!("{status:?}"), format!("{:?}", ExitCode::from(3)));
     }
 
@@ -232,7 +248,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_any_bus_the_error_says_how_to_name_one() {
-        let error = run(&parse("vin").unwrap(), vec![]).await.unwrap_err();
+        let error = run(&parse("vin").unwrap(), vec![], &no_doip()).await.unwrap_err();
         assert!(error.to_string().contains("--bus can0"), "{error}");
     }
 
@@ -241,7 +257,7 @@ mod tests {
         let bus = VirtualBus::new(VirtualBusConfig::default());
         let adapter = bus.attach_adapter("can0", VirtualBus::full_capabilities());
         bus.unplug("can0");
-        let error = run(&parse("vin").unwrap(), vec![Box::new(adapter)]).await.unwrap_err();
+        let error = run(&parse("vin").unwrap(), vec![Box::new(adapter)], &no_doip()).await.unwrap_err();
         assert!(format!("{error:#}").contains("can0"), "{error:#}");
     }
 }

@@ -11,8 +11,8 @@ use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BitRateSearch, Candidate, GiveUp, LATENCY_ALLOWANCE, Outcome, P2, Reader, ReaderEvent, ReaderSettings,
-    SearchSettings, Step, VinReport,
+    BesideCan, BitRateSearch, Candidate, GiveUp, LATENCY_ALLOWANCE, Outcome, P2, Reader, ReaderEvent,
+    ReaderSettings, SearchSettings, Step, VinReport,
 };
 
 /// An adapter that starts anew when it is opened, as some with USB do, gets so much time besides the budget.
@@ -84,6 +84,16 @@ pub enum BusEnd {
 /// The bus that tells a VIN first wins; the others get one P2 to agree or disagree. Dropping the future ends reading
 /// and closes the adapters.
 pub async fn read(buses: Vec<Box<dyn CanBus>>, settings: &VinSettings) -> VinReading {
+    read_beside(buses, Vec::new(), settings).await
+}
+
+/// The same, side by side with other ways to read it.
+pub async fn read_beside(
+    buses: Vec<Box<dyn CanBus>>,
+    others: Vec<BesideCan>,
+    settings: &VinSettings,
+) -> VinReading {
+    let since = now();
     let stop = CancellationToken::new();
     let tasks = buses.into_iter().enumerate().map(|(index, bus)| {
         let task = BusTask::new(bus, settings);
@@ -93,31 +103,49 @@ pub async fn read(buses: Vec<Box<dyn CanBus>>, settings: &VinSettings) -> VinRea
     let mut running: FuturesUnordered<_> = tasks.collect();
     let mut done = Vec::new();
     let mut stop_at: Option<Instant> = None;
-    loop {
+    let mut others: FuturesUnordered<_> = others.into_iter().collect();
+    let mut told_otherwise = Vec::new();
+    while !(running.is_empty() && others.is_empty()) {
         tokio::select! {
             biased;
-            ended = running.next() => {
-                let Some((index, task)) = ended else { break };
+            Some((index, task)) = running.next() => {
                 if !task.candidates.is_empty() && stop_at.is_none() {
                     stop_at = Some(now() + P2 + LATENCY_ALLOWANCE);
                 }
                 done.push((index, task));
             }
+            Some(told) = others.next() => {
+                if !told.is_empty() && stop_at.is_none() {
+                    stop_at = Some(now() + P2 + LATENCY_ALLOWANCE);
+                }
+                told_otherwise.push((now(), told));
+            }
             () = sleep_until(stop_at) => {
                 stop.cancel();
+                others.clear();
                 stop_at = None;
             }
         }
     }
-    sum_up(done)
+    sum_up(done, told_otherwise, since)
 }
 
-fn sum_up(mut done: Vec<(usize, BusTask<'_>)>) -> VinReading {
-    let started_at = done.iter().filter_map(|(_, task)| task.started_at).min();
-    let ended_at = done.iter().filter_map(|(_, task)| task.ended_at).max();
+fn sum_up(
+    mut done: Vec<(usize, BusTask<'_>)>,
+    told_otherwise: Vec<(Instant, Vec<Candidate>)>,
+    since: Instant,
+) -> VinReading {
+    let others_since = (!told_otherwise.is_empty()).then_some(since);
+    let started_at = done.iter().filter_map(|(_, task)| task.started_at).chain(others_since).min();
+    let others_ended = told_otherwise.iter().map(|(at, _)| *at);
+    let ended_at = done.iter().filter_map(|(_, task)| task.ended_at).chain(others_ended).max();
     let elapsed = started_at.zip(ended_at).map(|(start, end)| end.saturating_duration_since(start));
     done.sort_by_key(|(index, task)| (task.told_at.is_none(), task.told_at, *index));
-    let told: Vec<Vec<Candidate>> = done.iter().map(|(_, task)| task.candidates.clone()).collect();
+    let mut told: Vec<(Option<Instant>, Vec<Candidate>)> =
+        done.iter().map(|(_, task)| (task.told_at, task.candidates.clone())).collect();
+    told.extend(told_otherwise.into_iter().map(|(at, candidates)| (Some(at), candidates)));
+    told.sort_by_key(|(at, candidates)| (candidates.is_empty(), at.is_none(), *at));
+    let told: Vec<_> = told.into_iter().map(|(_, candidates)| candidates).collect();
     let report = VinReport::from_buses(&told, elapsed.unwrap_or_default());
     done.sort_by_key(|(index, _)| *index);
     let buses = done.into_iter().map(|(_, task)| task.into_reading()).collect();

@@ -7,6 +7,7 @@ use connector_hal::can::CanId;
 use serde::{Serialize, Serializer};
 
 use super::Vin;
+use crate::doip::LogicalAddress;
 
 /// Which service told the VIN, as the relay protocol names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -36,6 +37,36 @@ impl fmt::Display for VinSource {
     }
 }
 
+/// Who told a VIN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EcuAddress {
+    /// The identifier that the ECU answered on.
+    Can(CanId),
+    /// The ECU's or gateway's address.
+    Doip(LogicalAddress),
+}
+
+impl From<CanId> for EcuAddress {
+    fn from(id: CanId) -> Self {
+        Self::Can(id)
+    }
+}
+
+impl From<LogicalAddress> for EcuAddress {
+    fn from(address: LogicalAddress) -> Self {
+        Self::Doip(address)
+    }
+}
+
+impl fmt::Display for EcuAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Can(id) => id.fmt(f),
+            Self::Doip(address) => address.fmt(f),
+        }
+    }
+}
+
 /// A VIN that one ECU told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Candidate {
@@ -44,9 +75,9 @@ pub struct Candidate {
     pub vin: Vin,
     /// By which service.
     pub source: VinSource,
-    /// The identifier that the ECU answered on.
+    /// Which ECU.
     #[serde(serialize_with = "address_as_text")]
-    pub address: CanId,
+    pub address: EcuAddress,
 }
 
 /// What reading the VIN came to; serialized as the relay protocol's `vehicleIdentified` message.
@@ -57,9 +88,9 @@ pub struct VinReport {
     pub vin: Option<Vin>,
     /// The service that told it.
     pub source: Option<VinSource>,
-    /// The identifier that the ECU answered on.
+    /// Which ECU told it.
     #[serde(serialize_with = "optional_address_as_text")]
-    pub address: Option<CanId>,
+    pub address: Option<EcuAddress>,
     /// How long reading took in all, from the first listening on.
     #[serde(rename = "elapsed_ms", serialize_with = "as_milliseconds")]
     pub elapsed: Duration,
@@ -103,12 +134,12 @@ impl VinReport {
     }
 }
 
-fn address_as_text<S: Serializer>(address: &CanId, serializer: S) -> Result<S::Ok, S::Error> {
+fn address_as_text<S: Serializer>(address: &EcuAddress, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(address)
 }
 
 fn optional_address_as_text<S: Serializer>(
-    address: &Option<CanId>,
+    address: &Option<EcuAddress>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     match address {
@@ -129,7 +160,7 @@ mod tests {
     const OTHER: &str = "WVWZZZ1KZ6W000001";
 
     fn candidate(vin: &str, address: u32) -> Candidate {
-        let address = CanId::try_from(address).unwrap();
+        let address = CanId::try_from(address).unwrap().into();
         Candidate { vin: vin.parse().unwrap(), source: VinSource::Uds, address }
     }
 

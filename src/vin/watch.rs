@@ -8,6 +8,8 @@ pub const DEFAULT_SILENCE: Duration = Duration::from_secs(10);
 /// Why the VIN is to be read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WakeReason {
+    /// A gateway announced another VIN by DoIP.
+    Announcement,
     /// Terminal 15 was off, and is on again.
     Ignition,
     /// Frames came after a long silence.

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use connector_agent::agent::{self, Control, Setup, SetupError};
 use connector_agent::cloud::tls;
-use connector_agent::config::{ApiUrl, BusConfig, Config, ConnectorUuid, Pincode, WebsocketUrl};
+use connector_agent::config::{ApiUrl, BusConfig, Config, ConnectorUuid, Pincode, PowerConfig, WebsocketUrl};
 use connector_agent::hardware::{Hardware, OpenCan};
 use connector_hal::board::{Led, SimBoard, SimBoardHandle};
 use connector_hal::can::CanBus;
 use connector_hal::can::virtual_bus::VirtualBus;
-use connector_hal::timer::TimerKind;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -26,6 +25,8 @@ pub struct AgentSettings {
     pub pincode: Option<String>,
     /// Tells when the CAN adapter is there, if it is not from the beginning.
     pub adapter: Option<watch::Receiver<bool>>,
+    /// Terminal 15 and voltage.
+    pub power: PowerConfig,
 }
 
 pub struct TestAgent {
@@ -50,6 +51,7 @@ impl TestAgent {
         );
         config.cloud.ca_file = Some(cloud.ca_file.clone());
         config.buses = vec![BusConfig::can("can0")];
+        config.power = settings.power;
         let (bus, present) = (bus.clone(), settings.adapter);
         let open_can: Arc<OpenCan> = Arc::new(move |device: &str| {
             let (bus, device, mut present) = (bus.clone(), device.to_owned(), present.clone());
@@ -61,8 +63,8 @@ impl TestAgent {
                 Ok(Box::new(adapter) as Box<dyn CanBus>)
             })
         });
-        let hardware = Hardware { can_ports: config.can_ports().into(), open_can, timer: TimerKind::Precise };
         let (board, handle) = SimBoard::new();
+        let hardware = Hardware { open_can, terminal15: Some(1), ..Hardware::new(config.can_ports()) };
         let pincode = settings.pincode.as_deref().unwrap_or(&connector.pincode);
         let setup = Setup {
             pincode: Pincode::new(pincode).unwrap(),

@@ -3,6 +3,7 @@
 // the configuration's leave for tests does not reach their helpers
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod gateway;
 mod rig;
 mod vehicle;
 
@@ -10,7 +11,9 @@ mod age;
 mod buses;
 mod chains;
 mod channels;
+mod doip;
 mod keep_alive;
 mod malformed;
 mod raw;
 mod resume;
+mod terminal15;

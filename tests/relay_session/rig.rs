@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use connector_agent::hardware::{CanPort, Hardware, IsotpStack};
+use connector_agent::doip::device::Device;
+use connector_agent::hardware::{CanPort, DoipPort, Hardware, IsotpStack};
 use connector_agent::relay::Envelope;
 use connector_agent::relay::codec::{EventCode, Payload, PduFlags, Tag};
 use connector_agent::relay::link::{Link, LinkError, Role};
@@ -19,6 +20,8 @@ use connector_hal::can::{CanBus, CanError, CanFrame};
 use connector_hal::timer::TimerKind;
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+use crate::gateway::Gateways;
 
 pub const UUID: Uuid = Uuid::from_u128(0x97a0_0001_0000_4000_8000_0000_0000_0001);
 pub const MILLISECOND: Duration = Duration::from_millis(1);
@@ -37,6 +40,7 @@ pub enum Got {
     Frame(CanFrame),
     Pdu { address: u32, data: Vec<u8> },
     Event { code: EventCode, detail: u16, value: u32 },
+    Terminal15(Option<bool>),
 }
 
 /// The same with its channel, and when it was on the bus by the connector's clock.
@@ -61,6 +65,8 @@ pub enum Network {
 pub struct Rig {
     /// The vehicle's buses at pins 6 and 14 (CAN FD), and at pins 3 and 11 (classic).
     pub buses: [VirtualBus; 2],
+    /// The vehicle's DoIP gateways, at pins 3 and 11.
+    pub gateways: Gateways,
     pub session: Session,
     pub operator: Link,
     pub heard: Vec<Heard>,
@@ -85,7 +91,8 @@ pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-fn hardware(buses: &[VirtualBus; 2], opening_fails: &Arc<AtomicBool>) -> Hardware {
+fn hardware(buses: &[VirtualBus; 2], gateways: &Gateways, opening_fails: &Arc<AtomicBool>) -> Hardware {
+    let gateways = gateways.clone();
     let port =
         |pins, device: &str, fd| CanPort { pins, device: device.to_owned(), fd, isotp: IsotpStack::Auto };
     let buses = buses.clone();
@@ -102,7 +109,11 @@ fn hardware(buses: &[VirtualBus; 2], opening_fails: &Arc<AtomicBool>) -> Hardwar
             };
             Box::pin(std::future::ready(adapter))
         }),
+        doip_ports: Arc::new([DoipPort { pins: [3, 11], device: Device::Interface("eth0".to_owned()) }]),
+        open_doip: Arc::new(move |_, _, _| Box::pin(std::future::ready(Ok(gateways.network())))),
         timer: TimerKind::Runtime,
+        terminal15: Some(1),
+        ..Hardware::new([])
     }
 }
 
@@ -127,11 +138,13 @@ impl Rig {
     fn with(config: VirtualBusConfig, hold: Duration, limits: SessionLimits) -> Self {
         let buses = [VirtualBus::new(config.clone()), VirtualBus::new(config)];
         let opening_fails = Arc::new(AtomicBool::new(false));
-        let hardware = hardware(&buses, &opening_fails);
+        let gateways = Gateways::default();
+        let hardware = hardware(&buses, &gateways, &opening_fails);
         let settings = SessionSettings { connection_uuid: UUID, hold, limits, hardware };
         let start = now();
         Self {
             buses,
+            gateways,
             session: Session::new(settings, start),
             operator: Link::new(Role::Operator, Tag::from(UUID), start),
             heard: Vec::new(),
@@ -355,6 +368,7 @@ impl Rig {
                 Payload::Frame(frame) => Got::Frame(frame),
                 Payload::Pdu { address, data, .. } => Got::Pdu { address, data: data.to_vec() },
                 Payload::Event { code, detail, value, .. } => Got::Event { code, detail, value },
+                Payload::Terminal15 { on } => Got::Terminal15(on),
                 payload => panic!("{payload:?} was never to be sent"),
             };
             let at = Duration::from_micros(header.time.saturating_add_signed(record.offset.into()));

@@ -23,6 +23,9 @@ pub struct BoardConfig {
     /// The buzzer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub buzzer: Option<OutputConfig>,
+    /// The line to pin 8 that wakes a vehicle's DoIP gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doip_activation: Option<OutputConfig>,
     /// Whether the device has Wi-Fi; found out from the network interfaces unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wifi: Option<bool>,

@@ -13,7 +13,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::config::{BoardConfig, InputConfig, OutputConfig, Source, VoltageConfig};
 use super::pin::{Input, Output, find_line, read_number};
-use super::{Board, BoardEvent, Led};
+use super::{ActivationLine, Board, BoardEvent, Led};
 
 /// How often the voltage is read; reading may take its time, so it is read on a thread of its own.
 const VOLTAGE_INTERVAL: Duration = Duration::from_secs(1);
@@ -26,13 +26,14 @@ pub struct LinuxBoard {
     button: Option<Input>,
     led: Option<watch::Sender<Led>>,
     buzzer: Option<Output>,
+    doip_activation: Option<ActivationLine>,
     wifi: Option<bool>,
 }
 
 /// A part of the board that is not as the configuration says.
 #[derive(Debug)]
 pub struct BoardProblem {
-    /// Which part: `voltage`, `ignition`, `button`, `led`, `buzzer`.
+    /// Which part: `voltage`, `ignition`, `button`, `led`, `buzzer`, `doip_activation`.
     pub part: &'static str,
     /// The file or device.
     pub path: PathBuf,
@@ -67,6 +68,8 @@ impl LinuxBoard {
                 sender
             }),
             buzzer: output("buzzer", &config.buzzer),
+            doip_activation: output("doip_activation", &config.doip_activation)
+                .map(|mut line| ActivationLine::new(move |on| line.set(on))),
             wifi: config.wifi.or_else(|| has_wireless(Path::new(NETWORK_INTERFACES))),
         }
     }
@@ -86,7 +89,9 @@ impl LinuxBoard {
                 source.and_then(|source| problem(part, source, |path| read_number(path).map(|_| ()))),
             );
         }
-        for (part, output) in [("led", &config.led), ("buzzer", &config.buzzer)] {
+        let outputs =
+            [("led", &config.led), ("buzzer", &config.buzzer), ("doip_activation", &config.doip_activation)];
+        for (part, output) in outputs {
             let source = output.as_ref().map(|output| &output.source);
             problems.extend(source.and_then(|source| {
                 problem(part, source, |path| std::fs::OpenOptions::new().write(true).open(path).map(|_| ()))
@@ -252,6 +257,10 @@ impl Board for LinuxBoard {
         if let Some(buzzer) = &mut self.buzzer {
             buzzer.set(on);
         }
+    }
+
+    fn doip_activation(&self) -> Option<ActivationLine> {
+        self.doip_activation.clone()
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<BoardEvent> {

@@ -142,6 +142,7 @@ async fn a_check_names_everything_that_is_wrong_at_once() {
         button: Some(input(missing.clone(), false)),
         led: Some(OutputConfig { source: line(Line::Name("LED".into())), active_low: false }),
         buzzer: Some(output(missing.clone(), false)),
+        doip_activation: None,
         wifi: None,
     };
     let problems = LinuxBoard::check(&config);

@@ -1,11 +1,13 @@
 //! The board around the buses: supply voltage, ignition, LED, buzzer, button.
 
+mod activation;
 mod config;
 mod linux;
 mod pin;
 #[cfg(feature = "sim")]
 mod sim;
 
+pub use activation::{Activation, ActivationLine};
 pub use config::{BoardConfig, InputConfig, Line, Number, OutputConfig, Source, VoltageConfig};
 pub use linux::{BoardProblem, LinuxBoard};
 #[cfg(feature = "sim")]
@@ -58,6 +60,11 @@ pub trait Board: Send {
 
     /// Switches the buzzer.
     fn set_buzzer(&mut self, on: bool);
+
+    /// The line that wakes a vehicle's DoIP gateway, where the board has one.
+    fn doip_activation(&self) -> Option<ActivationLine> {
+        None
+    }
 
     /// The next event; pending for ever where nothing can happen.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<BoardEvent>;

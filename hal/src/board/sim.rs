@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::sync::watch;
 
-use super::{Board, BoardEvent, Led};
+use super::{ActivationLine, Board, BoardEvent, Led};
 
 /// More presses than that, unseen, are as good as these.
 const MAX_PRESSES: u8 = 16;
@@ -15,6 +15,7 @@ pub struct SimBoard {
     state: Arc<Mutex<State>>,
     led: watch::Sender<Led>,
     buzzer: watch::Sender<bool>,
+    doip_activation: ActivationLine,
     reported_ignition: Option<bool>,
 }
 
@@ -24,6 +25,7 @@ pub struct SimBoardHandle {
     state: Arc<Mutex<State>>,
     led: watch::Receiver<Led>,
     buzzer: watch::Receiver<bool>,
+    doip_activation: watch::Receiver<bool>,
 }
 
 #[derive(Default)]
@@ -43,8 +45,14 @@ impl SimBoard {
         let state = Arc::new(Mutex::new(state));
         let (led, led_seen) = watch::channel(Led::Off);
         let (buzzer, buzzer_heard) = watch::channel(false);
-        let handle = SimBoardHandle { state: Arc::clone(&state), led: led_seen, buzzer: buzzer_heard };
-        (Self { state, led, buzzer, reported_ignition: Some(true) }, handle)
+        let (activation, doip_activation) = watch::channel(false);
+        let line = ActivationLine::new(move |on| {
+            activation.send_replace(on);
+        });
+        let state_seen = Arc::clone(&state);
+        let handle =
+            SimBoardHandle { state: state_seen, led: led_seen, buzzer: buzzer_heard, doip_activation };
+        (Self { state, led, buzzer, doip_activation: line, reported_ignition: Some(true) }, handle)
     }
 }
 
@@ -79,6 +87,11 @@ impl SimBoardHandle {
         self.buzzer.clone()
     }
 
+    /// Whether the line that wakes the vehicle's DoIP gateway is on, from now on.
+    pub fn doip_activation(&self) -> watch::Receiver<bool> {
+        self.doip_activation.clone()
+    }
+
     fn change(&self, action: impl FnOnce(&mut State)) {
         let mut state = lock(&self.state);
         action(&mut state);
@@ -111,6 +124,10 @@ impl Board for SimBoard {
 
     fn set_buzzer(&mut self, on: bool) {
         self.buzzer.send_replace(on);
+    }
+
+    fn doip_activation(&self) -> Option<ActivationLine> {
+        Some(self.doip_activation.clone())
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<BoardEvent> {

@@ -382,7 +382,7 @@ impl Reader {
             }
             Answer::Busy(_) => return self.ask_again(now + BUSY_PAUSE, address, Some(service)),
             Answer::Vin(_, vin) => {
-                let candidate = Candidate { vin, source: service.source(), address };
+                let candidate = Candidate { vin, source: service.source(), address: address.into() };
                 self.candidates.push(candidate);
                 self.events.push_back(ReaderEvent::Told(candidate));
             }

@@ -100,7 +100,7 @@ impl Rig {
             Box::pin(async { Ok(can) })
         };
         let hardware =
-            Hardware { can_ports: [port].into(), open_can: Arc::new(open_can), timer: TimerKind::Runtime };
+            Hardware { open_can: Arc::new(open_can), timer: TimerKind::Runtime, ..Hardware::new([port]) };
         let settings = SessionSettings {
             connection_uuid: uuid,
             hold: Duration::from_secs(30),

@@ -1,0 +1,127 @@
+//! Ethernet interfaces: whether they are up, which addresses they have, and giving them one.
+//!
+//! Looking needs no rights; changing needs `CAP_NET_ADMIN`, and ARP `CAP_NET_RAW`.
+
+mod arp;
+mod netlink;
+
+pub use arp::{ArpPacket, ArpSocket};
+pub use netlink::AddressWatch;
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// Where the kernel shows interfaces.
+const INTERFACES: &str = "/sys/class/net";
+/// IFF_UP of `netdevice(7)`.
+const UP: u32 = 1;
+
+/// An address of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// How many bits of it are the network's.
+    pub prefix: u8,
+    /// The kernel still finds out whether somebody else has it.
+    pub is_tentative: bool,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    name: String,
+    index: u32,
+}
+
+impl Interface {
+    /// The interface of this name; an error where there is none.
+    pub fn find(name: &str) -> io::Result<Self> {
+        let index = read(name, "ifindex")?;
+        let index = index.parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        Ok(Self { name: name.to_owned(), index })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its number.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Whether it is switched on.
+    pub fn is_up(&self) -> io::Result<bool> {
+        let flags = read(&self.name, "flags")?;
+        let flags = u32::from_str_radix(flags.trim_start_matches("0x"), 16);
+        Ok(flags.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))? & UP != 0)
+    }
+
+    /// Its hardware address.
+    pub fn mac(&self) -> io::Result<[u8; 6]> {
+        let text = read(&self.name, "address")?;
+        let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+        bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// Switches it on.
+    pub fn set_up(&self) -> io::Result<()> {
+        netlink::set_up(self.index)
+    }
+
+    /// Its addresses.
+    pub fn addresses(&self) -> io::Result<Vec<InterfaceAddress>> {
+        netlink::addresses(self.index)
+    }
+
+    /// Gives it one more address; no error if it has that already.
+    pub fn add_address(&self, ip: IpAddr, prefix: u8) -> io::Result<()> {
+        netlink::change_address(self.index, ip, prefix, true)
+    }
+
+    /// Takes an address from it.
+    pub fn remove_address(&self, ip: IpAddr, prefix: u8) -> io::Result<()> {
+        netlink::change_address(self.index, ip, prefix, false)
+    }
+}
+
+fn read(name: &str, file: &str) -> io::Result<String> {
+    if name.is_empty() || name.contains('/') || name == "." || name == ".." {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let path: PathBuf = [INTERFACES, name, file].iter().collect();
+    Ok(fs::read_to_string(path)?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_interface_is_up_and_has_its_address() {
+        let loopback = Interface::find("lo").unwrap();
+        assert!(loopback.is_up().unwrap());
+        let addresses = loopback.addresses().unwrap();
+        let own = addresses.iter().find(|address| address.ip == IpAddr::from([127, 0, 0, 1])).unwrap();
+        assert_eq!((own.prefix, own.is_tentative), (8, false));
+        assert_eq!(loopback.mac().unwrap(), [0; 6]);
+    }
+
+    #[test]
+    fn an_interface_that_is_not_there_is_an_error() {
+        for name in ["no-such-if", "", "..", "../lo"] {
+            assert!(Interface::find(name).is_err(), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn addresses_can_be_watched_by_anybody() {
+        let watch = AddressWatch::new().unwrap();
+        let nothing = tokio::time::timeout(std::time::Duration::ZERO, watch.changed()).await;
+        assert!(nothing.is_err() || nothing.unwrap().is_ok());
+    }
+}

@@ -1,0 +1,217 @@
+//! The few messages of `rtnetlink(7)` that are needed.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::InterfaceAddress;
+use crate::system::async_fd;
+
+// linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST: u16 = 0x001;
+const NLM_F_ACK: u16 = 0x004;
+const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_CREATE_OR_REPLACE: u16 = 0x500;
+const RTM_NEWLINK: u16 = 16;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const RTM_GETADDR: u16 = 22;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_F_TENTATIVE: u8 = 0x40;
+const RT_SCOPE_UNIVERSE: u8 = 0;
+const RT_SCOPE_LINK: u8 = 253;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+/// RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR.
+const GROUPS: u32 = 0x001 | 0x010 | 0x100;
+
+const HEADER: usize = 16;
+/// More than the kernel puts into one message.
+const BUFFER: usize = 32 * 1024;
+/// Datagrams of one dump; interfaces have some addresses, not thousands.
+const MAX_DATAGRAMS: usize = 256;
+
+/// Tells when addresses or interfaces change.
+#[derive(Debug)]
+pub struct AddressWatch(AsyncFd<OwnedFd>);
+
+impl AddressWatch {
+    /// Begins to listen, within a tokio runtime.
+    pub fn new() -> io::Result<Self> {
+        let socket = open(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+        bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
+        Ok(Self(async_fd(socket, Interest::READABLE)?))
+    }
+
+    /// Waits for the next change on any interface; cancel-safe.
+    pub async fn changed(&self) -> io::Result<()> {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let mut ready = self.0.readable().await?;
+            let mut has_changed = false;
+            while recv(self.0.get_ref(), &mut buffer[..], RecvFlags::empty()).is_ok() {
+                has_changed = true;
+            }
+            ready.clear_ready();
+            if has_changed {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn open(flags: SocketFlags) -> io::Result<OwnedFd> {
+    // protocol 0 is NETLINK_ROUTE
+    Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?)
+}
+
+pub(super) fn set_up(index: u32) -> io::Result<()> {
+    // ifinfomsg: family, padding, type, index, flags, which of them change
+    let mut body = vec![0; 4];
+    body.extend(index.to_ne_bytes());
+    body.extend(super::UP.to_ne_bytes());
+    body.extend(super::UP.to_ne_bytes());
+    request(RTM_NEWLINK, NLM_F_ACK, &body).map(|_| ())
+}
+
+pub(super) fn change_address(index: u32, ip: IpAddr, prefix: u8, add: bool) -> io::Result<()> {
+    let (family, bytes, scope) = match ip {
+        IpAddr::V4(ip) => {
+            let scope = if ip.is_link_local() { RT_SCOPE_LINK } else { RT_SCOPE_UNIVERSE };
+            (AF_INET, ip.octets().to_vec(), scope)
+        }
+        IpAddr::V6(ip) => (AF_INET6, ip.octets().to_vec(), RT_SCOPE_UNIVERSE),
+    };
+    let mut body = vec![family, prefix, 0, scope];
+    body.extend(index.to_ne_bytes());
+    for kind in [IFA_LOCAL, IFA_ADDRESS] {
+        body.extend((4 + bytes.len() as u16).to_ne_bytes());
+        body.extend(kind.to_ne_bytes());
+        body.extend(&bytes);
+    }
+    let (message, flags) =
+        if add { (RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE_OR_REPLACE) } else { (RTM_DELADDR, NLM_F_ACK) };
+    request(message, flags, &body).map(|_| ())
+}
+
+pub(super) fn addresses(index: u32) -> io::Result<Vec<InterfaceAddress>> {
+    let messages = request(RTM_GETADDR, NLM_F_DUMP, &[0; 8])?;
+    Ok(messages.iter().filter_map(|(kind, body)| address(*kind, body, index)).collect())
+}
+
+/// The address in an RTM_NEWADDR message, if it is one of this interface.
+fn address(kind: u16, body: &[u8], index: u32) -> Option<InterfaceAddress> {
+    let (message, mut attributes) = body.split_at_checked(8)?;
+    let [_, prefix, flags, _, number @ ..] = message else { return None };
+    if kind != RTM_NEWADDR || number != index.to_ne_bytes() {
+        return None;
+    }
+    let (mut local, mut other) = (None, None);
+    while let [low, high, kind_low, kind_high, ..] = *attributes {
+        let length = usize::from(u16::from_ne_bytes([low, high]));
+        let value = attributes.get(4..length)?;
+        let ip = <[u8; 4]>::try_from(value)
+            .map(IpAddr::from)
+            .or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from))
+            .ok();
+        match u16::from_ne_bytes([kind_low, kind_high]) {
+            IFA_LOCAL => local = ip,
+            IFA_ADDRESS => other = ip,
+            _ => {}
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    // on a point-to-point link IFA_ADDRESS is the other end's
+    Some(InterfaceAddress {
+        ip: local.or(other)?,
+        prefix: *prefix,
+        is_tentative: flags & IFA_F_TENTATIVE != 0,
+    })
+}
+
+/// Asks the kernel, which answers at once; gives the messages of its answer.
+fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<(u16, Vec<u8>)>> {
+    let socket = open(SocketFlags::CLOEXEC)?;
+    let mut message = Vec::with_capacity(HEADER + body.len());
+    message.extend(((HEADER + body.len()) as u32).to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+    message.extend(1u32.to_ne_bytes());
+    message.extend(0u32.to_ne_bytes());
+    message.extend(body);
+    sendto(&socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    receive_answer(&socket)
+}
+
+fn receive_answer(socket: impl AsFd) -> io::Result<Vec<(u16, Vec<u8>)>> {
+    let mut buffer = vec![0; BUFFER];
+    let mut answer = Vec::new();
+    for _ in 0..MAX_DATAGRAMS {
+        let (_, received) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+        let mut rest = buffer.get(..received).unwrap_or_default();
+        while let Some((kind, body, behind)) = split(rest) {
+            match kind {
+                NLMSG_DONE => return Ok(answer),
+                NLMSG_ERROR => {
+                    let code = body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+                    return if code == 0 { Ok(answer) } else { Err(io::Error::from_raw_os_error(-code)) };
+                }
+                _ => answer.push((kind, body.to_vec())),
+            }
+            rest = behind;
+        }
+    }
+    Err(io::ErrorKind::InvalidData.into())
+}
+
+/// The first message: its type, its body, and what is behind it.
+fn split(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let length = usize::try_from(u32::from_ne_bytes(*bytes.first_chunk()?)).ok()?;
+    let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
+    let body = bytes.get(HEADER..length)?;
+    Some((kind, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_never_says_is_no_panic() {
+        for length in 0..64usize {
+            let bytes = vec![0xFF; length];
+            assert_eq!(split(&bytes).map(|(kind, ..)| kind), None);
+            assert_eq!(address(RTM_NEWADDR, &bytes, u32::MAX), None);
+        }
+        // an attribute that claims no length
+        let mut body = vec![AF_INET, 8, 0, 0];
+        body.extend(1u32.to_ne_bytes());
+        body.extend([0; 8]);
+        assert_eq!(address(RTM_NEWADDR, &body, 1), None);
+    }
+
+    #[test]
+    fn a_local_address_is_preferred_to_the_other_ends() {
+        let mut body = vec![AF_INET, 30, IFA_F_TENTATIVE, 0];
+        body.extend(7u32.to_ne_bytes());
+        for (kind, last) in [(IFA_ADDRESS, 2), (IFA_LOCAL, 1)] {
+            body.extend(8u16.to_ne_bytes());
+            body.extend(u16::to_ne_bytes(kind));
+            body.extend([10, 0, 0, last]);
+        }
+        let ip = IpAddr::from([10, 0, 0, 1]);
+        let expected = InterfaceAddress { ip, prefix: 30, is_tentative: true };
+        assert_eq!(address(RTM_NEWADDR, &body, 7), Some(expected));
+        assert_eq!(address(RTM_NEWADDR, &body, 8), None);
+    }
+}

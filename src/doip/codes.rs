@@ -1,0 +1,219 @@
+//! The codes of DoIP's messages (ISO 13400-2); each keeps values that it has no name for.
+
+use std::fmt;
+
+/// Defines a code of one byte: an enum that keeps unknown values, its conversions, and its words.
+macro_rules! codes {
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $value:literal => $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy)]
+        pub enum $name {
+            $($(#[$variant_meta])* $variant,)+
+            /// Any other value, as it was on the wire.
+            Other(u8),
+        }
+
+        impl From<u8> for $name {
+            fn from(value: u8) -> Self {
+                match value {
+                    $($value => Self::$variant,)+
+                    other => Self::Other(other),
+                }
+            }
+        }
+
+        impl From<$name> for u8 {
+            fn from(code: $name) -> u8 {
+                match code {
+                    $($name::$variant => $value,)+
+                    $name::Other(value) => value,
+                }
+            }
+        }
+
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                u8::from(*self) == u8::from(*other)
+            }
+        }
+
+        impl Eq for $name {}
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let text = match self {
+                    $(Self::$variant => $text,)+
+                    Self::Other(_) => "not a known code",
+                };
+                write!(formatter, "{text} (0x{:02X})", u8::from(*self))
+            }
+        }
+    };
+}
+
+codes! {
+    /// The edition that a message is after (table 16).
+    ProtocolVersion {
+        /// ISO/DIS 13400-2:2010.
+        V2010 = 0x01 => "ISO/DIS 13400-2:2010",
+        /// ISO 13400-2:2012.
+        V2012 = 0x02 => "ISO 13400-2:2012",
+        /// ISO 13400-2:2019.
+        V2019 = 0x03 => "ISO 13400-2:2019",
+        /// Any: for identification requests of a tester that does not know the vehicle's yet.
+        Default = 0xFF => "any",
+    }
+}
+
+impl ProtocolVersion {
+    /// Whether messages of this version are understood here.
+    pub const fn is_supported(self) -> bool {
+        !matches!(self, Self::Other(_))
+    }
+}
+
+codes! {
+    /// Why an entity refused a message by its header (table 19).
+    HeaderNackCode {
+        /// Version and inverse version don't match, or the version is not known; the connection is closed.
+        IncorrectPattern = 0x00 => "incorrect pattern format",
+        /// The payload type is not known.
+        UnknownPayloadType = 0x01 => "unknown payload type",
+        /// The payload is longer than the entity can ever take.
+        MessageTooLarge = 0x02 => "message too large",
+        /// The payload is longer than the entity can take now.
+        OutOfMemory = 0x03 => "out of memory",
+        /// The length does not fit the payload type; the connection is closed.
+        InvalidPayloadLength = 0x04 => "invalid payload length",
+    }
+}
+
+codes! {
+    /// What kind of routing a tester asks for (table 47).
+    ActivationType {
+        /// The default.
+        Default = 0x00 => "default",
+        /// What a regulation requires (WWH-OBD).
+        Regulation = 0x01 => "required by regulation",
+        /// Central security.
+        CentralSecurity = 0xE0 => "central security",
+    }
+}
+
+codes! {
+    /// An entity's answer to routing activation (table 49).
+    ActivationCode {
+        /// The tester's address is not one that the entity serves; the connection is closed.
+        UnknownSourceAddress = 0x00 => "denied: unknown source address",
+        /// All the entity's sockets are in use; the connection is closed.
+        NoSocketFree = 0x01 => "denied: all TCP sockets are registered and active",
+        /// This connection is activated for another address; it is closed.
+        OtherAddressActivated = 0x02 => "denied: the connection is activated for another source address",
+        /// Another connection is active with this address; this one is closed.
+        AddressInUse = 0x03 => "denied: the source address is active on another connection",
+        /// Authentication is missing; the connection stays open.
+        MissingAuthentication = 0x04 => "denied: authentication is missing",
+        /// Somebody refused the confirmation; the connection is closed.
+        RejectedConfirmation = 0x05 => "denied: the confirmation was rejected",
+        /// The activation type is not known; the connection is closed.
+        UnsupportedActivationType = 0x06 => "denied: unsupported routing activation type",
+        /// The entity wants TLS; the connection is closed.
+        TlsRequired = 0x07 => "denied: an encrypted connection by TLS is required",
+        /// Routing is active.
+        Activated = 0x10 => "routing activated",
+        /// Routing will be active once somebody has confirmed it in the vehicle.
+        ConfirmationRequired = 0x11 => "routing will be activated; confirmation is required",
+    }
+}
+
+codes! {
+    /// Why a diagnostic message was not routed (table 26).
+    DiagnosticNackCode {
+        /// The source address is not the activated one.
+        InvalidSourceAddress = 0x02 => "invalid source address",
+        /// No such target.
+        UnknownTargetAddress = 0x03 => "unknown target address",
+        /// The message is longer than the target can take.
+        MessageTooLarge = 0x04 => "diagnostic message too large",
+        /// The entity lacks memory.
+        OutOfMemory = 0x05 => "out of memory",
+        /// The target does not answer on its network.
+        TargetUnreachable = 0x06 => "target unreachable",
+        /// The target's network is not known.
+        UnknownNetwork = 0x07 => "unknown network",
+        /// The transport protocol to the target failed.
+        TransportProtocolError = 0x08 => "transport protocol error",
+    }
+}
+
+codes! {
+    /// What an entity wants a tester to do before anything else (table 6).
+    FurtherAction {
+        /// Nothing.
+        None = 0x00 => "none",
+        /// Routing activation with central security.
+        CentralSecurity = 0x10 => "routing activation with central security",
+    }
+}
+
+codes! {
+    /// Whether the entities of the vehicle agree on VIN and GID (table 7).
+    SyncStatus {
+        /// They do.
+        Synchronized = 0x00 => "VIN and GID are synchronized",
+        /// Not yet.
+        Incomplete = 0x10 => "VIN and GID are not synchronized yet",
+    }
+}
+
+codes! {
+    /// What an entity is (table 11).
+    NodeType {
+        /// It routes to others.
+        Gateway = 0x00 => "gateway",
+        /// It stands for itself.
+        Node = 0x01 => "node",
+    }
+}
+
+codes! {
+    /// Whether the vehicle is ready for diagnostics (table 9).
+    PowerMode {
+        /// It is not.
+        NotReady = 0x00 => "not ready",
+        /// It is.
+        Ready = 0x01 => "ready",
+        /// The entity can't tell.
+        NotSupported = 0x02 => "not supported",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_survives_the_way_through_every_code() {
+        for byte in 0..=u8::MAX {
+            assert_eq!(u8::from(ActivationCode::from(byte)), byte);
+            assert_eq!(u8::from(ActivationType::from(byte)), byte);
+            assert_eq!(u8::from(DiagnosticNackCode::from(byte)), byte);
+            assert_eq!(u8::from(FurtherAction::from(byte)), byte);
+            assert_eq!(u8::from(HeaderNackCode::from(byte)), byte);
+            assert_eq!(u8::from(NodeType::from(byte)), byte);
+            assert_eq!(u8::from(PowerMode::from(byte)), byte);
+            assert_eq!(u8::from(ProtocolVersion::from(byte)), byte);
+            assert_eq!(u8::from(SyncStatus::from(byte)), byte);
+        }
+    }
+
+    #[test]
+    fn a_code_says_its_meaning_and_its_number() {
+        assert_eq!(
+            ActivationCode::from(0x07).to_string(),
+            "denied: an encrypted connection by TLS is required (0x07)"
+        );
+        assert_eq!(ActivationCode::from(0xE1).to_string(), "not a known code (0xE1)");
+        assert_eq!(ActivationCode::Other(0x10), ActivationCode::Activated);
+    }
+}

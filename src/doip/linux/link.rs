@@ -1,0 +1,166 @@
+//! Bringing an interface up, with the address that the network configuration says.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::Command;
+use std::time::Duration;
+
+use connector_hal::ethernet::{AddressWatch, Interface, InterfaceAddress};
+
+use super::claim::Claims;
+use crate::doip::network::{Addressing, DoipConfig, NetworkConfig};
+
+/// Switches the interface on and waits for its address; the error says what is missing.
+pub(super) async fn prepare(
+    interface: &Interface,
+    network: &NetworkConfig,
+    config: &DoipConfig,
+    claims: &Claims,
+) -> Result<(), String> {
+    if !interface.is_up().map_err(|error| error.to_string())? {
+        interface.set_up().map_err(|error| {
+            let fix = "switch it on with `ip link set … up`, or let the agent have CAP_NET_ADMIN";
+            format!("it is off and cannot be switched on ({error}); {fix}")
+        })?;
+    }
+    match (network.addressing, network.address) {
+        (Addressing::Fixed, Some(net)) => fix(interface, net.address, net.prefix)?,
+        (Addressing::LinkLocal, _) => {
+            let has_one = find(interface, is_v4_link_local).map_err(|error| error.to_string())?.is_some();
+            if !has_one {
+                claims.claim(interface).map_err(|error| {
+                    format!(
+                        "it has no link-local address, and none can be claimed ({error}); have the system's network \
+                         manager give it one, or let the agent have CAP_NET_ADMIN and CAP_NET_RAW"
+                    )
+                })?;
+            }
+        }
+        (Addressing::Dhcp, _) => start_dhcp(interface, &config.dhcp_command),
+        _ => {}
+    }
+    let wanted = match network.addressing {
+        Addressing::System => is_any,
+        Addressing::LinkLocal => is_v4_link_local,
+        Addressing::Dhcp => is_global_v4,
+        Addressing::Fixed => is_v4,
+        Addressing::Ipv6LinkLocal => is_v6_link_local,
+    };
+    let waiting = wait_for(interface, wanted);
+    match tokio::time::timeout(config.address_wait, waiting).await {
+        Ok(Ok(address)) => {
+            tracing::debug!(interface = interface.name(), ip = %address.ip, "the interface has its address");
+            Ok(())
+        }
+        Ok(Err(error)) => Err(format!("its addresses cannot be read: {error}")),
+        Err(_) => Err(no_address(network.addressing, config.address_wait)),
+    }
+}
+
+fn no_address(addressing: Addressing, waited: Duration) -> String {
+    let seconds = waited.as_secs_f32();
+    let what = match addressing {
+        Addressing::System | Addressing::Fixed => "it has no address",
+        Addressing::LinkLocal => "it got no IPv4 link-local address",
+        Addressing::Dhcp => "it got no address by DHCP",
+        Addressing::Ipv6LinkLocal => "it got no IPv6 link-local address",
+    };
+    format!("{what} within {seconds} s; is the cable in, and the vehicle awake?")
+}
+
+fn fix(interface: &Interface, address: Ipv4Addr, prefix: u8) -> Result<(), String> {
+    let ip = IpAddr::V4(address);
+    let has_it = |candidate: &InterfaceAddress| candidate.ip == ip;
+    if interface.addresses().is_ok_and(|addresses| addresses.iter().any(has_it)) {
+        return Ok(());
+    }
+    interface.add_address(ip, prefix).map_err(|error| {
+        let fix = "give it that address, or let the agent have CAP_NET_ADMIN";
+        format!("it has not the address {address}, which cannot be set ({error}); {fix}")
+    })
+}
+
+/// Runs the system's client beside us; what it does to the interface is seen there.
+fn start_dhcp(interface: &Interface, command: &[String]) {
+    let Some((program, arguments)) = command.split_first() else { return };
+    if find(interface, is_global_v4).is_ok_and(|address| address.is_some()) {
+        return;
+    }
+    let named = |argument: &String| argument.replace("{interface}", interface.name());
+    let mut command = Command::new(program);
+    command.args(arguments.iter().map(named)).stdin(std::process::Stdio::null());
+    tokio::task::spawn_blocking(move || match command.status() {
+        Ok(status) if status.success() => {}
+        Ok(status) => tracing::warn!(%status, "the DHCP client gave up"),
+        Err(error) => tracing::warn!(%error, "the DHCP client could not be started"),
+    });
+}
+
+async fn wait_for(
+    interface: &Interface,
+    wanted: fn(&InterfaceAddress) -> bool,
+) -> io::Result<InterfaceAddress> {
+    // listens first, so that no change is missed
+    let watch = AddressWatch::new()?;
+    loop {
+        if let Some(address) = find(interface, wanted)? {
+            return Ok(address);
+        }
+        watch.changed().await?;
+    }
+}
+
+fn find(
+    interface: &Interface,
+    wanted: fn(&InterfaceAddress) -> bool,
+) -> io::Result<Option<InterfaceAddress>> {
+    let addresses = interface.addresses()?;
+    Ok(addresses.into_iter().find(|address| !address.is_tentative && wanted(address)))
+}
+
+fn is_any(_: &InterfaceAddress) -> bool {
+    true
+}
+
+fn is_v4(address: &InterfaceAddress) -> bool {
+    address.ip.is_ipv4()
+}
+
+fn is_v4_link_local(address: &InterfaceAddress) -> bool {
+    matches!(address.ip, IpAddr::V4(ip) if ip.is_link_local())
+}
+
+fn is_global_v4(address: &InterfaceAddress) -> bool {
+    matches!(address.ip, IpAddr::V4(ip) if !ip.is_link_local())
+}
+
+fn is_v6_link_local(address: &InterfaceAddress) -> bool {
+    matches!(address.ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> DoipConfig {
+        DoipConfig { address_wait: Duration::from_millis(1), ..DoipConfig::default() }
+    }
+
+    #[tokio::test]
+    async fn what_the_system_has_set_up_is_taken_as_it_is() {
+        let loopback = Interface::find("lo").unwrap();
+        let network = NetworkConfig::known(1);
+        prepare(&loopback, &network, &config(), &Claims::default()).await.unwrap();
+        let net = "127.0.0.1/8".parse().unwrap();
+        let fixed = NetworkConfig { address: Some(net), ..NetworkConfig::known(4) };
+        prepare(&loopback, &fixed, &config(), &Claims::default()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_come_is_an_error_that_says_so() {
+        let loopback = Interface::find("lo").unwrap();
+        let network = NetworkConfig::known(6);
+        let error = prepare(&loopback, &network, &config(), &Claims::default()).await.unwrap_err();
+        assert!(error.contains("no IPv6 link-local address within 0.001 s"), "{error}");
+    }
+}

@@ -1,0 +1,488 @@
+//! A DoIP bus of a connection: its network, the gateways found on it, and the connections with them.
+
+mod channel;
+mod setup;
+mod transport;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use connector_hal::can::{BoxFuture, BusState, BusStatus, CanFrame};
+use connector_hal::timer::{Deadline, TimerKind};
+
+use super::SessionLimits;
+use super::bus::{Opening, Progress, SessionBus};
+use super::setup::{ChannelKind, invalid, pdu_settings, wrong_kind};
+use crate::doip::LogicalAddress;
+use crate::doip::client::{Client, ClientError, ClientEvent};
+use crate::doip::connection::Event;
+use crate::doip::discovery::Question;
+use crate::doip::explorer::Explorer;
+use crate::doip::io::{LinkError, Network};
+use crate::doip::linux::Purpose;
+use crate::doip::vin::VinSearch;
+use crate::hardware::Hardware;
+use crate::relay::Problem;
+use crate::relay::bus::BusOutput;
+use crate::relay::channel::{Output, PduChannel};
+use crate::relay::codec::{EventCode, PduFlags};
+use crate::relay::request::DoipChannelConfig;
+use crate::vin;
+use channel::{DoipChannel, refused, unknown_gateway};
+pub(super) use setup::DoipBusSetup;
+use transport::DoipTransport;
+
+/// How long to wait before a lost network is opened again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Events taken from one client before others have their turn.
+const BATCH: usize = 64;
+
+type Starting = BoxFuture<'static, Result<Box<dyn Network>, LinkError>>;
+
+enum State {
+    /// Being opened.
+    Starting(Starting),
+    Running(Box<Explorer>),
+    /// Gone; it will be opened again at this time.
+    Lost(Instant),
+}
+
+/// Whom a connection is with, and for which tester.
+type ClientKey = (LogicalAddress, LogicalAddress);
+
+/// See the module.
+pub(super) struct DoipSessionBus {
+    setup: DoipBusSetup,
+    hardware: Hardware,
+    state: State,
+    has_started: bool,
+    clients: BTreeMap<ClientKey, Client>,
+    channels: BTreeMap<u16, DoipChannel>,
+    opened: VecDeque<(u16, Result<(), Problem>)>,
+    events: VecDeque<BusOutput>,
+    deadline: Deadline,
+    /// The state that was last told to whoever asks for changes.
+    told_state: Option<BusState>,
+    vin_search: Option<VinSearch>,
+    told_vins: Option<Vec<vin::Candidate>>,
+}
+
+impl DoipSessionBus {
+    pub(super) fn new(setup: DoipBusSetup, hardware: &Hardware) -> Self {
+        let state = State::Starting(open(&setup, hardware));
+        Self {
+            setup,
+            hardware: hardware.clone(),
+            state,
+            has_started: false,
+            clients: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            opened: VecDeque::new(),
+            events: VecDeque::new(),
+            deadline: Deadline::new(TimerKind::Runtime),
+            told_state: None,
+            vin_search: None,
+            told_vins: None,
+        }
+    }
+
+    fn bus_state(&self) -> BusState {
+        let up = self.clients.values().filter(|client| client.is_active()).count();
+        match self.state {
+            State::Running(_) if up == self.clients.len() => BusState::Active,
+            State::Running(_) if up > 0 => BusState::Passive,
+            // a channel that is being opened is no trouble
+            State::Running(_) if self.channels.values().all(|channel| channel.opening.is_some()) => {
+                BusState::Active
+            }
+            _ => BusState::Off,
+        }
+    }
+
+    fn handle_network(&mut self, now: Instant, opened: Result<Box<dyn Network>, LinkError>) -> Progress {
+        match opened {
+            Ok(network) => {
+                let mut explorer = Explorer::new(network);
+                explorer.ask_everybody(now, Question::Anybody);
+                self.state = State::Running(Box::new(explorer));
+                if std::mem::replace(&mut self.has_started, true) {
+                    Progress::Changed
+                } else {
+                    Progress::Started
+                }
+            }
+            Err(error) => {
+                self.state = State::Lost(now + RETRY_AFTER);
+                if !self.has_started {
+                    return Progress::StartFailed(error.to_string());
+                }
+                tracing::debug!(bus = self.setup.name, %error, "the network is still not usable");
+                Progress::Changed
+            }
+        }
+    }
+
+    fn lose_network(&mut self, now: Instant, error: &std::io::Error) {
+        tracing::warn!(bus = self.setup.name, %error, "lost the network; trying it again every second");
+        self.state = State::Lost(now + RETRY_AFTER);
+        self.clients.clear();
+        if self.vin_search.take().is_some() {
+            self.told_vins = Some(Vec::new());
+        }
+        for (number, channel) in &mut self.channels {
+            channel.pdus.handle_bus_off(now);
+            if channel.opening.is_none() {
+                self.events.push_back(state_event(now, *number, BusState::Off));
+            }
+        }
+    }
+
+    /// Moves the network, and all connections with gateways; true when something changed.
+    fn poll_running(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let State::Running(explorer) = &mut self.state else { return false };
+        let mut changed = false;
+        loop {
+            match explorer.poll(cx) {
+                Poll::Ready(Ok(event)) => {
+                    tracing::debug!(bus = self.setup.name, ?event, "DoIP");
+                    changed = true;
+                }
+                Poll::Ready(Err(error)) => {
+                    self.lose_network(now, &error);
+                    return true;
+                }
+                Poll::Pending => break,
+            }
+        }
+        if let Some(search) = &mut self.vin_search
+            && search.poll(cx, explorer.network(), explorer.discovery()).is_ready()
+        {
+            self.told_vins = self.vin_search.take().map(VinSearch::into_told);
+            changed = true;
+        }
+        changed |= self.connect_waiting();
+        changed | self.poll_clients(cx, now)
+    }
+
+    /// Makes the connections that channels want with gateways that are known by now.
+    fn connect_waiting(&mut self) -> bool {
+        let State::Running(explorer) = &self.state else { return false };
+        let mut changed = false;
+        for channel in self.channels.values() {
+            let key = (channel.gateway, channel.tester);
+            let Some(gateway) = explorer.discovery().gateway(channel.gateway) else { continue };
+            match self.clients.get_mut(&key) {
+                Some(client) => client.set_gateway(gateway.address),
+                None => {
+                    let network = &self.setup.network;
+                    let confirmation = self.hardware.doip.confirmation_time;
+                    let mut settings = network.connection(channel.tester, channel.max_pdu, confirmation);
+                    // a vehicle is spoken to as it speaks
+                    settings.version = gateway.version;
+                    self.clients.insert(key, Client::new(gateway.address, settings, network.tls));
+                    changed = true;
+                }
+            }
+        }
+        changed
+    }
+
+    fn poll_clients(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut changed = false;
+        let keys: Vec<ClientKey> = self.clients.keys().copied().collect();
+        for key in keys {
+            for turn in 0..=BATCH {
+                if turn == BATCH {
+                    cx.waker().wake_by_ref();
+                    break;
+                }
+                changed |= self.give_pdus(key);
+                let State::Running(explorer) = &self.state else { return true };
+                let Some(client) = self.clients.get_mut(&key) else { break };
+                let Poll::Ready(event) = client.poll(cx, explorer.network()) else { break };
+                changed = true;
+                self.handle_client(now, key, event);
+            }
+        }
+        changed
+    }
+
+    /// Gives the connection what its channels have to send.
+    fn give_pdus(&mut self, key: ClientKey) -> bool {
+        let Some(client) = self.clients.get_mut(&key).filter(|client| client.is_active()) else {
+            return false;
+        };
+        let mut changed = false;
+        for channel in self.channels.values_mut().filter(|channel| channel.key() == key) {
+            changed |= channel.pdus.transport_mut().give(|target, data| client.send(target, data));
+        }
+        changed
+    }
+
+    fn handle_client(&mut self, now: Instant, key: ClientKey, event: ClientEvent) {
+        let (gateway, tester) = key;
+        match event {
+            ClientEvent::Active => {
+                tracing::info!(bus = self.setup.name, %gateway, %tester, "routing is active");
+                for (number, channel) in &mut self.channels {
+                    if channel.key() != key {
+                        continue;
+                    }
+                    if channel.opening.take().is_some() {
+                        self.opened.push_back((*number, Ok(())));
+                    } else if std::mem::take(&mut channel.is_down) {
+                        self.events.push_back(state_event(now, *number, BusState::Active));
+                    }
+                }
+            }
+            ClientEvent::ConfirmationRequired => {
+                tracing::info!(bus = self.setup.name, %gateway, "routing has to be confirmed in the vehicle");
+                let more = self.hardware.doip.confirmation_time;
+                for channel in self.channels.values_mut().filter(|channel| channel.key() == key) {
+                    channel.opening = channel.opening.map(|until| until + more);
+                }
+            }
+            ClientEvent::Down(error) => self.handle_down(now, key, &error),
+            ClientEvent::Message(event) => self.handle_message(now, key, event),
+        }
+    }
+
+    fn handle_down(&mut self, now: Instant, key: ClientKey, error: &ClientError) {
+        tracing::info!(bus = self.setup.name, gateway = %key.0, tester = %key.1, %error, "no routing");
+        let mut failed = Vec::new();
+        for (number, channel) in &mut self.channels {
+            if channel.key() != key {
+                continue;
+            }
+            if channel.opening.is_some() {
+                failed.push(*number);
+                self.opened.push_back((*number, Err(refused(key, error))));
+            } else if !std::mem::replace(&mut channel.is_down, true) {
+                self.events.push_back(state_event(now, *number, BusState::Off));
+            }
+        }
+        for number in failed {
+            self.close_channel(number);
+        }
+    }
+
+    fn handle_message(&mut self, now: Instant, key: ClientKey, event: Event) {
+        for channel in self.channels.values_mut().filter(|channel| channel.key() == key) {
+            if channel.pdus.transport_mut().handle_event(&event) {
+                channel.pdus.handle_events(now);
+            }
+        }
+    }
+
+    fn handle_due(&mut self, now: Instant) -> bool {
+        let mut changed = false;
+        let mut failed = Vec::new();
+        for (number, channel) in &mut self.channels {
+            if channel.pdus.poll_timeout().is_some_and(|at| at <= now) {
+                channel.pdus.handle_timeout(now);
+                changed = true;
+            }
+            if channel.opening.is_some_and(|until| until <= now) {
+                failed.push((*number, channel.gateway));
+            }
+        }
+        for (number, gateway) in failed {
+            changed = true;
+            let problem = match &self.state {
+                State::Running(explorer) => {
+                    unknown_gateway(&self.setup.name, gateway, explorer.discovery().gateways())
+                }
+                _ => unknown_gateway(&self.setup.name, gateway, &[]),
+            };
+            self.opened.push_back((number, Err(problem)));
+            self.close_channel(number);
+        }
+        changed
+    }
+
+    fn open_doip(
+        &mut self,
+        now: Instant,
+        number: u16,
+        config: &DoipChannelConfig,
+        limits: &SessionLimits,
+    ) -> Result<Opening, Problem> {
+        let tester = LogicalAddress::new(config.tester_id);
+        if !self.setup.network.allows_tester(tester) {
+            let [first, last] = self.setup.network.tester_addresses.map(LogicalAddress::new);
+            return Err(invalid(format!(
+                "tester_id {tester} is not one of network configuration {}, which has {first} to {last}.",
+                self.setup.number
+            )));
+        }
+        let transport = DoipTransport::new(LogicalAddress::new(config.ecu_id), limits.max_pdu);
+        let channel = DoipChannel {
+            gateway: LogicalAddress::new(config.gateway_id),
+            tester,
+            pdus: PduChannel::new(Box::new(transport), pdu_settings(&config.options), now),
+            opening: None,
+            is_down: false,
+            max_pdu: limits.max_pdu,
+        };
+        let is_active = self.clients.get(&channel.key()).is_some_and(Client::is_active);
+        let opening = if is_active { Opening::Done } else { Opening::UnderWay };
+        let until = (!is_active).then(|| now + self.hardware.doip.discovery_time);
+        self.channels.insert(number, DoipChannel { opening: until, ..channel });
+        if let State::Running(explorer) = &mut self.state
+            && !is_active
+            && explorer.discovery().gateway(LogicalAddress::new(config.gateway_id)).is_none()
+            && explorer.discovery().is_done_asking()
+        {
+            explorer.ask_everybody(now, Question::Anybody);
+        }
+        Ok(opening)
+    }
+}
+
+fn open(setup: &DoipBusSetup, hardware: &Hardware) -> Starting {
+    (hardware.open_doip)(&setup.port, &setup.network, Purpose::Talk)
+}
+
+fn state_event(at: Instant, channel: u16, state: BusState) -> BusOutput {
+    let (detail, text) = match state {
+        BusState::Active => (0, "routing is active again"),
+        BusState::Passive => (1, ""),
+        BusState::Off => (2, "the connection with the gateway is lost"),
+    };
+    BusOutput { channel, at, output: Output::Event { code: EventCode::BusState, detail, value: 0, text } }
+}
+
+impl SessionBus for DoipSessionBus {
+    fn name(&self) -> &str {
+        &self.setup.name
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
+        let now = tokio::time::Instant::now().into_std();
+        let mut retry_at = None;
+        let mut changed = match &mut self.state {
+            State::Running(_) => self.poll_running(cx, now),
+            State::Starting(starting) => match starting.as_mut().poll(cx) {
+                Poll::Ready(opened) => return Poll::Ready(self.handle_network(now, opened)),
+                Poll::Pending => false,
+            },
+            State::Lost(at) if *at <= now => {
+                self.state = State::Starting(open(&self.setup, &self.hardware));
+                true
+            }
+            State::Lost(at) => {
+                retry_at = Some(*at);
+                false
+            }
+        };
+        changed |= self.handle_due(now);
+        if changed {
+            return Poll::Ready(Progress::Changed);
+        }
+        let channels = self.channels.values();
+        let due = channels.flat_map(|channel| [channel.pdus.poll_timeout(), channel.opening]).flatten();
+        let search = self.vin_search.as_ref().map(VinSearch::poll_timeout);
+        self.deadline.set(due.chain(retry_at).chain(search).min());
+        self.deadline.poll_expired(cx).map(|()| Progress::Changed)
+    }
+
+    fn has_started(&self) -> bool {
+        self.has_started
+    }
+
+    fn status(&self) -> BusStatus {
+        BusStatus { state: self.bus_state(), ..BusStatus::default() }
+    }
+
+    fn take_state_change(&mut self) -> bool {
+        let state = self.has_started.then(|| self.bus_state());
+        std::mem::replace(&mut self.told_state, state) != state
+    }
+
+    fn open_channel(
+        &mut self,
+        now: Instant,
+        number: u16,
+        kind: &ChannelKind,
+        limits: &SessionLimits,
+    ) -> Result<Opening, Problem> {
+        match kind {
+            ChannelKind::Doip(config) => self.open_doip(now, number, config, limits),
+            other => Err(wrong_kind(&self.setup.name, "doip_bus", other)),
+        }
+    }
+
+    fn poll_opened(&mut self) -> Option<(u16, Result<(), Problem>)> {
+        self.opened.pop_front()
+    }
+
+    fn close_channel(&mut self, number: u16) {
+        let Some(closed) = self.channels.remove(&number) else { return };
+        self.events.retain(|event| event.channel != number);
+        let key = closed.key();
+        if !self.channels.values().any(|channel| channel.key() == key) {
+            self.clients.remove(&key);
+        }
+    }
+
+    fn handle_pdu(&mut self, now: Instant, number: u16, flags: PduFlags, data: &[u8]) {
+        if let Some(channel) = self.channels.get_mut(&number) {
+            channel.pdus.handle_pdu(now, flags, data);
+            let key = channel.key();
+            self.give_pdus(key);
+        }
+    }
+
+    fn handle_refused_pdu(&mut self, _now: Instant, number: u16, flags: PduFlags) {
+        if let Some(channel) = self.channels.get_mut(&number) {
+            channel.pdus.handle_refused_pdu(flags);
+        }
+    }
+
+    fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        self.channels.values_mut().for_each(|channel| channel.pdus.set_keep_alive(now, enabled));
+    }
+
+    fn handle_frame_to_send(&mut self, _now: Instant, number: u16, _frame: CanFrame, _expires: Instant) {
+        if let Some(channel) = self.channels.get_mut(&number) {
+            channel.pdus.refuse();
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<BusOutput> {
+        if let Some(event) = self.events.pop_front() {
+            return Some(event);
+        }
+        let at = tokio::time::Instant::now().into_std();
+        self.channels.iter_mut().find_map(|(number, channel)| {
+            channel.pdus.poll_output().map(|output| BusOutput { channel: *number, at, output })
+        })
+    }
+
+    fn return_to_default_sessions(&mut self, now: Instant) {
+        for channel in self.channels.values_mut() {
+            channel.pdus.return_to_default_session(now);
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        !self.channels.values().any(|channel| channel.pdus.is_sending())
+    }
+
+    fn start_vin_reader(&mut self, settings: vin::ReaderSettings) -> bool {
+        let State::Running(explorer) = &mut self.state else { return false };
+        let now = tokio::time::Instant::now().into_std();
+        explorer.ask_everybody(now, Question::Anybody);
+        let network = &self.setup.network;
+        let tester = LogicalAddress::new(network.tester_address);
+        let connection = network.connection(tester, 4096, self.hardware.doip.confirmation_time);
+        self.vin_search = Some(VinSearch::new(connection, network.tls, settings.until));
+        self.told_vins = None;
+        true
+    }
+
+    fn take_vins(&mut self) -> Option<Vec<vin::Candidate>> {
+        self.told_vins.take()
+    }
+}

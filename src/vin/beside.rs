@@ -1,0 +1,22 @@
+//! Reading the VIN by other ways than CAN.
+
+use std::time::Duration;
+
+use connector_hal::can::BoxFuture;
+
+use super::Candidate;
+use crate::doip;
+use crate::hardware::{DoipPort, Hardware};
+
+/// Reading the VIN in another way than by CAN: gives what was told, in order, and ends by itself.
+pub type BesideCan = BoxFuture<'static, Vec<Candidate>>;
+
+/// Reading the VIN on all DoIP networks, each within this time.
+pub fn by_doip(hardware: &Hardware, budget: Duration) -> Vec<BesideCan> {
+    let network = hardware.doip.network(hardware.doip.network_configuration);
+    let reading = |port: &DoipPort| {
+        let opening = (hardware.open_doip)(port, &network, doip::linux::Purpose::Talk);
+        Box::pin(doip::vin::open_and_read(opening, network.clone(), budget)) as BesideCan
+    };
+    hardware.doip_ports.iter().map(reading).collect()
+}
