@@ -25,6 +25,8 @@ pub struct AgentSettings {
     pub pincode: Option<String>,
     /// Tells when the CAN adapter is there, if it is not from the beginning.
     pub adapter: Option<watch::Receiver<bool>>,
+    /// Whether the CAN adapter can do CAN FD.
+    pub fd: bool,
     /// Terminal 15 and voltage.
     pub power: PowerConfig,
 }
@@ -50,7 +52,7 @@ impl TestAgent {
             WebsocketUrl::try_from(format!("wss://{address}/ws")).unwrap(),
         );
         config.cloud.ca_file = Some(cloud.ca_file.clone());
-        config.buses = vec![BusConfig::can("can0")];
+        config.buses = vec![BusConfig { fd: settings.fd, ..BusConfig::can("can0") }];
         config.power = settings.power;
         let (bus, present) = (bus.clone(), settings.adapter);
         let open_can: Arc<OpenCan> = Arc::new(move |device: &str| {

@@ -5,4 +5,5 @@ pub mod cloud;
 pub mod demo;
 pub mod network;
 pub mod operator;
+pub mod trials;
 pub mod vehicle;

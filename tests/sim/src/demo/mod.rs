@@ -17,7 +17,7 @@ use stage::Stage;
 use story::Story;
 
 /// The vehicles that come with the program.
-const VEHICLES: &str = include_str!("../../../data/vehicles/vehicles.json");
+pub(crate) const VEHICLES: &str = include_str!("../../../data/vehicles/vehicles.json");
 
 /// `connector-sim demo`.
 #[derive(Debug, clap::Args)]
@@ -45,6 +45,9 @@ pub struct Args {
     /// How much of the bus's time the vehicle's own messages take.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=90))]
     load: u8,
+    /// Another agent than the one built in, such as one for another processor: "qemu-arm-static ./connector-agent".
+    #[arg(long, value_name = "COMMAND")]
+    agent: Option<String>,
     /// Shows the agent's log too.
     #[arg(long)]
     show_log: bool,
