@@ -47,7 +47,7 @@ pub struct CanPort {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IsotpStack {
-    /// What is better by measurement (docs/decisions.md): ours.
+    /// Ours, for the reasons in docs/decisions.md.
     #[default]
     Auto,
     /// Ours.

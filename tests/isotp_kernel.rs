@@ -89,7 +89,7 @@ async fn lengths_of_32_bits_pass_and_too_long_ones_are_refused_both_ways() {
     .await;
     // and it goes on
     link.transfer(Direction::FromKernel, 99).await;
-    link.transfer(Direction::ToKernel, 100).await;
+    link.transfer(Direction::ToKernel, 99).await;
 }
 
 #[tokio::test]
