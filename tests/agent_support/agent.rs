@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use connector_agent::agent::{self, Control, Setup, SetupError};
 use connector_agent::cloud::tls;
-use connector_agent::config::{ApiUrl, BusConfig, Config, ConnectorUuid, Pincode, PowerConfig, WebsocketUrl};
+use connector_agent::config::{
+    ApiUrl, BusConfig, BusKind, Config, ConnectorUuid, Pincode, PowerConfig, WebsocketUrl,
+};
 use connector_agent::hardware::{Hardware, OpenCan};
 use connector_hal::board::{Led, SimBoard, SimBoardHandle};
 use connector_hal::can::CanBus;
@@ -29,6 +31,8 @@ pub struct AgentSettings {
     pub fd: bool,
     /// Terminal 15 and voltage.
     pub power: PowerConfig,
+    /// A DoIP gateway, at which the agent is in place of a CAN bus.
+    pub doip: Option<SocketAddr>,
 }
 
 pub struct TestAgent {
@@ -52,7 +56,12 @@ impl TestAgent {
             WebsocketUrl::try_from(format!("wss://{address}/ws")).unwrap(),
         );
         config.cloud.ca_file = Some(cloud.ca_file.clone());
-        config.buses = vec![BusConfig { fd: settings.fd, ..BusConfig::can("can0") }];
+        config.buses = vec![match settings.doip {
+            Some(gateway) => {
+                BusConfig { kind: BusKind::Doip, pins: vec![3, 11], ..BusConfig::can(gateway.to_string()) }
+            }
+            None => BusConfig { fd: settings.fd, ..BusConfig::can("can0") },
+        }];
         config.power = settings.power;
         let (bus, present) = (bus.clone(), settings.adapter);
         let open_can: Arc<OpenCan> = Arc::new(move |device: &str| {
@@ -67,6 +76,7 @@ impl TestAgent {
         });
         let (board, handle) = SimBoard::new();
         let hardware = Hardware { open_can, terminal15: Some(1), ..Hardware::new(config.can_ports()) };
+        let hardware = hardware.with_doip(config.doip_ports(), config.doip.clone(), None);
         let pincode = settings.pincode.as_deref().unwrap_or(&connector.pincode);
         let setup = Setup {
             pincode: Pincode::new(pincode).unwrap(),

@@ -26,7 +26,7 @@ enum Command {
     /// Trials of the agent's own binary: killed, without disk space, without network, with a wrong clock.
     Trials(trials::Args),
     /// A vehicle, or a recording of one, behind an SLCAN adapter on a pseudo-terminal.
-    Vehicle(vehicle::Args),
+    Vehicle(Box<vehicle::Args>),
     /// The agent's own command line, for the demo.
     #[command(hide = true, disable_help_flag = true)]
     Agent {
@@ -70,7 +70,7 @@ impl Cli {
                 Command::Demo(args) => demo::run(args).await,
                 Command::Operator(args) => operator::run(*args).await,
                 Command::Trials(args) => trials::run(args).await,
-                Command::Vehicle(args) => vehicle::run(args).await,
+                Command::Vehicle(args) => vehicle::run(*args).await,
                 Command::Agent { .. } => Ok(()),
             }
         })?;

@@ -2,16 +2,24 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+mod doip_support;
+mod vehicle_support;
+
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use connector_hal::can::slcan::{DEFAULT_BAUD, Slcan};
+use connector_hal::can::{CanBus as _, CanSettings};
 use connector_sim::operator::client::{Credentials, Customer};
+use connector_sim::vehicle::catalogue::EcuAddress;
+use doip_support::{DoipTool, address, ask_by_udp};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
+use vehicle_support::{Tool, id};
 
 /// Only reached when something hangs.
 const HANG: Duration = Duration::from_secs(120);
@@ -173,6 +181,61 @@ async fn an_operator_does_all_of_a_ticket_on_the_command_line() {
     workshop.fails(&["vin"], 5).await;
 }
 
+impl Workshop {
+    /// Starts a gateway of the operator.
+    async fn gateway(&self, arguments: &[&str]) -> (Child, Value) {
+        let mut all = vec!["operator", "--ready", self.ready.to_str().unwrap()];
+        all.extend(arguments);
+        start(&all).await
+    }
+}
+
+/// Ends a gateway as Ctrl-C does.
+async fn interrupt(mut gateway: Child) {
+    let pid = rustix::process::Pid::from_raw(gateway.id().unwrap() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert!(tokio::time::timeout(HANG, gateway.wait()).await.unwrap().unwrap().success());
+}
+
+#[tokio::test]
+async fn an_operators_gateways_serve_tools_until_interrupted() {
+    let workshop = Workshop::open().await;
+    let slcan = workshop.directory.path().join("tool");
+    let link = slcan.to_str().unwrap();
+    let (gateway, ready) =
+        workshop.gateway(&["can-gateway", "--slcan", link, "--ecu", "7E0/7E8", "--ecu", "757/7C1"]).await;
+    assert_eq!((&ready["vin"], &ready["slcan"]), (&json!(VIN), &json!(link)));
+    assert_eq!(ready["ecus"][1]["response_id"], "0x7C1");
+    let mut can = Slcan::open(link, link, DEFAULT_BAUD).unwrap();
+    can.configure(CanSettings { bit_rate: 500_000, data_bit_rate: None, listen_only: false }).await.unwrap();
+    let engine = EcuAddress { request: id(0x7E0), response: id(0x7E8), extended: None };
+    let mut tool = Tool::physical_over(Box::new(can), engine);
+    let (answers, _) = tool.ask(&[0x22, 0xF1, 0x87, 0xF1, 0x89, 0xF1, 0x82], HANG).await;
+    assert_eq!(answers.last().unwrap().pdu[..3], [0x62, 0xF1, 0x87]);
+    drop(tool);
+    interrupt(gateway).await;
+    assert!(slcan.read_link().is_err(), "the link is gone");
+
+    let arguments =
+        ["doip-gateway", "--over", "can", "--listen", "127.0.0.1:0", "--announce-to", "127.0.0.1:9"];
+    let (gateway, ready) = workshop.gateway(&arguments).await;
+    assert_eq!((&ready["vin"], &ready["logical_address"]), (&json!(VIN), &json!("0x4010")));
+    assert_eq!(ready["ecus"][0], json!({"logical_address": "0x4011", "can": "0x7E0/0x7E8"}));
+    let udp = address(&ready, "/udp");
+    let who = ask_by_udp(udp, connector_agent::doip::Payload::IdentificationRequest).await;
+    let connector_agent::doip::Payload::Announcement(who) = who else { panic!("{who:?}") };
+    assert_eq!(who.vin().unwrap().as_str(), VIN);
+    let mut tool = DoipTool::activated(address(&ready, "/tcp")).await;
+    let answer = tool.ask(0x4011, &[0x22, 0xF1, 0x87, 0xF1, 0x89, 0xF1, 0x82]).await;
+    assert_eq!(answer[..3], [0x62, 0xF1, 0x87]);
+    interrupt(gateway).await;
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    workshop.fails(&["doip-gateway", "--over", "can", "--listen", &taken], 1).await;
+    workshop.fails(&["can-gateway", "--slcan", "/nowhere/tool"], 1).await;
+}
+
 #[tokio::test]
 async fn a_wrong_secret_and_a_cloud_that_is_not_there_have_their_own_exit_codes() {
     let workshop = Workshop::open().await;
@@ -196,6 +259,18 @@ async fn the_demo_goes_through_over_a_far_link_that_is_cut_again_and_again() {
         assert!(line.ends_with("right"), "{line}");
     }
     assert!(stdout.contains(VIN) && stdout.contains("of the bus's limit"), "{stdout}");
+}
+
+#[tokio::test]
+async fn the_demo_tells_its_story_over_doip_too() {
+    let demo = program(&["demo", "--doip", "--rtt", "40", "--cut-every", "4", "--size", "30000"]).output();
+    let (code, stdout, stderr) = outcome(demo).await;
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    for right in ["VIN ", "ECUs read", "ECU's memory", "As the ECUs saw it", "Agent"] {
+        let line = stdout.lines().find(|line| line.trim_start().starts_with(right)).unwrap();
+        assert!(line.ends_with("right"), "{line}");
+    }
+    assert!(stdout.contains(VIN) && stdout.contains("read by doip"), "{stdout}");
 }
 
 #[tokio::test]

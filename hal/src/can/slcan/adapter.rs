@@ -23,6 +23,18 @@ const WAITING_LIMIT: usize = 256;
 /// Output nobody has read; beyond it received frames are lost, as in a real adapter, and the overrun flag says so.
 const OUTPUT_LIMIT: usize = 64 * 1024;
 
+/// The CAN controller of an adapter: a node of a virtual bus, or whatever else stands behind the pty.
+pub trait Controller: CanBus {
+    /// Leaves the bus, as a host that closes its device has it do; what waits in either direction is discarded.
+    fn leave(&mut self);
+}
+
+impl Controller for VirtualCan {
+    fn leave(&mut self) {
+        VirtualCan::leave(self);
+    }
+}
+
 /// An SLCAN adapter on a pty, for any host program: a device of its own until it is dropped.
 ///
 /// It answers a frame by `z` or `Z` once it was acknowledged on the bus, and reports states and errors as Linux'
@@ -37,10 +49,14 @@ impl SlcanAdapter {
     /// Makes the adapter, and a symbolic link to its device at `link`. Must be called within a tokio runtime; the bus
     /// should go by [`TimerKind::Precise`](crate::timer::TimerKind).
     pub fn new(link: Option<&Path>, bus: &VirtualBus, name: &str) -> io::Result<Self> {
+        Self::with_controller(link, bus.attach_adapter(name, VirtualBus::full_capabilities()))
+    }
+
+    /// The same with a controller of its own in place of a bus.
+    pub fn with_controller<N: Controller + 'static>(link: Option<&Path>, node: N) -> io::Result<Self> {
         let pty = Pty::new()?;
         let device = pty.slave_path().to_owned();
         let link = link.map(|link| DeviceLink::new(link, &device)).transpose()?;
-        let node = bus.attach_adapter(name, VirtualBus::full_capabilities());
         let task = tokio::spawn(async move {
             if let Err(error) = Adapter::new(pty, node).run().await {
                 tracing::warn!(%error, "the SLCAN adapter ends");
@@ -114,9 +130,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     }
 }
 
-struct Adapter<L> {
+struct Adapter<L, N> {
     line: L,
-    node: VirtualCan,
+    node: N,
     reader: LineReader,
     out: Vec<u8>,
     start: Instant,
@@ -132,8 +148,8 @@ struct Adapter<L> {
     sent: VecDeque<bool>,
 }
 
-impl<L: HostLine> Adapter<L> {
-    fn new(line: L, node: VirtualCan) -> Self {
+impl<L: HostLine, N: Controller> Adapter<L, N> {
+    fn new(line: L, node: N) -> Self {
         Self {
             line,
             node,

@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use connector_agent::relay::request::{BusConfig, CanBusConfig, Switch};
+use connector_agent::relay::request::Switch;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::limit;
-use super::reading::{BUS, Reading, brief, open};
+use super::reading::{Reading, brief};
 use super::stage::{BIT_RATE, Stage, VOLTS};
 use super::story::{Story, Table};
 use crate::operator::FlashProgress;
 use crate::operator::client::{Connection, ConnectorWatch, Credentials, Customer, Operator, Ticket, Timing};
 use crate::operator::flash::{Firmware, FlashReport, flash};
 use crate::vehicle::catalogue::EcuRecord;
-use crate::vehicle::ecu::{Ecu, EcuConfig, Session};
+use crate::vehicle::ecu::{Ecu, EcuConfig};
 
 /// Where the firmware goes in the ECU's memory.
 const ADDRESS: u32 = 0x0800_0000;
@@ -155,27 +155,14 @@ impl Demo {
         story: &Story,
         connection: &Connection,
     ) -> anyhow::Result<()> {
-        let bus = CanBusConfig {
-            pin_plus: 6,
-            pin_min: 14,
-            can_protocol: "isotp".to_owned(),
-            can_bit_rate: BIT_RATE,
-            transceiver: Some("high".to_owned()),
-            data_bit_rate: None,
-        };
-        let bus = BusConfig { bus_name: BUS.to_owned(), can_bus: Some(bus), ..BusConfig::default() };
+        let (bus, what) = stage.plugged.bus()?;
         let configuring = Instant::now();
         connection.configure_buses(vec![bus]).await?;
-        let took = brief(configuring.elapsed());
-        story.tell(
-            "operator",
-            &format!("has set up the bus at pins 6 and 14 for {} kbit/s in {took}", BIT_RATE / 1000),
-        );
+        story.tell("operator", &format!("has set up {what} in {}", brief(configuring.elapsed())));
         self.identify(stage, story, connection).await?;
         self.read_all(stage, story, connection).await?;
-        let target =
-            target(&stage.record.ecus).context("the vehicle has no ECU that could be flashed")?.clone();
-        self.flash(stage, story, connection, &target).await
+        let place = target(&stage.record.ecus).context("the vehicle has no ECU that could be flashed")?;
+        self.flash(stage, story, connection, place).await
     }
 
     async fn identify(
@@ -208,7 +195,10 @@ impl Demo {
         connection: &Connection,
     ) -> anyhow::Result<()> {
         let nodes = stage.record.nodes();
-        let readings = nodes.iter().map(|ecu| Reading::take(connection, ecu));
+        let readings = nodes
+            .iter()
+            .enumerate()
+            .map(|(place, ecu)| Reading::take(connection, &stage.plugged, place, ecu));
         let readings = futures_util::future::try_join_all(readings).await?;
         let (mut right, mut asked, mut codes_right, mut codes) = (0, 0, 0, 0);
         for (ecu, reading) in nodes.iter().zip(readings) {
@@ -235,14 +225,13 @@ impl Demo {
         stage: &mut Stage,
         story: &Story,
         connection: &Connection,
-        target: &EcuRecord,
+        place: usize,
     ) -> anyhow::Result<()> {
         let data = stage.firmware.clone();
-        story.tell(
-            "operator",
-            &format!("flashes {} ({}) with {} bytes", target.name, target.address.request, data.len()),
-        );
-        let channel = open(connection, &target.address, Switch::Enabled).await?;
+        let target = stage.record.ecus.get(place).context("the ECU to flash")?.clone();
+        let name = stage.plugged.name(place, &target);
+        story.tell("operator", &format!("flashes {} ({name}) with {} bytes", target.name, data.len()));
+        let channel = stage.plugged.open(connection, place, &target, Switch::Enabled).await?;
         let mut progress =
             FlashProgress::new(data.len(), |line| story.tell("operator", &format!("  {line}")));
         let firmware = Firmware { address: ADDRESS, data: &data };
@@ -254,7 +243,7 @@ impl Demo {
         };
         progress.end();
         drop(progress);
-        self.judge_flash(stage, story, target, flashed.as_ref().ok());
+        self.judge_flash(stage, story, (place, &target), flashed.as_ref().ok());
         Ok(flashed.map(drop).map_err(crate::operator::Failure::from)?)
     }
 
@@ -263,15 +252,12 @@ impl Demo {
         &mut self,
         stage: &Stage,
         story: &Story,
-        target: &EcuRecord,
+        (place, target): (usize, &EcuRecord),
         report: Option<&FlashReport>,
     ) {
         if let Some(report) = report {
             let took = report.transferring.as_secs_f64().max(0.001);
             let rate = report.bytes as f64 / took;
-            let least = limit::transfer_time(&target.address, BIT_RATE, &stage.firmware, report.block_length);
-            let possible = report.bytes as f64 / least.as_secs_f64().max(0.001);
-            let percent = 100.0 * least.as_secs_f64() / took;
             story.tell(
                 "operator",
                 &format!(
@@ -284,10 +270,17 @@ impl Demo {
             let what =
                 format!("{} bytes in {} blocks, {}", report.bytes, report.blocks, brief(report.transferring));
             self.table.note("Flashed", what);
-            let what = format!("{rate:.0} bytes/s, {percent:.1} % of the bus's limit of {possible:.0}");
+            let mut what = format!("{rate:.0} bytes/s");
+            if stage.plugged.is_can() {
+                let least =
+                    limit::transfer_time(&target.address, BIT_RATE, &stage.firmware, report.block_length);
+                let possible = report.bytes as f64 / least.as_secs_f64().max(0.001);
+                let percent = 100.0 * least.as_secs_f64() / took;
+                what = format!("{what}, {percent:.1} % of the bus's limit of {possible:.0}");
+            }
             self.table.note("Flash rate", what);
         }
-        let memory = stage.vehicle.memory(target.address);
+        let memory = stage.plugged.memory(place, target);
         let same = memory
             .last()
             .is_some_and(|image| image.address == u64::from(ADDRESS) && image.data == stage.firmware);
@@ -310,9 +303,9 @@ impl Demo {
             if failure.is_none() { "went through" } else { "broke off" },
             failure.is_none(),
         );
-        let anomalies = stage.vehicle.anomalies();
-        for (address, anomalies) in &anomalies {
-            story.tell("vehicle", &format!("{address} has seen what it should not: {anomalies:?}"));
+        let anomalies = stage.plugged.anomalies();
+        for strange in &anomalies {
+            story.tell("vehicle", strange);
         }
         let what = if anomalies.is_empty() { "nothing lost, doubled or out of order" } else { "see above" };
         self.table.check("As the ECUs saw it", what, anomalies.is_empty());
@@ -329,9 +322,7 @@ impl Demo {
         };
         story.tell("connector", &format!("the agent {what}"));
         self.table.check("Agent", format!("{what}{megabytes}"), right);
-        let default = |ecu: &&crate::vehicle::RunningEcu| ecu.status.borrow().session != Session::Default;
-        let left: Vec<String> =
-            stage.vehicle.ecus().iter().filter(default).map(|ecu| ecu.address.to_string()).collect();
+        let left = stage.plugged.left_in_session();
         let what = if left.is_empty() { "all in their default session".to_owned() } else { left.join(", ") };
         self.table.check("ECUs afterwards", what, left.is_empty());
         if (failure.is_some() || !right)
@@ -340,8 +331,7 @@ impl Demo {
             println!("\nThe end of the agent's log:\n{log}");
         }
         stage.cloud.shutdown().await;
-        stage.vehicle.stop().await;
-        drop(stage.adapter);
+        stage.plugged.stop().await;
         drop(stage.network);
         if let Err(error) = stage.directory.close() {
             tracing::warn!(%error, "the temporary directory was not removed");
@@ -358,11 +348,11 @@ fn credentials(account: &crate::cloud::Credentials) -> Credentials {
     Credentials { client_id: account.client_id.clone(), client_secret: account.client_secret.clone() }
 }
 
-/// The ECU to flash: the engine's, best where tools expect it; else the first that there is.
-fn target(ecus: &[EcuRecord]) -> Option<&EcuRecord> {
-    let engines = || ecus.iter().filter(|ecu| ecu.name == "engine");
-    engines()
-        .find(|ecu| ecu.address.request.raw() == 0x7E0)
-        .or_else(|| engines().next())
-        .or_else(|| ecus.first())
+/// The place of the ECU to flash: the engine's, best where tools expect it; else the first that there is.
+fn target(ecus: &[EcuRecord]) -> Option<usize> {
+    let engine = |ecu: &EcuRecord| ecu.name == "engine";
+    ecus.iter()
+        .position(|ecu| engine(ecu) && ecu.address.request.raw() == 0x7E0)
+        .or_else(|| ecus.iter().position(engine))
+        .or((!ecus.is_empty()).then_some(0))
 }

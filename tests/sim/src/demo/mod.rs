@@ -3,6 +3,7 @@
 mod acts;
 pub mod agent;
 mod limit;
+mod plugged;
 mod reading;
 mod stage;
 mod story;
@@ -45,6 +46,9 @@ pub struct Args {
     /// How much of the bus's time the vehicle's own messages take.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=90))]
     load: u8,
+    /// Tells the story over DoIP: the vehicle is behind a gateway, which announces its VIN.
+    #[arg(long, conflicts_with = "load")]
+    doip: bool,
     /// Another agent than the one built in, such as one for another processor: "qemu-arm-static ./connector-agent".
     #[arg(long, value_name = "COMMAND")]
     agent: Option<String>,

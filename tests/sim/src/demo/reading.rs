@@ -5,14 +5,12 @@ use std::time::Duration;
 use connector_agent::relay::request::Switch;
 use tokio::time::Instant;
 
+use super::plugged::Plugged;
 use crate::operator::client::{Channel, Connection, ExchangeError, Timing};
-use crate::operator::isotp;
 use crate::operator::uds::{TroubleCode, trouble_codes};
-use crate::vehicle::catalogue::{EcuAddress, EcuRecord};
+use crate::vehicle::catalogue::EcuRecord;
 use crate::vehicle::hex;
 
-/// What the operator calls the bus.
-pub(super) const BUS: &str = "HS";
 /// How many digits of a PDU are shown.
 const SHOWN_DIGITS: usize = 32;
 
@@ -25,27 +23,28 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) async fn take(connection: &Connection, ecu: &EcuRecord) -> anyhow::Result<Self> {
-        let channel = open(connection, &ecu.address, Switch::Disabled).await?;
+    pub(super) async fn take(
+        connection: &Connection,
+        plugged: &Plugged,
+        place: usize,
+        ecu: &EcuRecord,
+    ) -> anyhow::Result<Self> {
+        let channel = plugged.open(connection, place, ecu, Switch::Disabled).await?;
+        let who = format!("{} {}", ecu.name, plugged.name(place, ecu));
         let mut reading = Self { lines: Vec::new(), right: 0, codes: Vec::new() };
         for exchange in &ecu.exchanges {
-            reading.ask(&channel, ecu, &exchange.request).await;
+            reading.ask(&channel, ecu, &who, &exchange.request).await;
         }
         let response = channel.request(&[0x19, 0x02, 0xFF], &Timing::default()).await?;
         reading.codes = trouble_codes(&response.data).unwrap_or_default();
         for code in &reading.codes {
-            reading.lines.push(format!(
-                "{} {}: {code}, {}",
-                ecu.name,
-                ecu.address.request,
-                code.status_in_words()
-            ));
+            reading.lines.push(format!("{who}: {code}, {}", code.status_in_words()));
         }
         connection.close_channel(channel).await?;
         Ok(reading)
     }
 
-    async fn ask(&mut self, channel: &Channel, ecu: &EcuRecord, request: &[u8]) {
+    async fn ask(&mut self, channel: &Channel, ecu: &EcuRecord, who: &str, request: &[u8]) {
         // the same request may be recorded twice: the simulated ECU answers as it did first
         let expected = ecu.exchanges.iter().find(|exchange| exchange.request == request);
         let expected = expected.map(|exchange| exchange.response.as_slice()).unwrap_or_default();
@@ -63,23 +62,11 @@ impl Reading {
             Err(error) => error.to_string(),
         };
         self.lines.push(format!(
-            "{} {}: {} -> {answer}, {}",
-            ecu.name,
-            ecu.address.request,
+            "{who}: {} -> {answer}, {}",
             shorten(&hex::format(request)),
             brief(start.elapsed())
         ));
     }
-}
-
-/// Opens a channel to an ECU.
-pub(super) async fn open(
-    connection: &Connection,
-    ecu: &EcuAddress,
-    keep_alive: Switch,
-) -> anyhow::Result<Channel> {
-    let config = isotp(BUS, ecu.request, Some(ecu.response), ecu.extended, keep_alive);
-    Ok(connection.open_isotp(config).await?)
 }
 
 fn shorten(digits: &str) -> String {

@@ -1,5 +1,6 @@
 //! What the demo plays on: vehicle, cloud, network, and the agent with its configuration.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -10,12 +11,14 @@ use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::timer::TimerKind;
 
 use super::agent::Agent;
+use super::plugged::Plugged;
 use super::story::Story;
 use super::{Args, VEHICLES};
 use crate::cloud::{Cloud, CloudConfig};
+use crate::doip::ListenConfig;
 use crate::network::{BadNetwork, BadNetworkConfig};
 use crate::vehicle::catalogue::{Catalogue, VehicleRecord};
-use crate::vehicle::{Vehicle, VehicleConfig};
+use crate::vehicle::{DoipConfig, DoipGateway, Vehicle, VehicleConfig};
 
 /// The vehicle's bus, in bit/s.
 pub(super) const BIT_RATE: u32 = 500_000;
@@ -27,8 +30,7 @@ pub(super) struct Stage {
     pub(super) agent: Agent,
     pub(super) network: BadNetwork,
     pub(super) cloud: Cloud,
-    pub(super) adapter: SlcanAdapter,
-    pub(super) vehicle: Vehicle,
+    pub(super) plugged: Plugged,
     pub(super) record: VehicleRecord,
     pub(super) firmware: Vec<u8>,
     pub(super) directory: tempfile::TempDir,
@@ -42,27 +44,12 @@ impl Stage {
         let firmware = firmware(args)?;
         let directory = tempfile::tempdir().context("a temporary directory cannot be made")?;
 
-        let bus = VirtualBus::new(VirtualBusConfig {
-            bit_rate: BIT_RATE,
-            load: f32::from(args.load) / 100.0,
-            timer: TimerKind::Precise,
-            ..VirtualBusConfig::default()
-        });
         let config = VehicleConfig { timer: TimerKind::Precise, ..VehicleConfig::new(record.clone()) };
-        let vehicle = Vehicle::start(&config, &bus);
-        let can = directory.path().join("can");
-        let adapter = SlcanAdapter::new(Some(&can), &bus, "connector").context("the SLCAN adapter")?;
-        let load = if args.load > 0 { format!(", {} % busy", args.load) } else { String::new() };
-        story.tell(
-            "vehicle",
-            &format!(
-                "{}: {} ECUs on CAN at {} kbit/s{load}, behind an SLCAN adapter at {}",
-                record.platform,
-                vehicle.ecus().len(),
-                BIT_RATE / 1000,
-                can.display()
-            ),
-        );
+        let (plugged, device) = if args.doip {
+            plug_into_gateway(&config, story).await?
+        } else {
+            plug_into_can(args, &config, directory.path(), story)?
+        };
 
         let cloud = Cloud::start(CloudConfig::local(directory.path().join("cloud"))).await?;
         story.tell(
@@ -85,12 +72,68 @@ impl Stage {
         };
         story.tell("network", &format!("{} ms there and back between connector and cloud, {cuts}", args.rtt));
 
-        let config = agent_config(directory.path(), &cloud, &network, &can)?;
+        let config = agent_config(directory.path(), &cloud, &network, &device)?;
         let agent = Agent::start(args.agent.as_deref(), &config, directory.path(), args.show_log)?;
         let process = agent.id().map(|id| format!(" as process {id}")).unwrap_or_default();
         story.tell("connector", &format!("the agent is started{process}, with UUID and pincode"));
-        Ok(Self { agent, network, cloud, adapter, vehicle, record, firmware, directory })
+        Ok(Self { agent, network, cloud, plugged, record, firmware, directory })
     }
+}
+
+/// The vehicle on CAN, and the agent's table for that.
+fn plug_into_can(
+    args: &Args,
+    config: &VehicleConfig,
+    directory: &Path,
+    story: &Story,
+) -> anyhow::Result<(Plugged, String)> {
+    let bus = VirtualBus::new(VirtualBusConfig {
+        bit_rate: BIT_RATE,
+        load: f32::from(args.load) / 100.0,
+        timer: TimerKind::Precise,
+        ..VirtualBusConfig::default()
+    });
+    let vehicle = Vehicle::start(config, &bus);
+    let can = directory.join("can");
+    let adapter = SlcanAdapter::new(Some(&can), &bus, "connector").context("the SLCAN adapter")?;
+    let load = if args.load > 0 { format!(", {} % busy", args.load) } else { String::new() };
+    story.tell(
+        "vehicle",
+        &format!(
+            "{}: {} ECUs on CAN at {} kbit/s{load}, behind an SLCAN adapter at {}",
+            config.record.platform,
+            vehicle.ecus().len(),
+            BIT_RATE / 1000,
+            can.display()
+        ),
+    );
+    let device = quoted(&format!("slcan:{}", can.display()));
+    let table = format!("kind = \"can\"\npins = [6, 14]\ndevice = {device}\nbit_rates = [{BIT_RATE}]");
+    Ok((Plugged::Can { adapter, vehicle }, table))
+}
+
+/// The vehicle behind a DoIP gateway, and the agent's table for that.
+async fn plug_into_gateway(config: &VehicleConfig, story: &Story) -> anyhow::Result<(Plugged, String)> {
+    let listen = ListenConfig::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let gateway = DoipGateway::start(config, DoipConfig::new(config, listen)).await;
+    let gateway = gateway.context("the DoIP gateway")?;
+    let address = gateway.addresses().tcp;
+    story.tell(
+        "vehicle",
+        &format!(
+            "{}: {} ECUs behind a DoIP gateway at {address}, which announces its VIN",
+            config.record.platform,
+            gateway.ecus().len() - 1
+        ),
+    );
+    let device = quoted(&address.to_string());
+    let table = format!("kind = \"doip\"\npins = [3, 11]\ndevice = {device}");
+    Ok((Plugged::Doip(gateway), table))
+}
+
+/// TOML's basic strings are JSON's.
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).unwrap_or_default()
 }
 
 /// The file named, or bytes that look like a program's to the bus: as many stuff bits, and no two blocks alike.
@@ -109,7 +152,7 @@ fn agent_config(
     directory: &Path,
     cloud: &Cloud,
     network: &BadNetwork,
-    can: &Path,
+    bus: &str,
 ) -> anyhow::Result<std::path::PathBuf> {
     let write = |name: &str, text: &str| -> anyhow::Result<std::path::PathBuf> {
         let path = directory.join(name);
@@ -123,14 +166,12 @@ fn agent_config(
     let voltage = write("voltage", &format!("{:.0}\n", VOLTS * 1000.0))?;
     let ignition = write("ignition", "1\n")?;
     let led = write("led", "0\n")?;
-    // TOML's basic strings are JSON's
-    let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
     let path = |path: &Path| quoted(&path.to_string_lossy());
     let behind_network = |url: &str| url.replace(&cloud.address.to_string(), &network.address().to_string());
     let text = format!(
         "[connector]\nuuid = \"{uuid}\"\npincode_file = {pincode}\n\n\
          [cloud]\napi_url = {api}\nwebsocket_url = {websocket}\nca_file = {ca}\n\n\
-         [[bus]]\nkind = \"can\"\npins = [6, 14]\ndevice = {device}\nbit_rates = [{BIT_RATE}]\n\n\
+         [[bus]]\n{bus}\n\n\
          [board]\nvoltage = {{ file = {voltage}, scale = 0.001 }}\nignition = {{ file = {ignition} }}\n\
          led = {{ file = {led} }}\nwifi = true\n",
         uuid = cloud.connector_uuid,
@@ -138,7 +179,6 @@ fn agent_config(
         api = quoted(&behind_network(&cloud.api_url)),
         websocket = quoted(&behind_network(&cloud.websocket_url)),
         ca = path(&cloud.ca_file),
-        device = quoted(&format!("slcan:{}", can.display())),
         voltage = path(&voltage),
         ignition = path(&ignition),
         led = path(&led),

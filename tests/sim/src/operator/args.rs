@@ -1,12 +1,16 @@
 //! `connector-sim operator`: its arguments.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args as ClapArgs, Subcommand};
+use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+use connector_agent::doip::LogicalAddress;
 use connector_hal::can::CanId;
 
 use super::failure::EXIT_CODES;
+use super::gateway::parse_ecu;
+use crate::vehicle::catalogue::EcuAddress;
 
 /// `connector-sim operator`.
 #[derive(Debug, ClapArgs)]
@@ -153,6 +157,12 @@ pub(super) enum Command {
         #[arg(long, value_name = "N")]
         seconds: Option<u64>,
     },
+    /// Shows the remote ECUs to CAN tools on this machine, behind an SLCAN adapter, until interrupted. Prints a line of
+    /// JSON when it is ready.
+    CanGateway(CanGatewayArgs),
+    /// Stands for the remote vehicle as a DoIP entity on this machine, for DoIP tools, until interrupted. Prints a line
+    /// of JSON when it is ready.
+    DoipGateway(DoipGatewayArgs),
     /// Completes the ticket in progress, which closes its connection.
     Complete,
     /// Cancels the ticket in progress, which closes its connection.
@@ -161,6 +171,90 @@ pub(super) enum Command {
         #[arg(long, default_value = "cancelled by the operator")]
         reason: String,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct CanGatewayArgs {
+    /// Where the SLCAN adapter appears: a link to a pseudo-terminal, removed at the end.
+    #[arg(long, value_name = "PATH")]
+    pub(super) slcan: PathBuf,
+    /// An ECU to show, by request and response identifier and address byte; repeated for more. Without any, those of
+    /// the OBD standard: 7E0/7E8 to 7E7/7EF.
+    #[arg(long, value_name = "7E0/7E8[/0F]", value_parser = parse_ecu)]
+    pub(super) ecu: Vec<EcuAddress>,
+    /// Another identifier by which the tool asks all ECUs, besides 0x7DF and 0x18DB33F1.
+    #[arg(long, value_name = "CAN-ID", value_parser = identifier)]
+    pub(super) functional_id: Vec<CanId>,
+    #[command(flatten)]
+    pub(super) cover: CoverArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct DoipGatewayArgs {
+    /// Where the entity listens, by TCP and UDP, such as 192.168.7.1:13400; port 0 takes any that is free.
+    #[arg(long, value_name = "ADDR")]
+    pub(super) listen: SocketAddr,
+    /// The port for discovery, if not the same as for TCP.
+    #[arg(long, value_name = "PORT")]
+    pub(super) udp_port: Option<u16>,
+    /// Serves TLS on this port too: 3496 in vehicles, 0 for any.
+    #[arg(long, value_name = "PORT")]
+    pub(super) tls_port: Option<u16>,
+    /// Writes the certificate that tools have to trust there, as PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_port")]
+    pub(super) tls_certificate: Option<PathBuf>,
+    /// Where announcements go, if not to port 13400 of the subnet's broadcast address.
+    #[arg(long, value_name = "ADDR")]
+    pub(super) announce_to: Option<SocketAddr>,
+    /// How the remote vehicle is reached.
+    #[arg(long, value_enum, default_value_t = Over::Doip)]
+    pub(super) over: Over,
+    /// The remote gateway's logical address, which the entity takes too. Without it, what the connector heard
+    /// announced, or else 0x4010.
+    #[arg(long, value_name = "ADDRESS", value_parser = logical_address)]
+    pub(super) gateway_id: Option<LogicalAddress>,
+    /// The edition of ISO 13400-2: 2 (2012) or 3 (2019).
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=3))]
+    pub(super) doip_version: u8,
+    /// Over DoIP, the pins: 1 is 1 and 9, 2 is 3 and 11.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub(super) doip_option: u8,
+    /// Over DoIP, how the connector sets up its network: a number of its configuration's table.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) network_configuration: u8,
+    /// Over CAN, the ECUs at the addresses after the entity's own, in this order; repeated for more. Without any,
+    /// those of the OBD standard.
+    #[arg(long, value_name = "7E0/7E8[/0F]", value_parser = parse_ecu)]
+    pub(super) ecu: Vec<EcuAddress>,
+    #[command(flatten)]
+    pub(super) cover: CoverArgs,
+}
+
+/// How a remote vehicle is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Over {
+    /// By its own DoIP gateway.
+    Doip,
+    /// By ISO-TP on CAN.
+    Can,
+}
+
+fn logical_address(text: &str) -> Result<LogicalAddress, String> {
+    LogicalAddress::try_from(number(text)?).map_err(|error| error.to_string())
+}
+
+/// How a gateway covers the time that the network takes.
+#[derive(Debug, ClapArgs)]
+pub(super) struct CoverArgs {
+    /// How long the tool waits for a first response; after a fifth of it, it is told that the ECU needs longer.
+    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(2..=600_000))]
+    pub(super) tool_p2_ms: u32,
+    /// How long the tool waits after it was told so.
+    #[arg(long, value_name = "MS", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(100..=600_000))]
+    pub(super) tool_p2_star_ms: u32,
+    /// Leaves keeping the ECUs' sessions to the tool, also while the link is lost.
+    #[arg(long)]
+    pub(super) no_keep_alive: bool,
 }
 
 /// The bytes of a request; a type of its own, because clap takes a `Vec` for a repeated argument.

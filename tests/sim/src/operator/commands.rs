@@ -17,6 +17,7 @@ use super::client::{
 };
 use super::failure::{Failure, FailureKind};
 use super::flash::{Firmware, flash};
+use super::gateway::{can_gateway, doip_gateway};
 use super::progress::FlashProgress;
 use super::uds::{describe_refusal, trouble_codes};
 use crate::vehicle::hex;
@@ -54,7 +55,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         | Command::Vin
         | Command::Dtcs
         | Command::Flash { .. }
-        | Command::Dump { .. } => {}
+        | Command::Dump { .. }
+        | Command::CanGateway(_)
+        | Command::DoipGateway(_) => {}
     }
     let ticket = joined_ticket(&operator, &args.ticket).await?;
     let uuid = ticket.connection().ok_or_else(|| {
@@ -74,12 +77,18 @@ async fn diagnose(connection: &Connection, args: &Args) -> Result<(), Failure> {
     if let Command::Vin = args.command {
         return identify(connection).await;
     }
+    if let Command::DoipGateway(gateway) = &args.command {
+        return doip_gateway(connection, gateway, bus(&args.bus), args.ecu.p2()).await;
+    }
     connection.configure_buses(vec![bus(&args.bus)]).await?;
     match &args.command {
         Command::Read { request } => read(connection, &args.ecu, &request.0).await,
         Command::Dtcs => list_trouble_codes(connection, &args.ecu).await,
         Command::Flash { file, address } => flash_file(connection, &args.ecu, file, *address).await,
         Command::Dump { seconds } => dump(connection, seconds.map(Duration::from_secs)).await,
+        Command::CanGateway(gateway) => {
+            can_gateway(connection, gateway, BUS, args.bus.data_bit_rate.is_some(), args.ecu.p2()).await
+        }
         _ => Ok(()),
     }
 }

@@ -5,6 +5,7 @@ pub mod client;
 mod commands;
 mod failure;
 pub mod flash;
+pub mod gateway;
 mod progress;
 pub mod uds;
 

@@ -1,38 +1,41 @@
 //! `connector-sim vehicle`: a vehicle, or a recording of one, behind an SLCAN adapter on a pseudo-terminal, or on a CAN
-//! interface of this machine.
+//! interface of this machine; behind a DoIP gateway too, or only there.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use connector_agent::doip::PowerMode;
 use connector_agent::isotp::FrameSize;
 use connector_hal::can::CanSettings;
 use connector_hal::can::slcan::SlcanAdapter;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::timer::TimerKind;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::candump;
 use super::catalogue::Catalogue;
+use super::doip::{self, DoipArgs};
 use super::recording::Recording;
 use super::simulation::{Vehicle, VehicleConfig};
+use super::tp20::Tp20EcuConfig;
 
 /// Which vehicle to simulate, and where.
 #[derive(Debug, Clone, Parser)]
 pub struct Args {
     /// The file of vehicles.
-    #[arg(long, value_name = "FILE", required_unless_present = "recording")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["recording", "doip_recording"])]
     vehicles: Option<PathBuf>,
     /// Which vehicle of the file, by its platform.
-    #[arg(long, value_name = "NAME", required_unless_present = "recording")]
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["recording", "doip_recording"])]
     platform: Option<String>,
     /// Plays the ECUs' side of a candump -L log instead of a vehicle of the file.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["vehicles", "platform", "memory_dir", "erase_ms"])]
     recording: Option<PathBuf>,
     /// Where the SLCAN adapter appears: a link to a pseudo-terminal, removed at the end.
-    #[arg(long, value_name = "PATH", required_unless_present = "can")]
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["can", "doip"])]
     slcan: Option<PathBuf>,
     /// The CAN interface, such as can1 or vcan0, that the vehicle is on, in place of an SLCAN adapter.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["slcan", "load"])]
@@ -49,9 +52,15 @@ pub struct Args {
     /// Writes each completed download there, as `<request id>-<address>.bin`.
     #[arg(long, value_name = "DIR")]
     memory_dir: Option<PathBuf>,
+    /// Adds ECUs behind TP2.0, as a Golf of the 2000s has them: engine 0x01, transmission 0x02, ABS 0x03, steering 0x09,
+    /// gateway 0x1F.
+    #[arg(long, conflicts_with = "recording")]
+    tp20: bool,
     /// How long an ECU takes to erase its memory, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 2000)]
     erase_ms: u64,
+    #[command(flatten)]
+    doip: DoipArgs,
 }
 
 /// Runs the vehicle until SIGTERM or SIGINT; says on standard output, as one line of JSON, that it is ready.
@@ -62,22 +71,15 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut switch = signal(SignalKind::user_defined1())?;
 
-    let place = Place::new(&args)?;
-    let (vehicle, vin) = start(&args, &place).await?;
-
-    let ecus: Vec<_> = vehicle
-        .ecus()
-        .iter()
-        .map(|ecu| {
-            json!({
-                "ecu": ecu.name,
-                "request_id": ecu.address.request.to_string(),
-                "response_id": ecu.address.response.to_string(),
-                "extended_address": ecu.address.extended.map(|byte| format!("0x{byte:02X}")),
-            })
-        })
-        .collect();
+    let config = vehicle_config(&args)?;
+    let can = match Place::new(&args)? {
+        Some(place) => Some(Can::start(&args, place, config.as_ref()).await?),
+        None => None,
+    };
+    let (gateways, doip) = doip::serve(&args.doip, config.as_ref()).await?;
+    let vin = config.as_ref().and_then(|config| config.record.vin).map(|vin| vin.as_str().to_owned());
     let ready = json!({
         "platform": args.platform,
         "recording": args.recording,
@@ -86,19 +88,38 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         "bit_rate": args.bit_rate,
         "data_bit_rate": args.data_bit_rate,
         "vin": vin,
-        "ecus": ecus,
+        "ecus": can.as_ref().map(Can::tell).unwrap_or_default(),
+        "doip": doip,
     });
     println!("{ready}");
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let mut is_ready = args.doip.is_ready();
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = switch.recv() => {
+                is_ready = !is_ready;
+                let mode = if is_ready { PowerMode::Ready } else { PowerMode::NotReady };
+                for gateway in &gateways {
+                    gateway.set_power_mode(Some(mode)).await;
+                }
+            }
+        }
     }
-    for (address, anomalies) in vehicle.anomalies() {
-        tracing::warn!(ecu = %address, ?anomalies, "what should not have happened");
+    for gateway in gateways {
+        for (address, anomalies) in gateway.anomalies() {
+            tracing::warn!(ecu = %address, ?anomalies, "what should not have happened");
+        }
+        gateway.stop().await;
     }
-    vehicle.stop().await;
-    drop(place);
+    if let Some(Can { vehicle, place }) = can {
+        for (address, anomalies) in vehicle.anomalies() {
+            tracing::warn!(ecu = %address, ?anomalies, "what should not have happened");
+        }
+        vehicle.stop().await;
+        drop(place);
+    }
     Ok(())
 }
 
@@ -109,14 +130,14 @@ enum Place {
 }
 
 impl Place {
-    fn new(args: &Args) -> anyhow::Result<Self> {
+    /// `None` where the vehicle is not on CAN.
+    fn new(args: &Args) -> anyhow::Result<Option<Self>> {
         if let Some(name) = &args.can {
             let (bit_rate, data_bit_rate) = (args.bit_rate, args.data_bit_rate);
             let settings = CanSettings { bit_rate, data_bit_rate, listen_only: false };
-            return Ok(Self::Interface { name: name.clone(), settings });
+            return Ok(Some(Self::Interface { name: name.clone(), settings }));
         }
-        // clap has made sure of it
-        let path = args.slcan.as_deref().context("--slcan is missing")?;
+        let Some(path) = args.slcan.as_deref() else { return Ok(None) };
         let bus = VirtualBus::new(VirtualBusConfig {
             bit_rate: args.bit_rate,
             data_bit_rate: args.data_bit_rate,
@@ -126,41 +147,70 @@ impl Place {
         });
         let adapter = SlcanAdapter::new(Some(path), &bus, "slcan")
             .with_context(|| format!("cannot make the SLCAN adapter at {}", path.display()))?;
-        Ok(Self::Slcan { bus, _adapter: adapter })
+        Ok(Some(Self::Slcan { bus, _adapter: adapter }))
     }
 }
 
-/// The vehicle or the recording, and the VIN a tool can find.
-async fn start(args: &Args, place: &Place) -> anyhow::Result<(Vehicle, Option<String>)> {
+/// The vehicle on its bus, and what connects them.
+struct Can {
+    vehicle: Vehicle,
+    place: Place,
+}
+
+impl Can {
+    async fn start(args: &Args, place: Place, config: Option<&VehicleConfig>) -> anyhow::Result<Self> {
+        let vehicle = start(args, config, &place).await?;
+        Ok(Self { vehicle, place })
+    }
+
+    /// What scripts are told of it.
+    fn tell(&self) -> Vec<Value> {
+        let ecus = self.vehicle.ecus().iter().map(|ecu| {
+            json!({
+                "ecu": ecu.name,
+                "request_id": ecu.address.request.to_string(),
+                "response_id": ecu.address.response.to_string(),
+                "extended_address": ecu.address.extended.map(|byte| format!("0x{byte:02X}")),
+            })
+        });
+        ecus.collect()
+    }
+}
+
+/// The vehicle on the bus, or the recording.
+async fn start(args: &Args, config: Option<&VehicleConfig>, place: &Place) -> anyhow::Result<Vehicle> {
     if let Some(path) = &args.recording {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let records = candump::parse(&text).with_context(|| path.display().to_string())?;
         let recording = Recording::new(records).with_context(|| path.display().to_string())?;
-        let vehicle = match place {
+        return Ok(match place {
             Place::Slcan { bus, .. } => Vehicle::play(&recording, bus, TimerKind::Precise),
             Place::Interface { name, settings } => {
                 Vehicle::play_at(&recording, name, *settings, TimerKind::Precise).await?
             }
-        };
-        return Ok((vehicle, None));
+        });
     }
-    // clap has made sure of both
-    let vehicles = args.vehicles.as_deref().context("--vehicles is missing")?;
-    let platform = args.platform.as_deref().context("--platform is missing")?;
+    let config = config.context("--vehicles is missing")?;
+    Ok(match place {
+        Place::Slcan { bus, .. } => Vehicle::start(config, bus),
+        Place::Interface { name, settings } => Vehicle::start_at(config, name, *settings).await?,
+    })
+}
+
+/// The vehicle of the file, where one is asked for.
+fn vehicle_config(args: &Args) -> anyhow::Result<Option<VehicleConfig>> {
+    let (Some(vehicles), Some(platform)) = (&args.vehicles, &args.platform) else { return Ok(None) };
     let catalogue = Catalogue::load(vehicles)?;
-    let record = catalogue.find(platform)?.clone();
-    let vin = record.vin.map(|vin| vin.as_str().to_owned());
-    let mut config = VehicleConfig::new(record);
+    let mut config = VehicleConfig::new(catalogue.find(platform)?.clone());
     config.timing.erase = Duration::from_millis(args.erase_ms);
     if args.data_bit_rate.is_some() {
         config.transport.frame_size = FrameSize::fd(64, true)?;
     }
+    if args.tp20 {
+        config.tp20 = Tp20EcuConfig::golf();
+    }
     config.timer = TimerKind::Precise;
     config.memory_dir.clone_from(&args.memory_dir);
-    let vehicle = match place {
-        Place::Slcan { bus, .. } => Vehicle::start(&config, bus),
-        Place::Interface { name, settings } => Vehicle::start_at(&config, name, *settings).await?,
-    };
-    Ok((vehicle, vin))
+    Ok(Some(config))
 }

@@ -1,0 +1,138 @@
+//! What the connector is plugged into: a vehicle on CAN, or one behind a DoIP gateway.
+
+use std::sync::Arc;
+
+use connector_agent::doip::LogicalAddress;
+use connector_agent::relay::request::{BusConfig, Switch};
+use connector_hal::can::slcan::SlcanAdapter;
+use serde_json::json;
+
+use super::stage::BIT_RATE;
+use crate::operator::client::{Channel, Connection};
+use crate::operator::isotp;
+use crate::vehicle::catalogue::EcuRecord;
+use crate::vehicle::doip::{FIRST_ECU, GATEWAY};
+use crate::vehicle::ecu::{EcuStatus, Image, Session};
+use crate::vehicle::{DoipGateway, Vehicle};
+
+/// What the operator calls the bus.
+const CAN_BUS: &str = "HS";
+const DOIP_BUS: &str = "ETH";
+/// The tester that the operator is on DoIP.
+const TESTER: LogicalAddress = LogicalAddress::new(0x0E80);
+
+/// See the module.
+pub(super) enum Plugged {
+    /// ECUs on CAN, behind an SLCAN adapter.
+    Can { adapter: SlcanAdapter, vehicle: Vehicle },
+    /// ECUs behind a gateway.
+    Doip(DoipGateway),
+}
+
+/// Where the ECU at a place of the vehicle's list is on DoIP.
+fn logical_address(place: usize) -> LogicalAddress {
+    let place = u16::try_from(place).unwrap_or(u16::MAX);
+    LogicalAddress::new(FIRST_ECU.saturating_add(place))
+}
+
+impl Plugged {
+    /// Whether it is on CAN, whose frames take time.
+    pub(super) fn is_can(&self) -> bool {
+        matches!(self, Self::Can { .. })
+    }
+
+    /// The bus as the operator sets it up, and what it is for people.
+    pub(super) fn bus(&self) -> anyhow::Result<(BusConfig, String)> {
+        let (bus, what) = match self {
+            Self::Can { .. } => (
+                json!({"bus_name": CAN_BUS, "can_bus": {"pin_plus": 6, "pin_min": 14, "can_protocol": "isotp",
+                    "can_bit_rate": BIT_RATE, "transceiver": "high"}}),
+                format!("the bus at pins 6 and 14 for {} kbit/s", BIT_RATE / 1000),
+            ),
+            Self::Doip(_) => (
+                json!({"bus_name": DOIP_BUS, "doip_bus": {"doip_option": 2, "doip_network_configuration": 1}}),
+                "Ethernet at pins 3 and 11".to_owned(),
+            ),
+        };
+        Ok((serde_json::from_value(bus)?, what))
+    }
+
+    /// What people call the ECU at a place.
+    pub(super) fn name(&self, place: usize, ecu: &EcuRecord) -> String {
+        match self {
+            Self::Can { .. } => ecu.address.request.to_string(),
+            Self::Doip(_) => logical_address(place).to_string(),
+        }
+    }
+
+    /// Opens a channel to the ECU at a place.
+    pub(super) async fn open(
+        &self,
+        connection: &Connection,
+        place: usize,
+        ecu: &EcuRecord,
+        keep_alive: Switch,
+    ) -> anyhow::Result<Channel> {
+        let channel = match self {
+            Self::Can { .. } => {
+                let at = ecu.address;
+                let config = isotp(CAN_BUS, at.request, Some(at.response), at.extended, keep_alive);
+                connection.open_isotp(config).await?
+            }
+            Self::Doip(_) => {
+                let config = serde_json::from_value(json!({
+                    "bus_name": DOIP_BUS, "gateway_id": GATEWAY.get(), "tester_id": TESTER.get(),
+                    "ecu_id": logical_address(place).get(), "keep_alive": keep_alive,
+                }))?;
+                connection.open_channel(|open| open.doip_channel = Some(config)).await?
+            }
+        };
+        Ok(channel)
+    }
+
+    fn statuses(&self) -> Vec<(String, EcuStatus)> {
+        match self {
+            Self::Can { vehicle, .. } => {
+                let ecus = vehicle.ecus().iter();
+                ecus.map(|ecu| (ecu.address.to_string(), ecu.status.borrow().clone())).collect()
+            }
+            Self::Doip(gateway) => {
+                let ecus = gateway.ecus().iter();
+                ecus.map(|ecu| (ecu.address.to_string(), ecu.status.borrow().clone())).collect()
+            }
+        }
+    }
+
+    /// What completed downloads put into the memory of the ECU at a place, the newest last.
+    pub(super) fn memory(&self, place: usize, ecu: &EcuRecord) -> Vec<Arc<Image>> {
+        match self {
+            Self::Can { vehicle, .. } => vehicle.memory(ecu.address),
+            Self::Doip(gateway) => gateway.memory(logical_address(place)),
+        }
+    }
+
+    /// What ECUs saw that should not have happened.
+    pub(super) fn anomalies(&self) -> Vec<String> {
+        let strange = self.statuses().into_iter().filter(|(_, status)| !status.anomalies.is_empty());
+        strange
+            .map(|(ecu, status)| format!("{ecu} has seen what it should not: {:?}", status.anomalies))
+            .collect()
+    }
+
+    /// The ECUs that are not in their default session.
+    pub(super) fn left_in_session(&self) -> Vec<String> {
+        let left = self.statuses().into_iter().filter(|(_, status)| status.session != Session::Default);
+        left.map(|(ecu, _)| ecu).collect()
+    }
+
+    /// Ends it, and waits until it has.
+    pub(super) async fn stop(self) {
+        match self {
+            Self::Can { adapter, vehicle } => {
+                vehicle.stop().await;
+                drop(adapter);
+            }
+            Self::Doip(gateway) => gateway.stop().await,
+        }
+    }
+}
