@@ -38,6 +38,23 @@ pub struct CanPort {
     pub device: String,
     /// Whether the adapter can do CAN FD.
     pub fd: bool,
+    /// Who speaks ISO-TP on it.
+    pub isotp: IsotpStack,
+}
+
+/// Who speaks ISO-TP on a CAN bus, for channels to one ECU.
+///
+/// Functional channels, and those that follow the ECU's padding, are ours in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IsotpStack {
+    /// Ours, for the reasons in docs/decisions.md.
+    #[default]
+    Auto,
+    /// Ours.
+    Own,
+    /// The Linux kernel's can-isotp, where it has one and the device is a network interface; else ours.
+    Kernel,
 }
 
 /// Opens a K-line's device by its name.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use connector_agent::hardware::{CanPort, Hardware};
+use connector_agent::hardware::{CanPort, Hardware, IsotpStack};
 use connector_agent::relay::Envelope;
 use connector_agent::relay::codec::{EventCode, Payload, PduFlags, Tag};
 use connector_agent::relay::link::{Link, Role};
@@ -92,7 +92,12 @@ async fn a_confirmation_that_waits_behind_other_frames_is_not_mistaken_for_none(
     let bus = Scripted::default();
     let opened = bus.clone();
     let hardware = Hardware {
-        can_ports: Arc::new([CanPort { pins: [6, 14], device: "scripted".to_owned(), fd: false }]),
+        can_ports: Arc::new([CanPort {
+            pins: [6, 14],
+            device: "scripted".to_owned(),
+            fd: false,
+            isotp: IsotpStack::Auto,
+        }]),
         open_can: Arc::new(move |_: &str| {
             let bus: Box<dyn CanBus> = Box::new(opened.clone());
             Box::pin(std::future::ready(Ok(bus)))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use connector_agent::hardware::{CanPort, Hardware};
+use connector_agent::hardware::{CanPort, Hardware, IsotpStack};
 use connector_agent::relay::Envelope;
 use connector_agent::relay::request::Request;
 use connector_agent::relay::session::{Session, SessionLimits, SessionSettings};
@@ -66,7 +66,7 @@ pub fn drive(data: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let _entered = runtime.enter();
     let now = tokio::time::Instant::now().into_std();
-    let port = |pins, fd| CanPort { pins, device: format!("can{}", pins[0]), fd };
+    let port = |pins, fd| CanPort { pins, device: format!("can{}", pins[0]), fd, isotp: IsotpStack::Auto };
     let hardware = Hardware {
         can_ports: Arc::new([port([6, 14], true), port([3, 11], false)]),
         open_can: Arc::new(|_: &str| {

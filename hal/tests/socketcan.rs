@@ -113,7 +113,7 @@ async fn the_kernel_filters_and_yet_every_outcome_comes() {
 async fn what_an_unread_socket_loses_is_counted() {
     let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
     let (mut one, mut two) = (open(&vcan).unwrap(), open(&vcan).unwrap());
-    const SENT: u32 = 5_000;
+    const SENT: u32 = 8_000;
     for count in 0..SENT {
         one.send(&frame(0x123, &count.to_be_bytes())).await.unwrap();
         while !is_sent(&mut one).await {}

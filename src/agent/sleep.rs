@@ -86,7 +86,7 @@ mod tests {
 
     use super::*;
     use crate::config::PowerConfig;
-    use crate::hardware::{CanPort, Hardware};
+    use crate::hardware::{CanPort, Hardware, IsotpStack};
     use crate::vin::VinSettings;
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -107,7 +107,8 @@ mod tests {
         fn new() -> Self {
             let bus = VirtualBus::new(VirtualBusConfig::default());
             let adapters = bus.clone();
-            let port = CanPort { pins: [6, 14], device: "can0".to_owned(), fd: false };
+            let port =
+                CanPort { pins: [6, 14], device: "can0".to_owned(), fd: false, isotp: IsotpStack::Auto };
             let mut hardware = Hardware::new([port]);
             hardware.timer = TimerKind::Runtime;
             hardware.open_can = std::sync::Arc::new(move |device: &str| {

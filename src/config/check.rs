@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 use crate::cloud::tls;
 use crate::doip;
 use crate::doip::network::{Addressing, DoipConfig, NETWORK_CONFIGURATIONS};
+use crate::hardware::IsotpStack;
 
 use super::{BusConfig, BusKind, Config, PincodeError, Problem};
 
@@ -133,6 +134,10 @@ fn buses(buses: &[BusConfig], problems: &mut Vec<Problem>) {
         };
         match device {
             Some(device) => {
+                if bus.isotp == IsotpStack::Kernel && matches!(device, Device::Can(CanDevice::Slcan { .. })) {
+                    let what = "the kernel speaks no ISO-TP on an SLCAN adapter".to_owned();
+                    wrong("isotp", what, "write auto or own");
+                }
                 if let Some(first) = devices.insert(device, index) {
                     let what = format!("bus[{first}] has the same device");
                     wrong("device", what, "give each bus a device of its own, or remove one");

@@ -151,7 +151,8 @@ impl Config {
     pub fn can_ports(&self) -> Vec<CanPort> {
         let port = |bus: &BusConfig| match (bus.kind, bus.pins.as_slice()) {
             (BusKind::Can, &[plus, minus]) => {
-                Some(CanPort { pins: [plus, minus], device: bus.device.clone(), fd: bus.fd })
+                let (device, fd, isotp) = (bus.device.clone(), bus.fd, bus.isotp);
+                Some(CanPort { pins: [plus, minus], device, fd, isotp })
             }
             _ => None,
         };

@@ -6,6 +6,8 @@ use std::time::Duration;
 use connector_hal::board::Number;
 use serde::Deserialize;
 
+use crate::hardware::IsotpStack;
+
 use super::{ApiUrl, ConnectorUuid, Pincode, ResourcePath, WebsocketUrl, duration};
 
 /// `[connector]`: who this connector is.
@@ -165,6 +167,9 @@ pub struct BusConfig {
     /// Whether the adapter can do CAN FD.
     #[serde(default)]
     pub fd: bool,
+    /// Who speaks ISO-TP.
+    #[serde(default)]
+    pub isotp: IsotpStack,
     /// The bit rates to try when looking for the VIN, the likeliest first, in bit/s.
     #[serde(default = "bit_rates")]
     pub bit_rates: Vec<u32>,
@@ -179,6 +184,7 @@ impl BusConfig {
             pins: vec![6, 14],
             device: device.into(),
             fd: false,
+            isotp: IsotpStack::default(),
             bit_rates: bit_rates(),
         }
     }

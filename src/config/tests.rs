@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use crate::hardware::IsotpStack;
 
 const EXAMPLE: &str = include_str!("../../docs/connector-agent.example.toml");
 const MINIMAL: &str = r#"
@@ -184,6 +185,18 @@ fn a_bus_that_cannot_be_is_refused() {
         assert!(problems[0].what.contains(said), "{:?}", problems[0]);
         assert_eq!(problems[0].key, Some(format!("bus[0].{key}")));
     }
+}
+
+#[test]
+fn the_kernels_isotp_needs_a_network_interface() {
+    let with = format!("{MINIMAL}isotp = \"kernel\"\n");
+    assert_eq!(loaded(&with).unwrap().can_ports()[0].isotp, IsotpStack::Kernel);
+    let Err(ConfigError::Invalid(problems)) = loaded(&with.replace("can0", "slcan:/dev/ttyACM0")) else {
+        panic!("accepted")
+    };
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert_eq!(problems[0].key.as_deref(), Some("bus[0].isotp"));
+    assert_eq!(loaded(MINIMAL).unwrap().can_ports()[0].isotp, IsotpStack::Auto);
 }
 
 proptest::proptest! {

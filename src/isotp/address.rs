@@ -67,6 +67,11 @@ impl Addressing {
         usize::from(self.transmit_address.is_some())
     }
 
+    /// The address bytes that our frames and the peer's begin with, where there are both.
+    pub fn addresses(&self) -> Option<(u8, u8)> {
+        self.transmit_address.zip(self.receive_address)
+    }
+
     /// Whether a frame is for us: a data frame whose identifier, format and address byte match.
     pub fn accepts(&self, frame: &CanFrame) -> bool {
         frame.is_data() && frame.id() == self.receive && address_matches(self.receive_address, frame.data())

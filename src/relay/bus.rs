@@ -3,6 +3,8 @@
 //! A pure state machine over the channels. Few frames at a time are handed to the adapter (8), so that a
 //! channel that closes, or a bus that goes off, leaves hardly anything behind that could still be sent.
 
+mod kernel;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
@@ -237,8 +239,14 @@ impl BusCore {
     pub fn handle_event(&mut self, now: Instant, event: &CanEvent) {
         match event {
             CanEvent::Received { frame, at } => {
-                self.for_each_channel(*at, |channel| channel.handle_frame(now, frame));
-                if let Some(reader) = &mut self.vin_reader {
+                let is_kernels = self.is_kernels(now, frame);
+                self.for_each_channel(*at, |channel| {
+                    // who listens to the bus is not told what it sent itself
+                    if !is_kernels || matches!(channel, Channel::Pdu(_)) {
+                        channel.handle_frame(now, frame);
+                    }
+                });
+                if let Some(reader) = self.vin_reader.as_mut().filter(|_| !is_kernels) {
                     reader.handle_frame(now, frame);
                     self.end_vin_reader();
                 }
@@ -362,6 +370,7 @@ impl BusCore {
         while !self.outstanding.is_empty() {
             self.handle_outcome(now, now, Some(SendFailure::NotAcknowledged));
         }
+        self.reset_kernels(now);
     }
 
     /// Does what is due.

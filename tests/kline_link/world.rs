@@ -90,7 +90,7 @@ impl World {
             None => times.extend(self.endpoints.iter().filter_map(Endpoint::wants_line)),
         }
         let Some(next) = times.into_iter().min() else { return false };
-        assert!(next > self.now || next == self.now, "nothing goes back in time");
+        assert!(next >= self.now, "nothing goes back in time");
         if next >= until {
             return false;
         }

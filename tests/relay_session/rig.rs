@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use connector_agent::doip::device::Device;
-use connector_agent::hardware::{CanPort, DoipPort, Hardware, KlinePort};
+use connector_agent::hardware::{CanPort, DoipPort, Hardware, IsotpStack, KlinePort};
 use connector_agent::relay::Envelope;
 use connector_agent::relay::codec::{EventCode, Payload, PduFlags, Tag};
 use connector_agent::relay::link::{Link, LinkError, Role};
@@ -102,7 +102,8 @@ fn hardware(
     opening_fails: &Arc<AtomicBool>,
 ) -> Hardware {
     let gateways = gateways.clone();
-    let port = |pins, device: &str, fd| CanPort { pins, device: device.to_owned(), fd };
+    let port =
+        |pins, device: &str, fd| CanPort { pins, device: device.to_owned(), fd, isotp: IsotpStack::Auto };
     let buses = buses.clone();
     let opening_fails = Arc::clone(opening_fails);
     let (kline, kline_fails) = (kline.clone(), Arc::clone(&opening_fails));

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::{CanFrame, CanId};
+use super::{CanFrame, CanId, IsotpOptions, IsotpSocket};
 
 /// How a bus is to be set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,6 +169,14 @@ pub trait CanBus: Send {
 
     /// Receives only frames that one of the filters matches; an empty list receives everything, error frames always.
     fn set_filters(&mut self, filters: &[CanFilter]) -> Result<(), CanError>;
+
+    /// Opens a socket by which the system itself speaks ISO-TP on this bus; `max_pdu` is the longest PDU taken, in bytes.
+    ///
+    /// Errors: the system or the adapter has none ([`CanError::Unsupported`]), or no such device.
+    fn open_isotp(&self, _options: &IsotpOptions, _max_pdu: usize) -> Result<IsotpSocket, CanError> {
+        let what = "speak ISO-TP by itself".to_owned();
+        Err(CanError::Unsupported { device: self.device().to_owned(), what })
+    }
 
     /// Hands a frame to the adapter; pending while it has no room (ENOBUFS is waited out here).
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: &CanFrame) -> Poll<Result<(), CanError>>;

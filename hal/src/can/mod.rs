@@ -5,6 +5,7 @@ mod device;
 mod events;
 mod frame;
 mod id;
+mod isotp_socket;
 mod load;
 pub mod slcan;
 pub mod socketcan;
@@ -19,5 +20,8 @@ pub use bus::{
 pub use device::{CanDevice, open};
 pub use frame::{CanFrame, FdFlags, FrameError, FrameKind, MAX_CLASSIC_LEN, MAX_FD_LEN, fd_length};
 pub use id::{CanId, CanIdError};
+pub use isotp_socket::{
+    IsotpEvent, IsotpOptions, IsotpReceiveError, IsotpSendError, IsotpSocket, kernel_max_pdu,
+};
 pub use load::LoadMeter;
 pub use wire::{INTERMISSION_BITS, WireLength};

@@ -5,6 +5,7 @@ use std::time::Instant;
 use connector_hal::can::{CanFrame, CanId};
 
 use super::detail_of;
+use super::kernel_isotp::KernelIsotp;
 use super::pdu_channel::{PduChannel, PduTransport, TransportEvent};
 use crate::isotp::{Endpoint, Event, FunctionalEndpoint, ReceiveFailure, SendError, SendFailure};
 use crate::relay::codec::SendFailedDetail;
@@ -31,6 +32,16 @@ pub trait FrameTransport: PduTransport {
     /// Whether this frame of ours is flow control to one of several ECUs that are heard here.
     fn is_functional_flow_control(&self, _frame: &CanFrame) -> bool {
         false
+    }
+
+    /// The kernel's ISO-TP, if this is it: a socket carries its PDUs.
+    fn kernel(&self) -> Option<&KernelIsotp> {
+        None
+    }
+
+    /// The same, to be changed.
+    fn kernel_mut(&mut self) -> Option<&mut KernelIsotp> {
+        None
     }
 
     /// The identifier of its requests, where it is one.
@@ -180,7 +191,8 @@ impl From<Event> for TransportEvent {
     }
 }
 
-fn receive_failed(failure: ReceiveFailure) -> (u16, &'static str) {
+/// The detail and words of the event `receive-failed`.
+pub(super) fn receive_failed(failure: ReceiveFailure) -> (u16, &'static str) {
     match failure {
         ReceiveFailure::ConsecutiveFrameTimeout => (1, "the next consecutive frame did not come (N_Cr)"),
         ReceiveFailure::WrongSequenceNumber => (2, "a consecutive frame was missing"),

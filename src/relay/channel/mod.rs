@@ -4,6 +4,7 @@
 
 mod chain;
 mod frame_transport;
+mod kernel_isotp;
 mod kline_transport;
 mod pdu_channel;
 mod raw_channel;
@@ -17,6 +18,7 @@ use super::codec::{EventCode, PduFlags, SendFailedDetail};
 use crate::isotp::SendFailure;
 
 pub use frame_transport::{FrameTransport, OpenFailure};
+pub use kernel_isotp::KernelIsotp;
 pub use kline_transport::{KlineTransport, LinkChange, describe_failure};
 pub use pdu_channel::{PduChannel, PduChannelSettings, PduTransport, TransportEvent};
 pub use raw_channel::RawChannel;
@@ -131,6 +133,24 @@ impl Channel {
         matches!(self, Self::Pdu(channel) if channel.transport().is_functional_flow_control(frame))
     }
 
+    /// The kernel's ISO-TP, if it carries this channel's PDUs.
+    pub fn kernel(&self) -> Option<&KernelIsotp> {
+        match self {
+            Self::Raw(_) => None,
+            Self::Pdu(channel) => channel.transport().kernel(),
+        }
+    }
+
+    /// Changes it, and takes what it reports.
+    pub fn with_kernel(&mut self, now: Instant, act: impl FnOnce(&mut KernelIsotp)) {
+        if let Self::Pdu(channel) = self
+            && let Some(kernel) = channel.transport_mut().kernel_mut()
+        {
+            act(kernel);
+            channel.handle_events(now);
+        }
+    }
+
     /// A frame of the operator, to be sent before `expires`.
     pub fn handle_frame_to_send(&mut self, frame: CanFrame, expires: Instant) {
         match self {
@@ -165,8 +185,13 @@ impl Channel {
 
     /// Received frames were lost in the adapter.
     pub fn handle_lost(&mut self, frames: u32) {
-        if let Self::Raw(channel) = self {
-            channel.handle_lost(frames);
+        match self {
+            Self::Raw(channel) => channel.handle_lost(frames),
+            Self::Pdu(channel) => {
+                if let Some(kernel) = channel.transport_mut().kernel_mut() {
+                    kernel.handle_lost();
+                }
+            }
         }
     }
 

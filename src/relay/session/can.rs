@@ -9,11 +9,13 @@ use connector_hal::timer::Deadline;
 use super::SessionLimits;
 use super::bus::{Opening, Progress, SessionBus};
 use super::can_setup::CanBusSetup;
+use super::kernel::KernelSockets;
 use super::setup::ChannelKind;
 use super::tp20::{self, Tp20Channels};
-use crate::hardware::Hardware;
+use crate::hardware::{Hardware, IsotpStack};
 use crate::relay::Problem;
 use crate::relay::bus::{BusCore, BusOutput};
+use crate::relay::channel::KernelIsotp;
 use crate::relay::codec::PduFlags;
 use crate::scan::{EcuFound, ScanOutcome, ScanSettings, Scanner};
 use crate::vin;
@@ -35,10 +37,22 @@ enum Device {
     Lost(Instant),
 }
 
+/// How a device is made to start over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Restart {
+    /// Set up anew, which makes it forget the frames that we gave it.
+    SetUp,
+    /// Restarted, which makes it forget the frames that the kernel gave it.
+    AtOnce,
+    /// The same after a pause.
+    AfterPause,
+}
+
 /// A CAN bus of a connection with its device.
 pub(super) struct CanSessionBus {
     setup: CanBusSetup,
     core: BusCore,
+    sockets: KernelSockets,
     tp20: Tp20Channels,
     ignition: Option<bool>,
     hardware: Hardware,
@@ -58,6 +72,7 @@ impl CanSessionBus {
         Self {
             setup,
             core: BusCore::default(),
+            sockets: KernelSockets::default(),
             tp20: Tp20Channels::default(),
             ignition: None,
             hardware: hardware.clone(),
@@ -76,6 +91,7 @@ impl CanSessionBus {
                 self.last_status = device.status();
                 self.core.handle_reset(now);
                 self.core.handle_state(now, device.status().state);
+                self.sockets.reset(device.as_ref());
                 self.device = Device::Running(device);
                 if std::mem::replace(&mut self.has_started, true) {
                     Progress::Changed
@@ -103,6 +119,8 @@ impl CanSessionBus {
     fn poll_running(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Progress> {
         let Device::Running(device) = &mut self.device else { return Poll::Pending };
         let mut changed = false;
+        // taken first and looked at last: behind the frames that a PDU is made of
+        self.sockets.poll_events(cx);
         let mut batch = 0;
         while batch < BATCH {
             match device.poll_event(cx) {
@@ -114,7 +132,7 @@ impl CanSessionBus {
                             bus = self.setup.name,
                             "the bus is off; entering it again in a second"
                         );
-                        self.restart(false);
+                        self.restart(Restart::AfterPause);
                         return Poll::Ready(Progress::Changed);
                     }
                 }
@@ -130,6 +148,7 @@ impl CanSessionBus {
             }
             batch += 1;
         }
+        changed |= self.sockets.hand_over(now, &mut self.core);
         // a deadline means nothing while what it waits for may be among the events that are not read yet
         self.full_batches += u32::from(batch == BATCH);
         let is_time_known = self.full_batches == 0 || self.full_batches >= MAX_BATCHES;
@@ -143,10 +162,20 @@ impl CanSessionBus {
                     "nobody acknowledges a frame; making the adapter forget it"
                 );
                 self.core.handle_reset(now);
-                self.restart(true);
+                self.restart(Restart::SetUp);
                 return Poll::Ready(Progress::Changed);
             }
         }
+        if self.core.is_kernel_stuck() {
+            tracing::debug!(
+                bus = self.setup.name,
+                "nobody acknowledges a frame of the kernel's; restarting the adapter"
+            );
+            self.core.handle_reset(now);
+            self.restart(Restart::AtOnce);
+            return Poll::Ready(Progress::Changed);
+        }
+        changed |= self.sockets.poll_send(cx, now, &mut self.core);
         while let Some(frame) = self.core.poll_transmit(now) {
             match device.poll_send(cx, &frame) {
                 Poll::Ready(Ok(())) => {
@@ -178,17 +207,19 @@ impl CanSessionBus {
         }
     }
 
-    /// Sets the device up anew, or restarts it after a pause; meanwhile nothing is read or sent.
-    fn restart(&mut self, at_once: bool) {
+    /// Has the device start over; meanwhile nothing is read or sent.
+    fn restart(&mut self, how: Restart) {
         let lost = Device::Lost(tokio::time::Instant::now().into_std());
         let Device::Running(mut device) = std::mem::replace(&mut self.device, lost) else { return };
         let settings = self.setup.settings;
         self.device = Device::Starting(Box::pin(async move {
-            if at_once {
-                device.configure(settings).await?;
-            } else {
-                tokio::time::sleep(RETRY_AFTER).await;
-                device.restart().await?;
+            match how {
+                Restart::SetUp => device.configure(settings).await?,
+                Restart::AtOnce => device.restart().await?,
+                Restart::AfterPause => {
+                    tokio::time::sleep(RETRY_AFTER).await;
+                    device.restart().await?;
+                }
             }
             Ok(device)
         }));
@@ -257,7 +288,17 @@ impl SessionBus for CanSessionBus {
             }
             return Ok(Opening::UnderWay);
         }
-        let channel = self.setup.channel(kind, limits.max_pdu, now)?;
+        let mut channel = self.setup.channel(kind, limits.max_pdu, now, self.setup.port.isotp)?;
+        if let Some(socket) = channel.kernel().map(KernelIsotp::socket) {
+            let device = match &self.device {
+                Device::Running(device) => Some(device.as_ref()),
+                Device::Starting(_) | Device::Lost(_) => None,
+            };
+            if let Err(error) = self.sockets.add(number, socket, device) {
+                tracing::warn!(bus = self.setup.name, %error, "the kernel does not speak ISO-TP here; doing it ourselves");
+                channel = self.setup.channel(kind, limits.max_pdu, now, IsotpStack::Own)?;
+            }
+        }
         self.core.open_channel(number, channel);
         Ok(Opening::Done)
     }
@@ -274,6 +315,7 @@ impl SessionBus for CanSessionBus {
     fn close_channel(&mut self, number: u16) {
         self.tp20.close(number);
         self.core.close_channel(number);
+        self.sockets.remove(number);
     }
 
     fn handle_pdu(&mut self, now: Instant, number: u16, flags: PduFlags, data: &[u8]) {

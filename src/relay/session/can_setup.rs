@@ -2,17 +2,17 @@
 
 use std::time::Instant;
 
-use connector_hal::can::{CanId, CanSettings};
+use connector_hal::can::{CanId, CanSettings, kernel_max_pdu};
 
 use super::setup::{ChannelKind, invalid, pdu_settings, unknown_pins, unsupported, wrong_kind};
-use crate::hardware::{CanPort, Hardware};
+use crate::hardware::{CanPort, Hardware, IsotpStack};
 use crate::isotp::{
     Addressing, Config, DEFAULT_MAX_ANSWER, Endpoint, FrameSize, FunctionalConfig, FunctionalEndpoint,
     Padding, Responders, SeparationTime, physical_request_id,
 };
 use crate::relay::Problem;
 use crate::relay::bus::WINDOW;
-use crate::relay::channel::{Channel, FrameTransport, PduChannel, RawChannel};
+use crate::relay::channel::{Channel, FrameTransport, KernelIsotp, PduChannel, RawChannel};
 use crate::relay::request::{CAN_BIT_RATES, CanBusConfig, IsotpChannelConfig, PaddingConfig};
 
 const DEFAULT_PADDING_BYTE: u8 = 0xCC;
@@ -37,12 +37,13 @@ impl CanBusSetup {
         Ok(Self { name: name.to_owned(), port: port.clone(), settings })
     }
 
-    /// A channel on this bus.
+    /// A channel on this bus, whose ISO-TP is this one's where it can be.
     pub(super) fn channel(
         &self,
         kind: &ChannelKind,
         max_pdu: usize,
         now: Instant,
+        stack: IsotpStack,
     ) -> Result<Channel, Problem> {
         let is_fd = self.settings.data_bit_rate.is_some();
         match kind {
@@ -52,7 +53,7 @@ impl CanBusSetup {
                 Ok(Channel::Raw(RawChannel::new(request, response, is_fd)))
             }
             ChannelKind::Isotp(isotp) => {
-                let transport = transport(isotp, is_fd, max_pdu)?;
+                let transport = transport(isotp, is_fd, max_pdu, stack)?;
                 Ok(Channel::Pdu(Box::new(PduChannel::new(transport, pdu_settings(&isotp.options()), now))))
             }
             other => Err(wrong_kind(&self.name, "can_bus", other)),
@@ -111,6 +112,7 @@ fn transport(
     config: &IsotpChannelConfig,
     is_fd: bool,
     max_pdu: usize,
+    stack: IsotpStack,
 ) -> Result<Box<dyn FrameTransport>, Problem> {
     let request = can_id("request_id", config.request_id)?;
     let byte = config.padding_byte.unwrap_or(DEFAULT_PADDING_BYTE);
@@ -142,7 +144,13 @@ fn transport(
             max_pdu,
             ..Config::new(addressing)
         };
-        return Ok(Box::new(Endpoint::new(config)));
+        return Ok(match stack {
+            IsotpStack::Kernel => match KernelIsotp::new(&config, kernel_max_pdu()) {
+                Some(kernel) => Box::new(kernel),
+                None => Box::new(Endpoint::new(config)),
+            },
+            IsotpStack::Auto | IsotpStack::Own => Box::new(Endpoint::new(config)),
+        });
     }
     let mut functional = FunctionalConfig::new(request, responders(request, &config.response_ids)?);
     functional.transmit_address = config.extended_request_address;

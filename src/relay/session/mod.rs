@@ -8,6 +8,7 @@ mod bus;
 mod can;
 mod can_setup;
 mod doip;
+mod kernel;
 mod kline;
 mod records;
 mod requests;

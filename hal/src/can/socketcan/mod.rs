@@ -22,7 +22,7 @@ use self::wire::RawFrame;
 use super::events::EventQueue;
 use super::{
     BoxFuture, BusState, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId,
-    CanSettings, FrameKind, LoadMeter, WireLength,
+    CanSettings, FrameKind, IsotpOptions, IsotpSocket, LoadMeter, WireLength,
 };
 use crate::system::{Received, async_fd, readable_or_failed, receive};
 use crate::timer::{Deadline, TimerKind};
@@ -297,7 +297,10 @@ fn open_socket(interface: &Interface) -> io::Result<(AsyncFd<CanFdSocket>, Async
     socket.set_recv_own_msgs(true)?;
     socket.set_recv_timestamp(true)?;
     socket.set_socket_option_int(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
-    socket.set_socket_option_int(libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER)?;
+    // beyond the system's limit, where we may
+    if socket.set_socket_option_int(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER).is_err() {
+        socket.set_socket_option_int(libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER)?;
+    }
     let readable = async_fd(readable_or_failed(&socket)?, Interest::READABLE)?;
     Ok((async_fd(socket, Interest::WRITABLE)?, readable))
 }
@@ -340,6 +343,10 @@ impl CanBus for SocketCan {
     fn set_filters(&mut self, filters: &[CanFilter]) -> Result<(), CanError> {
         self.filters = filters.to_vec();
         self.apply_filters()
+    }
+
+    fn open_isotp(&self, options: &IsotpOptions, max_pdu: usize) -> Result<IsotpSocket, CanError> {
+        IsotpSocket::open(&self.device, self.interface.name(), options, max_pdu)
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: &CanFrame) -> Poll<Result<(), CanError>> {

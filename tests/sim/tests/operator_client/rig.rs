@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use connector_agent::hardware::{CanPort, Hardware};
+use connector_agent::hardware::{CanPort, Hardware, IsotpStack};
 use connector_agent::relay::request::{
     BusConfig, CanBusConfig, IsotpChannelConfig, PaddingConfig, Request, ResumeConnection, Switch,
 };
@@ -92,7 +92,8 @@ impl Rig {
         change(&mut config);
         let vehicle = Vehicle::start(&config, &bus);
         let uuid = Uuid::new_v4();
-        let port = CanPort { pins: [6, 14], device: "virtual".to_owned(), fd: false };
+        let port =
+            CanPort { pins: [6, 14], device: "virtual".to_owned(), fd: false, isotp: IsotpStack::Auto };
         let open_can = move |_: &str| -> BoxFuture<'static, _> {
             let can: Box<dyn CanBus> =
                 Box::new(bus.attach_adapter("connector", VirtualBus::full_capabilities()));

@@ -1,0 +1,534 @@
+//! ISO-TP that the kernel speaks, as a transport of PDUs: a socket carries them, and the frames are only looked at.
+//!
+//! The socket tells less than our own endpoint: not that a PDU begins to come in, nor which of two deadlines has passed.
+//! The bus's frames, which are heard in any case, tell the rest.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use connector_hal::can::{CanFrame, IsotpEvent, IsotpOptions, IsotpReceiveError, IsotpSendError};
+
+use super::frame_transport::{FrameTransport, receive_failed};
+use super::pdu_channel::{PduTransport, TransportEvent};
+use crate::isotp::{Addressing, Config, FrameSize, NPdu, Padding, ReceiveFailure, SendFailure};
+use crate::relay::codec::SendFailedDetail;
+
+/// The kernel waits 1 s for a consecutive frame and tells if none comes; this is for when its word is lost.
+const N_CR: Duration = Duration::from_millis(1500);
+/// The kernel waits 1 s for a flow control, which is since the last frame of ours, and 2 s for a frame to be on the bus.
+const FLOW_CONTROL_WAIT: Duration = Duration::from_millis(1500);
+/// How late the frames of a PDU that is done may be heard.
+const STRAGGLERS: Duration = Duration::from_millis(100);
+
+/// A PDU that is being sent.
+#[derive(Debug, Clone, Copy)]
+struct Sending {
+    started: Instant,
+    /// When the kernel took it.
+    given: Option<Instant>,
+    /// When a frame of it was last on the bus.
+    seen: Option<Instant>,
+}
+
+/// A PDU that is coming in.
+#[derive(Debug, Clone, Copy)]
+struct Reception {
+    deadline: Instant,
+    is_segmented: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct KernelIsotp {
+    addressing: Addressing,
+    options: IsotpOptions,
+    max_pdu: usize,
+    /// The longest that the kernel takes, whatever we allow.
+    kernel_max_pdu: usize,
+    n_as: Duration,
+    outgoing: Option<Vec<u8>>,
+    sending: Option<Sending>,
+    /// The kernel is still at a PDU that was given up here; what becomes of it is nobody's.
+    abandoned: bool,
+    /// A frame may be left in the adapter that nobody acknowledges.
+    is_stuck: bool,
+    reception: Option<Reception>,
+    /// PDUs that came ahead of the frames that they are made of.
+    early: u32,
+    stragglers_until: Option<Instant>,
+    events: VecDeque<TransportEvent>,
+}
+
+impl KernelIsotp {
+    /// The kernel's endpoint in place of one of ours; `None` where it cannot do the same: follow the peer's padding.
+    pub fn new(config: &Config, kernel_max_pdu: usize) -> Option<Self> {
+        let addressing = config.addressing;
+        let padding = match config.padding {
+            Padding::Enabled(byte) => Some(byte),
+            Padding::Disabled => None,
+            Padding::Detection(_) => return None,
+        };
+        let fd = match config.frame_size {
+            FrameSize::Classic => None,
+            FrameSize::Fd { bit_rate_switch, .. } => {
+                Some((u8::try_from(config.frame_size.tx_dl()).ok()?, bit_rate_switch))
+            }
+        };
+        let options = IsotpOptions {
+            addresses: addressing.addresses(),
+            padding,
+            fd,
+            block_size: config.block_size,
+            st_min: config.st_min.0,
+            ..IsotpOptions::new(addressing.transmit_id(), addressing.receive_id())
+        };
+        Some(Self {
+            addressing,
+            options,
+            max_pdu: config.max_pdu.min(kernel_max_pdu),
+            kernel_max_pdu,
+            n_as: config.timeouts.n_as,
+            outgoing: None,
+            sending: None,
+            abandoned: false,
+            is_stuck: false,
+            reception: None,
+            early: 0,
+            stragglers_until: None,
+            events: VecDeque::new(),
+        })
+    }
+
+    /// How its socket is set up, and the longest PDU that it takes, in bytes.
+    pub fn socket(&self) -> (IsotpOptions, usize) {
+        (self.options, self.max_pdu)
+    }
+
+    /// The PDU that the socket should take; the same until [`KernelIsotp::handle_taken`].
+    pub fn pdu(&self) -> Option<&[u8]> {
+        self.outgoing.as_deref()
+    }
+
+    /// The socket took the PDU, or will not take it at all.
+    pub fn handle_taken(&mut self, now: Instant, taken: Result<(), IsotpSendError>) {
+        self.outgoing = None;
+        match taken {
+            Ok(()) => {
+                if let Some(sending) = &mut self.sending {
+                    sending.given = Some(now);
+                }
+            }
+            Err(error) => self.fail(now, error),
+        }
+    }
+
+    /// What the socket reports.
+    pub fn handle_socket(&mut self, now: Instant, event: IsotpEvent) {
+        self.stragglers_until = Some(now + STRAGGLERS);
+        match event {
+            IsotpEvent::Received(pdu) => {
+                if self.reception.take().is_none() {
+                    self.early = self.early.saturating_add(1);
+                    self.events.push_back(TransportEvent::ReceptionStarted);
+                }
+                let address = self.addressing.receive_id().to_number();
+                self.events.push_back(TransportEvent::Received { address, pdu });
+            }
+            IsotpEvent::ReceiveFailed(error) => {
+                self.reception = None;
+                self.report(match error {
+                    IsotpReceiveError::Timeout => ReceiveFailure::ConsecutiveFrameTimeout,
+                    IsotpReceiveError::WrongSequenceNumber => ReceiveFailure::WrongSequenceNumber,
+                    IsotpReceiveError::TooLong => ReceiveFailure::TooLong,
+                });
+            }
+            IsotpEvent::Sent | IsotpEvent::SendFailed(_) if std::mem::take(&mut self.abandoned) => {}
+            IsotpEvent::Sent => {
+                if let Some(sending) = self.sending.take() {
+                    let elapsed = now.saturating_duration_since(sending.started);
+                    self.events.push_back(TransportEvent::Sent { elapsed });
+                }
+            }
+            IsotpEvent::SendFailed(error) => self.fail(now, error),
+        }
+    }
+
+    /// The socket is another one, and the adapter has forgotten every frame.
+    pub fn handle_reset(&mut self) {
+        self.abandoned = false;
+        self.is_stuck = false;
+        self.early = 0;
+        if self.sending.is_some_and(|sending| sending.given.is_some()) {
+            self.give_up(SendFailedDetail::NotAcknowledged);
+            self.abandoned = false;
+        }
+    }
+
+    /// Received frames were lost: some that were still to come never will.
+    pub fn handle_lost(&mut self) {
+        self.early = 0;
+    }
+
+    /// Whether a frame on the bus is one that the kernel sends for this transport.
+    pub fn is_own_frame(&self, now: Instant, frame: &CanFrame) -> bool {
+        let is_busy = self.abandoned || self.reception.is_some() || self.is_given();
+        self.is_from_us(frame) && (is_busy || self.stragglers_until.is_some_and(|until| now <= until))
+    }
+
+    /// Whether a frame is left in the adapter that nobody acknowledges.
+    pub fn is_stuck(&self) -> bool {
+        self.is_stuck
+    }
+
+    fn is_given(&self) -> bool {
+        self.sending.is_some_and(|sending| sending.given.is_some())
+    }
+
+    fn is_from_us(&self, frame: &CanFrame) -> bool {
+        let address = self.addressing.addresses().map(|(transmit, _)| transmit);
+        frame.is_data()
+            && frame.id() == self.addressing.transmit_id()
+            && address.is_none_or(|address| frame.data().first() == Some(&address))
+    }
+
+    fn fail(&mut self, now: Instant, error: IsotpSendError) {
+        let Some(sending) = self.sending.take() else { return };
+        let detail = match error {
+            IsotpSendError::Timeout => {
+                let waited_for_ecu = sending.seen.is_some_and(|seen| now < seen + FLOW_CONTROL_WAIT);
+                self.is_stuck |= !waited_for_ecu;
+                match waited_for_ecu {
+                    true => SendFailedDetail::FlowControlTimeout,
+                    false => SendFailedDetail::NotAcknowledged,
+                }
+            }
+            IsotpSendError::Overflow => SendFailedDetail::FlowControlOverflow,
+            IsotpSendError::InvalidFlowStatus => SendFailedDetail::FlowControlTimeout,
+            IsotpSendError::Length => SendFailedDetail::RefusedByPolicy,
+            IsotpSendError::InterfaceDown => SendFailedDetail::BusOff,
+        };
+        self.events.push_back(TransportEvent::SendFailed { detail });
+    }
+
+    /// Gives the PDU up, which the kernel cannot be told.
+    fn give_up(&mut self, detail: SendFailedDetail) {
+        if self.sending.is_some() {
+            self.abort_send();
+            self.events.push_back(TransportEvent::SendFailed { detail });
+        }
+    }
+
+    fn report(&mut self, failure: ReceiveFailure) {
+        let (detail, text) = receive_failed(failure);
+        self.events.push_back(TransportEvent::ReceiveFailed { detail, text });
+    }
+
+    fn begin_reception(&mut self, now: Instant, is_segmented: bool) {
+        if self.early > 0 {
+            self.early -= 1;
+            return;
+        }
+        if self.reception.is_some_and(|reception| reception.is_segmented) {
+            self.report(ReceiveFailure::Interrupted);
+        }
+        self.reception = Some(Reception { deadline: now + N_CR, is_segmented });
+        self.events.push_back(TransportEvent::ReceptionStarted);
+    }
+
+    /// When a PDU that the kernel took should have shown itself on the bus.
+    fn acknowledgement_deadline(&self) -> Option<Instant> {
+        let sending = self.sending.filter(|sending| sending.seen.is_none())?;
+        Some(sending.given? + self.n_as)
+    }
+}
+
+impl PduTransport for KernelIsotp {
+    fn send(&mut self, now: Instant, pdu: &[u8]) -> Result<(), SendFailedDetail> {
+        if self.sending.is_some() {
+            return Err(SendFailedDetail::QueueFull);
+        }
+        if pdu.is_empty() || pdu.len() > self.max_pdu {
+            return Err(SendFailedDetail::RefusedByPolicy);
+        }
+        self.outgoing = Some(pdu.to_vec());
+        self.sending = Some(Sending { started: now, given: None, seen: None });
+        Ok(())
+    }
+
+    fn abort_send(&mut self) {
+        self.outgoing = None;
+        self.abandoned |= self.is_given();
+        self.sending = None;
+    }
+
+    fn poll_event(&mut self) -> Option<TransportEvent> {
+        self.events.pop_front()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if let Some(reception) = self.reception.take_if(|reception| reception.deadline <= now)
+            && reception.is_segmented
+        {
+            self.report(ReceiveFailure::ConsecutiveFrameTimeout);
+        }
+        if self.acknowledgement_deadline().is_some_and(|at| at <= now) {
+            self.give_up(SendFailedDetail::NotAcknowledged);
+            self.is_stuck = true;
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let reception = self.reception.map(|reception| reception.deadline);
+        reception.into_iter().chain(self.acknowledgement_deadline()).min()
+    }
+
+    fn handle_bus_off(&mut self, _now: Instant) {
+        self.give_up(SendFailedDetail::BusOff);
+    }
+
+    fn is_receiving(&self) -> bool {
+        self.reception.is_some()
+    }
+}
+
+impl FrameTransport for KernelIsotp {
+    fn handle_frame(&mut self, now: Instant, frame: &CanFrame) -> bool {
+        if self.is_from_us(frame) {
+            if let Some(sending) = self.sending.as_mut().filter(|sending| sending.given.is_some()) {
+                sending.seen = Some(now);
+            }
+            return false;
+        }
+        if !self.addressing.accepts(frame) {
+            return false;
+        }
+        match NPdu::decode(frame.data(), self.addressing.address_bytes()) {
+            Ok(NPdu::SingleFrame { .. }) => self.begin_reception(now, false),
+            Ok(NPdu::FirstFrame { length, .. }) => {
+                self.begin_reception(now, true);
+                if usize::try_from(length).is_ok_and(|length| length > self.kernel_max_pdu) {
+                    // answered with overflow, of which the socket tells nothing
+                    self.reception = None;
+                    self.report(ReceiveFailure::TooLong);
+                }
+            }
+            Ok(NPdu::ConsecutiveFrame { .. }) => {
+                if let Some(reception) = &mut self.reception {
+                    reception.deadline = now + N_CR;
+                }
+            }
+            Ok(NPdu::FlowControl { .. }) | Err(_) => {}
+        }
+        true
+    }
+
+    fn handle_transmitted(&mut self, _now: Instant) {}
+
+    fn handle_transmit_failed(&mut self, _now: Instant, _failure: SendFailure) {}
+
+    fn poll_transmit(&mut self, _now: Instant) -> Option<CanFrame> {
+        None
+    }
+
+    fn is_receiving_from(&self, request: connector_hal::can::CanId) -> bool {
+        self.is_receiving() && self.addressing.transmit_id() == request
+    }
+
+    fn kernel(&self) -> Option<&KernelIsotp> {
+        Some(self)
+    }
+
+    fn kernel_mut(&mut self) -> Option<&mut KernelIsotp> {
+        Some(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use connector_hal::can::CanId;
+
+    fn id(id: u32) -> CanId {
+        CanId::try_from(id).unwrap()
+    }
+
+    fn ecu(data: &[u8]) -> CanFrame {
+        CanFrame::new(id(0x7E8), data).unwrap()
+    }
+
+    fn own(data: &[u8]) -> CanFrame {
+        CanFrame::new(id(0x7E0), data).unwrap()
+    }
+
+    fn transport() -> (KernelIsotp, Instant) {
+        let config = Config::new(Addressing::normal(id(0x7E0), id(0x7E8)));
+        (KernelIsotp::new(&config, 8200).unwrap(), Instant::now())
+    }
+
+    fn events(transport: &mut KernelIsotp) -> Vec<TransportEvent> {
+        std::iter::from_fn(|| transport.poll_event()).collect()
+    }
+
+    fn received(pdu: &[u8]) -> TransportEvent {
+        TransportEvent::Received { address: 0x7E8, pdu: pdu.to_vec() }
+    }
+
+    fn failed(detail: SendFailedDetail) -> Vec<TransportEvent> {
+        vec![TransportEvent::SendFailed { detail }]
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// A PDU that the kernel has taken.
+    fn send(transport: &mut KernelIsotp, now: Instant) {
+        transport.send(now, &[0x22, 0xF1, 0x90]).unwrap();
+        assert_eq!(transport.pdu(), Some(&[0x22, 0xF1, 0x90][..]));
+        transport.handle_taken(now, Ok(()));
+        assert_eq!(transport.pdu(), None);
+    }
+
+    #[test]
+    fn a_pdu_is_handed_out_once_and_its_end_is_told_with_the_time_it_took() {
+        let (mut transport, start) = transport();
+        send(&mut transport, start);
+        assert_eq!(transport.send(start, &[1]), Err(SendFailedDetail::QueueFull));
+        assert!(!transport.handle_frame(start + ms(1), &own(&[3, 0x22, 0xF1, 0x90])));
+        transport.handle_socket(start + ms(7), IsotpEvent::Sent);
+        assert_eq!(events(&mut transport), [TransportEvent::Sent { elapsed: ms(7) }]);
+        assert_eq!(transport.poll_timeout(), None);
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_take_is_refused() {
+        let (mut transport, start) = transport();
+        for pdu in [&[][..], &[0; 8201]] {
+            assert_eq!(transport.send(start, pdu), Err(SendFailedDetail::RefusedByPolicy));
+        }
+        transport.send(start, &[0; 8200]).unwrap();
+        transport.handle_taken(start, Err(IsotpSendError::InterfaceDown));
+        assert_eq!(events(&mut transport), failed(SendFailedDetail::BusOff));
+        let config = Config::new(Addressing::normal(id(0x7E0), id(0x7E8)));
+        let detection = Config { padding: Padding::Detection(0xCC), ..config };
+        assert!(KernelIsotp::new(&detection, 8200).is_none());
+    }
+
+    #[test]
+    fn a_reception_is_told_from_its_first_frame_on() {
+        let (mut transport, start) = transport();
+        assert!(transport.handle_frame(start, &ecu(&[0x10, 10, 1, 2, 3, 4, 5, 6])));
+        assert_eq!(events(&mut transport), [TransportEvent::ReceptionStarted]);
+        assert!(transport.is_receiving() && transport.is_receiving_from(id(0x7E0)));
+        transport.handle_frame(start + ms(1000), &ecu(&[0x21, 7, 8, 9, 10]));
+        assert_eq!(transport.poll_timeout(), Some(start + ms(2500)));
+        transport.handle_socket(start + ms(1001), IsotpEvent::Received((1..=10).collect()));
+        assert_eq!(events(&mut transport), [received(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10])]);
+        assert!(!transport.is_receiving());
+    }
+
+    #[test]
+    fn a_pdu_ahead_of_its_frames_is_told_in_the_same_order_and_once() {
+        let (mut transport, start) = transport();
+        transport.handle_socket(start, IsotpEvent::Received(vec![0x7E, 0]));
+        assert_eq!(events(&mut transport), [TransportEvent::ReceptionStarted, received(&[0x7E, 0])]);
+        transport.handle_frame(start, &ecu(&[2, 0x7E, 0]));
+        assert!(events(&mut transport).is_empty() && !transport.is_receiving());
+        transport.handle_frame(start, &ecu(&[2, 0x7E, 0]));
+        assert_eq!(events(&mut transport), [TransportEvent::ReceptionStarted]);
+    }
+
+    #[test]
+    fn receptions_that_fail_are_told_as_our_own_are() {
+        let (mut transport, start) = transport();
+        let first = ecu(&[0x10, 10, 1, 2, 3, 4, 5, 6]);
+        let failed = |failure| {
+            let (detail, text) = receive_failed(failure);
+            TransportEvent::ReceiveFailed { detail, text }
+        };
+        transport.handle_frame(start, &first);
+        transport.handle_frame(start, &first);
+        let started = TransportEvent::ReceptionStarted;
+        let all = [started.clone(), failed(ReceiveFailure::Interrupted), started.clone()];
+        assert_eq!(events(&mut transport), all);
+        let error = IsotpReceiveError::WrongSequenceNumber;
+        transport.handle_socket(start, IsotpEvent::ReceiveFailed(error));
+        assert_eq!(events(&mut transport), [failed(ReceiveFailure::WrongSequenceNumber)]);
+        assert!(!transport.is_receiving());
+        // the kernel tells nothing
+        transport.handle_frame(start, &first);
+        transport.handle_timeout(start + ms(1500));
+        assert_eq!(
+            events(&mut transport),
+            [started.clone(), failed(ReceiveFailure::ConsecutiveFrameTimeout)]
+        );
+        transport.handle_frame(start, &ecu(&[0x10, 0, 0, 0, 0x20, 0x09, 1, 2]));
+        assert_eq!(events(&mut transport), [started, failed(ReceiveFailure::TooLong)]);
+        assert!(!transport.is_receiving());
+    }
+
+    #[test]
+    fn a_timeout_is_the_ecus_or_the_buss_by_when_our_last_frame_was_on_it() {
+        let (mut transport, start) = transport();
+        send(&mut transport, start);
+        transport.handle_frame(start, &own(&[0x10, 8]));
+        transport.handle_socket(start + ms(1000), IsotpEvent::SendFailed(IsotpSendError::Timeout));
+        assert_eq!(events(&mut transport), failed(SendFailedDetail::FlowControlTimeout));
+        assert!(!transport.is_stuck());
+        send(&mut transport, start);
+        transport.handle_frame(start, &own(&[0x10, 8]));
+        transport.handle_socket(start + ms(2000), IsotpEvent::SendFailed(IsotpSendError::Timeout));
+        assert_eq!(events(&mut transport), failed(SendFailedDetail::NotAcknowledged));
+        assert!(transport.is_stuck());
+        transport.handle_reset();
+        assert!(!transport.is_stuck());
+    }
+
+    #[test]
+    fn a_frame_that_nobody_acknowledges_fails_after_n_as_and_the_kernels_word_comes_too_late() {
+        let (mut transport, start) = transport();
+        send(&mut transport, start);
+        assert_eq!(transport.poll_timeout(), Some(start + ms(1000)));
+        transport.handle_timeout(start + ms(1000));
+        assert_eq!(events(&mut transport), failed(SendFailedDetail::NotAcknowledged));
+        assert!(transport.is_stuck());
+        transport.send(start + ms(1000), &[0x3E, 0]).unwrap();
+        transport.handle_socket(start + ms(2000), IsotpEvent::SendFailed(IsotpSendError::Timeout));
+        assert!(events(&mut transport).is_empty());
+        transport.handle_taken(start + ms(2000), Ok(()));
+        transport.handle_socket(start + ms(2001), IsotpEvent::Sent);
+        assert_eq!(events(&mut transport), [TransportEvent::Sent { elapsed: ms(1001) }]);
+    }
+
+    #[test]
+    fn bus_off_and_a_new_socket_end_what_is_being_sent() {
+        let (mut transport, start) = transport();
+        send(&mut transport, start);
+        transport.handle_bus_off(start);
+        assert_eq!(events(&mut transport), failed(SendFailedDetail::BusOff));
+        transport.handle_reset();
+        assert!(events(&mut transport).is_empty());
+        send(&mut transport, start);
+        transport.handle_reset();
+        assert_eq!(events(&mut transport), failed(SendFailedDetail::NotAcknowledged));
+        // one that the socket had not taken goes by the next
+        transport.send(start, &[1]).unwrap();
+        transport.handle_reset();
+        assert_eq!(transport.pdu(), Some(&[1][..]));
+        transport.abort_send();
+        assert_eq!(transport.pdu(), None);
+    }
+
+    #[test]
+    fn only_what_the_kernel_may_be_sending_is_taken_for_our_own() {
+        let (mut transport, start) = transport();
+        let frame = own(&[3, 0x22, 0xF1, 0x90]);
+        assert!(!transport.is_own_frame(start, &frame));
+        send(&mut transport, start);
+        assert!(transport.is_own_frame(start, &frame));
+        assert!(!transport.is_own_frame(start, &ecu(&[1, 0x7E])));
+        transport.handle_socket(start, IsotpEvent::Sent);
+        assert!(transport.is_own_frame(start + ms(100), &frame));
+        assert!(!transport.is_own_frame(start + ms(101), &frame));
+    }
+}
