@@ -44,7 +44,9 @@ pub struct CanPort {
 pub struct Hardware {
     /// The CAN buses.
     pub can_ports: Arc<[CanPort]>,
-    /// Opens one of them.
+    /// The pin of terminal 15, where the board can tell it.
+    pub terminal15: Option<u8>,
+    /// Opens one of the CAN buses.
     pub open_can: Arc<OpenCan>,
     /// The DoIP networks.
     pub doip_ports: Arc<[DoipPort]>,
@@ -65,6 +67,7 @@ impl Hardware {
         });
         Self {
             can_ports: can_ports.into(),
+            terminal15: None,
             open_can,
             doip_ports: Arc::new([]),
             open_doip: open_doip(Arc::default(), None),

@@ -7,7 +7,8 @@ mod agent_support;
 use std::time::{Duration, Instant};
 
 use agent_support::{
-    AgentSettings, Bench, HANG, Sandbox, Socket, TestAgent, bus, catalogue, configure, isotp, soon, vehicle,
+    AgentSettings, Bench, HANG, Sandbox, Socket, TestAgent, bus, catalogue, closed, configure, isotp, soon,
+    vehicle,
 };
 use connector_agent::relay::request::{IsotpChannelConfig, Switch};
 use connector_hal::board::Led;
@@ -22,17 +23,6 @@ const VEHICLE: &str = "AUDI_A3_MK3";
 const OTHER_VEHICLE: &str = "VOLKSWAGEN_ATLAS_MK1";
 /// Well below the interval of five seconds in which everything is told anyway.
 const AT_ONCE: Duration = Duration::from_millis(2500);
-
-/// Waits until the connection is over; gives the reason.
-async fn closed(connection: &Connection) -> CloseReason {
-    let mut state = connection.state();
-    let is_closed = |state: &LinkState| matches!(state, LinkState::Closed(_));
-    let closed = soon("the connection's end", state.wait_for(is_closed)).await.unwrap().clone();
-    match closed {
-        LinkState::Closed(reason) => reason,
-        other => panic!("{other:?}"),
-    }
-}
 
 fn remote(reason: &str) -> CloseReason {
     CloseReason::Remote(reason.to_owned())
@@ -148,7 +138,11 @@ async fn a_connection_that_waits_for_the_vin_is_opened_also_if_the_link_is_lost_
     let _vehicle = vehicle(&record, &bus);
     let (plug, adapter) = watch::channel(false);
     let network = BadNetwork::start(sandbox.cloud.address, BadNetworkConfig::default()).await.unwrap();
-    let settings = AgentSettings { through: Some(network.address()), adapter: Some(adapter), pincode: None };
+    let settings = AgentSettings {
+        through: Some(network.address()),
+        adapter: Some(adapter),
+        ..AgentSettings::default()
+    };
     let agent = TestAgent::start(&sandbox, &connector, &bus, settings);
     let mut portal = sandbox.portal(&connector).await;
     portal.sees_online().await;

@@ -6,6 +6,10 @@
 mod candump;
 #[path = "../fuzz/drivers/config.rs"]
 mod config;
+#[path = "../fuzz/drivers/doip_datagram.rs"]
+mod doip_datagram;
+#[path = "../fuzz/drivers/doip_stream.rs"]
+mod doip_stream;
 #[path = "../fuzz/drivers/isotp.rs"]
 mod isotp;
 #[path = "../fuzz/drivers/relay_message.rs"]
@@ -48,6 +52,16 @@ fn the_config_corpus_is_survived() {
 }
 
 #[test]
+fn the_doip_datagram_corpus_is_survived() {
+    replay("doip_datagram", doip_datagram::drive);
+}
+
+#[test]
+fn the_doip_stream_corpus_is_survived() {
+    replay("doip_stream", doip_stream::drive);
+}
+
+#[test]
 fn the_isotp_corpus_is_survived() {
     replay("isotp", isotp::drive);
 }
@@ -79,7 +93,18 @@ fn the_vin_corpus_is_survived() {
 
 #[test]
 fn every_corpus_is_replayed() {
-    let known = ["candump", "config", "isotp", "relay_message", "relay_request", "slcan", "vehicles", "vin"];
+    let known = [
+        "candump",
+        "config",
+        "doip_datagram",
+        "doip_stream",
+        "isotp",
+        "relay_message",
+        "relay_request",
+        "slcan",
+        "vehicles",
+        "vin",
+    ];
     let mut found: Vec<_> = std::fs::read_dir(corpus())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

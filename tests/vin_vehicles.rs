@@ -47,7 +47,7 @@ fn check(record: &VehicleRecord, reading: &VinReading) {
     assert_eq!(report.conflict, [], "{platform}");
     let told = record.vin_exchanges.iter().any(|(address, exchange)| {
         let service = Service::ALL.into_iter().find(|service| exchange.request == service.request());
-        report.source == service.map(Service::source) && report.address == Some(address.response)
+        report.source == service.map(Service::source) && report.address == Some(address.response.into())
     });
     assert_eq!(told, record.vin.is_some(), "{platform}: told by {:?} at {:?}", report.source, report.address);
 }

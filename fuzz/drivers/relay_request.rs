@@ -73,6 +73,7 @@ pub fn drive(data: &[u8]) {
             Box::pin(std::future::ready(Ok(Box::new(Echo::default()) as Box<dyn CanBus>)))
         }),
         timer: TimerKind::Runtime,
+        terminal15: Some(1),
         ..Hardware::new([])
     };
     let limits = SessionLimits { max_kept_bytes: 100_000, ..SessionLimits::default() };

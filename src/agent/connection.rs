@@ -109,8 +109,10 @@ impl Supervisor {
     }
 
     /// Ends in good order: ECUs back to their default session, the cloud told, nothing lit.
-    pub(super) async fn shut_down(&mut self) {
-        self.notifier.stopping();
+    pub(super) async fn shut_down(&mut self, reason: CloseReason) {
+        if reason == CloseReason::Shutdown {
+            self.notifier.stopping();
+        }
         if let Some(mut session) = self.session.take() {
             session.return_to_default_sessions(now());
             let farewell = std::future::poll_fn(|cx| {
@@ -125,8 +127,8 @@ impl Supervisor {
                 tracing::warn!("ECUs could not be told that the session ends");
             }
             let connection_uuid = session.connection_uuid();
-            tracing::info!(%connection_uuid, pdus = session.pdus_relayed(), "connection closed: the agent ends");
-            self.tell_closed(connection_uuid, CloseReason::Shutdown);
+            tracing::info!(%connection_uuid, ?reason, pdus = session.pdus_relayed(), "connection closed");
+            self.tell_closed(connection_uuid, reason);
         }
         self.link.close(GOODBYE).await;
         self.board.set_buzzer(false);

@@ -76,12 +76,17 @@ fn buses(hardware: &Hardware) -> Vec<BusOfHardware> {
         pins: port.pins.to_vec(),
         fd: Some(port.fd),
     });
+    let terminal15 = hardware.terminal15.iter().map(|pin| BusOfHardware {
+        kind: "terminal15",
+        pins: vec![*pin],
+        fd: None,
+    });
     let doip = hardware.doip_ports.iter().map(|port| BusOfHardware {
         kind: "doip",
         pins: port.pins.to_vec(),
         fd: None,
     });
-    can.chain(doip).collect()
+    can.chain(doip).chain(terminal15).collect()
 }
 
 /// `connectorStatusUpdate`; what cannot be told is null.

@@ -9,8 +9,10 @@ mod connection;
 mod doip_watch;
 mod messages;
 mod notify;
+mod power;
 mod requests;
 mod signal;
+mod sleep;
 mod surroundings;
 mod vehicle;
 
@@ -33,11 +35,12 @@ use crate::hardware::Hardware;
 use crate::relay::Envelope;
 use crate::relay::request::OpenConnection;
 use crate::relay::session::{CloseReason, Session};
-use crate::vin::{Vin, VinReport, WakeWatch};
+use crate::vin::{Vin, WakeWatch};
 use messages::{Hello, StatusUpdate, whole_milliseconds};
 use notify::Notifier;
+use power::PowerWatch;
 use signal::Shown;
-use vehicle::VehicleWatch;
+use vehicle::{Found, VehicleWatch};
 
 /// How often the connector reports its status.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
@@ -78,8 +81,21 @@ pub enum SetupError {
 }
 
 /// Runs the agent until it is told to end; says which way it was told.
-pub async fn run(setup: Setup, control: &mut mpsc::Receiver<Control>) -> Result<Control, SetupError> {
-    Supervisor::new(setup)?.run(control).await
+pub async fn run(mut setup: Setup, control: &mut mpsc::Receiver<Control>) -> Result<Control, SetupError> {
+    let mut notifier = Notifier::from_environment(now());
+    loop {
+        match Supervisor::new(setup, notifier)?.run(control).await {
+            Ended::Told(control) => return Ok(control),
+            Ended::Woken(again) => (setup, notifier) = *again,
+        }
+    }
+}
+
+/// How a waking life ended.
+enum Ended {
+    Told(Control),
+    /// It slept meanwhile, and begins anew.
+    Woken(Box<(Setup, Notifier)>),
 }
 
 /// What a task in the background found out.
@@ -93,7 +109,7 @@ enum Wake {
     Link(LinkEvent),
     Session,
     Board(BoardEvent),
-    Vin(VinReport),
+    Found(Found),
     Background(Background),
     Control(Control),
     Deadline,
@@ -111,6 +127,9 @@ struct Vehicle {
 
 struct Supervisor {
     config: Config,
+    pincode: Pincode,
+    tls: Arc<ClientConfig>,
+    rng: fastrand::Rng,
     uuid: Uuid,
     hardware: Hardware,
     board: Box<dyn Board>,
@@ -126,7 +145,9 @@ struct Supervisor {
     /// Whether the open connection was opened for a ticket.
     session_has_ticket: bool,
     vehicle: Vehicle,
-    ignition: Option<bool>,
+    power: PowerWatch,
+    /// PDUs that the session had relayed when the power watch last heard of it.
+    pdus_relayed: u64,
     ignition_watch: WakeWatch,
     /// An `openConnection` that waits for the VIN.
     waiting_open: Option<(OpenConnection, Option<String>)>,
@@ -150,23 +171,28 @@ fn now() -> Instant {
 }
 
 impl Supervisor {
-    fn new(setup: Setup) -> Result<Self, SetupError> {
+    fn new(setup: Setup, notifier: Notifier) -> Result<Self, SetupError> {
         let Setup { config, pincode, hardware, mut board, tls, seed } = setup;
         let mut rng = fastrand::Rng::with_seed(seed);
         let rest = Arc::new(Rest::new(&config.cloud, config.connector.uuid, &tls)?);
-        let authenticator = Authenticator::spawn(rest.clone(), pincode, rng.u64(..));
+        let authenticator = Authenticator::spawn(rest.clone(), pincode.clone(), rng.u64(..));
         let cloud = Cloud::new(rest, authenticator.clone(), rng.u64(..));
         let settings = LinkSettings::new(&config.cloud, config.relay.max_pdu);
         let (background_sender, background) = mpsc::channel(BACKGROUND);
         forward_status(&authenticator, background_sender.clone());
-        let link = Link::new(settings, tls, authenticator, rng.u64(..));
+        let link = Link::new(settings, tls.clone(), authenticator, rng.u64(..));
         let watch = VehicleWatch::spawn(hardware.clone(), config.vin_settings());
         let ignition = board.ignition();
         let mut ignition_watch = WakeWatch::new(Duration::MAX, now());
         ignition_watch.handle_ignition(ignition);
         Ok(Self {
             uuid: config.connector.uuid.get(),
+            power: PowerWatch::new(config.power, ignition, now()),
+            pdus_relayed: 0,
             config,
+            pincode,
+            tls,
+            rng,
             hardware,
             board,
             link,
@@ -179,7 +205,6 @@ impl Supervisor {
             session_vin: None,
             session_has_ticket: false,
             vehicle: Vehicle { is_being_read: true, ..Vehicle::default() },
-            ignition,
             ignition_watch,
             waiting_open: None,
             identifying: Vec::new(),
@@ -192,11 +217,11 @@ impl Supervisor {
             shown: None,
             status_due: now(),
             deadline: Deadline::new(TimerKind::Runtime),
-            notifier: Notifier::from_environment(now()),
+            notifier,
         })
     }
 
-    async fn run(mut self, control: &mut mpsc::Receiver<Control>) -> Result<Control, SetupError> {
+    async fn run(mut self, control: &mut mpsc::Receiver<Control>) -> Ended {
         self.notifier.ready();
         let ended = loop {
             self.show();
@@ -204,23 +229,28 @@ impl Supervisor {
             match wake {
                 Wake::Link(event) => self.handle_link(event).await,
                 Wake::Session => {}
-                Wake::Board(event) => self.handle_board(event).await,
-                Wake::Vin(report) => {
+                Wake::Board(event) => self.handle_board(event),
+                Wake::Found(Found::Vin(report)) => {
                     self.vehicle.is_being_read = false;
                     self.handle_vin(&report);
                 }
+                // told only to who sleeps
+                Wake::Found(Found::Activity) => {}
                 Wake::Background(found) => self.handle_background(found),
                 Wake::Control(Control::Shutdown) => break Control::Shutdown,
                 Wake::Control(Control::Restart) => self.restart_wanted = true,
                 Wake::Deadline => self.handle_deadline(),
             }
             self.attend_session().await;
+            if self.attend_power().await {
+                return self.sleep(control).await;
+            }
             if self.restart_wanted && self.session.is_none() {
                 break Control::Restart;
             }
         };
-        self.shut_down().await;
-        Ok(ended)
+        self.shut_down(CloseReason::Shutdown).await;
+        Ended::Told(ended)
     }
 
     fn poll_wake(&mut self, cx: &mut Context<'_>, control: &mut mpsc::Receiver<Control>) -> Poll<Wake> {
@@ -241,15 +271,16 @@ impl Supervisor {
         if let Poll::Ready(event) = self.board.poll_event(cx) {
             return Poll::Ready(Wake::Board(event));
         }
-        if let Poll::Ready(Some(report)) = self.watch.poll_report(cx) {
-            return Poll::Ready(Wake::Vin(report));
+        if let Poll::Ready(Some(found)) = self.watch.poll_found(cx) {
+            return Poll::Ready(Wake::Found(found));
         }
         if let Poll::Ready(Some(found)) = self.background.poll_recv(cx) {
             return Poll::Ready(Wake::Background(found));
         }
         let session = self.session.as_ref().and_then(Session::poll_timeout);
-        self.deadline
-            .set([Some(self.status_due), session, self.notifier.poll_timeout()].into_iter().flatten().min());
+        let deadlines =
+            [Some(self.status_due), session, self.notifier.poll_timeout(), self.power.poll_timeout()];
+        self.deadline.set(deadlines.into_iter().flatten().min());
         self.deadline.poll_expired(cx).map(|()| Wake::Deadline)
     }
 
@@ -327,7 +358,7 @@ impl Supervisor {
             voltage: self.board.voltage(),
             vin_number: self.vehicle.vin,
             round_trip_time: self.link.round_trip_time().map(whole_milliseconds),
-            ignition: self.ignition,
+            ignition: self.power.ignition(),
             connection_uuid: self.session.as_ref().map(Session::connection_uuid),
             buses: self.session.as_ref().map(Session::bus_reports).unwrap_or_default(),
         };

@@ -35,6 +35,10 @@ impl Notifier {
         Self::tell(&[NotifyState::Stopping]);
     }
 
+    pub(super) fn sleeping(&self) {
+        Self::tell(&[NotifyState::Status("asleep: the supply voltage is low")]);
+    }
+
     pub(super) fn status(&self, shown: Shown) {
         let text = match (shown.cloud, shown.has_session) {
             (CloudState::Online, true) => "online, an operator is connected",

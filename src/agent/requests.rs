@@ -130,11 +130,17 @@ impl Supervisor {
         let settings = SessionSettings {
             connection_uuid: open.connection_uuid,
             hold: Duration::from_secs(hold).min(MAX_HOLD),
-            limits: SessionLimits { max_pdu: relay.max_pdu, ..SessionLimits::default() },
+            limits: SessionLimits {
+                max_pdu: relay.max_pdu,
+                keep_alive_after_ignition_off: self.config.power.keep_alive_after_ignition_off,
+                ..SessionLimits::default()
+            },
             hardware: self.hardware.clone(),
         };
         tracing::info!(connection_uuid = %open.connection_uuid, "connection opened");
-        self.session = Some(Session::new(settings, now()));
+        let mut session = Session::new(settings, now());
+        session.handle_ignition(now(), self.power.ignition());
+        self.session = Some(session);
         self.session_has_ticket = open.ticket_id.is_some();
         // where the vehicle tells no VIN yet, the one that was asked for is what it must not differ from
         self.session_vin = self.vehicle.vin.or_else(|| open.vin.as_ref()?.parse().ok());

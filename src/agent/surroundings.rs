@@ -2,24 +2,21 @@
 
 use connector_hal::board::BoardEvent;
 
+use tokio::sync::mpsc;
+
 use super::messages::CallForAttention;
-use super::{Supervisor, now};
+use super::power::{PowerEvent, SleepWatch};
+use super::sleep::{Sleeper, Woken};
+use super::{Control, Ended, Setup, Supervisor, now};
 use crate::cloud::Chain;
 use crate::relay::Envelope;
-use crate::relay::session::CloseReason;
+use crate::relay::session::{CloseReason, Session};
 use crate::vin::VinReport;
 
 impl Supervisor {
-    pub(super) async fn handle_board(&mut self, event: BoardEvent) {
+    pub(super) fn handle_board(&mut self, event: BoardEvent) {
         match event {
-            BoardEvent::Ignition(ignition) => {
-                tracing::info!(?ignition, "the ignition changed");
-                self.ignition = ignition;
-                self.report_status();
-                if self.ignition_watch.handle_ignition(ignition).is_some() {
-                    self.read_vin().await;
-                }
-            }
+            BoardEvent::Ignition(ignition) => self.power.handle_ignition(now(), ignition),
             BoardEvent::Button if self.calls_for_attention => {
                 self.end_call();
                 let cloud = self.cloud.clone();
@@ -34,6 +31,75 @@ impl Supervisor {
                 self.calls_for_attention = true;
                 self.board.set_buzzer(true);
                 if self.link.is_up() { self.send_call() } else { self.call_unsent = true }
+            }
+        }
+    }
+
+    /// Looks at ignition and voltage; whether it is time to sleep.
+    pub(super) async fn attend_power(&mut self) -> bool {
+        let now = now();
+        let relayed = self.session.as_ref().map_or(0, Session::pdus_relayed);
+        if std::mem::replace(&mut self.pdus_relayed, relayed) != relayed {
+            self.power.handle_activity(now);
+        }
+        if self.power.wants_voltage(now) {
+            self.power.handle_voltage(now, self.board.voltage());
+        }
+        while let Some(event) = self.power.poll_event(now) {
+            match event {
+                PowerEvent::Ignition(ignition) => self.handle_ignition(ignition).await,
+                PowerEvent::Sleep => return true,
+            }
+        }
+        false
+    }
+
+    async fn handle_ignition(&mut self, ignition: Option<bool>) {
+        tracing::info!(?ignition, "the ignition changed");
+        if let Some(session) = &mut self.session {
+            session.handle_ignition(now(), ignition);
+        }
+        self.report_status();
+        if self.ignition_watch.handle_ignition(ignition).is_some() {
+            self.read_vin().await;
+        }
+    }
+
+    /// Tells the cloud, then leaves it and every bus in peace until there is a reason to wake.
+    pub(super) async fn sleep(mut self, control: &mut mpsc::Receiver<Control>) -> Ended {
+        tracing::info!(voltage = ?self.board.voltage(), "the supply voltage is low; going to sleep");
+        self.report_status();
+        self.shut_down(CloseReason::Policy).await;
+        let Self {
+            config,
+            pincode,
+            hardware,
+            mut board,
+            link,
+            cloud,
+            mut watch,
+            mut notifier,
+            tls,
+            mut rng,
+            ..
+        } = self;
+        // with them the login ends, and whatever it would have sent
+        drop((link, cloud));
+        let sleeper = Sleeper {
+            board: &mut *board,
+            watch: &mut watch,
+            notifier: &mut notifier,
+            power: SleepWatch::new(&config.power),
+        };
+        match sleeper.sleep(control).await {
+            Woken::By(cause) => {
+                tracing::info!(?cause, "waking up");
+                let seed = rng.u64(..);
+                Ended::Woken(Box::new((Setup { config, pincode, hardware, board, tls, seed }, notifier)))
+            }
+            Woken::Told(control) => {
+                notifier.stopping();
+                Ended::Told(control)
             }
         }
     }

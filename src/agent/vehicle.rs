@@ -20,8 +20,8 @@ const LEAST_PAUSE: Duration = Duration::from_secs(5);
 const BATCH: usize = 64;
 /// Commands that may wait; the supervisor sends one at a time.
 const COMMANDS: usize = 8;
-/// Reports that may wait; reading pauses until there is room.
-const REPORTS: usize = 8;
+/// Findings that may wait; reading pauses until there is room.
+const FOUND: usize = 8;
 
 enum Command {
     /// Closes all devices, then answers.
@@ -30,30 +30,41 @@ enum Command {
     Resume,
     /// The VIN is to be read now.
     Read,
+    /// Nothing is to be sent any more: only activity is told.
+    Listen,
+}
+
+/// What the task has found out.
+pub(super) enum Found {
+    /// The VIN was read.
+    Vin(VinReport),
+    /// While it only listened, a silent bus came to life or an adapter came back.
+    Activity,
 }
 
 /// The handle of the task.
 pub(super) struct VehicleWatch {
     commands: mpsc::Sender<Command>,
-    reports: mpsc::Receiver<VinReport>,
+    found: mpsc::Receiver<Found>,
 }
 
 impl VehicleWatch {
     /// Begins to read the VIN.
     pub(super) fn spawn(hardware: Hardware, settings: VinSettings) -> Self {
         let (commands, command_receiver) = mpsc::channel(COMMANDS);
-        let (report_sender, reports) = mpsc::channel(REPORTS);
+        let (found_sender, found) = mpsc::channel(FOUND);
         let watcher = Watcher {
             hardware,
             settings,
             commands: command_receiver,
-            reports: report_sender,
+            found: found_sender,
+            only_listens: false,
             bit_rates: Vec::new(),
             last_reading: None,
             vin: None,
         };
         tokio::spawn(watcher.run());
-        Self { commands, reports }
+        Self { commands, found }
     }
 
     /// Closes all devices, so that a session can open them.
@@ -74,9 +85,14 @@ impl VehicleWatch {
         let _gone_at_shutdown = self.commands.send(Command::Read).await;
     }
 
-    /// The next report.
-    pub(super) fn poll_report(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Option<VinReport>> {
-        self.reports.poll_recv(cx)
+    /// Has nothing sent any more, only listens.
+    pub(super) async fn listen(&self) {
+        let _gone_at_shutdown = self.commands.send(Command::Listen).await;
+    }
+
+    /// What was found out next.
+    pub(super) fn poll_found(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Option<Found>> {
+        self.found.poll_recv(cx)
     }
 }
 
@@ -84,10 +100,11 @@ struct Watcher {
     hardware: Hardware,
     settings: VinSettings,
     commands: mpsc::Receiver<Command>,
-    reports: mpsc::Sender<VinReport>,
+    found: mpsc::Sender<Found>,
     /// The bit rate found on each port.
     bit_rates: Vec<Option<u32>>,
     last_reading: Option<Instant>,
+    only_listens: bool,
     /// The VIN last read.
     vin: Option<Vin>,
 }
@@ -130,6 +147,7 @@ impl Watcher {
             }
             Some(Command::Resume) => Next::Watch(self.listen_again()),
             Some(Command::Read) => Next::Read,
+            Some(Command::Listen) => self.only_listen(),
             None => Next::End,
         }
     }
@@ -162,6 +180,7 @@ impl Watcher {
                     Next::Released
                 }
                 Some(Command::Read | Command::Resume) => Next::Read,
+                Some(Command::Listen) => self.only_listen(),
                 None => Next::End,
             },
         };
@@ -180,23 +199,34 @@ impl Watcher {
         self.bit_rates = found;
         self.vin = reading.report.vin;
         tracing::debug!(vin = ?reading.report.vin, elapsed = ?reading.report.elapsed, "read the VIN");
-        if self.reports.send(reading.report).await.is_err() { Next::End } else { Next::Watch(watched) }
+        if self.found.send(Found::Vin(reading.report)).await.is_err() {
+            Next::End
+        } else {
+            Next::Watch(watched)
+        }
+    }
+
+    fn only_listen(&mut self) -> Next {
+        self.only_listens = true;
+        Next::Watch(self.listen_again())
     }
 
     /// All ports, their devices yet to be opened.
     fn listen_again(&self) -> Vec<Watched> {
-        let rate = |index: usize| self.bit_rates.get(index).copied().flatten();
+        // where no bit rate is known, the likeliest may let us hear that the vehicle wakes
+        let likeliest = self.settings.bit_rates.first().copied().filter(|_| self.only_listens);
+        let rate = |index: usize| self.bit_rates.get(index).copied().flatten().or(likeliest);
         (0..self.hardware.can_ports.len()).map(|index| Watched::new(rate(index))).collect()
     }
 
     /// Listens until something asks for the VIN to be read again.
     async fn watch(&mut self, mut ports: Vec<Watched>) -> Next {
         let mut doip = DoipWatch::new(&self.hardware, self.vin);
-        let Self { hardware, commands, last_reading, .. } = self;
+        let Self { hardware, commands, last_reading, only_listens, found, .. } = self;
         let mut timer = connector_hal::timer::Deadline::new(connector_hal::timer::TimerKind::Runtime);
         let mut wanted: Option<WakeReason> = None;
         std::future::poll_fn(|cx| {
-            if let Poll::Ready(command) = commands.poll_recv(cx) {
+            while let Poll::Ready(command) = commands.poll_recv(cx) {
                 return Poll::Ready(match command {
                     Some(Command::Release(done)) => {
                         ports.clear();
@@ -205,7 +235,11 @@ impl Watcher {
                         Next::Released
                     }
                     Some(Command::Read) => Next::Read,
-                    Some(Command::Resume) => return Poll::Pending,
+                    Some(Command::Listen) => {
+                        *only_listens = true;
+                        continue;
+                    }
+                    Some(Command::Resume) => continue,
                     None => Next::End,
                 });
             }
@@ -218,6 +252,10 @@ impl Watcher {
             }
             if doip.poll(cx) {
                 wanted = Some(WakeReason::Announcement);
+            }
+            if *only_listens && wanted.take().is_some() {
+                // one that waits already says the same
+                let _told_or_waiting = found.try_send(Found::Activity);
             }
             // an adapter that comes and goes, or a noisy line, must not keep us asking
             let earliest = last_reading.map_or_else(now, |last| last + LEAST_PAUSE);

@@ -68,11 +68,8 @@ fn set_up(config: &Config) -> Option<Setup> {
     let board: Box<dyn Board> = Box::new(LinuxBoard::open(&config.board));
     Some(Setup {
         pincode,
-        hardware: Hardware::new(config.can_ports()).with_doip(
-            config.doip_ports(),
-            config.doip.clone(),
-            board.doip_activation(),
-        ),
+        hardware: Hardware { terminal15: config.terminal15_pin(), ..Hardware::new(config.can_ports()) }
+            .with_doip(config.doip_ports(), config.doip.clone(), board.doip_activation()),
         board,
         tls,
         seed: fastrand::u64(..),

@@ -23,8 +23,8 @@ pub use identity::{ConnectorUuid, ConnectorUuidError};
 pub use pincode::{PINCODE_CREDENTIAL, PINCODE_VARIABLE, Pincode, PincodeError};
 pub use problem::{ConfigError, Problem, Severity};
 pub use sections::{
-    BusConfig, BusKind, CloudConfig, ConnectorConfig, LogConfig, LogFormat, PathsConfig, RelayConfig,
-    VinConfig,
+    BusConfig, BusKind, CloudConfig, ConnectorConfig, LogConfig, LogFormat, PathsConfig, PowerConfig,
+    RelayConfig, VinConfig,
 };
 
 use crate::vin::VinSettings;
@@ -49,6 +49,9 @@ pub struct Config {
     /// The bounds of a diagnostic session.
     #[serde(default)]
     pub relay: RelayConfig,
+    /// Terminal 15, and when to spare the battery.
+    #[serde(default)]
+    pub power: PowerConfig,
     /// Diagnostics over IP.
     #[serde(default)]
     pub doip: DoipConfig,
@@ -72,6 +75,7 @@ impl Config {
             buses: Vec::new(),
             vin: VinConfig::default(),
             relay: RelayConfig::default(),
+            power: PowerConfig::default(),
             doip: DoipConfig::default(),
             board: BoardConfig::default(),
             log: LogConfig::default(),
@@ -152,6 +156,11 @@ impl Config {
             _ => None,
         };
         self.buses.iter().filter_map(port).collect()
+    }
+
+    /// The OBD pin of terminal 15, where the board can tell it.
+    pub fn terminal15_pin(&self) -> Option<u8> {
+        self.board.ignition.as_ref().map(|_| self.power.terminal15_pin)
     }
 
     /// The pincode, from the first source that has one: the variable [`PINCODE_VARIABLE`], systemd's credential

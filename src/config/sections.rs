@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use connector_hal::board::Number;
 use serde::Deserialize;
 
 use super::{ApiUrl, ConnectorUuid, Pincode, ResourcePath, WebsocketUrl, duration};
@@ -218,6 +219,53 @@ pub struct RelayConfig {
 impl Default for RelayConfig {
     fn default() -> Self {
         Self { max_pdu: 1 << 20, hold_seconds: 30 }
+    }
+}
+
+/// `[power]`: terminal 15, and when to spare the battery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PowerConfig {
+    /// The OBD pin that operators know terminal 15 by.
+    pub terminal15_pin: u8,
+    /// How long the ignition must have settled before a change counts.
+    #[serde(rename = "ignition_debounce_ms", with = "duration")]
+    pub ignition_debounce: Duration,
+    /// How long after the ignition was switched off TesterPresent is still sent in a session.
+    #[serde(rename = "keep_alive_after_ignition_off_ms", with = "duration")]
+    pub keep_alive_after_ignition_off: Duration,
+    /// The supply voltage below which the agent sleeps, in volts; absent: never.
+    #[serde(rename = "sleep_below_volts")]
+    pub sleep_below: Option<Number>,
+    /// The supply voltage from which it wakes, in volts; absent: 0.5 V more than it sleeps below.
+    #[serde(rename = "wake_above_volts")]
+    pub wake_above: Option<Number>,
+    /// How long the voltage must have been too low, with the ignition off and nothing relayed.
+    #[serde(rename = "sleep_after_ms", with = "duration")]
+    pub sleep_after: Duration,
+}
+
+impl Default for PowerConfig {
+    fn default() -> Self {
+        Self {
+            terminal15_pin: 1,
+            ignition_debounce: Duration::from_millis(50),
+            keep_alive_after_ignition_off: seconds::<300>(),
+            sleep_below: None,
+            wake_above: None,
+            sleep_after: seconds::<60>(),
+        }
+    }
+}
+
+impl PowerConfig {
+    /// How much more than it sleeps below wakes the agent, unless told, in volts.
+    const HYSTERESIS: f64 = 0.5;
+
+    /// The supply voltage from which a sleeping agent wakes, in volts.
+    pub fn wake_above(&self) -> Option<f64> {
+        let told = self.wake_above.map(Number::get);
+        told.or_else(|| self.sleep_below.map(|limit| limit.get() + Self::HYSTERESIS))
     }
 }
 

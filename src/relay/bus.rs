@@ -156,6 +156,15 @@ impl BusCore {
         });
     }
 
+    /// Whether channels that send TesterPresent by themselves may do so.
+    pub fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        self.for_each_channel(now, |channel| {
+            if let Channel::Pdu(channel) = channel {
+                channel.set_keep_alive(now, enabled);
+            }
+        });
+    }
+
     /// A frame of the operator, to be sent before `expires`.
     pub fn handle_frame_to_send(&mut self, now: Instant, number: u16, frame: CanFrame, expires: Instant) {
         if let Some(channel) = self.channels.get_mut(&number) {

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use connector_agent::agent::{self, Control, Setup, SetupError};
 use connector_agent::cloud::tls;
-use connector_agent::config::{ApiUrl, BusConfig, BusKind, Config, ConnectorUuid, Pincode, WebsocketUrl};
+use connector_agent::config::{
+    ApiUrl, BusConfig, BusKind, Config, ConnectorUuid, Pincode, PowerConfig, WebsocketUrl,
+};
 use connector_agent::hardware::{Hardware, OpenCan};
-use connector_hal::board::{Led, SimBoard, SimBoardHandle};
+use connector_hal::board::{Board, Led, SimBoard, SimBoardHandle};
 use connector_hal::can::CanBus;
 use connector_hal::can::virtual_bus::VirtualBus;
-use connector_hal::timer::TimerKind;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -28,6 +29,8 @@ pub struct AgentSettings {
     pub adapter: Option<watch::Receiver<bool>>,
     /// A DoIP gateway, at which the agent is in place of a CAN bus.
     pub doip: Option<SocketAddr>,
+    /// Terminal 15 and voltage.
+    pub power: PowerConfig,
 }
 
 pub struct TestAgent {
@@ -53,10 +56,11 @@ impl TestAgent {
         config.cloud.ca_file = Some(cloud.ca_file.clone());
         config.buses = vec![match settings.doip {
             Some(gateway) => {
-                BusConfig { kind: BusKind::Doip, pins: vec![3, 11], ..BusConfig::can(&gateway.to_string()) }
+                BusConfig { kind: BusKind::Doip, pins: vec![3, 11], ..BusConfig::can(gateway.to_string()) }
             }
             None => BusConfig::can("can0"),
         }];
+        config.power = settings.power;
         let (bus, present) = (bus.clone(), settings.adapter);
         let open_can: Arc<OpenCan> = Arc::new(move |device: &str| {
             let (bus, device, mut present) = (bus.clone(), device.to_owned(), present.clone());
@@ -69,8 +73,8 @@ impl TestAgent {
             })
         });
         let (board, handle) = SimBoard::new();
-        let hardware = Hardware { open_can, ..Hardware::new(config.can_ports()) };
-        let hardware = hardware.with_doip(config.doip_ports(), config.doip.clone(), None);
+        let hardware = Hardware { open_can, terminal15: Some(1), ..Hardware::new(config.can_ports()) };
+        let hardware = hardware.with_doip(config.doip_ports(), config.doip.clone(), board.doip_activation());
         let pincode = settings.pincode.as_deref().unwrap_or(&connector.pincode);
         let setup = Setup {
             pincode: Pincode::new(pincode).unwrap(),

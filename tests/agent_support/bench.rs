@@ -4,7 +4,7 @@ use connector_agent::relay::request::{BusConfig, CanBusConfig, IsotpChannelConfi
 use connector_hal::can::CanId;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::timer::TimerKind;
-use connector_sim::operator::client::{Channel, Connection};
+use connector_sim::operator::client::{Channel, CloseReason, Connection, LinkState};
 use connector_sim::vehicle::catalogue::{EcuAddress, VehicleRecord};
 use connector_sim::vehicle::{Vehicle, VehicleConfig};
 use uuid::Uuid;
@@ -71,6 +71,17 @@ pub async fn configure(connection: &Connection) {
     };
     let bus = BusConfig { bus_name: BUS.to_owned(), can_bus: Some(can_bus), ..BusConfig::default() };
     soon("the bus", connection.configure_buses(vec![bus])).await.unwrap();
+}
+
+/// Waits until the connection is over; gives the reason.
+pub async fn closed(connection: &Connection) -> CloseReason {
+    let mut state = connection.state();
+    let is_closed = |state: &LinkState| matches!(state, LinkState::Closed(_));
+    let closed = soon("the connection's end", state.wait_for(is_closed)).await.unwrap().clone();
+    match closed {
+        LinkState::Closed(reason) => reason,
+        other => panic!("{other:?}"),
+    }
 }
 
 pub struct Bench {

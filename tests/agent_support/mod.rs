@@ -14,7 +14,7 @@ use std::time::Duration;
 use connector_sim::vehicle::catalogue::Catalogue;
 
 pub use agent::{AgentSettings, TestAgent};
-pub use bench::{BUS, Bench, bus, configure, functional, isotp, vehicle};
+pub use bench::{BUS, Bench, bus, closed, configure, functional, isotp, vehicle};
 pub use portal::{Portal, Socket};
 pub use sandbox::{Connector, Sandbox};
 

@@ -16,3 +16,4 @@ mod keep_alive;
 mod malformed;
 mod raw;
 mod resume;
+mod terminal15;

@@ -40,6 +40,7 @@ pub enum Got {
     Frame(CanFrame),
     Pdu { address: u32, data: Vec<u8> },
     Event { code: EventCode, detail: u16, value: u32 },
+    Terminal15(Option<bool>),
 }
 
 /// The same with its channel, and when it was on the bus by the connector's clock.
@@ -110,6 +111,7 @@ fn hardware(buses: &[VirtualBus; 2], gateways: &Gateways, opening_fails: &Arc<At
         doip_ports: Arc::new([DoipPort { pins: [3, 11], device: Device::Interface("eth0".to_owned()) }]),
         open_doip: Arc::new(move |_, _, _| Box::pin(std::future::ready(Ok(gateways.network())))),
         timer: TimerKind::Runtime,
+        terminal15: Some(1),
         ..Hardware::new([])
     }
 }
@@ -365,6 +367,7 @@ impl Rig {
                 Payload::Frame(frame) => Got::Frame(frame),
                 Payload::Pdu { address, data, .. } => Got::Pdu { address, data: data.to_vec() },
                 Payload::Event { code, detail, value, .. } => Got::Event { code, detail, value },
+                Payload::Terminal15 { on } => Got::Terminal15(on),
                 payload => panic!("{payload:?} was never to be sent"),
             };
             let at = Duration::from_micros(header.time.saturating_add_signed(record.offset.into()));

@@ -30,6 +30,8 @@ pub enum Output {
         /// Its bytes.
         data: Vec<u8>,
     },
+    /// The ignition: on, off, or unknown.
+    Terminal15(Option<bool>),
     /// Something that happened.
     Event {
         /// What.

@@ -101,6 +101,8 @@ pub struct PduChannel<T: PduTransport + ?Sized> {
     chain: Chain,
     sending: Option<Sending>,
     keep_alive_at: Option<Instant>,
+    /// Somebody who cares for the battery has stopped it.
+    keep_alive_stopped: bool,
     /// The ECU was asked to leave its default session.
     left_default_session: bool,
     outputs: VecDeque<Output>,
@@ -114,6 +116,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             chain: Chain::new(settings.p2),
             sending: None,
             keep_alive_at: settings.keep_alive.then(|| now + KEEP_ALIVE_AFTER),
+            keep_alive_stopped: false,
             left_default_session: false,
             outputs: VecDeque::new(),
             transport,
@@ -151,6 +154,24 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     /// A PDU of the operator that was refused before it came here: what is chained to it must not be sent.
     pub fn handle_refused_pdu(&mut self, flags: PduFlags) {
         self.chain.handle_refused(flags);
+    }
+
+    /// Whether TesterPresent may be sent; the operator is told, once, when it may no longer.
+    pub fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        let was_enabled = !std::mem::replace(&mut self.keep_alive_stopped, !enabled);
+        if self.keep_alive_at.is_none() || was_enabled == enabled {
+            return;
+        }
+        if enabled {
+            self.postpone_keep_alive(now);
+        } else {
+            self.outputs.push_back(Output::Event {
+                code: EventCode::KeepAliveFailed,
+                detail: SendFailedDetail::RefusedByPolicy as u16,
+                value: 0,
+                text: "the ignition is off: the battery is spared",
+            });
+        }
     }
 
     /// Whether a PDU is on its way to the bus.
@@ -311,6 +332,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     /// When TesterPresent is due; not while the transport is busy, since half-duplex ECUs would give up a transfer.
     fn keep_alive_due(&self) -> Option<Instant> {
-        self.keep_alive_at.filter(|_| self.sending.is_none() && !self.transport.is_receiving())
+        self.keep_alive_at
+            .filter(|_| !self.keep_alive_stopped && self.sending.is_none() && !self.transport.is_receiving())
     }
 }

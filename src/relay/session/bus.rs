@@ -84,6 +84,9 @@ pub(super) trait SessionBus: Send {
     /// The ignition was switched, or cannot be told any more.
     fn handle_ignition(&mut self, _now: Instant, _ignition: Option<bool>) {}
 
+    /// Whether the channels that send TesterPresent by themselves may do so; those opened later do.
+    fn set_keep_alive(&mut self, now: Instant, enabled: bool);
+
     /// The next thing for the operator.
     fn poll_output(&mut self) -> Option<BusOutput>;
 

@@ -260,6 +260,10 @@ impl SessionBus for CanSessionBus {
         self.core.handle_frame_to_send(now, number, frame, expires);
     }
 
+    fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        self.core.set_keep_alive(now, enabled);
+    }
+
     fn poll_output(&mut self) -> Option<BusOutput> {
         self.core.poll_output()
     }

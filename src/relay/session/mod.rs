@@ -11,6 +11,7 @@ mod doip;
 mod records;
 mod requests;
 mod setup;
+mod terminal15;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::{Context, Poll};
@@ -79,9 +80,11 @@ pub struct SessionLimits {
     pub raw_max_age: Duration,
     /// The same for all other channels.
     pub pdu_max_age: Duration,
+    /// How long after the ignition was switched off TesterPresent is still sent.
+    pub keep_alive_after_ignition_off: Duration,
 }
 
-/// The protocol's own bounds.
+/// The protocol's own bounds, and the configuration's defaults.
 impl Default for SessionLimits {
     fn default() -> Self {
         Self {
@@ -90,6 +93,7 @@ impl Default for SessionLimits {
             max_kept_bytes: KEPT_LIMIT,
             raw_max_age: Duration::from_millis(500),
             pdu_max_age: Duration::from_secs(30),
+            keep_alive_after_ignition_off: Duration::from_secs(300),
         }
     }
 }
@@ -136,6 +140,10 @@ pub struct Session {
     closed: Option<CloseReason>,
     vin_reading: Option<VinReading>,
     pdus_relayed: u64,
+    ignition: Option<bool>,
+    /// When TesterPresent is no longer sent, as the ignition is off.
+    stop_keep_alive_at: Option<Instant>,
+    has_stopped_keep_alive: bool,
 }
 
 impl Session {
@@ -155,6 +163,9 @@ impl Session {
             closed: None,
             vin_reading: None,
             pdus_relayed: 0,
+            ignition: None,
+            stop_keep_alive_at: None,
+            has_stopped_keep_alive: false,
         }
     }
 
@@ -294,7 +305,8 @@ impl Session {
 
     /// When [`Session::handle_timeout`] is due, or [`Session::wants_to_send`] becomes true by itself.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.hold_until, self.link.poll_timeout()].into_iter().flatten().min()
+        let stop_keep_alive = self.stop_keep_alive_at.filter(|_| !self.has_stopped_keep_alive);
+        [self.hold_until, self.link.poll_timeout(), stop_keep_alive].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -302,6 +314,10 @@ impl Session {
         if self.hold_until.is_some_and(|until| until <= now) {
             tracing::info!("the link was away for too long; closing the connection");
             self.close(CloseReason::LinkLost);
+        }
+        if self.stop_keep_alive_at.is_some_and(|at| at <= now) {
+            self.set_keep_alive(now, false);
+            self.collect_outputs(now);
         }
     }
 
@@ -324,10 +340,24 @@ impl Session {
 
     /// The ignition was switched, or cannot be told any more.
     pub fn handle_ignition(&mut self, now: Instant, ignition: Option<bool>) {
+        self.ignition = ignition;
         for bus in &mut self.buses {
             bus.handle_ignition(now, ignition);
         }
+        if ignition == Some(false) {
+            self.stop_keep_alive_at.get_or_insert(now + self.settings.limits.keep_alive_after_ignition_off);
+        } else {
+            self.stop_keep_alive_at = None;
+            self.set_keep_alive(now, true);
+        }
         self.collect_outputs(now);
+    }
+
+    fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        if std::mem::replace(&mut self.has_stopped_keep_alive, !enabled) == enabled {
+            tracing::info!(enabled, "TesterPresent, by the ignition");
+            self.buses.iter_mut().for_each(|bus| bus.set_keep_alive(now, enabled));
+        }
     }
 
     /// Asks every ECU that was brought out of its default session to go back there; drive the session until

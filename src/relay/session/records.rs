@@ -96,6 +96,7 @@ impl Session {
                 self.pdus_relayed += 1;
                 Payload::Pdu { address: *address, flags: PduFlags::default(), data }
             }
+            Output::Terminal15(on) => Payload::Terminal15 { on: *on },
             Output::Event { code, detail, value, text } => {
                 Payload::Event { code: *code, detail: *detail, value: *value, text }
             }

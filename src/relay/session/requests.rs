@@ -58,6 +58,8 @@ impl Session {
         if let Err(problem) = outcome {
             self.refuse(&problem, request_id);
         }
+        // a channel may have something to say from its first moment
+        self.collect_outputs(now);
     }
 
     /// The content of `connectionClosed`.
@@ -92,7 +94,8 @@ impl Session {
         self.channels.clear();
         self.buses.clear();
         self.forget_told_vins();
-        self.buses.extend(setups.into_iter().map(|setup| setup.build(&self.settings.hardware)));
+        let (hardware, ignition) = (&self.settings.hardware, self.ignition);
+        self.buses.extend(setups.into_iter().map(|setup| setup.build(hardware, ignition)));
         self.configuring = Some(request_id.clone());
         self.answer_if_configured(now);
         Ok(())
@@ -164,6 +167,9 @@ impl Session {
             return Err(refuse(Problem::new(404, "unknown-bus", "Unknown bus", detail)));
         };
         let opening = bus.open_channel(now, number, &setup.kind, &limits).map_err(refuse)?;
+        if self.has_stopped_keep_alive {
+            bus.set_keep_alive(now, false);
+        }
         let opened = OpenedChannel {
             bus: index,
             max_age: setup.max_age(&limits),

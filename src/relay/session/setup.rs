@@ -7,6 +7,7 @@ use super::bus::SessionBus;
 use super::can::CanSessionBus;
 use super::can_setup::CanBusSetup;
 use super::doip::{DoipBusSetup, DoipSessionBus};
+use super::terminal15::Terminal15Bus;
 use crate::hardware::Hardware;
 use crate::relay::Problem;
 use crate::relay::channel::PduChannelSettings;
@@ -48,6 +49,7 @@ pub(super) fn wrong_kind(bus_name: &str, bus_kind: &str, channel: &ChannelKind) 
 pub(super) enum BusSetup {
     Can(CanBusSetup),
     Doip(DoipBusSetup),
+    Terminal15 { name: String, pin: u8 },
 }
 
 impl BusSetup {
@@ -65,10 +67,17 @@ impl BusSetup {
                 kline.pin
             ))),
             (None, None, Some(doip), None) => DoipBusSetup::new(name, doip, hardware).map(Self::Doip),
-            (None, None, None, Some(terminal15)) => Err(unknown_pins(format!(
-                "Bus {name:?}: terminal 15 is not at pin {}; this connector has none.",
-                terminal15.pin
-            ))),
+            (None, None, None, Some(terminal15)) => match hardware.terminal15 {
+                Some(pin) if pin == terminal15.pin => Ok(Self::Terminal15 { name: name.to_owned(), pin }),
+                has => {
+                    let has = has.map_or_else(|| "none".to_owned(), |pin| format!("it at pin {pin}"));
+                    let detail = format!(
+                        "Bus {name:?}: terminal 15 is not at pin {}; this connector has {has}.",
+                        terminal15.pin
+                    );
+                    Err(unknown_pins(detail))
+                }
+            },
             (None, None, None, None) => {
                 Err(invalid(format!("Bus {name:?} has no kind, which is one of {BUS_KINDS:?}.")))
             }
@@ -79,6 +88,7 @@ impl BusSetup {
     pub(super) fn name(&self) -> &str {
         match self {
             Self::Can(can) => &can.name,
+            Self::Terminal15 { name, .. } => name,
             Self::Doip(doip) => &doip.name,
         }
     }
@@ -87,27 +97,31 @@ impl BusSetup {
     fn pins(&self) -> Vec<u8> {
         match self {
             Self::Can(can) => can.port.pins.to_vec(),
+            Self::Terminal15 { pin, .. } => vec![*pin],
             Self::Doip(doip) => doip.port.pins.to_vec(),
         }
     }
 
     /// The device that it needs for itself.
-    fn device(&self) -> String {
+    fn device(&self) -> Option<String> {
         match self {
-            Self::Can(can) => can.port.device.clone(),
-            Self::Doip(doip) => format!("doip:{}", doip.port.device),
+            Self::Can(can) => Some(can.port.device.clone()),
+            Self::Doip(doip) => Some(format!("doip:{}", doip.port.device)),
+            Self::Terminal15 { .. } => None,
         }
     }
 
     /// Whether only one of the two can be had at a time.
     pub(super) fn shares_hardware_with(&self, other: &Self) -> bool {
-        self.device() == other.device() || self.pins().iter().any(|pin| other.pins().contains(pin))
+        let same_device = self.device().is_some() && self.device() == other.device();
+        same_device || self.pins().iter().any(|pin| other.pins().contains(pin))
     }
 
     /// The bus, whose device is opened as it is polled.
-    pub(super) fn build(self, hardware: &Hardware) -> Box<dyn SessionBus> {
+    pub(super) fn build(self, hardware: &Hardware, ignition: Option<bool>) -> Box<dyn SessionBus> {
         match self {
             Self::Can(can) => Box::new(CanSessionBus::new(can, hardware)),
+            Self::Terminal15 { name, .. } => Box::new(Terminal15Bus::new(name, ignition)),
             Self::Doip(doip) => Box::new(DoipSessionBus::new(doip, hardware)),
         }
     }

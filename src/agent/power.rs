@@ -1,0 +1,241 @@
+//! Terminal 15 and the supply voltage: what the ignition is once it has stopped bouncing, and when the agent should
+//! sleep so that it drains no battery. Pure state machines.
+
+use std::time::{Duration, Instant};
+
+use crate::config::PowerConfig;
+
+/// How often the voltage is looked at while awake.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the voltage is looked at asleep.
+pub(super) const SLEEPING_SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What the watch has found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PowerEvent {
+    /// The ignition has changed, and stayed so; `None`: it cannot be told any more.
+    Ignition(Option<bool>),
+    /// The battery is to be spared.
+    Sleep,
+}
+
+/// Why a sleeping agent wakes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WakeCause {
+    Ignition,
+    Voltage,
+    Bus,
+    Button,
+}
+
+/// Watches ignition and voltage while the agent is awake.
+#[derive(Debug)]
+pub(super) struct PowerWatch {
+    config: PowerConfig,
+    ignition: Option<bool>,
+    /// What the ignition seems to be, and from when that counts.
+    bouncing: Option<(Option<bool>, Instant)>,
+    sample_at: Option<Instant>,
+    /// Since when the voltage is too low, nobody drives and nothing is relayed.
+    idle_since: Option<Instant>,
+    told_to_sleep: bool,
+}
+
+impl PowerWatch {
+    pub(super) fn new(config: PowerConfig, ignition: Option<bool>, now: Instant) -> Self {
+        Self {
+            config,
+            ignition,
+            bouncing: None,
+            sample_at: config.sleep_below.map(|_| now),
+            idle_since: None,
+            told_to_sleep: false,
+        }
+    }
+
+    /// The ignition, without its bouncing.
+    pub(super) fn ignition(&self) -> Option<bool> {
+        self.ignition
+    }
+
+    /// The ignition as the board sees it.
+    pub(super) fn handle_ignition(&mut self, now: Instant, ignition: Option<bool>) {
+        self.bouncing = (ignition != self.ignition).then(|| (ignition, now + self.config.ignition_debounce));
+        if ignition == Some(true) {
+            self.idle_since = None;
+        }
+    }
+
+    /// Whether [`PowerWatch::handle_voltage`] is due.
+    pub(super) fn wants_voltage(&self, now: Instant) -> bool {
+        self.sample_at.is_some_and(|at| at <= now)
+    }
+
+    /// The supply voltage, in volts.
+    pub(super) fn handle_voltage(&mut self, now: Instant, volts: Option<f32>) {
+        let Some(limit) = self.config.sleep_below else { return };
+        self.sample_at = Some(now + SAMPLE_INTERVAL);
+        let is_low = volts.is_some_and(|volts| f64::from(volts) < limit.get());
+        // with the ignition on somebody may be flashing: going away could do more harm than a flat battery
+        if is_low && self.ignition != Some(true) {
+            self.idle_since.get_or_insert(now);
+        } else {
+            self.idle_since = None;
+        }
+    }
+
+    /// Something was relayed: an operator is at work.
+    pub(super) fn handle_activity(&mut self, now: Instant) {
+        if let Some(since) = &mut self.idle_since {
+            *since = now;
+        }
+    }
+
+    pub(super) fn poll_event(&mut self, now: Instant) -> Option<PowerEvent> {
+        if let Some((ignition, _)) = self.bouncing.take_if(|(_, at)| *at <= now) {
+            self.ignition = ignition;
+            return Some(PowerEvent::Ignition(ignition));
+        }
+        if !self.told_to_sleep && self.sleep_at().is_some_and(|at| at <= now) {
+            self.told_to_sleep = true;
+            return Some(PowerEvent::Sleep);
+        }
+        None
+    }
+
+    fn sleep_at(&self) -> Option<Instant> {
+        self.idle_since.map(|since| since + self.config.sleep_after)
+    }
+
+    /// When to look at the watch again.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let sleep_at = self.sleep_at().filter(|_| !self.told_to_sleep);
+        [self.bouncing.map(|(_, at)| at), self.sample_at, sleep_at].into_iter().flatten().min()
+    }
+}
+
+/// Watches ignition and voltage while the agent sleeps.
+#[derive(Debug)]
+pub(super) struct SleepWatch {
+    wake_above: Option<f64>,
+}
+
+impl SleepWatch {
+    pub(super) fn new(config: &PowerConfig) -> Self {
+        Self { wake_above: config.wake_above() }
+    }
+
+    /// The ignition was switched.
+    pub(super) fn handle_ignition(&self, ignition: Option<bool>) -> Option<WakeCause> {
+        (ignition == Some(true)).then_some(WakeCause::Ignition)
+    }
+
+    /// The supply voltage, in volts; one that can no longer be measured is no reason to sleep on.
+    pub(super) fn handle_voltage(&self, volts: Option<f32>) -> Option<WakeCause> {
+        let is_enough = match (volts, self.wake_above) {
+            (Some(volts), Some(limit)) => f64::from(volts) >= limit,
+            _ => true,
+        };
+        is_enough.then_some(WakeCause::Voltage)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn config() -> PowerConfig {
+        PowerConfig {
+            sleep_below: Some(11.8.try_into().unwrap()),
+            sleep_after: 10 * SECOND,
+            ..PowerConfig::default()
+        }
+    }
+
+    fn watch(ignition: Option<bool>) -> (PowerWatch, Instant) {
+        let now = Instant::now();
+        (PowerWatch::new(config(), ignition, now), now)
+    }
+
+    #[test]
+    fn an_ignition_that_bounces_counts_once_it_has_settled() {
+        let (mut watch, start) = watch(Some(true));
+        let ms = Duration::from_millis(1);
+        for (at, on) in [(0, false), (5, true), (9, false), (20, true), (30, false)] {
+            watch.handle_ignition(start + at * ms, Some(on));
+            assert_eq!(watch.poll_event(start + at * ms), None);
+        }
+        let settled = start + 30 * ms + PowerConfig::default().ignition_debounce;
+        assert_eq!(watch.poll_event(settled - ms), None);
+        assert_eq!(watch.ignition(), Some(true));
+        assert_eq!(watch.poll_event(settled), Some(PowerEvent::Ignition(Some(false))));
+        assert_eq!((watch.ignition(), watch.poll_event(settled)), (Some(false), None));
+    }
+
+    #[test]
+    fn a_short_dip_of_the_ignition_is_no_change() {
+        let (mut watch, start) = watch(Some(true));
+        watch.handle_ignition(start, Some(false));
+        watch.handle_ignition(start + Duration::from_millis(10), Some(true));
+        assert_eq!(watch.poll_event(start + SECOND), None);
+    }
+
+    #[test]
+    fn a_low_voltage_that_lasts_sends_it_to_sleep_once() {
+        let (mut watch, start) = watch(Some(false));
+        watch.handle_voltage(start, Some(11.7));
+        watch.handle_voltage(start + 9 * SECOND, Some(11.7));
+        assert_eq!(watch.poll_event(start + 9 * SECOND), None);
+        assert_eq!(watch.poll_event(start + 10 * SECOND), Some(PowerEvent::Sleep));
+        assert_eq!(watch.poll_event(start + 11 * SECOND), None);
+        let next = watch.poll_timeout().unwrap();
+        assert!(next >= start + 10 * SECOND, "it would be asked again and again");
+    }
+
+    #[test]
+    fn a_dip_while_the_engine_is_cranked_does_not() {
+        let (mut watch, start) = watch(Some(false));
+        watch.handle_voltage(start, Some(9.0));
+        watch.handle_voltage(start + 5 * SECOND, Some(12.4));
+        watch.handle_voltage(start + 6 * SECOND, Some(11.7));
+        assert_eq!(watch.poll_event(start + 15 * SECOND), None);
+        assert_eq!(watch.poll_event(start + 16 * SECOND), Some(PowerEvent::Sleep));
+    }
+
+    #[test]
+    fn it_never_sleeps_while_the_ignition_is_on_or_an_operator_works() {
+        let (mut on, start) = watch(Some(true));
+        let (mut busy, _) = watch(None);
+        for second in 0..100 {
+            on.handle_voltage(start + second * SECOND, Some(9.0));
+            busy.handle_voltage(start + second * SECOND, Some(9.0));
+            busy.handle_activity(start + second * SECOND);
+            assert_eq!(on.poll_event(start + second * SECOND), None);
+            assert_eq!(busy.poll_event(start + second * SECOND), None);
+        }
+        assert_eq!(busy.poll_event(start + 109 * SECOND), Some(PowerEvent::Sleep));
+    }
+
+    #[test]
+    fn without_a_limit_the_voltage_is_never_looked_at() {
+        let now = Instant::now();
+        let watch = PowerWatch::new(PowerConfig::default(), Some(false), now);
+        assert!(!watch.wants_voltage(now + 100 * SECOND));
+        assert_eq!(watch.poll_timeout(), None);
+    }
+
+    #[test]
+    fn it_wakes_by_the_ignition_or_when_the_battery_has_recovered_clearly() {
+        let asleep = SleepWatch::new(&config());
+        assert_eq!(asleep.handle_ignition(Some(true)), Some(WakeCause::Ignition));
+        assert_eq!(asleep.handle_ignition(Some(false)), None);
+        assert_eq!(
+            asleep.handle_voltage(Some(11.9)),
+            None,
+            "just above the limit it would fall asleep again"
+        );
+        assert_eq!(asleep.handle_voltage(Some(12.3)), Some(WakeCause::Voltage));
+    }
+}

@@ -1,0 +1,185 @@
+//! Asleep: offline, silent on every bus, waiting for the ignition, a better voltage or a bus that is used.
+
+use std::task::Poll;
+
+use connector_hal::board::{Board, BoardEvent};
+use connector_hal::timer::{Deadline, TimerKind};
+use tokio::sync::mpsc;
+
+use super::notify::Notifier;
+use super::power::{SLEEPING_SAMPLE_INTERVAL, SleepWatch, WakeCause};
+use super::vehicle::{Found, VehicleWatch};
+use super::{Control, now};
+
+/// What is left of an agent that sleeps.
+pub(super) struct Sleeper<'a> {
+    pub(super) board: &'a mut dyn Board,
+    pub(super) watch: &'a mut VehicleWatch,
+    pub(super) notifier: &'a mut Notifier,
+    pub(super) power: SleepWatch,
+}
+
+/// Why sleeping ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Woken {
+    By(WakeCause),
+    Told(Control),
+}
+
+impl Sleeper<'_> {
+    /// Sleeps until there is a reason not to.
+    pub(super) async fn sleep(self, control: &mut mpsc::Receiver<Control>) -> Woken {
+        self.notifier.sleeping();
+        self.watch.listen().await;
+        let mut deadline = Deadline::new(TimerKind::Runtime);
+        let mut sample_at = now() + SLEEPING_SAMPLE_INTERVAL;
+        std::future::poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(command) = control.poll_recv(cx) {
+                    return Poll::Ready(Woken::Told(command.unwrap_or(Control::Shutdown)));
+                }
+                if let Poll::Ready(event) = self.board.poll_event(cx) {
+                    match event {
+                        BoardEvent::Ignition(ignition) => {
+                            if let Some(cause) = self.power.handle_ignition(ignition) {
+                                return Poll::Ready(Woken::By(cause));
+                            }
+                        }
+                        // whoever presses it is at the vehicle, and wants something
+                        BoardEvent::Button => return Poll::Ready(Woken::By(WakeCause::Button)),
+                    }
+                    continue;
+                }
+                if let Poll::Ready(found) = self.watch.poll_found(cx) {
+                    match found {
+                        Some(Found::Activity) => return Poll::Ready(Woken::By(WakeCause::Bus)),
+                        // it was being read when sleep came
+                        Some(Found::Vin(_)) => continue,
+                        None => {}
+                    }
+                }
+                let now = now();
+                if sample_at <= now {
+                    sample_at = now + SLEEPING_SAMPLE_INTERVAL;
+                    if let Some(cause) = self.power.handle_voltage(self.board.voltage()) {
+                        return Poll::Ready(Woken::By(cause));
+                    }
+                }
+                self.notifier.handle_timeout(now);
+                deadline.set([Some(sample_at), self.notifier.poll_timeout()].into_iter().flatten().min());
+                if deadline.poll_expired(cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use connector_hal::board::{SimBoard, SimBoardHandle};
+    use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
+    use connector_hal::can::{CanBus, CanBusExt as _, CanFrame, CanId};
+
+    use super::*;
+    use crate::config::PowerConfig;
+    use crate::hardware::{CanPort, Hardware};
+    use crate::vin::VinSettings;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// A connector that sleeps, on a bus in virtual time.
+    struct Rig {
+        bus: VirtualBus,
+        board: SimBoard,
+        handle: SimBoardHandle,
+        watch: VehicleWatch,
+        notifier: Notifier,
+        power: PowerConfig,
+        _control: mpsc::Sender<Control>,
+        commands: mpsc::Receiver<Control>,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let bus = VirtualBus::new(VirtualBusConfig::default());
+            let adapters = bus.clone();
+            let port = CanPort { pins: [6, 14], device: "can0".to_owned(), fd: false };
+            let mut hardware = Hardware::new([port]);
+            hardware.timer = TimerKind::Runtime;
+            hardware.open_can = std::sync::Arc::new(move |device: &str| {
+                let adapter = adapters.attach_adapter(device, VirtualBus::full_capabilities());
+                Box::pin(std::future::ready(Ok(Box::new(adapter) as Box<dyn CanBus>)))
+            });
+            let (board, handle) = SimBoard::new();
+            handle.set_ignition(Some(false));
+            handle.set_voltage(Some(11.0));
+            let power = PowerConfig { sleep_below: Some(11.8.try_into().unwrap()), ..PowerConfig::default() };
+            let (control, commands) = mpsc::channel(1);
+            Self {
+                watch: VehicleWatch::spawn(hardware, VinSettings::default()),
+                notifier: Notifier::from_environment(now()),
+                bus,
+                board,
+                handle,
+                power,
+                _control: control,
+                commands,
+            }
+        }
+
+        async fn sleep(&mut self) -> Woken {
+            let Self { board, watch, notifier, power, commands, .. } = self;
+            Sleeper { board, watch, notifier, power: SleepWatch::new(power) }.sleep(commands).await
+        }
+
+        async fn wakes(&mut self) -> Woken {
+            tokio::time::timeout(MINUTE, self.sleep()).await.unwrap()
+        }
+
+        /// Whether it sleeps on for this long.
+        async fn sleeps_for(&mut self, time: Duration) -> bool {
+            tokio::time::timeout(time, self.sleep()).await.is_err()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn asleep_nothing_is_sent_and_a_silent_bus_that_comes_to_life_wakes() {
+        let mut rig = Rig::new();
+        assert!(rig.sleeps_for(10 * MINUTE).await);
+        let mut node = rig.bus.attach("a node of the vehicle");
+        let _acknowledges = rig.bus.attach("another node of the vehicle");
+        let sent = async {
+            tokio::time::sleep(MINUTE).await;
+            let frame = CanFrame::new(CanId::standard(0x123).unwrap(), &[1]).unwrap();
+            node.send(&frame).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let bus = rig.bus.clone();
+        let woken = tokio::select! {
+            woken = tokio::time::timeout(2 * MINUTE, rig.sleep()) => woken,
+            () = sent => unreachable!(),
+        };
+        assert_eq!(woken, Ok(Woken::By(WakeCause::Bus)));
+        assert_eq!(bus.statistics().frames, 1, "the node's, and none of ours");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_wakes_by_ignition_voltage_and_button() {
+        let mut rig = Rig::new();
+        assert!(rig.sleeps_for(MINUTE).await);
+        rig.handle.set_ignition(Some(true));
+        assert_eq!(rig.wakes().await, Woken::By(WakeCause::Ignition));
+        rig.handle.set_ignition(Some(false));
+        assert!(rig.sleeps_for(MINUTE).await);
+        rig.handle.set_voltage(Some(12.0));
+        assert!(rig.sleeps_for(MINUTE).await, "not clearly above the limit");
+        rig.handle.press_button();
+        assert_eq!(rig.wakes().await, Woken::By(WakeCause::Button));
+        rig.handle.set_voltage(Some(12.6));
+        assert_eq!(rig.wakes().await, Woken::By(WakeCause::Voltage));
+    }
+}
