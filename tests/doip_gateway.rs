@@ -1,39 +1,56 @@
-//! Our client against gateways over real sockets: the simulated one, well behaved and not, by TLS too; hostile ones; and
-//! against what a real one said.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
+//! A DoIP tool that is not ours (udsoncan over doipclient) at a remote vehicle: agent, cloud, the operator's DoIP
+//! gateway, over networks with and without delay and cut links.
+//!
+//! Needs a Python with these, named by `CONNECTOR_TEST_PYTHON` (default: `.venv/bin/python` in the workspace); without
+//! it, the tests say `SKIPPED:` in one line and pass.
 
-use std::future::poll_fn;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
 
-use connector_agent::doip::client::{Client, ClientError, ClientEvent};
-use connector_agent::doip::connection::{Connection, ConnectionError, ConnectionSettings, Event};
-use connector_agent::doip::device::Device;
-use connector_agent::doip::discovery::{Discovery, DiscoveryEvent, Question};
-use connector_agent::doip::explorer::Explorer;
-use connector_agent::doip::io::Network;
-use connector_agent::doip::linux::{LinuxNetworks, Purpose};
-use connector_agent::doip::network::{DoipConfig, DoipTlsConfig, NetworkConfig};
-use connector_agent::doip::{HeaderNackCode, LogicalAddress, NodeType, PowerMode};
-use connector_agent::hardware::{DoipPort, Hardware};
-use connector_agent::vin::{VinReport, VinSettings, VinSource, by_doip, read_beside};
-use connector_sim::doip::tls::EntityTls;
-use connector_sim::doip::{Answer, ListenConfig};
-use connector_sim::vehicle::catalogue::Catalogue;
-use connector_sim::vehicle::doip::{Carrier, DoipRecording, GATEWAY, Speaker};
-use connector_sim::vehicle::{DoipConfig as GatewayConfig, DoipGateway, VehicleConfig};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+mod agent_support;
+mod peer_support;
 
-const TESTER: LogicalAddress = LogicalAddress::new(0x0E80);
-/// However busy the machine, it is done by then.
-const LONG: Duration = Duration::from_secs(60);
+use std::time::Duration;
 
-fn vehicle() -> VehicleConfig {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vehicles/vehicles.json");
-    VehicleConfig::new(Catalogue::load(&file).unwrap().find("VOLKSWAGEN_GOLF_MK7").unwrap().clone())
+use agent_support::{AgentSettings, BUS, Bench, Sandbox, TestAgent, bus, catalogue, configure, soon};
+use connector_agent::doip::LogicalAddress;
+use connector_agent::vin::Vin;
+use connector_hal::can::CanId;
+use connector_sim::doip::{ListenConfig, Timeouts};
+use connector_sim::network::{BadNetwork, BadNetworkConfig};
+use connector_sim::operator::client::Connection;
+use connector_sim::operator::gateway::doip::{DoipGatewayServer, DoipGatewaySettings, RemoteVehicle};
+use connector_sim::vehicle::doip::{FIRST_ECU, GATEWAY};
+use connector_sim::vehicle::ecu::{EcuConfig, EcuStatus};
+use connector_sim::vehicle::{DoipConfig, DoipGateway, VehicleConfig};
+use peer_support::{Job, check, hex, peer, run, with_trouble_codes};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+const VEHICLE: &str = "VOLKSWAGEN_GOLF_MK7";
+const MODULES: &str = "doipclient, udsoncan";
+/// What the operator calls the bus.
+const ETHERNET: &str = "ETH";
+
+/// A network, and what it does.
+#[derive(Debug, Clone, Copy)]
+struct Weather {
+    round_trip: Duration,
+    cuts: bool,
+}
+
+const GOOD: Weather = Weather { round_trip: Duration::ZERO, cuts: false };
+const SLOW: Weather = Weather { round_trip: Duration::from_millis(300), cuts: false };
+const BAD: Weather = Weather { round_trip: Duration::from_millis(300), cuts: true };
+
+/// Cuts the network when this share of the download has arrived in the ECU, and again.
+async fn cut(mut status: watch::Receiver<EcuStatus>, network: &BadNetwork, size: usize) {
+    for percent in [20, 60] {
+        let arrived = |status: &EcuStatus| {
+            status.download.as_ref().is_some_and(|download| download.received * 100 >= size * percent)
+        };
+        soon("the download", status.wait_for(arrived)).await.unwrap();
+        network.cut();
+    }
 }
 
 fn listen() -> ListenConfig {
@@ -43,294 +60,280 @@ fn listen() -> ListenConfig {
     }
 }
 
-async fn gateway(change: impl FnOnce(&mut GatewayConfig)) -> DoipGateway {
-    let vehicle = vehicle();
-    let mut config = GatewayConfig::new(&vehicle, listen());
-    change(&mut config);
-    DoipGateway::start(&vehicle, config).await.unwrap()
+/// An entity's timers on a machine that may be busy.
+fn patient() -> Timeouts {
+    Timeouts { initial_inactivity: Duration::from_secs(60), ..Timeouts::default() }
 }
 
-fn hardware(gateway: SocketAddr, config: DoipConfig) -> Hardware {
-    let port = DoipPort { pins: [3, 11], device: Device::Host(gateway) };
-    Hardware::new([]).with_doip([port], config, None)
+async fn network(sandbox: &Sandbox, weather: Weather) -> BadNetwork {
+    let bad = BadNetworkConfig { round_trip: weather.round_trip, ..BadNetworkConfig::default() };
+    BadNetwork::start(sandbox.cloud.address, bad).await.unwrap()
 }
 
-async fn network(gateway: SocketAddr, tls: DoipTlsConfig) -> Box<dyn Network> {
-    let config = Arc::new(DoipConfig { tls, ..DoipConfig::default() });
-    let networks = LinuxNetworks::new(config, None);
-    let device = Device::Host(gateway);
-    Box::new(networks.open(&device, &NetworkConfig::default(), Purpose::Talk).await.unwrap())
-}
-
-/// The first thing that matters of a client.
-async fn outcome(network: &dyn Network, client: &mut Client) -> Result<(), ClientError> {
-    let event = poll_fn(|cx| client.poll(cx, network));
-    match tokio::time::timeout(LONG, event).await.unwrap() {
-        ClientEvent::Active => Ok(()),
-        ClientEvent::Down(error) => Err(error),
-        other => panic!("{other:?}"),
+/// Serves the gateway while the tool works; what the tool says.
+async fn work(
+    server: DoipGatewayServer,
+    connection: &Connection,
+    tool: tokio::process::Command,
+    cutting: impl Future<Output = ()>,
+) -> Value {
+    let cutting = async {
+        cutting.await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        reason = server.run(connection) => panic!("the connection is over: {reason}"),
+        () = cutting => unreachable!(),
+        result = run(tool) => result,
     }
 }
 
-async fn activate(gateway: SocketAddr, tls: DoipTlsConfig, by_tls: bool) -> Result<(), ClientError> {
-    let network = network(gateway, tls).await;
-    let mut client = Client::new(gateway, ConnectionSettings::new(TESTER), by_tls);
-    outcome(network.as_ref(), &mut client).await
+fn check_weather(weather: Weather, result: &Value, connection: &Connection) {
+    if !weather.round_trip.is_zero() {
+        // every answer takes longer than any tool's P2
+        assert!(result["pending"].as_u64().unwrap() > 10, "{result}");
+    }
+    if weather.cuts {
+        assert_eq!(connection.counters().interruptions(), 2);
+    }
 }
 
-async fn read_vin(gateway: &DoipGateway) -> VinReport {
-    let hardware = hardware(gateway.addresses().tcp, DoipConfig::default());
-    let settings = VinSettings { budget: LONG, ..VinSettings::default() };
-    read_beside(Vec::new(), by_doip(&hardware, settings.budget), &settings).await.report
+/// The vehicle's ECUs on CAN, behind the operator's DoIP gateway.
+fn over_can(bench: &Bench) -> DoipGatewaySettings {
+    let vehicle = RemoteVehicle::Can {
+        first: FIRST_ECU,
+        ecus: bench.record.nodes().iter().map(|node| node.address).collect(),
+        functional: CanId::standard(0x7DF).unwrap(),
+    };
+    let mut settings = DoipGatewaySettings::new(listen(), BUS, GATEWAY, bench.record.vin.as_ref(), vehicle);
+    settings.entity.timeouts = patient();
+    settings
 }
 
-#[tokio::test]
-async fn an_announced_vin_is_told_with_the_gateways_address() {
-    let report = read_vin(&gateway(|_| {}).await).await;
-    assert_eq!(report.vin, vehicle().record.vin);
-    assert_eq!((report.source, report.address), (Some(VinSource::Doip), Some(GATEWAY.into())));
+async fn on_can(weather: Weather) -> (Bench, BadNetwork, Connection) {
+    let sandbox = Sandbox::start(1).await;
+    let network = network(&sandbox, weather).await;
+    let settings = AgentSettings { through: Some(network.address()), ..AgentSettings::default() };
+    let bench = Bench::start_in(sandbox, VEHICLE, settings).await;
+    let (_, connection) = bench.connect().await;
+    configure(&connection).await;
+    (bench, network, connection)
 }
 
-#[tokio::test]
-async fn a_gateway_that_announces_no_vin_is_asked_for_it() {
-    let report = read_vin(&gateway(GatewayConfig::forget_vin).await).await;
-    assert_eq!(report.vin, vehicle().record.vin);
-    assert_eq!((report.source, report.address), (Some(VinSource::Doip), Some(GATEWAY.into())));
-}
-
-#[tokio::test]
-async fn without_a_gateway_there_is_no_vin_after_the_budget_and_no_error() {
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let hardware = hardware(nobody, DoipConfig::default());
-    let settings = VinSettings { budget: Duration::from_millis(100), ..VinSettings::default() };
-    let reading = read_beside(Vec::new(), by_doip(&hardware, settings.budget), &settings).await;
-    assert_eq!(reading.report.vin, None);
-}
-
-#[tokio::test]
-async fn status_and_power_mode_are_told_when_asked_for() {
-    let gateway = gateway(|_| {}).await;
-    let address = gateway.addresses().tcp;
-    let mut explorer = Explorer::new(network(address, DoipTlsConfig::default()).await);
-    let now = Instant::now();
-    explorer.ask_everybody(now, Question::Anybody);
-    let mut asked = false;
-    let told = async {
-        loop {
-            match poll_fn(|cx| explorer.poll(cx)).await.unwrap() {
-                DiscoveryEvent::Found(found) if !asked => {
-                    asked = true;
-                    assert_eq!((found.address, found.announcement.address), (address, GATEWAY));
-                    explorer.ask(Instant::now(), Question::EntityStatus, address);
-                    explorer.ask(Instant::now(), Question::PowerMode, address);
-                }
-                DiscoveryEvent::Changed(gateway) => {
-                    if let (Some(status), Some(mode)) = (gateway.status, gateway.power_mode) {
-                        return (status, mode);
-                    }
-                }
-                other => panic!("{other:?}"),
-            }
+async fn a_tool_flashes_a_vehicle_on_can(weather: Weather) {
+    let what = "udsoncan and doipclient through the DoIP gateway";
+    let Some(mut tool) = peer("uds_peer.py", what, MODULES).await else { return };
+    let (bench, network, connection) = on_can(weather).await;
+    let server = DoipGatewayServer::bind(over_can(&bench)).await.unwrap();
+    let nodes = bench.record.nodes();
+    let place = with_trouble_codes(&bench.record.platform, &nodes);
+    let (node, address) = (&nodes[place], FIRST_ECU + u16::try_from(place).unwrap());
+    let job = Job { read: node.exchanges[0].request.clone(), size: 30_000 };
+    let port = server.addresses().tcp.port().to_string();
+    tool.args(["doip", "127.0.0.1", &port, &address.to_string(), &job.arguments()]);
+    let status = bench.vehicle.ecu(node.address).unwrap().status.clone();
+    let cutting = async {
+        if weather.cuts {
+            cut(status, &network, job.size).await;
         }
     };
-    let (status, mode) = tokio::time::timeout(LONG, told).await.unwrap();
-    assert_eq!((status.node_type, mode), (NodeType::Gateway, PowerMode::Ready));
-    assert_eq!(status.max_data_size, Some(0x0010_0000));
+    let result = work(server, &connection, tool, cutting).await;
+    let config = EcuConfig::new(&bench.record.platform, node);
+    let memory = bench.vehicle.memory(node.address);
+    check(&result, &job, &node.exchanges[0].response, &config, memory.last().map(AsRef::as_ref));
+    assert!(bench.vehicle.anomalies().is_empty(), "{:?}", bench.vehicle.anomalies());
+    check_weather(weather, &result, &connection);
 }
 
-#[tokio::test]
-async fn a_refusal_is_told_as_the_gateway_means_it() {
-    for code in [0x00, 0x01, 0x04, 0x05, 0x06] {
-        let gateway = gateway(|config| config.entity.activation.answer = Answer::Always(code.into())).await;
-        let error = activate(gateway.addresses().tcp, DoipTlsConfig::default(), false).await.unwrap_err();
-        assert!(error.to_string().contains(&format!("(0x{code:02X})")), "{error}");
-    }
+/// A connector at a simulated gateway, online over a network, its bus configured by a joined operator.
+struct DoipBench {
+    vehicle: VehicleConfig,
+    gateway: DoipGateway,
+    network: BadNetwork,
+    connection: Connection,
+    vin: Vin,
+    _agent: TestAgent,
+    _sandbox: Sandbox,
 }
 
-/// A gateway that wants TLS, with the port for it, and a file of its certificate.
-async fn tls_gateway() -> (DoipGateway, DoipTlsConfig, tempfile::TempDir) {
-    let tls = EntityTls::self_signed(&["gateway.example".to_owned()]).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let ca_file = directory.path().join("ca.pem");
-    std::fs::write(&ca_file, &tls.certificate).unwrap();
-    let gateway = gateway(|config| {
-        config.listen.tls = Some((0, tls.config.clone()));
-        config.entity.activation.tls_required = true;
-    })
-    .await;
-    let port = gateway.addresses().tls.unwrap().port();
-    (gateway, DoipTlsConfig { port, ca_file: Some(ca_file), ..DoipTlsConfig::default() }, directory)
-}
-
-#[tokio::test]
-async fn a_gateway_that_demands_tls_gets_it_whatever_name_its_certificate_bears() {
-    let (gateway, tls, _directory) = tls_gateway().await;
-    for by_tls in [false, true] {
-        activate(gateway.addresses().tcp, tls.clone(), by_tls).await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn a_certificate_that_comes_from_somewhere_else_is_refused_unless_any_is_trusted() {
-    let (gateway, tls, _directory) = tls_gateway().await;
-    let (_other, others, _other_directory) = tls_gateway().await;
-    let address = gateway.addresses().tcp;
-    let wrong = DoipTlsConfig { port: tls.port, ..others };
-    let error = activate(address, wrong, false).await.unwrap_err();
-    assert!(
-        error.to_string().contains("no TLS with") && error.to_string().contains("certificate"),
-        "{error}"
-    );
-    let any = DoipTlsConfig { ca_file: None, trust_any: true, ..tls };
-    activate(address, any, false).await.unwrap();
-}
-
-#[tokio::test]
-async fn without_trust_there_is_no_tls_and_the_error_says_what_to_set() {
-    let (gateway, tls, _directory) = tls_gateway().await;
-    let nobody = DoipTlsConfig { ca_file: None, ..tls };
-    let error = activate(gateway.addresses().tcp, nobody, false).await.unwrap_err();
-    assert!(error.to_string().contains("doip.tls.ca_file"), "{error}");
-    assert!(!error.may_pass());
-}
-
-/// A gateway that does this with the first connection.
-async fn hostile<F: Future<Output = ()> + Send + 'static>(
-    act: impl FnOnce(TcpStream) -> F + Send + 'static,
-) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        let (stream, _) = listener.accept().await.unwrap();
-        act(stream).await;
-    });
-    address
-}
-
-async fn error_of(gateway: SocketAddr) -> ClientError {
-    activate(gateway, DoipTlsConfig::default(), false).await.unwrap_err()
-}
-
-#[tokio::test]
-async fn hostile_gateways_end_in_errors_that_say_what_they_did() {
-    let cases: [(&'static [u8], &str); 5] = [
-        (b"\x02\xFD\x80\x01\xFF\xFF\xFF\xFF", "4294967295 bytes"),
-        (b"\x07\xF8\x00\x06\x00\x00\x00\x09", "protocol version 0x07"),
-        (b"\x02\xFC\x00\x06\x00\x00\x00\x09", "not a version and its inverse"),
-        (b"\x02\xFD\x00\x06\x00\x00\x00\x03", "type 0x0006 cannot have 3 bytes"),
-        (b"\x02\xFD\x00\x00\x00\x00\x00\x01\x04", "invalid payload length (0x04)"),
-    ];
-    for (bytes, text) in cases {
-        let gateway = hostile(move |mut stream| async move {
-            for byte in bytes {
-                stream.write_all(&[*byte]).await.unwrap();
-            }
-            // reads until we are gone
-            let _ = stream.read_to_end(&mut Vec::new()).await;
-        });
-        let error = error_of(gateway.await).await;
-        assert!(error.to_string().contains(text), "{error}");
-    }
-}
-
-#[tokio::test]
-async fn a_gateway_that_hangs_up_is_told_from_one_that_refuses() {
-    let error = error_of(hostile(|stream| async move { drop(stream) }).await).await;
-    let is_lost = matches!(
-        error,
-        ClientError::Connection(ConnectionError::ClosedByGateway | ConnectionError::Stream(_))
-    );
-    assert!(is_lost, "{error}");
-}
-
-#[tokio::test]
-async fn a_flood_before_activation_does_not_keep_it_from_ending() {
-    let gateway = hostile(|mut stream| async move {
-        let pending = b"\x02\xFD\x00\x06\x00\x00\x00\x09\x0E\x80\x40\x10\x11\x00\x00\x00\x00".repeat(1000);
-        while stream.write_all(&pending).await.is_ok() {}
-    });
-    let gateway = gateway.await;
-    let network = network(gateway, DoipTlsConfig::default()).await;
-    let confirmation_time = Duration::from_millis(100);
-    let settings = ConnectionSettings { confirmation_time, ..ConnectionSettings::new(TESTER) };
-    let mut client = Client::new(gateway, settings, false);
-    let first = poll_fn(|cx| client.poll(cx, network.as_ref())).await;
-    assert!(matches!(first, ClientEvent::ConfirmationRequired), "{first:?}");
-    let error = outcome(network.as_ref(), &mut client).await.unwrap_err();
-    assert!(error.to_string().contains("nobody confirmed"), "{error}");
-}
-
-fn recording() -> DoipRecording {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/recordings/doip-gateway.txt");
-    DoipRecording::parse(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
-
-#[test]
-fn what_a_real_gateway_said_by_udp_is_understood() {
-    let mut discovery = Discovery::new();
-    let from = SocketAddr::from(([169, 254, 1, 1], 13400));
-    let mut refused = Vec::new();
-    let recording = recording();
-    for record in recording.records().iter().filter(|record| record.carrier == Carrier::Udp) {
-        if record.speaker != Speaker::Tester {
-            discovery.handle_datagram(from, &record.bytes);
-        }
-        while let Some(event) = discovery.poll_event() {
-            if let DiscoveryEvent::Refused { code, .. } = event {
-                refused.push(code);
-            }
-        }
-    }
-    let [gateway] = discovery.gateways() else { panic!("{:?}", discovery.gateways()) };
-    assert_eq!(gateway.announcement.address, LogicalAddress::new(0x4010));
-    assert_eq!(gateway.announcement.vin().unwrap().as_str(), "BAUNEE4MZ17042403");
-    assert_eq!(gateway.announcement.sync_status, None, "it is one of 2012");
-    let status = gateway.status.unwrap();
-    assert_eq!((status.node_type, status.max_sockets, status.open_sockets), (NodeType::Gateway, 1, 0));
-    assert_eq!(status.max_data_size, Some(0x0FFF));
-    assert_eq!(gateway.power_mode, Some(PowerMode::from(0x00)));
-    assert_eq!(refused, [HeaderNackCode::UnknownPayloadType; 2]);
-}
-
-#[test]
-fn what_a_real_gateway_said_by_tcp_is_understood() {
-    let recording = recording();
-    let records = recording.records();
-    let mut ports: Vec<u16> = records.iter().map(|record| record.tester_port).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    let (mut activated, mut responses, mut alive) = (0, Vec::new(), 0);
-    for port in ports {
-        let mut connection: Option<Connection> = None;
-        let start = Instant::now();
-        for record in records.iter().filter(|record| record.tester_port == port) {
-            let is_tcp = record.carrier == Carrier::Tcp;
-            let now = start + record.at;
-            match (&mut connection, record.speaker) {
-                _ if !is_tcp => {}
-                (None, Speaker::Tester) => {
-                    connection = Some(Connection::new(ConnectionSettings::new(TESTER), now));
-                }
-                (Some(connection), Speaker::Tester) => while connection.poll_transmit(now).is_some() {},
-                (Some(connection), _) => connection.handle_bytes(now, &record.bytes),
-                (None, _) => {}
-            }
-            let Some(connection) = &mut connection else { continue };
-            while let Some(event) = connection.poll_event() {
-                match event {
-                    Event::Activated { entity, .. } => {
-                        assert_eq!(entity, LogicalAddress::new(0x4010));
-                        activated += 1;
-                    }
-                    Event::Received { data, .. } => responses.push(data),
-                    other => panic!("{other:?}"),
+impl DoipBench {
+    async fn start(weather: Weather) -> Self {
+        let vehicle = VehicleConfig::new(catalogue().find(VEHICLE).unwrap().clone());
+        let mut config = DoipConfig::new(&vehicle, listen());
+        config.entity.timeouts = patient();
+        let gateway = DoipGateway::start(&vehicle, config).await.unwrap();
+        let sandbox = Sandbox::start(1).await;
+        let network = network(&sandbox, weather).await;
+        let settings = AgentSettings {
+            through: Some(network.address()),
+            doip: Some(gateway.addresses().tcp),
+            ..AgentSettings::default()
+        };
+        let connector = sandbox.connectors[0].clone();
+        let agent = TestAgent::start(&sandbox, &connector, &bus(), settings);
+        sandbox.portal(&connector).await.sees_online().await;
+        let vin = vehicle.record.vin.unwrap();
+        let found = async {
+            loop {
+                let found = sandbox.identify(&connector).await;
+                if found["vin_number"] == vin.as_str() {
+                    return found;
                 }
             }
-            alive += usize::from(record.speaker == Speaker::Vehicle && record.bytes[2..4] == [0x00, 0x07]);
-        }
+        };
+        let found = soon("the VIN", found).await;
+        assert_eq!((&found["source"], &found["address"]), (&json!("doip"), &json!("0x4010")));
+        let ticket = sandbox.ticket(&connector, Some(vin.as_str())).await;
+        let operator = sandbox.operator.clone();
+        let joined = operator.connect(ticket.connection().unwrap());
+        let connection = soon("the connection", joined).await.unwrap();
+        let ethernet = json!({"bus_name": ETHERNET,
+            "doip_bus": {"doip_option": 2, "doip_network_configuration": 1}});
+        let buses = vec![serde_json::from_value(ethernet).unwrap()];
+        soon("the bus", connection.configure_buses(buses)).await.unwrap();
+        Self { vehicle, gateway, network, connection, vin, _agent: agent, _sandbox: sandbox }
     }
-    assert!(activated >= 6, "{activated}");
-    assert!(alive > 0);
-    let session = vec![0x50, 0x03, 0x00, 0x32, 0x01, 0xF4];
-    assert!(responses.contains(&session) && responses.contains(&vec![0x7F, 0x10, 0x78]), "{responses:?}");
+
+    async fn server(&self) -> DoipGatewayServer {
+        let vehicle = RemoteVehicle::Doip { gateway: GATEWAY };
+        let mut settings = DoipGatewaySettings::new(listen(), ETHERNET, GATEWAY, Some(&self.vin), vehicle);
+        settings.entity.timeouts = patient();
+        DoipGatewayServer::bind(settings).await.unwrap()
+    }
+}
+
+async fn a_tool_flashes_a_vehicle_on_doip(weather: Weather) {
+    let what = "udsoncan and doipclient through the DoIP gateway";
+    let Some(mut tool) = peer("uds_peer.py", what, MODULES).await else { return };
+    let bench = DoipBench::start(weather).await;
+    let server = bench.server().await;
+    let record = &bench.vehicle.record;
+    let nodes = record.nodes();
+    let place = with_trouble_codes(&record.platform, &nodes);
+    let (node, address) = (&nodes[place], FIRST_ECU + u16::try_from(place).unwrap());
+    let job = Job { read: node.exchanges[0].request.clone(), size: 30_000 };
+    let port = server.addresses().tcp.port().to_string();
+    tool.args(["doip", "127.0.0.1", &port, &address.to_string(), &job.arguments()]);
+    let status = bench.gateway.ecu(address.into()).unwrap().status.clone();
+    let cutting = async {
+        if weather.cuts {
+            cut(status, &bench.network, job.size).await;
+        }
+    };
+    let result = work(server, &bench.connection, tool, cutting).await;
+    let memory = bench.gateway.memory(address.into());
+    let config = EcuConfig::new(&record.platform, node);
+    check(&result, &job, &node.exchanges[0].response, &config, memory.last().map(AsRef::as_ref));
+    assert!(bench.gateway.anomalies().is_empty(), "{:?}", bench.gateway.anomalies());
+    check_weather(weather, &result, &bench.connection);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_doip_tool_reads_and_flashes_a_remote_ecu_on_doip() {
+    a_tool_flashes_a_vehicle_on_doip(GOOD).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_doip_tool_reads_and_flashes_over_a_round_trip_of_300_ms() {
+    a_tool_flashes_a_vehicle_on_doip(SLOW).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_doip_tool_does_not_notice_cut_links() {
+    a_tool_flashes_a_vehicle_on_doip(BAD).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_remote_ecu_is_found_at_its_own_address_and_all_are_asked_at_once() {
+    let what = "doipclient through the DoIP gateway";
+    let Some(mut tool) = peer("doip_peer.py", what, MODULES).await else { return };
+    let bench = DoipBench::start(GOOD).await;
+    let server = bench.server().await;
+    let nodes = bench.vehicle.record.nodes();
+    let asks = nodes.iter().enumerate().map(|(place, node)| {
+        json!({"ask_all": {"to": usize::from(FIRST_ECU) + place, "pdu": hex(&node.exchanges[0].request)}})
+    });
+    let mut steps: Vec<Value> = asks.collect();
+    steps.extend([
+        json!({"functional": {"to": 0xE400, "pdu": "3e00", "answers": nodes.len() + 1}}),
+        // had anyone answered twice, it would come here
+        json!({"ask_all": {"to": FIRST_ECU, "pdu": "22f186"}}),
+        json!({"identify": {"vin": bench.vin.as_str()}}),
+        json!({"ask_final": {"to": 0x4711, "pdu": "3e00"}}),
+    ]);
+    let addresses = server.addresses();
+    let job = json!({"tcp": addresses.tcp.port(), "udp": addresses.udp.port(), "steps": steps});
+    tool.arg(job.to_string());
+    let result = work(server, &bench.connection, tool, async {}).await;
+    for (place, node) in nodes.iter().enumerate() {
+        let answers = result[place].as_array().unwrap();
+        assert_eq!(answers[answers.len() - 1], hex(&node.exchanges[0].response));
+    }
+    let answers = result[nodes.len()].as_array().unwrap();
+    let mut who: Vec<u64> = answers.iter().map(|answer| answer[0].as_u64().unwrap()).collect();
+    who.sort_unstable();
+    let all = std::iter::once(0x4010).chain((u64::from(FIRST_ECU)..).take(nodes.len()));
+    assert_eq!(who, all.collect::<Vec<_>>());
+    let answers = result[nodes.len() + 1].as_array().unwrap();
+    assert_eq!(answers[answers.len() - 1], "62f18601");
+    assert_eq!(result[nodes.len() + 2]["vin"], bench.vin.as_str());
+    // refused at once, or after the tool was told to wait
+    let unknown = &result[nodes.len() + 3];
+    assert!(*unknown == json!({"nack": 6}) || *unknown == json!("7f3e25"), "{unknown}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_doip_tool_reads_and_flashes_a_remote_ecu_on_can() {
+    a_tool_flashes_a_vehicle_on_can(GOOD).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_doip_tool_at_a_vehicle_on_can_does_not_notice_cut_links() {
+    a_tool_flashes_a_vehicle_on_can(BAD).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ecus_on_can_are_found_at_their_addresses_and_all_are_asked_at_once() {
+    let what = "doipclient through the DoIP gateway";
+    let Some(mut tool) = peer("doip_peer.py", what, MODULES).await else { return };
+    let (bench, _network, connection) = on_can(GOOD).await;
+    let server = DoipGatewayServer::bind(over_can(&bench)).await.unwrap();
+    let nodes = bench.record.nodes();
+    let asks = nodes.iter().enumerate().map(|(place, node)| {
+        json!({"ask": {"to": usize::from(FIRST_ECU) + place, "pdu": hex(&node.exchanges[0].request)}})
+    });
+    let hears_obd = |id: CanId| (0x7E0..=0x7E7).contains(&id.raw());
+    let answering: Vec<u64> = (u64::from(FIRST_ECU)..)
+        .zip(&nodes)
+        .filter(|(_, node)| hears_obd(node.address.request))
+        .map(|(address, _)| address)
+        .collect();
+    let mut steps: Vec<Value> = asks.collect();
+    steps.extend([
+        json!({"ask": {"to": 0x4711, "pdu": "3e00"}}),
+        json!({"functional": {"to": 0xE400, "pdu": "3e00", "answers": answering.len()}}),
+        // had anyone answered twice, it would come here
+        json!({"ask": {"to": FIRST_ECU, "pdu": "22f186"}}),
+        json!({"identify": {}}),
+    ]);
+    let addresses = server.addresses();
+    let job = json!({"tcp": addresses.tcp.port(), "udp": addresses.udp.port(), "steps": steps});
+    tool.arg(job.to_string());
+    let result = work(server, &connection, tool, async {}).await;
+    for (place, node) in nodes.iter().enumerate() {
+        assert_eq!(result[place], hex(&node.exchanges[0].response));
+    }
+    assert_eq!(result[nodes.len()], json!({"nack": 3}));
+    let mut who: Vec<u64> = result[nodes.len() + 1]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|answer| answer[0].as_u64().unwrap())
+        .collect();
+    who.sort_unstable();
+    assert_eq!(who, answering);
+    assert_eq!(result[nodes.len() + 2], "62f18601");
+    let who = &result[nodes.len() + 3];
+    assert_eq!(who["vin"], bench.record.vin.unwrap().as_str());
+    assert_eq!(LogicalAddress::try_from(who["logical_address"].as_u64().unwrap() as u32), Ok(GATEWAY));
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use connector_agent::doip::{ActivationCode, DiagnosticNackCode, PowerMode, ProtocolVersion};
 use connector_sim::doip::tls::EntityTls;
-use connector_sim::doip::{Answer, ListenConfig};
+use connector_sim::doip::{Answer, ListenConfig, Timeouts};
 use connector_sim::vehicle::catalogue::Catalogue;
 use connector_sim::vehicle::doip::{DoipRecording, FIRST_ECU};
 use connector_sim::vehicle::ecu::EcuConfig;
@@ -35,9 +35,15 @@ fn listen() -> ListenConfig {
     }
 }
 
+/// A gateway's timers on a machine that may be busy.
+fn patient() -> Timeouts {
+    Timeouts { initial_inactivity: Duration::from_secs(60), ..Timeouts::default() }
+}
+
 async fn gateway(change: impl FnOnce(&mut DoipConfig)) -> DoipGateway {
     let vehicle = vehicle();
     let mut config = DoipConfig::new(&vehicle, listen());
+    config.entity.timeouts = patient();
     change(&mut config);
     DoipGateway::start(&vehicle, config).await.unwrap()
 }
@@ -150,7 +156,8 @@ async fn routing_by_tls_only_is_refused_without_it_and_given_with_it() {
 async fn slow_ecus_say_that_they_need_longer() {
     let mut vehicle = vehicle();
     vehicle.timing.processing = Duration::from_millis(300);
-    let config = DoipConfig::new(&vehicle, listen());
+    let mut config = DoipConfig::new(&vehicle, listen());
+    config.entity.timeouts = patient();
     let gateway = DoipGateway::start(&vehicle, config).await.unwrap();
     let Some(result) = ask(&gateway, json!([{"ask_all": {"to": 0x4011, "pdu": "3e00"}}])).await else {
         return;
@@ -161,7 +168,7 @@ async fn slow_ecus_say_that_they_need_longer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_recorded_gateway_answers_as_it_did() {
     let recording = DoipRecording::parse(include_str!("data/recordings/doip-gateway.txt")).unwrap();
-    let gateway = DoipGateway::play(&recording, listen()).await.unwrap();
+    let gateway = DoipGateway::play(&recording, listen(), patient()).await.unwrap();
     let steps = json!([{"identify": {}}, {"status": 1}, {"power_mode": 1},
         {"ask": {"to": 0x4010, "pdu": "1003"}}, {"ask_all": {"to": 0x4010, "pdu": "1002"}},
         {"ask": {"to": 0x4010, "pdu": "1002"}}, {"ask": {"to": 0x4010, "pdu": "3e00"}}]);
@@ -181,7 +188,9 @@ async fn the_recorded_gateway_answers_as_it_did() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_gateways_of_a_vehicle_share_its_ecus_and_are_told_apart() {
     let vehicle = vehicle();
-    let (first, second) = DoipConfig::new(&vehicle, listen()).split(&vehicle, listen());
+    let mut config = DoipConfig::new(&vehicle, listen());
+    config.entity.timeouts = patient();
+    let (first, second) = config.split(&vehicle, listen());
     let nodes = vehicle.record.nodes();
     let last = usize::from(FIRST_ECU) + nodes.len() - 1;
     let response = json!(hex(&nodes[nodes.len() - 1].exchanges[0].response));

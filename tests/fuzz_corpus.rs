@@ -18,6 +18,8 @@ mod relay_message;
 mod relay_request;
 #[path = "../fuzz/drivers/slcan.rs"]
 mod slcan;
+#[path = "../fuzz/drivers/tp20.rs"]
+mod tp20;
 #[path = "../fuzz/drivers/vehicles.rs"]
 mod vehicles;
 #[path = "../fuzz/drivers/vin.rs"]
@@ -82,6 +84,11 @@ fn the_slcan_corpus_is_survived() {
 }
 
 #[test]
+fn the_tp20_corpus_is_survived() {
+    replay("tp20", tp20::drive);
+}
+
+#[test]
 fn the_vehicles_corpus_is_survived() {
     replay("vehicles", vehicles::drive);
 }
@@ -102,6 +109,7 @@ fn every_corpus_is_replayed() {
         "relay_message",
         "relay_request",
         "slcan",
+        "tp20",
         "vehicles",
         "vin",
     ];

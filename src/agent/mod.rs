@@ -28,7 +28,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::cloud::{
-    ActiveTicket, Authenticator, Cloud, CloudStatus, Link, LinkEvent, LinkSettings, Outgoing, Rest, RestError,
+    ActiveTicket, Authenticator, Cloud, CloudStatus, KeptLogin, Link, LinkEvent, LinkSettings, Outgoing,
+    Rest, RestError,
 };
 use crate::config::{Config, Pincode};
 use crate::hardware::Hardware;
@@ -175,7 +176,8 @@ impl Supervisor {
         let Setup { config, pincode, hardware, mut board, tls, seed } = setup;
         let mut rng = fastrand::Rng::with_seed(seed);
         let rest = Arc::new(Rest::new(&config.cloud, config.connector.uuid, &tls)?);
-        let authenticator = Authenticator::spawn(rest.clone(), pincode.clone(), rng.u64(..));
+        let kept = KeptLogin::new(&config);
+        let authenticator = Authenticator::resume(rest.clone(), pincode.clone(), kept, rng.u64(..));
         let cloud = Cloud::new(rest, authenticator.clone(), rng.u64(..));
         let settings = LinkSettings::new(&config.cloud, config.relay.max_pdu);
         let (background_sender, background) = mpsc::channel(BACKGROUND);

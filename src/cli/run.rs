@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use connector_hal::board::{Board, LinuxBoard};
@@ -11,7 +12,7 @@ use tokio::sync::mpsc;
 use super::CONFIG_STATUS;
 use super::logging::{self, LogLevel};
 use crate::agent::{self, Control, Setup};
-use crate::cloud::{disable_core_dumps, tls};
+use crate::cloud::{KeptLogin, disable_core_dumps, tls};
 use crate::config::{Config, LogFormat, Severity};
 use crate::hardware::Hardware;
 
@@ -64,7 +65,12 @@ fn set_up(config: &Config) -> Option<Setup> {
         }
     }
     let pincode = config.pincode().ok()?;
-    let tls = tls::client_config(config.cloud.ca_file.as_deref()).ok()?;
+    let mut config = config.clone();
+    config.resolve_state_directory(|name| std::env::var_os(name));
+    // what is wrong with it is said by the login
+    let kept = KeptLogin::new(&config).and_then(|login| login.load().ok().flatten());
+    let known_time = Duration::from_secs(kept.map_or(0, |kept| kept.known_time));
+    let tls = tls::client_config_after(config.cloud.ca_file.as_deref(), known_time).ok()?;
     let board: Box<dyn Board> = Box::new(LinuxBoard::open(&config.board));
     Some(Setup {
         pincode,
@@ -73,7 +79,7 @@ fn set_up(config: &Config) -> Option<Setup> {
         board,
         tls,
         seed: fastrand::u64(..),
-        config: config.clone(),
+        config,
     })
 }
 

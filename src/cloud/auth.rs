@@ -37,6 +37,17 @@ pub enum Failure {
     },
 }
 
+/// Tokens that were kept across a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptTokens {
+    /// How long the access token was good for in all.
+    pub lifetime: Duration,
+    /// How much of that seems to be left; `None` if it is not worth trying.
+    pub remaining: Option<Duration>,
+    /// Whether there is a refresh token.
+    pub can_refresh: bool,
+}
+
 /// What [`Auth::poll_timeout`] waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timer {
@@ -55,6 +66,8 @@ pub struct Auth {
     generation: u64,
     has_token: bool,
     can_refresh: bool,
+    /// The token is from before the restart, and nothing has accepted it yet.
+    is_kept: bool,
     /// The token was obtained because the one before was refused, and nothing has accepted it yet.
     is_suspect: bool,
     /// Logins, or tokens from them, rejected in a row.
@@ -85,10 +98,28 @@ impl Auth {
             generation: 0,
             has_token: false,
             can_refresh: false,
+            is_kept: false,
             is_suspect: false,
             rejections: 0,
             failures: 0,
         }
+    }
+
+    /// With tokens from before a restart: the access token, as number 1, if it seems to be good; else the refresh
+    /// token; else a login.
+    pub fn resume(seed: u64, now: Instant, kept: KeptTokens) -> Self {
+        let mut auth = Self { can_refresh: kept.can_refresh, ..Self::new(seed) };
+        if let Some(remaining) = kept.remaining {
+            let used = kept.lifetime.saturating_sub(remaining);
+            let wait = auth.refresh_after(kept.lifetime).saturating_sub(used).max(MIN_REFRESH);
+            auth.generation = 1;
+            auth.has_token = true;
+            auth.is_kept = true;
+            auth.phase = Phase::Holding { refresh_at: now + wait };
+        } else if kept.can_refresh {
+            auth.phase = Phase::Due(Attempt::Refresh);
+        }
+        auth
     }
 
     /// The token that counts, by number; `None` while there is none worth trying.
@@ -114,15 +145,20 @@ impl Auth {
         self.generation += 1;
         self.has_token = true;
         self.can_refresh = can_refresh;
+        self.is_kept = false;
         self.failures = 0;
         if !self.is_suspect {
             self.rejections = 0;
         }
-        // not all connectors at the same moment
-        let share = 0.75 + 0.15 * self.rng.f64();
-        let wait = lifetime.min(MAX_LIFETIME).mul_f64(share).max(MIN_REFRESH);
+        let wait = self.refresh_after(lifetime).max(MIN_REFRESH);
         self.phase = Phase::Holding { refresh_at: now + wait };
         self.generation
+    }
+
+    fn refresh_after(&mut self, lifetime: Duration) -> Duration {
+        // not all connectors at the same moment
+        let share = 0.75 + 0.15 * self.rng.f64();
+        lifetime.min(MAX_LIFETIME).mul_f64(share)
     }
 
     /// The attempt failed.
@@ -151,13 +187,17 @@ impl Auth {
     }
 
     /// Something answered 401 to the token of this number. Only the first to say so causes a login; and if the token
-    /// from that login is refused as well, the next one waits as after a wrong pincode.
+    /// from that login is refused as well, the next one waits as after a wrong pincode. A token from before a restart
+    /// is refreshed first: the device's clock may have been wrong about its age.
     pub fn handle_unauthorized(&mut self, now: Instant, generation: u64) {
         if !self.has_token || generation != self.generation {
             return;
         }
         self.has_token = false;
         match self.phase {
+            Phase::Holding { .. } if self.is_kept && self.can_refresh => {
+                self.phase = Phase::Due(Attempt::Refresh)
+            }
             Phase::Holding { .. } if self.is_suspect => {
                 let until = now + self.count_rejection();
                 self.phase = Phase::Waiting { until, then: Attempt::LogIn };
@@ -174,6 +214,7 @@ impl Auth {
     /// Something accepted the token of this number.
     pub fn handle_accepted(&mut self, generation: u64) {
         if self.has_token && generation == self.generation {
+            self.is_kept = false;
             self.is_suspect = false;
             self.rejections = 0;
         }
@@ -382,6 +423,86 @@ mod tests {
         assert!(auth.poll_timeout().unwrap().0 <= start + MAX_LIFETIME);
         auth.handle_tokens(start, Duration::ZERO, true);
         assert_eq!(auth.poll_timeout().unwrap().0, start + MIN_REFRESH);
+    }
+
+    #[test]
+    fn a_kept_token_is_used_without_a_login_and_refreshed_when_it_would_have_been() {
+        let start = Instant::now();
+        for seed in 0..100 {
+            let mut auth = Auth::resume(seed, start, kept(Some(HOUR / 2)));
+            assert_eq!((auth.generation(), auth.state()), (Some(1), LoginState::LoggedIn));
+            assert_eq!(auth.poll_attempt(), None);
+            let (at, timer) = auth.poll_timeout().unwrap();
+            let wait = at - start;
+            assert!(timer == Timer::Refresh && wait >= HOUR / 4 && wait <= HOUR * 2 / 5, "{wait:?}");
+            auth.handle_timeout(at);
+            assert_eq!(auth.poll_attempt(), Some(Attempt::Refresh));
+            assert_eq!(auth.handle_tokens(at, HOUR, true), 2);
+        }
+    }
+
+    #[test]
+    fn a_kept_token_close_to_its_end_is_refreshed_at_once_but_used_meanwhile() {
+        let start = Instant::now();
+        let auth = Auth::resume(1, start, kept(Some(Duration::from_secs(10))));
+        assert_eq!(auth.poll_timeout(), Some((start + MIN_REFRESH, Timer::Refresh)));
+        assert_eq!(auth.generation(), Some(1));
+    }
+
+    #[test]
+    fn without_a_kept_access_token_the_kept_refresh_token_is_used_and_then_the_pincode() {
+        let start = Instant::now();
+        let mut auth = Auth::resume(1, start, kept(None));
+        assert_eq!((auth.generation(), auth.state()), (None, LoginState::LoggingIn));
+        assert_eq!(auth.poll_attempt(), Some(Attempt::Refresh));
+        auth.handle_failure(start, Failure::Rejected);
+        assert_eq!(auth.poll_attempt(), Some(Attempt::LogIn));
+        let mut auth = Auth::resume(1, start, KeptTokens { can_refresh: false, ..kept(None) });
+        assert_eq!(auth.poll_attempt(), Some(Attempt::LogIn));
+    }
+
+    #[test]
+    fn a_kept_token_that_is_refused_is_refreshed_before_the_pincode_is_used() {
+        let start = Instant::now();
+        let mut auth = Auth::resume(1, start, kept(Some(HOUR)));
+        auth.handle_unauthorized(start, 1);
+        assert_eq!(auth.poll_attempt(), Some(Attempt::Refresh));
+        assert_eq!(auth.handle_tokens(start, HOUR, true), 2);
+        auth.handle_unauthorized(start, 2);
+        assert_eq!(auth.poll_attempt(), Some(Attempt::LogIn), "a new token that is refused asks for a login");
+        assert_eq!(auth.handle_tokens(start, HOUR, true), 3);
+        auth.handle_unauthorized(start, 3);
+        assert_eq!(auth.poll_attempt(), None, "and then there is no more hurry");
+        assert_eq!(auth.state(), LoginState::Rejected);
+    }
+
+    #[test]
+    fn a_kept_token_that_was_accepted_is_like_any_other() {
+        let start = Instant::now();
+        let mut auth = Auth::resume(1, start, kept(Some(HOUR)));
+        auth.handle_accepted(1);
+        auth.handle_unauthorized(start, 1);
+        assert_eq!(auth.poll_attempt(), Some(Attempt::LogIn));
+    }
+
+    #[test]
+    fn kept_tokens_beyond_reason_do_no_harm() {
+        let start = Instant::now();
+        for (lifetime, remaining) in
+            [(Duration::MAX, Duration::MAX), (Duration::ZERO, Duration::MAX), (Duration::MAX, HOUR)]
+        {
+            let auth = Auth::resume(
+                1,
+                start,
+                KeptTokens { lifetime, remaining: Some(remaining), can_refresh: true },
+            );
+            let (at, _) = auth.poll_timeout().unwrap();
+            assert!(at >= start + MIN_REFRESH && at <= start + MAX_LIFETIME);
+        }
+    }
+
+    fn kept(remaining: Option<Duration>) -> KeptTokens {
+        KeptTokens { lifetime: HOUR, remaining, can_refresh: true }
     }
 
     fn logged_in(now: Instant, seed: u64) -> Auth {

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use super::auth::{Attempt, Auth, Failure};
-use super::{AccessToken, Chain, CloudStatus, LoginState, Rest, RestError, Tokens};
+use super::auth::{Attempt, Auth, Failure, KeptTokens};
+use super::kept::{Kept, KeptLogin, unix_now};
+use super::{AccessToken, Chain, CloudStatus, KeepError, LoginState, Rest, RestError, Tokens};
 use crate::config::Pincode;
 
 /// The login's handle: gives tokens, and is told which were accepted and which refused. The login ends with its last
@@ -40,13 +41,20 @@ impl Drop for AbortOnDrop {
 }
 
 impl Authenticator {
-    /// Starts to log in, on the current runtime.
+    /// Starts to log in, on the current runtime; nothing is kept across restarts.
     pub fn spawn(rest: Arc<Rest>, pincode: Pincode, seed: u64) -> Self {
+        Self::resume(rest, pincode, None, seed)
+    }
+
+    /// The same, with the tokens kept from before a restart as long as they are good; what takes their place is kept.
+    pub fn resume(rest: Arc<Rest>, pincode: Pincode, kept: Option<KeptLogin>, seed: u64) -> Self {
         let (publish, tokens) = watch::channel(None);
         let status = watch::Sender::new(CloudStatus::default());
         let reports = Arc::new(Reports::default());
         let driver = Driver {
             auth: Auth::new(seed),
+            seed,
+            keeper: Keeper { login: kept, saving: None, unsaved: None, has_complained: false },
             rest,
             pincode,
             refresh_token: None,
@@ -111,6 +119,8 @@ impl Authenticator {
 /// The task: carries out what [`Auth`] decides.
 struct Driver {
     auth: Auth,
+    seed: u64,
+    keeper: Keeper,
     rest: Arc<Rest>,
     pincode: Pincode,
     refresh_token: Option<SecretString>,
@@ -122,6 +132,9 @@ struct Driver {
 
 impl Driver {
     async fn drive(mut self) {
+        if let Some(kept) = self.keeper.load().await {
+            self.take_up(kept);
+        }
         loop {
             while let Some(attempt) = self.auth.poll_attempt() {
                 let outcome = self.attempt(attempt).await;
@@ -131,12 +144,27 @@ impl Driver {
             let reports = self.reports.clone();
             tokio::select! {
                 () = reports.changed.notified() => {}
+                () = self.keeper.saved() => {}
                 () = sleep_until(deadline) => self.auth.handle_timeout(now()),
             }
             self.auth.handle_accepted(self.reports.accepted.load(Ordering::Acquire));
             self.auth.handle_unauthorized(now(), self.reports.unauthorized.load(Ordering::Acquire));
             self.show(None);
         }
+    }
+
+    /// Goes on with what was kept.
+    fn take_up(&mut self, kept: Kept) {
+        let remaining = kept.remaining(unix_now());
+        let Tokens { access, refresh, lifetime } = kept.tokens;
+        let state = KeptTokens { lifetime, remaining, can_refresh: refresh.is_some() };
+        self.auth = Auth::resume(self.seed, now(), state);
+        self.refresh_token = refresh;
+        tracing::debug!(?remaining, "the tokens from before the restart are used");
+        if let Some(generation) = self.auth.generation() {
+            self.publish.send_replace(Some(AccessToken { generation, secret: Arc::new(access) }));
+        }
+        self.show(None);
     }
 
     async fn attempt(&self, attempt: Attempt) -> Result<Tokens, RestError> {
@@ -156,6 +184,7 @@ impl Driver {
                 let can_refresh = self.refresh_token.is_some();
                 let generation = self.auth.handle_tokens(now(), tokens.lifetime, can_refresh);
                 tracing::debug!("{attempt:?}: token {generation}, good for {:?}", tokens.lifetime);
+                self.keeper.save(&tokens.access, self.refresh_token.as_ref(), tokens.lifetime);
                 self.publish.send_replace(Some(AccessToken { generation, secret: Arc::new(tokens.access) }));
                 self.show(None);
             }
@@ -196,6 +225,60 @@ impl Driver {
             }
             (LoginState::Unreachable | LoginState::LoggingIn, _) => tracing::debug!("logging in again"),
         }
+    }
+}
+
+/// Keeps tokens across restarts, beside the login: a slow disk holds nothing up, and a broken one is only complained of.
+struct Keeper {
+    login: Option<KeptLogin>,
+    saving: Option<JoinHandle<Result<(), KeepError>>>,
+    /// What came while the last was being saved.
+    unsaved: Option<Tokens>,
+    /// It was said that nothing is kept.
+    has_complained: bool,
+}
+
+impl Keeper {
+    async fn load(&mut self) -> Option<Kept> {
+        let login = self.login.clone()?;
+        match tokio::task::spawn_blocking(move || login.load()).await.ok()? {
+            Ok(kept) => kept,
+            Err(error) => {
+                tracing::warn!("the login from before the restart cannot be used: {error}; logging in anew");
+                None
+            }
+        }
+    }
+
+    fn save(&mut self, access: &SecretString, refresh: Option<&SecretString>, lifetime: Duration) {
+        if self.login.is_some() {
+            self.unsaved = Some(Tokens { access: access.clone(), refresh: refresh.cloned(), lifetime });
+            self.start();
+        }
+    }
+
+    fn start(&mut self) {
+        if self.saving.is_none()
+            && let Some(login) = self.login.clone()
+            && let Some(tokens) = self.unsaved.take()
+        {
+            self.saving = Some(tokio::task::spawn_blocking(move || login.save(&tokens)));
+        }
+    }
+
+    /// Waits until what is being saved is; for ever if nothing is. Cancel-safe.
+    async fn saved(&mut self) {
+        let Some(saving) = &mut self.saving else { return std::future::pending().await };
+        let outcome = saving.await;
+        self.saving = None;
+        match outcome {
+            Ok(Ok(())) => self.has_complained = false,
+            Ok(Err(error)) if !std::mem::replace(&mut self.has_complained, true) => {
+                tracing::warn!("the login is not kept: {error}; after a restart there will be another");
+            }
+            Ok(Err(_)) | Err(_) => {}
+        }
+        self.start();
     }
 }
 

@@ -6,9 +6,10 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 
 /// Makes this process leave no core dump, and keeps other processes of the same user from reading its memory.
 pub fn disable_core_dumps() -> io::Result<()> {
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     // A limit of 0 does not hold for a pipe in core_pattern; this does.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    // Only says the same again; a service's system-call filter may forbid it.
+    let _is_enough_without = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     Ok(())
 }
 

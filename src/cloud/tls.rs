@@ -3,11 +3,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustls::client::Resumption;
+use rustls::client::{Resumption, VerifierBuilderError, WebPkiServerVerifier};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::{ClientConfig, RootCertStore};
+
+use super::patient_verifier::PatientVerifier;
 
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
@@ -42,18 +45,32 @@ pub enum TlsError {
     /// The library refused the configuration.
     #[error("TLS cannot be set up: {0}")]
     Setup(#[from] rustls::Error),
+    /// The library refused the certificates.
+    #[error("certificates could not be checked: {0}")]
+    Verifier(#[from] VerifierBuilderError),
 }
 
 /// A client that trusts the certificates in the file, or those that web browsers trust; TLS 1.2 and 1.3.
 pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    client_config_after(ca_file, Duration::ZERO)
+}
+
+/// The same on a device whose clock may start in 1970, at a time that is certainly later than `known_time` since
+/// then, and later than this program's own date.
+pub fn client_config_after(
+    ca_file: Option<&Path>,
+    known_time: Duration,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let roots = match ca_file {
         Some(path) => certificates(path)?,
         None => RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() },
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PatientVerifier::new(verifier, known_time)))
         .with_no_client_auth();
     // There are two hosts at most; the default keeps room for 256.
     config.resumption = Resumption::in_memory_sessions(4);

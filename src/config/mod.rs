@@ -9,6 +9,8 @@ mod pincode;
 mod problem;
 mod sections;
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use connector_hal::board::BoardConfig;
@@ -170,6 +172,18 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Takes the state directory from systemd (`$STATE_DIRECTORY`, the first of those in it) where the file names none.
+    pub fn resolve_state_directory(&mut self, variable: impl Fn(&str) -> Option<OsString>) {
+        if self.connector.state_directory.is_none() {
+            let directories = variable("STATE_DIRECTORY").unwrap_or_default();
+            let first = directories.as_bytes().split(|byte| *byte == b':').next().unwrap_or_default();
+            let first = Path::new(OsStr::from_bytes(first));
+            self.connector.state_directory = first.is_absolute().then(|| first.to_owned());
+        }
+    }
+}
+
 /// The file's configuration as far as it can be understood, with everything wrong in the file.
 fn read(path: &Path) -> Result<(Option<Config>, Vec<Problem>), ConfigError> {
     let read = |source| ConfigError::Read { path: path.to_owned(), source };
@@ -207,6 +221,7 @@ impl Config {
         let tls = &mut self.doip.tls;
         let files = [
             &mut self.connector.pincode_file,
+            &mut self.connector.state_directory,
             &mut self.cloud.ca_file,
             &mut tls.ca_file,
             &mut tls.certificate_file,

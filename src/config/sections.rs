@@ -20,6 +20,9 @@ pub struct ConnectorConfig {
     /// The file that contains the pincode.
     #[serde(default)]
     pub pincode_file: Option<PathBuf>,
+    /// Where the login is kept across restarts.
+    #[serde(default)]
+    pub state_directory: Option<PathBuf>,
     /// The kind of hardware, as the cloud knows it.
     #[serde(default = "classic")]
     pub hardware_type: String,
@@ -38,6 +41,7 @@ impl ConnectorConfig {
             uuid,
             pincode: None,
             pincode_file: None,
+            state_directory: None,
             hardware_type: classic(),
             hardware_version: 0,
             software_version: 0,

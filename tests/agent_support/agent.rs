@@ -27,10 +27,12 @@ pub struct AgentSettings {
     pub pincode: Option<String>,
     /// Tells when the CAN adapter is there, if it is not from the beginning.
     pub adapter: Option<watch::Receiver<bool>>,
-    /// A DoIP gateway, at which the agent is in place of a CAN bus.
-    pub doip: Option<SocketAddr>,
+    /// Whether the CAN adapter can do CAN FD.
+    pub fd: bool,
     /// Terminal 15 and voltage.
     pub power: PowerConfig,
+    /// A DoIP gateway, at which the agent is in place of a CAN bus.
+    pub doip: Option<SocketAddr>,
 }
 
 pub struct TestAgent {
@@ -58,7 +60,7 @@ impl TestAgent {
             Some(gateway) => {
                 BusConfig { kind: BusKind::Doip, pins: vec![3, 11], ..BusConfig::can(gateway.to_string()) }
             }
-            None => BusConfig::can("can0"),
+            None => BusConfig { fd: settings.fd, ..BusConfig::can("can0") },
         }];
         config.power = settings.power;
         let (bus, present) = (bus.clone(), settings.adapter);

@@ -12,6 +12,7 @@ JOB is a JSON object:
 Prints one JSON object: what was read, the trouble codes, how often the ECU said that it needs longer.
 """
 
+import functools
 import hashlib
 import json
 import logging
@@ -67,11 +68,14 @@ def can_connection(device, request_id, response_id):
     return PythonIsoTpConnection(stack), close
 
 
-def doip_connection(host, port, address):
-    from doipclient import DoIPClient
+def doip_connection(host, port, address, timeout):
+    import doipclient.client
     from doipclient.connectors import DoIPClientUDSConnector
 
-    client = DoIPClient(host, address, tcp_port=port)
+    # all as it is, but for timers: this machine may be busy
+    doipclient.client.A_PROCESSING_TIME = timeout
+    client = doipclient.client.DoIPClient(host, address, tcp_port=port)
+    client.send_diagnostic = functools.partial(client.send_diagnostic, timeout=timeout)
     return DoIPClientUDSConnector(client), client.close
 
 
@@ -130,12 +134,13 @@ def run(connection, job):
 def main():
     logging.disable(logging.CRITICAL)
     kind, *rest, job = sys.argv[1:]
+    job = json.loads(job)
     if kind == "can":
         connection, close = can_connection(rest[0], int(rest[1], 0), int(rest[2], 0))
     else:
-        connection, close = doip_connection(rest[0], int(rest[1]), int(rest[2], 0))
+        connection, close = doip_connection(rest[0], int(rest[1]), int(rest[2], 0), job["timeout"])
     try:
-        result = run(connection, json.loads(job))
+        result = run(connection, job)
     finally:
         close()
     print(json.dumps(result))

@@ -1,5 +1,6 @@
 //! The payload of a frame record: identifier with SocketCAN's flags, FD bits, data.
 
+use bytes::BufMut;
 use connector_hal::can::{CanFrame, CanId, FdFlags, FrameKind};
 
 use super::reader::Reader;
@@ -11,7 +12,7 @@ const FD_ESI: u8 = 2;
 const FD_FDF: u8 = 4;
 
 /// Appends a frame record's payload.
-pub(super) fn encode_frame(frame: &CanFrame, out: &mut Vec<u8>) {
+pub(super) fn encode_frame(frame: &CanFrame, out: &mut impl BufMut) {
     let (identifier, fd) = match frame.kind() {
         FrameKind::Data => (frame.id().to_socketcan(), 0),
         FrameKind::Remote => (frame.id().to_socketcan() | RTR_FLAG, 0),
@@ -22,11 +23,11 @@ pub(super) fn encode_frame(frame: &CanFrame, out: &mut Vec<u8>) {
             (frame.id().to_socketcan(), FD_FDF | brs | esi)
         }
     };
-    out.extend_from_slice(&identifier.to_be_bytes());
-    out.push(fd);
+    out.put_u32(identifier);
+    out.put_u8(fd);
     match frame.kind() {
-        FrameKind::Remote => out.resize(out.len() + frame.len(), 0),
-        _ => out.extend_from_slice(frame.data()),
+        FrameKind::Remote => out.put_bytes(0, frame.len()),
+        _ => out.put_slice(frame.data()),
     }
 }
 

@@ -5,6 +5,7 @@
 mod frame;
 mod reader;
 
+use bytes::BufMut;
 use connector_hal::can::CanFrame;
 
 use frame::{decode_frame, encode_frame};
@@ -240,13 +241,13 @@ impl Header {
     }
 
     /// Appends the header.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&[VERSION, 0]);
-        out.extend_from_slice(&self.record_count.to_be_bytes());
-        out.extend_from_slice(&self.tag.0);
-        out.extend_from_slice(&self.seq.to_be_bytes());
-        out.extend_from_slice(&self.ack.to_be_bytes());
-        out.extend_from_slice(&self.time.to_be_bytes());
+    pub fn encode(&self, out: &mut impl BufMut) {
+        out.put_slice(&[VERSION, 0]);
+        out.put_slice(&self.record_count.to_be_bytes());
+        out.put_slice(&self.tag.0);
+        out.put_slice(&self.seq.to_be_bytes());
+        out.put_slice(&self.ack.to_be_bytes());
+        out.put_slice(&self.time.to_be_bytes());
     }
 }
 
@@ -264,7 +265,7 @@ impl Record<'_> {
     }
 
     /// Appends the record.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub fn encode(&self, out: &mut impl BufMut) {
         let (kind, flags) = match &self.payload {
             Payload::Frame(_) => (1, 0),
             Payload::Pdu { flags, .. } => (2, flags.to_bits()),
@@ -272,24 +273,24 @@ impl Record<'_> {
             Payload::Terminal15 { .. } => (4, 0),
             Payload::Unknown { kind } => (*kind, 0),
         };
-        out.extend_from_slice(&[kind, flags]);
-        out.extend_from_slice(&self.channel.to_be_bytes());
-        out.extend_from_slice(&self.offset.to_be_bytes());
+        out.put_slice(&[kind, flags]);
+        out.put_slice(&self.channel.to_be_bytes());
+        out.put_slice(&self.offset.to_be_bytes());
         let length = (self.encoded_len() - RECORD_HEADER_LEN) as u32;
-        out.extend_from_slice(&length.to_be_bytes());
+        out.put_slice(&length.to_be_bytes());
         match &self.payload {
             Payload::Frame(frame) => encode_frame(frame, out),
             Payload::Pdu { address, data, .. } => {
-                out.extend_from_slice(&address.to_be_bytes());
-                out.extend_from_slice(data);
+                out.put_slice(&address.to_be_bytes());
+                out.put_slice(data);
             }
             Payload::Event { code, detail, value, text } => {
-                out.extend_from_slice(&code.to_wire().to_be_bytes());
-                out.extend_from_slice(&detail.to_be_bytes());
-                out.extend_from_slice(&value.to_be_bytes());
-                out.extend_from_slice(text.as_bytes());
+                out.put_slice(&code.to_wire().to_be_bytes());
+                out.put_slice(&detail.to_be_bytes());
+                out.put_slice(&value.to_be_bytes());
+                out.put_slice(text.as_bytes());
             }
-            Payload::Terminal15 { on } => out.push(match on {
+            Payload::Terminal15 { on } => out.put_u8(match on {
                 None => 0,
                 Some(true) => 1,
                 Some(false) => 2,

@@ -4,6 +4,7 @@
 //! [`Link::poll_message`] whenever the socket can take one; messages of the peer go in by [`Link::handle_message`].
 //! When the websocket is lost, call [`Link::interrupt`]; when the peer tells what it has, [`Link::resume`].
 
+mod arena;
 mod outbox;
 
 use std::time::{Duration, Instant};

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::KEPT_LIMIT;
+use super::arena::Arena;
 use crate::relay::codec::{
     EventCode, HEADER_LEN, Header, MAX_MESSAGE_LEN, Payload, RECORD_HEADER_LEN, Record, Records, Tag,
 };
@@ -36,7 +37,7 @@ struct Sealed {
 #[derive(Debug, Default)]
 struct Open {
     /// Room for the header, then the records, their offsets relative to `base`.
-    bytes: Vec<u8>,
+    bytes: Arena,
     base: u64,
     record_count: u16,
     has_frames: bool,
@@ -118,10 +119,12 @@ impl Outbox {
         }
         if self.open.record_count == 0 {
             self.open.base = at;
-            self.open.bytes.resize(HEADER_LEN, 0);
+            self.open.bytes.make_room(HEADER_LEN + len);
+            self.open.bytes.message().resize(HEADER_LEN, 0);
         }
         record.offset = relative(at, self.open.base);
-        record.encode(&mut self.open.bytes);
+        self.open.bytes.make_room(len);
+        record.encode(self.open.bytes.message());
         self.open.record_count += 1;
         self.open.has_frames |= matches!(record.payload, Payload::Frame(_));
         Ok(())
@@ -144,11 +147,7 @@ impl Outbox {
     /// Frames in the message that is still open are the youngest: they go last.
     fn make_room_in_open(&mut self, len: usize) -> Result<(), Full> {
         if self.open.has_frames {
-            let header = Header { record_count: self.open.record_count, ..self.header(0, 0, 0) };
-            let (count, bytes) = without_frames(&self.open.bytes, header, true);
-            self.open.bytes = bytes;
-            self.open.record_count = count;
-            self.open.has_frames = false;
+            self.replace_frames_in_open(true);
         }
         if self.kept_bytes() + len + HEADER_LEN <= self.kept_limit { Ok(()) } else { Err(Full) }
     }
@@ -160,16 +159,18 @@ impl Outbox {
     /// Numbers the open message, and makes its times relative to `now`.
     fn seal(&mut self, now: u64, ack: u32) -> Result<(), Full> {
         let seq = self.last_seq.checked_add(1).ok_or(Full)?;
-        let Open { mut bytes, base, record_count, has_frames } = std::mem::take(&mut self.open);
-        let mut head = Vec::with_capacity(HEADER_LEN);
-        Header { record_count, ..self.header(seq, ack, now) }.encode(&mut head);
-        if let Some(place) = bytes.get_mut(..HEADER_LEN) {
-            place.copy_from_slice(&head);
+        let header = Header { record_count: self.open.record_count, ..self.header(seq, ack, now) };
+        let message = self.open.bytes.message();
+        if let Some(mut place) = message.get_mut(..HEADER_LEN) {
+            header.encode(&mut place);
         }
-        shift_offsets(&mut bytes, relative(base, now));
+        shift_offsets(message, relative(self.open.base, now));
+        let bytes = self.open.bytes.finish();
+        self.open.record_count = 0;
+        let has_frames = std::mem::take(&mut self.open.has_frames);
         self.last_seq = seq;
         self.sealed_bytes += bytes.len();
-        self.sealed.push_back(Sealed { seq, bytes: bytes.into(), has_frames });
+        self.sealed.push_back(Sealed { seq, bytes, has_frames });
         Ok(())
     }
 
@@ -185,9 +186,15 @@ impl Outbox {
     }
 
     /// A message that only acknowledges.
-    pub(super) fn acknowledgement(&self, now: u64, ack: u32) -> Bytes {
+    pub(super) fn acknowledgement(&mut self, now: u64, ack: u32) -> Bytes {
+        let header = self.header(0, ack, now);
+        if self.open.record_count == 0 {
+            self.open.bytes.make_room(HEADER_LEN);
+            header.encode(self.open.bytes.message());
+            return self.open.bytes.finish();
+        }
         let mut bytes = Vec::with_capacity(HEADER_LEN);
-        self.header(0, ack, now).encode(&mut bytes);
+        header.encode(&mut bytes);
         bytes.into()
     }
 
@@ -212,13 +219,20 @@ impl Outbox {
             self.replace_frames(index, false);
         }
         if self.open.has_frames {
-            let header = Header { record_count: self.open.record_count, ..self.header(0, 0, 0) };
-            let (count, bytes) = without_frames(&self.open.bytes, header, false);
-            self.open = Open { bytes, record_count: count, has_frames: false, base: self.open.base };
-            if count == 0 {
-                self.open = Open::default();
-            }
+            self.replace_frames_in_open(false);
         }
+    }
+
+    fn replace_frames_in_open(&mut self, report: bool) {
+        let header = Header { record_count: self.open.record_count, ..self.header(0, 0, 0) };
+        let message = self.open.bytes.message();
+        let (count, bytes) = without_frames(message, header, report);
+        message.clear();
+        if count > 0 {
+            message.extend_from_slice(&bytes);
+        }
+        self.open.record_count = count;
+        self.open.has_frames = false;
     }
 
     fn replace_frames(&mut self, index: usize, report: bool) {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{cloud, demo, operator, vehicle};
+use crate::{cloud, demo, operator, trials, vehicle};
 
 /// Simulated vehicle, sandbox cloud and operator for connector-agent.
 #[derive(Debug, Parser)]
@@ -23,6 +23,8 @@ enum Command {
     Demo(demo::Args),
     /// A remote operator: tickets, and diagnostics of the vehicle through the relay.
     Operator(Box<operator::Args>),
+    /// Trials of the agent's own binary: killed, without disk space, without network, with a wrong clock.
+    Trials(trials::Args),
     /// A vehicle, or a recording of one, behind an SLCAN adapter on a pseudo-terminal.
     Vehicle(Box<vehicle::Args>),
     /// The agent's own command line, for the demo.
@@ -38,7 +40,7 @@ impl Cli {
     fn default_log_level(&self) -> &'static str {
         match self.command {
             Command::Cloud(_) | Command::Vehicle(_) => "info",
-            Command::Demo(_) | Command::Operator(_) | Command::Agent { .. } => "error",
+            Command::Demo(_) | Command::Operator(_) | Command::Trials(_) | Command::Agent { .. } => "error",
         }
     }
 
@@ -67,6 +69,7 @@ impl Cli {
                 Command::Cloud(args) => cloud::run(args).await,
                 Command::Demo(args) => demo::run(args).await,
                 Command::Operator(args) => operator::run(*args).await,
+                Command::Trials(args) => trials::run(args).await,
                 Command::Vehicle(args) => vehicle::run(*args).await,
                 Command::Agent { .. } => Ok(()),
             }

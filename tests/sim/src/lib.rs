@@ -6,4 +6,5 @@ pub mod demo;
 pub mod doip;
 pub mod network;
 pub mod operator;
+pub mod trials;
 pub mod vehicle;

@@ -24,6 +24,8 @@ const HANG: Duration = Duration::from_secs(60);
 async fn start(arguments: &[&str]) -> (Child, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_connector-sim"));
     command.args(["vehicle", "--doip", "127.0.0.1:0", "--doip-announce-to", "127.0.0.1:9"]);
+    // this machine may be busy
+    command.args(["--doip-initial-inactivity-ms", "60000"]);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

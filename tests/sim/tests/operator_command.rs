@@ -286,6 +286,17 @@ async fn the_demo_takes_a_vehicle_without_a_vin_and_one_with_29_bit_identifiers(
 }
 
 #[tokio::test]
+async fn the_demo_starts_another_agent_than_its_own_and_says_if_it_cannot() {
+    let own = format!("env {} agent", env!("CARGO_BIN_EXE_connector-sim"));
+    let (code, stdout, stderr) =
+        outcome(program(&["demo", "--agent", &own, "--size", "5000"]).output()).await;
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    let (code, _, stderr) = outcome(program(&["demo", "--agent", "/nowhere/connector-agent"]).output()).await;
+    assert_eq!(code, 1);
+    assert!(stderr.contains("the agent cannot be started"), "{stderr}");
+}
+
+#[tokio::test]
 async fn an_interrupted_demo_leaves_no_process_and_no_file_behind() {
     let directory = tempfile::tempdir().unwrap();
     let mut demo = program(&["demo", "--size", "1000000"])

@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -108,6 +108,8 @@ pub(crate) struct Inner {
     pub(crate) tasks: TaskTracker,
     /// Logins with a pincode that were tried, right or wrong.
     pub(crate) pincode_logins: Arc<AtomicU64>,
+    /// Connectors that came online.
+    pub(crate) hellos: watch::Sender<u64>,
 }
 
 /// The same, shared.
@@ -141,6 +143,7 @@ pub struct Cloud {
     shutdown: CancellationToken,
     tasks: TaskTracker,
     pincode_logins: Arc<AtomicU64>,
+    hellos: watch::Receiver<u64>,
     signer: Signer,
 }
 
@@ -210,8 +213,10 @@ impl Cloud {
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
             pincode_logins: Arc::default(),
+            hellos: watch::Sender::new(0),
         });
         let pincode_logins = Arc::clone(&app.pincode_logins);
+        let hellos = app.hellos.subscribe();
         let signer = app.signer.clone();
         let (shutdown, tasks) = (app.shutdown.clone(), app.tasks.clone());
         tasks.spawn(accept(app, listener, TlsAcceptor::from(tls.config)));
@@ -231,6 +236,7 @@ impl Cloud {
             shutdown,
             tasks,
             pincode_logins,
+            hellos,
             signer,
         })
     }
@@ -264,6 +270,11 @@ impl Cloud {
     /// How many logins with a pincode were tried since the start, right or wrong.
     pub fn pincode_logins(&self) -> u64 {
         self.pincode_logins.load(Ordering::Relaxed)
+    }
+
+    /// Counts how often a connector has come online since the start, and tells when it does.
+    pub fn hellos(&self) -> watch::Receiver<u64> {
+        self.hellos.clone()
     }
 
     /// Makes every access token issued so far count as expired; sockets that are open stay so.

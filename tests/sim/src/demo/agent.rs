@@ -1,4 +1,4 @@
-//! The agent as a process of its own: this program again, with a hidden subcommand.
+//! The agent as a process of its own: this program again, with a hidden subcommand, or another.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -32,16 +32,35 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    /// Starts it with this configuration; without `show_log`, its log goes to a file in `directory`.
-    pub(super) fn start(config: &Path, directory: &Path, show_log: bool) -> anyhow::Result<Self> {
-        let program = std::env::current_exe().context("this program cannot be started again")?;
+    /// Starts `command`, or this program's own agent where there is none, with this configuration; without
+    /// `show_log`, its log goes to a file in `directory`.
+    pub(super) fn start(
+        command: Option<&str>,
+        config: &Path,
+        directory: &Path,
+        show_log: bool,
+    ) -> anyhow::Result<Self> {
+        let mut command = match command {
+            Some(command) => {
+                let mut words = command.split_whitespace();
+                let mut command = Command::new(words.next().context("the agent's command is empty")?);
+                command.args(words);
+                command
+            }
+            None => {
+                let mut own =
+                    Command::new(std::env::current_exe().context("this program cannot be started again")?);
+                own.arg("agent");
+                own
+            }
+        };
         let log = (!show_log).then(|| directory.join("agent.log"));
         let stderr = match &log {
             Some(path) => std::fs::File::create(path).context("the agent's log cannot be written")?.into(),
             None => Stdio::inherit(),
         };
-        let child = Command::new(program)
-            .args(["agent", "run", "--config"])
+        let child = command
+            .args(["run", "--config"])
             .arg(config)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

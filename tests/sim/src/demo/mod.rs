@@ -18,7 +18,7 @@ use stage::Stage;
 use story::Story;
 
 /// The vehicles that come with the program.
-const VEHICLES: &str = include_str!("../../../data/vehicles/vehicles.json");
+pub(crate) const VEHICLES: &str = include_str!("../../../data/vehicles/vehicles.json");
 
 /// `connector-sim demo`.
 #[derive(Debug, clap::Args)]
@@ -49,6 +49,9 @@ pub struct Args {
     /// Tells the story over DoIP: the vehicle is behind a gateway, which announces its VIN.
     #[arg(long, conflicts_with = "load")]
     doip: bool,
+    /// Another agent than the one built in, such as one for another processor: "qemu-arm-static ./connector-agent".
+    #[arg(long, value_name = "COMMAND")]
+    agent: Option<String>,
     /// Shows the agent's log too.
     #[arg(long)]
     show_log: bool,

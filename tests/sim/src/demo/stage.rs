@@ -73,7 +73,7 @@ impl Stage {
         story.tell("network", &format!("{} ms there and back between connector and cloud, {cuts}", args.rtt));
 
         let config = agent_config(directory.path(), &cloud, &network, &device)?;
-        let agent = Agent::start(&config, directory.path(), args.show_log)?;
+        let agent = Agent::start(args.agent.as_deref(), &config, directory.path(), args.show_log)?;
         let process = agent.id().map(|id| format!(" as process {id}")).unwrap_or_default();
         story.tell("connector", &format!("the agent is started{process}, with UUID and pincode"));
         Ok(Self { agent, network, cloud, plugged, record, firmware, directory })

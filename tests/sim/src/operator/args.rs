@@ -246,7 +246,7 @@ fn logical_address(text: &str) -> Result<LogicalAddress, String> {
 /// How a gateway covers the time that the network takes.
 #[derive(Debug, ClapArgs)]
 pub(super) struct CoverArgs {
-    /// How long the tool waits for a first response; half of it later it is told that the ECU needs longer.
+    /// How long the tool waits for a first response; after a fifth of it, it is told that the ECU needs longer.
     #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(2..=600_000))]
     pub(super) tool_p2_ms: u32,
     /// How long the tool waits after it was told so.

@@ -1,13 +1,14 @@
-//! `connector-sim vehicle`: a vehicle, or a recording of one, behind an SLCAN adapter on a pseudo-terminal, a DoIP
-//! gateway, or both.
+//! `connector-sim vehicle`: a vehicle, or a recording of one, behind an SLCAN adapter on a pseudo-terminal, or on a CAN
+//! interface of this machine; behind a DoIP gateway too, or only there.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
 use connector_agent::doip::PowerMode;
 use connector_agent::isotp::FrameSize;
+use connector_hal::can::CanSettings;
 use connector_hal::can::slcan::SlcanAdapter;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::timer::TimerKind;
@@ -19,6 +20,7 @@ use super::catalogue::Catalogue;
 use super::doip::{self, DoipArgs};
 use super::recording::Recording;
 use super::simulation::{Vehicle, VehicleConfig};
+use super::tp20::Tp20EcuConfig;
 
 /// Which vehicle to simulate, and where.
 #[derive(Debug, Clone, Parser)]
@@ -33,8 +35,11 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["vehicles", "platform", "memory_dir", "erase_ms"])]
     recording: Option<PathBuf>,
     /// Where the SLCAN adapter appears: a link to a pseudo-terminal, removed at the end.
-    #[arg(long, value_name = "PATH", required_unless_present = "doip")]
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["can", "doip"])]
     slcan: Option<PathBuf>,
+    /// The CAN interface, such as can1 or vcan0, that the vehicle is on, in place of an SLCAN adapter.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["slcan", "load"])]
+    can: Option<String>,
     /// The bus's bit rate, in bit/s.
     #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     bit_rate: u32,
@@ -47,6 +52,10 @@ pub struct Args {
     /// Writes each completed download there, as `<request id>-<address>.bin`.
     #[arg(long, value_name = "DIR")]
     memory_dir: Option<PathBuf>,
+    /// Adds ECUs behind TP2.0, as a Golf of the 2000s has them: engine 0x01, transmission 0x02, ABS 0x03, steering 0x09,
+    /// gateway 0x1F.
+    #[arg(long, conflicts_with = "recording")]
+    tp20: bool,
     /// How long an ECU takes to erase its memory, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 2000)]
     erase_ms: u64,
@@ -65,8 +74,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut switch = signal(SignalKind::user_defined1())?;
 
     let config = vehicle_config(&args)?;
-    let can = match &args.slcan {
-        Some(path) => Some(Can::start(&args, path, config.as_ref())?),
+    let can = match Place::new(&args)? {
+        Some(place) => Some(Can::start(&args, place, config.as_ref()).await?),
         None => None,
     };
     let (gateways, doip) = doip::serve(&args.doip, config.as_ref()).await?;
@@ -75,6 +84,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         "platform": args.platform,
         "recording": args.recording,
         "slcan": args.slcan,
+        "can": args.can,
         "bit_rate": args.bit_rate,
         "data_bit_rate": args.data_bit_rate,
         "vin": vin,
@@ -103,24 +113,31 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }
         gateway.stop().await;
     }
-    if let Some(Can { vehicle, adapter }) = can {
+    if let Some(Can { vehicle, place }) = can {
         for (address, anomalies) in vehicle.anomalies() {
             tracing::warn!(ecu = %address, ?anomalies, "what should not have happened");
         }
         vehicle.stop().await;
-        drop(adapter);
+        drop(place);
     }
     Ok(())
 }
 
-/// The vehicle on its bus, and the adapter to it.
-struct Can {
-    vehicle: Vehicle,
-    adapter: SlcanAdapter,
+/// What the vehicle is connected to.
+enum Place {
+    Slcan { bus: VirtualBus, _adapter: SlcanAdapter },
+    Interface { name: String, settings: CanSettings },
 }
 
-impl Can {
-    fn start(args: &Args, path: &Path, config: Option<&VehicleConfig>) -> anyhow::Result<Self> {
+impl Place {
+    /// `None` where the vehicle is not on CAN.
+    fn new(args: &Args) -> anyhow::Result<Option<Self>> {
+        if let Some(name) = &args.can {
+            let (bit_rate, data_bit_rate) = (args.bit_rate, args.data_bit_rate);
+            let settings = CanSettings { bit_rate, data_bit_rate, listen_only: false };
+            return Ok(Some(Self::Interface { name: name.clone(), settings }));
+        }
+        let Some(path) = args.slcan.as_deref() else { return Ok(None) };
         let bus = VirtualBus::new(VirtualBusConfig {
             bit_rate: args.bit_rate,
             data_bit_rate: args.data_bit_rate,
@@ -128,10 +145,22 @@ impl Can {
             timer: TimerKind::Precise,
             ..VirtualBusConfig::default()
         });
-        let vehicle = start(args, config, &bus)?;
         let adapter = SlcanAdapter::new(Some(path), &bus, "slcan")
             .with_context(|| format!("cannot make the SLCAN adapter at {}", path.display()))?;
-        Ok(Self { vehicle, adapter })
+        Ok(Some(Self::Slcan { bus, _adapter: adapter }))
+    }
+}
+
+/// The vehicle on its bus, and what connects them.
+struct Can {
+    vehicle: Vehicle,
+    place: Place,
+}
+
+impl Can {
+    async fn start(args: &Args, place: Place, config: Option<&VehicleConfig>) -> anyhow::Result<Self> {
+        let vehicle = start(args, config, &place).await?;
+        Ok(Self { vehicle, place })
     }
 
     /// What scripts are told of it.
@@ -149,15 +178,24 @@ impl Can {
 }
 
 /// The vehicle on the bus, or the recording.
-fn start(args: &Args, config: Option<&VehicleConfig>, bus: &VirtualBus) -> anyhow::Result<Vehicle> {
+async fn start(args: &Args, config: Option<&VehicleConfig>, place: &Place) -> anyhow::Result<Vehicle> {
     if let Some(path) = &args.recording {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let records = candump::parse(&text).with_context(|| path.display().to_string())?;
         let recording = Recording::new(records).with_context(|| path.display().to_string())?;
-        return Ok(Vehicle::play(&recording, bus, TimerKind::Precise));
+        return Ok(match place {
+            Place::Slcan { bus, .. } => Vehicle::play(&recording, bus, TimerKind::Precise),
+            Place::Interface { name, settings } => {
+                Vehicle::play_at(&recording, name, *settings, TimerKind::Precise).await?
+            }
+        });
     }
-    Ok(Vehicle::start(config.context("--vehicles is missing")?, bus))
+    let config = config.context("--vehicles is missing")?;
+    Ok(match place {
+        Place::Slcan { bus, .. } => Vehicle::start(config, bus),
+        Place::Interface { name, settings } => Vehicle::start_at(config, name, *settings).await?,
+    })
 }
 
 /// The vehicle of the file, where one is asked for.
@@ -168,6 +206,9 @@ fn vehicle_config(args: &Args) -> anyhow::Result<Option<VehicleConfig>> {
     config.timing.erase = Duration::from_millis(args.erase_ms);
     if args.data_bit_rate.is_some() {
         config.transport.frame_size = FrameSize::fd(64, true)?;
+    }
+    if args.tp20 {
+        config.tp20 = Tp20EcuConfig::golf();
     }
     config.timer = TimerKind::Precise;
     config.memory_dir.clone_from(&args.memory_dir);

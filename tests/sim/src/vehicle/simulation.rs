@@ -1,4 +1,4 @@
-//! A vehicle at work: each of its ECUs a node of its own on a virtual bus, so that they contend for it as real ones.
+//! A vehicle at work: each of its ECUs a node of its own on a bus, so that they contend for it as real ones.
 
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use connector_agent::isotp::SendFailure;
-use connector_hal::can::virtual_bus::{VirtualBus, VirtualCan};
-use connector_hal::can::{BusState, CanBus, CanError, CanEvent, CanFrame, CanId};
+use connector_hal::can::virtual_bus::VirtualBus;
+use connector_hal::can::{BusState, CanBus, CanError, CanEvent, CanFrame, CanId, CanSettings, open};
 use connector_hal::timer::{Deadline, TimerKind};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -16,7 +16,8 @@ use tokio::task::JoinSet;
 use super::catalogue::{EcuAddress, EcuRecord, VehicleRecord};
 use super::ecu::{Anomalies, Ecu, EcuConfig, EcuStatus, Image, Responder, Timing};
 use super::recording::{RecordedEcu, Recording};
-use super::transport::{Node, TransportConfig, obd_functional};
+use super::tp20::{Tp20EcuConfig, Tp20Node};
+use super::transport::{CanNode, Node, TransportConfig, obd_functional};
 
 /// How long an ECU stays off the bus after it went bus-off.
 const BUS_OFF_RECOVERY: Duration = Duration::from_millis(100);
@@ -32,6 +33,8 @@ pub struct VehicleConfig {
     pub transport: TransportConfig,
     /// The longest TransferData request they take.
     pub max_block_length: u16,
+    /// ECUs behind TP2.0, besides those of the file.
+    pub tp20: Vec<Tp20EcuConfig>,
     /// Identifiers that all ECUs without an extended address hear, besides OBD's functional ones.
     pub functional: Vec<CanId>,
     /// The clock that the bus goes by.
@@ -48,13 +51,14 @@ impl VehicleConfig {
             timing: Timing::default(),
             transport: TransportConfig::default(),
             max_block_length: 0x0FFF,
+            tp20: Vec::new(),
             functional: Vec::new(),
             timer: TimerKind::Runtime,
             memory_dir: None,
         }
     }
 
-    fn nodes(&self) -> Vec<(String, Node)> {
+    fn nodes(&self) -> Vec<(String, Box<dyn CanNode>)> {
         let node = |record: EcuRecord| {
             let address = record.address;
             let mut functional: Vec<CanId> = obd_functional(&address).into_iter().collect();
@@ -66,9 +70,19 @@ impl VehicleConfig {
                 max_block_length: self.max_block_length,
                 ..EcuConfig::new(&self.record.platform, &record)
             });
-            (record.name, Node::new(address, functional, &self.transport, Box::new(ecu)))
+            let node = Node::new(address, functional, &self.transport, Box::new(ecu));
+            (record.name, Box::new(node) as Box<dyn CanNode>)
         };
-        self.record.nodes().into_iter().map(node).collect()
+        let tp20 = |config: &Tp20EcuConfig| {
+            let ecu = Ecu::new(EcuConfig {
+                timing: self.timing,
+                max_block_length: self.max_block_length,
+                ..EcuConfig::new(&self.record.platform, &config.record())
+            });
+            let node = Tp20Node::new(config.clone(), Box::new(ecu));
+            (config.name.clone(), Box::new(node) as Box<dyn CanNode>)
+        };
+        self.record.nodes().into_iter().map(node).chain(self.tp20.iter().map(tp20)).collect()
     }
 }
 
@@ -93,32 +107,42 @@ pub struct Vehicle {
 impl Vehicle {
     /// Puts a vehicle of the file on a bus. Must be called within a tokio runtime.
     pub fn start(config: &VehicleConfig, bus: &VirtualBus) -> Self {
-        Self::start_nodes(config.nodes(), bus, config.timer, config.memory_dir.as_deref())
+        Self::start_nodes(attach(config.nodes(), bus), config.timer, config.memory_dir.as_deref())
+    }
+
+    /// Puts a vehicle of the file on the bus behind a network interface, where each ECU has a socket of its own.
+    ///
+    /// Errors: as of [`open`] and [`CanBus::configure`].
+    pub async fn start_at(
+        config: &VehicleConfig,
+        interface: &str,
+        settings: CanSettings,
+    ) -> Result<Self, CanError> {
+        let nodes = open_all(config.nodes(), interface, settings).await?;
+        Ok(Self::start_nodes(nodes, config.timer, config.memory_dir.as_deref()))
     }
 
     /// Puts the ECUs of a recording on a bus.
     pub fn play(recording: &Recording, bus: &VirtualBus, timer: TimerKind) -> Self {
-        let node = |(request, response, transport, ecu): (CanId, CanId, &TransportConfig, RecordedEcu)| {
-            let address = EcuAddress { request, response, extended: None };
-            let responder: Box<dyn Responder> = Box::new(ecu);
-            let functional = recording.roles().functional.clone();
-            ("recorded".to_owned(), Node::new(address, functional, transport, responder))
-        };
-        Self::start_nodes(recording.ecus().map(node).collect(), bus, timer, None)
+        Self::start_nodes(attach(recorded(recording), bus), timer, None)
     }
 
-    fn start_nodes(
-        nodes: Vec<(String, Node)>,
-        bus: &VirtualBus,
+    /// Puts the ECUs of a recording on the bus behind a network interface; errors as of [`Vehicle::start_at`].
+    pub async fn play_at(
+        recording: &Recording,
+        interface: &str,
+        settings: CanSettings,
         timer: TimerKind,
-        memory_dir: Option<&Path>,
-    ) -> Self {
+    ) -> Result<Self, CanError> {
+        Ok(Self::start_nodes(open_all(recorded(recording), interface, settings).await?, timer, None))
+    }
+
+    fn start_nodes(nodes: Vec<OnBus>, timer: TimerKind, memory_dir: Option<&Path>) -> Self {
         let mut tasks = JoinSet::new();
         let mut ecus = Vec::with_capacity(nodes.len());
-        for (name, node) in nodes {
+        for OnBus { name, node, can } in nodes {
             let address = node.address();
             let (sender, status) = watch::channel(EcuStatus::default());
-            let can = bus.attach(&format!("{name} {address}"));
             let memory = memory_dir.map(Path::to_owned);
             tasks.spawn(Driver { can, node, status: sender, memory, timer }.drive());
             ecus.push(RunningEcu { name, address, status });
@@ -163,10 +187,50 @@ impl Vehicle {
     }
 }
 
+/// An ECU, and how it reaches the bus.
+struct OnBus {
+    name: String,
+    node: Box<dyn CanNode>,
+    can: Box<dyn CanBus>,
+}
+
+fn attach(nodes: Vec<(String, Box<dyn CanNode>)>, bus: &VirtualBus) -> Vec<OnBus> {
+    let attach = |(name, node): (String, Box<dyn CanNode>)| {
+        let can = Box::new(bus.attach(&format!("{name} {}", node.address())));
+        OnBus { name, node, can }
+    };
+    nodes.into_iter().map(attach).collect()
+}
+
+async fn open_all(
+    nodes: Vec<(String, Box<dyn CanNode>)>,
+    interface: &str,
+    settings: CanSettings,
+) -> Result<Vec<OnBus>, CanError> {
+    let mut opened = Vec::with_capacity(nodes.len());
+    for (name, node) in nodes {
+        let mut can = open(interface)?;
+        can.configure(settings).await?;
+        opened.push(OnBus { name, node, can });
+    }
+    Ok(opened)
+}
+
+fn recorded(recording: &Recording) -> Vec<(String, Box<dyn CanNode>)> {
+    let node = |(request, response, transport, ecu): (CanId, CanId, &TransportConfig, RecordedEcu)| {
+        let address = EcuAddress { request, response, extended: None };
+        let responder: Box<dyn Responder> = Box::new(ecu);
+        let functional = recording.roles().functional.clone();
+        let node: Box<dyn CanNode> = Box::new(Node::new(address, functional, transport, responder));
+        ("recorded".to_owned(), node)
+    };
+    recording.ecus().map(node).collect()
+}
+
 /// The shell around one ECU: it decides nothing about the protocol.
 struct Driver {
-    can: VirtualCan,
-    node: Node,
+    can: Box<dyn CanBus>,
+    node: Box<dyn CanNode>,
     status: watch::Sender<EcuStatus>,
     memory: Option<PathBuf>,
     timer: TimerKind,
@@ -196,7 +260,7 @@ impl Driver {
             deadline.set(self.node.poll_timeout().into_iter().chain(recover_at).min());
             let step = tokio::select! {
                 biased;
-                step = next_step(&mut self.can, outgoing.as_ref()) => step,
+                step = next_step(&mut *self.can, outgoing.as_ref()) => step,
                 () = deadline.expired() => {
                     let now = self.timer.now();
                     self.node.handle_timeout(now);
@@ -254,7 +318,7 @@ impl Driver {
 }
 
 /// Hands over the frame if there is one and room for it, or else waits for the next event.
-async fn next_step(can: &mut VirtualCan, outgoing: Option<&CanFrame>) -> Step {
+async fn next_step(can: &mut dyn CanBus, outgoing: Option<&CanFrame>) -> Step {
     poll_fn(|cx| {
         if let Some(frame) = outgoing
             && let Poll::Ready(taken) = can.poll_send(cx, frame)

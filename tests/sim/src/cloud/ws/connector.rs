@@ -71,6 +71,7 @@ impl Session {
         self.connector = Some(connector_id);
         self.stored_vin = connector.vin_number.map(|vin| vin.to_string());
         self.app.hub.connector_here(connector_id, &self.outbox, hello);
+        self.app.hellos.send_modify(|count| *count += 1);
         if dismissal_owed {
             self.app.hub.tell(connector_id, "dismissCallForAttention", Value::Object(Default::default()));
         }

@@ -19,7 +19,8 @@ const WITH_SUB_FUNCTION: [u8; 13] =
 /// How long tool and ECU wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CoverConfig {
-    /// P2 of the tool: what it waits for a first response. Half of it is used.
+    /// P2 of the tool: what it waits for a first response. A fifth of it is used, as tool and
+    /// gateway may both be busy.
     pub p2: Duration,
     /// P2* of the tool: what it waits after a response pending. Two fifths of it are used.
     pub p2_star: Duration,
@@ -82,7 +83,7 @@ impl Cover {
         self.exchange = Some(Exchange {
             service,
             asked: now,
-            pending_at: now + self.config.p2 / 2,
+            pending_at: now + self.config.p2 / 5,
             gives_up_at: now + self.config.ecu_p2 + self.config.allowance,
             covered: false,
         });
@@ -218,15 +219,15 @@ mod tests {
     #[test]
     fn an_answer_within_p2_is_not_covered() {
         let (mut cover, start) = asked(&READ);
-        cover.handle_timeout(start + ms(24));
-        cover.handle_response(start + ms(24), &ANSWER);
+        cover.handle_timeout(start + ms(9));
+        cover.handle_response(start + ms(9), &ANSWER);
         assert_eq!((cover.poll_answer(), cover.poll_timeout()), (None, None));
     }
 
     #[test]
     fn a_late_answer_is_covered_in_time_again_and_again() {
         let (mut cover, start) = asked(&READ);
-        for at in [25, 2025, 4025] {
+        for at in [10, 2010, 4010] {
             assert_eq!(step(&mut cover), Some((start + ms(at), Some(PENDING.to_vec()))));
         }
         cover.handle_response(start + ms(5000), &ANSWER);
@@ -236,8 +237,8 @@ mod tests {
     #[test]
     fn the_ecus_own_response_pending_counts_as_ours() {
         let (mut cover, start) = asked(&READ);
-        cover.handle_response(start + ms(10), &PENDING);
-        assert_eq!(step(&mut cover), Some((start + ms(2010), Some(PENDING.to_vec()))));
+        cover.handle_response(start + ms(5), &PENDING);
+        assert_eq!(step(&mut cover), Some((start + ms(2005), Some(PENDING.to_vec()))));
         cover.handle_response(start + ms(2500), &[0x7F, 0x22, 0x31]);
         assert_eq!(cover.poll_timeout(), None);
     }
@@ -254,7 +255,7 @@ mod tests {
     fn tester_present_without_response_leaves_the_request_under_way_alone() {
         let (mut cover, start) = asked(&READ);
         cover.handle_request(start + ms(1), &[0x3E, 0x80]);
-        assert_eq!(step(&mut cover), Some((start + ms(25), Some(PENDING.to_vec()))));
+        assert_eq!(step(&mut cover), Some((start + ms(10), Some(PENDING.to_vec()))));
     }
 
     #[test]
@@ -266,7 +267,7 @@ mod tests {
             said.push((at.saturating_duration_since(start), answer.unwrap()));
         }
         let pending = PENDING.to_vec();
-        let expected = [(ms(25), pending.clone()), (ms(2025), pending), (ms(3300), vec![0x7F, 0x22, 0x25])];
+        let expected = [(ms(10), pending.clone()), (ms(2010), pending), (ms(3300), vec![0x7F, 0x22, 0x25])];
         assert_eq!(said, expected);
     }
 
@@ -280,9 +281,9 @@ mod tests {
     #[test]
     fn while_the_link_is_lost_the_tool_is_covered_and_the_ecu_not_given_up() {
         let (mut cover, start) = asked(&READ);
-        cover.handle_sent(start + ms(10));
-        cover.handle_link(start + ms(20), false);
-        for at in (25..40_000).step_by(2000) {
+        cover.handle_sent(start + ms(5));
+        cover.handle_link(start + ms(8), false);
+        for at in (10..40_000).step_by(2000) {
             assert_eq!(step(&mut cover), Some((start + ms(at), Some(PENDING.to_vec()))));
         }
         cover.handle_link(start + ms(40_000), true);

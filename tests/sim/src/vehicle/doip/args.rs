@@ -117,6 +117,14 @@ impl DoipArgs {
         Ok(listen)
     }
 
+    fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            initial_inactivity: Duration::from_millis(self.doip_initial_inactivity_ms),
+            general_inactivity: Duration::from_millis(self.doip_general_inactivity_ms),
+            ..Timeouts::default()
+        }
+    }
+
     fn describe(&self, entity: &mut EntityConfig) {
         entity.version = ProtocolVersion::from(self.doip_version);
         entity.announcements = self.doip_announcements;
@@ -131,11 +139,7 @@ impl DoipArgs {
             "not-supported" => Some(PowerMode::NotSupported),
             _ => None,
         };
-        entity.timeouts = Timeouts {
-            initial_inactivity: Duration::from_millis(self.doip_initial_inactivity_ms),
-            general_inactivity: Duration::from_millis(self.doip_general_inactivity_ms),
-            ..Timeouts::default()
-        };
+        entity.timeouts = self.timeouts();
         let policy = &mut entity.activation;
         policy.answer = self.doip_activation.unwrap_or_default();
         policy.tls_required = self.doip_tls_required;
@@ -166,7 +170,7 @@ pub async fn serve(
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let recording = DoipRecording::parse(&text).with_context(|| path.display().to_string())?;
-        let gateway = DoipGateway::play(&recording, args.listen(address)?).await;
+        let gateway = DoipGateway::play(&recording, args.listen(address)?, args.timeouts()).await;
         gateways.push(gateway.with_context(|| cannot(address))?);
     } else {
         let mut vehicle = vehicle.context("--vehicles is missing")?.clone();

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::ecus::{Host, RecordedDoipEcu};
 use super::recording::DoipRecording;
-use crate::doip::{Entity, EntityConfig, Event, ListenConfig, Server, ServerAddresses, no_vin};
+use crate::doip::{Entity, EntityConfig, Event, ListenConfig, Server, ServerAddresses, Timeouts, no_vin};
 use crate::vehicle::VehicleConfig;
 use crate::vehicle::catalogue::{EcuAddress, EcuRecord, Exchange};
 use crate::vehicle::ecu::{Anomalies, Ecu, EcuConfig, EcuStatus, Image, Responder, Target};
@@ -101,18 +101,22 @@ impl DoipGateway {
         Self::start_hosts(config, hosts).await
     }
 
-    /// Plays a recorded gateway. Must be called within a tokio runtime.
+    /// Plays a recorded gateway, with these timers. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
     /// As [`DoipGateway::start`].
-    pub async fn play(recording: &DoipRecording, listen: ListenConfig) -> io::Result<Self> {
+    pub async fn play(
+        recording: &DoipRecording,
+        listen: ListenConfig,
+        timeouts: Timeouts,
+    ) -> io::Result<Self> {
         let mut hosts = Hosts::default();
         for (address, steps) in recording.ecus() {
             let ecu = RecordedDoipEcu::new(steps);
             hosts.push("recorded".to_owned(), address, None, Box::new(ecu), None);
         }
-        let entity = recording.entity();
+        let entity = EntityConfig { timeouts, ..recording.entity() };
         Self::start_hosts(DoipConfig { listen, entity, ecus: 0..0 }, hosts).await
     }
 

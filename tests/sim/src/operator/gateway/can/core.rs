@@ -325,7 +325,7 @@ mod tests {
         gateway.handle_frame(now, &frame(0x7E1, &[0x03, 0x22, 0xF1, 0x90]));
         assert_eq!(gateway.poll_request(), Some((Target::Ecu(1), vec![0x22, 0xF1, 0x90])));
         let due = gateway.poll_timeout().unwrap();
-        assert_eq!(due, now + Duration::from_millis(25));
+        assert_eq!(due, now + Duration::from_millis(10));
         gateway.handle_timeout(due);
         let heard = frames(&mut gateway, due);
         assert_eq!((heard[0].0, &heard[0].1[..4]), (0x7E9, &[3, 0x7F, 0x22, 0x78][..]));

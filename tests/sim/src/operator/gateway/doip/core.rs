@@ -171,7 +171,7 @@ mod tests {
         let (mut bridge, now) = (DoipBridge::new(CoverConfig::default()), Instant::now());
         assert!(bridge.handle_request(now, ONE, &[0x22, 0xF1, 0x90]));
         let due = bridge.poll_timeout().unwrap();
-        assert_eq!(due, now + Duration::from_millis(25));
+        assert_eq!(due, now + Duration::from_millis(10));
         bridge.handle_timeout(due);
         assert_eq!(said(&mut bridge), [(0x4011, vec![0x7F, 0x22, 0x78])]);
         bridge.handle_response(due, ONE, ECU, &[0x62, 0xF1, 0x90]);
@@ -186,7 +186,7 @@ mod tests {
         assert!(bridge.handle_failed(ONE));
         assert_eq!(said(&mut bridge), []);
         bridge.handle_request(now, ONE, &[0x22, 0xF1, 0x90]);
-        bridge.handle_timeout(now + Duration::from_millis(25));
+        bridge.handle_timeout(now + Duration::from_millis(10));
         assert!(!bridge.handle_failed(ONE));
         let pending = (0x4011, vec![0x7F, 0x22, 0x78]);
         assert_eq!(said(&mut bridge), [pending, (0x4011, vec![0x7F, 0x22, 0x25])]);

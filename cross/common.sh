@@ -1,0 +1,44 @@
+# What the scripts of this directory share. Source it.
+# shellcheck shell=bash
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+cross=$root/target/cross
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "$(basename "$0"): $*"; exit 1; }
+
+# Sets triple, tools (the prefix of its binutils), deb_arch and budget (bytes; armv7's is what devices have room for).
+target() { # target NAME
+  case ${1:-} in
+    aarch64 | aarch64-unknown-linux-musl)
+      triple=aarch64-unknown-linux-musl tools=aarch64-linux-gnu deb_arch=arm64 budget=3500000 ;;
+    armv7 | armv7-unknown-linux-musleabihf)
+      triple=armv7-unknown-linux-musleabihf tools=arm-linux-gnueabihf deb_arch=armhf budget=2500000 ;;
+    x86_64 | x86_64-unknown-linux-musl)
+      triple=x86_64-unknown-linux-musl tools=x86_64-linux-gnu deb_arch=amd64 budget=4000000 ;;
+    *) die "no such target: '${1:-}'; there are aarch64, armv7 and x86_64" ;;
+  esac
+  export triple tools deb_arch budget
+}
+
+# Installs the Debian packages that are missing.
+need_packages() { # need_packages PACKAGE...
+  local missing=() package
+  command -v dpkg-query >/dev/null || die "this needs Debian, with the packages: $*"
+  for package; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  [ "$(id -u)" = 0 ] || die "packages are missing; as root: apt-get install --no-install-recommends ${missing[*]}"
+  say "installing ${missing[*]}"
+  local apt=(apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+  {
+    "${apt[@]}" update &&
+      DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -y --no-install-recommends "${missing[@]}"
+  } >"$cross/apt.log" 2>&1 || { tail -20 "$cross/apt.log" >&2; die "apt could not install ${missing[*]}"; }
+}
+
+# Where the version comes from: the workspace's.
+version() { sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -1; }
+
+mkdir -p "$cross"

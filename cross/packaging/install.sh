@@ -1,0 +1,78 @@
+#!/bin/sh
+# Installs or upgrades the agent from the directory that this script is in: ./install.sh [ROOT], where ROOT is the root
+# of an image, or / (the default). An existing configuration is kept. Needs a POSIX shell and cp, sed, grep, chmod.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=${1:-/}
+root=${root%/}
+user=connector-agent
+
+put() { # put MODE FROM TO
+	mkdir -p "$root$(dirname "$3")"
+	# a new file in place of the old one: a running agent keeps its own
+	cp "$here/$2" "$root$3.new"
+	chmod "$1" "$root$3.new"
+	mv "$root$3.new" "$root$3"
+}
+
+free_id() {
+	id=900
+	while grep -q "^[^:]*:[^:]*:$id:" "$root/etc/passwd" "$root/etc/group"; do id=$((id - 1)); done
+	echo $id
+}
+
+add_user() {
+	mkdir -p "$root/etc"
+	touch "$root/etc/passwd" "$root/etc/group"
+	if grep -q "^$user:" "$root/etc/passwd"; then return; fi
+	id=$(free_id)
+	echo "$user:x:$id:" >>"$root/etc/group"
+	echo "$user:x:$id:$id:Connector agent:/var/lib/connector-agent:/bin/false" >>"$root/etc/passwd"
+	if [ -f "$root/etc/shadow" ]; then echo "$user:!::::::::" >>"$root/etc/shadow"; fi
+	# serial adapters
+	if grep -q '^dialout:' "$root/etc/group"; then
+		sed -i -e "s/^\(dialout:[^:]*:[^:]*:[^:].*\)\$/\1,$user/" -e "s/^\(dialout:[^:]*:[^:]*:\)\$/\1$user/" "$root/etc/group"
+	fi
+}
+
+add_user
+put 755 usr/bin/connector-agent /usr/bin/connector-agent
+if [ -e "$root/etc/connector-agent.toml" ]; then
+	put 644 etc/connector-agent.toml /etc/connector-agent.toml.dist
+else
+	put 644 etc/connector-agent.toml /etc/connector-agent.toml
+fi
+init=none
+if [ -d "$root/usr/lib/udev" ] || [ -d "$root/lib/udev" ]; then
+	put 644 usr/lib/udev/rules.d/60-connector-agent.rules /etc/udev/rules.d/60-connector-agent.rules
+fi
+if [ -d "$root/usr/lib/systemd/system" ] || [ -d "$root/lib/systemd/system" ]; then
+	init=systemd
+	put 644 usr/lib/systemd/system/connector-agent.service /etc/systemd/system/connector-agent.service
+	put 644 usr/lib/systemd/system/connector-can@.service /etc/systemd/system/connector-can@.service
+	mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
+	ln -sf ../connector-agent.service "$root/etc/systemd/system/multi-user.target.wants/connector-agent.service"
+	if [ -z "$root" ] && [ -d /run/systemd/system ]; then
+		systemctl daemon-reload
+		systemctl restart connector-agent.service
+	fi
+elif [ -x "$root/sbin/openrc-run" ] || [ -x "$root/usr/sbin/openrc-run" ]; then
+	init=OpenRC
+	put 755 init/openrc/connector-agent /etc/init.d/connector-agent
+	mkdir -p "$root/etc/runlevels/default"
+	ln -sf /etc/init.d/connector-agent "$root/etc/runlevels/default/connector-agent"
+	if [ -z "$root" ] && [ -e /run/openrc/softlevel ]; then rc-service connector-agent restart; fi
+elif [ -x "$root/sbin/procd" ]; then
+	init=procd
+	put 644 init/procd/capabilities.json /etc/capabilities/connector-agent.json
+	put 755 init/procd/connector-agent /etc/init.d/connector-agent
+	mkdir -p "$root/etc/rc.d"
+	ln -sf ../init.d/connector-agent "$root/etc/rc.d/S95connector-agent"
+	ln -sf ../init.d/connector-agent "$root/etc/rc.d/K10connector-agent"
+	if [ -z "$root" ]; then /etc/init.d/connector-agent restart; fi
+fi
+echo "installed connector-agent in ${root:-/} (init system: $init)"
+if [ ! -e "$root/etc/connector-pincode" ]; then
+	echo "set it up in /etc/connector-agent.toml, and put the pincode into /etc/connector-pincode (chmod 600)"
+fi

@@ -1,0 +1,239 @@
+//! A device with the agent on it, its cloud and its vehicle.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use connector_hal::can::CanSettings;
+use connector_hal::can::slcan::SlcanAdapter;
+use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
+use connector_hal::timer::TimerKind;
+use tokio::sync::watch;
+
+use super::patiently;
+use super::supervisor::Supervisor;
+use super::system::{self, CLOUD_ADDRESS, DEVICE, DEVICE_CAN, VEHICLE_CAN};
+use crate::cloud::{Cloud, CloudConfig};
+use crate::vehicle::catalogue::{Catalogue, VehicleRecord};
+use crate::vehicle::{Vehicle, VehicleConfig};
+
+/// The vehicle's bus, in bit/s.
+pub(super) const BIT_RATE: u32 = 500_000;
+/// Room on the device's file system, in bytes: enough, but quickly filled.
+const DEVICE_ROOM: u64 = 256 << 10;
+/// Which vehicle it is.
+const PLATFORM: &str = "VOLKSWAGEN_GOLF_MK7";
+
+/// See the module.
+pub(super) struct World {
+    pub(super) supervisor: Supervisor,
+    pub(super) cloud: Cloud,
+    pub(super) vehicle: Option<Vehicle>,
+    pub(super) record: VehicleRecord,
+    /// The device's file system.
+    pub(super) device: PathBuf,
+    /// The command that starts the agent, but for the configuration's name.
+    command: Vec<OsString>,
+    hellos: watch::Receiver<u64>,
+    is_machine: bool,
+    _adapter: Option<SlcanAdapter>,
+    directory: tempfile::TempDir,
+}
+
+impl World {
+    /// A fresh one; the agent is started, nothing more.
+    pub(super) async fn set_up(agent: &Path, is_machine: bool) -> anyhow::Result<Self> {
+        let record = Catalogue::parse(crate::demo::VEHICLES)?.find(PLATFORM)?.clone();
+        let directory = tempfile::tempdir().context("a temporary directory cannot be made")?;
+        let device = directory.path().join("device");
+        std::fs::create_dir(&device)?;
+        let listen = if is_machine {
+            // what a trial that failed has left behind
+            let _not_there = system::remove_device().await;
+            let _not_there = system::remove_network().await;
+            let _not_there = system::remove_can().await;
+            system::add_device().await?;
+            system::add_network().await?;
+            system::add_can().await?;
+            system::set_can("up").await?;
+            system::mount_small(&device, DEVICE_ROOM)?;
+            format!("{CLOUD_ADDRESS}:0")
+        } else {
+            "127.0.0.1:0".to_owned()
+        };
+        let cloud =
+            Cloud::start(CloudConfig { listen, ..CloudConfig::local(directory.path().join("cloud")) })
+                .await?;
+        let hellos = cloud.hellos();
+
+        let can = device.join("slcan");
+        let mut adapter = None;
+        let vehicle = if is_machine {
+            start_vehicle(&record).await?
+        } else {
+            let bus = VirtualBus::new(VirtualBusConfig {
+                bit_rate: BIT_RATE,
+                timer: TimerKind::Precise,
+                ..VirtualBusConfig::default()
+            });
+            adapter = Some(SlcanAdapter::new(Some(&can), &bus, "connector").context("the SLCAN adapter")?);
+            Vehicle::start(&config(&record), &bus)
+        };
+        let bus = if is_machine { DEVICE_CAN.to_owned() } else { format!("slcan:{}", can.display()) };
+        write(&device.join("pincode"), &cloud.connector_pincode)?;
+        std::fs::copy(&cloud.ca_file, device.join("ca.pem"))?;
+        let text = configuration(&cloud, &cloud.api_url, &cloud.websocket_url, &bus);
+        write(&device.join("online.toml"), &text)?;
+        // nobody listens there
+        let text = configuration(&cloud, "https://127.0.0.1:1", "wss://127.0.0.1:1", &bus);
+        write(&device.join("offline.toml"), &text)?;
+
+        let netns = ["/sbin/ip", "netns", "exec", DEVICE];
+        let mut command: Vec<OsString> =
+            if is_machine { netns.iter().map(OsString::from).collect() } else { Vec::new() };
+        let agent = std::path::absolute(agent)?;
+        command.extend([agent.into(), "run".into(), "--config".into()]);
+        let supervisor = Supervisor::start(with(&command, device.join("online.toml")));
+        Ok(Self {
+            supervisor,
+            cloud,
+            vehicle: Some(vehicle),
+            record,
+            device,
+            command,
+            hellos,
+            is_machine,
+            _adapter: adapter,
+            directory,
+        })
+    }
+
+    /// The same device with an agent that cannot reach its cloud, in place of the one that can.
+    pub(super) async fn go_offline(&mut self) {
+        self.replace("offline.toml").await;
+    }
+
+    /// And back.
+    pub(super) async fn go_online(&mut self) {
+        self.replace("online.toml").await;
+    }
+
+    async fn replace(&mut self, configuration: &str) {
+        let command = with(&self.command, self.device.join(configuration));
+        let old = std::mem::replace(&mut self.supervisor, Supervisor::start(command));
+        old.stop().await;
+    }
+
+    /// How often the connector has come online.
+    pub(super) fn hellos(&self) -> u64 {
+        *self.hellos.borrow()
+    }
+
+    /// Waits until the connector has come online more often than that.
+    pub(super) async fn online_after(&mut self, hellos: u64) -> anyhow::Result<()> {
+        let online = self.hellos.wait_for(|count| *count > hellos);
+        patiently("it is not online", async { Ok(online.await.map(drop)?) }).await
+    }
+
+    /// Waits until the connector has come online for the first time.
+    pub(super) async fn online(&mut self) -> anyhow::Result<()> {
+        self.online_after(0).await
+    }
+
+    /// Kills the agent, and waits until it is online again.
+    pub(super) async fn kill_and_come_back(&mut self) -> anyhow::Result<()> {
+        let hellos = self.hellos();
+        self.supervisor.kill().await?;
+        self.online_after(hellos).await
+    }
+
+    /// An error unless what the agent keeps on the device is whole, or not there.
+    pub(super) fn check_state(&self) -> anyhow::Result<()> {
+        let path = self.device.join("state/login.json");
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let state: serde_json::Value = serde_json::from_slice(&text).context("the kept login is damaged")?;
+        anyhow::ensure!(
+            state.get("access_token").is_some_and(serde_json::Value::is_string),
+            "the kept login has no token"
+        );
+        Ok(())
+    }
+
+    /// The CAN bus is there again, with the vehicle on it before the device.
+    pub(super) async fn bring_back_can(&mut self) -> anyhow::Result<()> {
+        system::add_can().await?;
+        if let Some(vehicle) = self.vehicle.take() {
+            vehicle.stop().await;
+        }
+        self.vehicle = Some(start_vehicle(&self.record).await?);
+        system::set_can("up").await
+    }
+
+    /// Ends everything.
+    pub(super) async fn take_down(self) {
+        self.supervisor.stop().await;
+        self.cloud.shutdown().await;
+        if let Some(vehicle) = self.vehicle {
+            vehicle.stop().await;
+        }
+        if self.is_machine {
+            for left in [
+                system::remove_network().await,
+                system::remove_can().await,
+                system::remove_device().await,
+                system::unmount(&self.device),
+            ] {
+                if let Err(error) = left {
+                    tracing::debug!("{error:#}");
+                }
+            }
+        }
+        if let Err(error) = self.directory.close() {
+            tracing::warn!(%error, "the temporary directory was not removed");
+        }
+    }
+}
+
+fn config(record: &VehicleRecord) -> VehicleConfig {
+    let mut config = VehicleConfig { timer: TimerKind::Precise, ..VehicleConfig::new(record.clone()) };
+    config.timing.erase = std::time::Duration::from_millis(200);
+    config
+}
+
+async fn start_vehicle(record: &VehicleRecord) -> anyhow::Result<Vehicle> {
+    let settings = CanSettings { bit_rate: BIT_RATE, data_bit_rate: None, listen_only: false };
+    Vehicle::start_at(&config(record), VEHICLE_CAN, settings).await.context("the vehicle")
+}
+
+fn with(command: &[OsString], configuration: PathBuf) -> Vec<OsString> {
+    command.iter().cloned().chain([configuration.into()]).collect()
+}
+
+/// The agent's configuration, whose names are relative to it.
+fn configuration(cloud: &Cloud, api_url: &str, websocket_url: &str, bus: &str) -> String {
+    // TOML's basic strings are JSON's
+    let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
+    format!(
+        "[connector]\nuuid = \"{uuid}\"\npincode_file = \"pincode\"\nstate_directory = \"state\"\n\n\
+         [cloud]\napi_url = {api}\nwebsocket_url = {websocket}\nca_file = \"ca.pem\"\n\
+         # a machine that emulates another is slow, and a trial should not be\n\
+         ping_interval_ms = 1000\ndead_after_ms = 5000\n\n\
+         [[bus]]\nkind = \"can\"\npins = [6, 14]\ndevice = {bus}\nbit_rates = [{BIT_RATE}]\n",
+        uuid = cloud.connector_uuid,
+        api = quoted(api_url),
+        websocket = quoted(websocket_url),
+        bus = quoted(bus),
+    )
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
