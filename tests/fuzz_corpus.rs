@@ -6,6 +6,10 @@
 mod candump;
 #[path = "../fuzz/drivers/config.rs"]
 mod config;
+#[path = "../fuzz/drivers/doip_datagram.rs"]
+mod doip_datagram;
+#[path = "../fuzz/drivers/doip_stream.rs"]
+mod doip_stream;
 #[path = "../fuzz/drivers/isotp.rs"]
 mod isotp;
 #[path = "../fuzz/drivers/kline.rs"]
@@ -49,6 +53,16 @@ fn the_candump_corpus_is_survived() {
 #[test]
 fn the_config_corpus_is_survived() {
     replay("config", config::drive);
+}
+
+#[test]
+fn the_doip_datagram_corpus_is_survived() {
+    replay("doip_datagram", doip_datagram::drive);
+}
+
+#[test]
+fn the_doip_stream_corpus_is_survived() {
+    replay("doip_stream", doip_stream::drive);
 }
 
 #[test]
@@ -96,6 +110,8 @@ fn every_corpus_is_replayed() {
     let known = [
         "candump",
         "config",
+        "doip_datagram",
+        "doip_stream",
         "isotp",
         "kline",
         "relay_message",

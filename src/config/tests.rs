@@ -54,6 +54,11 @@ fn the_example_has_every_key() {
                 .flat_map(|part| keys_at(&document, &format!("board.{part}")))
                 .collect();
         }
+        if table == "doip.network" {
+            // its keys are numbers; one of them shows what is in all
+            tables.push("doip.network.1".to_owned());
+            continue;
+        }
         for key in understood_keys(&table) {
             assert!(present.contains(&key), "the example lacks {key} in [{table}]");
             seen += 1;

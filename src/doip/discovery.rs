@@ -90,6 +90,16 @@ pub struct Gateway {
     pub power_mode: Option<PowerMode>,
 }
 
+impl Gateway {
+    /// The edition to speak with it; another where it does not say.
+    pub fn spoken(&self, otherwise: ProtocolVersion) -> ProtocolVersion {
+        match self.version {
+            ProtocolVersion::Default | ProtocolVersion::Other(_) => otherwise,
+            own => own,
+        }
+    }
+}
+
 /// What discovery tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DiscoveryEvent {

@@ -186,7 +186,8 @@ pub struct DoipConfig {
     pub confirmation_time: Duration,
     /// TLS with gateways.
     pub tls: DoipTlsConfig,
-    /// The network configurations, by their number as text; [`NetworkConfig::known`] for those that are not there.
+    /// The network configurations, by their number as text; a table replaces [`NetworkConfig::known`] as a whole.
+    #[serde(deserialize_with = "networks")]
     pub network: BTreeMap<String, NetworkConfig>,
 }
 
@@ -199,9 +200,20 @@ impl Default for DoipConfig {
             discovery_time: Duration::from_secs(3),
             confirmation_time: Duration::from_secs(30),
             tls: DoipTlsConfig::default(),
-            network: BTreeMap::new(),
+            network: known_networks(),
         }
     }
+}
+
+fn known_networks() -> BTreeMap<String, NetworkConfig> {
+    NETWORK_CONFIGURATIONS.map(|number| (number.to_string(), NetworkConfig::known(number))).collect()
+}
+
+/// The known ones, with those in their place that the file has.
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, NetworkConfig>, D::Error> {
+    let mut networks = known_networks();
+    networks.extend(BTreeMap::deserialize(deserializer)?);
+    Ok(networks)
 }
 
 impl DoipConfig {

@@ -91,7 +91,9 @@ impl VinSearch {
             Err(error) => {
                 if !self.seen.contains(&address) && self.asked.len() < MAX_ASKED {
                     tracing::debug!(gateway = %address, %error, "no VIN is announced; asking for it");
-                    let client = Client::new(gateway.address, self.settings, self.tls);
+                    let version = gateway.spoken(self.settings.version);
+                    let settings = ConnectionSettings { version, ..self.settings };
+                    let client = Client::new(gateway.address, settings, self.tls);
                     self.asked.push(Asked { gateway: address, client });
                     self.seen.push(address);
                 }

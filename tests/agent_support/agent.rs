@@ -10,7 +10,7 @@ use connector_agent::config::{
     ApiUrl, BusConfig, BusKind, Config, ConnectorUuid, Pincode, PowerConfig, WebsocketUrl,
 };
 use connector_agent::hardware::{Hardware, OpenCan};
-use connector_hal::board::{Led, SimBoard, SimBoardHandle};
+use connector_hal::board::{Board, Led, SimBoard, SimBoardHandle};
 use connector_hal::can::CanBus;
 use connector_hal::can::virtual_bus::VirtualBus;
 use tokio::sync::{mpsc, watch};
@@ -76,7 +76,7 @@ impl TestAgent {
         });
         let (board, handle) = SimBoard::new();
         let hardware = Hardware { open_can, terminal15: Some(1), ..Hardware::new(config.can_ports()) };
-        let hardware = hardware.with_doip(config.doip_ports(), config.doip.clone(), None);
+        let hardware = hardware.with_doip(config.doip_ports(), config.doip.clone(), board.doip_activation());
         let pincode = settings.pincode.as_deref().unwrap_or(&connector.pincode);
         let setup = Setup {
             pincode: Pincode::new(pincode).unwrap(),

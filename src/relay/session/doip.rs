@@ -17,7 +17,7 @@ use super::setup::{ChannelKind, invalid, pdu_settings, wrong_kind};
 use crate::doip::LogicalAddress;
 use crate::doip::client::{Client, ClientError, ClientEvent};
 use crate::doip::connection::Event;
-use crate::doip::discovery::Question;
+use crate::doip::discovery::{DiscoveryEvent, Question};
 use crate::doip::explorer::Explorer;
 use crate::doip::io::{LinkError, Network};
 use crate::doip::linux::Purpose;
@@ -66,6 +66,7 @@ pub(super) struct DoipSessionBus {
     told_state: Option<BusState>,
     vin_search: Option<VinSearch>,
     told_vins: Option<Vec<vin::Candidate>>,
+    keep_alive_stopped: bool,
 }
 
 impl DoipSessionBus {
@@ -84,6 +85,7 @@ impl DoipSessionBus {
             told_state: None,
             vin_search: None,
             told_vins: None,
+            keep_alive_stopped: false,
         }
     }
 
@@ -146,6 +148,11 @@ impl DoipSessionBus {
             match explorer.poll(cx) {
                 Poll::Ready(Ok(event)) => {
                     tracing::debug!(bus = self.setup.name, ?event, "DoIP");
+                    if let DiscoveryEvent::Found(gateway) = event {
+                        // for the log: whether the vehicle is ready, and how much the gateway can take
+                        explorer.ask(now, Question::EntityStatus, gateway.address);
+                        explorer.ask(now, Question::PowerMode, gateway.address);
+                    }
                     changed = true;
                 }
                 Poll::Ready(Err(error)) => {
@@ -179,7 +186,7 @@ impl DoipSessionBus {
                     let confirmation = self.hardware.doip.confirmation_time;
                     let mut settings = network.connection(channel.tester, channel.max_pdu, confirmation);
                     // a vehicle is spoken to as it speaks
-                    settings.version = gateway.version;
+                    settings.version = gateway.spoken(settings.version);
                     self.clients.insert(key, Client::new(gateway.address, settings, network.tls));
                     changed = true;
                 }
@@ -317,7 +324,7 @@ impl DoipSessionBus {
             )));
         }
         let transport = DoipTransport::new(LogicalAddress::new(config.ecu_id), limits.max_pdu);
-        let channel = DoipChannel {
+        let mut channel = DoipChannel {
             gateway: LogicalAddress::new(config.gateway_id),
             tester,
             pdus: PduChannel::new(Box::new(transport), pdu_settings(&config.options), now),
@@ -325,6 +332,9 @@ impl DoipSessionBus {
             is_down: false,
             max_pdu: limits.max_pdu,
         };
+        if self.keep_alive_stopped {
+            channel.pdus.set_keep_alive(now, false);
+        }
         let is_active = self.clients.get(&channel.key()).is_some_and(Client::is_active);
         let opening = if is_active { Opening::Done } else { Opening::UnderWay };
         let until = (!is_active).then(|| now + self.hardware.doip.discovery_time);
@@ -441,6 +451,7 @@ impl SessionBus for DoipSessionBus {
     }
 
     fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        self.keep_alive_stopped = !enabled;
         self.channels.values_mut().for_each(|channel| channel.pdus.set_keep_alive(now, enabled));
     }
 
