@@ -14,11 +14,11 @@ fn main() {
     let count = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(1000);
     let mut relay = Relay::new(classic(1));
     match direction.as_deref() {
-        Some("from-vehicle") | None => relay.from_vehicle(count),
+        Some("from-vehicle") | None => relay.carry_from_vehicle(count),
         Some("batched") => {
             relay.frames_a_message = 64;
             relay.in_flight = 40;
-            relay.from_vehicle(count);
+            relay.carry_from_vehicle(count);
         }
         Some(_) => relay.toward_vehicle(count),
     }

@@ -9,4 +9,6 @@ pub mod doip;
 pub mod hardware;
 pub mod isotp;
 pub mod relay;
+pub mod scan;
+pub mod tp20;
 pub mod vin;

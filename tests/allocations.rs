@@ -65,8 +65,8 @@ fn the_counter_counts() {
 fn a_frame_from_the_vehicle_costs_no_allocation() {
     for (what, frame) in [("classic", classic(1)), ("FD", fd(1))] {
         let mut relay = Relay::new(frame);
-        relay.from_vehicle(2000);
-        assert_eq!(allocations(|| relay.from_vehicle(20_000)), 0, "{what}");
+        relay.carry_from_vehicle(2000);
+        assert_eq!(allocations(|| relay.carry_from_vehicle(20_000)), 0, "{what}");
     }
 }
 
@@ -76,8 +76,8 @@ fn frames_that_share_a_message_cost_no_allocation() {
     let mut relay = Relay::new(classic(1));
     relay.frames_a_message = 64;
     relay.in_flight = 40;
-    relay.from_vehicle(20_000);
-    assert_eq!(allocations(|| relay.from_vehicle(64_000)), 0);
+    relay.carry_from_vehicle(20_000);
+    assert_eq!(allocations(|| relay.carry_from_vehicle(64_000)), 0);
 }
 
 /// Frames from the websocket to the bus.
@@ -93,8 +93,8 @@ fn a_frame_toward_the_vehicle_costs_no_allocation() {
 fn after_a_peer_that_lagged_there_is_no_allocation_again() {
     let mut relay = Relay::new(classic(1));
     relay.in_flight = 4000;
-    relay.from_vehicle(20_000);
+    relay.carry_from_vehicle(20_000);
     relay.in_flight = 400;
-    relay.from_vehicle(20_000);
-    assert_eq!(allocations(|| relay.from_vehicle(20_000)), 0);
+    relay.carry_from_vehicle(20_000);
+    assert_eq!(allocations(|| relay.carry_from_vehicle(20_000)), 0);
 }

@@ -88,7 +88,8 @@ async fn whatever_is_wrong_with_the_file_costs_one_login_and_is_mended() {
         fs::write(&file, text).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     };
-    let harms: Vec<(&str, Box<dyn Fn()>)> = vec![
+    type Harm<'a> = (&'a str, Box<dyn Fn() + 'a>);
+    let harms: Vec<Harm<'_>> = vec![
         ("gone", Box::new(|| fs::remove_file(&file).unwrap())),
         ("empty", Box::new(|| write(b""))),
         ("cut off", Box::new(|| write(&good.as_bytes()[..good.len() / 2]))),

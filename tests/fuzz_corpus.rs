@@ -14,6 +14,8 @@ mod relay_message;
 mod relay_request;
 #[path = "../fuzz/drivers/slcan.rs"]
 mod slcan;
+#[path = "../fuzz/drivers/tp20.rs"]
+mod tp20;
 #[path = "../fuzz/drivers/vehicles.rs"]
 mod vehicles;
 #[path = "../fuzz/drivers/vin.rs"]
@@ -68,6 +70,11 @@ fn the_slcan_corpus_is_survived() {
 }
 
 #[test]
+fn the_tp20_corpus_is_survived() {
+    replay("tp20", tp20::drive);
+}
+
+#[test]
 fn the_vehicles_corpus_is_survived() {
     replay("vehicles", vehicles::drive);
 }
@@ -79,7 +86,8 @@ fn the_vin_corpus_is_survived() {
 
 #[test]
 fn every_corpus_is_replayed() {
-    let known = ["candump", "config", "isotp", "relay_message", "relay_request", "slcan", "vehicles", "vin"];
+    let known =
+        ["candump", "config", "isotp", "relay_message", "relay_request", "slcan", "tp20", "vehicles", "vin"];
     let mut found: Vec<_> = std::fs::read_dir(corpus())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -1,8 +1,9 @@
-//! The command line: `connector-agent run|vin|check`.
+//! The command line: `connector-agent run|vin|scan|check`.
 
 mod check;
 mod logging;
 mod run;
+mod scan;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use connector_hal::can::BoxFuture;
 use crate::config::{BusKind, Config, LogFormat};
 use crate::doip::network::DoipConfig;
 use crate::hardware::{DoipPort, Hardware};
+use crate::scan::ScanArgs;
 use crate::vin::command::{self, VinArgs};
 
 /// The exit status for a configuration that cannot be used (EX_CONFIG of sysexits.h).
@@ -23,7 +25,7 @@ const CONFIG_STATUS: u8 = 78;
 /// Connector-side agent for remote vehicle diagnostics.
 ///
 /// Exit status: 0 done, or ended by SIGTERM; 1 something failed; 2 the command line is wrong; 3 `vin` found no VIN;
-/// 78 the configuration cannot be used.
+/// 4 `scan` found no ECU, 5 it was stopped; 78 the configuration cannot be used.
 #[derive(Debug, Parser)]
 #[command(name = "connector-agent", version)]
 struct Cli {
@@ -51,6 +53,8 @@ enum Command {
     Run,
     /// Read the VIN once, and print it
     Vin(VinArgs),
+    /// Look for the vehicle's ECUs, and print them
+    Scan(ScanArgs),
     /// Name everything wrong in configuration and hardware, with what to do about it
     Check,
 }
@@ -79,6 +83,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         match cli.command {
             Command::Run => run::run(&cli.config, format).await,
             Command::Vin(args) => vin(&args, &cli.config, format).await,
+            Command::Scan(args) => scan::run(&args, &cli.config, format).await,
             Command::Check => check::run(&cli.config),
         }
     });

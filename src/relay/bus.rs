@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use connector_hal::can::{BusState, CanEvent, CanFrame};
 
-use super::channel::{Channel, Output};
+use super::channel::{Channel, OpenFailure, Output};
 use super::codec::{EventCode, PduFlags};
 use crate::isotp::SendFailure;
+use crate::scan::{EcuFound, ScanOutcome, Scanner};
 use crate::vin;
 
 /// Frames that the adapter may hold without an outcome.
@@ -27,6 +28,7 @@ const STALE_AFTER: Duration = Duration::from_millis(100);
 enum Owner {
     Channel(u16),
     VinReader,
+    Scanner,
     /// A channel that was closed since.
     Gone,
 }
@@ -65,9 +67,13 @@ pub struct BusCore {
     channels: BTreeMap<u16, Channel>,
     vin_reader: Option<Box<vin::Reader>>,
     vin_told: Option<Vec<vin::Candidate>>,
+    scanner: Option<Box<Scanner>>,
+    scanned: Option<(ScanOutcome, Vec<EcuFound>)>,
     state: BusState,
     next: Option<Next>,
     outstanding: VecDeque<Outstanding>,
+    /// What channels that were closed have left to say; as many as channels were closed since the last frame.
+    farewells: VecDeque<CanFrame>,
     /// The channel that sent last; the next one has its turn.
     last_turn: u16,
     outputs: VecDeque<BusOutput>,
@@ -82,7 +88,28 @@ impl BusCore {
     /// Closes a channel, and discards what it has not sent; false if there is none.
     pub fn close_channel(&mut self, number: u16) -> bool {
         self.disown(Owner::Channel(number));
-        self.channels.remove(&number).is_some()
+        let Some(channel) = self.channels.remove(&number) else { return false };
+        if self.state != BusState::Off {
+            self.farewells.extend(channel.farewell());
+        }
+        true
+    }
+
+    /// What came of a channel whose opening took the ECU; one that failed is closed.
+    pub fn poll_opened(&mut self) -> Option<(u16, Result<(), OpenFailure>)> {
+        let opened =
+            self.channels.iter_mut().find_map(|(number, channel)| Some((*number, channel.poll_opened()?)))?;
+        if opened.1.is_err() {
+            self.close_channel(opened.0);
+        }
+        Some(opened)
+    }
+
+    /// What is to be sent before the bus is left.
+    pub fn farewells(&mut self) -> Vec<CanFrame> {
+        let open = self.channels.values().filter_map(Channel::farewell);
+        let farewells = self.farewells.drain(..).chain(open).collect();
+        if self.state == BusState::Off { Vec::new() } else { farewells }
     }
 
     /// The bus's state as last heard.
@@ -92,7 +119,10 @@ impl BusCore {
 
     /// Whether neither the adapter nor a channel has anything left to send.
     pub fn is_quiet(&self) -> bool {
-        self.outstanding.is_empty() && self.next.is_none() && !self.channels.values().any(Channel::is_sending)
+        self.outstanding.is_empty()
+            && self.next.is_none()
+            && self.farewells.is_empty()
+            && !self.channels.values().any(Channel::is_sending)
     }
 
     /// Reads the VIN on this bus, beside the channels.
@@ -115,6 +145,33 @@ impl BusCore {
                 self.disown(Owner::VinReader);
                 return;
             }
+        }
+    }
+
+    /// Looks for ECUs on this bus, beside the channels.
+    pub fn start_scan(&mut self, scanner: Scanner) {
+        self.scanner = Some(Box::new(scanner));
+        self.end_scan();
+    }
+
+    /// The scan that runs.
+    pub fn scanner_mut(&mut self) -> Option<&mut Scanner> {
+        self.scanner.as_deref_mut()
+    }
+
+    /// How the scan ended and what it found, once it has.
+    pub fn take_scan(&mut self) -> Option<(ScanOutcome, Vec<EcuFound>)> {
+        self.end_scan();
+        self.scanned.take()
+    }
+
+    fn end_scan(&mut self) {
+        if let Some(scanner) = &self.scanner
+            && let Some(outcome) = scanner.outcome()
+        {
+            self.scanned = Some((outcome, scanner.ecus()));
+            self.scanner = None;
+            self.disown(Owner::Scanner);
         }
     }
 
@@ -185,6 +242,10 @@ impl BusCore {
                     reader.handle_frame(now, frame);
                     self.end_vin_reader();
                 }
+                if let Some(scanner) = &mut self.scanner {
+                    scanner.handle_frame(now, frame);
+                    self.end_scan();
+                }
             }
             CanEvent::Transmitted { at } => self.handle_outcome(now, *at, None),
             CanEvent::TransmitFailed { at } => {
@@ -215,6 +276,15 @@ impl BusCore {
                     self.end_vin_reader();
                 }
             }
+            Some(Owner::Scanner) => {
+                if let Some(scanner) = &mut self.scanner {
+                    match failure {
+                        None => scanner.handle_transmitted(now),
+                        Some(_) => scanner.handle_transmit_failed(now),
+                    }
+                    self.end_scan();
+                }
+            }
             Some(Owner::Gone) | None => {}
         }
     }
@@ -237,6 +307,12 @@ impl BusCore {
             reader.handle_bus_state(now, state);
             self.end_vin_reader();
         }
+        if state == BusState::Off
+            && let Some(scanner) = &mut self.scanner
+        {
+            scanner.handle_bus_off();
+            self.end_scan();
+        }
         for number in self.channels.keys() {
             let output = Output::Event { code: EventCode::BusState, detail, value: 0, text };
             self.outputs.push_back(BusOutput { channel: *number, at: now, output });
@@ -254,6 +330,7 @@ impl BusCore {
                 channel.handle_transmit_failed(now, SendFailure::BusOff);
             }
         }
+        self.farewells.clear();
         self.for_each_channel(now, |channel| channel.handle_bus_off(now));
     }
 
@@ -302,6 +379,10 @@ impl BusCore {
             reader.handle_timeout(now);
             self.end_vin_reader();
         }
+        if let Some(scanner) = &mut self.scanner {
+            scanner.handle_timeout(now);
+            self.end_scan();
+        }
     }
 
     fn for_each_channel(&mut self, at: Instant, mut act: impl FnMut(&mut Channel)) {
@@ -337,8 +418,11 @@ impl BusCore {
         after.next().or_else(|| self.channels.iter().next()).map(|(number, _)| *number)
     }
 
-    /// Asks the channels in turn, the VIN reader last.
+    /// Asks the channels in turn, the VIN reader and a scan last.
     fn next_frame(&mut self, now: Instant) -> Option<Next> {
+        if let Some(frame) = self.farewells.pop_front() {
+            return Some(Next { owner: Owner::Gone, frame, expires: None });
+        }
         let mut number = self.turn_after(self.last_turn);
         for _ in 0..self.channels.len() {
             let turn = number?;
@@ -352,9 +436,13 @@ impl BusCore {
             }
             number = self.turn_after(turn);
         }
-        let reader = self.vin_reader.as_mut()?;
-        let frame = reader.poll_transmit(now)?;
-        Some(Next { owner: Owner::VinReader, frame, expires: None })
+        if let Some(frame) = self.vin_reader.as_mut().and_then(|reader| reader.poll_transmit(now)) {
+            return Some(Next { owner: Owner::VinReader, frame, expires: None });
+        }
+        let channels = &self.channels;
+        let is_busy = |request| channels.values().any(|channel| channel.is_busy_with(request));
+        let frame = self.scanner.as_mut()?.poll_transmit(now, is_busy)?;
+        Some(Next { owner: Owner::Scanner, frame, expires: None })
     }
 
     fn poll_channel(&mut self, now: Instant, number: u16) -> Option<(CanFrame, Option<Instant>)> {
@@ -403,7 +491,8 @@ impl BusCore {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let channels = self.channels.values().filter_map(Channel::poll_timeout).min();
         let reader = self.vin_reader.as_ref().and_then(|reader| reader.poll_timeout()).map(|(at, _)| at);
-        [channels, self.stuck_at(), reader].into_iter().flatten().min()
+        let scanner = self.scanner.as_ref().and_then(|scanner| scanner.poll_timeout());
+        [channels, self.stuck_at(), reader, scanner].into_iter().flatten().min()
     }
 }
 

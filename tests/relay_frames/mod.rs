@@ -1,6 +1,7 @@
 //! Frames through a bus and a link, as a session does it, without the I/O around.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+#![allow(dead_code)] // each of its users takes what it needs
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -53,7 +54,7 @@ impl Relay {
         }
     }
 
-    pub fn from_vehicle(&mut self, frames: u32) {
+    pub fn carry_from_vehicle(&mut self, frames: u32) {
         for index in 0..frames {
             self.now += Duration::from_micros(230);
             self.bus.handle_event(self.now, &CanEvent::Received { frame: self.frame, at: self.now });

@@ -140,7 +140,7 @@ async fn what_the_connector_does_not_have_is_refused_and_leaves_the_buses_as_the
         (json!([can("A", MS, json!({"data_bit_rate": 2_000_000}))]), (501, "unsupported")),
         (json!([can("A", HS, json!({"data_bit_rate": 100_000}))]), (400, "invalid-message")),
         (json!([can("A", HS, json!({"data_bit_rate": 9_000_000}))]), (400, "invalid-message")),
-        (json!([can("A", HS, json!({"can_protocol": "tp20"}))]), (501, "unsupported")),
+        (json!([can("A", HS, json!({"can_protocol": "tp16"}))]), (400, "invalid-message")),
         (json!([can("A", HS, json!({"can_protocol": "j1939"}))]), (400, "invalid-message")),
         (json!([can("A", HS, json!({"transceiver": "low"}))]), (501, "unsupported")),
         (json!([can("A", HS, json!({"pin_plus": 300}))]), (400, "invalid-message")),

@@ -457,13 +457,6 @@ async fn channels_share_a_bus_whatever_their_numbers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn scanning_for_ecus_is_refused_with_an_error() {
-    let mut rig = Rig::configured().await;
-    let reply = rig.request("scanEcus", json!({"bus_name": "HS"})).await;
-    assert_eq!(problem(&reply), (501, "unsupported".to_owned()));
-}
-
-#[tokio::test(start_paused = true)]
 async fn an_unknown_action_is_an_error() {
     let mut rig = Rig::configured().await;
     let reply = rig.request("selfDestruct", json!({})).await;

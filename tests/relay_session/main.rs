@@ -5,6 +5,8 @@
 
 mod gateway;
 mod rig;
+mod scan;
+mod tp20;
 mod vehicle;
 
 mod age;

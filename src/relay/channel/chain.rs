@@ -147,6 +147,11 @@ impl Chain {
         count
     }
 
+    /// Whether nothing waits, neither to be sent nor for a response.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && matches!(self.last, Last::Answered | Last::Failed { .. })
+    }
+
     /// The PDU popped last is on the bus.
     pub(super) fn handle_sent(&mut self, now: Instant) {
         if let Last::Sending { service } = self.last {

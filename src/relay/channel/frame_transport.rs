@@ -32,6 +32,30 @@ pub trait FrameTransport: PduTransport {
     fn is_functional_flow_control(&self, _frame: &CanFrame) -> bool {
         false
     }
+
+    /// The identifier of its requests, where it is one.
+    fn request_id(&self) -> Option<CanId> {
+        None
+    }
+
+    /// What came of setting up the connection to the ECU that this transport begins with, told once.
+    fn poll_opened(&mut self) -> Option<Result<(), OpenFailure>> {
+        None
+    }
+
+    /// What tells the ECU that nothing more will come; to be sent when this transport is given up.
+    fn farewell(&self) -> Option<CanFrame> {
+        None
+    }
+}
+
+/// Why a transport could not set up its connection to the ECU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenFailure {
+    /// The ECU answered that it does not want to.
+    pub is_refusal: bool,
+    /// Words for it.
+    pub text: &'static str,
 }
 
 impl PduChannel<dyn FrameTransport> {
@@ -126,6 +150,10 @@ impl FrameTransport for Endpoint {
 
     fn is_receiving_from(&self, request: CanId) -> bool {
         self.is_receiving() && self.config().addressing.transmit_id() == request
+    }
+
+    fn request_id(&self) -> Option<CanId> {
+        Some(self.config().addressing.transmit_id())
     }
 }
 

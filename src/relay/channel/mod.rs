@@ -6,6 +6,7 @@ mod chain;
 mod frame_transport;
 mod pdu_channel;
 mod raw_channel;
+mod tp20_transport;
 
 use std::time::Instant;
 
@@ -14,9 +15,10 @@ use connector_hal::can::{CanFrame, CanId};
 use super::codec::{EventCode, PduFlags, SendFailedDetail};
 use crate::isotp::SendFailure;
 
-pub use frame_transport::FrameTransport;
+pub use frame_transport::{FrameTransport, OpenFailure};
 pub use pdu_channel::{PduChannel, PduChannelSettings, PduTransport, TransportEvent};
 pub use raw_channel::RawChannel;
+pub use tp20_transport::Tp20Transport;
 
 /// What a channel has to tell the operator.
 #[derive(Debug, Clone, PartialEq)]
@@ -194,6 +196,27 @@ impl Channel {
         match self {
             Self::Raw(channel) => channel.poll_output(),
             Self::Pdu(channel) => channel.poll_output(),
+        }
+    }
+
+    /// Whether the channel is in the middle of something with the ECU that listens to this identifier.
+    pub fn is_busy_with(&self, request: CanId) -> bool {
+        matches!(self, Self::Pdu(channel) if channel.transport().request_id() == Some(request) && channel.is_busy())
+    }
+
+    /// What came of opening the channel, where that takes the ECU; told once.
+    pub fn poll_opened(&mut self) -> Option<Result<(), OpenFailure>> {
+        match self {
+            Self::Raw(_) => None,
+            Self::Pdu(channel) => channel.transport_mut().poll_opened(),
+        }
+    }
+
+    /// The frame to send when the channel is closed.
+    pub fn farewell(&self) -> Option<CanFrame> {
+        match self {
+            Self::Raw(_) => None,
+            Self::Pdu(channel) => channel.transport().farewell(),
         }
     }
 

@@ -38,6 +38,9 @@ pub trait PduTransport: Send + std::fmt::Debug {
     /// The bus is gone: what is being sent fails, by an event.
     fn handle_bus_off(&mut self, now: Instant);
 
+    /// Whether the transport may keep a connection of its own alive while nobody speaks.
+    fn set_keep_alive(&mut self, _now: Instant, _enabled: bool) {}
+
     /// Whether a PDU is coming in, which a TesterPresent in between might spoil.
     fn is_receiving(&self) -> bool {
         false
@@ -46,6 +49,11 @@ pub trait PduTransport: Send + std::fmt::Debug {
     /// What keeps the ECU's session alive without an answer (ISO 14229-1, 10.7).
     fn tester_present(&self) -> &'static [u8] {
         &[0x3E, 0x80]
+    }
+
+    /// What asks the ECU to go back to its default session (ISO 14229-1, 10.2).
+    fn default_session(&self) -> &'static [u8] {
+        &[SESSION_CONTROL, DEFAULT_SESSION]
     }
 }
 
@@ -77,6 +85,13 @@ pub enum TransportEvent {
     SendFailed {
         /// Why.
         detail: SendFailedDetail,
+    },
+    /// What keeps the transport's own connection to the ECU alive failed; the next PDU sets it up anew.
+    ConnectionLost {
+        /// Why, as for a PDU.
+        detail: SendFailedDetail,
+        /// Words for it.
+        text: &'static str,
     },
 }
 
@@ -159,6 +174,10 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     /// Whether TesterPresent may be sent; the operator is told, once, when it may no longer.
     pub fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
         let was_enabled = !std::mem::replace(&mut self.keep_alive_stopped, !enabled);
+        if was_enabled != enabled {
+            self.transport.set_keep_alive(now, enabled);
+            self.handle_events(now);
+        }
         if self.keep_alive_at.is_none() || was_enabled == enabled {
             return;
         }
@@ -179,6 +198,11 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         self.sending.is_some()
     }
 
+    /// Whether a request is under way, its response, or anything that waits for its turn.
+    pub fn is_busy(&self) -> bool {
+        self.is_sending() || self.transport.is_receiving() || !self.chain.is_idle()
+    }
+
     /// Asks the ECU to go back to its default session if the operator had it leave that; for an orderly end.
     pub fn return_to_default_session(&mut self, now: Instant) {
         self.chain.drain();
@@ -186,8 +210,8 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         if std::mem::take(&mut self.left_default_session) {
             self.transport.abort_send();
             self.sending = None;
-            let request = [SESSION_CONTROL, DEFAULT_SESSION];
-            if self.transport.send(now, &request).is_ok() {
+            let request = self.transport.default_session();
+            if self.transport.send(now, request).is_ok() {
                 self.sending = Some(Sending::KeepAlive);
             }
         }
@@ -284,6 +308,11 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
                 }
                 TransportEvent::Sent { elapsed } => self.handle_sent(now, elapsed),
                 TransportEvent::SendFailed { detail } => self.handle_send_failed(detail),
+                TransportEvent::ConnectionLost { detail, text } => {
+                    let code = EventCode::KeepAliveFailed;
+                    let detail = detail as u16;
+                    self.outputs.push_back(Output::Event { code, detail, value: 0, text });
+                }
             }
         }
         self.start_next(now);

@@ -10,6 +10,7 @@ use super::setup::ChannelKind;
 use crate::relay::Problem;
 use crate::relay::bus::BusOutput;
 use crate::relay::codec::PduFlags;
+use crate::scan::{EcuFound, ScanOutcome};
 use crate::vin;
 
 /// What came of polling a bus.
@@ -95,6 +96,16 @@ pub(super) trait SessionBus: Send {
 
     /// Whether nothing is on its way to the vehicle.
     fn is_quiet(&self) -> bool;
+
+    /// Looks for ECUs on this bus, beside the channels; false where that cannot be done.
+    fn start_scan(&mut self, _now: Instant) -> bool {
+        false
+    }
+
+    /// How the scan ended and which ECUs it found, once it has.
+    fn take_scan(&mut self) -> Option<(ScanOutcome, Vec<EcuFound>)> {
+        None
+    }
 
     /// Reads the VIN on this bus, beside the channels; false where that cannot be done.
     fn start_vin_reader(&mut self, _settings: vin::ReaderSettings) -> bool {

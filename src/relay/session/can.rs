@@ -1,6 +1,6 @@
 //! A CAN bus of a connection: its device, its deadline, and what to do when the device fails.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use connector_hal::can::{BoxFuture, BusState, BusStatus, CanBus, CanError, CanEvent, CanFrame};
@@ -10,10 +10,12 @@ use super::SessionLimits;
 use super::bus::{Opening, Progress, SessionBus};
 use super::can_setup::CanBusSetup;
 use super::setup::ChannelKind;
+use super::tp20::{self, Tp20Channels};
 use crate::hardware::Hardware;
 use crate::relay::Problem;
 use crate::relay::bus::{BusCore, BusOutput};
 use crate::relay::codec::PduFlags;
+use crate::scan::{EcuFound, ScanOutcome, ScanSettings, Scanner};
 use crate::vin;
 
 /// How long to wait before a lost device is opened, or a bus that went off is entered, again.
@@ -37,6 +39,8 @@ enum Device {
 pub(super) struct CanSessionBus {
     setup: CanBusSetup,
     core: BusCore,
+    tp20: Tp20Channels,
+    ignition: Option<bool>,
     hardware: Hardware,
     device: Device,
     deadline: Deadline,
@@ -54,6 +58,8 @@ impl CanSessionBus {
         Self {
             setup,
             core: BusCore::default(),
+            tp20: Tp20Channels::default(),
+            ignition: None,
             hardware: hardware.clone(),
             device,
             deadline: Deadline::new(hardware.timer),
@@ -239,12 +245,34 @@ impl SessionBus for CanSessionBus {
         kind: &ChannelKind,
         limits: &SessionLimits,
     ) -> Result<Opening, Problem> {
+        if let ChannelKind::Tp20(config) = kind {
+            if self.core.state() == BusState::Off {
+                let detail = format!("Bus {:?} is off.", self.setup.name);
+                return Err(Problem::new(503, "bus-unavailable", "Bus unavailable", detail));
+            }
+            let channel = self.tp20.open(&self.setup.name, number, config, limits.max_pdu, now)?;
+            self.core.open_channel(number, channel);
+            if let Some(scanner) = self.core.scanner_mut() {
+                self.tp20.addresses().for_each(|ecu| scanner.handle_tp20_open(ecu));
+            }
+            return Ok(Opening::UnderWay);
+        }
         let channel = self.setup.channel(kind, limits.max_pdu, now)?;
         self.core.open_channel(number, channel);
         Ok(Opening::Done)
     }
 
+    fn poll_opened(&mut self) -> Option<(u16, Result<(), Problem>)> {
+        let (number, outcome) = self.core.poll_opened()?;
+        let outcome = outcome.map_err(|failure| {
+            let ecu = self.tp20.close(number);
+            tp20::not_opened(&self.setup.name, ecu, failure)
+        });
+        Some((number, outcome))
+    }
+
     fn close_channel(&mut self, number: u16) {
+        self.tp20.close(number);
         self.core.close_channel(number);
     }
 
@@ -276,6 +304,28 @@ impl SessionBus for CanSessionBus {
         self.core.is_quiet()
     }
 
+    fn start_scan(&mut self, now: Instant) -> bool {
+        let mut scanner = Scanner::new(ScanSettings { bit_rate: self.setup.settings.bit_rate }, now);
+        scanner.handle_ignition(self.ignition);
+        self.tp20.addresses().for_each(|ecu| scanner.handle_tp20_open(ecu));
+        if self.core.state() == BusState::Off {
+            scanner.handle_bus_off();
+        }
+        self.core.start_scan(scanner);
+        true
+    }
+
+    fn take_scan(&mut self) -> Option<(ScanOutcome, Vec<EcuFound>)> {
+        self.core.take_scan()
+    }
+
+    fn handle_ignition(&mut self, _now: Instant, ignition: Option<bool>) {
+        self.ignition = ignition;
+        if let Some(scanner) = self.core.scanner_mut() {
+            scanner.handle_ignition(ignition);
+        }
+    }
+
     fn start_vin_reader(&mut self, settings: vin::ReaderSettings) -> bool {
         self.core.start_vin_reader(vin::Reader::new(settings));
         true
@@ -283,6 +333,19 @@ impl SessionBus for CanSessionBus {
 
     fn take_vins(&mut self) -> Option<Vec<vin::Candidate>> {
         self.core.take_vins()
+    }
+}
+
+/// ECUs are told that nothing more will come, as far as the adapter takes that at once.
+impl Drop for CanSessionBus {
+    fn drop(&mut self) {
+        let Device::Running(device) = &mut self.device else { return };
+        let mut cx = Context::from_waker(Waker::noop());
+        for farewell in self.core.farewells() {
+            if !matches!(device.poll_send(&mut cx, &farewell), Poll::Ready(Ok(()))) {
+                return;
+            }
+        }
     }
 }
 

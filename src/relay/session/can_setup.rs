@@ -75,8 +75,7 @@ fn find_port<'a>(name: &str, can: &CanBusConfig, hardware: &'a Hardware) -> Resu
 
 fn check_rates(name: &str, can: &CanBusConfig, port: &CanPort) -> Result<(), Problem> {
     match can.can_protocol.as_str() {
-        "isotp" | "frames" => {}
-        "tp20" => return Err(unsupported(format!("Bus {name:?}: this agent does not speak TP2.0."))),
+        "isotp" | "tp20" | "frames" => {}
         other => {
             return Err(invalid(format!(
                 "Bus {name:?}: can_protocol {other:?} is none of isotp, tp20, frames."

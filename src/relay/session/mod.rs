@@ -10,8 +10,10 @@ mod can_setup;
 mod doip;
 mod records;
 mod requests;
+mod scans;
 mod setup;
 mod terminal15;
+mod tp20;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::{Context, Poll};
@@ -139,6 +141,7 @@ pub struct Session {
     hold_until: Option<Instant>,
     closed: Option<CloseReason>,
     vin_reading: Option<VinReading>,
+    scans: Vec<scans::Scan>,
     pdus_relayed: u64,
     ignition: Option<bool>,
     /// When TesterPresent is no longer sent, as the ignition is off.
@@ -162,6 +165,7 @@ impl Session {
             hold_until: None,
             closed: None,
             vin_reading: None,
+            scans: Vec::new(),
             pdus_relayed: 0,
             ignition: None,
             stop_keep_alive_at: None,
@@ -248,6 +252,7 @@ impl Session {
         self.configuring = None;
         self.waiting.clear();
         self.channels.clear();
+        self.scans.clear();
         self.buses.clear();
     }
 
@@ -285,7 +290,11 @@ impl Session {
             }
             index += 1;
         }
-        if changed { Poll::Ready(()) } else { Poll::Pending }
+        if !changed {
+            return Poll::Pending;
+        }
+        self.collect_scans();
+        Poll::Ready(())
     }
 
     /// The next text for the websocket.
@@ -344,6 +353,7 @@ impl Session {
         for bus in &mut self.buses {
             bus.handle_ignition(now, ignition);
         }
+        self.collect_scans();
         if ignition == Some(false) {
             self.stop_keep_alive_at.get_or_insert(now + self.settings.limits.keep_alive_after_ignition_off);
         } else {

@@ -12,7 +12,7 @@ use crate::relay::request::{CloseChannel, ConfigureBuses, OpenChannel, Request, 
 use crate::relay::{Envelope, Problem};
 
 impl Session {
-    fn reply(&mut self, action: &str, message: &impl Serialize, request_id: Option<String>) {
+    pub(super) fn reply(&mut self, action: &str, message: &impl Serialize, request_id: Option<String>) {
         self.texts.push_back(Envelope::new(action, message).in_reply_to(request_id));
     }
 
@@ -47,10 +47,7 @@ impl Session {
                 self.reply("connectionClosed", &message, request_id.clone());
                 Ok(())
             }
-            Request::ScanEcus(_) => {
-                let detail = "This agent does not scan for ECUs.";
-                Err(Problem::new(501, "unsupported", "Not supported", detail).answering("scanEcus"))
-            }
+            Request::ScanEcus(request) => self.scan_ecus(now, &request, &request_id),
             Request::OpenConnection(_) | Request::IdentifyVehicle | Request::DismissCallForAttention => {
                 Err(Problem::new(400, "invalid-message", "Invalid message", "Not about a connection."))
             }
@@ -93,6 +90,7 @@ impl Session {
         }
         self.channels.clear();
         self.buses.clear();
+        self.stop_scans();
         self.forget_told_vins();
         let (hardware, ignition) = (&self.settings.hardware, self.ignition);
         self.buses.extend(setups.into_iter().map(|setup| setup.build(hardware, ignition)));

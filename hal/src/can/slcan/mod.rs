@@ -15,10 +15,13 @@ mod values;
 
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::{FromRawFd as _, IntoRawFd as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
+use serialport::TTYPort;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_serial::{SerialPortBuilderExt, SerialStream};
 
@@ -73,9 +76,28 @@ impl Slcan {
     pub fn open(device: &str, path: &str, baud: u32) -> Result<Self, CanError> {
         let stream = tokio_serial::new(path, baud)
             .open_native_async()
-            .map_err(|error| CanError::Device { device: device.to_owned(), source: error.into() })?;
+            .or_else(|error| match error.kind() {
+                tokio_serial::ErrorKind::Io(io::ErrorKind::Unsupported) => open_as_it_is(path),
+                _ => Err(error.into()),
+            })
+            .map_err(|source| CanError::Device { device: device.to_owned(), source })?;
         Ok(Self::over(device, stream))
     }
+}
+
+/// Opens a device whose speed cannot be set, as qemu's user-mode emulation has no `TCGETS2`: a speed means nothing to
+/// USB and pseudo-terminals. It has been made raw before that was found out.
+fn open_as_it_is(path: &str) -> io::Result<SerialStream> {
+    let flags = rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::NONBLOCK;
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    // SAFETY: the descriptor is open, and nobody else's any more
+    #[allow(unsafe_code)]
+    let port = unsafe { TTYPort::from_raw_fd(file.into_raw_fd()) };
+    Ok(SerialStream::try_from(port)?)
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {

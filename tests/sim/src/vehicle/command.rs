@@ -20,6 +20,7 @@ use super::catalogue::Catalogue;
 use super::doip::{self, DoipArgs};
 use super::recording::Recording;
 use super::simulation::{Vehicle, VehicleConfig};
+use super::tp20::Tp20EcuConfig;
 
 /// Which vehicle to simulate, and where.
 #[derive(Debug, Clone, Parser)]
@@ -51,6 +52,10 @@ pub struct Args {
     /// Writes each completed download there, as `<request id>-<address>.bin`.
     #[arg(long, value_name = "DIR")]
     memory_dir: Option<PathBuf>,
+    /// Adds ECUs behind TP2.0, as a Golf of the 2000s has them: engine 0x01, transmission 0x02, ABS 0x03, steering 0x09,
+    /// gateway 0x1F.
+    #[arg(long, conflicts_with = "recording")]
+    tp20: bool,
     /// How long an ECU takes to erase its memory, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 2000)]
     erase_ms: u64,
@@ -201,6 +206,9 @@ fn vehicle_config(args: &Args) -> anyhow::Result<Option<VehicleConfig>> {
     config.timing.erase = Duration::from_millis(args.erase_ms);
     if args.data_bit_rate.is_some() {
         config.transport.frame_size = FrameSize::fd(64, true)?;
+    }
+    if args.tp20 {
+        config.tp20 = Tp20EcuConfig::golf();
     }
     config.timer = TimerKind::Precise;
     config.memory_dir.clone_from(&args.memory_dir);

@@ -16,7 +16,8 @@ use tokio::task::JoinSet;
 use super::catalogue::{EcuAddress, EcuRecord, VehicleRecord};
 use super::ecu::{Anomalies, Ecu, EcuConfig, EcuStatus, Image, Responder, Timing};
 use super::recording::{RecordedEcu, Recording};
-use super::transport::{Node, TransportConfig, obd_functional};
+use super::tp20::{Tp20EcuConfig, Tp20Node};
+use super::transport::{CanNode, Node, TransportConfig, obd_functional};
 
 /// How long an ECU stays off the bus after it went bus-off.
 const BUS_OFF_RECOVERY: Duration = Duration::from_millis(100);
@@ -32,6 +33,8 @@ pub struct VehicleConfig {
     pub transport: TransportConfig,
     /// The longest TransferData request they take.
     pub max_block_length: u16,
+    /// ECUs behind TP2.0, besides those of the file.
+    pub tp20: Vec<Tp20EcuConfig>,
     /// Identifiers that all ECUs without an extended address hear, besides OBD's functional ones.
     pub functional: Vec<CanId>,
     /// The clock that the bus goes by.
@@ -48,13 +51,14 @@ impl VehicleConfig {
             timing: Timing::default(),
             transport: TransportConfig::default(),
             max_block_length: 0x0FFF,
+            tp20: Vec::new(),
             functional: Vec::new(),
             timer: TimerKind::Runtime,
             memory_dir: None,
         }
     }
 
-    fn nodes(&self) -> Vec<(String, Node)> {
+    fn nodes(&self) -> Vec<(String, Box<dyn CanNode>)> {
         let node = |record: EcuRecord| {
             let address = record.address;
             let mut functional: Vec<CanId> = obd_functional(&address).into_iter().collect();
@@ -66,9 +70,19 @@ impl VehicleConfig {
                 max_block_length: self.max_block_length,
                 ..EcuConfig::new(&self.record.platform, &record)
             });
-            (record.name, Node::new(address, functional, &self.transport, Box::new(ecu)))
+            let node = Node::new(address, functional, &self.transport, Box::new(ecu));
+            (record.name, Box::new(node) as Box<dyn CanNode>)
         };
-        self.record.nodes().into_iter().map(node).collect()
+        let tp20 = |config: &Tp20EcuConfig| {
+            let ecu = Ecu::new(EcuConfig {
+                timing: self.timing,
+                max_block_length: self.max_block_length,
+                ..EcuConfig::new(&self.record.platform, &config.record())
+            });
+            let node = Tp20Node::new(config.clone(), Box::new(ecu));
+            (config.name.clone(), Box::new(node) as Box<dyn CanNode>)
+        };
+        self.record.nodes().into_iter().map(node).chain(self.tp20.iter().map(tp20)).collect()
     }
 }
 
@@ -176,12 +190,12 @@ impl Vehicle {
 /// An ECU, and how it reaches the bus.
 struct OnBus {
     name: String,
-    node: Node,
+    node: Box<dyn CanNode>,
     can: Box<dyn CanBus>,
 }
 
-fn attach(nodes: Vec<(String, Node)>, bus: &VirtualBus) -> Vec<OnBus> {
-    let attach = |(name, node): (String, Node)| {
+fn attach(nodes: Vec<(String, Box<dyn CanNode>)>, bus: &VirtualBus) -> Vec<OnBus> {
+    let attach = |(name, node): (String, Box<dyn CanNode>)| {
         let can = Box::new(bus.attach(&format!("{name} {}", node.address())));
         OnBus { name, node, can }
     };
@@ -189,7 +203,7 @@ fn attach(nodes: Vec<(String, Node)>, bus: &VirtualBus) -> Vec<OnBus> {
 }
 
 async fn open_all(
-    nodes: Vec<(String, Node)>,
+    nodes: Vec<(String, Box<dyn CanNode>)>,
     interface: &str,
     settings: CanSettings,
 ) -> Result<Vec<OnBus>, CanError> {
@@ -202,12 +216,13 @@ async fn open_all(
     Ok(opened)
 }
 
-fn recorded(recording: &Recording) -> Vec<(String, Node)> {
+fn recorded(recording: &Recording) -> Vec<(String, Box<dyn CanNode>)> {
     let node = |(request, response, transport, ecu): (CanId, CanId, &TransportConfig, RecordedEcu)| {
         let address = EcuAddress { request, response, extended: None };
         let responder: Box<dyn Responder> = Box::new(ecu);
         let functional = recording.roles().functional.clone();
-        ("recorded".to_owned(), Node::new(address, functional, transport, responder))
+        let node: Box<dyn CanNode> = Box::new(Node::new(address, functional, transport, responder));
+        ("recorded".to_owned(), node)
     };
     recording.ecus().map(node).collect()
 }
@@ -215,7 +230,7 @@ fn recorded(recording: &Recording) -> Vec<(String, Node)> {
 /// The shell around one ECU: it decides nothing about the protocol.
 struct Driver {
     can: Box<dyn CanBus>,
-    node: Node,
+    node: Box<dyn CanNode>,
     status: watch::Sender<EcuStatus>,
     memory: Option<PathBuf>,
     timer: TimerKind,

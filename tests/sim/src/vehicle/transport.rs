@@ -53,9 +53,31 @@ pub fn obd_functional(address: &EcuAddress) -> Option<CanId> {
     }
 }
 
-/// One ECU on the bus.
+/// What the simulation asks of an ECU on a CAN bus.
 ///
 /// After every `handle_*`, call `poll_transmit` until it gives nothing, then look at `poll_timeout` again.
+pub trait CanNode: Send {
+    /// Where it is.
+    fn address(&self) -> EcuAddress;
+    /// What it needs to hear.
+    fn filters(&self) -> Vec<CanFilter>;
+    /// A frame of the bus; `now` is when its end was there.
+    fn handle_frame(&mut self, now: Instant, frame: &CanFrame);
+    /// The oldest frame without outcome is on the bus.
+    fn handle_transmitted(&mut self, now: Instant);
+    /// The oldest frame without outcome will not be sent; with [`SendFailure::BusOff`], none will.
+    fn handle_transmit_failed(&mut self, now: Instant, failure: SendFailure);
+    /// Does what is due.
+    fn handle_timeout(&mut self, now: Instant);
+    /// The next frame to send; each needs an outcome, in this order.
+    fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame>;
+    /// When to call `handle_timeout`.
+    fn poll_timeout(&self) -> Option<Instant>;
+    /// The ECU's state, where it may have changed since the last call.
+    fn poll_status(&mut self) -> Option<EcuStatus>;
+}
+
+/// One ECU behind ISO-TP on the bus.
 pub struct Node {
     address: EcuAddress,
     functional: Vec<CanId>,
@@ -85,71 +107,6 @@ impl Node {
             ..Config::new(addressing)
         });
         Self { address, functional, endpoint, responder }
-    }
-
-    /// Where it is.
-    pub fn address(&self) -> EcuAddress {
-        self.address
-    }
-
-    /// What it needs to hear.
-    pub fn filters(&self) -> Vec<CanFilter> {
-        std::iter::once(self.address.request)
-            .chain(self.functional.iter().copied())
-            .map(CanFilter::exactly)
-            .collect()
-    }
-
-    /// A frame of the bus; `now` is when its end was there.
-    pub fn handle_frame(&mut self, now: Instant, frame: &CanFrame) {
-        if frame.is_data() && self.functional.contains(&frame.id()) {
-            // functional requests are single frames (ISO 15765-2, 10.1)
-            if let Ok(NPdu::SingleFrame { data }) = NPdu::decode(frame.data(), 0) {
-                self.responder.handle_request(now, Target::Functional, data);
-            }
-        } else {
-            self.endpoint.handle_frame(now, frame);
-        }
-        self.settle(now);
-    }
-
-    /// The oldest frame without outcome is on the bus.
-    pub fn handle_transmitted(&mut self, now: Instant) {
-        self.endpoint.handle_transmitted(now);
-        self.settle(now);
-    }
-
-    /// The oldest frame without outcome will not be sent; with [`SendFailure::BusOff`], none will.
-    pub fn handle_transmit_failed(&mut self, now: Instant, failure: SendFailure) {
-        self.endpoint.handle_transmit_failed(now, failure);
-        self.settle(now);
-    }
-
-    /// Does what is due.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if self.endpoint.poll_timeout().is_some_and(|(at, _)| at <= now) {
-            self.endpoint.handle_timeout(now);
-        }
-        if self.responder.poll_timeout().is_some_and(|(at, _)| at <= now) {
-            self.responder.handle_timeout(now);
-        }
-        self.settle(now);
-    }
-
-    /// The next frame to send; each needs an outcome, in this order.
-    pub fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
-        self.endpoint.poll_transmit(now)
-    }
-
-    /// When to call `handle_timeout`.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let endpoint = self.endpoint.poll_timeout().map(|(at, _)| at);
-        endpoint.into_iter().chain(self.responder.poll_timeout().map(|(at, _)| at)).min()
-    }
-
-    /// The ECU's state, where it may have changed since the last call.
-    pub fn poll_status(&mut self) -> Option<EcuStatus> {
-        self.responder.poll_status()
     }
 
     /// Carries requests to the responder and its responses to the transport until neither has more.
@@ -182,5 +139,63 @@ impl Node {
                 return;
             }
         }
+    }
+}
+
+impl CanNode for Node {
+    fn address(&self) -> EcuAddress {
+        self.address
+    }
+
+    fn filters(&self) -> Vec<CanFilter> {
+        std::iter::once(self.address.request)
+            .chain(self.functional.iter().copied())
+            .map(CanFilter::exactly)
+            .collect()
+    }
+
+    fn handle_frame(&mut self, now: Instant, frame: &CanFrame) {
+        if frame.is_data() && self.functional.contains(&frame.id()) {
+            // functional requests are single frames (ISO 15765-2, 10.1)
+            if let Ok(NPdu::SingleFrame { data }) = NPdu::decode(frame.data(), 0) {
+                self.responder.handle_request(now, Target::Functional, data);
+            }
+        } else {
+            self.endpoint.handle_frame(now, frame);
+        }
+        self.settle(now);
+    }
+
+    fn handle_transmitted(&mut self, now: Instant) {
+        self.endpoint.handle_transmitted(now);
+        self.settle(now);
+    }
+
+    fn handle_transmit_failed(&mut self, now: Instant, failure: SendFailure) {
+        self.endpoint.handle_transmit_failed(now, failure);
+        self.settle(now);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if self.endpoint.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.endpoint.handle_timeout(now);
+        }
+        if self.responder.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.responder.handle_timeout(now);
+        }
+        self.settle(now);
+    }
+
+    fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
+        self.endpoint.poll_transmit(now)
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let endpoint = self.endpoint.poll_timeout().map(|(at, _)| at);
+        endpoint.into_iter().chain(self.responder.poll_timeout().map(|(at, _)| at)).min()
+    }
+
+    fn poll_status(&mut self) -> Option<EcuStatus> {
+        self.responder.poll_status()
     }
 }

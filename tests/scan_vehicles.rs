@@ -1,0 +1,170 @@
+//! The ECUs of every vehicle of the file, found on a virtual bus in virtual time: all of them, and no others.
+// the configuration's leave for tests does not reach their helpers
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::path::Path;
+use std::time::Duration;
+
+use connector_agent::scan::{EcuFound, Progress, ScanEnd, ScanOutcome, ScanProtocol, Surroundings, scan};
+use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
+use connector_hal::can::{CanBusExt, CanFrame, CanId};
+use connector_hal::timer::TimerKind;
+use connector_sim::vehicle::catalogue::{Catalogue, EcuAddress, VehicleRecord};
+use connector_sim::vehicle::tp20::SetupForm;
+use connector_sim::vehicle::{Tp20EcuConfig, Vehicle, VehicleConfig};
+
+#[derive(Default)]
+struct Quiet {
+    ignition: Option<bool>,
+    last: Option<Progress>,
+}
+
+impl Surroundings for Quiet {
+    fn ignition(&self) -> Option<bool> {
+        self.ignition
+    }
+
+    fn tell(&mut self, progress: Progress) {
+        assert!(progress.done <= progress.total);
+        self.last = Some(progress);
+    }
+}
+
+fn catalogue() -> Catalogue {
+    Catalogue::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vehicles/vehicles.json")).unwrap()
+}
+
+async fn scan_bus(bus: &VirtualBus, surroundings: &mut Quiet) -> ScanEnd {
+    let mut adapter = bus.attach_adapter("can0", VirtualBus::full_capabilities());
+    scan(&mut adapter, &[500_000, 250_000], TimerKind::Runtime, surroundings).await.unwrap()
+}
+
+/// Scans each vehicle, with what `prepare` puts on its bus besides, and checks what is found; the longest time it took.
+async fn scan_all(config: VirtualBusConfig, prepare: impl Fn(&VirtualBus)) -> Duration {
+    let mut longest = Duration::ZERO;
+    for record in catalogue().vehicles() {
+        let bus = VirtualBus::new(config.clone());
+        let vehicle = Vehicle::start(&VehicleConfig::new(record.clone()), &bus);
+        prepare(&bus);
+        let mut surroundings = Quiet::default();
+        let end = scan_bus(&bus, &mut surroundings).await;
+        assert_eq!(end.outcome, ScanOutcome::Done, "{}", record.platform);
+        assert_eq!(addresses(&end.ecus), expected(record), "{}", record.platform);
+        assert!(end.ecus.iter().all(|ecu| ecu.protocol == ScanProtocol::Isotp), "{}", record.platform);
+        assert_eq!(vehicle.anomalies(), [], "{}", record.platform);
+        let asked = vehicle.ecus().iter().map(|ecu| ecu.status.borrow().tester_presents).max().unwrap();
+        assert!(asked <= 3, "{}: an ECU was asked {asked} times", record.platform);
+        longest = end.elapsed.max(longest);
+        vehicle.stop().await;
+    }
+    println!("load {}: at most {longest:?}", config.load);
+    longest
+}
+
+fn addresses(ecus: &[EcuFound]) -> Vec<EcuAddress> {
+    let address = |ecu: &EcuFound| EcuAddress {
+        request: ecu.request,
+        response: ecu.response,
+        extended: ecu.extended_request_address,
+    };
+    let mut addresses: Vec<_> = ecus.iter().map(address).collect();
+    addresses.sort();
+    addresses
+}
+
+fn expected(record: &VehicleRecord) -> Vec<EcuAddress> {
+    let mut addresses: Vec<_> = record.nodes().iter().map(|node| node.address).collect();
+    addresses.sort();
+    addresses
+}
+
+fn id(id: u32) -> CanId {
+    CanId::standard_truncated(id)
+}
+
+/// A node that sends such a frame again and again.
+fn send_for_ever(bus: &VirtualBus, raw: u32, every: Duration, data: [u8; 8]) {
+    let mut node = bus.attach(&format!("traffic {raw:X}"));
+    tokio::spawn(async move {
+        let mut data = data;
+        loop {
+            data[7] = data[7].wrapping_add(1);
+            if node.send(&CanFrame::new(id(raw), &data).unwrap()).await.is_err() {
+                return;
+            }
+            // what happens on the bus is read, so that it does not pile up
+            while let Ok(Ok(_)) = tokio::time::timeout(Duration::ZERO, node.event()).await {}
+            tokio::time::sleep(every).await;
+        }
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_ecu_of_every_vehicle_is_found_in_a_few_seconds() {
+    let longest = scan_all(VirtualBusConfig::default(), |_| ()).await;
+    assert!(longest < Duration::from_secs(6), "{longest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn traffic_among_the_diagnostic_identifiers_is_no_ecu() {
+    let config = VirtualBusConfig { load: 0.3, ..VirtualBusConfig::default() };
+    let longest = scan_all(config, |bus| {
+        send_for_ever(bus, 0x6C0, Duration::from_millis(10), [1, 2, 3, 4, 5, 6, 7, 8]);
+        send_for_ever(bus, 0x6C8, Duration::from_millis(20), [2, 0x7E, 0, 0, 0, 0, 0, 0]);
+        send_for_ever(bus, 0x6E0, Duration::from_millis(730), [3, 0x7F, 0x3E, 0x12, 0, 0, 0, 0]);
+    })
+    .await;
+    assert!(longest < Duration::from_secs(9), "{longest:?}");
+}
+
+fn bare() -> VehicleRecord {
+    VehicleRecord {
+        make: "Volkswagen".to_owned(),
+        platform: "GOLF_MK5".to_owned(),
+        vin: None,
+        vin_exchanges: Vec::new(),
+        ecus: Vec::new(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ecus_behind_tp20_are_found_by_every_form_of_set_up_and_left_closed() {
+    let bus = VirtualBus::new(VirtualBusConfig::default());
+    let mut ecus = Tp20EcuConfig::golf();
+    ecus[1].form = SetupForm::WantsBoth;
+    ecus[2].form = SetupForm::ChoosesBoth;
+    ecus[3].busy = 1;
+    let addresses: Vec<u8> = ecus.iter().map(|ecu| ecu.ecu.get()).collect();
+    let vehicle = Vehicle::start(&VehicleConfig { tp20: ecus, ..VehicleConfig::new(bare()) }, &bus);
+    let mut surroundings = Quiet::default();
+    let end = scan_bus(&bus, &mut surroundings).await;
+    let found: Vec<u8> = end.ecus.iter().map(|ecu| ecu.logical_address().unwrap().get()).collect();
+    assert_eq!(found, addresses);
+    assert!(end.ecus.iter().all(|ecu| ecu.request == id(0x200) && ecu.protocol == ScanProtocol::Tp20));
+    // nothing was asked of them beyond that, and a channel can be opened at once
+    assert!(vehicle.ecus().iter().all(|ecu| ecu.status.borrow().responses == 0));
+    assert_eq!(scan_bus(&bus, &mut surroundings).await.ecus, end.ecus);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_switched_off_ignition_stops_a_scan_and_progress_is_told() {
+    let bus = VirtualBus::new(VirtualBusConfig::default());
+    let _vehicle = Vehicle::start(&VehicleConfig::new(catalogue().vehicles()[0].clone()), &bus);
+    let mut surroundings = Quiet { ignition: Some(false), last: None };
+    assert_eq!(scan_bus(&bus, &mut surroundings).await.outcome, ScanOutcome::IgnitionOff);
+    let mut surroundings = Quiet { ignition: Some(true), last: None };
+    let end = scan_bus(&bus, &mut surroundings).await;
+    let last = surroundings.last.unwrap();
+    assert_eq!((last.done, last.found), (last.total, end.ecus.len()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_bit_rate_is_found_before_anything_is_sent() {
+    let bus =
+        VirtualBus::new(VirtualBusConfig { bit_rate: 250_000, load: 0.1, ..VirtualBusConfig::default() });
+    let record = catalogue().vehicles()[0].clone();
+    let _vehicle = Vehicle::start(&VehicleConfig::new(record.clone()), &bus);
+    let end = scan_bus(&bus, &mut Quiet::default()).await;
+    assert_eq!(end.bit_rate, 250_000);
+    assert_eq!(addresses(&end.ecus), expected(&record));
+}
