@@ -300,7 +300,7 @@ async fn ecus_on_can_are_found_at_their_addresses_and_all_are_asked_at_once() {
     let server = DoipGatewayServer::bind(over_can(&bench)).await.unwrap();
     let nodes = bench.record.nodes();
     let asks = nodes.iter().enumerate().map(|(place, node)| {
-        json!({"ask": {"to": usize::from(FIRST_ECU) + place, "pdu": hex(&node.exchanges[0].request)}})
+        json!({"ask_final": {"to": usize::from(FIRST_ECU) + place, "pdu": hex(&node.exchanges[0].request)}})
     });
     let hears_obd = |id: CanId| (0x7E0..=0x7E7).contains(&id.raw());
     let answering: Vec<u64> = (u64::from(FIRST_ECU)..)
@@ -310,10 +310,10 @@ async fn ecus_on_can_are_found_at_their_addresses_and_all_are_asked_at_once() {
         .collect();
     let mut steps: Vec<Value> = asks.collect();
     steps.extend([
-        json!({"ask": {"to": 0x4711, "pdu": "3e00"}}),
+        json!({"ask_final": {"to": 0x4711, "pdu": "3e00"}}),
         json!({"functional": {"to": 0xE400, "pdu": "3e00", "answers": answering.len()}}),
         // had anyone answered twice, it would come here
-        json!({"ask": {"to": FIRST_ECU, "pdu": "22f186"}}),
+        json!({"ask_final": {"to": FIRST_ECU, "pdu": "22f186"}}),
         json!({"identify": {}}),
     ]);
     let addresses = server.addresses();

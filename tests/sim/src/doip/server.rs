@@ -126,6 +126,8 @@ impl Server {
             let socket = udp_socket(SocketAddr::new(broadcast(udp_address.ip()), udp_address.port()));
             socket.inspect_err(|error| tracing::warn!(%error, "broadcasts are not heard")).ok()
         };
+        // else the first announcement, which goes out at once, would find a socket that is not known to be ready
+        udp.writable().await?;
         let (newsgivers, news) = mpsc::channel(NEWS);
         Ok(Self {
             entity: entity(now()),
