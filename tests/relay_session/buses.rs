@@ -129,7 +129,7 @@ async fn what_the_connector_does_not_have_is_refused_and_leaves_the_buses_as_the
     let mut rig = Rig::configured().await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
     rig.open_isotp(1, json!({})).await;
-    let kline = json!({"bus_name": "K", "kline_bus": {"pin": 7, "kline_protocol": "iso14230_fast", "kline_bit_rate": 10400}});
+    let kline = json!({"bus_name": "K", "kline_bus": {"pin": 16, "kline_protocol": "iso14230_fast", "kline_bit_rate": 10400}});
     let doip = json!({"bus_name": "E", "doip_bus": {"doip_option": 1, "doip_network_configuration": 5}});
     let terminal15 = json!({"bus_name": "T", "terminal15_bus": {"pin": 16}});
     for (buses, expected) in [
