@@ -75,7 +75,8 @@ impl Slcan {
         let stream = tokio_serial::new(path, baud)
             .open_native_async()
             .or_else(|error| match error.kind() {
-                tokio_serial::ErrorKind::Io(io::ErrorKind::Unsupported) => open_as_it_is(path),
+                // which is what the library makes of ENOSYS
+                tokio_serial::ErrorKind::Unknown => open_as_it_is(path, error.into()),
                 _ => Err(error.into()),
             })
             .map_err(|source| CanError::Device { device: device.to_owned(), source })?;
@@ -85,13 +86,16 @@ impl Slcan {
 
 /// Opens a device whose speed cannot be set, as qemu's user-mode emulation has no `TCGETS2`: a speed means nothing to
 /// USB and pseudo-terminals. It has been made raw before that was found out.
-fn open_as_it_is(path: &str) -> io::Result<SerialStream> {
+fn open_as_it_is(path: &str, error: io::Error) -> io::Result<SerialStream> {
     let flags = rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::NONBLOCK;
     let file = std::fs::OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(flags.bits().cast_signed())
         .open(path)?;
+    if !rustix::termios::isatty(&file) {
+        return Err(error);
+    }
     // SAFETY: the descriptor is open, and nobody else's any more
     #[allow(unsafe_code)]
     let port = unsafe { TTYPort::from_raw_fd(file.into_raw_fd()) };
