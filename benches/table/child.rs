@@ -50,7 +50,12 @@ pub fn run(role: &str) -> anyhow::Result<()> {
 async fn run_agent(rate: u32) -> anyhow::Result<()> {
     let config = Config::load(&PathBuf::from(variable(TARGET)?))?;
     let (board, _handle) = SimBoard::new();
-    let mut hardware = Hardware::new(config.can_ports());
+    let mut hardware =
+        Hardware { kline_ports: config.kline_ports().into(), ..Hardware::new(config.can_ports()) }.with_doip(
+            config.doip_ports(),
+            config.doip.clone(),
+            None,
+        );
     hardware.open_can = Arc::new(move |_: &str| -> BoxFuture<'static, Result<Box<dyn CanBus>, CanError>> {
         Box::pin(async move { Ok(Box::new(FrameSource::new(rate)) as Box<dyn CanBus>) })
     });

@@ -3,6 +3,7 @@
 //! What is measured runs in a process of its own (this binary again, told by a variable), so that its CPU time and
 //! memory are its own; cloud and operator run in this one.
 
+mod buses;
 mod child;
 mod cpu;
 mod protocol;
@@ -41,6 +42,7 @@ fn main() -> anyhow::Result<()> {
         rows.extend(relay::binary(Duration::from_secs(10)).await?);
         rows.extend(relay::agent("4,300 frames a second", 4_300, Duration::from_secs(10)).await?);
         rows.extend(relay::agent("200,000 frames a second", 200_000, Duration::from_secs(5)).await?);
+        rows.extend(buses::all(Duration::from_secs(10)).await?);
         rows.extend(relay::bare_echo("4,300 frames a second", 4_300, Duration::from_secs(10)).await?);
         rows.extend(relay::bare_echo("200,000 frames a second", 200_000, Duration::from_secs(5)).await?);
         anyhow::Ok(())

@@ -41,7 +41,8 @@ pub fn configuration(directory: &Path, cloud: &Cloud, buses: &str) -> anyhow::Re
     Ok(path)
 }
 
-fn measured(role: &str, rate: u32) -> anyhow::Result<Command> {
+/// This binary again, in a role.
+pub fn measured(role: &str, rate: u32) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.env(ROLE, role).env(RATE, rate.to_string()).kill_on_drop(true);
     Ok(command)
@@ -111,8 +112,8 @@ pub async fn binary(window: Duration) -> anyhow::Result<Vec<Row>> {
     ])
 }
 
-/// Makes a ticket, joins it, and opens a raw channel.
-async fn connect(cloud: &Cloud) -> anyhow::Result<(Connection, Channel)> {
+/// Makes a ticket, and joins it.
+pub async fn join(cloud: &Cloud) -> anyhow::Result<Connection> {
     let credentials = |login: &connector_sim::cloud::Credentials| Credentials {
         client_id: login.client_id.clone(),
         client_secret: login.client_secret.clone(),
@@ -130,7 +131,12 @@ async fn connect(cloud: &Cloud) -> anyhow::Result<(Connection, Channel)> {
     let operator =
         Operator::login(&cloud.api_url, &cloud.websocket_url, ca, credentials(&cloud.operator)).await?;
     let ticket = operator.join(&ticket.id, "bench").await?;
-    let connection = operator.connect(ticket.connection().context("the ticket has no connection")?).await?;
+    Ok(operator.connect(ticket.connection().context("the ticket has no connection")?).await?)
+}
+
+/// The same with a bus, and a raw channel on it.
+async fn connect(cloud: &Cloud) -> anyhow::Result<(Connection, Channel)> {
+    let connection = join(cloud).await?;
     let can_bus = CanBusConfig {
         pin_plus: 6,
         pin_min: 14,
@@ -150,7 +156,8 @@ async fn received(channel: &Channel) -> anyhow::Result<Received> {
     channel.recv().await.map_err(|reason| anyhow::anyhow!("the connection ended: {reason:?}"))
 }
 
-async fn read_frames(channel: Channel, latencies: mpsc::UnboundedSender<u64>) {
+/// Takes frames and tells their ages in µs, until one of both ends.
+pub async fn read_frames(channel: Channel, latencies: mpsc::UnboundedSender<u64>) {
     while let Ok(received) = channel.recv().await {
         if let Item::Frame(frame) = received.item
             && let Ok(made) = frame.data().try_into().map(u64::from_be_bytes)
@@ -187,15 +194,22 @@ async fn measure(
     Ok(rows(name, latencies, before, after, window))
 }
 
-fn rows(name: &str, mut latencies: Vec<u64>, before: Usage, after: Usage, window: Duration) -> Vec<Row> {
+/// The middle one, and the one that one in a hundred exceeds.
+pub fn percentiles(latencies: &mut [u64]) -> (u64, u64) {
     latencies.sort_unstable();
+    let at =
+        |share: f64| latencies.get((latencies.len() as f64 * share) as usize).copied().unwrap_or_default();
+    (at(0.5), at(0.99))
+}
+
+fn rows(name: &str, mut latencies: Vec<u64>, before: Usage, after: Usage, window: Duration) -> Vec<Row> {
     let count = latencies.len();
-    let at = |share: f64| latencies.get((count as f64 * share) as usize).copied().unwrap_or_default();
+    let (p50, p99) = percentiles(&mut latencies);
     let cpu = (after.cpu_seconds - before.cpu_seconds) * 1e6 / count.max(1) as f64;
     vec![
         (format!("{name}: arrived"), format!("{:.0} frames/s", count as f64 / window.as_secs_f64())),
         (format!("{name}: CPU"), format!("{cpu:.2} µs a frame")),
-        (format!("{name}: latency"), format!("p50 {} µs, p99 {} µs", at(0.5), at(0.99))),
+        (format!("{name}: latency"), format!("p50 {p50} µs, p99 {p99} µs")),
         (format!("{name}: resident"), format!("{:.1} MB", after.resident as f64 / 1e6)),
     ]
 }
