@@ -92,3 +92,24 @@ async fn an_ecu_behind_the_gateway_is_read_and_the_activation_line_is_on_meanwhi
     soon("the line to go off", line.wait_for(|on| !on)).await.unwrap();
     assert_eq!(rig.gateway.ecus()[0].address, GATEWAY);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scan_finds_every_ecu_behind_the_gateway_and_no_other_beside_an_open_channel() {
+    let rig = Rig::start(|_| {}).await;
+    let connection = rig.connect().await;
+    let ecu = open(&connection, FIRST_ECU, Switch::Disabled).await;
+    let message = json!({"connection_uuid": connection.uuid(), "bus_name": "ETH"});
+    let found = soon("the scan", connection.ask("scanEcus", message)).await.unwrap();
+    let expected: Vec<_> = rig
+        .gateway
+        .ecus()
+        .iter()
+        .map(|ecu| {
+            json!({"request_id": ecu.address.get(), "response_id": ecu.address.get(),
+                   "gateway_id": GATEWAY.get(), "protocol": "doip"})
+        })
+        .collect();
+    assert_eq!(found["ecus"], json!(expected));
+    let present = soon("the answer", ecu.request(&[0x3E, 0x00], &Timing::default())).await.unwrap();
+    assert_eq!(present.data, [0x7E, 0x00]);
+}

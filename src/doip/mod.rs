@@ -14,6 +14,7 @@ pub mod link_local;
 pub mod linux;
 mod message;
 pub mod network;
+pub mod scan;
 pub mod tls;
 pub mod vin;
 

@@ -25,6 +25,6 @@ mod scanner;
 mod tests;
 
 pub use command::{ScanArgs, ScanBus, run as run_command};
-pub use report::{EcuFound, ScanProtocol, ScanReport};
+pub use report::{EcuFound, FoundEcu, ScanProtocol, ScanReport};
 pub use run::{ScanEnd, ScanError, Surroundings, scan};
 pub use scanner::{Progress, ScanOutcome, ScanSettings, Scanner};

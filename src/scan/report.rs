@@ -5,6 +5,7 @@ use std::fmt;
 use connector_hal::can::CanId;
 use serde::Serialize;
 
+use crate::doip;
 use crate::tp20::LogicalAddress;
 
 /// How an ECU is talked to.
@@ -15,6 +16,8 @@ pub enum ScanProtocol {
     Isotp,
     /// SAE J2819.
     Tp20,
+    /// ISO 13400-2.
+    Doip,
 }
 
 impl fmt::Display for ScanProtocol {
@@ -22,6 +25,7 @@ impl fmt::Display for ScanProtocol {
         f.write_str(match self {
             Self::Isotp => "ISO-TP",
             Self::Tp20 => "TP2.0",
+            Self::Doip => "DoIP",
         })
     }
 }
@@ -90,11 +94,48 @@ impl Serialize for EcuFound {
     }
 }
 
+/// An ECU of a bus of any kind that answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundEcu {
+    /// On CAN.
+    Can(EcuFound),
+    /// Behind a DoIP gateway.
+    Doip {
+        /// The gateway.
+        gateway: doip::LogicalAddress,
+        /// The ECU.
+        ecu: doip::LogicalAddress,
+    },
+}
+
+/// By DoIP, `request_id` and `response_id` are the ECU's address, and `gateway_id` is its gateway's.
+impl Serialize for FoundEcu {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Fields {
+            request_id: u16,
+            response_id: u16,
+            gateway_id: u16,
+            protocol: ScanProtocol,
+        }
+        match self {
+            Self::Can(ecu) => ecu.serialize(serializer),
+            Self::Doip { gateway, ecu } => Fields {
+                request_id: ecu.get(),
+                response_id: ecu.get(),
+                gateway_id: gateway.get(),
+                protocol: ScanProtocol::Doip,
+            }
+            .serialize(serializer),
+        }
+    }
+}
+
 /// All that a scan of a bus found: `ecusFound` of the relay protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ScanReport {
     /// The bus.
     pub bus_name: String,
     /// Its ECUs, by identifier.
-    pub ecus: Vec<EcuFound>,
+    pub ecus: Vec<FoundEcu>,
 }

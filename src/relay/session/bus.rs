@@ -10,7 +10,7 @@ use super::setup::ChannelKind;
 use crate::relay::Problem;
 use crate::relay::bus::BusOutput;
 use crate::relay::codec::PduFlags;
-use crate::scan::{EcuFound, ScanOutcome};
+use crate::scan::{FoundEcu, ScanOutcome};
 use crate::vin;
 
 /// What came of polling a bus.
@@ -103,7 +103,7 @@ pub(super) trait SessionBus: Send {
     }
 
     /// How the scan ended and which ECUs it found, once it has.
-    fn take_scan(&mut self) -> Option<(ScanOutcome, Vec<EcuFound>)> {
+    fn take_scan(&mut self) -> Option<(ScanOutcome, Vec<FoundEcu>)> {
         None
     }
 

@@ -17,7 +17,7 @@ use crate::relay::Problem;
 use crate::relay::bus::{BusCore, BusOutput};
 use crate::relay::channel::KernelIsotp;
 use crate::relay::codec::PduFlags;
-use crate::scan::{EcuFound, ScanOutcome, ScanSettings, Scanner};
+use crate::scan::{FoundEcu, ScanOutcome, ScanSettings, Scanner};
 use crate::vin;
 
 /// How long to wait before a lost device is opened, or a bus that went off is entered, again.
@@ -357,8 +357,9 @@ impl SessionBus for CanSessionBus {
         true
     }
 
-    fn take_scan(&mut self) -> Option<(ScanOutcome, Vec<EcuFound>)> {
-        self.core.take_scan()
+    fn take_scan(&mut self) -> Option<(ScanOutcome, Vec<FoundEcu>)> {
+        let (outcome, ecus) = self.core.take_scan()?;
+        Some((outcome, ecus.into_iter().map(FoundEcu::Can).collect()))
     }
 
     fn handle_ignition(&mut self, _now: Instant, ignition: Option<bool>) {

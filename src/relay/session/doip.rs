@@ -21,6 +21,7 @@ use crate::doip::discovery::{DiscoveryEvent, Question};
 use crate::doip::explorer::Explorer;
 use crate::doip::io::{LinkError, Network};
 use crate::doip::linux::Purpose;
+use crate::doip::scan::EcuSearch;
 use crate::doip::vin::VinSearch;
 use crate::hardware::Hardware;
 use crate::relay::Problem;
@@ -28,6 +29,7 @@ use crate::relay::bus::BusOutput;
 use crate::relay::channel::{Output, PduChannel};
 use crate::relay::codec::{EventCode, PduFlags};
 use crate::relay::request::DoipChannelConfig;
+use crate::scan::{FoundEcu, ScanOutcome};
 use crate::vin;
 use channel::{DoipChannel, refused, unknown_gateway};
 pub(super) use setup::DoipBusSetup;
@@ -35,6 +37,8 @@ use transport::DoipTransport;
 
 /// How long to wait before a lost network is opened again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The longest answer to what the connector asks by itself, in bytes.
+const MAX_OWN_ANSWER: usize = 4096;
 /// Events taken from one client before others have their turn.
 const BATCH: usize = 64;
 
@@ -67,6 +71,9 @@ pub(super) struct DoipSessionBus {
     vin_search: Option<VinSearch>,
     told_vins: Option<Vec<vin::Candidate>>,
     keep_alive_stopped: bool,
+    is_ignition_off: bool,
+    ecu_search: Option<EcuSearch>,
+    scanned: Option<(ScanOutcome, Vec<FoundEcu>)>,
 }
 
 impl DoipSessionBus {
@@ -86,6 +93,9 @@ impl DoipSessionBus {
             vin_search: None,
             told_vins: None,
             keep_alive_stopped: false,
+            is_ignition_off: false,
+            ecu_search: None,
+            scanned: None,
         }
     }
 
@@ -132,6 +142,7 @@ impl DoipSessionBus {
         if self.vin_search.take().is_some() {
             self.told_vins = Some(Vec::new());
         }
+        self.end_scan(ScanOutcome::BusOff);
         for (number, channel) in &mut self.channels {
             channel.pdus.handle_bus_off(now);
             if channel.opening.is_none() {
@@ -168,8 +179,31 @@ impl DoipSessionBus {
             self.told_vins = self.vin_search.take().map(VinSearch::into_told);
             changed = true;
         }
+        if let Some(search) = &mut self.ecu_search
+            && search.poll(cx, explorer.network(), explorer.discovery()).is_ready()
+        {
+            self.end_scan(ScanOutcome::Done);
+            changed = true;
+        }
         changed |= self.connect_waiting();
         changed | self.poll_clients(cx, now)
+    }
+
+    fn end_scan(&mut self, outcome: ScanOutcome) {
+        if let Some(search) = self.ecu_search.take() {
+            let found = search.into_found().into_iter();
+            let ecus = found.map(|(gateway, ecu)| FoundEcu::Doip { gateway, ecu }).collect();
+            self.scanned = Some((outcome, ecus));
+        }
+    }
+
+    /// A tester's address that no channel uses: a gateway has one connection with each.
+    fn free_tester(&self) -> LogicalAddress {
+        let network = &self.setup.network;
+        let [first, last] = network.tester_addresses;
+        let is_free = |tester: &u16| !self.channels.values().any(|channel| channel.tester.get() == *tester);
+        let free = (network.tester_address..=last).chain(first..=last).find(is_free);
+        LogicalAddress::new(free.unwrap_or(network.tester_address))
     }
 
     /// Makes the connections that channels want with gateways that are known by now.
@@ -393,7 +427,8 @@ impl SessionBus for DoipSessionBus {
         let channels = self.channels.values();
         let due = channels.flat_map(|channel| [channel.pdus.poll_timeout(), channel.opening]).flatten();
         let search = self.vin_search.as_ref().map(VinSearch::poll_timeout);
-        self.deadline.set(due.chain(retry_at).chain(search).min());
+        let scan = self.ecu_search.as_ref().map(EcuSearch::poll_timeout);
+        self.deadline.set(due.chain(retry_at).chain(search).chain(scan).min());
         self.deadline.poll_expired(cx).map(|()| Progress::Changed)
     }
 
@@ -450,6 +485,30 @@ impl SessionBus for DoipSessionBus {
         }
     }
 
+    fn handle_ignition(&mut self, _now: Instant, ignition: Option<bool>) {
+        self.is_ignition_off = ignition == Some(false);
+        if self.is_ignition_off {
+            self.end_scan(ScanOutcome::IgnitionOff);
+        }
+    }
+
+    fn start_scan(&mut self, now: Instant) -> bool {
+        let network = &self.setup.network;
+        let confirmation = self.hardware.doip.confirmation_time;
+        let settings = network.connection(self.free_tester(), MAX_OWN_ANSWER, confirmation);
+        self.ecu_search = Some(EcuSearch::new(settings, network.tls, now));
+        match &mut self.state {
+            _ if self.is_ignition_off => self.end_scan(ScanOutcome::IgnitionOff),
+            State::Running(explorer) => explorer.ask_everybody(now, Question::Anybody),
+            State::Starting(_) | State::Lost(_) => self.end_scan(ScanOutcome::BusOff),
+        }
+        true
+    }
+
+    fn take_scan(&mut self) -> Option<(ScanOutcome, Vec<FoundEcu>)> {
+        self.scanned.take()
+    }
+
     fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
         self.keep_alive_stopped = !enabled;
         self.channels.values_mut().for_each(|channel| channel.pdus.set_keep_alive(now, enabled));
@@ -487,7 +546,7 @@ impl SessionBus for DoipSessionBus {
         explorer.ask_everybody(now, Question::Anybody);
         let network = &self.setup.network;
         let tester = LogicalAddress::new(network.tester_address);
-        let connection = network.connection(tester, 4096, self.hardware.doip.confirmation_time);
+        let connection = network.connection(tester, MAX_OWN_ANSWER, self.hardware.doip.confirmation_time);
         self.vin_search = Some(VinSearch::new(connection, network.tls, settings.until));
         self.told_vins = None;
         true

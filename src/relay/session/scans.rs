@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Session;
 use crate::relay::Problem;
 use crate::relay::request::ScanEcus;
-use crate::scan::{EcuFound, ScanOutcome, ScanReport};
+use crate::scan::{FoundEcu, ScanOutcome, ScanReport};
 
 /// Requests that may wait for one scan.
 const MAX_ASKED: usize = 8;
@@ -68,7 +68,7 @@ impl Session {
     }
 
     /// The scan of a bus has ended.
-    fn handle_scanned(&mut self, bus: usize, outcome: ScanOutcome, ecus: Vec<EcuFound>) {
+    fn handle_scanned(&mut self, bus: usize, outcome: ScanOutcome, ecus: Vec<FoundEcu>) {
         let Some(index) = self.scans.iter().position(|scan| scan.bus == bus) else { return };
         let Scan { bus_name, asked, .. } = self.scans.swap_remove(index);
         let count = ecus.len();
