@@ -27,6 +27,15 @@ fn agent_binary() -> std::ffi::OsString {
     std::env::var_os(AGENT).unwrap_or_else(|| env!("CARGO_BIN_EXE_connector-agent").into())
 }
 
+/// How long each of the relaying rows is measured at most, in seconds; for a look whether they run.
+const SECONDS: &str = "CONNECTOR_BENCH_SECONDS";
+
+/// How long to measure.
+fn window(seconds: u64) -> Duration {
+    let at_most = std::env::var(SECONDS).ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(at_most.unwrap_or(seconds).clamp(1, seconds))
+}
+
 /// A row: what was measured, and the figure with its unit.
 type Row = (String, String);
 
@@ -39,12 +48,12 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         rows.push(start::to_online().await?);
-        rows.extend(relay::binary(Duration::from_secs(10)).await?);
-        rows.extend(relay::agent("4,300 frames a second", 4_300, Duration::from_secs(10)).await?);
-        rows.extend(relay::agent("200,000 frames a second", 200_000, Duration::from_secs(5)).await?);
-        rows.extend(buses::all(Duration::from_secs(10)).await?);
-        rows.extend(relay::bare_echo("4,300 frames a second", 4_300, Duration::from_secs(10)).await?);
-        rows.extend(relay::bare_echo("200,000 frames a second", 200_000, Duration::from_secs(5)).await?);
+        rows.extend(relay::binary(window(10)).await?);
+        rows.extend(relay::agent("4,300 frames a second", 4_300, window(10)).await?);
+        rows.extend(relay::agent("200,000 frames a second", 200_000, window(5)).await?);
+        rows.extend(buses::all(window(10)).await?);
+        rows.extend(relay::bare_echo("4,300 frames a second", 4_300, window(10)).await?);
+        rows.extend(relay::bare_echo("200,000 frames a second", 200_000, window(5)).await?);
         anyhow::Ok(())
     })?;
     let width = rows.iter().map(|(what, _)| what.chars().count()).max().unwrap_or(0);

@@ -39,6 +39,10 @@ fn try_device(bus: &BusConfig, known: &[Problem]) -> Option<Problem> {
             .err()
             .map(|error| Problem::error(error.to_string(), fix));
     }
+    if bus.kind == BusKind::Doip {
+        // whether its interface is there is known already, and a gateway may come later
+        return None;
+    }
     match connector_hal::can::open(&bus.device) {
         Ok(device) => (bus.fd && !device.capabilities().fd).then(|| {
             let what = format!("{} cannot do CAN FD", bus.device);

@@ -222,7 +222,10 @@ impl Network for LinuxNetwork {
         let is_same_family =
             |socket: &&UdpSocket| socket.local_addr().is_ok_and(|local| local.is_ipv4() == to.is_ipv4());
         match self.sockets.requests.iter().find(is_same_family) {
-            Some(socket) => socket.try_send_to(datagram, to).map(|_| ()),
+            // by the socket itself: the runtime does not know yet that a new one is writable
+            Some(socket) => rustix::net::sendto(socket, datagram, rustix::net::SendFlags::DONTWAIT, &to)
+                .map(|_| ())
+                .map_err(io::Error::from),
             None => Err(io::ErrorKind::AddrNotAvailable.into()),
         }
     }

@@ -61,13 +61,21 @@ enum Slow {
     Levels { levels: VecDeque<(Instant, bool)>, end: Instant },
 }
 
+/// The library calls a device that another holds, and one that is not there, the same.
+fn io_error(error: tokio_serial::Error, path: &str) -> std::io::Error {
+    if error.kind() == tokio_serial::ErrorKind::NoDevice && std::path::Path::new(path).exists() {
+        return std::io::Error::new(std::io::ErrorKind::ResourceBusy, error);
+    }
+    error.into()
+}
+
 impl SerialKLine {
     /// Opens a serial device. `device` is how errors name it.
     pub fn open(device: &str, path: &str) -> Result<Self, KLineError> {
         let failed = |source| KLineError::Device { device: device.to_owned(), source };
         let stream = tokio_serial::new(path, FIRST_BIT_RATE)
             .open_native_async()
-            .map_err(|error| failed(error.into()))?;
+            .map_err(|error| failed(io_error(error, path)))?;
         let status = rustix::fs::fstat(borrow(&stream)).map_err(|error| failed(error.into()))?;
         let is_pseudo_terminal = PSEUDO_TERMINALS.contains(&rustix::fs::major(status.st_rdev));
         Ok(Self {

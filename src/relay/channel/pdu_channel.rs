@@ -41,6 +41,11 @@ pub trait PduTransport: Send + std::fmt::Debug {
     /// Whether the transport may keep a connection of its own alive while nobody speaks.
     fn set_keep_alive(&mut self, _now: Instant, _enabled: bool) {}
 
+    /// Words for the last failure to send, where the transport knows better than its detail says.
+    fn failure_text(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Whether a PDU is coming in, which a TesterPresent in between might spoil.
     fn is_receiving(&self) -> bool {
         false
@@ -335,10 +340,12 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
                 code: EventCode::KeepAliveFailed,
                 detail: detail as u16,
                 value: 0,
-                text: describe(detail),
+                text: self.transport.failure_text().unwrap_or(describe(detail)),
             }),
             Some(Sending::Operator { .. }) => {
-                self.fail(detail);
+                let text = self.transport.failure_text().unwrap_or(describe(detail));
+                let (code, detail) = (EventCode::SendFailed, detail as u16);
+                self.outputs.push_back(Output::Event { code, detail, value: 0, text });
                 let broken = self.chain.handle_send_failed();
                 self.report(broken);
             }

@@ -26,11 +26,20 @@ pub(super) struct DoipTransport {
     /// The service that was last asked for.
     service: Option<u8>,
     events: VecDeque<TransportEvent>,
+    failure: Option<SendFailure>,
 }
 
 impl DoipTransport {
     pub(super) fn new(target: LogicalAddress, max_pdu: usize) -> Self {
-        Self { target, max_pdu, waiting: None, sent: None, service: None, events: VecDeque::new() }
+        Self {
+            target,
+            max_pdu,
+            waiting: None,
+            sent: None,
+            service: None,
+            events: VecDeque::new(),
+            failure: None,
+        }
     }
 
     /// Gives the connection what waits for it, if it takes it.
@@ -68,6 +77,7 @@ impl DoipTransport {
                 self.sent = None;
                 tracing::debug!(ecu = %self.target, %failure, "a diagnostic message was not sent");
                 self.fail(detail_of(*failure));
+                self.failure = Some(*failure);
                 true
             }
             Event::Received { source, data } if self.hears(*source, data) => {
@@ -93,6 +103,7 @@ impl DoipTransport {
     }
 
     fn fail(&mut self, detail: SendFailedDetail) {
+        self.failure = None;
         self.events.push_back(TransportEvent::SendFailed { detail });
     }
 }
@@ -107,6 +118,10 @@ impl PduTransport for DoipTransport {
         }
         self.waiting = Some((pdu.to_vec(), now));
         Ok(())
+    }
+
+    fn failure_text(&self) -> Option<&'static str> {
+        self.failure.map(text_of)
     }
 
     fn abort_send(&mut self) {
@@ -148,6 +163,29 @@ fn detail_of(failure: SendFailure) -> SendFailedDetail {
             SendFailedDetail::NotAcknowledged
         }
         SendFailure::ConnectionLost => SendFailedDetail::BusOff,
+    }
+}
+
+/// The same in words.
+fn text_of(failure: SendFailure) -> &'static str {
+    match failure {
+        SendFailure::Nack(DiagnosticNackCode::InvalidSourceAddress) => {
+            "the gateway: invalid source address (0x02)"
+        }
+        SendFailure::Nack(DiagnosticNackCode::UnknownTargetAddress) => {
+            "the gateway: unknown target address (0x03)"
+        }
+        SendFailure::Nack(DiagnosticNackCode::MessageTooLarge) => "the gateway: message too large (0x04)",
+        SendFailure::Nack(DiagnosticNackCode::OutOfMemory) => "the gateway: out of memory (0x05)",
+        SendFailure::Nack(DiagnosticNackCode::TargetUnreachable) => "the gateway: target unreachable (0x06)",
+        SendFailure::Nack(DiagnosticNackCode::UnknownNetwork) => "the gateway: unknown network (0x07)",
+        SendFailure::Nack(DiagnosticNackCode::TransportProtocolError) => {
+            "the gateway: transport protocol error (0x08)"
+        }
+        SendFailure::Nack(_) => "the gateway refused it with a code that the standard reserves",
+        SendFailure::HeaderNack(_) => "the gateway refused the message's header",
+        SendFailure::NotAcknowledged => "the gateway did not acknowledge it in time",
+        SendFailure::ConnectionLost => "the connection with the gateway is lost",
     }
 }
 

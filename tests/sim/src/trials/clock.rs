@@ -45,6 +45,7 @@ pub(super) async fn jumps(world: &mut World) -> anyhow::Result<String> {
     world.kill_and_come_back().await?;
     job::short(world).await?;
     let logins = world.cloud.pincode_logins() - logins;
-    anyhow::ensure!(logins == 0, "{logins} logins, although the refresh tokens were good");
-    Ok("20 years ahead and back, and 1970; no login".to_owned())
+    // the cloud is in this machine: tokens that it gave in its own 1970 have expired since
+    anyhow::ensure!(logins <= 1, "{logins} logins");
+    Ok(format!("20 years ahead and back, and 1970; {logins} logins"))
 }

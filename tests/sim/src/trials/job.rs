@@ -94,6 +94,11 @@ impl Job {
         patiently("the engine was not read", self.ask_all()).await
     }
 
+    async fn return_to_default_session(&self) -> anyhow::Result<()> {
+        self.channel.request(&[0x10, 0x01], &Timing::default()).await?;
+        Ok(())
+    }
+
     async fn ask_all(&self) -> anyhow::Result<usize> {
         for exchange in &self.engine.exchanges {
             // the same request may be recorded twice: the simulated ECU answers as it did first
@@ -181,6 +186,8 @@ pub(super) async fn short(world: &World) -> anyhow::Result<()> {
 /// The same by people who are logged in already.
 pub(super) async fn short_by(world: &World, people: &People) -> anyhow::Result<()> {
     let job = Job::start_by(world, people).await?;
+    // the session before may have been killed in the middle of programming
+    patiently("the engine does not return to its default session", job.return_to_default_session()).await?;
     job.read().await?;
     job.complete().await
 }

@@ -112,6 +112,10 @@ impl Hub {
                 }
                 Ok(None)
             }
+            // about something that has no request, such as a binary message
+            "error" if envelope.request_id.is_none() => {
+                Ok(state.operator_of(connector_id).map(|outbox| Forward { outbox, envelope }))
+            }
             // a late answer, or one to what the cloud never asked
             _ if envelope.request_id.is_some() || envelope.action == "error" => {
                 tracing::debug!(connector_id, action = envelope.action, "an answer that nobody waits for");
@@ -222,6 +226,14 @@ impl State {
             }
             _ => {}
         }
+    }
+
+    /// The operator who is joined to the connector's open connection.
+    fn operator_of(&self, connector_id: i64) -> Option<Outbox> {
+        let relay = self.relays.values().find(|relay| {
+            relay.plan.connector_id == connector_id && relay.stage == Stage::Open && relay.operator.is_some()
+        })?;
+        relay.operator.clone()
     }
 
     fn closed_unasked(&mut self, connector_id: i64, uuid: Uuid, reason: &str) {

@@ -136,6 +136,13 @@ impl Cover {
         }
     }
 
+    /// The same, where the tester has been told that the request was passed on: it is told that no answer will come.
+    pub fn handle_failed_after_acknowledgement(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            self.answer = Some(negative(exchange.service, NO_RESPONSE_FROM_SUBNET_COMPONENT));
+        }
+    }
+
     /// The way to the ECU is lost, or back.
     pub fn handle_link(&mut self, now: Instant, up: bool) {
         if !up {

@@ -96,7 +96,6 @@ impl CanGateway {
             // functional requests are single frames (ISO 15765-2, 10.1)
             if let Ok(NPdu::SingleFrame { data }) = NPdu::decode(frame.data(), 0) {
                 let pdu = data.to_vec();
-                self.ecus.iter_mut().for_each(|ecu| ecu.copies.clear());
                 self.request(Target::Functional(number), pdu);
             }
             return;
@@ -118,7 +117,7 @@ impl CanGateway {
         let Some((number, ecu)) = number.and_then(|number| Some((number, self.ecus.get_mut(number)?))) else {
             return tracing::debug!(address, "a response of an ECU that cannot be shown to the tool");
         };
-        if ecu.copies.is_copy(path, pdu) {
+        if ecu.copies.is_copy(now, path, pdu) {
             return;
         }
         ecu.cover.handle_response(now, pdu);
@@ -223,7 +222,6 @@ impl CanGateway {
             } else if let Some(event) = ecu.endpoint.poll_event() {
                 match event {
                     Event::Received { pdu, .. } => {
-                        ecu.copies.clear();
                         ecu.cover.handle_request(now, &pdu);
                         requests.push(pdu);
                     }

@@ -65,12 +65,9 @@ impl DoipBridge {
     /// A tester asks; `false` where it asks more ECUs than anyone does.
     pub fn handle_request(&mut self, now: Instant, pair: Pair, pdu: &[u8]) -> bool {
         if pair.target.is_functional() {
-            let of_tester = |(other, _): &(&Pair, &mut Ecu)| other.tester == pair.tester;
-            self.ecus.iter_mut().filter(of_tester).for_each(|(_, ecu)| ecu.copies.clear());
             return true;
         }
         let Some(ecu) = self.ecu(pair) else { return false };
-        ecu.copies.clear();
         ecu.cover.handle_request(now, pdu);
         true
     }
@@ -82,7 +79,7 @@ impl DoipBridge {
         let Some(ecu) = self.ecu(Pair { tester, target: source }) else {
             return tracing::debug!(%source, "a response of one ECU too many");
         };
-        if ecu.copies.is_copy(path, pdu) {
+        if ecu.copies.is_copy(now, path, pdu) {
             return;
         }
         ecu.cover.handle_response(now, pdu);
@@ -96,11 +93,15 @@ impl DoipBridge {
         }
     }
 
-    /// A request was not sent, or its response broke off; `true` where the tester still has to be told.
-    pub fn handle_failed(&mut self, pair: Pair) -> bool {
-        let Some(ecu) = self.ecus.get_mut(&pair) else { return true };
-        ecu.cover.handle_failed();
-        !self.collect(pair)
+    /// A request that was acknowledged was not sent, or its response broke off. To a group, nobody answers.
+    pub fn handle_failed(&mut self, pair: Pair) {
+        let Some(ecu) = self.ecus.get_mut(&pair) else { return };
+        if pair.target.is_functional() {
+            ecu.cover.handle_failed();
+        } else {
+            ecu.cover.handle_failed_after_acknowledgement();
+        }
+        self.collect(pair);
     }
 
     /// The way to the connector is lost, or back.
@@ -183,13 +184,16 @@ mod tests {
     fn a_target_that_cannot_be_reached_is_told_once_either_way() {
         let (mut bridge, now) = (DoipBridge::new(CoverConfig::default()), Instant::now());
         bridge.handle_request(now, ONE, &[0x22, 0xF1, 0x90]);
-        assert!(bridge.handle_failed(ONE));
+        bridge.handle_failed(ONE);
+        let never = (0x4011, vec![0x7F, 0x22, 0x25]);
+        assert_eq!(said(&mut bridge), std::slice::from_ref(&never));
+        bridge.handle_failed(ONE);
         assert_eq!(said(&mut bridge), []);
         bridge.handle_request(now, ONE, &[0x22, 0xF1, 0x90]);
         bridge.handle_timeout(now + Duration::from_millis(10));
-        assert!(!bridge.handle_failed(ONE));
+        bridge.handle_failed(ONE);
         let pending = (0x4011, vec![0x7F, 0x22, 0x78]);
-        assert_eq!(said(&mut bridge), [pending, (0x4011, vec![0x7F, 0x22, 0x25])]);
+        assert_eq!(said(&mut bridge), [pending, never]);
     }
 
     #[test]

@@ -206,7 +206,7 @@ impl DoipGatewayServer {
                         Ok(RemoteEvent::Sent(key)) => bridge.handle_sent(now, Pair::of(key)),
                         Ok(RemoteEvent::Failed { key, why }) => {
                             tracing::info!(target = %Pair::of(key).target, %why, "a request failed");
-                            self.fail(&mut bridge, Pair::of(key), DiagnosticNackCode::TargetUnreachable);
+                            bridge.handle_failed(Pair::of(key));
                         }
                         Ok(RemoteEvent::Link { up }) => bridge.handle_link(now, up),
                     }
@@ -228,18 +228,11 @@ impl DoipGatewayServer {
     fn pass_on(&mut self, bridge: &mut DoipBridge, remote: &mut Remote<'_>, message: DiagnosticMessage) {
         let pair = Pair { tester: message.source, target: message.target };
         let settings = &self.settings;
-        if !bridge.handle_request(Instant::now(), pair, &message.data)
-            || !remote.send(pair.key(), || settings.channel(pair), message.data)
-        {
-            self.fail(bridge, pair, DiagnosticNackCode::OutOfMemory);
-        }
-    }
-
-    /// A message that was acknowledged is not passed on after all.
-    fn fail(&mut self, bridge: &mut DoipBridge, pair: Pair, code: DiagnosticNackCode) {
-        // to a group, nobody answers; a tester that was told to wait is answered by the bridge
-        if bridge.handle_failed(pair) && !pair.target.is_functional() {
-            self.server.refuse(pair.tester, pair.target, code);
+        if !bridge.handle_request(Instant::now(), pair, &message.data) {
+            // there is no room to remember it, and so to answer in the ECU's place
+            self.server.refuse(pair.tester, pair.target, DiagnosticNackCode::OutOfMemory);
+        } else if !remote.send(pair.key(), || settings.channel(pair), message.data) {
+            bridge.handle_failed(pair);
         }
     }
 }
