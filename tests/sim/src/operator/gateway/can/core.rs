@@ -358,9 +358,11 @@ mod tests {
             gateway.handle_frame(now, &frame(0x7DF, &[0x02, 0x01, 0x00]));
             gateway.handle_response(now, Target::Functional(0), 0x7E8, &[0x41, 0, 1]);
         }
-        gateway.handle_frame(now, &frame(0x7E0, &[0x02, 0x01, 0x00]));
-        gateway.handle_response(now, Target::Ecu(0), 0x7E8, &[0x41, 0, 1]);
-        assert_eq!(frames(&mut gateway, now).len(), 3);
+        // by the other channel, but too late for a copy
+        let later = now + Duration::from_secs(1);
+        gateway.handle_frame(later, &frame(0x7E0, &[0x02, 0x01, 0x00]));
+        gateway.handle_response(later, Target::Ecu(0), 0x7E8, &[0x41, 0, 1]);
+        assert_eq!(frames(&mut gateway, later).len(), 3);
     }
 
     #[test]
