@@ -1,6 +1,6 @@
 //! Looking for ECUs on a CAN bus: one TesterPresent to each identifier that may be an ECU's, and a second one to be sure.
 //!
-//! [`Scanner`] is a pure state machine; [`run`] is the shell around it for a bus of its own. In a session, the bus's
+//! [`Scanner`] is a pure state machine; [`scan`] is the shell around it for a bus of its own. In a session, the bus's
 //! frames go through it beside those of the channels.
 //!
 //! What is asked, in this order:
@@ -8,7 +8,7 @@
 //! 1. Nothing, for a moment: identifiers that others send with are not used, and what they say is no answer.
 //! 2. The vehicle's speed, by OBD: nothing is scanned in a vehicle that moves.
 //! 3. `3E 00` to 0x600…0x7FF, but 0x7DF, and to 0x241…0x25F, where a General Motors vehicle has its ECUs. Who answers is
-//!    asked again alone, as the answer's identifier may be any: see [`resolve`].
+//!    asked again alone, as the answer's identifier may be any.
 //! 4. `3E 00` to 0x18DAxxF1, where the answer names the ECU.
 //! 5. `3E 00` with every extended address to the two identifiers that are known for it, 0x6F1 and 0x750.
 //! 6. A TP2.0 channel to every logical address, closed at once.
