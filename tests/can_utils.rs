@@ -100,6 +100,7 @@ async fn isotprecv_receives_from_us() {
                 peer(&mut receive, addressing, frame_size).args(["-b", "8"]).arg(&vcan).spawn().unwrap();
             let list = if addressing.transmit_id().is_extended() { "rcvlist_eff" } else { "rcvlist_sff" };
             listens(&vcan, list, "isotp").await;
+            reads(&receive).await;
             ours.send(&pdu);
             let case = format!("{name}, {frame_size:?}, {len} bytes");
             let sent = timeout(PATIENCE, ours.event()).await.unwrap_or_else(|_| panic!("{case}"));
@@ -172,4 +173,16 @@ async fn listens(interface: &str, list: &str, protocol: &str) {
         }
     };
     timeout(PATIENCE, listens).await.unwrap_or_else(|_| panic!("nobody listens: {path}"));
+}
+
+/// Waits until a tool reads: a socket that the kernel lists may still lack the interface that it answers on.
+async fn reads(tool: &Child) {
+    let path = format!("/proc/{}/syscall", tool.id().unwrap());
+    let read = format!("{} ", libc::SYS_read);
+    let reads = async {
+        while !std::fs::read_to_string(&path).unwrap().starts_with(&read) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, reads).await.unwrap_or_else(|_| panic!("it does not read: {path}"));
 }
