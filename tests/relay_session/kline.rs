@@ -242,6 +242,19 @@ async fn closing_a_channel_or_the_connection_ends_the_communication() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_line_may_be_set_up_again_while_a_link_is_open_which_is_ended_first() {
+    let (mut rig, vehicle) = rig("iso14230_fast", &[ecu(0x11)]).await;
+    for _ in 0..3 {
+        opened(&mut rig, 1, json!({})).await;
+        let reply = rig.configure(json!([bus("iso14230_fast")])).await;
+        assert_eq!(reply.action, "busesConfigured", "{reply:?}");
+        let last = vehicle.with_ecu(0, |ecu| ecu.requests().last().cloned()).flatten();
+        assert_eq!(last, Some(vec![0x82]), "the ECU was told before anybody else had the line");
+    }
+    assert_eq!(vehicle.anomalies(), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn tester_present_stops_with_the_keep_alives_after_the_ignition_is_off() {
     let (mut rig, vehicle) = rig("iso14230_fast", &[ecu(0x11), ecu(0x28)]).await;
     opened(&mut rig, 1, json!({})).await;
