@@ -274,8 +274,13 @@ impl Endpoint {
         if self.is_busy() {
             return;
         }
+        let request_at = line.request_at().max(now);
         // an ECU that has heard nothing for P3max has ended the communication
-        self.link.take_if(|link| now > link.alive_at + link.timing.p3_max);
+        let ended =
+            self.link.take_if(|link| request_at + LATENCY_ALLOWANCE > link.alive_at + link.timing.p3_max);
+        if ended.is_some() && self.keeps_alive && self.config.keep_alive.is_some() && !self.stopping {
+            self.events.push_back(Event::Down(Failure::NotKeptAlive));
+        }
         if self.link.is_none() && self.stopping {
             return self.finish_stop();
         }
@@ -292,7 +297,7 @@ impl Endpoint {
                 let is_slow = self.config.initialisation == Initialisation::Slow;
                 line.initialise_at(is_slow, self.attempts > 0)
             }
-            Work::Stop | Work::Pdu | Work::TesterPresent => line.request_at(),
+            Work::Stop | Work::Pdu | Work::TesterPresent => request_at,
         };
         self.phase = Phase::Pausing { until, then: work };
         self.handle_timeout(now);

@@ -169,6 +169,7 @@ pub fn describe_failure(failure: Failure) -> &'static str {
         Failure::Address(_) => "the ECU confirmed another address",
         Failure::Refused(_) => "the ECU refused StartCommunication",
         Failure::TooLong(_) => "the ECU cannot take a PDU of this length",
+        Failure::NotKeptAlive => "the K-line was not free for TesterPresent: the ECU's session is over",
         Failure::Aborted => "it was taken back",
     }
 }
