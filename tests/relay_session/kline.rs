@@ -280,6 +280,7 @@ async fn tester_present_stops_with_the_keep_alives_after_the_ignition_is_off() {
     rig.send(1, PLAIN, &[0x1A, 0x90]);
     rig.send(2, PLAIN, &[0x1A, 0x90]);
     rig.run(60 * SECOND).await;
+    assert_eq!((rig.pdus(1).len(), rig.pdus(2).len()), (2, 1));
     assert_eq!((rig.events(1), rig.events(2)), (vec![refused], vec![refused]));
     assert_eq!(vehicle.with_ecu(1, |ecu| ecu.is_communicating()), Some(true), "kept alive");
     rig.session.handle_ignition(now(), Some(false));

@@ -133,7 +133,7 @@ fn hardware(
     let opening_fails = Arc::clone(opening_fails);
     let (kline, kline_fails, kline_held) = (kline.clone(), Arc::clone(&opening_fails), Arc::new(()));
     Hardware {
-        kline_ports: Arc::new([KlinePort { pin: 7, device: "kline0".to_owned() }]),
+        kline_ports: Arc::new([KlinePort { pin: 7, device: "kline0".to_owned(), bit_rates: vec![10_400] }]),
         open_kline: Arc::new(move |device: &str| {
             let failed = if kline_fails.load(Ordering::Relaxed) {
                 Some(std::io::ErrorKind::NotFound)

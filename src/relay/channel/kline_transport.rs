@@ -100,8 +100,8 @@ impl PduTransport for KlineTransport {
         }
     }
 
-    fn set_keep_alive(&mut self, _now: Instant, enabled: bool) {
-        self.endpoint.set_keep_alive(enabled);
+    fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        self.endpoint.set_keep_alive(now, enabled);
         self.is_kept_alive = enabled;
         self.is_end_told &= !enabled;
     }

@@ -163,6 +163,11 @@ impl KlineEcu {
     }
 
     fn handle_level(&mut self, at: Instant, is_low: bool) {
+        if let State::AwaitsComplement { .. } = self.state {
+            // the tester has begun anew
+            self.state = State::Asleep;
+            self.received.clear();
+        }
         if !is_low && let Some((since, true)) = self.levels.last().copied() {
             let low = at - since;
             if low < Duration::from_millis(100) {
