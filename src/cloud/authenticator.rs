@@ -255,6 +255,10 @@ impl Driver {
 fn classify(error: &RestError) -> Failure {
     match error {
         RestError::Refused { status: 429, retry_after, .. } => Failure::TooMany { retry_after: *retry_after },
+        // a redirection, which is not followed, tells nothing of the pincode: something between us and the cloud answers
+        RestError::Refused { status: 300..=399, retry_after, .. } => {
+            Failure::Unavailable { retry_after: *retry_after }
+        }
         error if error.is_transient() => Failure::Unavailable { retry_after: error.retry_after() },
         _ => Failure::Rejected,
     }
@@ -268,5 +272,22 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_clouds_own_refusal_is_put_down_to_the_pincode() {
+        let failure = |status| classify(&RestError::Refused { status, problem: None, retry_after: None });
+        for status in [400, 401, 403, 404, 422] {
+            assert_eq!(failure(status), Failure::Rejected, "{status}");
+        }
+        for status in [301, 302, 307, 308, 408, 500, 502, 503, 504] {
+            assert_eq!(failure(status), Failure::Unavailable { retry_after: None }, "{status}");
+        }
+        assert_eq!(failure(429), Failure::TooMany { retry_after: None });
     }
 }
