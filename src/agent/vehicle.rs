@@ -6,11 +6,11 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use connector_hal::can::{CanBus, CanError, CanEvent, CanSettings};
-use connector_hal::kline::KLine;
 use tokio::sync::{mpsc, oneshot};
 
 use super::doip_watch::DoipWatch;
 use crate::hardware::{Hardware, KlinePort, OpenKline};
+use crate::vin::kline::LineToAsk;
 use crate::vin::{self, Vin, VinReport, VinSettings, WakeReason, WakeWatch};
 
 /// How long to wait before a device that could not be used is tried again.
@@ -379,11 +379,11 @@ impl Watched {
 }
 
 /// The K-lines that can be opened; nobody listens on one, so they are closed again after reading.
-async fn open_lines(ports: &[KlinePort], open: &OpenKline) -> Vec<Box<dyn KLine>> {
+async fn open_lines(ports: &[KlinePort], open: &OpenKline) -> Vec<LineToAsk> {
     let mut lines = Vec::new();
     for port in ports {
         match open(&port.device).await {
-            Ok(line) => lines.push(line),
+            Ok(line) => lines.push(LineToAsk { line, bit_rates: port.bit_rates.clone() }),
             Err(error) => tracing::warn!(%error, "no VIN can be read here"),
         }
     }
