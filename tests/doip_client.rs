@@ -66,7 +66,7 @@ async fn network(gateway: SocketAddr, tls: DoipTlsConfig) -> Box<dyn Network> {
 async fn outcome(network: &dyn Network, client: &mut Client) -> Result<(), ClientError> {
     let event = poll_fn(|cx| client.poll(cx, network));
     match tokio::time::timeout(LONG, event).await.unwrap() {
-        ClientEvent::Active => Ok(()),
+        ClientEvent::Active { .. } => Ok(()),
         ClientEvent::Down(error) => Err(error),
         other => panic!("{other:?}"),
     }
@@ -82,6 +82,91 @@ async fn read_vin(gateway: &DoipGateway) -> VinReport {
     let hardware = hardware(gateway.addresses().tcp, DoipConfig::default());
     let settings = VinSettings { budget: LONG, ..VinSettings::default() };
     read_beside(Vec::new(), by_doip(&hardware, settings.budget), &settings).await.report
+}
+
+/// Why no VIN is told by what is at this address, which takes this time to find out.
+async fn why_not(gateway: SocketAddr, tls: DoipTlsConfig, budget: Duration) -> String {
+    let hardware = hardware(gateway, DoipConfig { tls, ..DoipConfig::default() });
+    let settings = VinSettings { budget, ..VinSettings::default() };
+    let reading = read_beside(Vec::new(), by_doip(&hardware, settings.budget), &settings).await;
+    assert_eq!(reading.report.vin, None);
+    let [other] = reading.others.as_slice() else { panic!("{}", reading.others.len()) };
+    other.why_not.clone()
+}
+
+#[tokio::test]
+async fn a_named_host_that_does_not_identify_itself_is_asked_by_tcp() {
+    let gateway = gateway(|config| config.listen.udp_port = Some(0)).await;
+    assert_ne!(gateway.addresses().udp.port(), gateway.addresses().tcp.port());
+    let report = read_vin(&gateway).await;
+    assert_eq!(report.vin, vehicle().record.vin);
+    assert_eq!((report.source, report.address), (Some(VinSource::Doip), Some(GATEWAY.into())));
+}
+
+#[tokio::test]
+async fn why_a_gateway_tells_no_vin_is_told() {
+    type Change = fn(&mut GatewayConfig);
+    let cases: [(Change, &str); 5] = [
+        (
+            |config| config.entity.activation.answer = Answer::Always(0x06.into()),
+            "the gateway refuses routing: denied: unsupported routing activation type (0x06)",
+        ),
+        (
+            |config| config.entity.activation.answer = Answer::Always(0x07.into()),
+            "demands TLS (0x07), and there is none: TLS is not set up: no certificates are trusted; set doip.tls.ca_file",
+        ),
+        (|config| config.entity.activation.answer = Answer::Never, "has not answered the routing activation"),
+        (
+            |config| config.entity.activation.answer = Answer::Always(0x11.into()),
+            "nobody confirmed the routing activation in the vehicle",
+        ),
+        (|config| config.entity.diagnostic_nack = Some(0x06.into()), "target unreachable (0x06)"),
+    ];
+    for (change, expected) in cases {
+        let gateway = gateway(|config| {
+            config.forget_vin();
+            change(config);
+        });
+        let why =
+            why_not(gateway.await.addresses().tcp, DoipTlsConfig::default(), Duration::from_millis(1500))
+                .await;
+        assert!(why.contains("gateway 0x4010 at 127.0.0.1:") && why.contains(expected), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn why_a_host_that_is_no_gateway_tells_no_vin_is_told() {
+    let nobody = {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap()
+    };
+    let budget = Duration::from_millis(300);
+    let why = why_not(nobody, DoipTlsConfig::default(), budget).await;
+    assert!(why.contains("does not identify itself by UDP") && why.contains("refused"), "{why}");
+    let babbler = hostile(|mut stream| async move {
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    let why = why_not(babbler.await, DoipTlsConfig::default(), LONG.min(Duration::from_millis(1500))).await;
+    assert!(why.contains("what is no DoIP"), "{why}");
+}
+
+#[tokio::test]
+async fn the_command_says_why_there_is_no_vin() {
+    let gateway = gateway(|config| {
+        config.forget_vin();
+        config.entity.activation.answer = Answer::Always(0x00.into());
+    })
+    .await;
+    let bus = format!("doip:{}", gateway.addresses().tcp);
+    for json in [false, true] {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_connector-agent"));
+        command.args(["vin", "--budget-ms", "5000", "--bus", &bus]).args(json.then_some("--json"));
+        let output = tokio::time::timeout(LONG, command.output()).await.unwrap().unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        let text = String::from_utf8(if json { output.stderr } else { output.stdout }).unwrap();
+        assert!(text.contains("denied: unknown source address (0x00)") && text.contains("0x4010"), "{text}");
+    }
 }
 
 #[tokio::test]
