@@ -1,6 +1,7 @@
 //! DoIP's network on Linux: an interface or one host, its address, and its sockets.
 
 mod claim;
+mod dhcp;
 mod link;
 
 use std::io;
@@ -25,6 +26,7 @@ use super::io::{ConnectError, LinkError, Network, Stream};
 use super::network::{Addressing, DiscoveryMethod, DoipConfig, NetworkConfig};
 use super::{PORT, tls};
 pub use claim::Claims;
+use dhcp::DhcpClients;
 
 /// How long a TCP connection, and then TLS, may take to come about.
 const CONNECT_TIME: Duration = Duration::from_secs(3);
@@ -45,12 +47,13 @@ pub struct LinuxNetworks {
     config: Arc<DoipConfig>,
     activation: Option<ActivationLine>,
     claims: Claims,
+    dhcp: DhcpClients,
 }
 
 impl LinuxNetworks {
     /// Networks as the configuration says, with the board's activation line.
     pub fn new(config: Arc<DoipConfig>, activation: Option<ActivationLine>) -> Self {
-        Self { config, activation, claims: Claims::default() }
+        Self { config, activation, claims: Claims::default(), dhcp: DhcpClients::default() }
     }
 
     /// Opens the network behind a device; the interface gets the address that the network configuration says.
@@ -79,7 +82,8 @@ impl LinuxNetworks {
             Device::Interface(name) => {
                 let interface = Interface::find(name).map_err(no_interface)?;
                 if purpose == Purpose::Talk {
-                    link::prepare(&interface, network, &self.config, &self.claims).await.map_err(failed)?;
+                    let prepared = link::prepare(&interface, network, &self.config, &self.claims, &self.dhcp);
+                    prepared.await.map_err(failed)?;
                 }
                 (Some(interface), None)
             }

@@ -121,7 +121,15 @@ impl VinSearch {
         });
         told.into_iter().for_each(|(vin, gateway)| self.tell(vin, gateway));
         failed.into_iter().for_each(|why| self.note(why));
-        if self.until <= now() { Poll::Ready(()) } else { Poll::Pending }
+        if self.until <= now() || self.is_hopeless(discovery) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Everybody who was there has answered, and will say the same again.
+    fn is_hopeless(&self, discovery: &Discovery) -> bool {
+        let gateways = discovery.gateways();
+        let all_seen = gateways.iter().all(|gateway| self.seen.contains(&gateway.announcement.address));
+        let nothing_waits = self.asked.is_empty() && self.told.is_empty() && self.silent_host.is_none();
+        all_seen && !gateways.is_empty() && nothing_waits && discovery.is_done_asking()
     }
 
     fn look_at(&mut self, gateway: &Gateway) {

@@ -31,8 +31,10 @@ pub struct AgentSettings {
     pub fd: bool,
     /// Terminal 15 and voltage.
     pub power: PowerConfig,
-    /// A DoIP gateway, at which the agent is in place of a CAN bus.
-    pub doip: Option<SocketAddr>,
+    /// A DoIP gateway, or an interface, at which the agent is in place of a CAN bus.
+    pub doip: Option<String>,
+    /// Which network configuration the VIN is read with.
+    pub doip_network: Option<u8>,
 }
 
 pub struct TestAgent {
@@ -57,11 +59,12 @@ impl TestAgent {
         );
         config.cloud.ca_file = Some(cloud.ca_file.clone());
         config.buses = vec![match settings.doip {
-            Some(gateway) => {
-                BusConfig { kind: BusKind::Doip, pins: vec![3, 11], ..BusConfig::can(gateway.to_string()) }
-            }
+            Some(gateway) => BusConfig { kind: BusKind::Doip, pins: vec![3, 11], ..BusConfig::can(gateway) },
             None => BusConfig { fd: settings.fd, ..BusConfig::can("can0") },
         }];
+        if let Some(number) = settings.doip_network {
+            config.doip.network_configuration = number;
+        }
         config.power = settings.power;
         let (bus, present) = (bus.clone(), settings.adapter);
         let open_can: Arc<OpenCan> = Arc::new(move |device: &str| {

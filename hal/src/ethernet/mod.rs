@@ -14,6 +14,8 @@ use std::net::IpAddr;
 
 /// IFF_UP of `netdevice(7)`.
 const UP: u32 = 1;
+/// IFF_RUNNING of `netdevice(7)`.
+const RUNNING: u32 = 0x40;
 
 /// An address of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,11 @@ impl Interface {
     /// Whether it is switched on.
     pub fn is_up(&self) -> io::Result<bool> {
         Ok(netlink::link(self.index)?.flags & UP != 0)
+    }
+
+    /// Whether there is a link: it is switched on, and somebody is at the cable's other end.
+    pub fn has_carrier(&self) -> io::Result<bool> {
+        Ok(netlink::link(self.index)?.flags & (UP | RUNNING) == UP | RUNNING)
     }
 
     /// Its hardware address.

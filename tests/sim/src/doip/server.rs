@@ -238,7 +238,12 @@ impl Server {
         while let Some(output) = self.entity.poll_output(now()) {
             match output {
                 Output::Datagram { to, bytes } => self.send_datagram(to, &bytes),
-                Output::Broadcast(bytes) => self.send_datagram(self.addresses.announce_to, &bytes),
+                Output::Broadcast(bytes) => {
+                    if let Err(error) = self.udp.try_send_to(&bytes, self.addresses.announce_to) {
+                        // listening everywhere, a machine without default route does not know where to broadcast
+                        tracing::warn!(%error, to = %self.addresses.announce_to, "not announced; listen at an address of the link");
+                    }
+                }
                 Output::Send { connection, bytes } => {
                     let full =
                         self.writers.get(&connection).is_some_and(|writer| writer.try_send(bytes).is_err());
