@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use connector_agent::doip::client::{Client, ClientError, ClientEvent};
 use connector_agent::doip::connection::{Connection, ConnectionError, ConnectionSettings, Event};
 use connector_agent::doip::device::Device;
-use connector_agent::doip::discovery::{Discovery, DiscoveryEvent, Question};
+use connector_agent::doip::discovery::{Destination, Discovery, DiscoveryEvent, Question};
 use connector_agent::doip::explorer::Explorer;
 use connector_agent::doip::io::Network;
 use connector_agent::doip::linux::{LinuxNetworks, Purpose};
@@ -149,6 +149,51 @@ async fn why_a_host_that_is_no_gateway_tells_no_vin_is_told() {
     });
     let why = why_not(babbler.await, DoipTlsConfig::default(), LONG.min(Duration::from_millis(1500))).await;
     assert!(why.contains("what is no DoIP"), "{why}");
+}
+
+#[tokio::test]
+async fn the_first_question_is_sent_at_once_though_the_runtime_has_not_seen_the_socket_writable() {
+    let gateway = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = gateway.local_addr().unwrap();
+    let mut network = network(address, DoipTlsConfig::default()).await;
+    network.send(Destination::Host(address), b"who is there?").unwrap();
+    let mut buffer = [0; 32];
+    let received = tokio::time::timeout(LONG, gateway.recv(&mut buffer)).await.unwrap().unwrap();
+    assert_eq!(buffer[..received], *b"who is there?");
+}
+
+/// What `connector-agent check` says of a configuration with these DoIP buses, and whether it is content.
+async fn check(devices: &[&str]) -> (bool, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("agent.toml");
+    let mut config = "[connector]\nuuid = \"5f3d760d-ade2-4a19-aea4-36e097678ae3\"\npincode = \"1234\"\n\
+                      [cloud]\napi_url = \"https://api.example.com\"\n\
+                      websocket_url = \"wss://ws.example.com/\"\n"
+        .to_owned();
+    for (device, pins) in devices.iter().zip(["[3, 11]", "[1, 9]"]) {
+        config += &format!("[[bus]]\nkind = \"doip\"\npins = {pins}\ndevice = \"{device}\"\n");
+    }
+    std::fs::write(&file, config).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_connector-agent"));
+    let output = command.arg("check").arg("--config").arg(&file).output().await.unwrap();
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[tokio::test]
+async fn a_configuration_with_doip_devices_is_checked_without_taking_them_for_can() {
+    let (content, said) = check(&["lo", "192.0.2.7:13400"]).await;
+    assert!(content && said.trim_end().ends_with("no errors"), "{said}");
+    let (content, said) = check(&["fe80::1%lo", "doip:[fe80::1%1]:13400"]).await;
+    assert!(content && said.trim_end().ends_with("no errors"), "{said}");
+    for (device, expected) in [
+        ("no-such-if", "the device no-such-if is not there"),
+        ("fe80::1%no-such-if", "the device fe80::1%no-such-if is not there"),
+        ("fe80::1", "names no network"),
+    ] {
+        let (content, said) = check(&[device]).await;
+        assert!(!content && said.contains(expected), "{said}");
+    }
 }
 
 #[tokio::test]
