@@ -219,10 +219,16 @@ pub fn surroundings(config: &Config) -> Vec<Problem> {
                 Ok(path) => path.into(),
                 Err(_) => continue,
             },
-            BusKind::Doip => match bus.device.parse() {
-                Ok(doip::device::Device::Interface(interface)) => Path::new(INTERFACES).join(interface),
-                // a gateway that is not there yet is no mistake
-                _ => continue,
+            BusKind::Doip => match bus.device.parse::<doip::device::Device>() {
+                Ok(device) => match device.interface() {
+                    Some(interface) if interface.parse::<u32>().is_err() => {
+                        Path::new(INTERFACES).join(interface)
+                    }
+                    // a gateway that is not there yet is no mistake
+                    _ => continue,
+                },
+                // said already, as wrong in itself
+                Err(_) => continue,
             },
         };
         if !path.exists() {

@@ -14,6 +14,7 @@ use super::kline::{self, LineReading, LineToAsk};
 use super::{
     BusEnd, BusReading, Candidate, GiveUp, VinReading, VinReport, VinSettings, by_doip, read_beside,
 };
+use crate::doip::vin::DoipReading;
 use crate::hardware::{DoipPort, Hardware};
 use crate::relay::request::KLINE_BIT_RATES;
 
@@ -96,7 +97,7 @@ pub async fn run(
     }
     let settings = args.settings();
     let reading = read_beside(buses, by_doip(hardware, settings.budget), &settings).await;
-    let VinReading { mut report, buses } = reading;
+    let VinReading { mut report, buses, others } = reading;
     let mut line_readings = Vec::new();
     if report.vin.is_none()
         && let Some((read, readings)) =
@@ -105,11 +106,9 @@ pub async fn run(
         (report, line_readings) = (read, readings);
     }
     let is_known = report.vin.is_some();
-    let text = if args.json {
-        serde_json::to_string(&report)?
-    } else {
-        describe(&report, &buses, networks, &line_readings)
-    };
+    let networks: Vec<(&DoipPort, &DoipReading)> = networks.iter().zip(&others).collect();
+    let in_words = describe(&report, &buses, &networks, &line_readings);
+    let text = if args.json { serde_json::to_string(&report)? } else { in_words.clone() };
     for reading in line_readings {
         if let (Some(error), false) = (reading.error, is_known) {
             return Err(line_advice(&reading.device, error));
@@ -126,6 +125,10 @@ pub async fn run(
         }
     }
     print(&text).context("cannot print the VIN")?;
+    if args.json && !is_known {
+        // the object has no place for the reason
+        eprintln!("connector-agent: {in_words}");
+    }
     Ok(if is_known { ExitCode::SUCCESS } else { ExitCode::from(NO_VIN_STATUS) })
 }
 
@@ -138,7 +141,7 @@ fn print(text: &str) -> io::Result<()> {
 fn describe(
     report: &VinReport,
     buses: &[BusReading],
-    networks: &[DoipPort],
+    networks: &[(&DoipPort, &DoipReading)],
     lines: &[LineReading],
 ) -> String {
     let elapsed = report.elapsed.as_millis();
@@ -154,7 +157,7 @@ fn describe(
     text
 }
 
-fn why_not(buses: &[BusReading], networks: &[DoipPort], lines: &[LineReading]) -> String {
+fn why_not(buses: &[BusReading], networks: &[(&DoipPort, &DoipReading)], lines: &[LineReading]) -> String {
     let reasons = buses.iter().map(|bus| {
         let reason = match &bus.end {
             BusEnd::Told | BusEnd::NotTold => "the vehicle's ECUs tell none".to_owned(),
@@ -178,7 +181,10 @@ fn why_not(buses: &[BusReading], networks: &[DoipPort], lines: &[LineReading]) -
         };
         format!("on {}, {reason}", line.device)
     });
-    let by_doip = networks.iter().map(|port| format!("on {}, no gateway tells one by DoIP", port.device));
+    let by_doip = networks.iter().map(|(port, reading)| {
+        let advice = if reading.late.is_some() { "; --budget-ms gives it more" } else { "" };
+        format!("on {}, {}{advice}", port.device, reading.why_not)
+    });
     reasons.chain(lines).chain(by_doip).collect::<Vec<_>>().join("; ")
 }
 

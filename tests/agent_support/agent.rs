@@ -32,10 +32,12 @@ pub struct AgentSettings {
     pub fd: bool,
     /// Terminal 15 and voltage.
     pub power: PowerConfig,
-    /// A DoIP gateway, at which the agent is in place of a CAN bus.
-    pub doip: Option<SocketAddr>,
     /// The devices of K-lines, which it has in place of a CAN bus, at pins 1, 2 and so on.
     pub klines: Vec<PathBuf>,
+    /// A DoIP gateway, or an interface, at which the agent is in place of a CAN bus.
+    pub doip: Option<String>,
+    /// Which network configuration the VIN is read with.
+    pub doip_network: Option<u8>,
 }
 
 pub struct TestAgent {
@@ -60,9 +62,7 @@ impl TestAgent {
         );
         config.cloud.ca_file = Some(cloud.ca_file.clone());
         config.buses = vec![match settings.doip {
-            Some(gateway) => {
-                BusConfig { kind: BusKind::Doip, pins: vec![3, 11], ..BusConfig::can(gateway.to_string()) }
-            }
+            Some(gateway) => BusConfig { kind: BusKind::Doip, pins: vec![3, 11], ..BusConfig::can(gateway) },
             None => BusConfig { fd: settings.fd, ..BusConfig::can("can0") },
         }];
         if !settings.klines.is_empty() {
@@ -72,6 +72,9 @@ impl TestAgent {
                 ..BusConfig::can(device.to_string_lossy())
             };
             config.buses = (1..).zip(&settings.klines).map(kline).collect();
+        }
+        if let Some(number) = settings.doip_network {
+            config.doip.network_configuration = number;
         }
         config.power = settings.power;
         let (bus, present) = (bus.clone(), settings.adapter);
