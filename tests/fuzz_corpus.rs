@@ -18,6 +18,8 @@ mod kline;
 mod relay_message;
 #[path = "../fuzz/drivers/relay_request.rs"]
 mod relay_request;
+#[path = "../fuzz/drivers/scan.rs"]
+mod scan;
 #[path = "../fuzz/drivers/slcan.rs"]
 mod slcan;
 #[path = "../fuzz/drivers/tp20.rs"]
@@ -86,6 +88,11 @@ fn the_relay_request_corpus_is_survived() {
 }
 
 #[test]
+fn the_scan_corpus_is_survived() {
+    replay("scan", scan::drive);
+}
+
+#[test]
 fn the_slcan_corpus_is_survived() {
     replay("slcan", slcan::drive);
 }
@@ -116,6 +123,7 @@ fn every_corpus_is_replayed() {
         "kline",
         "relay_message",
         "relay_request",
+        "scan",
         "slcan",
         "tp20",
         "vehicles",
