@@ -1,14 +1,18 @@
 //! The VIN reader and the scan of a bus, beside its channels.
 
+use connector_hal::can::BusState;
+
 use super::BusCore;
 use super::turns::Owner;
 use crate::scan::{EcuFound, ScanOutcome, Scanner};
 use crate::vin;
 
 impl BusCore {
-    /// Reads the VIN on this bus, beside the channels.
+    /// Reads the VIN on this bus, beside the channels; nobody can tell one while it is off.
     pub fn start_vin_reader(&mut self, reader: vin::Reader) {
-        self.vin_reader = Some(Box::new(reader));
+        let is_off = self.state == BusState::Off;
+        self.vin_told = is_off.then(Vec::new);
+        self.vin_reader = (!is_off).then(|| Box::new(reader));
     }
 
     /// Which VINs were told, once reading is done.
