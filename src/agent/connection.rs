@@ -99,7 +99,7 @@ impl Supervisor {
             _ => self.ended_unheard = Some((connection_uuid, reason)),
         }
         if self.vehicle.is_known {
-            self.watch.resume().await;
+            self.watch.resume(self.vehicle.vin).await;
         } else {
             self.read_vin().await;
         }

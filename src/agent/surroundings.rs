@@ -59,6 +59,7 @@ impl Supervisor {
         if let Some(session) = &mut self.session {
             session.handle_ignition(now(), ignition);
         }
+        self.watch.ignition(ignition).await;
         self.report_status();
         if self.ignition_watch.handle_ignition(ignition).is_some() {
             self.read_vin().await;

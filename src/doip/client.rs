@@ -27,6 +27,9 @@ pub enum ClientError {
     /// It could not be made.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The gateway demands TLS, by which no connection could be made.
+    #[error("the gateway demands TLS (0x07), and there is none: {0}")]
+    NoTls(#[source] ConnectError),
     /// It is over.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
@@ -36,7 +39,7 @@ impl ClientError {
     /// Whether trying again the same way may help.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Connect(error) => !matches!(error, ConnectError::NoTls(_)),
+            Self::Connect(error) | Self::NoTls(error) => !matches!(error, ConnectError::NoTls(_)),
             Self::Connection(error) => error.may_pass(),
         }
     }
@@ -46,7 +49,10 @@ impl ClientError {
 #[derive(Debug)]
 pub enum ClientEvent {
     /// Routing is active, for the first time or again.
-    Active,
+    Active {
+        /// The gateway's logical address.
+        entity: LogicalAddress,
+    },
     /// Somebody has to confirm the activation in the vehicle.
     ConfirmationRequired,
     /// What became of a message, or what an ECU sent.
@@ -79,6 +85,8 @@ pub struct Client {
     settings: ConnectionSettings,
     gateway: SocketAddr,
     tls: bool,
+    /// The gateway has refused a connection without it.
+    tls_demanded: bool,
     state: State,
     deadline: Deadline,
     is_active: bool,
@@ -94,6 +102,7 @@ impl Client {
             settings,
             gateway,
             tls,
+            tls_demanded: false,
             state: State::Idle,
             deadline: Deadline::new(TimerKind::Runtime),
             is_active: false,
@@ -105,6 +114,11 @@ impl Client {
     /// Whether routing is active.
     pub fn is_active(&self) -> bool {
         self.is_active
+    }
+
+    /// Whether there is a connection, active or not.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.state, State::Up(_))
     }
 
     /// Where the gateway is.
@@ -137,7 +151,10 @@ impl Client {
                     Ok(stream) => {
                         self.state = State::Up(Box::new(Up::new(stream, self.settings, now())));
                     }
-                    Err(error) => return Poll::Ready(self.handle_down(error.into(), false)),
+                    Err(error) => {
+                        let error = if self.tls_demanded { ClientError::NoTls(error) } else { error.into() };
+                        return Poll::Ready(self.handle_down(error, false));
+                    }
                 },
                 State::Waiting(until) => {
                     self.deadline.set(Some(*until));
@@ -147,15 +164,15 @@ impl Client {
                 State::Up(up) => {
                     let event = ready!(up.poll(cx, &mut self.deadline));
                     match event {
-                        Event::Activated { .. } => {
+                        Event::Activated { entity, .. } => {
                             self.is_active = true;
                             self.was_active = true;
-                            return Poll::Ready(ClientEvent::Active);
+                            return Poll::Ready(ClientEvent::Active { entity });
                         }
                         Event::ConfirmationRequired => return Poll::Ready(ClientEvent::ConfirmationRequired),
                         Event::Closed(error) if error.needs_tls() && !self.tls => {
                             tracing::info!(gateway = %self.gateway, "the gateway wants TLS");
-                            self.tls = true;
+                            (self.tls, self.tls_demanded) = (true, true);
                             self.state = State::Idle;
                         }
                         Event::Closed(error) => {

@@ -129,7 +129,7 @@ impl Asked {
                     tracing::debug!(%error, "the gateway is scanned no further");
                     self.is_over = true;
                 }
-                ClientEvent::Active | ClientEvent::ConfirmationRequired | ClientEvent::Message(_) => {}
+                ClientEvent::Active { .. } | ClientEvent::ConfirmationRequired | ClientEvent::Message(_) => {}
             }
         }
     }

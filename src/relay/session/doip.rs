@@ -264,7 +264,7 @@ impl DoipSessionBus {
     fn handle_client(&mut self, now: Instant, key: ClientKey, event: ClientEvent) {
         let (gateway, tester) = key;
         match event {
-            ClientEvent::Active => {
+            ClientEvent::Active { .. } => {
                 tracing::info!(bus = self.setup.name, %gateway, %tester, "routing is active");
                 for (number, channel) in &mut self.channels {
                     if channel.key() != key {
