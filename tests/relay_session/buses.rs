@@ -219,6 +219,16 @@ async fn a_device_that_cannot_be_opened_is_an_error_and_may_be_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_adapter_is_not_able_to_is_told_apart_from_one_that_is_not_there() {
+    let mut rig = Rig::new();
+    rig.bit_rate_is_fixed.store(true, std::sync::atomic::Ordering::Relaxed);
+    let reply = rig.configure(json!([can("HS", HS, json!({"can_bit_rate": 94_000}))])).await;
+    assert_eq!(problem(&reply), (501, "unsupported".to_owned()));
+    assert!(reply.message["detail"].as_str().unwrap().contains("cannot set 94000 bit/s"), "{reply:?}");
+    rig.configure_hs().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn reading_the_vin_ends_also_when_its_buses_are_replaced() {
     let mut rig = Rig::configured().await;
     assert!(rig.session.start_reading_vin(now(), SECOND));

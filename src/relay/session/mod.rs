@@ -277,9 +277,9 @@ impl Session {
                         self.answer_if_configured(now);
                         self.handle_waiting(now);
                     }
-                    Progress::StartFailed(error) => {
+                    Progress::StartFailed(failure) => {
                         let name = bus.name().to_owned();
-                        self.handle_start_failed(now, &name, &error);
+                        self.handle_start_failed(now, &name, &failure);
                         self.handle_waiting(now);
                     }
                 }
