@@ -244,6 +244,35 @@ async fn reading_the_vin_ends_also_when_its_buses_are_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_asks_for_the_vin_on_a_bus_that_is_off_is_told_none_at_once_and_may_ask_again() {
+    let mut rig = Rig::configured().await;
+    let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| match request {
+        [0x22, 0xF1, 0x90] => vec![(MILLISECOND, [&[0x62, 0xF1, 0x90], &b"WVWZZZ1KZ6W000001"[..]].concat())],
+        _ => positive(request),
+    });
+    rig.opening_fails.store(true, std::sync::atomic::Ordering::Relaxed);
+    rig.buses[0].unplug("can0");
+    rig.run(10 * MILLISECOND).await;
+    assert!(rig.session.start_reading_vin(now(), SECOND));
+    assert_eq!(rig.session.poll_vin(now()).expect("it is over").vin, None);
+    rig.run(3 * SECOND).await;
+    rig.opening_fails.store(false, std::sync::atomic::Ordering::Relaxed);
+    rig.run(2 * SECOND).await;
+    assert!(rig.session.start_reading_vin(now(), SECOND));
+    rig.run(SECOND).await;
+    assert!(rig.session.poll_vin(now()).expect("it is over").vin.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bus_that_goes_off_before_the_first_question_ends_the_reading() {
+    let mut rig = Rig::configured().await;
+    assert!(rig.session.start_reading_vin(now(), SECOND));
+    rig.buses[0].unplug("can0");
+    rig.run(3 * SECOND).await;
+    assert_eq!(rig.session.poll_vin(now()).expect("it is over").vin, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_vin_is_read_beside_the_channels() {
     let mut rig = Rig::configured().await;
     let vin = b"WVWZZZ1KZ6W000001";
