@@ -199,6 +199,19 @@ async fn a_connection_opened_without_a_vin_ends_when_the_vehicle_turns_out_to_be
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_for_any_vehicle_is_bound_to_the_first_that_tells_its_vin() {
+    let sandbox = Sandbox::start(1).await;
+    let mut bench = Bench::start_in(sandbox, "COMMA_BODY", AgentSettings::default()).await;
+    assert_eq!(bench.sandbox.identify(&bench.connector).await["vin_number"], Value::Null);
+    let ticket = bench.sandbox.ticket(&bench.connector, None).await;
+    let connection = bench.join(ticket.connection().unwrap()).await;
+    bench.swap(VEHICLE).await;
+    assert_eq!(*connection.state().borrow(), LinkState::Up);
+    bench.swap(OTHER_VEHICLE).await;
+    assert_eq!(closed(&connection).await, remote("vehicle-lost"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_open_connection_ends_when_another_vehicle_is_there() {
     let mut bench = Bench::start(VEHICLE).await;
     let (_, connection, channel) = bench.session().await;

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs or upgrades the agent from the directory that this script is in: ./install.sh [ROOT], where ROOT is the root
-# of an image, or / (the default). An existing configuration is kept. Needs a POSIX shell and cp, sed, grep, chmod.
+# of an image, or / (the default). An existing configuration is kept. Needs a POSIX shell and cp, sed, grep, chmod, readlink.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -29,11 +29,24 @@ add_user() {
 	id=$(free_id)
 	echo "$user:x:$id:" >>"$root/etc/group"
 	echo "$user:x:$id:$id:Connector agent:/var/lib/connector-agent:/bin/false" >>"$root/etc/passwd"
-	if [ -f "$root/etc/shadow" ]; then echo "$user:!::::::::" >>"$root/etc/shadow"; fi
+	if [ -f "$root/etc/shadow" ]; then echo "$user:!:::::::" >>"$root/etc/shadow"; fi
 	# serial adapters
 	if grep -q '^dialout:' "$root/etc/group"; then
 		sed -i -e "s/^\(dialout:[^:]*:[^:]*:[^:].*\)\$/\1,$user/" -e "s/^\(dialout:[^:]*:[^:]*:\)\$/\1$user/" "$root/etc/group"
 	fi
+}
+
+has() { # has FILE, executable, in one of two places
+	[ -x "$root/$1" ] || [ -x "$root/usr/$1" ]
+}
+
+# By the program itself: units of other packages are in many roots that have another init system.
+has_systemd() {
+	has lib/systemd/systemd || return 1
+	case $(readlink "$root/sbin/init" || true) in
+	*systemd) ;;
+	*) ! has sbin/openrc-run && ! has sbin/procd ;;
+	esac
 }
 
 add_user
@@ -47,7 +60,7 @@ init=none
 if [ -d "$root/usr/lib/udev" ] || [ -d "$root/lib/udev" ]; then
 	put 644 usr/lib/udev/rules.d/60-connector-agent.rules /etc/udev/rules.d/60-connector-agent.rules
 fi
-if [ -d "$root/usr/lib/systemd/system" ] || [ -d "$root/lib/systemd/system" ]; then
+if has_systemd; then
 	init=systemd
 	put 644 usr/lib/systemd/system/connector-agent.service /etc/systemd/system/connector-agent.service
 	put 644 usr/lib/systemd/system/connector-can@.service /etc/systemd/system/connector-can@.service
@@ -57,13 +70,13 @@ if [ -d "$root/usr/lib/systemd/system" ] || [ -d "$root/lib/systemd/system" ]; t
 		systemctl daemon-reload
 		systemctl restart connector-agent.service
 	fi
-elif [ -x "$root/sbin/openrc-run" ] || [ -x "$root/usr/sbin/openrc-run" ]; then
+elif has sbin/openrc-run; then
 	init=OpenRC
 	put 755 init/openrc/connector-agent /etc/init.d/connector-agent
 	mkdir -p "$root/etc/runlevels/default"
 	ln -sf /etc/init.d/connector-agent "$root/etc/runlevels/default/connector-agent"
 	if [ -z "$root" ] && [ -e /run/openrc/softlevel ]; then rc-service connector-agent restart; fi
-elif [ -x "$root/sbin/procd" ]; then
+elif has sbin/procd; then
 	init=procd
 	put 644 init/procd/capabilities.json /etc/capabilities/connector-agent.json
 	put 755 init/procd/connector-agent /etc/init.d/connector-agent

@@ -15,8 +15,6 @@ use crate::relay::session::{CloseReason, Session};
 const FAREWELL: Duration = Duration::from_millis(500);
 /// How long the websocket's goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(500);
-/// The ticket's state in which a connection may be open.
-const IN_PROGRESS: &str = "in_progress";
 
 impl Supervisor {
     /// Asks the cloud which ticket is in progress: a connection must not outlive its ticket, if it was opened for one.
@@ -55,10 +53,10 @@ impl Supervisor {
                 if held != Some(session.connection_uuid()) {
                     return;
                 }
-                let is_in_progress = state.is_none_or(|state| state == IN_PROGRESS);
-                let is_this =
-                    ticket.is_some_and(|ticket| ticket.connection_uuid.is_none_or(|uuid| held == Some(uuid)));
-                if !(is_in_progress && is_this) {
+                let is_this = ticket.is_some_and(|ticket| {
+                    ticket.is_in_progress() && ticket.connection_uuid.is_none_or(|uuid| held == Some(uuid))
+                });
+                if !is_this {
                     tracing::info!("the ticket is no longer in progress; closing the connection");
                     session.close(CloseReason::Policy);
                 }
@@ -101,7 +99,7 @@ impl Supervisor {
             _ => self.ended_unheard = Some((connection_uuid, reason)),
         }
         if self.vehicle.is_known {
-            self.watch.resume().await;
+            self.watch.resume(self.vehicle.vin).await;
         } else {
             self.read_vin().await;
         }

@@ -11,6 +11,7 @@ mod messages;
 mod notify;
 mod power;
 mod requests;
+mod retry;
 mod signal;
 mod sleep;
 mod surroundings;
@@ -183,8 +184,8 @@ impl Supervisor {
         let (background_sender, background) = mpsc::channel(BACKGROUND);
         forward_status(&authenticator, background_sender.clone());
         let link = Link::new(settings, tls.clone(), authenticator, rng.u64(..));
-        let watch = VehicleWatch::spawn(hardware.clone(), config.vin_settings());
         let ignition = board.ignition();
+        let watch = VehicleWatch::spawn(hardware.clone(), config.vin_settings(), ignition);
         let mut ignition_watch = WakeWatch::new(Duration::MAX, now());
         ignition_watch.handle_ignition(ignition);
         Ok(Self {

@@ -19,12 +19,9 @@ const MAX_IDENTIFYING: usize = 16;
 
 impl Supervisor {
     pub(super) async fn handle_text(&mut self, text: &str) {
-        let envelope: Envelope = match serde_json::from_str(text) {
+        let envelope = match Envelope::read(text) {
             Ok(envelope) => envelope,
-            Err(error) => {
-                let detail = format!("A text message is a JSON object with an action: {error}.");
-                return self.refuse(&Problem::new(400, "invalid-message", "Invalid message", detail), None);
-            }
+            Err((problem, request_id)) => return self.refuse(&problem, request_id),
         };
         if envelope.action == "error" {
             tracing::debug!(problem = %envelope.message, "the cloud reports an error");

@@ -121,7 +121,7 @@ mod tests {
             let power = PowerConfig { sleep_below: Some(11.8.try_into().unwrap()), ..PowerConfig::default() };
             let (control, commands) = mpsc::channel(1);
             Self {
-                watch: VehicleWatch::spawn(hardware, VinSettings::default()),
+                watch: VehicleWatch::spawn(hardware, VinSettings::default(), Some(false)),
                 notifier: Notifier::from_environment(now()),
                 bus,
                 board,

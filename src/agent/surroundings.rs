@@ -59,6 +59,7 @@ impl Supervisor {
         if let Some(session) = &mut self.session {
             session.handle_ignition(now(), ignition);
         }
+        self.watch.ignition(ignition).await;
         self.report_status();
         if self.ignition_watch.handle_ignition(ignition).is_some() {
             self.read_vin().await;
@@ -139,8 +140,8 @@ impl Supervisor {
             elapsed_ms = report.elapsed.as_millis() as u64,
             "read the VIN"
         );
-        if let (Some(session), Some(before), Some(vin)) = (&mut self.session, self.session_vin, report.vin)
-            && before != vin
+        if let (Some(session), Some(vin)) = (&mut self.session, report.vin)
+            && *self.session_vin.get_or_insert(vin) != vin
         {
             tracing::warn!("another vehicle is at the connector; closing the connection");
             session.close(CloseReason::VehicleLost);

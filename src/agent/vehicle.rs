@@ -6,12 +6,13 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use connector_hal::can::{CanBus, CanError, CanEvent, CanSettings};
-use connector_hal::kline::KLine;
 use tokio::sync::{mpsc, oneshot};
 
 use super::doip_watch::DoipWatch;
+use super::retry::VinRetry;
 use crate::doip::vin::OpeningNetwork;
 use crate::hardware::{Hardware, KlinePort, OpenKline};
+use crate::vin::kline::LineToAsk;
 use crate::vin::{self, Vin, VinReport, VinSettings, WakeReason, WakeWatch};
 
 /// How long to wait before a device that could not be used is tried again.
@@ -28,12 +29,14 @@ const FOUND: usize = 8;
 enum Command {
     /// Closes all devices, then answers.
     Release(oneshot::Sender<()>),
-    /// The devices may be used again; nothing is asked for that.
-    Resume,
+    /// The devices may be used again; nothing is asked for that. The VIN is this, as far as a session has told.
+    Resume(Option<Vin>),
     /// The VIN is to be read now.
     Read,
     /// Nothing is to be sent any more: only activity is told.
     Listen,
+    /// The ignition has changed.
+    Ignition(Option<bool>),
 }
 
 /// What the task has found out.
@@ -52,7 +55,7 @@ pub(super) struct VehicleWatch {
 
 impl VehicleWatch {
     /// Begins to read the VIN.
-    pub(super) fn spawn(hardware: Hardware, settings: VinSettings) -> Self {
+    pub(super) fn spawn(hardware: Hardware, settings: VinSettings, ignition: Option<bool>) -> Self {
         let (commands, command_receiver) = mpsc::channel(COMMANDS);
         let (found_sender, found) = mpsc::channel(FOUND);
         let watcher = Watcher {
@@ -65,6 +68,7 @@ impl VehicleWatch {
             last_reading: None,
             vin: None,
             late: Vec::new(),
+            retry: VinRetry::new(ignition),
         };
         tokio::spawn(watcher.run());
         Self { commands, found }
@@ -78,9 +82,14 @@ impl VehicleWatch {
         }
     }
 
-    /// Gives the devices back.
-    pub(super) async fn resume(&self) {
-        let _gone_at_shutdown = self.commands.send(Command::Resume).await;
+    /// Gives the devices back, and tells the VIN that is known by now.
+    pub(super) async fn resume(&self, vin: Option<Vin>) {
+        let _gone_at_shutdown = self.commands.send(Command::Resume(vin)).await;
+    }
+
+    /// Tells that the ignition has changed.
+    pub(super) async fn ignition(&self, ignition: Option<bool>) {
+        let _gone_at_shutdown = self.commands.send(Command::Ignition(ignition)).await;
     }
 
     /// Has the VIN read again.
@@ -112,12 +121,15 @@ struct Watcher {
     vin: Option<Vin>,
     /// Networks that were not ready in time for the last reading.
     late: Vec<OpeningNetwork>,
+    retry: VinRetry,
 }
 
 /// A port while nothing is asked on it.
 struct Watched {
     device: Option<Box<dyn CanBus>>,
     watch: WakeWatch,
+    /// When a frame was last heard on it.
+    last_frame: Option<Instant>,
     retry_at: Instant,
     opening: Option<connector_hal::can::BoxFuture<'static, Result<Box<dyn CanBus>, CanError>>>,
     settings: Option<CanSettings>,
@@ -150,11 +162,24 @@ impl Watcher {
                 let _asker_gone = done.send(());
                 Next::Released
             }
-            Some(Command::Resume) => Next::Watch(self.listen_again()),
-            Some(Command::Read) => Next::Read,
+            Some(Command::Resume(vin)) => {
+                self.vin = vin;
+                self.retry.handle_known(now(), vin.is_some());
+                Next::Watch(self.listen_again())
+            }
+            Some(Command::Read) => self.read_anew(),
             Some(Command::Listen) => self.only_listen(),
+            Some(Command::Ignition(ignition)) => {
+                self.retry.handle_ignition(ignition);
+                Next::Released
+            }
             None => Next::End,
         }
+    }
+
+    fn read_anew(&mut self) -> Next {
+        self.retry.handle_reason();
+        Next::Read
     }
 
     /// Reads the VIN on all ports that can be opened; a command that comes meanwhile ends that.
@@ -187,17 +212,24 @@ impl Watcher {
             }
             (indices, reading)
         };
-        let (indices, reading) = tokio::select! {
-            done = reading => done,
-            command = self.commands.recv() => return match command {
-                Some(Command::Release(done)) => {
-                    let _asker_gone = done.send(());
-                    Next::Released
-                }
-                Some(Command::Read | Command::Resume) => Next::Read,
-                Some(Command::Listen) => self.only_listen(),
-                None => Next::End,
-            },
+        let mut reading = std::pin::pin!(reading);
+        let (indices, reading) = loop {
+            tokio::select! {
+                done = &mut reading => break done,
+                command = self.commands.recv() => return match command {
+                    Some(Command::Release(done)) => {
+                        let _asker_gone = done.send(());
+                        Next::Released
+                    }
+                    Some(Command::Read | Command::Resume(_)) => self.read_anew(),
+                    Some(Command::Listen) => self.only_listen(),
+                    Some(Command::Ignition(ignition)) => {
+                        self.retry.handle_ignition(ignition);
+                        continue;
+                    }
+                    None => Next::End,
+                },
+            }
         };
         self.last_reading = Some(now());
         let mut found = vec![None; self.hardware.can_ports.len()];
@@ -216,6 +248,7 @@ impl Watcher {
         if self.vin.is_none() {
             self.late = reading.others.into_iter().filter_map(|other| other.late).collect();
         }
+        self.retry.handle_known(now(), self.vin.is_some());
         tracing::debug!(vin = ?reading.report.vin, elapsed = ?reading.report.elapsed, "read the VIN");
         if self.found.send(Found::Vin(reading.report)).await.is_err() {
             Next::End
@@ -240,7 +273,7 @@ impl Watcher {
     /// Listens until something asks for the VIN to be read again.
     async fn watch(&mut self, mut ports: Vec<Watched>) -> Next {
         let mut doip = DoipWatch::new(&self.hardware, self.vin);
-        let Self { hardware, commands, last_reading, only_listens, found, late, .. } = self;
+        let Self { hardware, commands, last_reading, only_listens, found, late, retry, .. } = self;
         let mut timer = connector_hal::timer::Deadline::new(connector_hal::timer::TimerKind::Runtime);
         let mut wanted: Option<WakeReason> = None;
         // kept until the reading opens them for itself, so that nobody goes back to sleep meanwhile
@@ -255,12 +288,19 @@ impl Watcher {
                         let _asker_gone = done.send(());
                         Next::Released
                     }
-                    Some(Command::Read) => Next::Read,
+                    Some(Command::Read) => {
+                        retry.handle_reason();
+                        Next::Read
+                    }
                     Some(Command::Listen) => {
                         *only_listens = true;
                         continue;
                     }
-                    Some(Command::Resume) => continue,
+                    Some(Command::Ignition(ignition)) => {
+                        retry.handle_ignition(ignition);
+                        continue;
+                    }
+                    Some(Command::Resume(_)) => continue,
                     None => Next::End,
                 });
             }
@@ -269,6 +309,9 @@ impl Watcher {
                 let open = || (hardware.open_can)(&port.device);
                 if let Some(reason) = watched.poll(cx, open) {
                     wanted = Some(reason);
+                }
+                if let Some(at) = watched.last_frame {
+                    retry.handle_frame(at);
                 }
             }
             if doip.poll(cx) {
@@ -296,13 +339,19 @@ impl Watcher {
             match wanted {
                 Some(reason) if earliest <= now() => {
                     tracing::info!(?reason, "the vehicle may have changed; reading the VIN again");
+                    retry.handle_reason();
+                    return Poll::Ready(Next::Read);
+                }
+                None if !*only_listens && retry.poll_retry(now()) => {
+                    tracing::debug!("the vehicle told no VIN; asking it again");
                     return Poll::Ready(Next::Read);
                 }
                 _ => {}
             }
-            let retry = ports.iter().filter_map(Watched::poll_timeout).min();
+            let open_at = ports.iter().filter_map(Watched::poll_timeout).min();
             let due = wanted.map(|_| earliest);
-            timer.set([retry, due].into_iter().flatten().min());
+            let retry_at = retry.poll_timeout(now()).filter(|_| !*only_listens);
+            timer.set([open_at, due, retry_at].into_iter().flatten().min());
             if timer.poll_expired(cx).is_ready() {
                 cx.waker().wake_by_ref();
             }
@@ -319,6 +368,7 @@ impl Watched {
         Self {
             device: None,
             watch: WakeWatch::new(silence, now()),
+            last_frame: None,
             retry_at: now(),
             opening: None,
             settings: bit_rate.map(|bit_rate| CanSettings {
@@ -353,9 +403,11 @@ impl Watched {
             for _ in 0..BATCH {
                 match device.poll_event(cx) {
                     Poll::Ready(Ok(CanEvent::Received { frame, at })) => {
-                        if !frame.is_error()
-                            && let Some(reason) = self.watch.handle_frame(at)
-                        {
+                        if frame.is_error() {
+                            continue;
+                        }
+                        self.last_frame = Some(at);
+                        if let Some(reason) = self.watch.handle_frame(at) {
                             return Some(reason);
                         }
                     }
@@ -403,11 +455,11 @@ impl Watched {
 }
 
 /// The K-lines that can be opened; nobody listens on one, so they are closed again after reading.
-async fn open_lines(ports: &[KlinePort], open: &OpenKline) -> Vec<Box<dyn KLine>> {
+async fn open_lines(ports: &[KlinePort], open: &OpenKline) -> Vec<LineToAsk> {
     let mut lines = Vec::new();
     for port in ports {
         match open(&port.device).await {
-            Ok(line) => lines.push(line),
+            Ok(line) => lines.push(LineToAsk { line, bit_rates: port.bit_rates.clone() }),
             Err(error) => tracing::warn!(%error, "no VIN can be read here"),
         }
     }
@@ -417,3 +469,7 @@ async fn open_lines(ports: &[KlinePort], open: &OpenKline) -> Vec<Box<dyn KLine>
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+#[path = "vehicle_tests.rs"]
+mod tests;

@@ -29,13 +29,13 @@ pub(super) async fn run(args: &ScanArgs, path: &Path, format: Option<LogFormat>)
     let configured: Vec<&BusConfig> =
         config.iter().flat_map(|config| &config.buses).filter(|bus| bus.kind == BusKind::Can).collect();
     let wanted: Vec<(String, String, Vec<u32>)> = if args.bus.is_empty() {
-        configured.iter().map(|bus| (name_of(bus), bus.device.clone(), bus.bit_rates.clone())).collect()
+        configured.iter().map(|bus| (name_of(bus), bus.device.clone(), bus.bit_rates().to_vec())).collect()
     } else {
         let find = |name: &String| {
             configured.iter().find(|bus| bus.name.as_ref() == Some(name) || bus.device == *name)
         };
         let named = |name: &String| match find(name) {
-            Some(bus) => (name.clone(), bus.device.clone(), bus.bit_rates.clone()),
+            Some(bus) => (name.clone(), bus.device.clone(), bus.bit_rates().to_vec()),
             None => (name.clone(), name.clone(), BIT_RATES.to_vec()),
         };
         args.bus.iter().map(named).collect()

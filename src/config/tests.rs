@@ -167,6 +167,13 @@ fn by_default_the_vin_is_read_as_its_reader_would_by_itself() {
     let config = loaded(&format!("{MINIMAL}{second}")).unwrap();
     assert_eq!(config.vin_settings().bit_rates, [500_000, 250_000, 125_000]);
     assert_eq!(config.can_ports()[1].pins, [3, 11]);
+    let kline = "[[bus]]\nkind = \"kline\"\npins = [7]\ndevice = \"/dev/ttyUSB0\"\n";
+    let config = loaded(&format!("{MINIMAL}{kline}")).unwrap();
+    assert_eq!(config.vin_settings(), VinSettings::default(), "a K-line's are not CAN's");
+    assert_eq!(config.kline_ports()[0].bit_rates, [10_400, 9_600, 15_625]);
+    let config = loaded(&format!("{MINIMAL}{kline}bit_rates = [9600]\n")).unwrap();
+    assert_eq!(config.kline_ports()[0].bit_rates, [9_600]);
+    assert!(loaded(&format!("{MINIMAL}{kline}bit_rates = [500000]\n")).is_err());
 }
 
 #[test]

@@ -239,7 +239,7 @@ impl BusCore {
     pub fn handle_event(&mut self, now: Instant, event: &CanEvent) {
         match event {
             CanEvent::Received { frame, at } => {
-                let is_kernels = self.is_kernels(now, frame);
+                let is_kernels = self.is_kernels(*at, frame);
                 self.for_each_channel(*at, |channel| {
                     // who listens to the bus is not told what it sent itself
                     if !is_kernels || matches!(channel, Channel::Pdu(_)) {

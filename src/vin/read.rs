@@ -32,7 +32,7 @@ pub struct VinSettings {
     /// The data bit rate to set where the adapter can do CAN FD, so that FD frames of others are no errors;
     /// default 2 Mbit/s (ISO 15765-4). No FD frame is sent.
     pub data_bit_rate: Option<u32>,
-    /// The time it may take on a K-line, where CAN told none; default 6 s.
+    /// The time it may take on a K-line, where CAN told none; default 12 s.
     pub kline_budget: Duration,
     /// How long to listen at each bit rate for a first frame; default 100 ms.
     pub listen_time: Duration,

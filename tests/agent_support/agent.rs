@@ -1,6 +1,7 @@
 //! An agent in this process.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,8 @@ pub struct AgentSettings {
     pub doip: Option<String>,
     /// Which network configuration the VIN is read with.
     pub doip_network: Option<u8>,
+    /// The devices of K-lines, which it has in place of a CAN bus, at pins 1, 2 and so on.
+    pub klines: Vec<PathBuf>,
 }
 
 pub struct TestAgent {
@@ -65,6 +68,14 @@ impl TestAgent {
         if let Some(number) = settings.doip_network {
             config.doip.network_configuration = number;
         }
+        if !settings.klines.is_empty() {
+            let kline = |(pin, device): (u8, &PathBuf)| BusConfig {
+                kind: BusKind::Kline,
+                pins: vec![pin],
+                ..BusConfig::can(device.to_string_lossy())
+            };
+            config.buses = (1..).zip(&settings.klines).map(kline).collect();
+        }
         config.power = settings.power;
         let (bus, present) = (bus.clone(), settings.adapter);
         let open_can: Arc<OpenCan> = Arc::new(move |device: &str| {
@@ -78,7 +89,12 @@ impl TestAgent {
             })
         });
         let (board, handle) = SimBoard::new();
-        let hardware = Hardware { open_can, terminal15: Some(1), ..Hardware::new(config.can_ports()) };
+        let hardware = Hardware {
+            kline_ports: config.kline_ports().into(),
+            open_can,
+            terminal15: Some(1),
+            ..Hardware::new(config.can_ports())
+        };
         let hardware = hardware.with_doip(config.doip_ports(), config.doip.clone(), board.doip_activation());
         let pincode = settings.pincode.as_deref().unwrap_or(&connector.pincode);
         let setup = Setup {

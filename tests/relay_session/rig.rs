@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,8 +18,8 @@ use connector_agent::relay::request::Request;
 use connector_agent::relay::session::{CloseReason, Session, SessionLimits, SessionSettings};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{CanBus, CanError, CanFrame};
-use connector_hal::kline::sim::SimLine;
-use connector_hal::kline::{KLine, KLineError};
+use connector_hal::kline::sim::{LineNode, SimLine};
+use connector_hal::kline::{KLine, KLineError, KLineEvent, Signal};
 use connector_hal::timer::TimerKind;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -95,6 +96,30 @@ pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// An interface of the K-line, which nobody else can open meanwhile, as it is with serial devices.
+struct Exclusive {
+    line: LineNode,
+    _held: Arc<()>,
+}
+
+impl KLine for Exclusive {
+    fn device(&self) -> &str {
+        self.line.device()
+    }
+
+    fn set_bit_rate(&mut self, bit_rate: u32) -> Result<(), KLineError> {
+        self.line.set_bit_rate(bit_rate)
+    }
+
+    fn transmit(&mut self, signal: Signal) -> Result<(), KLineError> {
+        self.line.transmit(signal)
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<KLineEvent, KLineError>> {
+        self.line.poll_event(cx)
+    }
+}
+
 fn hardware(
     buses: &[VirtualBus; 2],
     kline: &SimLine,
@@ -106,15 +131,23 @@ fn hardware(
         |pins, device: &str, fd| CanPort { pins, device: device.to_owned(), fd, isotp: IsotpStack::Auto };
     let buses = buses.clone();
     let opening_fails = Arc::clone(opening_fails);
-    let (kline, kline_fails) = (kline.clone(), Arc::clone(&opening_fails));
+    let (kline, kline_fails, kline_held) = (kline.clone(), Arc::clone(&opening_fails), Arc::new(()));
     Hardware {
-        kline_ports: Arc::new([KlinePort { pin: 7, device: "kline0".to_owned() }]),
+        kline_ports: Arc::new([KlinePort { pin: 7, device: "kline0".to_owned(), bit_rates: vec![10_400] }]),
         open_kline: Arc::new(move |device: &str| {
-            let line: Result<Box<dyn KLine>, KLineError> = if kline_fails.load(Ordering::Relaxed) {
-                let source = std::io::ErrorKind::NotFound.into();
-                Err(KLineError::Device { device: device.to_owned(), source })
+            let failed = if kline_fails.load(Ordering::Relaxed) {
+                Some(std::io::ErrorKind::NotFound)
+            } else if Arc::strong_count(&kline_held) > 1 {
+                Some(std::io::ErrorKind::ResourceBusy)
             } else {
-                Ok(Box::new(kline.attach(device, 10_400)))
+                None
+            };
+            let line: Result<Box<dyn KLine>, KLineError> = match failed {
+                Some(kind) => Err(KLineError::Device { device: device.to_owned(), source: kind.into() }),
+                None => {
+                    let line = kline.attach(device, 10_400);
+                    Ok(Box::new(Exclusive { line, _held: Arc::clone(&kline_held) }))
+                }
             };
             Box::pin(std::future::ready(line))
         }),

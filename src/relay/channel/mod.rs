@@ -24,6 +24,9 @@ pub use pdu_channel::{PduChannel, PduChannelSettings, PduTransport, TransportEve
 pub use raw_channel::RawChannel;
 pub use tp20_transport::Tp20Transport;
 
+/// Why TesterPresent is sent no more.
+const BATTERY_SPARED: &str = "the ignition is off: the battery is spared";
+
 /// What a channel has to tell the operator.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {

@@ -255,8 +255,8 @@ impl SessionBus for KlineSessionBus {
         self.core.stop_all();
     }
 
-    fn set_keep_alive(&mut self, _now: Instant, enabled: bool) {
-        self.core.set_keep_alive(enabled);
+    fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        self.core.set_keep_alive(now, enabled);
     }
 
     fn is_quiet(&self) -> bool {
