@@ -1,7 +1,7 @@
 //! DoIP buses and channels: opening, refusals, several ECUs, groups, keep-alives, lost connections.
 
 use connector_agent::doip::{DiagnosticNackCode, Payload};
-use connector_agent::relay::codec::EventCode;
+use connector_agent::relay::codec::{EventCode, Header, Payload as RecordPayload, Records};
 use serde_json::{Value, json};
 
 use crate::gateway::*;
@@ -289,6 +289,37 @@ async fn a_lost_connection_is_made_again_within_the_held_one_and_what_waits_is_s
     let states: Vec<_> =
         rig.events(1).iter().filter(|event| event.0 == EventCode::BusState).cloned().collect();
     assert_eq!(states, [(EventCode::BusState, 2, 0), (EventCode::BusState, 0, 0)]);
+}
+
+/// What the bus-state events say, in order.
+fn state_texts(rig: &Rig) -> Vec<String> {
+    let mut texts = Vec::new();
+    for message in &rig.messages {
+        let header = Header::decode(message).unwrap();
+        for record in Records::new(message, &header) {
+            if let RecordPayload::Event { code: EventCode::BusState, text, .. } = record.unwrap().payload {
+                texts.push(text.to_owned());
+            }
+        }
+    }
+    texts
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_a_connection_is_lost_is_in_the_event() {
+    for (act, why) in [
+        (Act::Close, "the gateway closed the connection"),
+        (Act::SendBytes(b"\xFF\x00\x00\x07\x00\x00\x00\x00".to_vec()), "protocol version 0xFF"),
+        (Act::SendBytes(b"\x02\xFD\x80\x01\xFF\xFF\xFF\xFF".to_vec()), "a message of 4294967295 bytes"),
+    ] {
+        let mut rig = rig_with_channel().await;
+        rig.run(SECOND).await;
+        rig.gateways.act(act);
+        rig.run(SECOND).await;
+        let texts = state_texts(&rig);
+        assert!(texts.len() == 2 && texts[0].contains(why), "{texts:?}");
+        assert_eq!(texts[1], "routing is active again");
+    }
 }
 
 #[tokio::test(start_paused = true)]

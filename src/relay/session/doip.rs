@@ -27,7 +27,7 @@ use crate::hardware::Hardware;
 use crate::relay::Problem;
 use crate::relay::bus::BusOutput;
 use crate::relay::channel::{Output, PduChannel};
-use crate::relay::codec::{EventCode, PduFlags};
+use crate::relay::codec::PduFlags;
 use crate::relay::request::DoipChannelConfig;
 use crate::scan::{FoundEcu, ScanOutcome};
 use crate::vin;
@@ -146,7 +146,8 @@ impl DoipSessionBus {
         for (number, channel) in &mut self.channels {
             channel.pdus.handle_bus_off(now);
             if channel.opening.is_none() {
-                self.events.push_back(state_event(now, *number, BusState::Off));
+                let why = format!("the network is lost: {error}");
+                self.events.push_back(state_event(now, *number, Some(&why)));
             }
         }
     }
@@ -273,7 +274,7 @@ impl DoipSessionBus {
                     if channel.opening.take().is_some() {
                         self.opened.push_back((*number, Ok(())));
                     } else if std::mem::take(&mut channel.is_down) {
-                        self.events.push_back(state_event(now, *number, BusState::Active));
+                        self.events.push_back(state_event(now, *number, None));
                     }
                 }
             }
@@ -300,7 +301,7 @@ impl DoipSessionBus {
                 failed.push(*number);
                 self.opened.push_back((*number, Err(refused(key, error))));
             } else if !std::mem::replace(&mut channel.is_down, true) {
-                self.events.push_back(state_event(now, *number, BusState::Off));
+                self.events.push_back(state_event(now, *number, Some(error)));
             }
         }
         for number in failed {
@@ -388,13 +389,13 @@ fn open(setup: &DoipBusSetup, hardware: &Hardware) -> Starting {
     (hardware.open_doip)(&setup.port, &setup.network, Purpose::Talk)
 }
 
-fn state_event(at: Instant, channel: u16, state: BusState) -> BusOutput {
-    let (detail, text) = match state {
-        BusState::Active => (0, "routing is active again"),
-        BusState::Passive => (1, ""),
-        BusState::Off => (2, "the connection with the gateway is lost"),
+/// Routing is active again, or not any more, and why.
+fn state_event(at: Instant, channel: u16, lost: Option<&dyn std::fmt::Display>) -> BusOutput {
+    let (detail, text) = match lost {
+        None => (0, "routing is active again".to_owned()),
+        Some(why) => (2, why.to_string()),
     };
-    BusOutput { channel, at, output: Output::Event { code: EventCode::BusState, detail, value: 0, text } }
+    BusOutput { channel, at, output: Output::BusState { detail, text } }
 }
 
 impl SessionBus for DoipSessionBus {
