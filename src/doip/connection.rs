@@ -448,6 +448,19 @@ impl Connection {
         self.events.push_back(Event::Closed(error));
     }
 
+    /// Tells the gateway that we are there although it has not asked, which ISO 13400-2 lets a tester do: it may have, in what
+    /// was not read.
+    pub fn volunteer_alive(&mut self) {
+        self.owes_alive |= self.is_active();
+    }
+
+    /// Nothing was read for so long: acknowledgements that came meanwhile are not late.
+    pub fn handle_pause(&mut self, now: Instant, length: Duration) {
+        for at in self.unacknowledged.iter_mut().filter_map(|sent| sent.sent.as_mut()) {
+            *at = (*at + length).min(now);
+        }
+    }
+
     /// A deadline of [`Connection::poll_timeout`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((at, timer)) = self.poll_timeout() {

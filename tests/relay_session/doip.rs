@@ -1,6 +1,6 @@
 //! DoIP buses and channels: opening, refusals, several ECUs, groups, keep-alives, lost connections.
 
-use connector_agent::doip::{DiagnosticNackCode, Payload};
+use connector_agent::doip::{DiagnosticMessage, DiagnosticNackCode, Message, Payload, ProtocolVersion};
 use connector_agent::relay::codec::{EventCode, Header, Payload as RecordPayload, Records};
 use serde_json::{Value, json};
 
@@ -370,6 +370,42 @@ async fn a_flood_of_the_gateway_is_bounded_and_leaves_the_channel_usable() {
     rig.send(1, PLAIN, &[0x22, 1]);
     rig.run(SECOND).await;
     assert_eq!(rig.pdus(1), [[0x62, 1]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_sends_more_than_the_operator_takes_is_held_back_and_nothing_is_lost() {
+    let mut rig = rig_with_channel().await;
+    let (count, length) = (1_500u32, 4_000);
+    let mut flood = Vec::new();
+    for number in 0..count {
+        let mut data = vec![0x62; length];
+        data[1..5].copy_from_slice(&number.to_be_bytes());
+        let (source, target) = (ENGINE.into(), TESTER.into());
+        let message = DiagnosticMessage { source, target, data };
+        flood.extend(Message::new(ProtocolVersion::V2012, message).encode().unwrap());
+    }
+    rig.operator_reads = false;
+    rig.gateways.act(Act::SendBytes(flood));
+    rig.run(10 * SECOND).await;
+    assert_eq!(rig.session.closed(), None);
+    // as often as it could have asked: T_TCP_Alive_Check is half a second
+    let alive = rig.gateways.received();
+    let alive = alive.iter().filter(|payload| matches!(payload, Payload::AliveCheckResponse(_))).count();
+    assert!(alive >= 20, "{alive}");
+    // what is sent to it still goes out, and is not taken for lost because its acknowledgement is not read
+    rig.send(1, CONFIRM, &[0x22, 1]);
+    rig.run(5 * SECOND).await;
+    assert_eq!(rig.gateways.requests().len(), 1);
+    rig.operator_reads = true;
+    let all = count as usize + 1;
+    assert!(rig.run_until(60 * SECOND, |rig| rig.pdus(1).len() == all).await, "{}", rig.pdus(1).len());
+    let pdus = rig.pdus(1);
+    for (number, pdu) in (0..count).zip(&pdus) {
+        assert_eq!(pdu[1..5], number.to_be_bytes());
+    }
+    assert_eq!(pdus[all - 1], [0x62, 1]);
+    assert_eq!(rig.count(1, EventCode::Sent, 0), 1);
+    assert_eq!(rig.gateways.connects().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -39,6 +39,10 @@ use transport::DoipTransport;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The longest answer to what the connector asks by itself, in bytes.
 const MAX_OWN_ANSWER: usize = 4096;
+/// What one read from a gateway may come to in records, besides a PDU that it ends, in bytes.
+const ONE_READ: usize = 64 * 1024;
+/// What a PDU takes besides its bytes, in bytes.
+const RECORD: usize = 64;
 /// Events taken from one client before others have their turn.
 const BATCH: usize = 64;
 
@@ -74,6 +78,9 @@ pub(super) struct DoipSessionBus {
     is_ignition_off: bool,
     ecu_search: Option<EcuSearch>,
     scanned: Option<(ScanOutcome, Vec<FoundEcu>)>,
+    /// What the link has left for PDUs, and below how much of that gateways are no longer read.
+    room: usize,
+    least_room: usize,
 }
 
 impl DoipSessionBus {
@@ -96,6 +103,8 @@ impl DoipSessionBus {
             is_ignition_off: false,
             ecu_search: None,
             scanned: None,
+            room: usize::MAX,
+            least_room: 0,
         }
     }
 
@@ -242,6 +251,7 @@ impl DoipSessionBus {
                 changed |= self.give_pdus(key);
                 let State::Running(explorer) = &self.state else { return true };
                 let Some(client) = self.clients.get_mut(&key) else { break };
+                client.set_paused(self.room < self.least_room);
                 let Poll::Ready(event) = client.poll(cx, explorer.network()) else { break };
                 changed = true;
                 self.handle_client(now, key, event);
@@ -310,9 +320,14 @@ impl DoipSessionBus {
     }
 
     fn handle_message(&mut self, now: Instant, key: ClientKey, event: Event) {
+        let taken = match &event {
+            Event::Received { data, .. } => data.len() + RECORD,
+            _ => RECORD,
+        };
         for channel in self.channels.values_mut().filter(|channel| channel.key() == key) {
             if channel.pdus.transport_mut().handle_event(&event) {
                 channel.pdus.handle_events(now);
+                self.room = self.room.saturating_sub(taken);
             }
         }
     }
@@ -431,6 +446,12 @@ impl SessionBus for DoipSessionBus {
         let scan = self.ecu_search.as_ref().map(EcuSearch::poll_timeout);
         self.deadline.set(due.chain(retry_at).chain(search).chain(scan).min());
         self.deadline.poll_expired(cx).map(|()| Progress::Changed)
+    }
+
+    fn set_room(&mut self, left: usize, in_all: usize) {
+        let longest = self.channels.values().map(|channel| channel.max_pdu).max().unwrap_or_default();
+        self.room = left;
+        self.least_room = (longest + ONE_READ).min(in_all / 2);
     }
 
     fn has_started(&self) -> bool {
