@@ -184,6 +184,18 @@ async fn wrong_options_testers_and_channels_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn buses_at_one_pin_are_refused_by_an_error_that_names_both() {
+    let mut rig = rig_with(vehicle()).await;
+    let can = json!({"bus_name": "MS", "can_bus": {"pin_plus": 3, "pin_min": 11, "can_protocol": "isotp",
+                     "can_bit_rate": 125_000, "transceiver": "high"}});
+    let reply = rig.configure(json!([can, eth()])).await;
+    assert_eq!(problem(&reply), (409, "pins-in-use".to_owned()));
+    let expected =
+        r#"Buses "MS" (can_bus, pins 3 and 11) and "ETH" (doip_bus, pins 3 and 11) both need pin 3."#;
+    assert_eq!(reply.message["detail"], expected);
+}
+
+#[tokio::test(start_paused = true)]
 async fn several_ecus_share_one_connection_and_another_tester_has_its_own() {
     let mut rig = rig_with_channel().await;
     assert_eq!(open(&mut rig, 2, channel(BRAKES)).await.action, "channelOpened");
