@@ -48,6 +48,14 @@ pub fn contradictions(config: &Config) -> Vec<Problem> {
         problems.push(problem.at_key("cloud.dead_after_ms"));
     }
     buses(&config.buses, &mut problems);
+    if let Some(pin) = config.terminal15_pin()
+        && let Some(index) = config.buses.iter().position(|bus| bus.pins.contains(&pin))
+    {
+        let what =
+            format!("bus[{index}] needs pin {pin} too, so operators can have only one of the two at a time");
+        let fix = "give the pin at which the board senses terminal 15; where that is no pin of the plug, any that is free";
+        problems.push(Problem::warning(what, fix).at_key("power.terminal15_pin"));
+    }
     doip(&config.doip, &mut problems);
     let mut bounded = |key: &str, value: u64, low: u64, high: u64| {
         if !(low..=high).contains(&value) {

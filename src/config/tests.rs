@@ -3,6 +3,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use super::check::contradictions;
 use super::*;
 use crate::hardware::IsotpStack;
 
@@ -197,6 +198,22 @@ fn a_bus_that_cannot_be_is_refused() {
         assert!(problems[0].what.contains(said), "{:?}", problems[0]);
         assert_eq!(problems[0].key, Some(format!("bus[0].{key}")));
     }
+}
+
+#[test]
+fn a_bus_at_the_pin_of_terminal_15_is_warned_of() {
+    let doip = "[[bus]]\nkind = \"doip\"\npins = [1, 9]\ndevice = \"192.168.7.2\"\n";
+    let ignition = "[board]\nignition = { file = \"/dev/null\" }\n";
+    let warned = |text: &str| {
+        let problems = contradictions(&loaded(text).unwrap());
+        let of_pins =
+            problems.into_iter().filter(|problem| problem.key.as_deref() == Some("power.terminal15_pin"));
+        of_pins.map(|problem| problem.what).collect::<Vec<_>>()
+    };
+    let said = warned(&format!("{MINIMAL}{doip}{ignition}"));
+    assert_eq!(said, ["bus[1] needs pin 1 too, so operators can have only one of the two at a time"]);
+    assert_eq!(warned(&format!("{MINIMAL}{doip}{ignition}[power]\nterminal15_pin = 8\n")), [""; 0]);
+    assert_eq!(warned(&format!("{MINIMAL}{doip}")), [""; 0], "no board tells terminal 15");
 }
 
 #[test]

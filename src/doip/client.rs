@@ -18,6 +18,8 @@ use super::io::{ConnectError, Network, Stream};
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A connection that worked for so long is made anew at once when it is lost.
 const EARNS_RETRY: Duration = Duration::from_millis(500);
+/// How often a gateway is told that we are there while nothing is read: half of T_TCP_Alive_Check.
+const ALIVE_EVERY: Duration = Duration::from_millis(250);
 /// Read at a time.
 const READ: usize = 16 * 1024;
 
@@ -78,6 +80,14 @@ struct Up {
     written: usize,
     since: Instant,
     buffer: Box<[u8]>,
+    paused: Option<Pause>,
+}
+
+/// Nothing is read.
+struct Pause {
+    since: Instant,
+    /// When to tell the gateway that we are there.
+    alive_at: Instant,
 }
 
 /// A connection with a gateway that is made anew when it is lost.
@@ -129,6 +139,14 @@ impl Client {
     /// The gateway is somewhere else now; counts from the next attempt on.
     pub fn set_gateway(&mut self, gateway: SocketAddr) {
         self.gateway = gateway;
+    }
+
+    /// While paused, nothing more is read, so that TCP holds the gateway back. It is still written to, and told that we
+    /// are there more often than it could ask (T_TCP_Alive_Check).
+    pub fn set_paused(&mut self, paused: bool) {
+        if let State::Up(up) = &mut self.state {
+            up.set_paused(paused && self.is_active);
+        }
     }
 
     /// Sends a diagnostic message.
@@ -204,6 +222,36 @@ impl Up {
             written: 0,
             since: now,
             buffer: vec![0; READ].into(),
+            paused: None,
+        }
+    }
+
+    fn set_paused(&mut self, paused: bool) {
+        match &self.paused {
+            None if paused => self.paused = Some(Pause { since: now(), alive_at: now() }),
+            Some(Pause { since, .. }) if !paused => {
+                self.connection.handle_pause(now(), now().saturating_duration_since(*since));
+                self.paused = None;
+            }
+            _ => {}
+        }
+    }
+
+    /// When [`Up::handle_timeout`] is due. What a connection waits for may have come already while nothing is read.
+    fn poll_timeout(&self) -> Option<Instant> {
+        match &self.paused {
+            Some(pause) => Some(pause.alive_at),
+            None => self.connection.poll_timeout().map(|(at, _)| at),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        match &mut self.paused {
+            Some(pause) => {
+                pause.alive_at = now + ALIVE_EVERY;
+                self.connection.volunteer_alive();
+            }
+            None => self.connection.handle_timeout(now),
         }
     }
 
@@ -213,7 +261,8 @@ impl Up {
                 return Poll::Ready(event);
             }
             // what has come is looked at before a deadline that may be waiting for it
-            match self.poll_read(cx) {
+            let read = if self.paused.is_some() { Poll::Pending } else { self.poll_read(cx) };
+            match read {
                 Poll::Ready(Ok(read)) => {
                     let bytes = self.buffer.get(..read).unwrap_or_default();
                     self.connection.handle_bytes(now(), bytes);
@@ -229,9 +278,9 @@ impl Up {
                 self.connection.handle_stream_error(&error);
                 continue;
             }
-            deadline.set(self.connection.poll_timeout().map(|(at, _)| at));
+            deadline.set(self.poll_timeout());
             ready!(deadline.poll_expired(cx));
-            self.connection.handle_timeout(now());
+            self.handle_timeout(now());
         }
     }
 

@@ -405,16 +405,17 @@ impl Rig {
             let delay = if self.network == Network::Stalled { Duration::ZERO } else { delay };
             self.to_operator.push_back((now() + delay, message));
         }
+        // before it may send, so that what it acknowledges at once is acknowledged now
+        while self.operator_reads {
+            let Some((_, message)) = self.to_operator.pop_front_if(|(at, _)| *at <= now()) else { break };
+            self.take(&message);
+            self.messages.push(message);
+        }
         while let Some(message) = self.operator.poll_message(now()) {
             self.to_connector.push_back((now() + delay, message));
         }
         while let Some((_, message)) = self.to_connector.pop_front_if(|(at, _)| *at <= now()) {
             self.session.handle_message(now(), &message);
-        }
-        while self.operator_reads {
-            let Some((_, message)) = self.to_operator.pop_front_if(|(at, _)| *at <= now()) else { break };
-            self.take(&message);
-            self.messages.push(message);
         }
     }
 

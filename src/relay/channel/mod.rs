@@ -52,6 +52,13 @@ pub enum Output {
         /// Words for it.
         text: &'static str,
     },
+    /// The bus, or what the channel needs of it, changed its state.
+    BusState {
+        /// The event's detail: 0 active, 1 passive, 2 off.
+        detail: u16,
+        /// Why.
+        text: String,
+    },
 }
 
 impl Output {

@@ -52,6 +52,10 @@ pub(super) trait SessionBus: Send {
     /// Moves the device, the channels and time along; pending when there is nothing to do.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Progress>;
 
+    /// How many bytes the link has left for what comes from the vehicle, and how many it has in all. A bus whose vehicle can be
+    /// held back does that where they get scarce.
+    fn set_room(&mut self, _left: usize, _in_all: usize) {}
+
     /// Whether the device has been ready once.
     fn has_started(&self) -> bool;
 

@@ -263,6 +263,8 @@ impl Session {
         let mut changed = false;
         let mut index = 0;
         while let Some(bus) = self.buses.get_mut(index) {
+            let limit = self.settings.limits.max_kept_bytes;
+            bus.set_room(limit.saturating_sub(self.link.kept_bytes()), limit);
             if let Poll::Ready(progress) = bus.poll(cx) {
                 changed = true;
                 let now = tokio::time::Instant::now().into_std();

@@ -82,8 +82,10 @@ impl Session {
                 let detail = format!("Two buses are named {:?}.", other.name());
                 return Err(refuse(Problem::new(400, "invalid-message", "Invalid message", detail)));
             }
-            if let Some(other) = setups.iter().find(|other| other.shares_hardware_with(&setup)) {
-                let detail = format!("Buses {:?} and {:?} are at the same pins.", other.name(), setup.name());
+            let shared = setups.iter().find_map(|other| other.shared_with(&setup).map(|what| (other, what)));
+            if let Some((other, what)) = shared {
+                let (one, two) = (other.describe(), setup.describe());
+                let detail = format!("Buses {one} and {two} both need {what}.");
                 return Err(refuse(Problem::new(409, "pins-in-use", "Pins in use", detail)));
             }
             setups.push(setup);
