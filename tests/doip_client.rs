@@ -228,6 +228,39 @@ async fn the_command_says_why_there_is_no_vin() {
     }
 }
 
+/// What `connector-agent scan` says of a DoIP bus, and its exit status.
+async fn scan(bus: &str) -> (Option<i32>, serde_json::Value) {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_connector-agent"));
+    command.args(["scan", "--json", "--config", "/nowhere", "--bus", bus]);
+    let output = tokio::time::timeout(LONG, command.output()).await.unwrap().unwrap();
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn the_command_scans_behind_a_gateway_and_finds_every_ecu_and_no_other() {
+    let gateway = gateway(|_| {}).await;
+    let bus = format!("doip:{}", gateway.addresses().tcp);
+    let (status, report) = scan(&bus).await;
+    let address = |ecu: &serde_json::Value| {
+        assert_eq!((&ecu["gateway_id"], &ecu["protocol"]), (&GATEWAY.get().into(), &"doip".into()));
+        assert_eq!(ecu["request_id"], ecu["response_id"]);
+        ecu["request_id"].as_u64().unwrap()
+    };
+    let found: Vec<u64> = report["ecus"].as_array().unwrap().iter().map(address).collect();
+    let expected: Vec<u64> = gateway.ecus().iter().map(|ecu| ecu.address.get().into()).collect();
+    assert_eq!(found, expected, "{report}");
+    assert_eq!((status, &report["outcome"], &report["bus_name"]), (Some(0), &"done".into(), &bus.into()));
+}
+
+#[tokio::test]
+async fn the_command_says_that_there_is_no_gateway_to_scan_behind() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (status, report) = scan(&format!("doip:{nobody}")).await;
+    assert_eq!((status, &report["outcome"]), (Some(4), &"nobody-on-bus".into()), "{report}");
+    let (status, _) = scan("doip:not/a/name").await;
+    assert_eq!(status, Some(1));
+}
+
 #[tokio::test]
 async fn an_announced_vin_is_told_with_the_gateways_address() {
     let report = read_vin(&gateway(|_| {}).await).await;

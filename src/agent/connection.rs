@@ -114,12 +114,14 @@ impl Supervisor {
         if let Some(mut session) = self.session.take() {
             session.return_to_default_sessions(now());
             let farewell = std::future::poll_fn(|cx| {
-                while !session.is_quiet() {
-                    if session.poll_drive(cx).is_pending() {
-                        return Poll::Pending;
-                    }
+                if session.is_quiet() {
+                    return Poll::Ready(());
                 }
-                Poll::Ready(())
+                if session.poll_drive(cx).is_ready() {
+                    // one turn at a time, so that the time it may take is looked at in between
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Pending
             });
             if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
                 tracing::warn!("ECUs could not be told that the session ends");

@@ -21,7 +21,10 @@ impl Supervisor {
     pub(super) async fn handle_text(&mut self, text: &str) {
         let envelope = match Envelope::read(text) {
             Ok(envelope) => envelope,
-            Err((problem, request_id)) => return self.refuse(&problem, request_id),
+            Err(refused) => {
+                let (problem, request_id) = *refused;
+                return self.refuse(&problem, request_id);
+            }
         };
         if envelope.action == "error" {
             tracing::debug!(problem = %envelope.message, "the cloud reports an error");

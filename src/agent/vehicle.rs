@@ -67,8 +67,8 @@ impl VehicleWatch {
             bit_rates: Vec::new(),
             last_reading: None,
             vin: None,
-            late: Vec::new(),
             retry: VinRetry::new(ignition),
+            late: Vec::new(),
         };
         tokio::spawn(watcher.run());
         Self { commands, found }
@@ -119,9 +119,9 @@ struct Watcher {
     only_listens: bool,
     /// The VIN last read.
     vin: Option<Vin>,
+    retry: VinRetry,
     /// Networks that were not ready in time for the last reading.
     late: Vec<OpeningNetwork>,
-    retry: VinRetry,
 }
 
 /// A port while nothing is asked on it.
@@ -245,10 +245,10 @@ impl Watcher {
         }
         self.bit_rates = found;
         self.vin = reading.report.vin;
+        self.retry.handle_known(now(), self.vin.is_some());
         if self.vin.is_none() {
             self.late = reading.others.into_iter().filter_map(|other| other.late).collect();
         }
-        self.retry.handle_known(now(), self.vin.is_some());
         tracing::debug!(vin = ?reading.report.vin, elapsed = ?reading.report.elapsed, "read the VIN");
         if self.found.send(Found::Vin(reading.report)).await.is_err() {
             Next::End
@@ -273,7 +273,7 @@ impl Watcher {
     /// Listens until something asks for the VIN to be read again.
     async fn watch(&mut self, mut ports: Vec<Watched>) -> Next {
         let mut doip = DoipWatch::new(&self.hardware, self.vin);
-        let Self { hardware, commands, last_reading, only_listens, found, late, retry, .. } = self;
+        let Self { hardware, commands, last_reading, only_listens, found, retry, late, .. } = self;
         let mut timer = connector_hal::timer::Deadline::new(connector_hal::timer::TimerKind::Runtime);
         let mut wanted: Option<WakeReason> = None;
         // kept until the reading opens them for itself, so that nobody goes back to sleep meanwhile

@@ -43,10 +43,10 @@ impl Envelope {
 
     /// Reads a text message. What is wrong with one comes back as the problem to answer with, and the `request_id` to
     /// echo as far as there is one.
-    pub fn read(text: &str) -> Result<Self, (Problem, Option<String>)> {
+    pub fn read(text: &str) -> Result<Self, Box<(Problem, Option<String>)>> {
         let refused = |why: &dyn fmt::Display, request_id| {
             let detail = format!("A text message is a JSON object with an action: {why}.");
-            (Problem::new(400, "invalid-message", "Invalid message", detail), request_id)
+            Box::new((Problem::new(400, "invalid-message", "Invalid message", detail), request_id))
         };
         let value: Value = serde_json::from_str(text).map_err(|error| refused(&error, None))?;
         let Value::Object(object) = &value else { return Err(refused(&"this is none", None)) };
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!((read.action.as_str(), read.request_id.as_deref()), ("x", Some("7")));
         assert_eq!(Envelope::read(r#"{"action":"x"}"#).unwrap().message, serde_json::json!({}));
         for none in ["", "null", "5", "[]", r#"["x",{},"7"]"#, r#"{"action":"x"} {}"#] {
-            let (problem, request_id) = Envelope::read(none).unwrap_err();
+            let (problem, request_id) = *Envelope::read(none).unwrap_err();
             assert_eq!((problem.status, request_id), (400, None), "{none}");
         }
     }
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn who_asks_what_cannot_be_understood_gets_its_request_id_back() {
         for text in [r#"{"request_id":"7"}"#, r#"{"action":5,"request_id":"7"}"#] {
-            let (problem, request_id) = Envelope::read(text).unwrap_err();
+            let (problem, request_id) = *Envelope::read(text).unwrap_err();
             assert_eq!((problem.status, request_id.as_deref()), (400, Some("7")), "{text}");
         }
     }

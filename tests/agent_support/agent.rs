@@ -32,12 +32,12 @@ pub struct AgentSettings {
     pub fd: bool,
     /// Terminal 15 and voltage.
     pub power: PowerConfig,
+    /// The devices of K-lines, which it has in place of a CAN bus, at pins 1, 2 and so on.
+    pub klines: Vec<PathBuf>,
     /// A DoIP gateway, or an interface, at which the agent is in place of a CAN bus.
     pub doip: Option<String>,
     /// Which network configuration the VIN is read with.
     pub doip_network: Option<u8>,
-    /// The devices of K-lines, which it has in place of a CAN bus, at pins 1, 2 and so on.
-    pub klines: Vec<PathBuf>,
 }
 
 pub struct TestAgent {
@@ -65,9 +65,6 @@ impl TestAgent {
             Some(gateway) => BusConfig { kind: BusKind::Doip, pins: vec![3, 11], ..BusConfig::can(gateway) },
             None => BusConfig { fd: settings.fd, ..BusConfig::can("can0") },
         }];
-        if let Some(number) = settings.doip_network {
-            config.doip.network_configuration = number;
-        }
         if !settings.klines.is_empty() {
             let kline = |(pin, device): (u8, &PathBuf)| BusConfig {
                 kind: BusKind::Kline,
@@ -75,6 +72,9 @@ impl TestAgent {
                 ..BusConfig::can(device.to_string_lossy())
             };
             config.buses = (1..).zip(&settings.klines).map(kline).collect();
+        }
+        if let Some(number) = settings.doip_network {
+            config.doip.network_configuration = number;
         }
         config.power = settings.power;
         let (bus, present) = (bus.clone(), settings.adapter);

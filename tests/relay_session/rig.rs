@@ -17,7 +17,7 @@ use connector_agent::relay::link::{Link, LinkError, Role};
 use connector_agent::relay::request::Request;
 use connector_agent::relay::session::{CloseReason, Session, SessionLimits, SessionSettings};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
-use connector_hal::can::{CanBus, CanError, CanFrame};
+use connector_hal::can::{CanBus, CanCapabilities, CanError, CanFrame};
 use connector_hal::kline::sim::{LineNode, SimLine};
 use connector_hal::kline::{KLine, KLineError, KLineEvent, Signal};
 use connector_hal::timer::TimerKind;
@@ -80,6 +80,8 @@ pub struct Rig {
     pub link_errors: Vec<LinkError>,
     /// While true, no device can be opened.
     pub opening_fails: Arc<AtomicBool>,
+    /// While true, adapters have the bit rate of their bus only.
+    pub bit_rate_is_fixed: Arc<AtomicBool>,
     start: Instant,
     network: Network,
     to_connector: VecDeque<(Instant, Bytes)>,
@@ -125,12 +127,13 @@ fn hardware(
     kline: &SimLine,
     gateways: &Gateways,
     opening_fails: &Arc<AtomicBool>,
+    bit_rate_is_fixed: &Arc<AtomicBool>,
 ) -> Hardware {
     let gateways = gateways.clone();
     let port =
         |pins, device: &str, fd| CanPort { pins, device: device.to_owned(), fd, isotp: IsotpStack::Auto };
     let buses = buses.clone();
-    let opening_fails = Arc::clone(opening_fails);
+    let (opening_fails, bit_rate_is_fixed) = (Arc::clone(opening_fails), Arc::clone(bit_rate_is_fixed));
     let (kline, kline_fails, kline_held) = (kline.clone(), Arc::clone(&opening_fails), Arc::new(()));
     Hardware {
         kline_ports: Arc::new([KlinePort { pin: 7, device: "kline0".to_owned(), bit_rates: vec![10_400] }]),
@@ -158,7 +161,9 @@ fn hardware(
                 let source = std::io::ErrorKind::NotFound.into();
                 Err(CanError::Device { device: device.to_owned(), source })
             } else {
-                Ok(Box::new(bus.attach_adapter(device, VirtualBus::full_capabilities())))
+                let set_bit_rate = !bit_rate_is_fixed.load(Ordering::Relaxed);
+                let capabilities = CanCapabilities { set_bit_rate, ..VirtualBus::full_capabilities() };
+                Ok(Box::new(bus.attach_adapter(device, capabilities)))
             };
             Box::pin(std::future::ready(adapter))
         }),
@@ -193,7 +198,8 @@ impl Rig {
         let opening_fails = Arc::new(AtomicBool::new(false));
         let kline = SimLine::new(TimerKind::Runtime);
         let gateways = Gateways::default();
-        let hardware = hardware(&buses, &kline, &gateways, &opening_fails);
+        let bit_rate_is_fixed = Arc::new(AtomicBool::new(false));
+        let hardware = hardware(&buses, &kline, &gateways, &opening_fails, &bit_rate_is_fixed);
         let settings = SessionSettings { connection_uuid: UUID, hold, limits, hardware };
         let start = now();
         Self {
@@ -206,6 +212,7 @@ impl Rig {
             texts: Vec::new(),
             link_errors: Vec::new(),
             opening_fails,
+            bit_rate_is_fixed,
             start,
             network: Network::Up(Duration::ZERO),
             to_connector: VecDeque::new(),

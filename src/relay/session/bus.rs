@@ -20,8 +20,17 @@ pub(super) enum Progress {
     Changed,
     /// The device is ready for the first time.
     Started,
-    /// The device could not be opened for the first time: why.
-    StartFailed(String),
+    /// The device could not be opened and set up for the first time.
+    StartFailed(StartFailure),
+}
+
+/// Why a device could not be opened and set up.
+#[derive(Debug)]
+pub(super) struct StartFailure {
+    /// In words.
+    pub(super) detail: String,
+    /// It is there, but has not what the operator asked for.
+    pub(super) is_unsupported: bool,
 }
 
 /// What became of a channel that is to be opened.

@@ -14,7 +14,7 @@ use connector_hal::can::{BoxFuture, BusState, BusStatus, CanFrame};
 use connector_hal::timer::{Deadline, TimerKind};
 
 use super::SessionLimits;
-use super::bus::{Opening, Progress, SessionBus};
+use super::bus::{Opening, Progress, SessionBus, StartFailure};
 use super::setup::{ChannelKind, wrong_kind};
 use crate::doip::LogicalAddress;
 use crate::doip::client::Client;
@@ -135,7 +135,10 @@ impl DoipSessionBus {
             Err(error) => {
                 self.state = State::Lost(now + RETRY_AFTER);
                 if !self.has_started {
-                    return Progress::StartFailed(error.to_string());
+                    return Progress::StartFailed(StartFailure {
+                        detail: error.to_string(),
+                        is_unsupported: false,
+                    });
                 }
                 tracing::debug!(bus = self.setup.name, %error, "the network is still not usable");
                 Progress::Changed
