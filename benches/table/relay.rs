@@ -55,7 +55,7 @@ pub async fn agent(name: &str, rate: u32, window: Duration) -> anyhow::Result<Ve
     let bus = "[[bus]]\nkind = \"can\"\npins = [6, 14]\ndevice = \"can0\"\n";
     let config = configuration(directory.path(), &cloud, bus)?;
     let child = measured("agent", rate)?.env(TARGET, config).spawn()?;
-    let (connection, channel) = connect(&cloud).await?;
+    let (_connection, channel) = connect(&cloud).await?;
     let (latencies, arrived) = mpsc::unbounded_channel();
     let reader = tokio::spawn(read_frames(channel, latencies));
     let rows = measure(&format!("agent, {name}"), &child, arrived, window).await?;
@@ -78,7 +78,7 @@ pub async fn binary(window: Duration) -> anyhow::Result<Vec<Row>> {
     let command = command.arg("run").arg("--config").arg(config).stderr(Stdio::null());
     let child = command.kill_on_drop(true).spawn()?;
     let pid = child.id().context("the agent has ended")?;
-    let (connection, channel) = connect(&cloud).await?;
+    let (_connection, channel) = connect(&cloud).await?;
     let idle = usage(pid)?;
     let frame = async {
         loop {
