@@ -106,7 +106,7 @@ async fn a_named_host_that_does_not_identify_itself_is_asked_by_tcp() {
 #[tokio::test]
 async fn why_a_gateway_tells_no_vin_is_told() {
     type Change = fn(&mut GatewayConfig);
-    let cases: [(Change, &str); 5] = [
+    let cases: [(Change, &str); 7] = [
         (
             |config| config.entity.activation.answer = Answer::Always(0x06.into()),
             "the gateway refuses routing: denied: unsupported routing activation type (0x06)",
@@ -121,6 +121,20 @@ async fn why_a_gateway_tells_no_vin_is_told() {
             "nobody confirmed the routing activation in the vehicle",
         ),
         (|config| config.entity.diagnostic_nack = Some(0x06.into()), "target unreachable (0x06)"),
+        (
+            |config| {
+                config.entity.activation.answer = Answer::Always(0x11.into());
+                config.entity.timeouts.initial_inactivity = Duration::from_millis(200);
+            },
+            "nobody confirmed the routing activation in the vehicle: the gateway closed the connection",
+        ),
+        (
+            |config| {
+                config.entity.activation.answer = Answer::Never;
+                config.entity.timeouts.initial_inactivity = Duration::from_millis(200);
+            },
+            "the routing activation was not answered: the gateway closed the connection",
+        ),
     ];
     for (change, expected) in cases {
         let gateway = gateway(|config| {

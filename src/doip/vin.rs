@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use connector_hal::can::BoxFuture;
 
 use super::client::{Client, ClientError, ClientEvent};
-use super::connection::{ConnectionSettings, Event};
+use super::connection::{ConnectionError, ConnectionSettings, Event};
 use super::discovery::{Destination, Discovery, DiscoveryEvent, Gateway, Question};
 use super::explorer::Explorer;
 use super::io::{LinkError, Network};
@@ -50,8 +50,8 @@ struct Asked {
     client: Client,
     was_asked: bool,
     must_be_confirmed: bool,
-    /// Why it had to be tried again.
-    last_error: Option<ClientError>,
+    /// Why it has to be tried again.
+    last_error: Option<String>,
 }
 
 impl VinSearch {
@@ -201,7 +201,7 @@ impl Asked {
     /// What it has not done by now.
     fn waits_for(&self) -> String {
         let what = match &self.last_error {
-            Some(error) => error.to_string(),
+            Some(error) => error.clone(),
             None if self.was_asked => "it has not answered 22 F190 in time".to_owned(),
             None if self.must_be_confirmed => {
                 "nobody confirmed the routing activation in the vehicle in time".to_owned()
@@ -239,8 +239,20 @@ impl Asked {
             ClientEvent::Message(Event::SendFailed { failure, .. }) => Answer::Nothing(failure.to_string()),
             // made anew by itself while there is time
             ClientEvent::Down(error) if error.may_pass() => {
-                self.was_asked = false;
-                self.last_error = Some(error);
+                let is_lost = matches!(
+                    error,
+                    ClientError::Connection(ConnectionError::ClosedByGateway | ConnectionError::Stream(_))
+                );
+                let before = match () {
+                    () if !is_lost => "",
+                    () if self.was_asked => "22 F190 was not answered: ",
+                    () if self.must_be_confirmed => {
+                        "nobody confirmed the routing activation in the vehicle: "
+                    }
+                    () => "the routing activation was not answered: ",
+                };
+                self.last_error = Some(format!("{before}{error}"));
+                (self.was_asked, self.must_be_confirmed) = (false, false);
                 Answer::None
             }
             ClientEvent::Down(error) => Answer::Nothing(error.to_string()),
