@@ -67,6 +67,8 @@ pub struct KlinePort {
     pub pin: u8,
     /// The device, as the configuration names it.
     pub device: String,
+    /// The bit rates at which the VIN is asked for, the likeliest first, in bit/s.
+    pub bit_rates: Vec<u32>,
 }
 
 /// How the agent reaches the vehicle's buses.

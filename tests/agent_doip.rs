@@ -33,7 +33,8 @@ impl Rig {
         let gateway = DoipGateway::start(&vehicle, config).await.unwrap();
         let sandbox = Sandbox::start(1).await;
         let connector = sandbox.connectors[0].clone();
-        let settings = AgentSettings { doip: Some(gateway.addresses().tcp), ..AgentSettings::default() };
+        let settings =
+            AgentSettings { doip: Some(gateway.addresses().tcp.to_string()), ..AgentSettings::default() };
         let agent = TestAgent::start(&sandbox, &connector, &bus(), settings);
         let mut portal = sandbox.portal(&connector).await;
         portal.sees_online().await;

@@ -169,6 +169,35 @@ async fn a_request_to_all_is_answered_by_every_ecu_under_its_own_identifier_and_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tools_first_frame_gets_its_flow_control_here_though_nothing_crosses_the_network() {
+    const ROUNDS: usize = 200;
+    let (_bench, network, connection) = remote_vehicle(Duration::ZERO).await;
+    let server = CanGatewayServer::new(None, CanGatewaySettings::obd(BUS)).unwrap();
+    let mut tool = Tool::open(&server).await;
+    network.stall(Duration::from_secs(3600));
+    let asking = async {
+        let mut took = Vec::new();
+        for _ in 0..ROUNDS {
+            let started = std::time::Instant::now();
+            // each begins a request anew
+            tool.send(0x7E0, &[0x10, 20, 0x36, 1, 2, 3, 4, 5]).await;
+            let (id, data) = tool.hear().await;
+            took.push(started.elapsed());
+            assert_eq!((id, data[0]), (0x7E8, 0x30));
+        }
+        took.sort_unstable();
+        let (median, late) = (took[ROUNDS / 2], took[ROUNDS * 99 / 100]);
+        println!(
+            "first frame to flow control, through the pseudo-terminal: median {median:?}, 99 % {late:?}"
+        );
+    };
+    tokio::select! {
+        reason = server.run(&connection) => panic!("the connection is over: {reason}"),
+        () = asking => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_are_kept_while_a_tool_is_there_and_end_when_it_goes() {
     let (bench, _network, connection) = remote_vehicle(Duration::ZERO).await;
     let server = CanGatewayServer::new(None, CanGatewaySettings::obd(BUS)).unwrap();

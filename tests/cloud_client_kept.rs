@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cloud_client::*;
-use connector_agent::cloud::{Authenticator, Cloud, KeptLogin, Tokens};
+use connector_agent::cloud::{Authenticator, Cloud, KeptLogin, LoginState, Tokens};
 use connector_agent::config::{ApiUrl, Config, Pincode, WebsocketUrl};
 
 const LOGIN: &str = "POST /v2/authenticate/pincode";
@@ -176,6 +176,60 @@ async fn a_directory_that_disappears_and_comes_back_is_complained_of_once() {
 }
 
 #[tokio::test]
+async fn an_agent_that_restarts_all_the_time_tries_a_rejected_pincode_no_more_often_than_one_that_does_not() {
+    let log = Log::capture();
+    let rig = Rejecting::start().await;
+    for start in 1..=10 {
+        let authenticator = rig.authenticator(PINCODE);
+        rig.rejected(&authenticator).await;
+        rig.kept_rejections(1).await;
+        assert_eq!(rig.logins(), 1, "start {start}");
+    }
+    log.has("did not accept this connector's UUID and pincode before the restart", 9).await;
+    let file = rig.file();
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+    assert!(!fs::read_to_string(&file).unwrap().contains("94571") && !log.text().contains("94571"));
+
+    // its minute is over: there is one more, and its wait is two minutes
+    rig.edit(r#""rejected_at":"#, r#""rejected_at":1000,"then":"#);
+    for _ in 0..3 {
+        let authenticator = rig.authenticator(PINCODE);
+        rig.rejected(&authenticator).await;
+        rig.kept_rejections(2).await;
+        assert_eq!(rig.logins(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_corrected_pincode_is_tried_at_once_and_nothing_is_left_of_the_wrong_one() {
+    let rig = Rejecting::start().await;
+    let authenticator = rig.authenticator(PINCODE);
+    rig.rejected(&authenticator).await;
+    rig.kept_rejections(1).await;
+    let authenticator = rig.authenticator("right");
+    soon(authenticator.token()).await;
+    assert_eq!(rig.logins(), 2);
+    soon(async {
+        while rig.file().exists() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whatever_is_wrong_with_what_is_kept_of_rejections_costs_one_login() {
+    let rig = Rejecting::start().await;
+    for (round, harm) in ["", "{", "[]", r#"{"format":2}"#].into_iter().enumerate() {
+        let authenticator = rig.authenticator(PINCODE);
+        rig.rejected(&authenticator).await;
+        rig.kept_rejections(1).await;
+        assert_eq!(rig.logins(), round + 1, "{harm}");
+        fs::write(rig.file(), harm).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn without_a_state_directory_nothing_is_kept() {
     let rig = Rig::start().await;
     let mut config = rig.config.clone();
@@ -240,6 +294,58 @@ fn config(api_url: &str, state: &Path) -> Config {
     );
     config.connector.state_directory = Some(state.to_owned());
     config
+}
+
+/// A cloud that accepts the pincode `right` and no other.
+struct Rejecting(Rig);
+
+impl Rejecting {
+    async fn start() -> Self {
+        let server = Server::start(|request, _| match request.body.contains("right") {
+            true => Reply::tokens(1),
+            false => Reply::new(401, "{}"),
+        })
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let config = config(&server.url, &directory.path().join("state"));
+        Self(Rig { server, config, directory })
+    }
+
+    fn authenticator(&self, pincode: &str) -> Authenticator {
+        let Rig { config, .. } = &self.0;
+        let kept = KeptLogin::new(config);
+        Authenticator::resume(rest(&config.cloud), Pincode::new(pincode).unwrap(), kept, 1)
+    }
+
+    async fn rejected(&self, authenticator: &Authenticator) {
+        let mut status = authenticator.status();
+        soon(status.wait_for(|status| status.login == LoginState::Rejected)).await.unwrap();
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.state().join("rejected.json")
+    }
+
+    async fn kept_rejections(&self, count: u32) {
+        let count = format!(r#""count":{count}"#);
+        let kept = || fs::read_to_string(self.file()).is_ok_and(|text| text.contains(&count));
+        soon(async {
+            while !kept() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    fn edit(&self, from: &str, to: &str) {
+        let text = fs::read_to_string(self.file()).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(self.file(), text.replace(from, to)).unwrap();
+    }
+
+    fn logins(&self) -> usize {
+        self.0.logins()
+    }
 }
 
 struct Rig {

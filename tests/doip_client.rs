@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use connector_agent::doip::client::{Client, ClientError, ClientEvent};
 use connector_agent::doip::connection::{Connection, ConnectionError, ConnectionSettings, Event};
 use connector_agent::doip::device::Device;
-use connector_agent::doip::discovery::{Discovery, DiscoveryEvent, Question};
+use connector_agent::doip::discovery::{Destination, Discovery, DiscoveryEvent, Question};
 use connector_agent::doip::explorer::Explorer;
 use connector_agent::doip::io::Network;
 use connector_agent::doip::linux::{LinuxNetworks, Purpose};
@@ -66,7 +66,7 @@ async fn network(gateway: SocketAddr, tls: DoipTlsConfig) -> Box<dyn Network> {
 async fn outcome(network: &dyn Network, client: &mut Client) -> Result<(), ClientError> {
     let event = poll_fn(|cx| client.poll(cx, network));
     match tokio::time::timeout(LONG, event).await.unwrap() {
-        ClientEvent::Active => Ok(()),
+        ClientEvent::Active { .. } => Ok(()),
         ClientEvent::Down(error) => Err(error),
         other => panic!("{other:?}"),
     }
@@ -82,6 +82,169 @@ async fn read_vin(gateway: &DoipGateway) -> VinReport {
     let hardware = hardware(gateway.addresses().tcp, DoipConfig::default());
     let settings = VinSettings { budget: LONG, ..VinSettings::default() };
     read_beside(Vec::new(), by_doip(&hardware, settings.budget), &settings).await.report
+}
+
+/// Why no VIN is told by what is at this address, which takes this time to find out.
+async fn why_not(gateway: SocketAddr, tls: DoipTlsConfig, budget: Duration) -> String {
+    let hardware = hardware(gateway, DoipConfig { tls, ..DoipConfig::default() });
+    let settings = VinSettings { budget, ..VinSettings::default() };
+    let reading = read_beside(Vec::new(), by_doip(&hardware, settings.budget), &settings).await;
+    assert_eq!(reading.report.vin, None);
+    let [other] = reading.others.as_slice() else { panic!("{}", reading.others.len()) };
+    other.why_not.clone()
+}
+
+#[tokio::test]
+async fn a_named_host_that_does_not_identify_itself_is_asked_by_tcp() {
+    let gateway = gateway(|config| config.listen.udp_port = Some(0)).await;
+    assert_ne!(gateway.addresses().udp.port(), gateway.addresses().tcp.port());
+    let report = read_vin(&gateway).await;
+    assert_eq!(report.vin, vehicle().record.vin);
+    assert_eq!((report.source, report.address), (Some(VinSource::Doip), Some(GATEWAY.into())));
+}
+
+#[tokio::test]
+async fn why_a_gateway_tells_no_vin_is_told() {
+    type Change = fn(&mut GatewayConfig);
+    let cases: [(Change, &str); 5] = [
+        (
+            |config| config.entity.activation.answer = Answer::Always(0x06.into()),
+            "the gateway refuses routing: denied: unsupported routing activation type (0x06)",
+        ),
+        (
+            |config| config.entity.activation.answer = Answer::Always(0x07.into()),
+            "demands TLS (0x07), and there is none: TLS is not set up: no certificates are trusted; set doip.tls.ca_file",
+        ),
+        (|config| config.entity.activation.answer = Answer::Never, "has not answered the routing activation"),
+        (
+            |config| config.entity.activation.answer = Answer::Always(0x11.into()),
+            "nobody confirmed the routing activation in the vehicle",
+        ),
+        (|config| config.entity.diagnostic_nack = Some(0x06.into()), "target unreachable (0x06)"),
+    ];
+    for (change, expected) in cases {
+        let gateway = gateway(|config| {
+            config.forget_vin();
+            change(config);
+        });
+        let why =
+            why_not(gateway.await.addresses().tcp, DoipTlsConfig::default(), Duration::from_millis(1500))
+                .await;
+        assert!(why.contains("gateway 0x4010 at 127.0.0.1:") && why.contains(expected), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn why_a_host_that_is_no_gateway_tells_no_vin_is_told() {
+    let nobody = {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap()
+    };
+    let budget = Duration::from_millis(300);
+    let why = why_not(nobody, DoipTlsConfig::default(), budget).await;
+    assert!(why.contains("does not identify itself by UDP") && why.contains("refused"), "{why}");
+    let babbler = hostile(|mut stream| async move {
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    let why = why_not(babbler.await, DoipTlsConfig::default(), LONG.min(Duration::from_millis(1500))).await;
+    assert!(why.contains("what is no DoIP"), "{why}");
+}
+
+#[tokio::test]
+async fn the_first_question_is_sent_at_once_though_the_runtime_has_not_seen_the_socket_writable() {
+    let gateway = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = gateway.local_addr().unwrap();
+    let mut network = network(address, DoipTlsConfig::default()).await;
+    network.send(Destination::Host(address), b"who is there?").unwrap();
+    let mut buffer = [0; 32];
+    let received = tokio::time::timeout(LONG, gateway.recv(&mut buffer)).await.unwrap().unwrap();
+    assert_eq!(buffer[..received], *b"who is there?");
+}
+
+/// What `connector-agent check` says of a configuration with these DoIP buses, and whether it is content.
+async fn check(devices: &[&str]) -> (bool, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("agent.toml");
+    let mut config = "[connector]\nuuid = \"5f3d760d-ade2-4a19-aea4-36e097678ae3\"\npincode = \"1234\"\n\
+                      [cloud]\napi_url = \"https://api.example.com\"\n\
+                      websocket_url = \"wss://ws.example.com/\"\n"
+        .to_owned();
+    for (device, pins) in devices.iter().zip(["[3, 11]", "[1, 9]"]) {
+        config += &format!("[[bus]]\nkind = \"doip\"\npins = {pins}\ndevice = \"{device}\"\n");
+    }
+    std::fs::write(&file, config).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_connector-agent"));
+    let output = command.arg("check").arg("--config").arg(&file).output().await.unwrap();
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[tokio::test]
+async fn a_configuration_with_doip_devices_is_checked_without_taking_them_for_can() {
+    let (content, said) = check(&["lo", "192.0.2.7:13400"]).await;
+    assert!(content && said.trim_end().ends_with("no errors"), "{said}");
+    let (content, said) = check(&["fe80::1%lo", "doip:[fe80::1%1]:13400"]).await;
+    assert!(content && said.trim_end().ends_with("no errors"), "{said}");
+    for (device, expected) in [
+        ("no-such-if", "the device no-such-if is not there"),
+        ("fe80::1%no-such-if", "the device fe80::1%no-such-if is not there"),
+        ("fe80::1", "names no network"),
+    ] {
+        let (content, said) = check(&[device]).await;
+        assert!(!content && said.contains(expected), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn the_command_says_why_there_is_no_vin() {
+    let gateway = gateway(|config| {
+        config.forget_vin();
+        config.entity.activation.answer = Answer::Always(0x00.into());
+    })
+    .await;
+    let bus = format!("doip:{}", gateway.addresses().tcp);
+    for json in [false, true] {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_connector-agent"));
+        command.args(["vin", "--budget-ms", "5000", "--bus", &bus]).args(json.then_some("--json"));
+        let output = tokio::time::timeout(LONG, command.output()).await.unwrap().unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        let text = String::from_utf8(if json { output.stderr } else { output.stdout }).unwrap();
+        assert!(text.contains("denied: unknown source address (0x00)") && text.contains("0x4010"), "{text}");
+    }
+}
+
+/// What `connector-agent scan` says of a DoIP bus, and its exit status.
+async fn scan(bus: &str) -> (Option<i32>, serde_json::Value) {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_connector-agent"));
+    command.args(["scan", "--json", "--config", "/nowhere", "--bus", bus]);
+    let output = tokio::time::timeout(LONG, command.output()).await.unwrap().unwrap();
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn the_command_scans_behind_a_gateway_and_finds_every_ecu_and_no_other() {
+    let gateway = gateway(|_| {}).await;
+    let bus = format!("doip:{}", gateway.addresses().tcp);
+    let (status, report) = scan(&bus).await;
+    let address = |ecu: &serde_json::Value| {
+        assert_eq!((&ecu["gateway_id"], &ecu["protocol"]), (&GATEWAY.get().into(), &"doip".into()));
+        assert_eq!(ecu["request_id"], ecu["response_id"]);
+        ecu["request_id"].as_u64().unwrap()
+    };
+    let found: Vec<u64> = report["ecus"].as_array().unwrap().iter().map(address).collect();
+    let expected: Vec<u64> = gateway.ecus().iter().map(|ecu| ecu.address.get().into()).collect();
+    assert_eq!(found, expected, "{report}");
+    assert_eq!((status, &report["outcome"], &report["bus_name"]), (Some(0), &"done".into(), &bus.into()));
+}
+
+#[tokio::test]
+async fn the_command_says_that_there_is_no_gateway_to_scan_behind() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (status, report) = scan(&format!("doip:{nobody}")).await;
+    assert_eq!((status, &report["outcome"]), (Some(4), &"nobody-on-bus".into()), "{report}");
+    let (status, _) = scan("doip:not/a/name").await;
+    assert_eq!(status, Some(1));
 }
 
 #[tokio::test]

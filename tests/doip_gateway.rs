@@ -166,7 +166,7 @@ impl DoipBench {
         let network = network(&sandbox, weather).await;
         let settings = AgentSettings {
             through: Some(network.address()),
-            doip: Some(gateway.addresses().tcp),
+            doip: Some(gateway.addresses().tcp.to_string()),
             ..AgentSettings::default()
         };
         let connector = sandbox.connectors[0].clone();

@@ -2,12 +2,13 @@
 // the configuration's leave for tests does not reach their helpers
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use connector_agent::vin::kline::{DEFAULT_BUDGET, LineReading, read, read_line};
+use connector_agent::vin::kline::{BIT_RATES, DEFAULT_BUDGET, LineReading, LineToAsk, read, read_line};
 use connector_agent::vin::{EcuAddress, VinSource};
-use connector_hal::kline::sim::{PtyKLine, SimLine};
-use connector_hal::kline::{self, KLine};
+use connector_hal::kline::sim::{LineNode, PtyKLine, SimLine};
+use connector_hal::kline::{self, KLine, KLineError, KLineEvent, Signal};
 use connector_hal::timer::TimerKind;
 use connector_sim::vehicle::kline::{KlineEcuConfig, KlineVehicle, Misbehaviour};
 
@@ -19,11 +20,15 @@ fn ecu(address: u8) -> KlineEcuConfig {
     KlineEcuConfig { tolerance: Duration::from_millis(3), ..KlineEcuConfig::new(address) }
 }
 
+fn ask(line: impl KLine + 'static) -> LineToAsk {
+    LineToAsk { line: Box::new(line), bit_rates: BIT_RATES.to_vec() }
+}
+
 async fn read_from(ecus: &[KlineEcuConfig], budget: Duration) -> (LineReading, KlineVehicle, Duration) {
     let line = SimLine::new(CLOCK);
     let vehicle = KlineVehicle::start(ecus, &line, CLOCK);
     let start = CLOCK.now();
-    let reading = read_line(Box::new(line.attach("kline0", 9_600)), budget, CLOCK).await;
+    let reading = read_line(ask(line.attach("kline0", 9_600)), budget, CLOCK).await;
     let elapsed = CLOCK.now() - start;
     // what was said last is answered
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -65,10 +70,77 @@ async fn an_ecu_that_only_its_address_wakes_is_read_within_the_budget() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_ecu_is_read_at_every_bit_rate_whatever_wakes_it() {
+    let mut table = Vec::new();
+    for bit_rate in BIT_RATES {
+        for (fast, slow) in [(true, true), (true, false), (false, true)] {
+            let (reading, vehicle, elapsed) =
+                read_from(&[KlineEcuConfig { bit_rate, fast, slow, ..ecu(0x11) }], DEFAULT_BUDGET).await;
+            assert_eq!(reading.candidates.len(), 1, "{bit_rate} bit/s, fast {fast}, slow {slow}");
+            assert_eq!(vehicle.anomalies(), [], "{bit_rate} bit/s, fast {fast}, slow {slow}");
+            let limit = if slow { 10 } else { 6 };
+            assert!(elapsed < Duration::from_secs(limit), "{bit_rate} bit/s: {elapsed:?}");
+            table.push((bit_rate, fast, slow, elapsed));
+        }
+    }
+    println!("{table:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_bit_rates_given_are_tried_and_of_those_only_what_the_line_can_have() {
+    let line = SimLine::new(CLOCK);
+    let vehicle = KlineVehicle::start(&[KlineEcuConfig { bit_rate: 9_600, ..ecu(0x11) }], &line, CLOCK);
+    let reading = |bit_rates: &[u32], able: &'static [u32]| {
+        let line = Choosy { line: line.attach("kline0", 9_600), able };
+        read_line(LineToAsk { line: Box::new(line), bit_rates: bit_rates.to_vec() }, DEFAULT_BUDGET, CLOCK)
+    };
+    let all = &BIT_RATES;
+    assert_eq!(reading(&[9_600], all).await.candidates.len(), 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(reading(&[15_625], all).await.candidates.len(), 0);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let told = reading(all, &[9_600]).await;
+    assert!(told.candidates.len() == 1 && told.error.is_none());
+    let cannot = reading(all, &[1_200]).await;
+    assert!(matches!(cannot.error, Some(KLineError::Unsupported { .. })));
+    assert_eq!(vehicle.anomalies(), []);
+}
+
+/// An interface that can have some bit rates only.
+struct Choosy {
+    line: LineNode,
+    able: &'static [u32],
+}
+
+impl KLine for Choosy {
+    fn device(&self) -> &str {
+        self.line.device()
+    }
+
+    fn set_bit_rate(&mut self, bit_rate: u32) -> Result<(), KLineError> {
+        if self.able.contains(&bit_rate) {
+            return self.line.set_bit_rate(bit_rate);
+        }
+        Err(KLineError::Unsupported {
+            device: self.device().to_owned(),
+            what: format!("send at {bit_rate} baud"),
+        })
+    }
+
+    fn transmit(&mut self, signal: Signal) -> Result<(), KLineError> {
+        self.line.transmit(signal)
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<KLineEvent, KLineError>> {
+        self.line.poll_event(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_line_and_an_ecu_that_tells_nothing_end_without_a_vin_and_without_noise() {
     let (reading, _, elapsed) = read_from(&[], DEFAULT_BUDGET).await;
     assert!(reading.candidates.is_empty() && reading.error.is_none());
-    assert!(elapsed <= DEFAULT_BUDGET, "{elapsed:?}");
+    assert!(elapsed < Duration::from_secs(6), "{elapsed:?}");
     let (reading, vehicle, _) = read_from(&[KlineEcuConfig { vin: None, ..ecu(0x11) }], DEFAULT_BUDGET).await;
     assert!(reading.candidates.is_empty());
     // asked both ways, and told goodbye
@@ -93,7 +165,7 @@ async fn the_budget_is_kept() {
 async fn a_report_counts_the_time_that_can_took_and_ends_with_the_line_that_told() {
     let (empty, full) = (SimLine::new(CLOCK), SimLine::new(CLOCK));
     let _vehicle = KlineVehicle::start(&[ecu(0x11)], &full, CLOCK);
-    let attach = |line: &SimLine, name: &str| -> Box<dyn KLine> { Box::new(line.attach(name, 10_400)) };
+    let attach = |line: &SimLine, name: &str| ask(line.attach(name, 10_400));
     let lines = vec![attach(&empty, "kline0"), attach(&full, "kline1"), attach(&empty, "kline2")];
     let before = Duration::from_millis(287);
     let (report, readings) = read(lines, DEFAULT_BUDGET, before, CLOCK).await.unwrap();
@@ -119,8 +191,9 @@ async fn a_serial_device_conveys_both_initialisations_echoes_and_answers() {
         let mut told = Vec::new();
         // a busy machine may miss an answer
         for _ in 0..5 {
-            let device = kline::open(pty.device().to_str().unwrap()).unwrap();
-            told = read_line(device, Duration::from_secs(20), TimerKind::Precise).await.candidates;
+            let line = kline::open(pty.device().to_str().unwrap()).unwrap();
+            let asked = LineToAsk { line, bit_rates: BIT_RATES.to_vec() };
+            told = read_line(asked, Duration::from_secs(20), TimerKind::Precise).await.candidates;
             if !told.is_empty() {
                 break;
             }

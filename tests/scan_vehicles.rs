@@ -102,6 +102,13 @@ fn send_for_ever(bus: &VirtualBus, raw: u32, every: Duration, data: [u8; 8]) {
 #[tokio::test(start_paused = true)]
 async fn every_ecu_of_every_vehicle_is_found_in_a_few_seconds() {
     let longest = scan_each(1, VirtualBusConfig::default(), |_| ()).await;
+    assert!(longest < Duration::from_secs(5), "{longest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bus_that_others_fill_by_60_per_cent_is_scanned_as_completely() {
+    let config = VirtualBusConfig { load: 0.6, ..VirtualBusConfig::default() };
+    let longest = scan_each(24, config, |_| ()).await;
     assert!(longest < Duration::from_secs(6), "{longest:?}");
 }
 
@@ -144,6 +151,21 @@ async fn ecus_behind_tp20_are_found_by_every_form_of_set_up_and_left_closed() {
     // nothing was asked of them beyond that, and a channel can be opened at once
     assert!(vehicle.ecus().iter().all(|ecu| ecu.status.borrow().responses == 0));
     assert_eq!(scan_bus(&bus, &mut surroundings).await.ecus, end.ecus);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ecu_behind_tp20_is_found_although_others_send_with_its_identifier_and_they_are_no_ecus() {
+    let bus = VirtualBus::new(VirtualBusConfig { load: 0.3, ..VirtualBusConfig::default() });
+    let ecus = Tp20EcuConfig::golf();
+    let addresses: Vec<u32> = ecus.iter().map(|ecu| ecu.ecu.get().into()).collect();
+    let _vehicle = Vehicle::start(&VehicleConfig { tp20: ecus, ..VehicleConfig::new(bare()) }, &bus);
+    for address in [addresses[0], addresses[1], 0x44, 0x45] {
+        send_for_ever(&bus, 0x200 + address, Duration::from_millis(10), [0, 0xD0, 0, 3, 0x40, 7, 1, 0]);
+        send_for_ever(&bus, 0x200 + address, Duration::from_millis(20), [0x10, 0xD1, 3, 4, 5, 6, 7, 8]);
+    }
+    let end = scan_bus(&bus, &mut Quiet::default()).await;
+    let found: Vec<u32> = end.ecus.iter().map(|ecu| ecu.logical_address().unwrap().get().into()).collect();
+    assert_eq!(found, addresses);
 }
 
 #[tokio::test(start_paused = true)]

@@ -398,6 +398,18 @@ fn an_adapter_that_cannot_confirm_asks_on_at_an_uncertain_bit_rate_only_where_so
 }
 
 #[test]
+fn a_reader_that_the_bus_never_takes_a_frame_of_ends_with_its_budget() {
+    let now = Instant::now();
+    let settings = ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true };
+    let mut reader = Reader::new(settings);
+    let (at, _) = reader.poll_timeout().unwrap();
+    assert_eq!(at, now + BUDGET);
+    reader.handle_timeout(at);
+    assert_eq!(reader.poll_event(), Some(ReaderEvent::Finished(Outcome::NotTold)));
+    assert_eq!(reader.poll_timeout(), None);
+}
+
+#[test]
 fn a_bus_that_goes_off_ends_the_asking() {
     let now = Instant::now();
     let settings = ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true };

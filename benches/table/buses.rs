@@ -109,7 +109,6 @@ pub async fn all(window: Duration) -> anyhow::Result<Vec<Row>> {
     rows.push(("all buses: CPU".to_owned(), format!("{cpu:.0} % of a core")));
     rows.push(("all buses: resident".to_owned(), format!("{:.1} MB", after.resident as f64 / 1e6)));
     readers.iter().for_each(tokio::task::JoinHandle::abort);
-    connection.close().await?;
     cloud.shutdown().await;
     gateway.stop().await;
     Ok(rows)

@@ -127,11 +127,50 @@ async fn listening_only_hears_traffic_at_the_right_bit_rate_and_errors_at_the_wr
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bit_rate_without_a_number_is_refused_by_name_and_nothing_is_sent() {
+async fn bit_rates_without_a_number_are_set_by_their_timing() {
+    for bit_rate in [94_000, 83_300, 33_300, 5_000] {
+        let (bus, mut host) = connected(VirtualBusConfig { bit_rate, ..classic() });
+        let mut ecu = bus.attach("ecu");
+        host.configure(CanSettings { bit_rate, ..SETTINGS }).await.unwrap();
+        host.send(&frame(0x7E0, &[1])).await.unwrap();
+        assert_eq!(received(&mut ecu).await, frame(0x7E0, &[1]), "{bit_rate}");
+        assert!(is_sent(&mut host).await);
+        assert_eq!(bus.statistics().disturbances, 0);
+    }
+}
+
+/// What an adapter can do that has only the numbers.
+const BY_NUMBER: &str = "10000, 20000, 50000, 83300, 100000, 125000, 250000, 500000, 800000, 1000000";
+
+#[tokio::test(start_paused = true)]
+async fn an_adapter_that_knows_no_timing_is_not_put_on_the_bus_with_another_bit_rate() {
+    // it refuses; it says nothing; it answers nothing ever, so that nobody knows what it has made of it
+    let refuses = vec![CLOSE, ("V\r", "V1013\r"), ("s442C\r", "\x07")];
+    let ignores = vec![CLOSE, ("V\r", "V1013\r"), ("s442C\r", "")];
+    let silent = vec![("\r\rC\rV\r", "V1013\r")];
+    for script in [refuses, ignores, silent] {
+        let (mut device, near) = duplex(64);
+        let mut host = Slcan::over("slcan:test", near);
+        let settings = CanSettings { bit_rate: 94_000, ..SETTINGS };
+        let (configured, ()) = tokio::join!(host.configure(settings), scripted(&mut device, &script));
+        assert_eq!(
+            configured.unwrap_err().to_string(),
+            format!("CAN device slcan:test cannot set 94000 bit/s; SLCAN has {BY_NUMBER}")
+        );
+        drop(host);
+        assert_eq!(device.read(&mut [0; 1]).await.unwrap(), 0, "and no more is said to it");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bit_rate_that_slcan_has_not_is_refused_by_name_and_nothing_is_sent() {
     let (mut device, near) = duplex(64);
     let mut host = Slcan::over("slcan:test", near);
-    let refused = host.configure(CanSettings { bit_rate: 94_000, ..SETTINGS }).await.unwrap_err();
-    assert_eq!(refused.to_string(), "CAN device slcan:test cannot set 94000 bit/s");
+    let refused = host.configure(CanSettings { bit_rate: 123_000, ..SETTINGS }).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        format!("CAN device slcan:test cannot set 123000 bit/s; SLCAN has {BY_NUMBER}")
+    );
     let refused = host.configure(CanSettings { data_bit_rate: Some(7), ..SETTINGS }).await.unwrap_err();
     assert_eq!(refused.to_string(), "CAN device slcan:test cannot set 7 bit/s for the data phase");
     drop(host);
@@ -250,7 +289,11 @@ async fn a_device_that_never_answers_is_no_adapter() {
 #[tokio::test(start_paused = true)]
 async fn what_an_adapter_refuses_is_named() {
     for (settings, script, what) in [
-        (SETTINGS, vec![("S6\r", "\x07")], "set 500000 bit/s"),
+        (
+            SETTINGS,
+            vec![("S6\r", "\x07")],
+            "set 500000 bit/s; SLCAN has 10000, 20000, 50000, 83300, 100000, 125000, 250000, 800000, 1000000",
+        ),
         (FD, vec![("S6\r", "\r"), ("Y2\r", "\x07")], "set 2000000 bit/s for the data phase"),
         (CanSettings { listen_only: true, ..SETTINGS }, vec![("S6\r", "\r"), ("L\r", "\x07")], "listen only"),
     ] {

@@ -15,8 +15,6 @@ use crate::relay::session::{CloseReason, Session};
 const FAREWELL: Duration = Duration::from_millis(500);
 /// How long the websocket's goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(500);
-/// The ticket's state in which a connection may be open.
-const IN_PROGRESS: &str = "in_progress";
 
 impl Supervisor {
     /// Asks the cloud which ticket is in progress: a connection must not outlive its ticket, if it was opened for one.
@@ -55,10 +53,10 @@ impl Supervisor {
                 if held != Some(session.connection_uuid()) {
                     return;
                 }
-                let is_in_progress = state.is_none_or(|state| state == IN_PROGRESS);
-                let is_this =
-                    ticket.is_some_and(|ticket| ticket.connection_uuid.is_none_or(|uuid| held == Some(uuid)));
-                if !(is_in_progress && is_this) {
+                let is_this = ticket.is_some_and(|ticket| {
+                    ticket.is_in_progress() && ticket.connection_uuid.is_none_or(|uuid| held == Some(uuid))
+                });
+                if !is_this {
                     tracing::info!("the ticket is no longer in progress; closing the connection");
                     session.close(CloseReason::Policy);
                 }
@@ -116,12 +114,14 @@ impl Supervisor {
         if let Some(mut session) = self.session.take() {
             session.return_to_default_sessions(now());
             let farewell = std::future::poll_fn(|cx| {
-                while !session.is_quiet() {
-                    if session.poll_drive(cx).is_pending() {
-                        return Poll::Pending;
-                    }
+                if session.is_quiet() {
+                    return Poll::Ready(());
                 }
-                Poll::Ready(())
+                if session.poll_drive(cx).is_ready() {
+                    // one turn at a time, so that the time it may take is looked at in between
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Pending
             });
             if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
                 tracing::warn!("ECUs could not be told that the session ends");

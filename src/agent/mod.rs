@@ -44,6 +44,8 @@ use power::PowerWatch;
 use signal::Shown;
 use vehicle::{Found, VehicleWatch};
 
+/// Every so many turns of the loop, what is not link or session comes first.
+const OTHERS_TURN: u32 = 64;
 /// How often the connector reports its status.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 /// Answers of the cloud that may wait for the loop.
@@ -161,6 +163,7 @@ struct Supervisor {
     call_unsent: bool,
     restart_wanted: bool,
     is_sessions_turn: bool,
+    turn: u32,
     compared_record: bool,
     shown: Option<Led>,
     status_due: Instant,
@@ -216,6 +219,7 @@ impl Supervisor {
             call_unsent: false,
             restart_wanted: false,
             is_sessions_turn: false,
+            turn: 0,
             compared_record: false,
             shown: None,
             status_due: now(),
@@ -261,7 +265,13 @@ impl Supervisor {
             // whoever controlled us is gone: so are we
             return Poll::Ready(Wake::Control(command.unwrap_or(Control::Shutdown)));
         }
-        // they take turns, so that neither a flood of messages nor a full bus keeps the other waiting
+        // they take turns, so that neither a flood of messages nor a full bus keeps the other waiting, nor all else
+        self.turn = self.turn.wrapping_add(1);
+        if self.turn.is_multiple_of(OTHERS_TURN)
+            && let Poll::Ready(wake) = self.poll_others(cx)
+        {
+            return Poll::Ready(wake);
+        }
         self.is_sessions_turn = !self.is_sessions_turn;
         let first = if self.is_sessions_turn { self.poll_session(cx) } else { self.poll_link(cx) };
         if first.is_ready() {
@@ -271,6 +281,11 @@ impl Supervisor {
         if second.is_ready() {
             return second;
         }
+        self.poll_others(cx)
+    }
+
+    /// Everything but link and session, which are busier by far.
+    fn poll_others(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
         if let Poll::Ready(event) = self.board.poll_event(cx) {
             return Poll::Ready(Wake::Board(event));
         }

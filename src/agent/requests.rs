@@ -19,11 +19,11 @@ const MAX_IDENTIFYING: usize = 16;
 
 impl Supervisor {
     pub(super) async fn handle_text(&mut self, text: &str) {
-        let envelope: Envelope = match serde_json::from_str(text) {
+        let envelope = match Envelope::read(text) {
             Ok(envelope) => envelope,
-            Err(error) => {
-                let detail = format!("A text message is a JSON object with an action: {error}.");
-                return self.refuse(&Problem::new(400, "invalid-message", "Invalid message", detail), None);
+            Err(refused) => {
+                let (problem, request_id) = *refused;
+                return self.refuse(&problem, request_id);
             }
         };
         if envelope.action == "error" {

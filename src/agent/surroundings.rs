@@ -140,8 +140,8 @@ impl Supervisor {
             elapsed_ms = report.elapsed.as_millis() as u64,
             "read the VIN"
         );
-        if let (Some(session), Some(before), Some(vin)) = (&mut self.session, self.session_vin, report.vin)
-            && before != vin
+        if let (Some(session), Some(vin)) = (&mut self.session, report.vin)
+            && *self.session_vin.get_or_insert(vin) != vin
         {
             tracing::warn!("another vehicle is at the connector; closing the connection");
             session.close(CloseReason::VehicleLost);

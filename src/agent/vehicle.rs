@@ -6,12 +6,13 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use connector_hal::can::{CanBus, CanError, CanEvent, CanSettings};
-use connector_hal::kline::KLine;
 use tokio::sync::{mpsc, oneshot};
 
 use super::doip_watch::DoipWatch;
 use super::retry::VinRetry;
+use crate::doip::vin::OpeningNetwork;
 use crate::hardware::{Hardware, KlinePort, OpenKline};
+use crate::vin::kline::LineToAsk;
 use crate::vin::{self, Vin, VinReport, VinSettings, WakeReason, WakeWatch};
 
 /// How long to wait before a device that could not be used is tried again.
@@ -67,6 +68,7 @@ impl VehicleWatch {
             last_reading: None,
             vin: None,
             retry: VinRetry::new(ignition),
+            late: Vec::new(),
         };
         tokio::spawn(watcher.run());
         Self { commands, found }
@@ -118,6 +120,8 @@ struct Watcher {
     /// The VIN last read.
     vin: Option<Vin>,
     retry: VinRetry,
+    /// Networks that were not ready in time for the last reading.
+    late: Vec<OpeningNetwork>,
 }
 
 /// A port while nothing is asked on it.
@@ -180,6 +184,7 @@ impl Watcher {
 
     /// Reads the VIN on all ports that can be opened; a command that comes meanwhile ends that.
     async fn read(&mut self) -> Next {
+        self.late.clear();
         let ports = self.hardware.can_ports.clone();
         let open = self.hardware.open_can.clone();
         let settings = self.settings.clone();
@@ -241,6 +246,9 @@ impl Watcher {
         self.bit_rates = found;
         self.vin = reading.report.vin;
         self.retry.handle_known(now(), self.vin.is_some());
+        if self.vin.is_none() {
+            self.late = reading.others.into_iter().filter_map(|other| other.late).collect();
+        }
         tracing::debug!(vin = ?reading.report.vin, elapsed = ?reading.report.elapsed, "read the VIN");
         if self.found.send(Found::Vin(reading.report)).await.is_err() {
             Next::End
@@ -265,15 +273,18 @@ impl Watcher {
     /// Listens until something asks for the VIN to be read again.
     async fn watch(&mut self, mut ports: Vec<Watched>) -> Next {
         let mut doip = DoipWatch::new(&self.hardware, self.vin);
-        let Self { hardware, commands, last_reading, only_listens, found, retry, .. } = self;
+        let Self { hardware, commands, last_reading, only_listens, found, retry, late, .. } = self;
         let mut timer = connector_hal::timer::Deadline::new(connector_hal::timer::TimerKind::Runtime);
         let mut wanted: Option<WakeReason> = None;
+        // kept until the reading opens them for itself, so that nobody goes back to sleep meanwhile
+        let mut ready = Vec::new();
         std::future::poll_fn(|cx| {
             while let Poll::Ready(command) = commands.poll_recv(cx) {
                 return Poll::Ready(match command {
                     Some(Command::Release(done)) => {
                         ports.clear();
                         doip.clear();
+                        late.clear();
                         let _asker_gone = done.send(());
                         Next::Released
                     }
@@ -306,6 +317,19 @@ impl Watcher {
             if doip.poll(cx) {
                 wanted = Some(WakeReason::Announcement);
             }
+            late.retain_mut(|opening| match opening.as_mut().poll(cx) {
+                Poll::Pending => true,
+                Poll::Ready(opened) => {
+                    match opened {
+                        Ok(network) => {
+                            ready.push(network);
+                            wanted = Some(WakeReason::Network);
+                        }
+                        Err(error) => tracing::warn!(%error, "no VIN can be read by DoIP here"),
+                    }
+                    false
+                }
+            });
             if *only_listens && wanted.take().is_some() {
                 // one that waits already says the same
                 let _told_or_waiting = found.try_send(Found::Activity);
@@ -431,11 +455,11 @@ impl Watched {
 }
 
 /// The K-lines that can be opened; nobody listens on one, so they are closed again after reading.
-async fn open_lines(ports: &[KlinePort], open: &OpenKline) -> Vec<Box<dyn KLine>> {
+async fn open_lines(ports: &[KlinePort], open: &OpenKline) -> Vec<LineToAsk> {
     let mut lines = Vec::new();
     for port in ports {
         match open(&port.device).await {
-            Ok(line) => lines.push(line),
+            Ok(line) => lines.push(LineToAsk { line, bit_rates: port.bit_rates.clone() }),
             Err(error) => tracing::warn!(%error, "no VIN can be read here"),
         }
     }

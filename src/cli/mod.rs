@@ -19,6 +19,7 @@ use crate::doip::network::DoipConfig;
 use crate::hardware::{DoipPort, Hardware};
 use crate::scan::ScanArgs;
 use crate::vin::command::{self, VinArgs};
+use crate::vin::kline::BIT_RATES;
 
 /// The exit status for a configuration that cannot be used (EX_CONFIG of sysexits.h).
 const CONFIG_STATUS: u8 = 78;
@@ -119,11 +120,13 @@ fn device_name(bus: &BusConfig) -> String {
 /// `vin`: from the buses named, or else from the configured ones.
 async fn vin(args: &VinArgs, path: &Path, format: Option<LogFormat>) -> anyhow::Result<ExitCode> {
     logging::init("warn", format.unwrap_or(LogFormat::Text))?;
+    let mut configured = Vec::new();
     let (names, hardware) = if args.bus.is_empty() {
         match Config::load(path) {
             Ok(config) => {
                 let can = config.buses.iter().filter(|bus| bus.kind != BusKind::Doip);
                 let names = can.map(device_name).collect();
+                configured.clone_from(&config.buses);
                 let activation = LinuxBoard::open(&config.board).doip_activation();
                 (names, Hardware::new([]).with_doip(config.doip_ports(), config.doip, activation))
             }
@@ -147,6 +150,13 @@ async fn vin(args: &VinArgs, path: &Path, format: Option<LogFormat>) -> anyhow::
     let (klines, names): (Vec<_>, Vec<_>) =
         names.into_iter().partition(|name: &String| name.starts_with(DEVICE_PREFIX));
     let buses = command::open_buses(&names, open).await?;
-    let lines = command::open_lines(&klines)?;
+    let named = args.kline_bit_rates();
+    let with_bit_rates = |name: String| {
+        let bus = configured.iter().find(|bus| device_name(bus) == name);
+        let usual = || bus.map_or(BIT_RATES.to_vec(), |bus| bus.bit_rates().to_vec());
+        let bit_rates = named.clone().unwrap_or_else(usual);
+        (name, bit_rates)
+    };
+    let lines = command::open_lines(klines.into_iter().map(with_bit_rates).collect())?;
     command::run(args, buses, lines, &hardware).await
 }

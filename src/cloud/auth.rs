@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::backoff::{after_rejections, full_jitter, honouring};
+use super::backoff::{LAST_REJECTION, after_rejections, full_jitter, honouring};
 use super::status::LoginState;
 
 /// What is to be sent to the cloud.
@@ -74,6 +74,8 @@ pub struct Auth {
     rejections: u32,
     /// Attempts without an answer in a row.
     failures: u32,
+    /// No login before, as those before the restart were rejected.
+    barred_until: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +104,7 @@ impl Auth {
             is_suspect: false,
             rejections: 0,
             failures: 0,
+            barred_until: None,
         }
     }
 
@@ -120,6 +123,20 @@ impl Auth {
             auth.phase = Phase::Due(Attempt::Refresh);
         }
         auth
+    }
+
+    /// So many logins were rejected in a row before the restart: no other one before so much time has passed.
+    pub fn bar(&mut self, now: Instant, rejections: u32, left: Duration) {
+        self.rejections = rejections;
+        self.barred_until = Some(now + left.min(LAST_REJECTION));
+        if self.phase == Phase::Due(Attempt::LogIn) {
+            self.phase = self.login_due(now);
+        }
+    }
+
+    /// How many logins, or tokens from them, were rejected in a row.
+    pub fn rejections(&self) -> u32 {
+        self.rejections
     }
 
     /// The token that counts, by number; `None` while there is none worth trying.
@@ -167,7 +184,7 @@ impl Auth {
         let (wait, then) = match (failure, attempt) {
             (Failure::Rejected, Attempt::Refresh) => {
                 self.can_refresh = false;
-                self.phase = Phase::Due(Attempt::LogIn);
+                self.phase = self.login_due(now);
                 return;
             }
             (Failure::Rejected, Attempt::LogIn) => (self.count_rejection(), Attempt::LogIn),
@@ -204,19 +221,20 @@ impl Auth {
             }
             Phase::Holding { .. } => {
                 self.is_suspect = true;
-                self.phase = Phase::Due(Attempt::LogIn);
+                self.phase = self.login_due(now);
             }
             // What is under way or waited for will bring another token.
             Phase::Due(_) | Phase::UnderWay(_) | Phase::Waiting { .. } => {}
         }
     }
 
-    /// Something accepted the token of this number.
+    /// Something accepted the token of this number. That tells nothing of logins which were rejected since it was given.
     pub fn handle_accepted(&mut self, generation: u64) {
         if self.has_token && generation == self.generation {
             self.is_kept = false;
-            self.is_suspect = false;
-            self.rejections = 0;
+            if std::mem::take(&mut self.is_suspect) {
+                self.rejections = 0;
+            }
         }
     }
 
@@ -225,8 +243,8 @@ impl Auth {
         match self.phase {
             Phase::Waiting { until, then } if until <= now => self.phase = Phase::Due(then),
             Phase::Holding { refresh_at } if refresh_at <= now => {
-                let attempt = if self.can_refresh { Attempt::Refresh } else { Attempt::LogIn };
-                self.phase = Phase::Due(attempt);
+                self.phase =
+                    if self.can_refresh { Phase::Due(Attempt::Refresh) } else { self.login_due(now) };
             }
             _ => {}
         }
@@ -248,6 +266,13 @@ impl Auth {
         }
     }
 
+    fn login_due(&self, now: Instant) -> Phase {
+        match self.barred_until {
+            Some(until) if until > now => Phase::Waiting { until, then: Attempt::LogIn },
+            _ => Phase::Due(Attempt::LogIn),
+        }
+    }
+
     fn count_rejection(&mut self) -> Duration {
         self.rejections = self.rejections.saturating_add(1);
         after_rejections(self.rejections)
@@ -259,6 +284,7 @@ mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
+    const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn a_token_is_refreshed_ahead_of_its_expiry() {
@@ -326,6 +352,65 @@ mod tests {
         assert_eq!(auth.poll_attempt(), Some(Attempt::LogIn));
         auth.handle_tokens(now, HOUR, true);
         assert_eq!(auth.state(), LoginState::LoggedIn);
+    }
+
+    #[test]
+    fn a_rejected_pincode_is_backed_off_from_though_the_old_token_is_accepted_still() {
+        let mut now = Instant::now();
+        let mut auth = logged_in(now, 1);
+        auth.handle_accepted(1);
+        now = fire(&mut auth);
+        assert_eq!(auth.poll_attempt(), Some(Attempt::Refresh));
+        auth.handle_failure(now, Failure::Rejected);
+        let mut waits = Vec::new();
+        for _ in 0..5 {
+            assert_eq!(auth.poll_attempt(), Some(Attempt::LogIn));
+            auth.handle_failure(now, Failure::Rejected);
+            auth.handle_accepted(1);
+            assert_eq!(auth.state(), LoginState::Rejected);
+            let next = fire(&mut auth);
+            waits.push((next - now).as_secs() / 60);
+            now = next;
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16]);
+    }
+
+    #[test]
+    fn rejections_from_before_a_restart_bar_the_login_until_their_wait_is_over_and_are_counted_on() {
+        let start = Instant::now();
+        let mut auth = Auth::new(1);
+        auth.bar(start, 3, 100 * SECOND);
+        assert_eq!(auth.state(), LoginState::Rejected);
+        assert_eq!(auth.poll_attempt(), None);
+        let now = fire(&mut auth);
+        assert_eq!(now - start, 100 * SECOND);
+        assert_eq!(auth.poll_attempt(), Some(Attempt::LogIn));
+        auth.handle_failure(now, Failure::Rejected);
+        assert_eq!(fire(&mut auth) - now, 8 * 60 * SECOND, "the fourth");
+        assert_eq!(auth.poll_attempt(), Some(Attempt::LogIn));
+        auth.handle_tokens(now, HOUR, true);
+        assert_eq!((auth.state(), auth.rejections()), (LoginState::LoggedIn, 0));
+    }
+
+    #[test]
+    fn kept_tokens_are_tried_while_the_login_is_barred() {
+        let start = Instant::now();
+        let kept = |remaining| KeptTokens { lifetime: HOUR, remaining, can_refresh: true };
+        let mut auth = Auth::resume(1, start, kept(None));
+        auth.bar(start, 1, 60 * SECOND);
+        assert_eq!(auth.poll_attempt(), Some(Attempt::Refresh));
+        auth.handle_failure(start, Failure::Rejected);
+        assert_eq!(auth.poll_attempt(), None);
+        assert_eq!(fire(&mut auth) - start, 60 * SECOND);
+        let mut auth = Auth::resume(1, start, kept(Some(HOUR)));
+        auth.bar(start, 1, 60 * SECOND);
+        assert_eq!(auth.generation(), Some(1));
+        auth.handle_unauthorized(start, 1);
+        assert_eq!(auth.poll_attempt(), Some(Attempt::Refresh));
+        auth.handle_tokens(start, HOUR, true);
+        assert_eq!(auth.state(), LoginState::LoggedIn);
+        auth.handle_unauthorized(start, 2);
+        assert_eq!(auth.poll_attempt(), None, "there is another login only when its time has come");
     }
 
     #[test]

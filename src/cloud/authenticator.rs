@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use secrecy::SecretString;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::auth::{Attempt, Auth, Failure, KeptTokens};
-use super::kept::{Kept, KeptLogin, unix_now};
-use super::{AccessToken, Chain, CloudStatus, KeepError, LoginState, Rest, RestError, Tokens};
+use super::keeper::Keeper;
+use super::kept::{Kept, KeptLogin, KeptRejections, unix_now};
+use super::{AccessToken, Chain, CloudStatus, LoginState, Rest, RestError, Tokens};
 use crate::config::Pincode;
 
 /// The login's handle: gives tokens, and is told which were accepted and which refused. The login ends with its last
@@ -54,7 +55,7 @@ impl Authenticator {
         let driver = Driver {
             auth: Auth::new(seed),
             seed,
-            keeper: Keeper { login: kept, saving: None, unsaved: None, has_complained: false },
+            keeper: Keeper::new(kept, pincode.clone()),
             rest,
             pincode,
             refresh_token: None,
@@ -132,8 +133,12 @@ struct Driver {
 
 impl Driver {
     async fn drive(mut self) {
-        if let Some(kept) = self.keeper.load().await {
+        let (kept, rejections) = self.keeper.load().await;
+        if let Some(kept) = kept {
             self.take_up(kept);
+        }
+        if let Some(rejections) = rejections {
+            self.wait_on(rejections);
         }
         loop {
             while let Some(attempt) = self.auth.poll_attempt() {
@@ -149,6 +154,7 @@ impl Driver {
             }
             self.auth.handle_accepted(self.reports.accepted.load(Ordering::Acquire));
             self.auth.handle_unauthorized(now(), self.reports.unauthorized.load(Ordering::Acquire));
+            self.keeper.save_rejections(self.auth.rejections());
             self.show(None);
         }
     }
@@ -167,6 +173,19 @@ impl Driver {
         self.show(None);
     }
 
+    /// Goes on waiting as before the restart: one who restarts all the time must not log in all the time.
+    fn wait_on(&mut self, rejections: KeptRejections) {
+        let left = rejections.wait_left(unix_now());
+        self.auth.bar(now(), rejections.count, left);
+        self.state = self.auth.state();
+        self.status.send_modify(|status| status.login = self.state);
+        tracing::warn!(
+            "the cloud did not accept this connector's UUID and pincode before the restart; correct them in the \
+             configuration. The same are tried again in {} s",
+            left.as_secs()
+        );
+    }
+
     async fn attempt(&self, attempt: Attempt) -> Result<Tokens, RestError> {
         match (attempt, &self.refresh_token) {
             (Attempt::Refresh, Some(refresh_token)) => self.rest.refresh(refresh_token).await,
@@ -175,6 +194,11 @@ impl Driver {
     }
 
     fn handle_outcome(&mut self, attempt: Attempt, outcome: Result<Tokens, RestError>) {
+        self.take_outcome(attempt, outcome);
+        self.keeper.save_rejections(self.auth.rejections());
+    }
+
+    fn take_outcome(&mut self, attempt: Attempt, outcome: Result<Tokens, RestError>) {
         match outcome {
             Ok(tokens) => {
                 // a refresh may answer without another refresh token: then the old one stays (RFC 6749, 6)
@@ -228,63 +252,13 @@ impl Driver {
     }
 }
 
-/// Keeps tokens across restarts, beside the login: a slow disk holds nothing up, and a broken one is only complained of.
-struct Keeper {
-    login: Option<KeptLogin>,
-    saving: Option<JoinHandle<Result<(), KeepError>>>,
-    /// What came while the last was being saved.
-    unsaved: Option<Tokens>,
-    /// It was said that nothing is kept.
-    has_complained: bool,
-}
-
-impl Keeper {
-    async fn load(&mut self) -> Option<Kept> {
-        let login = self.login.clone()?;
-        match tokio::task::spawn_blocking(move || login.load()).await.ok()? {
-            Ok(kept) => kept,
-            Err(error) => {
-                tracing::warn!("the login from before the restart cannot be used: {error}; logging in anew");
-                None
-            }
-        }
-    }
-
-    fn save(&mut self, access: &SecretString, refresh: Option<&SecretString>, lifetime: Duration) {
-        if self.login.is_some() {
-            self.unsaved = Some(Tokens { access: access.clone(), refresh: refresh.cloned(), lifetime });
-            self.start();
-        }
-    }
-
-    fn start(&mut self) {
-        if self.saving.is_none()
-            && let Some(login) = self.login.clone()
-            && let Some(tokens) = self.unsaved.take()
-        {
-            self.saving = Some(tokio::task::spawn_blocking(move || login.save(&tokens)));
-        }
-    }
-
-    /// Waits until what is being saved is; for ever if nothing is. Cancel-safe.
-    async fn saved(&mut self) {
-        let Some(saving) = &mut self.saving else { return std::future::pending().await };
-        let outcome = saving.await;
-        self.saving = None;
-        match outcome {
-            Ok(Ok(())) => self.has_complained = false,
-            Ok(Err(error)) if !std::mem::replace(&mut self.has_complained, true) => {
-                tracing::warn!("the login is not kept: {error}; after a restart there will be another");
-            }
-            Ok(Err(_)) | Err(_) => {}
-        }
-        self.start();
-    }
-}
-
 fn classify(error: &RestError) -> Failure {
     match error {
         RestError::Refused { status: 429, retry_after, .. } => Failure::TooMany { retry_after: *retry_after },
+        // a redirection, which is not followed, tells nothing of the pincode: something between us and the cloud answers
+        RestError::Refused { status: 300..=399, retry_after, .. } => {
+            Failure::Unavailable { retry_after: *retry_after }
+        }
         error if error.is_transient() => Failure::Unavailable { retry_after: error.retry_after() },
         _ => Failure::Rejected,
     }
@@ -298,5 +272,22 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_clouds_own_refusal_is_put_down_to_the_pincode() {
+        let failure = |status| classify(&RestError::Refused { status, problem: None, retry_after: None });
+        for status in [400, 401, 403, 404, 422] {
+            assert_eq!(failure(status), Failure::Rejected, "{status}");
+        }
+        for status in [301, 302, 307, 308, 408, 500, 502, 503, 504] {
+            assert_eq!(failure(status), Failure::Unavailable { retry_after: None }, "{status}");
+        }
+        assert_eq!(failure(429), Failure::TooMany { retry_after: None });
     }
 }

@@ -16,12 +16,13 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Tokens;
-use crate::config::Config;
+use super::backoff::{FIRST_REJECTION, after_rejections};
+use crate::config::{Config, Pincode};
 
 /// The file in the state directory.
 const FILE: &str = "login.json";
-/// Where it is written before it takes the other's place.
-const NEW_FILE: &str = "login.json.new";
+/// What is told of logins that were rejected, in the same directory.
+const REJECTIONS_FILE: &str = "rejected.json";
 /// No such file is longer, in bytes.
 const MAX_LENGTH: u64 = 64 << 10;
 /// The layout of the file.
@@ -125,6 +126,37 @@ struct ContentsRef<'a> {
     refresh_token: Option<&'a str>,
 }
 
+#[derive(Serialize, Deserialize)]
+struct RejectionContents {
+    format: u32,
+    connector_uuid: Uuid,
+    api_url: String,
+    pincode_check: u8,
+    count: u32,
+    rejected_at: u64,
+}
+
+/// Logins that were rejected in a row before a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptRejections {
+    /// How many.
+    pub count: u32,
+    /// When the last one was, in seconds since 1970 by the device's clock.
+    pub rejected_at: u64,
+}
+
+impl KeptRejections {
+    /// How long the next login has to wait still. Where the clock went back, nobody knows how long ago the last one was:
+    /// then it is the first wait, which no number of restarts makes a flood of logins.
+    pub fn wait_left(&self, now: u64) -> Duration {
+        let wait = after_rejections(self.count);
+        match now.checked_sub(self.rejected_at) {
+            Some(age) => wait.saturating_sub(Duration::from_secs(age)),
+            None => wait.min(FIRST_REJECTION),
+        }
+    }
+}
+
 impl KeptLogin {
     /// In the configuration's state directory; `None` if it names none.
     pub fn new(config: &Config) -> Option<Self> {
@@ -177,16 +209,72 @@ impl KeptLogin {
         let secrets = contents.access_token.len() + contents.refresh_token.map_or(0, str::len);
         // with room, so that no copy is left behind by growing
         let mut text = Zeroizing::new(Vec::with_capacity(1024 + self.api_url.len() + 6 * secrets));
-        let new = self.directory.join(NEW_FILE);
-        let failed = |source: io::Error| KeepError::Write { path: new.clone(), source };
-        serde_json::to_writer(&mut *text, &contents).map_err(|error| failed(error.into()))?;
+        serde_json::to_writer(&mut *text, &contents).map_err(|error| self.not_written(FILE, error.into()))?;
+        self.write(FILE, &text)
+    }
+
+    /// The logins that were rejected with this pincode; `None` if there were none, or with another one, which somebody
+    /// has corrected since.
+    pub fn load_rejections(&self, pincode: &Pincode) -> Result<Option<KeptRejections>, KeepError> {
+        let path = self.directory.join(REJECTIONS_FILE);
+        let Some(text) = read(&path)? else { return Ok(None) };
+        let contents: RejectionContents =
+            serde_json::from_slice(&text).map_err(|_| KeepError::Damaged(path.clone()))?;
+        if contents.format != FORMAT {
+            return Err(KeepError::Damaged(path));
+        }
+        let is_ours = contents.connector_uuid == self.connector_uuid
+            && contents.api_url == self.api_url
+            && contents.pincode_check == self.check(pincode);
+        let RejectionContents { count, rejected_at, .. } = contents;
+        Ok((is_ours && count > 0).then_some(KeptRejections { count, rejected_at }))
+    }
+
+    /// Keeps that so many logins in a row were rejected, the last one now; forgets it where there were none.
+    pub fn save_rejections(&self, pincode: &Pincode, count: u32) -> Result<(), KeepError> {
+        if count == 0 {
+            return match fs::remove_file(self.directory.join(REJECTIONS_FILE)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                removed => removed.map_err(|source| self.not_written(REJECTIONS_FILE, source)),
+            };
+        }
+        let contents = RejectionContents {
+            format: FORMAT,
+            connector_uuid: self.connector_uuid,
+            api_url: self.api_url.clone(),
+            pincode_check: self.check(pincode),
+            count,
+            rejected_at: unix_now(),
+        };
+        let text =
+            serde_json::to_vec(&contents).map_err(|error| self.not_written(REJECTIONS_FILE, error.into()))?;
+        self.write(REJECTIONS_FILE, &text)
+    }
+
+    /// A check of the pincode (FNV-1a, folded) that tells one in 256 from another: a corrected one is noticed, as a rule,
+    /// and the file is no help in finding the one that was rejected.
+    fn check(&self, pincode: &Pincode) -> u8 {
+        let bytes = self.connector_uuid.as_bytes().iter().chain(pincode.expose().as_bytes());
+        let hash = bytes.fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3)
+        });
+        hash.to_be_bytes().into_iter().fold(0, |check, byte| check ^ byte)
+    }
+
+    fn not_written(&self, file: &str, source: io::Error) -> KeepError {
+        KeepError::Write { path: self.directory.join(file), source }
+    }
+
+    /// Has the file take the place of the one before.
+    fn write(&self, file: &str, text: &[u8]) -> Result<(), KeepError> {
         make_directory(&self.directory)?;
-        let written = replace(&self.directory, &new, &text);
+        let new = self.directory.join(format!("{file}.new"));
+        let written = replace(&new, &self.directory.join(file), text);
         if written.is_err() {
             // what is left of it would take the room that others lack
             let _may_not_be_there = fs::remove_file(&new);
         }
-        written.map_err(failed)
+        written.map_err(|source| KeepError::Write { path: new, source })
     }
 }
 
@@ -226,19 +314,21 @@ fn make_directory(path: &Path) -> Result<(), KeepError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)
 }
 
-fn replace(directory: &Path, new: &Path, text: &[u8]) -> io::Result<()> {
+fn replace(new: &Path, file: &Path, text: &[u8]) -> io::Result<()> {
     match fs::remove_file(new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     // made anew, so that nobody else has it open, and no link is followed
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    drop(file);
-    fs::rename(new, directory.join(FILE))?;
-    // not every file system can; then the old file may be back after a power cut, which is as good
-    let _old_or_new = File::open(directory).and_then(|directory| directory.sync_all());
+    let mut written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new)?;
+    written.write_all(text)?;
+    written.sync_all()?;
+    drop(written);
+    fs::rename(new, file)?;
+    if let Some(directory) = file.parent() {
+        // not every file system can; then the old file may be back after a power cut, which is as good
+        let _old_or_new = File::open(directory).and_then(|directory| directory.sync_all());
+    }
     Ok(())
 }
 
@@ -261,6 +351,14 @@ mod tests {
         assert_eq!(kept.remaining(0), None, "booted in 1970");
         assert_eq!(kept.remaining(999_999), None);
         assert_eq!(kept.remaining(u64::MAX), None);
+    }
+
+    #[test]
+    fn what_is_left_of_a_wait_goes_by_the_clock_and_is_a_minute_if_that_went_back() {
+        let rejections = KeptRejections { count: 4, rejected_at: 1_000_000 };
+        let left = |now| rejections.wait_left(now).as_secs();
+        assert_eq!([1_000_000, 1_000_100, 1_000_480, 2_000_000].map(left), [480, 380, 0, 0]);
+        assert_eq!([0, 999_999].map(left), [60, 60], "booted in 1970");
     }
 
     fn kept(obtained_at: u64, lifetime: u64) -> Kept {

@@ -79,6 +79,14 @@ impl ActiveTicket {
         };
         (ticket != Self::default()).then_some(ticket)
     }
+
+    /// Whether a connection may be open for it: its state, if told, is in progress, however that is spelled.
+    pub fn is_in_progress(&self) -> bool {
+        let Some(state) = &self.state else { return true };
+        let letters =
+            state.chars().filter(char::is_ascii_alphabetic).map(|letter| letter.to_ascii_lowercase());
+        letters.eq("inprogress".chars())
+    }
 }
 
 /// In what the cloud's record of this connector differs from the configuration, in words.
@@ -141,6 +149,19 @@ mod tests {
         assert_eq!(ticket, Some(expected));
         let ticket = ActiveTicket::from_json(&json!({"id": uuid, "connection_id": uuid})).unwrap();
         assert_eq!(ticket.connection_uuid, Some(uuid.parse().unwrap()));
+        for (state, is_in_progress) in [
+            (json!("in_progress"), true),
+            (json!("IN_PROGRESS"), true),
+            (json!("in-progress"), true),
+            (json!("InProgress"), true),
+            (json!(null), true),
+            (json!("pending"), false),
+            (json!("completed"), false),
+            (json!(""), false),
+        ] {
+            let ticket = ActiveTicket::from_json(&json!({"id": 3, "state": state})).unwrap();
+            assert_eq!(ticket.is_in_progress(), is_in_progress, "{state}");
+        }
         for nothing in [json!(null), json!({}), json!([]), json!(5), json!([1]), json!({"x": 1})] {
             assert_eq!(ActiveTicket::from_json(&nothing), None, "{nothing}");
         }

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use serde_json::Value;
 
 /// The lifetime of a token that does not tell.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
@@ -47,7 +48,7 @@ struct Answer {
     #[serde(default)]
     refresh_token: Option<SecretString>,
     #[serde(default)]
-    expires_in: Option<u64>,
+    expires_in: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -66,13 +67,23 @@ impl Tokens {
     pub fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
         let answer: Answer = serde_json::from_slice(json)?;
         let told =
-            [answer.expires_in.map(Duration::from_secs), jwt_lifetime(answer.access_token.expose_secret())];
+            [answer.expires_in.as_ref().and_then(seconds), jwt_lifetime(answer.access_token.expose_secret())];
         Ok(Self {
             lifetime: told.into_iter().flatten().min().unwrap_or(DEFAULT_LIFETIME),
             access: answer.access_token,
             refresh: answer.refresh_token.filter(|token| !token.expose_secret().is_empty()),
         })
     }
+}
+
+/// Seconds in either way that clouds write them, `3600` (RFC 6749, 5.1) or `"3600"`. What is neither is no reason to do
+/// without the token.
+fn seconds(value: &Value) -> Option<Duration> {
+    let seconds = match value {
+        Value::String(text) => text.trim().parse().ok(),
+        other => other.as_f64(),
+    };
+    Duration::try_from_secs_f64(seconds?).ok()
 }
 
 /// What a JWT (RFC 7519) says of its lifetime. Nothing is verified: it is the cloud that has to trust the token.
@@ -96,6 +107,12 @@ mod tests {
         assert_eq!(seconds(format!(r#"{{"access_token":"{token}","expires_in":3000}}"#)), 900);
         assert_eq!(seconds(r#"{"access_token":"opaque","expires_in":77}"#.to_owned()), 77);
         assert_eq!(seconds(r#"{"access_token":"opaque"}"#.to_owned()), 3600);
+        for (told, lifetime) in
+            [("77.0", 77), ("\"77\"", 77), ("null", 3600), ("-1", 3600), ("\"soon\"", 3600), ("[]", 3600)]
+        {
+            let answer = format!(r#"{{"access_token":"opaque","expires_in":{told}}}"#);
+            assert_eq!(seconds(answer), lifetime, "{told}");
+        }
     }
 
     #[test]

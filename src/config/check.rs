@@ -14,12 +14,9 @@ use crate::cloud::tls;
 use crate::doip;
 use crate::doip::network::{Addressing, DoipConfig, NETWORK_CONFIGURATIONS};
 use crate::hardware::IsotpStack;
+use crate::relay::request::{CAN_BIT_RATES, KLINE_BIT_RATES};
 
 use super::{BusConfig, BusKind, Config, PincodeError, Problem};
-
-/// The bit rates of the relay protocol, section 3.
-const CAN_BIT_RATES: [u32; 12] =
-    [1_000_000, 500_000, 250_000, 125_000, 100_000, 94_000, 83_300, 50_000, 33_300, 20_000, 10_000, 5_000];
 
 /// The pins of DoIP's two options (ISO 13400-4).
 const DOIP_PINS: [&[u8]; 2] = [&[1, 9], &[3, 11]];
@@ -51,6 +48,14 @@ pub fn contradictions(config: &Config) -> Vec<Problem> {
         problems.push(problem.at_key("cloud.dead_after_ms"));
     }
     buses(&config.buses, &mut problems);
+    if let Some(pin) = config.terminal15_pin()
+        && let Some(index) = config.buses.iter().position(|bus| bus.pins.contains(&pin))
+    {
+        let what =
+            format!("bus[{index}] needs pin {pin} too, so operators can have only one of the two at a time");
+        let fix = "give the pin at which the board senses terminal 15; where that is no pin of the plug, any that is free";
+        problems.push(Problem::warning(what, fix).at_key("power.terminal15_pin"));
+    }
     doip(&config.doip, &mut problems);
     let mut bounded = |key: &str, value: u64, low: u64, high: u64| {
         if !(low..=high).contains(&value) {
@@ -82,27 +87,10 @@ fn buses(buses: &[BusConfig], problems: &mut Vec<Problem>) {
             problems.push(Problem::error(what, fix).at_key(format!("bus[{index}].{key}")));
         };
         match bus.kind {
-            BusKind::Can => {
-                match bus.pins.as_slice() {
-                    [high, low] if high != low && [high, low].iter().all(|pin| (1..=16).contains(*pin)) => {}
-                    _ => wrong(
-                        "pins",
-                        "no pair of pins".to_owned(),
-                        "give CAN's two, high and low, of 1 to 16",
-                    ),
-                }
-                if bus.bit_rates.is_empty() {
-                    wrong("bit_rates", "empty".to_owned(), "give at least one, or remove it for the default");
-                }
-                for rate in bus.bit_rates.iter().filter(|rate| !CAN_BIT_RATES.contains(rate)) {
-                    let allowed = CAN_BIT_RATES.map(|rate| rate.to_string()).join(", ");
-                    wrong(
-                        "bit_rates",
-                        format!("no such bit rate: {rate}"),
-                        &format!("give some of {allowed}"),
-                    );
-                }
-            }
+            BusKind::Can => match bus.pins.as_slice() {
+                [high, low] if high != low && [high, low].iter().all(|pin| (1..=16).contains(*pin)) => {}
+                _ => wrong("pins", "no pair of pins".to_owned(), "give CAN's two, high and low, of 1 to 16"),
+            },
             BusKind::Kline => {
                 if !matches!(bus.pins.as_slice(), [1..=16]) {
                     wrong("pins", "not one pin".to_owned(), "give the K-line's one, of 1 to 16");
@@ -117,6 +105,14 @@ fn buses(buses: &[BusConfig], problems: &mut Vec<Problem>) {
                     wrong("pins", what, "give [1, 9], which is option 1, or [3, 11], which is option 2");
                 }
             }
+        }
+        let known: &[u32] = if bus.kind == BusKind::Kline { &KLINE_BIT_RATES } else { &CAN_BIT_RATES };
+        if bus.bit_rates().is_empty() {
+            wrong("bit_rates", "empty".to_owned(), "give at least one, or remove it for the default");
+        }
+        for rate in bus.bit_rates().iter().filter(|rate| !known.contains(rate)) {
+            let allowed = known.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+            wrong("bit_rates", format!("no such bit rate: {rate}"), &format!("give some of {allowed}"));
         }
         let (device, kind, fix) = match bus.kind {
             BusKind::Can => {
@@ -231,10 +227,16 @@ pub fn surroundings(config: &Config) -> Vec<Problem> {
                 Ok(path) => path.into(),
                 Err(_) => continue,
             },
-            BusKind::Doip => match bus.device.parse() {
-                Ok(doip::device::Device::Interface(interface)) => Path::new(INTERFACES).join(interface),
-                // a gateway that is not there yet is no mistake
-                _ => continue,
+            BusKind::Doip => match bus.device.parse::<doip::device::Device>() {
+                Ok(device) => match device.interface() {
+                    Some(interface) if interface.parse::<u32>().is_err() => {
+                        Path::new(INTERFACES).join(interface)
+                    }
+                    // a gateway that is not there yet is no mistake
+                    _ => continue,
+                },
+                // said already, as wrong in itself
+                Err(_) => continue,
             },
         };
         if !path.exists() {

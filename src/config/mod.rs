@@ -129,7 +129,7 @@ impl Config {
     /// How the VIN is read: with the bit rates of all buses, those of the first bus first.
     pub fn vin_settings(&self) -> VinSettings {
         let mut bit_rates: Vec<u32> = Vec::new();
-        for rate in self.buses.iter().filter(|bus| bus.kind == BusKind::Can).flat_map(|bus| &bus.bit_rates) {
+        for rate in self.buses.iter().filter(|bus| bus.kind == BusKind::Can).flat_map(BusConfig::bit_rates) {
             if !bit_rates.contains(rate) {
                 bit_rates.push(*rate);
             }
@@ -141,7 +141,10 @@ impl Config {
     /// The K-lines, as the hardware takes them.
     pub fn kline_ports(&self) -> Vec<KlinePort> {
         let port = |bus: &BusConfig| match (bus.kind, bus.pins.as_slice()) {
-            (BusKind::Kline, &[pin]) => Some(KlinePort { pin, device: bus.device.clone() }),
+            (BusKind::Kline, &[pin]) => {
+                let (device, bit_rates) = (bus.device.clone(), bus.bit_rates().to_vec());
+                Some(KlinePort { pin, device, bit_rates })
+            }
             _ => None,
         };
         self.buses.iter().filter_map(port).collect()

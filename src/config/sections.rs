@@ -170,9 +170,10 @@ pub struct BusConfig {
     /// Who speaks ISO-TP.
     #[serde(default)]
     pub isotp: IsotpStack,
-    /// The bit rates to try when looking for the VIN, the likeliest first, in bit/s.
-    #[serde(default = "bit_rates")]
-    pub bit_rates: Vec<u32>,
+    /// The bit rates to try when looking for the VIN, the likeliest first, in bit/s; absent: as
+    /// [`BusConfig::bit_rates`] says.
+    #[serde(default)]
+    pub bit_rates: Option<Vec<u32>>,
 }
 
 impl BusConfig {
@@ -185,13 +186,19 @@ impl BusConfig {
             device: device.into(),
             fd: false,
             isotp: IsotpStack::default(),
-            bit_rates: bit_rates(),
+            bit_rates: None,
         }
     }
-}
 
-fn bit_rates() -> Vec<u32> {
-    vec![500_000, 250_000]
+    /// The bit rates to try when looking for the VIN, the likeliest first, in bit/s; default for CAN 500 and 250 kbit/s,
+    /// for a K-line all that it may have, that of OBD first.
+    pub fn bit_rates(&self) -> &[u32] {
+        match (&self.bit_rates, self.kind) {
+            (Some(bit_rates), _) => bit_rates,
+            (None, BusKind::Kline) => &crate::vin::kline::BIT_RATES,
+            (None, _) => &[500_000, 250_000],
+        }
+    }
 }
 
 /// `[vin]`: how the VIN is read.

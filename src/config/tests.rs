@@ -3,6 +3,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use super::check::contradictions;
 use super::*;
 use crate::hardware::IsotpStack;
 
@@ -167,6 +168,13 @@ fn by_default_the_vin_is_read_as_its_reader_would_by_itself() {
     let config = loaded(&format!("{MINIMAL}{second}")).unwrap();
     assert_eq!(config.vin_settings().bit_rates, [500_000, 250_000, 125_000]);
     assert_eq!(config.can_ports()[1].pins, [3, 11]);
+    let kline = "[[bus]]\nkind = \"kline\"\npins = [7]\ndevice = \"/dev/ttyUSB0\"\n";
+    let config = loaded(&format!("{MINIMAL}{kline}")).unwrap();
+    assert_eq!(config.vin_settings(), VinSettings::default(), "a K-line's are not CAN's");
+    assert_eq!(config.kline_ports()[0].bit_rates, [10_400, 9_600, 15_625]);
+    let config = loaded(&format!("{MINIMAL}{kline}bit_rates = [9600]\n")).unwrap();
+    assert_eq!(config.kline_ports()[0].bit_rates, [9_600]);
+    assert!(loaded(&format!("{MINIMAL}{kline}bit_rates = [500000]\n")).is_err());
 }
 
 #[test]
@@ -190,6 +198,22 @@ fn a_bus_that_cannot_be_is_refused() {
         assert!(problems[0].what.contains(said), "{:?}", problems[0]);
         assert_eq!(problems[0].key, Some(format!("bus[0].{key}")));
     }
+}
+
+#[test]
+fn a_bus_at_the_pin_of_terminal_15_is_warned_of() {
+    let doip = "[[bus]]\nkind = \"doip\"\npins = [1, 9]\ndevice = \"192.168.7.2\"\n";
+    let ignition = "[board]\nignition = { file = \"/dev/null\" }\n";
+    let warned = |text: &str| {
+        let problems = contradictions(&loaded(text).unwrap());
+        let of_pins =
+            problems.into_iter().filter(|problem| problem.key.as_deref() == Some("power.terminal15_pin"));
+        of_pins.map(|problem| problem.what).collect::<Vec<_>>()
+    };
+    let said = warned(&format!("{MINIMAL}{doip}{ignition}"));
+    assert_eq!(said, ["bus[1] needs pin 1 too, so operators can have only one of the two at a time"]);
+    assert_eq!(warned(&format!("{MINIMAL}{doip}{ignition}[power]\nterminal15_pin = 8\n")), [""; 0]);
+    assert_eq!(warned(&format!("{MINIMAL}{doip}")), [""; 0], "no board tells terminal 15");
 }
 
 #[test]

@@ -18,6 +18,8 @@ use super::io::{ConnectError, Network, Stream};
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A connection that worked for so long is made anew at once when it is lost.
 const EARNS_RETRY: Duration = Duration::from_millis(500);
+/// How often a gateway is told that we are there while nothing is read: half of T_TCP_Alive_Check.
+const ALIVE_EVERY: Duration = Duration::from_millis(250);
 /// Read at a time.
 const READ: usize = 16 * 1024;
 
@@ -27,6 +29,9 @@ pub enum ClientError {
     /// It could not be made.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The gateway demands TLS, by which no connection could be made.
+    #[error("the gateway demands TLS (0x07), and there is none: {0}")]
+    NoTls(#[source] ConnectError),
     /// It is over.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
@@ -36,7 +41,7 @@ impl ClientError {
     /// Whether trying again the same way may help.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Connect(error) => !matches!(error, ConnectError::NoTls(_)),
+            Self::Connect(error) | Self::NoTls(error) => !matches!(error, ConnectError::NoTls(_)),
             Self::Connection(error) => error.may_pass(),
         }
     }
@@ -46,7 +51,10 @@ impl ClientError {
 #[derive(Debug)]
 pub enum ClientEvent {
     /// Routing is active, for the first time or again.
-    Active,
+    Active {
+        /// The gateway's logical address.
+        entity: LogicalAddress,
+    },
     /// Somebody has to confirm the activation in the vehicle.
     ConfirmationRequired,
     /// What became of a message, or what an ECU sent.
@@ -72,6 +80,14 @@ struct Up {
     written: usize,
     since: Instant,
     buffer: Box<[u8]>,
+    paused: Option<Pause>,
+}
+
+/// Nothing is read.
+struct Pause {
+    since: Instant,
+    /// When to tell the gateway that we are there.
+    alive_at: Instant,
 }
 
 /// A connection with a gateway that is made anew when it is lost.
@@ -79,6 +95,8 @@ pub struct Client {
     settings: ConnectionSettings,
     gateway: SocketAddr,
     tls: bool,
+    /// The gateway has refused a connection without it.
+    tls_demanded: bool,
     state: State,
     deadline: Deadline,
     is_active: bool,
@@ -94,6 +112,7 @@ impl Client {
             settings,
             gateway,
             tls,
+            tls_demanded: false,
             state: State::Idle,
             deadline: Deadline::new(TimerKind::Runtime),
             is_active: false,
@@ -107,6 +126,11 @@ impl Client {
         self.is_active
     }
 
+    /// Whether there is a connection, active or not.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.state, State::Up(_))
+    }
+
     /// Where the gateway is.
     pub fn gateway(&self) -> SocketAddr {
         self.gateway
@@ -115,6 +139,14 @@ impl Client {
     /// The gateway is somewhere else now; counts from the next attempt on.
     pub fn set_gateway(&mut self, gateway: SocketAddr) {
         self.gateway = gateway;
+    }
+
+    /// While paused, nothing more is read, so that TCP holds the gateway back. It is still written to, and told that we
+    /// are there more often than it could ask (T_TCP_Alive_Check).
+    pub fn set_paused(&mut self, paused: bool) {
+        if let State::Up(up) = &mut self.state {
+            up.set_paused(paused && self.is_active);
+        }
     }
 
     /// Sends a diagnostic message.
@@ -137,7 +169,10 @@ impl Client {
                     Ok(stream) => {
                         self.state = State::Up(Box::new(Up::new(stream, self.settings, now())));
                     }
-                    Err(error) => return Poll::Ready(self.handle_down(error.into(), false)),
+                    Err(error) => {
+                        let error = if self.tls_demanded { ClientError::NoTls(error) } else { error.into() };
+                        return Poll::Ready(self.handle_down(error, false));
+                    }
                 },
                 State::Waiting(until) => {
                     self.deadline.set(Some(*until));
@@ -147,15 +182,15 @@ impl Client {
                 State::Up(up) => {
                     let event = ready!(up.poll(cx, &mut self.deadline));
                     match event {
-                        Event::Activated { .. } => {
+                        Event::Activated { entity, .. } => {
                             self.is_active = true;
                             self.was_active = true;
-                            return Poll::Ready(ClientEvent::Active);
+                            return Poll::Ready(ClientEvent::Active { entity });
                         }
                         Event::ConfirmationRequired => return Poll::Ready(ClientEvent::ConfirmationRequired),
                         Event::Closed(error) if error.needs_tls() && !self.tls => {
                             tracing::info!(gateway = %self.gateway, "the gateway wants TLS");
-                            self.tls = true;
+                            (self.tls, self.tls_demanded) = (true, true);
                             self.state = State::Idle;
                         }
                         Event::Closed(error) => {
@@ -187,6 +222,36 @@ impl Up {
             written: 0,
             since: now,
             buffer: vec![0; READ].into(),
+            paused: None,
+        }
+    }
+
+    fn set_paused(&mut self, paused: bool) {
+        match &self.paused {
+            None if paused => self.paused = Some(Pause { since: now(), alive_at: now() }),
+            Some(Pause { since, .. }) if !paused => {
+                self.connection.handle_pause(now(), now().saturating_duration_since(*since));
+                self.paused = None;
+            }
+            _ => {}
+        }
+    }
+
+    /// When [`Up::handle_timeout`] is due. What a connection waits for may have come already while nothing is read.
+    fn poll_timeout(&self) -> Option<Instant> {
+        match &self.paused {
+            Some(pause) => Some(pause.alive_at),
+            None => self.connection.poll_timeout().map(|(at, _)| at),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        match &mut self.paused {
+            Some(pause) => {
+                pause.alive_at = now + ALIVE_EVERY;
+                self.connection.volunteer_alive();
+            }
+            None => self.connection.handle_timeout(now),
         }
     }
 
@@ -196,7 +261,8 @@ impl Up {
                 return Poll::Ready(event);
             }
             // what has come is looked at before a deadline that may be waiting for it
-            match self.poll_read(cx) {
+            let read = if self.paused.is_some() { Poll::Pending } else { self.poll_read(cx) };
+            match read {
                 Poll::Ready(Ok(read)) => {
                     let bytes = self.buffer.get(..read).unwrap_or_default();
                     self.connection.handle_bytes(now(), bytes);
@@ -212,9 +278,9 @@ impl Up {
                 self.connection.handle_stream_error(&error);
                 continue;
             }
-            deadline.set(self.connection.poll_timeout().map(|(at, _)| at));
+            deadline.set(self.poll_timeout());
             ready!(deadline.poll_expired(cx));
-            self.connection.handle_timeout(now());
+            self.handle_timeout(now());
         }
     }
 

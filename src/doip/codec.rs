@@ -13,6 +13,12 @@ use super::{
 /// The length of the generic header, in bytes (ISO 13400-2, table 16).
 pub const HEADER_LEN: usize = 8;
 
+/// The first payload type that may bear the default version, which identification requests have when the vehicle's is not
+/// known yet (ISO 13400-2, table 16).
+const IDENTIFICATION_REQUEST: u16 = 0x0001;
+/// The last one: their answer, which some entities give in the version in which they were asked.
+const ANNOUNCEMENT: u16 = 0x0004;
+
 /// A message that cannot be sent.
 #[derive(Debug, thiserror::Error)]
 #[error("the message cannot be encoded: {0}")]
@@ -29,8 +35,10 @@ pub enum DecodeError {
         /// What should be its inverse.
         inverse: u8,
     },
-    /// A version that is not known.
-    #[error("protocol version 0x{0:02X} is none of 0x01, 0x02, 0x03, 0xFF")]
+    /// A version that such a message cannot have.
+    #[error(
+        "protocol version 0x{0:02X} is none of 0x01, 0x02, 0x03 (0xFF is for vehicle identification by UDP only)"
+    )]
     UnknownVersion(u8),
     /// A payload of this type cannot have this length.
     #[error("a payload of type 0x{payload_type:04X} cannot have {length} bytes")]
@@ -132,6 +140,7 @@ impl StreamDecoder {
         }
         let Some(bytes) = self.buffer.get(..HEADER_LEN) else { return Ok(None) };
         let header = header(bytes)?;
+        edition(header.protocol_version())?;
         let length = header.payload_length();
         // all that the header can tell is looked at before anything is waited for
         if length > self.max_payload {
@@ -181,6 +190,9 @@ pub fn decode_datagram(bytes: &[u8]) -> Result<Message, DecodeError> {
         return Err(DecodeError::NoHeader(bytes.len()));
     };
     let header = header(front)?;
+    if !matches!(u16::from(header.payload_type()), IDENTIFICATION_REQUEST..=ANNOUNCEMENT) {
+        edition(header.protocol_version())?;
+    }
     let length = header.payload_length();
     if usize::try_from(length) != Ok(payload.len()) {
         return Err(DecodeError::DatagramLength { length, actual: payload.len() });
@@ -217,6 +229,14 @@ fn encode(value: &impl Encode<Error = MessageError>) -> Result<Vec<u8>, EncodeEr
 fn known(version: wire::ProtocolVersion) -> Result<ProtocolVersion, DecodeError> {
     let version = ProtocolVersion::from(u8::from(version));
     if version.is_supported() { Ok(version) } else { Err(DecodeError::UnknownVersion(version.into())) }
+}
+
+/// The version, if it is one of an edition of the standard.
+fn edition(version: wire::ProtocolVersion) -> Result<(), DecodeError> {
+    match ProtocolVersion::from(u8::from(version)) {
+        ProtocolVersion::Default => Err(DecodeError::UnknownVersion(ProtocolVersion::Default.into())),
+        _ => Ok(()),
+    }
 }
 
 /// What is wrong with these bytes, in our words.

@@ -112,7 +112,12 @@ fn what_cannot_be_a_message_is_an_error_that_says_why_and_stays() {
         (
             "04fb000700000000",
             DecodeError::UnknownVersion(4),
-            "protocol version 0x04 is none of 0x01, 0x02, 0x03, 0xFF",
+            "protocol version 0x04 is none of 0x01, 0x02, 0x03 (0xFF is for vehicle identification by UDP only)",
+        ),
+        (
+            "ff00000700000000",
+            DecodeError::UnknownVersion(0xFF),
+            "protocol version 0xFF is none of 0x01, 0x02, 0x03 (0xFF is for vehicle identification by UDP only)",
         ),
         (
             // told from the header, before the payload has come
@@ -230,5 +235,21 @@ proptest! {
             while let Ok(Some(_)) = decoder.poll_message() {}
             prop_assert!(decoder.buffered() < HEADER_LEN + 128);
         }
+    }
+}
+
+#[test]
+fn the_default_version_is_for_vehicle_identification_only() {
+    for (payload, is_taken) in [
+        (Payload::IdentificationRequest, true),
+        (Payload::IdentificationRequestByEid(Eid([1; 6])), true),
+        (Payload::IdentificationRequestByVin([b'1'; 17]), true),
+        (Payload::EntityStatusRequest, false),
+        (Payload::PowerModeRequest, false),
+        (Payload::AliveCheckRequest, false),
+    ] {
+        let bytes = Message::new(ProtocolVersion::Default, payload.clone()).encode().unwrap();
+        let expected = if is_taken { Ok(payload) } else { Err(DecodeError::UnknownVersion(0xFF)) };
+        assert_eq!(decode_datagram(&bytes).map(|message| message.payload), expected);
     }
 }

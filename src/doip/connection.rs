@@ -4,14 +4,17 @@
 //! [`Connection::poll_event`]; 3. [`Connection::poll_transmit`] while the stream takes it; 4. wait for the stream, or
 //! until [`Connection::poll_timeout`]. After [`Event::Closed`] the connection is of no more use.
 
+mod outcome;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::codec::{DecodeError, Decoded, StreamDecoder};
+use super::codec::{Decoded, StreamDecoder};
 use super::{
-    ActivationCode, ActivationRequest, ActivationResponse, ActivationType, DiagnosticMessage,
-    DiagnosticNackCode, HeaderNackCode, LogicalAddress, Message, Payload, ProtocolVersion,
+    ActivationCode, ActivationRequest, ActivationResponse, DiagnosticMessage, LogicalAddress, Message,
+    Payload,
 };
+pub use outcome::{ConnectionError, ConnectionSettings, Event, SendError, SendFailure, SendId, Timer};
 
 /// A_DoIP_Ctrl: how long a routing activation is waited for.
 pub const CONTROL_TIME: Duration = Duration::from_secs(2);
@@ -21,192 +24,6 @@ pub const ACKNOWLEDGE_TIME: Duration = Duration::from_secs(2);
 pub const GENERAL_INACTIVITY: Duration = Duration::from_secs(300);
 /// Messages that may wait for the stream or for their acknowledgement.
 const MAX_UNACKNOWLEDGED: usize = 128;
-
-/// How a connection is activated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConnectionSettings {
-    /// The edition that we speak.
-    pub version: ProtocolVersion,
-    /// Our address.
-    pub tester: LogicalAddress,
-    /// What kind of routing we ask for.
-    pub activation_type: ActivationType,
-    /// The manufacturer's field of the request.
-    pub oem: Option<[u8; 4]>,
-    /// How long somebody in the vehicle has for the confirmation that a gateway may want.
-    pub confirmation_time: Duration,
-    /// The longest diagnostic message in either direction, in bytes.
-    pub max_data: usize,
-}
-
-impl ConnectionSettings {
-    /// The default activation for this tester, after ISO 13400-2:2012, which gateways of 2019 take as well.
-    pub fn new(tester: LogicalAddress) -> Self {
-        Self {
-            version: ProtocolVersion::V2012,
-            tester,
-            activation_type: ActivationType::Default,
-            oem: None,
-            confirmation_time: Duration::from_secs(30),
-            max_data: 1 << 20,
-        }
-    }
-}
-
-/// Why a connection is over.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConnectionError {
-    /// No answer to the routing activation.
-    #[error("the gateway did not answer the routing activation within {} s", CONTROL_TIME.as_secs())]
-    ActivationTimeout,
-    /// Routing was refused.
-    #[error("the gateway refuses routing: {0}")]
-    Denied(ActivationCode),
-    /// Nobody confirmed the activation in the vehicle.
-    #[error("nobody confirmed the routing activation in the vehicle within {} s", .0.as_secs())]
-    ConfirmationTimeout(Duration),
-    /// The gateway activated somebody else.
-    #[error("the gateway answered the routing activation of {asked} with one for {answered}")]
-    OtherTester {
-        /// Our address.
-        asked: LogicalAddress,
-        /// Whose the answer is.
-        answered: LogicalAddress,
-    },
-    /// The gateway could not take the routing activation's header.
-    #[error("the gateway refuses the routing activation: {0}")]
-    ActivationRefused(HeaderNackCode),
-    /// What the gateway sends is no DoIP.
-    #[error("the gateway sends what is no DoIP: {0}")]
-    Malformed(#[from] DecodeError),
-    /// The gateway sends more than we take.
-    #[error("the gateway sends a message of {length} bytes, more than {max}")]
-    TooLong {
-        /// The payload's length.
-        length: u32,
-        /// The longest that is taken.
-        max: u32,
-    },
-    /// The gateway closed it.
-    #[error("the gateway closed the connection")]
-    ClosedByGateway,
-    /// The stream failed.
-    #[error("the connection failed: {0}")]
-    Stream(String),
-    /// Nothing came or went for [`GENERAL_INACTIVITY`].
-    #[error("nothing was exchanged for {} s", GENERAL_INACTIVITY.as_secs())]
-    Inactive,
-}
-
-impl ConnectionError {
-    /// Whether the gateway wants TLS.
-    pub fn needs_tls(&self) -> bool {
-        matches!(self, Self::Denied(ActivationCode::TlsRequired))
-    }
-
-    /// Whether trying again the same way may help: not after a refusal that is about who we are or what we ask for.
-    pub fn may_pass(&self) -> bool {
-        match self {
-            Self::Denied(code) => matches!(
-                code,
-                ActivationCode::NoSocketFree
-                    | ActivationCode::AddressInUse
-                    | ActivationCode::OtherAddressActivated
-            ),
-            Self::ActivationRefused(code) => *code == HeaderNackCode::OutOfMemory,
-            Self::ConfirmationTimeout(_) | Self::OtherTester { .. } => false,
-            _ => true,
-        }
-    }
-}
-
-/// A message that was given to [`Connection::send`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SendId(u64);
-
-/// A message that cannot be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SendError {
-    /// Routing is not active.
-    #[error("routing is not active")]
-    NotActive,
-    /// It has no data, or more than [`ConnectionSettings::max_data`].
-    #[error("a diagnostic message has 1 to {max} bytes")]
-    Length {
-        /// The most that is taken.
-        max: usize,
-    },
-    /// Too much waits already.
-    #[error("{MAX_UNACKNOWLEDGED} messages wait already")]
-    Full,
-}
-
-/// Why a message did not get to its ECU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SendFailure {
-    /// The gateway did not pass it on.
-    #[error("the gateway does not pass it on: {0}")]
-    Nack(DiagnosticNackCode),
-    /// The gateway did not take it at all.
-    #[error("the gateway does not take it: {0}")]
-    HeaderNack(HeaderNackCode),
-    /// The gateway did not acknowledge it in time.
-    #[error("the gateway did not acknowledge it within {} s", ACKNOWLEDGE_TIME.as_secs())]
-    NotAcknowledged,
-    /// The connection was lost before it was acknowledged.
-    #[error("the connection to the gateway was lost")]
-    ConnectionLost,
-}
-
-/// What a connection tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// Routing is active.
-    Activated {
-        /// The gateway's address.
-        entity: LogicalAddress,
-        /// The manufacturer's field of the answer.
-        oem: Option<[u8; 4]>,
-    },
-    /// Somebody has to confirm the activation in the vehicle.
-    ConfirmationRequired,
-    /// The gateway passed the message on.
-    Sent {
-        /// Which.
-        id: SendId,
-        /// From its first byte to the acknowledgement.
-        elapsed: Duration,
-    },
-    /// The message did not get to its ECU.
-    SendFailed {
-        /// Which.
-        id: SendId,
-        /// Why.
-        failure: SendFailure,
-    },
-    /// An ECU sent this.
-    Received {
-        /// The ECU.
-        source: LogicalAddress,
-        /// The response.
-        data: Vec<u8>,
-    },
-    /// The connection is over.
-    Closed(ConnectionError),
-}
-
-/// What a connection waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Timer {
-    /// The answer to the routing activation (A_DoIP_Ctrl).
-    Activation,
-    /// The confirmation in the vehicle.
-    Confirmation,
-    /// A message's acknowledgement (A_DoIP_Diagnostic_Message).
-    Acknowledgement,
-    /// Anything at all (T_TCP_General_Inactivity).
-    GeneralInactivity,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -446,6 +263,19 @@ impl Connection {
             }
         }
         self.events.push_back(Event::Closed(error));
+    }
+
+    /// Tells the gateway that we are there although it has not asked, which ISO 13400-2 lets a tester do: it may have, in what
+    /// was not read.
+    pub fn volunteer_alive(&mut self) {
+        self.owes_alive |= self.is_active();
+    }
+
+    /// Nothing was read for so long: acknowledgements that came meanwhile are not late.
+    pub fn handle_pause(&mut self, now: Instant, length: Duration) {
+        for at in self.unacknowledged.iter_mut().filter_map(|sent| sent.sent.as_mut()) {
+            *at = (*at + length).min(now);
+        }
     }
 
     /// A deadline of [`Connection::poll_timeout`] has passed.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::doip::{ActivationType, DiagnosticNackCode, HeaderNackCode, ProtocolVersion};
 use crate::doip::{DiagnosticAck, DiagnosticNack};
 
 const TESTER: LogicalAddress = LogicalAddress::new(0x0E80);

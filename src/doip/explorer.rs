@@ -20,6 +20,8 @@ pub struct Explorer {
     discovery: Discovery,
     deadline: Deadline,
     buffer: Box<[u8]>,
+    /// Why the last question was not sent.
+    send_error: Option<io::Error>,
 }
 
 impl Explorer {
@@ -30,7 +32,18 @@ impl Explorer {
             discovery: Discovery::new(),
             deadline: Deadline::new(TimerKind::Runtime),
             buffer: vec![0; DATAGRAM].into(),
+            send_error: None,
         }
+    }
+
+    /// Whether there is anybody to ask; else announcements are only heard.
+    pub fn asks_anybody(&self) -> bool {
+        !self.network.everybody().is_empty()
+    }
+
+    /// Why the last question was not sent; `None` if it was.
+    pub fn send_error(&self) -> Option<&io::Error> {
+        self.send_error.as_ref()
     }
 
     /// The network.
@@ -62,7 +75,8 @@ impl Explorer {
                 return Poll::Ready(Ok(event));
             }
             while let Some((destination, datagram)) = self.discovery.poll_transmit() {
-                if let Err(error) = self.network.send(destination, &datagram) {
+                self.send_error = self.network.send(destination, &datagram).err();
+                if let Some(error) = &self.send_error {
                     tracing::debug!(?destination, %error, "a question was not sent");
                 }
             }

@@ -1,6 +1,7 @@
 //! DoIP's network on Linux: an interface or one host, its address, and its sockets.
 
 mod claim;
+mod dhcp;
 mod link;
 
 use std::io;
@@ -19,12 +20,13 @@ use tokio::io::ReadBuf;
 use tokio::net::{TcpSocket, UdpSocket};
 use tokio_rustls::TlsConnector;
 
-use super::device::Device;
+use super::device::{self, Device};
 use super::discovery::Destination;
 use super::io::{ConnectError, LinkError, Network, Stream};
 use super::network::{Addressing, DiscoveryMethod, DoipConfig, NetworkConfig};
 use super::{PORT, tls};
 pub use claim::Claims;
+use dhcp::DhcpClients;
 
 /// How long a TCP connection, and then TLS, may take to come about.
 const CONNECT_TIME: Duration = Duration::from_secs(3);
@@ -45,12 +47,13 @@ pub struct LinuxNetworks {
     config: Arc<DoipConfig>,
     activation: Option<ActivationLine>,
     claims: Claims,
+    dhcp: DhcpClients,
 }
 
 impl LinuxNetworks {
     /// Networks as the configuration says, with the board's activation line.
     pub fn new(config: Arc<DoipConfig>, activation: Option<ActivationLine>) -> Self {
-        Self { config, activation, claims: Claims::default() }
+        Self { config, activation, claims: Claims::default(), dhcp: DhcpClients::default() }
     }
 
     /// Opens the network behind a device; the interface gets the address that the network configuration says.
@@ -69,13 +72,18 @@ impl LinuxNetworks {
             Ok(None) => Err("no certificates are trusted; set doip.tls.ca_file".to_owned()),
             Err(error) => Err(error.to_string()),
         };
+        let no_interface = |_| failed("there is no such interface; `ip link` lists them".to_owned());
         let (interface, host) = match device {
             Device::Host(host) => (None, Some(*host)),
+            Device::LinkLocalHost { ip, port, interface } => {
+                let index = device::scope_id(interface).map_err(no_interface)?;
+                (None, Some(SocketAddrV6::new(*ip, *port, 0, index).into()))
+            }
             Device::Interface(name) => {
-                let interface = Interface::find(name)
-                    .map_err(|_| failed("there is no such interface; `ip link` lists them".to_owned()))?;
+                let interface = Interface::find(name).map_err(no_interface)?;
                 if purpose == Purpose::Talk {
-                    link::prepare(&interface, network, &self.config, &self.claims).await.map_err(failed)?;
+                    let prepared = link::prepare(&interface, network, &self.config, &self.claims, &self.dhcp);
+                    prepared.await.map_err(failed)?;
                 }
                 (Some(interface), None)
             }
@@ -242,14 +250,16 @@ impl Network for LinuxNetwork {
         }
         let interface = self.interface.clone();
         Box::pin(async move {
+            let connector = match client {
+                Ok(client) => Some(TlsConnector::from(client)).filter(|_| tls),
+                Err(error) if tls => return Err(ConnectError::NoTls(error)),
+                Err(_) => None,
+            };
             let stream = tokio::time::timeout(CONNECT_TIME, connect(address, interface.as_ref()))
                 .await
                 .map_err(|_| ConnectError::Timeout(address))?
                 .map_err(|source| ConnectError::Tcp { address, source })?;
-            if !tls {
-                return Ok(Box::new(stream) as Box<dyn Stream>);
-            }
-            let connector = TlsConnector::from(client.map_err(ConnectError::NoTls)?);
+            let Some(connector) = connector else { return Ok(Box::new(stream) as Box<dyn Stream>) };
             // whom the certificate names is not looked at; see `doip::tls`
             let name = ServerName::IpAddress(address.ip().into());
             let stream = tokio::time::timeout(CONNECT_TIME, connector.connect(name, stream))

@@ -41,6 +41,9 @@ struct Asked {
     client: Client,
     is_over: bool,
     plan: Box<dyn Iterator<Item = u16> + Send>,
+    /// Addresses of the plan that were asked, and all of them.
+    done: u32,
+    total: u32,
     unacknowledged: BTreeMap<SendId, LogicalAddress>,
     /// Who was asked, and until when the answer counts.
     unanswered: BTreeMap<LogicalAddress, Instant>,
@@ -50,6 +53,12 @@ impl EcuSearch {
     /// Looks from now on, with connections of these settings.
     pub fn new(settings: ConnectionSettings, tls: bool, now: Instant) -> Self {
         Self { settings, tls, until: now + BUDGET, asked: BTreeMap::new(), found: BTreeSet::new() }
+    }
+
+    /// How many addresses were asked of how many, behind the gateways known so far, and how many ECUs were found.
+    pub fn progress(&self) -> (u32, u32, usize) {
+        let of = |count: fn(&Asked) -> u32| self.asked.values().map(count).fold(0, u32::saturating_add);
+        (of(|asked| asked.done), of(|asked| asked.total), self.found.len())
     }
 
     /// The ECUs that have answered, each behind its gateway's address, by address.
@@ -88,6 +97,8 @@ impl EcuSearch {
             client: Client::new(gateway.address, settings, self.tls),
             is_over: false,
             plan: plan(address),
+            done: 0,
+            total: u32::try_from(plan(address).count()).unwrap_or(u32::MAX),
             unacknowledged: BTreeMap::new(),
             unanswered: BTreeMap::new(),
         };
@@ -129,7 +140,7 @@ impl Asked {
                     tracing::debug!(%error, "the gateway is scanned no further");
                     self.is_over = true;
                 }
-                ClientEvent::Active | ClientEvent::ConfirmationRequired | ClientEvent::Message(_) => {}
+                ClientEvent::Active { .. } | ClientEvent::ConfirmationRequired | ClientEvent::Message(_) => {}
             }
         }
     }
@@ -146,6 +157,7 @@ impl Asked {
                 self.is_over = self.unanswered.is_empty();
                 return;
             };
+            self.done = self.done.saturating_add(1);
             let ecu = LogicalAddress::new(address);
             match self.client.send(ecu, &TESTER_PRESENT) {
                 Ok(id) => {

@@ -74,6 +74,9 @@ pub enum Failure {
     /// The key bytes do not allow messages as long.
     #[error(transparent)]
     TooLong(#[from] TooLong),
+    /// Others had the line for so long that the ECU has ended the communication (P3max).
+    #[error("the line was not free for TesterPresent within P3max")]
+    NotKeptAlive,
     /// It was taken back.
     #[error("it was taken back")]
     Aborted,

@@ -1,6 +1,6 @@
 //! What the endpoints of a line share: when it was last used.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::timing::Timing;
 
@@ -24,17 +24,14 @@ impl LineClock {
         self.quiet_since = now;
     }
 
-    /// When the next request may begin.
-    pub(super) fn request_at(&self) -> Instant {
-        self.quiet_since + Timing::NORMAL.p3_min
+    /// Since when nothing was on the line.
+    pub(super) fn quiet_since(&self) -> Instant {
+        self.quiet_since
     }
 
-    /// When the next initialisation may begin.
-    pub(super) fn initialise_at(&self, is_slow: bool, is_repeated: bool) -> Instant {
-        if is_slow || is_repeated || self.is_fresh {
-            self.quiet_since + Timing::NORMAL.w5
-        } else {
-            self.request_at()
-        }
+    /// How long the line has to be quiet before an initialisation.
+    pub(super) fn pause_before_initialisation(&self, is_slow: bool, is_repeated: bool) -> Duration {
+        let timing = Timing::NORMAL;
+        if is_slow || is_repeated || self.is_fresh { timing.w5 } else { timing.p3_min }
     }
 }

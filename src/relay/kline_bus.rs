@@ -110,10 +110,10 @@ impl KlineCore {
         }
         let mut endpoint = Endpoint::new(config, now);
         endpoint.connect();
-        endpoint.set_keep_alive(self.keeps_alive);
         // the link keeps itself alive, as it would end without that
         let settings = PduChannelSettings { keep_alive: false, ..settings };
-        let pdus = PduChannel::new(Box::new(KlineTransport::new(endpoint)), settings, now);
+        let mut pdus = PduChannel::new(Box::new(KlineTransport::new(endpoint)), settings, now);
+        pdus.set_keep_alive(now, self.keeps_alive);
         self.channels.insert(Key::Open(number), KlineChannel { pdus, is_opening: true });
         Ok(())
     }
@@ -154,11 +154,16 @@ impl KlineCore {
         open.into_iter().for_each(|number| self.close_channel(number));
     }
 
-    /// Keeps the links alive by TesterPresent, or lets them end by P3max; channels opened later too.
-    pub fn set_keep_alive(&mut self, enabled: bool) {
+    /// Keeps the links alive by TesterPresent, or lets them end by P3max, which operators are told once; channels opened
+    /// later too.
+    pub fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
         self.keeps_alive = enabled;
-        for channel in self.channels.values_mut() {
-            channel.endpoint_mut().set_keep_alive(enabled);
+        let keys: Vec<Key> = self.channels.keys().copied().collect();
+        for key in keys {
+            if let Some(channel) = self.channels.get_mut(&key) {
+                channel.pdus.set_keep_alive(now, enabled);
+                self.collect(now, key);
+            }
         }
     }
 

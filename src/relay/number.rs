@@ -52,6 +52,12 @@ impl Visitor<'_> for NumberVisitor {
         u64::try_from(value).map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &self))
     }
 
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<u64, E> {
+        // JSON does not tell 6.0 from 6, and beyond 2^53 a double no longer tells every integer
+        let is_whole = value.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&value);
+        if is_whole { Ok(value as u64) } else { Err(E::invalid_value(de::Unexpected::Float(value), &self)) }
+    }
+
     fn visit_str<E: de::Error>(self, text: &str) -> Result<u64, E> {
         let trimmed = text.trim();
         let parsed = match trimmed.strip_prefix("0x").or_else(|| trimmed.strip_prefix("0X")) {
@@ -81,5 +87,36 @@ impl<'de, T: TryFrom<u64>> Visitor<'de> for OptionVisitor<T> {
 
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         number(deserializer).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_number_may_be_written_in_every_way_that_json_and_the_protocol_know() {
+        let read = |value: Value| number::<_, u32>(value).ok();
+        for written in [json!(2016), json!(2016.0), json!("2016"), json!("0x7E0"), json!(" 0X7e0 ")] {
+            assert_eq!(read(written.clone()), Some(2016), "{written}");
+        }
+        for wrong in [
+            json!(-1),
+            json!(6.5),
+            json!(-6.0),
+            json!(1e300),
+            json!(4294967296.0),
+            json!("7E0"),
+            json!("0x"),
+            json!(""),
+            json!(null),
+            json!(true),
+            json!([1]),
+        ] {
+            assert_eq!(read(wrong.clone()), None, "{wrong}");
+        }
+        assert_eq!(number::<_, u64>(json!(9_007_199_254_740_993_u64)).ok(), Some(9_007_199_254_740_993));
     }
 }

@@ -4,12 +4,14 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use connector_hal::can::CanBus;
 use connector_hal::timer::TimerKind;
 use serde_json::json;
 
 use super::run::{ScanError, Surroundings};
-use super::{EcuFound, Progress, ScanEnd, ScanOutcome, scan};
+use super::{DoipScanEnd, FoundEcu, Progress, ScanEnd, ScanOutcome, scan, scan_network};
+use crate::hardware::{DoipPort, Hardware};
 use crate::vin::GiveUp;
 
 /// The exit status when no ECU answered.
@@ -17,17 +19,19 @@ pub const NO_ECU_STATUS: u8 = 4;
 /// The exit status when the scan was not brought to its end: the vehicle moves, or the ignition is off.
 pub const STOPPED_STATUS: u8 = 5;
 
-/// Looks for the ECUs on a CAN bus, and prints them.
+/// Looks for the ECUs on a CAN bus or behind a DoIP gateway, and prints them.
 ///
-/// Each identifier that may be an ECU's gets one TesterPresent, each ECU a second one to be sure: 11-bit 0x600 to 0x7FF
+/// On CAN, each identifier that may be an ECU's gets one TesterPresent, each ECU a second one to be sure: 11-bit 0x600 to 0x7FF
 /// and 0x241 to 0x25F, 29-bit 0x18DAxxF1, extended addresses at 0x6F1 and 0x750; then TP2.0 channels are asked for at
-/// all logical addresses, and closed at once. A vehicle that moves is not scanned.
+/// all logical addresses, and closed at once. A vehicle that moves is not scanned. By DoIP, addresses near the gateway's,
+/// 0x1000 to 0x1FFF and 0x0001 to 0x0DFF get one TesterPresent, as far as 10 s allow.
 ///
-/// Exit status: 0 ECUs were found; 4 none answered, or nobody is on the bus; 5 the vehicle moves, or the ignition was
+/// Exit status: 0 ECUs were found; 4 none answered, nobody is on the bus, or there is no gateway; 5 the vehicle moves, or the ignition was
 /// switched off; 1 an adapter failed or could not be opened; 2 the command line is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct ScanArgs {
-    /// The CAN bus: can0, slcan:/dev/ttyACM0, or the name of a configured one; without it, all configured ones
+    /// The bus: can0, slcan:/dev/ttyACM0, doip:eth0, one gateway as doip:192.168.7.2, or the name of a configured one;
+    /// without it, all configured ones
     #[arg(long, value_name = "BUS")]
     pub bus: Vec<String>,
     /// Print one JSON object a bus: bus_name, bit_rate, outcome, elapsed_ms, and ecus as ecusFound has them
@@ -43,10 +47,45 @@ pub struct ScanArgs {
 pub struct ScanBus {
     /// What the user calls it.
     pub name: String,
-    /// The bit rates to try, in bit/s.
-    pub bit_rates: Vec<u32>,
-    /// The bus, opened.
-    pub bus: Box<dyn CanBus>,
+    /// What it is.
+    pub target: ScanTarget,
+}
+
+/// What is scanned.
+pub enum ScanTarget {
+    /// A CAN bus.
+    Can {
+        /// The bit rates to try, in bit/s.
+        bit_rates: Vec<u32>,
+        /// The bus, opened.
+        bus: Box<dyn CanBus>,
+    },
+    /// A DoIP network.
+    Doip(DoipPort),
+}
+
+/// How a scan of either kind ended.
+struct End {
+    outcome: ScanOutcome,
+    ecus: Vec<FoundEcu>,
+    /// A CAN bus's, in bit/s.
+    bit_rate: Option<u32>,
+    elapsed: Duration,
+}
+
+impl From<ScanEnd> for End {
+    fn from(end: ScanEnd) -> Self {
+        let ScanEnd { outcome, ecus, bit_rate, elapsed } = end;
+        let ecus = ecus.into_iter().map(FoundEcu::Can).collect();
+        Self { outcome, ecus, bit_rate: Some(bit_rate), elapsed }
+    }
+}
+
+impl From<DoipScanEnd> for End {
+    fn from(end: DoipScanEnd) -> Self {
+        let DoipScanEnd { outcome, ecus, elapsed } = end;
+        Self { outcome, ecus, bit_rate: None, elapsed }
+    }
 }
 
 /// Scans the buses one after the other, and prints what was found; the progress bar goes to standard error, where that
@@ -54,16 +93,25 @@ pub struct ScanBus {
 ///
 /// # Errors
 ///
-/// An adapter fails, or standard output does.
+/// An adapter or a network fails, or standard output does.
 pub async fn run(
     args: &ScanArgs,
     buses: Vec<ScanBus>,
+    hardware: &Hardware,
     ignition: impl Fn() -> Option<bool>,
 ) -> anyhow::Result<ExitCode> {
     let mut status = if buses.is_empty() { 0 } else { NO_ECU_STATUS };
-    for ScanBus { name, bit_rates, mut bus } in buses {
+    for ScanBus { name, target } in buses {
         let mut terminal = Terminal { bar: Bar::new(&name), ignition: &ignition };
-        let end = scan(bus.as_mut(), &bit_rates, TimerKind::Runtime, &mut terminal).await;
+        let end = match target {
+            ScanTarget::Can { bit_rates, mut bus } => {
+                scan(bus.as_mut(), &bit_rates, TimerKind::Runtime, &mut terminal).await.map(End::from)
+            }
+            ScanTarget::Doip(port) => {
+                let end = scan_network(hardware, &port, &mut terminal).await;
+                Ok(end.with_context(|| format!("cannot scan {name}"))?.into())
+            }
+        };
         terminal.bar.clear();
         let end = match end {
             Ok(end) => end,
@@ -123,23 +171,28 @@ fn given_up_json(name: &str, why: GiveUp) -> String {
         .to_string()
 }
 
-fn in_json(name: &str, end: &ScanEnd) -> String {
+fn in_json(name: &str, end: &End) -> String {
     let elapsed = u64::try_from(end.elapsed.as_millis()).unwrap_or(u64::MAX);
     json!({"bus_name": name, "bit_rate": end.bit_rate, "outcome": outcome_name(end.outcome), "elapsed_ms": elapsed,
            "ecus": end.ecus})
     .to_string()
 }
 
-fn in_words(name: &str, end: &ScanEnd) -> String {
-    let mut lines: Vec<String> = end.ecus.iter().map(EcuFound::to_string).collect();
+fn in_words(name: &str, end: &End) -> String {
+    if end.bit_rate.is_none() && end.outcome == ScanOutcome::NotAcknowledged {
+        return format!("{name}: no DoIP gateway answered: is it connected, and awake?");
+    }
+    let mut lines: Vec<String> = end.ecus.iter().map(FoundEcu::to_string).collect();
     let seconds = end.elapsed.as_secs_f64();
     let count = match end.ecus.len() {
         1 => "1 ECU".to_owned(),
         count => format!("{count} ECUs"),
     };
-    let kbit = f64::from(end.bit_rate) / 1000.0;
+    let bit_rate = end
+        .bit_rate
+        .map_or_else(String::new, |bit_rate| format!(" at {} kbit/s", f64::from(bit_rate) / 1000.0));
     lines.push(match end.outcome {
-        ScanOutcome::Done => format!("{name}: {count} at {kbit} kbit/s, in {seconds:.1} s."),
+        ScanOutcome::Done => format!("{name}: {count}{bit_rate}, in {seconds:.1} s."),
         other => format!("{name}: {count} until the scan was stopped after {seconds:.1} s: {other}."),
     });
     lines.join("\n")
@@ -206,10 +259,11 @@ fn bar(name: &str, progress: Progress) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scan::ScanProtocol;
+    use crate::doip::LogicalAddress;
+    use crate::scan::{EcuFound, ScanProtocol};
     use connector_hal::can::CanId;
 
-    fn end(outcome: ScanOutcome) -> ScanEnd {
+    fn end(outcome: ScanOutcome) -> End {
         let standard = CanId::standard_truncated;
         let isotp = EcuFound {
             request: standard(0x750),
@@ -226,7 +280,7 @@ mod tests {
             protocol: ScanProtocol::Tp20,
         };
         let elapsed = Duration::from_millis(4210);
-        ScanEnd { outcome, ecus: vec![isotp, tp20], bit_rate: 500_000, elapsed }
+        ScanEnd { outcome, ecus: vec![isotp, tp20], bit_rate: 500_000, elapsed }.into()
     }
 
     #[test]
@@ -250,6 +304,23 @@ mod tests {
                 {"request_id": 0x200, "response_id": 0x209, "logical_address": 9, "protocol": "tp20"},
             ]})
         );
+    }
+
+    #[test]
+    fn a_network_has_no_bit_rate_and_ecus_are_behind_gateways() {
+        let [gateway, ecu] = [0x4010, 0x4011].map(LogicalAddress::new);
+        let ecus = vec![FoundEcu::Doip { gateway, ecu }];
+        let elapsed = Duration::from_millis(1500);
+        let end = End::from(DoipScanEnd { outcome: ScanOutcome::Done, ecus, elapsed });
+        assert_eq!(in_words("doip:eth0", &end), "0x4011 behind 0x4010, DoIP\ndoip:eth0: 1 ECU, in 1.5 s.");
+        let object: serde_json::Value = serde_json::from_str(&in_json("doip:eth0", &end)).unwrap();
+        assert_eq!(object["bit_rate"], json!(null));
+        assert_eq!(
+            object["ecus"],
+            json!([{"request_id": 0x4011, "response_id": 0x4011, "gateway_id": 0x4010, "protocol": "doip"}])
+        );
+        let nobody = DoipScanEnd { outcome: ScanOutcome::NotAcknowledged, ecus: Vec::new(), elapsed };
+        assert!(in_words("doip:eth0", &nobody.into()).starts_with("doip:eth0: no DoIP gateway answered"));
     }
 
     #[test]

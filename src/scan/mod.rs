@@ -1,6 +1,7 @@
-//! Looking for ECUs on a CAN bus: one TesterPresent to each identifier that may be an ECU's, and a second one to be sure.
+//! Looking for ECUs, on a CAN bus: one TesterPresent to each identifier that may be an ECU's, and a second one to be sure.
 //!
-//! [`Scanner`] is a pure state machine; [`scan`] is the shell around it for a bus of its own. In a session, the bus's
+//! [`Scanner`] is a pure state machine; [`scan`] is the shell around it for a bus of its own, and [`scan_network`] the one
+//! for a DoIP network, which [`EcuSearch`](crate::doip::scan::EcuSearch) scans. In a session, the bus's
 //! frames go through it beside those of the channels.
 //!
 //! What is asked, in this order:
@@ -15,6 +16,7 @@
 
 mod answer;
 mod command;
+mod doip;
 mod plan;
 mod report;
 mod resolve;
@@ -24,7 +26,8 @@ mod scanner;
 #[cfg(test)]
 mod tests;
 
-pub use command::{ScanArgs, ScanBus, run as run_command};
+pub use command::{ScanArgs, ScanBus, ScanTarget, run as run_command};
+pub use doip::{DoipScanEnd, scan_network};
 pub use report::{EcuFound, FoundEcu, ScanProtocol, ScanReport};
 pub use run::{ScanEnd, ScanError, Surroundings, scan};
 pub use scanner::{Progress, ScanOutcome, ScanSettings, Scanner};

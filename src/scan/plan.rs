@@ -51,6 +51,14 @@ impl Probe {
         }
     }
 
+    /// Whether this is word by word the consent to the channel that was asked for.
+    pub(super) fn is_granted_by(&self, answer: &SetupMessage) -> bool {
+        let Self::Setup { ecu, form } = *self else { return false };
+        let is_asked_for = form == SetupForm::Neither || answer.receive == Some(tp20_receive(ecu));
+        let names_both = answer.receive.is_some() && answer.transmit.is_some();
+        is_asked_for && names_both && answer.application_type == APPLICATION_DIAGNOSTICS
+    }
+
     /// The frame.
     pub(super) fn frame(&self) -> Option<CanFrame> {
         let single = |data: &[u8]| {
@@ -64,7 +72,7 @@ impl Probe {
             Self::Speed { .. } => single(&[2, 0x01, 0x0D]),
             Self::Disconnect { request } => CanFrame::new(request, &[0xA8]).ok(),
             Self::Setup { ecu, form } => {
-                let id = CanId::standard_truncated(TP20_RECEIVE + u32::from(ecu.get() & 0x0F));
+                let id = tp20_receive(ecu);
                 let message = SetupMessage {
                     destination: ecu.get(),
                     opcode: SetupOpcode::Request,
@@ -76,6 +84,11 @@ impl Probe {
             }
         }
     }
+}
+
+/// The identifier that an ECU is asked to send with.
+fn tp20_receive(ecu: LogicalAddress) -> CanId {
+    CanId::standard_truncated(TP20_RECEIVE + u32::from(ecu.get() & 0x0F))
 }
 
 fn tester_present(id: CanId) -> Probe {

@@ -108,6 +108,16 @@ pub enum FoundEcu {
     },
 }
 
+/// Prints as `0x7E0 -> 0x7E8, ISO-TP`; by DoIP as `0x4011 behind 0x4010, DoIP`.
+impl fmt::Display for FoundEcu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Can(ecu) => ecu.fmt(f),
+            Self::Doip { gateway, ecu } => write!(f, "{ecu} behind {gateway}, {}", ScanProtocol::Doip),
+        }
+    }
+}
+
 /// By DoIP, `request_id` and `response_id` are the ECU's address, and `gateway_id` is its gateway's.
 impl Serialize for FoundEcu {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

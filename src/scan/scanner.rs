@@ -15,8 +15,10 @@ use crate::tp20::{LogicalAddress, SETUP_ID, SetupMessage, SetupOpcode};
 const LISTEN: Duration = Duration::from_millis(400);
 /// How long an ECU may take to answer: P2 is 50 ms, gateways and adapters take their time too.
 const ANSWER_TIME: Duration = Duration::from_millis(100);
-/// The share of what others leave of the bus that questions take.
+/// The share of the bus that questions take, as long as that leaves it as free as [`SHARE_OF_FREE`] says.
 const SHARE: f64 = 0.15;
+/// The most that they take of what others leave of the bus.
+const SHARE_OF_FREE: f64 = 0.4;
 /// The most of the bus that is taken for used by others, so that a scan ends on any bus.
 const MAX_LOAD: f64 = 0.9;
 /// Bits of a frame of 8 bytes with the worst stuffing.
@@ -31,6 +33,8 @@ const MAX_HELD: Duration = Duration::from_secs(5);
 const N_AS: Duration = Duration::from_millis(1000);
 /// Identifiers that are kept of what is heard; a bus has fewer.
 const MAX_HEARD: usize = 4096;
+/// The logical address of testers (SAE J2819).
+const TESTER: u8 = 0;
 /// How many frames may wait for their outcome.
 const MAX_IN_FLIGHT: usize = 8;
 /// TP2.0 channels that may wait to be closed; ECUs drop the others by themselves.
@@ -115,6 +119,8 @@ pub struct Scanner {
     heard: BTreeSet<CanId>,
     /// Identifiers that answer although nothing was asked.
     noisy: BTreeSet<CanId>,
+    /// Identifiers that send what could be taken for an answer to a set-up.
+    noisy_setups: BTreeSet<CanId>,
     resolver: Resolver,
     /// The answer that ends the wait for it at once.
     awaited: Option<CanId>,
@@ -145,6 +151,7 @@ impl Scanner {
             speed_at: now,
             heard: BTreeSet::new(),
             noisy: BTreeSet::new(),
+            noisy_setups: BTreeSet::new(),
             resolver: Resolver::default(),
             awaited: None,
             found: BTreeMap::new(),
@@ -188,8 +195,11 @@ impl Scanner {
 
     /// An operator has a TP2.0 channel to this ECU, which a set-up would end: it is found, and is not asked.
     pub fn handle_tp20_open(&mut self, ecu: LogicalAddress) {
+        if self.stage == Stage::Finished {
+            return;
+        }
         self.queue.retain(|probe| !matches!(probe, Probe::Setup { ecu: other, .. } if *other == ecu));
-        self.heard.insert(ecu.setup_response_id());
+        self.noisy_setups.insert(ecu.setup_response_id());
         self.add_tp20(ecu);
     }
 
@@ -219,6 +229,9 @@ impl Scanner {
                 self.heard.insert(id);
                 if is_answer {
                     self.noisy.insert(id);
+                }
+                if frame.len() == 7 && SetupMessage::decode(frame.data()).is_some() {
+                    self.noisy_setups.insert(id);
                 }
             }
             return;
@@ -331,11 +344,18 @@ impl Scanner {
     fn handle_setup_answer(&mut self, frame: &CanFrame) {
         let Some(message) = SetupMessage::decode(frame.data()).filter(|_| frame.len() == 7) else { return };
         let asked = self.asked_lately().find_map(|probe| match probe {
-            Probe::Setup { ecu, .. } if ecu.setup_response_id() == frame.id() => Some(ecu),
+            Probe::Setup { ecu, .. } if ecu.setup_response_id() == frame.id() => Some((probe, ecu)),
             _ => None,
         });
-        let Some(ecu) = asked.filter(|_| !self.heard.contains(&frame.id())) else { return };
-        if message.opcode == SetupOpcode::Request {
+        let Some((probe, ecu)) = asked else { return };
+        // where others send too, only what names the identifier that was asked for is an answer
+        let is_answer = match message.opcode {
+            SetupOpcode::Request => false,
+            _ if !self.heard.contains(&frame.id()) => true,
+            SetupOpcode::Positive => message.destination == TESTER && probe.is_granted_by(&message),
+            SetupOpcode::Negative(_) => false,
+        };
+        if !is_answer {
             return;
         }
         if let (SetupOpcode::Positive, Some(request)) = (message.opcode, message.transmit)
@@ -469,11 +489,11 @@ impl Scanner {
             }
             Stage::Listening { .. } | Stage::Finished => {}
         }
-        let heard = &self.heard;
+        let (heard, noisy_setups) = (&self.heard, &self.noisy_setups);
         self.queue.retain(|probe| match probe {
             Probe::Speed { .. } => true,
             Probe::Setup { ecu, .. } => {
-                !heard.contains(&probe.request()) && !heard.contains(&ecu.setup_response_id())
+                !heard.contains(&probe.request()) && !noisy_setups.contains(&ecu.setup_response_id())
             }
             _ => !heard.contains(&probe.request()),
         });
@@ -549,7 +569,7 @@ impl Scanner {
     /// How long to wait from one question to the next, so that the bus is the others'.
     fn pause(&self) -> Duration {
         let free = 1.0 - self.load.min(MAX_LOAD);
-        bit_time(QUESTION_BITS, self.settings.bit_rate).div_f64(SHARE * free)
+        bit_time(QUESTION_BITS, self.settings.bit_rate).div_f64(SHARE.min(SHARE_OF_FREE * free))
     }
 
     fn measure_load(&mut self, now: Instant, frame: &CanFrame) {

@@ -130,11 +130,17 @@ impl Answer {
     }
 }
 
-/// Finds the VIN in an answer's data, without null padding on either side and without a length byte in front.
+/// Finds the VIN in an answer's data, without null padding on either side, without a length byte in front, and without
+/// what fills up a longer field behind it.
 fn parse_vin(data: &[u8]) -> Result<Vin, NoVin> {
     let data = trim_nulls(data);
     let data = match data {
         [VIN_LENGTH_BYTE, rest @ ..] => trim_nulls(rest),
+        _ => data,
+    };
+    let data = match data.split_at_checked(VIN_LENGTH_BYTE.into()) {
+        // spaces, or memory that was never written
+        Some((vin, [fill @ (b' ' | 0xFF), rest @ ..])) if rest.iter().all(|byte| byte == fill) => vin,
         _ => data,
     };
     let Some(first) = data.first() else { return Err(NoVin::Empty) };
@@ -181,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn null_padding_and_a_length_byte_are_removed() {
+    fn padding_and_a_length_byte_are_removed() {
         for data in [
             pdu(&[VIN.as_bytes(), &[0; 7]]),
             pdu(&[&[0; 3], VIN.as_bytes()]),
@@ -189,6 +195,8 @@ mod tests {
             pdu(&[&[0x11], VIN.as_bytes()]),
             pdu(&[&[0, 0x11], VIN.as_bytes(), &[0]]),
             pdu(&[&[0x11, 0], VIN.as_bytes()]),
+            pdu(&[VIN.as_bytes(), &[0xFF; 7]]),
+            pdu(&[&[0x11], VIN.as_bytes(), b"   "]),
         ] {
             let answer = Answer::parse(&pdu(&[&[0x62, 0xF1, 0x90], &data]));
             assert_eq!(answer, Answer::Vin(Service::Uds, vin()), "{data:02X?}");
@@ -204,6 +212,10 @@ mod tests {
         assert_eq!(uds(&[b'0'; 17]), Answer::NoVin(Service::Uds, NoVin::Placeholder));
         let erased = VinError::Character { byte: 0xFF, position: 1 };
         assert_eq!(uds(&[0xFF; 17]), Answer::NoVin(Service::Uds, NoVin::Malformed(erased)));
+        for behind in [&b" \xFF"[..], b" 1", b"\xFF1", b"1"] {
+            let data = pdu(&[VIN.as_bytes(), behind]);
+            assert!(matches!(uds(&data), Answer::NoVin(..)), "{data:02X?}");
+        }
         let short = Answer::NoVin(Service::Uds, NoVin::Malformed(VinError::Length(16)));
         assert_eq!(uds(&VIN.as_bytes()[1..]), short);
     }
@@ -244,7 +256,8 @@ mod tests {
             if let Answer::Vin(_, vin) = Answer::parse(&pdu) {
                 let at = pdu.windows(17).position(|window| window == vin.as_str().as_bytes()).unwrap();
                 let after = &pdu[at + 17..];
-                prop_assert!(after.iter().all(|byte| *byte == 0), "{:02X?}", pdu);
+                let is_fill = |fill| after.iter().all(|byte| [0, fill].contains(byte));
+                prop_assert!(is_fill(0x20) || is_fill(0xFF), "{:02X?}", pdu);
                 let before = &pdu[prefix.len()..at];
                 prop_assert!(before.iter().all(|byte| [0, 0x11].contains(byte)), "{:02X?}", pdu);
             }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use connector_hal::can::BoxFuture;
 
-use super::Candidate;
 use crate::doip;
+use crate::doip::vin::DoipReading;
 use crate::hardware::{DoipPort, Hardware};
 
-/// Reading the VIN in another way than by CAN: gives what was told, in order, and ends by itself.
-pub type BesideCan = BoxFuture<'static, Vec<Candidate>>;
+/// Reading the VIN in another way than by CAN: ends by itself.
+pub type BesideCan = BoxFuture<'static, DoipReading>;
 
 /// Reading the VIN on all DoIP networks, each within this time.
 pub fn by_doip(hardware: &Hardware, budget: Duration) -> Vec<BesideCan> {

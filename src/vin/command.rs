@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use connector_hal::can::{BoxFuture, CanBus, CanError};
-use connector_hal::kline::{self as hal_kline, KLine, KLineError};
+use connector_hal::kline::{self as hal_kline, KLineError};
 use connector_hal::timer::TimerKind;
 
-use super::kline::{self, LineReading};
+use super::kline::{self, LineReading, LineToAsk};
 use super::{
     BusEnd, BusReading, Candidate, GiveUp, VinReading, VinReport, VinSettings, by_doip, read_beside,
 };
+use crate::doip::vin::DoipReading;
 use crate::hardware::{DoipPort, Hardware};
+use crate::relay::request::KLINE_BIT_RATES;
 
 /// The exit status when no VIN can be read from the vehicle; other errors have the status of `main`.
 pub const NO_VIN_STATUS: u8 = 3;
@@ -35,10 +37,11 @@ pub struct VinArgs {
     /// The time reading may take, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 1500, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     pub budget_ms: u64,
-    /// The time reading may take on K-lines, where CAN told none, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 6000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    /// The time reading may take on a K-line, where CAN told none, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 12_000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     pub kline_budget_ms: u64,
-    /// A bit rate to try, in bit/s, the likeliest first; may be given several times [default: 500000, 250000]
+    /// A bit rate to try, in bit/s, the likeliest first; may be given several times [default: 500000, 250000; on K-lines
+    /// 10400, 9600, 15625]
     #[arg(long, value_name = "BIT/S", value_parser = clap::value_parser!(u32).range(5_000..=1_000_000))]
     pub bit_rate: Vec<u32>,
 }
@@ -50,10 +53,19 @@ impl VinArgs {
             kline_budget: Duration::from_millis(self.kline_budget_ms),
             ..VinSettings::default()
         };
-        if !self.bit_rate.is_empty() {
-            settings.bit_rates.clone_from(&self.bit_rate);
-        }
+        let of_can = self.bit_rates(|rate| !KLINE_BIT_RATES.contains(rate));
+        settings.bit_rates = of_can.unwrap_or(settings.bit_rates);
         settings
+    }
+
+    /// The bit rates named for K-lines, which are none of CAN's; `None`: none was.
+    pub fn kline_bit_rates(&self) -> Option<Vec<u32>> {
+        self.bit_rates(|rate| KLINE_BIT_RATES.contains(rate))
+    }
+
+    fn bit_rates(&self, is_meant: impl Fn(&u32) -> bool) -> Option<Vec<u32>> {
+        let rates: Vec<u32> = self.bit_rate.iter().copied().filter(is_meant).collect();
+        (!rates.is_empty()).then_some(rates)
     }
 }
 
@@ -74,7 +86,7 @@ where
 pub async fn run(
     args: &VinArgs,
     buses: Vec<Box<dyn CanBus>>,
-    lines: Vec<Box<dyn KLine>>,
+    lines: Vec<LineToAsk>,
     hardware: &Hardware,
 ) -> anyhow::Result<ExitCode> {
     let networks = &hardware.doip_ports;
@@ -85,7 +97,7 @@ pub async fn run(
     }
     let settings = args.settings();
     let reading = read_beside(buses, by_doip(hardware, settings.budget), &settings).await;
-    let VinReading { mut report, buses } = reading;
+    let VinReading { mut report, buses, others } = reading;
     let mut line_readings = Vec::new();
     if report.vin.is_none()
         && let Some((read, readings)) =
@@ -94,11 +106,9 @@ pub async fn run(
         (report, line_readings) = (read, readings);
     }
     let is_known = report.vin.is_some();
-    let text = if args.json {
-        serde_json::to_string(&report)?
-    } else {
-        describe(&report, &buses, networks, &line_readings)
-    };
+    let networks: Vec<(&DoipPort, &DoipReading)> = networks.iter().zip(&others).collect();
+    let in_words = describe(&report, &buses, &networks, &line_readings);
+    let text = if args.json { serde_json::to_string(&report)? } else { in_words.clone() };
     for reading in line_readings {
         if let (Some(error), false) = (reading.error, is_known) {
             return Err(line_advice(&reading.device, error));
@@ -115,6 +125,10 @@ pub async fn run(
         }
     }
     print(&text).context("cannot print the VIN")?;
+    if args.json && !is_known {
+        // the object has no place for the reason
+        eprintln!("connector-agent: {in_words}");
+    }
     Ok(if is_known { ExitCode::SUCCESS } else { ExitCode::from(NO_VIN_STATUS) })
 }
 
@@ -127,7 +141,7 @@ fn print(text: &str) -> io::Result<()> {
 fn describe(
     report: &VinReport,
     buses: &[BusReading],
-    networks: &[DoipPort],
+    networks: &[(&DoipPort, &DoipReading)],
     lines: &[LineReading],
 ) -> String {
     let elapsed = report.elapsed.as_millis();
@@ -143,7 +157,7 @@ fn describe(
     text
 }
 
-fn why_not(buses: &[BusReading], networks: &[DoipPort], lines: &[LineReading]) -> String {
+fn why_not(buses: &[BusReading], networks: &[(&DoipPort, &DoipReading)], lines: &[LineReading]) -> String {
     let reasons = buses.iter().map(|bus| {
         let reason = match &bus.end {
             BusEnd::Told | BusEnd::NotTold => "the vehicle's ECUs tell none".to_owned(),
@@ -167,13 +181,21 @@ fn why_not(buses: &[BusReading], networks: &[DoipPort], lines: &[LineReading]) -
         };
         format!("on {}, {reason}", line.device)
     });
-    let by_doip = networks.iter().map(|port| format!("on {}, no gateway tells one by DoIP", port.device));
+    let by_doip = networks.iter().map(|(port, reading)| {
+        let advice = if reading.late.is_some() { "; --budget-ms gives it more" } else { "" };
+        format!("on {}, {}{advice}", port.device, reading.why_not)
+    });
     reasons.chain(lines).chain(by_doip).collect::<Vec<_>>().join("; ")
 }
 
-/// Opens the K-lines of these names; the error names the one that can't be opened, and what to do about it.
-pub fn open_lines(names: &[String]) -> anyhow::Result<Vec<Box<dyn KLine>>> {
-    names.iter().map(|name| hal_kline::open(name).map_err(|error| line_advice(name, error))).collect()
+/// Opens the K-lines of these names, each to be asked at its bit rates; the error names the one that can't be opened,
+/// and what to do about it.
+pub fn open_lines(lines: Vec<(String, Vec<u32>)>) -> anyhow::Result<Vec<LineToAsk>> {
+    let open = |(name, bit_rates): (String, Vec<u32>)| {
+        let line = hal_kline::open(&name).map_err(|error| line_advice(&name, error))?;
+        Ok(LineToAsk { line, bit_rates })
+    };
+    lines.into_iter().map(open).collect()
 }
 
 fn line_advice(name: &str, error: KLineError) -> anyhow::Error {
@@ -251,6 +273,10 @@ mod tests {
         assert!(args.json);
         let settings = args.settings();
         assert_eq!((settings.bit_rates, settings.budget), (vec![125_000], Duration::from_millis(1500)));
+        assert_eq!(args.kline_bit_rates(), None);
+        let args =
+            parse("vin --bus can0 --bus kline:/dev/ttyUSB0 --bit-rate 9600 --bit-rate 125000").unwrap();
+        assert_eq!((args.settings().bit_rates, args.kline_bit_rates()), (vec![125_000], Some(vec![9_600])));
         assert_eq!(parse("vin").unwrap().settings(), VinSettings::default());
         assert!(parse("vin --budget-ms 5").is_err());
     }

@@ -2,7 +2,9 @@
 //!
 //! An initialisation is no polite listening, so the line is only asked where CAN told nothing: first the emission-related
 //! ECUs together, then the engine's by its usual addresses, each by a pulse; then all again by the 5-baud address that
-//! OBD has for them.
+//! OBD has for them. Then the pulses once more at the other bit rates. The address needs no such repetition: ECUs hear it
+//! whatever their bit rate, and one that has another shows that by its synchronisation byte; only then the address is
+//! sent again.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -13,12 +15,14 @@ use connector_hal::kline::{KLine, KLineError, KLineEvent, Signal};
 use connector_hal::timer::{Deadline, TimerKind};
 
 use super::{Answer, Candidate, EcuAddress, VinReport, VinSource};
-use crate::kline::{Addressing, Config, Endpoint, Event, Initialisation, LineClock, OBD_FUNCTIONAL_ADDRESS};
+use crate::kline::{
+    Addressing, Config, Endpoint, Event, Failure, Initialisation, LineClock, OBD_FUNCTIONAL_ADDRESS,
+};
 
-/// How long reading may take: three pulses of half a second, and a slow initialisation with its request.
-pub const DEFAULT_BUDGET: Duration = Duration::from_secs(6);
-/// The bit rate of OBD (ISO 14230-4, 5).
-const BIT_RATE: u32 = 10_400;
+/// How long reading may take: all pulses, and a slow initialisation at each bit rate.
+pub const DEFAULT_BUDGET: Duration = Duration::from_secs(12);
+/// The bit rates to ask at, in bit/s: that of OBD (ISO 14230-4, 5), and those that makers have besides.
+pub const BIT_RATES: [u32; 3] = [10_400, 9_600, 15_625];
 /// The engine's addresses (SAE J2178-1).
 const ENGINES: [u8; 2] = [0x11, 0x10];
 
@@ -28,13 +32,40 @@ const READ_ECU_IDENTIFICATION: [u8; 2] = [0x1A, 0x90];
 const OBD_VIN: [u8; 2] = [0x09, 0x02];
 const OBD_MESSAGES: usize = 5;
 
+/// Who is to be asked, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Attempt {
+    addressing: Addressing,
+    initialisation: Initialisation,
+    bit_rate: u32,
+}
+
+/// What is tried, in this order.
+fn attempts(bit_rates: &[u32]) -> VecDeque<Attempt> {
+    let functional = Addressing::Functional(OBD_FUNCTIONAL_ADDRESS);
+    let engines = ENGINES.map(Addressing::Physical);
+    let mut attempts = VecDeque::new();
+    for (index, &bit_rate) in bit_rates.iter().enumerate() {
+        let mut push = |addressing, initialisation| {
+            attempts.push_back(Attempt { addressing, initialisation, bit_rate });
+        };
+        push(functional, Initialisation::Fast);
+        engines.into_iter().for_each(|engine| push(engine, Initialisation::Fast));
+        if index == 0 {
+            push(functional, Initialisation::Slow);
+        }
+    }
+    attempts
+}
+
 /// A line that is being asked: a pure state machine with the interface of [`Endpoint`].
 #[derive(Debug)]
 pub struct KlineReader {
     until: Instant,
     line: LineClock,
-    /// Who is still to be asked, and how.
-    attempts: VecDeque<(Addressing, Initialisation)>,
+    bit_rates: Vec<u32>,
+    /// What is still to be tried.
+    attempts: VecDeque<Attempt>,
     endpoint: Endpoint,
     questions: VecDeque<[u8; 2]>,
     /// The bytes of mode 09 so far, of one ECU.
@@ -44,17 +75,16 @@ pub struct KlineReader {
 }
 
 impl KlineReader {
-    /// Begins to ask, to be done by `until`.
-    pub fn new(until: Instant, now: Instant) -> Self {
+    /// Begins to ask at these bit rates, the likeliest first, in bit/s; to be done by `until`.
+    pub fn new(bit_rates: &[u32], until: Instant, now: Instant) -> Self {
         let functional = Addressing::Functional(OBD_FUNCTIONAL_ADDRESS);
-        let mut attempts = VecDeque::from([(functional, Initialisation::Fast)]);
-        attempts.extend(ENGINES.map(|address| (Addressing::Physical(address), Initialisation::Fast)));
-        attempts.push_back((functional, Initialisation::Slow));
+        let first = bit_rates.first().copied().unwrap_or_default();
         let mut reader = Self {
             until,
             line: LineClock::new(now),
-            attempts,
-            endpoint: Endpoint::new(Config::new(functional, Initialisation::Fast, BIT_RATE), now),
+            bit_rates: bit_rates.to_vec(),
+            attempts: attempts(bit_rates),
+            endpoint: Endpoint::new(Config::new(functional, Initialisation::Fast, first), now),
             questions: VecDeque::new(),
             pieces: None,
             candidates: Vec::new(),
@@ -74,12 +104,27 @@ impl KlineReader {
         self.is_finished
     }
 
+    /// The bit rate that the line has to have now, in bit/s.
+    pub fn bit_rate(&self) -> u32 {
+        self.endpoint.config().bit_rate
+    }
+
+    /// The line cannot have this bit rate: nothing is asked at it.
+    pub fn handle_refused(&mut self, now: Instant) {
+        let refused = self.bit_rate();
+        self.bit_rates.retain(|bit_rate| *bit_rate != refused);
+        // as if it had never been there
+        self.attempts = attempts(&self.bit_rates);
+        self.try_next(now);
+        self.go_on(now);
+    }
+
     fn try_next(&mut self, now: Instant) {
-        let Some((addressing, initialisation)) = self.attempts.pop_front() else {
+        let Some(Attempt { addressing, initialisation, bit_rate }) = self.attempts.pop_front() else {
             self.is_finished = true;
             return;
         };
-        let config = Config { attempts: 1, ..Config::new(addressing, initialisation, BIT_RATE) };
+        let config = Config { attempts: 1, ..Config::new(addressing, initialisation, bit_rate) };
         self.endpoint = Endpoint::new(config, now);
         self.endpoint.connect();
     }
@@ -128,11 +173,23 @@ impl KlineReader {
             Event::NoAnswer | Event::SendFailed(_) | Event::ReceiveFailed(_) => self.ask_next(),
             Event::Stopped => self.is_finished = true,
             Event::Down(failure) => {
-                tracing::debug!(%failure, "no link on the K-line");
+                tracing::debug!(bit_rate = self.bit_rate(), %failure, "no link on the K-line");
+                self.try_other_bit_rate(failure);
                 self.try_next(now);
             }
             Event::Sent { .. } | Event::ReceptionStarted => {}
         }
+    }
+
+    /// An ECU whose synchronisation byte cannot be read is woken again at the next bit rate.
+    fn try_other_bit_rate(&mut self, failure: Failure) {
+        let &Config { addressing, initialisation, bit_rate, .. } = self.endpoint.config();
+        if !matches!(failure, Failure::Synchronisation(_)) {
+            return;
+        }
+        let next = self.bit_rates.iter().skip_while(|other| **other != bit_rate).nth(1);
+        let again = next.map(|bit_rate| Attempt { addressing, initialisation, bit_rate: *bit_rate });
+        again.into_iter().for_each(|again| self.attempts.push_front(again));
     }
 
     /// Asks the next question, or says goodbye.
@@ -188,6 +245,14 @@ impl KlineReader {
     }
 }
 
+/// A line to ask, and at which bit rates, the likeliest first, in bit/s.
+pub struct LineToAsk {
+    /// The line.
+    pub line: Box<dyn KLine>,
+    /// The bit rates.
+    pub bit_rates: Vec<u32>,
+}
+
 /// What came of a line.
 pub struct LineReading {
     /// The line's device.
@@ -199,41 +264,66 @@ pub struct LineReading {
 }
 
 /// Reads the VIN on a line.
-pub async fn read_line(mut line: Box<dyn KLine>, budget: Duration, timer: TimerKind) -> LineReading {
+pub async fn read_line(asked: LineToAsk, budget: Duration, timer: TimerKind) -> LineReading {
+    let LineToAsk { mut line, bit_rates } = asked;
     let device = line.device().to_owned();
-    if let Err(error) = line.set_bit_rate(BIT_RATE) {
-        return LineReading { device, candidates: Vec::new(), error: Some(error) };
-    }
-    let mut deadline = Deadline::new(timer);
-    let mut reader = KlineReader::new(timer.now() + budget, timer.now());
-    let driven = poll_fn(|cx| poll_read(&mut reader, line.as_mut(), &mut deadline, timer, cx)).await;
-    LineReading { device, candidates: reader.candidates().to_vec(), error: driven.err() }
+    let mut driver = Driver {
+        reader: KlineReader::new(&bit_rates, timer.now() + budget, timer.now()),
+        bit_rate: None,
+        refused: None,
+        deadline: Deadline::new(timer),
+        timer,
+    };
+    let driven = poll_fn(|cx| driver.poll(line.as_mut(), cx)).await;
+    // a line that can have one of the bit rates was asked
+    let error = driven.err().or(driver.refused.take_if(|_| driver.bit_rate.is_none()));
+    LineReading { device, candidates: driver.reader.candidates().to_vec(), error }
 }
 
-fn poll_read(
-    reader: &mut KlineReader,
-    line: &mut dyn KLine,
-    deadline: &mut Deadline,
+/// Moves a line's bytes and time along.
+struct Driver {
+    reader: KlineReader,
+    /// That of the line.
+    bit_rate: Option<u32>,
+    /// What the line said to the last bit rate that it cannot have.
+    refused: Option<KLineError>,
+    deadline: Deadline,
     timer: TimerKind,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), KLineError>> {
-    loop {
-        while let Some(signal) = reader.poll_transmit() {
-            line.transmit(signal)?;
-        }
-        if reader.is_finished() {
-            return Poll::Ready(Ok(()));
-        }
-        match line.poll_event(cx) {
-            Poll::Ready(Ok(KLineEvent::Received { byte, at })) => reader.handle_byte(at, byte),
-            Poll::Ready(Ok(KLineEvent::Sent { at })) => reader.handle_sent(at),
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Pending => {
-                deadline.set(reader.poll_timeout());
-                if deadline.poll_expired(cx).is_pending() {
-                    return Poll::Pending;
+}
+
+impl Driver {
+    fn poll(&mut self, line: &mut dyn KLine, cx: &mut Context<'_>) -> Poll<Result<(), KLineError>> {
+        let reader = &mut self.reader;
+        loop {
+            if reader.is_finished() {
+                return Poll::Ready(Ok(()));
+            }
+            if self.bit_rate != Some(reader.bit_rate()) {
+                match line.set_bit_rate(reader.bit_rate()) {
+                    Ok(()) => self.bit_rate = Some(reader.bit_rate()),
+                    Err(error @ KLineError::Unsupported { .. }) => {
+                        tracing::debug!(%error, "the VIN is not asked for at this bit rate");
+                        self.refused = Some(error);
+                        reader.handle_refused(self.timer.now());
+                        continue;
+                    }
+                    Err(error) => return Poll::Ready(Err(error)),
                 }
-                reader.handle_timeout(timer.now());
+            }
+            while let Some(signal) = reader.poll_transmit() {
+                line.transmit(signal)?;
+            }
+            match line.poll_event(cx) {
+                Poll::Ready(Ok(KLineEvent::Received { byte, at })) => reader.handle_byte(at, byte),
+                Poll::Ready(Ok(KLineEvent::Sent { at })) => reader.handle_sent(at),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.deadline.set(reader.poll_timeout());
+                    if self.deadline.poll_expired(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    reader.handle_timeout(self.timer.now());
+                }
             }
         }
     }
@@ -242,7 +332,7 @@ fn poll_read(
 /// Reads the VIN on these lines one after the other, until one tells it; the report's time counts from `elapsed` on.
 /// `None` where there is no line.
 pub async fn read(
-    lines: Vec<Box<dyn KLine>>,
+    lines: Vec<LineToAsk>,
     budget: Duration,
     elapsed: Duration,
     timer: TimerKind,

@@ -14,6 +14,7 @@ use super::{
     BesideCan, BitRateSearch, Candidate, GiveUp, LATENCY_ALLOWANCE, Outcome, P2, Reader, ReaderEvent,
     ReaderSettings, SearchSettings, Step, VinReport,
 };
+use crate::doip::vin::DoipReading;
 
 /// An adapter that starts anew when it is opened, as some with USB do, gets so much time besides the budget.
 const ADAPTER_TIME: Duration = Duration::from_secs(4);
@@ -31,7 +32,7 @@ pub struct VinSettings {
     /// The data bit rate to set where the adapter can do CAN FD, so that FD frames of others are no errors;
     /// default 2 Mbit/s (ISO 15765-4). No FD frame is sent.
     pub data_bit_rate: Option<u32>,
-    /// The time it may take on a K-line, where CAN told none; default 6 s.
+    /// The time it may take on a K-line, where CAN told none; default 12 s.
     pub kline_budget: Duration,
     /// How long to listen at each bit rate for a first frame; default 100 ms.
     pub listen_time: Duration,
@@ -55,6 +56,8 @@ pub struct VinReading {
     pub report: VinReport,
     /// The buses, in the order in which they were given.
     pub buses: Vec<BusReading>,
+    /// How the other ways ended, in the order in which they were given; without those that another VIN made superfluous.
+    pub others: Vec<DoipReading>,
 }
 
 /// A bus after reading: nothing more is sent on it, and its adapter listens only, if it can.
@@ -106,7 +109,9 @@ pub async fn read_beside(
     let mut running: FuturesUnordered<_> = tasks.collect();
     let mut done = Vec::new();
     let mut stop_at: Option<Instant> = None;
-    let mut others: FuturesUnordered<_> = others.into_iter().collect();
+    let others = others.into_iter().enumerate();
+    let mut others: FuturesUnordered<_> =
+        others.map(|(index, other)| async move { (index, other.await) }).collect();
     let mut told_otherwise = Vec::new();
     while !(running.is_empty() && others.is_empty()) {
         tokio::select! {
@@ -117,11 +122,11 @@ pub async fn read_beside(
                 }
                 done.push((index, task));
             }
-            Some(told) = others.next() => {
-                if !told.is_empty() && stop_at.is_none() {
+            Some((index, other)) = others.next() => {
+                if !other.told.is_empty() && stop_at.is_none() {
                     stop_at = Some(now() + P2 + LATENCY_ALLOWANCE);
                 }
-                told_otherwise.push((now(), told));
+                told_otherwise.push((now(), index, other));
             }
             () = sleep_until(stop_at) => {
                 stop.cancel();
@@ -135,24 +140,26 @@ pub async fn read_beside(
 
 fn sum_up(
     mut done: Vec<(usize, BusTask<'_>)>,
-    told_otherwise: Vec<(Instant, Vec<Candidate>)>,
+    mut told_otherwise: Vec<(Instant, usize, DoipReading)>,
     since: Instant,
 ) -> VinReading {
     let others_since = (!told_otherwise.is_empty()).then_some(since);
     let started_at = done.iter().filter_map(|(_, task)| task.started_at).chain(others_since).min();
-    let others_ended = told_otherwise.iter().map(|(at, _)| *at);
+    let others_ended = told_otherwise.iter().map(|(at, ..)| *at);
     let ended_at = done.iter().filter_map(|(_, task)| task.ended_at).chain(others_ended).max();
     let elapsed = started_at.zip(ended_at).map(|(start, end)| end.saturating_duration_since(start));
     done.sort_by_key(|(index, task)| (task.told_at.is_none(), task.told_at, *index));
     let mut told: Vec<(Option<Instant>, Vec<Candidate>)> =
         done.iter().map(|(_, task)| (task.told_at, task.candidates.clone())).collect();
-    told.extend(told_otherwise.into_iter().map(|(at, candidates)| (Some(at), candidates)));
+    told.extend(told_otherwise.iter().map(|(at, _, other)| (Some(*at), other.told.clone())));
     told.sort_by_key(|(at, candidates)| (candidates.is_empty(), at.is_none(), *at));
     let told: Vec<_> = told.into_iter().map(|(_, candidates)| candidates).collect();
     let report = VinReport::from_buses(&told, elapsed.unwrap_or_default());
     done.sort_by_key(|(index, _)| *index);
     let buses = done.into_iter().map(|(_, task)| task.into_reading()).collect();
-    VinReading { report, buses }
+    told_otherwise.sort_by_key(|(_, index, _)| *index);
+    let others = told_otherwise.into_iter().map(|(.., other)| other).collect();
+    VinReading { report, buses, others }
 }
 
 /// Reading from one bus.

@@ -10,6 +10,8 @@ pub const DEFAULT_SILENCE: Duration = Duration::from_secs(10);
 pub enum WakeReason {
     /// A gateway announced another VIN by DoIP.
     Announcement,
+    /// A DoIP network has its address, for which the last reading had no time.
+    Network,
     /// Terminal 15 was off, and is on again.
     Ignition,
     /// Frames came after a long silence.

@@ -1,6 +1,7 @@
 //! An agent in this process.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,8 +32,12 @@ pub struct AgentSettings {
     pub fd: bool,
     /// Terminal 15 and voltage.
     pub power: PowerConfig,
-    /// A DoIP gateway, at which the agent is in place of a CAN bus.
-    pub doip: Option<SocketAddr>,
+    /// The devices of K-lines, which it has in place of a CAN bus, at pins 1, 2 and so on.
+    pub klines: Vec<PathBuf>,
+    /// A DoIP gateway, or an interface, at which the agent is in place of a CAN bus.
+    pub doip: Option<String>,
+    /// Which network configuration the VIN is read with.
+    pub doip_network: Option<u8>,
 }
 
 pub struct TestAgent {
@@ -57,11 +62,20 @@ impl TestAgent {
         );
         config.cloud.ca_file = Some(cloud.ca_file.clone());
         config.buses = vec![match settings.doip {
-            Some(gateway) => {
-                BusConfig { kind: BusKind::Doip, pins: vec![3, 11], ..BusConfig::can(gateway.to_string()) }
-            }
+            Some(gateway) => BusConfig { kind: BusKind::Doip, pins: vec![3, 11], ..BusConfig::can(gateway) },
             None => BusConfig { fd: settings.fd, ..BusConfig::can("can0") },
         }];
+        if !settings.klines.is_empty() {
+            let kline = |(pin, device): (u8, &PathBuf)| BusConfig {
+                kind: BusKind::Kline,
+                pins: vec![pin],
+                ..BusConfig::can(device.to_string_lossy())
+            };
+            config.buses = (1..).zip(&settings.klines).map(kline).collect();
+        }
+        if let Some(number) = settings.doip_network {
+            config.doip.network_configuration = number;
+        }
         config.power = settings.power;
         let (bus, present) = (bus.clone(), settings.adapter);
         let open_can: Arc<OpenCan> = Arc::new(move |device: &str| {
@@ -75,7 +89,12 @@ impl TestAgent {
             })
         });
         let (board, handle) = SimBoard::new();
-        let hardware = Hardware { open_can, terminal15: Some(1), ..Hardware::new(config.can_ports()) };
+        let hardware = Hardware {
+            kline_ports: config.kline_ports().into(),
+            open_can,
+            terminal15: Some(1),
+            ..Hardware::new(config.can_ports())
+        };
         let hardware = hardware.with_doip(config.doip_ports(), config.doip.clone(), board.doip_activation());
         let pincode = settings.pincode.as_deref().unwrap_or(&connector.pincode);
         let setup = Setup {

@@ -24,10 +24,14 @@ pub struct World {
     pub start: Instant,
     /// The interface gives back nothing of what it sends.
     pub is_open_circuit: bool,
+    /// How long the interface keeps a byte before the tester sees it.
+    pub latency: Duration,
     pub line: LineClock,
     tester: usize,
     nodes: Vec<usize>,
     active: Option<usize>,
+    /// Bytes that the interface keeps.
+    kept: VecDeque<(Instant, u8)>,
 }
 
 impl World {
@@ -46,10 +50,12 @@ impl World {
             now: start,
             start,
             is_open_circuit: false,
+            latency: Duration::ZERO,
             line: LineClock::new(start),
             tester,
             nodes,
             active: None,
+            kept: VecDeque::new(),
         }
     }
 
@@ -85,6 +91,7 @@ impl World {
         let mut times: VecDeque<Instant> = self.ecus.iter().filter_map(KlineEcu::poll_timeout).collect();
         times
             .extend(self.nodes.iter().chain([&self.tester]).filter_map(|node| self.wire.poll_timeout(*node)));
+        times.extend(self.kept.front().map(|(at, _)| *at));
         match self.active {
             Some(active) => times.extend(self.endpoints[active].poll_timeout().map(|(at, _)| at)),
             None => times.extend(self.endpoints.iter().filter_map(Endpoint::wants_line)),
@@ -117,6 +124,10 @@ impl World {
                 busy = true;
                 self.handle_wire(event);
             }
+            while let Some((_, byte)) = self.kept.pop_front_if(|(at, _)| *at <= self.now) {
+                busy = true;
+                self.handle_byte(byte);
+            }
             busy |= self.drive_tester();
             if !busy {
                 return;
@@ -126,21 +137,25 @@ impl World {
     }
 
     fn handle_wire(&mut self, event: WireEvent) {
-        self.line.handle_activity(self.now);
-        let endpoint = self.active.map(|active| &mut self.endpoints[active]);
         match event {
             WireEvent::Byte { byte, at } if !self.is_open_circuit => {
-                self.heard.push(byte);
-                if let Some(endpoint) = endpoint {
-                    endpoint.handle_byte(at, byte);
-                }
+                self.kept.push_back((at + self.latency, byte));
             }
             WireEvent::Sent { at } => {
-                if let Some(endpoint) = endpoint {
-                    endpoint.handle_sent(at);
+                self.line.handle_activity(self.now);
+                if let Some(active) = self.active {
+                    self.endpoints[active].handle_sent(at);
                 }
             }
-            _ => {}
+            _ => self.line.handle_activity(self.now),
+        }
+    }
+
+    fn handle_byte(&mut self, byte: u8) {
+        self.line.handle_activity(self.now);
+        self.heard.push(byte);
+        if let Some(active) = self.active {
+            self.endpoints[active].handle_byte(self.now, byte);
         }
     }
 
@@ -179,6 +194,18 @@ impl World {
             }
         }
         busy
+    }
+
+    /// Runs until an endpoint can take a PDU.
+    pub fn run_until_free(&mut self, endpoint: usize) {
+        let until = self.now + Duration::from_secs(30);
+        loop {
+            self.settle();
+            let endpoint = &self.endpoints[endpoint];
+            if !endpoint.is_sending() || !self.step(until) {
+                return;
+            }
+        }
     }
 
     /// Sends a PDU and gives the answers until the next request could be sent.

@@ -219,6 +219,16 @@ async fn a_device_that_cannot_be_opened_is_an_error_and_may_be_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_adapter_is_not_able_to_is_told_apart_from_one_that_is_not_there() {
+    let mut rig = Rig::new();
+    rig.bit_rate_is_fixed.store(true, std::sync::atomic::Ordering::Relaxed);
+    let reply = rig.configure(json!([can("HS", HS, json!({"can_bit_rate": 94_000}))])).await;
+    assert_eq!(problem(&reply), (501, "unsupported".to_owned()));
+    assert!(reply.message["detail"].as_str().unwrap().contains("cannot set 94000 bit/s"), "{reply:?}");
+    rig.configure_hs().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn reading_the_vin_ends_also_when_its_buses_are_replaced() {
     let mut rig = Rig::configured().await;
     assert!(rig.session.start_reading_vin(now(), SECOND));
@@ -231,6 +241,35 @@ async fn reading_the_vin_ends_also_when_its_buses_are_replaced() {
     assert!(rig.session.start_reading_vin(now(), SECOND));
     rig.configure(json!([])).await;
     assert!(rig.session.poll_vin(now()).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_the_vin_on_a_bus_that_is_off_is_told_none_at_once_and_may_ask_again() {
+    let mut rig = Rig::configured().await;
+    let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| match request {
+        [0x22, 0xF1, 0x90] => vec![(MILLISECOND, [&[0x62, 0xF1, 0x90], &b"WVWZZZ1KZ6W000001"[..]].concat())],
+        _ => positive(request),
+    });
+    rig.opening_fails.store(true, std::sync::atomic::Ordering::Relaxed);
+    rig.buses[0].unplug("can0");
+    rig.run(10 * MILLISECOND).await;
+    assert!(rig.session.start_reading_vin(now(), SECOND));
+    assert_eq!(rig.session.poll_vin(now()).expect("it is over").vin, None);
+    rig.run(3 * SECOND).await;
+    rig.opening_fails.store(false, std::sync::atomic::Ordering::Relaxed);
+    rig.run(2 * SECOND).await;
+    assert!(rig.session.start_reading_vin(now(), SECOND));
+    rig.run(SECOND).await;
+    assert!(rig.session.poll_vin(now()).expect("it is over").vin.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bus_that_goes_off_before_the_first_question_ends_the_reading() {
+    let mut rig = Rig::configured().await;
+    assert!(rig.session.start_reading_vin(now(), SECOND));
+    rig.buses[0].unplug("can0");
+    rig.run(3 * SECOND).await;
+    assert_eq!(rig.session.poll_vin(now()).expect("it is over").vin, None);
 }
 
 #[tokio::test(start_paused = true)]

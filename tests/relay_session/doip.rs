@@ -1,7 +1,7 @@
 //! DoIP buses and channels: opening, refusals, several ECUs, groups, keep-alives, lost connections.
 
-use connector_agent::doip::{DiagnosticNackCode, Payload};
-use connector_agent::relay::codec::EventCode;
+use connector_agent::doip::{DiagnosticMessage, DiagnosticNackCode, Message, Payload, ProtocolVersion};
+use connector_agent::relay::codec::{EventCode, Header, Payload as RecordPayload, Records};
 use serde_json::{Value, json};
 
 use crate::gateway::*;
@@ -184,6 +184,18 @@ async fn wrong_options_testers_and_channels_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn buses_at_one_pin_are_refused_by_an_error_that_names_both() {
+    let mut rig = rig_with(vehicle()).await;
+    let can = json!({"bus_name": "MS", "can_bus": {"pin_plus": 3, "pin_min": 11, "can_protocol": "isotp",
+                     "can_bit_rate": 125_000, "transceiver": "high"}});
+    let reply = rig.configure(json!([can, eth()])).await;
+    assert_eq!(problem(&reply), (409, "pins-in-use".to_owned()));
+    let expected =
+        r#"Buses "MS" (can_bus, pins 3 and 11) and "ETH" (doip_bus, pins 3 and 11) both need pin 3."#;
+    assert_eq!(reply.message["detail"], expected);
+}
+
+#[tokio::test(start_paused = true)]
 async fn several_ecus_share_one_connection_and_another_tester_has_its_own() {
     let mut rig = rig_with_channel().await;
     assert_eq!(open(&mut rig, 2, channel(BRAKES)).await.action, "channelOpened");
@@ -291,6 +303,37 @@ async fn a_lost_connection_is_made_again_within_the_held_one_and_what_waits_is_s
     assert_eq!(states, [(EventCode::BusState, 2, 0), (EventCode::BusState, 0, 0)]);
 }
 
+/// What the bus-state events say, in order.
+fn state_texts(rig: &Rig) -> Vec<String> {
+    let mut texts = Vec::new();
+    for message in &rig.messages {
+        let header = Header::decode(message).unwrap();
+        for record in Records::new(message, &header) {
+            if let RecordPayload::Event { code: EventCode::BusState, text, .. } = record.unwrap().payload {
+                texts.push(text.to_owned());
+            }
+        }
+    }
+    texts
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_a_connection_is_lost_is_in_the_event() {
+    for (act, why) in [
+        (Act::Close, "the gateway closed the connection"),
+        (Act::SendBytes(b"\xFF\x00\x00\x07\x00\x00\x00\x00".to_vec()), "protocol version 0xFF"),
+        (Act::SendBytes(b"\x02\xFD\x80\x01\xFF\xFF\xFF\xFF".to_vec()), "a message of 4294967295 bytes"),
+    ] {
+        let mut rig = rig_with_channel().await;
+        rig.run(SECOND).await;
+        rig.gateways.act(act);
+        rig.run(SECOND).await;
+        let texts = state_texts(&rig);
+        assert!(texts.len() == 2 && texts[0].contains(why), "{texts:?}");
+        assert_eq!(texts[1], "routing is active again");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn while_the_gateway_is_away_pdus_fail_in_two_seconds_and_it_is_tried_again_every_second() {
     let mut rig = rig_with_channel().await;
@@ -339,6 +382,42 @@ async fn a_flood_of_the_gateway_is_bounded_and_leaves_the_channel_usable() {
     rig.send(1, PLAIN, &[0x22, 1]);
     rig.run(SECOND).await;
     assert_eq!(rig.pdus(1), [[0x62, 1]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_sends_more_than_the_operator_takes_is_held_back_and_nothing_is_lost() {
+    let mut rig = rig_with_channel().await;
+    let (count, length) = (1_500u32, 4_000);
+    let mut flood = Vec::new();
+    for number in 0..count {
+        let mut data = vec![0x62; length];
+        data[1..5].copy_from_slice(&number.to_be_bytes());
+        let (source, target) = (ENGINE.into(), TESTER.into());
+        let message = DiagnosticMessage { source, target, data };
+        flood.extend(Message::new(ProtocolVersion::V2012, message).encode().unwrap());
+    }
+    rig.operator_reads = false;
+    rig.gateways.act(Act::SendBytes(flood));
+    rig.run(10 * SECOND).await;
+    assert_eq!(rig.session.closed(), None);
+    // as often as it could have asked: T_TCP_Alive_Check is half a second
+    let alive = rig.gateways.received();
+    let alive = alive.iter().filter(|payload| matches!(payload, Payload::AliveCheckResponse(_))).count();
+    assert!(alive >= 20, "{alive}");
+    // what is sent to it still goes out, and is not taken for lost because its acknowledgement is not read
+    rig.send(1, CONFIRM, &[0x22, 1]);
+    rig.run(5 * SECOND).await;
+    assert_eq!(rig.gateways.requests().len(), 1);
+    rig.operator_reads = true;
+    let all = count as usize + 1;
+    assert!(rig.run_until(60 * SECOND, |rig| rig.pdus(1).len() == all).await, "{}", rig.pdus(1).len());
+    let pdus = rig.pdus(1);
+    for (number, pdu) in (0..count).zip(&pdus) {
+        assert_eq!(pdu[1..5], number.to_be_bytes());
+    }
+    assert_eq!(pdus[all - 1], [0x62, 1]);
+    assert_eq!(rig.count(1, EventCode::Sent, 0), 1);
+    assert_eq!(rig.gateways.connects().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -200,9 +200,23 @@ async fn serve(
     network: Gateways,
     gateway: Gateway,
     code: Option<u8>,
-    mut stream: DuplexStream,
+    stream: DuplexStream,
     mut acts: mpsc::UnboundedReceiver<Act>,
 ) {
+    let (mut stream, mut writing) = tokio::io::split(stream);
+    // reads go on while the tester does not take what is written
+    let (writer, mut to_write) = mpsc::unbounded_channel::<Vec<u8>>();
+    let mut writers = tokio::task::JoinSet::new();
+    writers.spawn(async move {
+        while let Some(bytes) = to_write.recv().await {
+            // whoever closed the connection hears nothing
+            writing.write_all(&bytes).await.unwrap_or_default();
+        }
+    });
+    let send = |payload| {
+        let bytes = Message::new(ProtocolVersion::V2012, payload).encode().unwrap();
+        writer.send(bytes).unwrap();
+    };
     let mut decoder = StreamDecoder::new(1 << 21);
     let mut buffer = vec![0; 65536];
     let (answers, mut answered) = mpsc::unbounded_channel::<Payload>();
@@ -214,9 +228,7 @@ async fn serve(
                     decoder.handle_bytes(&buffer[..read]);
                     while let Some(Decoded::Message(message)) = decoder.poll_message().unwrap() {
                         network.0.lock().unwrap().received.push((now(), message.payload.clone()));
-                        for answer in gateway.answers(message.payload, code, &answers) {
-                            send(&mut stream, answer).await;
-                        }
+                        gateway.answers(message.payload, code, &answers).into_iter().for_each(send);
                     }
                     continue;
                 }
@@ -225,17 +237,11 @@ async fn serve(
             Some(payload) = answered.recv() => Act::Send(payload),
         };
         match act {
-            Act::Send(payload) => send(&mut stream, payload).await,
-            Act::SendBytes(bytes) => stream.write_all(&bytes).await.unwrap_or_default(),
+            Act::Send(payload) => send(payload),
+            Act::SendBytes(bytes) => writer.send(bytes).unwrap(),
             Act::Close => return,
         }
     }
-}
-
-async fn send(stream: &mut DuplexStream, payload: Payload) {
-    let bytes = Message::new(ProtocolVersion::V2012, payload).encode().unwrap();
-    // whoever closed the connection hears nothing
-    stream.write_all(&bytes).await.unwrap_or_default();
 }
 
 impl Gateway {

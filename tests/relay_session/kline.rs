@@ -242,16 +242,48 @@ async fn closing_a_channel_or_the_connection_ends_the_communication() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tester_present_stops_with_the_keep_alives_after_the_ignition_is_off() {
+async fn the_line_may_be_set_up_again_while_a_link_is_open_which_is_ended_first() {
     let (mut rig, vehicle) = rig("iso14230_fast", &[ecu(0x11)]).await;
+    for _ in 0..3 {
+        opened(&mut rig, 1, json!({})).await;
+        let reply = rig.configure(json!([bus("iso14230_fast")])).await;
+        assert_eq!(reply.action, "busesConfigured", "{reply:?}");
+        let last = vehicle.with_ecu(0, |ecu| ecu.requests().last().cloned()).flatten();
+        assert_eq!(last, Some(vec![0x82]), "the ECU was told before anybody else had the line");
+    }
+    assert_eq!(vehicle.anomalies(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tester_present_stops_with_the_keep_alives_after_the_ignition_is_off() {
+    let (mut rig, vehicle) = rig("iso14230_fast", &[ecu(0x11), ecu(0x28)]).await;
     opened(&mut rig, 1, json!({})).await;
     rig.session.handle_ignition(now(), Some(true));
     rig.session.handle_ignition(now(), Some(false));
-    rig.run(400 * SECOND).await;
+    rig.run(299 * SECOND).await;
+    assert_eq!(rig.events(1), [], "it is still kept alive");
+    rig.run(101 * SECOND).await;
+    let refused = (EventCode::KeepAliveFailed, SendFailedDetail::RefusedByPolicy as u16, 0);
+    assert_eq!(rig.events(1), [refused], "told once, as on any bus");
     let requests = vehicle.with_ecu(0, |ecu| ecu.requests().len());
     rig.run(60 * SECOND).await;
     assert_eq!(vehicle.with_ecu(0, |ecu| ecu.requests().len()), requests, "silence");
     // the operator may still ask, at the price of an initialisation
     rig.send(1, PLAIN, &[0x1A, 0x90]);
     assert_eq!(answers(&mut rig, 1, 1).await, [VIN_ANSWER]);
+    // a channel opened meanwhile is told as well, once its link could end
+    opened(&mut rig, 2, json!({"ecu_id": 0x28})).await;
+    rig.run(10 * SECOND).await;
+    assert_eq!((rig.events(1), rig.events(2)), (vec![refused], vec![refused]));
+    // and with the ignition everything is as before
+    rig.session.handle_ignition(now(), Some(true));
+    rig.send(1, PLAIN, &[0x1A, 0x90]);
+    rig.send(2, PLAIN, &[0x1A, 0x90]);
+    rig.run(60 * SECOND).await;
+    assert_eq!((rig.pdus(1).len(), rig.pdus(2).len()), (2, 1));
+    assert_eq!((rig.events(1), rig.events(2)), (vec![refused], vec![refused]));
+    assert_eq!(vehicle.with_ecu(1, |ecu| ecu.is_communicating()), Some(true), "kept alive");
+    rig.session.handle_ignition(now(), Some(false));
+    rig.run(301 * SECOND).await;
+    assert_eq!((rig.events(1), rig.events(2)), (vec![refused; 2], vec![refused; 2]));
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,9 +17,9 @@ use connector_agent::relay::link::{Link, LinkError, Role};
 use connector_agent::relay::request::Request;
 use connector_agent::relay::session::{CloseReason, Session, SessionLimits, SessionSettings};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
-use connector_hal::can::{CanBus, CanError, CanFrame};
-use connector_hal::kline::sim::SimLine;
-use connector_hal::kline::{KLine, KLineError};
+use connector_hal::can::{CanBus, CanCapabilities, CanError, CanFrame};
+use connector_hal::kline::sim::{LineNode, SimLine};
+use connector_hal::kline::{KLine, KLineError, KLineEvent, Signal};
 use connector_hal::timer::TimerKind;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -79,6 +80,8 @@ pub struct Rig {
     pub link_errors: Vec<LinkError>,
     /// While true, no device can be opened.
     pub opening_fails: Arc<AtomicBool>,
+    /// While true, adapters have the bit rate of their bus only.
+    pub bit_rate_is_fixed: Arc<AtomicBool>,
     start: Instant,
     network: Network,
     to_connector: VecDeque<(Instant, Bytes)>,
@@ -95,26 +98,59 @@ pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// An interface of the K-line, which nobody else can open meanwhile, as it is with serial devices.
+struct Exclusive {
+    line: LineNode,
+    _held: Arc<()>,
+}
+
+impl KLine for Exclusive {
+    fn device(&self) -> &str {
+        self.line.device()
+    }
+
+    fn set_bit_rate(&mut self, bit_rate: u32) -> Result<(), KLineError> {
+        self.line.set_bit_rate(bit_rate)
+    }
+
+    fn transmit(&mut self, signal: Signal) -> Result<(), KLineError> {
+        self.line.transmit(signal)
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<KLineEvent, KLineError>> {
+        self.line.poll_event(cx)
+    }
+}
+
 fn hardware(
     buses: &[VirtualBus; 2],
     kline: &SimLine,
     gateways: &Gateways,
     opening_fails: &Arc<AtomicBool>,
+    bit_rate_is_fixed: &Arc<AtomicBool>,
 ) -> Hardware {
     let gateways = gateways.clone();
     let port =
         |pins, device: &str, fd| CanPort { pins, device: device.to_owned(), fd, isotp: IsotpStack::Auto };
     let buses = buses.clone();
-    let opening_fails = Arc::clone(opening_fails);
-    let (kline, kline_fails) = (kline.clone(), Arc::clone(&opening_fails));
+    let (opening_fails, bit_rate_is_fixed) = (Arc::clone(opening_fails), Arc::clone(bit_rate_is_fixed));
+    let (kline, kline_fails, kline_held) = (kline.clone(), Arc::clone(&opening_fails), Arc::new(()));
     Hardware {
-        kline_ports: Arc::new([KlinePort { pin: 7, device: "kline0".to_owned() }]),
+        kline_ports: Arc::new([KlinePort { pin: 7, device: "kline0".to_owned(), bit_rates: vec![10_400] }]),
         open_kline: Arc::new(move |device: &str| {
-            let line: Result<Box<dyn KLine>, KLineError> = if kline_fails.load(Ordering::Relaxed) {
-                let source = std::io::ErrorKind::NotFound.into();
-                Err(KLineError::Device { device: device.to_owned(), source })
+            let failed = if kline_fails.load(Ordering::Relaxed) {
+                Some(std::io::ErrorKind::NotFound)
+            } else if Arc::strong_count(&kline_held) > 1 {
+                Some(std::io::ErrorKind::ResourceBusy)
             } else {
-                Ok(Box::new(kline.attach(device, 10_400)))
+                None
+            };
+            let line: Result<Box<dyn KLine>, KLineError> = match failed {
+                Some(kind) => Err(KLineError::Device { device: device.to_owned(), source: kind.into() }),
+                None => {
+                    let line = kline.attach(device, 10_400);
+                    Ok(Box::new(Exclusive { line, _held: Arc::clone(&kline_held) }))
+                }
             };
             Box::pin(std::future::ready(line))
         }),
@@ -125,7 +161,9 @@ fn hardware(
                 let source = std::io::ErrorKind::NotFound.into();
                 Err(CanError::Device { device: device.to_owned(), source })
             } else {
-                Ok(Box::new(bus.attach_adapter(device, VirtualBus::full_capabilities())))
+                let set_bit_rate = !bit_rate_is_fixed.load(Ordering::Relaxed);
+                let capabilities = CanCapabilities { set_bit_rate, ..VirtualBus::full_capabilities() };
+                Ok(Box::new(bus.attach_adapter(device, capabilities)))
             };
             Box::pin(std::future::ready(adapter))
         }),
@@ -160,7 +198,8 @@ impl Rig {
         let opening_fails = Arc::new(AtomicBool::new(false));
         let kline = SimLine::new(TimerKind::Runtime);
         let gateways = Gateways::default();
-        let hardware = hardware(&buses, &kline, &gateways, &opening_fails);
+        let bit_rate_is_fixed = Arc::new(AtomicBool::new(false));
+        let hardware = hardware(&buses, &kline, &gateways, &opening_fails, &bit_rate_is_fixed);
         let settings = SessionSettings { connection_uuid: UUID, hold, limits, hardware };
         let start = now();
         Self {
@@ -173,6 +212,7 @@ impl Rig {
             texts: Vec::new(),
             link_errors: Vec::new(),
             opening_fails,
+            bit_rate_is_fixed,
             start,
             network: Network::Up(Duration::ZERO),
             to_connector: VecDeque::new(),
@@ -365,16 +405,17 @@ impl Rig {
             let delay = if self.network == Network::Stalled { Duration::ZERO } else { delay };
             self.to_operator.push_back((now() + delay, message));
         }
+        // before it may send, so that what it acknowledges at once is acknowledged now
+        while self.operator_reads {
+            let Some((_, message)) = self.to_operator.pop_front_if(|(at, _)| *at <= now()) else { break };
+            self.take(&message);
+            self.messages.push(message);
+        }
         while let Some(message) = self.operator.poll_message(now()) {
             self.to_connector.push_back((now() + delay, message));
         }
         while let Some((_, message)) = self.to_connector.pop_front_if(|(at, _)| *at <= now()) {
             self.session.handle_message(now(), &message);
-        }
-        while self.operator_reads {
-            let Some((_, message)) = self.to_operator.pop_front_if(|(at, _)| *at <= now()) else { break };
-            self.take(&message);
-            self.messages.push(message);
         }
     }
 

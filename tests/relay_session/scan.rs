@@ -154,6 +154,32 @@ async fn buses_set_up_anew_end_a_scan_with_an_answer_and_a_closed_connection_jus
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_scan_that_was_refused_or_stopped_tells_only_of_what_it_found_itself() {
+    let (mut rig, vehicle) = rig_with_golf(Tp20EcuConfig::golf()).await;
+    let opened = rig.open(2, "tp20_channel", json!({"bus_name": "HS", "logical_address": 1})).await;
+    assert_eq!(opened.action, "channelOpened", "{opened:?}");
+    rig.ask("scanEcus", hs_bus());
+    assert_eq!(ids(&texts(&mut rig, 1).await[0].message), expected(&vehicle));
+    let detail = |reply: &connector_agent::relay::Envelope| {
+        assert_eq!(problem(reply), (409, "ignition-off".to_owned()));
+        reply.message["detail"].as_str().unwrap().to_owned()
+    };
+    rig.session.handle_ignition(now(), Some(false));
+    rig.ask("scanEcus", hs_bus());
+    let refused = detail(&texts(&mut rig, 1).await[0]);
+    assert!(refused.contains("found until then: 0."), "{refused}");
+    rig.session.handle_ignition(now(), Some(true));
+    rig.ask("scanEcus", hs_bus());
+    rig.run(100 * MILLISECOND).await;
+    rig.session.handle_ignition(now(), Some(false));
+    let stopped = detail(&texts(&mut rig, 1).await[0]);
+    assert!(
+        stopped.contains("found until then: 1."),
+        "it only listened, and knows the open channel: {stopped}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_vehicle_that_moves_and_an_ignition_that_is_off_are_not_scanned() {
     let mut rig = Rig::configured().await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);

@@ -1,6 +1,7 @@
 //! Ethernet interfaces: whether they are up, which addresses they have, and giving them one.
 //!
-//! Looking needs no rights; changing needs `CAP_NET_ADMIN`, and ARP `CAP_NET_RAW`.
+//! Looking needs no rights; changing needs `CAP_NET_ADMIN`, and ARP `CAP_NET_RAW`. All is asked by rtnetlink: what sysfs
+//! shows depends on where it was mounted, and in a network namespace that may be another one's interfaces.
 
 mod arp;
 mod netlink;
@@ -8,15 +9,13 @@ mod netlink;
 pub use arp::{ArpPacket, ArpSocket};
 pub use netlink::AddressWatch;
 
-use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
-/// Where the kernel shows interfaces.
-const INTERFACES: &str = "/sys/class/net";
 /// IFF_UP of `netdevice(7)`.
 const UP: u32 = 1;
+/// IFF_RUNNING of `netdevice(7)`.
+const RUNNING: u32 = 0x40;
 
 /// An address of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +38,7 @@ pub struct Interface {
 impl Interface {
     /// The interface of this name; an error where there is none.
     pub fn find(name: &str) -> io::Result<Self> {
-        let index = read(name, "ifindex")?;
-        let index = index.parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-        Ok(Self { name: name.to_owned(), index })
+        Ok(Self { name: name.to_owned(), index: netlink::index(name)? })
     }
 
     /// Its name.
@@ -56,16 +53,17 @@ impl Interface {
 
     /// Whether it is switched on.
     pub fn is_up(&self) -> io::Result<bool> {
-        let flags = read(&self.name, "flags")?;
-        let flags = u32::from_str_radix(flags.trim_start_matches("0x"), 16);
-        Ok(flags.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))? & UP != 0)
+        Ok(netlink::link(self.index)?.flags & UP != 0)
+    }
+
+    /// Whether there is a link: it is switched on, and somebody is at the cable's other end.
+    pub fn has_carrier(&self) -> io::Result<bool> {
+        Ok(netlink::link(self.index)?.flags & (UP | RUNNING) == UP | RUNNING)
     }
 
     /// Its hardware address.
     pub fn mac(&self) -> io::Result<[u8; 6]> {
-        let text = read(&self.name, "address")?;
-        let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
-        bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+        netlink::link(self.index)?.mac.ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
     /// Switches it on.
@@ -89,14 +87,6 @@ impl Interface {
     }
 }
 
-fn read(name: &str, file: &str) -> io::Result<String> {
-    if name.is_empty() || name.contains('/') || name == "." || name == ".." {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let path: PathBuf = [INTERFACES, name, file].iter().collect();
-    Ok(fs::read_to_string(path)?.trim().to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,7 +103,7 @@ mod tests {
 
     #[test]
     fn an_interface_that_is_not_there_is_an_error() {
-        for name in ["no-such-if", "", "..", "../lo"] {
+        for name in ["no-such-if", "", "..", "../lo", "a-name-that-is-too-long"] {
             assert!(Interface::find(name).is_err(), "{name}");
         }
     }

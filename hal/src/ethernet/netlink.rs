@@ -4,6 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::net::netdevice::name_to_index;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with,
@@ -22,9 +23,11 @@ const NLM_F_ACK: u16 = 0x004;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_CREATE_OR_REPLACE: u16 = 0x500;
 const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
+const IFLA_ADDRESS: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_F_TENTATIVE: u8 = 0x40;
@@ -75,6 +78,53 @@ fn open(flags: SocketFlags) -> io::Result<OwnedFd> {
     Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?)
 }
 
+/// What the kernel tells of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Link {
+    /// The flags of `netdevice(7)`.
+    pub(super) flags: u32,
+    /// The hardware address; none, or one of another length, has no Ethernet.
+    pub(super) mac: Option<[u8; 6]>,
+}
+
+pub(super) fn index(name: &str) -> io::Result<u32> {
+    Ok(name_to_index(open(SocketFlags::CLOEXEC)?, name)?)
+}
+
+pub(super) fn link(index: u32) -> io::Result<Link> {
+    // ifinfomsg, as below
+    let mut body = vec![0; 4];
+    body.extend(index.to_ne_bytes());
+    body.extend([0; 8]);
+    let messages = request(RTM_GETLINK, NLM_F_ACK, &body)?;
+    let link = messages.iter().find_map(|(kind, body)| told_link(*kind, body));
+    link.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// What an RTM_NEWLINK message says.
+fn told_link(kind: u16, body: &[u8]) -> Option<Link> {
+    let (message, attributes) = body.split_at_checked(16)?;
+    let flags = u32::from_ne_bytes(message.get(8..12)?.try_into().ok()?);
+    let address = Attributes(attributes).find(|(kind, _)| *kind == IFLA_ADDRESS);
+    let mac = address.and_then(|(_, bytes)| bytes.try_into().ok());
+    (kind == RTM_NEWLINK).then_some(Link { flags, mac })
+}
+
+/// The attributes of a message: kind and value; ends at one that is broken.
+struct Attributes<'a>(&'a [u8]);
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let [low, high, kind_low, kind_high, ..] = *self.0 else { return None };
+        let length = usize::from(u16::from_ne_bytes([low, high]));
+        let value = self.0.get(4..length)?;
+        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((u16::from_ne_bytes([kind_low, kind_high]), value))
+    }
+}
+
 pub(super) fn set_up(index: u32) -> io::Result<()> {
     // ifinfomsg: family, padding, type, index, flags, which of them change
     let mut body = vec![0; 4];
@@ -111,25 +161,22 @@ pub(super) fn addresses(index: u32) -> io::Result<Vec<InterfaceAddress>> {
 
 /// The address in an RTM_NEWADDR message, if it is one of this interface.
 fn address(kind: u16, body: &[u8], index: u32) -> Option<InterfaceAddress> {
-    let (message, mut attributes) = body.split_at_checked(8)?;
+    let (message, attributes) = body.split_at_checked(8)?;
     let [_, prefix, flags, _, number @ ..] = message else { return None };
     if kind != RTM_NEWADDR || number != index.to_ne_bytes() {
         return None;
     }
     let (mut local, mut other) = (None, None);
-    while let [low, high, kind_low, kind_high, ..] = *attributes {
-        let length = usize::from(u16::from_ne_bytes([low, high]));
-        let value = attributes.get(4..length)?;
+    for (kind, value) in Attributes(attributes) {
         let ip = <[u8; 4]>::try_from(value)
             .map(IpAddr::from)
             .or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from))
             .ok();
-        match u16::from_ne_bytes([kind_low, kind_high]) {
+        match kind {
             IFA_LOCAL => local = ip,
             IFA_ADDRESS => other = ip,
             _ => {}
         }
-        attributes = attributes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     // on a point-to-point link IFA_ADDRESS is the other end's
     Some(InterfaceAddress {
@@ -192,6 +239,7 @@ mod tests {
             let bytes = vec![0xFF; length];
             assert_eq!(split(&bytes).map(|(kind, ..)| kind), None);
             assert_eq!(address(RTM_NEWADDR, &bytes, u32::MAX), None);
+            assert_eq!(told_link(RTM_NEWLINK, &bytes).and_then(|link| link.mac), None);
         }
         // an attribute that claims no length
         let mut body = vec![AF_INET, 8, 0, 0];

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use connector_hal::ethernet::{ArpSocket, Interface};
+use connector_hal::ethernet::{AddressWatch, ArpSocket, Interface};
 use tokio::task::JoinHandle;
 
 use crate::doip::link_local::{LinkLocal, LinkLocalEvent, PREFIX};
@@ -57,10 +57,10 @@ impl Claims {
             return Ok(());
         }
         let socket = ArpSocket::open(interface)?;
-        let machine = LinkLocal::new(interface.mac()?, now());
+        let (mac, watch) = (interface.mac()?, AddressWatch::new()?);
         let own = interface.clone();
         let task = tokio::spawn(async move {
-            if let Err(error) = drive(machine, &socket, &own).await {
+            if let Err(error) = drive(mac, &socket, &watch, &own).await {
                 tracing::warn!(interface = own.name(), %error, "no link-local address is claimed");
             }
         });
@@ -69,7 +69,38 @@ impl Claims {
     }
 }
 
-async fn drive(mut machine: LinkLocal, socket: &ArpSocket, interface: &Interface) -> io::Result<()> {
+/// Claims an address whenever there is a link (RFC 3927, 2.2: each time that it comes up), and keeps it as long as there is.
+async fn drive(
+    mac: [u8; 6],
+    socket: &ArpSocket,
+    watch: &AddressWatch,
+    interface: &Interface,
+) -> io::Result<()> {
+    loop {
+        if interface.has_carrier()? {
+            tokio::select! {
+                ended = claim_and_defend(LinkLocal::new(mac, now()), socket, interface) => return ended,
+                lost = carrier_lost(watch, interface) => lost?,
+            }
+        } else {
+            watch.changed().await?;
+        }
+    }
+}
+
+async fn carrier_lost(watch: &AddressWatch, interface: &Interface) -> io::Result<()> {
+    while interface.has_carrier()? {
+        watch.changed().await?;
+    }
+    tracing::debug!(interface = interface.name(), "the link is gone, and our address with it");
+    Ok(())
+}
+
+async fn claim_and_defend(
+    mut machine: LinkLocal,
+    socket: &ArpSocket,
+    interface: &Interface,
+) -> io::Result<()> {
     let mut given = Given { interface, address: None };
     loop {
         while let Some(packet) = machine.poll_transmit() {

@@ -2,12 +2,12 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::Command;
 use std::time::Duration;
 
 use connector_hal::ethernet::{AddressWatch, Interface, InterfaceAddress};
 
 use super::claim::Claims;
+use super::dhcp::DhcpClients;
 use crate::doip::network::{Addressing, DoipConfig, NetworkConfig};
 
 /// Switches the interface on and waits for its address; the error says what is missing.
@@ -16,6 +16,7 @@ pub(super) async fn prepare(
     network: &NetworkConfig,
     config: &DoipConfig,
     claims: &Claims,
+    dhcp: &DhcpClients,
 ) -> Result<(), String> {
     if !interface.is_up().map_err(|error| error.to_string())? {
         interface.set_up().map_err(|error| {
@@ -36,7 +37,12 @@ pub(super) async fn prepare(
                 })?;
             }
         }
-        (Addressing::Dhcp, _) => start_dhcp(interface, &config.dhcp_command),
+        (Addressing::Dhcp, _) => {
+            let has_one = find(interface, is_global_v4).map_err(|error| error.to_string())?.is_some();
+            if !has_one {
+                dhcp.start(interface, &config.dhcp_command)?;
+            }
+        }
         _ => {}
     }
     let wanted = match network.addressing {
@@ -53,7 +59,11 @@ pub(super) async fn prepare(
             Ok(())
         }
         Ok(Err(error)) => Err(format!("its addresses cannot be read: {error}")),
-        Err(_) => Err(no_address(network.addressing, config.address_wait)),
+        Err(_) => {
+            let failure = dhcp.failure(interface).map(|failure| format!("; {failure}"));
+            let without = no_address(network.addressing, config.address_wait);
+            Err(without + failure.as_deref().unwrap_or_default())
+        }
     }
 }
 
@@ -78,22 +88,6 @@ fn fix(interface: &Interface, address: Ipv4Addr, prefix: u8) -> Result<(), Strin
         let fix = "give it that address, or let the agent have CAP_NET_ADMIN";
         format!("it has not the address {address}, which cannot be set ({error}); {fix}")
     })
-}
-
-/// Runs the system's client beside us; what it does to the interface is seen there.
-fn start_dhcp(interface: &Interface, command: &[String]) {
-    let Some((program, arguments)) = command.split_first() else { return };
-    if find(interface, is_global_v4).is_ok_and(|address| address.is_some()) {
-        return;
-    }
-    let named = |argument: &String| argument.replace("{interface}", interface.name());
-    let mut command = Command::new(program);
-    command.args(arguments.iter().map(named)).stdin(std::process::Stdio::null());
-    tokio::task::spawn_blocking(move || match command.status() {
-        Ok(status) if status.success() => {}
-        Ok(status) => tracing::warn!(%status, "the DHCP client gave up"),
-        Err(error) => tracing::warn!(%error, "the DHCP client could not be started"),
-    });
 }
 
 async fn wait_for(
@@ -131,7 +125,7 @@ fn is_v4_link_local(address: &InterfaceAddress) -> bool {
 }
 
 fn is_global_v4(address: &InterfaceAddress) -> bool {
-    matches!(address.ip, IpAddr::V4(ip) if !ip.is_link_local())
+    matches!(address.ip, IpAddr::V4(ip) if !ip.is_link_local() && !ip.is_loopback())
 }
 
 fn is_v6_link_local(address: &InterfaceAddress) -> bool {
@@ -150,17 +144,42 @@ mod tests {
     async fn what_the_system_has_set_up_is_taken_as_it_is() {
         let loopback = Interface::find("lo").unwrap();
         let network = NetworkConfig::known(1);
-        prepare(&loopback, &network, &config(), &Claims::default()).await.unwrap();
+        prepare(&loopback, &network, &config(), &Claims::default(), &DhcpClients::default()).await.unwrap();
         let net = "127.0.0.1/8".parse().unwrap();
         let fixed = NetworkConfig { address: Some(net), ..NetworkConfig::known(4) };
-        prepare(&loopback, &fixed, &config(), &Claims::default()).await.unwrap();
+        prepare(&loopback, &fixed, &config(), &Claims::default(), &DhcpClients::default()).await.unwrap();
     }
 
     #[tokio::test]
     async fn an_address_that_does_not_come_is_an_error_that_says_so() {
         let loopback = Interface::find("lo").unwrap();
         let network = NetworkConfig::known(6);
-        let error = prepare(&loopback, &network, &config(), &Claims::default()).await.unwrap_err();
+        let error = prepare(&loopback, &network, &config(), &Claims::default(), &DhcpClients::default())
+            .await
+            .unwrap_err();
         assert!(error.contains("no IPv6 link-local address within 0.001 s"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_dhcp_client_that_cannot_be_started_or_gives_up_is_told() {
+        let loopback = Interface::find("lo").unwrap();
+        let network = NetworkConfig::known(3);
+        let dhcp = DhcpClients::default();
+        for (command, expected) in [
+            (vec!["/no/such/client"], "the DHCP client /no/such/client cannot be started"),
+            (vec!["sh", "-c", "test {interface} != lo"], "the DHCP client gave up (exit status: 1)"),
+        ] {
+            let dhcp_command = command.into_iter().map(str::to_owned).collect();
+            let config = DoipConfig { dhcp_command, address_wait: Duration::ZERO, ..DoipConfig::default() };
+            let told = loop {
+                // loopback's address is not one by DHCP
+                let claims = Claims::default();
+                let error = prepare(&loopback, &network, &config, &claims, &dhcp).await.unwrap_err();
+                if !error.ends_with("awake?") {
+                    break error;
+                }
+            };
+            assert!(told.contains(expected), "{told}");
+        }
     }
 }

@@ -20,6 +20,8 @@ use super::transmitter::{Echo, Transmitter};
 const START_COMMUNICATION: u8 = 0x81;
 const STOP_COMMUNICATION: u8 = 0x82;
 const TESTER_PRESENT: u8 = 0x3E;
+/// How long bytes of others may keep a turn from beginning; a line that never falls silent is an error to be told.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// How often TesterPresent may go unanswered before the link counts as lost (ISO 14230-2, 5.4.2: two repetitions).
 const MAX_UNANSWERED: u32 = 3;
 
@@ -41,9 +43,11 @@ enum Job {
 enum Phase {
     /// Nothing is under way; the line is others'.
     Idle,
-    /// The line has to be quiet for longer.
+    /// The line has to be quiet for longer: for `pause` after the last byte, but not beyond `latest`.
     Pausing {
         until: Instant,
+        pause: Duration,
+        latest: Instant,
         then: Work,
     },
     /// A slow signal is on the line.
@@ -122,6 +126,13 @@ struct Link {
     unanswered: u32,
 }
 
+impl Link {
+    /// Whether a request at that time is too late: an ECU that has heard nothing for P3max has ended the communication.
+    fn has_ended(&self, request_at: Instant) -> bool {
+        request_at + LATENCY_ALLOWANCE > self.alive_at + self.timing.p3_max
+    }
+}
+
 /// See [the module](super).
 #[derive(Debug)]
 pub struct Endpoint {
@@ -187,9 +198,11 @@ impl Endpoint {
         matches!(self.phase, Phase::Receiving { job: Job::Pdu { .. }, .. })
     }
 
-    /// Switches TesterPresent on or off, where it is configured.
-    pub fn set_keep_alive(&mut self, enabled: bool) {
-        self.keeps_alive = enabled;
+    /// Switches TesterPresent on or off, where it is configured. Links that end meanwhile are set up by the next PDU.
+    pub fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        if !std::mem::replace(&mut self.keeps_alive, enabled) {
+            self.link.take_if(|link| link.has_ended(now));
+        }
     }
 
     /// Sets the link up, without anything to send.
@@ -274,8 +287,12 @@ impl Endpoint {
         if self.is_busy() {
             return;
         }
-        // an ECU that has heard nothing for P3max has ended the communication
-        self.link.take_if(|link| now > link.alive_at + link.timing.p3_max);
+        let p3_min = Timing::NORMAL.p3_min;
+        let request_at = (line.quiet_since() + p3_min).max(now);
+        let ended = self.link.take_if(|link| link.has_ended(request_at));
+        if ended.is_some() && self.keeps_alive && self.config.keep_alive.is_some() && !self.stopping {
+            self.events.push_back(Event::Down(Failure::NotKeptAlive));
+        }
         if self.link.is_none() && self.stopping {
             return self.finish_stop();
         }
@@ -287,14 +304,15 @@ impl Endpoint {
             Some(_) if self.pdu.is_some() => Work::Pdu,
             Some(_) => Work::TesterPresent,
         };
-        let until = match work {
+        let pause = match work {
             Work::Initialise => {
                 let is_slow = self.config.initialisation == Initialisation::Slow;
-                line.initialise_at(is_slow, self.attempts > 0)
+                line.pause_before_initialisation(is_slow, self.attempts > 0)
             }
-            Work::Stop | Work::Pdu | Work::TesterPresent => line.request_at(),
+            Work::Stop | Work::Pdu | Work::TesterPresent => p3_min,
         };
-        self.phase = Phase::Pausing { until, then: work };
+        let (until, latest) = (line.quiet_since() + pause, now + MAX_PAUSE);
+        self.phase = Phase::Pausing { until, pause, latest, then: work };
         self.handle_timeout(now);
     }
 
@@ -385,6 +403,7 @@ impl Endpoint {
                     Echo::Wrong(failure) => self.handle_transmit_failed(now, job, failure),
                 }
             }
+            Phase::Pausing { until, pause, latest, .. } => *until = (now + *pause).min(*latest).max(*until),
             Phase::Awaiting { .. } | Phase::Receiving { .. } | Phase::Draining { .. } => {
                 self.handle_answer_byte(now, byte);
             }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{PduTransport, TransportEvent};
+use super::{BATTERY_SPARED, PduTransport, TransportEvent};
 use crate::kline::{Endpoint, Event, Failure, KeyBytes, ReceiveFailure, SendError};
 use crate::relay::codec::SendFailedDetail;
 
@@ -22,12 +22,22 @@ pub struct KlineTransport {
     endpoint: Endpoint,
     changes: VecDeque<LinkChange>,
     is_line_lost: bool,
+    /// Whether TesterPresent is sent on it.
+    is_kept_alive: bool,
+    /// The operator knows that it is not.
+    is_end_told: bool,
 }
 
 impl KlineTransport {
     /// A transport over this link.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, changes: VecDeque::new(), is_line_lost: false }
+        Self {
+            endpoint,
+            changes: VecDeque::new(),
+            is_line_lost: false,
+            is_kept_alive: true,
+            is_end_told: false,
+        }
     }
 
     /// The link.
@@ -60,7 +70,8 @@ impl PduTransport for KlineTransport {
 
     fn poll_event(&mut self) -> Option<TransportEvent> {
         loop {
-            return Some(match self.endpoint.poll_event()? {
+            let Some(event) = self.endpoint.poll_event() else { return self.poll_keep_alive_end() };
+            return Some(match event {
                 Event::Up(key_bytes) => {
                     self.changes.push_back(LinkChange::Up(key_bytes));
                     continue;
@@ -89,6 +100,12 @@ impl PduTransport for KlineTransport {
         }
     }
 
+    fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        self.endpoint.set_keep_alive(now, enabled);
+        self.is_kept_alive = enabled;
+        self.is_end_told &= !enabled;
+    }
+
     // the bus keeps the endpoint's time
     fn handle_timeout(&mut self, _now: Instant) {}
 
@@ -111,6 +128,18 @@ impl PduTransport for KlineTransport {
 }
 
 impl KlineTransport {
+    /// Tells once that a link which is set up will end, for want of TesterPresent.
+    fn poll_keep_alive_end(&mut self) -> Option<TransportEvent> {
+        let is_news = !self.is_kept_alive && self.endpoint.is_up();
+        if !is_news || std::mem::replace(&mut self.is_end_told, true) {
+            return None;
+        }
+        Some(TransportEvent::ConnectionLost {
+            detail: SendFailedDetail::RefusedByPolicy,
+            text: BATTERY_SPARED,
+        })
+    }
+
     /// The line is there again: the link is set up anew.
     pub fn handle_line_back(&mut self) {
         self.is_line_lost = false;
@@ -140,6 +169,7 @@ pub fn describe_failure(failure: Failure) -> &'static str {
         Failure::Address(_) => "the ECU confirmed another address",
         Failure::Refused(_) => "the ECU refused StartCommunication",
         Failure::TooLong(_) => "the ECU cannot take a PDU of this length",
+        Failure::NotKeptAlive => "the K-line was not free for TesterPresent: the ECU's session is over",
         Failure::Aborted => "it was taken back",
     }
 }

@@ -24,6 +24,9 @@ pub use pdu_channel::{PduChannel, PduChannelSettings, PduTransport, TransportEve
 pub use raw_channel::RawChannel;
 pub use tp20_transport::Tp20Transport;
 
+/// Why TesterPresent is sent no more.
+const BATTERY_SPARED: &str = "the ignition is off: the battery is spared";
+
 /// What a channel has to tell the operator.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
@@ -48,6 +51,13 @@ pub enum Output {
         value: u32,
         /// Words for it.
         text: &'static str,
+    },
+    /// The bus, or what the channel needs of it, changed its state.
+    BusState {
+        /// The event's detail: 0 active, 1 passive, 2 off.
+        detail: u16,
+        /// Why.
+        text: String,
     },
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::chain::{Accepted, Broken, Chain};
-use super::{Output, describe};
+use super::{BATTERY_SPARED, Output, describe};
 use crate::relay::codec::{EventCode, PduFlags, SendFailedDetail};
 
 /// How long nothing was sent before TesterPresent is.
@@ -193,7 +193,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
                 code: EventCode::KeepAliveFailed,
                 detail: SendFailedDetail::RefusedByPolicy as u16,
                 value: 0,
-                text: "the ignition is off: the battery is spared",
+                text: BATTERY_SPARED,
             });
         }
     }

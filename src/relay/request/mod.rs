@@ -127,7 +127,29 @@ impl Request {
 }
 
 fn message<T: for<'de> Deserialize<'de>>(envelope: &Envelope) -> Result<T, Problem> {
-    T::deserialize(&envelope.message).map_err(|error| {
-        Problem::new(400, "invalid-message", "Invalid message", format!("{}: {error}", envelope.action))
-    })
+    let invalid = |why: &dyn std::fmt::Display| {
+        Problem::new(400, "invalid-message", "Invalid message", format!("{}: {why}", envelope.action))
+    };
+    if !envelope.message.is_object() {
+        return Err(invalid(&"the message is no object"));
+    }
+    T::deserialize(&envelope.message).map_err(|error| invalid(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_list_is_not_taken_for_the_message_that_it_could_be_the_fields_of() {
+        let uuid = "5f3d760d-ade2-4a19-aea4-36e097678ae3";
+        let parse = |message| {
+            Request::parse(&Envelope { action: "closeConnection".to_owned(), message, request_id: None })
+        };
+        assert!(parse(json!({"connection_uuid": uuid})).is_ok());
+        let problem = parse(json!([uuid])).unwrap_err();
+        assert_eq!((problem.status, problem.in_reply_to.as_deref()), (400, Some("closeConnection")));
+    }
 }

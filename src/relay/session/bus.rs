@@ -20,8 +20,17 @@ pub(super) enum Progress {
     Changed,
     /// The device is ready for the first time.
     Started,
-    /// The device could not be opened for the first time: why.
-    StartFailed(String),
+    /// The device could not be opened and set up for the first time.
+    StartFailed(StartFailure),
+}
+
+/// Why a device could not be opened and set up.
+#[derive(Debug)]
+pub(super) struct StartFailure {
+    /// In words.
+    pub(super) detail: String,
+    /// It is there, but has not what the operator asked for.
+    pub(super) is_unsupported: bool,
 }
 
 /// What became of a channel that is to be opened.
@@ -42,6 +51,10 @@ pub(super) trait SessionBus: Send {
 
     /// Moves the device, the channels and time along; pending when there is nothing to do.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Progress>;
+
+    /// How many bytes the link has left for what comes from the vehicle, and how many it has in all. A bus whose vehicle can be
+    /// held back does that where they get scarce.
+    fn set_room(&mut self, _left: usize, _in_all: usize) {}
 
     /// Whether the device has been ready once.
     fn has_started(&self) -> bool;

@@ -7,7 +7,7 @@ use connector_hal::can::{BoxFuture, BusState, BusStatus, CanBus, CanError, CanEv
 use connector_hal::timer::Deadline;
 
 use super::SessionLimits;
-use super::bus::{Opening, Progress, SessionBus};
+use super::bus::{Opening, Progress, SessionBus, StartFailure};
 use super::can_setup::CanBusSetup;
 use super::kernel::KernelSockets;
 use super::setup::ChannelKind;
@@ -101,7 +101,8 @@ impl CanSessionBus {
             }
             Err(error) if !self.has_started => {
                 self.device = Device::Lost(now + RETRY_AFTER);
-                Progress::StartFailed(error.to_string())
+                let is_unsupported = matches!(error, CanError::Unsupported { .. });
+                Progress::StartFailed(StartFailure { detail: error.to_string(), is_unsupported })
             }
             Err(error) => {
                 tracing::debug!(bus = self.setup.name, %error, "the CAN device is still not usable");

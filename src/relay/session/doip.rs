@@ -1,6 +1,8 @@
 //! A DoIP bus of a connection: its network, the gateways found on it, and the connections with them.
 
 mod channel;
+mod clients;
+mod opening;
 mod setup;
 mod transport;
 
@@ -12,11 +14,10 @@ use connector_hal::can::{BoxFuture, BusState, BusStatus, CanFrame};
 use connector_hal::timer::{Deadline, TimerKind};
 
 use super::SessionLimits;
-use super::bus::{Opening, Progress, SessionBus};
-use super::setup::{ChannelKind, invalid, pdu_settings, wrong_kind};
+use super::bus::{Opening, Progress, SessionBus, StartFailure};
+use super::setup::{ChannelKind, wrong_kind};
 use crate::doip::LogicalAddress;
-use crate::doip::client::{Client, ClientError, ClientEvent};
-use crate::doip::connection::Event;
+use crate::doip::client::Client;
 use crate::doip::discovery::{DiscoveryEvent, Question};
 use crate::doip::explorer::Explorer;
 use crate::doip::io::{LinkError, Network};
@@ -26,19 +27,21 @@ use crate::doip::vin::VinSearch;
 use crate::hardware::Hardware;
 use crate::relay::Problem;
 use crate::relay::bus::BusOutput;
-use crate::relay::channel::{Output, PduChannel};
-use crate::relay::codec::{EventCode, PduFlags};
-use crate::relay::request::DoipChannelConfig;
+use crate::relay::codec::PduFlags;
 use crate::scan::{FoundEcu, ScanOutcome};
 use crate::vin;
-use channel::{DoipChannel, refused, unknown_gateway};
+use channel::DoipChannel;
+use clients::state_event;
 pub(super) use setup::DoipBusSetup;
-use transport::DoipTransport;
 
 /// How long to wait before a lost network is opened again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The longest answer to what the connector asks by itself, in bytes.
 const MAX_OWN_ANSWER: usize = 4096;
+/// What one read from a gateway may come to in records, besides a PDU that it ends, in bytes.
+const ONE_READ: usize = 64 * 1024;
+/// What a PDU takes besides its bytes, in bytes.
+const RECORD: usize = 64;
 /// Events taken from one client before others have their turn.
 const BATCH: usize = 64;
 
@@ -74,6 +77,9 @@ pub(super) struct DoipSessionBus {
     is_ignition_off: bool,
     ecu_search: Option<EcuSearch>,
     scanned: Option<(ScanOutcome, Vec<FoundEcu>)>,
+    /// What the link has left for PDUs, and below how much of that gateways are no longer read.
+    room: usize,
+    least_room: usize,
 }
 
 impl DoipSessionBus {
@@ -96,6 +102,8 @@ impl DoipSessionBus {
             is_ignition_off: false,
             ecu_search: None,
             scanned: None,
+            room: usize::MAX,
+            least_room: 0,
         }
     }
 
@@ -127,7 +135,10 @@ impl DoipSessionBus {
             Err(error) => {
                 self.state = State::Lost(now + RETRY_AFTER);
                 if !self.has_started {
-                    return Progress::StartFailed(error.to_string());
+                    return Progress::StartFailed(StartFailure {
+                        detail: error.to_string(),
+                        is_unsupported: false,
+                    });
                 }
                 tracing::debug!(bus = self.setup.name, %error, "the network is still not usable");
                 Progress::Changed
@@ -146,7 +157,8 @@ impl DoipSessionBus {
         for (number, channel) in &mut self.channels {
             channel.pdus.handle_bus_off(now);
             if channel.opening.is_none() {
-                self.events.push_back(state_event(now, *number, BusState::Off));
+                let why = format!("the network is lost: {error}");
+                self.events.push_back(state_event(now, *number, Some(&why)));
             }
         }
     }
@@ -205,196 +217,10 @@ impl DoipSessionBus {
         let free = (network.tester_address..=last).chain(first..=last).find(is_free);
         LogicalAddress::new(free.unwrap_or(network.tester_address))
     }
-
-    /// Makes the connections that channels want with gateways that are known by now.
-    fn connect_waiting(&mut self) -> bool {
-        let State::Running(explorer) = &self.state else { return false };
-        let mut changed = false;
-        for channel in self.channels.values() {
-            let key = (channel.gateway, channel.tester);
-            let Some(gateway) = explorer.discovery().gateway(channel.gateway) else { continue };
-            match self.clients.get_mut(&key) {
-                Some(client) => client.set_gateway(gateway.address),
-                None => {
-                    let network = &self.setup.network;
-                    let confirmation = self.hardware.doip.confirmation_time;
-                    let mut settings = network.connection(channel.tester, channel.max_pdu, confirmation);
-                    // a vehicle is spoken to as it speaks
-                    settings.version = gateway.spoken(settings.version);
-                    self.clients.insert(key, Client::new(gateway.address, settings, network.tls));
-                    changed = true;
-                }
-            }
-        }
-        changed
-    }
-
-    fn poll_clients(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        let mut changed = false;
-        let keys: Vec<ClientKey> = self.clients.keys().copied().collect();
-        for key in keys {
-            for turn in 0..=BATCH {
-                if turn == BATCH {
-                    cx.waker().wake_by_ref();
-                    break;
-                }
-                changed |= self.give_pdus(key);
-                let State::Running(explorer) = &self.state else { return true };
-                let Some(client) = self.clients.get_mut(&key) else { break };
-                let Poll::Ready(event) = client.poll(cx, explorer.network()) else { break };
-                changed = true;
-                self.handle_client(now, key, event);
-            }
-        }
-        changed
-    }
-
-    /// Gives the connection what its channels have to send.
-    fn give_pdus(&mut self, key: ClientKey) -> bool {
-        let Some(client) = self.clients.get_mut(&key).filter(|client| client.is_active()) else {
-            return false;
-        };
-        let mut changed = false;
-        for channel in self.channels.values_mut().filter(|channel| channel.key() == key) {
-            changed |= channel.pdus.transport_mut().give(|target, data| client.send(target, data));
-        }
-        changed
-    }
-
-    fn handle_client(&mut self, now: Instant, key: ClientKey, event: ClientEvent) {
-        let (gateway, tester) = key;
-        match event {
-            ClientEvent::Active => {
-                tracing::info!(bus = self.setup.name, %gateway, %tester, "routing is active");
-                for (number, channel) in &mut self.channels {
-                    if channel.key() != key {
-                        continue;
-                    }
-                    if channel.opening.take().is_some() {
-                        self.opened.push_back((*number, Ok(())));
-                    } else if std::mem::take(&mut channel.is_down) {
-                        self.events.push_back(state_event(now, *number, BusState::Active));
-                    }
-                }
-            }
-            ClientEvent::ConfirmationRequired => {
-                tracing::info!(bus = self.setup.name, %gateway, "routing has to be confirmed in the vehicle");
-                let more = self.hardware.doip.confirmation_time;
-                for channel in self.channels.values_mut().filter(|channel| channel.key() == key) {
-                    channel.opening = channel.opening.map(|until| until + more);
-                }
-            }
-            ClientEvent::Down(error) => self.handle_down(now, key, &error),
-            ClientEvent::Message(event) => self.handle_message(now, key, event),
-        }
-    }
-
-    fn handle_down(&mut self, now: Instant, key: ClientKey, error: &ClientError) {
-        tracing::info!(bus = self.setup.name, gateway = %key.0, tester = %key.1, %error, "no routing");
-        let mut failed = Vec::new();
-        for (number, channel) in &mut self.channels {
-            if channel.key() != key {
-                continue;
-            }
-            if channel.opening.is_some() {
-                failed.push(*number);
-                self.opened.push_back((*number, Err(refused(key, error))));
-            } else if !std::mem::replace(&mut channel.is_down, true) {
-                self.events.push_back(state_event(now, *number, BusState::Off));
-            }
-        }
-        for number in failed {
-            self.close_channel(number);
-        }
-    }
-
-    fn handle_message(&mut self, now: Instant, key: ClientKey, event: Event) {
-        for channel in self.channels.values_mut().filter(|channel| channel.key() == key) {
-            if channel.pdus.transport_mut().handle_event(&event) {
-                channel.pdus.handle_events(now);
-            }
-        }
-    }
-
-    fn handle_due(&mut self, now: Instant) -> bool {
-        let mut changed = false;
-        let mut failed = Vec::new();
-        for (number, channel) in &mut self.channels {
-            if channel.pdus.poll_timeout().is_some_and(|at| at <= now) {
-                channel.pdus.handle_timeout(now);
-                changed = true;
-            }
-            if channel.opening.is_some_and(|until| until <= now) {
-                failed.push((*number, channel.gateway));
-            }
-        }
-        for (number, gateway) in failed {
-            changed = true;
-            let problem = match &self.state {
-                State::Running(explorer) => {
-                    unknown_gateway(&self.setup.name, gateway, explorer.discovery().gateways())
-                }
-                _ => unknown_gateway(&self.setup.name, gateway, &[]),
-            };
-            self.opened.push_back((number, Err(problem)));
-            self.close_channel(number);
-        }
-        changed
-    }
-
-    fn open_doip(
-        &mut self,
-        now: Instant,
-        number: u16,
-        config: &DoipChannelConfig,
-        limits: &SessionLimits,
-    ) -> Result<Opening, Problem> {
-        let tester = LogicalAddress::new(config.tester_id);
-        if !self.setup.network.allows_tester(tester) {
-            let [first, last] = self.setup.network.tester_addresses.map(LogicalAddress::new);
-            return Err(invalid(format!(
-                "tester_id {tester} is not one of network configuration {}, which has {first} to {last}.",
-                self.setup.number
-            )));
-        }
-        let transport = DoipTransport::new(LogicalAddress::new(config.ecu_id), limits.max_pdu);
-        let mut channel = DoipChannel {
-            gateway: LogicalAddress::new(config.gateway_id),
-            tester,
-            pdus: PduChannel::new(Box::new(transport), pdu_settings(&config.options), now),
-            opening: None,
-            is_down: false,
-            max_pdu: limits.max_pdu,
-        };
-        if self.keep_alive_stopped {
-            channel.pdus.set_keep_alive(now, false);
-        }
-        let is_active = self.clients.get(&channel.key()).is_some_and(Client::is_active);
-        let opening = if is_active { Opening::Done } else { Opening::UnderWay };
-        let until = (!is_active).then(|| now + self.hardware.doip.discovery_time);
-        self.channels.insert(number, DoipChannel { opening: until, ..channel });
-        if let State::Running(explorer) = &mut self.state
-            && !is_active
-            && explorer.discovery().gateway(LogicalAddress::new(config.gateway_id)).is_none()
-            && explorer.discovery().is_done_asking()
-        {
-            explorer.ask_everybody(now, Question::Anybody);
-        }
-        Ok(opening)
-    }
 }
 
 fn open(setup: &DoipBusSetup, hardware: &Hardware) -> Starting {
     (hardware.open_doip)(&setup.port, &setup.network, Purpose::Talk)
-}
-
-fn state_event(at: Instant, channel: u16, state: BusState) -> BusOutput {
-    let (detail, text) = match state {
-        BusState::Active => (0, "routing is active again"),
-        BusState::Passive => (1, ""),
-        BusState::Off => (2, "the connection with the gateway is lost"),
-    };
-    BusOutput { channel, at, output: Output::Event { code: EventCode::BusState, detail, value: 0, text } }
 }
 
 impl SessionBus for DoipSessionBus {
@@ -430,6 +256,12 @@ impl SessionBus for DoipSessionBus {
         let scan = self.ecu_search.as_ref().map(EcuSearch::poll_timeout);
         self.deadline.set(due.chain(retry_at).chain(search).chain(scan).min());
         self.deadline.poll_expired(cx).map(|()| Progress::Changed)
+    }
+
+    fn set_room(&mut self, left: usize, in_all: usize) {
+        let longest = self.channels.values().map(|channel| channel.max_pdu).max().unwrap_or_default();
+        self.room = left;
+        self.least_room = (longest + ONE_READ).min(in_all / 2);
     }
 
     fn has_started(&self) -> bool {

@@ -9,7 +9,7 @@ use connector_hal::kline::{KLine, KLineError, KLineEvent};
 use connector_hal::timer::{Deadline, TimerKind};
 
 use super::SessionLimits;
-use super::bus::{Opening, Progress, SessionBus};
+use super::bus::{Opening, Progress, SessionBus, StartFailure};
 use super::setup::{ChannelKind, invalid, pdu_settings, unknown_pins, wrong_kind};
 use crate::hardware::{Hardware, KlinePort};
 use crate::kline::{Addressing, Config, Initialisation};
@@ -106,7 +106,11 @@ impl KlineSessionBus {
             }
             Err(error) => {
                 self.lose(now, &error);
-                if self.has_started { Progress::Changed } else { Progress::StartFailed(error.to_string()) }
+                if self.has_started {
+                    return Progress::Changed;
+                }
+                let is_unsupported = matches!(error, KLineError::Unsupported { .. });
+                Progress::StartFailed(StartFailure { detail: error.to_string(), is_unsupported })
             }
         }
     }
@@ -255,8 +259,8 @@ impl SessionBus for KlineSessionBus {
         self.core.stop_all();
     }
 
-    fn set_keep_alive(&mut self, _now: Instant, enabled: bool) {
-        self.core.set_keep_alive(enabled);
+    fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        self.core.set_keep_alive(now, enabled);
     }
 
     fn is_quiet(&self) -> bool {

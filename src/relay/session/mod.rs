@@ -263,6 +263,8 @@ impl Session {
         let mut changed = false;
         let mut index = 0;
         while let Some(bus) = self.buses.get_mut(index) {
+            let limit = self.settings.limits.max_kept_bytes;
+            bus.set_room(limit.saturating_sub(self.link.kept_bytes()), limit);
             if let Poll::Ready(progress) = bus.poll(cx) {
                 changed = true;
                 let now = tokio::time::Instant::now().into_std();
@@ -277,9 +279,9 @@ impl Session {
                         self.answer_if_configured(now);
                         self.handle_waiting(now);
                     }
-                    Progress::StartFailed(error) => {
+                    Progress::StartFailed(failure) => {
                         let name = bus.name().to_owned();
-                        self.handle_start_failed(now, &name, &error);
+                        self.handle_start_failed(now, &name, &failure);
                         self.handle_waiting(now);
                     }
                 }
@@ -335,11 +337,12 @@ impl Session {
     /// Reads the VIN again on the buses that are set up, beside the channels; false if none is.
     pub fn start_reading_vin(&mut self, now: Instant, budget: Duration) -> bool {
         let settings = vin::ReaderSettings { until: now + budget, alive: true, confirms_transmission: true };
-        let mut buses = 0;
+        let (mut buses, mut told) = (0, Vec::new());
         for bus in self.buses.iter_mut().filter(|bus| bus.has_started()) {
             buses += usize::from(bus.start_vin_reader(settings));
+            told.extend(bus.take_vins());
         }
-        self.vin_reading = (buses > 0).then(|| VinReading { since: now, budget, buses, told: Vec::new() });
+        self.vin_reading = (buses > 0).then_some(VinReading { since: now, budget, buses, told });
         buses > 0
     }
 

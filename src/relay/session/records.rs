@@ -6,7 +6,7 @@ use super::{CloseReason, Session};
 use crate::relay::Problem;
 use crate::relay::bus::BusOutput;
 use crate::relay::channel::Output;
-use crate::relay::codec::{Payload, PduFlags, Record, SendFailedDetail};
+use crate::relay::codec::{EventCode, Payload, PduFlags, Record, SendFailedDetail};
 use crate::relay::link::{Incoming, LinkError, PushError};
 
 impl Session {
@@ -99,6 +99,9 @@ impl Session {
             Output::Terminal15(on) => Payload::Terminal15 { on: *on },
             Output::Event { code, detail, value, text } => {
                 Payload::Event { code: *code, detail: *detail, value: *value, text }
+            }
+            Output::BusState { detail, text } => {
+                Payload::Event { code: EventCode::BusState, detail: *detail, value: 0, text }
             }
         };
         if let Err(PushError::Overflow) = self.link.push(now, at, channel, payload) {

@@ -5,8 +5,8 @@ use std::time::Instant;
 use serde::Serialize;
 use serde_json::json;
 
-use super::bus::Opening;
-use super::setup::{BusSetup, ChannelSetup};
+use super::bus::{Opening, StartFailure};
+use super::setup::{BusSetup, ChannelSetup, unsupported};
 use super::{CloseReason, MAX_BUSES, MAX_TEXTS, MAX_WAITING_REQUESTS, OpenedChannel, Session};
 use crate::relay::request::{CloseChannel, ConfigureBuses, OpenChannel, Request, ResumeConnection};
 use crate::relay::{Envelope, Problem};
@@ -82,8 +82,10 @@ impl Session {
                 let detail = format!("Two buses are named {:?}.", other.name());
                 return Err(refuse(Problem::new(400, "invalid-message", "Invalid message", detail)));
             }
-            if let Some(other) = setups.iter().find(|other| other.shares_hardware_with(&setup)) {
-                let detail = format!("Buses {:?} and {:?} are at the same pins.", other.name(), setup.name());
+            let shared = setups.iter().find_map(|other| other.shared_with(&setup).map(|what| (other, what)));
+            if let Some((other, what)) = shared {
+                let (one, two) = (other.describe(), setup.describe());
+                let detail = format!("Buses {one} and {two} both need {what}.");
                 return Err(refuse(Problem::new(409, "pins-in-use", "Pins in use", detail)));
             }
             setups.push(setup);
@@ -110,15 +112,19 @@ impl Session {
         }
     }
 
-    pub(super) fn handle_start_failed(&mut self, now: Instant, name: &str, error: &str) {
+    pub(super) fn handle_start_failed(&mut self, now: Instant, name: &str, failure: &StartFailure) {
+        let error = &failure.detail;
         tracing::warn!(bus = name, error, "could not set up the bus");
         self.buses.clear();
         self.go_on_reading_vin(now);
         let detail = format!("Bus {name:?}: {error}.");
-        let problem =
-            Problem::new(503, "bus-unavailable", "Bus unavailable", detail).answering("configureBuses");
+        let problem = if failure.is_unsupported {
+            unsupported(detail)
+        } else {
+            Problem::new(503, "bus-unavailable", "Bus unavailable", detail)
+        };
         let request_id = self.configuring.take().flatten();
-        self.refuse(&problem, request_id);
+        self.refuse(&problem.answering("configureBuses"), request_id);
     }
 
     /// Answers what waited for the buses.

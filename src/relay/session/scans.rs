@@ -73,7 +73,7 @@ impl Session {
         let Scan { bus_name, asked, .. } = self.scans.swap_remove(index);
         let count = ecus.len();
         let stopped = |status, slug: &str, title: &str| {
-            let detail = format!("Bus {bus_name:?}: {outcome}; {count} ECUs had answered until then.");
+            let detail = format!("Bus {bus_name:?}: {outcome}; ECUs found until then: {count}.");
             Err(Problem::new(status, slug, title, detail).answering("scanEcus"))
         };
         let result = match outcome {

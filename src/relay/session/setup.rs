@@ -113,10 +113,29 @@ impl BusSetup {
         }
     }
 
-    /// Whether only one of the two can be had at a time.
-    pub(super) fn shares_hardware_with(&self, other: &Self) -> bool {
-        let same_device = self.device().is_some() && self.device() == other.device();
-        same_device || self.pins().iter().any(|pin| other.pins().contains(pin))
+    /// What both need for themselves, in words, if that is so: only one of the two can be had at a time.
+    pub(super) fn shared_with(&self, other: &Self) -> Option<String> {
+        if let Some(pin) = self.pins().into_iter().find(|pin| other.pins().contains(pin)) {
+            return Some(format!("pin {pin}"));
+        }
+        self.device()
+            .filter(|device| other.device().as_ref() == Some(device))
+            .map(|device| format!("device {device}"))
+    }
+
+    /// Its name, its kind and its pins, for errors.
+    pub(super) fn describe(&self) -> String {
+        let kind = match self {
+            Self::Can(_) => "can_bus",
+            Self::Kline(_) => "kline_bus",
+            Self::Doip(_) => "doip_bus",
+            Self::Terminal15 { .. } => "terminal15_bus",
+        };
+        let pins = match self.pins().as_slice() {
+            [pin] => format!("pin {pin}"),
+            pins => format!("pins {}", pins.iter().map(u8::to_string).collect::<Vec<_>>().join(" and ")),
+        };
+        format!("{:?} ({kind}, {pins})", self.name())
     }
 
     /// The bus, whose device is opened as it is polled.
@@ -228,5 +247,33 @@ pub(super) fn pdu_settings(options: &PduOptions) -> PduChannelSettings {
     PduChannelSettings {
         keep_alive: options.keep_alive == Switch::Enabled,
         p2: options.p2_ms.map_or(DEFAULT_P2, |ms| Duration::from_millis(u64::from(ms))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::doip::device::Device;
+    use crate::hardware::DoipPort;
+
+    #[test]
+    fn doip_option_1_and_terminal_15_exclude_each_other_at_pin_1_and_not_elsewhere() {
+        let setup = |pin, bus: serde_json::Value| {
+            let port = DoipPort { pins: [1, 9], device: Device::Interface("eth0".to_owned()) };
+            let hardware = Hardware { doip_ports: [port].into(), terminal15: Some(pin), ..Hardware::new([]) };
+            BusSetup::new(&serde_json::from_value(bus).unwrap(), &hardware).unwrap()
+        };
+        let doip =
+            json!({"bus_name": "ETH", "doip_bus": {"doip_option": 1, "doip_network_configuration": 1}});
+        for (pin, shared) in [(1, Some("pin 1".to_owned())), (8, None)] {
+            let doip = setup(pin, doip.clone());
+            let terminal15 = setup(pin, json!({"bus_name": "T15", "terminal15_bus": {"pin": pin}}));
+            assert_eq!(doip.shared_with(&terminal15), shared);
+            assert_eq!(terminal15.shared_with(&doip), shared);
+            assert_eq!(doip.describe(), "\"ETH\" (doip_bus, pins 1 and 9)");
+            assert_eq!(terminal15.describe(), format!("\"T15\" (terminal15_bus, pin {pin})"));
+        }
     }
 }

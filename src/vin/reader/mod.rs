@@ -238,6 +238,10 @@ impl Reader {
 
     /// Goes as far as possible without waiting.
     fn advance(&mut self, now: Instant) {
+        if !self.started && now >= self.settings.until {
+            // the bus never took a frame
+            return self.finish(Outcome::NotTold);
+        }
         while self.started && !self.finished {
             self.drain_links(now);
             self.expire(now);

@@ -322,10 +322,34 @@ fn headers_that_make_no_sense_are_refused_and_some_end_the_connection() {
         refuse(&[9, 0xF6, 0x80, 1, 0, 0, 0, 5, 0x0E, 0x80, 0x40, 0x11, 1]),
         (HeaderNackCode::IncorrectPattern, true)
     );
+    for payload_type in [0x00, 0x01, 0x05, 0x07, 0x08] {
+        let any = [0xFF, 0x00, 0, payload_type, 0, 0, 0, 0];
+        assert_eq!(refuse(&any), (HeaderNackCode::IncorrectPattern, true), "{payload_type}");
+    }
     assert_eq!(refuse(&[2, 0xFD, 0, 5, 0, 0, 0, 3, 1, 2, 3]), (HeaderNackCode::InvalidPayloadLength, true));
     assert_eq!(refuse(&[2, 0xFD, 0x77, 1, 0, 0, 0, 1, 9]), (HeaderNackCode::UnknownPayloadType, false));
     assert_eq!(refuse(&[2, 0xFD, 0x80, 1, 0xFF, 0xFF, 0xFF, 0xFF]), (HeaderNackCode::MessageTooLarge, false));
     assert_eq!(refuse(&[2, 0xFD, 0x40, 1, 0, 0, 0, 0]), (HeaderNackCode::UnknownPayloadType, false));
+    assert_eq!(refuse(&[2, 0xFD, 0x77, 1, 0x7F, 0, 0, 0]), (HeaderNackCode::UnknownPayloadType, false));
+    assert_eq!(refuse(&[2, 0xFD, 0, 5, 0x7F, 0, 0, 0]), (HeaderNackCode::MessageTooLarge, false));
+}
+
+#[test]
+fn datagrams_that_make_no_sense_are_refused_by_the_same_rules() {
+    for (bytes, code) in [
+        (&[2, 2, 0, 1, 0, 0, 0, 0][..], HeaderNackCode::IncorrectPattern),
+        (&[9, 0xF6, 0, 1, 0, 0, 0, 0], HeaderNackCode::IncorrectPattern),
+        (&[0xFF, 0, 0x40, 1, 0, 0, 0, 0], HeaderNackCode::IncorrectPattern),
+        (&[0xFF, 0, 0x40, 3, 0, 0, 0, 0], HeaderNackCode::IncorrectPattern),
+        (&[2, 0xFD, 0x77, 1, 0, 0, 0, 1, 9], HeaderNackCode::UnknownPayloadType),
+        (&[2, 0xFD, 0, 2, 0, 0, 0, 5, 1, 2, 3, 4, 5], HeaderNackCode::InvalidPayloadLength),
+        (&[2, 0xFD, 0, 1, 0, 0, 0, 9], HeaderNackCode::InvalidPayloadLength),
+    ] {
+        let mut bench = Bench::new(|_| {});
+        bench.entity.handle_datagram(bench.now, "127.0.0.1:50000".parse().unwrap(), bytes);
+        bench.settle();
+        assert_eq!(bench.datagrams, [Payload::HeaderNack(code)], "{bytes:02X?}");
+    }
 }
 
 #[test]

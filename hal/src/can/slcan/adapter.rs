@@ -265,6 +265,10 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
                 self.bit_rate = codec::bit_rate(number);
                 self.bit_rate.is_some()
             }
+            Line::SetBitTiming(registers) if !is_open => {
+                self.bit_rate = u16::try_from(registers).ok().map(codec::bit_rate_of_timing);
+                self.bit_rate.is_some()
+            }
             Line::SetDataBitRate(number) if !is_open => {
                 self.data_bit_rate = codec::data_bit_rate(number);
                 self.data_bit_rate.is_some()

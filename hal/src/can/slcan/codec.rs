@@ -18,7 +18,8 @@ use std::fmt;
 
 use super::values::STATES;
 pub use super::values::{
-    BusErrors, ControllerState, StatusFlags, bit_rate, bit_rate_number, data_bit_rate, data_bit_rate_number,
+    BusErrors, ControllerState, StatusFlags, bit_rate, bit_rate_number, bit_rate_of_timing, bit_rates,
+    bit_timing, data_bit_rate, data_bit_rate_number,
 };
 use crate::can::{CanFrame, CanId, FdFlags, FrameKind, fd_length};
 

@@ -136,6 +136,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
         CanError::Unsupported { device: self.device.clone(), what: what.into() }
     }
 
+    /// It cannot have this bit rate, in bit/s; says which it should be able to have.
+    fn cannot_set(&self, rate: u32) -> CanError {
+        let others = codec::bit_rates().filter(|other| *other != rate);
+        let others = others.map(|other| other.to_string()).collect::<Vec<_>>().join(", ");
+        self.unsupported(format!("set {rate} bit/s; SLCAN has {others}"))
+    }
+
     fn protocol(&self, detail: impl Into<String>) -> CanError {
         CanError::Protocol { device: self.device.clone(), detail: detail.into() }
     }
@@ -276,7 +283,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
             return Ok(true);
         }
         let text = format!("{command:?}");
-        let is_extension = matches!(command, Line::SetDataBitRate(_) | Line::Listen);
+        let is_extension = matches!(command, Line::SetDataBitRate(_) | Line::SetBitTiming(_) | Line::Listen);
         match self.ask(command, ANSWER_TIMEOUT).await? {
             Answer::Refused => Ok(false),
             // some firmware says nothing to a command that it does not know
@@ -287,9 +294,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
     }
 
     async fn set_up(&mut self, settings: CanSettings) -> Result<(), CanError> {
-        let what = format!("set {} bit/s", settings.bit_rate);
-        let Some(rate) = codec::bit_rate_number(settings.bit_rate) else {
-            return Err(self.unsupported(what));
+        let rate = settings.bit_rate;
+        let by_number = codec::bit_rate_number(rate).map(Line::SetBitRate);
+        let by_timing = || codec::bit_timing(rate).map(|registers| Line::SetBitTiming(registers.into()));
+        let Some(set_bit_rate) = by_number.or_else(by_timing) else {
+            return Err(self.cannot_set(rate));
         };
         let data_what = settings.data_bit_rate.map(|rate| format!("set {rate} bit/s for the data phase"));
         let data_rate = settings.data_bit_rate.map(codec::data_bit_rate_number);
@@ -300,8 +309,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
         // nothing of an earlier configuration may leave after this one
         self.out.clear();
         let answers = self.call().await?;
-        if !self.command(answers, Line::SetBitRate(rate)).await? {
-            return Err(self.unsupported(what));
+        // one that does not answer cannot be believed to know more than it must: it would disturb the bus
+        let is_known = answers || matches!(set_bit_rate, Line::SetBitRate(_));
+        if !is_known || !self.command(answers, set_bit_rate).await? {
+            return Err(self.cannot_set(rate));
         }
         if let (Some(Some(rate)), Some(what)) = (data_rate, data_what)
             && !self.command(answers, Line::SetDataBitRate(rate)).await?

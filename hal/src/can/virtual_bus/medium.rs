@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::background::Background;
-use super::node::{BusError, Node, understands};
+use super::node::{BusError, Node, is_same_rate, understands};
 use super::{BusStatistics, VirtualBusConfig};
 use crate::can::{
     BusState, CanFilter, CanFrame, CanSettings, FrameKind, INTERMISSION_BITS, LoadMeter, WireLength,
@@ -180,7 +180,7 @@ impl Medium {
         if sender == Sender::Background {
             acknowledged = true;
         }
-        if disturbed || settings.bit_rate != self.settings.bit_rate {
+        if disturbed || !is_same_rate(settings.bit_rate, self.settings.bit_rate) {
             self.statistics.disturbances += 1;
         }
         if self.destroy_next > 0 {

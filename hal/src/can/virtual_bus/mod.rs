@@ -297,7 +297,7 @@ impl VirtualCan {
         if unplugged {
             return Err(self.gone());
         }
-        let other_rate = settings.bit_rate != current.bit_rate;
+        let other_rate = !node::is_same_rate(settings.bit_rate, current.bit_rate);
         if settings.bit_rate == 0 || other_rate && !capabilities.set_bit_rate {
             return Err(self.unsupported(format!("set {} bit/s", settings.bit_rate)));
         }

@@ -253,5 +253,10 @@ pub(super) fn understands(receiver: &CanSettings, sender: &CanSettings, frame: &
         FrameKind::Fd(_) => receiver.data_bit_rate.is_some(),
         _ => true,
     };
-    format && receiver.bit_rate == sender.bit_rate
+    format && is_same_rate(receiver.bit_rate, sender.bit_rate)
+}
+
+/// Whether two nominal bit rates differ by no more than oscillators may (ISO 11898-1, 11.3): 0.5 %.
+pub(super) fn is_same_rate(one: u32, other: u32) -> bool {
+    u64::from(one.abs_diff(other)) * 200 <= u64::from(one)
 }

@@ -90,6 +90,11 @@ impl LineNode {
         lock(&self.line.shared).wire.set_bit_rate(self.node, bit_rate);
     }
 
+    /// Reads bytes of any bit rate, until another is set.
+    pub fn listen_at_any(&mut self) {
+        lock(&self.line.shared).wire.listen_at_any(self.node);
+    }
+
     /// The next thing on the line.
     pub fn poll_wire(&mut self, cx: &mut Context<'_>) -> Poll<WireEvent> {
         loop {

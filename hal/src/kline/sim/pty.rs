@@ -1,8 +1,8 @@
 //! A pseudo-terminal as a K-line's interface: a host that opens it is a node of a simulated line.
 //!
-//! The host's bit rate is read from its terminal settings with every byte. A byte at up to [`SLOW_BIT_RATE`] is a slow
-//! signal: at 5 baud an address, else, if it is zero, a pulse of nine of its bits. Every byte is echoed when its time on
-//! the line is over.
+//! The host's bit rate is read from its terminal settings with every byte, whichever way it goes. A byte at up to
+//! [`SLOW_BIT_RATE`] is a slow signal: at 5 baud an address, else, if it is zero, a pulse of nine of its bits. Every byte
+//! is echoed when its time on the line is over.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -77,7 +77,7 @@ impl Bridge {
     /// Moves bytes both ways; ready where the line ended.
     fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         loop {
-            while let Poll::Ready(event) = self.node.poll_wire(cx) {
+            while let Poll::Ready(event) = self.poll_wire(cx) {
                 match event {
                     WireEvent::Byte { byte, .. } => self.give(byte),
                     WireEvent::Sent { .. } => {
@@ -111,6 +111,21 @@ impl Bridge {
         }
     }
 
+    /// The host's bit rate now, in bit/s.
+    fn bit_rate(&self) -> Option<u32> {
+        tcgetattr(self.pty.settings()).ok().map(|attributes| attributes.output_speed().max(1))
+    }
+
+    /// The next thing on the wire, read at the host's bit rate. A host that is still as slow as its last signal only
+    /// comes late to set another: it will have it when it reads.
+    fn poll_wire(&mut self, cx: &mut Context<'_>) -> Poll<WireEvent> {
+        match self.bit_rate() {
+            Some(bit_rate) if bit_rate > SLOW_BIT_RATE => self.node.listen_at(bit_rate),
+            _ => self.node.listen_at_any(),
+        }
+        self.node.poll_wire(cx)
+    }
+
     fn give(&mut self, byte: u8) {
         if self.out.len() < OUTPUT_LIMIT {
             self.out.push(byte);
@@ -119,8 +134,7 @@ impl Bridge {
 
     /// Puts a byte of the host on the line, after those before it.
     fn take(&mut self, byte: u8) {
-        let Ok(attributes) = tcgetattr(self.pty.settings()) else { return };
-        let bit_rate = attributes.output_speed().max(1);
+        let Some(bit_rate) = self.bit_rate() else { return };
         let start = self.node.now().max(self.free_at);
         let (signal, takes) = if bit_rate <= ADDRESS_BIT_RATE {
             (Signal::Address(byte), ADDRESS_TIME)

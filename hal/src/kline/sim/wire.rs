@@ -44,17 +44,41 @@ impl WireEvent {
 
 #[derive(Debug)]
 struct Node {
+    /// `None`: it reads bytes of any bit rate.
+    listens_at: Option<u32>,
+    /// What its own bytes are sent at.
     bit_rate: u32,
-    events: VecDeque<(u64, WireEvent)>,
+    events: VecDeque<Event>,
+}
+
+/// What a node will see.
+#[derive(Debug, Clone, Copy)]
+struct Event {
+    id: u64,
+    what: WireEvent,
+    /// The bit rate of a byte, unless every node can read it.
+    bit_rate: Option<u32>,
 }
 
 impl Node {
-    fn push(&mut self, id: u64, event: WireEvent) {
+    fn push(&mut self, event: Event) {
         if self.events.len() >= EVENTS {
             self.events.pop_front();
         }
-        let place = self.events.partition_point(|(_, other)| other.at() <= event.at());
-        self.events.insert(place, (id, event));
+        let place = self.events.partition_point(|other| other.what.at() <= event.what.at());
+        self.events.insert(place, event);
+    }
+
+    /// What the node makes of it, at the bit rate that it has by then.
+    fn read(&self, event: Event) -> WireEvent {
+        match (event.what, event.bit_rate, self.listens_at) {
+            (WireEvent::Byte { byte, at }, Some(sent_at), Some(bit_rate))
+                if bit_rate.abs_diff(sent_at) * 100 > sent_at.saturating_mul(TOLERANCE_PERCENT) =>
+            {
+                WireEvent::Byte { byte: byte.rotate_left(3) ^ 0x5A, at }
+            }
+            (what, ..) => what,
+        }
     }
 }
 
@@ -79,14 +103,22 @@ pub struct Wire {
 impl Wire {
     /// Adds a node that sends and listens at this bit rate, in bit/s.
     pub fn attach(&mut self, bit_rate: u32) -> usize {
-        self.nodes.push(Node { bit_rate, events: VecDeque::new() });
+        self.nodes.push(Node { listens_at: Some(bit_rate), bit_rate, events: VecDeque::new() });
         self.nodes.len() - 1
     }
 
-    /// Changes a node's bit rate.
+    /// Changes a node's bit rate; it counts for the bytes that the node has not read yet.
     pub fn set_bit_rate(&mut self, node: usize, bit_rate: u32) {
         if let Some(node) = self.nodes.get_mut(node) {
             node.bit_rate = bit_rate;
+            node.listens_at = Some(bit_rate);
+        }
+    }
+
+    /// Has a node read bytes of any bit rate, until another is set.
+    pub fn listen_at_any(&mut self, node: usize) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.listens_at = None;
         }
     }
 
@@ -105,7 +137,7 @@ impl Wire {
         self.bytes += 1;
         let id = self.bytes;
         for node in &mut self.nodes {
-            node.push(id, WireEvent::Byte { byte, at });
+            node.push(Event { id, what: WireEvent::Byte { byte, at }, bit_rate: None });
         }
     }
 
@@ -138,45 +170,44 @@ impl Wire {
         for other in self.flights.iter().filter(|other| other.end > start && other.start < flight.end) {
             // low wins
             flight.byte &= other.byte;
-            for (_, event) in
-                self.nodes.iter_mut().flat_map(|node| &mut node.events).filter(|(id, _)| *id == other.id)
+            for event in
+                self.nodes.iter_mut().flat_map(|node| &mut node.events).filter(|event| event.id == other.id)
             {
-                if let WireEvent::Byte { byte, .. } = event {
+                if let WireEvent::Byte { byte, .. } = &mut event.what {
                     *byte &= sent;
                 }
             }
         }
+        let what = WireEvent::Byte { byte: flight.byte, at: flight.end };
         for node in &mut self.nodes {
-            let is_understood =
-                node.bit_rate.abs_diff(bit_rate) * 100 <= bit_rate.saturating_mul(TOLERANCE_PERCENT);
-            let byte = if is_understood { flight.byte } else { flight.byte.rotate_left(3) ^ 0x5A };
-            node.push(flight.id, WireEvent::Byte { byte, at: flight.end });
+            node.push(Event { id: flight.id, what, bit_rate: Some(bit_rate) });
         }
         self.flights.push(flight);
     }
 
     fn transmit_levels(&mut self, start: Instant, from: usize, levels: Vec<(Duration, bool)>, end: Duration) {
         for (index, node) in self.nodes.iter_mut().enumerate() {
+            let mut push = |what| node.push(Event { id: 0, what, bit_rate: None });
             if index == from {
-                node.push(0, WireEvent::Sent { at: start + end });
+                push(WireEvent::Sent { at: start + end });
                 continue;
             }
             for (at, is_low) in &levels {
-                node.push(0, WireEvent::Level { is_low: *is_low, at: start + *at });
+                push(WireEvent::Level { is_low: *is_low, at: start + *at });
             }
         }
     }
 
     /// What a node has seen until now.
     pub fn poll_event(&mut self, now: Instant, node: usize) -> Option<WireEvent> {
-        let events = &mut self.nodes.get_mut(node)?.events;
-        let is_due = events.front().is_some_and(|(_, event)| event.at() <= now);
-        if is_due { events.pop_front().map(|(_, event)| event) } else { None }
+        let node = self.nodes.get_mut(node)?;
+        let event = node.events.pop_front_if(|event| event.what.at() <= now)?;
+        Some(node.read(event))
     }
 
     /// When there will be something for this node.
     pub fn poll_timeout(&self, node: usize) -> Option<Instant> {
-        self.nodes.get(node)?.events.front().map(|(_, event)| event.at())
+        self.nodes.get(node)?.events.front().map(|event| event.what.at())
     }
 }
 
@@ -220,5 +251,15 @@ mod tests {
         wire.transmit(start, tester, Signal::Byte(0x81));
         let late = start + Duration::from_secs(1);
         assert!(matches!(wire.poll_event(late, ecu), Some(WireEvent::Byte { byte, .. }) if byte != 0x81));
+        // what counts is the bit rate when the byte is read
+        wire.transmit(late, tester, Signal::Byte(0x81));
+        wire.set_bit_rate(ecu, 10_400);
+        let later = late + Duration::from_secs(1);
+        assert!(matches!(wire.poll_event(later, ecu), Some(WireEvent::Byte { byte: 0x81, .. })));
+        wire.set_bit_rate(ecu, 300);
+        wire.listen_at_any(ecu);
+        wire.transmit(later, tester, Signal::Byte(0x81));
+        let latest = later + Duration::from_secs(1);
+        assert!(matches!(wire.poll_event(latest, ecu), Some(WireEvent::Byte { byte: 0x81, .. })));
     }
 }

@@ -193,8 +193,15 @@ impl Entity {
             match connection.decoder.poll_message() {
                 Ok(None) => return,
                 Ok(Some(Decoded::Message(message))) => self.handle_message(now, id, message.payload),
-                Ok(Some(Decoded::TooLarge { .. })) => {
-                    self.send(now, id, Payload::HeaderNack(HeaderNackCode::MessageTooLarge));
+                Ok(Some(Decoded::TooLarge { payload_type, .. })) => {
+                    // whether the type is known is asked first (ISO 13400-2, figure 7)
+                    let code = match payload_type {
+                        0x0000 | 0x0005 | 0x0007 | 0x0008 | 0x8001..=0x8003 => {
+                            HeaderNackCode::MessageTooLarge
+                        }
+                        _ => HeaderNackCode::UnknownPayloadType,
+                    };
+                    self.send(now, id, Payload::HeaderNack(code));
                 }
                 Err(error) => {
                     self.send(now, id, Payload::HeaderNack(error.nack()));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,7 +105,7 @@ impl Server {
         let address = tcp.local_addr()?;
         let tls = match &listen.tls {
             Some((port, config)) => {
-                let listener = TcpListener::bind(SocketAddr::new(address.ip(), *port)).await?;
+                let listener = TcpListener::bind(with_port(address, *port)).await?;
                 Some((listener, tokio_rustls::TlsAcceptor::from(Arc::clone(config))))
             }
             None => None,
@@ -117,13 +117,13 @@ impl Server {
             tls: tls.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?,
             announce_to: listen.announce_to.unwrap_or_else(|| {
                 // others listen for announcements where the standard says, wherever we listen
-                SocketAddr::new(broadcast(udp_address.ip()), PORT)
+                with_port(everybody(udp_address), PORT)
             }),
         };
-        let broadcasts = if udp_address.ip().is_unspecified() || udp_address.is_ipv6() {
+        let broadcasts = if udp_address.ip().is_unspecified() || udp_address.ip() == Ipv6Addr::LOCALHOST {
             None
         } else {
-            let socket = udp_socket(SocketAddr::new(broadcast(udp_address.ip()), udp_address.port()));
+            let socket = udp_socket(everybody(udp_address));
             socket.inspect_err(|error| tracing::warn!(%error, "broadcasts are not heard")).ok()
         };
         // else the first announcement, which goes out at once, would find a socket that is not known to be ready
@@ -238,7 +238,12 @@ impl Server {
         while let Some(output) = self.entity.poll_output(now()) {
             match output {
                 Output::Datagram { to, bytes } => self.send_datagram(to, &bytes),
-                Output::Broadcast(bytes) => self.send_datagram(self.addresses.announce_to, &bytes),
+                Output::Broadcast(bytes) => {
+                    if let Err(error) = self.udp.try_send_to(&bytes, self.addresses.announce_to) {
+                        // listening everywhere, a machine without default route does not know where to broadcast
+                        tracing::warn!(%error, to = %self.addresses.announce_to, "not announced; listen at an address of the link");
+                    }
+                }
                 Output::Send { connection, bytes } => {
                     let full =
                         self.writers.get(&connection).is_some_and(|writer| writer.try_send(bytes).is_err());
@@ -298,7 +303,7 @@ async fn bind_both(listen: &ListenConfig) -> io::Result<(TcpListener, UdpSocket)
         let tcp = TcpListener::bind(listen.tcp).await?;
         let address = tcp.local_addr()?;
         attempts -= 1;
-        match udp_socket(SocketAddr::new(address.ip(), listen.udp_port.unwrap_or(address.port()))) {
+        match udp_socket(with_port(address, listen.udp_port.unwrap_or(address.port()))) {
             Ok(udp) => return Ok((tcp, udp)),
             Err(error) if attempts == 0 => return Err(error),
             Err(_) => {}
@@ -318,14 +323,25 @@ fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-/// Where everybody on the subnet hears announcements.
-fn broadcast(listening: IpAddr) -> IpAddr {
+/// The same host, and the same interface where it is a link-local address.
+fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
+    address.set_port(port);
+    address
+}
+
+/// Where everybody on the subnet hears what is sent to this port.
+fn everybody(listening: SocketAddr) -> SocketAddr {
     match listening {
         // the loopback interface has no limited broadcast
-        IpAddr::V4(ip) if ip.is_loopback() => Ipv4Addr::new(127, 255, 255, 255).into(),
-        IpAddr::V4(_) => Ipv4Addr::BROADCAST.into(),
+        SocketAddr::V4(address) if address.ip().is_loopback() => {
+            (Ipv4Addr::new(127, 255, 255, 255), address.port()).into()
+        }
+        SocketAddr::V4(address) => (Ipv4Addr::BROADCAST, address.port()).into(),
         // the link-local all-nodes address, as IPv6 has no broadcast
-        IpAddr::V6(_) => Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 1).into(),
+        SocketAddr::V6(address) => {
+            let all_nodes = Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 1);
+            SocketAddrV6::new(all_nodes, address.port(), 0, address.scope_id()).into()
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use connector_agent::doip::LogicalAddress;
+use connector_agent::doip::device::socket_address;
 use connector_hal::can::CanId;
 
 use super::failure::EXIT_CODES;
@@ -192,7 +193,7 @@ pub(super) struct CanGatewayArgs {
 #[derive(Debug, ClapArgs)]
 pub(super) struct DoipGatewayArgs {
     /// Where the entity listens, by TCP and UDP, such as 192.168.7.1:13400; port 0 takes any that is free.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = socket_address)]
     pub(super) listen: SocketAddr,
     /// The port for discovery, if not the same as for TCP.
     #[arg(long, value_name = "PORT")]
@@ -204,7 +205,7 @@ pub(super) struct DoipGatewayArgs {
     #[arg(long, value_name = "FILE", requires = "tls_port")]
     pub(super) tls_certificate: Option<PathBuf>,
     /// Where announcements go, if not to port 13400 of the subnet's broadcast address.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = socket_address)]
     pub(super) announce_to: Option<SocketAddr>,
     /// How the remote vehicle is reached.
     #[arg(long, value_enum, default_value_t = Over::Doip)]

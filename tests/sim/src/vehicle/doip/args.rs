@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use connector_agent::doip::device::socket_address;
 use connector_agent::doip::{ActivationCode, DiagnosticNackCode, LogicalAddress, PowerMode, ProtocolVersion};
 use serde_json::{Value, json};
 
@@ -19,7 +20,7 @@ use crate::vehicle::VehicleConfig;
 #[command(next_help_heading = "DoIP")]
 pub struct DoipArgs {
     /// Serves the vehicle over DoIP there, by TCP and UDP, such as 0.0.0.0:13400; port 0 takes any that is free.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = socket_address)]
     pub doip: Option<SocketAddr>,
     /// Plays a recorded gateway in place of the vehicle.
     #[arg(long, value_name = "FILE", requires = "doip")]
@@ -40,7 +41,7 @@ pub struct DoipArgs {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=3))]
     doip_version: u8,
     /// Where announcements go, if not to port 13400 of the subnet's broadcast address.
-    #[arg(long, value_name = "ADDR", requires = "doip")]
+    #[arg(long, value_name = "ADDR", requires = "doip", value_parser = socket_address)]
     doip_announce_to: Option<SocketAddr>,
     /// How many announcements are made at the start, 500 ms apart.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=1000))]
@@ -49,7 +50,7 @@ pub struct DoipArgs {
     #[arg(long, requires = "doip")]
     doip_no_vin: bool,
     /// A second gateway of the vehicle there, with the later half of the ECUs.
-    #[arg(long, value_name = "ADDR", requires = "doip", conflicts_with = "doip_recording")]
+    #[arg(long, value_name = "ADDR", requires = "doip", conflicts_with = "doip_recording", value_parser = socket_address)]
     doip_second: Option<SocketAddr>,
     /// Answers every request for routing by this code; `never` not at all.
     #[arg(long, value_name = "CODE", value_parser = answer)]

@@ -47,6 +47,32 @@ enum State {
     Communicating,
 }
 
+/// Another ECU's slow initialisation, whose bytes are no message: all that an ECU with patience has to tell by, as the
+/// pauses between them are no longer than those it allows in a request.
+#[derive(Debug)]
+struct Overheard {
+    address: u8,
+    bytes: Vec<u8>,
+}
+
+impl Overheard {
+    /// Whether this is the next byte of it.
+    fn takes(&mut self, byte: u8) -> bool {
+        let is_next = match self.bytes[..] {
+            // the synchronisation byte: no message begins like that
+            [] => byte >> 6 == 1,
+            [_] | [_, _] => true,
+            [_, _, second] => byte == !second,
+            [_, _, _, _] => byte == !self.address,
+            _ => false,
+        };
+        if is_next {
+            self.bytes.push(byte);
+        }
+        is_next
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct KlineEcu {
@@ -56,6 +82,7 @@ pub struct KlineEcu {
     /// When the last pulse of the right length began.
     pulse_at: Option<Instant>,
     levels: Vec<(Instant, bool)>,
+    overheard: Option<Overheard>,
     received: Vec<u8>,
     received_since: Instant,
     /// The pauses between the bytes of the request that is coming in.
@@ -81,6 +108,7 @@ impl KlineEcu {
             state: State::Asleep,
             pulse_at: None,
             levels: Vec::new(),
+            overheard: None,
             received: Vec::new(),
             received_since: now,
             gaps: Vec::new(),
@@ -135,6 +163,11 @@ impl KlineEcu {
     }
 
     fn handle_level(&mut self, at: Instant, is_low: bool) {
+        if let State::AwaitsComplement { .. } = self.state {
+            // the tester has begun anew
+            self.state = State::Asleep;
+            self.received.clear();
+        }
         if !is_low && let Some((since, true)) = self.levels.last().copied() {
             let low = at - since;
             if low < Duration::from_millis(100) {
@@ -180,6 +213,11 @@ impl KlineEcu {
         if let State::AwaitsComplement { since } = self.state {
             return self.handle_complement(start, at, since, byte);
         }
+        if self.overheard.as_mut().is_some_and(|overheard| overheard.takes(byte)) {
+            self.quiet_since = Some(at);
+            return;
+        }
+        self.overheard = None;
         match self.last_byte_at {
             Some(last) if !self.received.is_empty() => {
                 let gap = start.saturating_duration_since(last);
@@ -336,7 +374,12 @@ impl KlineEcu {
         let is_byte = bit(0) && !bit(9);
         self.levels.clear();
         let is_mine = address == self.config.address || self.config.functions.contains(&address);
-        if !is_byte || !self.config.slow || !is_mine || self.is_deaf() {
+        if !is_byte {
+            return;
+        }
+        if !self.config.slow || !is_mine || self.is_deaf() {
+            self.received.clear();
+            self.overheard = Some(Overheard { address, bytes: Vec::new() });
             return;
         }
         if let Some(quiet_since) = self.quiet_since {
