@@ -38,6 +38,17 @@ need_packages() { # need_packages PACKAGE...
   } >"$cross/apt.log" 2>&1 || { tail -20 "$cross/apt.log" >&2; die "apt could not install ${missing[*]}"; }
 }
 
+# Sets SOURCE_DATE_EPOCH to the time of the sources' commit.
+source_date() {
+  if [ -z "${SOURCE_DATE_EPOCH:-}" ]; then
+    [ -e "$root/.git" ] || die 'these sources have no history: SOURCE_DATE_EPOCH has to tell their date'
+    command -v git >/dev/null || need_packages git
+    # whoever owns them
+    SOURCE_DATE_EPOCH=$(git -c safe.directory='*' -C "$root" log -1 --format=%ct)
+  fi
+  export SOURCE_DATE_EPOCH
+}
+
 # Where the version comes from: the workspace's.
 version() { sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -1; }
 

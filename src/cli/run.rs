@@ -20,6 +20,9 @@ pub(super) async fn run(path: &Path, format: Option<LogFormat>) -> anyhow::Resul
     if let Err(error) = disable_core_dumps() {
         eprintln!("connector-agent: warning: core dumps could not be switched off: {error}");
     }
+    // a large page, for the few kilobytes of a thread's stack, would nearly double what is resident; where the kernel has
+    // none, nothing is lost
+    let _has_none = rustix::thread::disable_transparent_huge_pages(true);
     let mut config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => {
