@@ -106,7 +106,7 @@ impl ConnectionError {
     }
 }
 
-/// A message that was given to [`Connection::send`].
+/// A message that was given to [`super::Connection::send`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SendId(pub(super) u64);
 
