@@ -33,7 +33,10 @@ TOP_FOLDERS = ("src", "hal", "operator", "tests", "docs", "cross", "fuzz", "benc
 def tracked_files():
     """The files of the repository, those not yet added included."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    listed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
+    try:
+        listed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"git cannot list the files: {error}")
     paths = (ROOT / name for name in listed.decode().split("\0") if name)
     return [path for path in paths if path.is_file()]
 
