@@ -4,8 +4,10 @@
 //! decided by the configuration alone.
 
 pub mod board;
+pub mod bus;
 pub mod can;
 pub mod ethernet;
+pub mod future;
 pub mod kline;
 #[cfg(feature = "sim")]
 mod pty;

@@ -7,10 +7,11 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use connector_hal::bus::BusState;
 use connector_hal::can::slcan::{Slcan, SlcanAdapter};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{
-    BusState, CanBus, CanBusExt, CanError, CanEvent, CanFilter, CanFrame, CanId, CanSettings, FdFlags,
+    CanBus, CanBusExt, CanError, CanEvent, CanFilter, CanFrame, CanId, CanSettings, FdFlags,
 };
 use connector_hal::timer::TimerKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};

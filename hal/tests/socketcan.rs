@@ -14,8 +14,9 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
+use connector_hal::bus::BusState;
 use connector_hal::can::{
-    BusState, CanBus, CanBusExt, CanError, CanEvent, CanFilter, CanFrame, CanId, CanSettings, FdFlags, open,
+    CanBus, CanBusExt, CanError, CanEvent, CanFilter, CanFrame, CanId, CanSettings, FdFlags, open,
 };
 use tokio::time::timeout;
 

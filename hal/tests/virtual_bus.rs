@@ -5,10 +5,11 @@
 
 use std::time::{Duration, Instant};
 
+use connector_hal::bus::BusState;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig, VirtualCan};
 use connector_hal::can::{
-    BusState, CanBus, CanBusExt, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId,
-    CanSettings, FdFlags, FrameKind, WireLength,
+    CanBus, CanBusExt, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId, CanSettings, FdFlags,
+    FrameKind, WireLength,
 };
 use connector_hal::timer::TimerKind;
 use tokio::time::timeout;

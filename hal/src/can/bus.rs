@@ -1,11 +1,12 @@
 //! What every CAN adapter offers: frames in and out, its state, and how it is set up.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{CanFrame, CanId, IsotpOptions, IsotpSocket};
+use crate::bus::{BusState, BusStatus};
+use crate::future::BoxFuture;
 
 /// How a bus is to be set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,31 +30,6 @@ pub struct CanCapabilities {
     pub set_bit_rate: bool,
     /// [`CanEvent::Transmitted`] tells that a frame was on the wire, not only that the adapter took it.
     pub confirms_transmission: bool,
-}
-
-/// The fault confinement state of a controller (ISO 11898-1, 12.1.4.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum BusState {
-    /// Error active: takes part in everything.
-    #[default]
-    Active,
-    /// Error passive: many errors were counted.
-    Passive,
-    /// Bus off: the controller has left the bus, or its device is gone.
-    Off,
-}
-
-/// The share of the bus's time that frames took, 0…1, over about the last second.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default)]
-pub struct BusLoad(pub f32);
-
-/// A bus's state and load.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct BusStatus {
-    /// The controller's state.
-    pub state: BusState,
-    /// How full the bus is.
-    pub load: BusLoad,
 }
 
 /// What happened on a bus.
@@ -142,9 +118,6 @@ impl CanFilter {
     }
 }
 
-/// A boxed future, for the few calls of a trait object that wait.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
 /// One CAN bus, opened, owned by one task.
 ///
 /// Frames leave in the order in which [`CanBus::poll_send`] took them, and each has one outcome event, in the same
@@ -199,8 +172,3 @@ pub trait CanBusExt: CanBus {
 }
 
 impl<B: CanBus + ?Sized> CanBusExt for B {}
-
-/// How long frames of `bits` take at `bit_rate`.
-pub fn bit_time(bits: u32, bit_rate: u32) -> Duration {
-    Duration::from_nanos(u64::from(bits) * 1_000_000_000 / u64::from(bit_rate.max(1)))
-}

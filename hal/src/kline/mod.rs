@@ -10,7 +10,7 @@ pub mod sim;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::can::BoxFuture;
+use crate::future::BoxFuture;
 
 pub use serial::SerialKLine;
 
@@ -121,7 +121,7 @@ pub const ADDRESS_TIME: Duration = Duration::from_secs(2);
 
 /// How long a byte takes with its start and stop bits, at this bit rate in bit/s.
 pub fn byte_time(bit_rate: u32) -> Duration {
-    crate::can::bit_time(10, bit_rate)
+    crate::bus::bit_time(10, bit_rate)
 }
 
 #[cfg(test)]

@@ -13,8 +13,9 @@ use tokio::task::AbortHandle;
 
 use super::codec::{self, BusErrors, ControllerState, Line, StatusFlags};
 use super::reader::{LineReader, RawLine};
+use crate::bus::BusState;
 use crate::can::virtual_bus::{VirtualBus, VirtualCan};
-use crate::can::{BusState, CanBus, CanEvent, CanFrame, CanSettings, FrameKind};
+use crate::can::{CanBus, CanEvent, CanFrame, CanSettings, FrameKind};
 use crate::pty::{DeviceLink, Pty};
 
 /// Frames taken from the host and not yet in the controller; beyond it the host's line is not read, so that a host

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::codec::{BusErrors, ControllerState, Line, StatusFlags};
+use crate::bus::{BusState, BusStatus, LoadMeter};
 use crate::can::events::EventQueue;
-use crate::can::{BusState, BusStatus, CanEvent, CanFilter, CanFrame, CanSettings, LoadMeter, WireLength};
+use crate::can::{CanEvent, CanFilter, CanFrame, CanSettings, WireLength};
 
 /// How many frames the adapter holds without an answer: enough to keep 500 kbit/s busy over USB's round trip of some
 /// milliseconds, few enough for the buffers of common firmware.

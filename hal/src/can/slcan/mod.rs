@@ -28,10 +28,9 @@ pub use self::adapter::{Controller, SlcanAdapter};
 use self::codec::{BELL, Line, LineError};
 use self::host::{Host, Manners};
 use self::reader::{LineReader, RawLine};
-use super::{
-    BoxFuture, BusState, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame,
-    CanSettings,
-};
+use crate::bus::{BusState, BusStatus};
+use crate::can::{CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings};
+use crate::future::BoxFuture;
 use crate::timer::{Deadline, TimerKind};
 
 /// The baud rate of a serial line when none is given; USB and pty ones don't care.

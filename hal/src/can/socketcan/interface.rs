@@ -5,7 +5,8 @@ use std::io;
 use socketcan::nl::{CanBitTiming, CanCtrlModes, CanState, InterfaceCanParams, InterfaceDetails, Mtu};
 use socketcan::{CanCtrlMode, CanInterface};
 
-use crate::can::{BusState, CanCapabilities, CanError, CanSettings};
+use crate::bus::BusState;
+use crate::can::{CanCapabilities, CanError, CanSettings};
 
 /// `IFF_ECHO`: the driver loops a frame back when it was sent, not when it was taken.
 const IFF_ECHO: u32 = 1 << 18;

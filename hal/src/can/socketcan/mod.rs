@@ -4,7 +4,7 @@
 //! sent; a frame that is overtaken by the echo of a later one was not.
 
 mod interface;
-mod wire;
+mod raw_frame;
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,12 +18,14 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use self::interface::{Facts, Interface};
-use self::wire::RawFrame;
+use self::raw_frame::RawFrame;
 use super::events::EventQueue;
-use super::{
-    BoxFuture, BusState, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId,
-    CanSettings, FrameKind, IsotpOptions, IsotpSocket, LoadMeter, WireLength,
+use crate::bus::{BusState, BusStatus, LoadMeter};
+use crate::can::{
+    CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId, CanSettings, FrameKind,
+    IsotpOptions, IsotpSocket, WireLength,
 };
+use crate::future::BoxFuture;
 use crate::system::{Received, async_fd, readable_or_failed, receive};
 use crate::timer::{Deadline, TimerKind};
 
@@ -186,7 +188,7 @@ impl SocketCan {
                 Poll::Pending if self.failure.is_some() => None,
                 Poll::Pending => return Poll::Pending,
             };
-            let mut bytes = [0; wire::FD_MTU];
+            let mut bytes = [0; raw_frame::FD_MTU];
             match receive(self.socket.get_ref(), &mut bytes) {
                 Ok(received) => {
                     self.handle_received(&received, bytes.get(..received.len).unwrap_or(&[]));
@@ -214,7 +216,7 @@ impl SocketCan {
                 self.events.push(CanEvent::Lost(lost));
             }
         }
-        let Some(frame) = wire::parse(bytes) else { return };
+        let Some(frame) = raw_frame::parse(bytes) else { return };
         let at = instant(received.timestamp);
         match frame.kind() {
             FrameKind::Error { classes } => self.handle_error(frame, classes, at),

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 use super::background::Background;
 use super::node::{BusError, Node, is_same_rate, understands};
 use super::{BusStatistics, VirtualBusConfig};
-use crate::can::{
-    BusState, CanFilter, CanFrame, CanSettings, FrameKind, INTERMISSION_BITS, LoadMeter, WireLength,
-};
+use crate::bus::{BusState, LoadMeter};
+use crate::can::{CanFilter, CanFrame, CanSettings, FrameKind, INTERMISSION_BITS, WireLength};
 
 /// Where receivers with another bit rate see their first error: within the identifier.
 const BITS_BEFORE_DISTURBANCE: u32 = 12;

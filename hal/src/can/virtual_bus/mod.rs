@@ -22,10 +22,9 @@ use tokio::task::AbortHandle;
 use self::background::Background;
 use self::medium::Medium;
 use self::node::Node;
-use super::{
-    BoxFuture, BusState, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame,
-    CanSettings,
-};
+use crate::bus::{BusState, BusStatus};
+use crate::can::{CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings};
+use crate::future::BoxFuture;
 use crate::timer::{Deadline, TimerKind};
 
 /// What kind of bus it is.

@@ -5,8 +5,9 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::NodeStatistics;
+use crate::bus::BusState;
 use crate::can::events::EventQueue;
-use crate::can::{BusState, CanCapabilities, CanEvent, CanFilter, CanFrame, CanSettings, FrameKind};
+use crate::can::{CanCapabilities, CanEvent, CanFilter, CanFrame, CanSettings, FrameKind};
 
 /// Above this, a controller is error passive (ISO 11898-1, 12.1.4.2).
 const PASSIVE_LIMIT: u16 = 127;

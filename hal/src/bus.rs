@@ -1,8 +1,36 @@
-//! How full a bus is.
+//! State and load of a bus of any kind: CAN, K-line, DoIP.
 
 use std::time::{Duration, Instant};
 
-use super::BusLoad;
+/// The fault confinement state of a controller (ISO 11898-1, 12.1.4.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum BusState {
+    /// Error active: takes part in everything.
+    #[default]
+    Active,
+    /// Error passive: many errors were counted.
+    Passive,
+    /// Bus off: the controller has left the bus, or its device is gone.
+    Off,
+}
+
+/// The share of the bus's time that frames took, 0…1, over about the last second.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default)]
+pub struct BusLoad(pub f32);
+
+/// A bus's state and load.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct BusStatus {
+    /// The controller's state.
+    pub state: BusState,
+    /// How full the bus is.
+    pub load: BusLoad,
+}
+
+/// How long frames of `bits` take at `bit_rate`.
+pub fn bit_time(bits: u32, bit_rate: u32) -> Duration {
+    Duration::from_nanos(u64::from(bits) * 1_000_000_000 / u64::from(bit_rate.max(1)))
+}
 
 const SLOTS: usize = 10;
 const SLOT: Duration = Duration::from_millis(100);
