@@ -25,7 +25,7 @@ use connector_agent::relay::codec::{Payload as Record, PduFlags, Tag};
 use connector_agent::relay::link::{Link, Role};
 use connector_agent::relay::request::Request;
 use connector_agent::relay::session::{Session, SessionLimits, SessionSettings};
-use connector_hal::can::BoxFuture;
+use connector_hal::future::BoxFuture;
 use connector_hal::timer::TimerKind;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::{Value, json};

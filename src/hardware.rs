@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use connector_hal::board::ActivationLine;
-use connector_hal::can::{BoxFuture, CanBus, CanError};
+use connector_hal::can::{CanBus, CanError};
+use connector_hal::future::BoxFuture;
 use connector_hal::kline::OpeningKLine;
 use connector_hal::timer::TimerKind;
 

@@ -14,10 +14,11 @@ use connector_agent::relay::codec::{EventCode, Payload, PduFlags, Tag};
 use connector_agent::relay::link::{Link, Role};
 use connector_agent::relay::request::Request;
 use connector_agent::relay::session::{Session, SessionLimits, SessionSettings};
+use connector_hal::bus::BusStatus;
 use connector_hal::can::{
-    BoxFuture, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId,
-    CanSettings,
+    CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId, CanSettings,
 };
+use connector_hal::future::BoxFuture;
 use connector_hal::timer::TimerKind;
 use serde_json::{Value, json};
 use uuid::Uuid;

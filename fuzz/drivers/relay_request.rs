@@ -8,9 +8,9 @@ use connector_agent::hardware::{CanPort, Hardware, IsotpStack};
 use connector_agent::relay::Envelope;
 use connector_agent::relay::request::Request;
 use connector_agent::relay::session::{Session, SessionLimits, SessionSettings};
-use connector_hal::can::{
-    BoxFuture, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings,
-};
+use connector_hal::bus::BusStatus;
+use connector_hal::can::{CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings};
+use connector_hal::future::BoxFuture;
 use connector_hal::timer::TimerKind;
 use uuid::Uuid;
 

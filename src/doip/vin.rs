@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use connector_hal::can::BoxFuture;
+use connector_hal::future::BoxFuture;
 
 use super::client::{Client, ClientError, ClientEvent};
 use super::connection::{ConnectionError, ConnectionSettings, Event};

@@ -10,7 +10,8 @@ mod turns;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use connector_hal::can::{BusState, CanEvent, CanFrame};
+use connector_hal::bus::BusState;
+use connector_hal::can::{CanEvent, CanFrame};
 
 use super::channel::{Channel, OpenFailure, Output};
 use super::codec::{EventCode, PduFlags};

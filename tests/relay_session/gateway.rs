@@ -13,7 +13,7 @@ use connector_agent::doip::{
     ActivationResponse, Announcement, DiagnosticAck, DiagnosticMessage, DiagnosticNack, Eid, FurtherAction,
     LogicalAddress, Message, Payload, ProtocolVersion,
 };
-use connector_hal::can::BoxFuture;
+use connector_hal::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 

@@ -12,8 +12,9 @@ use connector_agent::relay::request::{
 };
 use connector_agent::relay::session::{Session, SessionLimits, SessionSettings};
 use connector_agent::relay::{Envelope, Problem};
+use connector_hal::can::CanBus;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
-use connector_hal::can::{BoxFuture, CanBus};
+use connector_hal::future::BoxFuture;
 use connector_hal::timer::TimerKind;
 use connector_sim::network::{BadNetworkConfig, Conditions};
 use connector_sim::operator::client::{
