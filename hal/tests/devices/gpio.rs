@@ -1,8 +1,7 @@
-//! The Linux board on GPIO lines of a real kernel, simulated by its gpio-sim: `CONNECTOR_TEST_GPIO_SIM` names a chip of
-//! at least 4 lines, the second called BUTTON, and its directory in sysfs, as
-//! `/dev/gpiochip0,/sys/devices/platform/gpio-sim.0/gpiochip0`.
-// the configuration's leave for tests does not reach their helpers
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+//! The Linux board on GPIO lines of a real kernel, simulated by the kernel's gpio-sim driver.
+//!
+//! `CONNECTOR_TEST_GPIO_SIM` names a chip with at least 4 lines, the second called BUTTON, and the chip's directory in
+//! sysfs: `/dev/gpiochip0,/sys/devices/platform/gpio-sim.0/gpiochip0`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +11,8 @@ use connector_hal::board::{
 };
 use tokio::time::timeout;
 
+use crate::support::environment;
+
 struct Chip {
     device: PathBuf,
     lines: PathBuf,
@@ -19,11 +20,7 @@ struct Chip {
 
 impl Chip {
     fn find() -> Option<Self> {
-        let both = std::env::var("CONNECTOR_TEST_GPIO_SIM").ok();
-        let Some(both) = both else {
-            say_skipped(format_args!("needs CONNECTOR_TEST_GPIO_SIM, see this file's head"));
-            return None;
-        };
+        let both = environment("CONNECTOR_TEST_GPIO_SIM")?;
         let (device, lines) = both.split_once(',').expect("device,directory");
         Some(Self { device: device.into(), lines: lines.into() })
     }
@@ -107,10 +104,4 @@ async fn a_line_that_is_not_there_or_taken_is_absent() {
     assert!(problems[0].contains("no line 5000") && problems[1].contains("NONE"), "{problems:?}");
     let mut board = LinuxBoard::open(&config);
     assert_eq!(board.ignition(), None);
-}
-
-/// Not by `println!`, which the test harness keeps to itself; in one write, so that nothing comes in between.
-fn say_skipped(why: std::fmt::Arguments<'_>) {
-    use std::io::Write as _;
-    let _no_standard_error = std::io::stderr().write_all(format!("\nSKIPPED: {why}\n").as_bytes());
 }
