@@ -11,9 +11,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior};
 
+use super::activation::ActivationLine;
 use super::config::{BoardConfig, InputConfig, OutputConfig, Source, VoltageConfig};
 use super::pin::{Input, Output, find_line, read_number};
-use super::{ActivationLine, Board, BoardEvent, Led};
+use super::traits::{Board, BoardEvent, Led};
 
 /// How often the voltage is read; reading may take its time, so it is read on a thread of its own.
 const VOLTAGE_INTERVAL: Duration = Duration::from_secs(1);

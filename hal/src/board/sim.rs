@@ -5,7 +5,8 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::sync::watch;
 
-use super::{ActivationLine, Board, BoardEvent, Led};
+use super::activation::ActivationLine;
+use super::traits::{Board, BoardEvent, Led};
 
 /// More presses than that, unseen, are as good as these.
 const MAX_PRESSES: u8 = 16;
@@ -147,7 +148,7 @@ impl Board for SimBoard {
 
 #[cfg(test)]
 mod tests {
-    use super::super::BoardExt;
+    use super::super::traits::BoardExt;
     use super::*;
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod bus;
 mod device;
+mod error;
 mod events;
 mod frame;
 mod frame_length;
@@ -12,8 +13,9 @@ pub mod socketcan;
 #[cfg(feature = "sim")]
 pub mod virtual_bus;
 
-pub use bus::{CanBus, CanBusExt, CanCapabilities, CanError, CanEvent, CanFilter, CanSettings};
+pub use bus::{CanBus, CanBusExt, CanCapabilities, CanEvent, CanFilter, CanSettings};
 pub use device::{CanDevice, open};
+pub use error::CanError;
 pub use frame::{CanFrame, FdFlags, FrameError, FrameKind, MAX_CLASSIC_LEN, MAX_FD_LEN, fd_length};
 pub use frame_length::{INTERMISSION_BITS, WireLength};
 pub use id::{CanId, CanIdError};

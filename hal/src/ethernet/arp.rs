@@ -9,7 +9,7 @@ use rustix::net::{RecvFlags, recv};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::Interface;
+use super::interface::Interface;
 use crate::system::async_fd;
 
 const ETHERTYPE_ARP: u16 = 0x0806;

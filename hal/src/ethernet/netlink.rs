@@ -12,7 +12,6 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::InterfaceAddress;
 use crate::system::async_fd;
 
 // linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h
@@ -38,11 +37,27 @@ const AF_INET6: u8 = 10;
 /// RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR.
 const GROUPS: u32 = 0x001 | 0x010 | 0x100;
 
+/// IFF_UP of `netdevice(7)`.
+pub(super) const UP: u32 = 1;
+/// IFF_RUNNING of `netdevice(7)`.
+pub(super) const RUNNING: u32 = 0x40;
+
 const HEADER: usize = 16;
 /// More than the kernel puts into one message.
 const BUFFER: usize = 32 * 1024;
 /// Datagrams of one dump; interfaces have some addresses, not thousands.
 const MAX_DATAGRAMS: usize = 256;
+
+/// An address of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// How many bits of it are the network's.
+    pub prefix: u8,
+    /// The kernel still finds out whether somebody else has it.
+    pub is_tentative: bool,
+}
 
 /// Tells when addresses or interfaces change.
 #[derive(Debug)]
@@ -129,8 +144,8 @@ pub(super) fn set_up(index: u32) -> io::Result<()> {
     // ifinfomsg: family, padding, type, index, flags, which of them change
     let mut body = vec![0; 4];
     body.extend(index.to_ne_bytes());
-    body.extend(super::UP.to_ne_bytes());
-    body.extend(super::UP.to_ne_bytes());
+    body.extend(UP.to_ne_bytes());
+    body.extend(UP.to_ne_bytes());
     request(RTM_NEWLINK, NLM_F_ACK, &body).map(|_| ())
 }
 
@@ -261,5 +276,12 @@ mod tests {
         let expected = InterfaceAddress { ip, prefix: 30, is_tentative: true };
         assert_eq!(address(RTM_NEWADDR, &body, 7), Some(expected));
         assert_eq!(address(RTM_NEWADDR, &body, 8), None);
+    }
+
+    #[tokio::test]
+    async fn addresses_can_be_watched_by_anybody() {
+        let watch = AddressWatch::new().unwrap();
+        let nothing = tokio::time::timeout(std::time::Duration::ZERO, watch.changed()).await;
+        assert!(nothing.is_err() || nothing.unwrap().is_ok());
     }
 }

@@ -15,7 +15,7 @@ use rustix::termios::{OptionalActions, QueueSelector, tcflush, tcgetattr, tcseta
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_serial::{SerialPort, SerialPortBuilderExt, SerialStream};
 
-use super::{ADDRESS_TIME, KLine, KLineError, KLineEvent, Signal, address_levels};
+use super::line::{ADDRESS_TIME, KLine, KLineError, KLineEvent, Signal, address_levels, byte_time};
 use crate::system::borrow;
 use crate::timer::{Deadline, TimerKind};
 
@@ -127,7 +127,7 @@ impl SerialKLine {
         }
         self.write(byte)?;
         let start = Instant::now();
-        let over = start + super::byte_time(bit_rate);
+        let over = start + byte_time(bit_rate);
         let echo_time = if self.is_pseudo_terminal { PSEUDO_TERMINAL_ECHO_TIME } else { ECHO_TIME };
         self.slow =
             Some(Slow::Byte { byte, over, give_up: over + echo_time, end: start + low, is_echoed: false });

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
 use super::codec::{self, BusErrors, ControllerState, Line, StatusFlags};
+use super::host_line::{HostLine, StreamLine};
 use super::reader::{LineReader, RawLine};
 use crate::bus::BusState;
 use crate::can::virtual_bus::{VirtualBus, VirtualCan};
@@ -77,57 +78,13 @@ impl SlcanAdapter {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let node = bus.attach_adapter(name, VirtualBus::full_capabilities());
-        Adapter::new(Stream(stream), node).run().await
+        Adapter::new(StreamLine(stream), node).run().await
     }
 }
 
 impl Drop for SlcanAdapter {
     fn drop(&mut self) {
         self.task.abort();
-    }
-}
-
-/// The line to the host.
-trait HostLine: AsyncRead + AsyncWrite + Unpin {
-    /// Whether the host has gone, and another may come.
-    fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool;
-}
-
-impl HostLine for Pty {
-    fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool {
-        Pty::poll_closed(self, cx)
-    }
-}
-
-struct Stream<S>(S);
-
-impl<S: AsyncRead + AsyncWrite + Unpin> HostLine for Stream<S> {
-    fn poll_closed(&mut self, _: &mut Context<'_>) -> bool {
-        false
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::background::Background;
+use super::config::VirtualBusConfig;
 use super::node::{BusError, Node, is_same_rate, understands};
-use super::{BusStatistics, VirtualBusConfig};
+use super::statistics::BusStatistics;
 use crate::bus::{BusState, LoadMeter};
 use crate::can::{CanFilter, CanFrame, CanSettings, FrameKind, INTERMISSION_BITS, WireLength};
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::NodeStatistics;
+use super::statistics::NodeStatistics;
 use crate::bus::BusState;
 use crate::can::events::EventQueue;
 use crate::can::{CanCapabilities, CanEvent, CanFilter, CanFrame, CanSettings, FrameKind};

@@ -16,7 +16,8 @@ use rustix::termios::tcgetattr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
-use super::{LineNode, SimLine, WireEvent};
+use super::line::{LineNode, SimLine};
+use super::wire::WireEvent;
 use crate::bus::bit_time;
 use crate::kline::{ADDRESS_TIME, Signal, byte_time};
 use crate::pty::{DeviceLink, Pty};
