@@ -3,6 +3,8 @@
 //! Everything above this crate speaks [`can::CanBus`], [`kline::KLine`] and [`board::Board`]; which device stands behind them is
 //! decided by the configuration alone.
 
+#![deny(unreachable_pub)]
+
 pub mod board;
 pub mod bus;
 pub mod can;

@@ -31,7 +31,7 @@ struct HostWatch {
 }
 
 impl Pty {
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         grantpt(&master)?;
         unlockpt(&master)?;
@@ -50,18 +50,18 @@ impl Pty {
     }
 
     /// The device that a host opens.
-    pub fn slave_path(&self) -> &Path {
+    pub(crate) fn slave_path(&self) -> &Path {
         &self.slave_path
     }
 
     /// Where the host's terminal settings can be read.
-    pub fn settings(&self) -> impl AsFd {
+    pub(crate) fn settings(&self) -> impl AsFd {
         self.slave.as_fd()
     }
 
     /// Whether the last host has closed the device since the last call; asked before what was read is believed to
     /// come from the same host as before.
-    pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(crate) fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool {
         let closed = self.watch.as_mut().is_some_and(|watch| watch.poll_closed(cx));
         if closed {
             // what the next host finds is a fresh device: no exclusiveness a killed host left, no old output
@@ -156,7 +156,7 @@ pub(crate) struct DeviceLink {
 
 impl DeviceLink {
     /// Makes the link, in place of one that is there; an error where there is anything else.
-    pub fn new(path: &Path, target: &Path) -> io::Result<Self> {
+    pub(crate) fn new(path: &Path, target: &Path) -> io::Result<Self> {
         match std::fs::symlink_metadata(path) {
             Ok(metadata) if metadata.is_symlink() => std::fs::remove_file(path)?,
             Ok(_) => {

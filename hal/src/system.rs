@@ -17,14 +17,14 @@ impl OwnsFd for socketcan::CanFdSocket {}
 impl OwnsFd for tokio_serial::SerialStream {}
 
 /// Its file descriptor.
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "not every owner of a descriptor implements AsFd")]
 pub(crate) fn borrow<F: OwnsFd>(owner: &F) -> BorrowedFd<'_> {
     // SAFETY: an `OwnsFd` has a valid descriptor for as long as it lives, and the borrow ends before.
     unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
 }
 
 /// Registers a file descriptor with the runtime.
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "tokio has no sound safe constructor of AsyncFd")]
 pub(crate) fn async_fd<F: OwnsFd>(fd: F, interest: Interest) -> io::Result<AsyncFd<F>> {
     // SAFETY: an `OwnsFd` has a valid descriptor, and `AsyncFd` gives it away only by consuming itself.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest)? })
@@ -56,7 +56,7 @@ pub(crate) struct Received {
 struct Control([u8; 128]);
 
 /// Receives one message with its control messages.
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "no safe wrapper of recvmsg knows SO_RXQ_OVFL and SCM_TIMESTAMPNS")]
 pub(crate) fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<Received> {
     let mut control = Control([0; 128]);
     let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };

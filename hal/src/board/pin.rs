@@ -44,7 +44,7 @@ enum Reader {
 
 impl Input {
     /// Opens the input, within a tokio runtime.
-    pub fn open(config: &InputConfig) -> io::Result<Self> {
+    pub(super) fn open(config: &InputConfig) -> io::Result<Self> {
         let reader = match &config.source {
             Source::Line { chip, line } => {
                 let offset = find_line(chip, line)?;
@@ -74,7 +74,7 @@ impl Input {
     }
 
     /// Whether it is on; `None` while it cannot be read.
-    pub fn read(&mut self) -> Option<bool> {
+    pub(super) fn read(&mut self) -> Option<bool> {
         let level = match &self.reader {
             Reader::Line { request, offset, .. } => {
                 request.value(*offset).map(|value| value == Value::Active).map_err(io::Error::other)
@@ -96,7 +96,7 @@ impl Input {
     }
 
     /// What it changed to.
-    pub fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Option<bool>> {
+    pub(super) fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Option<bool>> {
         loop {
             match &mut self.reader {
                 Reader::Line { request, events, .. } => {
@@ -138,7 +138,7 @@ enum Writer {
 
 impl Output {
     /// Opens the output, and switches it off.
-    pub fn open(config: &OutputConfig) -> io::Result<Self> {
+    pub(super) fn open(config: &OutputConfig) -> io::Result<Self> {
         let writer = match &config.source {
             Source::Line { chip, line } => {
                 let offset = find_line(chip, line)?;
@@ -154,7 +154,7 @@ impl Output {
         Ok(output)
     }
 
-    pub fn set(&mut self, on: bool) {
+    pub(super) fn set(&mut self, on: bool) {
         match self.write(on) {
             Ok(()) => self.broken = false,
             Err(error) => {

@@ -15,12 +15,12 @@ pub(crate) struct EventQueue {
 
 impl EventQueue {
     /// A queue for this many received frames.
-    pub fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self { events: VecDeque::new(), limit, lost: 0 }
     }
 
     /// Adds an event at the end.
-    pub fn push(&mut self, event: CanEvent) {
+    pub(super) fn push(&mut self, event: CanEvent) {
         match event {
             CanEvent::Received { .. } if self.events.len() >= self.limit => self.lost += 1,
             CanEvent::State(state) => match self.events.back_mut() {
@@ -40,7 +40,7 @@ impl EventQueue {
     }
 
     /// The oldest event.
-    pub fn pop(&mut self) -> Option<CanEvent> {
+    pub(super) fn pop(&mut self) -> Option<CanEvent> {
         self.events.pop_front().or_else(|| {
             let lost = std::mem::take(&mut self.lost);
             (lost > 0).then_some(CanEvent::Lost(lost))
@@ -48,7 +48,7 @@ impl EventQueue {
     }
 
     /// Whether so many outcomes are unread that no frame should be sent.
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.events.len() >= 2 * self.limit
     }
 }

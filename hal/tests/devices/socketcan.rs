@@ -253,7 +253,7 @@ async fn without_privilege_an_interface_is_used_as_the_system_set_it_up() {
 }
 
 /// Makes a network interface of a pty, with the kernel's slcan driver.
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "no library wraps TIOCSETD")]
 fn slcan_interface() -> (std::fs::File, std::fs::File, String) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     use std::os::fd::AsRawFd;

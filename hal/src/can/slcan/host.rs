@@ -49,7 +49,12 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub fn new(settings: CanSettings, manners: Manners, filters: Vec<CanFilter>, now: Instant) -> Self {
+    pub(super) fn new(
+        settings: CanSettings,
+        manners: Manners,
+        filters: Vec<CanFilter>,
+        now: Instant,
+    ) -> Self {
         Self {
             settings,
             manners,
@@ -67,33 +72,33 @@ impl Host {
     }
 
     /// Tells what was found out after the adapter went on the bus.
-    pub fn set_manners(&mut self, manners: Manners) {
+    pub(super) fn set_manners(&mut self, manners: Manners) {
         self.manners = manners;
     }
 
-    pub fn settings(&self) -> CanSettings {
+    pub(super) fn settings(&self) -> CanSettings {
         self.settings
     }
 
-    pub fn confirms_transmission(&self) -> bool {
+    pub(super) fn confirms_transmission(&self) -> bool {
         self.confirms == Some(true)
     }
 
-    pub fn status(&self, now: Instant) -> BusStatus {
+    pub(super) fn status(&self, now: Instant) -> BusStatus {
         BusStatus { state: self.state, load: self.load.load(now) }
     }
 
-    pub fn set_filters(&mut self, filters: Vec<CanFilter>) {
+    pub(super) fn set_filters(&mut self, filters: Vec<CanFilter>) {
         self.filters = filters;
     }
 
     /// Whether a frame may be given to the adapter.
-    pub fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.unanswered.len() < WINDOW && self.state != BusState::Off && !self.events.is_full()
     }
 
     /// A frame is on its way to the adapter.
-    pub fn handle_sent(&mut self, now: Instant, frame: &CanFrame) {
+    pub(super) fn handle_sent(&mut self, now: Instant, frame: &CanFrame) {
         let busy = WireLength::of(frame).occupancy(&self.settings);
         if self.manners.answers {
             self.unanswered.push_back(busy);
@@ -104,7 +109,7 @@ impl Host {
     }
 
     /// Takes a line of the adapter.
-    pub fn handle_line(&mut self, now: Instant, line: &Line) {
+    pub(super) fn handle_line(&mut self, now: Instant, line: &Line) {
         self.garbage = 0;
         match line {
             Line::Frame(frame, _) => {
@@ -150,19 +155,19 @@ impl Host {
     }
 
     /// Takes note of a line that is none; false once there were too many in a row.
-    pub fn handle_garbage(&mut self) -> bool {
+    pub(super) fn handle_garbage(&mut self) -> bool {
         self.garbage += 1;
         self.garbage < GARBAGE_LIMIT
     }
 
     /// When to look again.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let asked = self.status_asked.map(|asked| asked + STATUS_TIMEOUT);
         self.manners.has_status.then(|| asked.unwrap_or(self.status_due))
     }
 
     /// Asks for the status flags where that is due; an error once the adapter owes them for too long.
-    pub fn handle_timeout(&mut self, now: Instant) -> Result<Option<Line>, Silence> {
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<Option<Line>, Silence> {
         match self.status_asked {
             Some(asked) if now >= asked + STATUS_TIMEOUT => Err(Silence),
             None if self.manners.has_status && now >= self.status_due => {

@@ -29,7 +29,7 @@ fn open_as_it_is(path: &str, error: io::Error) -> io::Result<SerialStream> {
         return Err(error);
     }
     // SAFETY: the descriptor is open, and nobody else's any more
-    #[allow(unsafe_code)]
+    #[allow(unsafe_code, reason = "TTYPort has no safe constructor from a descriptor")]
     let port = unsafe { TTYPort::from_raw_fd(file.into_raw_fd()) };
     Ok(SerialStream::try_from(port)?)
 }

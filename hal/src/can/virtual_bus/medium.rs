@@ -59,7 +59,7 @@ pub(super) struct Medium {
 }
 
 impl Medium {
-    pub fn new(config: &VirtualBusConfig, now: Instant) -> Self {
+    pub(super) fn new(config: &VirtualBusConfig, now: Instant) -> Self {
         Self {
             settings: CanSettings {
                 bit_rate: config.bit_rate,
@@ -79,19 +79,19 @@ impl Medium {
     }
 
     /// The bit rates the vehicle's nodes have.
-    pub fn settings(&self) -> CanSettings {
+    pub(super) fn settings(&self) -> CanSettings {
         self.settings
     }
 
     /// Takes a frame from a node, at the end of that node's queue.
-    pub fn enqueue(&mut self, key: u32, frame: CanFrame, now: Instant) {
+    pub(super) fn enqueue(&mut self, key: u32, frame: CanFrame, now: Instant) {
         if let Some(node) = self.nodes.get_mut(&key) {
             node.enqueue(frame, now, self.granularity);
         }
     }
 
     /// When something happens next by itself.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match &self.current {
             Some(transmission) => Some(transmission.end),
             None => self.next_start(),
@@ -99,7 +99,7 @@ impl Medium {
     }
 
     /// Does everything that happens up to `now`.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
         loop {
             if let Some(transmission) = self.current {
                 if transmission.end > now {

@@ -61,7 +61,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub fn new(name: &str, capabilities: CanCapabilities, queue: usize) -> Self {
+    pub(super) fn new(name: &str, capabilities: CanCapabilities, queue: usize) -> Self {
         Self {
             capabilities,
             settings: None,
@@ -82,17 +82,17 @@ impl Node {
     }
 
     /// The settings of a node that hears the bus.
-    pub fn listening(&self) -> Option<CanSettings> {
+    pub(super) fn listening(&self) -> Option<CanSettings> {
         self.settings.filter(|_| self.state != BusState::Off && !self.unplugged)
     }
 
     /// The settings of a node that takes part: acknowledges, and flags errors.
-    pub fn participating(&self) -> Option<CanSettings> {
+    pub(super) fn participating(&self) -> Option<CanSettings> {
         self.listening().filter(|settings| !settings.listen_only)
     }
 
     /// Goes on the bus with cleared counters and empty queues.
-    pub fn configure(&mut self, settings: CanSettings) {
+    pub(super) fn configure(&mut self, settings: CanSettings) {
         self.settings = Some(settings);
         self.epoch = self.epoch.wrapping_add(1);
         self.outgoing.clear();
@@ -101,7 +101,7 @@ impl Node {
     }
 
     /// Leaves the bus; what waits is discarded.
-    pub fn leave(&mut self) {
+    pub(super) fn leave(&mut self) {
         self.settings = None;
         self.epoch = self.epoch.wrapping_add(1);
         self.outgoing.clear();
@@ -109,7 +109,7 @@ impl Node {
         self.wake_sender();
     }
 
-    pub fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.transmit_errors = 0;
         self.receive_errors = 0;
         self.update_state();
@@ -124,7 +124,7 @@ impl Node {
     }
 
     /// Puts a frame at the end of the transmit queue.
-    pub fn enqueue(&mut self, frame: CanFrame, now: Instant, granularity: Duration) {
+    pub(super) fn enqueue(&mut self, frame: CanFrame, now: Instant, granularity: Duration) {
         let doomed = self.fail_next > 0;
         self.fail_next = self.fail_next.saturating_sub(1);
         let ready_at = self.ready_at(now, granularity);
@@ -147,7 +147,7 @@ impl Node {
     }
 
     /// The head of the transmit queue was acknowledged.
-    pub fn handle_transmitted(&mut self, at: Instant) {
+    pub(super) fn handle_transmitted(&mut self, at: Instant) {
         self.outgoing.pop_front();
         self.last_frame = Some(at);
         self.statistics.sent += 1;
@@ -161,7 +161,7 @@ impl Node {
     }
 
     /// A frame of another node, or of the background traffic.
-    pub fn handle_received(&mut self, frame: CanFrame, background: bool, at: Instant) {
+    pub(super) fn handle_received(&mut self, frame: CanFrame, background: bool, at: Instant) {
         if !background {
             self.last_frame = Some(at);
         }
@@ -175,7 +175,7 @@ impl Node {
     }
 
     /// An error as a transmitter: counters up, and the error frame as SocketCAN would report it.
-    pub fn handle_transmit_error(&mut self, error: BusError, at: Instant) {
+    pub(super) fn handle_transmit_error(&mut self, error: BusError, at: Instant) {
         self.statistics.failed_attempts += 1;
         // a passive node that only misses the acknowledgement stays where it is: alone on a bus is no bus-off
         if error == BusError::Protocol || self.transmit_errors <= PASSIVE_LIMIT {
@@ -186,13 +186,13 @@ impl Node {
     }
 
     /// An error as a receiver.
-    pub fn handle_receive_error(&mut self, counts: u16, at: Instant) {
+    pub(super) fn handle_receive_error(&mut self, counts: u16, at: Instant) {
         self.receive_errors = self.receive_errors.saturating_add(counts).min(PASSIVE_LIMIT + 9);
         self.report_error(BusError::Protocol, at);
         self.update_state();
     }
 
-    pub fn force_bus_off(&mut self) {
+    pub(super) fn force_bus_off(&mut self) {
         self.transmit_errors = BUS_OFF_LIMIT + 1;
         self.update_state();
     }
@@ -232,13 +232,13 @@ impl Node {
         self.wake_receiver();
     }
 
-    pub fn wake_receiver(&mut self) {
+    pub(super) fn wake_receiver(&mut self) {
         if let Some(waker) = self.wants_event.take() {
             waker.wake();
         }
     }
 
-    pub fn wake_sender(&mut self) {
+    pub(super) fn wake_sender(&mut self) {
         if let Some(waker) = self.wants_room.take() {
             waker.wake();
         }
