@@ -38,7 +38,8 @@ impl TimerKind {
     }
 
     /// How late a timer of this kind may be by design.
-    pub fn granularity(self) -> Duration {
+    #[cfg(feature = "sim")]
+    pub(crate) fn granularity(self) -> Duration {
         match self {
             Self::Runtime => Duration::from_millis(1),
             Self::Precise => Duration::ZERO,

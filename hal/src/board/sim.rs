@@ -33,7 +33,6 @@ pub struct SimBoardHandle {
 struct State {
     voltage: Option<f32>,
     ignition: Option<bool>,
-    wifi: Option<bool>,
     presses: u8,
     waker: Option<Waker>,
 }
@@ -41,8 +40,7 @@ struct State {
 impl SimBoard {
     /// A board at 12.6 V with the ignition on, and the handle to change that.
     pub fn new() -> (Self, SimBoardHandle) {
-        let state =
-            State { voltage: Some(12.6), ignition: Some(true), wifi: Some(false), ..State::default() };
+        let state = State { voltage: Some(12.6), ignition: Some(true), ..State::default() };
         let state = Arc::new(Mutex::new(state));
         let (led, led_seen) = watch::channel(Led::Off);
         let (buzzer, buzzer_heard) = watch::channel(false);
@@ -66,11 +64,6 @@ impl SimBoardHandle {
     /// Switches the ignition; `None`: it cannot be told.
     pub fn set_ignition(&self, on: Option<bool>) {
         self.change(|state| state.ignition = on);
-    }
-
-    /// Says whether the device has Wi-Fi.
-    pub fn set_wifi(&self, present: Option<bool>) {
-        lock(&self.state).wifi = present;
     }
 
     /// Presses the button once.
@@ -116,7 +109,7 @@ impl Board for SimBoard {
     }
 
     fn has_wifi(&self) -> Option<bool> {
-        lock(&self.state).wifi
+        Some(false)
     }
 
     fn set_led(&mut self, led: Led) {

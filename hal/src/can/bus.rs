@@ -74,7 +74,7 @@ impl CanFilter {
     }
 
     /// Whether a frame with this identifier passes.
-    pub fn matches(&self, id: CanId) -> bool {
+    pub(crate) fn matches(&self, id: CanId) -> bool {
         id.is_extended() == self.id.is_extended() && (id.raw() ^ self.id.raw()) & self.mask == 0
     }
 }

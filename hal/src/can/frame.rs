@@ -5,7 +5,7 @@ use std::fmt;
 use super::CanId;
 
 /// The longest data field of a classic frame, in bytes.
-pub const MAX_CLASSIC_LEN: usize = 8;
+const MAX_CLASSIC_LEN: usize = 8;
 /// The longest data field of an FD frame, in bytes.
 pub const MAX_FD_LEN: usize = 64;
 

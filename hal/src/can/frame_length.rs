@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{CanFrame, CanSettings, FrameKind};
 
 /// The intermission between two frames, in bits.
-pub const INTERMISSION_BITS: u32 = 3;
+pub(crate) const INTERMISSION_BITS: u32 = 3;
 /// ACK slot, ACK delimiter and end of frame, in bits.
 const TRAILER_BITS: u32 = 1 + 1 + 7;
 const CRC_DELIMITER_BITS: u32 = 1;

@@ -75,7 +75,8 @@ impl CanId {
     }
 
     /// A key that sorts as arbitration on the wire does: the lowest wins (ISO 11898-1, 10.3).
-    pub const fn arbitration_key(self) -> u32 {
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) const fn arbitration_key(self) -> u32 {
         match self.0 {
             // base identifier, then RTR/SRR and IDE: a standard frame beats an extended one of the same base
             Repr::Standard(id) => (id as u32) << 20,

@@ -9,15 +9,15 @@ mod frame_length;
 mod id;
 mod isotp_socket;
 pub mod slcan;
-pub mod socketcan;
+mod socketcan;
 #[cfg(feature = "sim")]
 pub mod virtual_bus;
 
 pub use bus::{CanBus, CanBusExt, CanCapabilities, CanEvent, CanFilter, CanSettings};
 pub use device::{CanDevice, open};
 pub use error::CanError;
-pub use frame::{CanFrame, FdFlags, FrameError, FrameKind, MAX_CLASSIC_LEN, MAX_FD_LEN, fd_length};
-pub use frame_length::{INTERMISSION_BITS, WireLength};
+pub use frame::{CanFrame, FdFlags, FrameError, FrameKind, MAX_FD_LEN, fd_length};
+pub use frame_length::WireLength;
 pub use id::{CanId, CanIdError};
 pub use isotp_socket::{
     IsotpEvent, IsotpOptions, IsotpReceiveError, IsotpSendError, IsotpSocket, kernel_max_pdu,

@@ -75,7 +75,7 @@ pub trait KLine: Send {
 
 /// The levels of a byte at 5 baud: for each change, when it is, counted from the start, and whether the line is low
 /// then; the line is high at the end, after 2 s.
-pub fn address_levels(address: u8) -> Vec<(Duration, bool)> {
+pub(crate) fn address_levels(address: u8) -> Vec<(Duration, bool)> {
     let mut levels = vec![(Duration::ZERO, true)];
     for bit in 0..=8 {
         // the stop bit is a high one

@@ -10,5 +10,4 @@ mod serial;
 pub mod sim;
 
 pub use device::{DEVICE_PREFIX, OpeningKLine, device_path, open};
-pub use line::{ADDRESS_BIT, ADDRESS_TIME, KLine, KLineError, KLineEvent, Signal, address_levels, byte_time};
-pub use serial::SerialKLine;
+pub use line::{ADDRESS_BIT, ADDRESS_TIME, KLine, KLineError, KLineEvent, Signal, byte_time};

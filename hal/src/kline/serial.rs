@@ -32,7 +32,7 @@ const PSEUDO_TERMINAL_ECHO_TIME: Duration = Duration::from_millis(500);
 const PSEUDO_TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
 
 /// See the module.
-pub struct SerialKLine {
+pub(super) struct SerialKLine {
     device: String,
     stream: SerialStream,
     is_pseudo_terminal: bool,
@@ -71,7 +71,7 @@ fn io_error(error: tokio_serial::Error, path: &str) -> std::io::Error {
 
 impl SerialKLine {
     /// Opens a serial device. `device` is how errors name it.
-    pub fn open(device: &str, path: &str) -> Result<Self, KLineError> {
+    pub(super) fn open(device: &str, path: &str) -> Result<Self, KLineError> {
         let failed = |source| KLineError::Device { device: device.to_owned(), source };
         let stream = tokio_serial::new(path, FIRST_BIT_RATE)
             .open_native_async()

@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 use super::codec::{self, BusErrors, ControllerState, Line, StatusFlags};
 use super::host_line::{HostLine, StreamLine};
 use super::reader::{LineReader, RawLine};
+use super::values;
 use crate::bus::BusState;
 use crate::can::virtual_bus::{VirtualBus, VirtualCan};
 use crate::can::{CanBus, CanEvent, CanFrame, CanSettings, FrameKind};
@@ -220,15 +221,15 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
                 false
             }
             Line::SetBitRate(number) if !is_open => {
-                self.bit_rate = codec::bit_rate(number);
+                self.bit_rate = values::bit_rate(number);
                 self.bit_rate.is_some()
             }
             Line::SetBitTiming(registers) if !is_open => {
-                self.bit_rate = u16::try_from(registers).ok().map(codec::bit_rate_of_timing);
+                self.bit_rate = u16::try_from(registers).ok().map(values::bit_rate_of_timing);
                 self.bit_rate.is_some()
             }
             Line::SetDataBitRate(number) if !is_open => {
-                self.data_bit_rate = codec::data_bit_rate(number);
+                self.data_bit_rate = values::data_bit_rate(number);
                 self.data_bit_rate.is_some()
             }
             Line::SetTimestamps(on) if !is_open => {

@@ -17,18 +17,15 @@
 use std::fmt;
 
 use super::values::STATES;
-pub use super::values::{
-    BusErrors, ControllerState, StatusFlags, bit_rate, bit_rate_number, bit_rate_of_timing, bit_rates,
-    bit_timing, data_bit_rate, data_bit_rate_number,
-};
+pub use super::values::{BusErrors, ControllerState, StatusFlags};
 use crate::can::{CanFrame, CanId, FdFlags, FrameKind, fd_length};
 
 /// Ends a line, and alone is an adapter's yes.
-pub const CR: u8 = b'\r';
+pub(super) const CR: u8 = b'\r';
 /// An adapter's no.
-pub const BELL: u8 = 0x07;
+pub(super) const BELL: u8 = 0x07;
 /// The longest line taken, without its end: an FD frame has 147 characters, version texts may be long.
-pub const MAX_LINE: usize = 256;
+pub(super) const MAX_LINE: usize = 256;
 
 /// A line, its end taken off.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::can::slcan::values::{bit_rate, bit_rate_number, data_bit_rate, data_bit_rate_number};
 
 fn encoded(line: &Line) -> Vec<u8> {
     let mut out = Vec::new();

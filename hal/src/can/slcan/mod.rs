@@ -81,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
 
     /// It cannot have this bit rate, in bit/s; says which it should be able to have.
     fn cannot_set(&self, rate: u32) -> CanError {
-        let others = codec::bit_rates().filter(|other| *other != rate);
+        let others = values::bit_rates().filter(|other| *other != rate);
         let others = others.map(|other| other.to_string()).collect::<Vec<_>>().join(", ");
         self.line.unsupported(format!("set {rate} bit/s; SLCAN has {others}"))
     }
@@ -136,13 +136,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
 
     async fn set_up(&mut self, settings: CanSettings) -> Result<(), CanError> {
         let rate = settings.bit_rate;
-        let by_number = codec::bit_rate_number(rate).map(Line::SetBitRate);
-        let by_timing = || codec::bit_timing(rate).map(|registers| Line::SetBitTiming(registers.into()));
+        let by_number = values::bit_rate_number(rate).map(Line::SetBitRate);
+        let by_timing = || values::bit_timing(rate).map(|registers| Line::SetBitTiming(registers.into()));
         let Some(set_bit_rate) = by_number.or_else(by_timing) else {
             return Err(self.cannot_set(rate));
         };
         let data_what = settings.data_bit_rate.map(|rate| format!("set {rate} bit/s for the data phase"));
-        let data_rate = settings.data_bit_rate.map(codec::data_bit_rate_number);
+        let data_rate = settings.data_bit_rate.map(values::data_bit_rate_number);
         if let (Some(None), Some(what)) = (data_rate, &data_what) {
             return Err(self.line.unsupported(what));
         }

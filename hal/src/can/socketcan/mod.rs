@@ -51,7 +51,7 @@ const CONTROLLER_PASSIVE: u8 = 0x10 | 0x20;
 const CONTROLLER_ACTIVE: u8 = 0x40;
 
 /// A CAN bus behind a network interface.
-pub struct SocketCan {
+pub(crate) struct SocketCan {
     device: String,
     interface: Interface,
     facts: Facts,
@@ -75,7 +75,7 @@ pub struct SocketCan {
 
 impl SocketCan {
     /// Opens an interface, within a tokio runtime. `device` is how errors name it.
-    pub fn open(device: &str, interface: &str) -> Result<Self, CanError> {
+    pub(crate) fn open(device: &str, interface: &str) -> Result<Self, CanError> {
         let interface = Interface::new(device, interface);
         let facts = interface.facts()?;
         let (socket, readable) = open_socket(&interface)

@@ -8,7 +8,8 @@ use super::config::VirtualBusConfig;
 use super::node::{BusError, Node, is_same_rate, understands};
 use super::statistics::BusStatistics;
 use crate::bus::{BusState, LoadMeter};
-use crate::can::{CanFilter, CanFrame, CanSettings, FrameKind, INTERMISSION_BITS, WireLength};
+use crate::can::frame_length::INTERMISSION_BITS;
+use crate::can::{CanFilter, CanFrame, CanSettings, FrameKind, WireLength};
 
 /// Where receivers with another bit rate see their first error: within the identifier.
 const BITS_BEFORE_DISTURBANCE: u32 = 12;

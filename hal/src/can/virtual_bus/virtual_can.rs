@@ -24,7 +24,7 @@ pub struct VirtualCan {
 
 impl VirtualCan {
     /// Leaves the bus until it is configured again; what waits is discarded.
-    pub fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         self.with_node(Node::leave);
     }
 

@@ -35,14 +35,6 @@ impl SimLine {
         LineNode { name: name.to_owned(), node, line: self.clone(), deadline: Deadline::new(self.timer) }
     }
 
-    /// Changes the wire itself: disturbs bytes, or puts noise on it.
-    pub fn with_wire<T>(&self, act: impl FnOnce(&mut Wire) -> T) -> T {
-        let mut shared = lock(&self.shared);
-        let result = act(&mut shared.wire);
-        shared.wake_all();
-        result
-    }
-
     /// What the line's clock shows.
     pub fn now(&self) -> Instant {
         self.timer.now()
@@ -81,12 +73,12 @@ impl LineNode {
     }
 
     /// Listens at another bit rate, in bit/s.
-    pub fn listen_at(&mut self, bit_rate: u32) {
+    pub(super) fn listen_at(&mut self, bit_rate: u32) {
         lock(&self.line.shared).wire.set_bit_rate(self.node, bit_rate);
     }
 
     /// Reads bytes of any bit rate, until another is set.
-    pub fn listen_at_any(&mut self) {
+    pub(super) fn listen_at_any(&mut self) {
         lock(&self.line.shared).wire.listen_at_any(self.node);
     }
 

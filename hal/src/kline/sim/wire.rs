@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::kline::{ADDRESS_TIME, Signal, address_levels, byte_time};
+use crate::kline::line::address_levels;
+use crate::kline::{ADDRESS_TIME, Signal, byte_time};
 
 /// Nodes whose bit rates differ by more than so many per cent do not understand each other.
 const TOLERANCE_PERCENT: u32 = 4;
@@ -116,7 +117,7 @@ impl Wire {
     }
 
     /// Has a node read bytes of any bit rate, until another is set.
-    pub fn listen_at_any(&mut self, node: usize) {
+    pub(super) fn listen_at_any(&mut self, node: usize) {
         if let Some(node) = self.nodes.get_mut(node) {
             node.listens_at = None;
         }
