@@ -40,7 +40,7 @@ pub(crate) fn readable_or_failed(fd: impl AsFd) -> io::Result<OwnedFd> {
 
 /// What `recvmsg` says beside the bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Received {
+pub(crate) struct ReceivedMessage {
     /// How many bytes there are.
     pub len: usize,
     /// `MSG_…` flags.
@@ -53,12 +53,12 @@ pub(crate) struct Received {
 
 /// Room for the control messages asked for, aligned as their headers want it.
 #[repr(C, align(8))]
-struct Control([u8; 128]);
+struct ControlBuffer([u8; 128]);
 
 /// Receives one message with its control messages.
 #[allow(unsafe_code, reason = "no safe wrapper of recvmsg knows SO_RXQ_OVFL and SCM_TIMESTAMPNS")]
-pub(crate) fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<Received> {
-    let mut control = Control([0; 128]);
+pub(crate) fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<ReceivedMessage> {
+    let mut control = ControlBuffer([0; 128]);
     let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // SAFETY: a msghdr of zeros is a valid, empty one; some of its padding fields are private on musl.
     let mut header: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -69,7 +69,7 @@ pub(crate) fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<Receive
     // SAFETY: the descriptor is open, and the header points to live buffers of the lengths it says.
     let len = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT) };
     let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
-    let mut received = Received { len, flags: header.msg_flags, ..Received::default() };
+    let mut received = ReceivedMessage { len, flags: header.msg_flags, ..ReceivedMessage::default() };
     // SAFETY: the kernel filled the control buffer that the header points to, and it is still there.
     let mut message = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
     while !message.is_null() {

@@ -53,11 +53,11 @@ impl TimerKind {
 #[derive(Debug)]
 pub struct Deadline {
     at: Option<Instant>,
-    timer: Timer,
+    timer: DeadlineTimer,
 }
 
 #[derive(Debug)]
-enum Timer {
+enum DeadlineTimer {
     Runtime(Option<Pin<Box<Sleep>>>),
     Precise(Option<PreciseSleep>),
 }
@@ -66,8 +66,8 @@ impl Deadline {
     /// A deadline that is not set. Where no timerfd is to be had, [`TimerKind::Precise`] waits by the runtime.
     pub fn new(kind: TimerKind) -> Self {
         let timer = match kind {
-            TimerKind::Runtime => Timer::Runtime(None),
-            TimerKind::Precise => Timer::Precise(None),
+            TimerKind::Runtime => DeadlineTimer::Runtime(None),
+            TimerKind::Precise => DeadlineTimer::Precise(None),
         };
         Self { at: None, timer }
     }
@@ -96,7 +96,7 @@ impl Deadline {
     }
 }
 
-impl Timer {
+impl DeadlineTimer {
     fn poll(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
         match self {
             Self::Runtime(slot) => {

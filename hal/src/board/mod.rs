@@ -9,7 +9,7 @@ mod sim;
 mod traits;
 
 pub use activation::{Activation, ActivationLine};
-pub use config::{BoardConfig, InputConfig, Line, Number, OutputConfig, Source, VoltageConfig};
+pub use config::{BoardConfig, GpioLine, InputConfig, Number, OutputConfig, Source, VoltageConfig};
 pub use linux::{BoardProblem, LinuxBoard};
 #[cfg(feature = "sim")]
 pub use sim::{SimBoard, SimBoardHandle};

@@ -13,7 +13,7 @@ const MAX_PRESSES: u8 = 16;
 
 /// A simulated board.
 pub struct SimBoard {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<SimBoardState>>,
     led: watch::Sender<Led>,
     buzzer: watch::Sender<bool>,
     doip_activation: ActivationLine,
@@ -23,14 +23,14 @@ pub struct SimBoard {
 /// What surrounds a [`SimBoard`]: the vehicle's supply, and a person who sees, hears and presses. Clones share it.
 #[derive(Clone)]
 pub struct SimBoardHandle {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<SimBoardState>>,
     led: watch::Receiver<Led>,
     buzzer: watch::Receiver<bool>,
     doip_activation: watch::Receiver<bool>,
 }
 
 #[derive(Default)]
-struct State {
+struct SimBoardState {
     voltage: Option<f32>,
     ignition: Option<bool>,
     presses: u8,
@@ -40,7 +40,7 @@ struct State {
 impl SimBoard {
     /// A board at 12.6 V with the ignition on, and the handle to change that.
     pub fn new() -> (Self, SimBoardHandle) {
-        let state = State { voltage: Some(12.6), ignition: Some(true), ..State::default() };
+        let state = SimBoardState { voltage: Some(12.6), ignition: Some(true), ..SimBoardState::default() };
         let state = Arc::new(Mutex::new(state));
         let (led, led_seen) = watch::channel(Led::Off);
         let (buzzer, buzzer_heard) = watch::channel(false);
@@ -86,7 +86,7 @@ impl SimBoardHandle {
         self.doip_activation.clone()
     }
 
-    fn change(&self, action: impl FnOnce(&mut State)) {
+    fn change(&self, action: impl FnOnce(&mut SimBoardState)) {
         let mut state = lock(&self.state);
         action(&mut state);
         if let Some(waker) = state.waker.take() {
@@ -95,7 +95,7 @@ impl SimBoardHandle {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<SimBoardState>) -> MutexGuard<'_, SimBoardState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

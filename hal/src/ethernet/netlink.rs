@@ -95,7 +95,7 @@ fn open(flags: SocketFlags) -> io::Result<OwnedFd> {
 
 /// What the kernel tells of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Link {
+pub(super) struct LinkInfo {
     /// The flags of `netdevice(7)`.
     pub(super) flags: u32,
     /// The hardware address; none, or one of another length, has no Ethernet.
@@ -106,7 +106,7 @@ pub(super) fn index(name: &str) -> io::Result<u32> {
     Ok(name_to_index(open(SocketFlags::CLOEXEC)?, name)?)
 }
 
-pub(super) fn link(index: u32) -> io::Result<Link> {
+pub(super) fn link(index: u32) -> io::Result<LinkInfo> {
     // ifinfomsg, as below
     let mut body = vec![0; 4];
     body.extend(index.to_ne_bytes());
@@ -117,12 +117,12 @@ pub(super) fn link(index: u32) -> io::Result<Link> {
 }
 
 /// What an RTM_NEWLINK message says.
-fn told_link(kind: u16, body: &[u8]) -> Option<Link> {
+fn told_link(kind: u16, body: &[u8]) -> Option<LinkInfo> {
     let (message, attributes) = body.split_at_checked(16)?;
     let flags = u32::from_ne_bytes(message.get(8..12)?.try_into().ok()?);
     let address = Attributes(attributes).find(|(kind, _)| *kind == IFLA_ADDRESS);
     let mac = address.and_then(|(_, bytes)| bytes.try_into().ok());
-    (kind == RTM_NEWLINK).then_some(Link { flags, mac })
+    (kind == RTM_NEWLINK).then_some(LinkInfo { flags, mac })
 }
 
 /// The attributes of a message: kind and value; ends at one that is broken.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use connector_hal::board::{
-    Board, BoardConfig, BoardEvent, BoardExt, InputConfig, Led, Line, LinuxBoard, OutputConfig, Source,
+    Board, BoardConfig, BoardEvent, BoardExt, GpioLine, InputConfig, Led, LinuxBoard, OutputConfig, Source,
 };
 use tokio::time::timeout;
 
@@ -25,16 +25,16 @@ impl Chip {
         Some(Self { device: device.into(), lines: lines.into() })
     }
 
-    fn source(&self, line: Line) -> Source {
+    fn source(&self, line: GpioLine) -> Source {
         Source::Line { chip: self.device.clone(), line }
     }
 
-    fn input(&self, line: Line, active_low: bool) -> InputConfig {
+    fn input(&self, line: GpioLine, active_low: bool) -> InputConfig {
         InputConfig { source: self.source(line), active_low, debounce_ms: 5 }
     }
 
     fn output(&self, line: u32, active_low: bool) -> OutputConfig {
-        OutputConfig { source: self.source(Line::Offset(line)), active_low }
+        OutputConfig { source: self.source(GpioLine::Offset(line)), active_low }
     }
 
     /// Pulls an input.
@@ -59,8 +59,8 @@ async fn lines_are_read_waited_for_and_set() {
     chip.pull(0, true);
     chip.pull(1, true);
     let config = BoardConfig {
-        ignition: Some(chip.input(Line::Offset(0), false)),
-        button: Some(chip.input(Line::Name("BUTTON".into()), true)),
+        ignition: Some(chip.input(GpioLine::Offset(0), false)),
+        button: Some(chip.input(GpioLine::Name("BUTTON".into()), true)),
         led: Some(chip.output(2, false)),
         buzzer: Some(chip.output(3, true)),
         ..BoardConfig::default()
@@ -96,8 +96,8 @@ async fn lines_are_read_waited_for_and_set() {
 async fn a_line_that_is_not_there_or_taken_is_absent() {
     let Some(chip) = Chip::find() else { return };
     let config = BoardConfig {
-        ignition: Some(chip.input(Line::Offset(5000), false)),
-        button: Some(chip.input(Line::Name("NONE".into()), false)),
+        ignition: Some(chip.input(GpioLine::Offset(5000), false)),
+        button: Some(chip.input(GpioLine::Name("NONE".into()), false)),
         ..BoardConfig::default()
     };
     let problems: Vec<_> = LinuxBoard::check(&config).iter().map(ToString::to_string).collect();

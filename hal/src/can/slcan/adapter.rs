@@ -11,7 +11,7 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
-use super::codec::{self, BusErrors, ControllerState, Line, StatusFlags};
+use super::codec::{self, BusErrors, ControllerState, SlcanLine, StatusFlags};
 use super::host_line::{HostLine, StreamLine};
 use super::reader::{LineReader, RawLine};
 use super::values;
@@ -61,7 +61,7 @@ impl SlcanAdapter {
         let device = pty.slave_path().to_owned();
         let link = link.map(|link| DeviceLink::new(link, &device)).transpose()?;
         let task = tokio::spawn(async move {
-            if let Err(error) = Adapter::new(pty, node).run().await {
+            if let Err(error) = SimAdapter::new(pty, node).run().await {
                 tracing::warn!(%error, "the SLCAN adapter ends");
             }
         });
@@ -79,7 +79,7 @@ impl SlcanAdapter {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let node = bus.attach_adapter(name, VirtualBus::full_capabilities());
-        Adapter::new(StreamLine(stream), node).run().await
+        SimAdapter::new(StreamLine(stream), node).run().await
     }
 }
 
@@ -89,7 +89,7 @@ impl Drop for SlcanAdapter {
     }
 }
 
-struct Adapter<L, N> {
+struct SimAdapter<L, N> {
     line: L,
     node: N,
     reader: LineReader,
@@ -107,7 +107,7 @@ struct Adapter<L, N> {
     sent: VecDeque<bool>,
 }
 
-impl<L: HostLine, N: Controller> Adapter<L, N> {
+impl<L: HostLine, N: Controller> SimAdapter<L, N> {
     fn new(line: L, node: N) -> Self {
         Self {
             line,
@@ -141,7 +141,7 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
             {
                 match taken {
                     Ok(()) => self.sent.push_back(frame.id().is_extended()),
-                    Err(_) => Line::Refused.encode(&mut self.out),
+                    Err(_) => SlcanLine::Refused.encode(&mut self.out),
                 }
                 self.waiting.pop_front();
             }
@@ -195,10 +195,10 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
     }
 
     async fn handle_line(&mut self, line: &RawLine) {
-        let RawLine::Bytes(bytes) = line else { return Line::Refused.encode(&mut self.out) };
+        let RawLine::Bytes(bytes) = line else { return SlcanLine::Refused.encode(&mut self.out) };
         let answer = match codec::decode(bytes) {
             Ok(line) => self.handle_command(line).await,
-            Err(_) => Some(Line::Refused),
+            Err(_) => Some(SlcanLine::Refused),
         };
         if let Some(answer) = answer {
             answer.encode(&mut self.out);
@@ -206,11 +206,11 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
     }
 
     /// What to answer; a frame is answered when it was sent.
-    async fn handle_command(&mut self, command: Line) -> Option<Line> {
+    async fn handle_command(&mut self, command: SlcanLine) -> Option<SlcanLine> {
         let is_open = self.open.is_some();
         let done = match command {
-            Line::Done => true,
-            Line::Frame(frame, None) => {
+            SlcanLine::Done => true,
+            SlcanLine::Frame(frame, None) => {
                 let accepted = self.open.is_some_and(|settings| {
                     !settings.listen_only && (settings.data_bit_rate.is_some() || !frame.is_fd())
                 });
@@ -220,34 +220,34 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
                 }
                 false
             }
-            Line::SetBitRate(number) if !is_open => {
+            SlcanLine::SetBitRate(number) if !is_open => {
                 self.bit_rate = values::bit_rate(number);
                 self.bit_rate.is_some()
             }
-            Line::SetBitTiming(registers) if !is_open => {
+            SlcanLine::SetBitTiming(registers) if !is_open => {
                 self.bit_rate = u16::try_from(registers).ok().map(values::bit_rate_of_timing);
                 self.bit_rate.is_some()
             }
-            Line::SetDataBitRate(number) if !is_open => {
+            SlcanLine::SetDataBitRate(number) if !is_open => {
                 self.data_bit_rate = values::data_bit_rate(number);
                 self.data_bit_rate.is_some()
             }
-            Line::SetTimestamps(on) if !is_open => {
+            SlcanLine::SetTimestamps(on) if !is_open => {
                 self.timestamps = on;
                 true
             }
-            Line::Open if !is_open => self.go_on_bus(false).await,
-            Line::Listen if !is_open => self.go_on_bus(true).await,
-            Line::Close => {
+            SlcanLine::Open if !is_open => self.go_on_bus(false).await,
+            SlcanLine::Listen if !is_open => self.go_on_bus(true).await,
+            SlcanLine::Close => {
                 self.leave();
                 is_open
             }
-            Line::ReadStatus if is_open => return Some(Line::Status(self.status())),
-            Line::ReadVersion => return Some(Line::Version("1013".into())),
-            Line::ReadSerialNumber => return Some(Line::SerialNumber("SIM1".into())),
+            SlcanLine::ReadStatus if is_open => return Some(SlcanLine::Status(self.status())),
+            SlcanLine::ReadVersion => return Some(SlcanLine::Version("1013".into())),
+            SlcanLine::ReadSerialNumber => return Some(SlcanLine::SerialNumber("SIM1".into())),
             _ => false,
         };
-        Some(if done { Line::Done } else { Line::Refused })
+        Some(if done { SlcanLine::Done } else { SlcanLine::Refused })
     }
 
     async fn go_on_bus(&mut self, listen_only: bool) -> bool {
@@ -281,21 +281,21 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
                 FrameKind::Error { classes } => {
                     self.had_errors = true;
                     let no_acknowledgement = classes & 0x20 != 0;
-                    Line::Errors(BusErrors(if no_acknowledgement {
+                    SlcanLine::Errors(BusErrors(if no_acknowledgement {
                         BusErrors::ACKNOWLEDGEMENT
                     } else {
                         BusErrors::STUFF
                     }))
                 }
-                _ => Line::Frame(frame, self.timestamp(at)),
+                _ => SlcanLine::Frame(frame, self.timestamp(at)),
             },
             CanEvent::Transmitted { .. } => match self.sent.pop_front() {
-                Some(extended) => Line::Transmitted { extended },
+                Some(extended) => SlcanLine::Transmitted { extended },
                 None => return,
             },
             CanEvent::TransmitFailed { .. } => {
                 self.sent.pop_front();
-                Line::Refused
+                SlcanLine::Refused
             }
             CanEvent::State(state) => {
                 if state == BusState::Off {
@@ -307,7 +307,7 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
                     BusState::Passive => (ControllerState::Passive, 128),
                     BusState::Off => (ControllerState::Off, 255),
                 };
-                Line::State { state, receive_errors: 0, transmit_errors: errors }
+                SlcanLine::State { state, receive_errors: 0, transmit_errors: errors }
             }
             CanEvent::Lost(_) => {
                 self.overrun = true;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::adapter_line::{AdapterLine, CLOCK};
-use super::codec::{self, BELL, Line};
+use super::codec::{self, BELL, SlcanLine};
 use super::reader::RawLine;
 use crate::can::CanError;
 
@@ -19,7 +19,7 @@ const QUIET: Duration = Duration::from_millis(125);
 /// How long to discard the traffic of an adapter that was left on the bus, until it reads the call.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
-enum Answer {
+enum CommandAnswer {
     Done,
     Refused,
     Text,
@@ -57,34 +57,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> AdapterLine<S> {
     }
 
     /// Sends a command and returns whether the adapter accepted it; an adapter that never answers counts as accepting.
-    pub(super) async fn command(&mut self, answers: bool, command: Line) -> Result<bool, CanError> {
+    pub(super) async fn command(&mut self, answers: bool, command: SlcanLine) -> Result<bool, CanError> {
         if !answers {
             command.encode(&mut self.out);
             return Ok(true);
         }
         let text = format!("{command:?}");
-        let is_extension = matches!(command, Line::SetDataBitRate(_) | Line::SetBitTiming(_) | Line::Listen);
+        let is_extension =
+            matches!(command, SlcanLine::SetDataBitRate(_) | SlcanLine::SetBitTiming(_) | SlcanLine::Listen);
         match self.ask(command, ANSWER_TIMEOUT).await? {
-            Answer::Refused => Ok(false),
+            CommandAnswer::Refused => Ok(false),
             // some firmware ignores commands that it does not know
-            Answer::None if is_extension => Ok(false),
-            Answer::None => Err(self.protocol(format!("does not answer {text}"))),
-            Answer::Done | Answer::Text => Ok(true),
+            CommandAnswer::None if is_extension => Ok(false),
+            CommandAnswer::None => Err(self.protocol(format!("does not answer {text}"))),
+            CommandAnswer::Done | CommandAnswer::Text => Ok(true),
         }
     }
 
-    async fn ask(&mut self, command: Line, limit: Duration) -> Result<Answer, CanError> {
+    async fn ask(&mut self, command: SlcanLine, limit: Duration) -> Result<CommandAnswer, CanError> {
         command.encode(&mut self.out);
         while let Some(line) = self.line_within(limit).await? {
             let RawLine::Bytes(bytes) = line else { continue };
             match codec::decode(&bytes) {
-                Ok(Line::Done) => return Ok(Answer::Done),
-                Ok(Line::Refused) => return Ok(Answer::Refused),
-                Ok(Line::Status(_)) => return Ok(Answer::Text),
+                Ok(SlcanLine::Done) => return Ok(CommandAnswer::Done),
+                Ok(SlcanLine::Refused) => return Ok(CommandAnswer::Refused),
+                Ok(SlcanLine::Status(_)) => return Ok(CommandAnswer::Text),
                 _ => {}
             }
         }
-        Ok(Answer::None)
+        Ok(CommandAnswer::None)
     }
 }
 
@@ -93,6 +94,6 @@ fn is_version(line: &[u8]) -> bool {
     let Some((first, rest)) = line.split_first() else { return false };
     let is_text = line.iter().all(|byte| (b' '..=b'~').contains(byte));
     let is_words = rest.len() >= 4 && !rest.iter().all(u8::is_ascii_hexdigit);
-    let is_report = matches!(codec::decode(line), Ok(Line::State { .. } | Line::Errors(_)));
+    let is_report = matches!(codec::decode(line), Ok(SlcanLine::State { .. } | SlcanLine::Errors(_)));
     is_text && !is_report && (*first == b'V' || is_words)
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::codec::{BusErrors, ControllerState, Line, StatusFlags};
+use super::codec::{BusErrors, ControllerState, SlcanLine, StatusFlags};
 use crate::bus::{BusState, BusStatus, LoadMeter};
 use crate::can::events::EventQueue;
 use crate::can::{CanEvent, CanFilter, CanFrame, CanSettings, WireLength};
@@ -30,7 +30,7 @@ pub(super) struct Manners {
 }
 
 #[derive(Debug)]
-pub(super) struct Host {
+pub(super) struct HostState {
     settings: CanSettings,
     manners: Manners,
     filters: Vec<CanFilter>,
@@ -48,7 +48,7 @@ pub(super) struct Host {
     garbage: u32,
 }
 
-impl Host {
+impl HostState {
     pub(super) fn new(
         settings: CanSettings,
         manners: Manners,
@@ -109,37 +109,37 @@ impl Host {
     }
 
     /// Takes a line of the adapter.
-    pub(super) fn handle_line(&mut self, now: Instant, line: &Line) {
+    pub(super) fn handle_line(&mut self, now: Instant, line: &SlcanLine) {
         self.garbage = 0;
         match line {
-            Line::Frame(frame, _) => {
+            SlcanLine::Frame(frame, _) => {
                 self.load.add(now, WireLength::of(frame).occupancy(&self.settings));
                 if self.filters.is_empty() || self.filters.iter().any(|filter| filter.matches(frame.id())) {
                     self.events.push(CanEvent::Received { frame: *frame, at: now });
                 }
             }
-            Line::Transmitted { .. } => {
+            SlcanLine::Transmitted { .. } => {
                 self.confirms = Some(true);
                 self.settle(now);
             }
             // an adapter that confirms by `z` may add an empty line of no meaning
-            Line::Done if self.confirms == Some(true) => {}
-            Line::Done => {
+            SlcanLine::Done if self.confirms == Some(true) => {}
+            SlcanLine::Done => {
                 let settled = self.settle(now);
                 self.confirms = if settled { Some(false) } else { self.confirms };
             }
-            Line::Refused => {
+            SlcanLine::Refused => {
                 if self.unanswered.pop_front().is_some() {
                     self.events.push(CanEvent::TransmitFailed { at: now });
                 } else if self.status_asked.take().is_some() {
                     self.manners.has_status = false;
                 }
             }
-            Line::Status(flags) => {
+            SlcanLine::Status(flags) => {
                 self.status_asked = None;
                 self.handle_status(*flags);
             }
-            Line::State { state, .. } => {
+            SlcanLine::State { state, .. } => {
                 self.reports_state = true;
                 self.set_state(match state {
                     ControllerState::Active | ControllerState::Warning => BusState::Active,
@@ -147,7 +147,7 @@ impl Host {
                     ControllerState::Off | ControllerState::Failed => BusState::Off,
                 });
             }
-            Line::Errors(errors) => {
+            SlcanLine::Errors(errors) => {
                 self.events.push(CanEvent::Received { frame: error_frame(*errors), at: now });
             }
             _ => {}
@@ -167,13 +167,13 @@ impl Host {
     }
 
     /// Asks for the status flags where that is due; an error once the adapter owes them for too long.
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<Option<Line>, Silence> {
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<Option<SlcanLine>, Silence> {
         match self.status_asked {
             Some(asked) if now >= asked + STATUS_TIMEOUT => Err(Silence),
             None if self.manners.has_status && now >= self.status_due => {
                 self.status_asked = Some(now);
                 self.status_due = now + STATUS_INTERVAL;
-                Ok(Some(Line::ReadStatus))
+                Ok(Some(SlcanLine::ReadStatus))
             }
             _ => Ok(None),
         }

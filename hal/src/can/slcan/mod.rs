@@ -25,9 +25,9 @@ use tokio_serial::SerialStream;
 #[cfg(feature = "sim")]
 pub use self::adapter::{Controller, SlcanAdapter};
 use self::adapter_line::{AdapterLine, CLOCK};
-use self::codec::{Line, LineError};
+use self::codec::{LineError, SlcanLine};
 use self::dialogue::ANSWER_TIMEOUT;
-use self::host::{Host, Manners};
+use self::host::{HostState, Manners};
 use self::reader::RawLine;
 use crate::bus::{BusState, BusStatus};
 use crate::can::{CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings};
@@ -44,7 +44,7 @@ pub struct Slcan<S: AsyncRead + AsyncWrite + Unpin + Send = SerialStream> {
     line: AdapterLine<S>,
     filters: Vec<CanFilter>,
     /// `None` while off the bus.
-    host: Option<Host>,
+    host: Option<HostState>,
     capabilities: CanCapabilities,
     /// It was asked for its status flags once, and gave none.
     lacks_status: bool,
@@ -102,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
                 Poll::Ready(Err(error)) => return Poll::Ready(error),
                 Poll::Pending => {}
             }
-            self.deadline.set(self.host.as_ref().and_then(Host::poll_timeout));
+            self.deadline.set(self.host.as_ref().and_then(HostState::poll_timeout));
             ready!(self.deadline.poll_expired(cx));
             match self.host.as_mut().map(|host| host.handle_timeout(CLOCK.now())) {
                 Some(Ok(Some(line))) => line.encode(&mut self.line.out),
@@ -136,8 +136,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
 
     async fn set_up(&mut self, settings: CanSettings) -> Result<(), CanError> {
         let rate = settings.bit_rate;
-        let by_number = values::bit_rate_number(rate).map(Line::SetBitRate);
-        let by_timing = || values::bit_timing(rate).map(|registers| Line::SetBitTiming(registers.into()));
+        let by_number = values::bit_rate_number(rate).map(SlcanLine::SetBitRate);
+        let by_timing =
+            || values::bit_timing(rate).map(|registers| SlcanLine::SetBitTiming(registers.into()));
         let Some(set_bit_rate) = by_number.or_else(by_timing) else {
             return Err(self.cannot_set(rate));
         };
@@ -151,17 +152,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
         self.line.out.clear();
         let answers = self.line.call().await?;
         // one that does not answer cannot be believed to know more than it must: it would disturb the bus
-        let is_known = answers || matches!(set_bit_rate, Line::SetBitRate(_));
+        let is_known = answers || matches!(set_bit_rate, SlcanLine::SetBitRate(_));
         if !is_known || !self.line.command(answers, set_bit_rate).await? {
             return Err(self.cannot_set(rate));
         }
         if let (Some(Some(rate)), Some(what)) = (data_rate, data_what)
-            && !self.line.command(answers, Line::SetDataBitRate(rate)).await?
+            && !self.line.command(answers, SlcanLine::SetDataBitRate(rate)).await?
         {
             self.capabilities.fd = false;
             return Err(self.line.unsupported(what));
         }
-        let open = if settings.listen_only { Line::Listen } else { Line::Open };
+        let open = if settings.listen_only { SlcanLine::Listen } else { SlcanLine::Open };
         if !self.line.command(answers, open).await? {
             if settings.listen_only {
                 self.capabilities.listen_only = false;
@@ -171,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
         }
         let mut manners = Manners { answers, has_status: false };
         // from here on frames may come; a host takes them, while the status flags are asked for
-        self.host = Some(Host::new(settings, manners, self.filters.clone(), CLOCK.now()));
+        self.host = Some(HostState::new(settings, manners, self.filters.clone(), CLOCK.now()));
         manners.has_status = answers && !self.lacks_status && self.has_status().await?;
         self.lacks_status |= answers && !manners.has_status;
         if let Some(host) = &mut self.host {
@@ -181,13 +182,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
     }
 
     async fn has_status(&mut self) -> Result<bool, CanError> {
-        Line::ReadStatus.encode(&mut self.line.out);
+        SlcanLine::ReadStatus.encode(&mut self.line.out);
         let until = CLOCK.now() + ANSWER_TIMEOUT;
         while let Some(line) = self.line.line_within(until.saturating_duration_since(CLOCK.now())).await? {
             if let RawLine::Bytes(bytes) = &line {
                 match codec::decode(bytes) {
-                    Ok(Line::Status(_)) => return Ok(true),
-                    Ok(Line::Refused) => return Ok(false),
+                    Ok(SlcanLine::Status(_)) => return Ok(true),
+                    Ok(SlcanLine::Refused) => return Ok(false),
                     _ => {}
                 }
             }
@@ -220,7 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> CanBus for Slcan<S> {
     }
 
     fn capabilities(&self) -> CanCapabilities {
-        let confirms_transmission = self.host.as_ref().is_some_and(Host::confirms_transmission);
+        let confirms_transmission = self.host.as_ref().is_some_and(HostState::confirms_transmission);
         CanCapabilities { confirms_transmission, ..self.capabilities }
     }
 
@@ -236,7 +237,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> CanBus for Slcan<S> {
 
     fn restart(&mut self) -> BoxFuture<'_, Result<(), CanError>> {
         Box::pin(async move {
-            match self.host.as_ref().map(Host::settings) {
+            match self.host.as_ref().map(HostState::settings) {
                 Some(settings) => self.set_up(settings).await,
                 None => Err(self.line.unsupported("restart before it is configured")),
             }
@@ -262,7 +263,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> CanBus for Slcan<S> {
             return Poll::Pending;
         };
         host.handle_sent(CLOCK.now(), frame);
-        Line::Frame(*frame, None).encode(&mut self.line.out);
+        SlcanLine::Frame(*frame, None).encode(&mut self.line.out);
         match self.line.poll_flush(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(())),

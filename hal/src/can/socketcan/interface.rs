@@ -29,12 +29,12 @@ pub(super) struct Facts {
 
 /// An interface by name, which may come and go.
 #[derive(Debug, Clone)]
-pub(super) struct Interface {
+pub(super) struct SocketCanInterface {
     device: String,
     name: String,
 }
 
-impl Interface {
+impl SocketCanInterface {
     /// `device` is how errors name it.
     pub(super) fn new(device: &str, name: &str) -> Self {
         Self { device: device.to_owned(), name: name.to_owned() }

@@ -19,7 +19,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use self::filters::Filters;
-use self::interface::{Facts, Interface};
+use self::interface::{Facts, SocketCanInterface};
 use self::raw_frame::RawFrame;
 use super::events::EventQueue;
 use crate::bus::{BusState, BusStatus, LoadMeter};
@@ -28,7 +28,7 @@ use crate::can::{
     IsotpSocket, WireLength,
 };
 use crate::future::BoxFuture;
-use crate::system::{Received, async_fd, readable_or_failed, receive};
+use crate::system::{ReceivedMessage, async_fd, readable_or_failed, receive};
 use crate::timer::{Deadline, TimerKind};
 
 /// Frames that have no outcome yet; sending waits beyond it.
@@ -53,7 +53,7 @@ const CONTROLLER_ACTIVE: u8 = 0x40;
 /// A CAN bus behind a network interface.
 pub(crate) struct SocketCan {
     device: String,
-    interface: Interface,
+    interface: SocketCanInterface,
     facts: Facts,
     socket: AsyncFd<CanFdSocket>,
     /// Tells when there is something to read from the socket, an error included.
@@ -76,7 +76,7 @@ pub(crate) struct SocketCan {
 impl SocketCan {
     /// Opens an interface, within a tokio runtime. `device` is how errors name it.
     pub(crate) fn open(device: &str, interface: &str) -> Result<Self, CanError> {
-        let interface = Interface::new(device, interface);
+        let interface = SocketCanInterface::new(device, interface);
         let facts = interface.facts()?;
         let (socket, readable) = open_socket(&interface)
             .map_err(|source| CanError::Device { device: device.to_owned(), source })?;
@@ -125,7 +125,7 @@ impl SocketCan {
 
     async fn administer<F>(&mut self, action: F) -> Result<(), CanError>
     where
-        F: FnOnce(&Interface) -> Result<(), CanError> + Send + 'static,
+        F: FnOnce(&SocketCanInterface) -> Result<(), CanError> + Send + 'static,
     {
         // drivers take their time to go down and up
         let interface = self.interface.clone();
@@ -174,7 +174,7 @@ impl SocketCan {
         }
     }
 
-    fn handle_received(&mut self, received: &Received, bytes: &[u8]) {
+    fn handle_received(&mut self, received: &ReceivedMessage, bytes: &[u8]) {
         if let Some(dropped) = received.dropped {
             let lost = dropped.wrapping_sub(self.dropped);
             self.dropped = dropped;
@@ -259,7 +259,7 @@ impl SocketCan {
     }
 }
 
-fn open_socket(interface: &Interface) -> io::Result<(AsyncFd<CanFdSocket>, AsyncFd<OwnedFd>)> {
+fn open_socket(interface: &SocketCanInterface) -> io::Result<(AsyncFd<CanFdSocket>, AsyncFd<OwnedFd>)> {
     let socket = CanFdSocket::open(interface.name())?;
     socket.set_nonblocking(true)?;
     socket.set_error_filter_accept_all()?;
@@ -306,7 +306,7 @@ impl CanBus for SocketCan {
     }
 
     fn restart(&mut self) -> BoxFuture<'_, Result<(), CanError>> {
-        Box::pin(self.administer(Interface::restart))
+        Box::pin(self.administer(SocketCanInterface::restart))
     }
 
     fn set_filters(&mut self, filters: &[CanFilter]) -> Result<(), CanError> {

@@ -12,7 +12,7 @@ const TYPICAL_BITS: u32 = 117;
 /// Messages of eight bytes at equal distances, from nodes that acknowledge. A message still waiting when the next one
 /// is due is overwritten by it, as a real ECU's buffer is.
 #[derive(Debug)]
-pub(super) struct Background {
+pub(super) struct BackgroundTraffic {
     interval: Option<Duration>,
     due: Instant,
     waiting: Option<Instant>,
@@ -20,7 +20,7 @@ pub(super) struct Background {
     pub overwritten: u64,
 }
 
-impl Background {
+impl BackgroundTraffic {
     pub(super) fn new(load: f32, bit_rate: u32, now: Instant) -> Self {
         let interval = (load > 0.0).then(|| {
             let frame = WireLength { nominal_bits: TYPICAL_BITS, data_bits: 0 };

@@ -18,9 +18,9 @@ mod virtual_can;
 
 use std::sync::Arc;
 
-use self::background::Background;
-use self::node::Node;
-use self::shared::Shared;
+use self::background::BackgroundTraffic;
+use self::node::BusNode;
+use self::shared::SharedBus;
 use super::{CanCapabilities, CanFilter};
 
 pub use self::config::VirtualBusConfig;
@@ -30,13 +30,13 @@ pub use self::virtual_can::VirtualCan;
 /// The bus; clones share it. It lives as long as one of them or one of its nodes.
 #[derive(Clone)]
 pub struct VirtualBus {
-    shared: Arc<Shared>,
+    shared: Arc<SharedBus>,
 }
 
 impl VirtualBus {
     /// A bus without nodes. Must be called within a tokio runtime, which drives it.
     pub fn new(config: VirtualBusConfig) -> Self {
-        Self { shared: Shared::start(config) }
+        Self { shared: SharedBus::start(config) }
     }
 
     /// A node of the vehicle: on the bus at once, with the bus's own bit rates, capable of everything.
@@ -52,7 +52,7 @@ impl VirtualBus {
         let mut state = self.shared.lock();
         let key = state.next_key;
         state.next_key += 1;
-        let node = Node::new(name, capabilities, self.shared.config.receive_queue.max(1));
+        let node = BusNode::new(name, capabilities, self.shared.config.receive_queue.max(1));
         state.medium.nodes.insert(key, node);
         VirtualCan { name: name.to_owned(), key, shared: Arc::clone(&self.shared) }
     }
@@ -83,14 +83,14 @@ impl VirtualBus {
     pub fn set_load(&self, load: f32) {
         self.shared.act(|medium, now| {
             let overwritten = medium.background.overwritten;
-            medium.background = Background::new(load, medium.settings().bit_rate, now);
+            medium.background = BackgroundTraffic::new(load, medium.settings().bit_rate, now);
             medium.background.overwritten = overwritten;
         });
     }
 
     /// Drives the named nodes bus-off, as a short circuit does.
     pub fn force_bus_off(&self, name: &str) {
-        self.for_each(name, Node::force_bus_off);
+        self.for_each(name, BusNode::force_bus_off);
     }
 
     /// Gives up the named nodes' next frames: each is answered by [`CanEvent::TransmitFailed`] and not sent.
@@ -117,7 +117,7 @@ impl VirtualBus {
         self.shared.act(|medium, _| medium.drop_next = (frames, filter));
     }
 
-    fn for_each(&self, name: &str, mut action: impl FnMut(&mut Node)) {
+    fn for_each(&self, name: &str, mut action: impl FnMut(&mut BusNode)) {
         self.shared.act(|medium, _| {
             medium.nodes.values_mut().filter(|node| node.statistics.name == name).for_each(&mut action);
         });

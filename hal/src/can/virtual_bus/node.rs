@@ -29,7 +29,7 @@ pub(super) enum BusError {
 
 /// A frame in a node's transmit queue.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Outgoing {
+pub(super) struct QueuedFrame {
     pub frame: CanFrame,
     /// From when on it takes part in arbitration.
     pub ready_at: Instant,
@@ -37,14 +37,14 @@ pub(super) struct Outgoing {
     pub doomed: bool,
 }
 
-pub(super) struct Node {
+pub(super) struct BusNode {
     pub capabilities: CanCapabilities,
     /// `None` while the node is off the bus.
     pub settings: Option<CanSettings>,
     pub state: BusState,
     pub transmit_errors: u16,
     pub receive_errors: u16,
-    pub outgoing: VecDeque<Outgoing>,
+    pub outgoing: VecDeque<QueuedFrame>,
     /// Changes with every configuration, so that a frame on the wire is not taken for one queued later.
     pub epoch: u32,
     pub events: EventQueue,
@@ -54,13 +54,13 @@ pub(super) struct Node {
     pub statistics: NodeStatistics,
     /// How many of its next frames are given up instead of sent.
     pub fail_next: u32,
-    /// The last frame it sent, or got from a node, for [`Node::ready_at`].
+    /// The last frame it sent, or got from a node, for [`BusNode::ready_at`].
     last_frame: Option<Instant>,
     /// The device was pulled out.
     pub unplugged: bool,
 }
 
-impl Node {
+impl BusNode {
     pub(super) fn new(name: &str, capabilities: CanCapabilities, queue: usize) -> Self {
         Self {
             capabilities,
@@ -129,12 +129,12 @@ impl Node {
         self.fail_next = self.fail_next.saturating_sub(1);
         let ready_at = self.ready_at(now, granularity);
         if self.capabilities.confirms_transmission {
-            self.outgoing.push_back(Outgoing { frame, ready_at, doomed });
+            self.outgoing.push_back(QueuedFrame { frame, ready_at, doomed });
             self.give_up_doomed(now);
         } else if doomed {
             self.report(CanEvent::TransmitFailed { at: now });
         } else {
-            self.outgoing.push_back(Outgoing { frame, ready_at, doomed });
+            self.outgoing.push_back(QueuedFrame { frame, ready_at, doomed });
             self.report(CanEvent::Transmitted { at: now });
         }
     }

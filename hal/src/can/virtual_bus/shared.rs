@@ -11,25 +11,25 @@ use super::medium::Medium;
 use crate::timer::Deadline;
 
 /// What the bus, its nodes and its driver share.
-pub(super) struct Shared {
+pub(super) struct SharedBus {
     pub(super) config: VirtualBusConfig,
-    state: Mutex<State>,
+    state: Mutex<LockedBus>,
     changed: Arc<Notify>,
     driver: Mutex<Option<AbortHandle>>,
 }
 
-pub(super) struct State {
+pub(super) struct LockedBus {
     pub(super) medium: Medium,
     pub(super) next_key: u32,
 }
 
-impl Shared {
+impl SharedBus {
     /// A bus without nodes, and the task that drives it.
     pub(super) fn start(config: VirtualBusConfig) -> Arc<Self> {
         let medium = Medium::new(&config, config.timer.now());
         let changed = Arc::new(Notify::new());
         let shared = Arc::new(Self {
-            state: Mutex::new(State { medium, next_key: 0 }),
+            state: Mutex::new(LockedBus { medium, next_key: 0 }),
             changed: Arc::clone(&changed),
             driver: Mutex::new(None),
             config,
@@ -39,7 +39,7 @@ impl Shared {
         shared
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, LockedBus> {
         lock(&self.state)
     }
 
@@ -57,7 +57,7 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl Drop for SharedBus {
     fn drop(&mut self) {
         if let Some(driver) = lock(&self.driver).take() {
             driver.abort();
@@ -71,7 +71,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Keeps the bus going until it is dropped.
-async fn drive(shared: Weak<Shared>, changed: Arc<Notify>) {
+async fn drive(shared: Weak<SharedBus>, changed: Arc<Notify>) {
     let Some(kind) = shared.upgrade().map(|shared| shared.config.timer) else { return };
     let mut deadline = Deadline::new(kind);
     loop {

@@ -4,13 +4,13 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::node::{Node, is_same_rate};
-use super::shared::Shared;
+use super::node::{BusNode, is_same_rate};
+use super::shared::SharedBus;
 use crate::bus::{BusState, BusStatus};
 use crate::can::{CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings};
 use crate::future::BoxFuture;
 
-enum Refusal {
+enum SendRefusal {
     Gone,
     Cannot(&'static str),
 }
@@ -19,16 +19,16 @@ enum Refusal {
 pub struct VirtualCan {
     pub(super) name: String,
     pub(super) key: u32,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SharedBus>,
 }
 
 impl VirtualCan {
     /// Leaves the bus until it is configured again; what waits is discarded.
     pub(crate) fn leave(&mut self) {
-        self.with_node(Node::leave);
+        self.with_node(BusNode::leave);
     }
 
-    pub(super) fn with_node(&mut self, action: impl FnOnce(&mut Node)) {
+    pub(super) fn with_node(&mut self, action: impl FnOnce(&mut BusNode)) {
         let key = self.key;
         self.shared.act(|medium, _| medium.nodes.get_mut(&key).map(action));
     }
@@ -113,18 +113,18 @@ impl CanBus for VirtualCan {
         let key = self.key;
         let taken = self.shared.act(|medium, now| {
             let Some(node) = medium.nodes.get_mut(&key).filter(|node| !node.unplugged) else {
-                return Poll::Ready(Err(Refusal::Gone));
+                return Poll::Ready(Err(SendRefusal::Gone));
             };
             match node.settings {
-                None => return Poll::Ready(Err(Refusal::Cannot("send before it is configured"))),
+                None => return Poll::Ready(Err(SendRefusal::Cannot("send before it is configured"))),
                 Some(settings) if settings.listen_only => {
-                    return Poll::Ready(Err(Refusal::Cannot("send while it only listens")));
+                    return Poll::Ready(Err(SendRefusal::Cannot("send while it only listens")));
                 }
                 Some(settings) if frame.is_fd() && settings.data_bit_rate.is_none() => {
-                    return Poll::Ready(Err(Refusal::Cannot("send an FD frame on a classic bus")));
+                    return Poll::Ready(Err(SendRefusal::Cannot("send an FD frame on a classic bus")));
                 }
                 Some(_) if frame.is_error() => {
-                    return Poll::Ready(Err(Refusal::Cannot("send an error frame")));
+                    return Poll::Ready(Err(SendRefusal::Cannot("send an error frame")));
                 }
                 Some(_) => {}
             }
@@ -137,8 +137,8 @@ impl CanBus for VirtualCan {
             Poll::Ready(Ok(()))
         });
         taken.map_err(|refusal| match refusal {
-            Refusal::Gone => self.gone(),
-            Refusal::Cannot(what) => self.unsupported(what),
+            SendRefusal::Gone => self.gone(),
+            SendRefusal::Cannot(what) => self.unsupported(what),
         })
     }
 

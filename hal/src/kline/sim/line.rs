@@ -11,11 +11,11 @@ use crate::timer::{Deadline, TimerKind};
 /// A simulated K-line that its nodes share.
 #[derive(Clone)]
 pub struct SimLine {
-    shared: Arc<Mutex<Shared>>,
+    shared: Arc<Mutex<SharedLine>>,
     timer: TimerKind,
 }
 
-struct Shared {
+struct SharedLine {
     wire: Wire,
     wakers: Vec<Option<Waker>>,
 }
@@ -23,7 +23,7 @@ struct Shared {
 impl SimLine {
     /// A silent line, which goes by this clock.
     pub fn new(timer: TimerKind) -> Self {
-        Self { shared: Arc::new(Mutex::new(Shared { wire: Wire::default(), wakers: Vec::new() })), timer }
+        Self { shared: Arc::new(Mutex::new(SharedLine { wire: Wire::default(), wakers: Vec::new() })), timer }
     }
 
     /// Joins the line, listening at this bit rate, in bit/s.
@@ -41,13 +41,13 @@ impl SimLine {
     }
 }
 
-impl Shared {
+impl SharedLine {
     fn wake_all(&mut self) {
         self.wakers.iter_mut().filter_map(Option::take).for_each(Waker::wake);
     }
 }
 
-fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+fn lock(shared: &Mutex<SharedLine>) -> MutexGuard<'_, SharedLine> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
