@@ -1,7 +1,7 @@
-//! What the connector's hardware can do: CAN buses, K-lines, the board around them, and their simulation.
+//! The connector's hardware: CAN buses, K-lines, Ethernet interfaces and the board, each with a simulation.
 //!
-//! Everything above this crate speaks [`can::CanBus`], [`kline::KLine`] and [`board::Board`]; which device stands behind them is
-//! decided by the configuration alone.
+//! Code above this crate uses the traits [`can::CanBus`], [`kline::KLine`] and [`board::Board`]. The configuration alone
+//! selects the device behind each of them.
 
 #![deny(unreachable_pub)]
 

@@ -1,4 +1,4 @@
-//! CAN buses: identifiers, frames, the interface every adapter offers, and the adapters.
+//! CAN buses: identifiers, frames, the trait that every adapter implements, and the adapters.
 
 mod bus;
 mod device;
