@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use connector_hal::can::BoxFuture;
+use connector_hal::future::BoxFuture;
 
 /// The pause before a lost device is opened again. An adapter that is plugged in again is ready within a second.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

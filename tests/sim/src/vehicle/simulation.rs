@@ -7,8 +7,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use connector_agent::protocol::isotp::SendFailure;
+use connector_hal::bus::BusState;
 use connector_hal::can::virtual_bus::VirtualBus;
-use connector_hal::can::{BusState, CanBus, CanError, CanEvent, CanFrame, CanId, CanSettings, open};
+use connector_hal::can::{CanBus, CanError, CanEvent, CanFrame, CanId, CanSettings, open};
 use connector_hal::timer::{Deadline, TimerKind};
 use tokio::sync::watch;
 use tokio::task::JoinSet;

@@ -1,23 +1,19 @@
 //! The virtual bus behaves as a bus, in exact time.
-#![cfg(feature = "sim")]
-// the configuration's leave for tests does not reach their helpers
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::time::{Duration, Instant};
 
+use connector_hal::bus::BusState;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig, VirtualCan};
 use connector_hal::can::{
-    BusState, CanBus, CanBusExt, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId,
-    CanSettings, FdFlags, FrameKind, WireLength,
+    CanBus, CanBusExt, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId, CanSettings, FdFlags,
+    FrameKind, WireLength,
 };
 use connector_hal::timer::TimerKind;
 use tokio::time::timeout;
 
-const FOREVER: Duration = Duration::from_secs(3600);
+use crate::support::frame;
 
-fn frame(id: u32, data: &[u8]) -> CanFrame {
-    CanFrame::new(CanId::try_from(id).unwrap(), data).unwrap()
-}
+const FOREVER: Duration = Duration::from_secs(3600);
 
 fn settings(bit_rate: u32, listen_only: bool) -> CanSettings {
     CanSettings { bit_rate, data_bit_rate: None, listen_only }

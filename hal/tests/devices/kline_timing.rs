@@ -1,9 +1,7 @@
-//! What a UART's timing can be on this machine: how late the moments are at which a byte is handed over, or a break begins
-//! and ends. A measurement, not a test: nothing fails on a busy machine.
+//! Measures a UART's timing on this machine: how late a byte is handed over, and how late a break begins and ends. A
+//! measurement, not a test: nothing fails on a busy machine.
 //!
-//! `cargo test -p connector-hal --features sim --test kline_timing -- --ignored --nocapture`
-// the configuration's leave for tests does not reach their helpers
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+//! `cargo test -p connector-hal --features sim --test devices -- kline_timing --ignored --nocapture`
 
 use std::future::poll_fn;
 use std::time::{Duration, Instant};

@@ -1,26 +1,27 @@
-//! How long a frame is on the wire, bit for bit (ISO 11898-1, 10.4 and 10.5).
+//! The exact length of a frame on the wire, in bits (ISO 11898-1, 10.4 and 10.5).
 
 use std::time::Duration;
 
 use super::{CanFrame, CanSettings, FrameKind};
+use crate::bus::bit_time;
 
 /// The intermission between two frames, in bits.
-pub const INTERMISSION_BITS: u32 = 3;
+pub(crate) const INTERMISSION_BITS: u32 = 3;
 /// ACK slot, ACK delimiter and end of frame, in bits.
 const TRAILER_BITS: u32 = 1 + 1 + 7;
 const CRC_DELIMITER_BITS: u32 = 1;
 
-/// A frame's length on the wire from its start to the end of EOF, stuff bits included, the intermission not.
+/// The length of a frame from SOF to the end of EOF, with stuff bits and without the intermission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WireLength {
     /// Bits at the nominal bit rate.
     pub nominal_bits: u32,
-    /// Bits at the data bit rate: those of an FD frame with BRS from its ESI to its CRC delimiter.
+    /// Bits at the data bit rate: from ESI to the CRC delimiter of an FD frame with BRS.
     pub data_bits: u32,
 }
 
 impl WireLength {
-    /// The exact length of a frame; nothing for an error frame, which stands for what was seen and is not sent.
+    /// The exact length of a frame; zero for an error frame, which reports an error and is never sent.
     pub fn of(frame: &CanFrame) -> Self {
         let mut bits = BitCounter::default();
         match frame.kind() {
@@ -38,7 +39,7 @@ impl WireLength {
                 bits.push(u32::from(flags.error_state), 1);
                 bits.push(dlc(frame.len()), 4);
                 bits.push_data(frame);
-                // a stuff bit due right at the end of the data is the CRC field's first fixed stuff bit
+                // the CRC field's first fixed stuff bit replaces a stuff bit that is due at the end of the data
                 let dynamic = bits.count - u32::from(bits.run == 0);
                 let (fast, slow) = (dynamic - nominal + fd_crc_field_bits(frame.len()), nominal);
                 if flags.bit_rate_switch {
@@ -50,31 +51,26 @@ impl WireLength {
         }
     }
 
-    /// How long that takes at these bit rates.
+    /// The duration at these bit rates.
     pub fn duration(self, settings: &CanSettings) -> Duration {
-        let nominal = nanoseconds(self.nominal_bits, settings.bit_rate);
-        let data = nanoseconds(self.data_bits, settings.data_bit_rate.unwrap_or(settings.bit_rate));
-        Duration::from_nanos(nominal + data)
+        bit_time(self.nominal_bits, settings.bit_rate)
+            + bit_time(self.data_bits, settings.data_bit_rate.unwrap_or(settings.bit_rate))
     }
 
-    /// How long the bus is taken: the frame and the intermission after it.
+    /// How long the frame occupies the bus, with the intermission after it.
     pub fn occupancy(self, settings: &CanSettings) -> Duration {
         Self { nominal_bits: self.nominal_bits + INTERMISSION_BITS, ..self }.duration(settings)
     }
 }
 
-fn nanoseconds(bits: u32, bit_rate: u32) -> u64 {
-    u64::from(bits) * 1_000_000_000 / u64::from(bit_rate.max(1))
-}
-
-/// Stuff count and CRC with their fixed stuff bits: one in front, then one after each fourth bit. Their values are of
-/// no account to the length, so an FD frame's CRC need not be computed.
+/// The length of stuff count and CRC with their fixed stuff bits: one in front, then one after every fourth bit. The
+/// length does not depend on their values, so the CRC of an FD frame is not computed.
 fn fd_crc_field_bits(len: usize) -> u32 {
     let bits = 4 + if len <= 16 { 17 } else { 21 };
     bits + 1 + bits / 4
 }
 
-/// The code of an FD frame's length; of a classic one, its length.
+/// The DLC: the code of an FD frame's length, or the length of a classic frame.
 fn dlc(len: usize) -> u32 {
     match len {
         0..=8 => len as u32,
@@ -88,11 +84,11 @@ fn dlc(len: usize) -> u32 {
     }
 }
 
-/// Counts bits as they go out, with stuff bits, and keeps the classic CRC of what was pushed.
+/// Counts bits and their stuff bits, and computes the classic CRC of the bits.
 struct BitCounter {
     count: u32,
     last: bool,
-    /// How many equal bits came last; 0 right after a stuff bit, which begins a run of the other value.
+    /// How many of the last bits are equal; 0 directly after a stuff bit, which begins a run of the other value.
     run: u32,
     crc: u16,
 }
@@ -141,7 +137,7 @@ impl BitCounter {
         }
     }
 
-    /// Pushes the low `width` bits of `value`, the highest first.
+    /// Appends the low `width` bits of `value`, the highest first.
     fn push(&mut self, value: u32, width: u32) {
         for place in (0..width).rev() {
             let bit = value >> place & 1 == 1;
@@ -173,7 +169,7 @@ mod tests {
         WireLength::of(frame).nominal_bits + INTERMISSION_BITS
     }
 
-    /// The frame as a list of bits up to the CRC, then stuffed, as the standard's text has it.
+    /// Builds the frame as a list of bits up to the CRC and stuffs it, as the standard describes.
     fn reference(id: CanId, remote: bool, data: &[u8]) -> u32 {
         let mut text = String::from("0");
         if id.is_extended() {
@@ -213,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_worst_case_frame_of_eight_bytes_takes_135_bits_and_none_takes_more() {
-        // 0x078: runs of five from the identifier on; the CRC's share depends on the data
+        // 0x078 begins with runs of five; the stuff bits of the CRC depend on the data
         let worst = (0..=0x7FF)
             .flat_map(|id| [0x3C, 0x1E, 0x0F, 0x87, 0xC3, 0xE1, 0xF0].map(|byte| (id, byte)))
             .map(|(id, byte)| bits(&CanFrame::new(CanId::standard_truncated(id), &[byte; 8]).unwrap()))
@@ -230,7 +226,7 @@ mod tests {
         assert_eq!(WireLength::of(&frame), expected);
         let frame = CanFrame::new_fd(CanId::standard_truncated(0x555), flags, &[0x55; 64]).unwrap();
         let long = WireLength::of(&frame);
-        // ESI 0 and DLC 15 end in a run of four that the data breaks
+        // ESI 0 and DLC 15 end with a run of four, which the data interrupts
         assert_eq!(long.data_bits, 1 + 4 + 512 + 32 + 1);
         let settings = CanSettings { bit_rate: 500_000, data_bit_rate: Some(2_000_000), listen_only: false };
         assert_eq!(long.occupancy(&settings), Duration::from_nanos(29 * 2000 + 550 * 500));

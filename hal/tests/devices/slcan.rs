@@ -1,27 +1,23 @@
-//! SLCAN, both sides: against each other over memory and over a pty, and against scripted adapters.
-#![cfg(feature = "sim")]
-// the configuration's leave for tests does not reach their helpers
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+//! SLCAN: the host and the simulated adapter connected in memory and over a pty, and the host with scripted adapters.
 
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use connector_hal::bus::BusState;
 use connector_hal::can::slcan::{Slcan, SlcanAdapter};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{
-    BusState, CanBus, CanBusExt, CanError, CanEvent, CanFilter, CanFrame, CanId, CanSettings, FdFlags,
+    CanBus, CanBusExt, CanError, CanEvent, CanFilter, CanFrame, CanId, CanSettings, FdFlags,
 };
 use connector_hal::timer::TimerKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::timeout;
 
+use crate::support::frame;
+
 const SETTINGS: CanSettings = CanSettings { bit_rate: 500_000, data_bit_rate: None, listen_only: false };
 const FD: CanSettings = CanSettings { data_bit_rate: Some(2_000_000), ..SETTINGS };
-
-fn frame(id: u32, data: &[u8]) -> CanFrame {
-    CanFrame::new(CanId::try_from(id).unwrap(), data).unwrap()
-}
 
 async fn event<B: CanBus>(bus: &mut B) -> CanEvent {
     timeout(Duration::from_secs(60), bus.event()).await.expect("an event within a minute").unwrap()

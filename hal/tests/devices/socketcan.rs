@@ -1,41 +1,30 @@
-//! SocketCAN against a real kernel. Each test needs interfaces that only a test machine has, named by the environment,
-//! and root for some; without them it says so and does nothing.
+//! SocketCAN on a real kernel. Each test needs interfaces that an environment variable names, and some need root; without
+//! them the test is skipped.
 //!
 //! | variable | interfaces |
 //! |---|---|
 //! | `CONNECTOR_TEST_VCAN` | a vcan interface, up, FD |
 //! | `CONNECTOR_TEST_CAN_PAIR` | two controllers on one bus, `can0,can1` |
-//! | `CONNECTOR_TEST_SLOW_CAN` | an interface with a slow queue (`tbf`) and few places, and its other end |
-//! | `CONNECTOR_TEST_FIXED_CAN` | a controller that the system set to 500 kbit/s, for a user who may not change it |
+//! | `CONNECTOR_TEST_SLOW_CAN` | an interface with a slow and short transmit queue (`tbf`), and its peer |
+//! | `CONNECTOR_TEST_FIXED_CAN` | a controller that the system set to 500 kbit/s and that the user may not change |
 //! | `CONNECTOR_TEST_SLCAN_KERNEL` | any value: the kernel has the slcan driver |
-// the configuration's leave for tests does not reach their helpers
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
+use connector_hal::bus::BusState;
 use connector_hal::can::{
-    BusState, CanBus, CanBusExt, CanError, CanEvent, CanFilter, CanFrame, CanId, CanSettings, FdFlags, open,
+    CanBus, CanBusExt, CanError, CanEvent, CanFilter, CanFrame, CanId, CanSettings, FdFlags, open,
 };
 use tokio::time::timeout;
 
-const SETTINGS: CanSettings = CanSettings { bit_rate: 500_000, data_bit_rate: None, listen_only: false };
+use crate::support::{environment, frame, skip};
 
-fn environment(name: &str) -> Option<String> {
-    let value = std::env::var(name).ok();
-    if value.is_none() {
-        say_skipped(format_args!("needs {name}, see this file's head"));
-    }
-    value
-}
+const SETTINGS: CanSettings = CanSettings { bit_rate: 500_000, data_bit_rate: None, listen_only: false };
 
 fn pair(name: &str) -> Option<(String, String)> {
     environment(name)
         .map(|both| both.split_once(',').map(|(a, b)| (a.to_owned(), b.to_owned())).expect("a,b"))
-}
-
-fn frame(id: u32, data: &[u8]) -> CanFrame {
-    CanFrame::new(CanId::try_from(id).unwrap(), data).unwrap()
 }
 
 type Bus = Box<dyn CanBus>;
@@ -159,7 +148,7 @@ async fn an_interface_that_goes_down_or_away_is_a_fatal_error() {
         return;
     }
     let Ok(interface) = socketcan::CanInterface::create_vcan("goesdown", None) else {
-        say_skipped(format_args!("making an interface takes root"));
+        skip("only root may create a network interface");
         return;
     };
     interface.bring_up().unwrap();
@@ -264,7 +253,7 @@ async fn without_privilege_an_interface_is_used_as_the_system_set_it_up() {
 }
 
 /// Makes a network interface of a pty, with the kernel's slcan driver.
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "no library wraps TIOCSETD")]
 fn slcan_interface() -> (std::fs::File, std::fs::File, String) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     use std::os::fd::AsRawFd;
@@ -324,10 +313,4 @@ async fn bus_off_passive_and_errors_are_told_and_a_restart_ends_them() {
     while !is_sent(&mut bus).await {}
     let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
     assert!(text.contains("S6\r") && text.contains("O\r") && text.contains("t123107\r"), "{text:?}");
-}
-
-/// Not by `println!`, which the test harness keeps to itself; in one write, so that nothing comes in between.
-fn say_skipped(why: std::fmt::Arguments<'_>) {
-    use std::io::Write as _;
-    let _no_standard_error = std::io::stderr().write_all(format!("\nSKIPPED: {why}\n").as_bytes());
 }

@@ -1,16 +1,17 @@
-//! The Linux board on GPIO lines of a real kernel, simulated by its gpio-sim: `CONNECTOR_TEST_GPIO_SIM` names a chip of
-//! at least 4 lines, the second called BUTTON, and its directory in sysfs, as
-//! `/dev/gpiochip0,/sys/devices/platform/gpio-sim.0/gpiochip0`.
-// the configuration's leave for tests does not reach their helpers
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+//! The Linux board on GPIO lines of a real kernel, simulated by the kernel's gpio-sim driver.
+//!
+//! `CONNECTOR_TEST_GPIO_SIM` names a chip with at least 4 lines, the second called BUTTON, and the chip's directory in
+//! sysfs: `/dev/gpiochip0,/sys/devices/platform/gpio-sim.0/gpiochip0`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use connector_hal::board::{
-    Board, BoardConfig, BoardEvent, BoardExt, InputConfig, Led, Line, LinuxBoard, OutputConfig, Source,
+    Board, BoardConfig, BoardEvent, BoardExt, GpioLine, InputConfig, Led, LinuxBoard, OutputConfig, Source,
 };
 use tokio::time::timeout;
+
+use crate::support::environment;
 
 struct Chip {
     device: PathBuf,
@@ -19,25 +20,21 @@ struct Chip {
 
 impl Chip {
     fn find() -> Option<Self> {
-        let both = std::env::var("CONNECTOR_TEST_GPIO_SIM").ok();
-        let Some(both) = both else {
-            say_skipped(format_args!("needs CONNECTOR_TEST_GPIO_SIM, see this file's head"));
-            return None;
-        };
+        let both = environment("CONNECTOR_TEST_GPIO_SIM")?;
         let (device, lines) = both.split_once(',').expect("device,directory");
         Some(Self { device: device.into(), lines: lines.into() })
     }
 
-    fn source(&self, line: Line) -> Source {
+    fn source(&self, line: GpioLine) -> Source {
         Source::Line { chip: self.device.clone(), line }
     }
 
-    fn input(&self, line: Line, active_low: bool) -> InputConfig {
+    fn input(&self, line: GpioLine, active_low: bool) -> InputConfig {
         InputConfig { source: self.source(line), active_low, debounce_ms: 5 }
     }
 
     fn output(&self, line: u32, active_low: bool) -> OutputConfig {
-        OutputConfig { source: self.source(Line::Offset(line)), active_low }
+        OutputConfig { source: self.source(GpioLine::Offset(line)), active_low }
     }
 
     /// Pulls an input.
@@ -62,8 +59,8 @@ async fn lines_are_read_waited_for_and_set() {
     chip.pull(0, true);
     chip.pull(1, true);
     let config = BoardConfig {
-        ignition: Some(chip.input(Line::Offset(0), false)),
-        button: Some(chip.input(Line::Name("BUTTON".into()), true)),
+        ignition: Some(chip.input(GpioLine::Offset(0), false)),
+        button: Some(chip.input(GpioLine::Name("BUTTON".into()), true)),
         led: Some(chip.output(2, false)),
         buzzer: Some(chip.output(3, true)),
         ..BoardConfig::default()
@@ -99,18 +96,12 @@ async fn lines_are_read_waited_for_and_set() {
 async fn a_line_that_is_not_there_or_taken_is_absent() {
     let Some(chip) = Chip::find() else { return };
     let config = BoardConfig {
-        ignition: Some(chip.input(Line::Offset(5000), false)),
-        button: Some(chip.input(Line::Name("NONE".into()), false)),
+        ignition: Some(chip.input(GpioLine::Offset(5000), false)),
+        button: Some(chip.input(GpioLine::Name("NONE".into()), false)),
         ..BoardConfig::default()
     };
     let problems: Vec<_> = LinuxBoard::check(&config).iter().map(ToString::to_string).collect();
     assert!(problems[0].contains("no line 5000") && problems[1].contains("NONE"), "{problems:?}");
     let mut board = LinuxBoard::open(&config);
     assert_eq!(board.ignition(), None);
-}
-
-/// Not by `println!`, which the test harness keeps to itself; in one write, so that nothing comes in between.
-fn say_skipped(why: std::fmt::Arguments<'_>) {
-    use std::io::Write as _;
-    let _no_standard_error = std::io::stderr().write_all(format!("\nSKIPPED: {why}\n").as_bytes());
 }

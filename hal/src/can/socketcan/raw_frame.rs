@@ -21,7 +21,7 @@ pub(super) struct RawFrame {
 
 impl RawFrame {
     /// The bytes to write.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(super) fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or(&[])
     }
 }

@@ -1,13 +1,41 @@
-//! How full a bus is.
+//! State and load of a bus of any kind: CAN, K-line, DoIP.
 
 use std::time::{Duration, Instant};
 
-use super::BusLoad;
+/// The fault confinement state of a controller (ISO 11898-1, 12.1.4.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum BusState {
+    /// Error active: the controller takes part in all traffic.
+    #[default]
+    Active,
+    /// Error passive: an error counter has passed its limit.
+    Passive,
+    /// Bus off: the controller has left the bus, or its device is gone.
+    Off,
+}
+
+/// The share of bus time that frames took over about the last second, 0…1.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default)]
+pub struct BusLoad(pub f32);
+
+/// The state and load of a bus.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct BusStatus {
+    /// The controller's state.
+    pub state: BusState,
+    /// The load.
+    pub load: BusLoad,
+}
+
+/// How long `bits` bits take at `bit_rate` bit/s.
+pub fn bit_time(bits: u32, bit_rate: u32) -> Duration {
+    Duration::from_nanos(u64::from(bits) * 1_000_000_000 / u64::from(bit_rate.max(1)))
+}
 
 const SLOTS: usize = 10;
 const SLOT: Duration = Duration::from_millis(100);
 
-/// Adds up the bus time that frames took, over the last second in steps of 100 ms.
+/// Measures the load of a bus: sums the time that frames took over the last second, in steps of 100 ms.
 #[derive(Debug, Clone)]
 pub struct LoadMeter {
     slots: [Duration; SLOTS],
@@ -16,12 +44,12 @@ pub struct LoadMeter {
 }
 
 impl LoadMeter {
-    /// An idle bus.
+    /// Starts with an idle bus.
     pub fn new(now: Instant) -> Self {
         Self { slots: [Duration::ZERO; SLOTS], current: 0, current_since: now }
     }
 
-    /// A frame took this much of the bus's time.
+    /// Records that a frame occupied the bus for `busy`.
     pub fn add(&mut self, now: Instant, busy: Duration) {
         self.advance(now);
         if let Some(slot) = self.slots.get_mut(self.current) {
@@ -29,7 +57,7 @@ impl LoadMeter {
         }
     }
 
-    /// The share over the last second; what has not been measured yet counts as idle.
+    /// The load over the last second. Time before [`LoadMeter::new`] counts as idle.
     pub fn load(&self, now: Instant) -> BusLoad {
         let mut meter = self.clone();
         meter.advance(now);
@@ -49,7 +77,7 @@ impl LoadMeter {
                 *slot = Duration::ZERO;
             }
         }
-        // idle for longer than all the slots
+        // the bus was idle for longer than all slots cover
         if now.saturating_duration_since(self.current_since) >= SLOT {
             self.current_since = now;
         }

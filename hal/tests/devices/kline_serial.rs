@@ -1,6 +1,4 @@
-//! A K-line's serial device: a pseudo-terminal in its place.
-// the configuration's leave for tests does not reach their helpers
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+//! Opening a K-line's serial device, with a pseudo-terminal in place of the UART.
 
 use std::io::ErrorKind;
 
