@@ -1,4 +1,4 @@
-//! A simulated vehicle: the ECUs of a real one, on a bus that behaves like a real one.
+//! A simulated vehicle: the ECUs of a real one, on a bus with the timing of a real one.
 
 pub mod candump;
 pub mod catalogue;

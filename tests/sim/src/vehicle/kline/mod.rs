@@ -1,6 +1,7 @@
 //! Simulated K-line ECUs (ISO 14230): woken by a pulse or by their address, strict about the tester's times.
 //!
-//! Written from the standard, and not with the agent's own codec: what the two agree upon is not only one's opinion.
+//! They are written from the standard and do not use the agent's codec, so that one error cannot hide in
+//! both.
 
 mod command;
 mod config;

@@ -1,4 +1,4 @@
-//! What a KWP 2000 ECU does (ISO 14230-3), as far as a session is played with it.
+//! The services of a KWP 2000 ECU (ISO 14230-3), as far as the tests need them.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const REQUEST_SEQUENCE: u8 = 0x22;
 const OUT_OF_RANGE: u8 = 0x31;
 const RESPONSE_PENDING: u8 = 0x78;
 
-/// An answer, and how long after the one before it, P2 not counted.
+/// An answer, and its delay after the one before, not counting P2.
 pub(super) type Answer = (Duration, Vec<u8>);
 
 /// The ECU's memory and trouble codes.
