@@ -1,4 +1,4 @@
-//! What a network does to the connections over it, and the handle to change that.
+//! The conditions of a network, and the handle that changes them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,30 +12,30 @@ use tokio_util::sync::CancellationToken;
 use super::BadNetworkConfig;
 use super::pipe::{Pipe, PipeEnd};
 
-/// Which way bytes go.
+/// A direction of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// From whoever connected to whom it connected to.
+    /// From the client, which opened the connection, to the server.
     ToServer,
-    /// Back.
+    /// From the server to the client.
     ToClient,
 }
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// Both sides had nothing more to say, or one of them broke.
+    /// Both peers closed the connection, or one of them broke it.
     Finished,
-    /// The network cut it.
+    /// The network cut the connection.
     Cut,
 }
 
-/// What has happened on a network.
+/// Counters of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Statistics {
-    /// Connections made over it.
+    /// Connections that were opened.
     pub connections: u64,
-    /// Connections cut.
+    /// Connections that were cut.
     pub cut: u64,
     /// Bytes that arrived at the server.
     pub to_server: u64,
@@ -43,10 +43,10 @@ pub struct Statistics {
     pub to_client: u64,
 }
 
-/// What applies to every connection at a moment.
+/// The conditions that apply to every connection at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Weather {
-    /// From one end to the other.
+    /// Delay from one end to the other.
     pub(super) delay: Duration,
     pub(super) stalled_until: Option<Instant>,
     pub(super) bytes_per_second: Option<u32>,
@@ -60,14 +60,14 @@ struct State {
     next_cut: Option<Instant>,
     pause_after_cut: Duration,
     impassable_until: Option<Instant>,
-    /// Bytes that may still pass before everything is cut, by direction.
+    /// The bytes that may still arrive in each direction before all connections are cut.
     bytes_left: [Option<u64>; 2],
 }
 
 #[derive(Debug)]
 struct Shared {
     weather: watch::Sender<Weather>,
-    /// Tells that the state was changed from outside.
+    /// Signals that the state was changed by a caller.
     changed: watch::Sender<()>,
     state: Mutex<State>,
     connections: AtomicU64,
@@ -75,14 +75,14 @@ struct Shared {
     passed: [AtomicU64; 2],
 }
 
-/// See the module; clones are the same network.
+/// The conditions of a network. Clones refer to the same network.
 #[derive(Debug, Clone)]
 pub struct Conditions {
     shared: Arc<Shared>,
 }
 
 impl Conditions {
-    /// A network that is this bad.
+    /// Creates a network with these conditions.
     pub fn new(config: BadNetworkConfig) -> Self {
         let weather = Weather {
             delay: config.round_trip / 2,
@@ -112,7 +112,7 @@ impl Conditions {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Cuts every connection there is, wherever its bytes are.
+    /// Cuts every open connection, wherever its bytes are.
     pub fn cut(&self) {
         let mut state = self.state();
         let now = Instant::now();
@@ -121,7 +121,7 @@ impl Conditions {
         std::mem::take(&mut state.cut).cancel();
     }
 
-    /// Cuts every connection as soon as this many bytes more have arrived in this direction.
+    /// Cuts every connection as soon as `bytes` more have arrived in this direction.
     pub fn cut_after(&self, direction: Direction, bytes: u64) {
         if let Some(left) = self.state().bytes_left.get_mut(direction as usize) {
             *left = Some(bytes);
@@ -131,7 +131,7 @@ impl Conditions {
         }
     }
 
-    /// Cuts all connections this often from now on; never by itself with `None`.
+    /// Cuts all connections at this interval from now on; `None` stops that.
     pub fn cut_every(&self, every: Option<Duration>) {
         let mut state = self.state();
         state.cut_every = every;
@@ -140,23 +140,23 @@ impl Conditions {
         self.shared.changed.send_replace(());
     }
 
-    /// Lets nothing through for a while, in either direction; nothing is lost by it.
+    /// Holds back all bytes in both directions for `duration`. No byte is lost.
     pub fn stall(&self, duration: Duration) {
         let until = Instant::now() + duration;
         self.shared.weather.send_modify(|weather| weather.stalled_until = Some(until));
     }
 
-    /// Changes the round trip. Bytes on their way keep theirs, and none overtakes another.
+    /// Changes the round-trip time. Bytes in flight keep their delay, and no byte overtakes another.
     pub fn set_round_trip(&self, round_trip: Duration) {
         self.shared.weather.send_modify(|weather| weather.delay = round_trip / 2);
     }
 
-    /// Changes what each direction of each connection takes, in bytes a second.
+    /// Changes the bandwidth of each direction of each connection, in bytes per second.
     pub fn set_bytes_per_second(&self, rate: Option<u32>) {
         self.shared.weather.send_modify(|weather| weather.bytes_per_second = rate);
     }
 
-    /// What has happened so far.
+    /// The counters so far.
     pub fn statistics(&self) -> Statistics {
         let [to_server, to_client] = &self.shared.passed;
         Statistics {
@@ -167,7 +167,7 @@ impl Conditions {
         }
     }
 
-    /// Waits until connections get through again after a cut.
+    /// Waits until connections are let through again after a cut.
     pub async fn passable(&self) {
         loop {
             let until = self.state().impassable_until;
@@ -178,7 +178,7 @@ impl Conditions {
         }
     }
 
-    /// Waits until the next regular cut is due; whoever waits does it by [`Conditions::cut`].
+    /// Waits until the next regular cut is due. The caller then makes the cut by [`Conditions::cut`].
     pub async fn next_cut(&self) {
         let mut changed = self.shared.changed.subscribe();
         loop {
@@ -191,7 +191,7 @@ impl Conditions {
             };
             tokio::select! {
                 () = due => {
-                    // a cut by hand may have moved it
+                    // a cut by the caller may have moved the deadline
                     if self.state().next_cut == at { return }
                 }
                 _ = changed.changed() => {}
@@ -199,7 +199,8 @@ impl Conditions {
         }
     }
 
-    /// Carries bytes between two peers, each given by its reading and its writing half, until the connection ends.
+    /// Carries bytes between two peers until the connection ends. Each peer is a pair of a reader and a
+    /// writer.
     pub async fn carry<CR, CW, SR, SW>(&self, client: (CR, CW), server: (SR, SW)) -> Ended
     where
         CR: AsyncRead + Unpin,
@@ -212,7 +213,7 @@ impl Conditions {
         let to_server = Pipe::new(client.0, server.1, self.clone(), Direction::ToServer);
         let to_client = Pipe::new(server.0, client.1, self.clone(), Direction::ToClient);
         let both = async {
-            // the end of one direction does not end the other, but a break does
+            // a direction that ends leaves the other open; a broken one ends both
             let (to_server, to_client) = (to_server.drive(), to_client.drive());
             tokio::pin!(to_server, to_client);
             tokio::select! {
@@ -244,13 +245,13 @@ impl Conditions {
         self.shared.weather.subscribe()
     }
 
-    /// How many of these bytes may arrive before the connection is cut.
+    /// The number of `bytes` that may arrive before the connection is cut.
     pub(super) fn allowed(&self, direction: Direction, bytes: usize) -> usize {
         let left = self.state().bytes_left.get(direction as usize).copied().flatten();
         left.map_or(bytes, |left| bytes.min(usize::try_from(left).unwrap_or(usize::MAX)))
     }
 
-    /// These bytes have arrived; whether they were the last ones before a cut.
+    /// Counts `bytes` that have arrived. Returns whether these were the last ones before a cut.
     pub(super) fn spend(&self, direction: Direction, bytes: usize) -> bool {
         if let Some(passed) = self.shared.passed.get(direction as usize) {
             passed.fetch_add(bytes as u64, Ordering::Relaxed);
