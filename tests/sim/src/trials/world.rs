@@ -19,22 +19,22 @@ use crate::cloud::{Cloud, CloudConfig};
 use crate::vehicle::catalogue::{Catalogue, VehicleRecord};
 use crate::vehicle::{Vehicle, VehicleConfig};
 
-/// The vehicle's bus, in bit/s.
+/// The bit rate of the vehicle's bus, in bit/s.
 pub(super) const BIT_RATE: u32 = 500_000;
-/// Room on the device's file system, in bytes: enough, but quickly filled.
+/// Size of the device's file system in bytes: enough for the agent, and quickly filled.
 const DEVICE_ROOM: u64 = 256 << 10;
-/// Which vehicle it is.
+/// The platform of the vehicle.
 const PLATFORM: &str = "VOLKSWAGEN_GOLF_MK7";
 
-/// See the module.
+/// The device, its cloud and its vehicle.
 pub(super) struct World {
     pub(super) supervisor: Supervisor,
     pub(super) cloud: Cloud,
     pub(super) vehicle: Option<Vehicle>,
     pub(super) record: VehicleRecord,
-    /// The device's file system.
+    /// The root of the device's file system.
     pub(super) device: PathBuf,
-    /// The command that starts the agent, but for the configuration's name.
+    /// The command that starts the agent, without the name of its configuration.
     command: Vec<OsString>,
     hellos: watch::Receiver<u64>,
     is_machine: bool,
@@ -43,14 +43,14 @@ pub(super) struct World {
 }
 
 impl World {
-    /// A fresh one; the agent is started, nothing more.
+    /// Sets up a fresh world, and starts the agent.
     pub(super) async fn set_up(agent: &Path, is_machine: bool) -> anyhow::Result<Self> {
         let record = Catalogue::parse(crate::demo::VEHICLES)?.find(PLATFORM)?.clone();
-        let directory = tempfile::tempdir().context("a temporary directory cannot be made")?;
+        let directory = tempfile::tempdir().context("cannot create a temporary directory")?;
         let device = directory.path().join("device");
         std::fs::create_dir(&device)?;
         let listen = if is_machine {
-            // what a trial that failed has left behind
+            // a failed trial may have left these behind
             let _not_there = system::remove_device().await;
             let _not_there = system::remove_network().await;
             let _not_there = system::remove_can().await;
@@ -86,7 +86,7 @@ impl World {
         std::fs::copy(&cloud.ca_file, device.join("ca.pem"))?;
         let text = configuration(&cloud, &cloud.api_url, &cloud.websocket_url, &bus);
         write(&device.join("online.toml"), &text)?;
-        // nobody listens there
+        // a port without a server
         let text = configuration(&cloud, "https://127.0.0.1:1", "wss://127.0.0.1:1", &bus);
         write(&device.join("offline.toml"), &text)?;
 
@@ -110,12 +110,12 @@ impl World {
         })
     }
 
-    /// The same device with an agent that cannot reach its cloud, in place of the one that can.
+    /// Replaces the agent by one that cannot reach the cloud.
     pub(super) async fn go_offline(&mut self) {
         self.replace("offline.toml").await;
     }
 
-    /// And back.
+    /// Replaces the agent by one that can reach the cloud.
     pub(super) async fn go_online(&mut self) {
         self.replace("online.toml").await;
     }
@@ -126,15 +126,15 @@ impl World {
         old.stop().await;
     }
 
-    /// How often the connector has come online.
+    /// The number of times that the connector has come online.
     pub(super) fn hellos(&self) -> u64 {
         *self.hellos.borrow()
     }
 
-    /// Waits until the connector has come online more often than that.
+    /// Waits until the connector has come online more than `hellos` times.
     pub(super) async fn online_after(&mut self, hellos: u64) -> anyhow::Result<()> {
         let online = self.hellos.wait_for(|count| *count > hellos);
-        patiently("it is not online", async { Ok(online.await.map(drop)?) }).await
+        patiently("the connector is not online", async { Ok(online.await.map(drop)?) }).await
     }
 
     /// Waits until the connector has come online for the first time.
@@ -149,7 +149,8 @@ impl World {
         self.online_after(hellos).await
     }
 
-    /// An error unless what the agent keeps on the device is whole, or not there.
+    /// Returns an error if the login that the agent has stored on the device is damaged. A missing one is
+    /// valid.
     pub(super) fn check_state(&self) -> anyhow::Result<()> {
         let path = self.device.join("state/login.json");
         let text = match std::fs::read(&path) {
@@ -157,15 +158,16 @@ impl World {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let state: serde_json::Value = serde_json::from_slice(&text).context("the kept login is damaged")?;
+        let state: serde_json::Value =
+            serde_json::from_slice(&text).context("the stored login is damaged")?;
         anyhow::ensure!(
             state.get("access_token").is_some_and(serde_json::Value::is_string),
-            "the kept login has no token"
+            "the stored login has no token"
         );
         Ok(())
     }
 
-    /// The CAN bus is there again, with the vehicle on it before the device.
+    /// Creates the CAN bus again. The vehicle starts before the device's end comes up.
     pub(super) async fn bring_back_can(&mut self) -> anyhow::Result<()> {
         system::add_can().await?;
         if let Some(vehicle) = self.vehicle.take() {
@@ -175,7 +177,7 @@ impl World {
         system::set_can("up").await
     }
 
-    /// Ends everything.
+    /// Stops everything.
     pub(super) async fn take_down(self) {
         self.supervisor.stop().await;
         self.cloud.shutdown().await;
@@ -215,14 +217,14 @@ fn with(command: &[OsString], configuration: PathBuf) -> Vec<OsString> {
     command.iter().cloned().chain([configuration.into()]).collect()
 }
 
-/// The agent's configuration, whose names are relative to it.
+/// The agent's configuration, with file names relative to it.
 fn configuration(cloud: &Cloud, api_url: &str, websocket_url: &str, bus: &str) -> String {
-    // TOML's basic strings are JSON's
+    // a TOML basic string has the syntax of a JSON string
     let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
     format!(
         "[connector]\nuuid = \"{uuid}\"\npincode_file = \"pincode\"\nstate_directory = \"state\"\n\n\
          [cloud]\napi_url = {api}\nwebsocket_url = {websocket}\nca_file = \"ca.pem\"\n\
-         # a machine that emulates another is slow, and a trial should not be\n\
+         # an emulated machine is slow, and a trial should be short\n\
          ping_interval_ms = 1000\ndead_after_ms = 5000\n\n\
          [[bus]]\nkind = \"can\"\npins = [6, 14]\ndevice = {bus}\nbit_rates = [{BIT_RATE}]\n",
         uuid = cloud.connector_uuid,
