@@ -1,4 +1,5 @@
-//! Simulated vehicle, sandbox cloud and operator for connector-agent: all that surrounds it, on one machine.
+//! Everything that surrounds `connector-agent`, on one machine: a simulated vehicle, a sandbox cloud and an
+//! operator.
 
 pub mod cli;
 pub mod cloud;

@@ -1,4 +1,4 @@
-//! What customer and operator do, and whether it came out right.
+//! The demo on CAN and DoIP: the steps of the customer and the operator, and the checks of their results.
 
 use std::time::Duration;
 
@@ -18,21 +18,21 @@ use crate::operator::flash::{Firmware, FlashReport, flash};
 use crate::vehicle::catalogue::EcuRecord;
 use crate::vehicle::ecu::{Ecu, EcuConfig};
 
-/// Where the firmware goes in the ECU's memory.
+/// The address in the ECU's memory that the firmware is written to.
 const ADDRESS: u32 = 0x0800_0000;
-/// How long coming online may take, over the worst network that can be asked for.
+/// Limit for coming online, over the worst network that the arguments allow.
 const ONLINE: Duration = Duration::from_secs(120);
-/// How long the board's measurements may take to come: two of the connector's regular reports.
+/// Limit for the board's measurements: two of the connector's regular reports.
 const BOARD: Duration = Duration::from_secs(11);
 
-/// The demo so far.
+/// The results of the demo so far.
 #[derive(Default)]
 pub(super) struct Demo {
     table: Table,
 }
 
 impl Demo {
-    /// Plays everything; an error is what kept it from going on.
+    /// Plays the whole session. Returns the error that stopped it.
     pub(super) async fn play(&mut self, stage: &mut Stage, story: &Story) -> anyhow::Result<()> {
         let customer = self.log_in_customer(stage).await?;
         let watch = customer.watch_connector(stage.cloud.connector_id).await?;
@@ -50,9 +50,9 @@ impl Demo {
         let number = ticket.ticket_number.clone().unwrap_or_else(|| ticket.id.clone());
         let uuid = ticket.connection().context("the ticket in progress has no connection")?;
         let connection = operator.connect(uuid).await?;
-        story.tell(
+        story.report(
             "operator",
-            &format!("has joined ticket {number}, and is connected after {}", brief(joining.elapsed())),
+            &format!("joined ticket {number} and connected in {}", brief(joining.elapsed())),
         );
         let worked = if stage.tp20.is_empty() {
             self.work(stage, story, &connection).await
@@ -65,12 +65,14 @@ impl Demo {
         self.table.note("PDUs relayed", format!("{pdus} ({sent} to the vehicle, {received} back)"));
         let links = match (stage.network.statistics().cut, counters.interruptions()) {
             (0, _) => "none".to_owned(),
-            (cut, survived) => format!("{cut}, {survived} of them in the diagnostic session, which went on"),
+            (cut, survived) => {
+                format!("{cut}, {survived} of them during the diagnostic session, which continued")
+            }
         };
         self.table.note("Links cut", links);
         worked?;
         operator.complete(&ticket.id).await?;
-        story.tell("operator", &format!("has completed ticket {number}"));
+        story.report("operator", &format!("completed ticket {number}"));
         Ok(())
     }
 
@@ -80,7 +82,7 @@ impl Demo {
         Ok(Customer::login(api, websocket, Some(&stage.cloud.ca_file), credentials).await?)
     }
 
-    /// Waits for the connector, and for the VIN that it reports.
+    /// Waits until the connector is online and has reported its VIN.
     async fn come_online(
         &mut self,
         stage: &mut Stage,
@@ -91,20 +93,20 @@ impl Demo {
         let online = async {
             watch.until(|update| update.is_online).await?;
             let online = started.elapsed();
-            story.tell("connector", &format!("is online, {} after its start", brief(online)));
+            story.report("connector", &format!("is online {} after its start", brief(online)));
             let expects_vin = stage.record.vin.is_some();
             let update = watch.until(|update| update.vin_number.is_some() == expects_vin).await?;
-            let told = started.elapsed();
-            // what the board measures is in the same message, or in one soon after
+            let reported = started.elapsed();
+            // the board's measurements are in the same message, or in one soon after
             let measured = watch.until(|update| update.voltage.is_some() && update.ignition.is_some());
             let board = tokio::time::timeout(BOARD, measured).await;
-            Ok::<_, anyhow::Error>((online, board.unwrap_or(Ok(update))?, told))
+            Ok::<_, anyhow::Error>((online, board.unwrap_or(Ok(update))?, reported))
         };
-        let (online, update, told) = tokio::select! {
+        let (online, update, reported) = tokio::select! {
             online = tokio::time::timeout(ONLINE, online) => {
                 online.with_context(|| format!("the connector is not online with its VIN after {} s", ONLINE.as_secs()))??
             }
-            ended = stage.agent.ended() => anyhow::bail!("the agent has ended by itself: {}", ended?),
+            ended = stage.agent.ended() => anyhow::bail!("the agent exited: {}", ended?),
         };
         let vin = update.vin_number.clone().unwrap_or_else(|| "no VIN".to_owned());
         let ignition = match update.ignition {
@@ -113,12 +115,12 @@ impl Demo {
             None => "ignition unknown",
         };
         let volts = update.voltage.unwrap_or_default();
-        story.tell(
+        story.report(
             "connector",
-            &format!("reports {vin}, {volts:.1} V, {ignition}, {} after its start", brief(told)),
+            &format!("reports {vin}, {volts:.1} V, {ignition}, {} after its start", brief(reported)),
         );
         self.table.note("Start to online", brief(online));
-        self.table.note("Start to VIN", format!("{} until the cloud had it", brief(told)));
+        self.table.note("Start to VIN", format!("{} until the cloud received it", brief(reported)));
         let right = (volts - VOLTS).abs() < 0.05 && update.ignition == Some(true);
         self.table.check("Board", format!("{volts:.1} V, {ignition}"), right);
         Ok(())
@@ -149,11 +151,11 @@ impl Demo {
             .await?;
         let model = id("/model_variant/name");
         let model = model.as_str().unwrap_or("a vehicle without VIN").to_owned();
-        story.tell("customer", &format!("asks for help with {model}: ticket {} is pending", ticket.id));
+        story.report("customer", &format!("asks for help with {model}: ticket {} is pending", ticket.id));
         Ok(ticket)
     }
 
-    /// All that the operator does with the vehicle.
+    /// Everything that the operator does with the vehicle.
     async fn work(
         &mut self,
         stage: &mut Stage,
@@ -163,10 +165,10 @@ impl Demo {
         let (bus, what) = stage.plugged.bus()?;
         let configuring = Instant::now();
         connection.configure_buses(vec![bus]).await?;
-        story.tell("operator", &format!("has set up {what} in {}", brief(configuring.elapsed())));
+        story.report("operator", &format!("set up {what} in {}", brief(configuring.elapsed())));
         self.identify(stage, story, connection).await?;
         self.read_all(stage, story, connection).await?;
-        let place = target(&stage.record.ecus).context("the vehicle has no ECU that could be flashed")?;
+        let place = target(&stage.record.ecus).context("the vehicle has no ECU to flash")?;
         self.flash(stage, story, connection, place).await
     }
 
@@ -184,15 +186,15 @@ impl Demo {
         let source = vehicle.source.map(|source| format!(" by {source}")).unwrap_or_default();
         let took = vehicle.elapsed_ms.unwrap_or_default();
         let here = brief(asked.elapsed());
-        story.tell(
+        story.report(
             "operator",
-            &format!("asks for the VIN: {vin}, read{source} in {took} ms, here after {here}"),
+            &format!("asks for the VIN: {vin}, read{source} in {took} ms, received after {here}"),
         );
         self.table.check("VIN", format!("{vin}, read{source} in {took} ms"), right);
         Ok(())
     }
 
-    /// Asks every ECU all that the real one was asked, and for its trouble codes: all ECUs at the same time.
+    /// Asks all ECUs simultaneously: every recorded request, and the trouble codes.
     async fn read_all(
         &mut self,
         stage: &Stage,
@@ -208,7 +210,7 @@ impl Demo {
         let (mut right, mut asked, mut codes_right, mut codes) = (0, 0, 0, 0);
         for (ecu, reading) in nodes.iter().zip(readings) {
             for line in &reading.lines {
-                story.tell("operator", line);
+                story.report("operator", line);
             }
             right += reading.right;
             asked += ecu.exchanges.len();
@@ -218,7 +220,7 @@ impl Demo {
             let same = pairs.clone().all(|(is, has)| is.code == has.code && is.status == has.status);
             codes_right += usize::from(same && reading.codes.len() == has.dtcs().len());
         }
-        let what = format!("{right} of {asked} answers are those of the real vehicle");
+        let what = format!("{right} of {asked} answers match the real vehicle's");
         self.table.check("ECUs read", what, right == asked && asked > 0);
         let what = format!("{codes} in {} ECUs", nodes.len());
         self.table.check("Trouble codes", what, codes_right == nodes.len());
@@ -235,16 +237,16 @@ impl Demo {
         let data = stage.firmware.clone();
         let target = stage.record.ecus.get(place).context("the ECU to flash")?.clone();
         let name = stage.plugged.name(place, &target);
-        story.tell("operator", &format!("flashes {} ({name}) with {} bytes", target.name, data.len()));
+        story.report("operator", &format!("flashes {} ({name}) with {} bytes", target.name, data.len()));
         let channel = stage.plugged.open(connection, place, &target, Switch::Enabled).await?;
         let mut progress =
-            FlashProgress::new(data.len(), |line| story.tell("operator", &format!("  {line}")));
+            FlashProgress::new(data.len(), |line| story.report("operator", &format!("  {line}")));
         let firmware = Firmware { address: ADDRESS, data: &data };
         let timing = Timing::default();
         let mut show = |step| progress.handle(step);
         let flashed = tokio::select! {
             flashed = flash(&channel, firmware, &timing, &mut show) => flashed,
-            ended = stage.agent.ended() => anyhow::bail!("the agent has ended by itself: {}", ended?),
+            ended = stage.agent.ended() => anyhow::bail!("the agent exited: {}", ended?),
         };
         progress.end();
         drop(progress);
@@ -252,7 +254,8 @@ impl Demo {
         Ok(flashed.map(drop).map_err(crate::operator::Failure::from)?)
     }
 
-    /// Looks into the ECU's memory, which no operator of a real one could.
+    /// Compares the ECU's memory with the firmware. Only the simulation offers this: a real ECU's memory
+    /// cannot be read.
     fn judge_flash(
         &mut self,
         stage: &Stage,
@@ -263,10 +266,10 @@ impl Demo {
         if let Some(report) = report {
             let took = report.transferring.as_secs_f64().max(0.001);
             let rate = report.bytes as f64 / took;
-            story.tell(
+            story.report(
                 "operator",
                 &format!(
-                    "has flashed it in {}: erasing {}, transferring {}",
+                    "flashed it in {}: erasing {}, transferring {}",
                     brief(report.total),
                     brief(report.erasing),
                     brief(report.transferring)
@@ -293,7 +296,7 @@ impl Demo {
         self.table.check("ECU's memory", what, same);
     }
 
-    /// Ends everything, and looks at what is left.
+    /// Stops everything, and checks the state that is left.
     pub(super) async fn take_down(
         &mut self,
         mut stage: Stage,
@@ -301,31 +304,33 @@ impl Demo {
         failure: Option<&anyhow::Error>,
     ) {
         if let Some(failure) = failure {
-            story.tell("demo", &format!("{failure:#}"));
+            story.report("demo", &format!("{failure:#}"));
         }
         self.table.check(
             "Demo",
-            if failure.is_none() { "went through" } else { "broke off" },
+            if failure.is_none() { "completed" } else { "broke off" },
             failure.is_none(),
         );
         let anomalies = stage.plugged.anomalies();
         for strange in &anomalies {
-            story.tell("vehicle", strange);
+            story.report("vehicle", strange);
         }
-        let what = if anomalies.is_empty() { "nothing lost, doubled or out of order" } else { "see above" };
+        let what =
+            if anomalies.is_empty() { "nothing lost, duplicated or out of order" } else { "see above" };
         self.table.check("As the ECUs saw it", what, anomalies.is_empty());
 
         let memory = stage.agent.memory();
         let ended = stage.agent.end().await;
-        let megabytes =
-            memory.map(|bytes| format!(", {:.1} MB of its own", bytes as f64 / 1e6)).unwrap_or_default();
+        let megabytes = memory
+            .map(|bytes| format!(", {:.1} MB of private memory", bytes as f64 / 1e6))
+            .unwrap_or_default();
         let (what, right) = match &ended {
             Some((status, took)) => {
                 (format!("ended by SIGTERM in {}: {status}", brief(*took)), status.success())
             }
             None => ("had to be killed".to_owned(), false),
         };
-        story.tell("connector", &format!("the agent {what}"));
+        story.report("connector", &format!("the agent {what}"));
         self.table.check("Agent", format!("{what}{megabytes}"), right);
         let left = stage.plugged.left_in_session();
         let what = if left.is_empty() { "all in their default session".to_owned() } else { left.join(", ") };
@@ -343,7 +348,7 @@ impl Demo {
         }
     }
 
-    /// Prints what came out; whether all was right.
+    /// Prints the results. Returns whether every check was right.
     pub(super) fn print_table(&self) -> bool {
         self.table.print()
     }
@@ -353,7 +358,8 @@ fn credentials(account: &crate::cloud::Credentials) -> Credentials {
     Credentials { client_id: account.client_id.clone(), client_secret: account.client_secret.clone() }
 }
 
-/// The place of the ECU to flash: the engine's, best where tools expect it; else the first that there is.
+/// The index of the ECU to flash: the engine, if possible at 0x7E0, where tools expect it; otherwise the
+/// first ECU.
 fn target(ecus: &[EcuRecord]) -> Option<usize> {
     let engine = |ecu: &EcuRecord| ecu.name == "engine";
     ecus.iter()

@@ -1,4 +1,4 @@
-//! The story on a K-line: a vehicle without CAN, whose VIN is read by `1A 90`, and an operator far from it.
+//! The demo on a K-line: a vehicle without CAN, whose VIN is read by `1A 90`.
 
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -28,19 +28,20 @@ const ENGINE: u8 = 0x11;
 const VIN: &str = "WVWZZZ1KZ6W000001";
 /// The bit rate of the line, in bit/s.
 const BIT_RATE: u32 = 10_400;
-/// How many bytes are sent to the ECU: half a minute of the line's time would tell no more.
+/// The number of bytes to write. This takes half a minute at this bit rate; more would show nothing new.
 const PROGRAM: usize = 1000;
 /// Data bytes of a TransferData, within what a message can hold.
 const BLOCK: usize = 200;
-/// Longer than P3max: an ECU that heard nothing would have ended the communication.
+/// Longer than P3max, after which an ECU that received nothing ends the communication.
 const SILENCE: Duration = Duration::from_secs(7);
-/// The simulated ECU and the agent are processes that the machine schedules as it likes.
+/// Tolerance for the machine's scheduling of the simulated ECU and the agent.
 const TOLERANCE: Duration = Duration::from_millis(500);
-/// How long an ECU has to learn that its channel is closed.
+/// Time for the ECU to receive the StopCommunication of a closed channel.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// Limit for coming online, over the worst network that the arguments allow.
 const ONLINE: Duration = Duration::from_secs(120);
 
-/// What the story is played on; dropped in the order of its fields.
+/// The simulators that the demo runs on, dropped in the order of the fields.
 struct Stage {
     agent: Agent,
     network: BadNetwork,
@@ -50,21 +51,22 @@ struct Stage {
     directory: tempfile::TempDir,
 }
 
-/// Plays the story; whether all was right.
+/// Plays the demo. Returns whether every check was right.
 ///
 /// # Errors
 ///
-/// What could not be set up.
+/// Returns the error that prevented the setup.
 pub(super) async fn play(args: &Args, story: &Story) -> anyhow::Result<bool> {
     let mut stage = set_up(args, story).await?;
     let mut table = Table::default();
     let played = act(&mut stage, story, &mut table).await;
     if let Err(failure) = &played {
-        story.tell("demo", &format!("{failure:#}"));
+        story.report("demo", &format!("{failure:#}"));
     }
-    table.check("Demo", if played.is_ok() { "went through" } else { "broke off" }, played.is_ok());
+    table.check("Demo", if played.is_ok() { "completed" } else { "broke off" }, played.is_ok());
     let anomalies = stage.vehicle.anomalies();
-    let what = if anomalies.is_empty() { "every time kept".to_owned() } else { format!("{anomalies:?}") };
+    let what =
+        if anomalies.is_empty() { "every time limit kept".to_owned() } else { format!("{anomalies:?}") };
     table.check("As the ECU saw it", what, anomalies.is_empty());
     let ended = stage.agent.end().await;
     let (what, right) = match &ended {
@@ -83,14 +85,14 @@ pub(super) async fn play(args: &Args, story: &Story) -> anyhow::Result<bool> {
 }
 
 async fn set_up(args: &Args, story: &Story) -> anyhow::Result<Stage> {
-    let directory = tempfile::tempdir().context("a temporary directory cannot be made")?;
+    let directory = tempfile::tempdir().context("cannot create a temporary directory")?;
     let line = SimLine::new(TimerKind::Precise);
     let ecu =
         KlineEcuConfig { vin: Some(VIN.to_owned()), tolerance: TOLERANCE, ..KlineEcuConfig::new(ENGINE) };
     let vehicle = KlineVehicle::start(&[ecu], &line, TimerKind::Precise);
     let path = directory.path().join("kline");
     let device = PtyKLine::new(Some(&path), &line).context("the K-line's device")?;
-    story.tell(
+    story.report(
         "vehicle",
         &format!(
             "an ECU at 0x{ENGINE:02X} on a K-line at {BIT_RATE} baud, behind a serial device at {}",
@@ -98,17 +100,17 @@ async fn set_up(args: &Args, story: &Story) -> anyhow::Result<Stage> {
         ),
     );
     let cloud = Cloud::start(CloudConfig::local(directory.path().join("cloud"))).await?;
-    story.tell("cloud", &format!("a sandbox at {}, with a certificate authority of its own", cloud.api_url));
+    story.report("cloud", &format!("a sandbox at {}, with its own certificate authority", cloud.api_url));
     let conditions = BadNetworkConfig {
         round_trip: Duration::from_millis(args.rtt),
         cut_every: args.cut_every,
         ..BadNetworkConfig::default()
     };
     let network = BadNetwork::start(cloud.address, conditions).await.context("the network")?;
-    story.tell("network", &format!("{} ms there and back between connector and cloud", args.rtt));
+    story.report("network", &format!("{} ms round trip between connector and cloud", args.rtt));
     let config = agent_config(directory.path(), &cloud, &network, &path)?;
     let agent = Agent::start(args.agent.as_deref(), &config, directory.path(), args.show_log)?;
-    story.tell("connector", "the agent is started, with UUID and pincode");
+    story.report("connector", "the agent started, with UUID and pincode");
     Ok(Stage { agent, network, cloud, _device: device, vehicle, directory })
 }
 
@@ -127,7 +129,7 @@ fn agent_config(
         Ok(path)
     };
     let pincode = write("pincode", &cloud.connector_pincode)?;
-    // TOML's basic strings are JSON's
+    // a TOML basic string has the syntax of a JSON string
     let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
     let path = |path: &Path| quoted(&path.to_string_lossy());
     let behind_network = |url: &str| url.replace(&cloud.address.to_string(), &network.address().to_string());
@@ -156,16 +158,16 @@ async fn act(stage: &mut Stage, story: &Story, table: &mut Table) -> anyhow::Res
     let mut watch = customer.watch_connector(cloud.connector_id).await?;
     let started = stage.agent.started;
     let reported = tokio::select! {
-        told = tokio::time::timeout(ONLINE, watch.until(|update| update.vin_number.is_some())) => {
-            told.context("the connector does not report the VIN")??
+        reported = tokio::time::timeout(ONLINE, watch.until(|update| update.vin_number.is_some())) => {
+            reported.context("the connector does not report the VIN")??
         }
-        ended = stage.agent.ended() => anyhow::bail!("the agent has ended by itself: {}", ended?),
+        ended = stage.agent.ended() => anyhow::bail!("the agent exited: {}", ended?),
     };
     let vin = reported.vin_number.unwrap_or_default();
     let took = brief(started.elapsed());
-    story.tell(
+    story.report(
         "connector",
-        &format!("is online, and reports {vin}, read by 1A 90 on the K-line, {took} after its start"),
+        &format!("is online and reports {vin}, read by 1A 90 on the K-line, {took} after its start"),
     );
     table.check("VIN", format!("{vin}, in the cloud {took} after the start"), vin == VIN);
 
@@ -177,19 +179,19 @@ async fn act(stage: &mut Stage, story: &Story, table: &mut Table) -> anyhow::Res
             "product_ids": [1], "metadata": {"vin_is_found_by_reader": true}, "reference": "demo",
         }))
         .await?;
-    story.tell("customer", &format!("asks for help: ticket {} is pending", ticket.id));
+    story.report("customer", &format!("asks for help: ticket {} is pending", ticket.id));
     let operator = Operator::login(api, websocket, ca, account(&cloud.operator)).await?;
     let ticket = operator.join(&ticket.id, "demo operator").await?;
     let uuid = ticket.connection().context("the ticket in progress has no connection")?;
     let connection = operator.connect(uuid).await?;
-    story.tell("operator", "has joined the ticket, and is connected");
+    story.report("operator", "joined the ticket and connected");
     work(&connection, &stage.vehicle, story, table).await?;
     operator.complete(&ticket.id).await?;
-    story.tell("operator", "has completed the ticket");
+    story.report("operator", "completed the ticket");
     Ok(())
 }
 
-/// All that the operator does with the vehicle.
+/// Everything that the operator does with the vehicle.
 async fn work(
     connection: &Connection,
     vehicle: &KlineVehicle,
@@ -208,9 +210,9 @@ async fn work(
     };
     let channel = connection.open_channel(|open| open.kline_channel = Some(config)).await?;
     let took = brief(opening.elapsed());
-    story.tell(
+    story.report(
         "operator",
-        &format!("has a channel to 0x{ENGINE:02X}, initialised by a pulse of 25 ms, after {took}"),
+        &format!("opened a channel to 0x{ENGINE:02X} in {took}, initialised by a pulse of 25 ms"),
     );
     table.note("Fast initialisation", took);
 
@@ -236,7 +238,7 @@ async fn work(
 
     download(&channel, vehicle, story, table).await?;
     connection.close_channel(channel).await?;
-    // StopCommunication takes its time on the line
+    // the StopCommunication takes time on the line
     tokio::time::sleep(GOODBYE).await;
     Ok(())
 }
@@ -245,11 +247,12 @@ async fn ask(channel: &Channel, story: &Story, name: &str, request: &[u8]) -> an
     let asked = Instant::now();
     let answer = channel.request(request, &Timing::default()).await?.data;
     let (request, shown, took) = (hex::format(request), hex::format(&answer), brief(asked.elapsed()));
-    story.tell("operator", &format!("{name}: {request} -> {shown}, {took}"));
+    story.report("operator", &format!("{name}: {request} -> {shown}, {took}"));
     Ok(answer)
 }
 
-/// Erases and writes, and looks into the ECU's memory, which no operator of a real one could.
+/// Erases and writes the ECU's memory, and compares the memory with the program. Only the simulation offers
+/// this: a real ECU's memory cannot be read.
 async fn download(
     channel: &Channel,
     vehicle: &KlineVehicle,
@@ -266,7 +269,7 @@ async fn download(
     ask(channel, story, "end of transfer", &[0x37]).await?;
     let same = vehicle.with_ecu(0, |ecu| ecu.memory() == program).unwrap_or_default();
     let what = format!("{PROGRAM} bytes in {}", brief(begun.elapsed()));
-    story.tell("operator", &format!("has written {what}"));
+    story.report("operator", &format!("wrote {what}"));
     table.check(
         "ECU's memory",
         if same { format!("{what}, byte for byte") } else { "differs".to_owned() },

@@ -1,4 +1,4 @@
-//! Reading one ECU: all that the real one was asked, and its trouble codes.
+//! Reading one ECU: every recorded request, and the trouble codes.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::operator::uds::{TroubleCode, trouble_codes};
 use crate::vehicle::catalogue::EcuRecord;
 use crate::vehicle::hex;
 
-/// How many digits of a PDU are shown.
+/// The number of hex digits of a PDU that are shown.
 const SHOWN_DIGITS: usize = 32;
 
-/// What an ECU said.
+/// The answers of one ECU.
 pub(super) struct Reading {
     pub(super) lines: Vec<String>,
-    /// How many of its answers are those of the real one.
+    /// The number of answers that equal the recorded ones.
     pub(super) right: usize,
     pub(super) codes: Vec<TroubleCode>,
 }
@@ -45,14 +45,14 @@ impl Reading {
     }
 
     async fn ask(&mut self, channel: &Channel, ecu: &EcuRecord, who: &str, request: &[u8]) {
-        // the same request may be recorded twice: the simulated ECU answers as it did first
+        // a request may be recorded twice: the simulated ECU gives the first answer
         let expected = ecu.exchanges.iter().find(|exchange| exchange.request == request);
         let expected = expected.map(|exchange| exchange.response.as_slice()).unwrap_or_default();
         let start = Instant::now();
         let response = channel.request(request, &Timing::default()).await;
         let is_right = match &response {
             Ok(response) => response.data == expected,
-            // a refusal may be what was recorded
+            // the recorded answer may be a negative response
             Err(ExchangeError::Negative { service, code }) => expected == [0x7F, *service, *code],
             Err(_) => false,
         };

@@ -1,4 +1,4 @@
-//! What the demo plays on: vehicle, cloud, network, and the agent with its configuration.
+//! The simulators that the demo runs on: vehicle, cloud, network, and the agent with its configuration.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -22,20 +22,20 @@ use crate::network::{BadNetwork, BadNetworkConfig};
 use crate::vehicle::catalogue::{Catalogue, VehicleRecord};
 use crate::vehicle::{DoipConfig, DoipGateway, Tp20EcuConfig, Vehicle, VehicleConfig};
 
-/// The vehicle's bus, in bit/s.
+/// The bit rate of the vehicle's bus, in bit/s.
 pub(super) const BIT_RATE: u32 = 500_000;
-/// The same of CAN FD's data phase.
+/// The bit rate of CAN FD's data phase, in bit/s.
 const DATA_BIT_RATE: u32 = 2_000_000;
-/// What the simulated board measures.
+/// The battery voltage that the simulated board measures.
 pub(super) const VOLTS: f64 = 12.6;
 
-/// See the module. Dropped in the order of its fields: the agent first, its directory last.
+/// The running simulators, dropped in the order of the fields: the agent first, its directory last.
 pub(super) struct Stage {
     pub(super) agent: Agent,
     pub(super) network: BadNetwork,
     pub(super) cloud: Cloud,
     pub(super) plugged: Plugged,
-    /// Those of its ECUs that are behind TP2.0; the story is theirs, if there are any.
+    /// The ECUs behind TP2.0. If there are any, the operator works with these alone.
     pub(super) tp20: Vec<Tp20EcuConfig>,
     pub(super) record: VehicleRecord,
     pub(super) firmware: Vec<u8>,
@@ -43,15 +43,15 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Starts everything.
+    /// Starts all simulators and the agent.
     pub(super) async fn set_up(args: &Args, story: &Story) -> anyhow::Result<Self> {
-        let catalogue = Catalogue::parse(VEHICLES).context("the vehicles file")?;
+        let catalogue = Catalogue::parse(VEHICLES).context("the file of vehicles")?;
         let record = catalogue.find(&args.platform)?.clone();
         let firmware = firmware(args)?;
-        let directory = tempfile::tempdir().context("a temporary directory cannot be made")?;
+        let directory = tempfile::tempdir().context("cannot create a temporary directory")?;
 
         let mut tp20 = if args.bus == Bus::Tp20 { Tp20EcuConfig::golf() } else { Vec::new() };
-        // one that wants as little time between frames as any is known to
+        // one ECU with the shortest time between frames that is known
         tp20.iter_mut().take(1).for_each(|engine| engine.parameters.t3 = TimeByte(0x0A));
         let config = VehicleConfig {
             timer: TimerKind::Precise,
@@ -65,10 +65,7 @@ impl Stage {
         };
 
         let cloud = Cloud::start(CloudConfig::local(directory.path().join("cloud"))).await?;
-        story.tell(
-            "cloud",
-            &format!("a sandbox at {}, with a certificate authority of its own", cloud.api_url),
-        );
+        story.report("cloud", &format!("a sandbox at {}, with its own certificate authority", cloud.api_url));
         let network = BadNetwork::start(
             cloud.address,
             BadNetworkConfig {
@@ -83,17 +80,17 @@ impl Stage {
             Some(every) => format!("cut every {} s", every.as_secs_f64()),
             None => "never cut".to_owned(),
         };
-        story.tell("network", &format!("{} ms there and back between connector and cloud, {cuts}", args.rtt));
+        story.report("network", &format!("{} ms round trip between connector and cloud, {cuts}", args.rtt));
 
         let config = agent_config(directory.path(), &cloud, &network, &device)?;
         let agent = Agent::start(args.agent.as_deref(), &config, directory.path(), args.show_log)?;
         let process = agent.id().map(|id| format!(" as process {id}")).unwrap_or_default();
-        story.tell("connector", &format!("the agent is started{process}, with UUID and pincode"));
+        story.report("connector", &format!("the agent started{process}, with UUID and pincode"));
         Ok(Self { agent, network, cloud, plugged, tp20, record, firmware, directory })
     }
 }
 
-/// The vehicle on CAN, and the agent's table for that.
+/// Starts the vehicle on CAN. Returns it with the `[[bus]]` table of the agent's configuration.
 fn plug_into_can(
     args: &Args,
     mut config: VehicleConfig,
@@ -115,7 +112,7 @@ fn plug_into_can(
     let can = directory.join("can");
     let adapter = SlcanAdapter::new(Some(&can), &bus, "connector").context("the SLCAN adapter")?;
     let load = if args.load > 0 { format!(", {} % busy", args.load) } else { String::new() };
-    story.tell(
+    story.report(
         "vehicle",
         &format!(
             "{}: {} ECUs on {}{load}, behind an SLCAN adapter at {}",
@@ -133,16 +130,17 @@ fn plug_into_can(
     Ok((Plugged::Can { adapter, vehicle, data_bit_rate }, table))
 }
 
-/// The vehicle behind a DoIP gateway, and the agent's table for that.
+/// Starts the vehicle behind a DoIP gateway. Returns it with the `[[bus]]` table of the agent's
+/// configuration.
 async fn plug_into_gateway(config: &VehicleConfig, story: &Story) -> anyhow::Result<(Plugged, String)> {
     let listen = ListenConfig::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     let gateway = DoipGateway::start(config, DoipConfig::new(config, listen)).await;
     let gateway = gateway.context("the DoIP gateway")?;
     let address = gateway.addresses().tcp;
-    story.tell(
+    story.report(
         "vehicle",
         &format!(
-            "{}: {} ECUs behind a DoIP gateway at {address}, which announces its VIN",
+            "{}: {} ECUs behind a DoIP gateway at {address} that announces its VIN",
             config.record.platform,
             gateway.ecus().len() - 1
         ),
@@ -152,7 +150,7 @@ async fn plug_into_gateway(config: &VehicleConfig, story: &Story) -> anyhow::Res
     Ok((Plugged::Doip(gateway), table))
 }
 
-/// What people call a CAN bus.
+/// A description of the CAN bus for people.
 pub(super) fn can_name(data_bit_rate: Option<u32>) -> String {
     let nominal = BIT_RATE / 1000;
     match data_bit_rate {
@@ -161,12 +159,13 @@ pub(super) fn can_name(data_bit_rate: Option<u32>) -> String {
     }
 }
 
-/// TOML's basic strings are JSON's.
+/// `text` as a TOML basic string, which has the syntax of a JSON string.
 fn quoted(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()
 }
 
-/// The file named, or bytes that look like a program's to the bus: as many stuff bits, and no two blocks alike.
+/// The file that the arguments name, or random bytes, which resemble a program on the bus: as many stuff
+/// bits, and no two blocks alike.
 fn firmware(args: &Args) -> anyhow::Result<Vec<u8>> {
     if let Some(file) = &args.file {
         let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;

@@ -1,4 +1,5 @@
-//! The story on TP2.0: ECUs of a 2000s Golf, found by a scan, read, kept while nobody speaks, and one of them flashed.
+//! The demo on TP2.0: the ECUs of a Golf of the 2000s are found by a scan and read, their channels stay open
+//! during silence, and one ECU is flashed.
 
 use std::time::Duration;
 
@@ -18,14 +19,14 @@ use crate::vehicle::Tp20EcuConfig;
 use crate::vehicle::ecu::Session;
 use crate::vehicle::hex;
 
-/// Where the firmware goes in the ECU's memory.
+/// The address in the ECU's memory that the firmware is written to.
 const ADDRESS: u32 = 0x0800_0000;
-/// The most that is flashed: the ECUs want a pause after every frame.
+/// The most bytes to flash: these ECUs need a pause after every frame.
 pub(super) const MAX_FIRMWARE: u32 = 16 * 1024;
-/// ECUs drop a channel after about a second of silence, and a session after five.
+/// ECUs drop a channel after about one second of silence, and a session after five.
 const SILENCE: Duration = Duration::from_secs(7);
 
-/// All that the operator does with the vehicle.
+/// Everything that the operator does with the vehicle.
 pub(super) async fn work(
     stage: &mut Stage,
     story: &Story,
@@ -42,9 +43,9 @@ pub(super) async fn work(
     };
     let bus = BusConfig { bus_name: CAN_BUS.to_owned(), can_bus: Some(can), ..BusConfig::default() };
     connection.configure_buses(vec![bus]).await?;
-    story.tell(
+    story.report(
         "operator",
-        &format!("has set up the bus at pins 6 and 14 for TP2.0 at {} kbit/s", BIT_RATE / 1000),
+        &format!("set up the bus at pins 6 and 14 for TP2.0 at {} kbit/s", BIT_RATE / 1000),
     );
     scan(stage, story, connection, table).await?;
     let channels = read_all(stage, story, connection, table).await?;
@@ -81,12 +82,12 @@ async fn scan(
     let tp20 =
         found.iter().filter(|ecu| ecu.get("protocol").is_some_and(|protocol| protocol == "tp20")).count();
     let what = format!("{} ECUs, {tp20} of them behind TP2.0, in {}", found.len(), brief(began.elapsed()));
-    story.tell("operator", &format!("scans the bus: {what}"));
+    story.report("operator", &format!("scans the bus: {what}"));
     table.check("ECUs found", what, is == has);
     Ok(())
 }
 
-/// Opens a channel to every ECU, and asks what it is.
+/// Opens a channel to every ECU, and reads its identification.
 async fn read_all(
     stage: &Stage,
     story: &Story,
@@ -128,10 +129,10 @@ async fn is_known(
     let answer = channel.request(&request, &Timing::default()).await?.data;
     let text: String = answer.iter().skip(2).map(|byte| char::from(*byte)).collect();
     let (name, address, took) = (&ecu.name, ecu.ecu, brief(asked.elapsed()));
-    story.tell(
+    story.report(
         "operator",
         &format!(
-            "{name} at {address}, open after {opened}: {} -> {}, {took}",
+            "{name} at {address}, opened in {opened}: {} -> {}, {took}",
             hex::format(&request),
             text.trim_end()
         ),
@@ -139,7 +140,7 @@ async fn is_known(
     Ok(expected.is_some_and(|exchange| exchange.response == answer))
 }
 
-/// Says nothing for longer than the ECU would wait.
+/// Sends no requests for longer than the ECU keeps a session without any.
 async fn keep(stage: &Stage, story: &Story, engine: &Channel, table: &mut Table) -> anyhow::Result<()> {
     engine.request(&[0x10, 0x03], &Timing::default()).await?;
     tokio::time::sleep(SILENCE).await;
@@ -151,7 +152,7 @@ async fn keep(stage: &Stage, story: &Story, engine: &Channel, table: &mut Table)
     let kept = session == Some(Session::Extended);
     let what =
         format!("{} of silence: {}", brief(SILENCE), if kept { "session kept" } else { "session lost" });
-    story.tell("connector", &format!("tests the channels beside the vehicle; {what}"));
+    story.report("connector", &format!("tests the channels near the vehicle; {what}"));
     table.check("Channel test", what, kept);
     Ok(())
 }
@@ -163,14 +164,14 @@ async fn program(
     table: &mut Table,
 ) -> anyhow::Result<()> {
     let data = stage.firmware.clone();
-    story.tell("operator", &format!("flashes the engine with {} bytes over TP2.0", data.len()));
-    let mut progress = FlashProgress::new(data.len(), |line| story.tell("operator", &format!("  {line}")));
+    story.report("operator", &format!("flashes the engine with {} bytes over TP2.0", data.len()));
+    let mut progress = FlashProgress::new(data.len(), |line| story.report("operator", &format!("  {line}")));
     let firmware = Firmware { address: ADDRESS, data: &data };
     let timing = Timing::default();
     let mut show = |step| progress.handle(step);
     let flashed = tokio::select! {
         flashed = flash(engine, firmware, &timing, &mut show) => flashed,
-        ended = stage.agent.ended() => anyhow::bail!("the agent has ended by itself: {}", ended?),
+        ended = stage.agent.ended() => anyhow::bail!("the agent exited: {}", ended?),
     };
     progress.end();
     drop(progress);
