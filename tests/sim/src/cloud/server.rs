@@ -1,4 +1,4 @@
-//! The server: one TLS port, everything behind it, and its start and end.
+//! The server: one TLS port, all services behind it, its start and its shutdown.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -22,40 +22,40 @@ use super::store::{ConnectorSeed, Read as _, Role, Store, StoreError, Subject, T
 use super::tokens::Signer;
 use super::{random, rest};
 
-/// TCP connections at a time, websockets included until they are upgraded.
+/// Limit of simultaneous TCP connections, including websockets until they are upgraded.
 const MAX_CONNECTIONS: usize = 512;
-/// Websockets at a time.
+/// Limit of simultaneous websockets.
 const MAX_SOCKETS: usize = 512;
-/// How long a TLS handshake may take.
+/// Limit for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a request's header may take, which is how long an idle connection is kept.
+/// Limit for a request's header, and thereby for an idle connection.
 const HEADER: Duration = Duration::from_secs(60);
-/// How long a request may take, its body included.
+/// Limit for a request, including its body.
 const REQUEST: Duration = Duration::from_secs(60);
-/// A request's header has at most this many bytes.
+/// Limit of a request's header, in bytes.
 const MAX_HEADER: usize = 32 * 1024;
-/// A request has at most this many header lines.
+/// Limit of the header lines of a request.
 const MAX_HEADERS: usize = 64;
-/// How long the end waits for sockets to be closed in order.
+/// Limit for sockets to close in order at the shutdown.
 const SHUTDOWN: Duration = Duration::from_secs(3);
 
-/// How to start a sandbox cloud.
+/// The configuration of a sandbox cloud.
 #[derive(Debug, Clone)]
 pub struct CloudConfig {
     /// Address to listen on, `host:port`; port 0 takes a free one.
     pub listen: String,
-    /// Directory of the state; made when missing. Two clouds cannot share one.
+    /// Directory of the state; created if it does not exist. Two clouds cannot share one.
     pub state: PathBuf,
-    /// Connectors that it knows; without any, it makes one and keeps it.
+    /// The known connectors. If the list is empty, the cloud creates one connector and stores it.
     pub connectors: Vec<ConnectorSeed>,
-    /// How long access tokens live.
+    /// Lifetime of access tokens.
     pub token_lifetime: Duration,
-    /// How long a connection outlives a lost link; at most 300 s.
+    /// Time that a connection outlives a lost link; at most 300 s.
     pub hold: Duration,
 }
 
 impl CloudConfig {
-    /// On a free port of the loopback address, with the defaults.
+    /// A cloud on a free port of the loopback address, with the defaults.
     pub fn local(state: impl Into<PathBuf>) -> Self {
         Self {
             listen: "127.0.0.1:0".to_owned(),
@@ -67,36 +67,36 @@ impl CloudConfig {
     }
 }
 
-/// Why the cloud does not start.
+/// The reasons why the cloud does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum CloudError {
     /// The state cannot be used.
     #[error("cannot use the state directory")]
     Store(#[from] StoreError),
-    /// There is no certificate.
+    /// The server has no certificate.
     #[error("cannot serve TLS")]
     Certificate(#[from] CertificateError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
-        /// Which one.
+        /// The address.
         address: String,
-        /// What the system says.
+        /// The I/O error that caused this.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// A login of the client-credentials grant.
+/// Credentials for the client-credentials grant.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     /// The client's id.
     pub client_id: String,
-    /// Its secret.
+    /// The client's secret.
     pub client_secret: String,
 }
 
-/// What every request may need.
+/// The state that requests share.
 pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) signer: Signer,
@@ -106,25 +106,25 @@ pub(crate) struct Inner {
     pub(crate) sockets: Arc<Semaphore>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) tasks: TaskTracker,
-    /// Logins with a pincode that were tried, right or wrong.
+    /// The number of logins with a pincode, right or wrong.
     pub(crate) pincode_logins: Arc<AtomicU64>,
-    /// Connectors that came online.
+    /// The number of times that connectors came online.
     pub(crate) hellos: watch::Sender<u64>,
 }
 
-/// The same, shared.
+/// Shared access to the state.
 pub(crate) type App = Arc<Inner>;
 
-/// A running sandbox cloud; dropping it ends it without waiting.
+/// A running sandbox cloud. Dropping it stops the cloud without waiting.
 #[derive(Debug)]
 pub struct Cloud {
-    /// Where the REST API is, such as `https://127.0.0.1:8443`.
+    /// The URL of the REST API, such as `https://127.0.0.1:8443`.
     pub api_url: String,
-    /// Where the websocket is, such as `wss://127.0.0.1:8443/ws`.
+    /// The URL of the websocket, such as `wss://127.0.0.1:8443/ws`.
     pub websocket_url: String,
-    /// The certificate authority to trust, in PEM.
+    /// The certificate authority that clients have to trust, as PEM.
     pub ca_file: PathBuf,
-    /// The address that is listened on.
+    /// The address that the server listens on.
     pub address: SocketAddr,
     /// The first connector's number.
     pub connector_id: i64,
@@ -132,13 +132,13 @@ pub struct Cloud {
     pub connector_uuid: uuid::Uuid,
     /// The first connector's pincode.
     pub connector_pincode: String,
-    /// The operator's login.
+    /// The operator's credentials.
     pub operator: Credentials,
-    /// The customer's login.
+    /// The customer's credentials.
     pub customer: Credentials,
     /// The customer's number.
     pub customer_id: i64,
-    /// A password that logs in as the customer once; another at every start.
+    /// A one-time password of the customer; new at every start.
     pub customer_otp: String,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -148,11 +148,11 @@ pub struct Cloud {
 }
 
 impl Cloud {
-    /// Starts a cloud; it is ready when this returns.
+    /// Starts a cloud. The cloud is ready when this returns.
     ///
     /// # Errors
     ///
-    /// The state directory or the address cannot be used.
+    /// Returns an error if the state directory or the address cannot be used.
     pub async fn start(config: CloudConfig) -> Result<Self, CloudError> {
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -241,7 +241,7 @@ impl Cloud {
         })
     }
 
-    /// The line that the command prints when it is ready, without its end.
+    /// The line that the command prints when it is ready, without a line break.
     pub fn ready_line(&self) -> String {
         json!({
             "api_url": self.api_url,
@@ -267,17 +267,17 @@ impl Cloud {
         .to_string()
     }
 
-    /// How many logins with a pincode were tried since the start, right or wrong.
+    /// The number of logins with a pincode since the start, right or wrong.
     pub fn pincode_logins(&self) -> u64 {
         self.pincode_logins.load(Ordering::Relaxed)
     }
 
-    /// Counts how often a connector has come online since the start, and tells when it does.
+    /// The number of times that a connector came online since the start; the receiver notifies of changes.
     pub fn hellos(&self) -> watch::Receiver<u64> {
         self.hellos.clone()
     }
 
-    /// Makes every access token issued so far count as expired; sockets that are open stay so.
+    /// Makes every access token issued so far expire. Open sockets stay open.
     pub fn expire_tokens(&self) {
         self.signer.expire_all();
     }
@@ -287,7 +287,7 @@ impl Cloud {
         self.shutdown.cancel();
         self.tasks.close();
         if tokio::time::timeout(SHUTDOWN, self.tasks.wait()).await.is_err() {
-            tracing::warn!("some connections did not end in time");
+            tracing::warn!("some connections did not close in time");
         }
     }
 }
@@ -299,7 +299,7 @@ impl Drop for Cloud {
 }
 
 impl RelayPlan {
-    /// The connection of a ticket in progress.
+    /// The relay's plan for a ticket in progress.
     pub(crate) fn of(ticket: &Ticket) -> Option<Self> {
         Some(Self {
             connection_uuid: ticket.connection_uuid?,
@@ -311,12 +311,12 @@ impl RelayPlan {
     }
 }
 
-/// Accepts until the end; each connection is a task of its own.
+/// Accepts connections until the shutdown, with a task for each.
 async fn accept(app: App, listener: TcpListener, acceptor: TlsAcceptor) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let router = rest::router(Arc::clone(&app));
     loop {
-        // full: new connections wait in the kernel's queue
+        // at the limit, new connections wait in the kernel's queue
         let place = tokio::select! {
             () = app.shutdown.cancelled() => return,
             place = Arc::clone(&places).acquire_owned() => place,
@@ -332,7 +332,7 @@ async fn accept(app: App, listener: TcpListener, acceptor: TlsAcceptor) {
                 app.tasks.spawn(serving);
             }
             Err(error) => {
-                // out of file descriptors, most likely: they come back as connections end
+                // probably out of file descriptors, which return as connections end
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -340,7 +340,7 @@ async fn accept(app: App, listener: TcpListener, acceptor: TlsAcceptor) {
     }
 }
 
-/// Serves one connection: TLS, then HTTP/1.1 until it ends or becomes a websocket.
+/// Serves one connection: TLS, then HTTP/1.1 until the connection ends or becomes a websocket.
 async fn serve(
     app: App,
     router: axum::Router,
@@ -355,7 +355,7 @@ async fn serve(
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
-        Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),
+        Err(_) => return tracing::debug!(%peer, "TLS handshake timed out"),
     };
     let router = TowerToHyperService::new(router);
     let service = hyper::service::service_fn(move |request| {

@@ -1,4 +1,4 @@
-//! Records as clients see them.
+//! Records in the form that clients receive.
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -161,7 +161,7 @@ pub(crate) fn connection_update(hub: &Hub, ticket: &Ticket, connector: Option<&C
     })
 }
 
-/// Whether the ticket's messenger channel still takes messages.
+/// The state of the ticket's messenger channel.
 pub(crate) fn chat_state(ticket: &Ticket) -> &'static str {
     match ticket.state {
         TicketState::Pending | TicketState::InProgress | TicketState::Outsourced => "open",

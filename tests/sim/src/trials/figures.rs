@@ -32,7 +32,7 @@ pub(super) async fn main_job(world: &mut World) -> anyhow::Result<String> {
     let anomalies = vehicle.anomalies();
     anyhow::ensure!(anomalies.is_empty(), "the ECUs recorded anomalies: {anomalies:?}");
     job.complete().await?;
-    println!("  resident, kB of 1000 bytes     all      private            peak");
+    println!("  resident, kB of 1000 bytes     all      private          peak");
     for (stage, memory) in
         [("without the cloud", idle), ("online over TLS", online), ("in a session", session)]
     {

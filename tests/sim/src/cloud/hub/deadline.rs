@@ -1,4 +1,4 @@
-//! How long a connection outlives a lost link.
+//! The time that a connection outlives a lost link.
 
 use std::time::Duration;
 
@@ -7,11 +7,13 @@ use uuid::Uuid;
 use super::relay::Stage;
 use super::{Asker, Hub, State};
 
-/// The connector may notice a lost link this much later than the cloud, and holds the connection from then on.
+/// The connector may detect a lost link this much later than the cloud, and holds the connection from then
+/// on.
 const NOTICE: Duration = Duration::from_secs(15);
 
 impl State {
-    /// Sets the connection's deadline, if it is held for somebody who is away; earlier ones no longer count.
+    /// Starts the connection's deadline if the connection is held for an absent peer. Earlier deadlines
+    /// become void.
     pub(super) fn arm_deadline(&mut self, uuid: Uuid) {
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
         relay.generation += 1;
@@ -40,11 +42,11 @@ impl Hub {
         let connector_id = relay.plan.connector_id;
         match relay.stage {
             Stage::Interrupted => {
-                tracing::info!(connection = %uuid, "the connector has not come back: the connection is closed");
+                tracing::info!(connection = %uuid, "the connector did not come back: connection closed");
                 state.lose(uuid, "link-lost");
             }
             Stage::Open => {
-                tracing::info!(connection = %uuid, "the operator has not come back: closing the connection");
+                tracing::info!(connection = %uuid, "the operator did not come back: closing the connection");
                 state.set_stage(uuid, Stage::Closing);
                 state.close_at_connector(connector_id, uuid, Asker::Close(uuid));
             }

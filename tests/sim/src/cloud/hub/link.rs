@@ -1,4 +1,4 @@
-//! A connector's link: coming, going, what it says of itself, and asking it.
+//! A connector's link: its start and end, its messages, and requests to it.
 
 use std::collections::HashMap;
 
@@ -12,12 +12,12 @@ use super::outbox::{Closing, LinkId, Outbox};
 use super::relay::{Stage, connector_offline};
 use super::{Asked, Asker, Changed, Hub, State};
 
-/// Requests that one connector may owe answers to.
+/// Limit of the requests to one connector that wait for answers.
 const MAX_ASKED: usize = 256;
-/// A request that got no answer for this long gets none.
+/// Limit for the answer to a request.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
 
-/// `connectorHello`, as far as the cloud reads it.
+/// The part of `connectorHello` that the cloud reads.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Hello {
     pub(crate) connector_uuid: Uuid,
@@ -40,14 +40,14 @@ pub(crate) struct Hello {
     pub(crate) connections: Vec<HeldConnection>,
 }
 
-/// A connection that a connector holds over a lost link.
+/// A connection that a connector has held since the link was lost.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct HeldConnection {
     pub(crate) connection_uuid: Uuid,
     pub(crate) received: u32,
 }
 
-/// `connectorStatusUpdate`, as far as the cloud reads it.
+/// The part of `connectorStatusUpdate` that the cloud reads.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Status {
     #[serde(default)]
@@ -67,15 +67,15 @@ pub(crate) struct Status {
 /// An online connector.
 pub(super) struct ConnectorLink {
     pub(super) outbox: Outbox,
-    /// The buses that its hardware has.
+    /// The buses of the connector's hardware.
     pub(super) buses: Vec<Value>,
     pub(super) asked: HashMap<String, Asked>,
-    /// The connection that is open on it.
+    /// The connection that is open on this link.
     pub(super) open: Option<Uuid>,
 }
 
 impl ConnectorLink {
-    /// The link is gone: nobody gets an answer any more.
+    /// Answers all open requests with an error, because the link is gone.
     fn fail_asked(self) {
         for (_, asked) in self.asked {
             if let Asker::Operator { outbox, request_id, .. } = asked.asker {
@@ -86,11 +86,11 @@ impl ConnectorLink {
 }
 
 impl Hub {
-    /// A connector has said hello on a link of its own; an older link of it is closed.
+    /// Handles a connector's hello on its new link. An older link of the connector is closed.
     pub(crate) fn connector_here(&self, connector_id: i64, outbox: &Outbox, hello: Hello) {
         let mut state = self.state();
         if let Some(old) = state.links.remove(&connector_id) {
-            // a second hello on the same link is a new beginning of that link
+            // a second hello on one link restarts that link
             if old.outbox.id() != outbox.id() {
                 old.outbox.close(Closing::Replaced);
             }
@@ -106,7 +106,7 @@ impl Hub {
         self.changed(Changed::Connector(connector_id));
     }
 
-    /// A connector's link has ended.
+    /// Handles the end of a connector's link.
     pub(crate) fn connector_gone(&self, connector_id: i64, link: LinkId) {
         let mut state = self.state();
         if state.links.get(&connector_id).is_none_or(|current| current.outbox.id() != link) {
@@ -121,7 +121,7 @@ impl Hub {
         self.changed(Changed::Connector(connector_id));
     }
 
-    /// The connector's status; whether it is news worth telling at once.
+    /// Stores the connector's status. Returns whether subscribers should get the change immediately.
     pub(crate) fn set_status(&self, connector_id: i64, link: LinkId, status: Status) -> bool {
         let mut state = self.state();
         if state.links.get(&connector_id).is_none_or(|current| current.outbox.id() != link) {
@@ -133,7 +133,7 @@ impl Hub {
             || old.connection_uuid != status.connection_uuid
     }
 
-    /// Gives up on requests that the connector has left unanswered for too long.
+    /// Gives up requests that the connector has not answered in time.
     pub(crate) fn expire_requests(&self, connector_id: i64) {
         let mut state = self.state();
         let Some(link) = state.links.get_mut(&connector_id) else { return };
@@ -151,7 +151,7 @@ impl Hub {
 }
 
 impl State {
-    /// Sends a request to a connector and notes who waits for the reply.
+    /// Sends a request to a connector, and stores the recipient of the reply.
     pub(super) fn ask(
         &mut self,
         connector_id: i64,
@@ -166,7 +166,7 @@ impl State {
         Ok(())
     }
 
-    /// Notes who waits for a reply; gives the id under which the request goes out, which no other request has.
+    /// Stores the recipient of a reply. Returns the request's id, which is unique.
     pub(super) fn note_request(
         &mut self,
         connector_id: i64,
@@ -175,7 +175,7 @@ impl State {
     ) -> Result<String, Problem> {
         let link = self.links.get_mut(&connector_id).ok_or_else(connector_offline)?;
         if link.asked.len() >= MAX_ASKED {
-            let detail = format!("The connector owes {MAX_ASKED} answers already.");
+            let detail = format!("{MAX_ASKED} requests already wait for the connector's answers.");
             return Err(Problem::new(429, "too-many-requests", "Too many requests", detail));
         }
         self.next_request += 1;
@@ -185,7 +185,7 @@ impl State {
         Ok(request_id)
     }
 
-    /// Has the connector open a connection, if it is online.
+    /// Requests that the connector opens a connection, if the connector is online.
     pub(super) fn open(&mut self, uuid: Uuid) {
         let hold = self.hold;
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
@@ -202,13 +202,14 @@ impl State {
         }
     }
 
-    /// Has the connector close a connection, if it is online; else it learns of it when it comes back.
+    /// Requests that the connector closes a connection. An offline connector is told by its next hello's
+    /// answer.
     pub(super) fn close_at_connector(&mut self, connector_id: i64, uuid: Uuid, asker: Asker) {
-        // offline: its next hello names the connection, and it is closed then
+        // an offline connector names the connection in its next hello, and the cloud closes it then
         let _ = self.ask(connector_id, "closeConnection", json!({"connection_uuid": uuid}), asker);
     }
 
-    /// Moves a connection on, and tells subscribers.
+    /// Changes a connection's stage, and notifies subscribers.
     pub(super) fn set_stage(&mut self, uuid: Uuid, stage: Stage) {
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
         relay.stage = stage;
@@ -229,7 +230,7 @@ impl State {
         self.relays.values().filter(own).map(super::relay::Relay::uuid).collect()
     }
 
-    /// The connector's link was lost.
+    /// Interrupts the connections of a connector whose link was lost.
     fn interrupt_relays(&mut self, connector_id: i64) {
         for uuid in self.relays_of(connector_id) {
             let Some(relay) = self.relays.get_mut(&uuid) else { continue };
@@ -239,7 +240,7 @@ impl State {
             match relay.stage {
                 Stage::Opening => self.set_stage(uuid, Stage::Interrupted),
                 Stage::Open => {
-                    relay.tell_operator("connectionInterrupted", json!({}));
+                    relay.notify_operator("connectionInterrupted", json!({}));
                     self.set_stage(uuid, Stage::Interrupted);
                 }
                 Stage::Closing => self.set_stage(uuid, Stage::Idle),
@@ -249,12 +250,13 @@ impl State {
         }
     }
 
-    /// The connector is back, and says which connections it has held.
+    /// Resumes the connections that a returning connector has held, and drops the others.
     fn take_up_relays(&mut self, connector_id: i64, held: &[HeldConnection]) {
-        // first what is over: a connector serves one connection at a time
+        // first close the connections that ended meanwhile, because a connector serves one connection at a
+        // time
         for held in held {
             if !self.relays.contains_key(&held.connection_uuid) {
-                self.close_at_connector(connector_id, held.connection_uuid, Asker::Nobody);
+                self.close_at_connector(connector_id, held.connection_uuid, Asker::Ignored);
             }
         }
         for uuid in self.relays_of(connector_id) {
@@ -262,7 +264,7 @@ impl State {
             match held.iter().find(|held| held.connection_uuid == uuid) {
                 Some(held) => {
                     if relay.used {
-                        relay.tell_operator("connectionResumed", json!({"received": held.received}));
+                        relay.notify_operator("connectionResumed", json!({"received": held.received}));
                     } else {
                         relay.used = held.received > 0;
                     }
@@ -282,10 +284,11 @@ impl State {
         }
     }
 
-    /// The connection is not there any more at the connector: the operator hears why and has left it.
+    /// Handles a connection that the connector no longer has: notifies the operator of the reason and
+    /// removes it from the connection.
     pub(super) fn lose(&mut self, uuid: Uuid, reason: &str) {
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
-        relay.tell_operator("connectionClosed", json!({"reason": reason}));
+        relay.notify_operator("connectionClosed", json!({"reason": reason}));
         relay.shut_gates();
         relay.eager = false;
         let operator = relay.operator.take();

@@ -1,7 +1,8 @@
-//! Where the websockets meet: which connectors are online, and the connections between them and operators.
+//! The meeting point of the websockets: the online connectors, and the connections between them and
+//! operators.
 //!
-//! Everything here happens under one short lock and never waits; what must wait for room in a socket's queue is handed
-//! back to the caller, who waits in its own task. So no connection holds up another.
+//! All operations run under one short lock and never wait. An operation that needs room in a socket's queue
+//! returns the message to its caller, which waits in its own task, so that no connection delays another.
 
 mod deadline;
 mod joining;
@@ -28,36 +29,36 @@ pub(crate) use route::unknown_action;
 use link::ConnectorLink;
 use relay::Relay;
 
-/// What a subscriber may want to hear of at once.
+/// A change that subscribers receive immediately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Changed {
     /// The connector with this number.
     Connector(i64),
     /// The ticket with this number.
     Ticket(i64),
-    /// Somebody triggered a ping on this channel.
+    /// A client triggered a ping on this channel.
     Control(Uuid),
 }
 
-/// Changes that a slow subscriber may be behind before it is told everything again.
+/// The number of changes that a slow subscriber may lag behind before it receives all updates again.
 const CHANGES: usize = 256;
-/// How long the connector may take for a request of the REST API.
+/// Limit for the connector's answer to a request of the REST API.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// Who waits for the connector's reply.
+/// The recipient of the connector's reply.
 enum Asker {
-    /// An operator's request was forwarded.
+    /// An operator, whose request was forwarded.
     Operator { outbox: Outbox, request_id: Option<String>, connection: Option<Uuid> },
-    /// The cloud is opening a connection.
+    /// The cloud, which is opening a connection.
     Open(Uuid),
-    /// The cloud is closing one.
+    /// The cloud, which is closing a connection.
     Close(Uuid),
-    /// An operator rejoined, and its `received` was passed on.
+    /// An operator that rejoined, and whose `received` was forwarded.
     Rejoin { connection: Uuid, link: LinkId },
     /// A REST handler.
     Handler(oneshot::Sender<Envelope>),
-    /// Nobody.
-    Nobody,
+    /// The reply is ignored.
+    Ignored,
 }
 
 /// A request that the connector has not answered.
@@ -67,12 +68,12 @@ struct Asked {
     since: Instant,
 }
 
-/// All live state.
+/// The state of all links and connections.
 struct State {
     links: HashMap<i64, ConnectorLink>,
     status: HashMap<i64, Status>,
     relays: HashMap<Uuid, Relay>,
-    /// The connections that an operator's link has joined.
+    /// The connections that each operator's link has joined.
     joined: HashMap<LinkId, Vec<Uuid>>,
     next_request: u64,
     hold: Duration,
@@ -80,14 +81,14 @@ struct State {
     hub: Weak<Hub>,
 }
 
-/// The meeting point.
+/// The meeting point of the websockets.
 pub(crate) struct Hub {
     state: Mutex<State>,
     changes: broadcast::Sender<Changed>,
 }
 
 impl Hub {
-    /// A hub that lets connections be held for `hold` when a link is lost.
+    /// Creates a hub that holds connections for `hold` when a link is lost.
     pub(crate) fn new(hold: Duration) -> Arc<Self> {
         let (changes, _) = broadcast::channel(CHANGES);
         Arc::new_cyclic(|hub| Self {
@@ -109,14 +110,14 @@ impl Hub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hears of changes from now on.
+    /// Receives changes from now on.
     pub(crate) fn changes(&self) -> broadcast::Receiver<Changed> {
         self.changes.subscribe()
     }
 
-    /// Tells subscribers that something changed.
+    /// Notifies subscribers of a change.
     pub(crate) fn changed(&self, what: Changed) {
-        // nobody listening is fine
+        // there may be no subscriber
         let _ = self.changes.send(what);
     }
 
@@ -125,19 +126,19 @@ impl Hub {
         self.state().links.contains_key(&connector_id)
     }
 
-    /// What the connector last said of itself, while it is online.
+    /// The connector's last status, while it is online.
     pub(crate) fn status(&self, connector_id: i64) -> Option<Status> {
         self.state().status.get(&connector_id).cloned()
     }
 
-    /// How far a connection is, and the VIN that it was opened with.
+    /// The connection's stage, and the VIN with which it was opened.
     pub(crate) fn stage(&self, connection: Uuid) -> Option<(Stage, Option<String>)> {
         let state = self.state();
         let relay = state.relays.get(&connection)?;
         Some((relay.stage, relay.vin_number.clone()))
     }
 
-    /// A ticket is in progress: opens its connection when the connector is online, or when it comes.
+    /// Begins the connection of a ticket in progress: opens it now or when the connector comes online.
     pub(crate) fn begin(&self, plan: RelayPlan) {
         let mut state = self.state();
         let uuid = plan.connection_uuid;
@@ -145,7 +146,8 @@ impl Hub {
         state.open(uuid);
     }
 
-    /// A ticket was in progress when the cloud stopped: its connector may still hold the connection.
+    /// Restores the connection of a ticket that was in progress when the cloud stopped. Its connector may
+    /// still hold the connection.
     pub(crate) fn restore(&self, plan: RelayPlan) {
         let mut state = self.state();
         let uuid = plan.connection_uuid;
@@ -153,19 +155,19 @@ impl Hub {
         state.arm_deadline(uuid);
     }
 
-    /// The ticket is not in progress any more: closes its connection.
+    /// Closes the connection of a ticket that is no longer in progress.
     pub(crate) fn end(&self, connection: Uuid) {
         let mut state = self.state();
         let Some(mut relay) = state.relays.remove(&connection) else { return };
         relay.refuse_joins(&unknown_connection());
-        relay.tell_operator("connectionClosed", serde_json::json!({"reason": "closed"}));
+        relay.notify_operator("connectionClosed", serde_json::json!({"reason": "closed"}));
         state.forget_joined(&relay);
         if relay.stage != Stage::Idle {
-            state.close_at_connector(relay.plan.connector_id, connection, Asker::Nobody);
+            state.close_at_connector(relay.plan.connector_id, connection, Asker::Ignored);
         }
     }
 
-    /// Asks a connector on behalf of a REST request, and waits for its reply.
+    /// Sends a request to a connector, and waits for the reply.
     pub(crate) async fn ask(
         &self,
         connector_id: i64,
@@ -181,12 +183,12 @@ impl Hub {
         }
     }
 
-    /// Tells a connector something whose reply nobody waits for; whether it is online.
-    pub(crate) fn tell(&self, connector_id: i64, action: &str, message: Value) -> bool {
-        self.state().ask(connector_id, action, message, Asker::Nobody).is_ok()
+    /// Sends a message to a connector, and ignores the reply. Returns whether the connector is online.
+    pub(crate) fn notify(&self, connector_id: i64, action: &str, message: Value) -> bool {
+        self.state().ask(connector_id, action, message, Asker::Ignored).is_ok()
     }
 
-    /// The sockets of a connector and of the operator joined to this connection.
+    /// The sockets of the connector, and of the operator who has joined the connection.
     pub(crate) fn sockets(&self, connector_id: i64, connection: Option<Uuid>) -> Vec<Outbox> {
         let state = self.state();
         let connector = state.links.get(&connector_id).map(|link| link.outbox.clone());

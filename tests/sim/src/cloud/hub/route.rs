@@ -1,4 +1,4 @@
-//! Which message goes to whom.
+//! Routes messages between operators and connectors.
 
 use connector_agent::relay::{Envelope, Problem};
 use serde_json::Value;
@@ -8,18 +8,20 @@ use super::outbox::{LinkId, Outbox};
 use super::relay::{Stage, connector_offline, unknown_connection};
 use super::{Asked, Asker, Hub, State};
 
-/// Where a binary message's tag is (relay protocol, section 4): the first bytes of the connection's UUID.
+/// The position of a binary message's tag (relay protocol, section 4): the first bytes of the connection's
+/// UUID.
 const TAG: std::ops::Range<usize> = 4..8;
 
-/// A text message on its way to another socket; the caller waits for room there.
+/// A text message to another socket. The caller waits for room there.
 pub(crate) struct Forward {
-    /// Where to.
+    /// The destination.
     pub(crate) outbox: Outbox,
-    /// What.
+    /// The message.
     pub(crate) envelope: Envelope,
 }
 
-/// The requests of section 3 that an operator may make, and whether they are about a connection by name.
+/// Whether operators may send this request of section 3, and if so, whether the request has to name its
+/// connection.
 fn forwarded(action: &str) -> Option<bool> {
     match action {
         "configureBuses" | "openChannel" | "closeChannel" | "resumeConnection" | "closeConnection"
@@ -29,7 +31,7 @@ fn forwarded(action: &str) -> Option<bool> {
     }
 }
 
-/// 400: nobody knows this action.
+/// 400: the action is unknown.
 pub(crate) fn unknown_action(action: &str) -> Problem {
     let shown: String = action.chars().take(64).collect();
     Problem::new(400, "unknown-action", "Unknown action", format!("There is no action \"{shown}\" here."))
@@ -41,7 +43,7 @@ fn named_connection(message: &Value) -> Option<Uuid> {
 }
 
 impl Hub {
-    /// An operator's request: where it goes, under an id of the cloud's own.
+    /// Routes an operator's request to the connector. The request gets an id of the cloud.
     pub(crate) fn operator_request(
         &self,
         operator: &Outbox,
@@ -74,7 +76,7 @@ impl Hub {
             Stage::Idle | Stage::Opening | Stage::Closing => return Err(unknown_connection()),
         }
         if envelope.action == "resumeConnection" {
-            // what follows on this link is what the connector lacks
+            // the messages that follow on this link are those that the connector lacks
             relay.to_connector = true;
         }
         let connector_id = relay.plan.connector_id;
@@ -89,7 +91,8 @@ impl Hub {
         Ok(Forward { outbox, envelope })
     }
 
-    /// A connector's reply, or a `connectionClosed` nobody asked for: what has to be passed on.
+    /// Handles a connector's reply or unsolicited `connectionClosed`. Returns the message to forward, if
+    /// any.
     pub(crate) fn connector_message(
         &self,
         connector_id: i64,
@@ -112,20 +115,20 @@ impl Hub {
                 }
                 Ok(None)
             }
-            // about something that has no request, such as a binary message
+            // an error about something that has no request, such as a binary message
             "error" if envelope.request_id.is_none() => {
                 Ok(state.operator_of(connector_id).map(|outbox| Forward { outbox, envelope }))
             }
-            // a late answer, or one to what the cloud never asked
+            // a late answer, or one without a request
             _ if envelope.request_id.is_some() || envelope.action == "error" => {
-                tracing::debug!(connector_id, action = envelope.action, "an answer that nobody waits for");
+                tracing::debug!(connector_id, action = envelope.action, "ignoring an answer without a request");
                 Ok(None)
             }
             action => Err(unknown_action(action)),
         }
     }
 
-    /// Where an operator's binary message goes: nowhere, when nobody could use it.
+    /// The destination of an operator's binary message; `None` if the message could not be used.
     pub(crate) fn route_to_connector(&self, operator: LinkId, message: &[u8]) -> Option<Outbox> {
         let state = self.state();
         let joined = state.joined.get(&operator)?;
@@ -140,7 +143,7 @@ impl Hub {
         Some(state.links.get(&relay.plan.connector_id)?.outbox.clone())
     }
 
-    /// Where a connector's binary message goes: nowhere, when nobody could use it.
+    /// The destination of a connector's binary message; `None` if the message could not be used.
     pub(crate) fn route_to_operator(&self, connector_id: i64, link: LinkId) -> Option<Outbox> {
         let state = self.state();
         let link = state.links.get(&connector_id).filter(|current| current.outbox.id() == link)?;
@@ -150,7 +153,7 @@ impl Hub {
 }
 
 impl State {
-    /// A request will get no answer; this is said instead.
+    /// Answers a request with an error instead of a reply.
     pub(super) fn handle_failure(&mut self, connector_id: i64, asked: Asked, problem: Problem) {
         if let Some(forward) = self.handle_reply(connector_id, asked, Envelope::error(&problem, None)) {
             forward.outbox.push(&forward.envelope);
@@ -169,7 +172,7 @@ impl State {
                 self.handle_opened(connector_id, uuid, &envelope);
                 None
             }
-            // an error means that it was not open: closed all the same
+            // an error means that the connection was not open, so it counts as closed
             Asker::Close(uuid) => {
                 if self.relays.get(&uuid).is_some_and(|relay| relay.stage == Stage::Closing) {
                     self.closed(uuid);
@@ -180,18 +183,18 @@ impl State {
                 let relay = self.relays.get_mut(&connection).filter(|relay| relay.is_operated_by(link))?;
                 if envelope.action == "connectionResumed" {
                     relay.open_gates();
-                    relay.tell_operator("connectionResumed", envelope.message);
+                    relay.notify_operator("connectionResumed", envelope.message);
                 } else {
                     self.lose(connection, "link-lost");
                 }
                 None
             }
             Asker::Handler(sender) => {
-                // a handler that has gone away needs no answer
+                // the handler may be gone
                 let _ = sender.send(envelope);
                 None
             }
-            Asker::Nobody => None,
+            Asker::Ignored => None,
         }
     }
 
@@ -210,13 +213,13 @@ impl State {
         self.refused(uuid, &problem);
     }
 
-    /// What a reply to the operator means for the connection.
+    /// Updates the connection's state after a reply to the operator.
     fn note_operator_reply(&mut self, uuid: Uuid, reply: &Envelope) {
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
         match reply.action.as_str() {
             "connectionResumed" => relay.open_gates(),
             "connectionClosed" => {
-                // the reply itself says it to the operator
+                // the reply itself notifies the operator
                 relay.shut_gates();
                 relay.eager = false;
                 if let Some(operator) = relay.operator.take() {
@@ -228,7 +231,7 @@ impl State {
         }
     }
 
-    /// The operator who is joined to the connector's open connection.
+    /// The link of the operator who has joined the connector's open connection.
     fn operator_of(&self, connector_id: i64) -> Option<Outbox> {
         let relay = self.relays.values().find(|relay| {
             relay.plan.connector_id == connector_id && relay.stage == Stage::Open && relay.operator.is_some()
@@ -246,7 +249,7 @@ impl State {
                 relay.refuse_joins(&Problem::new(409, "connection-closed", "Connection closed", detail));
                 self.lose(uuid, reason);
             }
-            // being opened again, this is word of the one before
+            // the connection is being opened again: the message is about the one before
             Stage::Idle | Stage::Opening | Stage::Closing => {}
         }
     }

@@ -1,4 +1,4 @@
-//! Logging in with a pincode or a one-time password.
+//! Login with a pincode or a one-time password.
 
 use std::sync::atomic::Ordering;
 
@@ -20,9 +20,9 @@ use crate::cloud::store::{
 use crate::cloud::tokens::{Signer, scope};
 use crate::cloud::{random, unix_millis, unix_seconds};
 
-/// How long a refresh token lives, in seconds: 30 days.
+/// Lifetime of a refresh token, in seconds: 30 days.
 const REFRESH_LIFETIME: i64 = 30 * 24 * 3600;
-/// The guard of all one-time passwords together: no connector has this number.
+/// The guard that all one-time passwords share; no connector has this number.
 const OTP_GUARD: i64 = i64::MIN;
 
 pub(super) fn routes() -> Router<App> {
@@ -33,7 +33,7 @@ pub(super) fn routes() -> Router<App> {
         .merge(super::oauth::routes())
 }
 
-/// What a login gives.
+/// The response to a login.
 #[derive(Serialize)]
 pub(super) struct Tokens {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,7 +47,7 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// Tokens for `subject`; a refresh token only with a family to put it in.
+    /// Issues tokens for `subject`, with a refresh token if there is a family for it.
     pub(super) fn issue(
         change: &Change,
         signer: &Signer,
@@ -106,14 +106,15 @@ async fn by_number(State(app): State<App>, body: Body) -> Result<Tokens, ApiErro
     app.store.change(move |change| login(change, &signer, change.connector(id)?, &pincode)).await?
 }
 
-/// The outer result fails the transaction; the inner one is the answer, and counting a failure is a change to keep.
+/// The outer result fails the transaction; the inner one is the answer. A counted failure has to be
+/// committed.
 fn login(
     change: &Change,
     signer: &Signer,
     connector: Option<Connector>,
     pincode: &str,
 ) -> Result<Result<Tokens, ApiError>, StoreError> {
-    // the same answer for a connector that does not exist: nobody can ask which do
+    // a connector that does not exist gets the same answer, so that existence is not revealed
     let wrong = || ApiError::unauthorized("The connector or its pincode is wrong.");
     let Some(connector) = connector else { return Ok(Err(wrong())) };
     match guarded(change, connector.id, || Ok(random::same(pincode, &connector.pincode).then_some(())))? {
@@ -153,18 +154,18 @@ async fn by_otp(State(app): State<App>, body: Body) -> Result<Tokens, ApiError> 
 }
 
 fn locked(seconds: u64) -> ApiError {
-    ApiError::too_many(format!("Too many wrong tries. The next counts in {seconds} s."), seconds)
+    ApiError::too_many(format!("Too many wrong attempts. The next one counts in {seconds} s."), seconds)
 }
 
-/// What came of a try.
+/// The result of an attempt.
 enum Guarded<T> {
     Right(T),
     Wrong,
-    /// Not even looked at; seconds until the next is.
+    /// Not checked; seconds until the next attempt is.
     Locked(u64),
 }
 
-/// Tries a secret, unless there were too many wrong ones.
+/// Checks a secret, unless there were too many wrong ones.
 fn guarded<T>(
     change: &Change,
     guard: i64,

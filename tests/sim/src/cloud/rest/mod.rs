@@ -1,4 +1,5 @@
-//! The REST API: every resource of the vendor's documents that the sandbox has, and errors as problem objects.
+//! The REST API: the resources of the vendor's documents that the sandbox has, with errors as problem
+//! objects.
 
 mod connectors;
 mod extract;
@@ -27,7 +28,7 @@ pub(crate) use extract::{Parameters, bearer};
 pub(crate) use problem::ApiError;
 pub(crate) use vehicles::Catalogue;
 
-/// A request's body has at most this many bytes.
+/// Limit of a request's body, in bytes.
 const MAX_BODY: usize = 256 * 1024;
 
 /// All routes.

@@ -1,4 +1,4 @@
-//! The token endpoint of OAuth 2 (RFC 6749): refreshing, and the client-credentials grant.
+//! The token endpoint of OAuth 2 (RFC 6749): refresh, and the client-credentials grant.
 
 use std::collections::BTreeMap;
 
@@ -24,12 +24,12 @@ pub(super) fn routes() -> Router<App> {
     Router::new().route("/oauth2/token", post(token))
 }
 
-/// An error of section 5.2, which is a problem object as well.
+/// An error of section 5.2, which is also a problem object.
 #[derive(Debug)]
 struct OauthError {
     error: &'static str,
     description: &'static str,
-    /// 401 with a challenge, when the client tried the Authorization header.
+    /// Whether to answer 401 with a challenge, because the client used the Authorization header.
     challenge: bool,
 }
 
@@ -85,7 +85,7 @@ async fn token(State(app): State<App>, headers: HeaderMap, request: Request) -> 
     })
 }
 
-/// The form's fields; a field must not come twice (RFC 6749 section 3.2).
+/// The form's fields; a field must not be repeated (RFC 6749 section 3.2).
 async fn form(request: Request, app: &App) -> Result<Result<BTreeMap<String, String>, OauthError>, ApiError> {
     let is_form = request
         .headers()
@@ -102,7 +102,7 @@ async fn form(request: Request, app: &App) -> Result<Result<BTreeMap<String, Str
     let mut form = BTreeMap::new();
     for (name, value) in form_urlencoded::parse(&bytes) {
         if form.insert(name.into_owned(), value.into_owned()).is_some() {
-            return Ok(Err(OauthError::new("invalid_request", "A field comes twice.")));
+            return Ok(Err(OauthError::new("invalid_request", "A field is repeated.")));
         }
     }
     Ok(Ok(form))
@@ -120,7 +120,7 @@ fn basic(headers: &HeaderMap) -> Option<(String, String)> {
 }
 
 fn form_decoded(text: &str) -> String {
-    // as a name without a value; an encoded "=" stays part of it
+    // parse it as a name without a value; an encoded "=" stays part of it
     form_urlencoded::parse(text.as_bytes()).next().map(|(name, _)| name.into_owned()).unwrap_or_default()
 }
 
@@ -169,7 +169,8 @@ fn grant(
     }
 }
 
-/// A refresh token is good once; using it again gives its whole family away as copied.
+/// Refreshes a login. A refresh token is valid once; a second use revokes its whole family, because it was
+/// copied.
 fn refresh(change: &Change, signer: &Signer, token: &str) -> Result<OauthResult, StoreError> {
     let Some(mut known) = change.get::<RefreshToken>(&random::sha256(token.as_bytes()))? else {
         return Ok(Err(OauthError::invalid_grant()));

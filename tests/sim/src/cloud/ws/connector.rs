@@ -73,7 +73,7 @@ impl Session {
         self.app.hub.connector_here(connector_id, &self.outbox, hello);
         self.app.hellos.send_modify(|count| *count += 1);
         if dismissal_owed {
-            self.app.hub.tell(connector_id, "dismissCallForAttention", Value::Object(Default::default()));
+            self.app.hub.notify(connector_id, "dismissCallForAttention", Value::Object(Default::default()));
         }
         Ok(())
     }
