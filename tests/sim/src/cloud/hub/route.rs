@@ -121,7 +121,11 @@ impl Hub {
             }
             // a late answer, or one without a request
             _ if envelope.request_id.is_some() || envelope.action == "error" => {
-                tracing::debug!(connector_id, action = envelope.action, "ignoring an answer without a request");
+                tracing::debug!(
+                    connector_id,
+                    action = envelope.action,
+                    "ignoring an answer without a request"
+                );
                 Ok(None)
             }
             action => Err(unknown_action(action)),

@@ -24,9 +24,9 @@ impl Caller {
     pub(crate) fn operator(&self) -> Result<&Subject, ApiError> {
         match self.0.role {
             Role::Operator => Ok(&self.0),
-            Role::Connector | Role::Customer => {
-                Err(ApiError::forbidden("Only operators may do this: log in with the client-credentials grant."))
-            }
+            Role::Connector | Role::Customer => Err(ApiError::forbidden(
+                "Only operators may do this: log in with the client-credentials grant.",
+            )),
         }
     }
 

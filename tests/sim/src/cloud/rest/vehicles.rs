@@ -1,4 +1,4 @@
-//! Vehicles by VIN, out of a catalogue of real platforms with made-up VINs.
+//! Vehicles by VIN, from a catalogue of real platforms with generated VINs.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use super::fields::Fields;
 use super::problem::ApiError;
 use crate::cloud::server::App;
 
-/// The vehicles that the simulators have.
+/// The vehicles of the simulators.
 const EMBEDDED: &str = include_str!("../../../../data/vehicles/vehicles.json");
 
 pub(super) fn routes() -> Router<App> {
@@ -28,7 +28,7 @@ struct Entry {
     vin: Option<Vin>,
 }
 
-/// Numbers, in the order of the first appearance.
+/// Assigns numbers to names, in the order of their first appearance.
 #[derive(Default)]
 struct Numbers(BTreeMap<String, usize>);
 
@@ -39,14 +39,15 @@ impl Numbers {
     }
 }
 
-/// What is known of each VIN, and of each manufacturer by the VIN's first three characters.
+/// The vehicle of each known VIN, and the make of each known manufacturer (the VIN's first three
+/// characters).
 pub(crate) struct Catalogue {
     by_vin: BTreeMap<Vin, Value>,
     by_manufacturer: BTreeMap<String, Value>,
 }
 
 impl Catalogue {
-    /// The catalogue that comes with the program.
+    /// The catalogue that is built into the program.
     pub(crate) fn embedded() -> Self {
         let entries: Vec<Entry> = serde_json::from_str(EMBEDDED).unwrap_or_default();
         let (mut makes, mut groups) = (Numbers::default(), Numbers::default());
@@ -78,7 +79,7 @@ impl Catalogue {
         catalogue
     }
 
-    /// The vehicle with this VIN; of one that is not in the catalogue, the make at most.
+    /// The vehicle with this VIN. For a VIN that is not in the catalogue, the make at most.
     fn find(&self, vin: Vin) -> Option<Value> {
         if let Some(vehicle) = self.by_vin.get(&vin) {
             return Some(vehicle.clone());

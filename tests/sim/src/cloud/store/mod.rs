@@ -1,4 +1,4 @@
-//! What the cloud remembers: JSON records in an embedded database, every change one durable transaction.
+//! The cloud's state: JSON records in an embedded database, where every change is one durable transaction.
 
 mod model;
 mod seed;
@@ -20,32 +20,32 @@ pub use seed::ConnectorSeed;
 /// A table from bytes to bytes.
 pub(crate) type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
-/// Settings and counters by name.
+/// Settings and counters, by name.
 const META: Table = Table::new("meta");
-/// From a connector's or ticket's UUID to its number.
+/// The number of a connector or ticket, by UUID.
 const NUMBERS: Table = Table::new("numbers");
-/// Uploaded files, by their reference.
+/// Uploaded files, by reference.
 const UPLOADS: Table = Table::new("uploads");
 
-/// Why the database could not answer.
+/// The reasons why the database cannot answer.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database itself failed.
+    /// The database failed.
     #[error("the state database failed")]
     Database(#[source] Box<redb::Error>),
-    /// A record is not what this version writes.
+    /// A record does not have this version's format.
     #[error("a record of the state database cannot be read")]
     Record(#[from] serde_json::Error),
     /// The state directory or a file in it cannot be used.
     #[error("cannot use {path}")]
     File {
-        /// Which one.
+        /// The path.
         path: std::path::PathBuf,
-        /// What the system says.
+        /// The I/O error that caused this.
         #[source]
         source: std::io::Error,
     },
-    /// The blocking task that ran the transaction is gone: the process is ending.
+    /// The blocking task that ran the transaction was cancelled, because the process ends.
     #[error("the cloud is shutting down")]
     Ending,
 }
@@ -68,11 +68,11 @@ from_database!(
     redb::CommitError
 );
 
-/// Something kept in a table of its own.
+/// A record with its own table.
 pub(crate) trait Record: Serialize + DeserializeOwned {
-    /// Its table.
+    /// The record's table.
     const TABLE: Table;
-    /// Its key there; numbers big-endian, so that the table's order is theirs.
+    /// The record's key. Numbers are big-endian, so that the table is ordered by number.
     fn key(&self) -> Vec<u8>;
 }
 
@@ -81,14 +81,14 @@ pub(crate) fn number_key(number: i64) -> [u8; 8] {
     number.to_be_bytes()
 }
 
-/// What can be read in a transaction of either kind.
+/// The reading part of both kinds of transaction.
 pub(crate) trait Read {
-    /// The bytes under a key.
+    /// The bytes under `key`.
     fn bytes(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
-    /// All records of a kind, in the order of their keys.
+    /// All records of a type, ordered by key.
     fn all<R: Record>(&self) -> Result<Vec<R>, StoreError>;
 
-    /// The record under a key.
+    /// The record under `key`.
     fn get<R: Record>(&self, key: &[u8]) -> Result<Option<R>, StoreError> {
         match self.bytes(R::TABLE, key)? {
             Some(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
@@ -96,7 +96,7 @@ pub(crate) trait Read {
         }
     }
 
-    /// The record with this UUID, for connectors and tickets.
+    /// The connector or ticket with this UUID.
     fn by_uuid<R: Record>(&self, uuid: Uuid) -> Result<Option<R>, StoreError> {
         match self.bytes(NUMBERS, uuid.as_bytes())? {
             Some(number) => self.get(&number),
@@ -114,21 +114,21 @@ pub(crate) trait Read {
         self.get(&number_key(id))
     }
 
-    /// A setting.
+    /// The value of a setting.
     fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.bytes(META, name.as_bytes())
     }
 
-    /// An uploaded file's content.
+    /// The content of an uploaded file.
     fn upload(&self, reference: Uuid) -> Result<Option<Vec<u8>>, StoreError> {
         self.bytes(UPLOADS, reference.as_bytes())
     }
 }
 
-/// A consistent view of everything.
+/// A consistent, read-only view of the database.
 pub(crate) struct View(ReadTransaction);
 
-/// A transaction: all of it happens, or nothing.
+/// A transaction that changes the database completely or not at all.
 pub(crate) struct Change(WriteTransaction);
 
 fn collect<R: Record>(
@@ -162,23 +162,23 @@ impl Read for Change {
 }
 
 impl Change {
-    /// Writes bytes under a key.
+    /// Writes bytes under `key`.
     fn put_bytes(&self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         self.0.open_table(table)?.insert(key, value)?;
         Ok(())
     }
 
-    /// Writes a record over what was there.
+    /// Writes a record, replacing an older one with its key.
     pub(crate) fn put<R: Record>(&self, record: &R) -> Result<(), StoreError> {
         self.put_bytes(R::TABLE, &record.key(), &serde_json::to_vec(record)?)
     }
 
-    /// Removes the record with this key; whether there was one.
+    /// Removes the record under `key`. Returns whether there was one.
     pub(crate) fn delete<R: Record>(&self, key: &[u8]) -> Result<bool, StoreError> {
         Ok(self.0.open_table(R::TABLE)?.remove(key)?.is_some())
     }
 
-    /// Makes a record findable by its UUID.
+    /// Makes a record available by its UUID.
     pub(crate) fn index(&self, uuid: Uuid, number: i64) -> Result<(), StoreError> {
         self.put_bytes(NUMBERS, uuid.as_bytes(), &number_key(number))
     }
@@ -188,12 +188,12 @@ impl Change {
         self.put_bytes(META, name.as_bytes(), value)
     }
 
-    /// Keeps an uploaded file.
+    /// Stores an uploaded file.
     pub(crate) fn put_upload(&self, reference: Uuid, content: &[u8]) -> Result<(), StoreError> {
         self.put_bytes(UPLOADS, reference.as_bytes(), content)
     }
 
-    /// The next number of a counter, never given before.
+    /// The next number of a counter, which was never returned before.
     pub(crate) fn next_number(&self, counter: &str, first: i64) -> Result<i64, StoreError> {
         let last = self.setting(counter)?.and_then(|bytes| Some(i64::from_be_bytes(bytes.try_into().ok()?)));
         let next = last.map_or(first, |last| last.saturating_add(1));
@@ -207,10 +207,10 @@ impl Change {
 pub(crate) struct Store(Arc<Database>);
 
 impl Store {
-    /// Opens the database file, making it when missing.
+    /// Opens the database file; creates it if it does not exist.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let file_error = |source| StoreError::File { path: path.to_owned(), source };
-        // made first with its mode: pincodes and secrets are in it
+        // create the file with its mode first, because it contains pincodes and secrets
         std::os::unix::fs::OpenOptionsExt::mode(
             std::fs::OpenOptions::new().create(true).truncate(false).write(true),
             0o600,
@@ -238,12 +238,12 @@ impl Store {
         Ok(Self(Arc::new(database)))
     }
 
-    /// A view for reading; never waits for writers.
+    /// Opens a view for reading, without waiting for writers.
     pub(crate) fn view(&self) -> Result<View, StoreError> {
         Ok(View(self.0.begin_read()?))
     }
 
-    /// Runs a transaction and makes it durable; an error leaves everything as it was.
+    /// Runs a transaction, and makes it durable. An error leaves the database unchanged.
     pub(crate) fn change_now<T, E: From<StoreError>>(
         &self,
         work: impl FnOnce(&Change) -> Result<T, E>,
@@ -254,7 +254,7 @@ impl Store {
         Ok(result)
     }
 
-    /// The same beside the async tasks, which must not wait for the disk.
+    /// Runs a transaction on a blocking thread, because async tasks must not wait for the disk.
     pub(crate) async fn change<T, E>(
         &self,
         work: impl FnOnce(&Change) -> Result<T, E> + Send + 'static,

@@ -1,4 +1,4 @@
-//! What an operator says: joining, and requests to the connector.
+//! Messages of an operator: joins, and requests to the connector.
 
 use axum::extract::ws::Message;
 use connector_agent::relay::{Envelope, Problem};
@@ -47,9 +47,9 @@ impl Session {
         Ok(())
     }
 
-    /// A request of section 3: on to the connector.
+    /// Forwards a request of section 3 to the connector.
     pub(super) async fn handle_operator_request(&mut self, envelope: Envelope) -> Result<(), Problem> {
-        // an error needs no answer, and must not get one
+        // an error must not be answered
         if envelope.action == "error" {
             tracing::debug!(subject = self.subject.id, "an operator reports an error");
             return Ok(());
