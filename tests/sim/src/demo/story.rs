@@ -18,7 +18,7 @@ impl Story {
         Self { start: Instant::now() }
     }
 
-    /// Prints one step: the actor, and what the actor does.
+    /// Prints one step of an actor.
     pub(super) fn report(&self, actor: &str, what: &str) {
         let seconds = self.start.elapsed().as_secs_f64();
         let mut lines = what.lines();

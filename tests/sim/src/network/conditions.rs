@@ -4,13 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::BadNetworkConfig;
-use super::pipe::{Pipe, PipeEnd};
+use super::config::BadNetworkConfig;
 
 /// A direction of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,15 +17,6 @@ pub enum Direction {
     ToServer,
     /// From the server to the client.
     ToClient,
-}
-
-/// How a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// Both peers closed the connection, or one of them broke it.
-    Finished,
-    /// The network cut the connection.
-    Cut,
 }
 
 /// Counters of a network.
@@ -199,46 +188,15 @@ impl Conditions {
         }
     }
 
-    /// Carries bytes between two peers until the connection ends. Each peer is a pair of a reader and a
-    /// writer.
-    pub async fn carry<CR, CW, SR, SW>(&self, client: (CR, CW), server: (SR, SW)) -> Ended
-    where
-        CR: AsyncRead + Unpin,
-        CW: AsyncWrite + Unpin,
-        SR: AsyncRead + Unpin,
-        SW: AsyncWrite + Unpin,
-    {
+    /// Counts a new connection. Returns the token that the next cut cancels.
+    pub(super) fn connect(&self) -> CancellationToken {
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        let cut = self.state().cut.clone();
-        let to_server = Pipe::new(client.0, server.1, self.clone(), Direction::ToServer);
-        let to_client = Pipe::new(server.0, client.1, self.clone(), Direction::ToClient);
-        let both = async {
-            // a direction that ends leaves the other open; a broken one ends both
-            let (to_server, to_client) = (to_server.drive(), to_client.drive());
-            tokio::pin!(to_server, to_client);
-            tokio::select! {
-                end = &mut to_server => match end {
-                    PipeEnd::Finished => {
-                        to_client.await;
-                    }
-                    PipeEnd::Broken => {}
-                },
-                end = &mut to_client => match end {
-                    PipeEnd::Finished => {
-                        to_server.await;
-                    }
-                    PipeEnd::Broken => {}
-                },
-            }
-        };
-        tokio::select! {
-            biased;
-            () = cut.cancelled() => {
-                self.shared.cut.fetch_add(1, Ordering::Relaxed);
-                Ended::Cut
-            }
-            () = both => Ended::Finished,
-        }
+        self.state().cut.clone()
+    }
+
+    /// Counts a connection that was cut.
+    pub(super) fn count_cut(&self) {
+        self.shared.cut.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn weather(&self) -> watch::Receiver<Weather> {

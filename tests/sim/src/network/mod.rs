@@ -4,31 +4,21 @@
 //! [`BadNetwork`] is a TCP proxy. [`Conditions`] applies the same conditions to any two byte streams, so
 //! that tests can have this network in memory and in virtual time.
 
+mod carry;
 mod conditions;
+mod config;
 mod pipe;
 
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
-pub use conditions::{Conditions, Direction, Ended, Statistics};
-
-/// The initial conditions of a network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct BadNetworkConfig {
-    /// Round-trip time; half of it in each direction.
-    pub round_trip: Duration,
-    /// Interval at which all connections are cut.
-    pub cut_every: Option<Duration>,
-    /// Time after a cut during which no connection is let through.
-    pub pause_after_cut: Duration,
-    /// Bandwidth of each direction of each connection, in bytes per second.
-    pub bytes_per_second: Option<u32>,
-}
+pub use carry::Ended;
+pub use conditions::{Conditions, Direction, Statistics};
+pub use config::BadNetworkConfig;
 
 /// The proxy. Dropping it breaks all connections.
 #[derive(Debug)]

@@ -39,7 +39,7 @@ pub(super) async fn network_gone(world: &mut World) -> anyhow::Result<String> {
     let logins = world.cloud.pincode_logins() - logins;
     anyhow::ensure!(logins == 0, "{logins} logins");
     job::short(world).await?;
-    Ok("gone and back, down and up, and gone at the start; no login".to_owned())
+    Ok("removed and restored, down and up, missing at the start; no login".to_owned())
 }
 
 /// The CAN interface disappears during a session: the connector stays online, and the session's bus works
@@ -81,5 +81,5 @@ pub(super) async fn can_gone(world: &mut World) -> anyhow::Result<String> {
     job::short(world).await.context("started without the interface")?;
     let logins = world.cloud.pincode_logins() - logins;
     anyhow::ensure!(logins == 0, "{logins} logins");
-    Ok("gone and back, down and up, and gone at the start; no login".to_owned())
+    Ok("removed and restored, down and up, missing at the start; no login".to_owned())
 }

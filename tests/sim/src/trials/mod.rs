@@ -32,7 +32,7 @@ pub struct Args {
     /// The agent's binary.
     #[arg(long, value_name = "FILE")]
     agent: PathBuf,
-    /// Use network namespaces, CAN interfaces, file systems and the clock of this machine; use a virtual machine for it.
+    /// Change the network namespaces, CAN interfaces, file systems and clock of this machine. Use a virtual machine.
     #[arg(long)]
     machine: bool,
     /// How many times `killed_at_random_moments` kills the agent.

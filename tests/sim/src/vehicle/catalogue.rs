@@ -274,7 +274,7 @@ struct RawPlatform {
     platform: Option<String>,
 }
 
-/// A field's path within its vehicle, and what is wrong with the field.
+/// A field's path within its vehicle, and the error in the field.
 type Wrong = (String, FieldError);
 
 fn parse_vehicle(text: &str, line: usize) -> Result<VehicleRecord, CatalogueError> {

@@ -25,9 +25,9 @@ use super::tp20::Tp20EcuConfig;
 
 /// Simulate a vehicle, or replay a recording of one.
 ///
-/// The vehicle is on CAN (an SLCAN adapter on a pseudo-terminal, or a CAN interface of this machine), behind a DoIP
-/// gateway, on a K-line, or on several of these. The process prints one line of JSON when it is ready, and runs until
-/// SIGTERM or SIGINT.
+/// The vehicle is on CAN (an SLCAN adapter on a pseudo-terminal, or a CAN interface of this machine), behind a
+/// DoIP gateway, on a K-line, or on several of these. The process prints one line of JSON when it is ready, and
+/// runs until SIGTERM or SIGINT.
 #[derive(Debug, Clone, Parser)]
 pub struct Args {
     /// The file of vehicles.
@@ -59,7 +59,8 @@ pub struct Args {
     /// Write each completed download to this directory, as `<request id>-<address>.bin`.
     #[arg(long, value_name = "DIR")]
     memory_dir: Option<PathBuf>,
-    /// Add the TP2.0 ECUs of a Golf of the 2000s: engine 0x01, transmission 0x02, ABS 0x03, steering 0x09, gateway 0x1F.
+    /// Add the TP2.0 ECUs of a Golf of the 2000s: engine 0x01, transmission 0x02, ABS 0x03, steering 0x09,
+    /// gateway 0x1F.
     #[arg(long, conflicts_with = "recording")]
     tp20: bool,
     /// Time that an ECU takes to erase its memory, in milliseconds.

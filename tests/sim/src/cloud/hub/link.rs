@@ -202,8 +202,7 @@ impl State {
         }
     }
 
-    /// Requests that the connector closes a connection. An offline connector is told by its next hello's
-    /// answer.
+    /// Requests that the connector closes a connection. An offline connector gets the request after its next hello.
     pub(super) fn close_at_connector(&mut self, connector_id: i64, uuid: Uuid, asker: Asker) {
         // an offline connector names the connection in its next hello, and the cloud closes it then
         let _ = self.ask(connector_id, "closeConnection", json!({"connection_uuid": uuid}), asker);

@@ -18,7 +18,7 @@ use crate::cloud::store::{Role, Subject};
 const UPDATES: Duration = Duration::from_secs(5);
 /// A connector that sends nothing for this long is dead: it pings every 5 s.
 const CONNECTOR_SILENCE: Duration = Duration::from_secs(15);
-/// Other clients need not ping. The cloud pings them with every sixth update, and tolerates those that do not read.
+/// Other clients need not ping. The cloud pings them with every sixth update, and tolerates slow readers.
 const CLIENT_SILENCE: Duration = Duration::from_secs(300);
 const TICKS_PER_PING: u32 = 6;
 /// Limit of a text message, in bytes.

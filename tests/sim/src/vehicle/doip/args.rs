@@ -19,7 +19,8 @@ use crate::vehicle::VehicleConfig;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "DoIP")]
 pub struct DoipArgs {
-    /// Serve the vehicle over DoIP at this address, by TCP and UDP, such as 0.0.0.0:13400. Port 0 takes a free one.
+    /// Serve the vehicle over DoIP at this address, such as 0.0.0.0:13400, by TCP and UDP. Port 0 takes a free
+    /// one.
     #[arg(long, value_name = "ADDR", value_parser = socket_address)]
     pub(crate) doip: Option<SocketAddr>,
     /// Replay a recorded gateway instead of the vehicle.
@@ -64,7 +65,8 @@ pub struct DoipArgs {
     /// Refuse the confirmation.
     #[arg(long, requires = "doip_confirm_ms")]
     doip_confirm_refused: bool,
-    /// Required manufacturer field of routing activation requests. Others are refused for missing authentication (0x04).
+    /// Required manufacturer field of routing activation requests. Others are refused for missing authentication
+    /// (0x04).
     #[arg(long, value_name = "HEX", value_parser = oem)]
     doip_oem: Option<[u8; 4]>,
     /// Delay of everything that the gateway sends.

@@ -18,11 +18,12 @@ const TOLERANCE: Duration = Duration::from_millis(500);
 pub struct KlineArgs {
     /// Path of the K-line's serial device: a link to a pseudo-terminal, removed at the end.
     ///
-    /// The line echoes a tester's bytes, with their transmission time. A zero byte at 360 baud is the pulse of the fast
-    /// initialisation, a byte at 5 baud the address of the slow one.
+    /// The line echoes a tester's bytes, with their transmission time. A zero byte at 360 baud is the pulse of the
+    /// fast initialisation, a byte at 5 baud the address of the slow one.
     #[arg(long, value_name = "PATH")]
     kline: Option<PathBuf>,
-    /// Address of an ECU on the K-line; may be repeated. The first ECU also has the emission-related functions (0x33).
+    /// Address of an ECU on the K-line; may be repeated. The first ECU also has the emission-related functions
+    /// (0x33).
     #[arg(long, value_name = "ADDRESS", default_value = "0x11", value_parser = byte, requires = "kline")]
     kline_ecu: Vec<u8>,
     /// The initialisation that the ECUs accept.

@@ -27,7 +27,7 @@ impl Services {
         &self.memory
     }
 
-    /// What is answered, in order; nothing if no answer is wanted.
+    /// The answers to a request, in order; empty if the request wants none.
     pub(super) fn answer(&mut self, config: &KlineEcuConfig, request: &[u8]) -> Vec<Answer> {
         let at_once = |data: Vec<u8>| vec![(Duration::ZERO, data)];
         let Some((&service, parameters)) = request.split_first() else { return Vec::new() };

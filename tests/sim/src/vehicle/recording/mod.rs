@@ -4,8 +4,7 @@
 mod player;
 mod reassembly;
 mod roles;
-
-use std::time::Duration;
+mod steps;
 
 use connector_agent::isotp::Padding;
 use connector_hal::can::CanId;
@@ -13,39 +12,12 @@ use connector_hal::can::CanId;
 pub use player::RecordedEcu;
 pub use reassembly::RecordedPdu;
 pub use roles::Roles;
+pub use steps::{RecordedAnswer, ToolStep};
 
 use super::candump::Record;
-use super::ecu::Target;
 use super::transport::TransportConfig;
 use reassembly::Reassembly;
-
-/// The answer of one ECU to a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecordedAnswer {
-    /// The ECU's response identifier.
-    pub response_id: CanId,
-    /// Time from the request's last frame to the answer's first.
-    pub delay: Duration,
-    /// The answer.
-    pub pdu: Vec<u8>,
-}
-
-/// A request of the tool, and all answers to it, including response pending.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ToolStep {
-    /// The addressing of the request.
-    pub target: Target,
-    /// The identifier of the request.
-    pub request_id: CanId,
-    /// When the request's first frame was on the bus, since the recording's start.
-    pub start: Duration,
-    /// When the request's last frame was on the bus.
-    pub end: Duration,
-    /// The request.
-    pub pdu: Vec<u8>,
-    /// The answers, in their order on the bus.
-    pub answers: Vec<RecordedAnswer>,
-}
+use steps::is_response;
 
 /// A recorded session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,7 +127,8 @@ fn attribute(pdus: Vec<RecordedPdu>, roles: &Roles) -> (Vec<ToolStep>, Vec<Recor
             continue;
         }
         let step = steps.iter_mut().rev().find(|step| {
-            roles.hears(id, step.request_id) && step.pdu.first().is_some_and(|asked| answers(&pdu, *asked))
+            roles.hears(id, step.request_id)
+                && step.pdu.first().is_some_and(|asked| is_response(&pdu, *asked))
         });
         match step {
             Some(step) => {
@@ -166,13 +139,4 @@ fn attribute(pdus: Vec<RecordedPdu>, roles: &Roles) -> (Vec<ToolStep>, Vec<Recor
         }
     }
     (steps, unexplained)
-}
-
-/// Whether `pdu` is a response of `service`, positive or negative.
-fn answers(pdu: &[u8], service: u8) -> bool {
-    match *pdu {
-        [0x7F, refused, ..] => refused == service,
-        [first, ..] => Some(first) == service.checked_add(0x40),
-        [] => false,
-    }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use connector_hal::can::CanId;
 
-use super::ToolStep;
+use super::steps::ToolStep;
 use crate::vehicle::ecu::{EcuStatus, Nrc, Responder, ScriptProgress, Target, Timer};
 
 /// Limit of the answers that wait for their time or for the transport; more are lost, and counted.

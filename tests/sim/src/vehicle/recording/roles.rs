@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use connector_agent::isotp::physical_request_id;
 use connector_hal::can::CanId;
 
-use super::answers;
 use super::reassembly::{RecordedFlowControl, RecordedPdu};
+use super::steps::is_response;
 use crate::vehicle::ecu::Target;
 
 /// The bit that distinguishes a response's service identifier from a request's (ISO 14229-1, 7.3).
@@ -27,10 +27,10 @@ impl Roles {
     /// the response. An ECU that was only asked functionally gets a request identifier with the same
     /// distance from its response identifier as the other ECUs have.
     pub(super) fn infer(pdus: &[RecordedPdu], flow_controls: &[RecordedFlowControl]) -> Self {
-        let is_response =
+        let has_response_bit =
             |recorded: &&RecordedPdu| recorded.pdu.first().is_some_and(|first| first & RESPONSE != 0);
         let responses: BTreeSet<CanId> =
-            pdus.iter().filter(is_response).map(|recorded| recorded.id).collect();
+            pdus.iter().filter(has_response_bit).map(|recorded| recorded.id).collect();
         let requests: BTreeSet<CanId> =
             pdus.iter().map(|recorded| recorded.id).filter(|id| !responses.contains(id)).collect();
 
@@ -89,7 +89,7 @@ fn asked_alone(pdus: &[RecordedPdu], requests: &BTreeSet<CanId>) -> Vec<(CanId, 
         let next = pdus.iter().skip(index + 1).find(|pdu| !requests.contains(&pdu.id));
         let answer = next.filter(|next| {
             wants_response(&request.pdu)
-                && request.pdu.first().is_some_and(|service| answers(&next.pdu, *service))
+                && request.pdu.first().is_some_and(|service| is_response(&next.pdu, *service))
         });
         pairs.extend(answer.map(|answer| (answer.id, request.id)));
     }
@@ -103,5 +103,5 @@ fn asked_alone(pdus: &[RecordedPdu], requests: &BTreeSet<CanId>) -> Vec<(CanId, 
 /// Whether an ECU answers `request` with this identifier.
 fn is_answer(pdus: &[RecordedPdu], request: &RecordedPdu, id: CanId) -> bool {
     let Some(service) = request.pdu.first() else { return false };
-    pdus.iter().any(|pdu| pdu.id == id && pdu.start >= request.end && answers(&pdu.pdu, *service))
+    pdus.iter().any(|pdu| pdu.id == id && pdu.start >= request.end && is_response(&pdu.pdu, *service))
 }
