@@ -1,41 +1,32 @@
-//! The server: one TLS port, all services behind it, its start and its shutdown.
+//! The running cloud: its configuration, its start and its shutdown.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::app::AppState;
+use super::catalogue::VehicleCatalogue;
 use super::certificates::{self, CertificateError};
 use super::hub::{Hub, RelayPlan};
-use super::store::{ConnectorSeed, Read as _, Role, Store, StoreError, Subject, Ticket, TicketState};
+use super::store::{
+    Account, Change, Connector, ConnectorSeed, Read as _, Role, Store, StoreError, Subject, Ticket,
+    TicketState,
+};
 use super::tokens::Signer;
-use super::{random, rest};
+use super::{connections, random};
 
-/// Limit of simultaneous TCP connections, including websockets until they are upgraded.
-const MAX_CONNECTIONS: usize = 512;
 /// Limit of simultaneous websockets.
 const MAX_SOCKETS: usize = 512;
-/// Limit for a TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Limit for a request's header, and thereby for an idle connection.
-const HEADER: Duration = Duration::from_secs(60);
-/// Limit for a request, including its body.
-const REQUEST: Duration = Duration::from_secs(60);
-/// Limit of a request's header, in bytes.
-const MAX_HEADER: usize = 32 * 1024;
-/// Limit of the header lines of a request.
-const MAX_HEADERS: usize = 64;
 /// Limit for sockets to close in order at the shutdown.
 const SHUTDOWN: Duration = Duration::from_secs(3);
 
@@ -96,25 +87,6 @@ pub struct Credentials {
     pub client_secret: String,
 }
 
-/// The state that requests share.
-pub(crate) struct Inner {
-    pub(crate) store: Store,
-    pub(crate) signer: Signer,
-    pub(crate) hub: Arc<Hub>,
-    pub(crate) catalogue: rest::Catalogue,
-    pub(crate) api_url: String,
-    pub(crate) sockets: Arc<Semaphore>,
-    pub(crate) shutdown: CancellationToken,
-    pub(crate) tasks: TaskTracker,
-    /// The number of logins with a pincode, right or wrong.
-    pub(crate) pincode_logins: Arc<AtomicU64>,
-    /// The number of times that connectors came online.
-    pub(crate) hellos: watch::Sender<u64>,
-}
-
-/// Shared access to the state.
-pub(crate) type App = Arc<Inner>;
-
 /// A running sandbox cloud. Dropping it stops the cloud without waiting.
 #[derive(Debug)]
 pub struct Cloud {
@@ -154,60 +126,20 @@ impl Cloud {
     ///
     /// Returns an error if the state directory or the address cannot be used.
     pub async fn start(config: CloudConfig) -> Result<Self, CloudError> {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&config.state)
-            .map_err(|source| StoreError::File { path: config.state.clone(), source })?;
+        create_directory(&config.state)?;
         let store = Store::open(&config.state.join("state.redb"))?;
-        let seeds = config.connectors;
         let customer_otp = random::voucher(12);
-        let otp = customer_otp.clone();
-        let (connector, operator, customer, key) = store
-            .change(move |change| {
-                let connector = change.seed_connectors(&seeds)?;
-                let operator = change.seed_account(Role::Operator)?;
-                let customer = change.seed_account(Role::Customer)?;
-                change.add_one_time_password(&otp, Subject::account(&customer))?;
-                let key = match change.setting("signing-key")? {
-                    Some(key) => key,
-                    None => {
-                        let mut key = vec![0; 32];
-                        random::fill(&mut key);
-                        change.set_setting("signing-key", &key)?;
-                        key
-                    }
-                };
-                Ok::<_, StoreError>((connector, operator, customer, key))
-            })
-            .await?;
-
-        let listen_error = |source| CloudError::Listen { address: config.listen.clone(), source };
-        let listener = TcpListener::bind(&config.listen).await.map_err(listen_error)?;
-        let address = listener.local_addr().map_err(listen_error)?;
-        let host = config.listen.rsplit_once(':').map_or("", |(host, _)| host);
-        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let seeded = seed(&store, config.connectors.clone(), customer_otp.clone()).await?;
+        let (listener, address) = listen(&config.listen).await?;
+        let host = host(&config.listen);
         let tls = certificates::server_tls(&config.state, &certificates::names(host))?;
-        let authority = match host.parse::<std::net::IpAddr>() {
-            _ if host.is_empty() => format!("localhost:{}", address.port()),
-            Ok(ip) if ip.is_unspecified() => format!("localhost:{}", address.port()),
-            Ok(_) => address.to_string(),
-            Err(_) => format!("{host}:{}", address.port()),
-        };
-
-        let hub = Hub::new(config.hold.min(Duration::from_secs(300)));
-        for ticket in store.view()?.all::<Ticket>()? {
-            if ticket.state == TicketState::InProgress
-                && let Some(plan) = RelayPlan::of(&ticket)
-            {
-                hub.restore(plan);
-            }
-        }
-        let app = Arc::new(Inner {
+        let authority = authority(host, address);
+        let hub = restored_hub(&store, config.hold)?;
+        let app = Arc::new(AppState {
             store,
-            signer: Signer::new(&key, config.token_lifetime),
+            signer: Signer::new(&seeded.signing_key, config.token_lifetime),
             hub,
-            catalogue: rest::Catalogue::embedded(),
+            catalogue: VehicleCatalogue::embedded(),
             api_url: format!("https://{authority}"),
             sockets: Arc::new(Semaphore::new(MAX_SOCKETS)),
             shutdown: CancellationToken::new(),
@@ -215,14 +147,11 @@ impl Cloud {
             pincode_logins: Arc::default(),
             hellos: watch::Sender::new(0),
         });
-        let pincode_logins = Arc::clone(&app.pincode_logins);
-        let hellos = app.hellos.subscribe();
-        let signer = app.signer.clone();
-        let (shutdown, tasks) = (app.shutdown.clone(), app.tasks.clone());
-        tasks.spawn(accept(app, listener, TlsAcceptor::from(tls.config)));
+        app.tasks.spawn(connections::accept(Arc::clone(&app), listener, TlsAcceptor::from(tls.config)));
         tracing::info!(%address, "listening");
+        let Seeded { connector, operator, customer, .. } = seeded;
         Ok(Self {
-            api_url: format!("https://{authority}"),
+            api_url: app.api_url.clone(),
             websocket_url: format!("wss://{authority}/ws"),
             ca_file: std::path::absolute(&tls.ca_file).unwrap_or(tls.ca_file),
             address,
@@ -233,11 +162,11 @@ impl Cloud {
             customer_id: customer.customer_id.unwrap_or_default(),
             customer: Credentials { client_id: customer.client_id, client_secret: customer.client_secret },
             customer_otp,
-            shutdown,
-            tasks,
-            pincode_logins,
-            hellos,
-            signer,
+            shutdown: app.shutdown.clone(),
+            tasks: app.tasks.clone(),
+            pincode_logins: Arc::clone(&app.pincode_logins),
+            hellos: app.hellos.subscribe(),
+            signer: app.signer.clone(),
         })
     }
 
@@ -298,92 +227,78 @@ impl Drop for Cloud {
     }
 }
 
-impl RelayPlan {
-    /// The relay's plan for a ticket in progress.
-    pub(crate) fn of(ticket: &Ticket) -> Option<Self> {
-        Some(Self {
-            connection_uuid: ticket.connection_uuid?,
-            ticket_id: ticket.id,
-            connector_id: ticket.connector_id,
-            vin: ticket.vin,
-            operator: ticket.operator.clone()?,
+/// The initial records of the database.
+struct Seeded {
+    connector: Connector,
+    operator: Account,
+    customer: Account,
+    signing_key: Vec<u8>,
+}
+
+fn create_directory(state: &Path) -> Result<(), StoreError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state)
+        .map_err(|source| StoreError::File { path: state.to_owned(), source })
+}
+
+/// Stores the connectors, the accounts, the customer's one-time password and the signing key.
+async fn seed(store: &Store, seeds: Vec<ConnectorSeed>, otp: String) -> Result<Seeded, StoreError> {
+    store
+        .change(move |change| {
+            let connector = change.seed_connectors(&seeds)?;
+            let operator = change.seed_account(Role::Operator)?;
+            let customer = change.seed_account(Role::Customer)?;
+            change.add_one_time_password(&otp, Subject::account(&customer))?;
+            Ok(Seeded { connector, operator, customer, signing_key: signing_key(change)? })
         })
+        .await
+}
+
+/// The key that signs tokens, created if there is none.
+fn signing_key(change: &Change) -> Result<Vec<u8>, StoreError> {
+    if let Some(key) = change.setting("signing-key")? {
+        return Ok(key);
+    }
+    let mut key = vec![0; 32];
+    random::fill(&mut key);
+    change.set_setting("signing-key", &key)?;
+    Ok(key)
+}
+
+async fn listen(on: &str) -> Result<(TcpListener, SocketAddr), CloudError> {
+    let error = |source| CloudError::Listen { address: on.to_owned(), source };
+    let listener = TcpListener::bind(on).await.map_err(error)?;
+    let address = listener.local_addr().map_err(error)?;
+    Ok((listener, address))
+}
+
+/// The host of `host:port`, without the brackets of an IPv6 address.
+fn host(listen: &str) -> &str {
+    let host = listen.rsplit_once(':').map_or("", |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+/// The authority of the cloud's URLs: `host:port`.
+fn authority(host: &str, address: SocketAddr) -> String {
+    match host.parse::<std::net::IpAddr>() {
+        _ if host.is_empty() => format!("localhost:{}", address.port()),
+        Ok(ip) if ip.is_unspecified() => format!("localhost:{}", address.port()),
+        Ok(_) => address.to_string(),
+        Err(_) => format!("{host}:{}", address.port()),
     }
 }
 
-/// Accepts connections until the shutdown, with a task for each.
-async fn accept(app: App, listener: TcpListener, acceptor: TlsAcceptor) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let router = rest::router(Arc::clone(&app));
-    loop {
-        // at the limit, new connections wait in the kernel's queue
-        let place = tokio::select! {
-            () = app.shutdown.cancelled() => return,
-            place = Arc::clone(&places).acquire_owned() => place,
-        };
-        let Ok(place) = place else { return };
-        let accepted = tokio::select! {
-            () = app.shutdown.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let serving = serve(Arc::clone(&app), router.clone(), acceptor.clone(), stream, peer, place);
-                app.tasks.spawn(serving);
-            }
-            Err(error) => {
-                // probably out of file descriptors, which return as connections end
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+/// A hub with the connections of the tickets in progress.
+fn restored_hub(store: &Store, hold: Duration) -> Result<Arc<Hub>, StoreError> {
+    let hub = Hub::new(hold.min(Duration::from_secs(300)));
+    for ticket in store.view()?.all::<Ticket>()? {
+        if ticket.state == TicketState::InProgress
+            && let Some(plan) = RelayPlan::of(&ticket)
+        {
+            hub.restore(plan);
         }
     }
-}
-
-/// Serves one connection: TLS, then HTTP/1.1 until the connection ends or becomes a websocket.
-async fn serve(
-    app: App,
-    router: axum::Router,
-    acceptor: TlsAcceptor,
-    stream: TcpStream,
-    peer: SocketAddr,
-    place: OwnedSemaphorePermit,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
-    }
-    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
-        Err(_) => return tracing::debug!(%peer, "TLS handshake timed out"),
-    };
-    let router = TowerToHyperService::new(router);
-    let service = hyper::service::service_fn(move |request| {
-        let answering = hyper::service::Service::call(&router, request);
-        async move {
-            match tokio::time::timeout(REQUEST, answering).await {
-                Ok(answered) => answered,
-                Err(_) => Ok(rest::timed_out()),
-            }
-        }
-    });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEADER)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    tokio::pin!(connection);
-    let served = tokio::select! {
-        served = &mut connection => served,
-        () = app.shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = served {
-        tracing::debug!(%peer, %error, "connection ended");
-    }
-    drop(place);
+    Ok(hub)
 }

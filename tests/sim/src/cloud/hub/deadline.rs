@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::pending::Asker;
 use super::relay::Stage;
-use super::{Asker, Hub, State};
+use super::state::{Hub, State};
 
 /// The connector may detect a lost link this much later than the cloud, and holds the connection from then
 /// on.

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::outbox::LinkId;
+use super::pending::Asker;
 use super::relay::{Join, Relay, Stage, connector_offline, unknown_connection};
-use super::{Asker, Hub, State};
+use super::state::{Hub, State};
 
 /// Limit of the joins that wait for one connection to open.
 const MAX_JOINS: usize = 16;

@@ -3,87 +3,20 @@
 use std::collections::HashMap;
 
 use connector_agent::relay::{Envelope, Problem};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::connector::{ConnectorLink, HeldConnection, Hello, Status};
 use super::outbox::{Closing, LinkId, Outbox};
-use super::relay::{Stage, connector_offline};
-use super::{Asked, Asker, Changed, Hub, State};
+use super::pending::{Asked, Asker};
+use super::relay::{Relay, Stage, connector_offline};
+use super::state::{Changed, Hub, State};
 
 /// Limit of the requests to one connector that wait for answers.
 const MAX_ASKED: usize = 256;
 /// Limit for the answer to a request.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
-
-/// The part of `connectorHello` that the cloud reads.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Hello {
-    pub(crate) connector_uuid: Uuid,
-    pub(crate) protocol: u32,
-    #[serde(default)]
-    pub(crate) agent_version: Option<String>,
-    #[serde(default)]
-    pub(crate) software_version: Option<i64>,
-    #[serde(default)]
-    pub(crate) hardware_version: Option<i64>,
-    #[serde(default)]
-    pub(crate) hardware_type: Option<String>,
-    #[serde(default)]
-    pub(crate) has_wifi: Option<bool>,
-    #[serde(default)]
-    pub(crate) supports_doip: Option<bool>,
-    #[serde(default)]
-    pub(crate) buses: Vec<Value>,
-    #[serde(default)]
-    pub(crate) connections: Vec<HeldConnection>,
-}
-
-/// A connection that a connector has held since the link was lost.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct HeldConnection {
-    pub(crate) connection_uuid: Uuid,
-    pub(crate) received: u32,
-}
-
-/// The part of `connectorStatusUpdate` that the cloud reads.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Status {
-    #[serde(default)]
-    pub(crate) voltage: Option<f64>,
-    #[serde(default)]
-    pub(crate) vin_number: Option<String>,
-    #[serde(default)]
-    pub(crate) round_trip_time: Option<f64>,
-    #[serde(default)]
-    pub(crate) ignition: Option<bool>,
-    #[serde(default)]
-    pub(crate) connection_uuid: Option<Uuid>,
-    #[serde(default)]
-    pub(crate) buses: Vec<Value>,
-}
-
-/// An online connector.
-pub(super) struct ConnectorLink {
-    pub(super) outbox: Outbox,
-    /// The buses of the connector's hardware.
-    pub(super) buses: Vec<Value>,
-    pub(super) asked: HashMap<String, Asked>,
-    /// The connection that is open on this link.
-    pub(super) open: Option<Uuid>,
-}
-
-impl ConnectorLink {
-    /// Answers all open requests with an error, because the link is gone.
-    fn fail_asked(self) {
-        for (_, asked) in self.asked {
-            if let Asker::Operator { outbox, request_id, .. } = asked.asker {
-                outbox.push(&Envelope::error(&connector_offline().answering(&asked.action), request_id));
-            }
-        }
-    }
-}
 
 impl Hub {
     /// Handles a connector's hello on its new link. An older link of the connector is closed.
@@ -225,8 +158,8 @@ impl State {
 
     /// The connections of a connector.
     fn relays_of(&self, connector_id: i64) -> Vec<Uuid> {
-        let own = |relay: &&super::relay::Relay| relay.plan.connector_id == connector_id;
-        self.relays.values().filter(own).map(super::relay::Relay::uuid).collect()
+        let own = |relay: &&Relay| relay.plan.connector_id == connector_id;
+        self.relays.values().filter(own).map(Relay::uuid).collect()
     }
 
     /// Interrupts the connections of a connector whose link was lost.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::outbox::{LinkId, Outbox};
+use crate::cloud::store::Ticket;
 
 /// The part of a ticket in progress that the relay needs.
 #[derive(Debug, Clone)]
@@ -22,6 +23,19 @@ pub(crate) struct RelayPlan {
     pub(crate) vin: Option<Vin>,
     /// The login that may join.
     pub(crate) operator: String,
+}
+
+impl RelayPlan {
+    /// The relay's plan for a ticket in progress.
+    pub(crate) fn of(ticket: &Ticket) -> Option<Self> {
+        Some(Self {
+            connection_uuid: ticket.connection_uuid?,
+            ticket_id: ticket.id,
+            connector_id: ticket.connector_id,
+            vin: ticket.vin,
+            operator: ticket.operator.clone()?,
+        })
+    }
 }
 
 /// The stage of a connection at the connector.

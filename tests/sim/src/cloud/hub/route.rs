@@ -5,8 +5,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::outbox::{LinkId, Outbox};
-use super::relay::{Stage, connector_offline, unknown_connection};
-use super::{Asked, Asker, Hub, State};
+use super::pending::{Asked, Asker};
+use super::relay::{Relay, Stage, connector_offline, unknown_connection};
+use super::state::{Hub, State};
 
 /// The position of a binary message's tag (relay protocol, section 4): the first bytes of the connection's
 /// UUID.
@@ -244,7 +245,7 @@ impl State {
     }
 
     fn closed_unasked(&mut self, connector_id: i64, uuid: Uuid, reason: &str) {
-        let own = |relay: &&mut super::relay::Relay| relay.plan.connector_id == connector_id;
+        let own = |relay: &&mut Relay| relay.plan.connector_id == connector_id;
         let Some(relay) = self.relays.get_mut(&uuid).filter(own) else { return };
         match relay.stage {
             Stage::Open | Stage::Interrupted => {

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::extract::{Caller, Id, Parameters};
 use super::problem::ApiError;
+use crate::cloud::app::App;
 use crate::cloud::hub::Changed;
-use crate::cloud::server::App;
 use crate::cloud::store::{Connector, Read, StoreError, Ticket, TicketState};
 use crate::cloud::views;
 

@@ -11,9 +11,9 @@ use uuid::Uuid;
 
 use super::fields::Fields;
 use super::problem::ApiError;
-use crate::cloud::server::App;
+use crate::cloud::app::App;
+use crate::cloud::clock::unix_seconds;
 use crate::cloud::store::{Read, Role, Subject, Ticket};
-use crate::cloud::unix_seconds;
 
 /// The subject of the request's access token.
 #[derive(Debug, Clone)]

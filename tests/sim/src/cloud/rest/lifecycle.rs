@@ -5,8 +5,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::problem::ApiError;
+use crate::cloud::app::App;
 use crate::cloud::hub::{Changed, RelayPlan};
-use crate::cloud::server::App;
 use crate::cloud::store::{Change, Read as _, Ticket, TicketState};
 
 /// The first ticket's number.

@@ -16,10 +16,11 @@ use uuid::Uuid;
 use super::extract::{self, Body, Caller, Id, Parameters};
 use super::fields::Fields;
 use super::problem::ApiError;
+use crate::cloud::app::App;
+use crate::cloud::clock::unix_seconds;
 use crate::cloud::hub::Changed;
-use crate::cloud::server::App;
 use crate::cloud::store::{Attachment, Read, Ticket};
-use crate::cloud::{unix_seconds, views};
+use crate::cloud::views;
 
 /// Limit of an attachment, in bytes.
 const MAX_UPLOAD: usize = 10 * 1024 * 1024;

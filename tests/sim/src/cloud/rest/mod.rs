@@ -13,29 +13,29 @@ mod partner_prepared;
 mod partner_tickets;
 mod problem;
 mod tickets;
+mod token_response;
 mod vehicles;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::MethodRouter;
 
-use super::server::App;
-use super::ws;
+use super::app::App;
 
 pub(crate) use extract::{Parameters, bearer};
 pub(crate) use problem::ApiError;
-pub(crate) use vehicles::Catalogue;
 
 /// Limit of a request's body, in bytes.
 const MAX_BODY: usize = 256 * 1024;
 
-/// All routes.
-pub(crate) fn router(app: App) -> Router {
+/// All routes: the REST API, and `websocket` at `/ws`.
+pub(crate) fn router(app: App, websocket: MethodRouter<App>) -> Router {
     Router::new()
-        .route("/ws", get(ws::upgrade))
+        .route("/ws", websocket)
         .merge(login::routes())
+        .merge(oauth::routes())
         .merge(connectors::routes())
         .merge(vehicles::routes())
         .merge(tickets::routes())

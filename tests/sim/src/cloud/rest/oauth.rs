@@ -13,12 +13,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::extract;
-use super::login::Tokens;
 use super::problem::ApiError;
-use crate::cloud::server::App;
+use super::token_response::TokenResponse;
+use crate::cloud::app::App;
+use crate::cloud::clock::unix_seconds;
+use crate::cloud::random;
 use crate::cloud::store::{Account, Change, Connector, Read as _, RefreshToken, StoreError, Subject};
 use crate::cloud::tokens::{Signer, scope};
-use crate::cloud::{random, unix_seconds};
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/oauth2/token", post(token))
@@ -64,7 +65,7 @@ impl IntoResponse for OauthError {
     }
 }
 
-type OauthResult = Result<Tokens, OauthError>;
+type OauthResult = Result<TokenResponse, OauthError>;
 
 async fn token(State(app): State<App>, headers: HeaderMap, request: Request) -> Result<Response, ApiError> {
     let form = match form(request, &app).await? {
@@ -155,7 +156,7 @@ fn grant(
             {
                 return Ok(Err(OauthError::new("invalid_scope", "The client does not have this scope.")));
             }
-            Ok(Ok(Tokens::issue(change, signer, &subject, None)?))
+            Ok(Ok(TokenResponse::issue(change, signer, &subject, None)?))
         }
         Some("refresh_token") => match form.get("refresh_token") {
             Some(token) => refresh(change, signer, token),
@@ -192,5 +193,5 @@ fn refresh(change: &Change, signer: &Signer, token: &str) -> Result<OauthResult,
     }
     known.rotated = true;
     change.put(&known)?;
-    Ok(Ok(Tokens::issue(change, signer, &known.subject, Some(known.family))?))
+    Ok(Ok(TokenResponse::issue(change, signer, &known.subject, Some(known.family))?))
 }

@@ -14,8 +14,8 @@ use super::extract::{Body, Caller, Id, Parameters};
 use super::fields::Fields;
 use super::lifecycle;
 use super::problem::ApiError;
+use crate::cloud::app::App;
 use crate::cloud::random;
-use crate::cloud::server::App;
 use crate::cloud::store::{Change, PreparedTicket, Read as _};
 use crate::cloud::views;
 

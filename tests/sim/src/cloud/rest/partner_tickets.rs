@@ -13,8 +13,8 @@ use super::fields::Fields;
 use super::lifecycle::{self, End};
 use super::partner_prepared::{Paging, asked, page};
 use super::problem::ApiError;
+use crate::cloud::app::App;
 use crate::cloud::hub::Changed;
-use crate::cloud::server::App;
 use crate::cloud::store::{Read, Ticket, TicketState, View};
 use crate::cloud::views;
 

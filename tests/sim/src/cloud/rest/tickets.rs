@@ -16,7 +16,7 @@ use super::extract::{Body, Caller, Id, Parameters};
 use super::fields::Fields;
 use super::lifecycle::{self, End};
 use super::problem::ApiError;
-use crate::cloud::server::App;
+use crate::cloud::app::App;
 use crate::cloud::store::{Account, Change, PreparedTicket, Read as _, Role, Subject, Ticket, TicketState};
 use crate::cloud::views;
 

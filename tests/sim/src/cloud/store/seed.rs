@@ -4,7 +4,9 @@
 use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
-use super::{Account, Change, Connector, OneTimePassword, Read, Role, StoreError, Subject};
+use super::database::{Change, Read};
+use super::model::{Account, Connector, OneTimePassword, Role, Subject};
+use super::record::StoreError;
 use crate::cloud::random;
 
 /// The first number for connectors without their own.

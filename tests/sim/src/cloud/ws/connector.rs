@@ -6,9 +6,8 @@ use connector_agent::vin::Vin;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::session::{Session, forbidden};
+use super::session::{Session, forbidden, internal};
 use crate::cloud::hub::{Changed, Closing, Hello, Status};
-use crate::cloud::rest::ApiError;
 use crate::cloud::store::{Connector, Read as _, StoreError};
 
 /// The supported protocol version.
@@ -17,11 +16,6 @@ const PROTOCOL: u32 = 1;
 fn parse<T: DeserializeOwned>(message: &Value) -> Result<T, Problem> {
     T::deserialize(message)
         .map_err(|error| Problem::new(400, "violations", "The message has invalid fields", error.to_string()))
-}
-
-/// An internal error as a problem object.
-pub(super) fn internal(error: StoreError) -> Problem {
-    ApiError::from(error).into()
 }
 
 fn hello_first() -> Problem {

@@ -5,6 +5,7 @@ mod connector;
 mod operator;
 mod portal;
 mod session;
+mod subscriptions;
 
 use std::sync::Arc;
 
@@ -15,10 +16,10 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 
+use super::app::App;
+use super::clock::unix_seconds;
 use super::rest::{ApiError, Parameters, bearer};
-use super::server::App;
 use super::store::Subject;
-use super::unix_seconds;
 
 /// The subprotocol of the relay.
 const SUBPROTOCOL: &str = "connector-relay.v1";

@@ -5,8 +5,7 @@ use connector_agent::relay::{Envelope, Problem};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::connector::internal;
-use super::session::{Session, forbidden};
+use super::session::{Session, forbidden, internal};
 use crate::cloud::hub::{Join, unknown_connection};
 use crate::cloud::store::{Read as _, Role, Ticket};
 use crate::cloud::views;

@@ -5,55 +5,14 @@ use connector_agent::relay::{Envelope, Problem};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::connector::internal;
-use super::session::{Session, forbidden};
+use super::session::{Session, forbidden, internal};
+use super::subscriptions::{ACTIONS, Subscription, Topic};
 use crate::cloud::hub::Changed;
 use crate::cloud::store::{Connector, Read, StoreError, Ticket};
 use crate::cloud::views;
 
 /// Limit of the subscriptions of one socket.
 const MAX_SUBSCRIPTIONS: usize = 100;
-
-/// The topic of a subscription.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Topic {
-    /// A connector, by its number.
-    Connector(i64),
-    /// A ticket, by its number.
-    Ticket(i64),
-    /// A ticket's connection.
-    Connection(i64),
-}
-
-/// A subscription. Updates use the spelling of the action with which it was made.
-struct Subscription {
-    action: &'static str,
-    topic: Topic,
-}
-
-/// The subscriptions of a socket.
-#[derive(Default)]
-pub(super) struct Subscriptions(Vec<Subscription>);
-
-/// The actions that begin a subscription, with those that end it.
-const ACTIONS: [(&str, &[&str]); 4] = [
-    ("subscribeToConnector", &["unsubscribeFromConnector", "unsubscribeToConnector"]),
-    ("subscribe-to-connector", &["unsubscribe-from-connector", "unsubscribe-to-connector"]),
-    ("subscribeToTicket", &["unsubscribeFromTicket", "unsubscribeToTicket"]),
-    ("subscribeToConnection", &["unsubscribeFromConnection", "unsubscribeToConnection"]),
-];
-
-impl Subscriptions {
-    /// Whether there are no subscriptions.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Whether this action begins or ends a subscription.
-    pub(super) fn knows(action: &str) -> bool {
-        ACTIONS.iter().any(|(begin, end)| *begin == action || end.contains(&action))
-    }
-}
 
 fn not_found(what: &str) -> Problem {
     Problem::new(404, "not-found", "Not found", format!("There is no such {what}."))

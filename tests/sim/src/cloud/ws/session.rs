@@ -9,10 +9,11 @@ use futures_util::StreamExt as _;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::portal::Subscriptions;
+use super::subscriptions::Subscriptions;
+use crate::cloud::app::App;
 use crate::cloud::hub::{Changed, Closing, Outbox, unknown_action};
-use crate::cloud::server::App;
-use crate::cloud::store::{Role, Subject};
+use crate::cloud::rest::ApiError;
+use crate::cloud::store::{Role, StoreError, Subject};
 
 /// Interval of the updates to subscribers.
 const UPDATES: Duration = Duration::from_secs(5);
@@ -43,14 +44,7 @@ pub(super) async fn drive(app: App, subject: Subject, socket: WebSocket) {
     let writing = app.tasks.spawn(writer.drive_write(sink));
     let mut changes = app.hub.changes();
     let shutdown = app.shutdown.clone();
-    let mut session = Session {
-        app,
-        subject,
-        outbox: outbox.clone(),
-        connector: None,
-        stored_vin: None,
-        subscriptions: Subscriptions::default(),
-    };
+    let mut session = Session::new(app, subject, outbox.clone());
     let mut ticks = tokio::time::interval(UPDATES);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut tick_count = 0_u32;
@@ -70,13 +64,12 @@ pub(super) async fn drive(app: App, subject: Subject, socket: WebSocket) {
                 break;
             }
             () = &mut silence => {
-                let allowed = session.allowed_silence();
-                if last_received.elapsed() >= allowed {
+                let Some(deadline) = session.silence_deadline(last_received) else {
                     tracing::info!(subject = session.subject.id, "a websocket sent nothing for too long");
                     outbox.close(Closing::Dead);
                     break;
-                }
-                silence.as_mut().reset(last_received + allowed);
+                };
+                silence.as_mut().reset(deadline);
             }
             change = changes.recv(), if !session.subscriptions.is_empty() => session.handle_change(change),
             _ = ticks.tick() => {
@@ -102,8 +95,15 @@ pub(super) async fn drive(app: App, subject: Subject, socket: WebSocket) {
 }
 
 impl Session {
-    fn allowed_silence(&self) -> Duration {
-        if self.connector.is_some() { CONNECTOR_SILENCE } else { CLIENT_SILENCE }
+    fn new(app: App, subject: Subject, outbox: Outbox) -> Self {
+        let subscriptions = Subscriptions::default();
+        Self { app, subject, outbox, connector: None, stored_vin: None, subscriptions }
+    }
+
+    /// When a peer that sends nothing more is dead; `None` if it is dead now.
+    fn silence_deadline(&self, last_received: Instant) -> Option<Instant> {
+        let allowed = if self.connector.is_some() { CONNECTOR_SILENCE } else { CLIENT_SILENCE };
+        (last_received.elapsed() < allowed).then(|| last_received + allowed)
     }
 
     async fn handle_message(&mut self, message: Message) {
@@ -195,4 +195,9 @@ impl Session {
 /// 403 with this detail.
 pub(super) fn forbidden(detail: &str) -> Problem {
     Problem::new(403, "forbidden", "Forbidden", detail)
+}
+
+/// An internal error as a problem object.
+pub(super) fn internal(error: StoreError) -> Problem {
+    ApiError::from(error).into()
 }
