@@ -1,6 +1,7 @@
 //! Operators join a connection, rejoin it, and leave.
 
-use connector_agent::relay::{Envelope, Problem};
+use connector_agent::protocol::problem::Problem;
+use connector_agent::relay::wire::Envelope;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -1,6 +1,7 @@
 //! Routes messages between operators and connectors.
 
-use connector_agent::relay::{Envelope, Problem};
+use connector_agent::protocol::problem::Problem;
+use connector_agent::relay::wire::Envelope;
 use serde_json::Value;
 use uuid::Uuid;
 

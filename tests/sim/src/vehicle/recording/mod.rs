@@ -6,7 +6,7 @@ mod reassembly;
 mod roles;
 mod steps;
 
-use connector_agent::isotp::Padding;
+use connector_agent::protocol::isotp::Padding;
 use connector_hal::can::CanId;
 
 pub use player::RecordedEcu;
