@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use connector_agent::vin::Vin;
+use connector_agent::protocol::vin::Vin;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

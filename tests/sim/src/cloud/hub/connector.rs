@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use connector_agent::relay::Envelope;
+use connector_agent::relay::wire::Envelope;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;

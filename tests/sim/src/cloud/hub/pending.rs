@@ -1,6 +1,6 @@
 //! Requests to a connector that have no answer yet.
 
-use connector_agent::relay::Envelope;
+use connector_agent::relay::wire::Envelope;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use uuid::Uuid;
