@@ -7,5 +7,6 @@ pub mod demo;
 pub mod doip;
 pub mod network;
 pub mod operator;
+mod scenario;
 pub mod trials;
 pub mod vehicle;

@@ -4,22 +4,23 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use connector_agent::relay::wire::request::Switch;
-use serde_json::json;
 use tokio::time::Instant;
 
+use super::agent_setup::remove;
+use super::duration::brief;
+use super::flashing::flash_with_progress;
 use super::limit;
-use super::reading::{Reading, brief};
-use super::stage::{BIT_RATE, Stage, VOLTS};
+use super::plugged::BIT_RATE;
+use super::reading::Reading;
+use super::stage::{Stage, VOLTS};
 use super::story::{Story, Table};
 use super::tp20;
-use crate::operator::FlashProgress;
-use crate::operator::client::{Connection, ConnectorWatch, Credentials, Customer, Operator, Ticket, Timing};
-use crate::operator::flash::{Firmware, FlashReport, flash};
+use crate::operator::client::{Connection, ConnectorWatch, Customer, Ticket};
+use crate::operator::flash::FlashReport;
+use crate::scenario::{connect, create_ticket, holds_firmware, log_in_customer, log_in_operator};
 use crate::vehicle::catalogue::EcuRecord;
 use crate::vehicle::ecu::{Ecu, EcuConfig};
 
-/// The address in the ECU's memory that the firmware is written to.
-const ADDRESS: u32 = 0x0800_0000;
 /// Limit for coming online, over the worst network that the arguments allow.
 const ONLINE: Duration = Duration::from_secs(120);
 /// Limit for the board's measurements: two of the connector's regular reports.
@@ -34,22 +35,14 @@ pub(super) struct Demo {
 impl Demo {
     /// Plays the whole session. Returns the error that stopped it.
     pub(super) async fn play(&mut self, stage: &mut Stage, story: &Story) -> anyhow::Result<()> {
-        let customer = self.log_in_customer(stage).await?;
-        let watch = customer.watch_connector(stage.cloud.connector_id).await?;
+        let customer = log_in_customer(&stage.setup.cloud).await?;
+        let watch = customer.watch_connector(stage.setup.cloud.connector_id).await?;
         self.come_online(stage, story, watch).await?;
         let ticket = self.make_ticket(stage, story, &customer).await?;
-        let operator = Operator::login(
-            &stage.cloud.api_url,
-            &stage.cloud.websocket_url,
-            Some(&stage.cloud.ca_file),
-            credentials(&stage.cloud.operator),
-        )
-        .await?;
+        let operator = log_in_operator(&stage.setup.cloud).await?;
         let joining = Instant::now();
-        let ticket = operator.join(&ticket.id, "demo operator").await?;
+        let (ticket, connection) = connect(&operator, &ticket.id, "demo operator").await?;
         let number = ticket.ticket_number.clone().unwrap_or_else(|| ticket.id.clone());
-        let uuid = ticket.connection().context("the ticket in progress has no connection")?;
-        let connection = operator.connect(uuid).await?;
         story.report(
             "operator",
             &format!("joined ticket {number} and connected in {}", brief(joining.elapsed())),
@@ -59,27 +52,26 @@ impl Demo {
         } else {
             tp20::work(stage, story, &connection, &mut self.table).await
         };
-        let counters = connection.counters();
-        let pdus = counters.pdus_sent() + counters.pdus_received();
-        let (sent, received) = (counters.pdus_sent(), counters.pdus_received());
-        self.table.note("PDUs relayed", format!("{pdus} ({sent} to the vehicle, {received} back)"));
-        let links = match (stage.network.statistics().cut, counters.interruptions()) {
-            (0, _) => "none".to_owned(),
-            (cut, survived) => {
-                format!("{cut}, {survived} of them during the diagnostic session, which continued")
-            }
-        };
-        self.table.note("Links cut", links);
+        self.note_relay(stage, &connection);
         worked?;
         operator.complete(&ticket.id).await?;
         story.report("operator", &format!("completed ticket {number}"));
         Ok(())
     }
 
-    async fn log_in_customer(&mut self, stage: &Stage) -> anyhow::Result<Customer> {
-        let credentials = credentials(&stage.cloud.customer);
-        let (api, websocket) = (&stage.cloud.api_url, &stage.cloud.websocket_url);
-        Ok(Customer::login(api, websocket, Some(&stage.cloud.ca_file), credentials).await?)
+    /// Notes the relay's work: PDUs, and links cut.
+    fn note_relay(&mut self, stage: &Stage, connection: &Connection) {
+        let counters = connection.counters();
+        let pdus = counters.pdus_sent() + counters.pdus_received();
+        let (sent, received) = (counters.pdus_sent(), counters.pdus_received());
+        self.table.note("PDUs relayed", format!("{pdus} ({sent} to the vehicle, {received} back)"));
+        let links = match (stage.setup.network.statistics().cut, counters.interruptions()) {
+            (0, _) => "none".to_owned(),
+            (cut, survived) => {
+                format!("{cut}, {survived} of them during the diagnostic session, which continued")
+            }
+        };
+        self.table.note("Links cut", links);
     }
 
     /// Waits until the connector is online and has reported its VIN.
@@ -89,7 +81,7 @@ impl Demo {
         story: &Story,
         mut watch: ConnectorWatch,
     ) -> anyhow::Result<()> {
-        let started = stage.agent.started;
+        let started = stage.setup.agent.started;
         let online = async {
             watch.until(|update| update.is_online).await?;
             let online = started.elapsed();
@@ -106,7 +98,7 @@ impl Demo {
             online = tokio::time::timeout(ONLINE, online) => {
                 online.with_context(|| format!("the connector is not online with its VIN after {} s", ONLINE.as_secs()))??
             }
-            ended = stage.agent.ended() => anyhow::bail!("the agent exited: {}", ended?),
+            ended = stage.setup.agent.ended() => anyhow::bail!("the agent exited: {}", ended?),
         };
         let vin = update.vin_number.clone().unwrap_or_else(|| "no VIN".to_owned());
         let ignition = match update.ignition {
@@ -132,25 +124,11 @@ impl Demo {
         story: &Story,
         customer: &Customer,
     ) -> anyhow::Result<Ticket> {
-        let vin = stage.record.vin.map(|vin| vin.as_str().to_owned());
-        let vehicle = match &vin {
-            Some(vin) => customer.find_vehicle(vin).await?,
-            None => json!({}),
-        };
-        let id = |part: &str| vehicle.pointer(part).cloned().unwrap_or_default();
-        let ticket = customer
-            .create_ticket(&json!({
-                "vin": vin,
-                "vehicle_model_id": id("/model/id"),
-                "vehicle_model_variant_id": id("/model_variant/id"),
-                "connector_id": stage.cloud.connector_id,
-                "product_ids": [1],
-                "metadata": {"vin_is_found_by_reader": vin.is_some()},
-                "reference": "demo",
-            }))
-            .await?;
-        let model = id("/model_variant/name");
-        let model = model.as_str().unwrap_or("a vehicle without VIN").to_owned();
+        let vin = stage.record.vin;
+        let vin = vin.as_ref().map(|vin| vin.as_str());
+        let cloud = &stage.setup.cloud;
+        let (ticket, model) = create_ticket(customer, cloud, vin, vin.is_some(), "demo").await?;
+        let model = model.unwrap_or_else(|| "a vehicle without VIN".to_owned());
         story.report("customer", &format!("asks for help with {model}: ticket {} is pending", ticket.id));
         Ok(ticket)
     }
@@ -239,19 +217,9 @@ impl Demo {
         let name = stage.plugged.name(place, &target);
         story.report("operator", &format!("flashes {} ({name}) with {} bytes", target.name, data.len()));
         let channel = stage.plugged.open(connection, place, &target, Switch::Enabled).await?;
-        let mut progress =
-            FlashProgress::new(data.len(), |line| story.report("operator", &format!("  {line}")));
-        let firmware = Firmware { address: ADDRESS, data: &data };
-        let timing = Timing::default();
-        let mut show = |step| progress.handle(step);
-        let flashed = tokio::select! {
-            flashed = flash(&channel, firmware, &timing, &mut show) => flashed,
-            ended = stage.agent.ended() => anyhow::bail!("the agent exited: {}", ended?),
-        };
-        progress.end();
-        drop(progress);
+        let flashed = flash_with_progress(&mut stage.setup.agent, story, &channel, &data).await;
         self.judge_flash(stage, story, (place, &target), flashed.as_ref().ok());
-        Ok(flashed.map(drop).map_err(crate::operator::Failure::from)?)
+        flashed.map(drop)
     }
 
     /// Compares the ECU's memory with the firmware. Only the simulation offers this: a real ECU's memory
@@ -289,9 +257,7 @@ impl Demo {
             self.table.note("Flash rate", what);
         }
         let memory = stage.plugged.memory(place, target);
-        let same = memory
-            .last()
-            .is_some_and(|image| image.address == u64::from(ADDRESS) && image.data == stage.firmware);
+        let same = holds_firmware(&memory, &stage.firmware);
         let what = if same { "holds the firmware, byte for byte" } else { "does not hold the firmware" };
         self.table.check("ECU's memory", what, same);
     }
@@ -319,43 +285,20 @@ impl Demo {
             if anomalies.is_empty() { "nothing lost, duplicated or out of order" } else { "see above" };
         self.table.check("As the ECUs saw it", what, anomalies.is_empty());
 
-        let memory = stage.agent.memory();
-        let ended = stage.agent.end().await;
-        let megabytes = memory
-            .map(|bytes| format!(", {:.1} MB of private memory", bytes as f64 / 1e6))
-            .unwrap_or_default();
-        let (what, right) = match &ended {
-            Some((status, took)) => {
-                (format!("ended by SIGTERM in {}: {status}", brief(*took)), status.success())
-            }
-            None => ("had to be killed".to_owned(), false),
-        };
-        story.report("connector", &format!("the agent {what}"));
-        self.table.check("Agent", format!("{what}{megabytes}"), right);
+        stage.setup.end_agent(story, &mut self.table, failure.is_some()).await;
         let left = stage.plugged.left_in_session();
         let what = if left.is_empty() { "all in their default session".to_owned() } else { left.join(", ") };
         self.table.check("ECUs afterwards", what, left.is_empty());
-        if (failure.is_some() || !right)
-            && let Some(log) = stage.agent.log_tail()
-        {
-            println!("\nThe end of the agent's log:\n{log}");
-        }
-        stage.cloud.shutdown().await;
+        stage.setup.cloud.shutdown().await;
         stage.plugged.stop().await;
-        drop(stage.network);
-        if let Err(error) = stage.directory.close() {
-            tracing::warn!(%error, "the temporary directory was not removed");
-        }
+        drop(stage.setup.network);
+        remove(stage.directory);
     }
 
     /// Prints the results. Returns whether every check was right.
     pub(super) fn print_table(&self) -> bool {
         self.table.print()
     }
-}
-
-fn credentials(account: &crate::cloud::Credentials) -> Credentials {
-    Credentials { client_id: account.client_id.clone(), client_secret: account.client_secret.clone() }
 }
 
 /// The index of the ECU to flash: the engine, if possible at 0x7E0, where tools expect it; otherwise the

@@ -1,7 +1,5 @@
 //! The demo on a K-line: a vehicle without CAN, whose VIN is read by `1A 90`.
 
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,16 +8,14 @@ use connector_agent::relay::wire::request::{
 };
 use connector_hal::kline::sim::{PtyKLine, SimLine};
 use connector_hal::timer::TimerKind;
-use serde_json::json;
 use tokio::time::Instant;
 
-use super::Args;
-use super::agent::Agent;
-use super::reading::brief;
+use super::agent_setup::{AgentSetup, remove};
+use super::args::Args;
+use super::duration::brief;
 use super::story::{Story, Table};
-use crate::cloud::{Cloud, CloudConfig};
-use crate::network::{BadNetwork, BadNetworkConfig};
-use crate::operator::client::{Channel, Connection, Credentials, Customer, Operator, Timing};
+use crate::operator::client::{Channel, Connection, Timing};
+use crate::scenario::{connect, create_ticket, log_in_customer, log_in_operator, toml_string};
 use crate::vehicle::hex;
 use crate::vehicle::kline::{KlineEcuConfig, KlineVehicle};
 
@@ -43,9 +39,7 @@ const ONLINE: Duration = Duration::from_secs(120);
 
 /// The simulators that the demo runs on, dropped in the order of the fields.
 struct Stage {
-    agent: Agent,
-    network: BadNetwork,
-    cloud: Cloud,
+    setup: AgentSetup,
     _device: PtyKLine,
     vehicle: KlineVehicle,
     directory: tempfile::TempDir,
@@ -68,19 +62,12 @@ pub(super) async fn play(args: &Args, story: &Story) -> anyhow::Result<bool> {
     let what =
         if anomalies.is_empty() { "every time limit kept".to_owned() } else { format!("{anomalies:?}") };
     table.check("As the ECU saw it", what, anomalies.is_empty());
-    let ended = stage.agent.end().await;
-    let (what, right) = match &ended {
-        Some((status, took)) => (format!("ended by SIGTERM in {}: {status}", brief(*took)), status.success()),
-        None => ("had to be killed".to_owned(), false),
-    };
-    table.check("Agent", what, right);
+    stage.setup.end_agent(story, &mut table, played.is_err()).await;
     let left = stage.vehicle.with_ecu(0, |ecu| ecu.is_communicating()).unwrap_or_default();
     table.check("ECU afterwards", if left { "still communicating" } else { "no communication" }, !left);
-    stage.cloud.shutdown().await;
-    drop(stage.network);
-    if let Err(error) = stage.directory.close() {
-        tracing::warn!(%error, "the temporary directory was not removed");
-    }
+    stage.setup.cloud.shutdown().await;
+    drop(stage.setup.network);
+    remove(stage.directory);
     Ok(table.print())
 }
 
@@ -99,69 +86,22 @@ async fn set_up(args: &Args, story: &Story) -> anyhow::Result<Stage> {
             path.display()
         ),
     );
-    let cloud = Cloud::start(CloudConfig::local(directory.path().join("cloud"))).await?;
-    story.report("cloud", &format!("a sandbox at {}, with its own certificate authority", cloud.api_url));
-    let conditions = BadNetworkConfig {
-        round_trip: Duration::from_millis(args.rtt),
-        cut_every: args.cut_every,
-        ..BadNetworkConfig::default()
-    };
-    let network = BadNetwork::start(cloud.address, conditions).await.context("the network")?;
-    story.report("network", &format!("{} ms round trip between connector and cloud", args.rtt));
-    let config = agent_config(directory.path(), &cloud, &network, &path)?;
-    let agent = Agent::start(args.agent.as_deref(), &config, directory.path(), args.show_log)?;
-    story.report("connector", "the agent started, with UUID and pincode");
-    Ok(Stage { agent, network, cloud, _device: device, vehicle, directory })
-}
-
-fn agent_config(
-    directory: &Path,
-    cloud: &Cloud,
-    network: &BadNetwork,
-    device: &Path,
-) -> anyhow::Result<PathBuf> {
-    let write = |name: &str, text: &str| -> anyhow::Result<PathBuf> {
-        let path = directory.join(name);
-        let mut options = std::fs::OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(&path);
-        file.and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(path)
-    };
-    let pincode = write("pincode", &cloud.connector_pincode)?;
-    // a TOML basic string has the syntax of a JSON string
-    let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
-    let path = |path: &Path| quoted(&path.to_string_lossy());
-    let behind_network = |url: &str| url.replace(&cloud.address.to_string(), &network.address().to_string());
-    let text = format!(
-        "[connector]\nuuid = \"{uuid}\"\npincode_file = {pincode}\n\n\
-         [cloud]\napi_url = {api}\nwebsocket_url = {websocket}\nca_file = {ca}\n\n\
-         [[bus]]\nkind = \"kline\"\npins = [7]\ndevice = {device}\n",
-        uuid = cloud.connector_uuid,
-        pincode = path(&pincode),
-        api = quoted(&behind_network(&cloud.api_url)),
-        websocket = quoted(&behind_network(&cloud.websocket_url)),
-        ca = path(&cloud.ca_file),
-        device = path(device),
-    );
-    write("connector-agent.toml", &text)
+    let hardware =
+        format!("[[bus]]\nkind = \"kline\"\npins = [7]\ndevice = {}", toml_string(&path.to_string_lossy()));
+    let setup = AgentSetup::start(args, directory.path(), &hardware, story).await?;
+    Ok(Stage { setup, _device: device, vehicle, directory })
 }
 
 async fn act(stage: &mut Stage, story: &Story, table: &mut Table) -> anyhow::Result<()> {
-    let cloud = &stage.cloud;
-    let (api, websocket, ca) = (&cloud.api_url, &cloud.websocket_url, Some(cloud.ca_file.as_path()));
-    let account = |account: &crate::cloud::Credentials| Credentials {
-        client_id: account.client_id.clone(),
-        client_secret: account.client_secret.clone(),
-    };
-    let customer = Customer::login(api, websocket, ca, account(&cloud.customer)).await?;
+    let AgentSetup { agent, cloud, .. } = &mut stage.setup;
+    let customer = log_in_customer(cloud).await?;
     let mut watch = customer.watch_connector(cloud.connector_id).await?;
-    let started = stage.agent.started;
+    let started = agent.started;
     let reported = tokio::select! {
         reported = tokio::time::timeout(ONLINE, watch.until(|update| update.vin_number.is_some())) => {
             reported.context("the connector does not report the VIN")??
         }
-        ended = stage.agent.ended() => anyhow::bail!("the agent exited: {}", ended?),
+        ended = agent.ended() => anyhow::bail!("the agent exited: {}", ended?),
     };
     let vin = reported.vin_number.unwrap_or_default();
     let took = brief(started.elapsed());
@@ -171,19 +111,10 @@ async fn act(stage: &mut Stage, story: &Story, table: &mut Table) -> anyhow::Res
     );
     table.check("VIN", format!("{vin}, in the cloud {took} after the start"), vin == VIN);
 
-    let model = customer.find_vehicle(&vin).await?;
-    let id = |part: &str| model.pointer(part).cloned().unwrap_or_default();
-    let ticket = customer
-        .create_ticket(&json!({
-            "vin": vin, "vehicle_model_id": id("/model/id"), "vehicle_model_variant_id": id("/model_variant/id"), "connector_id": cloud.connector_id,
-            "product_ids": [1], "metadata": {"vin_is_found_by_reader": true}, "reference": "demo",
-        }))
-        .await?;
+    let (ticket, _) = create_ticket(&customer, cloud, Some(&vin), true, "demo").await?;
     story.report("customer", &format!("asks for help: ticket {} is pending", ticket.id));
-    let operator = Operator::login(api, websocket, ca, account(&cloud.operator)).await?;
-    let ticket = operator.join(&ticket.id, "demo operator").await?;
-    let uuid = ticket.connection().context("the ticket in progress has no connection")?;
-    let connection = operator.connect(uuid).await?;
+    let operator = log_in_operator(cloud).await?;
+    let (ticket, connection) = connect(&operator, &ticket.id, "demo operator").await?;
     story.report("operator", "joined the ticket and connected");
     work(&connection, &stage.vehicle, story, table).await?;
     operator.complete(&ticket.id).await?;

@@ -7,7 +7,6 @@ use connector_agent::relay::wire::request::{BusConfig, Switch};
 use connector_hal::can::slcan::SlcanAdapter;
 use serde_json::json;
 
-use super::stage::{BIT_RATE, can_name};
 use crate::operator::client::{Channel, Connection};
 use crate::operator::isotp;
 use crate::vehicle::catalogue::EcuRecord;
@@ -15,6 +14,8 @@ use crate::vehicle::doip::{FIRST_ECU, GATEWAY};
 use crate::vehicle::ecu::{EcuStatus, Image, Session};
 use crate::vehicle::{DoipGateway, Vehicle};
 
+/// The bit rate of the vehicle's bus, in bit/s.
+pub(super) const BIT_RATE: u32 = 500_000;
 /// The operator's name for the CAN bus.
 pub(super) const CAN_BUS: &str = "HS";
 const DOIP_BUS: &str = "ETH";
@@ -140,5 +141,14 @@ impl Plugged {
             }
             Self::Doip(gateway) => gateway.stop().await,
         }
+    }
+}
+
+/// A description of the CAN bus for people.
+pub(super) fn can_name(data_bit_rate: Option<u32>) -> String {
+    let nominal = BIT_RATE / 1000;
+    match data_bit_rate {
+        Some(rate) => format!("CAN FD at {nominal} kbit/s and {} Mbit/s", rate / 1_000_000),
+        None => format!("CAN at {nominal} kbit/s"),
     }
 }

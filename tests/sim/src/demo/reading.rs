@@ -1,10 +1,9 @@
 //! Reading one ECU: every recorded request, and the trouble codes.
 
-use std::time::Duration;
-
 use connector_agent::relay::wire::request::Switch;
 use tokio::time::Instant;
 
+use super::duration::brief;
 use super::plugged::Plugged;
 use crate::operator::client::{Channel, Connection, ExchangeError, Timing};
 use crate::operator::uds::{TroubleCode, trouble_codes};
@@ -73,14 +72,5 @@ fn shorten(digits: &str) -> String {
     match digits.get(..SHOWN_DIGITS) {
         Some(start) if digits.len() > SHOWN_DIGITS => format!("{start}..."),
         _ => digits.to_owned(),
-    }
-}
-
-/// A duration for people: `34 ms`, `2.1 s`.
-pub(super) fn brief(duration: Duration) -> String {
-    if duration < Duration::from_secs(1) {
-        format!("{} ms", duration.as_millis())
-    } else {
-        format!("{:.1} s", duration.as_secs_f64())
     }
 }

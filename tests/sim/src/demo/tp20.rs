@@ -8,21 +8,17 @@ use connector_agent::relay::wire::request::{BusConfig, CanBusConfig, PduOptions,
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::plugged::CAN_BUS;
-use super::reading::brief;
-use super::stage::{BIT_RATE, Stage};
+use super::duration::brief;
+use super::flashing::flash_with_progress;
+use super::plugged::{BIT_RATE, CAN_BUS};
+use super::stage::Stage;
 use super::story::{Story, Table};
-use crate::operator::FlashProgress;
 use crate::operator::client::{Channel, Connection, Timing};
-use crate::operator::flash::{Firmware, flash};
+use crate::scenario::holds_firmware;
 use crate::vehicle::Tp20EcuConfig;
 use crate::vehicle::ecu::Session;
 use crate::vehicle::hex;
 
-/// The address in the ECU's memory that the firmware is written to.
-const ADDRESS: u32 = 0x0800_0000;
-/// The most bytes to flash: these ECUs need a pause after every frame.
-pub(super) const MAX_FIRMWARE: u32 = 16 * 1024;
 /// ECUs drop a channel after about one second of silence, and a session after five.
 const SILENCE: Duration = Duration::from_secs(7);
 
@@ -165,17 +161,7 @@ async fn program(
 ) -> anyhow::Result<()> {
     let data = stage.firmware.clone();
     story.report("operator", &format!("flashes the engine with {} bytes over TP2.0", data.len()));
-    let mut progress = FlashProgress::new(data.len(), |line| story.report("operator", &format!("  {line}")));
-    let firmware = Firmware { address: ADDRESS, data: &data };
-    let timing = Timing::default();
-    let mut show = |step| progress.handle(step);
-    let flashed = tokio::select! {
-        flashed = flash(engine, firmware, &timing, &mut show) => flashed,
-        ended = stage.agent.ended() => anyhow::bail!("the agent exited: {}", ended?),
-    };
-    progress.end();
-    drop(progress);
-    let report = flashed.map_err(crate::operator::Failure::from)?;
+    let report = flash_with_progress(&mut stage.setup.agent, story, engine, &data).await?;
     let rate = report.bytes as f64 / report.transferring.as_secs_f64().max(0.001);
     table.note(
         "Flashed",
@@ -183,7 +169,7 @@ async fn program(
     );
     let memory = stage.tp20.first().zip(stage.plugged.vehicle());
     let memory = memory.map(|(ecu, vehicle)| vehicle.memory(ecu.address())).unwrap_or_default();
-    let same = memory.last().is_some_and(|image| image.address == u64::from(ADDRESS) && image.data == data);
+    let same = holds_firmware(&memory, &data);
     let what = if same { "holds the firmware, byte for byte" } else { "does not hold the firmware" };
     table.check("ECU's memory", what, same);
     Ok(())

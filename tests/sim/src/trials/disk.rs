@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::job;
-use super::patiently;
+use super::patience::patiently;
 use super::system;
 use super::world::World;
 

@@ -6,17 +6,19 @@ use anyhow::Context as _;
 use connector_agent::relay::wire::request::Switch;
 use serde_json::json;
 
-use super::patiently;
+use super::patience::patiently;
 use super::world::{BIT_RATE, World};
-use crate::operator::client::{Channel, Connection, Credentials, Customer, Operator, Timing};
+use crate::operator::client::{Channel, Connection, Customer, Operator, Timing};
 use crate::operator::flash::{Firmware, flash};
 use crate::operator::isotp;
+use crate::scenario::{
+    FIRMWARE_ADDRESS, connect, create_ticket, generate_firmware, holds_firmware, log_in_customer,
+    log_in_operator,
+};
 use crate::vehicle::catalogue::EcuRecord;
 
 /// The operator's name for the bus.
 const BUS: &str = "HS";
-/// The address in the ECU's memory that the firmware is written to.
-const ADDRESS: u32 = 0x0800_0000;
 
 /// A customer and an operator, logged in.
 pub(super) struct People {
@@ -26,11 +28,9 @@ pub(super) struct People {
 
 impl People {
     pub(super) async fn log_in(world: &World) -> anyhow::Result<Self> {
-        let cloud = &world.cloud;
-        let (api, websocket, ca) = (&cloud.api_url, &cloud.websocket_url, Some(cloud.ca_file.as_path()));
         Ok(Self {
-            customer: Customer::login(api, websocket, ca, credentials(&cloud.customer)).await?,
-            operator: Operator::login(api, websocket, ca, credentials(&cloud.operator)).await?,
+            customer: log_in_customer(&world.cloud).await?,
+            operator: log_in_operator(&world.cloud).await?,
         })
     }
 }
@@ -60,22 +60,8 @@ impl Job {
     async fn begin(world: &World, people: &People) -> anyhow::Result<Self> {
         let People { customer, operator } = people;
         let vin = vin(world)?;
-        let vehicle = customer.find_vehicle(&vin).await?;
-        let id = |part: &str| vehicle.pointer(part).cloned().unwrap_or_default();
-        let ticket = customer
-            .create_ticket(&json!({
-                "vin": vin,
-                "vehicle_model_id": id("/model/id"),
-                "vehicle_model_variant_id": id("/model_variant/id"),
-                "connector_id": world.cloud.connector_id,
-                "product_ids": [1],
-                "metadata": {"vin_is_found_by_reader": false},
-                "reference": "trial",
-            }))
-            .await?;
-        let ticket = operator.join(&ticket.id, "trial operator").await?;
-        let uuid = ticket.connection().context("the ticket in progress has no connection")?;
-        let connection = operator.connect(uuid).await?;
+        let (ticket, _) = create_ticket(customer, &world.cloud, Some(&vin), false, "trial").await?;
+        let (ticket, connection) = connect(operator, &ticket.id, "trial operator").await?;
         let bus = json!({"bus_name": BUS, "can_bus": {
             "pin_plus": 6, "pin_min": 14, "can_protocol": "isotp", "can_bit_rate": BIT_RATE, "transceiver": "high",
         }});
@@ -128,15 +114,12 @@ impl Job {
 
     /// Flashes the engine's ECU, and compares its memory with the firmware.
     pub(super) async fn flash(&self, world: &World, bytes: usize) -> anyhow::Result<()> {
-        let mut random = fastrand::Rng::with_seed(1);
-        let data: Vec<u8> = (0..bytes).map(|_| random.u8(..)).collect();
-        let firmware = Firmware { address: ADDRESS, data: &data };
+        let data = generate_firmware(bytes, 1);
+        let firmware = Firmware { address: FIRMWARE_ADDRESS, data: &data };
         flash(&self.channel, firmware, &Timing::default(), &mut |_| {}).await?;
         let vehicle = world.vehicle.as_ref().context("there is no vehicle")?;
         let memory = vehicle.memory(self.engine.address);
-        let image = memory.last().context("the engine holds no firmware")?;
-        let is_same = image.address == u64::from(ADDRESS) && image.data == data;
-        anyhow::ensure!(is_same, "the engine does not hold the firmware");
+        anyhow::ensure!(holds_firmware(&memory, &data), "the engine does not hold the firmware");
         Ok(())
     }
 
@@ -164,9 +147,8 @@ impl Job {
 pub(super) async fn vin_is_reported(world: &World) -> anyhow::Result<()> {
     let cloud = &world.cloud;
     let vin = vin(world)?;
-    let (api, websocket, ca) = (&cloud.api_url, &cloud.websocket_url, Some(cloud.ca_file.as_path()));
     patiently("the VIN is not reported", async {
-        let customer = Customer::login(api, websocket, ca, credentials(&cloud.customer)).await?;
+        let customer = log_in_customer(cloud).await?;
         let mut watch = customer.watch_connector(cloud.connector_id).await?;
         watch.until(|update| update.is_online && update.vin_number.as_ref() == Some(&vin)).await?;
         Ok(())
@@ -191,8 +173,4 @@ pub(super) async fn short_by(world: &World, people: &People) -> anyhow::Result<(
     patiently("the engine does not return to its default session", job.return_to_default_session()).await?;
     job.read().await?;
     job.complete().await
-}
-
-fn credentials(account: &crate::cloud::Credentials) -> Credentials {
-    Credentials { client_id: account.client_id.clone(), client_secret: account.client_secret.clone() }
 }

@@ -11,12 +11,12 @@ mod figures;
 mod interfaces;
 mod job;
 mod kills;
+mod patience;
 mod supervisor;
 mod system;
 mod world;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -76,10 +76,6 @@ const ALL: [Trial; 7] = [
     Trial::CanInterfaceGone,
 ];
 
-/// Limit for everything that a trial waits for: the longest pause between two attempts to come online is a
-/// minute, and an emulated machine is slow.
-const PATIENCE: Duration = Duration::from_secs(120);
-
 impl Trial {
     fn name(self) -> String {
         use clap::ValueEnum as _;
@@ -127,17 +123,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     println!("trials: {} passed, {failed} failed", chosen.len() - failed);
     if failed == 0 { Ok(()) } else { Err(Failed(failed).into()) }
-}
-
-/// Waits for `waiting` for at most [`PATIENCE`]; `otherwise` is the error after that.
-async fn patiently<T>(
-    otherwise: &str,
-    waiting: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<T> {
-    match tokio::time::timeout(PATIENCE, waiting).await {
-        Ok(outcome) => outcome,
-        Err(_) => anyhow::bail!("{otherwise} after {} s", PATIENCE.as_secs()),
-    }
 }
 
 /// Runs a trial in a fresh world. Returns a summary of it.

@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::patiently;
+use super::patience::patiently;
 
 /// systemd's default for `RestartSec`.
 const RESTART_AFTER: Duration = Duration::from_millis(100);
