@@ -3,100 +3,41 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use connector_hal::kline::byte_time;
 use connector_hal::kline::sim::WireEvent;
-use connector_hal::kline::{ADDRESS_BIT, ADDRESS_TIME, byte_time};
 
+use super::anomaly::Anomaly;
 use super::config::KlineEcuConfig;
 use super::messages::{self, Request};
+use super::phase::{Overheard, Phase};
 use super::services::Services;
 
-const MS: Duration = Duration::from_millis(1);
-
-/// A violation of ISO 14230-2 by the tester, with the measured time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Anomaly {
-    /// Low level of a pulse: 25 ms ± 1 ms.
-    PulseLow(Duration),
-    /// From the pulse's start to StartCommunication: 50 ms ± 1 ms.
-    WakeUp(Duration),
-    /// Between two bytes of a request: 5 to 20 ms.
-    P4(Duration),
-    /// Between the last answer and a request: at least 55 ms.
-    P3(Duration),
-    /// Between key byte 2 and its complement: 25 to 50 ms.
-    W4(Duration),
-    /// Idle line before the address: at least 300 ms.
-    W5(Duration),
-    /// Another byte instead of the complement of key byte 2.
-    Complement(u8),
-    /// A request with a wrong checksum, or with a header that the key bytes do not allow.
-    Malformed(Vec<u8>),
-    /// A request without communication.
-    NotCommunicating(Vec<u8>),
-    /// A byte while the ECU was sending.
-    Collision,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Asleep,
-    /// Key byte 2 is sent; its complement is expected.
-    AwaitsComplement {
-        since: Instant,
-    },
-    Communicating,
-}
-
-/// The slow initialisation of another ECU, whose bytes are not a message. With a tolerance, the pauses
-/// between these bytes are no longer than those within a request, so the ECU recognises the bytes by their
-/// values.
-#[derive(Debug)]
-struct Overheard {
-    address: u8,
-    bytes: Vec<u8>,
-}
-
-impl Overheard {
-    /// Whether `byte` is the next byte of the initialisation.
-    fn accepts(&mut self, byte: u8) -> bool {
-        let is_next = match self.bytes[..] {
-            // the synchronisation byte: no message begins with it
-            [] => byte >> 6 == 1,
-            [_] | [_, _] => true,
-            [_, _, second] => byte == !second,
-            [_, _, _, _] => byte == !self.address,
-            _ => false,
-        };
-        if is_next {
-            self.bytes.push(byte);
-        }
-        is_next
-    }
-}
+/// The unit of the standard's times.
+pub(super) const MS: Duration = Duration::from_millis(1);
 
 /// An ECU on a K-line.
 #[derive(Debug)]
 pub struct KlineEcu {
-    config: KlineEcuConfig,
+    pub(super) config: KlineEcuConfig,
     services: Services,
-    phase: Phase,
+    pub(super) phase: Phase,
     /// The start of the last pulse with the right length.
-    pulse_at: Option<Instant>,
-    levels: Vec<(Instant, bool)>,
-    overheard: Option<Overheard>,
-    received: Vec<u8>,
-    received_since: Instant,
+    pub(super) pulse_at: Option<Instant>,
+    pub(super) levels: Vec<(Instant, bool)>,
+    pub(super) overheard: Option<Overheard>,
+    pub(super) received: Vec<u8>,
+    pub(super) received_since: Instant,
     /// The pauses between the bytes of the incoming request.
     gaps: Vec<Duration>,
     last_byte_at: Option<Instant>,
     /// The end of the last exchange.
-    quiet_since: Option<Instant>,
+    pub(super) quiet_since: Option<Instant>,
     outgoing: VecDeque<(Instant, u8)>,
     /// The number of sent bytes whose echo is still expected.
     echoes: u32,
-    requests: u32,
-    ignored_initialisations: u32,
-    anomalies: Vec<Anomaly>,
+    pub(super) requests: u32,
+    pub(super) ignored_initialisations: u32,
+    pub(super) anomalies: Vec<Anomaly>,
     log: Vec<Vec<u8>>,
 }
 
@@ -163,25 +104,8 @@ impl KlineEcu {
         }
     }
 
-    fn handle_level(&mut self, at: Instant, is_low: bool) {
-        if let Phase::AwaitsComplement { .. } = self.phase {
-            // the tester begins again
-            self.phase = Phase::Asleep;
-            self.received.clear();
-        }
-        if !is_low && let Some((since, true)) = self.levels.last().copied() {
-            let low = at - since;
-            if low < Duration::from_millis(100) {
-                self.expect(low, 24 * MS, 26 * MS, Anomaly::PulseLow);
-                self.pulse_at = Some(since);
-                self.received.clear();
-            }
-        }
-        self.levels.push((at, is_low));
-    }
-
     /// Whether `time` is within its limits. Otherwise records the anomaly.
-    fn expect(
+    pub(super) fn expect(
         &mut self,
         time: Duration,
         min: Duration,
@@ -260,29 +184,9 @@ impl KlineEcu {
         }
     }
 
-    fn is_deaf(&mut self) -> bool {
-        let misbehaviour = self.config.misbehaviour;
-        self.ignored_initialisations += 1;
-        misbehaviour.is_silent || self.ignored_initialisations <= misbehaviour.deaf_to
-    }
-
     fn handle_request(&mut self, at: Instant, request: Request, bytes: Vec<u8>) {
         if request.data == [0x81] {
-            let Some(pulse_at) = self.pulse_at.take().filter(|_| self.config.fast) else { return };
-            let wake_up = self.received_since - pulse_at;
-            if !self.expect(wake_up, 49 * MS, 51 * MS, Anomaly::WakeUp) || self.is_deaf() {
-                return;
-            }
-            let [first, second] = self.config.key_bytes;
-            match self.config.misbehaviour.refuses_with {
-                Some(code) => self.answer_with_addresses(at, &[0x7F, 0x81, code]),
-                None => {
-                    self.phase = Phase::Communicating;
-                    self.requests = 0;
-                    self.answer_with_addresses(at, &[0xC1, first, second]);
-                }
-            }
-            return;
+            return self.handle_start_communication(at);
         }
         if self.phase != Phase::Communicating {
             return self.anomalies.push(Anomaly::NotCommunicating(request.data));
@@ -349,69 +253,18 @@ impl KlineEcu {
         self.send(from + self.config.p2, &bytes)
     }
 
-    fn answer_with_addresses(&mut self, from: Instant, data: &[u8]) {
+    pub(super) fn answer_with_addresses(&mut self, from: Instant, data: &[u8]) {
         let bytes = messages::write(Some((0xF1, self.config.address)), false, data);
         self.send(from + self.config.p2, &bytes);
     }
 
-    fn send(&mut self, start: Instant, bytes: &[u8]) -> Instant {
+    pub(super) fn send(&mut self, start: Instant, bytes: &[u8]) -> Instant {
         let mut at = start;
         for byte in bytes {
             self.outgoing.push_back((at, *byte));
             at += self.byte_time() + self.config.p1;
         }
         at - self.config.p1
-    }
-
-    /// Reads the levels since the first one as an address, and answers if the address is the ECU's.
-    fn handle_address(&mut self, start: Instant) {
-        let level_at = |at: Instant| {
-            let before = self.levels.iter().take_while(|(since, _)| *since <= at);
-            before.last().is_some_and(|(_, is_low)| *is_low)
-        };
-        // sample each bit in its middle
-        let bit = |number: u32| level_at(start + ADDRESS_BIT * number + ADDRESS_BIT / 2);
-        let address = (0..8).fold(0u8, |byte, index| byte | u8::from(!bit(index + 1)) << index);
-        let is_byte = bit(0) && !bit(9);
-        self.levels.clear();
-        let is_mine = address == self.config.address || self.config.functions.contains(&address);
-        if !is_byte {
-            return;
-        }
-        if !self.config.slow || !is_mine || self.is_deaf() {
-            self.received.clear();
-            self.overheard = Some(Overheard { address, bytes: Vec::new() });
-            return;
-        }
-        if let Some(quiet_since) = self.quiet_since {
-            let w5 = start.saturating_duration_since(quiet_since);
-            self.expect(w5, 300 * MS, Duration::MAX, Anomaly::W5);
-        }
-        let [first, second] = self.config.key_bytes;
-        let synchronisation = self.config.misbehaviour.synchronisation.unwrap_or(0x55);
-        // W1 100 ms, W2 and W3 10 ms
-        let at = self.send(start + ADDRESS_TIME + 100 * MS, &[synchronisation]);
-        let at = self.send(at + 10 * MS, &[first]);
-        let at = self.send(at + 10 * MS, &[second]);
-        self.phase = Phase::AwaitsComplement { since: at };
-        // the address to confirm
-        self.received = vec![address];
-    }
-
-    fn handle_complement(&mut self, start: Instant, at: Instant, since: Instant, byte: u8) {
-        let address = self.received.first().copied().unwrap_or(self.config.address);
-        self.received.clear();
-        self.phase = Phase::Asleep;
-        if byte != !self.config.key_bytes[1] {
-            return self.anomalies.push(Anomaly::Complement(byte));
-        }
-        if !self.expect(start.saturating_duration_since(since), 25 * MS, 50 * MS, Anomaly::W4) {
-            return;
-        }
-        let confirmed = if self.config.misbehaviour.confirms_wrong_address { address } else { !address };
-        self.send(at + 30 * MS, &[confirmed]);
-        self.phase = Phase::Communicating;
-        self.requests = 0;
     }
 
     /// Returns the byte to put on the wire now.
@@ -437,11 +290,6 @@ impl KlineEcu {
         {
             self.handle_address(start);
         }
-    }
-
-    /// The time at which the levels since the first low one are a complete address.
-    fn address_at(&self) -> Option<Instant> {
-        self.levels.first().map(|(start, _)| *start + ADDRESS_TIME)
     }
 
     /// The time of the next call of [`KlineEcu::handle_timeout`] or [`KlineEcu::poll_transmit`].

@@ -3,14 +3,18 @@
 //! They are written from the standard and do not use the agent's codec, so that one error cannot hide in
 //! both.
 
+mod anomaly;
 mod command;
 mod config;
 mod ecu;
+mod initialisation;
 mod messages;
+mod phase;
 mod services;
-mod shell;
+mod vehicle;
 
+pub use anomaly::Anomaly;
 pub use command::{KlineArgs, RunningKline};
 pub use config::{KlineEcuConfig, Misbehaviour};
-pub use ecu::{Anomaly, KlineEcu};
-pub use shell::KlineVehicle;
+pub use ecu::KlineEcu;
+pub use vehicle::KlineVehicle;

@@ -9,8 +9,9 @@ use connector_hal::kline::sim::{LineNode, SimLine};
 use connector_hal::timer::{Deadline, TimerKind};
 use tokio::task::AbortHandle;
 
+use super::anomaly::Anomaly;
 use super::config::KlineEcuConfig;
-use super::ecu::{Anomaly, KlineEcu};
+use super::ecu::KlineEcu;
 
 /// A vehicle's ECUs on its K-line. Dropping it takes the ECUs off the line.
 pub struct KlineVehicle {
