@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use super::app::App;
-use super::{rest, ws};
+use super::{rest, websocket};
 
 /// Limit of simultaneous TCP connections, including websockets until they are upgraded.
 const MAX_CONNECTIONS: usize = 512;
@@ -29,7 +29,7 @@ const MAX_HEADERS: usize = 64;
 /// Accepts connections until the shutdown, with a task for each.
 pub(super) async fn accept(app: App, listener: TcpListener, acceptor: TlsAcceptor) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let router = rest::router(Arc::clone(&app), get(ws::upgrade));
+    let router = rest::router(Arc::clone(&app), get(websocket::upgrade));
     loop {
         // at the limit, new connections wait in the kernel's queue
         let place = tokio::select! {

@@ -13,7 +13,7 @@ mod server;
 mod store;
 mod tokens;
 mod views;
-mod ws;
+mod websocket;
 
 pub use certificates::CertificateError;
 pub use command::{Args, run};

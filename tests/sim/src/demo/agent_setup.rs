@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use super::agent::Agent;
 use super::args::Args;
 use super::duration::brief;
-use super::story::{Story, Table};
+use super::story::{ResultTable, Story};
 use crate::cloud::{Cloud, CloudConfig};
 use crate::network::{BadNetwork, BadNetworkConfig};
 use crate::scenario::{AgentConfig, write_private};
@@ -50,7 +50,7 @@ impl AgentSetup {
     }
 
     /// Ends the agent, and checks that it exits in good order. Prints its log if that or the demo failed.
-    pub(super) async fn end_agent(&mut self, story: &Story, table: &mut Table, has_failed: bool) {
+    pub(super) async fn end_agent(&mut self, story: &Story, table: &mut ResultTable, has_failed: bool) {
         let memory = self.agent.memory();
         let ended = self.agent.end().await;
         let megabytes = memory

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::agent_setup::{AgentSetup, remove};
 use super::args::Args;
 use super::duration::brief;
-use super::story::{Story, Table};
+use super::story::{ResultTable, Story};
 use crate::operator::client::{Channel, Connection, Timing};
 use crate::scenario::{connect, create_ticket, log_in_customer, log_in_operator, toml_string};
 use crate::vehicle::hex;
@@ -38,7 +38,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 const ONLINE: Duration = Duration::from_secs(120);
 
 /// The simulators that the demo runs on, dropped in the order of the fields.
-struct Stage {
+struct KlineStage {
     setup: AgentSetup,
     _device: PtyKLine,
     vehicle: KlineVehicle,
@@ -52,7 +52,7 @@ struct Stage {
 /// Returns the error that prevented the setup.
 pub(super) async fn play(args: &Args, story: &Story) -> anyhow::Result<bool> {
     let mut stage = set_up(args, story).await?;
-    let mut table = Table::default();
+    let mut table = ResultTable::default();
     let played = act(&mut stage, story, &mut table).await;
     if let Err(failure) = &played {
         story.report("demo", &format!("{failure:#}"));
@@ -71,7 +71,7 @@ pub(super) async fn play(args: &Args, story: &Story) -> anyhow::Result<bool> {
     Ok(table.print())
 }
 
-async fn set_up(args: &Args, story: &Story) -> anyhow::Result<Stage> {
+async fn set_up(args: &Args, story: &Story) -> anyhow::Result<KlineStage> {
     let directory = tempfile::tempdir().context("cannot create a temporary directory")?;
     let line = SimLine::new(TimerKind::Precise);
     let ecu =
@@ -89,10 +89,10 @@ async fn set_up(args: &Args, story: &Story) -> anyhow::Result<Stage> {
     let hardware =
         format!("[[bus]]\nkind = \"kline\"\npins = [7]\ndevice = {}", toml_string(&path.to_string_lossy()));
     let setup = AgentSetup::start(args, directory.path(), &hardware, story).await?;
-    Ok(Stage { setup, _device: device, vehicle, directory })
+    Ok(KlineStage { setup, _device: device, vehicle, directory })
 }
 
-async fn act(stage: &mut Stage, story: &Story, table: &mut Table) -> anyhow::Result<()> {
+async fn act(stage: &mut KlineStage, story: &Story, table: &mut ResultTable) -> anyhow::Result<()> {
     let AgentSetup { agent, cloud, .. } = &mut stage.setup;
     let customer = log_in_customer(cloud).await?;
     let mut watch = customer.watch_connector(cloud.connector_id).await?;
@@ -127,7 +127,7 @@ async fn work(
     connection: &Connection,
     vehicle: &KlineVehicle,
     story: &Story,
-    table: &mut Table,
+    table: &mut ResultTable,
 ) -> anyhow::Result<()> {
     let line = KlineBusConfig { pin: 7, kline_protocol: KlineProtocol::Fast, kline_bit_rate: BIT_RATE };
     let bus = BusConfig { bus_name: BUS.to_owned(), kline_bus: Some(line), ..BusConfig::default() };
@@ -188,7 +188,7 @@ async fn download(
     channel: &Channel,
     vehicle: &KlineVehicle,
     story: &Story,
-    table: &mut Table,
+    table: &mut ResultTable,
 ) -> anyhow::Result<()> {
     let program: Vec<u8> = (0..PROGRAM).map(|index| (index * 7) as u8).collect();
     let begun = Instant::now();

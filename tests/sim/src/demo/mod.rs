@@ -1,16 +1,16 @@
 //! The demo: vehicle, cloud, network, agent, customer and operator in one process tree, with one line for
 //! each step.
 
-mod acts;
 pub(crate) mod agent;
 mod agent_setup;
 mod args;
+mod bus_limit;
+mod demo_vehicle;
 mod duration;
 mod flashing;
 mod kline;
-mod limit;
-mod plugged;
 mod reading;
+mod session;
 mod stage;
 mod story;
 mod tp20;
@@ -19,8 +19,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use args::Args;
 
-use acts::Demo;
 use args::Bus;
+use session::Demo;
 use stage::Stage;
 use story::Story;
 

@@ -3,8 +3,8 @@
 use connector_agent::relay::wire::request::Switch;
 use tokio::time::Instant;
 
+use super::demo_vehicle::DemoVehicle;
 use super::duration::brief;
-use super::plugged::Plugged;
 use crate::operator::client::{Channel, Connection, ExchangeError, Timing};
 use crate::operator::uds::{TroubleCode, trouble_codes};
 use crate::vehicle::catalogue::EcuRecord;
@@ -24,12 +24,12 @@ pub(super) struct Reading {
 impl Reading {
     pub(super) async fn take(
         connection: &Connection,
-        plugged: &Plugged,
+        vehicle: &DemoVehicle,
         place: usize,
         ecu: &EcuRecord,
     ) -> anyhow::Result<Self> {
-        let channel = plugged.open(connection, place, ecu, Switch::Disabled).await?;
-        let who = format!("{} {}", ecu.name, plugged.name(place, ecu));
+        let channel = vehicle.open(connection, place, ecu, Switch::Disabled).await?;
+        let who = format!("{} {}", ecu.name, vehicle.name(place, ecu));
         let mut reading = Self { lines: Vec::new(), right: 0, codes: Vec::new() };
         for exchange in &ecu.exchanges {
             reading.ask(&channel, ecu, &who, &exchange.request).await;

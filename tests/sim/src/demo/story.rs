@@ -40,11 +40,11 @@ struct Row {
 
 /// The results of the demo.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub(super) struct ResultTable {
     rows: Vec<Row>,
 }
 
-impl Table {
+impl ResultTable {
     /// Adds a row that only informs.
     pub(super) fn note(&mut self, name: &str, value: impl Into<String>) {
         self.rows.push(Row { name: name.to_owned(), value: value.into(), right: None });

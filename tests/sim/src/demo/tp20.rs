@@ -8,11 +8,11 @@ use connector_agent::relay::wire::request::{BusConfig, CanBusConfig, PduOptions,
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::demo_vehicle::{BIT_RATE, CAN_BUS};
 use super::duration::brief;
 use super::flashing::flash_with_progress;
-use super::plugged::{BIT_RATE, CAN_BUS};
 use super::stage::Stage;
-use super::story::{Story, Table};
+use super::story::{ResultTable, Story};
 use crate::operator::client::{Channel, Connection, Timing};
 use crate::scenario::holds_firmware;
 use crate::vehicle::Tp20EcuConfig;
@@ -27,7 +27,7 @@ pub(super) async fn work(
     stage: &mut Stage,
     story: &Story,
     connection: &Connection,
-    table: &mut Table,
+    table: &mut ResultTable,
 ) -> anyhow::Result<()> {
     let can = CanBusConfig {
         pin_plus: 6,
@@ -58,7 +58,7 @@ async fn scan(
     stage: &Stage,
     story: &Story,
     connection: &Connection,
-    table: &mut Table,
+    table: &mut ResultTable,
 ) -> anyhow::Result<()> {
     let began = Instant::now();
     let message = json!({"connection_uuid": connection.uuid(), "bus_name": CAN_BUS});
@@ -71,7 +71,7 @@ async fn scan(
         let of = |id: connector_hal::can::CanId| Some(u64::from(id.to_number()));
         (of(ecu.address.request), of(ecu.address.response))
     };
-    let vehicle = stage.plugged.vehicle().context("the vehicle is not on CAN")?;
+    let vehicle = stage.vehicle.can_vehicle().context("the vehicle is not on CAN")?;
     let mut has: Vec<_> = vehicle.ecus().iter().map(has).collect();
     is.sort_unstable();
     has.sort_unstable();
@@ -88,7 +88,7 @@ async fn read_all(
     stage: &Stage,
     story: &Story,
     connection: &Connection,
-    table: &mut Table,
+    table: &mut ResultTable,
 ) -> anyhow::Result<Vec<Channel>> {
     let mut channels = Vec::new();
     let mut right = 0;
@@ -137,12 +137,12 @@ async fn is_known(
 }
 
 /// Sends no requests for longer than the ECU keeps a session without any.
-async fn keep(stage: &Stage, story: &Story, engine: &Channel, table: &mut Table) -> anyhow::Result<()> {
+async fn keep(stage: &Stage, story: &Story, engine: &Channel, table: &mut ResultTable) -> anyhow::Result<()> {
     engine.request(&[0x10, 0x03], &Timing::default()).await?;
     tokio::time::sleep(SILENCE).await;
     let first = stage.tp20.first().map(Tp20EcuConfig::address);
     let session = first
-        .zip(stage.plugged.vehicle())
+        .zip(stage.vehicle.can_vehicle())
         .and_then(|(address, vehicle)| vehicle.status(address))
         .map(|status| status.session);
     let kept = session == Some(Session::Extended);
@@ -157,7 +157,7 @@ async fn program(
     stage: &mut Stage,
     story: &Story,
     engine: &Channel,
-    table: &mut Table,
+    table: &mut ResultTable,
 ) -> anyhow::Result<()> {
     let data = stage.firmware.clone();
     story.report("operator", &format!("flashes the engine with {} bytes over TP2.0", data.len()));
@@ -167,7 +167,7 @@ async fn program(
         "Flashed",
         format!("{} bytes in {}, {rate:.0} bytes/s", report.bytes, brief(report.transferring)),
     );
-    let memory = stage.tp20.first().zip(stage.plugged.vehicle());
+    let memory = stage.tp20.first().zip(stage.vehicle.can_vehicle());
     let memory = memory.map(|(ecu, vehicle)| vehicle.memory(ecu.address())).unwrap_or_default();
     let same = holds_firmware(&memory, &data);
     let what = if same { "holds the firmware, byte for byte" } else { "does not hold the firmware" };

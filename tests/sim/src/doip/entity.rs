@@ -63,7 +63,7 @@ pub enum Event {
 /// The timer that expires at a deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(non_camel_case_types, reason = "as the standard spells them")]
-pub enum Timer {
+pub enum EntityTimer {
     /// A message is due.
     Output,
     /// T_TCP_Alive_Check.
@@ -298,9 +298,9 @@ impl Entity {
             && at <= now
         {
             match timer {
-                Timer::T_TCP_Alive_Check => self.end_alive_check(now, id),
-                Timer::Confirmation => self.confirm(now, id),
-                Timer::T_TCP_Inactivity | Timer::Output => {
+                EntityTimer::T_TCP_Alive_Check => self.end_alive_check(now, id),
+                EntityTimer::Confirmation => self.confirm(now, id),
+                EntityTimer::T_TCP_Inactivity | EntityTimer::Output => {
                     tracing::debug!(?id, "closing an inactive connection");
                     self.close(now, id);
                     self.recheck(now);
@@ -321,17 +321,17 @@ impl Entity {
     }
 
     /// The time of the next call of `handle_timeout` and `poll_output`, and its reason.
-    pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
-        let output = self.outputs.keys().next().map(|(at, _)| (*at, Timer::Output));
+    pub fn poll_timeout(&self) -> Option<(Instant, EntityTimer)> {
+        let output = self.outputs.keys().next().map(|(at, _)| (*at, EntityTimer::Output));
         output.into_iter().chain(self.next_timer().map(|(at, _, timer)| (at, timer))).min()
     }
 
-    fn next_timer(&self) -> Option<(Instant, ConnectionId, Timer)> {
+    fn next_timer(&self) -> Option<(Instant, ConnectionId, EntityTimer)> {
         let timer = |(id, connection): (&ConnectionId, &Connection)| match connection.routing {
-            Routing::Checking { until, .. } => (until, *id, Timer::T_TCP_Alive_Check),
-            Routing::Unconfirmed { until, .. } => (until, *id, Timer::Confirmation),
+            Routing::Checking { until, .. } => (until, *id, EntityTimer::T_TCP_Alive_Check),
+            Routing::Unconfirmed { until, .. } => (until, *id, EntityTimer::Confirmation),
             Routing::Initialized | Routing::Active { .. } => {
-                (connection.idle_at, *id, Timer::T_TCP_Inactivity)
+                (connection.idle_at, *id, EntityTimer::T_TCP_Inactivity)
             }
         };
         self.connections.iter().map(timer).min_by_key(|(at, id, _)| (*at, *id))

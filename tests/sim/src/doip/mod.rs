@@ -12,5 +12,5 @@ pub mod tls;
 
 pub use config::{ActivationPolicy, Answer, Confirmation, EntityConfig, Timeouts, no_vin};
 pub use connection::ConnectionId;
-pub use entity::{Entity, Event, Output, Timer};
+pub use entity::{Entity, EntityTimer, Event, Output};
 pub use server::{ListenConfig, Server, ServerAddresses};

@@ -42,7 +42,7 @@ pub(super) struct Weather {
 }
 
 #[derive(Debug)]
-struct State {
+struct Cuts {
     /// Cancelled by the next cut.
     cut: CancellationToken,
     cut_every: Option<Duration>,
@@ -54,11 +54,11 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct NetworkState {
     weather: watch::Sender<Weather>,
-    /// Signals that the state was changed by a caller.
+    /// Signals that the cuts were changed by a caller.
     changed: watch::Sender<()>,
-    state: Mutex<State>,
+    cuts: Mutex<Cuts>,
     connections: AtomicU64,
     cut: AtomicU64,
     passed: [AtomicU64; 2],
@@ -67,7 +67,7 @@ struct Shared {
 /// The conditions of a network. Clones refer to the same network.
 #[derive(Debug, Clone)]
 pub struct Conditions {
-    shared: Arc<Shared>,
+    shared: Arc<NetworkState>,
 }
 
 impl Conditions {
@@ -78,7 +78,7 @@ impl Conditions {
             stalled_until: None,
             bytes_per_second: config.bytes_per_second,
         };
-        let state = State {
+        let cuts = Cuts {
             cut: CancellationToken::new(),
             cut_every: config.cut_every,
             next_cut: config.cut_every.map(|every| Instant::now() + every),
@@ -86,10 +86,10 @@ impl Conditions {
             impassable_until: None,
             bytes_left: [None; 2],
         };
-        let shared = Shared {
+        let shared = NetworkState {
             weather: watch::Sender::new(weather),
             changed: watch::Sender::new(()),
-            state: Mutex::new(state),
+            cuts: Mutex::new(cuts),
             connections: AtomicU64::new(0),
             cut: AtomicU64::new(0),
             passed: Default::default(),
@@ -97,22 +97,22 @@ impl Conditions {
         Self { shared: Arc::new(shared) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cuts(&self) -> MutexGuard<'_, Cuts> {
+        self.shared.cuts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Cuts every open connection, wherever its bytes are.
     pub fn cut(&self) {
-        let mut state = self.state();
+        let mut cuts = self.cuts();
         let now = Instant::now();
-        state.next_cut = state.cut_every.map(|every| now + every);
-        state.impassable_until = Some(now + state.pause_after_cut);
-        std::mem::take(&mut state.cut).cancel();
+        cuts.next_cut = cuts.cut_every.map(|every| now + every);
+        cuts.impassable_until = Some(now + cuts.pause_after_cut);
+        std::mem::take(&mut cuts.cut).cancel();
     }
 
     /// Cuts every connection as soon as `bytes` more have arrived in this direction.
     pub fn cut_after(&self, direction: Direction, bytes: u64) {
-        if let Some(left) = self.state().bytes_left.get_mut(direction as usize) {
+        if let Some(left) = self.cuts().bytes_left.get_mut(direction as usize) {
             *left = Some(bytes);
         }
         if bytes == 0 {
@@ -122,10 +122,10 @@ impl Conditions {
 
     /// Cuts all connections at this interval from now on; `None` stops that.
     pub fn cut_every(&self, every: Option<Duration>) {
-        let mut state = self.state();
-        state.cut_every = every;
-        state.next_cut = every.map(|every| Instant::now() + every);
-        drop(state);
+        let mut cuts = self.cuts();
+        cuts.cut_every = every;
+        cuts.next_cut = every.map(|every| Instant::now() + every);
+        drop(cuts);
         self.shared.changed.send_replace(());
     }
 
@@ -159,7 +159,7 @@ impl Conditions {
     /// Waits until connections are let through again after a cut.
     pub async fn passable(&self) {
         loop {
-            let until = self.state().impassable_until;
+            let until = self.cuts().impassable_until;
             match until.filter(|until| *until > Instant::now()) {
                 Some(until) => tokio::time::sleep_until(until).await,
                 None => return,
@@ -171,7 +171,7 @@ impl Conditions {
     pub async fn next_cut(&self) {
         let mut changed = self.shared.changed.subscribe();
         loop {
-            let at = self.state().next_cut;
+            let at = self.cuts().next_cut;
             let due = async {
                 match at {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -181,7 +181,7 @@ impl Conditions {
             tokio::select! {
                 () = due => {
                     // a cut by the caller may have moved the deadline
-                    if self.state().next_cut == at { return }
+                    if self.cuts().next_cut == at { return }
                 }
                 _ = changed.changed() => {}
             }
@@ -191,7 +191,7 @@ impl Conditions {
     /// Counts a new connection. Returns the token that the next cut cancels.
     pub(super) fn connect(&self) -> CancellationToken {
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        self.state().cut.clone()
+        self.cuts().cut.clone()
     }
 
     /// Counts a connection that was cut.
@@ -205,7 +205,7 @@ impl Conditions {
 
     /// The number of `bytes` that may arrive before the connection is cut.
     pub(super) fn allowed(&self, direction: Direction, bytes: usize) -> usize {
-        let left = self.state().bytes_left.get(direction as usize).copied().flatten();
+        let left = self.cuts().bytes_left.get(direction as usize).copied().flatten();
         left.map_or(bytes, |left| bytes.min(usize::try_from(left).unwrap_or(usize::MAX)))
     }
 
@@ -214,14 +214,14 @@ impl Conditions {
         if let Some(passed) = self.shared.passed.get(direction as usize) {
             passed.fetch_add(bytes as u64, Ordering::Relaxed);
         }
-        let mut state = self.state();
-        let Some(slot) = state.bytes_left.get_mut(direction as usize) else { return false };
+        let mut cuts = self.cuts();
+        let Some(slot) = cuts.bytes_left.get_mut(direction as usize) else { return false };
         let Some(left) = slot else { return false };
         *left = left.saturating_sub(bytes as u64);
         let is_last = *left == 0;
         if is_last {
             *slot = None;
-            drop(state);
+            drop(cuts);
             self.cut();
         }
         is_last

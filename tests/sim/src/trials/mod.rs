@@ -7,10 +7,10 @@
 
 mod clock;
 mod disk;
-mod figures;
 mod interfaces;
 mod job;
 mod kills;
+mod main_job;
 mod patience;
 mod supervisor;
 mod system;
@@ -129,7 +129,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 async fn run_one(trial: Trial, args: &Args, seed: u64) -> anyhow::Result<String> {
     let mut world = World::set_up(&args.agent, args.machine).await?;
     let outcome = match trial {
-        Trial::MainJob => figures::main_job(&mut world).await,
+        Trial::MainJob => main_job::run(&mut world).await,
         Trial::KilledAtRandomMoments => kills::at_random_moments(&mut world, args.kills, seed).await,
         Trial::NoDiskSpace => disk::no_space(&mut world).await,
         Trial::ReadOnlyFileSystem => disk::read_only(&mut world).await,

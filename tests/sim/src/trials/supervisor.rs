@@ -25,11 +25,11 @@ const SHOWN_LINES: usize = 40;
 
 /// The agent, kept running.
 pub(super) struct Supervisor {
-    shared: Arc<Shared>,
+    shared: Arc<SupervisorState>,
     task: JoinHandle<()>,
 }
 
-struct Shared {
+struct SupervisorState {
     /// The number of starts, and the agent's process while it runs.
     running: watch::Sender<(u64, Option<Pid>)>,
     /// The number of log lines so far.
@@ -46,7 +46,7 @@ pub(super) struct LogMark(u64);
 impl Supervisor {
     /// Starts the agent.
     pub(super) fn start(command: Vec<OsString>) -> Self {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SupervisorState {
             running: watch::Sender::new((0, None)),
             lines: watch::Sender::new(0),
             log: Mutex::default(),
@@ -132,7 +132,7 @@ impl Supervisor {
     }
 }
 
-async fn supervise(command: Vec<OsString>, shared: Arc<Shared>) {
+async fn supervise(command: Vec<OsString>, shared: Arc<SupervisorState>) {
     loop {
         match start(&command) {
             Ok(child) => attend(child, &shared).await,
@@ -155,7 +155,7 @@ fn start(command: &[OsString]) -> anyhow::Result<Child> {
 }
 
 /// Collects the agent's log until the agent exits.
-async fn attend(mut child: Child, shared: &Shared) {
+async fn attend(mut child: Child, shared: &SupervisorState) {
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     shared.running.send_modify(|(starts, running)| (*starts, *running) = (*starts + 1, pid));
     if let Some(stderr) = child.stderr.take() {
@@ -174,7 +174,7 @@ async fn attend(mut child: Child, shared: &Shared) {
     }
 }
 
-fn note(shared: &Shared, line: String) {
+fn note(shared: &SupervisorState, line: String) {
     let mut log = shared.log.lock().unwrap_or_else(PoisonError::into_inner);
     if log.len() == LOG_LINES {
         log.pop_front();

@@ -5,14 +5,14 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::pending::Asker;
-use super::relay::Stage;
-use super::state::{Hub, State};
+use super::relay::RelayStage;
+use super::state::{Hub, HubState};
 
 /// The connector may detect a lost link this much later than the cloud, and holds the connection from then
 /// on.
 const NOTICE: Duration = Duration::from_secs(15);
 
-impl State {
+impl HubState {
     /// Starts the connection's deadline if the connection is held for an absent peer. Earlier deadlines
     /// become void.
     pub(super) fn arm_deadline(&mut self, uuid: Uuid) {
@@ -20,8 +20,8 @@ impl State {
         relay.generation += 1;
         let generation = relay.generation;
         let after = match relay.stage {
-            Stage::Interrupted => self.hold + NOTICE,
-            Stage::Open if relay.used && relay.operator.is_none() => self.hold,
+            RelayStage::Interrupted => self.hold + NOTICE,
+            RelayStage::Open if relay.used && relay.operator.is_none() => self.hold,
             _ => return,
         };
         let hub = self.hub.clone();
@@ -42,16 +42,16 @@ impl Hub {
         };
         let connector_id = relay.plan.connector_id;
         match relay.stage {
-            Stage::Interrupted => {
+            RelayStage::Interrupted => {
                 tracing::info!(connection = %uuid, "the connector did not come back: connection closed");
                 state.lose(uuid, "link-lost");
             }
-            Stage::Open => {
+            RelayStage::Open => {
                 tracing::info!(connection = %uuid, "the operator did not come back: closing the connection");
-                state.set_stage(uuid, Stage::Closing);
+                state.set_stage(uuid, RelayStage::Closing);
                 state.close_at_connector(connector_id, uuid, Asker::Close(uuid));
             }
-            Stage::Idle | Stage::Opening | Stage::Closing => {}
+            RelayStage::Idle | RelayStage::Opening | RelayStage::Closing => {}
         }
     }
 }

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::outbox::LinkId;
 use super::pending::Asker;
-use super::relay::{Join, Relay, Stage, connector_offline, unknown_connection};
-use super::state::{Hub, State};
+use super::relay::{Join, Relay, RelayStage, connector_offline, unknown_connection};
+use super::state::{Hub, HubState};
 
 /// Limit of the joins that wait for one connection to open.
 const MAX_JOINS: usize = 16;
@@ -44,23 +44,25 @@ enum JoinStep {
 fn join_step(relay: &Relay, join: &Join) -> JoinStep {
     let begun = join.received.is_some_and(|received| received > 0);
     match relay.stage {
-        Stage::Open if !relay.used => {
+        RelayStage::Open if !relay.used => {
             if begun {
                 JoinStep::Refuse(connection_lost())
             } else {
                 JoinStep::Attach
             }
         }
-        Stage::Open => match join.received {
+        RelayStage::Open => match join.received {
             Some(received) => JoinStep::Resume(received),
             None if relay.is_operated_by(join.outbox.id()) => JoinStep::AlreadyJoined,
             None => JoinStep::Restart,
         },
-        Stage::Interrupted if relay.used && join.received.is_some() => JoinStep::AttachInterrupted,
-        Stage::Interrupted => JoinStep::Refuse(connector_offline()),
-        Stage::Idle | Stage::Opening | Stage::Closing if begun => JoinStep::Refuse(connection_lost()),
-        Stage::Idle => JoinStep::Open,
-        Stage::Opening | Stage::Closing => JoinStep::Wait,
+        RelayStage::Interrupted if relay.used && join.received.is_some() => JoinStep::AttachInterrupted,
+        RelayStage::Interrupted => JoinStep::Refuse(connector_offline()),
+        RelayStage::Idle | RelayStage::Opening | RelayStage::Closing if begun => {
+            JoinStep::Refuse(connection_lost())
+        }
+        RelayStage::Idle => JoinStep::Open,
+        RelayStage::Opening | RelayStage::Closing => JoinStep::Wait,
     }
 }
 
@@ -91,7 +93,7 @@ impl Hub {
                 state.open(uuid);
             }
             JoinStep::Wait => {
-                relay.reopen |= relay.stage == Stage::Closing;
+                relay.reopen |= relay.stage == RelayStage::Closing;
                 relay.joins.retain(|waiting| waiting.outbox.id() != join.outbox.id());
                 if relay.joins.len() >= MAX_JOINS {
                     let detail = "Too many operators wait for this connection.";
@@ -106,7 +108,7 @@ impl Hub {
                     relay.reopen = true;
                     relay.joins.push(join);
                 }
-                state.set_stage(uuid, Stage::Closing);
+                state.set_stage(uuid, RelayStage::Closing);
                 state.close_at_connector(connector_id, uuid, Asker::Close(uuid));
             }
             JoinStep::Refuse(problem) => join.refuse(&problem),
@@ -130,7 +132,7 @@ impl Hub {
     }
 }
 
-impl State {
+impl HubState {
     /// Makes this link the connection's operator. With `open`, binary messages pass immediately, because
     /// nothing has to be resumed first.
     fn attach(&mut self, uuid: Uuid, join: &Join, open: bool) {
@@ -185,7 +187,7 @@ impl State {
         relay.used = false;
         relay.reopen = false;
         let mut joins = std::mem::take(&mut relay.joins);
-        self.set_stage(uuid, Stage::Open);
+        self.set_stage(uuid, RelayStage::Open);
         let last = joins.pop();
         for join in joins {
             let detail = "Another link joined the connection meanwhile.";
@@ -203,12 +205,12 @@ impl State {
         relay.eager = false;
         relay.reopen = false;
         relay.refuse_joins(problem);
-        self.set_stage(uuid, Stage::Idle);
+        self.set_stage(uuid, RelayStage::Idle);
     }
 
     /// Handles a connection that the connector has closed.
     pub(super) fn closed(&mut self, uuid: Uuid) {
-        self.set_stage(uuid, Stage::Idle);
+        self.set_stage(uuid, RelayStage::Idle);
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
         if std::mem::take(&mut relay.reopen) {
             self.open(uuid);

@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::connector::{ConnectorLink, HeldConnection, Hello, Status};
 use super::outbox::{Closing, LinkId, Outbox};
 use super::pending::{Asked, Asker};
-use super::relay::{Relay, Stage, connector_offline};
-use super::state::{Changed, Hub, State};
+use super::relay::{Relay, RelayStage, connector_offline};
+use super::state::{Changed, Hub, HubState};
 
 /// Limit of the requests to one connector that wait for answers.
 const MAX_ASKED: usize = 256;
@@ -84,7 +84,7 @@ impl Hub {
     }
 }
 
-impl State {
+impl HubState {
     /// Sends a request to a connector, and stores the recipient of the reply.
     pub(super) fn ask(
         &mut self,
@@ -126,9 +126,9 @@ impl State {
         let connector_id = relay.plan.connector_id;
         let message = relay.open_message(hold);
         match self.ask(connector_id, "openConnection", message, Asker::Open(uuid)) {
-            Ok(()) => self.set_stage(uuid, Stage::Opening),
+            Ok(()) => self.set_stage(uuid, RelayStage::Opening),
             Err(problem) => {
-                self.set_stage(uuid, Stage::Idle);
+                self.set_stage(uuid, RelayStage::Idle);
                 if let Some(relay) = self.relays.get_mut(&uuid) {
                     relay.refuse_joins(&problem);
                 }
@@ -143,13 +143,13 @@ impl State {
     }
 
     /// Changes a connection's stage, and notifies subscribers.
-    pub(super) fn set_stage(&mut self, uuid: Uuid, stage: Stage) {
+    pub(super) fn set_stage(&mut self, uuid: Uuid, stage: RelayStage) {
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
         relay.stage = stage;
         relay.generation += 1;
         if let Some(link) = self.links.get_mut(&relay.plan.connector_id) {
             match stage {
-                Stage::Open => link.open = Some(uuid),
+                RelayStage::Open => link.open = Some(uuid),
                 _ if link.open == Some(uuid) => link.open = None,
                 _ => {}
             }
@@ -171,13 +171,13 @@ impl State {
             relay.reopen = false;
             relay.refuse_joins(&connector_offline());
             match relay.stage {
-                Stage::Opening => self.set_stage(uuid, Stage::Interrupted),
-                Stage::Open => {
+                RelayStage::Opening => self.set_stage(uuid, RelayStage::Interrupted),
+                RelayStage::Open => {
                     relay.notify_operator("connectionInterrupted", json!({}));
-                    self.set_stage(uuid, Stage::Interrupted);
+                    self.set_stage(uuid, RelayStage::Interrupted);
                 }
-                Stage::Closing => self.set_stage(uuid, Stage::Idle),
-                Stage::Idle | Stage::Interrupted => {}
+                RelayStage::Closing => self.set_stage(uuid, RelayStage::Idle),
+                RelayStage::Idle | RelayStage::Interrupted => {}
             }
             self.arm_deadline(uuid);
         }
@@ -201,11 +201,11 @@ impl State {
                     } else {
                         relay.used = held.received > 0;
                     }
-                    self.set_stage(uuid, Stage::Open);
+                    self.set_stage(uuid, RelayStage::Open);
                     self.arm_deadline(uuid);
                 }
                 None => {
-                    let was_open = relay.stage == Stage::Interrupted;
+                    let was_open = relay.stage == RelayStage::Interrupted;
                     if was_open {
                         self.lose(uuid, "link-lost");
                     }
@@ -228,6 +228,6 @@ impl State {
         if let Some(operator) = operator {
             self.leave(operator.id(), uuid);
         }
-        self.set_stage(uuid, Stage::Idle);
+        self.set_stage(uuid, RelayStage::Idle);
     }
 }

@@ -16,6 +16,6 @@ mod state;
 
 pub(crate) use connector::{Hello, Status};
 pub(crate) use outbox::{Closing, Outbox};
-pub(crate) use relay::{Join, RelayPlan, Stage, unknown_connection};
+pub(crate) use relay::{Join, RelayPlan, RelayStage, unknown_connection};
 pub(crate) use route::unknown_action;
 pub(crate) use state::{Changed, Hub};

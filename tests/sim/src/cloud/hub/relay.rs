@@ -41,7 +41,7 @@ impl RelayPlan {
 
 /// The stage of a connection at the connector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum RelayStage {
     /// Not open.
     Idle,
     /// `openConnection` has been sent.
@@ -54,7 +54,7 @@ pub(crate) enum Stage {
     Closing,
 }
 
-impl Stage {
+impl RelayStage {
     /// The stage's name for portal clients.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -92,7 +92,7 @@ impl Join {
 /// A connection.
 pub(crate) struct Relay {
     pub(crate) plan: RelayPlan,
-    pub(crate) stage: Stage,
+    pub(crate) stage: RelayStage,
     /// The VIN that the connector reported when it opened the connection.
     pub(crate) vin_number: Option<String>,
     /// Whether an operator has joined since the connection was opened, so that sequence numbers have begun.
@@ -119,7 +119,7 @@ impl Relay {
     pub(crate) fn new(plan: RelayPlan) -> Self {
         Self {
             plan,
-            stage: Stage::Idle,
+            stage: RelayStage::Idle,
             vin_number: None,
             used: false,
             eager: true,
@@ -134,7 +134,7 @@ impl Relay {
 
     /// A connection that the connector may still hold since an earlier run of the cloud.
     pub(crate) fn restored(plan: RelayPlan) -> Self {
-        Self { stage: Stage::Interrupted, used: true, ..Self::new(plan) }
+        Self { stage: RelayStage::Interrupted, used: true, ..Self::new(plan) }
     }
 
     /// The connection's UUID.

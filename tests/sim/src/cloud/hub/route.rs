@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::outbox::{LinkId, Outbox};
 use super::pending::{Asked, Asker};
-use super::relay::{Relay, Stage, connector_offline, unknown_connection};
-use super::state::{Hub, State};
+use super::relay::{Relay, RelayStage, connector_offline, unknown_connection};
+use super::state::{Hub, HubState};
 
 /// The position of a binary message's tag (relay protocol, section 4): the first bytes of the connection's
 /// UUID.
@@ -73,9 +73,9 @@ impl Hub {
             return Err(Problem::new(403, "not-joined", "Not joined", detail));
         }
         match relay.stage {
-            Stage::Open => {}
-            Stage::Interrupted => return Err(connector_offline()),
-            Stage::Idle | Stage::Opening | Stage::Closing => return Err(unknown_connection()),
+            RelayStage::Open => {}
+            RelayStage::Interrupted => return Err(connector_offline()),
+            RelayStage::Idle | RelayStage::Opening | RelayStage::Closing => return Err(unknown_connection()),
         }
         if envelope.action == "resumeConnection" {
             // the messages that follow on this link are those that the connector lacks
@@ -143,7 +143,7 @@ impl Hub {
             several => several.iter().find(|uuid| uuid.as_bytes().get(..4) == message.get(TAG))?,
         };
         let relay = state.relays.get(uuid)?;
-        if !relay.to_connector || relay.stage != Stage::Open {
+        if !relay.to_connector || relay.stage != RelayStage::Open {
             return None;
         }
         Some(state.links.get(&relay.plan.connector_id)?.outbox.clone())
@@ -158,7 +158,7 @@ impl Hub {
     }
 }
 
-impl State {
+impl HubState {
     /// Answers a request with an error instead of a reply.
     pub(super) fn handle_failure(&mut self, connector_id: i64, asked: Asked, problem: Problem) {
         if let Some(forward) = self.handle_reply(connector_id, asked, Envelope::error(&problem, None)) {
@@ -180,7 +180,7 @@ impl State {
             }
             // an error means that the connection was not open, so it counts as closed
             Asker::Close(uuid) => {
-                if self.relays.get(&uuid).is_some_and(|relay| relay.stage == Stage::Closing) {
+                if self.relays.get(&uuid).is_some_and(|relay| relay.stage == RelayStage::Closing) {
                     self.closed(uuid);
                 }
                 None
@@ -205,7 +205,7 @@ impl State {
     }
 
     fn handle_opened(&mut self, connector_id: i64, uuid: Uuid, envelope: &Envelope) {
-        if self.relays.get(&uuid).is_none_or(|relay| relay.stage != Stage::Opening) {
+        if self.relays.get(&uuid).is_none_or(|relay| relay.stage != RelayStage::Opening) {
             return;
         }
         if envelope.action == "connectionOpened" {
@@ -231,7 +231,7 @@ impl State {
                 if let Some(operator) = relay.operator.take() {
                     self.leave(operator.id(), uuid);
                 }
-                self.set_stage(uuid, Stage::Idle);
+                self.set_stage(uuid, RelayStage::Idle);
             }
             _ => {}
         }
@@ -240,7 +240,9 @@ impl State {
     /// The link of the operator who has joined the connector's open connection.
     fn operator_of(&self, connector_id: i64) -> Option<Outbox> {
         let relay = self.relays.values().find(|relay| {
-            relay.plan.connector_id == connector_id && relay.stage == Stage::Open && relay.operator.is_some()
+            relay.plan.connector_id == connector_id
+                && relay.stage == RelayStage::Open
+                && relay.operator.is_some()
         })?;
         relay.operator.clone()
     }
@@ -249,14 +251,14 @@ impl State {
         let own = |relay: &&mut Relay| relay.plan.connector_id == connector_id;
         let Some(relay) = self.relays.get_mut(&uuid).filter(own) else { return };
         match relay.stage {
-            Stage::Open | Stage::Interrupted => {
+            RelayStage::Open | RelayStage::Interrupted => {
                 tracing::info!(connection = %uuid, reason, "the connector closed the connection");
                 let detail = format!("The connector closed the connection: {reason}.");
                 relay.refuse_joins(&Problem::new(409, "connection-closed", "Connection closed", detail));
                 self.lose(uuid, reason);
             }
             // the connection is being opened again: the message is about the one before
-            Stage::Idle | Stage::Opening | Stage::Closing => {}
+            RelayStage::Idle | RelayStage::Opening | RelayStage::Closing => {}
         }
     }
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::connector::{ConnectorLink, Status};
 use super::outbox::{LinkId, Outbox};
 use super::pending::Asker;
-use super::relay::{Relay, RelayPlan, Stage, connector_offline, unknown_connection};
+use super::relay::{Relay, RelayPlan, RelayStage, connector_offline, unknown_connection};
 
 /// A change that subscribers receive immediately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ const CHANGES: usize = 256;
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// The state of all links and connections.
-pub(super) struct State {
+pub(super) struct HubState {
     pub(super) links: HashMap<i64, ConnectorLink>,
     pub(super) status: HashMap<i64, Status>,
     pub(super) relays: HashMap<Uuid, Relay>,
@@ -46,7 +46,7 @@ pub(super) struct State {
 
 /// The meeting point of the websockets.
 pub(crate) struct Hub {
-    state: Mutex<State>,
+    state: Mutex<HubState>,
     changes: broadcast::Sender<Changed>,
 }
 
@@ -55,7 +55,7 @@ impl Hub {
     pub(crate) fn new(hold: Duration) -> Arc<Self> {
         let (changes, _) = broadcast::channel(CHANGES);
         Arc::new_cyclic(|hub| Self {
-            state: Mutex::new(State {
+            state: Mutex::new(HubState {
                 links: HashMap::new(),
                 status: HashMap::new(),
                 relays: HashMap::new(),
@@ -69,7 +69,7 @@ impl Hub {
         })
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, HubState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -95,7 +95,7 @@ impl Hub {
     }
 
     /// The connection's stage, and the VIN with which it was opened.
-    pub(crate) fn stage(&self, connection: Uuid) -> Option<(Stage, Option<String>)> {
+    pub(crate) fn stage(&self, connection: Uuid) -> Option<(RelayStage, Option<String>)> {
         let state = self.state();
         let relay = state.relays.get(&connection)?;
         Some((relay.stage, relay.vin_number.clone()))
@@ -125,7 +125,7 @@ impl Hub {
         relay.refuse_joins(&unknown_connection());
         relay.notify_operator("connectionClosed", serde_json::json!({"reason": "closed"}));
         state.forget_joined(&relay);
-        if relay.stage != Stage::Idle {
+        if relay.stage != RelayStage::Idle {
             state.close_at_connector(relay.plan.connector_id, connection, Asker::Ignored);
         }
     }

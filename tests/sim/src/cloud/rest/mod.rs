@@ -4,14 +4,14 @@
 mod connectors;
 mod extract;
 mod fields;
-mod guard;
-mod lifecycle;
 mod login;
 mod messenger;
 mod oauth;
-mod partner_prepared;
+mod partner_prepared_tickets;
 mod partner_tickets;
+mod pincode_guard;
 mod problem;
+mod ticket_lifecycle;
 mod tickets;
 mod token_response;
 mod vehicles;
@@ -39,7 +39,7 @@ pub(crate) fn router(app: App, websocket: MethodRouter<App>) -> Router {
         .merge(connectors::routes())
         .merge(vehicles::routes())
         .merge(tickets::routes())
-        .merge(partner_prepared::routes())
+        .merge(partner_prepared_tickets::routes())
         .merge(partner_tickets::routes())
         .merge(messenger::routes())
         .layer(DefaultBodyLimit::max(MAX_BODY))

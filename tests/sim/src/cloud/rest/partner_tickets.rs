@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 
 use super::extract::{Body, Caller, Id, Parameters};
 use super::fields::Fields;
-use super::lifecycle::{self, End};
-use super::partner_prepared::{Paging, asked, page};
+use super::partner_prepared_tickets::{Paging, asked, page};
 use super::problem::ApiError;
+use super::ticket_lifecycle::{self, End};
 use crate::cloud::app::App;
 use crate::cloud::hub::Changed;
 use crate::cloud::store::{Read, Ticket, TicketState, View};
@@ -144,11 +144,11 @@ async fn join(State(app): State<App>, caller: Caller, id: Id, body: Body) -> Res
         .store
         .change(move |change| {
             let ticket = existing(change, &id)?;
-            lifecycle::join(change, ticket, &operator, operator_id.unwrap_or_default())
+            ticket_lifecycle::join(change, ticket, &operator, operator_id.unwrap_or_default())
         })
         .await?;
     tracing::info!(ticket = ticket.id, connector_id = ticket.connector_id, "ticket in progress");
-    lifecycle::follow(&app, &ticket);
+    ticket_lifecycle::follow(&app, &ticket);
     Ok(see_other(format!("{IN_PROGRESS}/{}", ticket.uuid)))
 }
 
@@ -172,11 +172,11 @@ async fn transition(
         .store
         .change(move |change| {
             let ticket = existing(change, &id)?;
-            lifecycle::end(change, ticket, &[TicketState::InProgress], end)
+            ticket_lifecycle::end(change, ticket, &[TicketState::InProgress], end)
         })
         .await?;
     tracing::info!(ticket = ticket.id, state = ?ticket.state, "ticket ended");
-    lifecycle::follow(&app, &ticket);
+    ticket_lifecycle::follow(&app, &ticket);
     Ok(see_other(format!("/v2/tickets/{}", ticket.uuid)))
 }
 

@@ -20,10 +20,10 @@ pub(crate) struct Violation {
 
 /// An error for the client; boxed, because most results are successes.
 #[derive(Debug, Clone)]
-pub(crate) struct ApiError(Box<Contents>);
+pub(crate) struct ApiError(Box<ProblemContents>);
 
 #[derive(Debug, Clone, Serialize)]
-struct Contents {
+struct ProblemContents {
     #[serde(flatten)]
     problem: Problem,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -101,7 +101,7 @@ impl From<ApiError> for Problem {
 
 impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
-        Self(Box::new(Contents { problem, violations: Vec::new(), retry_after_seconds: None }))
+        Self(Box::new(ProblemContents { problem, violations: Vec::new(), retry_after_seconds: None }))
     }
 }
 

@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::connectors::page;
 use super::extract::{Body, Caller, Id, Parameters};
 use super::fields::Fields;
-use super::lifecycle::{self, End};
 use super::problem::ApiError;
+use super::ticket_lifecycle::{self, End};
 use crate::cloud::app::App;
 use crate::cloud::store::{Account, Change, PreparedTicket, Read as _, Role, Subject, Ticket, TicketState};
 use crate::cloud::views;
@@ -86,10 +86,10 @@ async fn transition(
         .change(move |change| {
             let ticket = seen(&caller, id.ticket(change)?)?;
             let from = [TicketState::Pending, TicketState::InProgress];
-            lifecycle::end(change, ticket, &from, End::Cancel(reason))
+            ticket_lifecycle::end(change, ticket, &from, End::Cancel(reason))
         })
         .await?;
-    lifecycle::follow(&app, &ticket);
+    ticket_lifecycle::follow(&app, &ticket);
     Ok((StatusCode::SEE_OTHER, [(LOCATION, format!("/v1/tickets/{}", ticket.id))]).into_response())
 }
 
@@ -187,7 +187,7 @@ impl NewTicket {
                 change.delete::<PreparedTicket>(prepared.id.as_bytes())?;
                 (prepared.ticket_number, prepared.id)
             }
-            None => (lifecycle::next_ticket_number(change)?, Uuid::new_v4()),
+            None => (ticket_lifecycle::next_ticket_number(change)?, Uuid::new_v4()),
         };
         let ticket = Ticket {
             id,
@@ -227,7 +227,7 @@ async fn create(State(app): State<App>, caller: Caller, body: Body) -> Result<Re
     let new = NewTicket::parse(body)?;
     let ticket = app.store.change(move |change| new.create(change, &subject)).await?;
     tracing::info!(ticket = ticket.id, connector_id = ticket.connector_id, "ticket pending");
-    lifecycle::follow(&app, &ticket);
+    ticket_lifecycle::follow(&app, &ticket);
     let location = format!("/v1/tickets/{}", ticket.id);
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(views::ticket(&ticket))).into_response())
 }

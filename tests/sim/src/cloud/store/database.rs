@@ -9,24 +9,24 @@ use uuid::Uuid;
 use super::model::{
     Account, Attachment, Connector, OneTimePassword, PincodeGuard, PreparedTicket, RefreshToken, Ticket,
 };
-use super::record::{Record, StoreError, Table, number_key};
+use super::record::{ByteTable, StoreError, StoredRecord, number_key};
 
 /// Settings and counters, by name.
-const META: Table = Table::new("meta");
+const META: ByteTable = ByteTable::new("meta");
 /// The number of a connector or ticket, by UUID.
-const NUMBERS: Table = Table::new("numbers");
+const NUMBERS: ByteTable = ByteTable::new("numbers");
 /// Uploaded files, by reference.
-const UPLOADS: Table = Table::new("uploads");
+const UPLOADS: ByteTable = ByteTable::new("uploads");
 
 /// The reading part of both kinds of transaction.
 pub(crate) trait Read {
     /// The bytes under `key`.
-    fn bytes(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+    fn bytes(&self, table: ByteTable, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
     /// All records of a type, ordered by key.
-    fn all<R: Record>(&self) -> Result<Vec<R>, StoreError>;
+    fn all<R: StoredRecord>(&self) -> Result<Vec<R>, StoreError>;
 
     /// The record under `key`.
-    fn get<R: Record>(&self, key: &[u8]) -> Result<Option<R>, StoreError> {
+    fn get<R: StoredRecord>(&self, key: &[u8]) -> Result<Option<R>, StoreError> {
         match self.bytes(R::TABLE, key)? {
             Some(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
             None => Ok(None),
@@ -34,7 +34,7 @@ pub(crate) trait Read {
     }
 
     /// The connector or ticket with this UUID.
-    fn by_uuid<R: Record>(&self, uuid: Uuid) -> Result<Option<R>, StoreError> {
+    fn by_uuid<R: StoredRecord>(&self, uuid: Uuid) -> Result<Option<R>, StoreError> {
         match self.bytes(NUMBERS, uuid.as_bytes())? {
             Some(number) => self.get(&number),
             None => Ok(None),
@@ -68,7 +68,7 @@ pub(crate) struct View(ReadTransaction);
 /// A transaction that changes the database completely or not at all.
 pub(crate) struct Change(WriteTransaction);
 
-fn collect<R: Record>(
+fn collect<R: StoredRecord>(
     table: &impl ReadableTable<&'static [u8], &'static [u8]>,
 ) -> Result<Vec<R>, StoreError> {
     let mut records = Vec::new();
@@ -79,39 +79,39 @@ fn collect<R: Record>(
 }
 
 impl Read for View {
-    fn bytes(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    fn bytes(&self, table: ByteTable, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(ReadableTable::get(&self.0.open_table(table)?, key)?.map(|value| value.value().to_vec()))
     }
 
-    fn all<R: Record>(&self) -> Result<Vec<R>, StoreError> {
+    fn all<R: StoredRecord>(&self) -> Result<Vec<R>, StoreError> {
         collect(&self.0.open_table(R::TABLE)?)
     }
 }
 
 impl Read for Change {
-    fn bytes(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    fn bytes(&self, table: ByteTable, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.0.open_table(table)?.get(key)?.map(|value| value.value().to_vec()))
     }
 
-    fn all<R: Record>(&self) -> Result<Vec<R>, StoreError> {
+    fn all<R: StoredRecord>(&self) -> Result<Vec<R>, StoreError> {
         collect(&self.0.open_table(R::TABLE)?)
     }
 }
 
 impl Change {
     /// Writes bytes under `key`.
-    fn put_bytes(&self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    fn put_bytes(&self, table: ByteTable, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         self.0.open_table(table)?.insert(key, value)?;
         Ok(())
     }
 
     /// Writes a record, replacing an older one with its key.
-    pub(crate) fn put<R: Record>(&self, record: &R) -> Result<(), StoreError> {
+    pub(crate) fn put<R: StoredRecord>(&self, record: &R) -> Result<(), StoreError> {
         self.put_bytes(R::TABLE, &record.key(), &serde_json::to_vec(record)?)
     }
 
     /// Removes the record under `key`. Returns whether there was one.
-    pub(crate) fn delete<R: Record>(&self, key: &[u8]) -> Result<bool, StoreError> {
+    pub(crate) fn delete<R: StoredRecord>(&self, key: &[u8]) -> Result<bool, StoreError> {
         Ok(self.0.open_table(R::TABLE)?.remove(key)?.is_some())
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::record::{Record, Table, number_key};
+use super::record::{ByteTable, StoredRecord, number_key};
 
 /// The permissions of a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,8 +184,8 @@ pub(crate) struct Attachment {
 
 macro_rules! record {
     ($type:ty, $table:literal, $self:ident => $key:expr) => {
-        impl Record for $type {
-            const TABLE: Table = Table::new($table);
+        impl StoredRecord for $type {
+            const TABLE: ByteTable = ByteTable::new($table);
             fn key(&$self) -> Vec<u8> {
                 $key.to_vec()
             }

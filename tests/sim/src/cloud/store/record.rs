@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// A table from bytes to bytes.
-pub(crate) type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
+pub(crate) type ByteTable = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 /// The reasons why the database cannot answer.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +15,7 @@ pub enum StoreError {
     Database(#[source] Box<redb::Error>),
     /// A record does not have this version's format.
     #[error("a record of the state database cannot be read")]
-    Record(#[from] serde_json::Error),
+    StoredRecord(#[from] serde_json::Error),
     /// The state directory or a file in it cannot be used.
     #[error("cannot use {path}")]
     File {
@@ -49,9 +49,9 @@ from_database!(
 );
 
 /// A record with its own table.
-pub(crate) trait Record: Serialize + DeserializeOwned {
+pub(crate) trait StoredRecord: Serialize + DeserializeOwned {
     /// The record's table.
-    const TABLE: Table;
+    const TABLE: ByteTable;
     /// The record's key. Numbers are big-endian, so that the table is ordered by number.
     fn key(&self) -> Vec<u8>;
 }

@@ -17,4 +17,4 @@ mod recording;
 
 pub use args::{DoipArgs, serve};
 pub use gateway::{DoipConfig, DoipGateway, FIRST_ECU, GATEWAY, RunningDoipEcu, SECOND_GATEWAY};
-pub use recording::{Carrier, DoipRecord, DoipRecording, RecordingError, Speaker};
+pub use recording::{Carrier, DoipRecord, DoipRecording, DoipRecordingError, Speaker};

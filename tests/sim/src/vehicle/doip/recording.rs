@@ -47,7 +47,7 @@ pub struct DoipRecord {
 
 /// The reasons why a recording cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum RecordingError {
+pub enum DoipRecordingError {
     /// A line does not have the right form.
     #[error("line {line}: {what}")]
     Line {
@@ -88,7 +88,7 @@ pub struct DoipRecording {
 impl DoipRecording {
     /// Parses the text of a recording. Each line has five fields: seconds, `udp` or `tcp`, sender>receiver,
     /// source>destination port, message in hex.
-    pub fn parse(text: &str) -> Result<Self, RecordingError> {
+    pub fn parse(text: &str) -> Result<Self, DoipRecordingError> {
         let (mut records, mut messages, mut announcement) = (Vec::new(), Vec::new(), None);
         for (index, text) in text.lines().enumerate() {
             let line = index + 1;
@@ -100,7 +100,7 @@ impl DoipRecording {
                 Ok(message) => Some(message),
                 // a tester may have sent anything
                 Err(_) if record.speaker == Speaker::Tester => None,
-                Err(source) => return Err(RecordingError::Message { line, source }),
+                Err(source) => return Err(DoipRecordingError::Message { line, source }),
             };
             if let Some(Message { payload: Payload::Announcement(first), .. }) = &message {
                 announcement.get_or_insert(*first);
@@ -108,7 +108,7 @@ impl DoipRecording {
             records.push(record);
             messages.push(message);
         }
-        let announcement = announcement.ok_or(RecordingError::NoAnnouncement)?;
+        let announcement = announcement.ok_or(DoipRecordingError::NoAnnouncement)?;
         Ok(Self { records, messages, announcement })
     }
 
@@ -174,8 +174,8 @@ impl DoipRecording {
     }
 }
 
-fn parse_line(line: usize, text: &str) -> Result<DoipRecord, RecordingError> {
-    let wrong = |what| RecordingError::Line { line, what };
+fn parse_line(line: usize, text: &str) -> Result<DoipRecord, DoipRecordingError> {
+    let wrong = |what| DoipRecordingError::Line { line, what };
     let fields: Vec<&str> = text.split_whitespace().collect();
     let [at, carrier, who, ports, digits] = *fields.as_slice() else {
         return Err(wrong("expected five fields: seconds, udp or tcp, sender>receiver, ports, message"));
@@ -196,6 +196,6 @@ fn parse_line(line: usize, text: &str) -> Result<DoipRecord, RecordingError> {
     let ports = ports.split_once('>').ok_or_else(|| wrong("expected source>destination port"))?;
     let port = if speaker == Speaker::Tester { ports.0 } else { ports.1 };
     let tester_port = port.parse().map_err(|_| wrong("a port is a number up to 65535"))?;
-    let bytes = hex::parse(digits).map_err(|source| RecordingError::Hex { line, source })?;
+    let bytes = hex::parse(digits).map_err(|source| DoipRecordingError::Hex { line, source })?;
     Ok(DoipRecord { at, carrier, speaker, tester_port, bytes })
 }

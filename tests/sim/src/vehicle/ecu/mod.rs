@@ -45,7 +45,7 @@ struct Outcome {
 
 /// The request in progress.
 #[derive(Debug)]
-struct Job {
+struct RunningRequest {
     service: u8,
     response: Vec<u8>,
     /// Whether the response is sent. A suppressed response is sent after a response pending (ISO 14229-1,
@@ -69,7 +69,7 @@ pub struct Ecu {
     written: BTreeMap<u16, Vec<u8>>,
     communication: u8,
     dtc_setting: bool,
-    job: Option<Job>,
+    job: Option<RunningRequest>,
     waiting: VecDeque<(Target, Vec<u8>)>,
     responses: VecDeque<Vec<u8>>,
     /// The number of responses that were polled and have no outcome yet.
@@ -138,7 +138,7 @@ impl Ecu {
         };
         let p2 = self.config.timing.p2;
         self.s3 = None;
-        self.job = Some(Job {
+        self.job = Some(RunningRequest {
             service,
             response,
             respond,

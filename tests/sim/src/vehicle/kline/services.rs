@@ -12,7 +12,7 @@ const OUT_OF_RANGE: u8 = 0x31;
 const RESPONSE_PENDING: u8 = 0x78;
 
 /// An answer, and its delay after the one before, not counting P2.
-pub(super) type Answer = (Duration, Vec<u8>);
+pub(super) type DelayedAnswer = (Duration, Vec<u8>);
 
 /// The ECU's memory and trouble codes.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ impl Services {
     }
 
     /// The answers to a request, in order; empty if the request wants none.
-    pub(super) fn answer(&mut self, config: &KlineEcuConfig, request: &[u8]) -> Vec<Answer> {
+    pub(super) fn answer(&mut self, config: &KlineEcuConfig, request: &[u8]) -> Vec<DelayedAnswer> {
         let Some((&service, parameters)) = request.split_first() else { return Vec::new() };
         match (service, parameters) {
             // TesterPresent without an answer
@@ -59,7 +59,7 @@ impl Services {
     }
 
     /// Erases the memory, with responses pending meanwhile.
-    fn erase(&mut self, config: &KlineEcuConfig, routine: u8) -> Vec<Answer> {
+    fn erase(&mut self, config: &KlineEcuConfig, routine: u8) -> Vec<DelayedAnswer> {
         let pending = |delay| (delay, vec![0x7F, 0x31, RESPONSE_PENDING]);
         let mut answers = vec![pending(Duration::ZERO)];
         let mut left = config.erase_time;
@@ -73,7 +73,7 @@ impl Services {
     }
 
     /// RequestDownload, TransferData and RequestTransferExit.
-    fn download(&mut self, service: u8, data: &[u8]) -> Vec<Answer> {
+    fn download(&mut self, service: u8, data: &[u8]) -> Vec<DelayedAnswer> {
         match service {
             0x34 => {
                 self.downloading = true;
@@ -89,16 +89,16 @@ impl Services {
     }
 }
 
-fn immediately(data: Vec<u8>) -> Vec<Answer> {
+fn immediately(data: Vec<u8>) -> Vec<DelayedAnswer> {
     vec![(Duration::ZERO, data)]
 }
 
-fn refuse(service: u8, code: u8) -> Vec<Answer> {
+fn refuse(service: u8, code: u8) -> Vec<DelayedAnswer> {
     immediately(vec![0x7F, service, code])
 }
 
 /// ReadEcuIdentification: the VIN, or the ECU's name.
-fn identify(config: &KlineEcuConfig, identification: u8) -> Vec<Answer> {
+fn identify(config: &KlineEcuConfig, identification: u8) -> Vec<DelayedAnswer> {
     match (identification, &config.vin) {
         (0x90, Some(vin)) => immediately([&[0x5A, 0x90], vin.as_bytes()].concat()),
         (0x9B, _) => immediately([&[0x5A, 0x9B][..], b"036906032  SIMULATED ECU 2010"].concat()),
@@ -107,7 +107,7 @@ fn identify(config: &KlineEcuConfig, identification: u8) -> Vec<Answer> {
 }
 
 /// OBD: the VIN in five messages of four bytes (SAE J1979 on ISO 14230-4).
-fn obd_vin(config: &KlineEcuConfig) -> Vec<Answer> {
+fn obd_vin(config: &KlineEcuConfig) -> Vec<DelayedAnswer> {
     let Some(vin) = &config.vin else { return Vec::new() };
     let padded = [&[0; 3], vin.as_bytes()].concat();
     let message =

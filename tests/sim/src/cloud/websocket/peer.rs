@@ -27,7 +27,7 @@ const TICKS_PER_PING: u32 = 6;
 const MAX_TEXT: usize = 256 * 1024;
 
 /// The state of one socket.
-pub(super) struct Session {
+pub(super) struct Peer {
     pub(super) app: App,
     pub(super) subject: Subject,
     pub(super) outbox: Outbox,
@@ -45,7 +45,7 @@ pub(super) async fn drive(app: App, subject: Subject, socket: WebSocket) {
     let writing = app.tasks.spawn(writer.drive_write(sink));
     let mut changes = app.hub.changes();
     let shutdown = app.shutdown.clone();
-    let mut session = Session::new(app, subject, outbox.clone());
+    let mut peer = Peer::new(app, subject, outbox.clone());
     let mut ticks = tokio::time::interval(UPDATES);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut tick_count = 0_u32;
@@ -65,17 +65,17 @@ pub(super) async fn drive(app: App, subject: Subject, socket: WebSocket) {
                 break;
             }
             () = &mut silence => {
-                let Some(deadline) = session.silence_deadline(last_received) else {
-                    tracing::info!(subject = session.subject.id, "a websocket sent nothing for too long");
+                let Some(deadline) = peer.silence_deadline(last_received) else {
+                    tracing::info!(subject = peer.subject.id, "a websocket sent nothing for too long");
                     outbox.close(Closing::Dead);
                     break;
                 };
                 silence.as_mut().reset(deadline);
             }
-            change = changes.recv(), if !session.subscriptions.is_empty() => session.handle_change(change),
+            change = changes.recv(), if !peer.subscriptions.is_empty() => peer.handle_change(change),
             _ = ticks.tick() => {
                 tick_count = tick_count.wrapping_add(1);
-                session.handle_tick(tick_count.is_multiple_of(TICKS_PER_PING));
+                peer.handle_tick(tick_count.is_multiple_of(TICKS_PER_PING));
             }
             // last, so that a flood of messages cannot starve the others
             received = stream.next() => {
@@ -84,18 +84,18 @@ pub(super) async fn drive(app: App, subject: Subject, socket: WebSocket) {
                 tokio::select! {
                     biased;
                     () = &mut closed => break,
-                    () = session.handle_message(message) => {}
+                    () = peer.handle_message(message) => {}
                 }
             }
         }
     }
-    session.handle_end();
+    peer.handle_end();
     // this also ends the writer
     outbox.close(Closing::Dead);
     let _ = writing.await;
 }
 
-impl Session {
+impl Peer {
     fn new(app: App, subject: Subject, outbox: Outbox) -> Self {
         let subscriptions = Subscriptions::default();
         Self { app, subject, outbox, connector: None, stored_vin: None, subscriptions }

@@ -6,7 +6,7 @@ use connector_agent::relay::wire::Envelope;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::session::{Session, forbidden, internal};
+use super::peer::{Peer, forbidden, internal};
 use crate::cloud::hub::{Join, unknown_connection};
 use crate::cloud::store::{Read as _, Role, Ticket};
 use crate::cloud::views;
@@ -18,7 +18,7 @@ struct JoinMessage {
     received: Option<u32>,
 }
 
-impl Session {
+impl Peer {
     /// `joinConnection`.
     pub(super) fn handle_join(&mut self, envelope: Envelope) -> Result<(), Problem> {
         if self.subject.role != Role::Operator {

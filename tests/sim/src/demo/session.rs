@@ -7,13 +7,13 @@ use connector_agent::relay::wire::request::Switch;
 use tokio::time::Instant;
 
 use super::agent_setup::remove;
+use super::bus_limit;
+use super::demo_vehicle::BIT_RATE;
 use super::duration::brief;
 use super::flashing::flash_with_progress;
-use super::limit;
-use super::plugged::BIT_RATE;
 use super::reading::Reading;
 use super::stage::{Stage, VOLTS};
-use super::story::{Story, Table};
+use super::story::{ResultTable, Story};
 use super::tp20;
 use crate::operator::client::{Connection, ConnectorWatch, Customer, Ticket};
 use crate::operator::flash::FlashReport;
@@ -29,7 +29,7 @@ const BOARD: Duration = Duration::from_secs(11);
 /// The results of the demo so far.
 #[derive(Default)]
 pub(super) struct Demo {
-    table: Table,
+    table: ResultTable,
 }
 
 impl Demo {
@@ -140,7 +140,7 @@ impl Demo {
         story: &Story,
         connection: &Connection,
     ) -> anyhow::Result<()> {
-        let (bus, what) = stage.plugged.bus()?;
+        let (bus, what) = stage.vehicle.bus()?;
         let configuring = Instant::now();
         connection.configure_buses(vec![bus]).await?;
         story.report("operator", &format!("set up {what} in {}", brief(configuring.elapsed())));
@@ -183,7 +183,7 @@ impl Demo {
         let readings = nodes
             .iter()
             .enumerate()
-            .map(|(place, ecu)| Reading::take(connection, &stage.plugged, place, ecu));
+            .map(|(place, ecu)| Reading::take(connection, &stage.vehicle, place, ecu));
         let readings = futures_util::future::try_join_all(readings).await?;
         let (mut right, mut asked, mut codes_right, mut codes) = (0, 0, 0, 0);
         for (ecu, reading) in nodes.iter().zip(readings) {
@@ -214,9 +214,9 @@ impl Demo {
     ) -> anyhow::Result<()> {
         let data = stage.firmware.clone();
         let target = stage.record.ecus.get(place).context("the ECU to flash")?.clone();
-        let name = stage.plugged.name(place, &target);
+        let name = stage.vehicle.name(place, &target);
         story.report("operator", &format!("flashes {} ({name}) with {} bytes", target.name, data.len()));
-        let channel = stage.plugged.open(connection, place, &target, Switch::Enabled).await?;
+        let channel = stage.vehicle.open(connection, place, &target, Switch::Enabled).await?;
         let flashed = flash_with_progress(&mut stage.setup.agent, story, &channel, &data).await;
         self.judge_flash(stage, story, (place, &target), flashed.as_ref().ok());
         flashed.map(drop)
@@ -247,16 +247,16 @@ impl Demo {
                 format!("{} bytes in {} blocks, {}", report.bytes, report.blocks, brief(report.transferring));
             self.table.note("Flashed", what);
             let mut what = format!("{rate:.0} bytes/s");
-            if stage.plugged.is_classic_can() {
+            if stage.vehicle.is_classic_can() {
                 let least =
-                    limit::transfer_time(&target.address, BIT_RATE, &stage.firmware, report.block_length);
+                    bus_limit::transfer_time(&target.address, BIT_RATE, &stage.firmware, report.block_length);
                 let possible = report.bytes as f64 / least.as_secs_f64().max(0.001);
                 let percent = 100.0 * least.as_secs_f64() / took;
                 what = format!("{what}, {percent:.1} % of the bus's limit of {possible:.0}");
             }
             self.table.note("Flash rate", what);
         }
-        let memory = stage.plugged.memory(place, target);
+        let memory = stage.vehicle.memory(place, target);
         let same = holds_firmware(&memory, &stage.firmware);
         let what = if same { "holds the firmware, byte for byte" } else { "does not hold the firmware" };
         self.table.check("ECU's memory", what, same);
@@ -277,7 +277,7 @@ impl Demo {
             if failure.is_none() { "completed" } else { "broke off" },
             failure.is_none(),
         );
-        let anomalies = stage.plugged.anomalies();
+        let anomalies = stage.vehicle.anomalies();
         for strange in &anomalies {
             story.report("vehicle", strange);
         }
@@ -286,11 +286,11 @@ impl Demo {
         self.table.check("As the ECUs saw it", what, anomalies.is_empty());
 
         stage.setup.end_agent(story, &mut self.table, failure.is_some()).await;
-        let left = stage.plugged.left_in_session();
+        let left = stage.vehicle.left_in_session();
         let what = if left.is_empty() { "all in their default session".to_owned() } else { left.join(", ") };
         self.table.check("ECUs afterwards", what, left.is_empty());
         stage.setup.cloud.shutdown().await;
-        stage.plugged.stop().await;
+        stage.vehicle.stop().await;
         drop(stage.setup.network);
         remove(stage.directory);
     }

@@ -12,7 +12,7 @@ const RESIDENT_ONLINE: u64 = 6_000;
 const FIRMWARE: usize = 64 << 10;
 
 /// Login, online, VIN, ticket, one ECU read and flashed; prints the resident memory at three stages.
-pub(super) async fn main_job(world: &mut World) -> anyhow::Result<String> {
+pub(super) async fn run(world: &mut World) -> anyhow::Result<String> {
     world.go_offline().await;
     let mark = world.supervisor.mark();
     world.supervisor.logged(mark, "trying again").await?;

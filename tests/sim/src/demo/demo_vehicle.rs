@@ -1,4 +1,4 @@
-//! The vehicle that the connector is plugged into: one on CAN, or one behind a DoIP gateway.
+//! The vehicle that the connector is vehicle into: one on CAN, or one behind a DoIP gateway.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ const DOIP_BUS: &str = "ETH";
 const TESTER: LogicalAddress = LogicalAddress::new(0x0E80);
 
 /// The vehicle, and the device that connects it.
-pub(super) enum Plugged {
+pub(super) enum DemoVehicle {
     /// ECUs on CAN, behind an SLCAN adapter.
     Can { adapter: SlcanAdapter, vehicle: Vehicle, data_bit_rate: Option<u32> },
     /// ECUs behind a gateway.
@@ -36,14 +36,14 @@ fn logical_address(place: usize) -> LogicalAddress {
     LogicalAddress::new(FIRST_ECU.saturating_add(place))
 }
 
-impl Plugged {
+impl DemoVehicle {
     /// Whether the vehicle is on classic CAN, for which the shortest time of a transfer can be calculated.
     pub(super) fn is_classic_can(&self) -> bool {
         matches!(self, Self::Can { data_bit_rate: None, .. })
     }
 
     /// The vehicle on CAN, if it is on CAN.
-    pub(super) fn vehicle(&self) -> Option<&Vehicle> {
+    pub(super) fn can_vehicle(&self) -> Option<&Vehicle> {
         match self {
             Self::Can { vehicle, .. } => Some(vehicle),
             Self::Doip(_) => None,

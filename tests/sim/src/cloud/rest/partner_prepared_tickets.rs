@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use super::extract::{Body, Caller, Id, Parameters};
 use super::fields::Fields;
-use super::lifecycle;
 use super::problem::ApiError;
+use super::ticket_lifecycle;
 use crate::cloud::app::App;
 use crate::cloud::random;
 use crate::cloud::store::{Change, PreparedTicket, Read as _};
@@ -109,7 +109,7 @@ async fn list(
 }
 
 /// The fields of a prepared ticket that a partner sets.
-struct Contents {
+struct PreparedContents {
     customer_id: Option<i64>,
     vin: Option<connector_agent::protocol::vin::Vin>,
     product_ids: Vec<i64>,
@@ -120,7 +120,7 @@ struct Contents {
     description: Option<String>,
 }
 
-impl Contents {
+impl PreparedContents {
     fn parse(body: Body) -> Result<Self, ApiError> {
         let mut fields = body.fields();
         let single = fields.id("product_id");
@@ -187,7 +187,7 @@ struct Identity {
 
 async fn create(State(app): State<App>, caller: Caller, body: Body) -> Result<Response, ApiError> {
     let preparer = caller.operator()?.id.clone();
-    let contents = Contents::parse(body)?;
+    let contents = PreparedContents::parse(body)?;
     let ticket = app
         .store
         .change(move |change| {
@@ -197,7 +197,7 @@ async fn create(State(app): State<App>, caller: Caller, body: Body) -> Result<Re
             }
             let identity = Identity {
                 id: Uuid::new_v4(),
-                ticket_number: lifecycle::next_ticket_number(change)?,
+                ticket_number: ticket_lifecycle::next_ticket_number(change)?,
                 voucher_code: random::voucher(8),
                 preparer,
                 created_at: OffsetDateTime::now_utc(),
@@ -224,7 +224,7 @@ async fn replace(
 ) -> Result<Json<Value>, ApiError> {
     caller.operator()?;
     let id = id.uuid()?;
-    let contents = Contents::parse(body)?;
+    let contents = PreparedContents::parse(body)?;
     let ticket = app
         .store
         .change(move |change| {

@@ -7,7 +7,7 @@ use connector_agent::relay::wire::Envelope;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::session::{Session, forbidden, internal};
+use super::peer::{Peer, forbidden, internal};
 use crate::cloud::hub::{Changed, Closing, Hello, Status};
 use crate::cloud::store::{Connector, Read as _, StoreError};
 
@@ -23,7 +23,7 @@ fn hello_first() -> Problem {
     Problem::new(409, "hello-first", "Hello first", "The first message of a connector is connectorHello.")
 }
 
-impl Session {
+impl Peer {
     /// `connectorHello`: makes this socket the connector's link.
     pub(super) async fn handle_hello(&mut self, envelope: Envelope) -> Result<(), Problem> {
         let result = self.greet(&envelope.message).await;

@@ -3,8 +3,8 @@
 
 mod connector;
 mod operator;
+mod peer;
 mod portal;
-mod session;
 mod subscriptions;
 
 use std::sync::Arc;
@@ -60,7 +60,7 @@ pub(crate) async fn upgrade(
         move |socket| {
             let tasks = app.tasks.clone();
             tasks.track_future(async move {
-                session::drive(app, subject, socket).await;
+                peer::drive(app, subject, socket).await;
                 drop(place);
             })
         },

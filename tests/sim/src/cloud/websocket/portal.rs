@@ -6,7 +6,7 @@ use connector_agent::relay::wire::Envelope;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::session::{Session, forbidden, internal};
+use super::peer::{Peer, forbidden, internal};
 use super::subscriptions::{ACTIONS, Subscription, Topic};
 use crate::cloud::hub::Changed;
 use crate::cloud::store::{Connector, Read, StoreError, Ticket};
@@ -35,7 +35,7 @@ fn ticket_of_connection(read: &impl Read, connection: Uuid) -> Result<Option<Tic
     Ok(read.all::<Ticket>()?.into_iter().find(|ticket| ticket.connection_uuid == Some(connection)))
 }
 
-impl Session {
+impl Peer {
     /// Begins or ends a subscription, and answers with the first update.
     pub(super) fn handle_subscription(&mut self, envelope: Envelope) -> Result<(), Problem> {
         let found = ACTIONS
