@@ -3,10 +3,10 @@
 
 pub mod cli;
 pub mod cloud;
-pub mod demo;
+mod demo;
 pub mod doip;
 pub mod network;
 pub mod operator;
 mod scenario;
-pub mod trials;
+mod trials;
 pub mod vehicle;

@@ -11,7 +11,7 @@ use super::server::{Cloud, CloudConfig};
 
 /// Run the sandbox cloud: REST, websocket and relay on one TLS port.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Address to listen on, such as 127.0.0.1:8443. Port 0 takes a free one.
     #[arg(long, value_name = "ADDR")]
     listen: String,
@@ -35,7 +35,7 @@ pub struct Args {
 /// # Errors
 ///
 /// Returns an error if the address, the state directory or the connectors file cannot be used.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let connectors = match &args.connectors {
         Some(file) => {
             let text =

@@ -16,6 +16,6 @@ mod views;
 mod websocket;
 
 pub use certificates::CertificateError;
-pub use command::{Args, run};
+pub(crate) use command::{Args, run};
 pub use server::{Cloud, CloudConfig, CloudError, Credentials};
 pub use store::{ConnectorSeed, StoreError};

@@ -171,7 +171,7 @@ impl Cloud {
     }
 
     /// The line that the command prints when it is ready, without a line break.
-    pub fn ready_line(&self) -> String {
+    pub(crate) fn ready_line(&self) -> String {
         json!({
             "api_url": self.api_url,
             "websocket_url": self.websocket_url,
@@ -202,7 +202,7 @@ impl Cloud {
     }
 
     /// The number of times that a connector came online since the start; the receiver notifies of changes.
-    pub fn hellos(&self) -> watch::Receiver<u64> {
+    pub(crate) fn hellos(&self) -> watch::Receiver<u64> {
         self.hellos.clone()
     }
 

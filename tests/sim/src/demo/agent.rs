@@ -17,7 +17,7 @@ const LOG_LINES: usize = 25;
 
 /// The hidden subcommand: `connector-agent`'s own command line. The process ends with the demo that started
 /// it.
-pub fn main(arguments: Vec<OsString>) -> ExitCode {
+pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::TERM)) {
         eprintln!("the agent will keep running if the demo is killed: {error}");
     }

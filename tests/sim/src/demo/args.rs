@@ -10,7 +10,7 @@ use std::time::Duration;
   1    a check was wrong, or the demo broke off
   2    wrong usage
   130  interrupted")]
-pub struct Args {
+pub(crate) struct Args {
     /// The platform of the vehicle to simulate.
     #[arg(long, value_name = "NAME", default_value = "VOLKSWAGEN_GOLF_MK7")]
     pub(super) platform: String,

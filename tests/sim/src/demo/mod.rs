@@ -17,7 +17,7 @@ mod tp20;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use args::Args;
+pub(crate) use args::Args;
 
 use args::Bus;
 use session::Demo;
@@ -26,7 +26,7 @@ use story::Story;
 
 /// The demo ended, but not every check was right. The demo has already printed the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum DemoError {
+pub(crate) enum DemoError {
     /// A check was wrong, or the demo broke off.
     #[error("not every check was right: see above")]
     NotRight,
@@ -37,7 +37,7 @@ pub enum DemoError {
 
 impl DemoError {
     /// The exit code.
-    pub fn exit_code(self) -> u8 {
+    pub(crate) fn exit_code(self) -> u8 {
         match self {
             Self::NotRight => 1,
             Self::Interrupted => 130,
@@ -50,7 +50,7 @@ impl DemoError {
 /// # Errors
 ///
 /// Returns the error that prevented the setup, or a [`DemoError`].
-pub async fn run(mut args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(mut args: Args) -> anyhow::Result<()> {
     if args.doip {
         args.bus = Bus::Doip;
     }

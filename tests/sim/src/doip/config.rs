@@ -157,6 +157,6 @@ impl EntityConfig {
 }
 
 /// The VIN field of an announcement without a VIN.
-pub fn no_vin() -> [u8; 17] {
+pub(crate) fn no_vin() -> [u8; 17] {
     [0xFF; 17]
 }

@@ -10,7 +10,8 @@ mod entity;
 mod server;
 pub mod tls;
 
-pub use config::{ActivationPolicy, Answer, Confirmation, EntityConfig, Timeouts, no_vin};
+pub(crate) use config::no_vin;
+pub use config::{ActivationPolicy, Answer, Confirmation, EntityConfig, Timeouts};
 pub use connection::ConnectionId;
 pub use entity::{Entity, EntityTimer, Event, Output};
 pub use server::{ListenConfig, Server, ServerAddresses};

@@ -160,7 +160,7 @@ impl Server {
     }
 
     /// The entity, to change it while it runs.
-    pub fn entity_mut(&mut self) -> &mut Entity {
+    pub(crate) fn entity_mut(&mut self) -> &mut Entity {
         &mut self.entity
     }
 

@@ -28,7 +28,7 @@ use world::World;
   0  all trials passed
   1  a trial failed
   2  wrong usage")]
-pub struct Args {
+pub(crate) struct Args {
     /// The agent's binary.
     #[arg(long, value_name = "FILE")]
     agent: PathBuf,
@@ -90,14 +90,14 @@ impl Trial {
 /// Some trials failed. Their names have been printed.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("{0} of the trials failed")]
-pub struct Failed(usize);
+pub(crate) struct Failed(usize);
 
 /// Runs the trials.
 ///
 /// # Errors
 ///
 /// Returns an error if a trial failed, or cannot run here.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let chosen: Vec<Trial> = if args.trials.is_empty() {
         ALL.into_iter().filter(|trial| args.machine || !trial.needs_machine()).collect()
     } else {

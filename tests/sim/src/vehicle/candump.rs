@@ -100,7 +100,7 @@ fn parse_time(text: &str) -> Option<Duration> {
 }
 
 /// Parses a frame in candump's short form, in which frames also print.
-pub fn parse_frame(text: &str) -> Result<CanFrame, RecordError> {
+fn parse_frame(text: &str) -> Result<CanFrame, RecordError> {
     let (id, content) = text.split_once('#').ok_or_else(|| RecordError::Frame(text.to_owned()))?;
     let wrong_id = || RecordError::Identifier(id.to_owned());
     // from_str_radix would accept a sign

@@ -29,7 +29,7 @@ use super::tp20::Tp20EcuConfig;
 /// DoIP gateway, on a K-line, or on several of these. The process prints one line of JSON when it is ready, and
 /// runs until SIGTERM or SIGINT.
 #[derive(Debug, Clone, Parser)]
-pub struct Args {
+pub(crate) struct Args {
     /// The file of vehicles.
     #[arg(long, value_name = "FILE", required_unless_present_any = ["recording", "doip_recording", "kline"])]
     vehicles: Option<PathBuf>,
@@ -77,7 +77,7 @@ pub struct Args {
 ///
 /// Returns an error if a file cannot be read or parsed, does not contain the platform, or if an adapter
 /// cannot be created.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut switch = signal(SignalKind::user_defined1())?;

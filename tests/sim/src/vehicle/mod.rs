@@ -12,7 +12,7 @@ pub mod simulation;
 pub mod tp20;
 pub mod transport;
 
-pub use command::{Args, run};
+pub(crate) use command::{Args, run};
 pub use doip::{DoipConfig, DoipGateway};
 pub use simulation::{RunningEcu, Vehicle, VehicleConfig};
 pub use tp20::Tp20EcuConfig;

@@ -136,7 +136,7 @@ impl Vehicle {
     /// # Errors
     ///
     /// Returns the errors of [`Vehicle::start_at`].
-    pub async fn play_at(
+    pub(crate) async fn play_at(
         recording: &Recording,
         interface: &str,
         settings: CanSettings,

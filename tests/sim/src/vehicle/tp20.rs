@@ -121,7 +121,7 @@ fn identification(name: &str) -> Vec<u8> {
 }
 
 /// A TP2.0 ECU on the bus.
-pub struct Tp20Node {
+pub(super) struct Tp20Node {
     config: Tp20EcuConfig,
     connection: Option<Connection>,
     /// Responses to set-up requests that wait for transmission.
@@ -135,7 +135,7 @@ pub struct Tp20Node {
 
 impl Tp20Node {
     /// Creates an ECU without an open channel.
-    pub fn new(config: Tp20EcuConfig, responder: Box<dyn Responder>) -> Self {
+    pub(crate) fn new(config: Tp20EcuConfig, responder: Box<dyn Responder>) -> Self {
         Self {
             config,
             connection: None,

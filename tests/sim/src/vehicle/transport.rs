@@ -45,7 +45,7 @@ impl Default for TransportConfig {
 }
 
 /// The functional identifier that the OBD standard assigns to an ECU with this address.
-pub fn obd_functional(address: &EcuAddress) -> Option<CanId> {
+pub(super) fn obd_functional(address: &EcuAddress) -> Option<CanId> {
     let id = address.request;
     match (address.extended, id.is_extended(), id.raw()) {
         (None, false, 0x7E0..=0x7E7) => Some(OBD_FUNCTIONAL_11),
@@ -57,7 +57,7 @@ pub fn obd_functional(address: &EcuAddress) -> Option<CanId> {
 /// An ECU on a CAN bus.
 ///
 /// After every `handle_*`, call `poll_transmit` until it returns `None`, then `poll_timeout`.
-pub trait CanNode: Send {
+pub(super) trait CanNode: Send {
     /// The ECU's identifiers.
     fn address(&self) -> EcuAddress;
     /// Filters for the frames that the ECU needs.
@@ -80,7 +80,7 @@ pub trait CanNode: Send {
 }
 
 /// An ECU behind ISO-TP on the bus.
-pub struct Node {
+pub(super) struct Node {
     address: EcuAddress,
     functional: Vec<CanId>,
     endpoint: Endpoint,
@@ -89,7 +89,7 @@ pub struct Node {
 
 impl Node {
     /// Creates an ECU that receives on its request identifier and on the functional ones.
-    pub fn new(
+    pub(crate) fn new(
         address: EcuAddress,
         functional: Vec<CanId>,
         config: &TransportConfig,

@@ -20,7 +20,7 @@ use crate::vehicle::VehicleConfig;
 /// The gateway to simulate, and its behaviour.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "DoIP")]
-pub struct DoipArgs {
+pub(crate) struct DoipArgs {
     /// Serve the vehicle over DoIP at this address, such as 0.0.0.0:13400, by TCP and UDP. Port 0 takes a free
     /// one.
     #[arg(long, value_name = "ADDR", value_parser = socket_address)]
@@ -102,7 +102,7 @@ pub struct DoipArgs {
 
 impl DoipArgs {
     /// Whether the initial power mode is ready.
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.doip_power_mode == "ready"
     }
 
@@ -164,7 +164,7 @@ impl DoipArgs {
 /// # Errors
 ///
 /// Returns an error if a file cannot be read or parsed, or if an address cannot be listened on.
-pub async fn serve(
+pub(crate) async fn serve(
     args: &DoipArgs,
     vehicle: Option<&VehicleConfig>,
 ) -> anyhow::Result<(Vec<DoipGateway>, Value)> {

@@ -21,7 +21,7 @@ pub const GATEWAY: LogicalAddress = LogicalAddress::new(0x4010);
 /// The logical address of the first ECU.
 pub const FIRST_ECU: u16 = 0x4011;
 /// The logical address of a second gateway.
-pub const SECOND_GATEWAY: LogicalAddress = LogicalAddress::new(0x4020);
+const SECOND_GATEWAY: LogicalAddress = LogicalAddress::new(0x4020);
 
 /// The configuration of a DoIP gateway.
 #[derive(Debug, Clone)]

@@ -15,6 +15,6 @@ mod ecus;
 mod gateway;
 mod recording;
 
-pub use args::{DoipArgs, serve};
-pub use gateway::{DoipConfig, DoipGateway, FIRST_ECU, GATEWAY, RunningDoipEcu, SECOND_GATEWAY};
+pub(crate) use args::{DoipArgs, serve};
+pub use gateway::{DoipConfig, DoipGateway, FIRST_ECU, GATEWAY, RunningDoipEcu};
 pub use recording::{Carrier, DoipRecord, DoipRecording, DoipRecordingError, Speaker};

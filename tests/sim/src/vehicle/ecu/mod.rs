@@ -23,7 +23,7 @@ pub use download::{Image, Progress};
 pub use dtc::{Dtc, STATUS_AVAILABILITY_MASK};
 pub use nrc::Nrc;
 pub use responder::{EcuStatus, Responder, ScriptProgress, Session, Target, Timer};
-pub use security::{MAX_ATTEMPTS, toy_key};
+pub use security::toy_key;
 
 use download::Flash;
 use security::Security;

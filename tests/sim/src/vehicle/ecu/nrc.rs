@@ -44,7 +44,7 @@ impl Nrc {
 
     /// Whether an ECU suppresses this response to a functional request, to which all other ECUs would
     /// respond alike (ISO 14229-1, 7.5.6).
-    pub const fn is_suppressed_when_functional(self) -> bool {
+    pub(super) const fn is_suppressed_when_functional(self) -> bool {
         matches!(
             self,
             Self::ServiceNotSupported

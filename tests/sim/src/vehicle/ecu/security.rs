@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::nrc::Nrc;
 
 /// The number of wrong keys after which an ECU makes the tool wait.
-pub const MAX_ATTEMPTS: u8 = 3;
+const MAX_ATTEMPTS: u8 = 3;
 
 /// The key for a seed: `(seed XOR 0x5EC0DE00 XOR level)` rotated left by 7 bits, where `level` is the odd
 /// sub-function that requested the seed. Seed and key are four bytes, big-endian.

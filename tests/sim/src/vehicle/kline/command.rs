@@ -115,7 +115,7 @@ impl RunningKline {
     }
 
     /// Logs the anomalies that the ECUs recorded.
-    pub fn report_anomalies(&self) {
+    pub(crate) fn report_anomalies(&self) {
         for (address, anomalies) in self.vehicle.anomalies() {
             tracing::warn!(ecu = format!("0x{address:02X}"), ?anomalies, "the ECU recorded anomalies");
         }

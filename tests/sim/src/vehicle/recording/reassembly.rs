@@ -51,7 +51,7 @@ pub(super) struct Reassembly {
 }
 
 impl Reassembly {
-    pub fn handle_frame(&mut self, time: Duration, frame: &CanFrame) {
+    pub(crate) fn handle_frame(&mut self, time: Duration, frame: &CanFrame) {
         let id = frame.id();
         let n_pdu = match NPdu::decode(frame.data(), 0) {
             Ok(n_pdu) if frame.is_data() => n_pdu,
@@ -99,7 +99,7 @@ impl Reassembly {
     }
 
     /// Ends the log. PDUs that are still incomplete count as broken.
-    pub fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         self.broken += self.partial.len();
         self.partial.clear();
     }
