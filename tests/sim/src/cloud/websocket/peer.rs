@@ -1,4 +1,4 @@
-//! One socket: reading it, dispatching what comes, and noticing when it is dead.
+//! One socket: reads it, dispatches its messages, and detects a dead peer.
 
 use std::time::Duration;
 
@@ -10,29 +10,30 @@ use futures_util::StreamExt as _;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::portal::Subscriptions;
+use super::subscriptions::Subscriptions;
+use crate::cloud::app::App;
 use crate::cloud::hub::{Changed, Closing, Outbox, unknown_action};
-use crate::cloud::server::App;
-use crate::cloud::store::{Role, Subject};
+use crate::cloud::rest::ApiError;
+use crate::cloud::store::{Role, StoreError, Subject};
 
-/// How often subscribers get an update.
+/// Interval of the updates to subscribers.
 const UPDATES: Duration = Duration::from_secs(5);
-/// A connector that says nothing for this long is dead: it pings every 5 s.
+/// A connector that sends nothing for this long is dead: it pings every 5 s.
 const CONNECTOR_SILENCE: Duration = Duration::from_secs(15);
-/// Nobody else has to ping: the cloud does, at every sixth update, and is patient with clients that do not read.
+/// Other clients need not ping. The cloud pings them with every sixth update, and tolerates slow readers.
 const CLIENT_SILENCE: Duration = Duration::from_secs(300);
-const TICKS_A_PING: u32 = 6;
-/// The longest text message.
+const TICKS_PER_PING: u32 = 6;
+/// Limit of a text message, in bytes.
 const MAX_TEXT: usize = 256 * 1024;
 
-/// What is known of one socket.
-pub(super) struct Session {
+/// The state of one socket.
+pub(super) struct Peer {
     pub(super) app: App,
     pub(super) subject: Subject,
     pub(super) outbox: Outbox,
-    /// The connector that said hello on it.
+    /// The connector that sent its hello on this socket.
     pub(super) connector: Option<i64>,
-    /// The VIN that the connector last reported, as it is in the database.
+    /// The connector's last reported VIN, as stored in the database.
     pub(super) stored_vin: Option<String>,
     pub(super) subscriptions: Subscriptions,
 }
@@ -44,21 +45,14 @@ pub(super) async fn drive(app: App, subject: Subject, socket: WebSocket) {
     let writing = app.tasks.spawn(writer.drive_write(sink));
     let mut changes = app.hub.changes();
     let shutdown = app.shutdown.clone();
-    let mut session = Session {
-        app,
-        subject,
-        outbox: outbox.clone(),
-        connector: None,
-        stored_vin: None,
-        subscriptions: Subscriptions::default(),
-    };
+    let mut peer = Peer::new(app, subject, outbox.clone());
     let mut ticks = tokio::time::interval(UPDATES);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut tick_count = 0_u32;
     let mut last_received = Instant::now();
     let silence = tokio::time::sleep_until(last_received + CONNECTOR_SILENCE);
     tokio::pin!(silence);
-    // made once: what is relayed should not pay for them at every message
+    // created once, so that relayed messages do not pay for them
     let (closed, ending) = (outbox.closed(), shutdown.cancelled());
     tokio::pin!(closed, ending);
 
@@ -71,40 +65,46 @@ pub(super) async fn drive(app: App, subject: Subject, socket: WebSocket) {
                 break;
             }
             () = &mut silence => {
-                let allowed = session.allowed_silence();
-                if last_received.elapsed() >= allowed {
-                    tracing::info!(subject = session.subject.id, "a websocket has gone silent");
+                let Some(deadline) = peer.silence_deadline(last_received) else {
+                    tracing::info!(subject = peer.subject.id, "a websocket sent nothing for too long");
                     outbox.close(Closing::Dead);
                     break;
-                }
-                silence.as_mut().reset(last_received + allowed);
+                };
+                silence.as_mut().reset(deadline);
             }
-            change = changes.recv(), if !session.subscriptions.is_empty() => session.handle_change(change),
+            change = changes.recv(), if !peer.subscriptions.is_empty() => peer.handle_change(change),
             _ = ticks.tick() => {
                 tick_count = tick_count.wrapping_add(1);
-                session.handle_tick(tick_count.is_multiple_of(TICKS_A_PING));
+                peer.handle_tick(tick_count.is_multiple_of(TICKS_PER_PING));
             }
-            // last, so that a flood starves nothing above
+            // last, so that a flood of messages cannot starve the others
             received = stream.next() => {
                 last_received = Instant::now();
                 let Some(Ok(message)) = received else { break };
                 tokio::select! {
                     biased;
                     () = &mut closed => break,
-                    () = session.handle_message(message) => {}
+                    () = peer.handle_message(message) => {}
                 }
             }
         }
     }
-    session.handle_end();
-    // the socket's end ends the writer as well
+    peer.handle_end();
+    // this also ends the writer
     outbox.close(Closing::Dead);
     let _ = writing.await;
 }
 
-impl Session {
-    fn allowed_silence(&self) -> Duration {
-        if self.connector.is_some() { CONNECTOR_SILENCE } else { CLIENT_SILENCE }
+impl Peer {
+    fn new(app: App, subject: Subject, outbox: Outbox) -> Self {
+        let subscriptions = Subscriptions::default();
+        Self { app, subject, outbox, connector: None, stored_vin: None, subscriptions }
+    }
+
+    /// When a peer that sends nothing more is dead; `None` if it is dead now.
+    fn silence_deadline(&self, last_received: Instant) -> Option<Instant> {
+        let allowed = if self.connector.is_some() { CONNECTOR_SILENCE } else { CLIENT_SILENCE };
+        (last_received.elapsed() < allowed).then(|| last_received + allowed)
     }
 
     async fn handle_message(&mut self, message: Message) {
@@ -116,13 +116,13 @@ impl Session {
                     .push(&Envelope::error(&Problem::new(413, "too-long", "Message too long", detail), None));
             }
             Message::Text(text) => self.handle_text(text.as_str()).await,
-            // pings are answered by the websocket itself; what follows a close is the stream's end
+            // the websocket answers pings itself, and the stream ends after a close
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) => {}
         }
     }
 
-    /// Not looked into: only the sockets decide where it goes. Without anybody to take it, it is discarded; resuming
-    /// repairs that.
+    /// Relays a binary message without parsing it: the two sockets determine the destination. A message
+    /// without destination is discarded; resuming the connection repairs that.
     async fn relay_binary(&self, bytes: Bytes) {
         let target = match self.connector {
             Some(connector_id) => self.app.hub.route_to_operator(connector_id, self.outbox.id()),
@@ -193,7 +193,12 @@ impl Session {
     }
 }
 
-/// 403, with this detail.
+/// 403 with this detail.
 pub(super) fn forbidden(detail: &str) -> Problem {
     Problem::new(403, "forbidden", "Forbidden", detail)
+}
+
+/// An internal error as a problem object.
+pub(super) fn internal(error: StoreError) -> Problem {
+    ApiError::from(error).into()
 }

@@ -1,4 +1,4 @@
-//! What an operator says: joining, and requests to the connector.
+//! Messages of an operator: joins, and requests to the connector.
 
 use axum::extract::ws::Message;
 use connector_agent::protocol::problem::Problem;
@@ -6,8 +6,7 @@ use connector_agent::relay::wire::Envelope;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::connector::internal;
-use super::session::{Session, forbidden};
+use super::peer::{Peer, forbidden, internal};
 use crate::cloud::hub::{Join, unknown_connection};
 use crate::cloud::store::{Read as _, Role, Ticket};
 use crate::cloud::views;
@@ -19,7 +18,7 @@ struct JoinMessage {
     received: Option<u32>,
 }
 
-impl Session {
+impl Peer {
     /// `joinConnection`.
     pub(super) fn handle_join(&mut self, envelope: Envelope) -> Result<(), Problem> {
         if self.subject.role != Role::Operator {
@@ -48,9 +47,9 @@ impl Session {
         Ok(())
     }
 
-    /// A request of section 3: on to the connector.
+    /// Forwards a request of section 3 to the connector.
     pub(super) async fn handle_operator_request(&mut self, envelope: Envelope) -> Result<(), Problem> {
-        // an error needs no answer, and must not get one
+        // an error must not be answered
         if envelope.action == "error" {
             tracing::debug!(subject = self.subject.id, "an operator reports an error");
             return Ok(());

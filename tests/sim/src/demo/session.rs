@@ -1,110 +1,104 @@
-//! What customer and operator do, and whether it came out right.
+//! The demo on CAN and DoIP: the steps of the customer and the operator, and the checks of their results.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use connector_agent::relay::wire::request::Switch;
-use serde_json::json;
 use tokio::time::Instant;
 
-use super::limit;
-use super::reading::{Reading, brief};
-use super::stage::{BIT_RATE, Stage, VOLTS};
-use super::story::{Story, Table};
+use super::agent_setup::remove;
+use super::bus_limit;
+use super::demo_vehicle::BIT_RATE;
+use super::duration::brief;
+use super::flashing::flash_with_progress;
+use super::reading::Reading;
+use super::stage::{Stage, VOLTS};
+use super::story::{ResultTable, Story};
 use super::tp20;
-use crate::operator::FlashProgress;
-use crate::operator::client::{Connection, ConnectorWatch, Credentials, Customer, Operator, Ticket, Timing};
-use crate::operator::flash::{Firmware, FlashReport, flash};
+use crate::operator::client::{Connection, ConnectorWatch, Customer, Ticket};
+use crate::operator::flash::FlashReport;
+use crate::scenario::{connect, create_ticket, holds_firmware, log_in_customer, log_in_operator};
 use crate::vehicle::catalogue::EcuRecord;
 use crate::vehicle::ecu::{Ecu, EcuConfig};
 
-/// Where the firmware goes in the ECU's memory.
-const ADDRESS: u32 = 0x0800_0000;
-/// How long coming online may take, over the worst network that can be asked for.
+/// Limit for coming online, over the worst network that the arguments allow.
 const ONLINE: Duration = Duration::from_secs(120);
-/// How long the board's measurements may take to come: two of the connector's regular reports.
+/// Limit for the board's measurements: two of the connector's regular reports.
 const BOARD: Duration = Duration::from_secs(11);
 
-/// The demo so far.
+/// The results of the demo so far.
 #[derive(Default)]
 pub(super) struct Demo {
-    table: Table,
+    table: ResultTable,
 }
 
 impl Demo {
-    /// Plays everything; an error is what kept it from going on.
+    /// Plays the whole session. Returns the error that stopped it.
     pub(super) async fn play(&mut self, stage: &mut Stage, story: &Story) -> anyhow::Result<()> {
-        let customer = self.log_in_customer(stage).await?;
-        let watch = customer.watch_connector(stage.cloud.connector_id).await?;
+        let customer = log_in_customer(&stage.setup.cloud).await?;
+        let watch = customer.watch_connector(stage.setup.cloud.connector_id).await?;
         self.come_online(stage, story, watch).await?;
         let ticket = self.make_ticket(stage, story, &customer).await?;
-        let operator = Operator::login(
-            &stage.cloud.api_url,
-            &stage.cloud.websocket_url,
-            Some(&stage.cloud.ca_file),
-            credentials(&stage.cloud.operator),
-        )
-        .await?;
+        let operator = log_in_operator(&stage.setup.cloud).await?;
         let joining = Instant::now();
-        let ticket = operator.join(&ticket.id, "demo operator").await?;
+        let (ticket, connection) = connect(&operator, &ticket.id, "demo operator").await?;
         let number = ticket.ticket_number.clone().unwrap_or_else(|| ticket.id.clone());
-        let uuid = ticket.connection().context("the ticket in progress has no connection")?;
-        let connection = operator.connect(uuid).await?;
-        story.tell(
+        story.report(
             "operator",
-            &format!("has joined ticket {number}, and is connected after {}", brief(joining.elapsed())),
+            &format!("joined ticket {number} and connected in {}", brief(joining.elapsed())),
         );
         let worked = if stage.tp20.is_empty() {
             self.work(stage, story, &connection).await
         } else {
             tp20::work(stage, story, &connection, &mut self.table).await
         };
+        self.note_relay(stage, &connection);
+        worked?;
+        operator.complete(&ticket.id).await?;
+        story.report("operator", &format!("completed ticket {number}"));
+        Ok(())
+    }
+
+    /// Notes the relay's work: PDUs, and links cut.
+    fn note_relay(&mut self, stage: &Stage, connection: &Connection) {
         let counters = connection.counters();
         let pdus = counters.pdus_sent() + counters.pdus_received();
         let (sent, received) = (counters.pdus_sent(), counters.pdus_received());
         self.table.note("PDUs relayed", format!("{pdus} ({sent} to the vehicle, {received} back)"));
-        let links = match (stage.network.statistics().cut, counters.interruptions()) {
+        let links = match (stage.setup.network.statistics().cut, counters.interruptions()) {
             (0, _) => "none".to_owned(),
-            (cut, survived) => format!("{cut}, {survived} of them in the diagnostic session, which went on"),
+            (cut, survived) => {
+                format!("{cut}, {survived} of them during the diagnostic session, which continued")
+            }
         };
         self.table.note("Links cut", links);
-        worked?;
-        operator.complete(&ticket.id).await?;
-        story.tell("operator", &format!("has completed ticket {number}"));
-        Ok(())
     }
 
-    async fn log_in_customer(&mut self, stage: &Stage) -> anyhow::Result<Customer> {
-        let credentials = credentials(&stage.cloud.customer);
-        let (api, websocket) = (&stage.cloud.api_url, &stage.cloud.websocket_url);
-        Ok(Customer::login(api, websocket, Some(&stage.cloud.ca_file), credentials).await?)
-    }
-
-    /// Waits for the connector, and for the VIN that it reports.
+    /// Waits until the connector is online and has reported its VIN.
     async fn come_online(
         &mut self,
         stage: &mut Stage,
         story: &Story,
         mut watch: ConnectorWatch,
     ) -> anyhow::Result<()> {
-        let started = stage.agent.started;
+        let started = stage.setup.agent.started;
         let online = async {
             watch.until(|update| update.is_online).await?;
             let online = started.elapsed();
-            story.tell("connector", &format!("is online, {} after its start", brief(online)));
+            story.report("connector", &format!("is online {} after its start", brief(online)));
             let expects_vin = stage.record.vin.is_some();
             let update = watch.until(|update| update.vin_number.is_some() == expects_vin).await?;
-            let told = started.elapsed();
-            // what the board measures is in the same message, or in one soon after
+            let reported = started.elapsed();
+            // the board's measurements are in the same message, or in one soon after
             let measured = watch.until(|update| update.voltage.is_some() && update.ignition.is_some());
             let board = tokio::time::timeout(BOARD, measured).await;
-            Ok::<_, anyhow::Error>((online, board.unwrap_or(Ok(update))?, told))
+            Ok::<_, anyhow::Error>((online, board.unwrap_or(Ok(update))?, reported))
         };
-        let (online, update, told) = tokio::select! {
+        let (online, update, reported) = tokio::select! {
             online = tokio::time::timeout(ONLINE, online) => {
                 online.with_context(|| format!("the connector is not online with its VIN after {} s", ONLINE.as_secs()))??
             }
-            ended = stage.agent.ended() => anyhow::bail!("the agent has ended by itself: {}", ended?),
+            ended = stage.setup.agent.ended() => anyhow::bail!("the agent exited: {}", ended?),
         };
         let vin = update.vin_number.clone().unwrap_or_else(|| "no VIN".to_owned());
         let ignition = match update.ignition {
@@ -113,12 +107,12 @@ impl Demo {
             None => "ignition unknown",
         };
         let volts = update.voltage.unwrap_or_default();
-        story.tell(
+        story.report(
             "connector",
-            &format!("reports {vin}, {volts:.1} V, {ignition}, {} after its start", brief(told)),
+            &format!("reports {vin}, {volts:.1} V, {ignition}, {} after its start", brief(reported)),
         );
         self.table.note("Start to online", brief(online));
-        self.table.note("Start to VIN", format!("{} until the cloud had it", brief(told)));
+        self.table.note("Start to VIN", format!("{} until the cloud received it", brief(reported)));
         let right = (volts - VOLTS).abs() < 0.05 && update.ignition == Some(true);
         self.table.check("Board", format!("{volts:.1} V, {ignition}"), right);
         Ok(())
@@ -130,43 +124,29 @@ impl Demo {
         story: &Story,
         customer: &Customer,
     ) -> anyhow::Result<Ticket> {
-        let vin = stage.record.vin.map(|vin| vin.as_str().to_owned());
-        let vehicle = match &vin {
-            Some(vin) => customer.find_vehicle(vin).await?,
-            None => json!({}),
-        };
-        let id = |part: &str| vehicle.pointer(part).cloned().unwrap_or_default();
-        let ticket = customer
-            .create_ticket(&json!({
-                "vin": vin,
-                "vehicle_model_id": id("/model/id"),
-                "vehicle_model_variant_id": id("/model_variant/id"),
-                "connector_id": stage.cloud.connector_id,
-                "product_ids": [1],
-                "metadata": {"vin_is_found_by_reader": vin.is_some()},
-                "reference": "demo",
-            }))
-            .await?;
-        let model = id("/model_variant/name");
-        let model = model.as_str().unwrap_or("a vehicle without VIN").to_owned();
-        story.tell("customer", &format!("asks for help with {model}: ticket {} is pending", ticket.id));
+        let vin = stage.record.vin;
+        let vin = vin.as_ref().map(|vin| vin.as_str());
+        let cloud = &stage.setup.cloud;
+        let (ticket, model) = create_ticket(customer, cloud, vin, vin.is_some(), "demo").await?;
+        let model = model.unwrap_or_else(|| "a vehicle without VIN".to_owned());
+        story.report("customer", &format!("asks for help with {model}: ticket {} is pending", ticket.id));
         Ok(ticket)
     }
 
-    /// All that the operator does with the vehicle.
+    /// Everything that the operator does with the vehicle.
     async fn work(
         &mut self,
         stage: &mut Stage,
         story: &Story,
         connection: &Connection,
     ) -> anyhow::Result<()> {
-        let (bus, what) = stage.plugged.bus()?;
+        let (bus, what) = stage.vehicle.bus()?;
         let configuring = Instant::now();
         connection.configure_buses(vec![bus]).await?;
-        story.tell("operator", &format!("has set up {what} in {}", brief(configuring.elapsed())));
+        story.report("operator", &format!("set up {what} in {}", brief(configuring.elapsed())));
         self.identify(stage, story, connection).await?;
         self.read_all(stage, story, connection).await?;
-        let place = target(&stage.record.ecus).context("the vehicle has no ECU that could be flashed")?;
+        let place = target(&stage.record.ecus).context("the vehicle has no ECU to flash")?;
         self.flash(stage, story, connection, place).await
     }
 
@@ -184,15 +164,15 @@ impl Demo {
         let source = vehicle.source.map(|source| format!(" by {source}")).unwrap_or_default();
         let took = vehicle.elapsed_ms.unwrap_or_default();
         let here = brief(asked.elapsed());
-        story.tell(
+        story.report(
             "operator",
-            &format!("asks for the VIN: {vin}, read{source} in {took} ms, here after {here}"),
+            &format!("asks for the VIN: {vin}, read{source} in {took} ms, received after {here}"),
         );
         self.table.check("VIN", format!("{vin}, read{source} in {took} ms"), right);
         Ok(())
     }
 
-    /// Asks every ECU all that the real one was asked, and for its trouble codes: all ECUs at the same time.
+    /// Asks all ECUs simultaneously: every recorded request, and the trouble codes.
     async fn read_all(
         &mut self,
         stage: &Stage,
@@ -203,12 +183,12 @@ impl Demo {
         let readings = nodes
             .iter()
             .enumerate()
-            .map(|(place, ecu)| Reading::take(connection, &stage.plugged, place, ecu));
+            .map(|(place, ecu)| Reading::take(connection, &stage.vehicle, place, ecu));
         let readings = futures_util::future::try_join_all(readings).await?;
         let (mut right, mut asked, mut codes_right, mut codes) = (0, 0, 0, 0);
         for (ecu, reading) in nodes.iter().zip(readings) {
             for line in &reading.lines {
-                story.tell("operator", line);
+                story.report("operator", line);
             }
             right += reading.right;
             asked += ecu.exchanges.len();
@@ -218,7 +198,7 @@ impl Demo {
             let same = pairs.clone().all(|(is, has)| is.code == has.code && is.status == has.status);
             codes_right += usize::from(same && reading.codes.len() == has.dtcs().len());
         }
-        let what = format!("{right} of {asked} answers are those of the real vehicle");
+        let what = format!("{right} of {asked} answers match the real vehicle's");
         self.table.check("ECUs read", what, right == asked && asked > 0);
         let what = format!("{codes} in {} ECUs", nodes.len());
         self.table.check("Trouble codes", what, codes_right == nodes.len());
@@ -234,25 +214,16 @@ impl Demo {
     ) -> anyhow::Result<()> {
         let data = stage.firmware.clone();
         let target = stage.record.ecus.get(place).context("the ECU to flash")?.clone();
-        let name = stage.plugged.name(place, &target);
-        story.tell("operator", &format!("flashes {} ({name}) with {} bytes", target.name, data.len()));
-        let channel = stage.plugged.open(connection, place, &target, Switch::Enabled).await?;
-        let mut progress =
-            FlashProgress::new(data.len(), |line| story.tell("operator", &format!("  {line}")));
-        let firmware = Firmware { address: ADDRESS, data: &data };
-        let timing = Timing::default();
-        let mut show = |step| progress.handle(step);
-        let flashed = tokio::select! {
-            flashed = flash(&channel, firmware, &timing, &mut show) => flashed,
-            ended = stage.agent.ended() => anyhow::bail!("the agent has ended by itself: {}", ended?),
-        };
-        progress.end();
-        drop(progress);
+        let name = stage.vehicle.name(place, &target);
+        story.report("operator", &format!("flashes {} ({name}) with {} bytes", target.name, data.len()));
+        let channel = stage.vehicle.open(connection, place, &target, Switch::Enabled).await?;
+        let flashed = flash_with_progress(&mut stage.setup.agent, story, &channel, &data).await;
         self.judge_flash(stage, story, (place, &target), flashed.as_ref().ok());
-        Ok(flashed.map(drop).map_err(crate::operator::Failure::from)?)
+        flashed.map(drop)
     }
 
-    /// Looks into the ECU's memory, which no operator of a real one could.
+    /// Compares the ECU's memory with the firmware. Only the simulation offers this: a real ECU's memory
+    /// cannot be read.
     fn judge_flash(
         &mut self,
         stage: &Stage,
@@ -263,10 +234,10 @@ impl Demo {
         if let Some(report) = report {
             let took = report.transferring.as_secs_f64().max(0.001);
             let rate = report.bytes as f64 / took;
-            story.tell(
+            story.report(
                 "operator",
                 &format!(
-                    "has flashed it in {}: erasing {}, transferring {}",
+                    "flashed it in {}: erasing {}, transferring {}",
                     brief(report.total),
                     brief(report.erasing),
                     brief(report.transferring)
@@ -276,24 +247,22 @@ impl Demo {
                 format!("{} bytes in {} blocks, {}", report.bytes, report.blocks, brief(report.transferring));
             self.table.note("Flashed", what);
             let mut what = format!("{rate:.0} bytes/s");
-            if stage.plugged.is_classic_can() {
+            if stage.vehicle.is_classic_can() {
                 let least =
-                    limit::transfer_time(&target.address, BIT_RATE, &stage.firmware, report.block_length);
+                    bus_limit::transfer_time(&target.address, BIT_RATE, &stage.firmware, report.block_length);
                 let possible = report.bytes as f64 / least.as_secs_f64().max(0.001);
                 let percent = 100.0 * least.as_secs_f64() / took;
                 what = format!("{what}, {percent:.1} % of the bus's limit of {possible:.0}");
             }
             self.table.note("Flash rate", what);
         }
-        let memory = stage.plugged.memory(place, target);
-        let same = memory
-            .last()
-            .is_some_and(|image| image.address == u64::from(ADDRESS) && image.data == stage.firmware);
+        let memory = stage.vehicle.memory(place, target);
+        let same = holds_firmware(&memory, &stage.firmware);
         let what = if same { "holds the firmware, byte for byte" } else { "does not hold the firmware" };
         self.table.check("ECU's memory", what, same);
     }
 
-    /// Ends everything, and looks at what is left.
+    /// Stops everything, and checks the state that is left.
     pub(super) async fn take_down(
         &mut self,
         mut stage: Stage,
@@ -301,59 +270,39 @@ impl Demo {
         failure: Option<&anyhow::Error>,
     ) {
         if let Some(failure) = failure {
-            story.tell("demo", &format!("{failure:#}"));
+            story.report("demo", &format!("{failure:#}"));
         }
         self.table.check(
             "Demo",
-            if failure.is_none() { "went through" } else { "broke off" },
+            if failure.is_none() { "completed" } else { "broke off" },
             failure.is_none(),
         );
-        let anomalies = stage.plugged.anomalies();
+        let anomalies = stage.vehicle.anomalies();
         for strange in &anomalies {
-            story.tell("vehicle", strange);
+            story.report("vehicle", strange);
         }
-        let what = if anomalies.is_empty() { "nothing lost, doubled or out of order" } else { "see above" };
+        let what =
+            if anomalies.is_empty() { "nothing lost, duplicated or out of order" } else { "see above" };
         self.table.check("As the ECUs saw it", what, anomalies.is_empty());
 
-        let memory = stage.agent.memory();
-        let ended = stage.agent.end().await;
-        let megabytes =
-            memory.map(|bytes| format!(", {:.1} MB of its own", bytes as f64 / 1e6)).unwrap_or_default();
-        let (what, right) = match &ended {
-            Some((status, took)) => {
-                (format!("ended by SIGTERM in {}: {status}", brief(*took)), status.success())
-            }
-            None => ("had to be killed".to_owned(), false),
-        };
-        story.tell("connector", &format!("the agent {what}"));
-        self.table.check("Agent", format!("{what}{megabytes}"), right);
-        let left = stage.plugged.left_in_session();
+        stage.setup.end_agent(story, &mut self.table, failure.is_some()).await;
+        let left = stage.vehicle.left_in_session();
         let what = if left.is_empty() { "all in their default session".to_owned() } else { left.join(", ") };
         self.table.check("ECUs afterwards", what, left.is_empty());
-        if (failure.is_some() || !right)
-            && let Some(log) = stage.agent.log_tail()
-        {
-            println!("\nThe end of the agent's log:\n{log}");
-        }
-        stage.cloud.shutdown().await;
-        stage.plugged.stop().await;
-        drop(stage.network);
-        if let Err(error) = stage.directory.close() {
-            tracing::warn!(%error, "the temporary directory was not removed");
-        }
+        stage.setup.cloud.shutdown().await;
+        stage.vehicle.stop().await;
+        drop(stage.setup.network);
+        remove(stage.directory);
     }
 
-    /// Prints what came out; whether all was right.
+    /// Prints the results. Returns whether every check was right.
     pub(super) fn print_table(&self) -> bool {
         self.table.print()
     }
 }
 
-fn credentials(account: &crate::cloud::Credentials) -> Credentials {
-    Credentials { client_id: account.client_id.clone(), client_secret: account.client_secret.clone() }
-}
-
-/// The place of the ECU to flash: the engine's, best where tools expect it; else the first that there is.
+/// The index of the ECU to flash: the engine, if possible at 0x7E0, where tools expect it; otherwise the
+/// first ECU.
 fn target(ecus: &[EcuRecord]) -> Option<usize> {
     let engine = |ecu: &EcuRecord| ecu.name == "engine";
     ecus.iter()

@@ -1,12 +1,12 @@
-//! What happens to tickets: made, joined, ended. Each in one transaction; the relay follows afterwards.
+//! Creates, joins and ends tickets, each in one transaction; the relay follows afterwards.
 
 use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::problem::ApiError;
+use crate::cloud::app::App;
 use crate::cloud::hub::{Changed, RelayPlan};
-use crate::cloud::server::App;
 use crate::cloud::store::{Change, Read as _, Ticket, TicketState};
 
 /// The first ticket's number.
@@ -14,19 +14,19 @@ const FIRST_TICKET: i64 = 100_001;
 /// The first connection's number.
 const FIRST_CONNECTION: i64 = 500_001;
 
-/// A number for a new ticket, prepared or not.
+/// The number of a new ticket, prepared or not.
 pub(super) fn next_ticket_number(change: &Change) -> Result<i64, ApiError> {
     Ok(change.next_number("ticket-number", FIRST_TICKET)?)
 }
 
-/// 409: the ticket is not where this could happen to it.
+/// 409: the ticket's state does not allow this.
 fn wrong_state(ticket: &Ticket) -> ApiError {
     let state = serde_json::to_value(ticket.state).unwrap_or_default();
     let detail = format!("The ticket is {}.", state.as_str().unwrap_or_default());
     ApiError::conflict("ticket-state", "The ticket's state does not allow it", detail)
 }
 
-/// A pending ticket is joined by an operator: it is in progress, with a connection.
+/// Joins a pending ticket as an operator. The ticket is then in progress, with a connection.
 pub(super) fn join(
     change: &Change,
     mut ticket: Ticket,
@@ -54,17 +54,17 @@ pub(super) fn join(
     Ok(ticket)
 }
 
-/// How a ticket ends for whoever has it.
+/// The ways in which a ticket ends for its operator.
 pub(super) enum End {
-    /// Done.
+    /// Completed.
     Complete,
-    /// Given up, perhaps for a reason.
+    /// Cancelled, with an optional reason.
     Cancel(Option<String>),
-    /// Handed on, perhaps to somebody named.
+    /// Outsourced, with an optional new partner.
     Outsource(Option<Value>),
 }
 
-/// An active ticket ends; `from` says in which states it may.
+/// Ends an active ticket; `from` are the states in which it may end.
 pub(super) fn end(
     change: &Change,
     mut ticket: Ticket,
@@ -90,7 +90,7 @@ pub(super) fn end(
     Ok(ticket)
 }
 
-/// Lets relay and subscribers follow what has become of a ticket.
+/// Lets the relay and subscribers follow a change of a ticket's state.
 pub(super) fn follow(app: &App, ticket: &Ticket) {
     match (ticket.state, ticket.connection_uuid) {
         (TicketState::InProgress, _) => {

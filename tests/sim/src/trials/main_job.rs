@@ -1,4 +1,4 @@
-//! The whole main job, and the memory that it takes.
+//! The agent's main job from start to end, and the memory that it takes.
 
 use anyhow::Context as _;
 use rustix::process::Pid;
@@ -6,13 +6,13 @@ use rustix::process::Pid;
 use super::job::{self, Job};
 use super::world::World;
 
-/// What the agent may have resident while it is online, in kB of 1000 bytes.
+/// Limit of the agent's resident memory while it is online, in kB of 1000 bytes.
 const RESIDENT_ONLINE: u64 = 6_000;
-/// How much is flashed.
+/// Size of the firmware to flash, in bytes.
 const FIRMWARE: usize = 64 << 10;
 
-/// VIN, login, online, ticket, an ECU read and flashed; with what was resident at each stage.
-pub(super) async fn main_job(world: &mut World) -> anyhow::Result<String> {
+/// Login, online, VIN, ticket, one ECU read and flashed; prints the resident memory at three stages.
+pub(super) async fn run(world: &mut World) -> anyhow::Result<String> {
     world.go_offline().await;
     let mark = world.supervisor.mark();
     world.supervisor.logged(mark, "trying again").await?;
@@ -21,7 +21,7 @@ pub(super) async fn main_job(world: &mut World) -> anyhow::Result<String> {
     let hellos = world.hellos();
     world.go_online().await;
     world.online_after(hellos).await?;
-    job::vin_is_told(world).await?;
+    job::vin_is_reported(world).await?;
     let job = Job::start(world).await?;
     let online = Memory::of(world.supervisor.pid().await?)?;
     let answers = job.read().await?;
@@ -30,9 +30,9 @@ pub(super) async fn main_job(world: &mut World) -> anyhow::Result<String> {
     let pdus = job.pdus();
     let vehicle = world.vehicle.as_ref().context("there is no vehicle")?;
     let anomalies = vehicle.anomalies();
-    anyhow::ensure!(anomalies.is_empty(), "the ECUs saw what they should not: {anomalies:?}");
+    anyhow::ensure!(anomalies.is_empty(), "the ECUs recorded anomalies: {anomalies:?}");
     job.complete().await?;
-    println!("  resident, kB of 1000 bytes     all   of its own   most so far");
+    println!("  resident, kB of 1000 bytes     all      private          peak");
     for (stage, memory) in
         [("without the cloud", idle), ("online over TLS", online), ("in a session", session)]
     {
@@ -40,17 +40,17 @@ pub(super) async fn main_job(world: &mut World) -> anyhow::Result<String> {
     }
     anyhow::ensure!(
         online.resident <= RESIDENT_ONLINE,
-        "{} kB are resident online, more than {RESIDENT_ONLINE}",
+        "{} kB are resident while online, more than {RESIDENT_ONLINE}",
         online.resident
     );
     Ok(format!("{answers} answers, {FIRMWARE} bytes flashed, {pdus} PDUs"))
 }
 
-/// What is resident, in kB of 1000 bytes.
+/// Resident memory, in kB of 1000 bytes.
 #[derive(Debug, Clone, Copy)]
 struct Memory {
     resident: u64,
-    /// Without what is the program's file's, and could be dropped.
+    /// Memory that is not a page of the program's file, which the kernel could drop.
     anonymous: u64,
     peak: u64,
 }
@@ -60,7 +60,8 @@ impl Memory {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let value = |name: &str| -> anyhow::Result<u64> {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let number = line.context("no such line")?.trim().trim_end_matches("kB").trim();
+            let number = line.with_context(|| format!("no {name} in /proc"))?;
+            let number = number.trim().trim_end_matches("kB").trim();
             Ok(number.parse::<u64>()? * 1024 / 1000)
         };
         Ok(Self { resident: value("VmRSS:")?, anonymous: value("RssAnon:")?, peak: value("VmHWM:")? })

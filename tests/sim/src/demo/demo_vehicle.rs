@@ -1,4 +1,4 @@
-//! What the connector is plugged into: a vehicle on CAN, or one behind a DoIP gateway.
+//! The vehicle that the connector is vehicle into: one on CAN, or one behind a DoIP gateway.
 
 use std::sync::Arc;
 
@@ -7,7 +7,6 @@ use connector_agent::relay::wire::request::{BusConfig, Switch};
 use connector_hal::can::slcan::SlcanAdapter;
 use serde_json::json;
 
-use super::stage::{BIT_RATE, can_name};
 use crate::operator::client::{Channel, Connection};
 use crate::operator::isotp;
 use crate::vehicle::catalogue::EcuRecord;
@@ -15,41 +14,43 @@ use crate::vehicle::doip::{FIRST_ECU, GATEWAY};
 use crate::vehicle::ecu::{EcuStatus, Image, Session};
 use crate::vehicle::{DoipGateway, Vehicle};
 
-/// What the operator calls the bus.
+/// The bit rate of the vehicle's bus, in bit/s.
+pub(super) const BIT_RATE: u32 = 500_000;
+/// The operator's name for the CAN bus.
 pub(super) const CAN_BUS: &str = "HS";
 const DOIP_BUS: &str = "ETH";
-/// The tester that the operator is on DoIP.
+/// The tester's logical address, which the operator uses on DoIP.
 const TESTER: LogicalAddress = LogicalAddress::new(0x0E80);
 
-/// See the module.
-pub(super) enum Plugged {
+/// The vehicle, and the device that connects it.
+pub(super) enum DemoVehicle {
     /// ECUs on CAN, behind an SLCAN adapter.
     Can { adapter: SlcanAdapter, vehicle: Vehicle, data_bit_rate: Option<u32> },
     /// ECUs behind a gateway.
     Doip(DoipGateway),
 }
 
-/// Where the ECU at a place of the vehicle's list is on DoIP.
+/// The logical address of the ECU at index `place` of the vehicle's list.
 fn logical_address(place: usize) -> LogicalAddress {
     let place = u16::try_from(place).unwrap_or(u16::MAX);
     LogicalAddress::new(FIRST_ECU.saturating_add(place))
 }
 
-impl Plugged {
-    /// Whether it is on classic CAN, for which the least time of a transfer can be told.
+impl DemoVehicle {
+    /// Whether the vehicle is on classic CAN, for which the shortest time of a transfer can be calculated.
     pub(super) fn is_classic_can(&self) -> bool {
         matches!(self, Self::Can { data_bit_rate: None, .. })
     }
 
-    /// The vehicle on CAN.
-    pub(super) fn vehicle(&self) -> Option<&Vehicle> {
+    /// The vehicle on CAN, if it is on CAN.
+    pub(super) fn can_vehicle(&self) -> Option<&Vehicle> {
         match self {
             Self::Can { vehicle, .. } => Some(vehicle),
             Self::Doip(_) => None,
         }
     }
 
-    /// The bus as the operator sets it up, and what it is for people.
+    /// The operator's configuration of the bus, and a description of the bus for people.
     pub(super) fn bus(&self) -> anyhow::Result<(BusConfig, String)> {
         let (bus, what) = match self {
             Self::Can { data_bit_rate, .. } => (
@@ -65,7 +66,7 @@ impl Plugged {
         Ok((serde_json::from_value(bus)?, what))
     }
 
-    /// What people call the ECU at a place.
+    /// The name of the ECU at index `place`, for people.
     pub(super) fn name(&self, place: usize, ecu: &EcuRecord) -> String {
         match self {
             Self::Can { .. } => ecu.address.request.to_string(),
@@ -73,7 +74,7 @@ impl Plugged {
         }
     }
 
-    /// Opens a channel to the ECU at a place.
+    /// Opens a channel to the ECU at index `place`.
     pub(super) async fn open(
         &self,
         connection: &Connection,
@@ -111,7 +112,7 @@ impl Plugged {
         }
     }
 
-    /// What completed downloads put into the memory of the ECU at a place, the newest last.
+    /// The completed downloads into the memory of the ECU at index `place`, the newest last.
     pub(super) fn memory(&self, place: usize, ecu: &EcuRecord) -> Vec<Arc<Image>> {
         match self {
             Self::Can { vehicle, .. } => vehicle.memory(ecu.address),
@@ -119,12 +120,10 @@ impl Plugged {
         }
     }
 
-    /// What ECUs saw that should not have happened.
+    /// The anomalies that ECUs have recorded, one line for each ECU.
     pub(super) fn anomalies(&self) -> Vec<String> {
         let strange = self.statuses().into_iter().filter(|(_, status)| !status.anomalies.is_empty());
-        strange
-            .map(|(ecu, status)| format!("{ecu} has seen what it should not: {:?}", status.anomalies))
-            .collect()
+        strange.map(|(ecu, status)| format!("{ecu} recorded anomalies: {:?}", status.anomalies)).collect()
     }
 
     /// The ECUs that are not in their default session.
@@ -133,7 +132,7 @@ impl Plugged {
         left.map(|(ecu, _)| ecu).collect()
     }
 
-    /// Ends it, and waits until it has.
+    /// Stops the vehicle, and waits until it has stopped.
     pub(super) async fn stop(self) {
         match self {
             Self::Can { adapter, vehicle, .. } => {
@@ -142,5 +141,14 @@ impl Plugged {
             }
             Self::Doip(gateway) => gateway.stop().await,
         }
+    }
+}
+
+/// A description of the CAN bus for people.
+pub(super) fn can_name(data_bit_rate: Option<u32>) -> String {
+    let nominal = BIT_RATE / 1000;
+    match data_bit_rate {
+        Some(rate) => format!("CAN FD at {nominal} kbit/s and {} Mbit/s", rate / 1_000_000),
+        None => format!("CAN at {nominal} kbit/s"),
     }
 }

@@ -1,4 +1,4 @@
-//! The partner's prepared tickets.
+//! The partner API's prepared tickets.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -12,19 +12,19 @@ use uuid::Uuid;
 
 use super::extract::{Body, Caller, Id, Parameters};
 use super::fields::Fields;
-use super::lifecycle;
 use super::problem::ApiError;
+use super::ticket_lifecycle;
+use crate::cloud::app::App;
 use crate::cloud::random;
-use crate::cloud::server::App;
 use crate::cloud::store::{Change, PreparedTicket, Read as _};
 use crate::cloud::views;
 
 const PATH: &str = "/v2/tickets/prepared-tickets";
-/// The longest external reference.
+/// Limit of an external reference.
 const MAX_REFERENCE: usize = 255;
-/// The longest description.
+/// Limit of a description.
 const MAX_DESCRIPTION: usize = 4000;
-/// The most prepared tickets at a time.
+/// Limit of the prepared tickets.
 const MAX_PREPARED: usize = 10_000;
 
 pub(super) fn routes() -> Router<App> {
@@ -33,20 +33,20 @@ pub(super) fn routes() -> Router<App> {
         .route("/v2/tickets/prepared-tickets/{id}", get(one).put(replace).delete(remove))
 }
 
-/// A page of a partner's list: what was asked for, what came of it.
+/// A page of a partner's list: the query and its result.
 pub(super) fn page(query: Map<String, Value>, paging: &Paging, found: &[Value]) -> Value {
     let result: Vec<&Value> = found.iter().skip(paging.offset).take(paging.limit).collect();
     json!({"query": query, "result": result, "total": found.len()})
 }
 
-/// Which part of a list.
+/// The requested part of a list.
 pub(super) struct Paging {
     offset: usize,
     limit: usize,
 }
 
 impl Paging {
-    /// The partner's rules: `limit` 0…1000, 25 unless told; notes both in `query`.
+    /// Parses the partner API's paging: `limit` is 0…1000, by default 25. Adds both values to `query`.
     pub(super) fn parse(fields: &mut Fields, query: &mut Map<String, Value>) -> Self {
         let offset = fields.within("offset", 0, i64::MAX).unwrap_or(0);
         let limit = fields.within("limit", 0, 1000).unwrap_or(25);
@@ -59,7 +59,7 @@ impl Paging {
     }
 }
 
-/// The query as it was asked, for the answer.
+/// The known parameters of the query, for the answer.
 pub(super) fn asked(parameters: &Parameters, known: &[&str]) -> Map<String, Value> {
     let known = parameters.0.iter().filter(|(name, _)| known.contains(&name.as_str()));
     known.map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect()
@@ -108,8 +108,8 @@ async fn list(
     Ok(Json(page(query, &paging, &found)))
 }
 
-/// What a partner may say of a prepared ticket.
-struct Contents {
+/// The fields of a prepared ticket that a partner sets.
+struct PreparedContents {
     customer_id: Option<i64>,
     vin: Option<connector_agent::protocol::vin::Vin>,
     product_ids: Vec<i64>,
@@ -120,13 +120,13 @@ struct Contents {
     description: Option<String>,
 }
 
-impl Contents {
+impl PreparedContents {
     fn parse(body: Body) -> Result<Self, ApiError> {
         let mut fields = body.fields();
         let single = fields.id("product_id");
         let several = fields.ids("product_ids");
         if single.is_none() && several.is_none() {
-            // noted once: what is there but wrong has been already
+            // a present but invalid field has its violation already
             if fields.value("product_id").is_none() && fields.value("product_ids").is_none() {
                 fields.violation("product_id", "is required, or product_ids");
             }
@@ -145,7 +145,7 @@ impl Contents {
         Ok(contents)
     }
 
-    /// Writes them over what identifies the ticket.
+    /// Stores the fields together with the ticket's identity.
     fn store(self, change: &Change, identity: Identity) -> Result<PreparedTicket, ApiError> {
         let taken = match &self.voucher_code {
             Some(voucher) => change
@@ -155,7 +155,7 @@ impl Contents {
             None => false,
         };
         if taken {
-            return Err(ApiError::violation("voucher_code", "is another prepared ticket's"));
+            return Err(ApiError::violation("voucher_code", "belongs to another prepared ticket"));
         }
         let ticket = PreparedTicket {
             id: identity.id,
@@ -176,7 +176,7 @@ impl Contents {
     }
 }
 
-/// What stays of a prepared ticket when its contents are replaced.
+/// The fields of a prepared ticket that do not change when its contents are replaced.
 struct Identity {
     id: Uuid,
     ticket_number: i64,
@@ -187,17 +187,17 @@ struct Identity {
 
 async fn create(State(app): State<App>, caller: Caller, body: Body) -> Result<Response, ApiError> {
     let preparer = caller.operator()?.id.clone();
-    let contents = Contents::parse(body)?;
+    let contents = PreparedContents::parse(body)?;
     let ticket = app
         .store
         .change(move |change| {
             if change.all::<PreparedTicket>()?.len() >= MAX_PREPARED {
-                let detail = format!("The sandbox keeps {MAX_PREPARED} prepared tickets.");
+                let detail = format!("The sandbox stores at most {MAX_PREPARED} prepared tickets.");
                 return Err(ApiError::conflict("full", "Full", detail));
             }
             let identity = Identity {
                 id: Uuid::new_v4(),
-                ticket_number: lifecycle::next_ticket_number(change)?,
+                ticket_number: ticket_lifecycle::next_ticket_number(change)?,
                 voucher_code: random::voucher(8),
                 preparer,
                 created_at: OffsetDateTime::now_utc(),
@@ -224,7 +224,7 @@ async fn replace(
 ) -> Result<Json<Value>, ApiError> {
     caller.operator()?;
     let id = id.uuid()?;
-    let contents = Contents::parse(body)?;
+    let contents = PreparedContents::parse(body)?;
     let ticket = app
         .store
         .change(move |change| {

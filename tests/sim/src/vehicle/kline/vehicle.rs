@@ -1,4 +1,4 @@
-//! K-line ECUs on a simulated line, each a task.
+//! K-line ECUs on a simulated line, one task for each.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,10 +9,11 @@ use connector_hal::kline::sim::{LineNode, SimLine};
 use connector_hal::timer::{Deadline, TimerKind};
 use tokio::task::AbortHandle;
 
+use super::anomaly::Anomaly;
 use super::config::KlineEcuConfig;
-use super::ecu::{Anomaly, KlineEcu};
+use super::ecu::KlineEcu;
 
-/// A vehicle's ECUs on its K-line, until it is dropped.
+/// A vehicle's ECUs on its K-line. Dropping it takes the ECUs off the line.
 pub struct KlineVehicle {
     ecus: Vec<Arc<Mutex<KlineEcu>>>,
     tasks: Vec<AbortHandle>,
@@ -31,12 +32,12 @@ impl KlineVehicle {
         vehicle
     }
 
-    /// Looks at an ECU, or changes it.
+    /// Calls `act` with the ECU at `index`.
     pub fn with_ecu<T>(&self, index: usize, act: impl FnOnce(&mut KlineEcu) -> T) -> Option<T> {
         self.ecus.get(index).map(|ecu| act(&mut lock(ecu)))
     }
 
-    /// What the tester did wrong, with the ECU's address.
+    /// The tester's violations, with the ECU's address.
     pub fn anomalies(&self) -> Vec<(u8, Vec<Anomaly>)> {
         let of = |ecu: &Arc<Mutex<KlineEcu>>| {
             let ecu = lock(ecu);
@@ -72,7 +73,7 @@ async fn run(ecu: Arc<Mutex<KlineEcu>>, mut node: LineNode, timer: TimerKind) {
             deadline.set(ecu.poll_timeout());
             drop(ecu);
             if deadline.poll_expired(cx).is_pending() {
-                // what was put on the wire is heard by the node too
+                // the node receives its own bytes too
                 return Poll::<()>::Pending;
             }
         }

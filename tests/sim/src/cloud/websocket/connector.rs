@@ -1,4 +1,4 @@
-//! What a connector says.
+//! Messages of a connector.
 
 use axum::extract::ws::Message;
 use connector_agent::protocol::problem::Problem;
@@ -7,12 +7,11 @@ use connector_agent::relay::wire::Envelope;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::session::{Session, forbidden};
+use super::peer::{Peer, forbidden, internal};
 use crate::cloud::hub::{Changed, Closing, Hello, Status};
-use crate::cloud::rest::ApiError;
 use crate::cloud::store::{Connector, Read as _, StoreError};
 
-/// The protocol that is spoken here.
+/// The supported protocol version.
 const PROTOCOL: u32 = 1;
 
 fn parse<T: DeserializeOwned>(message: &Value) -> Result<T, Problem> {
@@ -20,21 +19,16 @@ fn parse<T: DeserializeOwned>(message: &Value) -> Result<T, Problem> {
         .map_err(|error| Problem::new(400, "violations", "The message has invalid fields", error.to_string()))
 }
 
-/// What failed inside, as the problem that says so.
-pub(super) fn internal(error: StoreError) -> Problem {
-    ApiError::from(error).into()
-}
-
 fn hello_first() -> Problem {
     Problem::new(409, "hello-first", "Hello first", "The first message of a connector is connectorHello.")
 }
 
-impl Session {
-    /// `connectorHello`: from now on this is the connector's link.
+impl Peer {
+    /// `connectorHello`: makes this socket the connector's link.
     pub(super) async fn handle_hello(&mut self, envelope: Envelope) -> Result<(), Problem> {
         let result = self.greet(&envelope.message).await;
         if result.is_err() {
-            // the error is written before the link is closed
+            // write the error before the link is closed
             let (outbox, request_id) = (self.outbox.clone(), envelope.request_id);
             if let Err(problem) = &result {
                 outbox.push(&Envelope::error(&problem.clone().answering(&envelope.action), request_id));
@@ -47,26 +41,26 @@ impl Session {
 
     async fn greet(&mut self, message: &Value) -> Result<(), Problem> {
         let Some(connector_id) = self.subject.connector_id else {
-            return Err(forbidden("Only a connector's token says hello."));
+            return Err(forbidden("Only a connector may send connectorHello."));
         };
         let hello: Hello = parse(message)?;
         if hello.connector_uuid.to_string() != self.subject.id {
-            return Err(forbidden("The token is another connector's."));
+            return Err(forbidden("The token belongs to another connector."));
         }
         if hello.protocol != PROTOCOL {
-            let detail = format!("This cloud speaks protocol {PROTOCOL}, not {}.", hello.protocol);
+            let detail = format!("This cloud supports protocol {PROTOCOL}, not {}.", hello.protocol);
             return Err(Problem::new(400, "unsupported-protocol", "Unsupported protocol", detail));
         }
-        let said = hello.clone();
+        let record = hello.clone();
         let stored = self.app.store.change(move |change| {
             let Some(mut connector) = change.connector(connector_id)? else { return Ok(None) };
             let owed = std::mem::take(&mut connector.dismissal_owed);
-            said.describe(&mut connector);
+            record.apply(&mut connector);
             change.put(&connector)?;
             Ok::<_, StoreError>(Some((connector, owed)))
         });
         let Some((connector, dismissal_owed)) = stored.await.map_err(internal)? else {
-            return Err(forbidden("The connector is not known any more."));
+            return Err(forbidden("The connector is no longer known."));
         };
         tracing::info!(connector_id, uuid = %connector.uuid, version = hello.agent_version, "connector online");
         self.connector = Some(connector_id);
@@ -74,7 +68,7 @@ impl Session {
         self.app.hub.connector_here(connector_id, &self.outbox, hello);
         self.app.hellos.send_modify(|count| *count += 1);
         if dismissal_owed {
-            self.app.hub.tell(connector_id, "dismissCallForAttention", Value::Object(Default::default()));
+            self.app.hub.notify(connector_id, "dismissCallForAttention", Value::Object(Default::default()));
         }
         Ok(())
     }
@@ -87,7 +81,7 @@ impl Session {
             let detail = format!("vin_number: {error}");
             Problem::new(400, "violations", "The message has invalid fields", detail)
         })?;
-        let mut news = false;
+        let mut is_urgent = false;
         if self.stored_vin != status.vin_number {
             let stored = self.app.store.change(move |change| {
                 if let Some(mut connector) = change.connector(connector_id)? {
@@ -98,9 +92,9 @@ impl Session {
             });
             stored.await.map_err(internal)?;
             self.stored_vin.clone_from(&status.vin_number);
-            news = true;
+            is_urgent = true;
         }
-        if self.app.hub.set_status(connector_id, self.outbox.id(), status) || news {
+        if self.app.hub.set_status(connector_id, self.outbox.id(), status) || is_urgent {
             self.app.hub.changed(Changed::Connector(connector_id));
         }
         Ok(())
@@ -122,7 +116,7 @@ impl Session {
         Ok(())
     }
 
-    /// Everything else that a connector sends: replies, and closed connections.
+    /// Handles all other messages of a connector: replies, and closed connections.
     pub(super) async fn handle_connector_reply(
         &mut self,
         connector_id: i64,
@@ -140,7 +134,7 @@ impl Session {
         let connector_id = self.connector.ok_or_else(hello_first)?;
         match envelope.message.get("connector_id").and_then(Value::as_str) {
             Some(uuid) if !uuid.eq_ignore_ascii_case(&self.subject.id) => {
-                Err(forbidden("connector_id is another connector's."))
+                Err(forbidden("connector_id names another connector."))
             }
             _ => Ok(connector_id),
         }
@@ -148,8 +142,8 @@ impl Session {
 }
 
 impl Hello {
-    /// Brings what the connector says of itself into its record.
-    fn describe(self, connector: &mut Connector) {
+    /// Copies the connector's description of itself to its record.
+    fn apply(self, connector: &mut Connector) {
         connector.agent_version = self.agent_version.or(connector.agent_version.take());
         connector.software_version = self.software_version.unwrap_or(connector.software_version);
         connector.hardware_version = self.hardware_version.unwrap_or(connector.hardware_version);

@@ -1,9 +1,11 @@
-//! The websocket: one endpoint for connectors, operators and portal clients; the token says what a socket may do.
+//! The websocket: one endpoint for connectors, operators and portal clients. The token determines the
+//! permissions.
 
 mod connector;
 mod operator;
+mod peer;
 mod portal;
-mod session;
+mod subscriptions;
 
 use std::sync::Arc;
 
@@ -14,17 +16,17 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 
+use super::app::App;
+use super::clock::unix_seconds;
 use super::rest::{ApiError, Parameters, bearer};
-use super::server::App;
 use super::store::Subject;
-use super::unix_seconds;
 
 /// The subprotocol of the relay.
 const SUBPROTOCOL: &str = "connector-relay.v1";
-/// The largest message: an ISO-TP PDU of the largest size that anybody configures, and what travels with it.
+/// Limit of a message, in bytes: the largest ISO-TP PDU that is configured in practice, and its envelope.
 const MAX_MESSAGE: usize = 2 * 1024 * 1024;
 
-/// Whoever opens the socket.
+/// The subject that opens the socket.
 pub(crate) struct Opener(Subject);
 
 impl FromRequestParts<App> for Opener {
@@ -51,14 +53,14 @@ pub(crate) async fn upgrade(
             StatusCode::SERVICE_UNAVAILABLE,
             "overloaded",
             "Overloaded",
-            "The sandbox has no room for another websocket.",
+            "The sandbox has reached its limit of websockets.",
         ));
     };
     Ok(upgrade.protocols([SUBPROTOCOL]).max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE).on_upgrade(
         move |socket| {
             let tasks = app.tasks.clone();
             tasks.track_future(async move {
-                session::drive(app, subject, socket).await;
+                peer::drive(app, subject, socket).await;
                 drop(place);
             })
         },

@@ -1,4 +1,4 @@
-//! What a bus can do at best: the frames of a download, back to back.
+//! The shortest possible time of a download on a bus: all frames back to back.
 
 use std::time::Duration;
 
@@ -6,11 +6,12 @@ use connector_hal::can::{CanFrame, CanId, CanSettings, WireLength};
 
 use crate::vehicle::catalogue::EcuAddress;
 
-/// What the connector fills frames up with, and what the simulated ECUs do.
+/// The byte that the connector fills frames up with.
 const OUR_PADDING: u8 = 0xCC;
+/// The byte that the simulated ECUs fill frames up with.
 const ECU_PADDING: u8 = 0xAA;
 
-/// Counts the time that frames take on a classic bus.
+/// Sums up the time that frames take on a classic bus.
 struct Wire {
     settings: CanSettings,
     taken: Duration,
@@ -25,7 +26,7 @@ impl Wire {
         }
     }
 
-    /// A PDU by ISO-TP, with one flow control where it takes more than a frame.
+    /// Adds a PDU sent by ISO-TP, with one flow control if the PDU takes more than one frame.
     fn put_pdu(&mut self, address: &EcuAddress, pdu: &[u8]) {
         let (request, response, extended) = (address.request, address.response, address.extended);
         let room = if extended.is_some() { 7 } else { 8 };
@@ -43,7 +44,8 @@ impl Wire {
     }
 }
 
-/// How long a download of these bytes takes at least, in blocks of this length, with each block's response.
+/// The shortest time in which `data` can be downloaded in blocks of `block_length`, with the response to
+/// each block.
 pub(super) fn transfer_time(
     address: &EcuAddress,
     bit_rate: u32,
@@ -74,7 +76,8 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(7);
         let data: Vec<u8> = (0..4093).map(|_| random.u8(..)).collect();
         let taken = transfer_time(&address, 500_000, &data, 4095);
-        // 586 frames of request, a flow control and a response, of 111 to 135 bits and 3 of intermission
+        // 586 request frames, one flow control and one response, of 111 to 135 bits and 3 bits of
+        // intermission each
         assert!(taken > Duration::from_millis(131) && taken < Duration::from_millis(142), "{taken:?}");
     }
 }

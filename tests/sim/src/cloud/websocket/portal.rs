@@ -6,55 +6,14 @@ use connector_agent::relay::wire::Envelope;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::connector::internal;
-use super::session::{Session, forbidden};
+use super::peer::{Peer, forbidden, internal};
+use super::subscriptions::{ACTIONS, Subscription, Topic};
 use crate::cloud::hub::Changed;
 use crate::cloud::store::{Connector, Read, StoreError, Ticket};
 use crate::cloud::views;
 
-/// Subscriptions of one socket.
+/// Limit of the subscriptions of one socket.
 const MAX_SUBSCRIPTIONS: usize = 100;
-
-/// What a subscription is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Topic {
-    /// A connector, by its number.
-    Connector(i64),
-    /// A ticket, by its number.
-    Ticket(i64),
-    /// A ticket's connection.
-    Connection(i64),
-}
-
-/// One subscription; updates bear the spelling that was used.
-struct Subscription {
-    action: &'static str,
-    topic: Topic,
-}
-
-/// The subscriptions of a socket.
-#[derive(Default)]
-pub(super) struct Subscriptions(Vec<Subscription>);
-
-/// What can be subscribed to: the action, and those that end it.
-const ACTIONS: [(&str, &[&str]); 4] = [
-    ("subscribeToConnector", &["unsubscribeFromConnector", "unsubscribeToConnector"]),
-    ("subscribe-to-connector", &["unsubscribe-from-connector", "unsubscribe-to-connector"]),
-    ("subscribeToTicket", &["unsubscribeFromTicket", "unsubscribeToTicket"]),
-    ("subscribeToConnection", &["unsubscribeFromConnection", "unsubscribeToConnection"]),
-];
-
-impl Subscriptions {
-    /// Whether there are none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Whether this action begins or ends a subscription.
-    pub(super) fn knows(action: &str) -> bool {
-        ACTIONS.iter().any(|(begin, end)| *begin == action || end.contains(&action))
-    }
-}
 
 fn not_found(what: &str) -> Problem {
     Problem::new(404, "not-found", "Not found", format!("There is no such {what}."))
@@ -71,12 +30,12 @@ fn uuid(message: &Value, field: &str) -> Option<Uuid> {
     message.get(field)?.as_str()?.parse().ok()
 }
 
-/// The ticket whose connection this is.
+/// The ticket of a connection.
 fn ticket_of_connection(read: &impl Read, connection: Uuid) -> Result<Option<Ticket>, StoreError> {
     Ok(read.all::<Ticket>()?.into_iter().find(|ticket| ticket.connection_uuid == Some(connection)))
 }
 
-impl Session {
+impl Peer {
     /// Begins or ends a subscription, and answers with the first update.
     pub(super) fn handle_subscription(&mut self, envelope: Envelope) -> Result<(), Problem> {
         let found = ACTIONS
@@ -107,7 +66,7 @@ impl Session {
         Ok(())
     }
 
-    /// What the message wants to hear of, if it exists and may be seen.
+    /// The topic of a message, if the topic exists and the subject may see it.
     fn topic(&self, action: &str, message: &Value) -> Result<Topic, Problem> {
         let view = self.app.store.view().map_err(internal)?;
         let ticket = |ticket: Option<Ticket>, what| {
@@ -115,7 +74,7 @@ impl Session {
             if self.subject.sees(ticket.connector_id) {
                 Ok(ticket.id)
             } else {
-                Err(forbidden("It is another connector's."))
+                Err(forbidden("The topic belongs to another connector."))
             }
         };
         match action {
@@ -145,13 +104,13 @@ impl Session {
                 if self.subject.sees(connector.id) {
                     Ok(Topic::Connector(connector.id))
                 } else {
-                    Err(forbidden("It is another connector."))
+                    Err(forbidden("The token belongs to another connector."))
                 }
             }
         }
     }
 
-    /// How things are now.
+    /// The current state of a topic.
     fn update(&self, action: &str, topic: Topic) -> Result<Option<Envelope>, StoreError> {
         let (view, hub) = (self.app.store.view()?, &self.app.hub);
         let message = match topic {
@@ -171,8 +130,8 @@ impl Session {
         Ok(message.map(|message| Envelope::new(action, &message)))
     }
 
-    /// Sends the updates that a change calls for; without a change, all. Left out when the socket has no room: the
-    /// next come in five seconds.
+    /// Sends the updates for a change; without a change, all updates. An update is left out if the socket
+    /// has no room for it: the next one follows in five seconds.
     pub(super) fn send_updates(&mut self, change: Option<Changed>) {
         for subscription in &self.subscriptions.0 {
             let wanted = match (change, subscription.topic) {
@@ -200,7 +159,7 @@ impl Session {
         }
     }
 
-    /// A ping that somebody sent on a ticket's channel.
+    /// Forwards a ping that a client sent on a ticket's channel.
     fn send_control(&self, change: Option<Changed>, ticket_id: i64) {
         let Some(Changed::Control(channel)) = change else { return };
         let ticket = self.app.store.view().and_then(|view| view.ticket(ticket_id));

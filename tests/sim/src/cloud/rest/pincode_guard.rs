@@ -1,31 +1,31 @@
-//! How often a pincode may be wrong.
+//! Limits the attempts with wrong pincodes.
 
 use crate::cloud::store::PincodeGuard;
 
-/// Wrong pincodes that have no consequence.
+/// The number of wrong pincodes without consequences.
 const FREE_FAILURES: u32 = 4;
-/// The lock after the next one; every further one doubles it.
+/// The lock after the next wrong pincode; every further one doubles it.
 const FIRST_LOCK_MS: i64 = 30_000;
 /// The longest lock.
 const LONGEST_LOCK_MS: i64 = 3_600_000;
-/// Failures are forgotten when there was none for this long.
+/// Failures are forgotten after this time without one.
 const FORGET_MS: i64 = 24 * 3_600_000;
 
 impl PincodeGuard {
-    /// Nobody has guessed yet.
+    /// A guard without failures.
     pub(crate) fn new(connector_id: i64) -> Self {
         Self { connector_id, ..Self::default() }
     }
 
-    /// Seconds until the next try counts, if none does at `now` (Unix milliseconds).
+    /// Seconds until the next attempt counts, if an attempt at `now` (Unix milliseconds) does not.
     pub(crate) fn locked_for(&self, now: i64) -> Option<u64> {
         let left = self.locked_until.saturating_sub(now);
-        // a clock that was set back must not lock for longer than any lock
+        // a clock that was set back must not prolong the lock beyond its limit
         let left = left.min(LONGEST_LOCK_MS);
         u64::try_from(left).ok().filter(|left| *left > 0).map(|left| left.div_ceil(1000))
     }
 
-    /// The pincode was wrong at `now` (Unix milliseconds).
+    /// Records a wrong pincode at `now` (Unix milliseconds).
     pub(crate) fn note_failure(&mut self, now: i64) {
         if now.saturating_sub(self.last_failure) > FORGET_MS {
             self.failures = 0;
