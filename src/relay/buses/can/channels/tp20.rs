@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::protocol::problem::Problem;
 use crate::protocol::tp20::{ChannelConfig, LogicalAddress, MAX_PDU};
-use crate::relay::buses::setup::{invalid, pdu_settings};
+use crate::relay::buses::channel_setup::{invalid, pdu_settings};
 use crate::relay::channel::{Channel, OpenFailure, PduChannel, Tp20Transport};
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::request::Tp20ChannelConfig;
@@ -18,13 +18,13 @@ type Place = (LogicalAddress, u8);
 
 /// The TP2.0 channels that are open, or being opened, by number.
 #[derive(Debug, Default)]
-pub(crate) struct Tp20Channels {
+pub(super) struct Tp20Channels {
     places: BTreeMap<u16, Place>,
 }
 
 impl Tp20Channels {
     /// A channel that begins to be set up.
-    pub(crate) fn open(
+    pub(super) fn open(
         &mut self,
         bus_name: &str,
         number: u16,
@@ -53,18 +53,18 @@ impl Tp20Channels {
     }
 
     /// The ECUs that channels are open to.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = LogicalAddress> {
+    pub(super) fn addresses(&self) -> impl Iterator<Item = LogicalAddress> {
         self.places.values().map(|(address, _)| *address)
     }
 
     /// The channel is closed; which ECU it was open to.
-    pub(crate) fn close(&mut self, number: u16) -> Option<LogicalAddress> {
+    pub(super) fn close(&mut self, number: u16) -> Option<LogicalAddress> {
         self.places.remove(&number).map(|(address, _)| address)
     }
 }
 
 /// What to answer when the ECU has not opened the channel.
-pub(crate) fn not_opened(bus_name: &str, ecu: Option<LogicalAddress>, failure: OpenFailure) -> Problem {
+pub(super) fn not_opened(bus_name: &str, ecu: Option<LogicalAddress>, failure: OpenFailure) -> Problem {
     let ecu = ecu.map_or_else(|| "the ECU".to_owned(), |address| format!("ECU {address}"));
     let detail = format!("Bus {bus_name:?}, {ecu}: {}.", failure.text);
     if failure.is_refusal {
