@@ -46,7 +46,7 @@ pub enum SlcanLine {
     SetBitRate(u8),
     /// Sets the data bit rate by its number in SLCAN.
     SetDataBitRate(u8),
-    /// Sets raw bit timing registers; the number of digits gives their number.
+    /// Sets raw bit timing registers; the number of digits gives the number of registers.
     SetBitTiming(u32),
     /// Joins the bus.
     Open,
