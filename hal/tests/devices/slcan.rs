@@ -152,7 +152,7 @@ async fn an_adapter_that_knows_no_timing_is_not_put_on_the_bus_with_another_bit_
         let (configured, ()) = tokio::join!(host.configure(settings), scripted(&mut device, &script));
         assert_eq!(
             configured.unwrap_err().to_string(),
-            format!("CAN device slcan:test cannot set 94000 bit/s; SLCAN has {BY_NUMBER}")
+            format!("CAN device slcan:test cannot set 94000 bit/s; SLCAN supports {BY_NUMBER}")
         );
         drop(host);
         assert_eq!(device.read(&mut [0; 1]).await.unwrap(), 0, "and no more is said to it");
@@ -166,7 +166,7 @@ async fn a_bit_rate_that_slcan_has_not_is_refused_by_name_and_nothing_is_sent() 
     let refused = host.configure(CanSettings { bit_rate: 123_000, ..SETTINGS }).await.unwrap_err();
     assert_eq!(
         refused.to_string(),
-        format!("CAN device slcan:test cannot set 123000 bit/s; SLCAN has {BY_NUMBER}")
+        format!("CAN device slcan:test cannot set 123000 bit/s; SLCAN supports {BY_NUMBER}")
     );
     let refused = host.configure(CanSettings { data_bit_rate: Some(7), ..SETTINGS }).await.unwrap_err();
     assert_eq!(refused.to_string(), "CAN device slcan:test cannot set 7 bit/s for the data phase");
@@ -289,7 +289,7 @@ async fn what_an_adapter_refuses_is_named() {
         (
             SETTINGS,
             vec![("S6\r", "\x07")],
-            "set 500000 bit/s; SLCAN has 10000, 20000, 50000, 83300, 100000, 125000, 250000, 800000, 1000000",
+            "set 500000 bit/s; SLCAN supports 10000, 20000, 50000, 83300, 100000, 125000, 250000, 800000, 1000000",
         ),
         (FD, vec![("S6\r", "\r"), ("Y2\r", "\x07")], "set 2000000 bit/s for the data phase"),
         (CanSettings { listen_only: true, ..SETTINGS }, vec![("S6\r", "\r"), ("L\r", "\x07")], "listen only"),

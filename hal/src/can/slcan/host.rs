@@ -23,7 +23,7 @@ const GARBAGE_LIMIT: u32 = 16;
 
 /// How an adapter behaves, as detected while it was set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Manners {
+pub(super) struct AdapterBehaviour {
     /// The adapter answers commands and frames. If it does not, every frame counts as sent.
     pub answers: bool,
     /// The adapter knows the command `F`.
@@ -33,7 +33,7 @@ pub(super) struct Manners {
 #[derive(Debug)]
 pub(super) struct HostState {
     settings: CanSettings,
-    manners: Manners,
+    behaviour: AdapterBehaviour,
     filters: Vec<CanFilter>,
     /// For each frame without an answer, how long it will occupy the bus.
     unanswered: VecDeque<Duration>,
@@ -52,13 +52,13 @@ pub(super) struct HostState {
 impl HostState {
     pub(super) fn new(
         settings: CanSettings,
-        manners: Manners,
+        behaviour: AdapterBehaviour,
         filters: Vec<CanFilter>,
         now: Instant,
     ) -> Self {
         Self {
             settings,
-            manners,
+            behaviour,
             filters,
             unanswered: VecDeque::new(),
             confirms: None,
@@ -73,8 +73,8 @@ impl HostState {
     }
 
     /// Sets the behaviour that was detected after the adapter joined the bus.
-    pub(super) fn set_manners(&mut self, manners: Manners) {
-        self.manners = manners;
+    pub(super) fn set_behaviour(&mut self, behaviour: AdapterBehaviour) {
+        self.behaviour = behaviour;
     }
 
     pub(super) fn settings(&self) -> CanSettings {
@@ -101,7 +101,7 @@ impl HostState {
     /// Records that a frame is on its way to the adapter.
     pub(super) fn handle_sent(&mut self, now: Instant, frame: &CanFrame) {
         let busy = WireLength::of(frame).occupancy(&self.settings);
-        if self.manners.answers {
+        if self.behaviour.answers {
             self.unanswered.push_back(busy);
         } else {
             self.load.add(now, busy);
@@ -133,7 +133,7 @@ impl HostState {
                 if self.unanswered.pop_front().is_some() {
                     self.events.push(CanEvent::TransmitFailed { at: now });
                 } else if self.status_asked.take().is_some() {
-                    self.manners.has_status = false;
+                    self.behaviour.has_status = false;
                 }
             }
             SlcanLine::Status(flags) => {
@@ -164,7 +164,7 @@ impl HostState {
     /// When to call [`HostState::handle_timeout`].
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let asked = self.status_asked.map(|asked| asked + STATUS_TIMEOUT);
-        self.manners.has_status.then(|| asked.unwrap_or(self.status_due))
+        self.behaviour.has_status.then(|| asked.unwrap_or(self.status_due))
     }
 
     /// Returns the request for the status flags when it is due; an error if the adapter takes too long to
@@ -172,7 +172,7 @@ impl HostState {
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<Option<SlcanLine>, Silence> {
         match self.status_asked {
             Some(asked) if now >= asked + STATUS_TIMEOUT => Err(Silence),
-            None if self.manners.has_status && now >= self.status_due => {
+            None if self.behaviour.has_status && now >= self.status_due => {
                 self.status_asked = Some(now);
                 self.status_due = now + STATUS_INTERVAL;
                 Ok(Some(SlcanLine::ReadStatus))

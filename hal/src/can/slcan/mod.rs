@@ -27,7 +27,7 @@ pub use self::adapter::{Controller, SlcanAdapter};
 use self::adapter_line::{AdapterLine, CLOCK};
 use self::codec::{LineError, SlcanLine};
 use self::dialogue::ANSWER_TIMEOUT;
-use self::host::{HostState, Manners};
+use self::host::{AdapterBehaviour, HostState};
 use self::reader::RawLine;
 use crate::bus::{BusState, BusStatus};
 use crate::can::{CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings};
@@ -83,7 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
     fn cannot_set(&self, rate: u32) -> CanError {
         let others = values::bit_rates().filter(|other| *other != rate);
         let others = others.map(|other| other.to_string()).collect::<Vec<_>>().join(", ");
-        self.line.unsupported(format!("set {rate} bit/s; SLCAN has {others}"))
+        self.line.unsupported(format!("set {rate} bit/s; SLCAN supports {others}"))
     }
 
     /// Writes waiting commands, processes received lines, and asks for the status flags. Ready only with an
@@ -171,13 +171,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
             }
             return Err(self.line.protocol("refuses to join the bus"));
         }
-        let mut manners = Manners { answers, has_status: false };
+        let mut behaviour = AdapterBehaviour { answers, has_status: false };
         // frames may arrive from here on, also while the status flags are requested
-        self.host = Some(HostState::new(settings, manners, self.filters.clone(), CLOCK.now()));
-        manners.has_status = answers && !self.lacks_status && self.has_status().await?;
-        self.lacks_status |= answers && !manners.has_status;
+        self.host = Some(HostState::new(settings, behaviour, self.filters.clone(), CLOCK.now()));
+        behaviour.has_status = answers && !self.lacks_status && self.has_status().await?;
+        self.lacks_status |= answers && !behaviour.has_status;
         if let Some(host) = &mut self.host {
-            host.set_manners(manners);
+            host.set_behaviour(behaviour);
         }
         poll_fn(|cx| self.line.poll_flush(cx)).await
     }
