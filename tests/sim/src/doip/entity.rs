@@ -139,11 +139,15 @@ impl Entity {
     }
 
     fn answer_datagram(&self, payload: Payload) -> Option<Payload> {
-        let who = self.config.announcement;
+        let announcement = self.config.announcement;
         match payload {
-            Payload::IdentificationRequest => Some(who.into()),
-            Payload::IdentificationRequestByEid(eid) => (eid == who.eid).then_some(who.into()),
-            Payload::IdentificationRequestByVin(vin) => (vin == who.vin).then_some(who.into()),
+            Payload::IdentificationRequest => Some(announcement.into()),
+            Payload::IdentificationRequestByEid(eid) => {
+                (eid == announcement.eid).then_some(announcement.into())
+            }
+            Payload::IdentificationRequestByVin(vin) => {
+                (vin == announcement.vin).then_some(announcement.into())
+            }
             Payload::EntityStatusRequest => Some(self.status().into()),
             Payload::PowerModeRequest => Some(match self.config.power_mode {
                 Some(mode) => Payload::PowerModeResponse(mode),
