@@ -32,10 +32,12 @@ need_packages() { # need_packages PACKAGE...
   [ "$(id -u)" = 0 ] || die "packages are missing; as root: apt-get install --no-install-recommends ${missing[*]}"
   say "installing ${missing[*]}"
   local apt=(apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+  # vm-common takes the same lock: `apt-get update` does not wait for another one
   {
-    "${apt[@]}" update &&
+    flock 9 && "${apt[@]}" update &&
       DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -y --no-install-recommends "${missing[@]}"
-  } >"$cross/apt.log" 2>&1 || { tail -20 "$cross/apt.log" >&2; die "apt could not install ${missing[*]}"; }
+  } 9>"$cross/apt.lock" >"$cross/apt.log" 2>&1 ||
+    { tail -20 "$cross/apt.log" >&2; die "apt could not install ${missing[*]}"; }
 }
 
 # Sets SOURCE_DATE_EPOCH to the time of the sources' commit.
