@@ -49,7 +49,7 @@ deny: tools
 docs-check:
     python3 .ci/check-docs.py
 
-# Neither the compiler's lints nor clippy's have an objection
+# The compiler and clippy report nothing
 [group('source')]
 lint: tools
     cargo clippy --locked --workspace --all-targets -- -D warnings
