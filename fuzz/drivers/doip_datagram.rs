@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use connector_agent::doip::codec::decode_datagram;
-use connector_agent::doip::discovery::{Destination, Discovery, Question};
+use connector_agent::protocol::doip::codec::decode_datagram;
+use connector_agent::protocol::doip::discovery::{Destination, Discovery, Question};
 use connector_hal::ethernet::ArpPacket;
 
 /// Before each datagram, the input has the datagram's length and the last byte of the sender's address.

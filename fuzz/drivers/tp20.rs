@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use connector_agent::tp20::{Channel, ChannelConfig, CloseReason, SetupMessage, TimeByte, Tpdu};
+use connector_agent::protocol::tp20::{Channel, ChannelConfig, CloseReason, SetupMessage, TimeByte, Tpdu};
 use connector_hal::can::{CanFrame, CanId};
 
 /// The identifier on which the script's ECU listens after the channel set-up, as in the ECU's answer.

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use connector_agent::vin::{Answer, Reader, ReaderSettings, Vin};
+use connector_agent::protocol::vin::Vin;
+use connector_agent::vehicle::vin::{Answer, Reader, ReaderSettings};
 use connector_hal::can::{BusState, CanFrame, CanId};
 
 /// Identifiers that may answer, and others that may not.
