@@ -54,10 +54,11 @@ docs-check:
 lint: tools
     cargo clippy --locked --workspace --all-targets -- -D warnings
 
+# With --examples, cargo takes the features of `lint`, and checks no dependency a second time. There are no examples.
 # The API documentation builds, and its links lead somewhere
 [group('source')]
 docs:
-    RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+    RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --lib --examples
 
 # `just test --test NAME FILTER` runs fewer.
 # All behaviour that needs no root: unit and integration tests, independent peers, fuzz corpora
