@@ -113,7 +113,7 @@ build-simulators:
 test-armv7:
     cross/test-armv7
 
-# The package installs, upgrades and goes; the service works under systemd (in its sandbox), OpenRC and procd
+# The package can be installed, upgraded and removed; the service works under systemd (sandboxed), OpenRC and procd
 [group('device')]
 package:
     cross/test-package

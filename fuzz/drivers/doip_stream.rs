@@ -23,7 +23,7 @@ pub fn drive(data: &[u8]) {
     if first & 1 == 1 {
         connection.handle_bytes(now, ACTIVATED);
     }
-    let (mut sent, mut told) = (0usize, 0usize);
+    let (mut sent, mut outcomes) = (0usize, 0usize);
     let mut rest = script;
     while let Some((&step, behind)) = rest.split_first() {
         rest = behind;
@@ -51,7 +51,7 @@ pub fn drive(data: &[u8]) {
         let mut events = 0;
         while let Some(event) = connection.poll_event() {
             events += 1;
-            told += usize::from(matches!(event, Event::Sent { .. } | Event::SendFailed { .. }));
+            outcomes += usize::from(matches!(event, Event::Sent { .. } | Event::SendFailed { .. }));
             if let Event::Received { data, .. } = event {
                 assert!(data.len() <= MAX_DATA + 16);
             }
@@ -60,9 +60,9 @@ pub fn drive(data: &[u8]) {
     }
     connection.handle_bytes(now, &[]);
     while let Some(event) = connection.poll_event() {
-        told += usize::from(matches!(event, Event::Sent { .. } | Event::SendFailed { .. }));
+        outcomes += usize::from(matches!(event, Event::Sent { .. } | Event::SendFailed { .. }));
     }
-    assert_eq!(sent, told, "every message has one outcome");
+    assert_eq!(sent, outcomes, "every message has one outcome");
 }
 
 /// Encoding and decoding a message again gives the same message, and the decoder buffers at most one message.
