@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use connector_agent::cloud::tls;
+use connector_agent::tls;
 use connector_operator::client::{self, Operator, Ticket};
 use connector_sim::cloud::{Cloud, CloudConfig, ConnectorSeed, Credentials};
 use reqwest::{Method, StatusCode};

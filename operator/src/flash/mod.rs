@@ -5,7 +5,7 @@ mod toy_key;
 
 use std::time::Duration;
 
-use connector_agent::relay::codec::{EventCode, PduFlags};
+use connector_agent::relay::wire::codec::{EventCode, PduFlags};
 use tokio::time::Instant;
 
 use crate::client::{Channel, Exchange, ExchangeError, Item, Timing, Wait, failure};

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::agent_support::{AgentSettings, BUS, Bench, Sandbox, TestAgent, bus, catalogue, configure, soon};
 use crate::peer_support::{Job, check, hex, peer, run, with_trouble_codes};
-use connector_agent::doip::LogicalAddress;
-use connector_agent::vin::Vin;
+use connector_agent::protocol::doip::LogicalAddress;
+use connector_agent::protocol::vin::Vin;
 use connector_hal::can::CanId;
 use connector_operator::client::Connection;
 use connector_operator::doip_entity::{ListenConfig, Timeouts};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use connector_agent::vin::{Vin, VinError};
+use connector_agent::protocol::vin::{Vin, VinError};
 use connector_hal::can::CanId;
 pub use connector_operator::EcuAddress;
 use serde::Deserialize;
