@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{cloud, demo, trials, vehicle};
 
-/// Simulated vehicle, sandbox cloud and operator for connector-agent.
+/// Simulated vehicle, sandbox cloud, demo and trials for connector-agent.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {

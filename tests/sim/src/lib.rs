@@ -1,4 +1,4 @@
-//! Simulated vehicle, sandbox cloud and operator for connector-agent: all that surrounds it, on one machine.
+//! Simulated vehicle and sandbox cloud for connector-agent, a demo of everything together, and trials of the agent's binary.
 
 pub mod cli;
 pub mod cloud;
