@@ -1,4 +1,4 @@
-//! What an entity is like, and how well it behaves.
+//! The configuration of an entity, including deviations from the standard for tests.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use connector_agent::protocol::vin::Vin;
 /// The timers of a DoIP entity (ISO 13400-2, table 12 and 39).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// T_TCP_Initial_Inactivity: how long a connection may be open without routing activation.
+    /// T_TCP_Initial_Inactivity: how long a connection may stay open without routing activation.
     pub initial_inactivity: Duration,
-    /// T_TCP_General_Inactivity: how long nothing may pass over an activated one.
+    /// T_TCP_General_Inactivity: how long an activated connection may be silent.
     pub general_inactivity: Duration,
-    /// T_TCP_Alive_Check: how long a tester may take to say that it is there.
+    /// T_TCP_Alive_Check: how long a tester may take to answer an alive check.
     pub alive_check: Duration,
-    /// A_DoIP_Announce_Interval: from one announcement to the next.
+    /// A_DoIP_Announce_Interval: the time between announcements.
     pub announce_interval: Duration,
 }
 
@@ -32,43 +32,43 @@ impl Default for Timeouts {
     }
 }
 
-/// How requests for routing are answered.
+/// How the entity answers routing activation requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Answer {
-    /// As the standard says.
+    /// As the standard requires.
     #[default]
     ByTheBook,
-    /// Always by this code.
+    /// Always with this code.
     Always(ActivationCode),
     /// Not at all.
     Never,
 }
 
-/// Somebody in the vehicle has to agree before routing is active.
+/// A confirmation in the vehicle, which routing activation requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Confirmation {
-    /// How long that takes.
+    /// The time until the confirmation.
     pub after: Duration,
-    /// Whether it is agreed to.
+    /// Whether the vehicle confirms.
     pub granted: bool,
 }
 
-/// Who gets routing.
+/// Which testers the entity activates routing for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActivationPolicy {
-    /// How requests are answered.
+    /// How the entity answers requests.
     pub answer: Answer,
-    /// The testers that are served; `None` serves 0x0E00…0x0FFF.
+    /// The testers that are accepted; `None` accepts 0x0E00…0x0FFF.
     pub testers: Option<Vec<LogicalAddress>>,
-    /// The activation types known.
+    /// The supported activation types.
     pub types: Vec<ActivationType>,
-    /// What has to be confirmed in the vehicle.
+    /// The confirmation that activation requires.
     pub confirmation: Option<Confirmation>,
-    /// Only connections by TLS get routing.
+    /// Whether activation requires TLS.
     pub tls_required: bool,
-    /// What the tester has to give in the manufacturer's field, else authentication is missing.
+    /// The required content of the manufacturer's field; any other content is missing authentication.
     pub oem: Option<[u8; 4]>,
-    /// What is answered in the manufacturer's field.
+    /// The content of the manufacturer's field in responses.
     pub oem_answer: Option<[u8; 4]>,
 }
 
@@ -86,43 +86,43 @@ impl Default for ActivationPolicy {
     }
 }
 
-/// An entity.
+/// The configuration of an entity.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EntityConfig {
-    /// The edition of its messages; it understands those of all.
+    /// The edition of outgoing messages. The entity accepts all editions.
     pub version: ProtocolVersion,
-    /// Who it is.
+    /// The identification of the entity and its vehicle.
     pub announcement: Announcement,
-    /// How often it announces itself when it starts.
+    /// The number of announcements at the start.
     pub announcements: u32,
-    /// What it is.
+    /// The type of DoIP node.
     pub node_type: NodeType,
-    /// How many activated connections it serves; one more may be open.
+    /// The largest number of activated connections. One more connection may be open.
     pub max_sockets: u8,
-    /// The longest diagnostic message that it takes, in bytes.
+    /// The longest accepted diagnostic message, in bytes.
     pub max_data_size: Option<u32>,
-    /// Whether the vehicle is ready; `None` where it does not know the question.
+    /// The answer to the power mode request; `None` if the entity does not support the request.
     pub power_mode: Option<PowerMode>,
-    /// The ECUs behind it.
+    /// The ECUs behind the entity.
     pub targets: Vec<LogicalAddress>,
-    /// The groups of them.
+    /// The functional addresses.
     pub functional: Vec<LogicalAddress>,
-    /// Every ECU is passed on, whether it is among the targets or not.
+    /// Whether messages to addresses outside `targets` are accepted too.
     pub any_target: bool,
-    /// Who gets routing.
+    /// The rules for routing activation.
     pub activation: ActivationPolicy,
-    /// Refuses every diagnostic message so.
+    /// Refuses every diagnostic message with this code.
     pub diagnostic_nack: Option<DiagnosticNackCode>,
-    /// Acknowledges no diagnostic message.
+    /// Whether diagnostic messages are not acknowledged.
     pub no_acknowledgement: bool,
-    /// How long everything takes that it says.
+    /// The delay of all outgoing messages.
     pub latency: Duration,
-    /// Its timers.
+    /// The timers.
     pub timeouts: Timeouts,
 }
 
 impl EntityConfig {
-    /// A gateway at this address.
+    /// A gateway with this logical address.
     pub fn new(address: LogicalAddress, vin: Option<&Vin>, eid: Eid) -> Self {
         Self {
             version: ProtocolVersion::V2012,
@@ -150,13 +150,13 @@ impl EntityConfig {
         }
     }
 
-    /// Whether a message for this address is passed on.
+    /// Whether the entity accepts messages to this address.
     pub(super) fn knows(&self, target: LogicalAddress) -> bool {
         self.any_target || self.targets.contains(&target) || self.functional.contains(&target)
     }
 }
 
-/// What is announced while the VIN is not known.
+/// The announced value while the VIN is unknown.
 pub fn no_vin() -> [u8; 17] {
     [0xFF; 17]
 }

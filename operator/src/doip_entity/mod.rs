@@ -1,7 +1,7 @@
-//! A DoIP entity (ISO 13400-2:2012 and 2019): what answers a tester, in front of whatever ECUs.
+//! A DoIP entity (ISO 13400-2:2012 and 2019), which answers testers in front of ECUs.
 //!
-//! [`Entity`] is the protocol without any I/O; [`Server`] is the sockets around it. The simulated vehicle and the
-//! operator's gateway are both built on them.
+//! [`Entity`] is the protocol without I/O, and [`Server`] adds the sockets. The gateway for DoIP tools and the simulated
+//! vehicle use both.
 
 mod activation;
 mod config;

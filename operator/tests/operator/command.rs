@@ -131,7 +131,7 @@ async fn an_operator_does_all_of_a_ticket_on_the_command_line() {
     let all = workshop.prints(&["read", "0902", "--request-id", "0x7DF"]).await;
     assert!(all.starts_with("0x7E8  490201"), "{all}");
     let refused = workshop.fails(&["read", "2701"], 8).await;
-    assert!(refused.contains("0x7F: not in this session"), "{refused}");
+    assert!(refused.contains("0x7F: the service is not available in this session"), "{refused}");
     workshop.fails(&["read", "3E00", "--request-id", "0x6F0", "--response-id", "0x6F8"], 7).await;
     workshop.fails(&["read", "3E00", "--request-id", "0x6F0"], 1).await;
     let pins = workshop.fails(&["read", "3E00", "--pins", "3,11"], 7).await;

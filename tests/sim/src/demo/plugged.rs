@@ -12,8 +12,8 @@ use crate::vehicle::catalogue::EcuRecord;
 use crate::vehicle::doip::{FIRST_ECU, GATEWAY};
 use crate::vehicle::ecu::{EcuStatus, Image, Session};
 use crate::vehicle::{DoipGateway, Vehicle};
+use connector_operator::client::isotp_channel;
 use connector_operator::client::{Channel, Connection};
-use connector_operator::isotp;
 
 /// What the operator calls the bus.
 pub(super) const CAN_BUS: &str = "HS";
@@ -84,7 +84,7 @@ impl Plugged {
         let channel = match self {
             Self::Can { .. } => {
                 let at = ecu.address;
-                let config = isotp(CAN_BUS, at.request, Some(at.response), at.extended, keep_alive);
+                let config = isotp_channel(CAN_BUS, at.request, Some(at.response), at.extended, keep_alive);
                 connection.open_isotp(config).await?
             }
             Self::Doip(_) => {

@@ -9,9 +9,9 @@ use serde_json::json;
 use super::patiently;
 use super::world::{BIT_RATE, World};
 use crate::vehicle::catalogue::EcuRecord;
+use connector_operator::client::isotp_channel;
 use connector_operator::client::{Channel, Connection, Credentials, Customer, Operator, Timing};
 use connector_operator::flash::{Firmware, flash};
-use connector_operator::isotp;
 
 /// What the operator calls the bus.
 const BUS: &str = "HS";
@@ -84,7 +84,8 @@ impl Job {
         let engine = ecus.iter().find(|ecu| ecu.address.request.raw() == 0x7E0);
         let engine = engine.context("the vehicle has no engine")?.clone();
         let address = &engine.address;
-        let config = isotp(BUS, address.request, Some(address.response), address.extended, Switch::Enabled);
+        let config =
+            isotp_channel(BUS, address.request, Some(address.response), address.extended, Switch::Enabled);
         let channel = connection.open_isotp(config).await?;
         Ok(Self { operator: operator.clone(), ticket_id: ticket.id, connection, engine, channel })
     }

@@ -1,4 +1,4 @@
-//! The remote ECUs on the tool's side of a CAN gateway, without any I/O: ISO-TP ends here.
+//! The tool's side of a CAN gateway, without I/O: terminates ISO-TP on behalf of the remote ECUs.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -8,40 +8,41 @@ use connector_agent::protocol::isotp::{
 };
 use connector_hal::can::{CanFrame, CanId};
 
-use super::super::copies::{Copies, Path};
+use super::super::copies::{AnswerPath, Copies};
 use super::super::cover::{Cover, CoverConfig};
-use crate::EcuAddress;
+use crate::ecu_address::EcuAddress;
 
-/// Responses that may wait for a tool that takes them slowly, an ECU; more are lost, as on a bus.
+/// How many responses per ECU may wait for a slow tool. Further responses are lost, as on a bus.
 const MAX_RESPONSES: usize = 16;
-/// Requests that may wait to be taken by the shell, which takes them at once; more are lost.
+/// How many requests may wait for the shell, which takes them immediately. Further requests are lost.
 const MAX_REQUESTS: usize = 64;
-/// ECUs that may be added by answering a functional request.
+/// The largest number of ECUs, including those discovered by their answers to functional requests.
 const MAX_ECUS: usize = 64;
 
-/// How the gateway speaks to the tool.
+/// How the bridge communicates with the tool.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CanGatewayConfig {
-    /// The ECUs that appear on the tool's bus.
+pub struct CanBridgeConfig {
+    /// The ECUs on the tool's bus.
     pub ecus: Vec<EcuAddress>,
-    /// The identifiers by which all of them are asked.
+    /// The functional identifiers.
     pub functional: Vec<CanId>,
-    /// The frames sent to the tool.
+    /// The size of the frames to the tool.
     pub frame_size: FrameSize,
-    /// How the time that the network takes is covered.
+    /// How the bridge covers the delay of the network.
     pub cover: CoverConfig,
 }
 
-/// Whom a request is for.
+/// The destination of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
-    /// The ECU of this number.
+    /// The ECU with this number.
     Ecu(usize),
-    /// All ECUs that hear the functional identifier of this number.
+    /// All ECUs that listen to the functional identifier with this number.
     Functional(usize),
 }
 
-struct Ecu {
+/// A remote ECU, as the tool sees it.
+struct PresentedEcu {
     address: EcuAddress,
     endpoint: Endpoint,
     cover: Cover,
@@ -49,45 +50,45 @@ struct Ecu {
     copies: Copies,
 }
 
-/// See the module.
+/// The tool's side of a CAN gateway.
 ///
-/// After every `handle_*`, take all of `poll_request` and `poll_frame`, then look at `poll_timeout` again.
-pub struct CanGateway {
-    config: CanGatewayConfig,
-    ecus: Vec<Ecu>,
+/// After every `handle_*`, take everything from `poll_request` and `poll_frame`, then call `poll_timeout` again.
+pub struct CanBridge {
+    config: CanBridgeConfig,
+    ecus: Vec<PresentedEcu>,
     requests: VecDeque<(Target, Vec<u8>)>,
-    /// The endpoint asked first for a frame, so that each has its turn.
+    /// The ECU that may send the next frame, so that every ECU gets its turn.
     next: usize,
 }
 
-impl CanGateway {
-    /// A gateway that nobody has asked anything.
-    pub fn new(config: CanGatewayConfig) -> Self {
-        let ecus = config.ecus.iter().map(|address| Ecu::new(*address, &config)).collect();
+impl CanBridge {
+    /// A bridge without requests.
+    pub fn new(config: CanBridgeConfig) -> Self {
+        let ecus = config.ecus.iter().map(|address| PresentedEcu::new(*address, &config)).collect();
         Self { config, ecus, requests: VecDeque::new(), next: 0 }
     }
 
-    /// The ECU of a number.
+    /// The address of the ECU with this number.
     pub fn ecu(&self, number: usize) -> Option<EcuAddress> {
         self.ecus.get(number).map(|ecu| ecu.address)
     }
 
-    /// The functional identifier of a number.
+    /// The functional identifier with this number.
     pub fn functional(&self, number: usize) -> Option<CanId> {
         self.config.functional.get(number).copied()
     }
 
-    /// Where the ECUs answer that the gateway was told of.
+    /// The response identifiers of the configured ECUs.
     pub fn responses(&self) -> impl Iterator<Item = CanId> + '_ {
         self.config.ecus.iter().map(|ecu| ecu.response)
     }
 
-    /// The tool has gone, or another has come: nothing of what was under way concerns it.
+    /// A tool left or arrived: discards everything under way.
     pub fn handle_reset(&mut self) {
         *self = Self::new(self.config.clone());
     }
 
-    /// A frame of the tool.
+    /// The tool sent a frame.
     pub fn handle_frame(&mut self, now: Instant, frame: &CanFrame) {
         if !frame.is_data() {
             return;
@@ -108,14 +109,17 @@ impl CanGateway {
         }
     }
 
-    /// An ECU has answered; `address` is who, as the relay writes it.
+    /// An ECU answered; `address` is the ECU, in the notation of the relay.
     pub fn handle_response(&mut self, now: Instant, target: Target, address: u32, pdu: &[u8]) {
         let (number, path) = match target {
-            Target::Ecu(number) => (Some(number), Path::Physical),
-            Target::Functional(_) => (self.responder(address), Path::Functional),
+            Target::Ecu(number) => (Some(number), AnswerPath::Physical),
+            Target::Functional(_) => (self.responder(address), AnswerPath::Functional),
         };
         let Some((number, ecu)) = number.and_then(|number| Some((number, self.ecus.get_mut(number)?))) else {
-            return tracing::debug!(address, "a response of an ECU that cannot be shown to the tool");
+            return tracing::debug!(
+                address,
+                "discarding the response of an ECU that cannot be presented to the tool"
+            );
         };
         if ecu.copies.is_copy(now, path, pdu) {
             return;
@@ -125,7 +129,7 @@ impl CanGateway {
         self.settle(now, number);
     }
 
-    /// The number of the ECU that answers so; one that is not known yet is added.
+    /// The number of the ECU with this response identifier. An unknown ECU is added.
     fn responder(&mut self, address: u32) -> Option<usize> {
         let response = CanId::try_from(address).ok()?;
         let known = self.ecus.iter().position(|ecu| ecu.address.response == response);
@@ -134,7 +138,7 @@ impl CanGateway {
                 return None;
             }
             let request = physical_request_id(response);
-            self.ecus.push(Ecu::new(EcuAddress { request, response, extended: None }, &self.config));
+            self.ecus.push(PresentedEcu::new(EcuAddress { request, response, extended: None }, &self.config));
             Some(self.ecus.len() - 1)
         })
     }
@@ -148,7 +152,7 @@ impl CanGateway {
         }
     }
 
-    /// A request was not sent, or its response broke off.
+    /// A request was not sent, or its response was incomplete.
     pub fn handle_failed(&mut self, now: Instant, target: Target) {
         if let Target::Ecu(number) = target
             && let Some(ecu) = self.ecus.get_mut(number)
@@ -158,12 +162,12 @@ impl CanGateway {
         }
     }
 
-    /// The way to the connector is lost, or back.
+    /// The link to the connector is lost, or back.
     pub fn handle_link(&mut self, now: Instant, up: bool) {
         self.ecus.iter_mut().for_each(|ecu| ecu.cover.handle_link(now, up));
     }
 
-    /// Does what is due.
+    /// Handles the deadlines that have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         for number in 0..self.ecus.len() {
             let Some(ecu) = self.ecus.get_mut(number) else { return };
@@ -197,7 +201,7 @@ impl CanGateway {
 
     /// When to call `handle_timeout`.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let timers = |ecu: &Ecu| {
+        let timers = |ecu: &PresentedEcu| {
             let (endpoint, cover) = (ecu.endpoint.poll_timeout(), ecu.cover.poll_timeout());
             endpoint.map(|(at, _)| at).into_iter().chain(cover.map(|(at, _)| at)).min()
         };
@@ -208,11 +212,11 @@ impl CanGateway {
         if self.requests.len() < MAX_REQUESTS {
             self.requests.push_back((target, pdu));
         } else {
-            tracing::warn!("the tool asks more than can be passed on");
+            tracing::warn!("too many requests from the tool; one is lost");
         }
     }
 
-    /// Carries requests from the tool and responses to it until there is nothing more to do.
+    /// Passes requests from the tool and responses to the tool on until nothing more is left to do.
     fn settle(&mut self, now: Instant, number: usize) {
         let Some(ecu) = self.ecus.get_mut(number) else { return };
         let mut requests = Vec::new();
@@ -226,10 +230,10 @@ impl CanGateway {
                         requests.push(pdu);
                     }
                     Event::SendFailed { failure } => {
-                        tracing::debug!(ecu = %ecu.address, %failure, "the tool did not take a response");
+                        tracing::debug!(ecu = %ecu.address, %failure, "the tool did not receive a response");
                     }
                     Event::ReceiveFailed { failure, .. } => {
-                        tracing::debug!(ecu = %ecu.address, %failure, "the tool broke a request off");
+                        tracing::debug!(ecu = %ecu.address, %failure, "the tool did not complete a request");
                     }
                     Event::ReceptionStarted { .. } | Event::Sent { .. } => {}
                 }
@@ -237,7 +241,7 @@ impl CanGateway {
                 && let Some(response) = ecu.responses.pop_front()
             {
                 if let Err(error) = ecu.endpoint.send(now, &response) {
-                    tracing::warn!(ecu = %ecu.address, %error, "a response cannot be shown to the tool");
+                    tracing::warn!(ecu = %ecu.address, %error, "a response cannot be sent to the tool");
                 }
             } else {
                 break;
@@ -247,8 +251,8 @@ impl CanGateway {
     }
 }
 
-impl Ecu {
-    fn new(address: EcuAddress, config: &CanGatewayConfig) -> Self {
+impl PresentedEcu {
+    fn new(address: EcuAddress, config: &CanBridgeConfig) -> Self {
         let addressing = match address.extended {
             Some(byte) => Addressing::extended(address.response, address.request, byte, byte),
             None => Addressing::normal(address.response, address.request),
@@ -266,7 +270,7 @@ impl Ecu {
         if self.responses.len() < MAX_RESPONSES {
             self.responses.push_back(response);
         } else {
-            tracing::warn!(ecu = %self.address, "the tool takes no responses; one is lost");
+            tracing::warn!(ecu = %self.address, "the tool does not take its responses; one is lost");
         }
     }
 }
@@ -281,13 +285,13 @@ mod tests {
         CanId::try_from(id).unwrap()
     }
 
-    fn gateway() -> CanGateway {
+    fn gateway() -> CanBridge {
         let ecu = |number: u32| EcuAddress {
             request: id(0x7E0 + number),
             response: id(0x7E8 + number),
             extended: None,
         };
-        CanGateway::new(CanGatewayConfig {
+        CanBridge::new(CanBridgeConfig {
             ecus: vec![ecu(0), ecu(1)],
             functional: vec![id(0x7DF)],
             frame_size: FrameSize::Classic,
@@ -299,7 +303,7 @@ mod tests {
         CanFrame::new(id(identifier), data).unwrap()
     }
 
-    fn frames(gateway: &mut CanGateway, now: Instant) -> Vec<(u32, Vec<u8>)> {
+    fn frames(gateway: &mut CanBridge, now: Instant) -> Vec<(u32, Vec<u8>)> {
         std::iter::from_fn(|| gateway.poll_frame(now))
             .map(|frame| (frame.id().raw(), frame.data().to_vec()))
             .collect()
@@ -340,11 +344,11 @@ mod tests {
         let target = Target::Functional(0);
         assert_eq!(gateway.poll_request(), Some((target, vec![0x01, 0x00])));
         gateway.handle_response(now, target, 0x7E8, &[0x41, 0, 1]);
-        // by the ECU's own channel, which heard it too
+        // the copy from the ECU's own channel
         gateway.handle_response(now, Target::Ecu(0), 0x7E8, &[0x41, 0, 1]);
         gateway.handle_response(now, Target::Ecu(1), 0x7E9, &[0x41, 0, 2]);
         gateway.handle_response(now, target, 0x7E9, &[0x41, 0, 2]);
-        // one that nobody had named
+        // an ECU that was not configured
         gateway.handle_response(now, target, 0x7EB, &[0x41, 0, 3]);
         let who: Vec<_> = frames(&mut gateway, now).into_iter().map(|(id, data)| (id, data[3])).collect();
         assert_eq!(who, [(0x7E8, 1), (0x7E9, 2), (0x7EB, 3)]);
@@ -358,7 +362,7 @@ mod tests {
             gateway.handle_frame(now, &frame(0x7DF, &[0x02, 0x01, 0x00]));
             gateway.handle_response(now, Target::Functional(0), 0x7E8, &[0x41, 0, 1]);
         }
-        // by the other channel, but too late for a copy
+        // from the other channel, but too late for a copy
         let later = now + Duration::from_secs(1);
         gateway.handle_frame(later, &frame(0x7E0, &[0x02, 0x01, 0x00]));
         gateway.handle_response(later, Target::Ecu(0), 0x7E8, &[0x41, 0, 1]);

@@ -1,21 +1,21 @@
-//! How far programming is: a bar on a terminal, a few lines elsewhere.
+//! The progress of programming: a bar on a terminal, and a few lines elsewhere.
 
 use std::fmt;
 use std::io::IsTerminal as _;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::flash::Step;
+use crate::flash::Step;
 
-/// Without a terminal, a line is told for each of these shares of the firmware, in percent.
+/// The share of the firmware after which a line is printed if there is no terminal, in percent.
 const LINES_EVERY: usize = 25;
 
-/// See the module.
+/// Shows the progress of programming.
 pub struct FlashProgress<'a> {
     total: usize,
-    tell: Box<dyn FnMut(&str) + Send + 'a>,
+    print: Box<dyn FnMut(&str) + Send + 'a>,
     bar: Option<ProgressBar>,
-    told: usize,
+    printed: usize,
     step: Option<Step>,
 }
 
@@ -26,9 +26,9 @@ impl fmt::Debug for FlashProgress<'_> {
 }
 
 impl<'a> FlashProgress<'a> {
-    /// For a firmware of this many bytes; `tell` is given a line at a time.
-    pub fn new(total: usize, tell: impl FnMut(&str) + Send + 'a) -> Self {
-        Self { total, tell: Box::new(tell), bar: None, told: 0, step: None }
+    /// The progress for a firmware of `total` bytes; `print` receives one line at a time.
+    pub fn new(total: usize, print: impl FnMut(&str) + Send + 'a) -> Self {
+        Self { total, print: Box::new(print), bar: None, printed: 0, step: None }
     }
 
     /// Shows a step.
@@ -38,7 +38,7 @@ impl<'a> FlashProgress<'a> {
         self.step = Some(step);
         if begins {
             self.end();
-            (self.tell)(step.name());
+            (self.print)(step.name());
         }
         if let Step::Transfer { confirmed } = step {
             self.show(confirmed);
@@ -48,9 +48,9 @@ impl<'a> FlashProgress<'a> {
     fn show(&mut self, confirmed: usize) {
         if !std::io::stderr().is_terminal() {
             let percent = (confirmed.saturating_mul(100) / self.total.max(1)) / LINES_EVERY * LINES_EVERY;
-            if percent > self.told {
-                self.told = percent;
-                (self.tell)(&format!("{percent:>3} %  {confirmed} of {} bytes", self.total));
+            if percent > self.printed {
+                self.printed = percent;
+                (self.print)(&format!("{percent:>3} %  {confirmed} of {} bytes", self.total));
             }
             return;
         }
@@ -65,7 +65,7 @@ impl<'a> FlashProgress<'a> {
         bar.set_position(confirmed as u64);
     }
 
-    /// Leaves the bar as it is.
+    /// Ends the progress bar, and leaves it on the terminal.
     pub fn end(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.abandon();

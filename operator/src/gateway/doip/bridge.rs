@@ -1,22 +1,22 @@
-//! The remote ECUs on the tool's side of a DoIP gateway, without any I/O: who was asked what, and what is said meanwhile.
+//! The tool's side of a DoIP gateway, without I/O: covers the remote ECUs, and removes duplicate answers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use connector_agent::protocol::doip::{DiagnosticMessage, LogicalAddress};
 
-use super::super::copies::{Copies, Path};
+use super::super::copies::{AnswerPath, Copies};
 use super::super::cover::{Cover, CoverConfig};
 
-/// Pairs of tester and ECU that are kept; a message to one more is refused.
+/// The largest number of pairs of tester and ECU. Messages of further pairs are refused.
 const MAX_PAIRS: usize = 256;
 
-/// A tester, and the ECU or the group of ECUs that it asks.
+/// A tester, and the ECU or group of ECUs that receives its requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pair {
     /// The tester.
     pub tester: LogicalAddress,
-    /// Whom it asks.
+    /// The ECU or group of ECUs.
     pub target: LogicalAddress,
 }
 
@@ -27,42 +27,43 @@ impl Pair {
     }
 
     pub(super) fn of(key: u32) -> Self {
-        // the upper and the lower half
+        // the upper and the lower half of the key
         let (tester, target) = ((key >> 16) as u16, key as u16);
         Self { tester: LogicalAddress::new(tester), target: LogicalAddress::new(target) }
     }
 }
 
-struct Ecu {
+/// The state of one pair.
+struct CoveredEcu {
     cover: Cover,
     copies: Copies,
 }
 
-/// See the module.
+/// The tool's side of a DoIP gateway.
 ///
-/// After every `handle_*`, take all of `poll_response`, then look at `poll_timeout` again.
+/// After every `handle_*`, take everything from `poll_response`, then call `poll_timeout` again.
 pub struct DoipBridge {
     config: CoverConfig,
-    ecus: BTreeMap<Pair, Ecu>,
+    ecus: BTreeMap<Pair, CoveredEcu>,
     responses: VecDeque<DiagnosticMessage>,
 }
 
 impl DoipBridge {
-    /// A bridge over which nothing has gone.
+    /// A bridge without requests.
     pub fn new(config: CoverConfig) -> Self {
         Self { config, ecus: BTreeMap::new(), responses: VecDeque::new() }
     }
 
-    fn ecu(&mut self, pair: Pair) -> Option<&mut Ecu> {
+    fn ecu(&mut self, pair: Pair) -> Option<&mut CoveredEcu> {
         if self.ecus.len() >= MAX_PAIRS && !self.ecus.contains_key(&pair) {
             return None;
         }
         let config = self.config;
-        let new = || Ecu { cover: Cover::new(config), copies: Copies::default() };
+        let new = || CoveredEcu { cover: Cover::new(config), copies: Copies::default() };
         Some(self.ecus.entry(pair).or_insert_with(new))
     }
 
-    /// A tester asks; `false` where it asks more ECUs than anyone does.
+    /// A tester sent a request. Returns `false` if there are too many pairs.
     pub fn handle_request(&mut self, now: Instant, pair: Pair, pdu: &[u8]) -> bool {
         if pair.target.is_functional() {
             return true;
@@ -72,12 +73,12 @@ impl DoipBridge {
         true
     }
 
-    /// An ECU has answered what this pair asked; `source` is who.
+    /// The ECU `source` answered a request of this pair.
     pub fn handle_response(&mut self, now: Instant, pair: Pair, source: LogicalAddress, pdu: &[u8]) {
-        let path = if pair.target.is_functional() { Path::Functional } else { Path::Physical };
+        let path = if pair.target.is_functional() { AnswerPath::Functional } else { AnswerPath::Physical };
         let tester = pair.tester;
         let Some(ecu) = self.ecu(Pair { tester, target: source }) else {
-            return tracing::debug!(%source, "a response of one ECU too many");
+            return tracing::debug!(%source, "discarding a response, because there are too many ECUs");
         };
         if ecu.copies.is_copy(now, path, pdu) {
             return;
@@ -93,7 +94,7 @@ impl DoipBridge {
         }
     }
 
-    /// A request that was acknowledged was not sent, or its response broke off. To a group, nobody answers.
+    /// An acknowledged request was not sent, or its response was incomplete. A functional request gets no answer.
     pub fn handle_failed(&mut self, pair: Pair) {
         let Some(ecu) = self.ecus.get_mut(&pair) else { return };
         if pair.target.is_functional() {
@@ -104,18 +105,18 @@ impl DoipBridge {
         self.collect(pair);
     }
 
-    /// The way to the connector is lost, or back.
+    /// The link to the connector is lost, or back.
     pub fn handle_link(&mut self, now: Instant, up: bool) {
         self.ecus.values_mut().for_each(|ecu| ecu.cover.handle_link(now, up));
     }
 
-    /// A tester has gone.
+    /// A tester disconnected.
     pub fn handle_gone(&mut self, tester: LogicalAddress) {
         self.ecus.retain(|pair, _| pair.tester != tester);
         self.responses.retain(|response| response.target != tester);
     }
 
-    /// Does what is due.
+    /// Handles the deadlines that have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         let pairs: Vec<Pair> = self.ecus.keys().copied().collect();
         for pair in pairs {
@@ -126,7 +127,7 @@ impl DoipBridge {
         }
     }
 
-    /// Takes what is said in an ECU's place.
+    /// Takes the answer on behalf of an ECU, if there is one.
     fn collect(&mut self, pair: Pair) -> bool {
         let answer = self.ecus.get_mut(&pair).and_then(|ecu| ecu.cover.poll_answer());
         let message = answer.map(|data| DiagnosticMessage { source: pair.target, target: pair.tester, data });
