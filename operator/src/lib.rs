@@ -1,5 +1,5 @@
-//! The remote operator's software: a client library, the command line `connector-operator` on top of it, and gateways
-//! that let unmodified diagnostic tools work through the relay.
+//! The remote operator's software: a client library, the command line `connector-operator` on top of it, and
+//! gateways that let unmodified diagnostic tools work through the relay.
 
 mod cli;
 pub mod client;

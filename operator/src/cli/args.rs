@@ -35,8 +35,8 @@ pub struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Cloud")]
 pub(super) struct CloudArgs {
-    /// A file with the JSON line that `connector-sim cloud` prints, in place of the five options below; - reads
-    /// standard input.
+    /// A file with the JSON line that `connector-sim cloud` prints, in place of the five options below; -
+    /// reads standard input.
     #[arg(long, value_name = "FILE", global = true)]
     pub(super) ready: Option<PathBuf>,
     /// The base URL of the REST API, such as https://127.0.0.1:8443.
@@ -178,11 +178,11 @@ pub(super) enum Command {
         #[arg(long, value_name = "N")]
         seconds: Option<u64>,
     },
-    /// Present the remote ECUs to CAN tools on this machine, through an SLCAN adapter, until interrupted. Prints a line
-    /// of JSON when ready.
+    /// Present the remote ECUs to CAN tools on this machine, through an SLCAN adapter, until interrupted.
+    /// Prints a line of JSON when ready.
     CanGateway(CanGatewayArgs),
-    /// Present the remote vehicle to DoIP tools as a DoIP entity on this machine, until interrupted. Prints a line of
-    /// JSON when ready.
+    /// Present the remote vehicle to DoIP tools as a DoIP entity on this machine, until interrupted. Prints a
+    /// line of JSON when ready.
     DoipGateway(DoipGatewayArgs),
     /// Complete the ticket in progress, which closes its connection.
     Complete,
@@ -205,8 +205,8 @@ pub(super) struct CanGatewayArgs {
     /// The path of the SLCAN adapter: a link to a pseudo-terminal, which is removed at the end.
     #[arg(long, value_name = "PATH")]
     pub(super) slcan: PathBuf,
-    /// An ECU to present: request identifier, response identifier and address byte. Can be repeated. By default, the
-    /// ECUs of the OBD standard: 7E0/7E8 to 7E7/7EF.
+    /// An ECU to present: request identifier, response identifier and address byte. Can be repeated. By
+    /// default, the ECUs of the OBD standard: 7E0/7E8 to 7E7/7EF.
     #[arg(long, value_name = "7E0/7E8[/0F]")]
     pub(super) ecu: Vec<EcuAddress>,
     /// A functional identifier that the tool uses besides 0x7DF and 0x18DB33F1. Can be repeated.
@@ -236,8 +236,8 @@ pub(super) struct DoipGatewayArgs {
     /// How the connector reaches the remote vehicle.
     #[arg(long, value_enum, default_value_t = Over::Doip)]
     pub(super) over: Over,
-    /// The logical address of the remote gateway and of the entity. By default, the address that the vehicle announced
-    /// to the connector, or else 0x4010.
+    /// The logical address of the remote gateway and of the entity. By default, the address that the vehicle
+    /// announced to the connector, or else 0x4010.
     #[arg(long, value_name = "ADDRESS", value_parser = logical_address)]
     pub(super) gateway_id: Option<LogicalAddress>,
     /// The edition of ISO 13400-2: 2 (2012) or 3 (2019).
@@ -249,8 +249,8 @@ pub(super) struct DoipGatewayArgs {
     /// The network configuration, with --over doip: a number of the table in the connector's configuration.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(super) network_configuration: u8,
-    /// An ECU on CAN, with --over can. Can be repeated; the ECUs take the logical addresses after the entity's, in this
-    /// order. By default, the ECUs of the OBD standard.
+    /// An ECU on CAN, with --over can. Can be repeated; the ECUs take the logical addresses after the
+    /// entity's, in this order. By default, the ECUs of the OBD standard.
     #[arg(long, value_name = "7E0/7E8[/0F]")]
     pub(super) ecu: Vec<EcuAddress>,
     #[command(flatten)]
@@ -269,8 +269,8 @@ pub(super) enum Over {
 /// How a gateway covers the delay of the network.
 #[derive(Debug, Args)]
 pub(super) struct CoverArgs {
-    /// How long the tool waits for a first response. After a fifth of this time, the gateway answers "response
-    /// pending".
+    /// How long the tool waits for a first response. After a fifth of this time, the gateway answers
+    /// "response pending".
     #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(2..=600_000))]
     pub(super) tool_p2_ms: u32,
     /// How long the tool waits after a "response pending".

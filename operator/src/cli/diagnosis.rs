@@ -70,8 +70,8 @@ pub(super) async fn list_trouble_codes(connection: &Connection, ecu: &EcuArgs) -
     Ok(())
 }
 
-/// Sends a request to one ECU or to all, and returns the responses. Those of a functional request include negative
-/// ones.
+/// Sends a request to one ECU or to all, and returns the responses. Those of a functional request include
+/// negative ones.
 async fn exchange(connection: &Connection, ecu: &EcuArgs, pdu: &[u8]) -> Result<Vec<Response>, Failure> {
     let channel = open(connection, ecu, Switch::Disabled).await?;
     let timing = Timing { p2: ecu.p2(), ..Timing::default() };

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::error::{CloseReason, ExchangeError};
 use super::inbox::{Inbox, Item, Received};
-use super::shared::{Command, LinkState, Shared};
+use super::shared::{ChannelCommand, LinkState, Shared};
 
 /// The longest PDU that may be sent: the protocol's default bound.
 const MAX_PDU: usize = 1 << 20;
@@ -88,12 +88,13 @@ impl ResponseKind {
     }
 }
 
-/// An open channel, for one sender and one receiver at a time. After it is dropped, incoming items are discarded.
+/// An open channel, for one sender and one receiver at a time. After it is dropped, incoming items are
+/// discarded.
 #[derive(Debug)]
 pub struct Channel {
     number: u16,
     inbox: Arc<Inbox>,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<ChannelCommand>,
     shared: Arc<Shared>,
 }
 
@@ -107,7 +108,7 @@ impl Channel {
     pub(super) fn new(
         number: u16,
         inbox: Arc<Inbox>,
-        commands: mpsc::Sender<Command>,
+        commands: mpsc::Sender<ChannelCommand>,
         shared: Arc<Shared>,
     ) -> Self {
         Self { number, inbox, commands, shared }
@@ -123,15 +124,15 @@ impl Channel {
         if pdu.len() > MAX_PDU {
             return Err(ExchangeError::NotSent(REFUSED));
         }
-        self.command(Command::Pdu { channel: self.number, flags, data: pdu.to_vec() }).await
+        self.command(ChannelCommand::Pdu { channel: self.number, flags, data: pdu.to_vec() }).await
     }
 
     /// Sends a frame. A frame lost with a link is not repeated.
     pub async fn send_frame(&self, frame: CanFrame) -> Result<(), ExchangeError> {
-        self.command(Command::Frame { channel: self.number, frame }).await
+        self.command(ChannelCommand::Frame { channel: self.number, frame }).await
     }
 
-    async fn command(&self, command: Command) -> Result<(), ExchangeError> {
+    async fn command(&self, command: ChannelCommand) -> Result<(), ExchangeError> {
         let sent = self.commands.send(command).await;
         sent.map_err(|_| ExchangeError::Closed(self.shared.close_reason()))
     }
@@ -153,8 +154,8 @@ impl Channel {
         self.shared.state()
     }
 
-    /// Sends a request and waits for its positive response. A response pending extends the wait, and a request to a
-    /// busy ECU is repeated. Items that came before the request are discarded.
+    /// Sends a request and waits for its positive response. A response pending extends the wait, and a
+    /// request to a busy ECU is repeated. Items that came before the request are discarded.
     pub async fn request(&self, pdu: &[u8], timing: &Timing) -> Result<Response, ExchangeError> {
         let mut retries = timing.busy_retries;
         loop {
@@ -190,8 +191,8 @@ impl Channel {
         }
     }
 
-    /// Sends a functional request and collects the responses of all ECUs until `window` after the request was on the
-    /// bus. A response pending extends the wait for the ECU that sent it.
+    /// Sends a functional request and collects the responses of all ECUs until `window` after the request was
+    /// on the bus. A response pending extends the wait for the ECU that sent it.
     pub async fn request_functional(
         &self,
         pdu: &[u8],

@@ -24,7 +24,7 @@ use super::driver::Driver;
 use super::error::{DialError, OperatorError, is_offline};
 use super::joining::{JoinError, join};
 use super::live::Live;
-use super::shared::{Ask, Command, ConnectionSettings, Counters, LinkState, Shared};
+use super::shared::{ChannelCommand, ConnectionSettings, ConnectorRequest, Counters, LinkState, Shared};
 use super::socket::Dial;
 
 /// How many requests, and how many PDUs, may wait for the connection's task. A sender of more waits.
@@ -62,17 +62,17 @@ pub struct Vehicle {
 
 /// Sends requests to the connection's task, and waits for the answers.
 #[derive(Debug, Clone)]
-pub(super) struct Asker {
-    asks: mpsc::Sender<Ask>,
+pub(super) struct Requester {
+    requests: mpsc::Sender<ConnectorRequest>,
     shared: Arc<Shared>,
     patience: Duration,
 }
 
-impl Asker {
+impl Requester {
     pub(super) async fn ask(&self, action: &'static str, message: Value) -> Result<Value, OperatorError> {
         let (reply, answer) = oneshot::channel();
         let asking = async {
-            self.asks.send(Ask { action, message, reply }).await.ok()?;
+            self.requests.send(ConnectorRequest { action, message, reply }).await.ok()?;
             answer.await.ok()
         };
         match tokio::time::timeout(self.patience, asking).await {
@@ -89,8 +89,8 @@ impl Asker {
 pub struct Connection {
     uuid: Uuid,
     joined: Joined,
-    asker: Asker,
-    commands: mpsc::Sender<Command>,
+    requester: Requester,
+    commands: mpsc::Sender<ChannelCommand>,
     shared: Arc<Shared>,
     next_channel: AtomicU16,
     _dropped: DropGuard,
@@ -106,17 +106,21 @@ impl Connection {
         let (live, joined, backlog) = first_join(dial.as_ref(), uuid, settings).await?;
         let joined = Joined::deserialize(joined)
             .map_err(|error| OperatorError::Answer { what: "joinConnection", detail: error.to_string() })?;
-        let (ask_sender, asks) = mpsc::channel(QUEUE);
+        let (request_sender, requests) = mpsc::channel(QUEUE);
         let (command_sender, commands) = mpsc::channel(QUEUE);
         let dropped = CancellationToken::new();
         let shared = Arc::new(Shared::new(dropped.clone()));
         let link = Link::new(Role::Operator, Tag::from(uuid), Instant::now().into_std());
-        let driver = Driver::new(dial, uuid, settings, Arc::clone(&shared), asks, commands, link);
+        let driver = Driver::new(dial, uuid, settings, Arc::clone(&shared), requests, commands, link);
         tokio::spawn(driver.drive(live, backlog));
         Ok(Self {
             uuid,
             joined,
-            asker: Asker { asks: ask_sender, shared: Arc::clone(&shared), patience: settings.request },
+            requester: Requester {
+                requests: request_sender,
+                shared: Arc::clone(&shared),
+                patience: settings.request,
+            },
             commands: command_sender,
             shared,
             next_channel: AtomicU16::new(1),
@@ -147,7 +151,7 @@ impl Connection {
     /// Replaces all buses, which closes all open channels.
     pub async fn configure_buses(&self, buses: Vec<BusConfig>) -> Result<(), OperatorError> {
         let message = ConfigureBuses { connection_uuid: self.uuid, buses };
-        self.asker.ask("configureBuses", value(&message)).await.map(drop)
+        self.requester.ask("configureBuses", value(&message)).await.map(drop)
     }
 
     /// Opens an ISO-TP channel.
@@ -174,13 +178,13 @@ impl Connection {
         let inbox = self.shared.register(number);
         let channel = Channel::new(number, inbox, self.commands.clone(), Arc::clone(&self.shared));
         // dropping a refused channel closes its inbox
-        self.asker.ask("openChannel", value(&open)).await.map(|_| channel)
+        self.requester.ask("openChannel", value(&open)).await.map(|_| channel)
     }
 
     /// Closes a channel and discards what the channel has not sent yet.
     pub async fn close_channel(&self, channel: Channel) -> Result<(), OperatorError> {
         let message = CloseChannel { connection_uuid: self.uuid, channel: channel.number() };
-        match self.asker.ask("closeChannel", value(&message)).await {
+        match self.requester.ask("closeChannel", value(&message)).await {
             // a request repeated after a lost link may find the channel already closed
             Err(OperatorError::Refused { problem, .. }) if problem.kind == "/problems/unknown-channel" => {
                 Ok(())
@@ -191,20 +195,20 @@ impl Connection {
 
     /// Requests that the connector reads the VIN again.
     pub async fn identify_vehicle(&self) -> Result<Vehicle, OperatorError> {
-        let answer = self.asker.ask("identifyVehicle", json!({"connection_uuid": self.uuid})).await?;
+        let answer = self.requester.ask("identifyVehicle", json!({"connection_uuid": self.uuid})).await?;
         Vehicle::deserialize(answer)
             .map_err(|error| OperatorError::Answer { what: "identifyVehicle", detail: error.to_string() })
     }
 
     /// Sends any other request, and returns the message of the answer.
     pub async fn ask(&self, action: &'static str, message: Value) -> Result<Value, OperatorError> {
-        self.asker.ask(action, message).await
+        self.requester.ask(action, message).await
     }
 
     /// Ends the connection on the connector; the ticket stays in progress.
     pub async fn close(self) -> Result<(), OperatorError> {
         let message = value(&CloseConnection { connection_uuid: self.uuid });
-        match tokio::time::timeout(CLOSING, self.asker.ask("closeConnection", message)).await {
+        match tokio::time::timeout(CLOSING, self.requester.ask("closeConnection", message)).await {
             Ok(Err(OperatorError::Closed(_))) => Ok(()),
             Ok(answer) => answer.map(drop),
             Err(_) => Err(OperatorError::Timeout { what: "closeConnection".to_owned(), after: CLOSING }),

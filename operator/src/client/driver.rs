@@ -18,7 +18,7 @@ use super::error::{CloseReason, is_offline};
 use super::inbox::{Full, Item, Received};
 use super::joining::{JoinError, join, problem_of};
 use super::live::{Live, LiveEvent};
-use super::shared::{Ask, Command, ConnectionSettings, LinkState, Shared};
+use super::shared::{ChannelCommand, ConnectionSettings, ConnectorRequest, LinkState, Shared};
 use super::socket::{Dial, SocketError};
 
 /// The task takes nothing more from channels while this much waits for an acknowledgement, in bytes.
@@ -53,11 +53,11 @@ pub(super) struct Driver {
     uuid: Uuid,
     settings: ConnectionSettings,
     shared: Arc<Shared>,
-    asks: mpsc::Receiver<Ask>,
-    commands: mpsc::Receiver<Command>,
+    requests: mpsc::Receiver<ConnectorRequest>,
+    commands: mpsc::Receiver<ChannelCommand>,
     link: Link,
     /// Requests without an answer, by their id. They are sent again when the link comes back.
-    waiting: BTreeMap<u64, Ask>,
+    waiting: BTreeMap<u64, ConnectorRequest>,
     next_id: u64,
     texts: VecDeque<String>,
     /// The id of the `resumeConnection` without an answer.
@@ -71,8 +71,8 @@ impl Driver {
         uuid: Uuid,
         settings: ConnectionSettings,
         shared: Arc<Shared>,
-        asks: mpsc::Receiver<Ask>,
-        commands: mpsc::Receiver<Command>,
+        requests: mpsc::Receiver<ConnectorRequest>,
+        commands: mpsc::Receiver<ChannelCommand>,
         link: Link,
     ) -> Self {
         Self {
@@ -80,7 +80,7 @@ impl Driver {
             uuid,
             settings,
             shared,
-            asks,
+            requests,
             commands,
             link,
             waiting: BTreeMap::new(),
@@ -150,8 +150,8 @@ impl Driver {
                 LiveEvent::Message(message) => self.handle_message(message),
                 LiveEvent::Flushed => Ok(()),
             },
-            Some(ask) = self.asks.recv(), if self.waiting.len() < MAX_WAITING => {
-                self.handle_ask(ask);
+            Some(request) = self.requests.recv(), if self.waiting.len() < MAX_WAITING => {
+                self.handle_request(request);
                 Ok(())
             }
             Some(command) = self.commands.recv(), if self.link.kept_bytes() < MAX_UNACKNOWLEDGED => {
@@ -168,27 +168,27 @@ impl Driver {
         self.link.poll_message(Instant::now().into_std()).map(Message::Binary)
     }
 
-    fn handle_command(&mut self, command: Command) -> Result<(), Ended> {
+    fn handle_command(&mut self, command: ChannelCommand) -> Result<(), Ended> {
         let now = Instant::now().into_std();
         let (channel, payload) = match &command {
-            Command::Pdu { channel, flags, data } => {
+            ChannelCommand::Pdu { channel, flags, data } => {
                 self.shared.counters.add_pdu_sent();
                 (*channel, Payload::Pdu { address: 0, flags: *flags, data })
             }
-            Command::Frame { channel, frame } => (*channel, Payload::Frame(*frame)),
+            ChannelCommand::Frame { channel, frame } => (*channel, Payload::Frame(*frame)),
         };
         self.link.push(now, now, channel, payload).map_err(|_| Ended::Closed(CloseReason::Overflow))
     }
 
-    fn handle_ask(&mut self, ask: Ask) {
+    fn handle_request(&mut self, request: ConnectorRequest) {
         // requests whose callers gave up need no room
         self.waiting.retain(|_, waiting| !waiting.reply.is_closed());
         self.next_id += 1;
         let id = self.next_id;
         if self.link.is_up() {
-            self.texts.push_back(text_of(id, &ask));
+            self.texts.push_back(text_of(id, &request));
         }
-        self.waiting.insert(id, ask);
+        self.waiting.insert(id, request);
     }
 
     fn handle_message(&mut self, message: Message) -> Result<(), Ended> {
@@ -266,15 +266,15 @@ impl Driver {
     }
 
     fn handle_answer(&mut self, id: u64, envelope: Envelope) {
-        let Some(ask) = self.waiting.remove(&id) else { return };
+        let Some(request) = self.waiting.remove(&id) else { return };
         let answer = if envelope.action == "error" { Err(problem_of(envelope)) } else { Ok(envelope) };
         match answer {
             // the connector's link was lost: the request is sent again when the link is back
             Err(problem) if is_offline(&problem) => {
-                self.waiting.insert(id, ask);
+                self.waiting.insert(id, request);
             }
             // a caller that no longer waits is no error
-            answer => drop(ask.reply.send(answer)),
+            answer => drop(request.reply.send(answer)),
         }
     }
 
@@ -312,12 +312,13 @@ impl Driver {
         let resume = Envelope::new("resumeConnection", &message).in_reply_to(Some(id.clone()));
         self.texts.push_back(resume.to_text());
         self.resuming = Some(id);
-        self.texts.extend(self.waiting.iter().map(|(id, ask)| text_of(*id, ask)));
+        self.texts.extend(self.waiting.iter().map(|(id, request)| text_of(*id, request)));
         self.shared.set_state(LinkState::Up);
         Ok(())
     }
 
-    /// Opens another websocket and joins the connection again. `connectionResumed` then says where the link continues.
+    /// Opens another websocket and joins the connection again. `connectionResumed` then says where the link
+    /// continues.
     async fn reconnect(&mut self) -> Result<(Live, Vec<Message>), CloseReason> {
         let until = self.down_since.unwrap_or_else(Instant::now) + self.settings.hold;
         let mut pause = FIRST_PAUSE;
@@ -364,8 +365,8 @@ impl Driver {
     }
 }
 
-fn text_of(id: u64, ask: &Ask) -> String {
-    Envelope::new(ask.action, &ask.message).in_reply_to(Some(id.to_string())).to_text()
+fn text_of(id: u64, request: &ConnectorRequest) -> String {
+    Envelope::new(request.action, &request.message).in_reply_to(Some(id.to_string())).to_text()
 }
 
 /// Sleeps until `at`, or forever if there is none.

@@ -12,7 +12,8 @@ use tokio_tungstenite::tungstenite;
 /// Why a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The cloud or the connector closed the connection, for this reason (`closed`, `link-lost`, `vehicle-lost`, …).
+    /// The cloud or the connector closed the connection, for this reason (`closed`, `link-lost`,
+    /// `vehicle-lost`, …).
     Remote(String),
     /// The cloud refused to resume the connection after a lost link.
     Refused(Problem),

@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 
 use super::error::CloseReason;
 
-/// How much may wait on a channel, in bytes. Further frames are dropped and reported as a gap. A PDU without room ends
-/// the connection, as on the connector's side.
+/// How much may wait on a channel, in bytes. Further frames are dropped and reported as a gap. A PDU without
+/// room ends the connection, as on the connector's side.
 const LIMIT: usize = 8 << 20;
 /// The size that an item counts in addition to its data.
 const ITEM_COST: usize = 128;

@@ -3,8 +3,8 @@
 use connector_agent::relay::wire::request::{IsotpChannelConfig, PaddingConfig, Switch};
 use connector_hal::can::CanId;
 
-/// The configuration of an ISO-TP channel with the protocol's defaults. Without a response identifier, the channel is
-/// functional.
+/// The configuration of an ISO-TP channel with the protocol's defaults. Without a response identifier, the
+/// channel is functional.
 pub fn isotp_channel(
     bus: &str,
     request: CanId,
@@ -29,12 +29,14 @@ pub fn isotp_channel(
     }
 }
 
-/// Whether an identifier addresses all OBD ECUs (ISO 15765-4), whose response identifiers the connector knows.
+/// Whether an identifier addresses all OBD ECUs (ISO 15765-4), whose response identifiers the connector
+/// knows.
 pub fn is_obd_functional(request: CanId) -> bool {
     matches!(request.to_socketcan(), 0x7DF | 0x98DB_33F1)
 }
 
-/// The configuration of a functional ISO-TP channel, on which the ECUs with these response identifiers answer.
+/// The configuration of a functional ISO-TP channel, on which the ECUs with these response identifiers
+/// answer.
 pub fn functional_channel(
     bus: &str,
     request: CanId,

@@ -24,7 +24,8 @@ pub(super) enum JoinError {
     Timeout(Duration),
 }
 
-/// Joins a connection on this websocket. Returns the content of `connectionJoined`, and the messages that came before.
+/// Joins a connection on this websocket. Returns the content of `connectionJoined`, and the messages that
+/// came before.
 pub(super) async fn join(
     live: &mut Live,
     uuid: Uuid,

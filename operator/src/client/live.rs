@@ -41,7 +41,8 @@ impl Live {
         Self { socket, writing: false, last_received: now, next_ping: now + PING }
     }
 
-    /// Whether everything written has been sent. Callers write only then, so that records collect in the next message.
+    /// Whether everything written has been sent. Callers write only then, so that records collect in the next
+    /// message.
     pub(super) fn is_idle(&self) -> bool {
         !self.writing
     }

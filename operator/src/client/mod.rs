@@ -1,7 +1,8 @@
 //! The client library of a remote operator.
 //!
-//! [`Operator`] logs in, lists tickets and joins them (REST). [`Operator::connect`] joins the connection of a ticket over
-//! the websocket. A [`Connection`] survives lost links on either side, and its [`Channel`]s carry PDUs and frames.
+//! [`Operator`] logs in, lists tickets and joins them (REST). [`Operator::connect`] joins the connection of a
+//! ticket over the websocket. A [`Connection`] survives lost links on either side, and its [`Channel`]s carry
+//! PDUs and frames.
 
 mod channel;
 mod connection;

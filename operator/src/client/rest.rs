@@ -230,7 +230,8 @@ impl Operator {
         if response.status() == StatusCode::SEE_OTHER { Ok(response) } else { success(what, response).await }
     }
 
-    /// Reads the resource that a 303 points to, or the response itself if the cloud answers with the resource.
+    /// Reads the resource that a 303 points to, or the response itself if the cloud answers with the
+    /// resource.
     async fn follow(&self, what: &'static str, response: Response) -> Result<Ticket, OperatorError> {
         if response.status() != StatusCode::SEE_OTHER {
             return answer(what, response).await;

@@ -169,14 +169,14 @@ impl Shared {
 
 /// Something to send to the vehicle.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(super) enum ChannelCommand {
     Pdu { channel: u16, flags: PduFlags, data: Vec<u8> },
     Frame { channel: u16, frame: CanFrame },
 }
 
 /// A request to the connector, and the receiver of the answer.
 #[derive(Debug)]
-pub(super) struct Ask {
+pub(super) struct ConnectorRequest {
     pub(super) action: &'static str,
     pub(super) message: Value,
     pub(super) reply: oneshot::Sender<Result<Envelope, Problem>>,

@@ -1,4 +1,5 @@
-//! Routing activation (ISO 13400-2, 7.2.5): which tester is registered, and which other testers are checked for that.
+//! Routing activation (ISO 13400-2, 7.2.5): which tester is registered, and which other testers are checked
+//! for that.
 
 use std::time::Instant;
 
@@ -72,7 +73,8 @@ impl Entity {
         }
     }
 
-    /// The connections that prevent the registration of a tester: one with the same address, or all if the table is full.
+    /// The connections that prevent the registration of a tester: one with the same address, or all if the
+    /// table is full.
     fn blocking(&self, id: ConnectionId, tester: LogicalAddress) -> Vec<ConnectionId> {
         let registered = || self.connections.iter().filter(|(_, connection)| connection.tester().is_some());
         let same =

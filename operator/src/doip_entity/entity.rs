@@ -76,8 +76,8 @@ pub enum Timer {
 
 /// A DoIP entity.
 ///
-/// After every `handle_*` and every call that sends, take everything from `poll_output` and `poll_event`, then call
-/// `poll_timeout` again.
+/// After every `handle_*` and every call that sends, take everything from `poll_output` and `poll_event`,
+/// then call `poll_timeout` again.
 #[derive(Debug)]
 pub struct Entity {
     pub(super) config: EntityConfig,
@@ -169,7 +169,8 @@ impl Entity {
 
     /// A tester has opened a connection.
     pub fn handle_connected(&mut self, now: Instant, id: ConnectionId, tls: bool) {
-        // accept one connection above the limit, so that its tester receives the reason for the denial (7.2.4)
+        // accept one connection above the limit, so that its tester receives the reason for the denial
+        // (7.2.4)
         if self.connections.len() > usize::from(self.config.max_sockets) {
             tracing::debug!(?id, "too many connections");
             return self.output(now, Output::Close(id));

@@ -1,7 +1,7 @@
 //! A DoIP entity (ISO 13400-2:2012 and 2019), which answers testers in front of ECUs.
 //!
-//! [`Entity`] is the protocol without I/O, and [`Server`] adds the sockets. The gateway for DoIP tools and the simulated
-//! vehicle use both.
+//! [`Entity`] is the protocol without I/O, and [`Server`] adds the sockets. The gateway for DoIP tools and
+//! the simulated vehicle use both.
 
 mod activation;
 mod config;

@@ -241,7 +241,8 @@ impl Server {
                 Output::Datagram { to, bytes } => self.send_datagram(to, &bytes),
                 Output::Broadcast(bytes) => {
                     if let Err(error) = self.udp.try_send_to(&bytes, self.addresses.announce_to) {
-                        // on a wildcard address, a machine without a default route has no interface for broadcasts
+                        // on a wildcard address, a machine without a default route has no interface for
+                        // broadcasts
                         tracing::warn!(%error, to = %self.addresses.announce_to, "cannot send the announcement; listen on an address of the interface");
                     }
                 }

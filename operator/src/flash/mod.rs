@@ -126,8 +126,8 @@ pub enum FlashError {
     Size(usize),
 }
 
-/// Programs an ECU on this channel, whose keep-alive should be on. `report` receives every step, and a step for every
-/// confirmed block. On failure, requests that the ECU returns to its default session.
+/// Programs an ECU on this channel, whose keep-alive should be on. `report` receives every step, and a step
+/// for every confirmed block. On failure, requests that the ECU returns to its default session.
 ///
 /// # Errors
 ///

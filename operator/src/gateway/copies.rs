@@ -24,7 +24,8 @@ pub(super) struct Copies {
 }
 
 impl Copies {
-    /// Whether the other channel delivered the same answer already, so that the tool must not receive it again.
+    /// Whether the other channel delivered the same answer already, so that the tool must not receive it
+    /// again.
     pub(super) fn is_copy(&mut self, now: Instant, path: AnswerPath, pdu: &[u8]) -> bool {
         self.heard.retain(|(at, ..)| now.saturating_duration_since(*at) <= MAX_DISTANCE);
         let before = self.heard.iter().position(|(_, other, known)| *other != path && known == pdu);

@@ -1,8 +1,9 @@
-//! Covers the delay of the network: a gateway's answers on behalf of a remote ECU, until the ECU's own answer arrives.
+//! Covers the delay of the network: a gateway's answers on behalf of a remote ECU, until the ECU's own answer
+//! arrives.
 //!
-//! A tool beside the vehicle receives an answer, or a response pending, within P2. Across a network, neither arrives in
-//! time. The gateway therefore sends `7F xx 78` (response pending) until the ECU's answer arrives, and `7F xx 25` (no
-//! response from subnet component) if no answer will come.
+//! A tool beside the vehicle receives an answer, or a response pending, within P2. Across a network, neither
+//! arrives in time. The gateway therefore sends `7F xx 78` (response pending) until the ECU's answer arrives,
+//! and `7F xx 25` (no response from subnet component) if no answer will come.
 
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,8 @@ const WITH_SUB_FUNCTION: [u8; 13] =
 /// The time limits of tool and ECU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CoverConfig {
-    /// P2 of the tool: how long the tool waits for a first response. The gateway uses a fifth of it, because tool and
-    /// gateway may both be busy.
+    /// P2 of the tool: how long the tool waits for a first response. The gateway uses a fifth of it, because
+    /// tool and gateway may both be busy.
     pub p2: Duration,
     /// P2* of the tool: how long the tool waits after a response pending. The gateway uses two fifths of it.
     pub p2_star: Duration,
@@ -128,7 +129,8 @@ impl Cover {
         }
     }
 
-    /// The request under way will not be answered. The tool is notified only if it received a response pending.
+    /// The request under way will not be answered. The tool is notified only if it received a response
+    /// pending.
     pub fn handle_failed(&mut self) {
         // without a response pending, the tool receives nothing, as from an absent ECU
         if let Some(exchange) = self.exchange.take().filter(|exchange| exchange.covered) {
@@ -136,7 +138,8 @@ impl Cover {
         }
     }
 
-    /// The request under way will not be answered. The tool is notified, because its request was acknowledged.
+    /// The request under way will not be answered. The tool is notified, because its request was
+    /// acknowledged.
     pub fn handle_failed_after_acknowledgement(&mut self) {
         if let Some(exchange) = self.exchange.take() {
             self.answer = Some(negative(exchange.service, NO_RESPONSE_FROM_SUBNET_COMPONENT));

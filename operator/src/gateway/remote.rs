@@ -83,7 +83,8 @@ impl<'a> Remote<'a> {
         Self { connection, state, slots: BTreeMap::new(), working: FuturesUnordered::new(), generation: 0 }
     }
 
-    /// Sends a request to an ECU, and opens its channel if necessary. Returns `false` if too many requests wait.
+    /// Sends a request to an ECU, and opens its channel if necessary. Returns `false` if too many requests
+    /// wait.
     pub fn send(&mut self, key: u32, kind: impl FnOnce() -> ChannelKind, pdu: Vec<u8>) -> bool {
         let connection = self.connection;
         let slot = self.slots.entry(key).or_insert_with(|| {

@@ -226,3 +226,14 @@ async fn a_wrong_secret_and_a_cloud_that_is_not_there_have_their_own_exit_codes(
     write(&workshop.ready, "{}");
     workshop.fails(&["tickets"], 1).await;
 }
+
+#[tokio::test]
+async fn completions_for_every_shell_need_no_login() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let (code, stdout, stderr) = outcome(program(&["completions", shell]).output()).await;
+        assert_eq!(code, 0, "{shell}: {stderr}");
+        for subcommand in ["tickets", "doip-gateway"] {
+            assert!(stdout.contains(subcommand), "{shell}: {stdout}");
+        }
+    }
+}

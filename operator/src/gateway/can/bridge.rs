@@ -52,7 +52,8 @@ struct PresentedEcu {
 
 /// The tool's side of a CAN gateway.
 ///
-/// After every `handle_*`, take everything from `poll_request` and `poll_frame`, then call `poll_timeout` again.
+/// After every `handle_*`, take everything from `poll_request` and `poll_frame`, then call `poll_timeout`
+/// again.
 pub struct CanBridge {
     config: CanBridgeConfig,
     ecus: Vec<PresentedEcu>,

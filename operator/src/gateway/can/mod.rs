@@ -1,7 +1,7 @@
 //! The gateway for CAN tools: presents the remote ECUs behind an SLCAN adapter on a pseudo-terminal.
 //!
-//! ISO-TP terminates on both sides: in the connector beside the vehicle, and here beside the tool, so that flow control
-//! needs no round trip. Only whole PDUs cross the network.
+//! ISO-TP terminates on both sides: in the connector beside the vehicle, and here beside the tool, so that
+//! flow control needs no round trip. Only whole PDUs cross the network.
 
 mod bridge;
 mod tool_bus;
@@ -122,7 +122,8 @@ impl CanGatewayServer {
         json!({"gateway": "can", "slcan": slcan, "vin": vin, "ecus": ecus, "functional": functional})
     }
 
-    /// Serves one tool after the other until the connection ends, and returns the reason. The bus must be configured.
+    /// Serves one tool after the other until the connection ends, and returns the reason. The bus must be
+    /// configured.
     pub async fn run(self, connection: &Connection) -> CloseReason {
         let Self { settings, adapter: _adapter, mut tool } = self;
         let mut bridge = settings.bridge();

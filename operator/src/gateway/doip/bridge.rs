@@ -94,7 +94,8 @@ impl DoipBridge {
         }
     }
 
-    /// An acknowledged request was not sent, or its response was incomplete. A functional request gets no answer.
+    /// An acknowledged request was not sent, or its response was incomplete. A functional request gets no
+    /// answer.
     pub fn handle_failed(&mut self, pair: Pair) {
         let Some(ecu) = self.ecus.get_mut(&pair) else { return };
         if pair.target.is_functional() {

@@ -1,7 +1,7 @@
 //! The gateway for DoIP tools: a DoIP entity that stands for the remote vehicle.
 //!
-//! The entity itself answers discovery, routing activation and alive checks, and acknowledges messages. Only diagnostic
-//! messages cross the network, on one channel per pair of tester and ECU.
+//! The entity itself answers discovery, routing activation and alive checks, and acknowledges messages. Only
+//! diagnostic messages cross the network, on one channel per pair of tester and ECU.
 
 mod bridge;
 
@@ -118,7 +118,8 @@ impl DoipGatewaySettings {
         }
     }
 
-    /// The logical address of the ECU that answered a pair's request; `address` is in the notation of the relay.
+    /// The logical address of the ECU that answered a pair's request; `address` is in the notation of the
+    /// relay.
     fn source(&self, pair: Pair, address: u32) -> Option<LogicalAddress> {
         if !pair.target.is_functional() {
             return Some(pair.target);

@@ -1,5 +1,5 @@
-//! A cloud that only relays, with the connector's real session on a virtual vehicle behind it, and a network in front
-//! of it that can be bad: all in virtual time.
+//! A cloud that only relays, with the connector's real session on a virtual vehicle behind it, and a network
+//! in front of it that can be bad: all in virtual time.
 
 use std::future::poll_fn;
 use std::sync::Arc;
