@@ -15,7 +15,7 @@ use super::gateway::{DoipConfig, DoipGateway};
 use super::recording::DoipRecording;
 use crate::doip::tls::EntityTls;
 use crate::doip::{Answer, Confirmation, EntityConfig, ListenConfig, Timeouts};
-use crate::vehicle::VehicleConfig;
+use crate::vehicle::simulation::VehicleConfig;
 
 /// The gateway to simulate, and its behaviour.
 #[derive(Debug, Clone, clap::Args)]
