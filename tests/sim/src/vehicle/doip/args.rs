@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::gateway::{DoipConfig, DoipGateway};
 use super::recording::DoipRecording;
-use crate::vehicle::VehicleConfig;
+use crate::vehicle::simulation::VehicleConfig;
 use connector_operator::doip_entity::tls::EntityTls;
 use connector_operator::doip_entity::{Answer, Confirmation, EntityConfig, ListenConfig, Timeouts};
 
