@@ -15,11 +15,11 @@ use super::reading::Reading;
 use super::stage::{Stage, VOLTS};
 use super::story::{ResultTable, Story};
 use super::tp20;
-use crate::operator::client::{Connection, ConnectorWatch, Customer, Ticket};
-use crate::operator::flash::FlashReport;
 use crate::scenario::{connect, create_ticket, holds_firmware, log_in_customer, log_in_operator};
 use crate::vehicle::catalogue::EcuRecord;
 use crate::vehicle::ecu::{Ecu, EcuConfig};
+use connector_operator::client::{Connection, ConnectorWatch, Customer, Ticket};
+use connector_operator::flash::FlashReport;
 
 /// Limit for coming online, over the worst network that the arguments allow.
 const ONLINE: Duration = Duration::from_secs(120);
