@@ -1,14 +1,10 @@
 //! A real ECU being flashed, as recorded: the tool's side through the relay, the ECU's side with its own timing, over
 //! networks with and without delay and cut links.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
-
-mod agent_support;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use agent_support::{AgentSettings, Connector, Sandbox, TestAgent, bus, configure, functional, soon};
+use crate::agent_support::{AgentSettings, Connector, Sandbox, TestAgent, bus, configure, functional, soon};
 use connector_agent::relay::codec::{EventCode, PduFlags};
 use connector_agent::relay::request::IsotpChannelConfig;
 use connector_hal::can::virtual_bus::VirtualBus;
@@ -21,7 +17,7 @@ use connector_sim::vehicle::recording::{Recording, ToolStep};
 use connector_sim::vehicle::{Vehicle, candump};
 use tokio::time::{Instant, sleep_until};
 
-const LOG: &str = include_str!("data/recordings/ecu-flash.candump.log");
+const LOG: &str = include_str!("../data/recordings/ecu-flash.candump.log");
 
 const REQUEST: u32 = 0x710;
 const RESPONSE: u32 = 0x71A;

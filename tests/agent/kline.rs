@@ -1,12 +1,9 @@
 //! The agent in vehicles with K-lines: sandbox cloud, operator, and ECUs as `connector-sim vehicle --kline` has them, behind
 //! serial devices.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
-
-mod agent_support;
 
 use std::path::Path;
 
-use agent_support::{AgentSettings, Sandbox, TestAgent, bus, soon};
+use crate::agent_support::{AgentSettings, Sandbox, TestAgent, bus, soon};
 use clap::Parser as _;
 use connector_agent::relay::request::{BusConfig, KLINE_BIT_RATES};
 use connector_sim::operator::client::{Channel, Connection, Timing};

@@ -1,12 +1,8 @@
 //! What agent, cloud, operator, vehicle and the person at the board see of each other, from end to end.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
-
-mod agent_support;
-
 use std::time::{Duration, Instant};
 
-use agent_support::{
+use crate::agent_support::{
     AgentSettings, Bench, HANG, Sandbox, Socket, TestAgent, bus, catalogue, closed, configure, isotp, soon,
     vehicle,
 };

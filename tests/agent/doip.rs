@@ -1,9 +1,6 @@
 //! The agent in a vehicle with a DoIP gateway: sandbox cloud, operator, simulated gateway over real sockets.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
 
-mod agent_support;
-
-use agent_support::{AgentSettings, Connector, Sandbox, TestAgent, bus, catalogue, soon};
+use crate::agent_support::{AgentSettings, Connector, Sandbox, TestAgent, bus, catalogue, soon};
 use connector_agent::relay::request::{BusConfig, Switch};
 use connector_sim::doip::ListenConfig;
 use connector_sim::operator::client::{Channel, Connection, Timing};

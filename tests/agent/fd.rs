@@ -1,10 +1,6 @@
 //! CAN FD through the whole chain: frames of 64 bytes, bit rate switching and ISO-TP, from the vehicle to the operator.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
-
-mod agent_support;
-
-use agent_support::{AgentSettings, BUS, Sandbox, TestAgent, catalogue, isotp, soon};
+use crate::agent_support::{AgentSettings, BUS, Sandbox, TestAgent, catalogue, isotp, soon};
 use connector_agent::isotp::FrameSize;
 use connector_agent::relay::request::{BusConfig, CanBusConfig, RawChannelConfig};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig, VirtualCan};

@@ -1,13 +1,9 @@
 //! The agent in every vehicle of the file: the VIN comes to the cloud, and every exchange goes through the relay.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
-
-mod agent_support;
-
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use agent_support::{
+use crate::agent_support::{
     AgentSettings, Connector, Sandbox, TestAgent, bus, catalogue, configure, isotp, soon, vehicle,
 };
 use connector_agent::relay::codec::{EventCode, PduFlags};

@@ -1,12 +1,8 @@
 //! The ignition and the battery: what the operator is told, and when the agent sleeps and wakes.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
-
-mod agent_support;
-
 use std::time::Duration;
 
-use agent_support::{AgentSettings, Bench, Sandbox, closed, configure, isotp, soon};
+use crate::agent_support::{AgentSettings, Bench, Sandbox, closed, configure, isotp, soon};
 use connector_agent::config::PowerConfig;
 use connector_agent::relay::request::{BusConfig, Terminal15BusConfig, Terminal15ChannelConfig};
 use connector_sim::operator::client::{CloseReason, Item};
