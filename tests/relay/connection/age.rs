@@ -5,8 +5,8 @@ use std::time::Duration;
 use connector_agent::relay::codec::EventCode;
 use serde_json::json;
 
-use crate::rig::*;
-use crate::vehicle::*;
+use super::rig::*;
+use super::vehicle::*;
 
 const TOO_OLD: (EventCode, u16, u32) = (EventCode::SendFailed, 8, 0);
 

@@ -1,15 +1,12 @@
 //! Relaying allocates nothing a frame once it is under way: on a device without much memory, nothing can run out, and
 //! nothing gets fragmented, however long a session lasts.
 
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 #![allow(unsafe_code, reason = "an allocator that counts")]
-
-mod relay_frames;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use relay_frames::{Relay, classic, fd};
+use crate::relay_frames::{Relay, classic, fd};
 
 /// The system's allocator, and how often this thread asked it for memory.
 struct Counting;

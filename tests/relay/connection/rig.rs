@@ -24,7 +24,7 @@ use connector_hal::timer::TimerKind;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::gateway::Gateways;
+use super::gateway::Gateways;
 
 pub const UUID: Uuid = Uuid::from_u128(0x97a0_0001_0000_4000_8000_0000_0000_0001);
 pub const MILLISECOND: Duration = Duration::from_millis(1);

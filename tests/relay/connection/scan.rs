@@ -8,8 +8,8 @@ use connector_sim::vehicle::catalogue::Catalogue;
 use connector_sim::vehicle::{Tp20EcuConfig, Vehicle, VehicleConfig};
 use serde_json::{Value, json};
 
-use crate::rig::*;
-use crate::vehicle::*;
+use super::rig::*;
+use super::vehicle::*;
 
 /// A Golf on bus "HS", which is configured.
 async fn rig_with_golf(tp20: Vec<Tp20EcuConfig>) -> (Rig, Vehicle) {

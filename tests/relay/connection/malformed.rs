@@ -4,8 +4,8 @@ use connector_agent::relay::codec::{EventCode, HEADER_LEN, Header, Payload, PduF
 use connector_agent::relay::session::CloseReason;
 use serde_json::json;
 
-use crate::rig::*;
-use crate::vehicle::*;
+use super::rig::*;
+use super::vehicle::*;
 
 fn header(seq: u32) -> Header {
     Header { record_count: 0, tag: Tag::from(UUID), seq, ack: 0, time: 0 }

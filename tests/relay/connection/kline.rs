@@ -8,7 +8,7 @@ use connector_hal::timer::TimerKind;
 use connector_sim::vehicle::kline::{KlineEcuConfig, KlineVehicle, Misbehaviour};
 use serde_json::{Value, json};
 
-use crate::rig::*;
+use super::rig::*;
 
 const VIN_ANSWER: &[u8] = b"\x5A\x90WVWZZZ1KZ6W000001";
 const NOT_ACKNOWLEDGED: u16 = SendFailedDetail::NotAcknowledged as u16;

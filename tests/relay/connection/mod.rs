@@ -1,7 +1,6 @@
 //! The connector's part of the relay against its contract: a session on virtual buses in virtual time, with the
 //! operator's end of the link on one side and scripted ECUs on the other.
 // the configuration's leave for tests does not reach their helpers
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod gateway;
 mod rig;

@@ -1,7 +1,5 @@
 //! A process that was not scheduled for a while: deadlines have passed, and what would have met them waits unread.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};

@@ -4,9 +4,7 @@
 //! lost, doubled or out of order, every frame from the vehicle is there or reported as a gap, and no frame reached the
 //! vehicle late.
 //!
-//! A seed is replayed by number: `RELAY_LINK_SEED=1234 cargo test --test relay_link -- --nocapture`.
-
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+//! A seed is replayed by number: `RELAY_LINK_SEED=1234 cargo test --test relay link:: -- --nocapture`.
 
 mod hop;
 mod world;

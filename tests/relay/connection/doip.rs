@@ -4,8 +4,8 @@ use connector_agent::doip::{DiagnosticMessage, DiagnosticNackCode, Message, Payl
 use connector_agent::relay::codec::{EventCode, Header, Payload as RecordPayload, Records};
 use serde_json::{Value, json};
 
-use crate::gateway::*;
-use crate::rig::*;
+use super::gateway::*;
+use super::rig::*;
 
 const TESTER: u16 = 0x0E80;
 const GATEWAY: u16 = 0x4010;

@@ -7,8 +7,8 @@ use connector_agent::relay::link::{KEPT_LIMIT, Link, Role};
 use connector_agent::relay::session::{CloseReason, SessionLimits};
 use serde_json::json;
 
-use crate::rig::*;
-use crate::vehicle::*;
+use super::rig::*;
+use super::vehicle::*;
 
 /// An ECU that sends a numbered PDU every 10 ms once it is asked.
 fn chatty(count: u16) -> impl FnMut(&[u8]) -> Answers + Send + 'static {

@@ -6,8 +6,8 @@ use connector_agent::relay::codec::EventCode;
 use connector_agent::relay::session::CloseReason;
 use serde_json::json;
 
-use crate::rig::*;
-use crate::vehicle::*;
+use super::rig::*;
+use super::vehicle::*;
 
 const TESTER_PRESENT: [u8; 2] = [0x3E, 0x80];
 

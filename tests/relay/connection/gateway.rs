@@ -17,7 +17,7 @@ use connector_hal::can::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
-use crate::rig::now;
+use super::rig::now;
 
 /// What a gateway sends to an open connection unasked, or does with it.
 #[derive(Debug, Clone)]

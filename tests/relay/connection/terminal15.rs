@@ -3,8 +3,8 @@
 use connector_agent::relay::codec::{EventCode, SendFailedDetail};
 use serde_json::json;
 
-use crate::rig::*;
-use crate::vehicle::*;
+use super::rig::*;
+use super::vehicle::*;
 
 const TESTER_PRESENT: [u8; 2] = [0x3E, 0x80];
 const REFUSED: u16 = SendFailedDetail::RefusedByPolicy as u16;

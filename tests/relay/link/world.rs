@@ -8,7 +8,7 @@ use connector_agent::relay::codec::{EventCode, Header, Payload, PduFlags, Record
 use connector_agent::relay::link::{KEPT_LIMIT, Link, LinkError, Role};
 use connector_hal::can::{CanFrame, CanId};
 
-use crate::hop::{Hop, Item};
+use super::hop::{Hop, Item};
 
 const TAG: Tag = Tag([9, 9, 9, 9]);
 const PDUS: u16 = 1;
