@@ -1,7 +1,5 @@
 //! The VIN of every vehicle of the file, read on a virtual bus in virtual time.
 
-#![allow(clippy::panic)] // a test's helpers may fail the test
-
 use std::path::Path;
 use std::time::Duration;
 

@@ -1,7 +1,5 @@
 //! Scripted ECUs that tell a VIN, or don't.
 
-#![allow(dead_code)] // each test file takes what it needs
-
 use std::time::{Duration, Instant};
 
 use connector_agent::isotp::{Addressing, Config, Endpoint, Event};

@@ -1,7 +1,5 @@
 //! The VIN reader against scripted ECUs, in virtual time.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test's helpers may fail the test
-
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -11,9 +9,7 @@ use connector_agent::vin::{
 use connector_hal::can::{BusState, CanFrame};
 use proptest::prelude::*;
 
-use vin_support::{Ecu, GMLAN, KWP, OBD, OTHER_VIN, UDS, VIN, id, positive};
-
-mod vin_support;
+use crate::ecu::{Ecu, GMLAN, KWP, OBD, OTHER_VIN, UDS, VIN, id, positive};
 
 const BUDGET: Duration = Duration::from_millis(1500);
 /// One frame on the bus.

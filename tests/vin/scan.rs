@@ -1,6 +1,5 @@
 //! The ECUs of every vehicle of the file, found on a virtual bus in virtual time: all of them, and no others.
 // the configuration's leave for tests does not reach their helpers
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::path::Path;
 use std::time::Duration;

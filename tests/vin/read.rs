@@ -1,11 +1,10 @@
 //! Reading the VIN on virtual buses with true bit timing, in virtual time.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test's helpers may fail the test
-
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::ecu::{Ecu, KWP, OBD, OTHER_VIN, UDS, VIN, attach, id, positive};
 use connector_agent::vin::{BusEnd, GiveUp, VinReading, VinSettings, VinSource, read};
 use connector_hal::can::slcan::{Slcan, SlcanAdapter};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
@@ -13,9 +12,6 @@ use connector_hal::can::{
     BoxFuture, BusStatus, CanBus, CanBusExt, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame,
     CanSettings,
 };
-use vin_support::{Ecu, KWP, OBD, OTHER_VIN, UDS, VIN, attach, id, positive};
-
-mod vin_support;
 
 const ADAPTER: &str = "can0";
 

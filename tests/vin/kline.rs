@@ -1,6 +1,5 @@
 //! The VIN by K-line: from simulated ECUs in virtual time, and by the agent's own command line over a pseudo-terminal.
 // the configuration's leave for tests does not reach their helpers
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::task::{Context, Poll};
 use std::time::Duration;
