@@ -1,32 +1,31 @@
 //! What fuzzing found worth keeping, replayed: every file of `fuzz/corpus` through the function that is fuzzed by it.
 // the configuration's leave for tests does not reach their helpers
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "../fuzz/drivers/candump.rs"]
+#[path = "../../fuzz/drivers/candump.rs"]
 mod candump;
-#[path = "../fuzz/drivers/config.rs"]
+#[path = "../../fuzz/drivers/config.rs"]
 mod config;
-#[path = "../fuzz/drivers/doip_datagram.rs"]
+#[path = "../../fuzz/drivers/doip_datagram.rs"]
 mod doip_datagram;
-#[path = "../fuzz/drivers/doip_stream.rs"]
+#[path = "../../fuzz/drivers/doip_stream.rs"]
 mod doip_stream;
-#[path = "../fuzz/drivers/isotp.rs"]
+#[path = "../../fuzz/drivers/isotp.rs"]
 mod isotp;
-#[path = "../fuzz/drivers/kline.rs"]
+#[path = "../../fuzz/drivers/kline.rs"]
 mod kline;
-#[path = "../fuzz/drivers/relay_message.rs"]
+#[path = "../../fuzz/drivers/relay_message.rs"]
 mod relay_message;
-#[path = "../fuzz/drivers/relay_request.rs"]
+#[path = "../../fuzz/drivers/relay_request.rs"]
 mod relay_request;
-#[path = "../fuzz/drivers/scan.rs"]
+#[path = "../../fuzz/drivers/scan.rs"]
 mod scan;
-#[path = "../fuzz/drivers/slcan.rs"]
+#[path = "../../fuzz/drivers/slcan.rs"]
 mod slcan;
-#[path = "../fuzz/drivers/tp20.rs"]
+#[path = "../../fuzz/drivers/tp20.rs"]
 mod tp20;
-#[path = "../fuzz/drivers/vehicles.rs"]
+#[path = "../../fuzz/drivers/vehicles.rs"]
 mod vehicles;
-#[path = "../fuzz/drivers/vin.rs"]
+#[path = "../../fuzz/drivers/vin.rs"]
 mod vin;
 
 use std::path::Path;

@@ -1,6 +1,5 @@
 //! Our client against gateways over real sockets: the simulated one, well behaved and not, by TLS too; hostile ones; and
 //! against what a real one said.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
 
 use std::future::poll_fn;
 use std::net::SocketAddr;

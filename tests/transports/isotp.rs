@@ -1,6 +1,5 @@
 //! ISO-TP on the virtual bus, whose frames take the time they take on a wire.
 // the configuration's leave for tests does not reach their helpers
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::time::Duration;
 

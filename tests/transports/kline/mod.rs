@@ -1,6 +1,5 @@
 //! ISO 14230 links to simulated ECUs, byte by byte in virtual time. The ECUs keep an eye on every time of the tester.
 // the configuration's leave for tests does not reach their helpers
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod errors;
 mod together;
