@@ -1,13 +1,9 @@
 //! Login, resources and link against the sandbox cloud, over TLS.
 
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
-
-mod cloud_client;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloud_client::soon;
+use crate::scripted::soon;
 use connector_agent::cloud::{
     Authenticator, Cloud, CloudState, Link, LinkEvent, LinkSettings, LoginState, Outgoing, Rest, differences,
     tls,

@@ -1,12 +1,8 @@
 //! The login and the REST resources, against a scripted cloud.
 
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
-
-mod cloud_client;
-
 use std::time::Duration;
 
-use cloud_client::*;
+use crate::scripted::*;
 use connector_agent::cloud::{Chain, LoginState, RestError};
 use connector_agent::config::Pincode;
 use secrecy::SecretString;

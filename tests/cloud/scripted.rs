@@ -1,7 +1,5 @@
 //! A scripted cloud: an HTTP server that answers as a test says, and remembers what it was asked.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
-
 use std::cell::RefCell;
 use std::future::Future;
 use std::io::{self, Write};

@@ -1,14 +1,10 @@
 //! The websocket link, against a scripted cloud.
 
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
-
-mod cloud_client;
-
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::scripted::*;
 use bytes::Bytes;
-use cloud_client::*;
 use connector_agent::cloud::{
     CloudState, DownReason, Link, LinkEvent, LinkSettings, LoginState, Outgoing, tls,
 };

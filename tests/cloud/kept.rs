@@ -1,15 +1,11 @@
 //! The login that outlives a restart: against a scripted cloud, with whatever can become of the file.
 
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
-
-mod cloud_client;
-
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cloud_client::*;
+use crate::scripted::*;
 use connector_agent::cloud::{Authenticator, Cloud, KeptLogin, LoginState, Tokens};
 use connector_agent::config::{ApiUrl, Config, Pincode, WebsocketUrl};
 
