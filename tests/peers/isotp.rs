@@ -3,7 +3,6 @@
 //! Needs a Python with `can-isotp`, `python-can` and `pyserial`, named by `CONNECTOR_TEST_PYTHON` (default:
 //! `.venv/bin/python` in the workspace); without it, the tests say `SKIPPED:` in one line and pass.
 // the configuration's leave for tests does not reach their helpers
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -4,16 +4,13 @@
 //! Needs a Python with `kwp2000-can`, `python-can` and `pyserial`, named by `CONNECTOR_TEST_PYTHON` (default:
 //! `.venv/bin/python` in the workspace); without it, the test says `SKIPPED:` in one line and passes.
 // the configuration's leave for tests does not reach their helpers
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod peer_support;
-
+use crate::peer_support::{hex, peer, run};
 use connector_hal::can::slcan::SlcanAdapter;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::timer::TimerKind;
 use connector_sim::vehicle::catalogue::VehicleRecord;
 use connector_sim::vehicle::{Tp20EcuConfig, Vehicle, VehicleConfig};
-use peer_support::{hex, peer, run};
 use serde_json::{Value, json};
 
 const CLOCK: TimerKind = TimerKind::Precise;

@@ -3,13 +3,10 @@
 //! Needs a Python with these, named by `CONNECTOR_TEST_PYTHON` (default: `.venv/bin/python` in the workspace); without
 //! it, the tests say `SKIPPED:` in one line and pass.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
-
-mod peer_support;
-
 use std::path::Path;
 use std::time::Duration;
 
+use crate::peer_support::{Job, check, hex, peer, run, with_trouble_codes};
 use connector_agent::doip::{ActivationCode, DiagnosticNackCode, PowerMode, ProtocolVersion};
 use connector_sim::doip::tls::EntityTls;
 use connector_sim::doip::{Answer, ListenConfig, Timeouts};
@@ -17,7 +14,6 @@ use connector_sim::vehicle::catalogue::Catalogue;
 use connector_sim::vehicle::doip::{DoipRecording, FIRST_ECU};
 use connector_sim::vehicle::ecu::EcuConfig;
 use connector_sim::vehicle::{DoipConfig, DoipGateway, VehicleConfig};
-use peer_support::{Job, check, hex, peer, run, with_trouble_codes};
 use serde_json::{Value, json};
 
 const MODULES: &str = "doipclient, udsoncan";
@@ -167,7 +163,7 @@ async fn slow_ecus_say_that_they_need_longer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_recorded_gateway_answers_as_it_did() {
-    let recording = DoipRecording::parse(include_str!("data/recordings/doip-gateway.txt")).unwrap();
+    let recording = DoipRecording::parse(include_str!("../data/recordings/doip-gateway.txt")).unwrap();
     let gateway = DoipGateway::play(&recording, listen(), patient()).await.unwrap();
     let steps = json!([{"identify": {}}, {"status": 1}, {"power_mode": 1},
         {"ask": {"to": 0x4010, "pdu": "1003"}}, {"ask_all": {"to": 0x4010, "pdu": "1002"}},

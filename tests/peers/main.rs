@@ -1,0 +1,10 @@
+//! Independent implementations in Python as peers: ISO-TP, TP2.0 and DoIP.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "../peer_support/mod.rs"]
+mod peer_support;
+
+mod doip;
+mod isotp;
+mod tp20;
