@@ -6,8 +6,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a benchmark that fails ends
 
-#[path = "../tests/can_support/mod.rs"]
-mod can_support;
+#[path = "../tests/kernel/ours.rs"]
+#[allow(dead_code)] // the tests use the rest
+mod ours;
 
 use std::future::poll_fn;
 use std::hint::black_box;
@@ -15,11 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use can_support::{Ours, config, environment, id, pdu};
 use connector_agent::isotp::{Addressing, Event, FrameSize, Padding};
 use connector_hal::can::{
     CanBus, CanBusExt as _, CanEvent, CanFrame, IsotpEvent, IsotpOptions, IsotpSocket, open,
 };
+use ours::{Ours, config, environment, id, pdu};
 use tokio::time::timeout;
 
 const TESTER: u32 = 0x7E0;

@@ -3,15 +3,12 @@
 //! `CONNECTOR_TEST_VCAN` names a vcan interface that is up, with CAN FD (`mtu 72`), on a kernel that has can-isotp; without
 //! it, the tests say `SKIPPED:` in one line and pass. `docs/testing-on-can.md` says how to get one.
 // the configuration's leave for tests does not reach their helpers
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod can_support;
 
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use can_support::{Ours, PATIENCE, config, environment, id, modes, pdu};
+use crate::ours::{Ours, PATIENCE, config, environment, id, modes, pdu};
 use connector_agent::isotp::{
     Addressing, Config, Event, FrameSize, Padding, ReceiveFailure, SendFailure, SeparationTime, Timeouts,
 };

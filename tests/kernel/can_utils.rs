@@ -3,13 +3,10 @@
 //! Needs can-utils (`CONNECTOR_TEST_CAN_UTILS`, any value) and a vcan interface that is up, with CAN FD
 //! (`CONNECTOR_TEST_VCAN`), on a kernel that has can-isotp; without them, the tests say `SKIPPED:` in one line and pass.
 // the configuration's leave for tests does not reach their helpers
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod can_support;
 
 use std::process::Stdio;
 
-use can_support::{Ours, PATIENCE, SETTINGS, config, environment, id, modes, pdu};
+use crate::ours::{Ours, PATIENCE, SETTINGS, config, environment, id, modes, pdu};
 use connector_agent::isotp::{Addressing, Event, FrameSize, Padding};
 use connector_hal::can::{CanBusExt, CanEvent, CanFrame, CanId, FdFlags, open};
 use tokio::io::AsyncWriteExt as _;

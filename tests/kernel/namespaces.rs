@@ -1,7 +1,5 @@
 //! Two network namespaces with a pair of veth interfaces between them, and what tests do in them.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers: each test takes what it needs
-
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;

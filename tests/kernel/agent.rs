@@ -10,16 +10,12 @@
 //!
 //! Without them, the tests say `SKIPPED:` in one line and pass.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
-
-mod agent_support;
-
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
-use agent_support::{BUS, Connector, Sandbox, catalogue, configure, functional, isotp, soon};
+use crate::agent_support::{BUS, Connector, Sandbox, catalogue, configure, functional, isotp, soon};
 use connector_agent::relay::codec::{EventCode, PduFlags};
 use connector_agent::relay::request::{IsotpChannelConfig, RawChannelConfig, Switch};
 use connector_hal::can::CanSettings;

@@ -1,7 +1,5 @@
 //! An ISO-TP endpoint of ours on a CAN interface of the kernel.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // helpers: each test takes what it needs
-
 use std::time::{Duration, Instant};
 
 use connector_agent::isotp::{

@@ -3,17 +3,13 @@
 //!
 //! Needs root, iproute2 (`ip`), udhcpc and udhcpd, and a kernel with namespaces and veth. Set `CONNECTOR_TEST_NETNS=1` to have it
 //! run, as `cross/doip-link` does; without it, the tests say `SKIPPED:` in one line and pass.
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
-
-mod agent_support;
-mod link_support;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use agent_support::{AgentSettings, Sandbox, TestAgent, bus, soon};
+use crate::agent_support::{AgentSettings, Sandbox, TestAgent, bus, soon};
+use crate::namespaces::{AGENT, AGENT_MAC, VEHICLE, VEHICLE_MAC, World, in_namespaces, vehicle};
 use connector_agent::doip::ActivationType;
 use connector_agent::doip::discovery::DiscoveryEvent;
 use connector_agent::doip::explorer::Explorer;
@@ -25,7 +21,6 @@ use connector_hal::ethernet::{ArpPacket, Interface};
 use connector_sim::doip::tls::EntityTls;
 use connector_sim::operator::client::Timing;
 use connector_sim::vehicle::doip::{FIRST_ECU, GATEWAY};
-use link_support::{AGENT, AGENT_MAC, VEHICLE, VEHICLE_MAC, World, in_namespaces, vehicle};
 use serde_json::json;
 
 /// The vehicle's address where addresses are link-local.
