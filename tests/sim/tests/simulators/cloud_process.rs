@@ -1,7 +1,5 @@
 //! The sandbox cloud as a program: what it prints, how it ends, and that nothing is lost when it is killed.
 
-#![cfg(test)]
-
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

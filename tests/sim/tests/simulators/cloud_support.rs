@@ -1,7 +1,5 @@
 //! A cloud in this process, a REST client that trusts it, and scripted peers on its websocket.
 
-#![allow(dead_code, reason = "every test file uses a part of it")]
-
 use std::sync::Arc;
 use std::time::Duration;
 

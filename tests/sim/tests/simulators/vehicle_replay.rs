@@ -1,11 +1,8 @@
 //! The recorded flash session played by both sides on the virtual bus, in virtual time.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
-
-mod vehicle_support;
-
 use std::time::Duration;
 
+use crate::vehicle_support::{Answer, Tool, bus, id};
 use connector_agent::isotp::Responders;
 use connector_hal::timer::TimerKind;
 use connector_sim::vehicle::catalogue::EcuAddress;
@@ -13,9 +10,8 @@ use connector_sim::vehicle::ecu::Target;
 use connector_sim::vehicle::recording::{Recording, ToolStep};
 use connector_sim::vehicle::{Vehicle, candump};
 use tokio::time::{Instant, sleep_until};
-use vehicle_support::{Answer, Tool, bus, id};
 
-const LOG: &str = include_str!("../../data/recordings/ecu-flash.candump.log");
+const LOG: &str = include_str!("../../../data/recordings/ecu-flash.candump.log");
 
 /// Timers of the runtime are up to 1 ms late, which the bus makes up for; and a frame takes a quarter of one.
 const EARLY: Duration = Duration::from_millis(1);

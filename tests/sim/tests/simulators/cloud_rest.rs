@@ -1,10 +1,6 @@
 //! The sandbox cloud's REST resources.
 
-#![cfg(test)]
-
-mod cloud_support;
-
-use cloud_support::Sandbox;
+use crate::cloud_support::Sandbox;
 use connector_sim::cloud::ConnectorSeed;
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -1,18 +1,14 @@
 //! The simulated gateway's sockets: announcements, broadcasts, testers that say nothing.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
-
-mod doip_support;
-
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::doip_support::DoipTool;
 use connector_agent::doip::codec::decode_datagram;
 use connector_agent::doip::{ActivationCode, Eid, Message, Payload, ProtocolVersion};
 use connector_sim::doip::{ListenConfig, Timeouts};
 use connector_sim::vehicle::catalogue::Catalogue;
 use connector_sim::vehicle::{DoipConfig, DoipGateway, VehicleConfig};
-use doip_support::DoipTool;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;

@@ -1,12 +1,8 @@
 //! Logging in to the sandbox cloud, and what tokens open.
 
-#![cfg(test)]
-
-mod cloud_support;
-
 use std::time::Duration;
 
-use cloud_support::Sandbox;
+use crate::cloud_support::Sandbox;
 use connector_sim::cloud::ConnectorSeed;
 use reqwest::Method;
 use serde_json::json;

@@ -1,11 +1,8 @@
 //! Whole vehicles on the virtual bus, in virtual time.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
-
-mod vehicle_support;
-
 use std::time::Duration;
 
+use crate::vehicle_support::{Tool, bus, catalogue, id};
 use connector_agent::isotp::{Addressing, Config, FrameSize, Responders, SeparationTime};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{CanFrame, CanId};
@@ -14,7 +11,6 @@ use connector_sim::vehicle::ecu::{Session, Timing, crc32, toy_key};
 use connector_sim::vehicle::simulation::image_path;
 use connector_sim::vehicle::transport::TransportConfig;
 use connector_sim::vehicle::{Vehicle, VehicleConfig, hex};
-use vehicle_support::{Tool, bus, catalogue, id};
 
 const P2: Duration = Duration::from_millis(100);
 

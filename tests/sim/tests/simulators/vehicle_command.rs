@@ -1,13 +1,10 @@
 //! `connector-sim vehicle` as a process, asked through its SLCAN device.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
-
-mod vehicle_support;
-
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use crate::vehicle_support::{Tool, VEHICLES, id};
 use connector_hal::can::slcan::{DEFAULT_BAUD, Slcan};
 use connector_hal::can::{CanBus, CanSettings};
 use connector_sim::vehicle::catalogue::EcuAddress;
@@ -18,7 +15,6 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
-use vehicle_support::{Tool, VEHICLES, id};
 
 const LOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/recordings/ecu-flash.candump.log");
 const LIMIT: Duration = Duration::from_secs(20);

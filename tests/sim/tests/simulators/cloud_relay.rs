@@ -1,12 +1,8 @@
 //! Relaying: what passes between a scripted connector and a scripted operator, and what happens when links are lost.
 
-#![cfg(test)]
-
-mod cloud_support;
-
 use std::time::Duration;
 
-use cloud_support::{Sandbox, Socket};
+use crate::cloud_support::{Sandbox, Socket};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 

@@ -1,12 +1,8 @@
 //! Portal clients on the websocket, and what a connector tells them.
 
-#![cfg(test)]
-
-mod cloud_support;
-
 use std::time::Duration;
 
-use cloud_support::Sandbox;
+use crate::cloud_support::Sandbox;
 use serde_json::{Value, json};
 
 fn status(sandbox: &Sandbox, vin: Value) -> Value {

@@ -1,7 +1,5 @@
 //! The DoIP entity in virtual time: routing activation, alive checks, timers, refusals, and a recorded gateway.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -15,7 +13,7 @@ use connector_agent::vin::Vin;
 use connector_sim::doip::{Answer, Confirmation, ConnectionId, Entity, EntityConfig, Event, Output};
 use connector_sim::vehicle::doip::{Carrier, DoipRecording, Speaker};
 
-const LOG: &str = include_str!("../../data/recordings/doip-gateway.txt");
+const LOG: &str = include_str!("../../../data/recordings/doip-gateway.txt");
 const GATEWAY: LogicalAddress = LogicalAddress::new(0x4010);
 const ECU: LogicalAddress = LogicalAddress::new(0x4011);
 const TESTER: LogicalAddress = LogicalAddress::new(0x0E80);

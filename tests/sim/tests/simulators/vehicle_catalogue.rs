@@ -1,7 +1,5 @@
 //! The file of vehicles, read whole, and what is said when it is wrong.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
-
 use connector_sim::vehicle::catalogue::{Catalogue, CatalogueError};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/vehicles/vehicles.json");

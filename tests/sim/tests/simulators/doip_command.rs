@@ -1,15 +1,11 @@
 //! `connector-sim vehicle --doip` as a process.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
-
-mod doip_support;
-
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::doip_support::{DoipTool, address, ask_by_udp};
 use connector_agent::doip::{ActivationCode, Payload, PowerMode};
 use connector_sim::vehicle::ecu::toy_key;
-use doip_support::{DoipTool, address, ask_by_udp};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};

@@ -1,7 +1,5 @@
 //! The simulated ECU's diagnostic server, in virtual time.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
-
 use std::time::{Duration, Instant};
 
 use connector_sim::vehicle::catalogue::{EcuAddress, EcuRecord, Exchange};

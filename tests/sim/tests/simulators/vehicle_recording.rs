@@ -1,7 +1,5 @@
 //! The recorded flash session: what is understood of it, and the ECU's side played again.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
-
 use std::time::{Duration, Instant};
 
 use connector_agent::isotp::{Padding, SeparationTime};
@@ -11,7 +9,7 @@ use connector_sim::vehicle::ecu::{Responder, Target};
 use connector_sim::vehicle::hex;
 use connector_sim::vehicle::recording::{RecordedEcu, Recording, ToolStep};
 
-const LOG: &str = include_str!("../../data/recordings/ecu-flash.candump.log");
+const LOG: &str = include_str!("../../../data/recordings/ecu-flash.candump.log");
 
 fn recording() -> Recording {
     Recording::new(candump::parse(LOG).unwrap()).unwrap()
