@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::scripted::*;
-use connector_agent::cloud::{Authenticator, Cloud, KeptLogin, LoginState, Tokens};
+use connector_agent::cloud::login::{Authenticator, KeptLogin};
+use connector_agent::cloud::rest::Tokens;
+use connector_agent::cloud::{Cloud, LoginState};
 use connector_agent::config::{ApiUrl, Config, Pincode, WebsocketUrl};
 
 const LOGIN: &str = "POST /v2/authenticate/pincode";

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use crate::scripted::*;
 use bytes::Bytes;
-use connector_agent::cloud::{
-    CloudState, DownReason, Link, LinkEvent, LinkSettings, LoginState, Outgoing, tls,
-};
+use connector_agent::cloud::websocket::{DownReason, Link, LinkEvent, LinkSettings, Outgoing};
+use connector_agent::cloud::{CloudState, LoginState};
 use connector_agent::config::CloudConfig;
+use connector_agent::tls;
+use connector_agent::tls;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -341,7 +342,7 @@ struct Cloud {
     api: Server,
     listener: TcpListener,
     config: CloudConfig,
-    authenticator: connector_agent::cloud::Authenticator,
+    authenticator: connector_agent::cloud::login::Authenticator,
     status: tokio::sync::watch::Receiver<connector_agent::cloud::CloudStatus>,
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::peer_support::{Job, check, hex, peer, run, with_trouble_codes};
-use connector_agent::doip::{ActivationCode, DiagnosticNackCode, PowerMode, ProtocolVersion};
+use connector_agent::protocol::doip::{ActivationCode, DiagnosticNackCode, PowerMode, ProtocolVersion};
 use connector_sim::doip::tls::EntityTls;
 use connector_sim::doip::{Answer, ListenConfig, Timeouts};
 use connector_sim::vehicle::catalogue::Catalogue;

@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use crate::doip_support::{DoipTool, address, ask_by_udp};
-use connector_agent::doip::{ActivationCode, Payload, PowerMode};
+use connector_agent::protocol::doip::{ActivationCode, Payload, PowerMode};
 use connector_sim::vehicle::ecu::toy_key;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};

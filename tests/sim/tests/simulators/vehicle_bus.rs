@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::vehicle_support::{Tool, bus, catalogue, id};
-use connector_agent::isotp::{Addressing, Config, FrameSize, Responders, SeparationTime};
+use connector_agent::protocol::isotp::{Addressing, Config, FrameSize, Responders, SeparationTime};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{CanFrame, CanId};
 use connector_sim::vehicle::catalogue::EcuAddress;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::vehicle_support::{Answer, Tool, bus, id};
-use connector_agent::isotp::Responders;
+use connector_agent::protocol::isotp::Responders;
 use connector_hal::timer::TimerKind;
 use connector_sim::vehicle::catalogue::EcuAddress;
 use connector_sim::vehicle::ecu::Target;
