@@ -9,7 +9,6 @@ use connector_agent::cloud::websocket::{DownReason, Link, LinkEvent, LinkSetting
 use connector_agent::cloud::{CloudState, LoginState};
 use connector_agent::config::CloudConfig;
 use connector_agent::tls;
-use connector_agent::tls;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

@@ -10,7 +10,6 @@ use connector_agent::cloud::websocket::{Link, LinkEvent, LinkSettings, Outgoing}
 use connector_agent::cloud::{Cloud, CloudState, LoginState};
 use connector_agent::config::{ApiUrl, Config, ConnectorUuid, Pincode, WebsocketUrl};
 use connector_agent::tls;
-use connector_agent::tls;
 use connector_sim::cloud as sandbox;
 use serde_json::json;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use connector_agent::cloud::Cloud;
 use connector_agent::cloud::login::Authenticator;
-use connector_agent::cloud::rest::rest::Rest;
+use connector_agent::cloud::rest::Rest;
 use connector_agent::config::{ApiUrl, CloudConfig, ConnectorUuid, Pincode, WebsocketUrl};
 use connector_agent::tls;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

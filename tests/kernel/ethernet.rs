@@ -18,8 +18,8 @@ use connector_agent::relay::wire::request::BusConfig;
 use connector_agent::vehicle::doip_network::explorer::Explorer;
 use connector_agent::vehicle::doip_network::linux::Purpose;
 use connector_hal::ethernet::{ArpPacket, Interface};
-use connector_sim::doip::tls::EntityTls;
-use connector_sim::operator::client::Timing;
+use connector_operator::client::Timing;
+use connector_operator::doip_entity::tls::EntityTls;
 use connector_sim::vehicle::doip::{FIRST_ECU, GATEWAY};
 use serde_json::json;
 

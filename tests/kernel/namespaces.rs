@@ -11,7 +11,7 @@ use connector_agent::vehicle::doip_network::linux::{LinuxNetworks, Purpose};
 use connector_agent::vehicle::doip_network::network::{LinkError, Network};
 use connector_hal::can::BoxFuture;
 use connector_hal::ethernet::{AddressWatch, ArpPacket, ArpSocket, Interface};
-use connector_sim::doip::ListenConfig;
+use connector_operator::doip_entity::ListenConfig;
 use connector_sim::vehicle::catalogue::Catalogue;
 use connector_sim::vehicle::{DoipConfig as GatewayConfig, DoipGateway, VehicleConfig};
 use tempfile::TempDir;

@@ -3,8 +3,6 @@
 pub mod cli;
 pub mod cloud;
 pub mod demo;
-pub mod doip;
 pub mod network;
-pub mod operator;
 pub mod trials;
 pub mod vehicle;

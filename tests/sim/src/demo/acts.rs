@@ -12,11 +12,13 @@ use super::reading::{Reading, brief};
 use super::stage::{BIT_RATE, Stage, VOLTS};
 use super::story::{Story, Table};
 use super::tp20;
-use crate::operator::FlashProgress;
-use crate::operator::client::{Connection, ConnectorWatch, Credentials, Customer, Operator, Ticket, Timing};
-use crate::operator::flash::{Firmware, FlashReport, flash};
 use crate::vehicle::catalogue::EcuRecord;
 use crate::vehicle::ecu::{Ecu, EcuConfig};
+use connector_operator::FlashProgress;
+use connector_operator::client::{
+    Connection, ConnectorWatch, Credentials, Customer, Operator, Ticket, Timing,
+};
+use connector_operator::flash::{Firmware, FlashReport, flash};
 
 /// Where the firmware goes in the ECU's memory.
 const ADDRESS: u32 = 0x0800_0000;
@@ -249,7 +251,7 @@ impl Demo {
         progress.end();
         drop(progress);
         self.judge_flash(stage, story, (place, &target), flashed.as_ref().ok());
-        Ok(flashed.map(drop).map_err(crate::operator::Failure::from)?)
+        Ok(flashed.map(drop).map_err(connector_operator::Failure::from)?)
     }
 
     /// Looks into the ECU's memory, which no operator of a real one could.

@@ -19,9 +19,9 @@ use super::reading::brief;
 use super::story::{Story, Table};
 use crate::cloud::{Cloud, CloudConfig};
 use crate::network::{BadNetwork, BadNetworkConfig};
-use crate::operator::client::{Channel, Connection, Credentials, Customer, Operator, Timing};
 use crate::vehicle::hex;
 use crate::vehicle::kline::{KlineEcuConfig, KlineVehicle};
+use connector_operator::client::{Channel, Connection, Credentials, Customer, Operator, Timing};
 
 const BUS: &str = "K";
 const ENGINE: u8 = 0x11;

@@ -8,12 +8,12 @@ use connector_hal::can::slcan::SlcanAdapter;
 use serde_json::json;
 
 use super::stage::{BIT_RATE, can_name};
-use crate::operator::client::{Channel, Connection};
-use crate::operator::isotp;
 use crate::vehicle::catalogue::EcuRecord;
 use crate::vehicle::doip::{FIRST_ECU, GATEWAY};
 use crate::vehicle::ecu::{EcuStatus, Image, Session};
 use crate::vehicle::{DoipGateway, Vehicle};
+use connector_operator::client::{Channel, Connection};
+use connector_operator::isotp;
 
 /// What the operator calls the bus.
 pub(super) const CAN_BUS: &str = "HS";

@@ -6,10 +6,10 @@ use connector_agent::relay::wire::request::Switch;
 use tokio::time::Instant;
 
 use super::plugged::Plugged;
-use crate::operator::client::{Channel, Connection, ExchangeError, Timing};
-use crate::operator::uds::{TroubleCode, trouble_codes};
 use crate::vehicle::catalogue::EcuRecord;
 use crate::vehicle::hex;
+use connector_operator::client::{Channel, Connection, ExchangeError, Timing};
+use connector_operator::uds::{TroubleCode, trouble_codes};
 
 /// How many digits of a PDU are shown.
 const SHOWN_DIGITS: usize = 32;

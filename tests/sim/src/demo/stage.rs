@@ -17,10 +17,10 @@ use super::plugged::Plugged;
 use super::story::Story;
 use super::{Args, Bus, VEHICLES, tp20};
 use crate::cloud::{Cloud, CloudConfig};
-use crate::doip::ListenConfig;
 use crate::network::{BadNetwork, BadNetworkConfig};
 use crate::vehicle::catalogue::{Catalogue, VehicleRecord};
 use crate::vehicle::{DoipConfig, DoipGateway, Tp20EcuConfig, Vehicle, VehicleConfig};
+use connector_operator::doip_entity::ListenConfig;
 
 /// The vehicle's bus, in bit/s.
 pub(super) const BIT_RATE: u32 = 500_000;

@@ -11,12 +11,12 @@ use super::plugged::CAN_BUS;
 use super::reading::brief;
 use super::stage::{BIT_RATE, Stage};
 use super::story::{Story, Table};
-use crate::operator::FlashProgress;
-use crate::operator::client::{Channel, Connection, Timing};
-use crate::operator::flash::{Firmware, flash};
 use crate::vehicle::Tp20EcuConfig;
 use crate::vehicle::ecu::Session;
 use crate::vehicle::hex;
+use connector_operator::FlashProgress;
+use connector_operator::client::{Channel, Connection, Timing};
+use connector_operator::flash::{Firmware, flash};
 
 /// Where the firmware goes in the ECU's memory.
 const ADDRESS: u32 = 0x0800_0000;
@@ -174,7 +174,7 @@ async fn program(
     };
     progress.end();
     drop(progress);
-    let report = flashed.map_err(crate::operator::Failure::from)?;
+    let report = flashed.map_err(connector_operator::Failure::from)?;
     let rate = report.bytes as f64 / report.transferring.as_secs_f64().max(0.001);
     table.note(
         "Flashed",

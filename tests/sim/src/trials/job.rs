@@ -8,10 +8,10 @@ use serde_json::json;
 
 use super::patiently;
 use super::world::{BIT_RATE, World};
-use crate::operator::client::{Channel, Connection, Credentials, Customer, Operator, Timing};
-use crate::operator::flash::{Firmware, flash};
-use crate::operator::isotp;
 use crate::vehicle::catalogue::EcuRecord;
+use connector_operator::client::{Channel, Connection, Credentials, Customer, Operator, Timing};
+use connector_operator::flash::{Firmware, flash};
+use connector_operator::isotp;
 
 /// What the operator calls the bus.
 const BUS: &str = "HS";

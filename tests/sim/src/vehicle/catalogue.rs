@@ -1,39 +1,14 @@
 //! The file of vehicles: which ECUs each has, under which identifiers, and what they answer.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use connector_agent::protocol::vin::{Vin, VinError};
 use connector_hal::can::CanId;
+pub use connector_operator::EcuAddress;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::hex::{self, HexError};
-
-/// How a tool reaches an ECU, and how the ECU answers.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EcuAddress {
-    /// The identifier the ECU listens to.
-    pub request: CanId,
-    /// The identifier it answers with.
-    pub response: CanId,
-    /// The ISO-TP address byte, the same both ways, where ECUs share identifiers.
-    pub extended: Option<u8>,
-}
-
-/// Prints as `0x750/0x758/0x0F`.
-impl fmt::Display for EcuAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.request, self.response)?;
-        self.extended.map_or(Ok(()), |address| write!(f, "/0x{address:02X}"))
-    }
-}
-
-impl fmt::Debug for EcuAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// A request and what the real ECU answered to it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,9 @@ use connector_agent::protocol::doip::{
     HeaderNackCode, LogicalAddress, Message, Payload, PowerMode, ProtocolVersion,
 };
 use connector_agent::protocol::vin::Vin;
-use connector_sim::doip::{Answer, Confirmation, ConnectionId, Entity, EntityConfig, Event, Output};
+use connector_operator::doip_entity::{
+    Answer, Confirmation, ConnectionId, Entity, EntityConfig, Event, Output,
+};
 use connector_sim::vehicle::doip::{Carrier, DoipRecording, Speaker};
 
 const LOG: &str = include_str!("../../../data/recordings/doip-gateway.txt");

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 use super::gateway::{DoipConfig, DoipGateway};
 use super::recording::DoipRecording;
-use crate::doip::tls::EntityTls;
-use crate::doip::{Answer, Confirmation, EntityConfig, ListenConfig, Timeouts};
 use crate::vehicle::VehicleConfig;
+use connector_operator::doip_entity::tls::EntityTls;
+use connector_operator::doip_entity::{Answer, Confirmation, EntityConfig, ListenConfig, Timeouts};
 
 /// Which gateway to simulate, and how it behaves.
 #[derive(Debug, Clone, clap::Args)]

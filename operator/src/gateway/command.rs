@@ -12,14 +12,16 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::can::{CanGatewayServer, CanGatewaySettings};
 use super::doip::{DoipGatewayServer, DoipGatewaySettings, RemoteVehicle};
-use crate::doip::ListenConfig;
-use crate::doip::tls::EntityTls;
-use crate::operator::args::{CanGatewayArgs, CoverArgs, DoipGatewayArgs, Over};
-use crate::operator::client::{CloseReason, Connection};
-use crate::operator::failure::{Failure, FailureKind};
-use crate::operator::gateway::cover::CoverConfig;
-use crate::vehicle::catalogue::EcuAddress;
-use crate::vehicle::doip::GATEWAY;
+use crate::EcuAddress;
+use crate::args::{CanGatewayArgs, CoverArgs, DoipGatewayArgs, Over};
+use crate::client::{CloseReason, Connection};
+use crate::doip_entity::ListenConfig;
+use crate::doip_entity::tls::EntityTls;
+use crate::failure::{Failure, FailureKind};
+use crate::gateway::cover::CoverConfig;
+
+/// The logical address of the entity where neither the arguments nor the connector know another.
+const GATEWAY: LogicalAddress = LogicalAddress::new(0x4010);
 
 /// What a DoIP bus is called.
 const ETHERNET: &str = "ETH";

@@ -1,12 +1,17 @@
 //! Programming an ECU: the sequence of services, the blocks chained so that the round trip is paid once.
 
+mod crc;
+mod toy_key;
+
 use std::time::Duration;
 
 use connector_agent::relay::wire::codec::{EventCode, PduFlags};
 use tokio::time::Instant;
 
-use super::client::{Channel, Exchange, ExchangeError, Item, Timing, Wait, failure};
-use crate::vehicle::ecu::{crc32, toy_key};
+use crate::client::{Channel, Exchange, ExchangeError, Item, Timing, Wait, failure};
+
+pub use crc::crc32;
+pub use toy_key::toy_key;
 
 /// PDUs that may wait on a channel of the connector (relay protocol, section 4).
 const CHAIN_PDUS: usize = 64;

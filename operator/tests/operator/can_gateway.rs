@@ -4,21 +4,16 @@
 //! Needs a Python with these, named by `CONNECTOR_TEST_PYTHON` (default: `.venv/bin/python` in the workspace); without
 //! it, those tests say `SKIPPED:` in one line and pass.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
-
-mod agent_support;
-mod peer_support;
-
 use std::time::Duration;
 
-use agent_support::{AgentSettings, BUS, Bench, Sandbox, configure, soon};
+use crate::agent_support::{AgentSettings, BUS, Bench, Sandbox, configure, soon};
+use crate::peer_support::{Job, check, peer, run, with_trouble_codes};
 use connector_hal::can::slcan::{DEFAULT_BAUD, Slcan};
 use connector_hal::can::{CanBus as _, CanBusExt as _, CanEvent, CanFrame, CanId, CanSettings};
+use connector_operator::client::Connection;
+use connector_operator::gateway::can::{CanGatewayServer, CanGatewaySettings};
 use connector_sim::network::{BadNetwork, BadNetworkConfig};
-use connector_sim::operator::client::Connection;
-use connector_sim::operator::gateway::can::{CanGatewayServer, CanGatewaySettings};
 use connector_sim::vehicle::ecu::{EcuConfig, EcuStatus, Session};
-use peer_support::{Job, check, peer, run, with_trouble_codes};
 use tokio::sync::watch;
 
 const VEHICLE: &str = "VOLKSWAGEN_GOLF_MK7";

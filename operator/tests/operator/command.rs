@@ -1,9 +1,4 @@
-//! `connector-sim operator` and `demo` as processes, with vehicle, cloud and agent as processes too.
-
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-mod doip_support;
-mod vehicle_support;
+//! `connector-operator` as a process, at a vehicle, an agent and a cloud in the test's process.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,25 +8,29 @@ use std::time::Duration;
 
 use connector_hal::can::slcan::{DEFAULT_BAUD, Slcan};
 use connector_hal::can::{CanBus as _, CanSettings};
-use connector_sim::operator::client::{Credentials, Customer};
-use connector_sim::vehicle::catalogue::EcuAddress;
-use doip_support::{DoipTool, address, ask_by_udp};
+use connector_hal::timer::TimerKind;
+use connector_operator::EcuAddress;
+use connector_operator::client::{Credentials, Customer};
+use connector_sim::vehicle::{Vehicle, VehicleConfig};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
-use vehicle_support::{Tool, id};
+
+use crate::agent_support::{AgentSettings, Sandbox, TestAgent, bus, catalogue};
+use crate::doip_support::{DoipTool, address, ask_by_udp};
+use crate::vehicle_support::{Tool, id};
 
 /// Only reached when something hangs.
 const HANG: Duration = Duration::from_secs(120);
 const VIN: &str = "WVWLU5SP1H0375027";
 
 fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_connector-sim"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_connector-operator"));
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     command
 }
 
-/// A simulator that says when it is ready, by a line of JSON.
+/// A gateway that says when it is ready, by a line of JSON.
 async fn start(arguments: &[&str]) -> (Child, Value) {
     let mut child = program(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -44,7 +43,9 @@ struct Workshop {
     directory: tempfile::TempDir,
     ready: PathBuf,
     cloud: Value,
-    _processes: Vec<Child>,
+    vehicle: Vehicle,
+    _agent: TestAgent,
+    _sandbox: Sandbox,
 }
 
 fn write(path: &Path, text: &str) {
@@ -55,43 +56,17 @@ fn write(path: &Path, text: &str) {
 impl Workshop {
     async fn open() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-        let (cloud_process, cloud) =
-            start(&["cloud", "--listen", "127.0.0.1:0", "--state", &path("cloud")]).await;
-        let vehicles = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/vehicles/vehicles.json");
-        let (vehicle_process, _) = start(&[
-            "vehicle",
-            "--vehicles",
-            vehicles,
-            "--platform",
-            "VOLKSWAGEN_GOLF_MK7",
-            "--slcan",
-            &path("can"),
-            "--memory-dir",
-            &path("memory"),
-            "--erase-ms",
-            "200",
-        ])
-        .await;
+        let bus = bus();
+        let record = catalogue().find("VOLKSWAGEN_GOLF_MK7").unwrap().clone();
+        let mut config = VehicleConfig { timer: TimerKind::Precise, ..VehicleConfig::new(record) };
+        config.timing.erase = Duration::from_millis(200);
+        let vehicle = Vehicle::start(&config, &bus);
+        let sandbox = Sandbox::start(1).await;
+        let cloud: Value = serde_json::from_str(&sandbox.cloud.ready_line()).unwrap();
         let ready = directory.path().join("ready.json");
         write(&ready, &cloud.to_string());
-        write(&directory.path().join("pincode"), cloud["connector"]["pincode"].as_str().unwrap());
-        let config = format!(
-            "[connector]\nuuid = {uuid}\npincode_file = \"pincode\"\n\
-             [cloud]\napi_url = {api}\nwebsocket_url = {websocket}\nca_file = {ca}\n\
-             [[bus]]\nkind = \"can\"\npins = [6, 14]\ndevice = \"slcan:{can}\"\nbit_rates = [500000]\n",
-            uuid = cloud["connector"]["uuid"],
-            api = cloud["api_url"],
-            websocket = cloud["websocket_url"],
-            ca = cloud["ca_file"],
-            can = path("can"),
-        );
-        write(&directory.path().join("agent.toml"), &config);
-        let agent = program(&["agent", "run", "--config", &path("agent.toml")])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let connector = sandbox.connectors[0].clone();
+        let agent = TestAgent::start(&sandbox, &connector, &bus, AgentSettings::default());
 
         let text = |pointer: &str| cloud.pointer(pointer).unwrap().as_str().unwrap().to_owned();
         let credentials = Credentials {
@@ -100,20 +75,19 @@ impl Workshop {
         };
         let (api, websocket, ca) = (text("/api_url"), text("/websocket_url"), text("/ca_file"));
         let customer = Customer::login(&api, &websocket, Some(Path::new(&ca)), credentials).await.unwrap();
-        let connector = cloud["connector"]["id"].as_i64().unwrap();
-        let mut watch = customer.watch_connector(connector).await.unwrap();
+        let mut watch = customer.watch_connector(connector.id).await.unwrap();
         let known = watch.until(|update| update.vin_number.is_some());
         let known = tokio::time::timeout(HANG, known).await.unwrap().unwrap();
         assert_eq!(known.vin_number.as_deref(), Some(VIN));
         let wanted =
-            json!({"vin": VIN, "vehicle_model_id": 1, "connector_id": connector, "product_ids": [1]});
+            json!({"vin": VIN, "vehicle_model_id": 1, "connector_id": connector.id, "product_ids": [1]});
         customer.create_ticket(&wanted).await.unwrap();
-        Self { directory, ready, cloud, _processes: vec![agent, vehicle_process, cloud_process] }
+        Self { directory, ready, cloud, vehicle, _agent: agent, _sandbox: sandbox }
     }
 
     /// Runs a subcommand of the operator: its exit code, and what it printed.
     async fn operator(&self, arguments: &[&str]) -> (i32, String, String) {
-        let mut all = vec!["operator", "--ready", self.ready.to_str().unwrap()];
+        let mut all = vec!["--ready", self.ready.to_str().unwrap()];
         all.extend(arguments);
         outcome(program(&all).output()).await
     }
@@ -140,7 +114,7 @@ async fn outcome(output: impl Future<Output = std::io::Result<Output>>) -> (i32,
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_does_all_of_a_ticket_on_the_command_line() {
     let workshop = Workshop::open().await;
 
@@ -172,8 +146,12 @@ async fn an_operator_does_all_of_a_ticket_on_the_command_line() {
     std::fs::write(&file, &firmware).unwrap();
     let flashed = workshop.prints(&["flash", file.to_str().unwrap(), "--address", "0x1000"]).await;
     assert!(flashed.contains("Programmed and checked: 20000 bytes in 5 blocks"), "{flashed}");
-    let memory = workshop.directory.path().join("memory/0x7E0-0x00001000.bin");
-    assert_eq!(std::fs::read(memory).unwrap(), firmware);
+    let engine = EcuAddress { request: id(0x7E0), response: id(0x7E8), extended: None };
+    let memory = workshop.vehicle.memory(engine);
+    assert_eq!(
+        memory.iter().map(|image| (image.address, &image.data)).collect::<Vec<_>>(),
+        [(0x1000, &firmware)]
+    );
     workshop.fails(&["flash", "/nonexistent"], 1).await;
 
     assert_eq!(workshop.prints(&["dump", "--seconds", "1"]).await, "");
@@ -184,7 +162,7 @@ async fn an_operator_does_all_of_a_ticket_on_the_command_line() {
 impl Workshop {
     /// Starts a gateway of the operator.
     async fn gateway(&self, arguments: &[&str]) -> (Child, Value) {
-        let mut all = vec!["operator", "--ready", self.ready.to_str().unwrap()];
+        let mut all = vec!["--ready", self.ready.to_str().unwrap()];
         all.extend(arguments);
         start(&all).await
     }
@@ -197,7 +175,7 @@ async fn interrupt(mut gateway: Child) {
     assert!(tokio::time::timeout(HANG, gateway.wait()).await.unwrap().unwrap().success());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operators_gateways_serve_tools_until_interrupted() {
     let workshop = Workshop::open().await;
     let slcan = workshop.directory.path().join("tool");
@@ -236,7 +214,7 @@ async fn an_operators_gateways_serve_tools_until_interrupted() {
     workshop.fails(&["can-gateway", "--slcan", "/nowhere/tool"], 1).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_secret_and_a_cloud_that_is_not_there_have_their_own_exit_codes() {
     let workshop = Workshop::open().await;
     workshop.fails(&["--client-secret", "wrong", "tickets"], 3).await;
@@ -247,77 +225,4 @@ async fn a_wrong_secret_and_a_cloud_that_is_not_there_have_their_own_exit_codes(
     workshop.fails(&["tickets"], 4).await;
     write(&workshop.ready, "{}");
     workshop.fails(&["tickets"], 1).await;
-}
-
-#[tokio::test]
-async fn the_demo_goes_through_over_a_far_link_that_is_cut_again_and_again() {
-    let demo = program(&["demo", "--rtt", "40", "--cut-every", "4", "--size", "30000"]).output();
-    let (code, stdout, stderr) = outcome(demo).await;
-    assert_eq!(code, 0, "{stdout}{stderr}");
-    for right in ["VIN ", "ECUs read", "ECU's memory", "As the ECUs saw it", "Agent"] {
-        let line = stdout.lines().find(|line| line.trim_start().starts_with(right)).unwrap();
-        assert!(line.ends_with("right"), "{line}");
-    }
-    assert!(stdout.contains(VIN) && stdout.contains("of the bus's limit"), "{stdout}");
-}
-
-#[tokio::test]
-async fn the_demo_tells_its_story_over_doip_too() {
-    let demo = program(&["demo", "--doip", "--rtt", "40", "--cut-every", "4", "--size", "30000"]).output();
-    let (code, stdout, stderr) = outcome(demo).await;
-    assert_eq!(code, 0, "{stdout}{stderr}");
-    for right in ["VIN ", "ECUs read", "ECU's memory", "As the ECUs saw it", "Agent"] {
-        let line = stdout.lines().find(|line| line.trim_start().starts_with(right)).unwrap();
-        assert!(line.ends_with("right"), "{line}");
-    }
-    assert!(stdout.contains(VIN) && stdout.contains("read by doip"), "{stdout}");
-}
-
-#[tokio::test]
-async fn the_demo_takes_a_vehicle_without_a_vin_and_one_with_29_bit_identifiers() {
-    for platform in ["COMMA_BODY", "HONDA_CIVIC"] {
-        let demo = program(&["demo", "--platform", platform, "--size", "5000"]).output();
-        let (code, stdout, stderr) = outcome(demo).await;
-        assert_eq!(code, 0, "{platform}: {stdout}{stderr}");
-    }
-    let (code, _, stderr) = outcome(program(&["demo", "--platform", "VOLKSWAGEN_GULF"]).output()).await;
-    assert_eq!(code, 1);
-    assert!(stderr.contains("VOLKSWAGEN_GOLF_MK7"), "{stderr}");
-}
-
-#[tokio::test]
-async fn the_demo_starts_another_agent_than_its_own_and_says_if_it_cannot() {
-    let own = format!("env {} agent", env!("CARGO_BIN_EXE_connector-sim"));
-    let (code, stdout, stderr) =
-        outcome(program(&["demo", "--agent", &own, "--size", "5000"]).output()).await;
-    assert_eq!(code, 0, "{stdout}{stderr}");
-    let (code, _, stderr) = outcome(program(&["demo", "--agent", "/nowhere/connector-agent"]).output()).await;
-    assert_eq!(code, 1);
-    assert!(stderr.contains("the agent cannot be started"), "{stderr}");
-}
-
-#[tokio::test]
-async fn an_interrupted_demo_leaves_no_process_and_no_file_behind() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut demo = program(&["demo", "--size", "1000000"])
-        .env("TMPDIR", directory.path())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
-    let mut agent = None;
-    while let Ok(Some(line)) = tokio::time::timeout(HANG, lines.next_line()).await.unwrap() {
-        if let Some((_, rest)) = line.split_once("as process ") {
-            agent = rest.split(',').next().map(str::to_owned);
-        }
-        if line.contains("transferring") {
-            break;
-        }
-    }
-    let pid = rustix::process::Pid::from_raw(demo.id().unwrap() as i32).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    let (status, _) = tokio::join!(demo.wait(), async { while let Ok(Some(_)) = lines.next_line().await {} });
-    assert_eq!(status.unwrap().code(), Some(130));
-    assert!(!Path::new("/proc").join(agent.unwrap()).exists());
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }

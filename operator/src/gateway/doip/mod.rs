@@ -17,10 +17,10 @@ use serde_json::json;
 use self::core::{DoipBridge, Pair};
 use super::cover::CoverConfig;
 use super::remote::{ChannelKind, Remote, RemoteEvent};
-use crate::doip::{Entity, EntityConfig, Event, ListenConfig, Server, ServerAddresses};
-use crate::operator::client::{CloseReason, Connection};
-use crate::operator::isotp;
-use crate::vehicle::catalogue::EcuAddress;
+use crate::EcuAddress;
+use crate::client::{CloseReason, Connection};
+use crate::doip_entity::{Entity, EntityConfig, Event, ListenConfig, Server, ServerAddresses};
+use crate::isotp;
 
 /// What is behind the connector.
 #[derive(Debug, Clone, PartialEq, Eq)]

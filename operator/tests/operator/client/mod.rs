@@ -1,7 +1,5 @@
 //! The operator's client against the connector's real session and a simulated vehicle, in virtual time.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
 mod rig;
 
 use std::sync::atomic::Ordering;
@@ -10,10 +8,10 @@ use std::time::Duration;
 use connector_agent::relay::wire::codec::PduFlags;
 use connector_agent::relay::wire::request::RawChannelConfig;
 use connector_hal::can::CanId;
+use connector_operator::client::{CloseReason, ExchangeError, Item, LinkState, Timing};
+use connector_operator::flash::{Firmware, FlashError, Step, flash};
+use connector_operator::{Failure, FailureKind};
 use connector_sim::network::{BadNetworkConfig, Direction};
-use connector_sim::operator::client::{CloseReason, ExchangeError, Item, LinkState, Timing};
-use connector_sim::operator::flash::{Firmware, FlashError, Step, flash};
-use connector_sim::operator::{Failure, FailureKind};
 use connector_sim::vehicle::ecu::Session;
 use tokio::time::Instant;
 

@@ -20,7 +20,7 @@ use super::flash::{Firmware, flash};
 use super::gateway::{can_gateway, doip_gateway};
 use super::progress::FlashProgress;
 use super::uds::{describe_refusal, trouble_codes};
-use crate::vehicle::hex;
+use crate::hex;
 
 /// What the bus is called in all that this program asks for.
 const BUS: &str = "HS";
@@ -241,7 +241,7 @@ async fn open(connection: &Connection, ecu: &EcuArgs, keep_alive: Switch) -> Res
 }
 
 /// An ISO-TP channel with the protocol's defaults.
-pub(crate) fn isotp(
+pub fn isotp(
     bus: &str,
     request: CanId,
     response: Option<CanId>,

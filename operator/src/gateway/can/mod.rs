@@ -20,9 +20,9 @@ use self::core::{CanGateway, CanGatewayConfig, Target};
 use self::tool_bus::{ToolEnd, tool_bus};
 use super::cover::CoverConfig;
 use super::remote::{ChannelKind, Remote, RemoteEvent};
-use crate::operator::client::{CloseReason, Connection};
-use crate::operator::isotp;
-use crate::vehicle::catalogue::EcuAddress;
+use crate::EcuAddress;
+use crate::client::{CloseReason, Connection};
+use crate::isotp;
 
 /// Functional channels have these keys, ECUs those below.
 const FUNCTIONAL: u32 = 1 << 16;

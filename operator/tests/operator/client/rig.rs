@@ -18,10 +18,10 @@ use connector_agent::vehicle::hardware::Hardware;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{BoxFuture, CanBus};
 use connector_hal::timer::TimerKind;
-use connector_sim::network::{BadNetworkConfig, Conditions};
-use connector_sim::operator::client::{
+use connector_operator::client::{
     Connection, ConnectionSettings, Dial, DialError, Io, OperatorError, Socket,
 };
+use connector_sim::network::{BadNetworkConfig, Conditions};
 use connector_sim::vehicle::catalogue::Catalogue;
 use connector_sim::vehicle::{Vehicle, VehicleConfig};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -34,7 +34,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use uuid::Uuid;
 
-const VEHICLES: &str = include_str!("../../../data/vehicles/vehicles.json");
+const VEHICLES: &str = include_str!("../../../../tests/data/vehicles/vehicles.json");
 /// What a kernel keeps of a socket.
 const SOCKET_BUFFER: usize = 64 * 1024;
 

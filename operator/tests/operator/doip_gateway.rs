@@ -4,25 +4,20 @@
 //! Needs a Python with these, named by `CONNECTOR_TEST_PYTHON` (default: `.venv/bin/python` in the workspace); without
 //! it, the tests say `SKIPPED:` in one line and pass.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // the helpers, as the tests
-
-mod agent_support;
-mod peer_support;
-
 use std::time::Duration;
 
-use agent_support::{AgentSettings, BUS, Bench, Sandbox, TestAgent, bus, catalogue, configure, soon};
+use crate::agent_support::{AgentSettings, BUS, Bench, Sandbox, TestAgent, bus, catalogue, configure, soon};
+use crate::peer_support::{Job, check, hex, peer, run, with_trouble_codes};
 use connector_agent::protocol::doip::LogicalAddress;
 use connector_agent::protocol::vin::Vin;
 use connector_hal::can::CanId;
-use connector_sim::doip::{ListenConfig, Timeouts};
+use connector_operator::client::Connection;
+use connector_operator::doip_entity::{ListenConfig, Timeouts};
+use connector_operator::gateway::doip::{DoipGatewayServer, DoipGatewaySettings, RemoteVehicle};
 use connector_sim::network::{BadNetwork, BadNetworkConfig};
-use connector_sim::operator::client::Connection;
-use connector_sim::operator::gateway::doip::{DoipGatewayServer, DoipGatewaySettings, RemoteVehicle};
 use connector_sim::vehicle::doip::{FIRST_ECU, GATEWAY};
 use connector_sim::vehicle::ecu::{EcuConfig, EcuStatus};
 use connector_sim::vehicle::{DoipConfig, DoipGateway, VehicleConfig};
-use peer_support::{Job, check, hex, peer, run, with_trouble_codes};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 

@@ -11,7 +11,7 @@ use connector_hal::can::CanId;
 
 use super::failure::EXIT_CODES;
 use super::gateway::parse_ecu;
-use crate::vehicle::catalogue::EcuAddress;
+use crate::ecu_address::EcuAddress;
 
 /// `connector-sim operator`.
 #[derive(Debug, ClapArgs)]
@@ -265,7 +265,7 @@ pub(super) struct Hex(pub(super) Vec<u8>);
 fn hex(text: &str) -> Result<Hex, String> {
     let digits: String = text.chars().filter(|character| !matches!(character, ' ' | ':' | '_')).collect();
     let digits = digits.strip_prefix("0x").unwrap_or(&digits);
-    match crate::vehicle::hex::parse(digits) {
+    match crate::hex::parse(digits) {
         Ok(bytes) if bytes.is_empty() => Err("a request has at least one byte".to_owned()),
         Ok(bytes) => Ok(Hex(bytes)),
         Err(error) => Err(error.to_string()),

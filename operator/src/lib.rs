@@ -3,18 +3,22 @@
 mod args;
 pub mod client;
 mod commands;
+pub mod doip_entity;
+mod ecu_address;
 mod failure;
 pub mod flash;
 pub mod gateway;
+pub mod hex;
 mod progress;
 pub mod uds;
 
 pub use args::Args;
-pub(crate) use commands::isotp;
+pub use commands::isotp;
+pub use ecu_address::EcuAddress;
 pub use failure::{Failure, FailureKind};
 pub use progress::FlashProgress;
 
-/// Runs `connector-sim operator`.
+/// Runs a subcommand.
 ///
 /// # Errors
 ///

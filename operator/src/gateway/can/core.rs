@@ -10,7 +10,7 @@ use connector_hal::can::{CanFrame, CanId};
 
 use super::super::copies::{Copies, Path};
 use super::super::cover::{Cover, CoverConfig};
-use crate::vehicle::catalogue::EcuAddress;
+use crate::EcuAddress;
 
 /// Responses that may wait for a tool that takes them slowly, an ECU; more are lost, as on a bus.
 const MAX_RESPONSES: usize = 16;

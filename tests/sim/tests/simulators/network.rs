@@ -1,7 +1,5 @@
 //! The bad network: what it does to bytes, and what it never does.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
 use std::io::ErrorKind;
 use std::time::Duration;
 
