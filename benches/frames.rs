@@ -3,10 +3,7 @@
 //!
 //! `frames DIRECTION COUNT`, with DIRECTION `from-vehicle`, `batched` or `toward-vehicle`.
 
-#[path = "../tests/relay_frames/mod.rs"]
-mod relay_frames;
-
-use relay_frames::{Relay, classic};
+use connector_test_support::frames::{Relay, classic};
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");

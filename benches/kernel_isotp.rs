@@ -6,10 +6,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a benchmark that fails ends
 
-#[path = "../tests/kernel/ours.rs"]
-#[allow(dead_code)] // the tests use the rest
-mod ours;
-
 use std::future::poll_fn;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -20,7 +16,9 @@ use connector_agent::protocol::isotp::{Addressing, Event, FrameSize, Padding};
 use connector_hal::can::{
     CanBus, CanBusExt as _, CanEvent, CanFrame, IsotpEvent, IsotpOptions, IsotpSocket, open,
 };
-use ours::{Ours, config, environment, id, pdu};
+use connector_test_support::isotp::{Ours, config};
+use connector_test_support::skip::environment;
+use connector_test_support::{id, pdu};
 use tokio::time::timeout;
 
 const TESTER: u32 = 0x7E0;

@@ -1,11 +1,14 @@
 //! The agent in a vehicle with a DoIP gateway: sandbox cloud, operator, simulated gateway over real sockets.
 
-use crate::agent_support::{AgentSettings, Connector, Sandbox, TestAgent, bus, catalogue, soon};
 use connector_agent::relay::wire::request::{BusConfig, Switch};
 use connector_operator::client::{Channel, Connection, Timing};
 use connector_operator::doip_entity::ListenConfig;
 use connector_sim::vehicle::doip::{FIRST_ECU, GATEWAY};
 use connector_sim::vehicle::{DoipConfig, DoipGateway, VehicleConfig};
+use connector_test_support::agent::{AgentSettings, Connector, Sandbox, TestAgent, bus};
+use connector_test_support::config::doip_bus;
+use connector_test_support::data::catalogue;
+use connector_test_support::soon;
 use serde_json::json;
 
 /// An agent whose only vehicle is behind a DoIP gateway; nobody is on its CAN bus.
@@ -42,8 +45,7 @@ impl Rig {
         let ticket = self.sandbox.ticket(&self.connector, Some(&self.vin)).await;
         let connecting = self.sandbox.operator.connect(ticket.connection().unwrap());
         let connection = soon("the connection", connecting).await.unwrap();
-        let bus = json!({"bus_name": "ETH", "doip_bus": {"doip_option": 2, "doip_network_configuration": 1}});
-        let bus: BusConfig = serde_json::from_value(bus).unwrap();
+        let bus: BusConfig = serde_json::from_value(doip_bus(1)).unwrap();
         soon("the bus", connection.configure_buses(vec![bus])).await.unwrap();
         connection
     }

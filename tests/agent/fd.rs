@@ -1,14 +1,17 @@
 //! CAN FD through the whole chain: frames of 64 bytes, bit rate switching and ISO-TP, from the vehicle to the operator.
 
-use crate::agent_support::{AgentSettings, BUS, Sandbox, TestAgent, catalogue, isotp, soon};
 use connector_agent::protocol::isotp::FrameSize;
-use connector_agent::relay::wire::request::{BusConfig, CanBusConfig, RawChannelConfig};
+use connector_agent::relay::wire::request::RawChannelConfig;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig, VirtualCan};
 use connector_hal::can::{CanBusExt as _, CanEvent, CanFrame, CanId, FdFlags, FrameKind};
 use connector_hal::timer::TimerKind;
 use connector_operator::client::{Connection, ExchangeError, Item, Timing};
 use connector_sim::vehicle::catalogue::VehicleRecord;
 use connector_sim::vehicle::{Vehicle, VehicleConfig};
+use connector_test_support::agent::{AgentSettings, Sandbox, TestAgent};
+use connector_test_support::config::{BUS, fd_bus, isotp};
+use connector_test_support::data::catalogue;
+use connector_test_support::soon;
 use serde_json::json;
 
 const PLATFORM: &str = "VOLKSWAGEN_GOLF_MK7";
@@ -16,7 +19,7 @@ const DATA_BIT_RATE: u32 = 2_000_000;
 const BRS: FdFlags = FdFlags { bit_rate_switch: true, error_state: false };
 
 /// An operator at a vehicle that speaks CAN FD.
-struct Fd {
+struct Rig {
     _sandbox: Sandbox,
     _agent: TestAgent,
     _vehicle: Vehicle,
@@ -25,7 +28,7 @@ struct Fd {
     connection: Connection,
 }
 
-impl Fd {
+impl Rig {
     async fn start() -> Self {
         let sandbox = Sandbox::start(1).await;
         let connector = sandbox.connectors[0].clone();
@@ -51,16 +54,7 @@ impl Fd {
         let ticket = sandbox.ticket(&connector, Some(vin.as_str())).await;
         let connection =
             soon("the connection", sandbox.operator.connect(ticket.connection().unwrap())).await.unwrap();
-        let can_bus = CanBusConfig {
-            pin_plus: 6,
-            pin_min: 14,
-            can_protocol: "isotp".to_owned(),
-            can_bit_rate: 500_000,
-            transceiver: None,
-            data_bit_rate: Some(DATA_BIT_RATE),
-        };
-        let config = BusConfig { bus_name: BUS.to_owned(), can_bus: Some(can_bus), ..BusConfig::default() };
-        soon("the bus", connection.configure_buses(vec![config])).await.unwrap();
+        soon("the bus", connection.configure_buses(vec![fd_bus(DATA_BIT_RATE)])).await.unwrap();
         Self { _sandbox: sandbox, _agent: agent, _vehicle: vehicle, record, bus, connection }
     }
 }
@@ -83,10 +77,10 @@ async fn frames_until(node: &mut VirtualCan, is_last: impl Fn(&CanFrame) -> bool
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pdus_go_in_frames_of_64_bytes_with_a_switched_bit_rate() {
-    let fd = Fd::start().await;
-    let mut node = fd.bus.attach("a node that listens");
-    let ecu = fd.record.ecus[0].address;
-    let channel = soon("the channel", fd.connection.open_isotp(isotp(ecu))).await.unwrap();
+    let rig = Rig::start().await;
+    let mut node = rig.bus.attach("a node that listens");
+    let ecu = rig.record.ecus[0].address;
+    let channel = soon("the channel", rig.connection.open_isotp(isotp(ecu))).await.unwrap();
     soon("the session", channel.request(&[0x10, 0x03], &Timing::default())).await.unwrap();
     // an ECU that does not know the identifiers says so, and has had to put the whole request together for that
     let mut request = vec![0x22];
@@ -104,12 +98,12 @@ async fn pdus_go_in_frames_of_64_bytes_with_a_switched_bit_rate() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn raw_frames_of_64_bytes_go_both_ways_as_they_are() {
-    let fd = Fd::start().await;
-    let mut node = fd.bus.attach("a node of the vehicle");
+    let rig = Rig::start().await;
+    let mut node = rig.bus.attach("a node of the vehicle");
     let config: RawChannelConfig =
         serde_json::from_value(json!({"bus_name": BUS, "request_id": 0x321, "response_id": "0x18DAF110"}))
             .unwrap();
-    let channel = soon("the channel", fd.connection.open_raw(config)).await.unwrap();
+    let channel = soon("the channel", rig.connection.open_raw(config)).await.unwrap();
     let bytes: Vec<u8> = (0..64).collect();
     for flags in [BRS, FdFlags::default()] {
         let there = CanFrame::new_fd(CanId::try_from(0x321).unwrap(), flags, &bytes).unwrap();

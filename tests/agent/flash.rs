@@ -4,20 +4,22 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::agent_support::{AgentSettings, Connector, Sandbox, TestAgent, bus, configure, functional, soon};
 use connector_agent::relay::wire::codec::{EventCode, PduFlags};
 use connector_agent::relay::wire::request::IsotpChannelConfig;
 use connector_hal::can::virtual_bus::VirtualBus;
-use connector_hal::can::{CanBus as _, CanBusExt as _, CanEvent, CanFrame, CanId, CanSettings};
+use connector_hal::can::{CanBus as _, CanBusExt as _, CanEvent, CanFrame, CanSettings};
 use connector_hal::timer::TimerKind;
 use connector_operator::client::{Channel, CloseReason, Item};
 use connector_sim::network::{BadNetwork, BadNetworkConfig};
 use connector_sim::vehicle::ecu::Target;
 use connector_sim::vehicle::recording::{Recording, ToolStep};
 use connector_sim::vehicle::{Vehicle, candump};
+use connector_test_support::agent::{AgentSettings, Connector, Sandbox, TestAgent, bus};
+use connector_test_support::config::{configure, functional};
+use connector_test_support::data::FLASH_LOG;
+use connector_test_support::id;
+use connector_test_support::soon;
 use tokio::time::{Instant, sleep_until};
-
-const LOG: &str = include_str!("../data/recordings/ecu-flash.candump.log");
 
 const REQUEST: u32 = 0x710;
 const RESPONSE: u32 = 0x71A;
@@ -56,13 +58,9 @@ const CUTS: [Cut; 5] = [
     Cut { id: RESPONSE, data: &[0x05, 0x71, 0x01, 0xFF, 0x00], nth: 1, later: 0 },
 ];
 
-fn id(id: u32) -> CanId {
-    CanId::try_from(id).unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_recorded_flash_succeeds_over_any_network() {
-    let recording = Arc::new(Recording::new(candump::parse(LOG).unwrap()).unwrap());
+    let recording = Arc::new(Recording::new(candump::parse(FLASH_LOG).unwrap()).unwrap());
     let runs = [0, 50, 300].into_iter().flat_map(|rtt| [(rtt, Links::Stay), (rtt, Links::ConnectorsCut)]);
     let runs: Vec<_> = runs.chain([(50, Links::OperatorsCut)]).collect();
     let sandbox = Arc::new(Sandbox::start(runs.len()).await);

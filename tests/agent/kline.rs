@@ -3,12 +3,13 @@
 
 use std::path::Path;
 
-use crate::agent_support::{AgentSettings, Sandbox, TestAgent, bus, soon};
 use clap::Parser as _;
 use connector_agent::config::KLINE_BIT_RATES;
 use connector_agent::relay::wire::request::BusConfig;
 use connector_operator::client::{Channel, Connection, Timing};
 use connector_sim::vehicle::kline::{KlineArgs, RunningKline};
+use connector_test_support::agent::{AgentSettings, Sandbox, TestAgent, bus};
+use connector_test_support::soon;
 use futures_util::future::join_all;
 use serde_json::json;
 

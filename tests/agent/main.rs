@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "../agent_support/mod.rs"]
-mod agent_support;
-
 mod doip;
 mod fd;
 mod flash;

@@ -2,41 +2,30 @@
 
 use std::time::Duration;
 
-use crate::agent_support::{AgentSettings, Bench, Sandbox, closed, configure, isotp, soon};
 use connector_agent::config::PowerConfig;
 use connector_agent::relay::wire::request::{BusConfig, Terminal15BusConfig, Terminal15ChannelConfig};
 use connector_operator::client::{CloseReason, Item};
+use connector_test_support::agent::{AgentSettings, Rig, Sandbox, closed};
+use connector_test_support::config::{configure, isotp};
+use connector_test_support::soon;
 
 const VEHICLE: &str = "AUDI_A3_MK3";
 
 /// A connector that sleeps soon after the voltage is below 11.8 V.
-async fn bench() -> Bench {
+async fn rig() -> Rig {
     let power = PowerConfig {
         sleep_below: Some(11.8.try_into().unwrap()),
         sleep_after: Duration::from_millis(300),
         ..PowerConfig::default()
     };
     let settings = AgentSettings { power, ..AgentSettings::default() };
-    Bench::start_in(Sandbox::start(1).await, VEHICLE, settings).await
-}
-
-impl Bench {
-    async fn falls_asleep(&mut self) {
-        self.agent.board.set_voltage(Some(11.5));
-        self.agent.board.set_ignition(Some(false));
-        self.portal.sees("why", |update| update["voltage"] == 11.5 && update["ignition"] == false).await;
-        self.portal.sees("the connector offline", |update| update["is_online"] == false).await;
-    }
-
-    async fn wakes(&mut self) {
-        self.portal.sees("the connector online", |update| update["is_online"] == true).await;
-    }
+    Rig::start_in(Sandbox::start(1).await, VEHICLE, settings).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ignition_switched_off_in_a_session_is_told_to_the_operator_at_once() {
-    let bench = Bench::start(VEHICLE).await;
-    let (_, connection) = bench.connect().await;
+    let rig = Rig::start(VEHICLE).await;
+    let (_, connection) = rig.connect().await;
     let terminal15_bus = Some(Terminal15BusConfig { pin: 1 });
     let bus = BusConfig { bus_name: "T15".to_owned(), terminal15_bus, ..BusConfig::default() };
     soon("the bus", connection.configure_buses(vec![bus])).await.unwrap();
@@ -44,7 +33,7 @@ async fn an_ignition_switched_off_in_a_session_is_told_to_the_operator_at_once()
     let opened = connection.open_channel(|open| open.terminal15_channel = Some(config)).await;
     let channel = opened.unwrap();
     for on in [true, false, true] {
-        bench.agent.board.set_ignition(Some(on));
+        rig.agent.board.set_ignition(Some(on));
         let received = soon("the ignition", channel.recv()).await.unwrap();
         assert_eq!(received.item, Item::Terminal15(Some(on)));
     }
@@ -52,37 +41,37 @@ async fn an_ignition_switched_off_in_a_session_is_told_to_the_operator_at_once()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_low_voltage_is_told_and_slept_over_and_the_ignition_wakes() {
-    let mut bench = bench().await;
-    bench.falls_asleep().await;
-    bench.agent.board.set_ignition(Some(true));
-    bench.wakes().await;
+    let mut rig = rig().await;
+    rig.falls_asleep().await;
+    rig.agent.board.set_ignition(Some(true));
+    rig.wakes().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_battery_that_is_charged_wakes() {
-    let mut bench = bench().await;
-    bench.falls_asleep().await;
-    bench.agent.board.set_voltage(Some(12.6));
-    bench.wakes().await;
-    bench.agent.shut_down().await;
+    let mut rig = rig().await;
+    rig.falls_asleep().await;
+    rig.agent.board.set_voltage(Some(12.6));
+    rig.wakes().await;
+    rig.agent.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_button_wakes_and_an_end_is_an_end_asleep_too() {
-    let mut bench = bench().await;
-    bench.falls_asleep().await;
-    bench.agent.board.press_button();
-    bench.wakes().await;
-    bench.falls_asleep().await;
-    bench.agent.shut_down().await;
+    let mut rig = rig().await;
+    rig.falls_asleep().await;
+    rig.agent.board.press_button();
+    rig.wakes().await;
+    rig.falls_asleep().await;
+    rig.agent.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_nobody_uses_is_closed_in_good_order_before_it_sleeps() {
-    let mut bench = bench().await;
-    let (_, connection) = bench.connect().await;
+    let mut rig = rig().await;
+    let (_, connection) = rig.connect().await;
     configure(&connection).await;
-    let _channel = soon("the channel", connection.open_isotp(isotp(bench.ecu()))).await.unwrap();
-    bench.falls_asleep().await;
+    let _channel = soon("the channel", connection.open_isotp(isotp(rig.ecu()))).await.unwrap();
+    rig.falls_asleep().await;
     assert_eq!(closed(&connection).await, CloseReason::Remote("policy".to_owned()));
 }

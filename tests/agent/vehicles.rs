@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use crate::agent_support::{
-    AgentSettings, Connector, Sandbox, TestAgent, bus, catalogue, configure, isotp, soon, vehicle,
-};
 use connector_agent::relay::wire::codec::{EventCode, PduFlags};
 use connector_operator::client::{Connection, Item};
 use connector_sim::vehicle::catalogue::{EcuAddress, EcuRecord, VehicleRecord};
+use connector_test_support::agent::{AgentSettings, Connector, Sandbox, TestAgent, bus, vehicle};
+use connector_test_support::config::{configure, isotp};
+use connector_test_support::data::catalogue;
+use connector_test_support::soon;
 use futures_util::future::{join_all, try_join_all};
 use serde_json::Value;
 

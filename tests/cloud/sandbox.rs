@@ -15,20 +15,20 @@ use serde_json::json;
 
 #[tokio::test]
 async fn the_connector_logs_in_finds_its_record_and_comes_online() {
-    let sandbox = Sandbox::start(Duration::from_secs(3600)).await;
-    let authenticator = sandbox.authenticator(&sandbox.cloud.connector_pincode);
+    let rig = Rig::start(Duration::from_secs(3600)).await;
+    let authenticator = rig.authenticator(&rig.cloud.connector_pincode);
     let mut status = authenticator.status();
-    let cloud = Cloud::new(sandbox.rest(), authenticator.clone(), 1);
+    let cloud = Cloud::new(rig.rest(), authenticator.clone(), 1);
     let record = soon(cloud.connector()).await.unwrap();
-    assert_eq!(record.uuid, Some(sandbox.config.connector.uuid.get()));
+    assert_eq!(record.uuid, Some(rig.config.connector.uuid.get()));
     assert_eq!(record.is_online, Some(false));
-    assert_eq!(differences(&sandbox.config, &record), Vec::<String>::new());
+    assert_eq!(differences(&rig.config, &record), Vec::<String>::new());
     assert_eq!(soon(cloud.active_ticket()).await.unwrap(), None);
 
-    let mut link = sandbox.link(authenticator);
+    let mut link = rig.link(authenticator);
     assert!(matches!(soon(link.next_event(false)).await, LinkEvent::Up));
     assert_eq!(status.borrow_and_update().state(), CloudState::Online);
-    link.send(Outgoing::Text(hello(&sandbox.config))).unwrap();
+    link.send(Outgoing::Text(hello(&rig.config))).unwrap();
     let is_online = async {
         while soon(cloud.connector()).await.unwrap().is_online != Some(true) {
             tokio::task::yield_now().await;
@@ -50,8 +50,8 @@ async fn the_connector_logs_in_finds_its_record_and_comes_online() {
 
 #[tokio::test]
 async fn a_wrong_pincode_is_rejected() {
-    let sandbox = Sandbox::start(Duration::from_secs(3600)).await;
-    let authenticator = sandbox.authenticator("not-the-pincode");
+    let rig = Rig::start(Duration::from_secs(3600)).await;
+    let authenticator = rig.authenticator("not-the-pincode");
     let mut status = authenticator.status();
     soon(status.wait_for(|status| status.login == LoginState::Rejected)).await.unwrap();
     assert_eq!(status.borrow().state(), CloudState::LoginRejected);
@@ -59,9 +59,9 @@ async fn a_wrong_pincode_is_rejected() {
 
 #[tokio::test]
 async fn a_refresh_token_gives_other_tokens_and_is_good_once() {
-    let sandbox = Sandbox::start(Duration::from_secs(60)).await;
-    let rest = sandbox.rest();
-    let pincode = Pincode::new(&sandbox.cloud.connector_pincode).unwrap();
+    let rig = Rig::start(Duration::from_secs(60)).await;
+    let rest = rig.rest();
+    let pincode = Pincode::new(&rig.cloud.connector_pincode).unwrap();
     let first = soon(rest.log_in(&pincode)).await.unwrap();
     assert_eq!(first.lifetime, Duration::from_secs(60));
     let refresh = first.refresh.unwrap();
@@ -73,10 +73,10 @@ async fn a_refresh_token_gives_other_tokens_and_is_good_once() {
 
 #[tokio::test]
 async fn a_token_that_expired_unnoticed_is_replaced() {
-    let sandbox = Sandbox::start(Duration::from_secs(1)).await;
-    let authenticator = sandbox.authenticator(&sandbox.cloud.connector_pincode);
+    let rig = Rig::start(Duration::from_secs(1)).await;
+    let authenticator = rig.authenticator(&rig.cloud.connector_pincode);
     let first = format!("{:?}", soon(authenticator.token()).await);
-    let cloud = Cloud::new(sandbox.rest(), authenticator.clone(), 1);
+    let cloud = Cloud::new(rig.rest(), authenticator.clone(), 1);
     // until the sandbox, by its own clock, no longer accepts it
     soon(async {
         while format!("{:?}", authenticator.token().await) == first {
@@ -87,13 +87,13 @@ async fn a_token_that_expired_unnoticed_is_replaced() {
     soon(cloud.connector()).await.unwrap();
 }
 
-struct Sandbox {
+struct Rig {
     cloud: sandbox::Cloud,
     config: Config,
     _state: tempfile::TempDir,
 }
 
-impl Sandbox {
+impl Rig {
     async fn start(token_lifetime: Duration) -> Self {
         let state = tempfile::tempdir().unwrap();
         let settings = sandbox::CloudConfig { token_lifetime, ..sandbox::CloudConfig::local(state.path()) };

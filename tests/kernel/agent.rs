@@ -15,7 +15,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::agent_support::{BUS, Connector, Sandbox, catalogue, configure, functional, isotp, soon};
 use connector_agent::relay::wire::codec::{EventCode, PduFlags};
 use connector_agent::relay::wire::request::{IsotpChannelConfig, RawChannelConfig, Switch};
 use connector_hal::can::CanSettings;
@@ -24,6 +23,11 @@ use connector_operator::client::{Channel, Connection, Item, Timing};
 use connector_operator::flash::{Firmware, flash};
 use connector_sim::vehicle::catalogue::EcuRecord;
 use connector_sim::vehicle::{Vehicle, VehicleConfig};
+use connector_test_support::agent::{Connector, Sandbox};
+use connector_test_support::config::{BUS, configure, functional, isotp};
+use connector_test_support::data::catalogue;
+use connector_test_support::skip::environment;
+use connector_test_support::soon;
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
@@ -209,14 +213,4 @@ fn write_config(path: &Path, sandbox: &Sandbox, connector: &Connector, interface
     writeln!(text, "isotp = \"{isotp_by}\"\n[log]\nlevel = \"debug\"").unwrap();
     std::fs::write(path, text).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
-}
-
-fn environment(name: &str) -> Option<String> {
-    let value = std::env::var(name).ok();
-    if value.is_none() {
-        let text = format!("\nSKIPPED: the main job on a CAN interface needs {name}, see this file's head\n");
-        // not by println, which the test harness keeps to itself; in one write, so that nothing comes in between
-        let _no_standard_error = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
-    }
-    value
 }

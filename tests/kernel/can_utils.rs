@@ -6,9 +6,11 @@
 
 use std::process::Stdio;
 
-use crate::ours::{Ours, PATIENCE, SETTINGS, config, environment, id, modes, pdu};
 use connector_agent::protocol::isotp::{Addressing, Event, FrameSize, Padding};
 use connector_hal::can::{CanBusExt, CanEvent, CanFrame, CanId, FdFlags, open};
+use connector_test_support::isotp::{Ours, PATIENCE, SETTINGS, config, modes};
+use connector_test_support::skip::environment;
+use connector_test_support::{id, pdu};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;

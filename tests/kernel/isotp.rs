@@ -8,7 +8,6 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::ours::{Ours, PATIENCE, config, environment, id, modes, pdu};
 use connector_agent::protocol::isotp::{
     Addressing, Config, Event, FrameSize, Padding, ReceiveFailure, SendFailure, SeparationTime, Timeouts,
 };
@@ -16,6 +15,9 @@ use connector_hal::can::{
     CanBusExt, CanError, CanEvent, CanFrame, IsotpEvent, IsotpOptions, IsotpReceiveError, IsotpSendError,
     IsotpSocket, kernel_max_pdu, open,
 };
+use connector_test_support::isotp::{Ours, PATIENCE, config, modes};
+use connector_test_support::skip::environment;
+use connector_test_support::{id, pdu};
 use tokio::time::timeout;
 
 /// Room for more than a PDU's length of twelve bits can say.
@@ -39,19 +41,19 @@ async fn fd_frames_carry_pdus_both_ways() {
             let flow = [(0, 0), (8, 0xF1), (1, 0)][case % 3];
             let frame_size = FrameSize::fd(tx_dl, case % 2 == 0).unwrap();
             let padding = [Padding::Enabled(0xAA), Padding::Disabled][case % 2];
-            let mut link = Link::open(&vcan, name, addressing, flow, frame_size, padding).await;
+            let mut rig = Rig::open(&vcan, name, addressing, flow, frame_size, padding).await;
             let address = addressing.address_bytes();
             let single = usize::from(tx_dl) - address - if tx_dl > 8 { 2 } else { 1 };
             let first = usize::from(tx_dl) - address - 2;
             let second = first + usize::from(tx_dl) - address - 1;
             for len in [1, 7 - address, 8 - address, single, single + 1, second, second + 1, 300] {
-                link.transfer(Direction::ToKernel, len).await;
-                link.transfer(Direction::FromKernel, len).await;
+                rig.transfer(Direction::ToKernel, len).await;
+                rig.transfer(Direction::FromKernel, len).await;
             }
             if tx_dl == 64 {
                 for len in [4095, 4096, MAX_PDU] {
-                    link.transfer(Direction::ToKernel, len).await;
-                    link.transfer(Direction::FromKernel, len).await;
+                    rig.transfer(Direction::ToKernel, len).await;
+                    rig.transfer(Direction::FromKernel, len).await;
                 }
             }
         }
@@ -62,31 +64,31 @@ async fn fd_frames_carry_pdus_both_ways() {
 async fn lengths_of_32_bits_pass_and_too_long_ones_are_refused_both_ways() {
     let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
     let (name, addressing) = modes()[0];
-    let mut link = Link::open(&vcan, name, addressing, (0, 0), FrameSize::Classic, Padding::default()).await;
+    let mut rig = Rig::open(&vcan, name, addressing, (0, 0), FrameSize::Classic, Padding::default()).await;
     for direction in [Direction::ToKernel, Direction::FromKernel] {
         for len in [4095, 4096, MAX_PDU] {
-            link.transfer(direction, len).await;
+            rig.transfer(direction, len).await;
         }
     }
     // longer than the kernel takes
-    link.ours.send(&pdu(kernel_max_pdu() + 1));
+    rig.ours.send(&pdu(kernel_max_pdu() + 1));
     let failure = SendFailure::Overflow;
-    assert_eq!(link.next().await, Happened::Ours(Event::SendFailed { failure }));
-    let refused = poll_fn(|cx| link.kernel.poll_send(cx, &pdu(kernel_max_pdu() + 1))).await;
+    assert_eq!(rig.next().await, Happened::Ours(Event::SendFailed { failure }));
+    let refused = poll_fn(|cx| rig.kernel.poll_send(cx, &pdu(kernel_max_pdu() + 1))).await;
     assert_eq!(refused, Err(IsotpSendError::Length));
     // longer than we take
-    link.ours.restart(Config { max_pdu: 99, ..link.ours.endpoint.config().clone() });
-    link.outgoing = Some(pdu(100));
+    rig.ours.restart(Config { max_pdu: 99, ..rig.ours.endpoint.config().clone() });
+    rig.outgoing = Some(pdu(100));
     let failed = Event::ReceiveFailed { address: addressing.receive_id(), failure: ReceiveFailure::TooLong };
-    link.expect(&[
+    rig.expect(&[
         Happened::Ours(Event::ReceptionStarted { address: addressing.receive_id() }),
         Happened::Ours(failed),
         Happened::Kernels(IsotpEvent::SendFailed(IsotpSendError::Overflow)),
     ])
     .await;
     // and it goes on
-    link.transfer(Direction::FromKernel, 99).await;
-    link.transfer(Direction::ToKernel, 99).await;
+    rig.transfer(Direction::FromKernel, 99).await;
+    rig.transfer(Direction::ToKernel, 99).await;
 }
 
 #[tokio::test]
@@ -94,13 +96,13 @@ async fn each_side_leaves_the_other_its_separation_time() {
     let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
     let (name, addressing) = modes()[0];
     for (st_min, time) in [(0xF1, 100), (0xF5, 500), (0xF9, 900), (1, 1000), (5, 5000), (0x80, 127_000)] {
-        let mut link =
-            Link::open(&vcan, name, addressing, (0, st_min), FrameSize::Classic, Padding::default()).await;
+        let mut rig =
+            Rig::open(&vcan, name, addressing, (0, st_min), FrameSize::Classic, Padding::default()).await;
         let asked = Duration::from_micros(time);
         let len = 6 + 7 * if st_min == 0x80 { 2 } else { 10 };
         for direction in [Direction::ToKernel, Direction::FromKernel] {
-            link.transfer(direction, len).await;
-            let times = if direction == Direction::ToKernel { &link.ours.sent } else { &link.ours.received };
+            rig.transfer(direction, len).await;
+            let times = if direction == Direction::ToKernel { &rig.ours.sent } else { &rig.ours.received };
             // the first frame is not paced; a time stamp is a little off
             let gaps: Vec<_> = times.windows(2).skip(1).map(|pair| pair[1] - pair[0]).collect();
             assert!(gaps.len() >= len / 7 - 1, "{gaps:?}");
@@ -119,24 +121,24 @@ async fn a_pdu_that_nobody_takes_fails_on_either_side_and_the_next_one_passes() 
     let timeouts = Timeouts { n_bs: second, ..Timeouts::default() };
     // we hear 0x7E9, the kernel sends 0x7E8
     let deaf = Config { timeouts, ..Config::new(Addressing::normal(a, c)) };
-    let mut link =
-        Link::open(&vcan, "deaf", Addressing::normal(a, b), (0, 0), FrameSize::Classic, Padding::default())
+    let mut rig =
+        Rig::open(&vcan, "deaf", Addressing::normal(a, b), (0, 0), FrameSize::Classic, Padding::default())
             .await;
-    let hearing = link.ours.endpoint.config().clone();
-    link.ours.restart(deaf);
-    link.ours.send(&pdu(8));
-    link.outgoing = Some(pdu(8));
+    let hearing = rig.ours.endpoint.config().clone();
+    rig.ours.restart(deaf);
+    rig.ours.send(&pdu(8));
+    rig.outgoing = Some(pdu(8));
     let failure = SendFailure::FlowControlTimeout;
-    link.expect(&[
+    rig.expect(&[
         Happened::Ours(Event::SendFailed { failure }),
         Happened::Kernels(IsotpEvent::SendFailed(IsotpSendError::Timeout)),
         // our first frame, whose flow control we did not hear
         Happened::Kernels(IsotpEvent::ReceiveFailed(IsotpReceiveError::Timeout)),
     ])
     .await;
-    link.ours.restart(hearing);
-    link.transfer(Direction::ToKernel, 20).await;
-    link.transfer(Direction::FromKernel, 20).await;
+    rig.ours.restart(hearing);
+    rig.transfer(Direction::ToKernel, 20).await;
+    rig.transfer(Direction::FromKernel, 20).await;
 }
 
 #[tokio::test]
@@ -188,23 +190,23 @@ async fn each_case(direction: Direction) {
             for st_min in [0, 0xF1, 5] {
                 let padding = [Padding::Enabled(0xCC), Padding::Disabled, Padding::Detection(0x55)][turn % 3];
                 let flow = (block_size, st_min);
-                let mut link = Link::open(&vcan, name, addressing, flow, FrameSize::Classic, padding).await;
+                let mut rig = Rig::open(&vcan, name, addressing, flow, FrameSize::Classic, padding).await;
                 let number = if st_min == 5 { 4 } else { lengths.len() };
                 for &len in lengths.iter().cycle().skip(turn * 3).take(number) {
-                    link.transfer(direction, len).await;
+                    rig.transfer(direction, len).await;
                 }
                 turn += 1;
             }
         }
-        let mut link =
-            Link::open(&vcan, name, addressing, (0, 0), FrameSize::Classic, Padding::default()).await;
-        link.transfer(direction, 4094).await;
-        link.transfer(direction, 4095).await;
+        let mut rig =
+            Rig::open(&vcan, name, addressing, (0, 0), FrameSize::Classic, Padding::default()).await;
+        rig.transfer(direction, 4094).await;
+        rig.transfer(direction, 4095).await;
     }
     let (name, addressing) = modes()[0];
     for flow in [(8, 0), (1, 0), (0, 0xF1), (8, 0xF1)] {
-        let mut link = Link::open(&vcan, name, addressing, flow, FrameSize::Classic, Padding::Disabled).await;
-        link.transfer(direction, 4095).await;
+        let mut rig = Rig::open(&vcan, name, addressing, flow, FrameSize::Classic, Padding::Disabled).await;
+        rig.transfer(direction, 4095).await;
     }
 }
 
@@ -215,14 +217,14 @@ enum Happened {
 }
 
 /// Us and the kernel on one bus.
-struct Link {
+struct Rig {
     case: String,
     ours: Ours,
     kernel: IsotpSocket,
     outgoing: Option<Vec<u8>>,
 }
 
-impl Link {
+impl Rig {
     async fn open(
         vcan: &str,
         name: &str,

@@ -3,10 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "../agent_support/mod.rs"]
-mod agent_support;
 mod namespaces;
-mod ours;
 
 mod agent;
 mod can_utils;

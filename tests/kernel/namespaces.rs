@@ -1,7 +1,6 @@
 //! Two network namespaces with a pair of veth interfaces between them, and what tests do in them.
 
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +11,10 @@ use connector_agent::vehicle::doip_network::network::{LinkError, Network};
 use connector_hal::can::BoxFuture;
 use connector_hal::ethernet::{AddressWatch, ArpPacket, ArpSocket, Interface};
 use connector_operator::doip_entity::ListenConfig;
-use connector_sim::vehicle::catalogue::Catalogue;
-use connector_sim::vehicle::{DoipConfig as GatewayConfig, DoipGateway, VehicleConfig};
+use connector_sim::vehicle::{DoipConfig as GatewayConfig, DoipGateway};
+use connector_test_support::HANG;
+use connector_test_support::data::golf;
+use connector_test_support::skip::environment;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot};
@@ -24,14 +25,6 @@ pub const AGENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x0C, 0x01];
 /// The vehicle's end.
 pub const VEHICLE: &str = "veh0";
 pub const VEHICLE_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x0C, 0x02];
-/// Only reached when something hangs.
-const HANG: Duration = Duration::from_secs(60);
-
-pub fn vehicle() -> VehicleConfig {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vehicles/vehicles.json");
-    VehicleConfig::new(Catalogue::load(&file).unwrap().find("VOLKSWAGEN_GOLF_MK7").unwrap().clone())
-}
-
 type Job = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
 /// A thread in a network namespace of its own, which does what it is told; without the handle it ends, and takes the
@@ -106,11 +99,8 @@ fn text([a, b, c, d, e, f]: [u8; 6]) -> String {
 }
 
 /// Runs a test on the agent's side of a cable, unless it is to be skipped.
-pub fn in_namespaces(test: impl AsyncFnOnce(World) + Send + 'static) {
-    if std::env::var_os("CONNECTOR_TEST_NETNS").is_none() {
-        let text = "\nSKIPPED: DoIP on an Ethernet link needs CONNECTOR_TEST_NETNS, see this file's head\n";
-        // not by println, which the test harness keeps to itself; in one write, so that nothing comes in between
-        let _no_standard_error = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+pub fn in_namespaces(test: impl AsyncFnOnce(Rig) + Send + 'static) {
+    if environment("CONNECTOR_TEST_NETNS").is_none() {
         return;
     }
     // a thread of its own: the one that tests are run by may run others afterwards
@@ -124,7 +114,7 @@ pub fn in_namespaces(test: impl AsyncFnOnce(World) + Send + 'static) {
         runtime().block_on(async move {
             vehicle.ip(&["link", "set", VEHICLE, "up"]).await;
             let directory = tempfile::tempdir().unwrap();
-            test(World { vehicle, directory }).await;
+            test(Rig { vehicle, directory }).await;
         });
     });
     if let Err(panic) = thread.join() {
@@ -133,7 +123,7 @@ pub fn in_namespaces(test: impl AsyncFnOnce(World) + Send + 'static) {
 }
 
 /// The agent's side, with the other one at hand.
-pub struct World {
+pub struct Rig {
     pub vehicle: Site,
     directory: TempDir,
 }
@@ -162,14 +152,14 @@ impl Arp {
     }
 }
 
-impl World {
+impl Rig {
     pub async fn ip(&self, arguments: &[&str]) {
         ip(arguments);
     }
 
     /// A gateway in the vehicle.
     pub async fn gateway(&self, listen: &str, change: impl FnOnce(&mut GatewayConfig)) -> DoipGateway {
-        let vehicle = vehicle();
+        let vehicle = golf();
         let listen = listen.to_owned();
         // an interface is known by its number only where it is
         let listen = self.vehicle.run(move || async move { socket_address(&listen).unwrap() }).await;
@@ -257,7 +247,7 @@ impl World {
         (output.status.code(), String::from_utf8_lossy(&said).into_owned())
     }
 
-    /// A DHCP server in the vehicle, which runs as long as the world does.
+    /// A DHCP server in the vehicle, which runs as long as the rig does.
     pub async fn start_dhcp_server(&self, first: &str, last: &str) {
         let directory = self.directory.path().to_owned();
         let file = directory.join("udhcpd.conf");

@@ -3,26 +3,20 @@
 //! Needs a Python with these, named by `CONNECTOR_TEST_PYTHON` (default: `.venv/bin/python` in the workspace); without
 //! it, the tests say `SKIPPED:` in one line and pass.
 
-use std::path::Path;
 use std::time::Duration;
 
-use crate::peer_support::{Job, check, hex, peer, run, with_trouble_codes};
 use connector_agent::protocol::doip::{ActivationCode, DiagnosticNackCode, PowerMode, ProtocolVersion};
 use connector_operator::doip_entity::tls::EntityTls;
 use connector_operator::doip_entity::{Answer, ListenConfig, Timeouts};
-use connector_sim::vehicle::catalogue::Catalogue;
 use connector_sim::vehicle::doip::{DoipRecording, FIRST_ECU};
 use connector_sim::vehicle::ecu::EcuConfig;
-use connector_sim::vehicle::{DoipConfig, DoipGateway, VehicleConfig};
+use connector_sim::vehicle::{DoipConfig, DoipGateway};
+use connector_test_support::data::{DOIP_LOG, golf};
+use connector_test_support::hex;
+use connector_test_support::peers::{Job, check, peer, run, with_trouble_codes};
 use serde_json::{Value, json};
 
 const MODULES: &str = "doipclient, udsoncan";
-
-fn vehicle() -> VehicleConfig {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vehicles/vehicles.json");
-    let catalogue = Catalogue::load(&file).unwrap();
-    VehicleConfig::new(catalogue.find("VOLKSWAGEN_GOLF_MK7").unwrap().clone())
-}
 
 fn listen() -> ListenConfig {
     ListenConfig {
@@ -37,7 +31,7 @@ fn patient() -> Timeouts {
 }
 
 async fn gateway(change: impl FnOnce(&mut DoipConfig)) -> DoipGateway {
-    let vehicle = vehicle();
+    let vehicle = golf();
     let mut config = DoipConfig::new(&vehicle, listen());
     config.entity.timeouts = patient();
     change(&mut config);
@@ -57,7 +51,7 @@ async fn ask(gateway: &DoipGateway, steps: Value) -> Option<Value> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tool_reads_and_flashes_an_ecu_behind_the_simulated_gateway() {
     let Some(mut peer) = peer("uds_peer.py", "udsoncan over doipclient", MODULES).await else { return };
-    let vehicle = vehicle();
+    let vehicle = golf();
     let gateway = gateway(|_| {}).await;
     let nodes = vehicle.record.nodes();
     let place = with_trouble_codes(&vehicle.record.platform, &nodes);
@@ -80,7 +74,7 @@ async fn discovery_status_and_power_mode_are_understood() {
         config.entity.max_sockets = 3;
     })
     .await;
-    let vin = vehicle().record.vin.unwrap().to_string();
+    let vin = golf().record.vin.unwrap().to_string();
     gateway.set_power_mode(Some(PowerMode::NotReady)).await;
     let steps = json!([{"identify": {}}, {"identify": {"vin": vin}}, {"identify": {"eid": "020000004010"}},
         {"status": 1}, {"power_mode": 1}, {"alive": 1}]);
@@ -104,7 +98,7 @@ async fn refusals_of_routing_are_told_by_their_codes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_ecus_answer_on_one_connection_and_strange_ones_are_refused() {
-    let vehicle = vehicle();
+    let vehicle = golf();
     let gateway = gateway(|_| {}).await;
     let nodes = vehicle.record.nodes();
     let asks: Vec<_> = nodes
@@ -150,7 +144,7 @@ async fn routing_by_tls_only_is_refused_without_it_and_given_with_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_ecus_say_that_they_need_longer() {
-    let mut vehicle = vehicle();
+    let mut vehicle = golf();
     vehicle.timing.processing = Duration::from_millis(300);
     let mut config = DoipConfig::new(&vehicle, listen());
     config.entity.timeouts = patient();
@@ -163,7 +157,7 @@ async fn slow_ecus_say_that_they_need_longer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_recorded_gateway_answers_as_it_did() {
-    let recording = DoipRecording::parse(include_str!("../data/recordings/doip-gateway.txt")).unwrap();
+    let recording = DoipRecording::parse(DOIP_LOG).unwrap();
     let gateway = DoipGateway::play(&recording, listen(), patient()).await.unwrap();
     let steps = json!([{"identify": {}}, {"status": 1}, {"power_mode": 1},
         {"ask": {"to": 0x4010, "pdu": "1003"}}, {"ask_all": {"to": 0x4010, "pdu": "1002"}},
@@ -183,7 +177,7 @@ async fn the_recorded_gateway_answers_as_it_did() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_gateways_of_a_vehicle_share_its_ecus_and_are_told_apart() {
-    let vehicle = vehicle();
+    let vehicle = golf();
     let mut config = DoipConfig::new(&vehicle, listen());
     config.entity.timeouts = patient();
     let (first, second) = config.split(&vehicle, listen());

@@ -4,10 +4,7 @@
 //! `.venv/bin/python` in the workspace); without it, the tests say `SKIPPED:` in one line and pass.
 // the configuration's leave for tests does not reach their helpers
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Once;
 use std::time::Duration;
 
 use connector_agent::protocol::isotp::{
@@ -17,9 +14,12 @@ use connector_hal::can::slcan::SlcanAdapter;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig, VirtualCan};
 use connector_hal::can::{BusState, CanBusExt, CanEvent, CanId};
 use connector_hal::timer::{Deadline, TimerKind};
+use connector_test_support::hex;
+use connector_test_support::pdu;
+use connector_test_support::peers::peer;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::time::timeout;
 
 /// No machine is so busy that anything here takes longer.
@@ -38,43 +38,43 @@ async fn what_the_peer_sends_arrives_here_in_every_mode() {
 
 #[tokio::test]
 async fn fd_frames_carry_pdus_both_ways() {
-    let Some(mut link) = Link::start().await else { return };
+    let Some(mut rig) = Rig::start().await else { return };
     for (case, mode) in modes().into_iter().enumerate() {
         for tx_dl in [8, 12, 64] {
             let flow = [(0, 0), (8, 0xF1), (1, 0)][case % 3];
-            link.open(&mode, flow, FrameSize::fd(tx_dl, true).unwrap(), Padding::Enabled(0xAA)).await;
+            rig.open(&mode, flow, FrameSize::fd(tx_dl, true).unwrap(), Padding::Enabled(0xAA)).await;
             let single = usize::from(tx_dl) - mode.ours.address_bytes() - if tx_dl > 8 { 2 } else { 1 };
             for len in [1, single, single + 1, 62, 63, 300] {
-                link.transfer(Direction::ToPeer, len).await;
-                link.transfer(Direction::FromPeer, len).await;
+                rig.transfer(Direction::ToPeer, len).await;
+                rig.transfer(Direction::FromPeer, len).await;
             }
         }
     }
-    link.transfer(Direction::ToPeer, 4095).await;
-    link.transfer(Direction::FromPeer, 4095).await;
+    rig.transfer(Direction::ToPeer, 4095).await;
+    rig.transfer(Direction::FromPeer, 4095).await;
 }
 
 #[tokio::test]
 async fn lengths_of_32_bits_and_refusals_are_understood_both_ways() {
-    let Some(mut link) = Link::start().await else { return };
+    let Some(mut rig) = Rig::start().await else { return };
     let mode = &modes()[0];
     let fd = FrameSize::fd(64, true).unwrap();
-    link.open(mode, (0, 0), fd, Padding::Enabled(0xCC)).await;
-    link.transfer(Direction::ToPeer, 4096).await;
-    link.transfer(Direction::FromPeer, 4096).await;
+    rig.open(mode, (0, 0), fd, Padding::Enabled(0xCC)).await;
+    rig.transfer(Direction::ToPeer, 4096).await;
+    rig.transfer(Direction::FromPeer, 4096).await;
 
     // the peer takes 5000 bytes, we take 4999
     let now = CLOCK.now();
-    link.command(json!({"receive": 0.2})).await;
-    link.endpoint.send(now, &pdu(5001)).unwrap();
+    rig.command(json!({"receive": 0.2})).await;
+    rig.endpoint.send(now, &pdu(5001)).unwrap();
     let failure = SendFailure::Overflow;
-    assert_eq!(link.next_event().await, Event::SendFailed { failure });
-    assert_eq!(link.answer().await["received"], Value::Null);
-    link.endpoint = Endpoint::new(Config { max_pdu: 4999, ..link.endpoint.config().clone() });
-    link.command(json!({"send": hex(&pdu(5000))})).await;
-    assert!(matches!(link.next_event().await, Event::ReceptionStarted { .. }));
-    assert!(matches!(link.next_event().await, Event::ReceiveFailed { .. }));
-    let answer = link.drive_until_answer().await;
+    assert_eq!(rig.next_event().await, Event::SendFailed { failure });
+    assert_eq!(rig.answer().await["received"], Value::Null);
+    rig.endpoint = Endpoint::new(Config { max_pdu: 4999, ..rig.endpoint.config().clone() });
+    rig.command(json!({"send": hex(&pdu(5000))})).await;
+    assert!(matches!(rig.next_event().await, Event::ReceptionStarted { .. }));
+    assert!(matches!(rig.next_event().await, Event::ReceiveFailed { .. }));
+    let answer = rig.drive_until_answer().await;
     assert!(answer["errors"][0].as_str().unwrap().starts_with("OverflowError"), "{answer}");
 }
 
@@ -86,7 +86,7 @@ enum Direction {
 
 /// Every addressing mode with every block size and separation time; the slow ones with some of the lengths, in turn.
 async fn each_case(direction: Direction) {
-    let Some(mut link) = Link::start().await else { return };
+    let Some(mut rig) = Rig::start().await else { return };
     let mut turn = 0;
     for mode in modes() {
         let single = 7 - mode.ours.address_bytes();
@@ -96,22 +96,22 @@ async fn each_case(direction: Direction) {
         for block_size in [0, 1, 8] {
             for st_min in [0, 0xF1, 5] {
                 let paddings = [Padding::Enabled(0xCC), Padding::Disabled, Padding::Detection(0x55)];
-                link.open(&mode, (block_size, st_min), FrameSize::Classic, paddings[turn % 3]).await;
-                link.refuse_nothing(direction).await;
+                rig.open(&mode, (block_size, st_min), FrameSize::Classic, paddings[turn % 3]).await;
+                rig.refuse_nothing(direction).await;
                 let number = if st_min == 5 { 4 } else { lengths.len() };
                 for &len in lengths.iter().cycle().skip(turn * 3).take(number) {
-                    link.transfer(direction, len).await;
+                    rig.transfer(direction, len).await;
                 }
                 turn += 1;
             }
         }
-        link.open(&mode, (0, 0), FrameSize::Classic, Padding::Enabled(0xCC)).await;
-        link.transfer(direction, 4094).await;
-        link.transfer(direction, 4095).await;
+        rig.open(&mode, (0, 0), FrameSize::Classic, Padding::Enabled(0xCC)).await;
+        rig.transfer(direction, 4094).await;
+        rig.transfer(direction, 4095).await;
     }
     for (block_size, st_min) in [(8, 0), (1, 0), (0, 0xF1), (8, 0xF1), (0, 5)] {
-        link.open(&modes()[0], (block_size, st_min), FrameSize::Classic, Padding::Disabled).await;
-        link.transfer(direction, 4095).await;
+        rig.open(&modes()[0], (block_size, st_min), FrameSize::Classic, Padding::Disabled).await;
+        rig.transfer(direction, 4095).await;
     }
 }
 
@@ -159,7 +159,7 @@ fn modes() -> Vec<Mode> {
 }
 
 /// Us and the peer on one bus.
-struct Link {
+struct Rig {
     case: String,
     endpoint: Endpoint,
     bus: VirtualCan,
@@ -170,34 +170,17 @@ struct Link {
     _peer: Child,
 }
 
-impl Link {
+impl Rig {
     /// `None` where there is no peer.
     async fn start() -> Option<Self> {
-        let python = python();
-        let check = Command::new(&python).args(["-c", "import can, isotp, serial"]).output().await;
-        if !check.is_ok_and(|output| output.status.success()) {
-            static SAID: Once = Once::new();
-            // not by println, which the test harness keeps to itself; on a line of its own, wherever the harness is
-            SAID.call_once(|| {
-                let python = python.display();
-                let why = format!("\nSKIPPED: ISO-TP against can-isotp: {python} has no can-isotp, python-can and pyserial\n");
-                let _ = std::io::stderr().write_all(why.as_bytes());
-            });
-            return None;
-        }
+        let mut program = peer("isotp_peer.py", "ISO-TP against can-isotp", "can, isotp, serial").await?;
         let config =
             VirtualBusConfig { data_bit_rate: Some(2_000_000), timer: CLOCK, ..VirtualBusConfig::default() };
         let virtual_bus = VirtualBus::new(config);
         let bus = virtual_bus.attach("ours");
         let adapter = SlcanAdapter::new(None, &virtual_bus, "peer").unwrap();
-        let mut peer = Command::new(&python)
-            .arg(workspace().join("tests/peers/isotp_peer.py"))
-            .arg(adapter.device())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
+        program.arg(adapter.device()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut peer = program.spawn().unwrap();
         Some(Self {
             case: String::new(),
             endpoint: Endpoint::new(Config::new(modes()[0].ours)),
@@ -328,21 +311,4 @@ impl Link {
             event => panic!("{}: {event:?}", self.case),
         }
     }
-}
-
-fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn python() -> PathBuf {
-    std::env::var_os("CONNECTOR_TEST_PYTHON")
-        .map_or_else(|| workspace().join(".venv/bin/python"), PathBuf::from)
-}
-
-fn pdu(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 7 + i / 256) as u8).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "../peer_support/mod.rs"]
-mod peer_support;
-
 mod doip;
 mod isotp;
 mod tp20;

@@ -5,12 +5,13 @@
 //! `.venv/bin/python` in the workspace); without it, the test says `SKIPPED:` in one line and passes.
 // the configuration's leave for tests does not reach their helpers
 
-use crate::peer_support::{hex, peer, run};
 use connector_hal::can::slcan::SlcanAdapter;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::timer::TimerKind;
 use connector_sim::vehicle::catalogue::VehicleRecord;
 use connector_sim::vehicle::{Tp20EcuConfig, Vehicle, VehicleConfig};
+use connector_test_support::hex;
+use connector_test_support::peers::{peer, run};
 use serde_json::{Value, json};
 
 const CLOCK: TimerKind = TimerKind::Precise;

@@ -6,7 +6,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use crate::relay_frames::{Relay, classic, fd};
+use connector_test_support::frames::{Relay, classic, fd};
 
 /// The system's allocator, and how often this thread asked it for memory.
 struct Counting;

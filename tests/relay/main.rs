@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "../relay_frames/mod.rs"]
-mod relay_frames;
-
 mod allocations;
 mod connection;
 mod late;

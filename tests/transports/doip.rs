@@ -3,7 +3,6 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,20 +22,15 @@ use connector_agent::vehicle::hardware::Hardware;
 use connector_agent::vehicle::vin::{VinReport, VinSource, by_doip, read_beside};
 use connector_operator::doip_entity::tls::EntityTls;
 use connector_operator::doip_entity::{Answer, ListenConfig};
-use connector_sim::vehicle::catalogue::Catalogue;
 use connector_sim::vehicle::doip::{Carrier, DoipRecording, GATEWAY, Speaker};
-use connector_sim::vehicle::{DoipConfig as GatewayConfig, DoipGateway, VehicleConfig};
+use connector_sim::vehicle::{DoipConfig as GatewayConfig, DoipGateway};
+use connector_test_support::data::{DOIP_LOG, golf};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const TESTER: LogicalAddress = LogicalAddress::new(0x0E80);
 /// However busy the machine, it is done by then.
 const LONG: Duration = Duration::from_secs(60);
-
-fn vehicle() -> VehicleConfig {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vehicles/vehicles.json");
-    VehicleConfig::new(Catalogue::load(&file).unwrap().find("VOLKSWAGEN_GOLF_MK7").unwrap().clone())
-}
 
 fn listen() -> ListenConfig {
     ListenConfig {
@@ -46,7 +40,7 @@ fn listen() -> ListenConfig {
 }
 
 async fn gateway(change: impl FnOnce(&mut GatewayConfig)) -> DoipGateway {
-    let vehicle = vehicle();
+    let vehicle = golf();
     let mut config = GatewayConfig::new(&vehicle, listen());
     change(&mut config);
     DoipGateway::start(&vehicle, config).await.unwrap()
@@ -101,7 +95,7 @@ async fn a_named_host_that_does_not_identify_itself_is_asked_by_tcp() {
     let gateway = gateway(|config| config.listen.udp_port = Some(0)).await;
     assert_ne!(gateway.addresses().udp.port(), gateway.addresses().tcp.port());
     let report = read_vin(&gateway).await;
-    assert_eq!(report.vin, vehicle().record.vin);
+    assert_eq!(report.vin, golf().record.vin);
     assert_eq!((report.source, report.address), (Some(VinSource::Doip), Some(GATEWAY.into())));
 }
 
@@ -266,14 +260,14 @@ async fn the_command_says_that_there_is_no_gateway_to_scan_behind() {
 #[tokio::test]
 async fn an_announced_vin_is_told_with_the_gateways_address() {
     let report = read_vin(&gateway(|_| {}).await).await;
-    assert_eq!(report.vin, vehicle().record.vin);
+    assert_eq!(report.vin, golf().record.vin);
     assert_eq!((report.source, report.address), (Some(VinSource::Doip), Some(GATEWAY.into())));
 }
 
 #[tokio::test]
 async fn a_gateway_that_announces_no_vin_is_asked_for_it() {
     let report = read_vin(&gateway(GatewayConfig::forget_vin).await).await;
-    assert_eq!(report.vin, vehicle().record.vin);
+    assert_eq!(report.vin, golf().record.vin);
     assert_eq!((report.source, report.address), (Some(VinSource::Doip), Some(GATEWAY.into())));
 }
 
@@ -440,8 +434,7 @@ async fn a_flood_before_activation_does_not_keep_it_from_ending() {
 }
 
 fn recording() -> DoipRecording {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/recordings/doip-gateway.txt");
-    DoipRecording::parse(&std::fs::read_to_string(path).unwrap()).unwrap()
+    DoipRecording::parse(DOIP_LOG).unwrap()
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use connector_agent::protocol::isotp::{Addressing, Config, Endpoint, Event};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualCan};
 use connector_hal::can::{CanBusExt, CanEvent, CanFrame, CanId};
+use connector_test_support::id;
 
 pub const VIN: &str = "1M8GDM9AXKP042788";
 pub const OTHER_VIN: &str = "WVWZZZ1KZ6W000001";
@@ -12,10 +13,6 @@ pub const OBD: &[u8] = &[0x09, 0x02];
 pub const UDS: &[u8] = &[0x22, 0xF1, 0x90];
 pub const GMLAN: &[u8] = &[0x1A, 0x90];
 pub const KWP: &[u8] = &[0x21, 0x81];
-pub fn id(raw: u32) -> CanId {
-    CanId::try_from(raw).unwrap()
-}
-
 pub fn positive(request: &[u8], vin: &str) -> Vec<u8> {
     let mut pdu = request.to_vec();
     pdu[0] += 0x40;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::ecu::{Ecu, KWP, OBD, OTHER_VIN, UDS, VIN, attach, id, positive};
+use crate::ecu::{Ecu, KWP, OBD, OTHER_VIN, UDS, VIN, attach, positive};
 use connector_agent::config::VinSettings;
 use connector_agent::vehicle::bit_rate::GiveUp;
 use connector_agent::vehicle::vin::{BusEnd, VinReading, VinSource, read};
@@ -14,6 +14,7 @@ use connector_hal::can::{
     BoxFuture, BusStatus, CanBus, CanBusExt, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame,
     CanSettings,
 };
+use connector_test_support::id;
 
 const ADAPTER: &str = "can0";
 

@@ -7,9 +7,10 @@ use connector_agent::vehicle::vin::{
     Candidate, EcuAddress, Outcome, Reader, ReaderEvent, ReaderSettings, VinReport, VinSource,
 };
 use connector_hal::can::{BusState, CanFrame};
+use connector_test_support::id;
 use proptest::prelude::*;
 
-use crate::ecu::{Ecu, GMLAN, KWP, OBD, OTHER_VIN, UDS, VIN, id, positive};
+use crate::ecu::{Ecu, GMLAN, KWP, OBD, OTHER_VIN, UDS, VIN, positive};
 
 const BUDGET: Duration = Duration::from_millis(1500);
 /// One frame on the bus.
@@ -35,7 +36,7 @@ enum OnWire {
     Other(CanFrame),
 }
 
-struct Scene {
+struct Rig {
     reader: Reader,
     adapter: Adapter,
     ecus: Vec<Ecu>,
@@ -46,7 +47,7 @@ struct Scene {
     sent: Vec<(Duration, CanFrame)>,
 }
 
-impl Scene {
+impl Rig {
     fn new(alive: bool, adapter: Adapter, ecus: Vec<Ecu>) -> Self {
         let now = Instant::now();
         let confirms_transmission = adapter != Adapter::TakesOnly;
@@ -168,12 +169,12 @@ fn the_vin_is_read_by_obd_with_these_frames() {
 
 #[test]
 fn a_vin_told_by_obd_ends_the_asking_as_soon_as_others_had_their_time() {
-    let mut scene = Scene::vehicle(vec![Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN))]);
-    let (outcome, report) = scene.run();
+    let mut rig = Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN))]);
+    let (outcome, report) = rig.run();
     assert_eq!(outcome, Outcome::Told);
     assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
     assert_eq!(report.elapsed, FRAME_TIME + STAGE);
-    assert_eq!(scene.requests(), [(0x7DF, OBD.to_vec()), (0x18DB_33F1, OBD.to_vec())]);
+    assert_eq!(rig.requests(), [(0x7DF, OBD.to_vec()), (0x18DB_33F1, OBD.to_vec())]);
 }
 
 #[test]
@@ -203,8 +204,8 @@ fn every_address_and_service_is_found() {
             if service == OBD && !functional {
                 continue;
             }
-            let mut scene = Scene::vehicle(vec![ecu]);
-            let (_, report) = scene.run();
+            let mut rig = Rig::vehicle(vec![ecu]);
+            let (_, report) = rig.run();
             let expected = (VIN, source, response);
             assert_eq!(told(&report), expected, "0x{request:X}, functional: {functional}");
         }
@@ -213,16 +214,16 @@ fn every_address_and_service_is_found() {
 
 #[test]
 fn a_vehicle_without_a_vin_is_known_quickly_and_asked_each_question_once() {
-    let mut scene = Scene::vehicle(vec![Ecu::new(0x720, 0x728)]);
-    let (outcome, report) = scene.run();
+    let mut rig = Rig::vehicle(vec![Ecu::new(0x720, 0x728)]);
+    let (outcome, report) = rig.run();
     assert_eq!((outcome, report.vin), (Outcome::NotTold, None));
     assert!(report.elapsed < Duration::from_millis(300), "{:?}", report.elapsed);
-    let mut requests = scene.requests();
+    let mut requests = rig.requests();
     assert_eq!(requests.len(), 14);
     requests.sort();
     requests.dedup();
     assert_eq!(requests.len(), 14);
-    assert!(scene.sent.iter().all(|(_, frame)| frame.data()[0] < 0x10));
+    assert!(rig.sent.iter().all(|(_, frame)| frame.data()[0] < 0x10));
 }
 
 #[test]
@@ -232,21 +233,21 @@ fn response_pending_is_waited_for() {
         (Duration::from_millis(600), vec![0x7F, 0x22, 0x78]),
         (Duration::from_millis(1000), positive(UDS, VIN)),
     ];
-    let mut scene = Scene::vehicle(vec![Ecu::new(0x7E0, 0x7E8).scripted(UDS, vec![answers])]);
-    let (_, report) = scene.run();
+    let mut rig = Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).scripted(UDS, vec![answers])]);
+    let (_, report) = rig.run();
     assert_eq!(told(&report), (VIN, VinSource::Uds, 0x7E8));
     assert!(report.elapsed > Duration::from_secs(1));
-    assert_eq!(scene.requests().len(), 4);
+    assert_eq!(rig.requests().len(), 4);
 }
 
 #[test]
 fn an_ecu_that_is_pending_forever_leaves_time_to_ask_the_others() {
     let pending = vec![(Duration::from_millis(10), vec![0x7F, 0x09, 0x78])];
-    let mut scene = Scene::vehicle(vec![
+    let mut rig = Rig::vehicle(vec![
         Ecu::new(0x7E0, 0x7E8).scripted(OBD, vec![pending]),
         Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN)),
     ]);
-    let (_, report) = scene.run();
+    let (_, report) = rig.run();
     assert_eq!(told(&report), (VIN, VinSource::Kwp, 0x79A));
     assert!(report.elapsed <= BUDGET);
 }
@@ -254,11 +255,11 @@ fn an_ecu_that_is_pending_forever_leaves_time_to_ask_the_others() {
 #[test]
 fn a_pending_ecu_is_not_waited_for_once_another_told_the_vin() {
     let pending = vec![(Duration::from_millis(10), vec![0x7F, 0x09, 0x78])];
-    let mut scene = Scene::vehicle(vec![
+    let mut rig = Rig::vehicle(vec![
         Ecu::new(0x7E1, 0x7E9).scripted(OBD, vec![pending]),
         Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN)),
     ]);
-    let (_, report) = scene.run();
+    let (_, report) = rig.run();
     assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
     assert_eq!(report.elapsed, FRAME_TIME + STAGE);
 }
@@ -267,40 +268,40 @@ fn a_pending_ecu_is_not_waited_for_once_another_told_the_vin() {
 fn a_busy_ecu_is_asked_again_alone_and_not_forever() {
     let busy = || vec![(Duration::from_millis(1), vec![0x7F, 0x09, 0x21])];
     let answer = vec![(Duration::from_millis(1), positive(OBD, VIN))];
-    let mut scene = Scene::vehicle(vec![Ecu::new(0x7E2, 0x7EA).scripted(OBD, vec![busy(), busy(), answer])]);
-    let (_, report) = scene.run();
+    let mut rig = Rig::vehicle(vec![Ecu::new(0x7E2, 0x7EA).scripted(OBD, vec![busy(), busy(), answer])]);
+    let (_, report) = rig.run();
     assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7EA));
-    let again = scene.requests().into_iter().filter(|request| *request == (0x7E2, OBD.to_vec()));
+    let again = rig.requests().into_iter().filter(|request| *request == (0x7E2, OBD.to_vec()));
     assert_eq!(again.count(), 2);
 
-    let mut scene = Scene::vehicle(vec![Ecu::new(0x7E2, 0x7EA).scripted(OBD, vec![busy()])]);
-    let (outcome, report) = scene.run();
+    let mut rig = Rig::vehicle(vec![Ecu::new(0x7E2, 0x7EA).scripted(OBD, vec![busy()])]);
+    let (outcome, report) = rig.run();
     assert_eq!(outcome, Outcome::NotTold);
-    assert_eq!(scene.requests().len(), 16);
+    assert_eq!(rig.requests().len(), 16);
     assert!(report.elapsed < Duration::from_millis(500), "{:?}", report.elapsed);
 }
 
 #[test]
 fn an_answer_that_breaks_off_is_asked_for_again() {
-    let mut scene =
-        Scene::vehicle(vec![Ecu::new(0x7E0, 0x7E8).physical_only().answering(OBD, positive(OBD, VIN))]);
+    let mut rig =
+        Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).physical_only().answering(OBD, positive(OBD, VIN))]);
     let first_frame = CanFrame::new(id(0x7E8), b"\x10\x14\x49\x02\x011M8").unwrap();
-    scene.other_node(Duration::from_millis(2), first_frame);
-    let (_, report) = scene.run();
+    rig.other_node(Duration::from_millis(2), first_frame);
+    let (_, report) = rig.run();
     assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
-    let again = scene.requests().into_iter().filter(|request| *request == (0x7E0, OBD.to_vec()));
+    let again = rig.requests().into_iter().filter(|request| *request == (0x7E0, OBD.to_vec()));
     assert_eq!(again.count(), 1);
 }
 
 #[test]
 fn several_ecus_may_agree() {
-    let mut scene = Scene::vehicle(vec![
+    let mut rig = Rig::vehicle(vec![
         Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN)),
         Ecu::new(0x7E2, 0x7EA).answering(OBD, positive(OBD, VIN)),
         Ecu::new(0x18DA_10F1, 0x18DA_F110).answering(OBD, positive(OBD, VIN)),
     ]);
-    let (_, report) = scene.run();
-    assert_eq!(scene.reader.candidates().len(), 3);
+    let (_, report) = rig.run();
+    assert_eq!(rig.reader.candidates().len(), 3);
     assert_eq!(report.vin.unwrap().as_str(), VIN);
     assert_eq!(report.conflict, []);
 }
@@ -308,11 +309,11 @@ fn several_ecus_may_agree() {
 #[test]
 fn ecus_that_disagree_are_reported_all() {
     let late = vec![(Duration::from_millis(45), positive(OBD, OTHER_VIN))];
-    let mut scene = Scene::vehicle(vec![
+    let mut rig = Rig::vehicle(vec![
         Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN)),
         Ecu::new(0x7E2, 0x7EA).scripted(OBD, vec![late]),
     ]);
-    let (_, report) = scene.run();
+    let (_, report) = rig.run();
     assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
     let vins: Vec<_> = report.conflict.iter().map(|candidate| candidate.vin.as_str()).collect();
     assert_eq!(vins, [VIN, OTHER_VIN]);
@@ -325,71 +326,71 @@ fn an_ecu_without_vin_does_not_hide_the_one_that_has_it() {
     let mut padded = vec![0x62, 0xF1, 0x90, 0x11];
     padded.extend_from_slice(VIN.as_bytes());
     padded.extend_from_slice(&[0; 3]);
-    let mut scene = Scene::vehicle(vec![
+    let mut rig = Rig::vehicle(vec![
         Ecu::new(0x7E0, 0x7E8).answering(OBD, empty).answering(UDS, vec![0x7F, 0x22, 0x31]),
         Ecu::new(0x7C6, 0x7CE).physical_only().answering(UDS, padded),
     ]);
-    let (_, report) = scene.run();
+    let (_, report) = rig.run();
     assert_eq!(told(&report), (VIN, VinSource::Uds, 0x7CE));
     assert_eq!(report.conflict, []);
-    let asked_again = scene.requests().contains(&(0x7E0, UDS.to_vec()));
+    let asked_again = rig.requests().contains(&(0x7E0, UDS.to_vec()));
     assert!(!asked_again, "0x7E8 had refused the functional request");
 }
 
 #[test]
 fn an_answer_later_than_its_stage_counts_too() {
     let late = vec![(Duration::from_millis(90), positive(OBD, VIN))];
-    let mut scene = Scene::vehicle(vec![Ecu::new(0x7E0, 0x7E8).scripted(OBD, vec![late])]);
-    let (_, report) = scene.run();
+    let mut rig = Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).scripted(OBD, vec![late])]);
+    let (_, report) = rig.run();
     assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
 }
 
 #[test]
 fn one_frame_is_sent_where_nobody_acknowledges() {
-    let mut scene = Scene::new(false, Adapter::Alone, vec![]);
-    let (outcome, report) = scene.run();
+    let mut rig = Rig::new(false, Adapter::Alone, vec![]);
+    let (outcome, report) = rig.run();
     assert_eq!(outcome, Outcome::NotAcknowledged);
-    assert_eq!(scene.sent.len(), 1);
+    assert_eq!(rig.sent.len(), 1);
     assert!(report.elapsed < Duration::from_millis(50), "{:?}", report.elapsed);
 }
 
 #[test]
 fn a_silent_bus_is_asked_on_after_the_first_acknowledgement() {
     let ecu = Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN));
-    let mut scene = Scene::new(false, Adapter::Confirms, vec![ecu]);
-    let (_, report) = scene.run();
+    let mut rig = Rig::new(false, Adapter::Confirms, vec![ecu]);
+    let (_, report) = rig.run();
     assert_eq!(told(&report), (VIN, VinSource::Kwp, 0x79A));
-    assert_eq!(scene.sent[0].0, Duration::ZERO);
-    assert_eq!(scene.sent[1].0, FRAME_TIME, "the second frame waits for the first one's acknowledgement");
+    assert_eq!(rig.sent[0].0, Duration::ZERO);
+    assert_eq!(rig.sent[1].0, FRAME_TIME, "the second frame waits for the first one's acknowledgement");
 }
 
 #[test]
 fn an_adapter_that_cannot_confirm_asks_on_at_its_own_bit_rate_unless_there_are_errors() {
     let ecu = || Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN));
-    let mut scene = Scene::new(false, Adapter::TakesOnly, vec![ecu()]);
-    scene.reader.trust_bit_rate();
-    let (_, report) = scene.run();
+    let mut rig = Rig::new(false, Adapter::TakesOnly, vec![ecu()]);
+    rig.reader.trust_bit_rate();
+    let (_, report) = rig.run();
     assert_eq!(told(&report), (VIN, VinSource::Kwp, 0x79A));
-    assert_eq!(scene.sent[1].0, STAGE, "the second frame waits for the first one's P2");
+    assert_eq!(rig.sent[1].0, STAGE, "the second frame waits for the first one's P2");
 
-    let mut scene = Scene::new(false, Adapter::TakesOnly, vec![ecu()]);
-    scene.reader.trust_bit_rate();
+    let mut rig = Rig::new(false, Adapter::TakesOnly, vec![ecu()]);
+    rig.reader.trust_bit_rate();
     let no_acknowledgement = CanFrame::new_error(0x20, [0; 8]);
-    scene.other_node(Duration::from_millis(1), no_acknowledgement);
-    assert_eq!(scene.run().0, Outcome::NotAcknowledged);
-    assert_eq!(scene.sent.len(), 1);
+    rig.other_node(Duration::from_millis(1), no_acknowledgement);
+    assert_eq!(rig.run().0, Outcome::NotAcknowledged);
+    assert_eq!(rig.sent.len(), 1);
 }
 
 #[test]
 fn an_adapter_that_cannot_confirm_asks_on_at_an_uncertain_bit_rate_only_where_somebody_is_heard() {
     let ecu = || Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN));
-    let mut scene = Scene::new(false, Adapter::TakesOnly, vec![ecu()]);
-    assert_eq!(scene.run().0, Outcome::NotAcknowledged);
-    assert_eq!(scene.sent.len(), 1);
+    let mut rig = Rig::new(false, Adapter::TakesOnly, vec![ecu()]);
+    assert_eq!(rig.run().0, Outcome::NotAcknowledged);
+    assert_eq!(rig.sent.len(), 1);
 
-    let mut scene = Scene::new(false, Adapter::TakesOnly, vec![ecu()]);
-    scene.other_node(Duration::from_millis(60), CanFrame::new(id(0x123), &[]).unwrap());
-    let (_, report) = scene.run();
+    let mut rig = Rig::new(false, Adapter::TakesOnly, vec![ecu()]);
+    rig.other_node(Duration::from_millis(60), CanFrame::new(id(0x123), &[]).unwrap());
+    let (_, report) = rig.run();
     assert_eq!(told(&report), (VIN, VinSource::Kwp, 0x79A));
 }
 
@@ -421,15 +422,15 @@ fn identifiers_that_other_nodes_use_are_left_to_them() {
     let data = |raw: u32| CanFrame::new(id(raw), &[0x10, 0x14, 0x5A, 0x90, 0x31, 0x31, 0x31, 0x31]).unwrap();
     let heard_first = [0x7DF, 0x773];
     let heard_later = [0x24B, 0x760];
-    let mut scene = Scene::vehicle(vec![]);
+    let mut rig = Rig::vehicle(vec![]);
     for raw in heard_first {
-        scene.reader.handle_frame(scene.now, &data(raw));
+        rig.reader.handle_frame(rig.now, &data(raw));
     }
     for raw in heard_later {
-        scene.other_node(Duration::from_millis(20), data(raw));
+        rig.other_node(Duration::from_millis(20), data(raw));
     }
-    assert_eq!(scene.run().0, Outcome::NotTold);
-    let asked: Vec<u32> = scene.sent.iter().map(|(_, frame)| frame.id().raw()).collect();
+    assert_eq!(rig.run().0, Outcome::NotTold);
+    let asked: Vec<u32> = rig.sent.iter().map(|(_, frame)| frame.id().raw()).collect();
     for raw in [0x7DF, 0x733, 0x24B, 0x760] {
         assert!(!asked.contains(&raw), "0x{raw:X}");
     }
@@ -438,25 +439,25 @@ fn identifiers_that_other_nodes_use_are_left_to_them() {
 
 #[test]
 fn an_answer_nobody_asked_for_is_not_taken() {
-    let mut scene = Scene::vehicle(vec![]);
+    let mut rig = Rig::vehicle(vec![]);
     // a short answer by another service, padded to a single frame, and an FD frame that holds a whole VIN
     let mut data = vec![0x00, 0x13];
     data.extend_from_slice(b"\x61\x81");
     data.extend_from_slice(VIN.as_bytes());
     data.resize(24, 0xCC);
     let frame = CanFrame::new_fd(id(0x7E8), Default::default(), &data).unwrap();
-    scene.other_node(Duration::from_millis(5), frame);
-    assert_eq!(scene.run().0, Outcome::NotTold);
+    rig.other_node(Duration::from_millis(5), frame);
+    assert_eq!(rig.run().0, Outcome::NotTold);
 }
 
 #[test]
 fn a_stalled_answer_does_not_hold_the_vehicle_up() {
-    let mut scene = Scene::vehicle(vec![]);
+    let mut rig = Rig::vehicle(vec![]);
     for raw in [0x7E8, 0x7E9, 0x18DA_F110] {
         let frame = CanFrame::new(id(raw), b"\x10\x14\x49\x02\x011M8").unwrap();
-        scene.other_node(Duration::from_millis(5), frame);
+        rig.other_node(Duration::from_millis(5), frame);
     }
-    let (outcome, report) = scene.run();
+    let (outcome, report) = rig.run();
     assert_eq!(outcome, Outcome::NotTold);
     assert!(report.elapsed < Duration::from_millis(700), "{:?}", report.elapsed);
 }
@@ -504,17 +505,17 @@ proptest! {
         alive in any::<bool>(),
     ) {
         let adapter = if confirms { Adapter::Confirms } else { Adapter::TakesOnly };
-        let mut scene = Scene::new(alive, adapter, vec![]);
+        let mut rig = Rig::new(alive, adapter, vec![]);
         let mut at = Duration::ZERO;
         for (after, frame) in frames {
             at += Duration::from_micros(after / 4);
-            scene.other_node(at, frame);
+            rig.other_node(at, frame);
         }
-        let (outcome, report) = scene.run();
+        let (outcome, report) = rig.run();
         prop_assert!(report.elapsed <= BUDGET);
         prop_assert_eq!(outcome == Outcome::Told, report.vin.is_some());
-        prop_assert!(scene.sent.len() <= 64);
-        for (_, frame) in &scene.sent {
+        prop_assert!(rig.sent.len() <= 64);
+        for (_, frame) in &rig.sent {
             let kind = frame.data()[0];
             let is_flow_control = kind & 0xF0 == 0x30;
             let request = frame.data().get(1..=usize::from(kind)).unwrap_or_default();

@@ -1,18 +1,19 @@
 //! The ECUs of every vehicle of the file, found on a virtual bus in virtual time: all of them, and no others.
 // the configuration's leave for tests does not reach their helpers
 
-use std::path::Path;
 use std::time::Duration;
 
 use connector_agent::vehicle::scan::{
     EcuFound, Progress, ScanEnd, ScanOutcome, ScanProtocol, Surroundings, scan,
 };
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
-use connector_hal::can::{CanBusExt, CanFrame, CanId};
+use connector_hal::can::{CanBusExt, CanFrame};
 use connector_hal::timer::TimerKind;
-use connector_sim::vehicle::catalogue::{Catalogue, EcuAddress, VehicleRecord};
+use connector_sim::vehicle::catalogue::{EcuAddress, VehicleRecord};
 use connector_sim::vehicle::tp20::SetupForm;
 use connector_sim::vehicle::{Tp20EcuConfig, Vehicle, VehicleConfig};
+use connector_test_support::data::catalogue;
+use connector_test_support::id;
 
 #[derive(Default)]
 struct Quiet {
@@ -29,10 +30,6 @@ impl Surroundings for Quiet {
         assert!(progress.done <= progress.total);
         self.last = Some(progress);
     }
-}
-
-fn catalogue() -> Catalogue {
-    Catalogue::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vehicles/vehicles.json")).unwrap()
 }
 
 async fn scan_bus(bus: &VirtualBus, surroundings: &mut Quiet) -> ScanEnd {
@@ -77,10 +74,6 @@ fn expected(record: &VehicleRecord) -> Vec<EcuAddress> {
     let mut addresses: Vec<_> = record.nodes().iter().map(|node| node.address).collect();
     addresses.sort();
     addresses
-}
-
-fn id(id: u32) -> CanId {
-    CanId::standard_truncated(id)
 }
 
 /// A node that sends such a frame again and again.

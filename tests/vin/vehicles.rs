@@ -1,19 +1,14 @@
 //! The VIN of every vehicle of the file, read on a virtual bus in virtual time.
 
-use std::path::Path;
 use std::time::Duration;
 
 use connector_agent::config::VinSettings;
 use connector_agent::vehicle::vin::{Service, VinReading, read};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{CanBus, CanCapabilities};
-use connector_sim::vehicle::catalogue::{Catalogue, VehicleRecord};
+use connector_sim::vehicle::catalogue::VehicleRecord;
 use connector_sim::vehicle::{Vehicle, VehicleConfig};
-
-fn catalogue() -> Catalogue {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vehicles/vehicles.json");
-    Catalogue::load(&file).unwrap_or_else(|error| panic!("{error}"))
-}
+use connector_test_support::data::catalogue;
 
 /// Reads the VIN of each vehicle on a bus like this, and checks it; the longest time it took with and without VIN.
 async fn read_all(bit_rate: u32, load: f32, capabilities: CanCapabilities) -> (Duration, Duration) {

@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::rig::*;
-use super::vehicle::*;
+use super::common::*;
 
 fn can(name: &str, pins: [u8; 2], more: Value) -> Value {
     let mut can = json!({"pin_plus": pins[0], "pin_min": pins[1], "can_bit_rate": 500_000});

@@ -5,8 +5,7 @@ use std::time::Duration;
 use connector_agent::relay::wire::codec::EventCode;
 use serde_json::json;
 
-use super::rig::*;
-use super::vehicle::*;
+use super::common::*;
 
 const BROKEN: EventCode = EventCode::ChainBroken;
 

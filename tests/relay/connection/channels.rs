@@ -5,8 +5,7 @@ use connector_agent::relay::wire::codec::EventCode;
 use connector_hal::can::virtual_bus::VirtualBusConfig;
 use serde_json::json;
 
-use super::rig::*;
-use super::vehicle::*;
+use super::common::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_pdu_of_any_length_goes_to_the_ecu_and_its_answer_comes_back_with_its_address() {

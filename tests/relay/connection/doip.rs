@@ -6,8 +6,7 @@ use connector_agent::protocol::doip::{
 use connector_agent::relay::wire::codec::{EventCode, Header, Payload as RecordPayload, Records};
 use serde_json::{Value, json};
 
-use super::gateway::*;
-use super::rig::*;
+use super::common::*;
 
 const TESTER: u16 = 0x0E80;
 const GATEWAY: u16 = 0x4010;
@@ -29,10 +28,6 @@ fn vehicle() -> Gateway {
     Gateway { ecus: vec![(ENGINE, positive), (BRAKES, positive)], ..Gateway::new(GATEWAY) }
 }
 
-fn eth() -> Value {
-    json!({"bus_name": "ETH", "doip_bus": {"doip_option": 2, "doip_network_configuration": 5}})
-}
-
 fn channel(ecu: u16) -> Value {
     json!({"bus_name": "ETH", "gateway_id": GATEWAY, "tester_id": "0x0E80", "ecu_id": ecu})
 }
@@ -40,7 +35,7 @@ fn channel(ecu: u16) -> Value {
 async fn rig_with(gateway: Gateway) -> Rig {
     let mut rig = Rig::new();
     rig.gateways.set([gateway]);
-    let reply = rig.configure(json!([eth()])).await;
+    let reply = rig.configure(json!([doip_bus(5)])).await;
     assert_eq!(reply.action, "busesConfigured", "{reply:?}");
     rig
 }
@@ -190,7 +185,7 @@ async fn buses_at_one_pin_are_refused_by_an_error_that_names_both() {
     let mut rig = rig_with(vehicle()).await;
     let can = json!({"bus_name": "MS", "can_bus": {"pin_plus": 3, "pin_min": 11, "can_protocol": "isotp",
                      "can_bit_rate": 125_000, "transceiver": "high"}});
-    let reply = rig.configure(json!([can, eth()])).await;
+    let reply = rig.configure(json!([can, doip_bus(5)])).await;
     assert_eq!(problem(&reply), (409, "pins-in-use".to_owned()));
     let expected =
         r#"Buses "MS" (can_bus, pins 3 and 11) and "ETH" (doip_bus, pins 3 and 11) both need pin 3."#;

@@ -6,8 +6,7 @@ use connector_agent::relay::connection::CloseReason;
 use connector_agent::relay::wire::codec::EventCode;
 use serde_json::json;
 
-use super::rig::*;
-use super::vehicle::*;
+use super::common::*;
 
 const TESTER_PRESENT: [u8; 2] = [0x3E, 0x80];
 

@@ -8,14 +8,10 @@ use connector_hal::timer::TimerKind;
 use connector_sim::vehicle::kline::{KlineEcuConfig, KlineVehicle, Misbehaviour};
 use serde_json::{Value, json};
 
-use super::rig::*;
+use super::common::*;
 
 const VIN_ANSWER: &[u8] = b"\x5A\x90WVWZZZ1KZ6W000001";
 const NOT_ACKNOWLEDGED: u16 = SendFailedDetail::NotAcknowledged as u16;
-
-fn bus(protocol: &str) -> Value {
-    json!({"bus_name": "K", "kline_bus": {"pin": 7, "kline_protocol": protocol, "kline_bit_rate": "10400"}})
-}
 
 fn ecu(address: u8) -> KlineEcuConfig {
     // the runtime's clock knows whole milliseconds
@@ -25,7 +21,7 @@ fn ecu(address: u8) -> KlineEcuConfig {
 async fn rig(protocol: &str, ecus: &[KlineEcuConfig]) -> (Rig, KlineVehicle) {
     let mut rig = Rig::new();
     let vehicle = KlineVehicle::start(ecus, &rig.kline, TimerKind::Runtime);
-    let reply = rig.configure(json!([bus(protocol)])).await;
+    let reply = rig.configure(json!([kline_bus(protocol)])).await;
     assert_eq!(reply.action, "busesConfigured", "{reply:?}");
     (rig, vehicle)
 }
@@ -93,15 +89,15 @@ async fn other_key_bytes_than_the_keyword_and_a_silent_ecu_are_errors_that_say_s
 #[tokio::test(start_paused = true)]
 async fn what_the_hardware_has_not_is_refused_with_what_it_has() {
     let (mut rig, _vehicle) = rig("iso14230_fast", &[]).await;
-    let mut other = bus("iso14230_fast");
+    let mut other = kline_bus("iso14230_fast");
     other["kline_bus"]["pin"] = json!(15);
     let reply = rig.configure(json!([other])).await;
     assert_eq!(problem(&reply), (404, "unknown-pins".to_owned()));
     assert!(reply.message["detail"].as_str().unwrap().contains("has: 7"), "{reply:?}");
-    let mut other = bus("iso14230_fast");
+    let mut other = kline_bus("iso14230_fast");
     other["kline_bus"]["kline_bit_rate"] = json!(19_200);
     assert_eq!(problem(&rig.configure(json!([other])).await), (400, "invalid-message".to_owned()));
-    let mut other = bus("iso9141");
+    let mut other = kline_bus("iso9141");
     other["bus_name"] = json!("L");
     assert_eq!(problem(&rig.configure(json!([other])).await), (400, "invalid-message".to_owned()));
     let reply =
@@ -246,7 +242,7 @@ async fn the_line_may_be_set_up_again_while_a_link_is_open_which_is_ended_first(
     let (mut rig, vehicle) = rig("iso14230_fast", &[ecu(0x11)]).await;
     for _ in 0..3 {
         opened(&mut rig, 1, json!({})).await;
-        let reply = rig.configure(json!([bus("iso14230_fast")])).await;
+        let reply = rig.configure(json!([kline_bus("iso14230_fast")])).await;
         assert_eq!(reply.action, "busesConfigured", "{reply:?}");
         let last = vehicle.with_ecu(0, |ecu| ecu.requests().last().cloned()).flatten();
         assert_eq!(last, Some(vec![0x82]), "the ECU was told before anybody else had the line");

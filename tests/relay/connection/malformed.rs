@@ -4,8 +4,7 @@ use connector_agent::relay::connection::CloseReason;
 use connector_agent::relay::wire::codec::{EventCode, HEADER_LEN, Header, Payload, PduFlags, Record, Tag};
 use serde_json::json;
 
-use super::rig::*;
-use super::vehicle::*;
+use super::common::*;
 
 fn header(seq: u32) -> Header {
     Header { record_count: 0, tag: Tag::from(UUID), seq, ack: 0, time: 0 }

@@ -2,12 +2,6 @@
 //! operator's end of the link on one side and scripted ECUs on the other.
 // the configuration's leave for tests does not reach their helpers
 
-mod gateway;
-mod rig;
-mod scan;
-mod tp20;
-mod vehicle;
-
 mod age;
 mod buses;
 mod chains;
@@ -18,4 +12,13 @@ mod kline;
 mod malformed;
 mod raw;
 mod resume;
+mod scan;
 mod terminal15;
+mod tp20;
+
+/// What every module here uses.
+mod common {
+    pub use connector_test_support::config::{doip_bus, hs, kline_bus};
+    pub use connector_test_support::session::*;
+    pub use connector_test_support::{MILLISECOND, SECOND, frame, id, now};
+}

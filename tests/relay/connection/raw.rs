@@ -5,8 +5,7 @@ use connector_hal::can::virtual_bus::VirtualBusConfig;
 use connector_hal::can::{CanFrame, FdFlags};
 use serde_json::json;
 
-use super::rig::*;
-use super::vehicle::*;
+use super::common::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_raw_channel_without_identifiers_hears_everything_and_may_send_nothing() {

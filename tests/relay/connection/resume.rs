@@ -8,8 +8,7 @@ use connector_agent::relay::link::{KEPT_LIMIT, Link, Role};
 use connector_agent::relay::wire::codec::{EventCode, Header, Payload};
 use serde_json::json;
 
-use super::rig::*;
-use super::vehicle::*;
+use super::common::*;
 
 /// An ECU that sends a numbered PDU every 10 ms once it is asked.
 fn chatty(count: u16) -> impl FnMut(&[u8]) -> Answers + Send + 'static {

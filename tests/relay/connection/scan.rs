@@ -1,22 +1,17 @@
 //! Scans for ECUs in a session, beside its channels.
 
-use std::path::Path;
-
 use connector_agent::relay::wire::codec::EventCode;
 use connector_hal::can::CanFrame;
-use connector_sim::vehicle::catalogue::Catalogue;
 use connector_sim::vehicle::{Tp20EcuConfig, Vehicle, VehicleConfig};
+use connector_test_support::data::golf;
 use serde_json::{Value, json};
 
-use super::rig::*;
-use super::vehicle::*;
+use super::common::*;
 
 /// A Golf on bus "HS", which is configured.
 async fn rig_with_golf(tp20: Vec<Tp20EcuConfig>) -> (Rig, Vehicle) {
     let rig = Rig::configured().await;
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vehicles/vehicles.json");
-    let record = Catalogue::load(&file).unwrap().find("VOLKSWAGEN_GOLF_MK7").unwrap().clone();
-    let vehicle = Vehicle::start(&VehicleConfig { tp20, ..VehicleConfig::new(record) }, &rig.buses[0]);
+    let vehicle = Vehicle::start(&VehicleConfig { tp20, ..golf() }, &rig.buses[0]);
     (rig, vehicle)
 }
 

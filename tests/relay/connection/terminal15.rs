@@ -3,8 +3,7 @@
 use connector_agent::relay::wire::codec::{EventCode, SendFailedDetail};
 use serde_json::json;
 
-use super::rig::*;
-use super::vehicle::*;
+use super::common::*;
 
 const TESTER_PRESENT: [u8; 2] = [0x3E, 0x80];
 const REFUSED: u16 = SendFailedDetail::RefusedByPolicy as u16;

@@ -11,7 +11,7 @@ use connector_sim::vehicle::tp20::SetupForm;
 use connector_sim::vehicle::{Tp20EcuConfig, Vehicle, VehicleConfig};
 use serde_json::{Value, json};
 
-use super::rig::*;
+use super::common::*;
 
 fn bus() -> Value {
     json!([{"bus_name": "HS", "can_bus": {"pin_plus": 6, "pin_min": 14, "can_protocol": "tp20",

@@ -7,21 +7,21 @@
 //! A seed is replayed by number: `RELAY_LINK_SEED=1234 cargo test --test relay link:: -- --nocapture`.
 
 mod hop;
-mod world;
+mod rig;
 
-use world::World;
+use rig::Rig;
 
 const SEEDS: u64 = 10_000;
 /// One seed in so many floods the link with frames while it is down, so that the oldest must be dropped.
 const FLOOD_EVERY: u64 = 100;
 
-fn run(seed: u64) -> world::Summary {
-    World::new(seed, seed % FLOOD_EVERY == FLOOD_EVERY - 1).run()
+fn run(seed: u64) -> rig::Summary {
+    Rig::new(seed, seed % FLOOD_EVERY == FLOOD_EVERY - 1).run()
 }
 
 /// Every `step`th seed from `first` on.
-fn run_share(first: u64, step: u64) -> world::Summary {
-    let mut total = world::Summary::default();
+fn run_share(first: u64, step: u64) -> rig::Summary {
+    let mut total = rig::Summary::default();
     for seed in (first..SEEDS).step_by(step as usize) {
         // a failing seed names itself
         total += std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|_| {
@@ -42,7 +42,7 @@ fn no_pdu_is_lost_doubled_or_out_of_order_and_no_frame_is_late() {
         let shares: Vec<_> =
             (0..workers).map(|first| scope.spawn(move || run_share(first, workers))).collect();
         shares.into_iter().map(|share| share.join().unwrap()).fold(
-            world::Summary::default(),
+            rig::Summary::default(),
             |mut total, share| {
                 total += share;
                 total

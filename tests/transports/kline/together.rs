@@ -6,7 +6,7 @@ use connector_agent::protocol::kline::{Addressing, Config, Event, Failure, Initi
 use connector_sim::vehicle::kline::KlineEcuConfig;
 use proptest::prelude::*;
 
-use super::world::{MS, World};
+use super::rig::{MS, Rig};
 
 const ADDRESSES: [u8; 2] = [0x11, 0x28];
 /// ReadDataByLocalIdentifier, and StartRoutineByLocalIdentifier, which takes its time.
@@ -57,12 +57,12 @@ fn requests(services: &'static [u8]) -> impl Strategy<Value = Vec<(Duration, usi
     prop::collection::vec((pause, 0..ADDRESSES.len(), prop::sample::select(services)), 1..20)
 }
 
-/// Asks, as channels do, one request after the other; gives the world at the end, and what each ECU was asked.
+/// Asks, as channels do, one request after the other; gives the rig at the end, and what each ECU was asked.
 fn ask(
     nodes: &[Node; 2],
     conditions: &Conditions,
     requests: &[(Duration, usize, u8)],
-) -> (World, [Vec<Vec<u8>>; 2]) {
+) -> (Rig, [Vec<Vec<u8>>; 2]) {
     let nodes = || ADDRESSES.into_iter().zip(nodes);
     let configs =
         nodes().map(|(address, node)| Config::new(Addressing::of(address), node.initialisation, 10_400));
@@ -74,22 +74,22 @@ fn ask(
         erase_time: Duration::from_secs(7),
         ..KlineEcuConfig::new(address)
     };
-    let mut world = World::new(configs.collect(), nodes().map(ecu).collect());
-    world.latency = conditions.latency;
-    world.endpoints.iter_mut().for_each(|endpoint| endpoint.connect());
+    let mut rig = Rig::new(configs.collect(), nodes().map(ecu).collect());
+    rig.latency = conditions.latency;
+    rig.endpoints.iter_mut().for_each(|endpoint| endpoint.connect());
     let mut asked: [Vec<Vec<u8>>; 2] = Default::default();
     for (number, (pause, endpoint, service)) in (0u8..).zip(requests) {
-        world.run(*pause);
-        world.run_until_free(*endpoint);
-        world.endpoints[*endpoint].send(&[*service, number]).unwrap();
+        rig.run(*pause);
+        rig.run_until_free(*endpoint);
+        rig.endpoints[*endpoint].send(&[*service, number]).unwrap();
         asked[*endpoint].push(vec![*service, number]);
     }
-    world.run(Duration::from_secs(60));
-    (world, asked)
+    rig.run(Duration::from_secs(60));
+    (rig, asked)
 }
 
 /// The requests that an ECU's answers belong to.
-fn answered(world: &World, endpoint: usize) -> Vec<Vec<u8>> {
+fn answered(rig: &Rig, endpoint: usize) -> Vec<Vec<u8>> {
     let answer = |event: &(usize, Event)| match event {
         (of, Event::Received { pdu, source }) if *of == endpoint && pdu[0] != 0x7F => {
             assert_eq!(*source, ADDRESSES[endpoint]);
@@ -97,7 +97,7 @@ fn answered(world: &World, endpoint: usize) -> Vec<Vec<u8>> {
         }
         _ => None,
     };
-    world.events.iter().filter_map(answer).collect()
+    rig.events.iter().filter_map(answer).collect()
 }
 
 fn is_wrong(event: &Event) -> bool {
@@ -115,12 +115,12 @@ proptest! {
         conditions in conditions(),
         requests in requests(&[READ]),
     ) {
-        let (world, asked) = ask(&nodes, &conditions, &requests);
+        let (rig, asked) = ask(&nodes, &conditions, &requests);
         for (endpoint, asked) in asked.iter().enumerate() {
-            prop_assert_eq!(&answered(&world, endpoint), asked, "ECU {}: {:?}", endpoint, world.events);
+            prop_assert_eq!(&answered(&rig, endpoint), asked, "ECU {}: {:?}", endpoint, rig.events);
         }
-        prop_assert!(!world.has(is_wrong), "{:?}", world.events);
-        prop_assert_eq!(world.anomalies(), []);
+        prop_assert!(!rig.has(is_wrong), "{:?}", rig.events);
+        prop_assert_eq!(rig.anomalies(), []);
     }
 
     #[test]
@@ -129,17 +129,17 @@ proptest! {
         conditions in conditions(),
         requests in requests(&[READ, READ, ERASE]),
     ) {
-        let (world, asked) = ask(&nodes, &conditions, &requests);
+        let (rig, asked) = ask(&nodes, &conditions, &requests);
         for (endpoint, asked) in asked.iter().enumerate() {
-            prop_assert_eq!(&answered(&world, endpoint), asked, "ECU {}: {:?}", endpoint, world.events);
+            prop_assert_eq!(&answered(&rig, endpoint), asked, "ECU {}: {:?}", endpoint, rig.events);
             let count = |wanted: fn(&Event) -> bool| {
-                world.events.iter().filter(|(of, event)| *of == endpoint && wanted(event)).count()
+                rig.events.iter().filter(|(of, event)| *of == endpoint && wanted(event)).count()
             };
             let down = count(|event| *event == Event::Down(Failure::NotKeptAlive));
-            prop_assert_eq!(count(|event| matches!(event, Event::Up(_))), 1 + down, "{:?}", world.events);
+            prop_assert_eq!(count(|event| matches!(event, Event::Up(_))), 1 + down, "{:?}", rig.events);
         }
         let is_wrong = |event: &Event| is_wrong(event) && *event != Event::Down(Failure::NotKeptAlive);
-        prop_assert!(!world.has(is_wrong), "{:?}", world.events);
-        prop_assert_eq!(world.anomalies(), []);
+        prop_assert!(!rig.has(is_wrong), "{:?}", rig.events);
+        prop_assert_eq!(rig.anomalies(), []);
     }
 }

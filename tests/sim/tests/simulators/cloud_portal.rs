@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::cloud_support::Sandbox;
+use crate::cloud_support::Rig;
 use serde_json::{Value, json};
 
-fn status(sandbox: &Sandbox, vin: Value) -> Value {
+fn status(rig: &Rig, vin: Value) -> Value {
     json!({
-        "connector_id": sandbox.cloud.connector_uuid, "voltage": 12.6, "vin_number": vin, "round_trip_time": 23,
+        "connector_id": rig.cloud.connector_uuid, "voltage": 12.6, "vin_number": vin, "round_trip_time": 23,
         "ignition": true, "connection_uuid": null,
         "buses": [{"bus_name": "HS", "state": "active", "load": 0.31}],
     })
@@ -15,9 +15,9 @@ fn status(sandbox: &Sandbox, vin: Value) -> Value {
 
 #[tokio::test]
 async fn a_subscriber_hears_of_a_connector_at_once_and_on_every_change() {
-    let sandbox = Sandbox::start().await;
-    let mut portal = sandbox.socket(&sandbox.customer_token().await).await;
-    let id = sandbox.cloud.connector_id;
+    let rig = Rig::start().await;
+    let mut portal = rig.socket(&rig.customer_token().await).await;
+    let id = rig.cloud.connector_id;
     portal.ask("subscribeToConnector", "1", json!({"connector_id": id})).await;
     let first = portal.hear("subscribeToConnector").await;
     assert_eq!(first["request_id"], "1");
@@ -26,9 +26,9 @@ async fn a_subscriber_hears_of_a_connector_at_once_and_on_every_change() {
         (&json!(id), &json!(false))
     );
 
-    let mut connector = sandbox.connector(json!([])).await;
+    let mut connector = rig.connector(json!([])).await;
     while portal.hear("subscribeToConnector").await["message"]["is_online"] != true {}
-    connector.say("connectorStatusUpdate", status(&sandbox, json!("1C4PSBEH6L9016061"))).await;
+    connector.say("connectorStatusUpdate", status(&rig, json!("1C4PSBEH6L9016061"))).await;
     let update = loop {
         let update = portal.hear("subscribeToConnector").await;
         if update["message"]["vin_number"].is_string() {
@@ -40,16 +40,16 @@ async fn a_subscriber_hears_of_a_connector_at_once_and_on_every_change() {
     drop(connector);
     while portal.hear("subscribeToConnector").await["message"]["is_online"] != false {}
     // the VIN is remembered
-    let token = sandbox.customer_token().await;
-    let record = sandbox.get(&token, &format!("/v1/connectors/{id}")).await.expect(200);
+    let token = rig.customer_token().await;
+    let record = rig.get(&token, &format!("/v1/connectors/{id}")).await.expect(200);
     assert_eq!(record["vin_number"], "1C4PSBEH6L9016061");
 }
 
 #[tokio::test]
 async fn partners_are_answered_in_their_spelling() {
-    let sandbox = Sandbox::start().await;
-    let mut partner = sandbox.operator().await;
-    let uuid = sandbox.cloud.connector_uuid;
+    let rig = Rig::start().await;
+    let mut partner = rig.operator().await;
+    let uuid = rig.cloud.connector_uuid;
     partner.say("subscribe-to-connector", json!({"connector_id": uuid})).await;
     let update = partner.hear("subscribe-to-connector").await;
     let expected =
@@ -59,10 +59,10 @@ async fn partners_are_answered_in_their_spelling() {
 
 #[tokio::test]
 async fn updates_come_every_five_seconds_until_unsubscribed() {
-    let sandbox = Sandbox::start().await;
-    let token = sandbox.customer_token().await;
-    let ticket = sandbox.pending(None).await;
-    let mut portal = sandbox.socket(&token).await;
+    let rig = Rig::start().await;
+    let token = rig.customer_token().await;
+    let ticket = rig.pending(None).await;
+    let mut portal = rig.socket(&token).await;
     portal.say("subscribeToTicket", json!({"ticket_id": ticket["id"]})).await;
     portal.hear("subscribeToTicket").await;
     tokio::time::pause();
@@ -76,17 +76,17 @@ async fn updates_come_every_five_seconds_until_unsubscribed() {
     tokio::time::resume();
     portal.ask("unsubscribeToTicket", "2", json!({"ticket_id": ticket["id"]})).await;
     assert_eq!(portal.await_action("unsubscribeToTicket").await["request_id"], "2");
-    sandbox.join(&ticket).await;
-    portal.ask("subscribeToConnector", "3", json!({"connector_id": sandbox.cloud.connector_id})).await;
+    rig.join(&ticket).await;
+    portal.ask("subscribeToConnector", "3", json!({"connector_id": rig.cloud.connector_id})).await;
     portal.hear("subscribeToConnector").await;
 }
 
 #[tokio::test]
 async fn a_ticket_is_followed_from_pending_to_its_end() {
-    let sandbox = Sandbox::start().await;
-    let token = sandbox.connector_token().await;
-    let ticket = sandbox.post(&token, "/v1/tickets", sandbox.ticket_body(None)).await.expect(201);
-    let mut portal = sandbox.socket(&token).await;
+    let rig = Rig::start().await;
+    let token = rig.connector_token().await;
+    let ticket = rig.post(&token, "/v1/tickets", rig.ticket_body(None)).await.expect(201);
+    let mut portal = rig.socket(&token).await;
     portal.say("subscribeToTicket", json!({"ticket_id": ticket["id"]})).await;
     let update = portal.hear("subscribeToTicket").await;
     for field in [
@@ -107,7 +107,7 @@ async fn a_ticket_is_followed_from_pending_to_its_end() {
         assert!(update["message"].get(field).is_some(), "{field}");
     }
     assert_eq!(update["message"]["state"], "pending");
-    let joined = sandbox.join(&ticket).await;
+    let joined = rig.join(&ticket).await;
     let update = loop {
         let update = portal.hear("subscribeToTicket").await;
         if update["message"]["state"] == "in_progress" {
@@ -122,7 +122,7 @@ async fn a_ticket_is_followed_from_pending_to_its_end() {
         (&update["message"]["state"], &update["message"]["ticket_id"]),
         (&json!("idle"), &ticket["id"])
     );
-    sandbox.transition(&joined, "complete").await;
+    rig.transition(&joined, "complete").await;
     while portal.await_action("subscribeToTicket").await["message"]["state"] != "closed" {}
 }
 
@@ -131,8 +131,8 @@ async fn what_does_not_exist_or_is_not_ones_own_cannot_be_subscribed_to() {
     use connector_sim::cloud::ConnectorSeed;
     let seeds: Vec<_> = (0..2).map(|_| ConnectorSeed::new(uuid::Uuid::new_v4(), "4711")).collect();
     let other = seeds[1].uuid;
-    let sandbox = Sandbox::start_with(|config| config.connectors = seeds).await;
-    let mut portal = sandbox.socket(&sandbox.connector_token().await).await;
+    let rig = Rig::start_with(|config| config.connectors = seeds).await;
+    let mut portal = rig.socket(&rig.connector_token().await).await;
     portal.say("subscribeToConnector", json!({"connector_id": 424_242})).await;
     portal.refused(404, "not-found", "subscribeToConnector").await;
     portal.say("subscribe-to-connector", json!({"connector_id": other})).await;
@@ -145,43 +145,43 @@ async fn what_does_not_exist_or_is_not_ones_own_cannot_be_subscribed_to() {
 
 #[tokio::test]
 async fn a_call_for_attention_stays_until_it_is_dismissed_and_the_connector_hears_of_it() {
-    let sandbox = Sandbox::start().await;
-    let token = sandbox.customer_token().await;
-    let path = format!("/v1/connectors/uuid/{}", sandbox.cloud.connector_uuid);
+    let rig = Rig::start().await;
+    let token = rig.customer_token().await;
+    let path = format!("/v1/connectors/uuid/{}", rig.cloud.connector_uuid);
     let dismiss = format!("{path}/dismiss-call-for-attention");
-    let mut connector = sandbox.connector(json!([])).await;
-    let call = json!({"connector_id": sandbox.cloud.connector_uuid});
+    let mut connector = rig.connector(json!([])).await;
+    let call = json!({"connector_id": rig.cloud.connector_uuid});
     connector.say("callForAttention", call.clone()).await;
-    while sandbox.get(&token, &path).await.expect(200)["call_for_attention"] != true {}
-    sandbox.post(&token, &dismiss, json!({})).await.expect(204);
+    while rig.get(&token, &path).await.expect(200)["call_for_attention"] != true {}
+    rig.post(&token, &dismiss, json!({})).await.expect(204);
     connector.hear("dismissCallForAttention").await;
-    assert_eq!(sandbox.get(&token, &path).await.expect(200)["call_for_attention"], false);
+    assert_eq!(rig.get(&token, &path).await.expect(200)["call_for_attention"], false);
 
     // dismissed while it is away: it hears of it when it comes back, once
     connector.say("callForAttention", call).await;
-    while sandbox.get(&token, &path).await.expect(200)["call_for_attention"] != true {}
+    while rig.get(&token, &path).await.expect(200)["call_for_attention"] != true {}
     connector.close().await;
-    while sandbox.get(&token, &path).await.expect(200)["is_online"] == true {}
-    sandbox.post(&token, &dismiss, json!({})).await.expect(204);
-    let mut connector = sandbox.connector(json!([])).await;
+    while rig.get(&token, &path).await.expect(200)["is_online"] == true {}
+    rig.post(&token, &dismiss, json!({})).await.expect(204);
+    let mut connector = rig.connector(json!([])).await;
     connector.hear("dismissCallForAttention").await;
 }
 
 #[tokio::test]
 async fn a_vehicle_is_identified_through_the_rest_api() {
-    let sandbox = Sandbox::start().await;
-    let token = sandbox.customer_token().await;
-    let path = format!("/v1/connectors/uuid/{}/identify-vehicle", sandbox.cloud.connector_uuid);
-    sandbox.post(&token, &path, json!({})).await.problem(503, "connector-offline");
-    let mut connector = sandbox.connector(json!([])).await;
+    let rig = Rig::start().await;
+    let token = rig.customer_token().await;
+    let path = format!("/v1/connectors/uuid/{}/identify-vehicle", rig.cloud.connector_uuid);
+    rig.post(&token, &path, json!({})).await.problem(503, "connector-offline");
+    let mut connector = rig.connector(json!([])).await;
     let identified = json!({"vin_number": null, "source": null, "address": null, "elapsed_ms": 1500});
-    let (answer, ()) = tokio::join!(sandbox.post(&token, &path, json!({})), async {
+    let (answer, ()) = tokio::join!(rig.post(&token, &path, json!({})), async {
         let request = connector.hear("identifyVehicle").await;
         connector.reply(&request, "vehicleIdentified", identified.clone()).await;
     });
     assert_eq!(answer.expect(200), identified);
     let problem = json!({"type": "/problems/busy", "title": "Busy", "status": 409, "detail": "x"});
-    let (answer, ()) = tokio::join!(sandbox.post(&token, &path, json!({})), async {
+    let (answer, ()) = tokio::join!(rig.post(&token, &path, json!({})), async {
         let request = connector.hear("identifyVehicle").await;
         connector.reply(&request, "error", problem).await;
     });
@@ -190,15 +190,15 @@ async fn a_vehicle_is_identified_through_the_rest_api() {
 
 #[tokio::test]
 async fn a_control_message_pings_everybody_on_the_channel() {
-    let sandbox = Sandbox::start().await;
-    let token = sandbox.customer_token().await;
-    let mut connector = sandbox.connector(json!([])).await;
-    let ticket = sandbox.pending(None).await;
-    let mut portal = sandbox.socket(&token).await;
+    let rig = Rig::start().await;
+    let token = rig.customer_token().await;
+    let mut connector = rig.connector(json!([])).await;
+    let ticket = rig.pending(None).await;
+    let mut portal = rig.socket(&token).await;
     portal.say("subscribeToTicket", json!({"ticket_id": ticket["id"]})).await;
     portal.hear("subscribeToTicket").await;
     let path = format!("/v1/channels/{}/actions/send-control-message", ticket["chat_id"].as_str().unwrap());
-    sandbox.post(&token, &path, json!({})).await.expect(204);
+    rig.post(&token, &path, json!({})).await.expect(204);
     let ping = portal.await_action("ping").await;
     assert_eq!(ping["message"]["channel_id"], ticket["chat_id"]);
     assert!(connector.raw().await.is_ping());
@@ -206,8 +206,8 @@ async fn a_control_message_pings_everybody_on_the_channel() {
 
 #[tokio::test]
 async fn a_connector_that_falls_silent_is_dead_after_fifteen_seconds() {
-    let sandbox = Sandbox::start().await;
-    let mut connector = sandbox.connector(json!([])).await;
+    let rig = Rig::start().await;
+    let mut connector = rig.connector(json!([])).await;
     tokio::time::pause();
     let begin = tokio::time::Instant::now();
     connector.closed().await;
@@ -217,11 +217,11 @@ async fn a_connector_that_falls_silent_is_dead_after_fifteen_seconds() {
 
 #[tokio::test]
 async fn a_status_that_is_not_the_connectors_or_has_no_vin_in_it_is_refused() {
-    let sandbox = Sandbox::start().await;
-    let mut connector = sandbox.connector(json!([])).await;
-    connector.say("connectorStatusUpdate", status(&sandbox, json!("NO VIN"))).await;
+    let rig = Rig::start().await;
+    let mut connector = rig.connector(json!([])).await;
+    connector.say("connectorStatusUpdate", status(&rig, json!("NO VIN"))).await;
     connector.refused(400, "violations", "connectorStatusUpdate").await;
-    let mut other = status(&sandbox, Value::Null);
+    let mut other = status(&rig, Value::Null);
     other["connector_id"] = json!(uuid::Uuid::new_v4());
     connector.say("connectorStatusUpdate", other).await;
     connector.refused(403, "forbidden", "connectorStatusUpdate").await;

@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use crate::cloud_support::{Sandbox, Socket};
+use crate::cloud_support::{Rig, Socket};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 const VIN: &str = "1C4PSBEH6L9016061";
 
 /// A cloud with a connection that is open at the connector, and its UUID.
-async fn opened() -> (Sandbox, Socket, Value) {
-    let sandbox = Sandbox::start().await;
-    let mut connector = sandbox.connector(json!([])).await;
-    let ticket = sandbox.join(&sandbox.pending(Some(VIN)).await).await;
+async fn opened() -> (Rig, Socket, Value) {
+    let rig = Rig::start().await;
+    let mut connector = rig.connector(json!([])).await;
+    let ticket = rig.join(&rig.pending(Some(VIN)).await).await;
     open(&mut connector, &ticket["connection_uuid"]).await;
-    (sandbox, connector, ticket["connection_uuid"].clone())
+    (rig, connector, ticket["connection_uuid"].clone())
 }
 
 /// The connector opens the connection that the cloud asks for.
@@ -25,19 +25,19 @@ async fn open(connector: &mut Socket, uuid: &Value) {
 }
 
 /// The same with an operator that has joined.
-async fn joined() -> (Sandbox, Socket, Socket, Value) {
-    let (sandbox, connector, uuid) = opened().await;
-    let mut operator = sandbox.operator().await;
+async fn joined() -> (Rig, Socket, Socket, Value) {
+    let (rig, connector, uuid) = opened().await;
+    let mut operator = rig.operator().await;
     operator.ask("joinConnection", "j", json!({"connection_uuid": uuid})).await;
     operator.hear("connectionJoined").await;
-    (sandbox, connector, operator, uuid)
+    (rig, connector, operator, uuid)
 }
 
 #[tokio::test]
 async fn joining_a_ticket_opens_its_connection_and_lets_the_operator_in() {
-    let sandbox = Sandbox::start().await;
-    let mut connector = sandbox.connector(json!([])).await;
-    let ticket = sandbox.join(&sandbox.pending(Some(VIN)).await).await;
+    let rig = Rig::start().await;
+    let mut connector = rig.connector(json!([])).await;
+    let ticket = rig.join(&rig.pending(Some(VIN)).await).await;
     let request = connector.hear("openConnection").await;
     assert_eq!(request["message"]["connection_uuid"], ticket["connection_uuid"]);
     assert_eq!(request["message"]["ticket_id"], ticket["ticket_number"]);
@@ -45,7 +45,7 @@ async fn joining_a_ticket_opens_its_connection_and_lets_the_operator_in() {
     assert_eq!(request["message"]["hold_seconds"], 30);
 
     // the operator may be quicker than the connector
-    let mut operator = sandbox.operator().await;
+    let mut operator = rig.operator().await;
     operator.ask("joinConnection", "j1", json!({"connection_uuid": ticket["connection_uuid"]})).await;
     let opened = json!({"connection_uuid": ticket["connection_uuid"], "vin_number": VIN});
     connector.reply(&request, "connectionOpened", opened).await;
@@ -53,21 +53,21 @@ async fn joining_a_ticket_opens_its_connection_and_lets_the_operator_in() {
     assert_eq!(reply["request_id"], "j1");
     assert_eq!(reply["message"]["connection_uuid"], ticket["connection_uuid"]);
     assert_eq!(reply["message"]["vin_number"], VIN);
-    assert_eq!(reply["message"]["connector"]["uuid"], sandbox.cloud.connector_uuid.to_string());
+    assert_eq!(reply["message"]["connector"]["uuid"], rig.cloud.connector_uuid.to_string());
     assert_eq!(reply["message"]["connector"]["buses"][0]["kind"], "can");
 }
 
 #[tokio::test]
 async fn a_ticket_without_a_vin_opens_a_connection_to_any_vehicle() {
-    let sandbox = Sandbox::start().await;
-    let mut connector = sandbox.connector(json!([])).await;
-    sandbox.join(&sandbox.pending(None).await).await;
+    let rig = Rig::start().await;
+    let mut connector = rig.connector(json!([])).await;
+    rig.join(&rig.pending(None).await).await;
     assert!(connector.hear("openConnection").await["message"].get("vin").is_none());
 }
 
 #[tokio::test]
 async fn requests_and_replies_pass_unchanged_but_for_the_request_id() {
-    let (_sandbox, mut connector, mut operator, uuid) = joined().await;
+    let (_rig, mut connector, mut operator, uuid) = joined().await;
     let message = json!({"connection_uuid": uuid, "buses": [{"bus_name": "HS", "extra": [1, null]}]});
     operator.ask("configureBuses", "same", message.clone()).await;
     operator.ask("openChannel", "same", json!({"connection_uuid": uuid, "channel": 1})).await;
@@ -97,7 +97,7 @@ async fn requests_and_replies_pass_unchanged_but_for_the_request_id() {
 
 #[tokio::test]
 async fn binary_messages_pass_both_ways_untouched_and_in_order() {
-    let (_sandbox, mut connector, mut operator, _) = joined().await;
+    let (_rig, mut connector, mut operator, _) = joined().await;
     for round in 0..50_u8 {
         connector.binary(vec![round; usize::from(round) * 100]).await;
         operator.binary(vec![255 - round; 3]).await;
@@ -110,7 +110,7 @@ async fn binary_messages_pass_both_ways_untouched_and_in_order() {
 
 #[tokio::test]
 async fn a_slow_operator_loses_nothing_and_slows_only_its_own_connector() {
-    let (_sandbox, mut connector, mut operator, _) = joined().await;
+    let (_rig, mut connector, mut operator, _) = joined().await;
     // far more than all queues and socket buffers on the way hold
     let (messages, size) = (600_u32, 64 * 1024);
     let (progress, mut sent) = tokio::sync::watch::channel(0);
@@ -138,7 +138,7 @@ async fn a_slow_operator_loses_nothing_and_slows_only_its_own_connector() {
 
 #[tokio::test]
 async fn a_lost_connector_is_announced_and_its_connection_resumes_on_the_new_link() {
-    let (sandbox, connector, mut operator, uuid) = joined().await;
+    let (rig, connector, mut operator, uuid) = joined().await;
     drop(connector);
     operator.hear("connectionInterrupted").await;
     // nobody is there to take it: discarded
@@ -146,7 +146,7 @@ async fn a_lost_connector_is_announced_and_its_connection_resumes_on_the_new_lin
     operator.ask("openChannel", "1", json!({"connection_uuid": uuid, "channel": 1})).await;
     operator.refused(503, "connector-offline", "openChannel").await;
 
-    let mut connector = sandbox.connector(json!([{"connection_uuid": uuid, "received": 1187}])).await;
+    let mut connector = rig.connector(json!([{"connection_uuid": uuid, "received": 1187}])).await;
     let resumed = operator.hear("connectionResumed").await;
     assert_eq!(resumed["message"], json!({"connection_uuid": uuid, "received": 1187}));
     // what is sent before the resuming would only make a gap
@@ -165,7 +165,7 @@ async fn a_lost_connector_is_announced_and_its_connection_resumes_on_the_new_lin
 
 #[tokio::test]
 async fn requests_without_an_answer_fail_when_the_connectors_link_is_lost() {
-    let (_sandbox, mut connector, mut operator, uuid) = joined().await;
+    let (_rig, mut connector, mut operator, uuid) = joined().await;
     operator.ask("openChannel", "1", json!({"connection_uuid": uuid, "channel": 1})).await;
     connector.hear("openChannel").await;
     drop(connector);
@@ -176,10 +176,10 @@ async fn requests_without_an_answer_fail_when_the_connectors_link_is_lost() {
 
 #[tokio::test]
 async fn a_connector_that_did_not_keep_the_connection_ends_it_and_is_asked_anew() {
-    let (sandbox, connector, mut operator, uuid) = joined().await;
+    let (rig, connector, mut operator, uuid) = joined().await;
     drop(connector);
     operator.hear("connectionInterrupted").await;
-    let mut connector = sandbox.connector(json!([])).await;
+    let mut connector = rig.connector(json!([])).await;
     let closed = operator.hear("connectionClosed").await;
     assert_eq!(closed["message"], json!({"connection_uuid": uuid, "reason": "link-lost"}));
     open(&mut connector, &uuid).await;
@@ -192,9 +192,9 @@ async fn a_connector_that_did_not_keep_the_connection_ends_it_and_is_asked_anew(
 
 #[tokio::test]
 async fn an_operator_that_rejoins_is_resumed_by_the_cloud() {
-    let (sandbox, mut connector, operator, uuid) = joined().await;
+    let (rig, mut connector, operator, uuid) = joined().await;
     operator.close().await;
-    let mut operator = sandbox.operator().await;
+    let mut operator = rig.operator().await;
     operator.ask("joinConnection", "1", json!({"connection_uuid": uuid, "received": 42})).await;
     operator.hear("connectionJoined").await;
     let request = connector.hear("resumeConnection").await;
@@ -212,14 +212,14 @@ async fn an_operator_that_rejoins_is_resumed_by_the_cloud() {
 
 #[tokio::test]
 async fn an_operator_that_rejoins_while_the_connector_is_away_resumes_when_it_is_back() {
-    let (sandbox, connector, mut operator, uuid) = joined().await;
+    let (rig, connector, mut operator, uuid) = joined().await;
     drop(connector);
     operator.hear("connectionInterrupted").await;
     operator.close().await;
-    let mut operator = sandbox.operator().await;
+    let mut operator = rig.operator().await;
     operator.ask("joinConnection", "1", json!({"connection_uuid": uuid, "received": 42})).await;
     operator.hear("connectionJoined").await;
-    let mut connector = sandbox.connector(json!([{"connection_uuid": uuid, "received": 3}])).await;
+    let mut connector = rig.connector(json!([{"connection_uuid": uuid, "received": 3}])).await;
     operator.hear("connectionResumed").await;
     operator.ask("resumeConnection", "2", json!({"connection_uuid": uuid, "received": 42})).await;
     connector.hear("resumeConnection").await;
@@ -227,9 +227,9 @@ async fn an_operator_that_rejoins_while_the_connector_is_away_resumes_when_it_is
 
 #[tokio::test]
 async fn an_operator_that_begins_again_gets_a_connection_opened_again() {
-    let (sandbox, mut connector, operator, uuid) = joined().await;
+    let (rig, mut connector, operator, uuid) = joined().await;
     operator.close().await;
-    let mut operator = sandbox.operator().await;
+    let mut operator = rig.operator().await;
     operator.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
     let request = connector.hear("closeConnection").await;
     connector.reply(&request, "connectionClosed", json!({"connection_uuid": uuid, "reason": "closed"})).await;
@@ -241,12 +241,12 @@ async fn an_operator_that_begins_again_gets_a_connection_opened_again() {
 
 #[tokio::test]
 async fn an_operator_that_stays_away_has_its_connection_closed_at_the_connector() {
-    let sandbox = Sandbox::start_with(|config| config.hold = Duration::ZERO).await;
-    let mut connector = sandbox.connector(json!([])).await;
-    let ticket = sandbox.join(&sandbox.pending(Some(VIN)).await).await;
+    let rig = Rig::start_with(|config| config.hold = Duration::ZERO).await;
+    let mut connector = rig.connector(json!([])).await;
+    let ticket = rig.join(&rig.pending(Some(VIN)).await).await;
     let uuid = &ticket["connection_uuid"];
     open(&mut connector, uuid).await;
-    let mut operator = sandbox.operator().await;
+    let mut operator = rig.operator().await;
     operator.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
     operator.hear("connectionJoined").await;
     operator.close().await;
@@ -255,7 +255,7 @@ async fn an_operator_that_stays_away_has_its_connection_closed_at_the_connector(
     connector.reply(&request, "connectionClosed", json!({"connection_uuid": uuid, "reason": "closed"})).await;
 
     // the ticket is still in progress: joining opens it again
-    let mut operator = sandbox.operator().await;
+    let mut operator = rig.operator().await;
     operator.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
     open(&mut connector, uuid).await;
     operator.hear("connectionJoined").await;
@@ -263,15 +263,15 @@ async fn an_operator_that_stays_away_has_its_connection_closed_at_the_connector(
 
 #[tokio::test]
 async fn a_connector_that_refuses_the_vehicle_refuses_the_operator() {
-    let sandbox = Sandbox::start().await;
-    let mut connector = sandbox.connector(json!([])).await;
-    let ticket = sandbox.join(&sandbox.pending(Some(VIN)).await).await;
+    let rig = Rig::start().await;
+    let mut connector = rig.connector(json!([])).await;
+    let ticket = rig.join(&rig.pending(Some(VIN)).await).await;
     let uuid = &ticket["connection_uuid"];
     let wrong =
         json!({"type": "/problems/wrong-vehicle", "title": "Wrong vehicle", "status": 409, "detail": "x"});
     let request = connector.hear("openConnection").await;
     connector.reply(&request, "error", wrong.clone()).await;
-    let mut operator = sandbox.operator().await;
+    let mut operator = rig.operator().await;
     operator.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
     let request = connector.hear("openConnection").await;
     connector.reply(&request, "error", wrong).await;
@@ -280,13 +280,13 @@ async fn a_connector_that_refuses_the_vehicle_refuses_the_operator() {
 
 #[tokio::test]
 async fn joining_a_connection_of_an_absent_connector_is_refused_until_it_comes() {
-    let sandbox = Sandbox::start().await;
-    let ticket = sandbox.join(&sandbox.pending(Some(VIN)).await).await;
+    let rig = Rig::start().await;
+    let ticket = rig.join(&rig.pending(Some(VIN)).await).await;
     let uuid = &ticket["connection_uuid"];
-    let mut operator = sandbox.operator().await;
+    let mut operator = rig.operator().await;
     operator.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
     operator.refused(503, "connector-offline", "joinConnection").await;
-    let mut connector = sandbox.connector(json!([])).await;
+    let mut connector = rig.connector(json!([])).await;
     open(&mut connector, uuid).await;
     operator.ask("joinConnection", "2", json!({"connection_uuid": uuid})).await;
     operator.hear("connectionJoined").await;
@@ -294,10 +294,10 @@ async fn joining_a_connection_of_an_absent_connector_is_refused_until_it_comes()
 
 #[tokio::test]
 async fn late_word_of_a_connection_that_is_being_opened_again_does_not_disturb_that() {
-    let (sandbox, connector, mut operator, uuid) = joined().await;
+    let (rig, connector, mut operator, uuid) = joined().await;
     connector.close().await;
     operator.hear("connectionInterrupted").await;
-    let mut connector = sandbox.connector(json!([])).await;
+    let mut connector = rig.connector(json!([])).await;
     assert_eq!(operator.hear("connectionClosed").await["message"]["reason"], "link-lost");
     operator.ask("joinConnection", "2", json!({"connection_uuid": uuid})).await;
     connector.say("connectionClosed", json!({"connection_uuid": uuid, "reason": "link-lost"})).await;
@@ -307,7 +307,7 @@ async fn late_word_of_a_connection_that_is_being_opened_again_does_not_disturb_t
 
 #[tokio::test]
 async fn a_connection_that_the_connector_closes_is_closed_for_the_operator() {
-    let (_sandbox, mut connector, mut operator, uuid) = joined().await;
+    let (_rig, mut connector, mut operator, uuid) = joined().await;
     connector.say("connectionClosed", json!({"connection_uuid": uuid, "reason": "vehicle-lost"})).await;
     let closed = operator.hear("connectionClosed").await;
     assert_eq!(closed["message"], json!({"connection_uuid": uuid, "reason": "vehicle-lost"}));
@@ -320,7 +320,7 @@ async fn a_connection_that_the_connector_closes_is_closed_for_the_operator() {
 
 #[tokio::test]
 async fn an_operator_may_close_its_connection() {
-    let (_sandbox, mut connector, mut operator, uuid) = joined().await;
+    let (_rig, mut connector, mut operator, uuid) = joined().await;
     operator.ask("closeConnection", "1", json!({"connection_uuid": uuid})).await;
     let request = connector.hear("closeConnection").await;
     connector.reply(&request, "connectionClosed", json!({"connection_uuid": uuid, "reason": "closed"})).await;
@@ -330,15 +330,15 @@ async fn an_operator_may_close_its_connection() {
 #[tokio::test]
 async fn every_end_of_a_ticket_closes_its_connection_at_both_sides() {
     for kind in ["complete", "cancel", "outsource"] {
-        let sandbox = Sandbox::start().await;
-        let mut connector = sandbox.connector(json!([])).await;
-        let ticket = sandbox.join(&sandbox.pending(Some(VIN)).await).await;
+        let rig = Rig::start().await;
+        let mut connector = rig.connector(json!([])).await;
+        let ticket = rig.join(&rig.pending(Some(VIN)).await).await;
         let uuid = &ticket["connection_uuid"];
         open(&mut connector, uuid).await;
-        let mut operator = sandbox.operator().await;
+        let mut operator = rig.operator().await;
         operator.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
         operator.hear("connectionJoined").await;
-        assert_eq!(sandbox.transition(&ticket, kind).await.status, 303);
+        assert_eq!(rig.transition(&ticket, kind).await.status, 303);
         assert_eq!(operator.hear("connectionClosed").await["message"]["reason"], "closed");
         assert_eq!(&connector.hear("closeConnection").await["message"]["connection_uuid"], uuid);
         operator.ask("joinConnection", "2", json!({"connection_uuid": uuid})).await;
@@ -348,19 +348,19 @@ async fn every_end_of_a_ticket_closes_its_connection_at_both_sides() {
 
 #[tokio::test]
 async fn a_connection_whose_ticket_ended_meanwhile_is_closed_when_the_connector_comes_back() {
-    let (sandbox, connector, uuid) = opened().await;
+    let (rig, connector, uuid) = opened().await;
     connector.close().await;
-    let token = sandbox.operator_token().await;
-    let tickets = sandbox.get(&token, "/v2/tickets/in-progress-tickets").await.expect(200);
-    assert_eq!(sandbox.transition(&tickets["result"][0], "cancel").await.status, 303);
-    let mut connector = sandbox.connector(json!([{"connection_uuid": uuid, "received": 0}])).await;
+    let token = rig.operator_token().await;
+    let tickets = rig.get(&token, "/v2/tickets/in-progress-tickets").await.expect(200);
+    assert_eq!(rig.transition(&tickets["result"][0], "cancel").await.status, 303);
+    let mut connector = rig.connector(json!([{"connection_uuid": uuid, "received": 0}])).await;
     assert_eq!(connector.hear("closeConnection").await["message"]["connection_uuid"], uuid);
 }
 
 #[tokio::test]
 async fn a_second_link_of_a_connector_replaces_the_first() {
-    let (sandbox, mut first, mut operator, uuid) = joined().await;
-    let mut second = sandbox.connector(json!([{"connection_uuid": uuid, "received": 0}])).await;
+    let (rig, mut first, mut operator, uuid) = joined().await;
+    let mut second = rig.connector(json!([{"connection_uuid": uuid, "received": 0}])).await;
     assert_eq!(u16::from(first.closed().await.unwrap().code), 4001);
     operator.hear("connectionInterrupted").await;
     operator.hear("connectionResumed").await;
@@ -374,11 +374,11 @@ async fn a_second_link_of_a_connector_replaces_the_first() {
 
 #[tokio::test]
 async fn a_connection_outlives_a_restart_of_the_cloud() {
-    let (sandbox, connector, operator, uuid) = joined().await;
+    let (rig, connector, operator, uuid) = joined().await;
     drop((connector, operator));
-    let sandbox = sandbox.restart(|_| {}).await;
-    let mut connector = sandbox.connector(json!([{"connection_uuid": uuid, "received": 11}])).await;
-    let mut operator = sandbox.operator().await;
+    let rig = rig.restart(|_| {}).await;
+    let mut connector = rig.connector(json!([{"connection_uuid": uuid, "received": 11}])).await;
+    let mut operator = rig.operator().await;
     operator.ask("joinConnection", "1", json!({"connection_uuid": uuid, "received": 4})).await;
     operator.hear("connectionJoined").await;
     assert_eq!(connector.hear("resumeConnection").await["message"]["received"], 4);
@@ -386,7 +386,7 @@ async fn a_connection_outlives_a_restart_of_the_cloud() {
 
 #[tokio::test]
 async fn what_an_operator_must_not_do_is_refused() {
-    let (sandbox, mut connector, mut operator, uuid) = joined().await;
+    let (rig, mut connector, mut operator, uuid) = joined().await;
     operator.ask("openConnection", "1", json!({"connection_uuid": uuid})).await;
     operator.refused(403, "forbidden", "openConnection").await;
     operator.ask("reboot", "2", json!({})).await;
@@ -401,13 +401,13 @@ async fn what_an_operator_must_not_do_is_refused() {
     assert_eq!(operator.hear("error").await["message"]["type"], "/problems/malformed");
 
     // another socket of the same operator has not joined
-    let mut other = sandbox.operator().await;
+    let mut other = rig.operator().await;
     other.ask("openChannel", "1", json!({"connection_uuid": uuid, "channel": 1})).await;
     other.refused(403, "not-joined", "openChannel").await;
     other.ask("identifyVehicle", "2", json!({})).await;
     other.refused(409, "not-joined", "identifyVehicle").await;
     other.binary(b"not mine".to_vec()).await;
-    let mut customer = sandbox.socket(&sandbox.customer_token().await).await;
+    let mut customer = rig.socket(&rig.customer_token().await).await;
     customer.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
     customer.refused(403, "forbidden", "joinConnection").await;
     customer.ask("openChannel", "2", json!({"connection_uuid": uuid, "channel": 1})).await;
@@ -420,10 +420,10 @@ async fn what_an_operator_must_not_do_is_refused() {
 
 #[tokio::test]
 async fn a_connector_that_is_not_who_it_says_is_sent_away() {
-    let sandbox = Sandbox::start().await;
-    let token = sandbox.connector_token().await;
+    let rig = Rig::start().await;
+    let token = rig.connector_token().await;
     let change = |field: &str, value: Value| {
-        let mut hello = sandbox.hello(json!([]));
+        let mut hello = rig.hello(json!([]));
         hello[field] = value;
         hello
     };
@@ -433,16 +433,16 @@ async fn a_connector_that_is_not_who_it_says_is_sent_away() {
         (change("connections", json!(5)), 400, "violations"),
     ];
     for (hello, status, slug) in cases {
-        let mut socket = sandbox.socket(&token).await;
+        let mut socket = rig.socket(&token).await;
         socket.say("connectorHello", hello).await;
         socket.refused(status, slug, "connectorHello").await;
         assert_eq!(u16::from(socket.closed().await.unwrap().code), 1008);
     }
-    let mut socket = sandbox.socket(&token).await;
-    socket.ask("connectorStatusUpdate", "1", json!({"connector_id": sandbox.cloud.connector_uuid})).await;
+    let mut socket = rig.socket(&token).await;
+    socket.ask("connectorStatusUpdate", "1", json!({"connector_id": rig.cloud.connector_uuid})).await;
     socket.refused(409, "hello-first", "connectorStatusUpdate").await;
-    let mut operator = sandbox.operator().await;
-    operator.say("connectorHello", sandbox.hello(json!([]))).await;
+    let mut operator = rig.operator().await;
+    operator.say("connectorHello", rig.hello(json!([]))).await;
     operator.refused(403, "forbidden", "connectorHello").await;
 }
 
@@ -451,23 +451,23 @@ async fn two_connectors_are_relayed_beside_each_other_on_one_operators_socket() 
     use connector_sim::cloud::ConnectorSeed;
     let seeds: Vec<_> = (0..2).map(|_| ConnectorSeed::new(uuid::Uuid::new_v4(), "4711")).collect();
     let uuids: Vec<_> = seeds.iter().map(|seed| seed.uuid).collect();
-    let sandbox = Sandbox::start_with(|config| config.connectors = seeds).await;
-    let mut operator = sandbox.operator().await;
-    let customer = sandbox.customer_token().await;
+    let rig = Rig::start_with(|config| config.connectors = seeds).await;
+    let mut operator = rig.operator().await;
+    let customer = rig.customer_token().await;
     let mut peers = Vec::new();
     for uuid in uuids {
         let body = json!({"connector_uuid": uuid, "pincode": "4711"});
-        let request = sandbox.request(reqwest::Method::POST, "/v2/authenticate/pincode").json(&body);
-        let login = sandbox.answer(request).await.expect(200);
+        let request = rig.request(reqwest::Method::POST, "/v2/authenticate/pincode").json(&body);
+        let login = rig.answer(request).await.expect(200);
         let token = login["access_token"].as_str().unwrap();
-        let mut connector = sandbox.socket(token).await;
-        let mut hello = sandbox.hello(json!([]));
+        let mut connector = rig.socket(token).await;
+        let mut hello = rig.hello(json!([]));
         hello["connector_uuid"] = json!(uuid);
         connector.say("connectorHello", hello).await;
-        let record = sandbox.get(token, &format!("/v1/connectors/uuid/{uuid}")).await.expect(200);
-        let mut body = sandbox.ticket_body(None);
+        let record = rig.get(token, &format!("/v1/connectors/uuid/{uuid}")).await.expect(200);
+        let mut body = rig.ticket_body(None);
         body["connector_id"] = record["id"].clone();
-        let ticket = sandbox.join(&sandbox.post(&customer, "/v1/tickets", body).await.expect(201)).await;
+        let ticket = rig.join(&rig.post(&customer, "/v1/tickets", body).await.expect(201)).await;
         let connection = ticket["connection_uuid"].clone();
         open(&mut connector, &connection).await;
         operator.ask("joinConnection", "1", json!({"connection_uuid": connection})).await;
@@ -487,7 +487,7 @@ async fn two_connectors_are_relayed_beside_each_other_on_one_operators_socket() 
 
 #[tokio::test]
 async fn pings_are_answered_while_the_operator_does_not_read() {
-    let (_sandbox, mut connector, _operator, _) = joined().await;
+    let (_rig, mut connector, _operator, _) = joined().await;
     // less than the cloud keeps for an operator: the connector's link stays free
     for _ in 0..40 {
         connector.binary(vec![0; 64 * 1024]).await;
@@ -498,7 +498,7 @@ async fn pings_are_answered_while_the_operator_does_not_read() {
 
 #[tokio::test]
 async fn a_connector_that_does_not_come_back_loses_the_connection_after_the_hold() {
-    let (_sandbox, connector, mut operator, _) = joined().await;
+    let (_rig, connector, mut operator, _) = joined().await;
     drop(connector);
     operator.hear("connectionInterrupted").await;
     operator.patience = Duration::from_secs(300);
@@ -511,7 +511,7 @@ async fn a_connector_that_does_not_come_back_loses_the_connection_after_the_hold
 
 #[tokio::test]
 async fn a_request_that_the_connector_never_answers_fails_in_the_end() {
-    let (_sandbox, mut connector, mut operator, uuid) = joined().await;
+    let (_rig, mut connector, mut operator, uuid) = joined().await;
     operator.ask("openChannel", "1", json!({"connection_uuid": uuid, "channel": 1})).await;
     connector.hear("openChannel").await;
     operator.patience = Duration::from_secs(300);

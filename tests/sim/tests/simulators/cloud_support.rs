@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connector_sim::cloud::{Cloud, CloudConfig, Credentials};
+use connector_test_support::HANG;
 use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::{Method, StatusCode};
 use rustls::pki_types::pem::PemObject as _;
@@ -17,10 +18,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-/// Only reached when something hangs.
-const HANG: Duration = Duration::from_secs(20);
-
-pub struct Sandbox {
+pub struct Rig {
     pub cloud: Cloud,
     pub directory: tempfile::TempDir,
     http: reqwest::Client,
@@ -60,7 +58,7 @@ impl Answer {
     }
 }
 
-impl Sandbox {
+impl Rig {
     pub async fn start() -> Self {
         Self::start_with(|_| {}).await
     }

@@ -1,20 +1,17 @@
 //! `connector-sim vehicle --doip` as a process.
 
 use std::process::Stdio;
-use std::time::Duration;
 
-use crate::doip_support::{DoipTool, address, ask_by_udp};
 use connector_agent::protocol::doip::{ActivationCode, Payload, PowerMode};
 use connector_sim::vehicle::ecu::toy_key;
+use connector_test_support::HANG;
+use connector_test_support::data::{file, vehicles_file};
+use connector_test_support::doip_tool::{DoipTool, address, ask_by_udp};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
-
-const VEHICLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/vehicles/vehicles.json");
-const LOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/recordings/doip-gateway.txt");
-const HANG: Duration = Duration::from_secs(60);
 
 /// The process and what it says when it is ready.
 async fn start(arguments: &[&str]) -> (Child, Value) {
@@ -29,10 +26,11 @@ async fn start(arguments: &[&str]) -> (Child, Value) {
     (child, serde_json::from_str(&line).unwrap())
 }
 
-fn of_the_file<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    let mut arguments = vec!["--vehicles", VEHICLES, "--platform", "VOLKSWAGEN_GOLF_MK7"];
-    arguments.extend(more);
-    arguments
+/// The process with a vehicle of the file, and these arguments too.
+async fn start_golf(more: &[&str]) -> (Child, Value) {
+    let vehicles = vehicles_file();
+    let arguments = [&["--vehicles", &vehicles, "--platform", "VOLKSWAGEN_GOLF_MK7"], more].concat();
+    start(&arguments).await
 }
 
 fn signal(child: &Child, signal: Signal) {
@@ -43,7 +41,7 @@ fn signal(child: &Child, signal: Signal) {
 async fn a_vehicle_of_the_file_is_read_and_flashed_behind_its_gateway() {
     let memory = tempfile::tempdir().unwrap();
     let directory = memory.path().to_str().unwrap();
-    let (mut child, ready) = start(&of_the_file(&["--memory-dir", directory, "--erase-ms", "100"])).await;
+    let (mut child, ready) = start_golf(&["--memory-dir", directory, "--erase-ms", "100"]).await;
     let gateway = &ready["doip"][0];
     assert_eq!((&ready["vin"], &ready["slcan"]), (&json!("WVWLU5SP1H0375027"), &Value::Null));
     assert_eq!(gateway["ecus"][0], json!({"ecu": "gateway", "logical_address": "0x4010", "can": null}));
@@ -80,15 +78,9 @@ async fn a_vehicle_of_the_file_is_read_and_flashed_behind_its_gateway() {
 async fn refusals_a_second_gateway_and_can_beside_it_can_be_chosen() {
     let directory = tempfile::tempdir().unwrap();
     let can = directory.path().join("can");
-    let more = of_the_file(&[
-        "--slcan",
-        can.to_str().unwrap(),
-        "--doip-second",
-        "127.0.0.1:0",
-        "--doip-activation",
-        "0x05",
-    ]);
-    let (_child, ready) = start(&more).await;
+    let more =
+        ["--slcan", can.to_str().unwrap(), "--doip-second", "127.0.0.1:0", "--doip-activation", "0x05"];
+    let (_child, ready) = start_golf(&more).await;
     assert!(can.exists());
     let ecus = |gateway: usize| ready["doip"][gateway]["ecus"].as_array().unwrap().len();
     assert_eq!(ecus(0) + ecus(1), ready["ecus"].as_array().unwrap().len() + 2);
@@ -101,7 +93,8 @@ async fn refusals_a_second_gateway_and_can_beside_it_can_be_chosen() {
 
 #[tokio::test]
 async fn the_recorded_gateway_is_played() {
-    let (_child, ready) = start(&["--doip-recording", LOG]).await;
+    let (_child, ready) =
+        start(&["--doip-recording", &file("recordings/doip-gateway.txt").to_string_lossy()]).await;
     assert_eq!((&ready["platform"], &ready["doip"][0]["logical_address"]), (&Value::Null, &json!("0x4010")));
     let mut tool = DoipTool::activated(address(&ready, "/doip/0/tcp")).await;
     assert_eq!(tool.ask(0x4010, &[0x10, 3]).await, [0x50, 3, 0, 0x32, 1, 0xF4]);

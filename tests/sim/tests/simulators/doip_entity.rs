@@ -14,8 +14,8 @@ use connector_operator::doip_entity::{
     Answer, Confirmation, ConnectionId, Entity, EntityConfig, Event, Output,
 };
 use connector_sim::vehicle::doip::{Carrier, DoipRecording, Speaker};
+use connector_test_support::data::DOIP_LOG;
 
-const LOG: &str = include_str!("../../../data/recordings/doip-gateway.txt");
 const GATEWAY: LogicalAddress = LogicalAddress::new(0x4010);
 const ECU: LogicalAddress = LogicalAddress::new(0x4011);
 const TESTER: LogicalAddress = LogicalAddress::new(0x0E80);
@@ -34,7 +34,7 @@ fn config() -> EntityConfig {
 }
 
 /// An entity, and the clock.
-struct Bench {
+struct Rig {
     entity: Entity,
     now: Instant,
     opened: u64,
@@ -45,7 +45,7 @@ struct Bench {
     broadcasts: usize,
 }
 
-impl Bench {
+impl Rig {
     fn new(change: impl FnOnce(&mut EntityConfig)) -> Self {
         let (mut config, now) = (config(), Instant::now());
         change(&mut config);
@@ -153,30 +153,30 @@ impl Bench {
 
 #[test]
 fn a_message_is_acknowledged_at_once_and_its_response_goes_to_who_asked() {
-    let mut bench = Bench::new(|_| {});
-    let (one, other) = (bench.activated(TESTER), bench.activated(OTHER));
-    bench.events();
-    bench.ask(one, TESTER, ECU, &[0x22, 0xF1, 0x90]);
-    let heard = bench.hear(one);
+    let mut rig = Rig::new(|_| {});
+    let (one, other) = (rig.activated(TESTER), rig.activated(OTHER));
+    rig.events();
+    rig.ask(one, TESTER, ECU, &[0x22, 0xF1, 0x90]);
+    let heard = rig.hear(one);
     let [Payload::DiagnosticAck(ack)] = heard.as_slice() else { panic!("{heard:?}") };
     assert_eq!((ack.source, ack.target, ack.code), (ECU, TESTER, 0));
     let message = DiagnosticMessage { source: TESTER, target: ECU, data: vec![0x22, 0xF1, 0x90] };
-    assert_eq!(bench.events(), [Event::Diagnostic(message)]);
+    assert_eq!(rig.events(), [Event::Diagnostic(message)]);
     let response = DiagnosticMessage { source: ECU, target: TESTER, data: vec![0x62] };
-    assert!(bench.entity.respond(bench.now, response.clone()));
-    bench.settle();
-    assert_eq!(bench.hear(one), [Payload::Diagnostic(response)]);
-    assert_eq!(bench.hear(other), []);
+    assert!(rig.entity.respond(rig.now, response.clone()));
+    rig.settle();
+    assert_eq!(rig.hear(one), [Payload::Diagnostic(response)]);
+    assert_eq!(rig.hear(other), []);
 }
 
 #[test]
 fn everything_that_is_wrong_with_a_request_for_routing_has_its_own_code() {
     let request = |source, activation_type| ActivationRequest { source, activation_type, oem: None };
     let ask = |change: fn(&mut EntityConfig), request: ActivationRequest| {
-        let mut bench = Bench::new(change);
-        let id = bench.open();
-        bench.say(id, request);
-        (bench.code(id), bench.is_closed(id))
+        let mut rig = Rig::new(change);
+        let id = rig.open();
+        rig.say(id, request);
+        (rig.code(id), rig.is_closed(id))
     };
     let default = request(TESTER, ActivationType::Default);
     let stranger = request(LogicalAddress::new(0x1234), ActivationType::Default);
@@ -193,29 +193,29 @@ fn everything_that_is_wrong_with_a_request_for_routing_has_its_own_code() {
         assert_eq!(ask(|_| {}, request(TESTER, activation_type)), (ActivationCode::Activated, false));
     }
 
-    let mut bench = Bench::new(tls);
-    let id = bench.open_with(true);
-    bench.ask_for_routing(id, TESTER);
-    assert_eq!(bench.code(id), ActivationCode::Activated);
-    bench.ask_for_routing(id, OTHER);
-    assert_eq!((bench.code(id), bench.is_closed(id)), (ActivationCode::OtherAddressActivated, true));
+    let mut rig = Rig::new(tls);
+    let id = rig.open_with(true);
+    rig.ask_for_routing(id, TESTER);
+    assert_eq!(rig.code(id), ActivationCode::Activated);
+    rig.ask_for_routing(id, OTHER);
+    assert_eq!((rig.code(id), rig.is_closed(id)), (ActivationCode::OtherAddressActivated, true));
 }
 
 #[test]
 fn any_code_can_be_chosen_as_the_answer_and_silence_too() {
     for code in 0..=0xFF {
         let code = ActivationCode::from(code);
-        let mut bench = Bench::new(|config| config.activation.answer = Answer::Always(code));
-        let id = bench.open();
-        bench.ask_for_routing(id, TESTER);
-        assert_eq!(bench.code(id), code);
+        let mut rig = Rig::new(|config| config.activation.answer = Answer::Always(code));
+        let id = rig.open();
+        rig.ask_for_routing(id, TESTER);
+        assert_eq!(rig.code(id), code);
     }
-    let mut bench = Bench::new(|config| config.activation.answer = Answer::Never);
-    let id = bench.open();
-    bench.ask_for_routing(id, TESTER);
-    assert_eq!(bench.hear(id), []);
-    bench.pass(ms(2000));
-    assert!(bench.is_closed(id));
+    let mut rig = Rig::new(|config| config.activation.answer = Answer::Never);
+    let id = rig.open();
+    rig.ask_for_routing(id, TESTER);
+    assert_eq!(rig.hear(id), []);
+    rig.pass(ms(2000));
+    assert!(rig.is_closed(id));
 }
 
 #[test]
@@ -223,97 +223,97 @@ fn a_confirmation_is_waited_for_and_may_be_refused() {
     for (granted, code) in [(true, ActivationCode::Activated), (false, ActivationCode::RejectedConfirmation)]
     {
         let confirmation = Some(Confirmation { after: ms(3000), granted });
-        let mut bench = Bench::new(|config| config.activation.confirmation = confirmation);
-        let id = bench.open();
-        bench.ask_for_routing(id, TESTER);
-        assert_eq!(bench.code(id), ActivationCode::ConfirmationRequired);
-        bench.pass(ms(2999));
-        bench.ask_for_routing(id, TESTER);
-        assert_eq!(bench.code(id), ActivationCode::ConfirmationRequired);
-        bench.pass(ms(1));
-        assert_eq!((bench.code(id), bench.is_closed(id)), (code, !granted));
+        let mut rig = Rig::new(|config| config.activation.confirmation = confirmation);
+        let id = rig.open();
+        rig.ask_for_routing(id, TESTER);
+        assert_eq!(rig.code(id), ActivationCode::ConfirmationRequired);
+        rig.pass(ms(2999));
+        rig.ask_for_routing(id, TESTER);
+        assert_eq!(rig.code(id), ActivationCode::ConfirmationRequired);
+        rig.pass(ms(1));
+        assert_eq!((rig.code(id), rig.is_closed(id)), (code, !granted));
     }
 }
 
 #[test]
 fn a_tester_that_is_alive_keeps_its_address() {
-    let mut bench = Bench::new(|_| {});
-    let first = bench.activated(TESTER);
-    let second = bench.open();
-    bench.ask_for_routing(second, TESTER);
-    assert_eq!((bench.hear(first), bench.hear(second)), (vec![Payload::AliveCheckRequest], vec![]));
-    bench.pass(ms(499));
-    bench.say(first, Payload::AliveCheckResponse(TESTER));
-    assert_eq!((bench.code(second), bench.is_closed(second)), (ActivationCode::AddressInUse, true));
-    assert!(!bench.is_closed(first));
+    let mut rig = Rig::new(|_| {});
+    let first = rig.activated(TESTER);
+    let second = rig.open();
+    rig.ask_for_routing(second, TESTER);
+    assert_eq!((rig.hear(first), rig.hear(second)), (vec![Payload::AliveCheckRequest], vec![]));
+    rig.pass(ms(499));
+    rig.say(first, Payload::AliveCheckResponse(TESTER));
+    assert_eq!((rig.code(second), rig.is_closed(second)), (ActivationCode::AddressInUse, true));
+    assert!(!rig.is_closed(first));
 }
 
 #[test]
 fn a_tester_that_is_silent_loses_its_connection_to_the_one_that_comes() {
-    let mut bench = Bench::new(|_| {});
-    let first = bench.activated(TESTER);
-    let second = bench.open();
-    bench.ask_for_routing(second, TESTER);
-    bench.pass(ms(500));
-    assert!(bench.is_closed(first));
-    assert_eq!(bench.code(second), ActivationCode::Activated);
+    let mut rig = Rig::new(|_| {});
+    let first = rig.activated(TESTER);
+    let second = rig.open();
+    rig.ask_for_routing(second, TESTER);
+    rig.pass(ms(500));
+    assert!(rig.is_closed(first));
+    assert_eq!(rig.code(second), ActivationCode::Activated);
 }
 
 #[test]
 fn a_full_table_has_room_only_if_somebody_has_gone() {
-    let mut bench = Bench::new(|config| config.max_sockets = 2);
-    let (first, second) = (bench.activated(TESTER), bench.activated(OTHER));
-    let third = bench.open();
-    let fourth = bench.open();
-    assert!(!bench.is_closed(third) && bench.is_closed(fourth));
-    bench.ask_for_routing(third, LogicalAddress::new(0x0E82));
-    bench.say(first, Payload::AliveCheckResponse(TESTER));
-    assert_eq!(bench.hear(third), []);
-    bench.say(second, Payload::AliveCheckResponse(OTHER));
-    assert_eq!((bench.code(third), bench.is_closed(third)), (ActivationCode::NoSocketFree, true));
+    let mut rig = Rig::new(|config| config.max_sockets = 2);
+    let (first, second) = (rig.activated(TESTER), rig.activated(OTHER));
+    let third = rig.open();
+    let fourth = rig.open();
+    assert!(!rig.is_closed(third) && rig.is_closed(fourth));
+    rig.ask_for_routing(third, LogicalAddress::new(0x0E82));
+    rig.say(first, Payload::AliveCheckResponse(TESTER));
+    assert_eq!(rig.hear(third), []);
+    rig.say(second, Payload::AliveCheckResponse(OTHER));
+    assert_eq!((rig.code(third), rig.is_closed(third)), (ActivationCode::NoSocketFree, true));
 
-    let fifth = bench.open();
-    bench.ask_for_routing(fifth, LogicalAddress::new(0x0E82));
-    bench.say(first, Payload::AliveCheckResponse(TESTER));
-    bench.pass(ms(500));
-    assert!(bench.is_closed(second));
-    assert_eq!(bench.code(fifth), ActivationCode::Activated);
+    let fifth = rig.open();
+    rig.ask_for_routing(fifth, LogicalAddress::new(0x0E82));
+    rig.say(first, Payload::AliveCheckResponse(TESTER));
+    rig.pass(ms(500));
+    assert!(rig.is_closed(second));
+    assert_eq!(rig.code(fifth), ActivationCode::Activated);
 }
 
 #[test]
 fn messages_that_cannot_be_routed_are_refused_by_the_standards_codes() {
-    let mut bench = Bench::new(|config| config.max_data_size = Some(8));
-    let id = bench.activated(TESTER);
-    bench.ask(id, TESTER, LogicalAddress::new(0x4711), &[0x3E, 0]);
-    assert_eq!(bench.nack(id), DiagnosticNackCode::UnknownTargetAddress);
-    bench.ask(id, TESTER, ECU, &[0; 9]);
-    assert_eq!(bench.nack(id), DiagnosticNackCode::MessageTooLarge);
-    assert!(!bench.is_closed(id));
-    bench.ask(id, OTHER, ECU, &[0x3E, 0]);
-    assert_eq!(bench.nack(id), DiagnosticNackCode::InvalidSourceAddress);
-    assert!(bench.is_closed(id));
+    let mut rig = Rig::new(|config| config.max_data_size = Some(8));
+    let id = rig.activated(TESTER);
+    rig.ask(id, TESTER, LogicalAddress::new(0x4711), &[0x3E, 0]);
+    assert_eq!(rig.nack(id), DiagnosticNackCode::UnknownTargetAddress);
+    rig.ask(id, TESTER, ECU, &[0; 9]);
+    assert_eq!(rig.nack(id), DiagnosticNackCode::MessageTooLarge);
+    assert!(!rig.is_closed(id));
+    rig.ask(id, OTHER, ECU, &[0x3E, 0]);
+    assert_eq!(rig.nack(id), DiagnosticNackCode::InvalidSourceAddress);
+    assert!(rig.is_closed(id));
 
-    let mut bench = Bench::new(|config| config.diagnostic_nack = Some(DiagnosticNackCode::TargetUnreachable));
-    let id = bench.activated(TESTER);
-    bench.ask(id, TESTER, ECU, &[0x3E, 0]);
-    assert_eq!(bench.nack(id), DiagnosticNackCode::TargetUnreachable);
-    assert!(!bench.events().iter().any(|event| matches!(event, Event::Diagnostic(_))));
+    let mut rig = Rig::new(|config| config.diagnostic_nack = Some(DiagnosticNackCode::TargetUnreachable));
+    let id = rig.activated(TESTER);
+    rig.ask(id, TESTER, ECU, &[0x3E, 0]);
+    assert_eq!(rig.nack(id), DiagnosticNackCode::TargetUnreachable);
+    assert!(!rig.events().iter().any(|event| matches!(event, Event::Diagnostic(_))));
 
-    let mut bench = Bench::new(|_| {});
-    let id = bench.open();
-    bench.ask(id, TESTER, ECU, &[0x3E, 0]);
-    assert_eq!(bench.nack(id), DiagnosticNackCode::InvalidSourceAddress);
-    assert!(bench.is_closed(id));
+    let mut rig = Rig::new(|_| {});
+    let id = rig.open();
+    rig.ask(id, TESTER, ECU, &[0x3E, 0]);
+    assert_eq!(rig.nack(id), DiagnosticNackCode::InvalidSourceAddress);
+    assert!(rig.is_closed(id));
 }
 
 #[test]
 fn headers_that_make_no_sense_are_refused_and_some_end_the_connection() {
     let refuse = |bytes: &[u8]| {
-        let mut bench = Bench::new(|config| config.max_data_size = Some(4096));
-        let id = bench.activated(TESTER);
-        bench.say_bytes(id, bytes);
-        match bench.hear(id).as_slice() {
-            [Payload::HeaderNack(code)] => (*code, bench.is_closed(id)),
+        let mut rig = Rig::new(|config| config.max_data_size = Some(4096));
+        let id = rig.activated(TESTER);
+        rig.say_bytes(id, bytes);
+        match rig.hear(id).as_slice() {
+            [Payload::HeaderNack(code)] => (*code, rig.is_closed(id)),
             other => panic!("{bytes:02X?}: {other:?}"),
         }
     };
@@ -345,49 +345,49 @@ fn datagrams_that_make_no_sense_are_refused_by_the_same_rules() {
         (&[2, 0xFD, 0, 2, 0, 0, 0, 5, 1, 2, 3, 4, 5], HeaderNackCode::InvalidPayloadLength),
         (&[2, 0xFD, 0, 1, 0, 0, 0, 9], HeaderNackCode::InvalidPayloadLength),
     ] {
-        let mut bench = Bench::new(|_| {});
-        bench.entity.handle_datagram(bench.now, "127.0.0.1:50000".parse().unwrap(), bytes);
-        bench.settle();
-        assert_eq!(bench.datagrams, [Payload::HeaderNack(code)], "{bytes:02X?}");
+        let mut rig = Rig::new(|_| {});
+        rig.entity.handle_datagram(rig.now, "127.0.0.1:50000".parse().unwrap(), bytes);
+        rig.settle();
+        assert_eq!(rig.datagrams, [Payload::HeaderNack(code)], "{bytes:02X?}");
     }
 }
 
 #[test]
 fn connections_that_say_nothing_are_closed_by_their_timers() {
-    let mut bench = Bench::new(|_| {});
-    let (idle, active) = (bench.open(), bench.activated(TESTER));
-    bench.pass(ms(1999));
-    assert!(!bench.is_closed(idle));
-    bench.pass(ms(1));
-    assert!(bench.is_closed(idle));
-    bench.pass(Duration::from_secs(290));
-    bench.ask(active, TESTER, ECU, &[0x3E, 0x80]);
-    bench.pass(ms(299_999));
-    assert!(!bench.is_closed(active));
-    bench.pass(ms(1));
-    assert!(bench.is_closed(active));
-    assert!(bench.events().contains(&Event::Deactivated { tester: TESTER }));
+    let mut rig = Rig::new(|_| {});
+    let (idle, active) = (rig.open(), rig.activated(TESTER));
+    rig.pass(ms(1999));
+    assert!(!rig.is_closed(idle));
+    rig.pass(ms(1));
+    assert!(rig.is_closed(idle));
+    rig.pass(Duration::from_secs(290));
+    rig.ask(active, TESTER, ECU, &[0x3E, 0x80]);
+    rig.pass(ms(299_999));
+    assert!(!rig.is_closed(active));
+    rig.pass(ms(1));
+    assert!(rig.is_closed(active));
+    assert!(rig.events().contains(&Event::Deactivated { tester: TESTER }));
 }
 
 #[test]
 fn it_announces_itself_three_times_and_answers_who_asks_for_it() {
-    let mut bench = Bench::new(|config| {
+    let mut rig = Rig::new(|config| {
         config.announcements = 3;
         config.version = ProtocolVersion::V2019;
     });
-    bench.settle();
-    assert_eq!(bench.broadcasts, 1);
-    bench.pass(ms(999));
-    assert_eq!(bench.broadcasts, 2);
-    bench.pass(ms(5000));
-    assert_eq!(bench.broadcasts, 3);
+    rig.settle();
+    assert_eq!(rig.broadcasts, 1);
+    rig.pass(ms(999));
+    assert_eq!(rig.broadcasts, 2);
+    rig.pass(ms(5000));
+    assert_eq!(rig.broadcasts, 3);
 
     let from: SocketAddr = "127.0.0.1:50000".parse().unwrap();
     let mut ask = |version, payload: Payload| {
         let bytes = Message::new(version, payload).encode().unwrap();
-        bench.entity.handle_datagram(bench.now, from, &bytes);
-        bench.settle();
-        std::mem::take(&mut bench.datagrams)
+        rig.entity.handle_datagram(rig.now, from, &bytes);
+        rig.settle();
+        std::mem::take(&mut rig.datagrams)
     };
     let who = config().announcement;
     let any = ProtocolVersion::Default;
@@ -407,35 +407,35 @@ fn it_announces_itself_three_times_and_answers_who_asks_for_it() {
 
 #[test]
 fn a_slow_entity_says_everything_later_in_the_same_order() {
-    let mut bench = Bench::new(|config| config.latency = ms(700));
-    let id = bench.open();
-    bench.ask_for_routing(id, TESTER);
-    bench.ask(id, TESTER, ECU, &[0x3E, 0]);
-    bench.pass(ms(699));
-    assert_eq!(bench.hear(id), []);
-    bench.pass(ms(1));
-    let heard = bench.hear(id);
+    let mut rig = Rig::new(|config| config.latency = ms(700));
+    let id = rig.open();
+    rig.ask_for_routing(id, TESTER);
+    rig.ask(id, TESTER, ECU, &[0x3E, 0]);
+    rig.pass(ms(699));
+    assert_eq!(rig.hear(id), []);
+    rig.pass(ms(1));
+    let heard = rig.hear(id);
     assert!(matches!(heard[..], [Payload::ActivationResponse(_), Payload::DiagnosticAck(_)]), "{heard:?}");
 }
 
 #[test]
 fn a_flood_costs_bounded_memory() {
-    let mut bench = Bench::new(|config| config.latency = Duration::from_secs(3600));
-    let id = bench.open();
-    bench.ask_for_routing(id, TESTER);
+    let mut rig = Rig::new(|config| config.latency = Duration::from_secs(3600));
+    let id = rig.open();
+    rig.ask_for_routing(id, TESTER);
     for _ in 0..20_000 {
-        bench.ask(id, TESTER, LogicalAddress::new(0x4711), &[0x3E, 0]);
+        rig.ask(id, TESTER, LogicalAddress::new(0x4711), &[0x3E, 0]);
     }
-    bench.now += Duration::from_secs(3600);
-    bench.settle();
-    assert_eq!(bench.hear(id).len(), 4096);
+    rig.now += Duration::from_secs(3600);
+    rig.settle();
+    assert_eq!(rig.hear(id).len(), 4096);
 }
 
 /// Everything that the recorded gateway said, byte for byte and at its time, by an entity that knows only what the
 /// recording tells of it.
 #[test]
 fn the_recorded_gateway_is_played_byte_for_byte() {
-    let recording = DoipRecording::parse(LOG).unwrap();
+    let recording = DoipRecording::parse(DOIP_LOG).unwrap();
     let start = Instant::now();
     let mut entity_config = recording.entity();
     // when a recorded gateway announces itself is not the tester's doing
@@ -533,16 +533,16 @@ fn a_recording_that_cannot_be_read_is_an_error_that_names_the_line() {
 
 #[test]
 fn messages_in_any_pieces_are_the_same_messages() {
-    let mut bench = Bench::new(|_| {});
-    let id = bench.activated(TESTER);
-    bench.events();
+    let mut rig = Rig::new(|_| {});
+    let id = rig.activated(TESTER);
+    rig.events();
     let message = DiagnosticMessage { source: TESTER, target: ECU, data: vec![0x22; 300] };
     let bytes = Message::new(ProtocolVersion::V2012, message.clone()).encode().unwrap();
     for piece in bytes.iter().chain(&bytes) {
-        bench.say_bytes(id, &[*piece]);
+        rig.say_bytes(id, &[*piece]);
     }
-    assert_eq!(bench.events(), [Event::Diagnostic(message.clone()), Event::Diagnostic(message)]);
-    assert_eq!(bench.hear(id).len(), 2);
+    assert_eq!(rig.events(), [Event::Diagnostic(message.clone()), Event::Diagnostic(message)]);
+    assert_eq!(rig.hear(id).len(), 2);
     let mut decoder = StreamDecoder::new(1000);
     decoder.handle_bytes(&bytes);
     assert!(matches!(decoder.poll_message(), Ok(Some(Decoded::Message(_)))));

@@ -3,24 +3,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::doip_support::DoipTool;
 use connector_agent::protocol::doip::codec::decode_datagram;
 use connector_agent::protocol::doip::{ActivationCode, Eid, Message, Payload, ProtocolVersion};
 use connector_operator::doip_entity::{ListenConfig, Timeouts};
-use connector_sim::vehicle::catalogue::Catalogue;
-use connector_sim::vehicle::{DoipConfig, DoipGateway, VehicleConfig};
+use connector_sim::vehicle::{DoipConfig, DoipGateway};
+use connector_test_support::HANG;
+use connector_test_support::data::golf;
+use connector_test_support::doip_tool::DoipTool;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
-
-const VEHICLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/vehicles/vehicles.json");
-/// Only reached when something hangs.
-const HANG: Duration = Duration::from_secs(60);
-
-fn vehicle() -> VehicleConfig {
-    let catalogue = Catalogue::load(VEHICLES.as_ref()).unwrap();
-    VehicleConfig::new(catalogue.find("VOLKSWAGEN_GOLF_MK7").unwrap().clone())
-}
 
 fn listen(announce_to: SocketAddr) -> ListenConfig {
     let anywhere = "127.0.0.1:0".parse().unwrap();
@@ -40,7 +32,7 @@ async fn hear(socket: &UdpSocket) -> Payload {
 #[tokio::test]
 async fn a_gateway_announces_itself_three_times() {
     let listener = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let vehicle = vehicle();
+    let vehicle = golf();
     let config = DoipConfig::new(&vehicle, listen(listener.local_addr().unwrap()));
     let _gateway = DoipGateway::start(&vehicle, config).await.unwrap();
     for _ in 0..3 {
@@ -51,7 +43,7 @@ async fn a_gateway_announces_itself_three_times() {
 
 #[tokio::test]
 async fn a_question_to_everybody_is_answered_to_who_asked() {
-    let vehicle = vehicle();
+    let vehicle = golf();
     let gateway = DoipGateway::start(&vehicle, DoipConfig::new(&vehicle, listen(nobody()))).await.unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.set_broadcast(true).unwrap();
@@ -65,7 +57,7 @@ async fn a_question_to_everybody_is_answered_to_who_asked() {
 
 #[tokio::test]
 async fn a_tester_that_never_activates_is_hung_up_on() {
-    let vehicle = vehicle();
+    let vehicle = golf();
     let mut config = DoipConfig::new(&vehicle, listen(nobody()));
     config.entity.timeouts =
         Timeouts { initial_inactivity: Duration::from_millis(200), ..Timeouts::default() };
@@ -76,7 +68,7 @@ async fn a_tester_that_never_activates_is_hung_up_on() {
 
 #[tokio::test]
 async fn a_second_tester_of_the_same_address_takes_over_from_one_that_does_not_answer() {
-    let vehicle = vehicle();
+    let vehicle = golf();
     let mut config = DoipConfig::new(&vehicle, listen(nobody()));
     config.entity.timeouts.initial_inactivity = HANG;
     let gateway = DoipGateway::start(&vehicle, config).await.unwrap();

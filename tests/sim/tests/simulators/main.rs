@@ -3,10 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod cloud_support;
-#[path = "../doip_support/mod.rs"]
-mod doip_support;
-#[path = "../vehicle_support/mod.rs"]
-mod vehicle_support;
 
 mod cloud_login;
 mod cloud_portal;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::vehicle_support::{Tool, bus, catalogue, id};
 use connector_agent::protocol::isotp::{Addressing, Config, FrameSize, Responders, SeparationTime};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{CanFrame, CanId};
@@ -11,6 +10,9 @@ use connector_sim::vehicle::ecu::{Session, Timing, crc32, toy_key};
 use connector_sim::vehicle::simulation::image_path;
 use connector_sim::vehicle::transport::TransportConfig;
 use connector_sim::vehicle::{Vehicle, VehicleConfig, hex};
+use connector_test_support::can_tool::{Tool, bus};
+use connector_test_support::data::catalogue;
+use connector_test_support::id;
 
 const P2: Duration = Duration::from_millis(100);
 

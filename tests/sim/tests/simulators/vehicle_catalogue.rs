@@ -1,12 +1,7 @@
 //! The file of vehicles, read whole, and what is said when it is wrong.
 
 use connector_sim::vehicle::catalogue::{Catalogue, CatalogueError};
-
-const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/vehicles/vehicles.json");
-
-fn catalogue() -> Catalogue {
-    Catalogue::load(FILE.as_ref()).unwrap()
-}
+use connector_test_support::data::catalogue;
 
 fn wrong(text: &str) -> String {
     Catalogue::parse(text).unwrap_err().to_string()

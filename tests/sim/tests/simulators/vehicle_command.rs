@@ -4,20 +4,27 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use crate::vehicle_support::{Tool, VEHICLES, id};
 use connector_hal::can::slcan::{DEFAULT_BAUD, Slcan};
 use connector_hal::can::{CanBus, CanSettings};
 use connector_sim::vehicle::catalogue::EcuAddress;
 use connector_sim::vehicle::ecu::toy_key;
 use connector_sim::vehicle::hex;
+use connector_test_support::can_tool::Tool;
+use connector_test_support::data::file;
+use connector_test_support::data::vehicles_file;
+use connector_test_support::id;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-const LOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/recordings/ecu-flash.candump.log");
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// The recorded flash session.
+fn log() -> String {
+    file("recordings/ecu-flash.candump.log").to_str().unwrap().to_owned()
+}
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_connector-sim"));
@@ -67,7 +74,7 @@ async fn a_vehicle_of_the_file_answers_and_is_flashed_behind_its_slcan_device() 
     let platform = "CHRYSLER_PACIFICA_2018";
     let (child, ready) = start(&[
         "--vehicles",
-        VEHICLES,
+        &vehicles_file(),
         "--platform",
         platform,
         "--slcan",
@@ -109,7 +116,7 @@ async fn a_vehicle_of_the_file_answers_and_is_flashed_behind_its_slcan_device() 
 async fn a_recording_answers_behind_its_slcan_device() {
     let directory = tempfile::tempdir().unwrap();
     let slcan = directory.path().join("can");
-    let (child, ready) = start(&["--recording", LOG, "--slcan", slcan.to_str().unwrap()]).await;
+    let (child, ready) = start(&["--recording", &log(), "--slcan", slcan.to_str().unwrap()]).await;
     assert_eq!((&ready["platform"], &ready["vin"]), (&Value::Null, &Value::Null));
     assert_eq!(ready["ecus"][0]["response_id"], "0x71A");
     let mut tool = tool(&slcan, 0x710, 0x71A).await;
@@ -124,14 +131,15 @@ async fn what_can_not_be_simulated_is_said() {
     let directory = tempfile::tempdir().unwrap();
     let slcan = directory.path().join("can");
     let slcan = slcan.to_str().unwrap();
-    let unknown = fails(&["--vehicles", VEHICLES, "--platform", "HONDA_CIVC", "--slcan", slcan]).await;
+    let unknown =
+        fails(&["--vehicles", &vehicles_file(), "--platform", "HONDA_CIVC", "--slcan", slcan]).await;
     assert!(unknown.contains("no vehicle has the platform HONDA_CIVC; near names: HONDA_CIVIC"), "{unknown}");
     let missing = fails(&["--vehicles", "/nowhere", "--platform", "X", "--slcan", slcan]).await;
     assert!(missing.contains("cannot read /nowhere"), "{missing}");
     let neither = fails(&["--slcan", slcan]).await;
     assert!(neither.contains("--vehicles <FILE>"), "{neither}");
-    let no_log = fails(&["--recording", VEHICLES, "--slcan", slcan]).await;
+    let no_log = fails(&["--recording", &vehicles_file(), "--slcan", slcan]).await;
     assert!(no_log.contains("line 1:"), "{no_log}");
-    let nowhere = fails(&["--recording", LOG, "--slcan", "/nowhere/can"]).await;
+    let nowhere = fails(&["--recording", &log(), "--slcan", "/nowhere/can"]).await;
     assert!(nowhere.contains("cannot make the SLCAN adapter at /nowhere/can"), "{nowhere}");
 }

@@ -3,20 +3,15 @@
 use std::time::{Duration, Instant};
 
 use connector_agent::protocol::isotp::{Padding, SeparationTime};
-use connector_hal::can::CanId;
 use connector_sim::vehicle::candump;
 use connector_sim::vehicle::ecu::{Responder, Target};
 use connector_sim::vehicle::hex;
 use connector_sim::vehicle::recording::{RecordedEcu, Recording, ToolStep};
-
-const LOG: &str = include_str!("../../../data/recordings/ecu-flash.candump.log");
+use connector_test_support::data::FLASH_LOG;
+use connector_test_support::id;
 
 fn recording() -> Recording {
-    Recording::new(candump::parse(LOG).unwrap()).unwrap()
-}
-
-fn id(id: u32) -> CanId {
-    CanId::try_from(id).unwrap()
+    Recording::new(candump::parse(FLASH_LOG).unwrap()).unwrap()
 }
 
 fn step<'a>(recording: &'a Recording, request: &str) -> &'a ToolStep {

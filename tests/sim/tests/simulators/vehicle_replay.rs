@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use crate::vehicle_support::{Answer, Tool, bus, id};
 use connector_agent::protocol::isotp::Responders;
 use connector_hal::timer::TimerKind;
 use connector_sim::vehicle::catalogue::EcuAddress;
 use connector_sim::vehicle::ecu::Target;
 use connector_sim::vehicle::recording::{Recording, ToolStep};
 use connector_sim::vehicle::{Vehicle, candump};
+use connector_test_support::can_tool::{Answer, Tool, bus};
+use connector_test_support::data::FLASH_LOG;
+use connector_test_support::id;
 use tokio::time::{Instant, sleep_until};
-
-const LOG: &str = include_str!("../../../data/recordings/ecu-flash.candump.log");
 
 /// Timers of the runtime are up to 1 ms late, which the bus makes up for; and a frame takes a quarter of one.
 const EARLY: Duration = Duration::from_millis(1);
@@ -35,7 +35,7 @@ fn check(step: &ToolStep, answers: &[Answer], asked: std::time::Instant) {
 
 #[tokio::test(start_paused = true)]
 async fn the_recorded_flash_runs_again_with_its_own_timing() {
-    let recording = Recording::new(candump::parse(LOG).unwrap()).unwrap();
+    let recording = Recording::new(candump::parse(FLASH_LOG).unwrap()).unwrap();
     let bus = bus();
     let vehicle = Vehicle::play(&recording, &bus, TimerKind::Runtime);
     let origin = Instant::now();

@@ -5,33 +5,16 @@ use std::time::{Duration, Instant};
 use connector_agent::protocol::isotp::{
     Addressing, Config, Endpoint, Event, FrameSize, Padding, SeparationTime, Timeouts,
 };
-use connector_hal::can::{CanBus, CanBusExt, CanEvent, CanFrame, CanId, CanSettings, open};
+use connector_hal::can::{CanBus, CanBusExt, CanEvent, CanFrame, CanSettings, open};
 use connector_hal::timer::{Deadline, TimerKind};
+
+use crate::id;
 
 /// No machine is so busy that anything here takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const CLOCK: TimerKind = TimerKind::Precise;
 pub const SETTINGS: CanSettings =
     CanSettings { bit_rate: 500_000, data_bit_rate: Some(2_000_000), listen_only: false };
-
-/// An interface that the environment names; `None`, and a word about it, where it names none.
-pub fn environment(name: &str) -> Option<String> {
-    let value = std::env::var(name).ok();
-    if value.is_none() {
-        let text = format!("\nSKIPPED: needs {name}, see this file's head\n");
-        // not by println, which the test harness keeps to itself; in one write, so that nothing comes in between
-        let _no_standard_error = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
-    }
-    value
-}
-
-pub fn id(id: u32) -> CanId {
-    CanId::try_from(id).unwrap()
-}
-
-pub fn pdu(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 7 + i / 256) as u8).collect()
-}
 
 /// Addresses, and the names that tests give them.
 pub fn modes() -> [(&'static str, Addressing); 7] {

@@ -99,7 +99,7 @@ enum Side {
 const UP: usize = 0;
 const DOWN: usize = 1;
 
-pub struct World {
+pub struct Rig {
     rng: fastrand::Rng,
     start: Instant,
     now: Instant,
@@ -120,7 +120,7 @@ pub struct World {
     summary: Summary,
 }
 
-impl World {
+impl Rig {
     pub fn new(seed: u64, is_flood: bool) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let start = Instant::now();

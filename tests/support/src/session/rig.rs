@@ -9,8 +9,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use connector_agent::config::doip_device::Device;
-use connector_agent::config::{CanPort, DoipPort, IsotpStack, KlinePort};
 use connector_agent::relay::connection::{CloseReason, Session, SessionSettings};
 use connector_agent::relay::limits::SessionLimits;
 use connector_agent::relay::link::{Link, LinkError, Role};
@@ -19,18 +17,19 @@ use connector_agent::relay::wire::codec::{EventCode, Payload, PduFlags, Tag};
 use connector_agent::relay::wire::request::Request;
 use connector_agent::vehicle::hardware::Hardware;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
-use connector_hal::can::{CanBus, CanCapabilities, CanError, CanFrame};
+use connector_hal::can::{CanCapabilities, CanError, CanFrame};
 use connector_hal::kline::sim::{LineNode, SimLine};
 use connector_hal::kline::{KLine, KLineError, KLineEvent, Signal};
 use connector_hal::timer::TimerKind;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::gateway::Gateways;
+use super::gateways::Gateways;
+use crate::config::hs;
+use crate::hardware::HardwareBuilder;
+use crate::{SECOND, now};
 
 pub const UUID: Uuid = Uuid::from_u128(0x97a0_0001_0000_4000_8000_0000_0000_0001);
-pub const MILLISECOND: Duration = Duration::from_millis(1);
-pub const SECOND: Duration = Duration::from_secs(1);
 
 pub const PLAIN: PduFlags = PduFlags { chained: false, confirm: false };
 pub const CHAINED: PduFlags = PduFlags { chained: true, confirm: false };
@@ -96,10 +95,6 @@ pub struct Rig {
     pub socket_takes: bool,
 }
 
-pub fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
-
 /// An interface of the K-line, which nobody else can open meanwhile, as it is with serial devices.
 struct Exclusive {
     line: LineNode,
@@ -124,6 +119,11 @@ impl KLine for Exclusive {
     }
 }
 
+fn device_error(kind: std::io::ErrorKind, device: &str) -> (String, std::io::Error) {
+    (device.to_owned(), kind.into())
+}
+
+/// Both buses, the K-line, the DoIP network and terminal 15.
 fn hardware(
     buses: &[VirtualBus; 2],
     kline: &SimLine,
@@ -131,15 +131,23 @@ fn hardware(
     opening_fails: &Arc<AtomicBool>,
     bit_rate_is_fixed: &Arc<AtomicBool>,
 ) -> Hardware {
-    let gateways = gateways.clone();
-    let port =
-        |pins, device: &str, fd| CanPort { pins, device: device.to_owned(), fd, isotp: IsotpStack::Auto };
-    let buses = buses.clone();
-    let (opening_fails, bit_rate_is_fixed) = (Arc::clone(opening_fails), Arc::clone(bit_rate_is_fixed));
-    let (kline, kline_fails, kline_held) = (kline.clone(), Arc::clone(&opening_fails), Arc::new(()));
-    Hardware {
-        kline_ports: Arc::new([KlinePort { pin: 7, device: "kline0".to_owned(), bit_rates: vec![10_400] }]),
-        open_kline: Arc::new(move |device: &str| {
+    let (buses, gateways, kline) = (buses.clone(), gateways.clone(), kline.clone());
+    let (can_fails, kline_fails) = (Arc::clone(opening_fails), Arc::clone(opening_fails));
+    let (bit_rate_is_fixed, kline_held) = (Arc::clone(bit_rate_is_fixed), Arc::new(()));
+    HardwareBuilder::in_runtime_time()
+        .can_port([6, 14], "can0", true)
+        .can_port([3, 11], "can1", false)
+        .open_can(move |device| {
+            if can_fails.load(Ordering::Relaxed) {
+                let (device, source) = device_error(std::io::ErrorKind::NotFound, device);
+                return Err(CanError::Device { device, source });
+            }
+            let bus = if device == "can0" { &buses[0] } else { &buses[1] };
+            let set_bit_rate = !bit_rate_is_fixed.load(Ordering::Relaxed);
+            let capabilities = CanCapabilities { set_bit_rate, ..VirtualBus::full_capabilities() };
+            Ok(Box::new(bus.attach_adapter(device, capabilities)))
+        })
+        .kline_port(7, "kline0", move |device| {
             let failed = if kline_fails.load(Ordering::Relaxed) {
                 Some(std::io::ErrorKind::NotFound)
             } else if Arc::strong_count(&kline_held) > 1 {
@@ -147,34 +155,16 @@ fn hardware(
             } else {
                 None
             };
-            let line: Result<Box<dyn KLine>, KLineError> = match failed {
-                Some(kind) => Err(KLineError::Device { device: device.to_owned(), source: kind.into() }),
-                None => {
-                    let line = kline.attach(device, 10_400);
-                    Ok(Box::new(Exclusive { line, _held: Arc::clone(&kline_held) }))
-                }
-            };
-            Box::pin(std::future::ready(line))
-        }),
-        can_ports: Arc::new([port([6, 14], "can0", true), port([3, 11], "can1", false)]),
-        open_can: Arc::new(move |device: &str| {
-            let bus = if device == "can0" { &buses[0] } else { &buses[1] };
-            let adapter: Result<Box<dyn CanBus>, CanError> = if opening_fails.load(Ordering::Relaxed) {
-                let source = std::io::ErrorKind::NotFound.into();
-                Err(CanError::Device { device: device.to_owned(), source })
-            } else {
-                let set_bit_rate = !bit_rate_is_fixed.load(Ordering::Relaxed);
-                let capabilities = CanCapabilities { set_bit_rate, ..VirtualBus::full_capabilities() };
-                Ok(Box::new(bus.attach_adapter(device, capabilities)))
-            };
-            Box::pin(std::future::ready(adapter))
-        }),
-        doip_ports: Arc::new([DoipPort { pins: [3, 11], device: Device::Interface("eth0".to_owned()) }]),
-        open_doip: Arc::new(move |_, _, _| Box::pin(std::future::ready(Ok(gateways.network())))),
-        timer: TimerKind::Runtime,
-        terminal15: Some(1),
-        ..Hardware::new([])
-    }
+            if let Some(kind) = failed {
+                let (device, source) = device_error(kind, device);
+                return Err(KLineError::Device { device, source });
+            }
+            let line = kline.attach(device, 10_400);
+            Ok(Box::new(Exclusive { line, _held: Arc::clone(&kline_held) }))
+        })
+        .doip_network(move || gateways.network())
+        .terminal15()
+        .build()
 }
 
 impl Rig {
@@ -196,12 +186,27 @@ impl Rig {
     }
 
     fn with(config: VirtualBusConfig, hold: Duration, limits: SessionLimits) -> Self {
+        Self::build(config, hold, limits, None)
+    }
+
+    /// A connection on hardware of the test's own, in place of the simulated buses.
+    pub fn with_hardware(hardware: Hardware) -> Self {
+        Self::build(VirtualBusConfig::default(), 30 * SECOND, SessionLimits::default(), Some(hardware))
+    }
+
+    fn build(
+        config: VirtualBusConfig,
+        hold: Duration,
+        limits: SessionLimits,
+        own_hardware: Option<Hardware>,
+    ) -> Self {
         let buses = [VirtualBus::new(config.clone()), VirtualBus::new(config)];
         let opening_fails = Arc::new(AtomicBool::new(false));
         let kline = SimLine::new(TimerKind::Runtime);
         let gateways = Gateways::default();
         let bit_rate_is_fixed = Arc::new(AtomicBool::new(false));
-        let hardware = hardware(&buses, &kline, &gateways, &opening_fails, &bit_rate_is_fixed);
+        let hardware = own_hardware
+            .unwrap_or_else(|| hardware(&buses, &kline, &gateways, &opening_fails, &bit_rate_is_fixed));
         let settings = SessionSettings { connection_uuid: UUID, hold, limits, hardware };
         let start = now();
         Self {
@@ -225,7 +230,7 @@ impl Rig {
         }
     }
 
-    /// The same with bus "HS" at pins 6 and 14, 500 kbit/s.
+    /// A connection with bus "HS" configured, at pins 6 and 14, 500 kbit/s.
     pub async fn configured() -> Self {
         let mut rig = Self::new();
         rig.configure_hs().await;
@@ -361,6 +366,15 @@ impl Rig {
         self.events(channel).iter().filter(|event| event.0 == code && event.1 == detail).count()
     }
 
+    /// Lets everything happen that happens without time passing.
+    pub async fn settle(&mut self) {
+        self.exchange();
+        while poll_fn(|cx| Poll::Ready(self.session.poll_drive(cx).is_ready())).await {
+            self.exchange();
+        }
+        self.exchange();
+    }
+
     pub async fn run(&mut self, time: Duration) {
         self.run_until(time, |_| false).await;
     }
@@ -440,12 +454,6 @@ impl Rig {
             self.heard.push(Heard { channel: record.channel, at, got });
         }
     }
-}
-
-/// Bus "HS" at pins 6 and 14.
-pub fn hs() -> Value {
-    json!({"bus_name": "HS", "can_bus": {"pin_plus": 6, "pin_min": 14, "can_protocol": "isotp",
-           "can_bit_rate": 500_000}})
 }
 
 /// The problem of an error, as status and last part of its type.

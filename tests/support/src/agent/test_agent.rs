@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use connector_agent::agent::{self, Control, Setup, SetupError};
@@ -10,14 +9,15 @@ use connector_agent::config::{
     ApiUrl, BusConfig, BusKind, Config, ConnectorUuid, Pincode, PowerConfig, WebsocketUrl,
 };
 use connector_agent::tls;
-use connector_agent::vehicle::hardware::{Hardware, OpenCan};
 use connector_hal::board::{Board, Led, SimBoard, SimBoardHandle};
 use connector_hal::can::CanBus;
 use connector_hal::can::virtual_bus::VirtualBus;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::{Connector, Sandbox, soon};
+use super::{Connector, Sandbox};
+use crate::hardware::HardwareBuilder;
+use crate::soon;
 
 /// In what an agent differs from the usual.
 #[derive(Debug, Clone, Default)]
@@ -78,24 +78,20 @@ impl TestAgent {
         }
         config.power = settings.power;
         let (bus, present) = (bus.clone(), settings.adapter);
-        let open_can: Arc<OpenCan> = Arc::new(move |device: &str| {
-            let (bus, device, mut present) = (bus.clone(), device.to_owned(), present.clone());
-            Box::pin(async move {
-                if let Some(present) = &mut present {
-                    present.wait_for(|present| *present).await.unwrap();
-                }
-                let adapter = bus.attach_adapter(&device, VirtualBus::full_capabilities());
-                Ok(Box::new(adapter) as Box<dyn CanBus>)
-            })
-        });
         let (board, handle) = SimBoard::new();
-        let hardware = Hardware {
-            kline_ports: config.kline_ports().into(),
-            open_can,
-            terminal15: Some(1),
-            ..Hardware::new(config.can_ports())
-        };
-        let hardware = hardware.with_doip(config.doip_ports(), config.doip.clone(), board.doip_activation());
+        let hardware = HardwareBuilder::of_config(&config, board.doip_activation())
+            .open_can_later(move |device: &str| {
+                let (bus, device, mut present) = (bus.clone(), device.to_owned(), present.clone());
+                Box::pin(async move {
+                    if let Some(present) = &mut present {
+                        present.wait_for(|present| *present).await.unwrap();
+                    }
+                    let adapter = bus.attach_adapter(&device, VirtualBus::full_capabilities());
+                    Ok(Box::new(adapter) as Box<dyn CanBus>)
+                })
+            })
+            .terminal15()
+            .build();
         let pincode = settings.pincode.as_deref().unwrap_or(&connector.pincode);
         let setup = Setup {
             pincode: Pincode::new(pincode).unwrap(),

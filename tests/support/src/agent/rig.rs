@@ -1,7 +1,7 @@
-//! A connector in a vehicle, online.
+//! A connector online in a vehicle.
 
-use connector_agent::relay::wire::request::{BusConfig, CanBusConfig, IsotpChannelConfig, Switch};
-use connector_hal::can::CanId;
+use std::time::Duration;
+
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::timer::TimerKind;
 use connector_operator::client::{Channel, CloseReason, Connection, LinkState};
@@ -9,10 +9,9 @@ use connector_sim::vehicle::catalogue::{EcuAddress, VehicleRecord};
 use connector_sim::vehicle::{Vehicle, VehicleConfig};
 use uuid::Uuid;
 
-use super::{AgentSettings, Connector, Portal, Sandbox, TestAgent, catalogue, soon};
-
-/// What the operator calls the bus.
-pub const BUS: &str = "HS";
+use super::{AgentSettings, Connector, Portal, Sandbox, TestAgent};
+use crate::config::{configure, isotp};
+use crate::{data, soon};
 
 /// A silent bus of 500 kbit/s in real time.
 pub fn bus() -> VirtualBus {
@@ -25,55 +24,7 @@ pub fn vehicle(record: &VehicleRecord, bus: &VirtualBus) -> Vehicle {
     Vehicle::start(&config, bus)
 }
 
-/// An identifier as the protocol writes it.
-fn number(id: CanId) -> u32 {
-    if id.is_extended() && id.raw() <= 0x7FF { id.to_socketcan() } else { id.raw() }
-}
-
-/// A channel to this ECU.
-pub fn isotp(address: EcuAddress) -> IsotpChannelConfig {
-    IsotpChannelConfig {
-        response_id: Some(number(address.response)),
-        extended_request_address: address.extended,
-        extended_response_address: address.extended,
-        ..functional(number(address.request))
-    }
-}
-
-/// A functional channel.
-pub fn functional(request_id: u32) -> IsotpChannelConfig {
-    IsotpChannelConfig {
-        bus_name: BUS.to_owned(),
-        request_id,
-        response_id: None,
-        response_ids: Vec::new(),
-        extended_request_address: None,
-        extended_response_address: None,
-        padding: Default::default(),
-        padding_byte: None,
-        keep_alive: Switch::Disabled,
-        block_size: None,
-        st_min: None,
-        max_age_ms: None,
-        p2_ms: None,
-    }
-}
-
-/// The one bus that the connector has.
-pub async fn configure(connection: &Connection) {
-    let can_bus = CanBusConfig {
-        pin_plus: 6,
-        pin_min: 14,
-        can_protocol: "isotp".to_owned(),
-        can_bit_rate: 500_000,
-        transceiver: None,
-        data_bit_rate: None,
-    };
-    let bus = BusConfig { bus_name: BUS.to_owned(), can_bus: Some(can_bus), ..BusConfig::default() };
-    soon("the bus", connection.configure_buses(vec![bus])).await.unwrap();
-}
-
-/// Waits until the connection is over; gives the reason.
+/// Waits until the connection is closed; returns the reason.
 pub async fn closed(connection: &Connection) -> CloseReason {
     let mut state = connection.state();
     let is_closed = |state: &LinkState| matches!(state, LinkState::Closed(_));
@@ -84,7 +35,8 @@ pub async fn closed(connection: &Connection) -> CloseReason {
     }
 }
 
-pub struct Bench {
+/// A connector online in a vehicle, in real time.
+pub struct Rig {
     pub sandbox: Sandbox,
     pub connector: Connector,
     pub bus: VirtualBus,
@@ -94,7 +46,7 @@ pub struct Bench {
     pub portal: Portal,
 }
 
-impl Bench {
+impl Rig {
     /// A connector online in the vehicle of this platform, whose VIN has been read.
     pub async fn start(platform: &str) -> Self {
         Self::start_in(Sandbox::start(1).await, platform, AgentSettings::default()).await
@@ -103,7 +55,7 @@ impl Bench {
     pub async fn start_in(sandbox: Sandbox, platform: &str, settings: AgentSettings) -> Self {
         let connector = sandbox.connectors[0].clone();
         let bus = bus();
-        let record = catalogue().find(platform).unwrap().clone();
+        let record = data::record(platform);
         let vehicle = vehicle(&record, &bus);
         let agent = TestAgent::start(&sandbox, &connector, &bus, settings);
         let mut portal = sandbox.portal(&connector).await;
@@ -130,7 +82,7 @@ impl Bench {
         soon("the connection", self.sandbox.operator.connect(connection)).await.unwrap()
     }
 
-    /// The same with the bus configured and a channel to the vehicle's first ECU.
+    /// A joined ticket, its connection with the bus configured, and a channel to the vehicle's first ECU.
     pub async fn session(&self) -> (String, Connection, Channel) {
         let (ticket, connection) = self.connect().await;
         configure(&connection).await;
@@ -141,5 +93,37 @@ impl Bench {
     /// The vehicle's first ECU.
     pub fn ecu(&self) -> EcuAddress {
         self.record.ecus[0].address
+    }
+
+    /// Takes the connector to another vehicle, and switches the ignition on there until the cloud knows the VIN.
+    pub async fn swap(&mut self, platform: &str) {
+        self.record = data::record(platform);
+        let other = vehicle(&self.record, &self.bus);
+        std::mem::replace(&mut self.vehicle, other).stop().await;
+        let vin = self.record.vin.unwrap();
+        for _ in 0..3 {
+            self.agent.board.set_ignition(Some(false));
+            self.portal.sees("the ignition off", |update| update["ignition"] == false).await;
+            self.agent.board.set_ignition(Some(true));
+            // with more tests than cores, a simulated ECU may answer later than any real one
+            let seen = self.portal.sees_vin(vin.as_str());
+            if tokio::time::timeout(Duration::from_secs(10), seen).await.is_ok() {
+                return;
+            }
+        }
+        panic!("the VIN of {platform} was not read");
+    }
+
+    /// Lowers the voltage and switches the ignition off; returns when the connector is offline.
+    pub async fn falls_asleep(&mut self) {
+        self.agent.board.set_voltage(Some(11.5));
+        self.agent.board.set_ignition(Some(false));
+        self.portal.sees("why", |update| update["voltage"] == 11.5 && update["ignition"] == false).await;
+        self.portal.sees("the connector offline", |update| update["is_online"] == false).await;
+    }
+
+    /// Waits until the connector is online again.
+    pub async fn wakes(&mut self) {
+        self.portal.sees("the connector online", |update| update["is_online"] == true).await;
     }
 }

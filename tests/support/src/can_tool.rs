@@ -1,7 +1,5 @@
 //! A tool on the virtual bus, for the tests of the vehicle.
 
-#![allow(dead_code)] // each test file takes what it needs
-
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -12,17 +10,7 @@ use connector_agent::protocol::isotp::{
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{BusState, CanBus, CanEvent, CanFrame, CanId};
 use connector_hal::timer::{Deadline, TimerKind};
-use connector_sim::vehicle::catalogue::{Catalogue, EcuAddress};
-
-pub const VEHICLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/vehicles/vehicles.json");
-
-pub fn catalogue() -> Catalogue {
-    Catalogue::load(VEHICLES.as_ref()).unwrap()
-}
-
-pub fn id(id: u32) -> CanId {
-    CanId::try_from(id).unwrap()
-}
+use connector_sim::vehicle::catalogue::EcuAddress;
 
 pub fn bus() -> VirtualBus {
     VirtualBus::new(VirtualBusConfig::default())

@@ -5,20 +5,10 @@ use std::time::{Duration, Instant};
 
 use connector_agent::protocol::isotp::{Addressing, Config, Endpoint, Event};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualCan};
-use connector_hal::can::{CanBusExt, CanEvent, CanFrame, CanId};
+use connector_hal::can::{CanBusExt, CanEvent, CanFrame};
 use tokio::sync::mpsc;
 
-pub fn id(id: u32) -> CanId {
-    CanId::try_from(id).unwrap()
-}
-
-pub fn frame(number: u32, data: &[u8]) -> CanFrame {
-    CanFrame::new(id(number), data).unwrap()
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
+use crate::{id, now};
 
 async fn sleep_until(at: Option<Instant>) {
     match at {

@@ -11,7 +11,8 @@ use rustls::ClientConfig;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Portal, soon};
+use super::Portal;
+use crate::{HANG, soon};
 
 /// The first connector's number.
 const FIRST: i64 = 2001;
@@ -176,7 +177,7 @@ async fn log_in(cloud: &Cloud, address: SocketAddr) -> Operator {
 }
 
 async fn answer(request: reqwest::RequestBuilder) -> (StatusCode, Value) {
-    let response = request.timeout(super::HANG).send().await.unwrap();
+    let response = request.timeout(HANG).send().await.unwrap();
     let status = response.status();
     let bytes = response.bytes().await.unwrap();
     let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());

@@ -17,7 +17,7 @@ use connector_hal::can::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
-use super::rig::now;
+use crate::now;
 
 /// What a gateway sends to an open connection unasked, or does with it.
 #[derive(Debug, Clone)]
@@ -75,6 +75,8 @@ struct State {
     /// With how many connections by TLS.
     connects: Vec<bool>,
     is_unreachable: bool,
+    /// Whether what came in is not kept.
+    forgets: bool,
     tested_by: usize,
 }
 
@@ -83,6 +85,13 @@ struct State {
 pub struct Gateways(Arc<Mutex<State>>);
 
 impl Gateways {
+    /// Gateways that keep no history: for benchmarks, which exchange more than memory holds.
+    pub fn forgetful() -> Self {
+        let gateways = Self::default();
+        gateways.0.lock().unwrap().forgets = true;
+        gateways
+    }
+
     pub fn set(&self, gateways: impl Into<Vec<Gateway>>) {
         self.0.lock().unwrap().gateways = gateways.into();
     }
@@ -131,6 +140,13 @@ impl Gateways {
     /// The connections made so far: whether each was by TLS.
     pub fn connects(&self) -> Vec<bool> {
         self.0.lock().unwrap().connects.clone()
+    }
+
+    fn note(&self, payload: &Payload) {
+        let mut state = self.0.lock().unwrap();
+        if !state.forgets {
+            state.received.push((now(), payload.clone()));
+        }
     }
 
     pub fn network(&self) -> Box<dyn Network> {
@@ -227,7 +243,7 @@ async fn serve(
                 Ok(read) => {
                     decoder.handle_bytes(&buffer[..read]);
                     while let Some(Decoded::Message(message)) = decoder.poll_message().unwrap() {
-                        network.0.lock().unwrap().received.push((now(), message.payload.clone()));
+                        network.note(&message.payload);
                         gateway.answers(message.payload, code, &answers).into_iter().for_each(send);
                     }
                     continue;
@@ -266,11 +282,16 @@ impl Gateway {
                         DiagnosticNack { source: target, target: source, code, previous: vec![] }.into(),
                     ];
                 }
-                for (ecu, answer) in
-                    self.ecus.iter().filter(|(ecu, _)| target.is_functional() || target.get() == *ecu)
-                {
+                let ack = DiagnosticAck { source: target, target: source, code: 0, previous: vec![] };
+                let mut immediately = vec![ack.into()];
+                let addressed = |ecu: &u16| target.is_functional() || target.get() == *ecu;
+                for (ecu, answer) in self.ecus.iter().filter(|(ecu, _)| addressed(ecu)) {
                     for (delay, data) in answer(&data) {
                         let response = DiagnosticMessage { source: (*ecu).into(), target: source, data };
+                        if delay.is_zero() {
+                            immediately.push(response.into());
+                            continue;
+                        }
                         let later = later.clone();
                         tokio::spawn(async move {
                             tokio::time::sleep(delay).await;
@@ -279,7 +300,7 @@ impl Gateway {
                         });
                     }
                 }
-                vec![DiagnosticAck { source: target, target: source, code: 0, previous: vec![] }.into()]
+                immediately
             }
             _ => Vec::new(),
         }

@@ -1,9 +1,6 @@
 //! A DoIP tool by the product's own codec, for tests of processes.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::panic)] // helpers: each test takes what it needs
-
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use connector_agent::protocol::doip::codec::{Decoded, StreamDecoder, decode_datagram};
 use connector_agent::protocol::doip::{
@@ -15,8 +12,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-/// Only reached when something hangs.
-const HANG: Duration = Duration::from_secs(60);
+use crate::HANG;
+
 const TESTER: LogicalAddress = LogicalAddress::new(0x0E80);
 
 fn message(payload: impl Into<Payload>) -> Vec<u8> {

@@ -1,8 +1,5 @@
 //! Frames through a bus and a link, as a session does it, without the I/O around.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
-#![allow(dead_code)] // each of its users takes what it needs
-
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 

@@ -11,7 +11,7 @@ use connector_sim::vehicle::kline::{Anomaly, KlineEcu, KlineEcuConfig};
 
 pub const MS: Duration = Duration::from_millis(1);
 
-pub struct World {
+pub struct Rig {
     pub wire: Wire,
     pub endpoints: Vec<Endpoint>,
     pub ecus: Vec<KlineEcu>,
@@ -34,7 +34,7 @@ pub struct World {
     kept: VecDeque<(Instant, u8)>,
 }
 
-impl World {
+impl Rig {
     pub fn new(endpoints: Vec<Config>, ecus: Vec<KlineEcuConfig>) -> Self {
         let start = Instant::now();
         let mut wire = Wire::default();

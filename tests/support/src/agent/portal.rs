@@ -12,7 +12,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use super::{Connector, Sandbox, soon};
+use super::{Connector, Sandbox};
+use crate::soon;
 
 /// The websocket of any client of the cloud.
 pub struct Socket {

@@ -1,9 +1,6 @@
-//! A diagnostic tool that is not ours, `tests/peers/uds_peer.py`, for the tests of gateways.
+//! Independent implementations in Python, `tests/peers/*.py`, as peers.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // helpers: each test takes what it needs
-
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -12,41 +9,33 @@ use connector_sim::vehicle::ecu::{Ecu, EcuConfig, Image};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
+use crate::data::workspace;
+use crate::hex;
+use crate::skip::skip;
+
 /// How long any single response may take: no machine is so busy that it is reached.
 const TIMEOUT: u64 = 60;
 /// Only reached when something hangs.
 const HANG: Duration = Duration::from_secs(240);
 
-/// The workspace, from whichever of its packages is tested.
-fn workspace() -> &'static Path {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.ancestors().find(|directory| directory.join("tests/peers").is_dir()).unwrap()
-}
-
+/// The Python of the peers: `CONNECTOR_TEST_PYTHON`, by default `.venv/bin/python` in the workspace.
 fn python() -> PathBuf {
     std::env::var_os("CONNECTOR_TEST_PYTHON")
         .map_or_else(|| workspace().join(".venv/bin/python"), PathBuf::from)
 }
 
-/// The peer's program, if the Python there is has these modules; else says that the test is skipped.
+/// The program of `tests/peers`, if Python has these modules; otherwise prints that the test is skipped.
 pub async fn peer(program: &str, what: &str, modules: &str) -> Option<Command> {
     let python = python();
     let check = Command::new(&python).args(["-c", &format!("import {modules}")]).output().await;
     if !check.is_ok_and(|output| output.status.success()) {
-        // not by println, which the test harness keeps to itself; on a line of its own, wherever the harness is
-        let why = format!("\nSKIPPED: {what}: {} has not all of {modules}\n", python.display());
-        let _ = std::io::stderr().write_all(why.as_bytes());
+        skip(&format!("{what}: {} has not all of {modules}", python.display()));
         return None;
     }
     let mut command = Command::new(&python);
     command.arg(workspace().join("tests/peers").join(program));
     command.stdin(Stdio::null()).kill_on_drop(true);
     Some(command)
-}
-
-/// As Python prints bytes.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The place among these of one that has trouble codes to tell.
