@@ -1,5 +1,5 @@
-//! Relays frames without I/O, for `cross/figures`, which has the processor's instructions counted: twice as many frames
-//! cost so many instructions more, whatever the machine is doing besides.
+//! Relays frames without I/O, for `cross/figures`, which counts the processor's instructions. The difference between
+//! two frame counts is the cost of the frames, independent of the machine's load.
 //!
 //! `frames DIRECTION COUNT`, with DIRECTION `from-vehicle`, `batched` or `toward-vehicle`.
 

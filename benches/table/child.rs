@@ -63,7 +63,7 @@ async fn run_agent(rate: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The same frames, 16 bytes each, over a websocket with nothing around it.
+/// The same frames, 16 bytes each, over a bare websocket.
 async fn run_bare(rate: u32) -> anyhow::Result<()> {
     let tls = tls::client_config(Some(&PathBuf::from(variable(CA)?)))?;
     let stream = tokio::net::TcpStream::connect(variable(TARGET)?).await?;

@@ -1,4 +1,4 @@
-//! Any bytes, read line by line as what an operator says to a session: text messages, and else binary ones.
+//! Any bytes, read line by line as an operator's messages to a session: a line that is no text message is a binary one.
 
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;

@@ -11,7 +11,7 @@ use connector_test_support::data::catalogue;
 use connector_test_support::soon;
 use serde_json::json;
 
-/// An agent whose only vehicle is behind a DoIP gateway; nobody is on its CAN bus.
+/// An agent whose only vehicle is behind a DoIP gateway; its CAN bus has no other node.
 struct Rig {
     sandbox: Sandbox,
     connector: Connector,

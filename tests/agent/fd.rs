@@ -59,7 +59,7 @@ impl Rig {
     }
 }
 
-/// The frames that a node hears, but for errors, until one is what is waited for.
+/// The frames that a node receives, without error frames, up to the first for which `is_last` holds.
 async fn frames_until(node: &mut VirtualCan, is_last: impl Fn(&CanFrame) -> bool) -> Vec<CanFrame> {
     let heard = async {
         let mut frames = Vec::new();
@@ -82,7 +82,7 @@ async fn pdus_go_in_frames_of_64_bytes_with_a_switched_bit_rate() {
     let ecu = rig.record.ecus[0].address;
     let channel = soon("the channel", rig.connection.open_isotp(isotp(ecu))).await.unwrap();
     soon("the session", channel.request(&[0x10, 0x03], &Timing::default())).await.unwrap();
-    // an ECU that does not know the identifiers says so, and has had to put the whole request together for that
+    // the ECU refuses unknown identifiers, and can do so only after it has received the whole request
     let mut request = vec![0x22];
     request.extend((0..150u16).flat_map(u16::to_be_bytes));
     let answer = soon("the answer", channel.request(&request, &Timing::default())).await;
@@ -115,7 +115,7 @@ async fn raw_frames_of_64_bytes_go_both_ways_as_they_are() {
         let received = soon("the frame", channel.recv()).await.unwrap();
         assert_eq!(received.item, Item::Frame(back));
     }
-    // classic frames go on the same bus
+    // classic frames work on the same bus
     let classic = CanFrame::new(CanId::try_from(0x321).unwrap(), &[1, 2, 3]).unwrap();
     channel.send_frame(classic).await.unwrap();
     assert_eq!(frames_until(&mut node, |frame| frame.id() == classic.id()).await.last(), Some(&classic));

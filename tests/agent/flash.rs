@@ -36,8 +36,8 @@ enum Links {
     OperatorsCut,
 }
 
-/// For a cut to come between a frame and what happens next, everything is told by the frame itself, and how many such
-/// frames went before.
+/// A place to cut the link, given by a frame and by how many such frames came before, so that the cut falls between this
+/// frame and the next event.
 struct Cut {
     id: u32,
     data: &'static [u8],
@@ -51,7 +51,7 @@ const CUTS: [Cut; 5] = [
     Cut { id: REQUEST, data: &[0x11, 0x02, 0x36, 0x01], nth: 0, later: 15 },
     // in the middle of the second check
     Cut { id: REQUEST, data: &[0x10, 0x84, 0x31, 0x01, 0x02, 0x02], nth: 1, later: 3 },
-    // the erase is pending: the first and the third time that the ECU says so
+    // the erase is pending: the ECU's first and third answer "response pending"
     Cut { id: RESPONSE, data: &[0x03, 0x7F, 0x31, 0x78], nth: 0, later: 0 },
     Cut { id: RESPONSE, data: &[0x03, 0x7F, 0x31, 0x78], nth: 2, later: 0 },
     // the memory is erased at last, and the answer to that is on its way
@@ -162,7 +162,7 @@ async fn ask_one(channel: &Channel, steps: &[&ToolStep]) -> Result<(), String> {
     Ok(())
 }
 
-/// Functional requests go out at their recorded times, whatever came of those before.
+/// Sends functional requests at their recorded times, independent of the answers to earlier ones.
 async fn ask_everybody(channel: &Channel, steps: &[&ToolStep], origin: Instant) -> Result<(), String> {
     let asking = async {
         for step in steps {
@@ -228,7 +228,7 @@ fn check_vehicle(vehicle: &Vehicle, recording: &Recording) -> Result<(), String>
     Ok(())
 }
 
-/// Hears every frame on the bus, and cuts the network where it is told to.
+/// Receives every frame on the bus, and cuts the network at the given places.
 struct Recorder {
     frames: Arc<Mutex<Vec<CanFrame>>>,
 }

@@ -1,4 +1,4 @@
-//! The ignition and the battery: what the operator is told, and when the agent sleeps and wakes.
+//! The ignition and the battery: what the agent reports to the operator, and when it sleeps and wakes.
 
 use std::time::Duration;
 

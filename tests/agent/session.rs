@@ -17,7 +17,7 @@ use tokio::sync::watch;
 /// One vehicle, and another; each has an engine ECU at 0x7E0.
 const VEHICLE: &str = "AUDI_A3_MK3";
 const OTHER_VEHICLE: &str = "VOLKSWAGEN_ATLAS_MK1";
-/// Below the interval of five seconds in which everything is told anyway, by what a busy machine may take.
+/// Shorter than the five seconds between regular status updates, and long enough for a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(4);
 
 fn remote(reason: &str) -> CloseReason {
@@ -127,7 +127,7 @@ async fn a_connection_that_waits_for_the_vin_is_opened_also_if_the_link_is_lost_
     let mut portal = sandbox.portal(&connector).await;
     portal.sees_online().await;
     let ticket = sandbox.ticket(&connector, vin.as_deref()).await;
-    // what the cloud says goes by one link, in order: when the dismissal has arrived, the request to open has too
+    // the cloud's messages arrive in order on one link: when the dismissal has arrived, so has the request to open
     agent.board.press_button();
     portal.sees("the call", |update| update["call_for_attention"] == true).await;
     sandbox.dismiss(&connector).await;
@@ -165,7 +165,7 @@ async fn a_link_lost_before_the_operator_came_does_not_end_the_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_opened_without_a_vin_ends_when_the_vehicle_turns_out_to_be_another() {
     let sandbox = Sandbox::start(1).await;
-    // this one tells no VIN
+    // no VIN can be read from this vehicle
     let mut rig = Rig::start_in(sandbox, "COMMA_BODY", AgentSettings::default()).await;
     assert_eq!(rig.sandbox.identify(&rig.connector).await["vin_number"], Value::Null);
     let vin = catalogue().find(VEHICLE).unwrap().vin.unwrap().to_string();
@@ -233,7 +233,7 @@ async fn a_link_lost_for_longer_than_a_connection_is_held_ends_it_and_the_next_o
     let _kept = extended_session(&rig, &connection).await;
     network.cut();
     assert_eq!(closed(&connection).await, remote("link-lost"));
-    // nobody keeps it awake any more
+    // nothing keeps the session active any more
     enters(&mut status(&rig), Session::Default).await;
     let again = rig.join(connection.uuid()).await;
     configure(&again).await;
@@ -353,7 +353,7 @@ async fn a_wrong_pincode_is_shown_by_the_led_and_tried_only_once() {
     let blink = Duration::from_millis(100);
     agent.sees_led("the LED of a rejected login", |led| led == Led::Blink { on: blink, off: blink }).await;
     assert_eq!(sandbox.cloud.pincode_logins(), 1);
-    // while another one logs in, comes online and tells its VIN, nothing more is tried
+    // no further attempt is made while another agent logs in, comes online and reports its VIN
     let rig = Rig::start_in(sandbox, VEHICLE, AgentSettings::default()).await;
     assert_eq!(rig.sandbox.cloud.pincode_logins(), 2);
     assert_eq!(rig.sandbox.record(&rig.sandbox.connectors[1]).await["is_online"], false);

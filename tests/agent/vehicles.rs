@@ -35,7 +35,7 @@ async fn every_vehicle_tells_its_vin_and_answers_every_exchange_through_the_rela
     assert_eq!(exchanges + late_exchanges, count);
 }
 
-/// Drives vehicles, each with a connector of its own; the number of exchanges, and what failed why.
+/// Drives vehicles, each with its own connector; returns the number of exchanges, and the failures with their reasons.
 async fn drive_all(vehicles: Vec<VehicleRecord>, at_a_time: usize) -> (usize, Vec<(VehicleRecord, String)>) {
     let sandbox = Arc::new(Sandbox::start(vehicles.len()).await);
     let pairs = vehicles.into_iter().zip(sandbox.connectors.clone());
@@ -97,7 +97,7 @@ async fn check_vin(sandbox: &Sandbox, connector: &Connector, record: &VehicleRec
     let mut portal = sandbox.portal(connector).await;
     portal.sees_online().await;
     let identified = sandbox.identify(connector).await;
-    // the status that tells the VIN goes before the answer
+    // the status with the VIN arrives before the answer
     let stored = sandbox.record(connector).await;
     for (who, told) in [("the agent", &identified["vin_number"]), ("the cloud", &stored["vin_number"])] {
         if *told != vin.map_or(Value::Null, Value::from) {

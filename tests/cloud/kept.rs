@@ -1,4 +1,4 @@
-//! The login that outlives a restart: against a scripted cloud, with whatever can become of the file.
+//! The login that outlives a restart, against a scripted cloud: with the file intact, damaged, foreign or unwritable.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -259,7 +259,7 @@ fn a_crash_while_it_is_written_leaves_the_old_login_or_the_new_one() {
     kept.save(&tokens("old")).unwrap();
     let state = directory.path().join("state");
     let new = fs::read(state.join("login.json")).unwrap();
-    // the crash comes after so many bytes of the new file
+    // the crash comes after `length` bytes of the new file
     for length in 0..=new.len() {
         fs::write(state.join("login.json.new"), &new[..length]).unwrap();
         assert!(kept.load().unwrap().is_some());
@@ -353,12 +353,12 @@ struct Rig {
 }
 
 impl Rig {
-    /// A cloud that gives `access-N` for the Nth login and `access-10N` for the Nth refresh, and accepts them all.
+    /// A cloud that returns `access-N` for the Nth login and `access-10N` for the Nth refresh, and accepts all of them.
     async fn start() -> Self {
         Self::start_with(|_, _| false).await
     }
 
-    /// The same, but for the requests that are `refused`.
+    /// A cloud as [`Rig::start`] has it, except that it refuses the requests for which `refused` holds.
     async fn start_with(refused: impl Fn(&Request, usize) -> bool + Send + Sync + 'static) -> Self {
         let server = Server::start(move |request, before| match request.line.as_str() {
             LOGIN => Reply::tokens(before + 1),

@@ -1,4 +1,4 @@
-//! A scripted cloud: an HTTP server that answers as a test says, and remembers what it was asked.
+//! A scripted cloud: an HTTP server whose answers the test decides, and which records the requests.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -62,7 +62,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers every request by the function, which is also told how many requests with the same line came before.
+    /// Answers every request by the function, whose second argument is the number of earlier requests with the same line.
     pub async fn start(answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_with(None, answer).await
     }
@@ -187,7 +187,7 @@ pub fn cloud(config: &CloudConfig) -> Cloud {
     Cloud::new(rest(config), authenticator(config), 1)
 }
 
-/// Lets this time pass at once, and what it wakes run; for times that nothing but timers is waited for.
+/// Advances the clock by this time and lets the timers run that it wakes. For waits on timers only.
 pub async fn pass(duration: Duration) {
     tokio::time::pause();
     tokio::time::advance(duration).await;
@@ -199,7 +199,7 @@ pub async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("nothing happened for 20 s")
 }
 
-/// A certificate authority of our own, as a file, and a server that has a certificate from it for 127.0.0.1.
+/// A certificate authority made for the test, as a file, and a server with its certificate for 127.0.0.1.
 pub struct Authority {
     pub ca_file: PathBuf,
     pub acceptor: TlsAcceptor,
@@ -258,7 +258,7 @@ impl Log {
         self.text().matches(text).count()
     }
 
-    /// Waits until this has been logged so many times.
+    /// Waits until this text has been logged `times` times.
     pub async fn has(&self, text: &str, times: usize) {
         soon(async {
             while self.count(text) < times {

@@ -1,14 +1,14 @@
 //! The main job on a CAN stack of the kernel: the agent's own program on one interface, the simulated vehicle on another,
 //! cloud and operator on this machine's loopback. The VIN is read, a ticket served, an ECU flashed.
 //!
-//! Each time with our own ISO-TP and with the kernel's, which the operator must not be able to tell apart.
+//! Each test runs with the agent's own ISO-TP and with the kernel's; the operator must see no difference.
 //!
 //! | variable | interfaces |
 //! |---|---|
 //! | `CONNECTOR_TEST_VCAN` | a vcan interface, up, for both sides |
 //! | `CONNECTOR_TEST_CAN_PAIR` | two controllers on one bus, the agent's and the vehicle's, as `can0,can1`; takes root |
 //!
-//! Without them, the tests say `SKIPPED:` in one line and pass.
+//! Without them, the tests print `SKIPPED:` in one line and pass.
 
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -80,7 +80,7 @@ async fn main_job(agents: &str, vehicles: &str, isotp_by: &str) {
     while sandbox.identify(&connector).await["vin_number"] != vin.as_str() {}
     portal.sees_vin(&vin).await;
 
-    // of reading the VIN, on a slow machine, an answer may be left that nobody waits for any more
+    // on a slow machine, an answer from the VIN reading may arrive after the reader has ended
     let anomalies = vehicle.anomalies();
     let ticket = sandbox.ticket(&connector, Some(&vin)).await;
     let connection =
@@ -110,7 +110,8 @@ async fn main_job(agents: &str, vehicles: &str, isotp_by: &str) {
     vehicle.stop().await;
 }
 
-/// A confirmed PDU, one that no ECU takes, and what is chained to it; and nobody hears of frames of our own.
+/// Checks the events of a confirmed PDU, of one that no ECU takes, and of the PDUs chained to it; and that a raw channel
+/// does not report the agent's own frames.
 async fn tell_what_happens(connection: &Connection, channel: &Channel, ecu: &EcuRecord) {
     let exchange = &ecu.exchanges[0];
     let everything =
@@ -138,13 +139,13 @@ async fn tell_what_happens(connection: &Connection, channel: &Channel, ecu: &Ecu
         }
     }
     assert_eq!(events, [(EventCode::SendFailed, 1, 0), (EventCode::ChainBroken, 0, 1)]);
-    // the ECU's answer is on the bus, and has been heard; our requests are not told
+    // the raw channel reports the ECU's answer, and not the agent's requests
     let answer = soon("a frame", everything.recv()).await.unwrap().item;
     let Item::Frame(frame) = &answer else { panic!("{answer:02X?}") };
     assert_eq!(frame.id(), ecu.address.response, "{frame}");
 }
 
-/// The VIN, as the agent's command tells it; in an emulated machine, not always at the first attempt.
+/// The VIN that the agent's command prints. In an emulated machine, the first attempt may fail.
 async fn read_vin(interface: &str) -> String {
     let read = async {
         loop {
@@ -173,7 +174,7 @@ struct Agent {
     directory: tempfile::TempDir,
 }
 
-/// What it said is of interest where a test fails.
+/// Prints the agent's log where a test fails.
 impl Drop for Agent {
     fn drop(&mut self) {
         if std::thread::panicking() {

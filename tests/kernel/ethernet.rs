@@ -2,7 +2,7 @@
 //! simulated gateway in the other.
 //!
 //! Needs root, iproute2 (`ip`), udhcpc and udhcpd, and a kernel with namespaces and veth. Set `CONNECTOR_TEST_NETNS=1` to have it
-//! run, as `cross/doip-link` does; without it, the tests say `SKIPPED:` in one line and pass.
+//! run, as `cross/doip-link` does; without it, the tests print `SKIPPED:` in one line and pass.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -38,7 +38,7 @@ fn vin() -> String {
     golf().record.vin.unwrap().as_str().to_owned()
 }
 
-/// `vin` with this network configuration tells the vehicle's VIN.
+/// Checks that `vin` with this network configuration prints the vehicle's VIN.
 async fn reads_vin(rig: &Rig, configuration: u8, more: &str) {
     let (status, told) = rig.vin(AGENT, configuration, more).await;
     assert!(status == Some(0) && told.contains(&vin()) && told.contains("0x4010"), "{status:?}: {told}");
@@ -128,7 +128,7 @@ fn an_address_is_claimed_when_the_cable_is_in_and_anew_each_time() {
             let configuration = NetworkConfig::known(2);
             let opening = rig.open(AGENT, &configuration, Purpose::Talk);
             tokio::pin!(opening);
-            // nobody is at the other end
+            // the other end is not connected yet
             let early = tokio::time::timeout(Duration::from_secs(8), &mut opening).await;
             assert!(early.is_err(), "an address was claimed where nobody could have objected");
             assert_eq!(rig.addresses().into_iter().find(IpAddr::is_ipv4), None);
@@ -259,7 +259,7 @@ fn configurations_7_to_9_activate_as_they_say() {
     });
 }
 
-/// The whole agent: an address of its own, the VIN once it has it, and a channel to an ECU.
+/// The whole agent: it claims an address, reads the VIN once it has one, and opens a channel to an ECU.
 #[test]
 fn the_agent_reports_the_vin_once_its_link_is_ready_and_relays_over_it() {
     in_namespaces(async |rig| {

@@ -1,8 +1,7 @@
 //! Our ISO-TP against the Linux kernel's can-isotp, both ways.
 //!
 //! `CONNECTOR_TEST_VCAN` names a vcan interface that is up, with CAN FD (`mtu 72`), on a kernel that has can-isotp; without
-//! it, the tests say `SKIPPED:` in one line and pass. `docs/testing-on-can.md` says how to get one.
-// the configuration's leave for tests does not reach their helpers
+//! it, the tests print `SKIPPED:` in one line and pass. `docs/testing-on-can.md` describes how to set one up.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -86,7 +85,7 @@ async fn lengths_of_32_bits_pass_and_too_long_ones_are_refused_both_ways() {
         Happened::Kernels(IsotpEvent::SendFailed(IsotpSendError::Overflow)),
     ])
     .await;
-    // and it goes on
+    // transfers work again
     rig.transfer(Direction::FromKernel, 99).await;
     rig.transfer(Direction::ToKernel, 99).await;
 }

@@ -27,14 +27,14 @@ pub const VEHICLE: &str = "veh0";
 pub const VEHICLE_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x0C, 0x02];
 type Job = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
-/// A thread in a network namespace of its own, which does what it is told; without the handle it ends, and takes the
-/// namespace and all in it with it.
+/// A thread in its own network namespace, which runs jobs. When the handle is dropped, the thread ends, and the namespace
+/// goes with it.
 pub struct Site {
     jobs: mpsc::UnboundedSender<Job>,
 }
 
 impl Site {
-    /// Starts it; gives the thread's number too, by which its namespace can be named.
+    /// Starts the thread; returns its number too, which names its namespace.
     fn start() -> (Self, libc::pid_t) {
         let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
         let (told, started) = std::sync::mpsc::channel();
@@ -103,7 +103,7 @@ pub fn in_namespaces(test: impl AsyncFnOnce(Rig) + Send + 'static) {
     if environment("CONNECTOR_TEST_NETNS").is_none() {
         return;
     }
-    // a thread of its own: the one that tests are run by may run others afterwards
+    // a separate thread, because the test harness may run other tests on this one afterwards
     let thread = std::thread::spawn(move || {
         let (vehicle, thread) = Site::start();
         enter_own_namespace();
@@ -225,7 +225,7 @@ impl Rig {
         Ok(Box::new(Kept { network: Box::new(opened), _networks: networks }))
     }
 
-    /// `connector-agent vin` with this network configuration on a configured bus: exit status, and what it says.
+    /// `connector-agent vin` with this network configuration on a configured bus: exit status and output.
     pub async fn vin(&self, device: &str, configuration: u8, more: &str) -> (Option<i32>, String) {
         let file = self.directory.path().join("agent.toml");
         let config = format!(
@@ -238,7 +238,7 @@ impl Rig {
         self.run_vin(&["--config", file.to_str().unwrap()]).await
     }
 
-    /// `connector-agent vin` with these arguments: exit status, and what it says. A VIN that is not told takes 20 s.
+    /// `connector-agent vin` with these arguments: exit status and output. Without a VIN, it takes 20 s.
     pub async fn run_vin(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_connector-agent"));
         command.args(["vin", "--budget-ms", "20000"]).args(arguments).kill_on_drop(true);
@@ -282,7 +282,7 @@ impl Rig {
         format!("[\"udhcpc\", \"-f\", \"-i\", \"{{interface}}\", \"-s\", \"{script}\", \"-p\", \"{pid}\"]")
     }
 
-    /// Waits until the DHCP client that was started is gone; it removes the file with its number when it is told to end.
+    /// Waits until the DHCP client has ended; it removes the file with its process number when it is asked to end.
     pub async fn dhcp_client_ends(&self) {
         let pid = self.directory.path().join("client.pid");
         let gone = async {

@@ -1,7 +1,7 @@
-//! A DoIP tool that is not ours (udsoncan over doipclient), at the simulated gateway.
+//! An independent DoIP tool (udsoncan over doipclient) at the simulated gateway.
 //!
 //! Needs a Python with these, named by `CONNECTOR_TEST_PYTHON` (default: `.venv/bin/python` in the workspace); without
-//! it, the tests say `SKIPPED:` in one line and pass.
+//! it, the tests print `SKIPPED:` in one line and pass.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ async fn gateway(change: impl FnOnce(&mut DoipConfig)) -> DoipGateway {
     DoipGateway::start(&vehicle, config).await.unwrap()
 }
 
-/// What `doip_peer.py` says of a gateway.
+/// The output of `doip_peer.py` for a gateway.
 async fn ask(gateway: &DoipGateway, steps: Value) -> Option<Value> {
     let mut peer = peer("doip_peer.py", "doipclient at the simulated gateway", MODULES).await?;
     let addresses = gateway.addresses();

@@ -1,8 +1,7 @@
 //! ISO-TP against an independent implementation: Python's can-isotp, on the virtual bus through SLCAN.
 //!
 //! Needs a Python with `can-isotp`, `python-can` and `pyserial`, named by `CONNECTOR_TEST_PYTHON` (default:
-//! `.venv/bin/python` in the workspace); without it, the tests say `SKIPPED:` in one line and pass.
-// the configuration's leave for tests does not reach their helpers
+//! `.venv/bin/python` in the workspace); without it, the tests print `SKIPPED:` in one line and pass.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -193,7 +192,7 @@ impl Rig {
         })
     }
 
-    /// Sets both sides up anew.
+    /// Sets both sides up from scratch.
     async fn open(&mut self, mode: &Mode, flow: (u8, u8), frame_size: FrameSize, padding: Padding) {
         let (block_size, st_min) = flow;
         self.case =
@@ -306,7 +305,7 @@ impl Rig {
             CanEvent::Received { frame, .. } if frame.is_error() => {}
             CanEvent::Received { frame, .. } => assert!(self.endpoint.handle_frame(now, &frame), "{frame}"),
             CanEvent::Transmitted { .. } => self.endpoint.handle_transmitted(now),
-            // until the peer's adapter has gone on the bus, nobody acknowledges, and frames are repeated
+            // until the peer's adapter is on the bus, no node acknowledges, and frames are repeated
             CanEvent::State(BusState::Active | BusState::Passive) => {}
             event => panic!("{}: {event:?}", self.case),
         }

@@ -2,8 +2,7 @@
 //! simulated ECUs speak by the same [`Connection`](connector_agent::protocol::tp20::Connection) as the agent.
 //!
 //! Needs a Python with `kwp2000-can`, `python-can` and `pyserial`, named by `CONNECTOR_TEST_PYTHON` (default:
-//! `.venv/bin/python` in the workspace); without it, the test says `SKIPPED:` in one line and passes.
-// the configuration's leave for tests does not reach their helpers
+//! `.venv/bin/python` in the workspace); without it, the test prints `SKIPPED:` in one line and passes.
 
 use connector_hal::can::slcan::SlcanAdapter;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};

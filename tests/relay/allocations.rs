@@ -1,5 +1,5 @@
-//! Relaying allocates nothing a frame once it is under way: on a device without much memory, nothing can run out, and
-//! nothing gets fragmented, however long a session lasts.
+//! In a session under way, relaying a frame allocates nothing. A device without much memory neither runs out of it nor
+//! fragments it, even in a long session.
 
 #![allow(unsafe_code, reason = "an allocator that counts")]
 
@@ -57,7 +57,7 @@ fn the_counter_counts() {
     assert_eq!(allocations(|| kept[0][0] = 1), 0);
 }
 
-/// Frames from the bus to the websocket, each in a message of its own, acknowledged after a while.
+/// Frames from the bus to the websocket, each in a separate message, acknowledged after a while.
 #[test]
 fn a_frame_from_the_vehicle_costs_no_allocation() {
     for (what, frame) in [("classic", classic(1)), ("FD", fd(1))] {
@@ -67,7 +67,7 @@ fn a_frame_from_the_vehicle_costs_no_allocation() {
     }
 }
 
-/// The same when many frames share a message.
+/// Frames from the bus to the websocket, 64 in a message.
 #[test]
 fn frames_that_share_a_message_cost_no_allocation() {
     let mut relay = Relay::new(classic(1));
@@ -85,7 +85,7 @@ fn a_frame_toward_the_vehicle_costs_no_allocation() {
     assert_eq!(allocations(|| relay.toward_vehicle(20_000)), 0);
 }
 
-/// What a peer that does not answer for a while costs is given back when it does.
+/// When a peer that lagged answers again, relaying allocates nothing again.
 #[test]
 fn after_a_peer_that_lagged_there_is_no_allocation_again() {
     let mut relay = Relay::new(classic(1));

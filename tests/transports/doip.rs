@@ -1,5 +1,5 @@
-//! Our client against gateways over real sockets: the simulated one, well behaved and not, by TLS too; hostile ones; and
-//! against what a real one said.
+//! The agent's DoIP client over real sockets: against the simulated gateway, well-behaved and not, also by TLS; against
+//! hostile gateways; and against the recording of a real one.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -80,7 +80,7 @@ async fn read_vin(gateway: &DoipGateway) -> VinReport {
     read_beside(Vec::new(), by_doip(&hardware, settings.budget), &settings).await.report
 }
 
-/// Why no VIN is told by what is at this address, which takes this time to find out.
+/// The reason why no VIN could be read at this address within `budget`.
 async fn why_not(gateway: SocketAddr, tls: DoipTlsConfig, budget: Duration) -> String {
     let hardware = hardware(gateway, DoipConfig { tls, ..DoipConfig::default() });
     let settings = VinSettings { budget, ..VinSettings::default() };
@@ -172,7 +172,7 @@ async fn the_first_question_is_sent_at_once_though_the_runtime_has_not_seen_the_
     assert_eq!(buffer[..received], *b"who is there?");
 }
 
-/// What `connector-agent check` says of a configuration with these DoIP buses, and whether it is content.
+/// Whether `connector-agent check` accepts a configuration with these DoIP buses, and its output.
 async fn check(devices: &[&str]) -> (bool, String) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("agent.toml");
@@ -224,7 +224,7 @@ async fn the_command_says_why_there_is_no_vin() {
     }
 }
 
-/// What `connector-agent scan` says of a DoIP bus, and its exit status.
+/// The exit status and output of `connector-agent scan` for a DoIP bus.
 async fn scan(bus: &str) -> (Option<i32>, serde_json::Value) {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_connector-agent"));
     command.args(["scan", "--json", "--config", "/nowhere", "--bus", bus]);

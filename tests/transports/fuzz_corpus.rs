@@ -1,5 +1,4 @@
 //! What fuzzing found worth keeping, replayed: every file of `fuzz/corpus` through the function that is fuzzed by it.
-// the configuration's leave for tests does not reach their helpers
 
 #[path = "../../fuzz/drivers/candump.rs"]
 mod candump;

@@ -1,5 +1,4 @@
 //! ISO-TP on the virtual bus, whose frames take the time they take on a wire.
-// the configuration's leave for tests does not reach their helpers
 
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use connector_hal::timer::{Deadline, TimerKind};
 
 const CLOCK: TimerKind = TimerKind::Runtime;
 
-/// Runs an endpoint until it has received or sent a PDU; gives what it reported last.
+/// Runs an endpoint until it has received or sent a PDU; returns its last event.
 async fn drive(bus: &mut VirtualCan, endpoint: &mut Endpoint) -> Event {
     let mut deadline = Deadline::new(CLOCK);
     loop {

@@ -1,4 +1,4 @@
-//! Scripted ECUs that tell a VIN, or don't.
+//! Scripted ECUs, with and without a VIN.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ pub fn positive(request: &[u8], vin: &str) -> Vec<u8> {
     pdu
 }
 
-/// An ECU that answers requests with what its script says, each after a time of its own.
+/// An ECU that answers requests by its script, each answer with its own delay.
 pub struct Ecu {
     request: CanId,
     pub hears_functional: bool,

@@ -1,5 +1,4 @@
 //! The VIN by K-line: from simulated ECUs in virtual time, and by the agent's own command line over a pseudo-terminal.
-// the configuration's leave for tests does not reach their helpers
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -30,7 +29,7 @@ async fn read_from(ecus: &[KlineEcuConfig], budget: Duration) -> (LineReading, K
     let start = CLOCK.now();
     let reading = read_line(ask(line.attach("kline0", 9_600)), budget, CLOCK).await;
     let elapsed = CLOCK.now() - start;
-    // what was said last is answered
+    // the ECU still answers the last request
     tokio::time::sleep(Duration::from_secs(1)).await;
     (reading, vehicle, elapsed)
 }
@@ -149,7 +148,7 @@ async fn a_silent_line_and_an_ecu_that_tells_nothing_end_without_a_vin_and_witho
     let (reading, vehicle, _) =
         read_from(&[KlineEcuConfig { vin: None, ..ecu(0x11) }], DEFAULT_KLINE_BUDGET).await;
     assert!(reading.candidates.is_empty());
-    // asked both ways, and told goodbye
+    // asked in both ways, and the communication was stopped
     let requests = vehicle.with_ecu(0, |ecu| ecu.requests().to_vec()).unwrap();
     assert_eq!(requests, [[0x1A, 0x90].to_vec(), vec![0x09, 0x02], vec![0x82]]);
     let silent = Misbehaviour { is_silent: true, ..Misbehaviour::default() };

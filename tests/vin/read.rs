@@ -307,14 +307,14 @@ async fn an_slcan_adapter_sends_nothing_at_a_wrong_bit_rate() {
 /// What was handed to an adapter, each frame with the bit rate that was set.
 type Sent = Arc<Mutex<Vec<(u32, CanFrame)>>>;
 
-/// An adapter that keeps what it is told to send.
+/// An adapter that records the frames it sends.
 struct Spy {
     adapter: Box<dyn CanBus>,
     bit_rate: u32,
     sent: Sent,
     /// How long its first configuration takes.
     starts_in: Duration,
-    /// It tells of no errors.
+    /// Whether the adapter reports no errors.
     deaf: bool,
 }
 

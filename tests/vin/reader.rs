@@ -15,7 +15,7 @@ use crate::ecu::{Ecu, GMLAN, KWP, OBD, OTHER_VIN, UDS, VIN, positive};
 const BUDGET: Duration = Duration::from_millis(1500);
 /// One frame on the bus.
 const FRAME_TIME: Duration = Duration::from_micros(250);
-/// P2 and what is allowed for latency.
+/// P2, and an allowance for latency.
 const STAGE: Duration = Duration::from_millis(70);
 
 /// What an adapter and its bus do with our frames.
@@ -25,7 +25,7 @@ enum Adapter {
     Confirms,
     /// Tells when it took a frame.
     TakesOnly,
-    /// Tells when a frame was acknowledged; nobody does that.
+    /// Reports acknowledgements, but no other node acknowledges.
     Alone,
 }
 
@@ -64,7 +64,7 @@ impl Rig {
         self.wire.push_back((self.start + after, OnWire::Other(frame)));
     }
 
-    /// Runs to the end: how it ended, what was told, and how long it took.
+    /// Runs to the end; returns the outcome and the report.
     fn run(&mut self) -> (Outcome, VinReport) {
         loop {
             while let Some(frame) = self.reader.poll_transmit(self.now) {

@@ -1,5 +1,4 @@
 //! The ECUs of every vehicle of the file, found on a virtual bus in virtual time: all of them, and no others.
-// the configuration's leave for tests does not reach their helpers
 
 use std::time::Duration;
 
@@ -37,7 +36,8 @@ async fn scan_bus(bus: &VirtualBus, surroundings: &mut Quiet) -> ScanEnd {
     scan(&mut adapter, &[500_000, 250_000], TimerKind::Runtime, surroundings).await.unwrap()
 }
 
-/// Scans each vehicle, or one of so many, with what `prepare` puts on its bus besides, and checks what is found; the longest time it took.
+/// Scans every `every`th vehicle, with the nodes that `prepare` adds to its bus, and checks the ECUs found. Returns the
+/// longest time that a scan took.
 async fn scan_each(every: usize, config: VirtualBusConfig, prepare: impl Fn(&VirtualBus)) -> Duration {
     let mut longest = Duration::ZERO;
     for record in catalogue().vehicles().iter().step_by(every) {
@@ -142,7 +142,7 @@ async fn ecus_behind_tp20_are_found_by_every_form_of_set_up_and_left_closed() {
     let found: Vec<u8> = end.ecus.iter().map(|ecu| ecu.logical_address().unwrap().get()).collect();
     assert_eq!(found, addresses);
     assert!(end.ecus.iter().all(|ecu| ecu.request == id(0x200) && ecu.protocol == ScanProtocol::Tp20));
-    // nothing was asked of them beyond that, and a channel can be opened at once
+    // the ECUs got no other request, and a channel can be opened immediately
     assert!(vehicle.ecus().iter().all(|ecu| ecu.status.borrow().responses == 0));
     assert_eq!(scan_bus(&bus, &mut surroundings).await.ecus, end.ecus);
 }

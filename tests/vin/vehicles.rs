@@ -29,7 +29,7 @@ async fn read_all(bit_rate: u32, load: f32, capabilities: CanCapabilities) -> (D
     (longest, longest_without)
 }
 
-/// An adapter that cannot listen only is told the bit rate by its configuration.
+/// The bit rates to try: for an adapter that cannot listen only, the configuration has the right one.
 fn bit_rates(bit_rate: u32, capabilities: CanCapabilities) -> Vec<u32> {
     if capabilities.listen_only { VinSettings::default().bit_rates } else { vec![bit_rate] }
 }

@@ -217,7 +217,7 @@ async fn a_pdu_that_cannot_be_sent_breaks_the_chain_behind_it() {
     rig.send(1, PLAIN, &[0x36; 100]);
     rig.send(1, CHAINED, &[0x36, 1]);
     rig.send(1, CHAINED, &[0x36, 2]);
-    // nobody sends flow control
+    // the ECU sends no flow control
     rig.run(2 * SECOND).await;
     assert_eq!(rig.events(1), [(EventCode::SendFailed, 1, 0), (BROKEN, 0, 2)]);
     assert_eq!(node.frames().len(), 1);

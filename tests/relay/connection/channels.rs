@@ -182,7 +182,7 @@ async fn an_answer_heard_by_a_functional_and_a_physical_channel_is_met_with_one_
         node.frames().iter().filter(|frame| frame.id() == id(0x7E0) && frame.data()[0] >> 4 == 3).count();
     // 28 consecutive frames in blocks of 5
     assert_eq!(flow_controls, 6);
-    // alone it gives flow control itself
+    // the channel that is left sends flow control itself
     assert_eq!(rig.request("closeChannel", json!({"channel": 2})).await.action, "channelClosed");
     node.send(frame(0x7E8, &[0x10, 20, 0x49, 2, 1, b'W', b'V', b'W']));
     rig.run(10 * MILLISECOND).await;
@@ -360,7 +360,7 @@ async fn a_pdu_sent_with_confirm_tells_how_long_its_frames_took() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pdu_that_an_ecu_does_not_take_is_reported_with_the_reason() {
-    // nobody sends flow control
+    // the ECU sends no flow control
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     rig.open_isotp(1, json!({})).await;
@@ -369,7 +369,7 @@ async fn a_pdu_that_an_ecu_does_not_take_is_reported_with_the_reason() {
     assert_eq!(rig.events(1), []);
     rig.run(200 * MILLISECOND).await;
     assert_eq!(rig.events(1), [(EventCode::SendFailed, 1, 0)]);
-    // flow control that says overflow
+    // flow control with status overflow
     rig.send(1, PLAIN, &[0x36; 100]);
     rig.run(MILLISECOND).await;
     node.send(frame(0x7E8, &[0x32, 0, 0]));

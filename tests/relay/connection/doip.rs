@@ -357,7 +357,7 @@ async fn a_request_that_the_lost_connection_took_with_it_fails_and_is_not_sent_a
     let mut rig = rig_with(Gateway { ecus: vec![(ENGINE, |_| Vec::new())], ..vehicle() }).await;
     assert_eq!(open(&mut rig, 1, channel(ENGINE)).await.action, "channelOpened");
     rig.run(SECOND).await;
-    // neither acknowledged nor answered: the gateway says nothing any more
+    // neither acknowledged nor answered: the gateway sends nothing any more
     rig.gateways.act(Act::SendBytes(b"\x02\xFD\x80\x01\xFF\xFF\xFF\xFF".to_vec()));
     rig.send(1, PLAIN, &[0x31, 1]);
     rig.run(3 * SECOND).await;
@@ -401,7 +401,7 @@ async fn a_gateway_that_sends_more_than_the_operator_takes_is_held_back_and_noth
     let alive = rig.gateways.received();
     let alive = alive.iter().filter(|payload| matches!(payload, Payload::AliveCheckResponse(_))).count();
     assert!(alive >= 20, "{alive}");
-    // what is sent to it still goes out, and is not taken for lost because its acknowledgement is not read
+    // requests still go out, and are not reported as lost although their acknowledgements are not read
     rig.send(1, CONFIRM, &[0x22, 1]);
     rig.run(5 * SECOND).await;
     assert_eq!(rig.gateways.requests().len(), 1);

@@ -267,7 +267,7 @@ async fn tester_present_stops_with_the_keep_alives_after_the_ignition_is_off() {
     // the operator may still ask, at the price of an initialisation
     rig.send(1, PLAIN, &[0x1A, 0x90]);
     assert_eq!(answers(&mut rig, 1, 1).await, [VIN_ANSWER]);
-    // a channel opened meanwhile is told as well, once its link could end
+    // a channel that was opened meanwhile gets the event too, as soon as its link could end
     opened(&mut rig, 2, json!({"ecu_id": 0x28})).await;
     rig.run(10 * SECOND).await;
     assert_eq!((rig.events(1), rig.events(2)), (vec![refused], vec![refused]));

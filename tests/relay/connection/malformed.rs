@@ -39,7 +39,7 @@ async fn a_message_cut_off_anywhere_is_refused_whole_and_with_an_error() {
         assert_eq!(ecu.requests().len(), 0, "{length} bytes");
         assert_eq!(rig.texts.len(), before + 1, "{length} bytes");
         assert_eq!(problem(&rig.texts[before]), (400, "invalid-binary-message".to_owned()));
-        // the connection goes on
+        // the connection still works
         let next = if length < HEADER_LEN { 1 } else { 2 };
         rig.inject(&message(header(next), &[pdu(1, &[0x10, 3])]));
         rig.run(100 * MILLISECOND).await;

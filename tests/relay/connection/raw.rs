@@ -187,7 +187,7 @@ async fn everything_that_waits_for_a_bus_is_discarded_when_it_goes_off_and_each_
     let sent = node.frames().iter().filter(|frame| frame.id() == id(0x7F0)).count();
     assert!((1..99).contains(&sent), "{sent}");
     let failed = rig.count(1, EventCode::SendFailed, 3);
-    // of the frame that was on the wire at that moment nobody can tell
+    // the outcome of the frame that was on the wire at that moment is unknown
     assert!((100..=101).contains(&(sent + failed)), "of 100, {sent} were sent and {failed} reported");
     assert_eq!(rig.count(1, EventCode::BusState, 2), 1);
     assert_eq!(rig.count(2, EventCode::SendFailed, 3), 3);

@@ -1,4 +1,4 @@
-//! Terminal 15: told on its channels, and what it means for TesterPresent.
+//! Terminal 15: events on its channels, and its effect on TesterPresent.
 
 use connector_agent::relay::wire::codec::{EventCode, SendFailedDetail};
 use serde_json::json;

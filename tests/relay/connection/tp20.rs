@@ -49,7 +49,7 @@ async fn ask_open(rig: &mut Rig, channel: u16, config: Value) -> connector_agent
     rig.texts[before].clone()
 }
 
-/// Sends a request and gives the next response on the channel.
+/// Sends a request and returns the next response on the channel.
 async fn ask(rig: &mut Rig, channel: u16, request: &[u8]) -> Vec<u8> {
     let before = rig.pdus(channel).len();
     rig.send(channel, PLAIN, request);
@@ -73,7 +73,7 @@ impl Listener {
     /// What was on the bus since it was last asked.
     async fn frames(&mut self) -> Vec<String> {
         let mut frames = Vec::new();
-        // the runtime gives a task so many events at a time, and then says that there are none: unconstrained, it does not
+        // the runtime's cooperative budget would report "no event" after a number of events; unconstrained, it does not
         tokio::task::unconstrained(async {
             while let Ok(event) = tokio::time::timeout(Duration::ZERO, self.0.event()).await {
                 if let CanEvent::Received { frame, .. } = event.unwrap() {

@@ -12,7 +12,7 @@ mod rig;
 use rig::Rig;
 
 const SEEDS: u64 = 10_000;
-/// One seed in so many floods the link with frames while it is down, so that the oldest must be dropped.
+/// One seed in this many floods the link with frames while it is down, so that the link drops the oldest.
 const FLOOD_EVERY: u64 = 100;
 
 fn run(seed: u64) -> rig::Summary {

@@ -1,4 +1,4 @@
-//! Both ends, the cloud, the two links, and the story that a seed tells.
+//! Both ends, the cloud, the two links, and the course of events that a seed decides.
 
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
@@ -193,7 +193,7 @@ impl Rig {
     }
 
     fn back_at(&mut self) -> Instant {
-        // most links are back at once
+        // most links are back within 50 ms
         let away = if self.rng.u32(0..3) > 0 { self.rng.u64(0..50) } else { self.rng.u64(0..4_000) };
         self.now + Duration::from_millis(away)
     }
@@ -301,7 +301,7 @@ impl Rig {
         }
     }
 
-    /// Frames toward the vehicle are sent once, whatever becomes of them.
+    /// Frames toward the vehicle are sent once and never again.
     fn note_frames_sent(&mut self, message: &Bytes) {
         let header = Header::decode(message).unwrap();
         for record in Records::new(message, &header).map(Result::unwrap) {

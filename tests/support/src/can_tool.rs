@@ -16,7 +16,7 @@ pub fn bus() -> VirtualBus {
     VirtualBus::new(VirtualBusConfig::default())
 }
 
-/// One ISO-TP connection of the tool, as a node of its own.
+/// One ISO-TP connection of the tool, as a separate node.
 pub struct Tool {
     can: Box<dyn CanBus>,
     peer: Peer,
@@ -77,14 +77,14 @@ impl Tool {
         Self { can, peer, deadline: Deadline::new(TimerKind::Runtime) }
     }
 
-    /// Sends a request and gives every answer up to the first that is not response pending; none if there was none
-    /// within the time. Then when the request was all on the bus.
+    /// Sends a request and returns every answer up to the first that is not "response pending", or none if none came
+    /// within the time; and when the request was completely on the bus.
     pub async fn ask(&mut self, pdu: &[u8], within: Duration) -> (Vec<Answer>, Option<Instant>) {
         let is_last = |answer: &Answer| !matches!(*answer.pdu, [0x7F, _, 0x78]);
         self.run(Some(pdu), within, is_last).await
     }
 
-    /// Sends a request and gives every answer that comes within the time.
+    /// Sends a request and returns every answer that comes within the time.
     pub async fn ask_everybody(&mut self, pdu: &[u8], within: Duration) -> Vec<Answer> {
         self.run(Some(pdu), within, |_| false).await.0
     }

@@ -1,4 +1,4 @@
-//! A DoIP tool by the product's own codec, for tests of processes.
+//! A DoIP tool that uses the agent's codec.
 
 use std::net::SocketAddr;
 
@@ -20,12 +20,12 @@ fn message(payload: impl Into<Payload>) -> Vec<u8> {
     Message::new(ProtocolVersion::V2012, payload).encode().unwrap()
 }
 
-/// An address of what a simulator says when it is ready.
+/// An address in the line that a simulator prints when it is ready.
 pub fn address(ready: &Value, pointer: &str) -> SocketAddr {
     ready.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("{ready}")).parse().unwrap()
 }
 
-/// What the entity answers to a datagram.
+/// The entity's answer to a datagram.
 pub async fn ask_by_udp(to: SocketAddr, payload: Payload) -> Payload {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.send_to(&message(payload), to).await.unwrap();

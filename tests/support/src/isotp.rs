@@ -1,4 +1,4 @@
-//! An ISO-TP endpoint of ours on a CAN interface of the kernel.
+//! The agent's ISO-TP endpoint on a CAN interface of the kernel.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,13 @@ use connector_hal::timer::{Deadline, TimerKind};
 
 use crate::id;
 
-/// No machine is so busy that anything here takes longer.
+/// Longer than any step takes, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const CLOCK: TimerKind = TimerKind::Precise;
 pub const SETTINGS: CanSettings =
     CanSettings { bit_rate: 500_000, data_bit_rate: Some(2_000_000), listen_only: false };
 
-/// Addresses, and the names that tests give them.
+/// Every addressing mode, with its name.
 pub fn modes() -> [(&'static str, Addressing); 7] {
     let (a, b) = (id(0x7E0), id(0x7E8));
     let (long_a, long_b) = (id(0x18DA_10F1), id(0x18DA_F110));
@@ -31,7 +31,7 @@ pub fn modes() -> [(&'static str, Addressing); 7] {
     ]
 }
 
-/// A configuration that gives up late.
+/// A configuration with timeouts that even a busy machine does not reach.
 pub fn config(
     addressing: Addressing,
     (block_size, st_min): (u8, u8),
@@ -43,13 +43,13 @@ pub fn config(
     Config { block_size, st_min, frame_size, padding, timeouts, ..Config::new(addressing) }
 }
 
-/// Our side.
+/// The agent's side of a transfer.
 pub struct Ours {
     pub endpoint: Endpoint,
     pub bus: Box<dyn CanBus>,
     deadline: Deadline,
     outgoing: Option<CanFrame>,
-    /// When frames of ours and frames for us were on the bus.
+    /// When this endpoint's frames, and the frames for it, were on the bus.
     pub sent: Vec<Instant>,
     pub received: Vec<Instant>,
 }
@@ -72,7 +72,7 @@ impl Ours {
         self.endpoint.send(CLOCK.now(), pdu).unwrap();
     }
 
-    /// Runs until there is something to report; cancel-safe.
+    /// Runs until the endpoint reports an event; cancel-safe.
     pub async fn event(&mut self) -> Event {
         loop {
             if self.outgoing.is_none() {

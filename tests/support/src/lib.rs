@@ -1,4 +1,4 @@
-//! What the integration tests, benchmarks and fuzz drivers share. `tests/README.md` says how the tests are arranged.
+//! What the integration tests, benchmarks and fuzz drivers share. `tests/README.md` describes how the tests are arranged.
 //!
 //! A harness is called `Rig`, and each module that needs one has one: [`agent::Rig`] is a whole connector online in a
 //! simulated vehicle, in real time; [`session::Rig`] is a relay session without a cloud, in virtual time.

@@ -13,9 +13,9 @@ use crate::data::workspace;
 use crate::hex;
 use crate::skip::skip;
 
-/// How long any single response may take: no machine is so busy that it is reached.
+/// The tool's timeout for a response, in seconds: longer than any response takes, even on a busy machine.
 const TIMEOUT: u64 = 60;
-/// Only reached when something hangs.
+/// Reached only if the peer hangs.
 const HANG: Duration = Duration::from_secs(240);
 
 /// The Python of the peers: `CONNECTOR_TEST_PYTHON`, by default `.venv/bin/python` in the workspace.
@@ -38,7 +38,7 @@ pub async fn peer(program: &str, what: &str, modules: &str) -> Option<Command> {
     Some(command)
 }
 
-/// The place among these of one that has trouble codes to tell.
+/// The index of the first of these ECUs that has trouble codes.
 pub fn with_trouble_codes(platform: &str, nodes: &[EcuRecord]) -> usize {
     let has = |node: &EcuRecord| {
         node.address.extended.is_none()
@@ -48,7 +48,7 @@ pub fn with_trouble_codes(platform: &str, nodes: &[EcuRecord]) -> usize {
     nodes.iter().position(has).unwrap()
 }
 
-/// What the tool is to do.
+/// The tool's task: a request to read, and a firmware of `size` bytes to write.
 pub struct Job {
     pub read: Vec<u8>,
     pub size: usize,
@@ -59,13 +59,13 @@ impl Job {
         json!({"read": hex(&self.read), "size": self.size, "timeout": TIMEOUT}).to_string()
     }
 
-    /// The firmware that it makes up.
+    /// The firmware that the tool writes.
     pub fn firmware(&self) -> Vec<u8> {
         (0..self.size).map(|i| (i * 7 + i / 256) as u8).collect()
     }
 }
 
-/// Runs the peer to its end; what it prints.
+/// Runs the peer to its end; returns the JSON that it prints.
 pub async fn run(mut command: Command) -> Value {
     let Output { status, stdout, stderr } = tokio::time::timeout(HANG, command.output())
         .await
@@ -76,7 +76,7 @@ pub async fn run(mut command: Command) -> Value {
     serde_json::from_slice(&stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"))
 }
 
-/// All that the tool was told is what the ECU knows, and the firmware is in its memory.
+/// Checks the tool's results against the ECU's data, and the firmware in the ECU's memory.
 pub fn check(result: &Value, job: &Job, response: &[u8], ecu: &EcuConfig, memory: Option<&Image>) {
     assert_eq!(result["read"], hex(response), "{result}");
     let dtcs: Vec<_> = Ecu::new(ecu.clone())
@@ -89,6 +89,6 @@ pub fn check(result: &Value, job: &Job, response: &[u8], ecu: &EcuConfig, memory
     assert_eq!(result["check"], "00", "{result}");
     let memory = memory.unwrap_or_else(|| panic!("nothing was flashed: {result}"));
     assert_eq!((memory.address, &memory.data), (0x0800_0000, &job.firmware()));
-    // by the ECU's own digest of it
+    // by the ECU's own digest of the memory
     assert_eq!(result["image"], true, "{result}");
 }

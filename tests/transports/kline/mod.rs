@@ -1,5 +1,4 @@
 //! ISO 14230 links to simulated ECUs, byte by byte in virtual time. The ECUs keep an eye on every time of the tester.
-// the configuration's leave for tests does not reach their helpers
 
 mod errors;
 mod rig;
@@ -107,7 +106,7 @@ fn response_pending_extends_the_wait_to_5_s() {
 
 #[test]
 fn pdus_in_sequence_keep_p3_and_every_key_byte_has_its_header() {
-    // nothing said; lengths in the format byte; additional length; one-byte header; everything
+    // key bytes: nothing; length in the format byte; additional length byte; one-byte header; everything
     for first in [0xD0, 0xE9, 0xEA, 0xE5, 0x6E, 0xD5, 0xEF] {
         let mut ecu = KlineEcuConfig::new(0x11);
         ecu.key_bytes = [first, 0x8F];

@@ -1,5 +1,5 @@
-//! A tester and ECUs on one simulated line, in a time of its own: every step goes to the next moment at which anything
-//! happens, so that nothing is rounded and nothing waits.
+//! A tester and ECUs on one simulated line with its own clock: every step advances to the next event, so that no time is
+//! rounded and no time is spent waiting.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ pub struct Rig {
     pub heard: Vec<u8>,
     pub now: Instant,
     pub start: Instant,
-    /// The interface gives back nothing of what it sends.
+    /// The interface does not echo the bytes that it sends.
     pub is_open_circuit: bool,
     /// How long the interface keeps a byte before the tester sees it.
     pub latency: Duration,
@@ -59,7 +59,7 @@ impl Rig {
         }
     }
 
-    /// Runs for so long.
+    /// Runs for this long.
     pub fn run(&mut self, limit: Duration) {
         let until = self.now + limit;
         while self.step(until) {}
@@ -85,7 +85,7 @@ impl Rig {
         }
     }
 
-    /// Does what is due, then goes to the next moment at which something is; false if that is not before `until`.
+    /// Handles what is due, then advances to the next event; returns false if there is none before `until`.
     fn step(&mut self, until: Instant) -> bool {
         self.settle();
         let mut times: VecDeque<Instant> = self.ecus.iter().filter_map(KlineEcu::poll_timeout).collect();
@@ -208,7 +208,7 @@ impl Rig {
         }
     }
 
-    /// Sends a PDU and gives the answers until the next request could be sent.
+    /// Sends a PDU and returns the answers until the next request could be sent.
     pub fn ask(&mut self, endpoint: usize, pdu: &[u8]) -> Vec<Vec<u8>> {
         let before = self.events.len();
         self.endpoints[endpoint].send(pdu).unwrap();

@@ -1,4 +1,4 @@
-//! Several ECUs on one line, whatever the moments at which they are asked.
+//! Several ECUs on one line, with requests at arbitrary times.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ fn requests(services: &'static [u8]) -> impl Strategy<Value = Vec<(Duration, usi
     prop::collection::vec((pause, 0..ADDRESSES.len(), prop::sample::select(services)), 1..20)
 }
 
-/// Asks, as channels do, one request after the other; gives the rig at the end, and what each ECU was asked.
+/// Sends one request after the other, as channels do; returns the rig, and the requests that each ECU received.
 fn ask(
     nodes: &[Node; 2],
     conditions: &Conditions,

@@ -1,4 +1,4 @@
-//! Portal clients on the websocket, and what a connector tells them.
+//! Portal clients on the websocket, and the updates about a connector that they get.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The sandbox cloud as a program: what it prints, how it ends, and that nothing is lost when it is killed.
+//! The sandbox cloud as a program: its output, its end, and that a kill loses nothing.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;

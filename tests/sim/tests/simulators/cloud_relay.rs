@@ -24,7 +24,7 @@ async fn open(connector: &mut Socket, uuid: &Value) {
     connector.reply(&request, "connectionOpened", json!({"connection_uuid": uuid, "vin_number": VIN})).await;
 }
 
-/// The same with an operator that has joined.
+/// A connector's and an operator's socket on one connection that the operator has joined.
 async fn joined() -> (Rig, Socket, Socket, Value) {
     let (rig, connector, uuid) = opened().await;
     let mut operator = rig.operator().await;
@@ -141,7 +141,7 @@ async fn a_lost_connector_is_announced_and_its_connection_resumes_on_the_new_lin
     let (rig, connector, mut operator, uuid) = joined().await;
     drop(connector);
     operator.hear("connectionInterrupted").await;
-    // nobody is there to take it: discarded
+    // without a connector, the message is discarded
     operator.binary(b"lost".to_vec()).await;
     operator.ask("openChannel", "1", json!({"connection_uuid": uuid, "channel": 1})).await;
     operator.refused(503, "connector-offline", "openChannel").await;
@@ -149,7 +149,7 @@ async fn a_lost_connector_is_announced_and_its_connection_resumes_on_the_new_lin
     let mut connector = rig.connector(json!([{"connection_uuid": uuid, "received": 1187}])).await;
     let resumed = operator.hear("connectionResumed").await;
     assert_eq!(resumed["message"], json!({"connection_uuid": uuid, "received": 1187}));
-    // what is sent before the resuming would only make a gap
+    // a message before the resumption would only make a gap
     operator.binary(b"early".to_vec()).await;
     connector.binary(b"early".to_vec()).await;
     operator.ask("resumeConnection", "2", json!({"connection_uuid": uuid, "received": 5})).await;

@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// The process and what it says when it is ready.
+/// The process, and the line that it prints when it is ready.
 async fn start(arguments: &[&str]) -> (Child, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_connector-sim"));
     command.args(["vehicle", "--doip", "127.0.0.1:0", "--doip-announce-to", "127.0.0.1:9"]);

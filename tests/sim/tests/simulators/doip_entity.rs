@@ -108,7 +108,7 @@ impl Rig {
         self.say(id, ActivationRequest { source, activation_type, oem: None });
     }
 
-    /// What was said since the last call.
+    /// The entity's messages since the last call.
     fn hear(&mut self, id: ConnectionId) -> Vec<Payload> {
         self.said.remove(&id).unwrap_or_default()
     }
@@ -400,7 +400,7 @@ fn it_announces_itself_three_times_and_answers_who_asks_for_it() {
     assert_eq!(ask(v2, Payload::PowerModeRequest), [Payload::PowerModeResponse(PowerMode::Ready)]);
     let status = ask(v2, Payload::EntityStatusRequest);
     assert!(matches!(status[..], [Payload::EntityStatusResponse(status)] if status.open_sockets == 0));
-    // what another entity says is not answered: two of them would never end
+    // an entity does not answer another entity: two of them would never stop
     assert_eq!(ask(v2, Payload::Announcement(who)), []);
     assert_eq!(ask(v2, Payload::HeaderNack(HeaderNackCode::UnknownPayloadType)), []);
 }
@@ -431,8 +431,8 @@ fn a_flood_costs_bounded_memory() {
     assert_eq!(rig.hear(id).len(), 4096);
 }
 
-/// Everything that the recorded gateway said, byte for byte and at its time, by an entity that knows only what the
-/// recording tells of it.
+/// An entity that knows only the recording's configuration sends every message of the recorded gateway, byte for byte and
+/// at its time.
 #[test]
 fn the_recorded_gateway_is_played_byte_for_byte() {
     let recording = DoipRecording::parse(DOIP_LOG).unwrap();

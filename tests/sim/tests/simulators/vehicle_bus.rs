@@ -317,7 +317,7 @@ fn whatever_frames_come_the_vehicle_lives_on() {
                     sender.send_frame(&CanFrame::new(id(*raw), data).unwrap()).await;
                     sender.listen(Duration::from_millis(*wait)).await;
                 }
-                // whatever was begun has run out by then
+                // every transfer that was begun has timed out by then
                 sender.listen(Duration::from_secs(10)).await;
                 let mut tool = Tool::physical(&bus, address(0x7E0, 0x7E8));
                 prop_assert_eq!(ask(&mut tool, "3E00").await, "7E00");

@@ -1,4 +1,4 @@
-//! The file of vehicles, read whole, and what is said when it is wrong.
+//! The file of vehicles, read whole, and the error messages where it is wrong.
 
 use connector_sim::vehicle::catalogue::{Catalogue, CatalogueError};
 use connector_test_support::data::catalogue;

@@ -32,7 +32,7 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// The process and what it says when it is ready.
+/// The process, and the line that it prints when it is ready.
 async fn start(arguments: &[&str]) -> (Child, Value) {
     let mut child = command(arguments).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

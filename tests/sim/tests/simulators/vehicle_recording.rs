@@ -1,4 +1,4 @@
-//! The recorded flash session: what is understood of it, and the ECU's side played again.
+//! The recorded flash session: its parts, and the ECU's side played again.
 
 use std::time::{Duration, Instant};
 
@@ -107,7 +107,7 @@ fn a_log_without_a_session_is_refused() {
     );
 }
 
-/// Plays a request to an ECU and gives its answers with their delays.
+/// Plays a request to an ECU and returns its answers with their delays.
 fn ask(ecu: &mut RecordedEcu, now: &mut Instant, target: Target, request: &[u8]) -> Vec<(Duration, Vec<u8>)> {
     let asked = *now;
     ecu.handle_request(asked, target, request);

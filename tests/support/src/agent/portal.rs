@@ -68,7 +68,7 @@ impl Portal {
         self.last = envelope["message"].clone();
     }
 
-    /// Waits until the connector is so; gives its update.
+    /// Waits for an update for which `is_so` holds, and returns it.
     #[track_caller]
     pub fn sees(&mut self, what: &str, is_so: impl Fn(&Value) -> bool) -> impl Future<Output = Value> {
         soon(what, async move {

@@ -19,14 +19,14 @@ use super::{Connector, Sandbox};
 use crate::hardware::HardwareBuilder;
 use crate::soon;
 
-/// In what an agent differs from the usual.
+/// How an agent differs from the usual one.
 #[derive(Debug, Clone, Default)]
 pub struct AgentSettings {
     /// A network between agent and cloud.
     pub through: Option<SocketAddr>,
     /// Another pincode than the connector's.
     pub pincode: Option<String>,
-    /// Tells when the CAN adapter is there, if it is not from the beginning.
+    /// Whether the CAN adapter is plugged in, where it is not from the beginning.
     pub adapter: Option<watch::Receiver<bool>>,
     /// Whether the CAN adapter can do CAN FD.
     pub fd: bool,
@@ -106,7 +106,7 @@ impl TestAgent {
         Self { board: handle, control, task }
     }
 
-    /// Ends it as SIGTERM does; how long that took.
+    /// Ends the agent as SIGTERM does; returns how long that took.
     pub async fn shut_down(self) -> Duration {
         let asked = Instant::now();
         self.control.send(Control::Shutdown).await.unwrap();
@@ -115,7 +115,7 @@ impl TestAgent {
         asked.elapsed()
     }
 
-    /// Ends it as a power failure does: nobody is told anything.
+    /// Ends the agent as a power failure does: it sends nothing more.
     pub async fn kill(self) {
         self.task.abort();
         let ended = self.task.await;

@@ -1,4 +1,4 @@
-//! What stands on the vehicle's side: a node that notes every frame, and ECUs that answer by script.
+//! The vehicle's side: a node that records every frame, and ECUs that answer by script.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// A node that notes all frames of others and sends what it is told to; it leaves the bus when dropped.
+/// A node that records all frames of other nodes and sends frames on demand; it leaves the bus when dropped.
 pub struct Node {
     frames: Arc<Mutex<Vec<(Instant, CanFrame)>>>,
     to_send: mpsc::UnboundedSender<CanFrame>,
@@ -73,10 +73,10 @@ impl Drop for Node {
     }
 }
 
-/// What an ECU sends, and how long after the request.
+/// The PDUs that an ECU sends, each with its delay after the request.
 pub type Answers = Vec<(Duration, Vec<u8>)>;
 
-/// The PDUs that an ECU took, and when.
+/// The PDUs that an ECU received, and when.
 type Requests = Arc<Mutex<Vec<(Instant, Vec<u8>)>>>;
 
 /// An ECU behind ISO-TP that answers by a script; it leaves the bus when dropped.
@@ -122,14 +122,14 @@ impl Drop for Ecu {
     }
 }
 
-/// Answers everything at once with its positive response, the request's second byte echoed.
+/// Answers every request immediately with its positive response, which echoes the request's second byte.
 pub fn positive(request: &[u8]) -> Answers {
     let mut answer = vec![request[0].wrapping_add(0x40)];
     answer.extend(request.get(1));
     vec![(Duration::ZERO, answer)]
 }
 
-/// Says nothing.
+/// Never answers.
 pub fn silent(_request: &[u8]) -> Answers {
     Vec::new()
 }

@@ -1,4 +1,4 @@
-//! DoIP gateways in memory: they answer identification, activate routing as they are told to, and have ECUs.
+//! DoIP gateways in memory: they answer identification requests, activate routing as the test decides, and have ECUs.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::now;
 
-/// What a gateway sends to an open connection unasked, or does with it.
+/// What a gateway does with an open connection without a request.
 #[derive(Debug, Clone)]
 pub enum Act {
     Send(Payload),
@@ -27,18 +27,18 @@ pub enum Act {
     Close,
 }
 
-/// How an ECU answers: after how long, and what.
+/// An ECU's answers to a request, each with its delay.
 pub type Answer = fn(&[u8]) -> Vec<(Duration, Vec<u8>)>;
 
 #[derive(Clone)]
 pub struct Gateway {
     pub address: u16,
     pub vin: [u8; 17],
-    /// The codes that it answers routing activations with, one after the other, the last one for ever; none: silence.
+    /// The codes with which it answers routing activations, one after the other, the last one repeatedly; none: silence.
     pub activations: Vec<u8>,
-    /// The code that it refuses diagnostic messages with; 0: it acknowledges them.
+    /// The code with which it refuses diagnostic messages; 0: it acknowledges them.
     pub nack: u8,
-    /// Its ECUs, and the groups that they are in.
+    /// Its ECUs: address and answers.
     pub ecus: Vec<(u16, Answer)>,
 }
 
@@ -69,13 +69,13 @@ struct State {
     gateways: Vec<Gateway>,
     datagrams: VecDeque<(SocketAddr, Vec<u8>)>,
     waker: Option<Waker>,
-    /// What came in on connections, and when.
+    /// The messages received on connections, and when.
     received: Vec<(Instant, Payload)>,
     connections: Vec<mpsc::UnboundedSender<Act>>,
-    /// With how many connections by TLS.
+    /// Whether each connection so far was made by TLS.
     connects: Vec<bool>,
     is_unreachable: bool,
-    /// Whether what came in is not kept.
+    /// Whether received messages are dropped.
     forgets: bool,
     tested_by: usize,
 }
@@ -96,12 +96,12 @@ impl Gateways {
         self.0.lock().unwrap().gateways = gateways.into();
     }
 
-    /// While true, no TCP connection comes about.
+    /// While true, every TCP connection is refused.
     pub fn set_unreachable(&self, is_unreachable: bool) {
         self.0.lock().unwrap().is_unreachable = is_unreachable;
     }
 
-    /// Does this on every connection.
+    /// Performs this act on every connection.
     pub fn act(&self, act: Act) {
         let mut state = self.0.lock().unwrap();
         state.connections.retain(|connection| connection.send(act.clone()).is_ok());
@@ -121,7 +121,7 @@ impl Gateways {
         self.0.lock().unwrap().received.iter().map(|(_, payload)| payload.clone()).collect()
     }
 
-    /// The diagnostic messages that came in: when, from whom, for whom, what.
+    /// The diagnostic messages received: time, source, target, data.
     pub fn requests(&self) -> Vec<(Instant, u16, u16, Vec<u8>)> {
         let state = self.0.lock().unwrap();
         let request = |(at, payload): &(Instant, Payload)| match payload {
@@ -220,12 +220,12 @@ async fn serve(
     mut acts: mpsc::UnboundedReceiver<Act>,
 ) {
     let (mut stream, mut writing) = tokio::io::split(stream);
-    // reads go on while the tester does not take what is written
+    // reading continues while the tester does not read
     let (writer, mut to_write) = mpsc::unbounded_channel::<Vec<u8>>();
     let mut writers = tokio::task::JoinSet::new();
     writers.spawn(async move {
         while let Some(bytes) = to_write.recv().await {
-            // whoever closed the connection hears nothing
+            // the tester may have closed the connection
             writing.write_all(&bytes).await.unwrap_or_default();
         }
     });

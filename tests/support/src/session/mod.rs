@@ -1,4 +1,4 @@
-//! A session on simulated buses in virtual time, the operator's end of its link, and what stands on the vehicle's side.
+//! A relay session on simulated buses in virtual time, the operator's end of its link, and the vehicle's side.
 
 mod ecu;
 mod gateways;

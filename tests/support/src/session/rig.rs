@@ -35,10 +35,10 @@ pub const PLAIN: PduFlags = PduFlags { chained: false, confirm: false };
 pub const CHAINED: PduFlags = PduFlags { chained: true, confirm: false };
 pub const CONFIRM: PduFlags = PduFlags { chained: false, confirm: true };
 
-/// At most so many turns without time passing; more is a loop that never ends on a real device.
+/// The most turns without time passing; more would be an endless loop on a real device.
 const MAX_TURNS: u32 = 20_000;
 
-/// What the operator's end of the link got.
+/// What the operator's end of the link received.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Got {
     Frame(CanFrame),
@@ -47,7 +47,7 @@ pub enum Got {
     Terminal15(Option<bool>),
 }
 
-/// The same with its channel, and when it was on the bus by the connector's clock.
+/// A [`Got`] with its channel, and with the time at which it was on the bus, by the connector's clock.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Heard {
     pub channel: u16,
@@ -55,14 +55,14 @@ pub struct Heard {
     pub got: Got,
 }
 
-/// What the network between the two ends does with messages.
+/// How the network between the two ends treats messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
-    /// Each takes so long, either way.
+    /// Each message takes this long, in either direction.
     Up(Duration),
-    /// Those toward the connector wait until the network is up again.
+    /// Messages toward the connector wait until the network is up again.
     Stalled,
-    /// Messages get lost; both ends were told.
+    /// Messages are lost, and both ends know that the link is down.
     Down,
 }
 
@@ -77,7 +77,7 @@ pub struct Rig {
     pub operator: Link,
     pub heard: Vec<Heard>,
     pub texts: Vec<Envelope>,
-    /// What the operator's end found wrong with the connector's messages.
+    /// The errors that the operator's end found in the connector's messages.
     pub link_errors: Vec<LinkError>,
     /// While true, no device can be opened.
     pub opening_fails: Arc<AtomicBool>,
@@ -87,15 +87,15 @@ pub struct Rig {
     network: Network,
     to_connector: VecDeque<(Instant, Bytes)>,
     to_operator: VecDeque<(Instant, Bytes)>,
-    /// Messages that reached the operator, for a look at the wire.
+    /// The messages that reached the operator, as bytes.
     pub messages: Vec<Bytes>,
     /// While false, the operator reads nothing, and so acknowledges nothing.
     pub operator_reads: bool,
-    /// While false, the connector's socket takes nothing.
+    /// While false, the connector's socket accepts no message.
     pub socket_takes: bool,
 }
 
-/// An interface of the K-line, which nobody else can open meanwhile, as it is with serial devices.
+/// An interface of the K-line that is open exclusively, as a serial device is.
 struct Exclusive {
     line: LineNode,
     _held: Arc<()>,
@@ -168,7 +168,7 @@ fn hardware(
 }
 
 impl Rig {
-    /// A connection just opened, nothing configured yet, and a network without delay.
+    /// A connection that was just opened, without a bus, over a network without delay.
     pub fn new() -> Self {
         Self::with_bus(VirtualBusConfig::default())
     }
@@ -311,7 +311,7 @@ impl Rig {
         }
     }
 
-    /// The websocket is lost; what was under way is lost with it.
+    /// Cuts the websocket; messages under way are lost.
     pub fn cut(&mut self) {
         self.set_network(Network::Down);
         self.to_connector.clear();
@@ -320,7 +320,7 @@ impl Rig {
         self.operator.interrupt();
     }
 
-    /// The websocket is back, and both ends tell what they have.
+    /// Restores the websocket; both ends exchange what they have received.
     pub async fn resume(&mut self) {
         self.set_network(Network::Up(Duration::ZERO));
         self.operator.resume(self.session.received()).unwrap();
@@ -329,7 +329,7 @@ impl Rig {
         assert_eq!(reply.action, "connectionResumed", "{reply:?}");
     }
 
-    /// A message as the operator would not make it.
+    /// Hands the session a message that the operator's end did not make.
     pub fn inject(&mut self, message: &[u8]) {
         self.session.handle_message(now(), message);
     }
@@ -338,7 +338,7 @@ impl Rig {
         self.session.closed()
     }
 
-    /// Everything on a channel so far.
+    /// Everything received on a channel so far.
     pub fn on(&self, channel: u16) -> Vec<Got> {
         self.heard.iter().filter(|heard| heard.channel == channel).map(|heard| heard.got.clone()).collect()
     }
@@ -379,7 +379,7 @@ impl Rig {
         self.run_until(time, |_| false).await;
     }
 
-    /// Lets everything go on until something is so; false if it is not within `limit`.
+    /// Runs both ends until `is_so` holds; returns false if it does not within `limit`.
     pub async fn run_until(&mut self, limit: Duration, mut is_so: impl FnMut(&Self) -> bool) -> bool {
         let end = now() + limit;
         let mut last = now();
@@ -421,7 +421,7 @@ impl Rig {
             let delay = if self.network == Network::Stalled { Duration::ZERO } else { delay };
             self.to_operator.push_back((now() + delay, message));
         }
-        // before it may send, so that what it acknowledges at once is acknowledged now
+        // before the operator sends, so that its message carries the acknowledgement
         while self.operator_reads {
             let Some((_, message)) = self.to_operator.pop_front_if(|(at, _)| *at <= now()) else { break };
             self.take(&message);
@@ -456,7 +456,7 @@ impl Rig {
     }
 }
 
-/// The problem of an error, as status and last part of its type.
+/// The problem of an error message: its status, and the last part of its type.
 pub fn problem(reply: &Envelope) -> (u64, String) {
     assert_eq!(reply.action, "error", "{reply:?}");
     let kind = reply.message["type"].as_str().unwrap();
