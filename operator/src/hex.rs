@@ -1,22 +1,22 @@
-//! Bytes written as hexadecimal digits.
+//! Bytes as hex digits.
 
-/// Why a text is not hexadecimal.
+/// The reasons why a text is not hex.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HexError {
-    /// The number of digits is odd.
+    /// The last byte has only one digit.
     #[error("an odd number of hex digits ({0})")]
     OddLength(usize),
-    /// A character other than 0-9, a-f, A-F.
+    /// A character is not 0-9, a-f or A-F.
     #[error("`{character}` at position {position} is not a hex digit")]
     Digit {
         /// The character.
         character: char,
-        /// The position, counted from 1.
+        /// Its position, counted from 1.
         position: usize,
     },
 }
 
-/// Reads bytes from hexadecimal digits without separators.
+/// Parses hex digits without separators.
 pub fn parse(text: &str) -> Result<Vec<u8>, HexError> {
     let mut nibbles = Vec::with_capacity(text.len());
     for (index, character) in text.chars().enumerate() {
@@ -31,7 +31,7 @@ pub fn parse(text: &str) -> Result<Vec<u8>, HexError> {
     Ok(nibbles.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, nibble| byte << 4 | nibble)).collect())
 }
 
-/// Writes bytes as upper-case hexadecimal digits.
+/// Formats bytes as upper-case hex digits.
 pub fn format(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {

@@ -1,4 +1,4 @@
-//! The configuration of an entity, including deviations from the standard for tests.
+//! The configuration of an entity, and its deviations from the standard.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use connector_agent::protocol::vin::Vin;
 /// The timers of a DoIP entity (ISO 13400-2, table 12 and 39).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// T_TCP_Initial_Inactivity: how long a connection may stay open without routing activation.
+    /// T_TCP_Initial_Inactivity: limit for routing activation on a new connection.
     pub initial_inactivity: Duration,
-    /// T_TCP_General_Inactivity: how long an activated connection may be silent.
+    /// T_TCP_General_Inactivity: limit for the next message on an activated connection.
     pub general_inactivity: Duration,
-    /// T_TCP_Alive_Check: how long a tester may take to answer an alive check.
+    /// T_TCP_Alive_Check: limit for the answer to an alive check.
     pub alive_check: Duration,
-    /// A_DoIP_Announce_Interval: the time between announcements.
+    /// A_DoIP_Announce_Interval: interval of announcements.
     pub announce_interval: Duration,
 }
 
@@ -32,43 +32,43 @@ impl Default for Timeouts {
     }
 }
 
-/// How the entity answers routing activation requests.
+/// The answers to routing activation requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Answer {
-    /// As the standard requires.
+    /// According to the standard.
     #[default]
     ByTheBook,
-    /// Always with this code.
+    /// Always this code.
     Always(ActivationCode),
-    /// Not at all.
+    /// No answer.
     Never,
 }
 
-/// A confirmation in the vehicle, which routing activation requires.
+/// The confirmation in the vehicle that routing activation requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Confirmation {
-    /// The time until the confirmation.
+    /// The time until the decision.
     pub after: Duration,
-    /// Whether the vehicle confirms.
+    /// Whether the confirmation is granted.
     pub granted: bool,
 }
 
-/// Which testers the entity activates routing for.
+/// The rules of routing activation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActivationPolicy {
-    /// How the entity answers requests.
+    /// The answers to requests.
     pub answer: Answer,
-    /// The testers that are accepted; `None` accepts 0x0E00…0x0FFF.
+    /// The accepted testers; `None` accepts 0x0E00…0x0FFF.
     pub testers: Option<Vec<LogicalAddress>>,
-    /// The supported activation types.
+    /// The accepted activation types.
     pub types: Vec<ActivationType>,
-    /// The confirmation that activation requires.
+    /// The required confirmation in the vehicle.
     pub confirmation: Option<Confirmation>,
-    /// Whether activation requires TLS.
+    /// Whether only TLS connections get routing.
     pub tls_required: bool,
-    /// The required content of the manufacturer's field; any other content is missing authentication.
+    /// The required manufacturer field of requests; others lack authentication.
     pub oem: Option<[u8; 4]>,
-    /// The content of the manufacturer's field in responses.
+    /// The manufacturer field of responses.
     pub oem_answer: Option<[u8; 4]>,
 }
 
@@ -86,43 +86,43 @@ impl Default for ActivationPolicy {
     }
 }
 
-/// The configuration of an entity.
+/// The configuration of a DoIP entity.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EntityConfig {
-    /// The edition of outgoing messages. The entity accepts all editions.
+    /// The protocol version of the entity's messages; the entity accepts all versions.
     pub version: ProtocolVersion,
-    /// The identification of the entity and its vehicle.
+    /// The entity's announcement.
     pub announcement: Announcement,
     /// The number of announcements at the start.
     pub announcements: u32,
-    /// The type of DoIP node.
+    /// The node type.
     pub node_type: NodeType,
-    /// The largest number of activated connections. One more connection may be open.
+    /// Limit of activated connections; one more may be open.
     pub max_sockets: u8,
-    /// The longest accepted diagnostic message, in bytes.
+    /// Limit of a diagnostic message, in bytes.
     pub max_data_size: Option<u32>,
-    /// The answer to the power mode request; `None` if the entity does not support the request.
+    /// The vehicle's power mode; `None` rejects the request as unknown.
     pub power_mode: Option<PowerMode>,
     /// The ECUs behind the entity.
     pub targets: Vec<LogicalAddress>,
-    /// The functional addresses.
+    /// The functional addresses, each of which reaches all ECUs.
     pub functional: Vec<LogicalAddress>,
-    /// Whether messages to addresses outside `targets` are accepted too.
+    /// Whether messages for unknown ECUs are passed on too.
     pub any_target: bool,
-    /// The rules for routing activation.
+    /// The rules of routing activation.
     pub activation: ActivationPolicy,
     /// Refuses every diagnostic message with this code.
     pub diagnostic_nack: Option<DiagnosticNackCode>,
-    /// Whether diagnostic messages are not acknowledged.
+    /// Acknowledges no diagnostic message.
     pub no_acknowledgement: bool,
-    /// The delay of all outgoing messages.
+    /// The delay of everything that the entity sends.
     pub latency: Duration,
     /// The timers.
     pub timeouts: Timeouts,
 }
 
 impl EntityConfig {
-    /// A gateway with this logical address.
+    /// A gateway with this address and the usual behaviour.
     pub fn new(address: LogicalAddress, vin: Option<&Vin>, eid: Eid) -> Self {
         Self {
             version: ProtocolVersion::V2012,
@@ -150,13 +150,13 @@ impl EntityConfig {
         }
     }
 
-    /// Whether the entity accepts messages to this address.
+    /// Whether messages for this address are passed on.
     pub(super) fn knows(&self, target: LogicalAddress) -> bool {
         self.any_target || self.targets.contains(&target) || self.functional.contains(&target)
     }
 }
 
-/// The announced value while the VIN is unknown.
+/// The VIN field of an announcement without a VIN.
 pub fn no_vin() -> [u8; 17] {
     [0xFF; 17]
 }

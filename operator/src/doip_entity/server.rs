@@ -1,4 +1,4 @@
-//! The sockets of an entity: UDP for discovery, and TCP and TLS for testers.
+//! The sockets of an entity: UDP for discovery, TCP and TLS for testers.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,31 +19,31 @@ use tokio::time::Instant;
 use super::connection::ConnectionId;
 use super::entity::{Entity, Event, Output};
 
-/// How many messages to a tester may wait. A tester that leaves more unread loses its connection.
+/// Limit of the queued messages to a tester; a tester that reads less loses its connection.
 const QUEUE: usize = 1024;
-/// How many events of connections may wait. Until then, the connections are not read.
+/// Limit of the queued connection events; at the limit, connections are not read.
 const EVENTS: usize = 64;
-/// How many bytes one read takes from a connection.
+/// Size of one read, in bytes.
 const READ: usize = 16 * 1024;
-/// The longest accepted datagram, in bytes. DoIP datagrams are much shorter.
+/// Limit of a received datagram, in bytes; DoIP's are much shorter.
 const DATAGRAM: usize = 2048;
-/// How long a closing connection may take to write the remaining messages.
+/// Limit for a closed connection to write the queued messages.
 const CLOSING: Duration = Duration::from_secs(2);
-/// How long a tester may take for the TLS handshake, and to read a message.
+/// Limit for a tester to complete the TLS handshake, and to accept a message.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How many attempts to find a port that is free for both TCP and UDP.
+/// Limit of the attempts to find a port that is free for TCP and UDP.
 const ATTEMPTS: u32 = 32;
 
-/// The addresses to listen on.
+/// The addresses that an entity listens on.
 #[derive(Debug, Clone)]
 pub struct ListenConfig {
-    /// The TCP address. Vehicles use port 13400; 0 selects a free port.
+    /// TCP address; port 13400 in vehicles, 0 for a free one.
     pub tcp: SocketAddr,
-    /// The UDP port on the same address; `None` uses the number of the TCP port.
+    /// UDP port on the same IP address; `None` takes the number of the TCP port.
     pub udp_port: Option<u16>,
-    /// The TLS port (3496 in vehicles), and the TLS configuration.
+    /// TLS: the port (3496 in vehicles) and the server's configuration.
     pub tls: Option<(u16, Arc<ServerConfig>)>,
-    /// The destination of announcements; `None` selects port 13400 of the subnet's broadcast address.
+    /// Destination of announcements; `None` sends them to port 13400 of the subnet's broadcast address.
     pub announce_to: Option<SocketAddr>,
 }
 
@@ -54,20 +54,20 @@ impl ListenConfig {
     }
 }
 
-/// The addresses that an entity listens on.
+/// The addresses of a running entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerAddresses {
-    /// The TCP address.
+    /// TCP.
     pub tcp: SocketAddr,
-    /// The UDP address.
+    /// UDP.
     pub udp: SocketAddr,
-    /// The TLS address.
+    /// TLS.
     pub tls: Option<SocketAddr>,
-    /// The destination of announcements.
+    /// Destination of announcements.
     pub announce_to: SocketAddr,
 }
 
-/// An event of a connection's task.
+/// An event on a connection.
 enum ConnectionEvent {
     Bytes(ConnectionId, Vec<u8>),
     Closed(ConnectionId),
@@ -80,24 +80,25 @@ pub struct Server {
     tcp: TcpListener,
     tls: Option<(TcpListener, tokio_rustls::TlsAcceptor)>,
     udp: UdpSocket,
-    /// Receives broadcasts, which a socket bound to a single address does not receive.
+    /// Receives broadcasts, which a socket with a unicast address does not.
     broadcasts: Option<UdpSocket>,
     datagram: Vec<u8>,
     broadcast: Vec<u8>,
     writers: BTreeMap<ConnectionId, mpsc::Sender<Vec<u8>>>,
     tasks: JoinSet<()>,
-    events: mpsc::Receiver<ConnectionEvent>,
+    connection_events: mpsc::Receiver<ConnectionEvent>,
+    /// Cloned for each connection.
     event_sender: mpsc::Sender<ConnectionEvent>,
     opened: u64,
     deadline: Deadline,
 }
 
 impl Server {
-    /// Binds the sockets, then creates the entity, which announces itself immediately.
+    /// Binds the sockets, and then creates the entity, which announces itself immediately.
     ///
     /// # Errors
     ///
-    /// The address is in use, or does not belong to this machine.
+    /// Returns an error if an address is in use, or does not belong to this machine.
     pub async fn bind(
         listen: &ListenConfig,
         entity: impl FnOnce(std::time::Instant) -> Entity,
@@ -117,7 +118,7 @@ impl Server {
             udp: udp_address,
             tls: tls.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?,
             announce_to: listen.announce_to.unwrap_or_else(|| {
-                // testers listen on the standard's port, whatever port the entity uses
+                // testers listen for announcements on the standard's port, whatever port the entity has
                 with_port(broadcast_address(udp_address), PORT)
             }),
         };
@@ -127,9 +128,9 @@ impl Server {
             let socket = udp_socket(broadcast_address(udp_address));
             socket.inspect_err(|error| tracing::warn!(%error, "cannot receive broadcasts")).ok()
         };
-        // wait until the socket is ready, because the first announcement does not wait
+        // otherwise the socket would not be known to be ready for the first announcement
         udp.writable().await?;
-        let (event_sender, events) = mpsc::channel(EVENTS);
+        let (event_sender, connection_events) = mpsc::channel(EVENTS);
         Ok(Self {
             entity: entity(now()),
             addresses,
@@ -141,14 +142,14 @@ impl Server {
             broadcast: vec![0; DATAGRAM],
             writers: BTreeMap::new(),
             tasks: JoinSet::new(),
-            events,
+            connection_events,
             event_sender,
             opened: 0,
             deadline: Deadline::new(TimerKind::Runtime),
         })
     }
 
-    /// The addresses that the entity listens on.
+    /// The addresses that the server listens on.
     pub fn addresses(&self) -> ServerAddresses {
         self.addresses
     }
@@ -158,7 +159,7 @@ impl Server {
         &self.entity
     }
 
-    /// The entity, for changes at run time.
+    /// The entity, to change it while it runs.
     pub fn entity_mut(&mut self) -> &mut Entity {
         &mut self.entity
     }
@@ -168,12 +169,12 @@ impl Server {
         self.entity.respond(now(), message)
     }
 
-    /// Refuses a message that was acknowledged before.
+    /// Refuses a tester's message that was acknowledged and cannot be passed on after all.
     pub fn refuse(&mut self, tester: LogicalAddress, target: LogicalAddress, code: DiagnosticNackCode) {
         self.entity.refuse(now(), tester, target, code);
     }
 
-    /// Serves testers until there is an event for the owner of the ECUs; cancel-safe.
+    /// Serves until there is an event for the owner of the ECUs; cancel-safe.
     pub async fn next(&mut self) -> Event {
         loop {
             self.drive_outputs().await;
@@ -184,7 +185,7 @@ impl Server {
             tokio::select! {
                 biased;
                 () = self.deadline.expired() => self.entity.handle_timeout(now()),
-                Some(event) = self.events.recv() => match event {
+                Some(event) = self.connection_events.recv() => match event {
                     ConnectionEvent::Bytes(id, bytes) => self.entity.handle_bytes(now(), id, &bytes),
                     ConnectionEvent::Closed(id) => {
                         self.writers.remove(&id);
@@ -194,7 +195,7 @@ impl Server {
                 received = self.udp.recv_from(&mut self.datagram) => {
                     handle_datagram(&mut self.entity, received, &self.datagram);
                 }
-                received = receive_broadcast(self.broadcasts.as_ref(), &mut self.broadcast) => {
+                received = receive(self.broadcasts.as_ref(), &mut self.broadcast) => {
                     handle_datagram(&mut self.entity, received, &self.broadcast);
                 }
                 accepted = self.tcp.accept() => self.accept(accepted, false).await,
@@ -209,7 +210,7 @@ impl Server {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
-                // without free file descriptors, other connections have to end first
+                // out of file descriptors: other connections have to end first
                 return tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
@@ -226,8 +227,8 @@ impl Server {
             Some(acceptor) => self.tasks.spawn(async move {
                 match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => return serve(id, stream, messages, events).await,
-                    Ok(Err(error)) => tracing::debug!(%error, "the TLS handshake failed"),
-                    Err(_) => tracing::debug!("the TLS handshake took too long"),
+                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                    Err(_) => tracing::debug!("TLS handshake timed out"),
                 }
                 let _ = events.send(ConnectionEvent::Closed(id)).await;
             }),
@@ -241,35 +242,35 @@ impl Server {
                 Output::Datagram { to, bytes } => self.send_datagram(to, &bytes),
                 Output::Broadcast(bytes) => {
                     if let Err(error) = self.udp.try_send_to(&bytes, self.addresses.announce_to) {
-                        // on a wildcard address, a machine without a default route has no interface for
-                        // broadcasts
-                        tracing::warn!(%error, to = %self.addresses.announce_to, "cannot send the announcement; listen on an address of the interface");
+                        // with an unspecified address and no default route, the machine does not know where
+                        // to broadcast
+                        tracing::warn!(%error, to = %self.addresses.announce_to, "cannot send an announcement; listen on the address of an interface");
                     }
                 }
                 Output::Send { connection, bytes } => {
                     let full =
                         self.writers.get(&connection).is_some_and(|writer| writer.try_send(bytes).is_err());
                     if full {
-                        tracing::debug!(?connection, "the tester does not read its messages");
+                        tracing::debug!(?connection, "the tester does not read: closing its connection");
                         self.writers.remove(&connection);
                         self.entity.handle_closed(now(), connection);
                     }
                 }
-                // the connection's task still writes the earlier messages
+                // the connection's task still writes the queued messages
                 Output::Close(connection) => drop(self.writers.remove(&connection)),
             }
         }
     }
 
     fn send_datagram(&self, to: SocketAddr, bytes: &[u8]) {
-        // a datagram without room is lost
+        // a datagram that finds no room is lost
         if let Err(error) = self.udp.try_send_to(bytes, to) {
-            tracing::debug!(%error, %to, "a datagram was not sent");
+            tracing::debug!(%error, %to, "cannot send a datagram");
         }
     }
 }
 
-async fn receive_broadcast(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+async fn receive(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
     match socket {
         Some(socket) => socket.recv_from(buffer).await,
         None => std::future::pending().await,
@@ -297,7 +298,8 @@ async fn accept_tls(
     }
 }
 
-/// Binds both sockets. If no port is given, tries until one is free for both TCP and UDP.
+/// Binds both sockets. Without a given port, tries several, because a port that is free for TCP may not be
+/// free for UDP.
 async fn bind_both(listen: &ListenConfig) -> io::Result<(TcpListener, UdpSocket)> {
     let may_retry = listen.tcp.port() == 0 && listen.udp_port.is_none();
     let mut attempts = if may_retry { ATTEMPTS } else { 1 };
@@ -313,7 +315,8 @@ async fn bind_both(listen: &ListenConfig) -> io::Result<(TcpListener, UdpSocket)
     }
 }
 
-/// A UDP socket whose address several entities on this machine can share.
+/// A UDP socket whose address several entities on this machine may share, as those of a vehicle share a
+/// subnet.
 fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_address(true)?;
@@ -325,13 +328,13 @@ fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-/// The address with another port, and with the scope of a link-local address.
+/// The address with another port, on the same host and interface.
 fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
     address.set_port(port);
     address
 }
 
-/// The broadcast address of the subnet, with this port.
+/// The broadcast address of the subnet, with the port of `listening`.
 fn broadcast_address(listening: SocketAddr) -> SocketAddr {
     match listening {
         // the loopback interface has no limited broadcast
@@ -339,7 +342,7 @@ fn broadcast_address(listening: SocketAddr) -> SocketAddr {
             (Ipv4Addr::new(127, 255, 255, 255), address.port()).into()
         }
         SocketAddr::V4(address) => (Ipv4Addr::BROADCAST, address.port()).into(),
-        // the link-local all-nodes address, as IPv6 has no broadcast
+        // IPv6 has no broadcast: this is the link-local all-nodes address
         SocketAddr::V6(address) => {
             let all_nodes = Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 1);
             SocketAddrV6::new(all_nodes, address.port(), 0, address.scope_id()).into()
@@ -347,7 +350,7 @@ fn broadcast_address(listening: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Carries bytes between a connection and the server until either side ends.
+/// Carries bytes between a connection and the server until either closes the connection.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     id: ConnectionId,
     mut stream: S,
@@ -359,7 +362,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         tokio::select! {
             message = messages.recv() => {
                 let Some(message) = message else {
-                    // the server closed the connection
+                    // closed by the server
                     let _ = tokio::time::timeout(CLOSING, stream.shutdown()).await;
                     return;
                 };

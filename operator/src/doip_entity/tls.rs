@@ -1,34 +1,35 @@
-//! TLS for an entity, with a self-signed certificate that is created at each start.
+//! TLS for an entity, with a new self-signed certificate at each start.
 //!
-//! rustls supports neither the NULL ciphers nor the brainpool curves of ISO 13400-2:2019, but the other ones.
+//! rustls supports neither the NULL ciphers nor the brainpool curves that ISO 13400-2:2019 names in addition
+//! to the usual ones.
 
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-/// Why an entity cannot serve TLS.
+/// The reasons why an entity has no TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum EntityTlsError {
-    /// The certificate could not be created.
+    /// The certificate cannot be created.
     #[error("cannot create a certificate")]
-    Create(#[from] rcgen::Error),
-    /// TLS does not accept the certificate.
+    Make(#[from] rcgen::Error),
+    /// TLS rejects the certificate.
     #[error("cannot serve TLS with the certificate")]
     Tls(#[from] rustls::Error),
 }
 
-/// The certificate and TLS configuration of an entity.
+/// The TLS certificate of an entity.
 #[derive(Debug, Clone)]
 pub struct EntityTls {
-    /// The configuration of the server.
+    /// The server's configuration.
     pub config: Arc<rustls::ServerConfig>,
     /// The certificate that testers have to trust, as PEM.
     pub certificate: String,
 }
 
 impl EntityTls {
-    /// A certificate for these names and addresses.
+    /// Creates a certificate for these names and addresses.
     pub fn self_signed(names: &[String]) -> Result<Self, EntityTlsError> {
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, "DoIP entity");

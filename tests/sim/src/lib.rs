@@ -1,8 +1,10 @@
-//! Simulated vehicle and sandbox cloud for connector-agent, a demo of everything together, and trials of the agent's binary.
+//! Everything that surrounds `connector-agent`, on one machine: a simulated vehicle, a sandbox cloud, a demo with
+//! an operator, and trials of the agent's binary.
 
 pub mod cli;
 pub mod cloud;
-pub mod demo;
+mod demo;
 pub mod network;
-pub mod trials;
+mod scenario;
+mod trials;
 pub mod vehicle;
