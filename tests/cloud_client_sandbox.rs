@@ -11,7 +11,7 @@ use cloud_client::soon;
 use connector_agent::cloud::Cloud;
 use connector_agent::cloud::login::Authenticator;
 use connector_agent::cloud::rest::{Rest, differences};
-use connector_agent::cloud::websocket::{Link, LinkEvent, LinkSettings, Outgoing};
+use connector_agent::cloud::websocket::{CloudSocket, OutgoingMessage, SocketEvent, SocketSettings};
 use connector_agent::cloud::{CloudState, LoginState};
 use connector_agent::config::{ApiUrl, Config, ConnectorUuid, Pincode, WebsocketUrl};
 use connector_agent::tls;
@@ -31,9 +31,9 @@ async fn the_connector_logs_in_finds_its_record_and_comes_online() {
     assert_eq!(soon(cloud.active_ticket()).await.unwrap(), None);
 
     let mut link = sandbox.link(authenticator);
-    assert!(matches!(soon(link.next_event(false)).await, LinkEvent::Up));
+    assert!(matches!(soon(link.next_event(false)).await, SocketEvent::Up));
     assert_eq!(status.borrow_and_update().state(), CloudState::Online);
-    link.send(Outgoing::Text(hello(&sandbox.config))).unwrap();
+    link.send(OutgoingMessage::Text(hello(&sandbox.config))).unwrap();
     let is_online = async {
         while soon(cloud.connector()).await.unwrap().is_online != Some(true) {
             tokio::task::yield_now().await;
@@ -42,7 +42,7 @@ async fn the_connector_logs_in_finds_its_record_and_comes_online() {
     };
     let event = async {
         loop {
-            if let LinkEvent::Text(text) = soon(link.next_event(false)).await {
+            if let SocketEvent::Text(text) = soon(link.next_event(false)).await {
                 break text;
             }
         }
@@ -121,9 +121,9 @@ impl Sandbox {
         Authenticator::spawn(self.rest(), Pincode::new(pincode).unwrap(), 1)
     }
 
-    fn link(&self, authenticator: Authenticator) -> Link {
+    fn link(&self, authenticator: Authenticator) -> CloudSocket {
         let tls = tls::client_config(self.config.cloud.ca_file.as_deref()).unwrap();
-        Link::new(LinkSettings::new(&self.config.cloud, 4095), tls, authenticator, 1)
+        CloudSocket::new(SocketSettings::new(&self.config.cloud, 4095), tls, authenticator, 1)
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod board;
 pub mod can;
+pub mod clock;
 pub mod ethernet;
 pub mod kline;
 #[cfg(feature = "sim")]

@@ -7,7 +7,7 @@ use connector_hal::board::Led;
 use uuid::Uuid;
 
 use super::{Background, Supervisor, now};
-use crate::cloud::rest::{Chain, differences};
+use crate::cloud::rest::{ErrorChain, differences};
 use crate::relay::connection::{CloseReason, Session};
 use crate::relay::wire::Envelope;
 
@@ -28,7 +28,9 @@ impl Supervisor {
                 Ok(ticket) => {
                     let _agent_ended = found.send(Background::ActiveTicket { held, ticket }).await;
                 }
-                Err(error) => tracing::warn!("the active ticket could not be fetched: {}", Chain(&error)),
+                Err(error) => {
+                    tracing::warn!("the active ticket could not be fetched: {}", ErrorChain(&error))
+                }
             }
             let Some(config) = compare else { return };
             match cloud.connector().await {
@@ -36,7 +38,7 @@ impl Supervisor {
                     .iter()
                     .for_each(|difference| tracing::warn!("the cloud's record differs: {difference}")),
                 Err(error) => {
-                    tracing::warn!("the connector's record could not be fetched: {}", Chain(&error))
+                    tracing::warn!("the connector's record could not be fetched: {}", ErrorChain(&error))
                 }
             }
         });

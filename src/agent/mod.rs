@@ -30,9 +30,9 @@ use uuid::Uuid;
 
 use crate::cloud::Cloud;
 use crate::cloud::CloudStatus;
-use crate::cloud::login::{Authenticator, KeptLogin};
+use crate::cloud::login::{Authenticator, LoginStore};
 use crate::cloud::rest::{ActiveTicket, Rest, RestError};
-use crate::cloud::websocket::{Link, LinkEvent, LinkSettings, Outgoing};
+use crate::cloud::websocket::{CloudSocket, OutgoingMessage, SocketEvent, SocketSettings};
 use crate::config::{Config, Pincode};
 use crate::protocol::vin::Vin;
 use crate::relay::connection::{CloseReason, Session};
@@ -112,7 +112,7 @@ enum Background {
 
 /// What woke the loop.
 enum Wake {
-    Link(LinkEvent),
+    Link(SocketEvent),
     Session,
     Board(BoardEvent),
     Found(Found),
@@ -139,7 +139,7 @@ struct Supervisor {
     uuid: Uuid,
     hardware: Hardware,
     board: Box<dyn Board>,
-    link: Link,
+    link: CloudSocket,
     cloud: Cloud,
     cloud_status: CloudStatus,
     watch: VehicleWatch,
@@ -182,13 +182,13 @@ impl Supervisor {
         let Setup { config, pincode, hardware, mut board, tls, seed } = setup;
         let mut rng = fastrand::Rng::with_seed(seed);
         let rest = Arc::new(Rest::new(&config.cloud, config.connector.uuid, &tls)?);
-        let kept = KeptLogin::new(&config);
+        let kept = LoginStore::new(&config);
         let authenticator = Authenticator::resume(rest.clone(), pincode.clone(), kept, rng.u64(..));
         let cloud = Cloud::new(rest, authenticator.clone(), rng.u64(..));
-        let settings = LinkSettings::new(&config.cloud, config.relay.max_pdu);
+        let settings = SocketSettings::new(&config.cloud, config.relay.max_pdu);
         let (background_sender, background) = mpsc::channel(BACKGROUND);
         forward_status(&authenticator, background_sender.clone());
-        let link = Link::new(settings, tls.clone(), authenticator, rng.u64(..));
+        let link = CloudSocket::new(settings, tls.clone(), authenticator, rng.u64(..));
         let ignition = board.ignition();
         let watch = VehicleWatch::spawn(hardware.clone(), config.vin_settings(), ignition);
         let mut ignition_watch = WakeWatch::new(Duration::MAX, now());
@@ -325,22 +325,22 @@ impl Supervisor {
         }
     }
 
-    async fn handle_link(&mut self, event: LinkEvent) {
+    async fn handle_link(&mut self, event: SocketEvent) {
         match event {
-            LinkEvent::Up => self.handle_link_up(),
-            LinkEvent::Text(text) => self.handle_text(&text).await,
-            LinkEvent::Binary(message) => {
+            SocketEvent::Up => self.handle_link_up(),
+            SocketEvent::Text(text) => self.handle_text(&text).await,
+            SocketEvent::Binary(message) => {
                 if let Some(session) = &mut self.session {
                     session.handle_message(now(), &message);
                 }
             }
-            LinkEvent::Writable => {
+            SocketEvent::Writable => {
                 if let Some(message) = self.session.as_mut().and_then(|session| session.poll_message(now())) {
                     // what cannot be sent after all is kept, and sent again when the connection is resumed
-                    let _dropped_with_the_link = self.link.send(Outgoing::Binary(message));
+                    let _dropped_with_the_link = self.link.send(OutgoingMessage::Binary(message));
                 }
             }
-            LinkEvent::Down(_) => {
+            SocketEvent::Down(_) => {
                 if let Some(session) = &mut self.session {
                     session.interrupt(now());
                 }
@@ -387,7 +387,7 @@ impl Supervisor {
 
     fn send(&mut self, envelope: &Envelope) {
         // without a link there is nobody to tell: state is told anew when it is back
-        let _no_link = self.link.send(Outgoing::Text(envelope.to_text()));
+        let _no_link = self.link.send(OutgoingMessage::Text(envelope.to_text()));
     }
 
     fn reply(&mut self, action: &str, message: &impl Serialize, request_id: Option<String>) {

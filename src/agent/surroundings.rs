@@ -8,7 +8,7 @@ use super::messages::CallForAttention;
 use super::power::{PowerEvent, SleepWatch};
 use super::sleep::{Sleeper, Woken};
 use super::{Control, Ended, Setup, Supervisor, now};
-use crate::cloud::rest::Chain;
+use crate::cloud::rest::ErrorChain;
 use crate::relay::connection::{CloseReason, Session};
 use crate::relay::wire::Envelope;
 use crate::vehicle::vin::VinReport;
@@ -22,7 +22,10 @@ impl Supervisor {
                 let cloud = self.cloud.clone();
                 tokio::spawn(async move {
                     if let Err(error) = cloud.dismiss_call_for_attention().await {
-                        tracing::warn!("the call for attention could not be dismissed: {}", Chain(&error));
+                        tracing::warn!(
+                            "the call for attention could not be dismissed: {}",
+                            ErrorChain(&error)
+                        );
                     }
                 });
             }

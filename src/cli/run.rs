@@ -13,7 +13,7 @@ use super::CONFIG_STATUS;
 use super::logging::{self, LogLevel};
 use crate::agent::{self, Control, Setup};
 use crate::cli::core_dump::disable_core_dumps;
-use crate::cloud::login::KeptLogin;
+use crate::cloud::login::LoginStore;
 use crate::config::{Config, LogFormat, Severity};
 use crate::tls;
 use crate::vehicle::hardware::Hardware;
@@ -73,7 +73,7 @@ fn set_up(config: &Config) -> Option<Setup> {
     let mut config = config.clone();
     config.resolve_state_directory(|name| std::env::var_os(name));
     // what is wrong with it is said by the login
-    let kept = KeptLogin::new(&config).and_then(|login| login.load().ok().flatten());
+    let kept = LoginStore::new(&config).and_then(|login| login.load().ok().flatten());
     let known_time = Duration::from_secs(kept.map_or(0, |kept| kept.known_time));
     let tls = tls::client_config_after(config.cloud.ca_file.as_deref(), known_time).ok()?;
     let board: Box<dyn Board> = Box::new(LinuxBoard::open(&config.board));

@@ -29,7 +29,7 @@ pub(super) async fn no_space(world: &mut World) -> anyhow::Result<String> {
         }
     }
     drop(filler);
-    let said = without_writing(world, "the login is not kept").await?;
+    let said = without_writing(world, "cannot save the login").await?;
     std::fs::remove_file(&path)?;
     recovered(world).await?;
     Ok(said)
@@ -40,7 +40,7 @@ pub(super) async fn read_only(world: &mut World) -> anyhow::Result<String> {
     world.online().await?;
     until_kept(world).await?;
     system::set_read_only(&world.device, true)?;
-    let said = without_writing(world, "the login is not kept").await;
+    let said = without_writing(world, "cannot save the login").await;
     system::set_read_only(&world.device, false)?;
     let said = said?;
     recovered(world).await?;
