@@ -8,7 +8,9 @@ mod tp20;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use connector_hal::can::{BoxFuture, BusState, BusStatus, CanBus, CanError, CanEvent, CanFrame};
+use connector_hal::bus::{BusState, BusStatus};
+use connector_hal::can::{CanBus, CanError, CanEvent, CanFrame};
+use connector_hal::future::BoxFuture;
 use connector_hal::timer::Deadline;
 
 use super::bus::{Opening, Progress, SessionBus, StartFailure};

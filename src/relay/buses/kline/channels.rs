@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::Instant;
 
-use connector_hal::can::{BusLoad, BusState, LoadMeter};
+use connector_hal::bus::{BusLoad, BusState, LoadMeter};
 use connector_hal::kline::{Signal, byte_time};
 
 use crate::protocol::kline::{Config, Endpoint, Failure, LineClock};
