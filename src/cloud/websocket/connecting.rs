@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use connector_hal::future::BoxFuture;
 use connector_hal::clock::now;
+use connector_hal::future::BoxFuture;
 use connector_hal::timer::{Deadline, TimerKind};
 use rustls::ClientConfig;
 
