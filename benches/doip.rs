@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use connector_agent::config::DoipPort;
-use connector_agent::config::doip_device::Device;
+use connector_agent::config::doip_device::DoipDevice;
 use connector_agent::protocol::doip::codec::{Decoded, StreamDecoder};
 use connector_agent::protocol::doip::discovery::Destination;
 use connector_agent::protocol::doip::{
@@ -142,7 +142,7 @@ fn now() -> Instant {
 impl Relay {
     async fn start() -> Self {
         let memory = Arc::new(Memory::default());
-        let port = DoipPort { pins: [3, 11], device: Device::Interface("memory".to_owned()) };
+        let port = DoipPort { pins: [3, 11], device: DoipDevice::Interface("memory".to_owned()) };
         let hardware = Hardware {
             doip_ports: Arc::new([port]),
             open_doip: Arc::new(move |_, _, _| {

@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use agent_support::{AgentSettings, Sandbox, TestAgent, bus, soon};
-use connector_agent::config::doip::{Addressing, DiscoveryMethod, NetworkConfig};
+use connector_agent::config::doip::{DiscoveryMethod, InterfaceAddressing, NetworkConfig};
 use connector_agent::protocol::doip::ActivationType;
 use connector_agent::protocol::doip::discovery::DiscoveryEvent;
 use connector_agent::protocol::doip::link_local::LinkLocal;
@@ -284,7 +284,7 @@ fn the_agent_reports_the_vin_once_its_link_is_ready_and_relays_over_it() {
             let bus: BusConfig = serde_json::from_value(bus).unwrap();
             // the other gateway only listens by IPv4
             let gateway = match NetworkConfig::known(configuration).addressing {
-                Addressing::Ipv6LinkLocal => {
+                InterfaceAddressing::Ipv6LinkLocal => {
                     let own = world.vehicle_link_local().await;
                     Some(world.gateway(&format!("[{own}%{VEHICLE}]:13400"), |_| {}).await)
                 }

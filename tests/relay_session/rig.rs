@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use connector_agent::config::doip_device::Device;
+use connector_agent::config::doip_device::DoipDevice;
 use connector_agent::config::{CanPort, DoipPort, IsotpStack, KlinePort};
 use connector_agent::relay::connection::{CloseReason, Session, SessionSettings};
 use connector_agent::relay::limits::SessionLimits;
@@ -169,7 +169,7 @@ fn hardware(
             };
             Box::pin(std::future::ready(adapter))
         }),
-        doip_ports: Arc::new([DoipPort { pins: [3, 11], device: Device::Interface("eth0".to_owned()) }]),
+        doip_ports: Arc::new([DoipPort { pins: [3, 11], device: DoipDevice::Interface("eth0".to_owned()) }]),
         open_doip: Arc::new(move |_, _, _| Box::pin(std::future::ready(Ok(gateways.network())))),
         timer: TimerKind::Runtime,
         terminal15: Some(1),
