@@ -132,7 +132,7 @@ impl Config {
     }
 
     /// Sets the state directory to systemd's (the first in `$STATE_DIRECTORY`) if the file names none.
-    pub(crate) fn resolve_state_directory(&mut self, variable: impl Fn(&str) -> Option<OsString>) {
+    pub fn resolve_state_directory(&mut self, variable: impl Fn(&str) -> Option<OsString>) {
         if self.connector.state_directory.is_none() {
             let directories = variable("STATE_DIRECTORY").unwrap_or_default();
             let first = directories.as_bytes().split(|byte| *byte == b':').next().unwrap_or_default();
