@@ -1,9 +1,10 @@
-//! When to ask a vehicle again that has told no VIN: its ECUs may have been starting up, or busy. A pure state machine.
+//! When to read the VIN again after a reading without a VIN: the ECUs may have been starting up, or busy. A pure state
+//! machine.
 
 use std::time::{Duration, Instant};
 
-/// How long to wait after each reading that came to nothing; after the last one it is left at that, until there is a
-/// reason to read anew.
+/// How long to wait after each reading without a VIN. After the last pause there is no further attempt until there is
+/// another reason to read.
 const PAUSES: [Duration; 6] = [
     Duration::from_secs(5),
     Duration::from_secs(10),
@@ -12,60 +13,60 @@ const PAUSES: [Duration; 6] = [
     Duration::from_secs(80),
     Duration::from_secs(160),
 ];
-/// Where the ignition cannot be told, a bus on which nothing was heard for this long is left to sleep.
+/// If the state of the ignition is unknown, a bus that has been silent for this long is left asleep.
 const AWAKE: Duration = Duration::from_secs(1);
 
-/// Tells when to read the VIN again because the last reading told none.
+/// Decides when to read the VIN again after a reading without a VIN.
 #[derive(Debug)]
 pub(super) struct VinRetry {
     ignition: Option<bool>,
     last_frame: Option<Instant>,
-    /// Readings since there was another reason for one.
+    /// How many readings were repeated since the last other reason to read.
     retried: usize,
     due: Option<Instant>,
 }
 
 impl VinRetry {
-    /// Nothing is due before a reading has come to nothing.
+    /// Nothing is due before the first reading without a VIN.
     pub(super) fn new(ignition: Option<bool>) -> Self {
         Self { ignition, last_frame: None, retried: 0, due: None }
     }
 
-    /// The ignition has changed; `None`: it cannot be told.
+    /// The ignition has changed; `None` if its state is unknown.
     pub(super) fn handle_ignition(&mut self, ignition: Option<bool>) {
         self.ignition = ignition;
     }
 
-    /// A frame of the vehicle's was heard.
+    /// A frame from the vehicle was received.
     pub(super) fn handle_frame(&mut self, at: Instant) {
         self.last_frame = self.last_frame.max(Some(at));
     }
 
-    /// The VIN is being read for another reason than its having been told by nobody: all pauses count anew.
+    /// The VIN is being read for another reason: the pauses start again with the first one.
     pub(super) fn handle_reason(&mut self) {
         self.retried = 0;
         self.due = None;
     }
 
-    /// A reading is over, or the devices are back from a session; whether the VIN is known.
+    /// A reading has ended, or a connection has returned the devices. `is_known` is whether the VIN is known.
     pub(super) fn handle_known(&mut self, now: Instant, is_known: bool) {
         self.due = PAUSES.get(self.retried).filter(|_| !is_known).map(|pause| now + *pause);
     }
 
-    /// Whether to read now.
+    /// Whether to read the VIN now.
     pub(super) fn poll_retry(&mut self, now: Instant) -> bool {
         let is_due = self.is_awake(now) && self.due.take_if(|due| *due <= now).is_some();
         self.retried += usize::from(is_due);
         is_due
     }
 
-    /// When to look at it again, if nothing is heard until then.
+    /// When to call [`VinRetry::poll_retry`] again if no frame is received until then.
     pub(super) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        // one that is overdue waits for a frame or for the ignition, not for a time
+        // an overdue reading waits for a frame or for the ignition, not for a time
         self.due.filter(|due| *due > now)
     }
 
-    /// With the ignition on ECUs are awake, however silent the bus; with it off nobody is to be woken.
+    /// With the ignition on, ECUs are awake even if the bus is silent. With the ignition off, no ECU may be woken.
     fn is_awake(&self, now: Instant) -> bool {
         let was_heard = || self.last_frame.is_some_and(|at| now.saturating_duration_since(at) <= AWAKE);
         self.ignition.unwrap_or_else(was_heard)
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vin_that_is_known_is_not_asked_for() {
+    fn a_known_vin_is_not_read_again() {
         let (mut retry, start) = retry(Some(true));
         retry.handle_known(start, true);
         assert_eq!(retry.poll_timeout(start), None);
@@ -112,22 +113,22 @@ mod tests {
     }
 
     #[test]
-    fn with_the_ignition_off_it_waits_however_loud_the_bus_is() {
+    fn with_the_ignition_off_the_retry_waits_even_if_the_bus_is_busy() {
         let (mut retry, start) = retry(Some(false));
         let later = start + 60 * SECOND;
         retry.handle_frame(later);
         assert!(!retry.poll_retry(later));
-        assert_eq!(retry.poll_timeout(later), None, "no time can change that");
+        assert_eq!(retry.poll_timeout(later), None, "only the ignition can change that");
         retry.handle_ignition(Some(true));
         assert!(retry.poll_retry(later));
     }
 
     #[test]
-    fn where_the_ignition_cannot_be_told_a_bus_that_was_just_heard_is_awake() {
+    fn if_the_ignition_is_unknown_a_bus_with_recent_frames_is_awake() {
         let (mut retry, start) = retry(None);
         retry.handle_frame(start);
         let due = start + 5 * SECOND;
-        assert!(!retry.poll_retry(due), "it fell silent");
+        assert!(!retry.poll_retry(due), "the bus has become silent");
         retry.handle_frame(due + SECOND);
         retry.handle_frame(start);
         assert!(retry.poll_retry(due + SECOND));

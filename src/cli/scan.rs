@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use connector_hal::board::{Board, LinuxBoard};
 
-use super::{CONFIG_STATUS, logging};
+use super::exit_status::CONFIG_STATUS;
+use super::logging;
 use crate::cli::scan_command::{ScanArgs, ScanBus, ScanTarget};
 use crate::config::DoipPort;
-use crate::config::{BusConfig, BusKind, Config, LogFormat};
+use crate::config::{BusKind, Config, ConfiguredBus, LogFormat};
 use crate::vehicle::hardware::Hardware;
 
 /// How a DoIP network or gateway is named.
@@ -30,9 +31,9 @@ pub(super) async fn run(args: &ScanArgs, path: &Path, format: Option<LogFormat>)
         }
         Err(_) => None,
     };
-    let configured: Vec<&BusConfig> =
+    let configured: Vec<&ConfiguredBus> =
         config.iter().flat_map(|config| &config.buses).filter(|bus| bus.kind != BusKind::Kline).collect();
-    let wanted: Vec<(String, Option<&BusConfig>)> = if args.bus.is_empty() {
+    let wanted: Vec<(String, Option<&ConfiguredBus>)> = if args.bus.is_empty() {
         configured.iter().map(|bus| (name_of(bus), Some(*bus))).collect()
     } else {
         let find = |name: &String| {
@@ -55,17 +56,17 @@ pub(super) async fn run(args: &ScanArgs, path: &Path, format: Option<LogFormat>)
 }
 
 /// What is behind the name of a bus, or behind a configured one.
-fn target(args: &ScanArgs, name: &str, bus: Option<&BusConfig>) -> anyhow::Result<ScanTarget> {
+fn target(args: &ScanArgs, name: &str, bus: Option<&ConfiguredBus>) -> anyhow::Result<ScanTarget> {
     let device = bus.map_or(name, |bus| bus.device.as_str());
     if bus.map_or(name.starts_with(DOIP_PREFIX), |bus| bus.kind == BusKind::Doip) {
         // which pins it has makes no difference here
         return Ok(ScanTarget::Doip(DoipPort { pins: [3, 11], device: device.parse()? }));
     }
-    let usual = bus.map_or(&BIT_RATES[..], BusConfig::bit_rates);
+    let usual = bus.map_or(&BIT_RATES[..], ConfiguredBus::bit_rates);
     let bit_rates = if args.bit_rate.is_empty() { usual.to_vec() } else { args.bit_rate.clone() };
     Ok(ScanTarget::Can { bit_rates, bus: connector_hal::can::open(device)? })
 }
 
-fn name_of(bus: &BusConfig) -> String {
+fn name_of(bus: &ConfiguredBus) -> String {
     bus.name.clone().unwrap_or_else(|| bus.device.clone())
 }

@@ -25,30 +25,14 @@ use crate::relay::wire::request::{OpenChannel, Request};
 use crate::vehicle::hardware::Hardware;
 use crate::vehicle::vin;
 
+pub use crate::relay::wire::CloseReason;
+
 /// Buses that a connection may have.
 const MAX_BUSES: usize = 16;
 /// Requests that may wait while buses are being set up; more are refused.
 const MAX_WAITING_REQUESTS: usize = 64;
 /// Replies and errors that may wait for the websocket; further errors are left out, and further requests not served.
 const MAX_TEXTS: usize = 256;
-
-/// Why a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CloseReason {
-    /// It was asked for.
-    Closed,
-    /// The link was away for longer than the connection is held.
-    LinkLost,
-    /// Another vehicle is at the connector.
-    VehicleLost,
-    /// The ticket is no longer in progress.
-    Policy,
-    /// PDUs filled what may be kept.
-    Overflow,
-    /// The agent ends.
-    Shutdown,
-}
 
 /// What a session needs to know from outside.
 #[derive(Debug, Clone)]
