@@ -8,12 +8,13 @@ use crate::ecu::{Ecu, KWP, OBD, OTHER_VIN, UDS, VIN, attach, positive};
 use connector_agent::config::VinSettings;
 use connector_agent::vehicle::bit_rate::GiveUp;
 use connector_agent::vehicle::vin::{BusEnd, VinReading, VinSource, read};
+use connector_hal::bus::BusStatus;
 use connector_hal::can::slcan::{Slcan, SlcanAdapter};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{
-    BoxFuture, BusStatus, CanBus, CanBusExt, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame,
-    CanSettings,
+    CanBus, CanBusExt, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings,
 };
+use connector_hal::future::BoxFuture;
 use connector_test_support::id;
 
 const ADAPTER: &str = "can0";

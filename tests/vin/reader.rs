@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use connector_agent::vehicle::vin::{
     Candidate, EcuAddress, Outcome, Reader, ReaderEvent, ReaderSettings, VinReport, VinSource,
 };
-use connector_hal::can::{BusState, CanFrame};
+use connector_hal::bus::BusState;
+use connector_hal::can::CanFrame;
 use connector_test_support::id;
 use proptest::prelude::*;
 

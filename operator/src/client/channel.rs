@@ -1,4 +1,4 @@
-//! A channel: PDUs and frames to and from the vehicle, and requests that wait for their response.
+//! A channel: PDUs and frames to and from the vehicle, and requests that wait for their responses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +8,15 @@ use connector_hal::can::CanFrame;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::connection::{LinkState, Shared};
-use super::driver::Command;
 use super::error::{CloseReason, ExchangeError};
 use super::inbox::{Inbox, Item, Received};
+use super::shared::{ChannelCommand, LinkState, Shared};
 
 /// The longest PDU that may be sent: the protocol's default bound.
 const MAX_PDU: usize = 1 << 20;
-/// What a long request takes on a slow bus, at the least, in bytes a second.
+/// The transfer rate of a slow bus, in bytes per second.
 const SLOWEST: u32 = 1000;
-/// `send-failed` 6: what a connector says to a PDU that is longer than it takes.
+/// Detail 6 of `send-failed`: the connector's answer to a PDU that is too long.
 const REFUSED: u16 = 6;
 
 const NEGATIVE_RESPONSE: u8 = 0x7F;
@@ -25,18 +24,18 @@ const RESPONSE_PENDING: u8 = 0x78;
 const BUSY_REPEAT_REQUEST: u8 = 0x21;
 const POSITIVE_OFFSET: u8 = 0x40;
 
-/// How long an ECU is waited for.
+/// How long a request waits for an ECU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// P2: the first response, counted from the request on the bus.
+    /// P2: the time to the first response, counted from the request on the bus.
     pub p2: Duration,
-    /// P2*: the response after a response pending.
+    /// P2*: the time to the response after a response pending.
     pub p2_star: Duration,
-    /// What the network may add: its round trip, and a link that stalls without being lost.
+    /// The time that the network may add: the round trip, and a link that stalls without being lost.
     pub allowance: Duration,
-    /// How long a request that found the ECU busy is repeated later.
+    /// The pause before a request to a busy ECU is repeated.
     pub busy_pause: Duration,
-    /// How often.
+    /// How many times a request to a busy ECU is repeated.
     pub busy_retries: u32,
 }
 
@@ -45,7 +44,7 @@ impl Default for Timing {
         Self {
             p2: Duration::from_secs(1),
             p2_star: Duration::from_secs(5),
-            // a link that says nothing for 15 s counts as lost, and then this clock stands still
+            // a link that is silent for 15 s counts as lost, and then this clock stops
             allowance: Duration::from_secs(16),
             busy_pause: Duration::from_secs(1),
             busy_retries: 5,
@@ -56,29 +55,29 @@ impl Default for Timing {
 /// An ECU's response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
-    /// Who sent it: a CAN identifier with SocketCAN's EFF bit.
+    /// The sender: a CAN identifier with SocketCAN's EFF bit.
     pub address: u32,
     /// The PDU.
     pub data: Vec<u8>,
-    /// When it was complete, by the connector's clock since the connection was opened.
+    /// When the response was complete, on the connector's clock, since the connection was opened.
     pub at: Duration,
 }
 
-/// What a response says about a request.
+/// What kind of response a PDU is to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exchange {
-    /// The positive response to it.
+pub enum ResponseKind {
+    /// The positive response.
     Positive,
-    /// The ECU needs longer.
+    /// Response pending: the ECU needs more time.
     Pending,
-    /// It refused.
+    /// A negative response with this code.
     Negative(u8),
-    /// It is about something else.
+    /// The PDU does not answer this request.
     Unrelated,
 }
 
-impl Exchange {
-    /// Reads the response to a request of this service.
+impl ResponseKind {
+    /// Classifies a PDU that follows a request for this service.
     pub fn of(service: u8, response: &[u8]) -> Self {
         match response {
             [NEGATIVE_RESPONSE, about, RESPONSE_PENDING, ..] if *about == service => Self::Pending,
@@ -89,12 +88,13 @@ impl Exchange {
     }
 }
 
-/// An open channel. It can be used by one sender and one receiver at a time; dropped, what comes for it is discarded.
+/// An open channel, for one sender and one receiver at a time. After it is dropped, incoming items are
+/// discarded.
 #[derive(Debug)]
 pub struct Channel {
     number: u16,
     inbox: Arc<Inbox>,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<ChannelCommand>,
     shared: Arc<Shared>,
 }
 
@@ -108,31 +108,31 @@ impl Channel {
     pub(super) fn new(
         number: u16,
         inbox: Arc<Inbox>,
-        commands: mpsc::Sender<Command>,
+        commands: mpsc::Sender<ChannelCommand>,
         shared: Arc<Shared>,
     ) -> Self {
         Self { number, inbox, commands, shared }
     }
 
-    /// Its number on the connection.
+    /// The number of the channel on its connection.
     pub fn number(&self) -> u16 {
         self.number
     }
 
-    /// Sends a PDU; waits while too much is on its way already.
+    /// Sends a PDU. Waits while too many PDUs are under way.
     pub async fn send(&self, pdu: &[u8], flags: PduFlags) -> Result<(), ExchangeError> {
         if pdu.len() > MAX_PDU {
             return Err(ExchangeError::NotSent(REFUSED));
         }
-        self.command(Command::Pdu { channel: self.number, flags, data: pdu.to_vec() }).await
+        self.command(ChannelCommand::Pdu { channel: self.number, flags, data: pdu.to_vec() }).await
     }
 
-    /// Sends a frame; it is not sent again where a link is lost.
+    /// Sends a frame. A frame lost with a link is not repeated.
     pub async fn send_frame(&self, frame: CanFrame) -> Result<(), ExchangeError> {
-        self.command(Command::Frame { channel: self.number, frame }).await
+        self.command(ChannelCommand::Frame { channel: self.number, frame }).await
     }
 
-    async fn command(&self, command: Command) -> Result<(), ExchangeError> {
+    async fn command(&self, command: ChannelCommand) -> Result<(), ExchangeError> {
         let sent = self.commands.send(command).await;
         sent.map_err(|_| ExchangeError::Closed(self.shared.close_reason()))
     }
@@ -142,20 +142,20 @@ impl Channel {
         self.inbox.recv().await
     }
 
-    /// Throws away what came and was not taken.
+    /// Discards all items that have not been taken.
     pub fn discard_received(&self) {
         while let Some(Ok(received)) = self.inbox.try_recv() {
-            tracing::debug!(?received, "nobody waited for it");
+            tracing::debug!(?received, "discarded");
         }
     }
 
-    /// How the way to the connector stands.
+    /// The state of the path to the connector.
     pub fn state(&self) -> watch::Receiver<LinkState> {
         self.shared.state()
     }
 
-    /// Sends a request and waits for its positive response. Response pending is waited for, and a busy ECU asked
-    /// again; what came before on the channel is thrown away.
+    /// Sends a request and waits for its positive response. A response pending extends the wait, and a
+    /// request to a busy ECU is repeated. Items that came before the request are discarded.
     pub async fn request(&self, pdu: &[u8], timing: &Timing) -> Result<Response, ExchangeError> {
         let mut retries = timing.busy_retries;
         loop {
@@ -179,11 +179,11 @@ impl Channel {
                 return Err(ExchangeError::NoResponse { after: wait.limit });
             };
             match received.item {
-                Item::Pdu { address, data } => match Exchange::of(service, &data) {
-                    Exchange::Positive => return Ok(Response { address, data, at: received.at }),
-                    Exchange::Pending => wait.restart(timing.p2_star + timing.allowance),
-                    Exchange::Negative(code) => return Err(ExchangeError::Negative { service, code }),
-                    Exchange::Unrelated => {}
+                Item::Pdu { address, data } => match ResponseKind::of(service, &data) {
+                    ResponseKind::Positive => return Ok(Response { address, data, at: received.at }),
+                    ResponseKind::Pending => wait.restart(timing.p2_star + timing.allowance),
+                    ResponseKind::Negative(code) => return Err(ExchangeError::Negative { service, code }),
+                    ResponseKind::Unrelated => {}
                 },
                 Item::Event { code: EventCode::Sent, .. } => wait.restart(timing.p2 + timing.allowance),
                 item => failure(&item).map_or(Ok(()), Err)?,
@@ -191,8 +191,8 @@ impl Channel {
         }
     }
 
-    /// Sends a functional request and collects the responses of everyone who gives one, `window` after the request
-    /// was on the bus at the latest; response pending extends that for whoever asks for it.
+    /// Sends a functional request and collects the responses of all ECUs until `window` after the request was
+    /// on the bus. A response pending extends the wait for the ECU that sent it.
     pub async fn request_functional(
         &self,
         pdu: &[u8],
@@ -208,21 +208,21 @@ impl Channel {
         loop {
             let Some(received) = wait.recv().await? else { return Ok(responses) };
             match received.item {
-                Item::Pdu { address, data } => match Exchange::of(service, &data) {
-                    Exchange::Pending => {
+                Item::Pdu { address, data } => match ResponseKind::of(service, &data) {
+                    ResponseKind::Pending => {
                         if !pending.contains(&address) {
                             pending.push(address);
                         }
                         wait.restart(timing.p2_star + timing.allowance);
                     }
-                    Exchange::Positive | Exchange::Negative(_) => {
+                    ResponseKind::Positive | ResponseKind::Negative(_) => {
                         pending.retain(|who| *who != address);
                         responses.push(Response { address, data, at: received.at });
                         if let Some(until) = collecting_until.filter(|_| pending.is_empty()) {
                             wait.restart_until(until);
                         }
                     }
-                    Exchange::Unrelated => {}
+                    ResponseKind::Unrelated => {}
                 },
                 Item::Event { code: EventCode::Sent, .. } => {
                     collecting_until = Some(Instant::now() + window);
@@ -234,12 +234,12 @@ impl Channel {
     }
 }
 
-/// How long a request may be on its way over the bus itself.
+/// How long the bus may take to transfer a request.
 fn transfer_time(len: usize) -> Duration {
     Duration::from_secs(1) * u32::try_from(len).unwrap_or(u32::MAX) / SLOWEST
 }
 
-/// What an event says about a request that is under way; `None` where it says nothing.
+/// The error that an event reports about the request under way, if any.
 pub(crate) fn failure(item: &Item) -> Option<ExchangeError> {
     let Item::Event { code, detail, value, .. } = item else { return None };
     match code {
@@ -250,7 +250,7 @@ pub(crate) fn failure(item: &Item) -> Option<ExchangeError> {
     }
 }
 
-/// Waits for what comes on a channel, by a clock that stands still while a link is lost.
+/// Waits for items on a channel, with a clock that stops while a link is lost.
 pub(crate) struct Wait<'a> {
     channel: &'a Channel,
     state: watch::Receiver<LinkState>,
@@ -263,7 +263,7 @@ impl<'a> Wait<'a> {
         Self { channel, state: channel.state(), limit, deadline: Instant::now() + limit }
     }
 
-    /// Waits this long from now.
+    /// Restarts the wait with this limit.
     pub(crate) fn restart(&mut self, limit: Duration) {
         self.limit = limit;
         self.deadline = Instant::now() + limit;
@@ -273,14 +273,14 @@ impl<'a> Wait<'a> {
         self.deadline = deadline;
     }
 
-    /// The next item; `None` when the time is over.
+    /// The next item, or `None` when the time is over.
     pub(crate) async fn recv(&mut self) -> Result<Option<Received>, ExchangeError> {
         loop {
             let is_up = *self.state.borrow_and_update() == LinkState::Up;
             tokio::select! {
                 biased;
                 received = self.channel.recv() => return received.map(Some).map_err(ExchangeError::Closed),
-                // a closed connection is told by the channel
+                // the channel reports a closed connection
                 Ok(()) = self.state.changed() => {
                     if !is_up {
                         self.deadline = self.deadline.max(Instant::now() + self.limit);

@@ -1,8 +1,7 @@
 //! A joined connection: requests to the connector, and the channels.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use connector_agent::relay::link::{Link, Role};
@@ -21,198 +20,59 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use super::channel::Channel;
-use super::driver::{Ask, Command, Driver};
-use super::error::{CloseReason, OperatorError, is_offline};
-use super::inbox::{Full, Inbox, Item, Received};
+use super::driver::Driver;
+use super::error::{DialError, OperatorError, is_offline};
 use super::joining::{JoinError, join};
 use super::live::Live;
-use super::socket::{Dial, DialError};
+use super::shared::{ChannelCommand, ConnectionSettings, ConnectorRequest, Counters, LinkState, Shared};
+use super::socket::Dial;
 
-/// Requests and PDUs that may wait for the connection's task; whoever has more waits.
+/// How many requests, and how many PDUs, may wait for the connection's task. A sender of more waits.
 const QUEUE: usize = 16;
-/// How long a connection may take to close before it is left to itself.
+/// How long [`Connection::close`] waits for the connector.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// How patient an operator is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConnectionSettings {
-    /// How long a lost link, of either side, is waited for before the connection is given up.
-    pub hold: Duration,
-    /// How long a connector that is offline is waited for when joining.
-    pub join_patience: Duration,
-    /// How long a request to the connector may take, lost links included.
-    pub request: Duration,
-}
-
-impl Default for ConnectionSettings {
-    fn default() -> Self {
-        Self {
-            // the connector's 30 s, and what the cloud takes to notice
-            hold: Duration::from_secs(60),
-            join_patience: Duration::from_secs(20),
-            request: Duration::from_secs(75),
-        }
-    }
-}
-
-/// How the way to the connector stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LinkState {
-    /// In order.
-    Up,
-    /// The operator's or the connector's link is lost, and not back yet.
-    Down,
-    /// The connection is over.
-    Closed(CloseReason),
-}
-
-/// What has happened on a connection.
-#[derive(Debug, Default)]
-pub struct Counters {
-    pdus_sent: AtomicU64,
-    pdus_received: AtomicU64,
-    interruptions: AtomicU64,
-    links_lost: AtomicU64,
-}
-
-impl Counters {
-    /// PDUs given to the link.
-    pub fn pdus_sent(&self) -> u64 {
-        self.pdus_sent.load(Ordering::Relaxed)
-    }
-
-    /// PDUs from the vehicle.
-    pub fn pdus_received(&self) -> u64 {
-        self.pdus_received.load(Ordering::Relaxed)
-    }
-
-    /// How often the connector's link was lost.
-    pub fn interruptions(&self) -> u64 {
-        self.interruptions.load(Ordering::Relaxed)
-    }
-
-    /// How often the operator's own link was lost.
-    pub fn links_lost(&self) -> u64 {
-        self.links_lost.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn add_pdu_sent(&self) {
-        self.pdus_sent.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn add_interruption(&self) {
-        self.interruptions.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn add_link_lost(&self) {
-        self.links_lost.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// What the connection's task and its handles share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    inboxes: Mutex<BTreeMap<u16, Arc<Inbox>>>,
-    state: watch::Sender<LinkState>,
-    pub(super) counters: Counters,
-    /// The [`Connection`] is gone.
-    pub(super) dropped: CancellationToken,
-}
-
-impl Shared {
-    fn inboxes(&self) -> MutexGuard<'_, BTreeMap<u16, Arc<Inbox>>> {
-        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// For the channel, if it is still there.
-    pub(super) fn deliver(&self, channel: u16, received: Received) -> Result<(), Full> {
-        if matches!(received.item, Item::Pdu { .. }) {
-            self.counters.pdus_received.fetch_add(1, Ordering::Relaxed);
-        }
-        match self.inboxes().get(&channel) {
-            Some(inbox) => inbox.push(received),
-            None => Ok(()),
-        }
-    }
-
-    pub(super) fn set_state(&self, state: LinkState) {
-        self.state.send_replace(state);
-    }
-
-    pub(super) fn state(&self) -> watch::Receiver<LinkState> {
-        self.state.subscribe()
-    }
-
-    pub(super) fn close(&self, reason: &CloseReason) {
-        self.set_state(LinkState::Closed(reason.clone()));
-        for inbox in self.inboxes().values() {
-            inbox.close(reason);
-        }
-    }
-
-    fn register(&self, channel: u16) -> Arc<Inbox> {
-        let inbox = Arc::new(Inbox::default());
-        self.inboxes().insert(channel, Arc::clone(&inbox));
-        if let LinkState::Closed(reason) = &*self.state.borrow() {
-            inbox.close(reason);
-        }
-        inbox
-    }
-
-    pub(super) fn forget(&self, channel: u16) {
-        self.inboxes().remove(&channel);
-    }
-
-    /// Why nothing goes any more.
-    pub(super) fn close_reason(&self) -> CloseReason {
-        match &*self.state.borrow() {
-            LinkState::Closed(reason) => reason.clone(),
-            LinkState::Up | LinkState::Down => CloseReason::Dropped,
-        }
-    }
-}
-
-/// What `connectionJoined` says.
+/// The content of `connectionJoined`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Joined {
-    /// The vehicle at the connector.
+    /// The VIN of the vehicle at the connector.
     #[serde(default)]
     pub vin_number: Option<String>,
-    /// The connector, with its buses.
+    /// The connector and its buses.
     #[serde(default)]
     pub connector: Value,
 }
 
-/// What `vehicleIdentified` says.
+/// The content of `vehicleIdentified`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Vehicle {
-    /// The VIN, if the vehicle told one.
+    /// The VIN, if one could be read.
     #[serde(default)]
     pub vin_number: Option<String>,
-    /// By which service.
+    /// The service that read the VIN.
     #[serde(default)]
     pub source: Option<String>,
-    /// Which ECU told it.
+    /// The ECU that sent the VIN.
     #[serde(default)]
     pub address: Option<Value>,
-    /// How long reading it took.
+    /// How long the reading took, in milliseconds.
     #[serde(default)]
     pub elapsed_ms: Option<u64>,
 }
 
-/// The way to ask the connection's task.
+/// Sends requests to the connection's task, and waits for the answers.
 #[derive(Debug, Clone)]
-pub(super) struct Asker {
-    asks: mpsc::Sender<Ask>,
+pub(super) struct Requester {
+    requests: mpsc::Sender<ConnectorRequest>,
     shared: Arc<Shared>,
     patience: Duration,
 }
 
-impl Asker {
+impl Requester {
     pub(super) async fn ask(&self, action: &'static str, message: Value) -> Result<Value, OperatorError> {
         let (reply, answer) = oneshot::channel();
         let asking = async {
-            self.asks.send(Ask { action, message, reply }).await.ok()?;
+            self.requests.send(ConnectorRequest { action, message, reply }).await.ok()?;
             answer.await.ok()
         };
         match tokio::time::timeout(self.patience, asking).await {
@@ -224,20 +84,20 @@ impl Asker {
     }
 }
 
-/// A connection to a vehicle; dropped, it is left, and the connector holds it for a while.
+/// A connection to a vehicle. Dropping it leaves the connection, which the connector holds for a while.
 #[derive(Debug)]
 pub struct Connection {
     uuid: Uuid,
     joined: Joined,
-    asker: Asker,
-    commands: mpsc::Sender<Command>,
+    requester: Requester,
+    commands: mpsc::Sender<ChannelCommand>,
     shared: Arc<Shared>,
     next_channel: AtomicU16,
     _dropped: DropGuard,
 }
 
 impl Connection {
-    /// Joins a connection over websockets that `dial` opens.
+    /// Joins a connection over the websockets that `dial` opens.
     pub async fn join(
         dial: Arc<dyn Dial>,
         uuid: Uuid,
@@ -246,22 +106,21 @@ impl Connection {
         let (live, joined, backlog) = first_join(dial.as_ref(), uuid, settings).await?;
         let joined = Joined::deserialize(joined)
             .map_err(|error| OperatorError::Answer { what: "joinConnection", detail: error.to_string() })?;
-        let (ask_sender, asks) = mpsc::channel(QUEUE);
+        let (request_sender, requests) = mpsc::channel(QUEUE);
         let (command_sender, commands) = mpsc::channel(QUEUE);
         let dropped = CancellationToken::new();
-        let shared = Arc::new(Shared {
-            inboxes: Mutex::default(),
-            state: watch::Sender::new(LinkState::Up),
-            counters: Counters::default(),
-            dropped: dropped.clone(),
-        });
+        let shared = Arc::new(Shared::new(dropped.clone()));
         let link = Link::new(Role::Operator, Tag::from(uuid), Instant::now().into_std());
-        let driver = Driver::new(dial, uuid, settings, Arc::clone(&shared), asks, commands, link);
+        let driver = Driver::new(dial, uuid, settings, Arc::clone(&shared), requests, commands, link);
         tokio::spawn(driver.drive(live, backlog));
         Ok(Self {
             uuid,
             joined,
-            asker: Asker { asks: ask_sender, shared: Arc::clone(&shared), patience: settings.request },
+            requester: Requester {
+                requests: request_sender,
+                shared: Arc::clone(&shared),
+                patience: settings.request,
+            },
             commands: command_sender,
             shared,
             next_channel: AtomicU16::new(1),
@@ -269,30 +128,30 @@ impl Connection {
         })
     }
 
-    /// Its UUID.
+    /// The UUID of the connection.
     pub fn uuid(&self) -> Uuid {
         self.uuid
     }
 
-    /// What the cloud said when it was joined.
+    /// The content of the cloud's `connectionJoined`.
     pub fn joined(&self) -> &Joined {
         &self.joined
     }
 
-    /// What has happened on it.
+    /// The counters of the connection.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
     }
 
-    /// How the way to the connector stands; the receiver tells when that changes.
+    /// The state of the path to the connector; the receiver reports each change.
     pub fn state(&self) -> watch::Receiver<LinkState> {
         self.shared.state()
     }
 
-    /// Replaces all buses; channels that were open are closed by that.
+    /// Replaces all buses, which closes all open channels.
     pub async fn configure_buses(&self, buses: Vec<BusConfig>) -> Result<(), OperatorError> {
         let message = ConfigureBuses { connection_uuid: self.uuid, buses };
-        self.asker.ask("configureBuses", value(&message)).await.map(drop)
+        self.requester.ask("configureBuses", value(&message)).await.map(drop)
     }
 
     /// Opens an ISO-TP channel.
@@ -305,28 +164,28 @@ impl Connection {
         self.open_channel(|open| open.raw_channel = Some(config)).await
     }
 
-    /// Opens a channel of any kind; `describe` says which.
+    /// Opens a channel of the kind that `describe` fills in.
     pub async fn open_channel(
         &self,
         describe: impl FnOnce(&mut OpenChannel),
     ) -> Result<Channel, OperatorError> {
-        // 0 is no channel; after 65535 opened ones the numbers begin anew
+        // 0 is not a channel; after 65,535 channels the numbers start again
         let number = self.next_channel.fetch_add(1, Ordering::Relaxed).max(1);
         let mut open = OpenChannel { connection_uuid: self.uuid, channel: number, ..OpenChannel::default() };
         describe(&mut open);
         open.channel = number;
-        // before the answer: what comes first on a channel may come right behind it
+        // register before the answer, because the first items may follow it immediately
         let inbox = self.shared.register(number);
         let channel = Channel::new(number, inbox, self.commands.clone(), Arc::clone(&self.shared));
-        // a refused channel forgets its inbox when it is dropped
-        self.asker.ask("openChannel", value(&open)).await.map(|_| channel)
+        // dropping a refused channel closes its inbox
+        self.requester.ask("openChannel", value(&open)).await.map(|_| channel)
     }
 
-    /// Closes a channel; what it has not sent is discarded.
+    /// Closes a channel and discards what the channel has not sent yet.
     pub async fn close_channel(&self, channel: Channel) -> Result<(), OperatorError> {
         let message = CloseChannel { connection_uuid: self.uuid, channel: channel.number() };
-        match self.asker.ask("closeChannel", value(&message)).await {
-            // asked again after a lost link, it may be closed already
+        match self.requester.ask("closeChannel", value(&message)).await {
+            // a request repeated after a lost link may find the channel already closed
             Err(OperatorError::Refused { problem, .. }) if problem.kind == "/problems/unknown-channel" => {
                 Ok(())
             }
@@ -334,22 +193,22 @@ impl Connection {
         }
     }
 
-    /// Has the connector read the VIN anew.
+    /// Requests that the connector reads the VIN again.
     pub async fn identify_vehicle(&self) -> Result<Vehicle, OperatorError> {
-        let answer = self.asker.ask("identifyVehicle", json!({"connection_uuid": self.uuid})).await?;
+        let answer = self.requester.ask("identifyVehicle", json!({"connection_uuid": self.uuid})).await?;
         Vehicle::deserialize(answer)
             .map_err(|error| OperatorError::Answer { what: "identifyVehicle", detail: error.to_string() })
     }
 
-    /// Any other request; gives the answer's message.
+    /// Sends any other request, and returns the message of the answer.
     pub async fn ask(&self, action: &'static str, message: Value) -> Result<Value, OperatorError> {
-        self.asker.ask(action, message).await
+        self.requester.ask(action, message).await
     }
 
     /// Ends the connection on the connector; the ticket stays in progress.
     pub async fn close(self) -> Result<(), OperatorError> {
         let message = value(&CloseConnection { connection_uuid: self.uuid });
-        match tokio::time::timeout(CLOSING, self.asker.ask("closeConnection", message)).await {
+        match tokio::time::timeout(CLOSING, self.requester.ask("closeConnection", message)).await {
             Ok(Err(OperatorError::Closed(_))) => Ok(()),
             Ok(answer) => answer.map(drop),
             Err(_) => Err(OperatorError::Timeout { what: "closeConnection".to_owned(), after: CLOSING }),
@@ -361,7 +220,7 @@ fn value(message: &impl serde::Serialize) -> Value {
     serde_json::to_value(message).unwrap_or_default()
 }
 
-/// Joins; a connector that is offline is waited for a while.
+/// Joins a connection. If the connector is offline, repeats the attempt until `join_patience` ends.
 async fn first_join(
     dial: &dyn Dial,
     uuid: Uuid,

@@ -1,4 +1,4 @@
-//! A customer's side of the cloud: watching a connector, and asking for help with the vehicle at it.
+//! The customer's side of the cloud: watching a connector, and creating tickets.
 
 use std::path::Path;
 
@@ -8,48 +8,49 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
-use super::error::OperatorError;
+use super::error::{DialError, OperatorError};
 use super::live::{Live, LiveEvent};
-use super::rest::{Credentials, Operator, Ticket};
-use super::socket::{Dial as _, DialError, SocketError};
+use super::rest::{Operator, Ticket};
+use super::socket::{Dial as _, SocketError};
+use super::tokens::Credentials;
 
-/// A customer who is logged in.
+/// A logged-in customer.
 #[derive(Debug, Clone)]
 pub struct Customer {
     client: Operator,
 }
 
-/// What the cloud says of a connector, as far as customers look at it.
+/// The state of a connector, as the cloud reports it to customers.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct ConnectorUpdate {
-    /// Whether it is connected to the cloud.
+    /// Whether the connector is connected to the cloud.
     #[serde(default)]
     pub is_online: bool,
     /// The vehicle's supply voltage.
     #[serde(default)]
     pub voltage: Option<f64>,
-    /// The VIN that it has read.
+    /// The VIN that the connector has read.
     #[serde(default)]
     pub vin_number: Option<String>,
-    /// The ignition.
+    /// Whether the ignition is on.
     #[serde(default)]
     pub ignition: Option<bool>,
-    /// Milliseconds between connector and cloud, there and back.
+    /// The round trip between connector and cloud, in milliseconds.
     #[serde(default)]
     pub round_trip_time: Option<f64>,
-    /// The connection that is open on it.
+    /// The open connection.
     #[serde(default)]
     pub connection_uuid: Option<Uuid>,
 }
 
-/// Updates about a connector, as they come.
+/// Receives the updates about a connector.
 pub struct ConnectorWatch {
     live: Live,
     last: Option<ConnectorUpdate>,
 }
 
 impl Customer {
-    /// Logs in; `ca_file` is what is trusted instead of the web's certificates.
+    /// Logs in. The certificates in `ca_file` replace the web's root certificates.
     pub async fn login(
         api_url: &str,
         websocket_url: &str,
@@ -59,14 +60,14 @@ impl Customer {
         Ok(Self { client: Operator::login(api_url, websocket_url, ca_file, credentials).await? })
     }
 
-    /// What the cloud knows of the vehicle with this VIN: make, model, variant.
+    /// Looks up make, model and variant of the vehicle with this VIN.
     pub async fn find_vehicle(&self, vin: &str) -> Result<Value, OperatorError> {
         self.client.get("looking up the vehicle", &format!("/v1/vehicles/search?vin={vin}")).await
     }
 
-    /// Makes a ticket for the vehicle at a connector.
+    /// Creates a ticket for the vehicle at a connector.
     pub async fn create_ticket(&self, wanted: &Value) -> Result<Ticket, OperatorError> {
-        self.client.post("making the ticket", "/v1/tickets", wanted).await
+        self.client.post("creating the ticket", "/v1/tickets", wanted).await
     }
 
     /// Watches a connector.
@@ -110,7 +111,7 @@ impl ConnectorWatch {
         }
     }
 
-    /// Waits until the connector is as wanted: the last update, or a later one.
+    /// Waits until an update fulfils `wanted`: the last one received, or a later one.
     pub async fn until(
         &mut self,
         wanted: impl Fn(&ConnectorUpdate) -> bool,

@@ -1,4 +1,4 @@
-//! The task of a connection: its websocket, its link, and everything that survives a lost one.
+//! The task of a connection: it owns the websocket, and the link that survives a lost websocket.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -7,49 +7,33 @@ use std::time::Duration;
 use connector_agent::protocol::problem::Problem;
 use connector_agent::relay::link::{Link, LinkError};
 use connector_agent::relay::wire::Envelope;
-use connector_agent::relay::wire::codec::{CodecError, Header, Payload, PduFlags};
-use connector_hal::can::CanFrame;
+use connector_agent::relay::wire::codec::{CodecError, Header, Payload};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
-use super::connection::{ConnectionSettings, LinkState, Shared};
 use super::error::{CloseReason, is_offline};
 use super::inbox::{Full, Item, Received};
 use super::joining::{JoinError, join, problem_of};
 use super::live::{Live, LiveEvent};
+use super::shared::{ChannelCommand, ConnectionSettings, ConnectorRequest, LinkState, Shared};
 use super::socket::{Dial, SocketError};
 
-/// Nothing more is taken from channels while this much waits for an acknowledgement, in bytes.
-const ENOUGH: usize = 1 << 20;
-/// Requests that may wait for an answer; more wait before they are sent.
+/// The task takes nothing more from channels while this much waits for an acknowledgement, in bytes.
+const MAX_UNACKNOWLEDGED: usize = 1 << 20;
+/// How many requests may wait for an answer. Further requests are not sent until one is answered.
 const MAX_WAITING: usize = 64;
-/// The pauses between attempts to reconnect: the first is made at once.
+/// The pauses between attempts to reconnect. The first attempt follows the loss immediately.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Something for the vehicle.
-#[derive(Debug)]
-pub(super) enum Command {
-    Pdu { channel: u16, flags: PduFlags, data: Vec<u8> },
-    Frame { channel: u16, frame: CanFrame },
-}
-
-/// A request to the connector, and who waits for its answer.
-#[derive(Debug)]
-pub(super) struct Ask {
-    pub(super) action: &'static str,
-    pub(super) message: Value,
-    pub(super) reply: oneshot::Sender<Result<Envelope, Problem>>,
-}
-
-/// Why a websocket is no longer used.
+/// Why the task stops using a websocket.
 enum Ended {
-    /// The connection is over.
+    /// The connection ended.
     Closed(CloseReason),
-    /// The websocket is lost; the connection may go on by another one.
+    /// The websocket is lost; the connection may continue on another one.
     Lost(SocketError),
 }
 
@@ -63,20 +47,20 @@ fn protocol(what: impl ToString) -> Ended {
     Ended::Closed(CloseReason::Protocol(what.to_string()))
 }
 
-/// See the module.
+/// The task of a connection, which [`Driver::drive`] runs.
 pub(super) struct Driver {
     dial: Arc<dyn Dial>,
     uuid: Uuid,
     settings: ConnectionSettings,
     shared: Arc<Shared>,
-    asks: mpsc::Receiver<Ask>,
-    commands: mpsc::Receiver<Command>,
+    requests: mpsc::Receiver<ConnectorRequest>,
+    commands: mpsc::Receiver<ChannelCommand>,
     link: Link,
-    /// Requests without an answer, by their id: sent again when the link is back.
-    waiting: BTreeMap<u64, Ask>,
+    /// Requests without an answer, by their id. They are sent again when the link comes back.
+    waiting: BTreeMap<u64, ConnectorRequest>,
     next_id: u64,
     texts: VecDeque<String>,
-    /// The `resumeConnection` whose answer is due.
+    /// The id of the `resumeConnection` without an answer.
     resuming: Option<String>,
     down_since: Option<Instant>,
 }
@@ -87,8 +71,8 @@ impl Driver {
         uuid: Uuid,
         settings: ConnectionSettings,
         shared: Arc<Shared>,
-        asks: mpsc::Receiver<Ask>,
-        commands: mpsc::Receiver<Command>,
+        requests: mpsc::Receiver<ConnectorRequest>,
+        commands: mpsc::Receiver<ChannelCommand>,
         link: Link,
     ) -> Self {
         Self {
@@ -96,7 +80,7 @@ impl Driver {
             uuid,
             settings,
             shared,
-            asks,
+            requests,
             commands,
             link,
             waiting: BTreeMap::new(),
@@ -107,10 +91,10 @@ impl Driver {
         }
     }
 
-    /// Runs until the connection is over, and says so to everyone.
+    /// Runs until the connection ends, then closes all channels with the reason.
     pub(super) async fn drive(mut self, live: Live, backlog: Vec<Message>) {
         let reason = self.run(live, backlog).await;
-        tracing::debug!(connection = %self.uuid, %reason, "the connection is over");
+        tracing::debug!(connection = %self.uuid, %reason, "the connection ended");
         self.shared.close(&reason);
     }
 
@@ -132,7 +116,7 @@ impl Driver {
         }
     }
 
-    /// Uses a websocket until it or the connection ends.
+    /// Uses a websocket until the websocket or the connection ends.
     async fn drive_socket(&mut self, live: &mut Live, backlog: Vec<Message>) -> Ended {
         for message in backlog {
             if let Err(ended) = self.handle_message(message) {
@@ -147,7 +131,7 @@ impl Driver {
     }
 
     async fn drive_socket_once(&mut self, live: &mut Live) -> Result<(), Ended> {
-        // texts first: a resumeConnection goes before the binary messages that it is about
+        // send texts first: a resumeConnection precedes the binary messages that it announces
         if live.is_idle()
             && let Some(message) = self.next_message()
         {
@@ -166,11 +150,11 @@ impl Driver {
                 LiveEvent::Message(message) => self.handle_message(message),
                 LiveEvent::Flushed => Ok(()),
             },
-            Some(ask) = self.asks.recv(), if self.waiting.len() < MAX_WAITING => {
-                self.handle_ask(ask);
+            Some(request) = self.requests.recv(), if self.waiting.len() < MAX_WAITING => {
+                self.handle_request(request);
                 Ok(())
             }
-            Some(command) = self.commands.recv(), if self.link.kept_bytes() < ENOUGH => {
+            Some(command) = self.commands.recv(), if self.link.kept_bytes() < MAX_UNACKNOWLEDGED => {
                 self.handle_command(command)
             }
             () = sleep_until(timeout) => Ok(()),
@@ -184,27 +168,27 @@ impl Driver {
         self.link.poll_message(Instant::now().into_std()).map(Message::Binary)
     }
 
-    fn handle_command(&mut self, command: Command) -> Result<(), Ended> {
+    fn handle_command(&mut self, command: ChannelCommand) -> Result<(), Ended> {
         let now = Instant::now().into_std();
         let (channel, payload) = match &command {
-            Command::Pdu { channel, flags, data } => {
+            ChannelCommand::Pdu { channel, flags, data } => {
                 self.shared.counters.add_pdu_sent();
                 (*channel, Payload::Pdu { address: 0, flags: *flags, data })
             }
-            Command::Frame { channel, frame } => (*channel, Payload::Frame(*frame)),
+            ChannelCommand::Frame { channel, frame } => (*channel, Payload::Frame(*frame)),
         };
         self.link.push(now, now, channel, payload).map_err(|_| Ended::Closed(CloseReason::Overflow))
     }
 
-    fn handle_ask(&mut self, ask: Ask) {
-        // whoever gave up waiting needs no room here
+    fn handle_request(&mut self, request: ConnectorRequest) {
+        // requests whose callers gave up need no room
         self.waiting.retain(|_, waiting| !waiting.reply.is_closed());
         self.next_id += 1;
         let id = self.next_id;
         if self.link.is_up() {
-            self.texts.push_back(text_of(id, &ask));
+            self.texts.push_back(text_of(id, &request));
         }
-        self.waiting.insert(id, ask);
+        self.waiting.insert(id, request);
     }
 
     fn handle_message(&mut self, message: Message) -> Result<(), Ended> {
@@ -213,7 +197,7 @@ impl Driver {
             Message::Text(text) => match serde_json::from_str::<Envelope>(text.as_str()) {
                 Ok(envelope) => self.handle_envelope(envelope),
                 Err(error) => {
-                    tracing::debug!(%error, "a text that is no message");
+                    tracing::debug!(%error, "ignoring a text that is not a message");
                     Ok(())
                 }
             },
@@ -226,7 +210,7 @@ impl Driver {
         let incoming = match self.link.handle_message(now, message) {
             Ok(Some(incoming)) => incoming,
             Ok(None) => return Ok(()),
-            // joining again has the missing ones sent again
+            // joining again makes the other side repeat the missing messages
             Err(LinkError::Gap { expected, found }) => {
                 tracing::warn!(expected, found, "a message is missing; joining again");
                 return Err(Ended::Lost(SocketError::Closed));
@@ -255,7 +239,7 @@ impl Driver {
             self.resuming = None;
             if envelope.action == "error" {
                 let problem = problem_of(envelope);
-                // away again: that it comes back is announced
+                // offline again: the cloud announces when the connector is back
                 return if is_offline(&problem) {
                     Ok(())
                 } else {
@@ -282,19 +266,19 @@ impl Driver {
     }
 
     fn handle_answer(&mut self, id: u64, envelope: Envelope) {
-        let Some(ask) = self.waiting.remove(&id) else { return };
+        let Some(request) = self.waiting.remove(&id) else { return };
         let answer = if envelope.action == "error" { Err(problem_of(envelope)) } else { Ok(envelope) };
         match answer {
-            // the connector's link broke meanwhile: the request is sent again when it is back
+            // the connector's link was lost: the request is sent again when the link is back
             Err(problem) if is_offline(&problem) => {
-                self.waiting.insert(id, ask);
+                self.waiting.insert(id, request);
             }
-            // nobody waits any more: fine
-            answer => drop(ask.reply.send(answer)),
+            // a caller that no longer waits is no error
+            answer => drop(request.reply.send(answer)),
         }
     }
 
-    /// An error that answers no request of ours.
+    /// Handles an error that does not answer a request.
     fn handle_error(&mut self, problem: Problem) -> Result<(), Ended> {
         if problem.kind == "/problems/sequence-gap" {
             tracing::warn!(%problem, "the connector lacks a message; joining again");
@@ -304,7 +288,7 @@ impl Driver {
         Ok(())
     }
 
-    /// One of the links is lost; until the connection is resumed, nothing is sent.
+    /// A link is lost: nothing is sent until the connection is resumed.
     fn handle_down(&mut self) {
         self.link.interrupt();
         self.texts.clear();
@@ -328,12 +312,13 @@ impl Driver {
         let resume = Envelope::new("resumeConnection", &message).in_reply_to(Some(id.clone()));
         self.texts.push_back(resume.to_text());
         self.resuming = Some(id);
-        self.texts.extend(self.waiting.iter().map(|(id, ask)| text_of(*id, ask)));
+        self.texts.extend(self.waiting.iter().map(|(id, request)| text_of(*id, request)));
         self.shared.set_state(LinkState::Up);
         Ok(())
     }
 
-    /// A websocket that has joined the connection again; what the link lacks comes with `connectionResumed`.
+    /// Opens another websocket and joins the connection again. `connectionResumed` then says where the link
+    /// continues.
     async fn reconnect(&mut self) -> Result<(Live, Vec<Message>), CloseReason> {
         let until = self.down_since.unwrap_or_else(Instant::now) + self.settings.hold;
         let mut pause = FIRST_PAUSE;
@@ -348,7 +333,7 @@ impl Driver {
                     Err(_) => return Err(CloseReason::LinkLost),
                 }
             }
-            // half of it at random, so that many operators do not come at once
+            // half of the pause is random, so that many operators do not reconnect simultaneously
             let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
             tokio::select! {
                 () = self.shared.dropped.cancelled() => return Err(CloseReason::Dropped),
@@ -361,7 +346,7 @@ impl Driver {
         }
     }
 
-    /// The error is the problem that the cloud answered with, or none where there was no answer.
+    /// The error is the problem that the cloud answered with, or `None` if there was no answer.
     async fn dial_and_join(&self) -> Result<(Live, Vec<Message>), Option<Problem>> {
         let socket = self.dial.dial().await.map_err(|error| {
             tracing::debug!(%error, "cannot reconnect");
@@ -380,11 +365,11 @@ impl Driver {
     }
 }
 
-fn text_of(id: u64, ask: &Ask) -> String {
-    Envelope::new(ask.action, &ask.message).in_reply_to(Some(id.to_string())).to_text()
+fn text_of(id: u64, request: &ConnectorRequest) -> String {
+    Envelope::new(request.action, &request.message).in_reply_to(Some(id.to_string())).to_text()
 }
 
-/// Until the moment; for ever if there is none.
+/// Sleeps until `at`, or forever if there is none.
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,

@@ -1,4 +1,4 @@
-//! What came in on a channel and has not been taken.
+//! The items that a channel received and that have not been taken yet.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,50 +10,50 @@ use tokio::sync::Notify;
 
 use super::error::CloseReason;
 
-/// How much may wait on a channel, in bytes. Then frames are left out and reported by a gap; a PDU that finds no room
-/// ends the connection, as it does on the connector's side.
+/// How much may wait on a channel, in bytes. Further frames are dropped and reported as a gap. A PDU without
+/// room ends the connection, as on the connector's side.
 const LIMIT: usize = 8 << 20;
-/// What an item takes besides its bytes.
+/// The size that an item counts in addition to its data.
 const ITEM_COST: usize = 128;
 
-/// Something that came from the vehicle, or about it.
+/// A PDU or frame from the vehicle, or an event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item {
     /// A whole PDU.
     Pdu {
-        /// Who sent it: a CAN identifier with SocketCAN's EFF bit.
+        /// The sender: a CAN identifier with SocketCAN's EFF bit.
         address: u32,
-        /// Its bytes.
+        /// The bytes of the PDU.
         data: Vec<u8>,
     },
-    /// A frame as it was on the bus.
+    /// A frame, as it was on the bus.
     Frame(CanFrame),
-    /// Something that happened.
+    /// An event.
     Event {
-        /// What.
+        /// The kind of event.
         code: EventCode,
-        /// More about it.
+        /// A detail, whose meaning depends on the kind.
         detail: u16,
-        /// A number that belongs to it.
+        /// A number, whose meaning depends on the kind.
         value: u32,
-        /// Words for it.
+        /// A description for people.
         text: String,
     },
-    /// The ignition: on, off, or unknown.
+    /// Terminal 15, the ignition: on, off, or unknown.
     Terminal15(Option<bool>),
 }
 
-/// An item, and when it was on the bus, by the connector's clock since the connection was opened.
+/// An item with its time on the bus, on the connector's clock, since the connection was opened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Received {
-    /// When.
+    /// The time.
     pub at: Duration,
-    /// What.
+    /// The item.
     pub item: Item,
 }
 
 impl Item {
-    /// What a record says; `None` for a kind that this program does not know.
+    /// The item in a record, or `None` if this program does not know the kind of record.
     pub(super) fn of(payload: &Payload<'_>) -> Option<Self> {
         Some(match *payload {
             Payload::Pdu { address, data, .. } => Self::Pdu { address, data: data.to_vec() },
@@ -76,29 +76,29 @@ impl Item {
     }
 }
 
-/// A PDU found no room.
+/// A PDU has no room.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
 #[derive(Debug, Default)]
-struct State {
+struct InboxState {
     items: VecDeque<Received>,
     bytes: usize,
-    /// Frames left out since the last item, and when the last of them was.
-    left_out: u32,
-    left_out_at: Duration,
+    /// How many frames were dropped since the last item, and the time of the last one.
+    dropped: u32,
+    dropped_at: Duration,
     closed: Option<CloseReason>,
 }
 
-/// See the module. One side puts in, the other takes out.
+/// The queue between the task of a connection and one channel.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    state: Mutex<State>,
+    state: Mutex<InboxState>,
     news: Notify,
 }
 
 impl Inbox {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, InboxState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -109,8 +109,8 @@ impl Inbox {
             if !matches!(received.item, Item::Frame(_)) {
                 return Err(Full);
             }
-            state.left_out = state.left_out.saturating_add(1);
-            state.left_out_at = received.at;
+            state.dropped = state.dropped.saturating_add(1);
+            state.dropped_at = received.at;
         } else {
             state.report_gap();
             state.bytes += cost;
@@ -121,7 +121,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Nothing more comes; what is there can still be taken.
+    /// Ends the inbox. The items in it can still be taken.
     pub(super) fn close(&self, reason: &CloseReason) {
         self.state().closed.get_or_insert_with(|| reason.clone());
         self.news.notify_one();
@@ -137,7 +137,7 @@ impl Inbox {
         }
     }
 
-    /// The next item if there is one, or why there is never one again.
+    /// The next item if there is one, or the reason why no item will come.
     pub(super) fn try_recv(&self) -> Option<Result<Received, CloseReason>> {
         let mut state = self.state();
         if state.items.is_empty() {
@@ -148,19 +148,19 @@ impl Inbox {
             return Some(Ok(next));
         }
         let closed = state.closed.clone()?;
-        // whoever else waits hears of it too
+        // another waiting receiver learns the reason too
         self.news.notify_one();
         Some(Err(closed))
     }
 }
 
-impl State {
+impl InboxState {
     fn report_gap(&mut self) {
-        if self.left_out > 0 {
-            let value = std::mem::take(&mut self.left_out);
+        if self.dropped > 0 {
+            let value = std::mem::take(&mut self.dropped);
             let item = Item::Event { code: EventCode::Gap, detail: 0, value, text: String::new() };
             self.bytes += item.cost();
-            self.items.push_back(Received { at: self.left_out_at, item });
+            self.items.push_back(Received { at: self.dropped_at, item });
         }
     }
 }

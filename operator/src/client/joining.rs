@@ -1,4 +1,4 @@
-//! `joinConnection`, and its answer.
+//! `joinConnection` and its answer.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use uuid::Uuid;
 use super::live::{Live, LiveEvent};
 use super::socket::SocketError;
 
-/// How long the answer may take: the connector may have to find its vehicle first.
+/// How long the answer may take: the connector may have to identify its vehicle first.
 const JOIN: Duration = Duration::from_secs(60);
-/// What may come before that answer.
+/// How many messages before the answer are kept.
 const MAX_BACKLOG: usize = 1024;
 
 /// Why a connection was not joined.
@@ -24,7 +24,8 @@ pub(super) enum JoinError {
     Timeout(Duration),
 }
 
-/// Joins a connection on this websocket: the message of `connectionJoined`, and what came before it.
+/// Joins a connection on this websocket. Returns the content of `connectionJoined`, and the messages that
+/// came before.
 pub(super) async fn join(
     live: &mut Live,
     uuid: Uuid,
@@ -67,9 +68,9 @@ async fn try_join(
     }
 }
 
-/// The problem of an error message.
+/// The problem in an error message.
 pub(super) fn problem_of(envelope: Envelope) -> Problem {
     serde_json::from_value(envelope.message).unwrap_or_else(|_| {
-        Problem::new(502, "bad-answer", "Bad answer", "An error came that cannot be understood.")
+        Problem::new(502, "bad-answer", "Bad answer", "The other side sent an error without a valid problem.")
     })
 }

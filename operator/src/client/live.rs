@@ -1,4 +1,4 @@
-//! A websocket in use: one message written at a time, Pings, and noticing when it is dead.
+//! A websocket in use: writes one message at a time, sends Pings, and detects a dead peer.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -13,23 +13,23 @@ use super::socket::{Socket, SocketError};
 
 /// How often a Ping is sent.
 const PING: Duration = Duration::from_secs(5);
-/// A websocket without anything received for this long is dead.
+/// A websocket that has received nothing for this long is dead.
 const DEAD: Duration = Duration::from_secs(15);
-/// How long taking leave may take.
+/// How long closing the websocket may take.
 const CLOSING: Duration = Duration::from_secs(1);
 
-/// What a websocket has to say.
+/// An event of a websocket.
 pub(super) enum LiveEvent {
-    /// A message came, no Ping or Pong.
+    /// A message other than a Ping or Pong came.
     Message(Message),
-    /// All that was written is out: it can take more.
+    /// Everything written has been sent, so that the websocket takes more.
     Flushed,
 }
 
-/// See the module.
+/// A websocket in use.
 pub(super) struct Live {
     socket: Socket,
-    /// Something was written that is not out yet.
+    /// Something written has not been sent yet.
     writing: bool,
     last_received: Instant,
     next_ping: Instant,
@@ -41,12 +41,13 @@ impl Live {
         Self { socket, writing: false, last_received: now, next_ping: now + PING }
     }
 
-    /// Whether everything written is out. Only then is more written: what comes meanwhile shares the next message.
+    /// Whether everything written has been sent. Callers write only then, so that records collect in the next
+    /// message.
     pub(super) fn is_idle(&self) -> bool {
         !self.writing
     }
 
-    /// Writes a message, which does not wait on an idle socket; [`Live::next`] moves it along.
+    /// Writes a message, without waiting if the socket is idle. [`Live::next`] sends it.
     pub(super) async fn write(&mut self, message: Message) -> Result<(), SocketError> {
         self.writing = true;
         Ok(self.socket.feed(message).await?)
@@ -60,7 +61,7 @@ impl Live {
             if now >= dead_at {
                 return Err(SocketError::Dead(DEAD));
             }
-            // not behind something that does not go out: waiting for room would keep from reading
+            // no Ping behind an unsent message: waiting for room would block reading
             if now >= self.next_ping && self.is_idle() {
                 self.next_ping = now + PING;
                 self.write(Message::Ping(Bytes::new())).await?;
@@ -91,7 +92,7 @@ impl Live {
         Poll::Ready(match next {
             None | Some(Ok(Message::Close(_))) => Err(SocketError::Closed),
             Some(Err(error)) => Err(error.into()),
-            // the answer to a Ping is written by the library, and goes out with the next flush
+            // the library writes the answer to a Ping, and the next flush sends it
             Some(Ok(Message::Ping(_))) => {
                 self.writing = true;
                 Ok(None)
@@ -101,7 +102,7 @@ impl Live {
         })
     }
 
-    /// Takes leave, if the other side takes it.
+    /// Closes the websocket in order, if the other side cooperates.
     pub(super) async fn close(mut self) {
         let _ = tokio::time::timeout(CLOSING, self.socket.close(None)).await;
     }
@@ -146,7 +147,7 @@ mod tests {
         let answering = async { while let Some(Ok(_)) = peer.next().await {} };
         let listening = async { while live.next().await.is_ok() {} };
         tokio::select! {
-            () = answering => panic!("the peer has gone"),
+            () = answering => panic!("the peer ended"),
             () = listening => panic!("a live link counts as dead"),
             () = tokio::time::sleep(Duration::from_secs(120)) => {}
         }

@@ -1,25 +1,32 @@
-//! A remote operator's side of the sandbox cloud and of the relay.
+//! The client library of a remote operator.
 //!
-//! [`Operator`] logs in, lists and joins tickets (REST). [`Operator::connect`] joins a ticket's connection over the
-//! websocket; the [`Connection`] survives lost links on either side, and its [`Channel`]s carry PDUs and frames.
+//! [`Operator`] logs in, lists tickets and joins them (REST). [`Operator::connect`] joins the connection of a
+//! ticket over the websocket. A [`Connection`] survives lost links on either side, and its [`Channel`]s carry
+//! PDUs and frames.
 
 mod channel;
 mod connection;
 mod customer;
 mod driver;
 mod error;
+mod http;
 mod inbox;
+mod isotp;
 mod joining;
 mod live;
 mod rest;
+mod shared;
 mod socket;
 mod tokens;
 
-pub use channel::{Channel, Exchange, Response, Timing};
+pub use channel::{Channel, Response, ResponseKind, Timing};
 pub(crate) use channel::{Wait, failure};
-pub use connection::{Connection, ConnectionSettings, Counters, Joined, LinkState, Vehicle};
+pub use connection::{Connection, Joined, Vehicle};
 pub use customer::{ConnectorUpdate, ConnectorWatch, Customer};
-pub use error::{CloseReason, ExchangeError, OperatorError, describe_send_failure};
+pub use error::{CloseReason, DialError, ExchangeError, OperatorError, describe_send_failure};
 pub use inbox::{Item, Received};
-pub use rest::{Credentials, Operator, Ticket};
-pub use socket::{Dial, DialError, Io, Socket, Websocket};
+pub use isotp::{functional_channel, is_obd_functional, isotp_channel};
+pub use rest::{Operator, Ticket};
+pub use shared::{ConnectionSettings, Counters, LinkState};
+pub use socket::{Dial, Io, Socket, Websocket};
+pub use tokens::Credentials;

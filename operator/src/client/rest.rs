@@ -1,56 +1,40 @@
-//! Login and tickets, over the REST API.
+//! Login and tickets, through the REST API.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use connector_agent::protocol::problem::Problem;
 use connector_agent::tls;
 use reqwest::{Method, Response, StatusCode};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::connection::{Connection, ConnectionSettings};
+use super::connection::Connection;
 use super::error::OperatorError;
+use super::http::{answer, success};
+use super::shared::ConnectionSettings;
 use super::socket::Websocket;
-use super::tokens::Tokens;
+use super::tokens::{Credentials, Tokens};
 
-/// How long a REST request may take.
+/// The longest time for a REST request.
 const REQUEST: Duration = Duration::from_secs(30);
-/// How long a connection may take to be made.
+/// The longest time for connecting to the REST API.
 const CONNECT: Duration = Duration::from_secs(15);
-/// The longest answer read, in bytes.
-const MAX_ANSWER: usize = 4 << 20;
-/// Tickets asked for at once.
+/// The largest number of tickets in one list.
 const TICKETS: u32 = 1000;
 
 const TOKEN_PATH: &str = "/oauth2/token";
 const PENDING_PATH: &str = "/v2/tickets/pending-tickets";
 const IN_PROGRESS_PATH: &str = "/v2/tickets/in-progress-tickets";
 
-/// A login of the client-credentials grant.
-#[derive(Clone)]
-pub struct Credentials {
-    /// The client's id.
-    pub client_id: String,
-    /// Its secret.
-    pub client_secret: String,
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("client_id", &self.client_id).finish_non_exhaustive()
-    }
-}
-
-/// A ticket, as partners see it.
+/// A ticket, as the cloud presents it to partners.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Ticket {
-    /// Its id.
+    /// The ticket's id.
     #[serde(deserialize_with = "text")]
     pub id: String,
-    /// Its number, for people.
+    /// The ticket's number, for people.
     #[serde(default, deserialize_with = "optional_text")]
     pub ticket_number: Option<String>,
     /// `pending`, `in_progress`, ….
@@ -59,16 +43,16 @@ pub struct Ticket {
     /// The vehicle's VIN.
     #[serde(default)]
     pub vin: Option<String>,
-    /// The connector that it is about.
+    /// The connector in the vehicle.
     #[serde(default)]
     pub connector_uuid: Option<Uuid>,
-    /// When it was made.
+    /// When the ticket was created.
     #[serde(default)]
     pub created_at: Option<String>,
-    /// Its connection's number, or its UUID where the cloud has no other.
+    /// The number of the ticket's connection, or its UUID if the cloud has no number.
     #[serde(default, deserialize_with = "optional_text")]
     pub connection_id: Option<String>,
-    /// Its connection's UUID.
+    /// The UUID of the ticket's connection.
     #[serde(default)]
     pub connection_uuid: Option<Uuid>,
 }
@@ -79,13 +63,13 @@ impl Ticket {
         self.connection_uuid.or_else(|| self.connection_id.as_deref()?.parse().ok())
     }
 
-    /// Whether people mean this ticket by `name`: its id or its number.
+    /// Whether `name` is the ticket's id or number.
     pub fn is_called(&self, name: &str) -> bool {
         self.id.eq_ignore_ascii_case(name) || self.ticket_number.as_deref() == Some(name)
     }
 }
 
-/// Ids are numbers in some of the cloud's answers and strings in others.
+/// Reads an id, which is a number in some of the cloud's answers and a string in others.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     optional_text(deserializer)?.ok_or_else(|| serde::de::Error::custom("expected a string or a number"))
 }
@@ -103,7 +87,7 @@ struct TicketList {
     result: Vec<Ticket>,
 }
 
-/// An operator who is logged in; cheap to clone.
+/// A logged-in operator; cheap to clone.
 #[derive(Clone)]
 pub struct Operator {
     http: reqwest::Client,
@@ -119,7 +103,11 @@ impl std::fmt::Debug for Operator {
 }
 
 impl Operator {
-    /// Logs in; `ca_file` is what is trusted instead of the web's certificates.
+    /// Logs in. The certificates in `ca_file` replace the web's root certificates.
+    ///
+    /// # Errors
+    ///
+    /// An unusable certificate file or URL, an unreachable cloud, or rejected credentials.
     pub async fn login(
         api_url: &str,
         websocket_url: &str,
@@ -127,7 +115,7 @@ impl Operator {
         credentials: Credentials,
     ) -> Result<Self, OperatorError> {
         let tls = tls::client_config(ca_file)?;
-        let http_error = |source| OperatorError::Http { what: "setting up HTTP", source };
+        let http_error = |source| OperatorError::Http { what: "setting up the HTTP client", source };
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured((*tls).clone())
             .redirect(reqwest::redirect::Policy::none())
@@ -152,14 +140,14 @@ impl Operator {
         self.list("the list of tickets in progress", IN_PROGRESS_PATH, "in_progress").await
     }
 
-    /// All tickets that an operator could work on: those in progress, then those that wait.
+    /// All tickets that an operator can work on: first those in progress, then the pending ones.
     pub async fn tickets(&self) -> Result<Vec<Ticket>, OperatorError> {
         let mut tickets = self.in_progress_tickets().await?;
         tickets.extend(self.pending_tickets().await?);
         Ok(tickets)
     }
 
-    /// Joins a pending ticket, which is in progress then.
+    /// Joins a pending ticket, which sets it in progress.
     pub async fn join(&self, ticket_id: &str, operator_id: &str) -> Result<Ticket, OperatorError> {
         let transition = json!({"type": "join", "operator_id": operator_id});
         let path = format!("{PENDING_PATH}/{ticket_id}");
@@ -185,7 +173,7 @@ impl Operator {
         self.connect_with(connection_uuid, ConnectionSettings::default()).await
     }
 
-    /// The same with other settings.
+    /// Joins the connection of a ticket in progress, with these settings.
     pub async fn connect_with(
         &self,
         connection_uuid: Uuid,
@@ -194,7 +182,7 @@ impl Operator {
         Connection::join(self.websocket.clone(), connection_uuid, settings).await
     }
 
-    /// Opens websockets with this login.
+    /// The dialer that opens websockets with this login.
     pub(super) fn websocket(&self) -> &Arc<Websocket> {
         &self.websocket
     }
@@ -242,19 +230,21 @@ impl Operator {
         if response.status() == StatusCode::SEE_OTHER { Ok(response) } else { success(what, response).await }
     }
 
-    /// What a 303 points to; a cloud that answers with the resource itself is understood too.
+    /// Reads the resource that a 303 points to, or the response itself if the cloud answers with the
+    /// resource.
     async fn follow(&self, what: &'static str, response: Response) -> Result<Ticket, OperatorError> {
         if response.status() != StatusCode::SEE_OTHER {
             return answer(what, response).await;
         }
-        let unclear = |detail: &str| OperatorError::Answer { what, detail: detail.to_owned() };
+        let invalid = |detail: &str| OperatorError::Answer { what, detail: detail.to_owned() };
         let location =
             response.headers().get(reqwest::header::LOCATION).and_then(|value| value.to_str().ok());
-        let location = location.ok_or_else(|| unclear("a 303 without Location"))?;
-        let target = response.url().join(location).map_err(|_| unclear("a 303 to no URL"))?;
-        // the token goes to the cloud and nowhere else
+        let location = location.ok_or_else(|| invalid("a 303 without Location"))?;
+        let target =
+            response.url().join(location).map_err(|_| invalid("a 303 whose Location is not a URL"))?;
+        // send the token to the cloud only
         if target.origin() != response.url().origin() {
-            return Err(unclear("a 303 to another host"));
+            return Err(invalid("a 303 to another host"));
         }
         self.get(what, target.as_str()).await
     }
@@ -282,43 +272,4 @@ impl Operator {
             self.tokens.discard(&token).await;
         }
     }
-}
-
-async fn success(what: &'static str, response: Response) -> Result<Response, OperatorError> {
-    if response.status().is_success() {
-        return Ok(response);
-    }
-    Err(OperatorError::Refused { what: what.to_owned(), problem: problem(response).await })
-}
-
-/// The body, if it is not longer than what an answer may be.
-async fn body(mut response: Response) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| error.to_string())? {
-        if body.len() + chunk.len() > MAX_ANSWER {
-            return Err(format!("longer than {MAX_ANSWER} bytes"));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
-/// The problem object of an error; one made from the status where there is none.
-pub(super) async fn problem(response: Response) -> Problem {
-    let status = response.status();
-    let described = body(response).await.ok().and_then(|body| serde_json::from_slice::<Problem>(&body).ok());
-    described.filter(|problem| !problem.title.is_empty()).unwrap_or_else(|| {
-        let title = status.canonical_reason().unwrap_or("Error");
-        Problem::new(status.as_u16(), "http", title, format!("The cloud answered with status {status}."))
-    })
-}
-
-/// The body as JSON.
-pub(super) async fn answer<T: for<'de> Deserialize<'de>>(
-    what: &'static str,
-    response: Response,
-) -> Result<T, OperatorError> {
-    let unclear = |detail| OperatorError::Answer { what, detail };
-    let body = body(response).await.map_err(unclear)?;
-    serde_json::from_slice(&body).map_err(|error| unclear(error.to_string()))
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use connector_hal::can::BoxFuture;
+use connector_hal::future::BoxFuture;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,17 +18,17 @@ use tokio_tungstenite::tungstenite::http::{HeaderValue, Request, StatusCode, Uri
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Error as WsError};
 
-use super::error::OperatorError;
+use super::error::DialError;
 use super::tokens::Tokens;
 
 /// The relay's subprotocol.
 const SUBPROTOCOL: &str = "connector-relay.v1";
-/// For a connection to be made, TLS and the upgrade included.
+/// The longest time for opening a websocket, including TLS and the upgrade.
 const CONNECT: Duration = Duration::from_secs(15);
-/// The longest message taken: the longest PDU that anybody configures, and what travels with it.
+/// The longest message that is accepted: the longest configurable PDU and its header.
 const MAX_MESSAGE: usize = 2 << 20;
 
-/// What a websocket runs over.
+/// The byte stream that carries a websocket.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
@@ -36,42 +36,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 /// An open websocket.
 pub type Socket = WebSocketStream<Box<dyn Io>>;
 
-/// Why there is no websocket.
-#[derive(Debug, thiserror::Error)]
-pub enum DialError {
-    /// The URL cannot be used.
-    #[error("{url} cannot be used as the websocket's address: {why}")]
-    Url {
-        /// The URL.
-        url: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// No TCP or TLS connection.
-    #[error("cannot reach the cloud's websocket at {host}")]
-    Connect {
-        /// Host and port.
-        host: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// No websocket.
-    #[error("the cloud does not open the websocket")]
-    Upgrade(#[source] Box<WsError>),
-    /// The token was refused, a fresh one too.
-    #[error("the cloud does not accept the operator's token")]
-    Unauthorized,
-    /// It took too long.
-    #[error("the cloud's websocket did not open within {} s", .0.as_secs())]
-    Timeout(Duration),
-    /// There is no token.
-    #[error(transparent)]
-    Login(Box<OperatorError>),
-}
-
-/// Opens websockets, as often as they get lost.
+/// Opens a websocket, at first and after each loss.
 pub trait Dial: Send + Sync {
-    /// A websocket to the cloud, upgraded and authorised.
+    /// Opens an authorised websocket to the cloud.
     fn dial(&self) -> BoxFuture<'_, Result<Socket, DialError>>;
 }
 
@@ -93,12 +60,13 @@ impl fmt::Debug for Websocket {
 impl Websocket {
     pub(super) fn new(url: &str, tls: Arc<ClientConfig>, tokens: Arc<Tokens>) -> Result<Self, DialError> {
         let wrong = |why| DialError::Url { url: url.to_owned(), why };
-        let uri: Uri = url.parse().map_err(|_| wrong("it is no URL"))?;
+        let uri: Uri = url.parse().map_err(|_| wrong("it is not a URL"))?;
         let host = uri.host().ok_or_else(|| wrong("it has no host"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let (tls, port) = match uri.scheme_str() {
             Some("wss") => {
-                let name = ServerName::try_from(host.clone()).map_err(|_| wrong("its host is no name"))?;
+                let name =
+                    ServerName::try_from(host.clone()).map_err(|_| wrong("its host is not a valid name"))?;
                 (Some((tls, name)), 443)
             }
             Some("ws") if is_loopback(&host) => (None, 80),
@@ -173,13 +141,13 @@ fn is_loopback(host: &str) -> bool {
 /// Why an open websocket ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SocketError {
-    /// The other side closed it.
+    /// The other side closed the websocket.
     #[error("the cloud closed the websocket")]
     Closed,
-    /// Nothing came for too long.
-    #[error("nothing came from the cloud for {} s", .0.as_secs())]
+    /// The cloud sent nothing for this long.
+    #[error("the cloud sent nothing for {} s", .0.as_secs())]
     Dead(Duration),
-    /// It broke.
+    /// The websocket failed.
     #[error(transparent)]
     Broken(#[from] tungstenite::Error),
 }

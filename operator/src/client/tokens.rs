@@ -1,4 +1,4 @@
-//! The operator's access token, by the client-credentials grant (RFC 6749, 4.4).
+//! The operator's access token, from the client-credentials grant (RFC 6749, 4.4).
 
 use std::time::Duration;
 
@@ -7,10 +7,25 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::error::OperatorError;
-use super::rest::{Credentials, answer, problem};
+use super::http::{answer, problem};
 
-/// A token is renewed this long before it expires.
+/// How long before its expiry a token is renewed.
 const MARGIN: Duration = Duration::from_secs(60);
+
+/// The client id and secret of the client-credentials grant.
+#[derive(Clone)]
+pub struct Credentials {
+    /// The client id.
+    pub client_id: String,
+    /// The client secret.
+    pub client_secret: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("client_id", &self.client_id).finish_non_exhaustive()
+    }
+}
 
 #[derive(Deserialize)]
 struct TokenAnswer {
@@ -24,7 +39,7 @@ struct Token {
     renew_at: Option<Instant>,
 }
 
-/// Gets tokens, and keeps the last one for as long as it is good.
+/// Requests access tokens, and keeps the current one until shortly before its expiry.
 pub(super) struct Tokens {
     http: reqwest::Client,
     url: String,
@@ -37,7 +52,7 @@ impl Tokens {
         Self { http, url, credentials, token: Mutex::new(None) }
     }
 
-    /// A token that is good for now.
+    /// A valid token: the kept one, or a new one from the cloud.
     pub(super) async fn get(&self) -> Result<String, OperatorError> {
         let mut token = self.token.lock().await;
         if let Some(token) = token.as_ref()
@@ -49,7 +64,7 @@ impl Tokens {
         Ok(token.insert(fresh).text.clone())
     }
 
-    /// This token was refused: the next [`Tokens::get`] asks for another one.
+    /// Discards a token that the cloud refused, so that the next [`Tokens::get`] requests another one.
     pub(super) async fn discard(&self, refused: &str) {
         self.token.lock().await.take_if(|token| token.text == refused);
     }

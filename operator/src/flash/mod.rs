@@ -1,6 +1,6 @@
-//! Programming an ECU: the sequence of services, the blocks chained so that the round trip is paid once.
+//! Programming an ECU: the sequence of services, with chained blocks, so that the round trip is paid once.
 
-mod crc;
+mod crc32;
 mod toy_key;
 
 use std::time::Duration;
@@ -8,57 +8,61 @@ use std::time::Duration;
 use connector_agent::relay::wire::codec::{EventCode, PduFlags};
 use tokio::time::Instant;
 
-use crate::client::{Channel, Exchange, ExchangeError, Item, Timing, Wait, failure};
+use crate::client::{Channel, ExchangeError, Item, ResponseKind, Timing, Wait, failure};
 
-pub use crc::crc32;
+pub use crc32::crc32;
 pub use toy_key::toy_key;
 
-/// PDUs that may wait on a channel of the connector (relay protocol, section 4).
+/// How many PDUs may wait on a channel of the connector (relay protocol, section 4).
 const CHAIN_PDUS: usize = 64;
-/// Bytes that may.
+/// How many bytes may wait on a channel of the connector.
 const CHAIN_BYTES: usize = 512 * 1024;
-/// The security level that programming wants.
+/// The security level for programming.
 const LEVEL: u8 = 1;
-/// A block at least has a service identifier, a counter and a byte.
-const SHORTEST_BLOCK: usize = 3;
-/// What a block takes on a slow bus, at the least, in bytes a second.
+/// TransferData, the service that carries a block.
+const TRANSFER_DATA: u8 = 0x36;
+/// The length of a block's service identifier and counter.
+const BLOCK_HEADER: usize = 2;
+/// The shortest block: its header and one byte.
+const SHORTEST_BLOCK: usize = BLOCK_HEADER + 1;
+/// The transfer rate of a slow bus, in bytes per second.
 const SLOWEST: u32 = 1000;
 
-/// What is to be programmed.
+/// A firmware to program.
 #[derive(Debug, Clone, Copy)]
 pub struct Firmware<'a> {
-    /// Where it goes in the ECU's memory.
+    /// The address in the ECU's memory.
     pub address: u32,
-    /// The bytes.
+    /// The bytes of the firmware.
     pub data: &'a [u8],
 }
 
-/// What programming is at.
+/// A step of programming.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Opening the programming session.
     Session,
-    /// Unlocking.
+    /// Unlocking the ECU.
     Security,
     /// Erasing the memory.
     Erase,
-    /// Asking for the download.
+    /// Requesting the download.
     Download,
-    /// Transferring blocks: this many bytes are confirmed by the ECU.
+    /// Transferring blocks.
     Transfer {
-        /// How many bytes.
+        /// The number of bytes that the ECU confirmed.
         confirmed: usize,
     },
     /// Ending the transfer.
     Exit,
-    /// Having the ECU check its memory.
+    /// Requesting that the ECU checks its memory.
     Check,
-    /// Going back to the default session.
+    /// Returning to the default session.
     Default,
 }
 
 impl Step {
-    /// What people call it.
+    /// The name of the step, for people.
     pub fn name(self) -> &'static str {
         match self {
             Self::Session => "opening the programming session",
@@ -68,62 +72,66 @@ impl Step {
             Self::Transfer { .. } => "transferring the firmware",
             Self::Exit => "ending the transfer",
             Self::Check => "checking the memory",
-            Self::Default => "going back to the default session",
+            Self::Default => "returning to the default session",
         }
     }
 
-    /// Whether the ECU is without valid firmware when it fails here.
+    /// Whether the ECU is without valid firmware if this step fails.
     pub fn leaves_ecu_without_firmware(self) -> bool {
         !matches!(self, Self::Session | Self::Security | Self::Default)
     }
 }
 
-/// What it took.
+/// The result of programming.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FlashReport {
-    /// Bytes programmed.
+    /// The number of bytes programmed.
     pub bytes: usize,
-    /// Blocks that they went in.
+    /// The number of blocks.
     pub blocks: usize,
-    /// How long a block's PDU was, at most.
+    /// The length of the longest block's PDU.
     pub block_length: usize,
     /// How long erasing took.
     pub erasing: Duration,
-    /// From the first block sent to the last one confirmed.
+    /// The time from the first block sent to the last one confirmed.
     pub transferring: Duration,
-    /// All of it.
+    /// The time for everything.
     pub total: Duration,
 }
 
-/// Why an ECU was not programmed.
+/// Why programming an ECU failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FlashError {
     /// A step failed.
     #[error("{} failed", step.name())]
     Step {
-        /// Which.
+        /// The step.
         step: Step,
-        /// Why.
+        /// The error that caused this.
         source: ExchangeError,
     },
-    /// The ECU's response makes no sense.
+    /// The ECU's response is not valid.
     #[error("{} failed: the ECU answered {response:02X?}", step.name())]
     Response {
-        /// To what.
+        /// The step.
         step: Step,
-        /// What came.
+        /// The response.
         response: Vec<u8>,
     },
-    /// The memory does not contain what was transferred.
-    #[error("the ECU's memory is not what was transferred")]
+    /// The memory does not contain the transferred firmware.
+    #[error("the ECU's memory differs from the transferred firmware")]
     Checksum,
-    /// Nothing to program, or more than a length can say.
+    /// The firmware is empty, or longer than its length field can express.
     #[error("a firmware of {0} bytes cannot be programmed")]
     Size(usize),
 }
 
-/// Programs an ECU on this channel, whose keep-alive should be on. `report` hears of every step, and of every block
-/// that the ECU has confirmed. When it fails, the ECU is asked to go back to its default session.
+/// Programs an ECU on this channel, whose keep-alive should be on. `report` receives every step, and a step
+/// for every confirmed block. On failure, requests that the ECU returns to its default session.
+///
+/// # Errors
+///
+/// The step that failed, and the cause.
 pub async fn flash(
     channel: &Channel,
     firmware: Firmware<'_>,
@@ -134,10 +142,10 @@ pub async fn flash(
     if let Err(error) = &result
         && !matches!(error, FlashError::Step { source: ExchangeError::Closed(_), .. })
     {
-        // it may not answer any more; that it was not programmed is what counts
+        // the ECU may not answer any more, and the first error is the one to report
         let patience = Timing { allowance: Duration::from_secs(2), busy_retries: 0, ..*timing };
         if let Err(error) = channel.request(&[0x10, 0x01], &patience).await {
-            tracing::debug!(%error, "the ECU does not go back to the default session");
+            tracing::debug!(%error, "the ECU does not return to the default session");
         }
     }
     result
@@ -209,66 +217,115 @@ impl Flasher<'_> {
         self.request(step, &key).await.map(drop)
     }
 
-    /// Sends all blocks, as many ahead as may wait on the connector; gives their number.
+    /// Transfers all blocks, and returns their number.
     async fn transfer(&mut self, data: &[u8], block_length: usize) -> Result<usize, FlashError> {
-        let failed =
-            |confirmed| move |source| FlashError::Step { step: Step::Transfer { confirmed }, source };
-        (self.report)(Step::Transfer { confirmed: 0 });
         self.channel.discard_received();
-        let blocks: Vec<&[u8]> = data.chunks(block_length - 2).collect();
         let limit = self.timing.p2
             + self.timing.allowance
             + Duration::from_secs(1) * u32::try_from(block_length).unwrap_or(u32::MAX) / SLOWEST;
+        let mut transfer = Transfer {
+            channel: self.channel,
+            blocks: data.chunks(block_length - BLOCK_HEADER).collect(),
+            sent: 0,
+            answered: 0,
+            queued_bytes: 0,
+            confirmed: 0,
+        };
+        (self.report)(transfer.step());
         let mut wait = Wait::new(self.channel, limit);
-        let (mut sent, mut answered, mut waiting, mut confirmed) = (0, 0, 0, 0);
-        while let Some(due) = blocks.get(answered) {
-            while let Some(block) = blocks.get(sent)
-                && sent - answered < CHAIN_PDUS
-                && waiting + block.len() + 2 <= CHAIN_BYTES
-            {
-                let pdu = [&[0x36, counter(sent)], *block].concat();
-                let flags = PduFlags { chained: true, confirm: false };
-                self.channel.send(&pdu, flags).await.map_err(failed(confirmed))?;
-                waiting += pdu.len();
-                sent += 1;
-            }
-            let step = Step::Transfer { confirmed };
-            let Some(received) = wait.recv().await.map_err(failed(confirmed))? else {
-                let source = ExchangeError::NoResponse { after: wait.limit };
-                return Err(FlashError::Step { step, source });
+        while transfer.answered < transfer.blocks.len() {
+            transfer.send_ahead().await?;
+            let received = wait.recv().await.map_err(|source| transfer.failed(source))?;
+            let Some(received) = received else {
+                return Err(transfer.failed(ExchangeError::NoResponse { after: wait.limit }));
             };
-            match received.item {
-                Item::Pdu { data, .. } => match Exchange::of(0x36, &data) {
-                    Exchange::Positive if data.get(1) == Some(&counter(answered)) => {
-                        waiting -= due.len() + 2;
-                        confirmed += due.len();
-                        answered += 1;
-                        (self.report)(Step::Transfer { confirmed });
-                        wait.restart(limit);
-                    }
-                    Exchange::Positive => return Err(FlashError::Response { step, response: data }),
-                    Exchange::Pending => wait.restart(limit + self.timing.p2_star),
-                    Exchange::Negative(code) => {
-                        let source = ExchangeError::Negative { service: 0x36, code };
-                        return Err(FlashError::Step { step, source });
-                    }
-                    Exchange::Unrelated => {}
-                },
-                // the next TesterPresent comes in 2 s, and the session lasts 5
-                Item::Event { code: EventCode::KeepAliveFailed, .. } => {}
-                item => failure(&item).map_or(Ok(()), Err).map_err(failed(confirmed))?,
+            match transfer.handle(received.item)? {
+                Some(ResponseKind::Positive) => {
+                    (self.report)(transfer.step());
+                    wait.restart(limit);
+                }
+                Some(ResponseKind::Pending) => wait.restart(limit + self.timing.p2_star),
+                _ => {}
             }
         }
-        Ok(blocks.len())
+        Ok(transfer.blocks.len())
     }
 }
 
-/// The counter of a block: from 1, and after 255 from 0.
+/// The transfer of all blocks. The connector chains the blocks, so that the round trip is paid once.
+struct Transfer<'a> {
+    channel: &'a Channel,
+    blocks: Vec<&'a [u8]>,
+    /// The number of blocks sent.
+    sent: usize,
+    /// The number of blocks that the ECU answered.
+    answered: usize,
+    /// The size of the blocks sent and not answered, as PDUs.
+    queued_bytes: usize,
+    /// The number of firmware bytes that the ECU confirmed.
+    confirmed: usize,
+}
+
+impl Transfer<'_> {
+    fn step(&self) -> Step {
+        Step::Transfer { confirmed: self.confirmed }
+    }
+
+    fn failed(&self, source: ExchangeError) -> FlashError {
+        FlashError::Step { step: self.step(), source }
+    }
+
+    /// Sends as many blocks ahead as may wait on the connector.
+    async fn send_ahead(&mut self) -> Result<(), FlashError> {
+        while let Some(block) = self.blocks.get(self.sent)
+            && self.sent - self.answered < CHAIN_PDUS
+            && self.queued_bytes + block.len() + BLOCK_HEADER <= CHAIN_BYTES
+        {
+            let pdu = [&[TRANSFER_DATA, counter(self.sent)], *block].concat();
+            let flags = PduFlags { chained: true, confirm: false };
+            self.channel.send(&pdu, flags).await.map_err(|source| self.failed(source))?;
+            self.queued_bytes += pdu.len();
+            self.sent += 1;
+        }
+        Ok(())
+    }
+
+    /// Handles an item of the channel; returns the kind of response, if the item is one.
+    fn handle(&mut self, item: Item) -> Result<Option<ResponseKind>, FlashError> {
+        let data = match item {
+            Item::Pdu { data, .. } => data,
+            // the next TesterPresent comes in 2 s, and the session lasts 5 s
+            Item::Event { code: EventCode::KeepAliveFailed, .. } => return Ok(None),
+            item => {
+                return failure(&item).map_or(Ok(None), |source| Err(self.failed(source)));
+            }
+        };
+        let kind = ResponseKind::of(TRANSFER_DATA, &data);
+        match kind {
+            ResponseKind::Positive if data.get(1) == Some(&counter(self.answered)) => {
+                let block = self.blocks.get(self.answered).map_or(0, |block| block.len());
+                self.queued_bytes -= block + BLOCK_HEADER;
+                self.confirmed += block;
+                self.answered += 1;
+            }
+            ResponseKind::Positive => {
+                return Err(FlashError::Response { step: self.step(), response: data });
+            }
+            ResponseKind::Negative(code) => {
+                return Err(self.failed(ExchangeError::Negative { service: TRANSFER_DATA, code }));
+            }
+            ResponseKind::Pending | ResponseKind::Unrelated => {}
+        }
+        Ok(Some(kind))
+    }
+}
+
+/// The counter of a block: starts at 1, and continues with 0 after 255.
 fn counter(block: usize) -> u8 {
     (block + 1) as u8
 }
 
-/// The longest block that the positive response to `34` allows, as far as it goes over the relay.
+/// The longest block that the positive response to `34` allows, limited to what the relay carries.
 fn block_length(response: &[u8]) -> Option<usize> {
     let [0x74, format, length @ ..] = response else { return None };
     let length = length.get(..usize::from(format >> 4))?;

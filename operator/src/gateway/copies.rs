@@ -1,38 +1,39 @@
-//! Answers that come twice: an ECU that answers a request to all is heard by its own channel too.
+//! Duplicate answers: the answer to a functional request also arrives on the channel of the ECU that sent it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Answers that are remembered, an ECU.
-const MAX: usize = 16;
-/// How far apart the copies of one answer may come; a tool that asks on meanwhile is to get no second one either.
-const APART: Duration = Duration::from_millis(500);
+/// How many answers are remembered per ECU.
+const MAX_ANSWERS: usize = 16;
+/// The longest time between the copies of one answer, even if the tool sends another request meanwhile.
+const MAX_DISTANCE: Duration = Duration::from_millis(500);
 
-/// Which of the connector's channels an answer came by.
+/// Which of the connector's channels delivered an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Path {
-    /// The ECU's own.
+pub(super) enum AnswerPath {
+    /// The channel of the ECU.
     Physical,
-    /// The one by which all were asked.
+    /// The functional channel.
     Functional,
 }
 
-/// What one ECU has just said, of which each of its channels has a copy.
+/// The recent answers of one ECU, to detect the copies from the other channel.
 #[derive(Debug, Default)]
 pub(super) struct Copies {
-    heard: VecDeque<(Instant, Path, Vec<u8>)>,
+    heard: VecDeque<(Instant, AnswerPath, Vec<u8>)>,
 }
 
 impl Copies {
-    /// Whether the same has come by the other channel, and so is not shown to the tool again.
-    pub(super) fn is_copy(&mut self, now: Instant, path: Path, pdu: &[u8]) -> bool {
-        self.heard.retain(|(at, ..)| now.saturating_duration_since(*at) <= APART);
+    /// Whether the other channel delivered the same answer already, so that the tool must not receive it
+    /// again.
+    pub(super) fn is_copy(&mut self, now: Instant, path: AnswerPath, pdu: &[u8]) -> bool {
+        self.heard.retain(|(at, ..)| now.saturating_duration_since(*at) <= MAX_DISTANCE);
         let before = self.heard.iter().position(|(_, other, known)| *other != path && known == pdu);
         if let Some(index) = before {
             self.heard.remove(index);
             return true;
         }
-        if self.heard.len() == MAX {
+        if self.heard.len() == MAX_ANSWERS {
             self.heard.pop_front();
         }
         self.heard.push_back((now, path, pdu.to_vec()));

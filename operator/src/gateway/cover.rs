@@ -1,8 +1,9 @@
-//! What a stand-in for a remote ECU says while the ECU's own answer is on its way across the network.
+//! Covers the delay of the network: a gateway's answers on behalf of a remote ECU, until the ECU's own answer
+//! arrives.
 //!
-//! A tool beside the vehicle has its answer, or a response pending, within P2. Across a network neither comes in time,
-//! so the stand-in says `7F xx 78` for the ECU until its answer is there, and `7F xx 25` (no response from subnet
-//! component) where it turns out that none will come.
+//! A tool beside the vehicle receives an answer, or a response pending, within P2. Across a network, neither
+//! arrives in time. The gateway therefore sends `7F xx 78` (response pending) until the ECU's answer arrives,
+//! and `7F xx 25` (no response from subnet component) if no answer will come.
 
 use std::time::{Duration, Instant};
 
@@ -10,23 +11,23 @@ const NEGATIVE_RESPONSE: u8 = 0x7F;
 const RESPONSE_PENDING: u8 = 0x78;
 const NO_RESPONSE_FROM_SUBNET_COMPONENT: u8 = 0x25;
 const POSITIVE_OFFSET: u8 = 0x40;
-/// The bit of a sub-function that asks for no positive response.
+/// The bit of a sub-function that suppresses the positive response.
 const SUPPRESS: u8 = 0x80;
-/// The services that begin with a sub-function (ISO 14229-1, table 2).
+/// The services with a sub-function (ISO 14229-1, table 2).
 const WITH_SUB_FUNCTION: [u8; 13] =
     [0x10, 0x11, 0x19, 0x27, 0x28, 0x29, 0x2C, 0x31, 0x3E, 0x83, 0x85, 0x86, 0x87];
 
-/// How long tool and ECU wait.
+/// The time limits of tool and ECU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CoverConfig {
-    /// P2 of the tool: what it waits for a first response. A fifth of it is used, as tool and
-    /// gateway may both be busy.
+    /// P2 of the tool: how long the tool waits for a first response. The gateway uses a fifth of it, because
+    /// tool and gateway may both be busy.
     pub p2: Duration,
-    /// P2* of the tool: what it waits after a response pending. Two fifths of it are used.
+    /// P2* of the tool: how long the tool waits after a response pending. The gateway uses two fifths of it.
     pub p2_star: Duration,
     /// P2 of the ECU, counted from the request on its bus.
     pub ecu_p2: Duration,
-    /// How long a request may be on its way, a link that stalls without being lost included.
+    /// How long a request may take to the vehicle, including a link that stalls without being lost.
     pub allowance: Duration,
 }
 
@@ -41,46 +42,46 @@ impl Default for CoverConfig {
     }
 }
 
-/// What runs out at a deadline.
+/// The timer behind a deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Timer {
+pub enum CoverTimer {
     /// P2 or P2* of the tool: a response pending is due.
     P2,
-    /// The ECU is not waited for any longer.
+    /// The gateway gives up waiting for the ECU.
     Patience,
 }
 
-/// A request without its last response.
+/// A request without its final response.
 #[derive(Debug)]
-struct Exchange {
+struct PendingRequest {
     service: u8,
     asked: Instant,
     pending_at: Instant,
     gives_up_at: Instant,
-    /// The tool was told that an answer will come.
+    /// The tool has received a response pending.
     covered: bool,
 }
 
-/// The covering of one ECU; one request is under way at a time, a new one takes the place of the one before.
+/// Covers one ECU. One request is under way at a time; a new request replaces the one before.
 #[derive(Debug)]
 pub struct Cover {
     config: CoverConfig,
-    exchange: Option<Exchange>,
-    /// When the link was lost; while it is, the ECU's time stands still, and the tool's does not.
+    exchange: Option<PendingRequest>,
+    /// When the link was lost. Meanwhile, the ECU's time stops and the tool's time continues.
     down_since: Option<Instant>,
     answer: Option<Vec<u8>>,
 }
 
 impl Cover {
-    /// Nothing is under way.
+    /// A cover without a request under way.
     pub fn new(config: CoverConfig) -> Self {
         Self { config, exchange: None, down_since: None, answer: None }
     }
 
-    /// A request that only this ECU is asked has gone out to it.
+    /// The tool sent a request to this ECU alone.
     pub fn handle_request(&mut self, now: Instant, pdu: &[u8]) {
         let Some(service) = pdu.first().copied().filter(|_| expects_response(pdu)) else { return };
-        self.exchange = Some(Exchange {
+        self.exchange = Some(PendingRequest {
             service,
             asked: now,
             pending_at: now + self.config.p2 / 5,
@@ -89,7 +90,7 @@ impl Cover {
         });
     }
 
-    /// The ECU's response has come, and goes on to the tool.
+    /// The ECU's response arrived, and goes to the tool.
     pub fn handle_response(&mut self, now: Instant, pdu: &[u8]) {
         match *pdu {
             [NEGATIVE_RESPONSE, service, RESPONSE_PENDING, ..] => self.handle_pending(now, service),
@@ -100,8 +101,8 @@ impl Cover {
     }
 
     fn handle_pending(&mut self, now: Instant, service: u8) {
-        let exchange = self.exchange.get_or_insert(Exchange {
-            // a request to all, or one whose positive response is suppressed: from here on there will be one
+        let exchange = self.exchange.get_or_insert(PendingRequest {
+            // after a functional request, or one with suppressed positive response: a response will follow
             service,
             asked: now,
             pending_at: now,
@@ -119,7 +120,7 @@ impl Cover {
         self.exchange.take_if(|exchange| exchange.service == service);
     }
 
-    /// The request is on the ECU's bus. How long that took tells how long the answer may be on its way.
+    /// The request is on the ECU's bus. The time since the request bounds the time for the answer's way back.
     pub fn handle_sent(&mut self, now: Instant) {
         let CoverConfig { ecu_p2, allowance, .. } = self.config;
         if let Some(exchange) = &mut self.exchange {
@@ -128,22 +129,24 @@ impl Cover {
         }
     }
 
-    /// The request under way will not be answered.
+    /// The request under way will not be answered. The tool is notified only if it received a response
+    /// pending.
     pub fn handle_failed(&mut self) {
-        // one that was not told to wait hears nothing, as from an ECU that is not there
+        // without a response pending, the tool receives nothing, as from an absent ECU
         if let Some(exchange) = self.exchange.take().filter(|exchange| exchange.covered) {
             self.answer = Some(negative(exchange.service, NO_RESPONSE_FROM_SUBNET_COMPONENT));
         }
     }
 
-    /// The same, where the tester has been told that the request was passed on: it is told that no answer will come.
+    /// The request under way will not be answered. The tool is notified, because its request was
+    /// acknowledged.
     pub fn handle_failed_after_acknowledgement(&mut self) {
         if let Some(exchange) = self.exchange.take() {
             self.answer = Some(negative(exchange.service, NO_RESPONSE_FROM_SUBNET_COMPONENT));
         }
     }
 
-    /// The way to the ECU is lost, or back.
+    /// The link to the ECU is lost, or back.
     pub fn handle_link(&mut self, now: Instant, up: bool) {
         if !up {
             self.down_since.get_or_insert(now);
@@ -154,14 +157,14 @@ impl Cover {
         }
     }
 
-    /// Does what is due.
+    /// Handles the deadlines that have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((at, timer)) = self.poll_timeout()
             && at <= now
         {
             match timer {
-                Timer::Patience => self.handle_failed(),
-                Timer::P2 => {
+                CoverTimer::Patience => self.handle_failed(),
+                CoverTimer::P2 => {
                     let again = (self.config.p2_star * 2 / 5).max(Duration::from_millis(1));
                     let Some(exchange) = &mut self.exchange else { return };
                     exchange.covered = true;
@@ -172,16 +175,16 @@ impl Cover {
         }
     }
 
-    /// What the tool is told in the ECU's place.
+    /// The next answer to the tool on behalf of the ECU.
     pub fn poll_answer(&mut self) -> Option<Vec<u8>> {
         self.answer.take()
     }
 
-    /// When to call `handle_timeout`, and why.
-    pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
+    /// When to call `handle_timeout`, and for which timer.
+    pub fn poll_timeout(&self) -> Option<(Instant, CoverTimer)> {
         let exchange = self.exchange.as_ref()?;
-        let gives_up = self.down_since.is_none().then_some((exchange.gives_up_at, Timer::Patience));
-        gives_up.into_iter().chain([(exchange.pending_at, Timer::P2)]).min()
+        let gives_up = self.down_since.is_none().then_some((exchange.gives_up_at, CoverTimer::Patience));
+        gives_up.into_iter().chain([(exchange.pending_at, CoverTimer::P2)]).min()
     }
 }
 
@@ -189,7 +192,7 @@ fn negative(service: u8, code: u8) -> Vec<u8> {
     vec![NEGATIVE_RESPONSE, service, code]
 }
 
-/// Whether the ECU answers a request where all goes well.
+/// Whether the ECU answers this request on success.
 fn expects_response(pdu: &[u8]) -> bool {
     match *pdu {
         [service, sub_function, ..] => sub_function & SUPPRESS == 0 || !WITH_SUB_FUNCTION.contains(&service),
@@ -209,14 +212,14 @@ mod tests {
         Duration::from_millis(milliseconds)
     }
 
-    /// A cover that was asked at the time returned.
+    /// A cover with this request, and the time of the request.
     fn asked(pdu: &[u8]) -> (Cover, Instant) {
         let (mut cover, start) = (Cover::new(CoverConfig::default()), Instant::now());
         cover.handle_request(start, pdu);
         (cover, start)
     }
 
-    /// Lets the time go on to the next deadline; what is said then.
+    /// Advances the time to the next deadline, and returns the answer.
     fn step(cover: &mut Cover) -> Option<(Instant, Option<Vec<u8>>)> {
         let (at, _) = cover.poll_timeout()?;
         cover.handle_timeout(at);

@@ -1,13 +1,11 @@
-//! Stand-ins for the remote vehicle on the operator's machine, so that unmodified tools work through the relay.
+//! Gateways that stand for the remote vehicle on the operator's machine, so that unmodified tools work
+//! through the relay.
 //!
-//! A tool's transport ends here, as the vehicle's ends in the connector: what has to be quick is answered beside the
-//! tool, and only whole PDUs cross the network.
+//! A gateway terminates the tool's transport protocol, as the connector terminates the vehicle's. The gateway
+//! answers everything with short deadlines itself, and only whole PDUs cross the network.
 
 pub mod can;
-mod command;
 mod copies;
 pub mod cover;
 pub mod doip;
 mod remote;
-
-pub(super) use command::{can_gateway, doip_gateway, parse_ecu};

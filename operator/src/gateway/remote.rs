@@ -1,4 +1,4 @@
-//! The remote ECUs as a gateway sees them: a channel each, opened by the first request.
+//! The remote ECUs, as a gateway uses them: one channel per ECU, opened by the first request.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,79 +10,81 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
-use super::super::client::{Channel, CloseReason, Connection, Item, LinkState, OperatorError};
+use crate::client::{Channel, CloseReason, Connection, Item, LinkState, OperatorError};
 
-/// Requests to an ECU that may wait until the network takes them; more are refused.
+/// How many requests to an ECU may wait for the network. Further requests are refused.
 const QUEUE: usize = 32;
 
-/// A channel to open, as `openChannel` writes it.
+/// A channel to open, in the form of `openChannel`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChannelKind {
-    /// `isotp_channel`, `doip_channel`.
+    /// `isotp_channel` or `doip_channel`.
     pub name: &'static str,
-    /// What stands under that name.
+    /// The value of that field.
     pub config: Value,
 }
 
-/// Something about a request to the ECU with this key.
+/// An event of a remote ECU, or of the link. A key identifies the ECU.
 #[derive(Debug)]
 pub enum RemoteEvent {
-    /// A response has come.
+    /// A response arrived.
     Response {
-        /// The ECU asked.
+        /// The key of the request's destination.
         key: u32,
-        /// Who answered, as the relay writes it.
+        /// The sender of the response, in the notation of the relay.
         address: u32,
         /// The PDU.
         data: Vec<u8>,
     },
-    /// The request is on the vehicle's bus.
+    /// The request with this key is on the vehicle's bus.
     Sent(u32),
-    /// The request was not sent, or its response broke off.
+    /// The request was not sent, or the response was incomplete.
     Failed {
-        /// The ECU asked.
+        /// The key of the request's destination.
         key: u32,
-        /// Why.
+        /// The cause.
         why: String,
     },
-    /// The way to the connector is lost, or back.
+    /// The link to the connector is lost, or back.
     Link {
-        /// Whether it is there.
+        /// Whether the link is up.
         up: bool,
     },
 }
 
-enum Done {
+enum Completed {
     Opened { key: u32, generation: u64, result: Result<Channel, OperatorError> },
     Closed(Result<Value, OperatorError>),
 }
 
+/// The channel of one key.
 struct Slot {
     generation: u64,
     requests: mpsc::Sender<Vec<u8>>,
-    /// Until the channel is open.
+    /// The receiver of the requests, until the channel is open.
     waiting: Option<mpsc::Receiver<Vec<u8>>>,
     channel: Option<Arc<Channel>>,
     sender: Option<AbortHandle>,
 }
 
-/// See the module.
+/// The channels to the remote ECUs.
 pub struct Remote<'a> {
     connection: &'a Connection,
     state: watch::Receiver<LinkState>,
     slots: BTreeMap<u32, Slot>,
-    working: FuturesUnordered<BoxFuture<'a, Done>>,
+    working: FuturesUnordered<BoxFuture<'a, Completed>>,
     generation: u64,
 }
 
 impl<'a> Remote<'a> {
-    /// No channel is open.
+    /// No channel is open at first.
     pub fn new(connection: &'a Connection) -> Self {
         let state = connection.state();
         Self { connection, state, slots: BTreeMap::new(), working: FuturesUnordered::new(), generation: 0 }
     }
 
-    /// Sends a request to an ECU, whose channel is opened if it is not; `false` where too many wait already.
+    /// Sends a request to an ECU, and opens its channel if necessary. Returns `false` if too many requests
+    /// wait.
     pub fn send(&mut self, key: u32, kind: impl FnOnce() -> ChannelKind, pdu: Vec<u8>) -> bool {
         let connection = self.connection;
         let slot = self.slots.entry(key).or_insert_with(|| {
@@ -93,7 +95,7 @@ impl<'a> Remote<'a> {
                 let result = connection.open_channel(|open| {
                     open.other.insert(kind.name.to_owned(), kind.config);
                 });
-                Done::Opened { key, generation, result: result.await }
+                Completed::Opened { key, generation, result: result.await }
             };
             self.working.push(opening.boxed());
             let (requests, waiting) = mpsc::channel(QUEUE);
@@ -102,14 +104,14 @@ impl<'a> Remote<'a> {
         slot.requests.try_send(pdu).is_ok()
     }
 
-    /// Closes all channels: the tool has gone.
+    /// Closes all channels, because the tool left.
     pub fn close_all(&mut self) {
         self.close_where(|_| true);
     }
 
-    /// Closes the channels with these keys: a tool has gone.
-    pub fn close_where(&mut self, is_its: impl Fn(u32) -> bool) {
-        let (closed, kept) = std::mem::take(&mut self.slots).into_iter().partition(|(key, _)| is_its(*key));
+    /// Closes the channels with these keys, because a tool left.
+    pub fn close_where(&mut self, matches: impl Fn(u32) -> bool) {
+        let (closed, kept) = std::mem::take(&mut self.slots).into_iter().partition(|(key, _)| matches(*key));
         self.slots = kept;
         let closed: BTreeMap<u32, Slot> = closed;
         for slot in closed.into_values() {
@@ -126,14 +128,14 @@ impl<'a> Remote<'a> {
         let connection = self.connection;
         let message = json!({"connection_uuid": connection.uuid(), "channel": channel});
         let closing = connection.ask("closeChannel", message);
-        self.working.push(closing.map(Done::Closed).boxed());
+        self.working.push(closing.map(Completed::Closed).boxed());
     }
 
-    /// What happens next; cancel-safe.
+    /// The next event; cancel-safe.
     ///
     /// # Errors
     ///
-    /// Why the connection is over.
+    /// The reason why the connection ended.
     pub async fn next(&mut self) -> Result<RemoteEvent, CloseReason> {
         loop {
             tokio::select! {
@@ -143,8 +145,8 @@ impl<'a> Remote<'a> {
                     LinkState::Down => return Ok(RemoteEvent::Link { up: false }),
                     LinkState::Closed(reason) => return Err(reason.clone()),
                 },
-                Some(done) = self.working.next(), if !self.working.is_empty() => {
-                    if let Some(event) = self.handle_done(done) {
+                Some(completed) = self.working.next(), if !self.working.is_empty() => {
+                    if let Some(event) = self.handle_completed(completed) {
                         return Ok(event);
                     }
                 }
@@ -157,11 +159,11 @@ impl<'a> Remote<'a> {
         }
     }
 
-    fn handle_done(&mut self, done: Done) -> Option<RemoteEvent> {
-        match done {
-            Done::Opened { key, generation, result: Ok(channel) } => {
+    fn handle_completed(&mut self, completed: Completed) -> Option<RemoteEvent> {
+        match completed {
+            Completed::Opened { key, generation, result: Ok(channel) } => {
                 let Some(slot) = self.slots.get_mut(&key).filter(|slot| slot.generation == generation) else {
-                    // the tool has gone meanwhile
+                    // the tool left before the channel was open
                     self.close(channel.number());
                     return None;
                 };
@@ -172,13 +174,13 @@ impl<'a> Remote<'a> {
                 }
                 None
             }
-            Done::Opened { key, generation, result: Err(error) } => {
+            Completed::Opened { key, generation, result: Err(error) } => {
                 // the next request tries again
                 self.slots.get(&key).filter(|slot| slot.generation == generation)?;
                 self.slots.remove(&key);
                 Some(RemoteEvent::Failed { key, why: error.to_string() })
             }
-            Done::Closed(result) => {
+            Completed::Closed(result) => {
                 if let Err(error) = result {
                     tracing::debug!(%error, "a channel was not closed");
                 }
@@ -194,7 +196,7 @@ impl Drop for Remote<'_> {
     }
 }
 
-/// Sends what waits; that the connection is over is told where it is received from.
+/// Sends the waiting requests. The receiving side reports the end of the connection.
 async fn send_all(channel: Arc<Channel>, mut waiting: mpsc::Receiver<Vec<u8>>) {
     while let Some(pdu) = waiting.recv().await {
         if channel.send(&pdu, PduFlags { chained: false, confirm: true }).await.is_err() {
@@ -219,6 +221,6 @@ fn event(key: u32, item: Item) -> Option<RemoteEvent> {
     Some(match item {
         Item::Pdu { address, data } => RemoteEvent::Response { key, address, data },
         Item::Event { code: EventCode::Sent, .. } => RemoteEvent::Sent(key),
-        item => RemoteEvent::Failed { key, why: super::super::client::failure(&item)?.to_string() },
+        item => RemoteEvent::Failed { key, why: crate::client::failure(&item)?.to_string() },
     })
 }

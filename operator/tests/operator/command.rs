@@ -133,7 +133,7 @@ async fn an_operator_does_all_of_a_ticket_on_the_command_line() {
     let all = workshop.prints(&["read", "0902", "--request-id", "0x7DF"]).await;
     assert!(all.starts_with("0x7E8  490201"), "{all}");
     let refused = workshop.fails(&["read", "2701"], 8).await;
-    assert!(refused.contains("0x7F: not in this session"), "{refused}");
+    assert!(refused.contains("0x7F: the service is not available in this session"), "{refused}");
     workshop.fails(&["read", "3E00", "--request-id", "0x6F0", "--response-id", "0x6F8"], 7).await;
     workshop.fails(&["read", "3E00", "--request-id", "0x6F0"], 1).await;
     let pins = workshop.fails(&["read", "3E00", "--pins", "3,11"], 7).await;
@@ -227,4 +227,15 @@ async fn a_wrong_secret_and_a_cloud_that_is_not_there_have_their_own_exit_codes(
     workshop.fails(&["tickets"], 4).await;
     write(&workshop.ready, "{}");
     workshop.fails(&["tickets"], 1).await;
+}
+
+#[tokio::test]
+async fn completions_for_every_shell_need_no_login() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let (code, stdout, stderr) = outcome(program(&["completions", shell]).output()).await;
+        assert_eq!(code, 0, "{shell}: {stderr}");
+        for subcommand in ["tickets", "doip-gateway"] {
+            assert!(stdout.contains(subcommand), "{shell}: {stdout}");
+        }
+    }
 }

@@ -1,8 +1,8 @@
-//! A DoIP tool that is not ours (udsoncan over doipclient) at a remote vehicle: agent, cloud, the operator's DoIP
-//! gateway, over networks with and without delay and cut links.
+//! A DoIP tool that is not ours (udsoncan over doipclient) at a remote vehicle: agent, cloud, the operator's
+//! DoIP gateway, over networks with and without delay and cut links.
 //!
-//! Needs a Python with these, named by `CONNECTOR_TEST_PYTHON` (default: `.venv/bin/python` in the workspace); without
-//! it, the tests say `SKIPPED:` in one line and pass.
+//! Needs a Python with these, named by `CONNECTOR_TEST_PYTHON` (default: `.venv/bin/python` in the
+//! workspace); without it, the tests say `SKIPPED:` in one line and pass.
 
 use std::time::Duration;
 

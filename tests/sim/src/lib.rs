@@ -1,8 +1,10 @@
-//! Simulated vehicle, sandbox cloud and operator for connector-agent: all that surrounds it, on one machine.
+//! Everything that surrounds `connector-agent`, on one machine: a simulated vehicle, a sandbox cloud, a demo with
+//! an operator, and trials of the agent's binary.
 
 pub mod cli;
 pub mod cloud;
-pub mod demo;
+mod demo;
 pub mod network;
-pub mod trials;
+mod scenario;
+mod trials;
 pub mod vehicle;

@@ -2,9 +2,9 @@
 
 use std::task::{Context, Poll};
 
-use connector_hal::can::{
-    BoxFuture, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings,
-};
+use connector_hal::bus::BusStatus;
+use connector_hal::can::{CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings};
+use connector_hal::future::BoxFuture;
 
 /// What an adapter does.
 pub trait Script: Send {

@@ -1,22 +1,22 @@
-//! The bus that a tool finds behind the gateway's SLCAN adapter: as fast as the tool, at whatever bit rate it sets.
+//! The bus behind the gateway's SLCAN adapter: accepts every bit rate, and is as fast as the tool.
 
 use std::collections::VecDeque;
 use std::io;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use connector_hal::bus::BusStatus;
 use connector_hal::can::slcan::Controller;
 use connector_hal::can::virtual_bus::VirtualBus;
-use connector_hal::can::{
-    BoxFuture, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings,
-};
+use connector_hal::can::{CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings};
+use connector_hal::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::PollSender;
 
-/// Frames that may wait in either direction; then the sender waits.
+/// How many frames may wait in each direction. Then the sender waits.
 const QUEUE: usize = 256;
 
-/// A frame, and the tool's visit that it belongs to.
+/// A frame, with the number of the tool's session on the bus.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ToolFrame {
     pub(super) visit: u32,
@@ -28,7 +28,7 @@ pub(super) struct ToolFrame {
 pub(super) struct ToolEnd {
     pub(super) from_tool: mpsc::Receiver<ToolFrame>,
     pub(super) to_tool: mpsc::Sender<CanEvent>,
-    /// Changes whenever a tool goes on the bus or leaves it.
+    /// Changes whenever a tool joins or leaves the bus.
     pub(super) visit: watch::Receiver<u32>,
 }
 
@@ -38,11 +38,11 @@ pub(super) struct ToolBus {
     from_gateway: mpsc::Receiver<CanEvent>,
     visit: watch::Sender<u32>,
     on_bus: bool,
-    /// What became of the tool's own frames.
+    /// The outcomes of the tool's own frames.
     outcomes: VecDeque<CanEvent>,
 }
 
-/// Both ends.
+/// Creates a bus with both ends.
 pub(super) fn tool_bus() -> (ToolBus, ToolEnd) {
     let (to_gateway, from_tool) = mpsc::channel(QUEUE);
     let (to_tool, from_gateway) = mpsc::channel(QUEUE);
@@ -58,7 +58,7 @@ pub(super) fn tool_bus() -> (ToolBus, ToolEnd) {
 }
 
 fn gone() -> CanError {
-    let source = io::Error::new(io::ErrorKind::NotConnected, "the gateway has ended");
+    let source = io::Error::new(io::ErrorKind::NotConnected, "the gateway ended");
     CanError::Device { device: "gateway".to_owned(), source }
 }
 
@@ -87,7 +87,7 @@ impl CanBus for ToolBus {
     }
 
     fn set_filters(&mut self, _: &[CanFilter]) -> Result<(), CanError> {
-        // an adapter's tool hears everything
+        // a tool at an adapter receives all frames
         Ok(())
     }
 

@@ -1,9 +1,9 @@
-//! `connector-sim operator doip-gateway`: a DoIP entity that stands for the remote vehicle, for any DoIP tool.
+//! The gateway for DoIP tools: a DoIP entity that stands for the remote vehicle.
 //!
-//! What is quick on a vehicle's network is answered here: discovery, routing activation, alive checks and
-//! acknowledgements. Only diagnostic messages cross the network, each by a channel for its tester and its ECU.
+//! The entity itself answers discovery, routing activation and alive checks, and acknowledges messages. Only
+//! diagnostic messages cross the network, on one channel per pair of tester and ECU.
 
-pub mod core;
+mod bridge;
 
 use std::time::Instant;
 
@@ -14,52 +14,51 @@ use connector_hal::can::CanId;
 use connector_hal::timer::{Deadline, TimerKind};
 use serde_json::json;
 
-use self::core::{DoipBridge, Pair};
+use self::bridge::{DoipBridge, Pair};
 use super::cover::CoverConfig;
 use super::remote::{ChannelKind, Remote, RemoteEvent};
-use crate::EcuAddress;
-use crate::client::{CloseReason, Connection};
+use crate::client::{CloseReason, Connection, functional_channel, isotp_channel};
 use crate::doip_entity::{Entity, EntityConfig, Event, ListenConfig, Server, ServerAddresses};
-use crate::isotp;
+use crate::ecu_address::EcuAddress;
 
-/// What is behind the connector.
+/// The vehicle at the connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RemoteVehicle {
-    /// A gateway on DoIP: whatever the tool asks for is passed on to it.
+    /// A vehicle with a DoIP gateway, which receives all diagnostic messages.
     Doip {
         /// The remote gateway's logical address.
         gateway: LogicalAddress,
     },
-    /// ECUs on CAN: the tool finds them at these addresses.
+    /// A vehicle with ECUs on CAN, which the entity presents at logical addresses.
     Can {
-        /// The first one's logical address; the others follow it.
+        /// The logical address of the first ECU. The other ECUs follow.
         first: u16,
         /// The ECUs.
         ecus: Vec<EcuAddress>,
-        /// The identifier by which all of them are asked.
+        /// The functional identifier.
         functional: CanId,
     },
 }
 
-/// The entity that the tool finds, and what is behind it.
+/// The settings of the entity, and the vehicle behind it.
 #[derive(Debug, Clone)]
 pub struct DoipGatewaySettings {
-    /// Where it listens.
+    /// The addresses that the entity listens on.
     pub listen: ListenConfig,
-    /// What it is like.
+    /// The configuration of the entity.
     pub entity: EntityConfig,
-    /// The bus of the connector, as it was configured.
+    /// The configured name of the connector's bus.
     pub bus_name: String,
-    /// What is behind the connector.
+    /// The vehicle at the connector.
     pub vehicle: RemoteVehicle,
-    /// Whether the connector keeps the ECUs' sessions while the tool's own TesterPresent is held up.
+    /// Whether the connector keeps the ECUs' sessions alive while the tool's own TesterPresent is delayed.
     pub keep_alive: Switch,
-    /// How the time that the network takes is covered.
+    /// How the gateway covers the delay of the network.
     pub cover: CoverConfig,
 }
 
 impl DoipGatewaySettings {
-    /// An entity at this address that announces this VIN.
+    /// The settings of an entity with this logical address, which announces this VIN.
     pub fn new(
         listen: ListenConfig,
         bus_name: &str,
@@ -68,10 +67,10 @@ impl DoipGatewaySettings {
         vehicle: RemoteVehicle,
     ) -> Self {
         let [high, low] = address.get().to_be_bytes();
-        // locally administered, as the machine's own is not the vehicle's
+        // a locally administered EID, because this machine's MAC address is not the vehicle's
         let mut entity = EntityConfig::new(address, vin, Eid([0x02, 0x00, 0x00, 0x01, high, low]));
         match &vehicle {
-            // which ECUs there are, the remote gateway knows
+            // the remote gateway knows its ECUs
             RemoteVehicle::Doip { .. } => entity.any_target = true,
             RemoteVehicle::Can { first, ecus, .. } => {
                 entity.targets = (*first..).take(ecus.len()).map(LogicalAddress::new).collect();
@@ -81,7 +80,7 @@ impl DoipGatewaySettings {
         Self { listen, entity, bus_name, vehicle, keep_alive, cover: CoverConfig::default() }
     }
 
-    /// The channel of the connector that a pair's messages go by.
+    /// The connector's channel for the messages of a pair.
     fn channel(&self, pair: Pair) -> ChannelKind {
         let is_functional = pair.target.is_functional();
         let keep_alive = if is_functional { Switch::Disabled } else { self.keep_alive };
@@ -98,16 +97,19 @@ impl DoipGatewaySettings {
             },
             RemoteVehicle::Can { first, ecus, functional } => {
                 let config = if is_functional {
-                    let mut config = isotp(&self.bus_name, *functional, None, None, keep_alive);
-                    if !matches!(functional.raw(), 0x7DF | 0x18DB_33F1) {
-                        config.response_ids = ecus.iter().map(|ecu| ecu.response.to_socketcan()).collect();
-                    }
-                    Some(config)
+                    let responses = ecus.iter().map(|ecu| ecu.response);
+                    Some(functional_channel(&self.bus_name, *functional, responses))
                 } else {
                     let place = pair.target.get().checked_sub(*first).map(usize::from);
                     let ecu = place.and_then(|place| ecus.get(place));
                     ecu.map(|ecu| {
-                        isotp(&self.bus_name, ecu.request, Some(ecu.response), ecu.extended, keep_alive)
+                        isotp_channel(
+                            &self.bus_name,
+                            ecu.request,
+                            Some(ecu.response),
+                            ecu.extended,
+                            keep_alive,
+                        )
                     })
                 };
                 let config = serde_json::to_value(config).unwrap_or_default();
@@ -116,7 +118,8 @@ impl DoipGatewaySettings {
         }
     }
 
-    /// The logical address of who answered what a pair asked, as the relay writes addresses.
+    /// The logical address of the ECU that answered a pair's request; `address` is in the notation of the
+    /// relay.
     fn source(&self, pair: Pair, address: u32) -> Option<LogicalAddress> {
         if !pair.target.is_functional() {
             return Some(pair.target);
@@ -132,30 +135,30 @@ impl DoipGatewaySettings {
     }
 }
 
-/// A DoIP entity with the remote vehicle behind it. Dropped, it is gone.
+/// A DoIP entity with the remote vehicle behind it. Dropping it closes the sockets.
 pub struct DoipGatewayServer {
     settings: DoipGatewaySettings,
     server: Server,
 }
 
 impl DoipGatewayServer {
-    /// Binds the sockets; the entity announces itself as soon as it runs.
+    /// Binds the sockets. The entity announces itself when it runs.
     ///
     /// # Errors
     ///
-    /// An address that is in use, or not this machine's.
+    /// The address is in use, or does not belong to this machine.
     pub async fn bind(settings: DoipGatewaySettings) -> std::io::Result<Self> {
         let entity = settings.entity.clone();
         let server = Server::bind(&settings.listen, |now| Entity::new(entity, now)).await?;
         Ok(Self { settings, server })
     }
 
-    /// Where it listens.
+    /// The addresses that the entity listens on.
     pub fn addresses(&self) -> ServerAddresses {
         self.server.addresses()
     }
 
-    /// What scripts are told when it is ready.
+    /// The JSON line for scripts when the gateway is ready.
     pub fn ready(&self) -> serde_json::Value {
         let addresses = self.addresses();
         let announcement = self.settings.entity.announcement;
@@ -180,7 +183,7 @@ impl DoipGatewayServer {
         })
     }
 
-    /// Serves tools until the connection is over, and says why it is. Its bus must be configured.
+    /// Serves tools until the connection ends, and returns the reason. The bus must be configured.
     pub async fn run(mut self, connection: &Connection) -> CloseReason {
         let mut bridge = DoipBridge::new(self.settings.cover);
         let mut remote = Remote::new(connection);
@@ -192,30 +195,15 @@ impl DoipGatewayServer {
             deadline.set(bridge.poll_timeout());
             tokio::select! {
                 biased;
-                event = remote.next() => {
-                    let now = Instant::now();
-                    match event {
-                        Err(reason) => return reason,
-                        Ok(RemoteEvent::Response { key, address, data }) => {
-                            let pair = Pair::of(key);
-                            match self.settings.source(pair, address) {
-                                Some(source) => bridge.handle_response(now, pair, source, &data),
-                                None => tracing::debug!(address, "a response of an ECU without logical address"),
-                            }
-                        }
-                        Ok(RemoteEvent::Sent(key)) => bridge.handle_sent(now, Pair::of(key)),
-                        Ok(RemoteEvent::Failed { key, why }) => {
-                            tracing::info!(target = %Pair::of(key).target, %why, "a request failed");
-                            bridge.handle_failed(Pair::of(key));
-                        }
-                        Ok(RemoteEvent::Link { up }) => bridge.handle_link(now, up),
-                    }
-                }
+                event = remote.next() => match event {
+                    Ok(event) => self.handle_remote(&mut bridge, event),
+                    Err(reason) => return reason,
+                },
                 event = self.server.next() => match event {
-                    Event::Diagnostic(message) => self.pass_on(&mut bridge, &mut remote, message),
+                    Event::Diagnostic(message) => self.pass_request(&mut bridge, &mut remote, message),
                     Event::Activated { tester } => tracing::info!(%tester, "routing is activated"),
                     Event::Deactivated { tester } => {
-                        tracing::info!(%tester, "the tool has gone");
+                        tracing::info!(%tester, "the tool disconnected");
                         bridge.handle_gone(tester);
                         remote.close_where(|key| Pair::of(key).tester == tester);
                     }
@@ -225,11 +213,33 @@ impl DoipGatewayServer {
         }
     }
 
-    fn pass_on(&mut self, bridge: &mut DoipBridge, remote: &mut Remote<'_>, message: DiagnosticMessage) {
+    fn handle_remote(&self, bridge: &mut DoipBridge, event: RemoteEvent) {
+        let now = Instant::now();
+        match event {
+            RemoteEvent::Response { key, address, data } => {
+                let pair = Pair::of(key);
+                match self.settings.source(pair, address) {
+                    Some(source) => bridge.handle_response(now, pair, source, &data),
+                    None => {
+                        tracing::debug!(address, "discarding the response of an ECU without logical address")
+                    }
+                }
+            }
+            RemoteEvent::Sent(key) => bridge.handle_sent(now, Pair::of(key)),
+            RemoteEvent::Failed { key, why } => {
+                tracing::info!(target = %Pair::of(key).target, %why, "a request failed");
+                bridge.handle_failed(Pair::of(key));
+            }
+            RemoteEvent::Link { up } => bridge.handle_link(now, up),
+        }
+    }
+
+    /// Passes a tool's request to the remote ECU.
+    fn pass_request(&mut self, bridge: &mut DoipBridge, remote: &mut Remote<'_>, message: DiagnosticMessage) {
         let pair = Pair { tester: message.source, target: message.target };
         let settings = &self.settings;
         if !bridge.handle_request(Instant::now(), pair, &message.data) {
-            // there is no room to remember it, and so to answer in the ECU's place
+            // without room for the pair, the gateway could not cover the ECU
             self.server.refuse(pair.tester, pair.target, DiagnosticNackCode::OutOfMemory);
         } else if !remote.send(pair.key(), || settings.channel(pair), message.data) {
             bridge.handle_failed(pair);

@@ -76,7 +76,7 @@ async fn an_ecu_that_refuses_is_quoted_in_words() {
     let refused = channel.request(&[0x34, 0, 0x11, 0, 1], &Timing::default()).await.unwrap_err();
     assert_eq!(refused, ExchangeError::Negative { service: 0x34, code: 0x7F });
     let words = Failure::from(refused).to_string();
-    assert!(words.contains("not in this session") && words.contains("What to do:"), "{words}");
+    assert!(words.contains("not available in this session") && words.contains("What to do:"), "{words}");
 }
 
 #[tokio::test(start_paused = true)]

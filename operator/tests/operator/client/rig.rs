@@ -1,5 +1,5 @@
-//! A cloud that only relays, with the connector's real session on a virtual vehicle behind it, and a network in front
-//! of it that can be bad: all in virtual time.
+//! A cloud that only relays, with the connector's real session on a virtual vehicle behind it, and a network
+//! in front of it that can be bad: all in virtual time.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use connector_agent::relay::connection::{Session, SessionSettings};
 use connector_agent::relay::limits::SessionLimits;
 use connector_agent::relay::wire::Envelope;
 use connector_agent::relay::wire::request::{IsotpChannelConfig, Request, ResumeConnection, Switch};
-use connector_hal::can::BoxFuture;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
+use connector_hal::future::BoxFuture;
 use connector_operator::client::{
     Connection, ConnectionSettings, Dial, DialError, Io, OperatorError, Socket,
 };

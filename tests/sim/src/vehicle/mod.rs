@@ -1,4 +1,4 @@
-//! A simulated vehicle: the ECUs of a real one, on a bus that behaves like a real one.
+//! A simulated vehicle: the ECUs of a real one, on a bus with the timing of a real one.
 
 pub mod candump;
 pub mod catalogue;
@@ -11,7 +11,7 @@ pub mod simulation;
 pub mod tp20;
 pub mod transport;
 
-pub use command::{Args, run};
+pub(crate) use command::{Args, run};
 pub use connector_operator::hex;
 pub use doip::{DoipConfig, DoipGateway};
 pub use simulation::{RunningEcu, Vehicle, VehicleConfig};
