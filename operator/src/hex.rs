@@ -1,22 +1,22 @@
-//! Bytes as hex digits.
+//! Bytes written as hexadecimal digits.
 
-/// The reasons why a text is not hex.
+/// Why a text is not hexadecimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HexError {
-    /// The last byte has only one digit.
+    /// The number of digits is odd.
     #[error("an odd number of hex digits ({0})")]
     OddLength(usize),
-    /// A character is not 0-9, a-f or A-F.
+    /// A character other than 0-9, a-f, A-F.
     #[error("`{character}` at position {position} is not a hex digit")]
     Digit {
         /// The character.
         character: char,
-        /// Its position, counted from 1.
+        /// The position, counted from 1.
         position: usize,
     },
 }
 
-/// Parses hex digits without separators.
+/// Reads bytes from hexadecimal digits without separators.
 pub fn parse(text: &str) -> Result<Vec<u8>, HexError> {
     let mut nibbles = Vec::with_capacity(text.len());
     for (index, character) in text.chars().enumerate() {
@@ -31,7 +31,7 @@ pub fn parse(text: &str) -> Result<Vec<u8>, HexError> {
     Ok(nibbles.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, nibble| byte << 4 | nibble)).collect())
 }
 
-/// Formats bytes as upper-case hex digits.
+/// Writes bytes as upper-case hexadecimal digits.
 pub fn format(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {

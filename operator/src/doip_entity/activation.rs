@@ -1,4 +1,5 @@
-//! Routing activation (ISO 13400-2, 7.2.5): admits testers, and closes connections that are in the way.
+//! Routing activation (ISO 13400-2, 7.2.5): which tester is registered, and which other testers are checked
+//! for that.
 
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use connector_agent::protocol::doip::{
 };
 
 use super::config::{Answer, Confirmation};
-use super::connection::{ConnectionId, Routing, TesterConnection};
+use super::connection::{ConnectionId, RoutingState, TesterConnection};
 use super::entity::{Entity, Event};
 
 impl Entity {
@@ -40,24 +41,26 @@ impl Entity {
         } else {
             None
         };
-        match (denied, connection.routing) {
+        match (denied, connection.state) {
             (Some(code), _) => self.deny(now, id, request.source, code),
-            (None, Routing::Active { tester }) => self.answer(now, id, tester, ActivationCode::Activated),
-            (None, Routing::Unconfirmed { tester, .. }) => {
+            (None, RoutingState::Active { tester }) => {
+                self.answer(now, id, tester, ActivationCode::Activated)
+            }
+            (None, RoutingState::Unconfirmed { tester, .. }) => {
                 self.answer(now, id, tester, ActivationCode::ConfirmationRequired);
             }
-            (None, Routing::Checking { .. }) => {}
-            (None, Routing::Initialized) => self.register(now, id, request),
+            (None, RoutingState::Checking { .. }) => {}
+            (None, RoutingState::Initialized) => self.register(now, id, request),
         }
     }
 
-    /// Registers the connection, or sends alive checks on the connections that are in the way.
+    /// Registers a tester in the socket table, or first sends alive checks to the testers that prevent it.
     fn register(&mut self, now: Instant, id: ConnectionId, request: ActivationRequest) {
-        let in_the_way = self.in_the_way(id, request.source);
-        if in_the_way.is_empty() {
+        let blocking = self.blocking(id, request.source);
+        if blocking.is_empty() {
             return self.admit(now, id, request);
         }
-        for other in in_the_way {
+        for other in blocking {
             if let Some(connection) = self.connections.get_mut(&other)
                 && !std::mem::replace(&mut connection.asked_alive, true)
             {
@@ -66,13 +69,13 @@ impl Entity {
         }
         let until = now + self.alive_check();
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.routing = Routing::Checking { request, until };
+            connection.state = RoutingState::Checking { request, until };
         }
     }
 
-    /// The connections that prevent a registration: the one with the tester's address, or all if the table
-    /// is full.
-    fn in_the_way(&self, id: ConnectionId, tester: LogicalAddress) -> Vec<ConnectionId> {
+    /// The connections that prevent the registration of a tester: one with the same address, or all if the
+    /// table is full.
+    fn blocking(&self, id: ConnectionId, tester: LogicalAddress) -> Vec<ConnectionId> {
         let registered = || self.connections.iter().filter(|(_, connection)| connection.tester().is_some());
         let same =
             registered().find(|(other, connection)| **other != id && connection.tester() == Some(tester));
@@ -83,7 +86,7 @@ impl Entity {
         if is_full { registered().map(|(other, _)| *other).collect() } else { Vec::new() }
     }
 
-    /// Handles a tester's answer to an alive check.
+    /// A tester answered an alive check.
     pub(super) fn handle_alive(&mut self, now: Instant, id: ConnectionId, tester: LogicalAddress) {
         if let Some(connection) = self.connections.get_mut(&id)
             && connection.tester() == Some(tester)
@@ -93,69 +96,69 @@ impl Entity {
         }
     }
 
-    /// Decides again about the connections that wait for alive checks.
+    /// Checks again whether waiting testers can be registered or must be denied.
     pub(super) fn recheck(&mut self, now: Instant) {
-        let waiting = |(id, connection): (&ConnectionId, &TesterConnection)| match connection.routing {
-            Routing::Checking { request, .. } => Some((*id, request)),
+        let waiting = |(id, connection): (&ConnectionId, &TesterConnection)| match connection.state {
+            RoutingState::Checking { request, .. } => Some((*id, request)),
             _ => None,
         };
         let waiting: Vec<_> = self.connections.iter().filter_map(waiting).collect();
         for (id, request) in waiting {
-            let in_the_way = self.in_the_way(id, request.source);
-            let all_alive = in_the_way
+            let blocking = self.blocking(id, request.source);
+            let all_alive = blocking
                 .iter()
                 .all(|other| self.connections.get(other).is_some_and(|connection| !connection.asked_alive));
-            if in_the_way.is_empty() {
+            if blocking.is_empty() {
                 self.admit(now, id, request);
             } else if all_alive {
-                self.deny_for_conflict(now, id, request.source);
+                self.deny_for_others(now, id, request.source);
             }
         }
     }
 
-    /// Handles the end of T_TCP_Alive_Check: closes the connections without an answer.
+    /// T_TCP_Alive_Check has expired: closes the connections of testers that have not answered.
     pub(super) fn end_alive_check(&mut self, now: Instant, id: ConnectionId) {
-        let Some(Routing::Checking { request, .. }) =
-            self.connections.get(&id).map(|connection| connection.routing)
+        let Some(RoutingState::Checking { request, .. }) =
+            self.connections.get(&id).map(|connection| connection.state)
         else {
             return;
         };
-        for other in self.in_the_way(id, request.source) {
+        for other in self.blocking(id, request.source) {
             if self.connections.get(&other).is_some_and(|connection| connection.asked_alive) {
-                tracing::debug!(?other, "a tester did not answer the alive check");
+                tracing::debug!(?other, "a tester does not answer the alive check");
                 self.close(now, other);
             }
         }
-        if self.in_the_way(id, request.source).is_empty() {
+        if self.blocking(id, request.source).is_empty() {
             self.admit(now, id, request);
         } else {
-            self.deny_for_conflict(now, id, request.source);
+            self.deny_for_others(now, id, request.source);
         }
         self.recheck(now);
     }
 
-    fn deny_for_conflict(&mut self, now: Instant, id: ConnectionId, tester: LogicalAddress) {
+    fn deny_for_others(&mut self, now: Instant, id: ConnectionId, tester: LogicalAddress) {
         let same = self.connections.values().any(|connection| connection.tester() == Some(tester));
         let code = if same { ActivationCode::AddressInUse } else { ActivationCode::NoSocketFree };
         self.deny(now, id, tester, code);
     }
 
-    /// Activates routing, or waits for the confirmation in the vehicle.
+    /// Registers a tester, after the confirmation if one is required.
     fn admit(&mut self, now: Instant, id: ConnectionId, request: ActivationRequest) {
         let tester = request.source;
         let Some(Confirmation { after, .. }) = self.config.activation.confirmation else {
             return self.activate(now, id, tester);
         };
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.routing = Routing::Unconfirmed { tester, until: now + after };
+            connection.state = RoutingState::Unconfirmed { tester, until: now + after };
         }
         self.answer(now, id, tester, ActivationCode::ConfirmationRequired);
     }
 
-    /// Handles the decision in the vehicle.
+    /// The vehicle confirmed or rejected the request.
     pub(super) fn confirm(&mut self, now: Instant, id: ConnectionId) {
-        let state = self.connections.get(&id).map(|connection| connection.routing);
-        let Some(Routing::Unconfirmed { tester, .. }) = state else { return };
+        let state = self.connections.get(&id).map(|connection| connection.state);
+        let Some(RoutingState::Unconfirmed { tester, .. }) = state else { return };
         if self.config.activation.confirmation.is_none_or(|confirmation| confirmation.granted) {
             self.activate(now, id, tester);
         } else {
@@ -166,8 +169,8 @@ impl Entity {
     fn activate(&mut self, now: Instant, id: ConnectionId, tester: LogicalAddress) {
         let general_inactivity = self.config.timeouts.general_inactivity;
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        if connection.routing != (Routing::Active { tester }) {
-            connection.routing = Routing::Active { tester };
+        if connection.state != (RoutingState::Active { tester }) {
+            connection.state = RoutingState::Active { tester };
             self.events.push_back(Event::Activated { tester });
         }
         connection.idle_at = now + general_inactivity;
@@ -176,7 +179,7 @@ impl Entity {
 
     fn deny(&mut self, now: Instant, id: ConnectionId, tester: LogicalAddress, code: ActivationCode) {
         self.answer(now, id, tester, code);
-        // a tester without authentication may send it in another request
+        // a tester without authentication may try again on the same connection
         if code != ActivationCode::MissingAuthentication {
             self.close(now, id);
         }

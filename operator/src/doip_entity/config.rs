@@ -1,4 +1,4 @@
-//! The configuration of an entity, and its deviations from the standard.
+//! The configuration of an entity, including deviations from the standard for tests.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use connector_agent::protocol::vin::Vin;
 /// The timers of a DoIP entity (ISO 13400-2, table 12 and 39).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// T_TCP_Initial_Inactivity: limit for routing activation on a new connection.
+    /// T_TCP_Initial_Inactivity: how long a connection may stay open without routing activation.
     pub initial_inactivity: Duration,
-    /// T_TCP_General_Inactivity: limit for the next message on an activated connection.
+    /// T_TCP_General_Inactivity: how long an activated connection may be silent.
     pub general_inactivity: Duration,
-    /// T_TCP_Alive_Check: limit for the answer to an alive check.
+    /// T_TCP_Alive_Check: how long a tester may take to answer an alive check.
     pub alive_check: Duration,
-    /// A_DoIP_Announce_Interval: interval of announcements.
+    /// A_DoIP_Announce_Interval: the time between announcements.
     pub announce_interval: Duration,
 }
 
@@ -32,43 +32,43 @@ impl Default for Timeouts {
     }
 }
 
-/// The answers to routing activation requests.
+/// How the entity answers routing activation requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Answer {
-    /// According to the standard.
+    /// As the standard requires.
     #[default]
     ByTheBook,
-    /// Always this code.
+    /// Always with this code.
     Always(ActivationCode),
-    /// No answer.
+    /// Not at all.
     Never,
 }
 
-/// The confirmation in the vehicle that routing activation requires.
+/// A confirmation in the vehicle, which routing activation requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Confirmation {
-    /// The time until the decision.
+    /// The time until the confirmation.
     pub after: Duration,
-    /// Whether the confirmation is granted.
+    /// Whether the vehicle confirms.
     pub granted: bool,
 }
 
-/// The rules of routing activation.
+/// Which testers the entity activates routing for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActivationPolicy {
-    /// The answers to requests.
+    /// How the entity answers requests.
     pub answer: Answer,
-    /// The accepted testers; `None` accepts 0x0E00…0x0FFF.
+    /// The testers that are accepted; `None` accepts 0x0E00…0x0FFF.
     pub testers: Option<Vec<LogicalAddress>>,
-    /// The accepted activation types.
+    /// The supported activation types.
     pub types: Vec<ActivationType>,
-    /// The required confirmation in the vehicle.
+    /// The confirmation that activation requires.
     pub confirmation: Option<Confirmation>,
-    /// Whether only TLS connections get routing.
+    /// Whether activation requires TLS.
     pub tls_required: bool,
-    /// The required manufacturer field of requests; others lack authentication.
+    /// The required content of the manufacturer's field; any other content is missing authentication.
     pub oem: Option<[u8; 4]>,
-    /// The manufacturer field of responses.
+    /// The content of the manufacturer's field in responses.
     pub oem_answer: Option<[u8; 4]>,
 }
 
@@ -86,43 +86,43 @@ impl Default for ActivationPolicy {
     }
 }
 
-/// The configuration of a DoIP entity.
+/// The configuration of an entity.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EntityConfig {
-    /// The protocol version of the entity's messages; the entity accepts all versions.
+    /// The edition of outgoing messages. The entity accepts all editions.
     pub version: ProtocolVersion,
-    /// The entity's announcement.
+    /// The identification of the entity and its vehicle.
     pub announcement: Announcement,
     /// The number of announcements at the start.
     pub announcements: u32,
-    /// The node type.
+    /// The type of DoIP node.
     pub node_type: NodeType,
-    /// Limit of activated connections; one more may be open.
+    /// The largest number of activated connections. One more connection may be open.
     pub max_sockets: u8,
-    /// Limit of a diagnostic message, in bytes.
+    /// The longest accepted diagnostic message, in bytes.
     pub max_data_size: Option<u32>,
-    /// The vehicle's power mode; `None` rejects the request as unknown.
+    /// The answer to the power mode request; `None` if the entity does not support the request.
     pub power_mode: Option<PowerMode>,
     /// The ECUs behind the entity.
     pub targets: Vec<LogicalAddress>,
-    /// The functional addresses, each of which reaches all ECUs.
+    /// The functional addresses.
     pub functional: Vec<LogicalAddress>,
-    /// Whether messages for unknown ECUs are passed on too.
+    /// Whether messages to addresses outside `targets` are accepted too.
     pub any_target: bool,
-    /// The rules of routing activation.
+    /// The rules for routing activation.
     pub activation: ActivationPolicy,
     /// Refuses every diagnostic message with this code.
     pub diagnostic_nack: Option<DiagnosticNackCode>,
-    /// Acknowledges no diagnostic message.
+    /// Whether diagnostic messages are not acknowledged.
     pub no_acknowledgement: bool,
-    /// The delay of everything that the entity sends.
+    /// The delay of all outgoing messages.
     pub latency: Duration,
     /// The timers.
     pub timeouts: Timeouts,
 }
 
 impl EntityConfig {
-    /// A gateway with this address and the usual behaviour.
+    /// A gateway with this logical address.
     pub fn new(address: LogicalAddress, vin: Option<&Vin>, eid: Eid) -> Self {
         Self {
             version: ProtocolVersion::V2012,
@@ -150,13 +150,13 @@ impl EntityConfig {
         }
     }
 
-    /// Whether messages for this address are passed on.
+    /// Whether the entity accepts messages to this address.
     pub(super) fn knows(&self, target: LogicalAddress) -> bool {
         self.any_target || self.targets.contains(&target) || self.functional.contains(&target)
     }
 }
 
-/// The VIN field of an announcement without a VIN.
+/// The announced value while the VIN is unknown.
 pub fn no_vin() -> [u8; 17] {
     [0xFF; 17]
 }

@@ -1,4 +1,4 @@
-//! A tester's TCP connection in the entity's table of sockets (ISO 13400-2, 7.2.4).
+//! A tester's TCP connection in the entity's socket table (ISO 13400-2, 7.2.4).
 
 use std::time::Instant;
 
@@ -9,36 +9,37 @@ use connector_agent::protocol::doip::{ActivationRequest, LogicalAddress};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
-/// The state of routing activation.
+/// The progress of routing activation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Routing {
-    /// Not requested.
+pub(super) enum RoutingState {
+    /// The tester has not requested activation.
     Initialized,
-    /// The request waits for alive checks of other connections.
+    /// The request waits until other testers answer alive checks.
     Checking { request: ActivationRequest, until: Instant },
-    /// The request waits for a confirmation in the vehicle.
+    /// The request waits for the confirmation in the vehicle.
     Unconfirmed { tester: LogicalAddress, until: Instant },
-    /// Messages are passed on.
+    /// Routing is active.
     Active { tester: LogicalAddress },
 }
 
+/// A tester's connection.
 #[derive(Debug)]
 pub(super) struct TesterConnection {
     pub(super) decoder: StreamDecoder,
     pub(super) tls: bool,
-    pub(super) routing: Routing,
-    /// When the connection is closed if nothing is received.
+    pub(super) state: RoutingState,
+    /// When the connection is closed if the tester stays silent.
     pub(super) idle_at: Instant,
-    /// An alive check was sent, and not answered.
+    /// Whether the tester has not answered an alive check yet.
     pub(super) asked_alive: bool,
 }
 
 impl TesterConnection {
-    /// The tester for which the connection is registered.
+    /// The tester that the connection is registered for.
     pub(super) fn tester(&self) -> Option<LogicalAddress> {
-        match self.routing {
-            Routing::Active { tester } | Routing::Unconfirmed { tester, .. } => Some(tester),
-            Routing::Initialized | Routing::Checking { .. } => None,
+        match self.state {
+            RoutingState::Active { tester } | RoutingState::Unconfirmed { tester, .. } => Some(tester),
+            RoutingState::Initialized | RoutingState::Checking { .. } => None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The protocol of a DoIP entity, without any I/O.
+//! The protocol of a DoIP entity, without I/O.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -11,13 +11,13 @@ use connector_agent::protocol::doip::{
 };
 
 use super::config::EntityConfig;
-use super::connection::{ConnectionId, Routing, TesterConnection};
+use super::connection::{ConnectionId, RoutingState, TesterConnection};
 
-/// Limit of the messages that wait to be sent; more are lost.
+/// How many outgoing messages may wait. Further messages are lost.
 const MAX_OUTPUTS: usize = 4096;
-/// Size of both addresses in front of a diagnostic message's data, in bytes.
+/// The length of the two addresses before a diagnostic message's data, in bytes.
 const ADDRESSES: u32 = 4;
-/// Limit of the payload of other messages, in bytes.
+/// The shortest limit on payloads, in bytes: long enough for all messages other than diagnostic ones.
 const MIN_PAYLOAD: u32 = 64;
 
 /// A task for the sockets.
@@ -27,7 +27,7 @@ pub enum Output {
     Datagram {
         /// The destination.
         to: SocketAddr,
-        /// The message.
+        /// The bytes.
         bytes: Vec<u8>,
     },
     /// Broadcast a datagram.
@@ -36,63 +36,63 @@ pub enum Output {
     Send {
         /// The connection.
         connection: ConnectionId,
-        /// The message.
+        /// The bytes.
         bytes: Vec<u8>,
     },
-    /// Close a connection after everything before has been sent. `handle_closed` is not called for it.
+    /// Close a connection after all earlier bytes are sent. `handle_closed` must not follow.
     Close(ConnectionId),
 }
 
-/// A task for the owner of the ECUs.
+/// An event for the owner of the ECUs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A tester has activated routing.
+    /// Routing for a tester is active.
     Activated {
         /// The tester.
         tester: LogicalAddress,
     },
-    /// A tester has disconnected.
+    /// Routing for a tester ended.
     Deactivated {
         /// The tester.
         tester: LogicalAddress,
     },
-    /// A message for one or several ECUs, which has been acknowledged.
+    /// A message for an ECU or a group of ECUs, which is already acknowledged.
     Diagnostic(DiagnosticMessage),
 }
 
-/// The timer that expires at a deadline.
+/// The timer behind a deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(non_camel_case_types, reason = "as the standard spells them")]
-pub enum EntityTimer {
-    /// A message is due.
+pub enum Timer {
+    /// A delayed message is due.
     Output,
     /// T_TCP_Alive_Check.
     T_TCP_Alive_Check,
-    /// The decision in the vehicle about routing activation.
+    /// The confirmation in the vehicle is due.
     Confirmation,
     /// T_TCP_Initial_Inactivity or T_TCP_General_Inactivity.
     T_TCP_Inactivity,
 }
 
-/// A DoIP entity as a pure state machine.
+/// A DoIP entity.
 ///
 /// After every `handle_*` and every call that sends, take everything from `poll_output` and `poll_event`,
-/// then call `poll_timeout`.
+/// then call `poll_timeout` again.
 #[derive(Debug)]
 pub struct Entity {
     pub(super) config: EntityConfig,
     pub(super) connections: BTreeMap<ConnectionId, TesterConnection>,
-    /// The pending outputs, by due time and order of creation.
+    /// Outgoing messages, by due time and sequence number.
     outputs: BTreeMap<(Instant, u64), Output>,
-    made: u64,
+    last_output: u64,
     pub(super) events: VecDeque<Event>,
 }
 
 impl Entity {
-    /// Creates an entity that starts now, and announces itself.
+    /// An entity that starts and announces itself now.
     pub fn new(config: EntityConfig, now: Instant) -> Self {
         let (connections, outputs) = (BTreeMap::new(), BTreeMap::new());
-        let mut entity = Self { config, connections, outputs, made: 0, events: VecDeque::new() };
+        let mut entity = Self { config, connections, outputs, last_output: 0, events: VecDeque::new() };
         entity.announce(now);
         entity
     }
@@ -102,12 +102,12 @@ impl Entity {
         &self.config
     }
 
-    /// Changes the vehicle's power mode.
+    /// Changes the answer to the power mode request.
     pub fn set_power_mode(&mut self, mode: Option<PowerMode>) {
         self.config.power_mode = mode;
     }
 
-    /// Changes the VIN, and announces it.
+    /// Changes the VIN, and announces the new one.
     pub fn set_vin(&mut self, now: Instant, vin: [u8; 17]) {
         self.config.announcement.vin = vin;
         self.announce(now);
@@ -122,7 +122,7 @@ impl Entity {
         }
     }
 
-    /// Handles a datagram to the discovery port.
+    /// The discovery port received a datagram.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
         let answer: Payload = match decode_datagram(bytes) {
             // a recorded real gateway ignores messages that belong on a connection
@@ -139,15 +139,11 @@ impl Entity {
     }
 
     fn answer_datagram(&self, payload: Payload) -> Option<Payload> {
-        let announcement = self.config.announcement;
+        let who = self.config.announcement;
         match payload {
-            Payload::IdentificationRequest => Some(announcement.into()),
-            Payload::IdentificationRequestByEid(eid) => {
-                (eid == announcement.eid).then_some(announcement.into())
-            }
-            Payload::IdentificationRequestByVin(vin) => {
-                (vin == announcement.vin).then_some(announcement.into())
-            }
+            Payload::IdentificationRequest => Some(who.into()),
+            Payload::IdentificationRequestByEid(eid) => (eid == who.eid).then_some(who.into()),
+            Payload::IdentificationRequestByVin(vin) => (vin == who.vin).then_some(who.into()),
             Payload::EntityStatusRequest => Some(self.status().into()),
             Payload::PowerModeRequest => Some(match self.config.power_mode {
                 Some(mode) => Payload::PowerModeResponse(mode),
@@ -156,7 +152,7 @@ impl Entity {
             Payload::AliveCheckRequest | Payload::AliveCheckResponse(_) | Payload::Other { .. } => {
                 Some(Payload::HeaderNack(HeaderNackCode::UnknownPayloadType))
             }
-            // messages of other entities, and messages that are not allowed here
+            // messages of other entities, and messages that belong on a connection
             _ => None,
         }
     }
@@ -171,27 +167,28 @@ impl Entity {
         }
     }
 
-    /// Handles a new connection of a tester.
+    /// A tester has opened a connection.
     pub fn handle_connected(&mut self, now: Instant, id: ConnectionId, tls: bool) {
-        // accept one more than may be active, so that its tester learns the reason of the refusal (7.2.4)
+        // accept one connection above the limit, so that its tester receives the reason for the denial
+        // (7.2.4)
         if self.connections.len() > usize::from(self.config.max_sockets) {
             tracing::debug!(?id, "too many connections");
             return self.output(now, Output::Close(id));
         }
         let longest = self.config.max_data_size.map_or(u32::MAX, |size| size.saturating_add(ADDRESSES));
-        // read messages that exceed the limit slightly, to refuse them with a specific answer
+        // read messages that are moderately too long, to refuse them with the specific answer
         let decoder = StreamDecoder::new(longest.saturating_mul(2).clamp(MIN_PAYLOAD, 16 << 20));
         let idle_at = now + self.config.timeouts.initial_inactivity;
         let connection =
-            TesterConnection { decoder, tls, routing: Routing::Initialized, idle_at, asked_alive: false };
+            TesterConnection { decoder, tls, state: RoutingState::Initialized, idle_at, asked_alive: false };
         self.connections.insert(id, connection);
     }
 
-    /// Handles bytes on a connection.
+    /// A connection received bytes.
     pub fn handle_bytes(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.decoder.handle_bytes(bytes);
-        if matches!(connection.routing, Routing::Active { .. } | Routing::Unconfirmed { .. }) {
+        if matches!(connection.state, RoutingState::Active { .. } | RoutingState::Unconfirmed { .. }) {
             connection.idle_at = now + self.config.timeouts.general_inactivity;
         }
         while let Some(connection) = self.connections.get_mut(&id) {
@@ -199,7 +196,7 @@ impl Entity {
                 Ok(None) => return,
                 Ok(Some(Decoded::Message(message))) => self.handle_message(now, id, message.payload),
                 Ok(Some(Decoded::TooLarge { payload_type, .. })) => {
-                    // the type is checked before the length (ISO 13400-2, figure 7)
+                    // the check of the type precedes the check of the length (ISO 13400-2, figure 7)
                     let code = match payload_type {
                         0x0000 | 0x0005 | 0x0007 | 0x0008 | 0x8001..=0x8003 => {
                             HeaderNackCode::MessageTooLarge
@@ -221,11 +218,11 @@ impl Entity {
             Payload::ActivationRequest(request) => self.handle_activation(now, id, request),
             Payload::Diagnostic(message) => self.handle_diagnostic(now, id, message),
             Payload::AliveCheckResponse(tester) => self.handle_alive(now, id, tester),
-            // not in the standard, but some testers send it
+            // not in the standard, but some testers send this
             Payload::AliveCheckRequest => {
                 self.send(now, id, Payload::AliveCheckResponse(self.config.announcement.address));
             }
-            Payload::HeaderNack(code) => tracing::debug!(?id, %code, "the tester rejected a message"),
+            Payload::HeaderNack(code) => tracing::debug!(?id, %code, "the tester refused a message"),
             Payload::DiagnosticAck(_) | Payload::DiagnosticNack(_) => {}
             _ => self.send(now, id, Payload::HeaderNack(HeaderNackCode::UnknownPayloadType)),
         }
@@ -233,8 +230,8 @@ impl Entity {
 
     /// The diagnostic message handler (ISO 13400-2, figure 12 and table 26).
     fn handle_diagnostic(&mut self, now: Instant, id: ConnectionId, message: DiagnosticMessage) {
-        let active = match self.connections.get(&id).map(|connection| connection.routing) {
-            Some(Routing::Active { tester }) => Some(tester),
+        let active = match self.connections.get(&id).map(|connection| connection.state) {
+            Some(RoutingState::Active { tester }) => Some(tester),
             _ => None,
         };
         let (source, target) = (message.target, message.source);
@@ -264,7 +261,7 @@ impl Entity {
     /// Sends an ECU's response to a tester. Returns `false` if the tester has disconnected.
     pub fn respond(&mut self, now: Instant, message: DiagnosticMessage) -> bool {
         let tester = message.target;
-        let active = |connection: &TesterConnection| connection.routing == Routing::Active { tester };
+        let active = |connection: &TesterConnection| connection.state == RoutingState::Active { tester };
         let Some((id, connection)) = self.connections.iter_mut().find(|(_, connection)| active(connection))
         else {
             return false;
@@ -275,7 +272,7 @@ impl Entity {
         true
     }
 
-    /// Refuses a tester's message that was acknowledged and cannot be passed on after all.
+    /// Refuses a message that was acknowledged before.
     pub fn refuse(
         &mut self,
         now: Instant,
@@ -283,28 +280,28 @@ impl Entity {
         target: LogicalAddress,
         code: DiagnosticNackCode,
     ) {
-        let active = |connection: &TesterConnection| connection.routing == Routing::Active { tester };
+        let active = |connection: &TesterConnection| connection.state == RoutingState::Active { tester };
         let found = self.connections.iter().find(|(_, connection)| active(connection));
         if let Some(id) = found.map(|(id, _)| *id) {
             self.send(now, id, DiagnosticNack { source: target, target: tester, code, previous: Vec::new() });
         }
     }
 
-    /// Handles a connection that the tester closed, or that broke.
+    /// A tester closed its connection, or the connection failed.
     pub fn handle_closed(&mut self, now: Instant, id: ConnectionId) {
         self.forget(id);
         self.recheck(now);
     }
 
-    /// Handles expired deadlines.
+    /// Handles the deadlines that have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((at, id, timer)) = self.next_timer()
             && at <= now
         {
             match timer {
-                EntityTimer::T_TCP_Alive_Check => self.end_alive_check(now, id),
-                EntityTimer::Confirmation => self.confirm(now, id),
-                EntityTimer::T_TCP_Inactivity | EntityTimer::Output => {
+                Timer::T_TCP_Alive_Check => self.end_alive_check(now, id),
+                Timer::Confirmation => self.confirm(now, id),
+                Timer::T_TCP_Inactivity | Timer::Output => {
                     tracing::debug!(?id, "closing an inactive connection");
                     self.close(now, id);
                     self.recheck(now);
@@ -324,18 +321,18 @@ impl Entity {
         self.events.pop_front()
     }
 
-    /// The time of the next call of `handle_timeout` and `poll_output`, and its reason.
-    pub fn poll_timeout(&self) -> Option<(Instant, EntityTimer)> {
-        let output = self.outputs.keys().next().map(|(at, _)| (*at, EntityTimer::Output));
+    /// When to call `handle_timeout` and `poll_output`, and for which timer.
+    pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
+        let output = self.outputs.keys().next().map(|(at, _)| (*at, Timer::Output));
         output.into_iter().chain(self.next_timer().map(|(at, _, timer)| (at, timer))).min()
     }
 
-    fn next_timer(&self) -> Option<(Instant, ConnectionId, EntityTimer)> {
-        let timer = |(id, connection): (&ConnectionId, &TesterConnection)| match connection.routing {
-            Routing::Checking { until, .. } => (until, *id, EntityTimer::T_TCP_Alive_Check),
-            Routing::Unconfirmed { until, .. } => (until, *id, EntityTimer::Confirmation),
-            Routing::Initialized | Routing::Active { .. } => {
-                (connection.idle_at, *id, EntityTimer::T_TCP_Inactivity)
+    fn next_timer(&self) -> Option<(Instant, ConnectionId, Timer)> {
+        let timer = |(id, connection): (&ConnectionId, &TesterConnection)| match connection.state {
+            RoutingState::Checking { until, .. } => (until, *id, Timer::T_TCP_Alive_Check),
+            RoutingState::Unconfirmed { until, .. } => (until, *id, Timer::Confirmation),
+            RoutingState::Initialized | RoutingState::Active { .. } => {
+                (connection.idle_at, *id, Timer::T_TCP_Inactivity)
             }
         };
         self.connections.iter().map(timer).min_by_key(|(at, id, _)| (*at, *id))
@@ -353,8 +350,8 @@ impl Entity {
     }
 
     fn forget(&mut self, id: ConnectionId) {
-        let state = self.connections.remove(&id).map(|connection| connection.routing);
-        if let Some(Routing::Active { tester }) = state {
+        let state = self.connections.remove(&id).map(|connection| connection.state);
+        if let Some(RoutingState::Active { tester }) = state {
             self.events.push_back(Event::Deactivated { tester });
         }
     }
@@ -365,21 +362,21 @@ impl Entity {
 
     fn output_at(&mut self, at: Instant, output: Output) {
         if self.outputs.len() < MAX_OUTPUTS || matches!(output, Output::Close(_)) {
-            self.made += 1;
-            self.outputs.insert((at, self.made), output);
+            self.last_output += 1;
+            self.outputs.insert((at, self.last_output), output);
         } else {
-            tracing::warn!("the queue of messages is full: a message is lost");
+            tracing::warn!("too many outgoing messages; one is lost");
         }
     }
 
     fn encode(&self, payload: impl Into<Payload>) -> Option<Vec<u8>> {
         let encoded = Message::new(self.config.version, payload).encode();
-        encoded.inspect_err(|error| tracing::warn!(%error, "cannot encode a message")).ok()
+        encoded.inspect_err(|error| tracing::warn!(%error, "a message cannot be sent")).ok()
     }
 }
 
 impl Entity {
-    /// T_TCP_Alive_Check.
+    /// How long the entity waits for the answer to an alive check.
     pub(super) fn alive_check(&self) -> Duration {
         self.config.timeouts.alive_check
     }

@@ -1,4 +1,4 @@
-//! The sockets of an entity: UDP for discovery, TCP and TLS for testers.
+//! The sockets of an entity: UDP for discovery, and TCP and TLS for testers.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,31 +19,31 @@ use tokio::time::Instant;
 use super::connection::ConnectionId;
 use super::entity::{Entity, Event, Output};
 
-/// Limit of the queued messages to a tester; a tester that reads less loses its connection.
+/// How many messages to a tester may wait. A tester that leaves more unread loses its connection.
 const QUEUE: usize = 1024;
-/// Limit of the queued connection events; at the limit, connections are not read.
+/// How many events of connections may wait. Until then, the connections are not read.
 const EVENTS: usize = 64;
-/// Size of one read, in bytes.
+/// How many bytes one read takes from a connection.
 const READ: usize = 16 * 1024;
-/// Limit of a received datagram, in bytes; DoIP's are much shorter.
+/// The longest accepted datagram, in bytes. DoIP datagrams are much shorter.
 const DATAGRAM: usize = 2048;
-/// Limit for a closed connection to write the queued messages.
+/// How long a closing connection may take to write the remaining messages.
 const CLOSING: Duration = Duration::from_secs(2);
-/// Limit for a tester to complete the TLS handshake, and to accept a message.
+/// How long a tester may take for the TLS handshake, and to read a message.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Limit of the attempts to find a port that is free for TCP and UDP.
+/// How many attempts to find a port that is free for both TCP and UDP.
 const ATTEMPTS: u32 = 32;
 
-/// The addresses that an entity listens on.
+/// The addresses to listen on.
 #[derive(Debug, Clone)]
 pub struct ListenConfig {
-    /// TCP address; port 13400 in vehicles, 0 for a free one.
+    /// The TCP address. Vehicles use port 13400; 0 selects a free port.
     pub tcp: SocketAddr,
-    /// UDP port on the same IP address; `None` takes the number of the TCP port.
+    /// The UDP port on the same address; `None` uses the number of the TCP port.
     pub udp_port: Option<u16>,
-    /// TLS: the port (3496 in vehicles) and the server's configuration.
+    /// The TLS port (3496 in vehicles), and the TLS configuration.
     pub tls: Option<(u16, Arc<ServerConfig>)>,
-    /// Destination of announcements; `None` sends them to port 13400 of the subnet's broadcast address.
+    /// The destination of announcements; `None` selects port 13400 of the subnet's broadcast address.
     pub announce_to: Option<SocketAddr>,
 }
 
@@ -54,20 +54,20 @@ impl ListenConfig {
     }
 }
 
-/// The addresses of a running entity.
+/// The addresses that an entity listens on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerAddresses {
-    /// TCP.
+    /// The TCP address.
     pub tcp: SocketAddr,
-    /// UDP.
+    /// The UDP address.
     pub udp: SocketAddr,
-    /// TLS.
+    /// The TLS address.
     pub tls: Option<SocketAddr>,
-    /// Destination of announcements.
+    /// The destination of announcements.
     pub announce_to: SocketAddr,
 }
 
-/// An event on a connection.
+/// An event of a connection's task.
 enum ConnectionEvent {
     Bytes(ConnectionId, Vec<u8>),
     Closed(ConnectionId),
@@ -80,25 +80,24 @@ pub struct Server {
     tcp: TcpListener,
     tls: Option<(TcpListener, tokio_rustls::TlsAcceptor)>,
     udp: UdpSocket,
-    /// Receives broadcasts, which a socket with a unicast address does not.
+    /// Receives broadcasts, which a socket bound to a single address does not receive.
     broadcasts: Option<UdpSocket>,
     datagram: Vec<u8>,
     broadcast: Vec<u8>,
     writers: BTreeMap<ConnectionId, mpsc::Sender<Vec<u8>>>,
     tasks: JoinSet<()>,
-    connection_events: mpsc::Receiver<ConnectionEvent>,
-    /// Cloned for each connection.
+    events: mpsc::Receiver<ConnectionEvent>,
     event_sender: mpsc::Sender<ConnectionEvent>,
     opened: u64,
     deadline: Deadline,
 }
 
 impl Server {
-    /// Binds the sockets, and then creates the entity, which announces itself immediately.
+    /// Binds the sockets, then creates the entity, which announces itself immediately.
     ///
     /// # Errors
     ///
-    /// Returns an error if an address is in use, or does not belong to this machine.
+    /// The address is in use, or does not belong to this machine.
     pub async fn bind(
         listen: &ListenConfig,
         entity: impl FnOnce(std::time::Instant) -> Entity,
@@ -118,7 +117,7 @@ impl Server {
             udp: udp_address,
             tls: tls.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?,
             announce_to: listen.announce_to.unwrap_or_else(|| {
-                // testers listen for announcements on the standard's port, whatever port the entity has
+                // testers listen on the standard's port, whatever port the entity uses
                 with_port(broadcast_address(udp_address), PORT)
             }),
         };
@@ -128,9 +127,9 @@ impl Server {
             let socket = udp_socket(broadcast_address(udp_address));
             socket.inspect_err(|error| tracing::warn!(%error, "cannot receive broadcasts")).ok()
         };
-        // otherwise the socket would not be known to be ready for the first announcement
+        // wait until the socket is ready, because the first announcement does not wait
         udp.writable().await?;
-        let (event_sender, connection_events) = mpsc::channel(EVENTS);
+        let (event_sender, events) = mpsc::channel(EVENTS);
         Ok(Self {
             entity: entity(now()),
             addresses,
@@ -142,14 +141,14 @@ impl Server {
             broadcast: vec![0; DATAGRAM],
             writers: BTreeMap::new(),
             tasks: JoinSet::new(),
-            connection_events,
+            events,
             event_sender,
             opened: 0,
             deadline: Deadline::new(TimerKind::Runtime),
         })
     }
 
-    /// The addresses that the server listens on.
+    /// The addresses that the entity listens on.
     pub fn addresses(&self) -> ServerAddresses {
         self.addresses
     }
@@ -159,7 +158,7 @@ impl Server {
         &self.entity
     }
 
-    /// The entity, to change it while it runs.
+    /// The entity, for changes at run time.
     pub fn entity_mut(&mut self) -> &mut Entity {
         &mut self.entity
     }
@@ -169,12 +168,12 @@ impl Server {
         self.entity.respond(now(), message)
     }
 
-    /// Refuses a tester's message that was acknowledged and cannot be passed on after all.
+    /// Refuses a message that was acknowledged before.
     pub fn refuse(&mut self, tester: LogicalAddress, target: LogicalAddress, code: DiagnosticNackCode) {
         self.entity.refuse(now(), tester, target, code);
     }
 
-    /// Serves until there is an event for the owner of the ECUs; cancel-safe.
+    /// Serves testers until there is an event for the owner of the ECUs; cancel-safe.
     pub async fn next(&mut self) -> Event {
         loop {
             self.drive_outputs().await;
@@ -185,7 +184,7 @@ impl Server {
             tokio::select! {
                 biased;
                 () = self.deadline.expired() => self.entity.handle_timeout(now()),
-                Some(event) = self.connection_events.recv() => match event {
+                Some(event) = self.events.recv() => match event {
                     ConnectionEvent::Bytes(id, bytes) => self.entity.handle_bytes(now(), id, &bytes),
                     ConnectionEvent::Closed(id) => {
                         self.writers.remove(&id);
@@ -195,7 +194,7 @@ impl Server {
                 received = self.udp.recv_from(&mut self.datagram) => {
                     handle_datagram(&mut self.entity, received, &self.datagram);
                 }
-                received = receive(self.broadcasts.as_ref(), &mut self.broadcast) => {
+                received = receive_broadcast(self.broadcasts.as_ref(), &mut self.broadcast) => {
                     handle_datagram(&mut self.entity, received, &self.broadcast);
                 }
                 accepted = self.tcp.accept() => self.accept(accepted, false).await,
@@ -210,7 +209,7 @@ impl Server {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
-                // out of file descriptors: other connections have to end first
+                // without free file descriptors, other connections have to end first
                 return tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
@@ -227,8 +226,8 @@ impl Server {
             Some(acceptor) => self.tasks.spawn(async move {
                 match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => return serve(id, stream, messages, events).await,
-                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-                    Err(_) => tracing::debug!("TLS handshake timed out"),
+                    Ok(Err(error)) => tracing::debug!(%error, "the TLS handshake failed"),
+                    Err(_) => tracing::debug!("the TLS handshake took too long"),
                 }
                 let _ = events.send(ConnectionEvent::Closed(id)).await;
             }),
@@ -242,35 +241,35 @@ impl Server {
                 Output::Datagram { to, bytes } => self.send_datagram(to, &bytes),
                 Output::Broadcast(bytes) => {
                     if let Err(error) = self.udp.try_send_to(&bytes, self.addresses.announce_to) {
-                        // with an unspecified address and no default route, the machine does not know where
-                        // to broadcast
-                        tracing::warn!(%error, to = %self.addresses.announce_to, "cannot send an announcement; listen on the address of an interface");
+                        // on a wildcard address, a machine without a default route has no interface for
+                        // broadcasts
+                        tracing::warn!(%error, to = %self.addresses.announce_to, "cannot send the announcement; listen on an address of the interface");
                     }
                 }
                 Output::Send { connection, bytes } => {
                     let full =
                         self.writers.get(&connection).is_some_and(|writer| writer.try_send(bytes).is_err());
                     if full {
-                        tracing::debug!(?connection, "the tester does not read: closing its connection");
+                        tracing::debug!(?connection, "the tester does not read its messages");
                         self.writers.remove(&connection);
                         self.entity.handle_closed(now(), connection);
                     }
                 }
-                // the connection's task still writes the queued messages
+                // the connection's task still writes the earlier messages
                 Output::Close(connection) => drop(self.writers.remove(&connection)),
             }
         }
     }
 
     fn send_datagram(&self, to: SocketAddr, bytes: &[u8]) {
-        // a datagram that finds no room is lost
+        // a datagram without room is lost
         if let Err(error) = self.udp.try_send_to(bytes, to) {
-            tracing::debug!(%error, %to, "cannot send a datagram");
+            tracing::debug!(%error, %to, "a datagram was not sent");
         }
     }
 }
 
-async fn receive(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+async fn receive_broadcast(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
     match socket {
         Some(socket) => socket.recv_from(buffer).await,
         None => std::future::pending().await,
@@ -298,8 +297,7 @@ async fn accept_tls(
     }
 }
 
-/// Binds both sockets. Without a given port, tries several, because a port that is free for TCP may not be
-/// free for UDP.
+/// Binds both sockets. If no port is given, tries until one is free for both TCP and UDP.
 async fn bind_both(listen: &ListenConfig) -> io::Result<(TcpListener, UdpSocket)> {
     let may_retry = listen.tcp.port() == 0 && listen.udp_port.is_none();
     let mut attempts = if may_retry { ATTEMPTS } else { 1 };
@@ -315,8 +313,7 @@ async fn bind_both(listen: &ListenConfig) -> io::Result<(TcpListener, UdpSocket)
     }
 }
 
-/// A UDP socket whose address several entities on this machine may share, as those of a vehicle share a
-/// subnet.
+/// A UDP socket whose address several entities on this machine can share.
 fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_address(true)?;
@@ -328,13 +325,13 @@ fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-/// The address with another port, on the same host and interface.
+/// The address with another port, and with the scope of a link-local address.
 fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
     address.set_port(port);
     address
 }
 
-/// The broadcast address of the subnet, with the port of `listening`.
+/// The broadcast address of the subnet, with this port.
 fn broadcast_address(listening: SocketAddr) -> SocketAddr {
     match listening {
         // the loopback interface has no limited broadcast
@@ -342,7 +339,7 @@ fn broadcast_address(listening: SocketAddr) -> SocketAddr {
             (Ipv4Addr::new(127, 255, 255, 255), address.port()).into()
         }
         SocketAddr::V4(address) => (Ipv4Addr::BROADCAST, address.port()).into(),
-        // IPv6 has no broadcast: this is the link-local all-nodes address
+        // the link-local all-nodes address, as IPv6 has no broadcast
         SocketAddr::V6(address) => {
             let all_nodes = Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 1);
             SocketAddrV6::new(all_nodes, address.port(), 0, address.scope_id()).into()
@@ -350,7 +347,7 @@ fn broadcast_address(listening: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Carries bytes between a connection and the server until either closes the connection.
+/// Carries bytes between a connection and the server until either side ends.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     id: ConnectionId,
     mut stream: S,
@@ -362,7 +359,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         tokio::select! {
             message = messages.recv() => {
                 let Some(message) = message else {
-                    // closed by the server
+                    // the server closed the connection
                     let _ = tokio::time::timeout(CLOSING, stream.shutdown()).await;
                     return;
                 };

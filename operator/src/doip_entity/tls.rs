@@ -1,35 +1,34 @@
-//! TLS for an entity, with a new self-signed certificate at each start.
+//! TLS for an entity, with a self-signed certificate that is created at each start.
 //!
-//! rustls supports neither the NULL ciphers nor the brainpool curves that ISO 13400-2:2019 names in addition
-//! to the usual ones.
+//! rustls supports neither the NULL ciphers nor the brainpool curves of ISO 13400-2:2019, but the other ones.
 
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-/// The reasons why an entity has no TLS.
+/// Why an entity cannot serve TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum EntityTlsError {
-    /// The certificate cannot be created.
+    /// The certificate could not be created.
     #[error("cannot create a certificate")]
-    Make(#[from] rcgen::Error),
-    /// TLS rejects the certificate.
+    Create(#[from] rcgen::Error),
+    /// TLS does not accept the certificate.
     #[error("cannot serve TLS with the certificate")]
     Tls(#[from] rustls::Error),
 }
 
-/// The TLS certificate of an entity.
+/// The certificate and TLS configuration of an entity.
 #[derive(Debug, Clone)]
 pub struct EntityTls {
-    /// The server's configuration.
+    /// The configuration of the server.
     pub config: Arc<rustls::ServerConfig>,
     /// The certificate that testers have to trust, as PEM.
     pub certificate: String,
 }
 
 impl EntityTls {
-    /// Creates a certificate for these names and addresses.
+    /// A certificate for these names and addresses.
     pub fn self_signed(names: &[String]) -> Result<Self, EntityTlsError> {
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, "DoIP entity");

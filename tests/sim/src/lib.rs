@@ -1,5 +1,5 @@
-//! Everything that surrounds `connector-agent`, on one machine: a simulated vehicle, a sandbox cloud, a demo with
-//! an operator, and trials of the agent's binary.
+//! Simulators for `connector-agent`: a vehicle and a sandbox cloud, a demo of a whole diagnostic session, and trials of
+//! the agent's binary.
 
 pub mod cli;
 pub mod cloud;

@@ -15,9 +15,9 @@ use super::args::Args;
 use super::duration::brief;
 use super::story::{ResultTable, Story};
 use crate::scenario::{connect, create_ticket, log_in_customer, log_in_operator, toml_string};
-use crate::vehicle::hex;
 use crate::vehicle::kline::{KlineEcuConfig, KlineVehicle};
 use connector_operator::client::{Channel, Connection, Timing};
+use connector_operator::hex;
 
 const BUS: &str = "K";
 const ENGINE: u8 = 0x11;

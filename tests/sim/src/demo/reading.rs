@@ -6,8 +6,8 @@ use tokio::time::Instant;
 use super::demo_vehicle::DemoVehicle;
 use super::duration::brief;
 use crate::vehicle::catalogue::EcuRecord;
-use crate::vehicle::hex;
 use connector_operator::client::{Channel, Connection, ExchangeError, Timing};
+use connector_operator::hex;
 use connector_operator::uds::{TroubleCode, trouble_codes};
 
 /// The number of hex digits of a PDU that are shown.

@@ -8,7 +8,7 @@ pub use connector_operator::EcuAddress;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::hex::{self, HexError};
+use connector_operator::hex::{self, HexError};
 
 /// A request and the real ECU's response to it.
 #[derive(Debug, Clone, PartialEq, Eq)]

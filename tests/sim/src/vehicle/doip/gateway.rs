@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use super::ecus::{Host, RecordedDoipEcu};
 use super::recording::DoipRecording;
-use crate::vehicle::VehicleConfig;
 use crate::vehicle::catalogue::{EcuAddress, EcuRecord, Exchange};
 use crate::vehicle::ecu::{Anomalies, Ecu, EcuConfig, EcuStatus, Image, Responder, Target};
+use crate::vehicle::simulation::VehicleConfig;
 use connector_operator::doip_entity::{
     Entity, EntityConfig, Event, ListenConfig, Server, ServerAddresses, Timeouts, no_vin,
 };

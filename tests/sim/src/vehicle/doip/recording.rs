@@ -7,8 +7,8 @@ use connector_agent::protocol::doip::codec::{DecodeError, decode_datagram};
 use connector_agent::protocol::doip::{Announcement, LogicalAddress, Message, Payload};
 
 use super::ecus::RecordedRequest;
-use crate::vehicle::hex::{self, HexError};
 use connector_operator::doip_entity::EntityConfig;
+use connector_operator::hex::{self, HexError};
 
 /// The transport of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
