@@ -2,13 +2,13 @@
 
 use crate::cloud::rest::ActiveTicket;
 use crate::protocol::vin::Vin;
-use crate::relay::connection::{CloseReason, Session};
+use crate::relay::connection::{CloseReason, RelayConnection};
 use crate::relay::wire::ConnectionClosed;
 
 /// The operator's connection while it is open.
 pub(super) struct ActiveConnection {
     /// The connection itself: buses, channels, and the link to the operator.
-    pub(super) relay: Session,
+    pub(super) relay: RelayConnection,
     /// The vehicle's VIN when the connection was opened, or the first VIN read since.
     vin: Option<Vin>,
     /// The connection was opened for a ticket, and ends with it.
@@ -18,7 +18,7 @@ pub(super) struct ActiveConnection {
 }
 
 impl ActiveConnection {
-    pub(super) fn new(relay: Session, vin: Option<Vin>, has_ticket: bool) -> Self {
+    pub(super) fn new(relay: RelayConnection, vin: Option<Vin>, has_ticket: bool) -> Self {
         Self { relay, vin, has_ticket, pdus_seen: 0 }
     }
 

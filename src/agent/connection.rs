@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::active_connection::ActiveConnection;
 use super::background::BackgroundAnswer;
 use super::supervisor::Supervisor;
-use crate::relay::connection::{CloseReason, Session};
+use crate::relay::connection::{CloseReason, RelayConnection};
 
 /// How long sending the ECUs back to their default session may take.
 const ECU_FAREWELL_TIME: Duration = Duration::from_millis(500);
@@ -110,7 +110,7 @@ impl Supervisor {
 }
 
 /// Sends every ECU back to its default session.
-async fn return_to_default_sessions(relay: &mut Session) {
+async fn return_to_default_sessions(relay: &mut RelayConnection) {
     relay.return_to_default_sessions(now());
     let farewell = std::future::poll_fn(|cx| {
         if relay.is_quiet() {

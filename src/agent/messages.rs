@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::protocol::vin::Vin;
-use crate::relay::connection::{BusReport, Session};
+use crate::relay::connection::{BusReport, RelayConnection};
 use crate::vehicle::hardware::Hardware;
 
 /// The version of the relay protocol.
@@ -47,7 +47,7 @@ impl<'a> ConnectorHello<'a> {
         config: &'a Config,
         hardware: &Hardware,
         has_wifi: Option<bool>,
-        held: Option<&Session>,
+        held: Option<&RelayConnection>,
     ) -> Self {
         let connector = &config.connector;
         let held = held.map(|session| HeldConnection {

@@ -11,8 +11,8 @@ use super::messages::ConnectionOpened;
 use super::supervisor::Supervisor;
 use super::waiting::{RequestId, WaitingOpen};
 use crate::protocol::problem::Problem;
-use crate::relay::connection::{CloseReason, Session, SessionSettings};
-use crate::relay::limits::SessionLimits;
+use crate::relay::connection::{CloseReason, RelayConnection, RelaySettings};
+use crate::relay::limits::RelayLimits;
 use crate::relay::wire::request::{OpenConnection, Request};
 use crate::relay::wire::{ConnectionClosed, Envelope, ProblemKind};
 use crate::vehicle::vin::VinReport;
@@ -159,18 +159,18 @@ impl Supervisor {
     fn start_connection(&mut self, open: &OpenConnection) {
         let config = &self.setup.config;
         let hold = open.hold_seconds.unwrap_or(config.relay.hold_seconds);
-        let settings = SessionSettings {
+        let settings = RelaySettings {
             connection_uuid: open.connection_uuid,
             hold: Duration::from_secs(hold).min(MAX_HOLD),
-            limits: SessionLimits {
+            limits: RelayLimits {
                 max_pdu: config.relay.max_pdu,
                 keep_alive_after_ignition_off: config.power.keep_alive_after_ignition_off,
-                ..SessionLimits::default()
+                ..RelayLimits::default()
             },
             hardware: self.setup.hardware.clone(),
         };
         tracing::info!(connection_uuid = %open.connection_uuid, "connection opened");
-        let mut relay = Session::new(settings, now());
+        let mut relay = RelayConnection::new(settings, now());
         relay.handle_ignition(now(), self.power.ignition());
         // without a VIN from the vehicle, a VIN read later must equal the VIN in the request
         let vin = self.vehicle.vin.or_else(|| open.vin.as_ref()?.parse().ok());

@@ -174,7 +174,7 @@ async fn a_directory_that_disappears_and_comes_back_is_complained_of_once() {
 }
 
 #[tokio::test]
-async fn an_agent_that_restarts_all_the_time_tries_a_rejected_pincode_no_more_often_than_one_that_does_not() {
+async fn an_agent_that_keeps_restarting_does_not_try_a_rejected_pincode_more_often() {
     let log = Log::capture();
     let rig = Rejecting::start().await;
     for start in 1..=10 {

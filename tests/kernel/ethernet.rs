@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crate::namespaces::{AGENT, AGENT_MAC, Rig, VEHICLE, VEHICLE_MAC, in_namespaces};
-use connector_agent::config::doip::{InterfaceAddressing, DiscoveryMethod, NetworkConfig};
+use connector_agent::config::doip::{DiscoveryMethod, InterfaceAddressing, NetworkConfig};
 use connector_agent::protocol::doip::ActivationType;
 use connector_agent::protocol::doip::discovery::DiscoveryEvent;
 use connector_agent::protocol::doip::link_local::LinkLocal;

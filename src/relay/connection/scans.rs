@@ -19,7 +19,7 @@ pub(super) struct Scan {
     asked: Vec<Option<String>>,
 }
 
-impl Session {
+impl RelayConnection {
     /// Begins to scan a bus; one that is being scanned answers both who asked.
     pub(super) fn scan_ecus(
         &mut self,
