@@ -5,4 +5,5 @@ pub mod isotp;
 pub mod kline;
 pub mod problem;
 pub mod tp20;
+pub(crate) mod uds;
 pub mod vin;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::{BATTERY_SPARED, PduTransport, TransportEvent};
 use crate::protocol::kline::{Endpoint, Event, Failure, KeyBytes, ReceiveFailure, SendError};
+use crate::protocol::uds;
 use crate::relay::wire::codec::SendFailedDetail;
 
 /// What became of the link below a channel.
@@ -123,7 +124,7 @@ impl PduTransport for KlineTransport {
     }
 
     fn tester_present(&self) -> &'static [u8] {
-        &[0x3E]
+        &uds::KWP_TESTER_PRESENT
     }
 }
 

@@ -6,10 +6,9 @@ use super::{Endpoint, Job, Phase};
 use crate::protocol::kline::event::{Event, Failure, ReceiveFailure};
 use crate::protocol::kline::message::Message;
 use crate::protocol::kline::timing::LATENCY_ALLOWANCE;
-
-const NEGATIVE_RESPONSE: u8 = 0x7F;
-const RESPONSE_PENDING: u8 = 0x78;
-const POSITIVE_OFFSET: u8 = 0x40;
+use crate::protocol::uds::{
+    NEGATIVE_RESPONSE, POSITIVE_OFFSET, RESPONSE_PENDING, START_COMMUNICATION, TESTER_PRESENT, is_response_to,
+};
 
 impl Endpoint {
     pub(super) fn handle_answer_byte(&mut self, now: Instant, byte: u8) {
@@ -69,7 +68,7 @@ impl Endpoint {
             }
             Job::TesterPresent => {
                 self.handle_life(now);
-                if is_answer_to(super::TESTER_PRESENT, &message.data) {
+                if is_response_to(TESTER_PRESENT, &message.data) {
                     self.phase = Phase::Idle;
                 } else {
                     // late, and the operator's
@@ -85,10 +84,10 @@ impl Endpoint {
     }
 
     fn handle_start_answer(&mut self, now: Instant, data: &[u8]) {
-        const POSITIVE: u8 = super::START_COMMUNICATION + POSITIVE_OFFSET;
+        const POSITIVE: u8 = START_COMMUNICATION + POSITIVE_OFFSET;
         let checked = match data {
             [POSITIVE, first, second, ..] => self.check_key_bytes(*first, *second),
-            [NEGATIVE_RESPONSE, super::START_COMMUNICATION, code, ..] => Err(Failure::Refused(*code)),
+            [NEGATIVE_RESPONSE, START_COMMUNICATION, code, ..] => Err(Failure::Refused(*code)),
             _ => return,
         };
         match checked {
@@ -139,13 +138,5 @@ impl Endpoint {
             Job::TesterPresent => self.handle_unanswered(now, failure),
             Job::StopCommunication => self.finish_stop(),
         }
-    }
-}
-
-fn is_answer_to(service: u8, data: &[u8]) -> bool {
-    match data {
-        [NEGATIVE_RESPONSE, about, ..] => *about == service,
-        [first, ..] => *first == service + POSITIVE_OFFSET,
-        [] => false,
     }
 }

@@ -4,13 +4,14 @@ use std::time::Instant;
 
 use connector_hal::kline::{ADDRESS_TIME, Signal};
 
-use super::{Endpoint, Job, Link, Phase, START_COMMUNICATION};
+use super::{Endpoint, Job, Link, Phase};
 use crate::protocol::kline::config::Initialisation;
 use crate::protocol::kline::event::{Event, Failure};
 use crate::protocol::kline::key_bytes::KeyBytes;
 use crate::protocol::kline::message::{HeaderForm, LengthForm};
 use crate::protocol::kline::timing::{LATENCY_ALLOWANCE, Timing};
 use crate::protocol::kline::transmitter::Transmitter;
+use crate::protocol::uds::START_COMMUNICATION;
 use connector_hal::kline::byte_time;
 
 /// What an ECU answers a 5-baud address with: its bit rate can be measured by it.

@@ -15,11 +15,8 @@ use super::line::LineClock;
 use super::message::{AddressMode, Decoder, HeaderForm, MAX_DATA, TooLong, encode};
 use super::timing::{LATENCY_ALLOWANCE, Timing};
 use super::transmitter::{Echo, Transmitter};
+use crate::protocol::uds::{KWP_TESTER_PRESENT, STOP_COMMUNICATION};
 
-/// StartCommunication, StopCommunication and TesterPresent (ISO 14230-2, 5.2; ISO 14230-3, 6.4).
-const START_COMMUNICATION: u8 = 0x81;
-const STOP_COMMUNICATION: u8 = 0x82;
-const TESTER_PRESENT: u8 = 0x3E;
 /// How long bytes of others may keep a turn from beginning; a line that never falls silent is an error to be told.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// How often TesterPresent may go unanswered before the link counts as lost (ISO 14230-2, 5.4.2: two repetitions).
@@ -323,7 +320,7 @@ impl Endpoint {
                 self.transmit_message(now, Job::StopCommunication, link.header, &[STOP_COMMUNICATION])
             }
             (Work::TesterPresent, Some(link)) => {
-                self.transmit_message(now, Job::TesterPresent, link.header, &[TESTER_PRESENT])
+                self.transmit_message(now, Job::TesterPresent, link.header, &KWP_TESTER_PRESENT)
             }
             (Work::Pdu, Some(link)) => match self.pdu.take() {
                 Some(pdu) => {
