@@ -390,5 +390,4 @@ fn to_wire(payload: &Payload) -> wire::Payload<'_> {
 }
 
 #[cfg(test)]
-#[path = "codec_tests.rs"]
 mod tests;

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::codec::decode_datagram;
 use super::{
     Announcement, Eid, EntityStatus, HeaderNackCode, LogicalAddress, Message, PORT, Payload, PowerMode,
     ProtocolVersion,
 };
+use crate::protocol::doip::codec::decode_datagram;
 
 /// Gateways that are kept; further ones are left out.
 const MAX_GATEWAYS: usize = 32;
@@ -298,5 +298,4 @@ impl Discovery {
 }
 
 #[cfg(test)]
-#[path = "discovery_tests.rs"]
 mod tests;

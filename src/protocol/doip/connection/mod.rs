@@ -9,11 +9,11 @@ mod outcome;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::codec::{Decoded, StreamDecoder};
 use super::{
     ActivationCode, ActivationRequest, ActivationResponse, DiagnosticMessage, LogicalAddress, Message,
     Payload,
 };
+use crate::protocol::doip::codec::{Decoded, StreamDecoder};
 pub use outcome::{ConnectionError, ConnectionSettings, Event, SendError, SendFailure, SendId, Timer};
 
 /// A_DoIP_Ctrl: how long a routing activation is waited for.
@@ -343,5 +343,4 @@ fn max_payload(max_data: usize) -> u32 {
 }
 
 #[cfg(test)]
-#[path = "connection_tests.rs"]
 mod tests;
