@@ -29,7 +29,7 @@ pub enum LinkLocalEvent {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ClaimState {
     Probing { sent: u32, next: Instant },
     Announcing { sent: u32, next: Instant },
     Bound,
@@ -41,7 +41,7 @@ pub struct LinkLocal {
     mac: [u8; 6],
     rng: fastrand::Rng,
     address: Ipv4Addr,
-    state: State,
+    state: ClaimState,
     conflicts: u32,
     defended: Option<Instant>,
     outgoing: Vec<ArpPacket>,
@@ -59,7 +59,7 @@ impl LinkLocal {
             mac,
             rng,
             address,
-            state: State::Probing { sent: 0, next },
+            state: ClaimState::Probing { sent: 0, next },
             conflicts: 0,
             defended: None,
             outgoing: Vec::new(),
@@ -79,14 +79,14 @@ impl LinkLocal {
         }
         let uses = packet.sender_ip == self.address;
         match self.state {
-            State::Probing { .. } => {
+            ClaimState::Probing { .. } => {
                 // somebody else's probe for the same address is as good as using it
                 let probes = packet.sender_ip.is_unspecified() && packet.target_ip == self.address;
                 if uses || probes {
                     self.choose_again(now);
                 }
             }
-            State::Announcing { .. } | State::Bound if uses => {
+            ClaimState::Announcing { .. } | ClaimState::Bound if uses => {
                 let defended = self.defended.replace(now);
                 if defended.is_none_or(|at| now.saturating_duration_since(at) >= DEFEND_INTERVAL) {
                     self.announce();
@@ -108,7 +108,7 @@ impl LinkLocal {
         } else {
             random(&mut self.rng, Duration::ZERO, PROBE_WAIT)
         };
-        self.state = State::Probing { sent: 0, next: now + wait };
+        self.state = ClaimState::Probing { sent: 0, next: now + wait };
     }
 
     fn announce(&mut self) {
@@ -129,27 +129,27 @@ impl LinkLocal {
     /// A deadline of [`LinkLocal::poll_timeout`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         match self.state {
-            State::Probing { sent, next } if next <= now && sent < PROBE_NUM => {
+            ClaimState::Probing { sent, next } if next <= now && sent < PROBE_NUM => {
                 self.send(Ipv4Addr::UNSPECIFIED);
                 let wait = if sent + 1 == PROBE_NUM {
                     ANNOUNCE_WAIT
                 } else {
                     random(&mut self.rng, PROBE_MIN, PROBE_MAX)
                 };
-                self.state = State::Probing { sent: sent + 1, next: now + wait };
+                self.state = ClaimState::Probing { sent: sent + 1, next: now + wait };
             }
-            State::Probing { next, .. } if next <= now => {
+            ClaimState::Probing { next, .. } if next <= now => {
                 self.conflicts = 0;
                 self.events.push_back(LinkLocalEvent::Claimed(self.address));
                 self.announce();
-                self.state = State::Announcing { sent: 1, next: now + ANNOUNCE_INTERVAL };
+                self.state = ClaimState::Announcing { sent: 1, next: now + ANNOUNCE_INTERVAL };
             }
-            State::Announcing { sent, next } if next <= now => {
+            ClaimState::Announcing { sent, next } if next <= now => {
                 self.announce();
                 self.state = if sent + 1 >= ANNOUNCE_NUM {
-                    State::Bound
+                    ClaimState::Bound
                 } else {
-                    State::Announcing { sent: sent + 1, next: now + ANNOUNCE_INTERVAL }
+                    ClaimState::Announcing { sent: sent + 1, next: now + ANNOUNCE_INTERVAL }
                 };
             }
             _ => {}
@@ -159,8 +159,8 @@ impl LinkLocal {
     /// When [`LinkLocal::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
-            State::Probing { next, .. } | State::Announcing { next, .. } => Some(next),
-            State::Bound => None,
+            ClaimState::Probing { next, .. } | ClaimState::Announcing { next, .. } => Some(next),
+            ClaimState::Bound => None,
         }
     }
 

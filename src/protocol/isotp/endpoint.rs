@@ -6,7 +6,7 @@ use std::time::Instant;
 use connector_hal::can::CanFrame;
 
 use super::frame::{FrameWriter, PaddingState};
-use super::in_flight::{InFlight, Owner};
+use super::in_flight::{FrameOwner, InFlight};
 use super::receiver::{Receiver, ReceiverConfig};
 use super::sender::{Sender, SenderConfig};
 use super::{Config, Event, NPdu, ReceiveFailure, SendError, SendFailure, Timer};
@@ -138,10 +138,10 @@ impl Endpoint {
     /// The oldest frame given out without outcome was acknowledged on the bus.
     pub fn handle_transmitted(&mut self, now: Instant) {
         match self.in_flight.pop() {
-            Some(Owner::Sender(transfer)) if transfer == self.sender.transfer() => {
+            Some(FrameOwner::Sender(transfer)) if transfer == self.sender.transfer() => {
                 self.events.extend(self.sender.handle_transmitted(now));
             }
-            Some(Owner::Receiver(reception)) if reception == self.reception => {
+            Some(FrameOwner::Receiver(reception)) if reception == self.reception => {
                 self.receiver.handle_transmitted(now);
             }
             _ => {}
@@ -159,10 +159,10 @@ impl Endpoint {
             return;
         }
         match self.in_flight.pop() {
-            Some(Owner::Sender(transfer)) if transfer == self.sender.transfer() => {
+            Some(FrameOwner::Sender(transfer)) if transfer == self.sender.transfer() => {
                 self.events.extend(self.sender.fail(failure));
             }
-            Some(Owner::Receiver(reception)) if reception == self.reception => {
+            Some(FrameOwner::Receiver(reception)) if reception == self.reception => {
                 self.events.extend(self.receiver.fail(ReceiveFailure::NotAcknowledged));
             }
             _ => {}
@@ -181,14 +181,14 @@ impl Endpoint {
         if self.in_flight.has_room_for_flow_control()
             && let Some(frame) = self.receiver.poll_transmit(now, fill)
         {
-            self.in_flight.push(Owner::Receiver(self.reception));
+            self.in_flight.push(FrameOwner::Receiver(self.reception));
             return Some(frame);
         }
         if !self.in_flight.has_room_for_data() {
             return None;
         }
         let frame = self.sender.poll_transmit(now, fill)?;
-        self.in_flight.push(Owner::Sender(self.sender.transfer()));
+        self.in_flight.push(FrameOwner::Sender(self.sender.transfer()));
         Some(frame)
     }
 

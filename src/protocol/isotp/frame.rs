@@ -3,7 +3,7 @@
 use connector_hal::can::{CanFrame, CanId, FdFlags, MAX_FD_LEN, fd_length};
 
 use super::config::PADDING_BYTE;
-use super::pci::{Header, max_single_frame};
+use super::pci::{PciHeader, max_single_frame};
 use super::{FrameSize, NPdu, Padding};
 
 /// Writes the frames of one direction.
@@ -25,12 +25,12 @@ impl FrameWriter {
     }
 
     /// How many bytes of a PDU go after this header.
-    pub(super) fn room_after(&self, header: &Header) -> usize {
+    pub(super) fn room_after(&self, header: &PciHeader) -> usize {
         self.frame_size.tx_dl().saturating_sub(self.address_bytes() + header.bytes().len())
     }
 
     /// The frame; `None` would mean that header and data are longer than the frame.
-    pub(super) fn write(&self, header: &Header, data: &[u8], fill: Fill) -> Option<CanFrame> {
+    pub(super) fn write(&self, header: &PciHeader, data: &[u8], fill: Fill) -> Option<CanFrame> {
         let mut bytes = [fill.byte; MAX_FD_LEN];
         let mut used = 0;
         for part in [self.address.as_slice(), header.bytes(), data] {

@@ -8,7 +8,7 @@ use connector_hal::can::{CanFrame, CanId};
 use super::address::{address_matches, physical_request_id};
 use super::endpoint::ABANDONED_FRAMES;
 use super::frame::{FrameWriter, PaddingState};
-use super::in_flight::{InFlight, Owner};
+use super::in_flight::{FrameOwner, InFlight};
 use super::receiver::{Receiver, ReceiverConfig};
 use super::sender::{Sender, SenderConfig};
 use super::{
@@ -212,10 +212,10 @@ impl FunctionalEndpoint {
     /// The oldest frame given out without outcome was acknowledged on the bus.
     pub fn handle_transmitted(&mut self, now: Instant) {
         match self.in_flight.pop() {
-            Some(Owner::Sender(transfer)) if transfer == self.sender.transfer() => {
+            Some(FrameOwner::Sender(transfer)) if transfer == self.sender.transfer() => {
                 self.events.extend(self.sender.handle_transmitted(now));
             }
-            Some(Owner::Receiver(reception)) => {
+            Some(FrameOwner::Receiver(reception)) => {
                 if let Some(receiver) = self.reception_numbered(reception) {
                     receiver.handle_transmitted(now);
                 }
@@ -234,10 +234,10 @@ impl FunctionalEndpoint {
             self.events.extend(failed);
         } else {
             match self.in_flight.pop() {
-                Some(Owner::Sender(transfer)) if transfer == self.sender.transfer() => {
+                Some(FrameOwner::Sender(transfer)) if transfer == self.sender.transfer() => {
                     self.events.extend(self.sender.fail(failure));
                 }
-                Some(Owner::Receiver(reception)) => {
+                Some(FrameOwner::Receiver(reception)) => {
                     if let Some(receiver) = self.reception_numbered(reception) {
                         let event = receiver.fail(ReceiveFailure::NotAcknowledged);
                         self.events.extend(event);
@@ -263,7 +263,7 @@ impl FunctionalEndpoint {
         if self.in_flight.has_room_for_flow_control() {
             for (reception, receiver) in &mut self.receptions {
                 if let Some(frame) = receiver.poll_transmit(now, fill) {
-                    self.in_flight.push(Owner::Receiver(*reception));
+                    self.in_flight.push(FrameOwner::Receiver(*reception));
                     self.forget_idle();
                     return Some(frame);
                 }
@@ -273,7 +273,7 @@ impl FunctionalEndpoint {
             return None;
         }
         let frame = self.sender.poll_transmit(now, fill)?;
-        self.in_flight.push(Owner::Sender(self.sender.transfer()));
+        self.in_flight.push(FrameOwner::Sender(self.sender.transfer()));
         Some(frame)
     }
 

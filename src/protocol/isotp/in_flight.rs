@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 /// Which transfer a frame belongs to; an outcome for one that is over is nobody's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Owner {
+pub(super) enum FrameOwner {
     /// The transfer of this number, being sent.
     Sender(u32),
     /// The reception of this number, which sent a flow control.
@@ -17,7 +17,7 @@ pub(super) enum Owner {
 /// it is bounded in that nothing more is given out once it is full.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    owners: VecDeque<Owner>,
+    owners: VecDeque<FrameOwner>,
     room: usize,
 }
 
@@ -42,11 +42,11 @@ impl InFlight {
         self.owners.len()
     }
 
-    pub(super) fn push(&mut self, owner: Owner) {
+    pub(super) fn push(&mut self, owner: FrameOwner) {
         self.owners.push_back(owner);
     }
 
-    pub(super) fn pop(&mut self) -> Option<Owner> {
+    pub(super) fn pop(&mut self) -> Option<FrameOwner> {
         self.owners.pop_front()
     }
 

@@ -175,12 +175,12 @@ pub(super) fn max_single_frame(frame: usize, address_bytes: usize) -> usize {
 
 /// The protocol control information to put before data: at most 6 bytes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Header {
+pub(super) struct PciHeader {
     bytes: [u8; 6],
     len: usize,
 }
 
-impl Header {
+impl PciHeader {
     /// Of a single frame; `len` is at most 62, and above 15 or where the short form has no room the escape is used.
     pub(super) fn single_frame(len: usize, address_bytes: usize) -> Self {
         let byte = (len & 0xFF) as u8;
@@ -329,15 +329,15 @@ mod tests {
 
     #[test]
     fn headers_have_their_golden_bytes() {
-        assert_eq!(Header::single_frame(7, 0).bytes(), [7]);
-        assert_eq!(Header::single_frame(7, 1).bytes(), [0, 7]);
-        assert_eq!(Header::single_frame(62, 0).bytes(), [0, 62]);
-        assert_eq!(Header::first_frame(8).bytes(), [0x10, 8]);
-        assert_eq!(Header::first_frame(4095).bytes(), [0x1F, 0xFF]);
-        assert_eq!(Header::first_frame(4096).bytes(), [0x10, 0, 0, 0, 0x10, 0]);
-        assert_eq!(Header::first_frame(0x1234_5678).bytes(), [0x10, 0, 0x12, 0x34, 0x56, 0x78]);
-        assert_eq!(Header::consecutive_frame(16).bytes(), [0x20]);
-        let flow_control = Header::flow_control(FlowStatus::Overflow, 8, SeparationTime(20));
+        assert_eq!(PciHeader::single_frame(7, 0).bytes(), [7]);
+        assert_eq!(PciHeader::single_frame(7, 1).bytes(), [0, 7]);
+        assert_eq!(PciHeader::single_frame(62, 0).bytes(), [0, 62]);
+        assert_eq!(PciHeader::first_frame(8).bytes(), [0x10, 8]);
+        assert_eq!(PciHeader::first_frame(4095).bytes(), [0x1F, 0xFF]);
+        assert_eq!(PciHeader::first_frame(4096).bytes(), [0x10, 0, 0, 0, 0x10, 0]);
+        assert_eq!(PciHeader::first_frame(0x1234_5678).bytes(), [0x10, 0, 0x12, 0x34, 0x56, 0x78]);
+        assert_eq!(PciHeader::consecutive_frame(16).bytes(), [0x20]);
+        let flow_control = PciHeader::flow_control(FlowStatus::Overflow, 8, SeparationTime(20));
         assert_eq!(flow_control.bytes(), [0x32, 8, 20]);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use connector_hal::can::{CanFrame, CanId};
 
 use super::frame::{Fill, FrameWriter};
-use super::pci::{Header, MAX_SHORT_LENGTH};
+use super::pci::{MAX_SHORT_LENGTH, PciHeader};
 use super::{Event, FlowStatus, ReceiveFailure, SeparationTime, Timeouts, Timer};
 
 /// What a receiver is set up with.
@@ -24,7 +24,7 @@ pub(super) struct Receiver {
     config: ReceiverConfig,
     /// Whose frames they are.
     address: CanId,
-    phase: Phase,
+    phase: ReceptionPhase,
     pdu: Vec<u8>,
     /// How long the PDU will be.
     length: usize,
@@ -38,7 +38,7 @@ pub(super) struct Receiver {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum ReceptionPhase {
     Idle,
     /// A flow control that refuses the PDU can go; afterwards all is over.
     Refusing {
@@ -63,7 +63,7 @@ impl Receiver {
         Self {
             config,
             address,
-            phase: Phase::Idle,
+            phase: ReceptionPhase::Idle,
             pdu: Vec::new(),
             length: 0,
             frame_size: 0,
@@ -75,11 +75,11 @@ impl Receiver {
 
     /// Whether there is nothing left to receive or to send.
     pub(super) fn is_idle(&self) -> bool {
-        self.phase == Phase::Idle
+        self.phase == ReceptionPhase::Idle
     }
 
     pub(super) fn is_receiving(&self) -> bool {
-        !matches!(self.phase, Phase::Idle | Phase::Refusing { .. })
+        !matches!(self.phase, ReceptionPhase::Idle | ReceptionPhase::Refusing { .. })
     }
 
     pub(super) fn address(&self) -> CanId {
@@ -109,7 +109,7 @@ impl Receiver {
         self.reset();
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         if length > self.config.max_pdu {
-            self.phase = Phase::Refusing { since: now };
+            self.phase = ReceptionPhase::Refusing { since: now };
             let failure = ReceiveFailure::TooLong;
             return Some(Event::ReceiveFailed { address: self.address, failure });
         }
@@ -117,7 +117,7 @@ impl Receiver {
         self.frame_size = frame_size;
         self.sequence_number = 1;
         self.append(data);
-        self.phase = Phase::Ready { since: now };
+        self.phase = ReceptionPhase::Ready { since: now };
         None
     }
 
@@ -130,7 +130,7 @@ impl Receiver {
         frame_size: usize,
     ) -> Option<Event> {
         // what follows a flow control may overtake the word that the flow control was sent
-        if !matches!(self.phase, Phase::Confirming { .. } | Phase::Collecting { .. }) {
+        if !matches!(self.phase, ReceptionPhase::Confirming { .. } | ReceptionPhase::Collecting { .. }) {
             return None;
         }
         let left = self.left();
@@ -152,9 +152,9 @@ impl Receiver {
             *left = left.saturating_sub(1);
         }
         self.phase = if self.block == Some(0) {
-            Phase::Ready { since: now }
+            ReceptionPhase::Ready { since: now }
         } else {
-            Phase::Collecting { deadline: now + self.config.timeouts.n_cr }
+            ReceptionPhase::Collecting { deadline: now + self.config.timeouts.n_cr }
         };
         None
     }
@@ -173,14 +173,19 @@ impl Receiver {
     /// The oldest flow control of this reception without outcome was acknowledged.
     pub(super) fn handle_transmitted(&mut self, now: Instant) {
         self.unconfirmed = self.unconfirmed.saturating_sub(1);
-        if self.unconfirmed == 0 && matches!(self.phase, Phase::Confirming { .. }) {
-            self.phase = Phase::Collecting { deadline: now + self.config.timeouts.n_cr };
+        if self.unconfirmed == 0 && matches!(self.phase, ReceptionPhase::Confirming { .. }) {
+            self.phase = ReceptionPhase::Collecting { deadline: now + self.config.timeouts.n_cr };
         }
     }
 
     /// Whether a flow control is still to get onto the bus.
     pub(super) fn owes_flow_control(&self) -> bool {
-        matches!(self.phase, Phase::Ready { .. } | Phase::Confirming { .. } | Phase::Refusing { .. })
+        matches!(
+            self.phase,
+            ReceptionPhase::Ready { .. }
+                | ReceptionPhase::Confirming { .. }
+                | ReceptionPhase::Refusing { .. }
+        )
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Event> {
@@ -193,26 +198,26 @@ impl Receiver {
 
     pub(super) fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         match self.phase {
-            Phase::Idle => None,
-            Phase::Refusing { since } | Phase::Ready { since } => {
+            ReceptionPhase::Idle => None,
+            ReceptionPhase::Refusing { since } | ReceptionPhase::Ready { since } => {
                 Some((since + self.config.timeouts.n_ar, Timer::NAr))
             }
-            Phase::Confirming { deadline } => Some((deadline, Timer::NAr)),
-            Phase::Collecting { deadline } => Some((deadline, Timer::NCr)),
+            ReceptionPhase::Confirming { deadline } => Some((deadline, Timer::NAr)),
+            ReceptionPhase::Collecting { deadline } => Some((deadline, Timer::NCr)),
         }
     }
 
     /// A flow control, if one is due.
     pub(super) fn poll_transmit(&mut self, now: Instant, fill: Fill) -> Option<CanFrame> {
         let (status, next) = match self.phase {
-            Phase::Refusing { .. } => (FlowStatus::Overflow, Phase::Idle),
-            Phase::Ready { .. } => {
+            ReceptionPhase::Refusing { .. } => (FlowStatus::Overflow, ReceptionPhase::Idle),
+            ReceptionPhase::Ready { .. } => {
                 let deadline = now + self.config.timeouts.n_ar;
-                (FlowStatus::ContinueToSend, Phase::Confirming { deadline })
+                (FlowStatus::ContinueToSend, ReceptionPhase::Confirming { deadline })
             }
             _ => return None,
         };
-        let header = Header::flow_control(status, self.config.block_size, self.config.st_min);
+        let header = PciHeader::flow_control(status, self.config.block_size, self.config.st_min);
         let frame = self.config.writer.write(&header, &[], fill)?;
         self.phase = next;
         self.block = (self.config.block_size != 0).then_some(self.config.block_size);
@@ -221,7 +226,7 @@ impl Receiver {
     }
 
     fn reset(&mut self) {
-        self.phase = Phase::Idle;
+        self.phase = ReceptionPhase::Idle;
         self.pdu = Vec::new();
         self.unconfirmed = 0;
     }

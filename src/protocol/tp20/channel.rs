@@ -26,33 +26,33 @@ const MAX_EVENTS: usize = 8;
 
 /// What a set-up request says of the identifier that the ECU is to listen to, and of the one it is to send with. Most
 /// ECUs want to choose the one and to be told the other; a few know only one of the other forms.
-const FORMS: [Form; 4] = [
-    Form { names_receive: false, names_transmit: true },
-    Form { names_receive: false, names_transmit: true },
-    Form { names_receive: true, names_transmit: true },
-    Form { names_receive: false, names_transmit: false },
+const FORMS: [SetupForm; 4] = [
+    SetupForm { names_receive: false, names_transmit: true },
+    SetupForm { names_receive: false, names_transmit: true },
+    SetupForm { names_receive: true, names_transmit: true },
+    SetupForm { names_receive: false, names_transmit: false },
 ];
 
 #[derive(Debug, Clone, Copy)]
-struct Form {
+struct SetupForm {
     names_receive: bool,
     names_transmit: bool,
 }
 
 #[derive(Debug)]
-enum State {
+enum ChannelState {
     Idle,
     /// The request of this form is to go, is on its way, or is to be answered by the deadline.
     SettingUp {
         form: usize,
         busy: u8,
-        step: Step,
+        step: SetupStep,
     },
     Connected(Box<Connection>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum SetupStep {
     Ready,
     InFlight,
     Waiting {
@@ -66,7 +66,7 @@ enum Step {
 
 /// Whose frame it is; those of earlier set-ups and connections are nobody's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Owner {
+struct ChannelFrame {
     generation: u32,
     is_setup: bool,
 }
@@ -75,7 +75,7 @@ struct Owner {
 #[derive(Debug)]
 pub struct Channel {
     config: ChannelConfig,
-    state: State,
+    state: ChannelState,
     generation: u32,
     /// A PDU that waits for the channel to be open.
     pending: Option<Vec<u8>>,
@@ -83,7 +83,7 @@ pub struct Channel {
     is_closing: bool,
     /// The channel is tested, and so kept, while nobody speaks.
     is_kept: bool,
-    in_flight: VecDeque<Owner>,
+    in_flight: VecDeque<ChannelFrame>,
     events: VecDeque<Event>,
 }
 
@@ -92,7 +92,7 @@ impl Channel {
     pub fn new(config: ChannelConfig) -> Self {
         Self {
             config,
-            state: State::Idle,
+            state: ChannelState::Idle,
             generation: 0,
             pending: None,
             is_closing: false,
@@ -110,48 +110,48 @@ impl Channel {
     /// The identifier that the ECU sends with: the one it chose, or else the one it will be asked to use.
     pub fn receive_id(&self) -> CanId {
         match &self.state {
-            State::Connected(connection) => connection.config().receive,
+            ChannelState::Connected(connection) => connection.config().receive,
             _ => self.config.receive,
         }
     }
 
     /// Whether PDUs go out at once.
     pub fn is_open(&self) -> bool {
-        matches!(&self.state, State::Connected(connection) if connection.is_open())
+        matches!(&self.state, ChannelState::Connected(connection) if connection.is_open())
     }
 
     /// Whether nothing is left to be sent, and no answer is awaited that this depends on.
     pub fn is_idle(&self) -> bool {
         self.pending.is_none()
             && match &self.state {
-                State::Idle => true,
-                State::SettingUp { .. } => false,
-                State::Connected(connection) => connection.is_done(),
+                ChannelState::Idle => true,
+                ChannelState::SettingUp { .. } => false,
+                ChannelState::Connected(connection) => connection.is_done(),
             }
     }
 
     /// Whether a PDU is under way out, or waits for the channel to be set up.
     pub fn is_sending(&self) -> bool {
         self.pending.is_some()
-            || matches!(&self.state, State::Connected(connection) if connection.is_sending())
+            || matches!(&self.state, ChannelState::Connected(connection) if connection.is_sending())
     }
 
     /// Whether a PDU is under way in.
     pub fn is_receiving(&self) -> bool {
-        matches!(&self.state, State::Connected(connection) if connection.is_receiving())
+        matches!(&self.state, ChannelState::Connected(connection) if connection.is_receiving())
     }
 
     /// Begins to set the channel up, unless it is; this ends with [`Event::Opened`] or [`Event::Closed`].
     pub fn open(&mut self) {
         self.is_closing = false;
-        if matches!(self.state, State::Idle) {
+        if matches!(self.state, ChannelState::Idle) {
             self.set_up();
         }
     }
 
     fn set_up(&mut self) {
         self.generation = self.generation.wrapping_add(1);
-        self.state = State::SettingUp { form: 0, busy: 0, step: Step::Ready };
+        self.state = ChannelState::SettingUp { form: 0, busy: 0, step: SetupStep::Ready };
     }
 
     /// Disconnects; what is being sent fails.
@@ -159,10 +159,10 @@ impl Channel {
         self.is_closing = true;
         let reason = CloseReason::Requested;
         match &mut self.state {
-            State::Idle => {}
+            ChannelState::Idle => {}
             // an ECU that answers late drops the channel by itself, as it hears no parameters
-            State::SettingUp { .. } => self.give_up(reason),
-            State::Connected(connection) => {
+            ChannelState::SettingUp { .. } => self.give_up(reason),
+            ChannelState::Connected(connection) => {
                 connection.close();
                 self.fail_pending(reason);
                 self.settle(now);
@@ -179,9 +179,9 @@ impl Channel {
         check(pdu, self.config.max_pdu)?;
         self.is_closing = false;
         match &mut self.state {
-            State::Connected(connection) if connection.is_open() => return connection.send(now, pdu),
-            State::Idle => self.set_up(),
-            State::SettingUp { .. } | State::Connected(_) => {}
+            ChannelState::Connected(connection) if connection.is_open() => return connection.send(now, pdu),
+            ChannelState::Idle => self.set_up(),
+            ChannelState::SettingUp { .. } | ChannelState::Connected(_) => {}
         }
         self.pending = Some(pdu.to_vec());
         Ok(())
@@ -190,7 +190,7 @@ impl Channel {
     /// Gives up what is being sent, without an event; if a part of it is on the bus, the channel is closed with it.
     pub fn abort_send(&mut self) {
         self.pending = None;
-        if let State::Connected(connection) = &mut self.state {
+        if let ChannelState::Connected(connection) = &mut self.state {
             connection.abort_send();
             self.events.extend(std::iter::from_fn(|| connection.poll_event()));
         }
@@ -199,7 +199,7 @@ impl Channel {
     /// The frame that disconnects, where there is a channel: for whoever drops this machine without driving it on.
     pub fn farewell(&self) -> Option<CanFrame> {
         match &self.state {
-            State::Connected(connection) if !connection.is_done() => {
+            ChannelState::Connected(connection) if !connection.is_done() => {
                 Tpdu::Disconnect.encode(connection.config().transmit)
             }
             _ => None,
@@ -217,7 +217,7 @@ impl Channel {
 
     /// Ends a set-up that came to nothing.
     fn give_up(&mut self, reason: CloseReason) {
-        self.state = State::Idle;
+        self.state = ChannelState::Idle;
         self.fail_pending(reason);
         self.events.push_back(Event::Closed { reason });
     }
@@ -231,19 +231,19 @@ impl Channel {
     /// Takes a frame of the bus; whether it was for this channel.
     pub fn handle_frame(&mut self, now: Instant, frame: &CanFrame) -> bool {
         match &mut self.state {
-            State::Connected(connection)
+            ChannelState::Connected(connection)
                 if self.events.len() >= MAX_EVENTS && connection.config().receive == frame.id() =>
             {
                 true
             }
-            State::Connected(connection) => {
+            ChannelState::Connected(connection) => {
                 let is_taken = connection.handle_frame(now, frame);
                 if is_taken {
                     self.settle(now);
                 }
                 is_taken
             }
-            State::SettingUp { .. }
+            ChannelState::SettingUp { .. }
                 if frame.is_data() && frame.id() == self.config.ecu.setup_response_id() =>
             {
                 if let Some(message) = SetupMessage::decode(frame.data()) {
@@ -251,13 +251,13 @@ impl Channel {
                 }
                 true
             }
-            State::SettingUp { .. } | State::Idle => false,
+            ChannelState::SettingUp { .. } | ChannelState::Idle => false,
         }
     }
 
     fn handle_setup(&mut self, now: Instant, message: &SetupMessage) {
-        let State::SettingUp { form, busy, step } = self.state else { return };
-        if (form, step) == (0, Step::Ready) {
+        let ChannelState::SettingUp { form, busy, step } = self.state else { return };
+        if (form, step) == (0, SetupStep::Ready) {
             return;
         }
         match message.opcode {
@@ -271,8 +271,8 @@ impl Channel {
                 if !is_temporary || busy >= MAX_BUSY {
                     return self.give_up(CloseReason::Refused(refusal));
                 }
-                let step = Step::Pausing { until: now + BUSY_PAUSE };
-                self.state = State::SettingUp { form, busy: busy + 1, step };
+                let step = SetupStep::Pausing { until: now + BUSY_PAUSE };
+                self.state = ChannelState::SettingUp { form, busy: busy + 1, step };
             }
         }
     }
@@ -288,12 +288,12 @@ impl Channel {
             max_pdu: self.config.max_pdu,
         };
         self.generation = self.generation.wrapping_add(1);
-        self.state = State::Connected(Box::new(Connection::new(config, now)));
+        self.state = ChannelState::Connected(Box::new(Connection::new(config, now)));
     }
 
     /// Looks at what the connection reports.
     fn settle(&mut self, now: Instant) {
-        let State::Connected(connection) = &mut self.state else { return };
+        let ChannelState::Connected(connection) = &mut self.state else { return };
         let mut closed = None;
         while let Some(event) = connection.poll_event() {
             if let Event::Closed { reason } = event {
@@ -319,8 +319,8 @@ impl Channel {
 
     /// A connection that is over makes room, for a new one where a PDU waits.
     fn leave_if_done(&mut self) {
-        if matches!(&self.state, State::Connected(connection) if connection.is_done()) {
-            self.state = State::Idle;
+        if matches!(&self.state, ChannelState::Connected(connection) if connection.is_done()) {
+            self.state = ChannelState::Idle;
             if self.pending.is_some() && !self.is_closing {
                 self.set_up();
             }
@@ -334,11 +334,11 @@ impl Channel {
             return;
         };
         match &mut self.state {
-            State::SettingUp { form, step: step @ Step::InFlight, .. } if owner.is_setup => {
+            ChannelState::SettingUp { form, step: step @ SetupStep::InFlight, .. } if owner.is_setup => {
                 let wait = if *form + 1 >= FORMS.len() { LAST_SETUP_WAIT } else { SETUP_WAIT };
-                *step = Step::Waiting { deadline: now + wait };
+                *step = SetupStep::Waiting { deadline: now + wait };
             }
-            State::Connected(connection) if !owner.is_setup => {
+            ChannelState::Connected(connection) if !owner.is_setup => {
                 connection.handle_transmitted(now);
                 self.settle(now);
             }
@@ -351,9 +351,9 @@ impl Channel {
         if reason == CloseReason::BusOff {
             self.in_flight.clear();
             match &mut self.state {
-                State::Idle => {}
-                State::SettingUp { .. } => self.give_up(reason),
-                State::Connected(connection) => {
+                ChannelState::Idle => {}
+                ChannelState::SettingUp { .. } => self.give_up(reason),
+                ChannelState::Connected(connection) => {
                     connection.handle_transmit_failed(now, reason);
                     self.settle(now);
                 }
@@ -365,8 +365,10 @@ impl Channel {
             return;
         };
         match &mut self.state {
-            State::SettingUp { step: Step::InFlight, .. } if owner.is_setup => self.give_up(reason),
-            State::Connected(connection) if !owner.is_setup => {
+            ChannelState::SettingUp { step: SetupStep::InFlight, .. } if owner.is_setup => {
+                self.give_up(reason)
+            }
+            ChannelState::Connected(connection) if !owner.is_setup => {
                 connection.handle_transmit_failed(now, reason);
                 self.settle(now);
             }
@@ -377,19 +379,19 @@ impl Channel {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         match &mut self.state {
-            State::Idle => {}
-            State::SettingUp { form, step, .. } => match *step {
-                Step::Waiting { deadline } if deadline <= now => {
+            ChannelState::Idle => {}
+            ChannelState::SettingUp { form, step, .. } => match *step {
+                SetupStep::Waiting { deadline } if deadline <= now => {
                     if *form + 1 >= FORMS.len() {
                         return self.give_up(CloseReason::SetupTimeout);
                     }
                     *form += 1;
-                    *step = Step::Ready;
+                    *step = SetupStep::Ready;
                 }
-                Step::Pausing { until } if until <= now => *step = Step::Ready,
+                SetupStep::Pausing { until } if until <= now => *step = SetupStep::Ready,
                 _ => {}
             },
-            State::Connected(connection) => {
+            ChannelState::Connected(connection) => {
                 connection.handle_timeout(now);
                 self.settle(now);
             }
@@ -402,9 +404,9 @@ impl Channel {
             return None;
         }
         let (frame, is_setup) = match &mut self.state {
-            State::Idle => return None,
-            State::SettingUp { form, step, .. } => {
-                let Form { names_receive, names_transmit } = *FORMS.get(*form)?;
+            ChannelState::Idle => return None,
+            ChannelState::SettingUp { form, step, .. } => {
+                let SetupForm { names_receive, names_transmit } = *FORMS.get(*form)?;
                 let id = self.config.receive;
                 let request = SetupMessage::request(
                     self.config.ecu,
@@ -412,15 +414,15 @@ impl Channel {
                     names_transmit.then_some(id),
                     self.config.application_type,
                 );
-                if *step != Step::Ready {
+                if *step != SetupStep::Ready {
                     return None;
                 }
-                *step = Step::InFlight;
+                *step = SetupStep::InFlight;
                 (request.encode(SETUP_ID)?, true)
             }
-            State::Connected(connection) => (connection.poll_transmit(now)?, false),
+            ChannelState::Connected(connection) => (connection.poll_transmit(now)?, false),
         };
-        self.in_flight.push_back(Owner { generation: self.generation, is_setup });
+        self.in_flight.push_back(ChannelFrame { generation: self.generation, is_setup });
         self.leave_if_done();
         Some(frame)
     }
@@ -433,12 +435,13 @@ impl Channel {
     /// When to call [`Channel::handle_timeout`], and for which timer.
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         match &self.state {
-            State::Idle => None,
-            State::SettingUp {
-                step: Step::Waiting { deadline: at } | Step::Pausing { until: at }, ..
+            ChannelState::Idle => None,
+            ChannelState::SettingUp {
+                step: SetupStep::Waiting { deadline: at } | SetupStep::Pausing { until: at },
+                ..
             } => Some((*at, Timer::Setup)),
-            State::SettingUp { .. } => None,
-            State::Connected(connection) => connection.poll_timeout(),
+            ChannelState::SettingUp { .. } => None,
+            ChannelState::Connected(connection) => connection.poll_timeout(),
         }
     }
 
@@ -446,7 +449,7 @@ impl Channel {
     #[cfg(test)]
     pub(super) fn load(&self) -> (usize, usize, usize) {
         let memory = match &self.state {
-            State::Connected(connection) => connection.load().0,
+            ChannelState::Connected(connection) => connection.load().0,
             _ => 0,
         };
         (memory, self.in_flight.len(), self.events.len())

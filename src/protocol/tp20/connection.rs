@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use connector_hal::can::CanFrame;
 
-use super::receiver::Receiver;
-use super::sender::{Outcome, Pace, Sender};
+use super::receiver::BlockReceiver;
+use super::sender::{BlockSender, Pace, TransferEnd};
 use super::{
     CloseReason, ConnectionConfig, Event, Opening, Parameters, ReceiveFailure, SendError, Timer, Tpdu,
 };
@@ -23,7 +23,7 @@ const MAX_TESTS: u8 = 5;
 const DISCONNECT_WAIT: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum ConnectionPhase {
     /// Our parameters are to be sent; T1 runs once they are on the bus.
     Offering {
         sent: u8,
@@ -43,7 +43,7 @@ enum Phase {
 
 /// What a frame without outcome is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sent {
+enum SentFrame {
     Data { serial: u32 },
     Offer,
     Test,
@@ -63,11 +63,11 @@ struct Due {
 #[derive(Debug)]
 pub struct Connection {
     config: ConnectionConfig,
-    phase: Phase,
-    sender: Sender,
-    receiver: Receiver,
+    phase: ConnectionPhase,
+    sender: BlockSender,
+    receiver: BlockReceiver,
     due: Due,
-    in_flight: VecDeque<Sent>,
+    in_flight: VecDeque<SentFrame>,
     /// When the channel is to be tested.
     test_at: Option<Instant>,
     /// Until when the test is to be answered, once it is on the bus.
@@ -82,13 +82,13 @@ impl Connection {
     pub fn new(config: ConnectionConfig, now: Instant) -> Self {
         let pace = Pace::new(&config.parameters, &config.parameters);
         let phase = match config.opening {
-            Opening::Active => Phase::Offering { sent: 0, deadline: None },
-            Opening::Passive(limit) => Phase::AwaitingOffer { deadline: now + limit },
+            Opening::Active => ConnectionPhase::Offering { sent: 0, deadline: None },
+            Opening::Passive(limit) => ConnectionPhase::AwaitingOffer { deadline: now + limit },
         };
         Self {
             phase,
-            sender: Sender::new(pace),
-            receiver: Receiver::new(config.max_pdu),
+            sender: BlockSender::new(pace),
+            receiver: BlockReceiver::new(config.max_pdu),
             due: Due::default(),
             in_flight: VecDeque::new(),
             test_at: None,
@@ -107,12 +107,12 @@ impl Connection {
 
     /// Whether PDUs can be sent.
     pub fn is_open(&self) -> bool {
-        self.phase == Phase::Open
+        self.phase == ConnectionPhase::Open
     }
 
     /// Whether it is over, and nothing is left to be sent.
     pub fn is_done(&self) -> bool {
-        self.phase == Phase::Closed && !self.due.disconnect
+        self.phase == ConnectionPhase::Closed && !self.due.disconnect
     }
 
     /// Whether a PDU is under way out.
@@ -127,7 +127,7 @@ impl Connection {
 
     /// Begins to send a PDU once the connection is open; its end is told by [`Event::Sent`] or [`Event::SendFailed`].
     pub fn send(&mut self, now: Instant, pdu: &[u8]) -> Result<(), SendError> {
-        if matches!(self.phase, Phase::Closing { .. } | Phase::Closed) {
+        if matches!(self.phase, ConnectionPhase::Closing { .. } | ConnectionPhase::Closed) {
             return Err(SendError::Closed);
         }
         self.sender.send(now, pdu, self.config.max_pdu)
@@ -143,22 +143,22 @@ impl Connection {
 
     /// Disconnects.
     pub fn close(&mut self) {
-        if matches!(self.phase, Phase::Closing { .. } | Phase::Closed) {
+        if matches!(self.phase, ConnectionPhase::Closing { .. } | ConnectionPhase::Closed) {
             return;
         }
         self.fail_all(CloseReason::Requested);
         self.due = Due { disconnect: true, ..Due::default() };
-        self.phase = Phase::Closing { deadline: None };
+        self.phase = ConnectionPhase::Closing { deadline: None };
     }
 
     /// Ends the connection without waiting for the peer.
     fn end(&mut self, reason: CloseReason, tell_peer: bool) {
-        if self.phase == Phase::Closed {
+        if self.phase == ConnectionPhase::Closed {
             return;
         }
         self.fail_all(reason);
         self.due = Due { disconnect: tell_peer, ..Due::default() };
-        self.phase = Phase::Closed;
+        self.phase = ConnectionPhase::Closed;
         self.events.push_back(Event::Closed { reason });
     }
 
@@ -192,26 +192,26 @@ impl Connection {
         self.test_answer_by = None;
         self.tests = 0;
         match (self.phase, tpdu) {
-            (Phase::Closed, _) => {}
+            (ConnectionPhase::Closed, _) => {}
             (_, Tpdu::Disconnect) => self.handle_disconnect(),
-            (Phase::Closing { .. }, _) => {}
+            (ConnectionPhase::Closing { .. }, _) => {}
             (_, Tpdu::ParametersRequest(peer)) => self.handle_offer(now, &peer),
             (_, Tpdu::ParametersResponse(peer)) => self.handle_parameters(now, peer.as_ref()),
             (_, Tpdu::ChannelTest) => self.due.parameters = true,
-            (Phase::Open, tpdu) => self.handle_transfer(now, tpdu),
+            (ConnectionPhase::Open, tpdu) => self.handle_transfer(now, tpdu),
             // an ECU that sends data has taken our parameters for agreed upon
-            (Phase::Offering { sent: 1.., .. }, Tpdu::Data { .. }) => {
+            (ConnectionPhase::Offering { sent: 1.., .. }, Tpdu::Data { .. }) => {
                 self.open(now);
                 self.handle_transfer(now, tpdu);
             }
-            (Phase::Offering { .. } | Phase::AwaitingOffer { .. }, _) => {}
+            (ConnectionPhase::Offering { .. } | ConnectionPhase::AwaitingOffer { .. }, _) => {}
         }
         true
     }
 
     fn handle_disconnect(&mut self) {
         match self.phase {
-            Phase::Closing { .. } => {
+            ConnectionPhase::Closing { .. } => {
                 // whether it is an answer or its own idea
                 let tell_peer = self.due.disconnect;
                 self.end(CloseReason::Requested, tell_peer);
@@ -222,7 +222,7 @@ impl Connection {
 
     fn handle_offer(&mut self, now: Instant, peer: &Parameters) {
         self.due.parameters = true;
-        if self.phase == Phase::Open {
+        if self.phase == ConnectionPhase::Open {
             // with it, the peer counts from 0 again
             if self.sender.is_sending() {
                 self.sender.abort();
@@ -239,7 +239,7 @@ impl Connection {
         if let Some(peer) = peer {
             self.adopt(peer);
         }
-        if matches!(self.phase, Phase::Offering { sent: 1.., .. }) {
+        if matches!(self.phase, ConnectionPhase::Offering { sent: 1.., .. }) {
             self.open(now);
         }
     }
@@ -250,8 +250,8 @@ impl Connection {
     }
 
     fn open(&mut self, now: Instant) {
-        if self.phase != Phase::Open {
-            self.phase = Phase::Open;
+        if self.phase != ConnectionPhase::Open {
+            self.phase = ConnectionPhase::Open;
             self.test_at = self.config.test_after.map(|after| now + after);
             self.events.push_back(Event::Opened);
         }
@@ -273,10 +273,10 @@ impl Connection {
         }
     }
 
-    fn handle_outcome(&mut self, outcome: Option<Outcome>) {
+    fn handle_outcome(&mut self, outcome: Option<TransferEnd>) {
         match outcome {
-            Some(Outcome::Sent { elapsed }) => self.events.push_back(Event::Sent { elapsed }),
-            Some(Outcome::Failed(reason)) => {
+            Some(TransferEnd::Sent { elapsed }) => self.events.push_back(Event::Sent { elapsed }),
+            Some(TransferEnd::Failed(reason)) => {
                 self.events.push_back(Event::SendFailed { reason });
                 // nobody knows any more which number comes next
                 self.end(reason, true);
@@ -289,20 +289,20 @@ impl Connection {
     pub fn handle_transmitted(&mut self, now: Instant) {
         let t1 = self.config.parameters.t1.longest();
         match self.in_flight.pop_front() {
-            Some(Sent::Data { serial }) => self.sender.handle_transmitted(now, serial),
-            Some(Sent::Offer) => {
-                if let Phase::Offering { deadline: deadline @ None, .. } = &mut self.phase {
+            Some(SentFrame::Data { serial }) => self.sender.handle_transmitted(now, serial),
+            Some(SentFrame::Offer) => {
+                if let ConnectionPhase::Offering { deadline: deadline @ None, .. } = &mut self.phase {
                     *deadline = Some(now + t1);
                 }
             }
             // a busy ECU may miss some
-            Some(Sent::Test) => self.test_answer_by = self.config.test_after.map(|after| now + after),
-            Some(Sent::Disconnect) => {
-                if let Phase::Closing { deadline: deadline @ None } = &mut self.phase {
+            Some(SentFrame::Test) => self.test_answer_by = self.config.test_after.map(|after| now + after),
+            Some(SentFrame::Disconnect) => {
+                if let ConnectionPhase::Closing { deadline: deadline @ None } = &mut self.phase {
                     *deadline = Some(now + DISCONNECT_WAIT);
                 }
             }
-            Some(Sent::Other) | None => {}
+            Some(SentFrame::Other) | None => {}
         }
     }
 
@@ -313,9 +313,11 @@ impl Connection {
             return self.end(reason, false);
         }
         match self.in_flight.pop_front() {
-            Some(Sent::Data { serial }) if self.sender.is_in_flight(serial) => self.end(reason, false),
-            Some(Sent::Offer | Sent::Test) if self.phase != Phase::Closed => self.end(reason, false),
-            Some(Sent::Disconnect) if matches!(self.phase, Phase::Closing { .. }) => {
+            Some(SentFrame::Data { serial }) if self.sender.is_in_flight(serial) => self.end(reason, false),
+            Some(SentFrame::Offer | SentFrame::Test) if self.phase != ConnectionPhase::Closed => {
+                self.end(reason, false)
+            }
+            Some(SentFrame::Disconnect) if matches!(self.phase, ConnectionPhase::Closing { .. }) => {
                 self.end(CloseReason::Requested, false);
             }
             _ => {}
@@ -326,30 +328,30 @@ impl Connection {
     pub fn handle_timeout(&mut self, now: Instant) {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         match self.phase {
-            Phase::Offering { sent, deadline } if is_due(deadline) => {
+            ConnectionPhase::Offering { sent, deadline } if is_due(deadline) => {
                 if sent >= MAX_OFFERS {
                     return self.end(CloseReason::NoParameters, true);
                 }
-                self.phase = Phase::Offering { sent, deadline: None };
+                self.phase = ConnectionPhase::Offering { sent, deadline: None };
             }
-            Phase::AwaitingOffer { deadline } if deadline <= now => {
+            ConnectionPhase::AwaitingOffer { deadline } if deadline <= now => {
                 return self.end(CloseReason::NoParameters, true);
             }
-            Phase::Closing { deadline } if is_due(deadline) => {
+            ConnectionPhase::Closing { deadline } if is_due(deadline) => {
                 return self.end(CloseReason::Requested, false);
             }
-            Phase::Closed => return,
+            ConnectionPhase::Closed => return,
             _ => {}
         }
         if is_due(self.silence_at) {
             return self.end(CloseReason::Silence, true);
         }
-        if self.phase != Phase::Open {
+        if self.phase != ConnectionPhase::Open {
             return;
         }
         let outcome = self.sender.handle_timeout(now);
         self.handle_outcome(outcome);
-        if self.phase == Phase::Open && self.receiver.handle_timeout(now) {
+        if self.phase == ConnectionPhase::Open && self.receiver.handle_timeout(now) {
             return self.end(CloseReason::ReceptionStopped, true);
         }
         if is_due(self.test_answer_by) {
@@ -373,41 +375,41 @@ impl Connection {
         let id = self.config.transmit;
         let own = self.config.parameters;
         if std::mem::take(&mut self.due.disconnect) {
-            return self.give_out(now, Sent::Disconnect, Tpdu::Disconnect.encode(id));
+            return self.give_out(now, SentFrame::Disconnect, Tpdu::Disconnect.encode(id));
         }
-        if matches!(self.phase, Phase::Closing { .. } | Phase::Closed) {
+        if matches!(self.phase, ConnectionPhase::Closing { .. } | ConnectionPhase::Closed) {
             return None;
         }
         if let Some(sequence) = self.receiver.take_ack() {
             let ack = Tpdu::Ack { ready: true, sequence };
-            return self.give_out(now, Sent::Other, ack.encode(id));
+            return self.give_out(now, SentFrame::Other, ack.encode(id));
         }
         if std::mem::take(&mut self.due.parameters) {
             let response = Tpdu::ParametersResponse(Some(own));
-            return self.give_out(now, Sent::Other, response.encode(id));
+            return self.give_out(now, SentFrame::Other, response.encode(id));
         }
-        if let Phase::Offering { sent, deadline: None } = self.phase
-            && !self.in_flight.contains(&Sent::Offer)
+        if let ConnectionPhase::Offering { sent, deadline: None } = self.phase
+            && !self.in_flight.contains(&SentFrame::Offer)
         {
-            self.phase = Phase::Offering { sent: sent + 1, deadline: None };
-            return self.give_out(now, Sent::Offer, Tpdu::ParametersRequest(own).encode(id));
+            self.phase = ConnectionPhase::Offering { sent: sent + 1, deadline: None };
+            return self.give_out(now, SentFrame::Offer, Tpdu::ParametersRequest(own).encode(id));
         }
-        if self.phase != Phase::Open {
+        if self.phase != ConnectionPhase::Open {
             return None;
         }
         if std::mem::take(&mut self.due.test) {
             self.tests = self.tests.saturating_add(1);
-            return self.give_out(now, Sent::Test, Tpdu::ChannelTest.encode(id));
+            return self.give_out(now, SentFrame::Test, Tpdu::ChannelTest.encode(id));
         }
         let (tpdu, serial) = self.sender.poll_transmit(now)?;
         let frame = tpdu.encode(id);
-        self.give_out(now, Sent::Data { serial }, frame)
+        self.give_out(now, SentFrame::Data { serial }, frame)
     }
 
-    fn give_out(&mut self, now: Instant, sent: Sent, frame: Option<CanFrame>) -> Option<CanFrame> {
+    fn give_out(&mut self, now: Instant, sent: SentFrame, frame: Option<CanFrame>) -> Option<CanFrame> {
         let frame = frame?;
         self.in_flight.push_back(sent);
-        if self.phase == Phase::Open {
+        if self.phase == ConnectionPhase::Open {
             self.test_at = self.config.test_after.map(|after| now + after);
         }
         Some(frame)
@@ -422,15 +424,19 @@ impl Connection {
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let silence = self.silence_at.map(|at| (at, Timer::Silence));
         let timers = match self.phase {
-            Phase::Offering { deadline, .. } => [deadline.map(|at| (at, Timer::T1)), silence, None, None],
-            Phase::AwaitingOffer { deadline } => [Some((deadline, Timer::T1)), silence, None, None],
-            Phase::Open => {
+            ConnectionPhase::Offering { deadline, .. } => {
+                [deadline.map(|at| (at, Timer::T1)), silence, None, None]
+            }
+            ConnectionPhase::AwaitingOffer { deadline } => [Some((deadline, Timer::T1)), silence, None, None],
+            ConnectionPhase::Open => {
                 let test = self.test_answer_by.or(self.test_at).map(|at| (at, Timer::TCt));
                 let reception = self.receiver.poll_timeout().map(|at| (at, Timer::Reception));
                 [silence, test, reception, self.sender.poll_timeout()]
             }
-            Phase::Closing { deadline } => [deadline.map(|at| (at, Timer::Disconnect)), None, None, None],
-            Phase::Closed => [None; 4],
+            ConnectionPhase::Closing { deadline } => {
+                [deadline.map(|at| (at, Timer::Disconnect)), None, None, None]
+            }
+            ConnectionPhase::Closed => [None; 4],
         };
         timers.into_iter().flatten().min_by_key(|&(deadline, _)| deadline)
     }

@@ -13,7 +13,7 @@ const LENGTH_MASK: u16 = 0x7FFF;
 const PREFIX: usize = 2;
 
 #[derive(Debug)]
-pub(super) struct Receiver {
+pub(super) struct BlockReceiver {
     max_pdu: usize,
     stalled_after: Duration,
     /// The number that the next frame should have.
@@ -30,7 +30,7 @@ pub(super) struct Receiver {
     ack: Option<u8>,
 }
 
-impl Receiver {
+impl BlockReceiver {
     pub(super) fn new(max_pdu: usize) -> Self {
         Self {
             max_pdu: max_pdu.min(MAX_PDU),

@@ -35,7 +35,7 @@ impl Pace {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum TransferState {
     /// The next frame can go, once T3 has passed.
     Ready,
     /// A frame waits for its outcome on the bus.
@@ -45,7 +45,7 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Transfer {
+struct BlockTransfer {
     /// The length, then the PDU.
     bytes: Vec<u8>,
     frames: usize,
@@ -55,13 +55,13 @@ struct Transfer {
     acked: usize,
     /// The frame that goes next.
     next: usize,
-    state: State,
+    state: TransferState,
     repeats: u8,
     not_ready: u8,
     started: Instant,
 }
 
-impl Transfer {
+impl BlockTransfer {
     fn sequence(&self, frame: usize) -> u8 {
         // the sum's low bits are what counts
         ((usize::from(self.first) + frame) & 0x0F) as u8
@@ -76,31 +76,34 @@ impl Transfer {
     }
 
     fn awaits_ack(&self) -> bool {
-        matches!(self.state, State::AwaitingAck { .. } | State::InFlight { wants_ack: true, .. })
+        matches!(
+            self.state,
+            TransferState::AwaitingAck { .. } | TransferState::InFlight { wants_ack: true, .. }
+        )
     }
 }
 
 /// How a transfer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum TransferEnd {
     Sent { elapsed: Duration },
     Failed(CloseReason),
 }
 
 #[derive(Debug)]
-pub(super) struct Sender {
+pub(super) struct BlockSender {
     pace: Pace,
     /// The number of the next PDU's first frame.
     sequence: u8,
     serial: u32,
-    transfer: Option<Transfer>,
+    transfer: Option<BlockTransfer>,
     /// T3 runs.
     not_before: Option<Instant>,
     /// The peer is not ready, T_Wait runs.
     not_ready_until: Option<Instant>,
 }
 
-impl Sender {
+impl BlockSender {
     pub(super) fn new(pace: Pace) -> Self {
         Self { pace, sequence: 0, serial: 0, transfer: None, not_before: None, not_ready_until: None }
     }
@@ -127,13 +130,13 @@ impl Sender {
         // bounded by `max`, which is no more than the length can say
         bytes.extend((pdu.len() as u16).to_be_bytes());
         bytes.extend(pdu);
-        self.transfer = Some(Transfer {
+        self.transfer = Some(BlockTransfer {
             frames: bytes.len().div_ceil(DATA_BYTES),
             bytes,
             first: self.sequence,
             acked: 0,
             next: 0,
-            state: State::Ready,
+            state: TransferState::Ready,
             repeats: 0,
             not_ready: 0,
             started: now,
@@ -147,7 +150,7 @@ impl Sender {
     }
 
     /// The peer has everything before the frame with this number.
-    pub(super) fn handle_ack(&mut self, now: Instant, ready: bool, sequence: u8) -> Option<Outcome> {
+    pub(super) fn handle_ack(&mut self, now: Instant, ready: bool, sequence: u8) -> Option<TransferEnd> {
         self.not_ready_until = (!ready).then(|| now + READY_WAIT);
         let transfer = self.transfer.as_mut()?;
         let ahead = usize::from(sequence.wrapping_sub(transfer.sequence(transfer.acked)) & 0x0F);
@@ -171,56 +174,59 @@ impl Sender {
             let elapsed = now.saturating_duration_since(transfer.started);
             self.sequence = transfer.sequence(acked);
             self.transfer = None;
-            return Some(Outcome::Sent { elapsed });
+            return Some(TransferEnd::Sent { elapsed });
         }
         let is_behind = acked < transfer.next;
         transfer.next = acked;
-        transfer.state = State::Ready;
+        transfer.state = TransferState::Ready;
         if is_behind { self.count_repeat() } else { None }
     }
 
     /// The data frame of this number was acknowledged on the bus.
     pub(super) fn handle_transmitted(&mut self, now: Instant, serial: u32) {
         let Some(transfer) = &mut self.transfer else { return };
-        if let State::InFlight { serial: current, wants_ack } = transfer.state
+        if let TransferState::InFlight { serial: current, wants_ack } = transfer.state
             && current == serial
         {
             self.not_before = Some(now + self.pace.t3);
-            transfer.state =
-                if wants_ack { State::AwaitingAck { deadline: now + self.pace.t1 } } else { State::Ready };
+            transfer.state = if wants_ack {
+                TransferState::AwaitingAck { deadline: now + self.pace.t1 }
+            } else {
+                TransferState::Ready
+            };
         }
     }
 
     /// Whether the frame of this number is of the transfer under way.
     pub(super) fn is_in_flight(&self, serial: u32) -> bool {
         let state = self.transfer.as_ref().map(|transfer| transfer.state);
-        matches!(state, Some(State::InFlight { serial: current, .. }) if current == serial)
+        matches!(state, Some(TransferState::InFlight { serial: current, .. }) if current == serial)
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Outcome> {
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<TransferEnd> {
         self.not_before.take_if(|at| *at <= now);
         self.not_ready_until.take_if(|at| *at <= now);
         let transfer = self.transfer.as_mut()?;
         match transfer.state {
-            State::AwaitingAck { deadline } if deadline <= now => {
+            TransferState::AwaitingAck { deadline } if deadline <= now => {
                 // the frame that asked for the acknowledgement; the peer tells by it what it misses besides
                 transfer.next = transfer.next.saturating_sub(1).max(transfer.acked);
-                transfer.state = State::Ready;
+                transfer.state = TransferState::Ready;
                 self.count_repeat()
             }
             _ => None,
         }
     }
 
-    fn count_repeat(&mut self) -> Option<Outcome> {
+    fn count_repeat(&mut self) -> Option<TransferEnd> {
         let transfer = self.transfer.as_mut()?;
         transfer.repeats += 1;
         if transfer.repeats > MAX_REPEATS { Some(self.fail(CloseReason::NoAck)) } else { None }
     }
 
-    fn fail(&mut self, reason: CloseReason) -> Outcome {
+    fn fail(&mut self, reason: CloseReason) -> TransferEnd {
         self.transfer = None;
-        Outcome::Failed(reason)
+        TransferEnd::Failed(reason)
     }
 
     /// The next data frame, and the number by which its outcome is told.
@@ -229,12 +235,12 @@ impl Sender {
             return None;
         }
         let pace = self.pace;
-        let transfer = self.transfer.as_mut().filter(|transfer| transfer.state == State::Ready)?;
+        let transfer = self.transfer.as_mut().filter(|transfer| transfer.state == TransferState::Ready)?;
         let frame = transfer.next;
         let (wants_ack, is_last) = (transfer.wants_ack(frame, &pace), transfer.is_last(frame));
         self.serial = self.serial.wrapping_add(1);
         transfer.next += 1;
-        transfer.state = State::InFlight { serial: self.serial, wants_ack };
+        transfer.state = TransferState::InFlight { serial: self.serial, wants_ack };
         let sequence = transfer.sequence(frame);
         let data = transfer.bytes.chunks(DATA_BYTES).nth(frame)?;
         Some((Tpdu::Data { wants_ack, is_last, sequence, data }, self.serial))
@@ -242,9 +248,9 @@ impl Sender {
 
     pub(super) fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         match self.transfer.as_ref()?.state {
-            State::InFlight { .. } => None,
-            State::AwaitingAck { deadline } => Some((deadline, Timer::T1)),
-            State::Ready => {
+            TransferState::InFlight { .. } => None,
+            TransferState::AwaitingAck { deadline } => Some((deadline, Timer::T1)),
+            TransferState::Ready => {
                 let t3 = self.not_before.map(|at| (at, Timer::T3));
                 let wait = self.not_ready_until.map(|at| (at, Timer::TWait));
                 // both must have passed

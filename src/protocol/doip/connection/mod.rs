@@ -26,7 +26,7 @@ pub const GENERAL_INACTIVITY: Duration = Duration::from_secs(300);
 const MAX_UNACKNOWLEDGED: usize = 128;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum RoutingState {
     Activating { until: Instant },
     Confirming { until: Instant },
     Active,
@@ -45,7 +45,7 @@ struct Unacknowledged {
 }
 
 #[derive(Debug)]
-struct Outgoing {
+struct QueuedMessage {
     bytes: Vec<u8>,
     id: Option<SendId>,
 }
@@ -55,9 +55,9 @@ struct Outgoing {
 pub struct Connection {
     settings: ConnectionSettings,
     decoder: StreamDecoder,
-    state: State,
+    state: RoutingState,
     entity: Option<LogicalAddress>,
-    outgoing: VecDeque<Outgoing>,
+    outgoing: VecDeque<QueuedMessage>,
     /// An alive check is to be answered; however many came, one answer will do.
     owes_alive: bool,
     unacknowledged: VecDeque<Unacknowledged>,
@@ -72,7 +72,7 @@ impl Connection {
         let mut connection = Self {
             settings,
             decoder: StreamDecoder::new(max_payload(settings.max_data)),
-            state: State::Activating { until: now + CONTROL_TIME },
+            state: RoutingState::Activating { until: now + CONTROL_TIME },
             entity: None,
             outgoing: VecDeque::new(),
             owes_alive: false,
@@ -88,12 +88,12 @@ impl Connection {
 
     /// Whether diagnostic messages can be sent.
     pub fn is_active(&self) -> bool {
-        self.state == State::Active
+        self.state == RoutingState::Active
     }
 
     /// Whether it is over.
     pub fn is_closed(&self) -> bool {
-        self.state == State::Closed
+        self.state == RoutingState::Closed
     }
 
     /// The gateway's address, once routing is active.
@@ -104,7 +104,7 @@ impl Connection {
     /// Sends a diagnostic message; what becomes of it comes as [`Event::Sent`] or [`Event::SendFailed`].
     pub fn send(&mut self, target: LogicalAddress, data: &[u8]) -> Result<SendId, SendError> {
         let max = self.settings.max_data;
-        if self.state != State::Active {
+        if self.state != RoutingState::Active {
             return Err(SendError::NotActive);
         }
         if data.is_empty() || data.len() > max {
@@ -123,7 +123,7 @@ impl Connection {
 
     fn queue(&mut self, id: Option<SendId>, payload: impl Into<Payload>) {
         match Message::new(self.settings.version, payload).encode() {
-            Ok(bytes) => self.outgoing.push_back(Outgoing { bytes, id }),
+            Ok(bytes) => self.outgoing.push_back(QueuedMessage { bytes, id }),
             Err(error) => tracing::warn!(%error, "a DoIP message was not sent"),
         }
     }
@@ -174,7 +174,7 @@ impl Connection {
                 }
             }
             Payload::HeaderNack(code) => match self.state {
-                State::Activating { .. } | State::Confirming { .. } => {
+                RoutingState::Activating { .. } | RoutingState::Confirming { .. } => {
                     self.close(ConnectionError::ActivationRefused(code));
                 }
                 // it does not say which message it is about: they are looked at in order
@@ -188,7 +188,7 @@ impl Connection {
     }
 
     fn handle_activation(&mut self, now: Instant, response: ActivationResponse) {
-        if !matches!(self.state, State::Activating { .. } | State::Confirming { .. }) {
+        if !matches!(self.state, RoutingState::Activating { .. } | RoutingState::Confirming { .. }) {
             return tracing::debug!(code = %response.code, "a routing activation that nobody asked for");
         }
         let asked = self.settings.tester;
@@ -197,14 +197,14 @@ impl Connection {
         }
         match response.code {
             ActivationCode::Activated => {
-                self.state = State::Active;
+                self.state = RoutingState::Active;
                 self.entity = Some(response.entity);
                 self.events.push_back(Event::Activated { entity: response.entity, oem: response.oem });
             }
             ActivationCode::ConfirmationRequired => {
                 // however often it is said, the time does not begin anew
-                if let State::Activating { .. } = self.state {
-                    self.state = State::Confirming { until: now + self.settings.confirmation_time };
+                if let RoutingState::Activating { .. } = self.state {
+                    self.state = RoutingState::Confirming { until: now + self.settings.confirmation_time };
                     self.events.push_back(Event::ConfirmationRequired);
                 }
             }
@@ -213,7 +213,7 @@ impl Connection {
     }
 
     fn handle_diagnostic(&mut self, now: Instant, message: DiagnosticMessage) {
-        if self.state != State::Active || message.target != self.settings.tester {
+        if self.state != RoutingState::Active || message.target != self.settings.tester {
             let DiagnosticMessage { source, target, .. } = message;
             return tracing::debug!(%source, %target, "a diagnostic message that is not for us");
         }
@@ -254,7 +254,7 @@ impl Connection {
     }
 
     fn close(&mut self, error: ConnectionError) {
-        self.state = State::Closed;
+        self.state = RoutingState::Closed;
         self.outgoing.clear();
         self.owes_alive = false;
         for Unacknowledged { id, is_told, .. } in self.unacknowledged.drain(..) {
@@ -301,10 +301,10 @@ impl Connection {
     /// When [`Connection::handle_timeout`] is due, and what for.
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         match self.state {
-            State::Closed => None,
-            State::Activating { until } => Some((until, Timer::Activation)),
-            State::Confirming { until } => Some((until, Timer::Confirmation)),
-            State::Active => {
+            RoutingState::Closed => None,
+            RoutingState::Activating { until } => Some((until, Timer::Activation)),
+            RoutingState::Confirming { until } => Some((until, Timer::Confirmation)),
+            RoutingState::Active => {
                 let inactive = (self.last_traffic + GENERAL_INACTIVITY, Timer::GeneralInactivity);
                 // they were sent in this order, so the first one's time is the earliest
                 let unacknowledged = self.unacknowledged.front().and_then(|sent| sent.sent);
@@ -321,7 +321,7 @@ impl Connection {
             let alive = Payload::AliveCheckResponse(self.settings.tester);
             Message::new(self.settings.version, alive).encode().ok()?
         } else {
-            let Outgoing { bytes, id } = self.outgoing.pop_front()?;
+            let QueuedMessage { bytes, id } = self.outgoing.pop_front()?;
             if let Some(sent) = self.unacknowledged.iter_mut().find(|sent| Some(sent.id) == id) {
                 sent.sent = Some(now);
             }

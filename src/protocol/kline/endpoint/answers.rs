@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Endpoint, Job, Phase};
+use super::{Endpoint, Exchange, TurnPhase};
 use crate::protocol::kline::event::{Event, Failure, ReceiveFailure};
 use crate::protocol::kline::message::Message;
 use crate::protocol::kline::timing::LATENCY_ALLOWANCE;
@@ -14,46 +14,46 @@ impl Endpoint {
     pub(super) fn handle_answer_byte(&mut self, now: Instant, byte: u8) {
         let p1 = now + self.timing().p1_max + LATENCY_ALLOWANCE;
         let (job, window, is_pending, is_answered) = match &mut self.phase {
-            Phase::Draining { until, .. } => {
+            TurnPhase::Draining { until, .. } => {
                 *until = p1;
                 return;
             }
-            Phase::Awaiting { job, until, is_pending, is_answered } => {
-                if let Job::Pdu { .. } = job {
+            TurnPhase::Awaiting { job, until, is_pending, is_answered } => {
+                if let Exchange::Pdu { .. } = job {
                     self.events.push_back(Event::ReceptionStarted);
                 }
                 (*job, *until, *is_pending, *is_answered)
             }
-            Phase::Receiving { job, window, is_pending, is_answered, .. } => {
+            TurnPhase::Receiving { job, window, is_pending, is_answered, .. } => {
                 (*job, *window, *is_pending, *is_answered)
             }
             _ => return,
         };
-        self.phase = Phase::Receiving { job, until: p1, window, is_pending, is_answered };
+        self.phase = TurnPhase::Receiving { job, until: p1, window, is_pending, is_answered };
         match self.decoder.push(byte) {
             None => {}
             Some(Ok(message)) => {
-                self.phase = Phase::Awaiting { job, until: window, is_pending, is_answered };
+                self.phase = TurnPhase::Awaiting { job, until: window, is_pending, is_answered };
                 self.handle_answer(now, job, message);
             }
             Some(Err(error)) => {
-                self.phase = Phase::Draining { job, until: p1 };
-                if let Job::Pdu { .. } = job {
+                self.phase = TurnPhase::Draining { job, until: p1 };
+                if let Exchange::Pdu { .. } = job {
                     self.events.push_back(Event::ReceiveFailed(error.into()));
                 }
             }
         }
     }
 
-    fn handle_answer(&mut self, now: Instant, job: Job, message: Message) {
+    fn handle_answer(&mut self, now: Instant, job: Exchange, message: Message) {
         if message.target().is_some_and(|target| target != self.config.tester) {
             // between others
             return;
         }
         let source = message.source().unwrap_or(self.config.addressing.address());
         match job {
-            Job::StartCommunication => self.handle_start_answer(now, &message.data),
-            Job::Pdu { service } => {
+            Exchange::StartCommunication => self.handle_start_answer(now, &message.data),
+            Exchange::Pdu { service } => {
                 let is_pending = message.data.starts_with(&[NEGATIVE_RESPONSE, service, RESPONSE_PENDING]);
                 self.handle_life(now);
                 self.events.push_back(Event::Received { source, pdu: message.data });
@@ -64,22 +64,22 @@ impl Endpoint {
                     // there may be more answers; and nothing may be sent earlier anyway
                     now + timing.p3_min
                 };
-                self.phase = Phase::Awaiting { job, until, is_pending, is_answered: !is_pending };
+                self.phase = TurnPhase::Awaiting { job, until, is_pending, is_answered: !is_pending };
             }
-            Job::TesterPresent => {
+            Exchange::TesterPresent => {
                 self.handle_life(now);
                 if is_response_to(TESTER_PRESENT, &message.data) {
-                    self.phase = Phase::Idle;
+                    self.phase = TurnPhase::Idle;
                 } else {
                     // late, and the operator's
                     self.events.push_back(Event::Received { source, pdu: message.data });
                 }
             }
-            Job::StopCommunication => {
-                self.phase = Phase::Idle;
+            Exchange::StopCommunication => {
+                self.phase = TurnPhase::Idle;
                 self.finish_stop();
             }
-            Job::Complement(_) => {}
+            Exchange::Complement(_) => {}
         }
     }
 
@@ -94,7 +94,7 @@ impl Endpoint {
             // other ECUs of a function may answer too, and are waited for as after any request
             Ok(key_bytes) => {
                 self.handle_up(now, key_bytes);
-                self.phase = Phase::Idle;
+                self.phase = TurnPhase::Idle;
             }
             Err(failure) => self.handle_initialisation_failed(failure),
         }
@@ -110,33 +110,35 @@ impl Endpoint {
 
     pub(super) fn handle_answer_timeout(&mut self, now: Instant) {
         match self.phase {
-            Phase::Awaiting { is_answered: true, .. } => self.phase = Phase::Idle,
-            Phase::Awaiting { job, .. } => self.handle_no_answer(now, job, Failure::NoAnswer),
-            Phase::Receiving { job, .. } => {
+            TurnPhase::Awaiting { is_answered: true, .. } => self.phase = TurnPhase::Idle,
+            TurnPhase::Awaiting { job, .. } => self.handle_no_answer(now, job, Failure::NoAnswer),
+            TurnPhase::Receiving { job, .. } => {
                 self.decoder.reset();
-                if let Job::Pdu { .. } = job {
+                if let Exchange::Pdu { .. } = job {
                     self.events.push_back(Event::ReceiveFailed(ReceiveFailure::Incomplete));
                 }
                 self.handle_no_answer(now, job, Failure::Disturbed);
             }
-            Phase::Draining { job, .. } => self.handle_no_answer(now, job, Failure::Disturbed),
+            TurnPhase::Draining { job, .. } => self.handle_no_answer(now, job, Failure::Disturbed),
             _ => {}
         }
     }
 
     /// The answer did not come, or not whole.
-    fn handle_no_answer(&mut self, now: Instant, job: Job, failure: Failure) {
-        self.phase = Phase::Idle;
+    fn handle_no_answer(&mut self, now: Instant, job: Exchange, failure: Failure) {
+        self.phase = TurnPhase::Idle;
         match job {
-            Job::StartCommunication | Job::Complement(_) => self.handle_initialisation_failed(failure),
-            Job::Pdu { .. } => {
+            Exchange::StartCommunication | Exchange::Complement(_) => {
+                self.handle_initialisation_failed(failure)
+            }
+            Exchange::Pdu { .. } => {
                 if failure == Failure::NoAnswer {
                     self.events.push_back(Event::NoAnswer);
                 }
                 self.doubt(now);
             }
-            Job::TesterPresent => self.handle_unanswered(now, failure),
-            Job::StopCommunication => self.finish_stop(),
+            Exchange::TesterPresent => self.handle_unanswered(now, failure),
+            Exchange::StopCommunication => self.finish_stop(),
         }
     }
 }

@@ -24,7 +24,7 @@ const MAX_UNANSWERED: u32 = 3;
 
 /// What the bytes on the line are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Job {
+enum Exchange {
     StartCommunication,
     Pdu {
         service: u8,
@@ -37,7 +37,7 @@ enum Job {
 
 /// Where a turn on the line stands.
 #[derive(Debug)]
-enum Phase {
+enum TurnPhase {
     /// Nothing is under way; the line is others'.
     Idle,
     /// The line has to be quiet for longer: for `pause` after the last byte, but not beyond `latest`.
@@ -45,7 +45,7 @@ enum Phase {
         until: Instant,
         pause: Duration,
         latest: Instant,
-        then: Work,
+        then: TurnPurpose,
     },
     /// A slow signal is on the line.
     Signal {
@@ -78,19 +78,19 @@ enum Phase {
         key_bytes: KeyBytes,
     },
     Sending {
-        job: Job,
+        job: Exchange,
         transmitter: Transmitter,
     },
     /// An answer is due: the first one until then, or another.
     Awaiting {
-        job: Job,
+        job: Exchange,
         until: Instant,
         is_pending: bool,
         is_answered: bool,
     },
     /// An answer is coming in; the other answers are awaited until `window` at least.
     Receiving {
-        job: Job,
+        job: Exchange,
         until: Instant,
         window: Instant,
         is_pending: bool,
@@ -98,14 +98,14 @@ enum Phase {
     },
     /// What came was no message; the line has to fall silent.
     Draining {
-        job: Job,
+        job: Exchange,
         until: Instant,
     },
 }
 
 /// What a turn on the line is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Work {
+enum TurnPurpose {
     Initialise,
     Stop,
     Pdu,
@@ -114,7 +114,7 @@ enum Work {
 
 /// A link that is set up.
 #[derive(Debug, Clone, Copy)]
-struct Link {
+struct EcuLink {
     header: HeaderForm,
     timing: Timing,
     /// The end of the last exchange.
@@ -123,7 +123,7 @@ struct Link {
     unanswered: u32,
 }
 
-impl Link {
+impl EcuLink {
     /// Whether a request at that time is too late: an ECU that has heard nothing for P3max has ended the communication.
     fn has_ended(&self, request_at: Instant) -> bool {
         request_at + LATENCY_ALLOWANCE > self.alive_at + self.timing.p3_max
@@ -136,7 +136,7 @@ pub struct Endpoint {
     config: Config,
     created: Instant,
     keeps_alive: bool,
-    link: Option<Link>,
+    link: Option<EcuLink>,
     /// The link is to be set up.
     wanted: bool,
     /// The communication is to be ended.
@@ -145,7 +145,7 @@ pub struct Endpoint {
     pdu: Option<Vec<u8>>,
     /// Initialisations that failed in a row.
     attempts: u32,
-    phase: Phase,
+    phase: TurnPhase,
     decoder: Decoder,
     transmit: Option<Signal>,
     events: VecDeque<Event>,
@@ -163,7 +163,7 @@ impl Endpoint {
             stopping: false,
             pdu: None,
             attempts: 0,
-            phase: Phase::Idle,
+            phase: TurnPhase::Idle,
             decoder: Decoder::default(),
             transmit: None,
             events: VecDeque::new(),
@@ -182,17 +182,17 @@ impl Endpoint {
 
     /// Whether it has the line.
     pub fn is_busy(&self) -> bool {
-        !matches!(self.phase, Phase::Idle)
+        !matches!(self.phase, TurnPhase::Idle)
     }
 
     /// Whether a PDU is waiting, or on its way.
     pub fn is_sending(&self) -> bool {
-        self.pdu.is_some() || matches!(self.phase, Phase::Sending { job: Job::Pdu { .. }, .. })
+        self.pdu.is_some() || matches!(self.phase, TurnPhase::Sending { job: Exchange::Pdu { .. }, .. })
     }
 
     /// Whether an answer is coming in.
     pub fn is_receiving(&self) -> bool {
-        matches!(self.phase, Phase::Receiving { job: Job::Pdu { .. }, .. })
+        matches!(self.phase, TurnPhase::Receiving { job: Exchange::Pdu { .. }, .. })
     }
 
     /// Switches TesterPresent on or off, where it is configured. Links that end meanwhile are set up by the next PDU.
@@ -252,7 +252,7 @@ impl Endpoint {
         self.pdu = None;
         self.transmit = None;
         self.decoder.reset();
-        self.phase = Phase::Idle;
+        self.phase = TurnPhase::Idle;
         let had_link = self.link.take().is_some();
         if was_sending {
             self.events.push_back(Event::SendFailed(Failure::NoEcho));
@@ -294,62 +294,62 @@ impl Endpoint {
             return self.finish_stop();
         }
         let work = match &self.link {
-            None => Work::Initialise,
-            Some(_) if self.stopping => Work::Stop,
+            None => TurnPurpose::Initialise,
+            Some(_) if self.stopping => TurnPurpose::Stop,
             // an ECU that did not answer may be gone: a PDU would be lost on it
-            Some(link) if link.unanswered > 0 => Work::TesterPresent,
-            Some(_) if self.pdu.is_some() => Work::Pdu,
-            Some(_) => Work::TesterPresent,
+            Some(link) if link.unanswered > 0 => TurnPurpose::TesterPresent,
+            Some(_) if self.pdu.is_some() => TurnPurpose::Pdu,
+            Some(_) => TurnPurpose::TesterPresent,
         };
         let pause = match work {
-            Work::Initialise => {
+            TurnPurpose::Initialise => {
                 let is_slow = self.config.initialisation == Initialisation::Slow;
                 line.pause_before_initialisation(is_slow, self.attempts > 0)
             }
-            Work::Stop | Work::Pdu | Work::TesterPresent => p3_min,
+            TurnPurpose::Stop | TurnPurpose::Pdu | TurnPurpose::TesterPresent => p3_min,
         };
         let (until, latest) = (line.quiet_since() + pause, now + MAX_PAUSE);
-        self.phase = Phase::Pausing { until, pause, latest, then: work };
+        self.phase = TurnPhase::Pausing { until, pause, latest, then: work };
         self.handle_timeout(now);
     }
 
-    fn begin(&mut self, now: Instant, work: Work) {
+    fn begin(&mut self, now: Instant, work: TurnPurpose) {
         match (work, self.link) {
-            (Work::Initialise, _) | (_, None) => self.begin_initialisation(now),
-            (Work::Stop, Some(link)) => {
-                self.transmit_message(now, Job::StopCommunication, link.header, &[STOP_COMMUNICATION])
+            (TurnPurpose::Initialise, _) | (_, None) => self.begin_initialisation(now),
+            (TurnPurpose::Stop, Some(link)) => {
+                self.transmit_message(now, Exchange::StopCommunication, link.header, &[STOP_COMMUNICATION])
             }
-            (Work::TesterPresent, Some(link)) => {
-                self.transmit_message(now, Job::TesterPresent, link.header, &KWP_TESTER_PRESENT)
+            (TurnPurpose::TesterPresent, Some(link)) => {
+                self.transmit_message(now, Exchange::TesterPresent, link.header, &KWP_TESTER_PRESENT)
             }
-            (Work::Pdu, Some(link)) => match self.pdu.take() {
+            (TurnPurpose::Pdu, Some(link)) => match self.pdu.take() {
                 Some(pdu) => {
                     let service = pdu.first().copied().unwrap_or_default();
-                    self.transmit_message(now, Job::Pdu { service }, link.header, &pdu);
+                    self.transmit_message(now, Exchange::Pdu { service }, link.header, &pdu);
                 }
                 // taken back meanwhile
-                None => self.phase = Phase::Idle,
+                None => self.phase = TurnPhase::Idle,
             },
         }
     }
 
-    fn transmit_message(&mut self, now: Instant, job: Job, header: HeaderForm, data: &[u8]) {
+    fn transmit_message(&mut self, now: Instant, job: Exchange, header: HeaderForm, data: &[u8]) {
         match encode(header, self.config.addressing.address(), self.config.tester, data) {
             Ok(bytes) => {
                 let transmitter = Transmitter::new(bytes, self.config.bit_rate, now);
-                self.phase = Phase::Sending { job, transmitter };
+                self.phase = TurnPhase::Sending { job, transmitter };
                 self.drive_transmitter(now);
             }
             // the key bytes came after the PDU was taken
             Err(too_long) => {
-                self.phase = Phase::Idle;
+                self.phase = TurnPhase::Idle;
                 self.events.push_back(Event::SendFailed(too_long.into()));
             }
         }
     }
 
     fn drive_transmitter(&mut self, now: Instant) {
-        if let Phase::Sending { transmitter, .. } = &mut self.phase
+        if let TurnPhase::Sending { transmitter, .. } = &mut self.phase
             && let Some(byte) = transmitter.poll_transmit(now)
         {
             self.transmit = Some(Signal::Byte(byte));
@@ -370,29 +370,31 @@ impl Endpoint {
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let p2 = |is_pending: bool| if is_pending { Timer::P2Star } else { Timer::P2 };
         match &self.phase {
-            Phase::Idle => None,
-            Phase::Pausing { until, .. } => Some((*until, Timer::Idle)),
-            Phase::Signal { until, .. } => Some((*until, Timer::Echo)),
-            Phase::WakingUp { until } => Some((*until, Timer::TWup)),
-            Phase::Synchronising { until } => Some((*until, Timer::W1)),
-            Phase::FirstKeyByte { until } => Some((*until, Timer::W2)),
-            Phase::SecondKeyByte { until, .. } => Some((*until, Timer::W3)),
-            Phase::BeforeComplement { until, .. } | Phase::AddressComplement { until, .. } => {
+            TurnPhase::Idle => None,
+            TurnPhase::Pausing { until, .. } => Some((*until, Timer::Idle)),
+            TurnPhase::Signal { until, .. } => Some((*until, Timer::Echo)),
+            TurnPhase::WakingUp { until } => Some((*until, Timer::TWup)),
+            TurnPhase::Synchronising { until } => Some((*until, Timer::W1)),
+            TurnPhase::FirstKeyByte { until } => Some((*until, Timer::W2)),
+            TurnPhase::SecondKeyByte { until, .. } => Some((*until, Timer::W3)),
+            TurnPhase::BeforeComplement { until, .. } | TurnPhase::AddressComplement { until, .. } => {
                 Some((*until, Timer::W4))
             }
-            Phase::Sending { transmitter, .. } => {
+            TurnPhase::Sending { transmitter, .. } => {
                 let timer = if transmitter.awaits_echo() { Timer::Echo } else { Timer::P4 };
                 Some((transmitter.poll_timeout(), timer))
             }
-            Phase::Awaiting { until, is_pending, .. } => Some((*until, p2(*is_pending))),
-            Phase::Receiving { until, .. } | Phase::Draining { until, .. } => Some((*until, Timer::P1)),
+            TurnPhase::Awaiting { until, is_pending, .. } => Some((*until, p2(*is_pending))),
+            TurnPhase::Receiving { until, .. } | TurnPhase::Draining { until, .. } => {
+                Some((*until, Timer::P1))
+            }
         }
     }
 
     /// A byte that was on the line.
     pub fn handle_byte(&mut self, now: Instant, byte: u8) {
         match &mut self.phase {
-            Phase::Sending { job, transmitter } => {
+            TurnPhase::Sending { job, transmitter } => {
                 let job = *job;
                 match transmitter.handle_byte(now, byte) {
                     Echo::Right => {}
@@ -400,8 +402,10 @@ impl Endpoint {
                     Echo::Wrong(failure) => self.handle_transmit_failed(now, job, failure),
                 }
             }
-            Phase::Pausing { until, pause, latest, .. } => *until = (now + *pause).min(*latest).max(*until),
-            Phase::Awaiting { .. } | Phase::Receiving { .. } | Phase::Draining { .. } => {
+            TurnPhase::Pausing { until, pause, latest, .. } => {
+                *until = (now + *pause).min(*latest).max(*until)
+            }
+            TurnPhase::Awaiting { .. } | TurnPhase::Receiving { .. } | TurnPhase::Draining { .. } => {
                 self.handle_answer_byte(now, byte);
             }
             _ => self.handle_initialisation_byte(now, byte),
@@ -414,11 +418,11 @@ impl Endpoint {
             return;
         }
         match &mut self.phase {
-            Phase::Pausing { then, .. } => {
+            TurnPhase::Pausing { then, .. } => {
                 let work = *then;
                 self.begin(now, work);
             }
-            Phase::Sending { job, transmitter } => {
+            TurnPhase::Sending { job, transmitter } => {
                 let job = *job;
                 if transmitter.is_missing_echo(now) {
                     self.handle_transmit_failed(now, job, Failure::NoEcho);
@@ -426,37 +430,39 @@ impl Endpoint {
                     self.drive_transmitter(now);
                 }
             }
-            Phase::Awaiting { .. } | Phase::Receiving { .. } | Phase::Draining { .. } => {
+            TurnPhase::Awaiting { .. } | TurnPhase::Receiving { .. } | TurnPhase::Draining { .. } => {
                 self.handle_answer_timeout(now);
             }
             _ => self.handle_initialisation_timeout(now),
         }
     }
 
-    fn handle_message_sent(&mut self, now: Instant, job: Job, elapsed: Duration) {
-        if let Job::Complement(key_bytes) = job {
+    fn handle_message_sent(&mut self, now: Instant, job: Exchange, elapsed: Duration) {
+        if let Exchange::Complement(key_bytes) = job {
             let until = now + Timing::NORMAL.w4_max + LATENCY_ALLOWANCE;
-            self.phase = Phase::AddressComplement { until, key_bytes };
+            self.phase = TurnPhase::AddressComplement { until, key_bytes };
             return;
         }
-        if let Job::Pdu { .. } = job {
+        if let Exchange::Pdu { .. } = job {
             self.events.push_back(Event::Sent { elapsed });
         }
         self.decoder.reset();
         let until = now + self.timing().p2_max + LATENCY_ALLOWANCE;
-        self.phase = Phase::Awaiting { job, until, is_pending: false, is_answered: false };
+        self.phase = TurnPhase::Awaiting { job, until, is_pending: false, is_answered: false };
     }
 
-    fn handle_transmit_failed(&mut self, now: Instant, job: Job, failure: Failure) {
-        self.phase = Phase::Idle;
+    fn handle_transmit_failed(&mut self, now: Instant, job: Exchange, failure: Failure) {
+        self.phase = TurnPhase::Idle;
         match job {
-            Job::Pdu { .. } => {
+            Exchange::Pdu { .. } => {
                 self.events.push_back(Event::SendFailed(failure));
                 self.doubt(now);
             }
-            Job::TesterPresent => self.handle_unanswered(now, failure),
-            Job::StopCommunication => self.finish_stop(),
-            Job::StartCommunication | Job::Complement(_) => self.handle_initialisation_failed(failure),
+            Exchange::TesterPresent => self.handle_unanswered(now, failure),
+            Exchange::StopCommunication => self.finish_stop(),
+            Exchange::StartCommunication | Exchange::Complement(_) => {
+                self.handle_initialisation_failed(failure)
+            }
         }
     }
 
