@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::protocol::doip::{ActivationCode, ActivationType, DiagnosticNackCode, FurtherAction, SyncStatus};
+use crate::protocol::doip::*;
 
 /// 32 bytes of announcement, as a gateway of 2012 sends it.
 const ANNOUNCEMENT: &str = "02fd0004000000204241554e4545344d5a31373034323430334010001a37bfee74001a37bfee7400";

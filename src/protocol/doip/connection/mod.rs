@@ -4,6 +4,7 @@
 //! [`Connection::poll_event`]; 3. [`Connection::poll_transmit`] while the stream takes it; 4. wait for the stream, or
 //! until [`Connection::poll_timeout`]. After [`Event::Closed`] the connection is of no more use.
 
+mod limits;
 mod outcome;
 
 use std::collections::VecDeque;
@@ -14,16 +15,8 @@ use super::{
     Payload,
 };
 use crate::protocol::doip::codec::{Decoded, StreamDecoder};
+use limits::{ACKNOWLEDGE_TIME, CONTROL_TIME, GENERAL_INACTIVITY, MAX_UNACKNOWLEDGED};
 pub use outcome::{ConnectionError, ConnectionSettings, Event, SendError, SendFailure, SendId, Timer};
-
-/// A_DoIP_Ctrl: how long a routing activation is waited for.
-pub const CONTROL_TIME: Duration = Duration::from_secs(2);
-/// A_DoIP_Diagnostic_Message: how long an acknowledgement is waited for.
-pub const ACKNOWLEDGE_TIME: Duration = Duration::from_secs(2);
-/// T_TCP_General_Inactivity: without a byte for so long, the gateway closes the connection.
-pub const GENERAL_INACTIVITY: Duration = Duration::from_secs(300);
-/// Messages that may wait for the stream or for their acknowledgement.
-const MAX_UNACKNOWLEDGED: usize = 128;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RoutingState {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ACKNOWLEDGE_TIME, CONTROL_TIME, GENERAL_INACTIVITY, MAX_UNACKNOWLEDGED};
+use super::limits::{ACKNOWLEDGE_TIME, CONTROL_TIME, GENERAL_INACTIVITY, MAX_UNACKNOWLEDGED};
 use crate::protocol::doip::codec::DecodeError;
 use crate::protocol::doip::{
     ActivationCode, ActivationType, DiagnosticNackCode, HeaderNackCode, LogicalAddress, ProtocolVersion,
@@ -79,7 +79,7 @@ pub enum ConnectionError {
     /// The stream failed.
     #[error("the connection failed: {0}")]
     Stream(String),
-    /// Nothing came or went for [`GENERAL_INACTIVITY`].
+    /// No byte was exchanged for T_TCP_General_Inactivity, 300 s.
     #[error("nothing was exchanged for {} s", GENERAL_INACTIVITY.as_secs())]
     Inactive,
 }
