@@ -29,6 +29,7 @@ mod receiver;
 mod sender;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 pub use address::{Addressing, physical_request_id};
 pub use config::{Config, DEFAULT_MAX_PDU, FrameSize, FrameSizeError, Padding, SeparationTime, Timeouts};
@@ -36,3 +37,4 @@ pub use endpoint::Endpoint;
 pub use event::{Event, ReceiveFailure, SendError, SendFailure, Timer};
 pub use functional::{DEFAULT_MAX_ANSWER, FunctionalConfig, FunctionalEndpoint, Responders};
 pub use pci::{FlowStatus, NPdu, NPduError};
+pub use transfer::Transfer;

@@ -1,67 +1,27 @@
 //! A tester's channel to an ECU: set up when it is needed, and again after the ECU has dropped it.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use connector_hal::can::{CanFrame, CanId};
 
 use super::sender::check;
+use super::setup_exchange::SetupExchange;
 use super::{
-    ChannelConfig, CloseReason, Connection, ConnectionConfig, Event, Opening, Refusal, SETUP_ID, SendError,
-    SetupMessage, SetupOpcode, Timer, Tpdu,
+    ChannelConfig, CloseReason, Connection, ConnectionConfig, Event, Opening, SendError, SetupMessage,
+    SetupOpcode, Timer, Tpdu,
 };
 
-/// How long the ECU may take to answer a set-up request, some of them behind a gateway, before the next is sent.
-const SETUP_WAIT: Duration = Duration::from_millis(300);
-/// How long it may take to answer the last.
-const LAST_SETUP_WAIT: Duration = Duration::from_millis(500);
-/// How long to wait before an ECU is asked again that had no channel left.
-const BUSY_PAUSE: Duration = Duration::from_millis(500);
-/// How often such an ECU is asked again.
-const MAX_BUSY: u8 = 4;
 /// How many frames may wait for their outcome.
 const MAX_IN_FLIGHT: usize = 32;
 /// While so many events wait to be polled, frames of the ECU are dropped.
 const MAX_EVENTS: usize = 8;
 
-/// What a set-up request says of the identifier that the ECU is to listen to, and of the one it is to send with. Most
-/// ECUs want to choose the one and to be told the other; a few know only one of the other forms.
-const FORMS: [SetupForm; 4] = [
-    SetupForm { names_receive: false, names_transmit: true },
-    SetupForm { names_receive: false, names_transmit: true },
-    SetupForm { names_receive: true, names_transmit: true },
-    SetupForm { names_receive: false, names_transmit: false },
-];
-
-#[derive(Debug, Clone, Copy)]
-struct SetupForm {
-    names_receive: bool,
-    names_transmit: bool,
-}
-
 #[derive(Debug)]
 enum ChannelState {
     Idle,
-    /// The request of this form is to go, is on its way, or is to be answered by the deadline.
-    SettingUp {
-        form: usize,
-        busy: u8,
-        step: SetupStep,
-    },
+    SettingUp(SetupExchange),
     Connected(Box<Connection>),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SetupStep {
-    Ready,
-    InFlight,
-    Waiting {
-        deadline: Instant,
-    },
-    /// The ECU was busy, and is asked again then.
-    Pausing {
-        until: Instant,
-    },
 }
 
 /// Whose frame it is; those of earlier set-ups and connections are nobody's.
@@ -125,7 +85,7 @@ impl Channel {
         self.pending.is_none()
             && match &self.state {
                 ChannelState::Idle => true,
-                ChannelState::SettingUp { .. } => false,
+                ChannelState::SettingUp(_) => false,
                 ChannelState::Connected(connection) => connection.is_done(),
             }
     }
@@ -151,7 +111,7 @@ impl Channel {
 
     fn set_up(&mut self) {
         self.generation = self.generation.wrapping_add(1);
-        self.state = ChannelState::SettingUp { form: 0, busy: 0, step: SetupStep::Ready };
+        self.state = ChannelState::SettingUp(SetupExchange::new());
     }
 
     /// Disconnects; what is being sent fails.
@@ -161,7 +121,7 @@ impl Channel {
         match &mut self.state {
             ChannelState::Idle => {}
             // an ECU that answers late drops the channel by itself, as it hears no parameters
-            ChannelState::SettingUp { .. } => self.give_up(reason),
+            ChannelState::SettingUp(_) => self.give_up(reason),
             ChannelState::Connected(connection) => {
                 connection.close();
                 self.fail_pending(reason);
@@ -181,7 +141,7 @@ impl Channel {
         match &mut self.state {
             ChannelState::Connected(connection) if connection.is_open() => return connection.send(now, pdu),
             ChannelState::Idle => self.set_up(),
-            ChannelState::SettingUp { .. } | ChannelState::Connected(_) => {}
+            ChannelState::SettingUp(_) | ChannelState::Connected(_) => {}
         }
         self.pending = Some(pdu.to_vec());
         Ok(())
@@ -243,7 +203,7 @@ impl Channel {
                 }
                 is_taken
             }
-            ChannelState::SettingUp { .. }
+            ChannelState::SettingUp(_)
                 if frame.is_data() && frame.id() == self.config.ecu.setup_response_id() =>
             {
                 if let Some(message) = SetupMessage::decode(frame.data()) {
@@ -251,13 +211,13 @@ impl Channel {
                 }
                 true
             }
-            ChannelState::SettingUp { .. } | ChannelState::Idle => false,
+            ChannelState::SettingUp(_) | ChannelState::Idle => false,
         }
     }
 
     fn handle_setup(&mut self, now: Instant, message: &SetupMessage) {
-        let ChannelState::SettingUp { form, busy, step } = self.state else { return };
-        if (form, step) == (0, SetupStep::Ready) {
+        let ChannelState::SettingUp(setup) = &mut self.state else { return };
+        if !setup.has_asked() {
             return;
         }
         match message.opcode {
@@ -267,12 +227,9 @@ impl Channel {
                 None => tracing::debug!(ecu = %self.config.ecu, "the ECU does not say where it listens"),
             },
             SetupOpcode::Negative(refusal) => {
-                let is_temporary = matches!(refusal, Refusal::ApplicationTypeNow | Refusal::Resources);
-                if !is_temporary || busy >= MAX_BUSY {
-                    return self.give_up(CloseReason::Refused(refusal));
+                if let Some(reason) = setup.handle_refusal(now, refusal) {
+                    self.give_up(reason);
                 }
-                let step = SetupStep::Pausing { until: now + BUSY_PAUSE };
-                self.state = ChannelState::SettingUp { form, busy: busy + 1, step };
             }
         }
     }
@@ -334,10 +291,7 @@ impl Channel {
             return;
         };
         match &mut self.state {
-            ChannelState::SettingUp { form, step: step @ SetupStep::InFlight, .. } if owner.is_setup => {
-                let wait = if *form + 1 >= FORMS.len() { LAST_SETUP_WAIT } else { SETUP_WAIT };
-                *step = SetupStep::Waiting { deadline: now + wait };
-            }
+            ChannelState::SettingUp(setup) if owner.is_setup => setup.handle_transmitted(now),
             ChannelState::Connected(connection) if !owner.is_setup => {
                 connection.handle_transmitted(now);
                 self.settle(now);
@@ -352,7 +306,7 @@ impl Channel {
             self.in_flight.clear();
             match &mut self.state {
                 ChannelState::Idle => {}
-                ChannelState::SettingUp { .. } => self.give_up(reason),
+                ChannelState::SettingUp(_) => self.give_up(reason),
                 ChannelState::Connected(connection) => {
                     connection.handle_transmit_failed(now, reason);
                     self.settle(now);
@@ -365,9 +319,7 @@ impl Channel {
             return;
         };
         match &mut self.state {
-            ChannelState::SettingUp { step: SetupStep::InFlight, .. } if owner.is_setup => {
-                self.give_up(reason)
-            }
+            ChannelState::SettingUp(setup) if owner.is_setup && setup.is_in_flight() => self.give_up(reason),
             ChannelState::Connected(connection) if !owner.is_setup => {
                 connection.handle_transmit_failed(now, reason);
                 self.settle(now);
@@ -380,17 +332,11 @@ impl Channel {
     pub fn handle_timeout(&mut self, now: Instant) {
         match &mut self.state {
             ChannelState::Idle => {}
-            ChannelState::SettingUp { form, step, .. } => match *step {
-                SetupStep::Waiting { deadline } if deadline <= now => {
-                    if *form + 1 >= FORMS.len() {
-                        return self.give_up(CloseReason::SetupTimeout);
-                    }
-                    *form += 1;
-                    *step = SetupStep::Ready;
+            ChannelState::SettingUp(setup) => {
+                if let Some(reason) = setup.handle_timeout(now) {
+                    self.give_up(reason);
                 }
-                SetupStep::Pausing { until } if until <= now => *step = SetupStep::Ready,
-                _ => {}
-            },
+            }
             ChannelState::Connected(connection) => {
                 connection.handle_timeout(now);
                 self.settle(now);
@@ -405,21 +351,7 @@ impl Channel {
         }
         let (frame, is_setup) = match &mut self.state {
             ChannelState::Idle => return None,
-            ChannelState::SettingUp { form, step, .. } => {
-                let SetupForm { names_receive, names_transmit } = *FORMS.get(*form)?;
-                let id = self.config.receive;
-                let request = SetupMessage::request(
-                    self.config.ecu,
-                    names_receive.then_some(id),
-                    names_transmit.then_some(id),
-                    self.config.application_type,
-                );
-                if *step != SetupStep::Ready {
-                    return None;
-                }
-                *step = SetupStep::InFlight;
-                (request.encode(SETUP_ID)?, true)
-            }
+            ChannelState::SettingUp(setup) => (setup.poll_transmit(&self.config)?, true),
             ChannelState::Connected(connection) => (connection.poll_transmit(now)?, false),
         };
         self.in_flight.push_back(ChannelFrame { generation: self.generation, is_setup });
@@ -436,11 +368,7 @@ impl Channel {
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         match &self.state {
             ChannelState::Idle => None,
-            ChannelState::SettingUp {
-                step: SetupStep::Waiting { deadline: at } | SetupStep::Pausing { until: at },
-                ..
-            } => Some((*at, Timer::Setup)),
-            ChannelState::SettingUp { .. } => None,
+            ChannelState::SettingUp(setup) => setup.poll_timeout().map(|at| (at, Timer::Setup)),
             ChannelState::Connected(connection) => connection.poll_timeout(),
         }
     }

@@ -15,12 +15,14 @@
 //! <https://icanhack.nl/knowledge-base/diagnostics/vw-tp20/>, and those named in the tests).
 
 mod channel;
+mod channel_test;
 mod config;
 mod connection;
 mod event;
 mod receiver;
 mod sender;
 mod setup;
+mod setup_exchange;
 mod time;
 mod tpdu;
 

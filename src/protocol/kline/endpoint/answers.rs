@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::{Endpoint, Exchange, TurnPhase};
+use super::Endpoint;
+use super::turn::{Exchange, TurnPhase};
 use crate::protocol::kline::event::{Event, Failure, ReceiveFailure};
 use crate::protocol::kline::message::Message;
 use crate::protocol::kline::timing::LATENCY_ALLOWANCE;
@@ -13,45 +14,45 @@ use crate::protocol::uds::{
 impl Endpoint {
     pub(super) fn handle_answer_byte(&mut self, now: Instant, byte: u8) {
         let p1 = now + self.timing().p1_max + LATENCY_ALLOWANCE;
-        let (job, window, is_pending, is_answered) = match &mut self.phase {
+        let (exchange, window, is_pending, is_answered) = match &mut self.phase {
             TurnPhase::Draining { until, .. } => {
                 *until = p1;
                 return;
             }
-            TurnPhase::Awaiting { job, until, is_pending, is_answered } => {
-                if let Exchange::Pdu { .. } = job {
+            TurnPhase::Awaiting { exchange, until, is_pending, is_answered } => {
+                if let Exchange::Pdu { .. } = exchange {
                     self.events.push_back(Event::ReceptionStarted);
                 }
-                (*job, *until, *is_pending, *is_answered)
+                (*exchange, *until, *is_pending, *is_answered)
             }
-            TurnPhase::Receiving { job, window, is_pending, is_answered, .. } => {
-                (*job, *window, *is_pending, *is_answered)
+            TurnPhase::Receiving { exchange, window, is_pending, is_answered, .. } => {
+                (*exchange, *window, *is_pending, *is_answered)
             }
             _ => return,
         };
-        self.phase = TurnPhase::Receiving { job, until: p1, window, is_pending, is_answered };
+        self.phase = TurnPhase::Receiving { exchange, until: p1, window, is_pending, is_answered };
         match self.decoder.push(byte) {
             None => {}
             Some(Ok(message)) => {
-                self.phase = TurnPhase::Awaiting { job, until: window, is_pending, is_answered };
-                self.handle_answer(now, job, message);
+                self.phase = TurnPhase::Awaiting { exchange, until: window, is_pending, is_answered };
+                self.handle_answer(now, exchange, message);
             }
             Some(Err(error)) => {
-                self.phase = TurnPhase::Draining { job, until: p1 };
-                if let Exchange::Pdu { .. } = job {
+                self.phase = TurnPhase::Draining { exchange, until: p1 };
+                if let Exchange::Pdu { .. } = exchange {
                     self.events.push_back(Event::ReceiveFailed(error.into()));
                 }
             }
         }
     }
 
-    fn handle_answer(&mut self, now: Instant, job: Exchange, message: Message) {
+    fn handle_answer(&mut self, now: Instant, exchange: Exchange, message: Message) {
         if message.target().is_some_and(|target| target != self.config.tester) {
             // between others
             return;
         }
         let source = message.source().unwrap_or(self.config.addressing.address());
-        match job {
+        match exchange {
             Exchange::StartCommunication => self.handle_start_answer(now, &message.data),
             Exchange::Pdu { service } => {
                 let is_pending = message.data.starts_with(&[NEGATIVE_RESPONSE, service, RESPONSE_PENDING]);
@@ -64,7 +65,7 @@ impl Endpoint {
                     // there may be more answers; and nothing may be sent earlier anyway
                     now + timing.p3_min
                 };
-                self.phase = TurnPhase::Awaiting { job, until, is_pending, is_answered: !is_pending };
+                self.phase = TurnPhase::Awaiting { exchange, until, is_pending, is_answered: !is_pending };
             }
             Exchange::TesterPresent => {
                 self.handle_life(now);
@@ -111,23 +112,23 @@ impl Endpoint {
     pub(super) fn handle_answer_timeout(&mut self, now: Instant) {
         match self.phase {
             TurnPhase::Awaiting { is_answered: true, .. } => self.phase = TurnPhase::Idle,
-            TurnPhase::Awaiting { job, .. } => self.handle_no_answer(now, job, Failure::NoAnswer),
-            TurnPhase::Receiving { job, .. } => {
+            TurnPhase::Awaiting { exchange, .. } => self.handle_no_answer(now, exchange, Failure::NoAnswer),
+            TurnPhase::Receiving { exchange, .. } => {
                 self.decoder.reset();
-                if let Exchange::Pdu { .. } = job {
+                if let Exchange::Pdu { .. } = exchange {
                     self.events.push_back(Event::ReceiveFailed(ReceiveFailure::Incomplete));
                 }
-                self.handle_no_answer(now, job, Failure::Disturbed);
+                self.handle_no_answer(now, exchange, Failure::Disturbed);
             }
-            TurnPhase::Draining { job, .. } => self.handle_no_answer(now, job, Failure::Disturbed),
+            TurnPhase::Draining { exchange, .. } => self.handle_no_answer(now, exchange, Failure::Disturbed),
             _ => {}
         }
     }
 
     /// The answer did not come, or not whole.
-    fn handle_no_answer(&mut self, now: Instant, job: Exchange, failure: Failure) {
+    fn handle_no_answer(&mut self, now: Instant, exchange: Exchange, failure: Failure) {
         self.phase = TurnPhase::Idle;
-        match job {
+        match exchange {
             Exchange::StartCommunication | Exchange::Complement(_) => {
                 self.handle_initialisation_failed(failure)
             }

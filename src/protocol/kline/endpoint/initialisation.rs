@@ -92,7 +92,7 @@ impl Endpoint {
             TurnPhase::BeforeComplement { key_bytes, .. } => {
                 let [_, second] = key_bytes.bytes();
                 let transmitter = Transmitter::new(vec![!second], self.config.bit_rate, now);
-                self.phase = TurnPhase::Sending { job: Exchange::Complement(key_bytes), transmitter };
+                self.phase = TurnPhase::Sending { exchange: Exchange::Complement(key_bytes), transmitter };
                 self.drive_transmitter(now);
             }
             _ => {}

@@ -2,133 +2,25 @@
 
 mod answers;
 mod initialisation;
+mod transmission;
+mod turn;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use connector_hal::kline::Signal;
 
+use self::turn::{EcuLink, Exchange, TurnPhase, TurnPurpose};
 use super::config::{Addressing, Config, Initialisation};
 use super::event::{Event, Failure, SendError, Timer};
-use super::key_bytes::KeyBytes;
 use super::line::LineClock;
-use super::message::{AddressMode, Decoder, HeaderForm, MAX_DATA, TooLong, encode};
-use super::timing::{LATENCY_ALLOWANCE, Timing};
-use super::transmitter::{Echo, Transmitter};
+use super::message::{AddressMode, Decoder, MAX_DATA, TooLong};
+use super::timing::Timing;
+use super::transmitter::Echo;
 use crate::protocol::uds::{KWP_TESTER_PRESENT, STOP_COMMUNICATION};
 
 /// How long bytes of others may keep a turn from beginning; a line that never falls silent is an error to be told.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
-/// How often TesterPresent may go unanswered before the link counts as lost (ISO 14230-2, 5.4.2: two repetitions).
-const MAX_UNANSWERED: u32 = 3;
-
-/// What the bytes on the line are about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Exchange {
-    StartCommunication,
-    Pdu {
-        service: u8,
-    },
-    TesterPresent,
-    StopCommunication,
-    /// The slow initialisation's complement of key byte 2.
-    Complement(KeyBytes),
-}
-
-/// Where a turn on the line stands.
-#[derive(Debug)]
-enum TurnPhase {
-    /// Nothing is under way; the line is others'.
-    Idle,
-    /// The line has to be quiet for longer: for `pause` after the last byte, but not beyond `latest`.
-    Pausing {
-        until: Instant,
-        pause: Duration,
-        latest: Instant,
-        then: TurnPurpose,
-    },
-    /// A slow signal is on the line.
-    Signal {
-        until: Instant,
-        is_address: bool,
-    },
-    /// High after the pulse.
-    WakingUp {
-        until: Instant,
-    },
-    /// The synchronisation byte is due.
-    Synchronising {
-        until: Instant,
-    },
-    FirstKeyByte {
-        until: Instant,
-    },
-    SecondKeyByte {
-        until: Instant,
-        first: u8,
-    },
-    /// The complement of key byte 2 is due.
-    BeforeComplement {
-        until: Instant,
-        key_bytes: KeyBytes,
-    },
-    /// The complement of the address is due.
-    AddressComplement {
-        until: Instant,
-        key_bytes: KeyBytes,
-    },
-    Sending {
-        job: Exchange,
-        transmitter: Transmitter,
-    },
-    /// An answer is due: the first one until then, or another.
-    Awaiting {
-        job: Exchange,
-        until: Instant,
-        is_pending: bool,
-        is_answered: bool,
-    },
-    /// An answer is coming in; the other answers are awaited until `window` at least.
-    Receiving {
-        job: Exchange,
-        until: Instant,
-        window: Instant,
-        is_pending: bool,
-        is_answered: bool,
-    },
-    /// What came was no message; the line has to fall silent.
-    Draining {
-        job: Exchange,
-        until: Instant,
-    },
-}
-
-/// What a turn on the line is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TurnPurpose {
-    Initialise,
-    Stop,
-    Pdu,
-    TesterPresent,
-}
-
-/// A link that is set up.
-#[derive(Debug, Clone, Copy)]
-struct EcuLink {
-    header: HeaderForm,
-    timing: Timing,
-    /// The end of the last exchange.
-    alive_at: Instant,
-    /// Requests in a row that were not answered; the link is looked at before anything else is sent.
-    unanswered: u32,
-}
-
-impl EcuLink {
-    /// Whether a request at that time is too late: an ECU that has heard nothing for P3max has ended the communication.
-    fn has_ended(&self, request_at: Instant) -> bool {
-        request_at + LATENCY_ALLOWANCE > self.alive_at + self.timing.p3_max
-    }
-}
 
 /// See [the module](super).
 #[derive(Debug)]
@@ -187,12 +79,12 @@ impl Endpoint {
 
     /// Whether a PDU is waiting, or on its way.
     pub fn is_sending(&self) -> bool {
-        self.pdu.is_some() || matches!(self.phase, TurnPhase::Sending { job: Exchange::Pdu { .. }, .. })
+        self.pdu.is_some() || matches!(self.phase, TurnPhase::Sending { exchange: Exchange::Pdu { .. }, .. })
     }
 
     /// Whether an answer is coming in.
     pub fn is_receiving(&self) -> bool {
-        matches!(self.phase, TurnPhase::Receiving { job: Exchange::Pdu { .. }, .. })
+        matches!(self.phase, TurnPhase::Receiving { exchange: Exchange::Pdu { .. }, .. })
     }
 
     /// Switches TesterPresent on or off, where it is configured. Links that end meanwhile are set up by the next PDU.
@@ -293,7 +185,7 @@ impl Endpoint {
         if self.link.is_none() && self.stopping {
             return self.finish_stop();
         }
-        let work = match &self.link {
+        let purpose = match &self.link {
             None => TurnPurpose::Initialise,
             Some(_) if self.stopping => TurnPurpose::Stop,
             // an ECU that did not answer may be gone: a PDU would be lost on it
@@ -301,7 +193,7 @@ impl Endpoint {
             Some(_) if self.pdu.is_some() => TurnPurpose::Pdu,
             Some(_) => TurnPurpose::TesterPresent,
         };
-        let pause = match work {
+        let pause = match purpose {
             TurnPurpose::Initialise => {
                 let is_slow = self.config.initialisation == Initialisation::Slow;
                 line.pause_before_initialisation(is_slow, self.attempts > 0)
@@ -309,12 +201,12 @@ impl Endpoint {
             TurnPurpose::Stop | TurnPurpose::Pdu | TurnPurpose::TesterPresent => p3_min,
         };
         let (until, latest) = (line.quiet_since() + pause, now + MAX_PAUSE);
-        self.phase = TurnPhase::Pausing { until, pause, latest, then: work };
+        self.phase = TurnPhase::Pausing { until, pause, latest, then: purpose };
         self.handle_timeout(now);
     }
 
-    fn begin(&mut self, now: Instant, work: TurnPurpose) {
-        match (work, self.link) {
+    fn begin(&mut self, now: Instant, purpose: TurnPurpose) {
+        match (purpose, self.link) {
             (TurnPurpose::Initialise, _) | (_, None) => self.begin_initialisation(now),
             (TurnPurpose::Stop, Some(link)) => {
                 self.transmit_message(now, Exchange::StopCommunication, link.header, &[STOP_COMMUNICATION])
@@ -330,29 +222,6 @@ impl Endpoint {
                 // taken back meanwhile
                 None => self.phase = TurnPhase::Idle,
             },
-        }
-    }
-
-    fn transmit_message(&mut self, now: Instant, job: Exchange, header: HeaderForm, data: &[u8]) {
-        match encode(header, self.config.addressing.address(), self.config.tester, data) {
-            Ok(bytes) => {
-                let transmitter = Transmitter::new(bytes, self.config.bit_rate, now);
-                self.phase = TurnPhase::Sending { job, transmitter };
-                self.drive_transmitter(now);
-            }
-            // the key bytes came after the PDU was taken
-            Err(too_long) => {
-                self.phase = TurnPhase::Idle;
-                self.events.push_back(Event::SendFailed(too_long.into()));
-            }
-        }
-    }
-
-    fn drive_transmitter(&mut self, now: Instant) {
-        if let TurnPhase::Sending { transmitter, .. } = &mut self.phase
-            && let Some(byte) = transmitter.poll_transmit(now)
-        {
-            self.transmit = Some(Signal::Byte(byte));
         }
     }
 
@@ -394,12 +263,12 @@ impl Endpoint {
     /// A byte that was on the line.
     pub fn handle_byte(&mut self, now: Instant, byte: u8) {
         match &mut self.phase {
-            TurnPhase::Sending { job, transmitter } => {
-                let job = *job;
+            TurnPhase::Sending { exchange, transmitter } => {
+                let exchange = *exchange;
                 match transmitter.handle_byte(now, byte) {
                     Echo::Right => {}
-                    Echo::Last(elapsed) => self.handle_message_sent(now, job, elapsed),
-                    Echo::Wrong(failure) => self.handle_transmit_failed(now, job, failure),
+                    Echo::Last(elapsed) => self.handle_message_sent(now, exchange, elapsed),
+                    Echo::Wrong(failure) => self.handle_transmit_failed(now, exchange, failure),
                 }
             }
             TurnPhase::Pausing { until, pause, latest, .. } => {
@@ -419,13 +288,13 @@ impl Endpoint {
         }
         match &mut self.phase {
             TurnPhase::Pausing { then, .. } => {
-                let work = *then;
-                self.begin(now, work);
+                let purpose = *then;
+                self.begin(now, purpose);
             }
-            TurnPhase::Sending { job, transmitter } => {
-                let job = *job;
+            TurnPhase::Sending { exchange, transmitter } => {
+                let exchange = *exchange;
                 if transmitter.is_missing_echo(now) {
-                    self.handle_transmit_failed(now, job, Failure::NoEcho);
+                    self.handle_transmit_failed(now, exchange, Failure::NoEcho);
                 } else {
                     self.drive_transmitter(now);
                 }
@@ -437,61 +306,8 @@ impl Endpoint {
         }
     }
 
-    fn handle_message_sent(&mut self, now: Instant, job: Exchange, elapsed: Duration) {
-        if let Exchange::Complement(key_bytes) = job {
-            let until = now + Timing::NORMAL.w4_max + LATENCY_ALLOWANCE;
-            self.phase = TurnPhase::AddressComplement { until, key_bytes };
-            return;
-        }
-        if let Exchange::Pdu { .. } = job {
-            self.events.push_back(Event::Sent { elapsed });
-        }
-        self.decoder.reset();
-        let until = now + self.timing().p2_max + LATENCY_ALLOWANCE;
-        self.phase = TurnPhase::Awaiting { job, until, is_pending: false, is_answered: false };
-    }
-
-    fn handle_transmit_failed(&mut self, now: Instant, job: Exchange, failure: Failure) {
-        self.phase = TurnPhase::Idle;
-        match job {
-            Exchange::Pdu { .. } => {
-                self.events.push_back(Event::SendFailed(failure));
-                self.doubt(now);
-            }
-            Exchange::TesterPresent => self.handle_unanswered(now, failure),
-            Exchange::StopCommunication => self.finish_stop(),
-            Exchange::StartCommunication | Exchange::Complement(_) => {
-                self.handle_initialisation_failed(failure)
-            }
-        }
-    }
-
     fn timing(&self) -> Timing {
         self.link.map_or(Timing::NORMAL, |link| link.timing)
-    }
-
-    /// The ECU did not answer as it should: whether it is still there is found out before the next PDU.
-    fn doubt(&mut self, now: Instant) {
-        if let Some(link) = &mut self.link {
-            link.unanswered = link.unanswered.max(1);
-            link.alive_at = now;
-        }
-    }
-
-    /// TesterPresent brought no answer: the link is lost after the last repetition, and set up anew.
-    fn handle_unanswered(&mut self, now: Instant, failure: Failure) {
-        self.doubt(now);
-        let Some(link) = &mut self.link else { return };
-        link.unanswered += 1;
-        if link.unanswered > MAX_UNANSWERED {
-            self.link = None;
-            self.attempts = 0;
-            self.wanted = !self.stopping;
-            self.events.push_back(Event::Down(failure));
-            if self.stopping {
-                self.finish_stop();
-            }
-        }
     }
 
     fn mode(&self) -> AddressMode {

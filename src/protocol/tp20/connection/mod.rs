@@ -1,10 +1,15 @@
 //! A channel whose identifiers are agreed upon, seen from either side.
 
+mod state;
+mod transmission;
+
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use connector_hal::can::CanFrame;
 
+use self::state::{ConnectionPhase, Due, SentFrame};
+use super::channel_test::ChannelTest;
 use super::receiver::BlockReceiver;
 use super::sender::{BlockSender, Pace, TransferEnd};
 use super::{
@@ -13,52 +18,8 @@ use super::{
 
 /// While so many events wait to be polled, data is dropped, so that the peer sends it again.
 const MAX_EVENTS: usize = 8;
-/// How many frames may wait for their outcome.
-const MAX_IN_FLIGHT: usize = 16;
 /// How often parameters are sent before the peer is taken for gone (MNTC is 10).
 const MAX_OFFERS: u8 = 10;
-/// How often the channel is tested before the peer is taken for gone (MNCT).
-const MAX_TESTS: u8 = 5;
-/// How long the peer may take to answer that it disconnects too.
-const DISCONNECT_WAIT: Duration = Duration::from_millis(100);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ConnectionPhase {
-    /// Our parameters are to be sent; T1 runs once they are on the bus.
-    Offering {
-        sent: u8,
-        deadline: Option<Instant>,
-    },
-    /// Those of the peer are to come.
-    AwaitingOffer {
-        deadline: Instant,
-    },
-    Open,
-    /// We disconnect, the peer is to do so too.
-    Closing {
-        deadline: Option<Instant>,
-    },
-    Closed,
-}
-
-/// What a frame without outcome is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SentFrame {
-    Data { serial: u32 },
-    Offer,
-    Test,
-    Disconnect,
-    Other,
-}
-
-/// What is to be sent besides data.
-#[derive(Debug, Default)]
-struct Due {
-    parameters: bool,
-    test: bool,
-    disconnect: bool,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Connection {
@@ -68,12 +29,7 @@ pub struct Connection {
     receiver: BlockReceiver,
     due: Due,
     in_flight: VecDeque<SentFrame>,
-    /// When the channel is to be tested.
-    test_at: Option<Instant>,
-    /// Until when the test is to be answered, once it is on the bus.
-    test_answer_by: Option<Instant>,
-    tests: u8,
-    silence_at: Option<Instant>,
+    test: ChannelTest,
     events: VecDeque<Event>,
 }
 
@@ -91,10 +47,7 @@ impl Connection {
             receiver: BlockReceiver::new(config.max_pdu),
             due: Due::default(),
             in_flight: VecDeque::new(),
-            test_at: None,
-            test_answer_by: None,
-            tests: 0,
-            silence_at: config.silence_limit.map(|limit| now + limit),
+            test: ChannelTest::new(&config, now),
             events: VecDeque::new(),
             config,
         }
@@ -187,10 +140,7 @@ impl Connection {
                 return true;
             }
         };
-        self.silence_at = self.config.silence_limit.map(|limit| now + limit);
-        // whatever the peer says, it is there
-        self.test_answer_by = None;
-        self.tests = 0;
+        self.test.handle_heard(now);
         match (self.phase, tpdu) {
             (ConnectionPhase::Closed, _) => {}
             (_, Tpdu::Disconnect) => self.handle_disconnect(),
@@ -252,7 +202,7 @@ impl Connection {
     fn open(&mut self, now: Instant) {
         if self.phase != ConnectionPhase::Open {
             self.phase = ConnectionPhase::Open;
-            self.test_at = self.config.test_after.map(|after| now + after);
+            self.test.handle_used(now);
             self.events.push_back(Event::Opened);
         }
     }
@@ -285,45 +235,6 @@ impl Connection {
         }
     }
 
-    /// The oldest frame given out without outcome was acknowledged on the bus.
-    pub fn handle_transmitted(&mut self, now: Instant) {
-        let t1 = self.config.parameters.t1.longest();
-        match self.in_flight.pop_front() {
-            Some(SentFrame::Data { serial }) => self.sender.handle_transmitted(now, serial),
-            Some(SentFrame::Offer) => {
-                if let ConnectionPhase::Offering { deadline: deadline @ None, .. } = &mut self.phase {
-                    *deadline = Some(now + t1);
-                }
-            }
-            // a busy ECU may miss some
-            Some(SentFrame::Test) => self.test_answer_by = self.config.test_after.map(|after| now + after),
-            Some(SentFrame::Disconnect) => {
-                if let ConnectionPhase::Closing { deadline: deadline @ None } = &mut self.phase {
-                    *deadline = Some(now + DISCONNECT_WAIT);
-                }
-            }
-            Some(SentFrame::Other) | None => {}
-        }
-    }
-
-    /// The oldest frame given out without outcome will not be sent; or, with [`CloseReason::BusOff`], none will.
-    pub fn handle_transmit_failed(&mut self, _now: Instant, reason: CloseReason) {
-        if reason == CloseReason::BusOff {
-            self.in_flight.clear();
-            return self.end(reason, false);
-        }
-        match self.in_flight.pop_front() {
-            Some(SentFrame::Data { serial }) if self.sender.is_in_flight(serial) => self.end(reason, false),
-            Some(SentFrame::Offer | SentFrame::Test) if self.phase != ConnectionPhase::Closed => {
-                self.end(reason, false)
-            }
-            Some(SentFrame::Disconnect) if matches!(self.phase, ConnectionPhase::Closing { .. }) => {
-                self.end(CloseReason::Requested, false);
-            }
-            _ => {}
-        }
-    }
-
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
@@ -343,7 +254,7 @@ impl Connection {
             ConnectionPhase::Closed => return,
             _ => {}
         }
-        if is_due(self.silence_at) {
+        if self.test.is_silent(now) {
             return self.end(CloseReason::Silence, true);
         }
         if self.phase != ConnectionPhase::Open {
@@ -354,65 +265,9 @@ impl Connection {
         if self.phase == ConnectionPhase::Open && self.receiver.handle_timeout(now) {
             return self.end(CloseReason::ReceptionStopped, true);
         }
-        if is_due(self.test_answer_by) {
-            self.test_answer_by = None;
-            self.test_at = None;
-            if self.tests >= MAX_TESTS {
-                return self.end(CloseReason::NoTestAnswer, true);
-            }
-            self.due.test = true;
-        } else if self.test_answer_by.is_none() && is_due(self.test_at) {
-            self.test_at = None;
-            self.due.test = true;
+        if self.phase == ConnectionPhase::Open && self.test.handle_timeout(now) {
+            self.end(CloseReason::NoTestAnswer, true);
         }
-    }
-
-    /// The next frame to hand to the bus, data after everything else; each needs an outcome, in this order.
-    pub fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
-        if self.in_flight.len() >= MAX_IN_FLIGHT {
-            return None;
-        }
-        let id = self.config.transmit;
-        let own = self.config.parameters;
-        if std::mem::take(&mut self.due.disconnect) {
-            return self.give_out(now, SentFrame::Disconnect, Tpdu::Disconnect.encode(id));
-        }
-        if matches!(self.phase, ConnectionPhase::Closing { .. } | ConnectionPhase::Closed) {
-            return None;
-        }
-        if let Some(sequence) = self.receiver.take_ack() {
-            let ack = Tpdu::Ack { ready: true, sequence };
-            return self.give_out(now, SentFrame::Other, ack.encode(id));
-        }
-        if std::mem::take(&mut self.due.parameters) {
-            let response = Tpdu::ParametersResponse(Some(own));
-            return self.give_out(now, SentFrame::Other, response.encode(id));
-        }
-        if let ConnectionPhase::Offering { sent, deadline: None } = self.phase
-            && !self.in_flight.contains(&SentFrame::Offer)
-        {
-            self.phase = ConnectionPhase::Offering { sent: sent + 1, deadline: None };
-            return self.give_out(now, SentFrame::Offer, Tpdu::ParametersRequest(own).encode(id));
-        }
-        if self.phase != ConnectionPhase::Open {
-            return None;
-        }
-        if std::mem::take(&mut self.due.test) {
-            self.tests = self.tests.saturating_add(1);
-            return self.give_out(now, SentFrame::Test, Tpdu::ChannelTest.encode(id));
-        }
-        let (tpdu, serial) = self.sender.poll_transmit(now)?;
-        let frame = tpdu.encode(id);
-        self.give_out(now, SentFrame::Data { serial }, frame)
-    }
-
-    fn give_out(&mut self, now: Instant, sent: SentFrame, frame: Option<CanFrame>) -> Option<CanFrame> {
-        let frame = frame?;
-        self.in_flight.push_back(sent);
-        if self.phase == ConnectionPhase::Open {
-            self.test_at = self.config.test_after.map(|after| now + after);
-        }
-        Some(frame)
     }
 
     /// What happened next.
@@ -422,14 +277,14 @@ impl Connection {
 
     /// When to call [`Connection::handle_timeout`], and for which timer.
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
-        let silence = self.silence_at.map(|at| (at, Timer::Silence));
+        let silence = self.test.silence_at().map(|at| (at, Timer::Silence));
         let timers = match self.phase {
             ConnectionPhase::Offering { deadline, .. } => {
                 [deadline.map(|at| (at, Timer::T1)), silence, None, None]
             }
             ConnectionPhase::AwaitingOffer { deadline } => [Some((deadline, Timer::T1)), silence, None, None],
             ConnectionPhase::Open => {
-                let test = self.test_answer_by.or(self.test_at).map(|at| (at, Timer::TCt));
+                let test = self.test.poll_timeout().map(|at| (at, Timer::TCt));
                 let reception = self.receiver.poll_timeout().map(|at| (at, Timer::Reception));
                 [silence, test, reception, self.sender.poll_timeout()]
             }
