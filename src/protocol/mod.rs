@@ -1,4 +1,4 @@
-//! What standards define: pure state machines and types, without I/O, runtime or clock.
+//! Protocols and types that standards define, as pure state machines without I/O, runtime or clock.
 
 pub mod doip;
 pub mod isotp;

@@ -1,4 +1,4 @@
-//! The receiving role: one PDU at a time from one peer.
+//! Reception of one PDU at a time from one peer.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use super::frame::{Fill, FrameWriter};
 use super::pci::{MAX_SHORT_LENGTH, PciHeader};
 use super::{Event, FlowStatus, ReceiveFailure, SeparationTime, Timeouts, Timer};
 
-/// What a receiver is set up with.
+/// Configuration of a receiver.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReceiverConfig {
     /// Writes the flow controls.
@@ -22,37 +22,37 @@ pub(super) struct ReceiverConfig {
 #[derive(Debug)]
 pub(super) struct Receiver {
     config: ReceiverConfig,
-    /// Whose frames they are.
+    /// Identifier of the peer's frames.
     address: CanId,
     phase: ReceptionPhase,
     pdu: Vec<u8>,
-    /// How long the PDU will be.
+    /// Length of the complete PDU, in bytes.
     length: usize,
-    /// RX_DL, the size of the first frame, which all but the last have.
+    /// RX_DL, the size of the first frame and of all following frames except the last.
     frame_size: usize,
     sequence_number: u8,
-    /// Consecutive frames until the next flow control; `None`: no more flow control.
+    /// Consecutive frames until the next flow control; `None` means that no more flow control follows.
     block: Option<u8>,
-    /// Flow controls of this reception given out, without outcome.
+    /// Flow controls of this reception that have no outcome yet.
     unconfirmed: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReceptionPhase {
     Idle,
-    /// A flow control that refuses the PDU can go; afterwards all is over.
+    /// A flow control that refuses the PDU can be sent, which ends the reception.
     Refusing {
         since: Instant,
     },
-    /// A flow control can go.
+    /// A flow control can be sent.
     Ready {
         since: Instant,
     },
-    /// The flow control was given out, N_Ar runs.
+    /// The flow control has no outcome yet; N_Ar runs.
     Confirming {
         deadline: Instant,
     },
-    /// Consecutive frames are to come, N_Cr runs.
+    /// The next consecutive frame is expected; N_Cr runs.
     Collecting {
         deadline: Instant,
     },
@@ -73,7 +73,7 @@ impl Receiver {
         }
     }
 
-    /// Whether there is nothing left to receive or to send.
+    /// Returns whether nothing remains to be received or sent.
     pub(super) fn is_idle(&self) -> bool {
         self.phase == ReceptionPhase::Idle
     }
@@ -86,19 +86,19 @@ impl Receiver {
         self.address
     }
 
-    /// A PDU began; what was being received is lost.
+    /// Ends the reception because a new PDU began.
     pub(super) fn interrupt(&mut self) -> Option<Event> {
         self.fail(ReceiveFailure::Interrupted)
     }
 
-    /// Gives the reception up, if there is one.
+    /// Ends the reception, if there is one.
     pub(super) fn fail(&mut self, failure: ReceiveFailure) -> Option<Event> {
         let was_receiving = self.is_receiving();
         self.reset();
         was_receiving.then_some(Event::ReceiveFailed { address: self.address, failure })
     }
 
-    /// A first frame of `frame_size` bytes came, and nothing is being received.
+    /// Starts a reception with a first frame of `frame_size` bytes.
     pub(super) fn handle_first_frame(
         &mut self,
         now: Instant,
@@ -121,7 +121,7 @@ impl Receiver {
         None
     }
 
-    /// A consecutive frame of `frame_size` bytes came; also gives how much of `data` ends the PDU, if this does.
+    /// Takes a consecutive frame of `frame_size` bytes.
     pub(super) fn handle_consecutive_frame(
         &mut self,
         now: Instant,
@@ -129,7 +129,7 @@ impl Receiver {
         data: &[u8],
         frame_size: usize,
     ) -> Option<Event> {
-        // what follows a flow control may overtake the word that the flow control was sent
+        // a consecutive frame may arrive before the outcome of the flow control
         if !matches!(self.phase, ReceptionPhase::Confirming { .. } | ReceptionPhase::Collecting { .. }) {
             return None;
         }
@@ -159,18 +159,18 @@ impl Receiver {
         None
     }
 
-    /// How many bytes are still to come.
+    /// Returns the number of bytes that are still missing.
     pub(super) fn left(&self) -> usize {
         self.length.saturating_sub(self.pdu.len())
     }
 
-    /// How much memory the PDU takes, in bytes.
+    /// Returns the memory that the PDU uses, in bytes.
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
         self.pdu.capacity()
     }
 
-    /// The oldest flow control of this reception without outcome was acknowledged.
+    /// Takes note that the oldest flow control without an outcome was acknowledged.
     pub(super) fn handle_transmitted(&mut self, now: Instant) {
         self.unconfirmed = self.unconfirmed.saturating_sub(1);
         if self.unconfirmed == 0 && matches!(self.phase, ReceptionPhase::Confirming { .. }) {
@@ -178,7 +178,7 @@ impl Receiver {
         }
     }
 
-    /// Whether a flow control is still to get onto the bus.
+    /// Returns whether a flow control has not reached the bus yet.
     pub(super) fn owes_flow_control(&self) -> bool {
         matches!(
             self.phase,
@@ -207,7 +207,7 @@ impl Receiver {
         }
     }
 
-    /// A flow control, if one is due.
+    /// Returns a flow control, if one is due.
     pub(super) fn poll_transmit(&mut self, now: Instant, fill: Fill) -> Option<CanFrame> {
         let (status, next) = match self.phase {
             ReceptionPhase::Refusing { .. } => (FlowStatus::Overflow, ReceptionPhase::Idle),
@@ -231,7 +231,7 @@ impl Receiver {
         self.unconfirmed = 0;
     }
 
-    /// Takes data in; memory grows with what came, not with what was announced.
+    /// Appends data. The memory grows with the received data, not with the announced length.
     fn append(&mut self, data: &[u8]) {
         let needed = self.pdu.len() + data.len();
         if needed > self.pdu.capacity() {

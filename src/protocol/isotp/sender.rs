@@ -1,4 +1,4 @@
-//! The sending role: one PDU at a time, as single frame or segmented.
+//! Transmission of one PDU at a time, as a single frame or segmented.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ use super::frame::{Fill, FrameWriter};
 use super::pci::PciHeader;
 use super::{Event, FlowStatus, SendError, SendFailure, SeparationTime, Timeouts, Timer};
 
-/// A buffer up to this size is kept for the next PDU.
+/// A buffer of up to this size, in bytes, is reused for the next PDU.
 const KEPT_CAPACITY: usize = 8192;
 
-/// What a sender is set up with.
+/// Configuration of a sender.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SenderConfig {
     pub(super) writer: FrameWriter,
@@ -25,38 +25,38 @@ pub(super) struct SenderConfig {
 #[derive(Debug)]
 pub(super) struct Sender {
     config: SenderConfig,
-    /// The number of the transfer; frames of another are not ours any more.
+    /// Number of the transfer; outcomes of frames of earlier transfers are ignored.
     transfer: u32,
     phase: SendPhase,
     started: Option<Instant>,
     pdu: Vec<u8>,
-    /// How much of the PDU was given out.
+    /// Number of bytes of the PDU that are in frames already.
     offset: usize,
     sequence_number: u8,
-    /// Consecutive frames until the next flow control; `None`: no more flow control.
+    /// Consecutive frames until the next flow control; `None` means that no more flow control follows.
     block: Option<u8>,
     st_min: Duration,
     waits: u8,
-    /// When each frame of this transfer without outcome was given out.
+    /// For each frame of this transfer without an outcome, the time at which it was returned.
     handed_out: VecDeque<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SendPhase {
     Idle,
-    /// The next frame can go.
+    /// The next frame can be sent.
     Ready {
         since: Instant,
     },
-    /// The separation time passes before the next consecutive frame; `None`: from when the last one is confirmed.
+    /// The separation time runs; `None` until the last frame is confirmed.
     Pacing {
         until: Option<Instant>,
     },
-    /// Waiting for a flow control; `None`: N_Bs runs from when the last frame is confirmed.
+    /// A flow control is expected and N_Bs runs; `None` until the last frame is confirmed.
     FlowControl {
         deadline: Option<Instant>,
     },
-    /// All is given out.
+    /// All frames were returned; some have no outcome yet.
     Confirming,
 }
 
@@ -81,7 +81,7 @@ impl Sender {
         self.phase != SendPhase::Idle
     }
 
-    /// The number of the transfer under way.
+    /// Returns the number of the current transfer.
     pub(super) fn transfer(&self) -> u32 {
         self.transfer
     }
@@ -93,12 +93,12 @@ impl Sender {
         if pdu.is_empty() {
             return Err(SendError::Empty);
         }
-        // the length on the wire has 32 bits
+        // FF_DL has 32 bits
         let max = self.config.max_pdu.min(usize::try_from(u32::MAX).unwrap_or(usize::MAX));
         if pdu.len() > max {
             return Err(SendError::TooLong { len: pdu.len(), max });
         }
-        // so that outcomes of an earlier transfer's frames, still to come, are nobody's
+        // outcomes of an earlier transfer's frames may still arrive
         self.transfer = self.transfer.wrapping_add(1);
         self.pdu.extend_from_slice(pdu);
         self.offset = 0;
@@ -109,7 +109,7 @@ impl Sender {
         Ok(())
     }
 
-    /// Forgets the transfer.
+    /// Abandons the transfer.
     pub(super) fn abort(&mut self) {
         self.phase = SendPhase::Idle;
         self.handed_out.clear();
@@ -117,7 +117,7 @@ impl Sender {
         self.pdu.shrink_to(KEPT_CAPACITY);
     }
 
-    /// Gives the transfer up, if there is one.
+    /// Ends the transfer with a failure, if there is one.
     pub(super) fn fail(&mut self, failure: SendFailure) -> Option<Event> {
         if !self.is_sending() {
             return None;
@@ -126,7 +126,7 @@ impl Sender {
         Some(Event::SendFailed { failure })
     }
 
-    /// A flow control came; ignored unless one is waited for.
+    /// Takes a flow control; ignores it unless one is expected.
     pub(super) fn handle_flow_control(
         &mut self,
         now: Instant,
@@ -139,7 +139,7 @@ impl Sender {
         }
         match status {
             FlowStatus::ContinueToSend => {
-                // a client takes both anew from every flow control (ISO 15765-2, 9.6.5.6)
+                // every flow control sets both again (ISO 15765-2, 9.6.5.6)
                 self.block = (block_size != 0).then_some(block_size);
                 self.st_min = st_min.to_duration();
                 self.waits = 0;
@@ -159,7 +159,7 @@ impl Sender {
         }
     }
 
-    /// The oldest frame of this transfer without outcome was acknowledged.
+    /// Takes note that the oldest frame of this transfer without an outcome was acknowledged.
     pub(super) fn handle_transmitted(&mut self, now: Instant) -> Option<Event> {
         self.handed_out.pop_front();
         if let SendPhase::Ready { since } = &mut self.phase {
@@ -217,13 +217,13 @@ impl Sender {
         if self.handed_out.len() >= self.config.window.max(1) {
             return None;
         }
-        let frame = if self.offset == 0 { self.begin(fill)? } else { self.go_on(fill)? };
+        let frame = if self.offset == 0 { self.first_frame(fill)? } else { self.consecutive_frame(fill)? };
         self.handed_out.push_back(now);
         Some(frame)
     }
 
-    /// A single or first frame.
-    fn begin(&mut self, fill: Fill) -> Option<CanFrame> {
+    /// Returns the single or first frame of the PDU.
+    fn first_frame(&mut self, fill: Fill) -> Option<CanFrame> {
         let writer = self.config.writer;
         let len = self.pdu.len();
         if len <= writer.max_single_frame() {
@@ -242,8 +242,8 @@ impl Sender {
         Some(frame)
     }
 
-    /// A consecutive frame.
-    fn go_on(&mut self, fill: Fill) -> Option<CanFrame> {
+    /// Returns the next consecutive frame.
+    fn consecutive_frame(&mut self, fill: Fill) -> Option<CanFrame> {
         let writer = self.config.writer;
         let header = PciHeader::consecutive_frame(self.sequence_number);
         let rest = self.pdu.get(self.offset..)?;

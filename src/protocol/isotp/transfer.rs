@@ -33,7 +33,8 @@ pub trait Transfer: Debug + Send {
     /// Reports that the oldest frame without an outcome was acknowledged on the bus.
     fn handle_transmitted(&mut self, now: Instant);
 
-    /// Reports that the oldest frame without an outcome will not be sent, or with [`SendFailure::BusOff`] that none will.
+    /// Reports that the oldest frame without an outcome will not be sent, or with [`SendFailure::BusOff`]
+    /// that none will.
     fn handle_transmit_failed(&mut self, now: Instant, failure: SendFailure);
 
     /// Handles every timer that has expired.

@@ -1,4 +1,4 @@
-//! The times of ISO 14230-2, tables 2 to 6.
+//! Timing parameters (ISO 14230-2, tables 2 to 6).
 
 use std::time::Duration;
 
@@ -6,44 +6,48 @@ const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// What goes on top of every time that somebody else has to keep: the latency of a USB adapter and of a busy machine.
+/// Allowance on every time limit of an ECU, for the latency of a USB adapter and of a busy machine.
 ///
-/// An FTDI adapter hands bytes over every 16 ms unless told otherwise.
+/// By default, an FTDI adapter delivers bytes every 16 ms.
 pub(super) const LATENCY_ALLOWANCE: Duration = ms(100);
-/// The same for our own byte to come back. An ECU has given the request up by then, after P4max; but whether the line or
-/// only this machine is at fault, the answer will tell.
+/// Allowance for the echo of our own byte.
+///
+/// The ECU may have abandoned the request by then, after P4max. The answer shows whether it has, or whether
+/// only this machine was slow.
 pub(super) const ECHO_ALLOWANCE: Duration = ms(250);
 
-/// The timing parameters of a link.
+/// The timing parameters of the communication with an ECU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// P1: between two bytes of an ECU, at most.
+    /// P1: longest time between two bytes of an ECU.
     pub p1_max: Duration,
-    /// P2: between a request and its answer, or between two answers, at most.
+    /// P2: longest time between a request and its answer, or between two answers.
     pub p2_max: Duration,
     /// P2 after response pending: P3max (ISO 14230-3, 5.2.4).
     pub p2_star: Duration,
-    /// P3: between the last answer and the next request, at least.
+    /// P3: shortest time between the last answer and the next request.
     pub p3_min: Duration,
-    /// The same at most: then the ECU ends the communication.
+    /// P3: longest time between the last answer and the next request, after which the ECU ends the
+    /// communication.
     pub p3_max: Duration,
-    /// P4: between two bytes of the tester, at least.
+    /// P4: shortest time between two bytes of the tester.
     pub p4_min: Duration,
-    /// W1: between the 5-baud address and the synchronisation byte, at most.
+    /// W1: longest time between the 5-baud address and the synchronisation byte.
     pub w1_max: Duration,
-    /// W2: between the synchronisation byte and key byte 1, at most.
+    /// W2: longest time between the synchronisation byte and key byte 1.
     pub w2_max: Duration,
-    /// W3: between the key bytes, at most.
+    /// W3: longest time between the key bytes.
     pub w3_max: Duration,
-    /// W4: between key byte 2 and its complement: within 25 to 50 ms, with room for latency on either side.
+    /// W4: time between key byte 2 and its complement, within 25 to 50 ms with room for latency on either
+    /// side.
     pub w4: Duration,
-    /// W4: between that and the address' complement, at most.
+    /// W4: longest time between the complement of key byte 2 and that of the address.
     pub w4_max: Duration,
-    /// W5: the line's idle time before a slow initialisation, and before the first fast one.
+    /// W5: idle time of the line before a slow initialisation, and before the first fast one.
     pub w5: Duration,
-    /// T_iniL: the low level of the fast initialisation.
+    /// T_iniL: low level of the fast initialisation.
     pub t_ini_low: Duration,
-    /// T_wup: from the pulse's start to StartCommunication.
+    /// T_wup: time from the start of the pulse to StartCommunication.
     pub t_wup: Duration,
 }
 
@@ -66,7 +70,8 @@ impl Timing {
         t_wup: ms(50),
     };
 
-    /// The extended set, which an ECU may choose by its key bytes: P2 up to 1 s. P3 keeps its normal minimum, which is
-    /// within the extended limits.
+    /// The extended set with P2 up to 1 s, which an ECU may choose by its key bytes.
+    ///
+    /// P3 keeps its normal minimum, which is within the extended limits.
     pub const EXTENDED: Self = Self { p2_max: ms(1000), ..Self::NORMAL };
 }

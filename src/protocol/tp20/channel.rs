@@ -1,4 +1,4 @@
-//! A tester's channel to an ECU: set up when it is needed, and again after the ECU has dropped it.
+//! A tester's channel to an ECU.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -12,9 +12,9 @@ use super::{
     SetupOpcode, Timer, Tpdu,
 };
 
-/// How many frames may wait for their outcome.
+/// Number of frames that may be without an outcome.
 const MAX_IN_FLIGHT: usize = 32;
-/// While so many events wait to be polled, frames of the ECU are dropped.
+/// Number of waiting events from which frames of the ECU are dropped.
 const MAX_EVENTS: usize = 8;
 
 #[derive(Debug)]
@@ -24,31 +24,136 @@ enum ChannelState {
     Connected(Box<Connection>),
 }
 
-/// Whose frame it is; those of earlier set-ups and connections are nobody's.
+/// The set-up or connection to which a frame belongs. Outcomes of frames of earlier ones are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ChannelFrame {
     generation: u32,
     is_setup: bool,
 }
 
-/// See the module.
+/// A tester's channel to one ECU by TP2.0.
+///
+/// A channel is a pure state machine: it does no I/O and reads no clock. It is set up by [`open`](Self::open)
+/// or by the first PDU, and set up again by the next PDU after the ECU has dropped it. Its methods fall into
+/// four groups:
+///
+/// - Getters such as [`is_open`](Self::is_open) have no effect.
+/// - `handle_*` methods take what happened outside: a frame from the bus, the outcome of a sent frame, a
+///   timeout.
+/// - [`open`](Self::open), [`send`](Self::send), [`abort_send`](Self::abort_send) and [`close`](Self::close)
+///   change what the channel is to do.
+/// - `poll_*` methods return what the caller must act upon: frames, events and the next timeout.
+///
+/// After every call of a method of the second or third group:
+///
+/// 1. Call [`poll_transmit`](Self::poll_transmit) and send each frame, until it returns `None`.
+/// 2. Call [`poll_event`](Self::poll_event) until it returns `None`.
+/// 3. Call [`poll_timeout`](Self::poll_timeout) and wait until that time, or until something happens on the
+///    bus.
+///
+/// Each frame from `poll_transmit` needs exactly one outcome, in the same order: call
+/// [`handle_transmitted`](Self::handle_transmitted) when the frame was acknowledged on the bus, otherwise
+/// [`handle_transmit_failed`](Self::handle_transmit_failed). Bus off is the outcome of all frames without
+/// one. `now` never decreases from one call to the next.
+///
+/// # Example
+///
+/// A request and its answer in virtual time. The ECU accepts the channel with a scripted message and then
+/// runs the other side of the connection.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// use connector_agent::protocol::tp20::{
+///     Channel, ChannelConfig, Connection, ConnectionConfig, Event, LogicalAddress, MAX_PDU, Opening,
+///     Parameters, SetupMessage, SetupOpcode,
+/// };
+/// use connector_hal::can::CanId;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let address = LogicalAddress::try_from(0x01)?;
+/// let listens_on = CanId::try_from(0x740)?;
+/// let mut channel = Channel::new(ChannelConfig::new(address, 0));
+/// let mut ecu: Option<Connection> = None;
+///
+/// let mut now = Instant::now();
+/// channel.send(now, &[0x1A, 0x9B])?;
+///
+/// let mut events = Vec::new();
+/// while !events.iter().any(|event| matches!(event, Event::Received { .. })) {
+///     while let Some(frame) = channel.poll_transmit(now) {
+///         channel.handle_transmitted(now);
+///         if let Some(ecu) = &mut ecu {
+///             ecu.handle_frame(now, &frame);
+///         } else if let Some(request) = SetupMessage::decode(frame.data()) {
+///             let answer = SetupMessage {
+///                 destination: 0,
+///                 opcode: SetupOpcode::Positive,
+///                 receive: request.transmit,
+///                 transmit: Some(listens_on),
+///                 application_type: request.application_type,
+///             };
+///             let answer = answer.encode(address.setup_response_id()).ok_or("no such frame")?;
+///             channel.handle_frame(now, &answer);
+///             let config = ConnectionConfig {
+///                 transmit: request.transmit.ok_or("no identifier")?,
+///                 receive: listens_on,
+///                 parameters: Parameters::default(),
+///                 opening: Opening::Passive(Duration::from_secs(1)),
+///                 test_after: None,
+///                 silence_limit: None,
+///                 max_pdu: MAX_PDU,
+///             };
+///             ecu = Some(Connection::new(config, now));
+///         }
+///     }
+///     if let Some(ecu) = &mut ecu {
+///         while let Some(event) = ecu.poll_event() {
+///             if let Event::Received { pdu } = event {
+///                 assert_eq!(pdu, [0x1A, 0x9B]);
+///                 ecu.send(now, b"\x5A\x9B03G906021AB")?;
+///             }
+///         }
+///         while let Some(frame) = ecu.poll_transmit(now) {
+///             ecu.handle_transmitted(now);
+///             channel.handle_frame(now, &frame);
+///         }
+///     }
+///     events.extend(std::iter::from_fn(|| channel.poll_event()));
+///     let timeouts = [channel.poll_timeout(), ecu.as_ref().and_then(Connection::poll_timeout)];
+///     if let Some((due, _timer)) = timeouts.into_iter().flatten().min_by_key(|(at, _)| *at) {
+///         now = now.max(due);
+///         channel.handle_timeout(now);
+///         if let Some(ecu) = &mut ecu {
+///             ecu.handle_timeout(now);
+///         }
+///     }
+/// }
+///
+/// assert_eq!(events[0], Event::Opened);
+/// assert!(matches!(events[1], Event::Sent { .. }));
+/// assert_eq!(events[2], Event::ReceptionStarted);
+/// assert_eq!(events[3], Event::Received { pdu: b"\x5A\x9B03G906021AB".to_vec() });
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Channel {
     config: ChannelConfig,
     state: ChannelState,
     generation: u32,
-    /// A PDU that waits for the channel to be open.
+    /// The PDU that waits until the channel is open.
     pending: Option<Vec<u8>>,
-    /// The channel is not wanted any more.
+    /// The channel is to be closed.
     is_closing: bool,
-    /// The channel is tested, and so kept, while nobody speaks.
+    /// The channel test keeps the channel open while no PDU is sent.
     is_kept: bool,
     in_flight: VecDeque<ChannelFrame>,
     events: VecDeque<Event>,
 }
 
 impl Channel {
-    /// A channel that is not set up yet: [`Channel::open`] or the first PDU begins that.
+    /// Creates a channel that is not set up yet; [`Channel::open`] or the first PDU sets it up.
     pub fn new(config: ChannelConfig) -> Self {
         Self {
             config,
@@ -62,12 +167,13 @@ impl Channel {
         }
     }
 
-    /// How it is set up.
+    /// Returns the channel's configuration.
     pub fn config(&self) -> &ChannelConfig {
         &self.config
     }
 
-    /// The identifier that the ECU sends with: the one it chose, or else the one it will be asked to use.
+    /// Returns the identifier with which the ECU sends: the agreed one, or before that the one to be
+    /// requested.
     pub fn receive_id(&self) -> CanId {
         match &self.state {
             ChannelState::Connected(connection) => connection.config().receive,
@@ -75,12 +181,12 @@ impl Channel {
         }
     }
 
-    /// Whether PDUs go out at once.
+    /// Returns whether the channel is set up, so that a PDU is sent immediately.
     pub fn is_open(&self) -> bool {
         matches!(&self.state, ChannelState::Connected(connection) if connection.is_open())
     }
 
-    /// Whether nothing is left to be sent, and no answer is awaited that this depends on.
+    /// Returns whether the channel is closed and has nothing left to send.
     pub fn is_idle(&self) -> bool {
         self.pending.is_none()
             && match &self.state {
@@ -90,18 +196,19 @@ impl Channel {
             }
     }
 
-    /// Whether a PDU is under way out, or waits for the channel to be set up.
+    /// Returns whether a PDU is being sent or waits for the set-up of the channel.
     pub fn is_sending(&self) -> bool {
         self.pending.is_some()
             || matches!(&self.state, ChannelState::Connected(connection) if connection.is_sending())
     }
 
-    /// Whether a PDU is under way in.
+    /// Returns whether a PDU is being received.
     pub fn is_receiving(&self) -> bool {
         matches!(&self.state, ChannelState::Connected(connection) if connection.is_receiving())
     }
 
-    /// Begins to set the channel up, unless it is; this ends with [`Event::Opened`] or [`Event::Closed`].
+    /// Sets the channel up, which ends with [`Event::Opened`] or [`Event::Closed`]. An open channel stays
+    /// open.
     pub fn open(&mut self) {
         self.is_closing = false;
         if matches!(self.state, ChannelState::Idle) {
@@ -114,13 +221,13 @@ impl Channel {
         self.state = ChannelState::SettingUp(SetupExchange::new());
     }
 
-    /// Disconnects; what is being sent fails.
+    /// Disconnects. A PDU that is being sent fails.
     pub fn close(&mut self, now: Instant) {
         self.is_closing = true;
         let reason = CloseReason::Requested;
         match &mut self.state {
             ChannelState::Idle => {}
-            // an ECU that answers late drops the channel by itself, as it hears no parameters
+            // an ECU that answers late receives no parameters, and so drops the channel
             ChannelState::SettingUp(_) => self.give_up(reason),
             ChannelState::Connected(connection) => {
                 connection.close();
@@ -130,8 +237,13 @@ impl Channel {
         }
     }
 
-    /// Begins to send a PDU, and to set the channel up where that is needed; its end is told by [`Event::Sent`] or
-    /// [`Event::SendFailed`].
+    /// Starts to send a PDU, which ends with [`Event::Sent`] or [`Event::SendFailed`].
+    ///
+    /// Sets the channel up first if necessary.
+    ///
+    /// # Errors
+    ///
+    /// Another PDU is being sent, or the PDU is empty or longer than [`ChannelConfig::max_pdu`].
     pub fn send(&mut self, now: Instant, pdu: &[u8]) -> Result<(), SendError> {
         if self.is_sending() {
             return Err(SendError::Busy);
@@ -147,7 +259,8 @@ impl Channel {
         Ok(())
     }
 
-    /// Gives up what is being sent, without an event; if a part of it is on the bus, the channel is closed with it.
+    /// Abandons the PDU that is being sent, without an event. If a part of the PDU was sent, this closes the
+    /// channel.
     pub fn abort_send(&mut self) {
         self.pending = None;
         if let ChannelState::Connected(connection) = &mut self.state {
@@ -156,7 +269,8 @@ impl Channel {
         }
     }
 
-    /// The frame that disconnects, where there is a channel: for whoever drops this machine without driving it on.
+    /// Returns the frame that disconnects the channel, if there is one, for a caller that drops the state
+    /// machine without polling it any further.
     pub fn farewell(&self) -> Option<CanFrame> {
         match &self.state {
             ChannelState::Connected(connection) if !connection.is_done() => {
@@ -166,8 +280,10 @@ impl Channel {
         }
     }
 
-    /// Whether the channel is kept while nobody speaks; if not, it is closed now unless something is being sent, and
-    /// the ECU drops one that is set up for a PDU later by itself.
+    /// Switches the channel test on or off, which keeps the channel open while no PDU is sent.
+    ///
+    /// Switching it off closes the channel, unless a PDU is being sent. The ECU drops a channel that is set
+    /// up later after the last PDU.
     pub fn set_kept(&mut self, now: Instant, is_kept: bool) {
         self.is_kept = is_kept;
         if !is_kept && !self.is_sending() {
@@ -175,7 +291,7 @@ impl Channel {
         }
     }
 
-    /// Ends a set-up that came to nothing.
+    /// Ends a set-up that has failed.
     fn give_up(&mut self, reason: CloseReason) {
         self.state = ChannelState::Idle;
         self.fail_pending(reason);
@@ -188,7 +304,7 @@ impl Channel {
         }
     }
 
-    /// Takes a frame of the bus; whether it was for this channel.
+    /// Takes a frame from the bus; returns whether the frame was for this channel.
     pub fn handle_frame(&mut self, now: Instant, frame: &CanFrame) -> bool {
         match &mut self.state {
             ChannelState::Connected(connection)
@@ -248,7 +364,7 @@ impl Channel {
         self.state = ChannelState::Connected(Box::new(Connection::new(config, now)));
     }
 
-    /// Looks at what the connection reports.
+    /// Forwards the connection's events, and passes the waiting PDU on once the connection is open.
     fn settle(&mut self, now: Instant) {
         let ChannelState::Connected(connection) = &mut self.state else { return };
         let mut closed = None;
@@ -274,7 +390,7 @@ impl Channel {
         self.leave_if_done();
     }
 
-    /// A connection that is over makes room, for a new one where a PDU waits.
+    /// Removes a connection that is done, and sets up another one if a PDU waits.
     fn leave_if_done(&mut self) {
         if matches!(&self.state, ChannelState::Connected(connection) if connection.is_done()) {
             self.state = ChannelState::Idle;
@@ -284,7 +400,7 @@ impl Channel {
         }
     }
 
-    /// The oldest frame given out without outcome was acknowledged on the bus.
+    /// Reports that the oldest frame without an outcome was acknowledged on the bus.
     pub fn handle_transmitted(&mut self, now: Instant) {
         let Some(owner) = self.in_flight.pop_front().filter(|owner| owner.generation == self.generation)
         else {
@@ -300,7 +416,8 @@ impl Channel {
         }
     }
 
-    /// The oldest frame given out without outcome will not be sent; or, with [`CloseReason::BusOff`], none will.
+    /// Reports that the oldest frame without an outcome will not be sent, or with [`CloseReason::BusOff`]
+    /// that none will.
     pub fn handle_transmit_failed(&mut self, now: Instant, reason: CloseReason) {
         if reason == CloseReason::BusOff {
             self.in_flight.clear();
@@ -328,7 +445,7 @@ impl Channel {
         }
     }
 
-    /// Does what is due.
+    /// Handles every timer that has expired.
     pub fn handle_timeout(&mut self, now: Instant) {
         match &mut self.state {
             ChannelState::Idle => {}
@@ -344,7 +461,7 @@ impl Channel {
         }
     }
 
-    /// The next frame to hand to the bus; each needs an outcome, in this order.
+    /// Returns the next frame to send. Each frame needs an outcome, in this order.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
         if self.in_flight.len() >= MAX_IN_FLIGHT {
             return None;
@@ -359,12 +476,12 @@ impl Channel {
         Some(frame)
     }
 
-    /// What happened next.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// When to call [`Channel::handle_timeout`], and for which timer.
+    /// Returns when [`Channel::handle_timeout`] is due, and for which timer.
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         match &self.state {
             ChannelState::Idle => None,
@@ -373,7 +490,8 @@ impl Channel {
         }
     }
 
-    /// How much memory a PDU not yet whole takes, how many frames have no outcome, and how many events wait.
+    /// Returns the memory of an incomplete PDU in bytes, the number of frames without an outcome, and that of
+    /// waiting events.
     #[cfg(test)]
     pub(super) fn load(&self) -> (usize, usize, usize) {
         let memory = match &self.state {

@@ -1,20 +1,20 @@
-//! The sending side: one PDU at a time, in blocks that the peer acknowledges.
+//! Transmission of one PDU at a time, in blocks that the peer acknowledges.
 
 use std::time::{Duration, Instant};
 
 use super::tpdu::DATA_BYTES;
 use super::{CloseReason, Parameters, SendError, Timer, Tpdu};
 
-/// How often the last frame of a block is sent again before the peer is taken for gone.
+/// Number of repetitions of a block's last frame after which the peer counts as gone.
 const MAX_REPEATS: u8 = 5;
-/// How long a peer that is not ready may take to say that it is, before it is asked by the next frame (5 times T_Wait).
+/// Time after which a peer that is not ready is sent the next frame regardless (5 times T_Wait).
 const READY_WAIT: Duration = Duration::from_millis(500);
-/// How often in a row a peer may say that it is not ready.
+/// Number of consecutive acknowledgements with which a peer may report that it is not ready.
 const MAX_NOT_READY: u8 = 20;
-/// Bytes that say how long the PDU is.
+/// Bytes of the length in front of the PDU.
 const PREFIX: usize = 2;
 
-/// What the peer's parameters come to.
+/// Block size and times of a transmission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pace {
     block_size: usize,
@@ -23,10 +23,11 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// What keeps to the peer's parameters, and gives it no less time than we ask for ourselves.
+    /// Returns a pace that keeps the peer's parameters, and gives the peer at least the time that we ask for
+    /// ourselves.
     pub(super) fn new(own: &Parameters, peer: &Parameters) -> Self {
         Self {
-            // the counter has four bits, so that 15 is the most that can be told apart
+            // the sequence number has four bits, so a block has at most 15 frames
             block_size: usize::from(peer.block_size.clamp(1, 15)),
             t1: peer.t1.longest().max(own.t1.longest()),
             t3: peer.t3.to_duration().unwrap_or_else(|| own.t3.longest()),
@@ -36,24 +37,24 @@ impl Pace {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TransferState {
-    /// The next frame can go, once T3 has passed.
+    /// The next frame can be sent once T3 has passed.
     Ready,
-    /// A frame waits for its outcome on the bus.
+    /// A frame has no outcome on the bus yet.
     InFlight { serial: u32, wants_ack: bool },
-    /// T1 runs.
+    /// An acknowledgement is due; T1 runs.
     AwaitingAck { deadline: Instant },
 }
 
 #[derive(Debug)]
 struct BlockTransfer {
-    /// The length, then the PDU.
+    /// The length and the PDU.
     bytes: Vec<u8>,
     frames: usize,
-    /// The sequence number of the first frame.
+    /// Sequence number of the first frame.
     first: u8,
-    /// Frames that the peer has.
+    /// Number of frames that the peer has acknowledged.
     acked: usize,
-    /// The frame that goes next.
+    /// Index of the next frame.
     next: usize,
     state: TransferState,
     repeats: u8,
@@ -63,7 +64,7 @@ struct BlockTransfer {
 
 impl BlockTransfer {
     fn sequence(&self, frame: usize) -> u8 {
-        // the sum's low bits are what counts
+        // a sequence number has four bits
         ((usize::from(self.first) + frame) & 0x0F) as u8
     }
 
@@ -93,13 +94,13 @@ pub(super) enum TransferEnd {
 #[derive(Debug)]
 pub(super) struct BlockSender {
     pace: Pace,
-    /// The number of the next PDU's first frame.
+    /// Sequence number of the next PDU's first frame.
     sequence: u8,
     serial: u32,
     transfer: Option<BlockTransfer>,
-    /// T3 runs.
+    /// End of T3.
     not_before: Option<Instant>,
-    /// The peer is not ready, T_Wait runs.
+    /// End of T_Wait, while the peer is not ready.
     not_ready_until: Option<Instant>,
 }
 
@@ -112,7 +113,7 @@ impl BlockSender {
         self.pace = pace;
     }
 
-    /// The peer counts from 0 again.
+    /// Starts again with sequence number 0, as the peer does.
     pub(super) fn restart(&mut self) {
         *self = Self { serial: self.serial, ..Self::new(self.pace) };
     }
@@ -127,7 +128,7 @@ impl BlockSender {
         }
         check(pdu, max)?;
         let mut bytes = Vec::with_capacity(PREFIX + pdu.len());
-        // bounded by `max`, which is no more than the length can say
+        // `check` bounds the length to 15 bits
         bytes.extend((pdu.len() as u16).to_be_bytes());
         bytes.extend(pdu);
         self.transfer = Some(BlockTransfer {
@@ -144,12 +145,12 @@ impl BlockSender {
         Ok(())
     }
 
-    /// Gives up what is being sent, without an outcome; the peer's counter is not known any more.
+    /// Abandons the PDU. The peer's sequence number is unknown afterwards.
     pub(super) fn abort(&mut self) {
         self.transfer = None;
     }
 
-    /// The peer has everything before the frame with this number.
+    /// Takes an acknowledgement of all frames before this sequence number.
     pub(super) fn handle_ack(&mut self, now: Instant, ready: bool, sequence: u8) -> Option<TransferEnd> {
         self.not_ready_until = (!ready).then(|| now + READY_WAIT);
         let transfer = self.transfer.as_mut()?;
@@ -162,7 +163,7 @@ impl BlockSender {
         if transfer.not_ready > MAX_NOT_READY {
             return Some(self.fail(CloseReason::NotReady));
         }
-        // one that comes late says nothing new
+        // a late acknowledgement
         if acked == transfer.acked && !transfer.awaits_ack() {
             return None;
         }
@@ -182,7 +183,7 @@ impl BlockSender {
         if is_behind { self.count_repeat() } else { None }
     }
 
-    /// The data frame of this number was acknowledged on the bus.
+    /// Takes note that the data frame with this serial number was acknowledged on the bus.
     pub(super) fn handle_transmitted(&mut self, now: Instant, serial: u32) {
         let Some(transfer) = &mut self.transfer else { return };
         if let TransferState::InFlight { serial: current, wants_ack } = transfer.state
@@ -197,7 +198,7 @@ impl BlockSender {
         }
     }
 
-    /// Whether the frame of this number is of the transfer under way.
+    /// Returns whether the frame with this serial number belongs to the current transfer.
     pub(super) fn is_in_flight(&self, serial: u32) -> bool {
         let state = self.transfer.as_ref().map(|transfer| transfer.state);
         matches!(state, Some(TransferState::InFlight { serial: current, .. }) if current == serial)
@@ -209,7 +210,8 @@ impl BlockSender {
         let transfer = self.transfer.as_mut()?;
         match transfer.state {
             TransferState::AwaitingAck { deadline } if deadline <= now => {
-                // the frame that asked for the acknowledgement; the peer tells by it what it misses besides
+                // repeat the frame that asked for the acknowledgement; the answer says which other frames are
+                // missing
                 transfer.next = transfer.next.saturating_sub(1).max(transfer.acked);
                 transfer.state = TransferState::Ready;
                 self.count_repeat()
@@ -229,7 +231,7 @@ impl BlockSender {
         TransferEnd::Failed(reason)
     }
 
-    /// The next data frame, and the number by which its outcome is told.
+    /// Returns the next data frame, and the serial number by which its outcome is reported.
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<(Tpdu<'_>, u32)> {
         if self.not_before.is_some_and(|at| now < at) || self.not_ready_until.is_some_and(|at| now < at) {
             return None;
@@ -253,14 +255,14 @@ impl BlockSender {
             TransferState::Ready => {
                 let t3 = self.not_before.map(|at| (at, Timer::T3));
                 let wait = self.not_ready_until.map(|at| (at, Timer::TWait));
-                // both must have passed
+                // both must have expired
                 t3.into_iter().chain(wait).max_by_key(|&(at, _)| at)
             }
         }
     }
 }
 
-/// Whether a PDU can be sent at all.
+/// Checks the length of a PDU.
 pub(super) fn check(pdu: &[u8], max: usize) -> Result<(), SendError> {
     if pdu.is_empty() {
         return Err(SendError::Empty);

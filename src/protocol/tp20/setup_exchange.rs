@@ -17,8 +17,8 @@ const MAX_BUSY: u8 = 4;
 
 /// The forms of set-up request, in the order in which they are tried.
 ///
-/// Most ECUs choose the identifier on which they listen and expect the one with which to send. A few understand only
-/// one of the other forms.
+/// Most ECUs choose the identifier on which they listen and expect the one with which to send. A few
+/// understand only one of the other forms.
 const FORMS: [SetupForm; 4] = [
     SetupForm { names_receive: false, names_transmit: true },
     SetupForm { names_receive: false, names_transmit: true },
@@ -26,7 +26,8 @@ const FORMS: [SetupForm; 4] = [
     SetupForm { names_receive: false, names_transmit: false },
 ];
 
-/// Which identifiers a set-up request names: the one on which the ECU is to listen, the one with which it is to send.
+/// Which identifiers a set-up request names: the one on which the ECU is to listen, the one with which it is
+/// to send.
 #[derive(Debug, Clone, Copy)]
 struct SetupForm {
     names_receive: bool,

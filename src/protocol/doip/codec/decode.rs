@@ -9,8 +9,8 @@ use crate::protocol::doip::{Message, Payload, ProtocolVersion};
 /// The length of the generic header, in bytes (ISO 13400-2, table 16).
 pub const HEADER_LEN: usize = 8;
 
-/// First payload type that may have the default version: vehicle identification requests have it while the vehicle's
-/// version is unknown (ISO 13400-2, table 16).
+/// First payload type that may have the default version: vehicle identification requests have it while the
+/// vehicle's version is unknown (ISO 13400-2, table 16).
 const IDENTIFICATION_REQUEST: u16 = 0x0001;
 /// Last payload type that may have the default version: some entities answer in the version of the request.
 const ANNOUNCEMENT: u16 = 0x0004;

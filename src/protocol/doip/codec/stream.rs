@@ -25,9 +25,9 @@ pub enum Decoded {
 
 /// Splits a stream into messages.
 ///
-/// Pass the bytes of one read to [`StreamDecoder::handle_bytes`], then call [`StreamDecoder::poll_message`] until it
-/// returns `Ok(None)`, then read again. The decoder then buffers at most one message of the maximum length and the bytes
-/// of one read.
+/// Pass the bytes of one read to [`StreamDecoder::handle_bytes`], then call [`StreamDecoder::poll_message`]
+/// until it returns `Ok(None)`, then read again. The decoder then buffers at most one message of the maximum
+/// length and the bytes of one read.
 #[derive(Debug)]
 pub struct StreamDecoder {
     max_payload: u32,

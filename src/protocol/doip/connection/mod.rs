@@ -1,8 +1,5 @@
-//! A connection with a gateway: routing activation, alive checks, diagnostic messages and their acknowledgements.
-//!
-//! For each turn: 1. [`Connection::handle_bytes`] with what one read gave, or [`Connection::handle_timeout`]; 2. all of
-//! [`Connection::poll_event`]; 3. [`Connection::poll_transmit`] while the stream takes it; 4. wait for the stream, or
-//! until [`Connection::poll_timeout`]. After [`Event::Closed`] the connection is of no more use.
+//! A tester's connection to a gateway: routing activation, alive checks, diagnostic messages and their
+//! acknowledgements.
 
 mod limits;
 mod outcome;
@@ -20,21 +17,25 @@ pub use outcome::{ConnectionError, ConnectionSettings, Event, SendError, SendFai
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RoutingState {
+    /// The answer to the routing activation is due.
     Activating { until: Instant },
+    /// The confirmation in the vehicle is due.
     Confirming { until: Instant },
+    /// Diagnostic messages can be sent.
     Active,
+    /// The connection is over.
     Closed,
 }
 
-/// A message on its way.
+/// A diagnostic message without an acknowledgement.
 #[derive(Debug)]
 struct Unacknowledged {
     id: SendId,
     target: LogicalAddress,
-    /// When it was given to the stream.
+    /// When the message was written to the stream.
     sent: Option<Instant>,
-    /// Its response came ahead of the acknowledgement: nothing more is told of it.
-    is_told: bool,
+    /// The response arrived before the acknowledgement, so that the message was reported as sent already.
+    is_reported: bool,
 }
 
 #[derive(Debug)]
@@ -43,7 +44,114 @@ struct QueuedMessage {
     id: Option<SendId>,
 }
 
-/// See the module.
+/// A tester's connection to a DoIP gateway, by TCP or TLS (ISO 13400-2).
+///
+/// A connection is a pure state machine: it does no I/O and reads no clock. It activates routing, answers
+/// alive checks, and reports for each diagnostic message whether the gateway has passed it on. Its methods
+/// fall into four groups:
+///
+/// - Getters such as [`is_active`](Self::is_active) have no effect.
+/// - `handle_*` methods take what happened outside: bytes from the stream, a failure of the stream, a
+///   timeout.
+/// - [`send`](Self::send) queues a diagnostic message.
+/// - `poll_*` methods return what the caller must act upon: events, bytes to write and the next timeout.
+///
+/// After [`new`](Self::new) and after every call of a method of the second or third group:
+///
+/// 1. Call [`poll_event`](Self::poll_event) until it returns `None`. After [`Event::Closed`], close the
+///    stream and drop the connection.
+/// 2. While the stream accepts bytes, call [`poll_transmit`](Self::poll_transmit) and write each message,
+///    until it returns `None`. The time of the call counts as the time of sending.
+/// 3. Call [`poll_timeout`](Self::poll_timeout) and wait until that time, or until the stream is readable.
+///
+/// Pass the bytes of each read to [`handle_bytes`](Self::handle_bytes) before a timeout that is due at the
+/// same time. `now` never decreases from one call to the next.
+///
+/// # Example
+///
+/// Routing activation and one request in virtual time, with a scripted gateway. Without further traffic, the
+/// connection ends after 300 s.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// use connector_agent::protocol::doip::codec::{Decoded, StreamDecoder};
+/// use connector_agent::protocol::doip::connection::{Connection, ConnectionError, ConnectionSettings, Event};
+/// use connector_agent::protocol::doip::{
+///     ActivationCode, ActivationResponse, DiagnosticAck, DiagnosticMessage, LogicalAddress, Message,
+///     Payload, ProtocolVersion,
+/// };
+///
+/// const TESTER: LogicalAddress = LogicalAddress::new(0x0E80);
+/// const GATEWAY: LogicalAddress = LogicalAddress::new(0x1000);
+/// const ENGINE: LogicalAddress = LogicalAddress::new(0x1010);
+///
+/// /// The gateway's messages in answer to one of the tester.
+/// fn answers(payload: Payload) -> Vec<Payload> {
+///     match payload {
+///         Payload::ActivationRequest(request) => vec![Payload::ActivationResponse(ActivationResponse {
+///             tester: request.source,
+///             entity: GATEWAY,
+///             code: ActivationCode::Activated,
+///             oem: None,
+///         })],
+///         Payload::Diagnostic(request) => vec![
+///             Payload::DiagnosticAck(DiagnosticAck {
+///                 source: request.target,
+///                 target: request.source,
+///                 code: 0,
+///                 previous: Vec::new(),
+///             }),
+///             Payload::Diagnostic(DiagnosticMessage {
+///                 source: request.target,
+///                 target: request.source,
+///                 data: vec![0x7E, 0x00],
+///             }),
+///         ],
+///         _ => Vec::new(),
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut now = Instant::now();
+/// let mut connection = Connection::new(ConnectionSettings::new(TESTER), now);
+/// let mut gateway = StreamDecoder::new(4096);
+///
+/// let mut events = Vec::new();
+/// while !connection.is_closed() {
+///     while let Some(bytes) = connection.poll_transmit(now) {
+///         now += Duration::from_millis(10);
+///         gateway.handle_bytes(&bytes);
+///         while let Some(Decoded::Message(message)) = gateway.poll_message()? {
+///             for answer in answers(message.payload) {
+///                 let bytes = Message::new(ProtocolVersion::V2012, answer).encode()?;
+///                 connection.handle_bytes(now, &bytes);
+///             }
+///         }
+///     }
+///     while let Some(event) = connection.poll_event() {
+///         if let Event::Activated { .. } = event {
+///             connection.send(ENGINE, &[0x3E, 0x00])?;
+///         }
+///         events.push(event);
+///     }
+///     // nothing more is sent or received, so the next thing to happen is a timeout
+///     if events.len() == 3
+///         && let Some((due, _timer)) = connection.poll_timeout()
+///     {
+///         now = due;
+///         connection.handle_timeout(now);
+///     }
+/// }
+/// events.extend(std::iter::from_fn(|| connection.poll_event()));
+///
+/// assert_eq!(events[0], Event::Activated { entity: GATEWAY, oem: None });
+/// assert!(matches!(events[1], Event::Sent { elapsed, .. } if elapsed == Duration::from_millis(10)));
+/// assert_eq!(events[2], Event::Received { source: ENGINE, data: vec![0x7E, 0x00] });
+/// assert_eq!(events[3], Event::Closed(ConnectionError::Inactive));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Connection {
     settings: ConnectionSettings,
@@ -51,7 +159,7 @@ pub struct Connection {
     state: RoutingState,
     entity: Option<LogicalAddress>,
     outgoing: VecDeque<QueuedMessage>,
-    /// An alive check is to be answered; however many came, one answer will do.
+    /// An alive check is to be answered. One answer is enough for several alive checks.
     owes_alive: bool,
     unacknowledged: VecDeque<Unacknowledged>,
     events: VecDeque<Event>,
@@ -60,7 +168,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection whose stream has just been opened; asks for routing at once.
+    /// Creates the connection of a stream that was opened at `now`, and requests routing.
     pub fn new(settings: ConnectionSettings, now: Instant) -> Self {
         let mut connection = Self {
             settings,
@@ -79,22 +187,26 @@ impl Connection {
         connection
     }
 
-    /// Whether diagnostic messages can be sent.
+    /// Returns whether diagnostic messages can be sent.
     pub fn is_active(&self) -> bool {
         self.state == RoutingState::Active
     }
 
-    /// Whether it is over.
+    /// Returns whether the connection is over.
     pub fn is_closed(&self) -> bool {
         self.state == RoutingState::Closed
     }
 
-    /// The gateway's address, once routing is active.
+    /// Returns the gateway's address, once routing is active.
     pub fn entity(&self) -> Option<LogicalAddress> {
         self.entity
     }
 
-    /// Sends a diagnostic message; what becomes of it comes as [`Event::Sent`] or [`Event::SendFailed`].
+    /// Queues a diagnostic message, which ends with [`Event::Sent`] or [`Event::SendFailed`].
+    ///
+    /// # Errors
+    ///
+    /// Routing is not active, the message is empty or too long, or too many messages are waiting.
     pub fn send(&mut self, target: LogicalAddress, data: &[u8]) -> Result<SendId, SendError> {
         let max = self.settings.max_data;
         if self.state != RoutingState::Active {
@@ -108,7 +220,7 @@ impl Connection {
         }
         let id = SendId(self.next_id);
         self.next_id += 1;
-        self.unacknowledged.push_back(Unacknowledged { id, target, sent: None, is_told: false });
+        self.unacknowledged.push_back(Unacknowledged { id, target, sent: None, is_reported: false });
         let source = self.settings.tester;
         self.queue(Some(id), DiagnosticMessage { source, target, data: data.to_vec() });
         Ok(id)
@@ -121,7 +233,7 @@ impl Connection {
         }
     }
 
-    /// Bytes from the stream; no bytes are its end.
+    /// Takes the bytes of one read; an empty slice is the end of the stream.
     pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) {
         if self.is_closed() {
             return;
@@ -144,7 +256,7 @@ impl Connection {
         }
     }
 
-    /// The stream failed.
+    /// Reports that the stream failed.
     pub fn handle_stream_error(&mut self, error: &std::io::Error) {
         if !self.is_closed() {
             self.close(ConnectionError::Stream(error.to_string()));
@@ -170,19 +282,19 @@ impl Connection {
                 RoutingState::Activating { .. } | RoutingState::Confirming { .. } => {
                     self.close(ConnectionError::ActivationRefused(code));
                 }
-                // it does not say which message it is about: they are looked at in order
+                // the refusal does not name its message; assume the oldest
                 _ => match self.first_sent(|_| true) {
                     Some(index) => self.finish(now, index, Some(SendFailure::HeaderNack(code))),
                     None => tracing::debug!(%code, "the gateway refuses a message"),
                 },
             },
-            other => tracing::debug!(payload = ?other, "the gateway sent what a tester has no use for"),
+            other => tracing::debug!(payload = ?other, "ignored a message that is not for testers"),
         }
     }
 
     fn handle_activation(&mut self, now: Instant, response: ActivationResponse) {
         if !matches!(self.state, RoutingState::Activating { .. } | RoutingState::Confirming { .. }) {
-            return tracing::debug!(code = %response.code, "a routing activation that nobody asked for");
+            return tracing::debug!(code = %response.code, "ignored an unrequested routing activation");
         }
         let asked = self.settings.tester;
         if response.tester != asked {
@@ -195,7 +307,7 @@ impl Connection {
                 self.events.push_back(Event::Activated { entity: response.entity, oem: response.oem });
             }
             ActivationCode::ConfirmationRequired => {
-                // however often it is said, the time does not begin anew
+                // a repeated response does not extend the time
                 if let RoutingState::Activating { .. } = self.state {
                     self.state = RoutingState::Confirming { until: now + self.settings.confirmation_time };
                     self.events.push_back(Event::ConfirmationRequired);
@@ -208,21 +320,23 @@ impl Connection {
     fn handle_diagnostic(&mut self, now: Instant, message: DiagnosticMessage) {
         if self.state != RoutingState::Active || message.target != self.settings.tester {
             let DiagnosticMessage { source, target, .. } = message;
-            return tracing::debug!(%source, %target, "a diagnostic message that is not for us");
+            return tracing::debug!(%source, %target, "ignored a diagnostic message for another tester");
         }
         // some gateways acknowledge after the response, or never
-        if let Some(index) = self.first_sent(|sent| sent.target == message.source && !sent.is_told)
+        if let Some(index) = self.first_sent(|sent| sent.target == message.source && !sent.is_reported)
             && let Some(sent) = self.unacknowledged.get_mut(index)
         {
-            sent.is_told = true;
+            sent.is_reported = true;
             let elapsed = sent.sent.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
             self.events.push_back(Event::Sent { id: sent.id, elapsed });
         }
         self.events.push_back(Event::Received { source: message.source, data: message.data });
     }
 
-    /// The message that an acknowledgement from there is about: the oldest to that ECU; or the oldest of all where the
-    /// gateway acknowledges in its own name; or the oldest to a group, where a member does.
+    /// Returns the message that an acknowledgement from this source belongs to.
+    ///
+    /// That is the oldest message to this ECU. If there is none, it is the oldest message of all if the
+    /// gateway acknowledges in its own name, otherwise the oldest message to a group.
     fn find(&self, source: LogicalAddress) -> Option<usize> {
         self.first_sent(|sent| sent.target == source)
             .or_else(|| (self.entity == Some(source)).then(|| self.first_sent(|_| true)).flatten())
@@ -234,10 +348,10 @@ impl Connection {
     }
 
     fn finish(&mut self, now: Instant, index: usize, failure: Option<SendFailure>) {
-        let Some(Unacknowledged { id, sent, is_told, .. }) = self.unacknowledged.remove(index) else {
+        let Some(Unacknowledged { id, sent, is_reported, .. }) = self.unacknowledged.remove(index) else {
             return;
         };
-        if is_told {
+        if is_reported {
             return;
         }
         self.events.push_back(match failure {
@@ -250,28 +364,30 @@ impl Connection {
         self.state = RoutingState::Closed;
         self.outgoing.clear();
         self.owes_alive = false;
-        for Unacknowledged { id, is_told, .. } in self.unacknowledged.drain(..) {
-            if !is_told {
+        for Unacknowledged { id, is_reported, .. } in self.unacknowledged.drain(..) {
+            if !is_reported {
                 self.events.push_back(Event::SendFailed { id, failure: SendFailure::ConnectionLost });
             }
         }
         self.events.push_back(Event::Closed(error));
     }
 
-    /// Tells the gateway that we are there although it has not asked, which ISO 13400-2 lets a tester do: it may have, in what
-    /// was not read.
+    /// Sends an alive check response without a request, which ISO 13400-2 allows.
+    ///
+    /// The request may be among the bytes that the caller has not read yet.
     pub fn volunteer_alive(&mut self) {
         self.owes_alive |= self.is_active();
     }
 
-    /// Nothing was read for so long: acknowledgements that came meanwhile are not late.
+    /// Reports that the stream was not read for `length`: acknowledgements that arrived meanwhile are not
+    /// late.
     pub fn handle_pause(&mut self, now: Instant, length: Duration) {
         for at in self.unacknowledged.iter_mut().filter_map(|sent| sent.sent.as_mut()) {
             *at = (*at + length).min(now);
         }
     }
 
-    /// A deadline of [`Connection::poll_timeout`] has passed.
+    /// Handles every timer that has expired.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((at, timer)) = self.poll_timeout() {
             if at > now {
@@ -291,7 +407,7 @@ impl Connection {
         }
     }
 
-    /// When [`Connection::handle_timeout`] is due, and what for.
+    /// Returns when [`Connection::handle_timeout`] is due, and for which timer.
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         match self.state {
             RoutingState::Closed => None,
@@ -299,7 +415,7 @@ impl Connection {
             RoutingState::Confirming { until } => Some((until, Timer::Confirmation)),
             RoutingState::Active => {
                 let inactive = (self.last_traffic + GENERAL_INACTIVITY, Timer::GeneralInactivity);
-                // they were sent in this order, so the first one's time is the earliest
+                // messages are in the order of sending, so the first has the earliest time
                 let unacknowledged = self.unacknowledged.front().and_then(|sent| sent.sent);
                 let acknowledgement =
                     unacknowledged.map(|sent| (sent + ACKNOWLEDGE_TIME, Timer::Acknowledgement));
@@ -308,7 +424,7 @@ impl Connection {
         }
     }
 
-    /// The next message for the stream; to be called only when it can take one.
+    /// Returns the bytes of the next message. Call this only when the stream can accept them.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Vec<u8>> {
         let bytes = if std::mem::take(&mut self.owes_alive) {
             let alive = Payload::AliveCheckResponse(self.settings.tester);
@@ -324,13 +440,13 @@ impl Connection {
         Some(bytes)
     }
 
-    /// The next thing to tell.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 }
 
-/// The longest payload taken: addresses and codes besides the data.
+/// Returns the longest payload accepted, which contains addresses and codes besides the data.
 fn max_payload(max_data: usize) -> u32 {
     u32::try_from(max_data).unwrap_or(u32::MAX).saturating_add(16)
 }

@@ -154,7 +154,7 @@ fn a_confirmation_that_is_announced_again_and_again_ends_in_its_time() {
 }
 
 #[test]
-fn an_activation_for_somebody_else_is_no_activation() {
+fn an_activation_for_another_tester_is_refused() {
     let mut bench = Bench::new();
     let other = LogicalAddress::new(0x0E81);
     bench.receive(ActivationResponse { tester: other, entity: GATEWAY, code: 0x10.into(), oem: None });
@@ -245,7 +245,7 @@ fn an_acknowledgement_in_the_gateways_own_name_or_a_members_counts() {
 }
 
 #[test]
-fn a_response_ahead_of_its_acknowledgement_stands_for_it_and_the_late_one_is_nobody_elses() {
+fn a_response_before_its_acknowledgement_replaces_it_and_the_late_one_is_ignored() {
     let mut bench = Bench::active();
     let first = bench.send(ENGINE);
     bench.respond(ENGINE, &[0x7E, 0x00]);

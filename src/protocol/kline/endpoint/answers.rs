@@ -1,4 +1,4 @@
-//! Answers: put together, told apart, and missed.
+//! Answers of the ECU: reception, assignment to a request, and timeouts.
 
 use std::time::Instant;
 
@@ -48,7 +48,7 @@ impl Endpoint {
 
     fn handle_answer(&mut self, now: Instant, exchange: Exchange, message: Message) {
         if message.target().is_some_and(|target| target != self.config.tester) {
-            // between others
+            // an answer to another tester
             return;
         }
         let source = message.source().unwrap_or(self.config.addressing.address());
@@ -56,23 +56,23 @@ impl Endpoint {
             Exchange::StartCommunication => self.handle_start_answer(now, &message.data),
             Exchange::Pdu { service } => {
                 let is_pending = message.data.starts_with(&[NEGATIVE_RESPONSE, service, RESPONSE_PENDING]);
-                self.handle_life(now);
+                self.handle_alive(now);
                 self.events.push_back(Event::Received { source, pdu: message.data });
                 let timing = self.timing();
                 let until = if is_pending {
                     now + timing.p2_star + LATENCY_ALLOWANCE
                 } else {
-                    // there may be more answers; and nothing may be sent earlier anyway
+                    // more answers may follow, and no request may be sent earlier than this
                     now + timing.p3_min
                 };
                 self.phase = TurnPhase::Awaiting { exchange, until, is_pending, is_answered: !is_pending };
             }
             Exchange::TesterPresent => {
-                self.handle_life(now);
+                self.handle_alive(now);
                 if is_response_to(TESTER_PRESENT, &message.data) {
                     self.phase = TurnPhase::Idle;
                 } else {
-                    // late, and the operator's
+                    // a late answer to the operator's request
                     self.events.push_back(Event::Received { source, pdu: message.data });
                 }
             }
@@ -92,7 +92,7 @@ impl Endpoint {
             _ => return,
         };
         match checked {
-            // other ECUs of a function may answer too, and are waited for as after any request
+            // other ECUs with the function may answer too; the wait for them is that after any request
             Ok(key_bytes) => {
                 self.handle_up(now, key_bytes);
                 self.phase = TurnPhase::Idle;
@@ -101,8 +101,8 @@ impl Endpoint {
         }
     }
 
-    /// The ECU is there.
-    fn handle_life(&mut self, now: Instant) {
+    /// Takes note that the ECU has answered.
+    fn handle_alive(&mut self, now: Instant) {
         if let Some(link) = &mut self.link {
             link.alive_at = now;
             link.unanswered = 0;
@@ -125,7 +125,7 @@ impl Endpoint {
         }
     }
 
-    /// The answer did not come, or not whole.
+    /// Takes note that the answer is missing or incomplete.
     fn handle_no_answer(&mut self, now: Instant, exchange: Exchange, failure: Failure) {
         self.phase = TurnPhase::Idle;
         match exchange {
@@ -136,7 +136,7 @@ impl Endpoint {
                 if failure == Failure::NoAnswer {
                     self.events.push_back(Event::NoAnswer);
                 }
-                self.doubt(now);
+                self.suspect_loss(now);
             }
             Exchange::TesterPresent => self.handle_unanswered(now, failure),
             Exchange::StopCommunication => self.finish_stop(),

@@ -1,4 +1,4 @@
-//! Setting a link up (ISO 14230-2, 5.2): the pulse and StartCommunication, or the address at 5 baud.
+//! Initialisation (ISO 14230-2, 5.2): a pulse and StartCommunication, or the address at 5 baud.
 
 use std::time::Instant;
 
@@ -14,9 +14,9 @@ use crate::protocol::kline::transmitter::Transmitter;
 use crate::protocol::uds::START_COMMUNICATION;
 use connector_hal::kline::byte_time;
 
-/// What an ECU answers a 5-baud address with: its bit rate can be measured by it.
+/// First byte of the answer to a 5-baud address, from which the bit rate can be measured.
 const SYNCHRONISATION: u8 = 0x55;
-/// How long the end of a slow signal may be overdue before the interface counts as dead.
+/// Allowance for the end of a slow signal, after which the interface counts as failed.
 const SIGNAL_ALLOWANCE: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Endpoint {
@@ -33,7 +33,7 @@ impl Endpoint {
         self.phase = TurnPhase::Signal { until: now + takes + SIGNAL_ALLOWANCE, is_address };
     }
 
-    /// The slow signal that was given out is over since `at`.
+    /// Reports that the pulse or address from [`Endpoint::poll_transmit`] ended at `at`.
     pub fn handle_sent(&mut self, at: Instant) {
         let TurnPhase::Signal { is_address, .. } = self.phase else { return };
         let timing = Timing::NORMAL;
@@ -48,7 +48,7 @@ impl Endpoint {
         let timing = Timing::NORMAL;
         let slack = byte_time(self.config.bit_rate) + LATENCY_ALLOWANCE;
         match self.phase {
-            // what our own low level looks like to a UART
+            // a UART reads our own low level as 0
             TurnPhase::Synchronising { .. } if byte == 0 => {}
             TurnPhase::Synchronising { .. } if byte == SYNCHRONISATION => {
                 self.phase = TurnPhase::FirstKeyByte { until: now + timing.w2_max + slack };
@@ -73,7 +73,7 @@ impl Endpoint {
                     self.handle_initialisation_failed(Failure::Address(byte));
                 }
             }
-            // somebody else's bytes before it is our turn to speak
+            // bytes of other nodes before our turn to send
             _ => {}
         }
     }
@@ -99,7 +99,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether these are key bytes that can be worked with.
+    /// Returns the key bytes, if they are valid and the configured ones.
     pub(super) fn check_key_bytes(&self, first: u8, second: u8) -> Result<KeyBytes, Failure> {
         let key_bytes = KeyBytes::new(first, second)?;
         match self.config.keyword {
@@ -120,14 +120,14 @@ impl Endpoint {
         self.events.push_back(Event::Up(key_bytes));
     }
 
-    /// Tries again, or gives up.
+    /// Lets the next turn repeat the initialisation, or reports that it failed.
     pub(super) fn handle_initialisation_failed(&mut self, failure: Failure) {
         self.phase = TurnPhase::Idle;
         self.transmit = None;
         self.attempts += 1;
         let is_over = self.attempts >= self.config.attempts || !failure.is_worth_another_attempt();
         if !is_over && !self.stopping {
-            // the PDU, or whoever wanted the link, still does
+            // the PDU or the request to connect still waits
             return;
         }
         self.attempts = 0;

@@ -1,4 +1,4 @@
-//! One ECU's link: set up, kept alive, asked, and set up again.
+//! The communication with one ECU: initialisation, requests, keep-alive, and recovery.
 
 mod answers;
 mod initialisation;
@@ -19,23 +19,117 @@ use super::timing::Timing;
 use super::transmitter::Echo;
 use crate::protocol::uds::{KWP_TESTER_PRESENT, STOP_COMMUNICATION};
 
-/// How long bytes of others may keep a turn from beginning; a line that never falls silent is an error to be told.
+/// Longest time that bytes of other nodes delay a turn. A line that never falls silent is reported as an
+/// error.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
-/// See [the module](super).
+/// Exchanges PDUs with one ECU on a K-line (ISO 14230).
+///
+/// An endpoint is a pure state machine: it does no I/O and reads no clock. It initialises the communication
+/// when a PDU needs it, keeps it alive with TesterPresent, and initialises it again after a loss. It never
+/// repeats a PDU: a request whose answer was lost may have had its effect.
+///
+/// Several endpoints can share one line. The line belongs to one endpoint at a time:
+///
+/// 1. [`send`](Self::send), [`connect`](Self::connect) and [`stop`](Self::stop) record what the endpoint has
+///    to do.
+/// 2. [`wants_line`](Self::wants_line) returns when the endpoint needs the line. If no other endpoint of the
+///    line [`is_busy`](Self::is_busy), call [`start`](Self::start), which gives the line to the endpoint
+///    until `is_busy` returns false.
+/// 3. While the endpoint is busy, put each signal of [`poll_transmit`](Self::poll_transmit) on the line. Pass
+///    every byte on the line, including the echo of our own, to [`handle_byte`](Self::handle_byte), and the
+///    end of a pulse or address to [`handle_sent`](Self::handle_sent). When
+///    [`poll_timeout`](Self::poll_timeout) is due, call [`handle_timeout`](Self::handle_timeout), after all
+///    bytes that have arrived by then.
+/// 4. After each of these calls, take the events of [`poll_event`](Self::poll_event).
+///
+/// Report each byte and signal on the line to the shared [`LineClock`], too. `now` never decreases from one
+/// call to the next.
+///
+/// # Example
+///
+/// A fast initialisation and one request in virtual time, with a scripted ECU.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// use connector_agent::protocol::kline::{
+///     Addressing, Config, Decoder, Endpoint, Event, HeaderForm, Initialisation, LineClock, encode,
+/// };
+/// use connector_hal::kline::{Signal, byte_time};
+///
+/// const BIT_RATE: u32 = 10_400;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut now = Instant::now();
+/// let mut line = LineClock::new(now);
+/// let config = Config::new(Addressing::Physical(0x11), Initialisation::Fast, BIT_RATE);
+/// let mut endpoint = Endpoint::new(config, now);
+/// endpoint.send(&[0x1A, 0x90])?;
+///
+/// let mut ecu = Decoder::default();
+/// let mut events = Vec::new();
+/// while !events.iter().any(|event| matches!(event, Event::Received { .. })) {
+///     if endpoint.wants_line().is_some_and(|at| at <= now) {
+///         endpoint.start(now, &line);
+///     }
+///     let mut request = None;
+///     while let Some(signal) = endpoint.poll_transmit() {
+///         match signal {
+///             // the line is a single wire, so each byte is received as its own echo
+///             Signal::Byte(byte) => {
+///                 now += byte_time(BIT_RATE);
+///                 endpoint.handle_byte(now, byte);
+///                 request = ecu.push(byte);
+///             }
+///             Signal::Pulse(low) => {
+///                 now += low;
+///                 endpoint.handle_sent(now);
+///             }
+///             Signal::Address(_) => unreachable!("a fast initialisation has no 5-baud address"),
+///         }
+///         line.handle_activity(now);
+///     }
+///     // the ECU answers after 30 ms
+///     if let Some(request) = request {
+///         let answer: &[u8] = match request?.data[..] {
+///             [0x81] => &[0xC1, 0xE9, 0x8F],
+///             _ => &[0x5A, 0x90, b'V', b'I', b'N'],
+///         };
+///         now += Duration::from_millis(30);
+///         for byte in encode(HeaderForm::START_COMMUNICATION, 0xF1, 0x11, answer)? {
+///             now += byte_time(BIT_RATE);
+///             endpoint.handle_byte(now, byte);
+///             line.handle_activity(now);
+///         }
+///     }
+///     events.extend(std::iter::from_fn(|| endpoint.poll_event()));
+///     if let Some((due, _timer)) = endpoint.poll_timeout() {
+///         now = now.max(due);
+///         endpoint.handle_timeout(now);
+///     }
+/// }
+///
+/// assert!(matches!(events[0], Event::Up(key_bytes) if key_bytes.number() == 0x8FE9));
+/// assert!(matches!(events[1], Event::Sent { .. }));
+/// assert_eq!(events[2], Event::ReceptionStarted);
+/// assert_eq!(events[3], Event::Received { source: 0x11, pdu: b"\x5A\x90VIN".to_vec() });
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Endpoint {
     config: Config,
     created: Instant,
     keeps_alive: bool,
     link: Option<EcuLink>,
-    /// The link is to be set up.
+    /// The communication is to be initialised without a PDU.
     wanted: bool,
     /// The communication is to be ended.
     stopping: bool,
-    /// The PDU that waits for its turn.
+    /// The PDU that waits for a turn.
     pdu: Option<Vec<u8>>,
-    /// Initialisations that failed in a row.
+    /// Number of consecutive failed initialisations.
     attempts: u32,
     phase: TurnPhase,
     decoder: Decoder,
@@ -44,7 +138,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// A link that is not set up.
+    /// Creates an endpoint without communication.
     pub fn new(config: Config, now: Instant) -> Self {
         Self {
             config,
@@ -62,45 +156,53 @@ impl Endpoint {
         }
     }
 
-    /// Its configuration.
+    /// Returns the endpoint's configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Whether the link is set up.
+    /// Returns whether the communication is initialised.
     pub fn is_up(&self) -> bool {
         self.link.is_some()
     }
 
-    /// Whether it has the line.
+    /// Returns whether the endpoint has the line.
     pub fn is_busy(&self) -> bool {
         !matches!(self.phase, TurnPhase::Idle)
     }
 
-    /// Whether a PDU is waiting, or on its way.
+    /// Returns whether a PDU is waiting or being sent.
     pub fn is_sending(&self) -> bool {
         self.pdu.is_some() || matches!(self.phase, TurnPhase::Sending { exchange: Exchange::Pdu { .. }, .. })
     }
 
-    /// Whether an answer is coming in.
+    /// Returns whether an answer is being received.
     pub fn is_receiving(&self) -> bool {
         matches!(self.phase, TurnPhase::Receiving { exchange: Exchange::Pdu { .. }, .. })
     }
 
-    /// Switches TesterPresent on or off, where it is configured. Links that end meanwhile are set up by the next PDU.
+    /// Switches the configured TesterPresent on or off.
+    ///
+    /// The next PDU initialises a communication that has ended meanwhile.
     pub fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
         if !std::mem::replace(&mut self.keeps_alive, enabled) {
             self.link.take_if(|link| link.has_ended(now));
         }
     }
 
-    /// Sets the link up, without anything to send.
+    /// Initialises the communication without a PDU; ends with [`Event::Up`] or [`Event::Down`].
     pub fn connect(&mut self) {
         self.wanted = true;
         self.stopping = false;
     }
 
-    /// Sends a PDU, as soon as its turn comes; the link is set up for it where it is not.
+    /// Sends a PDU in the next turn, which ends with [`Event::Sent`] or [`Event::SendFailed`].
+    ///
+    /// Initialises the communication first if necessary.
+    ///
+    /// # Errors
+    ///
+    /// Another PDU is waiting or being sent, or the PDU is empty or too long for a message to this ECU.
     pub fn send(&mut self, pdu: &[u8]) -> Result<(), SendError> {
         if self.is_sending() {
             return Err(SendError::Busy);
@@ -114,14 +216,14 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Takes a PDU back that is not on the line yet; one that is goes on.
+    /// Withdraws a PDU that is not on the line yet. A PDU on the line is sent completely.
     pub fn abort_send(&mut self) {
         if self.pdu.take().is_some() {
             self.events.push_back(Event::SendFailed(Failure::Aborted));
         }
     }
 
-    /// Ends the communication with the ECU, if there is one; [`Event::Stopped`] tells when that is done.
+    /// Ends the communication with the ECU, if there is one; [`Event::Stopped`] reports the end.
     pub fn stop(&mut self) {
         self.abort_send();
         self.wanted = false;
@@ -138,7 +240,8 @@ impl Endpoint {
         }
     }
 
-    /// The line is gone, or was opened anew: the link has to be set up again, and what was under way has failed.
+    /// Reports that the line was lost or opened again. The PDU being sent fails, and the communication is
+    /// lost.
     pub fn handle_line_lost(&mut self) {
         let was_sending = self.is_sending();
         self.pdu = None;
@@ -156,7 +259,7 @@ impl Endpoint {
         }
     }
 
-    /// From when on it wants the line, if no other endpoint has it; `None`: not at all.
+    /// Returns the time from which the endpoint needs the line, or `None` if it does not.
     pub fn wants_line(&self) -> Option<Instant> {
         if self.is_busy() {
             return None;
@@ -171,7 +274,7 @@ impl Endpoint {
         }
     }
 
-    /// Gives it the line, which nobody else uses.
+    /// Gives the line to the endpoint. No other endpoint may be busy.
     pub fn start(&mut self, now: Instant, line: &LineClock) {
         if self.is_busy() {
             return;
@@ -188,7 +291,7 @@ impl Endpoint {
         let purpose = match &self.link {
             None => TurnPurpose::Initialise,
             Some(_) if self.stopping => TurnPurpose::Stop,
-            // an ECU that did not answer may be gone: a PDU would be lost on it
+            // an ECU that did not answer may be gone, and would lose the PDU
             Some(link) if link.unanswered > 0 => TurnPurpose::TesterPresent,
             Some(_) if self.pdu.is_some() => TurnPurpose::Pdu,
             Some(_) => TurnPurpose::TesterPresent,
@@ -219,23 +322,24 @@ impl Endpoint {
                     let service = pdu.first().copied().unwrap_or_default();
                     self.transmit_message(now, Exchange::Pdu { service }, link.header, &pdu);
                 }
-                // taken back meanwhile
+                // withdrawn meanwhile
                 None => self.phase = TurnPhase::Idle,
             },
         }
     }
 
-    /// What to put on the line now.
+    /// Returns the next signal to put on the line.
     pub fn poll_transmit(&mut self) -> Option<Signal> {
         self.transmit.take()
     }
 
-    /// The next thing that happened.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// When [`Endpoint::handle_timeout`] is due, and why; only while it has the line.
+    /// Returns when [`Endpoint::handle_timeout`] is due, and for which timer; `None` unless the endpoint is
+    /// busy.
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let p2 = |is_pending: bool| if is_pending { Timer::P2Star } else { Timer::P2 };
         match &self.phase {
@@ -260,7 +364,7 @@ impl Endpoint {
         }
     }
 
-    /// A byte that was on the line.
+    /// Takes a byte from the line.
     pub fn handle_byte(&mut self, now: Instant, byte: u8) {
         match &mut self.phase {
             TurnPhase::Sending { exchange, transmitter } => {
@@ -281,7 +385,7 @@ impl Endpoint {
         }
     }
 
-    /// Does what is due.
+    /// Handles the timer, if it has expired.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.poll_timeout().is_none_or(|(at, _)| now < at) {
             return;

@@ -11,7 +11,8 @@ use crate::protocol::kline::message::{HeaderForm, encode};
 use crate::protocol::kline::timing::{LATENCY_ALLOWANCE, Timing};
 use crate::protocol::kline::transmitter::Transmitter;
 
-/// Number of unanswered TesterPresent after which the link counts as lost (ISO 14230-2, 5.4.2: two repetitions).
+/// Number of unanswered TesterPresent after which the link counts as lost (ISO 14230-2, 5.4.2: two
+/// repetitions).
 const MAX_UNANSWERED: u32 = 3;
 
 impl Endpoint {
@@ -28,7 +29,7 @@ impl Endpoint {
                 self.phase = TurnPhase::Sending { exchange, transmitter };
                 self.drive_transmitter(now);
             }
-            // the key bytes came after the PDU was taken
+            // the key bytes arrived after the PDU was accepted
             Err(too_long) => {
                 self.phase = TurnPhase::Idle;
                 self.events.push_back(Event::SendFailed(too_long.into()));
@@ -63,7 +64,7 @@ impl Endpoint {
         match exchange {
             Exchange::Pdu { .. } => {
                 self.events.push_back(Event::SendFailed(failure));
-                self.doubt(now);
+                self.suspect_loss(now);
             }
             Exchange::TesterPresent => self.handle_unanswered(now, failure),
             Exchange::StopCommunication => self.finish_stop(),
@@ -73,17 +74,18 @@ impl Endpoint {
         }
     }
 
-    /// The ECU did not answer as it should: whether it is still there is found out before the next PDU.
-    pub(super) fn doubt(&mut self, now: Instant) {
+    /// Has TesterPresent sent before the next PDU, because the ECU did not answer correctly.
+    pub(super) fn suspect_loss(&mut self, now: Instant) {
         if let Some(link) = &mut self.link {
             link.unanswered = link.unanswered.max(1);
             link.alive_at = now;
         }
     }
 
-    /// TesterPresent brought no answer: the link is lost after the last repetition, and set up anew.
+    /// Takes note of an unanswered TesterPresent. After the last repetition the communication is lost and
+    /// initialised again.
     pub(super) fn handle_unanswered(&mut self, now: Instant, failure: Failure) {
-        self.doubt(now);
+        self.suspect_loss(now);
         let Some(link) = &mut self.link else { return };
         link.unanswered += 1;
         if link.unanswered > MAX_UNANSWERED {

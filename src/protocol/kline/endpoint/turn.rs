@@ -7,7 +7,7 @@ use crate::protocol::kline::message::HeaderForm;
 use crate::protocol::kline::timing::{LATENCY_ALLOWANCE, Timing};
 use crate::protocol::kline::transmitter::Transmitter;
 
-/// What the bytes on the line are about.
+/// The message that is exchanged, and its answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exchange {
     StartCommunication,
@@ -16,16 +16,16 @@ pub(super) enum Exchange {
     },
     TesterPresent,
     StopCommunication,
-    /// The slow initialisation's complement of key byte 2.
+    /// The complement of key byte 2, during a slow initialisation.
     Complement(KeyBytes),
 }
 
-/// Where a turn on the line stands.
+/// The phase of a turn on the line, with its deadline.
 #[derive(Debug)]
 pub(super) enum TurnPhase {
-    /// Nothing is under way; the line is others'.
+    /// The endpoint does not have the line.
     Idle,
-    /// The line has to be quiet for longer: for `pause` after the last byte, but not beyond `latest`.
+    /// The line must be quiet for `pause` after the last byte; the wait ends at `latest` in any case.
     Pausing {
         until: Instant,
         pause: Duration,
@@ -37,7 +37,7 @@ pub(super) enum TurnPhase {
         until: Instant,
         is_address: bool,
     },
-    /// High after the pulse.
+    /// The line is high after the pulse of a fast initialisation.
     WakingUp {
         until: Instant,
     },
@@ -66,14 +66,14 @@ pub(super) enum TurnPhase {
         exchange: Exchange,
         transmitter: Transmitter,
     },
-    /// An answer is due: the first one until then, or another.
+    /// The first answer, or another one, is due.
     Awaiting {
         exchange: Exchange,
         until: Instant,
         is_pending: bool,
         is_answered: bool,
     },
-    /// An answer is coming in; the other answers are awaited until `window` at least.
+    /// An answer is being received; further answers are awaited until `window` at least.
     Receiving {
         exchange: Exchange,
         until: Instant,
@@ -81,14 +81,14 @@ pub(super) enum TurnPhase {
         is_pending: bool,
         is_answered: bool,
     },
-    /// What came was no message; the line has to fall silent.
+    /// The received bytes were not a message; the line must fall silent.
     Draining {
         exchange: Exchange,
         until: Instant,
     },
 }
 
-/// What a turn on the line is for.
+/// The purpose of a turn on the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TurnPurpose {
     Initialise,
@@ -97,19 +97,20 @@ pub(super) enum TurnPurpose {
     TesterPresent,
 }
 
-/// A link that is set up.
+/// An initialised communication with the ECU.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EcuLink {
     pub(super) header: HeaderForm,
     pub(super) timing: Timing,
-    /// The end of the last exchange.
+    /// End of the last exchange.
     pub(super) alive_at: Instant,
-    /// Requests in a row that were not answered; the link is looked at before anything else is sent.
+    /// Number of consecutive unanswered requests. After one, TesterPresent precedes any other request.
     pub(super) unanswered: u32,
 }
 
 impl EcuLink {
-    /// Whether a request at that time is too late: an ECU that has heard nothing for P3max has ended the communication.
+    /// Returns whether a request at that time is too late: the ECU ends the communication after P3max without
+    /// a request.
     pub(super) fn has_ended(&self, request_at: Instant) -> bool {
         request_at + LATENCY_ALLOWANCE > self.alive_at + self.timing.p3_max
     }

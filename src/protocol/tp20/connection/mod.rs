@@ -1,4 +1,4 @@
-//! A channel whose identifiers are agreed upon, seen from either side.
+//! One side of a channel whose identifiers are agreed.
 
 mod state;
 mod transmission;
@@ -16,11 +16,15 @@ use super::{
     CloseReason, ConnectionConfig, Event, Opening, Parameters, ReceiveFailure, SendError, Timer, Tpdu,
 };
 
-/// While so many events wait to be polled, data is dropped, so that the peer sends it again.
+/// Number of waiting events from which data frames are dropped; the peer sends them again.
 const MAX_EVENTS: usize = 8;
-/// How often parameters are sent before the peer is taken for gone (MNTC is 10).
+/// Number of unanswered parameter requests after which the peer counts as gone (MNTC is 10).
 const MAX_OFFERS: u8 = 10;
-/// See the module.
+/// One side of a TP2.0 channel whose identifiers are agreed: the part that a tester and an ECU have in
+/// common.
+///
+/// A connection is a pure state machine with the polling contract of [`Channel`](super::Channel). Unlike a
+/// channel, it is not set up again once it is closed.
 #[derive(Debug)]
 pub struct Connection {
     config: ConnectionConfig,
@@ -34,7 +38,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that begins now.
+    /// Creates a connection that starts at `now`.
     pub fn new(config: ConnectionConfig, now: Instant) -> Self {
         let pace = Pace::new(&config.parameters, &config.parameters);
         let phase = match config.opening {
@@ -53,32 +57,38 @@ impl Connection {
         }
     }
 
-    /// How it is set up.
+    /// Returns the connection's configuration.
     pub fn config(&self) -> &ConnectionConfig {
         &self.config
     }
 
-    /// Whether PDUs can be sent.
+    /// Returns whether PDUs can be sent.
     pub fn is_open(&self) -> bool {
         self.phase == ConnectionPhase::Open
     }
 
-    /// Whether it is over, and nothing is left to be sent.
+    /// Returns whether the connection is closed and has nothing left to send.
     pub fn is_done(&self) -> bool {
         self.phase == ConnectionPhase::Closed && !self.due.disconnect
     }
 
-    /// Whether a PDU is under way out.
+    /// Returns whether a PDU is being sent.
     pub fn is_sending(&self) -> bool {
         self.sender.is_sending()
     }
 
-    /// Whether a PDU is under way in.
+    /// Returns whether a PDU is being received.
     pub fn is_receiving(&self) -> bool {
         self.receiver.is_receiving()
     }
 
-    /// Begins to send a PDU once the connection is open; its end is told by [`Event::Sent`] or [`Event::SendFailed`].
+    /// Starts to send a PDU once the connection is open, which ends with [`Event::Sent`] or
+    /// [`Event::SendFailed`].
+    ///
+    /// # Errors
+    ///
+    /// The connection is closed, another PDU is being sent, or the PDU is empty or longer than
+    /// [`ConnectionConfig::max_pdu`].
     pub fn send(&mut self, now: Instant, pdu: &[u8]) -> Result<(), SendError> {
         if matches!(self.phase, ConnectionPhase::Closing { .. } | ConnectionPhase::Closed) {
             return Err(SendError::Closed);
@@ -86,7 +96,8 @@ impl Connection {
         self.sender.send(now, pdu, self.config.max_pdu)
     }
 
-    /// Gives up what is being sent, without an event; as the peer may have a part of it, this ends the connection.
+    /// Abandons the PDU that is being sent, without an event. This ends the connection, as the peer may have
+    /// received a part of the PDU.
     pub fn abort_send(&mut self) {
         if self.sender.is_sending() {
             self.sender.abort();
@@ -105,12 +116,12 @@ impl Connection {
     }
 
     /// Ends the connection without waiting for the peer.
-    fn end(&mut self, reason: CloseReason, tell_peer: bool) {
+    fn end(&mut self, reason: CloseReason, notify_peer: bool) {
         if self.phase == ConnectionPhase::Closed {
             return;
         }
         self.fail_all(reason);
-        self.due = Due { disconnect: tell_peer, ..Due::default() };
+        self.due = Due { disconnect: notify_peer, ..Due::default() };
         self.phase = ConnectionPhase::Closed;
         self.events.push_back(Event::Closed { reason });
     }
@@ -128,7 +139,7 @@ impl Connection {
         self.receiver.take_ack();
     }
 
-    /// Takes a frame of the bus; whether it was for this connection.
+    /// Takes a frame from the bus; returns whether the frame was for this connection.
     pub fn handle_frame(&mut self, now: Instant, frame: &CanFrame) -> bool {
         if !frame.is_data() || frame.id() != self.config.receive {
             return false;
@@ -149,7 +160,7 @@ impl Connection {
             (_, Tpdu::ParametersResponse(peer)) => self.handle_parameters(now, peer.as_ref()),
             (_, Tpdu::ChannelTest) => self.due.parameters = true,
             (ConnectionPhase::Open, tpdu) => self.handle_transfer(now, tpdu),
-            // an ECU that sends data has taken our parameters for agreed upon
+            // an ECU that sends data has accepted our parameters
             (ConnectionPhase::Offering { sent: 1.., .. }, Tpdu::Data { .. }) => {
                 self.open(now);
                 self.handle_transfer(now, tpdu);
@@ -162,9 +173,10 @@ impl Connection {
     fn handle_disconnect(&mut self) {
         match self.phase {
             ConnectionPhase::Closing { .. } => {
-                // whether it is an answer or its own idea
-                let tell_peer = self.due.disconnect;
-                self.end(CloseReason::Requested, tell_peer);
+                // if our disconnect was not sent yet, the peer has disconnected on its own and needs an
+                // answer
+                let notify_peer = self.due.disconnect;
+                self.end(CloseReason::Requested, notify_peer);
             }
             _ => self.end(CloseReason::ByPeer, true),
         }
@@ -173,7 +185,7 @@ impl Connection {
     fn handle_offer(&mut self, now: Instant, peer: &Parameters) {
         self.due.parameters = true;
         if self.phase == ConnectionPhase::Open {
-            // with it, the peer counts from 0 again
+            // the peer's sequence numbers start at 0 again
             if self.sender.is_sending() {
                 self.sender.abort();
                 self.events.push_back(Event::SendFailed { reason: CloseReason::Restarted });
@@ -228,14 +240,14 @@ impl Connection {
             Some(TransferEnd::Sent { elapsed }) => self.events.push_back(Event::Sent { elapsed }),
             Some(TransferEnd::Failed(reason)) => {
                 self.events.push_back(Event::SendFailed { reason });
-                // nobody knows any more which number comes next
+                // the peer's next sequence number is unknown
                 self.end(reason, true);
             }
             None => {}
         }
     }
 
-    /// Does what is due.
+    /// Handles every timer that has expired.
     pub fn handle_timeout(&mut self, now: Instant) {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         match self.phase {
@@ -270,12 +282,12 @@ impl Connection {
         }
     }
 
-    /// What happened next.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// When to call [`Connection::handle_timeout`], and for which timer.
+    /// Returns when [`Connection::handle_timeout`] is due, and for which timer.
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let silence = self.test.silence_at().map(|at| (at, Timer::Silence));
         let timers = match self.phase {
@@ -296,7 +308,8 @@ impl Connection {
         timers.into_iter().flatten().min_by_key(|&(deadline, _)| deadline)
     }
 
-    /// How much memory a PDU not yet whole takes, how many frames have no outcome, and how many events wait.
+    /// Returns the memory of an incomplete PDU in bytes, the number of frames without an outcome, and that of
+    /// waiting events.
     #[cfg(test)]
     pub(super) fn load(&self) -> (usize, usize, usize) {
         (self.receiver.memory(), self.in_flight.len(), self.events.len())

@@ -1,27 +1,28 @@
-//! What a connection is about: its phase, the frames that have no outcome yet, and what is due besides data.
+//! The state of a connection: its phase, its frames without an outcome, and the frames that are due besides
+//! data.
 
 use std::time::Instant;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConnectionPhase {
-    /// Our parameters are to be sent; T1 runs once they are on the bus.
+    /// Our parameters are to be sent, or to be answered by the deadline (T1).
     Offering {
         sent: u8,
         deadline: Option<Instant>,
     },
-    /// Those of the peer are to come.
+    /// The peer's parameters are due.
     AwaitingOffer {
         deadline: Instant,
     },
     Open,
-    /// We disconnect, the peer is to do so too.
+    /// Our disconnect is to be sent, or to be answered by the deadline.
     Closing {
         deadline: Option<Instant>,
     },
     Closed,
 }
 
-/// What a frame without outcome is.
+/// The kind of a frame without an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SentFrame {
     Data { serial: u32 },
@@ -31,7 +32,7 @@ pub(super) enum SentFrame {
     Other,
 }
 
-/// What is to be sent besides data.
+/// The frames that are to be sent before data.
 #[derive(Debug, Default)]
 pub(super) struct Due {
     pub(super) parameters: bool,

@@ -8,13 +8,13 @@ use super::Connection;
 use super::state::{ConnectionPhase, SentFrame};
 use crate::protocol::tp20::{CloseReason, Tpdu};
 
-/// How many frames may wait for their outcome.
+/// Number of frames that may be without an outcome.
 const MAX_IN_FLIGHT: usize = 16;
-/// How long the peer may take to answer that it disconnects too.
+/// Time that the peer may take to answer our disconnect.
 const DISCONNECT_WAIT: Duration = Duration::from_millis(100);
 
 impl Connection {
-    /// The oldest frame given out without outcome was acknowledged on the bus.
+    /// Reports that the oldest frame without an outcome was acknowledged on the bus.
     pub fn handle_transmitted(&mut self, now: Instant) {
         let t1 = self.config.parameters.t1.longest();
         match self.in_flight.pop_front() {
@@ -34,7 +34,8 @@ impl Connection {
         }
     }
 
-    /// The oldest frame given out without outcome will not be sent; or, with [`CloseReason::BusOff`], none will.
+    /// Reports that the oldest frame without an outcome will not be sent, or with [`CloseReason::BusOff`]
+    /// that none will.
     pub fn handle_transmit_failed(&mut self, _now: Instant, reason: CloseReason) {
         if reason == CloseReason::BusOff {
             self.in_flight.clear();
@@ -52,7 +53,7 @@ impl Connection {
         }
     }
 
-    /// The next frame to hand to the bus, data after everything else; each needs an outcome, in this order.
+    /// Returns the next frame to send, data last. Each frame needs an outcome, in this order.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
         if self.in_flight.len() >= MAX_IN_FLIGHT {
             return None;
@@ -60,37 +61,37 @@ impl Connection {
         let id = self.config.transmit;
         let own = self.config.parameters;
         if std::mem::take(&mut self.due.disconnect) {
-            return self.give_out(now, SentFrame::Disconnect, Tpdu::Disconnect.encode(id));
+            return self.emit(now, SentFrame::Disconnect, Tpdu::Disconnect.encode(id));
         }
         if matches!(self.phase, ConnectionPhase::Closing { .. } | ConnectionPhase::Closed) {
             return None;
         }
         if let Some(sequence) = self.receiver.take_ack() {
             let ack = Tpdu::Ack { ready: true, sequence };
-            return self.give_out(now, SentFrame::Other, ack.encode(id));
+            return self.emit(now, SentFrame::Other, ack.encode(id));
         }
         if std::mem::take(&mut self.due.parameters) {
             let response = Tpdu::ParametersResponse(Some(own));
-            return self.give_out(now, SentFrame::Other, response.encode(id));
+            return self.emit(now, SentFrame::Other, response.encode(id));
         }
         if let ConnectionPhase::Offering { sent, deadline: None } = self.phase
             && !self.in_flight.contains(&SentFrame::Offer)
         {
             self.phase = ConnectionPhase::Offering { sent: sent + 1, deadline: None };
-            return self.give_out(now, SentFrame::Offer, Tpdu::ParametersRequest(own).encode(id));
+            return self.emit(now, SentFrame::Offer, Tpdu::ParametersRequest(own).encode(id));
         }
         if self.phase != ConnectionPhase::Open {
             return None;
         }
         if self.test.take_due() {
-            return self.give_out(now, SentFrame::Test, Tpdu::ChannelTest.encode(id));
+            return self.emit(now, SentFrame::Test, Tpdu::ChannelTest.encode(id));
         }
         let (tpdu, serial) = self.sender.poll_transmit(now)?;
         let frame = tpdu.encode(id);
-        self.give_out(now, SentFrame::Data { serial }, frame)
+        self.emit(now, SentFrame::Data { serial }, frame)
     }
 
-    fn give_out(&mut self, now: Instant, sent: SentFrame, frame: Option<CanFrame>) -> Option<CanFrame> {
+    fn emit(&mut self, now: Instant, sent: SentFrame, frame: Option<CanFrame>) -> Option<CanFrame> {
         let frame = frame?;
         self.in_flight.push_back(sent);
         if self.phase == ConnectionPhase::Open {
