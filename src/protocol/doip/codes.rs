@@ -67,7 +67,7 @@ codes! {
 
 impl ProtocolVersion {
     /// Returns whether this module supports messages of this version.
-    pub const fn is_supported(self) -> bool {
+    pub(crate) const fn is_supported(self) -> bool {
         !matches!(self, Self::Other(_))
     }
 }

@@ -17,11 +17,11 @@ const RATE_LIMIT_INTERVAL: Duration = Duration::from_secs(60);
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Prefix length of link-local addresses, in bits.
-pub const PREFIX: u8 = 16;
+pub(crate) const PREFIX: u8 = 16;
 
 /// An event of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkLocalEvent {
+pub(crate) enum LinkLocalEvent {
     /// The address is claimed and can be used.
     Claimed(Ipv4Addr),
     /// Another host uses the address, which must not be used any longer; another address is being claimed.
@@ -80,7 +80,7 @@ impl LinkLocal {
     }
 
     /// Takes an ARP packet from the interface.
-    pub fn handle_packet(&mut self, now: Instant, packet: &ArpPacket) {
+    pub(crate) fn handle_packet(&mut self, now: Instant, packet: &ArpPacket) {
         if packet.sender_mac == self.mac {
             return;
         }
@@ -134,7 +134,7 @@ impl LinkLocal {
     }
 
     /// Sends the probe or announcement that is due.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
         match self.state {
             ClaimState::Probing { sent, next } if next <= now && sent < PROBE_NUM => {
                 self.send(Ipv4Addr::UNSPECIFIED);
@@ -164,7 +164,7 @@ impl LinkLocal {
     }
 
     /// Returns when [`LinkLocal::handle_timeout`] is due.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
             ClaimState::Probing { next, .. } | ClaimState::Announcing { next, .. } => Some(next),
             ClaimState::Bound => None,
@@ -172,12 +172,12 @@ impl LinkLocal {
     }
 
     /// Returns the next packet to broadcast.
-    pub fn poll_transmit(&mut self) -> Option<ArpPacket> {
+    pub(crate) fn poll_transmit(&mut self) -> Option<ArpPacket> {
         (!self.outgoing.is_empty()).then(|| self.outgoing.remove(0))
     }
 
     /// Returns the next event.
-    pub fn poll_event(&mut self) -> Option<LinkLocalEvent> {
+    pub(crate) fn poll_event(&mut self) -> Option<LinkLocalEvent> {
         self.events.pop_front()
     }
 }

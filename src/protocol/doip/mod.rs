@@ -3,7 +3,7 @@
 //! - [`codec`] encodes and decodes messages.
 //! - [`discovery`] finds the gateways of the vehicle by UDP.
 //! - [`connection`] is a tester's connection to a gateway by TCP or TLS.
-//! - `link_local` claims an IPv4 link-local address.
+//! - [`link_local`] claims an IPv4 link-local address.
 
 pub mod codec;
 mod codes;
@@ -24,4 +24,4 @@ pub use message::{
 /// Port of discovery by UDP and of connections by TCP without TLS (ISO 13400-2, 7.2 and 7.3).
 pub const PORT: u16 = 13400;
 /// Port of connections by TLS (ISO 13400-2:2019).
-pub const TLS_PORT: u16 = 3496;
+pub(crate) const TLS_PORT: u16 = 3496;

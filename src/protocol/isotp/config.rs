@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Addressing;
 
 /// Default of the longest PDU in either direction: 1 MiB.
-pub const DEFAULT_MAX_PDU: usize = 1 << 20;
+pub(super) const DEFAULT_MAX_PDU: usize = 1 << 20;
 /// Default padding byte (ISO 15765-2, 10.4.2.1).
 pub(super) const PADDING_BYTE: u8 = 0xCC;
 
@@ -131,7 +131,7 @@ pub struct SeparationTime(pub u8);
 
 impl SeparationTime {
     /// Returns the time: 0…127 ms or 100…900 µs. A reserved code counts as 127 ms.
-    pub fn to_duration(self) -> Duration {
+    pub(crate) fn to_duration(self) -> Duration {
         match self.0 {
             code @ 0..=0x7F => Duration::from_millis(code.into()),
             code @ 0xF1..=0xF9 => Duration::from_micros(u64::from(code - 0xF0) * 100),

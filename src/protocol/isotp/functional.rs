@@ -17,7 +17,7 @@ use super::{
 
 /// Default of the longest answer to a functional request: 64 KiB, because many answers may arrive
 /// simultaneously.
-pub const DEFAULT_MAX_ANSWER: usize = 1 << 16;
+pub(crate) const DEFAULT_MAX_ANSWER: usize = 1 << 16;
 
 /// Number of waiting events from which frames of the bus are dropped; higher than for one peer, as many ECUs
 /// answer.

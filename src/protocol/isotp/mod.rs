@@ -27,9 +27,10 @@ mod tests;
 mod transfer;
 
 pub use address::{Addressing, physical_request_id};
-pub use config::{Config, DEFAULT_MAX_PDU, FrameSize, FrameSizeError, Padding, SeparationTime, Timeouts};
+pub use config::{Config, FrameSize, FrameSizeError, Padding, SeparationTime, Timeouts};
 pub use endpoint::Endpoint;
 pub use event::{Event, ReceiveFailure, SendError, SendFailure, Timer};
-pub use functional::{DEFAULT_MAX_ANSWER, FunctionalConfig, FunctionalEndpoint, Responders};
+pub(crate) use functional::DEFAULT_MAX_ANSWER;
+pub use functional::{FunctionalConfig, FunctionalEndpoint, Responders};
 pub use pci::{FlowStatus, NPdu, NPduError};
 pub use transfer::Transfer;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 /// Default address of the tester (ISO 14230-2, annex A).
-pub const TESTER_ADDRESS: u8 = 0xF1;
+const TESTER_ADDRESS: u8 = 0xF1;
 /// Functional address of all emission-related ECUs (ISO 14230-4).
-pub const OBD_FUNCTIONAL_ADDRESS: u8 = 0x33;
+pub(crate) const OBD_FUNCTIONAL_ADDRESS: u8 = 0x33;
 
 /// The way in which the communication with an ECU is initialised (ISO 14230-2, 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

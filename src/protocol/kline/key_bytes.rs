@@ -80,7 +80,7 @@ impl KeyBytes {
     ///
     /// If the key bytes specify neither header nor length, this is the form that every ECU must understand:
     /// with addresses, and with the length in the format byte.
-    pub fn header(self, mode: AddressMode) -> HeaderForm {
+    pub(super) fn header(self, mode: AddressMode) -> HeaderForm {
         let mode = if self.has(HB0) && !self.has(HB1) { None } else { Some(mode) };
         let length = match (self.has(AL0), self.has(AL1)) {
             (true, true) => LengthForm::Either,
@@ -91,7 +91,7 @@ impl KeyBytes {
     }
 
     /// Returns the timing parameters of the ECU.
-    pub fn timing(self) -> Timing {
+    pub(super) fn timing(self) -> Timing {
         if self.has(TP0) && !self.has(TP1) { Timing::EXTENDED } else { Timing::NORMAL }
     }
 }

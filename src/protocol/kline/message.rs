@@ -1,7 +1,7 @@
 //! Messages: header, data and checksum (ISO 14230-2, 4).
 
 /// Longest data of a message, in bytes.
-pub const MAX_DATA: usize = 255;
+pub(super) const MAX_DATA: usize = 255;
 /// Longest data that the format byte can count, in bytes.
 const MAX_SHORT_DATA: usize = 63;
 

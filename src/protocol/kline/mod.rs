@@ -12,12 +12,10 @@ mod message;
 mod timing;
 mod transmitter;
 
-pub use config::{Addressing, Config, Initialisation, OBD_FUNCTIONAL_ADDRESS, TESTER_ADDRESS};
+pub(crate) use config::OBD_FUNCTIONAL_ADDRESS;
+pub use config::{Addressing, Config, Initialisation};
 pub use endpoint::Endpoint;
 pub use event::{Event, Failure, ReceiveFailure, SendError, Timer};
 pub use key_bytes::{KeyByteError, KeyBytes};
 pub use line::LineClock;
-pub use message::{
-    AddressMode, Decoder, HeaderForm, LengthForm, MAX_DATA, Message, MessageError, TooLong, encode,
-};
-pub use timing::Timing;
+pub use message::{AddressMode, Decoder, HeaderForm, LengthForm, Message, MessageError, TooLong, encode};

@@ -18,42 +18,42 @@ pub(super) const ECHO_ALLOWANCE: Duration = ms(250);
 
 /// The timing parameters of the communication with an ECU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timing {
+pub(super) struct Timing {
     /// P1: longest time between two bytes of an ECU.
-    pub p1_max: Duration,
+    pub(super) p1_max: Duration,
     /// P2: longest time between a request and its answer, or between two answers.
-    pub p2_max: Duration,
+    pub(super) p2_max: Duration,
     /// P2 after response pending: P3max (ISO 14230-3, 5.2.4).
-    pub p2_star: Duration,
+    pub(super) p2_star: Duration,
     /// P3: shortest time between the last answer and the next request.
-    pub p3_min: Duration,
+    pub(super) p3_min: Duration,
     /// P3: longest time between the last answer and the next request, after which the ECU ends the
     /// communication.
-    pub p3_max: Duration,
+    pub(super) p3_max: Duration,
     /// P4: shortest time between two bytes of the tester.
-    pub p4_min: Duration,
+    pub(super) p4_min: Duration,
     /// W1: longest time between the 5-baud address and the synchronisation byte.
-    pub w1_max: Duration,
+    pub(super) w1_max: Duration,
     /// W2: longest time between the synchronisation byte and key byte 1.
-    pub w2_max: Duration,
+    pub(super) w2_max: Duration,
     /// W3: longest time between the key bytes.
-    pub w3_max: Duration,
+    pub(super) w3_max: Duration,
     /// W4: time between key byte 2 and its complement, within 25 to 50 ms with room for latency on either
     /// side.
-    pub w4: Duration,
+    pub(super) w4: Duration,
     /// W4: longest time between the complement of key byte 2 and that of the address.
-    pub w4_max: Duration,
+    pub(super) w4_max: Duration,
     /// W5: idle time of the line before a slow initialisation, and before the first fast one.
-    pub w5: Duration,
+    pub(super) w5: Duration,
     /// T_iniL: low level of the fast initialisation.
-    pub t_ini_low: Duration,
+    pub(super) t_ini_low: Duration,
     /// T_wup: time from the start of the pulse to StartCommunication.
-    pub t_wup: Duration,
+    pub(super) t_wup: Duration,
 }
 
 impl Timing {
     /// The normal set.
-    pub const NORMAL: Self = Self {
+    pub(super) const NORMAL: Self = Self {
         p1_max: ms(20),
         p2_max: ms(50),
         p2_star: ms(5000),
@@ -73,5 +73,5 @@ impl Timing {
     /// The extended set with P2 up to 1 s, which an ECU may choose by its key bytes.
     ///
     /// P3 keeps its normal minimum, which is within the extended limits.
-    pub const EXTENDED: Self = Self { p2_max: ms(1000), ..Self::NORMAL };
+    pub(super) const EXTENDED: Self = Self { p2_max: ms(1000), ..Self::NORMAL };
 }

@@ -203,7 +203,7 @@ impl Channel {
     }
 
     /// Returns whether a PDU is being received.
-    pub fn is_receiving(&self) -> bool {
+    pub(crate) fn is_receiving(&self) -> bool {
         matches!(&self.state, ChannelState::Connected(connection) if connection.is_receiving())
     }
 
@@ -271,7 +271,7 @@ impl Channel {
 
     /// Returns the frame that disconnects the channel, if there is one, for a caller that drops the state
     /// machine without polling it any further.
-    pub fn farewell(&self) -> Option<CanFrame> {
+    pub(crate) fn farewell(&self) -> Option<CanFrame> {
         match &self.state {
             ChannelState::Connected(connection) if !connection.is_done() => {
                 Tpdu::Disconnect.encode(connection.config().transmit)
@@ -284,7 +284,7 @@ impl Channel {
     ///
     /// Switching it off closes the channel, unless a PDU is being sent. The ECU drops a channel that is set
     /// up later after the last PDU.
-    pub fn set_kept(&mut self, now: Instant, is_kept: bool) {
+    pub(crate) fn set_kept(&mut self, now: Instant, is_kept: bool) {
         self.is_kept = is_kept;
         if !is_kept && !self.is_sending() {
             self.close(now);

@@ -35,6 +35,7 @@ pub use channel::Channel;
 pub use config::{ChannelConfig, ConnectionConfig, LogicalAddress, LogicalAddressError, MAX_PDU, Opening};
 pub use connection::Connection;
 pub use event::{CloseReason, Event, ReceiveFailure, SendError, Timer};
-pub use setup::{APPLICATION_DIAGNOSTICS, Refusal, SETUP_ID, SetupMessage, SetupOpcode};
+pub(crate) use setup::APPLICATION_DIAGNOSTICS;
+pub use setup::{Refusal, SETUP_ID, SetupMessage, SetupOpcode};
 pub use time::TimeByte;
 pub use tpdu::{Parameters, Tpdu, TpduError};

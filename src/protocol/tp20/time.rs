@@ -12,7 +12,7 @@ impl TimeByte {
     pub const UNUSED: Self = Self(0xFF);
 
     /// Returns the time, or `None` if the parameter is not used.
-    pub fn to_duration(self) -> Option<Duration> {
+    pub(crate) fn to_duration(self) -> Option<Duration> {
         (self != Self::UNUSED).then(|| self.longest())
     }
 

@@ -257,7 +257,7 @@ impl Connection {
     }
 
     /// Reports that the stream failed.
-    pub fn handle_stream_error(&mut self, error: &std::io::Error) {
+    pub(crate) fn handle_stream_error(&mut self, error: &std::io::Error) {
         if !self.is_closed() {
             self.close(ConnectionError::Stream(error.to_string()));
         }
@@ -375,13 +375,13 @@ impl Connection {
     /// Sends an alive check response without a request, which ISO 13400-2 allows.
     ///
     /// The request may be among the bytes that the caller has not read yet.
-    pub fn volunteer_alive(&mut self) {
+    pub(crate) fn volunteer_alive(&mut self) {
         self.owes_alive |= self.is_active();
     }
 
     /// Reports that the stream was not read for `length`: acknowledgements that arrived meanwhile are not
     /// late.
-    pub fn handle_pause(&mut self, now: Instant, length: Duration) {
+    pub(crate) fn handle_pause(&mut self, now: Instant, length: Duration) {
         for at in self.unacknowledged.iter_mut().filter_map(|sent| sent.sent.as_mut()) {
             *at = (*at + length).min(now);
         }

@@ -86,7 +86,7 @@ pub enum ConnectionError {
 
 impl ConnectionError {
     /// Returns whether the gateway requires TLS.
-    pub fn needs_tls(&self) -> bool {
+    pub(crate) fn needs_tls(&self) -> bool {
         matches!(self, Self::Denied(ActivationCode::TlsRequired))
     }
 

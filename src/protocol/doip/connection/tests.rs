@@ -309,7 +309,7 @@ fn a_length_of_4_gib_another_version_and_noise_close_the_connection_with_the_rea
     for (bytes, text) in [
         (&b"\x02\xFD\x80\x01\xFF\xFF\xFF\xFF"[..], "a message of 4294967295 bytes, more than 1048592"),
         (b"\x04\xFB\x80\x01\x00\x00\x00\x05", "protocol version 0x04"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no DoIP: the header begins with 0x48 0x54"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not DoIP: the header begins with 0x48 0x54"),
     ] {
         let mut bench = Bench::active();
         let now = bench.now;

@@ -93,7 +93,7 @@ pub struct Gateway {
 
 impl Gateway {
     /// Returns the edition to use with this entity, or `default` if the entity does not specify one.
-    pub fn spoken(&self, default: ProtocolVersion) -> ProtocolVersion {
+    pub(crate) fn spoken(&self, default: ProtocolVersion) -> ProtocolVersion {
         match self.version {
             ProtocolVersion::Default | ProtocolVersion::Other(_) => default,
             own => own,
@@ -167,7 +167,7 @@ impl Discovery {
     }
 
     /// Returns whether no question is open.
-    pub fn is_done_asking(&self) -> bool {
+    pub(crate) fn is_done_asking(&self) -> bool {
         self.asking.is_empty()
     }
 

@@ -177,14 +177,14 @@ impl Endpoint {
     }
 
     /// Returns whether an answer is being received.
-    pub fn is_receiving(&self) -> bool {
+    pub(crate) fn is_receiving(&self) -> bool {
         matches!(self.phase, TurnPhase::Receiving { exchange: Exchange::Pdu { .. }, .. })
     }
 
     /// Switches the configured TesterPresent on or off.
     ///
     /// The next PDU initialises a communication that has ended meanwhile.
-    pub fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+    pub(crate) fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
         if !std::mem::replace(&mut self.keeps_alive, enabled) {
             self.link.take_if(|link| link.has_ended(now));
         }

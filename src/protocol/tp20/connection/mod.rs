@@ -78,7 +78,7 @@ impl Connection {
     }
 
     /// Returns whether a PDU is being received.
-    pub fn is_receiving(&self) -> bool {
+    pub(crate) fn is_receiving(&self) -> bool {
         self.receiver.is_receiving()
     }
 
