@@ -5,8 +5,8 @@ mod agent_support;
 
 use agent_support::{AgentSettings, Connector, Sandbox, TestAgent, bus, catalogue, soon};
 use connector_agent::relay::wire::request::{BusConfig, Switch};
-use connector_sim::doip::ListenConfig;
-use connector_sim::operator::client::{Channel, Connection, Timing};
+use connector_operator::client::{Channel, Connection, Timing};
+use connector_operator::doip_entity::ListenConfig;
 use connector_sim::vehicle::doip::{FIRST_ECU, GATEWAY};
 use connector_sim::vehicle::{DoipConfig, DoipGateway, VehicleConfig};
 use serde_json::json;

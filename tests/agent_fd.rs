@@ -10,7 +10,7 @@ use connector_agent::relay::wire::request::{BusConfig, CanBusConfig, RawChannelC
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig, VirtualCan};
 use connector_hal::can::{CanBusExt as _, CanEvent, CanFrame, CanId, FdFlags, FrameKind};
 use connector_hal::timer::TimerKind;
-use connector_sim::operator::client::{Connection, ExchangeError, Item, Timing};
+use connector_operator::client::{Connection, ExchangeError, Item, Timing};
 use connector_sim::vehicle::catalogue::VehicleRecord;
 use connector_sim::vehicle::{Vehicle, VehicleConfig};
 use serde_json::json;

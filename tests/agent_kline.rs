@@ -10,7 +10,7 @@ use agent_support::{AgentSettings, Sandbox, TestAgent, bus, soon};
 use clap::Parser as _;
 use connector_agent::config::KLINE_BIT_RATES;
 use connector_agent::relay::wire::request::BusConfig;
-use connector_sim::operator::client::{Channel, Connection, Timing};
+use connector_operator::client::{Channel, Connection, Timing};
 use connector_sim::vehicle::kline::{KlineArgs, RunningKline};
 use futures_util::future::join_all;
 use serde_json::json;

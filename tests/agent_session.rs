@@ -12,8 +12,8 @@ use agent_support::{
 };
 use connector_agent::relay::wire::request::{IsotpChannelConfig, Switch};
 use connector_hal::board::Led;
+use connector_operator::client::{Channel, CloseReason, Connection, LinkState, Timing};
 use connector_sim::network::{BadNetwork, BadNetworkConfig};
-use connector_sim::operator::client::{Channel, CloseReason, Connection, LinkState, Timing};
 use connector_sim::vehicle::ecu::{EcuStatus, Session};
 use serde_json::{Value, json};
 use tokio::sync::watch;

@@ -11,7 +11,7 @@ use agent_support::{
     AgentSettings, Connector, Sandbox, TestAgent, bus, catalogue, configure, isotp, soon, vehicle,
 };
 use connector_agent::relay::wire::codec::{EventCode, PduFlags};
-use connector_sim::operator::client::{Connection, Item};
+use connector_operator::client::{Connection, Item};
 use connector_sim::vehicle::catalogue::{EcuAddress, EcuRecord, VehicleRecord};
 use futures_util::future::{join_all, try_join_all};
 use serde_json::Value;

@@ -22,8 +22,8 @@ use connector_agent::vehicle::doip_network::linux::{LinuxNetworks, Purpose};
 use connector_agent::vehicle::doip_network::network::Network;
 use connector_agent::vehicle::hardware::Hardware;
 use connector_agent::vehicle::vin::{VinReport, VinSource, by_doip, read_beside};
-use connector_sim::doip::tls::EntityTls;
-use connector_sim::doip::{Answer, ListenConfig};
+use connector_operator::doip_entity::tls::EntityTls;
+use connector_operator::doip_entity::{Answer, ListenConfig};
 use connector_sim::vehicle::catalogue::Catalogue;
 use connector_sim::vehicle::doip::{Carrier, DoipRecording, GATEWAY, Speaker};
 use connector_sim::vehicle::{DoipConfig as GatewayConfig, DoipGateway, VehicleConfig};
@@ -165,7 +165,7 @@ async fn why_a_host_that_is_no_gateway_tells_no_vin_is_told() {
         let _ = stream.read_to_end(&mut Vec::new()).await;
     });
     let why = why_not(babbler.await, DoipTlsConfig::default(), LONG.min(Duration::from_millis(1500))).await;
-    assert!(why.contains("what is no DoIP"), "{why}");
+    assert!(why.contains("not DoIP"), "{why}");
 }
 
 #[tokio::test]
@@ -437,7 +437,7 @@ async fn a_flood_before_activation_does_not_keep_it_from_ending() {
     let first = poll_fn(|cx| client.poll(cx, network.as_ref())).await;
     assert!(matches!(first, ClientEvent::ConfirmationRequired), "{first:?}");
     let error = outcome(network.as_ref(), &mut client).await.unwrap_err();
-    assert!(error.to_string().contains("nobody confirmed"), "{error}");
+    assert!(error.to_string().contains("was not confirmed"), "{error}");
 }
 
 fn recording() -> DoipRecording {

@@ -11,8 +11,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use connector_agent::protocol::doip::{ActivationCode, DiagnosticNackCode, PowerMode, ProtocolVersion};
-use connector_sim::doip::tls::EntityTls;
-use connector_sim::doip::{Answer, ListenConfig, Timeouts};
+use connector_operator::doip_entity::tls::EntityTls;
+use connector_operator::doip_entity::{Answer, ListenConfig, Timeouts};
 use connector_sim::vehicle::catalogue::Catalogue;
 use connector_sim::vehicle::doip::{DoipRecording, FIRST_ECU};
 use connector_sim::vehicle::ecu::EcuConfig;

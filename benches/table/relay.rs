@@ -10,8 +10,8 @@ use connector_agent::relay::wire::request::{BusConfig, CanBusConfig, RawChannelC
 use connector_hal::can::slcan::SlcanAdapter;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::timer::TimerKind;
+use connector_operator::client::{Channel, Connection, Credentials, Customer, Item, Operator, Received};
 use connector_sim::cloud::{Cloud, CloudConfig};
-use connector_sim::operator::client::{Channel, Connection, Credentials, Customer, Item, Operator, Received};
 use futures_util::{SinkExt, StreamExt};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};

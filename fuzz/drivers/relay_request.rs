@@ -1,4 +1,5 @@
-//! Any bytes, read line by line as what an operator says to a session: text messages, and else binary ones.
+//! Reads any bytes, line by line, as the messages of an operator to a session: text messages, and otherwise
+//! binary ones.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -10,16 +11,16 @@ use connector_agent::relay::limits::SessionLimits;
 use connector_agent::relay::wire::Envelope;
 use connector_agent::relay::wire::request::Request;
 use connector_agent::vehicle::hardware::Hardware;
-use connector_hal::can::{
-    BoxFuture, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings,
-};
+use connector_hal::bus::BusStatus;
+use connector_hal::can::{CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings};
+use connector_hal::future::BoxFuture;
 use connector_hal::timer::TimerKind;
 use uuid::Uuid;
 
-/// The connection that a seed is about.
+/// The connection of the messages in the corpus.
 const UUID: Uuid = Uuid::from_u128(0x97a0_0001_0000_4000_8000_0000_0000_0001);
 
-/// A bus on which everything is sent at once, and every frame comes back.
+/// A bus that sends each frame immediately and receives it back.
 #[derive(Default)]
 struct Echo(Vec<CanEvent>);
 
@@ -63,7 +64,7 @@ impl CanBus for Echo {
     }
 }
 
-/// No line may upset the session, nor what any lines before it have set up.
+/// No line may break the session, or anything that earlier lines have set up.
 pub fn drive(data: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let _entered = runtime.enter();
@@ -102,7 +103,7 @@ pub fn drive(data: &[u8]) {
     }
 }
 
-/// The line as a message that passes for one of this connection, and in order.
+/// The line as a binary message with this connection's tag and the next sequence number.
 fn as_of_this_connection(line: &[u8], received: u32) -> Vec<u8> {
     let mut message = line.to_vec();
     if message.len() >= 24 {

@@ -1,19 +1,21 @@
-//! Any bytes, read as an answer to a question for the VIN, as a VIN, and as what a bus does to who asks for it.
+//! Reads any bytes as an answer to a request for the VIN, as a VIN, and as the actions of a bus on a VIN
+//! reader.
 
 use std::time::{Duration, Instant};
 
 use connector_agent::protocol::vin::Vin;
 use connector_agent::vehicle::vin::{Answer, Reader, ReaderSettings};
-use connector_hal::can::{BusState, CanFrame, CanId};
+use connector_hal::bus::BusState;
+use connector_hal::can::{CanFrame, CanId};
 
-/// Who may answer, and who may not.
+/// Identifiers that may answer, and others that may not.
 const IDS: [u32; 8] = [0x7E8, 0x7EF, 0x18DA_F110, 0x18DA_F10E, 0x768, 0x64B, 0x79A, 0x123];
-/// No vehicle gets more frames than this, whatever it does.
+/// The most frames that any vehicle gets.
 const MAX_FRAMES: usize = 64;
 
 pub fn drive(data: &[u8]) {
     if let Answer::Vin(_, vin) = Answer::parse(data) {
-        assert_eq!(vin.as_str().parse::<Vin>(), Ok(vin), "what is reported as a VIN is one");
+        assert_eq!(vin.as_str().parse::<Vin>(), Ok(vin), "a reported VIN is valid");
     }
     if let Ok(vin) = Vin::try_from(data) {
         let _ = vin.has_valid_check_digit();
@@ -22,7 +24,7 @@ pub fn drive(data: &[u8]) {
     drive_reader(data);
 }
 
-/// Each step is a byte that says what happens, and for a frame its data.
+/// Each step is a byte, and after it the data if the step is a frame.
 fn drive_reader(data: &[u8]) {
     let start = Instant::now();
     let mut now = start;
@@ -56,7 +58,7 @@ fn drive_reader(data: &[u8]) {
             frames += 1;
         }
         while reader.poll_event().is_some() {}
-        assert!(frames <= MAX_FRAMES, "{frames} frames were put on the bus");
+        assert!(frames <= MAX_FRAMES, "the reader sent {frames} frames");
     }
     for _ in 0..10_000 {
         let Some((at, _)) = reader.poll_timeout() else { return };

@@ -4,7 +4,7 @@ use connector_agent::relay::wire::request::{BusConfig, CanBusConfig, IsotpChanne
 use connector_hal::can::CanId;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::timer::TimerKind;
-use connector_sim::operator::client::{Channel, CloseReason, Connection, LinkState};
+use connector_operator::client::{Channel, CloseReason, Connection, LinkState};
 use connector_sim::vehicle::catalogue::{EcuAddress, VehicleRecord};
 use connector_sim::vehicle::{Vehicle, VehicleConfig};
 use uuid::Uuid;

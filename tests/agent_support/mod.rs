@@ -32,6 +32,12 @@ pub fn soon<T>(what: &str, future: impl Future<Output = T>) -> impl Future<Outpu
 }
 
 pub fn catalogue() -> Catalogue {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vehicles/vehicles.json");
+    let file = workspace().join("tests/data/vehicles/vehicles.json");
     Catalogue::load(&file).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The workspace, from whichever of its packages is tested.
+fn workspace() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.ancestors().find(|directory| directory.join("tests/data").is_dir()).unwrap()
 }

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use connector_agent::tls;
+use connector_operator::client::{self, Operator, Ticket};
 use connector_sim::cloud::{Cloud, CloudConfig, ConnectorSeed, Credentials};
-use connector_sim::operator::client::{self, Operator, Ticket};
 use reqwest::{Method, StatusCode};
 use rustls::ClientConfig;
 use serde_json::{Value, json};

@@ -7,18 +7,20 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use connector_agent::relay::buses::can::channels::BusCore;
+use connector_agent::config::IsotpStack;
+use connector_agent::relay::buses::Channels;
+use connector_agent::relay::buses::can::channels::CanChannels;
 use connector_agent::relay::channel::{Channel, Output, RawChannel};
 use connector_agent::relay::link::{Link, Role};
 use connector_agent::relay::wire::codec::{Header, Payload, Record, Tag};
-use connector_hal::can::{CanEvent, CanFrame, CanId, FdFlags};
+use connector_hal::can::{CanEvent, CanFrame, CanId, CanSettings, FdFlags};
 
 const CHANNEL: u16 = 7;
 
 /// A bus with a raw channel, and both ends of a link.
 pub struct Relay {
     now: Instant,
-    bus: BusCore,
+    bus: CanChannels,
     link: Link,
     /// The operator's end.
     peer: Link,
@@ -37,8 +39,12 @@ impl Relay {
     pub fn new(frame: CanFrame) -> Self {
         let now = Instant::now();
         let tag = Tag([1, 2, 3, 4]);
-        let mut bus = BusCore::default();
-        bus.open_channel(CHANNEL, Channel::Raw(RawChannel::new(Some(frame.id()), Some(frame.id()), true)));
+        let mut bus = CanChannels::new(
+            "vehicle",
+            CanSettings { bit_rate: 500_000, data_bit_rate: None, listen_only: false },
+            IsotpStack::Own,
+        );
+        bus.insert(CHANNEL, Channel::Raw(RawChannel::new(Some(frame.id()), Some(frame.id()), true)));
         Self {
             now,
             bus,

@@ -1,47 +1,47 @@
-//! A board in memory, and a handle to be its surroundings.
+//! A simulated board, and a handle to control it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use tokio::sync::watch;
 
-use super::{ActivationLine, Board, BoardEvent, Led};
+use super::activation::ActivationLine;
+use super::traits::{Board, BoardEvent, Led};
 
-/// More presses than that, unseen, are as good as these.
+/// How many button presses are kept unread; further presses are ignored.
 const MAX_PRESSES: u8 = 16;
 
 /// A simulated board.
 pub struct SimBoard {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<SimBoardState>>,
     led: watch::Sender<Led>,
     buzzer: watch::Sender<bool>,
     doip_activation: ActivationLine,
     reported_ignition: Option<bool>,
 }
 
-/// What surrounds a [`SimBoard`]: the vehicle's supply, and a person who sees, hears and presses. Clones share it.
+/// Controls a [`SimBoard`]: sets voltage and ignition, presses the button, observes LED and buzzer. Clones
+/// share the board.
 #[derive(Clone)]
 pub struct SimBoardHandle {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<SimBoardState>>,
     led: watch::Receiver<Led>,
     buzzer: watch::Receiver<bool>,
     doip_activation: watch::Receiver<bool>,
 }
 
 #[derive(Default)]
-struct State {
+struct SimBoardState {
     voltage: Option<f32>,
     ignition: Option<bool>,
-    wifi: Option<bool>,
     presses: u8,
     waker: Option<Waker>,
 }
 
 impl SimBoard {
-    /// A board at 12.6 V with the ignition on, and the handle to change that.
+    /// Creates a board at 12.6 V with the ignition on and without Wi-Fi, and its handle.
     pub fn new() -> (Self, SimBoardHandle) {
-        let state =
-            State { voltage: Some(12.6), ignition: Some(true), wifi: Some(false), ..State::default() };
+        let state = SimBoardState { voltage: Some(12.6), ignition: Some(true), ..SimBoardState::default() };
         let state = Arc::new(Mutex::new(state));
         let (led, led_seen) = watch::channel(Led::Off);
         let (buzzer, buzzer_heard) = watch::channel(false);
@@ -57,19 +57,14 @@ impl SimBoard {
 }
 
 impl SimBoardHandle {
-    /// Changes the supply voltage; `None`: it cannot be measured.
+    /// Sets the supply voltage; `None` if it cannot be measured.
     pub fn set_voltage(&self, volts: Option<f32>) {
         lock(&self.state).voltage = volts;
     }
 
-    /// Switches the ignition; `None`: it cannot be told.
+    /// Switches the ignition; `None` if its state is unknown.
     pub fn set_ignition(&self, on: Option<bool>) {
         self.change(|state| state.ignition = on);
-    }
-
-    /// Says whether the device has Wi-Fi.
-    pub fn set_wifi(&self, present: Option<bool>) {
-        lock(&self.state).wifi = present;
     }
 
     /// Presses the button once.
@@ -77,22 +72,22 @@ impl SimBoardHandle {
         self.change(|state| state.presses = (state.presses + 1).min(MAX_PRESSES));
     }
 
-    /// What the LED shows, from now on.
+    /// Observes the LED.
     pub fn led(&self) -> watch::Receiver<Led> {
         self.led.clone()
     }
 
-    /// Whether the buzzer sounds, from now on.
+    /// Observes the buzzer.
     pub fn buzzer(&self) -> watch::Receiver<bool> {
         self.buzzer.clone()
     }
 
-    /// Whether the line that wakes the vehicle's DoIP gateway is on, from now on.
+    /// Observes the line that wakes the vehicle's DoIP gateway.
     pub fn doip_activation(&self) -> watch::Receiver<bool> {
         self.doip_activation.clone()
     }
 
-    fn change(&self, action: impl FnOnce(&mut State)) {
+    fn change(&self, action: impl FnOnce(&mut SimBoardState)) {
         let mut state = lock(&self.state);
         action(&mut state);
         if let Some(waker) = state.waker.take() {
@@ -101,7 +96,7 @@ impl SimBoardHandle {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<SimBoardState>) -> MutexGuard<'_, SimBoardState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -115,7 +110,7 @@ impl Board for SimBoard {
     }
 
     fn has_wifi(&self) -> Option<bool> {
-        lock(&self.state).wifi
+        Some(false)
     }
 
     fn set_led(&mut self, led: Led) {
@@ -147,7 +142,7 @@ impl Board for SimBoard {
 
 #[cfg(test)]
 mod tests {
-    use super::super::BoardExt;
+    use super::super::traits::BoardExt;
     use super::*;
 
     #[tokio::test]

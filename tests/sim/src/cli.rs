@@ -1,13 +1,13 @@
-//! The command line: one subcommand a simulator, each with its own arguments.
+//! The command line: one subcommand for each simulator.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{cloud, demo, operator, trials, vehicle};
+use crate::{cloud, demo, trials, vehicle};
 
-/// Simulated vehicle, sandbox cloud and operator for connector-agent.
+/// Simulated vehicle, sandbox cloud, demo and trials for connector-agent.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
@@ -17,17 +17,15 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The sandbox cloud: REST, websocket and relay on one TLS port, with its own certificate authority.
+    /// Run the sandbox cloud: REST, websocket and relay on one TLS port, with its own certificate authority.
     Cloud(cloud::Args),
-    /// Everything at once: vehicle, cloud, the agent and an operator, told step by step.
+    /// Run a whole diagnostic session: vehicle, cloud, agent and operator, with one line for each step.
     Demo(demo::Args),
-    /// A remote operator: tickets, and diagnostics of the vehicle through the relay.
-    Operator(Box<operator::Args>),
-    /// Trials of the agent's own binary: killed, without disk space, without network, with a wrong clock.
+    /// Test the agent's binary under faults: killed, disk full, network gone, clock wrong.
     Trials(trials::Args),
-    /// A vehicle, or a recording of one, behind an SLCAN adapter on a pseudo-terminal.
+    /// Simulate a vehicle, or replay a recording of one.
     Vehicle(Box<vehicle::Args>),
-    /// The agent's own command line, for the demo.
+    /// The agent's own command line, which the demo starts as a child process.
     #[command(hide = true, disable_help_flag = true)]
     Agent {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -36,11 +34,11 @@ enum Command {
 }
 
 impl Cli {
-    /// Servers tell what they do; what a person reads is not to be mixed with that.
+    /// Servers log at INFO by default. The other commands print for people, so they log errors only.
     fn default_log_level(&self) -> &'static str {
         match self.command {
             Command::Cloud(_) | Command::Vehicle(_) => "info",
-            Command::Demo(_) | Command::Operator(_) | Command::Trials(_) | Command::Agent { .. } => "error",
+            Command::Demo(_) | Command::Trials(_) | Command::Agent { .. } => "error",
         }
     }
 
@@ -48,11 +46,11 @@ impl Cli {
     ///
     /// # Errors
     ///
-    /// What made the simulator give up.
+    /// Returns the error that ended the simulator.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let log_level = self.default_log_level();
         let command = match self.command {
-            // it has a log and a runtime of its own
+            // the agent sets up its own log and runtime
             Command::Agent { arguments } => return Ok(demo::agent::main(arguments)),
             command => command,
         };
@@ -68,7 +66,6 @@ impl Cli {
             match command {
                 Command::Cloud(args) => cloud::run(args).await,
                 Command::Demo(args) => demo::run(args).await,
-                Command::Operator(args) => operator::run(*args).await,
                 Command::Trials(args) => trials::run(args).await,
                 Command::Vehicle(args) => vehicle::run(*args).await,
                 Command::Agent { .. } => Ok(()),
@@ -78,8 +75,11 @@ impl Cli {
     }
 }
 
-/// The exit code of a failed command, which each documents in its help.
+/// The exit code of a failed command. The help of each command documents its codes.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     let demo = error.downcast_ref::<demo::DemoError>().map(|error| error.exit_code());
-    demo.or_else(|| error.downcast_ref::<operator::Failure>().map(operator::Failure::exit_code)).unwrap_or(1)
+    demo.or_else(|| {
+        error.downcast_ref::<connector_operator::Failure>().map(connector_operator::Failure::exit_code)
+    })
+    .unwrap_or(1)
 }

@@ -1,10 +1,10 @@
-//! Simulated vehicle, sandbox cloud and operator for connector-agent: all that surrounds it, on one machine.
+//! Simulators for `connector-agent`: a vehicle and a sandbox cloud, a demo of a whole diagnostic session, and trials of
+//! the agent's binary.
 
 pub mod cli;
 pub mod cloud;
-pub mod demo;
-pub mod doip;
+mod demo;
 pub mod network;
-pub mod operator;
-pub mod trials;
+mod scenario;
+mod trials;
 pub mod vehicle;

@@ -12,7 +12,9 @@ use connector_agent::protocol::doip::{
     HeaderNackCode, LogicalAddress, Message, Payload, PowerMode, ProtocolVersion,
 };
 use connector_agent::protocol::vin::Vin;
-use connector_sim::doip::{Answer, Confirmation, ConnectionId, Entity, EntityConfig, Event, Output};
+use connector_operator::doip_entity::{
+    Answer, Confirmation, ConnectionId, Entity, EntityConfig, Event, Output,
+};
 use connector_sim::vehicle::doip::{Carrier, DoipRecording, Speaker};
 
 const LOG: &str = include_str!("../../data/recordings/doip-gateway.txt");
@@ -520,9 +522,9 @@ fn hex(text: &str) -> Vec<u8> {
 #[test]
 fn a_recording_that_cannot_be_read_is_an_error_that_names_the_line() {
     for (text, error) in [
-        ("0.0 udp vehicle>tester 1>2", "line 1: five fields"),
+        ("0.0 udp vehicle>tester 1>2", "line 1: expected five fields"),
         ("x udp vehicle>tester 1>2 00", "line 1: the time"),
-        ("\n0.0 sctp vehicle>tester 1>2 00", "line 2: udp or tcp"),
+        ("\n0.0 sctp vehicle>tester 1>2 00", "line 2: expected udp or tcp"),
         ("0.0 udp vehicle>tester 1>2 02fe", "line 1"),
         ("# nothing", "no announcement"),
     ] {

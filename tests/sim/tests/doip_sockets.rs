@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use connector_agent::protocol::doip::codec::decode_datagram;
 use connector_agent::protocol::doip::{ActivationCode, Eid, Message, Payload, ProtocolVersion};
-use connector_sim::doip::{ListenConfig, Timeouts};
+use connector_operator::doip_entity::{ListenConfig, Timeouts};
 use connector_sim::vehicle::catalogue::Catalogue;
 use connector_sim::vehicle::{DoipConfig, DoipGateway, VehicleConfig};
 use doip_support::DoipTool;

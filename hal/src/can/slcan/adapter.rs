@@ -1,4 +1,4 @@
-//! The other side of SLCAN: an adapter that puts whoever opens its pty on a virtual bus.
+//! A simulated SLCAN adapter: it connects the program that opens its pty to a virtual bus.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -11,21 +11,25 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
-use super::codec::{self, BusErrors, ControllerState, Line, StatusFlags};
+use super::codec::{self, BusErrors, ControllerState, SlcanLine, StatusFlags};
+use super::host_line::{HostLine, StreamLine};
 use super::reader::{LineReader, RawLine};
+use super::values;
+use crate::bus::BusState;
 use crate::can::virtual_bus::{VirtualBus, VirtualCan};
-use crate::can::{BusState, CanBus, CanEvent, CanFrame, CanSettings, FrameKind};
+use crate::can::{CanBus, CanEvent, CanFrame, CanSettings, FrameKind};
 use crate::pty::{DeviceLink, Pty};
 
-/// Frames taken from the host and not yet in the controller; beyond it the host's line is not read, so that a host
-/// that writes faster than the bus is slowed down by its serial device.
+/// How many frames of the host wait for the controller. Beyond this number the adapter stops reading, so that
+/// the serial device slows down a host that writes faster than the bus.
 const WAITING_LIMIT: usize = 256;
-/// Output nobody has read; beyond it received frames are lost, as in a real adapter, and the overrun flag says so.
+/// How many bytes of output stay unread. Beyond this number received frames are lost, as in a real adapter,
+/// and the overrun flag is set.
 const OUTPUT_LIMIT: usize = 64 * 1024;
 
-/// The CAN controller of an adapter: a node of a virtual bus, or whatever else stands behind the pty.
+/// The CAN controller of an adapter: a node of a virtual bus, or another implementation of [`CanBus`].
 pub trait Controller: CanBus {
-    /// Leaves the bus, as a host that closes its device has it do; what waits in either direction is discarded.
+    /// Leaves the bus and discards waiting frames in both directions, as when a host closes the device.
     fn leave(&mut self);
 }
 
@@ -35,10 +39,10 @@ impl Controller for VirtualCan {
     }
 }
 
-/// An SLCAN adapter on a pty, for any host program: a device of its own until it is dropped.
+/// An SLCAN adapter on a pty, for any host program. The device exists until this is dropped.
 ///
-/// It answers a frame by `z` or `Z` once it was acknowledged on the bus, and reports states and errors as Linux'
-/// slcan driver expects. A host that closes the device takes the adapter off the bus.
+/// The adapter answers a frame with `z` or `Z` after the bus has acknowledged it, and reports states and
+/// errors as the slcan driver of Linux expects. A host that closes the device takes the adapter off the bus.
 pub struct SlcanAdapter {
     device: PathBuf,
     task: AbortHandle,
@@ -46,37 +50,38 @@ pub struct SlcanAdapter {
 }
 
 impl SlcanAdapter {
-    /// Makes the adapter, and a symbolic link to its device at `link`. Must be called within a tokio runtime; the bus
-    /// should go by [`TimerKind::Precise`](crate::timer::TimerKind).
+    /// Creates an adapter and, at `link`, a symbolic link to its device. Call this within a tokio runtime.
+    /// The bus should use [`TimerKind::Precise`](crate::timer::TimerKind).
     pub fn new(link: Option<&Path>, bus: &VirtualBus, name: &str) -> io::Result<Self> {
         Self::with_controller(link, bus.attach_adapter(name, VirtualBus::full_capabilities()))
     }
 
-    /// The same with a controller of its own in place of a bus.
+    /// Creates an adapter with its own controller instead of a virtual bus; `link` becomes a link to its
+    /// device.
     pub fn with_controller<N: Controller + 'static>(link: Option<&Path>, node: N) -> io::Result<Self> {
         let pty = Pty::new()?;
         let device = pty.slave_path().to_owned();
         let link = link.map(|link| DeviceLink::new(link, &device)).transpose()?;
         let task = tokio::spawn(async move {
-            if let Err(error) = Adapter::new(pty, node).run().await {
-                tracing::warn!(%error, "the SLCAN adapter ends");
+            if let Err(error) = SimAdapter::new(pty, node).run().await {
+                tracing::warn!(%error, "the simulated SLCAN adapter has stopped");
             }
         });
         Ok(Self { device, task: task.abort_handle(), _link: link })
     }
 
-    /// The device to open, under the pty's own name.
+    /// The path of the pty that a host opens.
     pub fn device(&self) -> &Path {
         &self.device
     }
 
-    /// Serves one host over any byte stream, until it ends.
+    /// Serves one host over any byte stream until the stream ends.
     pub async fn serve<S>(stream: S, bus: &VirtualBus, name: &str) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let node = bus.attach_adapter(name, VirtualBus::full_capabilities());
-        Adapter::new(Stream(stream), node).run().await
+        SimAdapter::new(StreamLine(stream), node).run().await
     }
 }
 
@@ -86,51 +91,7 @@ impl Drop for SlcanAdapter {
     }
 }
 
-/// The line to the host.
-trait HostLine: AsyncRead + AsyncWrite + Unpin {
-    /// Whether the host has gone, and another may come.
-    fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool;
-}
-
-impl HostLine for Pty {
-    fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool {
-        Pty::poll_closed(self, cx)
-    }
-}
-
-struct Stream<S>(S);
-
-impl<S: AsyncRead + AsyncWrite + Unpin> HostLine for Stream<S> {
-    fn poll_closed(&mut self, _: &mut Context<'_>) -> bool {
-        false
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
-struct Adapter<L, N> {
+struct SimAdapter<L, N> {
     line: L,
     node: N,
     reader: LineReader,
@@ -138,17 +99,17 @@ struct Adapter<L, N> {
     start: Instant,
     bit_rate: Option<u32>,
     data_bit_rate: Option<u32>,
-    /// The settings it is on the bus with.
+    /// The settings on the bus; `None` while off the bus.
     open: Option<CanSettings>,
     timestamps: bool,
     overrun: bool,
     had_errors: bool,
     waiting: VecDeque<CanFrame>,
-    /// Of each frame in the controller, whether it has 29 bits.
+    /// For each frame in the controller, whether its identifier has 29 bits.
     sent: VecDeque<bool>,
 }
 
-impl<L: HostLine, N: Controller> Adapter<L, N> {
+impl<L: HostLine, N: Controller> SimAdapter<L, N> {
     fn new(line: L, node: N) -> Self {
         Self {
             line,
@@ -174,7 +135,8 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
         }
     }
 
-    /// Moves frames, states and answers; ready with a command of the host, or where the line ended.
+    /// Transfers frames, states and answers. Ready with a line of the host, or with an error at the end of
+    /// the stream.
     fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<RawLine>> {
         loop {
             while let Some(frame) = self.waiting.front()
@@ -182,7 +144,7 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
             {
                 match taken {
                     Ok(()) => self.sent.push_back(frame.id().is_extended()),
-                    Err(_) => Line::Refused.encode(&mut self.out),
+                    Err(_) => SlcanLine::Refused.encode(&mut self.out),
                 }
                 self.waiting.pop_front();
             }
@@ -209,7 +171,7 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
             if buffer.filled().is_empty() {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            // a new host's first bytes come after the news that the last one has gone
+            // the last host's close is reported before the bytes of the next host
             if self.line.poll_closed(cx) {
                 self.reset();
             }
@@ -236,22 +198,22 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
     }
 
     async fn handle_line(&mut self, line: &RawLine) {
-        let RawLine::Bytes(bytes) = line else { return Line::Refused.encode(&mut self.out) };
+        let RawLine::Bytes(bytes) = line else { return SlcanLine::Refused.encode(&mut self.out) };
         let answer = match codec::decode(bytes) {
             Ok(line) => self.handle_command(line).await,
-            Err(_) => Some(Line::Refused),
+            Err(_) => Some(SlcanLine::Refused),
         };
         if let Some(answer) = answer {
             answer.encode(&mut self.out);
         }
     }
 
-    /// What to answer; a frame is answered when it was sent.
-    async fn handle_command(&mut self, command: Line) -> Option<Line> {
+    /// Executes a command and returns the answer. A frame is answered later, after it was sent.
+    async fn handle_command(&mut self, command: SlcanLine) -> Option<SlcanLine> {
         let is_open = self.open.is_some();
         let done = match command {
-            Line::Done => true,
-            Line::Frame(frame, None) => {
+            SlcanLine::Done => true,
+            SlcanLine::Frame(frame, None) => {
                 let accepted = self.open.is_some_and(|settings| {
                     !settings.listen_only && (settings.data_bit_rate.is_some() || !frame.is_fd())
                 });
@@ -261,37 +223,37 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
                 }
                 false
             }
-            Line::SetBitRate(number) if !is_open => {
-                self.bit_rate = codec::bit_rate(number);
+            SlcanLine::SetBitRate(number) if !is_open => {
+                self.bit_rate = values::bit_rate(number);
                 self.bit_rate.is_some()
             }
-            Line::SetBitTiming(registers) if !is_open => {
-                self.bit_rate = u16::try_from(registers).ok().map(codec::bit_rate_of_timing);
+            SlcanLine::SetBitTiming(registers) if !is_open => {
+                self.bit_rate = u16::try_from(registers).ok().map(values::bit_rate_of_timing);
                 self.bit_rate.is_some()
             }
-            Line::SetDataBitRate(number) if !is_open => {
-                self.data_bit_rate = codec::data_bit_rate(number);
+            SlcanLine::SetDataBitRate(number) if !is_open => {
+                self.data_bit_rate = values::data_bit_rate(number);
                 self.data_bit_rate.is_some()
             }
-            Line::SetTimestamps(on) if !is_open => {
+            SlcanLine::SetTimestamps(on) if !is_open => {
                 self.timestamps = on;
                 true
             }
-            Line::Open if !is_open => self.go_on_bus(false).await,
-            Line::Listen if !is_open => self.go_on_bus(true).await,
-            Line::Close => {
+            SlcanLine::Open if !is_open => self.join_bus(false).await,
+            SlcanLine::Listen if !is_open => self.join_bus(true).await,
+            SlcanLine::Close => {
                 self.leave();
                 is_open
             }
-            Line::ReadStatus if is_open => return Some(Line::Status(self.status())),
-            Line::ReadVersion => return Some(Line::Version("1013".into())),
-            Line::ReadSerialNumber => return Some(Line::SerialNumber("SIM1".into())),
+            SlcanLine::ReadStatus if is_open => return Some(SlcanLine::Status(self.status())),
+            SlcanLine::ReadVersion => return Some(SlcanLine::Version("1013".into())),
+            SlcanLine::ReadSerialNumber => return Some(SlcanLine::SerialNumber("SIM1".into())),
             _ => false,
         };
-        Some(if done { Line::Done } else { Line::Refused })
+        Some(if done { SlcanLine::Done } else { SlcanLine::Refused })
     }
 
-    async fn go_on_bus(&mut self, listen_only: bool) -> bool {
+    async fn join_bus(&mut self, listen_only: bool) -> bool {
         let Some(bit_rate) = self.bit_rate else { return false };
         let settings = CanSettings { bit_rate, data_bit_rate: self.data_bit_rate, listen_only };
         let configured = self.node.configure(settings).await.is_ok();
@@ -299,7 +261,7 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
         configured
     }
 
-    /// The status flags, which reading clears.
+    /// Reads and clears the status flags.
     fn status(&mut self) -> StatusFlags {
         let passive = self.node.status().state != BusState::Active;
         let overrun = std::mem::take(&mut self.overrun);
@@ -322,21 +284,21 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
                 FrameKind::Error { classes } => {
                     self.had_errors = true;
                     let no_acknowledgement = classes & 0x20 != 0;
-                    Line::Errors(BusErrors(if no_acknowledgement {
+                    SlcanLine::Errors(BusErrors(if no_acknowledgement {
                         BusErrors::ACKNOWLEDGEMENT
                     } else {
                         BusErrors::STUFF
                     }))
                 }
-                _ => Line::Frame(frame, self.timestamp(at)),
+                _ => SlcanLine::Frame(frame, self.timestamp(at)),
             },
             CanEvent::Transmitted { .. } => match self.sent.pop_front() {
-                Some(extended) => Line::Transmitted { extended },
+                Some(extended) => SlcanLine::Transmitted { extended },
                 None => return,
             },
             CanEvent::TransmitFailed { .. } => {
                 self.sent.pop_front();
-                Line::Refused
+                SlcanLine::Refused
             }
             CanEvent::State(state) => {
                 if state == BusState::Off {
@@ -348,7 +310,7 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
                     BusState::Passive => (ControllerState::Passive, 128),
                     BusState::Off => (ControllerState::Off, 255),
                 };
-                Line::State { state, receive_errors: 0, transmit_errors: errors }
+                SlcanLine::State { state, receive_errors: 0, transmit_errors: errors }
             }
             CanEvent::Lost(_) => {
                 self.overrun = true;

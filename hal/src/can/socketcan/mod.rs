@@ -1,10 +1,11 @@
 //! CAN interfaces of the Linux kernel, by raw sockets.
 //!
-//! Filters and time stamps are the kernel's. A frame's outcome is its echo, which the driver gives once the frame was
-//! sent; a frame that is overtaken by the echo of a later one was not.
+//! The kernel filters frames and takes time stamps. A frame's outcome is its echo, which the driver returns
+//! after sending the frame. If the echo of a later frame arrives first, the frame was not sent.
 
+mod filters;
 mod interface;
-mod wire;
+mod raw_frame;
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,34 +14,35 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use socketcan::{CanFdSocket, CanFilter as KernelFilter, Socket, SocketOptions};
+use socketcan::{CanFdSocket, Socket, SocketOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use self::interface::{Facts, Interface};
-use self::wire::RawFrame;
+use self::filters::Filters;
+use self::interface::{Facts, SocketCanInterface};
+use self::raw_frame::RawFrame;
 use super::events::EventQueue;
-use super::{
-    BoxFuture, BusState, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId,
-    CanSettings, FrameKind, IsotpOptions, IsotpSocket, LoadMeter, WireLength,
+use crate::bus::{BusState, BusStatus, LoadMeter};
+use crate::can::{
+    CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings, FrameKind, IsotpOptions,
+    IsotpSocket, WireLength,
 };
-use crate::system::{Received, async_fd, readable_or_failed, receive};
+use crate::future::BoxFuture;
+use crate::system::{ReceivedMessage, async_fd, readable_or_failed, receive};
 use crate::timer::{Deadline, TimerKind};
 
-/// Frames that have no outcome yet; sending waits beyond it.
+/// How many frames may be without an outcome; sending waits beyond this number.
 const WINDOW: usize = 64;
-/// Received frames kept unread; more are lost, and counted.
+/// How many received frames are kept unread; further frames are lost and counted.
 const EVENTS: usize = 4096;
-/// As much as the system allows of this is asked for, so that a busy second of ours loses no frame.
+/// The size of the socket's receive buffer, in bytes, or less if the system limits it: no frame is lost while
+/// this process is busy for a second.
 const RECEIVE_BUFFER: i32 = 1 << 20;
-/// Identifiers we sent and no filter passes, whose echoes are let through; beyond it, filtering is ours alone.
-const ECHO_FILTERS: usize = 64;
-/// The kernel takes 512, echoes included; more filters are ours alone.
-const MOST_FILTERS: usize = 512 - ECHO_FILTERS;
-/// A full transmit queue tells nobody when it has room again (ENOBUFS): look this much later, then twice that, …
+/// After ENOBUFS, try again after this time and then double it up to `LAST_RETRY`: the kernel does not signal
+/// when a full transmit queue has room again.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 const LAST_RETRY: Duration = Duration::from_millis(16);
-/// A time stamp further back than this was taken by another clock setting.
+/// An older time stamp is from before the clock was set; it is ignored.
 const OLDEST: Duration = Duration::from_secs(10);
 
 /// SocketCAN's error classes (`linux/can/error.h`), and the controller problems in the second byte of detail.
@@ -51,34 +53,33 @@ const CONTROLLER_PASSIVE: u8 = 0x10 | 0x20;
 const CONTROLLER_ACTIVE: u8 = 0x40;
 
 /// A CAN bus behind a network interface.
-pub struct SocketCan {
+pub(crate) struct SocketCan {
     device: String,
-    interface: Interface,
+    interface: SocketCanInterface,
     facts: Facts,
     socket: AsyncFd<CanFdSocket>,
-    /// Tells when there is something to read from the socket, an error included.
+    /// Readable when the socket has a frame or an error to read.
     readable: AsyncFd<OwnedFd>,
     settings: Option<CanSettings>,
-    filters: Vec<CanFilter>,
-    /// Identifiers whose echoes the kernel's filters would keep from us; `None` once there were too many.
-    echo_ids: Option<Vec<CanId>>,
+    filters: Filters,
     unconfirmed: VecDeque<CanFrame>,
     events: EventQueue,
     state: BusState,
     load: LoadMeter,
-    /// The kernel's count of dropped frames as last seen, and whether it went up since the last echo.
+    /// The kernel's count of dropped frames, as last read.
     dropped: u32,
+    /// The count has increased since the last echo.
     echoes_lost: bool,
     retry: Deadline,
     backoff: Duration,
-    /// The error number that ended the socket's life: the kernel tells it once, and we as often as we are asked.
+    /// The error number that ended the socket. The kernel reports it once; every later poll returns it again.
     failure: Option<i32>,
 }
 
 impl SocketCan {
-    /// Opens an interface, within a tokio runtime. `device` is how errors name it.
-    pub fn open(device: &str, interface: &str) -> Result<Self, CanError> {
-        let interface = Interface::new(device, interface);
+    /// Opens an interface, within a tokio runtime. Errors name `device`.
+    pub(crate) fn open(device: &str, interface: &str) -> Result<Self, CanError> {
+        let interface = SocketCanInterface::new(device, interface);
         let facts = interface.facts()?;
         let (socket, readable) = open_socket(&interface)
             .map_err(|source| CanError::Device { device: device.to_owned(), source })?;
@@ -89,8 +90,7 @@ impl SocketCan {
             socket,
             readable,
             settings: None,
-            filters: Vec::new(),
-            echo_ids: Some(Vec::new()),
+            filters: Filters::default(),
             unconfirmed: VecDeque::new(),
             events: EventQueue::new(EVENTS),
             state: facts.state,
@@ -111,12 +111,12 @@ impl SocketCan {
         CanError::Unsupported { device: self.device.clone(), what: what.to_owned() }
     }
 
-    /// Starts over with a fresh socket: one that saw its interface go down stays in error.
+    /// Opens a new socket: a socket whose interface went down keeps its error.
     fn reopen(&mut self, facts: Facts) -> Result<(), CanError> {
         (self.socket, self.readable) = open_socket(&self.interface).map_err(|error| self.lost(error))?;
         self.facts = facts;
         self.state = facts.state;
-        self.echo_ids = Some(Vec::new());
+        self.filters.forget_echoes();
         self.unconfirmed.clear();
         self.events = EventQueue::new(EVENTS);
         self.dropped = 0;
@@ -128,65 +128,37 @@ impl SocketCan {
 
     async fn administer<F>(&mut self, action: F) -> Result<(), CanError>
     where
-        F: FnOnce(&Interface) -> Result<(), CanError> + Send + 'static,
+        F: FnOnce(&SocketCanInterface) -> Result<(), CanError> + Send + 'static,
     {
-        // drivers take their time to go down and up
+        // drivers are slow to go down and up
         let interface = self.interface.clone();
         let done = tokio::task::spawn_blocking(move || (action(&interface), interface.facts()));
         let (done, facts) = done.await.map_err(|error| self.lost(error.into()))?;
-        // refused too, the interface may have been down in between
+        // even after a refusal, the interface may have been down for a moment
         self.reopen(facts?)?;
         done
     }
 
-    /// Gives the kernel the filters, and what our own echoes need to pass them.
     fn apply_filters(&self) -> Result<(), CanError> {
-        // the format counts, and whether it is a remote frame does not
-        let kernel = |filter: CanFilter| {
-            KernelFilter::new(filter.id.to_socketcan(), filter.mask & 0x1FFF_FFFF | 0x8000_0000)
-        };
         let socket = self.socket.get_ref();
-        let filters = self.filters.iter().copied();
-        let set = match &self.echo_ids {
-            Some(echo_ids) if (1..=MOST_FILTERS).contains(&self.filters.len()) => {
-                let echoes = echo_ids.iter().copied().map(CanFilter::exactly);
-                socket.set_filters(&filters.chain(echoes).map(kernel).collect::<Vec<_>>())
-            }
-            _ => socket.set_filter_accept_all(),
+        let set = match self.filters.of_kernel() {
+            Some(filters) => socket.set_filters(&filters),
+            None => socket.set_filter_accept_all(),
         };
         set.map_err(|error| self.lost(error))
     }
 
-    /// Makes sure that the echo of a frame with this identifier comes back.
-    fn expect_echo(&mut self, frame: &CanFrame) -> Result<(), CanError> {
-        let id = frame.id();
-        let passes = self.passes(id);
-        let Some(echo_ids) = self.echo_ids.as_mut().filter(|ids| !passes && !ids.contains(&id)) else {
-            return Ok(());
-        };
-        if echo_ids.len() < ECHO_FILTERS {
-            echo_ids.push(id);
-        } else {
-            self.echo_ids = None;
-        }
-        self.apply_filters()
-    }
-
-    fn passes(&self, id: CanId) -> bool {
-        self.filters.is_empty() || self.filters.iter().any(|filter| filter.matches(id))
-    }
-
-    /// Takes what came. Only errors are ready, and what came before them has been taken.
+    /// Processes everything that the socket has received. Ready only with an error, after all earlier frames.
     fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<CanError> {
         loop {
             let mut guard = match self.readable.poll_read_ready(cx) {
                 Poll::Ready(Ok(guard)) => Some(guard),
                 Poll::Ready(Err(error)) => return Poll::Ready(self.lost(error)),
-                // the kernel tells an error ahead of the frames that came before it
+                // the kernel reports an error before the frames that arrived earlier
                 Poll::Pending if self.failure.is_some() => None,
                 Poll::Pending => return Poll::Pending,
             };
-            let mut bytes = [0; wire::FD_MTU];
+            let mut bytes = [0; raw_frame::FD_MTU];
             match receive(self.socket.get_ref(), &mut bytes) {
                 Ok(received) => {
                     self.handle_received(&received, bytes.get(..received.len).unwrap_or(&[]));
@@ -205,7 +177,7 @@ impl SocketCan {
         }
     }
 
-    fn handle_received(&mut self, received: &Received, bytes: &[u8]) {
+    fn handle_received(&mut self, received: &ReceivedMessage, bytes: &[u8]) {
         if let Some(dropped) = received.dropped {
             let lost = dropped.wrapping_sub(self.dropped);
             self.dropped = dropped;
@@ -214,7 +186,7 @@ impl SocketCan {
                 self.events.push(CanEvent::Lost(lost));
             }
         }
-        let Some(frame) = wire::parse(bytes) else { return };
+        let Some(frame) = raw_frame::parse(bytes) else { return };
         let at = instant(received.timestamp);
         match frame.kind() {
             FrameKind::Error { classes } => self.handle_error(frame, classes, at),
@@ -224,8 +196,8 @@ impl SocketCan {
             }
             _ => {
                 self.account(&frame);
-                // what only an echo's filter let through
-                if self.passes(frame.id()) {
+                // other frames passed only because of an echo's filter
+                if self.filters.pass(frame.id()) {
                     self.events.push(CanEvent::Received { frame, at });
                 }
             }
@@ -239,7 +211,7 @@ impl SocketCan {
     }
 
     fn handle_echo(&mut self, frame: &CanFrame, at: Instant) {
-        // one that nobody waits for was left in the interface by somebody before us
+        // an unexpected echo belongs to a frame that an earlier user left in the interface
         let Some(place) = self.unconfirmed.iter().position(|sent| sent == frame) else { return };
         for _ in self.unconfirmed.drain(..place) {
             self.events.push(match self.echoes_lost {
@@ -290,14 +262,14 @@ impl SocketCan {
     }
 }
 
-fn open_socket(interface: &Interface) -> io::Result<(AsyncFd<CanFdSocket>, AsyncFd<OwnedFd>)> {
+fn open_socket(interface: &SocketCanInterface) -> io::Result<(AsyncFd<CanFdSocket>, AsyncFd<OwnedFd>)> {
     let socket = CanFdSocket::open(interface.name())?;
     socket.set_nonblocking(true)?;
     socket.set_error_filter_accept_all()?;
     socket.set_recv_own_msgs(true)?;
     socket.set_recv_timestamp(true)?;
     socket.set_socket_option_int(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
-    // beyond the system's limit, where we may
+    // exceeding the system's limit needs a privilege
     if socket.set_socket_option_int(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER).is_err() {
         socket.set_socket_option_int(libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER)?;
     }
@@ -305,7 +277,7 @@ fn open_socket(interface: &Interface) -> io::Result<(AsyncFd<CanFdSocket>, Async
     Ok((async_fd(socket, Interest::WRITABLE)?, readable))
 }
 
-/// The moment of a real-time time stamp.
+/// Converts a time stamp of the real-time clock.
 fn instant(timestamp: Option<Duration>) -> Instant {
     let now = Instant::now();
     let clock = clock_gettime(ClockId::Realtime);
@@ -337,11 +309,11 @@ impl CanBus for SocketCan {
     }
 
     fn restart(&mut self) -> BoxFuture<'_, Result<(), CanError>> {
-        Box::pin(self.administer(Interface::restart))
+        Box::pin(self.administer(SocketCanInterface::restart))
     }
 
     fn set_filters(&mut self, filters: &[CanFilter]) -> Result<(), CanError> {
-        self.filters = filters.to_vec();
+        self.filters.set(filters);
         self.apply_filters()
     }
 
@@ -351,14 +323,16 @@ impl CanBus for SocketCan {
 
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: &CanFrame) -> Poll<Result<(), CanError>> {
         self.check_send(frame)?;
-        // echoes make room, so they are taken here too
+        // echoes make room, so process them here too
         if let Poll::Ready(error) = self.poll_drive(cx) {
             return Poll::Ready(Err(error));
         }
         if self.unconfirmed.len() >= WINDOW || self.state == BusState::Off || self.events.is_full() {
             return Poll::Pending;
         }
-        self.expect_echo(frame)?;
+        if self.filters.let_echo_through(frame.id()) {
+            self.apply_filters()?;
+        }
         let raw = RawFrame::from(frame);
         loop {
             if self.retry.get().is_some() {
@@ -389,7 +363,7 @@ impl CanBus for SocketCan {
         if let Some(event) = self.events.pop() {
             return Poll::Ready(Ok(event));
         }
-        // what came before the interface went away is still told
+        // report the events from before the interface went away first
         let driven = self.poll_drive(cx);
         match self.events.pop() {
             Some(event) => Poll::Ready(Ok(event)),

@@ -1,31 +1,33 @@
-//! The wire itself: who sends when, what becomes of it. Pure; the time is an argument.
+//! The wire: arbitration, transmission and acknowledgement. A pure state machine; time is an argument.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::background::Background;
-use super::node::{BusError, Node, is_same_rate, understands};
-use super::{BusStatistics, VirtualBusConfig};
-use crate::can::{
-    BusState, CanFilter, CanFrame, CanSettings, FrameKind, INTERMISSION_BITS, LoadMeter, WireLength,
-};
+use super::background::BackgroundTraffic;
+use super::config::VirtualBusConfig;
+use super::node::{BusError, BusNode, is_same_rate, understands};
+use super::statistics::BusStatistics;
+use crate::bus::{BusState, LoadMeter};
+use crate::can::frame_length::INTERMISSION_BITS;
+use crate::can::{CanFilter, CanFrame, CanSettings, FrameKind, WireLength};
 
-/// Where receivers with another bit rate see their first error: within the identifier.
+/// After how many bits receivers with another bit rate detect their first error: within the identifier.
 const BITS_BEFORE_DISTURBANCE: u32 = 12;
-/// Error flag, its echo by the others, and the error delimiter.
+/// Error flag, the error flags of the other nodes, and error delimiter.
 const ERROR_FRAME_BITS: u32 = 6 + 6 + 8;
-/// How often an error passive node repeats what nobody acknowledges. A real one repeats without pause; nobody can
-/// hear that on a bus without another node, and simulating it would cost a core.
+/// How often an error passive node repeats a frame without acknowledgement. A real node repeats without
+/// pause, but no other node is there to see the difference, and simulating every repetition would occupy a
+/// core.
 const LONELY_PAUSE: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sender {
+enum FrameSender {
     Node { key: u32, epoch: u32 },
     Background,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+enum FrameOutcome {
     Acknowledged,
     NotAcknowledged,
     Destroyed,
@@ -34,32 +36,32 @@ enum Outcome {
 /// A frame on the wire.
 #[derive(Debug, Clone, Copy)]
 struct Transmission {
-    sender: Sender,
+    sender: FrameSender,
     settings: CanSettings,
     frame: CanFrame,
-    outcome: Outcome,
+    outcome: FrameOutcome,
     start: Instant,
     end: Instant,
 }
 
-/// The wire and all that is attached to it. `nodes` is ordered by attachment.
+/// The wire and its nodes. `nodes` is in the order of attachment.
 pub(super) struct Medium {
     settings: CanSettings,
     granularity: Duration,
-    pub nodes: BTreeMap<u32, Node>,
-    pub background: Background,
+    pub nodes: BTreeMap<u32, BusNode>,
+    pub background: BackgroundTraffic,
     pub load: LoadMeter,
     pub statistics: BusStatistics,
-    /// How many of the next frames an injected error destroys.
+    /// How many of the next frames to destroy by an injected error.
     pub destroy_next: u32,
-    /// How many of the next frames that match are acknowledged and yet reach no one.
+    /// How many of the next matching frames to acknowledge without delivering them.
     pub drop_next: (u32, Option<CanFilter>),
     current: Option<Transmission>,
     free_at: Instant,
 }
 
 impl Medium {
-    pub fn new(config: &VirtualBusConfig, now: Instant) -> Self {
+    pub(super) fn new(config: &VirtualBusConfig, now: Instant) -> Self {
         Self {
             settings: CanSettings {
                 bit_rate: config.bit_rate,
@@ -68,7 +70,7 @@ impl Medium {
             },
             granularity: config.timer.granularity(),
             nodes: BTreeMap::new(),
-            background: Background::new(config.load, config.bit_rate, now),
+            background: BackgroundTraffic::new(config.load, config.bit_rate, now),
             load: LoadMeter::new(now),
             statistics: BusStatistics::default(),
             destroy_next: 0,
@@ -78,28 +80,28 @@ impl Medium {
         }
     }
 
-    /// The bit rates the vehicle's nodes have.
-    pub fn settings(&self) -> CanSettings {
+    /// The settings of the vehicle's nodes.
+    pub(super) fn settings(&self) -> CanSettings {
         self.settings
     }
 
-    /// Takes a frame from a node, at the end of that node's queue.
-    pub fn enqueue(&mut self, key: u32, frame: CanFrame, now: Instant) {
+    /// Appends a frame to the transmit queue of a node.
+    pub(super) fn enqueue(&mut self, key: u32, frame: CanFrame, now: Instant) {
         if let Some(node) = self.nodes.get_mut(&key) {
             node.enqueue(frame, now, self.granularity);
         }
     }
 
-    /// When something happens next by itself.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    /// When to call [`Medium::handle_timeout`].
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match &self.current {
             Some(transmission) => Some(transmission.end),
             None => self.next_start(),
         }
     }
 
-    /// Does everything that happens up to `now`.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    /// Simulates the bus up to `now`.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
         loop {
             if let Some(transmission) = self.current {
                 if transmission.end > now {
@@ -124,16 +126,18 @@ impl Medium {
         Some(earliest.max(self.free_at))
     }
 
-    /// Arbitration, by what is ready when the bus is free: the lowest identifier, then data before remote. Of two
-    /// nodes with the same frame the one attached first wins; on a real bus they would disturb each other.
+    /// Arbitrates between the frames that are ready at `start`: the lowest identifier wins, and a data frame
+    /// wins over a remote frame. Of two equal frames, the node attached first wins; on a real bus the two
+    /// would disturb each other.
     fn begin(&mut self, start: Instant) {
         self.background.handle_timeout(start);
         let nodes = self.nodes.iter().filter_map(|(key, node)| {
             let settings = node.listening()?;
             let outgoing = node.outgoing.front().filter(|outgoing| outgoing.ready_at <= start)?;
-            Some((Sender::Node { key: *key, epoch: node.epoch }, settings, outgoing.frame))
+            Some((FrameSender::Node { key: *key, epoch: node.epoch }, settings, outgoing.frame))
         });
-        let background = self.background.frame(start).map(|frame| (Sender::Background, self.settings, frame));
+        let background =
+            self.background.frame(start).map(|frame| (FrameSender::Background, self.settings, frame));
         let winner = nodes
             .chain(background)
             .min_by_key(|(_, _, frame)| (frame.id().arbitration_key(), frame.kind() == FrameKind::Remote));
@@ -141,12 +145,12 @@ impl Medium {
         let outcome = self.judge(sender, &settings, &frame);
         let length = WireLength::of(&frame);
         let on_wire = match outcome {
-            Outcome::Acknowledged => length.duration(&settings),
-            Outcome::NotAcknowledged => {
+            FrameOutcome::Acknowledged => length.duration(&settings),
+            FrameOutcome::NotAcknowledged => {
                 let error = WireLength { nominal_bits: length.nominal_bits + 6, ..length };
                 error.duration(&settings)
             }
-            Outcome::Destroyed => {
+            FrameOutcome::Destroyed => {
                 let nominal_bits = BITS_BEFORE_DISTURBANCE + ERROR_FRAME_BITS;
                 WireLength { nominal_bits, data_bits: 0 }.duration(&settings)
             }
@@ -157,27 +161,27 @@ impl Medium {
         self.current = Some(Transmission { sender, settings, frame, outcome, start, end });
     }
 
-    /// What becomes of a frame, by who else is on the bus.
-    fn judge(&mut self, sender: Sender, settings: &CanSettings, frame: &CanFrame) -> Outcome {
+    /// Decides the outcome of a frame by the other nodes on the bus.
+    fn judge(&mut self, sender: FrameSender, settings: &CanSettings, frame: &CanFrame) -> FrameOutcome {
         let mut acknowledged = false;
         let mut disturbed = false;
-        // the nodes behind the background traffic have the bus's own settings
-        let hidden = (self.background.is_present() && sender != Sender::Background)
+        // the senders of the background traffic have the settings of the vehicle
+        let hidden = (self.background.is_present() && sender != FrameSender::Background)
             .then_some((self.settings, BusState::Active));
         let others = self
             .nodes
             .iter()
-            .filter(|(key, _)| !matches!(sender, Sender::Node { key: own, .. } if own == **key))
+            .filter(|(key, _)| !matches!(sender, FrameSender::Node { key: own, .. } if own == **key))
             .filter_map(|(_, node)| Some((node.participating()?, node.state)));
         for (other, state) in others.chain(hidden) {
             if understands(&other, settings, frame) {
                 acknowledged = true;
             } else if state == BusState::Active {
-                // an active error flag; a passive one does not show on the wire
+                // only an active error flag destroys the frame; a passive one is invisible on the wire
                 disturbed = true;
             }
         }
-        if sender == Sender::Background {
+        if sender == FrameSender::Background {
             acknowledged = true;
         }
         if disturbed || !is_same_rate(settings.bit_rate, self.settings.bit_rate) {
@@ -185,12 +189,12 @@ impl Medium {
         }
         if self.destroy_next > 0 {
             self.destroy_next -= 1;
-            return Outcome::Destroyed;
+            return FrameOutcome::Destroyed;
         }
         match (disturbed, acknowledged) {
-            (true, _) => Outcome::Destroyed,
-            (false, true) => Outcome::Acknowledged,
-            (false, false) => Outcome::NotAcknowledged,
+            (true, _) => FrameOutcome::Destroyed,
+            (false, true) => FrameOutcome::Acknowledged,
+            (false, false) => FrameOutcome::NotAcknowledged,
         }
     }
 
@@ -198,13 +202,13 @@ impl Medium {
         let Transmission { sender, settings, frame, outcome, start, end } = transmission;
         self.load.add(end, self.free_at.saturating_duration_since(start));
         match outcome {
-            Outcome::Acknowledged => self.statistics.frames += 1,
-            Outcome::NotAcknowledged | Outcome::Destroyed => self.statistics.error_frames += 1,
+            FrameOutcome::Acknowledged => self.statistics.frames += 1,
+            FrameOutcome::NotAcknowledged | FrameOutcome::Destroyed => self.statistics.error_frames += 1,
         }
-        let dropped = outcome == Outcome::Acknowledged && self.take_drop(&frame);
+        let dropped = outcome == FrameOutcome::Acknowledged && self.take_drop(&frame);
         let own = match sender {
-            Sender::Node { key, .. } => Some(key),
-            Sender::Background => None,
+            FrameSender::Node { key, .. } => Some(key),
+            FrameSender::Background => None,
         };
         for (key, node) in &mut self.nodes {
             let Some(receiver) = node.listening() else { continue };
@@ -213,33 +217,34 @@ impl Medium {
             }
             let understood = understands(&receiver, &settings, &frame);
             match outcome {
-                Outcome::Acknowledged if understood && dropped => {}
-                Outcome::Acknowledged if understood => node.handle_received(frame, own.is_none(), end),
-                // listening only, a controller's counters stand still
+                FrameOutcome::Acknowledged if understood && dropped => {}
+                FrameOutcome::Acknowledged if understood => node.handle_received(frame, own.is_none(), end),
+                // a controller that only listens does not count errors
                 _ if receiver.listen_only => node.handle_receive_error(0, end),
-                // who flags an error and sees the bus dominant after it, was the first to: +8 (ISO 11898-1, 12.1.4.2)
+                // the first node to flag an error sees a dominant bit after its flag: +8 (ISO 11898-1,
+                // 12.1.4.2)
                 _ => node.handle_receive_error(if understood { 1 } else { 9 }, end),
             }
         }
         match sender {
-            Sender::Background if outcome == Outcome::Acknowledged => {
+            FrameSender::Background if outcome == FrameOutcome::Acknowledged => {
                 self.statistics.background_frames += 1;
                 self.background.handle_transmitted();
             }
-            Sender::Background => {}
-            Sender::Node { key, epoch } => self.settle(key, epoch, outcome, end),
+            FrameSender::Background => {}
+            FrameSender::Node { key, epoch } => self.settle(key, epoch, outcome, end),
         }
     }
 
-    /// Tells the sender what became of its frame.
-    fn settle(&mut self, key: u32, epoch: u32, outcome: Outcome, end: Instant) {
+    /// Reports the outcome to the sender.
+    fn settle(&mut self, key: u32, epoch: u32, outcome: FrameOutcome, end: Instant) {
         let Some(node) = self.nodes.get_mut(&key).filter(|node| node.epoch == epoch) else { return };
         match outcome {
-            Outcome::Acknowledged => node.handle_transmitted(end),
-            Outcome::NotAcknowledged => node.handle_transmit_error(BusError::NoAcknowledgement, end),
-            Outcome::Destroyed => node.handle_transmit_error(BusError::Protocol, end),
+            FrameOutcome::Acknowledged => node.handle_transmitted(end),
+            FrameOutcome::NotAcknowledged => node.handle_transmit_error(BusError::NoAcknowledgement, end),
+            FrameOutcome::Destroyed => node.handle_transmit_error(BusError::Protocol, end),
         }
-        let lonely = outcome == Outcome::NotAcknowledged && node.state == BusState::Passive;
+        let lonely = outcome == FrameOutcome::NotAcknowledged && node.state == BusState::Passive;
         if let Some(head) = node.outgoing.front_mut().filter(|_| lonely) {
             head.ready_at = end + LONELY_PAUSE;
         }

@@ -1,66 +1,67 @@
-//! One node of the virtual bus: a controller with its error counters and queues.
+//! A node of the virtual bus: a controller with its error counters and queues.
 
 use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::NodeStatistics;
+use super::statistics::NodeStatistics;
+use crate::bus::BusState;
 use crate::can::events::EventQueue;
-use crate::can::{BusState, CanCapabilities, CanEvent, CanFilter, CanFrame, CanSettings, FrameKind};
+use crate::can::{CanCapabilities, CanEvent, CanFilter, CanFrame, CanSettings, FrameKind};
 
-/// Above this, a controller is error passive (ISO 11898-1, 12.1.4.2).
+/// A controller with an error counter above this limit is error passive (ISO 11898-1, 12.1.4.2).
 const PASSIVE_LIMIT: u16 = 127;
-/// Above this, it is bus off.
+/// A controller with a transmit error counter above this limit is bus off.
 const BUS_OFF_LIMIT: u16 = 255;
-/// SocketCAN's classes: protocol violation and bus error.
+/// SocketCAN's error classes for a protocol violation and a bus error.
 const ERROR_PROTOCOL: u32 = 0x8 | 0x80;
-/// SocketCAN's class: no ACK.
+/// SocketCAN's error class for a missing acknowledgement.
 const ERROR_ACK: u32 = 0x20;
 
-/// What a node saw go wrong.
+/// An error that a node detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BusError {
-    /// A frame was destroyed.
+    /// The frame was destroyed.
     Protocol,
-    /// Nobody acknowledged.
+    /// No node acknowledged the frame.
     NoAcknowledgement,
 }
 
 /// A frame in a node's transmit queue.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Outgoing {
+pub(super) struct QueuedFrame {
     pub frame: CanFrame,
-    /// From when on it takes part in arbitration.
+    /// When the frame begins to take part in arbitration.
     pub ready_at: Instant,
-    /// It is given up instead of sent once it is its turn.
+    /// The frame fails at its turn and is not sent.
     pub doomed: bool,
 }
 
-pub(super) struct Node {
+pub(super) struct BusNode {
     pub capabilities: CanCapabilities,
     /// `None` while the node is off the bus.
     pub settings: Option<CanSettings>,
     pub state: BusState,
     pub transmit_errors: u16,
     pub receive_errors: u16,
-    pub outgoing: VecDeque<Outgoing>,
-    /// Changes with every configuration, so that a frame on the wire is not taken for one queued later.
+    pub outgoing: VecDeque<QueuedFrame>,
+    /// Changes with every configuration, to distinguish a frame on the wire from frames queued later.
     pub epoch: u32,
     pub events: EventQueue,
     pub filters: Vec<CanFilter>,
     pub wants_event: Option<Waker>,
     pub wants_room: Option<Waker>,
     pub statistics: NodeStatistics,
-    /// How many of its next frames are given up instead of sent.
+    /// How many of the node's next frames fail instead of being sent.
     pub fail_next: u32,
-    /// The last frame it sent, or got from a node, for [`Node::ready_at`].
+    /// When the last frame from or to this node ended, for [`BusNode::ready_at`].
     last_frame: Option<Instant>,
-    /// The device was pulled out.
+    /// The device was unplugged.
     pub unplugged: bool,
 }
 
-impl Node {
-    pub fn new(name: &str, capabilities: CanCapabilities, queue: usize) -> Self {
+impl BusNode {
+    pub(super) fn new(name: &str, capabilities: CanCapabilities, queue: usize) -> Self {
         Self {
             capabilities,
             settings: None,
@@ -80,18 +81,18 @@ impl Node {
         }
     }
 
-    /// The settings of a node that hears the bus.
-    pub fn listening(&self) -> Option<CanSettings> {
+    /// The settings, if the node hears the bus.
+    pub(super) fn listening(&self) -> Option<CanSettings> {
         self.settings.filter(|_| self.state != BusState::Off && !self.unplugged)
     }
 
-    /// The settings of a node that takes part: acknowledges, and flags errors.
-    pub fn participating(&self) -> Option<CanSettings> {
+    /// The settings, if the node acknowledges frames and flags errors.
+    pub(super) fn participating(&self) -> Option<CanSettings> {
         self.listening().filter(|settings| !settings.listen_only)
     }
 
-    /// Goes on the bus with cleared counters and empty queues.
-    pub fn configure(&mut self, settings: CanSettings) {
+    /// Joins the bus with cleared counters and empty queues.
+    pub(super) fn configure(&mut self, settings: CanSettings) {
         self.settings = Some(settings);
         self.epoch = self.epoch.wrapping_add(1);
         self.outgoing.clear();
@@ -99,8 +100,8 @@ impl Node {
         self.restart();
     }
 
-    /// Leaves the bus; what waits is discarded.
-    pub fn leave(&mut self) {
+    /// Leaves the bus and discards waiting frames and events.
+    pub(super) fn leave(&mut self) {
         self.settings = None;
         self.epoch = self.epoch.wrapping_add(1);
         self.outgoing.clear();
@@ -108,32 +109,33 @@ impl Node {
         self.wake_sender();
     }
 
-    pub fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.transmit_errors = 0;
         self.receive_errors = 0;
         self.update_state();
         self.wake_sender();
     }
 
-    /// From when on a frame handed over at `now` takes part in arbitration. A timer of this granularity tells late
-    /// that a frame ended; what answers that frame is not made later by it, so that bus time stays exact.
+    /// When a frame enqueued at `now` begins to take part in arbitration. A timer of this granularity reports
+    /// the end of a frame late; an answer to that frame counts as ready at the frame's end, so that bus time
+    /// stays exact.
     fn ready_at(&self, now: Instant, granularity: Duration) -> Instant {
         let answered = self.last_frame.filter(|at| now.saturating_duration_since(*at) <= granularity);
         answered.map_or(now, |at| at.min(now))
     }
 
-    /// Puts a frame at the end of the transmit queue.
-    pub fn enqueue(&mut self, frame: CanFrame, now: Instant, granularity: Duration) {
+    /// Appends a frame to the transmit queue.
+    pub(super) fn enqueue(&mut self, frame: CanFrame, now: Instant, granularity: Duration) {
         let doomed = self.fail_next > 0;
         self.fail_next = self.fail_next.saturating_sub(1);
         let ready_at = self.ready_at(now, granularity);
         if self.capabilities.confirms_transmission {
-            self.outgoing.push_back(Outgoing { frame, ready_at, doomed });
+            self.outgoing.push_back(QueuedFrame { frame, ready_at, doomed });
             self.give_up_doomed(now);
         } else if doomed {
             self.report(CanEvent::TransmitFailed { at: now });
         } else {
-            self.outgoing.push_back(Outgoing { frame, ready_at, doomed });
+            self.outgoing.push_back(QueuedFrame { frame, ready_at, doomed });
             self.report(CanEvent::Transmitted { at: now });
         }
     }
@@ -145,8 +147,8 @@ impl Node {
         }
     }
 
-    /// The head of the transmit queue was acknowledged.
-    pub fn handle_transmitted(&mut self, at: Instant) {
+    /// Processes the acknowledgement of the first frame of the transmit queue.
+    pub(super) fn handle_transmitted(&mut self, at: Instant) {
         self.outgoing.pop_front();
         self.last_frame = Some(at);
         self.statistics.sent += 1;
@@ -159,12 +161,12 @@ impl Node {
         self.wake_sender();
     }
 
-    /// A frame of another node, or of the background traffic.
-    pub fn handle_received(&mut self, frame: CanFrame, background: bool, at: Instant) {
+    /// Receives a frame of another node or of the background traffic.
+    pub(super) fn handle_received(&mut self, frame: CanFrame, background: bool, at: Instant) {
         if !background {
             self.last_frame = Some(at);
         }
-        // ISO 11898-1: back from passive, the counter goes on below the limit
+        // ISO 11898-1: a receiver leaves error passive with a counter below the limit
         self.receive_errors = self.receive_errors.saturating_sub(1).min(PASSIVE_LIMIT - 8);
         self.update_state();
         if self.filters.is_empty() || self.filters.iter().any(|filter| filter.matches(frame.id())) {
@@ -173,10 +175,12 @@ impl Node {
         }
     }
 
-    /// An error as a transmitter: counters up, and the error frame as SocketCAN would report it.
-    pub fn handle_transmit_error(&mut self, error: BusError, at: Instant) {
+    /// Processes an error as a transmitter: increases the counter and reports an error frame as SocketCAN
+    /// does.
+    pub(super) fn handle_transmit_error(&mut self, error: BusError, at: Instant) {
         self.statistics.failed_attempts += 1;
-        // a passive node that only misses the acknowledgement stays where it is: alone on a bus is no bus-off
+        // a missing acknowledgement does not increase a passive node's counter: a lone node never becomes bus
+        // off
         if error == BusError::Protocol || self.transmit_errors <= PASSIVE_LIMIT {
             self.transmit_errors = self.transmit_errors.saturating_add(8);
         }
@@ -184,14 +188,14 @@ impl Node {
         self.update_state();
     }
 
-    /// An error as a receiver.
-    pub fn handle_receive_error(&mut self, counts: u16, at: Instant) {
+    /// Processes an error as a receiver; `counts` is added to the receive error counter.
+    pub(super) fn handle_receive_error(&mut self, counts: u16, at: Instant) {
         self.receive_errors = self.receive_errors.saturating_add(counts).min(PASSIVE_LIMIT + 9);
         self.report_error(BusError::Protocol, at);
         self.update_state();
     }
 
-    pub fn force_bus_off(&mut self) {
+    pub(super) fn force_bus_off(&mut self) {
         self.transmit_errors = BUS_OFF_LIMIT + 1;
         self.update_state();
     }
@@ -231,20 +235,21 @@ impl Node {
         self.wake_receiver();
     }
 
-    pub fn wake_receiver(&mut self) {
+    pub(super) fn wake_receiver(&mut self) {
         if let Some(waker) = self.wants_event.take() {
             waker.wake();
         }
     }
 
-    pub fn wake_sender(&mut self) {
+    pub(super) fn wake_sender(&mut self) {
         if let Some(waker) = self.wants_room.take() {
             waker.wake();
         }
     }
 }
 
-/// Whether a node with these settings reads this frame of a sender with those: the same bit rates, and FD known.
+/// Whether a receiver with these settings understands a frame of the sender: same bit rates, and CAN FD if
+/// needed.
 pub(super) fn understands(receiver: &CanSettings, sender: &CanSettings, frame: &CanFrame) -> bool {
     let format = match frame.kind() {
         FrameKind::Fd(flags) if flags.bit_rate_switch => {
@@ -256,7 +261,7 @@ pub(super) fn understands(receiver: &CanSettings, sender: &CanSettings, frame: &
     format && is_same_rate(receiver.bit_rate, sender.bit_rate)
 }
 
-/// Whether two nominal bit rates differ by no more than oscillators may (ISO 11898-1, 11.3): 0.5 %.
+/// Whether two nominal bit rates are equal within the tolerance of oscillators, 0.5 % (ISO 11898-1, 11.3).
 pub(super) fn is_same_rate(one: u32, other: u32) -> bool {
     u64::from(one.abs_diff(other)) * 200 <= u64::from(one)
 }

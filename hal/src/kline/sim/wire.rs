@@ -1,35 +1,37 @@
-//! The wire: every byte reaches every node at its end, two at once are their logical AND, and slow signals are levels.
+//! The wire of a simulated K-line. Every byte reaches every node at its end. Two simultaneous bytes become
+//! their logical AND. Slow signals are levels.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::kline::{ADDRESS_TIME, Signal, address_levels, byte_time};
+use crate::kline::line::address_levels;
+use crate::kline::{ADDRESS_TIME, Signal, byte_time};
 
-/// Nodes whose bit rates differ by more than so many per cent do not understand each other.
+/// Up to which difference of their bit rates, in per cent, two nodes understand each other.
 const TOLERANCE_PERCENT: u32 = 4;
-/// Events that may wait at a node; the oldest are lost.
+/// How many events wait at a node; beyond this number the oldest are lost.
 const EVENTS: usize = 4096;
 
-/// What a node sees of the wire.
+/// An event that a node sees on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WireEvent {
-    /// A byte, the node's own too.
+    /// A byte of any node, also of this one.
     Byte {
-        /// What could be read.
+        /// The byte as received.
         byte: u8,
-        /// The end of its stop bit.
+        /// The end of the stop bit.
         at: Instant,
     },
     /// A slow signal of another node changed the level.
     Level {
-        /// Low, or high again.
+        /// Whether the level is low.
         is_low: bool,
-        /// When.
+        /// The time of the change.
         at: Instant,
     },
-    /// A slow signal of this node is over.
+    /// A slow signal of this node has ended.
     Sent {
-        /// When.
+        /// The end of the signal.
         at: Instant,
     },
 }
@@ -43,25 +45,25 @@ impl WireEvent {
 }
 
 #[derive(Debug)]
-struct Node {
-    /// `None`: it reads bytes of any bit rate.
+struct WireNode {
+    /// The bit rate at which the node receives; `None` for any bit rate.
     listens_at: Option<u32>,
-    /// What its own bytes are sent at.
+    /// The bit rate at which the node sends.
     bit_rate: u32,
-    events: VecDeque<Event>,
+    events: VecDeque<PendingEvent>,
 }
 
-/// What a node will see.
+/// An event that a node will see.
 #[derive(Debug, Clone, Copy)]
-struct Event {
+struct PendingEvent {
     id: u64,
     what: WireEvent,
-    /// The bit rate of a byte, unless every node can read it.
+    /// The bit rate of a byte; `None` if every node can receive the byte.
     bit_rate: Option<u32>,
 }
 
-impl Node {
-    fn push(&mut self, event: Event) {
+impl WireNode {
+    fn push(&mut self, event: PendingEvent) {
         if self.events.len() >= EVENTS {
             self.events.pop_front();
         }
@@ -69,8 +71,8 @@ impl Node {
         self.events.insert(place, event);
     }
 
-    /// What the node makes of it, at the bit rate that it has by then.
-    fn read(&self, event: Event) -> WireEvent {
+    /// The event as the node receives it at its present bit rate.
+    fn read(&self, event: PendingEvent) -> WireEvent {
         match (event.what, event.bit_rate, self.listens_at) {
             (WireEvent::Byte { byte, at }, Some(sent_at), Some(bit_rate))
                 if bit_rate.abs_diff(sent_at) * 100 > sent_at.saturating_mul(TOLERANCE_PERCENT) =>
@@ -82,9 +84,9 @@ impl Node {
     }
 }
 
-/// A byte that is on its way.
+/// A byte on the wire.
 #[derive(Debug, Clone, Copy)]
-struct Flight {
+struct ByteInFlight {
     id: u64,
     byte: u8,
     start: Instant,
@@ -94,20 +96,20 @@ struct Flight {
 /// A K-line with its nodes: a pure state machine.
 #[derive(Debug, Default)]
 pub struct Wire {
-    nodes: Vec<Node>,
-    flights: Vec<Flight>,
+    nodes: Vec<WireNode>,
+    flights: Vec<ByteInFlight>,
     bytes: u64,
     disturbances: Vec<(u64, u8)>,
 }
 
 impl Wire {
-    /// Adds a node that sends and listens at this bit rate, in bit/s.
+    /// Attaches a node that sends and receives at `bit_rate` bit/s; returns its number.
     pub fn attach(&mut self, bit_rate: u32) -> usize {
-        self.nodes.push(Node { listens_at: Some(bit_rate), bit_rate, events: VecDeque::new() });
+        self.nodes.push(WireNode { listens_at: Some(bit_rate), bit_rate, events: VecDeque::new() });
         self.nodes.len() - 1
     }
 
-    /// Changes a node's bit rate; it counts for the bytes that the node has not read yet.
+    /// Changes a node's bit rate, also for bytes that the node has not read yet.
     pub fn set_bit_rate(&mut self, node: usize, bit_rate: u32) {
         if let Some(node) = self.nodes.get_mut(node) {
             node.bit_rate = bit_rate;
@@ -115,33 +117,33 @@ impl Wire {
         }
     }
 
-    /// Has a node read bytes of any bit rate, until another is set.
-    pub fn listen_at_any(&mut self, node: usize) {
+    /// Lets a node receive bytes at any bit rate until a bit rate is set.
+    pub(super) fn listen_at_any(&mut self, node: usize) {
         if let Some(node) = self.nodes.get_mut(node) {
             node.listens_at = None;
         }
     }
 
-    /// How many bytes there were.
+    /// How many bytes have been transmitted.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Inverts the bits of `mask` in the byte that comes after so many others.
+    /// Inverts the bits of `mask` in one byte: the one that follows `after` further bytes.
     pub fn disturb(&mut self, after: u64, mask: u8) {
         self.disturbances.push((self.bytes + after, mask));
     }
 
-    /// A byte that no node sent, at the bit rate that each listens at.
+    /// Adds a byte of no node, which each node receives at its own bit rate.
     pub fn add_noise(&mut self, at: Instant, byte: u8) {
         self.bytes += 1;
         let id = self.bytes;
         for node in &mut self.nodes {
-            node.push(Event { id, what: WireEvent::Byte { byte, at }, bit_rate: None });
+            node.push(PendingEvent { id, what: WireEvent::Byte { byte, at }, bit_rate: None });
         }
     }
 
-    /// A node puts this on the wire.
+    /// Transmits a signal of the node `from`.
     pub fn transmit(&mut self, start: Instant, from: usize, signal: Signal) {
         match signal {
             Signal::Byte(byte) => self.transmit_byte(start, from, byte),
@@ -158,7 +160,7 @@ impl Wire {
         let Some(bit_rate) = self.nodes.get(from).map(|node| node.bit_rate) else { return };
         let number = self.bytes;
         self.bytes += 1;
-        let mut flight = Flight { id: self.bytes, byte, start, end: start + byte_time(bit_rate) };
+        let mut flight = ByteInFlight { id: self.bytes, byte, start, end: start + byte_time(bit_rate) };
         self.disturbances.retain(|(disturbed, mask)| {
             if *disturbed == number {
                 flight.byte ^= mask;
@@ -168,7 +170,7 @@ impl Wire {
         self.flights.retain(|other| other.end + Duration::from_secs(1) > start);
         let sent = flight.byte;
         for other in self.flights.iter().filter(|other| other.end > start && other.start < flight.end) {
-            // low wins
+            // a low level wins
             flight.byte &= other.byte;
             for event in
                 self.nodes.iter_mut().flat_map(|node| &mut node.events).filter(|event| event.id == other.id)
@@ -180,14 +182,14 @@ impl Wire {
         }
         let what = WireEvent::Byte { byte: flight.byte, at: flight.end };
         for node in &mut self.nodes {
-            node.push(Event { id: flight.id, what, bit_rate: Some(bit_rate) });
+            node.push(PendingEvent { id: flight.id, what, bit_rate: Some(bit_rate) });
         }
         self.flights.push(flight);
     }
 
     fn transmit_levels(&mut self, start: Instant, from: usize, levels: Vec<(Duration, bool)>, end: Duration) {
         for (index, node) in self.nodes.iter_mut().enumerate() {
-            let mut push = |what| node.push(Event { id: 0, what, bit_rate: None });
+            let mut push = |what| node.push(PendingEvent { id: 0, what, bit_rate: None });
             if index == from {
                 push(WireEvent::Sent { at: start + end });
                 continue;
@@ -198,14 +200,14 @@ impl Wire {
         }
     }
 
-    /// What a node has seen until now.
+    /// The next event that the node has seen by `now`.
     pub fn poll_event(&mut self, now: Instant, node: usize) -> Option<WireEvent> {
         let node = self.nodes.get_mut(node)?;
         let event = node.events.pop_front_if(|event| event.what.at() <= now)?;
         Some(node.read(event))
     }
 
-    /// When there will be something for this node.
+    /// When the node's next event happens.
     pub fn poll_timeout(&self, node: usize) -> Option<Instant> {
         self.nodes.get(node)?.events.front().map(|event| event.what.at())
     }
@@ -251,7 +253,7 @@ mod tests {
         wire.transmit(start, tester, Signal::Byte(0x81));
         let late = start + Duration::from_secs(1);
         assert!(matches!(wire.poll_event(late, ecu), Some(WireEvent::Byte { byte, .. }) if byte != 0x81));
-        // what counts is the bit rate when the byte is read
+        // the bit rate at the time of reading decides
         wire.transmit(late, tester, Signal::Byte(0x81));
         wire.set_bit_rate(ecu, 10_400);
         let later = late + Duration::from_secs(1);

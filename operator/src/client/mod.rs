@@ -1,0 +1,32 @@
+//! The client library of a remote operator.
+//!
+//! [`Operator`] logs in, lists tickets and joins them (REST). [`Operator::connect`] joins the connection of a
+//! ticket over the websocket. A [`Connection`] survives lost links on either side, and its [`Channel`]s carry
+//! PDUs and frames.
+
+mod channel;
+mod connection;
+mod customer;
+mod driver;
+mod error;
+mod http;
+mod inbox;
+mod isotp;
+mod joining;
+mod live;
+mod rest;
+mod shared;
+mod socket;
+mod tokens;
+
+pub use channel::{Channel, Response, ResponseKind, Timing};
+pub(crate) use channel::{Wait, failure};
+pub use connection::{Connection, Joined, Vehicle};
+pub use customer::{ConnectorUpdate, ConnectorWatch, Customer};
+pub use error::{CloseReason, DialError, ExchangeError, OperatorError, describe_send_failure};
+pub use inbox::{Item, Received};
+pub use isotp::{functional_channel, is_obd_functional, isotp_channel};
+pub use rest::{Operator, Ticket};
+pub use shared::{ConnectionSettings, Counters, LinkState};
+pub use socket::{Dial, Io, Socket, Websocket};
+pub use tokens::Credentials;
