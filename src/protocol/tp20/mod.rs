@@ -17,10 +17,10 @@
 //! the tests).
 
 mod channel;
-mod channel_test;
 mod config;
 mod connection;
 mod event;
+mod presence;
 mod receiver;
 mod sender;
 mod setup;

@@ -1,6 +1,8 @@
 use super::*;
-use crate::protocol::doip::{ActivationType, DiagnosticNackCode, HeaderNackCode, ProtocolVersion};
-use crate::protocol::doip::{DiagnosticAck, DiagnosticNack};
+use crate::protocol::doip::{
+    ActivationResponse, ActivationType, DiagnosticAck, DiagnosticNack, DiagnosticNackCode, HeaderNackCode,
+    ProtocolVersion,
+};
 
 const TESTER: LogicalAddress = LogicalAddress::new(0x0E80);
 const GATEWAY: LogicalAddress = LogicalAddress::new(0x4010);

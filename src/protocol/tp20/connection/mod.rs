@@ -9,7 +9,7 @@ use std::time::Instant;
 use connector_hal::can::CanFrame;
 
 use self::state::{ConnectionPhase, Due, SentFrame};
-use super::channel_test::ChannelTest;
+use super::presence::PeerPresence;
 use super::receiver::BlockReceiver;
 use super::sender::{BlockSender, Pace, TransferEnd};
 use super::{
@@ -33,7 +33,7 @@ pub struct Connection {
     receiver: BlockReceiver,
     due: Due,
     in_flight: VecDeque<SentFrame>,
-    test: ChannelTest,
+    presence: PeerPresence,
     events: VecDeque<Event>,
 }
 
@@ -51,7 +51,7 @@ impl Connection {
             receiver: BlockReceiver::new(config.max_pdu),
             due: Due::default(),
             in_flight: VecDeque::new(),
-            test: ChannelTest::new(&config, now),
+            presence: PeerPresence::new(&config, now),
             events: VecDeque::new(),
             config,
         }
@@ -151,7 +151,7 @@ impl Connection {
                 return true;
             }
         };
-        self.test.handle_heard(now);
+        self.presence.handle_heard(now);
         match (self.phase, tpdu) {
             (ConnectionPhase::Closed, _) => {}
             (_, Tpdu::Disconnect) => self.handle_disconnect(),
@@ -214,7 +214,7 @@ impl Connection {
     fn open(&mut self, now: Instant) {
         if self.phase != ConnectionPhase::Open {
             self.phase = ConnectionPhase::Open;
-            self.test.handle_used(now);
+            self.presence.handle_used(now);
             self.events.push_back(Event::Opened);
         }
     }
@@ -266,7 +266,7 @@ impl Connection {
             ConnectionPhase::Closed => return,
             _ => {}
         }
-        if self.test.is_silent(now) {
+        if self.presence.is_silent(now) {
             return self.end(CloseReason::Silence, true);
         }
         if self.phase != ConnectionPhase::Open {
@@ -277,7 +277,7 @@ impl Connection {
         if self.phase == ConnectionPhase::Open && self.receiver.handle_timeout(now) {
             return self.end(CloseReason::ReceptionStopped, true);
         }
-        if self.phase == ConnectionPhase::Open && self.test.handle_timeout(now) {
+        if self.phase == ConnectionPhase::Open && self.presence.handle_timeout(now) {
             self.end(CloseReason::NoTestAnswer, true);
         }
     }
@@ -289,14 +289,14 @@ impl Connection {
 
     /// Returns when [`Connection::handle_timeout`] is due, and for which timer.
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
-        let silence = self.test.silence_at().map(|at| (at, Timer::Silence));
+        let silence = self.presence.silence_at().map(|at| (at, Timer::Silence));
         let timers = match self.phase {
             ConnectionPhase::Offering { deadline, .. } => {
                 [deadline.map(|at| (at, Timer::T1)), silence, None, None]
             }
             ConnectionPhase::AwaitingOffer { deadline } => [Some((deadline, Timer::T1)), silence, None, None],
             ConnectionPhase::Open => {
-                let test = self.test.poll_timeout().map(|at| (at, Timer::TCt));
+                let test = self.presence.poll_timeout().map(|at| (at, Timer::TCt));
                 let reception = self.receiver.poll_timeout().map(|at| (at, Timer::Reception));
                 [silence, test, reception, self.sender.poll_timeout()]
             }

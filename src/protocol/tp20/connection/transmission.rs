@@ -24,7 +24,7 @@ impl Connection {
                     *deadline = Some(now + t1);
                 }
             }
-            Some(SentFrame::Test) => self.test.handle_test_transmitted(now),
+            Some(SentFrame::Test) => self.presence.handle_test_transmitted(now),
             Some(SentFrame::Disconnect) => {
                 if let ConnectionPhase::Closing { deadline: deadline @ None } = &mut self.phase {
                     *deadline = Some(now + DISCONNECT_WAIT);
@@ -83,7 +83,7 @@ impl Connection {
         if self.phase != ConnectionPhase::Open {
             return None;
         }
-        if self.test.take_due() {
+        if self.presence.take_due() {
             return self.emit(now, SentFrame::Test, Tpdu::ChannelTest.encode(id));
         }
         let (tpdu, serial) = self.sender.poll_transmit(now)?;
@@ -95,7 +95,7 @@ impl Connection {
         let frame = frame?;
         self.in_flight.push_back(sent);
         if self.phase == ConnectionPhase::Open {
-            self.test.handle_used(now);
+            self.presence.handle_used(now);
         }
         Some(frame)
     }

@@ -8,7 +8,7 @@ use super::ConnectionConfig;
 const MAX_TESTS: u8 = 5;
 
 #[derive(Debug)]
-pub(super) struct ChannelTest {
+pub(super) struct PeerPresence {
     test_after: Option<Duration>,
     silence_limit: Option<Duration>,
     /// When the channel is to be tested.
@@ -22,7 +22,7 @@ pub(super) struct ChannelTest {
     silence_at: Option<Instant>,
 }
 
-impl ChannelTest {
+impl PeerPresence {
     pub(super) fn new(config: &ConnectionConfig, now: Instant) -> Self {
         Self {
             test_after: config.test_after,
