@@ -121,7 +121,7 @@ async fn why_a_gateway_tells_no_vin_is_told() {
         (|config| config.entity.activation.answer = Answer::Never, "has not answered the routing activation"),
         (
             |config| config.entity.activation.answer = Answer::Always(0x11.into()),
-            "nobody confirmed the routing activation in the vehicle",
+            "the routing activation was not confirmed in the vehicle",
         ),
         (|config| config.entity.diagnostic_nack = Some(0x06.into()), "target unreachable (0x06)"),
         (
