@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 use crate::protocol::doip::LogicalAddress;
 use crate::protocol::doip::connection::{ConnectionSettings, Event, SendId};
 use crate::protocol::doip::discovery::{Discovery, Gateway};
+use crate::protocol::uds::TESTER_PRESENT_ANSWERED;
 use crate::vehicle::doip_network::client::{Client, ClientEvent};
 use crate::vehicle::doip_network::network::Network;
 
-/// TesterPresent (ISO 14229-1, 10.7), to be answered.
-const TESTER_PRESENT: [u8; 2] = [0x3E, 0x00];
 /// How long an ECU has to answer once the gateway has passed the question on.
 const ANSWER_TIME: Duration = Duration::from_millis(150);
 /// Questions that a gateway may have without having acknowledged them.
@@ -159,7 +158,7 @@ impl Asked {
             };
             self.done = self.done.saturating_add(1);
             let ecu = LogicalAddress::new(address);
-            match self.client.send(ecu, &TESTER_PRESENT) {
+            match self.client.send(ecu, &TESTER_PRESENT_ANSWERED) {
                 Ok(id) => {
                     self.unacknowledged.insert(id, ecu);
                     // until the gateway has acknowledged it, or failed to, which it tells by itself

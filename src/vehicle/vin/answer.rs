@@ -1,13 +1,8 @@
 //! What ECUs answer when they are asked for the VIN.
 
 use super::VinSource;
+use crate::protocol::uds;
 use crate::protocol::vin::{Vin, VinError};
-
-/// Request correctly received, response pending (ISO 14229-1, Annex A).
-const NRC_RESPONSE_PENDING: u8 = 0x78;
-/// Busy, repeat the request (ISO 14229-1, Annex A).
-const NRC_BUSY_REPEAT_REQUEST: u8 = 0x21;
-const NEGATIVE_RESPONSE: u8 = 0x7F;
 
 /// Some ECUs put the VIN's length in front of it.
 const VIN_LENGTH_BYTE: u8 = 17;
@@ -33,7 +28,7 @@ impl Service {
     pub const fn request(self) -> &'static [u8] {
         match self {
             Self::Obd => &[0x09, 0x02],
-            Self::Uds => &[0x22, 0xF1, 0x90],
+            Self::Uds => &uds::READ_VIN,
             Self::Gmlan => &[0x1A, 0x90],
             Self::Kwp => &[0x21, 0x81],
         }
@@ -54,7 +49,7 @@ impl Service {
         match self {
             // the third byte counts the data items that follow
             Self::Obd => pdu.strip_prefix(&[0x49, 0x02])?.get(1..),
-            Self::Uds => pdu.strip_prefix(&[0x62, 0xF1, 0x90]),
+            Self::Uds => pdu.strip_prefix(&uds::READ_VIN_RESPONSE),
             Self::Gmlan => pdu.strip_prefix(&[0x5A, 0x90]),
             Self::Kwp => pdu.strip_prefix(&[0x61, 0x81]),
         }
@@ -99,11 +94,11 @@ pub enum NoVin {
 impl Answer {
     /// Reads an answer's PDU.
     pub fn parse(pdu: &[u8]) -> Self {
-        if let [NEGATIVE_RESPONSE, service_id, code, ..] = pdu {
+        if let [uds::NEGATIVE_RESPONSE, service_id, code, ..] = pdu {
             return match (Service::by_request_id(*service_id), *code) {
                 (None, _) => Self::Unrelated,
-                (Some(service), NRC_RESPONSE_PENDING) => Self::Pending(service),
-                (Some(service), NRC_BUSY_REPEAT_REQUEST) => Self::Busy(service),
+                (Some(service), uds::RESPONSE_PENDING) => Self::Pending(service),
+                (Some(service), uds::BUSY_REPEAT_REQUEST) => Self::Busy(service),
                 (Some(service), code) => Self::Refused(service, code),
             };
         }

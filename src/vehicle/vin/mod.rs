@@ -11,5 +11,5 @@ mod report;
 pub use answer::{Answer, NoVin, Service};
 pub use beside::{BesideCan, by_doip};
 pub use read::{BusEnd, BusReading, VinReading, read, read_beside};
-pub use reader::{LATENCY_ALLOWANCE, Outcome, P2, P2_STAR, Reader, ReaderEvent, ReaderSettings, Timer};
+pub use reader::{LATENCY_ALLOWANCE, Outcome, Reader, ReaderEvent, ReaderSettings, Timer};
 pub use report::{Candidate, EcuAddress, VinReport, VinSource};

@@ -11,9 +11,10 @@ use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BesideCan, Candidate, LATENCY_ALLOWANCE, Outcome, P2, Reader, ReaderEvent, ReaderSettings, VinReport,
+    BesideCan, Candidate, LATENCY_ALLOWANCE, Outcome, Reader, ReaderEvent, ReaderSettings, VinReport,
 };
 use crate::config::VinSettings;
+use crate::protocol::uds::P2;
 use crate::vehicle::bit_rate::{BitRateSearch, GiveUp, SearchSettings, Step};
 use crate::vehicle::vin::doip::DoipReading;
 

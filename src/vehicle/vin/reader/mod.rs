@@ -12,6 +12,7 @@ use self::probes::{HeardIds, Probe, STAGES, Target};
 use super::{Answer, Candidate, Service};
 use crate::protocol::isotp;
 use crate::protocol::isotp::{ReceiveFailure, SendFailure};
+use crate::protocol::uds::{P2, P2_STAR};
 
 mod ecus;
 mod event;
@@ -20,10 +21,6 @@ mod probes;
 
 pub use event::{Outcome, ReaderEvent, ReaderSettings, Timer};
 
-/// How long an ECU may take to the first frame of its answer (ISO 15765-4, P2CAN).
-pub const P2: Duration = Duration::from_millis(50);
-/// The same after response pending (ISO 14229-2).
-pub const P2_STAR: Duration = Duration::from_secs(5);
 /// What adapter and bus may add to P2.
 pub const LATENCY_ALLOWANCE: Duration = Duration::from_millis(20);
 /// N_As of a tester that does not know yet whether anybody is there (ISO 15765-4).
