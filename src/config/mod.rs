@@ -14,6 +14,7 @@ mod identity;
 mod load;
 mod parse;
 mod pincode;
+mod pincode_source;
 mod ports;
 mod problem;
 mod sections;

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::connect::Websocket;
-use super::connecting::Connecting;
+use super::connecting::ConnectLoop;
 use super::event::{DownReason, OutgoingMessage, SocketEvent};
 use super::liveness::Liveness;
 use super::settings::SocketSettings;
@@ -37,7 +37,7 @@ const NO_CLOSE_CODE: u16 = 1005;
 pub struct CloudSocket {
     settings: Arc<SocketSettings>,
     authenticator: Authenticator,
-    connecting: Connecting,
+    connecting: ConnectLoop,
     state: SocketState,
 }
 
@@ -57,7 +57,7 @@ impl CloudSocket {
         seed: u64,
     ) -> Self {
         let settings = Arc::new(settings);
-        let connecting = Connecting::new(settings.clone(), tls, authenticator.clone(), seed);
+        let connecting = ConnectLoop::new(settings.clone(), tls, authenticator.clone(), seed);
         Self { settings, authenticator, connecting, state: SocketState::Connecting }
     }
 
