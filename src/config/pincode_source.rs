@@ -25,7 +25,8 @@ impl Pincode {
         }
         if let Some(directory) = variable("CREDENTIALS_DIRECTORY") {
             let path = Path::new(&directory).join(PINCODE_CREDENTIAL);
-            // systemd may grant access to the service's user by an ACL, whose mask appears as the group's bits
+            // systemd may grant access to the service's user by an ACL, whose mask appears as the group's
+            // bits
             match Self::from_file(&path, 0o007) {
                 Err(PincodeError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                 other => return other,
