@@ -88,7 +88,7 @@ fuzz-build: tools
 fuzz *TARGETS: tools
     .ci/fuzz run {{ TARGETS }}
 
-# A device build contains no simulator and needs no system library but libc
+# A device build contains neither simulators nor the operator's software, and needs no system library but libc
 [group('device')]
 device:
     .ci/device-build

@@ -1,8 +1,8 @@
-//! Reads any text as a catalogue of vehicles.
+//! Any text, read as a file of vehicles.
 
 use connector_sim::vehicle::catalogue::Catalogue;
 
-/// An accepted catalogue can be simulated. A rejected one comes with a text.
+/// A file that is accepted can be simulated; a file that is refused is refused with a reason.
 pub fn drive(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match Catalogue::parse(text) {

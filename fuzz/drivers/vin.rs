@@ -1,5 +1,4 @@
-//! Reads any bytes as an answer to a request for the VIN, as a VIN, and as the actions of a bus on a VIN
-//! reader.
+//! Any bytes, read as an answer to a question for the VIN, as a VIN, and as what a bus does to who asks for it.
 
 use std::time::{Duration, Instant};
 
@@ -8,14 +7,14 @@ use connector_agent::vehicle::vin::{Answer, Reader, ReaderSettings};
 use connector_hal::bus::BusState;
 use connector_hal::can::{CanFrame, CanId};
 
-/// Identifiers that may answer, and others that may not.
+/// Who may answer, and who may not.
 const IDS: [u32; 8] = [0x7E8, 0x7EF, 0x18DA_F110, 0x18DA_F10E, 0x768, 0x64B, 0x79A, 0x123];
-/// The most frames that any vehicle gets.
+/// The reader sends at most this many frames to any vehicle.
 const MAX_FRAMES: usize = 64;
 
 pub fn drive(data: &[u8]) {
     if let Answer::Vin(_, vin) = Answer::parse(data) {
-        assert_eq!(vin.as_str().parse::<Vin>(), Ok(vin), "a reported VIN is valid");
+        assert_eq!(vin.as_str().parse::<Vin>(), Ok(vin), "what is reported as a VIN is one");
     }
     if let Ok(vin) = Vin::try_from(data) {
         let _ = vin.has_valid_check_digit();
@@ -24,7 +23,7 @@ pub fn drive(data: &[u8]) {
     drive_reader(data);
 }
 
-/// Each step is a byte, and after it the data if the step is a frame.
+/// Each step is a byte that selects an event, followed by the data if the event is a frame.
 fn drive_reader(data: &[u8]) {
     let start = Instant::now();
     let mut now = start;
@@ -58,7 +57,7 @@ fn drive_reader(data: &[u8]) {
             frames += 1;
         }
         while reader.poll_event().is_some() {}
-        assert!(frames <= MAX_FRAMES, "the reader sent {frames} frames");
+        assert!(frames <= MAX_FRAMES, "{frames} frames were put on the bus");
     }
     for _ in 0..10_000 {
         let Some((at, _)) = reader.poll_timeout() else { return };

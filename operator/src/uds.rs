@@ -53,7 +53,7 @@ pub fn trouble_codes(response: &[u8]) -> Option<Vec<TroubleCode>> {
 }
 
 /// Describes a negative response code, and gives advice.
-pub fn describe_refusal(code: u8) -> (&'static str, &'static str) {
+pub(crate) fn describe_refusal(code: u8) -> (&'static str, &'static str) {
     match code {
         0x10 => ("the ECU refuses without giving a reason", "switch the ignition off and on, and try again"),
         0x11 => ("the ECU does not have this service", "check that it is the right ECU"),

@@ -65,7 +65,7 @@ pub struct Response {
 
 /// What kind of response a PDU is to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ResponseKind {
+pub(crate) enum ResponseKind {
     /// The positive response.
     Positive,
     /// Response pending: the ECU needs more time.
@@ -78,7 +78,7 @@ pub enum ResponseKind {
 
 impl ResponseKind {
     /// Classifies a PDU that follows a request for this service.
-    pub fn of(service: u8, response: &[u8]) -> Self {
+    pub(crate) fn of(service: u8, response: &[u8]) -> Self {
         match response {
             [NEGATIVE_RESPONSE, about, RESPONSE_PENDING, ..] if *about == service => Self::Pending,
             [NEGATIVE_RESPONSE, about, code, ..] if *about == service => Self::Negative(*code),

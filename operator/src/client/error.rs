@@ -180,7 +180,7 @@ pub enum ExchangeError {
 }
 
 /// Describes the detail of `send-failed`.
-pub fn describe_send_failure(detail: u16) -> &'static str {
+pub(crate) fn describe_send_failure(detail: u16) -> &'static str {
     match SendFailedDetail::from_wire(detail) {
         Some(SendFailedDetail::FlowControlTimeout) => "the ECU sent no flow control",
         Some(SendFailedDetail::FlowControlOverflow) => "the ECU has no room for a request this long",

@@ -31,13 +31,13 @@ pub fn isotp_channel(
 
 /// Whether an identifier addresses all OBD ECUs (ISO 15765-4), whose response identifiers the connector
 /// knows.
-pub fn is_obd_functional(request: CanId) -> bool {
+pub(crate) fn is_obd_functional(request: CanId) -> bool {
     matches!(request.to_socketcan(), 0x7DF | 0x98DB_33F1)
 }
 
 /// The configuration of a functional ISO-TP channel, on which the ECUs with these response identifiers
 /// answer.
-pub fn functional_channel(
+pub(crate) fn functional_channel(
     bus: &str,
     request: CanId,
     responses: impl Iterator<Item = CanId>,

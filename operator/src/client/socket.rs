@@ -43,7 +43,7 @@ pub trait Dial: Send + Sync {
 }
 
 /// The cloud's websocket.
-pub struct Websocket {
+pub(super) struct Websocket {
     url: String,
     host: String,
     port: u16,

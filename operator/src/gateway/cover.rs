@@ -44,7 +44,7 @@ impl Default for CoverConfig {
 
 /// The timer behind a deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum CoverTimer {
+pub(super) enum CoverTimer {
     /// P2 or P2* of the tool: a response pending is due.
     P2,
     /// The gateway gives up waiting for the ECU.
@@ -64,7 +64,7 @@ struct PendingRequest {
 
 /// Covers one ECU. One request is under way at a time; a new request replaces the one before.
 #[derive(Debug)]
-pub struct Cover {
+pub(super) struct Cover {
     config: CoverConfig,
     exchange: Option<PendingRequest>,
     /// When the link was lost. Meanwhile, the ECU's time stops and the tool's time continues.
@@ -74,12 +74,12 @@ pub struct Cover {
 
 impl Cover {
     /// A cover without a request under way.
-    pub fn new(config: CoverConfig) -> Self {
+    pub(super) fn new(config: CoverConfig) -> Self {
         Self { config, exchange: None, down_since: None, answer: None }
     }
 
     /// The tool sent a request to this ECU alone.
-    pub fn handle_request(&mut self, now: Instant, pdu: &[u8]) {
+    pub(super) fn handle_request(&mut self, now: Instant, pdu: &[u8]) {
         let Some(service) = pdu.first().copied().filter(|_| expects_response(pdu)) else { return };
         self.exchange = Some(PendingRequest {
             service,
@@ -91,7 +91,7 @@ impl Cover {
     }
 
     /// The ECU's response arrived, and goes to the tool.
-    pub fn handle_response(&mut self, now: Instant, pdu: &[u8]) {
+    pub(super) fn handle_response(&mut self, now: Instant, pdu: &[u8]) {
         match *pdu {
             [NEGATIVE_RESPONSE, service, RESPONSE_PENDING, ..] => self.handle_pending(now, service),
             [NEGATIVE_RESPONSE, service, ..] => self.end(service),
@@ -121,7 +121,7 @@ impl Cover {
     }
 
     /// The request is on the ECU's bus. The time since the request bounds the time for the answer's way back.
-    pub fn handle_sent(&mut self, now: Instant) {
+    pub(super) fn handle_sent(&mut self, now: Instant) {
         let CoverConfig { ecu_p2, allowance, .. } = self.config;
         if let Some(exchange) = &mut self.exchange {
             let way = (now.saturating_duration_since(exchange.asked) * 4).max(Duration::from_secs(2));
@@ -131,7 +131,7 @@ impl Cover {
 
     /// The request under way will not be answered. The tool is notified only if it received a response
     /// pending.
-    pub fn handle_failed(&mut self) {
+    pub(super) fn handle_failed(&mut self) {
         // without a response pending, the tool receives nothing, as from an absent ECU
         if let Some(exchange) = self.exchange.take().filter(|exchange| exchange.covered) {
             self.answer = Some(negative(exchange.service, NO_RESPONSE_FROM_SUBNET_COMPONENT));
@@ -140,14 +140,14 @@ impl Cover {
 
     /// The request under way will not be answered. The tool is notified, because its request was
     /// acknowledged.
-    pub fn handle_failed_after_acknowledgement(&mut self) {
+    pub(super) fn handle_failed_after_acknowledgement(&mut self) {
         if let Some(exchange) = self.exchange.take() {
             self.answer = Some(negative(exchange.service, NO_RESPONSE_FROM_SUBNET_COMPONENT));
         }
     }
 
     /// The link to the ECU is lost, or back.
-    pub fn handle_link(&mut self, now: Instant, up: bool) {
+    pub(super) fn handle_link(&mut self, now: Instant, up: bool) {
         if !up {
             self.down_since.get_or_insert(now);
         } else if let Some(since) = self.down_since.take()
@@ -158,7 +158,7 @@ impl Cover {
     }
 
     /// Handles the deadlines that have passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
         while let Some((at, timer)) = self.poll_timeout()
             && at <= now
         {
@@ -176,12 +176,12 @@ impl Cover {
     }
 
     /// The next answer to the tool on behalf of the ECU.
-    pub fn poll_answer(&mut self) -> Option<Vec<u8>> {
+    pub(super) fn poll_answer(&mut self) -> Option<Vec<u8>> {
         self.answer.take()
     }
 
     /// When to call `handle_timeout`, and for which timer.
-    pub fn poll_timeout(&self) -> Option<(Instant, CoverTimer)> {
+    pub(super) fn poll_timeout(&self) -> Option<(Instant, CoverTimer)> {
         let exchange = self.exchange.as_ref()?;
         let gives_up = self.down_since.is_none().then_some((exchange.gives_up_at, CoverTimer::Patience));
         gives_up.into_iter().chain([(exchange.pending_at, CoverTimer::P2)]).min()

@@ -17,16 +17,16 @@ const QUEUE: usize = 32;
 
 /// A channel to open, in the form of `openChannel`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ChannelKind {
+pub(super) struct ChannelKind {
     /// `isotp_channel` or `doip_channel`.
-    pub name: &'static str,
+    pub(super) name: &'static str,
     /// The value of that field.
-    pub config: Value,
+    pub(super) config: Value,
 }
 
 /// An event of a remote ECU, or of the link. A key identifies the ECU.
 #[derive(Debug)]
-pub enum RemoteEvent {
+pub(super) enum RemoteEvent {
     /// A response arrived.
     Response {
         /// The key of the request's destination.
@@ -68,7 +68,7 @@ struct Slot {
 }
 
 /// The channels to the remote ECUs.
-pub struct Remote<'a> {
+pub(super) struct Remote<'a> {
     connection: &'a Connection,
     state: watch::Receiver<LinkState>,
     slots: BTreeMap<u32, Slot>,
@@ -78,14 +78,14 @@ pub struct Remote<'a> {
 
 impl<'a> Remote<'a> {
     /// No channel is open at first.
-    pub fn new(connection: &'a Connection) -> Self {
+    pub(super) fn new(connection: &'a Connection) -> Self {
         let state = connection.state();
         Self { connection, state, slots: BTreeMap::new(), working: FuturesUnordered::new(), generation: 0 }
     }
 
     /// Sends a request to an ECU, and opens its channel if necessary. Returns `false` if too many requests
     /// wait.
-    pub fn send(&mut self, key: u32, kind: impl FnOnce() -> ChannelKind, pdu: Vec<u8>) -> bool {
+    pub(super) fn send(&mut self, key: u32, kind: impl FnOnce() -> ChannelKind, pdu: Vec<u8>) -> bool {
         let connection = self.connection;
         let slot = self.slots.entry(key).or_insert_with(|| {
             let kind = kind();
@@ -105,12 +105,12 @@ impl<'a> Remote<'a> {
     }
 
     /// Closes all channels, because the tool left.
-    pub fn close_all(&mut self) {
+    pub(super) fn close_all(&mut self) {
         self.close_where(|_| true);
     }
 
     /// Closes the channels with these keys, because a tool left.
-    pub fn close_where(&mut self, matches: impl Fn(u32) -> bool) {
+    pub(super) fn close_where(&mut self, matches: impl Fn(u32) -> bool) {
         let (closed, kept) = std::mem::take(&mut self.slots).into_iter().partition(|(key, _)| matches(*key));
         self.slots = kept;
         let closed: BTreeMap<u32, Slot> = closed;
@@ -136,7 +136,7 @@ impl<'a> Remote<'a> {
     /// # Errors
     ///
     /// The reason why the connection ended.
-    pub async fn next(&mut self) -> Result<RemoteEvent, CloseReason> {
+    pub(super) async fn next(&mut self) -> Result<RemoteEvent, CloseReason> {
         loop {
             tokio::select! {
                 biased;

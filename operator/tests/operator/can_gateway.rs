@@ -6,32 +6,34 @@
 
 use std::time::Duration;
 
-use crate::agent_support::{AgentSettings, BUS, Bench, Sandbox, configure, soon};
-use crate::peer_support::{Job, check, peer, run, with_trouble_codes};
 use connector_hal::can::slcan::{DEFAULT_BAUD, Slcan};
 use connector_hal::can::{CanBus as _, CanBusExt as _, CanEvent, CanFrame, CanId, CanSettings};
 use connector_operator::client::Connection;
 use connector_operator::gateway::can::{CanGatewayServer, CanGatewaySettings};
 use connector_sim::network::{BadNetwork, BadNetworkConfig};
 use connector_sim::vehicle::ecu::{EcuConfig, EcuStatus, Session};
+use connector_test_support::agent::{AgentSettings, Rig, Sandbox};
+use connector_test_support::config::{BUS, configure};
+use connector_test_support::peers::{Job, check, peer, run, with_trouble_codes};
+use connector_test_support::soon;
 use tokio::sync::watch;
 
 const VEHICLE: &str = "VOLKSWAGEN_GOLF_MK7";
 
 /// A connector online over a network, and its bus configured by a joined operator.
-async fn remote_vehicle(round_trip: Duration) -> (Bench, BadNetwork, Connection) {
+async fn remote_vehicle(round_trip: Duration) -> (Rig, BadNetwork, Connection) {
     let sandbox = Sandbox::start(1).await;
     let bad = BadNetworkConfig { round_trip, ..BadNetworkConfig::default() };
     let network = BadNetwork::start(sandbox.cloud.address, bad).await.unwrap();
     let settings = AgentSettings { through: Some(network.address()), ..AgentSettings::default() };
-    let bench = Bench::start_in(sandbox, VEHICLE, settings).await;
-    let (_, connection) = bench.connect().await;
+    let rig = Rig::start_in(sandbox, VEHICLE, settings).await;
+    let (_, connection) = rig.connect().await;
     configure(&connection).await;
-    (bench, network, connection)
+    (rig, network, connection)
 }
 
-fn status(bench: &Bench) -> watch::Receiver<EcuStatus> {
-    bench.vehicle.ecu(bench.ecu()).unwrap().status.clone()
+fn status(rig: &Rig) -> watch::Receiver<EcuStatus> {
+    rig.vehicle.ecu(rig.ecu()).unwrap().status.clone()
 }
 
 /// Cuts the network when this share of the download has arrived in the ECU, and again.
@@ -49,9 +51,9 @@ async fn cut(mut status: watch::Receiver<EcuStatus>, network: &BadNetwork, size:
 async fn a_tool_reads_and_flashes(round_trip: Duration, cuts: bool) {
     let what = "udsoncan through the CAN gateway";
     let Some(mut peer) = peer("uds_peer.py", what, "can, isotp, serial, udsoncan").await else { return };
-    let (bench, network, connection) = remote_vehicle(round_trip).await;
-    let nodes = bench.record.nodes();
-    let node = &nodes[with_trouble_codes(&bench.record.platform, &nodes)];
+    let (rig, network, connection) = remote_vehicle(round_trip).await;
+    let nodes = rig.record.nodes();
+    let node = &nodes[with_trouble_codes(&rig.record.platform, &nodes)];
     let mut settings = CanGatewaySettings::obd(BUS);
     settings.ecus = vec![node.address];
     let server = CanGatewayServer::new(None, settings).unwrap();
@@ -59,7 +61,7 @@ async fn a_tool_reads_and_flashes(round_trip: Duration, cuts: bool) {
     let job = Job { read: exchange.request.clone(), size: 30_000 };
     let (request, response) = (node.address.request.to_string(), node.address.response.to_string());
     peer.arg("can").arg(server.device()).args([&request, &response, &job.arguments()]);
-    let status = bench.vehicle.ecu(node.address).unwrap().status.clone();
+    let status = rig.vehicle.ecu(node.address).unwrap().status.clone();
     let cutting = async {
         if cuts {
             cut(status, &network, job.size).await;
@@ -71,10 +73,10 @@ async fn a_tool_reads_and_flashes(round_trip: Duration, cuts: bool) {
         () = cutting => unreachable!(),
         result = run(peer) => result,
     };
-    let config = EcuConfig::new(&bench.record.platform, node);
-    let memory = bench.vehicle.memory(node.address);
+    let config = EcuConfig::new(&rig.record.platform, node);
+    let memory = rig.vehicle.memory(node.address);
     check(&result, &job, &exchange.response, &config, memory.last().map(AsRef::as_ref));
-    let anomalies = bench.vehicle.anomalies();
+    let anomalies = rig.vehicle.anomalies();
     assert!(anomalies.is_empty(), "{anomalies:?}");
     if !round_trip.is_zero() {
         // every answer takes longer than any tool's P2
@@ -132,10 +134,10 @@ impl Tool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_to_all_is_answered_by_every_ecu_under_its_own_identifier_and_once() {
-    let (bench, _network, connection) = remote_vehicle(Duration::ZERO).await;
+    let (rig, _network, connection) = remote_vehicle(Duration::ZERO).await;
     let server = CanGatewayServer::new(None, CanGatewaySettings::obd(BUS)).unwrap();
     let mut tool = Tool::open(&server).await;
-    let hearing = bench.vehicle.ecus().iter().map(|ecu| ecu.address.request.raw());
+    let hearing = rig.vehicle.ecus().iter().map(|ecu| ecu.address.request.raw());
     let mut expected: Vec<u32> = hearing.filter(|id| (0x7E0..=0x7E7).contains(id)).map(|id| id + 8).collect();
     expected.sort_unstable();
     let asking = async {
@@ -194,10 +196,10 @@ async fn a_tools_first_frame_gets_its_flow_control_here_though_nothing_crosses_t
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_are_kept_while_a_tool_is_there_and_end_when_it_goes() {
-    let (bench, _network, connection) = remote_vehicle(Duration::ZERO).await;
+    let (rig, _network, connection) = remote_vehicle(Duration::ZERO).await;
     let server = CanGatewayServer::new(None, CanGatewaySettings::obd(BUS)).unwrap();
     let mut tool = Tool::open(&server).await;
-    let mut status = status(&bench);
+    let mut status = status(&rig);
     let telling = async {
         tool.send(0x7E0, &[0x02, 0x10, 0x03]).await;
         assert_eq!(tool.hear().await.1[..3], [6, 0x50, 3]);

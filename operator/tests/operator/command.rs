@@ -16,9 +16,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::agent_support::{AgentSettings, Sandbox, TestAgent, bus, catalogue};
-use crate::doip_support::{DoipTool, address, ask_by_udp};
-use crate::vehicle_support::{Tool, id};
+use connector_test_support::agent::{AgentSettings, Sandbox, TestAgent, bus};
+use connector_test_support::can_tool::Tool;
+use connector_test_support::data::catalogue;
+use connector_test_support::doip_tool::{DoipTool, address, ask_by_udp};
+use connector_test_support::id;
 
 /// Only reached when something hangs.
 const HANG: Duration = Duration::from_secs(120);

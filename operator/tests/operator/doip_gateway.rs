@@ -6,8 +6,6 @@
 
 use std::time::Duration;
 
-use crate::agent_support::{AgentSettings, BUS, Bench, Sandbox, TestAgent, bus, catalogue, configure, soon};
-use crate::peer_support::{Job, check, hex, peer, run, with_trouble_codes};
 use connector_agent::protocol::doip::LogicalAddress;
 use connector_agent::protocol::vin::Vin;
 use connector_hal::can::CanId;
@@ -18,13 +16,17 @@ use connector_sim::network::{BadNetwork, BadNetworkConfig};
 use connector_sim::vehicle::doip::{FIRST_ECU, GATEWAY};
 use connector_sim::vehicle::ecu::{EcuConfig, EcuStatus};
 use connector_sim::vehicle::{DoipConfig, DoipGateway, VehicleConfig};
+use connector_test_support::agent::{AgentSettings, Rig, Sandbox, TestAgent, bus};
+use connector_test_support::config::{BUS, configure, doip_bus};
+use connector_test_support::data::catalogue;
+use connector_test_support::hex;
+use connector_test_support::peers::{Job, check, peer, run, with_trouble_codes};
+use connector_test_support::soon;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 const VEHICLE: &str = "VOLKSWAGEN_GOLF_MK7";
 const MODULES: &str = "doipclient, udsoncan";
-/// What the operator calls the bus.
-const ETHERNET: &str = "ETH";
 
 /// A network, and what it does.
 #[derive(Debug, Clone, Copy)]
@@ -94,54 +96,54 @@ fn check_weather(weather: Weather, result: &Value, connection: &Connection) {
 }
 
 /// The vehicle's ECUs on CAN, behind the operator's DoIP gateway.
-fn over_can(bench: &Bench) -> DoipGatewaySettings {
+fn over_can(rig: &Rig) -> DoipGatewaySettings {
     let vehicle = RemoteVehicle::Can {
         first: FIRST_ECU,
-        ecus: bench.record.nodes().iter().map(|node| node.address).collect(),
+        ecus: rig.record.nodes().iter().map(|node| node.address).collect(),
         functional: CanId::standard(0x7DF).unwrap(),
     };
-    let mut settings = DoipGatewaySettings::new(listen(), BUS, GATEWAY, bench.record.vin.as_ref(), vehicle);
+    let mut settings = DoipGatewaySettings::new(listen(), BUS, GATEWAY, rig.record.vin.as_ref(), vehicle);
     settings.entity.timeouts = patient();
     settings
 }
 
-async fn on_can(weather: Weather) -> (Bench, BadNetwork, Connection) {
+async fn on_can(weather: Weather) -> (Rig, BadNetwork, Connection) {
     let sandbox = Sandbox::start(1).await;
     let network = network(&sandbox, weather).await;
     let settings = AgentSettings { through: Some(network.address()), ..AgentSettings::default() };
-    let bench = Bench::start_in(sandbox, VEHICLE, settings).await;
-    let (_, connection) = bench.connect().await;
+    let rig = Rig::start_in(sandbox, VEHICLE, settings).await;
+    let (_, connection) = rig.connect().await;
     configure(&connection).await;
-    (bench, network, connection)
+    (rig, network, connection)
 }
 
 async fn a_tool_flashes_a_vehicle_on_can(weather: Weather) {
     let what = "udsoncan and doipclient through the DoIP gateway";
     let Some(mut tool) = peer("uds_peer.py", what, MODULES).await else { return };
-    let (bench, network, connection) = on_can(weather).await;
-    let server = DoipGatewayServer::bind(over_can(&bench)).await.unwrap();
-    let nodes = bench.record.nodes();
-    let place = with_trouble_codes(&bench.record.platform, &nodes);
+    let (rig, network, connection) = on_can(weather).await;
+    let server = DoipGatewayServer::bind(over_can(&rig)).await.unwrap();
+    let nodes = rig.record.nodes();
+    let place = with_trouble_codes(&rig.record.platform, &nodes);
     let (node, address) = (&nodes[place], FIRST_ECU + u16::try_from(place).unwrap());
     let job = Job { read: node.exchanges[0].request.clone(), size: 30_000 };
     let port = server.addresses().tcp.port().to_string();
     tool.args(["doip", "127.0.0.1", &port, &address.to_string(), &job.arguments()]);
-    let status = bench.vehicle.ecu(node.address).unwrap().status.clone();
+    let status = rig.vehicle.ecu(node.address).unwrap().status.clone();
     let cutting = async {
         if weather.cuts {
             cut(status, &network, job.size).await;
         }
     };
     let result = work(server, &connection, tool, cutting).await;
-    let config = EcuConfig::new(&bench.record.platform, node);
-    let memory = bench.vehicle.memory(node.address);
+    let config = EcuConfig::new(&rig.record.platform, node);
+    let memory = rig.vehicle.memory(node.address);
     check(&result, &job, &node.exchanges[0].response, &config, memory.last().map(AsRef::as_ref));
-    assert!(bench.vehicle.anomalies().is_empty(), "{:?}", bench.vehicle.anomalies());
+    assert!(rig.vehicle.anomalies().is_empty(), "{:?}", rig.vehicle.anomalies());
     check_weather(weather, &result, &connection);
 }
 
 /// A connector at a simulated gateway, online over a network, its bus configured by a joined operator.
-struct DoipBench {
+struct DoipRig {
     vehicle: VehicleConfig,
     gateway: DoipGateway,
     network: BadNetwork,
@@ -151,7 +153,7 @@ struct DoipBench {
     _sandbox: Sandbox,
 }
 
-impl DoipBench {
+impl DoipRig {
     async fn start(weather: Weather) -> Self {
         let vehicle = VehicleConfig::new(catalogue().find(VEHICLE).unwrap().clone());
         let mut config = DoipConfig::new(&vehicle, listen());
@@ -182,16 +184,14 @@ impl DoipBench {
         let operator = sandbox.operator.clone();
         let joined = operator.connect(ticket.connection().unwrap());
         let connection = soon("the connection", joined).await.unwrap();
-        let ethernet = json!({"bus_name": ETHERNET,
-            "doip_bus": {"doip_option": 2, "doip_network_configuration": 1}});
-        let buses = vec![serde_json::from_value(ethernet).unwrap()];
+        let buses = vec![serde_json::from_value(doip_bus(1)).unwrap()];
         soon("the bus", connection.configure_buses(buses)).await.unwrap();
         Self { vehicle, gateway, network, connection, vin, _agent: agent, _sandbox: sandbox }
     }
 
     async fn server(&self) -> DoipGatewayServer {
         let vehicle = RemoteVehicle::Doip { gateway: GATEWAY };
-        let mut settings = DoipGatewaySettings::new(listen(), ETHERNET, GATEWAY, Some(&self.vin), vehicle);
+        let mut settings = DoipGatewaySettings::new(listen(), "ETH", GATEWAY, Some(&self.vin), vehicle);
         settings.entity.timeouts = patient();
         DoipGatewayServer::bind(settings).await.unwrap()
     }
@@ -200,27 +200,27 @@ impl DoipBench {
 async fn a_tool_flashes_a_vehicle_on_doip(weather: Weather) {
     let what = "udsoncan and doipclient through the DoIP gateway";
     let Some(mut tool) = peer("uds_peer.py", what, MODULES).await else { return };
-    let bench = DoipBench::start(weather).await;
-    let server = bench.server().await;
-    let record = &bench.vehicle.record;
+    let rig = DoipRig::start(weather).await;
+    let server = rig.server().await;
+    let record = &rig.vehicle.record;
     let nodes = record.nodes();
     let place = with_trouble_codes(&record.platform, &nodes);
     let (node, address) = (&nodes[place], FIRST_ECU + u16::try_from(place).unwrap());
     let job = Job { read: node.exchanges[0].request.clone(), size: 30_000 };
     let port = server.addresses().tcp.port().to_string();
     tool.args(["doip", "127.0.0.1", &port, &address.to_string(), &job.arguments()]);
-    let status = bench.gateway.ecu(address.into()).unwrap().status.clone();
+    let status = rig.gateway.ecu(address.into()).unwrap().status.clone();
     let cutting = async {
         if weather.cuts {
-            cut(status, &bench.network, job.size).await;
+            cut(status, &rig.network, job.size).await;
         }
     };
-    let result = work(server, &bench.connection, tool, cutting).await;
-    let memory = bench.gateway.memory(address.into());
+    let result = work(server, &rig.connection, tool, cutting).await;
+    let memory = rig.gateway.memory(address.into());
     let config = EcuConfig::new(&record.platform, node);
     check(&result, &job, &node.exchanges[0].response, &config, memory.last().map(AsRef::as_ref));
-    assert!(bench.gateway.anomalies().is_empty(), "{:?}", bench.gateway.anomalies());
-    check_weather(weather, &result, &bench.connection);
+    assert!(rig.gateway.anomalies().is_empty(), "{:?}", rig.gateway.anomalies());
+    check_weather(weather, &result, &rig.connection);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -242,9 +242,9 @@ async fn a_doip_tool_does_not_notice_cut_links() {
 async fn every_remote_ecu_is_found_at_its_own_address_and_all_are_asked_at_once() {
     let what = "doipclient through the DoIP gateway";
     let Some(mut tool) = peer("doip_peer.py", what, MODULES).await else { return };
-    let bench = DoipBench::start(GOOD).await;
-    let server = bench.server().await;
-    let nodes = bench.vehicle.record.nodes();
+    let rig = DoipRig::start(GOOD).await;
+    let server = rig.server().await;
+    let nodes = rig.vehicle.record.nodes();
     let asks = nodes.iter().enumerate().map(|(place, node)| {
         json!({"ask_all": {"to": usize::from(FIRST_ECU) + place, "pdu": hex(&node.exchanges[0].request)}})
     });
@@ -253,13 +253,13 @@ async fn every_remote_ecu_is_found_at_its_own_address_and_all_are_asked_at_once(
         json!({"functional": {"to": 0xE400, "pdu": "3e00", "answers": nodes.len() + 1}}),
         // had anyone answered twice, it would come here
         json!({"ask_all": {"to": FIRST_ECU, "pdu": "22f186"}}),
-        json!({"identify": {"vin": bench.vin.as_str()}}),
+        json!({"identify": {"vin": rig.vin.as_str()}}),
         json!({"ask_final": {"to": 0x4711, "pdu": "3e00"}}),
     ]);
     let addresses = server.addresses();
     let job = json!({"tcp": addresses.tcp.port(), "udp": addresses.udp.port(), "steps": steps});
     tool.arg(job.to_string());
-    let result = work(server, &bench.connection, tool, async {}).await;
+    let result = work(server, &rig.connection, tool, async {}).await;
     for (place, node) in nodes.iter().enumerate() {
         let answers = result[place].as_array().unwrap();
         assert_eq!(answers[answers.len() - 1], hex(&node.exchanges[0].response));
@@ -271,7 +271,7 @@ async fn every_remote_ecu_is_found_at_its_own_address_and_all_are_asked_at_once(
     assert_eq!(who, all.collect::<Vec<_>>());
     let answers = result[nodes.len() + 1].as_array().unwrap();
     assert_eq!(answers[answers.len() - 1], "62f18601");
-    assert_eq!(result[nodes.len() + 2]["vin"], bench.vin.as_str());
+    assert_eq!(result[nodes.len() + 2]["vin"], rig.vin.as_str());
     // refused at once, or after the tool was told to wait
     let unknown = &result[nodes.len() + 3];
     assert!(*unknown == json!({"nack": 6}) || *unknown == json!("7f3e25"), "{unknown}");
@@ -291,9 +291,9 @@ async fn a_doip_tool_at_a_vehicle_on_can_does_not_notice_cut_links() {
 async fn ecus_on_can_are_found_at_their_addresses_and_all_are_asked_at_once() {
     let what = "doipclient through the DoIP gateway";
     let Some(mut tool) = peer("doip_peer.py", what, MODULES).await else { return };
-    let (bench, _network, connection) = on_can(GOOD).await;
-    let server = DoipGatewayServer::bind(over_can(&bench)).await.unwrap();
-    let nodes = bench.record.nodes();
+    let (rig, _network, connection) = on_can(GOOD).await;
+    let server = DoipGatewayServer::bind(over_can(&rig)).await.unwrap();
+    let nodes = rig.record.nodes();
     let asks = nodes.iter().enumerate().map(|(place, node)| {
         json!({"ask_final": {"to": usize::from(FIRST_ECU) + place, "pdu": hex(&node.exchanges[0].request)}})
     });
@@ -329,6 +329,6 @@ async fn ecus_on_can_are_found_at_their_addresses_and_all_are_asked_at_once() {
     assert_eq!(who, answering);
     assert_eq!(result[nodes.len() + 2], "62f18601");
     let who = &result[nodes.len() + 3];
-    assert_eq!(who["vin"], bench.record.vin.unwrap().as_str());
+    assert_eq!(who["vin"], rig.record.vin.unwrap().as_str());
     assert_eq!(LogicalAddress::try_from(who["logical_address"].as_u64().unwrap() as u32), Ok(GATEWAY));
 }

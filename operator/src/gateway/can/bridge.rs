@@ -21,20 +21,20 @@ const MAX_ECUS: usize = 64;
 
 /// How the bridge communicates with the tool.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CanBridgeConfig {
+pub(super) struct CanBridgeConfig {
     /// The ECUs on the tool's bus.
-    pub ecus: Vec<EcuAddress>,
+    pub(super) ecus: Vec<EcuAddress>,
     /// The functional identifiers.
-    pub functional: Vec<CanId>,
+    pub(super) functional: Vec<CanId>,
     /// The size of the frames to the tool.
-    pub frame_size: FrameSize,
+    pub(super) frame_size: FrameSize,
     /// How the bridge covers the delay of the network.
-    pub cover: CoverConfig,
+    pub(super) cover: CoverConfig,
 }
 
 /// The destination of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Target {
+pub(super) enum Target {
     /// The ECU with this number.
     Ecu(usize),
     /// All ECUs that listen to the functional identifier with this number.
@@ -54,7 +54,7 @@ struct PresentedEcu {
 ///
 /// After every `handle_*`, take everything from `poll_request` and `poll_frame`, then call `poll_timeout`
 /// again.
-pub struct CanBridge {
+pub(super) struct CanBridge {
     config: CanBridgeConfig,
     ecus: Vec<PresentedEcu>,
     requests: VecDeque<(Target, Vec<u8>)>,
@@ -64,33 +64,33 @@ pub struct CanBridge {
 
 impl CanBridge {
     /// A bridge without requests.
-    pub fn new(config: CanBridgeConfig) -> Self {
+    pub(super) fn new(config: CanBridgeConfig) -> Self {
         let ecus = config.ecus.iter().map(|address| PresentedEcu::new(*address, &config)).collect();
         Self { config, ecus, requests: VecDeque::new(), next: 0 }
     }
 
     /// The address of the ECU with this number.
-    pub fn ecu(&self, number: usize) -> Option<EcuAddress> {
+    pub(super) fn ecu(&self, number: usize) -> Option<EcuAddress> {
         self.ecus.get(number).map(|ecu| ecu.address)
     }
 
     /// The functional identifier with this number.
-    pub fn functional(&self, number: usize) -> Option<CanId> {
+    pub(super) fn functional(&self, number: usize) -> Option<CanId> {
         self.config.functional.get(number).copied()
     }
 
     /// The response identifiers of the configured ECUs.
-    pub fn responses(&self) -> impl Iterator<Item = CanId> + '_ {
+    pub(super) fn responses(&self) -> impl Iterator<Item = CanId> + '_ {
         self.config.ecus.iter().map(|ecu| ecu.response)
     }
 
     /// A tool left or arrived: discards everything under way.
-    pub fn handle_reset(&mut self) {
+    pub(super) fn handle_reset(&mut self) {
         *self = Self::new(self.config.clone());
     }
 
     /// The tool sent a frame.
-    pub fn handle_frame(&mut self, now: Instant, frame: &CanFrame) {
+    pub(super) fn handle_frame(&mut self, now: Instant, frame: &CanFrame) {
         if !frame.is_data() {
             return;
         }
@@ -111,7 +111,7 @@ impl CanBridge {
     }
 
     /// An ECU answered; `address` is the ECU, in the notation of the relay.
-    pub fn handle_response(&mut self, now: Instant, target: Target, address: u32, pdu: &[u8]) {
+    pub(super) fn handle_response(&mut self, now: Instant, target: Target, address: u32, pdu: &[u8]) {
         let (number, path) = match target {
             Target::Ecu(number) => (Some(number), AnswerPath::Physical),
             Target::Functional(_) => (self.responder(address), AnswerPath::Functional),
@@ -145,7 +145,7 @@ impl CanBridge {
     }
 
     /// A request is on the vehicle's bus.
-    pub fn handle_sent(&mut self, now: Instant, target: Target) {
+    pub(super) fn handle_sent(&mut self, now: Instant, target: Target) {
         if let Target::Ecu(number) = target
             && let Some(ecu) = self.ecus.get_mut(number)
         {
@@ -154,7 +154,7 @@ impl CanBridge {
     }
 
     /// A request was not sent, or its response was incomplete.
-    pub fn handle_failed(&mut self, now: Instant, target: Target) {
+    pub(super) fn handle_failed(&mut self, now: Instant, target: Target) {
         if let Target::Ecu(number) = target
             && let Some(ecu) = self.ecus.get_mut(number)
         {
@@ -164,12 +164,12 @@ impl CanBridge {
     }
 
     /// The link to the connector is lost, or back.
-    pub fn handle_link(&mut self, now: Instant, up: bool) {
+    pub(super) fn handle_link(&mut self, now: Instant, up: bool) {
         self.ecus.iter_mut().for_each(|ecu| ecu.cover.handle_link(now, up));
     }
 
     /// Handles the deadlines that have passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
         for number in 0..self.ecus.len() {
             let Some(ecu) = self.ecus.get_mut(number) else { return };
             ecu.cover.handle_timeout(now);
@@ -181,12 +181,12 @@ impl CanBridge {
     }
 
     /// The next request to a remote ECU.
-    pub fn poll_request(&mut self) -> Option<(Target, Vec<u8>)> {
+    pub(super) fn poll_request(&mut self) -> Option<(Target, Vec<u8>)> {
         self.requests.pop_front()
     }
 
     /// The next frame for the tool, which counts as sent.
-    pub fn poll_frame(&mut self, now: Instant) -> Option<CanFrame> {
+    pub(super) fn poll_frame(&mut self, now: Instant) -> Option<CanFrame> {
         for turn in 0..self.ecus.len() {
             let number = (self.next + turn) % self.ecus.len();
             let Some(ecu) = self.ecus.get_mut(number) else { continue };
@@ -201,7 +201,7 @@ impl CanBridge {
     }
 
     /// When to call `handle_timeout`.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let timers = |ecu: &PresentedEcu| {
             let (endpoint, cover) = (ecu.endpoint.poll_timeout(), ecu.cover.poll_timeout());
             endpoint.map(|(at, _)| at).into_iter().chain(cover.map(|(at, _)| at)).min()

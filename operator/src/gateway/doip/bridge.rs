@@ -13,11 +13,11 @@ const MAX_PAIRS: usize = 256;
 
 /// A tester, and the ECU or group of ECUs that receives its requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Pair {
+pub(super) struct Pair {
     /// The tester.
-    pub tester: LogicalAddress,
+    pub(super) tester: LogicalAddress,
     /// The ECU or group of ECUs.
-    pub target: LogicalAddress,
+    pub(super) target: LogicalAddress,
 }
 
 impl Pair {
@@ -42,7 +42,7 @@ struct CoveredEcu {
 /// The tool's side of a DoIP gateway.
 ///
 /// After every `handle_*`, take everything from `poll_response`, then call `poll_timeout` again.
-pub struct DoipBridge {
+pub(super) struct DoipBridge {
     config: CoverConfig,
     ecus: BTreeMap<Pair, CoveredEcu>,
     responses: VecDeque<DiagnosticMessage>,
@@ -50,7 +50,7 @@ pub struct DoipBridge {
 
 impl DoipBridge {
     /// A bridge without requests.
-    pub fn new(config: CoverConfig) -> Self {
+    pub(super) fn new(config: CoverConfig) -> Self {
         Self { config, ecus: BTreeMap::new(), responses: VecDeque::new() }
     }
 
@@ -64,7 +64,7 @@ impl DoipBridge {
     }
 
     /// A tester sent a request. Returns `false` if there are too many pairs.
-    pub fn handle_request(&mut self, now: Instant, pair: Pair, pdu: &[u8]) -> bool {
+    pub(super) fn handle_request(&mut self, now: Instant, pair: Pair, pdu: &[u8]) -> bool {
         if pair.target.is_functional() {
             return true;
         }
@@ -74,7 +74,7 @@ impl DoipBridge {
     }
 
     /// The ECU `source` answered a request of this pair.
-    pub fn handle_response(&mut self, now: Instant, pair: Pair, source: LogicalAddress, pdu: &[u8]) {
+    pub(super) fn handle_response(&mut self, now: Instant, pair: Pair, source: LogicalAddress, pdu: &[u8]) {
         let path = if pair.target.is_functional() { AnswerPath::Functional } else { AnswerPath::Physical };
         let tester = pair.tester;
         let Some(ecu) = self.ecu(Pair { tester, target: source }) else {
@@ -88,7 +88,7 @@ impl DoipBridge {
     }
 
     /// A request is on the vehicle's network.
-    pub fn handle_sent(&mut self, now: Instant, pair: Pair) {
+    pub(super) fn handle_sent(&mut self, now: Instant, pair: Pair) {
         if let Some(ecu) = self.ecus.get_mut(&pair) {
             ecu.cover.handle_sent(now);
         }
@@ -96,7 +96,7 @@ impl DoipBridge {
 
     /// An acknowledged request was not sent, or its response was incomplete. A functional request gets no
     /// answer.
-    pub fn handle_failed(&mut self, pair: Pair) {
+    pub(super) fn handle_failed(&mut self, pair: Pair) {
         let Some(ecu) = self.ecus.get_mut(&pair) else { return };
         if pair.target.is_functional() {
             ecu.cover.handle_failed();
@@ -107,18 +107,18 @@ impl DoipBridge {
     }
 
     /// The link to the connector is lost, or back.
-    pub fn handle_link(&mut self, now: Instant, up: bool) {
+    pub(super) fn handle_link(&mut self, now: Instant, up: bool) {
         self.ecus.values_mut().for_each(|ecu| ecu.cover.handle_link(now, up));
     }
 
     /// A tester disconnected.
-    pub fn handle_gone(&mut self, tester: LogicalAddress) {
+    pub(super) fn handle_gone(&mut self, tester: LogicalAddress) {
         self.ecus.retain(|pair, _| pair.tester != tester);
         self.responses.retain(|response| response.target != tester);
     }
 
     /// Handles the deadlines that have passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
         let pairs: Vec<Pair> = self.ecus.keys().copied().collect();
         for pair in pairs {
             if let Some(ecu) = self.ecus.get_mut(&pair) {
@@ -138,12 +138,12 @@ impl DoipBridge {
     }
 
     /// The next message to a tester.
-    pub fn poll_response(&mut self) -> Option<DiagnosticMessage> {
+    pub(super) fn poll_response(&mut self) -> Option<DiagnosticMessage> {
         self.responses.pop_front()
     }
 
     /// When to call `handle_timeout`.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.ecus.values().filter_map(|ecu| ecu.cover.poll_timeout()).map(|(at, _)| at).min()
     }
 }

@@ -254,7 +254,8 @@ async fn why_the_connector_closed_is_told_to_everyone_who_waits() {
         rig.control.send(Control::Close("vehicle-lost")).unwrap();
     });
     assert_eq!(received, Err(CloseReason::Remote("vehicle-lost".to_owned())));
-    let error = connection.configure_buses(vec![rig::bus()]).await.unwrap_err();
+    let error =
+        connection.configure_buses(vec![connector_test_support::config::can_bus()]).await.unwrap_err();
     assert_eq!(Failure::from(error).exit_code(), FailureKind::Vehicle as u8);
 }
 

@@ -1,30 +1,26 @@
-//! A cloud that only relays, with the connector's real session on a virtual vehicle behind it, and a network
-//! in front of it that can be bad: all in virtual time.
+//! A cloud that only relays, with the connector's real session on a virtual vehicle behind it, and a network in front
+//! of it that can be bad: all in virtual time.
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use connector_agent::config::{CanPort, IsotpStack};
 use connector_agent::protocol::problem::Problem;
 use connector_agent::relay::connection::{Session, SessionSettings};
 use connector_agent::relay::limits::SessionLimits;
 use connector_agent::relay::wire::Envelope;
-use connector_agent::relay::wire::request::{
-    BusConfig, CanBusConfig, IsotpChannelConfig, PaddingConfig, Request, ResumeConnection, Switch,
-};
-use connector_agent::vehicle::hardware::Hardware;
-use connector_hal::can::CanBus;
+use connector_agent::relay::wire::request::{IsotpChannelConfig, Request, ResumeConnection, Switch};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::future::BoxFuture;
-use connector_hal::timer::TimerKind;
 use connector_operator::client::{
     Connection, ConnectionSettings, Dial, DialError, Io, OperatorError, Socket,
 };
 use connector_sim::network::{BadNetworkConfig, Conditions};
-use connector_sim::vehicle::catalogue::Catalogue;
 use connector_sim::vehicle::{Vehicle, VehicleConfig};
+use connector_test_support::config::{can_bus, functional};
+use connector_test_support::hardware::HardwareBuilder;
+use connector_test_support::{data, now};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::io::{DuplexStream, duplex, split};
@@ -35,7 +31,6 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use uuid::Uuid;
 
-const VEHICLES: &str = include_str!("../../../../tests/data/vehicles/vehicles.json");
 /// What a kernel keeps of a socket.
 const SOCKET_BUFFER: usize = 64 * 1024;
 
@@ -90,21 +85,13 @@ impl Rig {
         network: BadNetworkConfig,
         change: impl FnOnce(&mut VehicleConfig),
     ) -> Self {
-        let record = Catalogue::parse(VEHICLES).unwrap().find(platform).unwrap().clone();
+        let record = data::record(platform);
         let bus = VirtualBus::new(VirtualBusConfig::default());
         let mut config = VehicleConfig::new(record);
         change(&mut config);
         let vehicle = Vehicle::start(&config, &bus);
         let uuid = Uuid::new_v4();
-        let port =
-            CanPort { pins: [6, 14], device: "virtual".to_owned(), fd: false, isotp: IsotpStack::Auto };
-        let open_can = move |_: &str| -> BoxFuture<'static, _> {
-            let can: Box<dyn CanBus> =
-                Box::new(bus.attach_adapter("connector", VirtualBus::full_capabilities()));
-            Box::pin(async { Ok(can) })
-        };
-        let hardware =
-            Hardware { open_can: Arc::new(open_can), timer: TimerKind::Runtime, ..Hardware::new([port]) };
+        let hardware = HardwareBuilder::in_runtime_time().on_bus(&bus).build();
         let settings = SessionSettings {
             connection_uuid: uuid,
             hold: Duration::from_secs(30),
@@ -135,7 +122,7 @@ impl Rig {
     /// Joined, with the bus set up.
     pub async fn connect(&self) -> Connection {
         let connection = self.join().await.unwrap();
-        connection.configure_buses(vec![bus()]).await.unwrap();
+        connection.configure_buses(vec![can_bus()]).await.unwrap();
         connection
     }
 
@@ -145,34 +132,8 @@ impl Rig {
     }
 }
 
-pub fn bus() -> BusConfig {
-    let can_bus = CanBusConfig {
-        pin_plus: 6,
-        pin_min: 14,
-        can_protocol: "isotp".to_owned(),
-        can_bit_rate: 500_000,
-        transceiver: None,
-        data_bit_rate: None,
-    };
-    BusConfig { bus_name: "HS".to_owned(), can_bus: Some(can_bus), ..BusConfig::default() }
-}
-
 pub fn isotp(request_id: u32, response_id: Option<u32>) -> IsotpChannelConfig {
-    IsotpChannelConfig {
-        bus_name: "HS".to_owned(),
-        request_id,
-        response_id,
-        response_ids: Vec::new(),
-        extended_request_address: None,
-        extended_response_address: None,
-        padding: PaddingConfig::Enabled,
-        padding_byte: None,
-        keep_alive: Switch::Enabled,
-        block_size: None,
-        st_min: None,
-        max_age_ms: None,
-        p2_ms: None,
-    }
+    IsotpChannelConfig { response_id, keep_alive: Switch::Enabled, ..functional(request_id) }
 }
 
 /// Which binary messages pass; the others are thrown away, as the sandbox does.
@@ -318,10 +279,6 @@ impl Cloud {
             }
         }
     }
-}
-
-fn now() -> std::time::Instant {
-    Instant::now().into_std()
 }
 
 async fn next(operator: &mut Option<Server>) -> Option<Message> {
