@@ -1,7 +1,7 @@
 //! The VIN by DoIP: the one that a gateway announces, or else the one that it tells when it is asked.
 
 use std::net::SocketAddr;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use connector_hal::can::BoxFuture;
@@ -13,12 +13,8 @@ use super::explorer::Explorer;
 use super::io::{LinkError, Network};
 use super::network::NetworkConfig;
 use super::{HeaderNackCode, LogicalAddress};
-use crate::vin::{Candidate, Vin, VinSource};
+use crate::vin::{Candidate, GatewayQuestion, Vin, VinSource};
 
-/// ReadDataByIdentifier, VIN (ISO 14229-1, C.1).
-const READ_VIN: [u8; 3] = [0x22, 0xF1, 0x90];
-const POSITIVE: [u8; 3] = [0x62, 0xF1, 0x90];
-const RESPONSE_PENDING: [u8; 3] = [0x7F, 0x22, 0x78];
 /// Gateways that are asked at a time; more have the same VIN to tell.
 const MAX_ASKED: usize = 4;
 /// No longer message is expected, in bytes.
@@ -48,7 +44,7 @@ struct Asked {
     /// Not known before routing is active where the gateway has not identified itself.
     gateway: Option<LogicalAddress>,
     client: Client,
-    was_asked: bool,
+    question: GatewayQuestion,
     must_be_confirmed: bool,
     /// Why it has to be tried again.
     last_error: Option<String>,
@@ -87,7 +83,9 @@ impl VinSearch {
 
     /// When [`VinSearch::poll`] is to be called although nothing happened.
     pub fn poll_timeout(&self) -> Instant {
-        self.silent_host.map_or(self.until, |(_, at)| at.min(self.until))
+        let repetitions = self.asked.iter().filter_map(|asked| asked.question.poll_timeout());
+        let silent_host = self.silent_host.map(|(_, at)| at);
+        repetitions.chain(silent_host).fold(self.until, Instant::min)
     }
 
     /// A host refused what it was asked by UDP.
@@ -102,22 +100,17 @@ impl VinSearch {
         }
         self.connect_with_silent_host(discovery);
         let (mut told, mut failed) = (Vec::new(), Vec::new());
-        self.asked.retain_mut(|asked| {
-            while let Poll::Ready(event) = asked.client.poll(cx, network) {
-                match asked.handle(event) {
-                    Answer::None => {}
-                    Answer::Told(vin, gateway) => {
-                        told.push((vin, gateway));
-                        return false;
-                    }
-                    Answer::Nothing(why) => {
-                        tracing::debug!(gateway = %asked.name(), %why, "the gateway tells no VIN");
-                        failed.push(format!("{}: {why}", asked.name()));
-                        return false;
-                    }
-                }
+        self.asked.retain_mut(|asked| match asked.poll(cx, network, now()) {
+            Poll::Pending => true,
+            Poll::Ready(Ok((vin, gateway))) => {
+                told.push((vin, gateway));
+                false
             }
-            true
+            Poll::Ready(Err(why)) => {
+                tracing::debug!(gateway = %asked.name(), %why, "no VIN from the gateway");
+                failed.push(format!("{}: {why}", asked.name()));
+                false
+            }
         });
         told.into_iter().for_each(|(vin, gateway)| self.tell(vin, gateway));
         failed.into_iter().for_each(|why| self.note(why));
@@ -178,17 +171,13 @@ impl VinSearch {
     }
 }
 
-enum Answer {
-    /// None yet.
-    None,
-    Told(Vin, LogicalAddress),
-    /// None will come, and why.
-    Nothing(String),
-}
+/// The VIN and the address of the gateway that answered, or the reason why the gateway will give no VIN.
+type GatewayResult = Result<(Vin, LogicalAddress), String>;
 
 impl Asked {
     fn new(gateway: Option<LogicalAddress>, client: Client) -> Self {
-        Self { gateway, client, was_asked: false, must_be_confirmed: false, last_error: None }
+        let question = GatewayQuestion::default();
+        Self { gateway, client, question, must_be_confirmed: false, last_error: None }
     }
 
     fn name(&self) -> String {
@@ -202,7 +191,8 @@ impl Asked {
     fn waits_for(&self) -> String {
         let what = match &self.last_error {
             Some(error) => error.clone(),
-            None if self.was_asked => "it has not answered 22 F190 in time".to_owned(),
+            None if self.question.was_busy() => "it answers 22 F190 with busy (0x21) every time".to_owned(),
+            None if self.question.is_asked() => "it has not answered 22 F190 in time".to_owned(),
             None if self.must_be_confirmed => {
                 "nobody confirmed the routing activation in the vehicle in time".to_owned()
             }
@@ -214,54 +204,58 @@ impl Asked {
         format!("{}: {what}", self.name())
     }
 
-    fn handle(&mut self, event: ClientEvent) -> Answer {
+    /// Moves the connection along and asks when a question is due.
+    fn poll(&mut self, cx: &mut Context<'_>, network: &dyn Network, now: Instant) -> Poll<GatewayResult> {
+        loop {
+            if let Some(request) = self.question.poll_transmit(now)
+                && let Some(gateway) = self.gateway
+                && let Err(error) = self.client.send(gateway, request)
+            {
+                return Poll::Ready(Err(error.to_string()));
+            }
+            let event = ready!(self.client.poll(cx, network));
+            if let Some(result) = self.handle_event(now, event) {
+                return Poll::Ready(result);
+            }
+        }
+    }
+
+    fn handle_event(&mut self, now: Instant, event: ClientEvent) -> Option<GatewayResult> {
         match event {
             ClientEvent::Active { entity } => {
                 self.last_error = None;
-                let gateway = *self.gateway.get_or_insert(entity);
-                self.was_asked = true;
-                match self.client.send(gateway, &READ_VIN) {
-                    Ok(_) => Answer::None,
-                    Err(error) => Answer::Nothing(error.to_string()),
-                }
+                self.gateway.get_or_insert(entity);
+                self.question.handle_active(now);
             }
-            ClientEvent::Message(Event::Received { source, data }) => match data.as_slice() {
-                [a, b, c, vin @ ..] if [*a, *b, *c] == POSITIVE => match Vin::try_from(vin) {
-                    Ok(vin) => Answer::Told(vin, self.gateway.unwrap_or(source)),
-                    Err(error) => Answer::Nothing(format!("what it answers to 22 F190 is no VIN: {error}")),
-                },
-                [a, b, c, ..] if [*a, *b, *c] == RESPONSE_PENDING => Answer::None,
-                [0x7F, 0x22, code, ..] => {
-                    Answer::Nothing(format!("its answer to 22 F190 is negative: 0x{code:02X}"))
-                }
-                _ => Answer::None,
-            },
-            ClientEvent::Message(Event::SendFailed { failure, .. }) => Answer::Nothing(failure.to_string()),
-            // made anew by itself while there is time
-            ClientEvent::Down(error) if error.may_pass() => {
-                let is_lost = matches!(
-                    error,
-                    ClientError::Connection(ConnectionError::ClosedByGateway | ConnectionError::Stream(_))
-                );
-                let before = match () {
-                    () if !is_lost => "",
-                    () if self.was_asked => "22 F190 was not answered: ",
-                    () if self.must_be_confirmed => {
-                        "nobody confirmed the routing activation in the vehicle: "
-                    }
-                    () => "the routing activation was not answered: ",
-                };
-                self.last_error = Some(format!("{before}{error}"));
-                (self.was_asked, self.must_be_confirmed) = (false, false);
-                Answer::None
+            ClientEvent::Message(Event::Received { source, data }) => {
+                let answer = self.question.handle_response(now, &data)?;
+                let gateway = self.gateway.unwrap_or(source);
+                return Some(answer.map(|vin| (vin, gateway)).map_err(|reason| reason.to_string()));
             }
-            ClientEvent::Down(error) => Answer::Nothing(error.to_string()),
-            ClientEvent::ConfirmationRequired => {
-                self.must_be_confirmed = true;
-                Answer::None
-            }
-            ClientEvent::Message(_) => Answer::None,
+            ClientEvent::Message(Event::SendFailed { failure, .. }) => return Some(Err(failure.to_string())),
+            ClientEvent::Down(error) if error.may_pass() => self.handle_down(&error),
+            ClientEvent::Down(error) => return Some(Err(error.to_string())),
+            ClientEvent::ConfirmationRequired => self.must_be_confirmed = true,
+            ClientEvent::Message(_) => {}
         }
+        None
+    }
+
+    /// The client connects again while there is time.
+    fn handle_down(&mut self, error: &ClientError) {
+        let is_lost = matches!(
+            error,
+            ClientError::Connection(ConnectionError::ClosedByGateway | ConnectionError::Stream(_))
+        );
+        let before = match () {
+            () if !is_lost => "",
+            () if self.question.is_asked() => "22 F190 was not answered: ",
+            () if self.must_be_confirmed => "nobody confirmed the routing activation in the vehicle: ",
+            () => "the routing activation was not answered: ",
+        };
+        self.last_error = Some(format!("{before}{error}"));
+        self.question.handle_lost();
+        self.must_be_confirmed = false;
     }
 }
 

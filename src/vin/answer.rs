@@ -8,9 +8,6 @@ const NRC_RESPONSE_PENDING: u8 = 0x78;
 const NRC_BUSY_REPEAT_REQUEST: u8 = 0x21;
 const NEGATIVE_RESPONSE: u8 = 0x7F;
 
-/// Some ECUs put the VIN's length in front of it.
-const VIN_LENGTH_BYTE: u8 = 17;
-
 /// A service by which an ECU on a CAN bus tells the VIN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Service {
@@ -70,7 +67,7 @@ pub enum Answer {
     /// The VIN.
     Vin(Service, Vin),
     /// A positive answer without a VIN in it.
-    NoVin(Service, NoVin),
+    NoVin(Service, VinError),
     /// The answer will come later, within P2* (`7F xx 78`).
     Pending(Service),
     /// The ECU is busy: ask again later (`7F xx 21`).
@@ -79,20 +76,6 @@ pub enum Answer {
     Refused(Service, u8),
     /// Something else, or an answer to somebody else.
     Unrelated,
-}
-
-/// Why the data of a positive answer is no VIN.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoVin {
-    /// Nothing but null bytes: the ECU was never told its VIN.
-    #[error("the VIN is empty")]
-    Empty,
-    /// One character 17 times: what memory never written, or a workshop's placeholder, looks like.
-    #[error("the VIN is a placeholder")]
-    Placeholder,
-    /// Not as long as a VIN, or of other characters.
-    #[error(transparent)]
-    Malformed(#[from] VinError),
 }
 
 impl Answer {
@@ -108,7 +91,7 @@ impl Answer {
         }
         for service in Service::ALL {
             if let Some(data) = service.positive(pdu) {
-                return match parse_vin(data) {
+                return match Vin::from_field(data) {
                     Ok(vin) => Self::Vin(service, vin),
                     Err(reason) => Self::NoVin(service, reason),
                 };
@@ -128,34 +111,6 @@ impl Answer {
             Self::Unrelated => None,
         }
     }
-}
-
-/// Finds the VIN in an answer's data, without null padding on either side, without a length byte in front, and without
-/// what fills up a longer field behind it.
-fn parse_vin(data: &[u8]) -> Result<Vin, NoVin> {
-    let data = trim_nulls(data);
-    let data = match data {
-        [VIN_LENGTH_BYTE, rest @ ..] => trim_nulls(rest),
-        _ => data,
-    };
-    let data = match data.split_at_checked(VIN_LENGTH_BYTE.into()) {
-        // spaces, or memory that was never written
-        Some((vin, [fill @ (b' ' | 0xFF), rest @ ..])) if rest.iter().all(|byte| byte == fill) => vin,
-        _ => data,
-    };
-    let Some(first) = data.first() else { return Err(NoVin::Empty) };
-    let vin = Vin::try_from(data)?;
-    if data.iter().all(|byte| byte == first) {
-        return Err(NoVin::Placeholder);
-    }
-    Ok(vin)
-}
-
-fn trim_nulls(mut data: &[u8]) -> &[u8] {
-    while let [0, rest @ ..] | [rest @ .., 0] = data {
-        data = rest;
-    }
-    data
 }
 
 #[cfg(test)]
@@ -206,17 +161,17 @@ mod tests {
     #[test]
     fn bytes_that_are_no_vin_say_why() {
         let uds = |data: &[u8]| Answer::parse(&pdu(&[&[0x62, 0xF1, 0x90], data]));
-        assert_eq!(uds(&[]), Answer::NoVin(Service::Uds, NoVin::Empty));
-        assert_eq!(uds(&[0; 17]), Answer::NoVin(Service::Uds, NoVin::Empty));
-        assert_eq!(uds(&[0x11]), Answer::NoVin(Service::Uds, NoVin::Empty));
-        assert_eq!(uds(&[b'0'; 17]), Answer::NoVin(Service::Uds, NoVin::Placeholder));
+        assert_eq!(uds(&[]), Answer::NoVin(Service::Uds, VinError::Empty));
+        assert_eq!(uds(&[0; 17]), Answer::NoVin(Service::Uds, VinError::Empty));
+        assert_eq!(uds(&[0x11]), Answer::NoVin(Service::Uds, VinError::Empty));
+        assert_eq!(uds(&[b'0'; 17]), Answer::NoVin(Service::Uds, VinError::Placeholder));
         let erased = VinError::Character { byte: 0xFF, position: 1 };
-        assert_eq!(uds(&[0xFF; 17]), Answer::NoVin(Service::Uds, NoVin::Malformed(erased)));
+        assert_eq!(uds(&[0xFF; 17]), Answer::NoVin(Service::Uds, erased));
         for behind in [&b" \xFF"[..], b" 1", b"\xFF1", b"1"] {
             let data = pdu(&[VIN.as_bytes(), behind]);
             assert!(matches!(uds(&data), Answer::NoVin(..)), "{data:02X?}");
         }
-        let short = Answer::NoVin(Service::Uds, NoVin::Malformed(VinError::Length(16)));
+        let short = Answer::NoVin(Service::Uds, VinError::Length(16));
         assert_eq!(uds(&VIN.as_bytes()[1..]), short);
     }
 
@@ -259,7 +214,8 @@ mod tests {
                 let is_fill = |fill| after.iter().all(|byte| [0, fill].contains(byte));
                 prop_assert!(is_fill(0x20) || is_fill(0xFF), "{:02X?}", pdu);
                 let before = &pdu[prefix.len()..at];
-                prop_assert!(before.iter().all(|byte| [0, 0x11].contains(byte)), "{:02X?}", pdu);
+                let is_padding = |fill| before.iter().all(|byte| [0, 0x11, fill].contains(byte));
+                prop_assert!(is_padding(0x20) || is_padding(0xFF), "{:02X?}", pdu);
             }
         }
     }

@@ -32,6 +32,9 @@ const READ_ECU_IDENTIFICATION: [u8; 2] = [0x1A, 0x90];
 const OBD_VIN: [u8; 2] = [0x09, 0x02];
 const OBD_MESSAGES: usize = 5;
 
+/// The number of times that a busy ECU is asked the same question again.
+const MAX_REPEATS: u8 = 2;
+
 /// Who is to be asked, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Attempt {
@@ -68,6 +71,9 @@ pub struct KlineReader {
     attempts: VecDeque<Attempt>,
     endpoint: Endpoint,
     questions: VecDeque<[u8; 2]>,
+    /// The question that was sent last.
+    question: Option<[u8; 2]>,
+    repeats_left: u8,
     /// The bytes of mode 09 so far, of one ECU.
     pieces: Option<(u8, Vec<Vec<u8>>)>,
     candidates: Vec<Candidate>,
@@ -86,6 +92,8 @@ impl KlineReader {
             attempts: attempts(bit_rates),
             endpoint: Endpoint::new(Config::new(functional, Initialisation::Fast, first), now),
             questions: VecDeque::new(),
+            question: None,
+            repeats_left: MAX_REPEATS,
             pieces: None,
             candidates: Vec::new(),
             is_finished: false,
@@ -196,6 +204,7 @@ impl KlineReader {
     fn ask_next(&mut self) {
         self.pieces = None;
         let question = if self.candidates.is_empty() { self.questions.pop_front() } else { None };
+        self.question = question;
         match question {
             Some(question) if self.endpoint.send(&question).is_ok() => {}
             _ => self.endpoint.stop(),
@@ -219,6 +228,12 @@ impl KlineReader {
             }
             _ => match Answer::parse(pdu) {
                 Answer::Pending(_) | Answer::Unrelated => {}
+                // P3min is pause enough
+                Answer::Busy(_) if self.repeats_left > 0 => {
+                    self.repeats_left -= 1;
+                    self.question.take().into_iter().for_each(|question| self.questions.push_front(question));
+                    self.ask_next();
+                }
                 _ => {
                     self.handle_vin(source, pdu, VinSource::Kwp);
                     self.ask_next();

@@ -3,6 +3,7 @@
 mod answer;
 mod beside;
 pub mod command;
+mod gateway_question;
 pub mod kline;
 mod number;
 mod read;
@@ -11,8 +12,9 @@ mod report;
 mod search;
 mod watch;
 
-pub use answer::{Answer, NoVin, Service};
+pub use answer::{Answer, Service};
 pub use beside::{BesideCan, by_doip};
+pub use gateway_question::{GatewayQuestion, NoVinReason};
 pub use number::{Vin, VinError};
 pub use read::{BusEnd, BusReading, VinReading, VinSettings, read, read_beside};
 pub use reader::{LATENCY_ALLOWANCE, Outcome, P2, P2_STAR, Reader, ReaderEvent, ReaderSettings, Timer};

@@ -50,6 +50,8 @@ pub struct Misbehaviour {
     pub refuses_with: Option<u8>,
     /// The checksum of so many answers is wrong.
     pub wrong_checksums: u32,
+    /// The number of requests that it answers with busyRepeatRequest (`7F xx 21`).
+    pub busy: u32,
     /// It stops in the middle of so many answers.
     pub truncated: u32,
     /// It forgets the communication after so many requests.
