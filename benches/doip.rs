@@ -11,20 +11,22 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use connector_agent::doip::codec::{Decoded, StreamDecoder};
-use connector_agent::doip::device::Device;
-use connector_agent::doip::discovery::Destination;
-use connector_agent::doip::io::{ConnectError, Network, Stream};
-use connector_agent::doip::{
+use connector_agent::config::DoipPort;
+use connector_agent::config::doip_device::Device;
+use connector_agent::protocol::doip::codec::{Decoded, StreamDecoder};
+use connector_agent::protocol::doip::discovery::Destination;
+use connector_agent::protocol::doip::{
     ActivationResponse, Announcement, DiagnosticAck, DiagnosticMessage, Eid, FurtherAction, Message, Payload,
     ProtocolVersion,
 };
-use connector_agent::hardware::{DoipPort, Hardware};
-use connector_agent::relay::Envelope;
-use connector_agent::relay::codec::{Payload as Record, PduFlags, Tag};
+use connector_agent::relay::connection::{Session, SessionSettings};
+use connector_agent::relay::limits::SessionLimits;
 use connector_agent::relay::link::{Link, Role};
-use connector_agent::relay::request::Request;
-use connector_agent::relay::session::{Session, SessionLimits, SessionSettings};
+use connector_agent::relay::wire::Envelope;
+use connector_agent::relay::wire::codec::{Payload as Record, PduFlags, Tag};
+use connector_agent::relay::wire::request::Request;
+use connector_agent::vehicle::doip_network::network::{ConnectError, Network, Stream};
+use connector_agent::vehicle::hardware::Hardware;
 use connector_hal::can::BoxFuture;
 use connector_hal::timer::TimerKind;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -9,7 +9,7 @@ mod transfer;
 use std::hint::black_box;
 use std::time::Instant;
 
-use connector_agent::isotp::{Addressing, Config, Endpoint, FrameSize};
+use connector_agent::protocol::isotp::{Addressing, Config, Endpoint, FrameSize};
 use connector_hal::can::CanId;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use transfer::transfer;

@@ -4,7 +4,7 @@
 mod agent_support;
 
 use agent_support::{AgentSettings, Connector, Sandbox, TestAgent, bus, catalogue, soon};
-use connector_agent::relay::request::{BusConfig, Switch};
+use connector_agent::relay::wire::request::{BusConfig, Switch};
 use connector_sim::doip::ListenConfig;
 use connector_sim::operator::client::{Channel, Connection, Timing};
 use connector_sim::vehicle::doip::{FIRST_ECU, GATEWAY};

@@ -5,8 +5,8 @@
 mod agent_support;
 
 use agent_support::{AgentSettings, BUS, Sandbox, TestAgent, catalogue, isotp, soon};
-use connector_agent::isotp::FrameSize;
-use connector_agent::relay::request::{BusConfig, CanBusConfig, RawChannelConfig};
+use connector_agent::protocol::isotp::FrameSize;
+use connector_agent::relay::wire::request::{BusConfig, CanBusConfig, RawChannelConfig};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig, VirtualCan};
 use connector_hal::can::{CanBusExt as _, CanEvent, CanFrame, CanId, FdFlags, FrameKind};
 use connector_hal::timer::TimerKind;

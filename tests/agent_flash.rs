@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use agent_support::{AgentSettings, Connector, Sandbox, TestAgent, bus, configure, functional, soon};
-use connector_agent::relay::codec::{EventCode, PduFlags};
-use connector_agent::relay::request::IsotpChannelConfig;
+use connector_agent::relay::wire::codec::{EventCode, PduFlags};
+use connector_agent::relay::wire::request::IsotpChannelConfig;
 use connector_hal::can::virtual_bus::VirtualBus;
 use connector_hal::can::{CanBus as _, CanBusExt as _, CanEvent, CanFrame, CanId, CanSettings};
 use connector_hal::timer::TimerKind;

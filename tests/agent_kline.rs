@@ -8,7 +8,8 @@ use std::path::Path;
 
 use agent_support::{AgentSettings, Sandbox, TestAgent, bus, soon};
 use clap::Parser as _;
-use connector_agent::relay::request::{BusConfig, KLINE_BIT_RATES};
+use connector_agent::config::KLINE_BIT_RATES;
+use connector_agent::relay::wire::request::BusConfig;
 use connector_sim::operator::client::{Channel, Connection, Timing};
 use connector_sim::vehicle::kline::{KlineArgs, RunningKline};
 use futures_util::future::join_all;

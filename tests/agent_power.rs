@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use agent_support::{AgentSettings, Bench, Sandbox, closed, configure, isotp, soon};
 use connector_agent::config::PowerConfig;
-use connector_agent::relay::request::{BusConfig, Terminal15BusConfig, Terminal15ChannelConfig};
+use connector_agent::relay::wire::request::{BusConfig, Terminal15BusConfig, Terminal15ChannelConfig};
 use connector_sim::operator::client::{CloseReason, Item};
 
 const VEHICLE: &str = "AUDI_A3_MK3";

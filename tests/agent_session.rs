@@ -10,7 +10,7 @@ use agent_support::{
     AgentSettings, Bench, HANG, Sandbox, Socket, TestAgent, bus, catalogue, closed, configure, isotp, soon,
     vehicle,
 };
-use connector_agent::relay::request::{IsotpChannelConfig, Switch};
+use connector_agent::relay::wire::request::{IsotpChannelConfig, Switch};
 use connector_hal::board::Led;
 use connector_sim::network::{BadNetwork, BadNetworkConfig};
 use connector_sim::operator::client::{Channel, CloseReason, Connection, LinkState, Timing};

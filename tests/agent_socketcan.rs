@@ -20,8 +20,8 @@ use std::path::Path;
 use std::process::Stdio;
 
 use agent_support::{BUS, Connector, Sandbox, catalogue, configure, functional, isotp, soon};
-use connector_agent::relay::codec::{EventCode, PduFlags};
-use connector_agent::relay::request::{IsotpChannelConfig, RawChannelConfig, Switch};
+use connector_agent::relay::wire::codec::{EventCode, PduFlags};
+use connector_agent::relay::wire::request::{IsotpChannelConfig, RawChannelConfig, Switch};
 use connector_hal::can::CanSettings;
 use connector_hal::timer::TimerKind;
 use connector_sim::operator::client::{Channel, Connection, Item, Timing};

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use agent_support::{
     AgentSettings, Connector, Sandbox, TestAgent, bus, catalogue, configure, isotp, soon, vehicle,
 };
-use connector_agent::relay::codec::{EventCode, PduFlags};
+use connector_agent::relay::wire::codec::{EventCode, PduFlags};
 use connector_sim::operator::client::{Connection, Item};
 use connector_sim::vehicle::catalogue::{EcuAddress, EcuRecord, VehicleRecord};
 use futures_util::future::{join_all, try_join_all};

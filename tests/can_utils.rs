@@ -10,7 +10,7 @@ mod can_support;
 use std::process::Stdio;
 
 use can_support::{Ours, PATIENCE, SETTINGS, config, environment, id, modes, pdu};
-use connector_agent::isotp::{Addressing, Event, FrameSize, Padding};
+use connector_agent::protocol::isotp::{Addressing, Event, FrameSize, Padding};
 use connector_hal::can::{CanBusExt, CanEvent, CanFrame, CanId, FdFlags, open};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};

@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cloud_client::*;
-use connector_agent::cloud::{Authenticator, Cloud, KeptLogin, LoginState, Tokens};
+use connector_agent::cloud::Cloud;
+use connector_agent::cloud::LoginState;
+use connector_agent::cloud::login::{Authenticator, KeptLogin};
+use connector_agent::cloud::rest::Tokens;
 use connector_agent::config::{ApiUrl, Config, Pincode, WebsocketUrl};
 
 const LOGIN: &str = "POST /v2/authenticate/pincode";

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloud_client::*;
-use connector_agent::cloud::{
-    CloudState, DownReason, Link, LinkEvent, LinkSettings, LoginState, Outgoing, tls,
-};
+use connector_agent::cloud::websocket::{DownReason, Link, LinkEvent, LinkSettings, Outgoing};
+use connector_agent::cloud::{CloudState, LoginState};
 use connector_agent::config::CloudConfig;
+use connector_agent::tls;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -345,7 +345,7 @@ struct Cloud {
     api: Server,
     listener: TcpListener,
     config: CloudConfig,
-    authenticator: connector_agent::cloud::Authenticator,
+    authenticator: connector_agent::cloud::login::Authenticator,
     status: tokio::sync::watch::Receiver<connector_agent::cloud::CloudStatus>,
 }
 

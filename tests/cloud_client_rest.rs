@@ -7,7 +7,8 @@ mod cloud_client;
 use std::time::Duration;
 
 use cloud_client::*;
-use connector_agent::cloud::{Chain, LoginState, RestError};
+use connector_agent::cloud::LoginState;
+use connector_agent::cloud::rest::{Chain, RestError};
 use connector_agent::config::Pincode;
 use secrecy::SecretString;
 
@@ -140,7 +141,7 @@ async fn a_token_is_refreshed_before_it_expires_and_a_refused_refresh_falls_back
     config.client_id = Some("connector 1".to_owned());
     let rest = rest(&config);
     let authenticator =
-        connector_agent::cloud::Authenticator::spawn(rest.clone(), Pincode::new(PINCODE).unwrap(), 1);
+        connector_agent::cloud::login::Authenticator::spawn(rest.clone(), Pincode::new(PINCODE).unwrap(), 1);
     let bearer = async || {
         let token = soon(authenticator.token()).await;
         soon(rest.connector(&token)).await.unwrap();

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloud_client::soon;
-use connector_agent::cloud::{
-    Authenticator, Cloud, CloudState, Link, LinkEvent, LinkSettings, LoginState, Outgoing, Rest, differences,
-    tls,
-};
+use connector_agent::cloud::Cloud;
+use connector_agent::cloud::login::Authenticator;
+use connector_agent::cloud::rest::{Rest, differences};
+use connector_agent::cloud::websocket::{Link, LinkEvent, LinkSettings, Outgoing};
+use connector_agent::cloud::{CloudState, LoginState};
 use connector_agent::config::{ApiUrl, Config, ConnectorUuid, Pincode, WebsocketUrl};
+use connector_agent::tls;
 use connector_sim::cloud as sandbox;
 use serde_json::json;
 

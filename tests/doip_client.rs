@@ -8,21 +8,24 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use connector_agent::doip::client::{Client, ClientError, ClientEvent};
-use connector_agent::doip::codec::{Decoded, StreamDecoder};
-use connector_agent::doip::connection::{Connection, ConnectionError, ConnectionSettings, Event};
-use connector_agent::doip::device::Device;
-use connector_agent::doip::discovery::{Destination, Discovery, DiscoveryEvent, Question};
-use connector_agent::doip::explorer::Explorer;
-use connector_agent::doip::io::Network;
-use connector_agent::doip::linux::{LinuxNetworks, Purpose};
-use connector_agent::doip::network::{DoipConfig, DoipTlsConfig, NetworkConfig};
-use connector_agent::doip::{
+use connector_agent::config::DoipPort;
+use connector_agent::config::VinSettings;
+use connector_agent::config::doip::{DoipConfig, NetworkConfig};
+use connector_agent::config::doip_device::Device;
+use connector_agent::protocol::doip::codec::{Decoded, StreamDecoder};
+use connector_agent::protocol::doip::connection::{Connection, ConnectionError, ConnectionSettings, Event};
+use connector_agent::protocol::doip::discovery::{Destination, Discovery, DiscoveryEvent, Question};
+use connector_agent::protocol::doip::{
     ActivationResponse, DiagnosticAck, DiagnosticMessage, HeaderNackCode, LogicalAddress, Message, NodeType,
     Payload, PowerMode, ProtocolVersion,
 };
-use connector_agent::hardware::{DoipPort, Hardware};
-use connector_agent::vin::{VinReport, VinSettings, VinSource, by_doip, read_beside};
+use connector_agent::tls::gateway::DoipTlsConfig;
+use connector_agent::vehicle::doip_network::client::{Client, ClientError, ClientEvent};
+use connector_agent::vehicle::doip_network::explorer::Explorer;
+use connector_agent::vehicle::doip_network::linux::{LinuxNetworks, Purpose};
+use connector_agent::vehicle::doip_network::network::Network;
+use connector_agent::vehicle::hardware::Hardware;
+use connector_agent::vehicle::vin::{VinReport, VinSource, by_doip, read_beside};
 use connector_sim::doip::tls::EntityTls;
 use connector_sim::doip::{Answer, ListenConfig};
 use connector_sim::vehicle::catalogue::Catalogue;

@@ -12,8 +12,8 @@ mod peer_support;
 use std::time::Duration;
 
 use agent_support::{AgentSettings, BUS, Bench, Sandbox, TestAgent, bus, catalogue, configure, soon};
-use connector_agent::doip::LogicalAddress;
-use connector_agent::vin::Vin;
+use connector_agent::protocol::doip::LogicalAddress;
+use connector_agent::protocol::vin::Vin;
 use connector_hal::can::CanId;
 use connector_sim::doip::{ListenConfig, Timeouts};
 use connector_sim::network::{BadNetwork, BadNetworkConfig};

@@ -10,7 +10,7 @@ mod peer_support;
 use std::path::Path;
 use std::time::Duration;
 
-use connector_agent::doip::{ActivationCode, DiagnosticNackCode, PowerMode, ProtocolVersion};
+use connector_agent::protocol::doip::{ActivationCode, DiagnosticNackCode, PowerMode, ProtocolVersion};
 use connector_sim::doip::tls::EntityTls;
 use connector_sim::doip::{Answer, ListenConfig, Timeouts};
 use connector_sim::vehicle::catalogue::Catalogue;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use connector_agent::isotp::{Addressing, Config, Endpoint, Event, FrameSize, SeparationTime};
+use connector_agent::protocol::isotp::{Addressing, Config, Endpoint, Event, FrameSize, SeparationTime};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig, VirtualCan};
 use connector_hal::can::{CanBusExt, CanEvent, CanId};
 use connector_hal::timer::{Deadline, TimerKind};

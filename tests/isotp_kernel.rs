@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use can_support::{Ours, PATIENCE, config, environment, id, modes, pdu};
-use connector_agent::isotp::{
+use connector_agent::protocol::isotp::{
     Addressing, Config, Event, FrameSize, Padding, ReceiveFailure, SendFailure, SeparationTime, Timeouts,
 };
 use connector_hal::can::{

@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::sync::Once;
 use std::time::Duration;
 
-use connector_agent::isotp::{
+use connector_agent::protocol::isotp::{
     Addressing, Config, Endpoint, Event, FrameSize, Padding, SendError, SendFailure, SeparationTime, Timeouts,
 };
 use connector_hal::can::slcan::SlcanAdapter;

@@ -5,8 +5,9 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use connector_agent::vin::kline::{BIT_RATES, DEFAULT_BUDGET, LineReading, LineToAsk, read, read_line};
-use connector_agent::vin::{EcuAddress, VinSource};
+use connector_agent::config::{DEFAULT_KLINE_BUDGET, KLINE_VIN_BIT_RATES};
+use connector_agent::vehicle::vin::kline::{LineReading, LineToAsk, read, read_line};
+use connector_agent::vehicle::vin::{EcuAddress, VinSource};
 use connector_hal::kline::sim::{LineNode, PtyKLine, SimLine};
 use connector_hal::kline::{self, KLine, KLineError, KLineEvent, Signal};
 use connector_hal::timer::TimerKind;
@@ -21,7 +22,7 @@ fn ecu(address: u8) -> KlineEcuConfig {
 }
 
 fn ask(line: impl KLine + 'static) -> LineToAsk {
-    LineToAsk { line: Box::new(line), bit_rates: BIT_RATES.to_vec() }
+    LineToAsk { line: Box::new(line), bit_rates: KLINE_VIN_BIT_RATES.to_vec() }
 }
 
 async fn read_from(ecus: &[KlineEcuConfig], budget: Duration) -> (LineReading, KlineVehicle, Duration) {
@@ -37,7 +38,7 @@ async fn read_from(ecus: &[KlineEcuConfig], budget: Duration) -> (LineReading, K
 
 #[tokio::test(start_paused = true)]
 async fn an_ecu_that_has_the_obd_function_tells_its_vin_within_a_second() {
-    let (reading, vehicle, elapsed) = read_from(&[ecu(0x11)], DEFAULT_BUDGET).await;
+    let (reading, vehicle, elapsed) = read_from(&[ecu(0x11)], DEFAULT_KLINE_BUDGET).await;
     let [told] = reading.candidates[..] else { panic!("{:?}", reading.candidates) };
     assert_eq!(
         (told.vin.as_str(), told.source, told.address),
@@ -53,12 +54,12 @@ async fn an_ecu_that_has_the_obd_function_tells_its_vin_within_a_second() {
 async fn a_busy_ecu_is_asked_again_and_not_forever() {
     let busy =
         |busy| KlineEcuConfig { misbehaviour: Misbehaviour { busy, ..Misbehaviour::default() }, ..ecu(0x11) };
-    let (reading, vehicle, _) = read_from(&[busy(2)], DEFAULT_BUDGET).await;
+    let (reading, vehicle, _) = read_from(&[busy(2)], DEFAULT_KLINE_BUDGET).await;
     assert_eq!(reading.candidates.first().map(|told| told.vin.as_str()), Some(VIN));
     let requests = vehicle.with_ecu(0, |ecu| ecu.requests().to_vec()).unwrap();
     assert_eq!(requests, [vec![0x1A, 0x90], vec![0x1A, 0x90], vec![0x1A, 0x90], vec![0x82]]);
     assert_eq!(vehicle.anomalies(), []);
-    let (reading, vehicle, _) = read_from(&[busy(u32::MAX)], DEFAULT_BUDGET).await;
+    let (reading, vehicle, _) = read_from(&[busy(u32::MAX)], DEFAULT_KLINE_BUDGET).await;
     assert_eq!(reading.candidates.len(), 0);
     let requests = vehicle.with_ecu(0, |ecu| ecu.requests().to_vec()).unwrap();
     assert_eq!(
@@ -70,9 +71,9 @@ async fn a_busy_ecu_is_asked_again_and_not_forever() {
 #[tokio::test(start_paused = true)]
 async fn a_padded_vin_is_a_vin_and_a_placeholder_is_not() {
     let vin = |vin: &str| KlineEcuConfig { vin: Some(vin.to_owned()), ..ecu(0x11) };
-    let (reading, _, _) = read_from(&[vin("   WVWZZZ1KZ6W000001  ")], DEFAULT_BUDGET).await;
+    let (reading, _, _) = read_from(&[vin("   WVWZZZ1KZ6W000001  ")], DEFAULT_KLINE_BUDGET).await;
     assert_eq!(reading.candidates.first().map(|told| told.vin.as_str()), Some(VIN));
-    let (reading, _, _) = read_from(&[vin("00000000000000000")], DEFAULT_BUDGET).await;
+    let (reading, _, _) = read_from(&[vin("00000000000000000")], DEFAULT_KLINE_BUDGET).await;
     assert_eq!(reading.candidates.len(), 0);
 }
 
@@ -80,7 +81,7 @@ async fn a_padded_vin_is_a_vin_and_a_placeholder_is_not() {
 async fn an_engine_without_the_function_is_asked_by_its_address() {
     for address in [0x11, 0x10] {
         let alone = KlineEcuConfig { functions: Vec::new(), slow: false, ..ecu(address) };
-        let (reading, vehicle, elapsed) = read_from(&[alone], DEFAULT_BUDGET).await;
+        let (reading, vehicle, elapsed) = read_from(&[alone], DEFAULT_KLINE_BUDGET).await;
         assert_eq!(reading.candidates.len(), 1, "0x{address:02X}");
         assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
         assert_eq!(vehicle.anomalies(), []);
@@ -90,19 +91,20 @@ async fn an_engine_without_the_function_is_asked_by_its_address() {
 #[tokio::test(start_paused = true)]
 async fn an_ecu_that_only_its_address_wakes_is_read_within_the_budget() {
     let (reading, vehicle, elapsed) =
-        read_from(&[KlineEcuConfig { fast: false, ..ecu(0x10) }], DEFAULT_BUDGET).await;
+        read_from(&[KlineEcuConfig { fast: false, ..ecu(0x10) }], DEFAULT_KLINE_BUDGET).await;
     assert_eq!(reading.candidates.len(), 1);
-    assert!(elapsed < DEFAULT_BUDGET, "{elapsed:?}");
+    assert!(elapsed < DEFAULT_KLINE_BUDGET, "{elapsed:?}");
     assert_eq!(vehicle.anomalies(), []);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_ecu_is_read_at_every_bit_rate_whatever_wakes_it() {
     let mut table = Vec::new();
-    for bit_rate in BIT_RATES {
+    for bit_rate in KLINE_VIN_BIT_RATES {
         for (fast, slow) in [(true, true), (true, false), (false, true)] {
             let (reading, vehicle, elapsed) =
-                read_from(&[KlineEcuConfig { bit_rate, fast, slow, ..ecu(0x11) }], DEFAULT_BUDGET).await;
+                read_from(&[KlineEcuConfig { bit_rate, fast, slow, ..ecu(0x11) }], DEFAULT_KLINE_BUDGET)
+                    .await;
             assert_eq!(reading.candidates.len(), 1, "{bit_rate} bit/s, fast {fast}, slow {slow}");
             assert_eq!(vehicle.anomalies(), [], "{bit_rate} bit/s, fast {fast}, slow {slow}");
             let limit = if slow { 10 } else { 6 };
@@ -119,9 +121,13 @@ async fn only_the_bit_rates_given_are_tried_and_of_those_only_what_the_line_can_
     let vehicle = KlineVehicle::start(&[KlineEcuConfig { bit_rate: 9_600, ..ecu(0x11) }], &line, CLOCK);
     let reading = |bit_rates: &[u32], able: &'static [u32]| {
         let line = Choosy { line: line.attach("kline0", 9_600), able };
-        read_line(LineToAsk { line: Box::new(line), bit_rates: bit_rates.to_vec() }, DEFAULT_BUDGET, CLOCK)
+        read_line(
+            LineToAsk { line: Box::new(line), bit_rates: bit_rates.to_vec() },
+            DEFAULT_KLINE_BUDGET,
+            CLOCK,
+        )
     };
-    let all = &BIT_RATES;
+    let all = &KLINE_VIN_BIT_RATES;
     assert_eq!(reading(&[9_600], all).await.candidates.len(), 1);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(reading(&[15_625], all).await.candidates.len(), 0);
@@ -165,19 +171,20 @@ impl KLine for Choosy {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_line_and_an_ecu_that_tells_nothing_end_without_a_vin_and_without_noise() {
-    let (reading, _, elapsed) = read_from(&[], DEFAULT_BUDGET).await;
+    let (reading, _, elapsed) = read_from(&[], DEFAULT_KLINE_BUDGET).await;
     assert!(reading.candidates.is_empty() && reading.error.is_none());
     assert!(elapsed < Duration::from_secs(6), "{elapsed:?}");
-    let (reading, vehicle, _) = read_from(&[KlineEcuConfig { vin: None, ..ecu(0x11) }], DEFAULT_BUDGET).await;
+    let (reading, vehicle, _) =
+        read_from(&[KlineEcuConfig { vin: None, ..ecu(0x11) }], DEFAULT_KLINE_BUDGET).await;
     assert!(reading.candidates.is_empty());
     // asked both ways, and told goodbye
     let requests = vehicle.with_ecu(0, |ecu| ecu.requests().to_vec()).unwrap();
     assert_eq!(requests, [[0x1A, 0x90].to_vec(), vec![0x09, 0x02], vec![0x82]]);
     let silent = Misbehaviour { is_silent: true, ..Misbehaviour::default() };
     let (reading, _, elapsed) =
-        read_from(&[KlineEcuConfig { misbehaviour: silent, ..ecu(0x11) }], DEFAULT_BUDGET).await;
+        read_from(&[KlineEcuConfig { misbehaviour: silent, ..ecu(0x11) }], DEFAULT_KLINE_BUDGET).await;
     assert!(reading.candidates.is_empty());
-    assert!(elapsed <= DEFAULT_BUDGET, "{elapsed:?}");
+    assert!(elapsed <= DEFAULT_KLINE_BUDGET, "{elapsed:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -195,7 +202,7 @@ async fn a_report_counts_the_time_that_can_took_and_ends_with_the_line_that_told
     let attach = |line: &SimLine, name: &str| ask(line.attach(name, 10_400));
     let lines = vec![attach(&empty, "kline0"), attach(&full, "kline1"), attach(&empty, "kline2")];
     let before = Duration::from_millis(287);
-    let (report, readings) = read(lines, DEFAULT_BUDGET, before, CLOCK).await.unwrap();
+    let (report, readings) = read(lines, DEFAULT_KLINE_BUDGET, before, CLOCK).await.unwrap();
     assert_eq!(readings.len(), 2);
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(
@@ -203,7 +210,7 @@ async fn a_report_counts_the_time_that_can_took_and_ends_with_the_line_that_told
         (&VIN.into(), &"kwp".into(), &"0x11".into())
     );
     assert!(report.elapsed > before);
-    assert!(read(Vec::new(), DEFAULT_BUDGET, before, CLOCK).await.is_none());
+    assert!(read(Vec::new(), DEFAULT_KLINE_BUDGET, before, CLOCK).await.is_none());
 }
 
 /// Real time: a pseudo-terminal knows no other. How late anything is does not matter, only that it comes.
@@ -219,7 +226,7 @@ async fn a_serial_device_conveys_both_initialisations_echoes_and_answers() {
         // a busy machine may miss an answer
         for _ in 0..5 {
             let line = kline::open(pty.device().to_str().unwrap()).unwrap();
-            let asked = LineToAsk { line, bit_rates: BIT_RATES.to_vec() };
+            let asked = LineToAsk { line, bit_rates: KLINE_VIN_BIT_RATES.to_vec() };
             told = read_line(asked, Duration::from_secs(20), TimerKind::Precise).await.candidates;
             if !told.is_empty() {
                 break;

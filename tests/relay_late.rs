@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use connector_agent::hardware::{CanPort, Hardware, IsotpStack};
-use connector_agent::relay::Envelope;
-use connector_agent::relay::codec::{EventCode, Payload, PduFlags, Tag};
+use connector_agent::config::{CanPort, IsotpStack};
+use connector_agent::relay::connection::{Session, SessionSettings};
+use connector_agent::relay::limits::SessionLimits;
 use connector_agent::relay::link::{Link, Role};
-use connector_agent::relay::request::Request;
-use connector_agent::relay::session::{Session, SessionLimits, SessionSettings};
+use connector_agent::relay::wire::Envelope;
+use connector_agent::relay::wire::codec::{EventCode, Payload, PduFlags, Tag};
+use connector_agent::relay::wire::request::Request;
+use connector_agent::vehicle::hardware::Hardware;
 use connector_hal::can::{
     BoxFuture, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId,
     CanSettings,

@@ -5,7 +5,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use connector_agent::scan::{EcuFound, Progress, ScanEnd, ScanOutcome, ScanProtocol, Surroundings, scan};
+use connector_agent::vehicle::scan::{
+    EcuFound, Progress, ScanEnd, ScanOutcome, ScanProtocol, Surroundings, scan,
+};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{CanBusExt, CanFrame, CanId};
 use connector_hal::timer::TimerKind;

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use connector_agent::vin::{BusEnd, GiveUp, VinReading, VinSettings, VinSource, read};
+use connector_agent::config::VinSettings;
+use connector_agent::vehicle::bit_rate::GiveUp;
+use connector_agent::vehicle::vin::{BusEnd, VinReading, VinSource, read};
 use connector_hal::can::slcan::{Slcan, SlcanAdapter};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{

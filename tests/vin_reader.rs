@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use connector_agent::vin::{
+use connector_agent::vehicle::vin::{
     Candidate, EcuAddress, Outcome, Reader, ReaderEvent, ReaderSettings, VinReport, VinSource,
 };
 use connector_hal::can::{BusState, CanFrame};

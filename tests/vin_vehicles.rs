@@ -5,7 +5,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use connector_agent::vin::{Service, VinReading, VinSettings, read};
+use connector_agent::config::VinSettings;
+use connector_agent::vehicle::vin::{Service, VinReading, read};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{CanBus, CanCapabilities};
 use connector_sim::vehicle::catalogue::{Catalogue, VehicleRecord};

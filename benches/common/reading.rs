@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use connector_agent::vin::{VinSettings, read};
+use connector_agent::config::VinSettings;
+use connector_agent::vehicle::vin::read;
 use connector_hal::can::CanBus;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_sim::vehicle::catalogue::VehicleRecord;

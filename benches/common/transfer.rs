@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use connector_agent::isotp::{Endpoint, Event};
+use connector_agent::protocol::isotp::{Endpoint, Event};
 
 /// Carries frames both ways until nobody has one left; gives what `to` received.
 pub fn transfer(now: Instant, from: &mut Endpoint, to: &mut Endpoint, pdu: &[u8]) -> Option<Vec<u8>> {

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use connector_agent::relay::request::BusConfig;
+use connector_agent::relay::wire::request::BusConfig;
 use connector_hal::kline::sim::{PtyKLine, SimLine};
 use connector_hal::timer::TimerKind;
 use connector_sim::cloud::{Cloud, CloudConfig};

@@ -6,9 +6,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use connector_agent::agent::{self, Setup};
-use connector_agent::cloud::tls;
 use connector_agent::config::Config;
-use connector_agent::hardware::Hardware;
+use connector_agent::tls;
+use connector_agent::vehicle::hardware::Hardware;
 use connector_hal::board::SimBoard;
 use connector_hal::can::{
     BoxFuture, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId,

@@ -16,7 +16,7 @@ mod transfer;
 
 use std::time::{Duration, Instant};
 
-use connector_agent::relay::codec::{Header, Payload, Record, Records, Tag};
+use connector_agent::relay::wire::codec::{Header, Payload, Record, Records, Tag};
 use connector_hal::can::{CanFrame, CanId};
 
 /// Names the agent's binary to measure instead of the one built along with the benchmarks.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
-use connector_agent::isotp::{Addressing, Config, Endpoint};
+use connector_agent::protocol::isotp::{Addressing, Config, Endpoint};
 use connector_hal::can::CanId;
 use connector_sim::vehicle::catalogue::Catalogue;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use connector_agent::relay::request::{BusConfig, CanBusConfig, RawChannelConfig};
+use connector_agent::relay::wire::request::{BusConfig, CanBusConfig, RawChannelConfig};
 use connector_hal::can::slcan::SlcanAdapter;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::timer::TimerKind;

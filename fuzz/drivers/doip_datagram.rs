@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use connector_agent::doip::codec::decode_datagram;
-use connector_agent::doip::discovery::{Destination, Discovery, Question};
+use connector_agent::protocol::doip::codec::decode_datagram;
+use connector_agent::protocol::doip::discovery::{Destination, Discovery, Question};
 use connector_hal::ethernet::ArpPacket;
 
 /// Each datagram has its length in front of it, and the last digit of its sender's address.

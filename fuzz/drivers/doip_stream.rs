@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use connector_agent::doip::LogicalAddress;
-use connector_agent::doip::codec::{Decoded, HEADER_LEN, StreamDecoder, decode_datagram};
-use connector_agent::doip::connection::{Connection, ConnectionSettings, Event};
+use connector_agent::protocol::doip::LogicalAddress;
+use connector_agent::protocol::doip::codec::{Decoded, HEADER_LEN, StreamDecoder, decode_datagram};
+use connector_agent::protocol::doip::connection::{Connection, ConnectionSettings, Event};
 
 const MAX_DATA: usize = 512;
 /// An activation that is accepted, for tester 0x0E80 by gateway 0x4010.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use connector_agent::isotp::{
+use connector_agent::protocol::isotp::{
     Addressing, Config, Endpoint, FrameSize, FunctionalConfig, FunctionalEndpoint, NPdu, Padding, Responders,
     SendFailure, SeparationTime,
 };

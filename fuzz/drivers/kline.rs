@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use connector_agent::kline::{
+use connector_agent::protocol::kline::{
     Addressing, Config, Decoder, Endpoint, HeaderForm, Initialisation, LengthForm, LineClock, encode,
 };
 

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use connector_agent::relay::codec::{CodecError, Header, Payload, PduFlags, Record, Records, Tag};
 use connector_agent::relay::link::{Link, Role};
+use connector_agent::relay::wire::codec::{CodecError, Header, Payload, PduFlags, Record, Records, Tag};
 use connector_hal::can::{CanFrame, CanId};
 
 const TAG: Tag = Tag([1, 2, 3, 4]);

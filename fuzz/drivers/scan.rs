@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use connector_agent::scan::{ScanOutcome, ScanSettings, Scanner};
+use connector_agent::vehicle::scan::{ScanOutcome, ScanSettings, Scanner};
 use connector_hal::can::{CanFrame, CanId};
 
 /// Answers to the last question, whatever it was.

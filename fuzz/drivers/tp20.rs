@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use connector_agent::tp20::{Channel, ChannelConfig, CloseReason, SetupMessage, TimeByte, Tpdu};
+use connector_agent::protocol::tp20::{Channel, ChannelConfig, CloseReason, SetupMessage, TimeByte, Tpdu};
 use connector_hal::can::{CanFrame, CanId};
 
 /// Where the ECU of the script listens, once it has answered the set-up.

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use connector_agent::vin::{Answer, Reader, ReaderSettings, Vin};
+use connector_agent::protocol::vin::Vin;
+use connector_agent::vehicle::vin::{Answer, Reader, ReaderSettings};
 use connector_hal::can::{BusState, CanFrame, CanId};
 
 /// Who may answer, and who may not.

@@ -7,9 +7,9 @@ use connector_hal::board::Led;
 use uuid::Uuid;
 
 use super::{Background, Supervisor, now};
-use crate::cloud::{Chain, differences};
-use crate::relay::Envelope;
-use crate::relay::session::{CloseReason, Session};
+use crate::cloud::rest::{Chain, differences};
+use crate::relay::connection::{CloseReason, Session};
+use crate::relay::wire::Envelope;
 
 /// How long ECUs have to take notice that the session ends.
 const FAREWELL: Duration = Duration::from_millis(500);

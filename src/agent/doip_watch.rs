@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use connector_hal::can::BoxFuture;
 use connector_hal::timer::{Deadline, TimerKind};
 
-use crate::doip::discovery::DiscoveryEvent;
-use crate::doip::explorer::Explorer;
-use crate::doip::io::{LinkError, Network};
-use crate::doip::linux::Purpose;
-use crate::hardware::Hardware;
-use crate::vin::Vin;
+use crate::protocol::doip::discovery::DiscoveryEvent;
+use crate::protocol::vin::Vin;
+use crate::vehicle::doip_network::explorer::Explorer;
+use crate::vehicle::doip_network::linux::Purpose;
+use crate::vehicle::doip_network::network::{LinkError, Network};
+use crate::vehicle::hardware::Hardware;
 
 /// How long to wait before a network that could not be listened on is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);

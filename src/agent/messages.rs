@@ -6,9 +6,9 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::hardware::Hardware;
-use crate::relay::session::{BusReport, Session};
-use crate::vin::Vin;
+use crate::protocol::vin::Vin;
+use crate::relay::connection::{BusReport, Session};
+use crate::vehicle::hardware::Hardware;
 
 /// The version of the relay protocol.
 const PROTOCOL: u32 = 1;

@@ -28,16 +28,18 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::cloud::{
-    ActiveTicket, Authenticator, Cloud, CloudStatus, KeptLogin, Link, LinkEvent, LinkSettings, Outgoing,
-    Rest, RestError,
-};
+use crate::cloud::Cloud;
+use crate::cloud::CloudStatus;
+use crate::cloud::login::{Authenticator, KeptLogin};
+use crate::cloud::rest::{ActiveTicket, Rest, RestError};
+use crate::cloud::websocket::{Link, LinkEvent, LinkSettings, Outgoing};
 use crate::config::{Config, Pincode};
-use crate::hardware::Hardware;
-use crate::relay::Envelope;
-use crate::relay::request::OpenConnection;
-use crate::relay::session::{CloseReason, Session};
-use crate::vin::{Vin, WakeWatch};
+use crate::protocol::vin::Vin;
+use crate::relay::connection::{CloseReason, Session};
+use crate::relay::wire::Envelope;
+use crate::relay::wire::request::OpenConnection;
+use crate::vehicle::hardware::Hardware;
+use crate::vehicle::wake_watch::WakeWatch;
 use messages::{Hello, StatusUpdate, whole_milliseconds};
 use notify::Notifier;
 use power::PowerWatch;

@@ -7,10 +7,12 @@ use uuid::Uuid;
 
 use super::messages::ConnectionOpened;
 use super::{Supervisor, now};
-use crate::relay::request::{OpenConnection, Request};
-use crate::relay::session::{CloseReason, Session, SessionLimits, SessionSettings};
-use crate::relay::{Envelope, Problem};
-use crate::vin::VinReport;
+use crate::protocol::problem::Problem;
+use crate::relay::connection::{CloseReason, Session, SessionSettings};
+use crate::relay::limits::SessionLimits;
+use crate::relay::wire::Envelope;
+use crate::relay::wire::request::{OpenConnection, Request};
+use crate::vehicle::vin::VinReport;
 
 /// The longest that a connection is held without a link.
 const MAX_HOLD: Duration = Duration::from_secs(300);

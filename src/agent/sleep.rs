@@ -86,8 +86,9 @@ mod tests {
 
     use super::*;
     use crate::config::PowerConfig;
-    use crate::hardware::{CanPort, Hardware, IsotpStack};
-    use crate::vin::VinSettings;
+    use crate::config::VinSettings;
+    use crate::config::{CanPort, IsotpStack};
+    use crate::vehicle::hardware::Hardware;
 
     const MINUTE: Duration = Duration::from_secs(60);
 

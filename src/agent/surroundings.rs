@@ -8,10 +8,10 @@ use super::messages::CallForAttention;
 use super::power::{PowerEvent, SleepWatch};
 use super::sleep::{Sleeper, Woken};
 use super::{Control, Ended, Setup, Supervisor, now};
-use crate::cloud::Chain;
-use crate::relay::Envelope;
-use crate::relay::session::{CloseReason, Session};
-use crate::vin::VinReport;
+use crate::cloud::rest::Chain;
+use crate::relay::connection::{CloseReason, Session};
+use crate::relay::wire::Envelope;
+use crate::vehicle::vin::VinReport;
 
 impl Supervisor {
     pub(super) fn handle_board(&mut self, event: BoardEvent) {

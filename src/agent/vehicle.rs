@@ -10,10 +10,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::doip_watch::DoipWatch;
 use super::retry::VinRetry;
-use crate::doip::vin::OpeningNetwork;
-use crate::hardware::{Hardware, KlinePort, OpenKline};
-use crate::vin::kline::LineToAsk;
-use crate::vin::{self, Vin, VinReport, VinSettings, WakeReason, WakeWatch};
+use crate::config::KlinePort;
+use crate::config::VinSettings;
+use crate::protocol::vin::Vin;
+use crate::vehicle::hardware::{Hardware, OpenKline};
+use crate::vehicle::vin;
+use crate::vehicle::vin::VinReport;
+use crate::vehicle::vin::doip::OpeningNetwork;
+use crate::vehicle::vin::kline::LineToAsk;
+use crate::vehicle::wake_watch::DEFAULT_SILENCE;
+use crate::vehicle::wake_watch::{WakeReason, WakeWatch};
 
 /// How long to wait before a device that could not be used is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -364,7 +370,7 @@ impl Watcher {
 impl Watched {
     fn new(bit_rate: Option<u32>) -> Self {
         // on a bus that was silent before, the first frame is news
-        let silence = if bit_rate.is_some() { vin::DEFAULT_SILENCE } else { Duration::ZERO };
+        let silence = if bit_rate.is_some() { DEFAULT_SILENCE } else { Duration::ZERO };
         Self {
             device: None,
             watch: WakeWatch::new(silence, now()),

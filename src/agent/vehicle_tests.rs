@@ -5,7 +5,7 @@ use connector_hal::can::{CanBusExt as _, CanFrame, CanId};
 use connector_hal::timer::TimerKind;
 
 use super::*;
-use crate::hardware::{CanPort, IsotpStack};
+use crate::config::{CanPort, IsotpStack};
 
 const SECOND: Duration = Duration::from_secs(1);
 const VIN: &str = "WVWZZZAUZEW000001";

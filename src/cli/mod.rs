@@ -1,9 +1,12 @@
 //! The command line: `connector-agent run|vin|scan|check`.
 
 mod check;
+mod core_dump;
 mod logging;
 mod run;
 mod scan;
+pub mod scan_command;
+pub mod vin;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,12 +17,13 @@ use connector_hal::board::{Board, LinuxBoard};
 use connector_hal::can::BoxFuture;
 use connector_hal::kline::DEVICE_PREFIX;
 
+use crate::cli::scan_command::ScanArgs;
+use crate::config::DoipPort;
+use crate::config::KLINE_VIN_BIT_RATES;
+use crate::config::doip::DoipConfig;
 use crate::config::{BusConfig, BusKind, Config, LogFormat};
-use crate::doip::network::DoipConfig;
-use crate::hardware::{DoipPort, Hardware};
-use crate::scan::ScanArgs;
-use crate::vin::command::{self, VinArgs};
-use crate::vin::kline::BIT_RATES;
+use crate::vehicle::hardware::Hardware;
+use vin::VinArgs;
 
 /// The exit status for a configuration that cannot be used (EX_CONFIG of sysexits.h).
 const CONFIG_STATUS: u8 = 78;
@@ -149,14 +153,14 @@ async fn vin(args: &VinArgs, path: &Path, format: Option<LogFormat>) -> anyhow::
     };
     let (klines, names): (Vec<_>, Vec<_>) =
         names.into_iter().partition(|name: &String| name.starts_with(DEVICE_PREFIX));
-    let buses = command::open_buses(&names, open).await?;
+    let buses = vin::open_buses(&names, open).await?;
     let named = args.kline_bit_rates();
     let with_bit_rates = |name: String| {
         let bus = configured.iter().find(|bus| device_name(bus) == name);
-        let usual = || bus.map_or(BIT_RATES.to_vec(), |bus| bus.bit_rates().to_vec());
+        let usual = || bus.map_or(KLINE_VIN_BIT_RATES.to_vec(), |bus| bus.bit_rates().to_vec());
         let bit_rates = named.clone().unwrap_or_else(usual);
         (name, bit_rates)
     };
-    let lines = command::open_lines(klines.into_iter().map(with_bit_rates).collect())?;
-    command::run(args, buses, lines, &hardware).await
+    let lines = vin::open_lines(klines.into_iter().map(with_bit_rates).collect())?;
+    vin::run(args, buses, lines, &hardware).await
 }

@@ -12,9 +12,11 @@ use tokio::sync::mpsc;
 use super::CONFIG_STATUS;
 use super::logging::{self, LogLevel};
 use crate::agent::{self, Control, Setup};
-use crate::cloud::{KeptLogin, disable_core_dumps, tls};
+use crate::cli::core_dump::disable_core_dumps;
+use crate::cloud::login::KeptLogin;
 use crate::config::{Config, LogFormat, Severity};
-use crate::hardware::Hardware;
+use crate::tls;
+use crate::vehicle::hardware::Hardware;
 
 pub(super) async fn run(path: &Path, format: Option<LogFormat>) -> anyhow::Result<ExitCode> {
     if let Err(error) = disable_core_dumps() {

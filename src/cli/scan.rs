@@ -8,9 +8,10 @@ use anyhow::Context as _;
 use connector_hal::board::{Board, LinuxBoard};
 
 use super::{CONFIG_STATUS, logging};
+use crate::cli::scan_command::{ScanArgs, ScanBus, ScanTarget};
+use crate::config::DoipPort;
 use crate::config::{BusConfig, BusKind, Config, LogFormat};
-use crate::hardware::{DoipPort, Hardware};
-use crate::scan::{ScanArgs, ScanBus, ScanTarget, run_command};
+use crate::vehicle::hardware::Hardware;
 
 /// How a DoIP network or gateway is named.
 const DOIP_PREFIX: &str = "doip:";
@@ -50,7 +51,7 @@ pub(super) async fn run(args: &ScanArgs, path: &Path, format: Option<LogFormat>)
     let hardware = Hardware::new([]).with_doip([], doip, activation);
     let board = RefCell::new(board);
     let ignition = || board.borrow_mut().as_mut().and_then(Board::ignition);
-    run_command(args, buses, &hardware, ignition).await
+    super::scan_command::run(args, buses, &hardware, ignition).await
 }
 
 /// What is behind the name of a bus, or behind a configured one.

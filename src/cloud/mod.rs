@@ -1,35 +1,14 @@
 //! The cloud: logging in, the REST resources, and the websocket link.
 //!
-//! [`auth`], [`reconnect`] and [`liveness`] decide, without I/O or clock; [`Authenticator`], [`Cloud`] and [`Link`]
-//! do.
+//! [`login::auth`], [`websocket::reconnect`] and [`websocket::liveness`] decide, without I/O or clock;
+//! [`login::Authenticator`], [`Cloud`] and [`websocket::Link`] do.
 
-pub mod auth;
-mod authenticator;
+mod api;
 pub mod backoff;
-mod connect;
-mod core_dump;
-mod error;
-mod keeper;
-mod kept;
-mod link;
-pub mod liveness;
-mod patient_verifier;
-pub mod reconnect;
-mod resources;
-mod rest;
-mod retry_after;
-mod socket;
+pub mod login;
+pub mod rest;
 mod status;
-pub mod tls;
-mod tokens;
-mod transport;
+pub mod websocket;
 
-pub use authenticator::Authenticator;
-pub use core_dump::disable_core_dumps;
-pub use error::{Chain, RestError};
-pub use kept::{KeepError, Kept, KeptLogin, KeptRejections};
-pub use link::{DownReason, Link, LinkEvent, LinkSettings, Outgoing};
-pub use resources::{ActiveTicket, ConnectorRecord, differences};
-pub use rest::{Cloud, Rest};
+pub use api::Cloud;
 pub use status::{CloudState, CloudStatus, LoginState};
-pub use tokens::{AccessToken, Tokens};

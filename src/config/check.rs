@@ -10,11 +10,10 @@ use connector_hal::can::CanDevice;
 use connector_hal::kline;
 use tracing_subscriber::EnvFilter;
 
-use crate::cloud::tls;
-use crate::doip;
-use crate::doip::network::{Addressing, DoipConfig, NETWORK_CONFIGURATIONS};
-use crate::hardware::IsotpStack;
-use crate::relay::request::{CAN_BIT_RATES, KLINE_BIT_RATES};
+use crate::config::IsotpStack;
+use crate::config::doip::{Addressing, DoipConfig, NETWORK_CONFIGURATIONS};
+use crate::config::{CAN_BIT_RATES, KLINE_BIT_RATES};
+use crate::tls;
 
 use super::{BusConfig, BusKind, Config, PincodeError, Problem};
 
@@ -29,7 +28,7 @@ enum Device {
     Can(CanDevice),
     /// A serial device's path.
     Kline(String),
-    Doip(doip::device::Device),
+    Doip(super::doip_device::Device),
 }
 
 /// A longer PDU would not leave room for others in what a relayed connection keeps.
@@ -211,7 +210,7 @@ pub fn surroundings(config: &Config) -> Vec<Problem> {
             None => problem,
         });
     }
-    if let Err(error) = doip::tls::client_config(&config.doip.tls) {
+    if let Err(error) = tls::gateway::client_config(&config.doip.tls) {
         let fix = "put certificates and key there, in PEM form";
         problems.push(Problem::error(error.to_string(), fix).at_key("doip.tls"));
     }
@@ -227,7 +226,7 @@ pub fn surroundings(config: &Config) -> Vec<Problem> {
                 Ok(path) => path.into(),
                 Err(_) => continue,
             },
-            BusKind::Doip => match bus.device.parse::<doip::device::Device>() {
+            BusKind::Doip => match bus.device.parse::<super::doip_device::Device>() {
                 Ok(device) => match device.interface() {
                     Some(interface) if interface.parse::<u32>().is_err() => {
                         Path::new(INTERFACES).join(interface)

@@ -1,13 +1,18 @@
 //! The configuration: one TOML file, whose every key and default is in `docs/connector-agent.example.toml`.
 
 mod address;
+mod bit_rates;
 mod check;
+pub mod doip;
+pub mod doip_device;
 pub(crate) mod duration;
 mod identity;
 mod parse;
 mod pincode;
+mod ports;
 mod problem;
 mod sections;
+mod vin;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -17,19 +22,19 @@ use connector_hal::board::BoardConfig;
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 
-use crate::doip::network::DoipConfig;
-use crate::hardware::{CanPort, DoipPort, KlinePort};
+use crate::config::doip::DoipConfig;
 
 pub use address::{AddressError, ApiUrl, ResourcePath, WebsocketUrl};
+pub use bit_rates::{CAN_BIT_RATES, KLINE_BIT_RATES, KLINE_VIN_BIT_RATES};
 pub use identity::{ConnectorUuid, ConnectorUuidError};
 pub use pincode::{PINCODE_CREDENTIAL, PINCODE_VARIABLE, Pincode, PincodeError};
+pub use ports::{CanPort, DoipPort, IsotpStack, KlinePort};
 pub use problem::{ConfigError, Problem, Severity};
 pub use sections::{
     BusConfig, BusKind, CloudConfig, ConnectorConfig, LogConfig, LogFormat, PathsConfig, PowerConfig,
     RelayConfig, VinConfig,
 };
-
-use crate::vin::VinSettings;
+pub use vin::{DEFAULT_KLINE_BUDGET, VinSettings};
 
 /// Where the configuration is when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/connector-agent.toml";

@@ -6,7 +6,7 @@ use std::time::Duration;
 use connector_hal::board::Number;
 use serde::Deserialize;
 
-use crate::hardware::IsotpStack;
+use crate::config::IsotpStack;
 
 use super::{ApiUrl, ConnectorUuid, Pincode, ResourcePath, WebsocketUrl, duration};
 
@@ -195,7 +195,7 @@ impl BusConfig {
     pub fn bit_rates(&self) -> &[u32] {
         match (&self.bit_rates, self.kind) {
             (Some(bit_rates), _) => bit_rates,
-            (None, BusKind::Kline) => &crate::vin::kline::BIT_RATES,
+            (None, BusKind::Kline) => &super::KLINE_VIN_BIT_RATES,
             (None, _) => &[500_000, 250_000],
         }
     }
@@ -223,7 +223,7 @@ impl Default for VinConfig {
         Self {
             budget: Duration::from_millis(1500),
             listen_time: Duration::from_millis(100),
-            kline_budget: crate::vin::kline::DEFAULT_BUDGET,
+            kline_budget: super::DEFAULT_KLINE_BUDGET,
             data_bit_rate: 2_000_000,
         }
     }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::check::contradictions;
 use super::*;
-use crate::hardware::IsotpStack;
+use crate::config::IsotpStack;
 
 const EXAMPLE: &str = include_str!("../../docs/connector-agent.example.toml");
 const MINIMAL: &str = r#"

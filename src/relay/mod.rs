@@ -1,13 +1,8 @@
-//! The relay, `connector-relay.v1`: what connector, cloud and operator say to each other, and the connector's part.
+//! The relay, `connector-relay.v1`: the wire between connector, cloud and operator, and the connector's part.
 
-pub mod bus;
+pub mod buses;
 pub mod channel;
-pub mod codec;
-mod envelope;
-pub mod kline_bus;
+pub mod connection;
+pub mod limits;
 pub mod link;
-mod number;
-pub mod request;
-pub mod session;
-
-pub use envelope::{Envelope, Problem};
+pub mod wire;

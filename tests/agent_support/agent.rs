@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use connector_agent::agent::{self, Control, Setup, SetupError};
-use connector_agent::cloud::tls;
 use connector_agent::config::{
     ApiUrl, BusConfig, BusKind, Config, ConnectorUuid, Pincode, PowerConfig, WebsocketUrl,
 };
-use connector_agent::hardware::{Hardware, OpenCan};
+use connector_agent::tls;
+use connector_agent::vehicle::hardware::{Hardware, OpenCan};
 use connector_hal::board::{Board, Led, SimBoard, SimBoardHandle};
 use connector_hal::can::CanBus;
 use connector_hal::can::virtual_bus::VirtualBus;

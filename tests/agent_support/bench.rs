@@ -1,6 +1,6 @@
 //! A connector in a vehicle, online.
 
-use connector_agent::relay::request::{BusConfig, CanBusConfig, IsotpChannelConfig, Switch};
+use connector_agent::relay::wire::request::{BusConfig, CanBusConfig, IsotpChannelConfig, Switch};
 use connector_hal::can::CanId;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::timer::TimerKind;

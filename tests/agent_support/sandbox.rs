@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use connector_agent::cloud::tls;
+use connector_agent::tls;
 use connector_sim::cloud::{Cloud, CloudConfig, ConnectorSeed, Credentials};
 use connector_sim::operator::client::{self, Operator, Ticket};
 use reqwest::{Method, StatusCode};

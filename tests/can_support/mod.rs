@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use connector_agent::isotp::{
+use connector_agent::protocol::isotp::{
     Addressing, Config, Endpoint, Event, FrameSize, Padding, SeparationTime, Timeouts,
 };
 use connector_hal::can::{CanBus, CanBusExt, CanEvent, CanFrame, CanId, CanSettings, open};

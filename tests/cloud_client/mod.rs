@@ -9,8 +9,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
-use connector_agent::cloud::{Authenticator, Cloud, Rest, tls};
+use connector_agent::cloud::Cloud;
+use connector_agent::cloud::login::Authenticator;
+use connector_agent::cloud::rest::Rest;
 use connector_agent::config::{ApiUrl, CloudConfig, ConnectorUuid, Pincode, WebsocketUrl};
+use connector_agent::tls;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use connector_agent::kline::{Event, Failure, KeyByteError, ReceiveFailure};
+use connector_agent::protocol::kline::{Event, Failure, KeyByteError, ReceiveFailure};
 use connector_hal::kline::Signal;
 use connector_sim::vehicle::kline::{KlineEcuConfig, Misbehaviour};
 

@@ -8,7 +8,7 @@ mod world;
 
 use std::time::Duration;
 
-use connector_agent::kline::{Addressing, Config, Event, Initialisation};
+use connector_agent::protocol::kline::{Addressing, Config, Event, Initialisation};
 use connector_hal::kline::Signal;
 use connector_sim::vehicle::kline::KlineEcuConfig;
 use world::{MS, World};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use connector_agent::kline::{Addressing, Config, Event, Failure, Initialisation};
+use connector_agent::protocol::kline::{Addressing, Config, Event, Failure, Initialisation};
 use connector_sim::vehicle::kline::KlineEcuConfig;
 use proptest::prelude::*;
 

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use connector_agent::kline::{Config, Endpoint, Event, LineClock};
+use connector_agent::protocol::kline::{Config, Endpoint, Event, LineClock};
 use connector_hal::kline::Signal;
 use connector_hal::kline::sim::{Wire, WireEvent};
 use connector_sim::vehicle::kline::{Anomaly, KlineEcu, KlineEcuConfig};

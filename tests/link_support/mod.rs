@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use connector_agent::doip::device::{Device, socket_address};
-use connector_agent::doip::io::{LinkError, Network};
-use connector_agent::doip::linux::{LinuxNetworks, Purpose};
-use connector_agent::doip::network::{DoipConfig, NetworkConfig};
+use connector_agent::config::doip::{DoipConfig, NetworkConfig};
+use connector_agent::config::doip_device::{Device, socket_address};
+use connector_agent::vehicle::doip_network::linux::{LinuxNetworks, Purpose};
+use connector_agent::vehicle::doip_network::network::{LinkError, Network};
 use connector_hal::can::BoxFuture;
 use connector_hal::ethernet::{AddressWatch, ArpPacket, ArpSocket, Interface};
 use connector_sim::doip::ListenConfig;
@@ -339,7 +339,7 @@ struct Kept {
 }
 
 impl Network for Kept {
-    fn everybody(&self) -> Vec<connector_agent::doip::discovery::Destination> {
+    fn everybody(&self) -> Vec<connector_agent::protocol::doip::discovery::Destination> {
         self.network.everybody()
     }
 
@@ -353,7 +353,7 @@ impl Network for Kept {
 
     fn send(
         &mut self,
-        destination: connector_agent::doip::discovery::Destination,
+        destination: connector_agent::protocol::doip::discovery::Destination,
         datagram: &[u8],
     ) -> std::io::Result<()> {
         self.network.send(destination, datagram)
@@ -365,7 +365,10 @@ impl Network for Kept {
         tls: bool,
     ) -> BoxFuture<
         'static,
-        Result<Box<dyn connector_agent::doip::io::Stream>, connector_agent::doip::io::ConnectError>,
+        Result<
+            Box<dyn connector_agent::vehicle::doip_network::network::Stream>,
+            connector_agent::vehicle::doip_network::network::ConnectError,
+        >,
     > {
         self.network.connect(gateway, tls)
     }

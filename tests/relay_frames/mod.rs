@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use connector_agent::relay::bus::BusCore;
+use connector_agent::relay::buses::can::channels::BusCore;
 use connector_agent::relay::channel::{Channel, Output, RawChannel};
-use connector_agent::relay::codec::{Header, Payload, Record, Tag};
 use connector_agent::relay::link::{Link, Role};
+use connector_agent::relay::wire::codec::{Header, Payload, Record, Tag};
 use connector_hal::can::{CanEvent, CanFrame, CanId, FdFlags};
 
 const CHANNEL: u16 = 7;

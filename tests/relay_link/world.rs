@@ -4,8 +4,8 @@ use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use connector_agent::relay::codec::{EventCode, Header, Payload, PduFlags, Records, Tag};
 use connector_agent::relay::link::{KEPT_LIMIT, Link, LinkError, Role};
+use connector_agent::relay::wire::codec::{EventCode, Header, Payload, PduFlags, Records, Tag};
 use connector_hal::can::{CanFrame, CanId};
 
 use crate::hop::{Hop, Item};

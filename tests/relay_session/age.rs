@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use connector_agent::relay::codec::EventCode;
+use connector_agent::relay::wire::codec::EventCode;
 use serde_json::json;
 
 use crate::rig::*;
@@ -102,7 +102,7 @@ async fn how_long_a_record_waited_before_its_message_was_made_counts_too() {
     // the operator's socket takes nothing for a while
     let at = now();
     tokio::time::advance(600 * MILLISECOND).await;
-    let payload = connector_agent::relay::codec::Payload::Frame(frame(0x100, &[1]));
+    let payload = connector_agent::relay::wire::codec::Payload::Frame(frame(0x100, &[1]));
     rig.operator.push(now(), at, 1, payload).unwrap();
     rig.run(10 * MILLISECOND).await;
     assert_eq!(node.frames().len(), 1);

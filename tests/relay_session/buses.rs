@@ -107,7 +107,7 @@ async fn configuring_replaces_all_buses_and_closes_their_channels() {
     rig.send(1, PLAIN, &[0x3E, 0]);
     rig.run(5 * SECOND).await;
     assert_eq!(node.frames(), [], "neither the PDU nor a keep-alive goes to the old bus");
-    let closed = connector_agent::relay::codec::EventCode::SendFailed;
+    let closed = connector_agent::relay::wire::codec::EventCode::SendFailed;
     assert_eq!(rig.events(1), [(closed, 7, 0)]);
     let reply = rig.open(2, "raw_channel", json!({"bus_name": "HS"})).await;
     assert_eq!(problem(&reply), (404, "unknown-bus".to_owned()));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use connector_agent::relay::codec::EventCode;
+use connector_agent::relay::wire::codec::EventCode;
 use serde_json::json;
 
 use crate::rig::*;

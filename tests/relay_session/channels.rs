@@ -1,7 +1,7 @@
 //! `openChannel`, `closeChannel`, and ISO-TP channels of every kind.
 
-use connector_agent::isotp::{Addressing, Config, FrameSize, Padding};
-use connector_agent::relay::codec::EventCode;
+use connector_agent::protocol::isotp::{Addressing, Config, FrameSize, Padding};
+use connector_agent::relay::wire::codec::EventCode;
 use connector_hal::can::virtual_bus::VirtualBusConfig;
 use serde_json::json;
 
@@ -471,7 +471,7 @@ async fn a_connection_closed_on_request_says_so_and_leaves_the_buses() {
     rig.open_isotp(1, json!({"keep_alive": "enabled"})).await;
     let reply = rig.request("closeConnection", json!({})).await;
     assert_eq!((reply.action.as_str(), &reply.message["reason"]), ("connectionClosed", &json!("closed")));
-    assert_eq!(rig.close_reason(), Some(connector_agent::relay::session::CloseReason::Closed));
+    assert_eq!(rig.close_reason(), Some(connector_agent::relay::connection::CloseReason::Closed));
     rig.send(1, PLAIN, &[0x10, 3]);
     rig.ask("configureBuses", json!({"buses": [hs()]}));
     rig.run(10 * SECOND).await;

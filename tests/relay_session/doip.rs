@@ -1,7 +1,9 @@
 //! DoIP buses and channels: opening, refusals, several ECUs, groups, keep-alives, lost connections.
 
-use connector_agent::doip::{DiagnosticMessage, DiagnosticNackCode, Message, Payload, ProtocolVersion};
-use connector_agent::relay::codec::{EventCode, Header, Payload as RecordPayload, Records};
+use connector_agent::protocol::doip::{
+    DiagnosticMessage, DiagnosticNackCode, Message, Payload, ProtocolVersion,
+};
+use connector_agent::relay::wire::codec::{EventCode, Header, Payload as RecordPayload, Records};
 use serde_json::{Value, json};
 
 use crate::gateway::*;
@@ -44,7 +46,7 @@ async fn rig_with(gateway: Gateway) -> Rig {
 }
 
 /// Opens a channel, however long that takes; the reply.
-async fn open(rig: &mut Rig, number: u16, config: Value) -> connector_agent::relay::Envelope {
+async fn open(rig: &mut Rig, number: u16, config: Value) -> connector_agent::relay::wire::Envelope {
     let before = rig.texts.len();
     rig.ask("openChannel", json!({"channel": number, "doip_channel": config}));
     assert!(rig.run_until(60 * SECOND, |rig| rig.texts.len() > before).await);

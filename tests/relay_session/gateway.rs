@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use connector_agent::doip::codec::{Decoded, StreamDecoder, decode_datagram};
-use connector_agent::doip::discovery::Destination;
-use connector_agent::doip::io::{ConnectError, Network, Stream};
-use connector_agent::doip::{
+use connector_agent::protocol::doip::codec::{Decoded, StreamDecoder, decode_datagram};
+use connector_agent::protocol::doip::discovery::Destination;
+use connector_agent::protocol::doip::{
     ActivationResponse, Announcement, DiagnosticAck, DiagnosticMessage, DiagnosticNack, Eid, FurtherAction,
     LogicalAddress, Message, Payload, ProtocolVersion,
 };
+use connector_agent::vehicle::doip_network::network::{ConnectError, Network, Stream};
 use connector_hal::can::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use connector_agent::relay::codec::EventCode;
-use connector_agent::relay::session::CloseReason;
+use connector_agent::relay::connection::CloseReason;
+use connector_agent::relay::wire::codec::EventCode;
 use serde_json::json;
 
 use crate::rig::*;

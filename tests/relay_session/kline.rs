@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use connector_agent::relay::codec::{EventCode, SendFailedDetail};
-use connector_agent::relay::session::CloseReason;
+use connector_agent::relay::connection::CloseReason;
+use connector_agent::relay::wire::codec::{EventCode, SendFailedDetail};
 use connector_hal::timer::TimerKind;
 use connector_sim::vehicle::kline::{KlineEcuConfig, KlineVehicle, Misbehaviour};
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ async fn rig(protocol: &str, ecus: &[KlineEcuConfig]) -> (Rig, KlineVehicle) {
 }
 
 /// Opens a channel, however long its initialisation takes.
-async fn open(rig: &mut Rig, channel: u16, more: Value) -> connector_agent::relay::Envelope {
+async fn open(rig: &mut Rig, channel: u16, more: Value) -> connector_agent::relay::wire::Envelope {
     let mut config = json!({"bus_name": "K", "ecu_id": 0x11});
     more.as_object().unwrap().iter().for_each(|(key, value)| config[key] = value.clone());
     let before = rig.texts.len();

@@ -1,7 +1,7 @@
 //! Binary messages that no honest operator sends.
 
-use connector_agent::relay::codec::{EventCode, HEADER_LEN, Header, Payload, PduFlags, Record, Tag};
-use connector_agent::relay::session::CloseReason;
+use connector_agent::relay::connection::CloseReason;
+use connector_agent::relay::wire::codec::{EventCode, HEADER_LEN, Header, Payload, PduFlags, Record, Tag};
 use serde_json::json;
 
 use crate::rig::*;

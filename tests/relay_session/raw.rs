@@ -1,6 +1,6 @@
 //! Raw channels, and what becomes of frames and PDUs when a bus goes off.
 
-use connector_agent::relay::codec::EventCode;
+use connector_agent::relay::wire::codec::EventCode;
 use connector_hal::can::virtual_bus::VirtualBusConfig;
 use connector_hal::can::{CanFrame, FdFlags};
 use serde_json::json;

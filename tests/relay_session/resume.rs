@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use connector_agent::relay::codec::{EventCode, Header, Payload};
+use connector_agent::relay::connection::CloseReason;
+use connector_agent::relay::limits::SessionLimits;
 use connector_agent::relay::link::{KEPT_LIMIT, Link, Role};
-use connector_agent::relay::session::{CloseReason, SessionLimits};
+use connector_agent::relay::wire::codec::{EventCode, Header, Payload};
 use serde_json::json;
 
 use crate::rig::*;
@@ -240,7 +241,7 @@ async fn pdus_that_alone_fill_what_may_be_kept_close_the_connection() {
 #[test]
 fn two_mib_of_pdus_are_kept() {
     let start = std::time::Instant::now();
-    let mut link = Link::new(Role::Connector, connector_agent::relay::codec::Tag([1, 2, 3, 4]), start);
+    let mut link = Link::new(Role::Connector, connector_agent::relay::wire::codec::Tag([1, 2, 3, 4]), start);
     let data = [0x62; 4095];
     let payload = Payload::Pdu { address: 0x7E8, flags: PLAIN, data: &data };
     let mut kept = 0;
@@ -292,7 +293,7 @@ async fn frames_make_room_oldest_first_and_are_reported_as_gaps_while_pdus_stay(
 async fn frames_that_an_operator_never_acknowledges_do_not_close_the_connection() {
     // one frame a message, as a quick socket has it
     let start = now();
-    let mut link = Link::new(Role::Connector, connector_agent::relay::codec::Tag([1, 2, 3, 4]), start);
+    let mut link = Link::new(Role::Connector, connector_agent::relay::wire::codec::Tag([1, 2, 3, 4]), start);
     let payload = Payload::Frame(frame(0x100, &[1, 2, 3, 4, 5, 6, 7, 8]));
     let mut messages = 0;
     for _ in 0..500_000 {

@@ -9,13 +9,15 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use connector_agent::doip::device::Device;
-use connector_agent::hardware::{CanPort, DoipPort, Hardware, IsotpStack, KlinePort};
-use connector_agent::relay::Envelope;
-use connector_agent::relay::codec::{EventCode, Payload, PduFlags, Tag};
+use connector_agent::config::doip_device::Device;
+use connector_agent::config::{CanPort, DoipPort, IsotpStack, KlinePort};
+use connector_agent::relay::connection::{CloseReason, Session, SessionSettings};
+use connector_agent::relay::limits::SessionLimits;
 use connector_agent::relay::link::{Link, LinkError, Role};
-use connector_agent::relay::request::Request;
-use connector_agent::relay::session::{CloseReason, Session, SessionLimits, SessionSettings};
+use connector_agent::relay::wire::Envelope;
+use connector_agent::relay::wire::codec::{EventCode, Payload, PduFlags, Tag};
+use connector_agent::relay::wire::request::Request;
+use connector_agent::vehicle::hardware::Hardware;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{CanBus, CanCapabilities, CanError, CanFrame};
 use connector_hal::kline::sim::{LineNode, SimLine};
@@ -420,7 +422,7 @@ impl Rig {
     }
 
     fn take(&mut self, message: &Bytes) {
-        let header = connector_agent::relay::codec::Header::decode(message).unwrap();
+        let header = connector_agent::relay::wire::codec::Header::decode(message).unwrap();
         let incoming = match self.operator.handle_message(now(), message) {
             Ok(Some(incoming)) => incoming,
             Ok(None) => return,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use connector_agent::relay::codec::EventCode;
+use connector_agent::relay::wire::codec::EventCode;
 use connector_hal::can::CanFrame;
 use connector_sim::vehicle::catalogue::Catalogue;
 use connector_sim::vehicle::{Tp20EcuConfig, Vehicle, VehicleConfig};
@@ -25,7 +25,7 @@ fn hs_bus() -> Value {
 }
 
 /// Waits for this many texts more.
-async fn texts(rig: &mut Rig, count: usize) -> Vec<connector_agent::relay::Envelope> {
+async fn texts(rig: &mut Rig, count: usize) -> Vec<connector_agent::relay::wire::Envelope> {
     let before = rig.texts.len();
     assert!(rig.run_until(20 * SECOND, |rig| rig.texts.len() >= before + count).await, "{:?}", rig.texts);
     rig.texts[before..].to_vec()
@@ -76,11 +76,11 @@ async fn who_asks_while_a_scan_runs_gets_its_result_too() {
     let (mut rig, vehicle) = rig_with_golf(vec![]).await;
     rig.ask("scanEcus", hs_bus());
     rig.run(SECOND).await;
-    let envelope = connector_agent::relay::Envelope::new(
+    let envelope = connector_agent::relay::wire::Envelope::new(
         "scanEcus",
         &json!({"connection_uuid": UUID, "bus_name": "HS"}),
     );
-    let request = connector_agent::relay::request::Request::parse(&envelope).unwrap();
+    let request = connector_agent::relay::wire::request::Request::parse(&envelope).unwrap();
     rig.session.handle_request(now(), request, Some("8".to_owned()));
     let replies = texts(&mut rig, 2).await;
     let of: Vec<_> = replies.iter().map(|reply| reply.request_id.clone().unwrap()).collect();
@@ -160,7 +160,7 @@ async fn a_scan_that_was_refused_or_stopped_tells_only_of_what_it_found_itself()
     assert_eq!(opened.action, "channelOpened", "{opened:?}");
     rig.ask("scanEcus", hs_bus());
     assert_eq!(ids(&texts(&mut rig, 1).await[0].message), expected(&vehicle));
-    let detail = |reply: &connector_agent::relay::Envelope| {
+    let detail = |reply: &connector_agent::relay::wire::Envelope| {
         assert_eq!(problem(reply), (409, "ignition-off".to_owned()));
         reply.message["detail"].as_str().unwrap().to_owned()
     };

@@ -1,6 +1,6 @@
 //! Terminal 15: told on its channels, and what it means for TesterPresent.
 
-use connector_agent::relay::codec::{EventCode, SendFailedDetail};
+use connector_agent::relay::wire::codec::{EventCode, SendFailedDetail};
 use serde_json::json;
 
 use crate::rig::*;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use connector_agent::relay::codec::EventCode;
-use connector_agent::relay::session::CloseReason;
+use connector_agent::relay::connection::CloseReason;
+use connector_agent::relay::wire::codec::EventCode;
 use connector_hal::can::{CanBus, CanBusExt, CanEvent, CanFrame, CanId, CanSettings};
 use connector_sim::vehicle::catalogue::VehicleRecord;
 use connector_sim::vehicle::ecu::Session;
@@ -42,7 +42,7 @@ async fn open(rig: &mut Rig, channel: u16, address: u8, more: Value) {
 }
 
 /// Opening a channel to an ECU that is not there takes longer than other requests.
-async fn ask_open(rig: &mut Rig, channel: u16, config: Value) -> connector_agent::relay::Envelope {
+async fn ask_open(rig: &mut Rig, channel: u16, config: Value) -> connector_agent::relay::wire::Envelope {
     let before = rig.texts.len();
     rig.ask("openChannel", json!({"channel": channel, "tp20_channel": config}));
     assert!(rig.run_until(10 * SECOND, |rig| rig.texts.len() > before).await, "openChannel is not answered");

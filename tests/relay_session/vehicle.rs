@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use connector_agent::isotp::{Addressing, Config, Endpoint, Event};
+use connector_agent::protocol::isotp::{Addressing, Config, Endpoint, Event};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualCan};
 use connector_hal::can::{CanBusExt, CanEvent, CanFrame, CanId};
 use tokio::sync::mpsc;

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use connector_agent::isotp::{Addressing, Config, Endpoint, Event};
+use connector_agent::protocol::isotp::{Addressing, Config, Endpoint, Event};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualCan};
 use connector_hal::can::{CanBusExt, CanEvent, CanFrame, CanId};
 

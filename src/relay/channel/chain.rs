@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::relay::codec::PduFlags;
+use crate::relay::wire::codec::PduFlags;
 
 /// PDUs that may wait on a channel.
 const QUEUE_PDUS: usize = 64;

@@ -7,8 +7,8 @@ use connector_hal::can::{CanFrame, CanId};
 use super::detail_of;
 use super::kernel_isotp::KernelIsotp;
 use super::pdu_channel::{PduChannel, PduTransport, TransportEvent};
-use crate::isotp::{Endpoint, Event, FunctionalEndpoint, ReceiveFailure, SendError, SendFailure};
-use crate::relay::codec::SendFailedDetail;
+use crate::protocol::isotp::{Endpoint, Event, FunctionalEndpoint, ReceiveFailure, SendError, SendFailure};
+use crate::relay::wire::codec::SendFailedDetail;
 
 /// A transport of PDUs over CAN frames.
 pub trait FrameTransport: PduTransport {

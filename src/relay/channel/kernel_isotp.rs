@@ -10,8 +10,8 @@ use connector_hal::can::{CanFrame, IsotpEvent, IsotpOptions, IsotpReceiveError, 
 
 use super::frame_transport::{FrameTransport, receive_failed};
 use super::pdu_channel::{PduTransport, TransportEvent};
-use crate::isotp::{Addressing, Config, FrameSize, NPdu, Padding, ReceiveFailure, SendFailure};
-use crate::relay::codec::SendFailedDetail;
+use crate::protocol::isotp::{Addressing, Config, FrameSize, NPdu, Padding, ReceiveFailure, SendFailure};
+use crate::relay::wire::codec::SendFailedDetail;
 
 /// The kernel waits 1 s for a consecutive frame and tells if none comes; this is for when its word is lost.
 const N_CR: Duration = Duration::from_millis(1500);

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::{BATTERY_SPARED, PduTransport, TransportEvent};
-use crate::kline::{Endpoint, Event, Failure, KeyBytes, ReceiveFailure, SendError};
-use crate::relay::codec::SendFailedDetail;
+use crate::protocol::kline::{Endpoint, Event, Failure, KeyBytes, ReceiveFailure, SendError};
+use crate::relay::wire::codec::SendFailedDetail;
 
 /// What became of the link below a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

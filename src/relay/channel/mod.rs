@@ -14,8 +14,8 @@ use std::time::Instant;
 
 use connector_hal::can::{CanFrame, CanId};
 
-use super::codec::{EventCode, PduFlags, SendFailedDetail};
-use crate::isotp::SendFailure;
+use crate::protocol::isotp::SendFailure;
+use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
 
 pub use frame_transport::{FrameTransport, OpenFailure};
 pub use kernel_isotp::KernelIsotp;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::chain::{Accepted, Broken, Chain};
 use super::{BATTERY_SPARED, Output, describe};
-use crate::relay::codec::{EventCode, PduFlags, SendFailedDetail};
+use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
 
 /// How long nothing was sent before TesterPresent is.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(2);

@@ -6,8 +6,8 @@ use std::time::Instant;
 use connector_hal::can::{CanFrame, CanId};
 
 use super::{Output, detail_of};
-use crate::isotp::SendFailure;
-use crate::relay::codec::{EventCode, SendFailedDetail};
+use crate::protocol::isotp::SendFailure;
+use crate::relay::wire::codec::{EventCode, SendFailedDetail};
 
 /// Frames that may wait for the bus; more are refused with `send-failed` 5.
 const QUEUE_LIMIT: usize = 2048;

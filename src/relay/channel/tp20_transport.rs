@@ -7,9 +7,9 @@ use connector_hal::can::CanFrame;
 
 use super::frame_transport::{FrameTransport, OpenFailure};
 use super::pdu_channel::{PduTransport, TransportEvent};
-use crate::isotp::SendFailure;
-use crate::relay::codec::SendFailedDetail;
-use crate::tp20::{Channel, ChannelConfig, CloseReason, Event, ReceiveFailure, SendError};
+use crate::protocol::isotp::SendFailure;
+use crate::protocol::tp20::{Channel, ChannelConfig, CloseReason, Event, ReceiveFailure, SendError};
+use crate::relay::wire::codec::SendFailedDetail;
 
 /// A TP2.0 channel to one ECU; the channel test keeps it open beside the vehicle.
 #[derive(Debug)]

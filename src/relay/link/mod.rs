@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::codec::{CodecError, Header, Payload, Record, Records, Tag};
+use crate::relay::wire::codec::{CodecError, Header, Payload, Record, Records, Tag};
 use outbox::Outbox;
 
 /// An acknowledgement travels alone after this long at the latest; the contract allows 200 ms.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::KEPT_LIMIT;
 use super::arena::Arena;
-use crate::relay::codec::{
+use crate::relay::wire::codec::{
     EventCode, HEADER_LEN, Header, MAX_MESSAGE_LEN, Payload, RECORD_HEADER_LEN, Record, Records, Tag,
 };
 

@@ -7,7 +7,7 @@ mod doip_support;
 use std::process::Stdio;
 use std::time::Duration;
 
-use connector_agent::doip::{ActivationCode, Payload, PowerMode};
+use connector_agent::protocol::doip::{ActivationCode, Payload, PowerMode};
 use connector_sim::vehicle::ecu::toy_key;
 use doip_support::{DoipTool, address, ask_by_udp};
 use rustix::process::{Pid, Signal, kill_process};

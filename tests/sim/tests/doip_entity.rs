@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use connector_agent::doip::codec::{Decoded, StreamDecoder, decode_datagram};
-use connector_agent::doip::{
+use connector_agent::protocol::doip::codec::{Decoded, StreamDecoder, decode_datagram};
+use connector_agent::protocol::doip::{
     ActivationCode, ActivationRequest, ActivationType, DiagnosticMessage, DiagnosticNackCode, Eid,
     HeaderNackCode, LogicalAddress, Message, Payload, PowerMode, ProtocolVersion,
 };
-use connector_agent::vin::Vin;
+use connector_agent::protocol::vin::Vin;
 use connector_sim::doip::{Answer, Confirmation, ConnectionId, Entity, EntityConfig, Event, Output};
 use connector_sim::vehicle::doip::{Carrier, DoipRecording, Speaker};
 

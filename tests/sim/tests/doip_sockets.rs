@@ -7,8 +7,8 @@ mod doip_support;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use connector_agent::doip::codec::decode_datagram;
-use connector_agent::doip::{ActivationCode, Eid, Message, Payload, ProtocolVersion};
+use connector_agent::protocol::doip::codec::decode_datagram;
+use connector_agent::protocol::doip::{ActivationCode, Eid, Message, Payload, ProtocolVersion};
 use connector_sim::doip::{ListenConfig, Timeouts};
 use connector_sim::vehicle::catalogue::Catalogue;
 use connector_sim::vehicle::{DoipConfig, DoipGateway, VehicleConfig};

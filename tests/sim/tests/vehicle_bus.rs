@@ -6,7 +6,7 @@ mod vehicle_support;
 
 use std::time::Duration;
 
-use connector_agent::isotp::{Addressing, Config, FrameSize, Responders, SeparationTime};
+use connector_agent::protocol::isotp::{Addressing, Config, FrameSize, Responders, SeparationTime};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{CanFrame, CanId};
 use connector_sim::vehicle::catalogue::EcuAddress;

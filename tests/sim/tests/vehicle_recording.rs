@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use connector_agent::isotp::{Padding, SeparationTime};
+use connector_agent::protocol::isotp::{Padding, SeparationTime};
 use connector_hal::can::CanId;
 use connector_sim::vehicle::candump;
 use connector_sim::vehicle::ecu::{Responder, Target};

@@ -6,7 +6,7 @@ mod vehicle_support;
 
 use std::time::Duration;
 
-use connector_agent::isotp::Responders;
+use connector_agent::protocol::isotp::Responders;
 use connector_hal::timer::TimerKind;
 use connector_sim::vehicle::catalogue::EcuAddress;
 use connector_sim::vehicle::ecu::Target;

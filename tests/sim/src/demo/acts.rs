@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use connector_agent::relay::request::Switch;
+use connector_agent::relay::wire::request::Switch;
 use serde_json::json;
 use tokio::time::Instant;
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use connector_agent::relay::request::{
+use connector_agent::relay::wire::request::{
     BusConfig, KlineBusConfig, KlineChannelConfig, KlineProtocol, PduOptions,
 };
 use connector_hal::kline::sim::{PtyKLine, SimLine};

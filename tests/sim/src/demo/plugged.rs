@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use connector_agent::doip::LogicalAddress;
-use connector_agent::relay::request::{BusConfig, Switch};
+use connector_agent::protocol::doip::LogicalAddress;
+use connector_agent::relay::wire::request::{BusConfig, Switch};
 use connector_hal::can::slcan::SlcanAdapter;
 use serde_json::json;
 

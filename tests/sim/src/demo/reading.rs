@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use connector_agent::relay::request::Switch;
+use connector_agent::relay::wire::request::Switch;
 use tokio::time::Instant;
 
 use super::plugged::Plugged;

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use connector_agent::isotp::FrameSize;
-use connector_agent::tp20::TimeByte;
+use connector_agent::protocol::isotp::FrameSize;
+use connector_agent::protocol::tp20::TimeByte;
 use connector_hal::can::slcan::SlcanAdapter;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::timer::TimerKind;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use connector_agent::relay::request::{BusConfig, CanBusConfig, PduOptions, Tp20ChannelConfig};
+use connector_agent::relay::wire::request::{BusConfig, CanBusConfig, PduOptions, Tp20ChannelConfig};
 use serde_json::json;
 use tokio::time::Instant;
 

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use connector_agent::doip::{ActivationCode, ActivationRequest, ActivationResponse, LogicalAddress, Payload};
+use connector_agent::protocol::doip::{
+    ActivationCode, ActivationRequest, ActivationResponse, LogicalAddress, Payload,
+};
 
 use super::config::{Answer, Confirmation};
 use super::connection::{Connection, ConnectionId, State};

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use connector_agent::doip::{
+use connector_agent::protocol::doip::{
     ActivationCode, ActivationType, Announcement, DiagnosticNackCode, Eid, FurtherAction, Gid,
     LogicalAddress, NodeType, PowerMode, ProtocolVersion, SyncStatus,
 };
-use connector_agent::vin::Vin;
+use connector_agent::protocol::vin::Vin;
 
 /// The timers of a DoIP entity (ISO 13400-2, table 12 and 39).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use connector_agent::doip::codec::StreamDecoder;
-use connector_agent::doip::{ActivationRequest, LogicalAddress};
+use connector_agent::protocol::doip::codec::StreamDecoder;
+use connector_agent::protocol::doip::{ActivationRequest, LogicalAddress};
 
 /// A connection's name; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use connector_agent::doip::codec::{DecodeError, Decoded, StreamDecoder, decode_datagram};
-use connector_agent::doip::{
+use connector_agent::protocol::doip::codec::{DecodeError, Decoded, StreamDecoder, decode_datagram};
+use connector_agent::protocol::doip::{
     DiagnosticAck, DiagnosticMessage, DiagnosticNack, DiagnosticNackCode, EntityStatus, HeaderNackCode,
     LogicalAddress, Message, Payload, PowerMode,
 };

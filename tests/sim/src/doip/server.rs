@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
-use connector_agent::doip::{DiagnosticMessage, DiagnosticNackCode, LogicalAddress, PORT};
+use connector_agent::protocol::doip::{DiagnosticMessage, DiagnosticNackCode, LogicalAddress, PORT};
 use connector_hal::timer::{Deadline, TimerKind};
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};

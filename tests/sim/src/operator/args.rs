@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
-use connector_agent::doip::LogicalAddress;
-use connector_agent::doip::device::socket_address;
+use connector_agent::config::doip_device::socket_address;
+use connector_agent::protocol::doip::LogicalAddress;
 use connector_hal::can::CanId;
 
 use super::failure::EXIT_CODES;

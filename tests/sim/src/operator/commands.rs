@@ -4,8 +4,8 @@ use std::io::{Read as _, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use connector_agent::relay::codec::EventCode;
-use connector_agent::relay::request::{
+use connector_agent::relay::wire::codec::EventCode;
+use connector_agent::relay::wire::request::{
     BusConfig, CanBusConfig, IsotpChannelConfig, PaddingConfig, RawChannelConfig, Switch,
 };
 use connector_hal::can::CanId;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use connector_agent::relay::codec::{EventCode, PduFlags};
+use connector_agent::relay::wire::codec::{EventCode, PduFlags};
 use tokio::time::Instant;
 
 use super::client::{Channel, Exchange, ExchangeError, Item, Timing, Wait, failure};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use connector_agent::vin::{Vin, VinError};
+use connector_agent::protocol::vin::{Vin, VinError};
 use connector_hal::can::CanId;
 use serde::Deserialize;
 use serde_json::value::RawValue;

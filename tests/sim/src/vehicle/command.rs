@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use connector_agent::doip::PowerMode;
-use connector_agent::isotp::FrameSize;
+use connector_agent::protocol::doip::PowerMode;
+use connector_agent::protocol::isotp::FrameSize;
 use connector_hal::can::CanSettings;
 use connector_hal::can::slcan::SlcanAdapter;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};

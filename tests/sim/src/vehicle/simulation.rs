@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use connector_agent::isotp::SendFailure;
+use connector_agent::protocol::isotp::SendFailure;
 use connector_hal::can::virtual_bus::VirtualBus;
 use connector_hal::can::{BusState, CanBus, CanError, CanEvent, CanFrame, CanId, CanSettings, open};
 use connector_hal::timer::{Deadline, TimerKind};

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use connector_agent::isotp::SendFailure;
-use connector_agent::tp20::{
+use connector_agent::protocol::isotp::SendFailure;
+use connector_agent::protocol::tp20::{
     CloseReason, Connection, ConnectionConfig, Event, LogicalAddress, MAX_PDU, Opening, Parameters, Refusal,
     SETUP_ID, SetupMessage, SetupOpcode, TimeByte,
 };

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use connector_agent::isotp::{
+use connector_agent::protocol::isotp::{
     Addressing, Config, Endpoint, Event, FrameSize, NPdu, Padding, SendFailure, SeparationTime,
 };
 use connector_hal::can::{CanFilter, CanFrame, CanId};

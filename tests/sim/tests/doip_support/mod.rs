@@ -5,8 +5,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use connector_agent::doip::codec::{Decoded, StreamDecoder, decode_datagram};
-use connector_agent::doip::{
+use connector_agent::protocol::doip::codec::{Decoded, StreamDecoder, decode_datagram};
+use connector_agent::protocol::doip::{
     ActivationCode, ActivationRequest, ActivationType, DiagnosticMessage, LogicalAddress, Message, Payload,
     ProtocolVersion,
 };

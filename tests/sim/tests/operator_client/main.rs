@@ -7,8 +7,8 @@ mod rig;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use connector_agent::relay::codec::PduFlags;
-use connector_agent::relay::request::RawChannelConfig;
+use connector_agent::relay::wire::codec::PduFlags;
+use connector_agent::relay::wire::request::RawChannelConfig;
 use connector_hal::can::CanId;
 use connector_sim::network::{BadNetworkConfig, Direction};
 use connector_sim::operator::client::{CloseReason, ExchangeError, Item, LinkState, Timing};

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use connector_agent::hardware::{CanPort, Hardware, IsotpStack};
-use connector_agent::relay::request::{
+use connector_agent::config::{CanPort, IsotpStack};
+use connector_agent::protocol::problem::Problem;
+use connector_agent::relay::connection::{Session, SessionSettings};
+use connector_agent::relay::limits::SessionLimits;
+use connector_agent::relay::wire::Envelope;
+use connector_agent::relay::wire::request::{
     BusConfig, CanBusConfig, IsotpChannelConfig, PaddingConfig, Request, ResumeConnection, Switch,
 };
-use connector_agent::relay::session::{Session, SessionLimits, SessionSettings};
-use connector_agent::relay::{Envelope, Problem};
+use connector_agent::vehicle::hardware::Hardware;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{BoxFuture, CanBus};
 use connector_hal::timer::TimerKind;

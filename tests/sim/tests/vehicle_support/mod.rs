@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use connector_agent::isotp::{
+use connector_agent::protocol::isotp::{
     Addressing, Config, Endpoint, Event, FunctionalConfig, FunctionalEndpoint, Responders, SendFailure,
 };
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};

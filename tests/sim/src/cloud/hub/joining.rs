@@ -1,6 +1,7 @@
 //! An operator comes to a connection, comes back to it, or goes.
 
-use connector_agent::relay::{Envelope, Problem};
+use connector_agent::protocol::problem::Problem;
+use connector_agent::relay::wire::Envelope;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use connector_agent::relay::{Envelope, Problem};
-use connector_agent::vin::Vin;
+use connector_agent::protocol::problem::Problem;
+use connector_agent::protocol::vin::Vin;
+use connector_agent::relay::wire::Envelope;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -1,6 +1,7 @@
 //! Which message goes to whom.
 
-use connector_agent::relay::{Envelope, Problem};
+use connector_agent::protocol::problem::Problem;
+use connector_agent::relay::wire::Envelope;
 use serde_json::Value;
 use uuid::Uuid;
 

@@ -121,10 +121,10 @@ async fn identify_vehicle(State(app): State<App>, caller: Caller, id: Id) -> Res
     if reply.action == "vehicleIdentified" {
         return Ok(Json(reply.message));
     }
-    let problem: connector_agent::relay::Problem =
-        serde_json::from_value(reply.message).unwrap_or_else(|_| {
+    let problem: connector_agent::protocol::problem::Problem = serde_json::from_value(reply.message)
+        .unwrap_or_else(|_| {
             let detail = "The connector's answer cannot be understood.";
-            connector_agent::relay::Problem::new(502, "bad-answer", "Bad answer", detail)
+            connector_agent::protocol::problem::Problem::new(502, "bad-answer", "Bad answer", detail)
         });
     Err(problem.into())
 }

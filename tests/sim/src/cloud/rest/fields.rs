@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use connector_agent::vin::Vin;
+use connector_agent::protocol::vin::Vin;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;

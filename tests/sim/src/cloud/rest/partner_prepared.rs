@@ -111,7 +111,7 @@ async fn list(
 /// What a partner may say of a prepared ticket.
 struct Contents {
     customer_id: Option<i64>,
-    vin: Option<connector_agent::vin::Vin>,
+    vin: Option<connector_agent::protocol::vin::Vin>,
     product_ids: Vec<i64>,
     vehicle_model_id: Option<i64>,
     vehicle_model_variant_id: Option<i64>,

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use connector_agent::relay::Problem;
+use connector_agent::protocol::problem::Problem;
 use serde::Serialize;
 
 use crate::cloud::store::StoreError;

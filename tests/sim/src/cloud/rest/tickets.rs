@@ -6,7 +6,7 @@ use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use connector_agent::vin::Vin;
+use connector_agent::protocol::vin::Vin;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use uuid::Uuid;

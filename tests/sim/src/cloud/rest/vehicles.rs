@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
-use connector_agent::vin::Vin;
+use connector_agent::protocol::vin::Vin;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! The records.
 
-use connector_agent::vin::Vin;
+use connector_agent::protocol::vin::Vin;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;

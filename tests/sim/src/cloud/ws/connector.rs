@@ -1,8 +1,9 @@
 //! What a connector says.
 
 use axum::extract::ws::Message;
-use connector_agent::relay::{Envelope, Problem};
-use connector_agent::vin::Vin;
+use connector_agent::protocol::problem::Problem;
+use connector_agent::protocol::vin::Vin;
+use connector_agent::relay::wire::Envelope;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 

@@ -1,7 +1,8 @@
 //! What an operator says: joining, and requests to the connector.
 
 use axum::extract::ws::Message;
-use connector_agent::relay::{Envelope, Problem};
+use connector_agent::protocol::problem::Problem;
+use connector_agent::relay::wire::Envelope;
 use serde::Deserialize;
 use uuid::Uuid;
 

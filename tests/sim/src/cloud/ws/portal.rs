@@ -1,7 +1,8 @@
 //! Subscriptions of portal clients.
 
 use axum::extract::ws::Message;
-use connector_agent::relay::{Envelope, Problem};
+use connector_agent::protocol::problem::Problem;
+use connector_agent::relay::wire::Envelope;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 

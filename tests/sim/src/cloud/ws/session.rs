@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
-use connector_agent::relay::{Envelope, Problem};
+use connector_agent::protocol::problem::Problem;
+use connector_agent::relay::wire::Envelope;
 use futures_util::StreamExt as _;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use connector_agent::relay::codec::{EventCode, PduFlags};
+use connector_agent::relay::wire::codec::{EventCode, PduFlags};
 use connector_hal::can::CanFrame;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;

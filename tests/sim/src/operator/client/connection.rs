@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use connector_agent::relay::Envelope;
-use connector_agent::relay::codec::Tag;
 use connector_agent::relay::link::{Link, Role};
-use connector_agent::relay::request::{
+use connector_agent::relay::wire::Envelope;
+use connector_agent::relay::wire::codec::Tag;
+use connector_agent::relay::wire::request::{
     BusConfig, CloseChannel, CloseConnection, ConfigureBuses, IsotpChannelConfig, OpenChannel,
     RawChannelConfig,
 };

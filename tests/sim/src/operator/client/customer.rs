@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use connector_agent::relay::Envelope;
+use connector_agent::relay::wire::Envelope;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;

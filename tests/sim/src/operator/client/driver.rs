@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use connector_agent::relay::codec::{CodecError, Header, Payload, PduFlags};
+use connector_agent::protocol::problem::Problem;
 use connector_agent::relay::link::{Link, LinkError};
-use connector_agent::relay::{Envelope, Problem};
+use connector_agent::relay::wire::Envelope;
+use connector_agent::relay::wire::codec::{CodecError, Header, Payload, PduFlags};
 use connector_hal::can::CanFrame;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};

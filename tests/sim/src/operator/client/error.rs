@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use connector_agent::cloud::tls::TlsError;
-use connector_agent::relay::Problem;
-use connector_agent::relay::codec::SendFailedDetail;
+use connector_agent::protocol::problem::Problem;
+use connector_agent::relay::wire::codec::SendFailedDetail;
+use connector_agent::tls::TlsError;
 
 use super::socket::DialError;
 

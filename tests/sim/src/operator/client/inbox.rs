@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use connector_agent::relay::codec::{EventCode, Payload};
+use connector_agent::relay::wire::codec::{EventCode, Payload};
 use connector_hal::can::CanFrame;
 use tokio::sync::Notify;
 

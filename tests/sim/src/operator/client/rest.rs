@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use connector_agent::cloud::tls;
-use connector_agent::relay::Problem;
+use connector_agent::protocol::problem::Problem;
+use connector_agent::tls;
 use reqwest::{Method, Response, StatusCode};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};

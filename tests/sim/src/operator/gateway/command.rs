@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use connector_agent::doip::{LogicalAddress, ProtocolVersion};
-use connector_agent::relay::request::{BusConfig, Switch};
-use connector_agent::vin::Vin;
+use connector_agent::protocol::doip::{LogicalAddress, ProtocolVersion};
+use connector_agent::protocol::vin::Vin;
+use connector_agent::relay::wire::request::{BusConfig, Switch};
 use connector_hal::can::CanId;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use connector_agent::relay::codec::{EventCode, PduFlags};
+use connector_agent::relay::wire::codec::{EventCode, PduFlags};
 use futures_util::future::{BoxFuture, FutureExt as _, pending, select_all};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use serde_json::{Value, json};

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use connector_agent::doip::device::socket_address;
-use connector_agent::doip::{ActivationCode, DiagnosticNackCode, LogicalAddress, PowerMode, ProtocolVersion};
+use connector_agent::config::doip_device::socket_address;
+use connector_agent::protocol::doip::{
+    ActivationCode, DiagnosticNackCode, LogicalAddress, PowerMode, ProtocolVersion,
+};
 use serde_json::{Value, json};
 
 use super::gateway::{DoipConfig, DoipGateway};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use connector_agent::doip::{DiagnosticMessage, LogicalAddress};
+use connector_agent::protocol::doip::{DiagnosticMessage, LogicalAddress};
 use tokio::sync::watch;
 
 use crate::vehicle::ecu::{Anomalies, EcuStatus, Image, Responder, ScriptProgress, Target, Timer};

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use connector_agent::doip::{DiagnosticMessage, Eid, LogicalAddress, PowerMode};
+use connector_agent::protocol::doip::{DiagnosticMessage, Eid, LogicalAddress, PowerMode};
 use connector_hal::can::CanId;
 use connector_hal::timer::{Deadline, TimerKind};
 use tokio::sync::{mpsc, watch};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use connector_agent::doip::codec::{DecodeError, decode_datagram};
-use connector_agent::doip::{Announcement, LogicalAddress, Message, Payload};
+use connector_agent::protocol::doip::codec::{DecodeError, decode_datagram};
+use connector_agent::protocol::doip::{Announcement, LogicalAddress, Message, Payload};
 
 use super::ecus::Step;
 use crate::doip::EntityConfig;

@@ -7,7 +7,7 @@ mod roles;
 
 use std::time::Duration;
 
-use connector_agent::isotp::Padding;
+use connector_agent::protocol::isotp::Padding;
 use connector_hal::can::CanId;
 
 pub use player::RecordedEcu;

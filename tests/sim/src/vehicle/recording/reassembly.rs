@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use connector_agent::isotp::{NPdu, SeparationTime};
+use connector_agent::protocol::isotp::{NPdu, SeparationTime};
 use connector_hal::can::{CanFrame, CanId};
 
 /// A PDU of a recording.

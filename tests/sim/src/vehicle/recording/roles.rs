@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use connector_agent::isotp::physical_request_id;
+use connector_agent::protocol::isotp::physical_request_id;
 use connector_hal::can::CanId;
 
 use super::answers;

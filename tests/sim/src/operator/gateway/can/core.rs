@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use connector_agent::isotp::{
+use connector_agent::protocol::isotp::{
     Addressing, Config, Endpoint, Event, FrameSize, NPdu, Padding, physical_request_id,
 };
 use connector_hal::can::{CanFrame, CanId};

@@ -9,8 +9,8 @@ mod tool_bus;
 use std::path::Path;
 use std::time::Instant;
 
-use connector_agent::isotp::FrameSize;
-use connector_agent::relay::request::Switch;
+use connector_agent::protocol::isotp::FrameSize;
+use connector_agent::relay::wire::request::Switch;
 use connector_hal::can::slcan::SlcanAdapter;
 use connector_hal::can::{CanEvent, CanId};
 use connector_hal::timer::{Deadline, TimerKind};

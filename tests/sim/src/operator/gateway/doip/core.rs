@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use connector_agent::doip::{DiagnosticMessage, LogicalAddress};
+use connector_agent::protocol::doip::{DiagnosticMessage, LogicalAddress};
 
 use super::super::copies::{Copies, Path};
 use super::super::cover::{Cover, CoverConfig};

@@ -7,9 +7,9 @@ pub mod core;
 
 use std::time::Instant;
 
-use connector_agent::doip::{DiagnosticMessage, DiagnosticNackCode, Eid, LogicalAddress};
-use connector_agent::relay::request::Switch;
-use connector_agent::vin::Vin;
+use connector_agent::protocol::doip::{DiagnosticMessage, DiagnosticNackCode, Eid, LogicalAddress};
+use connector_agent::protocol::vin::Vin;
+use connector_agent::relay::wire::request::Switch;
 use connector_hal::can::CanId;
 use connector_hal::timer::{Deadline, TimerKind};
 use serde_json::json;

@@ -1,0 +1,208 @@
+//! The REST resources that a connector needs.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use reqwest::{Client, Method, RequestBuilder, Response, Url, redirect};
+use rustls::ClientConfig;
+use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::error::RestError;
+use super::resources::{ActiveTicket, ConnectorRecord};
+use super::retry_after::retry_after;
+use super::tokens::{AccessToken, Tokens};
+use crate::config::{CloudConfig, ConnectorUuid, Pincode, ResourcePath};
+use crate::protocol::problem::Problem;
+
+/// No answer is longer, in bytes.
+const MAX_ANSWER: usize = 256 << 10;
+/// How the type of the problem ends by which the cloud says that no ticket is active.
+const NO_ACTIVE_TICKET: &str = "no-active-ticket";
+/// How the agent presents itself.
+pub(crate) const USER_AGENT: &str = concat!("connector-agent/", env!("CARGO_PKG_VERSION"));
+
+/// The REST resources, one request a call: no retries, no tokens kept.
+#[derive(Debug)]
+pub struct Rest {
+    client: Client,
+    uuid: ConnectorUuid,
+    client_id: Option<String>,
+    login: Url,
+    token: Url,
+    connector: Url,
+    active_ticket: Url,
+    dismiss: Url,
+}
+
+impl Rest {
+    /// For this connector; over TLS as `tls` says.
+    pub fn new(cloud: &CloudConfig, uuid: ConnectorUuid, tls: &ClientConfig) -> Result<Self, RestError> {
+        let loopback = [([127, 0, 0, 1], 0).into(), ([0, 0, 0, 0, 0, 0, 0, 1], 0).into()];
+        let client = Client::builder()
+            .tls_backend_preconfigured(tls.clone())
+            .user_agent(USER_AGENT)
+            .connect_timeout(cloud.connect_timeout)
+            .timeout(cloud.request_timeout)
+            // requests are minutes apart, and an idle connection costs memory
+            .pool_max_idle_per_host(1)
+            // what is sent must go where the configuration says, and nowhere else
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .resolve_to_addrs("localhost", &loopback)
+            .build()
+            .map_err(RestError::Setup)?;
+        let resource = |path: &ResourcePath| cloud.api_url.resource(path, uuid);
+        Ok(Self {
+            client,
+            uuid,
+            client_id: cloud.client_id.clone(),
+            login: resource(&cloud.paths.login)?,
+            token: resource(&cloud.paths.token)?,
+            connector: resource(&cloud.paths.connector)?,
+            active_ticket: resource(&cloud.paths.active_ticket)?,
+            dismiss: resource(&cloud.paths.dismiss_call_for_attention)?,
+        })
+    }
+
+    /// Tokens for UUID and pincode.
+    pub async fn log_in(&self, pincode: &Pincode) -> Result<Tokens, RestError> {
+        #[derive(Serialize)]
+        struct Login<'a> {
+            connector_uuid: ConnectorUuid,
+            pincode: &'a str,
+        }
+        let login = Login { connector_uuid: self.uuid, pincode: pincode.expose() };
+        // with room, so that no copy is left behind by growing
+        let mut body = Zeroizing::new(Vec::with_capacity(1024));
+        serde_json::to_writer(&mut *body, &login).map_err(|error| RestError::malformed(&error))?;
+        self.tokens(&self.login, "application/json", body, pincode.expose()).await
+    }
+
+    /// Tokens for a refresh token (RFC 6749, 6). The answer's refresh token, if there is one, replaces it.
+    pub async fn refresh(&self, refresh_token: &SecretString) -> Result<Tokens, RestError> {
+        let secret = refresh_token.expose_secret();
+        let mut body = Zeroizing::new(Vec::with_capacity(256 + 3 * secret.len()));
+        body.extend_from_slice(b"grant_type=refresh_token&refresh_token=");
+        form_encode(&mut body, secret);
+        if let Some(client_id) = &self.client_id {
+            body.extend_from_slice(b"&client_id=");
+            form_encode(&mut body, client_id);
+        }
+        self.tokens(&self.token, "application/x-www-form-urlencoded", body, secret).await
+    }
+
+    /// What the cloud knows of this connector.
+    pub async fn connector(&self, token: &AccessToken) -> Result<ConnectorRecord, RestError> {
+        let answer = self.authorized(Method::GET, &self.connector, token).await?;
+        serde_json::from_slice(&answer).map_err(|error| RestError::malformed(&error))
+    }
+
+    /// The ticket in progress on this connector, if there is one. A 404 that does not say so is an error.
+    pub async fn active_ticket(&self, token: &AccessToken) -> Result<Option<ActiveTicket>, RestError> {
+        let answer = match self.authorized(Method::GET, &self.active_ticket, token).await {
+            // any other 404 tells that there is no such resource, and nothing of tickets
+            Err(RestError::Refused { status: 404, problem: Some(problem), .. })
+                if problem.kind.ends_with(NO_ACTIVE_TICKET) =>
+            {
+                return Ok(None);
+            }
+            other => other?,
+        };
+        if answer.is_empty() {
+            return Ok(None);
+        }
+        let value: Value = serde_json::from_slice(&answer).map_err(|error| RestError::malformed(&error))?;
+        Ok(ActiveTicket::from_json(&value))
+    }
+
+    /// Tells the cloud that the call for attention is over.
+    pub async fn dismiss_call_for_attention(&self, token: &AccessToken) -> Result<(), RestError> {
+        self.authorized(Method::POST, &self.dismiss, token).await.map(drop)
+    }
+
+    async fn tokens(
+        &self,
+        url: &Url,
+        content_type: &str,
+        body: Zeroizing<Vec<u8>>,
+        secret: &str,
+    ) -> Result<Tokens, RestError> {
+        let request = self.client.post(url.clone()).header(CONTENT_TYPE, content_type);
+        // the bytes are overwritten when the client has let go of them
+        let answer =
+            send(request.body(Bytes::from_owner(body))).await.map_err(|error| without(error, secret))?;
+        Tokens::from_json(&answer).map_err(|error| RestError::malformed(&error))
+    }
+
+    async fn authorized(
+        &self,
+        method: Method,
+        url: &Url,
+        token: &AccessToken,
+    ) -> Result<Zeroizing<Vec<u8>>, RestError> {
+        let authorization = token.header().ok_or(RestError::Token)?;
+        let request = self.client.request(method, url.clone()).header(AUTHORIZATION, authorization);
+        send(request).await.map_err(|error| without(error, token.secret.expose_secret()))
+    }
+}
+
+/// Sends the request; the answer's body, or what the cloud says is wrong.
+async fn send(request: RequestBuilder) -> Result<Zeroizing<Vec<u8>>, RestError> {
+    let request = request.header(ACCEPT, "application/json, application/problem+json");
+    let mut response = request.send().await.map_err(RestError::Transport)?;
+    let body = body(&mut response).await;
+    let status = response.status();
+    if status.is_success() {
+        return body;
+    }
+    // a refusal counts, whatever is wrong with its explanation
+    let problem = body.ok().and_then(|body| serde_json::from_slice::<Problem>(&body).ok()).map(Box::new);
+    let retry_after = retry_after(response.headers(), SystemTime::now());
+    Err(RestError::Refused { status: status.as_u16(), problem, retry_after })
+}
+
+async fn body(response: &mut Response) -> Result<Zeroizing<Vec<u8>>, RestError> {
+    let too_long = RestError::TooLong { limit: MAX_ANSWER };
+    let expected = response.content_length().unwrap_or(0);
+    if expected > MAX_ANSWER as u64 {
+        return Err(too_long);
+    }
+    let mut body = Zeroizing::new(Vec::with_capacity((expected as usize).max(4096)));
+    while let Some(chunk) = response.chunk().await.map_err(RestError::Transport)? {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err(too_long);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// The error without the secret, should the cloud have quoted it.
+fn without(error: RestError, secret: &str) -> RestError {
+    match error {
+        RestError::Refused { status, problem: Some(mut problem), retry_after } => {
+            for text in [&mut problem.kind, &mut problem.title, &mut problem.detail] {
+                *text = text.replace(secret, "…");
+            }
+            RestError::Refused { status, problem: Some(problem), retry_after }
+        }
+        other => other,
+    }
+}
+
+/// Appends the text as `application/x-www-form-urlencoded` has it, percent-encoding all that may need it.
+fn form_encode(body: &mut Vec<u8>, text: &str) {
+    const DIGITS: [u8; 16] = *b"0123456789ABCDEF";
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._".contains(&byte) {
+            body.push(byte);
+        } else {
+            let digit = |value: u8| DIGITS.get(usize::from(value & 0xF)).copied().unwrap_or(b'0');
+            body.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte)]);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The tokens that a login or a refresh answers with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The lifetime of a token that does not tell.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// What a login or a refresh answers with; prints without its secrets.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    /// For the `Authorization` header.
+    pub access: SecretString,
+    /// For the next refresh.
+    pub refresh: Option<SecretString>,
+    /// How long the access token lives from when it was issued.
+    pub lifetime: Duration,
+}
+
+/// An access token, numbered so that a refused one can be told from the one that replaced it.
+#[derive(Debug, Clone)]
+pub struct AccessToken {
+    /// 1 for the first, and so on.
+    pub(crate) generation: u64,
+    pub(crate) secret: Arc<SecretString>,
+}
+
+impl AccessToken {
+    /// The value of an `Authorization` header, marked as not to be logged; `None` if the token cannot be sent.
+    pub(crate) fn header(&self) -> Option<reqwest::header::HeaderValue> {
+        let text = Zeroizing::new(format!("Bearer {}", self.secret.expose_secret()));
+        let mut value = reqwest::header::HeaderValue::from_str(&text).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    access_token: SecretString,
+    #[serde(default)]
+    refresh_token: Option<SecretString>,
+    #[serde(default)]
+    expires_in: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    #[serde(default)]
+    exp: Option<f64>,
+    #[serde(default)]
+    iat: Option<f64>,
+}
+
+impl Tokens {
+    /// The tokens in an answer of the login or of the token endpoint.
+    ///
+    /// The lifetime is a difference of times in the answer, since the device's clock may be wrong: `expires_in`, or
+    /// the token's own `exp` − `iat`, the shorter of them; one hour if the answer tells neither.
+    pub fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
+        let answer: Answer = serde_json::from_slice(json)?;
+        let told =
+            [answer.expires_in.as_ref().and_then(seconds), jwt_lifetime(answer.access_token.expose_secret())];
+        Ok(Self {
+            lifetime: told.into_iter().flatten().min().unwrap_or(DEFAULT_LIFETIME),
+            access: answer.access_token,
+            refresh: answer.refresh_token.filter(|token| !token.expose_secret().is_empty()),
+        })
+    }
+}
+
+/// Seconds in either way that clouds write them, `3600` (RFC 6749, 5.1) or `"3600"`. What is neither is no reason to do
+/// without the token.
+fn seconds(value: &Value) -> Option<Duration> {
+    let seconds = match value {
+        Value::String(text) => text.trim().parse().ok(),
+        other => other.as_f64(),
+    };
+    Duration::try_from_secs_f64(seconds?).ok()
+}
+
+/// What a JWT (RFC 7519) says of its lifetime. Nothing is verified: it is the cloud that has to trust the token.
+fn jwt_lifetime(token: &str) -> Option<Duration> {
+    let payload = token.split('.').nth(1)?;
+    let json = Zeroizing::new(URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?);
+    let Claims { exp, iat } = serde_json::from_slice(&json).ok()?;
+    Duration::try_from_secs_f64(exp? - iat?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lifetime_is_that_of_the_token_whatever_the_date() {
+        let token = jwt(r#"{"iat":86400,"exp":87300,"sub":"x"}"#);
+        let seconds = |json: String| Tokens::from_json(json.as_bytes()).unwrap().lifetime.as_secs();
+        assert_eq!(seconds(format!(r#"{{"access_token":"{token}"}}"#)), 900);
+        assert_eq!(seconds(format!(r#"{{"access_token":"{token}","expires_in":300}}"#)), 300);
+        assert_eq!(seconds(format!(r#"{{"access_token":"{token}","expires_in":3000}}"#)), 900);
+        assert_eq!(seconds(r#"{"access_token":"opaque","expires_in":77}"#.to_owned()), 77);
+        assert_eq!(seconds(r#"{"access_token":"opaque"}"#.to_owned()), 3600);
+        for (told, lifetime) in
+            [("77.0", 77), ("\"77\"", 77), ("null", 3600), ("-1", 3600), ("\"soon\"", 3600), ("[]", 3600)]
+        {
+            let answer = format!(r#"{{"access_token":"opaque","expires_in":{told}}}"#);
+            assert_eq!(seconds(answer), lifetime, "{told}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_no_jwt_or_a_strange_one_has_the_default_lifetime() {
+        for claims in ["", "{}", "[]", r#"{"exp":1}"#, r#"{"exp":1,"iat":2}"#, r#"{"exp":1e300,"iat":0}"#] {
+            let json = format!(r#"{{"access_token":"{}"}}"#, jwt(claims));
+            assert_eq!(Tokens::from_json(json.as_bytes()).unwrap().lifetime, DEFAULT_LIFETIME, "{claims}");
+        }
+        for token in ["", ".", "..", "a.b.c", "a.====.c"] {
+            let json = format!(r#"{{"access_token":"{token}"}}"#);
+            assert_eq!(Tokens::from_json(json.as_bytes()).unwrap().lifetime, DEFAULT_LIFETIME, "{token}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_answer_does_harm(json in proptest::collection::vec(proptest::num::u8::ANY, 0..200), claims: String) {
+            let _ = Tokens::from_json(&json);
+            let answer = serde_json::json!({"access_token": jwt(&claims)}).to_string();
+            let tokens = Tokens::from_json(answer.as_bytes()).unwrap();
+            proptest::prop_assert!(!tokens.lifetime.is_zero() || claims.contains("exp"));
+        }
+    }
+
+    #[test]
+    fn tokens_do_not_print() {
+        let json = br#"{"id_token":"iii","access_token":"aaa-secret","refresh_token":"rrr-secret"}"#;
+        let tokens = Tokens::from_json(json).unwrap();
+        assert_eq!(tokens.refresh.as_ref().unwrap().expose_secret(), "rrr-secret");
+        let access = AccessToken { generation: 1, secret: Arc::new(tokens.access.clone()) };
+        let said = format!("{tokens:?} {access:?} {:?}", access.header());
+        assert!(!said.contains("-secret"), "{said}");
+        assert_eq!(access.header().unwrap().to_str().unwrap(), "Bearer aaa-secret");
+    }
+
+    fn jwt(claims: &str) -> String {
+        format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
+    }
+}

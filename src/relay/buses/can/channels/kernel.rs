@@ -1,0 +1,87 @@
+//! Channels of a bus whose PDUs the kernel carries.
+
+use std::time::Instant;
+
+use connector_hal::can::{CanFrame, IsotpEvent, IsotpSendError};
+
+use super::{BusCore, collect};
+use crate::relay::channel::{Channel, KernelIsotp};
+
+impl BusCore {
+    fn kernel(&self, number: u16) -> Option<&KernelIsotp> {
+        self.channels.get(&number).and_then(Channel::kernel)
+    }
+
+    /// The PDU that the channel's socket should take; the same until [`BusCore::handle_pdu_taken`].
+    pub fn kernel_pdu(&self, number: u16) -> Option<&[u8]> {
+        self.kernel(number).and_then(KernelIsotp::pdu)
+    }
+
+    /// The socket took the PDU, or will not take it at all.
+    pub fn handle_pdu_taken(&mut self, now: Instant, number: u16, taken: Result<(), IsotpSendError>) {
+        self.with_kernel(now, number, |kernel| kernel.handle_taken(now, taken));
+    }
+
+    /// What the channel's socket reports.
+    pub fn handle_socket(&mut self, now: Instant, number: u16, event: IsotpEvent) {
+        self.with_kernel(now, number, |kernel| kernel.handle_socket(now, event));
+    }
+
+    fn with_kernel(&mut self, now: Instant, number: u16, act: impl FnOnce(&mut KernelIsotp)) {
+        if let Some(channel) = self.channels.get_mut(&number) {
+            channel.with_kernel(now, act);
+            collect(number, channel, now, &mut self.outputs);
+        }
+    }
+
+    pub(super) fn reset_kernels(&mut self, now: Instant) {
+        self.for_each_channel(now, |channel| channel.with_kernel(now, KernelIsotp::handle_reset));
+    }
+
+    /// Whether a frame that was on the bus then is one that the kernel sent for a channel, however late it is read.
+    pub(super) fn is_kernels(&self, at: Instant, frame: &CanFrame) -> bool {
+        let mut kernels = self.channels.values().filter_map(Channel::kernel);
+        kernels.any(|kernel| kernel.is_own_frame(at, frame))
+    }
+
+    /// Whether the kernel has left a frame in the adapter that nobody acknowledges; it should be restarted, then
+    /// [`BusCore::handle_reset`] called.
+    pub fn is_kernel_stuck(&self) -> bool {
+        self.channels.values().filter_map(Channel::kernel).any(KernelIsotp::is_stuck)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use connector_hal::can::{CanEvent, CanId};
+
+    use super::*;
+    use crate::protocol::isotp::{Addressing, Config};
+    use crate::relay::channel::{FrameTransport, PduChannel, PduChannelSettings, RawChannel};
+    use crate::relay::wire::codec::PduFlags;
+
+    #[test]
+    fn who_listens_to_the_bus_is_not_told_the_kernels_frames_however_late_they_are_read() {
+        let id = |id: u32| CanId::try_from(id).unwrap();
+        let (mut core, start) = (BusCore::default(), Instant::now());
+        let config = Config::new(Addressing::normal(id(0x7E0), id(0x7E8)));
+        let kernel: Box<dyn FrameTransport> = Box::new(KernelIsotp::new(&config, 8200).unwrap());
+        let settings = PduChannelSettings { keep_alive: false, p2: Duration::from_millis(50) };
+        core.open_channel(1, Channel::Pdu(Box::new(PduChannel::new(kernel, settings, start))));
+        core.open_channel(2, Channel::Raw(RawChannel::new(None, None, false)));
+        core.handle_pdu(start, 1, PduFlags::default(), &[0x3E, 0]);
+        assert_eq!(core.kernel_pdu(1), Some(&[0x3E, 0][..]));
+        core.handle_pdu_taken(start, 1, Ok(()));
+        core.handle_socket(start, 1, IsotpEvent::Sent);
+
+        let read = start + Duration::from_secs(2);
+        let own = CanFrame::new(id(0x7E0), &[2, 0x3E, 0]).unwrap();
+        core.handle_event(read, &CanEvent::Received { frame: own, at: start });
+        assert_eq!(core.poll_output(), None);
+        // another tester's
+        core.handle_event(read, &CanEvent::Received { frame: own, at: read });
+        assert_eq!(core.poll_output().map(|output| output.channel), Some(2));
+    }
+}

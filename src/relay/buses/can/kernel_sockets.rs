@@ -1,0 +1,102 @@
+//! The sockets of the channels whose PDUs the kernel carries.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use connector_hal::can::{CanBus, CanError, IsotpEvent, IsotpOptions, IsotpSocket};
+
+use crate::relay::buses::can::channels::BusCore;
+
+/// Events taken from one socket before the others have their turn.
+const BATCH: usize = 16;
+
+struct Slot {
+    options: IsotpOptions,
+    max_pdu: usize,
+    /// `None`: to be opened once the device is there again.
+    socket: Option<IsotpSocket>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct KernelSockets {
+    slots: BTreeMap<u16, Slot>,
+    /// What the sockets reported; looked at after the frames that came before it.
+    events: VecDeque<(u16, IsotpEvent)>,
+}
+
+impl KernelSockets {
+    /// A socket for a channel; without a device, it is opened later. Errors: as of [`CanBus::open_isotp`].
+    pub fn add(
+        &mut self,
+        number: u16,
+        (options, max_pdu): (IsotpOptions, usize),
+        device: Option<&dyn CanBus>,
+    ) -> Result<(), CanError> {
+        let socket = device.map(|device| device.open_isotp(&options, max_pdu)).transpose()?;
+        self.slots.insert(number, Slot { options, max_pdu, socket });
+        Ok(())
+    }
+
+    /// The channel is closed.
+    pub fn remove(&mut self, number: u16) {
+        self.slots.remove(&number);
+        self.events.retain(|(of, _)| *of != number);
+    }
+
+    /// The device is another one: its sockets too.
+    pub fn reset(&mut self, device: &dyn CanBus) {
+        self.events.clear();
+        for (number, slot) in &mut self.slots {
+            // the old one is closed first, so that never two of them answer an ECU
+            slot.socket = None;
+            match device.open_isotp(&slot.options, slot.max_pdu) {
+                Ok(socket) => slot.socket = Some(socket),
+                Err(error) => tracing::warn!(channel = number, %error, "a channel has no socket"),
+            }
+        }
+    }
+
+    /// Takes what the sockets report; to be done before frames are read, and looked at by
+    /// [`KernelSockets::hand_over`] after that.
+    pub fn poll_events(&mut self, cx: &mut Context<'_>) {
+        for (number, slot) in &mut self.slots {
+            let Some(socket) = &mut slot.socket else { continue };
+            let mut taken = 0;
+            while let Poll::Ready(event) = socket.poll_event(cx) {
+                self.events.push_back((*number, event));
+                taken += 1;
+                if taken == BATCH {
+                    cx.waker().wake_by_ref();
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Gives the channels what their sockets reported; whether there was anything.
+    pub fn hand_over(&mut self, now: Instant, core: &mut BusCore) -> bool {
+        let mut any = false;
+        while let Some((number, event)) = self.events.pop_front() {
+            any = true;
+            core.handle_socket(now, number, event);
+        }
+        any
+    }
+
+    /// Gives the sockets what the channels have to send; whether one took anything.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, now: Instant, core: &mut BusCore) -> bool {
+        let mut any = false;
+        for (number, slot) in &mut self.slots {
+            while let Some(pdu) = core.kernel_pdu(*number)
+                && let Some(socket) = &mut slot.socket
+                && let Poll::Ready(taken) = socket.poll_send(cx, pdu)
+            {
+                any = true;
+                core.handle_pdu_taken(now, *number, taken);
+            }
+        }
+        any
+    }
+}

@@ -1,0 +1,186 @@
+//! From what an operator asks of a CAN bus to its settings and channels, with an error that says what is there instead.
+
+use std::time::Instant;
+
+use connector_hal::can::{CanId, CanSettings, kernel_max_pdu};
+
+use crate::config::CAN_BIT_RATES;
+use crate::config::{CanPort, IsotpStack};
+use crate::protocol::isotp::{
+    Addressing, Config, DEFAULT_MAX_ANSWER, Endpoint, FrameSize, FunctionalConfig, FunctionalEndpoint,
+    Padding, Responders, SeparationTime, physical_request_id,
+};
+use crate::protocol::problem::Problem;
+use crate::relay::buses::can::channels::WINDOW;
+use crate::relay::buses::setup::{ChannelKind, invalid, pdu_settings, unknown_pins, unsupported, wrong_kind};
+use crate::relay::channel::{Channel, FrameTransport, KernelIsotp, PduChannel, RawChannel};
+use crate::relay::wire::request::{CanBusConfig, IsotpChannelConfig, PaddingConfig};
+use crate::vehicle::hardware::Hardware;
+
+const DEFAULT_PADDING_BYTE: u8 = 0xCC;
+/// The longest list of responders taken.
+const MAX_RESPONDERS: usize = 256;
+
+/// A CAN bus that an operator asked for, understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CanBusSetup {
+    pub(crate) name: String,
+    pub(crate) port: CanPort,
+    pub(crate) settings: CanSettings,
+}
+
+impl CanBusSetup {
+    /// Checks a bus against what the hardware has.
+    pub(crate) fn new(name: &str, can: &CanBusConfig, hardware: &Hardware) -> Result<Self, Problem> {
+        let port = find_port(name, can, hardware)?;
+        check_rates(name, can, port)?;
+        let settings =
+            CanSettings { bit_rate: can.can_bit_rate, data_bit_rate: can.data_bit_rate, listen_only: false };
+        Ok(Self { name: name.to_owned(), port: port.clone(), settings })
+    }
+
+    /// A channel on this bus, whose ISO-TP is this one's where it can be.
+    pub(crate) fn channel(
+        &self,
+        kind: &ChannelKind,
+        max_pdu: usize,
+        now: Instant,
+        stack: IsotpStack,
+    ) -> Result<Channel, Problem> {
+        let is_fd = self.settings.data_bit_rate.is_some();
+        match kind {
+            ChannelKind::Raw(raw) => {
+                let request = raw.request_id.map(|id| can_id("request_id", id)).transpose()?;
+                let response = raw.response_id.map(|id| can_id("response_id", id)).transpose()?;
+                Ok(Channel::Raw(RawChannel::new(request, response, is_fd)))
+            }
+            ChannelKind::Isotp(isotp) => {
+                let transport = transport(isotp, is_fd, max_pdu, stack)?;
+                Ok(Channel::Pdu(Box::new(PduChannel::new(transport, pdu_settings(&isotp.options()), now))))
+            }
+            other => Err(wrong_kind(&self.name, "can_bus", other)),
+        }
+    }
+}
+
+fn find_port<'a>(name: &str, can: &CanBusConfig, hardware: &'a Hardware) -> Result<&'a CanPort, Problem> {
+    let pins = [can.pin_plus, can.pin_min];
+    hardware.can_ports.iter().find(|port| port.pins == pins).ok_or_else(|| {
+        let has: Vec<_> =
+            hardware.can_ports.iter().map(|port| format!("{} and {}", port.pins[0], port.pins[1])).collect();
+        let has = if has.is_empty() { "none".to_owned() } else { has.join(", ") };
+        let [plus, minus] = pins;
+        let detail =
+            format!("Bus {name:?}: no CAN bus is at pins {plus} and {minus}; this connector has: {has}.");
+        unknown_pins(detail)
+    })
+}
+
+fn check_rates(name: &str, can: &CanBusConfig, port: &CanPort) -> Result<(), Problem> {
+    match can.can_protocol.as_str() {
+        "isotp" | "tp20" | "frames" => {}
+        other => {
+            return Err(invalid(format!(
+                "Bus {name:?}: can_protocol {other:?} is none of isotp, tp20, frames."
+            )));
+        }
+    }
+    if !CAN_BIT_RATES.contains(&can.can_bit_rate) {
+        let rate = can.can_bit_rate;
+        return Err(invalid(format!("Bus {name:?}: can_bit_rate {rate} is none of {CAN_BIT_RATES:?}.")));
+    }
+    if let Some(transceiver) = can.transceiver.as_deref().filter(|transceiver| *transceiver != "high") {
+        let detail =
+            format!("Bus {name:?}: this connector has high-speed transceivers only, not {transceiver:?}.");
+        return Err(unsupported(detail));
+    }
+    match can.data_bit_rate {
+        Some(_) if !port.fd => Err(unsupported(format!(
+            "Bus {name:?}: the adapter at pins {} and {} cannot do CAN FD.",
+            port.pins[0], port.pins[1]
+        ))),
+        Some(rate) if rate < can.can_bit_rate || rate > 8_000_000 => Err(invalid(format!(
+            "Bus {name:?}: data_bit_rate {rate} is not between can_bit_rate and 8000000."
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn can_id(field: &str, value: u32) -> Result<CanId, Problem> {
+    CanId::try_from(value).map_err(|error| invalid(format!("{field}: {error}.")))
+}
+
+fn transport(
+    config: &IsotpChannelConfig,
+    is_fd: bool,
+    max_pdu: usize,
+    stack: IsotpStack,
+) -> Result<Box<dyn FrameTransport>, Problem> {
+    let request = can_id("request_id", config.request_id)?;
+    let byte = config.padding_byte.unwrap_or(DEFAULT_PADDING_BYTE);
+    let padding = match config.padding {
+        PaddingConfig::Enabled => Padding::Enabled(byte),
+        PaddingConfig::Disabled => Padding::Disabled,
+        PaddingConfig::Detection => Padding::Detection(byte),
+    };
+    let frame_size = if is_fd { FrameSize::fd(64, true) } else { Ok(FrameSize::Classic) };
+    let frame_size = frame_size.map_err(|error| invalid(error.to_string()))?;
+    let block_size = config.block_size.unwrap_or(0);
+    let st_min = SeparationTime(config.st_min.unwrap_or(0));
+    if let Some(response) = config.response_id {
+        let response = can_id("response_id", response)?;
+        let addressing = match (config.extended_request_address, config.extended_response_address) {
+            (None, None) => Addressing::normal(request, response),
+            (Some(to), Some(from)) => Addressing::extended(request, response, to, from),
+            (Some(to), None) => Addressing::extended(request, response, to, to),
+            (None, Some(_)) => {
+                return Err(invalid("extended_response_address needs an extended_request_address."));
+            }
+        };
+        let config = Config {
+            window: WINDOW,
+            frame_size,
+            padding,
+            block_size,
+            st_min,
+            max_pdu,
+            ..Config::new(addressing)
+        };
+        return Ok(match stack {
+            IsotpStack::Kernel => match KernelIsotp::new(&config, kernel_max_pdu()) {
+                Some(kernel) => Box::new(kernel),
+                None => Box::new(Endpoint::new(config)),
+            },
+            IsotpStack::Auto | IsotpStack::Own => Box::new(Endpoint::new(config)),
+        });
+    }
+    let mut functional = FunctionalConfig::new(request, responders(request, &config.response_ids)?);
+    functional.transmit_address = config.extended_request_address;
+    functional.receive_address = config.extended_response_address.or(config.extended_request_address);
+    functional.frame_size = frame_size;
+    functional.padding = padding;
+    functional.block_size = block_size;
+    functional.st_min = st_min;
+    functional.max_pdu = max_pdu.min(DEFAULT_MAX_ANSWER);
+    Ok(Box::new(FunctionalEndpoint::new(functional)))
+}
+
+fn responders(request: CanId, listed: &[u32]) -> Result<Responders, Problem> {
+    if listed.len() > MAX_RESPONDERS {
+        return Err(invalid(format!(
+            "response_ids has {} entries, more than {MAX_RESPONDERS}.",
+            listed.len()
+        )));
+    }
+    let listed = listed.iter().map(|id| can_id("response_ids", *id)).collect::<Result<Vec<_>, _>>()?;
+    // who asks on the OBD identifiers gets every OBD answer, with or without a list
+    let obd = match request.to_socketcan() {
+        0x7DF if listed.is_empty() => return Ok(Responders::Obd11),
+        0x98DB_33F1 if listed.is_empty() => return Ok(Responders::Obd29),
+        0x7DF => (0x7E8..=0x7EF).map(CanId::standard_truncated).collect(),
+        0x98DB_33F1 => (0x18DA_F100..=0x18DA_F1FF).map(CanId::extended_truncated).collect(),
+        _ => Vec::new(),
+    };
+    let pair = |id| (id, physical_request_id(id));
+    Ok(Responders::List(obd.into_iter().chain(listed).map(pair).collect()))
+}

@@ -1,0 +1,60 @@
+//! A DoIP channel, and what may be wrong with opening one.
+
+use std::time::Instant;
+
+use super::transport::DoipTransport;
+use crate::protocol::doip::LogicalAddress;
+use crate::protocol::doip::connection::ConnectionError;
+use crate::protocol::doip::discovery::Gateway;
+use crate::protocol::problem::Problem;
+use crate::relay::channel::PduChannel;
+use crate::vehicle::doip_network::client::ClientError;
+
+/// A channel to one ECU, or a group of them, behind a gateway.
+pub(crate) struct DoipChannel {
+    pub(crate) gateway: LogicalAddress,
+    pub(crate) tester: LogicalAddress,
+    pub(crate) pdus: PduChannel<DoipTransport>,
+    /// Until when the gateway has to be found and to activate routing, while that is under way.
+    pub(crate) opening: Option<Instant>,
+    /// The connection was lost, and is not back yet.
+    pub(crate) is_down: bool,
+    pub(crate) max_pdu: usize,
+}
+
+impl DoipChannel {
+    /// Which connection it uses.
+    pub(crate) fn key(&self) -> (LogicalAddress, LogicalAddress) {
+        (self.gateway, self.tester)
+    }
+}
+
+/// No gateway with this address was found in time.
+pub(crate) fn unknown_gateway(bus: &str, wanted: LogicalAddress, found: &[Gateway]) -> Problem {
+    if found.iter().any(|gateway| gateway.announcement.address == wanted) {
+        let detail = format!("The gateway {wanted} was found, but did not activate routing in time.");
+        return Problem::new(504, "gateway-unreachable", "Gateway unreachable", detail);
+    }
+    let found: Vec<_> = found
+        .iter()
+        .map(|gateway| format!("{} at {}", gateway.announcement.address, gateway.address.ip()))
+        .collect();
+    let found =
+        if found.is_empty() { "nobody answered".to_owned() } else { format!("found: {}", found.join(", ")) };
+    let detail = format!("Bus {bus:?}: no gateway {wanted} was found; {found}.");
+    Problem::new(404, "unknown-gateway", "Unknown gateway", detail)
+}
+
+/// The gateway refuses, or there is no connection with it.
+pub(crate) fn refused((gateway, tester): (LogicalAddress, LogicalAddress), error: &ClientError) -> Problem {
+    let detail = format!("Gateway {gateway}, tester {tester}: {error}.");
+    match error {
+        ClientError::Connection(
+            ConnectionError::Denied(_)
+            | ConnectionError::ActivationRefused(_)
+            | ConnectionError::ConfirmationTimeout(_)
+            | ConnectionError::OtherTester { .. },
+        ) => Problem::new(409, "gateway-refused", "Gateway refused", detail),
+        _ => Problem::new(504, "gateway-unreachable", "Gateway unreachable", detail),
+    }
+}

@@ -1,0 +1,48 @@
+//! A `doip_bus`, checked against what the hardware has.
+
+use crate::config::DoipPort;
+use crate::config::doip::{NETWORK_CONFIGURATIONS, NetworkConfig};
+use crate::protocol::problem::Problem;
+use crate::relay::buses::setup::{invalid, unknown_pins};
+use crate::relay::wire::request::DoipBusConfig;
+use crate::vehicle::hardware::Hardware;
+
+/// A DoIP bus that an operator asked for, understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DoipBusSetup {
+    pub(crate) name: String,
+    pub(crate) port: DoipPort,
+    /// Which network configuration.
+    pub(crate) number: u8,
+    pub(crate) network: NetworkConfig,
+}
+
+impl DoipBusSetup {
+    pub(crate) fn new(name: &str, config: &DoipBusConfig, hardware: &Hardware) -> Result<Self, Problem> {
+        let number = config.doip_network_configuration;
+        if !NETWORK_CONFIGURATIONS.contains(&number) {
+            let detail = format!("Bus {name:?}: doip_network_configuration {number} is not one of 1 to 9.");
+            return Err(invalid(detail));
+        }
+        let option = config.doip_option;
+        let pins = match option {
+            1 => [1, 9],
+            2 => [3, 11],
+            _ => return Err(invalid(format!("Bus {name:?}: doip_option {option} is neither 1 nor 2."))),
+        };
+        let Some(port) = hardware.doip_ports.iter().find(|port| port.pins == pins) else {
+            let has: Vec<_> = hardware
+                .doip_ports
+                .iter()
+                .map(|port| format!("{} and {}", port.pins[0], port.pins[1]))
+                .collect();
+            let has = if has.is_empty() { "none".to_owned() } else { has.join(", ") };
+            let [first, second] = pins;
+            return Err(unknown_pins(format!(
+                "Bus {name:?}: no DoIP is at pins {first} and {second} (option {option}); this connector has: {has}."
+            )));
+        };
+        let network = hardware.doip.network(number);
+        Ok(Self { name: name.to_owned(), port: port.clone(), number, network })
+    }
+}

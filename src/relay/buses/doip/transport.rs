@@ -1,0 +1,258 @@
+//! PDUs of a channel as diagnostic messages on a connection that several channels share.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::protocol::doip::LogicalAddress;
+use crate::protocol::doip::connection::{Event, SendError, SendFailure, SendId};
+use crate::protocol::doip::{DiagnosticNackCode, HeaderNackCode};
+use crate::relay::channel::{PduTransport, TransportEvent};
+use crate::relay::wire::codec::SendFailedDetail;
+
+/// How long a PDU waits for a connection that is being made again.
+const WAIT_FOR_CONNECTION: Duration = Duration::from_secs(2);
+
+const POSITIVE_OFFSET: u8 = 0x40;
+const NEGATIVE_RESPONSE: u8 = 0x7F;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct DoipTransport {
+    target: LogicalAddress,
+    max_pdu: usize,
+    /// What the connection has not taken yet, and since when.
+    waiting: Option<(Vec<u8>, Instant)>,
+    sent: Option<SendId>,
+    /// The service that was last asked for.
+    service: Option<u8>,
+    events: VecDeque<TransportEvent>,
+    failure: Option<SendFailure>,
+}
+
+impl DoipTransport {
+    pub(crate) fn new(target: LogicalAddress, max_pdu: usize) -> Self {
+        Self {
+            target,
+            max_pdu,
+            waiting: None,
+            sent: None,
+            service: None,
+            events: VecDeque::new(),
+            failure: None,
+        }
+    }
+
+    /// Gives the connection what waits for it, if it takes it.
+    pub(crate) fn give(
+        &mut self,
+        send: impl FnOnce(LogicalAddress, &[u8]) -> Result<SendId, SendError>,
+    ) -> bool {
+        let Some((pdu, since)) = self.waiting.take() else { return false };
+        match send(self.target, &pdu) {
+            Ok(id) => {
+                self.sent = Some(id);
+                self.service = pdu.first().copied();
+                true
+            }
+            Err(SendError::Full | SendError::NotActive) => {
+                self.waiting = Some((pdu, since));
+                false
+            }
+            Err(SendError::Length { .. }) => {
+                self.fail(SendFailedDetail::FlowControlOverflow);
+                true
+            }
+        }
+    }
+
+    /// What the connection tells; true if it is about this channel.
+    pub(crate) fn handle_event(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Sent { id, elapsed } if self.sent == Some(*id) => {
+                self.sent = None;
+                self.events.push_back(TransportEvent::Sent { elapsed: *elapsed });
+                true
+            }
+            Event::SendFailed { id, failure } if self.sent == Some(*id) => {
+                self.sent = None;
+                tracing::debug!(ecu = %self.target, %failure, "a diagnostic message was not sent");
+                self.fail(detail_of(*failure));
+                self.failure = Some(*failure);
+                true
+            }
+            Event::Received { source, data } if self.hears(*source, data) => {
+                let address = u32::from(source.get());
+                self.events.push_back(TransportEvent::Received { address, pdu: data.clone() });
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A channel to a group hears whoever answers what it asked last; another its ECU.
+    fn hears(&self, source: LogicalAddress, data: &[u8]) -> bool {
+        if !self.target.is_functional() {
+            return source == self.target;
+        }
+        let Some(service) = self.service else { return false };
+        match data {
+            [NEGATIVE_RESPONSE, about, ..] => *about == service,
+            [first, ..] => *first == service.wrapping_add(POSITIVE_OFFSET),
+            [] => false,
+        }
+    }
+
+    fn fail(&mut self, detail: SendFailedDetail) {
+        self.failure = None;
+        self.events.push_back(TransportEvent::SendFailed { detail });
+    }
+}
+
+impl PduTransport for DoipTransport {
+    fn send(&mut self, now: Instant, pdu: &[u8]) -> Result<(), SendFailedDetail> {
+        if pdu.is_empty() {
+            return Err(SendFailedDetail::RefusedByPolicy);
+        }
+        if pdu.len() > self.max_pdu {
+            return Err(SendFailedDetail::FlowControlOverflow);
+        }
+        self.waiting = Some((pdu.to_vec(), now));
+        Ok(())
+    }
+
+    fn failure_text(&self) -> Option<&'static str> {
+        self.failure.map(text_of)
+    }
+
+    fn abort_send(&mut self) {
+        self.waiting = None;
+        self.sent = None;
+    }
+
+    fn poll_event(&mut self) -> Option<TransportEvent> {
+        self.events.pop_front()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_some_and(|at| at <= now) {
+            self.waiting = None;
+            self.fail(SendFailedDetail::BusOff);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.waiting.as_ref().map(|(_, since)| *since + WAIT_FOR_CONNECTION)
+    }
+
+    fn handle_bus_off(&mut self, _now: Instant) {
+        if self.waiting.take().is_some() | self.sent.take().is_some() {
+            self.fail(SendFailedDetail::BusOff);
+        }
+    }
+}
+
+/// A DoIP refusal in the relay protocol's words.
+fn detail_of(failure: SendFailure) -> SendFailedDetail {
+    match failure {
+        SendFailure::Nack(DiagnosticNackCode::MessageTooLarge)
+        | SendFailure::HeaderNack(HeaderNackCode::MessageTooLarge) => SendFailedDetail::FlowControlOverflow,
+        SendFailure::Nack(DiagnosticNackCode::OutOfMemory)
+        | SendFailure::HeaderNack(HeaderNackCode::OutOfMemory) => SendFailedDetail::QueueFull,
+        SendFailure::Nack(DiagnosticNackCode::InvalidSourceAddress) => SendFailedDetail::RefusedByPolicy,
+        SendFailure::Nack(_) | SendFailure::HeaderNack(_) | SendFailure::NotAcknowledged => {
+            SendFailedDetail::NotAcknowledged
+        }
+        SendFailure::ConnectionLost => SendFailedDetail::BusOff,
+    }
+}
+
+/// The same in words.
+fn text_of(failure: SendFailure) -> &'static str {
+    match failure {
+        SendFailure::Nack(DiagnosticNackCode::InvalidSourceAddress) => {
+            "the gateway: invalid source address (0x02)"
+        }
+        SendFailure::Nack(DiagnosticNackCode::UnknownTargetAddress) => {
+            "the gateway: unknown target address (0x03)"
+        }
+        SendFailure::Nack(DiagnosticNackCode::MessageTooLarge) => "the gateway: message too large (0x04)",
+        SendFailure::Nack(DiagnosticNackCode::OutOfMemory) => "the gateway: out of memory (0x05)",
+        SendFailure::Nack(DiagnosticNackCode::TargetUnreachable) => "the gateway: target unreachable (0x06)",
+        SendFailure::Nack(DiagnosticNackCode::UnknownNetwork) => "the gateway: unknown network (0x07)",
+        SendFailure::Nack(DiagnosticNackCode::TransportProtocolError) => {
+            "the gateway: transport protocol error (0x08)"
+        }
+        SendFailure::Nack(_) => "the gateway refused it with a code that the standard reserves",
+        SendFailure::HeaderNack(_) => "the gateway refused the message's header",
+        SendFailure::NotAcknowledged => "the gateway did not acknowledge it in time",
+        SendFailure::ConnectionLost => "the connection with the gateway is lost",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENGINE: LogicalAddress = LogicalAddress::new(0x4020);
+    const OTHER: LogicalAddress = LogicalAddress::new(0x4021);
+
+    fn received(source: LogicalAddress, data: &[u8]) -> Event {
+        Event::Received { source, data: data.to_vec() }
+    }
+
+    #[test]
+    fn a_channel_to_a_group_hears_every_answer_to_what_it_asked_and_nothing_else() {
+        let mut transport = DoipTransport::new(LogicalAddress::new(0xE400), 4095);
+        assert!(!transport.handle_event(&received(ENGINE, &[0x62, 0xF1, 0x90])));
+        transport.waiting = Some((vec![0x22, 0xF1, 0x90], Instant::now()));
+        // any identifier will do: none is compared
+        let mut connection = crate::protocol::doip::connection::Connection::new(
+            crate::protocol::doip::connection::ConnectionSettings::new(LogicalAddress::new(0x0E80)),
+            Instant::now(),
+        );
+        assert!(!transport.give(|target, data| connection.send(target, data)));
+        transport.service = Some(0x22);
+        assert!(transport.handle_event(&received(ENGINE, &[0x62, 0xF1, 0x90])));
+        assert!(transport.handle_event(&received(OTHER, &[0x7F, 0x22, 0x78])));
+        assert!(!transport.handle_event(&received(OTHER, &[0x76, 0x01])));
+        assert!(!transport.handle_event(&received(OTHER, &[])));
+    }
+
+    #[test]
+    fn a_channel_to_an_ecu_hears_only_that() {
+        let mut transport = DoipTransport::new(ENGINE, 4095);
+        assert!(transport.handle_event(&received(ENGINE, &[0x7E, 0x00])));
+        assert!(!transport.handle_event(&received(OTHER, &[0x7E, 0x00])));
+        let Some(TransportEvent::Received { address, .. }) = transport.poll_event() else { panic!() };
+        assert_eq!(address, 0x4020);
+    }
+
+    #[test]
+    fn a_pdu_waits_two_seconds_for_the_connection() {
+        let now = Instant::now();
+        let mut transport = DoipTransport::new(ENGINE, 4095);
+        transport.send(now, &[0x3E, 0x00]).unwrap();
+        transport.handle_timeout(now + WAIT_FOR_CONNECTION - Duration::from_millis(1));
+        assert_eq!(transport.poll_event(), None);
+        transport.handle_timeout(now + WAIT_FOR_CONNECTION);
+        let detail = SendFailedDetail::BusOff;
+        assert_eq!(transport.poll_event(), Some(TransportEvent::SendFailed { detail }));
+        assert_eq!(transport.send(now, &[]), Err(SendFailedDetail::RefusedByPolicy));
+        assert_eq!(transport.send(now, &[0; 4096]), Err(SendFailedDetail::FlowControlOverflow));
+    }
+
+    #[test]
+    fn every_refusal_has_its_detail() {
+        for (code, detail) in [
+            (0x02, SendFailedDetail::RefusedByPolicy),
+            (0x03, SendFailedDetail::NotAcknowledged),
+            (0x04, SendFailedDetail::FlowControlOverflow),
+            (0x05, SendFailedDetail::QueueFull),
+            (0x06, SendFailedDetail::NotAcknowledged),
+            (0x08, SendFailedDetail::NotAcknowledged),
+        ] {
+            assert_eq!(detail_of(SendFailure::Nack(code.into())), detail, "{code}");
+        }
+        assert_eq!(detail_of(SendFailure::ConnectionLost), SendFailedDetail::BusOff);
+    }
+}

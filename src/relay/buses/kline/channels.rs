@@ -1,0 +1,408 @@
+//! A K-line of a connection: its channels, and whose turn it is to speak.
+//!
+//! A pure state machine. One ECU at a time has the line: from the first byte of its initialisation or request to the end
+//! of the time in which it may answer. Then the next channel that wants it, round about.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::time::Instant;
+
+use connector_hal::can::{BusLoad, BusState, LoadMeter};
+use connector_hal::kline::{Signal, byte_time};
+
+use crate::protocol::kline::{Config, Endpoint, Failure, LineClock};
+use crate::protocol::problem::Problem;
+use crate::relay::buses::can::channels::BusOutput;
+use crate::relay::channel::{
+    KlineTransport, LinkChange, Output, PduChannel, PduChannelSettings, describe_failure,
+};
+use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
+
+/// Links of closed channels that may still be told to end; beyond it they end by themselves, by P3max.
+const MAX_CLOSING: usize = 16;
+
+/// Whose link it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Open(u16),
+    /// Of a channel that was closed; its ECU is told so.
+    Closing(u32),
+}
+
+#[derive(Debug)]
+struct KlineChannel {
+    pdus: PduChannel<KlineTransport>,
+    /// The operator waits for the link.
+    is_opening: bool,
+}
+
+impl KlineChannel {
+    fn endpoint(&self) -> &Endpoint {
+        self.pdus.transport().endpoint()
+    }
+
+    fn endpoint_mut(&mut self) -> &mut Endpoint {
+        self.pdus.transport_mut().endpoint_mut()
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct KlineCore {
+    channels: BTreeMap<Key, KlineChannel>,
+    closed: u32,
+    /// Who has the line.
+    active: Option<Key>,
+    last_turn: Key,
+    line: LineClock,
+    meter: LoadMeter,
+    state: BusState,
+    keeps_alive: bool,
+    opened: VecDeque<(u16, Result<(), Problem>)>,
+    outputs: VecDeque<BusOutput>,
+}
+
+impl KlineCore {
+    /// A line without channels, whose device is not there yet.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            channels: BTreeMap::new(),
+            closed: 0,
+            active: None,
+            last_turn: Key::Open(0),
+            line: LineClock::new(now),
+            meter: LoadMeter::new(now),
+            state: BusState::Active,
+            keeps_alive: true,
+            opened: VecDeque::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Whether the line can be used.
+    pub fn state(&self) -> BusState {
+        self.state
+    }
+
+    /// The share of the time in which bytes were on the line.
+    pub fn load(&self, now: Instant) -> BusLoad {
+        self.meter.load(now)
+    }
+
+    /// Begins to open a channel: its link is set up. The number must be free.
+    ///
+    /// # Errors
+    ///
+    /// Another channel talks to that ECU already.
+    pub fn open_channel(
+        &mut self,
+        now: Instant,
+        number: u16,
+        config: Config,
+        settings: PduChannelSettings,
+    ) -> Result<(), Problem> {
+        let address = config.addressing.address();
+        let is_same = |(key, channel): (&Key, &KlineChannel)| match key {
+            Key::Open(other) if channel.endpoint().config().addressing.address() == address => Some(*other),
+            _ => None,
+        };
+        if let Some(other) = self.channels.iter().find_map(is_same) {
+            let detail = format!("Channel {other} talks to the ECU 0x{address:02X} already.");
+            return Err(Problem::new(409, "ecu-in-use", "ECU in use", detail));
+        }
+        let mut endpoint = Endpoint::new(config, now);
+        endpoint.connect();
+        // the link keeps itself alive, as it would end without that
+        let settings = PduChannelSettings { keep_alive: false, ..settings };
+        let mut pdus = PduChannel::new(Box::new(KlineTransport::new(endpoint)), settings, now);
+        pdus.set_keep_alive(now, self.keeps_alive);
+        self.channels.insert(Key::Open(number), KlineChannel { pdus, is_opening: true });
+        Ok(())
+    }
+
+    /// What came of a channel that was being opened; one that failed is closed.
+    pub fn poll_opened(&mut self) -> Option<(u16, Result<(), Problem>)> {
+        self.opened.pop_front()
+    }
+
+    /// Closes a channel, discards what it has not sent, and has its ECU told that this was all.
+    pub fn close_channel(&mut self, number: u16) {
+        let Some(mut channel) = self.channels.remove(&Key::Open(number)) else { return };
+        let was_active = self.active.take_if(|active| *active == Key::Open(number)).is_some();
+        let closing = self.channels.keys().filter(|key| matches!(key, Key::Closing(_))).count();
+        if closing >= MAX_CLOSING || !(channel.endpoint().is_up() || was_active) {
+            return;
+        }
+        channel.is_opening = false;
+        channel.endpoint_mut().stop();
+        self.closed = self.closed.wrapping_add(1);
+        let key = Key::Closing(self.closed);
+        self.channels.insert(key, channel);
+        if was_active {
+            self.active = Some(key);
+        }
+    }
+
+    /// Has every ECU told that this was all.
+    pub fn stop_all(&mut self) {
+        let open: Vec<u16> = self
+            .channels
+            .keys()
+            .filter_map(|key| match key {
+                Key::Open(number) => Some(*number),
+                Key::Closing(_) => None,
+            })
+            .collect();
+        open.into_iter().for_each(|number| self.close_channel(number));
+    }
+
+    /// Keeps the links alive by TesterPresent, or lets them end by P3max, which operators are told once; channels opened
+    /// later too.
+    pub fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        self.keeps_alive = enabled;
+        let keys: Vec<Key> = self.channels.keys().copied().collect();
+        for key in keys {
+            if let Some(channel) = self.channels.get_mut(&key) {
+                channel.pdus.set_keep_alive(now, enabled);
+                self.collect(now, key);
+            }
+        }
+    }
+
+    /// Whether nothing is on its way to the vehicle.
+    pub fn is_quiet(&self) -> bool {
+        let waits = |(key, channel): (&Key, &KlineChannel)| {
+            matches!(key, Key::Closing(_)) || channel.pdus.is_sending()
+        };
+        self.active.is_none() && !self.channels.iter().any(waits)
+    }
+
+    /// Whether any link is set up, or being so.
+    pub fn has_links(&self) -> bool {
+        self.active.is_some() || self.channels.values().any(|channel| channel.endpoint().is_up())
+    }
+
+    /// A PDU of the operator.
+    pub fn handle_pdu(&mut self, now: Instant, number: u16, flags: PduFlags, data: &[u8]) {
+        let is_off = self.state == BusState::Off;
+        if let Some(channel) = self.channels.get_mut(&Key::Open(number)) {
+            channel.pdus.handle_pdu(now, flags, data);
+            if is_off {
+                channel.pdus.handle_bus_off(now);
+            }
+            self.collect(now, Key::Open(number));
+        }
+        self.drive(now);
+    }
+
+    /// A PDU of the operator that was refused before it came here.
+    pub fn handle_refused_pdu(&mut self, now: Instant, number: u16, flags: PduFlags) {
+        if let Some(channel) = self.channels.get_mut(&Key::Open(number)) {
+            channel.pdus.handle_refused_pdu(flags);
+            self.collect(now, Key::Open(number));
+        }
+    }
+
+    /// A frame of the operator: K-lines have none.
+    pub fn handle_frame_to_send(&mut self, now: Instant, number: u16) {
+        let output = Output::send_failed(SendFailedDetail::RefusedByPolicy);
+        if self.channels.contains_key(&Key::Open(number)) {
+            self.outputs.push_back(BusOutput { channel: number, at: now, output });
+        }
+    }
+
+    /// A byte that was on the line.
+    pub fn handle_byte(&mut self, now: Instant, byte: u8) {
+        self.line.handle_activity(now);
+        if let Some(active) = self.active
+            && let Some(channel) = self.channels.get_mut(&active)
+        {
+            let bit_rate = channel.endpoint().config().bit_rate;
+            self.meter.add(now, byte_time(bit_rate));
+            channel.endpoint_mut().handle_byte(now, byte);
+            self.collect(now, active);
+        }
+        self.drive(now);
+    }
+
+    /// A slow signal is over since `at`.
+    pub fn handle_sent(&mut self, now: Instant, at: Instant) {
+        self.line.handle_activity(at);
+        if let Some(active) = self.active
+            && let Some(channel) = self.channels.get_mut(&active)
+        {
+            channel.endpoint_mut().handle_sent(at);
+        }
+        self.drive(now);
+    }
+
+    /// The line's device is there, or gone.
+    pub fn handle_device(&mut self, now: Instant, is_there: bool) {
+        let state = if is_there { BusState::Active } else { BusState::Off };
+        if is_there {
+            self.line = LineClock::new(now);
+        }
+        if std::mem::replace(&mut self.state, state) == state {
+            return;
+        }
+        self.active = None;
+        self.channels.retain(|key, _| matches!(key, Key::Open(_)));
+        let keys: Vec<Key> = self.channels.keys().copied().collect();
+        for key in keys {
+            if let Some(channel) = self.channels.get_mut(&key) {
+                if is_there {
+                    channel.pdus.transport_mut().handle_line_back();
+                } else {
+                    channel.pdus.handle_bus_off(now);
+                }
+            }
+            if let Key::Open(number) = key {
+                let (detail, text) =
+                    if is_there { (0, "the K-line is there") } else { (2, "the K-line is gone") };
+                let output = Output::Event { code: EventCode::BusState, detail, value: 0, text };
+                self.outputs.push_back(BusOutput { channel: number, at: now, output });
+            }
+            self.collect(now, key);
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let keys: Vec<Key> = self.channels.keys().copied().collect();
+        for key in keys {
+            if let Some(channel) = self.channels.get_mut(&key)
+                && channel.pdus.poll_timeout().is_some_and(|at| at <= now)
+            {
+                channel.pdus.handle_timeout(now);
+                self.collect(now, key);
+            }
+        }
+        self.drive(now);
+    }
+
+    /// Gives the line to whose turn it is, and does what is due there.
+    fn drive(&mut self, now: Instant) {
+        if self.state == BusState::Off {
+            return;
+        }
+        // each turn ends with a deadline ahead, or with the line free and nobody wanting it
+        for _ in 0..=self.channels.len() {
+            if let Some(active) = self.active {
+                let Some(channel) = self.channels.get_mut(&active) else {
+                    self.active = None;
+                    continue;
+                };
+                channel.endpoint_mut().handle_timeout(now);
+                self.collect(now, active);
+                if self.active.is_some() {
+                    return;
+                }
+            }
+            let Some(next) = self.next_turn(now) else { return };
+            self.last_turn = next;
+            self.active = Some(next);
+            if let Some(channel) = self.channels.get_mut(&next) {
+                channel.endpoint_mut().start(now, &self.line);
+                self.collect(now, next);
+            }
+        }
+    }
+
+    /// The next channel that wants the line, round about.
+    fn next_turn(&self, now: Instant) -> Option<Key> {
+        let after = self.channels.range((Bound::Excluded(self.last_turn), Bound::Unbounded));
+        let all = after.chain(self.channels.iter());
+        let wants = |channel: &KlineChannel| channel.endpoint().wants_line().is_some_and(|at| at <= now);
+        all.into_iter().find(|(_, channel)| wants(channel)).map(|(key, _)| *key)
+    }
+
+    /// Takes what a channel has to say, and the line from it once it is done.
+    fn collect(&mut self, now: Instant, key: Key) {
+        let Some(channel) = self.channels.get_mut(&key) else { return };
+        channel.pdus.handle_events(now);
+        let mut failed = None;
+        while let Some(change) = channel.pdus.transport_mut().poll_change() {
+            match (change, key) {
+                (LinkChange::Up(key_bytes), Key::Open(number)) => {
+                    tracing::debug!(channel = number, %key_bytes, "the K-line link is set up");
+                    if std::mem::take(&mut channel.is_opening) {
+                        self.opened.push_back((number, Ok(())));
+                    }
+                }
+                (LinkChange::Down(failure), Key::Open(number)) if channel.is_opening => {
+                    failed = Some((number, failure));
+                }
+                (LinkChange::Down(failure), Key::Open(number)) => {
+                    tracing::debug!(channel = number, %failure, "the K-line link is down");
+                    self.outputs.push_back(BusOutput { channel: number, at: now, output: lost(failure) });
+                }
+                (_, Key::Closing(_)) => {}
+            }
+        }
+        while let Some(output) = channel.pdus.poll_output() {
+            if let Key::Open(number) = key {
+                self.outputs.push_back(BusOutput { channel: number, at: now, output });
+            }
+        }
+        let is_busy = channel.endpoint().is_busy();
+        let is_over = matches!(key, Key::Closing(_)) && !is_busy && channel.endpoint().wants_line().is_none();
+        if !is_busy {
+            self.active.take_if(|active| *active == key);
+        }
+        if let Some((number, failure)) = failed {
+            self.opened.push_back((number, Err(cannot_open(number, failure))));
+        }
+        if failed.is_some() || is_over {
+            self.channels.remove(&key);
+        }
+    }
+
+    /// What to put on the line now.
+    pub fn poll_transmit(&mut self) -> Option<Signal> {
+        self.channels.get_mut(&self.active?)?.endpoint_mut().poll_transmit()
+    }
+
+    /// The next thing for the operator.
+    pub fn poll_output(&mut self) -> Option<BusOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`KlineCore::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let chains = self.channels.values().filter_map(|channel| channel.pdus.poll_timeout()).min();
+        let line = match self.active {
+            _ if self.state == BusState::Off => None,
+            Some(active) => self
+                .channels
+                .get(&active)
+                .and_then(|channel| channel.endpoint().poll_timeout())
+                .map(|(at, _)| at),
+            None => self.channels.values().filter_map(|channel| channel.endpoint().wants_line()).min(),
+        };
+        [chains, line].into_iter().flatten().min()
+    }
+}
+
+/// The event that tells that a link is lost.
+fn lost(failure: Failure) -> Output {
+    let value = match failure {
+        Failure::OtherKeyBytes(found) => found.number().into(),
+        _ => 0,
+    };
+    let detail = SendFailedDetail::NotAcknowledged as u16;
+    Output::Event { code: EventCode::KeepAliveFailed, detail, value, text: describe_failure(failure) }
+}
+
+/// Why a channel was not opened.
+fn cannot_open(number: u16, failure: Failure) -> Problem {
+    let detail = format!("Channel {number}: {failure}.");
+    match failure {
+        Failure::OtherKeyBytes(_) | Failure::KeyBytes(_) => {
+            Problem::new(409, "wrong-key-bytes", "Wrong key bytes", detail)
+        }
+        Failure::NoEcho | Failure::Collision { .. } => {
+            Problem::new(503, "bus-unavailable", "Bus unavailable", detail)
+        }
+        _ => Problem::new(504, "ecu-not-answering", "ECU not answering", detail),
+    }
+}

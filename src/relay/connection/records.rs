@@ -1,0 +1,112 @@
+//! The binary messages of a connection: records to the buses, and from them.
+
+use std::time::Instant;
+
+use super::{CloseReason, Session};
+use crate::protocol::problem::Problem;
+use crate::relay::buses::can::channels::BusOutput;
+use crate::relay::channel::Output;
+use crate::relay::link::{Incoming, LinkError, PushError};
+use crate::relay::wire::codec::{EventCode, Payload, PduFlags, Record, SendFailedDetail};
+
+impl Session {
+    /// A binary message of the operator.
+    pub fn handle_message(&mut self, now: Instant, message: &[u8]) {
+        // the link is borrowed by what it returns, while records go to the buses
+        let incoming = match self.link.handle_message(now, message) {
+            Ok(Some(incoming)) => incoming,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(%error, "the operator sent a message that cannot be taken");
+                let (status, slug) = match error {
+                    LinkError::Gap { .. } => (409, "sequence-gap"),
+                    _ => (400, "invalid-binary-message"),
+                };
+                let problem = Problem::new(status, slug, "Invalid binary message", format!("{error}."));
+                return self.refuse(&problem, None);
+            }
+        };
+        self.handle_records(now, &incoming);
+        self.collect_outputs(now);
+    }
+
+    fn handle_records(&mut self, now: Instant, incoming: &Incoming<'_>) {
+        for record in incoming.records() {
+            let Some(opened) = self.channels.get(&record.channel) else {
+                self.refuse_record(now, &record, SendFailedDetail::ChannelClosed);
+                continue;
+            };
+            let age = incoming.age_of(&record);
+            let Some(left) = opened.max_age.checked_sub(age) else {
+                self.refuse_record(now, &record, SendFailedDetail::TooOld);
+                continue;
+            };
+            let Some(bus) = self.buses.get_mut(opened.bus) else { continue };
+            match record.payload {
+                Payload::Frame(frame) => {
+                    bus.handle_frame_to_send(now, record.channel, frame, now + left);
+                }
+                Payload::Pdu { flags, data, .. } => {
+                    self.pdus_relayed += 1;
+                    bus.handle_pdu(now, record.channel, flags, data);
+                }
+                _ => tracing::debug!(
+                    channel = record.channel,
+                    "the operator sent a record that nothing is sent for"
+                ),
+            }
+        }
+    }
+
+    /// Tells that a PDU or frame was not sent; a PDU that was refused breaks the chain behind it.
+    fn refuse_record(&mut self, now: Instant, record: &Record<'_>, detail: SendFailedDetail) {
+        let flags = match record.payload {
+            Payload::Frame(_) => None,
+            Payload::Pdu { flags, .. } => Some(flags),
+            _ => return,
+        };
+        if let Some(flags) = flags
+            && let Some(opened) = self.channels.get(&record.channel)
+            && let Some(bus) = self.buses.get_mut(opened.bus)
+        {
+            bus.handle_refused_pdu(now, record.channel, flags);
+        }
+        self.tell(now, BusOutput { channel: record.channel, at: now, output: Output::send_failed(detail) });
+    }
+
+    /// Moves everything that the buses have for the operator to the link.
+    pub(super) fn collect_outputs(&mut self, now: Instant) {
+        let mut index = 0;
+        while let Some(bus) = self.buses.get_mut(index) {
+            match bus.poll_output() {
+                Some(output) => self.tell(now, output),
+                None => index += 1,
+            }
+        }
+    }
+
+    fn tell(&mut self, now: Instant, output: BusOutput) {
+        if self.closed.is_some() {
+            return;
+        }
+        let BusOutput { channel, at, output } = output;
+        let payload = match &output {
+            Output::Frame(frame) => Payload::Frame(*frame),
+            Output::Pdu { address, data } => {
+                self.pdus_relayed += 1;
+                Payload::Pdu { address: *address, flags: PduFlags::default(), data }
+            }
+            Output::Terminal15(on) => Payload::Terminal15 { on: *on },
+            Output::Event { code, detail, value, text } => {
+                Payload::Event { code: *code, detail: *detail, value: *value, text }
+            }
+            Output::BusState { detail, text } => {
+                Payload::Event { code: EventCode::BusState, detail: *detail, value: 0, text }
+            }
+        };
+        if let Err(PushError::Overflow) = self.link.push(now, at, channel, payload) {
+            tracing::warn!("the operator does not take what the vehicle sends; closing the connection");
+            self.close(CloseReason::Overflow);
+        }
+    }
+}

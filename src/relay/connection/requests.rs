@@ -1,0 +1,239 @@
+//! The requests about a connection, and their replies.
+
+use std::time::Instant;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::{CloseReason, MAX_BUSES, MAX_TEXTS, MAX_WAITING_REQUESTS, OpenedChannel, Session};
+use crate::protocol::problem::Problem;
+use crate::relay::buses::bus::{Opening, StartFailure};
+use crate::relay::buses::setup::{BusSetup, ChannelSetup, unsupported};
+use crate::relay::wire::Envelope;
+use crate::relay::wire::request::{CloseChannel, ConfigureBuses, OpenChannel, Request, ResumeConnection};
+
+impl Session {
+    pub(super) fn reply(&mut self, action: &str, message: &impl Serialize, request_id: Option<String>) {
+        self.texts.push_back(Envelope::new(action, message).in_reply_to(request_id));
+    }
+
+    pub(super) fn refuse(&mut self, problem: &Problem, request_id: Option<String>) {
+        if self.texts.len() < MAX_TEXTS {
+            self.texts.push_back(Envelope::error(problem, request_id));
+        }
+    }
+
+    /// A request about this connection; the reply comes by [`Session::poll_text`].
+    pub fn handle_request(&mut self, now: Instant, request: Request, request_id: Option<String>) {
+        // what ends or repairs the connection does not wait for slow hardware
+        let is_urgent = matches!(request, Request::CloseConnection(_) | Request::ResumeConnection(_));
+        if self.closed.is_some() || self.texts.len() >= MAX_TEXTS && !is_urgent {
+            return tracing::warn!("a request is not served: the connection is over, or no reply is fetched");
+        }
+        if self.configuring.is_some() && !is_urgent {
+            if self.waiting.len() >= MAX_WAITING_REQUESTS {
+                let detail = format!("{MAX_WAITING_REQUESTS} requests wait for the buses already.");
+                return self.refuse(&Problem::new(429, "busy", "Busy", detail), request_id);
+            }
+            return self.waiting.push_back((request, request_id));
+        }
+        let outcome = match request {
+            Request::ConfigureBuses(request) => self.configure_buses(now, &request, &request_id),
+            Request::OpenChannel(request) => self.open_channel(now, &request, &request_id),
+            Request::CloseChannel(request) => self.close_channel(&request, &request_id),
+            Request::ResumeConnection(request) => self.resume(&request, &request_id),
+            Request::CloseConnection(_) => {
+                self.close(CloseReason::Closed);
+                let message = self.closed_message(CloseReason::Closed);
+                self.reply("connectionClosed", &message, request_id.clone());
+                Ok(())
+            }
+            Request::ScanEcus(request) => self.scan_ecus(now, &request, &request_id),
+            Request::OpenConnection(_) | Request::IdentifyVehicle | Request::DismissCallForAttention => {
+                Err(Problem::new(400, "invalid-message", "Invalid message", "Not about a connection."))
+            }
+        };
+        if let Err(problem) = outcome {
+            self.refuse(&problem, request_id);
+        }
+        // a channel may have something to say from its first moment
+        self.collect_outputs(now);
+    }
+
+    /// The content of `connectionClosed`.
+    pub fn closed_message(&self, reason: CloseReason) -> serde_json::Value {
+        json!({"connection_uuid": self.settings.connection_uuid, "reason": reason})
+    }
+
+    fn configure_buses(
+        &mut self,
+        now: Instant,
+        request: &ConfigureBuses,
+        request_id: &Option<String>,
+    ) -> Result<(), Problem> {
+        let refuse = |problem: Problem| problem.answering("configureBuses");
+        if request.buses.len() > MAX_BUSES {
+            let detail = format!("A connection has at most {MAX_BUSES} buses, not {}.", request.buses.len());
+            return Err(refuse(Problem::new(400, "invalid-message", "Invalid message", detail)));
+        }
+        let mut setups: Vec<BusSetup> = Vec::new();
+        for bus in &request.buses {
+            let setup = BusSetup::new(bus, &self.settings.hardware).map_err(refuse)?;
+            if let Some(other) = setups.iter().find(|other| other.name() == setup.name()) {
+                let detail = format!("Two buses are named {:?}.", other.name());
+                return Err(refuse(Problem::new(400, "invalid-message", "Invalid message", detail)));
+            }
+            let shared = setups.iter().find_map(|other| other.shared_with(&setup).map(|what| (other, what)));
+            if let Some((other, what)) = shared {
+                let (one, two) = (other.describe(), setup.describe());
+                let detail = format!("Buses {one} and {two} both need {what}.");
+                return Err(refuse(Problem::new(409, "pins-in-use", "Pins in use", detail)));
+            }
+            setups.push(setup);
+        }
+        self.channels.clear();
+        self.buses.clear();
+        self.stop_scans();
+        self.forget_told_vins();
+        let (hardware, ignition) = (&self.settings.hardware, self.ignition);
+        self.buses.extend(setups.into_iter().map(|setup| setup.build(hardware, ignition)));
+        self.configuring = Some(request_id.clone());
+        self.answer_if_configured(now);
+        Ok(())
+    }
+
+    pub(super) fn answer_if_configured(&mut self, now: Instant) {
+        if self.buses.iter().all(|bus| bus.has_started())
+            && let Some(request_id) = self.configuring.take()
+        {
+            let names: Vec<_> = self.buses.iter().map(|bus| bus.name()).collect();
+            let message = json!({"connection_uuid": self.connection_uuid(), "buses": names});
+            self.reply("busesConfigured", &message, request_id);
+            self.go_on_reading_vin(now);
+        }
+    }
+
+    pub(super) fn handle_start_failed(&mut self, now: Instant, name: &str, failure: &StartFailure) {
+        let error = &failure.detail;
+        tracing::warn!(bus = name, error, "could not set up the bus");
+        self.buses.clear();
+        self.go_on_reading_vin(now);
+        let detail = format!("Bus {name:?}: {error}.");
+        let problem = if failure.is_unsupported {
+            unsupported(detail)
+        } else {
+            Problem::new(503, "bus-unavailable", "Bus unavailable", detail)
+        };
+        let request_id = self.configuring.take().flatten();
+        self.refuse(&problem.answering("configureBuses"), request_id);
+    }
+
+    /// Answers what waited for the buses.
+    pub(super) fn handle_waiting(&mut self, now: Instant) {
+        while self.configuring.is_none() {
+            let Some((request, request_id)) = self.waiting.pop_front() else { return };
+            self.handle_request(now, request, request_id);
+        }
+    }
+
+    fn open_channel(
+        &mut self,
+        now: Instant,
+        request: &OpenChannel,
+        request_id: &Option<String>,
+    ) -> Result<(), Problem> {
+        let refuse = |problem: Problem| problem.answering("openChannel");
+        let setup = ChannelSetup::new(request).map_err(refuse)?;
+        let number = request.channel;
+        let message = json!({"connection_uuid": self.connection_uuid(), "channel": number});
+        match self.channels.get_mut(&number) {
+            // an operator that lost our answer with the link asks again
+            Some(opened) if opened.request == *request => {
+                match &mut opened.opening {
+                    Some(asked) => *asked = request_id.clone(),
+                    None => self.reply("channelOpened", &message, request_id.clone()),
+                }
+                return Ok(());
+            }
+            Some(_) => {
+                let detail = format!("Channel {number} is open already.");
+                return Err(refuse(Problem::new(409, "channel-in-use", "Channel in use", detail)));
+            }
+            None => {}
+        }
+        let limits = self.settings.limits;
+        if self.channels.len() >= limits.max_channels {
+            let detail = format!("{} channels are open already.", self.channels.len());
+            return Err(refuse(Problem::new(409, "too-many-channels", "Too many channels", detail)));
+        }
+        let found = self.buses.iter_mut().enumerate().find(|(_, bus)| bus.name() == setup.bus_name);
+        let Some((index, bus)) = found else {
+            let detail = format!("No bus named {:?} is configured.", setup.bus_name);
+            return Err(refuse(Problem::new(404, "unknown-bus", "Unknown bus", detail)));
+        };
+        let opening = bus.open_channel(now, number, &setup.kind, &limits).map_err(refuse)?;
+        if self.has_stopped_keep_alive {
+            bus.set_keep_alive(now, false);
+        }
+        let opened = OpenedChannel {
+            bus: index,
+            max_age: setup.max_age(&limits),
+            request: request.clone(),
+            opening: (opening == Opening::UnderWay).then(|| request_id.clone()),
+        };
+        self.channels.insert(number, opened);
+        if opening == Opening::Done {
+            self.reply("channelOpened", &message, request_id.clone());
+        }
+        Ok(())
+    }
+
+    /// A channel whose opening was under way is open, or could not be opened.
+    pub(super) fn handle_opened(&mut self, number: u16, outcome: Result<(), Problem>) {
+        let Some(request_id) = self.channels.get_mut(&number).and_then(|opened| opened.opening.take()) else {
+            return;
+        };
+        match outcome {
+            Ok(()) => {
+                let message = json!({"connection_uuid": self.connection_uuid(), "channel": number});
+                self.reply("channelOpened", &message, request_id);
+            }
+            Err(problem) => {
+                self.channels.remove(&number);
+                self.refuse(&problem.answering("openChannel"), request_id);
+            }
+        }
+    }
+
+    fn close_channel(&mut self, request: &CloseChannel, request_id: &Option<String>) -> Result<(), Problem> {
+        let number = request.channel;
+        let Some(opened) = self.channels.remove(&number) else {
+            let detail = format!("Channel {number} is not open.");
+            let problem = Problem::new(404, "unknown-channel", "Unknown channel", detail);
+            return Err(problem.answering("closeChannel"));
+        };
+        if let Some(bus) = self.buses.get_mut(opened.bus) {
+            bus.close_channel(number);
+        }
+        if let Some(asked) = opened.opening {
+            let detail = format!("Channel {number} was closed before it was open.");
+            let problem = Problem::new(409, "channel-closed", "Channel closed", detail);
+            self.refuse(&problem.answering("openChannel"), asked);
+        }
+        let message = json!({"connection_uuid": self.connection_uuid(), "channel": number});
+        self.reply("channelClosed", &message, request_id.clone());
+        Ok(())
+    }
+
+    fn resume(&mut self, request: &ResumeConnection, request_id: &Option<String>) -> Result<(), Problem> {
+        self.link.resume(request.received).map_err(|error| {
+            Problem::new(409, "cannot-resume", "Cannot resume", format!("{error}."))
+                .answering("resumeConnection")
+        })?;
+        self.hold_until = None;
+        let message =
+            ResumeConnection { connection_uuid: self.connection_uuid(), received: self.link.received() };
+        self.reply("connectionResumed", &message, request_id.clone());
+        Ok(())
+    }
+}

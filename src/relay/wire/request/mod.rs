@@ -1,0 +1,153 @@
+//! What is asked of a connector, as text messages (relay protocol, section 3).
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::Envelope;
+use super::number::{number, optional_number};
+use crate::protocol::problem::Problem;
+
+mod bus;
+mod channel;
+
+pub use bus::{BusConfig, CanBusConfig, DoipBusConfig, KlineBusConfig, KlineProtocol, Terminal15BusConfig};
+pub use channel::{
+    DoipChannelConfig, IsotpChannelConfig, KeywordConfig, KlineChannelConfig, OpenChannel, PaddingConfig,
+    PduOptions, RawChannelConfig, Switch, Terminal15ChannelConfig, Tp20ChannelConfig,
+};
+
+/// A request to the connector.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request {
+    /// Opens a connection for an operator.
+    OpenConnection(OpenConnection),
+    /// Replaces all buses of the connection.
+    ConfigureBuses(ConfigureBuses),
+    /// Opens a channel on one of them.
+    OpenChannel(Box<OpenChannel>),
+    /// Closes a channel.
+    CloseChannel(CloseChannel),
+    /// Goes on after a lost link.
+    ResumeConnection(ResumeConnection),
+    /// Ends the connection.
+    CloseConnection(CloseConnection),
+    /// Reads the VIN again.
+    IdentifyVehicle,
+    /// Looks for ECUs on a bus.
+    ScanEcus(ScanEcus),
+    /// Ends the call for attention.
+    DismissCallForAttention,
+}
+
+/// `openConnection`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpenConnection {
+    /// The connection's name.
+    pub connection_uuid: Uuid,
+    /// The ticket it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket_id: Option<Value>,
+    /// The vehicle it is meant for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vin: Option<String>,
+    /// How long a lost link is waited for, in seconds: 30 unless told, at most 300.
+    #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
+    pub hold_seconds: Option<u64>,
+}
+
+/// `configureBuses`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConfigureBuses {
+    /// The connection.
+    pub connection_uuid: Uuid,
+    /// All its buses.
+    pub buses: Vec<BusConfig>,
+}
+
+/// `closeChannel`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloseChannel {
+    /// The connection.
+    pub connection_uuid: Uuid,
+    /// The channel.
+    #[serde(deserialize_with = "number")]
+    pub channel: u16,
+}
+
+/// `resumeConnection`, and the answer `connectionResumed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResumeConnection {
+    /// The connection.
+    pub connection_uuid: Uuid,
+    /// The highest number that the sender of this has received in order.
+    #[serde(deserialize_with = "number")]
+    pub received: u32,
+}
+
+/// `closeConnection`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloseConnection {
+    /// The connection.
+    pub connection_uuid: Uuid,
+}
+
+/// `scanEcus`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScanEcus {
+    /// The connection.
+    pub connection_uuid: Uuid,
+    /// The bus.
+    pub bus_name: String,
+}
+
+impl Request {
+    /// Reads a request; what is wrong with it comes back as the problem to answer with.
+    pub fn parse(envelope: &Envelope) -> Result<Self, Problem> {
+        let action = envelope.action.as_str();
+        let request = match action {
+            "openConnection" => message(envelope).map(Self::OpenConnection),
+            "configureBuses" => message(envelope).map(Self::ConfigureBuses),
+            "openChannel" => message(envelope).map(Box::new).map(Self::OpenChannel),
+            "closeChannel" => message(envelope).map(Self::CloseChannel),
+            "resumeConnection" => message(envelope).map(Self::ResumeConnection),
+            "closeConnection" => message(envelope).map(Self::CloseConnection),
+            "identifyVehicle" => Ok(Self::IdentifyVehicle),
+            "scanEcus" => message(envelope).map(Self::ScanEcus),
+            "dismissCallForAttention" => Ok(Self::DismissCallForAttention),
+            _ => {
+                let detail = format!("This connector knows no action {action:?}.");
+                Err(Problem::new(404, "unknown-action", "Unknown action", detail))
+            }
+        };
+        request.map_err(|problem| problem.answering(action))
+    }
+}
+
+fn message<T: for<'de> Deserialize<'de>>(envelope: &Envelope) -> Result<T, Problem> {
+    let invalid = |why: &dyn std::fmt::Display| {
+        Problem::new(400, "invalid-message", "Invalid message", format!("{}: {why}", envelope.action))
+    };
+    if !envelope.message.is_object() {
+        return Err(invalid(&"the message is no object"));
+    }
+    T::deserialize(&envelope.message).map_err(|error| invalid(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_list_is_not_taken_for_the_message_that_it_could_be_the_fields_of() {
+        let uuid = "5f3d760d-ade2-4a19-aea4-36e097678ae3";
+        let parse = |message| {
+            Request::parse(&Envelope { action: "closeConnection".to_owned(), message, request_id: None })
+        };
+        assert!(parse(json!({"connection_uuid": uuid})).is_ok());
+        let problem = parse(json!([uuid])).unwrap_err();
+        assert_eq!((problem.status, problem.in_reply_to.as_deref()), (400, Some("closeConnection")));
+    }
+}

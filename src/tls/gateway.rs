@@ -1,0 +1,128 @@
+//! TLS with a gateway (ISO 13400-2:2019): by rustls, with TLS 1.2 and 1.3.
+//!
+//! rustls has no NULL ciphers and no brainpool curves, which ISO 13400-2 allows: a gateway that has nothing else cannot
+//! be talked to, and the handshake's error says so.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use secrecy::zeroize::Zeroizing;
+use serde::Deserialize;
+
+use super::{TlsError, certificates};
+use crate::protocol::doip::TLS_PORT;
+
+/// `[doip.tls]`: whom TLS with a gateway trusts, and who we are.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DoipTlsConfig {
+    /// The gateways' port for TLS.
+    pub port: u16,
+    /// The certificates (PEM) that gateways' ones must come from; without it there is no TLS, unless `trust_any`.
+    pub ca_file: Option<PathBuf>,
+    /// Any certificate is as good as another. The vehicle is then not who it says it is, and others may listen.
+    pub trust_any: bool,
+    /// Our certificate (PEM, with those that it comes from), for gateways that ask for one.
+    pub certificate_file: Option<PathBuf>,
+    /// Its key (PEM).
+    pub key_file: Option<PathBuf>,
+}
+
+impl Default for DoipTlsConfig {
+    fn default() -> Self {
+        Self { port: TLS_PORT, ca_file: None, trust_any: false, certificate_file: None, key_file: None }
+    }
+}
+
+/// The client for gateways; `None` where the configuration trusts nobody.
+pub fn client_config(config: &DoipTlsConfig) -> Result<Option<Arc<ClientConfig>>, TlsError> {
+    let roots = match &config.ca_file {
+        Some(path) => Some(certificates(path)?),
+        None if config.trust_any => None,
+        None => return Ok(None),
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Arc::new(GatewayVerifier { roots, provider: provider.clone() });
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let config = match (&config.certificate_file, &config.key_file) {
+        (Some(certificate), Some(key)) => {
+            builder.with_client_auth_cert(chain(certificate)?, read_key(key)?)?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    Ok(Some(Arc::new(config)))
+}
+
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let text = std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let chain = chain.map_err(|source| TlsError::Pem { path: path.to_owned(), source })?;
+    if chain.is_empty() { Err(TlsError::Empty(path.to_owned())) } else { Ok(chain) }
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let read = |source| TlsError::Read { path: path.to_owned(), source };
+    let text = Zeroizing::new(std::fs::read(path).map_err(read)?);
+    PrivateKeyDer::from_pem_slice(&text).map_err(|source| TlsError::Pem { path: path.to_owned(), source })
+}
+
+/// Checks where a gateway's certificate comes from, but not whom it names: a vehicle has no host name, and its
+/// certificate was issued before it had an address.
+#[derive(Debug)]
+struct GatewayVerifier {
+    /// `None`: anybody.
+    roots: Option<RootCertStore>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for GatewayVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if let Some(roots) = &self.roots {
+            let certificate = ParsedCertificate::try_from(end_entity)?;
+            let algorithms = self.provider.signature_verification_algorithms.all;
+            verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, algorithms)?;
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

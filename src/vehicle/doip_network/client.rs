@@ -1,0 +1,318 @@
+//! The shell around a connection: its stream, and connecting anew when it is lost.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use connector_hal::can::BoxFuture;
+use connector_hal::timer::{Deadline, TimerKind};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::protocol::doip::LogicalAddress;
+use crate::protocol::doip::connection::{
+    Connection, ConnectionError, ConnectionSettings, Event, SendError, SendId,
+};
+use crate::vehicle::doip_network::network::{ConnectError, Network, Stream};
+
+/// How long to wait before a connection that could not be made is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// A connection that worked for so long is made anew at once when it is lost.
+const EARNS_RETRY: Duration = Duration::from_millis(500);
+/// How often a gateway is told that we are there while nothing is read: half of T_TCP_Alive_Check.
+const ALIVE_EVERY: Duration = Duration::from_millis(250);
+/// Read at a time.
+const READ: usize = 16 * 1024;
+
+/// Why there is no connection now.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// It could not be made.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The gateway demands TLS, by which no connection could be made.
+    #[error("the gateway demands TLS (0x07), and there is none: {0}")]
+    NoTls(#[source] ConnectError),
+    /// It is over.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+}
+
+impl ClientError {
+    /// Whether trying again the same way may help.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Connect(error) | Self::NoTls(error) => !matches!(error, ConnectError::NoTls(_)),
+            Self::Connection(error) => error.may_pass(),
+        }
+    }
+}
+
+/// What a client tells.
+#[derive(Debug)]
+pub enum ClientEvent {
+    /// Routing is active, for the first time or again.
+    Active {
+        /// The gateway's logical address.
+        entity: LogicalAddress,
+    },
+    /// Somebody has to confirm the activation in the vehicle.
+    ConfirmationRequired,
+    /// What became of a message, or what an ECU sent.
+    Message(Event),
+    /// There is no connection; it will be made anew, unless trying again cannot help.
+    Down(ClientError),
+}
+
+type Connecting = BoxFuture<'static, Result<Box<dyn Stream>, ConnectError>>;
+
+enum State {
+    Idle,
+    Connecting(Connecting),
+    Up(Box<Up>),
+    Waiting(Instant),
+}
+
+struct Up {
+    connection: Connection,
+    stream: Box<dyn Stream>,
+    /// What the stream has not taken yet, from `written` on.
+    unsent: Vec<u8>,
+    written: usize,
+    since: Instant,
+    buffer: Box<[u8]>,
+    paused: Option<Pause>,
+}
+
+/// Nothing is read.
+struct Pause {
+    since: Instant,
+    /// When to tell the gateway that we are there.
+    alive_at: Instant,
+}
+
+/// A connection with a gateway that is made anew when it is lost.
+pub struct Client {
+    settings: ConnectionSettings,
+    gateway: SocketAddr,
+    tls: bool,
+    /// The gateway has refused a connection without it.
+    tls_demanded: bool,
+    state: State,
+    deadline: Deadline,
+    is_active: bool,
+    /// It worked once: a gateway that refuses now may only be starting up.
+    was_active: bool,
+    has_given_up: bool,
+}
+
+impl Client {
+    /// A connection with the gateway at this address; it is made as it is polled.
+    pub fn new(gateway: SocketAddr, settings: ConnectionSettings, tls: bool) -> Self {
+        Self {
+            settings,
+            gateway,
+            tls,
+            tls_demanded: false,
+            state: State::Idle,
+            deadline: Deadline::new(TimerKind::Runtime),
+            is_active: false,
+            was_active: false,
+            has_given_up: false,
+        }
+    }
+
+    /// Whether routing is active.
+    pub fn is_active(&self) -> bool {
+        self.is_active
+    }
+
+    /// Whether there is a connection, active or not.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.state, State::Up(_))
+    }
+
+    /// Where the gateway is.
+    pub fn gateway(&self) -> SocketAddr {
+        self.gateway
+    }
+
+    /// The gateway is somewhere else now; counts from the next attempt on.
+    pub fn set_gateway(&mut self, gateway: SocketAddr) {
+        self.gateway = gateway;
+    }
+
+    /// While paused, nothing more is read, so that TCP holds the gateway back. It is still written to, and told that we
+    /// are there more often than it could ask (T_TCP_Alive_Check).
+    pub fn set_paused(&mut self, paused: bool) {
+        if let State::Up(up) = &mut self.state {
+            up.set_paused(paused && self.is_active);
+        }
+    }
+
+    /// Sends a diagnostic message.
+    pub fn send(&mut self, target: LogicalAddress, data: &[u8]) -> Result<SendId, SendError> {
+        match &mut self.state {
+            State::Up(up) => up.connection.send(target, data),
+            _ => Err(SendError::NotActive),
+        }
+    }
+
+    /// Moves the connection along; pending when there is nothing to do or to tell.
+    pub fn poll(&mut self, cx: &mut Context<'_>, network: &dyn Network) -> Poll<ClientEvent> {
+        loop {
+            match &mut self.state {
+                _ if self.has_given_up => return Poll::Pending,
+                State::Idle => {
+                    self.state = State::Connecting(network.connect(self.gateway, self.tls));
+                }
+                State::Connecting(connecting) => match ready!(connecting.as_mut().poll(cx)) {
+                    Ok(stream) => {
+                        self.state = State::Up(Box::new(Up::new(stream, self.settings, now())));
+                    }
+                    Err(error) => {
+                        let error = if self.tls_demanded { ClientError::NoTls(error) } else { error.into() };
+                        return Poll::Ready(self.handle_down(error, false));
+                    }
+                },
+                State::Waiting(until) => {
+                    self.deadline.set(Some(*until));
+                    ready!(self.deadline.poll_expired(cx));
+                    self.state = State::Idle;
+                }
+                State::Up(up) => {
+                    let event = ready!(up.poll(cx, &mut self.deadline));
+                    match event {
+                        Event::Activated { entity, .. } => {
+                            self.is_active = true;
+                            self.was_active = true;
+                            return Poll::Ready(ClientEvent::Active { entity });
+                        }
+                        Event::ConfirmationRequired => return Poll::Ready(ClientEvent::ConfirmationRequired),
+                        Event::Closed(error) if error.needs_tls() && !self.tls => {
+                            tracing::info!(gateway = %self.gateway, "the gateway wants TLS");
+                            (self.tls, self.tls_demanded) = (true, true);
+                            self.state = State::Idle;
+                        }
+                        Event::Closed(error) => {
+                            let has_worked =
+                                self.is_active && now().saturating_duration_since(up.since) >= EARNS_RETRY;
+                            return Poll::Ready(self.handle_down(error.into(), has_worked));
+                        }
+                        other => return Poll::Ready(ClientEvent::Message(other)),
+                    }
+                }
+            }
+        }
+    }
+
+    fn handle_down(&mut self, error: ClientError, at_once: bool) -> ClientEvent {
+        self.has_given_up = !error.may_pass() && !self.was_active;
+        self.is_active = false;
+        self.state = if at_once { State::Idle } else { State::Waiting(now() + RETRY_AFTER) };
+        ClientEvent::Down(error)
+    }
+}
+
+impl Up {
+    fn new(stream: Box<dyn Stream>, settings: ConnectionSettings, now: Instant) -> Self {
+        Self {
+            connection: Connection::new(settings, now),
+            stream,
+            unsent: Vec::new(),
+            written: 0,
+            since: now,
+            buffer: vec![0; READ].into(),
+            paused: None,
+        }
+    }
+
+    fn set_paused(&mut self, paused: bool) {
+        match &self.paused {
+            None if paused => self.paused = Some(Pause { since: now(), alive_at: now() }),
+            Some(Pause { since, .. }) if !paused => {
+                self.connection.handle_pause(now(), now().saturating_duration_since(*since));
+                self.paused = None;
+            }
+            _ => {}
+        }
+    }
+
+    /// When [`Up::handle_timeout`] is due. What a connection waits for may have come already while nothing is read.
+    fn poll_timeout(&self) -> Option<Instant> {
+        match &self.paused {
+            Some(pause) => Some(pause.alive_at),
+            None => self.connection.poll_timeout().map(|(at, _)| at),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        match &mut self.paused {
+            Some(pause) => {
+                pause.alive_at = now + ALIVE_EVERY;
+                self.connection.volunteer_alive();
+            }
+            None => self.connection.handle_timeout(now),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, deadline: &mut Deadline) -> Poll<Event> {
+        loop {
+            if let Some(event) = self.connection.poll_event() {
+                return Poll::Ready(event);
+            }
+            // what has come is looked at before a deadline that may be waiting for it
+            let read = if self.paused.is_some() { Poll::Pending } else { self.poll_read(cx) };
+            match read {
+                Poll::Ready(Ok(read)) => {
+                    let bytes = self.buffer.get(..read).unwrap_or_default();
+                    self.connection.handle_bytes(now(), bytes);
+                    continue;
+                }
+                Poll::Ready(Err(error)) => {
+                    self.connection.handle_stream_error(&error);
+                    continue;
+                }
+                Poll::Pending => {}
+            }
+            if let Poll::Ready(Err(error)) = self.poll_write(cx) {
+                self.connection.handle_stream_error(&error);
+                continue;
+            }
+            deadline.set(self.poll_timeout());
+            ready!(deadline.poll_expired(cx));
+            self.handle_timeout(now());
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(&mut self.buffer);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    /// Writes all there is; pending when the stream can take no more, ready when there is no more.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            while let Some(rest) = self.unsent.get(self.written..).filter(|rest| !rest.is_empty()) {
+                let written = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+                if written == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.written += written;
+            }
+            match self.connection.poll_transmit(now()) {
+                Some(next) => {
+                    self.unsent = next;
+                    self.written = 0;
+                }
+                None => return Pin::new(&mut self.stream).poll_flush(cx),
+            }
+        }
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,185 @@
+//! Bringing an interface up, with the address that the network configuration says.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use connector_hal::ethernet::{AddressWatch, Interface, InterfaceAddress};
+
+use super::claim::Claims;
+use super::dhcp::DhcpClients;
+use crate::config::doip::{Addressing, DoipConfig, NetworkConfig};
+
+/// Switches the interface on and waits for its address; the error says what is missing.
+pub(super) async fn prepare(
+    interface: &Interface,
+    network: &NetworkConfig,
+    config: &DoipConfig,
+    claims: &Claims,
+    dhcp: &DhcpClients,
+) -> Result<(), String> {
+    if !interface.is_up().map_err(|error| error.to_string())? {
+        interface.set_up().map_err(|error| {
+            let fix = "switch it on with `ip link set … up`, or let the agent have CAP_NET_ADMIN";
+            format!("it is off and cannot be switched on ({error}); {fix}")
+        })?;
+    }
+    match (network.addressing, network.address) {
+        (Addressing::Fixed, Some(net)) => fix(interface, net.address, net.prefix)?,
+        (Addressing::LinkLocal, _) => {
+            let has_one = find(interface, is_v4_link_local).map_err(|error| error.to_string())?.is_some();
+            if !has_one {
+                claims.claim(interface).map_err(|error| {
+                    format!(
+                        "it has no link-local address, and none can be claimed ({error}); have the system's network \
+                         manager give it one, or let the agent have CAP_NET_ADMIN and CAP_NET_RAW"
+                    )
+                })?;
+            }
+        }
+        (Addressing::Dhcp, _) => {
+            let has_one = find(interface, is_global_v4).map_err(|error| error.to_string())?.is_some();
+            if !has_one {
+                dhcp.start(interface, &config.dhcp_command)?;
+            }
+        }
+        _ => {}
+    }
+    let wanted = match network.addressing {
+        Addressing::System => is_any,
+        Addressing::LinkLocal => is_v4_link_local,
+        Addressing::Dhcp => is_global_v4,
+        Addressing::Fixed => is_v4,
+        Addressing::Ipv6LinkLocal => is_v6_link_local,
+    };
+    let waiting = wait_for(interface, wanted);
+    match tokio::time::timeout(config.address_wait, waiting).await {
+        Ok(Ok(address)) => {
+            tracing::debug!(interface = interface.name(), ip = %address.ip, "the interface has its address");
+            Ok(())
+        }
+        Ok(Err(error)) => Err(format!("its addresses cannot be read: {error}")),
+        Err(_) => {
+            let failure = dhcp.failure(interface).map(|failure| format!("; {failure}"));
+            let without = no_address(network.addressing, config.address_wait);
+            Err(without + failure.as_deref().unwrap_or_default())
+        }
+    }
+}
+
+fn no_address(addressing: Addressing, waited: Duration) -> String {
+    let seconds = waited.as_secs_f32();
+    let what = match addressing {
+        Addressing::System | Addressing::Fixed => "it has no address",
+        Addressing::LinkLocal => "it got no IPv4 link-local address",
+        Addressing::Dhcp => "it got no address by DHCP",
+        Addressing::Ipv6LinkLocal => "it got no IPv6 link-local address",
+    };
+    format!("{what} within {seconds} s; is the cable in, and the vehicle awake?")
+}
+
+fn fix(interface: &Interface, address: Ipv4Addr, prefix: u8) -> Result<(), String> {
+    let ip = IpAddr::V4(address);
+    let has_it = |candidate: &InterfaceAddress| candidate.ip == ip;
+    if interface.addresses().is_ok_and(|addresses| addresses.iter().any(has_it)) {
+        return Ok(());
+    }
+    interface.add_address(ip, prefix).map_err(|error| {
+        let fix = "give it that address, or let the agent have CAP_NET_ADMIN";
+        format!("it has not the address {address}, which cannot be set ({error}); {fix}")
+    })
+}
+
+async fn wait_for(
+    interface: &Interface,
+    wanted: fn(&InterfaceAddress) -> bool,
+) -> io::Result<InterfaceAddress> {
+    // listens first, so that no change is missed
+    let watch = AddressWatch::new()?;
+    loop {
+        if let Some(address) = find(interface, wanted)? {
+            return Ok(address);
+        }
+        watch.changed().await?;
+    }
+}
+
+fn find(
+    interface: &Interface,
+    wanted: fn(&InterfaceAddress) -> bool,
+) -> io::Result<Option<InterfaceAddress>> {
+    let addresses = interface.addresses()?;
+    Ok(addresses.into_iter().find(|address| !address.is_tentative && wanted(address)))
+}
+
+fn is_any(_: &InterfaceAddress) -> bool {
+    true
+}
+
+fn is_v4(address: &InterfaceAddress) -> bool {
+    address.ip.is_ipv4()
+}
+
+fn is_v4_link_local(address: &InterfaceAddress) -> bool {
+    matches!(address.ip, IpAddr::V4(ip) if ip.is_link_local())
+}
+
+fn is_global_v4(address: &InterfaceAddress) -> bool {
+    matches!(address.ip, IpAddr::V4(ip) if !ip.is_link_local() && !ip.is_loopback())
+}
+
+fn is_v6_link_local(address: &InterfaceAddress) -> bool {
+    matches!(address.ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> DoipConfig {
+        DoipConfig { address_wait: Duration::from_millis(1), ..DoipConfig::default() }
+    }
+
+    #[tokio::test]
+    async fn what_the_system_has_set_up_is_taken_as_it_is() {
+        let loopback = Interface::find("lo").unwrap();
+        let network = NetworkConfig::known(1);
+        prepare(&loopback, &network, &config(), &Claims::default(), &DhcpClients::default()).await.unwrap();
+        let net = "127.0.0.1/8".parse().unwrap();
+        let fixed = NetworkConfig { address: Some(net), ..NetworkConfig::known(4) };
+        prepare(&loopback, &fixed, &config(), &Claims::default(), &DhcpClients::default()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_come_is_an_error_that_says_so() {
+        let loopback = Interface::find("lo").unwrap();
+        let network = NetworkConfig::known(6);
+        let error = prepare(&loopback, &network, &config(), &Claims::default(), &DhcpClients::default())
+            .await
+            .unwrap_err();
+        assert!(error.contains("no IPv6 link-local address within 0.001 s"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_dhcp_client_that_cannot_be_started_or_gives_up_is_told() {
+        let loopback = Interface::find("lo").unwrap();
+        let network = NetworkConfig::known(3);
+        let dhcp = DhcpClients::default();
+        for (command, expected) in [
+            (vec!["/no/such/client"], "the DHCP client /no/such/client cannot be started"),
+            (vec!["sh", "-c", "test {interface} != lo"], "the DHCP client gave up (exit status: 1)"),
+        ] {
+            let dhcp_command = command.into_iter().map(str::to_owned).collect();
+            let config = DoipConfig { dhcp_command, address_wait: Duration::ZERO, ..DoipConfig::default() };
+            let told = loop {
+                // loopback's address is not one by DHCP
+                let claims = Claims::default();
+                let error = prepare(&loopback, &network, &config, &claims, &dhcp).await.unwrap_err();
+                if !error.ends_with("awake?") {
+                    break error;
+                }
+            };
+            assert!(told.contains(expected), "{told}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The hardware as the agent uses it: which devices stand behind the OBD connector's pins, and how they are opened.
+
+use std::sync::Arc;
+
+use crate::config::{CanPort, DoipPort, KlinePort};
+use connector_hal::board::ActivationLine;
+use connector_hal::can::{BoxFuture, CanBus, CanError};
+use connector_hal::kline::OpeningKLine;
+use connector_hal::timer::TimerKind;
+
+use crate::config::doip::{DoipConfig, NetworkConfig};
+use crate::vehicle::doip_network::linux::{LinuxNetworks, Purpose};
+use crate::vehicle::doip_network::network::{LinkError, Network};
+
+/// Opens a CAN device by its name.
+pub type OpenCan = dyn Fn(&str) -> BoxFuture<'static, Result<Box<dyn CanBus>, CanError>> + Send + Sync;
+
+/// Opens the network behind DoIP's pins, set up as the network configuration says.
+pub type OpenDoip = dyn Fn(&DoipPort, &NetworkConfig, Purpose) -> BoxFuture<'static, Result<Box<dyn Network>, LinkError>>
+    + Send
+    + Sync;
+
+/// Opens a K-line's device by its name.
+pub type OpenKline = dyn Fn(&str) -> OpeningKLine + Send + Sync;
+
+/// How the agent reaches the vehicle's buses.
+#[derive(Clone)]
+pub struct Hardware {
+    /// The CAN buses.
+    pub can_ports: Arc<[CanPort]>,
+    /// The K-lines.
+    pub kline_ports: Arc<[KlinePort]>,
+    /// The pin of terminal 15, where the board can tell it.
+    pub terminal15: Option<u8>,
+    /// Opens one of the CAN buses.
+    pub open_can: Arc<OpenCan>,
+    /// Opens one of the K-lines.
+    pub open_kline: Arc<OpenKline>,
+    /// The DoIP networks.
+    pub doip_ports: Arc<[DoipPort]>,
+    /// Opens one of them.
+    pub open_doip: Arc<OpenDoip>,
+    /// How DoIP networks are entered.
+    pub doip: Arc<DoipConfig>,
+    /// Which timers the buses' protocols run by.
+    pub timer: TimerKind,
+}
+
+impl Hardware {
+    /// The real devices behind these CAN ports, and no other port.
+    pub fn new(can_ports: impl Into<Arc<[CanPort]>>) -> Self {
+        let open_can: Arc<OpenCan> = Arc::new(|device: &str| {
+            let device = device.to_owned();
+            Box::pin(async move { connector_hal::can::open(&device) })
+        });
+        let open_kline: Arc<OpenKline> = Arc::new(|device: &str| {
+            let device = device.to_owned();
+            Box::pin(async move { connector_hal::kline::open(&device) })
+        });
+        Self {
+            can_ports: can_ports.into(),
+            kline_ports: Arc::new([]),
+            terminal15: None,
+            open_can,
+            open_kline,
+            doip_ports: Arc::new([]),
+            open_doip: open_doip(Arc::default(), None),
+            doip: Arc::default(),
+            timer: TimerKind::Precise,
+        }
+    }
+
+    /// The same with these DoIP networks, whose gateways the line wakes.
+    #[must_use]
+    pub fn with_doip(
+        self,
+        doip_ports: impl Into<Arc<[DoipPort]>>,
+        doip: DoipConfig,
+        activation: Option<ActivationLine>,
+    ) -> Self {
+        let doip = Arc::new(doip);
+        let open_doip = open_doip(doip.clone(), activation);
+        Self { doip_ports: doip_ports.into(), open_doip, doip, ..self }
+    }
+}
+
+fn open_doip(config: Arc<DoipConfig>, activation: Option<ActivationLine>) -> Arc<OpenDoip> {
+    let networks = Arc::new(LinuxNetworks::new(config, activation));
+    Arc::new(move |port: &DoipPort, network: &NetworkConfig, purpose| {
+        let (networks, device, network) = (networks.clone(), port.device.clone(), network.clone());
+        Box::pin(async move {
+            let opened = networks.open(&device, &network, purpose).await?;
+            Ok(Box::new(opened) as Box<dyn Network>)
+        })
+    })
+}
+
+impl std::fmt::Debug for Hardware {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hardware")
+            .field("can_ports", &self.can_ports)
+            .field("doip_ports", &self.doip_ports)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,8 @@
+//! The vehicle: its buses' devices, its VIN, and its ECUs.
+
+pub mod bit_rate;
+pub mod doip_network;
+pub mod hardware;
+pub mod scan;
+pub mod vin;
+pub mod wake_watch;
