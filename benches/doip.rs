@@ -27,7 +27,7 @@ use connector_agent::relay::wire::codec::{Payload as Record, PduFlags, Tag};
 use connector_agent::relay::wire::request::Request;
 use connector_agent::vehicle::doip_network::network::{ConnectError, Network, Stream};
 use connector_agent::vehicle::hardware::Hardware;
-use connector_hal::can::BoxFuture;
+use connector_hal::future::BoxFuture;
 use connector_hal::timer::TimerKind;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::{Value, json};

@@ -14,9 +14,10 @@ use std::time::Duration;
 use connector_agent::protocol::isotp::{
     Addressing, Config, Endpoint, Event, FrameSize, Padding, SendError, SendFailure, SeparationTime, Timeouts,
 };
+use connector_hal::bus::BusState;
 use connector_hal::can::slcan::SlcanAdapter;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig, VirtualCan};
-use connector_hal::can::{BusState, CanBusExt, CanEvent, CanId};
+use connector_hal::can::{CanBusExt, CanEvent, CanId};
 use connector_hal::timer::{Deadline, TimerKind};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};

@@ -16,10 +16,11 @@ use connector_agent::relay::wire::Envelope;
 use connector_agent::relay::wire::codec::{EventCode, Payload, PduFlags, Tag};
 use connector_agent::relay::wire::request::Request;
 use connector_agent::vehicle::hardware::Hardware;
+use connector_hal::bus::BusStatus;
 use connector_hal::can::{
-    BoxFuture, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId,
-    CanSettings,
+    CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId, CanSettings,
 };
+use connector_hal::future::BoxFuture;
 use connector_hal::timer::TimerKind;
 use serde_json::{Value, json};
 use uuid::Uuid;

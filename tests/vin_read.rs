@@ -9,12 +9,13 @@ use std::time::Duration;
 use connector_agent::config::VinSettings;
 use connector_agent::vehicle::bit_rate::GiveUp;
 use connector_agent::vehicle::vin::{BusEnd, VinReading, VinSource, read};
+use connector_hal::bus::BusStatus;
 use connector_hal::can::slcan::{Slcan, SlcanAdapter};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{
-    BoxFuture, BusStatus, CanBus, CanBusExt, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame,
-    CanSettings,
+    CanBus, CanBusExt, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings,
 };
+use connector_hal::future::BoxFuture;
 use vin_support::{Ecu, KWP, OBD, OTHER_VIN, UDS, VIN, attach, id, positive};
 
 mod vin_support;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use connector_agent::vehicle::vin::{
     Candidate, EcuAddress, Outcome, Reader, ReaderEvent, ReaderSettings, VinReport, VinSource,
 };
-use connector_hal::can::{BusState, CanFrame};
+use connector_hal::bus::BusState;
+use connector_hal::can::CanFrame;
 use proptest::prelude::*;
 
 use vin_support::{Ecu, GMLAN, KWP, OBD, OTHER_VIN, UDS, VIN, id, positive};

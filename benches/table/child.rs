@@ -10,10 +10,11 @@ use connector_agent::config::Config;
 use connector_agent::tls;
 use connector_agent::vehicle::hardware::Hardware;
 use connector_hal::board::SimBoard;
+use connector_hal::bus::BusStatus;
 use connector_hal::can::{
-    BoxFuture, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId,
-    CanSettings,
+    CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId, CanSettings,
 };
+use connector_hal::future::BoxFuture;
 use connector_hal::timer::{Deadline, TimerKind};
 use futures_util::{SinkExt, StreamExt};
 use tokio_tungstenite::tungstenite::Message;

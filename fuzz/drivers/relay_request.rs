@@ -10,9 +10,9 @@ use connector_agent::relay::limits::SessionLimits;
 use connector_agent::relay::wire::Envelope;
 use connector_agent::relay::wire::request::Request;
 use connector_agent::vehicle::hardware::Hardware;
-use connector_hal::can::{
-    BoxFuture, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings,
-};
+use connector_hal::bus::BusStatus;
+use connector_hal::can::{CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings};
+use connector_hal::future::BoxFuture;
 use connector_hal::timer::TimerKind;
 use uuid::Uuid;
 

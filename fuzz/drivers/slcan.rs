@@ -1,12 +1,12 @@
 //! Any bytes, read as lines of SLCAN.
 
-use connector_hal::can::slcan::codec::{Line, decode};
+use connector_hal::can::slcan::codec::{SlcanLine, decode};
 
 /// What can be read as a line must survive being written again.
 pub fn drive(data: &[u8]) {
     for line in data.split(|byte| *byte == b'\r') {
         let Ok(read) = decode(line) else { continue };
-        if matches!(read, Line::Other(_)) {
+        if matches!(read, SlcanLine::Other(_)) {
             continue;
         }
         let mut written = Vec::new();

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use connector_agent::protocol::vin::Vin;
 use connector_agent::vehicle::vin::{Answer, Reader, ReaderSettings};
-use connector_hal::can::{BusState, CanFrame, CanId};
+use connector_hal::bus::BusState;
+use connector_hal::can::{CanFrame, CanId};
 
 /// Who may answer, and who may not.
 const IDS: [u32; 8] = [0x7E8, 0x7EF, 0x18DA_F110, 0x18DA_F10E, 0x768, 0x64B, 0x79A, 0x123];

@@ -1,11 +1,15 @@
-//! What the connector's hardware can do: CAN buses, K-lines, the board around them, and their simulation.
+//! The connector's hardware: CAN buses, K-lines, Ethernet interfaces and the board, each with a simulation.
 //!
-//! Everything above this crate speaks [`can::CanBus`], [`kline::KLine`] and [`board::Board`]; which device stands behind them is
-//! decided by the configuration alone.
+//! Code above this crate uses the traits [`can::CanBus`], [`kline::KLine`] and [`board::Board`]. The configuration alone
+//! selects the device behind each of them.
+
+#![deny(unreachable_pub)]
 
 pub mod board;
+pub mod bus;
 pub mod can;
 pub mod ethernet;
+pub mod future;
 pub mod kline;
 #[cfg(feature = "sim")]
 mod pty;

@@ -1,4 +1,4 @@
-//! A pseudo-terminal whose other side looks like a serial device.
+//! A pseudo-terminal whose other end looks like a serial device.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -15,23 +15,23 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use crate::system::async_fd;
 
-/// The adapter's end of a pseudo-terminal.
+/// The simulated adapter's end of a pseudo-terminal.
 pub(crate) struct Pty {
     master: AsyncFd<OwnedFd>,
-    /// Kept open, so that a host that closes its side does not hang up ours.
+    /// Stays open, so that a host that closes the device does not hang up the master.
     slave: OwnedFd,
     slave_path: PathBuf,
     watch: Option<HostWatch>,
 }
 
-/// Counts who has the device open.
+/// Counts how many times hosts have the device open.
 struct HostWatch {
     notifications: AsyncFd<OwnedFd>,
     open: u32,
 }
 
 impl Pty {
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         grantpt(&master)?;
         unlockpt(&master)?;
@@ -41,7 +41,7 @@ impl Pty {
         rustix::io::ioctl_fionbio(&master, true)?;
         let slave_path = PathBuf::from(name.to_string_lossy().into_owned());
         let watch = HostWatch::new(&slave_path)
-            .inspect_err(|error| tracing::warn!(%error, "cannot notice when the pty is closed"))
+            .inspect_err(|error| tracing::warn!(%error, "cannot detect when a host closes the pty"))
             .ok();
         let interest = Interest::READABLE | Interest::WRITABLE;
         let pty = Self { master: async_fd(master, interest)?, slave, slave_path, watch };
@@ -49,22 +49,22 @@ impl Pty {
         Ok(pty)
     }
 
-    /// The device that a host opens.
-    pub fn slave_path(&self) -> &Path {
+    /// The path of the device that a host opens.
+    pub(crate) fn slave_path(&self) -> &Path {
         &self.slave_path
     }
 
-    /// Where the host's terminal settings can be read.
-    pub fn settings(&self) -> impl AsFd {
+    /// The descriptor that holds the host's terminal settings.
+    pub(crate) fn settings(&self) -> impl AsFd {
         self.slave.as_fd()
     }
 
-    /// Whether the last host has closed the device since the last call; asked before what was read is believed to
-    /// come from the same host as before.
-    pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Whether the last host has closed the device since the last call. Call this after each read: the bytes may come
+    /// from another host than the bytes before.
+    pub(crate) fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool {
         let closed = self.watch.as_mut().is_some_and(|watch| watch.poll_closed(cx));
         if closed {
-            // what the next host finds is a fresh device: no exclusiveness a killed host left, no old output
+            // the next host gets a fresh device: not exclusive, as a killed host may have left it, and without old output
             let _ = rustix::termios::ioctl_tiocnxcl(&self.slave);
             let _ = tcflush(&self.slave, QueueSelector::IFlush);
             let _ = self.set_raw();
@@ -148,19 +148,19 @@ impl AsyncWrite for Pty {
     }
 }
 
-/// A symbolic link to the device, removed at the end.
+/// A symbolic link to the device; dropping removes it.
 pub(crate) struct DeviceLink {
     path: PathBuf,
     target: PathBuf,
 }
 
 impl DeviceLink {
-    /// Makes the link, in place of one that is there; an error where there is anything else.
-    pub fn new(path: &Path, target: &Path) -> io::Result<Self> {
+    /// Creates the link and replaces an existing link; an error if anything else exists at `path`.
+    pub(crate) fn new(path: &Path, target: &Path) -> io::Result<Self> {
         match std::fs::symlink_metadata(path) {
             Ok(metadata) if metadata.is_symlink() => std::fs::remove_file(path)?,
             Ok(_) => {
-                let what = format!("{} exists and is no symbolic link", path.display());
+                let what = format!("{} exists and is not a symbolic link", path.display());
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -173,7 +173,7 @@ impl DeviceLink {
 
 impl Drop for DeviceLink {
     fn drop(&mut self) {
-        // another adapter may have taken the name over
+        // another adapter may have replaced the link
         if std::fs::read_link(&self.path).is_ok_and(|target| target == self.target) {
             let _ = std::fs::remove_file(&self.path);
         }

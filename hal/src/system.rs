@@ -1,4 +1,4 @@
-//! The few system calls that no library wraps safely.
+//! System calls that no library wraps safely.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -9,76 +9,76 @@ use rustix::event::epoll;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// What owns one file descriptor for as long as it lives.
+/// A type that owns one file descriptor for its whole life.
 pub(crate) trait OwnsFd: AsRawFd {}
 
 impl OwnsFd for OwnedFd {}
 impl OwnsFd for socketcan::CanFdSocket {}
 impl OwnsFd for tokio_serial::SerialStream {}
 
-/// Its file descriptor.
-#[allow(unsafe_code)]
+/// Borrows the owner's file descriptor.
+#[allow(unsafe_code, reason = "not every owner of a descriptor implements AsFd")]
 pub(crate) fn borrow<F: OwnsFd>(owner: &F) -> BorrowedFd<'_> {
-    // SAFETY: an `OwnsFd` has a valid descriptor for as long as it lives, and the borrow ends before.
+    // SAFETY: an `OwnsFd` keeps its descriptor open for its whole life, and the borrow cannot outlive the owner.
     unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
 }
 
 /// Registers a file descriptor with the runtime.
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "tokio has no sound safe constructor of AsyncFd")]
 pub(crate) fn async_fd<F: OwnsFd>(fd: F, interest: Interest) -> io::Result<AsyncFd<F>> {
-    // SAFETY: an `OwnsFd` has a valid descriptor, and `AsyncFd` gives it away only by consuming itself.
+    // SAFETY: an `OwnsFd` keeps its descriptor open, and `AsyncFd` releases its owner only by consuming itself.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest)? })
 }
 
-/// A descriptor that is readable while this one is, or while it has an error to tell: the runtime takes a socket's error
-/// for no reason to read.
+/// A descriptor that is readable while `fd` is readable or has a pending error: the runtime does not report a socket's
+/// error as readable.
 pub(crate) fn readable_or_failed(fd: impl AsFd) -> io::Result<OwnedFd> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
     Ok(epoll)
 }
 
-/// What `recvmsg` says beside the bytes.
+/// What `recvmsg` returns beside the bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Received {
-    /// How many bytes there are.
+pub(crate) struct ReceivedMessage {
+    /// The length of the message, in bytes.
     pub len: usize,
-    /// `MSG_…` flags.
+    /// The `MSG_…` flags.
     pub flags: i32,
-    /// When the kernel got it, by the real-time clock since 1970 (`SO_TIMESTAMPNS`).
+    /// When the kernel received the message, as real time since 1970 (`SO_TIMESTAMPNS`).
     pub timestamp: Option<Duration>,
-    /// How many messages the socket has dropped since it was made, modulo 2³² (`SO_RXQ_OVFL`).
+    /// How many messages the socket has dropped since its creation, modulo 2³² (`SO_RXQ_OVFL`).
     pub dropped: Option<u32>,
 }
 
-/// Room for the control messages asked for, aligned as their headers want it.
+/// A buffer for the control messages, with the alignment of their headers.
 #[repr(C, align(8))]
-struct Control([u8; 128]);
+struct ControlBuffer([u8; 128]);
 
 /// Receives one message with its control messages.
-#[allow(unsafe_code)]
-pub(crate) fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<Received> {
-    let mut control = Control([0; 128]);
+#[allow(unsafe_code, reason = "no safe wrapper of recvmsg knows SO_RXQ_OVFL and SCM_TIMESTAMPNS")]
+pub(crate) fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<ReceivedMessage> {
+    let mut control = ControlBuffer([0; 128]);
     let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
-    // SAFETY: a msghdr of zeros is a valid, empty one; some of its padding fields are private on musl.
+    // SAFETY: all zeros is a valid, empty msghdr; some of its padding fields are private on musl.
     let mut header: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
     header.msg_iov = &raw mut vector;
     header.msg_iovlen = 1;
     header.msg_control = control.0.as_mut_ptr().cast();
     header.msg_controllen = control.0.len() as _;
-    // SAFETY: the descriptor is open, and the header points to live buffers of the lengths it says.
+    // SAFETY: the descriptor is open, and the header points to live buffers of the lengths that it states.
     let len = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT) };
     let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
-    let mut received = Received { len, flags: header.msg_flags, ..Received::default() };
-    // SAFETY: the kernel filled the control buffer that the header points to, and it is still there.
+    let mut received = ReceivedMessage { len, flags: header.msg_flags, ..ReceivedMessage::default() };
+    // SAFETY: the header points to the control buffer, which the kernel has filled and which is still alive.
     let mut message = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
     while !message.is_null() {
-        // SAFETY: the header is within the control buffer, so says CMSG_FIRSTHDR or CMSG_NXTHDR.
+        // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR return headers within the control buffer.
         let (level, kind, length) =
             unsafe { ((*message).cmsg_level, (*message).cmsg_type, (*message).cmsg_len as usize) };
         // SAFETY: CMSG_LEN(0) computes a constant.
         let overhead = unsafe { libc::CMSG_LEN(0) } as usize;
-        // SAFETY: the payload follows its header within the control buffer, as long as its header says.
+        // SAFETY: the payload follows its header within the control buffer and has the length that the header states.
         let payload =
             unsafe { std::slice::from_raw_parts(libc::CMSG_DATA(message), length.saturating_sub(overhead)) };
         if level == libc::SOL_SOCKET && kind == libc::SO_RXQ_OVFL {
@@ -86,13 +86,13 @@ pub(crate) fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<Receive
         } else if level == libc::SOL_SOCKET && kind == libc::SCM_TIMESTAMPNS {
             received.timestamp = read_timespec(payload);
         }
-        // SAFETY: as above; null after the last message.
+        // SAFETY: `message` lies within the control buffer of `header`; the result is null after the last message.
         message = unsafe { libc::CMSG_NXTHDR(&raw const header, message) };
     }
     Ok(received)
 }
 
-/// Seconds and nanoseconds, of 64 or, on older 32-bit systems, 32 bits each.
+/// Reads seconds and nanoseconds: 64 bits each, or 32 bits each on older 32-bit systems.
 fn read_timespec(payload: &[u8]) -> Option<Duration> {
     let (seconds, nanoseconds) = match payload.len() {
         16.. => {

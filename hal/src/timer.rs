@@ -1,7 +1,7 @@
 //! Deadlines finer than the runtime's 1 ms timer wheel.
 //!
-//! A CAN frame takes a quarter of a millisecond and STmin goes down to 100 µs; the runtime's timers round up to whole
-//! milliseconds. [`Deadline`] waits either way: by the runtime's clock, which tests can pause, or by a timerfd.
+//! A CAN frame takes a quarter of a millisecond and STmin can be 100 µs, but the runtime's timers round up to whole
+//! milliseconds. A [`Deadline`] waits either by the runtime's clock, which tests can pause, or by a timerfd.
 
 use std::future::poll_fn;
 use std::os::fd::OwnedFd;
@@ -18,18 +18,18 @@ use tokio::time::Sleep;
 
 use crate::system::async_fd;
 
-/// Which clock a [`Deadline`] waits by.
+/// The clock that a [`Deadline`] waits by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum TimerKind {
-    /// The runtime's clock, up to 1 ms late; obeys `tokio::time::pause`.
+    /// The runtime's clock: up to 1 ms late, and stopped by `tokio::time::pause`.
     #[default]
     Runtime,
-    /// A timerfd, late only by what the kernel's scheduler costs; always real time.
+    /// A timerfd: late only by the kernel's scheduling, and always in real time.
     Precise,
 }
 
 impl TimerKind {
-    /// What this clock shows.
+    /// The present time of this clock.
     pub fn now(self) -> Instant {
         match self {
             Self::Runtime => tokio::time::Instant::now().into_std(),
@@ -37,8 +37,9 @@ impl TimerKind {
         }
     }
 
-    /// How late a timer of this kind may be by design.
-    pub fn granularity(self) -> Duration {
+    /// How late a timer of this kind may expire by design.
+    #[cfg(feature = "sim")]
+    pub(crate) fn granularity(self) -> Duration {
         match self {
             Self::Runtime => Duration::from_millis(1),
             Self::Precise => Duration::ZERO,
@@ -46,42 +47,42 @@ impl TimerKind {
     }
 }
 
-/// A moment to wait for, which may be moved or taken back at any time.
+/// A point in time to wait for, which can be moved or cleared at any time.
 ///
-/// It expires once; then it is as if none were set, until the next [`Deadline::set`].
+/// A deadline expires once. Afterwards no deadline is set until the next [`Deadline::set`].
 #[derive(Debug)]
 pub struct Deadline {
     at: Option<Instant>,
-    timer: Timer,
+    timer: DeadlineTimer,
 }
 
 #[derive(Debug)]
-enum Timer {
+enum DeadlineTimer {
     Runtime(Option<Pin<Box<Sleep>>>),
     Precise(Option<PreciseSleep>),
 }
 
 impl Deadline {
-    /// A deadline that is not set. Where no timerfd is to be had, [`TimerKind::Precise`] waits by the runtime.
+    /// Creates a deadline that is not set. If no timerfd is available, [`TimerKind::Precise`] waits by the runtime.
     pub fn new(kind: TimerKind) -> Self {
         let timer = match kind {
-            TimerKind::Runtime => Timer::Runtime(None),
-            TimerKind::Precise => Timer::Precise(None),
+            TimerKind::Runtime => DeadlineTimer::Runtime(None),
+            TimerKind::Precise => DeadlineTimer::Precise(None),
         };
         Self { at: None, timer }
     }
 
-    /// Moves the deadline, or takes it back; cheap, as the timer is only touched by the next poll.
+    /// Moves or clears the deadline. This is cheap: only the next poll sets the timer.
     pub fn set(&mut self, at: Option<Instant>) {
         self.at = at;
     }
 
-    /// The moment set and not yet expired.
+    /// The deadline, unless it has expired or is not set.
     pub fn get(&self) -> Option<Instant> {
         self.at
     }
 
-    /// Ready once when the deadline has passed; pending for ever while none is set.
+    /// Ready once after the deadline; pending while none is set.
     pub fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else { return Poll::Pending };
         ready!(self.timer.poll(cx, at));
@@ -89,13 +90,13 @@ impl Deadline {
         Poll::Ready(())
     }
 
-    /// Waits until the deadline has passed; for ever while none is set. Cancel-safe.
+    /// Waits until the deadline; never returns while none is set. Cancel-safe.
     pub async fn expired(&mut self) {
         poll_fn(|cx| self.poll_expired(cx)).await;
     }
 }
 
-impl Timer {
+impl DeadlineTimer {
     fn poll(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
         match self {
             Self::Runtime(slot) => {
@@ -117,7 +118,7 @@ impl Timer {
                 if let Ok(polled) = sleep.map(|sleep| sleep.poll(cx, at)) {
                     return polled;
                 }
-                // out of file descriptors: late by a millisecond is better than never
+                // no file descriptor is left: a millisecond late is better than never
                 *self = Self::Runtime(None);
                 self.poll(cx, at)
             }
@@ -125,12 +126,12 @@ impl Timer {
     }
 }
 
-/// A timerfd: one system call to arm, one to read.
+/// A timerfd: one system call sets it, one reads it.
 #[derive(Debug)]
 struct PreciseSleep {
     fd: AsyncFd<OwnedFd>,
-    /// When the timer will fire. A later deadline leaves it alone and arms anew after the early wake-up, so that a
-    /// time-out moved on by every frame costs no system call.
+    /// When the timer expires. A later deadline does not touch the timer but sets it again after the early wake-up, so
+    /// that a timeout which every frame postpones costs no system call.
     armed: Option<Instant>,
 }
 
@@ -159,7 +160,7 @@ impl PreciseSleep {
     }
 
     fn arm(&mut self, at: Instant) -> rustix::io::Result<()> {
-        // zero would disarm
+        // zero would stop the timer
         let wait = at.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1));
         let value = Timespec {
             tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
@@ -208,7 +209,7 @@ mod tests {
             deadline.expired().await;
             lateness.push(Instant::now().checked_duration_since(at).expect("never early"));
         }
-        // the best of many says what the timer can do, however busy the machine is
+        // the minimum shows the timer's accuracy even on a busy machine
         let best = lateness.iter().min().copied().unwrap_or_default();
         assert!(best < Duration::from_micros(600), "{best:?}");
     }
@@ -219,7 +220,7 @@ mod tests {
         let start = Instant::now();
         for offset in [1, 50, 5] {
             deadline.set(Some(start + Duration::from_millis(offset)));
-            // registers with the runtime, without waiting
+            // registers the deadline with the runtime without waiting
             let _ = poll_fn(|cx| Poll::Ready(deadline.poll_expired(cx))).await;
         }
         deadline.set(Some(start + Duration::from_millis(5)));

@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use connector_hal::can::BoxFuture;
+use connector_hal::future::BoxFuture;
 use connector_hal::timer::{Deadline, TimerKind};
 
 use crate::protocol::doip::discovery::DiscoveryEvent;

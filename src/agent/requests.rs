@@ -11,6 +11,7 @@ use crate::protocol::problem::Problem;
 use crate::relay::connection::{CloseReason, Session, SessionSettings};
 use crate::relay::limits::SessionLimits;
 use crate::relay::wire::Envelope;
+use crate::relay::wire::ProblemKind;
 use crate::relay::wire::request::{OpenConnection, Request};
 use crate::vehicle::vin::VinReport;
 
@@ -62,7 +63,7 @@ impl Supervisor {
             && let Some((_, opening)) = self.waiting_open.take_if(is_waiting)
         {
             let detail = "The connection was closed before it was open.";
-            let problem = Problem::new(409, "connection-closed", "Connection closed", detail);
+            let problem = ProblemKind::ConnectionClosed.problem(detail);
             self.refuse(&problem.answering("openConnection"), opening);
             let closed = json!({"connection_uuid": wanted, "reason": CloseReason::Closed});
             return self.reply("connectionClosed", &closed, request_id);
@@ -70,7 +71,7 @@ impl Supervisor {
         let Some(session) = self.session.as_mut().filter(|session| session.connection_uuid() == wanted)
         else {
             let detail = format!("No connection {wanted} is open.");
-            let problem = Problem::new(404, "unknown-connection", "Unknown connection", detail);
+            let problem = ProblemKind::UnknownConnection.problem(detail);
             return self.refuse(&problem.answering(action), request_id);
         };
         if matches!(request, Request::ConfigureBuses(_)) {
@@ -100,19 +101,14 @@ impl Supervisor {
                 );
             }
             let detail = format!("Connection {connection_uuid} is open already.");
-            let problem = Problem::new(409, "connection-open", "Another connection is open", detail);
+            let problem = ProblemKind::ConnectionOpen.problem(detail);
             return self.refuse(&refuse(problem), request_id);
         }
         if open.vin.is_some() && self.vehicle.is_being_read {
             let is_other =
                 |(waiting, _): &(OpenConnection, _)| waiting.connection_uuid != open.connection_uuid;
             if self.waiting_open.as_ref().is_some_and(is_other) {
-                let problem = Problem::new(
-                    409,
-                    "connection-open",
-                    "Another connection is open",
-                    "One is being opened.",
-                );
+                let problem = ProblemKind::ConnectionOpen.problem("One is being opened.");
                 return self.refuse(&refuse(problem), request_id);
             }
             self.waiting_open = Some((open, request_id));
@@ -121,7 +117,7 @@ impl Supervisor {
         match (&open.vin, self.vehicle.vin) {
             (Some(wanted), Some(vin)) if *wanted != vin.as_str() => {
                 let detail = format!("The connection is meant for {wanted}, but the connector is in {vin}.");
-                let problem = Problem::new(409, "wrong-vehicle", "Wrong vehicle", detail);
+                let problem = ProblemKind::WrongVehicle.problem(detail);
                 return self.refuse(&refuse(problem), request_id);
             }
             (Some(_), None) => tracing::warn!("the vehicle tells no VIN: the ticket's cannot be checked"),
@@ -153,7 +149,7 @@ impl Supervisor {
 
     async fn identify_vehicle(&mut self, request_id: Option<String>) {
         if self.identifying.len() >= MAX_IDENTIFYING {
-            let problem = Problem::new(429, "busy", "Busy", "The VIN is being read already.");
+            let problem = ProblemKind::Busy.problem("The VIN is being read already.");
             return self.refuse(&problem.answering("identifyVehicle"), request_id);
         }
         self.identifying.push(request_id);
@@ -172,8 +168,7 @@ impl Supervisor {
 
     fn give_up_identifying(&mut self) {
         for request_id in std::mem::take(&mut self.identifying) {
-            let problem =
-                Problem::new(409, "interrupted", "Interrupted", "A session took the buses; ask again.");
+            let problem = ProblemKind::Interrupted.problem("A session took the buses; ask again.");
             self.refuse(&problem.answering("identifyVehicle"), request_id);
         }
     }

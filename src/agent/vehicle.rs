@@ -137,7 +137,7 @@ struct Watched {
     /// When a frame was last heard on it.
     last_frame: Option<Instant>,
     retry_at: Instant,
-    opening: Option<connector_hal::can::BoxFuture<'static, Result<Box<dyn CanBus>, CanError>>>,
+    opening: Option<connector_hal::future::BoxFuture<'static, Result<Box<dyn CanBus>, CanError>>>,
     settings: Option<CanSettings>,
 }
 
@@ -403,7 +403,7 @@ impl Watched {
     fn poll(
         &mut self,
         cx: &mut std::task::Context<'_>,
-        open: impl Fn() -> connector_hal::can::BoxFuture<'static, Result<Box<dyn CanBus>, CanError>>,
+        open: impl Fn() -> connector_hal::future::BoxFuture<'static, Result<Box<dyn CanBus>, CanError>>,
     ) -> Option<WakeReason> {
         if let Some(device) = &mut self.device {
             for _ in 0..BATCH {

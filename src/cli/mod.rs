@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use connector_hal::board::{Board, LinuxBoard};
-use connector_hal::can::BoxFuture;
+use connector_hal::future::BoxFuture;
 use connector_hal::kline::DEVICE_PREFIX;
 
 use crate::cli::scan_command::ScanArgs;

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use connector_hal::can::{BoxFuture, CanBus, CanError};
+use connector_hal::can::{CanBus, CanError};
+use connector_hal::future::BoxFuture;
 use connector_hal::kline::{self as hal_kline, KLineError};
 use connector_hal::timer::TimerKind;
 

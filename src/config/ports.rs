@@ -21,7 +21,7 @@ pub struct CanPort {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IsotpStack {
-    /// Ours, for the reasons in docs/decisions.md.
+    /// The own one, for the reasons in docs/adr/0003-own-isotp-by-default.md.
     #[default]
     Auto,
     /// Ours.

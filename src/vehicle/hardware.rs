@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::config::{CanPort, DoipPort, KlinePort};
 use connector_hal::board::ActivationLine;
-use connector_hal::can::{BoxFuture, CanBus, CanError};
+use connector_hal::can::{CanBus, CanError};
+use connector_hal::future::BoxFuture;
 use connector_hal::kline::OpeningKLine;
 use connector_hal::timer::TimerKind;
 

@@ -13,7 +13,7 @@ use connector_agent::protocol::doip::{
     LogicalAddress, Message, Payload, ProtocolVersion,
 };
 use connector_agent::vehicle::doip_network::network::{ConnectError, Network, Stream};
-use connector_hal::can::BoxFuture;
+use connector_hal::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 

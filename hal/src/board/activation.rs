@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The activation line; clones are the same line. It is on while somebody holds an [`Activation`] of it.
 #[derive(Clone)]
-pub struct ActivationLine(Arc<Mutex<Shared>>);
+pub struct ActivationLine(Arc<Mutex<ActivationState>>);
 
-struct Shared {
+struct ActivationState {
     holders: usize,
     set: Box<dyn FnMut(bool) + Send>,
 }
@@ -19,7 +19,7 @@ pub struct Activation(ActivationLine);
 impl ActivationLine {
     /// A line that is switched by this; it is off.
     pub fn new(set: impl FnMut(bool) + Send + 'static) -> Self {
-        Self(Arc::new(Mutex::new(Shared { holders: 0, set: Box::new(set) })))
+        Self(Arc::new(Mutex::new(ActivationState { holders: 0, set: Box::new(set) })))
     }
 
     /// Switches the line on, if it is not yet.

@@ -112,7 +112,7 @@ pub enum Source {
         /// The chip's device, like `/dev/gpiochip0`.
         chip: PathBuf,
         /// The line.
-        line: Line,
+        line: GpioLine,
     },
     /// A file.
     File(PathBuf),
@@ -121,7 +121,7 @@ pub enum Source {
 /// A line of a GPIO chip, by number or by the name that the device tree gives it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Line {
+pub enum GpioLine {
     /// By number.
     Offset(u32),
     /// By name.
@@ -134,7 +134,7 @@ struct RawInput {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     chip: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    line: Option<Line>,
+    line: Option<GpioLine>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     file: Option<PathBuf>,
     #[serde(default)]
@@ -149,7 +149,7 @@ struct RawOutput {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     chip: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    line: Option<Line>,
+    line: Option<GpioLine>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     file: Option<PathBuf>,
     #[serde(default)]
@@ -159,7 +159,11 @@ struct RawOutput {
 const DEFAULT_DEBOUNCE_MS: u32 = 20;
 
 impl Source {
-    fn new(chip: Option<PathBuf>, line: Option<Line>, file: Option<PathBuf>) -> Result<Self, &'static str> {
+    fn new(
+        chip: Option<PathBuf>,
+        line: Option<GpioLine>,
+        file: Option<PathBuf>,
+    ) -> Result<Self, &'static str> {
         match (chip, line, file) {
             (Some(chip), Some(line), None) => Ok(Self::Line { chip, line }),
             (None, None, Some(file)) => Ok(Self::File(file)),
@@ -167,7 +171,7 @@ impl Source {
         }
     }
 
-    fn into_parts(self) -> (Option<PathBuf>, Option<Line>, Option<PathBuf>) {
+    fn into_parts(self) -> (Option<PathBuf>, Option<GpioLine>, Option<PathBuf>) {
         match self {
             Self::Line { chip, line } => (Some(chip), Some(line), None),
             Self::File(file) => (None, None, Some(file)),

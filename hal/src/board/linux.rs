@@ -11,9 +11,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior};
 
+use super::activation::ActivationLine;
 use super::config::{BoardConfig, InputConfig, OutputConfig, Source, VoltageConfig};
-use super::pin::{Input, Output, find_line, read_number};
-use super::{ActivationLine, Board, BoardEvent, Led};
+use super::pin::{DigitalInput, DigitalOutput, find_line, read_number};
+use super::traits::{Board, BoardEvent, Led};
 
 /// How often the voltage is read; reading may take its time, so it is read on a thread of its own.
 const VOLTAGE_INTERVAL: Duration = Duration::from_secs(1);
@@ -22,10 +23,10 @@ const NETWORK_INTERFACES: &str = "/sys/class/net";
 /// The board of a Linux device.
 pub struct LinuxBoard {
     voltage: Option<Voltage>,
-    ignition: Option<Input>,
-    button: Option<Input>,
+    ignition: Option<DigitalInput>,
+    button: Option<DigitalInput>,
     led: Option<watch::Sender<Led>>,
-    buzzer: Option<Output>,
+    buzzer: Option<DigitalOutput>,
     doip_activation: Option<ActivationLine>,
     wifi: Option<bool>,
 }
@@ -53,10 +54,10 @@ impl LinuxBoard {
     /// Opens what there is, within a tokio runtime. A part that cannot be opened is logged, and absent.
     pub fn open(config: &BoardConfig) -> Self {
         let input = |part, config: &Option<InputConfig>| {
-            config.as_ref().and_then(|config| present(part, &config.source, Input::open(config)))
+            config.as_ref().and_then(|config| present(part, &config.source, DigitalInput::open(config)))
         };
         let output = |part, config: &Option<OutputConfig>| {
-            config.as_ref().and_then(|config| present(part, &config.source, Output::open(config)))
+            config.as_ref().and_then(|config| present(part, &config.source, DigitalOutput::open(config)))
         };
         Self {
             voltage: config.voltage.clone().map(Voltage::new),
@@ -144,7 +145,7 @@ fn has_wireless(interfaces: &Path) -> Option<bool> {
 }
 
 /// Keeps the LED's pattern until its board is dropped, which switches it off.
-async fn drive_led(mut led: Output, mut pattern: watch::Receiver<Led>) {
+async fn drive_led(mut led: DigitalOutput, mut pattern: watch::Receiver<Led>) {
     loop {
         let current = *pattern.borrow_and_update();
         let changed = match current {
@@ -165,7 +166,7 @@ async fn drive_led(mut led: Output, mut pattern: watch::Receiver<Led>) {
 }
 
 async fn blink(
-    led: &mut Output,
+    led: &mut DigitalOutput,
     pattern: &mut watch::Receiver<Led>,
     on: Duration,
     off: Duration,
@@ -240,7 +241,7 @@ impl Board for LinuxBoard {
     }
 
     fn ignition(&mut self) -> Option<bool> {
-        self.ignition.as_mut().and_then(Input::read)
+        self.ignition.as_mut().and_then(DigitalInput::read)
     }
 
     fn has_wifi(&self) -> Option<bool> {

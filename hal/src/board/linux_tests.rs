@@ -4,7 +4,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::super::BoardExt;
-use super::super::config::{Line, Number};
+use super::super::config::{GpioLine, Number};
 use super::*;
 
 struct Files(TempDir);
@@ -138,9 +138,9 @@ async fn a_check_names_everything_that_is_wrong_at_once() {
             scale: Number::default(),
             offset: Number::default(),
         }),
-        ignition: Some(InputConfig { source: line(Line::Offset(3)), active_low: false, debounce_ms: 20 }),
+        ignition: Some(InputConfig { source: line(GpioLine::Offset(3)), active_low: false, debounce_ms: 20 }),
         button: Some(input(missing.clone(), false)),
-        led: Some(OutputConfig { source: line(Line::Name("LED".into())), active_low: false }),
+        led: Some(OutputConfig { source: line(GpioLine::Name("LED".into())), active_low: false }),
         buzzer: Some(output(missing.clone(), false)),
         doip_activation: None,
         wifi: None,

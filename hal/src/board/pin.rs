@@ -13,7 +13,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::config::{InputConfig, Line, OutputConfig, Source};
+use super::config::{GpioLine, InputConfig, OutputConfig, Source};
 use crate::system::async_fd;
 
 /// How often a file is read.
@@ -22,14 +22,14 @@ const SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
 const CONSUMER: &str = "connector-agent";
 
 /// An input that tells its changes.
-pub(super) struct Input {
-    reader: Reader,
+pub(super) struct DigitalInput {
+    reader: LevelReader,
     active_low: bool,
     last: Option<bool>,
     broken: bool,
 }
 
-enum Reader {
+enum LevelReader {
     /// `events` is the request's descriptor, doubled to wait on.
     Line {
         request: Request,
@@ -42,9 +42,9 @@ enum Reader {
     },
 }
 
-impl Input {
+impl DigitalInput {
     /// Opens the input, within a tokio runtime.
-    pub fn open(config: &InputConfig) -> io::Result<Self> {
+    pub(super) fn open(config: &InputConfig) -> io::Result<Self> {
         let reader = match &config.source {
             Source::Line { chip, line } => {
                 let offset = find_line(chip, line)?;
@@ -59,13 +59,13 @@ impl Input {
                 let request = builder.request().map_err(io::Error::other)?;
                 let descriptor = request.as_fd().try_clone_to_owned()?;
                 rustix::io::ioctl_fionbio(&descriptor, true)?;
-                Reader::Line { request, offset, events: async_fd(descriptor, Interest::READABLE)? }
+                LevelReader::Line { request, offset, events: async_fd(descriptor, Interest::READABLE)? }
             }
             Source::File(path) => {
                 read_level(path)?;
                 let mut interval = tokio::time::interval(SAMPLE_INTERVAL);
                 interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                Reader::File { path: path.clone(), interval }
+                LevelReader::File { path: path.clone(), interval }
             }
         };
         let mut input = Self { reader, active_low: config.active_low, last: None, broken: false };
@@ -74,12 +74,12 @@ impl Input {
     }
 
     /// Whether it is on; `None` while it cannot be read.
-    pub fn read(&mut self) -> Option<bool> {
+    pub(super) fn read(&mut self) -> Option<bool> {
         let level = match &self.reader {
-            Reader::Line { request, offset, .. } => {
+            LevelReader::Line { request, offset, .. } => {
                 request.value(*offset).map(|value| value == Value::Active).map_err(io::Error::other)
             }
-            Reader::File { path, .. } => read_level(path),
+            LevelReader::File { path, .. } => read_level(path),
         };
         match level {
             Ok(level) => {
@@ -96,10 +96,10 @@ impl Input {
     }
 
     /// What it changed to.
-    pub fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Option<bool>> {
+    pub(super) fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Option<bool>> {
         loop {
             match &mut self.reader {
-                Reader::Line { request, events, .. } => {
+                LevelReader::Line { request, events, .. } => {
                     let Poll::Ready(Ok(mut guard)) = events.poll_read_ready(cx) else { return Poll::Pending };
                     // the level is read below: events that were missed or doubled do no harm
                     let mut waiting = true;
@@ -109,7 +109,7 @@ impl Input {
                     }
                     guard.clear_ready();
                 }
-                Reader::File { interval, .. } => {
+                LevelReader::File { interval, .. } => {
                     if interval.poll_tick(cx).is_pending() {
                         return Poll::Pending;
                     }
@@ -125,36 +125,36 @@ impl Input {
 }
 
 /// An output, switched off when it is dropped.
-pub(super) struct Output {
-    writer: Writer,
+pub(super) struct DigitalOutput {
+    writer: LevelWriter,
     active_low: bool,
     broken: bool,
 }
 
-enum Writer {
+enum LevelWriter {
     Line { request: Request, offset: Offset },
     File { path: PathBuf, on: String },
 }
 
-impl Output {
+impl DigitalOutput {
     /// Opens the output, and switches it off.
-    pub fn open(config: &OutputConfig) -> io::Result<Self> {
+    pub(super) fn open(config: &OutputConfig) -> io::Result<Self> {
         let writer = match &config.source {
             Source::Line { chip, line } => {
                 let offset = find_line(chip, line)?;
                 let off = if config.active_low { Value::Active } else { Value::Inactive };
                 let mut builder = Request::builder();
                 builder.on_chip(chip).with_consumer(CONSUMER).with_line(offset).as_output(off);
-                Writer::Line { request: builder.request().map_err(io::Error::other)?, offset }
+                LevelWriter::Line { request: builder.request().map_err(io::Error::other)?, offset }
             }
-            Source::File(path) => Writer::File { path: path.clone(), on: value_for_on(path) },
+            Source::File(path) => LevelWriter::File { path: path.clone(), on: value_for_on(path) },
         };
         let mut output = Self { writer, active_low: config.active_low, broken: false };
         output.write(false)?;
         Ok(output)
     }
 
-    pub fn set(&mut self, on: bool) {
+    pub(super) fn set(&mut self, on: bool) {
         match self.write(on) {
             Ok(()) => self.broken = false,
             Err(error) => {
@@ -168,12 +168,12 @@ impl Output {
     fn write(&mut self, on: bool) -> io::Result<()> {
         let level = on != self.active_low;
         match &self.writer {
-            Writer::Line { request, offset } => {
+            LevelWriter::Line { request, offset } => {
                 let value = if level { Value::Active } else { Value::Inactive };
                 request.set_value(*offset, value).map(|_| ()).map_err(io::Error::other)
             }
             // not created where it is missing
-            Writer::File { path, on } => {
+            LevelWriter::File { path, on } => {
                 let text = if level { on.as_str() } else { "0" };
                 let mut file = fs::OpenOptions::new().write(true).truncate(true).open(path)?;
                 io::Write::write_all(&mut file, text.as_bytes())
@@ -182,23 +182,23 @@ impl Output {
     }
 }
 
-impl Drop for Output {
+impl Drop for DigitalOutput {
     fn drop(&mut self) {
         self.set(false);
     }
 }
 
 /// The number of a line; an error where the chip or the line is not there.
-pub(super) fn find_line(chip: &Path, line: &Line) -> io::Result<Offset> {
+pub(super) fn find_line(chip: &Path, line: &GpioLine) -> io::Result<Offset> {
     let chip = gpiocdev::chip::Chip::from_path(chip).map_err(io::Error::other)?;
     let lines = chip.info().map_err(io::Error::other)?.num_lines;
     let missing = |what: String| io::Error::new(io::ErrorKind::NotFound, what);
     match line {
-        Line::Offset(offset) if *offset < lines => Ok(*offset),
-        Line::Offset(offset) => {
+        GpioLine::Offset(offset) if *offset < lines => Ok(*offset),
+        GpioLine::Offset(offset) => {
             Err(missing(format!("the chip has no line {offset}, only 0 to {}", lines.max(1) - 1)))
         }
-        Line::Name(name) => chip
+        GpioLine::Name(name) => chip
             .find_line_info(name)
             .map(|info| info.offset)
             .ok_or_else(|| missing(format!("the chip has no line called {name}"))),

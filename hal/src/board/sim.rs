@@ -5,14 +5,15 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::sync::watch;
 
-use super::{ActivationLine, Board, BoardEvent, Led};
+use super::activation::ActivationLine;
+use super::traits::{Board, BoardEvent, Led};
 
 /// More presses than that, unseen, are as good as these.
 const MAX_PRESSES: u8 = 16;
 
 /// A simulated board.
 pub struct SimBoard {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<SimBoardState>>,
     led: watch::Sender<Led>,
     buzzer: watch::Sender<bool>,
     doip_activation: ActivationLine,
@@ -22,17 +23,16 @@ pub struct SimBoard {
 /// What surrounds a [`SimBoard`]: the vehicle's supply, and a person who sees, hears and presses. Clones share it.
 #[derive(Clone)]
 pub struct SimBoardHandle {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<SimBoardState>>,
     led: watch::Receiver<Led>,
     buzzer: watch::Receiver<bool>,
     doip_activation: watch::Receiver<bool>,
 }
 
 #[derive(Default)]
-struct State {
+struct SimBoardState {
     voltage: Option<f32>,
     ignition: Option<bool>,
-    wifi: Option<bool>,
     presses: u8,
     waker: Option<Waker>,
 }
@@ -40,8 +40,7 @@ struct State {
 impl SimBoard {
     /// A board at 12.6 V with the ignition on, and the handle to change that.
     pub fn new() -> (Self, SimBoardHandle) {
-        let state =
-            State { voltage: Some(12.6), ignition: Some(true), wifi: Some(false), ..State::default() };
+        let state = SimBoardState { voltage: Some(12.6), ignition: Some(true), ..SimBoardState::default() };
         let state = Arc::new(Mutex::new(state));
         let (led, led_seen) = watch::channel(Led::Off);
         let (buzzer, buzzer_heard) = watch::channel(false);
@@ -67,11 +66,6 @@ impl SimBoardHandle {
         self.change(|state| state.ignition = on);
     }
 
-    /// Says whether the device has Wi-Fi.
-    pub fn set_wifi(&self, present: Option<bool>) {
-        lock(&self.state).wifi = present;
-    }
-
     /// Presses the button once.
     pub fn press_button(&self) {
         self.change(|state| state.presses = (state.presses + 1).min(MAX_PRESSES));
@@ -92,7 +86,7 @@ impl SimBoardHandle {
         self.doip_activation.clone()
     }
 
-    fn change(&self, action: impl FnOnce(&mut State)) {
+    fn change(&self, action: impl FnOnce(&mut SimBoardState)) {
         let mut state = lock(&self.state);
         action(&mut state);
         if let Some(waker) = state.waker.take() {
@@ -101,7 +95,7 @@ impl SimBoardHandle {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<SimBoardState>) -> MutexGuard<'_, SimBoardState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -115,7 +109,7 @@ impl Board for SimBoard {
     }
 
     fn has_wifi(&self) -> Option<bool> {
-        lock(&self.state).wifi
+        Some(false)
     }
 
     fn set_led(&mut self, led: Led) {
@@ -147,7 +141,7 @@ impl Board for SimBoard {
 
 #[cfg(test)]
 mod tests {
-    use super::super::BoardExt;
+    use super::super::traits::BoardExt;
     use super::*;
 
     #[tokio::test]

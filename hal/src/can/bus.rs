@@ -1,18 +1,19 @@
-//! What every CAN adapter offers: frames in and out, its state, and how it is set up.
+//! The interface of every CAN adapter: settings, state, sending and receiving.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{CanFrame, CanId, IsotpOptions, IsotpSocket};
+use super::{CanError, CanFrame, CanId, IsotpOptions, IsotpSocket};
+use crate::bus::{BusState, BusStatus};
+use crate::future::BoxFuture;
 
-/// How a bus is to be set up.
+/// How to set up a bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CanSettings {
     /// The nominal bit rate, in bit/s.
     pub bit_rate: u32,
-    /// The data phase's bit rate, in bit/s; present means CAN FD.
+    /// The bit rate of the data phase, in bit/s; `Some` means CAN FD.
     pub data_bit_rate: Option<u32>,
     /// Receive without acknowledging or sending anything.
     pub listen_only: bool,
@@ -21,134 +22,67 @@ pub struct CanSettings {
 /// What an adapter can do beyond sending and receiving classic frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CanCapabilities {
-    /// CAN FD frames.
+    /// The adapter sends and receives CAN FD frames.
     pub fd: bool,
-    /// Listening without acknowledging.
+    /// The adapter can listen without acknowledging.
     pub listen_only: bool,
-    /// Setting the bit rate (a SocketCAN interface may be set up by the system, and not be ours to change).
+    /// The adapter's bit rate can be set. The system may have set up a SocketCAN interface that we may not change.
     pub set_bit_rate: bool,
-    /// [`CanEvent::Transmitted`] tells that a frame was on the wire, not only that the adapter took it.
+    /// [`CanEvent::Transmitted`] means that a frame was on the wire, not only that the adapter accepted it.
     pub confirms_transmission: bool,
 }
 
-/// The fault confinement state of a controller (ISO 11898-1, 12.1.4.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum BusState {
-    /// Error active: takes part in everything.
-    #[default]
-    Active,
-    /// Error passive: many errors were counted.
-    Passive,
-    /// Bus off: the controller has left the bus, or its device is gone.
-    Off,
-}
-
-/// The share of the bus's time that frames took, 0…1, over about the last second.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default)]
-pub struct BusLoad(pub f32);
-
-/// A bus's state and load.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct BusStatus {
-    /// The controller's state.
-    pub state: BusState,
-    /// How full the bus is.
-    pub load: BusLoad,
-}
-
-/// What happened on a bus.
+/// An event on a bus.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CanEvent {
-    /// A frame of another node, or an error frame.
+    /// A frame from another node, or an error frame.
     Received {
         /// The frame.
         frame: CanFrame,
-        /// When its end was on the bus, as near as the adapter can tell.
+        /// When the frame ended on the bus, as exactly as the adapter can measure.
         at: Instant,
     },
     /// The oldest frame accepted by [`CanBus::poll_send`] that has no outcome yet was acknowledged on the bus.
     Transmitted {
-        /// When its end was on the bus.
+        /// When the frame ended on the bus.
         at: Instant,
     },
     /// The oldest frame accepted by [`CanBus::poll_send`] that has no outcome yet will not be sent.
     TransmitFailed {
-        /// When that was known.
+        /// When the adapter reported the failure.
         at: Instant,
     },
-    /// The state changed. Going [`BusState::Off`], every frame without an outcome is lost, and gets no event.
+    /// The state changed. With [`BusState::Off`], every frame without an outcome is lost and gets no event.
     State(BusState),
-    /// Received frames were lost before we could read them (a full buffer): how many, at least.
+    /// At least this many received frames were lost because a buffer was full.
     Lost(u32),
 }
 
-/// What can go wrong with an adapter.
-#[derive(Debug, thiserror::Error)]
-pub enum CanError {
-    /// The device is not there, or went away.
-    #[error("CAN device {device}: {source}")]
-    Device {
-        /// The device as the configuration names it.
-        device: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The device or the system does not allow or know what was asked of it.
-    #[error("CAN device {device} cannot {what}")]
-    Unsupported {
-        /// The device as the configuration names it.
-        device: String,
-        /// What was asked, as a verb phrase: `set 94000 bit/s`.
-        what: String,
-    },
-    /// The text is no device name.
-    #[error("`{0}` names no CAN device; write can0 or slcan:/dev/ttyACM0")]
-    Name(String),
-    /// The adapter answered what its protocol does not allow, or nothing at all.
-    #[error("CAN device {device}: {detail}")]
-    Protocol {
-        /// The device as the configuration names it.
-        device: String,
-        /// What was wrong.
-        detail: String,
-    },
-}
-
-impl CanError {
-    /// Whether the device is gone, so that only opening it again can help.
-    pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::Device { .. } | Self::Protocol { .. })
-    }
-}
-
-/// Which frames are received: those whose identifier is `id` in the bits of `mask`, in the same format.
+/// Selects the frames to receive: the identifier equals `id` in the bits of `mask` and has the same format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CanFilter {
     /// The identifier to match.
     pub id: CanId,
-    /// The bits that count.
+    /// The bits to compare.
     pub mask: u32,
 }
 
 impl CanFilter {
-    /// Receives just one identifier.
+    /// Matches one identifier only.
     pub fn exactly(id: CanId) -> Self {
         Self { id, mask: 0x1FFF_FFFF }
     }
 
-    /// Whether a frame with this identifier passes.
-    pub fn matches(&self, id: CanId) -> bool {
+    /// Whether a frame with this identifier matches.
+    pub(crate) fn matches(&self, id: CanId) -> bool {
         id.is_extended() == self.id.is_extended() && (id.raw() ^ self.id.raw()) & self.mask == 0
     }
 }
 
-/// A boxed future, for the few calls of a trait object that wait.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// One CAN bus, opened, owned by one task.
+/// An open CAN bus, owned by one task.
 ///
-/// Frames leave in the order in which [`CanBus::poll_send`] took them, and each has one outcome event, in the same
-/// order. A frame dropped with the bus object may still leave: callers keep few frames without an outcome.
+/// The adapter sends frames in the order in which [`CanBus::poll_send`] accepted them. Each frame gets one outcome event,
+/// in the same order. Frames without an outcome may still be sent after the bus is dropped, so callers keep them few.
 pub trait CanBus: Send {
     /// The device's name as the configuration spells it.
     fn device(&self) -> &str;
@@ -156,38 +90,38 @@ pub trait CanBus: Send {
     /// What the adapter can do.
     fn capabilities(&self) -> CanCapabilities;
 
-    /// State and load as last known.
+    /// The state and load as last known.
     fn status(&self) -> BusStatus;
 
-    /// Sets bit rates and mode, and goes on the bus; frames waiting in the adapter are discarded.
+    /// Sets bit rates and mode and joins the bus. Frames that wait in the adapter are discarded.
     ///
-    /// Setting what is already set succeeds also where the adapter cannot change it.
+    /// Settings that are already in effect succeed even if the adapter cannot change them.
     fn configure(&mut self, settings: CanSettings) -> BoxFuture<'_, Result<(), CanError>>;
 
-    /// Leaves the bus-off state, where the adapter does not by itself.
+    /// Leaves the bus-off state, unless the adapter does so by itself.
     fn restart(&mut self) -> BoxFuture<'_, Result<(), CanError>>;
 
-    /// Receives only frames that one of the filters matches; an empty list receives everything, error frames always.
+    /// Receives only frames that one of the filters matches; an empty list receives all. Error frames always pass.
     fn set_filters(&mut self, filters: &[CanFilter]) -> Result<(), CanError>;
 
-    /// Opens a socket by which the system itself speaks ISO-TP on this bus; `max_pdu` is the longest PDU taken, in bytes.
+    /// Opens an ISO-TP socket of the operating system on this bus; `max_pdu` is the longest accepted PDU, in bytes.
     ///
-    /// Errors: the system or the adapter has none ([`CanError::Unsupported`]), or no such device.
+    /// Errors: the system or the adapter has no ISO-TP ([`CanError::Unsupported`]), or the device does not exist.
     fn open_isotp(&self, _options: &IsotpOptions, _max_pdu: usize) -> Result<IsotpSocket, CanError> {
         let what = "speak ISO-TP by itself".to_owned();
         Err(CanError::Unsupported { device: self.device().to_owned(), what })
     }
 
-    /// Hands a frame to the adapter; pending while it has no room (ENOBUFS is waited out here).
+    /// Hands a frame to the adapter; pending while the adapter or the system's queue is full (ENOBUFS).
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: &CanFrame) -> Poll<Result<(), CanError>>;
 
-    /// The next event; after a fatal error, only dropping the bus and opening it again helps.
+    /// The next event. After a fatal error, drop the bus and open it again.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<CanEvent, CanError>>;
 }
 
-/// The asynchronous face of [`CanBus`]; both calls are cancel-safe.
+/// Asynchronous methods of every [`CanBus`]; both are cancel-safe.
 pub trait CanBusExt: CanBus {
-    /// Waits until the adapter has taken the frame.
+    /// Waits until the adapter has accepted the frame.
     fn send(&mut self, frame: &CanFrame) -> impl Future<Output = Result<(), CanError>> + Send {
         poll_fn(|cx| self.poll_send(cx, frame))
     }
@@ -199,8 +133,3 @@ pub trait CanBusExt: CanBus {
 }
 
 impl<B: CanBus + ?Sized> CanBusExt for B {}
-
-/// How long frames of `bits` take at `bit_rate`.
-pub fn bit_time(bits: u32, bit_rate: u32) -> Duration {
-    Duration::from_nanos(u64::from(bits) * 1_000_000_000 / u64::from(bit_rate.max(1)))
-}

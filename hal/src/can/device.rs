@@ -1,4 +1,4 @@
-//! CAN devices by name, as configuration and command line have them.
+//! CAN devices by name, as configuration and command line write them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,22 +7,22 @@ use super::slcan::{DEFAULT_BAUD, Slcan};
 use super::socketcan::SocketCan;
 use super::{CanBus, CanError};
 
-/// The longest name of a network interface (IFNAMSIZ without its end).
+/// The longest name of a network interface (IFNAMSIZ without the terminating zero).
 const MAX_INTERFACE_NAME: usize = 15;
 
-/// Which CAN device: `can0` or `socketcan:can0`, `slcan:/dev/ttyACM0` or `slcan:/dev/ttyACM0@1000000`.
+/// A CAN device: `can0` or `socketcan:can0`, `slcan:/dev/ttyACM0` or `slcan:/dev/ttyACM0@1000000`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum CanDevice {
     /// A network interface.
     SocketCan {
-        /// Its name.
+        /// The interface's name.
         interface: String,
     },
     /// An SLCAN adapter on a serial device.
     Slcan {
-        /// The serial device's path.
+        /// The path of the serial device.
         path: String,
-        /// The serial line's baud rate; USB and pty ones don't care.
+        /// The baud rate of the serial line; USB devices and pseudo-terminals ignore it.
         baud: u32,
     },
 }
@@ -55,7 +55,7 @@ impl FromStr for CanDevice {
     }
 }
 
-/// Prints the shortest name that reads the same.
+/// Prints the shortest name of the device.
 impl fmt::Display for CanDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -68,8 +68,8 @@ impl fmt::Display for CanDevice {
     }
 }
 
-/// Opens a CAN device by name, within a tokio runtime; it is off the bus, or as the system set it up, until it is
-/// configured. Errors: no such name, no such device, no permission.
+/// Opens a CAN device by name, within a tokio runtime. Until it is configured, the device is off the bus, or as the
+/// system set it up. Errors: an invalid name, a missing device, no permission.
 pub fn open(name: &str) -> Result<Box<dyn CanBus>, CanError> {
     match name.parse()? {
         CanDevice::Slcan { path, baud } => Ok(Box::new(Slcan::open(name, &path, baud)?)),

@@ -1,11 +1,11 @@
-//! The events of a bus that nobody has fetched yet.
+//! The events that a bus's owner has not read yet.
 
 use std::collections::VecDeque;
 
 use super::CanEvent;
 
-/// Events not fetched yet, bounded: received frames beyond the limit are lost and counted; outcomes and states are few
-/// by nature, as whoever does not fetch his outcomes may not send on, and a state replaces the one right before it.
+/// A bounded queue of unread events. Received frames beyond the limit are lost and counted. Outcomes stay few because
+/// sending blocks until they are read; a state replaces a state directly before it.
 #[derive(Debug)]
 pub(crate) struct EventQueue {
     events: VecDeque<CanEvent>,
@@ -14,13 +14,13 @@ pub(crate) struct EventQueue {
 }
 
 impl EventQueue {
-    /// A queue for this many received frames.
-    pub fn new(limit: usize) -> Self {
+    /// Creates a queue for `limit` received frames.
+    pub(super) fn new(limit: usize) -> Self {
         Self { events: VecDeque::new(), limit, lost: 0 }
     }
 
-    /// Adds an event at the end.
-    pub fn push(&mut self, event: CanEvent) {
+    /// Appends an event.
+    pub(super) fn push(&mut self, event: CanEvent) {
         match event {
             CanEvent::Received { .. } if self.events.len() >= self.limit => self.lost += 1,
             CanEvent::State(state) => match self.events.back_mut() {
@@ -39,16 +39,16 @@ impl EventQueue {
         self.events.push_back(event);
     }
 
-    /// The oldest event.
-    pub fn pop(&mut self) -> Option<CanEvent> {
+    /// Removes the oldest event.
+    pub(super) fn pop(&mut self) -> Option<CanEvent> {
         self.events.pop_front().or_else(|| {
             let lost = std::mem::take(&mut self.lost);
             (lost > 0).then_some(CanEvent::Lost(lost))
         })
     }
 
-    /// Whether so many outcomes are unread that no frame should be sent.
-    pub fn is_full(&self) -> bool {
+    /// Whether too many outcomes are unread to send another frame.
+    pub(super) fn is_full(&self) -> bool {
         self.events.len() >= 2 * self.limit
     }
 }

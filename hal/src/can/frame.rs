@@ -5,11 +5,11 @@ use std::fmt;
 use super::CanId;
 
 /// The longest data field of a classic frame, in bytes.
-pub const MAX_CLASSIC_LEN: usize = 8;
+const MAX_CLASSIC_LEN: usize = 8;
 /// The longest data field of an FD frame, in bytes.
 pub const MAX_FD_LEN: usize = 64;
 
-/// What distinguishes an FD frame's flags.
+/// The flags of an FD frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct FdFlags {
     /// BRS: the data phase is sent at the data bit rate.
@@ -18,36 +18,36 @@ pub struct FdFlags {
     pub error_state: bool,
 }
 
-/// What kind of frame it is.
+/// The kind of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FrameKind {
     /// A classic data frame, of at most 8 bytes.
     Data,
-    /// A classic remote frame; its length is what it asks for, it carries no data.
+    /// A classic remote frame: it carries no data, and its length is the length that it requests.
     Remote,
     /// An FD data frame, of at most 64 bytes.
     Fd(FdFlags),
-    /// An error frame as SocketCAN reports it: the classes, with 8 bytes of detail as data.
+    /// An error frame as SocketCAN reports it: error classes, and 8 bytes of detail as data.
     Error {
         /// SocketCAN's error classes (`linux/can/error.h`), without the ERR flag.
         classes: u32,
     },
 }
 
-/// A frame that can't be.
+/// Why a frame is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// More data than the kind of frame holds, or an FD length that no DLC stands for.
+    /// More data than this kind of frame holds, or an FD length without a DLC.
     #[error("{len} bytes do not fit a {kind} frame")]
     Length {
-        /// How many bytes were given.
+        /// The length of the data, in bytes.
         len: usize,
         /// `classic`, `remote` or `FD`.
         kind: &'static str,
     },
 }
 
-/// One frame on a CAN bus, held inline: no allocation.
+/// A frame on a CAN bus, stored inline without allocation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CanFrame {
     id: CanId,
@@ -57,7 +57,7 @@ pub struct CanFrame {
 }
 
 impl CanFrame {
-    /// A classic data frame; an error above 8 bytes.
+    /// Creates a classic data frame; an error above 8 bytes.
     pub fn new(id: CanId, data: &[u8]) -> Result<Self, FrameError> {
         if data.len() > MAX_CLASSIC_LEN {
             return Err(FrameError::Length { len: data.len(), kind: "classic" });
@@ -65,7 +65,7 @@ impl CanFrame {
         Self::build(id, FrameKind::Data, data)
     }
 
-    /// An FD frame; an error where no DLC stands for the length (0…8, 12, 16, 20, 24, 32, 48, 64).
+    /// Creates an FD frame; an error unless the length is 0…8, 12, 16, 20, 24, 32, 48 or 64 bytes.
     pub fn new_fd(id: CanId, flags: FdFlags, data: &[u8]) -> Result<Self, FrameError> {
         if fd_length(data.len()) != Some(data.len()) {
             return Err(FrameError::Length { len: data.len(), kind: "FD" });
@@ -73,7 +73,7 @@ impl CanFrame {
         Self::build(id, FrameKind::Fd(flags), data)
     }
 
-    /// A remote frame that asks for `len` bytes; an error above 8.
+    /// Creates a remote frame that requests `len` bytes; an error above 8.
     pub fn new_remote(id: CanId, len: usize) -> Result<Self, FrameError> {
         if len > MAX_CLASSIC_LEN {
             return Err(FrameError::Length { len, kind: "remote" });
@@ -81,7 +81,7 @@ impl CanFrame {
         Ok(Self { id, kind: FrameKind::Remote, len: len as u8, data: [0; MAX_FD_LEN] })
     }
 
-    /// An error frame with SocketCAN's classes and 8 bytes of detail.
+    /// Creates an error frame with SocketCAN's classes and 8 bytes of detail.
     pub fn new_error(classes: u32, detail: [u8; 8]) -> Self {
         let mut data = [0; MAX_FD_LEN];
         for (to, from) in data.iter_mut().zip(detail) {
@@ -100,12 +100,12 @@ impl CanFrame {
         Ok(Self { id, kind, len: bytes.len() as u8, data })
     }
 
-    /// The identifier (of an error frame: its classes as a 29-bit number).
+    /// The identifier; for an error frame, the classes as a 29-bit number.
     pub fn id(&self) -> CanId {
         self.id
     }
 
-    /// What kind of frame it is.
+    /// The kind of a frame.
     pub fn kind(&self) -> FrameKind {
         self.kind
     }
@@ -118,29 +118,29 @@ impl CanFrame {
         }
     }
 
-    /// The length of the data, or what a remote frame asks for, in bytes.
+    /// The length of the data, or the length that a remote frame requests, in bytes.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         usize::from(self.len)
     }
 
-    /// Whether it is an FD frame.
+    /// Whether the frame is an FD frame.
     pub fn is_fd(&self) -> bool {
         matches!(self.kind, FrameKind::Fd(_))
     }
 
-    /// Whether it carries data, classic or FD (no remote and no error frame).
+    /// Whether the frame is a data frame, classic or FD.
     pub fn is_data(&self) -> bool {
         matches!(self.kind, FrameKind::Data | FrameKind::Fd(_))
     }
 
-    /// Whether it is an error frame.
+    /// Whether the frame is an error frame.
     pub fn is_error(&self) -> bool {
         matches!(self.kind, FrameKind::Error { .. })
     }
 }
 
-/// The shortest FD data field that holds `len` bytes; `None` above 64.
+/// The length of the shortest FD data field that holds `len` bytes; `None` above 64.
 pub fn fd_length(len: usize) -> Option<usize> {
     Some(match len {
         0..=8 => len,
@@ -155,7 +155,7 @@ pub fn fd_length(len: usize) -> Option<usize> {
     })
 }
 
-/// Prints as candump's short form does: `7E8#0210035555555555`, `7E8#R4`, `7E8##1…`.
+/// Prints the frame in candump's short form: `7E8#0210035555555555`, `7E8#R4`, `7E8##1…`.
 impl fmt::Display for CanFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {

@@ -9,7 +9,7 @@ const EXTENDED_MAX: u32 = 0x1FFF_FFFF;
 
 /// A CAN identifier, of 11 or 29 bits.
 ///
-/// Ordering is by format, then by value; use [`CanId::arbitration_key`] for who wins the bus.
+/// Identifiers are ordered by format, then by value. This is not the order of arbitration.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CanId(Repr);
 
@@ -19,33 +19,33 @@ enum Repr {
     Extended(u32),
 }
 
-/// A number that is no CAN identifier.
+/// A number that is not a CAN identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("0x{0:X} is not a CAN identifier (11 bits: to 0x7FF, 29 bits: to 0x1FFFFFFF)")]
 pub struct CanIdError(pub u32);
 
 impl CanId {
-    /// An 11-bit identifier; an error above 0x7FF.
+    /// Creates an 11-bit identifier; an error above 0x7FF.
     pub const fn standard(id: u32) -> Result<Self, CanIdError> {
         if id <= STANDARD_MAX { Ok(Self(Repr::Standard(id as u16))) } else { Err(CanIdError(id)) }
     }
 
-    /// A 29-bit identifier; an error above 0x1FFFFFFF.
+    /// Creates a 29-bit identifier; an error above 0x1FFFFFFF.
     pub const fn extended(id: u32) -> Result<Self, CanIdError> {
         if id <= EXTENDED_MAX { Ok(Self(Repr::Extended(id))) } else { Err(CanIdError(id)) }
     }
 
-    /// The 11-bit identifier in the low bits of `id`; never fails, for constants and tables.
+    /// Creates an 11-bit identifier from the low bits of `id`. Never fails; for constants and tables.
     pub const fn standard_truncated(id: u32) -> Self {
         Self(Repr::Standard((id & STANDARD_MAX) as u16))
     }
 
-    /// The 29-bit identifier in the low bits of `id`; never fails, for constants and tables.
+    /// Creates a 29-bit identifier from the low bits of `id`. Never fails; for constants and tables.
     pub const fn extended_truncated(id: u32) -> Self {
         Self(Repr::Extended(id & EXTENDED_MAX))
     }
 
-    /// The identifier's value, without its format.
+    /// The value of the identifier, without its format.
     pub const fn raw(self) -> u32 {
         match self.0 {
             Repr::Standard(id) => id as u32,
@@ -53,12 +53,12 @@ impl CanId {
         }
     }
 
-    /// Whether it has 29 bits.
+    /// Whether the identifier has 29 bits.
     pub const fn is_extended(self) -> bool {
         matches!(self.0, Repr::Extended(_))
     }
 
-    /// The value with SocketCAN's EFF bit (0x80000000) set for a 29-bit identifier.
+    /// The value as SocketCAN writes it: with the EFF bit (0x80000000) for a 29-bit identifier.
     pub const fn to_socketcan(self) -> u32 {
         match self.0 {
             Repr::Standard(id) => id as u32,
@@ -66,7 +66,7 @@ impl CanId {
         }
     }
 
-    /// The value as the relay protocol writes identifiers: with the EFF bit only where it would not tell its 29 bits.
+    /// The value as the relay protocol writes it: with the EFF bit only for a 29-bit identifier up to 0x7FF.
     pub const fn to_number(self) -> u32 {
         match self.0 {
             Repr::Extended(id) if id <= STANDARD_MAX => id | EFF_FLAG,
@@ -74,17 +74,18 @@ impl CanId {
         }
     }
 
-    /// A key that sorts as arbitration on the wire does: the lowest wins (ISO 11898-1, 10.3).
-    pub const fn arbitration_key(self) -> u32 {
+    /// A key in the order of arbitration: the lowest key wins the bus (ISO 11898-1, 10.3).
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) const fn arbitration_key(self) -> u32 {
         match self.0 {
-            // base identifier, then RTR/SRR and IDE: a standard frame beats an extended one of the same base
+            // base identifier, then RTR/SRR and IDE: a standard frame wins over an extended frame with the same base
             Repr::Standard(id) => (id as u32) << 20,
             Repr::Extended(id) => ((id >> 18) << 20) | 0x8_0000 | ((id & 0x3_FFFF) << 1),
         }
     }
 }
 
-/// Reads a number as the relay protocol and SocketCAN do: above 0x7FF or with the EFF bit, it has 29 bits.
+/// Reads a number as the relay protocol and SocketCAN do: an identifier above 0x7FF or with the EFF bit has 29 bits.
 impl TryFrom<u32> for CanId {
     type Error = CanIdError;
 

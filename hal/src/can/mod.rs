@@ -1,27 +1,24 @@
-//! CAN buses: identifiers, frames, the interface every adapter offers, and the adapters.
+//! CAN buses: identifiers, frames, the trait that every adapter implements, and the adapters.
 
 mod bus;
 mod device;
+mod error;
 mod events;
 mod frame;
+mod frame_length;
 mod id;
 mod isotp_socket;
-mod load;
 pub mod slcan;
-pub mod socketcan;
+mod socketcan;
 #[cfg(feature = "sim")]
 pub mod virtual_bus;
-mod wire;
 
-pub use bus::{
-    BoxFuture, BusLoad, BusState, BusStatus, CanBus, CanBusExt, CanCapabilities, CanError, CanEvent,
-    CanFilter, CanSettings, bit_time,
-};
+pub use bus::{CanBus, CanBusExt, CanCapabilities, CanEvent, CanFilter, CanSettings};
 pub use device::{CanDevice, open};
-pub use frame::{CanFrame, FdFlags, FrameError, FrameKind, MAX_CLASSIC_LEN, MAX_FD_LEN, fd_length};
+pub use error::CanError;
+pub use frame::{CanFrame, FdFlags, FrameError, FrameKind, MAX_FD_LEN, fd_length};
+pub use frame_length::WireLength;
 pub use id::{CanId, CanIdError};
 pub use isotp_socket::{
     IsotpEvent, IsotpOptions, IsotpReceiveError, IsotpSendError, IsotpSocket, kernel_max_pdu,
 };
-pub use load::LoadMeter;
-pub use wire::{INTERMISSION_BITS, WireLength};

@@ -1,15 +1,15 @@
 //! ARP (RFC 826) on an interface, for probing whether somebody has an address (RFC 5227).
 
 use std::io;
-use std::mem::size_of;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::net::{RecvFlags, recv};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::Interface;
+use super::interface::Interface;
 use crate::system::async_fd;
 
 const ETHERTYPE_ARP: u16 = 0x0806;
@@ -73,49 +73,23 @@ impl ArpPacket {
 /// A socket for ARP packets on one interface.
 pub struct ArpSocket {
     socket: AsyncFd<OwnedFd>,
-    everybody: libc::sockaddr_ll,
+    broadcast: SockAddr,
 }
 
 impl ArpSocket {
-    /// Opens it, within a tokio runtime; needs `CAP_NET_RAW`.
-    #[allow(unsafe_code)]
+    /// Opens the socket, within a tokio runtime; needs `CAP_NET_RAW`.
     pub fn open(interface: &Interface) -> io::Result<Self> {
         let protocol = ETHERTYPE_ARP.to_be();
-        let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: `socket` takes numbers only.
-        let fd = unsafe { libc::socket(libc::AF_PACKET, kind, i32::from(protocol)) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor was just made, and nobody else has it.
-        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-        let address = everybody(interface, protocol)?;
-        let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-        // SAFETY: address and length are those of one sockaddr_ll, which lives until the call is over.
-        let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
-        if bound < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Self { socket: async_fd(socket, Interest::READABLE)?, everybody: address })
+        let kind = Type::DGRAM.nonblocking().cloexec();
+        let socket = Socket::new(Domain::PACKET, kind, Some(Protocol::from(i32::from(protocol))))?;
+        let broadcast = broadcast_address(interface, protocol)?;
+        socket.bind(&broadcast)?;
+        Ok(Self { socket: async_fd(socket.into(), Interest::READABLE)?, broadcast })
     }
 
     /// Broadcasts a packet.
-    #[allow(unsafe_code)]
     pub fn send(&self, packet: &ArpPacket) -> io::Result<()> {
-        let bytes = packet.encode();
-        let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-        // SAFETY: bytes and address live until the call is over, and the lengths are theirs.
-        let sent = unsafe {
-            libc::sendto(
-                self.socket.as_raw_fd(),
-                bytes.as_ptr().cast(),
-                bytes.len(),
-                libc::MSG_DONTWAIT,
-                (&raw const self.everybody).cast(),
-                length,
-            )
-        };
-        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        SockRef::from(self.socket.get_ref()).send_to(&packet.encode(), &self.broadcast).map(|_| ())
     }
 
     /// Waits for the next packet; cancel-safe.
@@ -136,11 +110,12 @@ impl ArpSocket {
     }
 }
 
-/// Everybody on the interface's link.
-#[allow(unsafe_code)]
-fn everybody(interface: &Interface, protocol: u16) -> io::Result<libc::sockaddr_ll> {
-    // SAFETY: a sockaddr_ll of zeros is a valid one.
-    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+/// The broadcast address of the interface's link.
+#[allow(unsafe_code, reason = "socket2 has no safe constructor for link-layer addresses")]
+fn broadcast_address(interface: &Interface, protocol: u16) -> io::Result<SockAddr> {
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: sockaddr_ll is one of the platform's sockaddr types.
+    let address: &mut libc::sockaddr_ll = unsafe { storage.view_as() };
     address.sll_family = libc::AF_PACKET as u16;
     address.sll_protocol = protocol;
     address.sll_ifindex = i32::try_from(interface.index()).map_err(io::Error::other)?;
@@ -148,7 +123,8 @@ fn everybody(interface: &Interface, protocol: u16) -> io::Result<libc::sockaddr_
     for (to, from) in address.sll_addr.iter_mut().zip(BROADCAST) {
         *to = from;
     }
-    Ok(address)
+    // SAFETY: the storage holds one sockaddr_ll with its family set.
+    Ok(unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) })
 }
 
 #[cfg(test)]

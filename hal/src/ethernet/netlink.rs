@@ -12,7 +12,6 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::InterfaceAddress;
 use crate::system::async_fd;
 
 // linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h
@@ -38,11 +37,27 @@ const AF_INET6: u8 = 10;
 /// RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR.
 const GROUPS: u32 = 0x001 | 0x010 | 0x100;
 
+/// IFF_UP of `netdevice(7)`.
+pub(super) const UP: u32 = 1;
+/// IFF_RUNNING of `netdevice(7)`.
+pub(super) const RUNNING: u32 = 0x40;
+
 const HEADER: usize = 16;
 /// More than the kernel puts into one message.
 const BUFFER: usize = 32 * 1024;
 /// Datagrams of one dump; interfaces have some addresses, not thousands.
 const MAX_DATAGRAMS: usize = 256;
+
+/// An address of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// How many bits of it are the network's.
+    pub prefix: u8,
+    /// The kernel still finds out whether somebody else has it.
+    pub is_tentative: bool,
+}
 
 /// Tells when addresses or interfaces change.
 #[derive(Debug)]
@@ -80,7 +95,7 @@ fn open(flags: SocketFlags) -> io::Result<OwnedFd> {
 
 /// What the kernel tells of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Link {
+pub(super) struct LinkInfo {
     /// The flags of `netdevice(7)`.
     pub(super) flags: u32,
     /// The hardware address; none, or one of another length, has no Ethernet.
@@ -91,7 +106,7 @@ pub(super) fn index(name: &str) -> io::Result<u32> {
     Ok(name_to_index(open(SocketFlags::CLOEXEC)?, name)?)
 }
 
-pub(super) fn link(index: u32) -> io::Result<Link> {
+pub(super) fn link(index: u32) -> io::Result<LinkInfo> {
     // ifinfomsg, as below
     let mut body = vec![0; 4];
     body.extend(index.to_ne_bytes());
@@ -102,12 +117,12 @@ pub(super) fn link(index: u32) -> io::Result<Link> {
 }
 
 /// What an RTM_NEWLINK message says.
-fn told_link(kind: u16, body: &[u8]) -> Option<Link> {
+fn told_link(kind: u16, body: &[u8]) -> Option<LinkInfo> {
     let (message, attributes) = body.split_at_checked(16)?;
     let flags = u32::from_ne_bytes(message.get(8..12)?.try_into().ok()?);
     let address = Attributes(attributes).find(|(kind, _)| *kind == IFLA_ADDRESS);
     let mac = address.and_then(|(_, bytes)| bytes.try_into().ok());
-    (kind == RTM_NEWLINK).then_some(Link { flags, mac })
+    (kind == RTM_NEWLINK).then_some(LinkInfo { flags, mac })
 }
 
 /// The attributes of a message: kind and value; ends at one that is broken.
@@ -129,8 +144,8 @@ pub(super) fn set_up(index: u32) -> io::Result<()> {
     // ifinfomsg: family, padding, type, index, flags, which of them change
     let mut body = vec![0; 4];
     body.extend(index.to_ne_bytes());
-    body.extend(super::UP.to_ne_bytes());
-    body.extend(super::UP.to_ne_bytes());
+    body.extend(UP.to_ne_bytes());
+    body.extend(UP.to_ne_bytes());
     request(RTM_NEWLINK, NLM_F_ACK, &body).map(|_| ())
 }
 
@@ -261,5 +276,12 @@ mod tests {
         let expected = InterfaceAddress { ip, prefix: 30, is_tentative: true };
         assert_eq!(address(RTM_NEWADDR, &body, 7), Some(expected));
         assert_eq!(address(RTM_NEWADDR, &body, 8), None);
+    }
+
+    #[tokio::test]
+    async fn addresses_can_be_watched_by_anybody() {
+        let watch = AddressWatch::new().unwrap();
+        let nothing = tokio::time::timeout(std::time::Duration::ZERO, watch.changed()).await;
+        assert!(nothing.is_err() || nothing.unwrap().is_ok());
     }
 }

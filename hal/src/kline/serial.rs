@@ -15,7 +15,7 @@ use rustix::termios::{OptionalActions, QueueSelector, tcflush, tcgetattr, tcseta
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_serial::{SerialPort, SerialPortBuilderExt, SerialStream};
 
-use super::{ADDRESS_TIME, KLine, KLineError, KLineEvent, Signal, address_levels};
+use super::line::{ADDRESS_TIME, KLine, KLineError, KLineEvent, Signal, address_levels, byte_time};
 use crate::system::borrow;
 use crate::timer::{Deadline, TimerKind};
 
@@ -32,7 +32,7 @@ const PSEUDO_TERMINAL_ECHO_TIME: Duration = Duration::from_millis(500);
 const PSEUDO_TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
 
 /// See the module.
-pub struct SerialKLine {
+pub(super) struct SerialKLine {
     device: String,
     stream: SerialStream,
     is_pseudo_terminal: bool,
@@ -71,7 +71,7 @@ fn io_error(error: tokio_serial::Error, path: &str) -> std::io::Error {
 
 impl SerialKLine {
     /// Opens a serial device. `device` is how errors name it.
-    pub fn open(device: &str, path: &str) -> Result<Self, KLineError> {
+    pub(super) fn open(device: &str, path: &str) -> Result<Self, KLineError> {
         let failed = |source| KLineError::Device { device: device.to_owned(), source };
         let stream = tokio_serial::new(path, FIRST_BIT_RATE)
             .open_native_async()
@@ -127,7 +127,7 @@ impl SerialKLine {
         }
         self.write(byte)?;
         let start = Instant::now();
-        let over = start + super::byte_time(bit_rate);
+        let over = start + byte_time(bit_rate);
         let echo_time = if self.is_pseudo_terminal { PSEUDO_TERMINAL_ECHO_TIME } else { ECHO_TIME };
         self.slow =
             Some(Slow::Byte { byte, over, give_up: over + echo_time, end: start + low, is_echoed: false });

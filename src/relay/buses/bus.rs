@@ -3,7 +3,8 @@
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use connector_hal::can::{BusStatus, CanFrame};
+use connector_hal::bus::BusStatus;
+use connector_hal::can::CanFrame;
 
 use super::setup::ChannelKind;
 use crate::protocol::problem::Problem;

@@ -11,6 +11,7 @@ use crate::protocol::problem::Problem;
 use crate::relay::buses::can::setup::CanBusSetup;
 use crate::relay::channel::PduChannelSettings;
 use crate::relay::limits::SessionLimits;
+use crate::relay::wire::ProblemKind;
 use crate::relay::wire::request::{
     BusConfig, DoipChannelConfig, IsotpChannelConfig, KlineChannelConfig, OpenChannel, PduOptions,
     RawChannelConfig, Switch, Terminal15ChannelConfig, Tp20ChannelConfig,
@@ -28,21 +29,21 @@ const CHANNEL_KINDS: [&str; 6] =
     ["raw_channel", "isotp_channel", "tp20_channel", "kline_channel", "doip_channel", "terminal15_channel"];
 
 pub(crate) fn invalid(detail: impl Into<String>) -> Problem {
-    Problem::new(400, "invalid-message", "Invalid message", detail)
+    ProblemKind::InvalidMessage.problem(detail)
 }
 
 pub(crate) fn unsupported(detail: impl Into<String>) -> Problem {
-    Problem::new(501, "unsupported", "Not supported", detail)
+    ProblemKind::Unsupported.problem(detail)
 }
 
 pub(crate) fn unknown_pins(detail: impl Into<String>) -> Problem {
-    Problem::new(404, "unknown-pins", "Unknown pins", detail)
+    ProblemKind::UnknownPins.problem(detail)
 }
 
 /// The channel is of a kind that its bus has not.
 pub(crate) fn wrong_kind(bus_name: &str, bus_kind: &str, channel: &ChannelKind) -> Problem {
     let detail = format!("Bus {bus_name:?} is a {bus_kind}, which has no {}.", channel.name());
-    Problem::new(409, "wrong-bus-kind", "Wrong kind of bus", detail)
+    ProblemKind::WrongBusKind.problem(detail)
 }
 
 /// A bus that an operator asked for, understood.

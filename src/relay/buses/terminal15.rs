@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use connector_hal::can::{BusStatus, CanFrame};
+use connector_hal::bus::BusStatus;
+use connector_hal::can::CanFrame;
 
 use super::bus::{Opening, Progress, SessionBus};
 use super::setup::{ChannelKind, wrong_kind};

@@ -158,7 +158,7 @@ impl Session {
 
     /// The buses' states and loads.
     pub fn bus_reports(&self) -> Vec<BusReport> {
-        use connector_hal::can::BusState;
+        use connector_hal::bus::BusState;
         let report = |bus: &dyn SessionBus| {
             let status = bus.status();
             let state = match status.state {

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use super::{CloseReason, Session};
-use crate::protocol::problem::Problem;
 use crate::relay::buses::can::channels::BusOutput;
 use crate::relay::channel::Output;
 use crate::relay::link::{Incoming, LinkError, PushError};
+use crate::relay::wire::ProblemKind;
 use crate::relay::wire::codec::{EventCode, Payload, PduFlags, Record, SendFailedDetail};
 
 impl Session {
@@ -18,12 +18,11 @@ impl Session {
             Ok(None) => return,
             Err(error) => {
                 tracing::warn!(%error, "the operator sent a message that cannot be taken");
-                let (status, slug) = match error {
-                    LinkError::Gap { .. } => (409, "sequence-gap"),
-                    _ => (400, "invalid-binary-message"),
+                let kind = match error {
+                    LinkError::Gap { .. } => ProblemKind::SequenceGap,
+                    _ => ProblemKind::InvalidBinaryMessage,
                 };
-                let problem = Problem::new(status, slug, "Invalid binary message", format!("{error}."));
-                return self.refuse(&problem, None);
+                return self.refuse(&kind.problem(format!("{error}.")), None);
             }
         };
         self.handle_records(now, &incoming);

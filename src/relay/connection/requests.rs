@@ -10,6 +10,7 @@ use crate::protocol::problem::Problem;
 use crate::relay::buses::bus::{Opening, StartFailure};
 use crate::relay::buses::setup::{BusSetup, ChannelSetup, unsupported};
 use crate::relay::wire::Envelope;
+use crate::relay::wire::ProblemKind;
 use crate::relay::wire::request::{CloseChannel, ConfigureBuses, OpenChannel, Request, ResumeConnection};
 
 impl Session {
@@ -33,7 +34,7 @@ impl Session {
         if self.configuring.is_some() && !is_urgent {
             if self.waiting.len() >= MAX_WAITING_REQUESTS {
                 let detail = format!("{MAX_WAITING_REQUESTS} requests wait for the buses already.");
-                return self.refuse(&Problem::new(429, "busy", "Busy", detail), request_id);
+                return self.refuse(&ProblemKind::Busy.problem(detail), request_id);
             }
             return self.waiting.push_back((request, request_id));
         }
@@ -50,7 +51,7 @@ impl Session {
             }
             Request::ScanEcus(request) => self.scan_ecus(now, &request, &request_id),
             Request::OpenConnection(_) | Request::IdentifyVehicle | Request::DismissCallForAttention => {
-                Err(Problem::new(400, "invalid-message", "Invalid message", "Not about a connection."))
+                Err(ProblemKind::InvalidMessage.problem("Not about a connection."))
             }
         };
         if let Err(problem) = outcome {
@@ -74,20 +75,20 @@ impl Session {
         let refuse = |problem: Problem| problem.answering("configureBuses");
         if request.buses.len() > MAX_BUSES {
             let detail = format!("A connection has at most {MAX_BUSES} buses, not {}.", request.buses.len());
-            return Err(refuse(Problem::new(400, "invalid-message", "Invalid message", detail)));
+            return Err(refuse(ProblemKind::InvalidMessage.problem(detail)));
         }
         let mut setups: Vec<BusSetup> = Vec::new();
         for bus in &request.buses {
             let setup = BusSetup::new(bus, &self.settings.hardware).map_err(refuse)?;
             if let Some(other) = setups.iter().find(|other| other.name() == setup.name()) {
                 let detail = format!("Two buses are named {:?}.", other.name());
-                return Err(refuse(Problem::new(400, "invalid-message", "Invalid message", detail)));
+                return Err(refuse(ProblemKind::InvalidMessage.problem(detail)));
             }
             let shared = setups.iter().find_map(|other| other.shared_with(&setup).map(|what| (other, what)));
             if let Some((other, what)) = shared {
                 let (one, two) = (other.describe(), setup.describe());
                 let detail = format!("Buses {one} and {two} both need {what}.");
-                return Err(refuse(Problem::new(409, "pins-in-use", "Pins in use", detail)));
+                return Err(refuse(ProblemKind::PinsInUse.problem(detail)));
             }
             setups.push(setup);
         }
@@ -122,7 +123,7 @@ impl Session {
         let problem = if failure.is_unsupported {
             unsupported(detail)
         } else {
-            Problem::new(503, "bus-unavailable", "Bus unavailable", detail)
+            ProblemKind::BusUnavailable.problem(detail)
         };
         let request_id = self.configuring.take().flatten();
         self.refuse(&problem.answering("configureBuses"), request_id);
@@ -157,19 +158,19 @@ impl Session {
             }
             Some(_) => {
                 let detail = format!("Channel {number} is open already.");
-                return Err(refuse(Problem::new(409, "channel-in-use", "Channel in use", detail)));
+                return Err(refuse(ProblemKind::ChannelInUse.problem(detail)));
             }
             None => {}
         }
         let limits = self.settings.limits;
         if self.channels.len() >= limits.max_channels {
             let detail = format!("{} channels are open already.", self.channels.len());
-            return Err(refuse(Problem::new(409, "too-many-channels", "Too many channels", detail)));
+            return Err(refuse(ProblemKind::TooManyChannels.problem(detail)));
         }
         let found = self.buses.iter_mut().enumerate().find(|(_, bus)| bus.name() == setup.bus_name);
         let Some((index, bus)) = found else {
             let detail = format!("No bus named {:?} is configured.", setup.bus_name);
-            return Err(refuse(Problem::new(404, "unknown-bus", "Unknown bus", detail)));
+            return Err(refuse(ProblemKind::UnknownBus.problem(detail)));
         };
         let opening = bus.open_channel(now, number, &setup.kind, &limits).map_err(refuse)?;
         if self.has_stopped_keep_alive {
@@ -209,7 +210,7 @@ impl Session {
         let number = request.channel;
         let Some(opened) = self.channels.remove(&number) else {
             let detail = format!("Channel {number} is not open.");
-            let problem = Problem::new(404, "unknown-channel", "Unknown channel", detail);
+            let problem = ProblemKind::UnknownChannel.problem(detail);
             return Err(problem.answering("closeChannel"));
         };
         if let Some(bus) = self.buses.get_mut(opened.bus) {
@@ -217,7 +218,7 @@ impl Session {
         }
         if let Some(asked) = opened.opening {
             let detail = format!("Channel {number} was closed before it was open.");
-            let problem = Problem::new(409, "channel-closed", "Channel closed", detail);
+            let problem = ProblemKind::ChannelClosed.problem(detail);
             self.refuse(&problem.answering("openChannel"), asked);
         }
         let message = json!({"connection_uuid": self.connection_uuid(), "channel": number});
@@ -227,8 +228,7 @@ impl Session {
 
     fn resume(&mut self, request: &ResumeConnection, request_id: &Option<String>) -> Result<(), Problem> {
         self.link.resume(request.received).map_err(|error| {
-            Problem::new(409, "cannot-resume", "Cannot resume", format!("{error}."))
-                .answering("resumeConnection")
+            ProblemKind::CannotResume.problem(format!("{error}.")).answering("resumeConnection")
         })?;
         self.hold_until = None;
         let message =

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::Session;
 use crate::protocol::problem::Problem;
+use crate::relay::wire::ProblemKind;
 use crate::relay::wire::request::ScanEcus;
 use crate::vehicle::scan::{FoundEcu, ScanOutcome, ScanReport};
 
@@ -31,7 +32,7 @@ impl Session {
         let found = self.buses.iter_mut().enumerate().find(|(_, bus)| bus.name() == name);
         let Some((index, bus)) = found else {
             let detail = format!("No bus named {name:?} is configured.");
-            return Err(refuse(Problem::new(404, "unknown-bus", "Unknown bus", detail)));
+            return Err(refuse(ProblemKind::UnknownBus.problem(detail)));
         };
         if let Some(scan) = self.scans.iter_mut().find(|scan| scan.bus == index) {
             if scan.asked.contains(request_id) {
@@ -40,7 +41,7 @@ impl Session {
             if scan.asked.len() >= MAX_ASKED {
                 let detail =
                     format!("Bus {name:?} is being scanned, and {MAX_ASKED} requests wait for that.");
-                return Err(refuse(Problem::new(429, "busy", "Busy", detail)));
+                return Err(refuse(ProblemKind::Busy.problem(detail)));
             }
             scan.asked.push(request_id.clone());
             return Ok(());
@@ -48,7 +49,7 @@ impl Session {
         bus.handle_ignition(now, self.ignition);
         if !bus.start_scan(now) {
             let detail = format!("Bus {name:?} is of a kind that cannot be scanned.");
-            return Err(refuse(Problem::new(501, "unsupported", "Not supported", detail)));
+            return Err(refuse(ProblemKind::Unsupported.problem(detail)));
         }
         let bus_name = name.to_owned();
         self.scans.push(Scan { bus: index, bus_name, asked: vec![request_id.clone()] });
@@ -72,18 +73,18 @@ impl Session {
         let Some(index) = self.scans.iter().position(|scan| scan.bus == bus) else { return };
         let Scan { bus_name, asked, .. } = self.scans.swap_remove(index);
         let count = ecus.len();
-        let stopped = |status, slug: &str, title: &str| {
+        let stopped = |kind: ProblemKind| {
             let detail = format!("Bus {bus_name:?}: {outcome}; ECUs found until then: {count}.");
-            Err(Problem::new(status, slug, title, detail).answering("scanEcus"))
+            Err(kind.problem(detail).answering("scanEcus"))
         };
         let result = match outcome {
             // nobody who acknowledges is nobody who answers
             ScanOutcome::Done | ScanOutcome::NotAcknowledged => {
                 Ok(ScanReport { bus_name: bus_name.clone(), ecus })
             }
-            ScanOutcome::VehicleMoves => stopped(409, "vehicle-moving", "The vehicle moves"),
-            ScanOutcome::IgnitionOff => stopped(409, "ignition-off", "The ignition is off"),
-            ScanOutcome::BusOff => stopped(503, "bus-unavailable", "Bus unavailable"),
+            ScanOutcome::VehicleMoves => stopped(ProblemKind::VehicleMoving),
+            ScanOutcome::IgnitionOff => stopped(ProblemKind::IgnitionOff),
+            ScanOutcome::BusOff => stopped(ProblemKind::BusUnavailable),
         };
         for request_id in asked {
             match &result {
@@ -97,7 +98,7 @@ impl Session {
     pub(super) fn stop_scans(&mut self) {
         for Scan { bus_name, asked, .. } in std::mem::take(&mut self.scans) {
             let detail = format!("Bus {bus_name:?} was set up anew while it was scanned.");
-            let problem = Problem::new(409, "scan-stopped", "Scan stopped", detail).answering("scanEcus");
+            let problem = ProblemKind::ScanStopped.problem(detail).answering("scanEcus");
             asked.into_iter().for_each(|request_id| self.refuse(&problem, request_id));
         }
     }

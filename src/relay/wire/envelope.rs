@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::ProblemKind;
 use crate::protocol::problem::Problem;
 
 /// A text message: `{"action": …, "message": {…}, "request_id": …}`.
@@ -48,7 +49,7 @@ impl Envelope {
     pub fn read(text: &str) -> Result<Self, Box<(Problem, Option<String>)>> {
         let refused = |why: &dyn fmt::Display, request_id| {
             let detail = format!("A text message is a JSON object with an action: {why}.");
-            Box::new((Problem::new(400, "invalid-message", "Invalid message", detail), request_id))
+            Box::new((ProblemKind::InvalidMessage.problem(detail), request_id))
         };
         let value: Value = serde_json::from_str(text).map_err(|error| refused(&error, None))?;
         let Value::Object(object) = &value else { return Err(refused(&"this is none", None)) };

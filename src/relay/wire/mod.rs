@@ -3,6 +3,8 @@
 pub mod codec;
 mod envelope;
 mod number;
+mod problem_kind;
 pub mod request;
 
 pub use envelope::Envelope;
+pub use problem_kind::ProblemKind;

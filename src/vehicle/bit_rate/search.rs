@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use connector_hal::can::{BusState, CanFrame, FrameKind};
+use connector_hal::bus::BusState;
+use connector_hal::can::{CanFrame, FrameKind};
 
 /// This many errors without a single frame are a wrong bit rate, without listening to the end.
 const ERRORS_ENOUGH: u32 = 16;

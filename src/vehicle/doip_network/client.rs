@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use connector_hal::can::BoxFuture;
+use connector_hal::future::BoxFuture;
 use connector_hal::timer::{Deadline, TimerKind};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
-use connector_hal::can::BoxFuture;
+use connector_hal::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::protocol::doip::discovery::Destination;

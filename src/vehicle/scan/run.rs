@@ -4,7 +4,8 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use connector_hal::can::{BusState, CanBus, CanBusExt, CanError, CanEvent, CanFrame, CanSettings};
+use connector_hal::bus::BusState;
+use connector_hal::can::{CanBus, CanBusExt, CanError, CanEvent, CanFrame, CanSettings};
 use connector_hal::timer::{Deadline, TimerKind};
 
 use super::{EcuFound, Progress, ScanOutcome, ScanSettings, Scanner};

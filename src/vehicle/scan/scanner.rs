@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use connector_hal::can::{CanFrame, CanId, FrameKind, bit_time};
+use connector_hal::bus::bit_time;
+use connector_hal::can::{CanFrame, CanId, FrameKind};
 
 use super::answer::{is_tester_present_answer, speed};
 use super::plan::{self, Probe, SetupForm};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use connector_hal::can::BoxFuture;
+use connector_hal::future::BoxFuture;
 
 use crate::config::DoipPort;
 use crate::vehicle::hardware::Hardware;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use connector_hal::can::BoxFuture;
+use connector_hal::future::BoxFuture;
 
 use crate::config::doip::NetworkConfig;
 use crate::protocol::doip::connection::{ConnectionError, ConnectionSettings, Event};

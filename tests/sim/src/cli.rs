@@ -1,4 +1,4 @@
-//! The command line: one subcommand a simulator, each with its own arguments.
+//! The command line: one subcommand for each simulator.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -17,17 +17,17 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The sandbox cloud: REST, websocket and relay on one TLS port, with its own certificate authority.
+    /// Run the sandbox cloud: REST, websocket and relay on one TLS port, with its own certificate authority.
     Cloud(cloud::Args),
-    /// Everything at once: vehicle, cloud, the agent and an operator, told step by step.
+    /// Run a whole diagnostic session: vehicle, cloud, agent and operator, with one line for each step.
     Demo(demo::Args),
-    /// A remote operator: tickets, and diagnostics of the vehicle through the relay.
+    /// Work as a remote operator: list and join tickets, diagnose the vehicle through the relay.
     Operator(Box<operator::Args>),
-    /// Trials of the agent's own binary: killed, without disk space, without network, with a wrong clock.
+    /// Test the agent's binary under faults: killed, disk full, network gone, clock wrong.
     Trials(trials::Args),
-    /// A vehicle, or a recording of one, behind an SLCAN adapter on a pseudo-terminal.
+    /// Simulate a vehicle, or replay a recording of one.
     Vehicle(Box<vehicle::Args>),
-    /// The agent's own command line, for the demo.
+    /// The agent's own command line, which the demo starts as a child process.
     #[command(hide = true, disable_help_flag = true)]
     Agent {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -36,7 +36,7 @@ enum Command {
 }
 
 impl Cli {
-    /// Servers tell what they do; what a person reads is not to be mixed with that.
+    /// Servers log at INFO by default. The other commands print for people, so they log errors only.
     fn default_log_level(&self) -> &'static str {
         match self.command {
             Command::Cloud(_) | Command::Vehicle(_) => "info",
@@ -48,11 +48,11 @@ impl Cli {
     ///
     /// # Errors
     ///
-    /// What made the simulator give up.
+    /// Returns the error that ended the simulator.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let log_level = self.default_log_level();
         let command = match self.command {
-            // it has a log and a runtime of its own
+            // the agent sets up its own log and runtime
             Command::Agent { arguments } => return Ok(demo::agent::main(arguments)),
             command => command,
         };
@@ -78,7 +78,7 @@ impl Cli {
     }
 }
 
-/// The exit code of a failed command, which each documents in its help.
+/// The exit code of a failed command. The help of each command documents its codes.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     let demo = error.downcast_ref::<demo::DemoError>().map(|error| error.exit_code());
     demo.or_else(|| error.downcast_ref::<operator::Failure>().map(operator::Failure::exit_code)).unwrap_or(1)

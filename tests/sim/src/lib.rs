@@ -1,10 +1,12 @@
-//! Simulated vehicle, sandbox cloud and operator for connector-agent: all that surrounds it, on one machine.
+//! Everything that surrounds `connector-agent`, on one machine: a simulated vehicle, a sandbox cloud and an
+//! operator.
 
 pub mod cli;
 pub mod cloud;
-pub mod demo;
+mod demo;
 pub mod doip;
 pub mod network;
 pub mod operator;
-pub mod trials;
+mod scenario;
+mod trials;
 pub mod vehicle;

@@ -1,4 +1,4 @@
-//! The simulators' binary.
+//! The binary `connector-sim`.
 
 use std::process::ExitCode;
 

@@ -60,7 +60,9 @@ fn an_unknown_platform_is_answered_with_near_names() {
     let error = catalogue().find("honda_civc").unwrap_err();
     let CatalogueError::UnknownPlatform { near, .. } = &error else { panic!("{error}") };
     assert_eq!(near[0], "HONDA_CIVIC");
-    assert!(error.to_string().starts_with("no vehicle has the platform honda_civc; near names: HONDA_CIVIC"));
+    assert!(
+        error.to_string().starts_with("no vehicle has the platform honda_civc; similar names: HONDA_CIVIC")
+    );
     let part = catalogue().find("PACIFICA").unwrap_err().to_string();
     assert!(part.contains("CHRYSLER_PACIFICA_2018"), "{part}");
     let error = catalogue().find("%%%").unwrap_err().to_string();
@@ -91,11 +93,11 @@ fn what_is_wrong_is_named_by_line_platform_and_field() {
     );
     assert_eq!(
         wrong(&vehicle(&ecu("7e0", "3e00"))),
-        "line 3, platform P, ecus[0].request_id: `7e0` is no CAN identifier; write 0x7E0 or 0x18DA10F1"
+        "line 3, platform P, ecus[0].request_id: `7e0` is not a CAN identifier; write 0x7E0 or 0x18DA10F1"
     );
     assert_eq!(
         wrong(&vehicle(&format!("{},{}", ecu("0x7e0", "3e00"), ecu("0x7e0", "3e01")))),
-        "line 3, platform P, ecus[1]: another ECU of the vehicle is at 0x7E0/0x7E8 too"
+        "line 3, platform P, ecus[1]: another ECU of the vehicle also has the address 0x7E0/0x7E8"
     );
 }
 
@@ -104,8 +106,8 @@ fn a_missing_field_is_named_with_line_and_platform() {
     let error = wrong("[\n{\"make\":\"m\",\n\"platform\":\"P\",\"vin\":null,\"ecus\":[]}]");
     assert!(error.starts_with("line 3, platform P: missing field `vin_exchanges`"), "{error}");
     assert!(wrong("[{}]").starts_with("line 1, a vehicle without platform: missing field"));
-    assert!(wrong("[{]").starts_with("the vehicles file is no list of vehicles:"));
-    assert!(wrong("{}").starts_with("the vehicles file is no list of vehicles:"));
+    assert!(wrong("[{]").starts_with("the file is not a list of vehicles:"));
+    assert!(wrong("{}").starts_with("the file is not a list of vehicles:"));
 }
 
 #[test]

@@ -11,10 +11,13 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
-use super::codec::{self, BusErrors, ControllerState, Line, StatusFlags};
+use super::codec::{self, BusErrors, ControllerState, SlcanLine, StatusFlags};
+use super::host_line::{HostLine, StreamLine};
 use super::reader::{LineReader, RawLine};
+use super::values;
+use crate::bus::BusState;
 use crate::can::virtual_bus::{VirtualBus, VirtualCan};
-use crate::can::{BusState, CanBus, CanEvent, CanFrame, CanSettings, FrameKind};
+use crate::can::{CanBus, CanEvent, CanFrame, CanSettings, FrameKind};
 use crate::pty::{DeviceLink, Pty};
 
 /// Frames taken from the host and not yet in the controller; beyond it the host's line is not read, so that a host
@@ -58,7 +61,7 @@ impl SlcanAdapter {
         let device = pty.slave_path().to_owned();
         let link = link.map(|link| DeviceLink::new(link, &device)).transpose()?;
         let task = tokio::spawn(async move {
-            if let Err(error) = Adapter::new(pty, node).run().await {
+            if let Err(error) = SimAdapter::new(pty, node).run().await {
                 tracing::warn!(%error, "the SLCAN adapter ends");
             }
         });
@@ -76,7 +79,7 @@ impl SlcanAdapter {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let node = bus.attach_adapter(name, VirtualBus::full_capabilities());
-        Adapter::new(Stream(stream), node).run().await
+        SimAdapter::new(StreamLine(stream), node).run().await
     }
 }
 
@@ -86,51 +89,7 @@ impl Drop for SlcanAdapter {
     }
 }
 
-/// The line to the host.
-trait HostLine: AsyncRead + AsyncWrite + Unpin {
-    /// Whether the host has gone, and another may come.
-    fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool;
-}
-
-impl HostLine for Pty {
-    fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool {
-        Pty::poll_closed(self, cx)
-    }
-}
-
-struct Stream<S>(S);
-
-impl<S: AsyncRead + AsyncWrite + Unpin> HostLine for Stream<S> {
-    fn poll_closed(&mut self, _: &mut Context<'_>) -> bool {
-        false
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
-struct Adapter<L, N> {
+struct SimAdapter<L, N> {
     line: L,
     node: N,
     reader: LineReader,
@@ -148,7 +107,7 @@ struct Adapter<L, N> {
     sent: VecDeque<bool>,
 }
 
-impl<L: HostLine, N: Controller> Adapter<L, N> {
+impl<L: HostLine, N: Controller> SimAdapter<L, N> {
     fn new(line: L, node: N) -> Self {
         Self {
             line,
@@ -182,7 +141,7 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
             {
                 match taken {
                     Ok(()) => self.sent.push_back(frame.id().is_extended()),
-                    Err(_) => Line::Refused.encode(&mut self.out),
+                    Err(_) => SlcanLine::Refused.encode(&mut self.out),
                 }
                 self.waiting.pop_front();
             }
@@ -236,10 +195,10 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
     }
 
     async fn handle_line(&mut self, line: &RawLine) {
-        let RawLine::Bytes(bytes) = line else { return Line::Refused.encode(&mut self.out) };
+        let RawLine::Bytes(bytes) = line else { return SlcanLine::Refused.encode(&mut self.out) };
         let answer = match codec::decode(bytes) {
             Ok(line) => self.handle_command(line).await,
-            Err(_) => Some(Line::Refused),
+            Err(_) => Some(SlcanLine::Refused),
         };
         if let Some(answer) = answer {
             answer.encode(&mut self.out);
@@ -247,11 +206,11 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
     }
 
     /// What to answer; a frame is answered when it was sent.
-    async fn handle_command(&mut self, command: Line) -> Option<Line> {
+    async fn handle_command(&mut self, command: SlcanLine) -> Option<SlcanLine> {
         let is_open = self.open.is_some();
         let done = match command {
-            Line::Done => true,
-            Line::Frame(frame, None) => {
+            SlcanLine::Done => true,
+            SlcanLine::Frame(frame, None) => {
                 let accepted = self.open.is_some_and(|settings| {
                     !settings.listen_only && (settings.data_bit_rate.is_some() || !frame.is_fd())
                 });
@@ -261,34 +220,34 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
                 }
                 false
             }
-            Line::SetBitRate(number) if !is_open => {
-                self.bit_rate = codec::bit_rate(number);
+            SlcanLine::SetBitRate(number) if !is_open => {
+                self.bit_rate = values::bit_rate(number);
                 self.bit_rate.is_some()
             }
-            Line::SetBitTiming(registers) if !is_open => {
-                self.bit_rate = u16::try_from(registers).ok().map(codec::bit_rate_of_timing);
+            SlcanLine::SetBitTiming(registers) if !is_open => {
+                self.bit_rate = u16::try_from(registers).ok().map(values::bit_rate_of_timing);
                 self.bit_rate.is_some()
             }
-            Line::SetDataBitRate(number) if !is_open => {
-                self.data_bit_rate = codec::data_bit_rate(number);
+            SlcanLine::SetDataBitRate(number) if !is_open => {
+                self.data_bit_rate = values::data_bit_rate(number);
                 self.data_bit_rate.is_some()
             }
-            Line::SetTimestamps(on) if !is_open => {
+            SlcanLine::SetTimestamps(on) if !is_open => {
                 self.timestamps = on;
                 true
             }
-            Line::Open if !is_open => self.go_on_bus(false).await,
-            Line::Listen if !is_open => self.go_on_bus(true).await,
-            Line::Close => {
+            SlcanLine::Open if !is_open => self.go_on_bus(false).await,
+            SlcanLine::Listen if !is_open => self.go_on_bus(true).await,
+            SlcanLine::Close => {
                 self.leave();
                 is_open
             }
-            Line::ReadStatus if is_open => return Some(Line::Status(self.status())),
-            Line::ReadVersion => return Some(Line::Version("1013".into())),
-            Line::ReadSerialNumber => return Some(Line::SerialNumber("SIM1".into())),
+            SlcanLine::ReadStatus if is_open => return Some(SlcanLine::Status(self.status())),
+            SlcanLine::ReadVersion => return Some(SlcanLine::Version("1013".into())),
+            SlcanLine::ReadSerialNumber => return Some(SlcanLine::SerialNumber("SIM1".into())),
             _ => false,
         };
-        Some(if done { Line::Done } else { Line::Refused })
+        Some(if done { SlcanLine::Done } else { SlcanLine::Refused })
     }
 
     async fn go_on_bus(&mut self, listen_only: bool) -> bool {
@@ -322,21 +281,21 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
                 FrameKind::Error { classes } => {
                     self.had_errors = true;
                     let no_acknowledgement = classes & 0x20 != 0;
-                    Line::Errors(BusErrors(if no_acknowledgement {
+                    SlcanLine::Errors(BusErrors(if no_acknowledgement {
                         BusErrors::ACKNOWLEDGEMENT
                     } else {
                         BusErrors::STUFF
                     }))
                 }
-                _ => Line::Frame(frame, self.timestamp(at)),
+                _ => SlcanLine::Frame(frame, self.timestamp(at)),
             },
             CanEvent::Transmitted { .. } => match self.sent.pop_front() {
-                Some(extended) => Line::Transmitted { extended },
+                Some(extended) => SlcanLine::Transmitted { extended },
                 None => return,
             },
             CanEvent::TransmitFailed { .. } => {
                 self.sent.pop_front();
-                Line::Refused
+                SlcanLine::Refused
             }
             CanEvent::State(state) => {
                 if state == BusState::Off {
@@ -348,7 +307,7 @@ impl<L: HostLine, N: Controller> Adapter<L, N> {
                     BusState::Passive => (ControllerState::Passive, 128),
                     BusState::Off => (ControllerState::Off, 255),
                 };
-                Line::State { state, receive_errors: 0, transmit_errors: errors }
+                SlcanLine::State { state, receive_errors: 0, transmit_errors: errors }
             }
             CanEvent::Lost(_) => {
                 self.overrun = true;

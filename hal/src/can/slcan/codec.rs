@@ -17,22 +17,19 @@
 use std::fmt;
 
 use super::values::STATES;
-pub use super::values::{
-    BusErrors, ControllerState, StatusFlags, bit_rate, bit_rate_number, bit_rate_of_timing, bit_rates,
-    bit_timing, data_bit_rate, data_bit_rate_number,
-};
+pub use super::values::{BusErrors, ControllerState, StatusFlags};
 use crate::can::{CanFrame, CanId, FdFlags, FrameKind, fd_length};
 
 /// Ends a line, and alone is an adapter's yes.
-pub const CR: u8 = b'\r';
+pub(super) const CR: u8 = b'\r';
 /// An adapter's no.
-pub const BELL: u8 = 0x07;
+pub(super) const BELL: u8 = 0x07;
 /// The longest line taken, without its end: an FD frame has 147 characters, version texts may be long.
-pub const MAX_LINE: usize = 256;
+pub(super) const MAX_LINE: usize = 256;
 
 /// A line, its end taken off.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Line {
+pub enum SlcanLine {
     /// An empty line: done.
     Done,
     /// BEL: refused.
@@ -119,10 +116,10 @@ pub enum LineError {
 }
 
 /// Reads a line without its end; BEL stands for itself. Never panics, whatever the bytes.
-pub fn decode(line: &[u8]) -> Result<Line, LineError> {
-    let Some((&command, rest)) = line.split_first() else { return Ok(Line::Done) };
+pub fn decode(line: &[u8]) -> Result<SlcanLine, LineError> {
+    let Some((&command, rest)) = line.split_first() else { return Ok(SlcanLine::Done) };
     if line == [BELL] {
-        return Ok(Line::Refused);
+        return Ok(SlcanLine::Refused);
     }
     if line.len() > MAX_LINE {
         return Err(LineError::TooLong);
@@ -133,34 +130,34 @@ pub fn decode(line: &[u8]) -> Result<Line, LineError> {
     let mut digits = Digits { command, length: line.len(), rest };
     let line = match command {
         b't' | b'T' | b'r' | b'R' | b'd' | b'D' | b'b' | b'B' => return decode_frame(digits),
-        b'S' => Line::SetBitRate(digits.hex(1)? as u8),
-        b'Y' => Line::SetDataBitRate(digits.hex(1)? as u8),
-        b'O' => Line::Open,
-        b'L' => Line::Listen,
-        b'C' => Line::Close,
-        b'z' => Line::Transmitted { extended: false },
-        b'Z' if rest.is_empty() => Line::Transmitted { extended: true },
-        b'Z' => Line::SetTimestamps(match digits.hex(1)? {
+        b'S' => SlcanLine::SetBitRate(digits.hex(1)? as u8),
+        b'Y' => SlcanLine::SetDataBitRate(digits.hex(1)? as u8),
+        b'O' => SlcanLine::Open,
+        b'L' => SlcanLine::Listen,
+        b'C' => SlcanLine::Close,
+        b'z' => SlcanLine::Transmitted { extended: false },
+        b'Z' if rest.is_empty() => SlcanLine::Transmitted { extended: true },
+        b'Z' => SlcanLine::SetTimestamps(match digits.hex(1)? {
             0 => false,
             1 => true,
             _ => return Err(LineError::Value { command }),
         }),
-        b'F' if rest.is_empty() => Line::ReadStatus,
-        b'F' => Line::Status(StatusFlags(digits.hex(2)? as u8)),
-        b'V' if rest.is_empty() => Line::ReadVersion,
-        b'V' => Line::Version(digits.text()),
-        b'N' if rest.is_empty() => Line::ReadSerialNumber,
-        b'N' => Line::SerialNumber(digits.text()),
+        b'F' if rest.is_empty() => SlcanLine::ReadStatus,
+        b'F' => SlcanLine::Status(StatusFlags(digits.hex(2)? as u8)),
+        b'V' if rest.is_empty() => SlcanLine::ReadVersion,
+        b'V' => SlcanLine::Version(digits.text()),
+        b'N' if rest.is_empty() => SlcanLine::ReadSerialNumber,
+        b'N' => SlcanLine::SerialNumber(digits.text()),
         b's' if rest.len() == 7 => return decode_state(digits),
-        b's' => Line::SetBitTiming(digits.hex(rest.len().clamp(4, 8))?),
+        b's' => SlcanLine::SetBitTiming(digits.hex(rest.len().clamp(4, 8))?),
         b'e' => decode_errors(&mut digits)?,
-        _ => return Ok(Line::Other(command)),
+        _ => return Ok(SlcanLine::Other(command)),
     };
     digits.end()?;
     Ok(line)
 }
 
-fn decode_frame(mut digits: Digits<'_>) -> Result<Line, LineError> {
+fn decode_frame(mut digits: Digits<'_>) -> Result<SlcanLine, LineError> {
     let command = digits.command;
     let impossible = LineError::Value { command };
     let id = if command.is_ascii_uppercase() {
@@ -195,10 +192,10 @@ fn decode_frame(mut digits: Digits<'_>) -> Result<Line, LineError> {
         _ => Some(digits.hex(8)?),
     };
     digits.end()?;
-    Ok(Line::Frame(frame, timestamp))
+    Ok(SlcanLine::Frame(frame, timestamp))
 }
 
-fn decode_state(mut digits: Digits<'_>) -> Result<Line, LineError> {
+fn decode_state(mut digits: Digits<'_>) -> Result<SlcanLine, LineError> {
     let impossible = LineError::Value { command: digits.command };
     let letter = digits.take()?;
     let (_, state) = STATES.into_iter().find(|(known, _)| *known == letter).ok_or(impossible)?;
@@ -212,17 +209,17 @@ fn decode_state(mut digits: Digits<'_>) -> Result<Line, LineError> {
         Ok((hundreds * 100 + tens * 10 + ones) as u16)
     };
     let (receive_errors, transmit_errors) = (counter()?, counter()?);
-    Ok(Line::State { state, receive_errors, transmit_errors })
+    Ok(SlcanLine::State { state, receive_errors, transmit_errors })
 }
 
-fn decode_errors(digits: &mut Digits<'_>) -> Result<Line, LineError> {
+fn decode_errors(digits: &mut Digits<'_>) -> Result<SlcanLine, LineError> {
     let mut errors = 0;
     for _ in 0..digits.hex(1)? {
         let letter = digits.take()?;
         let known = BusErrors::LETTERS.iter().position(|known| *known == letter);
         errors |= 1 << known.ok_or(LineError::Value { command: digits.command })?;
     }
-    Ok(Line::Errors(BusErrors(errors)))
+    Ok(SlcanLine::Errors(BusErrors(errors)))
 }
 
 fn length_of_dlc(dlc: usize) -> Option<usize> {
@@ -279,8 +276,8 @@ impl Digits<'_> {
     }
 }
 
-impl Line {
-    /// Appends the line and its end. Of an error frame, which has no line, and of [`Line::Other`], which is known by
+impl SlcanLine {
+    /// Appends the line and its end. Of an error frame, which has no line, and of [`SlcanLine::Other`], which is known by
     /// its first character only, just the end is written: an empty line harms no one.
     pub fn encode(&self, out: &mut Vec<u8>) {
         if *self == Self::Refused {

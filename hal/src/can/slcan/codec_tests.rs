@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::can::slcan::values::{bit_rate, bit_rate_number, data_bit_rate, data_bit_rate_number};
 
-fn encoded(line: &Line) -> Vec<u8> {
+fn encoded(line: &SlcanLine) -> Vec<u8> {
     let mut out = Vec::new();
     line.encode(&mut out);
     out
@@ -10,7 +11,7 @@ fn encoded(line: &Line) -> Vec<u8> {
 
 fn frame(line: &str) -> String {
     match decode(line.as_bytes()) {
-        Ok(Line::Frame(frame, timestamp)) => match timestamp {
+        Ok(SlcanLine::Frame(frame, timestamp)) => match timestamp {
             None => frame.to_string(),
             Some(timestamp) => format!("{frame} @{timestamp}"),
         },
@@ -73,34 +74,37 @@ fn what_is_no_frame_is_refused_with_a_reason() {
 
 #[test]
 fn commands_and_answers_have_their_golden_bytes() {
-    let state = Line::State { state: ControllerState::Off, receive_errors: 0, transmit_errors: 255 };
+    let state = SlcanLine::State { state: ControllerState::Off, receive_errors: 0, transmit_errors: 255 };
     for (line, bytes) in [
-        (Line::Done, &b"\r"[..]),
-        (Line::Refused, b"\x07"),
-        (Line::SetBitRate(6), b"S6\r"),
-        (Line::SetDataBitRate(2), b"Y2\r"),
-        (Line::SetBitTiming(0x011C), b"s011C\r"),
-        (Line::Open, b"O\r"),
-        (Line::Listen, b"L\r"),
-        (Line::Close, b"C\r"),
-        (Line::SetTimestamps(true), b"Z1\r"),
-        (Line::Transmitted { extended: false }, b"z\r"),
-        (Line::Transmitted { extended: true }, b"Z\r"),
-        (Line::ReadStatus, b"F\r"),
-        (Line::Status(StatusFlags(0xA0)), b"FA0\r"),
-        (Line::ReadVersion, b"V\r"),
-        (Line::Version("1013".into()), b"V1013\r"),
-        (Line::ReadSerialNumber, b"N\r"),
-        (Line::SerialNumber("A123".into()), b"NA123\r"),
+        (SlcanLine::Done, &b"\r"[..]),
+        (SlcanLine::Refused, b"\x07"),
+        (SlcanLine::SetBitRate(6), b"S6\r"),
+        (SlcanLine::SetDataBitRate(2), b"Y2\r"),
+        (SlcanLine::SetBitTiming(0x011C), b"s011C\r"),
+        (SlcanLine::Open, b"O\r"),
+        (SlcanLine::Listen, b"L\r"),
+        (SlcanLine::Close, b"C\r"),
+        (SlcanLine::SetTimestamps(true), b"Z1\r"),
+        (SlcanLine::Transmitted { extended: false }, b"z\r"),
+        (SlcanLine::Transmitted { extended: true }, b"Z\r"),
+        (SlcanLine::ReadStatus, b"F\r"),
+        (SlcanLine::Status(StatusFlags(0xA0)), b"FA0\r"),
+        (SlcanLine::ReadVersion, b"V\r"),
+        (SlcanLine::Version("1013".into()), b"V1013\r"),
+        (SlcanLine::ReadSerialNumber, b"N\r"),
+        (SlcanLine::SerialNumber("A123".into()), b"NA123\r"),
         (state, b"sb000255\r"),
-        (Line::Errors(BusErrors(BusErrors::CRC)), b"e1c\r"),
-        (Line::Errors(BusErrors(BusErrors::BIT0 | BusErrors::CRC | BusErrors::TRANSMIT_OVERRUN)), b"e3bcO\r"),
+        (SlcanLine::Errors(BusErrors(BusErrors::CRC)), b"e1c\r"),
+        (
+            SlcanLine::Errors(BusErrors(BusErrors::BIT0 | BusErrors::CRC | BusErrors::TRANSMIT_OVERRUN)),
+            b"e3bcO\r",
+        ),
     ] {
         assert_eq!(encoded(&line), bytes, "{line:?}");
         let end = bytes.len() - usize::from(bytes.last() == Some(&CR));
         assert_eq!(decode(&bytes[..end]), Ok(line));
     }
-    assert_eq!(decode(b"v1.0 https://example.com"), Ok(Line::Other(b'v')));
+    assert_eq!(decode(b"v1.0 https://example.com"), Ok(SlcanLine::Other(b'v')));
 }
 
 #[test]
@@ -139,7 +143,7 @@ fn frames() -> impl Strategy<Value = CanFrame> {
 proptest! {
     #[test]
     fn every_frame_comes_back_as_it_went(frame in frames(), timestamp in proptest::option::of(any::<u32>())) {
-        let line = Line::Frame(frame, timestamp);
+        let line = SlcanLine::Frame(frame, timestamp);
         let bytes = encoded(&line);
         prop_assert_eq!(decode(&bytes[..bytes.len() - 1]), Ok(line));
     }
@@ -147,7 +151,7 @@ proptest! {
     #[test]
     fn whatever_is_read_is_written_so_that_it_reads_the_same(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(line) = decode(&bytes).and_then(|line| match line {
-            Line::Other(_) => Err(LineError::TooLong),
+            SlcanLine::Other(_) => Err(LineError::TooLong),
             line => Ok(line),
         }) {
             let again = encoded(&line);

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::codec::{BusErrors, ControllerState, Line, StatusFlags};
+use super::codec::{BusErrors, ControllerState, SlcanLine, StatusFlags};
+use crate::bus::{BusState, BusStatus, LoadMeter};
 use crate::can::events::EventQueue;
-use crate::can::{BusState, BusStatus, CanEvent, CanFilter, CanFrame, CanSettings, LoadMeter, WireLength};
+use crate::can::{CanEvent, CanFilter, CanFrame, CanSettings, WireLength};
 
 /// How many frames the adapter holds without an answer: enough to keep 500 kbit/s busy over USB's round trip of some
 /// milliseconds, few enough for the buffers of common firmware.
@@ -29,7 +30,7 @@ pub(super) struct Manners {
 }
 
 #[derive(Debug)]
-pub(super) struct Host {
+pub(super) struct HostState {
     settings: CanSettings,
     manners: Manners,
     filters: Vec<CanFilter>,
@@ -47,8 +48,13 @@ pub(super) struct Host {
     garbage: u32,
 }
 
-impl Host {
-    pub fn new(settings: CanSettings, manners: Manners, filters: Vec<CanFilter>, now: Instant) -> Self {
+impl HostState {
+    pub(super) fn new(
+        settings: CanSettings,
+        manners: Manners,
+        filters: Vec<CanFilter>,
+        now: Instant,
+    ) -> Self {
         Self {
             settings,
             manners,
@@ -66,33 +72,33 @@ impl Host {
     }
 
     /// Tells what was found out after the adapter went on the bus.
-    pub fn set_manners(&mut self, manners: Manners) {
+    pub(super) fn set_manners(&mut self, manners: Manners) {
         self.manners = manners;
     }
 
-    pub fn settings(&self) -> CanSettings {
+    pub(super) fn settings(&self) -> CanSettings {
         self.settings
     }
 
-    pub fn confirms_transmission(&self) -> bool {
+    pub(super) fn confirms_transmission(&self) -> bool {
         self.confirms == Some(true)
     }
 
-    pub fn status(&self, now: Instant) -> BusStatus {
+    pub(super) fn status(&self, now: Instant) -> BusStatus {
         BusStatus { state: self.state, load: self.load.load(now) }
     }
 
-    pub fn set_filters(&mut self, filters: Vec<CanFilter>) {
+    pub(super) fn set_filters(&mut self, filters: Vec<CanFilter>) {
         self.filters = filters;
     }
 
     /// Whether a frame may be given to the adapter.
-    pub fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.unanswered.len() < WINDOW && self.state != BusState::Off && !self.events.is_full()
     }
 
     /// A frame is on its way to the adapter.
-    pub fn handle_sent(&mut self, now: Instant, frame: &CanFrame) {
+    pub(super) fn handle_sent(&mut self, now: Instant, frame: &CanFrame) {
         let busy = WireLength::of(frame).occupancy(&self.settings);
         if self.manners.answers {
             self.unanswered.push_back(busy);
@@ -103,37 +109,37 @@ impl Host {
     }
 
     /// Takes a line of the adapter.
-    pub fn handle_line(&mut self, now: Instant, line: &Line) {
+    pub(super) fn handle_line(&mut self, now: Instant, line: &SlcanLine) {
         self.garbage = 0;
         match line {
-            Line::Frame(frame, _) => {
+            SlcanLine::Frame(frame, _) => {
                 self.load.add(now, WireLength::of(frame).occupancy(&self.settings));
                 if self.filters.is_empty() || self.filters.iter().any(|filter| filter.matches(frame.id())) {
                     self.events.push(CanEvent::Received { frame: *frame, at: now });
                 }
             }
-            Line::Transmitted { .. } => {
+            SlcanLine::Transmitted { .. } => {
                 self.confirms = Some(true);
                 self.settle(now);
             }
             // an adapter that confirms by `z` may add an empty line of no meaning
-            Line::Done if self.confirms == Some(true) => {}
-            Line::Done => {
+            SlcanLine::Done if self.confirms == Some(true) => {}
+            SlcanLine::Done => {
                 let settled = self.settle(now);
                 self.confirms = if settled { Some(false) } else { self.confirms };
             }
-            Line::Refused => {
+            SlcanLine::Refused => {
                 if self.unanswered.pop_front().is_some() {
                     self.events.push(CanEvent::TransmitFailed { at: now });
                 } else if self.status_asked.take().is_some() {
                     self.manners.has_status = false;
                 }
             }
-            Line::Status(flags) => {
+            SlcanLine::Status(flags) => {
                 self.status_asked = None;
                 self.handle_status(*flags);
             }
-            Line::State { state, .. } => {
+            SlcanLine::State { state, .. } => {
                 self.reports_state = true;
                 self.set_state(match state {
                     ControllerState::Active | ControllerState::Warning => BusState::Active,
@@ -141,7 +147,7 @@ impl Host {
                     ControllerState::Off | ControllerState::Failed => BusState::Off,
                 });
             }
-            Line::Errors(errors) => {
+            SlcanLine::Errors(errors) => {
                 self.events.push(CanEvent::Received { frame: error_frame(*errors), at: now });
             }
             _ => {}
@@ -149,25 +155,25 @@ impl Host {
     }
 
     /// Takes note of a line that is none; false once there were too many in a row.
-    pub fn handle_garbage(&mut self) -> bool {
+    pub(super) fn handle_garbage(&mut self) -> bool {
         self.garbage += 1;
         self.garbage < GARBAGE_LIMIT
     }
 
     /// When to look again.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let asked = self.status_asked.map(|asked| asked + STATUS_TIMEOUT);
         self.manners.has_status.then(|| asked.unwrap_or(self.status_due))
     }
 
     /// Asks for the status flags where that is due; an error once the adapter owes them for too long.
-    pub fn handle_timeout(&mut self, now: Instant) -> Result<Option<Line>, Silence> {
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<Option<SlcanLine>, Silence> {
         match self.status_asked {
             Some(asked) if now >= asked + STATUS_TIMEOUT => Err(Silence),
             None if self.manners.has_status && now >= self.status_due => {
                 self.status_asked = Some(now);
                 self.status_due = now + STATUS_INTERVAL;
-                Ok(Some(Line::ReadStatus))
+                Ok(Some(SlcanLine::ReadStatus))
             }
             _ => Ok(None),
         }

@@ -4,7 +4,7 @@ use super::codec::{BELL, CR, MAX_LINE};
 
 /// What came, its end taken off.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RawLine {
+pub(super) enum RawLine {
     /// The bytes before a CR, or a lone BEL.
     Bytes(Vec<u8>),
     /// Too much without an end; dropped up to the next end.
@@ -13,7 +13,7 @@ pub enum RawLine {
 
 /// Keeps at most one read and one line; an endless line is dropped as it comes.
 #[derive(Debug, Default)]
-pub struct LineReader {
+pub(super) struct LineReader {
     unread: Vec<u8>,
     position: usize,
     line: Vec<u8>,
@@ -22,14 +22,14 @@ pub struct LineReader {
 
 impl LineReader {
     /// Takes what was read; all earlier input must have been fetched by [`LineReader::next_line`].
-    pub fn push(&mut self, bytes: &[u8]) {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
         self.unread.drain(..self.position);
         self.position = 0;
         self.unread.extend_from_slice(bytes);
     }
 
     /// The next whole line.
-    pub fn next_line(&mut self) -> Option<RawLine> {
+    pub(super) fn next_line(&mut self) -> Option<RawLine> {
         while let Some(&byte) = self.unread.get(self.position) {
             self.position += 1;
             match byte {

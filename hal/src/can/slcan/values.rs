@@ -1,7 +1,7 @@
 //! The codes in SLCAN lines: bit rates, states, flags, errors.
 
 /// The bit rate that `S` with this number sets, in bit/s. 7 is Lawicel's 800 kbit/s; some adapters take it for 750.
-pub fn bit_rate(number: u8) -> Option<u32> {
+pub(super) fn bit_rate(number: u8) -> Option<u32> {
     Some(match number {
         0 => 10_000,
         1 => 20_000,
@@ -18,14 +18,14 @@ pub fn bit_rate(number: u8) -> Option<u32> {
 }
 
 /// The number by which `S` sets this bit rate.
-pub fn bit_rate_number(rate: u32) -> Option<u8> {
+pub(super) fn bit_rate_number(rate: u32) -> Option<u8> {
     // 83⅓ kbit/s is written in both ways
     let rate = if rate == 83_333 { 83_300 } else { rate };
     (0..=9).find(|number| bit_rate(*number) == Some(rate))
 }
 
 /// The bit rates that `S` sets, in bit/s.
-pub fn bit_rates() -> impl Iterator<Item = u32> {
+pub(super) fn bit_rates() -> impl Iterator<Item = u32> {
     let mut rates: Vec<u32> = (0..=9).filter_map(bit_rate).collect();
     rates.sort_unstable();
     rates.into_iter()
@@ -33,7 +33,7 @@ pub fn bit_rates() -> impl Iterator<Item = u32> {
 
 /// BTR0 and BTR1 by which `s` sets a bit rate that has no number, within 0.13 %: those of the SJA1000 at 16 MHz, which
 /// the command is about (Lawicel's CANUSB manual), sampled at 68 to 82 %.
-pub fn bit_timing(rate: u32) -> Option<u16> {
+pub(super) fn bit_timing(rate: u32) -> Option<u16> {
     Some(match rate {
         // 94,118: 5 clock cycles, 17 quanta
         94_000 => 0x442C,
@@ -46,7 +46,8 @@ pub fn bit_timing(rate: u32) -> Option<u16> {
 }
 
 /// The bit rate that BTR0 and BTR1 set, in bit/s.
-pub fn bit_rate_of_timing(registers: u16) -> u32 {
+#[cfg(feature = "sim")]
+pub(super) fn bit_rate_of_timing(registers: u16) -> u32 {
     /// Half the oscillator's frequency, in Hz.
     const CLOCK: u32 = 8_000_000;
     let [btr0, btr1] = registers.to_be_bytes().map(u32::from);
@@ -56,7 +57,7 @@ pub fn bit_rate_of_timing(registers: u16) -> u32 {
 }
 
 /// The data bit rate that `Y` with this number sets, in bit/s.
-pub fn data_bit_rate(number: u8) -> Option<u32> {
+pub(super) fn data_bit_rate(number: u8) -> Option<u32> {
     Some(match number {
         0 => 500_000,
         1..=5 | 8 => u32::from(number) * 1_000_000,
@@ -65,7 +66,7 @@ pub fn data_bit_rate(number: u8) -> Option<u32> {
 }
 
 /// The number by which `Y` sets this data bit rate.
-pub fn data_bit_rate_number(rate: u32) -> Option<u8> {
+pub(super) fn data_bit_rate_number(rate: u32) -> Option<u8> {
     (0..=8).find(|number| data_bit_rate(*number) == Some(rate))
 }
 
@@ -75,18 +76,20 @@ pub struct StatusFlags(pub u8);
 
 impl StatusFlags {
     /// The receive buffer was full.
-    pub const RECEIVE_FULL: u8 = 1 << 0;
+    pub(super) const RECEIVE_FULL: u8 = 1 << 0;
     /// An error counter is above 96.
-    pub const WARNING: u8 = 1 << 2;
+    #[cfg(feature = "sim")]
+    pub(super) const WARNING: u8 = 1 << 2;
     /// The controller lost a frame.
-    pub const OVERRUN: u8 = 1 << 3;
+    pub(super) const OVERRUN: u8 = 1 << 3;
     /// The controller is error passive.
-    pub const PASSIVE: u8 = 1 << 5;
+    pub(super) const PASSIVE: u8 = 1 << 5;
     /// There were bus errors.
-    pub const BUS_ERROR: u8 = 1 << 7;
+    #[cfg(feature = "sim")]
+    pub(super) const BUS_ERROR: u8 = 1 << 7;
 
     /// Whether one of these flags is set.
-    pub fn has_any(self, flags: u8) -> bool {
+    pub(super) fn has_any(self, flags: u8) -> bool {
         self.0 & flags != 0
     }
 }
@@ -123,19 +126,19 @@ impl BusErrors {
     /// The letters of the bits, the lowest first.
     pub(super) const LETTERS: [u8; 8] = *b"abBcfoOs";
     /// Nobody acknowledged.
-    pub const ACKNOWLEDGEMENT: u8 = 1 << 0;
+    pub(super) const ACKNOWLEDGEMENT: u8 = 1 << 0;
     /// A dominant bit was read as recessive.
-    pub const BIT0: u8 = 1 << 1;
+    pub(super) const BIT0: u8 = 1 << 1;
     /// A recessive bit was read as dominant.
-    pub const BIT1: u8 = 1 << 2;
+    pub(super) const BIT1: u8 = 1 << 2;
     /// Wrong checksum.
-    pub const CRC: u8 = 1 << 3;
+    pub(super) const CRC: u8 = 1 << 3;
     /// A bit of fixed form had the wrong value.
-    pub const FORM: u8 = 1 << 4;
+    pub(super) const FORM: u8 = 1 << 4;
     /// The receive buffer overran.
-    pub const RECEIVE_OVERRUN: u8 = 1 << 5;
+    pub(super) const RECEIVE_OVERRUN: u8 = 1 << 5;
     /// The transmit buffer overran.
-    pub const TRANSMIT_OVERRUN: u8 = 1 << 6;
+    pub(super) const TRANSMIT_OVERRUN: u8 = 1 << 6;
     /// Six equal bits.
-    pub const STUFF: u8 = 1 << 7;
+    pub(super) const STUFF: u8 = 1 << 7;
 }

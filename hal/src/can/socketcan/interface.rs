@@ -5,7 +5,8 @@ use std::io;
 use socketcan::nl::{CanBitTiming, CanCtrlModes, CanState, InterfaceCanParams, InterfaceDetails, Mtu};
 use socketcan::{CanCtrlMode, CanInterface};
 
-use crate::can::{BusState, CanCapabilities, CanError, CanSettings};
+use crate::bus::BusState;
+use crate::can::{CanCapabilities, CanError, CanSettings};
 
 /// `IFF_ECHO`: the driver loops a frame back when it was sent, not when it was taken.
 const IFF_ECHO: u32 = 1 << 18;
@@ -28,30 +29,30 @@ pub(super) struct Facts {
 
 /// An interface by name, which may come and go.
 #[derive(Debug, Clone)]
-pub(super) struct Interface {
+pub(super) struct SocketCanInterface {
     device: String,
     name: String,
 }
 
-impl Interface {
+impl SocketCanInterface {
     /// `device` is how errors name it.
-    pub fn new(device: &str, name: &str) -> Self {
+    pub(super) fn new(device: &str, name: &str) -> Self {
         Self { device: device.to_owned(), name: name.to_owned() }
     }
 
-    pub fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         &self.name
     }
 
     /// Looks at the interface.
-    pub fn facts(&self) -> Result<Facts, CanError> {
+    pub(super) fn facts(&self) -> Result<Facts, CanError> {
         let (_, details) = self.look()?;
         Ok(self.judge(&details))
     }
 
     /// Brings the interface up with these settings; leaves it alone where it is as wanted, and not to be purged of
     /// the frames waiting in it.
-    pub fn set_up(&self, settings: &CanSettings, purge: bool) -> Result<(), CanError> {
+    pub(super) fn set_up(&self, settings: &CanSettings, purge: bool) -> Result<(), CanError> {
         let (interface, details) = self.look()?;
         let facts = self.judge(&details);
         if facts.has_controller {
@@ -62,7 +63,7 @@ impl Interface {
     }
 
     /// Leaves bus-off, without the frames that wait in the interface.
-    pub fn restart(&self) -> Result<(), CanError> {
+    pub(super) fn restart(&self) -> Result<(), CanError> {
         let (interface, details) = self.look()?;
         let facts = self.judge(&details);
         if facts.has_controller && may_administer() {

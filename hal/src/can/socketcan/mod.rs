@@ -3,8 +3,9 @@
 //! Filters and time stamps are the kernel's. A frame's outcome is its echo, which the driver gives once the frame was
 //! sent; a frame that is overtaken by the echo of a later one was not.
 
+mod filters;
 mod interface;
-mod wire;
+mod raw_frame;
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,18 +14,21 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use socketcan::{CanFdSocket, CanFilter as KernelFilter, Socket, SocketOptions};
+use socketcan::{CanFdSocket, Socket, SocketOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use self::interface::{Facts, Interface};
-use self::wire::RawFrame;
+use self::filters::Filters;
+use self::interface::{Facts, SocketCanInterface};
+use self::raw_frame::RawFrame;
 use super::events::EventQueue;
-use super::{
-    BoxFuture, BusState, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId,
-    CanSettings, FrameKind, IsotpOptions, IsotpSocket, LoadMeter, WireLength,
+use crate::bus::{BusState, BusStatus, LoadMeter};
+use crate::can::{
+    CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings, FrameKind, IsotpOptions,
+    IsotpSocket, WireLength,
 };
-use crate::system::{Received, async_fd, readable_or_failed, receive};
+use crate::future::BoxFuture;
+use crate::system::{ReceivedMessage, async_fd, readable_or_failed, receive};
 use crate::timer::{Deadline, TimerKind};
 
 /// Frames that have no outcome yet; sending waits beyond it.
@@ -33,10 +37,6 @@ const WINDOW: usize = 64;
 const EVENTS: usize = 4096;
 /// As much as the system allows of this is asked for, so that a busy second of ours loses no frame.
 const RECEIVE_BUFFER: i32 = 1 << 20;
-/// Identifiers we sent and no filter passes, whose echoes are let through; beyond it, filtering is ours alone.
-const ECHO_FILTERS: usize = 64;
-/// The kernel takes 512, echoes included; more filters are ours alone.
-const MOST_FILTERS: usize = 512 - ECHO_FILTERS;
 /// A full transmit queue tells nobody when it has room again (ENOBUFS): look this much later, then twice that, …
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 const LAST_RETRY: Duration = Duration::from_millis(16);
@@ -51,17 +51,15 @@ const CONTROLLER_PASSIVE: u8 = 0x10 | 0x20;
 const CONTROLLER_ACTIVE: u8 = 0x40;
 
 /// A CAN bus behind a network interface.
-pub struct SocketCan {
+pub(crate) struct SocketCan {
     device: String,
-    interface: Interface,
+    interface: SocketCanInterface,
     facts: Facts,
     socket: AsyncFd<CanFdSocket>,
     /// Tells when there is something to read from the socket, an error included.
     readable: AsyncFd<OwnedFd>,
     settings: Option<CanSettings>,
-    filters: Vec<CanFilter>,
-    /// Identifiers whose echoes the kernel's filters would keep from us; `None` once there were too many.
-    echo_ids: Option<Vec<CanId>>,
+    filters: Filters,
     unconfirmed: VecDeque<CanFrame>,
     events: EventQueue,
     state: BusState,
@@ -77,8 +75,8 @@ pub struct SocketCan {
 
 impl SocketCan {
     /// Opens an interface, within a tokio runtime. `device` is how errors name it.
-    pub fn open(device: &str, interface: &str) -> Result<Self, CanError> {
-        let interface = Interface::new(device, interface);
+    pub(crate) fn open(device: &str, interface: &str) -> Result<Self, CanError> {
+        let interface = SocketCanInterface::new(device, interface);
         let facts = interface.facts()?;
         let (socket, readable) = open_socket(&interface)
             .map_err(|source| CanError::Device { device: device.to_owned(), source })?;
@@ -89,8 +87,7 @@ impl SocketCan {
             socket,
             readable,
             settings: None,
-            filters: Vec::new(),
-            echo_ids: Some(Vec::new()),
+            filters: Filters::default(),
             unconfirmed: VecDeque::new(),
             events: EventQueue::new(EVENTS),
             state: facts.state,
@@ -116,7 +113,7 @@ impl SocketCan {
         (self.socket, self.readable) = open_socket(&self.interface).map_err(|error| self.lost(error))?;
         self.facts = facts;
         self.state = facts.state;
-        self.echo_ids = Some(Vec::new());
+        self.filters.forget_echoes();
         self.unconfirmed.clear();
         self.events = EventQueue::new(EVENTS);
         self.dropped = 0;
@@ -128,7 +125,7 @@ impl SocketCan {
 
     async fn administer<F>(&mut self, action: F) -> Result<(), CanError>
     where
-        F: FnOnce(&Interface) -> Result<(), CanError> + Send + 'static,
+        F: FnOnce(&SocketCanInterface) -> Result<(), CanError> + Send + 'static,
     {
         // drivers take their time to go down and up
         let interface = self.interface.clone();
@@ -139,41 +136,13 @@ impl SocketCan {
         done
     }
 
-    /// Gives the kernel the filters, and what our own echoes need to pass them.
     fn apply_filters(&self) -> Result<(), CanError> {
-        // the format counts, and whether it is a remote frame does not
-        let kernel = |filter: CanFilter| {
-            KernelFilter::new(filter.id.to_socketcan(), filter.mask & 0x1FFF_FFFF | 0x8000_0000)
-        };
         let socket = self.socket.get_ref();
-        let filters = self.filters.iter().copied();
-        let set = match &self.echo_ids {
-            Some(echo_ids) if (1..=MOST_FILTERS).contains(&self.filters.len()) => {
-                let echoes = echo_ids.iter().copied().map(CanFilter::exactly);
-                socket.set_filters(&filters.chain(echoes).map(kernel).collect::<Vec<_>>())
-            }
-            _ => socket.set_filter_accept_all(),
+        let set = match self.filters.of_kernel() {
+            Some(filters) => socket.set_filters(&filters),
+            None => socket.set_filter_accept_all(),
         };
         set.map_err(|error| self.lost(error))
-    }
-
-    /// Makes sure that the echo of a frame with this identifier comes back.
-    fn expect_echo(&mut self, frame: &CanFrame) -> Result<(), CanError> {
-        let id = frame.id();
-        let passes = self.passes(id);
-        let Some(echo_ids) = self.echo_ids.as_mut().filter(|ids| !passes && !ids.contains(&id)) else {
-            return Ok(());
-        };
-        if echo_ids.len() < ECHO_FILTERS {
-            echo_ids.push(id);
-        } else {
-            self.echo_ids = None;
-        }
-        self.apply_filters()
-    }
-
-    fn passes(&self, id: CanId) -> bool {
-        self.filters.is_empty() || self.filters.iter().any(|filter| filter.matches(id))
     }
 
     /// Takes what came. Only errors are ready, and what came before them has been taken.
@@ -186,7 +155,7 @@ impl SocketCan {
                 Poll::Pending if self.failure.is_some() => None,
                 Poll::Pending => return Poll::Pending,
             };
-            let mut bytes = [0; wire::FD_MTU];
+            let mut bytes = [0; raw_frame::FD_MTU];
             match receive(self.socket.get_ref(), &mut bytes) {
                 Ok(received) => {
                     self.handle_received(&received, bytes.get(..received.len).unwrap_or(&[]));
@@ -205,7 +174,7 @@ impl SocketCan {
         }
     }
 
-    fn handle_received(&mut self, received: &Received, bytes: &[u8]) {
+    fn handle_received(&mut self, received: &ReceivedMessage, bytes: &[u8]) {
         if let Some(dropped) = received.dropped {
             let lost = dropped.wrapping_sub(self.dropped);
             self.dropped = dropped;
@@ -214,7 +183,7 @@ impl SocketCan {
                 self.events.push(CanEvent::Lost(lost));
             }
         }
-        let Some(frame) = wire::parse(bytes) else { return };
+        let Some(frame) = raw_frame::parse(bytes) else { return };
         let at = instant(received.timestamp);
         match frame.kind() {
             FrameKind::Error { classes } => self.handle_error(frame, classes, at),
@@ -225,7 +194,7 @@ impl SocketCan {
             _ => {
                 self.account(&frame);
                 // what only an echo's filter let through
-                if self.passes(frame.id()) {
+                if self.filters.pass(frame.id()) {
                     self.events.push(CanEvent::Received { frame, at });
                 }
             }
@@ -290,7 +259,7 @@ impl SocketCan {
     }
 }
 
-fn open_socket(interface: &Interface) -> io::Result<(AsyncFd<CanFdSocket>, AsyncFd<OwnedFd>)> {
+fn open_socket(interface: &SocketCanInterface) -> io::Result<(AsyncFd<CanFdSocket>, AsyncFd<OwnedFd>)> {
     let socket = CanFdSocket::open(interface.name())?;
     socket.set_nonblocking(true)?;
     socket.set_error_filter_accept_all()?;
@@ -337,11 +306,11 @@ impl CanBus for SocketCan {
     }
 
     fn restart(&mut self) -> BoxFuture<'_, Result<(), CanError>> {
-        Box::pin(self.administer(Interface::restart))
+        Box::pin(self.administer(SocketCanInterface::restart))
     }
 
     fn set_filters(&mut self, filters: &[CanFilter]) -> Result<(), CanError> {
-        self.filters = filters.to_vec();
+        self.filters.set(filters);
         self.apply_filters()
     }
 
@@ -358,7 +327,9 @@ impl CanBus for SocketCan {
         if self.unconfirmed.len() >= WINDOW || self.state == BusState::Off || self.events.is_full() {
             return Poll::Pending;
         }
-        self.expect_echo(frame)?;
+        if self.filters.let_echo_through(frame.id()) {
+            self.apply_filters()?;
+        }
         let raw = RawFrame::from(frame);
         loop {
             if self.retry.get().is_some() {

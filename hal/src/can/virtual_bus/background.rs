@@ -12,7 +12,7 @@ const TYPICAL_BITS: u32 = 117;
 /// Messages of eight bytes at equal distances, from nodes that acknowledge. A message still waiting when the next one
 /// is due is overwritten by it, as a real ECU's buffer is.
 #[derive(Debug)]
-pub(super) struct Background {
+pub(super) struct BackgroundTraffic {
     interval: Option<Duration>,
     due: Instant,
     waiting: Option<Instant>,
@@ -20,8 +20,8 @@ pub(super) struct Background {
     pub overwritten: u64,
 }
 
-impl Background {
-    pub fn new(load: f32, bit_rate: u32, now: Instant) -> Self {
+impl BackgroundTraffic {
+    pub(super) fn new(load: f32, bit_rate: u32, now: Instant) -> Self {
         let interval = (load > 0.0).then(|| {
             let frame = WireLength { nominal_bits: TYPICAL_BITS, data_bits: 0 };
             let settings = CanSettings { bit_rate, data_bit_rate: None, listen_only: false };
@@ -32,17 +32,17 @@ impl Background {
     }
 
     /// Whether there are such nodes at all.
-    pub fn is_present(&self) -> bool {
+    pub(super) fn is_present(&self) -> bool {
         self.interval.is_some()
     }
 
     /// When the next message takes part in arbitration.
-    pub fn ready_at(&self) -> Option<Instant> {
+    pub(super) fn ready_at(&self) -> Option<Instant> {
         self.interval.map(|_| self.waiting.unwrap_or(self.due))
     }
 
     /// Puts in the queue what is due by `now`.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
         let Some(interval) = self.interval else { return };
         while self.due <= now {
             if self.waiting.is_some() {
@@ -55,7 +55,7 @@ impl Background {
     }
 
     /// The waiting message, if it was ready by then.
-    pub fn frame(&self, by: Instant) -> Option<CanFrame> {
+    pub(super) fn frame(&self, by: Instant) -> Option<CanFrame> {
         self.waiting.filter(|ready| *ready <= by)?;
         let turn = self.counter % MESSAGES;
         let id = CanId::standard_truncated(0x0A0 + (turn * 7 % MESSAGES) * 0x3B);
@@ -64,7 +64,7 @@ impl Background {
         CanFrame::new(id, &contents.to_be_bytes()).ok()
     }
 
-    pub fn handle_transmitted(&mut self) {
+    pub(super) fn handle_transmitted(&mut self) {
         self.waiting = None;
         self.counter = self.counter.wrapping_add(1);
     }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::background::Background;
-use super::node::{BusError, Node, is_same_rate, understands};
-use super::{BusStatistics, VirtualBusConfig};
-use crate::can::{
-    BusState, CanFilter, CanFrame, CanSettings, FrameKind, INTERMISSION_BITS, LoadMeter, WireLength,
-};
+use super::background::BackgroundTraffic;
+use super::config::VirtualBusConfig;
+use super::node::{BusError, BusNode, is_same_rate, understands};
+use super::statistics::BusStatistics;
+use crate::bus::{BusState, LoadMeter};
+use crate::can::frame_length::INTERMISSION_BITS;
+use crate::can::{CanFilter, CanFrame, CanSettings, FrameKind, WireLength};
 
 /// Where receivers with another bit rate see their first error: within the identifier.
 const BITS_BEFORE_DISTURBANCE: u32 = 12;
@@ -19,13 +20,13 @@ const ERROR_FRAME_BITS: u32 = 6 + 6 + 8;
 const LONELY_PAUSE: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sender {
+enum FrameSender {
     Node { key: u32, epoch: u32 },
     Background,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+enum FrameOutcome {
     Acknowledged,
     NotAcknowledged,
     Destroyed,
@@ -34,10 +35,10 @@ enum Outcome {
 /// A frame on the wire.
 #[derive(Debug, Clone, Copy)]
 struct Transmission {
-    sender: Sender,
+    sender: FrameSender,
     settings: CanSettings,
     frame: CanFrame,
-    outcome: Outcome,
+    outcome: FrameOutcome,
     start: Instant,
     end: Instant,
 }
@@ -46,8 +47,8 @@ struct Transmission {
 pub(super) struct Medium {
     settings: CanSettings,
     granularity: Duration,
-    pub nodes: BTreeMap<u32, Node>,
-    pub background: Background,
+    pub nodes: BTreeMap<u32, BusNode>,
+    pub background: BackgroundTraffic,
     pub load: LoadMeter,
     pub statistics: BusStatistics,
     /// How many of the next frames an injected error destroys.
@@ -59,7 +60,7 @@ pub(super) struct Medium {
 }
 
 impl Medium {
-    pub fn new(config: &VirtualBusConfig, now: Instant) -> Self {
+    pub(super) fn new(config: &VirtualBusConfig, now: Instant) -> Self {
         Self {
             settings: CanSettings {
                 bit_rate: config.bit_rate,
@@ -68,7 +69,7 @@ impl Medium {
             },
             granularity: config.timer.granularity(),
             nodes: BTreeMap::new(),
-            background: Background::new(config.load, config.bit_rate, now),
+            background: BackgroundTraffic::new(config.load, config.bit_rate, now),
             load: LoadMeter::new(now),
             statistics: BusStatistics::default(),
             destroy_next: 0,
@@ -79,19 +80,19 @@ impl Medium {
     }
 
     /// The bit rates the vehicle's nodes have.
-    pub fn settings(&self) -> CanSettings {
+    pub(super) fn settings(&self) -> CanSettings {
         self.settings
     }
 
     /// Takes a frame from a node, at the end of that node's queue.
-    pub fn enqueue(&mut self, key: u32, frame: CanFrame, now: Instant) {
+    pub(super) fn enqueue(&mut self, key: u32, frame: CanFrame, now: Instant) {
         if let Some(node) = self.nodes.get_mut(&key) {
             node.enqueue(frame, now, self.granularity);
         }
     }
 
     /// When something happens next by itself.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match &self.current {
             Some(transmission) => Some(transmission.end),
             None => self.next_start(),
@@ -99,7 +100,7 @@ impl Medium {
     }
 
     /// Does everything that happens up to `now`.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
         loop {
             if let Some(transmission) = self.current {
                 if transmission.end > now {
@@ -131,9 +132,10 @@ impl Medium {
         let nodes = self.nodes.iter().filter_map(|(key, node)| {
             let settings = node.listening()?;
             let outgoing = node.outgoing.front().filter(|outgoing| outgoing.ready_at <= start)?;
-            Some((Sender::Node { key: *key, epoch: node.epoch }, settings, outgoing.frame))
+            Some((FrameSender::Node { key: *key, epoch: node.epoch }, settings, outgoing.frame))
         });
-        let background = self.background.frame(start).map(|frame| (Sender::Background, self.settings, frame));
+        let background =
+            self.background.frame(start).map(|frame| (FrameSender::Background, self.settings, frame));
         let winner = nodes
             .chain(background)
             .min_by_key(|(_, _, frame)| (frame.id().arbitration_key(), frame.kind() == FrameKind::Remote));
@@ -141,12 +143,12 @@ impl Medium {
         let outcome = self.judge(sender, &settings, &frame);
         let length = WireLength::of(&frame);
         let on_wire = match outcome {
-            Outcome::Acknowledged => length.duration(&settings),
-            Outcome::NotAcknowledged => {
+            FrameOutcome::Acknowledged => length.duration(&settings),
+            FrameOutcome::NotAcknowledged => {
                 let error = WireLength { nominal_bits: length.nominal_bits + 6, ..length };
                 error.duration(&settings)
             }
-            Outcome::Destroyed => {
+            FrameOutcome::Destroyed => {
                 let nominal_bits = BITS_BEFORE_DISTURBANCE + ERROR_FRAME_BITS;
                 WireLength { nominal_bits, data_bits: 0 }.duration(&settings)
             }
@@ -158,16 +160,16 @@ impl Medium {
     }
 
     /// What becomes of a frame, by who else is on the bus.
-    fn judge(&mut self, sender: Sender, settings: &CanSettings, frame: &CanFrame) -> Outcome {
+    fn judge(&mut self, sender: FrameSender, settings: &CanSettings, frame: &CanFrame) -> FrameOutcome {
         let mut acknowledged = false;
         let mut disturbed = false;
         // the nodes behind the background traffic have the bus's own settings
-        let hidden = (self.background.is_present() && sender != Sender::Background)
+        let hidden = (self.background.is_present() && sender != FrameSender::Background)
             .then_some((self.settings, BusState::Active));
         let others = self
             .nodes
             .iter()
-            .filter(|(key, _)| !matches!(sender, Sender::Node { key: own, .. } if own == **key))
+            .filter(|(key, _)| !matches!(sender, FrameSender::Node { key: own, .. } if own == **key))
             .filter_map(|(_, node)| Some((node.participating()?, node.state)));
         for (other, state) in others.chain(hidden) {
             if understands(&other, settings, frame) {
@@ -177,7 +179,7 @@ impl Medium {
                 disturbed = true;
             }
         }
-        if sender == Sender::Background {
+        if sender == FrameSender::Background {
             acknowledged = true;
         }
         if disturbed || !is_same_rate(settings.bit_rate, self.settings.bit_rate) {
@@ -185,12 +187,12 @@ impl Medium {
         }
         if self.destroy_next > 0 {
             self.destroy_next -= 1;
-            return Outcome::Destroyed;
+            return FrameOutcome::Destroyed;
         }
         match (disturbed, acknowledged) {
-            (true, _) => Outcome::Destroyed,
-            (false, true) => Outcome::Acknowledged,
-            (false, false) => Outcome::NotAcknowledged,
+            (true, _) => FrameOutcome::Destroyed,
+            (false, true) => FrameOutcome::Acknowledged,
+            (false, false) => FrameOutcome::NotAcknowledged,
         }
     }
 
@@ -198,13 +200,13 @@ impl Medium {
         let Transmission { sender, settings, frame, outcome, start, end } = transmission;
         self.load.add(end, self.free_at.saturating_duration_since(start));
         match outcome {
-            Outcome::Acknowledged => self.statistics.frames += 1,
-            Outcome::NotAcknowledged | Outcome::Destroyed => self.statistics.error_frames += 1,
+            FrameOutcome::Acknowledged => self.statistics.frames += 1,
+            FrameOutcome::NotAcknowledged | FrameOutcome::Destroyed => self.statistics.error_frames += 1,
         }
-        let dropped = outcome == Outcome::Acknowledged && self.take_drop(&frame);
+        let dropped = outcome == FrameOutcome::Acknowledged && self.take_drop(&frame);
         let own = match sender {
-            Sender::Node { key, .. } => Some(key),
-            Sender::Background => None,
+            FrameSender::Node { key, .. } => Some(key),
+            FrameSender::Background => None,
         };
         for (key, node) in &mut self.nodes {
             let Some(receiver) = node.listening() else { continue };
@@ -213,8 +215,8 @@ impl Medium {
             }
             let understood = understands(&receiver, &settings, &frame);
             match outcome {
-                Outcome::Acknowledged if understood && dropped => {}
-                Outcome::Acknowledged if understood => node.handle_received(frame, own.is_none(), end),
+                FrameOutcome::Acknowledged if understood && dropped => {}
+                FrameOutcome::Acknowledged if understood => node.handle_received(frame, own.is_none(), end),
                 // listening only, a controller's counters stand still
                 _ if receiver.listen_only => node.handle_receive_error(0, end),
                 // who flags an error and sees the bus dominant after it, was the first to: +8 (ISO 11898-1, 12.1.4.2)
@@ -222,24 +224,24 @@ impl Medium {
             }
         }
         match sender {
-            Sender::Background if outcome == Outcome::Acknowledged => {
+            FrameSender::Background if outcome == FrameOutcome::Acknowledged => {
                 self.statistics.background_frames += 1;
                 self.background.handle_transmitted();
             }
-            Sender::Background => {}
-            Sender::Node { key, epoch } => self.settle(key, epoch, outcome, end),
+            FrameSender::Background => {}
+            FrameSender::Node { key, epoch } => self.settle(key, epoch, outcome, end),
         }
     }
 
     /// Tells the sender what became of its frame.
-    fn settle(&mut self, key: u32, epoch: u32, outcome: Outcome, end: Instant) {
+    fn settle(&mut self, key: u32, epoch: u32, outcome: FrameOutcome, end: Instant) {
         let Some(node) = self.nodes.get_mut(&key).filter(|node| node.epoch == epoch) else { return };
         match outcome {
-            Outcome::Acknowledged => node.handle_transmitted(end),
-            Outcome::NotAcknowledged => node.handle_transmit_error(BusError::NoAcknowledgement, end),
-            Outcome::Destroyed => node.handle_transmit_error(BusError::Protocol, end),
+            FrameOutcome::Acknowledged => node.handle_transmitted(end),
+            FrameOutcome::NotAcknowledged => node.handle_transmit_error(BusError::NoAcknowledgement, end),
+            FrameOutcome::Destroyed => node.handle_transmit_error(BusError::Protocol, end),
         }
-        let lonely = outcome == Outcome::NotAcknowledged && node.state == BusState::Passive;
+        let lonely = outcome == FrameOutcome::NotAcknowledged && node.state == BusState::Passive;
         if let Some(head) = node.outgoing.front_mut().filter(|_| lonely) {
             head.ready_at = end + LONELY_PAUSE;
         }

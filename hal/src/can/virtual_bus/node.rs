@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::NodeStatistics;
+use super::statistics::NodeStatistics;
+use crate::bus::BusState;
 use crate::can::events::EventQueue;
-use crate::can::{BusState, CanCapabilities, CanEvent, CanFilter, CanFrame, CanSettings, FrameKind};
+use crate::can::{CanCapabilities, CanEvent, CanFilter, CanFrame, CanSettings, FrameKind};
 
 /// Above this, a controller is error passive (ISO 11898-1, 12.1.4.2).
 const PASSIVE_LIMIT: u16 = 127;
@@ -28,7 +29,7 @@ pub(super) enum BusError {
 
 /// A frame in a node's transmit queue.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Outgoing {
+pub(super) struct QueuedFrame {
     pub frame: CanFrame,
     /// From when on it takes part in arbitration.
     pub ready_at: Instant,
@@ -36,14 +37,14 @@ pub(super) struct Outgoing {
     pub doomed: bool,
 }
 
-pub(super) struct Node {
+pub(super) struct BusNode {
     pub capabilities: CanCapabilities,
     /// `None` while the node is off the bus.
     pub settings: Option<CanSettings>,
     pub state: BusState,
     pub transmit_errors: u16,
     pub receive_errors: u16,
-    pub outgoing: VecDeque<Outgoing>,
+    pub outgoing: VecDeque<QueuedFrame>,
     /// Changes with every configuration, so that a frame on the wire is not taken for one queued later.
     pub epoch: u32,
     pub events: EventQueue,
@@ -53,14 +54,14 @@ pub(super) struct Node {
     pub statistics: NodeStatistics,
     /// How many of its next frames are given up instead of sent.
     pub fail_next: u32,
-    /// The last frame it sent, or got from a node, for [`Node::ready_at`].
+    /// The last frame it sent, or got from a node, for [`BusNode::ready_at`].
     last_frame: Option<Instant>,
     /// The device was pulled out.
     pub unplugged: bool,
 }
 
-impl Node {
-    pub fn new(name: &str, capabilities: CanCapabilities, queue: usize) -> Self {
+impl BusNode {
+    pub(super) fn new(name: &str, capabilities: CanCapabilities, queue: usize) -> Self {
         Self {
             capabilities,
             settings: None,
@@ -81,17 +82,17 @@ impl Node {
     }
 
     /// The settings of a node that hears the bus.
-    pub fn listening(&self) -> Option<CanSettings> {
+    pub(super) fn listening(&self) -> Option<CanSettings> {
         self.settings.filter(|_| self.state != BusState::Off && !self.unplugged)
     }
 
     /// The settings of a node that takes part: acknowledges, and flags errors.
-    pub fn participating(&self) -> Option<CanSettings> {
+    pub(super) fn participating(&self) -> Option<CanSettings> {
         self.listening().filter(|settings| !settings.listen_only)
     }
 
     /// Goes on the bus with cleared counters and empty queues.
-    pub fn configure(&mut self, settings: CanSettings) {
+    pub(super) fn configure(&mut self, settings: CanSettings) {
         self.settings = Some(settings);
         self.epoch = self.epoch.wrapping_add(1);
         self.outgoing.clear();
@@ -100,7 +101,7 @@ impl Node {
     }
 
     /// Leaves the bus; what waits is discarded.
-    pub fn leave(&mut self) {
+    pub(super) fn leave(&mut self) {
         self.settings = None;
         self.epoch = self.epoch.wrapping_add(1);
         self.outgoing.clear();
@@ -108,7 +109,7 @@ impl Node {
         self.wake_sender();
     }
 
-    pub fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.transmit_errors = 0;
         self.receive_errors = 0;
         self.update_state();
@@ -123,17 +124,17 @@ impl Node {
     }
 
     /// Puts a frame at the end of the transmit queue.
-    pub fn enqueue(&mut self, frame: CanFrame, now: Instant, granularity: Duration) {
+    pub(super) fn enqueue(&mut self, frame: CanFrame, now: Instant, granularity: Duration) {
         let doomed = self.fail_next > 0;
         self.fail_next = self.fail_next.saturating_sub(1);
         let ready_at = self.ready_at(now, granularity);
         if self.capabilities.confirms_transmission {
-            self.outgoing.push_back(Outgoing { frame, ready_at, doomed });
+            self.outgoing.push_back(QueuedFrame { frame, ready_at, doomed });
             self.give_up_doomed(now);
         } else if doomed {
             self.report(CanEvent::TransmitFailed { at: now });
         } else {
-            self.outgoing.push_back(Outgoing { frame, ready_at, doomed });
+            self.outgoing.push_back(QueuedFrame { frame, ready_at, doomed });
             self.report(CanEvent::Transmitted { at: now });
         }
     }
@@ -146,7 +147,7 @@ impl Node {
     }
 
     /// The head of the transmit queue was acknowledged.
-    pub fn handle_transmitted(&mut self, at: Instant) {
+    pub(super) fn handle_transmitted(&mut self, at: Instant) {
         self.outgoing.pop_front();
         self.last_frame = Some(at);
         self.statistics.sent += 1;
@@ -160,7 +161,7 @@ impl Node {
     }
 
     /// A frame of another node, or of the background traffic.
-    pub fn handle_received(&mut self, frame: CanFrame, background: bool, at: Instant) {
+    pub(super) fn handle_received(&mut self, frame: CanFrame, background: bool, at: Instant) {
         if !background {
             self.last_frame = Some(at);
         }
@@ -174,7 +175,7 @@ impl Node {
     }
 
     /// An error as a transmitter: counters up, and the error frame as SocketCAN would report it.
-    pub fn handle_transmit_error(&mut self, error: BusError, at: Instant) {
+    pub(super) fn handle_transmit_error(&mut self, error: BusError, at: Instant) {
         self.statistics.failed_attempts += 1;
         // a passive node that only misses the acknowledgement stays where it is: alone on a bus is no bus-off
         if error == BusError::Protocol || self.transmit_errors <= PASSIVE_LIMIT {
@@ -185,13 +186,13 @@ impl Node {
     }
 
     /// An error as a receiver.
-    pub fn handle_receive_error(&mut self, counts: u16, at: Instant) {
+    pub(super) fn handle_receive_error(&mut self, counts: u16, at: Instant) {
         self.receive_errors = self.receive_errors.saturating_add(counts).min(PASSIVE_LIMIT + 9);
         self.report_error(BusError::Protocol, at);
         self.update_state();
     }
 
-    pub fn force_bus_off(&mut self) {
+    pub(super) fn force_bus_off(&mut self) {
         self.transmit_errors = BUS_OFF_LIMIT + 1;
         self.update_state();
     }
@@ -231,13 +232,13 @@ impl Node {
         self.wake_receiver();
     }
 
-    pub fn wake_receiver(&mut self) {
+    pub(super) fn wake_receiver(&mut self) {
         if let Some(waker) = self.wants_event.take() {
             waker.wake();
         }
     }
 
-    pub fn wake_sender(&mut self) {
+    pub(super) fn wake_sender(&mut self) {
         if let Some(waker) = self.wants_room.take() {
             waker.wake();
         }

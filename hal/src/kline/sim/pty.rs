@@ -16,8 +16,9 @@ use rustix::termios::tcgetattr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
-use super::{LineNode, SimLine, WireEvent};
-use crate::can::bit_time;
+use super::line::{LineNode, SimLine};
+use super::wire::WireEvent;
+use crate::bus::bit_time;
 use crate::kline::{ADDRESS_TIME, Signal, byte_time};
 use crate::pty::{DeviceLink, Pty};
 

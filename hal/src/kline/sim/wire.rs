@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::kline::{ADDRESS_TIME, Signal, address_levels, byte_time};
+use crate::kline::line::address_levels;
+use crate::kline::{ADDRESS_TIME, Signal, byte_time};
 
 /// Nodes whose bit rates differ by more than so many per cent do not understand each other.
 const TOLERANCE_PERCENT: u32 = 4;
@@ -43,25 +44,25 @@ impl WireEvent {
 }
 
 #[derive(Debug)]
-struct Node {
+struct WireNode {
     /// `None`: it reads bytes of any bit rate.
     listens_at: Option<u32>,
     /// What its own bytes are sent at.
     bit_rate: u32,
-    events: VecDeque<Event>,
+    events: VecDeque<PendingEvent>,
 }
 
 /// What a node will see.
 #[derive(Debug, Clone, Copy)]
-struct Event {
+struct PendingEvent {
     id: u64,
     what: WireEvent,
     /// The bit rate of a byte, unless every node can read it.
     bit_rate: Option<u32>,
 }
 
-impl Node {
-    fn push(&mut self, event: Event) {
+impl WireNode {
+    fn push(&mut self, event: PendingEvent) {
         if self.events.len() >= EVENTS {
             self.events.pop_front();
         }
@@ -70,7 +71,7 @@ impl Node {
     }
 
     /// What the node makes of it, at the bit rate that it has by then.
-    fn read(&self, event: Event) -> WireEvent {
+    fn read(&self, event: PendingEvent) -> WireEvent {
         match (event.what, event.bit_rate, self.listens_at) {
             (WireEvent::Byte { byte, at }, Some(sent_at), Some(bit_rate))
                 if bit_rate.abs_diff(sent_at) * 100 > sent_at.saturating_mul(TOLERANCE_PERCENT) =>
@@ -84,7 +85,7 @@ impl Node {
 
 /// A byte that is on its way.
 #[derive(Debug, Clone, Copy)]
-struct Flight {
+struct ByteInFlight {
     id: u64,
     byte: u8,
     start: Instant,
@@ -94,8 +95,8 @@ struct Flight {
 /// A K-line with its nodes: a pure state machine.
 #[derive(Debug, Default)]
 pub struct Wire {
-    nodes: Vec<Node>,
-    flights: Vec<Flight>,
+    nodes: Vec<WireNode>,
+    flights: Vec<ByteInFlight>,
     bytes: u64,
     disturbances: Vec<(u64, u8)>,
 }
@@ -103,7 +104,7 @@ pub struct Wire {
 impl Wire {
     /// Adds a node that sends and listens at this bit rate, in bit/s.
     pub fn attach(&mut self, bit_rate: u32) -> usize {
-        self.nodes.push(Node { listens_at: Some(bit_rate), bit_rate, events: VecDeque::new() });
+        self.nodes.push(WireNode { listens_at: Some(bit_rate), bit_rate, events: VecDeque::new() });
         self.nodes.len() - 1
     }
 
@@ -116,7 +117,7 @@ impl Wire {
     }
 
     /// Has a node read bytes of any bit rate, until another is set.
-    pub fn listen_at_any(&mut self, node: usize) {
+    pub(super) fn listen_at_any(&mut self, node: usize) {
         if let Some(node) = self.nodes.get_mut(node) {
             node.listens_at = None;
         }
@@ -137,7 +138,7 @@ impl Wire {
         self.bytes += 1;
         let id = self.bytes;
         for node in &mut self.nodes {
-            node.push(Event { id, what: WireEvent::Byte { byte, at }, bit_rate: None });
+            node.push(PendingEvent { id, what: WireEvent::Byte { byte, at }, bit_rate: None });
         }
     }
 
@@ -158,7 +159,7 @@ impl Wire {
         let Some(bit_rate) = self.nodes.get(from).map(|node| node.bit_rate) else { return };
         let number = self.bytes;
         self.bytes += 1;
-        let mut flight = Flight { id: self.bytes, byte, start, end: start + byte_time(bit_rate) };
+        let mut flight = ByteInFlight { id: self.bytes, byte, start, end: start + byte_time(bit_rate) };
         self.disturbances.retain(|(disturbed, mask)| {
             if *disturbed == number {
                 flight.byte ^= mask;
@@ -180,14 +181,14 @@ impl Wire {
         }
         let what = WireEvent::Byte { byte: flight.byte, at: flight.end };
         for node in &mut self.nodes {
-            node.push(Event { id: flight.id, what, bit_rate: Some(bit_rate) });
+            node.push(PendingEvent { id: flight.id, what, bit_rate: Some(bit_rate) });
         }
         self.flights.push(flight);
     }
 
     fn transmit_levels(&mut self, start: Instant, from: usize, levels: Vec<(Duration, bool)>, end: Duration) {
         for (index, node) in self.nodes.iter_mut().enumerate() {
-            let mut push = |what| node.push(Event { id: 0, what, bit_rate: None });
+            let mut push = |what| node.push(PendingEvent { id: 0, what, bit_rate: None });
             if index == from {
                 push(WireEvent::Sent { at: start + end });
                 continue;

@@ -8,7 +8,9 @@ mod tp20;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use connector_hal::can::{BoxFuture, BusState, BusStatus, CanBus, CanError, CanEvent, CanFrame};
+use connector_hal::bus::{BusState, BusStatus};
+use connector_hal::can::{CanBus, CanError, CanEvent, CanFrame};
+use connector_hal::future::BoxFuture;
 use connector_hal::timer::Deadline;
 
 use super::bus::{Opening, Progress, SessionBus, StartFailure};
@@ -21,6 +23,7 @@ use crate::relay::buses::can::setup::CanBusSetup;
 use crate::relay::buses::can::tp20::Tp20Channels;
 use crate::relay::channel::KernelIsotp;
 use crate::relay::limits::SessionLimits;
+use crate::relay::wire::ProblemKind;
 use crate::relay::wire::codec::PduFlags;
 use crate::vehicle::hardware::Hardware;
 use crate::vehicle::scan::{FoundEcu, ScanOutcome, ScanSettings, Scanner};
@@ -286,7 +289,7 @@ impl SessionBus for CanSessionBus {
         if let ChannelKind::Tp20(config) = kind {
             if self.core.state() == BusState::Off {
                 let detail = format!("Bus {:?} is off.", self.setup.name);
-                return Err(Problem::new(503, "bus-unavailable", "Bus unavailable", detail));
+                return Err(ProblemKind::BusUnavailable.problem(detail));
             }
             let channel = self.tp20.open(&self.setup.name, number, config, limits.max_pdu, now)?;
             self.core.open_channel(number, channel);

@@ -7,6 +7,7 @@ use crate::protocol::problem::Problem;
 use crate::protocol::tp20::{ChannelConfig, LogicalAddress, MAX_PDU};
 use crate::relay::buses::setup::{invalid, pdu_settings};
 use crate::relay::channel::{Channel, OpenFailure, PduChannel, Tp20Transport};
+use crate::relay::wire::ProblemKind;
 use crate::relay::wire::request::Tp20ChannelConfig;
 
 /// Identifiers that ECUs can be asked to send with.
@@ -37,12 +38,12 @@ impl Tp20Channels {
             let detail = format!(
                 "Channel {other} is open to ECU {address} of bus {bus_name:?}, which has one TP2.0 channel at a time."
             );
-            return Err(Problem::new(409, "ecu-in-use", "ECU in use", detail));
+            return Err(ProblemKind::EcuInUse.problem(detail));
         }
         let is_free = |index: &u8| self.places.values().all(|(_, used)| used != index);
         let Some(index) = (0..MAX_CHANNELS).find(is_free) else {
             let detail = format!("Bus {bus_name:?} has {MAX_CHANNELS} TP2.0 channels open already.");
-            return Err(Problem::new(409, "too-many-channels", "Too many channels", detail));
+            return Err(ProblemKind::TooManyChannels.problem(detail));
         };
         self.places.insert(number, (address, index));
         let max_pdu = max_pdu.min(MAX_PDU);
@@ -67,8 +68,8 @@ pub(crate) fn not_opened(bus_name: &str, ecu: Option<LogicalAddress>, failure: O
     let ecu = ecu.map_or_else(|| "the ECU".to_owned(), |address| format!("ECU {address}"));
     let detail = format!("Bus {bus_name:?}, {ecu}: {}.", failure.text);
     if failure.is_refusal {
-        Problem::new(409, "ecu-refused", "Refused by the ECU", detail)
+        ProblemKind::EcuRefused.problem(detail)
     } else {
-        Problem::new(504, "ecu-silent", "No answer from the ECU", detail)
+        ProblemKind::EcuSilent.problem(detail)
     }
 }

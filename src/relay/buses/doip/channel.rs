@@ -8,6 +8,7 @@ use crate::protocol::doip::connection::ConnectionError;
 use crate::protocol::doip::discovery::Gateway;
 use crate::protocol::problem::Problem;
 use crate::relay::channel::PduChannel;
+use crate::relay::wire::ProblemKind;
 use crate::vehicle::doip_network::client::ClientError;
 
 /// A channel to one ECU, or a group of them, behind a gateway.
@@ -33,7 +34,7 @@ impl DoipChannel {
 pub(crate) fn unknown_gateway(bus: &str, wanted: LogicalAddress, found: &[Gateway]) -> Problem {
     if found.iter().any(|gateway| gateway.announcement.address == wanted) {
         let detail = format!("The gateway {wanted} was found, but did not activate routing in time.");
-        return Problem::new(504, "gateway-unreachable", "Gateway unreachable", detail);
+        return ProblemKind::GatewayUnreachable.problem(detail);
     }
     let found: Vec<_> = found
         .iter()
@@ -42,7 +43,7 @@ pub(crate) fn unknown_gateway(bus: &str, wanted: LogicalAddress, found: &[Gatewa
     let found =
         if found.is_empty() { "nobody answered".to_owned() } else { format!("found: {}", found.join(", ")) };
     let detail = format!("Bus {bus:?}: no gateway {wanted} was found; {found}.");
-    Problem::new(404, "unknown-gateway", "Unknown gateway", detail)
+    ProblemKind::UnknownGateway.problem(detail)
 }
 
 /// The gateway refuses, or there is no connection with it.
@@ -54,7 +55,7 @@ pub(crate) fn refused((gateway, tester): (LogicalAddress, LogicalAddress), error
             | ConnectionError::ActivationRefused(_)
             | ConnectionError::ConfirmationTimeout(_)
             | ConnectionError::OtherTester { .. },
-        ) => Problem::new(409, "gateway-refused", "Gateway refused", detail),
-        _ => Problem::new(504, "gateway-unreachable", "Gateway unreachable", detail),
+        ) => ProblemKind::GatewayRefused.problem(detail),
+        _ => ProblemKind::GatewayUnreachable.problem(detail),
     }
 }

@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use connector_hal::can::{BoxFuture, BusState, BusStatus, CanFrame};
+use connector_hal::bus::{BusState, BusStatus};
+use connector_hal::can::CanFrame;
+use connector_hal::future::BoxFuture;
 use connector_hal::timer::{Deadline, TimerKind};
 
 use super::bus::{Opening, Progress, SessionBus, StartFailure};

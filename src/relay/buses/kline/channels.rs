@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::Instant;
 
-use connector_hal::can::{BusLoad, BusState, LoadMeter};
+use connector_hal::bus::{BusLoad, BusState, LoadMeter};
 use connector_hal::kline::{Signal, byte_time};
 
 use crate::protocol::kline::{Config, Endpoint, Failure, LineClock};
@@ -16,6 +16,7 @@ use crate::relay::buses::can::channels::BusOutput;
 use crate::relay::channel::{
     KlineTransport, LinkChange, Output, PduChannel, PduChannelSettings, describe_failure,
 };
+use crate::relay::wire::ProblemKind;
 use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
 
 /// Links of closed channels that may still be told to end; beyond it they end by themselves, by P3max.
@@ -108,7 +109,7 @@ impl KlineCore {
         };
         if let Some(other) = self.channels.iter().find_map(is_same) {
             let detail = format!("Channel {other} talks to the ECU 0x{address:02X} already.");
-            return Err(Problem::new(409, "ecu-in-use", "ECU in use", detail));
+            return Err(ProblemKind::EcuInUse.problem(detail));
         }
         let mut endpoint = Endpoint::new(config, now);
         endpoint.connect();
@@ -397,12 +398,8 @@ fn lost(failure: Failure) -> Output {
 fn cannot_open(number: u16, failure: Failure) -> Problem {
     let detail = format!("Channel {number}: {failure}.");
     match failure {
-        Failure::OtherKeyBytes(_) | Failure::KeyBytes(_) => {
-            Problem::new(409, "wrong-key-bytes", "Wrong key bytes", detail)
-        }
-        Failure::NoEcho | Failure::Collision { .. } => {
-            Problem::new(503, "bus-unavailable", "Bus unavailable", detail)
-        }
-        _ => Problem::new(504, "ecu-not-answering", "ECU not answering", detail),
+        Failure::OtherKeyBytes(_) | Failure::KeyBytes(_) => ProblemKind::WrongKeyBytes.problem(detail),
+        Failure::NoEcho | Failure::Collision { .. } => ProblemKind::BusUnavailable.problem(detail),
+        _ => ProblemKind::EcuNotAnswering.problem(detail),
     }
 }

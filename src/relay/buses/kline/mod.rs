@@ -6,7 +6,9 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use connector_hal::can::{BoxFuture, BusState, BusStatus, CanFrame};
+use connector_hal::bus::{BusState, BusStatus};
+use connector_hal::can::CanFrame;
+use connector_hal::future::BoxFuture;
 use connector_hal::kline::{KLine, KLineError, KLineEvent};
 use connector_hal::timer::{Deadline, TimerKind};
 

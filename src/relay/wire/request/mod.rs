@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::Envelope;
 use super::number::{number, optional_number};
 use crate::protocol::problem::Problem;
+use crate::relay::wire::ProblemKind;
 
 mod bus;
 mod channel;
@@ -117,7 +118,7 @@ impl Request {
             "dismissCallForAttention" => Ok(Self::DismissCallForAttention),
             _ => {
                 let detail = format!("This connector knows no action {action:?}.");
-                Err(Problem::new(404, "unknown-action", "Unknown action", detail))
+                Err(ProblemKind::UnknownAction.problem(detail))
             }
         };
         request.map_err(|problem| problem.answering(action))
@@ -126,7 +127,7 @@ impl Request {
 
 fn message<T: for<'de> Deserialize<'de>>(envelope: &Envelope) -> Result<T, Problem> {
     let invalid = |why: &dyn std::fmt::Display| {
-        Problem::new(400, "invalid-message", "Invalid message", format!("{}: {why}", envelope.action))
+        ProblemKind::InvalidMessage.problem(format!("{}: {why}", envelope.action))
     };
     if !envelope.message.is_object() {
         return Err(invalid(&"the message is no object"));

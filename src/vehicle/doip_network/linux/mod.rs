@@ -11,8 +11,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use connector_hal::board::{Activation, ActivationLine};
-use connector_hal::can::BoxFuture;
 use connector_hal::ethernet::Interface;
+use connector_hal::future::BoxFuture;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};

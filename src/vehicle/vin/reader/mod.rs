@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use connector_hal::can::{BusState, CanFrame, CanId};
+use connector_hal::bus::BusState;
+use connector_hal::can::{CanFrame, CanId};
 
 use self::ecus::Ecus;
 use self::link::Link;

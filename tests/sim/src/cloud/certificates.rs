@@ -1,4 +1,4 @@
-//! The sandbox's own certificate authority, and the server certificate that it signs.
+//! The sandbox's certificate authority, and the server certificate that it signs.
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -18,22 +18,22 @@ const CA_FILE: &str = "ca.pem";
 /// The authority's key.
 const CA_KEY_FILE: &str = "ca.key.pem";
 
-/// Why there is no certificate to serve with.
+/// The reasons why the server has no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// A file in the state directory cannot be read or written.
     #[error("cannot use {path}")]
     File {
-        /// Which one.
+        /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The I/O error that caused this.
         #[source]
         source: std::io::Error,
     },
-    /// A key or certificate cannot be made or read.
-    #[error("cannot make a certificate")]
+    /// A key or a certificate cannot be created or parsed.
+    #[error("cannot create a certificate")]
     Make(#[from] rcgen::Error),
-    /// TLS does not take it.
+    /// TLS rejects the certificate.
     #[error("cannot serve TLS with the certificate")]
     Tls(#[from] rustls::Error),
 }
@@ -44,9 +44,9 @@ pub(crate) struct ServerTls {
     pub(crate) ca_file: PathBuf,
 }
 
-/// Loads or makes the authority in `directory` and signs a fresh server certificate for `names`.
+/// Loads or creates the authority in `directory`, and signs a new server certificate for `names`.
 ///
-/// Only the authority is kept: it is what clients trust, and the name that is listened on may change.
+/// Only the authority is stored: clients trust it, and the host name may change between starts.
 pub(crate) fn server_tls(directory: &Path, names: &[String]) -> Result<ServerTls, CertificateError> {
     let ca_file = directory.join(CA_FILE);
     let key_file = directory.join(CA_KEY_FILE);
@@ -83,7 +83,7 @@ pub(crate) fn server_tls(directory: &Path, names: &[String]) -> Result<ServerTls
     Ok(ServerTls { config: Arc::new(config), ca_file })
 }
 
-/// The same every time: with the kept key they give the issuer that signed before.
+/// Equal for every start: together with the stored key they make the issuer that signed before.
 fn authority_params() -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(Vec::<String>::new())?;
     params.distinguished_name.push(DnType::CommonName, "connector-sim sandbox CA");
@@ -94,7 +94,7 @@ fn authority_params() -> Result<CertificateParams, rcgen::Error> {
     Ok(params)
 }
 
-/// Names for the certificate: this machine's own, and what is listened on.
+/// The names in the certificate: this machine's own, and the host that the server listens on.
 pub(crate) fn names(listen_host: &str) -> Vec<String> {
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     let unspecified = listen_host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());

@@ -1,6 +1,11 @@
 #![doc = include_str!("README.md")]
 
+mod app;
+mod catalogue;
 mod certificates;
+mod clock;
+mod command;
+mod connections;
 mod hub;
 mod random;
 mod rest;
@@ -8,87 +13,9 @@ mod server;
 mod store;
 mod tokens;
 mod views;
-mod ws;
-
-use std::io::Write as _;
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+mod websocket;
 
 pub use certificates::CertificateError;
+pub(crate) use command::{Args, run};
 pub use server::{Cloud, CloudConfig, CloudError, Credentials};
 pub use store::{ConnectorSeed, StoreError};
-
-/// `connector-sim cloud`.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Address to listen on, such as 127.0.0.1:8443; port 0 takes a free one.
-    #[arg(long, value_name = "ADDR")]
-    listen: String,
-    /// Directory of the state: database, certificate authority. Made when missing.
-    #[arg(long, value_name = "DIR")]
-    state: PathBuf,
-    /// JSON list of connectors: {uuid, pincode, id?, hardware_type?, product_description?, has_wifi?,
-    /// supports_doip?, software_version?, hardware_version?, vehicle_path_string?, otp?}.
-    #[arg(long, value_name = "FILE")]
-    connectors: Option<PathBuf>,
-    /// How long access tokens live.
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
-    token_lifetime: u64,
-    /// How long a connection outlives a lost link.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(..=300))]
-    hold_seconds: u64,
-}
-
-/// Runs the sandbox cloud until SIGINT or SIGTERM.
-///
-/// # Errors
-///
-/// The address, the state directory or the connectors file cannot be used.
-pub async fn run(args: Args) -> anyhow::Result<()> {
-    let connectors = match &args.connectors {
-        Some(file) => {
-            let text =
-                std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-            serde_json::from_str(&text)
-                .with_context(|| format!("{} is no list of connectors", file.display()))?
-        }
-        None => Vec::new(),
-    };
-    let cloud = Cloud::start(CloudConfig {
-        listen: args.listen,
-        state: args.state,
-        connectors,
-        token_lifetime: Duration::from_secs(args.token_lifetime),
-        hold: Duration::from_secs(args.hold_seconds),
-    })
-    .await?;
-    // before it says that it is ready: from then on it may be told to end
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tracing::warn!("this is a sandbox: its secrets are printed, and its data is made up");
-    let mut stdout = std::io::stdout();
-    writeln!(stdout, "{}", cloud.ready_line())
-        .and_then(|()| stdout.flush())
-        .context("cannot say that it is ready")?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    tracing::info!("shutting down");
-    cloud.shutdown().await;
-    Ok(())
-}
-
-/// Seconds since 1970.
-fn unix_seconds() -> i64 {
-    unix_millis() / 1000
-}
-
-/// Milliseconds since 1970.
-fn unix_millis() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}

@@ -1,16 +1,16 @@
-//! Secrets: random text, hashes, and comparing without telling how much was right.
+//! Secrets: random text, hashes, and comparison in constant time.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::{digest, hmac};
 
-/// Fills `bytes` from the system's generator.
+/// Fills `bytes` with random numbers of the operating system.
 ///
-/// A system without one cannot run a login service: the process ends.
+/// A login service cannot run without random numbers, so a failure ends the process.
 pub(crate) fn fill(bytes: &mut [u8]) {
     if SystemRandom::new().fill(bytes).is_err() {
-        tracing::error!("the system gives no random numbers");
+        tracing::error!("the operating system provides no random numbers");
         std::process::abort();
     }
 }
@@ -22,15 +22,15 @@ pub(crate) fn token(length: usize) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Text of `length` characters, each drawn evenly from `alphabet`.
-fn drawn(length: usize, alphabet: &[u8]) -> String {
+/// Text of `length` characters, each chosen from `alphabet` with equal probability.
+fn random_text(length: usize, alphabet: &[u8]) -> String {
     let mut text = String::with_capacity(length);
     let limit = 256 - 256 % alphabet.len().max(1);
     while text.len() < length {
         let mut byte = [0];
         fill(&mut byte);
-        let drawn = usize::from(byte[0]);
-        if let Some(character) = alphabet.get(drawn % alphabet.len().max(1)).filter(|_| drawn < limit) {
+        let number = usize::from(byte[0]);
+        if let Some(character) = alphabet.get(number % alphabet.len().max(1)).filter(|_| number < limit) {
             text.push(char::from(*character));
         }
     }
@@ -39,12 +39,12 @@ fn drawn(length: usize, alphabet: &[u8]) -> String {
 
 /// A pincode: `length` digits.
 pub(crate) fn digits(length: usize) -> String {
-    drawn(length, b"0123456789")
+    random_text(length, b"0123456789")
 }
 
 /// A voucher code: `length` letters and digits.
 pub(crate) fn voucher(length: usize) -> String {
-    drawn(length, b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+    random_text(length, b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 }
 
 /// SHA-256.
@@ -54,7 +54,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     hash
 }
 
-/// Whether two secrets are equal, in a time that does not depend on where they differ.
+/// Whether two secrets are equal. The time that this takes does not depend on where they differ.
 pub(crate) fn same(left: &str, right: &str) -> bool {
     let mut key = [0; 32];
     fill(&mut key);

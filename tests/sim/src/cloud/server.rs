@@ -1,61 +1,52 @@
-//! The server: one TLS port, everything behind it, and its start and end.
+//! The running cloud: its configuration, its start and its shutdown.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::app::AppState;
+use super::catalogue::VehicleCatalogue;
 use super::certificates::{self, CertificateError};
 use super::hub::{Hub, RelayPlan};
-use super::store::{ConnectorSeed, Read as _, Role, Store, StoreError, Subject, Ticket, TicketState};
+use super::store::{
+    Account, Change, Connector, ConnectorSeed, Read as _, Role, Store, StoreError, Subject, Ticket,
+    TicketState,
+};
 use super::tokens::Signer;
-use super::{random, rest};
+use super::{connections, random};
 
-/// TCP connections at a time, websockets included until they are upgraded.
-const MAX_CONNECTIONS: usize = 512;
-/// Websockets at a time.
+/// Limit of simultaneous websockets.
 const MAX_SOCKETS: usize = 512;
-/// How long a TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a request's header may take, which is how long an idle connection is kept.
-const HEADER: Duration = Duration::from_secs(60);
-/// How long a request may take, its body included.
-const REQUEST: Duration = Duration::from_secs(60);
-/// A request's header has at most this many bytes.
-const MAX_HEADER: usize = 32 * 1024;
-/// A request has at most this many header lines.
-const MAX_HEADERS: usize = 64;
-/// How long the end waits for sockets to be closed in order.
+/// Limit for sockets to close in order at the shutdown.
 const SHUTDOWN: Duration = Duration::from_secs(3);
 
-/// How to start a sandbox cloud.
+/// The configuration of a sandbox cloud.
 #[derive(Debug, Clone)]
 pub struct CloudConfig {
     /// Address to listen on, `host:port`; port 0 takes a free one.
     pub listen: String,
-    /// Directory of the state; made when missing. Two clouds cannot share one.
+    /// Directory of the state; created if it does not exist. Two clouds cannot share one.
     pub state: PathBuf,
-    /// Connectors that it knows; without any, it makes one and keeps it.
+    /// The known connectors. If the list is empty, the cloud creates one connector and stores it.
     pub connectors: Vec<ConnectorSeed>,
-    /// How long access tokens live.
+    /// Lifetime of access tokens.
     pub token_lifetime: Duration,
-    /// How long a connection outlives a lost link; at most 300 s.
+    /// Time that a connection outlives a lost link; at most 300 s.
     pub hold: Duration,
 }
 
 impl CloudConfig {
-    /// On a free port of the loopback address, with the defaults.
+    /// A cloud on a free port of the loopback address, with the defaults.
     pub fn local(state: impl Into<PathBuf>) -> Self {
         Self {
             listen: "127.0.0.1:0".to_owned(),
@@ -67,64 +58,45 @@ impl CloudConfig {
     }
 }
 
-/// Why the cloud does not start.
+/// The reasons why the cloud does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum CloudError {
     /// The state cannot be used.
     #[error("cannot use the state directory")]
     Store(#[from] StoreError),
-    /// There is no certificate.
+    /// The server has no certificate.
     #[error("cannot serve TLS")]
     Certificate(#[from] CertificateError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
-        /// Which one.
+        /// The address.
         address: String,
-        /// What the system says.
+        /// The I/O error that caused this.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// A login of the client-credentials grant.
+/// Credentials for the client-credentials grant.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     /// The client's id.
     pub client_id: String,
-    /// Its secret.
+    /// The client's secret.
     pub client_secret: String,
 }
 
-/// What every request may need.
-pub(crate) struct Inner {
-    pub(crate) store: Store,
-    pub(crate) signer: Signer,
-    pub(crate) hub: Arc<Hub>,
-    pub(crate) catalogue: rest::Catalogue,
-    pub(crate) api_url: String,
-    pub(crate) sockets: Arc<Semaphore>,
-    pub(crate) shutdown: CancellationToken,
-    pub(crate) tasks: TaskTracker,
-    /// Logins with a pincode that were tried, right or wrong.
-    pub(crate) pincode_logins: Arc<AtomicU64>,
-    /// Connectors that came online.
-    pub(crate) hellos: watch::Sender<u64>,
-}
-
-/// The same, shared.
-pub(crate) type App = Arc<Inner>;
-
-/// A running sandbox cloud; dropping it ends it without waiting.
+/// A running sandbox cloud. Dropping it stops the cloud without waiting.
 #[derive(Debug)]
 pub struct Cloud {
-    /// Where the REST API is, such as `https://127.0.0.1:8443`.
+    /// The URL of the REST API, such as `https://127.0.0.1:8443`.
     pub api_url: String,
-    /// Where the websocket is, such as `wss://127.0.0.1:8443/ws`.
+    /// The URL of the websocket, such as `wss://127.0.0.1:8443/ws`.
     pub websocket_url: String,
-    /// The certificate authority to trust, in PEM.
+    /// The certificate authority that clients have to trust, as PEM.
     pub ca_file: PathBuf,
-    /// The address that is listened on.
+    /// The address that the server listens on.
     pub address: SocketAddr,
     /// The first connector's number.
     pub connector_id: i64,
@@ -132,13 +104,13 @@ pub struct Cloud {
     pub connector_uuid: uuid::Uuid,
     /// The first connector's pincode.
     pub connector_pincode: String,
-    /// The operator's login.
+    /// The operator's credentials.
     pub operator: Credentials,
-    /// The customer's login.
+    /// The customer's credentials.
     pub customer: Credentials,
     /// The customer's number.
     pub customer_id: i64,
-    /// A password that logs in as the customer once; another at every start.
+    /// A one-time password of the customer; new at every start.
     pub customer_otp: String,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -148,66 +120,26 @@ pub struct Cloud {
 }
 
 impl Cloud {
-    /// Starts a cloud; it is ready when this returns.
+    /// Starts a cloud. The cloud is ready when this returns.
     ///
     /// # Errors
     ///
-    /// The state directory or the address cannot be used.
+    /// Returns an error if the state directory or the address cannot be used.
     pub async fn start(config: CloudConfig) -> Result<Self, CloudError> {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&config.state)
-            .map_err(|source| StoreError::File { path: config.state.clone(), source })?;
+        create_directory(&config.state)?;
         let store = Store::open(&config.state.join("state.redb"))?;
-        let seeds = config.connectors;
         let customer_otp = random::voucher(12);
-        let otp = customer_otp.clone();
-        let (connector, operator, customer, key) = store
-            .change(move |change| {
-                let connector = change.seed_connectors(&seeds)?;
-                let operator = change.seed_account(Role::Operator)?;
-                let customer = change.seed_account(Role::Customer)?;
-                change.add_one_time_password(&otp, Subject::account(&customer))?;
-                let key = match change.setting("signing-key")? {
-                    Some(key) => key,
-                    None => {
-                        let mut key = vec![0; 32];
-                        random::fill(&mut key);
-                        change.set_setting("signing-key", &key)?;
-                        key
-                    }
-                };
-                Ok::<_, StoreError>((connector, operator, customer, key))
-            })
-            .await?;
-
-        let listen_error = |source| CloudError::Listen { address: config.listen.clone(), source };
-        let listener = TcpListener::bind(&config.listen).await.map_err(listen_error)?;
-        let address = listener.local_addr().map_err(listen_error)?;
-        let host = config.listen.rsplit_once(':').map_or("", |(host, _)| host);
-        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let seeded = seed(&store, config.connectors.clone(), customer_otp.clone()).await?;
+        let (listener, address) = listen(&config.listen).await?;
+        let host = host(&config.listen);
         let tls = certificates::server_tls(&config.state, &certificates::names(host))?;
-        let authority = match host.parse::<std::net::IpAddr>() {
-            _ if host.is_empty() => format!("localhost:{}", address.port()),
-            Ok(ip) if ip.is_unspecified() => format!("localhost:{}", address.port()),
-            Ok(_) => address.to_string(),
-            Err(_) => format!("{host}:{}", address.port()),
-        };
-
-        let hub = Hub::new(config.hold.min(Duration::from_secs(300)));
-        for ticket in store.view()?.all::<Ticket>()? {
-            if ticket.state == TicketState::InProgress
-                && let Some(plan) = RelayPlan::of(&ticket)
-            {
-                hub.restore(plan);
-            }
-        }
-        let app = Arc::new(Inner {
+        let authority = authority(host, address);
+        let hub = restored_hub(&store, config.hold)?;
+        let app = Arc::new(AppState {
             store,
-            signer: Signer::new(&key, config.token_lifetime),
+            signer: Signer::new(&seeded.signing_key, config.token_lifetime),
             hub,
-            catalogue: rest::Catalogue::embedded(),
+            catalogue: VehicleCatalogue::embedded(),
             api_url: format!("https://{authority}"),
             sockets: Arc::new(Semaphore::new(MAX_SOCKETS)),
             shutdown: CancellationToken::new(),
@@ -215,14 +147,11 @@ impl Cloud {
             pincode_logins: Arc::default(),
             hellos: watch::Sender::new(0),
         });
-        let pincode_logins = Arc::clone(&app.pincode_logins);
-        let hellos = app.hellos.subscribe();
-        let signer = app.signer.clone();
-        let (shutdown, tasks) = (app.shutdown.clone(), app.tasks.clone());
-        tasks.spawn(accept(app, listener, TlsAcceptor::from(tls.config)));
+        app.tasks.spawn(connections::accept(Arc::clone(&app), listener, TlsAcceptor::from(tls.config)));
         tracing::info!(%address, "listening");
+        let Seeded { connector, operator, customer, .. } = seeded;
         Ok(Self {
-            api_url: format!("https://{authority}"),
+            api_url: app.api_url.clone(),
             websocket_url: format!("wss://{authority}/ws"),
             ca_file: std::path::absolute(&tls.ca_file).unwrap_or(tls.ca_file),
             address,
@@ -233,16 +162,16 @@ impl Cloud {
             customer_id: customer.customer_id.unwrap_or_default(),
             customer: Credentials { client_id: customer.client_id, client_secret: customer.client_secret },
             customer_otp,
-            shutdown,
-            tasks,
-            pincode_logins,
-            hellos,
-            signer,
+            shutdown: app.shutdown.clone(),
+            tasks: app.tasks.clone(),
+            pincode_logins: Arc::clone(&app.pincode_logins),
+            hellos: app.hellos.subscribe(),
+            signer: app.signer.clone(),
         })
     }
 
-    /// The line that the command prints when it is ready, without its end.
-    pub fn ready_line(&self) -> String {
+    /// The line that the command prints when it is ready, without a line break.
+    pub(crate) fn ready_line(&self) -> String {
         json!({
             "api_url": self.api_url,
             "websocket_url": self.websocket_url,
@@ -267,17 +196,17 @@ impl Cloud {
         .to_string()
     }
 
-    /// How many logins with a pincode were tried since the start, right or wrong.
+    /// The number of logins with a pincode since the start, right or wrong.
     pub fn pincode_logins(&self) -> u64 {
         self.pincode_logins.load(Ordering::Relaxed)
     }
 
-    /// Counts how often a connector has come online since the start, and tells when it does.
-    pub fn hellos(&self) -> watch::Receiver<u64> {
+    /// The number of times that a connector came online since the start; the receiver notifies of changes.
+    pub(crate) fn hellos(&self) -> watch::Receiver<u64> {
         self.hellos.clone()
     }
 
-    /// Makes every access token issued so far count as expired; sockets that are open stay so.
+    /// Makes every access token issued so far expire. Open sockets stay open.
     pub fn expire_tokens(&self) {
         self.signer.expire_all();
     }
@@ -287,7 +216,7 @@ impl Cloud {
         self.shutdown.cancel();
         self.tasks.close();
         if tokio::time::timeout(SHUTDOWN, self.tasks.wait()).await.is_err() {
-            tracing::warn!("some connections did not end in time");
+            tracing::warn!("some connections did not close in time");
         }
     }
 }
@@ -298,92 +227,78 @@ impl Drop for Cloud {
     }
 }
 
-impl RelayPlan {
-    /// The connection of a ticket in progress.
-    pub(crate) fn of(ticket: &Ticket) -> Option<Self> {
-        Some(Self {
-            connection_uuid: ticket.connection_uuid?,
-            ticket_id: ticket.id,
-            connector_id: ticket.connector_id,
-            vin: ticket.vin,
-            operator: ticket.operator.clone()?,
+/// The initial records of the database.
+struct Seeded {
+    connector: Connector,
+    operator: Account,
+    customer: Account,
+    signing_key: Vec<u8>,
+}
+
+fn create_directory(state: &Path) -> Result<(), StoreError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state)
+        .map_err(|source| StoreError::File { path: state.to_owned(), source })
+}
+
+/// Stores the connectors, the accounts, the customer's one-time password and the signing key.
+async fn seed(store: &Store, seeds: Vec<ConnectorSeed>, otp: String) -> Result<Seeded, StoreError> {
+    store
+        .change(move |change| {
+            let connector = change.seed_connectors(&seeds)?;
+            let operator = change.seed_account(Role::Operator)?;
+            let customer = change.seed_account(Role::Customer)?;
+            change.add_one_time_password(&otp, Subject::account(&customer))?;
+            Ok(Seeded { connector, operator, customer, signing_key: signing_key(change)? })
         })
+        .await
+}
+
+/// The key that signs tokens, created if there is none.
+fn signing_key(change: &Change) -> Result<Vec<u8>, StoreError> {
+    if let Some(key) = change.setting("signing-key")? {
+        return Ok(key);
+    }
+    let mut key = vec![0; 32];
+    random::fill(&mut key);
+    change.set_setting("signing-key", &key)?;
+    Ok(key)
+}
+
+async fn listen(on: &str) -> Result<(TcpListener, SocketAddr), CloudError> {
+    let error = |source| CloudError::Listen { address: on.to_owned(), source };
+    let listener = TcpListener::bind(on).await.map_err(error)?;
+    let address = listener.local_addr().map_err(error)?;
+    Ok((listener, address))
+}
+
+/// The host of `host:port`, without the brackets of an IPv6 address.
+fn host(listen: &str) -> &str {
+    let host = listen.rsplit_once(':').map_or("", |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+/// The authority of the cloud's URLs: `host:port`.
+fn authority(host: &str, address: SocketAddr) -> String {
+    match host.parse::<std::net::IpAddr>() {
+        _ if host.is_empty() => format!("localhost:{}", address.port()),
+        Ok(ip) if ip.is_unspecified() => format!("localhost:{}", address.port()),
+        Ok(_) => address.to_string(),
+        Err(_) => format!("{host}:{}", address.port()),
     }
 }
 
-/// Accepts until the end; each connection is a task of its own.
-async fn accept(app: App, listener: TcpListener, acceptor: TlsAcceptor) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let router = rest::router(Arc::clone(&app));
-    loop {
-        // full: new connections wait in the kernel's queue
-        let place = tokio::select! {
-            () = app.shutdown.cancelled() => return,
-            place = Arc::clone(&places).acquire_owned() => place,
-        };
-        let Ok(place) = place else { return };
-        let accepted = tokio::select! {
-            () = app.shutdown.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let serving = serve(Arc::clone(&app), router.clone(), acceptor.clone(), stream, peer, place);
-                app.tasks.spawn(serving);
-            }
-            Err(error) => {
-                // out of file descriptors, most likely: they come back as connections end
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+/// A hub with the connections of the tickets in progress.
+fn restored_hub(store: &Store, hold: Duration) -> Result<Arc<Hub>, StoreError> {
+    let hub = Hub::new(hold.min(Duration::from_secs(300)));
+    for ticket in store.view()?.all::<Ticket>()? {
+        if ticket.state == TicketState::InProgress
+            && let Some(plan) = RelayPlan::of(&ticket)
+        {
+            hub.restore(plan);
         }
     }
-}
-
-/// Serves one connection: TLS, then HTTP/1.1 until it ends or becomes a websocket.
-async fn serve(
-    app: App,
-    router: axum::Router,
-    acceptor: TlsAcceptor,
-    stream: TcpStream,
-    peer: SocketAddr,
-    place: OwnedSemaphorePermit,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
-    }
-    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
-        Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),
-    };
-    let router = TowerToHyperService::new(router);
-    let service = hyper::service::service_fn(move |request| {
-        let answering = hyper::service::Service::call(&router, request);
-        async move {
-            match tokio::time::timeout(REQUEST, answering).await {
-                Ok(answered) => answered,
-                Err(_) => Ok(rest::timed_out()),
-            }
-        }
-    });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEADER)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    tokio::pin!(connection);
-    let served = tokio::select! {
-        served = &mut connection => served,
-        () = app.shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = served {
-        tracing::debug!(%peer, %error, "connection ended");
-    }
-    drop(place);
+    Ok(hub)
 }

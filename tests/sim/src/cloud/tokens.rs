@@ -1,4 +1,4 @@
-//! Access and id tokens: JWTs signed with HS256 (RFC 7519), and what is in them.
+//! Access and id tokens: JWTs signed with HS256 (RFC 7519), and their claims.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use super::random;
 use super::store::{Role, Subject};
 
-/// Who issues the tokens: not an address, because the port may change from start to start.
+/// The issuer of the tokens: not an address, because the port may change between starts.
 const ISSUER: &str = "urn:connector-sim:sandbox-cloud";
-/// The header of every token; no other is accepted, so that no `alg` can be chosen from outside.
+/// The header of every token. No other is accepted, so that an attacker cannot choose another `alg`.
 const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
-/// No token of ours is longer.
+/// Limit of a token's length, in bytes; issued tokens are shorter.
 const MAX_LENGTH: usize = 4096;
 
 /// The key that signs tokens and upload addresses.
@@ -28,7 +28,7 @@ pub(crate) struct Signer {
     era: Arc<AtomicU64>,
 }
 
-/// What a token says (RFC 7519 section 4.1, and ours).
+/// The claims of a token (RFC 7519 section 4.1, and the sandbox's own).
 #[derive(Debug, Serialize, Deserialize)]
 struct Claims {
     iss: String,
@@ -36,7 +36,7 @@ struct Claims {
     iat: i64,
     exp: i64,
     jti: String,
-    /// `access` or `id`: an id token opens nothing.
+    /// `access` or `id`; an id token grants no access.
     token_use: String,
     scope: String,
     role: Role,
@@ -46,13 +46,13 @@ struct Claims {
     connector_id: Option<i64>,
 }
 
-/// Why a token is not accepted.
+/// The reasons why a token is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenError {
-    /// Not a token of ours.
-    #[error("The token is not one of this cloud.")]
+    /// This cloud did not issue the token.
+    #[error("The token was not issued by this cloud.")]
     Invalid,
-    /// It was one, once.
+    /// The token has expired.
     #[error("The token has expired.")]
     Expired,
 }
@@ -67,27 +67,27 @@ pub(crate) fn scope(role: Role) -> &'static str {
 }
 
 impl Signer {
-    /// A signer whose access tokens live this long.
+    /// Creates a signer whose access tokens live for `lifetime`.
     pub(crate) fn new(key: &[u8], lifetime: Duration) -> Self {
         Self { key: hmac::Key::new(hmac::HMAC_SHA256, key), lifetime, era: Arc::default() }
     }
 
-    /// From now on every token issued so far counts as expired.
+    /// Makes every token issued so far expire.
     pub(crate) fn expire_all(&self) {
         self.era.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// How many seconds access tokens live.
+    /// Lifetime of access tokens, in seconds.
     pub(crate) fn lifetime_seconds(&self) -> i64 {
         i64::try_from(self.lifetime.as_secs()).unwrap_or(i64::MAX)
     }
 
-    /// An access token issued at `now` (Unix seconds).
+    /// Issues an access token at `now` (Unix seconds).
     pub(crate) fn access_token(&self, subject: &Subject, now: i64) -> String {
         self.token(subject, "access", now)
     }
 
-    /// An id token issued at `now` (Unix seconds).
+    /// Issues an id token at `now` (Unix seconds).
     pub(crate) fn id_token(&self, subject: &Subject, now: i64) -> String {
         self.token(subject, "id", now)
     }
@@ -111,7 +111,7 @@ impl Signer {
         format!("{signed}.{signature}")
     }
 
-    /// Whom an access token speaks for at `now` (Unix seconds).
+    /// The subject of an access token, if the token is valid at `now` (Unix seconds).
     pub(crate) fn verify(&self, token: &str, now: i64) -> Result<Subject, TokenError> {
         if token.len() > MAX_LENGTH {
             return Err(TokenError::Invalid);
@@ -135,12 +135,12 @@ impl Signer {
         Ok(Subject { id: claims.sub, role: claims.role, connector_id: claims.connector_id })
     }
 
-    /// The signature of any text, URL-safe.
+    /// The signature of `text`, URL-safe.
     pub(crate) fn signature(&self, text: &str) -> String {
         URL_SAFE_NO_PAD.encode(hmac::sign(&self.key, text.as_bytes()))
     }
 
-    /// Whether `signature` is ours for `text`.
+    /// Whether `signature` is the signature of `text`.
     pub(crate) fn is_signature(&self, text: &str, signature: &str) -> bool {
         URL_SAFE_NO_PAD
             .decode(signature)
@@ -191,7 +191,7 @@ mod tests {
             let mut bytes = token.clone().into_bytes();
             bytes[index] = if bytes[index] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(bytes).unwrap();
-            // the last character of base64 has bits that mean nothing; strict decoding refuses them
+            // the last character of base64 has unused bits; strict decoding refuses others than zero
             assert_eq!(signer().verify(&changed, 1_000), Err(TokenError::Invalid), "at {index}");
         }
         assert_eq!(signer().verify("", 1_000), Err(TokenError::Invalid));

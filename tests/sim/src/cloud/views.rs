@@ -1,10 +1,10 @@
-//! Records as clients see them.
+//! Records in the form that clients receive.
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::hub::{Hub, Stage};
+use super::hub::{Hub, RelayStage};
 use super::store::{Connector, PreparedTicket, Ticket, TicketState};
 
 /// A connector, for REST clients and operators.
@@ -129,7 +129,7 @@ pub(crate) fn prepared_ticket(ticket: &PreparedTicket) -> Value {
 /// A ticket's update over the websocket.
 pub(crate) fn ticket_update(hub: &Hub, ticket: &Ticket) -> Value {
     let open = ticket.connection_uuid.and_then(|uuid| hub.stage(uuid));
-    let is_open = open.is_some_and(|(stage, _)| stage == Stage::Open);
+    let is_open = open.is_some_and(|(stage, _)| stage == RelayStage::Open);
     json!({
         "id": ticket.id,
         "ticket_id": ticket.id,
@@ -155,13 +155,13 @@ pub(crate) fn connection_update(hub: &Hub, ticket: &Ticket, connector: Option<&C
         "connection_uuid": ticket.connection_uuid,
         "ticket_id": ticket.id,
         "ticket_uuid": ticket.uuid,
-        "state": stage.map_or("closed", Stage::name),
+        "state": stage.map_or("closed", RelayStage::name),
         "vin_number": vin.flatten(),
         "connector": connector.map(|connector| connector_update(hub, connector)),
     })
 }
 
-/// Whether the ticket's messenger channel still takes messages.
+/// The state of the ticket's messenger channel.
 pub(crate) fn chat_state(ticket: &Ticket) -> &'static str {
     match ticket.state {
         TicketState::Pending | TicketState::InProgress | TicketState::Outsourced => "open",

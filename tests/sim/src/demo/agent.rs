@@ -1,4 +1,4 @@
-//! The agent as a process of its own: this program again, with a hidden subcommand, or another.
+//! The agent as a separate process: this program with a hidden subcommand, or another binary.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -10,20 +10,21 @@ use rustix::process::{Pid, Signal};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-/// How long the agent may take to end: its promise, and a little for a busy machine.
+/// Limit for the agent to exit: the two seconds that it promises, and one for a busy machine.
 const END: Duration = Duration::from_secs(3);
-/// How many lines of its log are shown when something went wrong.
+/// The number of log lines that a failed demo shows.
 const LOG_LINES: usize = 25;
 
-/// The hidden subcommand: `connector-agent`'s own command line, which ends with the process that started it.
-pub fn main(arguments: Vec<OsString>) -> ExitCode {
+/// The hidden subcommand: `connector-agent`'s own command line. The process ends with the demo that started
+/// it.
+pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::TERM)) {
-        eprintln!("the agent will not notice if the demo is killed: {error}");
+        eprintln!("the agent will keep running if the demo is killed: {error}");
     }
     connector_agent::cli::run(std::iter::once(OsString::from("connector-agent")).chain(arguments))
 }
 
-/// The agent's process; dropped, it is killed.
+/// The agent's process. Dropping it kills the process.
 #[derive(Debug)]
 pub(super) struct Agent {
     child: Child,
@@ -32,8 +33,8 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    /// Starts `command`, or this program's own agent where there is none, with this configuration; without
-    /// `show_log`, its log goes to a file in `directory`.
+    /// Starts `command`, or by default the agent that is built into this program, with this configuration.
+    /// Without `show_log`, the agent's log goes to a file in `directory`.
     pub(super) fn start(
         command: Option<&str>,
         config: &Path,
@@ -65,7 +66,7 @@ impl Agent {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(stderr)
-            // Ctrl-C is for the demo, which ends the agent in good order
+            // the demo handles Ctrl-C, and ends the agent in good order
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -73,31 +74,33 @@ impl Agent {
         Ok(Self { child, log, started: Instant::now() })
     }
 
-    /// Its process id.
+    /// The process id.
     pub(super) fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// Waits until it ends by itself, which it should not.
+    /// Waits until the agent exits, which it should not do before [`Agent::end`].
     pub(super) async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
         self.child.wait().await.context("the agent cannot be waited for")
     }
 
-    /// The memory that it has of its own, in bytes: not the program's file, of which the simulators are a part here.
+    /// The agent's private memory in bytes. It excludes the program's file, which contains the simulators
+    /// here.
     pub(super) fn memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()?)).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
         Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
     }
 
-    /// Ends it by SIGTERM: its status and how long it took; `None` if it had to be killed.
+    /// Ends the agent by SIGTERM. Returns its status and the time that it took; `None` if it had to be
+    /// killed.
     pub(super) async fn end(&mut self) -> Option<(ExitStatus, Duration)> {
         let start = Instant::now();
         let pid = self.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(pid) = pid
             && let Err(error) = rustix::process::kill_process(pid, Signal::TERM)
         {
-            tracing::debug!(%error, "the agent gets no SIGTERM");
+            tracing::debug!(%error, "cannot send SIGTERM to the agent");
         }
         if let Ok(Ok(status)) = tokio::time::timeout(END, self.child.wait()).await {
             return Some((status, start.elapsed()));
@@ -108,7 +111,7 @@ impl Agent {
         None
     }
 
-    /// The end of its log.
+    /// The last lines of the log.
     pub(super) fn log_tail(&self) -> Option<String> {
         let log = std::fs::read(self.log.as_ref()?).ok()?;
         let log = String::from_utf8_lossy(&log);

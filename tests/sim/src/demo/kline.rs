@@ -1,7 +1,5 @@
-//! The story on a K-line: a vehicle without CAN, whose VIN is read by `1A 90`, and an operator far from it.
+//! The demo on a K-line: a vehicle without CAN, whose VIN is read by `1A 90`.
 
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,16 +8,14 @@ use connector_agent::relay::wire::request::{
 };
 use connector_hal::kline::sim::{PtyKLine, SimLine};
 use connector_hal::timer::TimerKind;
-use serde_json::json;
 use tokio::time::Instant;
 
-use super::Args;
-use super::agent::Agent;
-use super::reading::brief;
-use super::story::{Story, Table};
-use crate::cloud::{Cloud, CloudConfig};
-use crate::network::{BadNetwork, BadNetworkConfig};
-use crate::operator::client::{Channel, Connection, Credentials, Customer, Operator, Timing};
+use super::agent_setup::{AgentSetup, remove};
+use super::args::Args;
+use super::duration::brief;
+use super::story::{ResultTable, Story};
+use crate::operator::client::{Channel, Connection, Timing};
+use crate::scenario::{connect, create_ticket, log_in_customer, log_in_operator, toml_string};
 use crate::vehicle::hex;
 use crate::vehicle::kline::{KlineEcuConfig, KlineVehicle};
 
@@ -28,173 +24,110 @@ const ENGINE: u8 = 0x11;
 const VIN: &str = "WVWZZZ1KZ6W000001";
 /// The bit rate of the line, in bit/s.
 const BIT_RATE: u32 = 10_400;
-/// How many bytes are sent to the ECU: half a minute of the line's time would tell no more.
+/// The number of bytes to write. This takes half a minute at this bit rate; more would show nothing new.
 const PROGRAM: usize = 1000;
 /// Data bytes of a TransferData, within what a message can hold.
 const BLOCK: usize = 200;
-/// Longer than P3max: an ECU that heard nothing would have ended the communication.
+/// Longer than P3max, after which an ECU that received nothing ends the communication.
 const SILENCE: Duration = Duration::from_secs(7);
-/// The simulated ECU and the agent are processes that the machine schedules as it likes.
+/// Tolerance for the machine's scheduling of the simulated ECU and the agent.
 const TOLERANCE: Duration = Duration::from_millis(500);
-/// How long an ECU has to learn that its channel is closed.
+/// Time for the ECU to receive the StopCommunication of a closed channel.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// Limit for coming online, over the worst network that the arguments allow.
 const ONLINE: Duration = Duration::from_secs(120);
 
-/// What the story is played on; dropped in the order of its fields.
-struct Stage {
-    agent: Agent,
-    network: BadNetwork,
-    cloud: Cloud,
+/// The simulators that the demo runs on, dropped in the order of the fields.
+struct KlineStage {
+    setup: AgentSetup,
     _device: PtyKLine,
     vehicle: KlineVehicle,
     directory: tempfile::TempDir,
 }
 
-/// Plays the story; whether all was right.
+/// Plays the demo. Returns whether every check was right.
 ///
 /// # Errors
 ///
-/// What could not be set up.
+/// Returns the error that prevented the setup.
 pub(super) async fn play(args: &Args, story: &Story) -> anyhow::Result<bool> {
     let mut stage = set_up(args, story).await?;
-    let mut table = Table::default();
+    let mut table = ResultTable::default();
     let played = act(&mut stage, story, &mut table).await;
     if let Err(failure) = &played {
-        story.tell("demo", &format!("{failure:#}"));
+        story.report("demo", &format!("{failure:#}"));
     }
-    table.check("Demo", if played.is_ok() { "went through" } else { "broke off" }, played.is_ok());
+    table.check("Demo", if played.is_ok() { "completed" } else { "broke off" }, played.is_ok());
     let anomalies = stage.vehicle.anomalies();
-    let what = if anomalies.is_empty() { "every time kept".to_owned() } else { format!("{anomalies:?}") };
+    let what =
+        if anomalies.is_empty() { "every time limit kept".to_owned() } else { format!("{anomalies:?}") };
     table.check("As the ECU saw it", what, anomalies.is_empty());
-    let ended = stage.agent.end().await;
-    let (what, right) = match &ended {
-        Some((status, took)) => (format!("ended by SIGTERM in {}: {status}", brief(*took)), status.success()),
-        None => ("had to be killed".to_owned(), false),
-    };
-    table.check("Agent", what, right);
+    stage.setup.end_agent(story, &mut table, played.is_err()).await;
     let left = stage.vehicle.with_ecu(0, |ecu| ecu.is_communicating()).unwrap_or_default();
     table.check("ECU afterwards", if left { "still communicating" } else { "no communication" }, !left);
-    stage.cloud.shutdown().await;
-    drop(stage.network);
-    if let Err(error) = stage.directory.close() {
-        tracing::warn!(%error, "the temporary directory was not removed");
-    }
+    stage.setup.cloud.shutdown().await;
+    drop(stage.setup.network);
+    remove(stage.directory);
     Ok(table.print())
 }
 
-async fn set_up(args: &Args, story: &Story) -> anyhow::Result<Stage> {
-    let directory = tempfile::tempdir().context("a temporary directory cannot be made")?;
+async fn set_up(args: &Args, story: &Story) -> anyhow::Result<KlineStage> {
+    let directory = tempfile::tempdir().context("cannot create a temporary directory")?;
     let line = SimLine::new(TimerKind::Precise);
     let ecu =
         KlineEcuConfig { vin: Some(VIN.to_owned()), tolerance: TOLERANCE, ..KlineEcuConfig::new(ENGINE) };
     let vehicle = KlineVehicle::start(&[ecu], &line, TimerKind::Precise);
     let path = directory.path().join("kline");
     let device = PtyKLine::new(Some(&path), &line).context("the K-line's device")?;
-    story.tell(
+    story.report(
         "vehicle",
         &format!(
             "an ECU at 0x{ENGINE:02X} on a K-line at {BIT_RATE} baud, behind a serial device at {}",
             path.display()
         ),
     );
-    let cloud = Cloud::start(CloudConfig::local(directory.path().join("cloud"))).await?;
-    story.tell("cloud", &format!("a sandbox at {}, with a certificate authority of its own", cloud.api_url));
-    let conditions = BadNetworkConfig {
-        round_trip: Duration::from_millis(args.rtt),
-        cut_every: args.cut_every,
-        ..BadNetworkConfig::default()
-    };
-    let network = BadNetwork::start(cloud.address, conditions).await.context("the network")?;
-    story.tell("network", &format!("{} ms there and back between connector and cloud", args.rtt));
-    let config = agent_config(directory.path(), &cloud, &network, &path)?;
-    let agent = Agent::start(args.agent.as_deref(), &config, directory.path(), args.show_log)?;
-    story.tell("connector", "the agent is started, with UUID and pincode");
-    Ok(Stage { agent, network, cloud, _device: device, vehicle, directory })
+    let hardware =
+        format!("[[bus]]\nkind = \"kline\"\npins = [7]\ndevice = {}", toml_string(&path.to_string_lossy()));
+    let setup = AgentSetup::start(args, directory.path(), &hardware, story).await?;
+    Ok(KlineStage { setup, _device: device, vehicle, directory })
 }
 
-fn agent_config(
-    directory: &Path,
-    cloud: &Cloud,
-    network: &BadNetwork,
-    device: &Path,
-) -> anyhow::Result<PathBuf> {
-    let write = |name: &str, text: &str| -> anyhow::Result<PathBuf> {
-        let path = directory.join(name);
-        let mut options = std::fs::OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(&path);
-        file.and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(path)
-    };
-    let pincode = write("pincode", &cloud.connector_pincode)?;
-    // TOML's basic strings are JSON's
-    let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
-    let path = |path: &Path| quoted(&path.to_string_lossy());
-    let behind_network = |url: &str| url.replace(&cloud.address.to_string(), &network.address().to_string());
-    let text = format!(
-        "[connector]\nuuid = \"{uuid}\"\npincode_file = {pincode}\n\n\
-         [cloud]\napi_url = {api}\nwebsocket_url = {websocket}\nca_file = {ca}\n\n\
-         [[bus]]\nkind = \"kline\"\npins = [7]\ndevice = {device}\n",
-        uuid = cloud.connector_uuid,
-        pincode = path(&pincode),
-        api = quoted(&behind_network(&cloud.api_url)),
-        websocket = quoted(&behind_network(&cloud.websocket_url)),
-        ca = path(&cloud.ca_file),
-        device = path(device),
-    );
-    write("connector-agent.toml", &text)
-}
-
-async fn act(stage: &mut Stage, story: &Story, table: &mut Table) -> anyhow::Result<()> {
-    let cloud = &stage.cloud;
-    let (api, websocket, ca) = (&cloud.api_url, &cloud.websocket_url, Some(cloud.ca_file.as_path()));
-    let account = |account: &crate::cloud::Credentials| Credentials {
-        client_id: account.client_id.clone(),
-        client_secret: account.client_secret.clone(),
-    };
-    let customer = Customer::login(api, websocket, ca, account(&cloud.customer)).await?;
+async fn act(stage: &mut KlineStage, story: &Story, table: &mut ResultTable) -> anyhow::Result<()> {
+    let AgentSetup { agent, cloud, .. } = &mut stage.setup;
+    let customer = log_in_customer(cloud).await?;
     let mut watch = customer.watch_connector(cloud.connector_id).await?;
-    let started = stage.agent.started;
+    let started = agent.started;
     let reported = tokio::select! {
-        told = tokio::time::timeout(ONLINE, watch.until(|update| update.vin_number.is_some())) => {
-            told.context("the connector does not report the VIN")??
+        reported = tokio::time::timeout(ONLINE, watch.until(|update| update.vin_number.is_some())) => {
+            reported.context("the connector does not report the VIN")??
         }
-        ended = stage.agent.ended() => anyhow::bail!("the agent has ended by itself: {}", ended?),
+        ended = agent.ended() => anyhow::bail!("the agent exited: {}", ended?),
     };
     let vin = reported.vin_number.unwrap_or_default();
     let took = brief(started.elapsed());
-    story.tell(
+    story.report(
         "connector",
-        &format!("is online, and reports {vin}, read by 1A 90 on the K-line, {took} after its start"),
+        &format!("is online and reports {vin}, read by 1A 90 on the K-line, {took} after its start"),
     );
     table.check("VIN", format!("{vin}, in the cloud {took} after the start"), vin == VIN);
 
-    let model = customer.find_vehicle(&vin).await?;
-    let id = |part: &str| model.pointer(part).cloned().unwrap_or_default();
-    let ticket = customer
-        .create_ticket(&json!({
-            "vin": vin, "vehicle_model_id": id("/model/id"), "vehicle_model_variant_id": id("/model_variant/id"), "connector_id": cloud.connector_id,
-            "product_ids": [1], "metadata": {"vin_is_found_by_reader": true}, "reference": "demo",
-        }))
-        .await?;
-    story.tell("customer", &format!("asks for help: ticket {} is pending", ticket.id));
-    let operator = Operator::login(api, websocket, ca, account(&cloud.operator)).await?;
-    let ticket = operator.join(&ticket.id, "demo operator").await?;
-    let uuid = ticket.connection().context("the ticket in progress has no connection")?;
-    let connection = operator.connect(uuid).await?;
-    story.tell("operator", "has joined the ticket, and is connected");
+    let (ticket, _) = create_ticket(&customer, cloud, Some(&vin), true, "demo").await?;
+    story.report("customer", &format!("asks for help: ticket {} is pending", ticket.id));
+    let operator = log_in_operator(cloud).await?;
+    let (ticket, connection) = connect(&operator, &ticket.id, "demo operator").await?;
+    story.report("operator", "joined the ticket and connected");
     work(&connection, &stage.vehicle, story, table).await?;
     operator.complete(&ticket.id).await?;
-    story.tell("operator", "has completed the ticket");
+    story.report("operator", "completed the ticket");
     Ok(())
 }
 
-/// All that the operator does with the vehicle.
+/// Everything that the operator does with the vehicle.
 async fn work(
     connection: &Connection,
     vehicle: &KlineVehicle,
     story: &Story,
-    table: &mut Table,
+    table: &mut ResultTable,
 ) -> anyhow::Result<()> {
     let line = KlineBusConfig { pin: 7, kline_protocol: KlineProtocol::Fast, kline_bit_rate: BIT_RATE };
     let bus = BusConfig { bus_name: BUS.to_owned(), kline_bus: Some(line), ..BusConfig::default() };
@@ -208,9 +141,9 @@ async fn work(
     };
     let channel = connection.open_channel(|open| open.kline_channel = Some(config)).await?;
     let took = brief(opening.elapsed());
-    story.tell(
+    story.report(
         "operator",
-        &format!("has a channel to 0x{ENGINE:02X}, initialised by a pulse of 25 ms, after {took}"),
+        &format!("opened a channel to 0x{ENGINE:02X} in {took}, initialised by a pulse of 25 ms"),
     );
     table.note("Fast initialisation", took);
 
@@ -236,7 +169,7 @@ async fn work(
 
     download(&channel, vehicle, story, table).await?;
     connection.close_channel(channel).await?;
-    // StopCommunication takes its time on the line
+    // the StopCommunication takes time on the line
     tokio::time::sleep(GOODBYE).await;
     Ok(())
 }
@@ -245,16 +178,17 @@ async fn ask(channel: &Channel, story: &Story, name: &str, request: &[u8]) -> an
     let asked = Instant::now();
     let answer = channel.request(request, &Timing::default()).await?.data;
     let (request, shown, took) = (hex::format(request), hex::format(&answer), brief(asked.elapsed()));
-    story.tell("operator", &format!("{name}: {request} -> {shown}, {took}"));
+    story.report("operator", &format!("{name}: {request} -> {shown}, {took}"));
     Ok(answer)
 }
 
-/// Erases and writes, and looks into the ECU's memory, which no operator of a real one could.
+/// Erases and writes the ECU's memory, and compares the memory with the program. Only the simulation offers
+/// this: a real ECU's memory cannot be read.
 async fn download(
     channel: &Channel,
     vehicle: &KlineVehicle,
     story: &Story,
-    table: &mut Table,
+    table: &mut ResultTable,
 ) -> anyhow::Result<()> {
     let program: Vec<u8> = (0..PROGRAM).map(|index| (index * 7) as u8).collect();
     let begun = Instant::now();
@@ -266,7 +200,7 @@ async fn download(
     ask(channel, story, "end of transfer", &[0x37]).await?;
     let same = vehicle.with_ecu(0, |ecu| ecu.memory() == program).unwrap_or_default();
     let what = format!("{PROGRAM} bytes in {}", brief(begun.elapsed()));
-    story.tell("operator", &format!("has written {what}"));
+    story.report("operator", &format!("wrote {what}"));
     table.check(
         "ECU's memory",
         if same { format!("{what}, byte for byte") } else { "differs".to_owned() },

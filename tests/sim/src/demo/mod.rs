@@ -1,105 +1,43 @@
-//! Everything at once, in one process tree: vehicle, cloud, network, agent, customer and operator, told step by step.
+//! The demo: vehicle, cloud, network, agent, customer and operator in one process tree, with one line for
+//! each step.
 
-mod acts;
-pub mod agent;
+pub(crate) mod agent;
+mod agent_setup;
+mod args;
+mod bus_limit;
+mod demo_vehicle;
+mod duration;
+mod flashing;
 mod kline;
-mod limit;
-mod plugged;
 mod reading;
+mod session;
 mod stage;
 mod story;
 mod tp20;
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use tokio::signal::unix::{SignalKind, signal};
 
-use acts::Demo;
+pub(crate) use args::Args;
+
+use args::Bus;
+use session::Demo;
 use stage::Stage;
 use story::Story;
 
-/// The vehicles that come with the program.
-pub(crate) const VEHICLES: &str = include_str!("../../../data/vehicles/vehicles.json");
-
-/// `connector-sim demo`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes:
-  0  all was right: VIN, every response, the flashed memory; nothing lost, nothing doubled
-  1  something was not
-  2  wrong usage
-  130  interrupted")]
-pub struct Args {
-    /// Which vehicle, by its platform.
-    #[arg(long, value_name = "NAME", default_value = "VOLKSWAGEN_GOLF_MK7")]
-    platform: String,
-    /// Round trip between connector and cloud.
-    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=5000))]
-    rtt: u64,
-    /// Cuts the link between connector and cloud this often.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    cut_every: Option<Duration>,
-    /// The firmware to flash; without it, one is made up.
-    #[arg(long, value_name = "FIRMWARE", conflicts_with = "size")]
-    file: Option<PathBuf>,
-    /// How many bytes the made-up firmware has.
-    #[arg(long, value_name = "BYTES", default_value_t = 256 * 1024, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
-    size: u32,
-    /// How much of the bus's time the vehicle's own messages take.
-    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=90))]
-    load: u8,
-    /// The same as --bus doip.
-    #[arg(long, conflicts_with_all = ["load", "bus"])]
-    doip: bool,
-    /// Which of the vehicle's buses the story is told on.
-    #[arg(long, value_enum, value_name = "BUS", default_value_t = Bus::Can)]
-    bus: Bus,
-    /// Another agent than the one built in, such as one for another processor: "qemu-arm-static ./connector-agent".
-    #[arg(long, value_name = "COMMAND")]
-    agent: Option<String>,
-    /// Shows the agent's log too.
-    #[arg(long)]
-    show_log: bool,
-}
-
-/// The buses that stories are told on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Bus {
-    /// CAN, with a vehicle of the file.
-    Can,
-    /// The same by CAN FD: frames of 64 bytes, 2 Mbit/s in their data phase.
-    Fd,
-    /// DoIP, with a vehicle of the file behind a gateway, which announces its VIN.
-    Doip,
-    /// CAN, with ECUs behind TP2.0 besides those of the file.
-    Tp20,
-    /// A K-line, with an ECU of its own.
-    Kline,
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "a number of seconds, such as 2.5".to_owned())?;
-    if (0.5..=3600.0).contains(&seconds) {
-        Ok(Duration::from_secs_f64(seconds))
-    } else {
-        Err("from 0.5 to 3600 seconds".to_owned())
-    }
-}
-
-/// The demo ended, but not all was right; what, it has told.
+/// The demo ended, but not every check was right. The demo has already printed the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum DemoError {
-    /// Something was not as it should be.
-    #[error("not everything was right: see above")]
+pub(crate) enum DemoError {
+    /// A check was wrong, or the demo broke off.
+    #[error("not every check was right: see above")]
     NotRight,
-    /// Ctrl-C, or SIGTERM.
+    /// Ctrl-C or SIGTERM.
     #[error("interrupted")]
     Interrupted,
 }
 
 impl DemoError {
     /// The exit code.
-    pub fn exit_code(self) -> u8 {
+    pub(crate) fn exit_code(self) -> u8 {
         match self {
             Self::NotRight => 1,
             Self::Interrupted => 130,
@@ -111,8 +49,8 @@ impl DemoError {
 ///
 /// # Errors
 ///
-/// What could not be set up, or a [`DemoError`].
-pub async fn run(mut args: Args) -> anyhow::Result<()> {
+/// Returns the error that prevented the setup, or a [`DemoError`].
+pub(crate) async fn run(mut args: Args) -> anyhow::Result<()> {
     if args.doip {
         args.bus = Bus::Doip;
     }

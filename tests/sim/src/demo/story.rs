@@ -1,27 +1,25 @@
-//! What is told: a line a step, and a table at the end.
+//! The demo's output: one line for each step, and a table at the end.
 
 use tokio::time::Instant;
 
-/// How wide the actors' column is.
+/// Width of the actors' column.
 const ACTOR: usize = 9;
 
-/// Tells what happens, with the time since the beginning.
+/// Prints each step with the time since the start of the demo.
 #[derive(Debug)]
 pub(super) struct Story {
     start: Instant,
 }
 
 impl Story {
-    /// Begins now.
+    /// Prints the title, and starts the clock.
     pub(super) fn new() -> Self {
-        println!(
-            "A vehicle, a connector, a cloud and an operator: one diagnostic session from end to end.\n"
-        );
+        println!("A vehicle, a connector, a cloud and an operator in one complete diagnostic session.\n");
         Self { start: Instant::now() }
     }
 
-    /// A line: who does what.
-    pub(super) fn tell(&self, actor: &str, what: &str) {
+    /// Prints one step of an actor.
+    pub(super) fn report(&self, actor: &str, what: &str) {
         let seconds = self.start.elapsed().as_secs_f64();
         let mut lines = what.lines();
         println!("{seconds:>6.1} s  {actor:<ACTOR$}  {}", lines.next().unwrap_or_default());
@@ -36,28 +34,28 @@ impl Story {
 struct Row {
     name: String,
     value: String,
-    /// `None` where there is nothing to be right or wrong.
+    /// `None` for a row that only informs.
     right: Option<bool>,
 }
 
-/// What came out.
+/// The results of the demo.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub(super) struct ResultTable {
     rows: Vec<Row>,
 }
 
-impl Table {
-    /// A row that only tells something.
+impl ResultTable {
+    /// Adds a row that only informs.
     pub(super) fn note(&mut self, name: &str, value: impl Into<String>) {
         self.rows.push(Row { name: name.to_owned(), value: value.into(), right: None });
     }
 
-    /// A row that is right or wrong.
+    /// Adds a row that is right or wrong.
     pub(super) fn check(&mut self, name: &str, value: impl Into<String>, right: bool) {
         self.rows.push(Row { name: name.to_owned(), value: value.into(), right: Some(right) });
     }
 
-    /// Prints it; whether all was right.
+    /// Prints the table. Returns whether every check was right.
     pub(super) fn print(&self) -> bool {
         let name_width = self.rows.iter().map(|row| row.name.chars().count()).max().unwrap_or_default();
         let value_width = self.rows.iter().map(|row| row.value.chars().count()).max().unwrap_or_default();
@@ -78,7 +76,7 @@ impl Table {
         if wrong == 0 {
             println!("  All {right} checks were right.");
         } else {
-            println!("  {wrong} of {} checks went wrong.", right + wrong);
+            println!("  {wrong} of {} checks were wrong.", right + wrong);
         }
         wrong == 0 && right > 0
     }

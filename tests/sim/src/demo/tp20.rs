@@ -1,4 +1,5 @@
-//! The story on TP2.0: ECUs of a 2000s Golf, found by a scan, read, kept while nobody speaks, and one of them flashed.
+//! The demo on TP2.0: the ECUs of a Golf of the 2000s are found by a scan and read, their channels stay open
+//! during silence, and one ECU is flashed.
 
 use std::time::Duration;
 
@@ -7,30 +8,26 @@ use connector_agent::relay::wire::request::{BusConfig, CanBusConfig, PduOptions,
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::plugged::CAN_BUS;
-use super::reading::brief;
-use super::stage::{BIT_RATE, Stage};
-use super::story::{Story, Table};
-use crate::operator::FlashProgress;
+use super::demo_vehicle::{BIT_RATE, CAN_BUS};
+use super::duration::brief;
+use super::flashing::flash_with_progress;
+use super::stage::Stage;
+use super::story::{ResultTable, Story};
 use crate::operator::client::{Channel, Connection, Timing};
-use crate::operator::flash::{Firmware, flash};
+use crate::scenario::holds_firmware;
 use crate::vehicle::Tp20EcuConfig;
 use crate::vehicle::ecu::Session;
 use crate::vehicle::hex;
 
-/// Where the firmware goes in the ECU's memory.
-const ADDRESS: u32 = 0x0800_0000;
-/// The most that is flashed: the ECUs want a pause after every frame.
-pub(super) const MAX_FIRMWARE: u32 = 16 * 1024;
-/// ECUs drop a channel after about a second of silence, and a session after five.
+/// ECUs drop a channel after about one second of silence, and a session after five.
 const SILENCE: Duration = Duration::from_secs(7);
 
-/// All that the operator does with the vehicle.
+/// Everything that the operator does with the vehicle.
 pub(super) async fn work(
     stage: &mut Stage,
     story: &Story,
     connection: &Connection,
-    table: &mut Table,
+    table: &mut ResultTable,
 ) -> anyhow::Result<()> {
     let can = CanBusConfig {
         pin_plus: 6,
@@ -42,9 +39,9 @@ pub(super) async fn work(
     };
     let bus = BusConfig { bus_name: CAN_BUS.to_owned(), can_bus: Some(can), ..BusConfig::default() };
     connection.configure_buses(vec![bus]).await?;
-    story.tell(
+    story.report(
         "operator",
-        &format!("has set up the bus at pins 6 and 14 for TP2.0 at {} kbit/s", BIT_RATE / 1000),
+        &format!("set up the bus at pins 6 and 14 for TP2.0 at {} kbit/s", BIT_RATE / 1000),
     );
     scan(stage, story, connection, table).await?;
     let channels = read_all(stage, story, connection, table).await?;
@@ -61,7 +58,7 @@ async fn scan(
     stage: &Stage,
     story: &Story,
     connection: &Connection,
-    table: &mut Table,
+    table: &mut ResultTable,
 ) -> anyhow::Result<()> {
     let began = Instant::now();
     let message = json!({"connection_uuid": connection.uuid(), "bus_name": CAN_BUS});
@@ -74,24 +71,24 @@ async fn scan(
         let of = |id: connector_hal::can::CanId| Some(u64::from(id.to_number()));
         (of(ecu.address.request), of(ecu.address.response))
     };
-    let vehicle = stage.plugged.vehicle().context("the vehicle is not on CAN")?;
+    let vehicle = stage.vehicle.can_vehicle().context("the vehicle is not on CAN")?;
     let mut has: Vec<_> = vehicle.ecus().iter().map(has).collect();
     is.sort_unstable();
     has.sort_unstable();
     let tp20 =
         found.iter().filter(|ecu| ecu.get("protocol").is_some_and(|protocol| protocol == "tp20")).count();
     let what = format!("{} ECUs, {tp20} of them behind TP2.0, in {}", found.len(), brief(began.elapsed()));
-    story.tell("operator", &format!("scans the bus: {what}"));
+    story.report("operator", &format!("scans the bus: {what}"));
     table.check("ECUs found", what, is == has);
     Ok(())
 }
 
-/// Opens a channel to every ECU, and asks what it is.
+/// Opens a channel to every ECU, and reads its identification.
 async fn read_all(
     stage: &Stage,
     story: &Story,
     connection: &Connection,
-    table: &mut Table,
+    table: &mut ResultTable,
 ) -> anyhow::Result<Vec<Channel>> {
     let mut channels = Vec::new();
     let mut right = 0;
@@ -128,10 +125,10 @@ async fn is_known(
     let answer = channel.request(&request, &Timing::default()).await?.data;
     let text: String = answer.iter().skip(2).map(|byte| char::from(*byte)).collect();
     let (name, address, took) = (&ecu.name, ecu.ecu, brief(asked.elapsed()));
-    story.tell(
+    story.report(
         "operator",
         &format!(
-            "{name} at {address}, open after {opened}: {} -> {}, {took}",
+            "{name} at {address}, opened in {opened}: {} -> {}, {took}",
             hex::format(&request),
             text.trim_end()
         ),
@@ -139,19 +136,19 @@ async fn is_known(
     Ok(expected.is_some_and(|exchange| exchange.response == answer))
 }
 
-/// Says nothing for longer than the ECU would wait.
-async fn keep(stage: &Stage, story: &Story, engine: &Channel, table: &mut Table) -> anyhow::Result<()> {
+/// Sends no requests for longer than the ECU keeps a session without any.
+async fn keep(stage: &Stage, story: &Story, engine: &Channel, table: &mut ResultTable) -> anyhow::Result<()> {
     engine.request(&[0x10, 0x03], &Timing::default()).await?;
     tokio::time::sleep(SILENCE).await;
     let first = stage.tp20.first().map(Tp20EcuConfig::address);
     let session = first
-        .zip(stage.plugged.vehicle())
+        .zip(stage.vehicle.can_vehicle())
         .and_then(|(address, vehicle)| vehicle.status(address))
         .map(|status| status.session);
     let kept = session == Some(Session::Extended);
     let what =
         format!("{} of silence: {}", brief(SILENCE), if kept { "session kept" } else { "session lost" });
-    story.tell("connector", &format!("tests the channels beside the vehicle; {what}"));
+    story.report("connector", &format!("tests the channels near the vehicle; {what}"));
     table.check("Channel test", what, kept);
     Ok(())
 }
@@ -160,29 +157,19 @@ async fn program(
     stage: &mut Stage,
     story: &Story,
     engine: &Channel,
-    table: &mut Table,
+    table: &mut ResultTable,
 ) -> anyhow::Result<()> {
     let data = stage.firmware.clone();
-    story.tell("operator", &format!("flashes the engine with {} bytes over TP2.0", data.len()));
-    let mut progress = FlashProgress::new(data.len(), |line| story.tell("operator", &format!("  {line}")));
-    let firmware = Firmware { address: ADDRESS, data: &data };
-    let timing = Timing::default();
-    let mut show = |step| progress.handle(step);
-    let flashed = tokio::select! {
-        flashed = flash(engine, firmware, &timing, &mut show) => flashed,
-        ended = stage.agent.ended() => anyhow::bail!("the agent has ended by itself: {}", ended?),
-    };
-    progress.end();
-    drop(progress);
-    let report = flashed.map_err(crate::operator::Failure::from)?;
+    story.report("operator", &format!("flashes the engine with {} bytes over TP2.0", data.len()));
+    let report = flash_with_progress(&mut stage.setup.agent, story, engine, &data).await?;
     let rate = report.bytes as f64 / report.transferring.as_secs_f64().max(0.001);
     table.note(
         "Flashed",
         format!("{} bytes in {}, {rate:.0} bytes/s", report.bytes, brief(report.transferring)),
     );
-    let memory = stage.tp20.first().zip(stage.plugged.vehicle());
+    let memory = stage.tp20.first().zip(stage.vehicle.can_vehicle());
     let memory = memory.map(|(ecu, vehicle)| vehicle.memory(ecu.address())).unwrap_or_default();
-    let same = memory.last().is_some_and(|image| image.address == u64::from(ADDRESS) && image.data == data);
+    let same = holds_firmware(&memory, &data);
     let what = if same { "holds the firmware, byte for byte" } else { "does not hold the firmware" };
     table.check("ECU's memory", what, same);
     Ok(())

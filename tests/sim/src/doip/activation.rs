@@ -1,4 +1,4 @@
-//! Routing activation (ISO 13400-2, 7.2.5): who gets it, and who has to give it up for that.
+//! Routing activation (ISO 13400-2, 7.2.5): admits testers, and closes connections that are in the way.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use connector_agent::protocol::doip::{
 };
 
 use super::config::{Answer, Confirmation};
-use super::connection::{Connection, ConnectionId, State};
+use super::connection::{Connection, ConnectionId, Routing};
 use super::entity::{Entity, Event};
 
 impl Entity {
@@ -40,18 +40,18 @@ impl Entity {
         } else {
             None
         };
-        match (denied, connection.state) {
+        match (denied, connection.routing) {
             (Some(code), _) => self.deny(now, id, request.source, code),
-            (None, State::Active { tester }) => self.answer(now, id, tester, ActivationCode::Activated),
-            (None, State::Unconfirmed { tester, .. }) => {
+            (None, Routing::Active { tester }) => self.answer(now, id, tester, ActivationCode::Activated),
+            (None, Routing::Unconfirmed { tester, .. }) => {
                 self.answer(now, id, tester, ActivationCode::ConfirmationRequired);
             }
-            (None, State::Checking { .. }) => {}
-            (None, State::Initialized) => self.register(now, id, request),
+            (None, Routing::Checking { .. }) => {}
+            (None, Routing::Initialized) => self.register(now, id, request),
         }
     }
 
-    /// Finds room in the table of sockets, or asks those who are in the way whether they are alive.
+    /// Registers the connection, or sends alive checks on the connections that are in the way.
     fn register(&mut self, now: Instant, id: ConnectionId, request: ActivationRequest) {
         let in_the_way = self.in_the_way(id, request.source);
         if in_the_way.is_empty() {
@@ -66,11 +66,12 @@ impl Entity {
         }
         let until = now + self.alive_check();
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.state = State::Checking { request, until };
+            connection.routing = Routing::Checking { request, until };
         }
     }
 
-    /// Connections that keep a tester from being registered: one of the same address, or all if the table is full.
+    /// The connections that prevent a registration: the one with the tester's address, or all if the table
+    /// is full.
     fn in_the_way(&self, id: ConnectionId, tester: LogicalAddress) -> Vec<ConnectionId> {
         let registered = || self.connections.iter().filter(|(_, connection)| connection.tester().is_some());
         let same =
@@ -82,7 +83,7 @@ impl Entity {
         if is_full { registered().map(|(other, _)| *other).collect() } else { Vec::new() }
     }
 
-    /// A tester says that it is there.
+    /// Handles a tester's answer to an alive check.
     pub(super) fn handle_alive(&mut self, now: Instant, id: ConnectionId, tester: LogicalAddress) {
         if let Some(connection) = self.connections.get_mut(&id)
             && connection.tester() == Some(tester)
@@ -92,10 +93,10 @@ impl Entity {
         }
     }
 
-    /// Looks again at those who wait for others' answers.
+    /// Decides again about the connections that wait for alive checks.
     pub(super) fn recheck(&mut self, now: Instant) {
-        let waiting = |(id, connection): (&ConnectionId, &Connection)| match connection.state {
-            State::Checking { request, .. } => Some((*id, request)),
+        let waiting = |(id, connection): (&ConnectionId, &Connection)| match connection.routing {
+            Routing::Checking { request, .. } => Some((*id, request)),
             _ => None,
         };
         let waiting: Vec<_> = self.connections.iter().filter_map(waiting).collect();
@@ -107,54 +108,54 @@ impl Entity {
             if in_the_way.is_empty() {
                 self.admit(now, id, request);
             } else if all_alive {
-                self.deny_for_others(now, id, request.source);
+                self.deny_for_conflict(now, id, request.source);
             }
         }
     }
 
-    /// T_TCP_Alive_Check has run out: who has not answered has to go.
+    /// Handles the end of T_TCP_Alive_Check: closes the connections without an answer.
     pub(super) fn end_alive_check(&mut self, now: Instant, id: ConnectionId) {
-        let Some(State::Checking { request, .. }) =
-            self.connections.get(&id).map(|connection| connection.state)
+        let Some(Routing::Checking { request, .. }) =
+            self.connections.get(&id).map(|connection| connection.routing)
         else {
             return;
         };
         for other in self.in_the_way(id, request.source) {
             if self.connections.get(&other).is_some_and(|connection| connection.asked_alive) {
-                tracing::debug!(?other, "a tester does not answer any more");
+                tracing::debug!(?other, "a tester did not answer the alive check");
                 self.close(now, other);
             }
         }
         if self.in_the_way(id, request.source).is_empty() {
             self.admit(now, id, request);
         } else {
-            self.deny_for_others(now, id, request.source);
+            self.deny_for_conflict(now, id, request.source);
         }
         self.recheck(now);
     }
 
-    fn deny_for_others(&mut self, now: Instant, id: ConnectionId, tester: LogicalAddress) {
+    fn deny_for_conflict(&mut self, now: Instant, id: ConnectionId, tester: LogicalAddress) {
         let same = self.connections.values().any(|connection| connection.tester() == Some(tester));
         let code = if same { ActivationCode::AddressInUse } else { ActivationCode::NoSocketFree };
         self.deny(now, id, tester, code);
     }
 
-    /// There is room.
+    /// Activates routing, or waits for the confirmation in the vehicle.
     fn admit(&mut self, now: Instant, id: ConnectionId, request: ActivationRequest) {
         let tester = request.source;
         let Some(Confirmation { after, .. }) = self.config.activation.confirmation else {
             return self.activate(now, id, tester);
         };
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.state = State::Unconfirmed { tester, until: now + after };
+            connection.routing = Routing::Unconfirmed { tester, until: now + after };
         }
         self.answer(now, id, tester, ActivationCode::ConfirmationRequired);
     }
 
-    /// Somebody in the vehicle has made up their mind.
+    /// Handles the decision in the vehicle.
     pub(super) fn confirm(&mut self, now: Instant, id: ConnectionId) {
-        let state = self.connections.get(&id).map(|connection| connection.state);
-        let Some(State::Unconfirmed { tester, .. }) = state else { return };
+        let state = self.connections.get(&id).map(|connection| connection.routing);
+        let Some(Routing::Unconfirmed { tester, .. }) = state else { return };
         if self.config.activation.confirmation.is_none_or(|confirmation| confirmation.granted) {
             self.activate(now, id, tester);
         } else {
@@ -165,8 +166,8 @@ impl Entity {
     fn activate(&mut self, now: Instant, id: ConnectionId, tester: LogicalAddress) {
         let general_inactivity = self.config.timeouts.general_inactivity;
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        if connection.state != (State::Active { tester }) {
-            connection.state = State::Active { tester };
+        if connection.routing != (Routing::Active { tester }) {
+            connection.routing = Routing::Active { tester };
             self.events.push_back(Event::Activated { tester });
         }
         connection.idle_at = now + general_inactivity;
@@ -175,7 +176,7 @@ impl Entity {
 
     fn deny(&mut self, now: Instant, id: ConnectionId, tester: LogicalAddress, code: ActivationCode) {
         self.answer(now, id, tester, code);
-        // one that lacks authentication may bring it
+        // a tester without authentication may send it in another request
         if code != ActivationCode::MissingAuthentication {
             self.close(now, id);
         }

@@ -1,4 +1,4 @@
-//! What an entity is like, and how well it behaves.
+//! The configuration of an entity, and its deviations from the standard.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use connector_agent::protocol::vin::Vin;
 /// The timers of a DoIP entity (ISO 13400-2, table 12 and 39).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// T_TCP_Initial_Inactivity: how long a connection may be open without routing activation.
+    /// T_TCP_Initial_Inactivity: limit for routing activation on a new connection.
     pub initial_inactivity: Duration,
-    /// T_TCP_General_Inactivity: how long nothing may pass over an activated one.
+    /// T_TCP_General_Inactivity: limit for the next message on an activated connection.
     pub general_inactivity: Duration,
-    /// T_TCP_Alive_Check: how long a tester may take to say that it is there.
+    /// T_TCP_Alive_Check: limit for the answer to an alive check.
     pub alive_check: Duration,
-    /// A_DoIP_Announce_Interval: from one announcement to the next.
+    /// A_DoIP_Announce_Interval: interval of announcements.
     pub announce_interval: Duration,
 }
 
@@ -32,43 +32,43 @@ impl Default for Timeouts {
     }
 }
 
-/// How requests for routing are answered.
+/// The answers to routing activation requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Answer {
-    /// As the standard says.
+    /// According to the standard.
     #[default]
     ByTheBook,
-    /// Always by this code.
+    /// Always this code.
     Always(ActivationCode),
-    /// Not at all.
+    /// No answer.
     Never,
 }
 
-/// Somebody in the vehicle has to agree before routing is active.
+/// The confirmation in the vehicle that routing activation requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Confirmation {
-    /// How long that takes.
+    /// The time until the decision.
     pub after: Duration,
-    /// Whether it is agreed to.
+    /// Whether the confirmation is granted.
     pub granted: bool,
 }
 
-/// Who gets routing.
+/// The rules of routing activation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActivationPolicy {
-    /// How requests are answered.
+    /// The answers to requests.
     pub answer: Answer,
-    /// The testers that are served; `None` serves 0x0E00…0x0FFF.
+    /// The accepted testers; `None` accepts 0x0E00…0x0FFF.
     pub testers: Option<Vec<LogicalAddress>>,
-    /// The activation types known.
+    /// The accepted activation types.
     pub types: Vec<ActivationType>,
-    /// What has to be confirmed in the vehicle.
+    /// The required confirmation in the vehicle.
     pub confirmation: Option<Confirmation>,
-    /// Only connections by TLS get routing.
+    /// Whether only TLS connections get routing.
     pub tls_required: bool,
-    /// What the tester has to give in the manufacturer's field, else authentication is missing.
+    /// The required manufacturer field of requests; others lack authentication.
     pub oem: Option<[u8; 4]>,
-    /// What is answered in the manufacturer's field.
+    /// The manufacturer field of responses.
     pub oem_answer: Option<[u8; 4]>,
 }
 
@@ -86,43 +86,43 @@ impl Default for ActivationPolicy {
     }
 }
 
-/// An entity.
+/// The configuration of a DoIP entity.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EntityConfig {
-    /// The edition of its messages; it understands those of all.
+    /// The protocol version of the entity's messages; the entity accepts all versions.
     pub version: ProtocolVersion,
-    /// Who it is.
+    /// The entity's announcement.
     pub announcement: Announcement,
-    /// How often it announces itself when it starts.
+    /// The number of announcements at the start.
     pub announcements: u32,
-    /// What it is.
+    /// The node type.
     pub node_type: NodeType,
-    /// How many activated connections it serves; one more may be open.
+    /// Limit of activated connections; one more may be open.
     pub max_sockets: u8,
-    /// The longest diagnostic message that it takes, in bytes.
+    /// Limit of a diagnostic message, in bytes.
     pub max_data_size: Option<u32>,
-    /// Whether the vehicle is ready; `None` where it does not know the question.
+    /// The vehicle's power mode; `None` rejects the request as unknown.
     pub power_mode: Option<PowerMode>,
-    /// The ECUs behind it.
+    /// The ECUs behind the entity.
     pub targets: Vec<LogicalAddress>,
-    /// The groups of them.
+    /// The functional addresses, each of which reaches all ECUs.
     pub functional: Vec<LogicalAddress>,
-    /// Every ECU is passed on, whether it is among the targets or not.
+    /// Whether messages for unknown ECUs are passed on too.
     pub any_target: bool,
-    /// Who gets routing.
+    /// The rules of routing activation.
     pub activation: ActivationPolicy,
-    /// Refuses every diagnostic message so.
+    /// Refuses every diagnostic message with this code.
     pub diagnostic_nack: Option<DiagnosticNackCode>,
     /// Acknowledges no diagnostic message.
     pub no_acknowledgement: bool,
-    /// How long everything takes that it says.
+    /// The delay of everything that the entity sends.
     pub latency: Duration,
-    /// Its timers.
+    /// The timers.
     pub timeouts: Timeouts,
 }
 
 impl EntityConfig {
-    /// A gateway at this address.
+    /// A gateway with this address and the usual behaviour.
     pub fn new(address: LogicalAddress, vin: Option<&Vin>, eid: Eid) -> Self {
         Self {
             version: ProtocolVersion::V2012,
@@ -150,13 +150,13 @@ impl EntityConfig {
         }
     }
 
-    /// Whether a message for this address is passed on.
+    /// Whether messages for this address are passed on.
     pub(super) fn knows(&self, target: LogicalAddress) -> bool {
         self.any_target || self.targets.contains(&target) || self.functional.contains(&target)
     }
 }
 
-/// What is announced while the VIN is not known.
-pub fn no_vin() -> [u8; 17] {
+/// The VIN field of an announcement without a VIN.
+pub(crate) fn no_vin() -> [u8; 17] {
     [0xFF; 17]
 }

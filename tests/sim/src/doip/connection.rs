@@ -1,22 +1,22 @@
-//! A TCP connection of a tester, as the entity's table of sockets knows it (ISO 13400-2, 7.2.4).
+//! A tester's TCP connection in the entity's table of sockets (ISO 13400-2, 7.2.4).
 
 use std::time::Instant;
 
 use connector_agent::protocol::doip::codec::StreamDecoder;
 use connector_agent::protocol::doip::{ActivationRequest, LogicalAddress};
 
-/// A connection's name; never used twice.
+/// Identifies a connection; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
-/// How far routing activation is.
+/// The state of routing activation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// Not asked for yet.
+pub(super) enum Routing {
+    /// Not requested.
     Initialized,
-    /// Others are being asked whether they are alive; the request waits for that.
+    /// The request waits for alive checks of other connections.
     Checking { request: ActivationRequest, until: Instant },
-    /// Somebody in the vehicle has to agree.
+    /// The request waits for a confirmation in the vehicle.
     Unconfirmed { tester: LogicalAddress, until: Instant },
     /// Messages are passed on.
     Active { tester: LogicalAddress },
@@ -26,19 +26,19 @@ pub(super) enum State {
 pub(super) struct Connection {
     pub(super) decoder: StreamDecoder,
     pub(super) tls: bool,
-    pub(super) state: State,
-    /// When it is closed if nothing comes.
+    pub(super) routing: Routing,
+    /// When the connection is closed if nothing is received.
     pub(super) idle_at: Instant,
     /// An alive check was sent, and not answered.
     pub(super) asked_alive: bool,
 }
 
 impl Connection {
-    /// The tester it is registered for.
+    /// The tester for which the connection is registered.
     pub(super) fn tester(&self) -> Option<LogicalAddress> {
-        match self.state {
-            State::Active { tester } | State::Unconfirmed { tester, .. } => Some(tester),
-            State::Initialized | State::Checking { .. } => None,
+        match self.routing {
+            Routing::Active { tester } | Routing::Unconfirmed { tester, .. } => Some(tester),
+            Routing::Initialized | Routing::Checking { .. } => None,
         }
     }
 }

@@ -11,85 +11,85 @@ use connector_agent::protocol::doip::{
 };
 
 use super::config::EntityConfig;
-use super::connection::{Connection, ConnectionId, State};
+use super::connection::{Connection, ConnectionId, Routing};
 
-/// Messages that may wait to be sent; more are lost.
+/// Limit of the messages that wait to be sent; more are lost.
 const MAX_OUTPUTS: usize = 4096;
-/// Both addresses in front of a diagnostic message's data, in bytes.
+/// Size of both addresses in front of a diagnostic message's data, in bytes.
 const ADDRESSES: u32 = 4;
-/// The longest payload of any other message that is taken, in bytes.
+/// Limit of the payload of other messages, in bytes.
 const MIN_PAYLOAD: u32 = 64;
 
-/// Something for the sockets to do.
+/// A task for the sockets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Send a datagram to one.
+    /// Send a datagram to one address.
     Datagram {
-        /// Whom.
+        /// The destination.
         to: SocketAddr,
-        /// What.
+        /// The message.
         bytes: Vec<u8>,
     },
-    /// Send a datagram to everybody.
+    /// Broadcast a datagram.
     Broadcast(Vec<u8>),
     /// Send bytes on a connection.
     Send {
-        /// Which.
+        /// The connection.
         connection: ConnectionId,
-        /// What.
+        /// The message.
         bytes: Vec<u8>,
     },
-    /// Close a connection once all before is sent; `handle_closed` is not called for it.
+    /// Close a connection after everything before has been sent. `handle_closed` is not called for it.
     Close(ConnectionId),
 }
 
-/// Something for whoever has the ECUs.
+/// A task for the owner of the ECUs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A tester has routing.
+    /// A tester has activated routing.
     Activated {
         /// The tester.
         tester: LogicalAddress,
     },
-    /// A tester has gone.
+    /// A tester has disconnected.
     Deactivated {
         /// The tester.
         tester: LogicalAddress,
     },
-    /// A message for an ECU or a group of them, acknowledged already.
+    /// A message for one or several ECUs, which has been acknowledged.
     Diagnostic(DiagnosticMessage),
 }
 
-/// What runs out at a deadline.
+/// The timer that expires at a deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(non_camel_case_types, reason = "as the standard spells them")]
-pub enum Timer {
+pub enum EntityTimer {
     /// A message is due.
     Output,
     /// T_TCP_Alive_Check.
     T_TCP_Alive_Check,
-    /// Somebody in the vehicle has made up their mind.
+    /// The decision in the vehicle about routing activation.
     Confirmation,
     /// T_TCP_Initial_Inactivity or T_TCP_General_Inactivity.
     T_TCP_Inactivity,
 }
 
-/// See the module.
+/// A DoIP entity as a pure state machine.
 ///
-/// After every `handle_*` and every call that sends, take all of `poll_output` and `poll_event`, then look at
-/// `poll_timeout` again.
+/// After every `handle_*` and every call that sends, take everything from `poll_output` and `poll_event`,
+/// then call `poll_timeout`.
 #[derive(Debug)]
 pub struct Entity {
     pub(super) config: EntityConfig,
     pub(super) connections: BTreeMap<ConnectionId, Connection>,
-    /// By when they are due, and in which order they were made.
+    /// The pending outputs, by due time and order of creation.
     outputs: BTreeMap<(Instant, u64), Output>,
     made: u64,
     pub(super) events: VecDeque<Event>,
 }
 
 impl Entity {
-    /// An entity that starts now, and announces itself.
+    /// Creates an entity that starts now, and announces itself.
     pub fn new(config: EntityConfig, now: Instant) -> Self {
         let (connections, outputs) = (BTreeMap::new(), BTreeMap::new());
         let mut entity = Self { config, connections, outputs, made: 0, events: VecDeque::new() };
@@ -97,17 +97,17 @@ impl Entity {
         entity
     }
 
-    /// What it is like.
+    /// The configuration.
     pub fn config(&self) -> &EntityConfig {
         &self.config
     }
 
-    /// Switches what it answers about the vehicle's readiness.
+    /// Changes the vehicle's power mode.
     pub fn set_power_mode(&mut self, mode: Option<PowerMode>) {
         self.config.power_mode = mode;
     }
 
-    /// Another VIN is known now, which is announced.
+    /// Changes the VIN, and announces it.
     pub fn set_vin(&mut self, now: Instant, vin: [u8; 17]) {
         self.config.announcement.vin = vin;
         self.announce(now);
@@ -122,10 +122,10 @@ impl Entity {
         }
     }
 
-    /// A datagram for the discovery port.
+    /// Handles a datagram to the discovery port.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
         let answer: Payload = match decode_datagram(bytes) {
-            // what belongs on a connection is not looked at, as a real gateway was recorded to do
+            // a recorded real gateway ignores messages that belong on a connection
             Err(DecodeError::InvalidPayloadLength { payload_type: 0x0005 | 0x8001..=0x8003, .. }) => return,
             Err(error) => Payload::HeaderNack(error.nack()),
             Ok(message) => match self.answer_datagram(message.payload) {
@@ -152,7 +152,7 @@ impl Entity {
             Payload::AliveCheckRequest | Payload::AliveCheckResponse(_) | Payload::Other { .. } => {
                 Some(Payload::HeaderNack(HeaderNackCode::UnknownPayloadType))
             }
-            // what other entities say, and what has no place here
+            // messages of other entities, and messages that are not allowed here
             _ => None,
         }
     }
@@ -167,26 +167,27 @@ impl Entity {
         }
     }
 
-    /// A tester has opened a connection.
+    /// Handles a new connection of a tester.
     pub fn handle_connected(&mut self, now: Instant, id: ConnectionId, tls: bool) {
-        // one more than may be active, so that a tester can learn why it is refused (7.2.4)
+        // accept one more than may be active, so that its tester learns the reason of the refusal (7.2.4)
         if self.connections.len() > usize::from(self.config.max_sockets) {
             tracing::debug!(?id, "too many connections");
             return self.output(now, Output::Close(id));
         }
         let longest = self.config.max_data_size.map_or(u32::MAX, |size| size.saturating_add(ADDRESSES));
-        // a message that is somewhat too long is read, and refused by an answer of its own
+        // read messages that exceed the limit slightly, to refuse them with a specific answer
         let decoder = StreamDecoder::new(longest.saturating_mul(2).clamp(MIN_PAYLOAD, 16 << 20));
         let idle_at = now + self.config.timeouts.initial_inactivity;
-        let connection = Connection { decoder, tls, state: State::Initialized, idle_at, asked_alive: false };
+        let connection =
+            Connection { decoder, tls, routing: Routing::Initialized, idle_at, asked_alive: false };
         self.connections.insert(id, connection);
     }
 
-    /// Bytes of a connection.
+    /// Handles bytes on a connection.
     pub fn handle_bytes(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.decoder.handle_bytes(bytes);
-        if matches!(connection.state, State::Active { .. } | State::Unconfirmed { .. }) {
+        if matches!(connection.routing, Routing::Active { .. } | Routing::Unconfirmed { .. }) {
             connection.idle_at = now + self.config.timeouts.general_inactivity;
         }
         while let Some(connection) = self.connections.get_mut(&id) {
@@ -194,7 +195,7 @@ impl Entity {
                 Ok(None) => return,
                 Ok(Some(Decoded::Message(message))) => self.handle_message(now, id, message.payload),
                 Ok(Some(Decoded::TooLarge { payload_type, .. })) => {
-                    // whether the type is known is asked first (ISO 13400-2, figure 7)
+                    // the type is checked before the length (ISO 13400-2, figure 7)
                     let code = match payload_type {
                         0x0000 | 0x0005 | 0x0007 | 0x0008 | 0x8001..=0x8003 => {
                             HeaderNackCode::MessageTooLarge
@@ -216,11 +217,11 @@ impl Entity {
             Payload::ActivationRequest(request) => self.handle_activation(now, id, request),
             Payload::Diagnostic(message) => self.handle_diagnostic(now, id, message),
             Payload::AliveCheckResponse(tester) => self.handle_alive(now, id, tester),
-            // not in the standard, but some testers ask
+            // not in the standard, but some testers send it
             Payload::AliveCheckRequest => {
                 self.send(now, id, Payload::AliveCheckResponse(self.config.announcement.address));
             }
-            Payload::HeaderNack(code) => tracing::debug!(?id, %code, "the tester refused a message"),
+            Payload::HeaderNack(code) => tracing::debug!(?id, %code, "the tester rejected a message"),
             Payload::DiagnosticAck(_) | Payload::DiagnosticNack(_) => {}
             _ => self.send(now, id, Payload::HeaderNack(HeaderNackCode::UnknownPayloadType)),
         }
@@ -228,8 +229,8 @@ impl Entity {
 
     /// The diagnostic message handler (ISO 13400-2, figure 12 and table 26).
     fn handle_diagnostic(&mut self, now: Instant, id: ConnectionId, message: DiagnosticMessage) {
-        let active = match self.connections.get(&id).map(|connection| connection.state) {
-            Some(State::Active { tester }) => Some(tester),
+        let active = match self.connections.get(&id).map(|connection| connection.routing) {
+            Some(Routing::Active { tester }) => Some(tester),
             _ => None,
         };
         let (source, target) = (message.target, message.source);
@@ -256,10 +257,10 @@ impl Entity {
         self.events.push_back(Event::Diagnostic(message));
     }
 
-    /// A response of an ECU to a tester; `false` where the tester has gone.
+    /// Sends an ECU's response to a tester. Returns `false` if the tester has disconnected.
     pub fn respond(&mut self, now: Instant, message: DiagnosticMessage) -> bool {
         let tester = message.target;
-        let active = |connection: &Connection| connection.state == State::Active { tester };
+        let active = |connection: &Connection| connection.routing == Routing::Active { tester };
         let Some((id, connection)) = self.connections.iter_mut().find(|(_, connection)| active(connection))
         else {
             return false;
@@ -270,7 +271,7 @@ impl Entity {
         true
     }
 
-    /// A message of a tester was acknowledged, and cannot be passed on after all.
+    /// Refuses a tester's message that was acknowledged and cannot be passed on after all.
     pub fn refuse(
         &mut self,
         now: Instant,
@@ -278,29 +279,29 @@ impl Entity {
         target: LogicalAddress,
         code: DiagnosticNackCode,
     ) {
-        let active = |connection: &Connection| connection.state == State::Active { tester };
+        let active = |connection: &Connection| connection.routing == Routing::Active { tester };
         let found = self.connections.iter().find(|(_, connection)| active(connection));
         if let Some(id) = found.map(|(id, _)| *id) {
             self.send(now, id, DiagnosticNack { source: target, target: tester, code, previous: Vec::new() });
         }
     }
 
-    /// The tester has closed a connection, or it broke.
+    /// Handles a connection that the tester closed, or that broke.
     pub fn handle_closed(&mut self, now: Instant, id: ConnectionId) {
         self.forget(id);
         self.recheck(now);
     }
 
-    /// Does what is due.
+    /// Handles expired deadlines.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((at, id, timer)) = self.next_timer()
             && at <= now
         {
             match timer {
-                Timer::T_TCP_Alive_Check => self.end_alive_check(now, id),
-                Timer::Confirmation => self.confirm(now, id),
-                Timer::T_TCP_Inactivity | Timer::Output => {
-                    tracing::debug!(?id, "nothing came for too long");
+                EntityTimer::T_TCP_Alive_Check => self.end_alive_check(now, id),
+                EntityTimer::Confirmation => self.confirm(now, id),
+                EntityTimer::T_TCP_Inactivity | EntityTimer::Output => {
+                    tracing::debug!(?id, "closing an inactive connection");
                     self.close(now, id);
                     self.recheck(now);
                 }
@@ -308,28 +309,30 @@ impl Entity {
         }
     }
 
-    /// What to do next, of what is due.
+    /// The next output that is due.
     pub fn poll_output(&mut self, now: Instant) -> Option<Output> {
         let entry = self.outputs.first_entry()?;
         (entry.key().0 <= now).then(|| entry.remove())
     }
 
-    /// What to tell whoever has the ECUs.
+    /// The next event for the owner of the ECUs.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// When to call `handle_timeout` and `poll_output`, and why.
-    pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
-        let output = self.outputs.keys().next().map(|(at, _)| (*at, Timer::Output));
+    /// The time of the next call of `handle_timeout` and `poll_output`, and its reason.
+    pub fn poll_timeout(&self) -> Option<(Instant, EntityTimer)> {
+        let output = self.outputs.keys().next().map(|(at, _)| (*at, EntityTimer::Output));
         output.into_iter().chain(self.next_timer().map(|(at, _, timer)| (at, timer))).min()
     }
 
-    fn next_timer(&self) -> Option<(Instant, ConnectionId, Timer)> {
-        let timer = |(id, connection): (&ConnectionId, &Connection)| match connection.state {
-            State::Checking { until, .. } => (until, *id, Timer::T_TCP_Alive_Check),
-            State::Unconfirmed { until, .. } => (until, *id, Timer::Confirmation),
-            State::Initialized | State::Active { .. } => (connection.idle_at, *id, Timer::T_TCP_Inactivity),
+    fn next_timer(&self) -> Option<(Instant, ConnectionId, EntityTimer)> {
+        let timer = |(id, connection): (&ConnectionId, &Connection)| match connection.routing {
+            Routing::Checking { until, .. } => (until, *id, EntityTimer::T_TCP_Alive_Check),
+            Routing::Unconfirmed { until, .. } => (until, *id, EntityTimer::Confirmation),
+            Routing::Initialized | Routing::Active { .. } => {
+                (connection.idle_at, *id, EntityTimer::T_TCP_Inactivity)
+            }
         };
         self.connections.iter().map(timer).min_by_key(|(at, id, _)| (*at, *id))
     }
@@ -346,8 +349,8 @@ impl Entity {
     }
 
     fn forget(&mut self, id: ConnectionId) {
-        let state = self.connections.remove(&id).map(|connection| connection.state);
-        if let Some(State::Active { tester }) = state {
+        let state = self.connections.remove(&id).map(|connection| connection.routing);
+        if let Some(Routing::Active { tester }) = state {
             self.events.push_back(Event::Deactivated { tester });
         }
     }
@@ -361,18 +364,18 @@ impl Entity {
             self.made += 1;
             self.outputs.insert((at, self.made), output);
         } else {
-            tracing::warn!("more is to be said than can be kept; a message is lost");
+            tracing::warn!("the queue of messages is full: a message is lost");
         }
     }
 
     fn encode(&self, payload: impl Into<Payload>) -> Option<Vec<u8>> {
         let encoded = Message::new(self.config.version, payload).encode();
-        encoded.inspect_err(|error| tracing::warn!(%error, "a message cannot be sent")).ok()
+        encoded.inspect_err(|error| tracing::warn!(%error, "cannot encode a message")).ok()
     }
 }
 
 impl Entity {
-    /// How long an alive check is waited for.
+    /// T_TCP_Alive_Check.
     pub(super) fn alive_check(&self) -> Duration {
         self.config.timeouts.alive_check
     }

@@ -19,42 +19,42 @@ use tokio::time::Instant;
 use super::connection::ConnectionId;
 use super::entity::{Entity, Event, Output};
 
-/// Messages to a tester that wait to be written; a tester with more unread loses its connection.
+/// Limit of the queued messages to a tester; a tester that reads less loses its connection.
 const QUEUE: usize = 1024;
-/// News from connections that may wait; then they are not read.
-const NEWS: usize = 64;
-/// What is read from a connection at once, in bytes.
+/// Limit of the queued connection events; at the limit, connections are not read.
+const EVENTS: usize = 64;
+/// Size of one read, in bytes.
 const READ: usize = 16 * 1024;
-/// The longest datagram taken, in bytes: none of DoIP's is nearly as long.
+/// Limit of a received datagram, in bytes; DoIP's are much shorter.
 const DATAGRAM: usize = 2048;
-/// How long a connection that is closed may take to write what was said before.
+/// Limit for a closed connection to write the queued messages.
 const CLOSING: Duration = Duration::from_secs(2);
-/// How long a tester may take for TLS' handshake, and to read a message.
+/// Limit for a tester to complete the TLS handshake, and to accept a message.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a port is looked for that is free for TCP and for UDP.
+/// Limit of the attempts to find a port that is free for TCP and UDP.
 const ATTEMPTS: u32 = 32;
 
-/// Where an entity listens.
+/// The addresses that an entity listens on.
 #[derive(Debug, Clone)]
 pub struct ListenConfig {
-    /// TCP; port 13400 in vehicles, 0 for any that is free.
+    /// TCP address; port 13400 in vehicles, 0 for a free one.
     pub tcp: SocketAddr,
-    /// UDP on the same address; `None` takes the TCP port's number.
+    /// UDP port on the same IP address; `None` takes the number of the TCP port.
     pub udp_port: Option<u16>,
-    /// TLS: its port (3496 in vehicles), and what it is served with.
+    /// TLS: the port (3496 in vehicles) and the server's configuration.
     pub tls: Option<(u16, Arc<ServerConfig>)>,
-    /// Where announcements go; `None` sends them to port 13400 of the subnet's broadcast address.
+    /// Destination of announcements; `None` sends them to port 13400 of the subnet's broadcast address.
     pub announce_to: Option<SocketAddr>,
 }
 
 impl ListenConfig {
-    /// Listens there, without TLS.
+    /// Listens on this address, without TLS.
     pub fn new(tcp: SocketAddr) -> Self {
         Self { tcp, udp_port: None, tls: None, announce_to: None }
     }
 }
 
-/// Where an entity listens, once it does.
+/// The addresses of a running entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerAddresses {
     /// TCP.
@@ -63,40 +63,42 @@ pub struct ServerAddresses {
     pub udp: SocketAddr,
     /// TLS.
     pub tls: Option<SocketAddr>,
-    /// Where announcements go.
+    /// Destination of announcements.
     pub announce_to: SocketAddr,
 }
 
-enum News {
+/// An event on a connection.
+enum ConnectionEvent {
     Bytes(ConnectionId, Vec<u8>),
     Closed(ConnectionId),
 }
 
-/// The sockets around an [`Entity`]. Dropped, all connections are closed.
+/// The sockets around an [`Entity`]. Dropping the server closes all connections.
 pub struct Server {
     entity: Entity,
     addresses: ServerAddresses,
     tcp: TcpListener,
     tls: Option<(TcpListener, tokio_rustls::TlsAcceptor)>,
     udp: UdpSocket,
-    /// Hears broadcasts, which a socket at a single address does not.
+    /// Receives broadcasts, which a socket with a unicast address does not.
     broadcasts: Option<UdpSocket>,
     datagram: Vec<u8>,
     broadcast: Vec<u8>,
     writers: BTreeMap<ConnectionId, mpsc::Sender<Vec<u8>>>,
     tasks: JoinSet<()>,
-    news: mpsc::Receiver<News>,
-    newsgivers: mpsc::Sender<News>,
+    connection_events: mpsc::Receiver<ConnectionEvent>,
+    /// Cloned for each connection.
+    event_sender: mpsc::Sender<ConnectionEvent>,
     opened: u64,
     deadline: Deadline,
 }
 
 impl Server {
-    /// Binds the sockets; the entity is made once they are, since it announces itself at once.
+    /// Binds the sockets, and then creates the entity, which announces itself immediately.
     ///
     /// # Errors
     ///
-    /// An address that is in use, or not this machine's.
+    /// Returns an error if an address is in use, or does not belong to this machine.
     pub async fn bind(
         listen: &ListenConfig,
         entity: impl FnOnce(std::time::Instant) -> Entity,
@@ -116,19 +118,19 @@ impl Server {
             udp: udp_address,
             tls: tls.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?,
             announce_to: listen.announce_to.unwrap_or_else(|| {
-                // others listen for announcements where the standard says, wherever we listen
-                with_port(everybody(udp_address), PORT)
+                // testers listen for announcements on the standard's port, whatever port the entity has
+                with_port(broadcast_address(udp_address), PORT)
             }),
         };
         let broadcasts = if udp_address.ip().is_unspecified() || udp_address.ip() == Ipv6Addr::LOCALHOST {
             None
         } else {
-            let socket = udp_socket(everybody(udp_address));
-            socket.inspect_err(|error| tracing::warn!(%error, "broadcasts are not heard")).ok()
+            let socket = udp_socket(broadcast_address(udp_address));
+            socket.inspect_err(|error| tracing::warn!(%error, "cannot receive broadcasts")).ok()
         };
-        // else the first announcement, which goes out at once, would find a socket that is not known to be ready
+        // otherwise the socket would not be known to be ready for the first announcement
         udp.writable().await?;
-        let (newsgivers, news) = mpsc::channel(NEWS);
+        let (event_sender, connection_events) = mpsc::channel(EVENTS);
         Ok(Self {
             entity: entity(now()),
             addresses,
@@ -140,39 +142,39 @@ impl Server {
             broadcast: vec![0; DATAGRAM],
             writers: BTreeMap::new(),
             tasks: JoinSet::new(),
-            news,
-            newsgivers,
+            connection_events,
+            event_sender,
             opened: 0,
             deadline: Deadline::new(TimerKind::Runtime),
         })
     }
 
-    /// Where it listens.
+    /// The addresses that the server listens on.
     pub fn addresses(&self) -> ServerAddresses {
         self.addresses
     }
 
-    /// The protocol.
+    /// The entity.
     pub fn entity(&self) -> &Entity {
         &self.entity
     }
 
-    /// The protocol, for what is to change while it runs.
-    pub fn entity_mut(&mut self) -> &mut Entity {
+    /// The entity, to change it while it runs.
+    pub(crate) fn entity_mut(&mut self) -> &mut Entity {
         &mut self.entity
     }
 
-    /// A response of an ECU to a tester; `false` where the tester has gone.
+    /// Sends an ECU's response to a tester. Returns `false` if the tester has disconnected.
     pub fn respond(&mut self, message: DiagnosticMessage) -> bool {
         self.entity.respond(now(), message)
     }
 
-    /// A message of a tester was acknowledged, and cannot be passed on after all.
+    /// Refuses a tester's message that was acknowledged and cannot be passed on after all.
     pub fn refuse(&mut self, tester: LogicalAddress, target: LogicalAddress, code: DiagnosticNackCode) {
         self.entity.refuse(now(), tester, target, code);
     }
 
-    /// Serves until there is something for whoever has the ECUs; cancel-safe.
+    /// Serves until there is an event for the owner of the ECUs; cancel-safe.
     pub async fn next(&mut self) -> Event {
         loop {
             self.drive_outputs().await;
@@ -183,9 +185,9 @@ impl Server {
             tokio::select! {
                 biased;
                 () = self.deadline.expired() => self.entity.handle_timeout(now()),
-                Some(news) = self.news.recv() => match news {
-                    News::Bytes(id, bytes) => self.entity.handle_bytes(now(), id, &bytes),
-                    News::Closed(id) => {
+                Some(event) = self.connection_events.recv() => match event {
+                    ConnectionEvent::Bytes(id, bytes) => self.entity.handle_bytes(now(), id, &bytes),
+                    ConnectionEvent::Closed(id) => {
                         self.writers.remove(&id);
                         self.entity.handle_closed(now(), id);
                     }
@@ -193,7 +195,7 @@ impl Server {
                 received = self.udp.recv_from(&mut self.datagram) => {
                     handle_datagram(&mut self.entity, received, &self.datagram);
                 }
-                received = hear(self.broadcasts.as_ref(), &mut self.broadcast) => {
+                received = receive(self.broadcasts.as_ref(), &mut self.broadcast) => {
                     handle_datagram(&mut self.entity, received, &self.broadcast);
                 }
                 accepted = self.tcp.accept() => self.accept(accepted, false).await,
@@ -208,7 +210,7 @@ impl Server {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
-                // out of file descriptors: others have to end first
+                // out of file descriptors: other connections have to end first
                 return tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
@@ -220,17 +222,17 @@ impl Server {
         let (writer, messages) = mpsc::channel(QUEUE);
         self.writers.insert(id, writer);
         self.entity.handle_connected(now(), id, tls);
-        let news = self.newsgivers.clone();
+        let events = self.event_sender.clone();
         match self.tls.as_ref().filter(|_| tls).map(|(_, acceptor)| acceptor.clone()) {
             Some(acceptor) => self.tasks.spawn(async move {
                 match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => return serve(id, stream, messages, news).await,
-                    Ok(Err(error)) => tracing::debug!(%error, "a tester failed at TLS"),
-                    Err(_) => tracing::debug!("a tester did not go on with TLS"),
+                    Ok(Ok(stream)) => return serve(id, stream, messages, events).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                    Err(_) => tracing::debug!("TLS handshake timed out"),
                 }
-                let _ = news.send(News::Closed(id)).await;
+                let _ = events.send(ConnectionEvent::Closed(id)).await;
             }),
-            None => self.tasks.spawn(serve(id, stream, messages, news)),
+            None => self.tasks.spawn(serve(id, stream, messages, events)),
         };
     }
 
@@ -240,34 +242,35 @@ impl Server {
                 Output::Datagram { to, bytes } => self.send_datagram(to, &bytes),
                 Output::Broadcast(bytes) => {
                     if let Err(error) = self.udp.try_send_to(&bytes, self.addresses.announce_to) {
-                        // listening everywhere, a machine without default route does not know where to broadcast
-                        tracing::warn!(%error, to = %self.addresses.announce_to, "not announced; listen at an address of the link");
+                        // with an unspecified address and no default route, the machine does not know where
+                        // to broadcast
+                        tracing::warn!(%error, to = %self.addresses.announce_to, "cannot send an announcement; listen on the address of an interface");
                     }
                 }
                 Output::Send { connection, bytes } => {
                     let full =
                         self.writers.get(&connection).is_some_and(|writer| writer.try_send(bytes).is_err());
                     if full {
-                        tracing::debug!(?connection, "the tester does not read");
+                        tracing::debug!(?connection, "the tester does not read: closing its connection");
                         self.writers.remove(&connection);
                         self.entity.handle_closed(now(), connection);
                     }
                 }
-                // what was said before is still written
+                // the connection's task still writes the queued messages
                 Output::Close(connection) => drop(self.writers.remove(&connection)),
             }
         }
     }
 
     fn send_datagram(&self, to: SocketAddr, bytes: &[u8]) {
-        // a datagram that finds no room is lost, as datagrams are
+        // a datagram that finds no room is lost
         if let Err(error) = self.udp.try_send_to(bytes, to) {
-            tracing::debug!(%error, %to, "a datagram was not sent");
+            tracing::debug!(%error, %to, "cannot send a datagram");
         }
     }
 }
 
-async fn hear(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+async fn receive(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
     match socket {
         Some(socket) => socket.recv_from(buffer).await,
         None => std::future::pending().await,
@@ -277,8 +280,8 @@ async fn hear(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> io::Result<(usiz
 fn handle_datagram(entity: &mut Entity, received: io::Result<(usize, SocketAddr)>, buffer: &[u8]) {
     match received {
         Ok((length, from)) => entity.handle_datagram(now(), from, buffer.get(..length).unwrap_or_default()),
-        // an ICMP answer to something sent before
-        Err(error) => tracing::debug!(%error, "UDP"),
+        // an ICMP error for an earlier datagram
+        Err(error) => tracing::debug!(%error, "cannot receive a datagram"),
     }
 }
 
@@ -295,7 +298,8 @@ async fn accept_tls(
     }
 }
 
-/// Both sockets on one port, where none was named: one that is free for TCP may not be for UDP.
+/// Binds both sockets. Without a given port, tries several, because a port that is free for TCP may not be
+/// free for UDP.
 async fn bind_both(listen: &ListenConfig) -> io::Result<(TcpListener, UdpSocket)> {
     let may_retry = listen.tcp.port() == 0 && listen.udp_port.is_none();
     let mut attempts = if may_retry { ATTEMPTS } else { 1 };
@@ -311,7 +315,8 @@ async fn bind_both(listen: &ListenConfig) -> io::Result<(TcpListener, UdpSocket)
     }
 }
 
-/// A socket that several entities on this machine may share, as a vehicle's share its subnet.
+/// A UDP socket whose address several entities on this machine may share, as those of a vehicle share a
+/// subnet.
 fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_address(true)?;
@@ -323,21 +328,21 @@ fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-/// The same host, and the same interface where it is a link-local address.
+/// The address with another port, on the same host and interface.
 fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
     address.set_port(port);
     address
 }
 
-/// Where everybody on the subnet hears what is sent to this port.
-fn everybody(listening: SocketAddr) -> SocketAddr {
+/// The broadcast address of the subnet, with the port of `listening`.
+fn broadcast_address(listening: SocketAddr) -> SocketAddr {
     match listening {
         // the loopback interface has no limited broadcast
         SocketAddr::V4(address) if address.ip().is_loopback() => {
             (Ipv4Addr::new(127, 255, 255, 255), address.port()).into()
         }
         SocketAddr::V4(address) => (Ipv4Addr::BROADCAST, address.port()).into(),
-        // the link-local all-nodes address, as IPv6 has no broadcast
+        // IPv6 has no broadcast: this is the link-local all-nodes address
         SocketAddr::V6(address) => {
             let all_nodes = Ipv6Addr::new(0xFF02, 0, 0, 0, 0, 0, 0, 1);
             SocketAddrV6::new(all_nodes, address.port(), 0, address.scope_id()).into()
@@ -345,19 +350,19 @@ fn everybody(listening: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Carries bytes between a connection and the server until one of them is done with it.
+/// Carries bytes between a connection and the server until either closes the connection.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     id: ConnectionId,
     mut stream: S,
     mut messages: mpsc::Receiver<Vec<u8>>,
-    news: mpsc::Sender<News>,
+    events: mpsc::Sender<ConnectionEvent>,
 ) {
     let mut buffer = vec![0; READ];
     loop {
         tokio::select! {
             message = messages.recv() => {
                 let Some(message) = message else {
-                    // closed from this side
+                    // closed by the server
                     let _ = tokio::time::timeout(CLOSING, stream.shutdown()).await;
                     return;
                 };
@@ -373,12 +378,12 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 Ok(0) | Err(_) => break,
                 Ok(length) => {
                     let bytes = buffer.get(..length).unwrap_or_default().to_vec();
-                    if news.send(News::Bytes(id, bytes)).await.is_err() {
+                    if events.send(ConnectionEvent::Bytes(id, bytes)).await.is_err() {
                         return;
                     }
                 }
             }
         }
     }
-    let _ = news.send(News::Closed(id)).await;
+    let _ = events.send(ConnectionEvent::Closed(id)).await;
 }

@@ -1,34 +1,35 @@
-//! TLS for simulated entities: a certificate made anew at each start, signed by itself.
+//! TLS for simulated entities, with a new self-signed certificate at each start.
 //!
-//! rustls has neither the NULL ciphers nor the brainpool curves that ISO 13400-2:2019 names besides the usual ones.
+//! rustls supports neither the NULL ciphers nor the brainpool curves that ISO 13400-2:2019 names in addition
+//! to the usual ones.
 
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-/// Why an entity has no TLS.
+/// The reasons why an entity has no TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The certificate cannot be made.
-    #[error("cannot make a certificate")]
+    /// The certificate cannot be created.
+    #[error("cannot create a certificate")]
     Make(#[from] rcgen::Error),
-    /// TLS does not take it.
+    /// TLS rejects the certificate.
     #[error("cannot serve TLS with the certificate")]
     Tls(#[from] rustls::Error),
 }
 
-/// What an entity serves TLS with.
+/// The TLS certificate of an entity.
 #[derive(Debug, Clone)]
 pub struct EntityTls {
-    /// For the server.
+    /// The server's configuration.
     pub config: Arc<rustls::ServerConfig>,
-    /// For testers to trust, as PEM.
+    /// The certificate that testers have to trust, as PEM.
     pub certificate: String,
 }
 
 impl EntityTls {
-    /// A certificate for these names and addresses.
+    /// Creates a certificate for these names and addresses.
     pub fn self_signed(names: &[String]) -> Result<Self, TlsError> {
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, "connector-sim DoIP entity");

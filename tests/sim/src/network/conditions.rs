@@ -1,41 +1,30 @@
-//! What a network does to the connections over it, and the handle to change that.
+//! The conditions of a network, and the handle that changes them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::BadNetworkConfig;
-use super::pipe::{Pipe, PipeEnd};
+use super::config::BadNetworkConfig;
 
-/// Which way bytes go.
+/// A direction of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// From whoever connected to whom it connected to.
+    /// From the client, which opened the connection, to the server.
     ToServer,
-    /// Back.
+    /// From the server to the client.
     ToClient,
 }
 
-/// How a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// Both sides had nothing more to say, or one of them broke.
-    Finished,
-    /// The network cut it.
-    Cut,
-}
-
-/// What has happened on a network.
+/// Counters of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Statistics {
-    /// Connections made over it.
+    /// Connections that were opened.
     pub connections: u64,
-    /// Connections cut.
+    /// Connections that were cut.
     pub cut: u64,
     /// Bytes that arrived at the server.
     pub to_server: u64,
@@ -43,53 +32,53 @@ pub struct Statistics {
     pub to_client: u64,
 }
 
-/// What applies to every connection at a moment.
+/// The conditions that apply to every connection at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Weather {
-    /// From one end to the other.
+    /// Delay from one end to the other.
     pub(super) delay: Duration,
     pub(super) stalled_until: Option<Instant>,
     pub(super) bytes_per_second: Option<u32>,
 }
 
 #[derive(Debug)]
-struct State {
+struct Cuts {
     /// Cancelled by the next cut.
     cut: CancellationToken,
     cut_every: Option<Duration>,
     next_cut: Option<Instant>,
     pause_after_cut: Duration,
     impassable_until: Option<Instant>,
-    /// Bytes that may still pass before everything is cut, by direction.
+    /// The bytes that may still arrive in each direction before all connections are cut.
     bytes_left: [Option<u64>; 2],
 }
 
 #[derive(Debug)]
-struct Shared {
+struct NetworkState {
     weather: watch::Sender<Weather>,
-    /// Tells that the state was changed from outside.
+    /// Signals that the cuts were changed by a caller.
     changed: watch::Sender<()>,
-    state: Mutex<State>,
+    cuts: Mutex<Cuts>,
     connections: AtomicU64,
     cut: AtomicU64,
     passed: [AtomicU64; 2],
 }
 
-/// See the module; clones are the same network.
+/// The conditions of a network. Clones refer to the same network.
 #[derive(Debug, Clone)]
 pub struct Conditions {
-    shared: Arc<Shared>,
+    shared: Arc<NetworkState>,
 }
 
 impl Conditions {
-    /// A network that is this bad.
+    /// Creates a network with these conditions.
     pub fn new(config: BadNetworkConfig) -> Self {
         let weather = Weather {
             delay: config.round_trip / 2,
             stalled_until: None,
             bytes_per_second: config.bytes_per_second,
         };
-        let state = State {
+        let cuts = Cuts {
             cut: CancellationToken::new(),
             cut_every: config.cut_every,
             next_cut: config.cut_every.map(|every| Instant::now() + every),
@@ -97,10 +86,10 @@ impl Conditions {
             impassable_until: None,
             bytes_left: [None; 2],
         };
-        let shared = Shared {
+        let shared = NetworkState {
             weather: watch::Sender::new(weather),
             changed: watch::Sender::new(()),
-            state: Mutex::new(state),
+            cuts: Mutex::new(cuts),
             connections: AtomicU64::new(0),
             cut: AtomicU64::new(0),
             passed: Default::default(),
@@ -108,22 +97,22 @@ impl Conditions {
         Self { shared: Arc::new(shared) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cuts(&self) -> MutexGuard<'_, Cuts> {
+        self.shared.cuts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Cuts every connection there is, wherever its bytes are.
+    /// Cuts every open connection, wherever its bytes are.
     pub fn cut(&self) {
-        let mut state = self.state();
+        let mut cuts = self.cuts();
         let now = Instant::now();
-        state.next_cut = state.cut_every.map(|every| now + every);
-        state.impassable_until = Some(now + state.pause_after_cut);
-        std::mem::take(&mut state.cut).cancel();
+        cuts.next_cut = cuts.cut_every.map(|every| now + every);
+        cuts.impassable_until = Some(now + cuts.pause_after_cut);
+        std::mem::take(&mut cuts.cut).cancel();
     }
 
-    /// Cuts every connection as soon as this many bytes more have arrived in this direction.
+    /// Cuts every connection as soon as `bytes` more have arrived in this direction.
     pub fn cut_after(&self, direction: Direction, bytes: u64) {
-        if let Some(left) = self.state().bytes_left.get_mut(direction as usize) {
+        if let Some(left) = self.cuts().bytes_left.get_mut(direction as usize) {
             *left = Some(bytes);
         }
         if bytes == 0 {
@@ -131,32 +120,32 @@ impl Conditions {
         }
     }
 
-    /// Cuts all connections this often from now on; never by itself with `None`.
+    /// Cuts all connections at this interval from now on; `None` stops that.
     pub fn cut_every(&self, every: Option<Duration>) {
-        let mut state = self.state();
-        state.cut_every = every;
-        state.next_cut = every.map(|every| Instant::now() + every);
-        drop(state);
+        let mut cuts = self.cuts();
+        cuts.cut_every = every;
+        cuts.next_cut = every.map(|every| Instant::now() + every);
+        drop(cuts);
         self.shared.changed.send_replace(());
     }
 
-    /// Lets nothing through for a while, in either direction; nothing is lost by it.
+    /// Holds back all bytes in both directions for `duration`. No byte is lost.
     pub fn stall(&self, duration: Duration) {
         let until = Instant::now() + duration;
         self.shared.weather.send_modify(|weather| weather.stalled_until = Some(until));
     }
 
-    /// Changes the round trip. Bytes on their way keep theirs, and none overtakes another.
+    /// Changes the round-trip time. Bytes in flight keep their delay, and no byte overtakes another.
     pub fn set_round_trip(&self, round_trip: Duration) {
         self.shared.weather.send_modify(|weather| weather.delay = round_trip / 2);
     }
 
-    /// Changes what each direction of each connection takes, in bytes a second.
+    /// Changes the bandwidth of each direction of each connection, in bytes per second.
     pub fn set_bytes_per_second(&self, rate: Option<u32>) {
         self.shared.weather.send_modify(|weather| weather.bytes_per_second = rate);
     }
 
-    /// What has happened so far.
+    /// The counters so far.
     pub fn statistics(&self) -> Statistics {
         let [to_server, to_client] = &self.shared.passed;
         Statistics {
@@ -167,10 +156,10 @@ impl Conditions {
         }
     }
 
-    /// Waits until connections get through again after a cut.
+    /// Waits until connections are let through again after a cut.
     pub async fn passable(&self) {
         loop {
-            let until = self.state().impassable_until;
+            let until = self.cuts().impassable_until;
             match until.filter(|until| *until > Instant::now()) {
                 Some(until) => tokio::time::sleep_until(until).await,
                 None => return,
@@ -178,11 +167,11 @@ impl Conditions {
         }
     }
 
-    /// Waits until the next regular cut is due; whoever waits does it by [`Conditions::cut`].
+    /// Waits until the next regular cut is due. The caller then makes the cut by [`Conditions::cut`].
     pub async fn next_cut(&self) {
         let mut changed = self.shared.changed.subscribe();
         loop {
-            let at = self.state().next_cut;
+            let at = self.cuts().next_cut;
             let due = async {
                 match at {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -191,78 +180,48 @@ impl Conditions {
             };
             tokio::select! {
                 () = due => {
-                    // a cut by hand may have moved it
-                    if self.state().next_cut == at { return }
+                    // a cut by the caller may have moved the deadline
+                    if self.cuts().next_cut == at { return }
                 }
                 _ = changed.changed() => {}
             }
         }
     }
 
-    /// Carries bytes between two peers, each given by its reading and its writing half, until the connection ends.
-    pub async fn carry<CR, CW, SR, SW>(&self, client: (CR, CW), server: (SR, SW)) -> Ended
-    where
-        CR: AsyncRead + Unpin,
-        CW: AsyncWrite + Unpin,
-        SR: AsyncRead + Unpin,
-        SW: AsyncWrite + Unpin,
-    {
+    /// Counts a new connection. Returns the token that the next cut cancels.
+    pub(super) fn connect(&self) -> CancellationToken {
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        let cut = self.state().cut.clone();
-        let to_server = Pipe::new(client.0, server.1, self.clone(), Direction::ToServer);
-        let to_client = Pipe::new(server.0, client.1, self.clone(), Direction::ToClient);
-        let both = async {
-            // the end of one direction does not end the other, but a break does
-            let (to_server, to_client) = (to_server.drive(), to_client.drive());
-            tokio::pin!(to_server, to_client);
-            tokio::select! {
-                end = &mut to_server => match end {
-                    PipeEnd::Finished => {
-                        to_client.await;
-                    }
-                    PipeEnd::Broken => {}
-                },
-                end = &mut to_client => match end {
-                    PipeEnd::Finished => {
-                        to_server.await;
-                    }
-                    PipeEnd::Broken => {}
-                },
-            }
-        };
-        tokio::select! {
-            biased;
-            () = cut.cancelled() => {
-                self.shared.cut.fetch_add(1, Ordering::Relaxed);
-                Ended::Cut
-            }
-            () = both => Ended::Finished,
-        }
+        self.cuts().cut.clone()
+    }
+
+    /// Counts a connection that was cut.
+    pub(super) fn count_cut(&self) {
+        self.shared.cut.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn weather(&self) -> watch::Receiver<Weather> {
         self.shared.weather.subscribe()
     }
 
-    /// How many of these bytes may arrive before the connection is cut.
+    /// The number of `bytes` that may arrive before the connection is cut.
     pub(super) fn allowed(&self, direction: Direction, bytes: usize) -> usize {
-        let left = self.state().bytes_left.get(direction as usize).copied().flatten();
+        let left = self.cuts().bytes_left.get(direction as usize).copied().flatten();
         left.map_or(bytes, |left| bytes.min(usize::try_from(left).unwrap_or(usize::MAX)))
     }
 
-    /// These bytes have arrived; whether they were the last ones before a cut.
+    /// Counts `bytes` that have arrived. Returns whether these were the last ones before a cut.
     pub(super) fn spend(&self, direction: Direction, bytes: usize) -> bool {
         if let Some(passed) = self.shared.passed.get(direction as usize) {
             passed.fetch_add(bytes as u64, Ordering::Relaxed);
         }
-        let mut state = self.state();
-        let Some(slot) = state.bytes_left.get_mut(direction as usize) else { return false };
+        let mut cuts = self.cuts();
+        let Some(slot) = cuts.bytes_left.get_mut(direction as usize) else { return false };
         let Some(left) = slot else { return false };
         *left = left.saturating_sub(bytes as u64);
         let is_last = *left == 0;
         if is_last {
             *slot = None;
-            drop(state);
+            drop(cuts);
             self.cut();
         }
         is_last

@@ -1,35 +1,26 @@
-//! A bad network between two peers: delay, stalls, little bandwidth, and connections that break after any byte.
+//! A bad network between two peers: delay, stalls, limited bandwidth, and connections that break after any
+//! byte.
 //!
-//! [`BadNetwork`] is a TCP proxy. [`Conditions`] is what it does to each connection, for any two byte streams, so that
-//! the same network can be had in memory and in virtual time.
+//! [`BadNetwork`] is a TCP proxy. [`Conditions`] applies the same conditions to any two byte streams, so
+//! that tests can have this network in memory and in virtual time.
 
+mod carry;
 mod conditions;
+mod config;
 mod pipe;
 
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
-pub use conditions::{Conditions, Direction, Ended, Statistics};
+pub use carry::Ended;
+pub use conditions::{Conditions, Direction, Statistics};
+pub use config::BadNetworkConfig;
 
-/// How bad it is from the beginning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct BadNetworkConfig {
-    /// The round trip; half of it each way.
-    pub round_trip: Duration,
-    /// All connections are cut this often.
-    pub cut_every: Option<Duration>,
-    /// After a cut, nobody gets through for this long.
-    pub pause_after_cut: Duration,
-    /// What each direction of each connection takes, in bytes a second.
-    pub bytes_per_second: Option<u32>,
-}
-
-/// The proxy; dropped, it breaks all connections and is gone.
+/// The proxy. Dropping it breaks all connections.
 #[derive(Debug)]
 pub struct BadNetwork {
     address: SocketAddr,
@@ -38,7 +29,7 @@ pub struct BadNetwork {
 }
 
 impl BadNetwork {
-    /// Listens on a free port of the loopback address, and passes on to `target`.
+    /// Listens on a free port of the loopback address, and forwards connections to `target`.
     pub async fn start(target: SocketAddr, config: BadNetworkConfig) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
@@ -47,13 +38,13 @@ impl BadNetwork {
         Ok(Self { address, conditions, task })
     }
 
-    /// Where to connect to, instead of to the target.
+    /// The address to connect to instead of the target's.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// Everything that can be done to the network.
+/// Gives access to the network's conditions.
 impl Deref for BadNetwork {
     type Target = Conditions;
 
@@ -77,8 +68,8 @@ async fn serve(listener: TcpListener, target: SocketAddr, conditions: Conditions
                     connections.spawn(pass_on(client, target, conditions.clone()));
                 }
                 Err(error) => {
-                    // out of file descriptors: whoever wants in finds nobody
-                    tracing::warn!(%error, "the bad network accepts nobody any more");
+                    // out of file descriptors: later clients find no listener
+                    tracing::warn!(%error, "the bad network no longer accepts connections");
                     return;
                 }
             },
@@ -92,20 +83,20 @@ async fn pass_on(mut client: TcpStream, target: SocketAddr, conditions: Conditio
     conditions.passable().await;
     let mut server = match TcpStream::connect(target).await {
         Ok(server) => server,
-        Err(error) => return tracing::debug!(%error, %target, "the target does not answer"),
+        Err(error) => return tracing::debug!(%error, %target, "cannot connect to the target"),
     };
-    // what is delayed here is not to be delayed again by the kernel
+    // the kernel must not add its own delay
     for stream in [&client, &server] {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
     }
-    // these halves do not take leave when dropped: a cut connection just breaks
+    // dropping these halves sends no shutdown: a cut connection just breaks
     let ended = conditions.carry(client.split(), server.split()).await;
     if ended == Ended::Cut {
         for stream in [&client, &server] {
             if let Err(error) = stream.set_zero_linger() {
-                tracing::debug!(%error, "a connection ends more politely than it should");
+                tracing::debug!(%error, "cannot reset a connection; it will be closed in order");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! One direction of a connection: bytes arrive later, in order.
+//! One direction of a connection: delivers bytes later, in order.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,18 +9,19 @@ use tokio::time::Instant;
 
 use super::conditions::{Conditions, Direction};
 
-/// What may be on its way in one direction, in bytes. Beyond it the sender is not read: it has to wait.
+/// Limit of the bytes in flight in one direction. Beyond it the pipe stops reading, and the sender has to
+/// wait.
 const IN_FLIGHT: usize = 4 << 20;
-/// What is read at once, in bytes.
+/// Size of one read, in bytes.
 const READ: usize = 16 * 1024;
-/// With little bandwidth, this many pieces pass in a second.
+/// The number of pieces per second in which bytes are delivered when bandwidth is limited.
 const PIECES: u32 = 100;
 
 /// How a direction ended.
 pub(super) enum PipeEnd {
-    /// The sender had nothing more to say, and all it said has arrived.
+    /// The sender closed its direction, and all its bytes have arrived.
     Finished,
-    /// A peer is gone.
+    /// A peer broke the connection.
     Broken,
 }
 
@@ -29,7 +30,7 @@ struct InFlight {
     bytes: Bytes,
 }
 
-/// See the module.
+/// One direction of a connection.
 pub(super) struct Pipe<R, W> {
     reader: R,
     writer: W,
@@ -37,7 +38,7 @@ pub(super) struct Pipe<R, W> {
     direction: Direction,
     in_flight: VecDeque<InFlight>,
     in_flight_bytes: usize,
-    /// When the line has room for the next piece.
+    /// When the limited bandwidth has room for the next piece.
     free_at: Instant,
     at_end: bool,
 }
@@ -63,7 +64,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<R, W> {
             let now = *weather.borrow_and_update();
             let Some(next) = self.in_flight.front() else {
                 if self.at_end {
-                    // the peer may be gone already
+                    // the peer may have closed the connection already
                     let _ = self.writer.shutdown().await;
                     return PipeEnd::Finished;
                 }
@@ -104,7 +105,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<R, W> {
         self.in_flight.push_back(InFlight { arrives_at, bytes: Bytes::copy_from_slice(bytes) });
     }
 
-    /// Lets the first piece arrive, or as much of it as the line takes at once.
+    /// Delivers the first piece in flight, or as much of it as the bandwidth allows.
     async fn deliver(&mut self, bytes_per_second: Option<u32>) -> std::io::Result<()> {
         let Some(next) = self.in_flight.front_mut() else { return Ok(()) };
         let mut len = next.bytes.len();
@@ -124,7 +125,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<R, W> {
             self.in_flight.pop_front();
         }
         if self.conditions.spend(self.direction, len) {
-            // whoever carries this pipe drops it now: not a byte more
+            // the connection is being cut: deliver no further byte
             std::future::pending::<()>().await;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! A clock that jumps by years and back.
+//! The device's clock jumps by years and back.
 
 use anyhow::Context as _;
 
@@ -7,11 +7,12 @@ use super::system::{self, Jump};
 use super::world::World;
 
 const YEAR: u64 = 365 * 24 * 3600;
-/// The second day of 1970: the kernel takes no time at which it would have been started before 1970.
+/// The second day of 1970: the kernel rejects a time that puts its own start before 1970.
 const IN_1970: u64 = 24 * 3600;
 
-/// A session goes on whatever the clock says. With the clock twenty years ahead, certificates have expired: the agent
-/// says so, and is online as soon as the clock is right. With the clock in 1970 it is online all the same.
+/// A session continues whatever the clock shows. With the clock twenty years ahead, certificates have
+/// expired: the agent logs that, and comes online as soon as the clock is right. With the clock in 1970 the
+/// agent comes online nevertheless.
 pub(super) async fn jumps(world: &mut World) -> anyhow::Result<String> {
     world.online().await?;
     let logins = world.cloud.pincode_logins();
@@ -36,7 +37,7 @@ pub(super) async fn jumps(world: &mut World) -> anyhow::Result<String> {
     jump.back()?;
     world.online_after(hellos).await.context("after the clock was right again")?;
 
-    // their clocks are right when they come, and it is this machine's that jumps
+    // log in while the clock is right, because this machine's clock jumps
     let people = People::log_in(world).await?;
     let jump = Jump::to(IN_1970)?;
     world.kill_and_come_back().await.context("in 1970")?;
@@ -45,7 +46,7 @@ pub(super) async fn jumps(world: &mut World) -> anyhow::Result<String> {
     world.kill_and_come_back().await?;
     job::short(world).await?;
     let logins = world.cloud.pincode_logins() - logins;
-    // the cloud is in this machine: tokens that it gave in its own 1970 have expired since
+    // the cloud runs on this machine: the tokens that it issued in 1970 have expired since
     anyhow::ensure!(logins <= 1, "{logins} logins");
     Ok(format!("20 years ahead and back, and 1970; {logins} logins"))
 }

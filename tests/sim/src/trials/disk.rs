@@ -1,4 +1,4 @@
-//! A device whose file system cannot be written to.
+//! The device's file system cannot be written to.
 
 use std::io::{ErrorKind, Write as _};
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::job;
-use super::patiently;
+use super::patience::patiently;
 use super::system;
 use super::world::World;
 
-/// How often a file is looked at that somebody else writes.
+/// Interval at which to look at a file that the agent writes.
 const POLL: Duration = Duration::from_millis(20);
 
-/// The file system is full: the agent works, and keeps its login again as soon as there is room.
+/// The file system is full: the agent keeps working, and stores its login as soon as there is space again.
 pub(super) async fn no_space(world: &mut World) -> anyhow::Result<String> {
     world.online().await?;
-    // the first login is kept before there is no more room for it
+    // the first login is stored before the file system is full
     let path = world.device.join("filler");
     until_kept(world).await?;
     let mut filler = std::fs::File::create(&path)?;
@@ -25,31 +25,32 @@ pub(super) async fn no_space(world: &mut World) -> anyhow::Result<String> {
             Ok(0) => break,
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::StorageFull => break,
-            Err(error) => return Err(error).context("the file system cannot be filled"),
+            Err(error) => return Err(error).context("cannot fill the file system"),
         }
     }
     drop(filler);
-    let said = without_writing(world, "the login is not kept").await?;
+    let summary = without_writing(world, "the login is not kept").await?;
     std::fs::remove_file(&path)?;
     recovered(world).await?;
-    Ok(said)
+    Ok(summary)
 }
 
-/// The file system becomes read-only: the same.
+/// The file system becomes read-only: the agent keeps working, and stores its login as soon as it can write
+/// again.
 pub(super) async fn read_only(world: &mut World) -> anyhow::Result<String> {
     world.online().await?;
     until_kept(world).await?;
     system::set_read_only(&world.device, true)?;
-    let said = without_writing(world, "the login is not kept").await;
+    let outcome = without_writing(world, "the login is not kept").await;
     system::set_read_only(&world.device, false)?;
-    let said = said?;
+    let summary = outcome?;
     recovered(world).await?;
-    Ok(said)
+    Ok(summary)
 }
 
 async fn until_kept(world: &mut World) -> anyhow::Result<()> {
     let path = world.device.join("state/login.json");
-    patiently("the login is not kept", async {
+    patiently("the login is not stored", async {
         while !path.exists() {
             tokio::time::sleep(POLL).await;
         }
@@ -59,12 +60,13 @@ async fn until_kept(world: &mut World) -> anyhow::Result<()> {
     world.check_state()
 }
 
-/// Restarts without anything that can be kept: at most one login each, and the job can be done.
+/// Restarts the agent while it cannot store anything: each start needs at most one login, and a job can be
+/// done.
 async fn without_writing(world: &mut World, complaint: &str) -> anyhow::Result<String> {
     let before = world.cloud.pincode_logins();
     world.kill_and_come_back().await?;
     let logins = world.cloud.pincode_logins() - before;
-    anyhow::ensure!(logins == 0, "{logins} logins with a kept token that is good");
+    anyhow::ensure!(logins == 0, "{logins} logins with a valid stored token");
 
     let mut restarts = 0;
     for _ in 0..4 {
@@ -80,16 +82,16 @@ async fn without_writing(world: &mut World, complaint: &str) -> anyhow::Result<S
     }
     job::short(world).await?;
     let logins = world.cloud.pincode_logins() - before;
-    Ok(format!("{restarts} restarts with tokens that expired, {logins} logins"))
+    Ok(format!("{restarts} restarts with expired tokens, {logins} logins"))
 }
 
-/// There is room again: after one more restart the login is kept.
+/// Checks that the login is stored again after one more restart, now that the agent can write.
 async fn recovered(world: &mut World) -> anyhow::Result<()> {
     world.cloud.expire_tokens();
     let path = world.device.join("state/login.json");
     let old = std::fs::read(&path).unwrap_or_default();
     world.kill_and_come_back().await?;
-    patiently("the login is not kept again", async {
+    patiently("the login is not stored again", async {
         while std::fs::read(&path).unwrap_or_default() == old {
             tokio::time::sleep(POLL).await;
         }
@@ -102,6 +104,6 @@ async fn recovered(world: &mut World) -> anyhow::Result<()> {
         world.kill_and_come_back().await?;
     }
     let logins = world.cloud.pincode_logins() - before;
-    anyhow::ensure!(logins == 0, "{logins} logins although the login could be kept");
+    anyhow::ensure!(logins == 0, "{logins} logins although the login could be stored");
     Ok(())
 }

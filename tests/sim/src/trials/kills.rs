@@ -1,4 +1,4 @@
-//! `kill -9` at random moments.
+//! The agent is killed by SIGKILL at random moments.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::job::{self, Job};
 use super::world::World;
 
-/// The agent comes back each time, logs in no more than once a start, and not at all while its tokens are good.
+/// The agent comes back each time, logs in at most once for each start, and not at all while its tokens are
+/// valid.
 pub(super) async fn at_random_moments(world: &mut World, kills: u32, seed: u64) -> anyhow::Result<String> {
     let mut random = fastrand::Rng::with_seed(seed);
     let start = Instant::now();
@@ -18,7 +19,7 @@ pub(super) async fn at_random_moments(world: &mut World, kills: u32, seed: u64) 
     for kill in 0..kills {
         let logins = world.cloud.pincode_logins();
         let starts = world.supervisor.starts();
-        // the cloud takes the token back now and then, so that there is something to refresh, and to write
+        // the cloud revokes the token now and then, so that the agent has to refresh and store it
         let is_expired = kill % 5 == 4;
         if is_expired {
             world.cloud.expire_tokens();
@@ -32,7 +33,7 @@ pub(super) async fn at_random_moments(world: &mut World, kills: u32, seed: u64) 
             }
             6 | 9 => {
                 early += 1;
-                // on its way online
+                // while the agent comes online
                 world.supervisor.pid().await?;
                 pause(&mut random, coming_online).await;
                 world.supervisor.kill().await?;
@@ -49,29 +50,29 @@ pub(super) async fn at_random_moments(world: &mut World, kills: u32, seed: u64) 
         let starts = world.supervisor.starts() - starts;
         anyhow::ensure!(logins <= starts, "kill {kill}: {logins} logins after {starts} starts");
     }
-    // the last may have been early
+    // the last kill may have been while the agent came online
     let logins = world.cloud.pincode_logins();
     world.kill_and_come_back().await?;
-    job::short(world).await.context("after the last")?;
+    job::short(world).await.context("after the last kill")?;
     for _ in 0..3 {
         world.kill_and_come_back().await?;
     }
     let last = world.cloud.pincode_logins();
-    anyhow::ensure!(last <= logins + 1, "{} logins with tokens that were good", last - logins);
+    anyhow::ensure!(last <= logins + 1, "{} logins with valid tokens", last - logins);
     Ok(format!(
-        "{kills} kills, {in_session} in a session, {early} on the way online; online {} times, {last} logins, \
+        "{kills} kills, {in_session} in a session, {early} while coming online; online {} times, {last} logins, \
          online after {:.1} s",
         world.hellos(),
         coming_online.as_secs_f64()
     ))
 }
 
-/// In the middle of a flash.
+/// Kills the agent while it flashes an ECU.
 async fn in_a_session(world: &mut World, random: &mut fastrand::Rng) -> anyhow::Result<()> {
     let job = Job::start(world).await?;
     let hellos = world.hellos();
     tokio::select! {
-        flashed = job.flash(world, 1 << 20) => flashed.context("before it was killed")?,
+        flashed = job.flash(world, 1 << 20) => flashed.context("before the kill")?,
         () = pause(random, Duration::from_secs(2)) => {}
     }
     world.supervisor.kill().await?;
@@ -79,6 +80,6 @@ async fn in_a_session(world: &mut World, random: &mut fastrand::Rng) -> anyhow::
     job.cancel().await
 }
 
-async fn pause(random: &mut fastrand::Rng, most: Duration) {
-    tokio::time::sleep(most.mul_f64(random.f64())).await;
+async fn pause(random: &mut fastrand::Rng, limit: Duration) {
+    tokio::time::sleep(limit.mul_f64(random.f64())).await;
 }

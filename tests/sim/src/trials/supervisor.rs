@@ -1,4 +1,4 @@
-//! What systemd does for the agent on a device (`Restart=always`): starts it again whenever it ends.
+//! Restarts the agent whenever it exits, as systemd does on a device (`Restart=always`).
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -14,39 +14,39 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::patiently;
+use super::patience::patiently;
 
 /// systemd's default for `RestartSec`.
 const RESTART_AFTER: Duration = Duration::from_millis(100);
-/// Lines of the log that are kept.
+/// Limit of the log lines that are kept.
 const LOG_LINES: usize = 4000;
-/// Lines of the log that are shown when a trial fails.
+/// The number of log lines that a failed trial shows.
 const SHOWN_LINES: usize = 40;
 
 /// The agent, kept running.
 pub(super) struct Supervisor {
-    shared: Arc<Shared>,
+    shared: Arc<SupervisorState>,
     task: JoinHandle<()>,
 }
 
-struct Shared {
-    /// How often it was started, and its process while it runs.
+struct SupervisorState {
+    /// The number of starts, and the agent's process while it runs.
     running: watch::Sender<(u64, Option<Pid>)>,
-    /// Counts the lines of the log.
+    /// The number of log lines so far.
     lines: watch::Sender<u64>,
     log: Mutex<VecDeque<String>>,
-    /// Ends that nobody asked for.
+    /// The exits that were not caused by a trial.
     unexpected: Mutex<Vec<ExitStatus>>,
 }
 
-/// A place in the log.
+/// A position in the log.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LogMark(u64);
 
 impl Supervisor {
-    /// Starts it.
+    /// Starts the agent.
     pub(super) fn start(command: Vec<OsString>) -> Self {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SupervisorState {
             running: watch::Sender::new((0, None)),
             lines: watch::Sender::new(0),
             log: Mutex::default(),
@@ -56,39 +56,40 @@ impl Supervisor {
         Self { shared, task }
     }
 
-    /// How often it was started.
+    /// The number of starts.
     pub(super) fn starts(&self) -> u64 {
         self.shared.running.borrow().0
     }
 
-    /// Its process, as soon as it runs.
+    /// Waits until the agent runs, and returns its process.
     pub(super) async fn pid(&self) -> anyhow::Result<Pid> {
         let mut running = self.shared.running.subscribe();
         let started = running.wait_for(|(_, pid)| pid.is_some());
-        patiently("it is not started", async { started.await?.1.context("it is not running") }).await
+        patiently("the agent is not started", async { started.await?.1.context("the agent is not running") })
+            .await
     }
 
-    /// `kill -9`; waits until it was started again.
+    /// Kills the agent by SIGKILL, and waits until it has been restarted.
     pub(super) async fn kill(&self) -> anyhow::Result<()> {
         let starts = self.starts();
         rustix::process::kill_process(self.pid().await?, Signal::KILL)
             .context("the agent cannot be killed")?;
         let mut running = self.shared.running.subscribe();
         let again = running.wait_for(|(count, _)| *count > starts);
-        patiently("it is not started again", async { Ok(again.await.map(drop)?) }).await
+        patiently("the agent is not restarted", async { Ok(again.await.map(drop)?) }).await
     }
 
-    /// From here on, to look at what comes later.
+    /// The current end of the log.
     pub(super) fn mark(&self) -> LogMark {
         LogMark(*self.shared.lines.borrow())
     }
 
-    /// Waits until it has logged this after the mark.
+    /// Waits until the agent has logged `text` after `mark`.
     pub(super) async fn logged(&self, mark: LogMark, text: &str) -> anyhow::Result<()> {
-        patiently(&format!("it does not say `{text}`"), self.says(mark, text)).await
+        patiently(&format!("the agent does not log `{text}`"), self.find_in_log(mark, text)).await
     }
 
-    async fn says(&self, mark: LogMark, text: &str) -> anyhow::Result<()> {
+    async fn find_in_log(&self, mark: LogMark, text: &str) -> anyhow::Result<()> {
         let mut lines = self.shared.lines.subscribe();
         loop {
             let count = *lines.borrow_and_update();
@@ -100,27 +101,27 @@ impl Supervisor {
             if is_there {
                 return Ok(());
             }
-            lines.changed().await.context("nothing is logged any more")?;
+            lines.changed().await.context("the supervisor has stopped")?;
         }
     }
 
-    /// An error if it ever ended by itself.
+    /// Returns an error if the agent has ever exited without being killed.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         let unexpected = self.shared.unexpected.lock().unwrap_or_else(PoisonError::into_inner);
         match unexpected.as_slice() {
             [] => Ok(()),
-            [first, ..] => anyhow::bail!("the agent ended by itself {} times: {first}", unexpected.len()),
+            [first, ..] => anyhow::bail!("the agent exited by itself {} times: {first}", unexpected.len()),
         }
     }
 
-    /// The end of its log.
+    /// The last lines of the log.
     pub(super) fn log_tail(&self) -> String {
         let log = self.shared.log.lock().unwrap_or_else(PoisonError::into_inner);
         let skipped = log.len().saturating_sub(SHOWN_LINES);
         log.iter().skip(skipped).fold(String::new(), |text, line| text + line + "\n")
     }
 
-    /// Ends it for good.
+    /// Stops the supervisor, and kills the agent.
     pub(super) async fn stop(self) {
         self.task.abort();
         let _aborted = self.task.await;
@@ -131,11 +132,11 @@ impl Supervisor {
     }
 }
 
-async fn supervise(command: Vec<OsString>, shared: Arc<Shared>) {
+async fn supervise(command: Vec<OsString>, shared: Arc<SupervisorState>) {
     loop {
         match start(&command) {
             Ok(child) => attend(child, &shared).await,
-            Err(error) => note(&shared, format!("cannot be started: {error:#}")),
+            Err(error) => note(&shared, format!("the agent cannot be started: {error:#}")),
         }
         tokio::time::sleep(RESTART_AFTER).await;
     }
@@ -153,8 +154,8 @@ fn start(command: &[OsString]) -> anyhow::Result<Child> {
         .context("the agent")
 }
 
-/// Until it has ended.
-async fn attend(mut child: Child, shared: &Shared) {
+/// Collects the agent's log until the agent exits.
+async fn attend(mut child: Child, shared: &SupervisorState) {
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     shared.running.send_modify(|(starts, running)| (*starts, *running) = (*starts + 1, pid));
     if let Some(stderr) = child.stderr.take() {
@@ -168,12 +169,12 @@ async fn attend(mut child: Child, shared: &Shared) {
     if let Ok(status) = status
         && status.signal() != Some(Signal::KILL.as_raw())
     {
-        note(shared, format!("ended by itself: {status}"));
+        note(shared, format!("the agent exited by itself: {status}"));
         shared.unexpected.lock().unwrap_or_else(PoisonError::into_inner).push(status);
     }
 }
 
-fn note(shared: &Shared, line: String) {
+fn note(shared: &SupervisorState, line: String) {
     let mut log = shared.log.lock().unwrap_or_else(PoisonError::into_inner);
     if log.len() == LOG_LINES {
         log.pop_front();

@@ -1,8 +1,6 @@
 //! A device with the agent on it, its cloud and its vehicle.
 
 use std::ffi::OsString;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -12,29 +10,30 @@ use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::timer::TimerKind;
 use tokio::sync::watch;
 
-use super::patiently;
+use super::patience::patiently;
 use super::supervisor::Supervisor;
 use super::system::{self, CLOUD_ADDRESS, DEVICE, DEVICE_CAN, VEHICLE_CAN};
 use crate::cloud::{Cloud, CloudConfig};
-use crate::vehicle::catalogue::{Catalogue, VehicleRecord};
+use crate::scenario::{self, AgentConfig, toml_string, write_private};
+use crate::vehicle::catalogue::VehicleRecord;
 use crate::vehicle::{Vehicle, VehicleConfig};
 
-/// The vehicle's bus, in bit/s.
+/// The bit rate of the vehicle's bus, in bit/s.
 pub(super) const BIT_RATE: u32 = 500_000;
-/// Room on the device's file system, in bytes: enough, but quickly filled.
+/// Size of the device's file system in bytes: enough for the agent, and quickly filled.
 const DEVICE_ROOM: u64 = 256 << 10;
-/// Which vehicle it is.
+/// The platform of the vehicle.
 const PLATFORM: &str = "VOLKSWAGEN_GOLF_MK7";
 
-/// See the module.
+/// The device, its cloud and its vehicle.
 pub(super) struct World {
     pub(super) supervisor: Supervisor,
     pub(super) cloud: Cloud,
     pub(super) vehicle: Option<Vehicle>,
     pub(super) record: VehicleRecord,
-    /// The device's file system.
+    /// The root of the device's file system.
     pub(super) device: PathBuf,
-    /// The command that starts the agent, but for the configuration's name.
+    /// The command that starts the agent, without the name of its configuration.
     command: Vec<OsString>,
     hellos: watch::Receiver<u64>,
     is_machine: bool,
@@ -43,58 +42,22 @@ pub(super) struct World {
 }
 
 impl World {
-    /// A fresh one; the agent is started, nothing more.
+    /// Sets up a fresh world, and starts the agent.
     pub(super) async fn set_up(agent: &Path, is_machine: bool) -> anyhow::Result<Self> {
-        let record = Catalogue::parse(crate::demo::VEHICLES)?.find(PLATFORM)?.clone();
-        let directory = tempfile::tempdir().context("a temporary directory cannot be made")?;
+        let record = scenario::vehicle(PLATFORM)?;
+        let directory = tempfile::tempdir().context("cannot create a temporary directory")?;
         let device = directory.path().join("device");
         std::fs::create_dir(&device)?;
-        let listen = if is_machine {
-            // what a trial that failed has left behind
-            let _not_there = system::remove_device().await;
-            let _not_there = system::remove_network().await;
-            let _not_there = system::remove_can().await;
-            system::add_device().await?;
-            system::add_network().await?;
-            system::add_can().await?;
-            system::set_can("up").await?;
-            system::mount_small(&device, DEVICE_ROOM)?;
-            format!("{CLOUD_ADDRESS}:0")
-        } else {
-            "127.0.0.1:0".to_owned()
-        };
-        let cloud =
-            Cloud::start(CloudConfig { listen, ..CloudConfig::local(directory.path().join("cloud")) })
-                .await?;
+        let mut config = CloudConfig::local(directory.path().join("cloud"));
+        if is_machine {
+            prepare_machine(&device).await?;
+            config.listen = format!("{CLOUD_ADDRESS}:0");
+        }
+        let cloud = Cloud::start(config).await?;
         let hellos = cloud.hellos();
-
-        let can = device.join("slcan");
-        let mut adapter = None;
-        let vehicle = if is_machine {
-            start_vehicle(&record).await?
-        } else {
-            let bus = VirtualBus::new(VirtualBusConfig {
-                bit_rate: BIT_RATE,
-                timer: TimerKind::Precise,
-                ..VirtualBusConfig::default()
-            });
-            adapter = Some(SlcanAdapter::new(Some(&can), &bus, "connector").context("the SLCAN adapter")?);
-            Vehicle::start(&config(&record), &bus)
-        };
-        let bus = if is_machine { DEVICE_CAN.to_owned() } else { format!("slcan:{}", can.display()) };
-        write(&device.join("pincode"), &cloud.connector_pincode)?;
-        std::fs::copy(&cloud.ca_file, device.join("ca.pem"))?;
-        let text = configuration(&cloud, &cloud.api_url, &cloud.websocket_url, &bus);
-        write(&device.join("online.toml"), &text)?;
-        // nobody listens there
-        let text = configuration(&cloud, "https://127.0.0.1:1", "wss://127.0.0.1:1", &bus);
-        write(&device.join("offline.toml"), &text)?;
-
-        let netns = ["/sbin/ip", "netns", "exec", DEVICE];
-        let mut command: Vec<OsString> =
-            if is_machine { netns.iter().map(OsString::from).collect() } else { Vec::new() };
-        let agent = std::path::absolute(agent)?;
-        command.extend([agent.into(), "run".into(), "--config".into()]);
+        let (vehicle, adapter, bus) = plug_in(&record, &device, is_machine).await?;
+        write_files(&device, &cloud, &bus)?;
+        let command = command(agent, is_machine)?;
         let supervisor = Supervisor::start(with(&command, device.join("online.toml")));
         Ok(Self {
             supervisor,
@@ -110,12 +73,12 @@ impl World {
         })
     }
 
-    /// The same device with an agent that cannot reach its cloud, in place of the one that can.
+    /// Replaces the agent by one that cannot reach the cloud.
     pub(super) async fn go_offline(&mut self) {
         self.replace("offline.toml").await;
     }
 
-    /// And back.
+    /// Replaces the agent by one that can reach the cloud.
     pub(super) async fn go_online(&mut self) {
         self.replace("online.toml").await;
     }
@@ -126,15 +89,15 @@ impl World {
         old.stop().await;
     }
 
-    /// How often the connector has come online.
+    /// The number of times that the connector has come online.
     pub(super) fn hellos(&self) -> u64 {
         *self.hellos.borrow()
     }
 
-    /// Waits until the connector has come online more often than that.
+    /// Waits until the connector has come online more than `hellos` times.
     pub(super) async fn online_after(&mut self, hellos: u64) -> anyhow::Result<()> {
         let online = self.hellos.wait_for(|count| *count > hellos);
-        patiently("it is not online", async { Ok(online.await.map(drop)?) }).await
+        patiently("the connector is not online", async { Ok(online.await.map(drop)?) }).await
     }
 
     /// Waits until the connector has come online for the first time.
@@ -149,7 +112,8 @@ impl World {
         self.online_after(hellos).await
     }
 
-    /// An error unless what the agent keeps on the device is whole, or not there.
+    /// Returns an error if the login that the agent has stored on the device is damaged. A missing one is
+    /// valid.
     pub(super) fn check_state(&self) -> anyhow::Result<()> {
         let path = self.device.join("state/login.json");
         let text = match std::fs::read(&path) {
@@ -157,15 +121,16 @@ impl World {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let state: serde_json::Value = serde_json::from_slice(&text).context("the kept login is damaged")?;
+        let state: serde_json::Value =
+            serde_json::from_slice(&text).context("the stored login is damaged")?;
         anyhow::ensure!(
             state.get("access_token").is_some_and(serde_json::Value::is_string),
-            "the kept login has no token"
+            "the stored login has no token"
         );
         Ok(())
     }
 
-    /// The CAN bus is there again, with the vehicle on it before the device.
+    /// Creates the CAN bus again. The vehicle starts before the device's end comes up.
     pub(super) async fn bring_back_can(&mut self) -> anyhow::Result<()> {
         system::add_can().await?;
         if let Some(vehicle) = self.vehicle.take() {
@@ -175,7 +140,7 @@ impl World {
         system::set_can("up").await
     }
 
-    /// Ends everything.
+    /// Stops everything.
     pub(super) async fn take_down(self) {
         self.supervisor.stop().await;
         self.cloud.shutdown().await;
@@ -195,7 +160,7 @@ impl World {
             }
         }
         if let Err(error) = self.directory.close() {
-            tracing::warn!(%error, "the temporary directory was not removed");
+            tracing::warn!(%error, "cannot remove the temporary directory");
         }
     }
 }
@@ -211,29 +176,78 @@ async fn start_vehicle(record: &VehicleRecord) -> anyhow::Result<Vehicle> {
     Vehicle::start_at(&config(record), VEHICLE_CAN, settings).await.context("the vehicle")
 }
 
+/// Creates the device's network namespace, its networks and its file system.
+async fn prepare_machine(device: &Path) -> anyhow::Result<()> {
+    // a failed trial may have left these behind
+    let _not_there = system::remove_device().await;
+    let _not_there = system::remove_network().await;
+    let _not_there = system::remove_can().await;
+    system::add_device().await?;
+    system::add_network().await?;
+    system::add_can().await?;
+    system::set_can("up").await?;
+    system::mount_small(device, DEVICE_ROOM)
+}
+
+/// Starts the vehicle on the device's bus. Returns it with its SLCAN adapter, if any, and the bus as the agent names it.
+async fn plug_in(
+    record: &VehicleRecord,
+    device: &Path,
+    is_machine: bool,
+) -> anyhow::Result<(Vehicle, Option<SlcanAdapter>, String)> {
+    if is_machine {
+        return Ok((start_vehicle(record).await?, None, DEVICE_CAN.to_owned()));
+    }
+    let bus = VirtualBus::new(VirtualBusConfig {
+        bit_rate: BIT_RATE,
+        timer: TimerKind::Precise,
+        ..VirtualBusConfig::default()
+    });
+    let path = device.join("slcan");
+    let adapter = SlcanAdapter::new(Some(&path), &bus, "connector").context("the SLCAN adapter")?;
+    let vehicle = Vehicle::start(&config(record), &bus);
+    Ok((vehicle, Some(adapter), format!("slcan:{}", path.display())))
+}
+
+/// Writes the agent's files to the device: pincode, certificate authority, and two configurations.
+fn write_files(device: &Path, cloud: &Cloud, bus: &str) -> anyhow::Result<()> {
+    write_private(&device.join("pincode"), &cloud.connector_pincode)?;
+    std::fs::copy(&cloud.ca_file, device.join("ca.pem"))?;
+    let online = configuration(cloud, &cloud.api_url, &cloud.websocket_url, bus);
+    write_private(&device.join("online.toml"), &online)?;
+    // a port without a server
+    let offline = configuration(cloud, "https://127.0.0.1:1", "wss://127.0.0.1:1", bus);
+    write_private(&device.join("offline.toml"), &offline)
+}
+
+/// The command that starts the agent, without the name of its configuration.
+fn command(agent: &Path, is_machine: bool) -> anyhow::Result<Vec<OsString>> {
+    let namespace = ["/sbin/ip", "netns", "exec", DEVICE];
+    let mut command: Vec<OsString> =
+        if is_machine { namespace.iter().map(OsString::from).collect() } else { Vec::new() };
+    command.extend([std::path::absolute(agent)?.into(), "run".into(), "--config".into()]);
+    Ok(command)
+}
+
 fn with(command: &[OsString], configuration: PathBuf) -> Vec<OsString> {
     command.iter().cloned().chain([configuration.into()]).collect()
 }
 
-/// The agent's configuration, whose names are relative to it.
+/// The agent's configuration, with file names relative to it.
 fn configuration(cloud: &Cloud, api_url: &str, websocket_url: &str, bus: &str) -> String {
-    // TOML's basic strings are JSON's
-    let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
-    format!(
-        "[connector]\nuuid = \"{uuid}\"\npincode_file = \"pincode\"\nstate_directory = \"state\"\n\n\
-         [cloud]\napi_url = {api}\nwebsocket_url = {websocket}\nca_file = \"ca.pem\"\n\
-         # a machine that emulates another is slow, and a trial should not be\n\
-         ping_interval_ms = 1000\ndead_after_ms = 5000\n\n\
-         [[bus]]\nkind = \"can\"\npins = [6, 14]\ndevice = {bus}\nbit_rates = [{BIT_RATE}]\n",
-        uuid = cloud.connector_uuid,
-        api = quoted(api_url),
-        websocket = quoted(websocket_url),
-        bus = quoted(bus),
-    )
-}
-
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes()))
-        .with_context(|| format!("cannot write {}", path.display()))
+    let config = AgentConfig {
+        uuid: cloud.connector_uuid,
+        pincode_file: Path::new("pincode"),
+        state_directory: Some(Path::new("state")),
+        api_url,
+        websocket_url,
+        ca_file: Path::new("ca.pem"),
+        cloud_settings: "# an emulated machine is slow, and a trial should be short\n\
+                         ping_interval_ms = 1000\ndead_after_ms = 5000\n",
+        hardware: &format!(
+            "[[bus]]\nkind = \"can\"\npins = [6, 14]\ndevice = {}\nbit_rates = [{BIT_RATE}]",
+            toml_string(bus)
+        ),
+    };
+    config.to_toml()
 }

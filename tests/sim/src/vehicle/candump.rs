@@ -1,4 +1,4 @@
-//! Recordings of CAN frames as `candump -L` writes them, one frame a line:
+//! Recordings of CAN frames in the format of `candump -L`, one frame per line:
 //! `(1539006519.395399) can0 710#0210035555555555`.
 
 use std::fmt;
@@ -12,12 +12,12 @@ use super::hex::{self, HexError};
 /// SocketCAN's flag for an error frame in a 32-bit identifier.
 const ERR_FLAG: u32 = 0x2000_0000;
 
-/// A frame and when it was on which bus; prints as a line of a log.
+/// A frame, its time and its bus. Prints as a line of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// When, since the epoch of whoever wrote the log.
+    /// The time since the epoch of the program that wrote the log.
     pub time: Duration,
-    /// The interface, without spaces.
+    /// The name of the interface, without spaces.
     pub interface: String,
     /// The frame.
     pub frame: CanFrame,
@@ -30,40 +30,40 @@ impl fmt::Display for Record {
     }
 }
 
-/// A line that is no record.
+/// A line that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {source}")]
 pub struct CandumpError {
     /// The line, counted from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// The reason.
     pub source: RecordError,
 }
 
-/// What can be wrong with a record.
+/// The reasons why a line cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// Not three fields.
+    /// The line does not have three fields.
     #[error("a record is `(seconds.microseconds) interface frame`")]
     Fields,
-    /// Not `(seconds.microseconds)`.
-    #[error("`{0}` is no time; write (1539006519.395399)")]
+    /// The time is not of the form `(seconds.microseconds)`.
+    #[error("`{0}` is not a time; write (1539006519.395399)")]
     Time(String),
-    /// No `#` after the identifier.
-    #[error("`{0}` is no frame; write 7E8#0210, 18DAF110#R4 or 7E8##1AABB")]
+    /// The identifier is not followed by `#`.
+    #[error("`{0}` is not a frame; write 7E8#0210, 18DAF110#R4 or 7E8##1AABB")]
     Frame(String),
-    /// An identifier has 3 hex digits, or 8.
-    #[error("`{0}` is no identifier; it has 3 hex digits, or 8")]
+    /// The identifier does not have 3 or 8 hex digits.
+    #[error("`{0}` is not an identifier; write 3 or 8 hex digits")]
     Identifier(String),
-    /// The data is no hex.
+    /// The data is not hex.
     #[error(transparent)]
     Data(#[from] HexError),
-    /// The data has a length that no such frame has.
+    /// No frame of this kind can have that much data.
     #[error(transparent)]
     Length(#[from] FrameError),
 }
 
-/// Reads a log; empty lines and lines that begin with `#` are skipped.
+/// Parses a log. Skips empty lines and lines that begin with `#`.
 pub fn parse(text: &str) -> Result<Vec<Record>, CandumpError> {
     text.lines()
         .enumerate()
@@ -80,7 +80,7 @@ impl FromStr for Record {
         let (Some(time), Some(interface), Some(frame)) = (fields.next(), fields.next(), fields.next()) else {
             return Err(RecordError::Fields);
         };
-        // candump -x says in one letter more whether the frame was received or sent
+        // candump -x appends a letter for the direction
         if !matches!((fields.next(), fields.next()), (None | Some("R" | "T"), None)) {
             return Err(RecordError::Fields);
         }
@@ -99,11 +99,11 @@ fn parse_time(text: &str) -> Option<Duration> {
     Some(Duration::new(seconds.parse().ok()?, nanoseconds))
 }
 
-/// A frame in candump's short form, as frames print.
-pub fn parse_frame(text: &str) -> Result<CanFrame, RecordError> {
+/// Parses a frame in candump's short form, in which frames also print.
+fn parse_frame(text: &str) -> Result<CanFrame, RecordError> {
     let (id, content) = text.split_once('#').ok_or_else(|| RecordError::Frame(text.to_owned()))?;
     let wrong_id = || RecordError::Identifier(id.to_owned());
-    // a sign would pass for a digit below
+    // from_str_radix would accept a sign
     let number = id.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u32::from_str_radix(id, 16).ok());
     let number = number.flatten().ok_or_else(wrong_id)?;
     let id = match id.len() {
@@ -170,14 +170,17 @@ mod tests {
             wrong("(1.0) can0 123#00\n(1.0) can0"),
             "line 2: a record is `(seconds.microseconds) interface frame`"
         );
-        assert_eq!(wrong("1.0 can0 123#00"), "line 1: `1.0` is no time; write (1539006519.395399)");
-        assert_eq!(wrong("(-1.0) can0 123#00"), "line 1: `(-1.0)` is no time; write (1539006519.395399)");
+        assert_eq!(wrong("1.0 can0 123#00"), "line 1: `1.0` is not a time; write (1539006519.395399)");
+        assert_eq!(wrong("(-1.0) can0 123#00"), "line 1: `(-1.0)` is not a time; write (1539006519.395399)");
         assert_eq!(
             wrong("(1.0) can0 123"),
-            "line 1: `123` is no frame; write 7E8#0210, 18DAF110#R4 or 7E8##1AABB"
+            "line 1: `123` is not a frame; write 7E8#0210, 18DAF110#R4 or 7E8##1AABB"
         );
-        assert_eq!(wrong("(1.0) can0 1234#00"), "line 1: `1234` is no identifier; it has 3 hex digits, or 8");
-        assert_eq!(wrong("(1.0) can0 800#00"), "line 1: `800` is no identifier; it has 3 hex digits, or 8");
+        assert_eq!(
+            wrong("(1.0) can0 1234#00"),
+            "line 1: `1234` is not an identifier; write 3 or 8 hex digits"
+        );
+        assert_eq!(wrong("(1.0) can0 800#00"), "line 1: `800` is not an identifier; write 3 or 8 hex digits");
         assert_eq!(wrong("(1.0) can0 123#001"), "line 1: an odd number of hex digits (3)");
         assert_eq!(wrong("(1.0) can0 123#000102030405060708"), "line 1: 9 bytes do not fit a classic frame");
         let nine = "00".repeat(9);

@@ -1,4 +1,4 @@
-//! The file of vehicles: which ECUs each has, under which identifiers, and what they answer.
+//! The file of vehicles: the ECUs of each vehicle, their identifiers and their answers.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use serde_json::value::RawValue;
 
 use super::hex::{self, HexError};
 
-/// How a tool reaches an ECU, and how the ECU answers.
+/// The identifiers by which a tool and an ECU communicate.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EcuAddress {
-    /// The identifier the ECU listens to.
+    /// The identifier of requests to the ECU.
     pub request: CanId,
-    /// The identifier it answers with.
+    /// The identifier of the ECU's responses.
     pub response: CanId,
-    /// The ISO-TP address byte, the same both ways, where ECUs share identifiers.
+    /// The ISO-TP address byte, equal in both directions, of ECUs that share identifiers.
     pub extended: Option<u8>,
 }
 
@@ -35,7 +35,7 @@ impl fmt::Debug for EcuAddress {
     }
 }
 
-/// A request and what the real ECU answered to it.
+/// A request and the real ECU's response to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exchange {
     /// The request's PDU.
@@ -44,34 +44,34 @@ pub struct Exchange {
     pub response: Vec<u8>,
 }
 
-/// An ECU of the file.
+/// An ECU in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EcuRecord {
-    /// What it does: `engine`, `fwdRadar`; not unique in a vehicle.
+    /// The ECU's function, such as `engine` or `fwdRadar`; not unique in a vehicle.
     pub name: String,
-    /// Where it is; unique in a vehicle.
+    /// The ECU's identifiers; unique in a vehicle.
     pub address: EcuAddress,
-    /// What it answers, in the order a tool asks.
+    /// The recorded exchanges, in the order in which a tool asks.
     pub exchanges: Vec<Exchange>,
 }
 
-/// A vehicle of the file.
+/// A vehicle in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VehicleRecord {
     /// The make.
     pub make: String,
-    /// The platform, by which a vehicle is chosen.
+    /// The platform, which identifies the vehicle in the file.
     pub platform: String,
-    /// The VIN that a tool finds; `None` where there is none to read.
+    /// The VIN that a tool finds; `None` if the vehicle reports none.
     pub vin: Option<Vin>,
-    /// Who gives the VIN, and how.
+    /// The exchanges that report the VIN, each with its ECU.
     pub vin_exchanges: Vec<(EcuAddress, Exchange)>,
     /// The ECUs as the file lists them.
     pub ecus: Vec<EcuRecord>,
 }
 
 impl VehicleRecord {
-    /// All ECUs of the vehicle with all they answer: those listed, and those only known by giving the VIN.
+    /// All ECUs of the vehicle with all their answers: the listed ones, and those that only report the VIN.
     pub fn nodes(&self) -> Vec<EcuRecord> {
         let mut nodes = self.ecus.clone();
         for (address, exchange) in &self.vin_exchanges {
@@ -88,74 +88,74 @@ impl VehicleRecord {
     }
 }
 
-/// Why a file of vehicles can't be used.
+/// The reasons why a file of vehicles cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
-    /// The file can't be read.
+    /// The file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error that caused this.
         source: std::io::Error,
     },
-    /// It is not JSON, or not a list.
-    #[error("the vehicles file is no list of vehicles: {0}")]
+    /// The file is not JSON, or not a list.
+    #[error("the file is not a list of vehicles: {0}")]
     Syntax(#[source] serde_json::Error),
-    /// A vehicle lacks a field, or one has the wrong type.
+    /// A vehicle lacks a field, or a field has the wrong type.
     #[error("line {line}, {}: {source}", vehicle(platform.as_deref()))]
     Record {
         /// The line of the file.
         line: usize,
-        /// The vehicle's platform, where it has one.
+        /// The vehicle's platform, if the vehicle has one.
         platform: Option<String>,
-        /// What is wrong, with the line counted from the vehicle's start.
+        /// The parser's error, whose line is counted from the vehicle's start.
         source: serde_json::Error,
     },
-    /// A field's text does not mean what it should.
+    /// A field's text has the wrong form.
     #[error("line {line}, platform {platform}, {field}: {source}")]
     Field {
         /// The line of the file on which the vehicle starts.
         line: usize,
         /// The vehicle's platform.
         platform: String,
-        /// The path to the field in the vehicle: `ecus[2].request_id`.
+        /// The path of the field in the vehicle, such as `ecus[2].request_id`.
         field: String,
-        /// What is wrong.
+        /// The reason.
         source: FieldError,
     },
-    /// No vehicle has this platform.
-    #[error("no vehicle has the platform {platform}{}", did_you_mean(near))]
+    /// No vehicle in the file has this platform.
+    #[error("no vehicle has the platform {platform}{}", similar_names(near))]
     UnknownPlatform {
-        /// What was asked for.
+        /// The platform that was requested.
         platform: String,
-        /// Platforms with similar names, the nearest first.
+        /// Platforms with similar names, the most similar first.
         near: Vec<String>,
     },
 }
 
-/// What can be wrong with a field's text.
+/// The reasons why a field's text is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {
-    /// Not hex digits.
+    /// The text is not hex.
     #[error(transparent)]
     Hex(#[from] HexError),
-    /// No bytes at all.
+    /// The PDU has no bytes.
     #[error("a PDU has at least one byte")]
     Empty,
-    /// Not a CAN identifier.
-    #[error("`{0}` is no CAN identifier; write 0x7E0 or 0x18DA10F1")]
+    /// The text is not a CAN identifier.
+    #[error("`{0}` is not a CAN identifier; write 0x7E0 or 0x18DA10F1")]
     Identifier(String),
-    /// Not an address byte.
-    #[error("`{0}` is no address byte; write 0x0F")]
+    /// The text is not an address byte.
+    #[error("`{0}` is not an address byte; write 0x0F")]
     AddressByte(String),
-    /// Not a VIN.
+    /// The text is not a VIN.
     #[error(transparent)]
     Vin(#[from] VinError),
-    /// Another ECU of the vehicle has the same address.
-    #[error("another ECU of the vehicle is at {0} too")]
+    /// Another ECU of the vehicle has this address.
+    #[error("another ECU of the vehicle also has the address {0}")]
     DuplicateAddress(EcuAddress),
-    /// Another vehicle has the same platform.
+    /// Another vehicle has this platform.
     #[error("another vehicle has the same platform")]
     DuplicatePlatform,
 }
@@ -164,11 +164,11 @@ fn vehicle(platform: Option<&str>) -> String {
     platform.map_or_else(|| "a vehicle without platform".to_owned(), |name| format!("platform {name}"))
 }
 
-fn did_you_mean(near: &[String]) -> String {
-    if near.is_empty() { String::new() } else { format!("; near names: {}", near.join(", ")) }
+fn similar_names(near: &[String]) -> String {
+    if near.is_empty() { String::new() } else { format!("; similar names: {}", near.join(", ")) }
 }
 
-/// The vehicles of a file.
+/// The vehicles in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalogue {
     vehicles: Vec<VehicleRecord>,
@@ -182,13 +182,13 @@ impl Catalogue {
         Self::parse(&text)
     }
 
-    /// Reads a file's text.
+    /// Parses the text of a file.
     pub fn parse(text: &str) -> Result<Self, CatalogueError> {
         let raw: Vec<&RawValue> = serde_json::from_str(text).map_err(CatalogueError::Syntax)?;
         let mut vehicles: Vec<VehicleRecord> = Vec::with_capacity(raw.len());
         let (mut line, mut rest_from) = (1, 0);
         for value in raw {
-            // a RawValue borrows from the text, so its place there is the difference of the addresses
+            // a RawValue borrows from the text, so its position there is the difference of the addresses
             let start = (value.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
             line += text.get(rest_from..start).map_or(0, |skipped| skipped.matches('\n').count());
             rest_from = start;
@@ -211,14 +211,14 @@ impl Catalogue {
         &self.vehicles
     }
 
-    /// The vehicle of a platform, by its exact name.
+    /// The vehicle with this platform, which must match exactly.
     pub fn find(&self, platform: &str) -> Result<&VehicleRecord, CatalogueError> {
         self.vehicles.iter().find(|vehicle| vehicle.platform == platform).ok_or_else(|| {
             CatalogueError::UnknownPlatform { platform: platform.to_owned(), near: self.near(platform) }
         })
     }
 
-    /// At most five platforms whose names are like the one given.
+    /// At most five platforms with names similar to `platform`.
     fn near(&self, platform: &str) -> Vec<String> {
         const NEAR: f64 = 0.75;
         let wanted = platform.to_uppercase();
@@ -274,7 +274,7 @@ struct RawPlatform {
     platform: Option<String>,
 }
 
-/// A field's path within its vehicle and what is wrong with it.
+/// A field's path within its vehicle, and the error in the field.
 type Wrong = (String, FieldError);
 
 fn parse_vehicle(text: &str, line: usize) -> Result<VehicleRecord, CatalogueError> {

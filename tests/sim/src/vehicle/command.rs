@@ -1,5 +1,5 @@
-//! `connector-sim vehicle`: a vehicle, or a recording of one, behind an SLCAN adapter on a pseudo-terminal, or on a CAN
-//! interface of this machine; behind a DoIP gateway too, or only there.
+//! `connector-sim vehicle`: a vehicle, or a recording of one, on CAN (an SLCAN adapter on a pseudo-terminal,
+//! or a CAN interface of this machine), on DoIP, on a K-line, or on several of these.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,55 +23,61 @@ use super::recording::Recording;
 use super::simulation::{Vehicle, VehicleConfig};
 use super::tp20::Tp20EcuConfig;
 
-/// Which vehicle to simulate, and where.
+/// Simulate a vehicle, or replay a recording of one.
+///
+/// The vehicle is on CAN (an SLCAN adapter on a pseudo-terminal, or a CAN interface of this machine), behind a
+/// DoIP gateway, on a K-line, or on several of these. The process prints one line of JSON when it is ready, and
+/// runs until SIGTERM or SIGINT.
 #[derive(Debug, Clone, Parser)]
-pub struct Args {
+pub(crate) struct Args {
     /// The file of vehicles.
     #[arg(long, value_name = "FILE", required_unless_present_any = ["recording", "doip_recording", "kline"])]
     vehicles: Option<PathBuf>,
-    /// Which vehicle of the file, by its platform.
+    /// The platform of the vehicle in the file.
     #[arg(long, value_name = "NAME", required_unless_present_any = ["recording", "doip_recording", "kline"])]
     platform: Option<String>,
-    /// Plays the ECUs' side of a candump -L log instead of a vehicle of the file.
+    /// Replay the ECUs' side of a candump -L log instead of a vehicle from the file.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["vehicles", "platform", "memory_dir", "erase_ms"])]
     recording: Option<PathBuf>,
-    /// Where the SLCAN adapter appears: a link to a pseudo-terminal, removed at the end.
+    /// Path of the SLCAN adapter: a link to a pseudo-terminal, removed at the end.
     #[arg(long, value_name = "PATH", required_unless_present_any = ["can", "doip", "kline"])]
     slcan: Option<PathBuf>,
-    /// The CAN interface, such as can1 or vcan0, that the vehicle is on, in place of an SLCAN adapter.
+    /// Put the vehicle on this CAN interface, such as can1 or vcan0, instead of an SLCAN adapter.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["slcan", "load"])]
     can: Option<String>,
     #[command(flatten)]
     kline: KlineArgs,
-    /// The bus's bit rate, in bit/s.
+    /// Bit rate of the CAN bus, in bit/s.
     #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     bit_rate: u32,
-    /// The data phase's bit rate, in bit/s; given, the vehicle speaks CAN FD.
+    /// Bit rate of the data phase, in bit/s. This makes the vehicle use CAN FD.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8_000_000))]
     data_bit_rate: Option<u32>,
-    /// How much of the bus's time the vehicle's own messages take.
+    /// Bus load by the vehicle's own messages.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     load: u8,
-    /// Writes each completed download there, as `<request id>-<address>.bin`.
+    /// Write each completed download to this directory, as `<request id>-<address>.bin`.
     #[arg(long, value_name = "DIR")]
     memory_dir: Option<PathBuf>,
-    /// Adds ECUs behind TP2.0, as a Golf of the 2000s has them: engine 0x01, transmission 0x02, ABS 0x03, steering 0x09,
+    /// Add the TP2.0 ECUs of a Golf of the 2000s: engine 0x01, transmission 0x02, ABS 0x03, steering 0x09,
     /// gateway 0x1F.
     #[arg(long, conflicts_with = "recording")]
     tp20: bool,
-    /// How long an ECU takes to erase its memory, in milliseconds.
+    /// Time that an ECU takes to erase its memory, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 2000)]
     erase_ms: u64,
     #[command(flatten)]
     doip: DoipArgs,
 }
 
-/// Runs the vehicle until SIGTERM or SIGINT; says on standard output, as one line of JSON, that it is ready.
+/// Runs the vehicle until SIGTERM or SIGINT. Prints one line of JSON to standard output as soon as the
+/// vehicle is ready.
 ///
 /// # Errors
 ///
-/// A file that can't be read or used, a platform that is not in it, or an adapter that can't be made.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+/// Returns an error if a file cannot be read or parsed, does not contain the platform, or if an adapter
+/// cannot be created.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut switch = signal(SignalKind::user_defined1())?;
@@ -94,7 +100,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         "bit_rate": args.bit_rate,
         "data_bit_rate": args.data_bit_rate,
         "vin": vin,
-        "ecus": can.as_ref().map(Can::tell).unwrap_or_default(),
+        "ecus": can.as_ref().map(Can::describe).unwrap_or_default(),
         "doip": doip,
     });
     println!("{ready}");
@@ -115,13 +121,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     for gateway in gateways {
         for (address, anomalies) in gateway.anomalies() {
-            tracing::warn!(ecu = %address, ?anomalies, "what should not have happened");
+            tracing::warn!(ecu = %address, ?anomalies, "the ECU recorded anomalies");
         }
         gateway.stop().await;
     }
     if let Some(Can { vehicle, place }) = can {
         for (address, anomalies) in vehicle.anomalies() {
-            tracing::warn!(ecu = %address, ?anomalies, "what should not have happened");
+            tracing::warn!(ecu = %address, ?anomalies, "the ECU recorded anomalies");
         }
         vehicle.stop().await;
         drop(place);
@@ -132,14 +138,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the vehicle is connected to.
+/// The device that connects the vehicle on CAN.
 enum Place {
     Slcan { bus: VirtualBus, _adapter: SlcanAdapter },
     Interface { name: String, settings: CanSettings },
 }
 
 impl Place {
-    /// `None` where the vehicle is not on CAN.
+    /// Returns `None` if the vehicle is not on CAN.
     fn new(args: &Args) -> anyhow::Result<Option<Self>> {
         if let Some(name) = &args.can {
             let (bit_rate, data_bit_rate) = (args.bit_rate, args.data_bit_rate);
@@ -155,12 +161,12 @@ impl Place {
             ..VirtualBusConfig::default()
         });
         let adapter = SlcanAdapter::new(Some(path), &bus, "slcan")
-            .with_context(|| format!("cannot make the SLCAN adapter at {}", path.display()))?;
+            .with_context(|| format!("cannot create the SLCAN adapter at {}", path.display()))?;
         Ok(Some(Self::Slcan { bus, _adapter: adapter }))
     }
 }
 
-/// The vehicle on its bus, and what connects them.
+/// The vehicle on CAN, and the device that connects it.
 struct Can {
     vehicle: Vehicle,
     place: Place,
@@ -172,8 +178,8 @@ impl Can {
         Ok(Self { vehicle, place })
     }
 
-    /// What scripts are told of it.
-    fn tell(&self) -> Vec<Value> {
+    /// The ECUs, as the line of JSON describes them.
+    fn describe(&self) -> Vec<Value> {
         let ecus = self.vehicle.ecus().iter().map(|ecu| {
             json!({
                 "ecu": ecu.name,
@@ -186,7 +192,7 @@ impl Can {
     }
 }
 
-/// The vehicle on the bus, or the recording.
+/// Starts the vehicle or the recording on its bus.
 async fn start(args: &Args, config: Option<&VehicleConfig>, place: &Place) -> anyhow::Result<Vehicle> {
     if let Some(path) = &args.recording {
         let text =
@@ -207,7 +213,7 @@ async fn start(args: &Args, config: Option<&VehicleConfig>, place: &Place) -> an
     })
 }
 
-/// The vehicle of the file, where one is asked for.
+/// The vehicle from the file, if the arguments name one.
 fn vehicle_config(args: &Args) -> anyhow::Result<Option<VehicleConfig>> {
     let (Some(vehicles), Some(platform)) = (&args.vehicles, &args.platform) else { return Ok(None) };
     let catalogue = Catalogue::load(vehicles)?;

@@ -1,22 +1,22 @@
-//! Bytes written as hex digits.
+//! Bytes as hex digits.
 
-/// Text that is no hex.
+/// The reasons why a text is not hex.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HexError {
-    /// Half a byte is missing.
+    /// The last byte has only one digit.
     #[error("an odd number of hex digits ({0})")]
     OddLength(usize),
-    /// Something else than 0-9, a-f, A-F.
-    #[error("`{character}` at position {position} is no hex digit")]
+    /// A character is not 0-9, a-f or A-F.
+    #[error("`{character}` at position {position} is not a hex digit")]
     Digit {
-        /// What was found.
+        /// The character.
         character: char,
-        /// Where, counted from 1.
+        /// Its position, counted from 1.
         position: usize,
     },
 }
 
-/// The bytes that hex digits without separators stand for.
+/// Parses hex digits without separators.
 pub fn parse(text: &str) -> Result<Vec<u8>, HexError> {
     let mut nibbles = Vec::with_capacity(text.len());
     for (index, character) in text.chars().enumerate() {
@@ -31,7 +31,7 @@ pub fn parse(text: &str) -> Result<Vec<u8>, HexError> {
     Ok(nibbles.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, nibble| byte << 4 | nibble)).collect())
 }
 
-/// The bytes as upper-case hex digits.
+/// Formats bytes as upper-case hex digits.
 pub fn format(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {

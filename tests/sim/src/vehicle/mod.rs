@@ -1,4 +1,4 @@
-//! A simulated vehicle: the ECUs of a real one, on a bus that behaves like a real one.
+//! A simulated vehicle: the ECUs of a real one, on a bus with the timing of a real one.
 
 pub mod candump;
 pub mod catalogue;
@@ -12,7 +12,7 @@ pub mod simulation;
 pub mod tp20;
 pub mod transport;
 
-pub use command::{Args, run};
+pub(crate) use command::{Args, run};
 pub use doip::{DoipConfig, DoipGateway};
 pub use simulation::{RunningEcu, Vehicle, VehicleConfig};
 pub use tp20::Tp20EcuConfig;

@@ -1,4 +1,5 @@
-//! A vehicle at work: each of its ECUs a node of its own on a bus, so that they contend for it as real ones.
+//! A running vehicle: each ECU is a separate node on the bus, so that the ECUs contend for the bus as real
+//! ones do.
 
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};
@@ -7,8 +8,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use connector_agent::protocol::isotp::SendFailure;
+use connector_hal::bus::BusState;
 use connector_hal::can::virtual_bus::VirtualBus;
-use connector_hal::can::{BusState, CanBus, CanError, CanEvent, CanFrame, CanId, CanSettings, open};
+use connector_hal::can::{CanBus, CanError, CanEvent, CanFrame, CanId, CanSettings, open};
 use connector_hal::timer::{Deadline, TimerKind};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -19,32 +21,32 @@ use super::recording::{RecordedEcu, Recording};
 use super::tp20::{Tp20EcuConfig, Tp20Node};
 use super::transport::{CanNode, Node, TransportConfig, obd_functional};
 
-/// How long an ECU stays off the bus after it went bus-off.
+/// Time that an ECU stays off the bus after it went bus-off.
 const BUS_OFF_RECOVERY: Duration = Duration::from_millis(100);
 
-/// Which vehicle, and in what it differs from the usual.
+/// A vehicle, and its deviations from the usual behaviour.
 #[derive(Debug, Clone)]
 pub struct VehicleConfig {
-    /// The vehicle of the file.
+    /// The vehicle from the file.
     pub record: VehicleRecord,
-    /// How long its ECUs take for what.
+    /// Processing times of the ECUs.
     pub timing: Timing,
-    /// How they speak ISO-TP.
+    /// ISO-TP parameters of the ECUs.
     pub transport: TransportConfig,
-    /// The longest TransferData request they take.
+    /// The longest TransferData request that the ECUs accept.
     pub max_block_length: u16,
-    /// ECUs behind TP2.0, besides those of the file.
+    /// ECUs behind TP2.0, in addition to those from the file.
     pub tp20: Vec<Tp20EcuConfig>,
-    /// Identifiers that all ECUs without an extended address hear, besides OBD's functional ones.
+    /// Identifiers that all ECUs without an extended address receive, in addition to OBD's functional ones.
     pub functional: Vec<CanId>,
-    /// The clock that the bus goes by.
+    /// The clock of the bus.
     pub timer: TimerKind,
-    /// Where each completed download is written to as a file.
+    /// The directory to which each completed download is written as a file.
     pub memory_dir: Option<PathBuf>,
 }
 
 impl VehicleConfig {
-    /// A vehicle as the file has it.
+    /// A vehicle with the usual behaviour.
     pub fn new(record: VehicleRecord) -> Self {
         Self {
             record,
@@ -86,18 +88,18 @@ impl VehicleConfig {
     }
 }
 
-/// One ECU of a running vehicle, as far as it can be seen.
+/// The observable part of an ECU of a running vehicle.
 #[derive(Debug, Clone)]
 pub struct RunningEcu {
-    /// What it does.
+    /// The ECU's function.
     pub name: String,
-    /// Where it is.
+    /// The ECU's identifiers.
     pub address: EcuAddress,
-    /// Its state; a receiver tells when that changes.
+    /// The ECU's state; the receiver notifies of changes.
     pub status: watch::Receiver<EcuStatus>,
 }
 
-/// A vehicle on a bus. Dropped, it leaves the bus.
+/// A vehicle on a bus. Dropping it takes the vehicle off the bus.
 #[derive(Debug)]
 pub struct Vehicle {
     ecus: Vec<RunningEcu>,
@@ -105,14 +107,17 @@ pub struct Vehicle {
 }
 
 impl Vehicle {
-    /// Puts a vehicle of the file on a bus. Must be called within a tokio runtime.
+    /// Puts a vehicle from the file on a bus. Must be called within a tokio runtime.
     pub fn start(config: &VehicleConfig, bus: &VirtualBus) -> Self {
         Self::start_nodes(attach(config.nodes(), bus), config.timer, config.memory_dir.as_deref())
     }
 
-    /// Puts a vehicle of the file on the bus behind a network interface, where each ECU has a socket of its own.
+    /// Puts a vehicle from the file on the bus behind a network interface, where each ECU has its own
+    /// socket.
     ///
-    /// Errors: as of [`open`] and [`CanBus::configure`].
+    /// # Errors
+    ///
+    /// Returns the errors of [`open`] and [`CanBus::configure`].
     pub async fn start_at(
         config: &VehicleConfig,
         interface: &str,
@@ -127,8 +132,12 @@ impl Vehicle {
         Self::start_nodes(attach(recorded(recording), bus), timer, None)
     }
 
-    /// Puts the ECUs of a recording on the bus behind a network interface; errors as of [`Vehicle::start_at`].
-    pub async fn play_at(
+    /// Puts the ECUs of a recording on the bus behind a network interface.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`Vehicle::start_at`].
+    pub(crate) async fn play_at(
         recording: &Recording,
         interface: &str,
         settings: CanSettings,
@@ -150,44 +159,44 @@ impl Vehicle {
         Self { ecus, tasks }
     }
 
-    /// The ECUs.
+    /// All ECUs of the vehicle.
     pub fn ecus(&self) -> &[RunningEcu] {
         &self.ecus
     }
 
-    /// The ECU at an address.
+    /// The ECU with this address.
     pub fn ecu(&self, address: EcuAddress) -> Option<&RunningEcu> {
         self.ecus.iter().find(|ecu| ecu.address == address)
     }
 
-    /// The ECU that listens to an identifier, without extended address.
+    /// The ECU with this request identifier and no extended address.
     pub fn ecu_at(&self, request: CanId) -> Option<&RunningEcu> {
         self.ecus.iter().find(|ecu| ecu.address.request == request && ecu.address.extended.is_none())
     }
 
-    /// The state of the ECU at an address.
+    /// The state of the ECU with this address.
     pub fn status(&self, address: EcuAddress) -> Option<EcuStatus> {
         self.ecu(address).map(|ecu| ecu.status.borrow().clone())
     }
 
-    /// What completed downloads put into the memory of the ECU at an address, the newest last.
+    /// The completed downloads into the memory of the ECU with this address, the newest last.
     pub fn memory(&self, address: EcuAddress) -> Vec<Arc<Image>> {
         self.ecu(address).map(|ecu| ecu.status.borrow().memory.clone()).unwrap_or_default()
     }
 
-    /// What should not have happened, by the ECU it happened to.
+    /// The anomalies that ECUs have recorded. ECUs without anomalies are left out.
     pub fn anomalies(&self) -> Vec<(EcuAddress, Anomalies)> {
         let all = self.ecus.iter().map(|ecu| (ecu.address, ecu.status.borrow().anomalies));
         all.filter(|(_, anomalies)| !anomalies.is_empty()).collect()
     }
 
-    /// Takes the vehicle off the bus, and waits until it is.
+    /// Takes the vehicle off the bus, and waits until that is done.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
     }
 }
 
-/// An ECU, and how it reaches the bus.
+/// An ECU, and its connection to the bus.
 struct OnBus {
     name: String,
     node: Box<dyn CanNode>,
@@ -227,7 +236,7 @@ fn recorded(recording: &Recording) -> Vec<(String, Box<dyn CanNode>)> {
     recording.ecus().map(node).collect()
 }
 
-/// The shell around one ECU: it decides nothing about the protocol.
+/// The shell around one ECU. It makes no decisions about the protocol.
 struct Driver {
     can: Box<dyn CanBus>,
     node: Box<dyn CanNode>,
@@ -236,8 +245,10 @@ struct Driver {
     timer: TimerKind,
 }
 
-enum Step {
-    Taken,
+/// The next thing to handle.
+enum BusStep {
+    /// The adapter accepted the outgoing frame.
+    Accepted,
     Event(CanEvent),
     Failed(CanError),
 }
@@ -246,7 +257,7 @@ impl Driver {
     /// Runs until the bus is gone.
     async fn drive(mut self) {
         if let Err(error) = self.can.set_filters(&self.node.filters()) {
-            tracing::warn!(%error, "the ECU hears frames that are not for it");
+            tracing::warn!(%error, "cannot filter: the ECU receives frames for other ECUs");
         }
         let mut deadline = Deadline::new(self.timer);
         let mut outgoing: Option<CanFrame> = None;
@@ -267,34 +278,34 @@ impl Driver {
                     if recover_at.is_some_and(|at| at <= now) {
                         recover_at = None;
                         if let Err(error) = self.can.restart().await {
-                            tracing::warn!(%error, "an ECU stays off the bus");
+                            tracing::warn!(%error, "an ECU cannot return to the bus");
                         }
                     }
                     continue;
                 }
             };
             match step {
-                Step::Taken => outgoing = None,
-                Step::Event(CanEvent::Received { frame, at }) => self.node.handle_frame(at, &frame),
-                Step::Event(CanEvent::Transmitted { at }) => self.node.handle_transmitted(at),
-                Step::Event(CanEvent::TransmitFailed { at }) => {
+                BusStep::Accepted => outgoing = None,
+                BusStep::Event(CanEvent::Received { frame, at }) => self.node.handle_frame(at, &frame),
+                BusStep::Event(CanEvent::Transmitted { at }) => self.node.handle_transmitted(at),
+                BusStep::Event(CanEvent::TransmitFailed { at }) => {
                     self.node.handle_transmit_failed(at, SendFailure::NotAcknowledged);
                 }
-                Step::Event(CanEvent::State(BusState::Off)) => {
+                BusStep::Event(CanEvent::State(BusState::Off)) => {
                     outgoing = None;
                     let now = self.timer.now();
                     self.node.handle_transmit_failed(now, SendFailure::BusOff);
                     recover_at = Some(now + BUS_OFF_RECOVERY);
                 }
-                Step::Event(CanEvent::State(_)) => {}
-                Step::Event(CanEvent::Lost(frames)) => tracing::warn!(frames, "an ECU lost frames"),
-                Step::Failed(error) if error.is_fatal() => {
+                BusStep::Event(CanEvent::State(_)) => {}
+                BusStep::Event(CanEvent::Lost(frames)) => tracing::warn!(frames, "an ECU lost frames"),
+                BusStep::Failed(error) if error.is_fatal() => {
                     tracing::info!(%error, "an ECU has left the bus");
                     return;
                 }
-                Step::Failed(error) => {
-                    // an FD frame on a classic bus: a mistake in the vehicle's configuration
-                    tracing::warn!(%error, "an ECU cannot send");
+                BusStep::Failed(error) => {
+                    // the vehicle's configuration has FD frames on a classic bus
+                    tracing::warn!(%error, "an ECU cannot send a frame");
                     outgoing = None;
                     self.node.handle_transmit_failed(self.timer.now(), SendFailure::BusOff);
                 }
@@ -302,7 +313,7 @@ impl Driver {
         }
     }
 
-    /// Shows the ECU's state, and writes what was newly downloaded.
+    /// Publishes the ECU's state, and writes new downloads to files.
     fn publish(&mut self) {
         let Some(status) = self.node.poll_status() else { return };
         if let Some(directory) = &self.memory {
@@ -317,28 +328,28 @@ impl Driver {
     }
 }
 
-/// Hands over the frame if there is one and room for it, or else waits for the next event.
-async fn next_step(can: &mut dyn CanBus, outgoing: Option<&CanFrame>) -> Step {
+/// Sends the outgoing frame as soon as there is room for it; until then, waits for the next event.
+async fn next_step(can: &mut dyn CanBus, outgoing: Option<&CanFrame>) -> BusStep {
     poll_fn(|cx| {
         if let Some(frame) = outgoing
-            && let Poll::Ready(taken) = can.poll_send(cx, frame)
+            && let Poll::Ready(accepted) = can.poll_send(cx, frame)
         {
-            return Poll::Ready(taken.map_or_else(Step::Failed, |()| Step::Taken));
+            return Poll::Ready(accepted.map_or_else(BusStep::Failed, |()| BusStep::Accepted));
         }
-        can.poll_event(cx).map(|event| event.map_or_else(Step::Failed, Step::Event))
+        can.poll_event(cx).map(|event| event.map_or_else(BusStep::Failed, BusStep::Event))
     })
     .await
 }
 
-/// The file a download is written to: `0x7E0-0x08000000.bin`.
+/// The name of the file that a download is written to: `0x7E0-0x08000000.bin`.
 pub fn image_path(directory: &Path, address: EcuAddress, image: &Image) -> PathBuf {
     let extended = address.extended.map(|byte| format!("-{byte:02X}")).unwrap_or_default();
     directory.join(format!("{}{extended}-0x{:08X}.bin", address.request, image.address))
 }
 
-/// Writes a download to a file, whose directory is made if it is not there.
+/// Writes a download to a file. Creates the directory if necessary.
 pub(super) fn write_image(path: &Path, ecu: &dyn std::fmt::Display, image: &Image) {
-    // written aside and renamed, so that whoever waits for the file finds all of it
+    // write to a temporary name and rename, so that a reader never sees a part of the file
     let aside = path.with_extension("part");
     let directory = path.parent().unwrap_or(Path::new("."));
     let written = std::fs::create_dir_all(directory)
@@ -346,8 +357,8 @@ pub(super) fn write_image(path: &Path, ecu: &dyn std::fmt::Display, image: &Imag
         .and_then(|()| std::fs::rename(&aside, path));
     match written {
         Ok(()) => {
-            tracing::info!(%ecu, path = %path.display(), bytes = image.data.len(), "downloaded")
+            tracing::info!(%ecu, path = %path.display(), bytes = image.data.len(), "download written")
         }
-        Err(error) => tracing::warn!(path = %path.display(), %error, "a download could not be written"),
+        Err(error) => tracing::warn!(path = %path.display(), %error, "cannot write a download"),
     }
 }

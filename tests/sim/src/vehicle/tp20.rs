@@ -1,4 +1,4 @@
-//! An ECU behind TP2.0: its answering machine at a logical address, as a node of a bus.
+//! An ECU behind TP2.0: its responder at a logical address, as a node of a CAN bus.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,52 +14,53 @@ use super::catalogue::{EcuAddress, EcuRecord, Exchange};
 use super::ecu::{EcuStatus, Responder, Target};
 use super::transport::CanNode;
 
-/// How long an ECU keeps a channel on which it hears nothing (the field's figure is about a second).
+/// Time that an ECU keeps a channel on which it receives nothing; real ECUs keep it for about a second.
 const SILENCE_LIMIT: Duration = Duration::from_millis(1100);
-/// How long the tester may take to tell its parameters.
+/// Limit for the tester to send its parameters.
 const PARAMETERS_LIMIT: Duration = Duration::from_millis(1000);
-/// Leaves the session without an answer.
+/// A request that ends the session.
 const DEFAULT_SESSION: [u8; 2] = [0x10, 0x81];
 
-/// Which set-up requests an ECU understands.
+/// The set-up requests that an ECU accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SetupForm {
-    /// The usual: the tester names the identifier to send with, the ECU chooses the one to listen to.
+    /// The usual form: the tester chooses the identifier of the ECU's frames, and the ECU the identifier of
+    /// the tester's.
     #[default]
     ChoosesReceive,
-    /// The tester names both.
+    /// The tester chooses both identifiers.
     WantsBoth,
-    /// The ECU chooses both.
+    /// The ECU chooses both identifiers.
     ChoosesBoth,
 }
 
-/// An ECU behind TP2.0, and how it differs from the usual.
+/// An ECU behind TP2.0, and its deviations from the usual behaviour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tp20EcuConfig {
-    /// What it does: `engine`.
+    /// The ECU's function, such as `engine`.
     pub name: String,
-    /// Where it is.
+    /// The ECU's logical address.
     pub ecu: LogicalAddress,
-    /// The identifier that it listens to once a channel is open.
+    /// The identifier on which the ECU receives while a channel is open.
     pub listens: CanId,
-    /// The identifier that it sends with where it chooses that itself.
+    /// The identifier with which the ECU sends, in forms in which it chooses that itself.
     pub sends: CanId,
-    /// What it tells testers to keep to.
+    /// The channel parameters that the ECU requests from testers.
     pub parameters: Parameters,
-    /// Which set-up requests it understands.
+    /// The set-up requests that the ECU accepts.
     pub form: SetupForm,
-    /// It asks for the tester's parameters before it is told them.
+    /// Whether the ECU requests the tester's parameters before the tester sends them.
     pub asks_first: bool,
-    /// How many set-up requests it refuses for lack of channels first.
+    /// The number of set-up requests that the ECU first refuses for lack of channels.
     pub busy: u8,
-    /// It tests the channel too, after so long a silence of its own.
+    /// The ECU also tests the channel after it has sent nothing for this long.
     pub test_after: Option<Duration>,
-    /// What the real ECU answered.
+    /// The recorded answers of the real ECU.
     pub exchanges: Vec<Exchange>,
 }
 
 impl Tp20EcuConfig {
-    /// An ECU that does what most do.
+    /// An ECU with the usual behaviour.
     pub fn new(name: &str, ecu: LogicalAddress, listens: u32) -> Self {
         Self {
             name: name.to_owned(),
@@ -72,7 +73,8 @@ impl Tp20EcuConfig {
             busy: 0,
             test_after: None,
             exchanges: vec![
-                // the sessions that testers of such ECUs ask for (ISO 14230-3 leaves the number to the maker)
+                // sessions that testers of such ECUs request (ISO 14230-3 leaves the numbers to the
+                // manufacturer)
                 exchange(&[0x10, 0x89], &[0x50, 0x89]),
                 exchange(&[0x10, 0x85], &[0x50, 0x85]),
                 exchange(&[0x1A, 0x9B], identification(name).as_slice()),
@@ -80,7 +82,7 @@ impl Tp20EcuConfig {
         }
     }
 
-    /// The ECUs of a mid-2000s Golf, at the addresses and identifiers known of such.
+    /// The ECUs of a Golf of the mid-2000s, at their known addresses and identifiers.
     pub fn golf() -> Vec<Self> {
         let ecu = |name, address, listens| {
             LogicalAddress::try_from(address).map(|address| Self::new(name, address, listens))
@@ -95,12 +97,13 @@ impl Tp20EcuConfig {
         ecus.into_iter().flatten().collect()
     }
 
-    /// Where it is, as other ECUs' places are told: set-up requests go to the one identifier, and come from the other.
+    /// The ECU's address in the form of ISO-TP ECUs: the identifiers of set-up requests and of their
+    /// responses.
     pub fn address(&self) -> EcuAddress {
         EcuAddress { request: SETUP_ID, response: self.ecu.setup_response_id(), extended: None }
     }
 
-    /// The same as a record of a vehicle.
+    /// The ECU as a record of a vehicle.
     pub fn record(&self) -> EcuRecord {
         EcuRecord { name: self.name.clone(), address: self.address(), exchanges: self.exchanges.clone() }
     }
@@ -110,28 +113,29 @@ fn exchange(request: &[u8], response: &[u8]) -> Exchange {
     Exchange { request: request.to_vec(), response: response.to_vec() }
 }
 
-/// `5A 9B`, a part number, and what the ECU is called.
+/// `5A 9B`, a part number and the ECU's name.
 fn identification(name: &str) -> Vec<u8> {
     let mut text = format!("1K0907115L  0030{name:<30}").into_bytes();
     text.truncate(46);
     [vec![0x5A, 0x9B], text].concat()
 }
 
-/// One such ECU on the bus.
-pub struct Tp20Node {
+/// A TP2.0 ECU on the bus.
+pub(super) struct Tp20Node {
     config: Tp20EcuConfig,
     connection: Option<Connection>,
-    /// Answers to set-up requests that have not left.
+    /// Responses to set-up requests that wait for transmission.
     setup: VecDeque<CanFrame>,
-    /// Of which connection each frame without outcome is; `None`: an answer to a set-up request.
+    /// The connection's generation for each frame that waits for its outcome; `None` for a response to a
+    /// set-up request.
     in_flight: VecDeque<Option<u32>>,
     generation: u32,
     responder: Box<dyn Responder>,
 }
 
 impl Tp20Node {
-    /// An ECU without a channel.
-    pub fn new(config: Tp20EcuConfig, responder: Box<dyn Responder>) -> Self {
+    /// Creates an ECU without an open channel.
+    pub(crate) fn new(config: Tp20EcuConfig, responder: Box<dyn Responder>) -> Self {
         Self {
             config,
             connection: None,
@@ -191,32 +195,32 @@ impl Tp20Node {
         }
     }
 
-    /// The session lasts as long as the channel.
+    /// Returns to the default session, because a session ends with its channel.
     fn leave_session(&mut self, now: Instant) {
         self.responder.handle_request(now, Target::Functional, &DEFAULT_SESSION);
     }
 
-    /// Carries requests to the responder and its responses to the connection until neither has more.
+    /// Passes requests to the responder and responses to the connection until both are empty.
     fn settle(&mut self, now: Instant) {
         loop {
             let event = self.connection.as_mut().and_then(Connection::poll_event);
             match event {
-                // the channel test keeps the session: S3 stands still between requests
+                // the channel test keeps the session: S3 does not run between requests
                 Some(Event::Opened | Event::ReceptionStarted) => self.responder.handle_reception_started(now),
                 Some(Event::Received { pdu }) => {
                     self.responder.handle_request(now, Target::Physical, in_uds(&pdu));
                 }
                 Some(Event::ReceiveFailed { failure }) => {
-                    tracing::debug!(ecu = %self.config.ecu, %failure, "a request was given up");
+                    tracing::debug!(ecu = %self.config.ecu, %failure, "abandoned an incomplete request");
                     self.responder.handle_reception_failed(now);
                 }
                 Some(Event::Sent { .. }) => self.response_done(now, true),
                 Some(Event::SendFailed { reason }) => {
-                    tracing::debug!(ecu = %self.config.ecu, %reason, "a response was not sent");
+                    tracing::debug!(ecu = %self.config.ecu, %reason, "cannot send a response");
                     self.response_done(now, false);
                 }
                 Some(Event::Closed { reason }) => {
-                    tracing::debug!(ecu = %self.config.ecu, %reason, "a channel is over");
+                    tracing::debug!(ecu = %self.config.ecu, %reason, "channel closed");
                     self.leave_session(now);
                 }
                 None => {
@@ -323,7 +327,7 @@ impl CanNode for Tp20Node {
     }
 }
 
-/// TesterPresent as KWP2000 has it (ISO 14230-3), for an answering machine that knows it by UDS.
+/// Translates TesterPresent of KWP2000 (ISO 14230-3) to UDS, which the responder expects.
 fn in_uds(pdu: &[u8]) -> &[u8] {
     match pdu {
         [0x3E, 0x02] => &[0x3E, 0x80],

@@ -1,4 +1,4 @@
-//! An ECU as a node of a bus: its answering machine behind ISO-TP (ISO 15765-2), without any I/O.
+//! An ECU as a node of a CAN bus: its responder behind ISO-TP (ISO 15765-2), without any I/O.
 
 use std::time::Instant;
 
@@ -10,28 +10,29 @@ use connector_hal::can::{CanFilter, CanFrame, CanId};
 use super::catalogue::EcuAddress;
 use super::ecu::{EcuStatus, Responder, Target};
 
-/// The OBD functional request identifier, heard by the ECUs at 0x7E0…0x7E7 (ISO 15765-4, 10.3).
+/// The OBD functional request identifier with 11 bits, received by the ECUs at 0x7E0…0x7E7 (ISO 15765-4,
+/// 10.3).
 const OBD_FUNCTIONAL_11: CanId = CanId::standard_truncated(0x7DF);
-/// The same with 29 bits, heard by the ECUs at 0x18DAxxF1.
+/// The OBD functional request identifier with 29 bits, received by the ECUs at 0x18DAxxF1.
 const OBD_FUNCTIONAL_29: CanId = CanId::extended_truncated(0x18DB_33F1);
 
-/// How an ECU speaks ISO-TP.
+/// ISO-TP parameters of an ECU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransportConfig {
-    /// The frames it sends.
+    /// The kind of frames that the ECU sends.
     pub frame_size: FrameSize,
-    /// How it fills them up.
+    /// The padding of short frames.
     pub padding: Padding,
     /// BS of its flow controls.
     pub block_size: u8,
     /// STmin of its flow controls.
     pub st_min: SeparationTime,
-    /// The longest PDU it takes or gives.
+    /// The longest PDU that the ECU sends or receives.
     pub max_pdu: usize,
 }
 
 impl Default for TransportConfig {
-    /// Classic frames filled up with 0xAA, and whole PDUs without a pause.
+    /// Classic frames padded with 0xAA; whole PDUs without a pause.
     fn default() -> Self {
         Self {
             frame_size: FrameSize::Classic,
@@ -43,8 +44,8 @@ impl Default for TransportConfig {
     }
 }
 
-/// The functional identifiers that an ECU hears by where it is, as the OBD standard says.
-pub fn obd_functional(address: &EcuAddress) -> Option<CanId> {
+/// The functional identifier that the OBD standard assigns to an ECU with this address.
+pub(super) fn obd_functional(address: &EcuAddress) -> Option<CanId> {
     let id = address.request;
     match (address.extended, id.is_extended(), id.raw()) {
         (None, false, 0x7E0..=0x7E7) => Some(OBD_FUNCTIONAL_11),
@@ -53,32 +54,33 @@ pub fn obd_functional(address: &EcuAddress) -> Option<CanId> {
     }
 }
 
-/// What the simulation asks of an ECU on a CAN bus.
+/// An ECU on a CAN bus.
 ///
-/// After every `handle_*`, call `poll_transmit` until it gives nothing, then look at `poll_timeout` again.
-pub trait CanNode: Send {
-    /// Where it is.
+/// After every `handle_*`, call `poll_transmit` until it returns `None`, then `poll_timeout`.
+pub(super) trait CanNode: Send {
+    /// The ECU's identifiers.
     fn address(&self) -> EcuAddress;
-    /// What it needs to hear.
+    /// Filters for the frames that the ECU needs.
     fn filters(&self) -> Vec<CanFilter>;
-    /// A frame of the bus; `now` is when its end was there.
+    /// Handles a frame from the bus, whose end was at `now`.
     fn handle_frame(&mut self, now: Instant, frame: &CanFrame);
-    /// The oldest frame without outcome is on the bus.
+    /// Reports that the oldest frame without outcome was transmitted.
     fn handle_transmitted(&mut self, now: Instant);
-    /// The oldest frame without outcome will not be sent; with [`SendFailure::BusOff`], none will.
+    /// Reports that the oldest frame without outcome will not be sent; with [`SendFailure::BusOff`], that
+    /// none will.
     fn handle_transmit_failed(&mut self, now: Instant, failure: SendFailure);
-    /// Does what is due.
+    /// Handles expired deadlines.
     fn handle_timeout(&mut self, now: Instant);
-    /// The next frame to send; each needs an outcome, in this order.
+    /// Returns the next frame to send. Report the outcome of each, in this order.
     fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame>;
-    /// When to call `handle_timeout`.
+    /// The time of the next call of `handle_timeout`.
     fn poll_timeout(&self) -> Option<Instant>;
-    /// The ECU's state, where it may have changed since the last call.
+    /// The ECU's state, if it may have changed since the last call.
     fn poll_status(&mut self) -> Option<EcuStatus>;
 }
 
-/// One ECU behind ISO-TP on the bus.
-pub struct Node {
+/// An ECU behind ISO-TP on the bus.
+pub(super) struct Node {
     address: EcuAddress,
     functional: Vec<CanId>,
     endpoint: Endpoint,
@@ -86,14 +88,14 @@ pub struct Node {
 }
 
 impl Node {
-    /// An ECU that hears its own identifier and the functional ones.
-    pub fn new(
+    /// Creates an ECU that receives on its request identifier and on the functional ones.
+    pub(crate) fn new(
         address: EcuAddress,
         functional: Vec<CanId>,
         config: &TransportConfig,
         responder: Box<dyn Responder>,
     ) -> Self {
-        // from the ECU's side: it transmits what the tool knows as the response
+        // from the ECU's side: it transmits with the tool's response identifier
         let addressing = match address.extended {
             Some(byte) => Addressing::extended(address.response, address.request, byte, byte),
             None => Addressing::normal(address.response, address.request),
@@ -109,7 +111,7 @@ impl Node {
         Self { address, functional, endpoint, responder }
     }
 
-    /// Carries requests to the responder and its responses to the transport until neither has more.
+    /// Passes requests to the responder and responses to the transport until both are empty.
     fn settle(&mut self, now: Instant) {
         loop {
             if let Some(event) = self.endpoint.poll_event() {
@@ -119,12 +121,12 @@ impl Node {
                         self.responder.handle_request(now, Target::Physical, &pdu);
                     }
                     Event::ReceiveFailed { failure, .. } => {
-                        tracing::debug!(ecu = %self.address, %failure, "a request was given up");
+                        tracing::debug!(ecu = %self.address, %failure, "abandoned an incomplete request");
                         self.responder.handle_reception_failed(now);
                     }
                     Event::Sent { .. } => self.responder.handle_response_done(now, true),
                     Event::SendFailed { failure } => {
-                        tracing::debug!(ecu = %self.address, %failure, "a response was not sent");
+                        tracing::debug!(ecu = %self.address, %failure, "cannot send a response");
                         self.responder.handle_response_done(now, false);
                     }
                 }
@@ -132,7 +134,7 @@ impl Node {
                 && let Some(response) = self.responder.poll_response()
             {
                 if let Err(error) = self.endpoint.send(now, &response) {
-                    tracing::warn!(ecu = %self.address, %error, "a response could not be sent");
+                    tracing::warn!(ecu = %self.address, %error, "the transport rejects a response");
                     self.responder.handle_response_done(now, false);
                 }
             } else {

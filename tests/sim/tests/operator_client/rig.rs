@@ -15,8 +15,9 @@ use connector_agent::relay::wire::request::{
     BusConfig, CanBusConfig, IsotpChannelConfig, PaddingConfig, Request, ResumeConnection, Switch,
 };
 use connector_agent::vehicle::hardware::Hardware;
+use connector_hal::can::CanBus;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
-use connector_hal::can::{BoxFuture, CanBus};
+use connector_hal::future::BoxFuture;
 use connector_hal::timer::TimerKind;
 use connector_sim::network::{BadNetworkConfig, Conditions};
 use connector_sim::operator::client::{

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use connector_agent::protocol::isotp::{
     Addressing, Config, Endpoint, Event, FunctionalConfig, FunctionalEndpoint, Responders, SendFailure,
 };
+use connector_hal::bus::BusState;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
-use connector_hal::can::{BusState, CanBus, CanEvent, CanFrame, CanId};
+use connector_hal::can::{CanBus, CanEvent, CanFrame, CanId};
 use connector_hal::timer::{Deadline, TimerKind};
 use connector_sim::vehicle::catalogue::{Catalogue, EcuAddress};
 

@@ -10,7 +10,8 @@ mod turns;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use connector_hal::can::{BusState, CanEvent, CanFrame};
+use connector_hal::bus::BusState;
+use connector_hal::can::{CanEvent, CanFrame};
 
 use crate::protocol::isotp::SendFailure;
 use crate::relay::channel::{Channel, OpenFailure, Output};

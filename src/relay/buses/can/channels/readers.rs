@@ -1,6 +1,6 @@
 //! The VIN reader and the scan of a bus, beside its channels.
 
-use connector_hal::can::BusState;
+use connector_hal::bus::BusState;
 
 use super::BusCore;
 use super::turns::Owner;

@@ -3,7 +3,8 @@
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use connector_hal::can::{BusState, CanFrame};
+use connector_hal::bus::BusState;
+use connector_hal::can::CanFrame;
 
 use super::{BusCore, collect};
 use crate::protocol::isotp::SendFailure;

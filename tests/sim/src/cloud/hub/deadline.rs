@@ -1,24 +1,27 @@
-//! How long a connection outlives a lost link.
+//! The time that a connection outlives a lost link.
 
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::relay::Stage;
-use super::{Asker, Hub, State};
+use super::pending::Asker;
+use super::relay::RelayStage;
+use super::state::{Hub, HubState};
 
-/// The connector may notice a lost link this much later than the cloud, and holds the connection from then on.
+/// The connector may detect a lost link this much later than the cloud, and holds the connection from then
+/// on.
 const NOTICE: Duration = Duration::from_secs(15);
 
-impl State {
-    /// Sets the connection's deadline, if it is held for somebody who is away; earlier ones no longer count.
+impl HubState {
+    /// Starts the connection's deadline if the connection is held for an absent peer. Earlier deadlines
+    /// become void.
     pub(super) fn arm_deadline(&mut self, uuid: Uuid) {
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
         relay.generation += 1;
         let generation = relay.generation;
         let after = match relay.stage {
-            Stage::Interrupted => self.hold + NOTICE,
-            Stage::Open if relay.used && relay.operator.is_none() => self.hold,
+            RelayStage::Interrupted => self.hold + NOTICE,
+            RelayStage::Open if relay.used && relay.operator.is_none() => self.hold,
             _ => return,
         };
         let hub = self.hub.clone();
@@ -39,16 +42,16 @@ impl Hub {
         };
         let connector_id = relay.plan.connector_id;
         match relay.stage {
-            Stage::Interrupted => {
-                tracing::info!(connection = %uuid, "the connector has not come back: the connection is closed");
+            RelayStage::Interrupted => {
+                tracing::info!(connection = %uuid, "the connector did not come back: connection closed");
                 state.lose(uuid, "link-lost");
             }
-            Stage::Open => {
-                tracing::info!(connection = %uuid, "the operator has not come back: closing the connection");
-                state.set_stage(uuid, Stage::Closing);
+            RelayStage::Open => {
+                tracing::info!(connection = %uuid, "the operator did not come back: closing the connection");
+                state.set_stage(uuid, RelayStage::Closing);
                 state.close_at_connector(connector_id, uuid, Asker::Close(uuid));
             }
-            Stage::Idle | Stage::Opening | Stage::Closing => {}
+            RelayStage::Idle | RelayStage::Opening | RelayStage::Closing => {}
         }
     }
 }

@@ -1,4 +1,4 @@
-//! An operator comes to a connection, comes back to it, or goes.
+//! Operators join a connection, rejoin it, and leave.
 
 use connector_agent::protocol::problem::Problem;
 use connector_agent::relay::wire::Envelope;
@@ -6,65 +6,68 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::outbox::LinkId;
-use super::relay::{Join, Relay, Stage, connector_offline, unknown_connection};
-use super::{Asker, Hub, State};
+use super::pending::Asker;
+use super::relay::{Join, Relay, RelayStage, connector_offline, unknown_connection};
+use super::state::{Hub, HubState};
 
-/// Joins that may wait for one connection to open.
+/// Limit of the joins that wait for one connection to open.
 const MAX_JOINS: usize = 16;
-/// Connections that one operator's link may have joined.
+/// Limit of the connections that one operator's link may join.
 const MAX_JOINED: usize = 64;
 
-/// 409: what the operator wants to go on with is gone.
+/// 409: the connection that the operator wants to resume no longer exists.
 fn connection_lost() -> Problem {
-    let detail = "The connector did not keep the connection: join without \"received\" and begin again.";
+    let detail = "The connector did not keep the connection: join without \"received\" and start again.";
     Problem::new(409, "connection-lost", "Connection lost", detail)
 }
 
-/// What has to happen before a join is answered.
-enum Step {
-    /// Nothing: it has joined already.
-    Again,
-    /// Nothing: the connection is open and unused.
+/// The next step of a join.
+enum JoinStep {
+    /// Answer: this link has joined already.
+    AlreadyJoined,
+    /// Attach the operator: the connection is open and unused.
     Attach,
-    /// The connection goes on where this operator lost it.
+    /// Resume the connection where this operator lost it.
     Resume(u32),
-    /// The connector is away; it goes on when both are back.
+    /// Attach the operator: the connector is offline, and the connection continues when both are back.
     AttachInterrupted,
-    /// The connection has to be opened.
+    /// Open the connection.
     Open,
-    /// It is being opened or closed: wait.
+    /// Wait: the connection is being opened or closed.
     Wait,
-    /// It is open with sequence numbers that this operator does not know: close it and open it again.
+    /// Close and open the connection again: its sequence numbers are unknown to this operator.
     Restart,
-    /// It cannot be.
+    /// Refuse the join.
     Refuse(Problem),
 }
 
-fn step(relay: &Relay, join: &Join) -> Step {
+fn join_step(relay: &Relay, join: &Join) -> JoinStep {
     let begun = join.received.is_some_and(|received| received > 0);
     match relay.stage {
-        Stage::Open if !relay.used => {
+        RelayStage::Open if !relay.used => {
             if begun {
-                Step::Refuse(connection_lost())
+                JoinStep::Refuse(connection_lost())
             } else {
-                Step::Attach
+                JoinStep::Attach
             }
         }
-        Stage::Open => match join.received {
-            Some(received) => Step::Resume(received),
-            None if relay.is_operated_by(join.outbox.id()) => Step::Again,
-            None => Step::Restart,
+        RelayStage::Open => match join.received {
+            Some(received) => JoinStep::Resume(received),
+            None if relay.is_operated_by(join.outbox.id()) => JoinStep::AlreadyJoined,
+            None => JoinStep::Restart,
         },
-        Stage::Interrupted if relay.used && join.received.is_some() => Step::AttachInterrupted,
-        Stage::Interrupted => Step::Refuse(connector_offline()),
-        Stage::Idle | Stage::Opening | Stage::Closing if begun => Step::Refuse(connection_lost()),
-        Stage::Idle => Step::Open,
-        Stage::Opening | Stage::Closing => Step::Wait,
+        RelayStage::Interrupted if relay.used && join.received.is_some() => JoinStep::AttachInterrupted,
+        RelayStage::Interrupted => JoinStep::Refuse(connector_offline()),
+        RelayStage::Idle | RelayStage::Opening | RelayStage::Closing if begun => {
+            JoinStep::Refuse(connection_lost())
+        }
+        RelayStage::Idle => JoinStep::Open,
+        RelayStage::Opening | RelayStage::Closing => JoinStep::Wait,
     }
 }
 
 impl Hub {
-    /// Joins an operator to a connection, or tells it why not; the answer may come later, when the connector's has.
+    /// Joins an operator to a connection, or refuses. The answer may wait for the connector's.
     pub(crate) fn join(&self, uuid: Uuid, join: Join) {
         let mut state = self.state();
         let Some(relay) = state.relays.get_mut(&uuid) else { return join.refuse(&unknown_connection()) };
@@ -72,11 +75,11 @@ impl Hub {
             let detail = "The ticket was joined by another operator.";
             return join.refuse(&Problem::new(403, "forbidden", "Forbidden", detail));
         }
-        match step(relay, &join) {
-            Step::Again => state.answer_join(uuid, &join),
-            Step::Attach => state.attach(uuid, &join, true),
-            Step::AttachInterrupted => state.attach(uuid, &join, false),
-            Step::Resume(received) => {
+        match join_step(relay, &join) {
+            JoinStep::AlreadyJoined => state.answer_join(uuid, &join),
+            JoinStep::Attach => state.attach(uuid, &join, true),
+            JoinStep::AttachInterrupted => state.attach(uuid, &join, false),
+            JoinStep::Resume(received) => {
                 let connector_id = relay.plan.connector_id;
                 let message = json!({"connection_uuid": uuid, "received": received});
                 let asker = Asker::Rejoin { connection: uuid, link: join.outbox.id() };
@@ -85,12 +88,12 @@ impl Hub {
                     Err(problem) => join.refuse(&problem),
                 }
             }
-            Step::Open => {
+            JoinStep::Open => {
                 relay.joins.push(join);
                 state.open(uuid);
             }
-            Step::Wait => {
-                relay.reopen |= relay.stage == Stage::Closing;
+            JoinStep::Wait => {
+                relay.reopen |= relay.stage == RelayStage::Closing;
                 relay.joins.retain(|waiting| waiting.outbox.id() != join.outbox.id());
                 if relay.joins.len() >= MAX_JOINS {
                     let detail = "Too many operators wait for this connection.";
@@ -98,21 +101,21 @@ impl Hub {
                 }
                 relay.joins.push(join);
             }
-            Step::Restart => {
+            JoinStep::Restart => {
                 let connector_id = relay.plan.connector_id;
                 state.lose(uuid, "closed");
                 if let Some(relay) = state.relays.get_mut(&uuid) {
                     relay.reopen = true;
                     relay.joins.push(join);
                 }
-                state.set_stage(uuid, Stage::Closing);
+                state.set_stage(uuid, RelayStage::Closing);
                 state.close_at_connector(connector_id, uuid, Asker::Close(uuid));
             }
-            Step::Refuse(problem) => join.refuse(&problem),
+            JoinStep::Refuse(problem) => join.refuse(&problem),
         }
     }
 
-    /// An operator's link has ended: its connections are held for it.
+    /// Handles the end of an operator's link. Its connections are held for the operator.
     pub(crate) fn operator_gone(&self, link: LinkId) {
         let mut state = self.state();
         for uuid in state.joined.remove(&link).unwrap_or_default() {
@@ -129,8 +132,9 @@ impl Hub {
     }
 }
 
-impl State {
-    /// Makes this link the connection's operator; `open` when there is nothing to resume first.
+impl HubState {
+    /// Makes this link the connection's operator. With `open`, binary messages pass immediately, because
+    /// nothing has to be resumed first.
     fn attach(&mut self, uuid: Uuid, join: &Join, open: bool) {
         let link = join.outbox.id();
         if self.joined.get(&link).is_some_and(|joined| joined.len() >= MAX_JOINED && !joined.contains(&uuid))
@@ -176,14 +180,14 @@ impl State {
         join.outbox.push(&Envelope::new("connectionJoined", &message).in_reply_to(join.request_id.clone()));
     }
 
-    /// The connection is open: the last who asked has it.
+    /// Handles an opened connection: the last waiting join gets it.
     pub(super) fn opened(&mut self, uuid: Uuid, vin_number: Option<String>) {
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
         relay.vin_number = vin_number;
         relay.used = false;
         relay.reopen = false;
         let mut joins = std::mem::take(&mut relay.joins);
-        self.set_stage(uuid, Stage::Open);
+        self.set_stage(uuid, RelayStage::Open);
         let last = joins.pop();
         for join in joins {
             let detail = "Another link joined the connection meanwhile.";
@@ -194,26 +198,26 @@ impl State {
         }
     }
 
-    /// The connector did not open it.
+    /// Handles the connector's refusal to open the connection.
     pub(super) fn refused(&mut self, uuid: Uuid, problem: &Problem) {
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
         tracing::info!(connection = %uuid, problem = %problem, "the connector refused the connection");
         relay.eager = false;
         relay.reopen = false;
         relay.refuse_joins(problem);
-        self.set_stage(uuid, Stage::Idle);
+        self.set_stage(uuid, RelayStage::Idle);
     }
 
-    /// The connector has closed it.
+    /// Handles a connection that the connector has closed.
     pub(super) fn closed(&mut self, uuid: Uuid) {
-        self.set_stage(uuid, Stage::Idle);
+        self.set_stage(uuid, RelayStage::Idle);
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
         if std::mem::take(&mut relay.reopen) {
             self.open(uuid);
         }
     }
 
-    /// The link is no longer joined to the connection.
+    /// Removes the connection from those that the link has joined.
     pub(super) fn leave(&mut self, link: LinkId, uuid: Uuid) {
         if let Some(joined) = self.joined.get_mut(&link) {
             joined.retain(|joined| *joined != uuid);
@@ -223,7 +227,7 @@ impl State {
         }
     }
 
-    /// The same for a connection that has been taken out.
+    /// Removes a connection that has been taken out of the table from those that its operator has joined.
     pub(super) fn forget_joined(&mut self, relay: &Relay) {
         if let Some(operator) = &relay.operator {
             self.leave(operator.id(), relay.uuid());

@@ -1,97 +1,30 @@
-//! A connector's link: coming, going, what it says of itself, and asking it.
+//! A connector's link: its start and end, its messages, and requests to it.
 
 use std::collections::HashMap;
 
 use connector_agent::protocol::problem::Problem;
 use connector_agent::relay::wire::Envelope;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::connector::{ConnectorLink, HeldConnection, Hello, Status};
 use super::outbox::{Closing, LinkId, Outbox};
-use super::relay::{Stage, connector_offline};
-use super::{Asked, Asker, Changed, Hub, State};
+use super::pending::{Asked, Asker};
+use super::relay::{Relay, RelayStage, connector_offline};
+use super::state::{Changed, Hub, HubState};
 
-/// Requests that one connector may owe answers to.
+/// Limit of the requests to one connector that wait for answers.
 const MAX_ASKED: usize = 256;
-/// A request that got no answer for this long gets none.
+/// Limit for the answer to a request.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
 
-/// `connectorHello`, as far as the cloud reads it.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Hello {
-    pub(crate) connector_uuid: Uuid,
-    pub(crate) protocol: u32,
-    #[serde(default)]
-    pub(crate) agent_version: Option<String>,
-    #[serde(default)]
-    pub(crate) software_version: Option<i64>,
-    #[serde(default)]
-    pub(crate) hardware_version: Option<i64>,
-    #[serde(default)]
-    pub(crate) hardware_type: Option<String>,
-    #[serde(default)]
-    pub(crate) has_wifi: Option<bool>,
-    #[serde(default)]
-    pub(crate) supports_doip: Option<bool>,
-    #[serde(default)]
-    pub(crate) buses: Vec<Value>,
-    #[serde(default)]
-    pub(crate) connections: Vec<HeldConnection>,
-}
-
-/// A connection that a connector holds over a lost link.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct HeldConnection {
-    pub(crate) connection_uuid: Uuid,
-    pub(crate) received: u32,
-}
-
-/// `connectorStatusUpdate`, as far as the cloud reads it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Status {
-    #[serde(default)]
-    pub(crate) voltage: Option<f64>,
-    #[serde(default)]
-    pub(crate) vin_number: Option<String>,
-    #[serde(default)]
-    pub(crate) round_trip_time: Option<f64>,
-    #[serde(default)]
-    pub(crate) ignition: Option<bool>,
-    #[serde(default)]
-    pub(crate) connection_uuid: Option<Uuid>,
-    #[serde(default)]
-    pub(crate) buses: Vec<Value>,
-}
-
-/// An online connector.
-pub(super) struct ConnectorLink {
-    pub(super) outbox: Outbox,
-    /// The buses that its hardware has.
-    pub(super) buses: Vec<Value>,
-    pub(super) asked: HashMap<String, Asked>,
-    /// The connection that is open on it.
-    pub(super) open: Option<Uuid>,
-}
-
-impl ConnectorLink {
-    /// The link is gone: nobody gets an answer any more.
-    fn fail_asked(self) {
-        for (_, asked) in self.asked {
-            if let Asker::Operator { outbox, request_id, .. } = asked.asker {
-                outbox.push(&Envelope::error(&connector_offline().answering(&asked.action), request_id));
-            }
-        }
-    }
-}
-
 impl Hub {
-    /// A connector has said hello on a link of its own; an older link of it is closed.
+    /// Handles a connector's hello on its new link. An older link of the connector is closed.
     pub(crate) fn connector_here(&self, connector_id: i64, outbox: &Outbox, hello: Hello) {
         let mut state = self.state();
         if let Some(old) = state.links.remove(&connector_id) {
-            // a second hello on the same link is a new beginning of that link
+            // a second hello on one link restarts that link
             if old.outbox.id() != outbox.id() {
                 old.outbox.close(Closing::Replaced);
             }
@@ -107,7 +40,7 @@ impl Hub {
         self.changed(Changed::Connector(connector_id));
     }
 
-    /// A connector's link has ended.
+    /// Handles the end of a connector's link.
     pub(crate) fn connector_gone(&self, connector_id: i64, link: LinkId) {
         let mut state = self.state();
         if state.links.get(&connector_id).is_none_or(|current| current.outbox.id() != link) {
@@ -122,7 +55,7 @@ impl Hub {
         self.changed(Changed::Connector(connector_id));
     }
 
-    /// The connector's status; whether it is news worth telling at once.
+    /// Stores the connector's status. Returns whether subscribers should get the change immediately.
     pub(crate) fn set_status(&self, connector_id: i64, link: LinkId, status: Status) -> bool {
         let mut state = self.state();
         if state.links.get(&connector_id).is_none_or(|current| current.outbox.id() != link) {
@@ -134,7 +67,7 @@ impl Hub {
             || old.connection_uuid != status.connection_uuid
     }
 
-    /// Gives up on requests that the connector has left unanswered for too long.
+    /// Gives up requests that the connector has not answered in time.
     pub(crate) fn expire_requests(&self, connector_id: i64) {
         let mut state = self.state();
         let Some(link) = state.links.get_mut(&connector_id) else { return };
@@ -151,8 +84,8 @@ impl Hub {
     }
 }
 
-impl State {
-    /// Sends a request to a connector and notes who waits for the reply.
+impl HubState {
+    /// Sends a request to a connector, and stores the recipient of the reply.
     pub(super) fn ask(
         &mut self,
         connector_id: i64,
@@ -167,7 +100,7 @@ impl State {
         Ok(())
     }
 
-    /// Notes who waits for a reply; gives the id under which the request goes out, which no other request has.
+    /// Stores the recipient of a reply. Returns the request's id, which is unique.
     pub(super) fn note_request(
         &mut self,
         connector_id: i64,
@@ -176,7 +109,7 @@ impl State {
     ) -> Result<String, Problem> {
         let link = self.links.get_mut(&connector_id).ok_or_else(connector_offline)?;
         if link.asked.len() >= MAX_ASKED {
-            let detail = format!("The connector owes {MAX_ASKED} answers already.");
+            let detail = format!("{MAX_ASKED} requests already wait for the connector's answers.");
             return Err(Problem::new(429, "too-many-requests", "Too many requests", detail));
         }
         self.next_request += 1;
@@ -186,16 +119,16 @@ impl State {
         Ok(request_id)
     }
 
-    /// Has the connector open a connection, if it is online.
+    /// Requests that the connector opens a connection, if the connector is online.
     pub(super) fn open(&mut self, uuid: Uuid) {
         let hold = self.hold;
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
         let connector_id = relay.plan.connector_id;
         let message = relay.open_message(hold);
         match self.ask(connector_id, "openConnection", message, Asker::Open(uuid)) {
-            Ok(()) => self.set_stage(uuid, Stage::Opening),
+            Ok(()) => self.set_stage(uuid, RelayStage::Opening),
             Err(problem) => {
-                self.set_stage(uuid, Stage::Idle);
+                self.set_stage(uuid, RelayStage::Idle);
                 if let Some(relay) = self.relays.get_mut(&uuid) {
                     relay.refuse_joins(&problem);
                 }
@@ -203,20 +136,20 @@ impl State {
         }
     }
 
-    /// Has the connector close a connection, if it is online; else it learns of it when it comes back.
+    /// Requests that the connector closes a connection. An offline connector gets the request after its next hello.
     pub(super) fn close_at_connector(&mut self, connector_id: i64, uuid: Uuid, asker: Asker) {
-        // offline: its next hello names the connection, and it is closed then
+        // an offline connector names the connection in its next hello, and the cloud closes it then
         let _ = self.ask(connector_id, "closeConnection", json!({"connection_uuid": uuid}), asker);
     }
 
-    /// Moves a connection on, and tells subscribers.
-    pub(super) fn set_stage(&mut self, uuid: Uuid, stage: Stage) {
+    /// Changes a connection's stage, and notifies subscribers.
+    pub(super) fn set_stage(&mut self, uuid: Uuid, stage: RelayStage) {
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
         relay.stage = stage;
         relay.generation += 1;
         if let Some(link) = self.links.get_mut(&relay.plan.connector_id) {
             match stage {
-                Stage::Open => link.open = Some(uuid),
+                RelayStage::Open => link.open = Some(uuid),
                 _ if link.open == Some(uuid) => link.open = None,
                 _ => {}
             }
@@ -226,11 +159,11 @@ impl State {
 
     /// The connections of a connector.
     fn relays_of(&self, connector_id: i64) -> Vec<Uuid> {
-        let own = |relay: &&super::relay::Relay| relay.plan.connector_id == connector_id;
-        self.relays.values().filter(own).map(super::relay::Relay::uuid).collect()
+        let own = |relay: &&Relay| relay.plan.connector_id == connector_id;
+        self.relays.values().filter(own).map(Relay::uuid).collect()
     }
 
-    /// The connector's link was lost.
+    /// Interrupts the connections of a connector whose link was lost.
     fn interrupt_relays(&mut self, connector_id: i64) {
         for uuid in self.relays_of(connector_id) {
             let Some(relay) = self.relays.get_mut(&uuid) else { continue };
@@ -238,24 +171,25 @@ impl State {
             relay.reopen = false;
             relay.refuse_joins(&connector_offline());
             match relay.stage {
-                Stage::Opening => self.set_stage(uuid, Stage::Interrupted),
-                Stage::Open => {
-                    relay.tell_operator("connectionInterrupted", json!({}));
-                    self.set_stage(uuid, Stage::Interrupted);
+                RelayStage::Opening => self.set_stage(uuid, RelayStage::Interrupted),
+                RelayStage::Open => {
+                    relay.notify_operator("connectionInterrupted", json!({}));
+                    self.set_stage(uuid, RelayStage::Interrupted);
                 }
-                Stage::Closing => self.set_stage(uuid, Stage::Idle),
-                Stage::Idle | Stage::Interrupted => {}
+                RelayStage::Closing => self.set_stage(uuid, RelayStage::Idle),
+                RelayStage::Idle | RelayStage::Interrupted => {}
             }
             self.arm_deadline(uuid);
         }
     }
 
-    /// The connector is back, and says which connections it has held.
+    /// Resumes the connections that a returning connector has held, and drops the others.
     fn take_up_relays(&mut self, connector_id: i64, held: &[HeldConnection]) {
-        // first what is over: a connector serves one connection at a time
+        // first close the connections that ended meanwhile, because a connector serves one connection at a
+        // time
         for held in held {
             if !self.relays.contains_key(&held.connection_uuid) {
-                self.close_at_connector(connector_id, held.connection_uuid, Asker::Nobody);
+                self.close_at_connector(connector_id, held.connection_uuid, Asker::Ignored);
             }
         }
         for uuid in self.relays_of(connector_id) {
@@ -263,15 +197,15 @@ impl State {
             match held.iter().find(|held| held.connection_uuid == uuid) {
                 Some(held) => {
                     if relay.used {
-                        relay.tell_operator("connectionResumed", json!({"received": held.received}));
+                        relay.notify_operator("connectionResumed", json!({"received": held.received}));
                     } else {
                         relay.used = held.received > 0;
                     }
-                    self.set_stage(uuid, Stage::Open);
+                    self.set_stage(uuid, RelayStage::Open);
                     self.arm_deadline(uuid);
                 }
                 None => {
-                    let was_open = relay.stage == Stage::Interrupted;
+                    let was_open = relay.stage == RelayStage::Interrupted;
                     if was_open {
                         self.lose(uuid, "link-lost");
                     }
@@ -283,16 +217,17 @@ impl State {
         }
     }
 
-    /// The connection is not there any more at the connector: the operator hears why and has left it.
+    /// Handles a connection that the connector no longer has: notifies the operator of the reason and
+    /// removes it from the connection.
     pub(super) fn lose(&mut self, uuid: Uuid, reason: &str) {
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
-        relay.tell_operator("connectionClosed", json!({"reason": reason}));
+        relay.notify_operator("connectionClosed", json!({"reason": reason}));
         relay.shut_gates();
         relay.eager = false;
         let operator = relay.operator.take();
         if let Some(operator) = operator {
             self.leave(operator.id(), uuid);
         }
-        self.set_stage(uuid, Stage::Idle);
+        self.set_stage(uuid, RelayStage::Idle);
     }
 }

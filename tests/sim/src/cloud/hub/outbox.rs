@@ -1,4 +1,5 @@
-//! The way out to one websocket: bounded in bytes, in order, and never blocking anyone else's.
+//! The queue of outgoing messages of one websocket: bounded in bytes, ordered, and independent of other
+//! websockets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,32 +11,32 @@ use futures_util::{Sink, SinkExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-/// How much waits for one socket: twice what either end of a relay keeps unacknowledged, so that relayed data hardly
-/// ever waits outside, where it would hold up the sender's other messages.
+/// Limit of the queued bytes: twice what either end of a relay keeps unacknowledged, so that relayed data
+/// rarely waits outside the queue, where it would delay the sender's other messages.
 const BUDGET: u32 = 4 * 1024 * 1024;
-/// What a message costs besides its bytes.
+/// Bytes that a message counts in addition to its payload.
 const MESSAGE_COST: u32 = 128;
-/// A socket that takes nothing for this long is dead.
+/// A socket that accepts nothing for this long is dead.
 const STALL: Duration = Duration::from_secs(30);
-/// How long a closing handshake may take.
+/// Limit for a closing handshake.
 const CLOSING: Duration = Duration::from_secs(1);
-/// Messages that share one flush.
+/// Limit of the messages that share one flush.
 const BATCH: usize = 64;
 
-/// Tells sockets apart; never given twice.
+/// Identifies a socket; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct LinkId(u64);
 
-/// Why a socket is closed (RFC 6455 section 7.4).
+/// The reasons to close a socket (RFC 6455 section 7.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Closing {
-    /// The cloud is going away.
+    /// The cloud is shutting down.
     GoingAway,
-    /// A newer link of the same connector has taken its place.
+    /// A newer link of the connector has replaced this one.
     Replaced,
-    /// It said what it must not.
+    /// The peer violated the protocol.
     Policy,
-    /// It took too little, or said nothing for too long.
+    /// The peer accepted nothing, or sent nothing, for too long.
     Dead,
 }
 
@@ -66,7 +67,7 @@ pub(crate) struct Outbox {
     closing: Arc<std::sync::OnceLock<Closing>>,
 }
 
-/// The half that writes.
+/// The half that writes to the socket.
 pub(crate) struct Writer {
     receiver: mpsc::UnboundedReceiver<Outgoing>,
     closed: CancellationToken,
@@ -83,7 +84,7 @@ fn cost(message: &Message) -> u32 {
 }
 
 impl Outbox {
-    /// A new link's way out.
+    /// Creates the queue of a new link.
     pub(crate) fn new() -> (Self, Writer) {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -99,12 +100,12 @@ impl Outbox {
         (outbox, Writer { receiver, closed, closing })
     }
 
-    /// Which link this is.
+    /// The link's id.
     pub(crate) fn id(&self) -> LinkId {
         self.id
     }
 
-    /// Relayed data: waits for room, and is discarded when the link is gone.
+    /// Sends relayed data. Waits for room; discards the message if the link ends.
     pub(crate) async fn send(&self, message: Message) {
         let room = tokio::select! {
             biased;
@@ -112,19 +113,19 @@ impl Outbox {
             room = Arc::clone(&self.room).acquire_many_owned(cost(&message)) => room,
         };
         if let Ok(room) = room {
-            // a writer that is gone leaves nobody to tell
+            // the writer may be gone
             let _ = self.sender.send(Outgoing { message, _room: room });
         }
     }
 
-    /// What the cloud itself has to say and cannot hold back: a link without room for it is cut.
+    /// Sends a message of the cloud itself, which cannot wait. A link without room for it is closed.
     pub(crate) fn push(&self, envelope: &Envelope) {
         if !self.offer(Message::text(envelope.to_text())) {
             self.close(Closing::Dead);
         }
     }
 
-    /// What may be left out, such as a periodic update: whether there was room.
+    /// Sends a message that may be left out, such as a periodic update. Returns whether there was room.
     pub(crate) fn offer(&self, message: Message) -> bool {
         match Arc::clone(&self.room).try_acquire_many_owned(cost(&message)) {
             Ok(room) => self.sender.send(Outgoing { message, _room: room }).is_ok(),
@@ -132,20 +133,20 @@ impl Outbox {
         }
     }
 
-    /// Ends the link; what waits is discarded.
-    pub(crate) fn close(&self, why: Closing) {
-        let _ = self.closing.set(why);
+    /// Closes the link, and discards queued messages.
+    pub(crate) fn close(&self, reason: Closing) {
+        let _ = self.closing.set(reason);
         self.closed.cancel();
     }
 
-    /// Until the link has ended.
+    /// Waits until the link has been closed.
     pub(crate) async fn closed(&self) {
         self.closed.cancelled().await;
     }
 }
 
 impl Writer {
-    /// Writes until the link ends, then takes leave of the peer.
+    /// Writes until the link is closed, then performs the closing handshake.
     pub(crate) async fn drive_write(mut self, mut sink: impl Sink<Message> + Unpin) {
         let failed = self.write(&mut sink).await.is_err();
         self.closed.cancel();
@@ -159,7 +160,7 @@ impl Writer {
         }
     }
 
-    /// Err when the socket failed or stalled.
+    /// Returns an error if the socket failed or stalled.
     async fn write(&mut self, sink: &mut (impl Sink<Message> + Unpin)) -> Result<(), ()> {
         loop {
             let first = tokio::select! {
@@ -180,7 +181,7 @@ impl Writer {
         }
     }
 
-    /// An error said just before closing still goes out, if the socket takes it.
+    /// Writes the queued errors before a close, if the socket accepts them.
     async fn write_last(&mut self, sink: &mut (impl Sink<Message> + Unpin)) -> Result<(), ()> {
         let polite = matches!(self.closing.get(), Some(Closing::Policy | Closing::GoingAway));
         let written = tokio::time::timeout(CLOSING, async {
@@ -200,7 +201,7 @@ mod tests {
 
     use super::*;
 
-    /// A socket that takes nothing.
+    /// A socket that accepts nothing.
     struct Stuck;
 
     impl Sink<Message> for Stuck {
@@ -223,7 +224,7 @@ mod tests {
         }
     }
 
-    /// A socket that takes everything, and what it took.
+    /// A socket that accepts everything, and collects it.
     fn collecting(taken: &mut Vec<Message>) -> Pin<Box<dyn Sink<Message, Error = ()> + '_>> {
         Box::pin(futures_util::sink::unfold(taken, |taken, message| async move {
             taken.push(message);

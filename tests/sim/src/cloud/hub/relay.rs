@@ -1,4 +1,4 @@
-//! One connection between an operator and a connector, as the cloud keeps it.
+//! One connection between an operator and a connector, as the cloud manages it.
 
 use std::time::Duration;
 
@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::outbox::{LinkId, Outbox};
+use crate::cloud::store::Ticket;
 
-/// What a ticket in progress asks of the relay.
+/// The part of a ticket in progress that the relay needs.
 #[derive(Debug, Clone)]
 pub(crate) struct RelayPlan {
     /// The connection's UUID.
@@ -19,29 +20,42 @@ pub(crate) struct RelayPlan {
     pub(crate) ticket_id: i64,
     /// The connector's number.
     pub(crate) connector_id: i64,
-    /// The vehicle that the ticket is for.
+    /// The VIN of the ticket's vehicle.
     pub(crate) vin: Option<Vin>,
-    /// Whose login may join.
+    /// The login that may join.
     pub(crate) operator: String,
 }
 
-/// How far the connection is, at the connector.
+impl RelayPlan {
+    /// The relay's plan for a ticket in progress.
+    pub(crate) fn of(ticket: &Ticket) -> Option<Self> {
+        Some(Self {
+            connection_uuid: ticket.connection_uuid?,
+            ticket_id: ticket.id,
+            connector_id: ticket.connector_id,
+            vin: ticket.vin,
+            operator: ticket.operator.clone()?,
+        })
+    }
+}
+
+/// The stage of a connection at the connector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum RelayStage {
     /// Not open.
     Idle,
-    /// `openConnection` is on its way.
+    /// `openConnection` has been sent.
     Opening,
     /// Open.
     Open,
-    /// Open when the connector's link was lost; it may still hold it.
+    /// The connection was open when the connector's link was lost; the connector may still hold it.
     Interrupted,
-    /// `closeConnection` is on its way.
+    /// `closeConnection` has been sent.
     Closing,
 }
 
-impl Stage {
-    /// Its name for portal clients.
+impl RelayStage {
+    /// The stage's name for portal clients.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Idle => "idle",
@@ -53,50 +67,50 @@ impl Stage {
     }
 }
 
-/// A `joinConnection` that has not been answered yet.
+/// A `joinConnection` without an answer so far.
 pub(crate) struct Join {
-    /// Who asks.
+    /// The operator's link.
     pub(crate) outbox: Outbox,
-    /// Its login.
+    /// The operator's login.
     pub(crate) operator: String,
     /// The request's id, for the answer.
     pub(crate) request_id: Option<String>,
-    /// The highest sequence number that the operator has, if it was joined before.
+    /// The highest sequence number that the operator has received, if it joined before.
     pub(crate) received: Option<u32>,
     /// The connector's record, for the answer.
     pub(crate) connector: Value,
 }
 
 impl Join {
-    /// Answers with an error.
+    /// Answers the join with an error.
     pub(crate) fn refuse(&self, problem: &Problem) {
         let problem = problem.clone().answering("joinConnection");
         self.outbox.push(&Envelope::error(&problem, self.request_id.clone()));
     }
 }
 
-/// The connection.
+/// A connection.
 pub(crate) struct Relay {
     pub(crate) plan: RelayPlan,
-    pub(crate) stage: Stage,
-    /// The VIN that the connector opened it with.
+    pub(crate) stage: RelayStage,
+    /// The VIN that the connector reported when it opened the connection.
     pub(crate) vin_number: Option<String>,
-    /// Whether an operator has been joined since it was opened: sequence numbers have begun.
+    /// Whether an operator has joined since the connection was opened, so that sequence numbers have begun.
     pub(crate) used: bool,
-    /// Whether to open it as soon as the connector is there, without an operator asking.
+    /// Whether to open the connection as soon as the connector is online, without a join.
     pub(crate) eager: bool,
-    /// Whether to open it again when the closing is done.
+    /// Whether to open the connection again when it has been closed.
     pub(crate) reopen: bool,
-    /// The operator's link.
+    /// The operator's link, while an operator has joined.
     pub(crate) operator: Option<Outbox>,
-    /// Whether binary messages pass to the connector: not between a lost link and the resuming, because what follows
-    /// a gap would only be thrown away there.
+    /// Whether binary messages pass to the connector. They do not pass between a lost link and the
+    /// resumption, because the connector would discard messages after a gap.
     pub(crate) to_connector: bool,
-    /// The same toward the operator.
+    /// Whether binary messages pass to the operator.
     pub(crate) to_operator: bool,
     /// Joins that wait for the connector.
     pub(crate) joins: Vec<Join>,
-    /// Tells deadlines that are still meant from those that are not.
+    /// Increases with each deadline, to distinguish current deadlines from void ones.
     pub(crate) generation: u64,
 }
 
@@ -105,7 +119,7 @@ impl Relay {
     pub(crate) fn new(plan: RelayPlan) -> Self {
         Self {
             plan,
-            stage: Stage::Idle,
+            stage: RelayStage::Idle,
             vin_number: None,
             used: false,
             eager: true,
@@ -118,18 +132,18 @@ impl Relay {
         }
     }
 
-    /// A connection that the connector may still hold from before this process.
+    /// A connection that the connector may still hold since an earlier run of the cloud.
     pub(crate) fn restored(plan: RelayPlan) -> Self {
-        Self { stage: Stage::Interrupted, used: true, ..Self::new(plan) }
+        Self { stage: RelayStage::Interrupted, used: true, ..Self::new(plan) }
     }
 
-    /// Its UUID.
+    /// The connection's UUID.
     pub(crate) fn uuid(&self) -> Uuid {
         self.plan.connection_uuid
     }
 
-    /// Says something about the connection to the operator, if there is one.
-    pub(crate) fn tell_operator(&self, action: &str, mut message: Value) {
+    /// Sends a message about the connection to the operator, if one has joined.
+    pub(crate) fn notify_operator(&self, action: &str, mut message: Value) {
         if let Some(operator) = &self.operator {
             if let Some(message) = message.as_object_mut() {
                 message.insert("connection_uuid".to_owned(), json!(self.uuid()));
@@ -138,13 +152,13 @@ impl Relay {
         }
     }
 
-    /// No binary message passes until the connection is resumed.
+    /// Stops binary messages until the connection is resumed.
     pub(crate) fn shut_gates(&mut self) {
         self.to_connector = false;
         self.to_operator = false;
     }
 
-    /// Binary messages pass both ways.
+    /// Lets binary messages pass in both directions.
     pub(crate) fn open_gates(&mut self) {
         self.to_connector = true;
         self.to_operator = true;
@@ -157,7 +171,7 @@ impl Relay {
         }
     }
 
-    /// Whether this link is the operator's.
+    /// Whether the operator has joined through this link.
     pub(crate) fn is_operated_by(&self, link: LinkId) -> bool {
         self.operator.as_ref().is_some_and(|operator| operator.id() == link)
     }
@@ -176,7 +190,7 @@ impl Relay {
     }
 }
 
-/// 503: the connector is not there.
+/// 503: the connector is offline.
 pub(crate) fn connector_offline() -> Problem {
     Problem::new(
         503,
@@ -186,7 +200,7 @@ pub(crate) fn connector_offline() -> Problem {
     )
 }
 
-/// 404: no such connection, or no longer.
+/// 404: the connection does not exist, or no longer.
 pub(crate) fn unknown_connection() -> Problem {
     Problem::new(
         404,

@@ -1,4 +1,4 @@
-//! Which message goes to whom.
+//! Routes messages between operators and connectors.
 
 use connector_agent::protocol::problem::Problem;
 use connector_agent::relay::wire::Envelope;
@@ -6,21 +6,24 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::outbox::{LinkId, Outbox};
-use super::relay::{Stage, connector_offline, unknown_connection};
-use super::{Asked, Asker, Hub, State};
+use super::pending::{Asked, Asker};
+use super::relay::{Relay, RelayStage, connector_offline, unknown_connection};
+use super::state::{Hub, HubState};
 
-/// Where a binary message's tag is (relay protocol, section 4): the first bytes of the connection's UUID.
+/// The position of a binary message's tag (relay protocol, section 4): the first bytes of the connection's
+/// UUID.
 const TAG: std::ops::Range<usize> = 4..8;
 
-/// A text message on its way to another socket; the caller waits for room there.
+/// A text message to another socket. The caller waits for room there.
 pub(crate) struct Forward {
-    /// Where to.
+    /// The destination.
     pub(crate) outbox: Outbox,
-    /// What.
+    /// The message.
     pub(crate) envelope: Envelope,
 }
 
-/// The requests of section 3 that an operator may make, and whether they are about a connection by name.
+/// Whether operators may send this request of section 3, and if so, whether the request has to name its
+/// connection.
 fn forwarded(action: &str) -> Option<bool> {
     match action {
         "configureBuses" | "openChannel" | "closeChannel" | "resumeConnection" | "closeConnection"
@@ -30,7 +33,7 @@ fn forwarded(action: &str) -> Option<bool> {
     }
 }
 
-/// 400: nobody knows this action.
+/// 400: the action is unknown.
 pub(crate) fn unknown_action(action: &str) -> Problem {
     let shown: String = action.chars().take(64).collect();
     Problem::new(400, "unknown-action", "Unknown action", format!("There is no action \"{shown}\" here."))
@@ -42,7 +45,7 @@ fn named_connection(message: &Value) -> Option<Uuid> {
 }
 
 impl Hub {
-    /// An operator's request: where it goes, under an id of the cloud's own.
+    /// Routes an operator's request to the connector. The request gets an id of the cloud.
     pub(crate) fn operator_request(
         &self,
         operator: &Outbox,
@@ -70,12 +73,12 @@ impl Hub {
             return Err(Problem::new(403, "not-joined", "Not joined", detail));
         }
         match relay.stage {
-            Stage::Open => {}
-            Stage::Interrupted => return Err(connector_offline()),
-            Stage::Idle | Stage::Opening | Stage::Closing => return Err(unknown_connection()),
+            RelayStage::Open => {}
+            RelayStage::Interrupted => return Err(connector_offline()),
+            RelayStage::Idle | RelayStage::Opening | RelayStage::Closing => return Err(unknown_connection()),
         }
         if envelope.action == "resumeConnection" {
-            // what follows on this link is what the connector lacks
+            // the messages that follow on this link are those that the connector lacks
             relay.to_connector = true;
         }
         let connector_id = relay.plan.connector_id;
@@ -90,7 +93,8 @@ impl Hub {
         Ok(Forward { outbox, envelope })
     }
 
-    /// A connector's reply, or a `connectionClosed` nobody asked for: what has to be passed on.
+    /// Handles a connector's reply or unsolicited `connectionClosed`. Returns the message to forward, if
+    /// any.
     pub(crate) fn connector_message(
         &self,
         connector_id: i64,
@@ -113,20 +117,24 @@ impl Hub {
                 }
                 Ok(None)
             }
-            // about something that has no request, such as a binary message
+            // an error about something that has no request, such as a binary message
             "error" if envelope.request_id.is_none() => {
                 Ok(state.operator_of(connector_id).map(|outbox| Forward { outbox, envelope }))
             }
-            // a late answer, or one to what the cloud never asked
+            // a late answer, or one without a request
             _ if envelope.request_id.is_some() || envelope.action == "error" => {
-                tracing::debug!(connector_id, action = envelope.action, "an answer that nobody waits for");
+                tracing::debug!(
+                    connector_id,
+                    action = envelope.action,
+                    "ignoring an answer without a request"
+                );
                 Ok(None)
             }
             action => Err(unknown_action(action)),
         }
     }
 
-    /// Where an operator's binary message goes: nowhere, when nobody could use it.
+    /// The destination of an operator's binary message; `None` if the message could not be used.
     pub(crate) fn route_to_connector(&self, operator: LinkId, message: &[u8]) -> Option<Outbox> {
         let state = self.state();
         let joined = state.joined.get(&operator)?;
@@ -135,13 +143,13 @@ impl Hub {
             several => several.iter().find(|uuid| uuid.as_bytes().get(..4) == message.get(TAG))?,
         };
         let relay = state.relays.get(uuid)?;
-        if !relay.to_connector || relay.stage != Stage::Open {
+        if !relay.to_connector || relay.stage != RelayStage::Open {
             return None;
         }
         Some(state.links.get(&relay.plan.connector_id)?.outbox.clone())
     }
 
-    /// Where a connector's binary message goes: nowhere, when nobody could use it.
+    /// The destination of a connector's binary message; `None` if the message could not be used.
     pub(crate) fn route_to_operator(&self, connector_id: i64, link: LinkId) -> Option<Outbox> {
         let state = self.state();
         let link = state.links.get(&connector_id).filter(|current| current.outbox.id() == link)?;
@@ -150,8 +158,8 @@ impl Hub {
     }
 }
 
-impl State {
-    /// A request will get no answer; this is said instead.
+impl HubState {
+    /// Answers a request with an error instead of a reply.
     pub(super) fn handle_failure(&mut self, connector_id: i64, asked: Asked, problem: Problem) {
         if let Some(forward) = self.handle_reply(connector_id, asked, Envelope::error(&problem, None)) {
             forward.outbox.push(&forward.envelope);
@@ -170,9 +178,9 @@ impl State {
                 self.handle_opened(connector_id, uuid, &envelope);
                 None
             }
-            // an error means that it was not open: closed all the same
+            // an error means that the connection was not open, so it counts as closed
             Asker::Close(uuid) => {
-                if self.relays.get(&uuid).is_some_and(|relay| relay.stage == Stage::Closing) {
+                if self.relays.get(&uuid).is_some_and(|relay| relay.stage == RelayStage::Closing) {
                     self.closed(uuid);
                 }
                 None
@@ -181,23 +189,23 @@ impl State {
                 let relay = self.relays.get_mut(&connection).filter(|relay| relay.is_operated_by(link))?;
                 if envelope.action == "connectionResumed" {
                     relay.open_gates();
-                    relay.tell_operator("connectionResumed", envelope.message);
+                    relay.notify_operator("connectionResumed", envelope.message);
                 } else {
                     self.lose(connection, "link-lost");
                 }
                 None
             }
             Asker::Handler(sender) => {
-                // a handler that has gone away needs no answer
+                // the handler may be gone
                 let _ = sender.send(envelope);
                 None
             }
-            Asker::Nobody => None,
+            Asker::Ignored => None,
         }
     }
 
     fn handle_opened(&mut self, connector_id: i64, uuid: Uuid, envelope: &Envelope) {
-        if self.relays.get(&uuid).is_none_or(|relay| relay.stage != Stage::Opening) {
+        if self.relays.get(&uuid).is_none_or(|relay| relay.stage != RelayStage::Opening) {
             return;
         }
         if envelope.action == "connectionOpened" {
@@ -211,44 +219,46 @@ impl State {
         self.refused(uuid, &problem);
     }
 
-    /// What a reply to the operator means for the connection.
+    /// Updates the connection's state after a reply to the operator.
     fn note_operator_reply(&mut self, uuid: Uuid, reply: &Envelope) {
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
         match reply.action.as_str() {
             "connectionResumed" => relay.open_gates(),
             "connectionClosed" => {
-                // the reply itself says it to the operator
+                // the reply itself notifies the operator
                 relay.shut_gates();
                 relay.eager = false;
                 if let Some(operator) = relay.operator.take() {
                     self.leave(operator.id(), uuid);
                 }
-                self.set_stage(uuid, Stage::Idle);
+                self.set_stage(uuid, RelayStage::Idle);
             }
             _ => {}
         }
     }
 
-    /// The operator who is joined to the connector's open connection.
+    /// The link of the operator who has joined the connector's open connection.
     fn operator_of(&self, connector_id: i64) -> Option<Outbox> {
         let relay = self.relays.values().find(|relay| {
-            relay.plan.connector_id == connector_id && relay.stage == Stage::Open && relay.operator.is_some()
+            relay.plan.connector_id == connector_id
+                && relay.stage == RelayStage::Open
+                && relay.operator.is_some()
         })?;
         relay.operator.clone()
     }
 
     fn closed_unasked(&mut self, connector_id: i64, uuid: Uuid, reason: &str) {
-        let own = |relay: &&mut super::relay::Relay| relay.plan.connector_id == connector_id;
+        let own = |relay: &&mut Relay| relay.plan.connector_id == connector_id;
         let Some(relay) = self.relays.get_mut(&uuid).filter(own) else { return };
         match relay.stage {
-            Stage::Open | Stage::Interrupted => {
+            RelayStage::Open | RelayStage::Interrupted => {
                 tracing::info!(connection = %uuid, reason, "the connector closed the connection");
                 let detail = format!("The connector closed the connection: {reason}.");
                 relay.refuse_joins(&Problem::new(409, "connection-closed", "Connection closed", detail));
                 self.lose(uuid, reason);
             }
-            // being opened again, this is word of the one before
-            Stage::Idle | Stage::Opening | Stage::Closing => {}
+            // the connection is being opened again: the message is about the one before
+            RelayStage::Idle | RelayStage::Opening | RelayStage::Closing => {}
         }
     }
 }

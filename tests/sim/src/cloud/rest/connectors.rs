@@ -1,4 +1,4 @@
-//! Connectors.
+//! The resources of connectors.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use super::extract::{Caller, Id, Parameters};
 use super::problem::ApiError;
+use crate::cloud::app::App;
 use crate::cloud::hub::Changed;
-use crate::cloud::server::App;
 use crate::cloud::store::{Connector, Read, StoreError, Ticket, TicketState};
 use crate::cloud::views;
 
-/// The longest page.
+/// Limit of a page.
 const MAX_LIMIT: i64 = 200;
 
 pub(super) fn routes() -> Router<App> {
@@ -40,7 +40,7 @@ async fn list(
     Ok(Json(page(&connectors, offset, limit, |connector| views::connector(&app.hub, connector))))
 }
 
-/// A page of a list, as customers get it.
+/// A page of a list, in the customers' form.
 pub(super) fn page<T>(all: &[T], offset: i64, limit: i64, view: impl Fn(&T) -> Value) -> Value {
     let (skip, take) = (usize::try_from(offset).unwrap_or(usize::MAX), usize::try_from(limit).unwrap_or(0));
     let result: Vec<Value> = all.iter().skip(skip).take(take).map(view).collect();
@@ -63,11 +63,11 @@ fn seen(caller: &Caller, connector: Option<Connector>) -> Result<Connector, ApiE
     if caller.sees(connector.id) {
         Ok(connector)
     } else {
-        Err(ApiError::forbidden("The token is another connector's."))
+        Err(ApiError::forbidden("The token belongs to another connector."))
     }
 }
 
-/// The ticket that occupies a connector: the one in progress, or else the pending one.
+/// The ticket that occupies a connector: the one in progress, otherwise the pending one.
 pub(super) fn active(read: &impl Read, connector_id: i64) -> Result<Option<Ticket>, StoreError> {
     let mut tickets = read.all::<Ticket>()?;
     tickets.retain(|ticket| ticket.connector_id == connector_id && ticket.is_active());
@@ -99,12 +99,12 @@ async fn dismiss_call_for_attention(
 ) -> Result<StatusCode, ApiError> {
     let uuid = id.uuid()?;
     let connector = seen(&caller, app.store.view()?.by_uuid(uuid)?)?;
-    // told first: only when nobody is there to hear it, it is owed
-    let told = app.hub.tell(connector.id, "dismissCallForAttention", json!({}));
+    // notify the connector first: the dismissal is stored only for an offline connector
+    let is_notified = app.hub.notify(connector.id, "dismissCallForAttention", json!({}));
     app.store
         .change(move |change| {
             if let Some(mut connector) = change.by_uuid::<Connector>(uuid)? {
-                connector.dismissal_owed = connector.call_for_attention && !told;
+                connector.dismissal_owed = connector.call_for_attention && !is_notified;
                 connector.call_for_attention = false;
                 change.put(&connector)?;
             }

@@ -1,4 +1,4 @@
-//! What handlers take from a request: who asks, the body, the query, ids in the path.
+//! The parts of a request that handlers take: caller, body, query, and ids in the path.
 
 use std::collections::BTreeMap;
 
@@ -11,41 +11,41 @@ use uuid::Uuid;
 
 use super::fields::Fields;
 use super::problem::ApiError;
-use crate::cloud::server::App;
+use crate::cloud::app::App;
+use crate::cloud::clock::unix_seconds;
 use crate::cloud::store::{Read, Role, Subject, Ticket};
-use crate::cloud::unix_seconds;
 
-/// Whoever's access token came with the request.
+/// The subject of the request's access token.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller(pub(crate) Subject);
 
 impl Caller {
-    /// Only operators.
+    /// The caller, if it is an operator.
     pub(crate) fn operator(&self) -> Result<&Subject, ApiError> {
         match self.0.role {
             Role::Operator => Ok(&self.0),
-            Role::Connector | Role::Customer => {
-                Err(ApiError::forbidden("This is for operators: log in with the client-credentials grant."))
-            }
+            Role::Connector | Role::Customer => Err(ApiError::forbidden(
+                "Only operators may do this: log in with the client-credentials grant.",
+            )),
         }
     }
 
-    /// Only customers, and connectors for themselves.
+    /// The caller, if it is a customer, or a connector on its own behalf.
     pub(crate) fn customer(&self) -> Result<&Subject, ApiError> {
         match self.0.role {
             Role::Customer | Role::Connector => Ok(&self.0),
-            Role::Operator => Err(ApiError::forbidden("This is for customers and their connectors.")),
+            Role::Operator => Err(ApiError::forbidden("Only customers and connectors may do this.")),
         }
     }
 
-    /// Whether this connector may be looked at.
+    /// Whether the caller may see this connector.
     pub(crate) fn sees(&self, connector_id: i64) -> bool {
         self.0.sees(connector_id)
     }
 }
 
 impl Subject {
-    /// Whether this connector may be looked at: a connector sees itself only.
+    /// Whether the subject may see this connector: a connector sees only itself.
     pub(crate) fn sees(&self, connector_id: i64) -> bool {
         self.connector_id.is_none_or(|own| own == connector_id)
     }
@@ -71,7 +71,7 @@ impl FromRequestParts<App> for Caller {
 pub(crate) struct Body(pub(crate) Map<String, Value>);
 
 impl Body {
-    /// Its fields, to be checked.
+    /// The body's fields, for validation.
     pub(crate) fn fields(self) -> Fields {
         Fields::of(self.0)
     }
@@ -90,18 +90,18 @@ impl FromRequest<App> for Body {
     }
 }
 
-/// The body's bytes, as many as the route allows.
+/// The body's bytes, up to the route's limit.
 pub(crate) async fn bytes(request: Request, app: &App) -> Result<Bytes, ApiError> {
     Bytes::from_request(request, app).await.map_err(|rejection| {
         ApiError::new(rejection.status(), "body", "Unusable body", rejection.body_text())
     })
 }
 
-/// The query's parameters; of one that comes twice, the last.
+/// The query's parameters; of a repeated one, the last.
 pub(crate) struct Parameters(pub(crate) BTreeMap<String, String>);
 
 impl Parameters {
-    /// Its fields, to be checked.
+    /// The parameters as fields, for validation.
     pub(crate) fn fields(&self) -> Fields {
         Fields::of_query(&self.0)
     }
@@ -135,12 +135,12 @@ impl FromRequestParts<App> for Id {
 }
 
 impl Id {
-    /// As a number.
+    /// The id as a number.
     pub(crate) fn number(&self) -> Result<i64, ApiError> {
         self.0.parse().map_err(|_| ApiError::violation("id", "must be a whole number"))
     }
 
-    /// As a UUID.
+    /// The id as a UUID.
     pub(crate) fn uuid(&self) -> Result<Uuid, ApiError> {
         self.0.parse().map_err(|_| ApiError::violation("id", "must be a UUID"))
     }

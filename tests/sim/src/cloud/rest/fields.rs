@@ -1,4 +1,4 @@
-//! Reading the fields of a request, from JSON or a query, and collecting everything that is wrong with them.
+//! Reads the fields of a request, from JSON or a query, and collects all violations.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +10,15 @@ use uuid::Uuid;
 
 use super::problem::{ApiError, Violation};
 
-/// The longest text of a field that has no bound of its own.
+/// Limit of a text field without its own limit.
 const MAX_TEXT: usize = 1024;
-/// The most elements of a list.
+/// Limit of a list's length.
 const MAX_LIST: usize = 100;
 
 /// The fields of one request.
 ///
-/// Every getter notes a violation and gives `None` when the field is not as it should be; a field that is absent or
-/// null is `None` without one. Numbers may be written as text, because queries have nothing else.
+/// Every getter records a violation and returns `None` if the field is invalid. A field that is absent or
+/// null is `None` without a violation. Numbers may be text, because queries have only text.
 pub(crate) struct Fields {
     values: Map<String, Value>,
     violations: Vec<Violation>,
@@ -35,34 +35,34 @@ impl Fields {
         Self::of(query.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect())
     }
 
-    /// Notes what is wrong with a field.
+    /// Records a violation of a field.
     pub(crate) fn violation(&mut self, field: &str, message: impl Into<String>) {
         self.violations.push(Violation { field: field.to_owned(), message: message.into() });
     }
 
-    /// All that was wrong, as the error that says so.
+    /// Returns all violations as one error.
     pub(crate) fn finish(self) -> Result<(), ApiError> {
         if self.violations.is_empty() { Ok(()) } else { Err(ApiError::violations(self.violations)) }
     }
 
-    /// Notes a violation when the field is absent; null is there.
+    /// Records a violation if the field is absent; null is present.
     pub(crate) fn require(&mut self, field: &str) {
         if !self.has(field) {
             self.violation(field, "is required");
         }
     }
 
-    /// Whether the field is there, null or not.
+    /// Whether the field is present, null or not.
     pub(crate) fn has(&self, field: &str) -> bool {
         self.values.contains_key(field)
     }
 
-    /// The field as it came.
+    /// The field's value, if it is not null.
     pub(crate) fn value(&self, field: &str) -> Option<&Value> {
         self.values.get(field).filter(|value| !value.is_null())
     }
 
-    /// The value, or a violation when it is absent or null.
+    /// The value. Records a violation if the field is absent or null.
     pub(crate) fn needed<T>(
         &mut self,
         field: &str,
@@ -93,7 +93,7 @@ impl Fields {
         self.parsed(field, "must be a whole number", integer)
     }
 
-    /// A number or id that is at least 1.
+    /// A number that is at least 1.
     pub(crate) fn id(&mut self, field: &str) -> Option<i64> {
         self.parsed(field, "must be a whole number above 0", |value| integer(value).filter(|id| *id > 0))
     }
@@ -104,7 +104,7 @@ impl Fields {
         self.parsed(field, &message, |value| integer(value).filter(|number| (least..=most).contains(number)))
     }
 
-    /// Text of a bounded length.
+    /// Text of at most `longest` characters.
     pub(crate) fn text(&mut self, field: &str, longest: usize) -> Option<String> {
         let message = format!("must be text of at most {longest} characters");
         self.parsed(field, &message, |value| {
@@ -112,7 +112,7 @@ impl Fields {
         })
     }
 
-    /// Text of a bounded length that is not empty.
+    /// Text of at most `longest` characters that is not blank.
     pub(crate) fn name(&mut self, field: &str, longest: usize) -> Option<String> {
         let text = self.text(field, longest)?;
         if text.trim().is_empty() {
@@ -122,7 +122,7 @@ impl Fields {
         Some(text)
     }
 
-    /// A secret that may be written as a number, as pincodes are in the documents' examples.
+    /// A secret that may be a number, as pincodes are in the vendor's examples.
     pub(crate) fn pincode(&mut self, field: &str) -> Option<String> {
         self.parsed(field, "must be a pincode: text or a whole number", |value| match value {
             Value::String(text) if !text.is_empty() && text.len() <= 64 => Some(text.clone()),
@@ -153,7 +153,7 @@ impl Fields {
         })
     }
 
-    /// A moment (RFC 3339).
+    /// A date and time (RFC 3339).
     pub(crate) fn moment(&mut self, field: &str) -> Option<OffsetDateTime> {
         self.parsed(field, "must be a date and time as in 2026-11-02T10:20:30Z", |value| {
             OffsetDateTime::parse(value.as_str()?, &Rfc3339).ok()
@@ -174,7 +174,7 @@ impl Fields {
         self.parsed(field, "must be an object", |value| value.as_object().cloned())
     }
 
-    /// An id that its owner may write as text or number.
+    /// An id that may be text or a number.
     pub(crate) fn name_or_number(&mut self, field: &str) -> Option<Value> {
         self.parsed(field, "must be text or a number, and not empty", |value| match value {
             Value::String(text) if !text.trim().is_empty() && text.len() <= MAX_TEXT => Some(value.clone()),

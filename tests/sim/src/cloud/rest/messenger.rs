@@ -1,4 +1,4 @@
-//! Messenger channels: one a ticket, with control messages and attachments.
+//! Messenger channels: one for each ticket, with control messages and attachments.
 
 use axum::Json;
 use axum::Router;
@@ -16,18 +16,19 @@ use uuid::Uuid;
 use super::extract::{self, Body, Caller, Id, Parameters};
 use super::fields::Fields;
 use super::problem::ApiError;
+use crate::cloud::app::App;
+use crate::cloud::clock::unix_seconds;
 use crate::cloud::hub::Changed;
-use crate::cloud::server::App;
 use crate::cloud::store::{Attachment, Read, Ticket};
-use crate::cloud::{unix_seconds, views};
+use crate::cloud::views;
 
-/// The largest attachment.
+/// Limit of an attachment, in bytes.
 const MAX_UPLOAD: usize = 10 * 1024 * 1024;
-/// How long an upload address is good, in seconds.
+/// Lifetime of an upload address, in seconds.
 const UPLOAD_LIFETIME: i64 = 900;
-/// The most attachments of one channel.
+/// Limit of the attachments of one channel.
 const MAX_ATTACHMENTS: usize = 100;
-/// The longest file name.
+/// Limit of a file name.
 const MAX_FILE_NAME: usize = 255;
 
 pub(super) fn routes() -> Router<App> {
@@ -39,7 +40,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/v1/uploads/{id}", put(upload).layer(DefaultBodyLimit::max(MAX_UPLOAD)))
 }
 
-/// The ticket whose channel this is, if the caller may see it.
+/// The ticket of a channel, if the caller may see it.
 fn ticket(read: &impl Read, caller: &Caller, channel: Uuid) -> Result<Ticket, ApiError> {
     let ticket = read
         .all::<Ticket>()?
@@ -49,7 +50,7 @@ fn ticket(read: &impl Read, caller: &Caller, channel: Uuid) -> Result<Ticket, Ap
     if caller.sees(ticket.connector_id) {
         Ok(ticket)
     } else {
-        Err(ApiError::forbidden("The channel is another connector's."))
+        Err(ApiError::forbidden("The channel belongs to another connector."))
     }
 }
 
@@ -61,7 +62,8 @@ async fn one(State(app): State<App>, caller: Caller, id: Id) -> Result<Json<Valu
     })))
 }
 
-/// Subscribers of the ticket get a `ping` message; the sockets of connector and operator a websocket ping.
+/// Sends a `ping` message to subscribers of the ticket, and a websocket ping to the connector and the
+/// operator.
 async fn send_control_message(
     State(app): State<App>,
     caller: Caller,
@@ -111,12 +113,12 @@ async fn attach(State(app): State<App>, caller: Caller, id: Id, body: Body) -> R
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
-/// What the signature of an upload address is about.
+/// The text that the signature of an upload address covers.
 fn signed(reference: Uuid, expires: i64) -> String {
     format!("upload {reference} {expires}")
 }
 
-/// No login: the address itself is the permission, for this file and a while.
+/// Needs no login: the address itself permits the upload of this file for a limited time.
 async fn upload(
     State(app): State<App>,
     id: Id,
@@ -129,7 +131,7 @@ async fn upload(
     let signature = fields.needed("signature", |fields, field| fields.text(field, 128)).unwrap_or_default();
     fields.finish()?;
     if !app.signer.is_signature(&signed(reference, expires), &signature) {
-        return Err(ApiError::forbidden("The signature is not this cloud's."));
+        return Err(ApiError::forbidden("The signature was not made by this cloud."));
     }
     if expires <= unix_seconds() {
         return Err(ApiError::forbidden("The upload address has expired."));
@@ -179,6 +181,6 @@ async fn download(
         return Err(ApiError::not_found("attachment"));
     }
     let content = view.upload(reference)?.ok_or_else(|| ApiError::not_found("upload of this attachment"))?;
-    // never a type that a browser would run
+    // never a type that a browser would execute
     Ok(([(CONTENT_TYPE, "application/octet-stream")], content).into_response())
 }

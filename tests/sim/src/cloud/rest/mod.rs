@@ -1,44 +1,45 @@
-//! The REST API: every resource of the vendor's documents that the sandbox has, and errors as problem objects.
+//! The REST API: the resources of the vendor's documents that the sandbox has, with errors as problem
+//! objects.
 
 mod connectors;
 mod extract;
 mod fields;
-mod guard;
-mod lifecycle;
 mod login;
 mod messenger;
 mod oauth;
-mod partner_prepared;
+mod partner_prepared_tickets;
 mod partner_tickets;
+mod pincode_guard;
 mod problem;
+mod ticket_lifecycle;
 mod tickets;
+mod token_response;
 mod vehicles;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::MethodRouter;
 
-use super::server::App;
-use super::ws;
+use super::app::App;
 
 pub(crate) use extract::{Parameters, bearer};
 pub(crate) use problem::ApiError;
-pub(crate) use vehicles::Catalogue;
 
-/// A request's body has at most this many bytes.
+/// Limit of a request's body, in bytes.
 const MAX_BODY: usize = 256 * 1024;
 
-/// All routes.
-pub(crate) fn router(app: App) -> Router {
+/// All routes: the REST API, and `websocket` at `/ws`.
+pub(crate) fn router(app: App, websocket: MethodRouter<App>) -> Router {
     Router::new()
-        .route("/ws", get(ws::upgrade))
+        .route("/ws", websocket)
         .merge(login::routes())
+        .merge(oauth::routes())
         .merge(connectors::routes())
         .merge(vehicles::routes())
         .merge(tickets::routes())
-        .merge(partner_prepared::routes())
+        .merge(partner_prepared_tickets::routes())
         .merge(partner_tickets::routes())
         .merge(messenger::routes())
         .layer(DefaultBodyLimit::max(MAX_BODY))

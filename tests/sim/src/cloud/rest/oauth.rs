@@ -1,4 +1,4 @@
-//! The token endpoint of OAuth 2 (RFC 6749): refreshing, and the client-credentials grant.
+//! The token endpoint of OAuth 2 (RFC 6749): refresh, and the client-credentials grant.
 
 use std::collections::BTreeMap;
 
@@ -13,23 +13,24 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::extract;
-use super::login::Tokens;
 use super::problem::ApiError;
-use crate::cloud::server::App;
+use super::token_response::TokenResponse;
+use crate::cloud::app::App;
+use crate::cloud::clock::unix_seconds;
+use crate::cloud::random;
 use crate::cloud::store::{Account, Change, Connector, Read as _, RefreshToken, StoreError, Subject};
 use crate::cloud::tokens::{Signer, scope};
-use crate::cloud::{random, unix_seconds};
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/oauth2/token", post(token))
 }
 
-/// An error of section 5.2, which is a problem object as well.
+/// An error of section 5.2, which is also a problem object.
 #[derive(Debug)]
 struct OauthError {
     error: &'static str,
     description: &'static str,
-    /// 401 with a challenge, when the client tried the Authorization header.
+    /// Whether to answer 401 with a challenge, because the client used the Authorization header.
     challenge: bool,
 }
 
@@ -64,7 +65,7 @@ impl IntoResponse for OauthError {
     }
 }
 
-type OauthResult = Result<Tokens, OauthError>;
+type OauthResult = Result<TokenResponse, OauthError>;
 
 async fn token(State(app): State<App>, headers: HeaderMap, request: Request) -> Result<Response, ApiError> {
     let form = match form(request, &app).await? {
@@ -85,7 +86,7 @@ async fn token(State(app): State<App>, headers: HeaderMap, request: Request) -> 
     })
 }
 
-/// The form's fields; a field must not come twice (RFC 6749 section 3.2).
+/// The form's fields; a field must not be repeated (RFC 6749 section 3.2).
 async fn form(request: Request, app: &App) -> Result<Result<BTreeMap<String, String>, OauthError>, ApiError> {
     let is_form = request
         .headers()
@@ -102,7 +103,7 @@ async fn form(request: Request, app: &App) -> Result<Result<BTreeMap<String, Str
     let mut form = BTreeMap::new();
     for (name, value) in form_urlencoded::parse(&bytes) {
         if form.insert(name.into_owned(), value.into_owned()).is_some() {
-            return Ok(Err(OauthError::new("invalid_request", "A field comes twice.")));
+            return Ok(Err(OauthError::new("invalid_request", "A field is repeated.")));
         }
     }
     Ok(Ok(form))
@@ -120,7 +121,7 @@ fn basic(headers: &HeaderMap) -> Option<(String, String)> {
 }
 
 fn form_decoded(text: &str) -> String {
-    // as a name without a value; an encoded "=" stays part of it
+    // parse it as a name without a value; an encoded "=" stays part of it
     form_urlencoded::parse(text.as_bytes()).next().map(|(name, _)| name.into_owned()).unwrap_or_default()
 }
 
@@ -155,7 +156,7 @@ fn grant(
             {
                 return Ok(Err(OauthError::new("invalid_scope", "The client does not have this scope.")));
             }
-            Ok(Ok(Tokens::issue(change, signer, &subject, None)?))
+            Ok(Ok(TokenResponse::issue(change, signer, &subject, None)?))
         }
         Some("refresh_token") => match form.get("refresh_token") {
             Some(token) => refresh(change, signer, token),
@@ -169,7 +170,8 @@ fn grant(
     }
 }
 
-/// A refresh token is good once; using it again gives its whole family away as copied.
+/// Refreshes a login. A refresh token is valid once; a second use revokes its whole family, because it was
+/// copied.
 fn refresh(change: &Change, signer: &Signer, token: &str) -> Result<OauthResult, StoreError> {
     let Some(mut known) = change.get::<RefreshToken>(&random::sha256(token.as_bytes()))? else {
         return Ok(Err(OauthError::invalid_grant()));
@@ -191,5 +193,5 @@ fn refresh(change: &Change, signer: &Signer, token: &str) -> Result<OauthResult,
     }
     known.rotated = true;
     change.put(&known)?;
-    Ok(Ok(Tokens::issue(change, signer, &known.subject, Some(known.family))?))
+    Ok(Ok(TokenResponse::issue(change, signer, &known.subject, Some(known.family))?))
 }

@@ -1,4 +1,4 @@
-//! The partner's tickets from pending on: joining them, and what becomes of those in progress.
+//! The partner API's tickets: joining pending ones, and ending those in progress.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -10,18 +10,18 @@ use serde_json::{Map, Value};
 
 use super::extract::{Body, Caller, Id, Parameters};
 use super::fields::Fields;
-use super::lifecycle::{self, End};
-use super::partner_prepared::{Paging, asked, page};
+use super::partner_prepared_tickets::{Paging, asked, page};
 use super::problem::ApiError;
+use super::ticket_lifecycle::{self, End};
+use crate::cloud::app::App;
 use crate::cloud::hub::Changed;
-use crate::cloud::server::App;
 use crate::cloud::store::{Read, Ticket, TicketState, View};
 use crate::cloud::views;
 
 const IN_PROGRESS: &str = "/v2/tickets/in-progress-tickets";
-/// The longest reference.
+/// Limit of a reference.
 const MAX_REFERENCE: usize = 255;
-/// The longest reason.
+/// Limit of a reason.
 const MAX_REASON: usize = 1000;
 
 pub(super) fn routes() -> Router<App> {
@@ -71,7 +71,7 @@ fn list(
     Ok(Json(page(query, &paging, &found)))
 }
 
-/// The ticket in this state.
+/// The ticket, if it is in this state.
 fn in_state(read: &impl Read, id: &Id, state: TicketState, what: &str) -> Result<Ticket, ApiError> {
     id.ticket(read)?.filter(|ticket| ticket.state == state).ok_or_else(|| ApiError::not_found(what))
 }
@@ -110,7 +110,7 @@ async fn one_in_progress(State(app): State<App>, caller: Caller, id: Id) -> Resu
     Ok(Json(partner_view(&view, &ticket)?))
 }
 
-/// A ticket in any state: where the transitions out of "in progress" lead.
+/// A ticket in any state, to which the transitions of a ticket in progress redirect.
 async fn one(State(app): State<App>, caller: Caller, id: Id) -> Result<Json<Value>, ApiError> {
     caller.operator()?;
     let view = app.store.view()?;
@@ -144,11 +144,11 @@ async fn join(State(app): State<App>, caller: Caller, id: Id, body: Body) -> Res
         .store
         .change(move |change| {
             let ticket = existing(change, &id)?;
-            lifecycle::join(change, ticket, &operator, operator_id.unwrap_or_default())
+            ticket_lifecycle::join(change, ticket, &operator, operator_id.unwrap_or_default())
         })
         .await?;
     tracing::info!(ticket = ticket.id, connector_id = ticket.connector_id, "ticket in progress");
-    lifecycle::follow(&app, &ticket);
+    ticket_lifecycle::follow(&app, &ticket);
     Ok(see_other(format!("{IN_PROGRESS}/{}", ticket.uuid)))
 }
 
@@ -172,15 +172,15 @@ async fn transition(
         .store
         .change(move |change| {
             let ticket = existing(change, &id)?;
-            lifecycle::end(change, ticket, &[TicketState::InProgress], end)
+            ticket_lifecycle::end(change, ticket, &[TicketState::InProgress], end)
         })
         .await?;
     tracing::info!(ticket = ticket.id, state = ?ticket.state, "ticket ended");
-    lifecycle::follow(&app, &ticket);
+    ticket_lifecycle::follow(&app, &ticket);
     Ok(see_other(format!("/v2/tickets/{}", ticket.uuid)))
 }
 
-/// Replaces what the operator may correct: a field that is absent stays, null clears it.
+/// Replaces the fields that the operator may correct: an absent field stays, null clears it.
 async fn replace(
     State(app): State<App>,
     caller: Caller,
@@ -216,7 +216,7 @@ async fn replace(
     Ok(Json(view))
 }
 
-/// The field's value if the field is there at all; null is there.
+/// The field's value if the field is present; null is present.
 fn given<T>(
     fields: &mut Fields,
     field: &str,

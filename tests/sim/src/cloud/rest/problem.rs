@@ -1,4 +1,4 @@
-//! Errors as the REST API reports them: problem objects (RFC 9457), and where they come from.
+//! Errors of the REST API as problem objects (RFC 9457), and conversions to them.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -9,21 +9,21 @@ use serde::Serialize;
 use crate::cloud::store::StoreError;
 use crate::cloud::tokens::TokenError;
 
-/// A field that is not as it should be.
+/// An invalid field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Violation {
-    /// Its name.
+    /// The field's name.
     pub(crate) field: String,
-    /// What is wrong with it.
+    /// The reason.
     pub(crate) message: String,
 }
 
-/// An error on its way to the client; boxed, because results are mostly about what went well.
+/// An error for the client; boxed, because most results are successes.
 #[derive(Debug, Clone)]
-pub(crate) struct ApiError(Box<Contents>);
+pub(crate) struct ApiError(Box<ProblemContents>);
 
 #[derive(Debug, Clone, Serialize)]
-struct Contents {
+struct ProblemContents {
     #[serde(flatten)]
     problem: Problem,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -38,53 +38,53 @@ impl ApiError {
         Problem::new(status.as_u16(), slug, title, detail).into()
     }
 
-    /// What the client will see.
+    /// The contents, as the client receives them.
     #[cfg(test)]
     pub(crate) fn contents(&self) -> impl Serialize {
         &self.0
     }
 
-    /// 400: something about the request as a whole.
+    /// 400: the request as a whole is invalid.
     pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad-request", "Bad request", detail)
     }
 
-    /// 400 `/problems/violations`: these fields.
+    /// 400 `/problems/violations`: these fields are invalid.
     pub(crate) fn violations(violations: Vec<Violation>) -> Self {
         let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
-        let detail = format!("Not as they should be: {}.", fields.join(", "));
+        let detail = format!("Invalid fields: {}.", fields.join(", "));
         let mut error =
             Self::new(StatusCode::BAD_REQUEST, "violations", "The request has invalid fields", detail);
         error.0.violations = violations;
         error
     }
 
-    /// 400 `/problems/violations`: this one field.
+    /// 400 `/problems/violations`: this field is invalid.
     pub(crate) fn violation(field: &str, message: impl Into<String>) -> Self {
         Self::violations(vec![Violation { field: field.to_owned(), message: message.into() }])
     }
 
-    /// 401: log in, or log in again.
+    /// 401: the caller has to log in, for the first time or again.
     pub(crate) fn unauthorized(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized", detail)
     }
 
-    /// 403: logged in, but not for this.
+    /// 403: the caller is not permitted to do this.
     pub(crate) fn forbidden(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden", detail)
     }
 
-    /// 404: no such thing.
+    /// 404: the resource does not exist.
     pub(crate) fn not_found(what: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", format!("There is no such {what}."))
     }
 
-    /// 409: not in the state that things are in.
+    /// 409: the current state does not allow this.
     pub(crate) fn conflict(slug: &str, title: &str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, slug, title, detail)
     }
 
-    /// 429: not before this many seconds.
+    /// 429: the request may be repeated after `retry_after_seconds`.
     pub(crate) fn too_many(detail: impl Into<String>, retry_after_seconds: u64) -> Self {
         let mut error =
             Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests", detail);
@@ -101,18 +101,18 @@ impl From<ApiError> for Problem {
 
 impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
-        Self(Box::new(Contents { problem, violations: Vec::new(), retry_after_seconds: None }))
+        Self(Box::new(ProblemContents { problem, violations: Vec::new(), retry_after_seconds: None }))
     }
 }
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        tracing::error!(error = &error as &dyn std::error::Error, "a request failed inside");
+        tracing::error!(error = &error as &dyn std::error::Error, "internal error in a request");
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal",
             "Internal error",
-            "The sandbox could not do it; its log says why.",
+            "The sandbox failed to handle the request; its log has the reason.",
         )
     }
 }

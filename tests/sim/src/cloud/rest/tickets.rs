@@ -1,4 +1,4 @@
-//! The customer's tickets.
+//! The customers' tickets.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -14,15 +14,15 @@ use uuid::Uuid;
 use super::connectors::page;
 use super::extract::{Body, Caller, Id, Parameters};
 use super::fields::Fields;
-use super::lifecycle::{self, End};
 use super::problem::ApiError;
-use crate::cloud::server::App;
+use super::ticket_lifecycle::{self, End};
+use crate::cloud::app::App;
 use crate::cloud::store::{Account, Change, PreparedTicket, Read as _, Role, Subject, Ticket, TicketState};
 use crate::cloud::views;
 
-/// The longest page.
+/// Limit of a page.
 const MAX_LIMIT: i64 = 200;
-/// The longest reference.
+/// Limit of a reference.
 const MAX_REFERENCE: usize = 255;
 
 pub(super) fn routes() -> Router<App> {
@@ -63,7 +63,7 @@ async fn one(State(app): State<App>, caller: Caller, id: Id) -> Result<Json<Valu
     Ok(Json(views::ticket(&ticket)))
 }
 
-/// The only transition that is the customer's: `{"transition":{"type":"cancel","reason"?}}`.
+/// The customers' only transition: `{"transition":{"type":"cancel","reason"?}}`.
 async fn transition(
     State(app): State<App>,
     caller: Caller,
@@ -86,16 +86,16 @@ async fn transition(
         .change(move |change| {
             let ticket = seen(&caller, id.ticket(change)?)?;
             let from = [TicketState::Pending, TicketState::InProgress];
-            lifecycle::end(change, ticket, &from, End::Cancel(reason))
+            ticket_lifecycle::end(change, ticket, &from, End::Cancel(reason))
         })
         .await?;
-    lifecycle::follow(&app, &ticket);
+    ticket_lifecycle::follow(&app, &ticket);
     Ok((StatusCode::SEE_OTHER, [(LOCATION, format!("/v1/tickets/{}", ticket.id))]).into_response())
 }
 
-/// A new ticket as the customer wants it.
+/// The fields of a new ticket.
 #[derive(Debug)]
-struct Wanted {
+struct NewTicket {
     vin: Option<Vin>,
     vehicle_model_id: Option<i64>,
     vehicle_model_variant_id: Option<i64>,
@@ -108,7 +108,7 @@ struct Wanted {
     confirmed_unattended_service: Option<bool>,
 }
 
-impl Wanted {
+impl NewTicket {
     fn parse(body: Body) -> Result<Self, ApiError> {
         let mut fields = body.fields();
         for field in ["vin", "vehicle_model_id"] {
@@ -120,7 +120,7 @@ impl Wanted {
         if metadata.get("vin_is_found_by_reader").is_some_and(|found| !found.is_boolean()) {
             fields.violation("metadata.vin_is_found_by_reader", "must be true or false");
         }
-        let wanted = Self {
+        let ticket = Self {
             vin: fields.vin("vin"),
             vehicle_model_id: fields.id("vehicle_model_id"),
             vehicle_model_variant_id: fields.id("vehicle_model_variant_id"),
@@ -133,10 +133,10 @@ impl Wanted {
             confirmed_unattended_service: fields.boolean("confirmed_unattended_service"),
         };
         fields.finish()?;
-        Ok(wanted)
+        Ok(ticket)
     }
 
-    /// The prepared ticket that this one continues, by its id or voucher.
+    /// The prepared ticket that the new ticket continues, by its id or voucher.
     fn prepared(&self, change: &Change, caller: &Subject) -> Result<Option<PreparedTicket>, ApiError> {
         let (field, prepared) = match (self.prepared_ticket_id, &self.voucher) {
             (Some(id), _) => ("prepared_ticket_id", change.get::<PreparedTicket>(id.as_bytes())?),
@@ -149,10 +149,10 @@ impl Wanted {
         let prepared =
             prepared.ok_or_else(|| ApiError::violation(field, "there is no such prepared ticket"))?;
         if self.voucher.as_ref().is_some_and(|voucher| *voucher != prepared.voucher_code) {
-            return Err(ApiError::violation("voucher", "is not the prepared ticket's"));
+            return Err(ApiError::violation("voucher", "does not belong to the prepared ticket"));
         }
         if prepared.vin.is_some() && self.vin.is_some() && prepared.vin != self.vin {
-            return Err(ApiError::violation("vin", "is not the prepared ticket's"));
+            return Err(ApiError::violation("vin", "differs from the prepared ticket's"));
         }
         if caller.role == Role::Customer && prepared.customer_id.is_some() {
             let own = change.get::<Account>(caller.id.as_bytes())?.and_then(|account| account.customer_id);
@@ -168,7 +168,7 @@ impl Wanted {
             return Err(ApiError::violation("connector_id", "there is no such connector"));
         };
         if !caller.sees(connector.id) {
-            return Err(ApiError::forbidden("The token is another connector's."));
+            return Err(ApiError::forbidden("The token belongs to another connector."));
         }
         let is_pending =
             |ticket: &Ticket| ticket.connector_id == connector.id && ticket.state == TicketState::Pending;
@@ -182,12 +182,12 @@ impl Wanted {
         }
         let prepared = self.prepared(change, caller)?;
         let (id, uuid) = match &prepared {
-            // the prepared ticket becomes this one
+            // the prepared ticket becomes the new ticket
             Some(prepared) => {
                 change.delete::<PreparedTicket>(prepared.id.as_bytes())?;
                 (prepared.ticket_number, prepared.id)
             }
-            None => (lifecycle::next_ticket_number(change)?, Uuid::new_v4()),
+            None => (ticket_lifecycle::next_ticket_number(change)?, Uuid::new_v4()),
         };
         let ticket = Ticket {
             id,
@@ -224,10 +224,10 @@ impl Wanted {
 
 async fn create(State(app): State<App>, caller: Caller, body: Body) -> Result<Response, ApiError> {
     let subject = caller.customer()?.clone();
-    let wanted = Wanted::parse(body)?;
-    let ticket = app.store.change(move |change| wanted.create(change, &subject)).await?;
+    let new = NewTicket::parse(body)?;
+    let ticket = app.store.change(move |change| new.create(change, &subject)).await?;
     tracing::info!(ticket = ticket.id, connector_id = ticket.connector_id, "ticket pending");
-    lifecycle::follow(&app, &ticket);
+    ticket_lifecycle::follow(&app, &ticket);
     let location = format!("/v1/tickets/{}", ticket.id);
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(views::ticket(&ticket))).into_response())
 }
@@ -247,9 +247,9 @@ async fn prepared(
     let own = view.get::<Account>(subject.id.as_bytes())?.and_then(|account| account.customer_id);
     let mut tickets: Vec<PreparedTicket> = view.all()?;
     tickets.retain(|ticket| {
-        // a connector's token does not say whose it is: the VIN must do
-        let ours = own.is_none() || ticket.customer_id.is_none() || ticket.customer_id == own;
-        ticket.vin == vin && ours
+        // a connector's token does not name its customer, so the VIN has to suffice
+        let is_own = own.is_none() || ticket.customer_id.is_none() || ticket.customer_id == own;
+        ticket.vin == vin && is_own
     });
     tickets.sort_by_key(|ticket| ticket.ticket_number);
     Ok(Json(page(&tickets, offset, limit, views::prepared_ticket)))

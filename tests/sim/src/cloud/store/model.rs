@@ -1,4 +1,4 @@
-//! The records.
+//! The records of the database.
 
 use connector_agent::protocol::vin::Vin;
 use serde::{Deserialize, Serialize};
@@ -6,28 +6,28 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Record, Table, number_key};
+use super::record::{ByteTable, StoredRecord, number_key};
 
-/// What someone who logged in may do.
+/// The permissions of a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Role {
-    /// A connector, and the workshop beside it: its own record, its own tickets.
+    /// A connector and its workshop: its own record and tickets.
     Connector,
-    /// The customer whose connectors these are.
+    /// The customer to whom the connectors belong.
     Customer,
     /// A remote operator: the partner API and the relay.
     Operator,
 }
 
-/// Who a token speaks for.
+/// The owner of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Subject {
-    /// Connector UUID or account's client id.
+    /// The connector's UUID, or the account's client id.
     pub(crate) id: String,
-    /// What it may do.
+    /// The permissions.
     pub(crate) role: Role,
-    /// The connector's number, if it is one.
+    /// The connector's number, if the owner is a connector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) connector_id: Option<i64>,
 }
@@ -47,13 +47,13 @@ pub(crate) struct Connector {
     pub(crate) vehicle_path_string: Option<String>,
     pub(crate) vin_number: Option<Vin>,
     pub(crate) agent_version: Option<String>,
-    /// The button was pressed, and nobody has dismissed it.
+    /// The button was pressed, and the call has not been dismissed.
     pub(crate) call_for_attention: bool,
-    /// Dismissed while the connector was away: it is told when it comes back.
+    /// The call was dismissed while the connector was offline, so the connector has to be notified.
     pub(crate) dismissal_owed: bool,
 }
 
-/// Where a ticket is in its life.
+/// The state of a ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum TicketState {
@@ -64,7 +64,7 @@ pub(crate) enum TicketState {
     Cancelled,
 }
 
-/// A customer's ticket, from pending on.
+/// A customer's ticket, from the state `pending` on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Ticket {
     pub(crate) id: i64,
@@ -82,11 +82,11 @@ pub(crate) struct Ticket {
     pub(crate) prepared_ticket_id: Option<Uuid>,
     pub(crate) preparer_external_reference: Option<String>,
     pub(crate) confirmed_unattended_service: Option<bool>,
-    /// Who made it.
+    /// The customer's login.
     pub(crate) customer: String,
-    /// Whose login joined it.
+    /// The operator's login.
     pub(crate) operator: Option<String>,
-    /// What the operator called itself when joining.
+    /// The id that the operator gave when joining.
     pub(crate) operator_id: Option<Value>,
     pub(crate) connection_id: Option<i64>,
     pub(crate) connection_uuid: Option<Uuid>,
@@ -101,13 +101,13 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// Whether it still occupies its connector.
+    /// Whether the ticket still occupies its connector.
     pub(crate) fn is_active(&self) -> bool {
         matches!(self.state, TicketState::Pending | TicketState::InProgress)
     }
 }
 
-/// A ticket that a partner prepared and no customer has used yet.
+/// A ticket that a partner has prepared and no customer has used.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PreparedTicket {
     pub(crate) id: Uuid,
@@ -120,7 +120,7 @@ pub(crate) struct PreparedTicket {
     pub(crate) preparer_external_reference: Option<String>,
     pub(crate) voucher_code: String,
     pub(crate) description: Option<String>,
-    /// Whose login prepared it.
+    /// The partner's login.
     pub(crate) preparer: String,
     #[serde(with = "time::serde::rfc3339")]
     pub(crate) created_at: OffsetDateTime,
@@ -130,27 +130,27 @@ pub(crate) struct PreparedTicket {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Account {
     pub(crate) client_id: String,
-    /// Kept as it is: the sandbox prints it at every start.
+    /// Stored in clear text, because the sandbox prints it at every start.
     pub(crate) client_secret: String,
     pub(crate) role: Role,
-    /// The customer's number, if it is one.
+    /// The customer's number, if the account belongs to a customer.
     pub(crate) customer_id: Option<i64>,
 }
 
-/// A refresh token, known by its hash only.
+/// A refresh token, of which only the hash is stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RefreshToken {
     pub(crate) hash: [u8; 32],
     pub(crate) subject: Subject,
-    /// All tokens that came of one login.
+    /// The login from which the token stems.
     pub(crate) family: Uuid,
-    /// Used up: using it again means that someone copied it.
+    /// Whether the token was used. A second use means that it was copied.
     pub(crate) rotated: bool,
     /// Unix seconds.
     pub(crate) expires_at: i64,
 }
 
-/// How often a connector's pincode was wrong.
+/// Counts the wrong pincodes for a connector.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct PincodeGuard {
     pub(crate) connector_id: i64,
@@ -161,12 +161,12 @@ pub(crate) struct PincodeGuard {
     pub(crate) last_failure: i64,
 }
 
-/// A one-time password, known by its hash only, gone when used.
+/// A one-time password, of which only the hash is stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct OneTimePassword {
     pub(crate) hash: [u8; 32],
     pub(crate) subject: Subject,
-    /// Stays when used, so that the connectors file does not bring it back.
+    /// A used password stays in the table, so that the connectors file does not restore it.
     pub(crate) used: bool,
 }
 
@@ -176,7 +176,7 @@ pub(crate) struct Attachment {
     pub(crate) file_reference: Uuid,
     pub(crate) channel_id: Uuid,
     pub(crate) file_name: String,
-    /// Bytes, once uploaded.
+    /// Size in bytes, once the file is uploaded.
     pub(crate) size: Option<u64>,
     #[serde(with = "time::serde::rfc3339")]
     pub(crate) created_at: OffsetDateTime,
@@ -184,8 +184,8 @@ pub(crate) struct Attachment {
 
 macro_rules! record {
     ($type:ty, $table:literal, $self:ident => $key:expr) => {
-        impl Record for $type {
-            const TABLE: Table = Table::new($table);
+        impl StoredRecord for $type {
+            const TABLE: ByteTable = ByteTable::new($table);
             fn key(&$self) -> Vec<u8> {
                 $key.to_vec()
             }

@@ -1,29 +1,32 @@
-//! What is there at the start: the connectors of the file or a random one, and an account of each kind.
+//! The initial contents of the database: the connectors of the file or a random one, and an account for each
+//! role.
 
 use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
-use super::{Account, Change, Connector, OneTimePassword, Read, Role, StoreError, Subject};
+use super::database::{Change, Read};
+use super::model::{Account, Connector, OneTimePassword, Role, Subject};
+use super::record::StoreError;
 use crate::cloud::random;
 
-/// Where connectors without a number of their own begin.
+/// The first number for connectors without their own.
 const FIRST_CONNECTOR: i64 = 1001;
-/// The setting that says which connector a start without a file announces.
+/// The setting that names the connector of a start without a connectors file.
 const FIRST_SETTING: &str = "first-connector";
 
-/// A connector as a connectors file describes it.
+/// A connector in a connectors file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectorSeed {
-    /// Its number; the next free one when absent.
+    /// The number; by default, the next free one.
     #[serde(default)]
     pub id: Option<i64>,
-    /// Its UUID.
+    /// The UUID.
     pub uuid: Uuid,
-    /// Its pincode, a string or a number.
+    /// The pincode, a string or a number.
     #[serde(deserialize_with = "pincode")]
     pub pincode: String,
-    /// The kind of hardware.
+    /// The hardware type.
     #[serde(default = "classic")]
     pub hardware_type: String,
     /// The product's name.
@@ -32,19 +35,19 @@ pub struct ConnectorSeed {
     /// Whether it has Wi-Fi.
     #[serde(default = "yes")]
     pub has_wifi: bool,
-    /// Whether it can do DoIP.
+    /// Whether the connector supports DoIP.
     #[serde(default = "yes")]
     pub supports_doip: bool,
-    /// The software's version.
+    /// The software version.
     #[serde(default)]
     pub software_version: i64,
-    /// The hardware's version.
+    /// The hardware version.
     #[serde(default)]
     pub hardware_version: i64,
-    /// The vehicle as one line of text, where the cloud knows it.
+    /// The vehicle as one line of text, if the cloud knows it.
     #[serde(default)]
     pub vehicle_path_string: Option<String>,
-    /// A password that logs in as this connector once.
+    /// A one-time password for the connector.
     #[serde(default)]
     pub otp: Option<String>,
 }
@@ -92,14 +95,14 @@ impl ConnectorSeed {
         }
     }
 
-    /// A connector that nobody else has.
+    /// A connector with a random UUID and pincode.
     fn random() -> Self {
         Self::new(Uuid::new_v4(), random::digits(6))
     }
 }
 
 impl Change {
-    /// Brings the connectors into the database; gives the first of them.
+    /// Stores the connectors. Returns the first of them.
     pub(crate) fn seed_connectors(&self, seeds: &[ConnectorSeed]) -> Result<Connector, StoreError> {
         let mut first = None;
         for seed in seeds {
@@ -124,7 +127,7 @@ impl Change {
             (Some(known), _) => known.id,
             (None, Some(id)) if id > 0 && self.connector(id)?.is_none() => id,
             (None, Some(id)) => {
-                tracing::warn!(id, uuid = %seed.uuid, "another connector has this number, or none can: it gets another");
+                tracing::warn!(id, uuid = %seed.uuid, "the connector's number is taken or invalid: assigning another");
                 self.free_connector_number()?
             }
             (None, None) => self.free_connector_number()?,
@@ -162,7 +165,7 @@ impl Change {
         }
     }
 
-    /// Lets this password log in as `subject` once; one that was used already stays used.
+    /// Stores a one-time password for `subject`. A password that was used stays used.
     pub(crate) fn add_one_time_password(&self, otp: &str, subject: Subject) -> Result<(), StoreError> {
         let hash = random::sha256(otp.as_bytes());
         match self.get::<OneTimePassword>(&hash)? {
@@ -171,7 +174,7 @@ impl Change {
         }
     }
 
-    /// The account of this kind, made when there is none.
+    /// The account with this role, created if there is none.
     pub(crate) fn seed_account(&self, role: Role) -> Result<Account, StoreError> {
         if let Some(account) = self.all::<Account>()?.into_iter().find(|account| account.role == role) {
             return Ok(account);
@@ -195,12 +198,12 @@ impl Change {
 }
 
 impl Subject {
-    /// A connector speaking for itself.
+    /// The connector itself.
     pub(crate) fn connector(connector: &Connector) -> Self {
         Self { id: connector.uuid.to_string(), role: Role::Connector, connector_id: Some(connector.id) }
     }
 
-    /// An account.
+    /// The account's owner.
     pub(crate) fn account(account: &Account) -> Self {
         Self { id: account.client_id.clone(), role: account.role, connector_id: None }
     }

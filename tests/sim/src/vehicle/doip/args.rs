@@ -1,4 +1,4 @@
-//! `connector-sim vehicle --doip`: its arguments.
+//! The arguments of `connector-sim vehicle --doip`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,77 +17,79 @@ use crate::doip::tls::EntityTls;
 use crate::doip::{Answer, Confirmation, EntityConfig, ListenConfig, Timeouts};
 use crate::vehicle::VehicleConfig;
 
-/// Which gateway to simulate, and how it behaves.
+/// The gateway to simulate, and its behaviour.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "DoIP")]
-pub struct DoipArgs {
-    /// Serves the vehicle over DoIP there, by TCP and UDP, such as 0.0.0.0:13400; port 0 takes any that is free.
+pub(crate) struct DoipArgs {
+    /// Serve the vehicle over DoIP at this address, such as 0.0.0.0:13400, by TCP and UDP. Port 0 takes a free
+    /// one.
     #[arg(long, value_name = "ADDR", value_parser = socket_address)]
-    pub doip: Option<SocketAddr>,
-    /// Plays a recorded gateway in place of the vehicle.
+    pub(crate) doip: Option<SocketAddr>,
+    /// Replay a recorded gateway instead of the vehicle.
     #[arg(long, value_name = "FILE", requires = "doip")]
     doip_recording: Option<PathBuf>,
-    /// The port for discovery, if not the same as for TCP.
+    /// UDP port for discovery. By default, the same as for TCP.
     #[arg(long, value_name = "PORT", requires = "doip")]
     doip_udp_port: Option<u16>,
-    /// Serves TLS on this port too: 3496 in vehicles, 0 for any.
+    /// Also serve TLS on this port: 3496 in vehicles, 0 for a free one.
     #[arg(long, value_name = "PORT", requires = "doip")]
     doip_tls_port: Option<u16>,
-    /// Writes the certificate that testers have to trust there, as PEM.
+    /// Write the certificate that testers have to trust to this file, as PEM.
     #[arg(long, value_name = "FILE", requires = "doip_tls_port")]
     doip_tls_certificate: Option<PathBuf>,
-    /// Refuses routing without TLS, by code 0x07.
+    /// Refuse routing activation without TLS, with code 0x07.
     #[arg(long, requires = "doip_tls_port")]
     doip_tls_required: bool,
-    /// The edition: 1, 2 (ISO 13400-2:2012) or 3 (2019).
+    /// Protocol version: 1, 2 (ISO 13400-2:2012) or 3 (2019).
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=3))]
     doip_version: u8,
-    /// Where announcements go, if not to port 13400 of the subnet's broadcast address.
+    /// Destination of announcements. By default, port 13400 of the subnet's broadcast address.
     #[arg(long, value_name = "ADDR", requires = "doip", value_parser = socket_address)]
     doip_announce_to: Option<SocketAddr>,
-    /// How many announcements are made at the start, 500 ms apart.
+    /// Number of announcements at the start, 500 ms apart.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=1000))]
     doip_announcements: u32,
-    /// Announces that the VIN is not known; the gateway tells it when asked by 22 F190.
+    /// Announce no VIN. The gateway still reports it in response to 22 F190.
     #[arg(long, requires = "doip")]
     doip_no_vin: bool,
-    /// A second gateway of the vehicle there, with the later half of the ECUs.
+    /// Serve the second half of the ECUs behind a second gateway at this address.
     #[arg(long, value_name = "ADDR", requires = "doip", conflicts_with = "doip_recording", value_parser = socket_address)]
     doip_second: Option<SocketAddr>,
-    /// Answers every request for routing by this code; `never` not at all.
+    /// Answer every routing activation request with this code, or `never`.
     #[arg(long, value_name = "CODE", value_parser = answer)]
     doip_activation: Option<Answer>,
-    /// The testers that are served, in place of 0x0E00 to 0x0FFF; repeated for more.
+    /// Serve only the tester with this address; may be repeated. By default, 0x0E00 to 0x0FFF.
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     doip_tester: Vec<LogicalAddress>,
-    /// Routing has to be confirmed in the vehicle first, which takes so long.
+    /// Routing activation needs a confirmation in the vehicle, which takes this long.
     #[arg(long, value_name = "MS", requires = "doip")]
     doip_confirm_ms: Option<u64>,
-    /// The confirmation is refused.
+    /// Refuse the confirmation.
     #[arg(long, requires = "doip_confirm_ms")]
     doip_confirm_refused: bool,
-    /// What has to be in the manufacturer's field of requests for routing, else authentication is missing (0x04).
+    /// Required manufacturer field of routing activation requests. Others are refused for missing authentication
+    /// (0x04).
     #[arg(long, value_name = "HEX", value_parser = oem)]
     doip_oem: Option<[u8; 4]>,
-    /// How long everything takes that the gateway says.
+    /// Delay of everything that the gateway sends.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     doip_latency_ms: u64,
-    /// How long the ECUs take for an ordinary request; beyond 50 ms they say that they need longer.
+    /// Time that an ECU takes for an ordinary request. Beyond 50 ms, the ECU sends response pending.
     #[arg(long, value_name = "MS", default_value_t = 1)]
     doip_processing_ms: u64,
-    /// Refuses every diagnostic message by this code, such as 0x06.
+    /// Refuse every diagnostic message with this code, such as 0x06.
     #[arg(long, value_name = "CODE", value_parser = byte)]
     doip_nack: Option<u8>,
-    /// Acknowledges no diagnostic message.
+    /// Acknowledge no diagnostic message.
     #[arg(long)]
     doip_no_ack: bool,
-    /// Whether the vehicle says that it is ready; SIGUSR1 switches between ready and not ready.
+    /// Power mode of the vehicle. SIGUSR1 switches between ready and not ready.
     #[arg(long, value_name = "MODE", default_value = "ready", value_parser = ["ready", "not-ready", "not-supported", "unknown-request"])]
     doip_power_mode: String,
-    /// How many connections may have routing.
+    /// Limit of connections with routing.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..))]
     doip_max_sockets: u8,
-    /// The longest diagnostic message taken, in bytes.
+    /// The longest accepted diagnostic message.
     #[arg(long, value_name = "BYTES", default_value_t = 0x0010_0000)]
     doip_max_data_size: u32,
     /// T_TCP_Initial_Inactivity.
@@ -99,8 +101,8 @@ pub struct DoipArgs {
 }
 
 impl DoipArgs {
-    /// Whether the vehicle says at first that it is ready.
-    pub fn is_ready(&self) -> bool {
+    /// Whether the initial power mode is ready.
+    pub(crate) fn is_ready(&self) -> bool {
         self.doip_power_mode == "ready"
     }
 
@@ -128,7 +130,7 @@ impl DoipArgs {
         }
     }
 
-    fn describe(&self, entity: &mut EntityConfig) {
+    fn apply(&self, entity: &mut EntityConfig) {
         entity.version = ProtocolVersion::from(self.doip_version);
         entity.announcements = self.doip_announcements;
         entity.max_sockets = self.doip_max_sockets;
@@ -157,29 +159,29 @@ impl DoipArgs {
     }
 }
 
-/// Starts the gateways that the arguments ask for; none without `--doip`.
+/// Starts the gateways that the arguments describe; none without `--doip`.
 ///
 /// # Errors
 ///
-/// A file that can't be read or used, or an address that can't be listened on.
-pub async fn serve(
+/// Returns an error if a file cannot be read or parsed, or if an address cannot be listened on.
+pub(crate) async fn serve(
     args: &DoipArgs,
     vehicle: Option<&VehicleConfig>,
 ) -> anyhow::Result<(Vec<DoipGateway>, Value)> {
     let Some(address) = args.doip else { return Ok((Vec::new(), Value::Null)) };
-    let cannot = |address: SocketAddr| format!("cannot serve DoIP at {address}");
+    let failed = |address: SocketAddr| format!("cannot serve DoIP at {address}");
     let mut gateways = Vec::new();
     if let Some(path) = &args.doip_recording {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let recording = DoipRecording::parse(&text).with_context(|| path.display().to_string())?;
         let gateway = DoipGateway::play(&recording, args.listen(address)?, args.timeouts()).await;
-        gateways.push(gateway.with_context(|| cannot(address))?);
+        gateways.push(gateway.with_context(|| failed(address))?);
     } else {
         let mut vehicle = vehicle.context("--vehicles is missing")?.clone();
         vehicle.timing.processing = Duration::from_millis(args.doip_processing_ms);
         let mut config = DoipConfig::new(&vehicle, args.listen(address)?);
-        args.describe(&mut config.entity);
+        args.apply(&mut config.entity);
         if args.doip_no_vin {
             config.forget_vin();
         }
@@ -195,15 +197,15 @@ pub async fn serve(
         };
         for config in std::iter::once(config).chain(second) {
             let at = config.listen.tcp;
-            gateways.push(DoipGateway::start(&vehicle, config).await.with_context(|| cannot(at))?);
+            gateways.push(DoipGateway::start(&vehicle, config).await.with_context(|| failed(at))?);
         }
     }
-    let told = gateways.iter().map(tell).collect();
-    Ok((gateways, told))
+    let description = gateways.iter().map(describe).collect();
+    Ok((gateways, description))
 }
 
-/// What scripts are told of a gateway.
-fn tell(gateway: &DoipGateway) -> Value {
+/// The gateway, as the line of JSON describes it.
+fn describe(gateway: &DoipGateway) -> Value {
     let addresses = gateway.addresses();
     let ecus: Vec<_> = gateway
         .ecus()
@@ -251,5 +253,5 @@ fn answer(text: &str) -> Result<Answer, String> {
 
 fn oem(text: &str) -> Result<[u8; 4], String> {
     let bytes = crate::vehicle::hex::parse(text).map_err(|error| error.to_string())?;
-    bytes.try_into().map_err(|_| "four bytes, such as 01020304".to_owned())
+    bytes.try_into().map_err(|_| "expected four bytes, such as 01020304".to_owned())
 }

@@ -1,4 +1,4 @@
-//! ECUs as a gateway hosts them: answering machines with a logical address each.
+//! ECUs behind a gateway: responders with a logical address each.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -11,11 +11,11 @@ use tokio::sync::watch;
 use crate::vehicle::ecu::{Anomalies, EcuStatus, Image, Responder, ScriptProgress, Target, Timer};
 use crate::vehicle::simulation::write_image;
 
-/// One ECU behind a gateway.
+/// An ECU behind a gateway.
 pub(super) struct Host {
     pub(super) address: LogicalAddress,
     responder: Box<dyn Responder>,
-    /// Who asked last, and so is answered.
+    /// The tester that sent the last request, and receives the responses.
     tester: LogicalAddress,
     status: watch::Sender<EcuStatus>,
     memory: Option<PathBuf>,
@@ -59,7 +59,7 @@ impl Host {
         Some(DiagnosticMessage { source: self.address, target: self.tester, data })
     }
 
-    /// Shows the ECU's state, and writes what was newly downloaded.
+    /// Publishes the ECU's state, and writes new downloads to files.
     pub(super) fn publish(&mut self) {
         let Some(status) = self.responder.poll_status() else { return };
         if let Some(directory) = &self.memory {
@@ -74,18 +74,18 @@ impl Host {
     }
 }
 
-/// A request of a recording, and when which answers came after it.
+/// A recorded request, and the answers with their delays.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Step {
+pub(super) struct RecordedRequest {
     pub(super) request: Vec<u8>,
     pub(super) answers: Vec<(Duration, Vec<u8>)>,
 }
 
-/// An ECU that answers as it was recorded: each request as at its next place in the recording, or, after its last one,
-/// as there.
+/// An ECU that replays a recording. It answers a request as at the request's next position in the recording,
+/// or, after the last position, as at that one.
 #[derive(Debug)]
 pub(super) struct RecordedDoipEcu {
-    steps: Vec<Step>,
+    steps: Vec<RecordedRequest>,
     next: usize,
     due: VecDeque<(Instant, Vec<u8>)>,
     responses: VecDeque<Vec<u8>>,
@@ -95,7 +95,7 @@ pub(super) struct RecordedDoipEcu {
 }
 
 impl RecordedDoipEcu {
-    pub(super) fn new(steps: Vec<Step>) -> Self {
+    pub(super) fn new(steps: Vec<RecordedRequest>) -> Self {
         let (due, responses, anomalies) = (VecDeque::new(), VecDeque::new(), Anomalies::default());
         Self { steps, next: 0, due, responses, requests: 0, anomalies, changed: true }
     }
@@ -115,7 +115,7 @@ impl Responder for RecordedDoipEcu {
     fn handle_request(&mut self, now: Instant, _target: Target, pdu: &[u8]) {
         self.requests += 1;
         self.changed = true;
-        // what is asked now is answered now
+        // a new request discards the answers to the one before
         self.due.clear();
         match self.find(pdu).and_then(|place| Some((place, self.steps.get(place)?))) {
             Some((place, step)) => {

@@ -1,4 +1,4 @@
-//! A gateway at work: its sockets, and the ECUs behind it.
+//! A running gateway: its sockets, and the ECUs behind it.
 
 use std::io;
 
@@ -16,33 +16,34 @@ use crate::vehicle::VehicleConfig;
 use crate::vehicle::catalogue::{EcuAddress, EcuRecord, Exchange};
 use crate::vehicle::ecu::{Anomalies, Ecu, EcuConfig, EcuStatus, Image, Responder, Target};
 
-/// The gateway's own address.
+/// The gateway's logical address.
 pub const GATEWAY: LogicalAddress = LogicalAddress::new(0x4010);
-/// The first of the ECUs' addresses.
+/// The logical address of the first ECU.
 pub const FIRST_ECU: u16 = 0x4011;
-/// The own address of a second gateway.
-pub const SECOND_GATEWAY: LogicalAddress = LogicalAddress::new(0x4020);
+/// The logical address of a second gateway.
+const SECOND_GATEWAY: LogicalAddress = LogicalAddress::new(0x4020);
 
-/// A DoIP gateway with its ECUs.
+/// The configuration of a DoIP gateway.
 #[derive(Debug, Clone)]
 pub struct DoipConfig {
-    /// Where it listens.
+    /// The addresses that the gateway listens on.
     pub listen: ListenConfig,
-    /// What it is like; its targets are filled in by the ECUs.
+    /// The behaviour of the gateway. Its targets are replaced by the ECUs.
     pub entity: EntityConfig,
-    /// The part of the vehicle's ECUs behind it, by their place in the vehicle.
+    /// The indices of the vehicle's ECUs that are behind this gateway.
     pub ecus: std::ops::Range<usize>,
 }
 
 impl DoipConfig {
-    /// The vehicle's only gateway, at 0x4010, as well behaved as any.
+    /// The vehicle's only gateway, at 0x4010, with the usual behaviour.
     pub fn new(vehicle: &VehicleConfig, listen: ListenConfig) -> Self {
         let eid = Eid([0x02, 0x00, 0x00, 0x00, 0x40, 0x10]);
         let entity = EntityConfig::new(GATEWAY, vehicle.record.vin.as_ref(), eid);
         Self { listen, entity, ecus: 0..vehicle.record.nodes().len() }
     }
 
-    /// Two gateways of one vehicle: the later half of its ECUs is behind the second one, at 0x4020.
+    /// Splits the vehicle between two gateways: the second half of its ECUs is behind the second gateway, at
+    /// 0x4020.
     pub fn split(self, vehicle: &VehicleConfig, listen: ListenConfig) -> (Self, Self) {
         let count = vehicle.record.nodes().len();
         let middle = count.div_ceil(2);
@@ -52,26 +53,26 @@ impl DoipConfig {
         (Self { ecus: 0..middle, ..self }, second)
     }
 
-    /// Announces that the VIN is not known; `22 F190` tells it all the same.
+    /// Announces no VIN. The gateway still reports it in response to `22 F190`.
     pub fn forget_vin(&mut self) {
         self.entity.announcement.vin = no_vin();
     }
 }
 
-/// One ECU behind a running gateway, as far as it can be seen.
+/// The observable part of an ECU behind a running gateway.
 #[derive(Debug, Clone)]
 pub struct RunningDoipEcu {
-    /// What it does.
+    /// The ECU's function.
     pub name: String,
-    /// Where it is.
+    /// The ECU's logical address.
     pub address: LogicalAddress,
-    /// Where it would be on CAN; `None` for the gateway itself, and for recorded ones.
+    /// The ECU's address on CAN; `None` for the gateway itself and for recorded ECUs.
     pub can: Option<EcuAddress>,
-    /// Its state; a receiver tells when that changes.
+    /// The ECU's state; the receiver notifies of changes.
     pub status: watch::Receiver<EcuStatus>,
 }
 
-/// A running gateway. Dropped, it is gone.
+/// A running gateway. Dropping it stops the gateway.
 #[derive(Debug)]
 pub struct DoipGateway {
     addresses: ServerAddresses,
@@ -81,11 +82,11 @@ pub struct DoipGateway {
 }
 
 impl DoipGateway {
-    /// Binds the sockets and serves the vehicle of the file. Must be called within a tokio runtime.
+    /// Binds the sockets, and serves the vehicle from the file. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
-    /// An address that is in use, or not this machine's.
+    /// Returns an error if an address is in use, or does not belong to this machine.
     pub async fn start(vehicle: &VehicleConfig, config: DoipConfig) -> io::Result<Self> {
         let mut hosts = Hosts::default();
         let own = gateway_record(vehicle);
@@ -101,11 +102,11 @@ impl DoipGateway {
         Self::start_hosts(config, hosts).await
     }
 
-    /// Plays a recorded gateway, with these timers. Must be called within a tokio runtime.
+    /// Replays a recorded gateway with these timers. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
-    /// As [`DoipGateway::start`].
+    /// Returns the errors of [`DoipGateway::start`].
     pub async fn play(
         recording: &DoipRecording,
         listen: ListenConfig,
@@ -130,39 +131,39 @@ impl DoipGateway {
         Ok(Self { addresses, ecus: hosts.running, power_mode, task })
     }
 
-    /// Where it listens.
+    /// The addresses that the gateway listens on.
     pub fn addresses(&self) -> ServerAddresses {
         self.addresses
     }
 
-    /// The ECUs behind it, the gateway itself first.
+    /// The gateway itself as an ECU, followed by the ECUs behind the gateway.
     pub fn ecus(&self) -> &[RunningDoipEcu] {
         &self.ecus
     }
 
-    /// The ECU at an address.
+    /// The ECU with this address.
     pub fn ecu(&self, address: LogicalAddress) -> Option<&RunningDoipEcu> {
         self.ecus.iter().find(|ecu| ecu.address == address)
     }
 
-    /// What completed downloads put into the memory of the ECU at an address, the newest last.
+    /// The completed downloads into the memory of the ECU with this address, the newest last.
     pub fn memory(&self, address: LogicalAddress) -> Vec<std::sync::Arc<Image>> {
         self.ecu(address).map(|ecu| ecu.status.borrow().memory.clone()).unwrap_or_default()
     }
 
-    /// What should not have happened, by the ECU it happened to.
+    /// The anomalies that ECUs have recorded. ECUs without anomalies are left out.
     pub fn anomalies(&self) -> Vec<(LogicalAddress, Anomalies)> {
         let all = self.ecus.iter().map(|ecu| (ecu.address, ecu.status.borrow().anomalies));
         all.filter(|(_, anomalies)| !anomalies.is_empty()).collect()
     }
 
-    /// Switches what it says about the vehicle's readiness.
+    /// Changes the power mode that the gateway reports.
     pub async fn set_power_mode(&self, mode: Option<PowerMode>) {
         // a gateway that has ended has no mode
         let _ = self.power_mode.send(mode).await;
     }
 
-    /// Ends it, and waits until it has.
+    /// Stops the gateway, and waits until it has stopped.
     pub async fn stop(mut self) {
         self.task.abort();
         let _ = (&mut self.task).await;
@@ -175,7 +176,7 @@ impl Drop for DoipGateway {
     }
 }
 
-/// The gateway as an ECU: what any tool asks it for is the VIN.
+/// The gateway as an ECU, which reports the VIN.
 fn gateway_record(vehicle: &VehicleConfig) -> EcuRecord {
     let id = CanId::standard_truncated(0x7FF);
     let vin = vehicle.record.vin.map(|vin| Exchange {
@@ -225,7 +226,7 @@ impl Hosts {
     }
 }
 
-/// Carries requests to the ECUs and responses from them.
+/// Passes requests to the ECUs and their responses to the testers.
 async fn drive(mut server: Server, mut hosts: Vec<Host>, mut modes: mpsc::Receiver<Option<PowerMode>>) {
     let mut deadline = Deadline::new(TimerKind::Runtime);
     loop {
@@ -233,7 +234,7 @@ async fn drive(mut server: Server, mut hosts: Vec<Host>, mut modes: mpsc::Receiv
         for host in &mut hosts {
             while let Some(response) = host.poll_response(now) {
                 if !server.respond(response) {
-                    tracing::debug!(ecu = %host.address, "nobody takes a response any more");
+                    tracing::debug!(ecu = %host.address, "no tester is connected for a response");
                 }
             }
             host.publish();
@@ -247,8 +248,8 @@ async fn drive(mut server: Server, mut hosts: Vec<Host>, mut modes: mpsc::Receiv
             }
             event = server.next() => match event {
                 Event::Diagnostic(message) => handle_diagnostic(&server, &mut hosts, &message),
-                Event::Activated { tester } => tracing::info!(%tester, "routing is activated"),
-                Event::Deactivated { tester } => tracing::info!(%tester, "the tester has gone"),
+                Event::Activated { tester } => tracing::info!(%tester, "routing activated"),
+                Event::Deactivated { tester } => tracing::info!(%tester, "the tester disconnected"),
             },
             Some(mode) = modes.recv() => server.entity_mut().set_power_mode(mode),
         }

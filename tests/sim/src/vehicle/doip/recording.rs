@@ -1,4 +1,4 @@
-//! A recorded DoIP gateway: its messages, and a gateway that says the same.
+//! A recorded DoIP gateway: its messages, and the behaviour that follows from them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use connector_agent::protocol::doip::codec::{DecodeError, decode_datagram};
 use connector_agent::protocol::doip::{Announcement, LogicalAddress, Message, Payload};
 
-use super::ecus::Step;
+use super::ecus::RecordedRequest;
 use crate::doip::EntityConfig;
 use crate::vehicle::hex::{self, HexError};
 
-/// UDP or TCP.
+/// The transport of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carrier {
     /// UDP.
@@ -19,12 +19,12 @@ pub enum Carrier {
     Tcp,
 }
 
-/// Who says something.
+/// The sender of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaker {
-    /// The vehicle, to the tester.
+    /// The vehicle, in a message to the tester.
     Vehicle,
-    /// The vehicle, to everybody.
+    /// The vehicle, in a broadcast.
     Announcement,
     /// The tester.
     Tester,
@@ -33,51 +33,51 @@ pub enum Speaker {
 /// A line of the recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DoipRecord {
-    /// Since the beginning.
+    /// Time since the start of the recording.
     pub at: Duration,
-    /// By what.
+    /// The transport.
     pub carrier: Carrier,
-    /// Who.
+    /// The sender.
     pub speaker: Speaker,
-    /// The tester's port, which tells its connections apart.
+    /// The tester's port, which distinguishes its connections.
     pub tester_port: u16,
-    /// The message, as it was on the wire.
+    /// The message, as on the wire.
     pub bytes: Vec<u8>,
 }
 
-/// Why a recording can't be used.
+/// The reasons why a recording cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum RecordingError {
-    /// A line is not as it should be.
+pub enum DoipRecordingError {
+    /// A line does not have the right form.
     #[error("line {line}: {what}")]
     Line {
-        /// Which.
+        /// The line, counted from 1.
         line: usize,
-        /// What is wrong.
+        /// The expected form.
         what: &'static str,
     },
-    /// The message is not in hexadecimal.
+    /// The message is not hex.
     #[error("line {line}: {source}")]
     Hex {
-        /// Which.
+        /// The line, counted from 1.
         line: usize,
-        /// What is wrong.
+        /// The reason.
         source: HexError,
     },
-    /// The vehicle said what is no message.
+    /// The vehicle sent bytes that are not a DoIP message.
     #[error("line {line}: {source}")]
     Message {
-        /// Which.
+        /// The line, counted from 1.
         line: usize,
-        /// What is wrong.
+        /// The reason.
         source: DecodeError,
     },
-    /// The gateway does not say who it is.
-    #[error("there is no announcement")]
+    /// The gateway never announces itself.
+    #[error("the recording has no announcement")]
     NoAnnouncement,
 }
 
-/// See the module.
+/// The messages of a recorded DoIP gateway.
 #[derive(Debug, Clone)]
 pub struct DoipRecording {
     records: Vec<DoipRecord>,
@@ -86,8 +86,9 @@ pub struct DoipRecording {
 }
 
 impl DoipRecording {
-    /// Reads the text of a recording: a line each, seconds, `udp` or `tcp`, who>whom, source>destination port, hex.
-    pub fn parse(text: &str) -> Result<Self, RecordingError> {
+    /// Parses the text of a recording. Each line has five fields: seconds, `udp` or `tcp`, sender>receiver,
+    /// source>destination port, message in hex.
+    pub fn parse(text: &str) -> Result<Self, DoipRecordingError> {
         let (mut records, mut messages, mut announcement) = (Vec::new(), Vec::new(), None);
         for (index, text) in text.lines().enumerate() {
             let line = index + 1;
@@ -97,26 +98,26 @@ impl DoipRecording {
             let record = parse_line(line, text)?;
             let message = match decode_datagram(&record.bytes) {
                 Ok(message) => Some(message),
-                // a tester may have said anything
+                // a tester may have sent anything
                 Err(_) if record.speaker == Speaker::Tester => None,
-                Err(source) => return Err(RecordingError::Message { line, source }),
+                Err(source) => return Err(DoipRecordingError::Message { line, source }),
             };
-            if let Some(Message { payload: Payload::Announcement(said), .. }) = &message {
-                announcement.get_or_insert(*said);
+            if let Some(Message { payload: Payload::Announcement(first), .. }) = &message {
+                announcement.get_or_insert(*first);
             }
             records.push(record);
             messages.push(message);
         }
-        let announcement = announcement.ok_or(RecordingError::NoAnnouncement)?;
+        let announcement = announcement.ok_or(DoipRecordingError::NoAnnouncement)?;
         Ok(Self { records, messages, announcement })
     }
 
-    /// All that was said.
+    /// All messages, of both sides.
     pub fn records(&self) -> &[DoipRecord] {
         &self.records
     }
 
-    /// The gateway, as what it said tells.
+    /// The gateway's configuration, as its messages show it.
     pub fn entity(&self) -> EntityConfig {
         let mut entity = EntityConfig::new(self.announcement.address, None, self.announcement.eid);
         entity.announcement = self.announcement;
@@ -141,12 +142,12 @@ impl DoipRecording {
         entity
     }
 
-    /// What each ECU was asked, and what it answered after how long; requests that the gateway did not acknowledge
-    /// never reached one.
-    pub(super) fn ecus(&self) -> Vec<(LogicalAddress, Vec<Step>)> {
-        let mut ecus: BTreeMap<LogicalAddress, Vec<Step>> = BTreeMap::new();
+    /// The recorded requests to each ECU, and the answers with their delays. Requests that the gateway did
+    /// not acknowledge did not reach an ECU.
+    pub(super) fn ecus(&self) -> Vec<(LogicalAddress, Vec<RecordedRequest>)> {
+        let mut ecus: BTreeMap<LogicalAddress, Vec<RecordedRequest>> = BTreeMap::new();
         ecus.insert(self.announcement.address, Vec::new());
-        // the last request by tester and ECU, which counts once it is acknowledged
+        // the last request for each tester and ECU, which counts once it is acknowledged
         let mut asked: BTreeMap<(LogicalAddress, LogicalAddress), (Duration, Vec<u8>)> = BTreeMap::new();
         for (record, message) in self.records.iter().zip(&self.messages) {
             match message.as_ref().map(|message| &message.payload) {
@@ -156,7 +157,7 @@ impl DoipRecording {
                 Some(Payload::DiagnosticAck(ack)) => {
                     if let Some((_, request)) = asked.get(&(ack.target, ack.source)) {
                         let steps = ecus.entry(ack.source).or_default();
-                        steps.push(Step { request: request.clone(), answers: Vec::new() });
+                        steps.push(RecordedRequest { request: request.clone(), answers: Vec::new() });
                     }
                 }
                 Some(Payload::Diagnostic(answer)) => {
@@ -173,28 +174,28 @@ impl DoipRecording {
     }
 }
 
-fn parse_line(line: usize, text: &str) -> Result<DoipRecord, RecordingError> {
-    let wrong = |what| RecordingError::Line { line, what };
+fn parse_line(line: usize, text: &str) -> Result<DoipRecord, DoipRecordingError> {
+    let wrong = |what| DoipRecordingError::Line { line, what };
     let fields: Vec<&str> = text.split_whitespace().collect();
     let [at, carrier, who, ports, digits] = *fields.as_slice() else {
-        return Err(wrong("five fields: seconds, udp or tcp, who>whom, ports, message"));
+        return Err(wrong("expected five fields: seconds, udp or tcp, sender>receiver, ports, message"));
     };
-    let at: f64 = at.parse().map_err(|_| wrong("the time is a number of seconds"))?;
-    let at = Duration::try_from_secs_f64(at).map_err(|_| wrong("the time is not below zero"))?;
+    let at: f64 = at.parse().map_err(|_| wrong("the time is not a number of seconds"))?;
+    let at = Duration::try_from_secs_f64(at).map_err(|_| wrong("the time is negative or too large"))?;
     let carrier = match carrier {
         "udp" => Carrier::Udp,
         "tcp" => Carrier::Tcp,
-        _ => return Err(wrong("udp or tcp")),
+        _ => return Err(wrong("expected udp or tcp")),
     };
     let speaker = match who {
         "vehicle>tester" => Speaker::Vehicle,
         "vehicle>broadcast" => Speaker::Announcement,
         "tester>vehicle" => Speaker::Tester,
-        _ => return Err(wrong("vehicle>tester, vehicle>broadcast or tester>vehicle")),
+        _ => return Err(wrong("expected vehicle>tester, vehicle>broadcast or tester>vehicle")),
     };
-    let ports = ports.split_once('>').ok_or_else(|| wrong("source>destination port"))?;
+    let ports = ports.split_once('>').ok_or_else(|| wrong("expected source>destination port"))?;
     let port = if speaker == Speaker::Tester { ports.0 } else { ports.1 };
     let tester_port = port.parse().map_err(|_| wrong("a port is a number up to 65535"))?;
-    let bytes = hex::parse(digits).map_err(|source| RecordingError::Hex { line, source })?;
+    let bytes = hex::parse(digits).map_err(|source| DoipRecordingError::Hex { line, source })?;
     Ok(DoipRecord { at, carrier, speaker, tester_port, bytes })
 }

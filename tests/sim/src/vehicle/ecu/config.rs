@@ -1,29 +1,29 @@
-//! What an ECU is like, and how long it takes for what.
+//! An ECU's configuration and processing times.
 
 use std::time::Duration;
 
 use crate::vehicle::catalogue::{EcuRecord, Exchange};
 
-/// How long an ECU takes for what.
+/// Timing parameters and processing times of an ECU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// P2: a response, or the first response pending, comes sooner than this.
+    /// P2: limit for a response or the first response pending.
     pub p2: Duration,
-    /// P2*: after a response pending, the next response comes sooner than this.
+    /// P2*: limit for the next response after a response pending.
     pub p2_star: Duration,
-    /// S3: how long a session lasts without a request.
+    /// S3: time that a session lasts without a request.
     pub s3: Duration,
-    /// Answering an ordinary request.
+    /// Processing time of an ordinary request.
     pub processing: Duration,
-    /// Erasing the memory.
+    /// Time to erase the memory.
     pub erase: Duration,
-    /// Writing a block of a download.
+    /// Time to write a block of a download.
     pub write: Duration,
-    /// Checking a downloaded image.
+    /// Time to check a downloaded image.
     pub check: Duration,
-    /// Restarting.
+    /// Time to restart.
     pub reset: Duration,
-    /// How long no seed is given after too many wrong keys.
+    /// Time without seeds after too many wrong keys.
     pub security_delay: Duration,
 }
 
@@ -43,25 +43,25 @@ impl Default for Timing {
     }
 }
 
-/// What kind of ECU it is.
+/// The configuration of an ECU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EcuConfig {
-    /// What the real ECU answered.
+    /// The recorded answers of the real ECU.
     pub exchanges: Vec<Exchange>,
-    /// What its made-up facts (trouble codes, seeds) are made from.
+    /// The seed of the ECU's generated data: trouble codes and security seeds.
     pub identity: u64,
-    /// How long it takes for what.
+    /// Timing parameters and processing times.
     pub timing: Timing,
-    /// The longest TransferData request it takes, with service identifier and counter.
+    /// The longest accepted TransferData request, including service identifier and counter.
     pub max_block_length: u16,
-    /// How many bytes all its downloaded images may have together.
+    /// Limit of the total size of all downloaded images, in bytes.
     pub max_memory: usize,
 }
 
 impl EcuConfig {
     /// An ECU of a vehicle, with the usual timing.
     pub fn new(platform: &str, record: &EcuRecord) -> Self {
-        // FNV-1a: the same ECU has the same facts on every run
+        // FNV-1a: the same ECU has the same data on every run
         let text = format!("{platform} {} {}", record.name, record.address);
         let identity = text.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)

@@ -21,7 +21,7 @@ const fn table() -> [u32; 256] {
     table
 }
 
-/// The CRC-32 of the bytes.
+/// The CRC-32 of `bytes`.
 pub fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc: u32, byte| {
         let index = usize::from(crc as u8 ^ byte);

@@ -1,4 +1,4 @@
-//! A download into an ECU: request, blocks, exit, check (ISO 14229-1, services 0x34, 0x36, 0x37).
+//! A download to an ECU: request, blocks, exit, check (ISO 14229-1, services 0x34, 0x36, 0x37).
 
 use std::sync::Arc;
 
@@ -6,31 +6,31 @@ use super::anomalies::Anomalies;
 use super::crc::crc32;
 use super::nrc::Nrc;
 
-/// How many downloaded images an ECU keeps.
+/// Limit of the downloaded images that an ECU keeps.
 const MAX_IMAGES: usize = 64;
 
-/// How many bytes of memory a response of 4095 bytes holds.
+/// The number of bytes of memory that fit a response of 4095 bytes.
 const MAX_READ: usize = 4094;
 
-/// What one completed download put into an ECU's memory.
+/// A completed download in an ECU's memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// Where it starts.
+    /// The first address.
     pub address: u64,
     /// The bytes.
     pub data: Vec<u8>,
-    /// Their CRC-32.
+    /// The CRC-32 of the bytes.
     pub crc32: u32,
 }
 
-/// How far a download is.
+/// The progress of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Where it goes.
+    /// The first address.
     pub address: u64,
-    /// How many bytes it will have.
+    /// The announced number of bytes.
     pub size: usize,
-    /// How many have come.
+    /// The number of bytes received so far.
     pub received: usize,
 }
 
@@ -39,13 +39,14 @@ struct Transfer {
     address: u64,
     size: usize,
     data: Vec<u8>,
-    /// The counter of the last block taken; none before the first.
+    /// The counter of the last accepted block; `None` before the first.
     last_counter: Option<u8>,
-    /// What the last block carried, to tell a repetition from another block under the same counter.
+    /// Length and CRC-32 of the last block, which distinguish a repetition from another block with the same
+    /// counter.
     last_block: (usize, u32),
 }
 
-/// An ECU's flash memory and the transfer into it.
+/// An ECU's flash memory, and the transfer to it.
 #[derive(Debug)]
 pub(super) struct Flash {
     max_block_length: u16,
@@ -57,7 +58,7 @@ pub(super) struct Flash {
 
 impl Flash {
     pub(super) fn new(max_block_length: u16, max_memory: usize) -> Self {
-        // a block has at least a service identifier, a counter and a byte
+        // a block has at least a service identifier, a counter and one byte
         Self {
             max_block_length: max_block_length.max(3),
             max_memory,
@@ -77,20 +78,20 @@ impl Flash {
         Some(Progress { address, size, received: data.len() })
     }
 
-    /// Gives up a transfer, as the end of the programming session does.
+    /// Abandons a transfer, as the end of the programming session does.
     pub(super) fn abort(&mut self) {
         self.transfer = None;
         self.erased = false;
     }
 
-    /// `31 01 FF 00`: the whole memory, whatever range is named.
+    /// `31 01 FF 00`: erases the whole memory, whatever range the request names.
     pub(super) fn erase(&mut self) {
         self.images.clear();
         self.transfer = None;
         self.erased = true;
     }
 
-    /// `34` with data format, length format, address and size.
+    /// `34` with data format, length format, address and size: begins a download.
     pub(super) fn request_download(&mut self, data: &[u8]) -> Result<Vec<u8>, Nrc> {
         let [format, lengths, rest @ ..] = data else { return Err(Nrc::IncorrectMessageLength) };
         if *format != 0 {
@@ -109,14 +110,14 @@ impl Flash {
         if !self.erased || written || self.transfer.is_some() {
             return Err(Nrc::UploadDownloadNotAccepted);
         }
-        // grows with what really comes: the size is only a claim
+        // grows with the received data: the announced size is not trusted
         self.transfer =
             Some(Transfer { address, size, data: Vec::new(), last_counter: None, last_block: (0, 0) });
         let [high, low] = self.max_block_length.to_be_bytes();
         Ok(vec![0x74, 0x20, high, low])
     }
 
-    /// `36` with counter and bytes.
+    /// `36` with counter and bytes: adds a block.
     pub(super) fn transfer_data(&mut self, data: &[u8], anomalies: &mut Anomalies) -> Result<Vec<u8>, Nrc> {
         let transfer = self.transfer.as_mut().ok_or(Nrc::RequestSequenceError)?;
         let [counter, block @ ..] = data else { return Err(Nrc::IncorrectMessageLength) };
@@ -125,7 +126,7 @@ impl Flash {
         }
         let fingerprint = (block.len(), crc32(block));
         if transfer.last_counter == Some(*counter) {
-            // the tool missed our response: it is given again, the bytes are not taken again (ISO 14229-1, 14.5.5)
+            // the tool missed the response: repeat it, without adding the bytes again (ISO 14229-1, 14.5.5)
             anomalies.repeated_blocks += 1;
             anomalies.repeated_blocks_that_differ += u64::from(transfer.last_block != fingerprint);
             return Ok(vec![0x76, *counter]);
@@ -142,7 +143,7 @@ impl Flash {
         Ok(vec![0x76, *counter])
     }
 
-    /// `37`: the image is complete.
+    /// `37`: completes the image.
     pub(super) fn exit(&mut self, data: &[u8]) -> Result<Vec<u8>, Nrc> {
         if !data.is_empty() {
             return Err(Nrc::IncorrectMessageLength);
@@ -155,7 +156,7 @@ impl Flash {
         Ok(vec![0x77])
     }
 
-    /// `23` with length format, address and size: what was downloaded, as much as one response holds.
+    /// `23` with length format, address and size: reads downloaded bytes, as many as fit one response.
     pub(super) fn read(&self, data: &[u8]) -> Result<Vec<u8>, Nrc> {
         let [lengths, rest @ ..] = data else { return Err(Nrc::IncorrectMessageLength) };
         let (address, size) = address_and_size(*lengths, rest)?;
@@ -170,7 +171,7 @@ impl Flash {
         Ok([&[0x63], bytes].concat())
     }
 
-    /// `31 01 02 02` with a CRC-32: 0 if the image downloaded last has it, 1 if not.
+    /// `31 01 02 02` with a CRC-32: returns 0 if it is that of the last downloaded image, 1 otherwise.
     pub(super) fn check(&self, data: &[u8]) -> Result<u8, Nrc> {
         let crc = <[u8; 4]>::try_from(data).map_err(|_| Nrc::IncorrectMessageLength)?;
         let image = self.images.last().ok_or(Nrc::RequestSequenceError)?;
@@ -178,7 +179,7 @@ impl Flash {
     }
 }
 
-/// The address and size of memory, their lengths told by one byte (ISO 14229-1, H.1).
+/// An address and a size, whose lengths are given by one byte (ISO 14229-1, H.1).
 fn address_and_size(lengths: u8, rest: &[u8]) -> Result<(u64, usize), Nrc> {
     let (size_len, address_len) = (usize::from(lengths >> 4), usize::from(lengths & 0x0F));
     if !(1..=4).contains(&size_len) || !(1..=5).contains(&address_len) {

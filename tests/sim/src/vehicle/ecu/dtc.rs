@@ -1,9 +1,9 @@
-//! Diagnostic trouble codes: made up for each ECU, and the same on every run.
+//! Diagnostic trouble codes, generated for each ECU and equal on every run.
 
 use super::nrc::Nrc;
 use super::security::mix;
 
-/// The status bits that these ECUs keep (ISO 14229-1, D.2): all but warningIndicatorRequested.
+/// The status bits that these ECUs support (ISO 14229-1, D.2): all except warningIndicatorRequested.
 pub const STATUS_AVAILABILITY_MASK: u8 = 0x7F;
 
 /// A trouble code with its status.
@@ -11,12 +11,12 @@ pub const STATUS_AVAILABILITY_MASK: u8 = 0x7F;
 pub struct Dtc {
     /// The three bytes of the code.
     pub code: [u8; 3],
-    /// testFailed, confirmedDTC and so on.
+    /// The status byte: testFailed, confirmedDTC and so on.
     pub status: u8,
 }
 
-/// The codes of an ECU when it is new: none to three.
-pub(super) fn made_up(identity: u64) -> Vec<Dtc> {
+/// The stored codes of a new ECU: none to three.
+pub(super) fn generate(identity: u64) -> Vec<Dtc> {
     const STATUS: [u8; 4] = [0x2F, 0x08, 0x28, 0x04];
     let mut dtcs: Vec<Dtc> = Vec::new();
     for index in 0..mix(identity, 0) % 4 {
@@ -60,7 +60,7 @@ pub(super) fn read(supported: &[Dtc], stored: &[Dtc], sub_function: u8, data: &[
     }
 }
 
-/// `14` clearDiagnosticInformation for all groups, or for one code.
+/// `14` clearDiagnosticInformation for all groups or for one code.
 pub(super) fn clear(stored: &mut Vec<Dtc>, data: &[u8]) -> Result<Vec<u8>, Nrc> {
     let [high, middle, low] = *data else { return Err(Nrc::IncorrectMessageLength) };
     let group = [high, middle, low];

@@ -1,7 +1,7 @@
 //! An ECU's diagnostic server (ISO 14229-1, -2) as a pure state machine.
 //!
-//! Requests and the time go in by `handle_*`; responses and the next deadline come out by `poll_*`. What the real ECU
-//! answered (its exchanges) goes before what any ECU would answer.
+//! The caller passes requests and the time to `handle_*`, and takes responses and the next deadline from
+//! `poll_*`. A recorded answer of the real ECU takes precedence over the generic one.
 
 mod anomalies;
 mod config;
@@ -23,32 +23,33 @@ pub use download::{Image, Progress};
 pub use dtc::{Dtc, STATUS_AVAILABILITY_MASK};
 pub use nrc::Nrc;
 pub use responder::{EcuStatus, Responder, ScriptProgress, Session, Target, Timer};
-pub use security::{MAX_ATTEMPTS, toy_key};
+pub use security::toy_key;
 
 use download::Flash;
 use security::Security;
 
-/// How many responses may wait for the transport; more are lost, and counted.
+/// Limit of the responses that wait for the transport; more are lost, and counted.
 const MAX_RESPONSES: usize = 8;
-/// How many requests may wait while the ECU answers another; more are refused as busy.
+/// Limit of the requests that wait while the ECU processes another; more are refused as busy.
 const MAX_WAITING: usize = 2;
 
-/// What a request leads to.
+/// The result of a request.
 struct Outcome {
     response: Result<Vec<u8>, Nrc>,
-    /// The tool asked for no positive response.
+    /// The tool requested no positive response.
     suppress: bool,
     takes: Duration,
-    /// The ECU restarts when it is done.
+    /// The ECU restarts after this request.
     reset: bool,
 }
 
-/// The request being worked on.
+/// The request in progress.
 #[derive(Debug)]
-struct Job {
+struct RunningRequest {
     service: u8,
     response: Vec<u8>,
-    /// Whether it is given; a suppressed one is too, once a response pending was (ISO 14229-1, 7.5.5).
+    /// Whether the response is sent. A suppressed response is sent after a response pending (ISO 14229-1,
+    /// 7.5.5).
     respond: bool,
     reset: bool,
     done: Instant,
@@ -64,14 +65,14 @@ pub struct Ecu {
     flash: Flash,
     supported_dtcs: Vec<Dtc>,
     dtcs: Vec<Dtc>,
-    /// What WriteDataByIdentifier stored.
+    /// The values that WriteDataByIdentifier stored.
     written: BTreeMap<u16, Vec<u8>>,
     communication: u8,
     dtc_setting: bool,
-    job: Option<Job>,
+    job: Option<RunningRequest>,
     waiting: VecDeque<(Target, Vec<u8>)>,
     responses: VecDeque<Vec<u8>>,
-    /// Responses polled that are not done.
+    /// The number of responses that were polled and have no outcome yet.
     in_flight: usize,
     receiving: bool,
     s3: Option<Instant>,
@@ -81,9 +82,9 @@ pub struct Ecu {
 }
 
 impl Ecu {
-    /// An ECU in its default session.
+    /// Creates an ECU in its default session.
     pub fn new(config: EcuConfig) -> Self {
-        let dtcs = dtc::made_up(config.identity);
+        let dtcs = dtc::generate(config.identity);
         Self {
             session: Session::Default,
             security: Security::new(config.identity, config.timing.security_delay),
@@ -106,12 +107,12 @@ impl Ecu {
         }
     }
 
-    /// The trouble codes it has stored.
+    /// The stored trouble codes.
     pub fn dtcs(&self) -> &[Dtc] {
         &self.dtcs
     }
 
-    /// The state as seen from outside.
+    /// The observable state.
     pub fn status(&self) -> EcuStatus {
         EcuStatus {
             session: self.session,
@@ -124,26 +125,26 @@ impl Ecu {
         }
     }
 
-    /// Starts working on a request.
+    /// Starts processing a request.
     fn start(&mut self, now: Instant, target: Target, pdu: &[u8]) {
         let Some(service) = pdu.first().copied() else { return };
         let outcome = self.execute(now, pdu);
         let (response, respond) = match outcome.response {
             Ok(response) => (response, !outcome.suppress),
             Err(nrc) => {
-                let kept = target == Target::Functional && nrc.is_suppressed_when_functional();
-                (nrc.response(service), !kept)
+                let is_suppressed = target == Target::Functional && nrc.is_suppressed_when_functional();
+                (nrc.response(service), !is_suppressed)
             }
         };
         let p2 = self.config.timing.p2;
         self.s3 = None;
-        self.job = Some(Job {
+        self.job = Some(RunningRequest {
             service,
             response,
             respond,
             reset: outcome.reset,
             done: now + outcome.takes,
-            // a response pending must be on the bus before P2 ends; one that takes no longer has none
+            // a response pending must be on the bus before P2 ends; a shorter request needs none
             pending_at: now + if outcome.takes > p2 { p2 * 4 / 5 } else { outcome.takes + p2 },
         });
         if outcome.takes.is_zero() {
@@ -151,7 +152,7 @@ impl Ecu {
         }
     }
 
-    /// The request under way is done.
+    /// Completes the request in progress.
     fn finish(&mut self, now: Instant) {
         let Some(job) = self.job.take() else { return };
         if job.respond {
@@ -178,7 +179,7 @@ impl Ecu {
         }
     }
 
-    /// Changes the session; all that a session holds is given up with it.
+    /// Changes the session, and abandons everything that the old session holds.
     fn enter(&mut self, session: Session) {
         self.security.lock();
         self.flash.abort();
@@ -190,14 +191,16 @@ impl Ecu {
         self.session = session;
     }
 
-    /// S3 runs while a session is held and nothing is being received, worked on or sent (ISO 14229-2, 9.4).
+    /// Restarts S3. It runs while a session is held and nothing is being received, processed or sent (ISO
+    /// 14229-2, 9.4).
     fn rearm_s3(&mut self, now: Instant) {
         let idle = self.job.is_none() && self.responses.is_empty() && self.in_flight == 0 && !self.receiving;
         self.s3 = (idle && self.session != Session::Default).then(|| now + self.config.timing.s3);
     }
 
     fn handle_request_while_busy(&mut self, now: Instant, target: Target, pdu: &[u8]) {
-        // TesterPresent without response is taken at any time: it is what keeps the session (ISO 14229-2, 9.4)
+        // TesterPresent without response is accepted at any time, because it keeps the session (ISO 14229-2,
+        // 9.4)
         if pdu == [0x3E, 0x80] {
             self.status.tester_presents += 1;
             return;
@@ -268,7 +271,7 @@ impl Responder for Ecu {
                     let Some(job) = self.job.as_mut() else { break };
                     let pending = Nrc::ResponsePending.response(job.service);
                     job.respond = true;
-                    // never at once again, however short P2* is set
+                    // never immediately again, however short P2* is
                     job.pending_at = now + again.max(Duration::from_millis(1));
                     self.status.pending_responses += 1;
                     self.respond(pending);

@@ -1,6 +1,6 @@
 //! Negative response codes (ISO 14229-1, annex A).
 
-/// Why an ECU does not do what it was asked.
+/// Negative response codes that the simulated ECUs use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Nrc {
@@ -42,9 +42,9 @@ impl Nrc {
         self as u8
     }
 
-    /// Whether an ECU keeps this to itself when everybody was asked: all others would answer it too
-    /// (ISO 14229-1, 7.5.6).
-    pub const fn is_suppressed_when_functional(self) -> bool {
+    /// Whether an ECU suppresses this response to a functional request, to which all other ECUs would
+    /// respond alike (ISO 14229-1, 7.5.6).
+    pub(super) const fn is_suppressed_when_functional(self) -> bool {
         matches!(
             self,
             Self::ServiceNotSupported
@@ -55,7 +55,7 @@ impl Nrc {
         )
     }
 
-    /// The response's PDU.
+    /// The negative response to a request of `service`, as a PDU.
     pub fn response(self, service: u8) -> Vec<u8> {
         vec![0x7F, service, self.code()]
     }

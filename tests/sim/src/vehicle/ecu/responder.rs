@@ -1,49 +1,49 @@
-//! What a transport and the world outside see of an ECU.
+//! The interface of an ECU towards its transport and its observers.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Anomalies, Image, Progress};
 
-/// Who was asked.
+/// The addressing of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// This ECU alone.
+    /// The request is for this ECU alone.
     Physical,
-    /// Every ECU that hears the functional identifier.
+    /// The request is for every ECU that receives the functional identifier.
     Functional,
 }
 
-/// What runs out at a deadline.
+/// The timer that expires at a deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Timer {
-    /// The request under way is done.
+    /// The request in progress is complete.
     Processing,
     /// P2 or P2*: a response or another response pending is due.
     P2,
-    /// S3: no tool was heard; back to the default session.
+    /// S3: no request was received; return to the default session.
     S3,
     /// The ECU has restarted.
     Reset,
 }
 
-/// What answers requests behind a transport: a made-up ECU or a recorded one.
+/// Answers requests behind a transport: a simulated ECU or a recorded one.
 pub trait Responder: Send {
-    /// A reception began: S3 stands still.
+    /// Reports that a reception began, which stops S3.
     fn handle_reception_started(&mut self, now: Instant);
-    /// A reception was given up.
+    /// Reports that a reception was abandoned.
     fn handle_reception_failed(&mut self, now: Instant);
-    /// A whole request.
+    /// Handles a complete request.
     fn handle_request(&mut self, now: Instant, target: Target, pdu: &[u8]);
-    /// The response polled last is on the bus, or (`sent` false) will never be.
+    /// Reports that the response polled last was sent, or (`sent` is false) never will be.
     fn handle_response_done(&mut self, now: Instant, sent: bool);
-    /// A deadline has come.
+    /// Handles expired deadlines.
     fn handle_timeout(&mut self, now: Instant);
-    /// The next response; each one polled has its `handle_response_done`.
+    /// Returns the next response. Report the outcome of each by `handle_response_done`.
     fn poll_response(&mut self) -> Option<Vec<u8>>;
-    /// When to call `handle_timeout`, and why.
+    /// The time of the next call of `handle_timeout`, and its reason.
     fn poll_timeout(&self) -> Option<(Instant, Timer)>;
-    /// The state, as far as anyone outside may know it; only where it may have changed since the last call.
+    /// The observable state, if it may have changed since the last call.
     fn poll_status(&mut self) -> Option<EcuStatus>;
 }
 
@@ -60,7 +60,7 @@ pub enum Session {
 }
 
 impl Session {
-    /// The sub-function that asks for it.
+    /// The sub-function that requests this session.
     pub const fn code(self) -> u8 {
         match self {
             Self::Default => 1,
@@ -70,42 +70,42 @@ impl Session {
     }
 }
 
-/// How much of a recording an ECU has played.
+/// The progress of a replayed recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScriptProgress {
-    /// How many of the recorded requests have come.
+    /// The number of recorded requests that were received.
     pub played: usize,
-    /// How many there are.
+    /// The number of recorded requests.
     pub total: usize,
 }
 
-/// What can be seen of an ECU from outside.
+/// The observable state of an ECU.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EcuStatus {
     /// The active session.
     pub session: Session,
-    /// The security level (its odd sub-function) that is unlocked.
+    /// The unlocked security level, as its odd sub-function.
     pub unlocked: Option<u8>,
-    /// The control type last set by CommunicationControl; 0 is normal.
+    /// The control type last set by CommunicationControl; 0 is normal communication.
     pub communication: u8,
     /// Whether trouble codes are recorded (ControlDTCSetting).
     pub dtc_setting: bool,
-    /// How many requests came, of every kind.
+    /// The number of received requests of every kind.
     pub requests: u64,
-    /// How many of them were TesterPresent.
+    /// The number of received TesterPresent requests.
     pub tester_presents: u64,
-    /// How many responses were given to the transport.
+    /// The number of responses passed to the transport.
     pub responses: u64,
-    /// How many of them were response pending.
+    /// The number of responses pending among them.
     pub pending_responses: u64,
-    /// How often it was restarted.
+    /// The number of restarts.
     pub resets: u64,
-    /// The download under way.
+    /// The download in progress.
     pub download: Option<Progress>,
-    /// What completed downloads put into memory, the newest last.
+    /// The completed downloads, the newest last.
     pub memory: Vec<Arc<Image>>,
-    /// How far a recorded ECU is.
+    /// The progress of a recorded ECU.
     pub script: Option<ScriptProgress>,
-    /// What should not have happened.
+    /// The anomalies so far.
     pub anomalies: Anomalies,
 }

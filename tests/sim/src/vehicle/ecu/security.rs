@@ -1,19 +1,19 @@
-//! Security access (ISO 14229-1, service 0x27) with a key algorithm that protects nothing.
+//! Security access (ISO 14229-1, service 0x27) with a key algorithm that provides no security.
 
 use std::time::{Duration, Instant};
 
 use super::nrc::Nrc;
 
-/// How many wrong keys an ECU takes before it makes the tool wait.
-pub const MAX_ATTEMPTS: u8 = 3;
+/// The number of wrong keys after which an ECU makes the tool wait.
+const MAX_ATTEMPTS: u8 = 3;
 
 /// The key for a seed: `(seed XOR 0x5EC0DE00 XOR level)` rotated left by 7 bits, where `level` is the odd
-/// sub-function that asked for the seed; four bytes, big-endian both.
+/// sub-function that requested the seed. Seed and key are four bytes, big-endian.
 pub fn toy_key(level: u8, seed: [u8; 4]) -> [u8; 4] {
     (u32::from_be_bytes(seed) ^ 0x5EC0_DE00 ^ u32::from(level)).rotate_left(7).to_be_bytes()
 }
 
-/// A well-mixed number for an ECU's made-up facts: never random, so that every run is the same.
+/// A well-mixed number for generated data. It depends on its arguments alone, so that every run is the same.
 pub(super) fn mix(identity: u64, count: u64) -> u64 {
     // splitmix64
     let mut z = identity.wrapping_add(count.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -22,12 +22,12 @@ pub(super) fn mix(identity: u64, count: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The lock of one ECU.
+/// The security access of one ECU.
 #[derive(Debug)]
 pub(super) struct Security {
     identity: u64,
     seeds_given: u64,
-    /// The level and seed that a key is expected for.
+    /// The level and the seed of the expected key.
     expected: Option<(u8, [u8; 4])>,
     unlocked: Option<u8>,
     wrong_keys: u8,
@@ -41,12 +41,12 @@ impl Security {
         Self { identity, seeds_given, expected, unlocked, wrong_keys, delay, delayed_until }
     }
 
-    /// The level that is unlocked.
+    /// The unlocked level.
     pub(super) fn unlocked(&self) -> Option<u8> {
         self.unlocked
     }
 
-    /// Locks again, as any change of session does; what was done wrong is not forgotten.
+    /// Locks again, as every change of session does. The count of wrong keys is kept.
     pub(super) fn lock(&mut self) {
         self.unlocked = None;
         self.expected = None;
@@ -63,7 +63,7 @@ impl Security {
 
     fn request_seed(&mut self, now: Instant, level: u8) -> Result<Vec<u8>, Nrc> {
         if self.unlocked == Some(level) {
-            // an all-zero seed says that nothing is locked
+            // an all-zero seed means that the level is unlocked
             return Ok(vec![0x67, level, 0, 0, 0, 0]);
         }
         match self.delayed_until {
@@ -87,7 +87,7 @@ impl Security {
         if key.len() != seed.len() {
             return Err(Nrc::IncorrectMessageLength);
         }
-        // right or wrong, a seed is good for one key
+        // a seed is valid for one key, right or wrong
         self.expected = None;
         if key == toy_key(level, seed) {
             (self.unlocked, self.wrong_keys) = (Some(level), 0);

@@ -1,32 +1,32 @@
-//! What an ECU does for each service.
+//! The services of an ECU.
 
 use std::time::Instant;
 
 use super::{Ecu, Nrc, Outcome, Session, dtc};
 
-/// The bit of a sub-function that asks for no positive response.
+/// The bit of a sub-function that suppresses the positive response.
 const SUPPRESS: u8 = 0x80;
-/// The services whose first byte is a sub-function, with the suppress bit in it.
+/// The services whose first byte is a sub-function with the suppress bit.
 const WITH_SUB_FUNCTION: [u8; 8] = [0x10, 0x11, 0x19, 0x27, 0x28, 0x31, 0x3E, 0x85];
 /// The longest value that WriteDataByIdentifier stores.
 const MAX_WRITTEN: usize = 64;
 /// activeDiagnosticSessionDataIdentifier
 const DID_ACTIVE_SESSION: u16 = 0xF186;
-/// The fingerprint of who programmed it, as some makes want it before a download.
+/// The tester's fingerprint, which some manufacturers require before a download.
 const DID_FINGERPRINT: u16 = 0xF15A;
-/// Of the image downloaded last: address (5 bytes), length (4 bytes), CRC-32.
+/// The last downloaded image: address (5 bytes), length (4 bytes), CRC-32.
 pub(super) const DID_IMAGE: u16 = 0xF1A0;
-/// Of the image downloaded last: SHA-256.
+/// The SHA-256 of the last downloaded image.
 pub(super) const DID_IMAGE_HASH: u16 = 0xF1A1;
 
 impl Ecu {
-    /// Does what a request asks for.
+    /// Executes a request.
     pub(super) fn execute(&mut self, now: Instant, pdu: &[u8]) -> Outcome {
         let known = self.config.exchanges.iter().find(|exchange| exchange.request == pdu);
         let recorded = known.map(|exchange| exchange.response.clone());
         let mut outcome = self.execute_generic(now, pdu);
         if let Some(response) = recorded {
-            // what the real ECU said goes first, also where it said less than the standard wants
+            // the recorded answer takes precedence, even where the standard requires more
             outcome.response = Ok(response);
             outcome.suppress = false;
         }
@@ -213,7 +213,7 @@ impl Ecu {
         if data.is_empty() || !data.len().is_multiple_of(2) {
             return Err(Nrc::IncorrectMessageLength);
         }
-        // as many as fit a request of one frame and some more: what is asked for is bounded by what may be answered
+        // more than fit a single frame; the limit of the request limits the response
         const MAX_IDENTIFIERS: usize = 16;
         if data.len() / 2 > MAX_IDENTIFIERS {
             return Err(Nrc::IncorrectMessageLength);
@@ -221,7 +221,7 @@ impl Ecu {
         let mut response = vec![0x62];
         for pair in data.chunks_exact(2) {
             let identifier = pair.iter().fold(0_u16, |number, byte| number << 8 | u16::from(*byte));
-            // an identifier that is not there is left out, as long as one of those asked for is (ISO 14229-1, 10.2.5)
+            // an unknown identifier is left out if another one is known (ISO 14229-1, 10.2.5)
             if let Some(value) = self.data_identifier(identifier, pair) {
                 response.extend_from_slice(pair);
                 response.extend(value);
@@ -268,11 +268,11 @@ impl Ecu {
         Ok(vec![0x6E, *high, *low])
     }
 
-    /// Services that only some ECUs have, known by what they answered.
+    /// Services that only some ECUs have, as their recorded answers show.
     fn other_service(&self, service: u8, data: &[u8]) -> Result<Vec<u8>, Nrc> {
         let mut same = self.config.exchanges.iter().filter(|known| known.request.first() == Some(&service));
         match (service, data) {
-            // OBD-II mode 09: which of its information types 01…20 there are (ISO 15031-5, 7.9)
+            // OBD-II mode 09: the supported information types 01…20 (ISO 15031-5, 7.9)
             (0x09, [0x00]) => {
                 let supported = same
                     .filter_map(|known| match *known.request.as_slice() {

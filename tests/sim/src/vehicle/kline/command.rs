@@ -10,31 +10,32 @@ use serde_json::{Value, json};
 
 use super::{KlineEcuConfig, KlineVehicle};
 
-/// How far a tester's times may be off: another process is scheduled between it and the line.
+/// Tolerance for the tester's times, because its process is scheduled independently of the line.
 const TOLERANCE: Duration = Duration::from_millis(500);
 
 /// The vehicle's ECUs on a K-line.
 #[derive(Debug, Clone, clap::Args)]
 pub struct KlineArgs {
-    /// Where the K-line's serial device appears: a link to a pseudo-terminal, removed at the end. A tester's bytes are
-    /// echoed, and take their time; a zero byte at 360 baud is the pulse of the fast initialisation, a byte at 5 baud the
-    /// address of the slow one.
+    /// Path of the K-line's serial device: a link to a pseudo-terminal, removed at the end.
+    ///
+    /// The line echoes a tester's bytes, with their transmission time. A zero byte at 360 baud is the pulse of the
+    /// fast initialisation, a byte at 5 baud the address of the slow one.
     #[arg(long, value_name = "PATH")]
     kline: Option<PathBuf>,
-    /// The address of an ECU on the K-line; the first one has the emission-related functions (0x33) too. May be given
-    /// several times.
+    /// Address of an ECU on the K-line; may be repeated. The first ECU also has the emission-related functions
+    /// (0x33).
     #[arg(long, value_name = "ADDRESS", default_value = "0x11", value_parser = byte, requires = "kline")]
     kline_ecu: Vec<u8>,
-    /// What wakes the ECUs.
+    /// The initialisation that the ECUs accept.
     #[arg(long, value_name = "HOW", value_enum, default_value_t = KlineInit::Both, requires = "kline")]
     kline_init: KlineInit,
-    /// Their key bytes, key byte 2 in front.
+    /// Key bytes of the ECUs, key byte 2 first.
     #[arg(long, value_name = "KEYWORD", default_value = "0x8FEF", value_parser = keyword, requires = "kline")]
     kline_keyword: u16,
-    /// The K-line's bit rate, in bit/s.
+    /// Bit rate of the K-line, in bit/s.
     #[arg(long, value_name = "N", default_value_t = 10_400, value_parser = clap::value_parser!(u32).range(1_000..=115_200), requires = "kline")]
     kline_bit_rate: u32,
-    /// The VIN that the ECUs tell, where no vehicle of the file says it.
+    /// VIN that the ECUs report. A VIN from the file of vehicles takes precedence.
     #[arg(long, value_name = "VIN", default_value = "WVWZZZ1KZ6W000001", requires = "kline")]
     kline_vin: String,
 }
@@ -48,20 +49,20 @@ enum KlineInit {
 
 fn hexadecimal(text: &str) -> Result<u16, String> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
-    u16::from_str_radix(digits, 16).map_err(|_| "hexadecimal digits, such as 0x11".to_owned())
+    u16::from_str_radix(digits, 16).map_err(|_| "expected hexadecimal digits, such as 0x11".to_owned())
 }
 
 fn byte(text: &str) -> Result<u8, String> {
-    u8::try_from(hexadecimal(text)?).map_err(|_| "an address of 0x00 to 0xFF".to_owned())
+    u8::try_from(hexadecimal(text)?).map_err(|_| "expected an address from 0x00 to 0xFF".to_owned())
 }
 
 fn keyword(text: &str) -> Result<u16, String> {
     hexadecimal(text)
 }
 
-/// A K-line with its ECUs and its device.
+/// A running K-line with its ECUs and its device.
 pub struct RunningKline {
-    /// The VIN that the ECUs tell.
+    /// The VIN that the ECUs report.
     pub vin: String,
     path: PathBuf,
     bit_rate: u32,
@@ -71,16 +72,11 @@ pub struct RunningKline {
 }
 
 impl KlineArgs {
-    /// Whether there is to be a K-line.
-    pub fn is_given(&self) -> bool {
-        self.kline.is_some()
-    }
-
-    /// Starts it, if there is to be one. Must be called within a tokio runtime.
+    /// Starts the K-line if `--kline` is given. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
-    /// The pseudo-terminal cannot be made.
+    /// Returns an error if the pseudo-terminal cannot be created.
     pub fn start(&self, vin: Option<&str>) -> anyhow::Result<Option<RunningKline>> {
         let Some(path) = self.kline.clone() else { return Ok(None) };
         let vin = vin.unwrap_or(&self.kline_vin).to_owned();
@@ -99,7 +95,7 @@ impl KlineArgs {
         let line = SimLine::new(TimerKind::Precise);
         let vehicle = KlineVehicle::start(&configs, &line, TimerKind::Precise);
         let device = PtyKLine::new(Some(&path), &line)
-            .with_context(|| format!("cannot make the K-line's device at {}", path.display()))?;
+            .with_context(|| format!("cannot create the K-line's device at {}", path.display()))?;
         Ok(Some(RunningKline {
             vin,
             path,
@@ -112,16 +108,16 @@ impl KlineArgs {
 }
 
 impl RunningKline {
-    /// What is where.
+    /// The K-line, as the line of JSON describes it.
     pub fn describe(&self) -> Value {
         let addresses: Vec<_> = self.addresses.iter().map(|address| format!("0x{address:02X}")).collect();
         json!({"path": self.path, "bit_rate": self.bit_rate, "ecus": addresses, "vin": self.vin})
     }
 
-    /// Says what a tester did wrong.
-    pub fn report_anomalies(&self) {
+    /// Logs the anomalies that the ECUs recorded.
+    pub(crate) fn report_anomalies(&self) {
         for (address, anomalies) in self.vehicle.anomalies() {
-            tracing::warn!(ecu = format!("0x{address:02X}"), ?anomalies, "what should not have happened");
+            tracing::warn!(ecu = format!("0x{address:02X}"), ?anomalies, "the ECU recorded anomalies");
         }
     }
 }

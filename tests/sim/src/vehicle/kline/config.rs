@@ -1,65 +1,65 @@
-//! What a simulated K-line ECU is like.
+//! The configuration of a simulated K-line ECU.
 
 use std::time::Duration;
 
 /// A K-line ECU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KlineEcuConfig {
-    /// Its address, which is its 5-baud address too.
+    /// The ECU's address, which is also its 5-baud address.
     pub address: u8,
-    /// The functions that it has.
+    /// The functional addresses of the ECU.
     pub functions: Vec<u8>,
-    /// Whether a pulse wakes it.
+    /// Whether a pulse wakes the ECU (fast initialisation).
     pub fast: bool,
-    /// Whether its address, or that of a function, wakes it.
+    /// Whether its address, or a functional one, wakes the ECU (slow initialisation).
     pub slow: bool,
     /// Key byte 1 and key byte 2.
     pub key_bytes: [u8; 2],
-    /// In bit/s.
+    /// Bit rate, in bit/s.
     pub bit_rate: u32,
     /// P1: the pause between two bytes.
     pub p1: Duration,
     /// P2: the pause before an answer.
     pub p2: Duration,
-    /// P3max: how long it waits for a request.
+    /// P3max: limit for the next request.
     pub p3_max: Duration,
-    /// How far the tester's times may be off: none on a simulated clock, more where a scheduler is in between.
+    /// Tolerance for the tester's times: none on a simulated clock, more where processes are scheduled.
     pub tolerance: Duration,
-    /// What it answers to `1A 90`; `None`: a negative response.
+    /// The VIN in the answer to `1A 90`; `None` for a negative response.
     pub vin: Option<String>,
-    /// How long it takes to erase its memory; it says response pending meanwhile.
+    /// Time to erase the memory. The ECU sends response pending meanwhile.
     pub erase_time: Duration,
-    /// How often it says so.
+    /// Interval of the responses pending.
     pub pending_interval: Duration,
-    /// What it does wrong.
+    /// The ECU's faults.
     pub misbehaviour: Misbehaviour,
 }
 
-/// What an ECU does wrong.
+/// Faults of an ECU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Misbehaviour {
-    /// It answers nothing at all.
+    /// The ECU never answers.
     pub is_silent: bool,
-    /// It ignores so many initialisations.
+    /// The number of initialisations that the ECU ignores.
     pub deaf_to: u32,
-    /// Its synchronisation byte, if not 0x55.
+    /// The ECU's synchronisation byte, if it is not 0x55.
     pub synchronisation: Option<u8>,
-    /// It confirms another address.
+    /// The ECU confirms another address.
     pub confirms_wrong_address: bool,
-    /// It refuses StartCommunication with this code.
+    /// The code with which the ECU refuses StartCommunication.
     pub refuses_with: Option<u8>,
-    /// The checksum of so many answers is wrong.
+    /// The number of answers with a wrong checksum.
     pub wrong_checksums: u32,
-    /// The number of requests that it answers with busyRepeatRequest (`7F xx 21`).
+    /// The number of requests that the ECU answers with busyRepeatRequest (`7F xx 21`).
     pub busy: u32,
-    /// It stops in the middle of so many answers.
+    /// The number of answers that stop in the middle.
     pub truncated: u32,
-    /// It forgets the communication after so many requests.
+    /// The number of requests after which the ECU ends the communication.
     pub forgets_after: Option<u32>,
 }
 
 impl KlineEcuConfig {
-    /// An ECU with everything right, woken either way: `0x8FEF`, every kind of header, at 10400 baud.
+    /// An ECU without faults that accepts either initialisation: `0x8FEF`, every kind of header, 10400 baud.
     pub fn new(address: u8) -> Self {
         Self {
             address,

@@ -1,111 +1,53 @@
-//! An ECU on a K-line: a pure state machine over what is seen on the wire.
+//! An ECU on a K-line: a pure state machine over the events on the wire.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use connector_hal::kline::byte_time;
 use connector_hal::kline::sim::WireEvent;
-use connector_hal::kline::{ADDRESS_BIT, ADDRESS_TIME, byte_time};
 
+use super::anomaly::Anomaly;
 use super::config::KlineEcuConfig;
 use super::messages::{self, Request};
+use super::phase::{Overheard, Phase};
 use super::services::Services;
 
-const MS: Duration = Duration::from_millis(1);
+/// The unit of the standard's times.
+pub(super) const MS: Duration = Duration::from_millis(1);
 
-/// What a tester did that ISO 14230-2 does not allow, with the time that it took.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Anomaly {
-    /// The low level of a pulse: 25 ms ± 1 ms.
-    PulseLow(Duration),
-    /// From the pulse's start to StartCommunication: 50 ms ± 1 ms.
-    WakeUp(Duration),
-    /// Between two bytes of a request: 5 to 20 ms.
-    P4(Duration),
-    /// Between the last answer and a request: 55 ms at least.
-    P3(Duration),
-    /// Between key byte 2 and its complement: 25 to 50 ms.
-    W4(Duration),
-    /// The line was not idle for 300 ms before the address.
-    W5(Duration),
-    /// The complement of key byte 2 was another byte.
-    Complement(u8),
-    /// A request with a wrong checksum, or a header that the key bytes do not allow.
-    Malformed(Vec<u8>),
-    /// A request when there was no communication.
-    NotCommunicating(Vec<u8>),
-    /// A byte while the ECU was sending.
-    Collision,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Asleep,
-    /// Waits for the complement of key byte 2, which it has sent by then.
-    AwaitsComplement {
-        since: Instant,
-    },
-    Communicating,
-}
-
-/// Another ECU's slow initialisation, whose bytes are no message: all that an ECU with patience has to tell by, as the
-/// pauses between them are no longer than those it allows in a request.
-#[derive(Debug)]
-struct Overheard {
-    address: u8,
-    bytes: Vec<u8>,
-}
-
-impl Overheard {
-    /// Whether this is the next byte of it.
-    fn takes(&mut self, byte: u8) -> bool {
-        let is_next = match self.bytes[..] {
-            // the synchronisation byte: no message begins like that
-            [] => byte >> 6 == 1,
-            [_] | [_, _] => true,
-            [_, _, second] => byte == !second,
-            [_, _, _, _] => byte == !self.address,
-            _ => false,
-        };
-        if is_next {
-            self.bytes.push(byte);
-        }
-        is_next
-    }
-}
-
-/// See the module.
+/// An ECU on a K-line.
 #[derive(Debug)]
 pub struct KlineEcu {
-    config: KlineEcuConfig,
+    pub(super) config: KlineEcuConfig,
     services: Services,
-    state: State,
-    /// When the last pulse of the right length began.
-    pulse_at: Option<Instant>,
-    levels: Vec<(Instant, bool)>,
-    overheard: Option<Overheard>,
-    received: Vec<u8>,
-    received_since: Instant,
-    /// The pauses between the bytes of the request that is coming in.
+    pub(super) phase: Phase,
+    /// The start of the last pulse with the right length.
+    pub(super) pulse_at: Option<Instant>,
+    pub(super) levels: Vec<(Instant, bool)>,
+    pub(super) overheard: Option<Overheard>,
+    pub(super) received: Vec<u8>,
+    pub(super) received_since: Instant,
+    /// The pauses between the bytes of the incoming request.
     gaps: Vec<Duration>,
     last_byte_at: Option<Instant>,
     /// The end of the last exchange.
-    quiet_since: Option<Instant>,
+    pub(super) quiet_since: Option<Instant>,
     outgoing: VecDeque<(Instant, u8)>,
-    /// Own bytes that have not been heard yet.
+    /// The number of sent bytes whose echo is still expected.
     echoes: u32,
-    requests: u32,
-    ignored_initialisations: u32,
-    anomalies: Vec<Anomaly>,
+    pub(super) requests: u32,
+    pub(super) ignored_initialisations: u32,
+    pub(super) anomalies: Vec<Anomaly>,
     log: Vec<Vec<u8>>,
 }
 
 impl KlineEcu {
-    /// An ECU that sleeps.
+    /// Creates an ECU that sleeps.
     pub fn new(config: KlineEcuConfig, now: Instant) -> Self {
         Self {
             config,
             services: Services::default(),
-            state: State::Asleep,
+            phase: Phase::Asleep,
             pulse_at: None,
             levels: Vec::new(),
             overheard: None,
@@ -123,37 +65,37 @@ impl KlineEcu {
         }
     }
 
-    /// What it is like.
+    /// The configuration.
     pub fn config(&self) -> &KlineEcuConfig {
         &self.config
     }
 
-    /// Changes what it does wrong.
+    /// The configuration, to change the ECU's faults.
     pub fn config_mut(&mut self) -> &mut KlineEcuConfig {
         &mut self.config
     }
 
-    /// What the tester did wrong.
+    /// The tester's violations so far.
     pub fn anomalies(&self) -> &[Anomaly] {
         &self.anomalies
     }
 
-    /// The requests that were answered, in order.
+    /// The answered requests, in order.
     pub fn requests(&self) -> &[Vec<u8>] {
         &self.log
     }
 
-    /// Whether a tester has a communication with it.
+    /// Whether a tester communicates with the ECU.
     pub fn is_communicating(&self) -> bool {
-        self.state == State::Communicating
+        self.phase == Phase::Communicating
     }
 
-    /// What was downloaded.
+    /// The downloaded bytes.
     pub fn memory(&self) -> &[u8] {
         self.services.memory()
     }
 
-    /// Something on the wire.
+    /// Handles an event on the wire.
     pub fn handle_event(&mut self, event: WireEvent) {
         match event {
             WireEvent::Level { is_low, at } => self.handle_level(at, is_low),
@@ -162,25 +104,8 @@ impl KlineEcu {
         }
     }
 
-    fn handle_level(&mut self, at: Instant, is_low: bool) {
-        if let State::AwaitsComplement { .. } = self.state {
-            // the tester has begun anew
-            self.state = State::Asleep;
-            self.received.clear();
-        }
-        if !is_low && let Some((since, true)) = self.levels.last().copied() {
-            let low = at - since;
-            if low < Duration::from_millis(100) {
-                self.expect(low, 24 * MS, 26 * MS, Anomaly::PulseLow);
-                self.pulse_at = Some(since);
-                self.received.clear();
-            }
-        }
-        self.levels.push((at, is_low));
-    }
-
-    /// Whether a time is within its limits; if not, it is noted.
-    fn expect(
+    /// Whether `time` is within its limits. Otherwise records the anomaly.
+    pub(super) fn expect(
         &mut self,
         time: Duration,
         min: Duration,
@@ -205,15 +130,15 @@ impl KlineEcu {
             self.quiet_since = Some(at);
             return;
         }
-        if !self.outgoing.is_empty() && self.state == State::Communicating {
+        if !self.outgoing.is_empty() && self.phase == Phase::Communicating {
             self.anomalies.push(Anomaly::Collision);
         }
         let start = at - self.byte_time();
         self.levels.clear();
-        if let State::AwaitsComplement { since } = self.state {
+        if let Phase::AwaitsComplement { since } = self.phase {
             return self.handle_complement(start, at, since, byte);
         }
-        if self.overheard.as_mut().is_some_and(|overheard| overheard.takes(byte)) {
+        if self.overheard.as_mut().is_some_and(|overheard| overheard.accepts(byte)) {
             self.quiet_since = Some(at);
             return;
         }
@@ -243,9 +168,9 @@ impl KlineEcu {
                 }
                 self.handle_request(at, request, bytes);
             }
-            // between others
+            // for another ECU
             Ok(_) => {}
-            Err(()) if self.state == State::Communicating => self.anomalies.push(Anomaly::Malformed(bytes)),
+            Err(()) if self.phase == Phase::Communicating => self.anomalies.push(Anomaly::Malformed(bytes)),
             Err(()) => {}
         }
         self.quiet_since = Some(at);
@@ -253,43 +178,23 @@ impl KlineEcu {
 
     fn is_for_me(&self, request: &Request) -> bool {
         match request.addresses {
-            None => self.state == State::Communicating,
+            None => self.phase == Phase::Communicating,
             Some((false, target, _)) => target == self.config.address,
             Some((true, target, _)) => self.config.functions.contains(&target),
         }
     }
 
-    fn is_deaf(&mut self) -> bool {
-        let misbehaviour = self.config.misbehaviour;
-        self.ignored_initialisations += 1;
-        misbehaviour.is_silent || self.ignored_initialisations <= misbehaviour.deaf_to
-    }
-
     fn handle_request(&mut self, at: Instant, request: Request, bytes: Vec<u8>) {
         if request.data == [0x81] {
-            let Some(pulse_at) = self.pulse_at.take().filter(|_| self.config.fast) else { return };
-            let wake_up = self.received_since - pulse_at;
-            if !self.expect(wake_up, 49 * MS, 51 * MS, Anomaly::WakeUp) || self.is_deaf() {
-                return;
-            }
-            let [first, second] = self.config.key_bytes;
-            match self.config.misbehaviour.refuses_with {
-                Some(code) => self.answer_with_addresses(at, &[0x7F, 0x81, code]),
-                None => {
-                    self.state = State::Communicating;
-                    self.requests = 0;
-                    self.answer_with_addresses(at, &[0xC1, first, second]);
-                }
-            }
-            return;
+            return self.handle_start_communication(at);
         }
-        if self.state != State::Communicating {
+        if self.phase != Phase::Communicating {
             return self.anomalies.push(Anomaly::NotCommunicating(request.data));
         }
         if let Some(quiet_since) = self.quiet_since {
             let p3 = self.received_since.saturating_duration_since(quiet_since);
             if p3 > self.config.p3_max + self.config.tolerance {
-                self.state = State::Asleep;
+                self.phase = Phase::Asleep;
                 return self.anomalies.push(Anomaly::NotCommunicating(request.data));
             }
             self.expect(p3, 55 * MS, self.config.p3_max, Anomaly::P3);
@@ -303,13 +208,13 @@ impl KlineEcu {
         self.requests += 1;
         if self.config.misbehaviour.forgets_after.is_some_and(|after| self.requests > after) {
             self.config.misbehaviour.forgets_after = None;
-            self.state = State::Asleep;
+            self.phase = Phase::Asleep;
             return;
         }
         self.log.push(request.data.clone());
         if request.data == [0x82] {
             self.answer(at, &[0xC2]);
-            self.state = State::Asleep;
+            self.phase = Phase::Asleep;
             return;
         }
         if self.config.misbehaviour.busy > 0 {
@@ -324,7 +229,7 @@ impl KlineEcu {
         }
     }
 
-    /// Whether the key bytes allow such a header.
+    /// Whether the key bytes allow the header of this request.
     fn allows(&self, request: &Request) -> bool {
         let [first, _] = self.config.key_bytes;
         let length = if request.has_length_byte { first & 0x02 != 0 } else { first & 0x03 != 0x02 };
@@ -335,7 +240,7 @@ impl KlineEcu {
         length && header
     }
 
-    /// Puts an answer P2 after `from`; says when it will be over.
+    /// Queues an answer P2 after `from`. Returns the time of its end.
     fn answer(&mut self, from: Instant, data: &[u8]) -> Instant {
         let [first, _] = self.config.key_bytes;
         let has_addresses = first & 0x08 != 0 || first & 0x0C == 0;
@@ -354,12 +259,12 @@ impl KlineEcu {
         self.send(from + self.config.p2, &bytes)
     }
 
-    fn answer_with_addresses(&mut self, from: Instant, data: &[u8]) {
+    pub(super) fn answer_with_addresses(&mut self, from: Instant, data: &[u8]) {
         let bytes = messages::write(Some((0xF1, self.config.address)), false, data);
         self.send(from + self.config.p2, &bytes);
     }
 
-    fn send(&mut self, start: Instant, bytes: &[u8]) -> Instant {
+    pub(super) fn send(&mut self, start: Instant, bytes: &[u8]) -> Instant {
         let mut at = start;
         for byte in bytes {
             self.outgoing.push_back((at, *byte));
@@ -368,58 +273,7 @@ impl KlineEcu {
         at - self.config.p1
     }
 
-    /// The levels since the first one are an address: answers, if it is the own one.
-    fn handle_address(&mut self, start: Instant) {
-        let level_at = |at: Instant| {
-            let before = self.levels.iter().take_while(|(since, _)| *since <= at);
-            before.last().is_some_and(|(_, is_low)| *is_low)
-        };
-        // each bit is looked at in its middle
-        let bit = |number: u32| level_at(start + ADDRESS_BIT * number + ADDRESS_BIT / 2);
-        let address = (0..8).fold(0u8, |byte, index| byte | u8::from(!bit(index + 1)) << index);
-        let is_byte = bit(0) && !bit(9);
-        self.levels.clear();
-        let is_mine = address == self.config.address || self.config.functions.contains(&address);
-        if !is_byte {
-            return;
-        }
-        if !self.config.slow || !is_mine || self.is_deaf() {
-            self.received.clear();
-            self.overheard = Some(Overheard { address, bytes: Vec::new() });
-            return;
-        }
-        if let Some(quiet_since) = self.quiet_since {
-            let w5 = start.saturating_duration_since(quiet_since);
-            self.expect(w5, 300 * MS, Duration::MAX, Anomaly::W5);
-        }
-        let [first, second] = self.config.key_bytes;
-        let synchronisation = self.config.misbehaviour.synchronisation.unwrap_or(0x55);
-        // W1 100 ms, W2 and W3 10 ms
-        let at = self.send(start + ADDRESS_TIME + 100 * MS, &[synchronisation]);
-        let at = self.send(at + 10 * MS, &[first]);
-        let at = self.send(at + 10 * MS, &[second]);
-        self.state = State::AwaitsComplement { since: at };
-        // which of its addresses it confirms
-        self.received = vec![address];
-    }
-
-    fn handle_complement(&mut self, start: Instant, at: Instant, since: Instant, byte: u8) {
-        let address = self.received.first().copied().unwrap_or(self.config.address);
-        self.received.clear();
-        self.state = State::Asleep;
-        if byte != !self.config.key_bytes[1] {
-            return self.anomalies.push(Anomaly::Complement(byte));
-        }
-        if !self.expect(start.saturating_duration_since(since), 25 * MS, 50 * MS, Anomaly::W4) {
-            return;
-        }
-        let confirmed = if self.config.misbehaviour.confirms_wrong_address { address } else { !address };
-        self.send(at + 30 * MS, &[confirmed]);
-        self.state = State::Communicating;
-        self.requests = 0;
-    }
-
-    /// The byte to put on the wire now.
+    /// Returns the byte to put on the wire now.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<u8> {
         let (at, byte) = *self.outgoing.front()?;
         if now < at {
@@ -427,7 +281,7 @@ impl KlineEcu {
         }
         self.outgoing.pop_front();
         self.echoes += 1;
-        // a machine that is late must not put its bytes together
+        // a late machine must not send its bytes back to back
         let next_at = now + self.byte_time();
         if let Some((next, _)) = self.outgoing.front_mut() {
             *next = (*next).max(next_at);
@@ -435,7 +289,7 @@ impl KlineEcu {
         Some(byte)
     }
 
-    /// Does what is due.
+    /// Handles expired deadlines.
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Some((start, _)) = self.levels.first().copied()
             && self.address_at() <= Some(now)
@@ -444,12 +298,7 @@ impl KlineEcu {
         }
     }
 
-    /// When the levels since the first low one can be read as an address.
-    fn address_at(&self) -> Option<Instant> {
-        self.levels.first().map(|(start, _)| *start + ADDRESS_TIME)
-    }
-
-    /// When [`KlineEcu::handle_timeout`] or [`KlineEcu::poll_transmit`] is due.
+    /// The time of the next call of [`KlineEcu::handle_timeout`] or [`KlineEcu::poll_transmit`].
     pub fn poll_timeout(&self) -> Option<Instant> {
         let outgoing = self.outgoing.front().map(|(at, _)| *at);
         [outgoing, self.address_at()].into_iter().flatten().min()

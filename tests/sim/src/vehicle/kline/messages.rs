@@ -1,16 +1,16 @@
-//! Messages as an ECU reads and writes them (ISO 14230-2, 4).
+//! Parsing requests and writing answers (ISO 14230-2, 4).
 
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Request {
-    /// Target and source, and whether the target is a function.
+    /// Whether the target is functional, the target and the source.
     pub(super) addresses: Option<(bool, u8, u8)>,
-    /// The length had a byte of its own.
+    /// Whether the length is in a separate byte.
     pub(super) has_length_byte: bool,
     pub(super) data: Vec<u8>,
 }
 
-/// How many bytes the message has in all, once that is known.
+/// The total length of the message, as soon as it is known.
 fn total(bytes: &[u8]) -> Option<usize> {
     let format = usize::from(*bytes.first()?);
     let header = if format >> 6 == 0 { 1 } else { 3 };
@@ -20,7 +20,7 @@ fn total(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// The request, once its last byte is there; its checksum may be wrong.
+/// Parses a request as soon as its last byte is there. `Err` means a wrong checksum or header.
 pub(super) fn read(bytes: &[u8]) -> Option<Result<Request, ()>> {
     let total = total(bytes)?;
     let (checksum, before) = bytes.get(..total)?.split_last()?;
@@ -40,7 +40,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Result<Request, ()>> {
     Some(Ok(Request { addresses, has_length_byte, data }))
 }
 
-/// An answer of at most 255 bytes to the tester.
+/// Writes an answer of at most 255 bytes to the tester.
 pub(super) fn write(addresses: Option<(u8, u8)>, length_byte: bool, data: &[u8]) -> Vec<u8> {
     let mode = if addresses.is_some() { 0x80 } else { 0x00 };
     let is_long = length_byte || data.len() > 0x3F;

@@ -1,15 +1,20 @@
 //! Simulated K-line ECUs (ISO 14230): woken by a pulse or by their address, strict about the tester's times.
 //!
-//! Written from the standard, and not with the agent's own codec: what the two agree upon is not only one's opinion.
+//! They are written from the standard and do not use the agent's codec, so that one error cannot hide in
+//! both.
 
+mod anomaly;
 mod command;
 mod config;
 mod ecu;
+mod initialisation;
 mod messages;
+mod phase;
 mod services;
-mod shell;
+mod vehicle;
 
+pub use anomaly::Anomaly;
 pub use command::{KlineArgs, RunningKline};
 pub use config::{KlineEcuConfig, Misbehaviour};
-pub use ecu::{Anomaly, KlineEcu};
-pub use shell::KlineVehicle;
+pub use ecu::KlineEcu;
+pub use vehicle::KlineVehicle;

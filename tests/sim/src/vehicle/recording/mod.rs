@@ -1,11 +1,10 @@
-//! A recorded diagnostic session, taken apart into what the tool asked and what which ECU answered when, so that
-//! either side can be played again.
+//! A recorded diagnostic session, separated into the tool's requests and the ECUs' answers with their times,
+//! so that either side can be replayed.
 
 mod player;
 mod reassembly;
 mod roles;
-
-use std::time::Duration;
+mod steps;
 
 use connector_agent::protocol::isotp::Padding;
 use connector_hal::can::CanId;
@@ -13,39 +12,12 @@ use connector_hal::can::CanId;
 pub use player::RecordedEcu;
 pub use reassembly::RecordedPdu;
 pub use roles::Roles;
+pub use steps::{RecordedAnswer, ToolStep};
 
 use super::candump::Record;
-use super::ecu::Target;
 use super::transport::TransportConfig;
 use reassembly::Reassembly;
-
-/// What one ECU answered to a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecordedAnswer {
-    /// The ECU's response identifier.
-    pub response_id: CanId,
-    /// From the request's last frame to the answer's first.
-    pub delay: Duration,
-    /// The answer.
-    pub pdu: Vec<u8>,
-}
-
-/// What the tool asked, and all the answers to it, response pending included.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ToolStep {
-    /// Who was asked.
-    pub target: Target,
-    /// Under which identifier.
-    pub request_id: CanId,
-    /// Since the recording's start: when the request's first frame was on the bus.
-    pub start: Duration,
-    /// When its last frame was.
-    pub end: Duration,
-    /// The request.
-    pub pdu: Vec<u8>,
-    /// The answers in the order they came.
-    pub answers: Vec<RecordedAnswer>,
-}
+use steps::is_response;
 
 /// A recorded session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,13 +25,13 @@ pub struct Recording {
     records: Vec<Record>,
     roles: Roles,
     steps: Vec<ToolStep>,
-    /// For each ECU of the roles, how it speaks ISO-TP.
+    /// The ISO-TP parameters of each ECU in `roles`.
     transports: Vec<TransportConfig>,
     unexplained: Vec<RecordedPdu>,
     broken: usize,
 }
 
-/// A log in which nobody asks and answers.
+/// The reasons why a log cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordingError {
     /// No identifier carries responses to another's requests.
@@ -68,7 +40,7 @@ pub enum RecordingError {
 }
 
 impl Recording {
-    /// Takes a log apart; who is tool and who is ECU is found out from what they say.
+    /// Analyses a log. Infers the tool and the ECUs from their messages.
     pub fn new(records: Vec<Record>) -> Result<Self, RecordingError> {
         let mut listener = Reassembly::default();
         let origin = records.first().map(|record| record.time).unwrap_or_default();
@@ -95,32 +67,32 @@ impl Recording {
         Ok(Self { records, roles, steps, transports, unexplained, broken: listener.broken })
     }
 
-    /// The frames, both sides', as they were recorded.
+    /// The recorded frames of both sides.
     pub fn records(&self) -> &[Record] {
         &self.records
     }
 
-    /// Who is who.
+    /// The identifiers of the tool and the ECUs.
     pub fn roles(&self) -> &Roles {
         &self.roles
     }
 
-    /// The tool's side: what it asked, with the answers it got.
+    /// The tool's side: its requests, with the answers to them.
     pub fn tool_steps(&self) -> &[ToolStep] {
         &self.steps
     }
 
-    /// Answers to nothing that was asked.
+    /// Answers without a request.
     pub fn unexplained(&self) -> &[RecordedPdu] {
         &self.unexplained
     }
 
-    /// How many PDUs of the log have no end.
+    /// The number of incomplete PDUs in the log.
     pub fn broken(&self) -> usize {
         self.broken
     }
 
-    /// The ECUs' side: each with its request and response identifiers, and how it speaks ISO-TP.
+    /// The ECUs' side: request and response identifiers and ISO-TP parameters of each ECU.
     pub fn ecus(&self) -> impl Iterator<Item = (CanId, CanId, &TransportConfig, RecordedEcu)> {
         self.roles.ecus.iter().zip(&self.transports).map(|(&(request, response), transport)| {
             (request, response, transport, RecordedEcu::new(&self.steps, request, response))
@@ -128,7 +100,7 @@ impl Recording {
     }
 }
 
-/// How a sender fills up its single frames.
+/// The padding of a sender's single frames.
 fn padding(records: &[Record], id: CanId) -> Padding {
     let mut short = records.iter().filter(|record| record.frame.id() == id).filter_map(|record| match record
         .frame
@@ -144,7 +116,7 @@ fn padding(records: &[Record], id: CanId) -> Padding {
     }
 }
 
-/// Gives each answer to the last request of its service that its sender heard.
+/// Assigns each answer to the last request of its service that its sender received.
 fn attribute(pdus: Vec<RecordedPdu>, roles: &Roles) -> (Vec<ToolStep>, Vec<RecordedPdu>) {
     let mut steps: Vec<ToolStep> = Vec::new();
     let mut unexplained = Vec::new();
@@ -155,7 +127,8 @@ fn attribute(pdus: Vec<RecordedPdu>, roles: &Roles) -> (Vec<ToolStep>, Vec<Recor
             continue;
         }
         let step = steps.iter_mut().rev().find(|step| {
-            roles.hears(id, step.request_id) && step.pdu.first().is_some_and(|asked| answers(&pdu, *asked))
+            roles.hears(id, step.request_id)
+                && step.pdu.first().is_some_and(|asked| is_response(&pdu, *asked))
         });
         match step {
             Some(step) => {
@@ -166,13 +139,4 @@ fn attribute(pdus: Vec<RecordedPdu>, roles: &Roles) -> (Vec<ToolStep>, Vec<Recor
         }
     }
     (steps, unexplained)
-}
-
-/// Whether a PDU is a response, positive or negative, of the service.
-fn answers(pdu: &[u8], service: u8) -> bool {
-    match *pdu {
-        [0x7F, refused, ..] => refused == service,
-        [first, ..] => Some(first) == service.checked_add(0x40),
-        [] => false,
-    }
 }

@@ -1,34 +1,35 @@
-//! The ECU's side of a recording, played with the recorded timing.
+//! The ECUs' side of a recording, replayed with the recorded timing.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use connector_hal::can::CanId;
 
-use super::ToolStep;
+use super::steps::ToolStep;
 use crate::vehicle::ecu::{EcuStatus, Nrc, Responder, ScriptProgress, Target, Timer};
 
-/// How many answers may wait for their time or for the transport; more are lost, and counted.
+/// Limit of the answers that wait for their time or for the transport; more are lost, and counted.
 const MAX_DUE: usize = 64;
 
 #[derive(Debug, Clone)]
-struct Step {
+struct ReplayStep {
     target: Target,
     request: Vec<u8>,
-    /// Each with its delay from the request's end.
+    /// The answers, with their delays after the request's end.
     answers: Vec<(Duration, Vec<u8>)>,
     played: bool,
 }
 
-/// An ECU that answers what it answered in the recording, as long after the request as then.
+/// An ECU that gives its recorded answers, with their recorded delays.
 ///
-/// Requests are expected in the recorded order; one that is out of it is answered all the same, and counted. What the
-/// recording does not have is refused with requestSequenceError, and counted, but for TesterPresent without response
-/// and functional requests: they are heard, and not answered.
+/// It expects requests in the recorded order; it answers a request out of order too, and counts it. It
+/// refuses a request that is not in the recording with requestSequenceError, and counts it. TesterPresent
+/// without response and functional requests that are not in the recording get no answer, and are not
+/// counted.
 #[derive(Debug)]
 pub struct RecordedEcu {
-    steps: Vec<Step>,
-    /// The step after the one played last, among the physical ones.
+    steps: Vec<ReplayStep>,
+    /// The index after the physical step played last.
     next: usize,
     due: VecDeque<(Instant, Vec<u8>)>,
     responses: VecDeque<Vec<u8>>,
@@ -37,13 +38,13 @@ pub struct RecordedEcu {
 }
 
 impl RecordedEcu {
-    /// The ECU at these identifiers.
+    /// The ECU with these identifiers.
     pub(super) fn new(steps: &[ToolStep], request: CanId, response: CanId) -> Self {
-        let steps: Vec<Step> = steps
+        let steps: Vec<ReplayStep> = steps
             .iter()
             .map(|step| {
                 let answers = step.answers.iter().filter(|answer| answer.response_id == response);
-                Step {
+                ReplayStep {
                     target: step.target,
                     request: step.pdu.clone(),
                     answers: answers.map(|answer| (answer.delay, answer.pdu.clone())).collect(),
@@ -62,10 +63,11 @@ impl RecordedEcu {
         Self { steps, next: 0, due: VecDeque::new(), responses: VecDeque::new(), status, changed: true }
     }
 
-    /// The step a request stands for: the next one, or else one further on, or else one that was already played.
+    /// Finds the step of a request: the next one, otherwise a later one, otherwise one that was already
+    /// played.
     fn find(&mut self, target: Target, pdu: &[u8]) -> Option<usize> {
         let from = if target == Target::Physical { self.next } else { 0 };
-        let matches = |step: &Step| step.target == target && step.request == pdu;
+        let matches = |step: &ReplayStep| step.target == target && step.request == pdu;
         let ahead = self.steps.iter().skip(from).position(|step| matches(step) && !step.played);
         if let Some(ahead) = ahead {
             let index = from + ahead;
@@ -116,7 +118,7 @@ impl Responder for RecordedEcu {
         let is_tester_present = pdu == [0x3E, 0x80];
         self.status.tester_presents += u64::from(is_tester_present);
         if target == Target::Physical && !self.due.is_empty() && !is_tester_present {
-            // the tool did not wait for what it waited for then
+            // the tool did not wait for the answers that it waited for in the recording
             self.status.anomalies.requests_while_busy += 1;
             self.due.clear();
         }

@@ -1,4 +1,4 @@
-//! PDUs put together from both sides' frames by someone who only listens.
+//! Reassembles PDUs from the frames of both sides.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use connector_hal::can::{CanFrame, CanId};
 /// A PDU of a recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedPdu {
-    /// Under which identifier it was sent.
+    /// The identifier of the PDU.
     pub id: CanId,
-    /// When its first frame was on the bus, since the recording's start.
+    /// When the PDU's first frame was on the bus, since the recording's start.
     pub start: Duration,
-    /// When its last frame was.
+    /// When the PDU's last frame was on the bus.
     pub end: Duration,
     /// The PDU.
     pub pdu: Vec<u8>,
@@ -22,9 +22,9 @@ pub struct RecordedPdu {
 /// A flow control of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RecordedFlowControl {
-    /// Who sent it.
+    /// The sender of the flow control.
     pub from: CanId,
-    /// Whose first frame it answers.
+    /// The sender of the first frame that the flow control answers.
     pub to: CanId,
     pub block_size: u8,
     pub st_min: SeparationTime,
@@ -38,20 +38,20 @@ struct Partial {
     next: u8,
 }
 
-/// Listens to every identifier (normal addressing).
+/// Reassembles the PDUs of every identifier (normal addressing).
 #[derive(Debug, Default)]
 pub(super) struct Reassembly {
     partial: BTreeMap<CanId, Partial>,
-    /// Whose first frame waits for a flow control.
+    /// The identifier of the first frame that waits for a flow control.
     waiting: Option<CanId>,
     pub pdus: Vec<RecordedPdu>,
     pub flow_controls: Vec<RecordedFlowControl>,
-    /// How many PDUs began and have no end.
+    /// The number of incomplete PDUs.
     pub broken: usize,
 }
 
 impl Reassembly {
-    pub fn handle_frame(&mut self, time: Duration, frame: &CanFrame) {
+    pub(crate) fn handle_frame(&mut self, time: Duration, frame: &CanFrame) {
         let id = frame.id();
         let n_pdu = match NPdu::decode(frame.data(), 0) {
             Ok(n_pdu) if frame.is_data() => n_pdu,
@@ -98,8 +98,8 @@ impl Reassembly {
         self.broken += usize::from(self.partial.remove(&id).is_some());
     }
 
-    /// The log has ended: what is not whole stays so.
-    pub fn finish(&mut self) {
+    /// Ends the log. PDUs that are still incomplete count as broken.
+    pub(crate) fn finish(&mut self) {
         self.broken += self.partial.len();
         self.partial.clear();
     }

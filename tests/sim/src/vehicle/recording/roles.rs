@@ -1,15 +1,15 @@
-//! Who is tool and who is ECU in a recording, told by what they say.
+//! The roles of the identifiers in a recording, inferred from the messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use connector_agent::protocol::isotp::physical_request_id;
 use connector_hal::can::CanId;
 
-use super::answers;
 use super::reassembly::{RecordedFlowControl, RecordedPdu};
+use super::steps::is_response;
 use crate::vehicle::ecu::Target;
 
-/// The bit of a service identifier that makes it a response's (ISO 14229-1, 7.3).
+/// The bit that distinguishes a response's service identifier from a request's (ISO 14229-1, 7.3).
 const RESPONSE: u8 = 0x40;
 
 /// The identifiers of a recording.
@@ -17,20 +17,20 @@ const RESPONSE: u8 = 0x40;
 pub struct Roles {
     /// The ECUs' request and response identifiers.
     pub ecus: Vec<(CanId, CanId)>,
-    /// The identifiers by which every ECU is asked.
+    /// The identifiers of functional requests.
     pub functional: Vec<CanId>,
 }
 
 impl Roles {
-    /// Tells the roles by three observations: responses have a bit in their first byte that requests don't have; a
-    /// flow control goes between an ECU's two identifiers; and what is asked of one ECU alone is not always asked
-    /// without wanting a response. An ECU that was only ever asked functionally gets the request identifier that is as
-    /// far from its response as the other ECUs' are.
+    /// Infers the roles from three observations. A bit in the first byte distinguishes responses from
+    /// requests. A flow control connects an ECU's two identifiers. Physical requests do not always suppress
+    /// the response. An ECU that was only asked functionally gets a request identifier with the same
+    /// distance from its response identifier as the other ECUs have.
     pub(super) fn infer(pdus: &[RecordedPdu], flow_controls: &[RecordedFlowControl]) -> Self {
-        let is_response =
+        let has_response_bit =
             |recorded: &&RecordedPdu| recorded.pdu.first().is_some_and(|first| first & RESPONSE != 0);
         let responses: BTreeSet<CanId> =
-            pdus.iter().filter(is_response).map(|recorded| recorded.id).collect();
+            pdus.iter().filter(has_response_bit).map(|recorded| recorded.id).collect();
         let requests: BTreeSet<CanId> =
             pdus.iter().map(|recorded| recorded.id).filter(|id| !responses.contains(id)).collect();
 
@@ -65,7 +65,7 @@ impl Roles {
         Self { ecus, functional }
     }
 
-    /// Whom a request under this identifier is for; `None` if it is no request's identifier.
+    /// The addressing of requests with this identifier; `None` if it is not an identifier of requests.
     pub fn target(&self, id: CanId) -> Option<Target> {
         if self.functional.contains(&id) {
             return Some(Target::Functional);
@@ -73,13 +73,14 @@ impl Roles {
         self.ecus.iter().any(|(request, _)| *request == id).then_some(Target::Physical)
     }
 
-    /// Whether the ECU with this response identifier hears the request identifier.
+    /// Whether the ECU with this response identifier receives the request identifier.
     pub fn hears(&self, response: CanId, request: CanId) -> bool {
         self.functional.contains(&request) || self.ecus.contains(&(request, response))
     }
 }
 
-/// Pairs of response and request identifier where a request that wanted a response was answered next.
+/// Pairs of response and request identifier, where the next PDU after a request that wanted a response is
+/// the answer.
 fn asked_alone(pdus: &[RecordedPdu], requests: &BTreeSet<CanId>) -> Vec<(CanId, CanId)> {
     const SUPPRESS: u8 = 0x80;
     let wants_response = |pdu: &[u8]| pdu.get(1).is_none_or(|second| second & SUPPRESS == 0);
@@ -88,19 +89,19 @@ fn asked_alone(pdus: &[RecordedPdu], requests: &BTreeSet<CanId>) -> Vec<(CanId, 
         let next = pdus.iter().skip(index + 1).find(|pdu| !requests.contains(&pdu.id));
         let answer = next.filter(|next| {
             wants_response(&request.pdu)
-                && request.pdu.first().is_some_and(|service| answers(&next.pdu, *service))
+                && request.pdu.first().is_some_and(|service| is_response(&next.pdu, *service))
         });
         pairs.extend(answer.map(|answer| (answer.id, request.id)));
     }
-    // an identifier that several answer asks them all
+    // an identifier that several ECUs answer is functional
     let several = |request: CanId| {
         pairs.iter().filter(|pair| pair.1 == request).map(|pair| pair.0).collect::<BTreeSet<_>>().len() > 1
     };
     pairs.iter().copied().filter(|(_, request)| !several(*request)).collect()
 }
 
-/// Whether a request of the log is answered by this identifier.
+/// Whether an ECU answers `request` with this identifier.
 fn is_answer(pdus: &[RecordedPdu], request: &RecordedPdu, id: CanId) -> bool {
     let Some(service) = request.pdu.first() else { return false };
-    pdus.iter().any(|pdu| pdu.id == id && pdu.start >= request.end && answers(&pdu.pdu, *service))
+    pdus.iter().any(|pdu| pdu.id == id && pdu.start >= request.end && is_response(&pdu.pdu, *service))
 }

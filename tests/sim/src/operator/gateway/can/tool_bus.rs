@@ -5,11 +5,11 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use connector_hal::bus::BusStatus;
 use connector_hal::can::slcan::Controller;
 use connector_hal::can::virtual_bus::VirtualBus;
-use connector_hal::can::{
-    BoxFuture, BusStatus, CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings,
-};
+use connector_hal::can::{CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings};
+use connector_hal::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::PollSender;
 

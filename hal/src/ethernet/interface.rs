@@ -1,0 +1,87 @@
+//! A network interface by name.
+
+use std::io;
+use std::net::IpAddr;
+
+use super::netlink::{self, InterfaceAddress, RUNNING, UP};
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    name: String,
+    index: u32,
+}
+
+impl Interface {
+    /// The interface of this name; an error where there is none.
+    pub fn find(name: &str) -> io::Result<Self> {
+        Ok(Self { name: name.to_owned(), index: netlink::index(name)? })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its number.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Whether it is switched on.
+    pub fn is_up(&self) -> io::Result<bool> {
+        Ok(netlink::link(self.index)?.flags & UP != 0)
+    }
+
+    /// Whether there is a link: it is switched on, and somebody is at the cable's other end.
+    pub fn has_carrier(&self) -> io::Result<bool> {
+        Ok(netlink::link(self.index)?.flags & (UP | RUNNING) == UP | RUNNING)
+    }
+
+    /// Its hardware address.
+    pub fn mac(&self) -> io::Result<[u8; 6]> {
+        netlink::link(self.index)?.mac.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// Switches it on.
+    pub fn set_up(&self) -> io::Result<()> {
+        netlink::set_up(self.index)
+    }
+
+    /// Its addresses.
+    pub fn addresses(&self) -> io::Result<Vec<InterfaceAddress>> {
+        netlink::addresses(self.index)
+    }
+
+    /// Gives it one more address; no error if it has that already.
+    pub fn add_address(&self, ip: IpAddr, prefix: u8) -> io::Result<()> {
+        netlink::change_address(self.index, ip, prefix, true)
+    }
+
+    /// Takes an address from it.
+    pub fn remove_address(&self, ip: IpAddr, prefix: u8) -> io::Result<()> {
+        netlink::change_address(self.index, ip, prefix, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_interface_is_up_and_has_its_address() {
+        let loopback = Interface::find("lo").unwrap();
+        assert!(loopback.is_up().unwrap());
+        let addresses = loopback.addresses().unwrap();
+        let own = addresses.iter().find(|address| address.ip == IpAddr::from([127, 0, 0, 1])).unwrap();
+        assert_eq!((own.prefix, own.is_tentative), (8, false));
+        assert_eq!(loopback.mac().unwrap(), [0; 6]);
+    }
+
+    #[test]
+    fn an_interface_that_is_not_there_is_an_error() {
+        for name in ["no-such-if", "", "..", "../lo", "a-name-that-is-too-long"] {
+            assert!(Interface::find(name).is_err(), "{name}");
+        }
+    }
+}

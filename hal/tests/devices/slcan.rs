@@ -1,0 +1,492 @@
+//! SLCAN: the host and the simulated adapter connected in memory and over a pty, and the host with scripted adapters.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use connector_hal::bus::BusState;
+use connector_hal::can::slcan::{Slcan, SlcanAdapter};
+use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
+use connector_hal::can::{
+    CanBus, CanBusExt, CanError, CanEvent, CanFilter, CanFrame, CanId, CanSettings, FdFlags,
+};
+use connector_hal::timer::TimerKind;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::time::timeout;
+
+use crate::support::frame;
+
+const SETTINGS: CanSettings = CanSettings { bit_rate: 500_000, data_bit_rate: None, listen_only: false };
+const FD: CanSettings = CanSettings { data_bit_rate: Some(2_000_000), ..SETTINGS };
+
+async fn event<B: CanBus>(bus: &mut B) -> CanEvent {
+    timeout(Duration::from_secs(60), bus.event()).await.expect("an event within a minute").unwrap()
+}
+
+async fn received<B: CanBus>(bus: &mut B) -> CanFrame {
+    match event(bus).await {
+        CanEvent::Received { frame, .. } => frame,
+        event => panic!("{event:?}"),
+    }
+}
+
+async fn is_sent<B: CanBus>(bus: &mut B) -> bool {
+    matches!(event(bus).await, CanEvent::Transmitted { .. })
+}
+
+/// A host and an adapter on a bus, in virtual time.
+fn connected(config: VirtualBusConfig) -> (VirtualBus, Slcan<DuplexStream>) {
+    let bus = VirtualBus::new(config);
+    let (near, far) = duplex(4096);
+    let adapter_bus = bus.clone();
+    tokio::spawn(async move { SlcanAdapter::serve(far, &adapter_bus, "adapter").await });
+    (bus, Slcan::over("slcan:test", near))
+}
+
+fn classic() -> VirtualBusConfig {
+    VirtualBusConfig::default()
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_of_every_kind_pass_both_ways() {
+    let (bus, mut host) = connected(VirtualBusConfig { data_bit_rate: Some(2_000_000), ..classic() });
+    let mut ecu = bus.attach("ecu");
+    host.configure(FD).await.unwrap();
+    let id = CanId::extended(0x18DA_10F1).unwrap();
+    let fast = FdFlags { bit_rate_switch: true, error_state: false };
+    for sent in [
+        frame(0x7E0, &[]),
+        frame(0x18DA_10F1, &[1, 2, 3, 4, 5, 6, 7, 8]),
+        CanFrame::new_remote(id, 5).unwrap(),
+        CanFrame::new_fd(id, FdFlags::default(), &[9; 12]).unwrap(),
+        CanFrame::new_fd(id, fast, &[0xA5; 64]).unwrap(),
+    ] {
+        host.send(&sent).await.unwrap();
+        assert_eq!(received(&mut ecu).await, sent);
+        assert!(is_sent(&mut host).await);
+        ecu.send(&sent).await.unwrap();
+        assert_eq!(received(&mut host).await, sent);
+        assert!(is_sent(&mut ecu).await);
+    }
+    assert!(host.capabilities().confirms_transmission);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_means_that_the_frame_was_on_the_bus() {
+    let (bus, mut host) = connected(classic());
+    host.configure(SETTINGS).await.unwrap();
+    host.send(&frame(0x7E0, &[1])).await.unwrap();
+    // nobody acknowledges
+    let outcome = timeout(Duration::from_millis(500), async { while !is_sent(&mut host).await {} });
+    assert!(outcome.await.is_err());
+    assert_eq!(host.status().state, BusState::Passive);
+    let _ecu = bus.attach("ecu");
+    while !is_sent(&mut host).await {}
+    assert_eq!(bus.statistics().frames, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_frame_is_a_failed_one_in_its_place() {
+    let (bus, mut host) = connected(classic());
+    let _ecu = bus.attach("ecu");
+    host.configure(SETTINGS).await.unwrap();
+    bus.fail_transmissions("adapter", 1);
+    host.send(&frame(1, &[])).await.unwrap();
+    host.send(&frame(2, &[])).await.unwrap();
+    assert!(matches!(event(&mut host).await, CanEvent::TransmitFailed { .. }));
+    assert!(is_sent(&mut host).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bus_off_is_told_and_left_by_a_restart() {
+    let (bus, mut host) = connected(classic());
+    let mut ecu = bus.attach("ecu");
+    host.configure(SETTINGS).await.unwrap();
+    bus.force_bus_off("adapter");
+    assert_eq!(event(&mut host).await, CanEvent::State(BusState::Off));
+    assert!(timeout(Duration::from_secs(1), host.send(&frame(1, &[]))).await.is_err());
+    host.restart().await.unwrap();
+    assert_eq!(host.status().state, BusState::Active);
+    host.send(&frame(2, &[])).await.unwrap();
+    assert_eq!(received(&mut ecu).await, frame(2, &[]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn listening_only_hears_traffic_at_the_right_bit_rate_and_errors_at_the_wrong_one() {
+    for (bit_rate, right) in [(500_000, true), (250_000, false)] {
+        let (bus, mut host) = connected(VirtualBusConfig { load: 0.2, ..classic() });
+        host.configure(CanSettings { bit_rate, listen_only: true, ..SETTINGS }).await.unwrap();
+        assert_eq!(received(&mut host).await.is_data(), right);
+        assert!(matches!(host.send(&frame(1, &[])).await, Err(CanError::Unsupported { .. })));
+        assert_eq!(bus.statistics().disturbances, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bit_rates_without_a_number_are_set_by_their_timing() {
+    for bit_rate in [94_000, 83_300, 33_300, 5_000] {
+        let (bus, mut host) = connected(VirtualBusConfig { bit_rate, ..classic() });
+        let mut ecu = bus.attach("ecu");
+        host.configure(CanSettings { bit_rate, ..SETTINGS }).await.unwrap();
+        host.send(&frame(0x7E0, &[1])).await.unwrap();
+        assert_eq!(received(&mut ecu).await, frame(0x7E0, &[1]), "{bit_rate}");
+        assert!(is_sent(&mut host).await);
+        assert_eq!(bus.statistics().disturbances, 0);
+    }
+}
+
+/// What an adapter can do that has only the numbers.
+const BY_NUMBER: &str = "10000, 20000, 50000, 83300, 100000, 125000, 250000, 500000, 800000, 1000000";
+
+#[tokio::test(start_paused = true)]
+async fn an_adapter_that_knows_no_timing_is_not_put_on_the_bus_with_another_bit_rate() {
+    // it refuses; it says nothing; it answers nothing ever, so that nobody knows what it has made of it
+    let refuses = vec![CLOSE, ("V\r", "V1013\r"), ("s442C\r", "\x07")];
+    let ignores = vec![CLOSE, ("V\r", "V1013\r"), ("s442C\r", "")];
+    let silent = vec![("\r\rC\rV\r", "V1013\r")];
+    for script in [refuses, ignores, silent] {
+        let (mut device, near) = duplex(64);
+        let mut host = Slcan::over("slcan:test", near);
+        let settings = CanSettings { bit_rate: 94_000, ..SETTINGS };
+        let (configured, ()) = tokio::join!(host.configure(settings), scripted(&mut device, &script));
+        assert_eq!(
+            configured.unwrap_err().to_string(),
+            format!("CAN device slcan:test cannot set 94000 bit/s; SLCAN has {BY_NUMBER}")
+        );
+        drop(host);
+        assert_eq!(device.read(&mut [0; 1]).await.unwrap(), 0, "and no more is said to it");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bit_rate_that_slcan_has_not_is_refused_by_name_and_nothing_is_sent() {
+    let (mut device, near) = duplex(64);
+    let mut host = Slcan::over("slcan:test", near);
+    let refused = host.configure(CanSettings { bit_rate: 123_000, ..SETTINGS }).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        format!("CAN device slcan:test cannot set 123000 bit/s; SLCAN has {BY_NUMBER}")
+    );
+    let refused = host.configure(CanSettings { data_bit_rate: Some(7), ..SETTINGS }).await.unwrap_err();
+    assert_eq!(refused.to_string(), "CAN device slcan:test cannot set 7 bit/s for the data phase");
+    drop(host);
+    assert_eq!(device.read(&mut [0; 1]).await.unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bus_is_as_full_through_an_adapter_as_it_is() {
+    let (bus, mut host) = connected(classic());
+    let _ecu = bus.attach("ecu");
+    host.configure(SETTINGS).await.unwrap();
+    let start = TimerKind::Runtime.now();
+    let sent = frame(0x7E0, &[0x21, 2, 3, 4, 5, 6, 7, 8]);
+    let (mut given, mut confirmed) = (0_u32, 0_u32);
+    while confirmed < 4000 {
+        if given < 4000 && given - confirmed < 8 {
+            host.send(&sent).await.unwrap();
+            given += 1;
+        } else {
+            confirmed += u32::from(is_sent(&mut host).await);
+        }
+    }
+    let took = TimerKind::Runtime.now() - start;
+    // 4000 frames of 121 bits and their intermission
+    assert!(took > Duration::from_millis(900) && took < Duration::from_millis(1000), "{took:?}");
+    assert!(host.status().load.0 > 0.9, "{:?}", host.status());
+}
+
+#[tokio::test(start_paused = true)]
+async fn filters_apply_at_once_and_across_configurations() {
+    let (bus, mut host) = connected(classic());
+    let mut ecu = bus.attach("ecu");
+    host.set_filters(&[CanFilter::exactly(CanId::standard(0x7E8).unwrap())]).unwrap();
+    host.configure(SETTINGS).await.unwrap();
+    ecu.send(&frame(0x7E9, &[])).await.unwrap();
+    ecu.send(&frame(0x7E8, &[])).await.unwrap();
+    assert_eq!(received(&mut host).await, frame(0x7E8, &[]));
+    host.set_filters(&[]).unwrap();
+    ecu.send(&frame(0x7E9, &[])).await.unwrap();
+    assert_eq!(received(&mut host).await, frame(0x7E9, &[]));
+}
+
+/// Reads commands and gives each the next answer of the script.
+async fn scripted(device: &mut DuplexStream, script: &[(&str, &str)]) {
+    for (command, answer) in script {
+        let mut got = Vec::new();
+        while !got.ends_with(command.as_bytes()) {
+            got.push(timeout(Duration::from_secs(10), device.read_u8()).await.expect(command).unwrap());
+        }
+        device.write_all(answer.as_bytes()).await.unwrap();
+    }
+}
+
+const CLOSE: (&str, &str) = ("\r\rC\r", "\r\r\x07");
+const SET_UP: [(&str, &str); 5] =
+    [CLOSE, ("V\r", "V1013\r"), ("S6\r", "\r"), ("O\r", "\r"), ("F\r", "F00\r")];
+
+async fn set_up(script: &[(&str, &str)]) -> (DuplexStream, Slcan<DuplexStream>) {
+    let (mut device, near) = duplex(4096);
+    let mut host = Slcan::over("slcan:test", near);
+    let (configured, ()) = tokio::join!(host.configure(SETTINGS), scripted(&mut device, script));
+    configured.unwrap();
+    (device, host)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adapter_that_answers_frames_by_a_bare_cr_confirms_no_transmission() {
+    let (mut device, mut host) = set_up(&SET_UP).await;
+    host.send(&frame(0x7E0, &[1, 2])).await.unwrap();
+    scripted(&mut device, &[("t7E020102\r", "\r")]).await;
+    assert!(is_sent(&mut host).await);
+    assert!(!host.capabilities().confirms_transmission);
+    host.send(&frame(0x7E0, &[3])).await.unwrap();
+    scripted(&mut device, &[("t7E0103\r", "\x07")]).await;
+    assert!(matches!(event(&mut host).await, CanEvent::TransmitFailed { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adapter_that_answers_nothing_but_its_version_is_believed() {
+    let (mut device, near) = duplex(4096);
+    let mut host = Slcan::over("slcan:test", near);
+    let script = [("C\rV\r", "b158aa7 github.com/example/firmware.git\r"), ("S6\r", ""), ("O\r", "")];
+    let (configured, ()) = tokio::join!(host.configure(SETTINGS), scripted(&mut device, &script[..1]));
+    configured.unwrap();
+    host.send(&frame(0x7E0, &[1])).await.unwrap();
+    assert!(is_sent(&mut host).await);
+    scripted(&mut device, &script[1..]).await;
+    scripted(&mut device, &[("t7E0101\r", "t7E8102\r")]).await;
+    assert_eq!(received(&mut host).await, frame(0x7E8, &[2]));
+    assert!(!host.capabilities().confirms_transmission);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adapter_still_starting_up_or_full_of_old_traffic_is_set_up_all_the_same() {
+    // the first calls are not heard; then comes what an earlier host left switched on
+    let script = [
+        ("V\r", ""),
+        ("V\r", ""),
+        ("V\r", "t7E0101\rz\rt7E01"),
+        ("V\r", "\r\r\r\x07V1013\r\x07V1013\r"),
+        SET_UP[2],
+        SET_UP[3],
+        SET_UP[4],
+    ];
+    let (_device, host) = set_up(&script).await;
+    assert_eq!(host.status().state, BusState::Active);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_never_answers_is_no_adapter() {
+    let (_device, near) = duplex(4096);
+    let error = Slcan::over("slcan:test", near).configure(SETTINGS).await.unwrap_err();
+    assert!(matches!(error, CanError::Protocol { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_adapter_refuses_is_named() {
+    for (settings, script, what) in [
+        (
+            SETTINGS,
+            vec![("S6\r", "\x07")],
+            "set 500000 bit/s; SLCAN has 10000, 20000, 50000, 83300, 100000, 125000, 250000, 800000, 1000000",
+        ),
+        (FD, vec![("S6\r", "\r"), ("Y2\r", "\x07")], "set 2000000 bit/s for the data phase"),
+        (CanSettings { listen_only: true, ..SETTINGS }, vec![("S6\r", "\r"), ("L\r", "\x07")], "listen only"),
+    ] {
+        let (mut device, near) = duplex(4096);
+        let mut host = Slcan::over("slcan:test", near);
+        let whole = [&SET_UP[..2], &script].concat();
+        let (configured, ()) = tokio::join!(host.configure(settings), scripted(&mut device, &whole));
+        assert_eq!(configured.unwrap_err().to_string(), format!("CAN device slcan:test cannot {what}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adapter_that_says_nothing_to_a_command_it_does_not_know_cannot_do_it() {
+    for (settings, script, what) in [
+        (FD, vec![("S6\r", "\r"), ("Y2\r", "")], "set 2000000 bit/s for the data phase"),
+        (CanSettings { listen_only: true, ..SETTINGS }, vec![("S6\r", "\r"), ("L\r", "")], "listen only"),
+    ] {
+        let (mut device, near) = duplex(4096);
+        let mut host = Slcan::over("slcan:test", near);
+        let whole = [&SET_UP[..2], &script].concat();
+        let (configured, ()) = tokio::join!(host.configure(settings), scripted(&mut device, &whole));
+        assert_eq!(configured.unwrap_err().to_string(), format!("CAN device slcan:test cannot {what}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adapter_that_gave_no_status_flags_is_not_asked_for_them_again() {
+    let without = [&SET_UP[..4], &[("F\r", "")]].concat();
+    let (mut device, mut host) = set_up(&without).await;
+    let (configured, ()) = tokio::join!(host.configure(SETTINGS), scripted(&mut device, &SET_UP[..4]));
+    configured.unwrap();
+    host.send(&frame(0x7E0, &[1])).await.unwrap();
+    let mut next = [0; 8];
+    timeout(Duration::from_secs(10), device.read_exact(&mut next)).await.unwrap().unwrap();
+    assert_eq!(next, *b"t7E0101\r");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_sixteen_frames_are_without_an_answer() {
+    let (mut device, mut host) = set_up(&SET_UP).await;
+    for _ in 0..16 {
+        host.send(&frame(1, &[])).await.unwrap();
+    }
+    assert!(timeout(Duration::from_millis(500), host.send(&frame(2, &[]))).await.is_err());
+    device.write_all(b"z\r").await.unwrap();
+    // nobody fetches events, and yet the answer is seen
+    timeout(Duration::from_millis(100), host.send(&frame(3, &[]))).await.expect("room").unwrap();
+    assert!(is_sent(&mut host).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn line_noise_is_passed_over_and_endless_garbage_is_an_error() {
+    let (mut device, mut host) = set_up(&SET_UP).await;
+    device.write_all(b"t7E8zz\r\xFF\xFE\rt7E8101\r").await.unwrap();
+    device.write_all(&[b'x'; 1000]).await.unwrap();
+    device.write_all(b"\rt7E8102\r").await.unwrap();
+    assert_eq!(received(&mut host).await, frame(0x7E8, &[1]));
+    assert_eq!(received(&mut host).await, frame(0x7E8, &[2]));
+    device.write_all(&b"\xFE\xDC\r".repeat(20)).await.unwrap();
+    let error = host.event().await.unwrap_err();
+    assert!(error.is_fatal() && error.to_string().contains("baud rate"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_flags_tell_passive_and_lost_frames_once_a_second() {
+    let (mut device, mut host) = set_up(&SET_UP).await;
+    let polled = tokio::spawn(async move {
+        scripted(&mut device, &[("F\r", "F20\r"), ("F\r", "F01\r"), ("F\r", "")]).await;
+        device
+    });
+    let start = TimerKind::Runtime.now();
+    assert_eq!(event(&mut host).await, CanEvent::State(BusState::Passive));
+    assert_eq!(event(&mut host).await, CanEvent::Lost(1));
+    assert_eq!(event(&mut host).await, CanEvent::State(BusState::Active));
+    assert_eq!((TimerKind::Runtime.now() - start).as_secs(), 2);
+    // and one that stops answering is noticed
+    let error = timeout(Duration::from_secs(10), host.event()).await.expect("in time").unwrap_err();
+    assert!(error.is_fatal(), "{error}");
+    drop(polled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_goes_away_is_a_fatal_error_after_what_it_still_sent() {
+    let (mut device, mut host) = set_up(&SET_UP).await;
+    device.write_all(b"t7E8101\r").await.unwrap();
+    drop(device);
+    assert_eq!(received(&mut host).await, frame(0x7E8, &[1]));
+    let error = host.event().await.unwrap_err();
+    assert!(matches!(error, CanError::Device { .. }), "{error}");
+    assert!(host.send(&frame(1, &[])).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_bus_is_left() {
+    let (mut device, host) = set_up(&SET_UP).await;
+    drop(host);
+    let mut rest = String::new();
+    device.read_to_string(&mut rest).await.unwrap();
+    assert_eq!(rest, "\rC\r");
+}
+
+/// A bus in real time with an ECU that answers, and an adapter linked at `link`.
+fn vehicle(link: &Path) -> (VirtualBus, SlcanAdapter) {
+    let config = VirtualBusConfig { timer: TimerKind::Precise, ..VirtualBusConfig::default() };
+    let bus = VirtualBus::new(config);
+    let mut ecu = bus.attach("ecu");
+    tokio::spawn(async move {
+        while let Ok(event) = ecu.event().await {
+            if let CanEvent::Received { frame: request, .. } = event
+                && request.is_data()
+            {
+                ecu.send(&frame(request.id().raw() + 8, request.data())).await.unwrap();
+            }
+        }
+    });
+    let adapter = SlcanAdapter::new(Some(link), &bus, "adapter").unwrap();
+    (bus, adapter)
+}
+
+async fn ask(host: &mut Slcan, data: &[u8]) -> CanFrame {
+    host.send(&frame(0x7E0, data)).await.unwrap();
+    loop {
+        if let CanEvent::Received { frame, .. } = event(host).await {
+            return frame;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_host_opens_and_closes_the_pty_any_number_of_times() {
+    let directory = tempfile::tempdir().unwrap();
+    let link = directory.path().join("can");
+    let (bus, adapter) = vehicle(&link);
+    for round in 0..5 {
+        let mut host = Slcan::open("slcan:test", link.to_str().unwrap(), 115_200).unwrap();
+        host.configure(SETTINGS).await.unwrap();
+        for count in 0..10 {
+            assert_eq!(ask(&mut host, &[round, count]).await, frame(0x7E8, &[round, count]));
+        }
+    }
+    assert_eq!(bus.statistics().disturbances, 0);
+    drop(adapter);
+    assert!(link.symlink_metadata().is_err());
+}
+
+#[tokio::test]
+async fn a_host_sees_the_adapter_go() {
+    let directory = tempfile::tempdir().unwrap();
+    let link = directory.path().join("can");
+    let (_bus, adapter) = vehicle(&link);
+    let mut host = Slcan::open("slcan:test", link.to_str().unwrap(), 115_200).unwrap();
+    host.configure(SETTINGS).await.unwrap();
+    drop(adapter);
+    let error = host.event().await.unwrap_err();
+    assert!(matches!(error, CanError::Device { .. }), "{error}");
+    let error = Slcan::open("slcan:test", link.to_str().unwrap(), 115_200).err().expect("gone");
+    assert!(matches!(error, CanError::Device { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_host_that_closes_the_pty_takes_the_adapter_off_the_bus() {
+    let directory = tempfile::tempdir().unwrap();
+    let link = directory.path().join("can");
+    let (bus, _adapter) = vehicle(&link);
+    let mut lone = bus.attach("lone");
+    let mut raw = std::fs::OpenOptions::new().read(true).write(true).open(&link).unwrap();
+    io::Write::write_all(&mut raw, b"S6\rO\r").unwrap();
+    let mut answer = [0; 2];
+    let reading =
+        tokio::task::spawn_blocking(move || io::Read::read_exact(&mut raw, &mut answer).map(|()| answer));
+    assert_eq!(reading.await.unwrap().unwrap(), *b"\r\r");
+    // `raw` is closed; whoever opens it next finds the channel closed, and so can set another bit rate
+    let mut raw = std::fs::OpenOptions::new().read(true).write(true).open(&link).unwrap();
+    io::Write::write_all(&mut raw, b"S5\r").unwrap();
+    let mut answer = [0; 1];
+    let reading =
+        tokio::task::spawn_blocking(move || io::Read::read_exact(&mut raw, &mut answer).map(|()| answer));
+    assert_eq!(reading.await.unwrap().unwrap(), *b"\r");
+    lone.send(&frame(1, &[])).await.unwrap();
+    assert!(is_sent(&mut lone).await);
+}
+
+#[tokio::test]
+async fn a_link_replaces_a_link_and_never_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let bus = VirtualBus::new(VirtualBusConfig::default());
+    let link = directory.path().join("can");
+    std::os::unix::fs::symlink("/dev/nowhere", &link).unwrap();
+    let first = SlcanAdapter::new(Some(&link), &bus, "first").unwrap();
+    assert_eq!(std::fs::read_link(&link).unwrap(), first.device());
+    let second = SlcanAdapter::new(Some(&link), &bus, "second").unwrap();
+    drop(first);
+    assert_eq!(std::fs::read_link(&link).unwrap(), second.device());
+
+    let file = directory.path().join("file");
+    std::fs::write(&file, "precious").unwrap();
+    let error = SlcanAdapter::new(Some(&file), &bus, "third").err().expect("refused");
+    assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+}

@@ -1,0 +1,68 @@
+//! The websocket: one endpoint for connectors, operators and portal clients. The token determines the
+//! permissions.
+
+mod connector;
+mod operator;
+mod peer;
+mod portal;
+mod subscriptions;
+
+use std::sync::Arc;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{FromRequestParts, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::Response;
+
+use super::app::App;
+use super::clock::unix_seconds;
+use super::rest::{ApiError, Parameters, bearer};
+use super::store::Subject;
+
+/// The subprotocol of the relay.
+const SUBPROTOCOL: &str = "connector-relay.v1";
+/// Limit of a message, in bytes: the largest ISO-TP PDU that is configured in practice, and its envelope.
+const MAX_MESSAGE: usize = 2 * 1024 * 1024;
+
+/// The subject that opens the socket.
+pub(crate) struct Opener(Subject);
+
+impl FromRequestParts<App> for Opener {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let Parameters(query) = Parameters::from_request_parts(parts, app).await?;
+        let token = bearer(parts)
+            .or_else(|| query.get("access_token").map(String::as_str))
+            .ok_or_else(|| ApiError::unauthorized("The websocket needs an access token."))?;
+        Ok(Self(app.signer.verify(token, unix_seconds())?))
+    }
+}
+
+/// `GET /ws`.
+pub(crate) async fn upgrade(
+    State(app): State<App>,
+    Opener(subject): Opener,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    let Ok(place) = Arc::clone(&app.sockets).try_acquire_owned() else {
+        return Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            "Overloaded",
+            "The sandbox has reached its limit of websockets.",
+        ));
+    };
+    Ok(upgrade.protocols([SUBPROTOCOL]).max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE).on_upgrade(
+        move |socket| {
+            let tasks = app.tasks.clone();
+            tasks.track_future(async move {
+                peer::drive(app, subject, socket).await;
+                drop(place);
+            })
+        },
+    ))
+}

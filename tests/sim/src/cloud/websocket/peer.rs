@@ -1,0 +1,204 @@
+//! One socket: reads it, dispatches its messages, and detects a dead peer.
+
+use std::time::Duration;
+
+use axum::extract::ws::{Message, WebSocket};
+use bytes::Bytes;
+use connector_agent::protocol::problem::Problem;
+use connector_agent::relay::wire::Envelope;
+use futures_util::StreamExt as _;
+use tokio::sync::broadcast;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::subscriptions::Subscriptions;
+use crate::cloud::app::App;
+use crate::cloud::hub::{Changed, Closing, Outbox, unknown_action};
+use crate::cloud::rest::ApiError;
+use crate::cloud::store::{Role, StoreError, Subject};
+
+/// Interval of the updates to subscribers.
+const UPDATES: Duration = Duration::from_secs(5);
+/// A connector that sends nothing for this long is dead: it pings every 5 s.
+const CONNECTOR_SILENCE: Duration = Duration::from_secs(15);
+/// Other clients need not ping. The cloud pings them with every sixth update, and tolerates slow readers.
+const CLIENT_SILENCE: Duration = Duration::from_secs(300);
+const TICKS_PER_PING: u32 = 6;
+/// Limit of a text message, in bytes.
+const MAX_TEXT: usize = 256 * 1024;
+
+/// The state of one socket.
+pub(super) struct Peer {
+    pub(super) app: App,
+    pub(super) subject: Subject,
+    pub(super) outbox: Outbox,
+    /// The connector that sent its hello on this socket.
+    pub(super) connector: Option<i64>,
+    /// The connector's last reported VIN, as stored in the database.
+    pub(super) stored_vin: Option<String>,
+    pub(super) subscriptions: Subscriptions,
+}
+
+/// Serves a socket until it ends.
+pub(super) async fn drive(app: App, subject: Subject, socket: WebSocket) {
+    let (sink, mut stream) = socket.split();
+    let (outbox, writer) = Outbox::new();
+    let writing = app.tasks.spawn(writer.drive_write(sink));
+    let mut changes = app.hub.changes();
+    let shutdown = app.shutdown.clone();
+    let mut peer = Peer::new(app, subject, outbox.clone());
+    let mut ticks = tokio::time::interval(UPDATES);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick_count = 0_u32;
+    let mut last_received = Instant::now();
+    let silence = tokio::time::sleep_until(last_received + CONNECTOR_SILENCE);
+    tokio::pin!(silence);
+    // created once, so that relayed messages do not pay for them
+    let (closed, ending) = (outbox.closed(), shutdown.cancelled());
+    tokio::pin!(closed, ending);
+
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut closed => break,
+            () = &mut ending => {
+                outbox.close(Closing::GoingAway);
+                break;
+            }
+            () = &mut silence => {
+                let Some(deadline) = peer.silence_deadline(last_received) else {
+                    tracing::info!(subject = peer.subject.id, "a websocket sent nothing for too long");
+                    outbox.close(Closing::Dead);
+                    break;
+                };
+                silence.as_mut().reset(deadline);
+            }
+            change = changes.recv(), if !peer.subscriptions.is_empty() => peer.handle_change(change),
+            _ = ticks.tick() => {
+                tick_count = tick_count.wrapping_add(1);
+                peer.handle_tick(tick_count.is_multiple_of(TICKS_PER_PING));
+            }
+            // last, so that a flood of messages cannot starve the others
+            received = stream.next() => {
+                last_received = Instant::now();
+                let Some(Ok(message)) = received else { break };
+                tokio::select! {
+                    biased;
+                    () = &mut closed => break,
+                    () = peer.handle_message(message) => {}
+                }
+            }
+        }
+    }
+    peer.handle_end();
+    // this also ends the writer
+    outbox.close(Closing::Dead);
+    let _ = writing.await;
+}
+
+impl Peer {
+    fn new(app: App, subject: Subject, outbox: Outbox) -> Self {
+        let subscriptions = Subscriptions::default();
+        Self { app, subject, outbox, connector: None, stored_vin: None, subscriptions }
+    }
+
+    /// When a peer that sends nothing more is dead; `None` if it is dead now.
+    fn silence_deadline(&self, last_received: Instant) -> Option<Instant> {
+        let allowed = if self.connector.is_some() { CONNECTOR_SILENCE } else { CLIENT_SILENCE };
+        (last_received.elapsed() < allowed).then(|| last_received + allowed)
+    }
+
+    async fn handle_message(&mut self, message: Message) {
+        match message {
+            Message::Binary(bytes) => self.relay_binary(bytes).await,
+            Message::Text(text) if text.as_str().len() > MAX_TEXT => {
+                let detail = format!("A text message has at most {MAX_TEXT} bytes.");
+                self.outbox
+                    .push(&Envelope::error(&Problem::new(413, "too-long", "Message too long", detail), None));
+            }
+            Message::Text(text) => self.handle_text(text.as_str()).await,
+            // the websocket answers pings itself, and the stream ends after a close
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => {}
+        }
+    }
+
+    /// Relays a binary message without parsing it: the two sockets determine the destination. A message
+    /// without destination is discarded; resuming the connection repairs that.
+    async fn relay_binary(&self, bytes: Bytes) {
+        let target = match self.connector {
+            Some(connector_id) => self.app.hub.route_to_operator(connector_id, self.outbox.id()),
+            None => self.app.hub.route_to_connector(self.outbox.id(), &bytes),
+        };
+        if let Some(target) = target {
+            target.send(Message::Binary(bytes)).await;
+        }
+    }
+
+    async fn handle_text(&mut self, text: &str) {
+        let envelope: Envelope = match serde_json::from_str(text) {
+            Ok(envelope) => envelope,
+            Err(error) => {
+                let detail = format!("The text is not {{\"action\": …, \"message\": …}}: {error}.");
+                let problem = Problem::new(400, "malformed", "Malformed message", detail);
+                return self.outbox.push(&Envelope::error(&problem, None));
+            }
+        };
+        let (action, request_id) = (envelope.action.clone(), envelope.request_id.clone());
+        if let Err(problem) = self.handle_envelope(envelope).await {
+            tracing::debug!(subject = self.subject.id, action, problem = %problem, "refused");
+            self.outbox.push(&Envelope::error(&problem.answering(&action), request_id));
+        }
+    }
+
+    async fn handle_envelope(&mut self, envelope: Envelope) -> Result<(), Problem> {
+        match envelope.action.as_str() {
+            "connectorHello" => self.handle_hello(envelope).await,
+            "connectorStatusUpdate" => self.handle_status(envelope).await,
+            "callForAttention" => self.handle_call_for_attention(envelope).await,
+            "joinConnection" => self.handle_join(envelope),
+            "openConnection" => {
+                Err(forbidden("Connections are opened by the cloud, when a ticket is joined."))
+            }
+            action if Subscriptions::knows(action) => self.handle_subscription(envelope),
+            _ => match (self.connector, self.subject.role) {
+                (Some(connector_id), _) => self.handle_connector_reply(connector_id, envelope).await,
+                (None, Role::Operator) => self.handle_operator_request(envelope).await,
+                (None, Role::Connector | Role::Customer) => Err(unknown_action(&envelope.action)),
+            },
+        }
+    }
+
+    fn handle_change(&mut self, change: Result<Changed, broadcast::error::RecvError>) {
+        match change {
+            Ok(change) => self.send_updates(Some(change)),
+            Err(broadcast::error::RecvError::Lagged(_)) => self.send_updates(None),
+            Err(broadcast::error::RecvError::Closed) => {}
+        }
+    }
+
+    fn handle_tick(&mut self, ping: bool) {
+        if let Some(connector_id) = self.connector {
+            self.app.hub.expire_requests(connector_id);
+        } else if ping {
+            self.outbox.offer(Message::Ping(Bytes::new()));
+        }
+        self.send_updates(None);
+    }
+
+    fn handle_end(&mut self) {
+        if let Some(connector_id) = self.connector {
+            tracing::info!(connector_id, "connector offline");
+            self.app.hub.connector_gone(connector_id, self.outbox.id());
+        }
+        self.app.hub.operator_gone(self.outbox.id());
+    }
+}
+
+/// 403 with this detail.
+pub(super) fn forbidden(detail: &str) -> Problem {
+    Problem::new(403, "forbidden", "Forbidden", detail)
+}
+
+/// An internal error as a problem object.
+pub(super) fn internal(error: StoreError) -> Problem {
+    ApiError::from(error).into()
+}

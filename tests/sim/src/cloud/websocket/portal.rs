@@ -1,0 +1,173 @@
+//! Subscriptions of portal clients.
+
+use axum::extract::ws::Message;
+use connector_agent::protocol::problem::Problem;
+use connector_agent::relay::wire::Envelope;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::peer::{Peer, forbidden, internal};
+use super::subscriptions::{ACTIONS, Subscription, Topic};
+use crate::cloud::hub::Changed;
+use crate::cloud::store::{Connector, Read, StoreError, Ticket};
+use crate::cloud::views;
+
+/// Limit of the subscriptions of one socket.
+const MAX_SUBSCRIPTIONS: usize = 100;
+
+fn not_found(what: &str) -> Problem {
+    Problem::new(404, "not-found", "Not found", format!("There is no such {what}."))
+}
+
+fn number(message: &Value, field: &str) -> Option<i64> {
+    match message.get(field)? {
+        Value::String(text) => text.parse().ok(),
+        value => value.as_i64(),
+    }
+}
+
+fn uuid(message: &Value, field: &str) -> Option<Uuid> {
+    message.get(field)?.as_str()?.parse().ok()
+}
+
+/// The ticket of a connection.
+fn ticket_of_connection(read: &impl Read, connection: Uuid) -> Result<Option<Ticket>, StoreError> {
+    Ok(read.all::<Ticket>()?.into_iter().find(|ticket| ticket.connection_uuid == Some(connection)))
+}
+
+impl Peer {
+    /// Begins or ends a subscription, and answers with the first update.
+    pub(super) fn handle_subscription(&mut self, envelope: Envelope) -> Result<(), Problem> {
+        let found = ACTIONS
+            .iter()
+            .find(|(begin, end)| *begin == envelope.action || end.contains(&envelope.action.as_str()));
+        let Some((action, _)) = found else { return Ok(()) };
+        let topic = self.topic(action, &envelope.message)?;
+        let subscriptions = &mut self.subscriptions.0;
+        let known = subscriptions.iter().position(|known| known.action == *action && known.topic == topic);
+        if *action != envelope.action {
+            if let Some(index) = known {
+                subscriptions.swap_remove(index);
+            }
+            let reply = Envelope { message: Value::Object(Map::new()), ..envelope };
+            self.outbox.push(&reply);
+            return Ok(());
+        }
+        if known.is_none() {
+            if subscriptions.len() >= MAX_SUBSCRIPTIONS {
+                let detail = format!("A socket may have {MAX_SUBSCRIPTIONS} subscriptions.");
+                return Err(Problem::new(429, "too-many-requests", "Too many subscriptions", detail));
+            }
+            subscriptions.push(Subscription { action, topic });
+        }
+        if let Some(update) = self.update(action, topic).map_err(internal)? {
+            self.outbox.push(&update.in_reply_to(envelope.request_id));
+        }
+        Ok(())
+    }
+
+    /// The topic of a message, if the topic exists and the subject may see it.
+    fn topic(&self, action: &str, message: &Value) -> Result<Topic, Problem> {
+        let view = self.app.store.view().map_err(internal)?;
+        let ticket = |ticket: Option<Ticket>, what| {
+            let ticket = ticket.ok_or_else(|| not_found(what))?;
+            if self.subject.sees(ticket.connector_id) {
+                Ok(ticket.id)
+            } else {
+                Err(forbidden("The topic belongs to another connector."))
+            }
+        };
+        match action {
+            "subscribeToTicket" => {
+                let found = match (number(message, "ticket_id"), uuid(message, "ticket_id")) {
+                    (Some(id), _) => view.ticket(id).map_err(internal)?,
+                    (None, Some(uuid)) => view.by_uuid(uuid).map_err(internal)?,
+                    (None, None) => None,
+                };
+                ticket(found, "ticket").map(Topic::Ticket)
+            }
+            "subscribeToConnection" => {
+                let found = match uuid(message, "connection_uuid") {
+                    Some(uuid) => ticket_of_connection(&view, uuid).map_err(internal)?,
+                    None => None,
+                };
+                ticket(found, "connection").map(Topic::Connection)
+            }
+            _ => {
+                let found: Option<Connector> =
+                    match (number(message, "connector_id"), uuid(message, "connector_id")) {
+                        (Some(id), _) => view.connector(id).map_err(internal)?,
+                        (None, Some(uuid)) => view.by_uuid(uuid).map_err(internal)?,
+                        (None, None) => None,
+                    };
+                let connector = found.ok_or_else(|| not_found("connector"))?;
+                if self.subject.sees(connector.id) {
+                    Ok(Topic::Connector(connector.id))
+                } else {
+                    Err(forbidden("The token belongs to another connector."))
+                }
+            }
+        }
+    }
+
+    /// The current state of a topic.
+    fn update(&self, action: &str, topic: Topic) -> Result<Option<Envelope>, StoreError> {
+        let (view, hub) = (self.app.store.view()?, &self.app.hub);
+        let message = match topic {
+            Topic::Connector(id) => view.connector(id)?.map(|connector| match action {
+                "subscribe-to-connector" => views::partner_connector_update(hub, &connector),
+                _ => views::connector_update(hub, &connector),
+            }),
+            Topic::Ticket(id) => view.ticket(id)?.map(|ticket| views::ticket_update(hub, &ticket)),
+            Topic::Connection(id) => match view.ticket(id)? {
+                Some(ticket) => {
+                    let connector = view.connector(ticket.connector_id)?;
+                    Some(views::connection_update(hub, &ticket, connector.as_ref()))
+                }
+                None => None,
+            },
+        };
+        Ok(message.map(|message| Envelope::new(action, &message)))
+    }
+
+    /// Sends the updates for a change; without a change, all updates. An update is left out if the socket
+    /// has no room for it: the next one follows in five seconds.
+    pub(super) fn send_updates(&mut self, change: Option<Changed>) {
+        for subscription in &self.subscriptions.0 {
+            let wanted = match (change, subscription.topic) {
+                (None, _) => true,
+                (Some(Changed::Connector(changed)), Topic::Connector(id)) => changed == id,
+                (Some(Changed::Ticket(changed)), Topic::Ticket(id) | Topic::Connection(id)) => changed == id,
+                (Some(Changed::Control(_)), Topic::Ticket(id)) => {
+                    self.send_control(change, id);
+                    false
+                }
+                (Some(_), _) => false,
+            };
+            if !wanted {
+                continue;
+            }
+            match self.update(subscription.action, subscription.topic) {
+                Ok(Some(update)) => {
+                    self.outbox.offer(Message::text(update.to_text()));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "cannot read an update");
+                }
+            }
+        }
+    }
+
+    /// Forwards a ping that a client sent on a ticket's channel.
+    fn send_control(&self, change: Option<Changed>, ticket_id: i64) {
+        let Some(Changed::Control(channel)) = change else { return };
+        let ticket = self.app.store.view().and_then(|view| view.ticket(ticket_id));
+        if let Ok(Some(ticket)) = ticket
+            && ticket.chat_id == channel
+        {
+            let message = json!({"channel_id": channel, "ticket_id": ticket.id});
+            self.outbox.offer(Message::text(Envelope::new("ping", &message).to_text()));
+        }
+    }
+}

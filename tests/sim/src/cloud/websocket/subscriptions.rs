@@ -1,0 +1,42 @@
+//! The subscriptions of a socket, and the actions that begin and end them.
+
+/// The topic of a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Topic {
+    /// A connector, by its number.
+    Connector(i64),
+    /// A ticket, by its number.
+    Ticket(i64),
+    /// A ticket's connection.
+    Connection(i64),
+}
+
+/// A subscription. Updates use the spelling of the action with which it was made.
+pub(super) struct Subscription {
+    pub(super) action: &'static str,
+    pub(super) topic: Topic,
+}
+
+/// The subscriptions of a socket.
+#[derive(Default)]
+pub(super) struct Subscriptions(pub(super) Vec<Subscription>);
+
+/// The actions that begin a subscription, with those that end it.
+pub(super) const ACTIONS: [(&str, &[&str]); 4] = [
+    ("subscribeToConnector", &["unsubscribeFromConnector", "unsubscribeToConnector"]),
+    ("subscribe-to-connector", &["unsubscribe-from-connector", "unsubscribe-to-connector"]),
+    ("subscribeToTicket", &["unsubscribeFromTicket", "unsubscribeToTicket"]),
+    ("subscribeToConnection", &["unsubscribeFromConnection", "unsubscribeToConnection"]),
+];
+
+impl Subscriptions {
+    /// Whether there are no subscriptions.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether this action begins or ends a subscription.
+    pub(super) fn knows(action: &str) -> bool {
+        ACTIONS.iter().any(|(begin, end)| *begin == action || end.contains(&action))
+    }
+}

@@ -1,0 +1,27 @@
+//! Flashing an ECU, with its progress as steps of the demo.
+
+use super::agent::Agent;
+use super::story::Story;
+use crate::operator::FlashProgress;
+use crate::operator::client::{Channel, Timing};
+use crate::operator::flash::{Firmware, FlashReport, flash};
+use crate::scenario::FIRMWARE_ADDRESS;
+
+/// Flashes `data` over `channel`. Fails early if the agent exits.
+pub(super) async fn flash_with_progress(
+    agent: &mut Agent,
+    story: &Story,
+    channel: &Channel,
+    data: &[u8],
+) -> anyhow::Result<FlashReport> {
+    let mut progress = FlashProgress::new(data.len(), |line| story.report("operator", &format!("  {line}")));
+    let firmware = Firmware { address: FIRMWARE_ADDRESS, data };
+    let timing = Timing::default();
+    let mut show = |step| progress.handle(step);
+    let flashed = tokio::select! {
+        flashed = flash(channel, firmware, &timing, &mut show) => flashed,
+        ended = agent.ended() => anyhow::bail!("the agent exited: {}", ended?),
+    };
+    progress.end();
+    Ok(flashed.map_err(crate::operator::Failure::from)?)
+}
