@@ -25,7 +25,7 @@ use connector_agent::relay::link::{Link, Role};
 use connector_agent::relay::wire::Envelope;
 use connector_agent::relay::wire::codec::{Payload as Record, PduFlags, Tag};
 use connector_agent::relay::wire::request::Request;
-use connector_agent::vehicle::doip_network::network::{ConnectError, Network, Stream};
+use connector_agent::vehicle::doip_network::network::{GatewayConnectError, Network, Stream};
 use connector_agent::vehicle::hardware::Hardware;
 use connector_hal::future::BoxFuture;
 use connector_hal::timer::TimerKind;
@@ -56,7 +56,7 @@ fn encode(payload: impl Into<Payload>) -> Vec<u8> {
 }
 
 impl Network for InMemory {
-    fn everybody(&self) -> Vec<Destination> {
+    fn destinations(&self) -> Vec<Destination> {
         vec![Destination::Broadcast]
     }
 
@@ -92,7 +92,11 @@ impl Network for InMemory {
         Ok(())
     }
 
-    fn connect(&self, _: SocketAddr, _: bool) -> BoxFuture<'static, Result<Box<dyn Stream>, ConnectError>> {
+    fn connect(
+        &self,
+        _: SocketAddr,
+        _: bool,
+    ) -> BoxFuture<'static, Result<Box<dyn Stream>, GatewayConnectError>> {
         let (ours, theirs) = tokio::io::duplex(256 * 1024);
         tokio::spawn(serve(theirs));
         Box::pin(std::future::ready(Ok(Box::new(ours) as Box<dyn Stream>)))

@@ -25,7 +25,7 @@ use connector_agent::vehicle::doip_network::explorer::Explorer;
 use connector_agent::vehicle::doip_network::linux::{LinuxNetworks, Purpose};
 use connector_agent::vehicle::doip_network::network::Network;
 use connector_agent::vehicle::hardware::Hardware;
-use connector_agent::vehicle::vin::{VinReport, VinSource, by_doip, read_beside};
+use connector_agent::vehicle::vin::{VinReport, VinSource, networks_to_read, read_can_and_doip};
 use connector_sim::doip::tls::EntityTls;
 use connector_sim::doip::{Answer, ListenConfig};
 use connector_sim::vehicle::catalogue::Catalogue;
@@ -92,16 +92,17 @@ async fn read_vin(gateway: &DoipGateway) -> VinReport {
 async fn read_vin_at(gateway: SocketAddr) -> VinReport {
     let hardware = hardware(gateway, DoipConfig::default());
     let settings = VinSettings { budget: LONG, ..VinSettings::default() };
-    read_beside(Vec::new(), by_doip(&hardware, settings.budget), &settings).await.report
+    read_can_and_doip(Vec::new(), networks_to_read(&hardware, settings.budget), &settings).await.report
 }
 
 /// Why no VIN is told by what is at this address, which takes this time to find out.
 async fn why_not(gateway: SocketAddr, tls: DoipTlsConfig, budget: Duration) -> String {
     let hardware = hardware(gateway, DoipConfig { tls, ..DoipConfig::default() });
     let settings = VinSettings { budget, ..VinSettings::default() };
-    let reading = read_beside(Vec::new(), by_doip(&hardware, settings.budget), &settings).await;
+    let reading =
+        read_can_and_doip(Vec::new(), networks_to_read(&hardware, settings.budget), &settings).await;
     assert_eq!(reading.report.vin, None);
-    let [other] = reading.others.as_slice() else { panic!("{}", reading.others.len()) };
+    let [other] = reading.networks.as_slice() else { panic!("{}", reading.networks.len()) };
     other.why_not.clone()
 }
 
@@ -291,7 +292,8 @@ async fn without_a_gateway_there_is_no_vin_after_the_budget_and_no_error() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let hardware = hardware(nobody, DoipConfig::default());
     let settings = VinSettings { budget: Duration::from_millis(100), ..VinSettings::default() };
-    let reading = read_beside(Vec::new(), by_doip(&hardware, settings.budget), &settings).await;
+    let reading =
+        read_can_and_doip(Vec::new(), networks_to_read(&hardware, settings.budget), &settings).await;
     assert_eq!(reading.report.vin, None);
 }
 
@@ -301,7 +303,7 @@ async fn status_and_power_mode_are_told_when_asked_for() {
     let address = gateway.addresses().tcp;
     let mut explorer = Explorer::new(network(address, DoipTlsConfig::default()).await);
     let now = Instant::now();
-    explorer.ask_everybody(now, Question::Anybody);
+    explorer.ask_all(now, Question::Anybody);
     let mut asked = false;
     let told = async {
         loop {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use connector_agent::vehicle::scan::{
-    EcuFound, Progress, ScanEnd, ScanOutcome, ScanProtocol, Surroundings, scan,
+    EcuFound, ScanEnd, ScanObserver, ScanOutcome, ScanProgress, ScanProtocol, scan,
 };
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{CanBusExt, CanFrame, CanId};
@@ -18,15 +18,15 @@ use connector_sim::vehicle::{Tp20EcuConfig, Vehicle, VehicleConfig};
 #[derive(Default)]
 struct Quiet {
     ignition: Option<bool>,
-    last: Option<Progress>,
+    last: Option<ScanProgress>,
 }
 
-impl Surroundings for Quiet {
+impl ScanObserver for Quiet {
     fn ignition(&self) -> Option<bool> {
         self.ignition
     }
 
-    fn tell(&mut self, progress: Progress) {
+    fn handle_progress(&mut self, progress: ScanProgress) {
         assert!(progress.done <= progress.total);
         self.last = Some(progress);
     }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use connector_agent::vehicle::vin::{
-    Candidate, EcuAddress, Outcome, Reader, ReaderEvent, ReaderSettings, VinReport, VinSource,
+    Candidate, EcuAddress, ReaderEvent, ReaderOutcome, ReaderSettings, VinReader, VinReport, VinSource,
 };
 use connector_hal::bus::BusState;
 use connector_hal::can::CanFrame;
@@ -35,13 +35,13 @@ enum Adapter {
 
 /// A frame on its way, by its sender.
 enum OnWire {
-    Reader(CanFrame),
+    VinReader(CanFrame),
     Ecu(usize, CanFrame),
     Other(CanFrame),
 }
 
 struct Scene {
-    reader: Reader,
+    reader: VinReader,
     adapter: Adapter,
     ecus: Vec<Ecu>,
     wire: VecDeque<(Instant, OnWire)>,
@@ -55,7 +55,7 @@ impl Scene {
     fn new(alive: bool, adapter: Adapter, ecus: Vec<Ecu>) -> Self {
         let now = Instant::now();
         let confirms_transmission = adapter != Adapter::TakesOnly;
-        let reader = Reader::new(ReaderSettings { until: now + BUDGET, alive, confirms_transmission });
+        let reader = VinReader::new(ReaderSettings { until: now + BUDGET, alive, confirms_transmission });
         Self { reader, adapter, ecus, wire: VecDeque::new(), start: now, now, sent: Vec::new() }
     }
 
@@ -69,7 +69,7 @@ impl Scene {
     }
 
     /// Runs to the end: how it ended, what was told, and how long it took.
-    fn run(&mut self) -> (Outcome, VinReport) {
+    fn run(&mut self) -> (ReaderOutcome, VinReport) {
         loop {
             while let Some(frame) = self.reader.poll_transmit(self.now) {
                 self.sent.push((self.now - self.start, frame));
@@ -77,7 +77,7 @@ impl Scene {
                     self.reader.handle_transmitted(self.now);
                 }
                 if self.adapter != Adapter::Alone {
-                    self.wire.push_back((self.now + FRAME_TIME, OnWire::Reader(frame)));
+                    self.wire.push_back((self.now + FRAME_TIME, OnWire::VinReader(frame)));
                 }
             }
             while let Some(event) = self.reader.poll_event() {
@@ -104,7 +104,7 @@ impl Scene {
     fn deliver(&mut self) {
         while let Some(index) = self.wire.iter().position(|(at, _)| *at <= self.now) {
             match self.wire.remove(index).unwrap().1 {
-                OnWire::Reader(frame) => {
+                OnWire::VinReader(frame) => {
                     if self.adapter == Adapter::Confirms {
                         self.reader.handle_transmitted(self.now);
                     }
@@ -147,8 +147,8 @@ fn told(report: &VinReport) -> (&str, VinSource, u32) {
 fn the_vin_is_read_by_obd_with_these_frames() {
     let now = Instant::now();
     let settings = ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true };
-    let mut reader = Reader::new(settings);
-    let send = |reader: &mut Reader| {
+    let mut reader = VinReader::new(settings);
+    let send = |reader: &mut VinReader| {
         let frame = reader.poll_transmit(now).map(|frame| frame.to_string());
         reader.handle_transmitted(now);
         frame
@@ -167,7 +167,7 @@ fn the_vin_is_read_by_obd_with_these_frames() {
     assert_eq!(reader.poll_event(), Some(ReaderEvent::Told(candidate)));
     assert_eq!(reader.poll_event(), None);
     reader.handle_timeout(now + STAGE);
-    assert_eq!(reader.poll_event(), Some(ReaderEvent::Finished(Outcome::Told)));
+    assert_eq!(reader.poll_event(), Some(ReaderEvent::Finished(ReaderOutcome::Told)));
     assert_eq!(reader.poll_timeout(), None);
 }
 
@@ -175,7 +175,7 @@ fn the_vin_is_read_by_obd_with_these_frames() {
 fn a_vin_told_by_obd_ends_the_asking_as_soon_as_others_had_their_time() {
     let mut scene = Scene::vehicle(vec![Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN))]);
     let (outcome, report) = scene.run();
-    assert_eq!(outcome, Outcome::Told);
+    assert_eq!(outcome, ReaderOutcome::Told);
     assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
     assert_eq!(report.elapsed, FRAME_TIME + STAGE);
     assert_eq!(scene.requests(), [(0x7DF, OBD.to_vec()), (0x18DB_33F1, OBD.to_vec())]);
@@ -220,7 +220,7 @@ fn every_address_and_service_is_found() {
 fn a_vehicle_without_a_vin_is_known_quickly_and_asked_each_question_once() {
     let mut scene = Scene::vehicle(vec![Ecu::new(0x720, 0x728)]);
     let (outcome, report) = scene.run();
-    assert_eq!((outcome, report.vin), (Outcome::NotTold, None));
+    assert_eq!((outcome, report.vin), (ReaderOutcome::NotTold, None));
     assert!(report.elapsed < Duration::from_millis(300), "{:?}", report.elapsed);
     let mut requests = scene.requests();
     assert_eq!(requests.len(), 14);
@@ -280,7 +280,7 @@ fn a_busy_ecu_is_asked_again_alone_and_not_forever() {
 
     let mut scene = Scene::vehicle(vec![Ecu::new(0x7E2, 0x7EA).scripted(OBD, vec![busy()])]);
     let (outcome, report) = scene.run();
-    assert_eq!(outcome, Outcome::NotTold);
+    assert_eq!(outcome, ReaderOutcome::NotTold);
     assert_eq!(scene.requests().len(), 16);
     assert!(report.elapsed < Duration::from_millis(500), "{:?}", report.elapsed);
 }
@@ -353,7 +353,7 @@ fn an_answer_later_than_its_stage_counts_too() {
 fn one_frame_is_sent_where_nobody_acknowledges() {
     let mut scene = Scene::new(false, Adapter::Alone, vec![]);
     let (outcome, report) = scene.run();
-    assert_eq!(outcome, Outcome::NotAcknowledged);
+    assert_eq!(outcome, ReaderOutcome::NotAcknowledged);
     assert_eq!(scene.sent.len(), 1);
     assert!(report.elapsed < Duration::from_millis(50), "{:?}", report.elapsed);
 }
@@ -381,7 +381,7 @@ fn an_adapter_that_cannot_confirm_asks_on_at_its_own_bit_rate_unless_there_are_e
     scene.reader.trust_bit_rate();
     let no_acknowledgement = CanFrame::new_error(0x20, [0; 8]);
     scene.other_node(Duration::from_millis(1), no_acknowledgement);
-    assert_eq!(scene.run().0, Outcome::NotAcknowledged);
+    assert_eq!(scene.run().0, ReaderOutcome::NotAcknowledged);
     assert_eq!(scene.sent.len(), 1);
 }
 
@@ -389,7 +389,7 @@ fn an_adapter_that_cannot_confirm_asks_on_at_its_own_bit_rate_unless_there_are_e
 fn an_adapter_that_cannot_confirm_asks_on_at_an_uncertain_bit_rate_only_where_somebody_is_heard() {
     let ecu = || Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN));
     let mut scene = Scene::new(false, Adapter::TakesOnly, vec![ecu()]);
-    assert_eq!(scene.run().0, Outcome::NotAcknowledged);
+    assert_eq!(scene.run().0, ReaderOutcome::NotAcknowledged);
     assert_eq!(scene.sent.len(), 1);
 
     let mut scene = Scene::new(false, Adapter::TakesOnly, vec![ecu()]);
@@ -402,11 +402,11 @@ fn an_adapter_that_cannot_confirm_asks_on_at_an_uncertain_bit_rate_only_where_so
 fn a_reader_that_the_bus_never_takes_a_frame_of_ends_with_its_budget() {
     let now = Instant::now();
     let settings = ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true };
-    let mut reader = Reader::new(settings);
+    let mut reader = VinReader::new(settings);
     let (at, _) = reader.poll_timeout().unwrap();
     assert_eq!(at, now + BUDGET);
     reader.handle_timeout(at);
-    assert_eq!(reader.poll_event(), Some(ReaderEvent::Finished(Outcome::NotTold)));
+    assert_eq!(reader.poll_event(), Some(ReaderEvent::Finished(ReaderOutcome::NotTold)));
     assert_eq!(reader.poll_timeout(), None);
 }
 
@@ -414,10 +414,10 @@ fn a_reader_that_the_bus_never_takes_a_frame_of_ends_with_its_budget() {
 fn a_bus_that_goes_off_ends_the_asking() {
     let now = Instant::now();
     let settings = ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true };
-    let mut reader = Reader::new(settings);
+    let mut reader = VinReader::new(settings);
     assert!(reader.poll_transmit(now).is_some());
     reader.handle_bus_state(now, BusState::Off);
-    assert_eq!(reader.poll_event(), Some(ReaderEvent::Finished(Outcome::NotAcknowledged)));
+    assert_eq!(reader.poll_event(), Some(ReaderEvent::Finished(ReaderOutcome::NotAcknowledged)));
     assert_eq!(reader.poll_transmit(now), None);
 }
 
@@ -433,7 +433,7 @@ fn identifiers_that_other_nodes_use_are_left_to_them() {
     for raw in heard_later {
         scene.other_node(Duration::from_millis(20), data(raw));
     }
-    assert_eq!(scene.run().0, Outcome::NotTold);
+    assert_eq!(scene.run().0, ReaderOutcome::NotTold);
     let asked: Vec<u32> = scene.sent.iter().map(|(_, frame)| frame.id().raw()).collect();
     for raw in [0x7DF, 0x733, 0x24B, 0x760] {
         assert!(!asked.contains(&raw), "0x{raw:X}");
@@ -451,7 +451,7 @@ fn an_answer_nobody_asked_for_is_not_taken() {
     data.resize(24, 0xCC);
     let frame = CanFrame::new_fd(id(0x7E8), Default::default(), &data).unwrap();
     scene.other_node(Duration::from_millis(5), frame);
-    assert_eq!(scene.run().0, Outcome::NotTold);
+    assert_eq!(scene.run().0, ReaderOutcome::NotTold);
 }
 
 #[test]
@@ -462,7 +462,7 @@ fn a_stalled_answer_does_not_hold_the_vehicle_up() {
         scene.other_node(Duration::from_millis(5), frame);
     }
     let (outcome, report) = scene.run();
-    assert_eq!(outcome, Outcome::NotTold);
+    assert_eq!(outcome, ReaderOutcome::NotTold);
     assert!(report.elapsed < Duration::from_millis(700), "{:?}", report.elapsed);
 }
 
@@ -517,7 +517,7 @@ proptest! {
         }
         let (outcome, report) = scene.run();
         prop_assert!(report.elapsed <= BUDGET);
-        prop_assert_eq!(outcome == Outcome::Told, report.vin.is_some());
+        prop_assert_eq!(outcome == ReaderOutcome::Told, report.vin.is_some());
         prop_assert!(scene.sent.len() <= 64);
         for (_, frame) in &scene.sent {
             let kind = frame.data()[0];

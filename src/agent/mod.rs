@@ -6,16 +6,14 @@
 //! only built when the socket can take it, so that what came in the meantime shares it.
 
 mod connection;
-mod doip_watch;
 mod messages;
 mod notify;
 mod power;
 mod requests;
-mod retry;
 mod signal;
 mod sleep;
 mod surroundings;
-mod vehicle;
+mod vin_watch;
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -44,7 +42,7 @@ use messages::{Hello, StatusUpdate, whole_milliseconds};
 use notify::Notifier;
 use power::PowerWatch;
 use signal::Shown;
-use vehicle::{Found, VehicleWatch};
+use vin_watch::{Found, VinWatch};
 
 /// Every so many turns of the loop, what is not link or session comes first.
 const OTHERS_TURN: u32 = 64;
@@ -142,7 +140,7 @@ struct Supervisor {
     link: Link,
     cloud: Cloud,
     cloud_status: CloudStatus,
-    watch: VehicleWatch,
+    watch: VinWatch,
     background: mpsc::Receiver<Background>,
     background_sender: mpsc::Sender<Background>,
     session: Option<Session>,
@@ -190,7 +188,7 @@ impl Supervisor {
         forward_status(&authenticator, background_sender.clone());
         let link = Link::new(settings, tls.clone(), authenticator, rng.u64(..));
         let ignition = board.ignition();
-        let watch = VehicleWatch::spawn(hardware.clone(), config.vin_settings(), ignition);
+        let watch = VinWatch::spawn(hardware.clone(), config.vin_settings(), ignition);
         let mut ignition_watch = WakeWatch::new(Duration::MAX, now());
         ignition_watch.handle_ignition(ignition);
         Ok(Self {

@@ -8,13 +8,13 @@ use tokio::sync::mpsc;
 
 use super::notify::Notifier;
 use super::power::{SLEEPING_SAMPLE_INTERVAL, SleepWatch, WakeCause};
-use super::vehicle::{Found, VehicleWatch};
+use super::vin_watch::{Found, VinWatch};
 use super::{Control, now};
 
 /// What is left of an agent that sleeps.
 pub(super) struct Sleeper<'a> {
     pub(super) board: &'a mut dyn Board,
-    pub(super) watch: &'a mut VehicleWatch,
+    pub(super) watch: &'a mut VinWatch,
     pub(super) notifier: &'a mut Notifier,
     pub(super) power: SleepWatch,
 }
@@ -97,7 +97,7 @@ mod tests {
         bus: VirtualBus,
         board: SimBoard,
         handle: SimBoardHandle,
-        watch: VehicleWatch,
+        watch: VinWatch,
         notifier: Notifier,
         power: PowerConfig,
         _control: mpsc::Sender<Control>,
@@ -122,7 +122,7 @@ mod tests {
             let power = PowerConfig { sleep_below: Some(11.8.try_into().unwrap()), ..PowerConfig::default() };
             let (control, commands) = mpsc::channel(1);
             Self {
-                watch: VehicleWatch::spawn(hardware, VinSettings::default(), Some(false)),
+                watch: VinWatch::spawn(hardware, VinSettings::default(), Some(false)),
                 notifier: Notifier::from_environment(now()),
                 bus,
                 board,

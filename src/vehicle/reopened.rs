@@ -126,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    type Device = Reopened<u8, &'static str>;
+    type TestDevice = Reopened<u8, &'static str>;
 
     fn opening(result: Result<u8, &'static str>) -> OpeningDevice<u8, &'static str> {
         Box::pin(async move { result })
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn a_device_that_could_not_be_opened_is_tried_again_after_a_second() {
         let (mut cx, start) = (Context::from_waker(Waker::noop()), Instant::now());
-        let mut device = Device::new(opening(Err("unplugged")));
+        let mut device = TestDevice::new(opening(Err("unplugged")));
         let untouched = || -> OpeningDevice<u8, &'static str> { panic!("it is not yet time") };
         assert_eq!(device.poll(&mut cx, start, untouched), Poll::Ready(Err("unplugged")));
         assert_eq!((device.get(), device.retry_at()), (None, Some(start + RETRY_AFTER)));
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_closed_device_is_opened_by_the_first_poll() {
         let (mut cx, start) = (Context::from_waker(Waker::noop()), Instant::now());
-        let mut device = Device::closed(start);
+        let mut device = TestDevice::closed(start);
         assert_eq!(device.retry_at(), Some(start));
         assert_eq!(device.poll(&mut cx, start, || opening(Ok(7))), Poll::Ready(Ok(())));
         assert_eq!(device.get(), Some(&7));
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn the_pause_can_be_another() {
         let (mut cx, start) = (Context::from_waker(Waker::noop()), Instant::now());
-        let mut device = Device::open(7).with_pause(5 * RETRY_AFTER);
+        let mut device = TestDevice::open(7).with_pause(5 * RETRY_AFTER);
         device.lose(start);
         assert_eq!(device.retry_at(), Some(start + 5 * RETRY_AFTER));
         let later = start + 5 * RETRY_AFTER;
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn an_attempt_that_is_given_up_is_dropped() {
         let (answer, opened) = tokio::sync::oneshot::channel::<Result<u8, &'static str>>();
-        let mut device = Device::new(Box::pin(async { opened.await.unwrap() }));
+        let mut device = TestDevice::new(Box::pin(async { opened.await.unwrap() }));
         device.lose(Instant::now());
         assert!(answer.is_closed());
     }
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn an_open_device_is_given_up_or_restarted() {
         let (mut cx, start) = (Context::from_waker(Waker::noop()), Instant::now());
-        let mut device = Device::new(opening(Ok(7)));
+        let mut device = TestDevice::new(opening(Ok(7)));
         let again = || opening(Ok(9));
         assert_eq!(device.poll(&mut cx, start, again), Poll::Ready(Ok(())));
         device.restart(start, |old| opening(Ok(old + 1)));

@@ -380,7 +380,7 @@ impl SessionBus for CanSessionBus {
     }
 
     fn start_vin_reader(&mut self, settings: vin::ReaderSettings) -> bool {
-        self.core.start_vin_reader(vin::Reader::new(settings));
+        self.core.start_vin_reader(vin::VinReader::new(settings));
         true
     }
 

@@ -26,10 +26,9 @@ use crate::relay::wire::codec::PduFlags;
 use crate::vehicle::doip_network::client::Client;
 use crate::vehicle::doip_network::explorer::Explorer;
 use crate::vehicle::doip_network::linux::Purpose;
-use crate::vehicle::doip_network::network::{LinkError, Network};
+use crate::vehicle::doip_network::network::{Network, NetworkError};
 use crate::vehicle::hardware::Hardware;
-use crate::vehicle::scan::ecu_search::EcuSearch;
-use crate::vehicle::scan::{FoundEcu, ScanOutcome};
+use crate::vehicle::scan::{EcuSearch, FoundEcu, ScanOutcome};
 use crate::vehicle::vin;
 use crate::vehicle::vin::doip::VinSearch;
 use channel::DoipChannel;
@@ -47,7 +46,7 @@ const RECORD: usize = 64;
 /// Events taken from one client before others have their turn.
 const BATCH: usize = 64;
 
-type Starting = BoxFuture<'static, Result<Box<dyn Network>, LinkError>>;
+type Starting = BoxFuture<'static, Result<Box<dyn Network>, NetworkError>>;
 
 enum State {
     /// Being opened.
@@ -122,11 +121,11 @@ impl DoipSessionBus {
         }
     }
 
-    fn handle_network(&mut self, now: Instant, opened: Result<Box<dyn Network>, LinkError>) -> Progress {
+    fn handle_network(&mut self, now: Instant, opened: Result<Box<dyn Network>, NetworkError>) -> Progress {
         match opened {
             Ok(network) => {
                 let mut explorer = Explorer::new(network);
-                explorer.ask_everybody(now, Question::Anybody);
+                explorer.ask_all(now, Question::Anybody);
                 self.state = State::Running(Box::new(explorer));
                 if std::mem::replace(&mut self.has_started, true) {
                     Progress::Changed
@@ -333,7 +332,7 @@ impl SessionBus for DoipSessionBus {
         self.ecu_search = Some(EcuSearch::new(settings, network.tls, now));
         match &mut self.state {
             _ if self.is_ignition_off => self.end_scan(ScanOutcome::IgnitionOff),
-            State::Running(explorer) => explorer.ask_everybody(now, Question::Anybody),
+            State::Running(explorer) => explorer.ask_all(now, Question::Anybody),
             State::Starting(_) | State::Lost(_) => self.end_scan(ScanOutcome::BusOff),
         }
         true
@@ -377,7 +376,7 @@ impl SessionBus for DoipSessionBus {
     fn start_vin_reader(&mut self, settings: vin::ReaderSettings) -> bool {
         let State::Running(explorer) = &mut self.state else { return false };
         let now = tokio::time::Instant::now().into_std();
-        explorer.ask_everybody(now, Question::Anybody);
+        explorer.ask_all(now, Question::Anybody);
         let network = &self.setup.network;
         let tester = LogicalAddress::new(network.tester_address);
         let connection = network.connection(tester, MAX_OWN_ANSWER, self.hardware.doip.confirmation_time);

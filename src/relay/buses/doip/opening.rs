@@ -78,7 +78,7 @@ impl DoipSessionBus {
             && explorer.discovery().gateway(LogicalAddress::new(config.gateway_id)).is_none()
             && explorer.discovery().is_done_asking()
         {
-            explorer.ask_everybody(now, Question::Anybody);
+            explorer.ask_all(now, Question::Anybody);
         }
         Ok(opening)
     }

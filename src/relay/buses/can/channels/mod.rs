@@ -36,7 +36,7 @@ pub struct BusOutput {
 #[derive(Debug, Default)]
 pub struct BusCore {
     channels: BTreeMap<u16, Channel>,
-    vin_reader: Option<Box<vin::Reader>>,
+    vin_reader: Option<Box<vin::VinReader>>,
     vin_told: Option<Vec<vin::Candidate>>,
     scanner: Option<Box<Scanner>>,
     scanned: Option<(ScanOutcome, Vec<EcuFound>)>,

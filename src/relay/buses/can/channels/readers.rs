@@ -9,7 +9,7 @@ use crate::vehicle::vin;
 
 impl BusCore {
     /// Reads the VIN on this bus, beside the channels; nobody can tell one while it is off.
-    pub fn start_vin_reader(&mut self, reader: vin::Reader) {
+    pub fn start_vin_reader(&mut self, reader: vin::VinReader) {
         let is_off = self.state == BusState::Off;
         self.vin_told = is_off.then(Vec::new);
         self.vin_reader = (!is_off).then(|| Box::new(reader));
