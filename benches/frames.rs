@@ -1,12 +1,9 @@
-//! Relays frames without I/O, for `cross/figures`, which has the processor's instructions counted: twice as many frames
-//! cost so many instructions more, whatever the machine is doing besides.
+//! Relays frames without I/O, for `cross/figures`, which counts the processor's instructions. The difference between
+//! two frame counts is the cost of the frames, independent of the machine's load.
 //!
 //! `frames DIRECTION COUNT`, with DIRECTION `from-vehicle`, `batched` or `toward-vehicle`.
 
-#[path = "../tests/relay_frames/mod.rs"]
-mod relay_frames;
-
-use relay_frames::{Relay, classic};
+use connector_test_support::frames::{Relay, classic};
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");

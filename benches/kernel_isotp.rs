@@ -6,20 +6,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a benchmark that fails ends
 
-#[path = "../tests/can_support/mod.rs"]
-mod can_support;
-
 use std::future::poll_fn;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use can_support::{Ours, config, environment, id, pdu};
 use connector_agent::protocol::isotp::{Addressing, Event, FrameSize, Padding};
 use connector_hal::can::{
     CanBus, CanBusExt as _, CanEvent, CanFrame, IsotpEvent, IsotpOptions, IsotpSocket, open,
 };
+use connector_test_support::isotp::{Ours, config};
+use connector_test_support::skip::environment;
+use connector_test_support::{id, pdu};
 use tokio::time::timeout;
 
 const TESTER: u32 = 0x7E0;

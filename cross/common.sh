@@ -1,4 +1,4 @@
-# What the scripts of this directory share. Source it.
+# Functions that the scripts in this directory share, for sourcing.
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -7,7 +7,8 @@ cross=$root/target/cross
 say() { printf '%s\n' "$*" >&2; }
 die() { say "$(basename "$0"): $*"; exit 1; }
 
-# Sets triple, tools (the prefix of its binutils), deb_arch and budget (bytes; armv7's is what devices have room for).
+# Sets triple, tools (the prefix of the target's binutils), deb_arch and budget: the most bytes that the
+# binary may have. armv7's budget is the room that devices have.
 target() { # target NAME
   case ${1:-} in
     aarch64 | aarch64-unknown-linux-musl)
@@ -16,7 +17,7 @@ target() { # target NAME
       triple=armv7-unknown-linux-musleabihf tools=arm-linux-gnueabihf deb_arch=armhf budget=2500000 ;;
     x86_64 | x86_64-unknown-linux-musl)
       triple=x86_64-unknown-linux-musl tools=x86_64-linux-gnu deb_arch=amd64 budget=4000000 ;;
-    *) die "no such target: '${1:-}'; there are aarch64, armv7 and x86_64" ;;
+    *) die "unknown target '${1:-}'; the targets are aarch64, armv7 and x86_64" ;;
   esac
   export triple tools deb_arch budget
 }
@@ -24,32 +25,34 @@ target() { # target NAME
 # Installs the Debian packages that are missing.
 need_packages() { # need_packages PACKAGE...
   local missing=() package
-  command -v dpkg-query >/dev/null || die "this needs Debian, with the packages: $*"
+  command -v dpkg-query >/dev/null || die "this needs Debian with the packages $*"
   for package; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
   done
   [ ${#missing[@]} -eq 0 ] && return
-  [ "$(id -u)" = 0 ] || die "packages are missing; as root: apt-get install --no-install-recommends ${missing[*]}"
+  [ "$(id -u)" = 0 ] || die "packages are missing; run as root: apt-get install --no-install-recommends ${missing[*]}"
   say "installing ${missing[*]}"
   local apt=(apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+  # vm-common takes the same lock: `apt-get update` does not wait for another one
   {
-    "${apt[@]}" update &&
+    flock 9 && "${apt[@]}" update &&
       DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -y --no-install-recommends "${missing[@]}"
-  } >"$cross/apt.log" 2>&1 || { tail -20 "$cross/apt.log" >&2; die "apt could not install ${missing[*]}"; }
+  } 9>"$cross/apt.lock" >"$cross/apt.log" 2>&1 ||
+    { tail -20 "$cross/apt.log" >&2; die "apt could not install ${missing[*]}"; }
 }
 
 # Sets SOURCE_DATE_EPOCH to the time of the sources' commit.
 source_date() {
   if [ -z "${SOURCE_DATE_EPOCH:-}" ]; then
-    [ -e "$root/.git" ] || die 'these sources have no history: SOURCE_DATE_EPOCH has to tell their date'
+    [ -e "$root/.git" ] || die 'these sources have no Git history: set SOURCE_DATE_EPOCH to their date'
     command -v git >/dev/null || need_packages git
-    # whoever owns them
+    # Git refuses directories that belong to another user
     SOURCE_DATE_EPOCH=$(git -c safe.directory='*' -C "$root" log -1 --format=%ct)
   fi
   export SOURCE_DATE_EPOCH
 }
 
-# Where the version comes from: the workspace's.
+# Prints the version of the workspace.
 version() { sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -1; }
 
 mkdir -p "$cross"

@@ -9,3 +9,6 @@ pub mod protocol;
 pub mod relay;
 pub mod tls;
 pub mod vehicle;
+
+#[cfg(test)]
+mod layer_tests;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use connector_agent::protocol::isotp::{Endpoint, Event};
 
-/// Carries frames both ways until nobody has one left; gives what `to` received.
+/// Carries frames both ways until neither end has one left; returns the PDU that `to` received.
 pub fn transfer(now: Instant, from: &mut Endpoint, to: &mut Endpoint, pdu: &[u8]) -> Option<Vec<u8>> {
     from.send(now, pdu).ok()?;
     loop {

@@ -1,4 +1,4 @@
-//! Every bus at once: four CAN buses at full load, a K-line and a DoIP gateway, relayed in one session.
+//! Every bus simultaneously: four CAN buses at full load, a K-line and a DoIP gateway, relayed in one session.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -7,9 +7,9 @@ use anyhow::Context;
 use connector_agent::relay::wire::request::BusConfig;
 use connector_hal::kline::sim::{PtyKLine, SimLine};
 use connector_hal::timer::TimerKind;
+use connector_operator::client::{Channel, Timing};
+use connector_operator::doip_entity::ListenConfig;
 use connector_sim::cloud::{Cloud, CloudConfig};
-use connector_sim::doip::ListenConfig;
-use connector_sim::operator::client::{Channel, Timing};
 use connector_sim::vehicle::catalogue::Catalogue;
 use connector_sim::vehicle::doip::{FIRST_ECU, GATEWAY};
 use connector_sim::vehicle::kline::{KlineEcuConfig, KlineVehicle};

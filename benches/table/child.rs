@@ -1,21 +1,17 @@
 //! The process that is measured: the agent on a bus that only makes frames, or a bare websocket that sends the same.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use connector_agent::agent::{self, Setup};
 use connector_agent::config::Config;
 use connector_agent::tls;
-use connector_agent::vehicle::hardware::Hardware;
 use connector_hal::board::SimBoard;
-use connector_hal::bus::BusStatus;
-use connector_hal::can::{
-    CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId, CanSettings,
-};
-use connector_hal::future::BoxFuture;
+use connector_hal::can::{CanEvent, CanFrame, CanId, CanSettings};
 use connector_hal::timer::{Deadline, TimerKind};
+use connector_test_support::hardware::HardwareBuilder;
+use connector_test_support::scripted_can::{Script, ScriptedCan};
 use futures_util::{SinkExt, StreamExt};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -51,15 +47,9 @@ pub fn run(role: &str) -> anyhow::Result<()> {
 async fn run_agent(rate: u32) -> anyhow::Result<()> {
     let config = Config::load(&PathBuf::from(variable(TARGET)?))?;
     let (board, _handle) = SimBoard::new();
-    let mut hardware =
-        Hardware { kline_ports: config.kline_ports().into(), ..Hardware::new(config.can_ports()) }.with_doip(
-            config.doip_ports(),
-            config.doip.clone(),
-            None,
-        );
-    hardware.open_can = Arc::new(move |_: &str| -> BoxFuture<'static, Result<Box<dyn CanBus>, CanError>> {
-        Box::pin(async move { Ok(Box::new(FrameSource::new(rate)) as Box<dyn CanBus>) })
-    });
+    let hardware = HardwareBuilder::of_config(&config, None)
+        .open_can(move |_| Ok(Box::new(ScriptedCan(FrameSource::new(rate)))))
+        .build();
     let setup = Setup {
         pincode: config.pincode()?,
         hardware,
@@ -73,7 +63,7 @@ async fn run_agent(rate: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The same frames, 16 bytes each, over a websocket with nothing around it.
+/// The same frames, 16 bytes each, over a bare websocket.
 async fn run_bare(rate: u32) -> anyhow::Result<()> {
     let tls = tls::client_config(Some(&PathBuf::from(variable(CA)?)))?;
     let stream = tokio::net::TcpStream::connect(variable(TARGET)?).await?;
@@ -86,7 +76,7 @@ async fn run_bare(rate: u32) -> anyhow::Result<()> {
     loop {
         tokio::select! {
             event = std::future::poll_fn(|cx| source.poll_event(cx)) => {
-                let CanEvent::Received { frame, .. } = event? else { continue };
+                let CanEvent::Received { frame, .. } = event else { continue };
                 let mut bytes = vec![0; 8];
                 bytes.extend_from_slice(frame.data());
                 // as the agent does: what comes in one waking shares a write
@@ -123,39 +113,14 @@ impl FrameSource {
     }
 }
 
-impl CanBus for FrameSource {
-    fn device(&self) -> &str {
-        "frames"
-    }
-
-    fn capabilities(&self) -> CanCapabilities {
-        CanCapabilities { fd: false, listen_only: true, set_bit_rate: true, confirms_transmission: true }
-    }
-
-    fn status(&self) -> BusStatus {
-        BusStatus::default()
-    }
-
-    fn configure(&mut self, settings: CanSettings) -> BoxFuture<'_, Result<(), CanError>> {
+impl Script for FrameSource {
+    fn configure(&mut self, settings: CanSettings) {
         // silent while the VIN is looked for, so that only the session's frames are counted
         self.is_running = !settings.listen_only;
         self.next = Instant::now() + Duration::from_millis(500);
-        Box::pin(async { Ok(()) })
     }
 
-    fn restart(&mut self) -> BoxFuture<'_, Result<(), CanError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn set_filters(&mut self, _: &[CanFilter]) -> Result<(), CanError> {
-        Ok(())
-    }
-
-    fn poll_send(&mut self, _: &mut Context<'_>, _: &CanFrame) -> Poll<Result<(), CanError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<CanEvent, CanError>> {
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<CanEvent> {
         if !self.is_running {
             return Poll::Pending;
         }
@@ -173,7 +138,7 @@ impl CanBus for FrameSource {
         self.left_in_burst -= 1;
         let id = CanId::standard_truncated(0x7E8);
         match CanFrame::new(id, &clock().to_be_bytes()) {
-            Ok(frame) => Poll::Ready(Ok(CanEvent::Received { frame, at: Instant::now() })),
+            Ok(frame) => Poll::Ready(CanEvent::Received { frame, at: Instant::now() }),
             Err(_) => Poll::Pending,
         }
     }

@@ -10,8 +10,8 @@ use connector_agent::relay::wire::request::{BusConfig, CanBusConfig, RawChannelC
 use connector_hal::can::slcan::SlcanAdapter;
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::timer::TimerKind;
+use connector_operator::client::{Channel, Connection, Credentials, Customer, Item, Operator, Received};
 use connector_sim::cloud::{Cloud, CloudConfig};
-use connector_sim::operator::client::{Channel, Connection, Credentials, Customer, Item, Operator, Received};
 use futures_util::{SinkExt, StreamExt};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -133,7 +133,7 @@ pub async fn join(cloud: &Cloud) -> anyhow::Result<Connection> {
     Ok(operator.connect(ticket.connection().context("the ticket has no connection")?).await?)
 }
 
-/// The same with a bus, and a raw channel on it.
+/// Connects an operator, configures a bus and opens a raw channel on it.
 async fn connect(cloud: &Cloud) -> anyhow::Result<(Connection, Channel)> {
     let connection = join(cloud).await?;
     let can_bus = CanBusConfig {
@@ -155,7 +155,7 @@ async fn received(channel: &Channel) -> anyhow::Result<Received> {
     channel.recv().await.map_err(|reason| anyhow::anyhow!("the connection ended: {reason:?}"))
 }
 
-/// Takes frames and tells their ages in µs, until one of both ends.
+/// Receives frames and reports their ages in µs, until the channel or the receiver ends.
 pub async fn read_frames(channel: Channel, latencies: mpsc::UnboundedSender<u64>) {
     while let Ok(received) = channel.recv().await {
         if let Item::Frame(frame) = received.item

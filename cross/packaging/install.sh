@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs or upgrades the agent from the directory that this script is in: ./install.sh [ROOT], where ROOT is the root
-# of an image, or / (the default). An existing configuration is kept. Needs a POSIX shell and cp, sed, grep, chmod, readlink.
+# Installs or upgrades the agent from this script's directory: ./install.sh [ROOT]. ROOT is the root directory
+# of an image, by default /. Keeps an existing configuration. Needs a POSIX shell and cp, sed, grep, chmod,
+# readlink.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -10,7 +11,7 @@ user=connector-agent
 
 put() { # put MODE FROM TO
 	mkdir -p "$root$(dirname "$3")"
-	# a new file in place of the old one: a running agent keeps its own
+	# a new file replaces the old one, so that a running agent keeps its own
 	cp "$here/$2" "$root$3.new"
 	chmod "$1" "$root$3.new"
 	mv "$root$3.new" "$root$3"
@@ -30,17 +31,17 @@ add_user() {
 	echo "$user:x:$id:" >>"$root/etc/group"
 	echo "$user:x:$id:$id:Connector agent:/var/lib/connector-agent:/bin/false" >>"$root/etc/passwd"
 	if [ -f "$root/etc/shadow" ]; then echo "$user:!:::::::" >>"$root/etc/shadow"; fi
-	# serial adapters
+	# the group that may open serial adapters
 	if grep -q '^dialout:' "$root/etc/group"; then
 		sed -i -e "s/^\(dialout:[^:]*:[^:]*:[^:].*\)\$/\1,$user/" -e "s/^\(dialout:[^:]*:[^:]*:\)\$/\1$user/" "$root/etc/group"
 	fi
 }
 
-has() { # has FILE, executable, in one of two places
+has() { # has FILE: it is an executable in / or /usr
 	[ -x "$root/$1" ] || [ -x "$root/usr/$1" ]
 }
 
-# By the program itself: units of other packages are in many roots that have another init system.
+# Looks for systemd itself, because other packages put units into root file systems with another init system.
 has_systemd() {
 	has lib/systemd/systemd || return 1
 	case $(readlink "$root/sbin/init" || true) in
@@ -87,5 +88,5 @@ elif has sbin/procd; then
 fi
 echo "installed connector-agent in ${root:-/} (init system: $init)"
 if [ ! -e "$root/etc/connector-pincode" ]; then
-	echo "set it up in /etc/connector-agent.toml, and put the pincode into /etc/connector-pincode (chmod 600)"
+	echo "edit /etc/connector-agent.toml, and put the pincode into /etc/connector-pincode (chmod 600)"
 fi

@@ -3,7 +3,7 @@
 use connector_sim::vehicle::candump;
 use connector_sim::vehicle::recording::Recording;
 
-/// What can be read must survive being written again, to the microsecond; and whatever was recorded can be looked into.
+/// A log that can be read survives being written again, to the microsecond; and every such log can be analysed.
 pub fn drive(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(records) = candump::parse(text) else { return };

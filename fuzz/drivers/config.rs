@@ -1,10 +1,10 @@
-//! Any text, read as the agent's configuration.
+//! Reads any text as the agent's configuration.
 
 use std::path::Path;
 
 use connector_agent::config::{Config, ConfigError};
 
-/// What is not taken is explained.
+/// A rejected configuration comes with at least one problem, and each problem with a text.
 pub fn drive(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match Config::parse(text, Path::new("/etc/connector-agent.toml")) {

@@ -1,4 +1,4 @@
-//! Any bytes, read as datagrams that hosts on the vehicle's link send.
+//! Reads any bytes as datagrams from hosts on the vehicle's link.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use connector_agent::protocol::doip::codec::decode_datagram;
 use connector_agent::protocol::doip::discovery::{Destination, Discovery, Question};
 use connector_hal::ethernet::ArpPacket;
 
-/// Each datagram has its length in front of it, and the last digit of its sender's address.
+/// Before each datagram, the input has the datagram's length and the last byte of the sender's address.
 pub fn drive(data: &[u8]) {
     let mut now = Instant::now();
     let mut discovery = Discovery::new();
@@ -22,8 +22,8 @@ pub fn drive(data: &[u8]) {
         }
         discovery.handle_datagram(from, datagram);
         if let Ok(message) = decode_datagram(datagram) {
-            // reserved bytes are not kept; all that has a meaning is
-            let encoded = message.encode().expect("what was decoded can be encoded");
+            // decoding drops reserved bytes, and nothing else
+            let encoded = message.encode().expect("a decoded message can be encoded");
             assert_eq!(decode_datagram(&encoded), Ok(message));
         }
         if let Some(packet) = ArpPacket::decode(datagram) {

@@ -10,8 +10,8 @@ const MAX_DATA: usize = 512;
 /// An activation that is accepted, for tester 0x0E80 by gateway 0x4010.
 const ACTIVATED: &[u8] = b"\x02\xFD\x00\x06\x00\x00\x00\x09\x0E\x80\x40\x10\x10\x00\x00\x00\x00";
 
-/// The first byte says whether routing is active from the beginning; then each step is a length with that many bytes,
-/// or, from 0xE0 on, time or a message of ours.
+/// The first byte decides whether routing is active from the beginning. Then each step is a length with that many bytes,
+/// or, from 0xE0 on, time that passes or a message that the tester sends.
 pub fn drive(data: &[u8]) {
     let Some((&first, script)) = data.split_first() else { return };
     survives_alone(script);

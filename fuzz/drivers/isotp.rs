@@ -1,4 +1,4 @@
-//! Any bytes, read as a script of what a bus, a peer and a clock do to ISO-TP endpoints.
+//! Reads any bytes as a script: the actions of a bus, a peer and a clock on ISO-TP endpoints.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use connector_agent::protocol::isotp::{
 };
 use connector_hal::can::{CanFrame, CanId, FdFlags, fd_length};
 
-/// The first four bytes set the endpoints up, the others are what happens.
+/// The first four bytes configure an endpoint. The others are the script.
 pub fn drive(data: &[u8]) {
     let Some((&[kind, padding, block_size, st_min], script)) = data.split_first_chunk() else { return };
     let padding = match padding % 3 {
@@ -48,7 +48,7 @@ pub fn drive(data: &[u8]) {
     }
 }
 
-/// Plays the script; what holds for any endpoint at any time is asserted.
+/// Plays the script, and asserts the invariants of endpoints after each step.
 macro_rules! run {
     ($endpoint:expr, $script:expr, $address_byte:expr) => {
         let mut script = $script.iter().copied();
@@ -86,9 +86,9 @@ macro_rules! run {
                     assert!(NPdu::decode(frame.data(), address_bytes).is_ok(), "{frame} is well-formed");
                     frames += 1;
                 }
-                assert!(frames <= 40, "{frames} frames at once");
+                assert!(frames <= 40, "{frames} frames after one step");
                 let events = std::iter::from_fn(|| $endpoint.poll_event()).count();
-                assert!(events <= 40, "{events} events at once");
+                assert!(events <= 40, "{events} events after one step");
             }
         }
     };
@@ -107,5 +107,5 @@ fn frame(id: CanId, data: &[u8]) -> CanFrame {
         padded.resize(fd_length(data.len()).expect("at most 33 bytes"), 0);
         CanFrame::new_fd(id, FdFlags::default(), &padded)
     };
-    made.expect("a length that exists")
+    made.expect("a valid length")
 }

@@ -1,4 +1,5 @@
-//! Any bytes as a K-line: through the decoder, and as what a tester hears whose link is being set up and used.
+//! Reads any bytes as a K-line's: with the decoder, and as the bytes that a tester receives during set-up and
+//! use.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +7,8 @@ use connector_agent::protocol::kline::{
     Addressing, Config, Decoder, Endpoint, HeaderForm, Initialisation, LengthForm, LineClock, encode,
 };
 
-/// What is decoded must survive being encoded again; an endpoint must survive anything, and not spin.
+/// Encoding and decoding a message again gives the same message. An endpoint survives any bytes, and does not
+/// spin.
 pub fn drive(data: &[u8]) {
     let mut decoder = Decoder::default();
     for byte in data {
@@ -14,7 +16,7 @@ pub fn drive(data: &[u8]) {
         let mode = message.addresses.map(|(mode, _, _)| mode);
         let (target, source) = message.target().zip(message.source()).unwrap_or_default();
         let form = HeaderForm { mode, length: LengthForm::Either };
-        let bytes = encode(form, target, source, &message.data).expect("what was a message can be one");
+        let bytes = encode(form, target, source, &message.data).expect("a decoded message can be encoded");
         let mut again = Decoder::default();
         let read = bytes.iter().find_map(|byte| again.push(*byte));
         assert_eq!(read, Some(Ok(message)));
@@ -24,7 +26,8 @@ pub fn drive(data: &[u8]) {
     listen(initialisation, first & 2 == 0, rest);
 }
 
-/// An endpoint whose bytes come back, but for some, with others between them: two bytes of data a turn.
+/// Drives an endpoint, with or without echoes of its bytes. Each turn takes a pause and a received byte from
+/// the data.
 fn listen(initialisation: Initialisation, echoes: bool, data: &[u8]) {
     let mut now = Instant::now();
     let mut endpoint = Endpoint::new(Config::new(Addressing::of(0x11), initialisation, 10_400), now);
@@ -43,7 +46,7 @@ fn listen(initialisation: Initialisation, echoes: bool, data: &[u8]) {
                 _ => endpoint.handle_sent(now),
             }
             turns += 1;
-            assert!(turns < 300, "it never stops sending");
+            assert!(turns < 300, "the endpoint never stops sending");
         }
         let [pause, byte] = turn else { break };
         now += Duration::from_millis(u64::from(*pause));
@@ -52,13 +55,13 @@ fn listen(initialisation: Initialisation, echoes: bool, data: &[u8]) {
             endpoint.handle_timeout(now);
             let _ = endpoint.poll_transmit();
             timeouts += 1;
-            assert!(timeouts < 300, "a deadline that stays due");
+            assert!(timeouts < 300, "a deadline stays due");
         }
         endpoint.handle_byte(now, *byte);
         let mut events = 0;
         while endpoint.poll_event().is_some() {
             events += 1;
-            assert!(events < 300, "it never stops telling");
+            assert!(events < 300, "the endpoint never stops reporting events");
         }
         if !endpoint.is_sending() {
             let _ = endpoint.send(&[0x21, *byte]);

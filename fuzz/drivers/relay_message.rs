@@ -24,7 +24,7 @@ pub fn drive(data: &[u8]) {
     drive_link(data);
 }
 
-/// Each step is a byte that says what happens, and what it needs.
+/// Each step is a byte that selects an action, followed by the bytes that the action needs.
 fn drive_link(data: &[u8]) {
     let mut now = Instant::now();
     let mut link = Link::new(Role::Connector, TAG, now).with_kept_limit(LIMIT);

@@ -1,65 +1,42 @@
-//! Any bytes, read line by line as what an operator says to a session: text messages, and else binary ones.
+//! Any bytes, read line by line as an operator's messages to a session: a line that is no text message is a binary one.
 
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use connector_agent::config::{CanPort, IsotpStack};
 use connector_agent::relay::connection::{Session, SessionSettings};
 use connector_agent::relay::limits::SessionLimits;
 use connector_agent::relay::wire::Envelope;
 use connector_agent::relay::wire::request::Request;
-use connector_agent::vehicle::hardware::Hardware;
-use connector_hal::bus::BusStatus;
-use connector_hal::can::{CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings};
-use connector_hal::future::BoxFuture;
-use connector_hal::timer::TimerKind;
+use connector_hal::can::{CanCapabilities, CanEvent, CanFrame};
+use connector_test_support::hardware::HardwareBuilder;
+use connector_test_support::now;
+use connector_test_support::scripted_can::{Script, ScriptedCan};
 use uuid::Uuid;
 
 /// The connection that a seed is about.
 const UUID: Uuid = Uuid::from_u128(0x97a0_0001_0000_4000_8000_0000_0000_0001);
 
-/// A bus on which everything is sent at once, and every frame comes back.
+/// A bus on which everything is sent immediately, and every frame comes back.
 #[derive(Default)]
 struct Echo(Vec<CanEvent>);
 
-impl CanBus for Echo {
-    fn device(&self) -> &str {
-        "echo"
-    }
-
+impl Script for Echo {
     fn capabilities(&self) -> CanCapabilities {
         CanCapabilities::default()
     }
 
-    fn status(&self) -> BusStatus {
-        BusStatus::default()
-    }
-
-    fn configure(&mut self, _settings: CanSettings) -> BoxFuture<'_, Result<(), CanError>> {
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn restart(&mut self) -> BoxFuture<'_, Result<(), CanError>> {
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn set_filters(&mut self, _filters: &[CanFilter]) -> Result<(), CanError> {
-        Ok(())
-    }
-
-    fn poll_send(&mut self, _cx: &mut Context<'_>, frame: &CanFrame) -> Poll<Result<(), CanError>> {
+    fn poll_send(&mut self, _cx: &mut Context<'_>, frame: &CanFrame) -> Poll<()> {
         if self.0.len() > 64 {
             return Poll::Pending;
         }
-        let at = tokio::time::Instant::now().into_std();
+        let at = now();
         self.0.push(CanEvent::Transmitted { at });
         self.0.push(CanEvent::Received { frame: *frame, at });
-        Poll::Ready(Ok(()))
+        Poll::Ready(())
     }
 
-    fn poll_event(&mut self, _cx: &mut Context<'_>) -> Poll<Result<CanEvent, CanError>> {
-        if self.0.is_empty() { Poll::Pending } else { Poll::Ready(Ok(self.0.remove(0))) }
+    fn poll_event(&mut self, _cx: &mut Context<'_>) -> Poll<CanEvent> {
+        if self.0.is_empty() { Poll::Pending } else { Poll::Ready(self.0.remove(0)) }
     }
 }
 
@@ -67,17 +44,13 @@ impl CanBus for Echo {
 pub fn drive(data: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let _entered = runtime.enter();
-    let now = tokio::time::Instant::now().into_std();
-    let port = |pins, fd| CanPort { pins, device: format!("can{}", pins[0]), fd, isotp: IsotpStack::Auto };
-    let hardware = Hardware {
-        can_ports: Arc::new([port([6, 14], true), port([3, 11], false)]),
-        open_can: Arc::new(|_: &str| {
-            Box::pin(std::future::ready(Ok(Box::new(Echo::default()) as Box<dyn CanBus>)))
-        }),
-        timer: TimerKind::Runtime,
-        terminal15: Some(1),
-        ..Hardware::new([])
-    };
+    let now = now();
+    let hardware = HardwareBuilder::in_runtime_time()
+        .can_port([6, 14], "can6", true)
+        .can_port([3, 11], "can3", false)
+        .open_can(|_| Ok(Box::new(ScriptedCan(Echo::default()))))
+        .terminal15()
+        .build();
     let limits = SessionLimits { max_kept_bytes: 100_000, ..SessionLimits::default() };
     let settings = SessionSettings { connection_uuid: UUID, hold: Duration::from_secs(30), limits, hardware };
     let mut session = Session::new(settings, now);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use connector_agent::vehicle::scan::{ScanOutcome, ScanSettings, Scanner};
 use connector_hal::can::{CanFrame, CanId};
 
-/// Answers to the last question, whatever it was.
+/// The answer to the most recent question, of any kind.
 const TESTER_PRESENT_ANSWER: &[u8] = &[2, 0x7E, 0, 0, 0, 0, 0, 0];
 const REFUSAL: &[u8] = &[3, 0x7F, 0x3E, 0x12, 0, 0, 0, 0];
 
@@ -103,7 +103,7 @@ fn check(scanner: &Scanner) {
     assert_eq!(scanner.outcome().is_none(), scanner.poll_timeout().is_some());
 }
 
-/// A bus that acknowledges everything, and on which nobody answers any more.
+/// Finishes the scan on a bus that acknowledges every frame and on which no node answers any more.
 fn finish(mut scanner: Scanner, mut now: Instant, mut without_outcome: u32) {
     let end = now + Duration::from_secs(600);
     while scanner.outcome().is_none() {

@@ -1,8 +1,8 @@
-//! Any bytes, read as lines of SLCAN.
+//! Reads any bytes as lines of SLCAN.
 
 use connector_hal::can::slcan::codec::{SlcanLine, decode};
 
-/// What can be read as a line must survive being written again.
+/// Writing and reading a line again gives the same line.
 pub fn drive(data: &[u8]) {
     for line in data.split(|byte| *byte == b'\r') {
         let Ok(read) = decode(line) else { continue };

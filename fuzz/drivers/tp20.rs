@@ -1,14 +1,14 @@
-//! Any bytes, read as a script of what a bus, an ECU and a clock do to a TP2.0 channel.
+//! Reads any bytes as a script: the actions of a bus, an ECU and a clock on a TP2.0 channel.
 
 use std::time::{Duration, Instant};
 
 use connector_agent::protocol::tp20::{Channel, ChannelConfig, CloseReason, SetupMessage, TimeByte, Tpdu};
 use connector_hal::can::{CanFrame, CanId};
 
-/// Where the ECU of the script listens, once it has answered the set-up.
+/// The identifier on which the script's ECU listens after the channel set-up, as in the ECU's answer.
 const ECU_LISTENS: [u8; 2] = [0x40, 0x07];
 
-/// The first two bytes set the channel up, the others are what happens.
+/// The first two bytes configure the channel. The others are the script.
 pub fn drive(data: &[u8]) {
     let Some((&[t3, index], script)) = data.split_first_chunk() else { return };
     let mut config = ChannelConfig::new(1.try_into().expect("an address"), index);
@@ -19,13 +19,13 @@ pub fn drive(data: &[u8]) {
     while let Some(step) = script.next() {
         let argument = step & 0x1F;
         match step >> 5 {
-            // a frame of the ECU
+            // a frame from the ECU
             0 | 1 => {
                 let data: Vec<u8> = script.by_ref().take(usize::from(argument & 7) + 1).collect();
                 let _ = Tpdu::decode(&data);
                 channel.handle_frame(now, &frame(channel.receive_id(), &data));
             }
-            // an answer to the set-up: as asked for, or anything
+            // an answer to the channel set-up: positive, or any bytes
             2 if argument == 0 => {
                 let [low, high] = ECU_LISTENS;
                 channel.handle_frame(now, &frame(id(0x201), &[0, 0xD0, 0, 3, low, high, 1]));
@@ -66,9 +66,9 @@ pub fn drive(data: &[u8]) {
                 assert!(is_well_formed, "{frame}");
                 frames += 1;
             }
-            assert!(frames <= 40, "{frames} frames at once");
+            assert!(frames <= 40, "{frames} frames after one step");
             let events = std::iter::from_fn(|| channel.poll_event()).count();
-            assert!(events <= 16, "{events} events at once");
+            assert!(events <= 16, "{events} events after one step");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use connector_sim::vehicle::catalogue::Catalogue;
 
-/// What is taken can be simulated; what is not is explained.
+/// A file that is accepted can be simulated; a file that is refused is refused with a reason.
 pub fn drive(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match Catalogue::parse(text) {

@@ -9,7 +9,7 @@ use connector_hal::can::{CanFrame, CanId};
 
 /// Who may answer, and who may not.
 const IDS: [u32; 8] = [0x7E8, 0x7EF, 0x18DA_F110, 0x18DA_F10E, 0x768, 0x64B, 0x79A, 0x123];
-/// No vehicle gets more frames than this, whatever it does.
+/// The reader sends at most this many frames to any vehicle.
 const MAX_FRAMES: usize = 64;
 
 pub fn drive(data: &[u8]) {
@@ -23,7 +23,7 @@ pub fn drive(data: &[u8]) {
     drive_reader(data);
 }
 
-/// Each step is a byte that says what happens, and for a frame its data.
+/// Each step is a byte that selects an event, followed by the data if the event is a frame.
 fn drive_reader(data: &[u8]) {
     let start = Instant::now();
     let mut now = start;

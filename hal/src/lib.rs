@@ -1,7 +1,7 @@
 //! The connector's hardware: CAN buses, K-lines, Ethernet interfaces and the board, each with a simulation.
 //!
-//! Code above this crate uses the traits [`can::CanBus`], [`kline::KLine`] and [`board::Board`]. The configuration alone
-//! selects the device behind each of them.
+//! Code above this crate uses the traits [`can::CanBus`], [`kline::KLine`] and [`board::Board`]. The
+//! configuration alone selects the device behind each of them.
 
 #![deny(unreachable_pub)]
 

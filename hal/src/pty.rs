@@ -59,12 +59,13 @@ impl Pty {
         self.slave.as_fd()
     }
 
-    /// Whether the last host has closed the device since the last call. Call this after each read: the bytes may come
-    /// from another host than the bytes before.
+    /// Whether the last host has closed the device since the last call. Call this after each read: the bytes
+    /// may come from another host than the bytes before.
     pub(crate) fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool {
         let closed = self.watch.as_mut().is_some_and(|watch| watch.poll_closed(cx));
         if closed {
-            // the next host gets a fresh device: not exclusive, as a killed host may have left it, and without old output
+            // the next host gets a fresh device: not exclusive, as a killed host may have left it, and
+            // without old output
             let _ = rustix::termios::ioctl_tiocnxcl(&self.slave);
             let _ = tcflush(&self.slave, QueueSelector::IFlush);
             let _ = self.set_raw();

@@ -19,19 +19,21 @@ impl OwnsFd for tokio_serial::SerialStream {}
 /// Borrows the owner's file descriptor.
 #[allow(unsafe_code, reason = "not every owner of a descriptor implements AsFd")]
 pub(crate) fn borrow<F: OwnsFd>(owner: &F) -> BorrowedFd<'_> {
-    // SAFETY: an `OwnsFd` keeps its descriptor open for its whole life, and the borrow cannot outlive the owner.
+    // SAFETY: an `OwnsFd` keeps its descriptor open for its whole life, and the borrow cannot outlive the
+    // owner.
     unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
 }
 
 /// Registers a file descriptor with the runtime.
 #[allow(unsafe_code, reason = "tokio has no sound safe constructor of AsyncFd")]
 pub(crate) fn async_fd<F: OwnsFd>(fd: F, interest: Interest) -> io::Result<AsyncFd<F>> {
-    // SAFETY: an `OwnsFd` keeps its descriptor open, and `AsyncFd` releases its owner only by consuming itself.
+    // SAFETY: an `OwnsFd` keeps its descriptor open, and `AsyncFd` releases its owner only by consuming
+    // itself.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest)? })
 }
 
-/// A descriptor that is readable while `fd` is readable or has a pending error: the runtime does not report a socket's
-/// error as readable.
+/// A descriptor that is readable while `fd` is readable or has a pending error: the runtime does not report a
+/// socket's error as readable.
 pub(crate) fn readable_or_failed(fd: impl AsFd) -> io::Result<OwnedFd> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
@@ -78,7 +80,8 @@ pub(crate) fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<Receive
             unsafe { ((*message).cmsg_level, (*message).cmsg_type, (*message).cmsg_len as usize) };
         // SAFETY: CMSG_LEN(0) computes a constant.
         let overhead = unsafe { libc::CMSG_LEN(0) } as usize;
-        // SAFETY: the payload follows its header within the control buffer and has the length that the header states.
+        // SAFETY: the payload follows its header within the control buffer and has the length that the header
+        // states.
         let payload =
             unsafe { std::slice::from_raw_parts(libc::CMSG_DATA(message), length.saturating_sub(overhead)) };
         if level == libc::SOL_SOCKET && kind == libc::SO_RXQ_OVFL {
@@ -86,7 +89,8 @@ pub(crate) fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<Receive
         } else if level == libc::SOL_SOCKET && kind == libc::SCM_TIMESTAMPNS {
             received.timestamp = read_timespec(payload);
         }
-        // SAFETY: `message` lies within the control buffer of `header`; the result is null after the last message.
+        // SAFETY: `message` lies within the control buffer of `header`; the result is null after the last
+        // message.
         message = unsafe { libc::CMSG_NXTHDR(&raw const header, message) };
     }
     Ok(received)

@@ -1,7 +1,8 @@
 //! Deadlines finer than the runtime's 1 ms timer wheel.
 //!
-//! A CAN frame takes a quarter of a millisecond and STmin can be 100 µs, but the runtime's timers round up to whole
-//! milliseconds. A [`Deadline`] waits either by the runtime's clock, which tests can pause, or by a timerfd.
+//! A CAN frame takes a quarter of a millisecond and STmin can be 100 µs, but the runtime's timers round up to
+//! whole milliseconds. A [`Deadline`] waits either by the runtime's clock, which tests can pause, or by a
+//! timerfd.
 
 use std::future::poll_fn;
 use std::os::fd::OwnedFd;
@@ -63,7 +64,8 @@ enum DeadlineTimer {
 }
 
 impl Deadline {
-    /// Creates a deadline that is not set. If no timerfd is available, [`TimerKind::Precise`] waits by the runtime.
+    /// Creates a deadline that is not set. If no timerfd is available, [`TimerKind::Precise`] waits by the
+    /// runtime.
     pub fn new(kind: TimerKind) -> Self {
         let timer = match kind {
             TimerKind::Runtime => DeadlineTimer::Runtime(None),
@@ -130,8 +132,8 @@ impl DeadlineTimer {
 #[derive(Debug)]
 struct PreciseSleep {
     fd: AsyncFd<OwnedFd>,
-    /// When the timer expires. A later deadline does not touch the timer but sets it again after the early wake-up, so
-    /// that a timeout which every frame postpones costs no system call.
+    /// When the timer expires. A later deadline does not touch the timer but sets it again after the early
+    /// wake-up, so that a timeout which every frame postpones costs no system call.
     armed: Option<Instant>,
 }
 

@@ -180,8 +180,8 @@ fn by_default_the_vin_is_read_as_its_reader_would_by_itself() {
 #[test]
 fn a_bus_that_cannot_be_is_refused() {
     for (key, value, said) in [
-        ("device", "\"pcan:1\"", "`pcan:1` is not a CAN device"),
-        ("device", "\"\"", "is not a CAN device"),
+        ("device", "\"pcan:1\"", "`pcan:1` names no CAN device"),
+        ("device", "\"\"", "names no CAN device"),
         ("pins", "[6]", "no pair of pins"),
         ("pins", "[0, 14]", "no pair of pins"),
         ("pins", "[6, 17]", "no pair of pins"),

@@ -1,9 +1,9 @@
-//! The line that wakes a vehicle's DoIP gateway: pin 8 of the OBD connector (ISO 13400-3).
+//! The activation line, which wakes a vehicle's DoIP gateway: pin 8 of the OBD connector (ISO 13400-3).
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The activation line; clones are the same line. It is on while somebody holds an [`Activation`] of it.
+/// The activation line. Clones share the line. The line is on while an [`Activation`] exists.
 #[derive(Clone)]
 pub struct ActivationLine(Arc<Mutex<ActivationState>>);
 
@@ -12,17 +12,17 @@ struct ActivationState {
     set: Box<dyn FnMut(bool) + Send>,
 }
 
-/// Keeps the activation line on until it is dropped.
-#[must_use = "the line goes off when this is dropped"]
+/// Keeps the activation line on until dropped.
+#[must_use = "dropping this switches the line off"]
 pub struct Activation(ActivationLine);
 
 impl ActivationLine {
-    /// A line that is switched by this; it is off.
+    /// Creates a line that is off; `set` switches it.
     pub fn new(set: impl FnMut(bool) + Send + 'static) -> Self {
         Self(Arc::new(Mutex::new(ActivationState { holders: 0, set: Box::new(set) })))
     }
 
-    /// Switches the line on, if it is not yet.
+    /// Switches the line on until the result is dropped.
     pub fn activate(&self) -> Activation {
         self.change(|holders| holders.saturating_add(1));
         Activation(self.clone())
@@ -34,7 +34,7 @@ impl ActivationLine {
         shared.holders = change(before);
         let is_on = shared.holders > 0;
         if (before > 0) != is_on {
-            tracing::debug!(is_on, "DoIP activation line");
+            tracing::debug!(is_on, "DoIP activation line switched");
             (shared.set)(is_on);
         }
     }

@@ -1,10 +1,10 @@
-//! Which files and lines of the system make up the board.
+//! The configuration of the board: files and GPIO lines of the system.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// `[board]`: every part is optional, and absent unless named.
+/// The section `[board]`. Every part is optional; a part without configuration is absent.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BoardConfig {
@@ -14,7 +14,7 @@ pub struct BoardConfig {
     /// Terminal 15.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ignition: Option<InputConfig>,
-    /// The button that calls for attention.
+    /// The button that requests attention.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub button: Option<InputConfig>,
     /// The LED.
@@ -26,21 +26,22 @@ pub struct BoardConfig {
     /// The line to pin 8 that wakes a vehicle's DoIP gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub doip_activation: Option<OutputConfig>,
-    /// Whether the device has Wi-Fi; found out from the network interfaces unless given.
+    /// Whether the device has Wi-Fi. By default, the network interfaces show it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wifi: Option<bool>,
 }
 
-/// A file that holds a number: IIO's `in_voltage0_raw`, hwmon's `in0_input`. The voltage is (number + offset) × scale.
+/// A file that contains a number: `in_voltage0_raw` of IIO or `in0_input` of hwmon. The voltage is (number +
+/// offset) × scale.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VoltageConfig {
     /// The file.
     pub file: PathBuf,
-    /// Volts for each unit; a thousandth unless given, as hwmon counts millivolts.
+    /// Volts per unit of the number; 0.001 by default, since hwmon counts millivolts.
     #[serde(default = "Number::thousandth")]
     pub scale: Number,
-    /// Added to the number first, as IIO's `in_voltage0_offset`.
+    /// Added to the number before scaling, like `in_voltage0_offset` of IIO.
     #[serde(default)]
     pub offset: Number,
 }
@@ -50,11 +51,11 @@ pub struct VoltageConfig {
 #[serde(try_from = "f64", into = "f64")]
 pub struct Number(f64);
 
-// without NaN, every number equals itself
+// a finite number equals itself
 impl Eq for Number {}
 
 impl Number {
-    /// The number's value.
+    /// The value of the number.
     pub fn get(self) -> f64 {
         self.0
     }
@@ -78,38 +79,38 @@ impl From<Number> for f64 {
     }
 }
 
-/// A digital input: a line of a GPIO chip, or a file that holds 0 or another number.
+/// A digital input: a line of a GPIO chip, or a file that contains 0 or another number.
 ///
-/// A line tells its changes by itself. A file is read every 200 ms while someone waits for the board's events, since
-/// sysfs has no other way for most of them; a button behind one must be held that long.
+/// A line reports its changes. A file is read every 200 ms while the board's events are polled, because most
+/// files in sysfs do not report changes. A button behind a file must be pressed for that long.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RawInput", into = "RawInput")]
 pub struct InputConfig {
-    /// Where it is read.
+    /// The line or file to read.
     pub source: Source,
-    /// A low level, or 0, means on.
+    /// Whether a low level, or 0, means on.
     pub active_low: bool,
-    /// How long a line's level must last, in ms; 20 unless given. Not for files.
+    /// How long a new level of a line must last, in ms; 20 by default. Not for files.
     pub debounce_ms: u32,
 }
 
-/// A digital output: a line of a GPIO chip, or a file like `/sys/class/leds/status/brightness`, where on is what the
-/// file `max_brightness` beside it says, or else 1.
+/// A digital output: a line of a GPIO chip, or a file like `/sys/class/leds/status/brightness`. On is the
+/// value in the file `max_brightness` in the same directory, or 1 without such a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RawOutput", into = "RawOutput")]
 pub struct OutputConfig {
-    /// Where it is written.
+    /// The line or file to write.
     pub source: Source,
-    /// A low level, or 0, means on.
+    /// Whether a low level, or 0, means on.
     pub active_low: bool,
 }
 
-/// Where a digital input or output is.
+/// The source of a digital input or the target of a digital output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A line of a GPIO chip.
     Line {
-        /// The chip's device, like `/dev/gpiochip0`.
+        /// The device of the chip, like `/dev/gpiochip0`.
         chip: PathBuf,
         /// The line.
         line: GpioLine,
@@ -118,13 +119,13 @@ pub enum Source {
     File(PathBuf),
 }
 
-/// A line of a GPIO chip, by number or by the name that the device tree gives it.
+/// A line of a GPIO chip, by number or by its name in the device tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum GpioLine {
-    /// By number.
+    /// The number of the line.
     Offset(u32),
-    /// By name.
+    /// The name of the line.
     Name(String),
 }
 

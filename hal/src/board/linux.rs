@@ -1,4 +1,4 @@
-//! The board as Linux shows it: GPIO lines and files.
+//! The board of a Linux device, by GPIO lines and files.
 
 use std::fmt;
 use std::io;
@@ -16,7 +16,7 @@ use super::config::{BoardConfig, InputConfig, OutputConfig, Source, VoltageConfi
 use super::pin::{DigitalInput, DigitalOutput, find_line, read_number};
 use super::traits::{Board, BoardEvent, Led};
 
-/// How often the voltage is read; reading may take its time, so it is read on a thread of its own.
+/// How often the voltage is read. Reading may be slow, so a separate thread reads it.
 const VOLTAGE_INTERVAL: Duration = Duration::from_secs(1);
 const NETWORK_INTERFACES: &str = "/sys/class/net";
 
@@ -31,16 +31,16 @@ pub struct LinuxBoard {
     wifi: Option<bool>,
 }
 
-/// A part of the board that is not as the configuration says.
+/// A part of the board that does not match the configuration.
 #[derive(Debug)]
 pub struct BoardProblem {
-    /// Which part: `voltage`, `ignition`, `button`, `led`, `buzzer`, `doip_activation`.
+    /// The part: `voltage`, `ignition`, `button`, `led`, `buzzer` or `doip_activation`.
     pub part: &'static str,
-    /// The file or device.
+    /// The configured file or device.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The error on opening or reading it.
     pub error: io::Error,
-    /// What to do about it.
+    /// How to solve the problem.
     pub remedy: &'static str,
 }
 
@@ -51,7 +51,8 @@ impl fmt::Display for BoardProblem {
 }
 
 impl LinuxBoard {
-    /// Opens what there is, within a tokio runtime. A part that cannot be opened is logged, and absent.
+    /// Opens the configured parts, within a tokio runtime. A part that cannot be opened is logged and stays
+    /// absent.
     pub fn open(config: &BoardConfig) -> Self {
         let input = |part, config: &Option<InputConfig>| {
             config.as_ref().and_then(|config| present(part, &config.source, DigitalInput::open(config)))
@@ -75,13 +76,13 @@ impl LinuxBoard {
         }
     }
 
-    /// Everything that is wrong, at once. Opens nothing for longer than a look.
+    /// Checks all parts and returns every problem. Opens files and devices only for the check.
     pub fn check(config: &BoardConfig) -> Vec<BoardProblem> {
         let mut problems = Vec::new();
         if let Some(voltage) = &config.voltage
             && let Err(error) = read_number(&voltage.file)
         {
-            let remedy = "name a file of IIO (in_voltage*_raw) or hwmon (in*_input) that can be read";
+            let remedy = "name a readable file of IIO (in_voltage*_raw) or hwmon (in*_input)";
             problems.push(BoardProblem { part: "voltage", path: voltage.file.clone(), error, remedy });
         }
         for (part, input) in [("ignition", &config.ignition), ("button", &config.button)] {
@@ -105,7 +106,7 @@ impl LinuxBoard {
 fn present<T>(part: &str, source: &Source, opened: io::Result<T>) -> Option<T> {
     opened
         .inspect_err(
-            |error| tracing::warn!(part, path = %path(source).display(), %error, "not on this board"),
+            |error| tracing::warn!(part, path = %path(source).display(), %error, "cannot open a part"),
         )
         .ok()
 }
@@ -125,16 +126,16 @@ fn problem(
     let (error, remedy) = match source {
         Source::Line { chip, line } => (
             find_line(chip, line).err()?,
-            "name a chip and a line that `gpioinfo` lists, and let the agent's user open the chip",
+            "name a chip and a line that `gpioinfo` lists, and permit the agent's user to open the chip",
         ),
         Source::File(path) => {
-            (check_file(path).err()?, "name a file that is there, and let the agent's user open it")
+            (check_file(path).err()?, "name an existing file, and permit the agent's user to open it")
         }
     };
     Some(BoardProblem { part, path: path(source).to_owned(), error, remedy })
 }
 
-/// Whether one of the interfaces is a wireless one; unknown where they cannot be listed.
+/// Whether one of the interfaces is wireless; `None` if they cannot be listed.
 fn has_wireless(interfaces: &Path) -> Option<bool> {
     let interfaces = std::fs::read_dir(interfaces).ok()?;
     Some(
@@ -144,7 +145,7 @@ fn has_wireless(interfaces: &Path) -> Option<bool> {
     )
 }
 
-/// Keeps the LED's pattern until its board is dropped, which switches it off.
+/// Shows the LED's pattern until the board is dropped, which switches the LED off.
 async fn drive_led(mut led: DigitalOutput, mut pattern: watch::Receiver<Led>) {
     loop {
         let current = *pattern.borrow_and_update();
@@ -171,7 +172,7 @@ async fn blink(
     on: Duration,
     off: Duration,
 ) -> Result<(), watch::error::RecvError> {
-    // nobody sees less, and a pattern of no duration must not spin
+    // shorter flashes are invisible, and a pattern of zero duration must not spin
     const SHORTEST: Duration = Duration::from_millis(10);
     for (lit, duration) in [(true, on), (false, off)].into_iter().cycle() {
         led.set(lit);
@@ -182,7 +183,7 @@ async fn blink(
     Ok(())
 }
 
-/// The supply voltage as last read.
+/// The supply voltage, read periodically.
 struct Voltage {
     config: VoltageConfig,
     interval: Interval,
@@ -235,7 +236,7 @@ impl Voltage {
 }
 
 impl Board for LinuxBoard {
-    /// As read within the last second or so, while someone waits for events.
+    /// The voltage at the last reading: about once a second while events are polled.
     fn voltage(&mut self) -> Option<f32> {
         self.voltage.as_ref().and_then(|voltage| voltage.last)
     }

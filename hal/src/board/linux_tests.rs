@@ -59,10 +59,10 @@ async fn ignition_and_button_files_are_seen_to_change() {
     assert_eq!(board.ignition(), Some(true));
     files.write("button", "1\n");
     assert_eq!(board.event().await, BoardEvent::Button);
-    // letting go is no event
+    // releasing the button is not an event
     files.write("button", "0\n");
     assert!(timeout(Duration::from_secs(10), board.event()).await.is_err());
-    // a file that goes away reads as unknown, and comes back
+    // a missing file reads as unknown until the file exists again
     fs::remove_file(files.0.path().join("ignition")).unwrap();
     assert_eq!(board.event().await, BoardEvent::Ignition(None));
     files.write("ignition", "0\n");
@@ -82,7 +82,7 @@ async fn the_voltage_is_scaled_and_followed() {
         files.write("in_voltage0_raw", text);
         let followed = async {
             while board.voltage() != volts {
-                // the board reads while its events are waited for
+                // the board reads the voltage while its events are polled
                 let _ = timeout(Duration::from_millis(10), board.event()).await;
             }
         };
@@ -149,7 +149,7 @@ async fn a_check_names_everything_that_is_wrong_at_once() {
     let parts: Vec<_> = problems.iter().map(|problem| problem.part).collect();
     assert_eq!(parts, ["voltage", "ignition", "button", "led", "buzzer"]);
     assert!(problems[1].to_string().contains("/dev/gpiochip-none"), "{}", problems[1]);
-    // nothing was made to be there, and a board opens with what there is
+    // the check creates no file, and the board opens without the missing parts
     assert!(!missing.exists());
     let mut board = LinuxBoard::open(&config);
     assert_eq!((board.voltage(), board.ignition()), (None, None));

@@ -1,4 +1,4 @@
-//! The board around the buses: supply voltage, ignition, LED, buzzer, button.
+//! The board: supply voltage, ignition, LED, buzzer, button, DoIP activation line.
 
 mod activation;
 mod config;

@@ -16,12 +16,12 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::config::{GpioLine, InputConfig, OutputConfig, Source};
 use crate::system::async_fd;
 
-/// How often a file is read.
+/// How often the file of an input is read.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
-/// Who holds a line, as `gpioinfo` shows it.
+/// The name of a line's user in `gpioinfo`.
 const CONSUMER: &str = "connector-agent";
 
-/// An input that tells its changes.
+/// A digital input that reports its changes.
 pub(super) struct DigitalInput {
     reader: LevelReader,
     active_low: bool,
@@ -30,7 +30,7 @@ pub(super) struct DigitalInput {
 }
 
 enum LevelReader {
-    /// `events` is the request's descriptor, doubled to wait on.
+    /// `events` is a duplicate of the request's descriptor, to wait for events.
     Line {
         request: Request,
         offset: Offset,
@@ -73,7 +73,7 @@ impl DigitalInput {
         Ok(input)
     }
 
-    /// Whether it is on; `None` while it cannot be read.
+    /// Whether the input is on; `None` if it cannot be read.
     pub(super) fn read(&mut self) -> Option<bool> {
         let level = match &self.reader {
             LevelReader::Line { request, offset, .. } => {
@@ -95,13 +95,13 @@ impl DigitalInput {
         }
     }
 
-    /// What it changed to.
+    /// The new state after a change.
     pub(super) fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Option<bool>> {
         loop {
             match &mut self.reader {
                 LevelReader::Line { request, events, .. } => {
                     let Poll::Ready(Ok(mut guard)) = events.poll_read_ready(cx) else { return Poll::Pending };
-                    // the level is read below: events that were missed or doubled do no harm
+                    // the level is read below, so missed or duplicate events are harmless
                     let mut waiting = true;
                     while waiting {
                         waiting =
@@ -124,7 +124,7 @@ impl DigitalInput {
     }
 }
 
-/// An output, switched off when it is dropped.
+/// A digital output. Dropping switches it off.
 pub(super) struct DigitalOutput {
     writer: LevelWriter,
     active_low: bool,
@@ -137,7 +137,7 @@ enum LevelWriter {
 }
 
 impl DigitalOutput {
-    /// Opens the output, and switches it off.
+    /// Opens the output and switches it off.
     pub(super) fn open(config: &OutputConfig) -> io::Result<Self> {
         let writer = match &config.source {
             Source::Line { chip, line } => {
@@ -172,7 +172,7 @@ impl DigitalOutput {
                 let value = if level { Value::Active } else { Value::Inactive };
                 request.set_value(*offset, value).map(|_| ()).map_err(io::Error::other)
             }
-            // not created where it is missing
+            // a missing file is not created
             LevelWriter::File { path, on } => {
                 let text = if level { on.as_str() } else { "0" };
                 let mut file = fs::OpenOptions::new().write(true).truncate(true).open(path)?;
@@ -188,7 +188,7 @@ impl Drop for DigitalOutput {
     }
 }
 
-/// The number of a line; an error where the chip or the line is not there.
+/// The number of a line; an error if the chip or the line does not exist.
 pub(super) fn find_line(chip: &Path, line: &GpioLine) -> io::Result<Offset> {
     let chip = gpiocdev::chip::Chip::from_path(chip).map_err(io::Error::other)?;
     let lines = chip.info().map_err(io::Error::other)?.num_lines;
@@ -205,18 +205,18 @@ pub(super) fn find_line(chip: &Path, line: &GpioLine) -> io::Result<Offset> {
     }
 }
 
-/// The number in a file; an error where there is none.
+/// The number in a file; an error if the file does not contain a number.
 pub(super) fn read_number(path: &Path) -> io::Result<f64> {
     let text = fs::read_to_string(path)?;
     let number = text.trim().parse().ok().filter(|number: &f64| number.is_finite());
-    number.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the file does not hold a number"))
+    number.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the file does not contain a number"))
 }
 
 fn read_level(path: &Path) -> io::Result<bool> {
     Ok(read_number(path)? != 0.0)
 }
 
-/// LEDs of the LED class have a brightness.
+/// The value that switches a file on: the maximum brightness of an LED, or 1.
 fn value_for_on(path: &Path) -> String {
     let beside = path.with_file_name("max_brightness");
     let brightness = fs::read_to_string(beside).ok().map(|text| text.trim().to_owned());

@@ -1,4 +1,4 @@
-//! A board in memory, and a handle to be its surroundings.
+//! A simulated board, and a handle to control it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::activation::ActivationLine;
 use super::traits::{Board, BoardEvent, Led};
 
-/// More presses than that, unseen, are as good as these.
+/// How many button presses are kept unread; further presses are ignored.
 const MAX_PRESSES: u8 = 16;
 
 /// A simulated board.
@@ -20,7 +20,8 @@ pub struct SimBoard {
     reported_ignition: Option<bool>,
 }
 
-/// What surrounds a [`SimBoard`]: the vehicle's supply, and a person who sees, hears and presses. Clones share it.
+/// Controls a [`SimBoard`]: sets voltage and ignition, presses the button, observes LED and buzzer. Clones
+/// share the board.
 #[derive(Clone)]
 pub struct SimBoardHandle {
     state: Arc<Mutex<SimBoardState>>,
@@ -38,7 +39,7 @@ struct SimBoardState {
 }
 
 impl SimBoard {
-    /// A board at 12.6 V with the ignition on, and the handle to change that.
+    /// Creates a board at 12.6 V with the ignition on and without Wi-Fi, and its handle.
     pub fn new() -> (Self, SimBoardHandle) {
         let state = SimBoardState { voltage: Some(12.6), ignition: Some(true), ..SimBoardState::default() };
         let state = Arc::new(Mutex::new(state));
@@ -56,12 +57,12 @@ impl SimBoard {
 }
 
 impl SimBoardHandle {
-    /// Changes the supply voltage; `None`: it cannot be measured.
+    /// Sets the supply voltage; `None` if it cannot be measured.
     pub fn set_voltage(&self, volts: Option<f32>) {
         lock(&self.state).voltage = volts;
     }
 
-    /// Switches the ignition; `None`: it cannot be told.
+    /// Switches the ignition; `None` if its state is unknown.
     pub fn set_ignition(&self, on: Option<bool>) {
         self.change(|state| state.ignition = on);
     }
@@ -71,17 +72,17 @@ impl SimBoardHandle {
         self.change(|state| state.presses = (state.presses + 1).min(MAX_PRESSES));
     }
 
-    /// What the LED shows, from now on.
+    /// Observes the LED.
     pub fn led(&self) -> watch::Receiver<Led> {
         self.led.clone()
     }
 
-    /// Whether the buzzer sounds, from now on.
+    /// Observes the buzzer.
     pub fn buzzer(&self) -> watch::Receiver<bool> {
         self.buzzer.clone()
     }
 
-    /// Whether the line that wakes the vehicle's DoIP gateway is on, from now on.
+    /// Observes the line that wakes the vehicle's DoIP gateway.
     pub fn doip_activation(&self) -> watch::Receiver<bool> {
         self.doip_activation.clone()
     }

@@ -1,39 +1,39 @@
-//! The board as the agent sees it.
+//! The interface of every board.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::activation::ActivationLine;
 
-/// What the LED shows.
+/// The pattern of the LED.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Led {
-    /// Dark.
+    /// The LED is dark.
     Off,
-    /// Lit.
+    /// The LED is lit.
     On,
-    /// Lit and dark in turns.
+    /// The LED blinks.
     Blink {
-        /// How long it is lit.
+        /// How long the LED is lit.
         on: Duration,
-        /// How long it is dark.
+        /// How long the LED is dark.
         off: Duration,
     },
 }
 
-/// What happened on the board.
+/// An event of the board.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BoardEvent {
-    /// Terminal 15 changed; `None` when it can no longer be told.
+    /// Terminal 15 changed; `None` if its state can no longer be read.
     Ignition(Option<bool>),
     /// The button was pressed.
     Button,
 }
 
-/// The board, owned by one task.
+/// A board, owned by one task.
 ///
-/// Whatever the board does not have is `None` to read and without effect to set; a fault of the hardware is logged
-/// once and then reads as absent, since none of it may stop a diagnostic session.
+/// A part that the board does not have reads as `None`, and setting it has no effect. A hardware fault is
+/// logged once and then reads as an absent part: no fault of the board may stop a diagnostic session.
 pub trait Board: Send {
     /// The vehicle's supply voltage, in volts.
     fn voltage(&mut self) -> Option<f32>;
@@ -44,22 +44,22 @@ pub trait Board: Send {
     /// Whether the device has Wi-Fi.
     fn has_wifi(&self) -> Option<bool>;
 
-    /// Sets the LED's pattern; the board keeps it going.
+    /// Sets the LED's pattern, which the board repeats by itself.
     fn set_led(&mut self, led: Led);
 
     /// Switches the buzzer.
     fn set_buzzer(&mut self, on: bool);
 
-    /// The line that wakes a vehicle's DoIP gateway, where the board has one.
+    /// The line that wakes a vehicle's DoIP gateway, if the board has one.
     fn doip_activation(&self) -> Option<ActivationLine> {
         None
     }
 
-    /// The next event; pending for ever where nothing can happen.
+    /// The next event.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<BoardEvent>;
 }
 
-/// The asynchronous face of [`Board`]; cancel-safe.
+/// Asynchronous methods of every [`Board`]; cancel-safe.
 pub trait BoardExt: Board {
     /// Waits for the next event.
     fn event(&mut self) -> impl Future<Output = BoardEvent> + Send {

@@ -26,7 +26,8 @@ pub struct CanCapabilities {
     pub fd: bool,
     /// The adapter can listen without acknowledging.
     pub listen_only: bool,
-    /// The adapter's bit rate can be set. The system may have set up a SocketCAN interface that we may not change.
+    /// The adapter's bit rate can be set. The system may have set up a SocketCAN interface that we may not
+    /// change.
     pub set_bit_rate: bool,
     /// [`CanEvent::Transmitted`] means that a frame was on the wire, not only that the adapter accepted it.
     pub confirms_transmission: bool,
@@ -42,7 +43,8 @@ pub enum CanEvent {
         /// When the frame ended on the bus, as exactly as the adapter can measure.
         at: Instant,
     },
-    /// The oldest frame accepted by [`CanBus::poll_send`] that has no outcome yet was acknowledged on the bus.
+    /// The oldest frame accepted by [`CanBus::poll_send`] that has no outcome yet was acknowledged on the
+    /// bus.
     Transmitted {
         /// When the frame ended on the bus.
         at: Instant,
@@ -81,8 +83,9 @@ impl CanFilter {
 
 /// An open CAN bus, owned by one task.
 ///
-/// The adapter sends frames in the order in which [`CanBus::poll_send`] accepted them. Each frame gets one outcome event,
-/// in the same order. Frames without an outcome may still be sent after the bus is dropped, so callers keep them few.
+/// The adapter sends frames in the order in which [`CanBus::poll_send`] accepted them. Each frame gets one
+/// outcome event, in the same order. Frames without an outcome may still be sent after the bus is dropped, so
+/// callers keep them few.
 pub trait CanBus: Send {
     /// The device's name as the configuration spells it.
     fn device(&self) -> &str;
@@ -101,12 +104,15 @@ pub trait CanBus: Send {
     /// Leaves the bus-off state, unless the adapter does so by itself.
     fn restart(&mut self) -> BoxFuture<'_, Result<(), CanError>>;
 
-    /// Receives only frames that one of the filters matches; an empty list receives all. Error frames always pass.
+    /// Receives only frames that one of the filters matches; an empty list receives all. Error frames always
+    /// pass.
     fn set_filters(&mut self, filters: &[CanFilter]) -> Result<(), CanError>;
 
-    /// Opens an ISO-TP socket of the operating system on this bus; `max_pdu` is the longest accepted PDU, in bytes.
+    /// Opens an ISO-TP socket of the operating system on this bus; `max_pdu` is the longest accepted PDU, in
+    /// bytes.
     ///
-    /// Errors: the system or the adapter has no ISO-TP ([`CanError::Unsupported`]), or the device does not exist.
+    /// Errors: the system or the adapter has no ISO-TP ([`CanError::Unsupported`]), or the device does not
+    /// exist.
     fn open_isotp(&self, _options: &IsotpOptions, _max_pdu: usize) -> Result<IsotpSocket, CanError> {
         let what = "speak ISO-TP by itself".to_owned();
         Err(CanError::Unsupported { device: self.device().to_owned(), what })

@@ -68,8 +68,8 @@ impl fmt::Display for CanDevice {
     }
 }
 
-/// Opens a CAN device by name, within a tokio runtime. Until it is configured, the device is off the bus, or as the
-/// system set it up. Errors: an invalid name, a missing device, no permission.
+/// Opens a CAN device by name, within a tokio runtime. Until it is configured, the device is off the bus, or
+/// as the system set it up. Errors: an invalid name, a missing device, no permission.
 pub fn open(name: &str) -> Result<Box<dyn CanBus>, CanError> {
     match name.parse()? {
         CanDevice::Slcan { path, baud } => Ok(Box::new(Slcan::open(name, &path, baud)?)),

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use super::CanEvent;
 
-/// A bounded queue of unread events. Received frames beyond the limit are lost and counted. Outcomes stay few because
-/// sending blocks until they are read; a state replaces a state directly before it.
+/// A bounded queue of unread events. Received frames beyond the limit are lost and counted. Outcomes stay few
+/// because sending blocks until they are read; a state replaces a state directly before it.
 #[derive(Debug)]
 pub(crate) struct EventQueue {
     events: VecDeque<CanEvent>,

@@ -39,7 +39,8 @@ impl WireLength {
                 bits.push(u32::from(flags.error_state), 1);
                 bits.push(dlc(frame.len()), 4);
                 bits.push_data(frame);
-                // the CRC field's first fixed stuff bit replaces a stuff bit that is due at the end of the data
+                // the CRC field's first fixed stuff bit replaces a stuff bit that is due at the end of the
+                // data
                 let dynamic = bits.count - u32::from(bits.run == 0);
                 let (fast, slow) = (dynamic - nominal + fd_crc_field_bits(frame.len()), nominal);
                 if flags.bit_rate_switch {
@@ -63,8 +64,8 @@ impl WireLength {
     }
 }
 
-/// The length of stuff count and CRC with their fixed stuff bits: one in front, then one after every fourth bit. The
-/// length does not depend on their values, so the CRC of an FD frame is not computed.
+/// The length of stuff count and CRC with their fixed stuff bits: one in front, then one after every fourth
+/// bit. The length does not depend on their values, so the CRC of an FD frame is not computed.
 fn fd_crc_field_bits(len: usize) -> u32 {
     let bits = 4 + if len <= 16 { 17 } else { 21 };
     bits + 1 + bits / 4
@@ -88,7 +89,8 @@ fn dlc(len: usize) -> u32 {
 struct BitCounter {
     count: u32,
     last: bool,
-    /// How many of the last bits are equal; 0 directly after a stuff bit, which begins a run of the other value.
+    /// How many of the last bits are equal; 0 directly after a stuff bit, which begins a run of the other
+    /// value.
     run: u32,
     crc: u16,
 }
@@ -221,7 +223,8 @@ mod tests {
     fn an_fd_frame_has_its_crc_field_and_its_rates() {
         let flags = FdFlags { bit_rate_switch: true, error_state: false };
         let frame = CanFrame::new_fd(CanId::standard_truncated(0x555), flags, &[0x55; 8]).unwrap();
-        // no runs of five anywhere: SOF, 11 + RRS, IDE, FDF, res, BRS; ESI, DLC, data, 27 of CRC field, delimiter
+        // no runs of five anywhere: SOF, 11 + RRS, IDE, FDF, res, BRS; ESI, DLC, data, 27 of CRC field,
+        // delimiter
         let expected = WireLength { nominal_bits: 17 + 9, data_bits: 1 + 4 + 64 + 27 + 1 };
         assert_eq!(WireLength::of(&frame), expected);
         let frame = CanFrame::new_fd(CanId::standard_truncated(0x555), flags, &[0x55; 64]).unwrap();

@@ -78,14 +78,16 @@ impl CanId {
     #[cfg(any(test, feature = "sim"))]
     pub(crate) const fn arbitration_key(self) -> u32 {
         match self.0 {
-            // base identifier, then RTR/SRR and IDE: a standard frame wins over an extended frame with the same base
+            // base identifier, then RTR/SRR and IDE: a standard frame wins over an extended frame with the
+            // same base
             Repr::Standard(id) => (id as u32) << 20,
             Repr::Extended(id) => ((id >> 18) << 20) | 0x8_0000 | ((id & 0x3_FFFF) << 1),
         }
     }
 }
 
-/// Reads a number as the relay protocol and SocketCAN do: an identifier above 0x7FF or with the EFF bit has 29 bits.
+/// Reads a number as the relay protocol and SocketCAN do: an identifier above 0x7FF or with the EFF bit has
+/// 29 bits.
 impl TryFrom<u32> for CanId {
     type Error = CanIdError;
 

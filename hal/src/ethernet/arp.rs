@@ -1,4 +1,4 @@
-//! ARP (RFC 826) on an interface, for probing whether somebody has an address (RFC 5227).
+//! ARP (RFC 826) on an interface, to probe whether an address is in use (RFC 5227).
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -23,20 +23,20 @@ const BROADCAST: [u8; 6] = [0xFF; 6];
 /// An ARP packet for IPv4 on Ethernet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ArpPacket {
-    /// Whether it is a reply, else a request.
+    /// Whether the packet is a reply; otherwise it is a request.
     pub is_reply: bool,
-    /// Who sends it.
+    /// The sender's hardware address.
     pub sender_mac: [u8; 6],
-    /// The sender's address; 0.0.0.0 in a probe.
+    /// The sender's IP address; 0.0.0.0 in a probe.
     pub sender_ip: Ipv4Addr,
-    /// Whose hardware address it is about; all 0 in a request.
+    /// The target's hardware address; all zeros in a request.
     pub target_mac: [u8; 6],
-    /// The address it is about.
+    /// The target's IP address.
     pub target_ip: Ipv4Addr,
 }
 
 impl ArpPacket {
-    /// Its bytes.
+    /// Encodes the packet.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = ETHERNET_IPV4.to_vec();
         bytes.extend(if self.is_reply { REPLY } else { REQUEST }.to_be_bytes());
@@ -47,7 +47,7 @@ impl ArpPacket {
         bytes
     }
 
-    /// From bytes, of which there may be more, as short Ethernet frames are padded; `None` if it is another kind.
+    /// Decodes a packet and ignores padding after it; `None` if the packet is of another kind.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (kind, rest) = bytes.get(..PACKET)?.split_at_checked(ETHERNET_IPV4.len())?;
         let (operation, rest) = rest.split_first_chunk()?;

@@ -13,52 +13,52 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// The interface of this name; an error where there is none.
+    /// Finds an interface by name; an error if it does not exist.
     pub fn find(name: &str) -> io::Result<Self> {
         Ok(Self { name: name.to_owned(), index: netlink::index(name)? })
     }
 
-    /// Its name.
+    /// The name of the interface.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its number.
+    /// The number of the interface.
     pub fn index(&self) -> u32 {
         self.index
     }
 
-    /// Whether it is switched on.
+    /// Whether the interface is up.
     pub fn is_up(&self) -> io::Result<bool> {
         Ok(netlink::link(self.index)?.flags & UP != 0)
     }
 
-    /// Whether there is a link: it is switched on, and somebody is at the cable's other end.
+    /// Whether the interface is up and has a link.
     pub fn has_carrier(&self) -> io::Result<bool> {
         Ok(netlink::link(self.index)?.flags & (UP | RUNNING) == UP | RUNNING)
     }
 
-    /// Its hardware address.
+    /// The hardware address.
     pub fn mac(&self) -> io::Result<[u8; 6]> {
         netlink::link(self.index)?.mac.ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    /// Switches it on.
+    /// Brings the interface up.
     pub fn set_up(&self) -> io::Result<()> {
         netlink::set_up(self.index)
     }
 
-    /// Its addresses.
+    /// The addresses of the interface.
     pub fn addresses(&self) -> io::Result<Vec<InterfaceAddress>> {
         netlink::addresses(self.index)
     }
 
-    /// Gives it one more address; no error if it has that already.
+    /// Adds an address; no error if the interface already has it.
     pub fn add_address(&self, ip: IpAddr, prefix: u8) -> io::Result<()> {
         netlink::change_address(self.index, ip, prefix, true)
     }
 
-    /// Takes an address from it.
+    /// Removes an address.
     pub fn remove_address(&self, ip: IpAddr, prefix: u8) -> io::Result<()> {
         netlink::change_address(self.index, ip, prefix, false)
     }

@@ -1,7 +1,7 @@
-//! Ethernet interfaces: whether they are up, which addresses they have, and giving them one.
+//! Ethernet interfaces: their state and addresses, and ARP.
 //!
-//! Looking needs no rights; changing needs `CAP_NET_ADMIN`, and ARP `CAP_NET_RAW`. All is asked by rtnetlink: what sysfs
-//! shows depends on where it was mounted, and in a network namespace that may be another one's interfaces.
+//! Reading needs no privilege. Changing an interface needs `CAP_NET_ADMIN`, and ARP needs `CAP_NET_RAW`. All
+//! requests use rtnetlink, not sysfs: a mounted sysfs may show the interfaces of another network namespace.
 
 mod arp;
 mod interface;

@@ -1,4 +1,4 @@
-//! The few messages of `rtnetlink(7)` that are needed.
+//! The messages of `rtnetlink(7)` that this crate needs.
 
 use std::io;
 use std::net::IpAddr;
@@ -43,9 +43,9 @@ pub(super) const UP: u32 = 1;
 pub(super) const RUNNING: u32 = 0x40;
 
 const HEADER: usize = 16;
-/// More than the kernel puts into one message.
+/// The size of the receive buffer, in bytes: more than the kernel puts into one message.
 const BUFFER: usize = 32 * 1024;
-/// Datagrams of one dump; interfaces have some addresses, not thousands.
+/// How many datagrams an answer may have: interfaces have a few addresses, not thousands.
 const MAX_DATAGRAMS: usize = 256;
 
 /// An address of an interface.
@@ -53,18 +53,18 @@ const MAX_DATAGRAMS: usize = 256;
 pub struct InterfaceAddress {
     /// The address.
     pub ip: IpAddr,
-    /// How many bits of it are the network's.
+    /// The length of the network prefix, in bits.
     pub prefix: u8,
-    /// The kernel still finds out whether somebody else has it.
+    /// Whether the kernel is still checking that no other node has this address.
     pub is_tentative: bool,
 }
 
-/// Tells when addresses or interfaces change.
+/// Reports changes of addresses and interfaces.
 #[derive(Debug)]
 pub struct AddressWatch(AsyncFd<OwnedFd>);
 
 impl AddressWatch {
-    /// Begins to listen, within a tokio runtime.
+    /// Starts to listen, within a tokio runtime.
     pub fn new() -> io::Result<Self> {
         let socket = open(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
         bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
@@ -93,12 +93,12 @@ fn open(flags: SocketFlags) -> io::Result<OwnedFd> {
     Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?)
 }
 
-/// What the kernel tells of an interface.
+/// The state of an interface as the kernel reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LinkInfo {
     /// The flags of `netdevice(7)`.
     pub(super) flags: u32,
-    /// The hardware address; none, or one of another length, has no Ethernet.
+    /// The hardware address; `None` if the interface has none with the length of an Ethernet address.
     pub(super) mac: Option<[u8; 6]>,
 }
 
@@ -107,17 +107,17 @@ pub(super) fn index(name: &str) -> io::Result<u32> {
 }
 
 pub(super) fn link(index: u32) -> io::Result<LinkInfo> {
-    // ifinfomsg, as below
+    // ifinfomsg: family, padding, type, index, flags, mask of the flags to change
     let mut body = vec![0; 4];
     body.extend(index.to_ne_bytes());
     body.extend([0; 8]);
     let messages = request(RTM_GETLINK, NLM_F_ACK, &body)?;
-    let link = messages.iter().find_map(|(kind, body)| told_link(*kind, body));
+    let link = messages.iter().find_map(|(kind, body)| parse_link(*kind, body));
     link.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// What an RTM_NEWLINK message says.
-fn told_link(kind: u16, body: &[u8]) -> Option<LinkInfo> {
+/// Parses an RTM_NEWLINK message.
+fn parse_link(kind: u16, body: &[u8]) -> Option<LinkInfo> {
     let (message, attributes) = body.split_at_checked(16)?;
     let flags = u32::from_ne_bytes(message.get(8..12)?.try_into().ok()?);
     let address = Attributes(attributes).find(|(kind, _)| *kind == IFLA_ADDRESS);
@@ -125,7 +125,7 @@ fn told_link(kind: u16, body: &[u8]) -> Option<LinkInfo> {
     (kind == RTM_NEWLINK).then_some(LinkInfo { flags, mac })
 }
 
-/// The attributes of a message: kind and value; ends at one that is broken.
+/// Iterates over the attributes of a message, as kind and value; stops at an invalid one.
 struct Attributes<'a>(&'a [u8]);
 
 impl<'a> Iterator for Attributes<'a> {
@@ -141,7 +141,7 @@ impl<'a> Iterator for Attributes<'a> {
 }
 
 pub(super) fn set_up(index: u32) -> io::Result<()> {
-    // ifinfomsg: family, padding, type, index, flags, which of them change
+    // ifinfomsg: family, padding, type, index, flags, mask of the flags to change
     let mut body = vec![0; 4];
     body.extend(index.to_ne_bytes());
     body.extend(UP.to_ne_bytes());
@@ -174,7 +174,7 @@ pub(super) fn addresses(index: u32) -> io::Result<Vec<InterfaceAddress>> {
     Ok(messages.iter().filter_map(|(kind, body)| address(*kind, body, index)).collect())
 }
 
-/// The address in an RTM_NEWADDR message, if it is one of this interface.
+/// Parses an RTM_NEWADDR message; `None` if the address belongs to another interface.
 fn address(kind: u16, body: &[u8], index: u32) -> Option<InterfaceAddress> {
     let (message, attributes) = body.split_at_checked(8)?;
     let [_, prefix, flags, _, number @ ..] = message else { return None };
@@ -193,7 +193,7 @@ fn address(kind: u16, body: &[u8], index: u32) -> Option<InterfaceAddress> {
             _ => {}
         }
     }
-    // on a point-to-point link IFA_ADDRESS is the other end's
+    // on a point-to-point link, IFA_ADDRESS is the address of the other end
     Some(InterfaceAddress {
         ip: local.or(other)?,
         prefix: *prefix,
@@ -201,7 +201,7 @@ fn address(kind: u16, body: &[u8], index: u32) -> Option<InterfaceAddress> {
     })
 }
 
-/// Asks the kernel, which answers at once; gives the messages of its answer.
+/// Sends a request to the kernel, which answers immediately; returns the messages of the answer.
 fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<(u16, Vec<u8>)>> {
     let socket = open(SocketFlags::CLOEXEC)?;
     let mut message = Vec::with_capacity(HEADER + body.len());
@@ -236,7 +236,7 @@ fn receive_answer(socket: impl AsFd) -> io::Result<Vec<(u16, Vec<u8>)>> {
     Err(io::ErrorKind::InvalidData.into())
 }
 
-/// The first message: its type, its body, and what is behind it.
+/// Splits off the first message: its type, its body, and the bytes after it.
 fn split(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let length = usize::try_from(u32::from_ne_bytes(*bytes.first_chunk()?)).ok()?;
     let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
@@ -254,9 +254,9 @@ mod tests {
             let bytes = vec![0xFF; length];
             assert_eq!(split(&bytes).map(|(kind, ..)| kind), None);
             assert_eq!(address(RTM_NEWADDR, &bytes, u32::MAX), None);
-            assert_eq!(told_link(RTM_NEWLINK, &bytes).and_then(|link| link.mac), None);
+            assert_eq!(parse_link(RTM_NEWLINK, &bytes).and_then(|link| link.mac), None);
         }
-        // an attribute that claims no length
+        // an attribute with a length of zero
         let mut body = vec![AF_INET, 8, 0, 0];
         body.extend(1u32.to_ne_bytes());
         body.extend([0; 8]);

@@ -4,22 +4,23 @@ use super::line::{KLine, KLineError};
 use super::serial::SerialKLine;
 use crate::future::BoxFuture;
 
-/// How command line and reports tell a K-line's device from a CAN one.
+/// The prefix that distinguishes a K-line device from a CAN device on the command line and in reports.
 pub const DEVICE_PREFIX: &str = "kline:";
 
-/// The path of a device that is named `kline:/dev/ttyUSB0`, or by its path alone.
+/// The path of a device that is named by its path, with or without the prefix `kline:`.
 pub fn device_path(name: &str) -> Result<&str, KLineError> {
     let path = name.strip_prefix(DEVICE_PREFIX).unwrap_or(name);
     let is_path = path.contains('/') && !path.starts_with("slcan:") && !path.starts_with("socketcan:");
     if is_path { Ok(path) } else { Err(KLineError::Name(name.to_owned())) }
 }
 
-/// Opens a K-line by its device's name, within a tokio runtime. Errors: no such name, no such device, no permission.
+/// Opens a K-line by the name of its device, within a tokio runtime. Errors: an invalid name, a missing
+/// device, no permission.
 pub fn open(name: &str) -> Result<Box<dyn KLine>, KLineError> {
     Ok(Box::new(SerialKLine::open(name, device_path(name)?)?))
 }
 
-/// How opening a K-line later looks to those who must not wait.
+/// A future that opens a K-line.
 pub type OpeningKLine = BoxFuture<'static, Result<Box<dyn KLine>, KLineError>>;
 
 #[cfg(test)]

@@ -5,80 +5,80 @@ use std::time::{Duration, Instant};
 
 use crate::bus::bit_time;
 
-/// What is put on the line.
+/// A signal that a node transmits on the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// A byte at the bit rate that is set: a start bit, eight data bits, a stop bit.
+    /// A byte at the line's bit rate: a start bit, eight data bits, a stop bit.
     Byte(u8),
-    /// A low level for so long (the fast initialisation's T_iniL).
+    /// A low level with this duration (T_iniL of the fast initialisation).
     Pulse(Duration),
-    /// A byte at 5 baud (the slow initialisation's address).
+    /// A byte at 5 baud (the address of the slow initialisation).
     Address(u8),
 }
 
-/// What happened on the line.
+/// An event on the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KLineEvent {
-    /// A byte was on the line: another node's, or the echo of ours.
+    /// A byte was received from another node, or as the echo of our own byte.
     Received {
         /// The byte.
         byte: u8,
-        /// When it was read.
+        /// When the byte was read.
         at: Instant,
     },
-    /// A [`Signal::Pulse`] or [`Signal::Address`] of ours is over. Its echo is not received as bytes.
+    /// Our [`Signal::Pulse`] or [`Signal::Address`] has ended. Its echo is not reported as received bytes.
     Sent {
-        /// When the pulse's low level ended, or the address' stop bit.
+        /// When the low level of the pulse or the stop bit of the address ended.
         at: Instant,
     },
 }
 
-/// What can go wrong with an interface.
+/// An error of a K-line device.
 #[derive(Debug, thiserror::Error)]
 pub enum KLineError {
-    /// The device is not there, or went away.
+    /// The device does not exist or has gone away.
     #[error("K-line device {device}: {source}")]
     Device {
         /// The device as the configuration names it.
         device: String,
-        /// Why.
+        /// The I/O error that caused this.
         source: std::io::Error,
     },
-    /// The UART cannot do what was asked of it.
+    /// The UART does not support the request.
     #[error("K-line device {device} cannot {what}")]
     Unsupported {
         /// The device as the configuration names it.
         device: String,
-        /// What was asked, as a verb phrase: `send at 10400 baud`.
+        /// The request, as a verb phrase: `send at 10400 baud`.
         what: String,
     },
-    /// The text is no device name.
-    #[error("`{0}` names no K-line device; write /dev/ttyUSB0 or kline:/dev/ttyUSB0")]
+    /// The text is not a device name.
+    #[error("`{0}` is not a K-line device; write /dev/ttyUSB0 or kline:/dev/ttyUSB0")]
     Name(String),
 }
 
-/// A K-line, opened, owned by one task.
+/// An open K-line, owned by one task.
 pub trait KLine: Send {
     /// The device's name as the configuration spells it.
     fn device(&self) -> &str;
 
-    /// Sets the line's bit rate, in bit/s; an error where the UART cannot do it within 2 %.
+    /// Sets the line's bit rate, in bit/s; an error if the UART cannot set it within 2 %.
     fn set_bit_rate(&mut self, bit_rate: u32) -> Result<(), KLineError>;
 
-    /// Puts this on the line now; to be called only when what was put there before has come back, as echo or as
-    /// [`KLineEvent::Sent`], or will not come any more.
+    /// Transmits a signal immediately. Call this only after the echo or [`KLineEvent::Sent`] of the signal
+    /// before has arrived, or can no longer arrive.
     fn transmit(&mut self, signal: Signal) -> Result<(), KLineError>;
 
-    /// The next event; after a [`KLineError::Device`], only dropping the line and opening it again helps.
+    /// The next event. After a [`KLineError::Device`], drop the line and open it again.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<KLineEvent, KLineError>>;
 }
 
-/// The levels of a byte at 5 baud: for each change, when it is, counted from the start, and whether the line is low
-/// then; the line is high at the end, after 2 s.
+/// The levels of a byte at 5 baud. Each entry is a change: its time since the start, and whether the line
+/// goes low. The byte ends after 2 s with the line high.
 pub(crate) fn address_levels(address: u8) -> Vec<(Duration, bool)> {
     let mut levels = vec![(Duration::ZERO, true)];
     for bit in 0..=8 {
-        // the stop bit is a high one
+        // the stop bit is high
         let is_low = bit < 8 && address >> bit & 1 == 0;
         if levels.last().is_none_or(|(_, before)| *before != is_low) {
             levels.push((ADDRESS_BIT * (bit + 1), is_low));
@@ -87,12 +87,12 @@ pub(crate) fn address_levels(address: u8) -> Vec<(Duration, bool)> {
     levels
 }
 
-/// A bit at 5 baud.
+/// The duration of a bit at 5 baud.
 pub const ADDRESS_BIT: Duration = Duration::from_millis(200);
-/// A byte at 5 baud.
+/// The duration of a byte at 5 baud.
 pub const ADDRESS_TIME: Duration = Duration::from_secs(2);
 
-/// How long a byte takes with its start and stop bits, at this bit rate in bit/s.
+/// The duration of a byte with its start and stop bits, at `bit_rate` bit/s.
 pub fn byte_time(bit_rate: u32) -> Duration {
     bit_time(10, bit_rate)
 }

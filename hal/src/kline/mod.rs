@@ -1,7 +1,7 @@
-//! K-lines (ISO 9141-2, ISO 14230-1): one wire on which every node hears every byte, its own too.
+//! K-lines (ISO 9141-2, ISO 14230-1): one wire on which every node receives every byte, even its own.
 //!
-//! What a node puts on the line is a byte at the line's bit rate, or one of the two slow signals that wake an ECU. The
-//! interface keeps the bit times of all of them; the times between them are the protocol's.
+//! A node transmits bytes at the line's bit rate, or one of the two slow signals that wake an ECU. The device
+//! keeps the bit times within a signal; the protocol keeps the times between signals.
 
 mod device;
 mod line;

@@ -1,9 +1,10 @@
-//! A K-line behind a UART: a transceiver that joins its two data lines on one wire.
+//! A K-line behind a UART whose transceiver joins the two data lines on one wire.
 //!
-//! The fast initialisation's pulse is a zero byte at a ninth of the pulse's inverse (25 ms: 360 baud), so that the UART
-//! keeps its length, and not the scheduler. Where a UART is not as slow as that, and for the 5-baud address, the line is
-//! held low by its break condition instead, bit by bit. A pseudo-terminal has neither bit times nor break: there both are
-//! bytes at those bit rates, which the other side can see, and the echo says when they are over.
+//! The pulse of the fast initialisation is a zero byte whose nine low bits last as long as the pulse (25 ms:
+//! 360 baud), so that the UART keeps the length, not the scheduler. If the UART has no such bit rate, and for
+//! the 5-baud address, the break condition holds the line low, bit by bit. A pseudo-terminal has neither bit
+//! times nor a break condition: there, both signals are bytes at those bit rates, which the other end can
+//! read, and the echo marks their end.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,49 +20,49 @@ use super::line::{ADDRESS_TIME, KLine, KLineError, KLineEvent, Signal, address_l
 use crate::system::borrow;
 use crate::timer::{Deadline, TimerKind};
 
-/// The bit rate until another is set: every UART has it.
+/// The bit rate until another one is set; every UART supports it.
 const FIRST_BIT_RATE: u32 = 9600;
 /// The bit rate of an address on a pseudo-terminal.
 const ADDRESS_BIT_RATE: u32 = 5;
-/// How long the echo of a slow byte may take beyond its own time: a USB adapter's latency. The fast initialisation's
-/// 25 ms of high level leave no more.
+/// How late the echo of a slow byte may arrive after the byte's end: the latency of a USB adapter. The 25 ms
+/// of high level in the fast initialisation allow no more.
 const ECHO_TIME: Duration = Duration::from_millis(16);
-/// The same on a pseudo-terminal, where another process keeps the time.
+/// How late the echo of a slow byte may arrive on a pseudo-terminal, where another process keeps the time.
 const PSEUDO_TERMINAL_ECHO_TIME: Duration = Duration::from_millis(500);
 /// The major device numbers of pseudo-terminals (Linux, admin-guide/devices.txt).
 const PSEUDO_TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
 
-/// See the module.
+/// A K-line behind a UART.
 pub(super) struct SerialKLine {
     device: String,
     stream: SerialStream,
     is_pseudo_terminal: bool,
     bit_rate: u32,
     slow: Option<Slow>,
-    /// A byte that the kernel had no room for.
+    /// A byte that the kernel's buffer had no room for.
     unsent: Option<u8>,
     deadline: Deadline,
 }
 
-/// A slow signal on its way.
+/// A slow signal that is being transmitted.
 #[derive(Debug)]
 enum Slow {
-    /// A byte at a bit rate of its own.
+    /// A byte at its own bit rate.
     Byte {
         byte: u8,
-        /// When its stop bit is over, by its bit rate.
+        /// When the byte's stop bit ends, according to its bit rate.
         over: Instant,
-        /// When it counts as over without an echo.
+        /// When the byte counts as ended without an echo.
         give_up: Instant,
-        /// What is reported as its end.
+        /// The time to report as the end of the signal.
         end: Instant,
         is_echoed: bool,
     },
-    /// Levels that are still to be set, and the end.
+    /// Levels still to set, and the end of the signal.
     Levels { levels: VecDeque<(Instant, bool)>, end: Instant },
 }
 
-/// The library calls a device that another holds, and one that is not there, the same.
+/// Distinguishes a busy device from a missing one: the library reports both as `NoDevice`.
 fn io_error(error: tokio_serial::Error, path: &str) -> std::io::Error {
     if error.kind() == tokio_serial::ErrorKind::NoDevice && std::path::Path::new(path).exists() {
         return std::io::Error::new(std::io::ErrorKind::ResourceBusy, error);
@@ -70,7 +71,7 @@ fn io_error(error: tokio_serial::Error, path: &str) -> std::io::Error {
 }
 
 impl SerialKLine {
-    /// Opens a serial device. `device` is how errors name it.
+    /// Opens a serial device. Errors name `device`.
     pub(super) fn open(device: &str, path: &str) -> Result<Self, KLineError> {
         let failed = |source| KLineError::Device { device: device.to_owned(), source };
         let stream = tokio_serial::new(path, FIRST_BIT_RATE)
@@ -93,7 +94,7 @@ impl SerialKLine {
         KLineError::Device { device: self.device.clone(), source: source.into() }
     }
 
-    /// Sets any bit rate; says which one the driver made of it.
+    /// Sets any bit rate; returns the bit rate that the driver actually set.
     fn set_speed(&self, bit_rate: u32) -> Result<u32, KLineError> {
         let set = || {
             let fd = borrow(&self.stream);
@@ -111,7 +112,7 @@ impl SerialKLine {
             Poll::Ready(Ok(1..)) => Ok(()),
             Poll::Ready(Ok(0)) => Err(self.lost(io::ErrorKind::WriteZero)),
             Poll::Ready(Err(error)) => Err(self.lost(error)),
-            // tried again by the next poll, which leaves a waker
+            // the next poll tries again and registers a waker
             Poll::Pending => {
                 self.unsent = Some(byte);
                 Ok(())
@@ -119,7 +120,7 @@ impl SerialKLine {
         }
     }
 
-    /// Sends a byte at another bit rate; false if the UART cannot do it.
+    /// Sends a byte at another bit rate; returns false if the UART does not support that rate.
     fn transmit_slowly(&mut self, byte: u8, bit_rate: u32, low: Duration) -> Result<bool, KLineError> {
         if !is_near(self.set_speed(bit_rate)?, bit_rate, 3) {
             self.set_speed(self.bit_rate)?;
@@ -146,12 +147,12 @@ impl SerialKLine {
         self.drive_slow(start).map(|_| ())
     }
 
-    /// Goes on with a slow signal; says when it was over.
+    /// Continues a slow signal; returns its end once it has ended.
     fn drive_slow(&mut self, now: Instant) -> Result<Option<Instant>, KLineError> {
         let end = match &mut self.slow {
             None => return Ok(None),
             Some(Slow::Byte { over, give_up, end, is_echoed, .. }) => {
-                // where another process keeps the time, its echo is the end
+                // on a pseudo-terminal another process keeps the time, and its echo marks the end
                 let is_over = *is_echoed && (self.is_pseudo_terminal || *over <= now) || *give_up <= now;
                 if !is_over {
                     return Ok(None);
@@ -186,14 +187,14 @@ impl SerialKLine {
         }
     }
 
-    /// Whether a byte is the echo of a slow signal, or came while it was on the line.
+    /// Whether a byte is the echo of a slow signal, or arrived during the signal.
     fn is_slow_echo(&mut self, now: Instant, received: u8) -> bool {
         match &mut self.slow {
             Some(Slow::Byte { byte, is_echoed, over, .. }) => {
                 let is_echo = received == *byte && !*is_echoed;
                 *is_echoed |= is_echo;
                 if !is_echo && *over <= now {
-                    // nobody echoes it, and the ECU's answer is here
+                    // the line has no echo, and this byte is already the ECU's answer
                     *is_echoed = true;
                     return false;
                 }
@@ -205,7 +206,7 @@ impl SerialKLine {
     }
 }
 
-/// Whether a bit rate differs by no more than so many per cent.
+/// Whether a bit rate differs from the wanted one by at most `percent`.
 fn is_near(actual: u32, wanted: u32, percent: u32) -> bool {
     u64::from(actual.abs_diff(wanted)) * 100 <= u64::from(wanted) * u64::from(percent)
 }
@@ -222,7 +223,7 @@ impl KLine for SerialKLine {
             return Err(KLineError::Unsupported { device: self.device.clone(), what });
         }
         self.bit_rate = bit_rate;
-        // what came at another bit rate means nothing
+        // bytes received at another bit rate are meaningless
         tcflush(borrow(&self.stream), QueueSelector::IFlush).map_err(|error| self.lost(error))
     }
 
@@ -230,7 +231,7 @@ impl KLine for SerialKLine {
         match signal {
             Signal::Byte(byte) => self.write(byte),
             Signal::Pulse(low) => {
-                // the start bit and eight zeros
+                // the low bits are the start bit and eight zeros
                 let nanoseconds = u64::try_from(low.as_nanos()).unwrap_or(u64::MAX).max(1);
                 let bit_rate = u32::try_from(9_000_000_000 / nanoseconds).unwrap_or(u32::MAX).max(1);
                 if self.transmit_slowly(0, bit_rate, low)? {
@@ -253,7 +254,7 @@ impl KLine for SerialKLine {
                 self.unsent = None;
                 written.map_err(|error| self.lost(error))?;
             }
-            // first what is due: a late wake-up must not take the ECU's answer for an echo
+            // first end the due signal: after a late wake-up, the ECU's answer must not count as an echo
             if let Some(at) = self.drive_slow(Instant::now())? {
                 return Poll::Ready(Ok(KLineEvent::Sent { at }));
             }
@@ -279,7 +280,7 @@ impl KLine for SerialKLine {
 }
 
 impl Drop for SerialKLine {
-    /// A line left low would keep everybody else from it.
+    /// Releases the line: a line that stays low blocks every other node.
     fn drop(&mut self) {
         if matches!(self.slow, Some(Slow::Levels { .. })) {
             let _device_is_gone = self.set_break(false);

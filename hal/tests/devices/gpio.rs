@@ -1,7 +1,7 @@
 //! The Linux board on GPIO lines of a real kernel, simulated by the kernel's gpio-sim driver.
 //!
-//! `CONNECTOR_TEST_GPIO_SIM` names a chip with at least 4 lines, the second called BUTTON, and the chip's directory in
-//! sysfs: `/dev/gpiochip0,/sys/devices/platform/gpio-sim.0/gpiochip0`.
+//! `CONNECTOR_TEST_GPIO_SIM` names a chip with at least 4 lines, the second called BUTTON, and the chip's
+//! directory in sysfs: `/dev/gpiochip0,/sys/devices/platform/gpio-sim.0/gpiochip0`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,7 +37,7 @@ impl Chip {
         OutputConfig { source: self.source(GpioLine::Offset(line)), active_low }
     }
 
-    /// Pulls an input.
+    /// Pulls an input up or down.
     fn pull(&self, line: u32, up: bool) {
         let file = self.lines.join(format!("sim_gpio{line}/pull"));
         std::fs::write(file, if up { "pull-up" } else { "pull-down" }).unwrap();

@@ -1,5 +1,5 @@
-//! Measures a UART's timing on this machine: how late a byte is handed over, and how late a break begins and ends. A
-//! measurement, not a test: nothing fails on a busy machine.
+//! Measures a UART's timing on this machine: how late a byte is handed over, and how late a break begins and
+//! ends. A measurement, not a test: nothing fails on a busy machine.
 //!
 //! `cargo test -p connector-hal --features sim --test devices -- kline_timing --ignored --nocapture`
 
@@ -28,7 +28,7 @@ async fn lateness(kind: TimerKind, period: Duration, count: u32) -> Vec<Duration
     late
 }
 
-/// How long a byte takes until it is back, beyond its own time on the line.
+/// How late the echo of a byte arrives, beyond the byte's time on the line.
 async fn echo(count: u32) -> Vec<Duration> {
     let sim = SimLine::new(TimerKind::Precise);
     let pty = PtyKLine::new(None, &sim).unwrap();

@@ -1,4 +1,5 @@
-//! SLCAN: the host and the simulated adapter connected in memory and over a pty, and the host with scripted adapters.
+//! SLCAN: the host and the simulated adapter connected in memory and over a pty, and the host with scripted
+//! adapters.
 
 use std::io;
 use std::path::Path;
@@ -34,7 +35,7 @@ async fn is_sent<B: CanBus>(bus: &mut B) -> bool {
     matches!(event(bus).await, CanEvent::Transmitted { .. })
 }
 
-/// A host and an adapter on a bus, in virtual time.
+/// A host connected to an adapter on a bus, in virtual time.
 fn connected(config: VirtualBusConfig) -> (VirtualBus, Slcan<DuplexStream>) {
     let bus = VirtualBus::new(config);
     let (near, far) = duplex(4096);
@@ -76,7 +77,7 @@ async fn an_outcome_means_that_the_frame_was_on_the_bus() {
     let (bus, mut host) = connected(classic());
     host.configure(SETTINGS).await.unwrap();
     host.send(&frame(0x7E0, &[1])).await.unwrap();
-    // nobody acknowledges
+    // no node acknowledges
     let outcome = timeout(Duration::from_millis(500), async { while !is_sent(&mut host).await {} });
     assert!(outcome.await.is_err());
     assert_eq!(host.status().state, BusState::Passive);
@@ -135,12 +136,12 @@ async fn bit_rates_without_a_number_are_set_by_their_timing() {
     }
 }
 
-/// What an adapter can do that has only the numbers.
+/// The bit rates of an adapter that supports only the numbers.
 const BY_NUMBER: &str = "10000, 20000, 50000, 83300, 100000, 125000, 250000, 500000, 800000, 1000000";
 
 #[tokio::test(start_paused = true)]
 async fn an_adapter_that_knows_no_timing_is_not_put_on_the_bus_with_another_bit_rate() {
-    // it refuses; it says nothing; it answers nothing ever, so that nobody knows what it has made of it
+    // an adapter that refuses, one that ignores the command, and one that never answers, so that its timing is unknown
     let refuses = vec![CLOSE, ("V\r", "V1013\r"), ("s442C\r", "\x07")];
     let ignores = vec![CLOSE, ("V\r", "V1013\r"), ("s442C\r", "")];
     let silent = vec![("\r\rC\rV\r", "V1013\r")];
@@ -151,7 +152,7 @@ async fn an_adapter_that_knows_no_timing_is_not_put_on_the_bus_with_another_bit_
         let (configured, ()) = tokio::join!(host.configure(settings), scripted(&mut device, &script));
         assert_eq!(
             configured.unwrap_err().to_string(),
-            format!("CAN device slcan:test cannot set 94000 bit/s; SLCAN has {BY_NUMBER}")
+            format!("CAN device slcan:test cannot set 94000 bit/s; SLCAN supports {BY_NUMBER}")
         );
         drop(host);
         assert_eq!(device.read(&mut [0; 1]).await.unwrap(), 0, "and no more is said to it");
@@ -165,7 +166,7 @@ async fn a_bit_rate_that_slcan_has_not_is_refused_by_name_and_nothing_is_sent() 
     let refused = host.configure(CanSettings { bit_rate: 123_000, ..SETTINGS }).await.unwrap_err();
     assert_eq!(
         refused.to_string(),
-        format!("CAN device slcan:test cannot set 123000 bit/s; SLCAN has {BY_NUMBER}")
+        format!("CAN device slcan:test cannot set 123000 bit/s; SLCAN supports {BY_NUMBER}")
     );
     let refused = host.configure(CanSettings { data_bit_rate: Some(7), ..SETTINGS }).await.unwrap_err();
     assert_eq!(refused.to_string(), "CAN device slcan:test cannot set 7 bit/s for the data phase");
@@ -209,7 +210,7 @@ async fn filters_apply_at_once_and_across_configurations() {
     assert_eq!(received(&mut host).await, frame(0x7E9, &[]));
 }
 
-/// Reads commands and gives each the next answer of the script.
+/// Reads the commands of the script and sends the answer to each.
 async fn scripted(device: &mut DuplexStream, script: &[(&str, &str)]) {
     for (command, answer) in script {
         let mut got = Vec::new();
@@ -261,7 +262,7 @@ async fn an_adapter_that_answers_nothing_but_its_version_is_believed() {
 
 #[tokio::test(start_paused = true)]
 async fn an_adapter_still_starting_up_or_full_of_old_traffic_is_set_up_all_the_same() {
-    // the first calls are not heard; then comes what an earlier host left switched on
+    // the adapter misses the first calls; then it sends the traffic of an earlier configuration
     let script = [
         ("V\r", ""),
         ("V\r", ""),
@@ -288,7 +289,7 @@ async fn what_an_adapter_refuses_is_named() {
         (
             SETTINGS,
             vec![("S6\r", "\x07")],
-            "set 500000 bit/s; SLCAN has 10000, 20000, 50000, 83300, 100000, 125000, 250000, 800000, 1000000",
+            "set 500000 bit/s; SLCAN supports 10000, 20000, 50000, 83300, 100000, 125000, 250000, 800000, 1000000",
         ),
         (FD, vec![("S6\r", "\r"), ("Y2\r", "\x07")], "set 2000000 bit/s for the data phase"),
         (CanSettings { listen_only: true, ..SETTINGS }, vec![("S6\r", "\r"), ("L\r", "\x07")], "listen only"),
@@ -335,7 +336,7 @@ async fn no_more_than_sixteen_frames_are_without_an_answer() {
     }
     assert!(timeout(Duration::from_millis(500), host.send(&frame(2, &[]))).await.is_err());
     device.write_all(b"z\r").await.unwrap();
-    // nobody fetches events, and yet the answer is seen
+    // `send` processes the answer although no event is read
     timeout(Duration::from_millis(100), host.send(&frame(3, &[]))).await.expect("room").unwrap();
     assert!(is_sent(&mut host).await);
 }
@@ -365,7 +366,7 @@ async fn status_flags_tell_passive_and_lost_frames_once_a_second() {
     assert_eq!(event(&mut host).await, CanEvent::Lost(1));
     assert_eq!(event(&mut host).await, CanEvent::State(BusState::Active));
     assert_eq!((TimerKind::Runtime.now() - start).as_secs(), 2);
-    // and one that stops answering is noticed
+    // an adapter that stops answering is an error
     let error = timeout(Duration::from_secs(10), host.event()).await.expect("in time").unwrap_err();
     assert!(error.is_fatal(), "{error}");
     drop(polled);
@@ -391,7 +392,7 @@ async fn a_dropped_bus_is_left() {
     assert_eq!(rest, "\rC\r");
 }
 
-/// A bus in real time with an ECU that answers, and an adapter linked at `link`.
+/// A bus in real time with an answering ECU, and an adapter with a symbolic link at `link`.
 fn vehicle(link: &Path) -> (VirtualBus, SlcanAdapter) {
     let config = VirtualBusConfig { timer: TimerKind::Precise, ..VirtualBusConfig::default() };
     let bus = VirtualBus::new(config);
@@ -461,7 +462,7 @@ async fn a_host_that_closes_the_pty_takes_the_adapter_off_the_bus() {
     let reading =
         tokio::task::spawn_blocking(move || io::Read::read_exact(&mut raw, &mut answer).map(|()| answer));
     assert_eq!(reading.await.unwrap().unwrap(), *b"\r\r");
-    // `raw` is closed; whoever opens it next finds the channel closed, and so can set another bit rate
+    // `raw` is closed: the next host finds the channel closed and can set another bit rate
     let mut raw = std::fs::OpenOptions::new().read(true).write(true).open(&link).unwrap();
     io::Write::write_all(&mut raw, b"S5\r").unwrap();
     let mut answer = [0; 1];

@@ -1,12 +1,12 @@
-//! SocketCAN on a real kernel. Each test needs interfaces that an environment variable names, and some need root; without
-//! them the test is skipped.
+//! SocketCAN on a real kernel. Each test needs interfaces that an environment variable names, and some need
+//! root; without them the test is skipped.
 //!
 //! | variable | interfaces |
 //! |---|---|
 //! | `CONNECTOR_TEST_VCAN` | a vcan interface, up, FD |
 //! | `CONNECTOR_TEST_CAN_PAIR` | two controllers on one bus, `can0,can1` |
 //! | `CONNECTOR_TEST_SLOW_CAN` | an interface with a slow and short transmit queue (`tbf`), and its peer |
-//! | `CONNECTOR_TEST_FIXED_CAN` | a controller that the system set to 500 kbit/s and that the user may not change |
+//! | `CONNECTOR_TEST_FIXED_CAN` | a controller set to 500 kbit/s that the user may not change |
 //! | `CONNECTOR_TEST_SLCAN_KERNEL` | any value: the kernel has the slcan driver |
 
 use std::io::{Read, Write};
@@ -81,7 +81,7 @@ async fn the_kernel_filters_and_yet_every_outcome_comes() {
     let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
     let (mut one, mut two) = (open(&vcan).unwrap(), open(&vcan).unwrap());
     one.set_filters(&[CanFilter::exactly(CanId::standard(0x7E8).unwrap())]).unwrap();
-    // more identifiers than the kernel is asked to let through
+    // more identifiers than get a filter in the kernel
     for id in 0x100..0x180 {
         one.send(&frame(id, &[])).await.unwrap();
         assert!(is_sent(&mut one).await, "0x{id:X}");
@@ -108,7 +108,7 @@ async fn what_an_unread_socket_loses_is_counted() {
         while !is_sent(&mut one).await {}
     }
     let (mut got, mut lost) = (0, 0);
-    // the count comes with the first frame after the loss
+    // the first frame after the loss carries the count
     one.send(&frame(0x124, &[])).await.unwrap();
     while !is_quiet_after(&mut two, &mut got, &mut lost).await {
         one.send(&frame(0x124, &[])).await.unwrap();
@@ -116,7 +116,7 @@ async fn what_an_unread_socket_loses_is_counted() {
     assert!(lost > 0 && got > 0);
 }
 
-/// Counts until a frame 0x124 came.
+/// Counts received and lost frames until a frame 0x124 arrives.
 async fn is_quiet_after(bus: &mut Bus, got: &mut u32, lost: &mut u32) -> bool {
     while let Ok(event) = timeout(Duration::from_millis(200), bus.event()).await {
         match event.unwrap() {
@@ -155,14 +155,14 @@ async fn an_interface_that_goes_down_or_away_is_a_fatal_error() {
     let mut bus = open("goesdown").unwrap();
     bus.send(&frame(1, &[])).await.unwrap();
     interface.bring_down().unwrap();
-    // what came before is told first
+    // earlier events come first
     assert!(is_sent(&mut bus).await);
     for _ in 0..2 {
         let error = timeout(Duration::from_secs(5), bus.event()).await.expect("in time").unwrap_err();
         assert!(matches!(error, CanError::Device { .. }), "{error}");
     }
     assert!(bus.send(&frame(1, &[])).await.is_err_and(|error| error.is_fatal()));
-    // configured, it is up again
+    // configuring brings the interface up again
     let mut bus = open("goesdown").unwrap();
     bus.configure(SETTINGS).await.unwrap();
     bus.send(&frame(1, &[])).await.unwrap();
@@ -182,7 +182,7 @@ async fn a_full_transmit_queue_is_waited_out() {
         timeout(Duration::from_secs(20), one.send(&frame(0x123, &[count; 8]))).await.expect("room").unwrap();
     }
     assert!(start.elapsed() > Duration::from_millis(100), "the queue was not slow: {:?}", start.elapsed());
-    // a queue that is emptied by a timer on one processor and by the sender on another may mix up the order
+    // a timer on one processor and the sender on another both empty the queue, which may change the order
     let mut arrived = Vec::new();
     while arrived.len() < 200 {
         arrived.push(received(&mut two).await.data()[0]);
@@ -207,7 +207,7 @@ async fn controllers_are_set_up_by_netlink() {
     assert!(is_sent(&mut one).await);
     assert_eq!(received(&mut two).await, frame(0x7DF, &[2, 9, 2]));
 
-    // as wanted already: nothing goes down, and whoever else uses the interface does not notice
+    // settings already in effect: the interface stays up, and its other users see no interruption
     let mut other = open(&second).unwrap();
     two.configure(SETTINGS).await.unwrap();
     assert!(is_quiet(&mut other).await);
@@ -221,7 +221,7 @@ async fn controllers_are_set_up_by_netlink() {
     assert!(refused.to_string().contains("cannot set 7 bit/s"), "{refused}");
     let fd = CanSettings { data_bit_rate: Some(2_000_000), ..SETTINGS };
     assert!(matches!(one.configure(fd).await, Err(CanError::Unsupported { .. })));
-    // the interface is as before the refusal
+    // after the refusal the interface is as before
     one.configure(SETTINGS).await.unwrap();
     assert_eq!(interface.bit_rate().unwrap(), Some(500_000));
 
@@ -246,13 +246,13 @@ async fn without_privilege_an_interface_is_used_as_the_system_set_it_up() {
         assert!(matches!(refused, CanError::Unsupported { .. }), "{refused}");
         assert!(refused.to_string().contains("CAP_NET_ADMIN"), "{refused}");
     }
-    // and it is as good as before
+    // the interface works as before
     bus.restart().await.unwrap();
     bus.send(&frame(0x123, &[1])).await.unwrap();
     assert!(is_sent(&mut bus).await);
 }
 
-/// Makes a network interface of a pty, with the kernel's slcan driver.
+/// Creates a network interface on a pty with the kernel's slcan driver.
 #[allow(unsafe_code, reason = "no library wraps TIOCSETD")]
 fn slcan_interface() -> (std::fs::File, std::fs::File, String) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -285,7 +285,7 @@ async fn bus_off_passive_and_errors_are_told_and_a_restart_ends_them() {
     }
     let (mut master, _slave, name) = slcan_interface();
     let mut adapter = master.try_clone().unwrap();
-    // the driver writes commands that somebody has to read
+    // the driver writes commands that must be read
     let written = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let copy = std::sync::Arc::clone(&written);
     std::thread::spawn(move || {

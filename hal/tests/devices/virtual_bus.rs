@@ -1,4 +1,4 @@
-//! The virtual bus behaves as a bus, in exact time.
+//! The virtual bus behaves like a real bus, with exact timing.
 
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ async fn is_quiet(node: &mut VirtualCan) -> bool {
     timeout(Duration::from_secs(10), node.event()).await.is_err()
 }
 
-/// Drops error frames.
+/// The next event that is not an error frame.
 async fn event_but_errors(node: &mut VirtualCan) -> CanEvent {
     loop {
         match event(node).await {
@@ -78,7 +78,7 @@ async fn a_saturated_bus_carries_exactly_what_the_bit_rate_allows() {
         let (mut one, mut two) = (bus.attach("one"), bus.attach("two"));
         let sent = frame(0x7E0, &[0x21, 0xA5, 0x5A, 0x13, 0x37, 0x42, 0x99, 0x66]);
         let occupancy = WireLength::of(&sent).occupancy(&settings(bit_rate, false));
-        // one under way at a time, so that every frame waits for a timer that only knows milliseconds
+        // one frame at a time, so that every frame waits for a timer with a resolution of milliseconds
         let mut first = None;
         for count in 0..1000_u32 {
             one.send(&sent).await.unwrap();
@@ -101,7 +101,7 @@ async fn an_answer_begins_when_the_request_has_ended_however_coarse_the_timer() 
     assert!(is_sent(&mut tester).await);
     let (_, answered) = received(&mut tester).await;
     let bits = settings(500_000, false);
-    // after the intermission of 3 bits
+    // the answer begins after the intermission of 3 bits
     assert_eq!(answered - asked, WireLength::of(&response).duration(&bits) + Duration::from_micros(6));
 }
 
@@ -118,7 +118,7 @@ async fn the_lowest_identifier_wins_the_bus() {
     for _ in 0..4 {
         order.push(received(&mut listener).await.0.data()[0]);
     }
-    // 0x18DA10F1 has the base 0x636 and so beats 0x701, which 0x100 of the same node has to wait behind
+    // 0x18DA10F1 has the base 0x636 and wins over 0x701; 0x100 waits behind 0x701 of the same node
     assert_eq!(order, [0, 1, 2, 3]);
 }
 
@@ -194,7 +194,7 @@ async fn sending_at_the_wrong_bit_rate_in_traffic_destroys_frames_until_bus_off(
     assert_eq!(statistics.nodes[1].failed_attempts, 32);
     assert!(statistics.disturbances >= 32);
 
-    // what was waiting is gone; set up again at the right bit rate all is well
+    // waiting frames are discarded; configured with the right bit rate, the node works
     wrong.configure(settings(500_000, false)).await.unwrap();
     wrong.set_filters(&[CanFilter::exactly(CanId::standard(0).unwrap())]).unwrap();
     wrong.send(&frame(0x7DF, &[2])).await.unwrap();
@@ -290,7 +290,7 @@ async fn a_forced_bus_off_loses_what_waits_and_ends_with_a_restart() {
     while got.last() != Some(&3) {
         got.push(received(&mut two).await.0.data()[0]);
     }
-    // the first was on the wire already
+    // the first frame was already on the wire
     assert_eq!(got, [1, 3]);
 }
 
@@ -384,6 +384,6 @@ async fn in_real_time_a_request_and_its_answer_take_little_more_than_their_bits(
         best = best.min(start.elapsed());
     }
     answering.abort();
-    // two frames of 0.25 ms; the runtime's own timers would make it 2 ms at least
+    // two frames of 0.25 ms; with the runtime's timers they would take at least 2 ms
     assert!(best > Duration::from_micros(450) && best < Duration::from_micros(1500), "{best:?}");
 }

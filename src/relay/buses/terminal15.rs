@@ -1,66 +1,47 @@
-//! The bus of terminal 15: what the ignition is, told at once to whoever opens a channel, and again at every change.
+//! The bus of terminal 15: it reports the ignition to each channel when the channel opens, and at every change.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::task::{Context, Poll};
+use std::convert::Infallible;
+use std::task::Context;
 use std::time::Instant;
 
-use connector_hal::bus::BusStatus;
+use connector_hal::bus::BusState;
 use connector_hal::can::CanFrame;
+use connector_hal::future::BoxFuture;
 
-use super::bus::{Opening, Progress, SessionBus};
-use super::setup::{ChannelKind, wrong_kind};
+use super::bus::{Driven, Driver};
+use super::channel_setup::{ChannelKind, wrong_kind};
+use super::channels::{Channels, Opening};
 use crate::protocol::problem::Problem;
-use crate::relay::buses::can::channels::BusOutput;
-use crate::relay::channel::Output;
+use crate::relay::channel::{ChannelOutput, Output};
 use crate::relay::limits::SessionLimits;
 use crate::relay::wire::codec::{PduFlags, SendFailedDetail};
 
-/// See the module.
-pub(crate) struct Terminal15Bus {
+/// The channels of terminal 15.
+pub(crate) struct Terminal15Channels {
     name: String,
     ignition: Option<bool>,
-    has_started: bool,
     channels: BTreeSet<u16>,
-    outputs: VecDeque<BusOutput>,
+    outputs: VecDeque<ChannelOutput>,
 }
 
-impl Terminal15Bus {
+impl Terminal15Channels {
     pub(crate) fn new(name: String, ignition: Option<bool>) -> Self {
-        Self { name, ignition, has_started: false, channels: BTreeSet::new(), outputs: VecDeque::new() }
+        Self { name, ignition, channels: BTreeSet::new(), outputs: VecDeque::new() }
     }
 
-    fn tell(&mut self, at: Instant, channel: u16, output: Output) {
-        self.outputs.push_back(BusOutput { channel, at, output });
+    fn emit(&mut self, at: Instant, channel: u16, output: Output) {
+        self.outputs.push_back(ChannelOutput { channel, at, output });
     }
 
     fn refuse(&mut self, now: Instant, number: u16) {
-        self.tell(now, number, Output::send_failed(SendFailedDetail::RefusedByPolicy));
+        self.emit(now, number, Output::send_failed(SendFailedDetail::RefusedByPolicy));
     }
 }
 
-impl SessionBus for Terminal15Bus {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn poll(&mut self, _cx: &mut Context<'_>) -> Poll<Progress> {
-        if std::mem::replace(&mut self.has_started, true) {
-            Poll::Pending
-        } else {
-            Poll::Ready(Progress::Started)
-        }
-    }
-
-    fn has_started(&self) -> bool {
-        self.has_started
-    }
-
-    fn status(&self) -> BusStatus {
-        BusStatus::default()
-    }
-
-    fn take_state_change(&mut self) -> bool {
-        false
+impl Channels for Terminal15Channels {
+    fn state(&self) -> BusState {
+        BusState::Active
     }
 
     fn open_channel(
@@ -74,7 +55,7 @@ impl SessionBus for Terminal15Bus {
             return Err(wrong_kind(&self.name, "terminal15_bus", kind));
         };
         self.channels.insert(number);
-        self.tell(now, number, Output::Terminal15(self.ignition));
+        self.emit(now, number, Output::Terminal15(self.ignition));
         Ok(Opening::Done)
     }
 
@@ -95,20 +76,55 @@ impl SessionBus for Terminal15Bus {
     fn handle_ignition(&mut self, now: Instant, ignition: Option<bool>) {
         if std::mem::replace(&mut self.ignition, ignition) != ignition {
             for channel in self.channels.clone() {
-                self.tell(now, channel, Output::Terminal15(ignition));
+                self.emit(now, channel, Output::Terminal15(ignition));
             }
         }
     }
 
     fn set_keep_alive(&mut self, _now: Instant, _enabled: bool) {}
 
-    fn poll_output(&mut self) -> Option<BusOutput> {
-        self.outputs.pop_front()
-    }
-
     fn return_to_default_sessions(&mut self, _now: Instant) {}
 
     fn is_quiet(&self) -> bool {
         true
+    }
+
+    fn handle_timeout(&mut self, _now: Instant) {}
+
+    fn poll_output(&mut self) -> Option<ChannelOutput> {
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+}
+
+/// Terminal 15 has no device: the board reports the ignition to the connection.
+pub(crate) struct Terminal15Driver;
+
+impl Driver for Terminal15Driver {
+    type Channels = Terminal15Channels;
+    type Device = ();
+    type Error = Infallible;
+
+    const DEVICE: &str = "board";
+
+    fn open(&self) -> BoxFuture<'static, Result<(), Infallible>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn handle_opened(&mut self, _now: Instant, _device: &mut (), _channels: &mut Terminal15Channels) {}
+
+    fn handle_lost(&mut self, _now: Instant, _error: &Infallible, _channels: &mut Terminal15Channels) {}
+
+    fn drive(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _now: Instant,
+        _device: &mut (),
+        _channels: &mut Terminal15Channels,
+    ) -> Driven<(), Infallible> {
+        Driven::Idle
     }
 }

@@ -4,8 +4,7 @@ use std::time::Instant;
 
 use connector_hal::can::{CanFrame, CanId};
 
-use super::detail_of;
-use super::kernel_isotp::KernelIsotp;
+use super::output::detail_of;
 use super::pdu_channel::{PduChannel, PduTransport, TransportEvent};
 use crate::protocol::isotp::{Endpoint, Event, FunctionalEndpoint, ReceiveFailure, SendError, SendFailure};
 use crate::relay::wire::codec::SendFailedDetail;
@@ -34,16 +33,6 @@ pub trait FrameTransport: PduTransport {
         false
     }
 
-    /// The kernel's ISO-TP, if this is it: a socket carries its PDUs.
-    fn kernel(&self) -> Option<&KernelIsotp> {
-        None
-    }
-
-    /// The same, to be changed.
-    fn kernel_mut(&mut self) -> Option<&mut KernelIsotp> {
-        None
-    }
-
     /// The identifier of its requests, where it is one.
     fn request_id(&self) -> Option<CanId> {
         None
@@ -69,7 +58,7 @@ pub struct OpenFailure {
     pub text: &'static str,
 }
 
-impl PduChannel<dyn FrameTransport> {
+impl<T: FrameTransport + ?Sized> PduChannel<T> {
     /// A frame of another node, or an error frame.
     pub fn handle_frame(&mut self, now: Instant, frame: &CanFrame) {
         if self.transport_mut().handle_frame(now, frame) {

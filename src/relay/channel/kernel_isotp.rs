@@ -10,7 +10,9 @@ use connector_hal::can::{CanFrame, IsotpEvent, IsotpOptions, IsotpReceiveError, 
 
 use super::frame_transport::{FrameTransport, receive_failed};
 use super::pdu_channel::{PduTransport, TransportEvent};
-use crate::protocol::isotp::{Addressing, Config, FrameSize, NPdu, Padding, ReceiveFailure, SendFailure};
+use crate::protocol::isotp::{
+    Addressing, Config, Endpoint, FrameSize, NPdu, Padding, ReceiveFailure, SendFailure,
+};
 use crate::relay::wire::codec::SendFailedDetail;
 
 /// The kernel waits 1 s for a consecutive frame and tells if none comes; this is for when its word is lost.
@@ -37,9 +39,10 @@ struct Reception {
     is_segmented: bool,
 }
 
-/// See the module.
+/// The kernel's ISO-TP endpoint for one channel.
 #[derive(Debug)]
 pub struct KernelIsotp {
+    config: Config,
     addressing: Addressing,
     options: IsotpOptions,
     max_pdu: usize,
@@ -83,6 +86,7 @@ impl KernelIsotp {
             ..IsotpOptions::new(addressing.transmit_id(), addressing.receive_id())
         };
         Some(Self {
+            config: config.clone(),
             addressing,
             options,
             max_pdu: config.max_pdu.min(kernel_max_pdu),
@@ -102,6 +106,11 @@ impl KernelIsotp {
     /// How its socket is set up, and the longest PDU that it takes, in bytes.
     pub fn socket(&self) -> (IsotpOptions, usize) {
         (self.options, self.max_pdu)
+    }
+
+    /// An endpoint of the agent's own in place of the kernel's.
+    pub(super) fn own_endpoint(&self) -> Endpoint {
+        Endpoint::new(self.config.clone())
     }
 
     /// The PDU that the socket should take; the same until [`KernelIsotp::handle_taken`].
@@ -332,14 +341,6 @@ impl FrameTransport for KernelIsotp {
 
     fn is_receiving_from(&self, request: connector_hal::can::CanId) -> bool {
         self.is_receiving() && self.addressing.transmit_id() == request
-    }
-
-    fn kernel(&self) -> Option<&KernelIsotp> {
-        Some(self)
-    }
-
-    fn kernel_mut(&mut self) -> Option<&mut KernelIsotp> {
-        Some(self)
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{BATTERY_SPARED, PduTransport, TransportEvent};
+use super::output::BATTERY_SPARED;
+use super::pdu_channel::{PduTransport, TransportEvent};
 use crate::protocol::kline::{Endpoint, Event, Failure, KeyBytes, ReceiveFailure, SendError};
 use crate::relay::wire::codec::SendFailedDetail;
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::chain::{Accepted, Broken, Chain};
-use super::{BATTERY_SPARED, Output, describe};
+use super::output::{BATTERY_SPARED, Output, describe};
 use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
 
 /// How long nothing was sent before TesterPresent is.
@@ -143,6 +143,26 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         }
     }
 
+    /// The same channel over another transport, before the first PDU.
+    pub(super) fn with_transport<U: PduTransport + ?Sized>(
+        self,
+        transport: Box<U>,
+        now: Instant,
+    ) -> PduChannel<U> {
+        let Self { chain, keep_alive_at, keep_alive_stopped, outputs, .. } = self;
+        let keep_alive_at = keep_alive_at.map(|_| now + KEEP_ALIVE_AFTER);
+        let (sending, left_default_session) = (None, false);
+        PduChannel {
+            chain,
+            sending,
+            keep_alive_at,
+            keep_alive_stopped,
+            left_default_session,
+            outputs,
+            transport,
+        }
+    }
+
     /// What carries the PDUs; after anything that may have made it report, call [`PduChannel::handle_events`].
     pub fn transport(&self) -> &T {
         &self.transport
@@ -189,12 +209,12 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         if enabled {
             self.postpone_keep_alive(now);
         } else {
-            self.outputs.push_back(Output::Event {
-                code: EventCode::KeepAliveFailed,
-                detail: SendFailedDetail::RefusedByPolicy as u16,
-                value: 0,
-                text: BATTERY_SPARED,
-            });
+            self.outputs.push_back(Output::event(
+                EventCode::KeepAliveFailed,
+                SendFailedDetail::RefusedByPolicy as u16,
+                0,
+                BATTERY_SPARED,
+            ));
         }
     }
 
@@ -262,12 +282,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
                 _ => "a negative response to the PDU before",
             };
             let detail = u16::from(code);
-            self.outputs.push_back(Output::Event {
-                code: EventCode::ChainBroken,
-                detail,
-                value: thrown_away,
-                text,
-            });
+            self.outputs.push_back(Output::event(EventCode::ChainBroken, detail, thrown_away, text));
         }
     }
 
@@ -309,14 +324,14 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
                 TransportEvent::ReceiveFailed { detail, text } => {
                     self.chain.handle_reception_failed();
                     let code = EventCode::ReceiveFailed;
-                    self.outputs.push_back(Output::Event { code, detail, value: 0, text });
+                    self.outputs.push_back(Output::event(code, detail, 0, text));
                 }
                 TransportEvent::Sent { elapsed } => self.handle_sent(now, elapsed),
                 TransportEvent::SendFailed { detail } => self.handle_send_failed(detail),
                 TransportEvent::ConnectionLost { detail, text } => {
                     let code = EventCode::KeepAliveFailed;
                     let detail = detail as u16;
-                    self.outputs.push_back(Output::Event { code, detail, value: 0, text });
+                    self.outputs.push_back(Output::event(code, detail, 0, text));
                 }
             }
         }
@@ -328,7 +343,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         if let Some(Sending::Operator { confirm }) = self.sending.take() {
             if confirm {
                 let value = u32::try_from(elapsed.as_micros()).unwrap_or(u32::MAX);
-                self.outputs.push_back(Output::Event { code: EventCode::Sent, detail: 0, value, text: "" });
+                self.outputs.push_back(Output::event(EventCode::Sent, 0, value, ""));
             }
             self.chain.handle_sent(now);
         }
@@ -336,16 +351,16 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     fn handle_send_failed(&mut self, detail: SendFailedDetail) {
         match self.sending.take() {
-            Some(Sending::KeepAlive) => self.outputs.push_back(Output::Event {
-                code: EventCode::KeepAliveFailed,
-                detail: detail as u16,
-                value: 0,
-                text: self.transport.failure_text().unwrap_or(describe(detail)),
-            }),
+            Some(Sending::KeepAlive) => self.outputs.push_back(Output::event(
+                EventCode::KeepAliveFailed,
+                detail as u16,
+                0,
+                self.transport.failure_text().unwrap_or(describe(detail)),
+            )),
             Some(Sending::Operator { .. }) => {
                 let text = self.transport.failure_text().unwrap_or(describe(detail));
                 let (code, detail) = (EventCode::SendFailed, detail as u16);
-                self.outputs.push_back(Output::Event { code, detail, value: 0, text });
+                self.outputs.push_back(Output::event(code, detail, 0, text));
                 let broken = self.chain.handle_send_failed();
                 self.report(broken);
             }

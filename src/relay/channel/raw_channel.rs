@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use connector_hal::can::{CanFrame, CanId};
 
-use super::{Output, detail_of};
+use super::output::{Output, detail_of};
 use crate::protocol::isotp::SendFailure;
 use crate::relay::wire::codec::{EventCode, SendFailedDetail};
 
@@ -64,7 +64,7 @@ impl RawChannel {
 
     pub(super) fn handle_lost(&mut self, frames: u32) {
         let text = "the adapter lost frames";
-        self.outputs.push_back(Output::Event { code: EventCode::Gap, detail: 0, value: frames, text });
+        self.outputs.push_back(Output::event(EventCode::Gap, 0, frames, text));
     }
 
     /// A frame given out is too old by now, and was not sent.

@@ -17,7 +17,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::link::{Link, Role};
-use crate::relay::buses::bus::{Progress, SessionBus};
+use crate::relay::buses::bus::{AnyBus, Progress};
 use crate::relay::limits::SessionLimits;
 use crate::relay::wire::Envelope;
 use crate::relay::wire::codec::Tag;
@@ -95,7 +95,7 @@ struct VinReading {
 pub struct Session {
     settings: SessionSettings,
     link: Link,
-    buses: Vec<Box<dyn SessionBus>>,
+    buses: Vec<Box<dyn AnyBus>>,
     channels: BTreeMap<u16, OpenedChannel>,
     /// The `configureBuses` that is not answered yet.
     configuring: Option<Option<String>>,
@@ -159,7 +159,7 @@ impl Session {
     /// The buses' states and loads.
     pub fn bus_reports(&self) -> Vec<BusReport> {
         use connector_hal::bus::BusState;
-        let report = |bus: &dyn SessionBus| {
+        let report = |bus: &dyn AnyBus| {
             let status = bus.status();
             let state = match status.state {
                 BusState::Active => "active",
@@ -225,11 +225,11 @@ impl Session {
         let mut index = 0;
         while let Some(bus) = self.buses.get_mut(index) {
             let limit = self.settings.limits.max_kept_bytes;
-            bus.set_room(limit.saturating_sub(self.link.kept_bytes()), limit);
+            bus.channels_mut().set_room(limit.saturating_sub(self.link.kept_bytes()), limit);
             if let Poll::Ready(progress) = bus.poll(cx) {
                 changed = true;
                 let now = tokio::time::Instant::now().into_std();
-                if let Some(told) = bus.take_vins()
+                if let Some(told) = bus.channels_mut().take_vins()
                     && let Some(reading) = &mut self.vin_reading
                 {
                     reading.told.push(told);
@@ -247,7 +247,7 @@ impl Session {
                     }
                 }
                 while let Some(bus) = self.buses.get_mut(index)
-                    && let Some((number, outcome)) = bus.poll_opened()
+                    && let Some((number, outcome)) = bus.channels_mut().poll_opened()
                 {
                     self.handle_opened(number, outcome);
                 }
@@ -300,8 +300,8 @@ impl Session {
         let settings = vin::ReaderSettings { until: now + budget, alive: true, confirms_transmission: true };
         let (mut buses, mut told) = (0, Vec::new());
         for bus in self.buses.iter_mut().filter(|bus| bus.has_started()) {
-            buses += usize::from(bus.start_vin_reader(settings));
-            told.extend(bus.take_vins());
+            buses += usize::from(bus.channels_mut().start_vin_reader(settings));
+            told.extend(bus.channels_mut().take_vins());
         }
         self.vin_reading = (buses > 0).then_some(VinReading { since: now, budget, buses, told });
         buses > 0
@@ -317,7 +317,7 @@ impl Session {
     pub fn handle_ignition(&mut self, now: Instant, ignition: Option<bool>) {
         self.ignition = ignition;
         for bus in &mut self.buses {
-            bus.handle_ignition(now, ignition);
+            bus.channels_mut().handle_ignition(now, ignition);
         }
         self.collect_scans();
         if ignition == Some(false) {
@@ -332,7 +332,7 @@ impl Session {
     fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
         if std::mem::replace(&mut self.has_stopped_keep_alive, !enabled) == enabled {
             tracing::info!(enabled, "TesterPresent, by the ignition");
-            self.buses.iter_mut().for_each(|bus| bus.set_keep_alive(now, enabled));
+            self.buses.iter_mut().for_each(|bus| bus.channels_mut().set_keep_alive(now, enabled));
         }
     }
 
@@ -340,12 +340,12 @@ impl Session {
     /// [`Session::is_quiet`], or not for long.
     pub fn return_to_default_sessions(&mut self, now: Instant) {
         for bus in &mut self.buses {
-            bus.return_to_default_sessions(now);
+            bus.channels_mut().return_to_default_sessions(now);
         }
     }
 
     /// Whether nothing is on its way to a bus.
     pub fn is_quiet(&self) -> bool {
-        self.buses.iter().all(|bus| bus.is_quiet())
+        self.buses.iter().all(|bus| bus.channels().is_quiet())
     }
 }

@@ -3,11 +3,10 @@
 use std::time::Instant;
 
 use super::{CloseReason, Session};
-use crate::relay::buses::can::channels::BusOutput;
-use crate::relay::channel::Output;
+use crate::relay::channel::{ChannelOutput, Output};
 use crate::relay::link::{Incoming, LinkError, PushError};
 use crate::relay::wire::ProblemKind;
-use crate::relay::wire::codec::{EventCode, Payload, PduFlags, Record, SendFailedDetail};
+use crate::relay::wire::codec::{Payload, PduFlags, Record, SendFailedDetail};
 
 impl Session {
     /// A binary message of the operator.
@@ -43,11 +42,11 @@ impl Session {
             let Some(bus) = self.buses.get_mut(opened.bus) else { continue };
             match record.payload {
                 Payload::Frame(frame) => {
-                    bus.handle_frame_to_send(now, record.channel, frame, now + left);
+                    bus.channels_mut().handle_frame_to_send(now, record.channel, frame, now + left);
                 }
                 Payload::Pdu { flags, data, .. } => {
                     self.pdus_relayed += 1;
-                    bus.handle_pdu(now, record.channel, flags, data);
+                    bus.channels_mut().handle_pdu(now, record.channel, flags, data);
                 }
                 _ => tracing::debug!(
                     channel = record.channel,
@@ -68,27 +67,30 @@ impl Session {
             && let Some(opened) = self.channels.get(&record.channel)
             && let Some(bus) = self.buses.get_mut(opened.bus)
         {
-            bus.handle_refused_pdu(now, record.channel, flags);
+            bus.channels_mut().handle_refused_pdu(now, record.channel, flags);
         }
-        self.tell(now, BusOutput { channel: record.channel, at: now, output: Output::send_failed(detail) });
+        self.emit(
+            now,
+            ChannelOutput { channel: record.channel, at: now, output: Output::send_failed(detail) },
+        );
     }
 
     /// Moves everything that the buses have for the operator to the link.
     pub(super) fn collect_outputs(&mut self, now: Instant) {
         let mut index = 0;
         while let Some(bus) = self.buses.get_mut(index) {
-            match bus.poll_output() {
-                Some(output) => self.tell(now, output),
+            match bus.channels_mut().poll_output() {
+                Some(output) => self.emit(now, output),
                 None => index += 1,
             }
         }
     }
 
-    fn tell(&mut self, now: Instant, output: BusOutput) {
+    fn emit(&mut self, now: Instant, output: ChannelOutput) {
         if self.closed.is_some() {
             return;
         }
-        let BusOutput { channel, at, output } = output;
+        let ChannelOutput { channel, at, output } = output;
         let payload = match &output {
             Output::Frame(frame) => Payload::Frame(*frame),
             Output::Pdu { address, data } => {
@@ -98,9 +100,6 @@ impl Session {
             Output::Terminal15(on) => Payload::Terminal15 { on: *on },
             Output::Event { code, detail, value, text } => {
                 Payload::Event { code: *code, detail: *detail, value: *value, text }
-            }
-            Output::BusState { detail, text } => {
-                Payload::Event { code: EventCode::BusState, detail: *detail, value: 0, text }
             }
         };
         if let Err(PushError::Overflow) = self.link.push(now, at, channel, payload) {

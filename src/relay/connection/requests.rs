@@ -7,8 +7,10 @@ use serde_json::json;
 
 use super::{CloseReason, MAX_BUSES, MAX_TEXTS, MAX_WAITING_REQUESTS, OpenedChannel, Session};
 use crate::protocol::problem::Problem;
-use crate::relay::buses::bus::{Opening, StartFailure};
-use crate::relay::buses::setup::{BusSetup, ChannelSetup, unsupported};
+use crate::relay::buses::bus::StartFailure;
+use crate::relay::buses::bus_setup::BusSetup;
+use crate::relay::buses::channel_setup::{ChannelSetup, unsupported};
+use crate::relay::buses::{Opening, build};
 use crate::relay::wire::Envelope;
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::request::{CloseChannel, ConfigureBuses, OpenChannel, Request, ResumeConnection};
@@ -97,7 +99,7 @@ impl Session {
         self.stop_scans();
         self.forget_told_vins();
         let (hardware, ignition) = (&self.settings.hardware, self.ignition);
-        self.buses.extend(setups.into_iter().map(|setup| setup.build(hardware, ignition)));
+        self.buses.extend(setups.into_iter().map(|setup| build(setup, hardware, ignition)));
         self.configuring = Some(request_id.clone());
         self.answer_if_configured(now);
         Ok(())
@@ -174,7 +176,7 @@ impl Session {
         };
         let opening = bus.open_channel(now, number, &setup.kind, &limits).map_err(refuse)?;
         if self.has_stopped_keep_alive {
-            bus.set_keep_alive(now, false);
+            bus.channels_mut().set_keep_alive(now, false);
         }
         let opened = OpenedChannel {
             bus: index,

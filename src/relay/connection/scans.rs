@@ -46,8 +46,8 @@ impl Session {
             scan.asked.push(request_id.clone());
             return Ok(());
         }
-        bus.handle_ignition(now, self.ignition);
-        if !bus.start_scan(now) {
+        bus.channels_mut().handle_ignition(now, self.ignition);
+        if !bus.channels_mut().start_scan(now) {
             let detail = format!("Bus {name:?} is of a kind that cannot be scanned.");
             return Err(refuse(ProblemKind::Unsupported.problem(detail)));
         }
@@ -61,7 +61,7 @@ impl Session {
     pub(super) fn collect_scans(&mut self) {
         let mut index = 0;
         while let Some(bus) = self.buses.get_mut(index) {
-            if let Some((outcome, ecus)) = bus.take_scan() {
+            if let Some((outcome, ecus)) = bus.channels_mut().take_scan() {
                 self.handle_scanned(index, outcome, ecus);
             }
             index += 1;

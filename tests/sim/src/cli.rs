@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{cloud, demo, operator, trials, vehicle};
+use crate::{cloud, demo, trials, vehicle};
 
-/// Simulated vehicle, sandbox cloud and operator for connector-agent.
+/// Simulated vehicle, sandbox cloud, demo and trials for connector-agent.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
@@ -21,8 +21,6 @@ enum Command {
     Cloud(cloud::Args),
     /// Run a whole diagnostic session: vehicle, cloud, agent and operator, with one line for each step.
     Demo(demo::Args),
-    /// Work as a remote operator: list and join tickets, diagnose the vehicle through the relay.
-    Operator(Box<operator::Args>),
     /// Test the agent's binary under faults: killed, disk full, network gone, clock wrong.
     Trials(trials::Args),
     /// Simulate a vehicle, or replay a recording of one.
@@ -40,7 +38,7 @@ impl Cli {
     fn default_log_level(&self) -> &'static str {
         match self.command {
             Command::Cloud(_) | Command::Vehicle(_) => "info",
-            Command::Demo(_) | Command::Operator(_) | Command::Trials(_) | Command::Agent { .. } => "error",
+            Command::Demo(_) | Command::Trials(_) | Command::Agent { .. } => "error",
         }
     }
 
@@ -68,7 +66,6 @@ impl Cli {
             match command {
                 Command::Cloud(args) => cloud::run(args).await,
                 Command::Demo(args) => demo::run(args).await,
-                Command::Operator(args) => operator::run(*args).await,
                 Command::Trials(args) => trials::run(args).await,
                 Command::Vehicle(args) => vehicle::run(*args).await,
                 Command::Agent { .. } => Ok(()),
@@ -81,5 +78,8 @@ impl Cli {
 /// The exit code of a failed command. The help of each command documents its codes.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     let demo = error.downcast_ref::<demo::DemoError>().map(|error| error.exit_code());
-    demo.or_else(|| error.downcast_ref::<operator::Failure>().map(operator::Failure::exit_code)).unwrap_or(1)
+    demo.or_else(|| {
+        error.downcast_ref::<connector_operator::Failure>().map(connector_operator::Failure::exit_code)
+    })
+    .unwrap_or(1)
 }

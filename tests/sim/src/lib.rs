@@ -1,12 +1,10 @@
-//! Everything that surrounds `connector-agent`, on one machine: a simulated vehicle, a sandbox cloud and an
-//! operator.
+//! Simulators for `connector-agent`: a vehicle and a sandbox cloud, a demo of a whole diagnostic session, and trials of
+//! the agent's binary.
 
 pub mod cli;
 pub mod cloud;
 mod demo;
-pub mod doip;
 pub mod network;
-pub mod operator;
 mod scenario;
 mod trials;
 pub mod vehicle;

@@ -1,4 +1,4 @@
-//! ISO-TP as the Linux kernel speaks it (can-isotp): a socket that takes and gives whole PDUs.
+//! The Linux kernel's ISO-TP (can-isotp): a socket that sends and receives whole PDUs.
 
 mod options;
 
@@ -23,35 +23,35 @@ const SOL_CAN_ISOTP: i32 = 100 + libc::CAN_ISOTP;
 const CAN_ISOTP_OPTS: i32 = 1;
 const CAN_ISOTP_RECV_FC: i32 = 2;
 const CAN_ISOTP_LL_OPTS: i32 = 5;
-/// The longest PDU of kernels that have no word about it, before 6.4; yet older ones take 8200 bytes, and say so when they
-/// are given more.
+/// The longest PDU of kernels before 6.4, which do not publish their limit. Even older kernels accept
+/// 8200 bytes and refuse a longer PDU.
 const OLD_MAX_PDU: usize = 66_000;
-/// A full transmit queue tells nobody when it has room again (ENOBUFS).
+/// When to try again after ENOBUFS: the kernel does not signal when a full transmit queue has room again.
 const RETRY: Duration = Duration::from_millis(2);
 
-/// What a socket reports.
+/// An event of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IsotpEvent {
-    /// A whole PDU came.
+    /// A PDU was received.
     Received(Vec<u8>),
-    /// A PDU that came was not taken whole: it did not come in time, frames of it were missing, or it was too long.
+    /// The reception of a PDU failed: a frame was late or missing, or the PDU was too long.
     ReceiveFailed(IsotpReceiveError),
-    /// The PDU under way was sent: its last frame is on the bus.
+    /// The PDU was sent: its last frame was on the bus.
     Sent,
-    /// The PDU under way was not sent, or not whole.
+    /// The PDU was not sent, or not completely.
     SendFailed(IsotpSendError),
 }
 
 /// Why a PDU was not received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum IsotpReceiveError {
-    /// No consecutive frame came in time (N_Cr).
-    #[error("no consecutive frame came in time")]
+    /// No consecutive frame arrived in time (N_Cr).
+    #[error("no consecutive frame arrived in time")]
     Timeout,
     /// A consecutive frame has the wrong sequence number.
-    #[error("a consecutive frame was missing")]
+    #[error("a consecutive frame is missing")]
     WrongSequenceNumber,
-    /// It is longer than this socket takes.
+    /// The PDU is longer than this socket accepts.
     #[error("the PDU is longer than allowed")]
     TooLong,
 }
@@ -59,32 +59,33 @@ pub enum IsotpReceiveError {
 /// Why a PDU was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum IsotpSendError {
-    /// No flow control came in time (N_Bs), or a frame was not acknowledged (N_As): the kernel does not tell them apart.
-    #[error("no flow control or acknowledgement came in time")]
+    /// No flow control arrived in time (N_Bs), or a frame was not acknowledged (N_As): the kernel does not
+    /// distinguish the two.
+    #[error("no flow control or acknowledgement arrived in time")]
     Timeout,
     /// The receiver has no room for the PDU.
-    #[error("the receiver has no room for it")]
+    #[error("the receiver has no room for the PDU")]
     Overflow,
     /// The flow control has an invalid status.
     #[error("the flow control has an invalid status")]
     InvalidFlowStatus,
-    /// The kernel does not take a PDU of this length, or of none.
-    #[error("the kernel does not take a PDU of this length")]
+    /// The PDU is empty or longer than the kernel accepts.
+    #[error("the kernel does not accept a PDU of this length")]
     Length,
     /// The interface is down.
     #[error("the interface is down")]
     InterfaceDown,
 }
 
-/// A PDU at a time each way, by the kernel's can-isotp.
+/// A socket of the kernel's can-isotp, which sends and receives one PDU at a time.
 ///
-/// The kernel cannot be told to leave a PDU: one that is under way when the socket is dropped is sent to its end.
+/// The kernel cannot cancel a PDU: after the socket is dropped, the kernel still sends the PDU to its end.
 #[derive(Debug)]
 pub struct IsotpSocket {
     device: String,
-    /// `None` only while dropping.
+    /// `None` only during drop.
     socket: Option<RawIsotp>,
-    /// Tells of anything new: something to read, an error, or that sending has ended.
+    /// Readable when there is a PDU to read, an error, or the end of sending.
     news: AsyncFd<OwnedFd>,
     max_pdu: usize,
     buffer: Vec<u8>,
@@ -104,8 +105,8 @@ impl AsRawFd for RawIsotp {
 impl SocketOptions for RawIsotp {}
 
 impl IsotpSocket {
-    /// Opens a socket on a network interface, within a tokio runtime; `device` is how errors name it, `max_pdu` the
-    /// longest PDU taken, in bytes. Errors: no such interface, or a kernel without can-isotp.
+    /// Opens a socket on a network interface, within a tokio runtime. Errors name `device`; `max_pdu` is the
+    /// longest accepted PDU, in bytes. Errors: a missing interface, or a kernel without can-isotp.
     pub fn open(
         device: &str,
         interface: &str,
@@ -115,7 +116,7 @@ impl IsotpSocket {
         let lost = |source: io::Error| match source.raw_os_error() {
             Some(libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT) => CanError::Unsupported {
                 device: device.to_owned(),
-                what: "speak ISO-TP by the kernel, which has no can-isotp".to_owned(),
+                what: "use the kernel's ISO-TP: the kernel has no can-isotp".to_owned(),
             },
             _ => CanError::Device { device: device.to_owned(), source },
         };
@@ -138,9 +139,11 @@ impl IsotpSocket {
         self.max_pdu
     }
 
-    /// Hands a PDU to the kernel; pending while it has one under way, or its transmit queue is full.
+    /// Hands a PDU to the kernel; pending while the kernel is sending another one or its transmit queue is
+    /// full.
     ///
-    /// What becomes of it is told by [`IsotpSocket::poll_event`], exactly once; that also wakes whoever waits here.
+    /// [`IsotpSocket::poll_event`] reports the outcome exactly once. Poll it too: it wakes a task that waits
+    /// here.
     pub fn poll_send(&mut self, cx: &mut Context<'_>, pdu: &[u8]) -> Poll<Result<(), IsotpSendError>> {
         if self.is_sending {
             return Poll::Pending;
@@ -158,7 +161,7 @@ impl IsotpSocket {
                     self.is_sending = true;
                     return Poll::Ready(Ok(()));
                 }
-                // a PDU that the kernel had not left yet, or too many frames: neither tells when it is over
+                // an earlier PDU is not sent yet, or the queue is full: the kernel signals the end of neither
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::NOBUFS) => {
                     self.retry.set(Some(Instant::now() + RETRY));
                 }
@@ -167,7 +170,7 @@ impl IsotpSocket {
                     return Poll::Ready(Err(IsotpSendError::Length));
                 }
                 Err(error) => {
-                    tracing::debug!(device = %self.device, %error, "the kernel does not send a PDU");
+                    tracing::debug!(device = %self.device, %error, "the kernel refuses to send a PDU");
                     return Poll::Ready(Err(IsotpSendError::InterfaceDown));
                 }
             }
@@ -177,25 +180,25 @@ impl IsotpSocket {
     /// The next event.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<IsotpEvent> {
         loop {
-            if let Some(event) = self.look() {
+            if let Some(event) = self.next_event() {
                 return Poll::Ready(event);
             }
             match ready!(self.news.poll_read_ready(cx)) {
                 Ok(mut guard) => guard.clear_ready(),
                 Err(error) => {
-                    tracing::warn!(device = %self.device, %error, "the runtime does not wait for a socket");
+                    tracing::warn!(device = %self.device, %error, "cannot wait for the ISO-TP socket");
                     return Poll::Pending;
                 }
             }
-            // something may have come between looking and clearing
-            if let Some(event) = self.look() {
+            // an event may have arrived between the check and the clearing
+            if let Some(event) = self.next_event() {
                 return Poll::Ready(event);
             }
         }
     }
 
-    /// What there is to tell now.
-    fn look(&mut self) -> Option<IsotpEvent> {
+    /// The event that is ready now, if any.
+    fn next_event(&mut self) -> Option<IsotpEvent> {
         loop {
             let state = self.state()?;
             if state.intersects(PollFlags::IN | PollFlags::ERR) {
@@ -209,7 +212,7 @@ impl IsotpSocket {
                 }
             }
             if self.is_sending && state.contains(PollFlags::OUT) {
-                // an error is set before sending ends: it may have come since the state was asked for
+                // the kernel sets an error before sending ends: an error may be newer than `state`
                 if self.state()?.contains(PollFlags::ERR) {
                     continue;
                 }
@@ -227,10 +230,10 @@ impl IsotpSocket {
         asked.first().map(PollFd::revents)
     }
 
-    /// Reads a PDU, if there is one.
+    /// Reads a PDU, if one has been received.
     fn receive(&mut self) -> Result<Option<IsotpEvent>, rustix::io::Errno> {
         let Some(socket) = &self.socket else { return Ok(None) };
-        // a byte more than allowed tells what is too long
+        // one extra byte reveals a PDU that is too long
         self.buffer.resize(self.max_pdu + 1, 0);
         match rustix::io::read(&socket.0, &mut self.buffer) {
             Ok(len) => Ok(Some(match self.buffer.get(..len) {
@@ -242,10 +245,10 @@ impl IsotpSocket {
         }
     }
 
-    /// One error stands for either direction.
+    /// Maps an error of the socket: the kernel reports errors of both directions in the same way.
     fn handle_error(&mut self, error: rustix::io::Errno) -> Option<IsotpEvent> {
         use rustix::io::Errno;
-        tracing::trace!(device = %self.device, %error, "the kernel's ISO-TP reports");
+        tracing::trace!(device = %self.device, %error, "ISO-TP socket error");
         let receive_error = match error {
             Errno::ILSEQ => Some(IsotpReceiveError::WrongSequenceNumber),
             Errno::TIMEDOUT => Some(IsotpReceiveError::Timeout),
@@ -266,7 +269,7 @@ impl IsotpSocket {
     }
 }
 
-/// Closing waits for the PDU that is under way, which nobody here can.
+/// Closes the socket on a thread while a PDU is being sent: closing blocks until the PDU has ended.
 impl Drop for IsotpSocket {
     fn drop(&mut self) {
         let socket = self.socket.take();
@@ -276,7 +279,7 @@ impl Drop for IsotpSocket {
     }
 }
 
-/// The longest PDU that this kernel's can-isotp takes, in bytes.
+/// The longest PDU that this kernel's can-isotp accepts, in bytes.
 pub fn kernel_max_pdu() -> usize {
     let text = std::fs::read_to_string("/sys/module/can_isotp/parameters/max_pdu_size").ok();
     text.and_then(|text| text.trim().parse().ok()).unwrap_or(OLD_MAX_PDU)
@@ -304,8 +307,8 @@ fn id(id: CanId) -> io::Result<Id> {
     id.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
 }
 
-/// Whatever happens to the socket makes this readable. The runtime itself would take the error of one PDU for the end of
-/// writing for good.
+/// A descriptor that is readable after any event of the socket. Registered directly, the socket would count
+/// as closed for writing after the error of one PDU.
 fn watch(socket: &RawIsotp) -> io::Result<AsyncFd<OwnedFd>> {
     let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let what = epoll::EventFlags::IN | epoll::EventFlags::OUT;

@@ -1,4 +1,4 @@
-//! How a socket speaks ISO-TP, and the kernel's form of it (`linux/can/isotp.h`).
+//! The options of an ISO-TP socket, and their layout in the kernel (`linux/can/isotp.h`).
 
 use crate::can::CanId;
 
@@ -6,34 +6,34 @@ const EXTEND_ADDR: u32 = 0x002;
 const TX_PADDING: u32 = 0x004;
 const RX_EXT_ADDR: u32 = 0x200;
 const DYN_FC_PARMS: u32 = 0x2000;
-/// The time a frame takes is waited for by its echo, and not to be guessed.
+/// The kernel waits for each frame's echo and does not estimate the time on the wire.
 const FRAME_TXTIME_ZERO: u32 = u32::MAX;
 /// `sizeof(struct can_frame)` and `sizeof(struct canfd_frame)`.
 const CLASSIC_MTU: u8 = 16;
 const FD_MTU: u8 = 72;
 const BRS: u8 = 0x01;
 
-/// How a socket speaks ISO-TP (ISO 15765-2).
+/// The options of an ISO-TP socket (ISO 15765-2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IsotpOptions {
-    /// The identifier of what we send.
+    /// The identifier of the frames that we send.
     pub transmit: CanId,
-    /// The identifier of what we receive.
+    /// The identifier of the frames that we receive.
     pub receive: CanId,
-    /// The address bytes that each frame begins with, ours and the peer's, where there are any.
+    /// The address bytes at the start of each frame, ours and the peer's; `None` without an address byte.
     pub addresses: Option<(u8, u8)>,
-    /// What frames are filled up with; `None`: they are as short as their content.
+    /// The padding byte; `None` for frames without padding.
     pub padding: Option<u8>,
-    /// TX_DL (8, 12, 16, 20, 24, 32, 48 or 64) and whether the data phase is faster; `None`: classic frames.
+    /// TX_DL (8, 12, 16, 20, 24, 32, 48 or 64) and whether to switch the bit rate; `None` for classic frames.
     pub fd: Option<(u8, bool)>,
-    /// How many consecutive frames a peer may send before it waits for a flow control; 0: all.
+    /// How many consecutive frames a peer may send before it waits for a flow control; 0 for all.
     pub block_size: u8,
-    /// The separation time asked of a peer, as on the wire.
+    /// The separation time that a peer must keep, as coded on the wire.
     pub st_min: u8,
 }
 
 impl IsotpOptions {
-    /// Normal addressing, classic frames filled up with 0xCC, no blocks and no separation time.
+    /// Normal addressing, classic frames padded with 0xCC, no block size and no separation time.
     pub fn new(transmit: CanId, receive: CanId) -> Self {
         let padding = Some(0xCC);
         Self { transmit, receive, addresses: None, padding, fd: None, block_size: 0, st_min: 0 }
@@ -41,7 +41,7 @@ impl IsotpOptions {
 
     /// `struct can_isotp_options`.
     pub(super) fn general(&self) -> [u8; 12] {
-        // the newest flow control counts, as in our own sender
+        // each flow control replaces the parameters of the one before, as in our own sender
         let mut flags = DYN_FC_PARMS;
         let (transmit_address, receive_address) = self.addresses.unwrap_or_default();
         if self.addresses.is_some() {

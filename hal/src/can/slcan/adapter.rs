@@ -1,4 +1,4 @@
-//! The other side of SLCAN: an adapter that puts whoever opens its pty on a virtual bus.
+//! A simulated SLCAN adapter: it connects the program that opens its pty to a virtual bus.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -20,15 +20,16 @@ use crate::can::virtual_bus::{VirtualBus, VirtualCan};
 use crate::can::{CanBus, CanEvent, CanFrame, CanSettings, FrameKind};
 use crate::pty::{DeviceLink, Pty};
 
-/// Frames taken from the host and not yet in the controller; beyond it the host's line is not read, so that a host
-/// that writes faster than the bus is slowed down by its serial device.
+/// How many frames of the host wait for the controller. Beyond this number the adapter stops reading, so that
+/// the serial device slows down a host that writes faster than the bus.
 const WAITING_LIMIT: usize = 256;
-/// Output nobody has read; beyond it received frames are lost, as in a real adapter, and the overrun flag says so.
+/// How many bytes of output stay unread. Beyond this number received frames are lost, as in a real adapter,
+/// and the overrun flag is set.
 const OUTPUT_LIMIT: usize = 64 * 1024;
 
-/// The CAN controller of an adapter: a node of a virtual bus, or whatever else stands behind the pty.
+/// The CAN controller of an adapter: a node of a virtual bus, or another implementation of [`CanBus`].
 pub trait Controller: CanBus {
-    /// Leaves the bus, as a host that closes its device has it do; what waits in either direction is discarded.
+    /// Leaves the bus and discards waiting frames in both directions, as when a host closes the device.
     fn leave(&mut self);
 }
 
@@ -38,10 +39,10 @@ impl Controller for VirtualCan {
     }
 }
 
-/// An SLCAN adapter on a pty, for any host program: a device of its own until it is dropped.
+/// An SLCAN adapter on a pty, for any host program. The device exists until this is dropped.
 ///
-/// It answers a frame by `z` or `Z` once it was acknowledged on the bus, and reports states and errors as Linux'
-/// slcan driver expects. A host that closes the device takes the adapter off the bus.
+/// The adapter answers a frame with `z` or `Z` after the bus has acknowledged it, and reports states and
+/// errors as the slcan driver of Linux expects. A host that closes the device takes the adapter off the bus.
 pub struct SlcanAdapter {
     device: PathBuf,
     task: AbortHandle,
@@ -49,31 +50,32 @@ pub struct SlcanAdapter {
 }
 
 impl SlcanAdapter {
-    /// Makes the adapter, and a symbolic link to its device at `link`. Must be called within a tokio runtime; the bus
-    /// should go by [`TimerKind::Precise`](crate::timer::TimerKind).
+    /// Creates an adapter and, at `link`, a symbolic link to its device. Call this within a tokio runtime.
+    /// The bus should use [`TimerKind::Precise`](crate::timer::TimerKind).
     pub fn new(link: Option<&Path>, bus: &VirtualBus, name: &str) -> io::Result<Self> {
         Self::with_controller(link, bus.attach_adapter(name, VirtualBus::full_capabilities()))
     }
 
-    /// The same with a controller of its own in place of a bus.
+    /// Creates an adapter with its own controller instead of a virtual bus; `link` becomes a link to its
+    /// device.
     pub fn with_controller<N: Controller + 'static>(link: Option<&Path>, node: N) -> io::Result<Self> {
         let pty = Pty::new()?;
         let device = pty.slave_path().to_owned();
         let link = link.map(|link| DeviceLink::new(link, &device)).transpose()?;
         let task = tokio::spawn(async move {
             if let Err(error) = SimAdapter::new(pty, node).run().await {
-                tracing::warn!(%error, "the SLCAN adapter ends");
+                tracing::warn!(%error, "the simulated SLCAN adapter has stopped");
             }
         });
         Ok(Self { device, task: task.abort_handle(), _link: link })
     }
 
-    /// The device to open, under the pty's own name.
+    /// The path of the pty that a host opens.
     pub fn device(&self) -> &Path {
         &self.device
     }
 
-    /// Serves one host over any byte stream, until it ends.
+    /// Serves one host over any byte stream until the stream ends.
     pub async fn serve<S>(stream: S, bus: &VirtualBus, name: &str) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -97,13 +99,13 @@ struct SimAdapter<L, N> {
     start: Instant,
     bit_rate: Option<u32>,
     data_bit_rate: Option<u32>,
-    /// The settings it is on the bus with.
+    /// The settings on the bus; `None` while off the bus.
     open: Option<CanSettings>,
     timestamps: bool,
     overrun: bool,
     had_errors: bool,
     waiting: VecDeque<CanFrame>,
-    /// Of each frame in the controller, whether it has 29 bits.
+    /// For each frame in the controller, whether its identifier has 29 bits.
     sent: VecDeque<bool>,
 }
 
@@ -133,7 +135,8 @@ impl<L: HostLine, N: Controller> SimAdapter<L, N> {
         }
     }
 
-    /// Moves frames, states and answers; ready with a command of the host, or where the line ended.
+    /// Transfers frames, states and answers. Ready with a line of the host, or with an error at the end of
+    /// the stream.
     fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<RawLine>> {
         loop {
             while let Some(frame) = self.waiting.front()
@@ -168,7 +171,7 @@ impl<L: HostLine, N: Controller> SimAdapter<L, N> {
             if buffer.filled().is_empty() {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            // a new host's first bytes come after the news that the last one has gone
+            // the last host's close is reported before the bytes of the next host
             if self.line.poll_closed(cx) {
                 self.reset();
             }
@@ -205,7 +208,7 @@ impl<L: HostLine, N: Controller> SimAdapter<L, N> {
         }
     }
 
-    /// What to answer; a frame is answered when it was sent.
+    /// Executes a command and returns the answer. A frame is answered later, after it was sent.
     async fn handle_command(&mut self, command: SlcanLine) -> Option<SlcanLine> {
         let is_open = self.open.is_some();
         let done = match command {
@@ -236,8 +239,8 @@ impl<L: HostLine, N: Controller> SimAdapter<L, N> {
                 self.timestamps = on;
                 true
             }
-            SlcanLine::Open if !is_open => self.go_on_bus(false).await,
-            SlcanLine::Listen if !is_open => self.go_on_bus(true).await,
+            SlcanLine::Open if !is_open => self.join_bus(false).await,
+            SlcanLine::Listen if !is_open => self.join_bus(true).await,
             SlcanLine::Close => {
                 self.leave();
                 is_open
@@ -250,7 +253,7 @@ impl<L: HostLine, N: Controller> SimAdapter<L, N> {
         Some(if done { SlcanLine::Done } else { SlcanLine::Refused })
     }
 
-    async fn go_on_bus(&mut self, listen_only: bool) -> bool {
+    async fn join_bus(&mut self, listen_only: bool) -> bool {
         let Some(bit_rate) = self.bit_rate else { return false };
         let settings = CanSettings { bit_rate, data_bit_rate: self.data_bit_rate, listen_only };
         let configured = self.node.configure(settings).await.is_ok();
@@ -258,7 +261,7 @@ impl<L: HostLine, N: Controller> SimAdapter<L, N> {
         configured
     }
 
-    /// The status flags, which reading clears.
+    /// Reads and clears the status flags.
     fn status(&mut self) -> StatusFlags {
         let passive = self.node.status().state != BusState::Active;
         let overrun = std::mem::take(&mut self.overrun);

@@ -12,7 +12,8 @@ use super::reader::{LineReader, RawLine};
 use crate::can::CanError;
 use crate::timer::TimerKind;
 
-/// The clock of everything here: deadlines of half a second need no finer one, and tests can pause it.
+/// The clock of the SLCAN host: its deadlines of half a second need no finer clock, and tests can pause this
+/// one.
 pub(super) const CLOCK: TimerKind = TimerKind::Runtime;
 
 /// The serial line to an adapter.

@@ -1,18 +1,19 @@
-//! Lines of the SLCAN protocol: Lawicel's, the common FD extensions, and the state reports of Linux' slcan driver.
+//! Lines of the SLCAN protocol: Lawicel's commands, the common FD extensions, and the state reports of
+//! Linux's slcan driver.
 //!
 //! | line | from host | from adapter |
 //! |---|---|---|
-//! | `tIIILDD…` `TIIIIIIIILDD…` | sends a data frame of 11 or 29 bits | received one |
-//! | `rIIIL` `RIIIIIIIIL` | sends a remote frame | received one |
-//! | `d` `D`, `b` `B` | sends an FD frame, without and with BRS; the length is a DLC digit | received one |
+//! | `tIIILDD…` `TIIIIIIIILDD…` | sends a data frame with 11 or 29 bits of identifier | a received frame |
+//! | `rIIIL` `RIIIIIIIIL` | sends a remote frame | a received frame |
+//! | `d` `D`, `b` `B` | sends an FD frame without or with BRS, with its DLC | a received frame |
 //! | `S0`…`S9`, `Y0`…`Y8`, `s…` | sets the bit rate, the data bit rate, raw bit timing | |
-//! | `O`, `L`, `C` | goes on the bus, listens only, leaves it | |
-//! | `Z0`, `Z1` | received frames without or with a time stamp | |
+//! | `O`, `L`, `C` | joins the bus, listens only, leaves the bus | |
+//! | `Z0`, `Z1` | switches the time stamps of received frames off or on | |
 //! | `z`, `Z` | | a frame was sent |
-//! | `F`, `V`, `N` | asks for status flags, version, serial number | `Fxx`, `Vxxxx`, `Nxxxx` |
+//! | `F`, `V`, `N` | requests status flags, version, serial number | `Fxx`, `Vxxxx`, `Nxxxx` |
 //! | `sb000255`, `e1c` | | controller state with receive and transmit error counters; bus errors |
 //!
-//! A line ends with CR; an adapter answers a bare CR for yes and BEL for no.
+//! A line ends with CR. An adapter answers a command with a bare CR (accepted) or BEL (refused).
 
 use std::fmt;
 
@@ -20,50 +21,50 @@ use super::values::STATES;
 pub use super::values::{BusErrors, ControllerState, StatusFlags};
 use crate::can::{CanFrame, CanId, FdFlags, FrameKind, fd_length};
 
-/// Ends a line, and alone is an adapter's yes.
+/// Ends a line. Alone, it is an adapter's acceptance of a command.
 pub(super) const CR: u8 = b'\r';
-/// An adapter's no.
+/// An adapter's refusal of a command.
 pub(super) const BELL: u8 = 0x07;
-/// The longest line taken, without its end: an FD frame has 147 characters, version texts may be long.
+/// The longest accepted line, without its CR: an FD frame has 147 characters, and version texts may be long.
 pub(super) const MAX_LINE: usize = 256;
 
-/// A line, its end taken off.
+/// A decoded line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SlcanLine {
-    /// An empty line: done.
+    /// An empty line: the adapter accepted a command.
     Done,
-    /// BEL: refused.
+    /// BEL: the adapter refused a command.
     Refused,
-    /// A data or remote frame, and the adapter's time stamp in ms (of 60 s, or free-running).
+    /// A data or remote frame, and the adapter's time stamp in ms (within 60 s, or free-running).
     Frame(CanFrame, Option<u32>),
-    /// The oldest frame given to the adapter was sent.
+    /// The adapter has sent the oldest frame that it holds.
     Transmitted {
-        /// It has 29 bits of identifier (`Z`, not `z`).
+        /// The frame has a 29-bit identifier (`Z`, not `z`).
         extended: bool,
     },
-    /// Sets a bit rate by number, see [`bit_rate`].
+    /// Sets the bit rate by its number in SLCAN.
     SetBitRate(u8),
-    /// Sets the data bit rate by number, see [`data_bit_rate`].
+    /// Sets the data bit rate by its number in SLCAN.
     SetDataBitRate(u8),
-    /// Sets raw bit timing registers, as many as there are digits.
+    /// Sets raw bit timing registers; the number of digits gives the number of registers.
     SetBitTiming(u32),
-    /// Goes on the bus.
+    /// Joins the bus.
     Open,
-    /// Goes on the bus without acknowledging or sending.
+    /// Joins the bus without acknowledging or sending.
     Listen,
     /// Leaves the bus.
     Close,
-    /// Switches time stamps.
+    /// Switches time stamps on or off.
     SetTimestamps(bool),
-    /// Asks for the status flags.
+    /// Requests the status flags.
     ReadStatus,
     /// The status flags.
     Status(StatusFlags),
-    /// Asks for the version.
+    /// Requests the version.
     ReadVersion,
     /// The version.
     Version(Box<str>),
-    /// Asks for the serial number.
+    /// Requests the serial number.
     ReadSerialNumber,
     /// The serial number.
     SerialNumber(Box<str>),
@@ -76,38 +77,38 @@ pub enum SlcanLine {
         /// The transmit error counter.
         transmit_errors: u16,
     },
-    /// What went wrong on the bus.
+    /// Errors on the bus.
     Errors(BusErrors),
-    /// A line of printable text that is none of these, by its first character.
+    /// Any other line of printable text, by its first character.
     Other(u8),
 }
 
-/// A line that is not as it should be.
+/// Why a line is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
-    /// More than [`MAX_LINE`] characters without an end.
+    /// The line has more than 256 characters.
     #[error("a line of more than {MAX_LINE} characters")]
     TooLong,
-    /// A character no line has: line noise, or another baud rate.
+    /// The line has a character that no line has: line noise, or another baud rate.
     #[error("a line with the character 0x{0:02X}")]
     NotText(u8),
-    /// The line ends early, or goes on.
+    /// The line is too short or too long.
     #[error("a `{}` line of {length} characters", char::from(*.command))]
     Length {
         /// The line's first character.
         command: u8,
-        /// How long it is.
+        /// The length of the line.
         length: usize,
     },
-    /// A digit was expected.
+    /// A character is in the place of a digit.
     #[error("`{}` in a `{}` line, where a digit should be", char::from(*.found), char::from(*.command))]
     Digit {
         /// The line's first character.
         command: u8,
-        /// What is there instead.
+        /// The character in the place of the digit.
         found: u8,
     },
-    /// A number has a value that it cannot have: an identifier, a length, a state.
+    /// An identifier, a length or a state is out of range.
     #[error("a `{}` line with an impossible value", char::from(*.command))]
     Value {
         /// The line's first character.
@@ -115,7 +116,7 @@ pub enum LineError {
     },
 }
 
-/// Reads a line without its end; BEL stands for itself. Never panics, whatever the bytes.
+/// Decodes a line without its CR; a lone BEL is a line too. Never panics on any input.
 pub fn decode(line: &[u8]) -> Result<SlcanLine, LineError> {
     let Some((&command, rest)) = line.split_first() else { return Ok(SlcanLine::Done) };
     if line == [BELL] {
@@ -185,7 +186,7 @@ fn decode_frame(mut digits: Digits<'_>) -> Result<SlcanLine, LineError> {
         if kind == b't' { CanFrame::new(id, data) } else { CanFrame::new_fd(id, flags, data) }
     };
     let frame = frame.map_err(|_| impossible)?;
-    // 16 bits of milliseconds by the book; some adapters give 32 bits
+    // the manual defines 16 bits of milliseconds; some adapters send 32 bits
     let timestamp = match digits.rest.len() {
         0 => None,
         4 => Some(digits.hex(4)?),
@@ -201,7 +202,7 @@ fn decode_state(mut digits: Digits<'_>) -> Result<SlcanLine, LineError> {
     let (_, state) = STATES.into_iter().find(|(known, _)| *known == letter).ok_or(impossible)?;
     let mut counter = || {
         let value = digits.hex(3)?;
-        // three digits, and decimal
+        // three decimal digits
         let (hundreds, tens, ones) = (value >> 8, value >> 4 & 0xF, value & 0xF);
         if hundreds.max(tens).max(ones) > 9 {
             return Err(impossible);
@@ -238,7 +239,7 @@ fn dlc_of_length(len: usize) -> usize {
     (0..=15).find(|dlc| length_of_dlc(*dlc) == Some(shortest)).unwrap_or(15)
 }
 
-/// What of a line has not been read.
+/// The part of a line that has not been decoded yet.
 struct Digits<'a> {
     command: u8,
     length: usize,
@@ -252,7 +253,7 @@ impl Digits<'_> {
         Ok(first)
     }
 
-    /// A number of at most 8 hexadecimal digits.
+    /// Takes a number of at most 8 hexadecimal digits.
     fn hex(&mut self, digits: usize) -> Result<u32, LineError> {
         let mut value = 0;
         for _ in 0..digits {
@@ -277,13 +278,13 @@ impl Digits<'_> {
 }
 
 impl SlcanLine {
-    /// Appends the line and its end. Of an error frame, which has no line, and of [`SlcanLine::Other`], which is known by
-    /// its first character only, just the end is written: an empty line harms no one.
+    /// Appends the encoded line with its CR. Error frames and [`SlcanLine::Other`] have no encoding: they
+    /// become an empty line, which every receiver ignores.
     pub fn encode(&self, out: &mut Vec<u8>) {
         if *self == Self::Refused {
             return out.push(BELL);
         }
-        // writing to memory does not fail
+        // writing to memory cannot fail
         let _ = self.write(&mut Ascii(out));
         out.push(CR);
     }
@@ -303,7 +304,7 @@ impl SlcanLine {
             Self::SetBitRate(number) => write!(out, "S{number:X}"),
             Self::SetDataBitRate(number) => write!(out, "Y{number:X}"),
             Self::SetBitTiming(registers @ 0..=0xFFFF) => write!(out, "s{registers:04X}"),
-            // never 7 digits: those would be read as a state
+            // never 7 digits, which would be decoded as a state
             Self::SetBitTiming(registers) => write!(out, "s{registers:08X}"),
             Self::Open => out.write_str("O"),
             Self::Listen => out.write_str("L"),

@@ -56,7 +56,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> AdapterLine<S> {
         Err(self.protocol("does not answer; is it an SLCAN adapter?"))
     }
 
-    /// Sends a command and returns whether the adapter accepted it; an adapter that never answers counts as accepting.
+    /// Sends a command and returns whether the adapter accepted it; an adapter that never answers counts as
+    /// accepting.
     pub(super) async fn command(&mut self, answers: bool, command: SlcanLine) -> Result<bool, CanError> {
         if !answers {
             command.encode(&mut self.out);
@@ -89,7 +90,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> AdapterLine<S> {
     }
 }
 
-/// Whether a line is `V1013`, or the free text that some firmware sends instead; fragments of frames are neither.
+/// Whether a line is `V1013`, or the free text that some firmware sends instead; fragments of frames are
+/// neither.
 fn is_version(line: &[u8]) -> bool {
     let Some((first, rest)) = line.split_first() else { return false };
     let is_text = line.iter().all(|byte| (b' '..=b'~').contains(byte));

@@ -1,4 +1,4 @@
-//! What an adapter that is on the bus is owed and owes: frames without an answer, its state. Pure.
+//! The host's side of an adapter on the bus: frames without an answer, state, load. A pure state machine.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -8,37 +8,38 @@ use crate::bus::{BusState, BusStatus, LoadMeter};
 use crate::can::events::EventQueue;
 use crate::can::{CanEvent, CanFilter, CanFrame, CanSettings, WireLength};
 
-/// How many frames the adapter holds without an answer: enough to keep 500 kbit/s busy over USB's round trip of some
-/// milliseconds, few enough for the buffers of common firmware.
+/// How many frames may be without an answer: enough to keep a bus of 500 kbit/s busy despite USB's latency of
+/// some milliseconds, and few enough for the buffers of common firmware.
 pub(super) const WINDOW: usize = 16;
-/// Received frames kept unread; more are lost, and counted.
+/// How many received frames are kept unread; further frames are lost and counted.
 const EVENTS: usize = 4096;
-/// How often the status flags are read. Two characters a second disturb nothing, and notice a dead adapter.
+/// How often the status flags are requested. Two characters a second cost little and detect a dead adapter.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// How long an adapter may owe the status flags: behind a full second of frames on a slow line.
+/// How long an adapter may take to send the status flags: a full second of frames on a slow line may come
+/// first.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
-/// So many lines in a row that are none, are no line noise.
+/// How many invalid lines in a row count as more than line noise.
 const GARBAGE_LIMIT: u32 = 16;
 
-/// What the adapter was found to be when it was set up.
+/// How an adapter behaves, as detected while it was set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Manners {
-    /// It answers commands and frames. One that does not is believed to have sent what it was given.
+pub(super) struct AdapterBehaviour {
+    /// The adapter answers commands and frames. If it does not, every frame counts as sent.
     pub answers: bool,
-    /// It knows `F`.
+    /// The adapter knows the command `F`.
     pub has_status: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct HostState {
     settings: CanSettings,
-    manners: Manners,
+    behaviour: AdapterBehaviour,
     filters: Vec<CanFilter>,
-    /// Frames given to the adapter, by the bus time each will take.
+    /// For each frame without an answer, how long it will occupy the bus.
     unanswered: VecDeque<Duration>,
-    /// It answers frames by `z` and `Z`, once they were sent; unknown until it did.
+    /// The adapter answers frames with `z` and `Z` after sending them; `None` until the first answer.
     confirms: Option<bool>,
-    /// It reports states by itself, better than the flags do.
+    /// The adapter reports states by itself, more exactly than the status flags do.
     reports_state: bool,
     state: BusState,
     load: LoadMeter,
@@ -51,13 +52,13 @@ pub(super) struct HostState {
 impl HostState {
     pub(super) fn new(
         settings: CanSettings,
-        manners: Manners,
+        behaviour: AdapterBehaviour,
         filters: Vec<CanFilter>,
         now: Instant,
     ) -> Self {
         Self {
             settings,
-            manners,
+            behaviour,
             filters,
             unanswered: VecDeque::new(),
             confirms: None,
@@ -71,9 +72,9 @@ impl HostState {
         }
     }
 
-    /// Tells what was found out after the adapter went on the bus.
-    pub(super) fn set_manners(&mut self, manners: Manners) {
-        self.manners = manners;
+    /// Sets the behaviour that was detected after the adapter joined the bus.
+    pub(super) fn set_behaviour(&mut self, behaviour: AdapterBehaviour) {
+        self.behaviour = behaviour;
     }
 
     pub(super) fn settings(&self) -> CanSettings {
@@ -92,15 +93,15 @@ impl HostState {
         self.filters = filters;
     }
 
-    /// Whether a frame may be given to the adapter.
+    /// Whether another frame may be sent to the adapter.
     pub(super) fn has_room(&self) -> bool {
         self.unanswered.len() < WINDOW && self.state != BusState::Off && !self.events.is_full()
     }
 
-    /// A frame is on its way to the adapter.
+    /// Records that a frame is on its way to the adapter.
     pub(super) fn handle_sent(&mut self, now: Instant, frame: &CanFrame) {
         let busy = WireLength::of(frame).occupancy(&self.settings);
-        if self.manners.answers {
+        if self.behaviour.answers {
             self.unanswered.push_back(busy);
         } else {
             self.load.add(now, busy);
@@ -108,7 +109,7 @@ impl HostState {
         }
     }
 
-    /// Takes a line of the adapter.
+    /// Processes a line of the adapter.
     pub(super) fn handle_line(&mut self, now: Instant, line: &SlcanLine) {
         self.garbage = 0;
         match line {
@@ -122,7 +123,7 @@ impl HostState {
                 self.confirms = Some(true);
                 self.settle(now);
             }
-            // an adapter that confirms by `z` may add an empty line of no meaning
+            // an adapter that confirms with `z` may add a meaningless empty line
             SlcanLine::Done if self.confirms == Some(true) => {}
             SlcanLine::Done => {
                 let settled = self.settle(now);
@@ -132,7 +133,7 @@ impl HostState {
                 if self.unanswered.pop_front().is_some() {
                     self.events.push(CanEvent::TransmitFailed { at: now });
                 } else if self.status_asked.take().is_some() {
-                    self.manners.has_status = false;
+                    self.behaviour.has_status = false;
                 }
             }
             SlcanLine::Status(flags) => {
@@ -154,23 +155,24 @@ impl HostState {
         }
     }
 
-    /// Takes note of a line that is none; false once there were too many in a row.
+    /// Counts an invalid line; returns false after too many in a row.
     pub(super) fn handle_garbage(&mut self) -> bool {
         self.garbage += 1;
         self.garbage < GARBAGE_LIMIT
     }
 
-    /// When to look again.
+    /// When to call [`HostState::handle_timeout`].
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let asked = self.status_asked.map(|asked| asked + STATUS_TIMEOUT);
-        self.manners.has_status.then(|| asked.unwrap_or(self.status_due))
+        self.behaviour.has_status.then(|| asked.unwrap_or(self.status_due))
     }
 
-    /// Asks for the status flags where that is due; an error once the adapter owes them for too long.
+    /// Returns the request for the status flags when it is due; an error if the adapter takes too long to
+    /// answer one.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<Option<SlcanLine>, Silence> {
         match self.status_asked {
             Some(asked) if now >= asked + STATUS_TIMEOUT => Err(Silence),
-            None if self.manners.has_status && now >= self.status_due => {
+            None if self.behaviour.has_status && now >= self.status_due => {
                 self.status_asked = Some(now);
                 self.status_due = now + STATUS_INTERVAL;
                 Ok(Some(SlcanLine::ReadStatus))
@@ -179,7 +181,7 @@ impl HostState {
         }
     }
 
-    /// The oldest frame was sent; false if there was none.
+    /// Records that the oldest frame was sent; returns false if there was none.
     fn settle(&mut self, now: Instant) -> bool {
         let Some(busy) = self.unanswered.pop_front() else { return false };
         self.load.add(now, busy);
@@ -209,11 +211,11 @@ impl HostState {
     }
 }
 
-/// The adapter does not answer any more.
+/// The adapter no longer answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Silence;
 
-/// Bus errors as SocketCAN's slcan driver reports them (`linux/can/error.h`).
+/// The error frame that Linux's slcan driver would report (`linux/can/error.h`).
 fn error_frame(errors: BusErrors) -> CanFrame {
     let has = |flag: u8| errors.0 & flag != 0;
     let mut classes = 0;

@@ -1,4 +1,4 @@
-//! The line of a simulated adapter to its host: a pseudo-terminal or any byte stream.
+//! The line from a simulated adapter to its host: a pseudo-terminal or any byte stream.
 
 use std::io;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use crate::pty::Pty;
 
 /// The line to the host.
 pub(super) trait HostLine: AsyncRead + AsyncWrite + Unpin {
-    /// Whether the host has gone, and another may come.
+    /// Whether the host has closed the line since the last call, so that another host may open it.
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool;
 }
 

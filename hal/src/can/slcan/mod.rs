@@ -1,8 +1,8 @@
 //! CAN adapters on a serial line that speak SLCAN.
 //!
-//! Adapters differ: Lawicel's answer each frame by `z` once it was sent, others by a bare CR once they took it, and
-//! much firmware answers nothing but `V`. Which it is, is found out when the bus is configured, and shows in
-//! [`CanCapabilities::confirms_transmission`] once the first frame was answered.
+//! Adapters differ. Lawicel's adapters answer each frame with `z` after sending it. Others answer with a bare
+//! CR after accepting it. Much firmware answers `V` and nothing else. [`CanBus::configure`] detects the kind;
+//! [`CanCapabilities::confirms_transmission`] shows it after the first frame was answered.
 
 #[cfg(feature = "sim")]
 mod adapter;
@@ -27,16 +27,16 @@ pub use self::adapter::{Controller, SlcanAdapter};
 use self::adapter_line::{AdapterLine, CLOCK};
 use self::codec::{LineError, SlcanLine};
 use self::dialogue::ANSWER_TIMEOUT;
-use self::host::{HostState, Manners};
+use self::host::{AdapterBehaviour, HostState};
 use self::reader::RawLine;
 use crate::bus::{BusState, BusStatus};
 use crate::can::{CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings};
 use crate::future::BoxFuture;
 use crate::timer::Deadline;
 
-/// The baud rate of a serial line when none is given; USB and pty ones don't care.
+/// The default baud rate of a serial line; USB devices and pseudo-terminals ignore it.
 pub const DEFAULT_BAUD: u32 = 115_200;
-/// Commands waiting for the line; a frame is only taken while there are fewer bytes.
+/// A frame is accepted only while fewer bytes than this wait for the serial line.
 const OUT_LIMIT: usize = 1024;
 
 /// A CAN bus behind an SLCAN adapter.
@@ -46,13 +46,13 @@ pub struct Slcan<S: AsyncRead + AsyncWrite + Unpin + Send = SerialStream> {
     /// `None` while off the bus.
     host: Option<HostState>,
     capabilities: CanCapabilities,
-    /// It was asked for its status flags once, and gave none.
+    /// The adapter did not answer a request for its status flags.
     lacks_status: bool,
     deadline: Deadline,
 }
 
 impl Slcan {
-    /// Opens a serial device. `device` is how errors name it.
+    /// Opens a serial device. Errors name `device`.
     pub fn open(device: &str, path: &str, baud: u32) -> Result<Self, CanError> {
         let stream = serial_port::open(path, baud)
             .map_err(|source| CanError::Device { device: device.to_owned(), source })?;
@@ -61,13 +61,13 @@ impl Slcan {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
-    /// Speaks to an adapter over any byte stream.
+    /// Uses an adapter over any byte stream.
     pub fn over(device: &str, stream: S) -> Self {
         Self {
             line: AdapterLine::new(device, stream),
             filters: Vec::new(),
             host: None,
-            // believed until refused
+            // assumed until the adapter refuses them
             capabilities: CanCapabilities {
                 fd: true,
                 listen_only: true,
@@ -79,14 +79,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
         }
     }
 
-    /// It cannot have this bit rate, in bit/s; says which it should be able to have.
+    /// The error for a bit rate that cannot be set; the message lists the other bit rates of SLCAN.
     fn cannot_set(&self, rate: u32) -> CanError {
         let others = values::bit_rates().filter(|other| *other != rate);
         let others = others.map(|other| other.to_string()).collect::<Vec<_>>().join(", ");
-        self.line.unsupported(format!("set {rate} bit/s; SLCAN has {others}"))
+        self.line.unsupported(format!("set {rate} bit/s; SLCAN supports {others}"))
     }
 
-    /// Writes what waits, takes what came, asks what is due. Only errors are ready.
+    /// Writes waiting commands, processes received lines, and asks for the status flags. Ready only with an
+    /// error.
     fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<CanError> {
         loop {
             if let Poll::Ready(Err(error)) = self.line.poll_flush(cx) {
@@ -107,7 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
             match self.host.as_mut().map(|host| host.handle_timeout(CLOCK.now())) {
                 Some(Ok(Some(line))) => line.encode(&mut self.line.out),
                 Some(Err(host::Silence)) => {
-                    return Poll::Ready(self.line.protocol("does not answer any more"));
+                    return Poll::Ready(self.line.protocol("no longer answers"));
                 }
                 _ => {}
             }
@@ -123,11 +124,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
         match decoded {
             Ok(line) => host.handle_line(CLOCK.now(), &line),
             Err(error) => {
-                tracing::debug!(device = %self.line.device, %error, "not SLCAN");
+                tracing::debug!(device = %self.line.device, %error, "invalid SLCAN line");
                 if !host.handle_garbage() {
                     return Err(self
                         .line
-                        .protocol(format!("sends no SLCAN ({error}); is the baud rate right?")));
+                        .protocol(format!("sends invalid SLCAN ({error}); is the baud rate right?")));
                 }
             }
         }
@@ -148,10 +149,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
             return Err(self.line.unsupported(what));
         }
         self.host = None;
-        // nothing of an earlier configuration may leave after this one
+        // bytes of an earlier configuration must not be sent after this one
         self.line.out.clear();
         let answers = self.line.call().await?;
-        // one that does not answer cannot be believed to know more than it must: it would disturb the bus
+        // an adapter that never answers may ignore raw bit timing and then disturb the bus
         let is_known = answers || matches!(set_bit_rate, SlcanLine::SetBitRate(_));
         if !is_known || !self.line.command(answers, set_bit_rate).await? {
             return Err(self.cannot_set(rate));
@@ -168,15 +169,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
                 self.capabilities.listen_only = false;
                 return Err(self.line.unsupported("listen only"));
             }
-            return Err(self.line.protocol("refuses to go on the bus"));
+            return Err(self.line.protocol("refuses to join the bus"));
         }
-        let mut manners = Manners { answers, has_status: false };
-        // from here on frames may come; a host takes them, while the status flags are asked for
-        self.host = Some(HostState::new(settings, manners, self.filters.clone(), CLOCK.now()));
-        manners.has_status = answers && !self.lacks_status && self.has_status().await?;
-        self.lacks_status |= answers && !manners.has_status;
+        let mut behaviour = AdapterBehaviour { answers, has_status: false };
+        // frames may arrive from here on, also while the status flags are requested
+        self.host = Some(HostState::new(settings, behaviour, self.filters.clone(), CLOCK.now()));
+        behaviour.has_status = answers && !self.lacks_status && self.has_status().await?;
+        self.lacks_status |= answers && !behaviour.has_status;
         if let Some(host) = &mut self.host {
-            host.set_manners(manners);
+            host.set_behaviour(behaviour);
         }
         poll_fn(|cx| self.line.poll_flush(cx)).await
     }
@@ -254,7 +255,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> CanBus for Slcan<S> {
 
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: &CanFrame) -> Poll<Result<(), CanError>> {
         self.check_send(frame)?;
-        // answers make room, so they are taken here too
+        // answers make room, so process them here too
         if let Poll::Ready(error) = self.poll_drive(cx) {
             return Poll::Ready(Err(error));
         }
@@ -271,7 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> CanBus for Slcan<S> {
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<CanEvent, CanError>> {
-        // what came before the device went away is still told
+        // report the events from before the device went away first
         let driven = self.poll_drive(cx);
         if let Some(event) = self.host.as_mut().and_then(|host| host.events.pop()) {
             return Poll::Ready(Ok(event));
@@ -281,7 +282,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> CanBus for Slcan<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Drop for Slcan<S> {
-    /// Leaves the bus as far as that goes without waiting: an adapter left on it would go on acknowledging.
+    /// Takes the adapter off the bus, as far as that is possible without waiting: otherwise the adapter would
+    /// continue to acknowledge frames.
     fn drop(&mut self) {
         if self.host.is_some() {
             self.line.out.clear();

@@ -1,17 +1,17 @@
-//! Cuts what a serial line delivers into SLCAN lines.
+//! Splits the bytes of a serial line into SLCAN lines.
 
 use super::codec::{BELL, CR, MAX_LINE};
 
-/// What came, its end taken off.
+/// A received line without its terminator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RawLine {
     /// The bytes before a CR, or a lone BEL.
     Bytes(Vec<u8>),
-    /// Too much without an end; dropped up to the next end.
+    /// A line beyond the limit, which was dropped.
     TooLong,
 }
 
-/// Keeps at most one read and one line; an endless line is dropped as it comes.
+/// Splits bytes into lines. Memory is bounded: bytes of an overlong line are dropped immediately.
 #[derive(Debug, Default)]
 pub(super) struct LineReader {
     unread: Vec<u8>,
@@ -21,14 +21,14 @@ pub(super) struct LineReader {
 }
 
 impl LineReader {
-    /// Takes what was read; all earlier input must have been fetched by [`LineReader::next_line`].
+    /// Adds received bytes. Before, call [`LineReader::next_line`] until it returns `None`.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.unread.drain(..self.position);
         self.position = 0;
         self.unread.extend_from_slice(bytes);
     }
 
-    /// The next whole line.
+    /// The next complete line.
     pub(super) fn next_line(&mut self) -> Option<RawLine> {
         while let Some(&byte) = self.unread.get(self.position) {
             self.position += 1;
@@ -39,7 +39,7 @@ impl LineReader {
                 }
                 CR => return Some(RawLine::Bytes(std::mem::take(&mut self.line))),
                 BELL => {
-                    // what was begun before it will not be ended
+                    // BEL abandons a line that was begun before
                     self.line.clear();
                     return Some(RawLine::Bytes(vec![BELL]));
                 }

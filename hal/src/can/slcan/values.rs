@@ -1,6 +1,7 @@
-//! The codes in SLCAN lines: bit rates, states, flags, errors.
+//! The codes in SLCAN lines: bit rates, states, flags and errors.
 
-/// The bit rate that `S` with this number sets, in bit/s. 7 is Lawicel's 800 kbit/s; some adapters take it for 750.
+/// The bit rate that `S` with this number sets, in bit/s. Lawicel defines 7 as 800 kbit/s; some adapters use
+/// 750.
 pub(super) fn bit_rate(number: u8) -> Option<u32> {
     Some(match number {
         0 => 10_000,
@@ -17,22 +18,22 @@ pub(super) fn bit_rate(number: u8) -> Option<u32> {
     })
 }
 
-/// The number by which `S` sets this bit rate.
+/// The number with which `S` sets this bit rate.
 pub(super) fn bit_rate_number(rate: u32) -> Option<u8> {
-    // 83⅓ kbit/s is written in both ways
+    // 83⅓ kbit/s is written as 83,300 and as 83,333
     let rate = if rate == 83_333 { 83_300 } else { rate };
     (0..=9).find(|number| bit_rate(*number) == Some(rate))
 }
 
-/// The bit rates that `S` sets, in bit/s.
+/// The bit rates that `S` can set, in bit/s, in ascending order.
 pub(super) fn bit_rates() -> impl Iterator<Item = u32> {
     let mut rates: Vec<u32> = (0..=9).filter_map(bit_rate).collect();
     rates.sort_unstable();
     rates.into_iter()
 }
 
-/// BTR0 and BTR1 by which `s` sets a bit rate that has no number, within 0.13 %: those of the SJA1000 at 16 MHz, which
-/// the command is about (Lawicel's CANUSB manual), sampled at 68 to 82 %.
+/// BTR0 and BTR1 with which `s` sets a bit rate that has no number, within 0.13 %. The command is defined for
+/// the SJA1000 at 16 MHz (Lawicel's CANUSB manual); the sample point is at 68 to 82 %.
 pub(super) fn bit_timing(rate: u32) -> Option<u16> {
     Some(match rate {
         // 94,118: 5 clock cycles, 17 quanta
@@ -65,12 +66,12 @@ pub(super) fn data_bit_rate(number: u8) -> Option<u32> {
     })
 }
 
-/// The number by which `Y` sets this data bit rate.
+/// The number with which `Y` sets this data bit rate.
 pub(super) fn data_bit_rate_number(rate: u32) -> Option<u8> {
     (0..=8).find(|number| data_bit_rate(*number) == Some(rate))
 }
 
-/// The flags that `F` reads (Lawicel's CANUSB manual).
+/// The flags that `F` returns (Lawicel's CANUSB manual).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StatusFlags(pub u8);
 
@@ -84,7 +85,7 @@ impl StatusFlags {
     pub(super) const OVERRUN: u8 = 1 << 3;
     /// The controller is error passive.
     pub(super) const PASSIVE: u8 = 1 << 5;
-    /// There were bus errors.
+    /// Bus errors occurred.
     #[cfg(feature = "sim")]
     pub(super) const BUS_ERROR: u8 = 1 << 7;
 
@@ -94,22 +95,22 @@ impl StatusFlags {
     }
 }
 
-/// A controller's state, as reported.
+/// The state of a controller, as the adapter reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ControllerState {
     /// Error active.
     Active,
-    /// Error active, a counter above 96.
+    /// Error active with an error counter above 96.
     Warning,
     /// Error passive.
     Passive,
     /// Bus off.
     Off,
-    /// Failed, as its driver says.
+    /// The driver reports a failure.
     Failed,
 }
 
-/// The letters of the states.
+/// The letter of each state.
 pub(super) const STATES: [(u8, ControllerState); 5] = [
     (b'a', ControllerState::Active),
     (b'w', ControllerState::Warning),
@@ -123,22 +124,22 @@ pub(super) const STATES: [(u8, ControllerState); 5] = [
 pub struct BusErrors(pub u8);
 
 impl BusErrors {
-    /// The letters of the bits, the lowest first.
+    /// The letter of each bit, the lowest bit first.
     pub(super) const LETTERS: [u8; 8] = *b"abBcfoOs";
-    /// Nobody acknowledged.
+    /// No node acknowledged the frame.
     pub(super) const ACKNOWLEDGEMENT: u8 = 1 << 0;
     /// A dominant bit was read as recessive.
     pub(super) const BIT0: u8 = 1 << 1;
     /// A recessive bit was read as dominant.
     pub(super) const BIT1: u8 = 1 << 2;
-    /// Wrong checksum.
+    /// The checksum is wrong.
     pub(super) const CRC: u8 = 1 << 3;
-    /// A bit of fixed form had the wrong value.
+    /// A bit with a fixed value had the wrong value.
     pub(super) const FORM: u8 = 1 << 4;
     /// The receive buffer overran.
     pub(super) const RECEIVE_OVERRUN: u8 = 1 << 5;
     /// The transmit buffer overran.
     pub(super) const TRANSMIT_OVERRUN: u8 = 1 << 6;
-    /// Six equal bits.
+    /// Six equal bits in a row.
     pub(super) const STUFF: u8 = 1 << 7;
 }

@@ -1,10 +1,11 @@
-//! Which frames the kernel's filters let through: those that the owner asks for, and the echoes of our own.
+//! The kernel's filters: they pass the frames that the owner wants and the echoes of our own frames.
 
 use socketcan::CanFilter as KernelFilter;
 
 use crate::can::{CanFilter, CanId};
 
-/// How many identifiers of our own frames get a filter for their echoes. With more, only [`Filters::pass`] filters.
+/// How many identifiers of our own frames get a filter for their echoes. With more, only [`Filters::pass`]
+/// filters.
 const ECHO_FILTERS: usize = 64;
 /// The kernel takes 512 filters, those for echoes included. With more, only [`Filters::pass`] filters.
 const MOST_FILTERS: usize = 512 - ECHO_FILTERS;
@@ -25,7 +26,7 @@ impl Default for Filters {
 }
 
 impl Filters {
-    /// Sets which frames the owner asks for.
+    /// Sets the filters of the owner; without any, every frame passes.
     pub(super) fn set(&mut self, wanted: &[CanFilter]) {
         self.wanted = wanted.to_vec();
     }
@@ -35,12 +36,13 @@ impl Filters {
         self.echo_ids = Some(Vec::new());
     }
 
-    /// Whether the owner asks for frames with this identifier.
+    /// Whether the owner wants frames with this identifier.
     pub(super) fn pass(&self, id: CanId) -> bool {
         self.wanted.is_empty() || self.wanted.iter().any(|filter| filter.matches(id))
     }
 
-    /// Lets the echo of a frame with this identifier through; returns whether the kernel's filters must change.
+    /// Lets the echo of a frame with this identifier through; returns whether the kernel's filters must
+    /// change.
     pub(super) fn let_echo_through(&mut self, id: CanId) -> bool {
         let passes = self.pass(id);
         let Some(echo_ids) = self.echo_ids.as_mut().filter(|ids| !passes && !ids.contains(&id)) else {

@@ -1,4 +1,4 @@
-//! The network interface behind a CAN socket, by netlink: bit rates, modes, up and down.
+//! The network interface behind a CAN socket, controlled by netlink: bit rates, modes, up and down.
 
 use std::io;
 
@@ -8,17 +8,17 @@ use socketcan::{CanCtrlMode, CanInterface};
 use crate::bus::BusState;
 use crate::can::{CanCapabilities, CanError, CanSettings};
 
-/// `IFF_ECHO`: the driver loops a frame back when it was sent, not when it was taken.
+/// `IFF_ECHO`: the driver echoes a frame after sending it, not already when accepting it.
 const IFF_ECHO: u32 = 1 << 18;
-/// `CAP_NET_ADMIN`'s bit.
+/// The bit of `CAP_NET_ADMIN`.
 const CAP_NET_ADMIN: u32 = 12;
-const NEEDS_CAPABILITY: &str = " (that takes CAP_NET_ADMIN)";
+const NEEDS_CAPABILITY: &str = " (this needs CAP_NET_ADMIN)";
 
-/// What an interface is like.
+/// The present state and abilities of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Facts {
     pub is_up: bool,
-    /// A controller with bit timing stands behind it; not so for vcan and vxcan.
+    /// A controller with bit timing is behind the interface; vcan and vxcan have none.
     pub has_controller: bool,
     pub has_fd_mtu: bool,
     pub state: BusState,
@@ -27,7 +27,7 @@ pub(super) struct Facts {
     pub restarts_itself: bool,
 }
 
-/// An interface by name, which may come and go.
+/// A CAN interface by name. The interface may go away and come back.
 #[derive(Debug, Clone)]
 pub(super) struct SocketCanInterface {
     device: String,
@@ -35,7 +35,7 @@ pub(super) struct SocketCanInterface {
 }
 
 impl SocketCanInterface {
-    /// `device` is how errors name it.
+    /// Errors name `device`.
     pub(super) fn new(device: &str, name: &str) -> Self {
         Self { device: device.to_owned(), name: name.to_owned() }
     }
@@ -44,14 +44,14 @@ impl SocketCanInterface {
         &self.name
     }
 
-    /// Looks at the interface.
+    /// Reads the state and abilities of the interface.
     pub(super) fn facts(&self) -> Result<Facts, CanError> {
         let (_, details) = self.look()?;
         Ok(self.judge(&details))
     }
 
-    /// Brings the interface up with these settings; leaves it alone where it is as wanted, and not to be purged of
-    /// the frames waiting in it.
+    /// Brings the interface up with these settings. An interface that already has them is left alone, unless
+    /// `purge` asks to discard the frames that wait in it.
     pub(super) fn set_up(&self, settings: &CanSettings, purge: bool) -> Result<(), CanError> {
         let (interface, details) = self.look()?;
         let facts = self.judge(&details);
@@ -62,7 +62,7 @@ impl SocketCanInterface {
         }
     }
 
-    /// Leaves bus-off, without the frames that wait in the interface.
+    /// Leaves bus-off and discards the frames that wait in the interface.
     pub(super) fn restart(&self) -> Result<(), CanError> {
         let (interface, details) = self.look()?;
         let facts = self.judge(&details);
@@ -86,7 +86,7 @@ impl SocketCanInterface {
         let can = &details.can;
         let has_controller = can.state.is_some() || can.bit_timing_const.is_some() || can.ctrl_mode.is_some();
         let supports = |mode: CanCtrlMode| {
-            // kernels before 6.0 do not say
+            // kernels before 6.0 do not report the supported modes
             has_controller && can.ctrl_mode_supported.is_none_or(|supported| supported & mode.mask() != 0)
         };
         let has_fd_mtu = details.mtu == Some(Mtu::Fd);
@@ -163,7 +163,7 @@ impl SocketCanInterface {
         };
         interface.bring_down().map_err(|error| self.failed(error, &what))?;
         let set = interface.set_can_params(&params(&details.can, settings));
-        // up again in any case, so that a refusal leaves the interface as it was found
+        // even after a refusal, bring the interface up again, as it was before
         let up = if set.is_ok() || facts.is_up { interface.bring_up() } else { Ok(()) };
         set.map_err(|error| self.failed(error, &what))?;
         up.map_err(|error| self.failed(error, "go on the bus"))
@@ -173,14 +173,15 @@ impl SocketCanInterface {
         CanError::Unsupported { device: self.device.clone(), what }
     }
 
-    /// A refusal of the system, or the loss of the interface. Netlink's reason does not always get here.
+    /// The error for a request that failed: the interface is gone, or else the system refused. The library
+    /// does not always pass on netlink's reason.
     fn failed(&self, error: socketcan::Error, what: &str) -> CanError {
         let source = into_io(error);
         if CanInterface::open(&self.name).is_err() {
             return CanError::Device { device: self.device.clone(), source };
         }
         let hint = if may_administer() { "" } else { NEEDS_CAPABILITY };
-        tracing::debug!(device = %self.device, error = %source, what, "refused by the system");
+        tracing::debug!(device = %self.device, error = %source, what, "the system refused the request");
         self.unsupported(format!("{what}{hint}"))
     }
 
@@ -199,7 +200,7 @@ fn into_io(error: socketcan::Error) -> io::Error {
     }
 }
 
-/// A controller cannot hit every bit rate exactly; what it says it has is within a hundredth then.
+/// Whether a bit rate is within 1 % of the wanted one: a controller cannot produce every bit rate exactly.
 fn is_near(actual: Option<CanBitTiming>, wanted: u32) -> bool {
     actual.is_some_and(|timing| timing.bitrate.abs_diff(wanted) <= wanted / 100)
 }
@@ -217,7 +218,7 @@ fn params(can: &InterfaceCanParams, settings: &CanSettings) -> InterfaceCanParam
     let supports = |mode: CanCtrlMode| can.ctrl_mode_supported.is_some_and(|modes| modes & mode.mask() != 0);
     let mut modes = CanCtrlModes::from_mode(CanCtrlMode::ListenOnly, settings.listen_only);
     modes.add(CanCtrlMode::Fd, settings.data_bit_rate.is_some());
-    // a listener learns from bus errors that its bit rate is wrong
+    // bus errors show a listener that its bit rate is wrong
     let reports_errors = settings.listen_only && supports(CanCtrlMode::BerrReporting);
     modes.add(CanCtrlMode::BerrReporting, reports_errors);
     let timing = |bitrate| CanBitTiming { bitrate, ..CanBitTiming::default() };
@@ -229,7 +230,7 @@ fn params(can: &InterfaceCanParams, settings: &CanSettings) -> InterfaceCanParam
     }
 }
 
-/// Whether this process may set up interfaces.
+/// Whether this process may configure interfaces.
 fn may_administer() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));

@@ -1,7 +1,7 @@
 //! CAN interfaces of the Linux kernel, by raw sockets.
 //!
-//! Filters and time stamps are the kernel's. A frame's outcome is its echo, which the driver gives once the frame was
-//! sent; a frame that is overtaken by the echo of a later one was not.
+//! The kernel filters frames and takes time stamps. A frame's outcome is its echo, which the driver returns
+//! after sending the frame. If the echo of a later frame arrives first, the frame was not sent.
 
 mod filters;
 mod interface;
@@ -31,16 +31,18 @@ use crate::future::BoxFuture;
 use crate::system::{ReceivedMessage, async_fd, readable_or_failed, receive};
 use crate::timer::{Deadline, TimerKind};
 
-/// Frames that have no outcome yet; sending waits beyond it.
+/// How many frames may be without an outcome; sending waits beyond this number.
 const WINDOW: usize = 64;
-/// Received frames kept unread; more are lost, and counted.
+/// How many received frames are kept unread; further frames are lost and counted.
 const EVENTS: usize = 4096;
-/// As much as the system allows of this is asked for, so that a busy second of ours loses no frame.
+/// The size of the socket's receive buffer, in bytes, or less if the system limits it: no frame is lost while
+/// this process is busy for a second.
 const RECEIVE_BUFFER: i32 = 1 << 20;
-/// A full transmit queue tells nobody when it has room again (ENOBUFS): look this much later, then twice that, …
+/// After ENOBUFS, try again after this time and then double it up to `LAST_RETRY`: the kernel does not signal
+/// when a full transmit queue has room again.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 const LAST_RETRY: Duration = Duration::from_millis(16);
-/// A time stamp further back than this was taken by another clock setting.
+/// An older time stamp is from before the clock was set; it is ignored.
 const OLDEST: Duration = Duration::from_secs(10);
 
 /// SocketCAN's error classes (`linux/can/error.h`), and the controller problems in the second byte of detail.
@@ -56,7 +58,7 @@ pub(crate) struct SocketCan {
     interface: SocketCanInterface,
     facts: Facts,
     socket: AsyncFd<CanFdSocket>,
-    /// Tells when there is something to read from the socket, an error included.
+    /// Readable when the socket has a frame or an error to read.
     readable: AsyncFd<OwnedFd>,
     settings: Option<CanSettings>,
     filters: Filters,
@@ -64,17 +66,18 @@ pub(crate) struct SocketCan {
     events: EventQueue,
     state: BusState,
     load: LoadMeter,
-    /// The kernel's count of dropped frames as last seen, and whether it went up since the last echo.
+    /// The kernel's count of dropped frames, as last read.
     dropped: u32,
+    /// The count has increased since the last echo.
     echoes_lost: bool,
     retry: Deadline,
     backoff: Duration,
-    /// The error number that ended the socket's life: the kernel tells it once, and we as often as we are asked.
+    /// The error number that ended the socket. The kernel reports it once; every later poll returns it again.
     failure: Option<i32>,
 }
 
 impl SocketCan {
-    /// Opens an interface, within a tokio runtime. `device` is how errors name it.
+    /// Opens an interface, within a tokio runtime. Errors name `device`.
     pub(crate) fn open(device: &str, interface: &str) -> Result<Self, CanError> {
         let interface = SocketCanInterface::new(device, interface);
         let facts = interface.facts()?;
@@ -108,7 +111,7 @@ impl SocketCan {
         CanError::Unsupported { device: self.device.clone(), what: what.to_owned() }
     }
 
-    /// Starts over with a fresh socket: one that saw its interface go down stays in error.
+    /// Opens a new socket: a socket whose interface went down keeps its error.
     fn reopen(&mut self, facts: Facts) -> Result<(), CanError> {
         (self.socket, self.readable) = open_socket(&self.interface).map_err(|error| self.lost(error))?;
         self.facts = facts;
@@ -127,11 +130,11 @@ impl SocketCan {
     where
         F: FnOnce(&SocketCanInterface) -> Result<(), CanError> + Send + 'static,
     {
-        // drivers take their time to go down and up
+        // drivers are slow to go down and up
         let interface = self.interface.clone();
         let done = tokio::task::spawn_blocking(move || (action(&interface), interface.facts()));
         let (done, facts) = done.await.map_err(|error| self.lost(error.into()))?;
-        // refused too, the interface may have been down in between
+        // even after a refusal, the interface may have been down for a moment
         self.reopen(facts?)?;
         done
     }
@@ -145,13 +148,13 @@ impl SocketCan {
         set.map_err(|error| self.lost(error))
     }
 
-    /// Takes what came. Only errors are ready, and what came before them has been taken.
+    /// Processes everything that the socket has received. Ready only with an error, after all earlier frames.
     fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<CanError> {
         loop {
             let mut guard = match self.readable.poll_read_ready(cx) {
                 Poll::Ready(Ok(guard)) => Some(guard),
                 Poll::Ready(Err(error)) => return Poll::Ready(self.lost(error)),
-                // the kernel tells an error ahead of the frames that came before it
+                // the kernel reports an error before the frames that arrived earlier
                 Poll::Pending if self.failure.is_some() => None,
                 Poll::Pending => return Poll::Pending,
             };
@@ -193,7 +196,7 @@ impl SocketCan {
             }
             _ => {
                 self.account(&frame);
-                // what only an echo's filter let through
+                // other frames passed only because of an echo's filter
                 if self.filters.pass(frame.id()) {
                     self.events.push(CanEvent::Received { frame, at });
                 }
@@ -208,7 +211,7 @@ impl SocketCan {
     }
 
     fn handle_echo(&mut self, frame: &CanFrame, at: Instant) {
-        // one that nobody waits for was left in the interface by somebody before us
+        // an unexpected echo belongs to a frame that an earlier user left in the interface
         let Some(place) = self.unconfirmed.iter().position(|sent| sent == frame) else { return };
         for _ in self.unconfirmed.drain(..place) {
             self.events.push(match self.echoes_lost {
@@ -266,7 +269,7 @@ fn open_socket(interface: &SocketCanInterface) -> io::Result<(AsyncFd<CanFdSocke
     socket.set_recv_own_msgs(true)?;
     socket.set_recv_timestamp(true)?;
     socket.set_socket_option_int(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
-    // beyond the system's limit, where we may
+    // exceeding the system's limit needs a privilege
     if socket.set_socket_option_int(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER).is_err() {
         socket.set_socket_option_int(libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER)?;
     }
@@ -274,7 +277,7 @@ fn open_socket(interface: &SocketCanInterface) -> io::Result<(AsyncFd<CanFdSocke
     Ok((async_fd(socket, Interest::WRITABLE)?, readable))
 }
 
-/// The moment of a real-time time stamp.
+/// Converts a time stamp of the real-time clock.
 fn instant(timestamp: Option<Duration>) -> Instant {
     let now = Instant::now();
     let clock = clock_gettime(ClockId::Realtime);
@@ -320,7 +323,7 @@ impl CanBus for SocketCan {
 
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: &CanFrame) -> Poll<Result<(), CanError>> {
         self.check_send(frame)?;
-        // echoes make room, so they are taken here too
+        // echoes make room, so process them here too
         if let Poll::Ready(error) = self.poll_drive(cx) {
             return Poll::Ready(Err(error));
         }
@@ -360,7 +363,7 @@ impl CanBus for SocketCan {
         if let Some(event) = self.events.pop() {
             return Poll::Ready(Ok(event));
         }
-        // what came before the interface went away is still told
+        // report the events from before the interface went away first
         let driven = self.poll_drive(cx);
         match self.events.pop() {
             Some(event) => Poll::Ready(Ok(event)),

@@ -1,4 +1,4 @@
-//! Frames as a raw CAN socket has them (`linux/can.h`).
+//! Frames in the layout of a raw CAN socket (`linux/can.h`).
 
 use crate::can::{CanFrame, CanId, FdFlags, FrameKind};
 
@@ -12,7 +12,7 @@ pub(super) const CLASSIC_MTU: usize = 16;
 /// `sizeof(struct canfd_frame)`.
 pub(super) const FD_MTU: usize = 72;
 
-/// A frame in the kernel's form.
+/// A frame in the kernel's layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RawFrame {
     bytes: [u8; FD_MTU],
@@ -47,7 +47,7 @@ impl From<&CanFrame> for RawFrame {
     }
 }
 
-/// Reads what a socket delivered; `None` for what is no frame.
+/// Parses the bytes of a frame from a socket; `None` if they are not a valid frame.
 pub(super) fn parse(bytes: &[u8]) -> Option<CanFrame> {
     let (id, rest) = bytes.split_first_chunk()?;
     let id = u32::from_ne_bytes(*id);
@@ -65,7 +65,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<CanFrame> {
         CLASSIC_MTU if id & RTR_FLAG != 0 => CanFrame::new_remote(can_id, len),
         CLASSIC_MTU => CanFrame::new(can_id, data.get(..len)?),
         FD_MTU => {
-            // the kernel adds flags of its own
+            // mask the kernel's additional flags
             let flags = FdFlags { bit_rate_switch: flags & BRS != 0, error_state: flags & ESI != 0 };
             CanFrame::new_fd(can_id, flags, data.get(..len)?)
         }

@@ -1,16 +1,17 @@
-//! The vehicle's own periodic traffic.
+//! The periodic traffic of the simulated vehicle.
 
 use std::time::{Duration, Instant};
 
 use crate::can::{CanFrame, CanId, CanSettings, WireLength};
 
-/// As many messages take turns; some win against a diagnostic request, none has a diagnostic identifier.
+/// How many messages take turns. Some win arbitration against a diagnostic request; none has a diagnostic
+/// identifier.
 const MESSAGES: u32 = 24;
-/// What a typical frame of eight bytes takes, intermission included, for spacing them.
+/// The length of a typical frame of eight bytes with its intermission, for the distance between messages.
 const TYPICAL_BITS: u32 = 117;
 
-/// Messages of eight bytes at equal distances, from nodes that acknowledge. A message still waiting when the next one
-/// is due is overwritten by it, as a real ECU's buffer is.
+/// Messages of eight bytes at equal distances, from nodes that acknowledge. A message that becomes due
+/// replaces a message that still waits, as in a real ECU's buffer.
 #[derive(Debug)]
 pub(super) struct BackgroundTraffic {
     interval: Option<Duration>,
@@ -25,13 +26,13 @@ impl BackgroundTraffic {
         let interval = (load > 0.0).then(|| {
             let frame = WireLength { nominal_bits: TYPICAL_BITS, data_bits: 0 };
             let settings = CanSettings { bit_rate, data_bit_rate: None, listen_only: false };
-            // a bus cannot be fuller than full, and rounding must not make the distance nothing
+            // the load cannot exceed 1, and rounding must not make the distance zero
             frame.duration(&settings).div_f32(load.min(1.0)).max(Duration::from_micros(1))
         });
         Self { interval, due: now, waiting: None, counter: 0, overwritten: 0 }
     }
 
-    /// Whether there are such nodes at all.
+    /// Whether there is background traffic.
     pub(super) fn is_present(&self) -> bool {
         self.interval.is_some()
     }
@@ -41,7 +42,7 @@ impl BackgroundTraffic {
         self.interval.map(|_| self.waiting.unwrap_or(self.due))
     }
 
-    /// Puts in the queue what is due by `now`.
+    /// Queues the messages that are due by `now`.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         let Some(interval) = self.interval else { return };
         while self.due <= now {
@@ -54,12 +55,12 @@ impl BackgroundTraffic {
         }
     }
 
-    /// The waiting message, if it was ready by then.
+    /// The waiting message, if it was ready at `by`.
     pub(super) fn frame(&self, by: Instant) -> Option<CanFrame> {
         self.waiting.filter(|ready| *ready <= by)?;
         let turn = self.counter % MESSAGES;
         let id = CanId::standard_truncated(0x0A0 + (turn * 7 % MESSAGES) * 0x3B);
-        // changing contents, so that the stuffed lengths are those of real traffic
+        // contents change, so that the lengths with stuff bits are those of real traffic
         let contents = (u64::from(self.counter) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         CanFrame::new(id, &contents.to_be_bytes()).ok()
     }

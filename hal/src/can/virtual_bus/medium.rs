@@ -1,4 +1,4 @@
-//! The wire itself: who sends when, what becomes of it. Pure; the time is an argument.
+//! The wire: arbitration, transmission and acknowledgement. A pure state machine; time is an argument.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,12 +11,13 @@ use crate::bus::{BusState, LoadMeter};
 use crate::can::frame_length::INTERMISSION_BITS;
 use crate::can::{CanFilter, CanFrame, CanSettings, FrameKind, WireLength};
 
-/// Where receivers with another bit rate see their first error: within the identifier.
+/// After how many bits receivers with another bit rate detect their first error: within the identifier.
 const BITS_BEFORE_DISTURBANCE: u32 = 12;
-/// Error flag, its echo by the others, and the error delimiter.
+/// Error flag, the error flags of the other nodes, and error delimiter.
 const ERROR_FRAME_BITS: u32 = 6 + 6 + 8;
-/// How often an error passive node repeats what nobody acknowledges. A real one repeats without pause; nobody can
-/// hear that on a bus without another node, and simulating it would cost a core.
+/// How often an error passive node repeats a frame without acknowledgement. A real node repeats without
+/// pause, but no other node is there to see the difference, and simulating every repetition would occupy a
+/// core.
 const LONELY_PAUSE: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +44,7 @@ struct Transmission {
     end: Instant,
 }
 
-/// The wire and all that is attached to it. `nodes` is ordered by attachment.
+/// The wire and its nodes. `nodes` is in the order of attachment.
 pub(super) struct Medium {
     settings: CanSettings,
     granularity: Duration,
@@ -51,9 +52,9 @@ pub(super) struct Medium {
     pub background: BackgroundTraffic,
     pub load: LoadMeter,
     pub statistics: BusStatistics,
-    /// How many of the next frames an injected error destroys.
+    /// How many of the next frames to destroy by an injected error.
     pub destroy_next: u32,
-    /// How many of the next frames that match are acknowledged and yet reach no one.
+    /// How many of the next matching frames to acknowledge without delivering them.
     pub drop_next: (u32, Option<CanFilter>),
     current: Option<Transmission>,
     free_at: Instant,
@@ -79,19 +80,19 @@ impl Medium {
         }
     }
 
-    /// The bit rates the vehicle's nodes have.
+    /// The settings of the vehicle's nodes.
     pub(super) fn settings(&self) -> CanSettings {
         self.settings
     }
 
-    /// Takes a frame from a node, at the end of that node's queue.
+    /// Appends a frame to the transmit queue of a node.
     pub(super) fn enqueue(&mut self, key: u32, frame: CanFrame, now: Instant) {
         if let Some(node) = self.nodes.get_mut(&key) {
             node.enqueue(frame, now, self.granularity);
         }
     }
 
-    /// When something happens next by itself.
+    /// When to call [`Medium::handle_timeout`].
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match &self.current {
             Some(transmission) => Some(transmission.end),
@@ -99,7 +100,7 @@ impl Medium {
         }
     }
 
-    /// Does everything that happens up to `now`.
+    /// Simulates the bus up to `now`.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         loop {
             if let Some(transmission) = self.current {
@@ -125,8 +126,9 @@ impl Medium {
         Some(earliest.max(self.free_at))
     }
 
-    /// Arbitration, by what is ready when the bus is free: the lowest identifier, then data before remote. Of two
-    /// nodes with the same frame the one attached first wins; on a real bus they would disturb each other.
+    /// Arbitrates between the frames that are ready at `start`: the lowest identifier wins, and a data frame
+    /// wins over a remote frame. Of two equal frames, the node attached first wins; on a real bus the two
+    /// would disturb each other.
     fn begin(&mut self, start: Instant) {
         self.background.handle_timeout(start);
         let nodes = self.nodes.iter().filter_map(|(key, node)| {
@@ -159,11 +161,11 @@ impl Medium {
         self.current = Some(Transmission { sender, settings, frame, outcome, start, end });
     }
 
-    /// What becomes of a frame, by who else is on the bus.
+    /// Decides the outcome of a frame by the other nodes on the bus.
     fn judge(&mut self, sender: FrameSender, settings: &CanSettings, frame: &CanFrame) -> FrameOutcome {
         let mut acknowledged = false;
         let mut disturbed = false;
-        // the nodes behind the background traffic have the bus's own settings
+        // the senders of the background traffic have the settings of the vehicle
         let hidden = (self.background.is_present() && sender != FrameSender::Background)
             .then_some((self.settings, BusState::Active));
         let others = self
@@ -175,7 +177,7 @@ impl Medium {
             if understands(&other, settings, frame) {
                 acknowledged = true;
             } else if state == BusState::Active {
-                // an active error flag; a passive one does not show on the wire
+                // only an active error flag destroys the frame; a passive one is invisible on the wire
                 disturbed = true;
             }
         }
@@ -217,9 +219,10 @@ impl Medium {
             match outcome {
                 FrameOutcome::Acknowledged if understood && dropped => {}
                 FrameOutcome::Acknowledged if understood => node.handle_received(frame, own.is_none(), end),
-                // listening only, a controller's counters stand still
+                // a controller that only listens does not count errors
                 _ if receiver.listen_only => node.handle_receive_error(0, end),
-                // who flags an error and sees the bus dominant after it, was the first to: +8 (ISO 11898-1, 12.1.4.2)
+                // the first node to flag an error sees a dominant bit after its flag: +8 (ISO 11898-1,
+                // 12.1.4.2)
                 _ => node.handle_receive_error(if understood { 1 } else { 9 }, end),
             }
         }
@@ -233,7 +236,7 @@ impl Medium {
         }
     }
 
-    /// Tells the sender what became of its frame.
+    /// Reports the outcome to the sender.
     fn settle(&mut self, key: u32, epoch: u32, outcome: FrameOutcome, end: Instant) {
         let Some(node) = self.nodes.get_mut(&key).filter(|node| node.epoch == epoch) else { return };
         match outcome {

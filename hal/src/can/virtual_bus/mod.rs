@@ -1,12 +1,13 @@
-//! A CAN bus in memory, with true bit timing.
+//! A CAN bus in memory, with exact bit timing.
 //!
-//! Every frame takes its exact stuffed length at its sender's bit rates; when the bus becomes free, the lowest
-//! identifier of all that wait wins it. Nodes with another bit rate destroy frames until their error counters silence
-//! them, as on a real bus; a node alone gets no acknowledgement; one that only listens gives none.
+//! Every frame takes its exact length with stuff bits at its sender's bit rates. When the bus becomes free,
+//! the lowest waiting identifier wins. As on a real bus, nodes with another bit rate destroy frames until
+//! their error counters silence them; a lone node gets no acknowledgement; a node that only listens gives
+//! none.
 //!
-//! Bus time is exact although timers are not: frames follow each other by their lengths, and events that fell due
-//! since the last wake-up carry the time they happened at. With [`TimerKind::Runtime`] on a paused clock all of it is
-//! deterministic.
+//! Bus time is exact although timers are not: frames follow each other by their lengths, and events carry the
+//! time at which they happened, even after a late wake-up. With
+//! [`TimerKind::Runtime`](crate::timer::TimerKind) and a paused clock, the bus is deterministic.
 
 mod background;
 mod config;
@@ -27,19 +28,20 @@ pub use self::config::VirtualBusConfig;
 pub use self::statistics::{BusStatistics, NodeStatistics};
 pub use self::virtual_can::VirtualCan;
 
-/// The bus; clones share it. It lives as long as one of them or one of its nodes.
+/// A virtual bus. Clones share the bus, which lives as long as one clone or node.
 #[derive(Clone)]
 pub struct VirtualBus {
     shared: Arc<SharedBus>,
 }
 
 impl VirtualBus {
-    /// A bus without nodes. Must be called within a tokio runtime, which drives it.
+    /// Creates a bus without nodes. Call this within a tokio runtime, which drives the bus.
     pub fn new(config: VirtualBusConfig) -> Self {
         Self { shared: SharedBus::start(config) }
     }
 
-    /// A node of the vehicle: on the bus at once, with the bus's own bit rates, capable of everything.
+    /// Attaches a node of the vehicle: on the bus immediately, with the vehicle's bit rates and full
+    /// capabilities.
     pub fn attach(&self, name: &str) -> VirtualCan {
         let mut node = self.attach_adapter(name, Self::full_capabilities());
         let settings = self.shared.lock().medium.settings();
@@ -47,7 +49,7 @@ impl VirtualBus {
         node
     }
 
-    /// An adapter: off the bus until it is configured, and capable of no more than this.
+    /// Attaches an adapter with limited capabilities: off the bus until it is configured.
     pub fn attach_adapter(&self, name: &str, capabilities: CanCapabilities) -> VirtualCan {
         let mut state = self.shared.lock();
         let key = state.next_key;
@@ -57,12 +59,12 @@ impl VirtualBus {
         VirtualCan { name: name.to_owned(), key, shared: Arc::clone(&self.shared) }
     }
 
-    /// What an adapter without limits can do.
+    /// The capabilities of an adapter without limits.
     pub fn full_capabilities() -> CanCapabilities {
         CanCapabilities { fd: true, listen_only: true, set_bit_rate: true, confirms_transmission: true }
     }
 
-    /// What happened so far.
+    /// The counters of the bus.
     pub fn statistics(&self) -> BusStatistics {
         let state = self.shared.lock();
         let medium = &state.medium;
@@ -73,13 +75,13 @@ impl VirtualBus {
         }
     }
 
-    /// The bus's load over the last second, 0…1.
+    /// The load over the last second, 0…1.
     pub fn load(&self) -> f32 {
         let state = self.shared.lock();
         state.medium.load.load(self.shared.config.timer.now()).0
     }
 
-    /// Changes the share of the bus's time, 0…1, that the vehicle's periodic messages take.
+    /// Changes the share of bus time that the vehicle's periodic messages take, 0…1.
     pub fn set_load(&self, load: f32) {
         self.shared.act(|medium, now| {
             let overwritten = medium.background.overwritten;
@@ -88,17 +90,18 @@ impl VirtualBus {
         });
     }
 
-    /// Drives the named nodes bus-off, as a short circuit does.
+    /// Drives the named nodes into bus-off, as a short circuit does.
     pub fn force_bus_off(&self, name: &str) {
         self.for_each(name, BusNode::force_bus_off);
     }
 
-    /// Gives up the named nodes' next frames: each is answered by [`CanEvent::TransmitFailed`] and not sent.
+    /// Fails the named nodes' next frames: each gets [`CanEvent::TransmitFailed`](crate::can::CanEvent) and
+    /// is not sent.
     pub fn fail_transmissions(&self, name: &str, frames: u32) {
         self.for_each(name, |node| node.fail_next = frames);
     }
 
-    /// Pulls out the named nodes' device: they leave the bus, and their owner gets a fatal error.
+    /// Unplugs the named nodes: they leave the bus, and their owners get a fatal error.
     pub fn unplug(&self, name: &str) {
         self.for_each(name, |node| {
             node.unplugged = true;
@@ -107,12 +110,12 @@ impl VirtualBus {
         });
     }
 
-    /// Destroys the next frames on the bus, whoever sends them; they are repeated.
+    /// Destroys the next frames on the bus, of any sender. The senders repeat them.
     pub fn destroy_frames(&self, frames: u32) {
         self.shared.act(|medium, _| medium.destroy_next = frames);
     }
 
-    /// Lets the next frames that match be acknowledged and yet reach nobody.
+    /// Acknowledges the next matching frames without delivering them.
     pub fn drop_frames(&self, frames: u32, filter: Option<CanFilter>) {
         self.shared.act(|medium, _| medium.drop_next = (frames, filter));
     }

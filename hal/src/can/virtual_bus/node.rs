@@ -1,4 +1,4 @@
-//! One node of the virtual bus: a controller with its error counters and queues.
+//! A node of the virtual bus: a controller with its error counters and queues.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -9,21 +9,21 @@ use crate::bus::BusState;
 use crate::can::events::EventQueue;
 use crate::can::{CanCapabilities, CanEvent, CanFilter, CanFrame, CanSettings, FrameKind};
 
-/// Above this, a controller is error passive (ISO 11898-1, 12.1.4.2).
+/// A controller with an error counter above this limit is error passive (ISO 11898-1, 12.1.4.2).
 const PASSIVE_LIMIT: u16 = 127;
-/// Above this, it is bus off.
+/// A controller with a transmit error counter above this limit is bus off.
 const BUS_OFF_LIMIT: u16 = 255;
-/// SocketCAN's classes: protocol violation and bus error.
+/// SocketCAN's error classes for a protocol violation and a bus error.
 const ERROR_PROTOCOL: u32 = 0x8 | 0x80;
-/// SocketCAN's class: no ACK.
+/// SocketCAN's error class for a missing acknowledgement.
 const ERROR_ACK: u32 = 0x20;
 
-/// What a node saw go wrong.
+/// An error that a node detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BusError {
-    /// A frame was destroyed.
+    /// The frame was destroyed.
     Protocol,
-    /// Nobody acknowledged.
+    /// No node acknowledged the frame.
     NoAcknowledgement,
 }
 
@@ -31,9 +31,9 @@ pub(super) enum BusError {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct QueuedFrame {
     pub frame: CanFrame,
-    /// From when on it takes part in arbitration.
+    /// When the frame begins to take part in arbitration.
     pub ready_at: Instant,
-    /// It is given up instead of sent once it is its turn.
+    /// The frame fails at its turn and is not sent.
     pub doomed: bool,
 }
 
@@ -45,18 +45,18 @@ pub(super) struct BusNode {
     pub transmit_errors: u16,
     pub receive_errors: u16,
     pub outgoing: VecDeque<QueuedFrame>,
-    /// Changes with every configuration, so that a frame on the wire is not taken for one queued later.
+    /// Changes with every configuration, to distinguish a frame on the wire from frames queued later.
     pub epoch: u32,
     pub events: EventQueue,
     pub filters: Vec<CanFilter>,
     pub wants_event: Option<Waker>,
     pub wants_room: Option<Waker>,
     pub statistics: NodeStatistics,
-    /// How many of its next frames are given up instead of sent.
+    /// How many of the node's next frames fail instead of being sent.
     pub fail_next: u32,
-    /// The last frame it sent, or got from a node, for [`BusNode::ready_at`].
+    /// When the last frame from or to this node ended, for [`BusNode::ready_at`].
     last_frame: Option<Instant>,
-    /// The device was pulled out.
+    /// The device was unplugged.
     pub unplugged: bool,
 }
 
@@ -81,17 +81,17 @@ impl BusNode {
         }
     }
 
-    /// The settings of a node that hears the bus.
+    /// The settings, if the node hears the bus.
     pub(super) fn listening(&self) -> Option<CanSettings> {
         self.settings.filter(|_| self.state != BusState::Off && !self.unplugged)
     }
 
-    /// The settings of a node that takes part: acknowledges, and flags errors.
+    /// The settings, if the node acknowledges frames and flags errors.
     pub(super) fn participating(&self) -> Option<CanSettings> {
         self.listening().filter(|settings| !settings.listen_only)
     }
 
-    /// Goes on the bus with cleared counters and empty queues.
+    /// Joins the bus with cleared counters and empty queues.
     pub(super) fn configure(&mut self, settings: CanSettings) {
         self.settings = Some(settings);
         self.epoch = self.epoch.wrapping_add(1);
@@ -100,7 +100,7 @@ impl BusNode {
         self.restart();
     }
 
-    /// Leaves the bus; what waits is discarded.
+    /// Leaves the bus and discards waiting frames and events.
     pub(super) fn leave(&mut self) {
         self.settings = None;
         self.epoch = self.epoch.wrapping_add(1);
@@ -116,14 +116,15 @@ impl BusNode {
         self.wake_sender();
     }
 
-    /// From when on a frame handed over at `now` takes part in arbitration. A timer of this granularity tells late
-    /// that a frame ended; what answers that frame is not made later by it, so that bus time stays exact.
+    /// When a frame enqueued at `now` begins to take part in arbitration. A timer of this granularity reports
+    /// the end of a frame late; an answer to that frame counts as ready at the frame's end, so that bus time
+    /// stays exact.
     fn ready_at(&self, now: Instant, granularity: Duration) -> Instant {
         let answered = self.last_frame.filter(|at| now.saturating_duration_since(*at) <= granularity);
         answered.map_or(now, |at| at.min(now))
     }
 
-    /// Puts a frame at the end of the transmit queue.
+    /// Appends a frame to the transmit queue.
     pub(super) fn enqueue(&mut self, frame: CanFrame, now: Instant, granularity: Duration) {
         let doomed = self.fail_next > 0;
         self.fail_next = self.fail_next.saturating_sub(1);
@@ -146,7 +147,7 @@ impl BusNode {
         }
     }
 
-    /// The head of the transmit queue was acknowledged.
+    /// Processes the acknowledgement of the first frame of the transmit queue.
     pub(super) fn handle_transmitted(&mut self, at: Instant) {
         self.outgoing.pop_front();
         self.last_frame = Some(at);
@@ -160,12 +161,12 @@ impl BusNode {
         self.wake_sender();
     }
 
-    /// A frame of another node, or of the background traffic.
+    /// Receives a frame of another node or of the background traffic.
     pub(super) fn handle_received(&mut self, frame: CanFrame, background: bool, at: Instant) {
         if !background {
             self.last_frame = Some(at);
         }
-        // ISO 11898-1: back from passive, the counter goes on below the limit
+        // ISO 11898-1: a receiver leaves error passive with a counter below the limit
         self.receive_errors = self.receive_errors.saturating_sub(1).min(PASSIVE_LIMIT - 8);
         self.update_state();
         if self.filters.is_empty() || self.filters.iter().any(|filter| filter.matches(frame.id())) {
@@ -174,10 +175,12 @@ impl BusNode {
         }
     }
 
-    /// An error as a transmitter: counters up, and the error frame as SocketCAN would report it.
+    /// Processes an error as a transmitter: increases the counter and reports an error frame as SocketCAN
+    /// does.
     pub(super) fn handle_transmit_error(&mut self, error: BusError, at: Instant) {
         self.statistics.failed_attempts += 1;
-        // a passive node that only misses the acknowledgement stays where it is: alone on a bus is no bus-off
+        // a missing acknowledgement does not increase a passive node's counter: a lone node never becomes bus
+        // off
         if error == BusError::Protocol || self.transmit_errors <= PASSIVE_LIMIT {
             self.transmit_errors = self.transmit_errors.saturating_add(8);
         }
@@ -185,7 +188,7 @@ impl BusNode {
         self.update_state();
     }
 
-    /// An error as a receiver.
+    /// Processes an error as a receiver; `counts` is added to the receive error counter.
     pub(super) fn handle_receive_error(&mut self, counts: u16, at: Instant) {
         self.receive_errors = self.receive_errors.saturating_add(counts).min(PASSIVE_LIMIT + 9);
         self.report_error(BusError::Protocol, at);
@@ -245,7 +248,8 @@ impl BusNode {
     }
 }
 
-/// Whether a node with these settings reads this frame of a sender with those: the same bit rates, and FD known.
+/// Whether a receiver with these settings understands a frame of the sender: same bit rates, and CAN FD if
+/// needed.
 pub(super) fn understands(receiver: &CanSettings, sender: &CanSettings, frame: &CanFrame) -> bool {
     let format = match frame.kind() {
         FrameKind::Fd(flags) if flags.bit_rate_switch => {
@@ -257,7 +261,7 @@ pub(super) fn understands(receiver: &CanSettings, sender: &CanSettings, frame: &
     format && is_same_rate(receiver.bit_rate, sender.bit_rate)
 }
 
-/// Whether two nominal bit rates differ by no more than oscillators may (ISO 11898-1, 11.3): 0.5 %.
+/// Whether two nominal bit rates are equal within the tolerance of oscillators, 0.5 % (ISO 11898-1, 11.3).
 pub(super) fn is_same_rate(one: u32, other: u32) -> bool {
     u64::from(one.abs_diff(other)) * 200 <= u64::from(one)
 }

@@ -10,7 +10,7 @@ use super::config::VirtualBusConfig;
 use super::medium::Medium;
 use crate::timer::Deadline;
 
-/// What the bus, its nodes and its driver share.
+/// The state that the bus, its nodes and its driver task share.
 pub(super) struct SharedBus {
     pub(super) config: VirtualBusConfig,
     state: Mutex<LockedBus>,
@@ -24,7 +24,7 @@ pub(super) struct LockedBus {
 }
 
 impl SharedBus {
-    /// A bus without nodes, and the task that drives it.
+    /// Creates a bus without nodes and the task that drives it.
     pub(super) fn start(config: VirtualBusConfig) -> Arc<Self> {
         let medium = Medium::new(&config, config.timer.now());
         let changed = Arc::new(Notify::new());
@@ -43,7 +43,7 @@ impl SharedBus {
         lock(&self.state)
     }
 
-    /// Changes the bus at the present moment, and has the driver look again.
+    /// Advances the bus to the present, changes it, and wakes the driver task if the next event moved.
     pub(super) fn act<T>(&self, action: impl FnOnce(&mut Medium, Instant) -> T) -> T {
         let now = self.config.timer.now();
         let mut state = self.lock();
@@ -65,12 +65,12 @@ impl Drop for SharedBus {
     }
 }
 
-/// A panic of another holder leaves at worst one frame half accounted for.
+/// Ignores poisoning: after a panic of another holder, at worst one frame is counted incompletely.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps the bus going until it is dropped.
+/// Drives the bus until the bus is dropped.
 async fn drive(shared: Weak<SharedBus>, changed: Arc<Notify>) {
     let Some(kind) = shared.upgrade().map(|shared| shared.config.timer) else { return };
     let mut deadline = Deadline::new(kind);

@@ -1,33 +1,33 @@
-//! What a virtual bus counts.
+//! The counters of a virtual bus.
 
-/// What happened on the bus since it was made.
+/// The counters of a bus since its creation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BusStatistics {
-    /// Frames acknowledged, background traffic included.
+    /// Acknowledged frames, background traffic included.
     pub frames: u64,
-    /// Of these, background traffic.
+    /// Acknowledged frames of the background traffic.
     pub background_frames: u64,
-    /// Background messages overwritten before they could be sent.
+    /// Background messages that were replaced before they could be sent.
     pub background_overwritten: u64,
     /// Attempts that ended in an error frame.
     pub error_frames: u64,
-    /// Attempts that went wrong, or out, because a node had a bit rate or frame format that is not the bus's.
+    /// Attempts that a node with another bit rate or frame format disturbed, or made itself.
     pub disturbances: u64,
-    /// What each node did, in the order of attachment.
+    /// The counters of each node, in the order of attachment.
     pub nodes: Vec<NodeStatistics>,
 }
 
-/// What a node did since it was attached.
+/// The counters of a node since its attachment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NodeStatistics {
-    /// The name it was attached by.
+    /// The name of the node.
     pub name: String,
-    /// Its frames that were acknowledged.
+    /// Frames of this node that were acknowledged.
     pub sent: u64,
-    /// Its attempts that ended in an error frame.
+    /// Attempts of this node that ended in an error frame.
     pub failed_attempts: u64,
-    /// Frames it received, after its filters.
+    /// Received frames that passed the node's filters.
     pub received: u64,
-    /// Error frames it saw.
+    /// Error frames that the node saw.
     pub errors_seen: u64,
 }

@@ -1,4 +1,4 @@
-//! A node of the bus, as an adapter that its owner sends and receives with.
+//! A node of the virtual bus as a [`CanBus`].
 
 use std::io;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ enum SendRefusal {
     Cannot(&'static str),
 }
 
-/// A node of a [`VirtualBus`]; dropping it detaches it.
+/// A node of a [`VirtualBus`](super::VirtualBus). Dropping detaches it.
 pub struct VirtualCan {
     pub(super) name: String,
     pub(super) key: u32,
@@ -23,7 +23,7 @@ pub struct VirtualCan {
 }
 
 impl VirtualCan {
-    /// Leaves the bus until it is configured again; what waits is discarded.
+    /// Leaves the bus until the next configuration and discards waiting frames and events.
     pub(crate) fn leave(&mut self) {
         self.with_node(BusNode::leave);
     }

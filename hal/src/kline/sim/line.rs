@@ -1,4 +1,4 @@
-//! The simulated line and its nodes.
+//! A simulated K-line and its nodes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -8,7 +8,7 @@ use super::wire::{Wire, WireEvent};
 use crate::kline::{KLine, KLineError, KLineEvent, Signal};
 use crate::timer::{Deadline, TimerKind};
 
-/// A simulated K-line that its nodes share.
+/// A simulated K-line. Clones share the line.
 #[derive(Clone)]
 pub struct SimLine {
     shared: Arc<Mutex<SharedLine>>,
@@ -21,12 +21,12 @@ struct SharedLine {
 }
 
 impl SimLine {
-    /// A silent line, which goes by this clock.
+    /// Creates a silent line that uses the clock `timer`.
     pub fn new(timer: TimerKind) -> Self {
         Self { shared: Arc::new(Mutex::new(SharedLine { wire: Wire::default(), wakers: Vec::new() })), timer }
     }
 
-    /// Joins the line, listening at this bit rate, in bit/s.
+    /// Attaches a node that sends and receives at `bit_rate` bit/s.
     pub fn attach(&self, name: &str, bit_rate: u32) -> LineNode {
         let mut shared = lock(&self.shared);
         let node = shared.wire.attach(bit_rate);
@@ -35,7 +35,7 @@ impl SimLine {
         LineNode { name: name.to_owned(), node, line: self.clone(), deadline: Deadline::new(self.timer) }
     }
 
-    /// What the line's clock shows.
+    /// The present time of the line's clock.
     pub fn now(&self) -> Instant {
         self.timer.now()
     }
@@ -51,7 +51,7 @@ fn lock(shared: &Mutex<SharedLine>) -> MutexGuard<'_, SharedLine> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A node of a simulated line; as a [`KLine`], a tester's interface.
+/// A node of a simulated line. As a [`KLine`], it is the interface of a tester.
 pub struct LineNode {
     name: String,
     node: usize,
@@ -60,29 +60,29 @@ pub struct LineNode {
 }
 
 impl LineNode {
-    /// What the line's clock shows.
+    /// The present time of the line's clock.
     pub fn now(&self) -> Instant {
         self.line.now()
     }
 
-    /// Puts this on the line from then on; the start may lie ahead.
+    /// Transmits a signal from `start` on, which may lie in the future.
     pub fn transmit_at(&mut self, start: Instant, signal: Signal) {
         let mut shared = lock(&self.line.shared);
         shared.wire.transmit(start, self.node, signal);
         shared.wake_all();
     }
 
-    /// Listens at another bit rate, in bit/s.
+    /// Sends and receives at another bit rate, in bit/s.
     pub(super) fn listen_at(&mut self, bit_rate: u32) {
         lock(&self.line.shared).wire.set_bit_rate(self.node, bit_rate);
     }
 
-    /// Reads bytes of any bit rate, until another is set.
+    /// Receives bytes at any bit rate until a bit rate is set.
     pub(super) fn listen_at_any(&mut self) {
         lock(&self.line.shared).wire.listen_at_any(self.node);
     }
 
-    /// The next thing on the line.
+    /// The next event that the node sees on the wire.
     pub fn poll_wire(&mut self, cx: &mut Context<'_>) -> Poll<WireEvent> {
         loop {
             let mut shared = lock(&self.line.shared);

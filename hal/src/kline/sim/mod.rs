@@ -1,4 +1,5 @@
-//! A simulated K-line: the wire as a pure state machine, nodes on it, and a pseudo-terminal that joins a host to it.
+//! A simulated K-line: the wire as a pure state machine, nodes on the wire, and a pseudo-terminal as a host's
+//! interface.
 
 mod line;
 mod pty;

@@ -1,8 +1,9 @@
-//! A pseudo-terminal as a K-line's interface: a host that opens it is a node of a simulated line.
+//! A pseudo-terminal as the interface to a simulated K-line: the host that opens it becomes a node of the
+//! line.
 //!
-//! The host's bit rate is read from its terminal settings with every byte, whichever way it goes. A byte at up to
-//! [`SLOW_BIT_RATE`] is a slow signal: at 5 baud an address, else, if it is zero, a pulse of nine of its bits. Every byte
-//! is echoed when its time on the line is over.
+//! The host's bit rate is read from its terminal settings for every byte in either direction. A byte at up to
+//! [`SLOW_BIT_RATE`] is a slow signal: at 5 baud it is an address; at other rates, a zero byte is a pulse of
+//! nine bits. Every byte is echoed at its end on the line.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -22,14 +23,14 @@ use crate::bus::bit_time;
 use crate::kline::{ADDRESS_TIME, Signal, byte_time};
 use crate::pty::{DeviceLink, Pty};
 
-/// No UART talks to an ECU as slowly.
+/// The highest bit rate of slow signals, in bit/s: communication with an ECU is always faster.
 const SLOW_BIT_RATE: u32 = 400;
-/// Up to here it is an address.
+/// The highest bit rate of an address, in bit/s.
 const ADDRESS_BIT_RATE: u32 = 10;
-/// Bytes that nobody has read; beyond it they are lost, as in a UART.
+/// How many bytes stay unread; further bytes are lost, as in a UART.
 const OUTPUT_LIMIT: usize = 4096;
 
-/// See the module; the device is there until it is dropped.
+/// A pseudo-terminal that connects a host to a simulated K-line. The device exists until this is dropped.
 pub struct PtyKLine {
     device: PathBuf,
     task: AbortHandle,
@@ -37,8 +38,8 @@ pub struct PtyKLine {
 }
 
 impl PtyKLine {
-    /// Makes the device, and a symbolic link to it at `link`. Must be called within a tokio runtime; the line should go
-    /// by [`TimerKind::Precise`](crate::timer::TimerKind).
+    /// Creates the device and, at `link`, a symbolic link to it. Call this within a tokio runtime. The line
+    /// should use [`TimerKind::Precise`](crate::timer::TimerKind).
     pub fn new(link: Option<&Path>, line: &SimLine) -> io::Result<Self> {
         let pty = Pty::new()?;
         let device = pty.slave_path().to_owned();
@@ -47,12 +48,12 @@ impl PtyKLine {
         let mut bridge = Bridge { pty, node, out: Vec::new(), free_at: line.now(), echoes: VecDeque::new() };
         let task = tokio::spawn(async move {
             let error = poll_fn(|cx| bridge.poll_drive(cx)).await;
-            tracing::warn!(%error, "the K-line's pseudo-terminal ends");
+            tracing::warn!(%error, "the simulated K-line's pseudo-terminal has stopped");
         });
         Ok(Self { device, task: task.abort_handle(), _link: link })
     }
 
-    /// The device to open, under the pty's own name.
+    /// The path of the pty that a host opens.
     pub fn device(&self) -> &Path {
         &self.device
     }
@@ -68,22 +69,22 @@ struct Bridge {
     pty: Pty,
     node: LineNode,
     out: Vec<u8>,
-    /// When the host's last byte is over.
+    /// When the host's last byte ends.
     free_at: Instant,
-    /// Slow bytes that are echoed when they are over.
+    /// Slow bytes to echo at their end.
     echoes: VecDeque<u8>,
 }
 
 impl Bridge {
-    /// Moves bytes both ways; ready where the line ended.
+    /// Transfers bytes in both directions. Ready with an error at the end of the pseudo-terminal.
     fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         loop {
             while let Poll::Ready(event) = self.poll_wire(cx) {
                 match event {
-                    WireEvent::Byte { byte, .. } => self.give(byte),
+                    WireEvent::Byte { byte, .. } => self.echo(byte),
                     WireEvent::Sent { .. } => {
                         let echo = self.echoes.pop_front();
-                        echo.into_iter().for_each(|byte| self.give(byte));
+                        echo.into_iter().for_each(|byte| self.echo(byte));
                     }
                     WireEvent::Level { .. } => {}
                 }
@@ -112,13 +113,13 @@ impl Bridge {
         }
     }
 
-    /// The host's bit rate now, in bit/s.
+    /// The host's present bit rate, in bit/s.
     fn bit_rate(&self) -> Option<u32> {
         tcgetattr(self.pty.settings()).ok().map(|attributes| attributes.output_speed().max(1))
     }
 
-    /// The next thing on the wire, read at the host's bit rate. A host that is still as slow as its last signal only
-    /// comes late to set another: it will have it when it reads.
+    /// The next event on the wire, received at the host's bit rate. A host that is still at the bit rate of a
+    /// slow signal receives at any rate: the host sets its next bit rate before it reads.
     fn poll_wire(&mut self, cx: &mut Context<'_>) -> Poll<WireEvent> {
         match self.bit_rate() {
             Some(bit_rate) if bit_rate > SLOW_BIT_RATE => self.node.listen_at(bit_rate),
@@ -127,13 +128,13 @@ impl Bridge {
         self.node.poll_wire(cx)
     }
 
-    fn give(&mut self, byte: u8) {
+    fn echo(&mut self, byte: u8) {
         if self.out.len() < OUTPUT_LIMIT {
             self.out.push(byte);
         }
     }
 
-    /// Puts a byte of the host on the line, after those before it.
+    /// Transmits a byte of the host after the host's earlier bytes.
     fn take(&mut self, byte: u8) {
         let Some(bit_rate) = self.bit_rate() else { return };
         let start = self.node.now().max(self.free_at);

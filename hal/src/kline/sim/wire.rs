@@ -1,4 +1,5 @@
-//! The wire: every byte reaches every node at its end, two at once are their logical AND, and slow signals are levels.
+//! The wire of a simulated K-line. Every byte reaches every node at its end. Two simultaneous bytes become
+//! their logical AND. Slow signals are levels.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -6,31 +7,31 @@ use std::time::{Duration, Instant};
 use crate::kline::line::address_levels;
 use crate::kline::{ADDRESS_TIME, Signal, byte_time};
 
-/// Nodes whose bit rates differ by more than so many per cent do not understand each other.
+/// Up to which difference of their bit rates, in per cent, two nodes understand each other.
 const TOLERANCE_PERCENT: u32 = 4;
-/// Events that may wait at a node; the oldest are lost.
+/// How many events wait at a node; beyond this number the oldest are lost.
 const EVENTS: usize = 4096;
 
-/// What a node sees of the wire.
+/// An event that a node sees on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WireEvent {
-    /// A byte, the node's own too.
+    /// A byte of any node, also of this one.
     Byte {
-        /// What could be read.
+        /// The byte as received.
         byte: u8,
-        /// The end of its stop bit.
+        /// The end of the stop bit.
         at: Instant,
     },
     /// A slow signal of another node changed the level.
     Level {
-        /// Low, or high again.
+        /// Whether the level is low.
         is_low: bool,
-        /// When.
+        /// The time of the change.
         at: Instant,
     },
-    /// A slow signal of this node is over.
+    /// A slow signal of this node has ended.
     Sent {
-        /// When.
+        /// The end of the signal.
         at: Instant,
     },
 }
@@ -45,19 +46,19 @@ impl WireEvent {
 
 #[derive(Debug)]
 struct WireNode {
-    /// `None`: it reads bytes of any bit rate.
+    /// The bit rate at which the node receives; `None` for any bit rate.
     listens_at: Option<u32>,
-    /// What its own bytes are sent at.
+    /// The bit rate at which the node sends.
     bit_rate: u32,
     events: VecDeque<PendingEvent>,
 }
 
-/// What a node will see.
+/// An event that a node will see.
 #[derive(Debug, Clone, Copy)]
 struct PendingEvent {
     id: u64,
     what: WireEvent,
-    /// The bit rate of a byte, unless every node can read it.
+    /// The bit rate of a byte; `None` if every node can receive the byte.
     bit_rate: Option<u32>,
 }
 
@@ -70,7 +71,7 @@ impl WireNode {
         self.events.insert(place, event);
     }
 
-    /// What the node makes of it, at the bit rate that it has by then.
+    /// The event as the node receives it at its present bit rate.
     fn read(&self, event: PendingEvent) -> WireEvent {
         match (event.what, event.bit_rate, self.listens_at) {
             (WireEvent::Byte { byte, at }, Some(sent_at), Some(bit_rate))
@@ -83,7 +84,7 @@ impl WireNode {
     }
 }
 
-/// A byte that is on its way.
+/// A byte on the wire.
 #[derive(Debug, Clone, Copy)]
 struct ByteInFlight {
     id: u64,
@@ -102,13 +103,13 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Adds a node that sends and listens at this bit rate, in bit/s.
+    /// Attaches a node that sends and receives at `bit_rate` bit/s; returns its number.
     pub fn attach(&mut self, bit_rate: u32) -> usize {
         self.nodes.push(WireNode { listens_at: Some(bit_rate), bit_rate, events: VecDeque::new() });
         self.nodes.len() - 1
     }
 
-    /// Changes a node's bit rate; it counts for the bytes that the node has not read yet.
+    /// Changes a node's bit rate, also for bytes that the node has not read yet.
     pub fn set_bit_rate(&mut self, node: usize, bit_rate: u32) {
         if let Some(node) = self.nodes.get_mut(node) {
             node.bit_rate = bit_rate;
@@ -116,24 +117,24 @@ impl Wire {
         }
     }
 
-    /// Has a node read bytes of any bit rate, until another is set.
+    /// Lets a node receive bytes at any bit rate until a bit rate is set.
     pub(super) fn listen_at_any(&mut self, node: usize) {
         if let Some(node) = self.nodes.get_mut(node) {
             node.listens_at = None;
         }
     }
 
-    /// How many bytes there were.
+    /// How many bytes have been transmitted.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Inverts the bits of `mask` in the byte that comes after so many others.
+    /// Inverts the bits of `mask` in one byte: the one that follows `after` further bytes.
     pub fn disturb(&mut self, after: u64, mask: u8) {
         self.disturbances.push((self.bytes + after, mask));
     }
 
-    /// A byte that no node sent, at the bit rate that each listens at.
+    /// Adds a byte of no node, which each node receives at its own bit rate.
     pub fn add_noise(&mut self, at: Instant, byte: u8) {
         self.bytes += 1;
         let id = self.bytes;
@@ -142,7 +143,7 @@ impl Wire {
         }
     }
 
-    /// A node puts this on the wire.
+    /// Transmits a signal of the node `from`.
     pub fn transmit(&mut self, start: Instant, from: usize, signal: Signal) {
         match signal {
             Signal::Byte(byte) => self.transmit_byte(start, from, byte),
@@ -169,7 +170,7 @@ impl Wire {
         self.flights.retain(|other| other.end + Duration::from_secs(1) > start);
         let sent = flight.byte;
         for other in self.flights.iter().filter(|other| other.end > start && other.start < flight.end) {
-            // low wins
+            // a low level wins
             flight.byte &= other.byte;
             for event in
                 self.nodes.iter_mut().flat_map(|node| &mut node.events).filter(|event| event.id == other.id)
@@ -199,14 +200,14 @@ impl Wire {
         }
     }
 
-    /// What a node has seen until now.
+    /// The next event that the node has seen by `now`.
     pub fn poll_event(&mut self, now: Instant, node: usize) -> Option<WireEvent> {
         let node = self.nodes.get_mut(node)?;
         let event = node.events.pop_front_if(|event| event.what.at() <= now)?;
         Some(node.read(event))
     }
 
-    /// When there will be something for this node.
+    /// When the node's next event happens.
     pub fn poll_timeout(&self, node: usize) -> Option<Instant> {
         self.nodes.get(node)?.events.front().map(|event| event.what.at())
     }
@@ -252,7 +253,7 @@ mod tests {
         wire.transmit(start, tester, Signal::Byte(0x81));
         let late = start + Duration::from_secs(1);
         assert!(matches!(wire.poll_event(late, ecu), Some(WireEvent::Byte { byte, .. }) if byte != 0x81));
-        // what counts is the bit rate when the byte is read
+        // the bit rate at the time of reading decides
         wire.transmit(late, tester, Signal::Byte(0x81));
         wire.set_bit_rate(ecu, 10_400);
         let later = late + Duration::from_secs(1);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use connector_hal::can::{CanBus, CanError, IsotpEvent, IsotpOptions, IsotpSocket};
 
-use crate::relay::buses::can::channels::BusCore;
+use crate::relay::buses::can::channels::CanChannels;
 
 /// Events taken from one socket before the others have their turn.
 const BATCH: usize = 16;
@@ -18,7 +18,7 @@ struct Slot {
     socket: Option<IsotpSocket>,
 }
 
-/// See the module.
+/// The sockets of the channels of one bus whose PDUs the kernel carries.
 #[derive(Default)]
 pub(crate) struct KernelSockets {
     slots: BTreeMap<u16, Slot>,
@@ -59,7 +59,7 @@ impl KernelSockets {
     }
 
     /// Takes what the sockets report; to be done before frames are read, and looked at by
-    /// [`KernelSockets::hand_over`] after that.
+    /// [`KernelSockets::forward_events`] after that.
     pub fn poll_events(&mut self, cx: &mut Context<'_>) {
         for (number, slot) in &mut self.slots {
             let Some(socket) = &mut slot.socket else { continue };
@@ -75,8 +75,8 @@ impl KernelSockets {
         }
     }
 
-    /// Gives the channels what their sockets reported; whether there was anything.
-    pub fn hand_over(&mut self, now: Instant, core: &mut BusCore) -> bool {
+    /// Hands the events of the sockets to their channels; whether there were any.
+    pub fn forward_events(&mut self, now: Instant, core: &mut CanChannels) -> bool {
         let mut any = false;
         while let Some((number, event)) = self.events.pop_front() {
             any = true;
@@ -86,7 +86,7 @@ impl KernelSockets {
     }
 
     /// Gives the sockets what the channels have to send; whether one took anything.
-    pub fn poll_send(&mut self, cx: &mut Context<'_>, now: Instant, core: &mut BusCore) -> bool {
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, now: Instant, core: &mut CanChannels) -> bool {
         let mut any = false;
         for (number, slot) in &mut self.slots {
             while let Some(pdu) = core.kernel_pdu(*number)

@@ -12,8 +12,10 @@ use crate::protocol::isotp::{
 };
 use crate::protocol::problem::Problem;
 use crate::relay::buses::can::channels::WINDOW;
-use crate::relay::buses::setup::{ChannelKind, invalid, pdu_settings, unknown_pins, unsupported, wrong_kind};
-use crate::relay::channel::{Channel, FrameTransport, KernelIsotp, PduChannel, RawChannel};
+use crate::relay::buses::channel_setup::{
+    ChannelKind, invalid, pdu_settings, unknown_pins, unsupported, wrong_kind,
+};
+use crate::relay::channel::{Channel, KernelIsotp, PduChannel, RawChannel};
 use crate::relay::wire::request::{CanBusConfig, IsotpChannelConfig, PaddingConfig};
 use crate::vehicle::hardware::Hardware;
 
@@ -38,28 +40,25 @@ impl CanBusSetup {
             CanSettings { bit_rate: can.can_bit_rate, data_bit_rate: can.data_bit_rate, listen_only: false };
         Ok(Self { name: name.to_owned(), port: port.clone(), settings })
     }
+}
 
-    /// A channel on this bus, whose ISO-TP is this one's where it can be.
-    pub(crate) fn channel(
-        &self,
-        kind: &ChannelKind,
-        max_pdu: usize,
-        now: Instant,
-        stack: IsotpStack,
-    ) -> Result<Channel, Problem> {
-        let is_fd = self.settings.data_bit_rate.is_some();
-        match kind {
-            ChannelKind::Raw(raw) => {
-                let request = raw.request_id.map(|id| can_id("request_id", id)).transpose()?;
-                let response = raw.response_id.map(|id| can_id("response_id", id)).transpose()?;
-                Ok(Channel::Raw(RawChannel::new(request, response, is_fd)))
-            }
-            ChannelKind::Isotp(isotp) => {
-                let transport = transport(isotp, is_fd, max_pdu, stack)?;
-                Ok(Channel::Pdu(Box::new(PduChannel::new(transport, pdu_settings(&isotp.options()), now))))
-            }
-            other => Err(wrong_kind(&self.name, "can_bus", other)),
+/// A channel that an operator asked for on this bus, with this ISO-TP where the channel allows it.
+pub(super) fn channel_of(
+    bus_name: &str,
+    kind: &ChannelKind,
+    is_fd: bool,
+    max_pdu: usize,
+    stack: IsotpStack,
+    now: Instant,
+) -> Result<Channel, Problem> {
+    match kind {
+        ChannelKind::Raw(raw) => {
+            let request = raw.request_id.map(|id| can_id("request_id", id)).transpose()?;
+            let response = raw.response_id.map(|id| can_id("response_id", id)).transpose()?;
+            Ok(Channel::Raw(RawChannel::new(request, response, is_fd)))
         }
+        ChannelKind::Isotp(isotp) => isotp_channel(isotp, is_fd, max_pdu, stack, now),
+        other => Err(wrong_kind(bus_name, "can_bus", other)),
     }
 }
 
@@ -110,12 +109,15 @@ fn can_id(field: &str, value: u32) -> Result<CanId, Problem> {
     CanId::try_from(value).map_err(|error| invalid(format!("{field}: {error}.")))
 }
 
-fn transport(
+fn isotp_channel(
     config: &IsotpChannelConfig,
     is_fd: bool,
     max_pdu: usize,
     stack: IsotpStack,
-) -> Result<Box<dyn FrameTransport>, Problem> {
+    now: Instant,
+) -> Result<Channel, Problem> {
+    let settings = pdu_settings(&config.options());
+    let own = |transport| Channel::Pdu(Box::new(PduChannel::new(transport, settings, now)));
     let request = can_id("request_id", config.request_id)?;
     let byte = config.padding_byte.unwrap_or(DEFAULT_PADDING_BYTE);
     let padding = match config.padding {
@@ -146,12 +148,13 @@ fn transport(
             max_pdu,
             ..Config::new(addressing)
         };
-        return Ok(match stack {
-            IsotpStack::Kernel => match KernelIsotp::new(&config, kernel_max_pdu()) {
-                Some(kernel) => Box::new(kernel),
-                None => Box::new(Endpoint::new(config)),
-            },
-            IsotpStack::Auto | IsotpStack::Own => Box::new(Endpoint::new(config)),
+        let kernel = match stack {
+            IsotpStack::Kernel => KernelIsotp::new(&config, kernel_max_pdu()),
+            IsotpStack::Auto | IsotpStack::Own => None,
+        };
+        return Ok(match kernel {
+            Some(kernel) => Channel::Kernel(Box::new(PduChannel::new(Box::new(kernel), settings, now))),
+            None => own(Box::new(Endpoint::new(config))),
         });
     }
     let mut functional = FunctionalConfig::new(request, responders(request, &config.response_ids)?);
@@ -162,7 +165,7 @@ fn transport(
     functional.block_size = block_size;
     functional.st_min = st_min;
     functional.max_pdu = max_pdu.min(DEFAULT_MAX_ANSWER);
-    Ok(Box::new(FunctionalEndpoint::new(functional)))
+    Ok(own(Box::new(FunctionalEndpoint::new(functional))))
 }
 
 fn responders(request: CanId, listed: &[u32]) -> Result<Responders, Problem> {

@@ -11,27 +11,30 @@ use crate::relay::channel::PduChannel;
 use crate::relay::wire::ProblemKind;
 use crate::vehicle::doip_network::client::ClientError;
 
+/// A connection of one tester with one gateway: the addresses of gateway and tester.
+pub(super) type ConnectionKey = (LogicalAddress, LogicalAddress);
+
 /// A channel to one ECU, or a group of them, behind a gateway.
-pub(crate) struct DoipChannel {
-    pub(crate) gateway: LogicalAddress,
-    pub(crate) tester: LogicalAddress,
-    pub(crate) pdus: PduChannel<DoipTransport>,
+pub(super) struct DoipChannel {
+    pub(super) gateway: LogicalAddress,
+    pub(super) tester: LogicalAddress,
+    pub(super) pdus: PduChannel<DoipTransport>,
     /// Until when the gateway has to be found and to activate routing, while that is under way.
-    pub(crate) opening: Option<Instant>,
+    pub(super) opening: Option<Instant>,
     /// The connection was lost, and is not back yet.
-    pub(crate) is_down: bool,
-    pub(crate) max_pdu: usize,
+    pub(super) is_down: bool,
+    pub(super) max_pdu: usize,
 }
 
 impl DoipChannel {
-    /// Which connection it uses.
-    pub(crate) fn key(&self) -> (LogicalAddress, LogicalAddress) {
+    /// The connection that the channel uses.
+    pub(super) fn key(&self) -> ConnectionKey {
         (self.gateway, self.tester)
     }
 }
 
 /// No gateway with this address was found in time.
-pub(crate) fn unknown_gateway(bus: &str, wanted: LogicalAddress, found: &[Gateway]) -> Problem {
+pub(super) fn unknown_gateway(bus: &str, wanted: LogicalAddress, found: &[Gateway]) -> Problem {
     if found.iter().any(|gateway| gateway.announcement.address == wanted) {
         let detail = format!("The gateway {wanted} was found, but did not activate routing in time.");
         return ProblemKind::GatewayUnreachable.problem(detail);
@@ -47,7 +50,7 @@ pub(crate) fn unknown_gateway(bus: &str, wanted: LogicalAddress, found: &[Gatewa
 }
 
 /// The gateway refuses, or there is no connection with it.
-pub(crate) fn refused((gateway, tester): (LogicalAddress, LogicalAddress), error: &ClientError) -> Problem {
+pub(super) fn refused((gateway, tester): ConnectionKey, error: &ClientError) -> Problem {
     let detail = format!("Gateway {gateway}, tester {tester}: {error}.");
     match error {
         ClientError::Connection(

@@ -3,11 +3,11 @@
 use crate::config::DoipPort;
 use crate::config::doip::{NETWORK_CONFIGURATIONS, NetworkConfig};
 use crate::protocol::problem::Problem;
-use crate::relay::buses::setup::{invalid, unknown_pins};
+use crate::relay::buses::channel_setup::{invalid, unknown_pins};
 use crate::relay::wire::request::DoipBusConfig;
 use crate::vehicle::hardware::Hardware;
 
-/// A DoIP bus that an operator asked for, understood.
+/// A DoIP bus that an operator asked for, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DoipBusSetup {
     pub(crate) name: String,

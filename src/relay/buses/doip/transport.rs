@@ -15,9 +15,9 @@ const WAIT_FOR_CONNECTION: Duration = Duration::from_secs(2);
 const POSITIVE_OFFSET: u8 = 0x40;
 const NEGATIVE_RESPONSE: u8 = 0x7F;
 
-/// See the module.
+/// The transport of one channel over a DoIP connection.
 #[derive(Debug)]
-pub(crate) struct DoipTransport {
+pub(super) struct DoipTransport {
     target: LogicalAddress,
     max_pdu: usize,
     /// What the connection has not taken yet, and since when.
@@ -30,7 +30,7 @@ pub(crate) struct DoipTransport {
 }
 
 impl DoipTransport {
-    pub(crate) fn new(target: LogicalAddress, max_pdu: usize) -> Self {
+    pub(super) fn new(target: LogicalAddress, max_pdu: usize) -> Self {
         Self {
             target,
             max_pdu,
@@ -42,8 +42,8 @@ impl DoipTransport {
         }
     }
 
-    /// Gives the connection what waits for it, if it takes it.
-    pub(crate) fn give(
+    /// Sends the PDU that waits, if the connection takes it; whether anything changed.
+    pub(super) fn transmit(
         &mut self,
         send: impl FnOnce(LogicalAddress, &[u8]) -> Result<SendId, SendError>,
     ) -> bool {
@@ -66,7 +66,7 @@ impl DoipTransport {
     }
 
     /// What the connection tells; true if it is about this channel.
-    pub(crate) fn handle_event(&mut self, event: &Event) -> bool {
+    pub(super) fn handle_event(&mut self, event: &Event) -> bool {
         match event {
             Event::Sent { id, elapsed } if self.sent == Some(*id) => {
                 self.sent = None;
@@ -210,7 +210,7 @@ mod tests {
             crate::protocol::doip::connection::ConnectionSettings::new(LogicalAddress::new(0x0E80)),
             Instant::now(),
         );
-        assert!(!transport.give(|target, data| connection.send(target, data)));
+        assert!(!transport.transmit(|target, data| connection.send(target, data)));
         transport.service = Some(0x22);
         assert!(transport.handle_event(&received(ENGINE, &[0x62, 0xF1, 0x90])));
         assert!(transport.handle_event(&received(OTHER, &[0x7F, 0x22, 0x78])));

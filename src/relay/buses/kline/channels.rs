@@ -10,14 +10,18 @@ use std::time::Instant;
 use connector_hal::bus::{BusLoad, BusState, LoadMeter};
 use connector_hal::kline::{Signal, byte_time};
 
-use crate::protocol::kline::{Config, Endpoint, Failure, LineClock};
+use super::setup::KlineBusSetup;
+use crate::protocol::kline::{Addressing, Config, Endpoint, Failure, Initialisation, LineClock};
 use crate::protocol::problem::Problem;
-use crate::relay::buses::can::channels::BusOutput;
+use crate::relay::buses::channel_setup::{ChannelKind, pdu_settings, wrong_kind};
+use crate::relay::buses::channels::{Channels, Opening};
 use crate::relay::channel::{
-    KlineTransport, LinkChange, Output, PduChannel, PduChannelSettings, describe_failure,
+    ChannelOutput, KlineTransport, LinkChange, Output, PduChannel, PduChannelSettings, describe_failure,
 };
+use crate::relay::limits::SessionLimits;
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
+use connector_hal::can::CanFrame;
 
 /// Links of closed channels that may still be told to end; beyond it they end by themselves, by P3max.
 const MAX_CLOSING: usize = 16;
@@ -47,9 +51,14 @@ impl KlineChannel {
     }
 }
 
-/// See the module.
+/// The channels of a K-line.
+///
+/// Bytes go in by [`KlineChannels::handle_byte`], signals come out by [`KlineChannels::poll_transmit`].
 #[derive(Debug)]
-pub struct KlineCore {
+pub struct KlineChannels {
+    name: String,
+    initialisation: Initialisation,
+    bit_rate: u32,
     channels: BTreeMap<Key, KlineChannel>,
     closed: u32,
     /// Who has the line.
@@ -60,13 +69,20 @@ pub struct KlineCore {
     state: BusState,
     keeps_alive: bool,
     opened: VecDeque<(u16, Result<(), Problem>)>,
-    outputs: VecDeque<BusOutput>,
+    outputs: VecDeque<ChannelOutput>,
 }
 
-impl KlineCore {
+impl KlineChannels {
     /// A line without channels, whose device is not there yet.
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(setup: &KlineBusSetup, now: Instant) -> Self {
+        Self::with(setup.name.clone(), setup.initialisation, setup.bit_rate, now)
+    }
+
+    fn with(name: String, initialisation: Initialisation, bit_rate: u32, now: Instant) -> Self {
         Self {
+            name,
+            initialisation,
+            bit_rate,
             channels: BTreeMap::new(),
             closed: 0,
             active: None,
@@ -80,72 +96,14 @@ impl KlineCore {
         }
     }
 
-    /// Whether the line can be used.
-    pub fn state(&self) -> BusState {
-        self.state
+    /// These channels, with none left in their place.
+    pub(super) fn take(&mut self, now: Instant) -> Self {
+        let empty = Self::with(self.name.clone(), self.initialisation, self.bit_rate, now);
+        std::mem::replace(self, empty)
     }
 
-    /// The share of the time in which bytes were on the line.
-    pub fn load(&self, now: Instant) -> BusLoad {
-        self.meter.load(now)
-    }
-
-    /// Begins to open a channel: its link is set up. The number must be free.
-    ///
-    /// # Errors
-    ///
-    /// Another channel talks to that ECU already.
-    pub fn open_channel(
-        &mut self,
-        now: Instant,
-        number: u16,
-        config: Config,
-        settings: PduChannelSettings,
-    ) -> Result<(), Problem> {
-        let address = config.addressing.address();
-        let is_same = |(key, channel): (&Key, &KlineChannel)| match key {
-            Key::Open(other) if channel.endpoint().config().addressing.address() == address => Some(*other),
-            _ => None,
-        };
-        if let Some(other) = self.channels.iter().find_map(is_same) {
-            let detail = format!("Channel {other} talks to the ECU 0x{address:02X} already.");
-            return Err(ProblemKind::EcuInUse.problem(detail));
-        }
-        let mut endpoint = Endpoint::new(config, now);
-        endpoint.connect();
-        // the link keeps itself alive, as it would end without that
-        let settings = PduChannelSettings { keep_alive: false, ..settings };
-        let mut pdus = PduChannel::new(Box::new(KlineTransport::new(endpoint)), settings, now);
-        pdus.set_keep_alive(now, self.keeps_alive);
-        self.channels.insert(Key::Open(number), KlineChannel { pdus, is_opening: true });
-        Ok(())
-    }
-
-    /// What came of a channel that was being opened; one that failed is closed.
-    pub fn poll_opened(&mut self) -> Option<(u16, Result<(), Problem>)> {
-        self.opened.pop_front()
-    }
-
-    /// Closes a channel, discards what it has not sent, and has its ECU told that this was all.
-    pub fn close_channel(&mut self, number: u16) {
-        let Some(mut channel) = self.channels.remove(&Key::Open(number)) else { return };
-        let was_active = self.active.take_if(|active| *active == Key::Open(number)).is_some();
-        let closing = self.channels.keys().filter(|key| matches!(key, Key::Closing(_))).count();
-        if closing >= MAX_CLOSING || !(channel.endpoint().is_up() || was_active) {
-            return;
-        }
-        channel.is_opening = false;
-        channel.endpoint_mut().stop();
-        self.closed = self.closed.wrapping_add(1);
-        let key = Key::Closing(self.closed);
-        self.channels.insert(key, channel);
-        if was_active {
-            self.active = Some(key);
-        }
-    }
-
-    /// Has every ECU told that this was all.
-    pub fn stop_all(&mut self) {
+    /// Closes all channels, and sends StopCommunication to their ECUs.
+    pub(super) fn stop_all(&mut self) {
         let open: Vec<u16> = self
             .channels
             .keys()
@@ -157,63 +115,13 @@ impl KlineCore {
         open.into_iter().for_each(|number| self.close_channel(number));
     }
 
-    /// Keeps the links alive by TesterPresent, or lets them end by P3max, which operators are told once; channels opened
-    /// later too.
-    pub fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
-        self.keeps_alive = enabled;
-        let keys: Vec<Key> = self.channels.keys().copied().collect();
-        for key in keys {
-            if let Some(channel) = self.channels.get_mut(&key) {
-                channel.pdus.set_keep_alive(now, enabled);
-                self.collect(now, key);
-            }
-        }
-    }
-
-    /// Whether nothing is on its way to the vehicle.
-    pub fn is_quiet(&self) -> bool {
-        let waits = |(key, channel): (&Key, &KlineChannel)| {
-            matches!(key, Key::Closing(_)) || channel.pdus.is_sending()
-        };
-        self.active.is_none() && !self.channels.iter().any(waits)
-    }
-
     /// Whether any link is set up, or being so.
-    pub fn has_links(&self) -> bool {
+    pub(super) fn has_links(&self) -> bool {
         self.active.is_some() || self.channels.values().any(|channel| channel.endpoint().is_up())
     }
 
-    /// A PDU of the operator.
-    pub fn handle_pdu(&mut self, now: Instant, number: u16, flags: PduFlags, data: &[u8]) {
-        let is_off = self.state == BusState::Off;
-        if let Some(channel) = self.channels.get_mut(&Key::Open(number)) {
-            channel.pdus.handle_pdu(now, flags, data);
-            if is_off {
-                channel.pdus.handle_bus_off(now);
-            }
-            self.collect(now, Key::Open(number));
-        }
-        self.drive(now);
-    }
-
-    /// A PDU of the operator that was refused before it came here.
-    pub fn handle_refused_pdu(&mut self, now: Instant, number: u16, flags: PduFlags) {
-        if let Some(channel) = self.channels.get_mut(&Key::Open(number)) {
-            channel.pdus.handle_refused_pdu(flags);
-            self.collect(now, Key::Open(number));
-        }
-    }
-
-    /// A frame of the operator: K-lines have none.
-    pub fn handle_frame_to_send(&mut self, now: Instant, number: u16) {
-        let output = Output::send_failed(SendFailedDetail::RefusedByPolicy);
-        if self.channels.contains_key(&Key::Open(number)) {
-            self.outputs.push_back(BusOutput { channel: number, at: now, output });
-        }
-    }
-
     /// A byte that was on the line.
-    pub fn handle_byte(&mut self, now: Instant, byte: u8) {
+    pub(super) fn handle_byte(&mut self, now: Instant, byte: u8) {
         self.line.handle_activity(now);
         if let Some(active) = self.active
             && let Some(channel) = self.channels.get_mut(&active)
@@ -227,7 +135,7 @@ impl KlineCore {
     }
 
     /// A slow signal is over since `at`.
-    pub fn handle_sent(&mut self, now: Instant, at: Instant) {
+    pub(super) fn handle_sent(&mut self, now: Instant, at: Instant) {
         self.line.handle_activity(at);
         if let Some(active) = self.active
             && let Some(channel) = self.channels.get_mut(&active)
@@ -238,7 +146,7 @@ impl KlineCore {
     }
 
     /// The line's device is there, or gone.
-    pub fn handle_device(&mut self, now: Instant, is_there: bool) {
+    pub(super) fn handle_device(&mut self, now: Instant, is_there: bool) {
         let state = if is_there { BusState::Active } else { BusState::Off };
         if is_there {
             self.line = LineClock::new(now);
@@ -258,27 +166,12 @@ impl KlineCore {
                 }
             }
             if let Key::Open(number) = key {
-                let (detail, text) =
-                    if is_there { (0, "the K-line is there") } else { (2, "the K-line is gone") };
-                let output = Output::Event { code: EventCode::BusState, detail, value: 0, text };
-                self.outputs.push_back(BusOutput { channel: number, at: now, output });
+                let text = if is_there { "the K-line is there" } else { "the K-line is gone" };
+                let output = Output::bus_state(state, text);
+                self.outputs.push_back(ChannelOutput { channel: number, at: now, output });
             }
             self.collect(now, key);
         }
-    }
-
-    /// Does what is due.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        let keys: Vec<Key> = self.channels.keys().copied().collect();
-        for key in keys {
-            if let Some(channel) = self.channels.get_mut(&key)
-                && channel.pdus.poll_timeout().is_some_and(|at| at <= now)
-            {
-                channel.pdus.handle_timeout(now);
-                self.collect(now, key);
-            }
-        }
-        self.drive(now);
     }
 
     /// Gives the line to whose turn it is, and does what is due there.
@@ -335,14 +228,14 @@ impl KlineCore {
                 }
                 (LinkChange::Down(failure), Key::Open(number)) => {
                     tracing::debug!(channel = number, %failure, "the K-line link is down");
-                    self.outputs.push_back(BusOutput { channel: number, at: now, output: lost(failure) });
+                    self.outputs.push_back(ChannelOutput { channel: number, at: now, output: lost(failure) });
                 }
                 (_, Key::Closing(_)) => {}
             }
         }
         while let Some(output) = channel.pdus.poll_output() {
             if let Key::Open(number) = key {
-                self.outputs.push_back(BusOutput { channel: number, at: now, output });
+                self.outputs.push_back(ChannelOutput { channel: number, at: now, output });
             }
         }
         let is_busy = channel.endpoint().is_busy();
@@ -359,17 +252,139 @@ impl KlineCore {
     }
 
     /// What to put on the line now.
-    pub fn poll_transmit(&mut self) -> Option<Signal> {
+    pub(super) fn poll_transmit(&mut self) -> Option<Signal> {
         self.channels.get_mut(&self.active?)?.endpoint_mut().poll_transmit()
     }
+}
 
-    /// The next thing for the operator.
-    pub fn poll_output(&mut self) -> Option<BusOutput> {
+impl Channels for KlineChannels {
+    fn state(&self) -> BusState {
+        self.state
+    }
+
+    fn load(&self, now: Instant) -> BusLoad {
+        self.meter.load(now)
+    }
+
+    fn open_channel(
+        &mut self,
+        now: Instant,
+        number: u16,
+        kind: &ChannelKind,
+        _limits: &SessionLimits,
+    ) -> Result<Opening, Problem> {
+        let ChannelKind::Kline(kline) = kind else { return Err(wrong_kind(&self.name, "kline_bus", kind)) };
+        let addressing = Addressing::of(kline.ecu_id);
+        let mut config = Config::new(addressing, self.initialisation, self.bit_rate);
+        config.keyword = kline.keyword.map(|keyword| (keyword.key_byte_1, keyword.key_byte_2));
+        let settings = pdu_settings(&kline.options);
+        let address = config.addressing.address();
+        let is_same = |(key, channel): (&Key, &KlineChannel)| match key {
+            Key::Open(other) if channel.endpoint().config().addressing.address() == address => Some(*other),
+            _ => None,
+        };
+        if let Some(other) = self.channels.iter().find_map(is_same) {
+            let detail = format!("Channel {other} talks to the ECU 0x{address:02X} already.");
+            return Err(ProblemKind::EcuInUse.problem(detail));
+        }
+        let mut endpoint = Endpoint::new(config, now);
+        endpoint.connect();
+        // the link keeps itself alive, as it would end without that
+        let settings = PduChannelSettings { keep_alive: false, ..settings };
+        let mut pdus = PduChannel::new(Box::new(KlineTransport::new(endpoint)), settings, now);
+        pdus.set_keep_alive(now, self.keeps_alive);
+        self.channels.insert(Key::Open(number), KlineChannel { pdus, is_opening: true });
+        Ok(Opening::UnderWay)
+    }
+
+    fn poll_opened(&mut self) -> Option<(u16, Result<(), Problem>)> {
+        self.opened.pop_front()
+    }
+
+    fn close_channel(&mut self, number: u16) {
+        let Some(mut channel) = self.channels.remove(&Key::Open(number)) else { return };
+        let was_active = self.active.take_if(|active| *active == Key::Open(number)).is_some();
+        let closing = self.channels.keys().filter(|key| matches!(key, Key::Closing(_))).count();
+        if closing >= MAX_CLOSING || !(channel.endpoint().is_up() || was_active) {
+            return;
+        }
+        channel.is_opening = false;
+        channel.endpoint_mut().stop();
+        self.closed = self.closed.wrapping_add(1);
+        let key = Key::Closing(self.closed);
+        self.channels.insert(key, channel);
+        if was_active {
+            self.active = Some(key);
+        }
+    }
+
+    fn handle_pdu(&mut self, now: Instant, number: u16, flags: PduFlags, data: &[u8]) {
+        let is_off = self.state == BusState::Off;
+        if let Some(channel) = self.channels.get_mut(&Key::Open(number)) {
+            channel.pdus.handle_pdu(now, flags, data);
+            if is_off {
+                channel.pdus.handle_bus_off(now);
+            }
+            self.collect(now, Key::Open(number));
+        }
+        self.drive(now);
+    }
+
+    fn handle_refused_pdu(&mut self, now: Instant, number: u16, flags: PduFlags) {
+        if let Some(channel) = self.channels.get_mut(&Key::Open(number)) {
+            channel.pdus.handle_refused_pdu(flags);
+            self.collect(now, Key::Open(number));
+        }
+    }
+
+    fn handle_frame_to_send(&mut self, now: Instant, number: u16, _frame: CanFrame, _expires: Instant) {
+        let output = Output::send_failed(SendFailedDetail::RefusedByPolicy);
+        if self.channels.contains_key(&Key::Open(number)) {
+            self.outputs.push_back(ChannelOutput { channel: number, at: now, output });
+        }
+    }
+
+    fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        self.keeps_alive = enabled;
+        let keys: Vec<Key> = self.channels.keys().copied().collect();
+        for key in keys {
+            if let Some(channel) = self.channels.get_mut(&key) {
+                channel.pdus.set_keep_alive(now, enabled);
+                self.collect(now, key);
+            }
+        }
+    }
+
+    /// Sends StopCommunication, which ends the session on a K-line.
+    fn return_to_default_sessions(&mut self, _now: Instant) {
+        self.stop_all();
+    }
+
+    fn is_quiet(&self) -> bool {
+        let waits = |(key, channel): (&Key, &KlineChannel)| {
+            matches!(key, Key::Closing(_)) || channel.pdus.is_sending()
+        };
+        self.active.is_none() && !self.channels.iter().any(waits)
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        let keys: Vec<Key> = self.channels.keys().copied().collect();
+        for key in keys {
+            if let Some(channel) = self.channels.get_mut(&key)
+                && channel.pdus.poll_timeout().is_some_and(|at| at <= now)
+            {
+                channel.pdus.handle_timeout(now);
+                self.collect(now, key);
+            }
+        }
+        self.drive(now);
+    }
+
+    fn poll_output(&mut self) -> Option<ChannelOutput> {
         self.outputs.pop_front()
     }
 
-    /// When [`KlineCore::handle_timeout`] is due.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    fn poll_timeout(&self) -> Option<Instant> {
         let chains = self.channels.values().filter_map(|channel| channel.pdus.poll_timeout()).min();
         let line = match self.active {
             _ if self.state == BusState::Off => None,
@@ -391,7 +406,7 @@ fn lost(failure: Failure) -> Output {
         _ => 0,
     };
     let detail = SendFailedDetail::NotAcknowledged as u16;
-    Output::Event { code: EventCode::KeepAliveFailed, detail, value, text: describe_failure(failure) }
+    Output::event(EventCode::KeepAliveFailed, detail, value, describe_failure(failure))
 }
 
 /// Why a channel was not opened.

@@ -171,7 +171,7 @@ impl Cloud {
     }
 
     /// The line that the command prints when it is ready, without a line break.
-    pub(crate) fn ready_line(&self) -> String {
+    pub fn ready_line(&self) -> String {
         json!({
             "api_url": self.api_url,
             "websocket_url": self.websocket_url,

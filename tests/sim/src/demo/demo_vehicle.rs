@@ -7,12 +7,12 @@ use connector_agent::relay::wire::request::{BusConfig, Switch};
 use connector_hal::can::slcan::SlcanAdapter;
 use serde_json::json;
 
-use crate::operator::client::{Channel, Connection};
-use crate::operator::isotp;
 use crate::vehicle::catalogue::EcuRecord;
 use crate::vehicle::doip::{FIRST_ECU, GATEWAY};
 use crate::vehicle::ecu::{EcuStatus, Image, Session};
 use crate::vehicle::{DoipGateway, Vehicle};
+use connector_operator::client::isotp_channel;
+use connector_operator::client::{Channel, Connection};
 
 /// The bit rate of the vehicle's bus, in bit/s.
 pub(super) const BIT_RATE: u32 = 500_000;
@@ -85,7 +85,7 @@ impl DemoVehicle {
         let channel = match self {
             Self::Can { .. } => {
                 let at = ecu.address;
-                let config = isotp(CAN_BUS, at.request, Some(at.response), at.extended, keep_alive);
+                let config = isotp_channel(CAN_BUS, at.request, Some(at.response), at.extended, keep_alive);
                 connection.open_isotp(config).await?
             }
             Self::Doip(_) => {

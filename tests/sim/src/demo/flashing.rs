@@ -2,10 +2,10 @@
 
 use super::agent::Agent;
 use super::story::Story;
-use crate::operator::FlashProgress;
-use crate::operator::client::{Channel, Timing};
-use crate::operator::flash::{Firmware, FlashReport, flash};
 use crate::scenario::FIRMWARE_ADDRESS;
+use connector_operator::FlashProgress;
+use connector_operator::client::{Channel, Timing};
+use connector_operator::flash::{Firmware, FlashReport, flash};
 
 /// Flashes `data` over `channel`. Fails early if the agent exits.
 pub(super) async fn flash_with_progress(
@@ -23,5 +23,5 @@ pub(super) async fn flash_with_progress(
         ended = agent.ended() => anyhow::bail!("the agent exited: {}", ended?),
     };
     progress.end();
-    Ok(flashed.map_err(crate::operator::Failure::from)?)
+    Ok(flashed.map_err(connector_operator::Failure::from)?)
 }

@@ -14,19 +14,19 @@ use super::agent_setup::{AgentSetup, remove};
 use super::args::Args;
 use super::duration::brief;
 use super::story::{ResultTable, Story};
-use crate::operator::client::{Channel, Connection, Timing};
 use crate::scenario::{connect, create_ticket, log_in_customer, log_in_operator, toml_string};
-use crate::vehicle::hex;
 use crate::vehicle::kline::{KlineEcuConfig, KlineVehicle};
+use connector_operator::client::{Channel, Connection, Timing};
+use connector_operator::hex;
 
 const BUS: &str = "K";
 const ENGINE: u8 = 0x11;
 const VIN: &str = "WVWZZZ1KZ6W000001";
 /// The bit rate of the line, in bit/s.
 const BIT_RATE: u32 = 10_400;
-/// The number of bytes to write. This takes half a minute at this bit rate; more would show nothing new.
+/// The number of bytes to write; a longer download would show nothing new.
 const PROGRAM: usize = 1000;
-/// Data bytes of a TransferData, within what a message can hold.
+/// Data bytes of a TransferData; a message holds at most 255 bytes.
 const BLOCK: usize = 200;
 /// Longer than P3max, after which an ECU that received nothing ends the communication.
 const SILENCE: Duration = Duration::from_secs(7);

@@ -5,10 +5,10 @@ use tokio::time::Instant;
 
 use super::demo_vehicle::DemoVehicle;
 use super::duration::brief;
-use crate::operator::client::{Channel, Connection, ExchangeError, Timing};
-use crate::operator::uds::{TroubleCode, trouble_codes};
 use crate::vehicle::catalogue::EcuRecord;
-use crate::vehicle::hex;
+use connector_operator::client::{Channel, Connection, ExchangeError, Timing};
+use connector_operator::hex;
+use connector_operator::uds::{TroubleCode, trouble_codes};
 
 /// The number of hex digits of a PDU that are shown.
 const SHOWN_DIGITS: usize = 32;
@@ -22,28 +22,28 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) async fn take(
+    pub(super) async fn read(
         connection: &Connection,
         vehicle: &DemoVehicle,
         place: usize,
         ecu: &EcuRecord,
     ) -> anyhow::Result<Self> {
         let channel = vehicle.open(connection, place, ecu, Switch::Disabled).await?;
-        let who = format!("{} {}", ecu.name, vehicle.name(place, ecu));
+        let label = format!("{} {}", ecu.name, vehicle.name(place, ecu));
         let mut reading = Self { lines: Vec::new(), right: 0, codes: Vec::new() };
         for exchange in &ecu.exchanges {
-            reading.ask(&channel, ecu, &who, &exchange.request).await;
+            reading.ask(&channel, ecu, &label, &exchange.request).await;
         }
         let response = channel.request(&[0x19, 0x02, 0xFF], &Timing::default()).await?;
         reading.codes = trouble_codes(&response.data).unwrap_or_default();
         for code in &reading.codes {
-            reading.lines.push(format!("{who}: {code}, {}", code.status_in_words()));
+            reading.lines.push(format!("{label}: {code}, {}", code.status_in_words()));
         }
         connection.close_channel(channel).await?;
         Ok(reading)
     }
 
-    async fn ask(&mut self, channel: &Channel, ecu: &EcuRecord, who: &str, request: &[u8]) {
+    async fn ask(&mut self, channel: &Channel, ecu: &EcuRecord, label: &str, request: &[u8]) {
         // a request may be recorded twice: the simulated ECU gives the first answer
         let expected = ecu.exchanges.iter().find(|exchange| exchange.request == request);
         let expected = expected.map(|exchange| exchange.response.as_slice()).unwrap_or_default();
@@ -61,7 +61,7 @@ impl Reading {
             Err(error) => error.to_string(),
         };
         self.lines.push(format!(
-            "{who}: {} -> {answer}, {}",
+            "{label}: {} -> {answer}, {}",
             shorten(&hex::format(request)),
             brief(start.elapsed())
         ));

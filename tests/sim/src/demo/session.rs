@@ -15,11 +15,11 @@ use super::reading::Reading;
 use super::stage::{Stage, VOLTS};
 use super::story::{ResultTable, Story};
 use super::tp20;
-use crate::operator::client::{Connection, ConnectorWatch, Customer, Ticket};
-use crate::operator::flash::FlashReport;
 use crate::scenario::{connect, create_ticket, holds_firmware, log_in_customer, log_in_operator};
 use crate::vehicle::catalogue::EcuRecord;
 use crate::vehicle::ecu::{Ecu, EcuConfig};
+use connector_operator::client::{Connection, ConnectorWatch, Customer, Ticket};
+use connector_operator::flash::FlashReport;
 
 /// Limit for coming online, over the worst network that the arguments allow.
 const ONLINE: Duration = Duration::from_secs(120);
@@ -163,10 +163,10 @@ impl Demo {
         let vin = vehicle.vin_number.unwrap_or_else(|| "no VIN".to_owned());
         let source = vehicle.source.map(|source| format!(" by {source}")).unwrap_or_default();
         let took = vehicle.elapsed_ms.unwrap_or_default();
-        let here = brief(asked.elapsed());
+        let received = brief(asked.elapsed());
         story.report(
             "operator",
-            &format!("asks for the VIN: {vin}, read{source} in {took} ms, received after {here}"),
+            &format!("asks for the VIN: {vin}, read{source} in {took} ms, received after {received}"),
         );
         self.table.check("VIN", format!("{vin}, read{source} in {took} ms"), right);
         Ok(())
@@ -183,7 +183,7 @@ impl Demo {
         let readings = nodes
             .iter()
             .enumerate()
-            .map(|(place, ecu)| Reading::take(connection, &stage.vehicle, place, ecu));
+            .map(|(place, ecu)| Reading::read(connection, &stage.vehicle, place, ecu));
         let readings = futures_util::future::try_join_all(readings).await?;
         let (mut right, mut asked, mut codes_right, mut codes) = (0, 0, 0, 0);
         for (ecu, reading) in nodes.iter().zip(readings) {

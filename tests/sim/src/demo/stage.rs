@@ -14,10 +14,10 @@ use super::agent_setup::AgentSetup;
 use super::args::{Args, Bus};
 use super::demo_vehicle::{BIT_RATE, DemoVehicle, can_name};
 use super::story::Story;
-use crate::doip::ListenConfig;
 use crate::scenario::{self, toml_string, write_private};
 use crate::vehicle::catalogue::VehicleRecord;
 use crate::vehicle::{DoipConfig, DoipGateway, Tp20EcuConfig, Vehicle, VehicleConfig};
+use connector_operator::doip_entity::ListenConfig;
 
 /// The bit rate of CAN FD's data phase, in bit/s.
 const DATA_BIT_RATE: u32 = 2_000_000;

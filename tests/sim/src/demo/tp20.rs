@@ -13,11 +13,11 @@ use super::duration::brief;
 use super::flashing::flash_with_progress;
 use super::stage::Stage;
 use super::story::{ResultTable, Story};
-use crate::operator::client::{Channel, Connection, Timing};
 use crate::scenario::holds_firmware;
 use crate::vehicle::Tp20EcuConfig;
 use crate::vehicle::ecu::Session;
-use crate::vehicle::hex;
+use connector_operator::client::{Channel, Connection, Timing};
+use connector_operator::hex;
 
 /// ECUs drop a channel after about one second of silence, and a session after five.
 const SILENCE: Duration = Duration::from_secs(7);

@@ -69,7 +69,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<R, W> {
                     return PipeEnd::Finished;
                 }
                 match self.reader.read(&mut buffer).await {
-                    Ok(read) => self.take(buffer.get(..read).unwrap_or_default(), weather.borrow().delay),
+                    Ok(read) => self.enqueue(buffer.get(..read).unwrap_or_default(), weather.borrow().delay),
                     Err(_) => return PipeEnd::Broken,
                 }
                 continue;
@@ -86,7 +86,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<R, W> {
                 _ = weather.changed() => {}
                 read = self.reader.read(&mut buffer), if !self.at_end && self.in_flight_bytes < IN_FLIGHT => {
                     match read {
-                        Ok(read) => self.take(buffer.get(..read).unwrap_or_default(), now.delay),
+                        Ok(read) => self.enqueue(buffer.get(..read).unwrap_or_default(), now.delay),
                         Err(_) => return PipeEnd::Broken,
                     }
                 }
@@ -94,7 +94,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<R, W> {
         }
     }
 
-    fn take(&mut self, bytes: &[u8], delay: Duration) {
+    fn enqueue(&mut self, bytes: &[u8], delay: Duration) {
         if bytes.is_empty() {
             self.at_end = true;
             return;

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::cloud::Cloud;
-use crate::operator::client::{Connection, Credentials, Customer, Operator, Ticket};
+use connector_operator::client::{Connection, Credentials, Customer, Operator, Ticket};
 
 /// Logs in as the cloud's customer.
 pub(crate) async fn log_in_customer(cloud: &Cloud) -> anyhow::Result<Customer> {

@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 
+use super::agent_log;
 use super::job::{self, Job, People};
 use super::system::{self, Jump};
 use super::world::World;
@@ -32,7 +33,7 @@ pub(super) async fn jumps(world: &mut World) -> anyhow::Result<String> {
     let mark = world.supervisor.mark();
     let jump = Jump::to(system::clock() + 20 * YEAR)?;
     world.supervisor.kill().await?;
-    world.supervisor.logged(mark, "has expired by this device's clock").await?;
+    world.supervisor.logged(mark, agent_log::CERTIFICATE_EXPIRED).await?;
     anyhow::ensure!(world.hellos() == hellos, "an expired certificate was accepted");
     jump.back()?;
     world.online_after(hellos).await.context("after the clock was right again")?;

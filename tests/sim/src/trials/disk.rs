@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::agent_log;
 use super::job;
 use super::patience::patiently;
 use super::system;
@@ -29,7 +30,7 @@ pub(super) async fn no_space(world: &mut World) -> anyhow::Result<String> {
         }
     }
     drop(filler);
-    let summary = without_writing(world, "the login is not kept").await?;
+    let summary = without_writing(world, agent_log::NOT_STORED).await?;
     std::fs::remove_file(&path)?;
     recovered(world).await?;
     Ok(summary)
@@ -41,7 +42,7 @@ pub(super) async fn read_only(world: &mut World) -> anyhow::Result<String> {
     world.online().await?;
     until_kept(world).await?;
     system::set_read_only(&world.device, true)?;
-    let outcome = without_writing(world, "the login is not kept").await;
+    let outcome = without_writing(world, agent_log::NOT_STORED).await;
     system::set_read_only(&world.device, false)?;
     let summary = outcome?;
     recovered(world).await?;

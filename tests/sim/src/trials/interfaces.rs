@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 
+use super::agent_log;
 use super::job::{self, Job};
 use super::system::{self, DEVICE};
 use super::world::World;
@@ -15,14 +16,14 @@ pub(super) async fn network_gone(world: &mut World) -> anyhow::Result<String> {
 
     let (hellos, mark) = (world.hellos(), world.supervisor.mark());
     system::remove_network().await?;
-    world.supervisor.logged(mark, "offline").await?;
+    world.supervisor.logged(mark, agent_log::OFFLINE).await?;
     system::add_network().await?;
     world.online_after(hellos).await.context("after the interface came back")?;
     job.read_again().await.context("after the interface came back")?;
 
     let (hellos, mark) = (world.hellos(), world.supervisor.mark());
     system::ip(&format!("-netns {DEVICE} link set eth0 down")).await?;
-    world.supervisor.logged(mark, "offline").await?;
+    world.supervisor.logged(mark, agent_log::OFFLINE).await?;
     system::ip(&format!("-netns {DEVICE} link set eth0 up")).await?;
     world.online_after(hellos).await.context("after the interface came up")?;
     job.read_again().await.context("after the interface came up")?;
@@ -33,7 +34,7 @@ pub(super) async fn network_gone(world: &mut World) -> anyhow::Result<String> {
     let (hellos, mark) = (world.hellos(), world.supervisor.mark());
     anyhow::ensure!(world.supervisor.pid().await? == pid, "the agent was restarted");
     world.supervisor.kill().await?;
-    world.supervisor.logged(mark, "trying again").await?;
+    world.supervisor.logged(mark, agent_log::RETRYING).await?;
     system::add_network().await?;
     world.online_after(hellos).await.context("started without a network")?;
     let logins = world.cloud.pincode_logins() - logins;
@@ -53,7 +54,7 @@ pub(super) async fn can_gone(world: &mut World) -> anyhow::Result<String> {
 
     let mark = world.supervisor.mark();
     system::remove_can().await?;
-    world.supervisor.logged(mark, "lost the CAN device").await?;
+    world.supervisor.logged(mark, agent_log::LOST_CAN).await?;
     world.bring_back_can().await?;
     job.read_again().await.context("after the interface came back")?;
 
@@ -66,7 +67,7 @@ pub(super) async fn can_gone(world: &mut World) -> anyhow::Result<String> {
     // without an open session
     let mark = world.supervisor.mark();
     system::remove_can().await?;
-    world.supervisor.logged(mark, "lost the CAN device").await?;
+    world.supervisor.logged(mark, agent_log::LOST_CAN).await?;
     world.bring_back_can().await?;
     job::vin_is_reported(world).await.context("after the interface came back")?;
     job::short(world).await.context("after the interface came back")?;

@@ -8,14 +8,14 @@ use serde_json::json;
 
 use super::patience::patiently;
 use super::world::{BIT_RATE, World};
-use crate::operator::client::{Channel, Connection, Customer, Operator, Timing};
-use crate::operator::flash::{Firmware, flash};
-use crate::operator::isotp;
 use crate::scenario::{
     FIRMWARE_ADDRESS, connect, create_ticket, generate_firmware, holds_firmware, log_in_customer,
     log_in_operator,
 };
 use crate::vehicle::catalogue::EcuRecord;
+use connector_operator::client::isotp_channel;
+use connector_operator::client::{Channel, Connection, Customer, Operator, Timing};
+use connector_operator::flash::{Firmware, flash};
 
 /// The operator's name for the bus.
 const BUS: &str = "HS";
@@ -70,7 +70,8 @@ impl Job {
         let engine = ecus.iter().find(|ecu| ecu.address.request.raw() == 0x7E0);
         let engine = engine.context("the vehicle has no engine")?.clone();
         let address = &engine.address;
-        let config = isotp(BUS, address.request, Some(address.response), address.extended, Switch::Enabled);
+        let config =
+            isotp_channel(BUS, address.request, Some(address.response), address.extended, Switch::Enabled);
         let channel = connection.open_isotp(config).await?;
         Ok(Self { operator: operator.clone(), ticket_id: ticket.id, connection, engine, channel })
     }

@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use rustix::process::Pid;
 
+use super::agent_log;
 use super::job::{self, Job};
 use super::world::World;
 
@@ -15,7 +16,7 @@ const FIRMWARE: usize = 64 << 10;
 pub(super) async fn run(world: &mut World) -> anyhow::Result<String> {
     world.go_offline().await;
     let mark = world.supervisor.mark();
-    world.supervisor.logged(mark, "trying again").await?;
+    world.supervisor.logged(mark, agent_log::RETRYING).await?;
     let idle = Memory::of(world.supervisor.pid().await?)?;
 
     let hellos = world.hellos();

@@ -2,9 +2,10 @@
 //! that devices meet. Each trial begins with a fresh device, cloud and vehicle, and passes or fails.
 //!
 //! With `--machine` the device is a network namespace with its own CAN interface and small file system, as
-//! in `cross/arm-machine`; this takes root and a kernel with CAN. Without it, the vehicle is behind an SLCAN
+//! in `cross/arm-machine`; this needs root and a kernel with CAN. Without it, the vehicle is behind an SLCAN
 //! adapter, and only the trials that need nothing else can run.
 
+mod agent_log;
 mod clock;
 mod disk;
 mod interfaces;

@@ -135,8 +135,8 @@ impl Supervisor {
 async fn supervise(command: Vec<OsString>, shared: Arc<SupervisorState>) {
     loop {
         match start(&command) {
-            Ok(child) => attend(child, &shared).await,
-            Err(error) => note(&shared, format!("the agent cannot be started: {error:#}")),
+            Ok(child) => collect_log(child, &shared).await,
+            Err(error) => push_line(&shared, format!("the agent cannot be started: {error:#}")),
         }
         tokio::time::sleep(RESTART_AFTER).await;
     }
@@ -155,13 +155,13 @@ fn start(command: &[OsString]) -> anyhow::Result<Child> {
 }
 
 /// Collects the agent's log until the agent exits.
-async fn attend(mut child: Child, shared: &SupervisorState) {
+async fn collect_log(mut child: Child, shared: &SupervisorState) {
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     shared.running.send_modify(|(starts, running)| (*starts, *running) = (*starts + 1, pid));
     if let Some(stderr) = child.stderr.take() {
         let mut lines = BufReader::new(stderr).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            note(shared, line);
+            push_line(shared, line);
         }
     }
     let status = child.wait().await;
@@ -169,12 +169,12 @@ async fn attend(mut child: Child, shared: &SupervisorState) {
     if let Ok(status) = status
         && status.signal() != Some(Signal::KILL.as_raw())
     {
-        note(shared, format!("the agent exited by itself: {status}"));
+        push_line(shared, format!("the agent exited by itself: {status}"));
         shared.unexpected.lock().unwrap_or_else(PoisonError::into_inner).push(status);
     }
 }
 
-fn note(shared: &SupervisorState, line: String) {
+fn push_line(shared: &SupervisorState, line: String) {
     let mut log = shared.log.lock().unwrap_or_else(PoisonError::into_inner);
     if log.len() == LOG_LINES {
         log.pop_front();

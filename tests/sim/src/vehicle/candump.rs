@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use connector_hal::can::{CanFrame, CanId, FdFlags, FrameError};
 
-use super::hex::{self, HexError};
+use connector_operator::hex::{self, HexError};
 
 /// SocketCAN's flag for an error frame in a 32-bit identifier.
 const ERR_FLAG: u32 = 0x2000_0000;

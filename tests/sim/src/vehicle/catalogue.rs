@@ -1,39 +1,14 @@
 //! The file of vehicles: the ECUs of each vehicle, their identifiers and their answers.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use connector_agent::protocol::vin::{Vin, VinError};
 use connector_hal::can::CanId;
+pub use connector_operator::EcuAddress;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::hex::{self, HexError};
-
-/// The identifiers by which a tool and an ECU communicate.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EcuAddress {
-    /// The identifier of requests to the ECU.
-    pub request: CanId,
-    /// The identifier of the ECU's responses.
-    pub response: CanId,
-    /// The ISO-TP address byte, equal in both directions, of ECUs that share identifiers.
-    pub extended: Option<u8>,
-}
-
-/// Prints as `0x750/0x758/0x0F`.
-impl fmt::Display for EcuAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.request, self.response)?;
-        self.extended.map_or(Ok(()), |address| write!(f, "/0x{address:02X}"))
-    }
-}
-
-impl fmt::Debug for EcuAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+use connector_operator::hex::{self, HexError};
 
 /// A request and the real ECU's response to it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,6 @@ pub mod catalogue;
 mod command;
 pub mod doip;
 pub mod ecu;
-pub mod hex;
 pub mod kline;
 pub mod recording;
 pub mod simulation;
@@ -13,6 +12,7 @@ pub mod tp20;
 pub mod transport;
 
 pub(crate) use command::{Args, run};
+pub use connector_operator::hex;
 pub use doip::{DoipConfig, DoipGateway};
 pub use simulation::{RunningEcu, Vehicle, VehicleConfig};
 pub use tp20::Tp20EcuConfig;

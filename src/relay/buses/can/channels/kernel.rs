@@ -1,18 +1,30 @@
-//! Channels of a bus whose PDUs the kernel carries.
+//! The channels whose PDUs the ISO-TP of the kernel carries.
 
 use std::time::Instant;
 
-use connector_hal::can::{CanFrame, IsotpEvent, IsotpSendError};
+use connector_hal::can::{CanFrame, IsotpEvent, IsotpOptions, IsotpSendError};
 
-use super::{BusCore, collect};
+use super::{CanChannels, collect};
 use crate::relay::channel::{Channel, KernelIsotp};
 
-impl BusCore {
+impl CanChannels {
     fn kernel(&self, number: u16) -> Option<&KernelIsotp> {
         self.channels.get(&number).and_then(Channel::kernel)
     }
 
-    /// The PDU that the channel's socket should take; the same until [`BusCore::handle_pdu_taken`].
+    /// How the socket of this channel is set up, and the longest PDU that it takes, if the kernel carries its PDUs.
+    pub(in crate::relay::buses::can) fn kernel_socket(&self, number: u16) -> Option<(IsotpOptions, usize)> {
+        self.kernel(number).map(KernelIsotp::socket)
+    }
+
+    /// Carries the PDUs of this channel with the agent's own ISO-TP instead of the kernel's.
+    pub(in crate::relay::buses::can) fn use_own_isotp(&mut self, now: Instant, number: u16) {
+        if let Some(channel) = self.channels.remove(&number) {
+            self.channels.insert(number, channel.with_own_isotp(now));
+        }
+    }
+
+    /// The PDU that the channel's socket should take; the same until [`CanChannels::handle_pdu_taken`].
     pub fn kernel_pdu(&self, number: u16) -> Option<&[u8]> {
         self.kernel(number).and_then(KernelIsotp::pdu)
     }
@@ -45,7 +57,7 @@ impl BusCore {
     }
 
     /// Whether the kernel has left a frame in the adapter that nobody acknowledges; it should be restarted, then
-    /// [`BusCore::handle_reset`] called.
+    /// [`CanChannels::handle_reset`] called.
     pub fn is_kernel_stuck(&self) -> bool {
         self.channels.values().filter_map(Channel::kernel).any(KernelIsotp::is_stuck)
     }
@@ -55,22 +67,31 @@ impl BusCore {
 mod tests {
     use std::time::Duration;
 
-    use connector_hal::can::{CanEvent, CanId};
+    use connector_hal::can::{CanEvent, CanId, CanSettings};
 
     use super::*;
+    use crate::config::IsotpStack;
     use crate::protocol::isotp::{Addressing, Config};
-    use crate::relay::channel::{FrameTransport, PduChannel, PduChannelSettings, RawChannel};
+    use crate::relay::buses::channels::Channels;
+    use crate::relay::channel::{PduChannel, PduChannelSettings, RawChannel};
     use crate::relay::wire::codec::PduFlags;
 
     #[test]
     fn who_listens_to_the_bus_is_not_told_the_kernels_frames_however_late_they_are_read() {
         let id = |id: u32| CanId::try_from(id).unwrap();
-        let (mut core, start) = (BusCore::default(), Instant::now());
+        let (mut core, start) = (
+            CanChannels::new(
+                "vehicle",
+                CanSettings { bit_rate: 500_000, data_bit_rate: None, listen_only: false },
+                IsotpStack::Kernel,
+            ),
+            Instant::now(),
+        );
         let config = Config::new(Addressing::normal(id(0x7E0), id(0x7E8)));
-        let kernel: Box<dyn FrameTransport> = Box::new(KernelIsotp::new(&config, 8200).unwrap());
+        let kernel = Box::new(KernelIsotp::new(&config, 8200).unwrap());
         let settings = PduChannelSettings { keep_alive: false, p2: Duration::from_millis(50) };
-        core.open_channel(1, Channel::Pdu(Box::new(PduChannel::new(kernel, settings, start))));
-        core.open_channel(2, Channel::Raw(RawChannel::new(None, None, false)));
+        core.insert(1, Channel::Kernel(Box::new(PduChannel::new(kernel, settings, start))));
+        core.insert(2, Channel::Raw(RawChannel::new(None, None, false)));
         core.handle_pdu(start, 1, PduFlags::default(), &[0x3E, 0]);
         assert_eq!(core.kernel_pdu(1), Some(&[0x3E, 0][..]));
         core.handle_pdu_taken(start, 1, Ok(()));

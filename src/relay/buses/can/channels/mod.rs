@@ -1,210 +1,326 @@
-//! A bus of a connection: its channels, and whose frame goes next.
+//! The channels of a CAN bus, and which of them sends the next frame.
 //!
-//! A pure state machine over the channels. Few frames at a time are handed to the adapter (8), so that a
-//! channel that closes, or a bus that goes off, leaves hardly anything behind that could still be sent.
+//! At most eight frames at a time are in the adapter ([`WINDOW`]), so that a channel that closes, or a bus that goes
+//! off, leaves few frames behind that could still be sent.
 
+mod events;
+mod held;
 mod kernel;
+mod outcomes;
 mod readers;
-mod turns;
+mod tp20;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::time::Instant;
 
-use connector_hal::bus::BusState;
-use connector_hal::can::{CanEvent, CanFrame};
+use connector_hal::bus::{BusLoad, BusState};
+use connector_hal::can::{CanFrame, CanSettings};
 
-use crate::protocol::isotp::SendFailure;
-use crate::relay::channel::{Channel, OpenFailure, Output};
-use crate::relay::wire::codec::{EventCode, PduFlags};
-use crate::vehicle::scan::{EcuFound, ScanOutcome, Scanner};
+use super::setup::channel_of;
+use crate::config::IsotpStack;
+use crate::protocol::problem::Problem;
+use crate::relay::buses::channel_setup::ChannelKind;
+use crate::relay::buses::channels::{Channels, Opening};
+use crate::relay::channel::{Channel, ChannelOutput};
+use crate::relay::limits::SessionLimits;
+use crate::relay::wire::ProblemKind;
+use crate::relay::wire::codec::PduFlags;
+use crate::vehicle::scan::{EcuFound, FoundEcu, ScanOutcome, ScanSettings, Scanner};
 use crate::vehicle::vin;
-pub(super) use turns::WINDOW;
-use turns::{Next, Outstanding, Owner};
+use held::{NextFrame, OutstandingFrame, Owner};
+use tp20::Tp20Channels;
 
-/// Something for the operator: about which channel, when, and what.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BusOutput {
-    /// The channel.
-    pub channel: u16,
-    /// When it was on the bus.
-    pub at: Instant,
-    /// What.
-    pub output: Output,
-}
+/// Frames that the adapter may hold without an outcome.
+pub(super) const WINDOW: usize = 8;
 
-/// See the module.
-#[derive(Debug, Default)]
-pub struct BusCore {
+/// The channels of a CAN bus.
+///
+/// Events of the adapter go in by [`CanChannels::handle_event`]. Frames come out by [`CanChannels::poll_transmit`],
+/// each followed by [`CanChannels::handle_accepted`] or [`CanChannels::handle_refused`].
+#[derive(Debug)]
+pub struct CanChannels {
+    name: String,
+    settings: CanSettings,
+    isotp: IsotpStack,
     channels: BTreeMap<u16, Channel>,
+    tp20: Tp20Channels,
+    ignition: Option<bool>,
     vin_reader: Option<Box<vin::VinReader>>,
-    vin_told: Option<Vec<vin::Candidate>>,
+    vins: Option<Vec<vin::Candidate>>,
     scanner: Option<Box<Scanner>>,
     scanned: Option<(ScanOutcome, Vec<EcuFound>)>,
     state: BusState,
-    next: Option<Next>,
-    outstanding: VecDeque<Outstanding>,
-    /// What channels that were closed have left to say; as many as channels were closed since the last frame.
+    load: BusLoad,
+    next: Option<NextFrame>,
+    outstanding: VecDeque<OutstandingFrame>,
+    /// The last frames of channels that were closed; at most one for each channel closed since the last frame.
     farewells: VecDeque<CanFrame>,
     /// The channel that sent last; the next one has its turn.
     last_turn: u16,
-    outputs: VecDeque<BusOutput>,
+    outputs: VecDeque<ChannelOutput>,
 }
 
-impl BusCore {
-    /// Opens a channel; the number must be free.
-    pub fn open_channel(&mut self, number: u16, channel: Channel) {
+impl CanChannels {
+    /// A bus without channels, whose ISO-TP is done by this stack where a channel allows it.
+    pub fn new(name: impl Into<String>, settings: CanSettings, isotp: IsotpStack) -> Self {
+        Self {
+            name: name.into(),
+            settings,
+            isotp,
+            channels: BTreeMap::new(),
+            tp20: Tp20Channels::default(),
+            ignition: None,
+            vin_reader: None,
+            vins: None,
+            scanner: None,
+            scanned: None,
+            state: BusState::default(),
+            load: BusLoad::default(),
+            next: None,
+            outstanding: VecDeque::new(),
+            farewells: VecDeque::new(),
+            last_turn: 0,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Adds an open channel with a number that is free.
+    pub fn insert(&mut self, number: u16, channel: Channel) {
         self.channels.insert(number, channel);
     }
 
-    /// Closes a channel, and discards what it has not sent; false if there is none.
-    pub fn close_channel(&mut self, number: u16) -> bool {
+    /// Removes a channel; its ECU still gets the channel's last frame.
+    fn remove(&mut self, number: u16) {
         self.disown(Owner::Channel(number));
-        let Some(channel) = self.channels.remove(&number) else { return false };
+        let Some(channel) = self.channels.remove(&number) else { return };
         if self.state != BusState::Off {
             self.farewells.extend(channel.farewell());
         }
-        true
     }
 
-    /// What came of a channel whose opening took the ECU; one that failed is closed.
-    pub fn poll_opened(&mut self) -> Option<(u16, Result<(), OpenFailure>)> {
-        let opened =
-            self.channels.iter_mut().find_map(|(number, channel)| Some((*number, channel.poll_opened()?)))?;
-        if opened.1.is_err() {
-            self.close_channel(opened.0);
-        }
-        Some(opened)
-    }
-
-    /// What is to be sent before the bus is left.
-    pub fn farewells(&mut self) -> Vec<CanFrame> {
+    /// The last frames of all channels, to be sent before the bus is left.
+    pub(super) fn farewells(&mut self) -> Vec<CanFrame> {
         let open = self.channels.values().filter_map(Channel::farewell);
         let farewells = self.farewells.drain(..).chain(open).collect();
         if self.state == BusState::Off { Vec::new() } else { farewells }
     }
 
-    /// The bus's state as last heard.
-    pub fn state(&self) -> BusState {
-        self.state
+    /// Sets the load, as the adapter reports it.
+    pub(super) fn set_load(&mut self, load: BusLoad) {
+        self.load = load;
     }
 
-    /// Whether neither the adapter nor a channel has anything left to send.
-    pub fn is_quiet(&self) -> bool {
-        self.outstanding.is_empty()
-            && self.next.is_none()
-            && self.farewells.is_empty()
-            && !self.channels.values().any(Channel::is_sending)
+    /// The frame to hand to the adapter now; it stays the same until [`CanChannels::handle_accepted`].
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
+        self.discard_stale_next(now);
+        if self.next.is_none() && self.state != BusState::Off && self.outstanding.len() < WINDOW {
+            self.next = self.next_frame(now);
+        }
+        self.next.as_ref().map(|next| next.frame)
     }
 
-    /// A PDU of the operator.
-    pub fn handle_pdu(&mut self, now: Instant, number: u16, flags: PduFlags, data: &[u8]) {
+    /// The frame that waits for room may have waited too long.
+    fn discard_stale_next(&mut self, now: Instant) {
+        let stale = self.next.take_if(|next| next.expires.is_some_and(|expires| expires < now));
+        if let Some(NextFrame { owner: Owner::Channel(number), .. }) = stale
+            && let Some(channel) = self.channels.get_mut(&number)
+        {
+            channel.handle_too_old();
+            collect(number, channel, now, &mut self.outputs);
+        }
+    }
+
+    /// The next channel's number, round about.
+    fn turn_after(&self, number: u16) -> Option<u16> {
+        let mut after = self.channels.range((Bound::Excluded(number), Bound::Unbounded));
+        after.next().or_else(|| self.channels.iter().next()).map(|(number, _)| *number)
+    }
+
+    /// Asks the channels in turn, the VIN reader and a scan last.
+    fn next_frame(&mut self, now: Instant) -> Option<NextFrame> {
+        if let Some(frame) = self.farewells.pop_front() {
+            return Some(NextFrame { owner: Owner::Gone, frame, expires: None });
+        }
+        let mut number = self.turn_after(self.last_turn);
+        for _ in 0..self.channels.len() {
+            let turn = number?;
+            while let Some((frame, expires)) = self.poll_channel(now, turn) {
+                if self.is_given_by_another(turn, &frame) {
+                    self.handle_not_needed(now, turn);
+                } else {
+                    self.last_turn = turn;
+                    return Some(NextFrame { owner: Owner::Channel(turn), frame, expires });
+                }
+            }
+            number = self.turn_after(turn);
+        }
+        if let Some(frame) = self.vin_reader.as_mut().and_then(|reader| reader.poll_transmit(now)) {
+            return Some(NextFrame { owner: Owner::VinReader, frame, expires: None });
+        }
+        let channels = &self.channels;
+        let is_busy = |request| channels.values().any(|channel| channel.is_busy_with(request));
+        let frame = self.scanner.as_mut()?.poll_transmit(now, is_busy)?;
+        Some(NextFrame { owner: Owner::Scanner, frame, expires: None })
+    }
+
+    fn poll_channel(&mut self, now: Instant, number: u16) -> Option<(CanFrame, Option<Instant>)> {
+        let channel = self.channels.get_mut(&number)?;
+        let frame = channel.poll_transmit(now);
+        collect(number, channel, now, &mut self.outputs);
+        frame
+    }
+
+    /// Whether it is the flow control of a functional channel for an answer that another channel receives too, and
+    /// meets with its own: an ECU is to get one.
+    fn is_given_by_another(&self, number: u16, frame: &CanFrame) -> bool {
+        self.channels.get(&number).is_some_and(|channel| channel.is_functional_flow_control(frame))
+            && self.channels.values().any(|channel| channel.is_receiving_from(frame.id()))
+    }
+
+    fn handle_not_needed(&mut self, now: Instant, number: u16) {
         if let Some(channel) = self.channels.get_mut(&number) {
-            channel.handle_pdu(now, flags, data);
+            channel.handle_transmitted(now);
+            collect(number, channel, now, &mut self.outputs);
+        }
+    }
+
+    fn for_each_channel(&mut self, at: Instant, mut act: impl FnMut(&mut Channel)) {
+        for (number, channel) in &mut self.channels {
+            act(channel);
+            collect(*number, channel, at, &mut self.outputs);
+        }
+    }
+
+    /// Acts on one channel, which fails immediately while the bus is off.
+    fn with_channel(&mut self, now: Instant, number: u16, act: impl FnOnce(&mut Channel)) {
+        if let Some(channel) = self.channels.get_mut(&number) {
+            act(channel);
             if self.state == BusState::Off {
                 channel.handle_bus_off(now);
             }
             collect(number, channel, now, &mut self.outputs);
         }
     }
+}
 
-    /// A PDU of the operator that was refused before it came here.
-    pub fn handle_refused_pdu(&mut self, now: Instant, number: u16, flags: PduFlags) {
+impl Channels for CanChannels {
+    fn state(&self) -> BusState {
+        self.state
+    }
+
+    fn load(&self, _now: Instant) -> BusLoad {
+        self.load
+    }
+
+    fn open_channel(
+        &mut self,
+        now: Instant,
+        number: u16,
+        kind: &ChannelKind,
+        limits: &SessionLimits,
+    ) -> Result<Opening, Problem> {
+        if let ChannelKind::Tp20(config) = kind {
+            if self.state == BusState::Off {
+                return Err(ProblemKind::BusUnavailable.problem(format!("Bus {:?} is off.", self.name)));
+            }
+            let channel = self.tp20.open(&self.name, number, config, limits.max_pdu, now)?;
+            self.insert(number, channel);
+            if let Some(scanner) = &mut self.scanner {
+                self.tp20.addresses().for_each(|ecu| scanner.handle_tp20_open(ecu));
+            }
+            return Ok(Opening::UnderWay);
+        }
+        let is_fd = self.settings.data_bit_rate.is_some();
+        let channel = channel_of(&self.name, kind, is_fd, limits.max_pdu, self.isotp, now)?;
+        self.insert(number, channel);
+        Ok(Opening::Done)
+    }
+
+    fn poll_opened(&mut self) -> Option<(u16, Result<(), Problem>)> {
+        let (number, outcome) =
+            self.channels.iter_mut().find_map(|(number, channel)| Some((*number, channel.poll_opened()?)))?;
+        let outcome = outcome.map_err(|failure| {
+            self.remove(number);
+            let ecu = self.tp20.close(number);
+            tp20::not_opened(&self.name, ecu, failure)
+        });
+        Some((number, outcome))
+    }
+
+    fn close_channel(&mut self, number: u16) {
+        self.tp20.close(number);
+        self.remove(number);
+    }
+
+    fn handle_pdu(&mut self, now: Instant, number: u16, flags: PduFlags, data: &[u8]) {
+        self.with_channel(now, number, |channel| channel.handle_pdu(now, flags, data));
+    }
+
+    fn handle_refused_pdu(&mut self, now: Instant, number: u16, flags: PduFlags) {
         if let Some(channel) = self.channels.get_mut(&number) {
             channel.handle_refused_pdu(flags);
             collect(number, channel, now, &mut self.outputs);
         }
     }
 
-    /// Asks the ECUs that were brought out of their default session to go back there.
-    pub fn return_to_default_sessions(&mut self, now: Instant) {
-        self.for_each_channel(now, |channel| {
-            if let Channel::Pdu(channel) = channel {
-                channel.return_to_default_session(now);
-            }
-        });
+    fn handle_frame_to_send(&mut self, now: Instant, number: u16, frame: CanFrame, expires: Instant) {
+        self.with_channel(now, number, |channel| channel.handle_frame_to_send(frame, expires));
     }
 
-    /// Whether channels that send TesterPresent by themselves may do so.
-    pub fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
-        self.for_each_channel(now, |channel| {
-            if let Channel::Pdu(channel) = channel {
-                channel.set_keep_alive(now, enabled);
-            }
-        });
-    }
-
-    /// A frame of the operator, to be sent before `expires`.
-    pub fn handle_frame_to_send(&mut self, now: Instant, number: u16, frame: CanFrame, expires: Instant) {
-        if let Some(channel) = self.channels.get_mut(&number) {
-            channel.handle_frame_to_send(frame, expires);
-            if self.state == BusState::Off {
-                channel.handle_bus_off(now);
-            }
-            collect(number, channel, now, &mut self.outputs);
+    fn handle_ignition(&mut self, _now: Instant, ignition: Option<bool>) {
+        self.ignition = ignition;
+        if let Some(scanner) = &mut self.scanner {
+            scanner.handle_ignition(ignition);
         }
     }
 
-    /// What the adapter reports.
-    pub fn handle_event(&mut self, now: Instant, event: &CanEvent) {
-        match event {
-            CanEvent::Received { frame, at } => {
-                let is_kernels = self.is_kernels(*at, frame);
-                self.for_each_channel(*at, |channel| {
-                    // who listens to the bus is not told what it sent itself
-                    if !is_kernels || matches!(channel, Channel::Pdu(_)) {
-                        channel.handle_frame(now, frame);
-                    }
-                });
-                if let Some(reader) = self.vin_reader.as_mut().filter(|_| !is_kernels) {
-                    reader.handle_frame(now, frame);
-                    self.end_vin_reader();
-                }
-                if let Some(scanner) = &mut self.scanner {
-                    scanner.handle_frame(now, frame);
-                    self.end_scan();
-                }
-            }
-            CanEvent::Transmitted { at } => self.handle_outcome(now, *at, None),
-            CanEvent::TransmitFailed { at } => {
-                self.handle_outcome(now, *at, Some(SendFailure::NotAcknowledged))
-            }
-            CanEvent::State(state) => self.handle_state(now, *state),
-            CanEvent::Lost(frames) => self.for_each_channel(now, |channel| channel.handle_lost(*frames)),
-        }
+    fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        self.for_each_channel(now, |channel| channel.set_keep_alive(now, enabled));
     }
 
-    /// The bus changed state; going off, everything that waits for it is thrown away, and its channels are told.
-    pub fn handle_state(&mut self, now: Instant, state: BusState) {
-        if self.state == state {
-            return;
-        }
-        self.state = state;
-        let (detail, text) = match state {
-            BusState::Active => (0, "the bus is active"),
-            BusState::Passive => (1, "the bus is error passive"),
-            BusState::Off => (2, "the bus is off"),
-        };
-        if state == BusState::Off {
-            self.throw_away_all(now);
-        }
-        if let Some(reader) = &mut self.vin_reader {
-            reader.handle_bus_state(now, state);
-            self.end_vin_reader();
-        }
-        if state == BusState::Off
-            && let Some(scanner) = &mut self.scanner
-        {
+    fn return_to_default_sessions(&mut self, now: Instant) {
+        self.for_each_channel(now, |channel| channel.return_to_default_session(now));
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.outstanding.is_empty()
+            && self.next.is_none()
+            && self.farewells.is_empty()
+            && !self.channels.values().any(Channel::is_sending)
+    }
+
+    fn start_scan(&mut self, now: Instant) -> bool {
+        let mut scanner = Scanner::new(ScanSettings { bit_rate: self.settings.bit_rate }, now);
+        scanner.handle_ignition(self.ignition);
+        self.tp20.addresses().for_each(|ecu| scanner.handle_tp20_open(ecu));
+        if self.state == BusState::Off {
             scanner.handle_bus_off();
-            self.end_scan();
         }
-        for number in self.channels.keys() {
-            let output = Output::Event { code: EventCode::BusState, detail, value: 0, text };
-            self.outputs.push_back(BusOutput { channel: *number, at: now, output });
-        }
+        self.scanner = Some(Box::new(scanner));
+        self.end_scan();
+        true
     }
 
-    /// Does what is due.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    fn take_scan(&mut self) -> Option<(ScanOutcome, Vec<FoundEcu>)> {
+        self.end_scan();
+        let (outcome, ecus) = self.scanned.take()?;
+        Some((outcome, ecus.into_iter().map(FoundEcu::Can).collect()))
+    }
+
+    fn start_vin_reader(&mut self, settings: vin::ReaderSettings) -> bool {
+        // no ECU can report a VIN while the bus is off
+        let is_off = self.state == BusState::Off;
+        self.vins = is_off.then(Vec::new);
+        self.vin_reader = (!is_off).then(|| Box::new(vin::VinReader::new(settings)));
+        true
+    }
+
+    fn take_vins(&mut self) -> Option<Vec<vin::Candidate>> {
+        self.vins.take()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
         let is_off = self.state == BusState::Off;
         self.for_each_channel(now, |channel| {
             if channel.poll_timeout().is_some_and(|at| at <= now) {
@@ -224,20 +340,11 @@ impl BusCore {
         }
     }
 
-    fn for_each_channel(&mut self, at: Instant, mut act: impl FnMut(&mut Channel)) {
-        for (number, channel) in &mut self.channels {
-            act(channel);
-            collect(*number, channel, at, &mut self.outputs);
-        }
-    }
-
-    /// The next thing for the operator.
-    pub fn poll_output(&mut self) -> Option<BusOutput> {
+    fn poll_output(&mut self) -> Option<ChannelOutput> {
         self.outputs.pop_front()
     }
 
-    /// When [`BusCore::handle_timeout`] or a look at [`BusCore::is_stuck`] is due.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    fn poll_timeout(&self) -> Option<Instant> {
         let channels = self.channels.values().filter_map(Channel::poll_timeout).min();
         let reader = self.vin_reader.as_ref().and_then(|reader| reader.poll_timeout()).map(|(at, _)| at);
         let scanner = self.scanner.as_ref().and_then(|scanner| scanner.poll_timeout());
@@ -245,8 +352,8 @@ impl BusCore {
     }
 }
 
-fn collect(number: u16, channel: &mut Channel, at: Instant, outputs: &mut VecDeque<BusOutput>) {
+fn collect(number: u16, channel: &mut Channel, at: Instant, outputs: &mut VecDeque<ChannelOutput>) {
     while let Some(output) = channel.poll_output() {
-        outputs.push_back(BusOutput { channel: number, at, output });
+        outputs.push_back(ChannelOutput { channel: number, at, output });
     }
 }

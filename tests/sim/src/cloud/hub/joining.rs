@@ -228,7 +228,7 @@ impl HubState {
     }
 
     /// Removes a connection that has been taken out of the table from those that its operator has joined.
-    pub(super) fn forget_joined(&mut self, relay: &Relay) {
+    pub(super) fn leave_removed(&mut self, relay: &Relay) {
         if let Some(operator) = &relay.operator {
             self.leave(operator.id(), relay.uuid());
         }

@@ -124,7 +124,7 @@ impl Hub {
         let Some(mut relay) = state.relays.remove(&connection) else { return };
         relay.refuse_joins(&unknown_connection());
         relay.notify_operator("connectionClosed", serde_json::json!({"reason": "closed"}));
-        state.forget_joined(&relay);
+        state.leave_removed(&relay);
         if relay.stage != RelayStage::Idle {
             state.close_at_connector(relay.plan.connector_id, connection, Asker::Ignored);
         }

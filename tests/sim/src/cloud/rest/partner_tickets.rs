@@ -148,7 +148,7 @@ async fn join(State(app): State<App>, caller: Caller, id: Id, body: Body) -> Res
         })
         .await?;
     tracing::info!(ticket = ticket.id, connector_id = ticket.connector_id, "ticket in progress");
-    ticket_lifecycle::follow(&app, &ticket);
+    ticket_lifecycle::update_relay(&app, &ticket);
     Ok(see_other(format!("{IN_PROGRESS}/{}", ticket.uuid)))
 }
 
@@ -176,7 +176,7 @@ async fn transition(
         })
         .await?;
     tracing::info!(ticket = ticket.id, state = ?ticket.state, "ticket ended");
-    ticket_lifecycle::follow(&app, &ticket);
+    ticket_lifecycle::update_relay(&app, &ticket);
     Ok(see_other(format!("/v2/tickets/{}", ticket.uuid)))
 }
 
@@ -189,13 +189,14 @@ async fn replace(
 ) -> Result<Json<Value>, ApiError> {
     caller.operator()?;
     let mut fields = body.fields();
-    let vin = given(&mut fields, "vin", Fields::vin);
-    let model = given(&mut fields, "vehicle_model_id", Fields::id);
-    let variant = given(&mut fields, "vehicle_model_variant_id", Fields::id);
+    let vin = if_present(&mut fields, "vin", Fields::vin);
+    let model = if_present(&mut fields, "vehicle_model_id", Fields::id);
+    let variant = if_present(&mut fields, "vehicle_model_variant_id", Fields::id);
     let products = fields.ids("product_ids");
-    let reference = given(&mut fields, "reference", |fields, field| fields.text(field, MAX_REFERENCE));
-    let external =
-        given(&mut fields, "preparer_external_reference", |fields, field| fields.text(field, MAX_REFERENCE));
+    let reference = if_present(&mut fields, "reference", |fields, field| fields.text(field, MAX_REFERENCE));
+    let external = if_present(&mut fields, "preparer_external_reference", |fields, field| {
+        fields.text(field, MAX_REFERENCE)
+    });
     fields.finish()?;
     let (ticket, view) = app
         .store
@@ -217,7 +218,7 @@ async fn replace(
 }
 
 /// The field's value if the field is present; null is present.
-fn given<T>(
+fn if_present<T>(
     fields: &mut Fields,
     field: &str,
     get: impl FnOnce(&mut Fields, &str) -> Option<T>,

@@ -91,7 +91,7 @@ pub(super) fn end(
 }
 
 /// Lets the relay and subscribers follow a change of a ticket's state.
-pub(super) fn follow(app: &App, ticket: &Ticket) {
+pub(super) fn update_relay(app: &App, ticket: &Ticket) {
     match (ticket.state, ticket.connection_uuid) {
         (TicketState::InProgress, _) => {
             if let Some(plan) = RelayPlan::of(ticket) {

@@ -89,7 +89,7 @@ async fn transition(
             ticket_lifecycle::end(change, ticket, &from, End::Cancel(reason))
         })
         .await?;
-    ticket_lifecycle::follow(&app, &ticket);
+    ticket_lifecycle::update_relay(&app, &ticket);
     Ok((StatusCode::SEE_OTHER, [(LOCATION, format!("/v1/tickets/{}", ticket.id))]).into_response())
 }
 
@@ -227,7 +227,7 @@ async fn create(State(app): State<App>, caller: Caller, body: Body) -> Result<Re
     let new = NewTicket::parse(body)?;
     let ticket = app.store.change(move |change| new.create(change, &subject)).await?;
     tracing::info!(ticket = ticket.id, connector_id = ticket.connector_id, "ticket pending");
-    ticket_lifecycle::follow(&app, &ticket);
+    ticket_lifecycle::update_relay(&app, &ticket);
     let location = format!("/v1/tickets/{}", ticket.id);
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(views::ticket(&ticket))).into_response())
 }

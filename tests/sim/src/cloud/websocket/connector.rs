@@ -26,7 +26,7 @@ fn hello_first() -> Problem {
 impl Peer {
     /// `connectorHello`: makes this socket the connector's link.
     pub(super) async fn handle_hello(&mut self, envelope: Envelope) -> Result<(), Problem> {
-        let result = self.greet(&envelope.message).await;
+        let result = self.accept_hello(&envelope.message).await;
         if result.is_err() {
             // write the error before the link is closed
             let (outbox, request_id) = (self.outbox.clone(), envelope.request_id);
@@ -39,7 +39,7 @@ impl Peer {
         result
     }
 
-    async fn greet(&mut self, message: &Value) -> Result<(), Problem> {
+    async fn accept_hello(&mut self, message: &Value) -> Result<(), Problem> {
         let Some(connector_id) = self.subject.connector_id else {
             return Err(forbidden("Only a connector may send connectorHello."));
         };

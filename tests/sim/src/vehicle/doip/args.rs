@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 use super::gateway::{DoipConfig, DoipGateway};
 use super::recording::DoipRecording;
-use crate::doip::tls::EntityTls;
-use crate::doip::{Answer, Confirmation, EntityConfig, ListenConfig, Timeouts};
-use crate::vehicle::VehicleConfig;
+use crate::vehicle::simulation::VehicleConfig;
+use connector_operator::doip_entity::tls::EntityTls;
+use connector_operator::doip_entity::{Answer, Confirmation, EntityConfig, ListenConfig, Timeouts};
 
 /// The gateway to simulate, and its behaviour.
 #[derive(Debug, Clone, clap::Args)]
@@ -252,6 +252,6 @@ fn answer(text: &str) -> Result<Answer, String> {
 }
 
 fn oem(text: &str) -> Result<[u8; 4], String> {
-    let bytes = crate::vehicle::hex::parse(text).map_err(|error| error.to_string())?;
+    let bytes = connector_operator::hex::parse(text).map_err(|error| error.to_string())?;
     bytes.try_into().map_err(|_| "expected four bytes, such as 01020304".to_owned())
 }

@@ -11,10 +11,12 @@ use tokio::time::Instant;
 
 use super::ecus::{Host, RecordedDoipEcu};
 use super::recording::DoipRecording;
-use crate::doip::{Entity, EntityConfig, Event, ListenConfig, Server, ServerAddresses, Timeouts, no_vin};
-use crate::vehicle::VehicleConfig;
 use crate::vehicle::catalogue::{EcuAddress, EcuRecord, Exchange};
 use crate::vehicle::ecu::{Anomalies, Ecu, EcuConfig, EcuStatus, Image, Responder, Target};
+use crate::vehicle::simulation::VehicleConfig;
+use connector_operator::doip_entity::{
+    Entity, EntityConfig, Event, ListenConfig, Server, ServerAddresses, Timeouts, no_vin,
+};
 
 /// The gateway's logical address.
 pub const GATEWAY: LogicalAddress = LogicalAddress::new(0x4010);

@@ -7,8 +7,8 @@ use connector_agent::protocol::doip::codec::{DecodeError, decode_datagram};
 use connector_agent::protocol::doip::{Announcement, LogicalAddress, Message, Payload};
 
 use super::ecus::RecordedRequest;
-use crate::doip::EntityConfig;
-use crate::vehicle::hex::{self, HexError};
+use connector_operator::doip_entity::EntityConfig;
+use connector_operator::hex::{self, HexError};
 
 /// The transport of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,7 +177,7 @@ impl DoipRecording {
 fn parse_line(line: usize, text: &str) -> Result<DoipRecord, DoipRecordingError> {
     let wrong = |what| DoipRecordingError::Line { line, what };
     let fields: Vec<&str> = text.split_whitespace().collect();
-    let [at, carrier, who, ports, digits] = *fields.as_slice() else {
+    let [at, carrier, parties, ports, digits] = *fields.as_slice() else {
         return Err(wrong("expected five fields: seconds, udp or tcp, sender>receiver, ports, message"));
     };
     let at: f64 = at.parse().map_err(|_| wrong("the time is not a number of seconds"))?;
@@ -187,7 +187,7 @@ fn parse_line(line: usize, text: &str) -> Result<DoipRecord, DoipRecordingError>
         "tcp" => Carrier::Tcp,
         _ => return Err(wrong("expected udp or tcp")),
     };
-    let speaker = match who {
+    let speaker = match parties {
         "vehicle>tester" => Speaker::Vehicle,
         "vehicle>broadcast" => Speaker::Announcement,
         "tester>vehicle" => Speaker::Tester,

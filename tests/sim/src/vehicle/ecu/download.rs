@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::anomalies::Anomalies;
-use super::crc::crc32;
 use super::nrc::Nrc;
+use connector_operator::flash::crc32;
 
 /// Limit of the downloaded images that an ECU keeps.
 const MAX_IMAGES: usize = 64;

@@ -5,7 +5,6 @@
 
 mod anomalies;
 mod config;
-mod crc;
 mod download;
 mod dtc;
 mod nrc;
@@ -18,12 +17,11 @@ use std::time::{Duration, Instant};
 
 pub use anomalies::Anomalies;
 pub use config::{EcuConfig, Timing};
-pub use crc::crc32;
+pub use connector_operator::flash::{crc32, toy_key};
 pub use download::{Image, Progress};
 pub use dtc::{Dtc, STATUS_AVAILABILITY_MASK};
 pub use nrc::Nrc;
 pub use responder::{EcuStatus, Responder, ScriptProgress, Session, Target, Timer};
-pub use security::toy_key;
 
 use download::Flash;
 use security::Security;

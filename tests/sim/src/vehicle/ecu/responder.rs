@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Anomalies, Image, Progress};
+use super::anomalies::Anomalies;
+use super::download::{Image, Progress};
 
 /// The addressing of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -2,16 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use connector_operator::flash::toy_key;
+
 use super::nrc::Nrc;
 
 /// The number of wrong keys after which an ECU makes the tool wait.
 const MAX_ATTEMPTS: u8 = 3;
-
-/// The key for a seed: `(seed XOR 0x5EC0DE00 XOR level)` rotated left by 7 bits, where `level` is the odd
-/// sub-function that requested the seed. Seed and key are four bytes, big-endian.
-pub fn toy_key(level: u8, seed: [u8; 4]) -> [u8; 4] {
-    (u32::from_be_bytes(seed) ^ 0x5EC0_DE00 ^ u32::from(level)).rotate_left(7).to_be_bytes()
-}
 
 /// A well-mixed number for generated data. It depends on its arguments alone, so that every run is the same.
 pub(super) fn mix(identity: u64, count: u64) -> u64 {

@@ -8,7 +8,8 @@ use connector_hal::kline::sim::{PtyKLine, SimLine};
 use connector_hal::timer::TimerKind;
 use serde_json::{Value, json};
 
-use super::{KlineEcuConfig, KlineVehicle};
+use super::config::KlineEcuConfig;
+use super::vehicle::KlineVehicle;
 
 /// Tolerance for the tester's times, because its process is scheduled independently of the line.
 const TOLERANCE: Duration = Duration::from_millis(500);

@@ -127,7 +127,7 @@ fn attribute(pdus: Vec<RecordedPdu>, roles: &Roles) -> (Vec<ToolStep>, Vec<Recor
             continue;
         }
         let step = steps.iter_mut().rev().find(|step| {
-            roles.hears(id, step.request_id)
+            roles.receives(id, step.request_id)
                 && step.pdu.first().is_some_and(|asked| is_response(&pdu, *asked))
         });
         match step {

@@ -74,7 +74,7 @@ impl Roles {
     }
 
     /// Whether the ECU with this response identifier receives the request identifier.
-    pub fn hears(&self, response: CanId, request: CanId) -> bool {
+    pub fn receives(&self, response: CanId, request: CanId) -> bool {
         self.functional.contains(&request) || self.ecus.contains(&(request, response))
     }
 }

@@ -1,0 +1,284 @@
+//! Failures for technicians: the cause, advice, and an exit code for scripts.
+
+use std::fmt;
+
+use connector_agent::protocol::problem::Problem;
+
+use crate::client::{CloseReason, DialError, ExchangeError, OperatorError, describe_send_failure};
+use crate::flash::{FlashError, Step};
+use crate::uds::describe_refusal;
+
+/// The kind of a failure, which is the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum FailureKind {
+    /// A problem on this machine, such as an unreadable file.
+    Local = 1,
+    /// The cloud does not accept the login.
+    Login = 3,
+    /// The cloud is not reachable, or its answer is not valid.
+    Cloud = 4,
+    /// The ticket does not exist, or cannot be joined.
+    Ticket = 5,
+    /// The connector is offline, or the connection to the connector ended.
+    Connector = 6,
+    /// The vehicle or the ECU does not answer.
+    Vehicle = 7,
+    /// The ECU refused, or its answer is wrong.
+    Refused = 8,
+}
+
+/// The exit codes, for `--help`.
+pub(super) const EXIT_CODES: &str = "Exit codes:
+  0  success
+  1  a problem on this machine, such as an unreadable file
+  2  wrong usage
+  3  the cloud does not accept the login
+  4  the cloud is not reachable
+  5  the ticket does not exist, or cannot be joined
+  6  the connector is offline, or the connection to it was lost
+  7  the vehicle does not answer
+  8  the ECU refused, or its answer is wrong";
+
+const CHECK_IDENTIFIERS: &str =
+    "check that the ignition is on, and that request and response identifier belong to the ECU";
+
+/// A failure with advice for a technician.
+#[derive(Debug)]
+pub struct Failure {
+    kind: FailureKind,
+    what: String,
+    advice: String,
+}
+
+impl Failure {
+    /// A failure from its cause and advice, both without a full stop.
+    pub fn new(kind: FailureKind, what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { kind, what: what.into(), advice: advice.into() }
+    }
+
+    /// The exit code.
+    pub fn exit_code(&self) -> u8 {
+        self.kind as u8
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\nWhat to do: {}.", self.what, self.advice)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// The text of an error and of its sources.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+impl From<OperatorError> for Failure {
+    fn from(error: OperatorError) -> Self {
+        use FailureKind::{Cloud, Connector, Local, Login};
+        let (kind, advice) = match &error {
+            OperatorError::Closed(reason) => return Self::from(reason.clone()),
+            OperatorError::Tls(_) => (Local, "pass the cloud's certificate file with --ca-file"),
+            OperatorError::Login(_) => (Login, "check --client-id and --client-secret"),
+            OperatorError::Dial(DialError::Unauthorized) => {
+                (Login, "check that the login belongs to an operator")
+            }
+            OperatorError::Dial(DialError::Url { .. }) => (Local, "correct --websocket-url"),
+            OperatorError::Http { .. } | OperatorError::Dial(_) => {
+                (Cloud, "check the cloud's address, that the cloud runs, and the network")
+            }
+            OperatorError::Answer { .. } => {
+                (Cloud, "check that the address belongs to the cloud, and the cloud's version")
+            }
+            OperatorError::Timeout { .. } => {
+                (Connector, "try again; if the failure persists, restart the connector")
+            }
+            OperatorError::Refused { problem, .. } => refusal_of(problem),
+        };
+        Self::new(kind, with_sources(&error), advice)
+    }
+}
+
+/// The kind of failure, and the advice, for a problem that the cloud or the connector reported.
+fn refusal_of(problem: &Problem) -> (FailureKind, &'static str) {
+    use FailureKind::{Cloud, Connector, Ticket, Vehicle};
+    match problem.kind.as_str() {
+        "/problems/connector-offline" => (
+            Connector,
+            "ask the customer to check that the connector is plugged in and its network light is on",
+        ),
+        "/problems/wrong-vehicle" => (
+            Vehicle,
+            "ask the customer to check that the connector is plugged into the vehicle of the ticket",
+        ),
+        "/problems/unknown-pins" | "/problems/unsupported" => {
+            (Vehicle, "select another bus with --pins and --bit-rate")
+        }
+        "/problems/bus-unavailable" => {
+            (Vehicle, "ask the customer to check the connector's adapter for this bus")
+        }
+        _ => match problem.status {
+            403 => (Ticket, "check that the login belongs to an operator, and that the ticket is yours"),
+            404 | 409 => (Ticket, "list the tickets with `tickets`"),
+            500.. => (Cloud, "try again later"),
+            _ => (Ticket, "correct the request"),
+        },
+    }
+}
+
+impl From<CloseReason> for Failure {
+    fn from(reason: CloseReason) -> Self {
+        use FailureKind::{Connector, Local};
+        match reason {
+            CloseReason::LinkLost => Self::new(
+                Connector,
+                "the link was lost and did not come back in time",
+                "check the network, and try again",
+            ),
+            CloseReason::Remote(reason) => closed_by_other_side(&reason),
+            CloseReason::Refused(problem) => Self::new(
+                Connector,
+                format!("the connection could not be resumed after the link was lost ({problem})"),
+                "start again from the beginning",
+            ),
+            CloseReason::Overflow => Self::new(
+                Local,
+                "this program did not keep up with the vehicle",
+                "request fewer frames at a time",
+            ),
+            CloseReason::Protocol(detail) => Self::new(
+                Connector,
+                format!("connector and operator use incompatible protocols ({detail})"),
+                "update the older of the two",
+            ),
+            CloseReason::Dropped => Self::new(Local, "this program closed the connection", "try again"),
+        }
+    }
+}
+
+fn closed_by_other_side(reason: &str) -> Failure {
+    use FailureKind::{Connector, Ticket, Vehicle};
+    let (kind, what, advice) = match reason {
+        "link-lost" => (
+            Connector,
+            "the connector's link was lost and did not come back in time",
+            "wait until the connector is online again, and try again",
+        ),
+        "vehicle-lost" => (
+            Vehicle,
+            "the connector is at another vehicle now, or at none",
+            "ask the customer to plug the connector into the vehicle of the ticket",
+        ),
+        "shutdown" => (
+            Connector,
+            "the connector was switched off",
+            "wait until the connector is online again, and try again",
+        ),
+        "overflow" => (
+            Connector,
+            "the vehicle sent more than the network could transfer",
+            "request less data at a time, or fewer frames",
+        ),
+        "policy" => (Ticket, "the ticket is no longer in progress", "list the tickets with `tickets`"),
+        _ => (
+            Connector,
+            "the other side closed the connection",
+            "check the ticket with `tickets`, and try again",
+        ),
+    };
+    Failure::new(kind, what, advice)
+}
+
+impl From<ExchangeError> for Failure {
+    fn from(error: ExchangeError) -> Self {
+        use FailureKind::{Refused, Vehicle};
+        match error {
+            ExchangeError::Closed(reason) => Self::from(reason),
+            ExchangeError::Negative { service, code } => {
+                let (why, advice) = describe_refusal(code);
+                let what = format!("the ECU refused service 0x{service:02X} with 0x{code:02X}: {why}");
+                Self::new(Refused, what, advice)
+            }
+            ExchangeError::ChainBroken { count, code } => {
+                let why = match u8::try_from(code).unwrap_or_default() {
+                    0 => "an earlier one had no response".to_owned(),
+                    code => {
+                        format!(
+                            "the ECU refused an earlier one with 0x{code:02X}: {}",
+                            describe_refusal(code).0
+                        )
+                    }
+                };
+                let what = format!("{count} requests were not sent, because {why}");
+                Self::new(Refused, what, "start the procedure again from the beginning")
+            }
+            ExchangeError::NoResponse { .. } => {
+                Self::new(Vehicle, "the ECU does not answer", CHECK_IDENTIFIERS)
+            }
+            ExchangeError::ReceiveFailed(_) => {
+                let advice = "try again; if the failure persists, check the vehicle's wiring";
+                Self::new(Vehicle, error.to_string(), advice)
+            }
+            ExchangeError::NotSent(detail) => not_sent(detail),
+        }
+    }
+}
+
+/// The failure for a detail of `send-failed`.
+fn not_sent(detail: u16) -> Failure {
+    use FailureKind::{Connector, Vehicle};
+    let (kind, advice) = match detail {
+        1 => (Vehicle, CHECK_IDENTIFIERS),
+        2 => (Vehicle, "send less data at a time"),
+        3 => (Vehicle, "check the vehicle's wiring, and that --bit-rate is the bit rate of the bus"),
+        4 => (
+            Vehicle,
+            "check that the connector is plugged in, that the ignition is on, and --bit-rate and --pins",
+        ),
+        5 | 8 => (Connector, "try again when the network is better"),
+        _ => (Connector, "check the request"),
+    };
+    let what = format!("the request did not reach the ECU: {}", describe_send_failure(detail));
+    Failure::new(kind, what, advice)
+}
+
+impl From<FlashError> for Failure {
+    fn from(error: FlashError) -> Self {
+        let what = error.to_string();
+        let (step, cause) = match error {
+            FlashError::Step { step, source } => (Some(step), Self::from(source)),
+            FlashError::Response { step, .. } => {
+                let advice = "check that the firmware is made for this ECU";
+                (Some(step), Self::new(FailureKind::Refused, "this violates ISO 14229", advice))
+            }
+            FlashError::Checksum => {
+                let cause = Self::new(FailureKind::Refused, "the checksum differs", "flash again");
+                (Some(Step::Check), cause)
+            }
+            FlashError::Size(_) => {
+                let advice = "check that this is the right file";
+                (None, Self::new(FailureKind::Local, "the file is empty or too long", advice))
+            }
+        };
+        let state = match step {
+            Some(step) if step.leaves_ecu_without_firmware() => {
+                "\nThe ECU is without valid firmware now: leave the ignition on, and flash again before the vehicle is used."
+            }
+            Some(_) => "\nThe ECU's firmware was not changed.",
+            None => "",
+        };
+        Self { what: format!("{what}: {}{state}", cause.what), ..cause }
+    }
+}

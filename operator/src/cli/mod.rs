@@ -1,0 +1,88 @@
+//! The command line `connector-operator`: the subcommands and their output.
+
+mod args;
+mod diagnosis;
+mod dump;
+mod failure;
+mod flash;
+mod gateways;
+mod login;
+mod progress;
+mod tickets;
+mod values;
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+use crate::client::Connection;
+
+use args::Command;
+
+pub use args::Cli;
+pub use failure::{Failure, FailureKind};
+pub use progress::FlashProgress;
+
+/// The bus name in all requests of this program.
+const BUS: &str = "HS";
+
+/// Runs a subcommand.
+///
+/// # Errors
+///
+/// A [`Failure`], which has an exit code and advice for a technician.
+pub async fn run(cli: Cli) -> Result<(), Failure> {
+    if let Command::Completions { shell } = cli.command {
+        print_completions(shell);
+        return Ok(());
+    }
+    let operator = login::login(&cli.cloud).await?;
+    match &cli.command {
+        Command::Tickets => return tickets::list(&operator).await,
+        Command::Join => return tickets::join(&operator, &cli.ticket).await,
+        Command::Complete => return tickets::complete(&operator, &cli.ticket).await,
+        Command::Cancel { reason } => return tickets::cancel(&operator, &cli.ticket, reason).await,
+        _ => {}
+    }
+    let connection = tickets::connect(&operator, &cli.ticket).await?;
+    let result = diagnose(&connection, &cli).await;
+    // the result counts even if closing the connection fails
+    if let Err(error) = connection.close().await {
+        tracing::warn!(%error, "the connection was not closed");
+    }
+    result
+}
+
+/// Runs a subcommand that needs a connection to the vehicle.
+async fn diagnose(connection: &Connection, cli: &Cli) -> Result<(), Failure> {
+    if let Command::Vin = cli.command {
+        return diagnosis::identify(connection).await;
+    }
+    let bus = cli.bus.config(BUS);
+    if let Command::DoipGateway(gateway) = &cli.command {
+        return gateways::doip_gateway(connection, gateway, bus, cli.ecu.p2()).await;
+    }
+    connection.configure_buses(vec![bus]).await?;
+    match &cli.command {
+        Command::Read { request } => diagnosis::read(connection, &cli.ecu, &request.0).await,
+        Command::Dtcs => diagnosis::list_trouble_codes(connection, &cli.ecu).await,
+        Command::Flash { file, address } => flash::flash_file(connection, &cli.ecu, file, *address).await,
+        Command::Dump { seconds } => dump::dump(connection, seconds.map(Duration::from_secs)).await,
+        Command::CanGateway(gateway) => {
+            let fd = cli.bus.data_bit_rate.is_some();
+            gateways::can_gateway(connection, gateway, BUS, fd, cli.ecu.p2()).await
+        }
+        _ => Ok(()),
+    }
+}
+
+fn print_completions(shell: Shell) {
+    let mut command = Cli::command();
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    // a reader that has closed the pipe needs no more
+    let _closed_pipe = std::io::stdout().write_all(&script);
+}

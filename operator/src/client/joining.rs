@@ -1,0 +1,76 @@
+//! `joinConnection` and its answer.
+
+use std::time::Duration;
+
+use connector_agent::protocol::problem::Problem;
+use connector_agent::relay::wire::Envelope;
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+use uuid::Uuid;
+
+use super::live::{Live, LiveEvent};
+use super::socket::SocketError;
+
+/// How long the answer may take: the connector may have to identify its vehicle first.
+const JOIN: Duration = Duration::from_secs(60);
+/// How many messages before the answer are kept.
+const MAX_BACKLOG: usize = 1024;
+
+/// Why a connection was not joined.
+#[derive(Debug)]
+pub(super) enum JoinError {
+    Socket(SocketError),
+    Refused(Problem),
+    Timeout(Duration),
+}
+
+/// Joins a connection on this websocket. Returns the content of `connectionJoined`, and the messages that
+/// came before.
+pub(super) async fn join(
+    live: &mut Live,
+    uuid: Uuid,
+    received: Option<u32>,
+) -> Result<(Value, Vec<Message>), JoinError> {
+    let attempt = try_join(live, uuid, received);
+    tokio::time::timeout(JOIN, attempt).await.unwrap_or(Err(JoinError::Timeout(JOIN)))
+}
+
+async fn try_join(
+    live: &mut Live,
+    uuid: Uuid,
+    received: Option<u32>,
+) -> Result<(Value, Vec<Message>), JoinError> {
+    let mut message = json!({"connection_uuid": uuid});
+    if let (Some(received), Some(message)) = (received, message.as_object_mut()) {
+        message.insert("received".to_owned(), json!(received));
+    }
+    let id = "join";
+    let ask = Envelope::new("joinConnection", &message).in_reply_to(Some(id.to_owned()));
+    live.write(Message::text(ask.to_text())).await.map_err(JoinError::Socket)?;
+    let mut backlog = Vec::new();
+    loop {
+        let LiveEvent::Message(message) = live.next().await.map_err(JoinError::Socket)? else { continue };
+        if let Message::Text(text) = &message
+            && let Ok(envelope) = serde_json::from_str::<Envelope>(text.as_str())
+        {
+            let is_ours = envelope.request_id.as_deref() == Some(id);
+            match envelope.action.as_str() {
+                "connectionJoined" if is_ours || envelope.request_id.is_none() => {
+                    return Ok((envelope.message, backlog));
+                }
+                "error" if is_ours => return Err(JoinError::Refused(problem_of(envelope))),
+                _ => {}
+            }
+        }
+        if backlog.len() < MAX_BACKLOG {
+            backlog.push(message);
+        }
+    }
+}
+
+/// The problem in an error message.
+pub(super) fn problem_of(envelope: Envelope) -> Problem {
+    serde_json::from_value(envelope.message).unwrap_or_else(|_| {
+        Problem::new(502, "bad-answer", "Bad answer", "The other side sent an error without a valid problem.")
+    })
+}

@@ -1,0 +1,34 @@
+//! The client library of a remote operator.
+//!
+//! [`Operator`] logs in, lists tickets and joins them (REST). [`Operator::connect`] joins the connection of a
+//! ticket over the websocket. A [`Connection`] survives lost links on either side, and its [`Channel`]s carry
+//! PDUs and frames.
+
+mod channel;
+mod connection;
+mod customer;
+mod driver;
+mod error;
+mod http;
+mod inbox;
+mod isotp;
+mod joining;
+mod live;
+mod rest;
+mod shared;
+mod socket;
+mod tokens;
+
+pub use channel::{Channel, Response, Timing};
+pub(crate) use channel::{ResponseKind, Wait, failure};
+pub use connection::{Connection, Joined, Vehicle};
+pub use customer::{ConnectorUpdate, ConnectorWatch, Customer};
+pub(crate) use error::describe_send_failure;
+pub use error::{CloseReason, DialError, ExchangeError, OperatorError};
+pub use inbox::{Item, Received};
+pub use isotp::isotp_channel;
+pub(crate) use isotp::{functional_channel, is_obd_functional};
+pub use rest::{Operator, Ticket};
+pub use shared::{ConnectionSettings, Counters, LinkState};
+pub use socket::{Dial, Io, Socket};
+pub use tokens::Credentials;

@@ -1,0 +1,275 @@
+//! Login and tickets, through the REST API.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use connector_agent::tls;
+use reqwest::{Method, Response, StatusCode};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::connection::Connection;
+use super::error::OperatorError;
+use super::http::{answer, success};
+use super::shared::ConnectionSettings;
+use super::socket::Websocket;
+use super::tokens::{Credentials, Tokens};
+
+/// The longest time for a REST request.
+const REQUEST: Duration = Duration::from_secs(30);
+/// The longest time for connecting to the REST API.
+const CONNECT: Duration = Duration::from_secs(15);
+/// The largest number of tickets in one list.
+const TICKETS: u32 = 1000;
+
+const TOKEN_PATH: &str = "/oauth2/token";
+const PENDING_PATH: &str = "/v2/tickets/pending-tickets";
+const IN_PROGRESS_PATH: &str = "/v2/tickets/in-progress-tickets";
+
+/// A ticket, as the cloud presents it to partners.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Ticket {
+    /// The ticket's id.
+    #[serde(deserialize_with = "text")]
+    pub id: String,
+    /// The ticket's number, for people.
+    #[serde(default, deserialize_with = "optional_text")]
+    pub ticket_number: Option<String>,
+    /// `pending`, `in_progress`, ….
+    #[serde(default)]
+    pub state: Option<String>,
+    /// The vehicle's VIN.
+    #[serde(default)]
+    pub vin: Option<String>,
+    /// The connector in the vehicle.
+    #[serde(default)]
+    pub connector_uuid: Option<Uuid>,
+    /// When the ticket was created.
+    #[serde(default)]
+    pub created_at: Option<String>,
+    /// The number of the ticket's connection, or its UUID if the cloud has no number.
+    #[serde(default, deserialize_with = "optional_text")]
+    pub connection_id: Option<String>,
+    /// The UUID of the ticket's connection.
+    #[serde(default)]
+    pub connection_uuid: Option<Uuid>,
+}
+
+impl Ticket {
+    /// The connection to join, once the ticket is in progress.
+    pub fn connection(&self) -> Option<Uuid> {
+        self.connection_uuid.or_else(|| self.connection_id.as_deref()?.parse().ok())
+    }
+
+    /// Whether `name` is the ticket's id or number.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.id.eq_ignore_ascii_case(name) || self.ticket_number.as_deref() == Some(name)
+    }
+}
+
+/// Reads an id, which is a number in some of the cloud's answers and a string in others.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    optional_text(deserializer)?.ok_or_else(|| serde::de::Error::custom("expected a string or a number"))
+}
+
+fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) => Some(text),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    })
+}
+
+#[derive(Deserialize)]
+struct TicketList {
+    result: Vec<Ticket>,
+}
+
+/// A logged-in operator; cheap to clone.
+#[derive(Clone)]
+pub struct Operator {
+    http: reqwest::Client,
+    api_url: String,
+    websocket: Arc<Websocket>,
+    tokens: Arc<Tokens>,
+}
+
+impl std::fmt::Debug for Operator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Operator").field("api_url", &self.api_url).finish_non_exhaustive()
+    }
+}
+
+impl Operator {
+    /// Logs in. The certificates in `ca_file` replace the web's root certificates.
+    ///
+    /// # Errors
+    ///
+    /// An unusable certificate file or URL, an unreachable cloud, or rejected credentials.
+    pub async fn login(
+        api_url: &str,
+        websocket_url: &str,
+        ca_file: Option<&Path>,
+        credentials: Credentials,
+    ) -> Result<Self, OperatorError> {
+        let tls = tls::client_config(ca_file)?;
+        let http_error = |source| OperatorError::Http { what: "setting up the HTTP client", source };
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured((*tls).clone())
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT)
+            .timeout(REQUEST)
+            .build()
+            .map_err(http_error)?;
+        let api_url = api_url.trim_end_matches('/').to_owned();
+        let tokens = Arc::new(Tokens::new(http.clone(), format!("{api_url}{TOKEN_PATH}"), credentials));
+        tokens.get().await?;
+        let websocket = Websocket::new(websocket_url, tls, Arc::clone(&tokens))?;
+        Ok(Self { http, api_url, websocket: Arc::new(websocket), tokens })
+    }
+
+    /// The tickets that wait for an operator.
+    pub async fn pending_tickets(&self) -> Result<Vec<Ticket>, OperatorError> {
+        self.list("the list of pending tickets", PENDING_PATH, "pending").await
+    }
+
+    /// The tickets that an operator has joined.
+    pub async fn in_progress_tickets(&self) -> Result<Vec<Ticket>, OperatorError> {
+        self.list("the list of tickets in progress", IN_PROGRESS_PATH, "in_progress").await
+    }
+
+    /// All tickets that an operator can work on: first those in progress, then the pending ones.
+    pub async fn tickets(&self) -> Result<Vec<Ticket>, OperatorError> {
+        let mut tickets = self.in_progress_tickets().await?;
+        tickets.extend(self.pending_tickets().await?);
+        Ok(tickets)
+    }
+
+    /// Joins a pending ticket, which sets it in progress.
+    pub async fn join(&self, ticket_id: &str, operator_id: &str) -> Result<Ticket, OperatorError> {
+        let transition = json!({"type": "join", "operator_id": operator_id});
+        let path = format!("{PENDING_PATH}/{ticket_id}");
+        let response = self.transition("joining the ticket", &path, transition).await?;
+        self.follow("the joined ticket", response).await
+    }
+
+    /// Completes a ticket in progress, which closes its connection.
+    pub async fn complete(&self, ticket_id: &str) -> Result<(), OperatorError> {
+        let path = format!("{IN_PROGRESS_PATH}/{ticket_id}");
+        self.transition("completing the ticket", &path, json!({"type": "complete"})).await.map(drop)
+    }
+
+    /// Cancels a ticket in progress, which closes its connection.
+    pub async fn cancel(&self, ticket_id: &str, reason: &str) -> Result<(), OperatorError> {
+        let path = format!("{IN_PROGRESS_PATH}/{ticket_id}");
+        let transition = json!({"type": "cancel", "reason": reason});
+        self.transition("cancelling the ticket", &path, transition).await.map(drop)
+    }
+
+    /// Joins the connection of a ticket in progress.
+    pub async fn connect(&self, connection_uuid: Uuid) -> Result<Connection, OperatorError> {
+        self.connect_with(connection_uuid, ConnectionSettings::default()).await
+    }
+
+    /// Joins the connection of a ticket in progress, with these settings.
+    pub async fn connect_with(
+        &self,
+        connection_uuid: Uuid,
+        settings: ConnectionSettings,
+    ) -> Result<Connection, OperatorError> {
+        Connection::join(self.websocket.clone(), connection_uuid, settings).await
+    }
+
+    /// The dialer that opens websockets with this login.
+    pub(super) fn websocket(&self) -> &Arc<Websocket> {
+        &self.websocket
+    }
+
+    pub(super) async fn get<T: for<'de> Deserialize<'de>>(
+        &self,
+        what: &'static str,
+        path: &str,
+    ) -> Result<T, OperatorError> {
+        let response = self.request(what, Method::GET, path, None).await?;
+        answer(what, success(what, response).await?).await
+    }
+
+    pub(super) async fn post<T: for<'de> Deserialize<'de>>(
+        &self,
+        what: &'static str,
+        path: &str,
+        body: &Value,
+    ) -> Result<T, OperatorError> {
+        let response = self.request(what, Method::POST, path, Some(body)).await?;
+        answer(what, success(what, response).await?).await
+    }
+
+    async fn list(
+        &self,
+        what: &'static str,
+        path: &str,
+        state: &'static str,
+    ) -> Result<Vec<Ticket>, OperatorError> {
+        let mut list: TicketList = self.get(what, &format!("{path}?limit={TICKETS}&offset=0")).await?;
+        for ticket in &mut list.result {
+            ticket.state.get_or_insert_with(|| state.to_owned());
+        }
+        Ok(list.result)
+    }
+
+    async fn transition(
+        &self,
+        what: &'static str,
+        path: &str,
+        transition: Value,
+    ) -> Result<Response, OperatorError> {
+        let body = json!({"transition": transition});
+        let response = self.request(what, Method::PATCH, path, Some(&body)).await?;
+        if response.status() == StatusCode::SEE_OTHER { Ok(response) } else { success(what, response).await }
+    }
+
+    /// Reads the resource that a 303 points to, or the response itself if the cloud answers with the
+    /// resource.
+    async fn follow(&self, what: &'static str, response: Response) -> Result<Ticket, OperatorError> {
+        if response.status() != StatusCode::SEE_OTHER {
+            return answer(what, response).await;
+        }
+        let invalid = |detail: &str| OperatorError::Answer { what, detail: detail.to_owned() };
+        let location =
+            response.headers().get(reqwest::header::LOCATION).and_then(|value| value.to_str().ok());
+        let location = location.ok_or_else(|| invalid("a 303 without Location"))?;
+        let target =
+            response.url().join(location).map_err(|_| invalid("a 303 whose Location is not a URL"))?;
+        // send the token to the cloud only
+        if target.origin() != response.url().origin() {
+            return Err(invalid("a 303 to another host"));
+        }
+        self.get(what, target.as_str()).await
+    }
+
+    async fn request(
+        &self,
+        what: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Response, OperatorError> {
+        let url = if path.starts_with('/') { format!("{}{path}", self.api_url) } else { path.to_owned() };
+        let mut fresh = false;
+        loop {
+            let token = self.tokens.get().await?;
+            let mut request = self.http.request(method.clone(), &url).bearer_auth(&token);
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            let response = request.send().await.map_err(|source| OperatorError::Http { what, source })?;
+            if response.status() != StatusCode::UNAUTHORIZED || fresh {
+                return Ok(response);
+            }
+            fresh = true;
+            self.tokens.discard(&token).await;
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Bytes written as hexadecimal digits.
+
+/// Why a text is not hexadecimal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HexError {
+    /// The number of digits is odd.
+    #[error("an odd number of hex digits ({0})")]
+    OddLength(usize),
+    /// A character other than 0-9, a-f, A-F.
+    #[error("`{character}` at position {position} is not a hex digit")]
+    Digit {
+        /// The character.
+        character: char,
+        /// The position, counted from 1.
+        position: usize,
+    },
+}
+
+/// Reads bytes from hexadecimal digits without separators.
+pub fn parse(text: &str) -> Result<Vec<u8>, HexError> {
+    let mut nibbles = Vec::with_capacity(text.len());
+    for (index, character) in text.chars().enumerate() {
+        match character.to_digit(16) {
+            Some(nibble) => nibbles.push(nibble as u8),
+            None => return Err(HexError::Digit { character, position: index + 1 }),
+        }
+    }
+    if nibbles.len() % 2 != 0 {
+        return Err(HexError::OddLength(nibbles.len()));
+    }
+    Ok(nibbles.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, nibble| byte << 4 | nibble)).collect())
+}
+
+/// Writes bytes as upper-case hexadecimal digits.
+pub fn format(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // writing to a String cannot fail
+        let _ = write!(text, "{byte:02X}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_is_read_in_either_case_and_written_in_upper_case() {
+        let bytes = parse("00fFa5").unwrap();
+        assert_eq!(bytes, [0x00, 0xFF, 0xA5]);
+        assert_eq!(format(&bytes), "00FFA5");
+    }
+
+    #[test]
+    fn what_is_no_hex_is_refused_with_its_place() {
+        assert_eq!(parse("22f"), Err(HexError::OddLength(3)));
+        assert_eq!(parse("22xg"), Err(HexError::Digit { character: 'x', position: 3 }));
+        assert_eq!(parse("2é"), Err(HexError::Digit { character: 'é', position: 2 }));
+    }
+}

@@ -1,0 +1,241 @@
+//! `connector-operator` as a process, at a vehicle, an agent and a cloud in the test's process.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use connector_hal::can::slcan::{DEFAULT_BAUD, Slcan};
+use connector_hal::can::{CanBus as _, CanSettings};
+use connector_hal::timer::TimerKind;
+use connector_operator::EcuAddress;
+use connector_operator::client::{Credentials, Customer};
+use connector_sim::vehicle::{Vehicle, VehicleConfig};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use connector_test_support::agent::{AgentSettings, Sandbox, TestAgent, bus};
+use connector_test_support::can_tool::Tool;
+use connector_test_support::data::catalogue;
+use connector_test_support::doip_tool::{DoipTool, address, ask_by_udp};
+use connector_test_support::id;
+
+/// Only reached when something hangs.
+const HANG: Duration = Duration::from_secs(120);
+const VIN: &str = "WVWLU5SP1H0375027";
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_connector-operator"));
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// A gateway that says when it is ready, by a line of JSON.
+async fn start(arguments: &[&str]) -> (Child, Value) {
+    let mut child = program(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = tokio::time::timeout(HANG, lines.next_line()).await.unwrap().unwrap().unwrap();
+    (child, serde_json::from_str(&line).unwrap())
+}
+
+/// Vehicle, cloud and agent, with a ticket that waits.
+struct Workshop {
+    directory: tempfile::TempDir,
+    ready: PathBuf,
+    cloud: Value,
+    vehicle: Vehicle,
+    _agent: TestAgent,
+    _sandbox: Sandbox,
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+}
+
+impl Workshop {
+    async fn open() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let bus = bus();
+        let record = catalogue().find("VOLKSWAGEN_GOLF_MK7").unwrap().clone();
+        let mut config = VehicleConfig { timer: TimerKind::Precise, ..VehicleConfig::new(record) };
+        config.timing.erase = Duration::from_millis(200);
+        let vehicle = Vehicle::start(&config, &bus);
+        let sandbox = Sandbox::start(1).await;
+        let cloud: Value = serde_json::from_str(&sandbox.cloud.ready_line()).unwrap();
+        let ready = directory.path().join("ready.json");
+        write(&ready, &cloud.to_string());
+        let connector = sandbox.connectors[0].clone();
+        let agent = TestAgent::start(&sandbox, &connector, &bus, AgentSettings::default());
+
+        let text = |pointer: &str| cloud.pointer(pointer).unwrap().as_str().unwrap().to_owned();
+        let credentials = Credentials {
+            client_id: text("/customer/client_id"),
+            client_secret: text("/customer/client_secret"),
+        };
+        let (api, websocket, ca) = (text("/api_url"), text("/websocket_url"), text("/ca_file"));
+        let customer = Customer::login(&api, &websocket, Some(Path::new(&ca)), credentials).await.unwrap();
+        let mut watch = customer.watch_connector(connector.id).await.unwrap();
+        let known = watch.until(|update| update.vin_number.is_some());
+        let known = tokio::time::timeout(HANG, known).await.unwrap().unwrap();
+        assert_eq!(known.vin_number.as_deref(), Some(VIN));
+        let wanted =
+            json!({"vin": VIN, "vehicle_model_id": 1, "connector_id": connector.id, "product_ids": [1]});
+        customer.create_ticket(&wanted).await.unwrap();
+        Self { directory, ready, cloud, vehicle, _agent: agent, _sandbox: sandbox }
+    }
+
+    /// Runs a subcommand of the operator: its exit code, and what it printed.
+    async fn operator(&self, arguments: &[&str]) -> (i32, String, String) {
+        let mut all = vec!["--ready", self.ready.to_str().unwrap()];
+        all.extend(arguments);
+        outcome(program(&all).output()).await
+    }
+
+    /// The same, where it must succeed.
+    async fn prints(&self, arguments: &[&str]) -> String {
+        let (code, stdout, stderr) = self.operator(arguments).await;
+        assert_eq!(code, 0, "{arguments:?}: {stdout}{stderr}");
+        stdout
+    }
+
+    /// The same, where it must fail with this code and tell what to do.
+    async fn fails(&self, arguments: &[&str], code: i32) -> String {
+        let (is, stdout, stderr) = self.operator(arguments).await;
+        assert_eq!(is, code, "{arguments:?}: {stdout}{stderr}");
+        assert!(stderr.contains("What to do: "), "{stderr}");
+        stderr
+    }
+}
+
+async fn outcome(output: impl Future<Output = std::io::Result<Output>>) -> (i32, String, String) {
+    let output = tokio::time::timeout(HANG, output).await.unwrap().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_does_all_of_a_ticket_on_the_command_line() {
+    let workshop = Workshop::open().await;
+
+    let tickets = workshop.prints(&["tickets"]).await;
+    assert!(tickets.contains("pending") && tickets.contains(VIN), "{tickets}");
+    workshop.fails(&["--ticket", "1", "join"], 5).await;
+    let joined = workshop.prints(&["join", "--vin", VIN]).await;
+    assert!(joined.contains("is in progress"), "{joined}");
+    assert!(workshop.prints(&["tickets"]).await.contains("in progress"));
+
+    assert!(workshop.prints(&["vin"]).await.starts_with(VIN));
+    let read = workshop.prints(&["read", "22F187F189F182"]).await;
+    assert!(read.starts_with("0x7E8  62F187"), "{read}");
+    let all = workshop.prints(&["read", "0902", "--request-id", "0x7DF"]).await;
+    assert!(all.starts_with("0x7E8  490201"), "{all}");
+    let refused = workshop.fails(&["read", "2701"], 8).await;
+    assert!(refused.contains("0x7F: the service is not available in this session"), "{refused}");
+    workshop.fails(&["read", "3E00", "--request-id", "0x6F0", "--response-id", "0x6F8"], 7).await;
+    workshop.fails(&["read", "3E00", "--request-id", "0x6F0"], 1).await;
+    let pins = workshop.fails(&["read", "3E00", "--pins", "3,11"], 7).await;
+    assert!(pins.contains("6 and 14"), "{pins}");
+
+    let codes = workshop.prints(&["dtcs", "--request-id", "0x757", "--response-id", "0x7C1"]).await;
+    assert!(codes.contains("0x7C1  U2E4B-05  confirmed, pending, failing now"), "{codes}");
+    assert!(workshop.prints(&["dtcs"]).await.contains("no trouble codes"));
+
+    let firmware: Vec<u8> = (0..20_000_u32).map(|number| (number % 251) as u8).collect();
+    let file = workshop.directory.path().join("firmware.bin");
+    std::fs::write(&file, &firmware).unwrap();
+    let flashed = workshop.prints(&["flash", file.to_str().unwrap(), "--address", "0x1000"]).await;
+    assert!(flashed.contains("Programmed and checked: 20000 bytes in 5 blocks"), "{flashed}");
+    let engine = EcuAddress { request: id(0x7E0), response: id(0x7E8), extended: None };
+    let memory = workshop.vehicle.memory(engine);
+    assert_eq!(
+        memory.iter().map(|image| (image.address, &image.data)).collect::<Vec<_>>(),
+        [(0x1000, &firmware)]
+    );
+    workshop.fails(&["flash", "/nonexistent"], 1).await;
+
+    assert_eq!(workshop.prints(&["dump", "--seconds", "1"]).await, "");
+    assert!(workshop.prints(&["complete"]).await.contains("completed"));
+    workshop.fails(&["vin"], 5).await;
+}
+
+impl Workshop {
+    /// Starts a gateway of the operator.
+    async fn gateway(&self, arguments: &[&str]) -> (Child, Value) {
+        let mut all = vec!["--ready", self.ready.to_str().unwrap()];
+        all.extend(arguments);
+        start(&all).await
+    }
+}
+
+/// Ends a gateway as Ctrl-C does.
+async fn interrupt(mut gateway: Child) {
+    let pid = rustix::process::Pid::from_raw(gateway.id().unwrap() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert!(tokio::time::timeout(HANG, gateway.wait()).await.unwrap().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operators_gateways_serve_tools_until_interrupted() {
+    let workshop = Workshop::open().await;
+    let slcan = workshop.directory.path().join("tool");
+    let link = slcan.to_str().unwrap();
+    let (gateway, ready) =
+        workshop.gateway(&["can-gateway", "--slcan", link, "--ecu", "7E0/7E8", "--ecu", "757/7C1"]).await;
+    assert_eq!((&ready["vin"], &ready["slcan"]), (&json!(VIN), &json!(link)));
+    assert_eq!(ready["ecus"][1]["response_id"], "0x7C1");
+    let mut can = Slcan::open(link, link, DEFAULT_BAUD).unwrap();
+    can.configure(CanSettings { bit_rate: 500_000, data_bit_rate: None, listen_only: false }).await.unwrap();
+    let engine = EcuAddress { request: id(0x7E0), response: id(0x7E8), extended: None };
+    let mut tool = Tool::physical_over(Box::new(can), engine);
+    let (answers, _) = tool.ask(&[0x22, 0xF1, 0x87, 0xF1, 0x89, 0xF1, 0x82], HANG).await;
+    assert_eq!(answers.last().unwrap().pdu[..3], [0x62, 0xF1, 0x87]);
+    drop(tool);
+    interrupt(gateway).await;
+    assert!(slcan.read_link().is_err(), "the link is gone");
+
+    let arguments =
+        ["doip-gateway", "--over", "can", "--listen", "127.0.0.1:0", "--announce-to", "127.0.0.1:9"];
+    let (gateway, ready) = workshop.gateway(&arguments).await;
+    assert_eq!((&ready["vin"], &ready["logical_address"]), (&json!(VIN), &json!("0x4010")));
+    assert_eq!(ready["ecus"][0], json!({"logical_address": "0x4011", "can": "0x7E0/0x7E8"}));
+    let udp = address(&ready, "/udp");
+    let who = ask_by_udp(udp, connector_agent::protocol::doip::Payload::IdentificationRequest).await;
+    let connector_agent::protocol::doip::Payload::Announcement(who) = who else { panic!("{who:?}") };
+    assert_eq!(who.vin().unwrap().as_str(), VIN);
+    let mut tool = DoipTool::activated(address(&ready, "/tcp")).await;
+    let answer = tool.ask(0x4011, &[0x22, 0xF1, 0x87, 0xF1, 0x89, 0xF1, 0x82]).await;
+    assert_eq!(answer[..3], [0x62, 0xF1, 0x87]);
+    interrupt(gateway).await;
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    workshop.fails(&["doip-gateway", "--over", "can", "--listen", &taken], 1).await;
+    workshop.fails(&["can-gateway", "--slcan", "/nowhere/tool"], 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_secret_and_a_cloud_that_is_not_there_have_their_own_exit_codes() {
+    let workshop = Workshop::open().await;
+    workshop.fails(&["--client-secret", "wrong", "tickets"], 3).await;
+    workshop.fails(&["--api-url", "https://127.0.0.1:9", "tickets"], 4).await;
+    let mut without_ca = workshop.cloud.clone();
+    without_ca["ca_file"] = Value::Null;
+    write(&workshop.ready, &without_ca.to_string());
+    workshop.fails(&["tickets"], 4).await;
+    write(&workshop.ready, "{}");
+    workshop.fails(&["tickets"], 1).await;
+}
+
+#[tokio::test]
+async fn completions_for_every_shell_need_no_login() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let (code, stdout, stderr) = outcome(program(&["completions", shell]).output()).await;
+        assert_eq!(code, 0, "{shell}: {stderr}");
+        for subcommand in ["tickets", "doip-gateway"] {
+            assert!(stdout.contains(subcommand), "{shell}: {stdout}");
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Frames that wait for the adapter or are in it, and their owners.
+
+use std::time::Instant;
+
+use connector_hal::can::CanFrame;
+
+/// The owner of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    Channel(u16),
+    VinReader,
+    Scanner,
+    /// A channel that was closed since.
+    Gone,
+}
+
+/// A frame that waits for the adapter to have room.
+#[derive(Debug)]
+pub(super) struct NextFrame {
+    pub(super) owner: Owner,
+    pub(super) frame: CanFrame,
+    /// Until when it may be sent.
+    pub(super) expires: Option<Instant>,
+}
+
+/// A frame that the adapter holds.
+#[derive(Debug)]
+pub(super) struct OutstandingFrame {
+    pub(super) owner: Owner,
+    pub(super) since: Instant,
+    pub(super) expires: Option<Instant>,
+}

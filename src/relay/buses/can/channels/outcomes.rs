@@ -1,0 +1,121 @@
+//! The frames that the adapter holds, and their outcomes.
+
+use std::time::{Duration, Instant};
+
+use super::held::{NextFrame, OutstandingFrame, Owner};
+use super::{CanChannels, collect};
+use crate::protocol::isotp::SendFailure;
+use crate::relay::channel::Channel;
+
+/// How long a frame may stay without an outcome before the adapter is made to forget it: N_As, and a little.
+const STUCK_AFTER: Duration = Duration::from_millis(1200);
+/// The same for frames that may not be sent late, once they are too old; not at once, as making the adapter forget them
+/// costs what comes in meanwhile.
+const STALE_AFTER: Duration = Duration::from_millis(100);
+
+impl CanChannels {
+    /// The adapter took the frame.
+    pub fn handle_accepted(&mut self, now: Instant) {
+        if let Some(NextFrame { owner, expires, .. }) = self.next.take() {
+            self.outstanding.push_back(OutstandingFrame { owner, since: now, expires });
+        }
+    }
+
+    /// The adapter refused the frame, and will not take it later either.
+    pub fn handle_refused(&mut self, now: Instant) {
+        if let Some(NextFrame { owner, expires, .. }) = self.next.take() {
+            // its outcome is the newest: it gets it at once, ahead of those before it, whose owners do not mix theirs
+            self.outstanding.push_front(OutstandingFrame { owner, since: now, expires });
+            self.handle_outcome(now, now, Some(SendFailure::NotAcknowledged));
+        }
+    }
+
+    pub(super) fn handle_outcome(&mut self, now: Instant, at: Instant, failure: Option<SendFailure>) {
+        match self.outstanding.pop_front().map(|outstanding| outstanding.owner) {
+            Some(Owner::Channel(number)) => {
+                if let Some(channel) = self.channels.get_mut(&number) {
+                    match failure {
+                        None => channel.handle_transmitted(now),
+                        Some(failure) => channel.handle_transmit_failed(now, failure),
+                    }
+                    collect(number, channel, at, &mut self.outputs);
+                }
+            }
+            Some(Owner::VinReader) => {
+                if let Some(reader) = &mut self.vin_reader {
+                    match failure {
+                        None => reader.handle_transmitted(now),
+                        Some(_) => reader.handle_transmit_failed(now),
+                    }
+                    self.end_vin_reader();
+                }
+            }
+            Some(Owner::Scanner) => {
+                if let Some(scanner) = &mut self.scanner {
+                    match failure {
+                        None => scanner.handle_transmitted(now),
+                        Some(_) => scanner.handle_transmit_failed(now),
+                    }
+                    self.end_scan();
+                }
+            }
+            Some(Owner::Gone) | None => {}
+        }
+    }
+
+    /// Whether the adapter holds a frame that it cannot get rid of; it should be set up anew, then
+    /// [`CanChannels::handle_reset`] called.
+    pub fn is_stuck(&self, now: Instant) -> bool {
+        self.stuck_at().is_some_and(|at| at <= now)
+    }
+
+    pub(super) fn stuck_at(&self) -> Option<Instant> {
+        let oldest = self.outstanding.front()?;
+        let stuck_at = oldest.since + STUCK_AFTER;
+        // a frame that goes stale is no reason to spoil a transfer that may still get through
+        let would_spoil = self.vin_reader.is_some() || self.channels.values().any(Channel::is_sending);
+        match oldest.expires {
+            Some(expires) if !would_spoil => Some(stuck_at.min(expires.max(oldest.since + STALE_AFTER))),
+            _ => Some(stuck_at),
+        }
+    }
+
+    /// The adapter is set up anew, and forgets every frame; one that it had no room for is too old by now.
+    pub fn handle_reset(&mut self, now: Instant) {
+        let next = self.next.take();
+        self.outstanding.extend(next.map(|next| OutstandingFrame {
+            owner: next.owner,
+            since: now,
+            expires: None,
+        }));
+        while !self.outstanding.is_empty() {
+            self.handle_outcome(now, now, Some(SendFailure::NotAcknowledged));
+        }
+        self.reset_kernels(now);
+    }
+
+    /// Forgets whose frames those are that the adapter still holds, and the one that it does not hold yet.
+    pub(super) fn disown(&mut self, owner: Owner) {
+        self.next.take_if(|next| next.owner == owner);
+        for outstanding in &mut self.outstanding {
+            if outstanding.owner == owner {
+                outstanding.owner = Owner::Gone;
+            }
+        }
+    }
+
+    /// The bus is off: nothing that waits for it, or that the adapter holds, will be sent.
+    pub(super) fn throw_away_all(&mut self, now: Instant) {
+        let held = self.outstanding.drain(..).map(|outstanding| outstanding.owner);
+        for owner in held.chain(self.next.take().map(|next| next.owner)) {
+            // what an ISO-TP channel has under way fails as a whole, below
+            if let Owner::Channel(number) = owner
+                && let Some(channel @ Channel::Raw(_)) = self.channels.get_mut(&number)
+            {
+                channel.handle_transmit_failed(now, SendFailure::BusOff);
+            }
+        }
+        self.farewells.clear();
+        self.for_each_channel(now, |channel| channel.handle_bus_off(now));
+    }
+}

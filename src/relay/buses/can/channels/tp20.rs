@@ -1,0 +1,75 @@
+//! The TP2.0 channels of a CAN bus: an ECU has one at a time, and each has an identifier of its own.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use crate::protocol::problem::Problem;
+use crate::protocol::tp20::{ChannelConfig, LogicalAddress, MAX_PDU};
+use crate::relay::buses::channel_setup::{invalid, pdu_settings};
+use crate::relay::channel::{Channel, OpenFailure, PduChannel, Tp20Transport};
+use crate::relay::wire::ProblemKind;
+use crate::relay::wire::request::Tp20ChannelConfig;
+
+/// Identifiers that ECUs can be asked to send with.
+const MAX_CHANNELS: u8 = 16;
+
+/// Which ECU, and which of the identifiers.
+type Place = (LogicalAddress, u8);
+
+/// The TP2.0 channels that are open, or being opened, by number.
+#[derive(Debug, Default)]
+pub(super) struct Tp20Channels {
+    places: BTreeMap<u16, Place>,
+}
+
+impl Tp20Channels {
+    /// A channel that begins to be set up.
+    pub(super) fn open(
+        &mut self,
+        bus_name: &str,
+        number: u16,
+        config: &Tp20ChannelConfig,
+        max_pdu: usize,
+        now: Instant,
+    ) -> Result<Channel, Problem> {
+        let address = LogicalAddress::try_from(u32::from(config.logical_address))
+            .map_err(|error| invalid(format!("logical_address: {error}.")))?;
+        if let Some((other, _)) = self.places.iter().find(|(_, (open, _))| *open == address) {
+            let detail = format!(
+                "Channel {other} is open to ECU {address} of bus {bus_name:?}, which has one TP2.0 channel at a time."
+            );
+            return Err(ProblemKind::EcuInUse.problem(detail));
+        }
+        let is_free = |index: &u8| self.places.values().all(|(_, used)| used != index);
+        let Some(index) = (0..MAX_CHANNELS).find(is_free) else {
+            let detail = format!("Bus {bus_name:?} has {MAX_CHANNELS} TP2.0 channels open already.");
+            return Err(ProblemKind::TooManyChannels.problem(detail));
+        };
+        self.places.insert(number, (address, index));
+        let max_pdu = max_pdu.min(MAX_PDU);
+        let transport = Tp20Transport::new(ChannelConfig { max_pdu, ..ChannelConfig::new(address, index) });
+        let settings = pdu_settings(&config.options);
+        Ok(Channel::Pdu(Box::new(PduChannel::new(Box::new(transport), settings, now))))
+    }
+
+    /// The ECUs that channels are open to.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = LogicalAddress> {
+        self.places.values().map(|(address, _)| *address)
+    }
+
+    /// The channel is closed; which ECU it was open to.
+    pub(super) fn close(&mut self, number: u16) -> Option<LogicalAddress> {
+        self.places.remove(&number).map(|(address, _)| address)
+    }
+}
+
+/// What to answer when the ECU has not opened the channel.
+pub(super) fn not_opened(bus_name: &str, ecu: Option<LogicalAddress>, failure: OpenFailure) -> Problem {
+    let ecu = ecu.map_or_else(|| "the ECU".to_owned(), |address| format!("ECU {address}"));
+    let detail = format!("Bus {bus_name:?}, {ecu}: {}.", failure.text);
+    if failure.is_refusal {
+        ProblemKind::EcuRefused.problem(detail)
+    } else {
+        ProblemKind::EcuSilent.problem(detail)
+    }
+}

@@ -1,0 +1,241 @@
+//! Moves frames between a CAN adapter and the channels of its bus.
+
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use connector_hal::bus::BusState;
+use connector_hal::can::{CanBus, CanError, CanEvent};
+use connector_hal::future::BoxFuture;
+
+use super::channels::CanChannels;
+use super::kernel_sockets::KernelSockets;
+use super::setup::CanBusSetup;
+use crate::relay::buses::bus::{Driven, Driver};
+use crate::relay::buses::channels::Channels;
+use crate::vehicle::hardware::Hardware;
+
+/// The pause before a bus that went off is entered again.
+const BUS_OFF_PAUSE: Duration = Duration::from_secs(1);
+/// Events taken from one bus before the other buses have their turn.
+const BATCH: usize = 64;
+/// Full batches in a row after which deadlines count although events are left. Otherwise a bus that is faster than the
+/// agent would stop all deadlines.
+const MAX_FULL_BATCHES: u32 = 16;
+
+type CanDriven = Driven<Box<dyn CanBus>, CanError>;
+
+/// Drives the adapter of a CAN bus.
+pub(crate) struct CanDriver {
+    setup: CanBusSetup,
+    hardware: Hardware,
+    sockets: KernelSockets,
+    /// Batches in a row that left events behind.
+    full_batches: u32,
+}
+
+impl CanDriver {
+    pub(crate) fn new(setup: CanBusSetup, hardware: &Hardware) -> Self {
+        Self { setup, hardware: hardware.clone(), sockets: KernelSockets::default(), full_batches: 0 }
+    }
+
+    /// Handles up to a batch of the adapter's events; whether there were any.
+    fn process_events(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        device: &mut dyn CanBus,
+        channels: &mut CanChannels,
+    ) -> Result<bool, CanDriven> {
+        for taken in 0..BATCH {
+            match device.poll_event(cx) {
+                Poll::Ready(Ok(event)) => {
+                    channels.handle_event(now, &event);
+                    if event == CanEvent::State(BusState::Off) {
+                        tracing::warn!(
+                            bus = self.setup.name,
+                            "the bus is off; entering it again in a second"
+                        );
+                        return Err(restart(Some(BUS_OFF_PAUSE)));
+                    }
+                }
+                Poll::Ready(Err(error)) => return Err(Driven::Lost(error)),
+                Poll::Pending => {
+                    self.full_batches = 0;
+                    return Ok(taken > 0);
+                }
+            }
+        }
+        self.full_batches += 1;
+        Ok(true)
+    }
+
+    /// Handles deadlines, unless the event that they wait for may be among the events left in the adapter.
+    fn process_deadlines(&mut self, now: Instant, channels: &mut CanChannels) -> Result<bool, CanDriven> {
+        let are_events_read = self.full_batches == 0 || self.full_batches >= MAX_FULL_BATCHES;
+        let mut changed = false;
+        if are_events_read && channels.poll_timeout().is_some_and(|at| at <= now) {
+            changed = true;
+            self.full_batches = 0;
+            channels.handle_timeout(now);
+            if channels.is_stuck(now) {
+                tracing::debug!(
+                    bus = self.setup.name,
+                    "no node acknowledges a frame; making the adapter forget it"
+                );
+                channels.handle_reset(now);
+                return Err(self.set_up_again());
+            }
+        }
+        if channels.is_kernel_stuck() {
+            tracing::debug!(
+                bus = self.setup.name,
+                "no node acknowledges a frame of the kernel; restarting the adapter"
+            );
+            channels.handle_reset(now);
+            return Err(restart(None));
+        }
+        Ok(changed)
+    }
+
+    /// Hands frames to the adapter as long as it takes them; whether it took or refused any.
+    fn transmit(
+        &self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        device: &mut dyn CanBus,
+        channels: &mut CanChannels,
+    ) -> Result<bool, CanDriven> {
+        let mut changed = false;
+        while let Some(frame) = channels.poll_transmit(now) {
+            match device.poll_send(cx, &frame) {
+                Poll::Ready(Ok(())) => channels.handle_accepted(now),
+                Poll::Ready(Err(error)) if error.is_fatal() => return Err(Driven::Lost(error)),
+                Poll::Ready(Err(error)) => {
+                    tracing::debug!(bus = self.setup.name, %error, "the adapter refused a frame");
+                    channels.handle_refused(now);
+                }
+                Poll::Pending => break,
+            }
+            changed = true;
+        }
+        Ok(changed)
+    }
+
+    fn turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        device: &mut dyn CanBus,
+        channels: &mut CanChannels,
+    ) -> Result<bool, CanDriven> {
+        // taken before the frames and handled after them: a PDU comes after the frames that it is made of
+        self.sockets.poll_events(cx);
+        let mut changed = self.process_events(cx, now, device, channels)?;
+        changed |= self.sockets.forward_events(now, channels);
+        changed |= self.process_deadlines(now, channels)?;
+        changed |= self.sockets.poll_send(cx, now, channels);
+        changed |= self.transmit(cx, now, device, channels)?;
+        channels.set_load(device.status().load);
+        Ok(changed)
+    }
+
+    /// Sets the adapter up again, which makes it forget the frames that the agent gave it.
+    fn set_up_again(&self) -> CanDriven {
+        let settings = self.setup.settings;
+        Driven::Restart(Box::new(move |mut device: Box<dyn CanBus>| {
+            Box::pin(async move {
+                device.configure(settings).await?;
+                Ok(device)
+            })
+        }))
+    }
+}
+
+/// Restarts the adapter, which makes it forget the frames that the kernel gave it.
+fn restart(pause: Option<Duration>) -> CanDriven {
+    Driven::Restart(Box::new(move |mut device: Box<dyn CanBus>| {
+        Box::pin(async move {
+            if let Some(pause) = pause {
+                tokio::time::sleep(pause).await;
+            }
+            device.restart().await?;
+            Ok(device)
+        })
+    }))
+}
+
+impl Driver for CanDriver {
+    type Channels = CanChannels;
+    type Device = Box<dyn CanBus>;
+    type Error = CanError;
+
+    const DEVICE: &str = "CAN device";
+
+    fn open(&self) -> BoxFuture<'static, Result<Self::Device, CanError>> {
+        let opening = (self.hardware.open_can)(&self.setup.port.device);
+        let settings = self.setup.settings;
+        Box::pin(async move {
+            let mut device = opening.await?;
+            device.configure(settings).await?;
+            Ok(device)
+        })
+    }
+
+    fn is_unsupported(error: &CanError) -> bool {
+        matches!(error, CanError::Unsupported { .. })
+    }
+
+    fn handle_opened(&mut self, now: Instant, device: &mut Self::Device, channels: &mut CanChannels) {
+        let status = device.status();
+        channels.handle_reset(now);
+        channels.handle_state(now, status.state);
+        channels.set_load(status.load);
+        self.sockets.reset(device.as_ref());
+    }
+
+    fn handle_lost(&mut self, now: Instant, _error: &CanError, channels: &mut CanChannels) {
+        channels.handle_state(now, BusState::Off);
+    }
+
+    fn drive(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        device: &mut Self::Device,
+        channels: &mut CanChannels,
+    ) -> CanDriven {
+        match self.turn(cx, now, device.as_mut(), channels) {
+            Ok(true) => Driven::Changed,
+            Ok(false) => Driven::Idle,
+            Err(interrupted) => interrupted,
+        }
+    }
+
+    fn handle_channel_opened(
+        &mut self,
+        now: Instant,
+        number: u16,
+        device: Option<&Self::Device>,
+        channels: &mut CanChannels,
+    ) {
+        let Some(socket) = channels.kernel_socket(number) else { return };
+        if let Err(error) = self.sockets.add(number, socket, device.map(Box::as_ref)) {
+            tracing::warn!(bus = self.setup.name, %error, "the kernel has no ISO-TP here; using the agent's own");
+            channels.use_own_isotp(now, number);
+        }
+    }
+
+    fn handle_channel_closed(&mut self, number: u16) {
+        self.sockets.remove(number);
+    }
+
+    /// Sends the last frames of TP2.0 channels, as far as the adapter takes them immediately.
+    fn leave(&mut self, mut device: Self::Device, channels: &mut CanChannels) {
+        let mut cx = Context::from_waker(Waker::noop());
+        for farewell in channels.farewells() {
+            if !matches!(device.poll_send(&mut cx, &farewell), Poll::Ready(Ok(()))) {
+                return;
+            }
+        }
+    }
+}

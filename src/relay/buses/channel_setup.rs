@@ -1,0 +1,137 @@
+//! From what `openChannel` asks for to a kind of channel, with an error that names what is wrong.
+
+use std::time::Duration;
+
+use crate::protocol::problem::Problem;
+use crate::relay::channel::PduChannelSettings;
+use crate::relay::limits::SessionLimits;
+use crate::relay::wire::ProblemKind;
+use crate::relay::wire::request::{
+    DoipChannelConfig, IsotpChannelConfig, KlineChannelConfig, OpenChannel, PduOptions, RawChannelConfig,
+    Switch, Terminal15ChannelConfig, Tp20ChannelConfig,
+};
+
+/// How long a chained PDU waits by default for the response to the PDU before it (P2).
+const DEFAULT_P2: Duration = Duration::from_secs(1);
+/// The kinds of channels in the protocol's vocabulary.
+const CHANNEL_KINDS: [&str; 6] =
+    ["raw_channel", "isotp_channel", "tp20_channel", "kline_channel", "doip_channel", "terminal15_channel"];
+
+pub(crate) fn invalid(detail: impl Into<String>) -> Problem {
+    ProblemKind::InvalidMessage.problem(detail)
+}
+
+pub(crate) fn unsupported(detail: impl Into<String>) -> Problem {
+    ProblemKind::Unsupported.problem(detail)
+}
+
+pub(crate) fn unknown_pins(detail: impl Into<String>) -> Problem {
+    ProblemKind::UnknownPins.problem(detail)
+}
+
+/// The channel is of a kind that its bus has not.
+pub(crate) fn wrong_kind(bus_name: &str, bus_kind: &str, channel: &ChannelKind) -> Problem {
+    let detail = format!("Bus {bus_name:?} is a {bus_kind}, which has no {}.", channel.name());
+    ProblemKind::WrongBusKind.problem(detail)
+}
+
+/// What `openChannel` asks for: on which bus, and what.
+pub(crate) struct ChannelSetup {
+    pub(crate) bus_name: String,
+    pub(crate) kind: ChannelKind,
+    max_age: Option<Duration>,
+}
+
+/// A channel of one of the kinds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ChannelKind {
+    Raw(RawChannelConfig),
+    Isotp(IsotpChannelConfig),
+    Tp20(Tp20ChannelConfig),
+    Kline(KlineChannelConfig),
+    Doip(DoipChannelConfig),
+    Terminal15(Terminal15ChannelConfig),
+}
+
+impl ChannelKind {
+    /// As the protocol calls it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Raw(_) => "raw_channel",
+            Self::Isotp(_) => "isotp_channel",
+            Self::Tp20(_) => "tp20_channel",
+            Self::Kline(_) => "kline_channel",
+            Self::Doip(_) => "doip_channel",
+            Self::Terminal15(_) => "terminal15_channel",
+        }
+    }
+
+    /// Its bus.
+    fn bus_name(&self) -> &str {
+        match self {
+            Self::Raw(raw) => &raw.bus_name,
+            Self::Isotp(isotp) => &isotp.bus_name,
+            Self::Tp20(tp20) => &tp20.bus_name,
+            Self::Kline(kline) => &kline.bus_name,
+            Self::Doip(doip) => &doip.bus_name,
+            Self::Terminal15(terminal15) => &terminal15.bus_name,
+        }
+    }
+
+    /// How old its records may be, in ms, where it says so itself.
+    fn max_age_ms(&self) -> Option<u32> {
+        match self {
+            Self::Raw(raw) => raw.max_age_ms,
+            Self::Isotp(isotp) => isotp.options().max_age_ms,
+            Self::Tp20(tp20) => tp20.options.max_age_ms,
+            Self::Kline(kline) => kline.options.max_age_ms,
+            Self::Doip(doip) => doip.options.max_age_ms,
+            Self::Terminal15(_) => None,
+        }
+    }
+}
+
+impl ChannelSetup {
+    /// The one kind of channel that a request names.
+    pub(crate) fn new(request: &OpenChannel) -> Result<Self, Problem> {
+        if request.channel == 0 {
+            return Err(invalid("A channel's number is 1 to 65535."));
+        }
+        let OpenChannel { raw_channel, isotp_channel, tp20_channel, kline_channel, doip_channel, .. } =
+            request;
+        let kinds = [
+            raw_channel.clone().map(ChannelKind::Raw),
+            isotp_channel.clone().map(ChannelKind::Isotp),
+            tp20_channel.clone().map(ChannelKind::Tp20),
+            kline_channel.clone().map(ChannelKind::Kline),
+            doip_channel.clone().map(ChannelKind::Doip),
+            request.terminal15_channel.clone().map(ChannelKind::Terminal15),
+        ];
+        let mut kinds = kinds.into_iter().flatten();
+        let Some(kind) = kinds.next() else {
+            return Err(invalid(format!("A channel needs a kind, which is one of {CHANNEL_KINDS:?}.")));
+        };
+        if let Some(other) = kinds.next() {
+            let (kind, other) = (kind.name(), other.name());
+            return Err(invalid(format!("A channel is of one kind, not both {kind} and {other}.")));
+        }
+        let max_age = request.max_age_ms.or(kind.max_age_ms()).map(|ms| Duration::from_millis(u64::from(ms)));
+        Ok(Self { bus_name: kind.bus_name().to_owned(), kind, max_age })
+    }
+
+    /// How old a record may be that goes to the vehicle.
+    pub(crate) fn max_age(&self, limits: &SessionLimits) -> Duration {
+        self.max_age.unwrap_or(match self.kind {
+            ChannelKind::Raw(_) => limits.raw_max_age,
+            _ => limits.pdu_max_age,
+        })
+    }
+}
+
+/// What a channel's options mean for its PDUs.
+pub(crate) fn pdu_settings(options: &PduOptions) -> PduChannelSettings {
+    PduChannelSettings {
+        keep_alive: options.keep_alive == Switch::Enabled,
+        p2: options.p2_ms.map_or(DEFAULT_P2, |ms| Duration::from_millis(u64::from(ms))),
+    }
+}

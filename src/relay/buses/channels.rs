@@ -1,0 +1,112 @@
+//! What a connection asks of the channels of a bus, whatever its kind.
+
+use std::time::Instant;
+
+use connector_hal::bus::{BusLoad, BusState};
+use connector_hal::can::CanFrame;
+
+use super::channel_setup::ChannelKind;
+use crate::protocol::problem::Problem;
+use crate::relay::channel::ChannelOutput;
+use crate::relay::limits::SessionLimits;
+use crate::relay::wire::codec::PduFlags;
+use crate::vehicle::scan::{FoundEcu, ScanOutcome};
+use crate::vehicle::vin;
+
+/// The state of a channel after it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    /// The channel is open.
+    Done,
+    /// The vehicle is being asked; [`Channels::poll_opened`] reports the outcome.
+    UnderWay,
+}
+
+/// The channels of one bus: a pure state machine with time as an argument.
+///
+/// The shell around it ([`Bus`](super::bus::Bus)) has the device. It moves frames or bytes between the device and the
+/// channels with methods of each kind of bus, and calls [`Channels::handle_timeout`] at [`Channels::poll_timeout`].
+pub trait Channels: Send {
+    /// The state of the bus as last reported.
+    fn state(&self) -> BusState;
+
+    /// The share of time in which the bus was busy.
+    fn load(&self, _now: Instant) -> BusLoad {
+        BusLoad::default()
+    }
+
+    /// Opens a channel with a number that is free.
+    ///
+    /// # Errors
+    ///
+    /// The bus has no channels of this kind, or cannot have this channel.
+    fn open_channel(
+        &mut self,
+        now: Instant,
+        number: u16,
+        kind: &ChannelKind,
+        limits: &SessionLimits,
+    ) -> Result<Opening, Problem>;
+
+    /// The outcome of a channel whose opening was under way. A channel that failed is closed already.
+    fn poll_opened(&mut self) -> Option<(u16, Result<(), Problem>)> {
+        None
+    }
+
+    /// Closes a channel and discards all that it has not sent.
+    fn close_channel(&mut self, number: u16);
+
+    /// Sends a PDU of the operator.
+    fn handle_pdu(&mut self, now: Instant, number: u16, flags: PduFlags, data: &[u8]);
+
+    /// Breaks the chain behind a PDU of the operator that was refused before it reached the bus.
+    fn handle_refused_pdu(&mut self, now: Instant, number: u16, flags: PduFlags);
+
+    /// Sends a frame of the operator before `expires`.
+    fn handle_frame_to_send(&mut self, now: Instant, number: u16, frame: CanFrame, expires: Instant);
+
+    /// The ignition was switched, or can no longer be read.
+    fn handle_ignition(&mut self, _now: Instant, _ignition: Option<bool>) {}
+
+    /// Allows or stops TesterPresent, on open channels and on those opened later.
+    fn set_keep_alive(&mut self, now: Instant, enabled: bool);
+
+    /// How many bytes the link has left for data from the vehicle, and how many it has in all. A bus whose vehicle can
+    /// be held back does so when few are left.
+    fn set_room(&mut self, _left: usize, _total: usize) {}
+
+    /// Asks the ECUs that left their default session to return to it.
+    fn return_to_default_sessions(&mut self, now: Instant);
+
+    /// Whether nothing is on its way to the vehicle.
+    fn is_quiet(&self) -> bool;
+
+    /// Scans the bus for ECUs beside the channels; false if a bus of this kind cannot be scanned.
+    fn start_scan(&mut self, _now: Instant) -> bool {
+        false
+    }
+
+    /// The outcome of the scan and the ECUs that it found, once it has ended.
+    fn take_scan(&mut self) -> Option<(ScanOutcome, Vec<FoundEcu>)> {
+        None
+    }
+
+    /// Reads the VIN on this bus beside the channels; false if a bus of this kind cannot do so now.
+    fn start_vin_reader(&mut self, _settings: vin::ReaderSettings) -> bool {
+        false
+    }
+
+    /// The VINs that ECUs reported, once reading has ended.
+    fn take_vins(&mut self) -> Option<Vec<vin::Candidate>> {
+        None
+    }
+
+    /// Handles all deadlines that have passed.
+    fn handle_timeout(&mut self, now: Instant);
+
+    /// The next output for the operator.
+    fn poll_output(&mut self) -> Option<ChannelOutput>;
+
+    /// When [`Channels::handle_timeout`] is due.
+    fn poll_timeout(&self) -> Option<Instant>;
+}

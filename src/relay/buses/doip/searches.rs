@@ -1,0 +1,89 @@
+//! How the reading of the VIN and the scan stand, which the driver does beside the channels.
+
+use std::time::Instant;
+
+use crate::protocol::doip::LogicalAddress;
+use crate::vehicle::scan::{FoundEcu, ScanOutcome};
+use crate::vehicle::vin::Candidate;
+
+/// The reading of the VIN: requested, then ended with candidates.
+#[derive(Debug, Default)]
+pub(super) struct VinReading {
+    /// Requested, and until when it may take.
+    requested: Option<Instant>,
+    is_running: bool,
+    ended: Option<Vec<Candidate>>,
+}
+
+impl VinReading {
+    pub(super) fn request(&mut self, until: Instant) {
+        *self = Self { requested: Some(until), is_running: true, ended: None };
+    }
+
+    /// The request, once: until when the reading may take.
+    pub(super) fn take_request(&mut self) -> Option<Instant> {
+        self.requested.take()
+    }
+
+    pub(super) fn end(&mut self, candidates: Vec<Candidate>) {
+        *self = Self { requested: None, is_running: false, ended: Some(candidates) };
+    }
+
+    /// Ends a reading that is requested or running without a candidate.
+    pub(super) fn abort(&mut self) {
+        if self.is_running {
+            self.end(Vec::new());
+        }
+    }
+
+    pub(super) fn take_ended(&mut self) -> Option<Vec<Candidate>> {
+        self.ended.take()
+    }
+}
+
+/// The scan: requested, perhaps stopped, then ended with an outcome.
+#[derive(Debug, Default)]
+pub(super) struct EcuScanning {
+    is_requested: bool,
+    is_running: bool,
+    /// The outcome with which it has to end now.
+    stopped: Option<ScanOutcome>,
+    ended: Option<(ScanOutcome, Vec<FoundEcu>)>,
+}
+
+impl EcuScanning {
+    pub(super) fn request(&mut self) {
+        *self = Self { is_requested: true, is_running: true, stopped: None, ended: None };
+    }
+
+    /// Whether a scan was requested; true once.
+    pub(super) fn take_request(&mut self) -> bool {
+        std::mem::take(&mut self.is_requested)
+    }
+
+    /// Has the driver end a running scan with this outcome.
+    pub(super) fn stop(&mut self, outcome: ScanOutcome) {
+        if self.is_running {
+            self.stopped = Some(outcome);
+        }
+    }
+
+    /// The outcome with which a running scan has to end now.
+    pub(super) fn stopped(&self) -> Option<ScanOutcome> {
+        self.stopped
+    }
+
+    /// The scan ended; `found` are pairs of gateway and ECU.
+    pub(super) fn end(&mut self, outcome: ScanOutcome, found: Vec<(LogicalAddress, LogicalAddress)>) {
+        let ecus = found.into_iter().map(|(gateway, ecu)| FoundEcu::Doip { gateway, ecu }).collect();
+        *self = Self { ended: Some((outcome, ecus)), ..Self::default() };
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.is_running
+    }
+
+    pub(super) fn take_ended(&mut self) -> Option<(ScanOutcome, Vec<FoundEcu>)> {
+        self.ended.take()
+    }
+}

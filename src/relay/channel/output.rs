@@ -1,0 +1,102 @@
+//! What a channel reports to the operator.
+
+use std::borrow::Cow;
+use std::time::Instant;
+
+use connector_hal::bus::BusState;
+use connector_hal::can::CanFrame;
+
+use crate::protocol::isotp::SendFailure;
+use crate::relay::wire::codec::{EventCode, SendFailedDetail};
+
+/// Why the agent no longer sends TesterPresent.
+pub(super) const BATTERY_SPARED: &str = "the ignition is off: the battery is spared";
+
+/// An output of one channel, and when it was on the bus.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChannelOutput {
+    /// The channel's number.
+    pub channel: u16,
+    /// When the frame or PDU was on the bus, or the event happened.
+    pub at: Instant,
+    /// The output itself.
+    pub output: Output,
+}
+
+/// What a channel reports to the operator.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// A frame that was on the bus.
+    Frame(CanFrame),
+    /// A PDU that an ECU sent.
+    Pdu {
+        /// The sender's address, as the relay protocol writes it: a CAN identifier, a DoIP or K-line address.
+        address: u32,
+        /// Its bytes.
+        data: Vec<u8>,
+    },
+    /// The ignition: on, off, or unknown.
+    Terminal15(Option<bool>),
+    /// An event of the relay protocol.
+    Event {
+        /// Its kind.
+        code: EventCode,
+        /// Its detail, whose meaning depends on the kind.
+        detail: u16,
+        /// Its number, whose meaning depends on the kind.
+        value: u32,
+        /// A description in words.
+        text: Cow<'static, str>,
+    },
+}
+
+impl Output {
+    /// An event of this kind, described in words.
+    pub(crate) fn event(
+        code: EventCode,
+        detail: u16,
+        value: u32,
+        text: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::Event { code, detail, value, text: text.into() }
+    }
+
+    /// The event that reports why something was not sent.
+    pub fn send_failed(detail: SendFailedDetail) -> Self {
+        Self::event(EventCode::SendFailed, detail as u16, 0, describe(detail))
+    }
+
+    /// The event that reports the new state of a bus, or of what a channel needs of it.
+    pub(crate) fn bus_state(state: BusState, text: impl Into<Cow<'static, str>>) -> Self {
+        let detail = match state {
+            BusState::Active => 0,
+            BusState::Passive => 1,
+            BusState::Off => 2,
+        };
+        Self::event(EventCode::BusState, detail, 0, text)
+    }
+}
+
+pub(super) fn describe(detail: SendFailedDetail) -> &'static str {
+    match detail {
+        SendFailedDetail::FlowControlTimeout => "the ECU sent no flow control in time",
+        SendFailedDetail::FlowControlOverflow => "the ECU cannot take a PDU of this length",
+        SendFailedDetail::BusOff => "the bus is off",
+        SendFailedDetail::NotAcknowledged => "no node acknowledged the frame",
+        SendFailedDetail::QueueFull => "the channel's queue is full",
+        SendFailedDetail::RefusedByPolicy => "this channel does not send such",
+        SendFailedDetail::ChannelClosed => "the channel is not open",
+        SendFailedDetail::TooOld => "it arrived too late to be sent",
+    }
+}
+
+pub(super) fn detail_of(failure: SendFailure) -> SendFailedDetail {
+    match failure {
+        SendFailure::FlowControlTimeout | SendFailure::WaitLimit | SendFailure::InvalidFlowStatus => {
+            SendFailedDetail::FlowControlTimeout
+        }
+        SendFailure::Overflow => SendFailedDetail::FlowControlOverflow,
+        SendFailure::BusOff => SendFailedDetail::BusOff,
+        SendFailure::NotAcknowledged => SendFailedDetail::NotAcknowledged,
+    }
+}

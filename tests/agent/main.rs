@@ -1,0 +1,11 @@
+//! The whole agent in one process with the sandbox cloud, an operator and a simulated vehicle.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod doip;
+mod fd;
+mod flash;
+mod kline;
+mod power;
+mod session;
+mod vehicles;

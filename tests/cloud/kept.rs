@@ -1,0 +1,437 @@
+//! The login that outlives a restart, against a scripted cloud: with the file intact, damaged, foreign or unwritable.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::scripted::*;
+use connector_agent::cloud::login::{Authenticator, KeptLogin};
+use connector_agent::cloud::rest::Tokens;
+use connector_agent::cloud::{Cloud, LoginState};
+use connector_agent::config::{ApiUrl, Config, Pincode, WebsocketUrl};
+
+const LOGIN: &str = "POST /v2/authenticate/pincode";
+const TOKEN: &str = "POST /oauth2/token";
+const RECORD: &str = "GET /v1/connectors/uuid/5f3d760d-ade2-4a19-aea4-36e097678ae3";
+
+#[tokio::test]
+async fn after_a_restart_the_kept_token_is_used_and_there_is_no_login() {
+    let rig = Rig::start().await;
+    for _ in 0..5 {
+        rig.run_once().await;
+    }
+    assert_eq!((rig.logins(), rig.refreshes()), (1, 0));
+    assert!(rig.bearers().iter().all(|bearer| bearer == "Bearer access-1"), "{:?}", rig.bearers());
+}
+
+#[tokio::test]
+async fn the_file_is_the_agents_alone() {
+    let rig = Rig::start().await;
+    rig.run_once().await;
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+    assert_eq!((mode(&rig.state()), mode(&rig.file())), (0o700, 0o600));
+    assert_eq!(fs::read_dir(rig.state()).unwrap().count(), 1, "nothing else is left there");
+}
+
+#[tokio::test]
+async fn a_kept_token_that_has_expired_is_refreshed_and_what_comes_is_kept() {
+    let rig = Rig::start().await;
+    rig.run_once().await;
+    rig.edit(r#""obtained_at":"#, r#""obtained_at":1000000,"then":"#);
+    rig.run_once().await;
+    rig.run_once().await;
+    assert_eq!((rig.logins(), rig.refreshes()), (1, 1));
+    assert_eq!(rig.bearers(), ["Bearer access-1", "Bearer access-101", "Bearer access-101"]);
+    assert!(rig.kept().unwrap().contains("refresh-101"));
+}
+
+#[tokio::test]
+async fn tokens_from_the_future_are_refreshed_as_their_age_is_unknown() {
+    let rig = Rig::start().await;
+    rig.run_once().await;
+    rig.edit(r#""obtained_at":"#, r#""obtained_at":99999999999,"then":"#);
+    rig.run_once().await;
+    assert_eq!((rig.logins(), rig.refreshes()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_kept_token_that_the_cloud_refuses_costs_a_refresh_and_no_login() {
+    let rig = Rig::start_with(|request, _| request.authorization.as_deref() == Some("Bearer old")).await;
+    rig.run_once().await;
+    rig.edit("access-1", "old");
+    rig.run_once().await;
+    assert_eq!((rig.logins(), rig.refreshes()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_kept_refresh_token_that_the_cloud_refuses_costs_one_login() {
+    let rig = Rig::start().await;
+    rig.run_once().await;
+    rig.edit(r#""obtained_at":"#, r#""obtained_at":1000000,"then":"#);
+    rig.edit("refresh-1", "revoked");
+    rig.run_once().await;
+    assert_eq!((rig.logins(), rig.refreshes()), (2, 1));
+    rig.run_once().await;
+    assert_eq!((rig.logins(), rig.refreshes()), (2, 1));
+}
+
+#[tokio::test]
+async fn whatever_is_wrong_with_the_file_costs_one_login_and_is_mended() {
+    let rig = Rig::start().await;
+    rig.run_once().await;
+    let good = rig.kept().unwrap();
+    let file = rig.file();
+    let write = |text: &[u8]| {
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    type Harm<'a> = (&'a str, Box<dyn Fn() + 'a>);
+    let harms: Vec<Harm<'_>> = vec![
+        ("gone", Box::new(|| fs::remove_file(&file).unwrap())),
+        ("empty", Box::new(|| write(b""))),
+        ("cut off", Box::new(|| write(&good.as_bytes()[..good.len() / 2]))),
+        ("no text", Box::new(|| write(&[0xFF; 4096]))),
+        ("endless", Box::new(|| write(&vec![b' '; 1 << 20]))),
+        ("of a later format", Box::new(|| write(good.replace(r#""format":1"#, r#""format":2"#).as_bytes()))),
+        (
+            "without a token",
+            Box::new(|| write(good.replace("access-", "").replace("\"1\"", "\"\"").as_bytes())),
+        ),
+        (
+            "another connector's",
+            Box::new(|| write(good.replace(UUID, "11111111-2222-3333-4444-555555555555").as_bytes())),
+        ),
+        ("another cloud's", Box::new(|| write(good.replace("http://127", "http://128").as_bytes()))),
+        (
+            "readable by others",
+            Box::new(|| fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap()),
+        ),
+        (
+            "a link",
+            Box::new(|| {
+                let elsewhere = file.with_file_name("elsewhere");
+                fs::rename(&file, &elsewhere).unwrap();
+                symlink(&elsewhere, &file).unwrap();
+            }),
+        ),
+        (
+            "beside a leftover of a crash",
+            Box::new(|| {
+                fs::remove_file(&file).unwrap();
+                fs::write(file.with_file_name("login.json.new"), "half of i").unwrap();
+            }),
+        ),
+    ];
+    for (index, (what, harm)) in harms.iter().enumerate() {
+        harm();
+        rig.run_once().await;
+        assert_eq!(rig.logins(), index + 2, "a file that is {what}");
+        rig.run_once().await;
+        assert_eq!(rig.logins(), index + 2, "a file that was {what}, the next time");
+        assert!(fs::symlink_metadata(&file).unwrap().is_file());
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600, "{what}");
+    }
+    assert_eq!(rig.refreshes(), 0);
+}
+
+#[tokio::test]
+async fn where_nothing_can_be_written_the_agent_works_and_says_so_once() {
+    let log = Log::capture();
+    let rig = Rig::start().await;
+    // what should be a directory is a file
+    fs::write(rig.state(), "").unwrap();
+    for round in 1..=3 {
+        let authenticator = rig.authenticator();
+        rig.use_token(&authenticator).await;
+        assert_eq!(rig.logins(), round, "one a start");
+        log.has("the login is not kept: cannot make the directory", round).await;
+    }
+    assert_eq!(log.count("WARN"), 3, "{}", log.text());
+}
+
+#[tokio::test]
+async fn a_directory_that_disappears_and_comes_back_is_complained_of_once() {
+    let log = Log::capture();
+    let rig = Rig::start().await;
+    let authenticator = rig.authenticator();
+    rig.use_token(&authenticator).await;
+    rig.saved("access-1").await;
+    fs::remove_dir_all(rig.state()).unwrap();
+    fs::write(rig.state(), "").unwrap();
+    for refused in 2..4 {
+        let token = soon(authenticator.token()).await;
+        soon(authenticator.renewed(&token)).await;
+        rig.use_token(&authenticator).await;
+        assert_eq!(rig.logins(), refused);
+    }
+    log.has("the login is not kept", 1).await;
+    fs::remove_file(rig.state()).unwrap();
+    let token = soon(authenticator.token()).await;
+    soon(authenticator.renewed(&token)).await;
+    rig.saved("access-4").await;
+    assert_eq!(log.count("the login is not kept"), 1);
+}
+
+#[tokio::test]
+async fn an_agent_that_restarts_all_the_time_tries_a_rejected_pincode_no_more_often_than_one_that_does_not() {
+    let log = Log::capture();
+    let rig = Rejecting::start().await;
+    for start in 1..=10 {
+        let authenticator = rig.authenticator(PINCODE);
+        rig.rejected(&authenticator).await;
+        rig.kept_rejections(1).await;
+        assert_eq!(rig.logins(), 1, "start {start}");
+    }
+    log.has("did not accept this connector's UUID and pincode before the restart", 9).await;
+    let file = rig.file();
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+    assert!(!fs::read_to_string(&file).unwrap().contains("94571") && !log.text().contains("94571"));
+
+    // its minute is over: there is one more, and its wait is two minutes
+    rig.edit(r#""rejected_at":"#, r#""rejected_at":1000,"then":"#);
+    for _ in 0..3 {
+        let authenticator = rig.authenticator(PINCODE);
+        rig.rejected(&authenticator).await;
+        rig.kept_rejections(2).await;
+        assert_eq!(rig.logins(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_corrected_pincode_is_tried_at_once_and_nothing_is_left_of_the_wrong_one() {
+    let rig = Rejecting::start().await;
+    let authenticator = rig.authenticator(PINCODE);
+    rig.rejected(&authenticator).await;
+    rig.kept_rejections(1).await;
+    let authenticator = rig.authenticator("right");
+    soon(authenticator.token()).await;
+    assert_eq!(rig.logins(), 2);
+    soon(async {
+        while rig.file().exists() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whatever_is_wrong_with_what_is_kept_of_rejections_costs_one_login() {
+    let rig = Rejecting::start().await;
+    for (round, harm) in ["", "{", "[]", r#"{"format":2}"#].into_iter().enumerate() {
+        let authenticator = rig.authenticator(PINCODE);
+        rig.rejected(&authenticator).await;
+        rig.kept_rejections(1).await;
+        assert_eq!(rig.logins(), round + 1, "{harm}");
+        fs::write(rig.file(), harm).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn without_a_state_directory_nothing_is_kept() {
+    let rig = Rig::start().await;
+    let mut config = rig.config.clone();
+    config.connector.state_directory = None;
+    assert!(KeptLogin::new(&config).is_none());
+    config.resolve_state_directory(|_| None);
+    assert_eq!(config.connector.state_directory, None);
+    config
+        .resolve_state_directory(|name| (name == "STATE_DIRECTORY").then(|| "/var/lib/a:/var/lib/b".into()));
+    assert_eq!(config.connector.state_directory, Some(PathBuf::from("/var/lib/a")));
+    config.resolve_state_directory(|_| Some("/var/lib/c".into()));
+    assert_eq!(
+        config.connector.state_directory,
+        Some(PathBuf::from("/var/lib/a")),
+        "the file has precedence"
+    );
+}
+
+#[test]
+fn a_crash_while_it_is_written_leaves_the_old_login_or_the_new_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config("http://127.0.0.1:1", &directory.path().join("state"));
+    let kept = KeptLogin::new(&config).unwrap();
+    let tokens = |name: &str| Tokens {
+        access: name.into(),
+        refresh: Some(name.into()),
+        lifetime: Duration::from_secs(3600),
+    };
+    kept.save(&tokens("old")).unwrap();
+    let state = directory.path().join("state");
+    let new = fs::read(state.join("login.json")).unwrap();
+    // the crash comes after `length` bytes of the new file
+    for length in 0..=new.len() {
+        fs::write(state.join("login.json.new"), &new[..length]).unwrap();
+        assert!(kept.load().unwrap().is_some());
+    }
+    kept.save(&tokens("new")).unwrap();
+    let text = fs::read_to_string(state.join("login.json")).unwrap();
+    assert!(text.contains("new") && !text.contains("old"), "{text}");
+    assert!(!state.join("login.json.new").exists());
+}
+
+#[test]
+fn what_is_kept_does_not_print() {
+    let directory = tempfile::tempdir().unwrap();
+    let kept = KeptLogin::new(&config("http://127.0.0.1:1", directory.path())).unwrap();
+    let lifetime = Duration::from_secs(60);
+    kept.save(&Tokens { access: "aa-secret".into(), refresh: Some("bb-secret".into()), lifetime }).unwrap();
+    let said = format!("{:?} {kept:?}", kept.load().unwrap().unwrap());
+    assert!(!said.contains("-secret"), "{said}");
+    let file = directory.path().join("login.json");
+    fs::write(&file, fs::read_to_string(&file).unwrap().replace("1,", "\"aa-secret\",")).unwrap();
+    let error = kept.load().unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("-secret"));
+}
+
+fn config(api_url: &str, state: &Path) -> Config {
+    let mut config = Config::new(
+        uuid(),
+        ApiUrl::try_from(api_url.to_owned()).unwrap(),
+        WebsocketUrl::try_from("ws://127.0.0.1:1".to_owned()).unwrap(),
+    );
+    config.connector.state_directory = Some(state.to_owned());
+    config
+}
+
+/// A cloud that accepts the pincode `right` and no other.
+struct Rejecting(Rig);
+
+impl Rejecting {
+    async fn start() -> Self {
+        let server = Server::start(|request, _| match request.body.contains("right") {
+            true => Reply::tokens(1),
+            false => Reply::new(401, "{}"),
+        })
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let config = config(&server.url, &directory.path().join("state"));
+        Self(Rig { server, config, directory })
+    }
+
+    fn authenticator(&self, pincode: &str) -> Authenticator {
+        let Rig { config, .. } = &self.0;
+        let kept = KeptLogin::new(config);
+        Authenticator::resume(rest(&config.cloud), Pincode::new(pincode).unwrap(), kept, 1)
+    }
+
+    async fn rejected(&self, authenticator: &Authenticator) {
+        let mut status = authenticator.status();
+        soon(status.wait_for(|status| status.login == LoginState::Rejected)).await.unwrap();
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.state().join("rejected.json")
+    }
+
+    async fn kept_rejections(&self, count: u32) {
+        let count = format!(r#""count":{count}"#);
+        let kept = || fs::read_to_string(self.file()).is_ok_and(|text| text.contains(&count));
+        soon(async {
+            while !kept() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    fn edit(&self, from: &str, to: &str) {
+        let text = fs::read_to_string(self.file()).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(self.file(), text.replace(from, to)).unwrap();
+    }
+
+    fn logins(&self) -> usize {
+        self.0.logins()
+    }
+}
+
+struct Rig {
+    server: Server,
+    config: Config,
+    directory: tempfile::TempDir,
+}
+
+impl Rig {
+    /// A cloud that returns `access-N` for the Nth login and `access-10N` for the Nth refresh, and accepts all of them.
+    async fn start() -> Self {
+        Self::start_with(|_, _| false).await
+    }
+
+    /// A cloud as [`Rig::start`] has it, except that it refuses the requests for which `refused` holds.
+    async fn start_with(refused: impl Fn(&Request, usize) -> bool + Send + Sync + 'static) -> Self {
+        let server = Server::start(move |request, before| match request.line.as_str() {
+            LOGIN => Reply::tokens(before + 1),
+            TOKEN if request.body.contains("revoked") => Reply::new(400, r#"{"error":"invalid_grant"}"#),
+            TOKEN => Reply::tokens(before + 101),
+            RECORD if refused(request, before) => Reply::new(401, "{}"),
+            RECORD => Reply::new(200, format!(r#"{{"id":4711,"uuid":"{UUID}"}}"#)),
+            _ => Reply::new(500, ""),
+        })
+        .await;
+        let directory = tempfile::tempdir().unwrap();
+        let config = config(&server.url, &directory.path().join("state"));
+        Self { server, config, directory }
+    }
+
+    fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    fn file(&self) -> PathBuf {
+        self.state().join("login.json")
+    }
+
+    fn kept(&self) -> Option<String> {
+        fs::read_to_string(self.file()).ok()
+    }
+
+    fn edit(&self, from: &str, to: &str) {
+        let text = self.kept().unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(self.file(), text.replace(from, to)).unwrap();
+    }
+
+    fn authenticator(&self) -> Authenticator {
+        let kept = KeptLogin::new(&self.config);
+        Authenticator::resume(rest(&self.config.cloud), Pincode::new(PINCODE).unwrap(), kept, 1)
+    }
+
+    async fn use_token(&self, authenticator: &Authenticator) {
+        let cloud = Cloud::new(rest(&self.config.cloud), authenticator.clone(), 1);
+        assert_eq!(soon(cloud.connector()).await.unwrap().id, Some(4711));
+    }
+
+    /// One life of the agent: it uses the cloud once, and what it got last is kept.
+    async fn run_once(&self) {
+        let authenticator = self.authenticator();
+        self.use_token(&authenticator).await;
+        let bearer = self.bearers().pop().unwrap();
+        self.saved(bearer.trim_start_matches("Bearer ")).await;
+    }
+
+    /// Waits until this access token is kept.
+    async fn saved(&self, token: &str) {
+        let token = format!(r#""access_token":"{token}""#);
+        soon(async {
+            while fs::symlink_metadata(self.file()).is_ok_and(|file| file.is_symlink())
+                || !self.kept().is_some_and(|kept| kept.contains(&token))
+            {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    fn logins(&self) -> usize {
+        self.server.count(LOGIN)
+    }
+
+    fn refreshes(&self) -> usize {
+        self.server.count(TOKEN)
+    }
+
+    fn bearers(&self) -> Vec<String> {
+        self.server.requests().into_iter().filter_map(|request| request.authorization).collect()
+    }
+}

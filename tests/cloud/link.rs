@@ -1,0 +1,427 @@
+//! The websocket link, against a scripted cloud.
+
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::scripted::*;
+use bytes::Bytes;
+use connector_agent::cloud::websocket::{DownReason, Link, LinkEvent, LinkSettings, Outgoing};
+use connector_agent::cloud::{CloudState, LoginState};
+use connector_agent::config::CloudConfig;
+use connector_agent::tls;
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+const LOGIN: &str = "POST /v2/authenticate/pincode";
+
+#[tokio::test]
+async fn messages_go_both_ways_over_a_link_that_bears_the_token_and_speaks_the_protocol() {
+    let mut cloud = Cloud::start().await;
+    let mut link = cloud.link();
+    let (mut far, headers) = up(&mut link, &cloud.listener).await;
+    assert_eq!(headers, ["Bearer access-1", "connector-relay.v1"]);
+    assert_eq!(cloud.status.borrow_and_update().state(), CloudState::Online);
+
+    link.send(Outgoing::Text("{\"action\":\"connectorHello\"}".to_owned())).unwrap();
+    link.send(Outgoing::Binary(Bytes::from_static(&[1, 2, 3]))).unwrap();
+    let received = drive(&mut link, async { (message(&mut far).await, message(&mut far).await) }).await;
+    assert_eq!(received.0, Message::text("{\"action\":\"connectorHello\"}"));
+    assert_eq!(received.1, Message::binary(vec![1, 2, 3]));
+
+    far.send(Message::text("hello")).await.unwrap();
+    far.send(Message::binary(vec![9; 60_000])).await.unwrap();
+    assert!(matches!(soon(link.next_event(false)).await, LinkEvent::Text(text) if text == "hello"));
+    assert!(
+        matches!(soon(link.next_event(false)).await, LinkEvent::Binary(bytes) if bytes == vec![9; 60_000])
+    );
+}
+
+#[tokio::test]
+async fn the_round_trip_is_known_after_the_first_pong() {
+    let cloud = Cloud::start().await;
+    let mut link = cloud.link();
+    let (mut far, _) = up(&mut link, &cloud.listener).await;
+    assert_eq!(link.round_trip_time(), None);
+    // reading is what answers the Ping
+    let answer = async {
+        assert!(matches!(far.next().await.unwrap().unwrap(), Message::Ping(_)));
+        far.flush().await.unwrap();
+        far.send(Message::text("after the Pong")).await.unwrap();
+    };
+    let (event, ()) = soon(async { tokio::join!(link.next_event(false), answer) }).await;
+    assert!(matches!(event, LinkEvent::Text(_)));
+    assert!(link.round_trip_time().unwrap() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_refused_token_is_replaced_and_the_link_made() {
+    let cloud = Cloud::start().await;
+    let mut link = cloud.link();
+    let accept = async {
+        refuse(&cloud.listener, "401 Unauthorized", "").await;
+        accept(cloud.listener.accept().await.unwrap().0).await
+    };
+    let (event, (_, headers)) = soon(async { tokio::join!(link.next_event(false), accept) }).await;
+    assert!(matches!(event, LinkEvent::Up));
+    assert_eq!(headers[0], "Bearer access-2");
+    assert_eq!(cloud.api.count(LOGIN), 2);
+}
+
+#[tokio::test]
+async fn a_cloud_that_refuses_every_token_is_asked_no_more_than_once_a_minute() {
+    let log = Log::capture();
+    let mut cloud = Cloud::start().await;
+    let mut link = cloud.link();
+    let refusals = async {
+        refuse(&cloud.listener, "401 Unauthorized", "").await;
+        refuse(&cloud.listener, "401 Unauthorized", "").await;
+        cloud.status.wait_for(|status| status.login == LoginState::Rejected).await.unwrap();
+    };
+    drive(&mut link, refusals).await;
+    assert_eq!((cloud.api.count(LOGIN), log.count("instead of a websocket")), (2, 2));
+    pass(Duration::from_secs(57)).await;
+    drive(&mut link, async {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(cloud.api.count(LOGIN), 2, "too early");
+    pass(Duration::from_secs(4)).await;
+    let headers = drive(&mut link, async { refuse(&cloud.listener, "401 Unauthorized", "").await }).await;
+    assert!(headers.contains("Bearer access-3"), "{headers}");
+}
+
+#[tokio::test]
+async fn a_working_link_that_drops_is_made_again_at_once() {
+    let cloud = Cloud::start().await;
+    let mut link = cloud.link();
+    for _ in 0..5 {
+        let (mut far, _) = up(&mut link, &cloud.listener).await;
+        far.send(Message::text("it works")).await.unwrap();
+        assert!(matches!(soon(link.next_event(false)).await, LinkEvent::Text(_)));
+        drop(far);
+        assert!(matches!(soon(link.next_event(false)).await, LinkEvent::Down(DownReason::Broken(_))));
+        assert!(!link.is_up());
+        assert!(link.send(Outgoing::Text("lost".to_owned())).is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_busy_cloud_is_left_alone_for_as_long_as_it_asks() {
+    let log = Log::capture();
+    let cloud = Cloud::start().await;
+    let mut link = cloud.link();
+    let refusal = async {
+        refuse(&cloud.listener, "503 Service Unavailable", "Retry-After: 120\r\n").await;
+        log.has("connecting again in 120.0s", 1).await;
+    };
+    drive(&mut link, refusal).await;
+    pass(Duration::from_secs(121)).await;
+    up(&mut link, &cloud.listener).await;
+}
+
+#[tokio::test]
+async fn a_silent_link_is_dead_after_fifteen_seconds() {
+    let cloud = Cloud::start().await;
+    let mut link = cloud.link();
+    let (far, _) = up(&mut link, &cloud.listener).await;
+    for seconds in [5, 5, 4] {
+        pass(Duration::from_secs(seconds)).await;
+        drive(&mut link, tokio::task::yield_now()).await;
+        assert!(link.is_up());
+    }
+    pass(Duration::from_secs(1)).await;
+    let event = soon(link.next_event(false)).await;
+    assert!(matches!(event, LinkEvent::Down(DownReason::Dead(_))), "{event:?}");
+    drop(far);
+}
+
+#[tokio::test]
+async fn a_close_says_why() {
+    let cloud = Cloud::start().await;
+    let mut link = cloud.link();
+    let (mut far, _) = up(&mut link, &cloud.listener).await;
+    far.close(Some(CloseFrame { code: CloseCode::Restart, reason: "new version".into() })).await.unwrap();
+    let event = soon(link.next_event(false)).await;
+    let LinkEvent::Down(reason) = event else { panic!("{event:?}") };
+    assert_eq!(reason.to_string(), "the cloud closed the link (1012: new version)");
+}
+
+#[tokio::test]
+async fn messages_beyond_the_bounds_end_the_link() {
+    let cloud = Cloud::start().await;
+    let mut settings = cloud.settings();
+    settings.max_binary = 1000;
+    settings.max_text = 2000;
+    for (message, len) in [
+        (Message::binary(vec![0; 1001]), 1001),
+        (Message::text("x".repeat(2001)), 2001),
+        (Message::binary(vec![0; 1 << 20]), 1 << 20),
+    ] {
+        let mut link = cloud.link_with(settings.clone());
+        let (mut far, _) = up(&mut link, &cloud.listener).await;
+        far.send(message).await.unwrap();
+        let event = soon(link.next_event(false)).await;
+        assert!(
+            matches!(event, LinkEvent::Down(DownReason::TooLong { len: found, .. }) if found == len),
+            "{event:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_speak_the_protocol_gets_no_link() {
+    let log = Log::capture();
+    let cloud = Cloud::start().await;
+    let mut link = cloud.link();
+    let server = async {
+        let (tcp, _) = cloud.listener.accept().await.unwrap();
+        let accepted = tokio_tungstenite::accept_async(tcp).await;
+        log.has("SubProtocol", 1).await;
+        drop(accepted);
+    };
+    drive(&mut link, server).await;
+    assert!(!link.is_up());
+}
+
+#[tokio::test]
+async fn the_socket_is_writable_only_while_the_cloud_takes_what_is_sent() {
+    let cloud = Cloud::start().await;
+    let mut link = cloud.link();
+    let (mut far, _) = up(&mut link, &cloud.listener).await;
+    // Nobody reads: the link must say so before memory is filled, and stay with it.
+    let (mut sent, mut refusals) = (0u32, 0);
+    while refusals < 1000 && sent < 256 {
+        let mut context = Context::from_waker(Waker::noop());
+        match link.poll_event(&mut context, true) {
+            Poll::Ready(LinkEvent::Writable) => {
+                let mut message = vec![0; 32 << 10];
+                message[..4].copy_from_slice(&sent.to_be_bytes());
+                link.send(Outgoing::Binary(message.into())).unwrap();
+                (sent, refusals) = (sent + 1, 0);
+            }
+            Poll::Ready(other) => panic!("{other:?}"),
+            Poll::Pending => {
+                refusals += 1;
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    assert!((1..256).contains(&sent), "{sent} messages of 32 KiB");
+
+    let total = sent;
+    let read = async {
+        for expected in 0..total {
+            let message = loop {
+                match far.next().await.unwrap().unwrap() {
+                    Message::Binary(bytes) => break bytes,
+                    Message::Ping(_) => continue,
+                    other => panic!("{other:?}"),
+                }
+            };
+            assert_eq!(message[..4], expected.to_be_bytes(), "in order, and all of it");
+        }
+    };
+    drive(&mut link, read).await;
+    assert!(matches!(soon(link.next_event(true)).await, LinkEvent::Writable));
+}
+
+#[tokio::test]
+async fn reading_and_writing_take_turns() {
+    let cloud = Cloud::start().await;
+    let mut link = cloud.link();
+    let (mut far, _) = up(&mut link, &cloud.listener).await;
+    for _ in 0..100 {
+        far.feed(Message::text("x")).await.unwrap();
+    }
+    far.flush().await.unwrap();
+    let (mut texts, mut turns) = (0, 0);
+    while texts < 100 {
+        match soon(link.next_event(true)).await {
+            LinkEvent::Text(_) => texts += 1,
+            LinkEvent::Writable => turns += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(turns >= 99, "{turns} turns to write during 100 messages");
+}
+
+#[tokio::test]
+async fn a_ping_is_answered_though_nothing_else_is_sent() {
+    let cloud = Cloud::start().await;
+    let mut link = cloud.link();
+    let (mut far, _) = up(&mut link, &cloud.listener).await;
+    far.send(Message::Ping(Bytes::from_static(b"are you there"))).await.unwrap();
+    let pong = drive(&mut link, async {
+        loop {
+            if let Message::Pong(payload) = far.next().await.unwrap().unwrap() {
+                break payload;
+            }
+        }
+    })
+    .await;
+    assert_eq!(pong, "are you there");
+}
+
+#[tokio::test]
+async fn closing_sends_what_is_waiting_and_says_goodbye() {
+    let cloud = Cloud::start().await;
+    let mut link = cloud.link();
+    let (mut far, _) = up(&mut link, &cloud.listener).await;
+    link.send(Outgoing::Text("last words".to_owned())).unwrap();
+    let read = async {
+        let mut messages = Vec::new();
+        while let Some(Ok(message)) = far.next().await {
+            messages.push(message);
+        }
+        messages
+    };
+    let ((), messages) = soon(async { tokio::join!(link.close(Duration::from_secs(5)), read) }).await;
+    let code = messages.iter().find_map(|message| match message {
+        Message::Close(Some(frame)) => Some(frame.code),
+        _ => None,
+    });
+    assert!(messages.contains(&Message::text("last words")));
+    assert_eq!(code, Some(CloseCode::Away));
+}
+
+#[tokio::test]
+async fn a_link_over_tls_is_made_with_a_trusted_cloud_only() {
+    let log = Log::capture();
+    let (authority, other) = (Authority::new(), Authority::new());
+    let mut cloud = Cloud::start().await;
+    cloud.config.websocket_url = connector_agent::config::WebsocketUrl::try_from(
+        cloud.config.websocket_url.to_string().replace("ws:", "wss:"),
+    )
+    .unwrap();
+
+    cloud.config.ca_file = Some(other.ca_file.clone());
+    let mut link = cloud.link();
+    let refused = async {
+        let (tcp, _) = cloud.listener.accept().await.unwrap();
+        assert!(authority.acceptor.accept(tcp).await.is_err());
+        log.has("invalid peer certificate", 1).await;
+    };
+    drive(&mut link, refused).await;
+    assert!(!link.is_up());
+
+    cloud.config.ca_file = Some(authority.ca_file.clone());
+    let mut link = cloud.link();
+    let accept = async {
+        let (tcp, _) = cloud.listener.accept().await.unwrap();
+        accept(authority.acceptor.accept(tcp).await.unwrap()).await
+    };
+    let (event, (mut far, _)) = soon(async { tokio::join!(link.next_event(false), accept) }).await;
+    assert!(matches!(event, LinkEvent::Up));
+    assert!(matches!(soon(link.next_event(true)).await, LinkEvent::Writable));
+    link.send(Outgoing::Binary(Bytes::from(vec![7; 64 << 10]))).unwrap();
+    assert_eq!(drive(&mut link, message(&mut far)).await, Message::binary(vec![7; 64 << 10]));
+}
+
+#[tokio::test]
+async fn the_token_is_in_no_log() {
+    let log = Log::capture();
+    let cloud = Cloud::start().await;
+    let mut link = cloud.link();
+    drive(&mut link, refuse(&cloud.listener, "401 Unauthorized", "")).await;
+    up(&mut link, &cloud.listener).await;
+    assert!(log.text().contains("online"));
+    assert!(!log.text().contains("access-"), "{}", log.text());
+}
+
+/// The scripted API, and a listener for websockets.
+struct Cloud {
+    api: Server,
+    listener: TcpListener,
+    config: CloudConfig,
+    authenticator: connector_agent::cloud::login::Authenticator,
+    status: tokio::sync::watch::Receiver<connector_agent::cloud::CloudStatus>,
+}
+
+impl Cloud {
+    async fn start() -> Self {
+        let api = Server::start(|_, before| Reply::tokens(before + 1)).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/connector", listener.local_addr().unwrap());
+        let config = cloud_config(&api.url, &url);
+        let authenticator = authenticator(&config);
+        let status = authenticator.status();
+        Self { api, listener, config, authenticator, status }
+    }
+
+    fn settings(&self) -> LinkSettings {
+        LinkSettings::new(&self.config, 4095)
+    }
+
+    fn link(&self) -> Link {
+        self.link_with(self.settings())
+    }
+
+    fn link_with(&self, settings: LinkSettings) -> Link {
+        let tls = tls::client_config(self.config.ca_file.as_deref()).unwrap();
+        Link::new(settings, tls, self.authenticator.clone(), 1)
+    }
+}
+
+type Far<S> = WebSocketStream<S>;
+
+/// Waits for the link to be made; the cloud's side of it, with the request's authorization and subprotocol.
+async fn up(link: &mut Link, listener: &TcpListener) -> (Far<TcpStream>, [String; 2]) {
+    let accept = async { accept(listener.accept().await.unwrap().0).await };
+    let (event, accepted) = soon(async { tokio::join!(link.next_event(false), accept) }).await;
+    assert!(matches!(event, LinkEvent::Up), "{event:?}");
+    accepted
+}
+
+async fn accept<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> (Far<S>, [String; 2]) {
+    let mut seen = [String::new(), String::new()];
+    #[allow(clippy::result_large_err, reason = "the library's signature")]
+    let callback = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
+        let header = |name| request.headers().get(name).unwrap().to_str().unwrap().to_owned();
+        seen = ["authorization", "sec-websocket-protocol"].map(header);
+        response.headers_mut().insert("sec-websocket-protocol", "connector-relay.v1".parse().unwrap());
+        Ok(response)
+    };
+    let far = tokio_tungstenite::accept_hdr_async(stream, callback).await.unwrap();
+    (far, seen)
+}
+
+/// Answers one upgrade with this status; the request.
+async fn refuse(listener: &TcpListener, status: &str, headers: &str) -> String {
+    let (mut tcp, _) = listener.accept().await.unwrap();
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        assert_ne!(tcp.read_buf(&mut request).await.unwrap(), 0);
+    }
+    let reply = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: 0\r\n\r\n");
+    tcp.write_all(reply.as_bytes()).await.unwrap();
+    String::from_utf8(request).unwrap()
+}
+
+/// Drives the link, on which nothing may happen, until something else is done: an event of the link is cancelled.
+async fn drive<T>(link: &mut Link, until: impl Future<Output = T>) -> T {
+    let both = async {
+        tokio::select! {
+            event = link.next_event(false) => panic!("{event:?}"),
+            result = until => result,
+        }
+    };
+    soon(both).await
+}
+
+/// The next text or binary message.
+async fn message<S: AsyncRead + AsyncWrite + Unpin>(far: &mut Far<S>) -> Message {
+    loop {
+        match far.next().await.unwrap().unwrap() {
+            message @ (Message::Text(_) | Message::Binary(_)) => return message,
+            _ => continue,
+        }
+    }
+}

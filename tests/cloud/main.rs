@@ -1,0 +1,10 @@
+//! The client of the cloud: login, REST and websocket, against a scripted cloud and the sandbox.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod scripted;
+
+mod kept;
+mod link;
+mod rest;
+mod sandbox;

@@ -1,0 +1,288 @@
+//! The login and the REST resources, against a scripted cloud.
+
+use std::time::Duration;
+
+use crate::scripted::*;
+use connector_agent::cloud::LoginState;
+use connector_agent::cloud::rest::{Chain, RestError};
+use connector_agent::config::Pincode;
+use secrecy::SecretString;
+
+const LOGIN: &str = "POST /v2/authenticate/pincode";
+const TOKEN: &str = "POST /oauth2/token";
+const RECORD: &str = "GET /v1/connectors/uuid/5f3d760d-ade2-4a19-aea4-36e097678ae3";
+const TICKET: &str = "GET /v1/connectors/uuid/5f3d760d-ade2-4a19-aea4-36e097678ae3/active-ticket";
+const DISMISS: &str =
+    "POST /v1/connectors/uuid/5f3d760d-ade2-4a19-aea4-36e097678ae3/dismiss-call-for-attention";
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn uuid_and_pincode_are_exchanged_for_a_token_that_every_request_then_bears() {
+    let server = Server::start(|request, _| match request.line.as_str() {
+        LOGIN => Reply::tokens(1),
+        RECORD => Reply::new(200, format!(r#"{{"id":4711,"uuid":"{UUID}","hardware_version":2}}"#)),
+        TICKET => Reply::new(200, format!(r#"{{"ticket_id":9,"connection_uuid":"{UUID}"}}"#)),
+        DISMISS => Reply::new(204, ""),
+        _ => Reply::new(500, ""),
+    })
+    .await;
+    let cloud = cloud(&server.config());
+    assert_eq!(soon(cloud.connector()).await.unwrap().id, Some(4711));
+    let ticket = soon(cloud.active_ticket()).await.unwrap().unwrap();
+    assert_eq!(ticket.connection_uuid, Some(UUID.parse().unwrap()));
+    soon(cloud.dismiss_call_for_attention()).await.unwrap();
+    let requests = server.requests();
+    assert_eq!(
+        requests.iter().map(|request| request.line.as_str()).collect::<Vec<_>>(),
+        [LOGIN, RECORD, TICKET, DISMISS]
+    );
+    assert_eq!(requests[0].body, format!(r#"{{"connector_uuid":"{UUID}","pincode":"{PINCODE}"}}"#));
+    assert_eq!(requests[0].content_type.as_deref(), Some("application/json"));
+    assert_eq!(requests[0].authorization, None);
+    assert!(requests[1..].iter().all(|request| request.authorization.as_deref() == Some("Bearer access-1")));
+}
+
+#[tokio::test]
+async fn no_active_ticket_is_told_in_any_of_the_ways_a_cloud_may_say_so() {
+    let server = Server::start(|request, before| match (request.line.as_str(), before) {
+        (LOGIN, _) => Reply::tokens(1),
+        (_, 0) => Reply::new(404, r#"{"type":"/problems/no-active-ticket","status":404}"#),
+        (_, 1) => Reply::new(204, ""),
+        (_, 2) => Reply::new(200, "null"),
+        _ => Reply::new(200, "{}"),
+    })
+    .await;
+    let cloud = cloud(&server.config());
+    for _ in 0..4 {
+        assert_eq!(soon(cloud.active_ticket()).await.unwrap(), None);
+    }
+    assert_eq!(server.count(TICKET), 4);
+}
+
+#[tokio::test]
+async fn a_cloud_without_the_resource_says_nothing_about_tickets() {
+    let server = Server::start(|request, before| match (request.line.as_str(), before) {
+        (LOGIN, _) => Reply::tokens(1),
+        (_, 0) => Reply::new(404, r#"{"type":"/problems/not-found","status":404}"#),
+        _ => Reply::new(404, "404: Not Found"),
+    })
+    .await;
+    let cloud = cloud(&server.config());
+    for _ in 0..2 {
+        let error = soon(cloud.active_ticket()).await.unwrap_err();
+        assert!(matches!(error, RestError::Refused { status: 404, .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_token_causes_exactly_one_new_login_however_many_requests_it_is_refused_to() {
+    let server = Server::start(|request, before| match request.line.as_str() {
+        LOGIN => Reply::tokens(before + 1),
+        _ if request.authorization.as_deref() == Some("Bearer access-2") => Reply::new(200, "{}"),
+        _ => Reply::new(401, "{}"),
+    })
+    .await;
+    let cloud = cloud(&server.config());
+    let calls = async {
+        tokio::join!(cloud.connector(), cloud.active_ticket(), cloud.connector(), cloud.active_ticket())
+    };
+    let (a, b, c, d) = soon(calls).await;
+    assert!(a.is_ok() && b.is_ok() && c.is_ok() && d.is_ok());
+    assert_eq!(server.count(LOGIN), 2);
+    assert_eq!(server.requests().len(), 2 + 4 + 4);
+}
+
+#[tokio::test]
+async fn a_resource_that_refuses_the_new_token_too_is_an_error_and_not_a_loop() {
+    let server = Server::start(|request, before| match request.line.as_str() {
+        LOGIN => Reply::tokens(before + 1),
+        _ => Reply::new(401, r#"{"title":"Unauthorized","detail":"no"}"#),
+    })
+    .await;
+    let error = soon(cloud(&server.config()).connector()).await.unwrap_err();
+    assert!(error.needs_login());
+    assert_eq!(error.to_string(), "the cloud answered 401 (Unauthorized: no)");
+    assert_eq!((server.count(LOGIN), server.count(RECORD)), (2, 2));
+}
+
+#[tokio::test]
+async fn a_wrong_pincode_is_said_once_and_tried_again_after_a_minute() {
+    let log = Log::capture();
+    let server = Server::start(|_, _| Reply::new(401, r#"{"title":"Unauthorized","detail":"wrong"}"#)).await;
+    let authenticator = authenticator(&server.config());
+    let mut status = authenticator.status();
+    soon(status.wait_for(|status| status.login == LoginState::Rejected)).await.unwrap();
+    log.has("next attempt in", 1).await;
+    pass(MINUTE - Duration::from_secs(2)).await;
+    assert_eq!(server.count(LOGIN), 1, "not before the minute is over");
+    for (attempt, minutes) in [(2, 1), (3, 2), (4, 4)] {
+        pass(minutes * MINUTE).await;
+        log.has("next attempt in", attempt).await;
+        assert_eq!(server.count(LOGIN), attempt);
+    }
+    assert_eq!(log.count("WARN"), 1, "{}", log.text());
+    assert!(log.text().contains("does not accept this connector's UUID and pincode"), "{}", log.text());
+}
+
+#[tokio::test]
+async fn a_token_is_refreshed_before_it_expires_and_a_refused_refresh_falls_back_to_the_pincode() {
+    let server = Server::start(|request, before| match (request.line.as_str(), before) {
+        (LOGIN, before) => Reply::tokens(10 * (before + 1)),
+        (TOKEN, 0) => Reply::tokens(11),
+        (TOKEN, _) => Reply::new(400, r#"{"error":"invalid_grant"}"#),
+        _ => Reply::new(200, "{}"),
+    })
+    .await;
+    let mut config = server.config();
+    config.client_id = Some("connector 1".to_owned());
+    let rest = rest(&config);
+    let authenticator =
+        connector_agent::cloud::login::Authenticator::spawn(rest.clone(), Pincode::new(PINCODE).unwrap(), 1);
+    let bearer = async || {
+        let token = soon(authenticator.token()).await;
+        soon(rest.connector(&token)).await.unwrap();
+        server.requests().last().unwrap().authorization.clone().unwrap()
+    };
+    assert_eq!(bearer().await, "Bearer access-10");
+    for expected in ["Bearer access-11", "Bearer access-20"] {
+        let token = authenticator.token().await;
+        pass(55 * MINUTE).await;
+        soon(async {
+            while format!("{:?}", authenticator.token().await) == format!("{token:?}") {
+                tokio::task::yield_now().await
+            }
+        })
+        .await;
+        assert_eq!(bearer().await, expected);
+    }
+    let refreshes: Vec<_> = server.requests().into_iter().filter(|request| request.line == TOKEN).collect();
+    assert_eq!(
+        refreshes[0].body,
+        "grant_type=refresh_token&refresh_token=refresh-10%2B%2F%3D%26&client_id=connector%201"
+    );
+    assert_eq!(refreshes[0].content_type.as_deref(), Some("application/x-www-form-urlencoded"));
+    assert!(refreshes[1].body.contains("refresh-11"));
+}
+
+#[tokio::test]
+async fn retry_after_is_honoured_by_logins_and_by_requests() {
+    let log = Log::capture();
+    let server = Server::start(|request, before| match (request.line.as_str(), before) {
+        (LOGIN, 0) => Reply::new(429, "").with("retry-after", "300"),
+        (LOGIN, _) => Reply::tokens(1),
+        (_, 0) => Reply::new(503, "")
+            .with("date", "Sun, 06 Nov 1994 08:49:37 GMT")
+            .with("retry-after", "Sun, 06 Nov 1994 08:59:37 GMT"),
+        _ => Reply::new(200, "{}"),
+    })
+    .await;
+    let cloud = cloud(&server.config());
+    let call = tokio::spawn(async move { cloud.connector().await });
+    for (line, said, seconds) in [(LOGIN, "next attempt in", 300), (RECORD, "trying again in", 600)] {
+        log.has(said, 1).await;
+        pass(Duration::from_secs(seconds - 5)).await;
+        assert_eq!(server.count(line), 1, "{line} before its time");
+        pass(Duration::from_secs(6)).await;
+    }
+    soon(call).await.unwrap().unwrap();
+    assert_eq!((server.count(LOGIN), server.count(RECORD)), (2, 2));
+}
+
+#[tokio::test]
+async fn what_no_cloud_should_answer_is_an_error_and_not_followed() {
+    let huge = "x".repeat(300 << 10);
+    let chunked = format!("{:x}\r\n{huge}\r\n0\r\n\r\n", huge.len());
+    let server = Server::start(move |_, before| match before {
+        0 => Reply::new(200, huge.clone()),
+        1 => Reply::new(200, chunked.clone()).with("transfer-encoding", "chunked"),
+        2 => Reply::new(200, "no json"),
+        3 => Reply::new(200, r#"{"access_token":94571}"#),
+        4 => Reply::new(307, "").with("location", "http://127.0.0.1:1/elsewhere"),
+        5 => Reply::new(500, "<html>"),
+        6 => Reply::new(200, "{}").with("content-encoding", "gzip"),
+        _ => Reply::new(403, r#"{"type":"/problems/x","title":"Forbidden","status":403,"detail":"because"}"#),
+    })
+    .await;
+    let rest = rest(&server.config());
+    let pincode = Pincode::new(PINCODE).unwrap();
+    let mut errors = Vec::new();
+    for _ in 0..8 {
+        errors.push(soon(rest.log_in(&pincode)).await.unwrap_err());
+    }
+    assert!(matches!(errors[0], RestError::TooLong { limit: 262_144 }), "{:?}", errors[0]);
+    assert!(matches!(errors[1], RestError::TooLong { .. }), "{:?}", errors[1]);
+    assert!(matches!(errors[2], RestError::Malformed { line: 1, .. }), "{:?}", errors[2]);
+    assert!(matches!(errors[3], RestError::Malformed { .. }), "{:?}", errors[3]);
+    assert!(matches!(errors[4], RestError::Refused { status: 307, .. }), "{:?}", errors[4]);
+    assert!(matches!(errors[5], RestError::Refused { status: 500, problem: None, .. }), "{:?}", errors[5]);
+    assert!(matches!(errors[6], RestError::Malformed { .. }), "{:?}", errors[6]);
+    assert_eq!(errors[7].to_string(), "the cloud answered 403 (Forbidden: because)");
+}
+
+#[tokio::test]
+async fn pincode_and_tokens_are_in_no_log_and_no_error_even_if_the_cloud_repeats_them() {
+    let log = Log::capture();
+    let server = Server::start(|request, before| {
+        let echo = format!("{} {}", request.body, request.authorization.as_deref().unwrap_or_default());
+        let echo = echo.replace('"', "'");
+        match (request.line.as_str(), before) {
+            (LOGIN, 0) => Reply::new(503, format!(r#"{{"title":"{echo}","detail":"{echo}"}}"#)),
+            (LOGIN, before) => Reply::tokens(before),
+            _ => Reply::new(400, format!(r#"{{"title":"{echo}","detail":"{echo}","type":"{echo}"}}"#)),
+        }
+    })
+    .await;
+    let cloud = cloud(&server.config());
+    let retry = async {
+        log.has("next attempt in", 1).await;
+        pass(MINUTE).await;
+    };
+    let (refused, ()) = tokio::join!(cloud.connector(), retry);
+    let error = refused.unwrap_err();
+    let rest = rest(&server.config());
+    let refused = soon(rest.refresh(&SecretString::from("refresh-7"))).await.unwrap_err();
+    let said = format!("{error} {error:?} {refused} {refused:?} {} {} {cloud:?}", Chain(&error), log.text());
+    assert!(said.contains("logged in") && said.contains("503"), "the log is captured: {said}");
+    for secret in [PINCODE, "access-1", "refresh-1", "refresh-7"] {
+        assert!(!said.contains(secret), "{secret} in {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_cloud_whose_certificate_is_from_the_configured_authority_is_trusted() {
+    let authority = Authority::new();
+    let server =
+        Server::start_with(Some(authority.acceptor.clone()), |request, _| match request.line.as_str() {
+            LOGIN => Reply::tokens(1),
+            _ => Reply::new(200, r#"{"id":3}"#),
+        })
+        .await;
+    let mut config = server.config();
+    config.ca_file = Some(authority.ca_file.clone());
+    assert_eq!(soon(cloud(&config).connector()).await.unwrap().id, Some(3));
+}
+
+#[tokio::test]
+async fn a_cloud_with_another_certificate_is_told_nothing() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let server = Server::start_with(Some(authority.acceptor.clone()), |_, _| Reply::tokens(1)).await;
+    for ca_file in [None, Some(other.ca_file.clone())] {
+        let mut config = server.config();
+        config.ca_file = ca_file;
+        let error = soon(rest(&config).log_in(&Pincode::new(PINCODE).unwrap())).await.unwrap_err();
+        assert!(error.is_transient());
+        let said = Chain(&error).to_string();
+        assert!(said.contains("invalid peer certificate"), "{said}");
+    }
+    assert_eq!(server.requests(), []);
+}
+
+#[tokio::test]
+async fn a_cloud_that_is_not_there_is_unreachable_and_tried_again() {
+    let log = Log::capture();
+    let config = cloud_config("http://127.0.0.1:9", "ws://127.0.0.1:9");
+    let authenticator = authenticator(&config);
+    let mut status = authenticator.status();
+    soon(status.wait_for(|status| status.login == LoginState::Unreachable)).await.unwrap();
+    assert!(log.text().contains("Connection refused"), "{}", log.text());
+}

@@ -1,0 +1,303 @@
+//! DoIP on an Ethernet link: two network namespaces with a pair of veth interfaces between them. The agent is in one, the
+//! simulated gateway in the other.
+//!
+//! Needs root, iproute2 (`ip`), udhcpc and udhcpd, and a kernel with namespaces and veth. Set `CONNECTOR_TEST_NETNS=1` to have it
+//! run, as `cross/doip-link` does; without it, the tests print `SKIPPED:` in one line and pass.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use crate::namespaces::{AGENT, AGENT_MAC, Rig, VEHICLE, VEHICLE_MAC, in_namespaces};
+use connector_agent::config::doip::{Addressing, DiscoveryMethod, NetworkConfig};
+use connector_agent::protocol::doip::ActivationType;
+use connector_agent::protocol::doip::discovery::DiscoveryEvent;
+use connector_agent::protocol::doip::link_local::LinkLocal;
+use connector_agent::relay::wire::request::BusConfig;
+use connector_agent::vehicle::doip_network::explorer::Explorer;
+use connector_agent::vehicle::doip_network::linux::Purpose;
+use connector_hal::ethernet::{ArpPacket, Interface};
+use connector_operator::client::Timing;
+use connector_operator::doip_entity::tls::EntityTls;
+use connector_sim::vehicle::doip::{FIRST_ECU, GATEWAY};
+use connector_test_support::agent::{AgentSettings, Sandbox, TestAgent, bus};
+use connector_test_support::config::doip_bus;
+use connector_test_support::data::golf;
+use connector_test_support::soon;
+use serde_json::json;
+
+/// The vehicle's address where addresses are link-local.
+const LINK_LOCAL: &str = "169.254.7.1/16";
+
+/// What the agent claims first.
+fn first_candidate() -> Ipv4Addr {
+    LinkLocal::new(AGENT_MAC, std::time::Instant::now()).address()
+}
+
+fn vin() -> String {
+    golf().record.vin.unwrap().as_str().to_owned()
+}
+
+/// Checks that `vin` with this network configuration prints the vehicle's VIN.
+async fn reads_vin(rig: &Rig, configuration: u8, more: &str) {
+    let (status, told) = rig.vin(AGENT, configuration, more).await;
+    assert!(status == Some(0) && told.contains(&vin()) && told.contains("0x4010"), "{status:?}: {told}");
+}
+
+fn is_probe(packet: &ArpPacket, of: Ipv4Addr) -> bool {
+    packet.sender_mac == AGENT_MAC && packet.sender_ip.is_unspecified() && packet.target_ip == of
+}
+
+fn is_announcement(packet: &ArpPacket, of: Ipv4Addr) -> bool {
+    packet.sender_mac == AGENT_MAC && packet.sender_ip == of && packet.target_ip == of
+}
+
+#[test]
+fn a_link_local_address_is_probed_for_announced_used_and_given_back() {
+    in_namespaces(async |rig| {
+        rig.vehicle.ip(&["addr", "add", LINK_LOCAL, "dev", VEHICLE]).await;
+        let _gateway = rig.gateway("0.0.0.0:13400", |_| {}).await;
+        let mut arp = rig.arp().await;
+        reads_vin(&rig, 2, "").await;
+        let own = first_candidate();
+        let mut packets = Vec::new();
+        while let Ok(packet) = arp.packets.try_recv() {
+            packets.push(packet);
+        }
+        let announced = packets.iter().position(|packet| is_announcement(packet, own)).expect("announced");
+        assert_eq!(packets[..announced].iter().filter(|packet| is_probe(packet, own)).count(), 3);
+        assert!(!rig.addresses().contains(&IpAddr::V4(own)), "it is given back at the end");
+    });
+}
+
+#[test]
+fn an_address_that_another_host_has_is_left_alone() {
+    in_namespaces(async |rig| {
+        let first = first_candidate();
+        rig.vehicle.ip(&["addr", "add", &format!("{first}/16"), "dev", VEHICLE]).await;
+        let _gateway = rig.gateway("0.0.0.0:13400", |_| {}).await;
+        let mut arp = rig.arp().await;
+        reads_vin(&rig, 2, "").await;
+        let mut announced = BTreeSet::new();
+        while let Ok(packet) = arp.packets.try_recv() {
+            if packet.sender_mac == AGENT_MAC && !packet.sender_ip.is_unspecified() {
+                announced.insert(packet.sender_ip);
+            }
+        }
+        assert!(!announced.is_empty() && !announced.contains(&first), "{announced:?}");
+    });
+}
+
+#[test]
+fn a_claimed_address_is_defended_once_then_given_up_for_another() {
+    in_namespaces(async |rig| {
+        let mut arp = rig.arp().await;
+        let network = rig.open(AGENT, &NetworkConfig::known(2), Purpose::Talk).await.unwrap();
+        let own = first_candidate();
+        assert!(rig.addresses().contains(&IpAddr::V4(own)));
+        // both announcements are over
+        for _ in 0..2 {
+            arp.wait_for(|packet| is_announcement(packet, own)).await;
+        }
+        let conflict = ArpPacket {
+            is_reply: false,
+            sender_mac: VEHICLE_MAC,
+            sender_ip: own,
+            target_mac: [0; 6],
+            target_ip: own,
+        };
+        arp.send(conflict);
+        arp.wait_for(|packet| is_announcement(packet, own)).await;
+        arp.send(conflict);
+        rig.until(|addresses| !addresses.contains(&IpAddr::V4(own))).await;
+        let other =
+            arp.wait_for(|packet| packet.sender_mac == AGENT_MAC && !packet.sender_ip.is_unspecified());
+        let other = other.await.sender_ip;
+        assert_ne!(other, own);
+        rig.until(|addresses| addresses.contains(&IpAddr::V4(other))).await;
+        drop(network);
+    });
+}
+
+#[test]
+fn an_address_is_claimed_when_the_cable_is_in_and_anew_each_time() {
+    in_namespaces(async |rig| {
+        rig.vehicle.ip(&["link", "set", VEHICLE, "down"]).await;
+        let mut arp = None;
+        let network = {
+            let configuration = NetworkConfig::known(2);
+            let opening = rig.open(AGENT, &configuration, Purpose::Talk);
+            tokio::pin!(opening);
+            // the other end is not connected yet
+            let early = tokio::time::timeout(Duration::from_secs(8), &mut opening).await;
+            assert!(early.is_err(), "an address was claimed where nobody could have objected");
+            assert_eq!(rig.addresses().into_iter().find(IpAddr::is_ipv4), None);
+            rig.vehicle.ip(&["link", "set", VEHICLE, "up"]).await;
+            arp.replace(rig.arp().await);
+            opening.await.unwrap()
+        };
+        let own = IpAddr::V4(first_candidate());
+        assert!(rig.addresses().contains(&own));
+        rig.vehicle.ip(&["link", "set", VEHICLE, "down"]).await;
+        rig.until(|addresses| !addresses.contains(&own)).await;
+        rig.vehicle.ip(&["link", "set", VEHICLE, "up"]).await;
+        rig.until(|addresses| addresses.contains(&own)).await;
+        drop(network);
+    });
+}
+
+#[test]
+fn a_fixed_address_is_set_and_what_the_system_has_set_is_used() {
+    in_namespaces(async |rig| {
+        rig.vehicle.ip(&["addr", "add", "192.168.0.1/24", "dev", VEHICLE]).await;
+        let _gateway = rig.gateway("0.0.0.0:13400", |_| {}).await;
+        reads_vin(&rig, 4, "").await;
+        // it stays, and so is the system's now
+        assert!(rig.addresses().contains(&IpAddr::from([192, 168, 0, 2])));
+        reads_vin(&rig, 1, "").await;
+        reads_vin(&rig, 5, "").await;
+    });
+}
+
+#[test]
+fn an_address_that_comes_late_is_not_too_late() {
+    in_namespaces(async |rig| {
+        rig.vehicle.ip(&["addr", "add", "192.168.0.1/24", "dev", VEHICLE]).await;
+        let _gateway = rig.gateway("0.0.0.0:13400", |_| {}).await;
+        rig.ip(&["link", "set", AGENT, "up"]).await;
+        // configuration 1 finds the IPv6 address, and has asked in vain before the other one comes
+        let reading = reads_vin(&rig, 1, "");
+        let system = async {
+            rig.until(|addresses| addresses.iter().any(IpAddr::is_ipv6)).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            rig.ip(&["addr", "add", "192.168.0.9/24", "dev", AGENT]).await;
+        };
+        tokio::join!(reading, system);
+    });
+}
+
+#[test]
+fn by_ipv6_gateways_are_found_by_multicast_and_named_with_their_interface() {
+    in_namespaces(async |rig| {
+        let own = rig.vehicle_link_local().await;
+        for listen in ["[::]:13400".to_owned(), format!("[{own}%{VEHICLE}]:13400")] {
+            let gateway = rig.gateway(&listen, |_| {}).await;
+            reads_vin(&rig, 6, "").await;
+            let index = Interface::find(AGENT).unwrap().index();
+            for host in [format!("doip:{own}%{AGENT}"), format!("doip:[{own}%{index}]:13400")] {
+                let (status, told) = rig.run_vin(&["--bus", &host]).await;
+                assert!(status == Some(0) && told.contains(&vin()), "{host}: {status:?}: {told}");
+            }
+            gateway.stop().await;
+        }
+    });
+}
+
+#[test]
+fn announcements_are_heard_by_broadcast_and_multicast_though_nobody_is_asked() {
+    in_namespaces(async |rig| {
+        rig.vehicle.ip(&["addr", "add", LINK_LOCAL, "dev", VEHICLE]).await;
+        rig.ip(&["link", "set", AGENT, "up"]).await;
+        let own = rig.vehicle_link_local().await;
+        let listening =
+            NetworkConfig { discovery: vec![DiscoveryMethod::Announcement], ..NetworkConfig::known(1) };
+        // the first is not even given an address for that
+        for listen in ["169.254.7.1:13400".to_owned(), format!("[{own}%{VEHICLE}]:13400")] {
+            let network = rig.open(AGENT, &listening, Purpose::Listen).await.unwrap();
+            let mut explorer = Explorer::new(network);
+            let gateway = rig.gateway(&listen, |_| {}).await;
+            let found = soon("an announcement", std::future::poll_fn(|cx| explorer.poll(cx))).await.unwrap();
+            let DiscoveryEvent::Found(found) = found else { panic!("{found:?}") };
+            assert_eq!((found.announcement.address, found.was_asked), (GATEWAY, false));
+            assert_eq!(found.address.is_ipv4(), listen.starts_with('1'));
+            gateway.stop().await;
+        }
+    });
+}
+
+#[test]
+fn the_systems_dhcp_client_is_started_once_and_ended_with_us() {
+    in_namespaces(async |rig| {
+        rig.vehicle.ip(&["addr", "add", "10.77.0.1/24", "dev", VEHICLE]).await;
+        let _gateway = rig.gateway("0.0.0.0:13400", |_| {}).await;
+        rig.start_dhcp_server("10.77.0.20", "10.77.0.20").await;
+        let command = rig.dhcp_client();
+        reads_vin(&rig, 3, &format!("dhcp_command = {command}\n")).await;
+        assert!(rig.addresses().contains(&IpAddr::from([10, 77, 0, 20])));
+        rig.dhcp_client_ends().await;
+    });
+}
+
+#[test]
+fn configurations_7_to_9_activate_as_they_say() {
+    in_namespaces(async |rig| {
+        rig.vehicle.ip(&["addr", "add", LINK_LOCAL, "dev", VEHICLE]).await;
+        rig.ip(&["addr", "add", "169.254.9.9/16", "dev", AGENT, "scope", "link"]).await;
+        for (configuration, only) in [(7, ActivationType::Regulation), (8, ActivationType::CentralSecurity)] {
+            let gateway = rig
+                .gateway("0.0.0.0:13400", |config| {
+                    config.forget_vin();
+                    config.entity.activation.types = vec![only];
+                })
+                .await;
+            reads_vin(&rig, configuration, "").await;
+            let (status, told) = rig.vin(AGENT, 2, "").await;
+            assert!(status == Some(3) && told.contains("(0x06)"), "{status:?}: {told}");
+            gateway.stop().await;
+        }
+        let tls = EntityTls::self_signed(&["gateway.example".to_owned()]).unwrap();
+        let _gateway = rig
+            .gateway("0.0.0.0:13400", |config| {
+                config.forget_vin();
+                config.listen.tls = Some((3496, tls.config.clone()));
+                config.entity.activation.tls_required = true;
+            })
+            .await;
+        reads_vin(&rig, 9, "[doip.tls]\ntrust_any = true\n").await;
+        let (status, told) = rig.vin(AGENT, 9, "").await;
+        assert!(status == Some(3) && told.contains("doip.tls.ca_file"), "{status:?}: {told}");
+    });
+}
+
+/// The whole agent: it claims an address, reads the VIN once it has one, and opens a channel to an ECU.
+#[test]
+fn the_agent_reports_the_vin_once_its_link_is_ready_and_relays_over_it() {
+    in_namespaces(async |rig| {
+        rig.vehicle.ip(&["addr", "add", LINK_LOCAL, "dev", VEHICLE]).await;
+        // it has announced itself before anybody is there
+        let _gateway = rig.gateway("0.0.0.0:13400", |config| config.entity.announcements = 0).await;
+        let sandbox = Sandbox::start(1).await;
+        let connector = sandbox.connectors[0].clone();
+        let mut portal = sandbox.portal(&connector).await;
+        let settings =
+            AgentSettings { doip: Some(AGENT.to_owned()), doip_network: Some(2), ..AgentSettings::default() };
+        let agent = TestAgent::start(&sandbox, &connector, &bus(), settings);
+        portal.sees("the VIN", |status| status["vin_number"] == vin()).await;
+        let ticket = sandbox.ticket(&connector, Some(&vin())).await;
+        let connecting = sandbox.operator.connect(ticket.connection().unwrap());
+        let connection = soon("the connection", connecting).await.unwrap();
+        for configuration in [2, 6] {
+            let bus: BusConfig = serde_json::from_value(doip_bus(configuration)).unwrap();
+            // the other gateway only listens by IPv4
+            let gateway = match NetworkConfig::known(configuration).addressing {
+                Addressing::Ipv6LinkLocal => {
+                    let own = rig.vehicle_link_local().await;
+                    Some(rig.gateway(&format!("[{own}%{VEHICLE}]:13400"), |_| {}).await)
+                }
+                _ => None,
+            };
+            soon("the bus", connection.configure_buses(vec![bus])).await.unwrap();
+            let config = json!({"bus_name": "ETH", "gateway_id": GATEWAY.get(), "tester_id": 0x0E80,
+                                "ecu_id": FIRST_ECU});
+            let config = serde_json::from_value(config).unwrap();
+            let opening = connection.open_channel(|open| open.doip_channel = Some(config));
+            let channel = soon("the channel", opening).await.unwrap();
+            let present =
+                soon("the answer", channel.request(&[0x3E, 0x00], &Timing::default())).await.unwrap();
+            assert_eq!(present.data, [0x7E, 0x00]);
+            drop(gateway);
+        }
+        soon("the end", connection.close()).await.unwrap();
+        agent.shut_down().await;
+    });
+}

@@ -1,0 +1,97 @@
+//! In a session under way, relaying a frame allocates nothing. A device without much memory neither runs out of it nor
+//! fragments it, even in a long session.
+
+#![allow(unsafe_code, reason = "an allocator that counts")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use connector_test_support::frames::{Relay, classic, fd};
+
+/// The system's allocator, and how often this thread asked it for memory.
+struct Counting;
+
+thread_local! {
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count_one() {
+    // a thread that is ending has no counter any more
+    let _ = COUNT.try_with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: everything is handed on to the system's allocator, as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count_one();
+        // SAFETY: the caller's promises are the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count_one();
+        // SAFETY: as above.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How often memory is asked for meanwhile.
+fn allocations(mut act: impl FnMut()) -> u64 {
+    let before = COUNT.get();
+    act();
+    COUNT.get() - before
+}
+
+#[test]
+fn the_counter_counts() {
+    let mut kept = Vec::new();
+    assert_eq!(allocations(|| kept.push(Box::new([0_u8; 64]))), 2);
+    assert_eq!(allocations(|| kept[0][0] = 1), 0);
+}
+
+/// Frames from the bus to the websocket, each in a separate message, acknowledged after a while.
+#[test]
+fn a_frame_from_the_vehicle_costs_no_allocation() {
+    for (what, frame) in [("classic", classic(1)), ("FD", fd(1))] {
+        let mut relay = Relay::new(frame);
+        relay.carry_from_vehicle(2000);
+        assert_eq!(allocations(|| relay.carry_from_vehicle(20_000)), 0, "{what}");
+    }
+}
+
+/// Frames from the bus to the websocket, 64 in a message.
+#[test]
+fn frames_that_share_a_message_cost_no_allocation() {
+    let mut relay = Relay::new(classic(1));
+    relay.frames_a_message = 64;
+    relay.in_flight = 40;
+    relay.carry_from_vehicle(20_000);
+    assert_eq!(allocations(|| relay.carry_from_vehicle(64_000)), 0);
+}
+
+/// Frames from the websocket to the bus.
+#[test]
+fn a_frame_toward_the_vehicle_costs_no_allocation() {
+    let mut relay = Relay::new(classic(1));
+    relay.toward_vehicle(2000);
+    assert_eq!(allocations(|| relay.toward_vehicle(20_000)), 0);
+}
+
+/// When a peer that lagged answers again, relaying allocates nothing again.
+#[test]
+fn after_a_peer_that_lagged_there_is_no_allocation_again() {
+    let mut relay = Relay::new(classic(1));
+    relay.in_flight = 4000;
+    relay.carry_from_vehicle(20_000);
+    relay.in_flight = 400;
+    relay.carry_from_vehicle(20_000);
+    assert_eq!(allocations(|| relay.carry_from_vehicle(20_000)), 0);
+}

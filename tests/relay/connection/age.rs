@@ -1,0 +1,207 @@
+//! Age: nothing old may reach a vehicle.
+
+use std::time::Duration;
+
+use connector_agent::relay::wire::codec::EventCode;
+use serde_json::json;
+
+use super::common::*;
+
+const TOO_OLD: (EventCode, u16, u32) = (EventCode::SendFailed, 8, 0);
+
+/// Channel 1 is raw, channel 2 ISO-TP; a first message has shown how long the way is.
+async fn rig_with_delay(delay: Duration, raw: serde_json::Value, isotp: serde_json::Value) -> (Rig, Node) {
+    let mut rig = Rig::configured().await;
+    let node = Node::attach(&rig.buses[0]);
+    let mut raw = raw;
+    raw["request_id"] = json!(0x100);
+    rig.open_raw(1, raw).await;
+    rig.open_isotp(2, isotp).await;
+    rig.set_network(Network::Up(delay));
+    rig.send_frame(1, frame(0x100, &[0]));
+    rig.run(delay + 10 * MILLISECOND).await;
+    assert_eq!(node.frames(), [frame(0x100, &[0])]);
+    (rig, node)
+}
+
+async fn stall(rig: &mut Rig, time: Duration) {
+    rig.set_network(Network::Stalled);
+    rig.run(time).await;
+    rig.set_network(Network::Up(Duration::ZERO));
+    rig.run(10 * MILLISECOND).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_way_alone_makes_nothing_old() {
+    let (mut rig, node) = rig_with_delay(2 * SECOND, json!({}), json!({})).await;
+    for count in 1..10 {
+        rig.send_frame(1, frame(0x100, &[count]));
+        rig.run(300 * MILLISECOND).await;
+    }
+    rig.run(3 * SECOND).await;
+    assert_eq!(node.frames().len(), 10);
+    assert_eq!(rig.events(1), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_raw_frame_older_than_500_ms_is_not_sent() {
+    for (age, expected) in [(450, 2), (550, 1)] {
+        let (mut rig, node) = rig_with_delay(Duration::ZERO, json!({}), json!({})).await;
+        rig.set_network(Network::Stalled);
+        rig.send_frame(1, frame(0x100, &[1]));
+        stall(&mut rig, age * MILLISECOND).await;
+        assert_eq!(node.frames().len(), expected, "{age} ms");
+        assert_eq!(rig.events(1), vec![TOO_OLD; 2 - expected], "{age} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pdu_older_than_30_s_is_not_sent() {
+    for (age, is_sent) in [(29_900, true), (30_100, false)] {
+        let (mut rig, node) = rig_with_delay(Duration::ZERO, json!({}), json!({})).await;
+        rig.set_network(Network::Stalled);
+        rig.send(2, PLAIN, &[0x10, 3]);
+        stall(&mut rig, age * MILLISECOND).await;
+        assert_eq!(node.single_frames(0x7E0).len(), usize::from(is_sent), "{age} ms");
+        assert_eq!(rig.events(2), vec![TOO_OLD; usize::from(!is_sent)], "{age} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_age_allowed_may_be_set_for_each_channel() {
+    let (mut rig, node) =
+        rig_with_delay(Duration::ZERO, json!({"max_age_ms": 5000}), json!({"max_age_ms": 100})).await;
+    rig.set_network(Network::Stalled);
+    rig.send_frame(1, frame(0x100, &[1]));
+    rig.send(2, PLAIN, &[0x10, 3]);
+    stall(&mut rig, SECOND).await;
+    assert_eq!(node.frames()[1..], [frame(0x100, &[1])]);
+    assert_eq!(rig.events(2), [TOO_OLD]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_age_allowed_may_stand_beside_the_channel_kind_too() {
+    let mut rig = Rig::configured().await;
+    let node = Node::attach(&rig.buses[0]);
+    let channel =
+        json!({"channel": 1, "max_age_ms": 100, "raw_channel": {"bus_name": "HS", "request_id": 0x100}});
+    assert_eq!(rig.request("openChannel", channel).await.action, "channelOpened");
+    rig.send_frame(1, frame(0x100, &[0]));
+    rig.run(10 * MILLISECOND).await;
+    rig.set_network(Network::Stalled);
+    rig.send_frame(1, frame(0x100, &[1]));
+    stall(&mut rig, 200 * MILLISECOND).await;
+    assert_eq!(node.frames(), [frame(0x100, &[0])]);
+    assert_eq!(rig.events(1), [TOO_OLD]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_long_a_record_waited_before_its_message_was_made_counts_too() {
+    let (mut rig, node) = rig_with_delay(Duration::ZERO, json!({}), json!({})).await;
+    // the operator's socket takes nothing for a while
+    let at = now();
+    tokio::time::advance(600 * MILLISECOND).await;
+    let payload = connector_agent::relay::wire::codec::Payload::Frame(frame(0x100, &[1]));
+    rig.operator.push(now(), at, 1, payload).unwrap();
+    rig.run(10 * MILLISECOND).await;
+    assert_eq!(node.frames().len(), 1);
+    assert_eq!(rig.events(1), [TOO_OLD]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_that_grow_old_while_they_wait_for_a_busy_bus_are_not_sent() {
+    let (mut rig, node) = rig_with_delay(Duration::ZERO, json!({}), json!({})).await;
+    // 4000 frames of 8 bytes take about 0.9 s, and have a higher priority
+    let other = Node::attach(&rig.buses[0]);
+    for _ in 0..4000 {
+        other.send(frame(0x001, &[0x55; 8]));
+    }
+    for count in 1..=50 {
+        rig.send_frame(1, frame(0x100, &[count]));
+    }
+    rig.run(3 * SECOND).await;
+    let sent = node.frames().iter().filter(|frame| frame.id() == id(0x100)).count() - 1;
+    let too_old = rig.count(1, EventCode::SendFailed, 8);
+    assert_eq!(sent + too_old + rig.count(1, EventCode::SendFailed, 4), 50, "{:?}", rig.events(1));
+    assert!(sent <= 2, "not even what the adapter already held is sent: {sent}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_nobody_acknowledges_is_not_sent_to_a_node_that_comes_later() {
+    let mut rig = Rig::configured().await;
+    rig.open_raw(1, json!({"request_id": 0x100})).await;
+    rig.send_frame(1, frame(0x100, &[1]));
+    rig.run(550 * MILLISECOND).await;
+    let node = Node::attach(&rig.buses[0]);
+    rig.run(SECOND).await;
+    assert_eq!(node.frames(), []);
+    assert_eq!(rig.count(1, EventCode::SendFailed, 4), 1);
+    rig.send_frame(1, frame(0x100, &[2]));
+    rig.run(10 * MILLISECOND).await;
+    assert_eq!(node.frames(), [frame(0x100, &[2])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_frame_does_not_spoil_a_transfer() {
+    let mut rig = Rig::configured().await;
+    rig.open_raw(1, json!({"request_id": 0x7FF, "max_age_ms": 0})).await;
+    rig.open_isotp(2, json!({})).await;
+    // the first message also shows the shortest way
+    rig.send(2, PLAIN, &[0x36; 20]);
+    rig.send_frame(1, frame(0x7FF, &[1]));
+    rig.run(500 * MILLISECOND).await;
+    let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
+    rig.run(SECOND).await;
+    assert_eq!(rig.pdus(2), [[0x76, 0x36]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pdu_that_is_too_old_breaks_the_chain_behind_it() {
+    let (mut rig, node) = rig_with_delay(Duration::ZERO, json!({}), json!({"max_age_ms": 1000})).await;
+    rig.set_network(Network::Stalled);
+    rig.send(2, PLAIN, &[0x34, 0]);
+    rig.run(800 * MILLISECOND).await;
+    rig.send(2, CHAINED, &[0x36, 1]);
+    stall(&mut rig, 400 * MILLISECOND).await;
+    rig.send(2, CHAINED, &[0x36, 2]);
+    rig.run(SECOND).await;
+    assert_eq!(node.single_frames(0x7E0).len(), 0, "a block without its download request");
+    let broken = (EventCode::ChainBroken, 0, 1);
+    assert_eq!(rig.events(2), [TOO_OLD, broken, broken]);
+    rig.send(2, PLAIN, &[0x34, 0]);
+    rig.run(10 * MILLISECOND).await;
+    assert_eq!(node.single_frames(0x7E0), [[0x34, 0]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_toward_the_vehicle_are_not_sent_again_after_a_lost_link_but_pdus_are() {
+    let (mut rig, node) = rig_with_delay(Duration::ZERO, json!({}), json!({})).await;
+    rig.set_network(Network::Stalled);
+    rig.send_frame(1, frame(0x100, &[1]));
+    rig.send(2, PLAIN, &[0x10, 3]);
+    rig.run(10 * MILLISECOND).await;
+    rig.cut();
+    rig.send_frame(1, frame(0x100, &[2]));
+    rig.run(SECOND).await;
+    rig.resume().await;
+    rig.run(SECOND).await;
+    assert_eq!(node.single_frames(0x7E0), [[0x10, 3]]);
+    assert_eq!(node.frames().iter().filter(|frame| frame.id() == id(0x100)).count(), 1);
+    rig.send_frame(1, frame(0x100, &[3]));
+    rig.run(10 * MILLISECOND).await;
+    assert_eq!(node.frames().last(), Some(&frame(0x100, &[3])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pdu_repeated_after_a_long_interruption_is_too_old() {
+    let (mut rig, node) = rig_with_delay(Duration::ZERO, json!({}), json!({"max_age_ms": 5000})).await;
+    rig.set_network(Network::Stalled);
+    rig.send(2, PLAIN, &[0x10, 3]);
+    rig.run(10 * MILLISECOND).await;
+    rig.cut();
+    rig.run(6 * SECOND).await;
+    rig.resume().await;
+    rig.run(SECOND).await;
+    assert_eq!(rig.events(2), [TOO_OLD]);
+    assert_eq!(node.single_frames(0x7E0).len(), 0);
+}

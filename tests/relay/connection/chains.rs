@@ -1,0 +1,331 @@
+//! Chained PDUs.
+
+use std::time::Duration;
+
+use connector_agent::relay::wire::codec::EventCode;
+use serde_json::json;
+
+use super::common::*;
+
+const BROKEN: EventCode = EventCode::ChainBroken;
+
+/// Answers each request by its second byte, which indexes the script; beyond it, positively.
+fn by_index(script: Vec<Answers>) -> impl FnMut(&[u8]) -> Answers + Send + 'static {
+    move |request| {
+        let index = usize::from(request.get(1).copied().unwrap_or(0));
+        script.get(index).cloned().unwrap_or_else(|| positive(request))
+    }
+}
+
+async fn rig_with_chain(pdus: u8) -> Rig {
+    let mut rig = Rig::configured().await;
+    rig.open_isotp(1, json!({})).await;
+    for index in 0..pdus {
+        rig.send(1, if index == 0 { PLAIN } else { CHAINED }, &[0x36, index]);
+    }
+    rig
+}
+
+fn indexes(ecu: &Ecu) -> Vec<u8> {
+    ecu.requests().into_iter().map(|request| request[1]).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_chained_pdu_waits_for_the_positive_response_to_the_one_before() {
+    let mut rig = rig_with_chain(5).await;
+    let script = vec![vec![(700 * MILLISECOND, vec![0x76, 9])]; 5];
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, by_index(script));
+    rig.run(5 * SECOND).await;
+    let requests = ecu.timed_requests();
+    assert_eq!(indexes(&ecu), [0, 1, 2, 3, 4]);
+    assert!(requests.windows(2).all(|pair| pair[1].0 - pair[0].0 >= 700 * MILLISECOND));
+    assert_eq!(rig.pdus(1).len(), 5, "every response is relayed");
+    assert_eq!(rig.events(1), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_download_costs_one_round_trip() {
+    let mut rig = Rig::configured().await;
+    let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
+    rig.open_isotp(1, json!({})).await;
+    rig.set_network(Network::Up(300 * MILLISECOND));
+    let start = rig.elapsed();
+    for index in 0..40 {
+        rig.send(1, if index == 0 { PLAIN } else { CHAINED }, &[0x36, index]);
+    }
+    assert!(rig.run_until(10 * SECOND, |rig| rig.pdus(1).len() == 40).await);
+    let took = rig.elapsed() - start;
+    assert!(took < 800 * MILLISECOND, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn unchained_pdus_do_not_wait_for_responses() {
+    let mut rig = Rig::configured().await;
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);
+    rig.open_isotp(1, json!({})).await;
+    for index in 0..10 {
+        rig.send(1, PLAIN, &[0x36, index]);
+    }
+    rig.run(20 * MILLISECOND).await;
+    assert_eq!(indexes(&ecu), (0..10).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn response_pending_extends_the_wait_by_five_seconds_each_time() {
+    let mut rig = rig_with_chain(2).await;
+    let pending = vec![0x7F, 0x36, 0x78];
+    let script = vec![vec![
+        (900 * MILLISECOND, pending.clone()),
+        (5_800 * MILLISECOND, pending.clone()),
+        (10_700 * MILLISECOND, pending),
+        (15_600 * MILLISECOND, vec![0x76, 0]),
+    ]];
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, by_index(script));
+    rig.run(20 * SECOND).await;
+    assert_eq!(indexes(&ecu), [0, 1]);
+    assert_eq!(rig.pdus(1).len(), 5, "pending responses are relayed too");
+    assert_eq!(rig.events(1), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_breaks_five_seconds_after_the_last_pending_response() {
+    let mut rig = rig_with_chain(3).await;
+    let script = vec![vec![(500 * MILLISECOND, vec![0x7F, 0x36, 0x78])]];
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, by_index(script));
+    rig.run(5_400 * MILLISECOND).await;
+    assert_eq!(rig.events(1), []);
+    rig.run(200 * MILLISECOND).await;
+    assert_eq!(rig.events(1), [(BROKEN, 0, 2)]);
+    assert_eq!(indexes(&ecu), [0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_negative_response_throws_away_what_is_chained_with_its_code_and_their_number() {
+    let mut rig = rig_with_chain(6).await;
+    let script =
+        vec![positive(&[0x36, 0]), positive(&[0x36, 1]), vec![(MILLISECOND, vec![0x7F, 0x36, 0x73])]];
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, by_index(script));
+    rig.run(5 * SECOND).await;
+    assert_eq!(indexes(&ecu), [0, 1, 2]);
+    assert_eq!(rig.pdus(1), [vec![0x76, 0], vec![0x76, 1], vec![0x7F, 0x36, 0x73]]);
+    assert_eq!(rig.events(1), [(BROKEN, 0x73, 3)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_response_within_p2_throws_away_what_is_chained() {
+    let mut rig = rig_with_chain(4).await;
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);
+    rig.run(990 * MILLISECOND).await;
+    assert_eq!(rig.events(1), []);
+    rig.run(30 * MILLISECOND).await;
+    assert_eq!(rig.events(1), [(BROKEN, 0, 3)]);
+    assert_eq!(indexes(&ecu), [0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p2_ends_with_the_first_frame_of_a_long_response() {
+    let mut rig = Rig::configured().await;
+    // 100 consecutive frames 20 ms apart take two seconds
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| {
+        if request[1] == 0 { vec![(900 * MILLISECOND, vec![0x76; 700])] } else { positive(request) }
+    });
+    rig.open_isotp(1, json!({"st_min": 20})).await;
+    rig.send(1, PLAIN, &[0x36, 0]);
+    rig.send(1, CHAINED, &[0x36, 1]);
+    rig.run(2 * SECOND).await;
+    assert_eq!(rig.heard, [], "the response is still coming in");
+    rig.run(3 * SECOND).await;
+    assert_eq!(indexes(&ecu), [0, 1]);
+    assert_eq!(rig.events(1), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pdus_chained_to_broken_ones_are_thrown_away_when_they_arrive_later() {
+    let mut rig = rig_with_chain(3).await;
+    let script = vec![vec![(MILLISECOND, vec![0x7F, 0x36, 0x31])]];
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, by_index(script));
+    rig.run(100 * MILLISECOND).await;
+    rig.send(1, CHAINED, &[0x36, 3]);
+    rig.send(1, CHAINED, &[0x36, 4]);
+    rig.run(5 * SECOND).await;
+    assert_eq!(indexes(&ecu), [0]);
+    assert_eq!(rig.events(1), [(BROKEN, 0x31, 2), (BROKEN, 0x31, 1), (BROKEN, 0x31, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pdu_that_is_not_chained_starts_anew_after_a_break() {
+    let mut rig = rig_with_chain(3).await;
+    let script = vec![vec![(MILLISECOND, vec![0x7F, 0x36, 0x31])]];
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, by_index(script));
+    rig.run(100 * MILLISECOND).await;
+    rig.send(1, PLAIN, &[0x36, 5]);
+    rig.send(1, CHAINED, &[0x36, 6]);
+    rig.run(SECOND).await;
+    assert_eq!(indexes(&ecu), [0, 5, 6]);
+    assert_eq!(rig.events(1), [(BROKEN, 0x31, 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unchained_pdu_behind_chained_ones_survives_their_break() {
+    let mut rig = Rig::configured().await;
+    let script = vec![vec![(10 * MILLISECOND, vec![0x7F, 0x36, 0x31])]];
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, by_index(script));
+    rig.open_isotp(1, json!({})).await;
+    for (index, flags) in [(0, PLAIN), (1, CHAINED), (2, PLAIN)] {
+        rig.send(1, flags, &[0x36, index]);
+    }
+    rig.run(5 * MILLISECOND).await;
+    assert_eq!(indexes(&ecu), [0], "order is kept: it waits behind the chained one");
+    rig.run(SECOND).await;
+    assert_eq!(indexes(&ecu), [0, 2]);
+    assert_eq!(rig.events(1), [(BROKEN, 0x31, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn responses_about_something_else_neither_advance_nor_break_a_chain() {
+    let mut rig = rig_with_chain(2).await;
+    let script = vec![vec![
+        (100 * MILLISECOND, vec![0x62, 0xF1, 0x90]),
+        (200 * MILLISECOND, vec![0x7F, 0x3E, 0x12]),
+        (300 * MILLISECOND, vec![0x7F, 0x36]),
+        (400 * MILLISECOND, vec![0x7F]),
+        (800 * MILLISECOND, vec![0x76, 0]),
+    ]];
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, by_index(script));
+    rig.run(700 * MILLISECOND).await;
+    assert_eq!(indexes(&ecu), [0]);
+    rig.run(SECOND).await;
+    assert_eq!(indexes(&ecu), [0, 1]);
+    assert_eq!(rig.pdus(1).len(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_pdu_that_is_chained_is_sent_at_once() {
+    let mut rig = Rig::configured().await;
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
+    rig.open_isotp(1, json!({})).await;
+    rig.send(1, CHAINED, &[0x36, 0]);
+    rig.run(10 * MILLISECOND).await;
+    assert_eq!(indexes(&ecu), [0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pdu_that_cannot_be_sent_breaks_the_chain_behind_it() {
+    let mut rig = Rig::configured().await;
+    let node = Node::attach(&rig.buses[0]);
+    rig.open_isotp(1, json!({})).await;
+    rig.send(1, PLAIN, &[0x36; 100]);
+    rig.send(1, CHAINED, &[0x36, 1]);
+    rig.send(1, CHAINED, &[0x36, 2]);
+    // the ECU sends no flow control
+    rig.run(2 * SECOND).await;
+    assert_eq!(rig.events(1), [(EventCode::SendFailed, 1, 0), (BROKEN, 0, 2)]);
+    assert_eq!(node.frames().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_most_64_pdus_wait_and_more_are_refused_without_harm_to_those() {
+    let mut rig = rig_with_chain(70).await;
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| {
+        // the first takes long enough for all to arrive
+        let after = if request[1] == 0 { 500 * MILLISECOND } else { MILLISECOND };
+        vec![(after, vec![0x76, request[1]])]
+    });
+    rig.run(100 * MILLISECOND).await;
+    assert_eq!(rig.events(1), vec![(EventCode::SendFailed, 5, 0); 5], "one is on its way, 64 wait");
+    rig.run(5 * SECOND).await;
+    assert_eq!(
+        indexes(&ecu),
+        (0..65).collect::<Vec<_>>(),
+        "in order, and no later one in a refused one's place"
+    );
+    assert_eq!(rig.events(1).len(), 5);
+    rig.send(1, CHAINED, &[0x36, 65]);
+    rig.run(SECOND).await;
+    assert_eq!(indexes(&ecu).last(), Some(&65), "and the chain goes on when there is room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_later_chained_pdu_takes_the_place_of_one_that_was_refused() {
+    let mut rig = rig_with_chain(66).await;
+    let ecu =
+        Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| vec![(100 * MILLISECOND, vec![0x76, request[1]])]);
+    rig.run(350 * MILLISECOND).await;
+    assert_eq!(rig.count(1, EventCode::SendFailed, 5), 1);
+    // there is room again, but number 65 is missing
+    rig.send(1, CHAINED, &[0x36, 66]);
+    rig.run(20 * SECOND).await;
+    assert_eq!(indexes(&ecu), (0..65).collect::<Vec<_>>());
+    assert_eq!(rig.count(1, EventCode::SendFailed, 5), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_chained_to_a_refused_unchained_pdu_is_thrown_away() {
+    let mut rig = rig_with_chain(65).await;
+    let ecu =
+        Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| vec![(100 * MILLISECOND, vec![0x76, request[1]])]);
+    rig.run(20 * MILLISECOND).await;
+    rig.send(1, PLAIN, &[0x31, 200]);
+    rig.run(300 * MILLISECOND).await;
+    rig.send(1, CHAINED, &[0x36, 201]);
+    rig.run(20 * SECOND).await;
+    assert_eq!(indexes(&ecu), (0..65).collect::<Vec<_>>());
+    assert_eq!(rig.events(1), [(EventCode::SendFailed, 5, 0), (BROKEN, 0, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_most_512_kib_wait_on_a_channel() {
+    let mut rig = Rig::configured().await;
+    let node = Node::attach(&rig.buses[0]);
+    rig.open_isotp(1, json!({})).await;
+    rig.send(1, PLAIN, &[0x34, 0]);
+    for _ in 0..9 {
+        rig.send(1, CHAINED, &[0x36; 60_000]);
+    }
+    rig.run(10 * MILLISECOND).await;
+    assert_eq!(rig.events(1), [(EventCode::SendFailed, 5, 0)], "8 of 60,000 bytes fit, 9 do not");
+    assert_eq!(node.frames().len(), 1);
+    rig.run(2 * SECOND).await;
+    assert_eq!(rig.events(1)[1..], [(BROKEN, 0, 8)], "the 8 waited");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pdu_longer_than_the_queue_is_taken_when_it_need_not_wait() {
+    let mut rig = Rig::configured().await;
+    let node = Node::attach(&rig.buses[0]);
+    rig.open_isotp(1, json!({})).await;
+    rig.send(1, PLAIN, &[0x3E, 0x80]);
+    rig.run(100 * MILLISECOND).await;
+    // no response came to that, and none is waited for
+    rig.send(1, PLAIN, &vec![0x36; 600_000]);
+    rig.run(100 * MILLISECOND).await;
+    assert_eq!(rig.events(1), []);
+    assert_eq!(node.frames().last().unwrap().data()[..6], [0x10, 0, 0, 0x09, 0x27, 0xC0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_to_wait_may_be_chosen_for_a_channel() {
+    let mut rig = Rig::configured().await;
+    let script = vec![vec![(2_500 * MILLISECOND, vec![0x76, 0])]];
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, by_index(script));
+    rig.open_isotp(1, json!({"p2_ms": 3000})).await;
+    rig.send(1, PLAIN, &[0x36, 0]);
+    rig.send(1, CHAINED, &[0x36, 1]);
+    rig.run(Duration::from_secs(4)).await;
+    assert_eq!(indexes(&ecu), [0, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_goes_on_while_the_link_is_down() {
+    let mut rig = rig_with_chain(20).await;
+    let ecu =
+        Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| vec![(100 * MILLISECOND, vec![0x76, request[1]])]);
+    rig.run(250 * MILLISECOND).await;
+    rig.cut();
+    rig.run(5 * SECOND).await;
+    assert_eq!(indexes(&ecu), (0..20).collect::<Vec<_>>());
+    rig.resume().await;
+    rig.run(SECOND).await;
+    let answers: Vec<_> = rig.pdus(1).into_iter().map(|pdu| pdu[1]).collect();
+    assert_eq!(answers, (0..20).collect::<Vec<_>>(), "every response once, in order");
+}

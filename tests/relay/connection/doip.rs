@@ -1,0 +1,457 @@
+//! DoIP buses and channels: opening, refusals, several ECUs, groups, keep-alives, lost connections.
+
+use connector_agent::protocol::doip::{
+    DiagnosticMessage, DiagnosticNackCode, Message, Payload, ProtocolVersion,
+};
+use connector_agent::relay::wire::codec::{EventCode, Header, Payload as RecordPayload, Records};
+use serde_json::{Value, json};
+
+use super::common::*;
+
+const TESTER: u16 = 0x0E80;
+const GATEWAY: u16 = 0x4010;
+const ENGINE: u16 = 0x4020;
+const BRAKES: u16 = 0x4021;
+const EVERYBODY: u16 = 0xE400;
+const TESTER_PRESENT: [u8; 2] = [0x3E, 0x80];
+
+fn positive(request: &[u8]) -> Vec<(std::time::Duration, Vec<u8>)> {
+    if request == TESTER_PRESENT {
+        return Vec::new();
+    }
+    let mut answer = request.to_vec();
+    answer[0] += 0x40;
+    vec![(5 * MILLISECOND, answer)]
+}
+
+fn vehicle() -> Gateway {
+    Gateway { ecus: vec![(ENGINE, positive), (BRAKES, positive)], ..Gateway::new(GATEWAY) }
+}
+
+fn channel(ecu: u16) -> Value {
+    json!({"bus_name": "ETH", "gateway_id": GATEWAY, "tester_id": "0x0E80", "ecu_id": ecu})
+}
+
+async fn rig_with(gateway: Gateway) -> Rig {
+    let mut rig = Rig::new();
+    rig.gateways.set([gateway]);
+    let reply = rig.configure(json!([doip_bus(5)])).await;
+    assert_eq!(reply.action, "busesConfigured", "{reply:?}");
+    rig
+}
+
+/// Opens a channel, however long that takes; the reply.
+async fn open(rig: &mut Rig, number: u16, config: Value) -> connector_agent::relay::wire::Envelope {
+    let before = rig.texts.len();
+    rig.ask("openChannel", json!({"channel": number, "doip_channel": config}));
+    assert!(rig.run_until(60 * SECOND, |rig| rig.texts.len() > before).await);
+    rig.texts[before].clone()
+}
+
+async fn rig_with_channel() -> Rig {
+    let mut rig = rig_with(vehicle()).await;
+    let reply = open(&mut rig, 1, channel(ENGINE)).await;
+    assert_eq!(reply.action, "channelOpened", "{reply:?}");
+    rig
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_goes_to_its_ecu_and_the_answer_bears_its_address() {
+    let mut rig = rig_with_channel().await;
+    rig.send(1, CONFIRM, &[0x22, 0xF1, 0x90]);
+    rig.run(SECOND).await;
+    let requests = rig.gateways.requests();
+    assert_eq!(requests.len(), 1);
+    assert_eq!((requests[0].1, requests[0].2), (TESTER, ENGINE));
+    let got = rig.on(1);
+    assert!(matches!(got[0], Got::Event { code: EventCode::Sent, .. }), "{got:?}");
+    assert_eq!(got[1], Got::Pdu { address: u32::from(ENGINE), data: vec![0x62, 0xF1, 0x90] });
+    assert_eq!(got.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pdu_of_4095_bytes_and_one_of_a_mebibyte_come_back_whole() {
+    let mut rig = rig_with_channel().await;
+    for length in [4095, 1 << 20] {
+        let request: Vec<u8> = std::iter::once(0x36).chain((1..length).map(|n| n as u8)).collect();
+        rig.send(1, PLAIN, &request);
+        assert!(rig.run_until(SECOND, |rig| rig.pdus(1).last().is_some_and(|pdu| pdu.len() == length)).await);
+        assert_eq!(rig.pdus(1).last().unwrap()[1..], request[1..]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_gateway_answers_is_in_the_error() {
+    for code in [0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0xE1] {
+        let mut rig = rig_with(Gateway { activations: vec![code], ..vehicle() }).await;
+        let reply = open(&mut rig, 1, channel(ENGINE)).await;
+        assert_eq!(problem(&reply), (409, "gateway-refused".to_owned()));
+        let detail = reply.message["detail"].as_str().unwrap();
+        assert!(detail.contains(&format!("(0x{code:02X})")) && detail.contains("0x4010"), "{detail}");
+        assert_eq!(reply.message["in_reply_to"], "openChannel");
+        // the number is free again
+        rig.gateways.set([Gateway { activations: vec![0x10], ..vehicle() }]);
+        assert_eq!(open(&mut rig, 1, channel(ENGINE)).await.action, "channelOpened");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_wants_tls_gets_it() {
+    let mut rig = rig_with(Gateway { activations: vec![0x07, 0x10], ..vehicle() }).await;
+    assert_eq!(open(&mut rig, 1, channel(ENGINE)).await.action, "channelOpened");
+    assert_eq!(rig.gateways.connects(), [false, true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_wants_tls_even_by_tls_has_refused() {
+    let mut rig = rig_with(Gateway { activations: vec![0x07], ..vehicle() }).await;
+    let reply = open(&mut rig, 1, channel(ENGINE)).await;
+    assert_eq!(problem(&reply), (409, "gateway-refused".to_owned()));
+    assert_eq!(rig.gateways.connects(), [false, true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_is_not_there_is_named_with_those_that_are() {
+    let mut rig = rig_with(vehicle()).await;
+    let mut config = channel(ENGINE);
+    config["gateway_id"] = json!(0x4011);
+    let reply = open(&mut rig, 1, config).await;
+    assert_eq!(problem(&reply), (404, "unknown-gateway".to_owned()));
+    let detail = reply.message["detail"].as_str().unwrap();
+    assert!(detail.contains("no gateway 0x4011") && detail.contains("0x4010 at 169.254.0.16"), "{detail}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_announces_itself_later_is_found() {
+    let mut rig = rig_with(vehicle()).await;
+    rig.gateways.set([]);
+    rig.run(5 * SECOND).await;
+    let mut config = channel(ENGINE);
+    config["gateway_id"] = json!(0x4012);
+    rig.ask("openChannel", json!({"channel": 1, "doip_channel": config}));
+    rig.run(2 * SECOND).await;
+    assert_eq!(rig.texts.len(), 1, "it is still looked for");
+    rig.gateways.set([Gateway { address: 0x4012, ..vehicle() }]);
+    rig.gateways.announce();
+    assert!(rig.run_until(SECOND, |rig| rig.texts.len() > 1).await);
+    assert_eq!(rig.texts[1].action, "channelOpened");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_gateway_and_one_that_cannot_be_reached_are_told_apart() {
+    let mut rig = rig_with(Gateway { activations: vec![], ..vehicle() }).await;
+    let reply = open(&mut rig, 1, channel(ENGINE)).await;
+    assert_eq!(problem(&reply), (504, "gateway-unreachable".to_owned()));
+    assert!(reply.message["detail"].as_str().unwrap().contains("did not answer the routing activation"));
+    rig.gateways.set_unreachable(true);
+    let reply = open(&mut rig, 1, channel(ENGINE)).await;
+    assert_eq!(problem(&reply), (504, "gateway-unreachable".to_owned()));
+    assert!(reply.message["detail"].as_str().unwrap().contains("refused"), "{reply:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_confirmation_in_the_vehicle_is_waited_for_but_not_for_ever() {
+    let mut rig = rig_with(Gateway { activations: vec![0x11], ..vehicle() }).await;
+    let since = now();
+    let reply = open(&mut rig, 1, channel(ENGINE)).await;
+    assert_eq!(problem(&reply), (409, "gateway-refused".to_owned()));
+    assert!(reply.message["detail"].as_str().unwrap().contains("nobody confirmed"), "{reply:?}");
+    assert!((30 * SECOND..31 * SECOND).contains(&(now() - since)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_options_testers_and_channels_are_refused() {
+    let mut rig = rig_with(vehicle()).await;
+    for (option, number, expected) in [(1, 5, (404, "unknown-pins")), (3, 5, (400, "invalid-message"))] {
+        let bus = json!({"bus_name": "X", "doip_bus": {"doip_option": option,
+                         "doip_network_configuration": number}});
+        let reply = rig.configure(json!([bus])).await;
+        assert_eq!(problem(&reply), (expected.0, expected.1.to_owned()));
+    }
+    for number in [0, 10] {
+        let bus = json!({"bus_name": "X", "doip_bus": {"doip_option": 2,
+                         "doip_network_configuration": number}});
+        assert_eq!(problem(&rig.configure(json!([bus])).await), (400, "invalid-message".to_owned()));
+    }
+    let mut config = channel(ENGINE);
+    config["tester_id"] = json!(0x1234);
+    assert_eq!(problem(&open(&mut rig, 1, config).await), (400, "invalid-message".to_owned()));
+    let raw = rig.open(1, "raw_channel", json!({"bus_name": "ETH"})).await;
+    assert_eq!(problem(&raw), (409, "wrong-bus-kind".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn buses_at_one_pin_are_refused_by_an_error_that_names_both() {
+    let mut rig = rig_with(vehicle()).await;
+    let can = json!({"bus_name": "MS", "can_bus": {"pin_plus": 3, "pin_min": 11, "can_protocol": "isotp",
+                     "can_bit_rate": 125_000, "transceiver": "high"}});
+    let reply = rig.configure(json!([can, doip_bus(5)])).await;
+    assert_eq!(problem(&reply), (409, "pins-in-use".to_owned()));
+    let expected =
+        r#"Buses "MS" (can_bus, pins 3 and 11) and "ETH" (doip_bus, pins 3 and 11) both need pin 3."#;
+    assert_eq!(reply.message["detail"], expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_ecus_share_one_connection_and_another_tester_has_its_own() {
+    let mut rig = rig_with_channel().await;
+    assert_eq!(open(&mut rig, 2, channel(BRAKES)).await.action, "channelOpened");
+    let mut other = channel(ENGINE);
+    other["tester_id"] = json!(0x0E81);
+    assert_eq!(open(&mut rig, 3, other).await.action, "channelOpened");
+    assert_eq!((rig.gateways.connects().len(), rig.gateways.activations()), (2, 2));
+    for number in 1..=3 {
+        rig.send(number, PLAIN, &[0x22, number as u8]);
+    }
+    rig.run(SECOND).await;
+    for (number, ecu) in [(1, ENGINE), (2, BRAKES), (3, ENGINE)] {
+        let answer = Got::Pdu { address: u32::from(ecu), data: vec![0x62, number as u8] };
+        assert_eq!(rig.on(number), [answer]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_answer_to_a_functional_request_comes_with_its_senders_address() {
+    let mut rig = rig_with_channel().await;
+    assert_eq!(open(&mut rig, 2, channel(EVERYBODY)).await.action, "channelOpened");
+    rig.send(2, PLAIN, &[0x22, 0xF1, 0x90]);
+    rig.run(SECOND).await;
+    let mut answers = rig.on(2);
+    answers.sort_by_key(|got| format!("{got:?}"));
+    let answer = |ecu: u16| Got::Pdu { address: u32::from(ecu), data: vec![0x62, 0xF1, 0x90] };
+    assert_eq!(answers, [answer(ENGINE), answer(BRAKES)]);
+    // what the other channel asks for is not its business
+    rig.send(1, PLAIN, &[0x31, 1]);
+    rig.run(SECOND).await;
+    assert_eq!(rig.on(2).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_message_is_reported_with_what_the_refusal_means() {
+    for (nack, detail) in [(0x02, 6), (0x03, 4), (0x04, 2), (0x05, 5), (0x06, 4), (0x07, 4), (0x08, 4)] {
+        let mut rig = rig_with(Gateway { nack, ..vehicle() }).await;
+        assert_eq!(open(&mut rig, 1, channel(ENGINE)).await.action, "channelOpened");
+        rig.send(1, PLAIN, &[0x22, 1]);
+        rig.send(1, CHAINED, &[0x22, 2]);
+        rig.run(SECOND).await;
+        let code = DiagnosticNackCode::from(nack);
+        assert_eq!(
+            rig.events(1),
+            [(EventCode::SendFailed, detail, 0), (EventCode::ChainBroken, 0, 1)],
+            "{code}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn chained_pdus_wait_for_each_other_and_pay_the_round_trip_once() {
+    let mut rig = rig_with_channel().await;
+    for block in 1..=20u8 {
+        rig.send(1, if block == 1 { PLAIN } else { CHAINED }, &[0x36, block, 0, 0]);
+    }
+    assert!(rig.run_until(SECOND, |rig| rig.pdus(1).len() == 20).await);
+    let requests = rig.gateways.requests();
+    let blocks: Vec<u8> = requests.iter().map(|(_, _, _, data)| data[1]).collect();
+    assert_eq!(blocks, (1..=20).collect::<Vec<_>>());
+    for pair in requests.windows(2) {
+        assert!(pair[1].0 - pair[0].0 >= 5 * MILLISECOND, "a block waits for the answer to the one before");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn keep_alives_and_alive_checks_go_on_while_the_operator_is_away() {
+    let mut rig = rig_with(vehicle()).await;
+    let mut config = channel(ENGINE);
+    config["keep_alive"] = json!("enabled");
+    assert_eq!(open(&mut rig, 1, config).await.action, "channelOpened");
+    rig.cut();
+    for _ in 0..10 {
+        rig.gateways.act(Act::Send(Payload::AliveCheckRequest));
+        rig.run(2 * SECOND).await;
+    }
+    let alive = rig.gateways.received();
+    let alive = alive
+        .iter()
+        .filter(|payload| matches!(payload, Payload::AliveCheckResponse(tester) if tester.get() == TESTER));
+    assert_eq!(alive.count(), 10);
+    let presents = rig.gateways.requests();
+    assert!((9..=10).contains(&presents.len()), "{presents:?}");
+    assert!(presents.iter().all(|(_, _, target, data)| *target == ENGINE && *data == TESTER_PRESENT));
+    rig.resume().await;
+    rig.send(1, PLAIN, &[0x22, 1]);
+    rig.run(SECOND).await;
+    assert_eq!(rig.pdus(1), [[0x62, 1]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_connection_is_made_again_within_the_held_one_and_what_waits_is_sent() {
+    let mut rig = rig_with_channel().await;
+    rig.run(10 * SECOND).await;
+    rig.cut();
+    rig.gateways.act(Act::Close);
+    rig.run(SECOND).await;
+    assert_eq!(rig.gateways.activations(), 2, "it was activated anew while nobody looked");
+    rig.resume().await;
+    rig.send(1, PLAIN, &[0x22, 1]);
+    rig.run(SECOND).await;
+    assert_eq!(rig.pdus(1), [[0x62, 1]]);
+    let states: Vec<_> =
+        rig.events(1).iter().filter(|event| event.0 == EventCode::BusState).cloned().collect();
+    assert_eq!(states, [(EventCode::BusState, 2, 0), (EventCode::BusState, 0, 0)]);
+}
+
+/// What the bus-state events say, in order.
+fn state_texts(rig: &Rig) -> Vec<String> {
+    let mut texts = Vec::new();
+    for message in &rig.messages {
+        let header = Header::decode(message).unwrap();
+        for record in Records::new(message, &header) {
+            if let RecordPayload::Event { code: EventCode::BusState, text, .. } = record.unwrap().payload {
+                texts.push(text.to_owned());
+            }
+        }
+    }
+    texts
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_a_connection_is_lost_is_in_the_event() {
+    for (act, why) in [
+        (Act::Close, "the gateway closed the connection"),
+        (Act::SendBytes(b"\xFF\x00\x00\x07\x00\x00\x00\x00".to_vec()), "protocol version 0xFF"),
+        (Act::SendBytes(b"\x02\xFD\x80\x01\xFF\xFF\xFF\xFF".to_vec()), "a message of 4294967295 bytes"),
+    ] {
+        let mut rig = rig_with_channel().await;
+        rig.run(SECOND).await;
+        rig.gateways.act(act);
+        rig.run(SECOND).await;
+        let texts = state_texts(&rig);
+        assert!(texts.len() == 2 && texts[0].contains(why), "{texts:?}");
+        assert_eq!(texts[1], "routing is active again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_gateway_is_away_pdus_fail_in_two_seconds_and_it_is_tried_again_every_second() {
+    let mut rig = rig_with_channel().await;
+    rig.run(SECOND).await;
+    rig.gateways.set_unreachable(true);
+    rig.gateways.act(Act::Close);
+    rig.run(SECOND).await;
+    assert_eq!(rig.session.bus_reports()[0].state, "off");
+    rig.send(1, PLAIN, &[0x22, 1]);
+    rig.run(1_900 * MILLISECOND).await;
+    assert_eq!(rig.count(1, EventCode::SendFailed, 3), 0);
+    rig.run(200 * MILLISECOND).await;
+    assert_eq!(rig.count(1, EventCode::SendFailed, 3), 1);
+    rig.gateways.set_unreachable(false);
+    rig.run(2 * SECOND).await;
+    assert_eq!(rig.session.bus_reports()[0].state, "active");
+    rig.send(1, PLAIN, &[0x22, 2]);
+    rig.run(SECOND).await;
+    assert_eq!(rig.pdus(1), [[0x62, 2]], "what failed is not sent later");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_the_lost_connection_took_with_it_fails_and_is_not_sent_again() {
+    let mut rig = rig_with(Gateway { ecus: vec![(ENGINE, |_| Vec::new())], ..vehicle() }).await;
+    assert_eq!(open(&mut rig, 1, channel(ENGINE)).await.action, "channelOpened");
+    rig.run(SECOND).await;
+    // neither acknowledged nor answered: the gateway sends nothing any more
+    rig.gateways.act(Act::SendBytes(b"\x02\xFD\x80\x01\xFF\xFF\xFF\xFF".to_vec()));
+    rig.send(1, PLAIN, &[0x31, 1]);
+    rig.run(3 * SECOND).await;
+    assert!(rig.gateways.activations() >= 2, "a length of 4 GiB ends the connection");
+    assert!(rig.gateways.requests().len() <= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_the_gateway_is_bounded_and_leaves_the_channel_usable() {
+    let mut rig = rig_with_channel().await;
+    let alive = b"\x02\xFD\x00\x07\x00\x00\x00\x00".repeat(5_000);
+    let nacks = b"\x02\xFD\x00\x00\x00\x00\x00\x01\x03".repeat(5_000);
+    let strangers = b"\x02\xFD\x80\x01\x00\x00\x00\x06\x55\x55\x0E\x80\x7E\x00".repeat(5_000);
+    for flood in [alive, nacks, strangers] {
+        rig.gateways.act(Act::SendBytes(flood));
+    }
+    rig.run(SECOND).await;
+    assert_eq!(rig.on(1), []);
+    rig.send(1, PLAIN, &[0x22, 1]);
+    rig.run(SECOND).await;
+    assert_eq!(rig.pdus(1), [[0x62, 1]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_sends_more_than_the_operator_takes_is_held_back_and_nothing_is_lost() {
+    let mut rig = rig_with_channel().await;
+    let (count, length) = (1_500u32, 4_000);
+    let mut flood = Vec::new();
+    for number in 0..count {
+        let mut data = vec![0x62; length];
+        data[1..5].copy_from_slice(&number.to_be_bytes());
+        let (source, target) = (ENGINE.into(), TESTER.into());
+        let message = DiagnosticMessage { source, target, data };
+        flood.extend(Message::new(ProtocolVersion::V2012, message).encode().unwrap());
+    }
+    rig.operator_reads = false;
+    rig.gateways.act(Act::SendBytes(flood));
+    rig.run(10 * SECOND).await;
+    assert_eq!(rig.session.closed(), None);
+    // as often as it could have asked: T_TCP_Alive_Check is half a second
+    let alive = rig.gateways.received();
+    let alive = alive.iter().filter(|payload| matches!(payload, Payload::AliveCheckResponse(_))).count();
+    assert!(alive >= 20, "{alive}");
+    // requests still go out, and are not reported as lost although their acknowledgements are not read
+    rig.send(1, CONFIRM, &[0x22, 1]);
+    rig.run(5 * SECOND).await;
+    assert_eq!(rig.gateways.requests().len(), 1);
+    rig.operator_reads = true;
+    let all = count as usize + 1;
+    assert!(rig.run_until(60 * SECOND, |rig| rig.pdus(1).len() == all).await, "{}", rig.pdus(1).len());
+    let pdus = rig.pdus(1);
+    for (number, pdu) in (0..count).zip(&pdus) {
+        assert_eq!(pdu[1..5], number.to_be_bytes());
+    }
+    assert_eq!(pdus[all - 1], [0x62, 1]);
+    assert_eq!(rig.count(1, EventCode::Sent, 0), 1);
+    assert_eq!(rig.gateways.connects().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_byte_at_a_time_is_as_good_as_all_at_once() {
+    let mut rig = rig_with_channel().await;
+    for byte in b"\x02\xFD\x80\x01\x00\x00\x00\x07\x40\x20\x0E\x80\x62\xF1\x90" {
+        rig.gateways.act(Act::SendBytes(vec![*byte]));
+        rig.run(MILLISECOND).await;
+    }
+    assert_eq!(rig.pdus(1), [[0x62, 0xF1, 0x90]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_is_closed_takes_its_connection_with_it_when_it_was_the_last() {
+    let mut rig = rig_with_channel().await;
+    assert_eq!(open(&mut rig, 2, channel(BRAKES)).await.action, "channelOpened");
+    assert_eq!(rig.request("closeChannel", json!({"channel": 1})).await.action, "channelClosed");
+    rig.send(2, PLAIN, &[0x22, 2]);
+    rig.run(SECOND).await;
+    assert_eq!(rig.pdus(2), [[0x62, 2]]);
+    assert_eq!(rig.request("closeChannel", json!({"channel": 2})).await.action, "channelClosed");
+    assert_eq!(open(&mut rig, 2, channel(BRAKES)).await.action, "channelOpened");
+    assert_eq!(rig.gateways.connects().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_vin_is_read_beside_the_channels_and_the_default_session_is_asked_for_at_the_end() {
+    let mut rig = rig_with_channel().await;
+    assert!(rig.session.start_reading_vin(now(), 1500 * MILLISECOND));
+    rig.run(2 * SECOND).await;
+    let report = rig.session.poll_vin(now()).expect("a report");
+    assert_eq!(report.vin.unwrap().as_str(), "WVWZZZ1KZ6W000001");
+    assert_eq!(serde_json::to_value(&report).unwrap()["source"], "doip");
+    assert_eq!(report.address.unwrap().to_string(), "0x4010");
+    rig.send(1, PLAIN, &[0x10, 0x03]);
+    rig.run(SECOND).await;
+    rig.session.return_to_default_sessions(now());
+    assert!(rig.run_until(SECOND, |rig| rig.session.is_quiet()).await);
+    assert_eq!(rig.gateways.requests().last().unwrap().3, [0x10, 0x01]);
+}

@@ -1,0 +1,204 @@
+//! Keep-alives: TesterPresent from beside the vehicle.
+
+use std::time::Instant;
+
+use connector_agent::relay::connection::CloseReason;
+use connector_agent::relay::wire::codec::EventCode;
+use serde_json::json;
+
+use super::common::*;
+
+const TESTER_PRESENT: [u8; 2] = [0x3E, 0x80];
+
+async fn rig_with_keep_alive() -> (Rig, Ecu) {
+    let mut rig = Rig::configured().await;
+    let script = |request: &[u8]| if request == TESTER_PRESENT { silent(request) } else { positive(request) };
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, script);
+    rig.open_isotp(1, json!({"keep_alive": "enabled"})).await;
+    (rig, ecu)
+}
+
+fn tester_presents(ecu: &Ecu) -> Vec<Instant> {
+    ecu.timed_requests().into_iter().filter(|(_, pdu)| *pdu == TESTER_PRESENT).map(|(at, _)| at).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn tester_present_is_sent_every_two_seconds_of_silence() {
+    let (mut rig, ecu) = rig_with_keep_alive().await;
+    rig.run(1_990 * MILLISECOND).await;
+    assert_eq!(ecu.requests().len(), 0);
+    rig.run(18 * SECOND).await;
+    let sent = tester_presents(&ecu);
+    assert_eq!(sent.len(), 9);
+    for pair in sent.windows(2) {
+        let pause = pair[1] - pair[0];
+        assert!((2000 * MILLISECOND..2010 * MILLISECOND).contains(&pause), "{pause:?}");
+    }
+    assert_eq!(rig.heard, [], "the operator hears nothing of it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_default_there_is_no_keep_alive() {
+    let mut rig = Rig::configured().await;
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);
+    rig.open_isotp(1, json!({})).await;
+    rig.open_isotp(2, json!({"keep_alive": "disabled"})).await;
+    rig.run(10 * SECOND).await;
+    assert_eq!(ecu.requests().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_operator_sends_postpones_tester_present() {
+    let (mut rig, ecu) = rig_with_keep_alive().await;
+    for _ in 0..10 {
+        rig.send(1, PLAIN, &[0x22, 1]);
+        rig.run(1_900 * MILLISECOND).await;
+    }
+    assert_eq!(tester_presents(&ecu).len(), 0);
+    rig.run(150 * MILLISECOND).await;
+    assert_eq!(tester_presents(&ecu).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tester_present_keeps_going_while_an_ecu_says_response_pending() {
+    let mut rig = Rig::configured().await;
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| {
+        if request == TESTER_PRESENT {
+            return silent(request);
+        }
+        let mut answers: Answers = (0..5).map(|n| (n * 4 * SECOND, vec![0x7F, 0x31, 0x78])).collect();
+        answers.push((20 * SECOND, vec![0x71, 1]));
+        answers
+    });
+    rig.open_isotp(1, json!({"keep_alive": "enabled"})).await;
+    rig.send(1, PLAIN, &[0x31, 1]);
+    rig.send(1, CHAINED, &[0x31, 2]);
+    rig.run(21 * SECOND).await;
+    assert!(tester_presents(&ecu).len() >= 9, "{:?}", ecu.requests());
+    assert_eq!(ecu.requests().last().unwrap(), &[0x31, 2], "and it does not disturb the chain");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tester_present_does_not_go_into_the_middle_of_a_transfer() {
+    let mut rig = Rig::configured().await;
+    let node = Node::attach(&rig.buses[0]);
+    let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |_| vec![(MILLISECOND, vec![0x62; 700])]);
+    // 100 frames, 50 ms apart: 5 s
+    rig.open_isotp(1, json!({"keep_alive": "enabled", "st_min": 50})).await;
+    rig.send(1, PLAIN, &[0x22, 1]);
+    assert!(rig.run_until(20 * SECOND, |rig| !rig.pdus(1).is_empty()).await);
+    assert!(!node.single_frames(0x7E0).contains(&TESTER_PRESENT.to_vec()));
+    rig.run(100 * MILLISECOND).await;
+    assert!(
+        node.single_frames(0x7E0).contains(&TESTER_PRESENT.to_vec()),
+        "it is sent as soon as that is over"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_functional_channel_keeps_all_ecus_awake() {
+    let mut rig = Rig::configured().await;
+    let node = Node::attach(&rig.buses[0]);
+    let config = json!({"bus_name": "HS", "request_id": 0x7DF, "keep_alive": "enabled"});
+    rig.open(1, "isotp_channel", config).await;
+    rig.run(7 * SECOND).await;
+    assert_eq!(node.single_frames(0x7DF), [TESTER_PRESENT; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keep_alives_go_on_while_the_link_is_down_and_end_when_the_connection_is_held_no_longer() {
+    let (mut rig, ecu) = rig_with_keep_alive().await;
+    rig.run(SECOND).await;
+    rig.cut();
+    rig.run(29_900 * MILLISECOND).await;
+    assert_eq!(rig.close_reason(), None);
+    assert_eq!(tester_presents(&ecu).len(), 15);
+    rig.run(200 * MILLISECOND).await;
+    assert_eq!(rig.close_reason(), Some(CloseReason::LinkLost));
+    rig.run(60 * SECOND).await;
+    assert_eq!(tester_presents(&ecu).len(), 15, "the ECU is left to its S3 timer");
+    assert!(rig.session.bus_reports().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_resumed_in_time_is_held_again_as_long() {
+    let (mut rig, ecu) = rig_with_keep_alive().await;
+    for _ in 0..5 {
+        rig.cut();
+        rig.run(29 * SECOND).await;
+        rig.resume().await;
+        rig.run(SECOND).await;
+    }
+    assert_eq!(rig.close_reason(), None);
+    let sent = tester_presents(&ecu).len();
+    assert!((73..=75).contains(&sent), "{sent} in 150 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_websocket_back_without_the_operator_does_not_prolong_the_hold() {
+    let (mut rig, _ecu) = rig_with_keep_alive().await;
+    rig.cut();
+    rig.run(20 * SECOND).await;
+    rig.set_network(Network::Up(std::time::Duration::ZERO));
+    rig.run(5 * SECOND).await;
+    rig.session.interrupt(now());
+    rig.run(6 * SECOND).await;
+    assert_eq!(rig.close_reason(), Some(CloseReason::LinkLost));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_to_hold_is_the_connections_own() {
+    let mut rig = Rig::with_hold(5 * SECOND);
+    rig.configure_hs().await;
+    rig.cut();
+    rig.run(4_900 * MILLISECOND).await;
+    assert_eq!(rig.close_reason(), None);
+    rig.run(200 * MILLISECOND).await;
+    assert_eq!(rig.close_reason(), Some(CloseReason::LinkLost));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keep_alive_that_nobody_acknowledges_is_reported() {
+    let mut rig = Rig::configured().await;
+    rig.open_isotp(1, json!({"keep_alive": "enabled"})).await;
+    rig.run(3_500 * MILLISECOND).await;
+    assert_eq!(rig.count(1, EventCode::KeepAliveFailed, 4), 1, "{:?}", rig.events(1));
+    assert_eq!(rig.count(1, EventCode::SendFailed, 4), 0, "it is not the operator's PDU that failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn keep_alives_fail_while_the_device_is_away_and_go_on_when_it_is_back() {
+    let (mut rig, ecu) = rig_with_keep_alive().await;
+    rig.run(2_100 * MILLISECOND).await;
+    rig.opening_fails.store(true, std::sync::atomic::Ordering::Relaxed);
+    rig.buses[0].unplug("can0");
+    rig.run(10 * SECOND).await;
+    let failed = rig.count(1, EventCode::KeepAliveFailed, 3);
+    assert!((4..=5).contains(&failed), "{:?}", rig.events(1));
+    assert_eq!(rig.count(1, EventCode::BusState, 2), 1);
+    rig.opening_fails.store(false, std::sync::atomic::Ordering::Relaxed);
+    rig.run(5 * SECOND).await;
+    assert_eq!(rig.count(1, EventCode::BusState, 0), 1);
+    assert!(tester_presents(&ecu).len() >= 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keep_alive_due_while_the_bus_is_off_fails_with_that_reason() {
+    let (mut rig, _ecu) = rig_with_keep_alive().await;
+    rig.run(1_800 * MILLISECOND).await;
+    rig.buses[0].force_bus_off("can0");
+    // the bus is entered again a second later; meanwhile TesterPresent was due
+    rig.run(900 * MILLISECOND).await;
+    assert_eq!(rig.events(1), [(EventCode::BusState, 2, 0), (EventCode::KeepAliveFailed, 3, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pdu_sent_while_tester_present_is_on_its_way_follows_it() {
+    let (mut rig, ecu) = rig_with_keep_alive().await;
+    assert!(!rig.run_until(2_001 * MILLISECOND, |_| false).await);
+    rig.send(1, CONFIRM, &[0x22, 1]);
+    rig.run(100 * MILLISECOND).await;
+    assert_eq!(ecu.requests(), [TESTER_PRESENT, [0x22, 1]]);
+    assert_eq!(rig.count(1, EventCode::Sent, 0), 1);
+    assert_eq!(rig.pdus(1), [[0x62, 1]]);
+}

@@ -1,0 +1,23 @@
+//! The connector's part of the relay against its contract: a session on virtual buses in virtual time, with the
+//! operator's end of the link on one side and scripted ECUs on the other.
+
+mod age;
+mod buses;
+mod chains;
+mod channels;
+mod doip;
+mod keep_alive;
+mod kline;
+mod malformed;
+mod raw;
+mod resume;
+mod scan;
+mod terminal15;
+mod tp20;
+
+/// What every module here uses.
+mod common {
+    pub use connector_test_support::config::{doip_bus, hs, kline_bus};
+    pub use connector_test_support::session::*;
+    pub use connector_test_support::{MILLISECOND, SECOND, frame, id, now};
+}

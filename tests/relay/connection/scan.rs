@@ -1,0 +1,200 @@
+//! Scans for ECUs in a session, beside its channels.
+
+use connector_agent::relay::wire::codec::EventCode;
+use connector_hal::can::CanFrame;
+use connector_sim::vehicle::{Tp20EcuConfig, Vehicle, VehicleConfig};
+use connector_test_support::data::golf;
+use serde_json::{Value, json};
+
+use super::common::*;
+
+/// A Golf on bus "HS", which is configured.
+async fn rig_with_golf(tp20: Vec<Tp20EcuConfig>) -> (Rig, Vehicle) {
+    let rig = Rig::configured().await;
+    let vehicle = Vehicle::start(&VehicleConfig { tp20, ..golf() }, &rig.buses[0]);
+    (rig, vehicle)
+}
+
+fn hs_bus() -> Value {
+    json!({"bus_name": "HS"})
+}
+
+/// Waits for this many texts more.
+async fn texts(rig: &mut Rig, count: usize) -> Vec<connector_agent::relay::wire::Envelope> {
+    let before = rig.texts.len();
+    assert!(rig.run_until(20 * SECOND, |rig| rig.texts.len() >= before + count).await, "{:?}", rig.texts);
+    rig.texts[before..].to_vec()
+}
+
+fn ids(found: &Value) -> Vec<(u64, u64)> {
+    let ecus = found["ecus"].as_array().unwrap().iter();
+    ecus.map(|ecu| (ecu["request_id"].as_u64().unwrap(), ecu["response_id"].as_u64().unwrap())).collect()
+}
+
+fn expected(vehicle: &Vehicle) -> Vec<(u64, u64)> {
+    let address = |ecu: &connector_sim::vehicle::RunningEcu| {
+        (u64::from(ecu.address.request.to_number()), u64::from(ecu.address.response.to_number()))
+    };
+    let mut ids: Vec<_> = vehicle.ecus().iter().map(address).collect();
+    ids.sort_unstable();
+    ids
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_ecus_of_a_bus_are_told_with_their_protocol() {
+    let (mut rig, vehicle) = rig_with_golf(Tp20EcuConfig::golf()).await;
+    rig.ask("scanEcus", hs_bus());
+    let reply = texts(&mut rig, 1).await.remove(0);
+    assert_eq!((reply.action.as_str(), reply.request_id.as_deref()), ("ecusFound", Some("7")));
+    assert_eq!(reply.message["bus_name"], "HS");
+    assert_eq!(ids(&reply.message), expected(&vehicle));
+    let ecus = reply.message["ecus"].as_array().unwrap();
+    let protocols = |name: &str| ecus.iter().filter(|ecu| ecu["protocol"] == name).count();
+    assert_eq!((protocols("tp20"), protocols("isotp")), (5, ecus.len() - 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_bus_is_told_and_an_empty_one_has_no_ecus() {
+    let mut rig = Rig::configured().await;
+    let reply = rig.request("scanEcus", json!({"bus_name": "LS"})).await;
+    assert_eq!(problem(&reply), (404, "unknown-bus".to_owned()));
+    rig.ask("scanEcus", hs_bus());
+    let reply = texts(&mut rig, 1).await.remove(0);
+    assert_eq!(
+        (reply.action.as_str(), &reply.message),
+        ("ecusFound", &json!({"bus_name": "HS", "ecus": []}))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_while_a_scan_runs_gets_its_result_too() {
+    let (mut rig, vehicle) = rig_with_golf(vec![]).await;
+    rig.ask("scanEcus", hs_bus());
+    rig.run(SECOND).await;
+    let envelope = connector_agent::relay::wire::Envelope::new(
+        "scanEcus",
+        &json!({"connection_uuid": UUID, "bus_name": "HS"}),
+    );
+    let request = connector_agent::relay::wire::request::Request::parse(&envelope).unwrap();
+    rig.session.handle_request(now(), request, Some("8".to_owned()));
+    let replies = texts(&mut rig, 2).await;
+    let of: Vec<_> = replies.iter().map(|reply| reply.request_id.clone().unwrap()).collect();
+    assert_eq!(of, ["7", "8"]);
+    assert!(replies.iter().all(|reply| ids(&reply.message) == expected(&vehicle)));
+    // and another one is a new scan
+    rig.ask("scanEcus", hs_bus());
+    assert_eq!(ids(&texts(&mut rig, 1).await[0].message), expected(&vehicle));
+}
+
+#[tokio::test(start_paused = true)]
+async fn channels_go_on_while_a_scan_runs_and_a_tp20_channel_is_not_disturbed() {
+    let (mut rig, vehicle) = rig_with_golf(Tp20EcuConfig::golf()).await;
+    rig.open_isotp(1, json!({})).await;
+    let opened = rig.open(2, "tp20_channel", json!({"bus_name": "HS", "logical_address": 1})).await;
+    assert_eq!(opened.action, "channelOpened", "{opened:?}");
+    rig.ask("scanEcus", hs_bus());
+    let mut asked = 0;
+    while !rig.texts.iter().any(|text| text.action == "ecusFound") {
+        rig.send(1, PLAIN, &[0x22, 0xF1, 0x90]);
+        rig.send(2, PLAIN, &[0x1A, 0x9B]);
+        asked += 1;
+        rig.run(100 * MILLISECOND).await;
+        assert!(asked < 200, "the scan never ends");
+    }
+    let answers = |channel, service: u8| {
+        rig.pdus(channel)
+            .iter()
+            .filter(|pdu| pdu[0] == service || pdu[0] == 0x7F && pdu[1] == service - 0x40)
+            .count()
+    };
+    assert_eq!((answers(1, 0x62), answers(2, 0x5A)), (asked, asked));
+    assert_eq!((rig.events(1), rig.events(2)), (vec![], vec![]));
+    assert_eq!(ids(&rig.texts.last().unwrap().message), expected(&vehicle));
+    assert_eq!(vehicle.anomalies(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_link_does_not_stop_a_scan_and_its_result_comes_when_the_link_is_back() {
+    let (mut rig, vehicle) = rig_with_golf(vec![]).await;
+    rig.open_isotp(1, json!({})).await;
+    rig.send(1, PLAIN, &[0x3E, 0x00]);
+    rig.run(SECOND).await;
+    rig.ask("scanEcus", hs_bus());
+    rig.run(SECOND).await;
+    rig.cut();
+    rig.session.poll_text();
+    rig.run(500 * MILLISECOND).await;
+    rig.resume().await;
+    assert!(rig.run_until(20 * SECOND, |rig| rig.texts.last().unwrap().action == "ecusFound").await);
+    assert_eq!(ids(&rig.texts.last().unwrap().message), expected(&vehicle));
+}
+
+#[tokio::test(start_paused = true)]
+async fn buses_set_up_anew_end_a_scan_with_an_answer_and_a_closed_connection_just_ends_it() {
+    let (mut rig, _vehicle) = rig_with_golf(vec![]).await;
+    rig.ask("scanEcus", hs_bus());
+    rig.run(SECOND).await;
+    rig.ask("configureBuses", json!({"buses": [hs()]}));
+    let replies = texts(&mut rig, 2).await;
+    let stopped = replies.iter().find(|reply| reply.action == "error").unwrap();
+    assert_eq!(problem(stopped), (409, "scan-stopped".to_owned()));
+    assert_eq!(stopped.message["in_reply_to"], "scanEcus");
+    rig.ask("scanEcus", hs_bus());
+    rig.run(SECOND).await;
+    let reply = rig.request("closeConnection", json!({})).await;
+    assert_eq!(reply.action, "connectionClosed");
+    let texts = rig.texts.len();
+    rig.run(10 * SECOND).await;
+    assert_eq!(rig.texts.len(), texts);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_that_was_refused_or_stopped_tells_only_of_what_it_found_itself() {
+    let (mut rig, vehicle) = rig_with_golf(Tp20EcuConfig::golf()).await;
+    let opened = rig.open(2, "tp20_channel", json!({"bus_name": "HS", "logical_address": 1})).await;
+    assert_eq!(opened.action, "channelOpened", "{opened:?}");
+    rig.ask("scanEcus", hs_bus());
+    assert_eq!(ids(&texts(&mut rig, 1).await[0].message), expected(&vehicle));
+    let detail = |reply: &connector_agent::relay::wire::Envelope| {
+        assert_eq!(problem(reply), (409, "ignition-off".to_owned()));
+        reply.message["detail"].as_str().unwrap().to_owned()
+    };
+    rig.session.handle_ignition(now(), Some(false));
+    rig.ask("scanEcus", hs_bus());
+    let refused = detail(&texts(&mut rig, 1).await[0]);
+    assert!(refused.contains("found until then: 0."), "{refused}");
+    rig.session.handle_ignition(now(), Some(true));
+    rig.ask("scanEcus", hs_bus());
+    rig.run(100 * MILLISECOND).await;
+    rig.session.handle_ignition(now(), Some(false));
+    let stopped = detail(&texts(&mut rig, 1).await[0]);
+    assert!(
+        stopped.contains("found until then: 1."),
+        "it only listened, and knows the open channel: {stopped}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vehicle_that_moves_and_an_ignition_that_is_off_are_not_scanned() {
+    let mut rig = Rig::configured().await;
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);
+    let mut speed = rig.buses[0].attach("speed");
+    tokio::spawn(async move {
+        use connector_hal::can::{CanBusExt, CanEvent};
+        while let Ok(event) = speed.event().await {
+            if let CanEvent::Received { frame, .. } = event
+                && frame.id().raw() == 0x7DF
+            {
+                let id = connector_hal::can::CanId::standard_truncated(0x7EA);
+                speed.send(&CanFrame::new(id, &[3, 0x41, 0x0D, 5, 0, 0, 0, 0]).unwrap()).await.unwrap();
+            }
+        }
+    });
+    rig.ask("scanEcus", hs_bus());
+    assert_eq!(problem(&texts(&mut rig, 1).await[0]), (409, "vehicle-moving".to_owned()));
+    assert_eq!(ecu.requests().len(), 0);
+    rig.session.handle_ignition(now(), Some(false));
+    rig.ask("scanEcus", hs_bus());
+    assert_eq!(problem(&texts(&mut rig, 1).await[0]), (409, "ignition-off".to_owned()));
+    assert_eq!(rig.count(1, EventCode::SendFailed, 0), 0);
+}

@@ -1,0 +1,64 @@
+//! A process that was not scheduled for a while: deadlines have passed, and what would have met them waits unread.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use connector_agent::relay::wire::codec::EventCode;
+use connector_hal::can::CanEvent;
+use connector_test_support::config::hs;
+use connector_test_support::hardware::HardwareBuilder;
+use connector_test_support::scripted_can::{Script, ScriptedCan};
+use connector_test_support::session::{CONFIRM, Rig};
+use connector_test_support::{MILLISECOND, frame, now};
+use serde_json::json;
+
+/// Events that the test decides, and who waits for them.
+#[derive(Clone, Default)]
+struct Events(Arc<Mutex<(VecDeque<CanEvent>, Option<Waker>)>>);
+
+impl Script for Events {
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<CanEvent> {
+        let mut inner = self.0.lock().unwrap();
+        match inner.0.pop_front() {
+            Some(event) => Poll::Ready(event),
+            None => {
+                inner.1 = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_confirmation_that_waits_behind_other_frames_is_not_mistaken_for_none() {
+    let events = Events::default();
+    let opened = events.clone();
+    let hardware = HardwareBuilder::in_runtime_time()
+        .can_port([6, 14], "scripted", false)
+        .open_can(move |_| Ok(Box::new(ScriptedCan(opened.clone()))))
+        .build();
+    let mut rig = Rig::with_hardware(hardware);
+    rig.ask("configureBuses", json!({"buses": [hs()]}));
+    rig.settle().await;
+    let channel = json!({"bus_name": "HS", "request_id": 0x7E0, "response_id": 0x7E8});
+    rig.ask("openChannel", json!({"channel": 1, "isotp_channel": channel}));
+    rig.send(1, CONFIRM, &[0x3E, 0x00]);
+    rig.settle().await;
+
+    // N_As is one second; the process gets no time for longer, while other nodes talk and the frame is acknowledged
+    let sent_at = now() + MILLISECOND;
+    tokio::time::advance(Duration::from_millis(1100)).await;
+    let frame = frame(0x123, &[0; 8]);
+    {
+        let mut inner = events.0.lock().unwrap();
+        inner.0.extend((0..200).map(|_| CanEvent::Received { frame, at: sent_at }));
+        inner.0.push_back(CanEvent::Transmitted { at: sent_at });
+        inner.1.take().unwrap().wake();
+    }
+    rig.settle().await;
+
+    let codes: Vec<_> = rig.events(1).iter().map(|event| event.0).collect();
+    assert_eq!(codes, [EventCode::Sent]);
+}

@@ -1,0 +1,527 @@
+//! Relaying: what passes between a scripted connector and a scripted operator, and what happens when links are lost.
+
+use std::time::Duration;
+
+use crate::cloud_support::{Rig, Socket};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+const VIN: &str = "1C4PSBEH6L9016061";
+
+/// A cloud with a connection that is open at the connector, and its UUID.
+async fn opened() -> (Rig, Socket, Value) {
+    let rig = Rig::start().await;
+    let mut connector = rig.connector(json!([])).await;
+    let ticket = rig.join(&rig.pending(Some(VIN)).await).await;
+    open(&mut connector, &ticket["connection_uuid"]).await;
+    (rig, connector, ticket["connection_uuid"].clone())
+}
+
+/// The connector opens the connection that the cloud asks for.
+async fn open(connector: &mut Socket, uuid: &Value) {
+    let request = connector.hear("openConnection").await;
+    assert_eq!(&request["message"]["connection_uuid"], uuid);
+    connector.reply(&request, "connectionOpened", json!({"connection_uuid": uuid, "vin_number": VIN})).await;
+}
+
+/// A connector's and an operator's socket on one connection that the operator has joined.
+async fn joined() -> (Rig, Socket, Socket, Value) {
+    let (rig, connector, uuid) = opened().await;
+    let mut operator = rig.operator().await;
+    operator.ask("joinConnection", "j", json!({"connection_uuid": uuid})).await;
+    operator.hear("connectionJoined").await;
+    (rig, connector, operator, uuid)
+}
+
+#[tokio::test]
+async fn joining_a_ticket_opens_its_connection_and_lets_the_operator_in() {
+    let rig = Rig::start().await;
+    let mut connector = rig.connector(json!([])).await;
+    let ticket = rig.join(&rig.pending(Some(VIN)).await).await;
+    let request = connector.hear("openConnection").await;
+    assert_eq!(request["message"]["connection_uuid"], ticket["connection_uuid"]);
+    assert_eq!(request["message"]["ticket_id"], ticket["ticket_number"]);
+    assert_eq!(request["message"]["vin"], VIN);
+    assert_eq!(request["message"]["hold_seconds"], 30);
+
+    // the operator may be quicker than the connector
+    let mut operator = rig.operator().await;
+    operator.ask("joinConnection", "j1", json!({"connection_uuid": ticket["connection_uuid"]})).await;
+    let opened = json!({"connection_uuid": ticket["connection_uuid"], "vin_number": VIN});
+    connector.reply(&request, "connectionOpened", opened).await;
+    let reply = operator.hear("connectionJoined").await;
+    assert_eq!(reply["request_id"], "j1");
+    assert_eq!(reply["message"]["connection_uuid"], ticket["connection_uuid"]);
+    assert_eq!(reply["message"]["vin_number"], VIN);
+    assert_eq!(reply["message"]["connector"]["uuid"], rig.cloud.connector_uuid.to_string());
+    assert_eq!(reply["message"]["connector"]["buses"][0]["kind"], "can");
+}
+
+#[tokio::test]
+async fn a_ticket_without_a_vin_opens_a_connection_to_any_vehicle() {
+    let rig = Rig::start().await;
+    let mut connector = rig.connector(json!([])).await;
+    rig.join(&rig.pending(None).await).await;
+    assert!(connector.hear("openConnection").await["message"].get("vin").is_none());
+}
+
+#[tokio::test]
+async fn requests_and_replies_pass_unchanged_but_for_the_request_id() {
+    let (_rig, mut connector, mut operator, uuid) = joined().await;
+    let message = json!({"connection_uuid": uuid, "buses": [{"bus_name": "HS", "extra": [1, null]}]});
+    operator.ask("configureBuses", "same", message.clone()).await;
+    operator.ask("openChannel", "same", json!({"connection_uuid": uuid, "channel": 1})).await;
+    operator.say("closeChannel", json!({"connection_uuid": uuid, "channel": 1})).await;
+    let configure = connector.hear("configureBuses").await;
+    assert_eq!(configure["message"], message);
+    let channel = connector.hear("openChannel").await;
+    let close = connector.hear("closeChannel").await;
+    assert_ne!(configure["request_id"], channel["request_id"]);
+
+    // answered in another order, one with an error
+    connector.reply(&close, "channelClosed", json!({"channel": 1})).await;
+    let problem =
+        json!({"type": "/problems/unknown-bus", "title": "Unknown bus", "status": 404, "detail": "x"});
+    connector.reply(&channel, "error", problem.clone()).await;
+    connector.reply(&configure, "busesConfigured", json!({"buses": ["HS"]})).await;
+    let reply = operator.hear("channelClosed").await;
+    assert!(reply.get("request_id").is_none());
+    let reply = operator.hear("error").await;
+    assert_eq!((&reply["request_id"], &reply["message"]), (&json!("same"), &problem));
+    let reply = operator.hear("busesConfigured").await;
+    assert_eq!(
+        reply,
+        json!({"action": "busesConfigured", "message": {"buses": ["HS"]}, "request_id": "same"})
+    );
+}
+
+#[tokio::test]
+async fn binary_messages_pass_both_ways_untouched_and_in_order() {
+    let (_rig, mut connector, mut operator, _) = joined().await;
+    for round in 0..50_u8 {
+        connector.binary(vec![round; usize::from(round) * 100]).await;
+        operator.binary(vec![255 - round; 3]).await;
+    }
+    for round in 0..50_u8 {
+        assert_eq!(operator.next_binary().await, vec![round; usize::from(round) * 100]);
+        assert_eq!(connector.next_binary().await, vec![255 - round; 3]);
+    }
+}
+
+#[tokio::test]
+async fn a_slow_operator_loses_nothing_and_slows_only_its_own_connector() {
+    let (_rig, mut connector, mut operator, _) = joined().await;
+    // far more than all queues and socket buffers on the way hold
+    let (messages, size) = (600_u32, 64 * 1024);
+    let (progress, mut sent) = tokio::sync::watch::channel(0);
+    let sending = tokio::spawn(async move {
+        for number in 0..messages {
+            let mut message = number.to_be_bytes().to_vec();
+            message.resize(size, 0);
+            connector.binary(message).await;
+            progress.send_replace(number + 1);
+        }
+        connector
+    });
+    // the operator does not read yet: the cloud holds the connector back before it has sent everything
+    while let Ok(changed) = tokio::time::timeout(Duration::from_secs(1), sent.changed()).await {
+        changed.unwrap();
+    }
+    assert!(*sent.borrow() < messages);
+    for number in 0..messages {
+        let message = operator.next_binary().await;
+        assert_eq!(message[..4], number.to_be_bytes());
+        assert_eq!(message.len(), size);
+    }
+    sending.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_connector_is_announced_and_its_connection_resumes_on_the_new_link() {
+    let (rig, connector, mut operator, uuid) = joined().await;
+    drop(connector);
+    operator.hear("connectionInterrupted").await;
+    // without a connector, the message is discarded
+    operator.binary(b"lost".to_vec()).await;
+    operator.ask("openChannel", "1", json!({"connection_uuid": uuid, "channel": 1})).await;
+    operator.refused(503, "connector-offline", "openChannel").await;
+
+    let mut connector = rig.connector(json!([{"connection_uuid": uuid, "received": 1187}])).await;
+    let resumed = operator.hear("connectionResumed").await;
+    assert_eq!(resumed["message"], json!({"connection_uuid": uuid, "received": 1187}));
+    // a message before the resumption would only make a gap
+    operator.binary(b"early".to_vec()).await;
+    connector.binary(b"early".to_vec()).await;
+    operator.ask("resumeConnection", "2", json!({"connection_uuid": uuid, "received": 5})).await;
+    operator.binary(b"again".to_vec()).await;
+    let request = connector.hear("resumeConnection").await;
+    assert_eq!(request["message"]["received"], 5);
+    assert_eq!(connector.next_binary().await, b"again");
+    connector.reply(&request, "connectionResumed", json!({"connection_uuid": uuid, "received": 1187})).await;
+    connector.binary(b"again too".to_vec()).await;
+    assert_eq!(operator.hear("connectionResumed").await["request_id"], "2");
+    assert_eq!(operator.next_binary().await, b"again too");
+}
+
+#[tokio::test]
+async fn requests_without_an_answer_fail_when_the_connectors_link_is_lost() {
+    let (_rig, mut connector, mut operator, uuid) = joined().await;
+    operator.ask("openChannel", "1", json!({"connection_uuid": uuid, "channel": 1})).await;
+    connector.hear("openChannel").await;
+    drop(connector);
+    let error = operator.refused(503, "connector-offline", "openChannel").await;
+    assert_eq!(error["request_id"], "1");
+    operator.hear("connectionInterrupted").await;
+}
+
+#[tokio::test]
+async fn a_connector_that_did_not_keep_the_connection_ends_it_and_is_asked_anew() {
+    let (rig, connector, mut operator, uuid) = joined().await;
+    drop(connector);
+    operator.hear("connectionInterrupted").await;
+    let mut connector = rig.connector(json!([])).await;
+    let closed = operator.hear("connectionClosed").await;
+    assert_eq!(closed["message"], json!({"connection_uuid": uuid, "reason": "link-lost"}));
+    open(&mut connector, &uuid).await;
+    // what it had is gone
+    operator.ask("joinConnection", "1", json!({"connection_uuid": uuid, "received": 7})).await;
+    operator.refused(409, "connection-lost", "joinConnection").await;
+    operator.ask("joinConnection", "2", json!({"connection_uuid": uuid})).await;
+    operator.hear("connectionJoined").await;
+}
+
+#[tokio::test]
+async fn an_operator_that_rejoins_is_resumed_by_the_cloud() {
+    let (rig, mut connector, operator, uuid) = joined().await;
+    operator.close().await;
+    let mut operator = rig.operator().await;
+    operator.ask("joinConnection", "1", json!({"connection_uuid": uuid, "received": 42})).await;
+    operator.hear("connectionJoined").await;
+    let request = connector.hear("resumeConnection").await;
+    assert_eq!(request["message"], json!({"connection_uuid": uuid, "received": 42}));
+    // sent before the connector knew: there would be a gap before it
+    connector.binary(b"early".to_vec()).await;
+    connector.reply(&request, "connectionResumed", json!({"connection_uuid": uuid, "received": 9})).await;
+    connector.binary(b"again".to_vec()).await;
+    let resumed = operator.hear("connectionResumed").await;
+    assert_eq!(resumed["message"], json!({"connection_uuid": uuid, "received": 9}));
+    assert_eq!(operator.next_binary().await, b"again");
+    operator.binary(b"too".to_vec()).await;
+    assert_eq!(connector.next_binary().await, b"too");
+}
+
+#[tokio::test]
+async fn an_operator_that_rejoins_while_the_connector_is_away_resumes_when_it_is_back() {
+    let (rig, connector, mut operator, uuid) = joined().await;
+    drop(connector);
+    operator.hear("connectionInterrupted").await;
+    operator.close().await;
+    let mut operator = rig.operator().await;
+    operator.ask("joinConnection", "1", json!({"connection_uuid": uuid, "received": 42})).await;
+    operator.hear("connectionJoined").await;
+    let mut connector = rig.connector(json!([{"connection_uuid": uuid, "received": 3}])).await;
+    operator.hear("connectionResumed").await;
+    operator.ask("resumeConnection", "2", json!({"connection_uuid": uuid, "received": 42})).await;
+    connector.hear("resumeConnection").await;
+}
+
+#[tokio::test]
+async fn an_operator_that_begins_again_gets_a_connection_opened_again() {
+    let (rig, mut connector, operator, uuid) = joined().await;
+    operator.close().await;
+    let mut operator = rig.operator().await;
+    operator.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
+    let request = connector.hear("closeConnection").await;
+    connector.reply(&request, "connectionClosed", json!({"connection_uuid": uuid, "reason": "closed"})).await;
+    open(&mut connector, &uuid).await;
+    assert_eq!(operator.hear("connectionJoined").await["request_id"], "1");
+    operator.binary(b"first".to_vec()).await;
+    assert_eq!(connector.next_binary().await, b"first");
+}
+
+#[tokio::test]
+async fn an_operator_that_stays_away_has_its_connection_closed_at_the_connector() {
+    let rig = Rig::start_with(|config| config.hold = Duration::ZERO).await;
+    let mut connector = rig.connector(json!([])).await;
+    let ticket = rig.join(&rig.pending(Some(VIN)).await).await;
+    let uuid = &ticket["connection_uuid"];
+    open(&mut connector, uuid).await;
+    let mut operator = rig.operator().await;
+    operator.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
+    operator.hear("connectionJoined").await;
+    operator.close().await;
+    let request = connector.hear("closeConnection").await;
+    assert_eq!(&request["message"]["connection_uuid"], uuid);
+    connector.reply(&request, "connectionClosed", json!({"connection_uuid": uuid, "reason": "closed"})).await;
+
+    // the ticket is still in progress: joining opens it again
+    let mut operator = rig.operator().await;
+    operator.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
+    open(&mut connector, uuid).await;
+    operator.hear("connectionJoined").await;
+}
+
+#[tokio::test]
+async fn a_connector_that_refuses_the_vehicle_refuses_the_operator() {
+    let rig = Rig::start().await;
+    let mut connector = rig.connector(json!([])).await;
+    let ticket = rig.join(&rig.pending(Some(VIN)).await).await;
+    let uuid = &ticket["connection_uuid"];
+    let wrong =
+        json!({"type": "/problems/wrong-vehicle", "title": "Wrong vehicle", "status": 409, "detail": "x"});
+    let request = connector.hear("openConnection").await;
+    connector.reply(&request, "error", wrong.clone()).await;
+    let mut operator = rig.operator().await;
+    operator.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
+    let request = connector.hear("openConnection").await;
+    connector.reply(&request, "error", wrong).await;
+    operator.refused(409, "wrong-vehicle", "joinConnection").await;
+}
+
+#[tokio::test]
+async fn joining_a_connection_of_an_absent_connector_is_refused_until_it_comes() {
+    let rig = Rig::start().await;
+    let ticket = rig.join(&rig.pending(Some(VIN)).await).await;
+    let uuid = &ticket["connection_uuid"];
+    let mut operator = rig.operator().await;
+    operator.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
+    operator.refused(503, "connector-offline", "joinConnection").await;
+    let mut connector = rig.connector(json!([])).await;
+    open(&mut connector, uuid).await;
+    operator.ask("joinConnection", "2", json!({"connection_uuid": uuid})).await;
+    operator.hear("connectionJoined").await;
+}
+
+#[tokio::test]
+async fn late_word_of_a_connection_that_is_being_opened_again_does_not_disturb_that() {
+    let (rig, connector, mut operator, uuid) = joined().await;
+    connector.close().await;
+    operator.hear("connectionInterrupted").await;
+    let mut connector = rig.connector(json!([])).await;
+    assert_eq!(operator.hear("connectionClosed").await["message"]["reason"], "link-lost");
+    operator.ask("joinConnection", "2", json!({"connection_uuid": uuid})).await;
+    connector.say("connectionClosed", json!({"connection_uuid": uuid, "reason": "link-lost"})).await;
+    open(&mut connector, &uuid).await;
+    operator.hear("connectionJoined").await;
+}
+
+#[tokio::test]
+async fn a_connection_that_the_connector_closes_is_closed_for_the_operator() {
+    let (_rig, mut connector, mut operator, uuid) = joined().await;
+    connector.say("connectionClosed", json!({"connection_uuid": uuid, "reason": "vehicle-lost"})).await;
+    let closed = operator.hear("connectionClosed").await;
+    assert_eq!(closed["message"], json!({"connection_uuid": uuid, "reason": "vehicle-lost"}));
+    operator.ask("openChannel", "1", json!({"connection_uuid": uuid, "channel": 1})).await;
+    operator.refused(403, "not-joined", "openChannel").await;
+    operator.ask("joinConnection", "2", json!({"connection_uuid": uuid})).await;
+    open(&mut connector, &uuid).await;
+    operator.hear("connectionJoined").await;
+}
+
+#[tokio::test]
+async fn an_operator_may_close_its_connection() {
+    let (_rig, mut connector, mut operator, uuid) = joined().await;
+    operator.ask("closeConnection", "1", json!({"connection_uuid": uuid})).await;
+    let request = connector.hear("closeConnection").await;
+    connector.reply(&request, "connectionClosed", json!({"connection_uuid": uuid, "reason": "closed"})).await;
+    assert_eq!(operator.hear("connectionClosed").await["request_id"], "1");
+}
+
+#[tokio::test]
+async fn every_end_of_a_ticket_closes_its_connection_at_both_sides() {
+    for kind in ["complete", "cancel", "outsource"] {
+        let rig = Rig::start().await;
+        let mut connector = rig.connector(json!([])).await;
+        let ticket = rig.join(&rig.pending(Some(VIN)).await).await;
+        let uuid = &ticket["connection_uuid"];
+        open(&mut connector, uuid).await;
+        let mut operator = rig.operator().await;
+        operator.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
+        operator.hear("connectionJoined").await;
+        assert_eq!(rig.transition(&ticket, kind).await.status, 303);
+        assert_eq!(operator.hear("connectionClosed").await["message"]["reason"], "closed");
+        assert_eq!(&connector.hear("closeConnection").await["message"]["connection_uuid"], uuid);
+        operator.ask("joinConnection", "2", json!({"connection_uuid": uuid})).await;
+        operator.refused(404, "unknown-connection", "joinConnection").await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_whose_ticket_ended_meanwhile_is_closed_when_the_connector_comes_back() {
+    let (rig, connector, uuid) = opened().await;
+    connector.close().await;
+    let token = rig.operator_token().await;
+    let tickets = rig.get(&token, "/v2/tickets/in-progress-tickets").await.expect(200);
+    assert_eq!(rig.transition(&tickets["result"][0], "cancel").await.status, 303);
+    let mut connector = rig.connector(json!([{"connection_uuid": uuid, "received": 0}])).await;
+    assert_eq!(connector.hear("closeConnection").await["message"]["connection_uuid"], uuid);
+}
+
+#[tokio::test]
+async fn a_second_link_of_a_connector_replaces_the_first() {
+    let (rig, mut first, mut operator, uuid) = joined().await;
+    let mut second = rig.connector(json!([{"connection_uuid": uuid, "received": 0}])).await;
+    assert_eq!(u16::from(first.closed().await.unwrap().code), 4001);
+    operator.hear("connectionInterrupted").await;
+    operator.hear("connectionResumed").await;
+    operator.ask("resumeConnection", "1", json!({"connection_uuid": uuid, "received": 0})).await;
+    let request = second.hear("resumeConnection").await;
+    second.reply(&request, "connectionResumed", json!({"connection_uuid": uuid, "received": 0})).await;
+    operator.hear("connectionResumed").await;
+    second.binary(b"second".to_vec()).await;
+    assert_eq!(operator.next_binary().await, b"second");
+}
+
+#[tokio::test]
+async fn a_connection_outlives_a_restart_of_the_cloud() {
+    let (rig, connector, operator, uuid) = joined().await;
+    drop((connector, operator));
+    let rig = rig.restart(|_| {}).await;
+    let mut connector = rig.connector(json!([{"connection_uuid": uuid, "received": 11}])).await;
+    let mut operator = rig.operator().await;
+    operator.ask("joinConnection", "1", json!({"connection_uuid": uuid, "received": 4})).await;
+    operator.hear("connectionJoined").await;
+    assert_eq!(connector.hear("resumeConnection").await["message"]["received"], 4);
+}
+
+#[tokio::test]
+async fn what_an_operator_must_not_do_is_refused() {
+    let (rig, mut connector, mut operator, uuid) = joined().await;
+    operator.ask("openConnection", "1", json!({"connection_uuid": uuid})).await;
+    operator.refused(403, "forbidden", "openConnection").await;
+    operator.ask("reboot", "2", json!({})).await;
+    operator.refused(400, "unknown-action", "reboot").await;
+    operator.ask("openChannel", "3", json!({"channel": 1})).await;
+    operator.refused(400, "violations", "openChannel").await;
+    operator.ask("joinConnection", "4", json!({"connection_uuid": "x"})).await;
+    operator.refused(400, "violations", "joinConnection").await;
+    operator.ask("joinConnection", "5", json!({"connection_uuid": uuid::Uuid::new_v4()})).await;
+    operator.refused(404, "unknown-connection", "joinConnection").await;
+    operator.text("not json").await;
+    assert_eq!(operator.hear("error").await["message"]["type"], "/problems/malformed");
+
+    // another socket of the same operator has not joined
+    let mut other = rig.operator().await;
+    other.ask("openChannel", "1", json!({"connection_uuid": uuid, "channel": 1})).await;
+    other.refused(403, "not-joined", "openChannel").await;
+    other.ask("identifyVehicle", "2", json!({})).await;
+    other.refused(409, "not-joined", "identifyVehicle").await;
+    other.binary(b"not mine".to_vec()).await;
+    let mut customer = rig.socket(&rig.customer_token().await).await;
+    customer.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
+    customer.refused(403, "forbidden", "joinConnection").await;
+    customer.ask("openChannel", "2", json!({"connection_uuid": uuid, "channel": 1})).await;
+    customer.refused(400, "unknown-action", "openChannel").await;
+
+    // none of it reached the connector
+    operator.ask("identifyVehicle", "6", json!({})).await;
+    connector.hear("identifyVehicle").await;
+}
+
+#[tokio::test]
+async fn a_connector_that_is_not_who_it_says_is_sent_away() {
+    let rig = Rig::start().await;
+    let token = rig.connector_token().await;
+    let change = |field: &str, value: Value| {
+        let mut hello = rig.hello(json!([]));
+        hello[field] = value;
+        hello
+    };
+    let cases = [
+        (change("connector_uuid", json!(uuid::Uuid::new_v4())), 403, "forbidden"),
+        (change("protocol", json!(2)), 400, "unsupported-protocol"),
+        (change("connections", json!(5)), 400, "violations"),
+    ];
+    for (hello, status, slug) in cases {
+        let mut socket = rig.socket(&token).await;
+        socket.say("connectorHello", hello).await;
+        socket.refused(status, slug, "connectorHello").await;
+        assert_eq!(u16::from(socket.closed().await.unwrap().code), 1008);
+    }
+    let mut socket = rig.socket(&token).await;
+    socket.ask("connectorStatusUpdate", "1", json!({"connector_id": rig.cloud.connector_uuid})).await;
+    socket.refused(409, "hello-first", "connectorStatusUpdate").await;
+    let mut operator = rig.operator().await;
+    operator.say("connectorHello", rig.hello(json!([]))).await;
+    operator.refused(403, "forbidden", "connectorHello").await;
+}
+
+#[tokio::test]
+async fn two_connectors_are_relayed_beside_each_other_on_one_operators_socket() {
+    use connector_sim::cloud::ConnectorSeed;
+    let seeds: Vec<_> = (0..2).map(|_| ConnectorSeed::new(uuid::Uuid::new_v4(), "4711")).collect();
+    let uuids: Vec<_> = seeds.iter().map(|seed| seed.uuid).collect();
+    let rig = Rig::start_with(|config| config.connectors = seeds).await;
+    let mut operator = rig.operator().await;
+    let customer = rig.customer_token().await;
+    let mut peers = Vec::new();
+    for uuid in uuids {
+        let body = json!({"connector_uuid": uuid, "pincode": "4711"});
+        let request = rig.request(reqwest::Method::POST, "/v2/authenticate/pincode").json(&body);
+        let login = rig.answer(request).await.expect(200);
+        let token = login["access_token"].as_str().unwrap();
+        let mut connector = rig.socket(token).await;
+        let mut hello = rig.hello(json!([]));
+        hello["connector_uuid"] = json!(uuid);
+        connector.say("connectorHello", hello).await;
+        let record = rig.get(token, &format!("/v1/connectors/uuid/{uuid}")).await.expect(200);
+        let mut body = rig.ticket_body(None);
+        body["connector_id"] = record["id"].clone();
+        let ticket = rig.join(&rig.post(&customer, "/v1/tickets", body).await.expect(201)).await;
+        let connection = ticket["connection_uuid"].clone();
+        open(&mut connector, &connection).await;
+        operator.ask("joinConnection", "1", json!({"connection_uuid": connection})).await;
+        operator.hear("connectionJoined").await;
+        let tag: uuid::Uuid = connection.as_str().unwrap().parse().unwrap();
+        peers.push((connector, tag));
+    }
+    for (connector, tag) in &mut peers {
+        let mut message = vec![1, 0, 0, 0];
+        message.extend_from_slice(&tag.as_bytes()[..4]);
+        operator.binary(message.clone()).await;
+        assert_eq!(connector.next_binary().await, message);
+        connector.binary(message.clone()).await;
+        assert_eq!(operator.next_binary().await, message);
+    }
+}
+
+#[tokio::test]
+async fn pings_are_answered_while_the_operator_does_not_read() {
+    let (_rig, mut connector, _operator, _) = joined().await;
+    // less than the cloud keeps for an operator: the connector's link stays free
+    for _ in 0..40 {
+        connector.binary(vec![0; 64 * 1024]).await;
+    }
+    connector.ping().await;
+    assert!(matches!(connector.raw().await, Message::Pong(_)));
+}
+
+#[tokio::test]
+async fn a_connector_that_does_not_come_back_loses_the_connection_after_the_hold() {
+    let (_rig, connector, mut operator, _) = joined().await;
+    drop(connector);
+    operator.hear("connectionInterrupted").await;
+    operator.patience = Duration::from_secs(300);
+    tokio::time::pause();
+    let begin = tokio::time::Instant::now();
+    assert_eq!(operator.hear("connectionClosed").await["message"]["reason"], "link-lost");
+    let took = begin.elapsed();
+    assert!((Duration::from_secs(44)..=Duration::from_secs(46)).contains(&took), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_the_connector_never_answers_fails_in_the_end() {
+    let (_rig, mut connector, mut operator, uuid) = joined().await;
+    operator.ask("openChannel", "1", json!({"connection_uuid": uuid, "channel": 1})).await;
+    connector.hear("openChannel").await;
+    operator.patience = Duration::from_secs(300);
+    tokio::time::pause();
+    let error = tokio::select! {
+        error = operator.refused(504, "timeout", "openChannel") => error,
+        () = async { loop {
+            connector.ping().await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }} => unreachable!(),
+    };
+    assert_eq!(error["request_id"], "1");
+}

@@ -1,0 +1,340 @@
+//! A cloud in this process, a REST client that trusts it, and scripted peers on its websocket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use connector_sim::cloud::{Cloud, CloudConfig, Credentials};
+use connector_test_support::HANG;
+use futures_util::{SinkExt as _, StreamExt as _};
+use reqwest::{Method, StatusCode};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{self, Message};
+
+pub struct Rig {
+    pub cloud: Cloud,
+    pub directory: tempfile::TempDir,
+    http: reqwest::Client,
+    tls: Arc<rustls::ClientConfig>,
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    pub fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.body);
+        self.body
+    }
+
+    /// A problem object of this kind.
+    pub fn problem(self, status: u16, slug: &str) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.body);
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        assert_eq!(self.body["status"], status);
+        assert_eq!(self.body["type"], format!("/problems/{slug}"), "{}", self.body);
+        for field in ["title", "detail"] {
+            assert!(self.body[field].as_str().is_some_and(|text| !text.is_empty()), "{}", self.body);
+        }
+        self.body
+    }
+
+    /// A violation of exactly these fields.
+    pub fn violates(self, fields: &[&str]) {
+        let body = self.problem(400, "violations");
+        let named: Vec<_> =
+            body["violations"].as_array().unwrap().iter().map(|v| v["field"].clone()).collect();
+        assert_eq!(named, fields, "{body}");
+    }
+}
+
+impl Rig {
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut CloudConfig)) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), change).await
+    }
+
+    pub async fn start_in(directory: tempfile::TempDir, change: impl FnOnce(&mut CloudConfig)) -> Self {
+        let mut config = CloudConfig::local(directory.path().join("state"));
+        change(&mut config);
+        let cloud = Cloud::start(config).await.unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&cloud.ca_file).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls.clone())
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .unwrap();
+        Self { cloud, directory, http, tls: Arc::new(tls) }
+    }
+
+    pub async fn restart(self, change: impl FnOnce(&mut CloudConfig)) -> Self {
+        self.cloud.shutdown().await;
+        Self::start_in(self.directory, change).await
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let url = if path.starts_with("https://") {
+            path.to_owned()
+        } else {
+            format!("{}{path}", self.cloud.api_url)
+        };
+        self.http.request(method, url)
+    }
+
+    pub async fn answer(&self, request: reqwest::RequestBuilder) -> Answer {
+        let response = request.timeout(HANG).send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = response.bytes().await.unwrap();
+        let body = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+        Answer { status, headers, body }
+    }
+
+    pub async fn get(&self, token: &str, path: &str) -> Answer {
+        self.answer(self.request(Method::GET, path).bearer_auth(token)).await
+    }
+
+    pub async fn send(&self, method: Method, token: &str, path: &str, body: Value) -> Answer {
+        self.answer(self.request(method, path).bearer_auth(token).json(&body)).await
+    }
+
+    pub async fn post(&self, token: &str, path: &str, body: Value) -> Answer {
+        self.send(Method::POST, token, path, body).await
+    }
+
+    pub async fn patch(&self, token: &str, path: &str, body: Value) -> Answer {
+        self.send(Method::PATCH, token, path, body).await
+    }
+
+    pub async fn form(&self, fields: &[(&str, &str)]) -> Answer {
+        self.answer(self.request(Method::POST, "/oauth2/token").form(fields)).await
+    }
+
+    pub async fn pincode(&self, pincode: Value) -> Answer {
+        let body = json!({"connector_uuid": self.cloud.connector_uuid, "pincode": pincode});
+        self.answer(self.request(Method::POST, "/v2/authenticate/pincode").json(&body)).await
+    }
+
+    pub async fn connector_token(&self) -> String {
+        let body = self.pincode(json!(self.cloud.connector_pincode)).await.expect(200);
+        body["access_token"].as_str().unwrap().to_owned()
+    }
+
+    async fn account_token(&self, account: &Credentials) -> String {
+        let fields = [
+            ("grant_type", "client_credentials"),
+            ("client_id", account.client_id.as_str()),
+            ("client_secret", account.client_secret.as_str()),
+        ];
+        self.form(&fields).await.expect(200)["access_token"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn operator_token(&self) -> String {
+        self.account_token(&self.cloud.operator).await
+    }
+
+    pub async fn customer_token(&self) -> String {
+        self.account_token(&self.cloud.customer).await
+    }
+
+    pub fn ticket_body(&self, vin: Option<&str>) -> Value {
+        json!({
+            "vin": vin, "vehicle_model_id": 3, "vehicle_model_variant_id": 3,
+            "connector_id": self.cloud.connector_id, "product_ids": [1],
+            "metadata": {"vin_is_found_by_reader": true},
+        })
+    }
+
+    /// A pending ticket on the connector.
+    pub async fn pending(&self, vin: Option<&str>) -> Value {
+        let token = self.customer_token().await;
+        self.post(&token, "/v1/tickets", self.ticket_body(vin)).await.expect(201)
+    }
+
+    /// The ticket as it is in progress, after an operator has joined it.
+    pub async fn join(&self, ticket: &Value) -> Value {
+        let token = self.operator_token().await;
+        let path = format!("/v2/tickets/pending-tickets/{}", ticket["uuid"].as_str().unwrap());
+        let body = json!({"transition": {"type": "join", "operator_id": "desk 1"}});
+        let answer = self.patch(&token, &path, body).await;
+        assert_eq!(answer.status, 303, "{}", answer.body);
+        let location = answer.headers["location"].to_str().unwrap().to_owned();
+        self.get(&token, &location).await.expect(200)
+    }
+
+    pub async fn transition(&self, ticket: &Value, kind: &str) -> Answer {
+        let token = self.operator_token().await;
+        let path = format!("/v2/tickets/in-progress-tickets/{}", ticket["id"].as_str().unwrap());
+        self.patch(&token, &path, json!({"transition": {"type": kind}})).await
+    }
+
+    pub async fn try_socket(&self, url: &str, token: Option<&str>) -> Result<Socket, tungstenite::Error> {
+        let mut request = url.into_client_request().unwrap();
+        let headers = request.headers_mut();
+        headers.insert("Sec-WebSocket-Protocol", "connector-relay.v1".parse().unwrap());
+        if let Some(token) = token {
+            headers.insert("Authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        let stream = TcpStream::connect(self.cloud.address).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::from(self.cloud.address.ip());
+        let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await?;
+        let (stream, response) = tokio_tungstenite::client_async(request, stream).await?;
+        assert_eq!(response.headers()["Sec-WebSocket-Protocol"], "connector-relay.v1");
+        Ok(Socket { stream, patience: HANG })
+    }
+
+    pub async fn socket(&self, token: &str) -> Socket {
+        self.try_socket(&self.cloud.websocket_url, Some(token)).await.unwrap()
+    }
+
+    /// The connector's link, greeted, naming the connections that it holds.
+    pub async fn connector(&self, held: Value) -> Socket {
+        let mut socket = self.socket(&self.connector_token().await).await;
+        socket.say("connectorHello", self.hello(held)).await;
+        // a status is stored after the hello before it
+        socket.say("connectorStatusUpdate", json!({"connector_id": self.cloud.connector_uuid})).await;
+        let token = self.operator_token().await;
+        let path = format!("/v1/connectors/{}", self.cloud.connector_id);
+        while self.get(&token, &path).await.expect(200)["is_online"] != true {}
+        socket
+    }
+
+    pub fn hello(&self, held: Value) -> Value {
+        json!({
+            "connector_uuid": self.cloud.connector_uuid, "protocol": 1, "agent_version": "0.1.0",
+            "software_version": 2, "hardware_version": 0, "hardware_type": "classic",
+            "has_wifi": true, "supports_doip": true,
+            "buses": [{"kind": "can", "pins": [6, 14], "fd": true}], "connections": held,
+        })
+    }
+
+    pub async fn operator(&self) -> Socket {
+        self.socket(&self.operator_token().await).await
+    }
+}
+
+pub struct Socket {
+    stream: WebSocketStream<TlsStream<TcpStream>>,
+    /// How long it waits for a message; longer than the default in virtual time only.
+    pub patience: Duration,
+}
+
+impl Socket {
+    pub async fn say(&mut self, action: &str, message: Value) {
+        self.text(&json!({"action": action, "message": message}).to_string()).await;
+    }
+
+    pub async fn ask(&mut self, action: &str, request_id: &str, message: Value) {
+        let envelope = json!({"action": action, "message": message, "request_id": request_id});
+        self.text(&envelope.to_string()).await;
+    }
+
+    pub async fn reply(&mut self, to: &Value, action: &str, message: Value) {
+        self.ask(action, to["request_id"].as_str().unwrap(), message).await;
+    }
+
+    pub async fn text(&mut self, text: &str) {
+        self.stream.send(Message::text(text)).await.unwrap();
+    }
+
+    pub async fn binary(&mut self, bytes: impl Into<Vec<u8>>) {
+        self.stream.send(Message::binary(bytes.into())).await.unwrap();
+    }
+
+    pub async fn ping(&mut self) {
+        self.stream.send(Message::Ping(Vec::new().into())).await.unwrap();
+    }
+
+    /// The next message that is no ping or pong.
+    pub async fn message(&mut self) -> Message {
+        loop {
+            match self.raw().await {
+                Message::Ping(_) | Message::Pong(_) => {}
+                message => return message,
+            }
+        }
+    }
+
+    pub async fn raw(&mut self) -> Message {
+        tokio::time::timeout(self.patience, self.stream.next()).await.expect("hangs").expect("ended").unwrap()
+    }
+
+    /// The next message, which is text, as JSON.
+    pub async fn next(&mut self) -> Value {
+        match self.message().await {
+            Message::Text(text) => serde_json::from_str(text.as_str()).unwrap(),
+            other => panic!("no text: {other:?}"),
+        }
+    }
+
+    /// The next message, which is text with this action.
+    pub async fn hear(&mut self, action: &str) -> Value {
+        let envelope = self.next().await;
+        assert_eq!(envelope["action"], action, "{envelope}");
+        envelope
+    }
+
+    /// The next text with this action; others are passed over.
+    pub async fn await_action(&mut self, action: &str) -> Value {
+        loop {
+            let envelope = self.next().await;
+            if envelope["action"] == action {
+                return envelope;
+            }
+        }
+    }
+
+    /// The next message, which is binary.
+    pub async fn next_binary(&mut self) -> Vec<u8> {
+        match self.message().await {
+            Message::Binary(bytes) => bytes.to_vec(),
+            other => panic!("not binary: {other:?}"),
+        }
+    }
+
+    /// The next message is an error of this kind.
+    pub async fn refused(&mut self, status: u16, slug: &str, in_reply_to: &str) -> Value {
+        let envelope = self.hear("error").await;
+        assert_eq!(envelope["message"]["status"], status, "{envelope}");
+        assert_eq!(envelope["message"]["type"], format!("/problems/{slug}"), "{envelope}");
+        assert_eq!(envelope["message"]["in_reply_to"], in_reply_to, "{envelope}");
+        envelope
+    }
+
+    /// Reads until the cloud closes the socket.
+    pub async fn closed(&mut self) -> Option<CloseFrame> {
+        loop {
+            match tokio::time::timeout(self.patience, self.stream.next()).await.expect("hangs") {
+                Some(Ok(Message::Close(frame))) => return frame,
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return None,
+            }
+        }
+    }
+
+    pub async fn close(mut self) {
+        self.stream.close(None).await.unwrap();
+        while let Some(Ok(_)) = self.stream.next().await {}
+    }
+}

@@ -1,0 +1,134 @@
+//! An agent in this process.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use connector_agent::agent::{self, Control, Setup, SetupError};
+use connector_agent::config::{
+    ApiUrl, BusConfig, BusKind, Config, ConnectorUuid, Pincode, PowerConfig, WebsocketUrl,
+};
+use connector_agent::tls;
+use connector_hal::board::{Board, Led, SimBoard, SimBoardHandle};
+use connector_hal::can::CanBus;
+use connector_hal::can::virtual_bus::VirtualBus;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::{Connector, Sandbox};
+use crate::hardware::HardwareBuilder;
+use crate::soon;
+
+/// How an agent differs from the usual one.
+#[derive(Debug, Clone, Default)]
+pub struct AgentSettings {
+    /// A network between agent and cloud.
+    pub through: Option<SocketAddr>,
+    /// Another pincode than the connector's.
+    pub pincode: Option<String>,
+    /// Whether the CAN adapter is plugged in, where it is not from the beginning.
+    pub adapter: Option<watch::Receiver<bool>>,
+    /// Whether the CAN adapter can do CAN FD.
+    pub fd: bool,
+    /// Terminal 15 and voltage.
+    pub power: PowerConfig,
+    /// The devices of K-lines, which it has in place of a CAN bus, at pins 1, 2 and so on.
+    pub klines: Vec<PathBuf>,
+    /// A DoIP gateway, or an interface, at which the agent is in place of a CAN bus.
+    pub doip: Option<String>,
+    /// Which network configuration the VIN is read with.
+    pub doip_network: Option<u8>,
+}
+
+pub struct TestAgent {
+    pub board: SimBoardHandle,
+    control: mpsc::Sender<Control>,
+    task: JoinHandle<Result<Control, SetupError>>,
+}
+
+impl TestAgent {
+    pub fn start(
+        sandbox: &Sandbox,
+        connector: &Connector,
+        bus: &VirtualBus,
+        settings: AgentSettings,
+    ) -> Self {
+        let cloud = &sandbox.cloud;
+        let address = settings.through.unwrap_or(cloud.address);
+        let mut config = Config::new(
+            ConnectorUuid::new(connector.uuid).unwrap(),
+            ApiUrl::try_from(format!("https://{address}")).unwrap(),
+            WebsocketUrl::try_from(format!("wss://{address}/ws")).unwrap(),
+        );
+        config.cloud.ca_file = Some(cloud.ca_file.clone());
+        config.buses = vec![match settings.doip {
+            Some(gateway) => BusConfig { kind: BusKind::Doip, pins: vec![3, 11], ..BusConfig::can(gateway) },
+            None => BusConfig { fd: settings.fd, ..BusConfig::can("can0") },
+        }];
+        if !settings.klines.is_empty() {
+            let kline = |(pin, device): (u8, &PathBuf)| BusConfig {
+                kind: BusKind::Kline,
+                pins: vec![pin],
+                ..BusConfig::can(device.to_string_lossy())
+            };
+            config.buses = (1..).zip(&settings.klines).map(kline).collect();
+        }
+        if let Some(number) = settings.doip_network {
+            config.doip.network_configuration = number;
+        }
+        config.power = settings.power;
+        let (bus, present) = (bus.clone(), settings.adapter);
+        let (board, handle) = SimBoard::new();
+        let hardware = HardwareBuilder::of_config(&config, board.doip_activation())
+            .open_can_later(move |device: &str| {
+                let (bus, device, mut present) = (bus.clone(), device.to_owned(), present.clone());
+                Box::pin(async move {
+                    if let Some(present) = &mut present {
+                        present.wait_for(|present| *present).await.unwrap();
+                    }
+                    let adapter = bus.attach_adapter(&device, VirtualBus::full_capabilities());
+                    Ok(Box::new(adapter) as Box<dyn CanBus>)
+                })
+            })
+            .terminal15()
+            .build();
+        let pincode = settings.pincode.as_deref().unwrap_or(&connector.pincode);
+        let setup = Setup {
+            pincode: Pincode::new(pincode).unwrap(),
+            hardware,
+            board: Box::new(board),
+            tls: tls::client_config(config.cloud.ca_file.as_deref()).unwrap(),
+            seed: 1,
+            config,
+        };
+        let (control, mut commands) = mpsc::channel(1);
+        let task = tokio::spawn(async move { agent::run(setup, &mut commands).await });
+        Self { board: handle, control, task }
+    }
+
+    /// Ends the agent as SIGTERM does; returns how long that took.
+    pub async fn shut_down(self) -> Duration {
+        let asked = Instant::now();
+        self.control.send(Control::Shutdown).await.unwrap();
+        let ended = soon("the agent to end", self.task).await.unwrap().unwrap();
+        assert_eq!(ended, Control::Shutdown);
+        asked.elapsed()
+    }
+
+    /// Ends the agent as a power failure does: it sends nothing more.
+    pub async fn kill(self) {
+        self.task.abort();
+        let ended = self.task.await;
+        assert!(ended.is_err_and(|error| error.is_cancelled()), "it had ended before");
+    }
+
+    pub async fn sees_led(&self, what: &str, is_so: impl Fn(Led) -> bool) {
+        let mut led = self.board.led();
+        soon(what, led.wait_for(|led| is_so(*led))).await.unwrap();
+    }
+
+    pub async fn hears_buzzer(&self, on: bool) {
+        let mut buzzer = self.board.buzzer();
+        soon("the buzzer", buzzer.wait_for(|sounds| *sounds == on)).await.unwrap();
+    }
+}

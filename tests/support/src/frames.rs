@@ -1,0 +1,128 @@
+//! Frames through a bus and a link, as a session does it, without the I/O around.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use connector_agent::config::IsotpStack;
+use connector_agent::relay::buses::Channels;
+use connector_agent::relay::buses::can::channels::CanChannels;
+use connector_agent::relay::channel::{Channel, Output, RawChannel};
+use connector_agent::relay::link::{Link, Role};
+use connector_agent::relay::wire::codec::{Header, Payload, Record, Tag};
+use connector_hal::can::{CanEvent, CanFrame, CanId, CanSettings, FdFlags};
+
+const CHANNEL: u16 = 7;
+
+/// A bus with a raw channel, and both ends of a link.
+pub struct Relay {
+    now: Instant,
+    bus: CanChannels,
+    link: Link,
+    /// The operator's end.
+    peer: Link,
+    frame: CanFrame,
+    pub frames_a_message: u32,
+    /// Messages that the websocket and the peer have and that are not acknowledged.
+    pub in_flight: usize,
+    unacknowledged: VecDeque<Bytes>,
+    pub relayed: u64,
+    /// What the operator sends.
+    message: Vec<u8>,
+    seq: u32,
+}
+
+impl Relay {
+    pub fn new(frame: CanFrame) -> Self {
+        let now = Instant::now();
+        let tag = Tag([1, 2, 3, 4]);
+        let mut bus = CanChannels::new(
+            "vehicle",
+            CanSettings { bit_rate: 500_000, data_bit_rate: None, listen_only: false },
+            IsotpStack::Own,
+        );
+        bus.insert(CHANNEL, Channel::Raw(RawChannel::new(Some(frame.id()), Some(frame.id()), true)));
+        Self {
+            now,
+            bus,
+            link: Link::new(Role::Connector, tag, now),
+            peer: Link::new(Role::Operator, tag, now),
+            frame,
+            frames_a_message: 1,
+            in_flight: 400,
+            unacknowledged: VecDeque::with_capacity(8192),
+            relayed: 0,
+            message: Vec::with_capacity(64),
+            seq: 0,
+        }
+    }
+
+    pub fn carry_from_vehicle(&mut self, frames: u32) {
+        for index in 0..frames {
+            self.now += Duration::from_micros(230);
+            self.bus.handle_event(self.now, &CanEvent::Received { frame: self.frame, at: self.now });
+            while let Some(output) = self.bus.poll_output() {
+                let Output::Frame(frame) = output.output else { panic!("{output:?}") };
+                self.link.push(self.now, output.at, output.channel, Payload::Frame(frame)).unwrap();
+            }
+            if index % self.frames_a_message == self.frames_a_message - 1 {
+                let message = self.link.poll_message(self.now).unwrap();
+                self.unacknowledged.push_back(message);
+            }
+            while self.unacknowledged.len() > self.in_flight {
+                self.acknowledge();
+            }
+        }
+    }
+
+    /// The peer gets the oldest message, and what it answers comes back.
+    fn acknowledge(&mut self) {
+        let message = self.unacknowledged.pop_front().unwrap();
+        let incoming = self.peer.handle_message(self.now, &message).unwrap().unwrap();
+        self.relayed += incoming.records().count() as u64;
+        drop(message);
+        if let Some(answer) = self.peer.poll_message(self.now) {
+            assert!(self.link.handle_message(self.now, &answer).unwrap().is_none());
+        }
+    }
+
+    pub fn toward_vehicle(&mut self, frames: u32) {
+        for _ in 0..frames {
+            self.now += Duration::from_micros(230);
+            self.seq += 1;
+            self.message.clear();
+            let header = Header {
+                record_count: 1,
+                tag: Tag([1, 2, 3, 4]),
+                seq: self.seq,
+                ack: 0,
+                time: u64::from(self.seq) * 230,
+            };
+            header.encode(&mut self.message);
+            Record { channel: CHANNEL, offset: 0, payload: Payload::Frame(self.frame) }
+                .encode(&mut self.message);
+            let incoming = self.link.handle_message(self.now, &self.message).unwrap().unwrap();
+            for record in incoming.records() {
+                let Payload::Frame(frame) = record.payload else { panic!("{record:?}") };
+                let expires = self.now + Duration::from_millis(500);
+                self.bus.handle_frame_to_send(self.now, record.channel, frame, expires);
+            }
+            let frame = self.bus.poll_transmit(self.now).unwrap();
+            assert_eq!(frame, self.frame);
+            self.bus.handle_accepted(self.now);
+            self.bus.handle_event(self.now, &CanEvent::Transmitted { at: self.now });
+            assert!(self.bus.poll_output().is_none());
+            // an acknowledgement now and then
+            drop(self.link.poll_message(self.now));
+        }
+    }
+}
+
+pub fn classic(byte: u8) -> CanFrame {
+    CanFrame::new(CanId::try_from(0x7E8).unwrap(), &[byte; 8]).unwrap()
+}
+
+pub fn fd(byte: u8) -> CanFrame {
+    let flags = FdFlags { bit_rate_switch: true, error_state: false };
+    CanFrame::new_fd(CanId::try_from(0x7E8).unwrap(), flags, &[byte; 64]).unwrap()
+}

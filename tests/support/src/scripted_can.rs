@@ -1,0 +1,62 @@
+//! A CAN adapter without a bus, whose events a script decides.
+
+use std::task::{Context, Poll};
+
+use connector_hal::bus::BusStatus;
+use connector_hal::can::{CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings};
+use connector_hal::future::BoxFuture;
+
+/// What an adapter does.
+pub trait Script: Send {
+    /// By default, classic frames at every bit rate.
+    fn capabilities(&self) -> CanCapabilities {
+        CanCapabilities { fd: false, listen_only: true, set_bit_rate: true, confirms_transmission: true }
+    }
+
+    fn configure(&mut self, _settings: CanSettings) {}
+
+    /// Takes a frame; by default it is sent immediately and nothing more is heard of it.
+    fn poll_send(&mut self, _cx: &mut Context<'_>, _frame: &CanFrame) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<CanEvent>;
+}
+
+/// The adapter.
+pub struct ScriptedCan<S>(pub S);
+
+impl<S: Script> CanBus for ScriptedCan<S> {
+    fn device(&self) -> &str {
+        "scripted"
+    }
+
+    fn capabilities(&self) -> CanCapabilities {
+        self.0.capabilities()
+    }
+
+    fn status(&self) -> BusStatus {
+        BusStatus::default()
+    }
+
+    fn configure(&mut self, settings: CanSettings) -> BoxFuture<'_, Result<(), CanError>> {
+        self.0.configure(settings);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn restart(&mut self) -> BoxFuture<'_, Result<(), CanError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn set_filters(&mut self, _: &[CanFilter]) -> Result<(), CanError> {
+        Ok(())
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, frame: &CanFrame) -> Poll<Result<(), CanError>> {
+        self.0.poll_send(cx, frame).map(Ok)
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<CanEvent, CanError>> {
+        self.0.poll_event(cx).map(Ok)
+    }
+}

@@ -1,0 +1,203 @@
+//! What can go wrong on a line, and how the link comes back.
+
+use std::time::Duration;
+
+use connector_agent::protocol::kline::{Event, Failure, KeyByteError, ReceiveFailure};
+use connector_hal::kline::Signal;
+use connector_sim::vehicle::kline::{KlineEcuConfig, Misbehaviour};
+
+use super::rig::{MS, Rig};
+use super::{VIN_ANSWER, fast, is_up, slow};
+
+fn with(misbehaviour: Misbehaviour) -> KlineEcuConfig {
+    KlineEcuConfig { misbehaviour, ..KlineEcuConfig::new(0x11) }
+}
+
+/// How setting the link up failed.
+fn failure(rig: &mut Rig) -> Option<Failure> {
+    rig.endpoints[0].send(&[0x1A, 0x90]).unwrap();
+    let event = rig.run_until(Duration::from_secs(20), |event| matches!(event, Event::SendFailed(_)));
+    match event {
+        Some(Event::SendFailed(failure)) => Some(failure),
+        _ => None,
+    }
+}
+
+fn initialisations(rig: &Rig) -> usize {
+    rig.sent.iter().filter(|(_, signal)| !matches!(signal, Signal::Byte(_))).count()
+}
+
+#[test]
+fn a_silent_ecu_is_tried_three_times_by_pulse_and_twice_by_address() {
+    for (config, attempts) in [(fast(0x11), 3), (slow(0x11), 2)] {
+        let mut rig = Rig::new(vec![config], vec![]);
+        assert_eq!(failure(&mut rig), Some(Failure::NoAnswer));
+        assert_eq!(initialisations(&rig), attempts);
+        rig.run(Duration::from_secs(60));
+        assert_eq!(initialisations(&rig), attempts, "nobody is asked without need");
+        // the next PDU tries again
+        assert_eq!(failure(&mut rig), Some(Failure::NoAnswer));
+        assert_eq!(initialisations(&rig), 2 * attempts);
+    }
+}
+
+#[test]
+fn an_ecu_that_missed_the_first_initialisation_is_reached_by_the_next() {
+    for config in [fast(0x11), slow(0x11)] {
+        let ecu = with(Misbehaviour { deaf_to: 1, ..Misbehaviour::default() });
+        let mut rig = Rig::new(vec![config], vec![ecu]);
+        assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
+        assert_eq!(initialisations(&rig), 2);
+        assert_eq!(rig.anomalies(), []);
+    }
+}
+
+#[test]
+fn key_bytes_of_another_protocol_or_with_a_wrong_parity_are_refused() {
+    for config in [fast(0x11), slow(0x11)] {
+        let ecu = KlineEcuConfig { key_bytes: [0x08, 0x08], ..KlineEcuConfig::new(0x11) };
+        let mut rig = Rig::new(vec![config], vec![ecu]);
+        assert_eq!(failure(&mut rig), Some(Failure::KeyBytes(KeyByteError::OtherProtocol(8, 8))));
+        assert_eq!(initialisations(&rig), 1, "asking again cannot help");
+        let ecu = KlineEcuConfig { key_bytes: [0xEE, 0x8F], ..KlineEcuConfig::new(0x11) };
+        let mut rig = Rig::new(vec![config], vec![ecu]);
+        assert_eq!(failure(&mut rig), Some(Failure::KeyBytes(KeyByteError::Parity(0xEE, 0x8F))));
+    }
+}
+
+#[test]
+fn key_bytes_other_than_the_keyword_are_refused_and_the_keyword_may_be_in_either_order() {
+    for keyword in [(143, 233), (233, 143)] {
+        for mut config in [fast(0x11), slow(0x11)] {
+            config.keyword = Some(keyword);
+            let mut rig = Rig::new(vec![config], vec![KlineEcuConfig::new(0x11)]);
+            let failed = failure(&mut rig).unwrap();
+            assert!(matches!(failed, Failure::OtherKeyBytes(found) if found.number() == 0x8FEF), "{failed}");
+            let ecu = KlineEcuConfig { key_bytes: [0xE9, 0x8F], ..KlineEcuConfig::new(0x11) };
+            let mut rig = Rig::new(vec![config], vec![ecu]);
+            assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
+        }
+    }
+}
+
+#[test]
+fn a_wrong_synchronisation_byte_or_address_is_told() {
+    let ecu = with(Misbehaviour { synchronisation: Some(0x54), ..Misbehaviour::default() });
+    assert_eq!(failure(&mut Rig::new(vec![slow(0x11)], vec![ecu])), Some(Failure::Synchronisation(0x54)));
+    let ecu = with(Misbehaviour { confirms_wrong_address: true, ..Misbehaviour::default() });
+    assert_eq!(failure(&mut Rig::new(vec![slow(0x11)], vec![ecu])), Some(Failure::Address(0x11)));
+    // an ECU at another bit rate
+    let ecu = KlineEcuConfig { bit_rate: 9_600, ..KlineEcuConfig::new(0x11) };
+    assert!(matches!(failure(&mut Rig::new(vec![slow(0x11)], vec![ecu])), Some(Failure::Synchronisation(_))));
+}
+
+#[test]
+fn an_ecu_that_refuses_communication_is_not_asked_again() {
+    let ecu = with(Misbehaviour { refuses_with: Some(0x10), ..Misbehaviour::default() });
+    let mut rig = Rig::new(vec![fast(0x11)], vec![ecu]);
+    assert_eq!(failure(&mut rig), Some(Failure::Refused(0x10)));
+    assert_eq!(initialisations(&rig), 1);
+}
+
+#[test]
+fn a_line_that_gives_nothing_back_is_told_from_a_silent_ecu() {
+    let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
+    rig.is_open_circuit = true;
+    assert_eq!(failure(&mut rig), Some(Failure::NoEcho));
+}
+
+#[test]
+fn a_collision_ends_the_request_and_the_next_one_gets_through() {
+    let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
+    rig.ask(0, &[0x1A, 0x90]);
+    // the second byte of the next request comes back as another
+    rig.wire.disturb(1, 0x10);
+    assert_eq!(rig.ask(0, &[0x1A, 0x90]), Vec::<Vec<u8>>::new());
+    let collision = Event::SendFailed(Failure::Collision { sent: 0x11, received: 0x01 });
+    assert!(rig.has(|event| *event == collision), "{:?}", rig.events);
+    assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
+    // whether it is still there was asked in between; the broken request it never took
+    assert_eq!(rig.ecus[0].requests(), [vec![0x1A, 0x90], vec![0x3E], vec![0x1A, 0x90]]);
+}
+
+#[test]
+fn a_byte_of_somebody_else_between_two_of_ours_is_a_collision() {
+    let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
+    rig.ask(0, &[0x1A, 0x90]);
+    rig.run(100 * MS);
+    let at = rig.now + 3 * MS;
+    rig.wire.add_noise(at, 0x42);
+    rig.ask(0, &[0x1A, 0x90]);
+    assert!(rig.has(|event| matches!(event, Event::SendFailed(Failure::Collision { received: 0x42, .. }))));
+}
+
+#[test]
+fn noise_on_a_quiet_line_is_no_answer_and_only_moves_the_next_request_on() {
+    let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
+    rig.ask(0, &[0x1A, 0x90]);
+    rig.run(100 * MS);
+    for byte in [0x00, 0xFF, 0x83] {
+        rig.wire.add_noise(rig.now, byte);
+        rig.run(MS);
+    }
+    // the ECU takes that for the beginning of a message, until it is silent for P4max
+    assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
+}
+
+#[test]
+fn a_disturbed_answer_is_told_and_the_link_goes_on() {
+    let ecu = with(Misbehaviour::default());
+    let mut rig = Rig::new(vec![fast(0x11)], vec![ecu]);
+    rig.ask(0, &[0x1A, 0x90]);
+    rig.ecus[0].config_mut().misbehaviour.wrong_checksums = 1;
+    assert_eq!(rig.ask(0, &[0x1A, 0x90]), Vec::<Vec<u8>>::new());
+    let is_checksum = |event: &Event| matches!(event, Event::ReceiveFailed(ReceiveFailure::Message(_)));
+    assert!(rig.has(is_checksum));
+    assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
+    rig.ecus[0].config_mut().misbehaviour.truncated = 1;
+    assert_eq!(rig.ask(0, &[0x1A, 0x90]), Vec::<Vec<u8>>::new());
+    assert!(rig.has(|event| *event == Event::ReceiveFailed(ReceiveFailure::Incomplete)));
+    assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
+    let asked = rig.ecus[0].requests().iter().filter(|request| request[0] == 0x1A).count();
+    assert_eq!(asked, 5, "nothing that the operator sent is repeated");
+    assert_eq!(initialisations(&rig), 1);
+    assert_eq!(rig.anomalies(), []);
+}
+
+#[test]
+fn an_ecu_that_forgot_the_communication_is_initialised_again_and_the_next_pdu_is_answered() {
+    let ecu = with(Misbehaviour { forgets_after: Some(1), ..Misbehaviour::default() });
+    let mut rig = Rig::new(vec![fast(0x11)], vec![ecu]);
+    assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
+    // this one is lost on it
+    assert_eq!(rig.ask(0, &[0x21, 0x01]), Vec::<Vec<u8>>::new());
+    assert!(rig.has(|event| *event == Event::NoAnswer));
+    assert_eq!(rig.ask(0, &[0x21, 0x02]).len(), 1, "{:?}", rig.events);
+    assert!(rig.has(|event| *event == Event::Down(Failure::NoAnswer)));
+    assert_eq!(rig.events.iter().filter(|(_, event)| is_up(event)).count(), 2);
+    assert_eq!(initialisations(&rig), 2);
+}
+
+#[test]
+fn an_ecu_that_is_gone_is_told_by_its_keep_alive_and_found_again_when_it_is_back() {
+    let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
+    rig.ask(0, &[0x1A, 0x90]);
+    rig.ecus[0].config_mut().misbehaviour.is_silent = true;
+    let down = rig.run_until(Duration::from_secs(10), |event| matches!(event, Event::Down(_)));
+    assert_eq!(down, Some(Event::Down(Failure::NoAnswer)));
+    rig.run(Duration::from_secs(20));
+    assert!(!rig.endpoints[0].is_up());
+    rig.ecus[0].config_mut().misbehaviour.is_silent = false;
+    assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
+}
+
+#[test]
+fn a_line_that_was_lost_fails_what_was_under_way_and_is_set_up_anew() {
+    let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
+    rig.ask(0, &[0x1A, 0x90]);
+    rig.endpoints[0].send(&[0x1A, 0x90]).unwrap();
+    rig.endpoints[0].handle_line_lost();
+    assert!(!rig.endpoints[0].is_up());
+    assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
+    assert_eq!(initialisations(&rig), 2);
+}

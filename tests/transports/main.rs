@@ -1,0 +1,8 @@
+//! ISO-TP, K-line links and DoIP against simulated ECUs and gateways, and the fuzz corpora of every decoder.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod doip;
+mod fuzz_corpus;
+mod isotp;
+mod kline;

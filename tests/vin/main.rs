@@ -1,0 +1,11 @@
+//! Reading the VIN and finding the ECUs of a vehicle, on simulated buses.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod ecu;
+
+mod kline;
+mod read;
+mod reader;
+mod scan;
+mod vehicles;

@@ -1,0 +1,529 @@
+//! The VIN reader against scripted ECUs, in virtual time.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use connector_agent::vehicle::vin::{
+    Candidate, EcuAddress, ReaderEvent, ReaderOutcome, ReaderSettings, VinReader, VinReport, VinSource,
+};
+use connector_hal::bus::BusState;
+use connector_hal::can::CanFrame;
+use connector_test_support::id;
+use proptest::prelude::*;
+
+use crate::ecu::{Ecu, GMLAN, KWP, OBD, OTHER_VIN, UDS, VIN, positive};
+
+const BUDGET: Duration = Duration::from_millis(1500);
+/// One frame on the bus.
+const FRAME_TIME: Duration = Duration::from_micros(250);
+/// P2, and an allowance for latency.
+const STAGE: Duration = Duration::from_millis(70);
+
+/// What an adapter and its bus do with our frames.
+#[derive(Clone, Copy, PartialEq)]
+enum Adapter {
+    /// Tells when a frame was acknowledged.
+    Confirms,
+    /// Tells when it took a frame.
+    TakesOnly,
+    /// Reports acknowledgements, but no other node acknowledges.
+    Alone,
+}
+
+/// A frame on its way, by its sender.
+enum OnWire {
+    VinReader(CanFrame),
+    Ecu(usize, CanFrame),
+    Other(CanFrame),
+}
+
+struct Rig {
+    reader: VinReader,
+    adapter: Adapter,
+    ecus: Vec<Ecu>,
+    wire: VecDeque<(Instant, OnWire)>,
+    start: Instant,
+    now: Instant,
+    /// What the reader sent, and when.
+    sent: Vec<(Duration, CanFrame)>,
+}
+
+impl Rig {
+    fn new(alive: bool, adapter: Adapter, ecus: Vec<Ecu>) -> Self {
+        let now = Instant::now();
+        let confirms_transmission = adapter != Adapter::TakesOnly;
+        let reader = VinReader::new(ReaderSettings { until: now + BUDGET, alive, confirms_transmission });
+        Self { reader, adapter, ecus, wire: VecDeque::new(), start: now, now, sent: Vec::new() }
+    }
+
+    fn vehicle(ecus: Vec<Ecu>) -> Self {
+        Self::new(true, Adapter::Confirms, ecus)
+    }
+
+    /// Another node's frame, some time from now.
+    fn other_node(&mut self, after: Duration, frame: CanFrame) {
+        self.wire.push_back((self.start + after, OnWire::Other(frame)));
+    }
+
+    /// Runs to the end; returns the outcome and the report.
+    fn run(&mut self) -> (ReaderOutcome, VinReport) {
+        loop {
+            while let Some(frame) = self.reader.poll_transmit(self.now) {
+                self.sent.push((self.now - self.start, frame));
+                if self.adapter == Adapter::TakesOnly {
+                    self.reader.handle_transmitted(self.now);
+                }
+                if self.adapter != Adapter::Alone {
+                    self.wire.push_back((self.now + FRAME_TIME, OnWire::VinReader(frame)));
+                }
+            }
+            while let Some(event) = self.reader.poll_event() {
+                if let ReaderEvent::Finished(outcome) = event {
+                    let elapsed = self.now - self.start;
+                    return (outcome, VinReport::from_candidates(self.reader.candidates(), elapsed));
+                }
+            }
+            for (index, ecu) in self.ecus.iter_mut().enumerate() {
+                while let Some(frame) = ecu.poll_transmit(self.now) {
+                    self.wire.push_back((self.now + FRAME_TIME, OnWire::Ecu(index, frame)));
+                }
+            }
+            let wire = self.wire.iter().map(|(at, _)| *at);
+            let ecus = self.ecus.iter().filter_map(Ecu::wake_at);
+            let reader = self.reader.poll_timeout().map(|(at, _)| at);
+            let next = wire.chain(ecus).chain(reader).min().unwrap();
+            self.now = self.now.max(next);
+            self.deliver();
+            self.reader.handle_timeout(self.now);
+        }
+    }
+
+    fn deliver(&mut self) {
+        while let Some(index) = self.wire.iter().position(|(at, _)| *at <= self.now) {
+            match self.wire.remove(index).unwrap().1 {
+                OnWire::VinReader(frame) => {
+                    if self.adapter == Adapter::Confirms {
+                        self.reader.handle_transmitted(self.now);
+                    }
+                    for ecu in &mut self.ecus {
+                        ecu.handle_frame(self.now, &frame);
+                    }
+                }
+                OnWire::Ecu(index, frame) => {
+                    self.ecus[index].endpoint.handle_transmitted(self.now);
+                    self.reader.handle_frame(self.now, &frame);
+                }
+                OnWire::Other(frame) => self.reader.handle_frame(self.now, &frame),
+            }
+        }
+    }
+
+    /// The requests that were sent, without flow controls: identifier and PDU.
+    fn requests(&self) -> Vec<(u32, Vec<u8>)> {
+        let frames = self.sent.iter().map(|(_, frame)| frame);
+        let single = frames.filter(|frame| frame.data()[0] < 0x10);
+        single
+            .map(|frame| (frame.id().raw(), frame.data()[1..=usize::from(frame.data()[0])].to_vec()))
+            .collect()
+    }
+}
+
+fn id_of(address: EcuAddress) -> u32 {
+    match address {
+        EcuAddress::Can(id) => id.raw(),
+        // none of the scripted ECUs' addresses
+        _ => u32::MAX,
+    }
+}
+
+fn told(report: &VinReport) -> (&str, VinSource, u32) {
+    (report.vin.as_ref().unwrap().as_str(), report.source.unwrap(), id_of(report.address.unwrap()))
+}
+
+#[test]
+fn the_vin_is_read_by_obd_with_these_frames() {
+    let now = Instant::now();
+    let settings = ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true };
+    let mut reader = VinReader::new(settings);
+    let send = |reader: &mut VinReader| {
+        let frame = reader.poll_transmit(now).map(|frame| frame.to_string());
+        reader.handle_transmitted(now);
+        frame
+    };
+    assert_eq!(send(&mut reader).unwrap(), "7DF#020902CCCCCCCCCC");
+    assert_eq!(send(&mut reader).unwrap(), "18DB33F1#020902CCCCCCCCCC");
+    assert_eq!(send(&mut reader), None);
+    let frame = |data: &[u8]| CanFrame::new(id(0x7E8), data).unwrap();
+    reader.handle_frame(now, &frame(b"\x10\x14\x49\x02\x011M8"));
+    assert_eq!(send(&mut reader).unwrap(), "7E0#300000CCCCCCCCCC");
+    reader.handle_frame(now, &frame(b"\x21GDM9AXK"));
+    assert_eq!(reader.poll_event(), None);
+    reader.handle_frame(now, &frame(b"\x22P042788"));
+    let candidate =
+        Candidate { vin: VIN.parse().unwrap(), source: VinSource::Obd, address: id(0x7E8).into() };
+    assert_eq!(reader.poll_event(), Some(ReaderEvent::Told(candidate)));
+    assert_eq!(reader.poll_event(), None);
+    reader.handle_timeout(now + STAGE);
+    assert_eq!(reader.poll_event(), Some(ReaderEvent::Finished(ReaderOutcome::Told)));
+    assert_eq!(reader.poll_timeout(), None);
+}
+
+#[test]
+fn a_vin_told_by_obd_ends_the_asking_as_soon_as_others_had_their_time() {
+    let mut rig = Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN))]);
+    let (outcome, report) = rig.run();
+    assert_eq!(outcome, ReaderOutcome::Told);
+    assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
+    assert_eq!(report.elapsed, FRAME_TIME + STAGE);
+    assert_eq!(rig.requests(), [(0x7DF, OBD.to_vec()), (0x18DB_33F1, OBD.to_vec())]);
+}
+
+#[test]
+fn every_address_and_service_is_found() {
+    for (request, response, service, source) in [
+        (0x7E0, 0x7E8, OBD, VinSource::Obd),
+        (0x7E7, 0x7EF, OBD, VinSource::Obd),
+        (0x18DA_10F1, 0x18DA_F110, OBD, VinSource::Obd),
+        (0x7E0, 0x7E8, UDS, VinSource::Uds),
+        (0x7E2, 0x7EA, UDS, VinSource::Uds),
+        (0x760, 0x768, UDS, VinSource::Uds),
+        (0x7C6, 0x7CE, UDS, VinSource::Uds),
+        (0x18DA_10F1, 0x18DA_F110, UDS, VinSource::Uds),
+        (0x18DA_0EF1, 0x18DA_F10E, UDS, VinSource::Uds),
+        (0x74F, 0x7B9, UDS, VinSource::Uds),
+        (0x733, 0x773, UDS, VinSource::Uds),
+        (0x24B, 0x64B, GMLAN, VinSource::Gmlan),
+        (0x797, 0x79A, KWP, VinSource::Kwp),
+    ] {
+        let ecu = || Ecu::new(request, response).answering(service, positive(service, VIN));
+        let mut ecus = vec![ecu().physical_only()];
+        if service == OBD || service == UDS {
+            ecus.push(ecu());
+        }
+        for ecu in ecus {
+            let functional = ecu.hears_functional;
+            if service == OBD && !functional {
+                continue;
+            }
+            let mut rig = Rig::vehicle(vec![ecu]);
+            let (_, report) = rig.run();
+            let expected = (VIN, source, response);
+            assert_eq!(told(&report), expected, "0x{request:X}, functional: {functional}");
+        }
+    }
+}
+
+#[test]
+fn a_vehicle_without_a_vin_is_known_quickly_and_asked_each_question_once() {
+    let mut rig = Rig::vehicle(vec![Ecu::new(0x720, 0x728)]);
+    let (outcome, report) = rig.run();
+    assert_eq!((outcome, report.vin), (ReaderOutcome::NotTold, None));
+    assert!(report.elapsed < Duration::from_millis(300), "{:?}", report.elapsed);
+    let mut requests = rig.requests();
+    assert_eq!(requests.len(), 14);
+    requests.sort();
+    requests.dedup();
+    assert_eq!(requests.len(), 14);
+    assert!(rig.sent.iter().all(|(_, frame)| frame.data()[0] < 0x10));
+}
+
+#[test]
+fn response_pending_is_waited_for() {
+    let answers = vec![
+        (Duration::from_millis(40), vec![0x7F, 0x22, 0x78]),
+        (Duration::from_millis(600), vec![0x7F, 0x22, 0x78]),
+        (Duration::from_millis(1000), positive(UDS, VIN)),
+    ];
+    let mut rig = Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).scripted(UDS, vec![answers])]);
+    let (_, report) = rig.run();
+    assert_eq!(told(&report), (VIN, VinSource::Uds, 0x7E8));
+    assert!(report.elapsed > Duration::from_secs(1));
+    assert_eq!(rig.requests().len(), 4);
+}
+
+#[test]
+fn an_ecu_that_is_pending_forever_leaves_time_to_ask_the_others() {
+    let pending = vec![(Duration::from_millis(10), vec![0x7F, 0x09, 0x78])];
+    let mut rig = Rig::vehicle(vec![
+        Ecu::new(0x7E0, 0x7E8).scripted(OBD, vec![pending]),
+        Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN)),
+    ]);
+    let (_, report) = rig.run();
+    assert_eq!(told(&report), (VIN, VinSource::Kwp, 0x79A));
+    assert!(report.elapsed <= BUDGET);
+}
+
+#[test]
+fn a_pending_ecu_is_not_waited_for_once_another_told_the_vin() {
+    let pending = vec![(Duration::from_millis(10), vec![0x7F, 0x09, 0x78])];
+    let mut rig = Rig::vehicle(vec![
+        Ecu::new(0x7E1, 0x7E9).scripted(OBD, vec![pending]),
+        Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN)),
+    ]);
+    let (_, report) = rig.run();
+    assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
+    assert_eq!(report.elapsed, FRAME_TIME + STAGE);
+}
+
+#[test]
+fn a_busy_ecu_is_asked_again_alone_and_not_forever() {
+    let busy = || vec![(Duration::from_millis(1), vec![0x7F, 0x09, 0x21])];
+    let answer = vec![(Duration::from_millis(1), positive(OBD, VIN))];
+    let mut rig = Rig::vehicle(vec![Ecu::new(0x7E2, 0x7EA).scripted(OBD, vec![busy(), busy(), answer])]);
+    let (_, report) = rig.run();
+    assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7EA));
+    let again = rig.requests().into_iter().filter(|request| *request == (0x7E2, OBD.to_vec()));
+    assert_eq!(again.count(), 2);
+
+    let mut rig = Rig::vehicle(vec![Ecu::new(0x7E2, 0x7EA).scripted(OBD, vec![busy()])]);
+    let (outcome, report) = rig.run();
+    assert_eq!(outcome, ReaderOutcome::NotTold);
+    assert_eq!(rig.requests().len(), 16);
+    assert!(report.elapsed < Duration::from_millis(500), "{:?}", report.elapsed);
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_asked_for_again() {
+    let mut rig =
+        Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).physical_only().answering(OBD, positive(OBD, VIN))]);
+    let first_frame = CanFrame::new(id(0x7E8), b"\x10\x14\x49\x02\x011M8").unwrap();
+    rig.other_node(Duration::from_millis(2), first_frame);
+    let (_, report) = rig.run();
+    assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
+    let again = rig.requests().into_iter().filter(|request| *request == (0x7E0, OBD.to_vec()));
+    assert_eq!(again.count(), 1);
+}
+
+#[test]
+fn several_ecus_may_agree() {
+    let mut rig = Rig::vehicle(vec![
+        Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN)),
+        Ecu::new(0x7E2, 0x7EA).answering(OBD, positive(OBD, VIN)),
+        Ecu::new(0x18DA_10F1, 0x18DA_F110).answering(OBD, positive(OBD, VIN)),
+    ]);
+    let (_, report) = rig.run();
+    assert_eq!(rig.reader.candidates().len(), 3);
+    assert_eq!(report.vin.unwrap().as_str(), VIN);
+    assert_eq!(report.conflict, []);
+}
+
+#[test]
+fn ecus_that_disagree_are_reported_all() {
+    let late = vec![(Duration::from_millis(45), positive(OBD, OTHER_VIN))];
+    let mut rig = Rig::vehicle(vec![
+        Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN)),
+        Ecu::new(0x7E2, 0x7EA).scripted(OBD, vec![late]),
+    ]);
+    let (_, report) = rig.run();
+    assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
+    let vins: Vec<_> = report.conflict.iter().map(|candidate| candidate.vin.as_str()).collect();
+    assert_eq!(vins, [VIN, OTHER_VIN]);
+}
+
+#[test]
+fn an_ecu_without_vin_does_not_hide_the_one_that_has_it() {
+    let mut empty = positive(OBD, VIN);
+    empty[3..].fill(0);
+    let mut padded = vec![0x62, 0xF1, 0x90, 0x11];
+    padded.extend_from_slice(VIN.as_bytes());
+    padded.extend_from_slice(&[0; 3]);
+    let mut rig = Rig::vehicle(vec![
+        Ecu::new(0x7E0, 0x7E8).answering(OBD, empty).answering(UDS, vec![0x7F, 0x22, 0x31]),
+        Ecu::new(0x7C6, 0x7CE).physical_only().answering(UDS, padded),
+    ]);
+    let (_, report) = rig.run();
+    assert_eq!(told(&report), (VIN, VinSource::Uds, 0x7CE));
+    assert_eq!(report.conflict, []);
+    let asked_again = rig.requests().contains(&(0x7E0, UDS.to_vec()));
+    assert!(!asked_again, "0x7E8 had refused the functional request");
+}
+
+#[test]
+fn an_answer_later_than_its_stage_counts_too() {
+    let late = vec![(Duration::from_millis(90), positive(OBD, VIN))];
+    let mut rig = Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).scripted(OBD, vec![late])]);
+    let (_, report) = rig.run();
+    assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
+}
+
+#[test]
+fn one_frame_is_sent_where_nobody_acknowledges() {
+    let mut rig = Rig::new(false, Adapter::Alone, vec![]);
+    let (outcome, report) = rig.run();
+    assert_eq!(outcome, ReaderOutcome::NotAcknowledged);
+    assert_eq!(rig.sent.len(), 1);
+    assert!(report.elapsed < Duration::from_millis(50), "{:?}", report.elapsed);
+}
+
+#[test]
+fn a_silent_bus_is_asked_on_after_the_first_acknowledgement() {
+    let ecu = Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN));
+    let mut rig = Rig::new(false, Adapter::Confirms, vec![ecu]);
+    let (_, report) = rig.run();
+    assert_eq!(told(&report), (VIN, VinSource::Kwp, 0x79A));
+    assert_eq!(rig.sent[0].0, Duration::ZERO);
+    assert_eq!(rig.sent[1].0, FRAME_TIME, "the second frame waits for the first one's acknowledgement");
+}
+
+#[test]
+fn an_adapter_that_cannot_confirm_asks_on_at_its_own_bit_rate_unless_there_are_errors() {
+    let ecu = || Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN));
+    let mut rig = Rig::new(false, Adapter::TakesOnly, vec![ecu()]);
+    rig.reader.trust_bit_rate();
+    let (_, report) = rig.run();
+    assert_eq!(told(&report), (VIN, VinSource::Kwp, 0x79A));
+    assert_eq!(rig.sent[1].0, STAGE, "the second frame waits for the first one's P2");
+
+    let mut rig = Rig::new(false, Adapter::TakesOnly, vec![ecu()]);
+    rig.reader.trust_bit_rate();
+    let no_acknowledgement = CanFrame::new_error(0x20, [0; 8]);
+    rig.other_node(Duration::from_millis(1), no_acknowledgement);
+    assert_eq!(rig.run().0, ReaderOutcome::NotAcknowledged);
+    assert_eq!(rig.sent.len(), 1);
+}
+
+#[test]
+fn an_adapter_that_cannot_confirm_asks_on_at_an_uncertain_bit_rate_only_where_somebody_is_heard() {
+    let ecu = || Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN));
+    let mut rig = Rig::new(false, Adapter::TakesOnly, vec![ecu()]);
+    assert_eq!(rig.run().0, ReaderOutcome::NotAcknowledged);
+    assert_eq!(rig.sent.len(), 1);
+
+    let mut rig = Rig::new(false, Adapter::TakesOnly, vec![ecu()]);
+    rig.other_node(Duration::from_millis(60), CanFrame::new(id(0x123), &[]).unwrap());
+    let (_, report) = rig.run();
+    assert_eq!(told(&report), (VIN, VinSource::Kwp, 0x79A));
+}
+
+#[test]
+fn a_reader_that_the_bus_never_takes_a_frame_of_ends_with_its_budget() {
+    let now = Instant::now();
+    let settings = ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true };
+    let mut reader = VinReader::new(settings);
+    let (at, _) = reader.poll_timeout().unwrap();
+    assert_eq!(at, now + BUDGET);
+    reader.handle_timeout(at);
+    assert_eq!(reader.poll_event(), Some(ReaderEvent::Finished(ReaderOutcome::NotTold)));
+    assert_eq!(reader.poll_timeout(), None);
+}
+
+#[test]
+fn a_bus_that_goes_off_ends_the_asking() {
+    let now = Instant::now();
+    let settings = ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true };
+    let mut reader = VinReader::new(settings);
+    assert!(reader.poll_transmit(now).is_some());
+    reader.handle_bus_state(now, BusState::Off);
+    assert_eq!(reader.poll_event(), Some(ReaderEvent::Finished(ReaderOutcome::NotAcknowledged)));
+    assert_eq!(reader.poll_transmit(now), None);
+}
+
+#[test]
+fn identifiers_that_other_nodes_use_are_left_to_them() {
+    let data = |raw: u32| CanFrame::new(id(raw), &[0x10, 0x14, 0x5A, 0x90, 0x31, 0x31, 0x31, 0x31]).unwrap();
+    let heard_first = [0x7DF, 0x773];
+    let heard_later = [0x24B, 0x760];
+    let mut rig = Rig::vehicle(vec![]);
+    for raw in heard_first {
+        rig.reader.handle_frame(rig.now, &data(raw));
+    }
+    for raw in heard_later {
+        rig.other_node(Duration::from_millis(20), data(raw));
+    }
+    assert_eq!(rig.run().0, ReaderOutcome::NotTold);
+    let asked: Vec<u32> = rig.sent.iter().map(|(_, frame)| frame.id().raw()).collect();
+    for raw in [0x7DF, 0x733, 0x24B, 0x760] {
+        assert!(!asked.contains(&raw), "0x{raw:X}");
+    }
+    assert!(asked.contains(&0x7E0) && asked.contains(&0x797));
+}
+
+#[test]
+fn an_answer_nobody_asked_for_is_not_taken() {
+    let mut rig = Rig::vehicle(vec![]);
+    // a short answer by another service, padded to a single frame, and an FD frame that holds a whole VIN
+    let mut data = vec![0x00, 0x13];
+    data.extend_from_slice(b"\x61\x81");
+    data.extend_from_slice(VIN.as_bytes());
+    data.resize(24, 0xCC);
+    let frame = CanFrame::new_fd(id(0x7E8), Default::default(), &data).unwrap();
+    rig.other_node(Duration::from_millis(5), frame);
+    assert_eq!(rig.run().0, ReaderOutcome::NotTold);
+}
+
+#[test]
+fn a_stalled_answer_does_not_hold_the_vehicle_up() {
+    let mut rig = Rig::vehicle(vec![]);
+    for raw in [0x7E8, 0x7E9, 0x18DA_F110] {
+        let frame = CanFrame::new(id(raw), b"\x10\x14\x49\x02\x011M8").unwrap();
+        rig.other_node(Duration::from_millis(5), frame);
+    }
+    let (outcome, report) = rig.run();
+    assert_eq!(outcome, ReaderOutcome::NotTold);
+    assert!(report.elapsed < Duration::from_millis(700), "{:?}", report.elapsed);
+}
+
+/// Frames that could mean something, and others.
+fn hostile_frame() -> impl Strategy<Value = CanFrame> {
+    let ids = prop_oneof![
+        Just(0x7E8u32),
+        Just(0x7E9),
+        Just(0x7EA),
+        Just(0x7CE),
+        Just(0x768),
+        Just(0x7B9),
+        Just(0x64B),
+        Just(0x79A),
+        Just(0x18DA_F110),
+        0x18DA_F100u32..=0x18DA_F1FF,
+        0u32..0x800,
+        Just(0x7DF),
+        Just(0x7E0),
+    ];
+    let answers = prop_oneof![
+        Just(vec![0x03, 0x7F, 0x22, 0x78]),
+        Just(vec![0x03, 0x7F, 0x09, 0x78]),
+        Just(vec![0x03, 0x7F, 0x09, 0x21]),
+        Just(vec![0x03, 0x7F, 0x22, 0x21]),
+        Just(b"\x10\x14\x49\x02\x011M8".to_vec()),
+        Just(b"\x21GDM9AXK".to_vec()),
+        Just(b"\x22P042788".to_vec()),
+        Just(vec![0x10, 0x14, 0x62, 0xF1, 0x90, 0, 0, 0]),
+        Just(vec![0x30, 0, 0]),
+        Just(vec![0x1F, 0xFF, 0x62, 0xF1, 0x90, 0, 0, 0]),
+        proptest::collection::vec(any::<u8>(), 0..=8),
+    ];
+    (ids, answers).prop_map(|(raw, data)| CanFrame::new(id(raw), &data).unwrap())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn whatever_is_on_the_bus_little_is_sent_and_only_what_is_meant_for_it(
+        frames in proptest::collection::vec((0u64..60_000, hostile_frame()), 0..200),
+        confirms in any::<bool>(),
+        alive in any::<bool>(),
+    ) {
+        let adapter = if confirms { Adapter::Confirms } else { Adapter::TakesOnly };
+        let mut rig = Rig::new(alive, adapter, vec![]);
+        let mut at = Duration::ZERO;
+        for (after, frame) in frames {
+            at += Duration::from_micros(after / 4);
+            rig.other_node(at, frame);
+        }
+        let (outcome, report) = rig.run();
+        prop_assert!(report.elapsed <= BUDGET);
+        prop_assert_eq!(outcome == ReaderOutcome::Told, report.vin.is_some());
+        prop_assert!(rig.sent.len() <= 64);
+        for (_, frame) in &rig.sent {
+            let kind = frame.data()[0];
+            let is_flow_control = kind & 0xF0 == 0x30;
+            let request = frame.data().get(1..=usize::from(kind)).unwrap_or_default();
+            prop_assert!(is_flow_control || [OBD, UDS, GMLAN, KWP].contains(&request), "{}", frame);
+            let raw = frame.id().raw();
+            let diagnostic = (0x700..0x800).contains(&raw) || raw == 0x24B || raw >> 16 == 0x18DA || raw == 0x18DB_33F1;
+            prop_assert!(diagnostic, "{}", frame);
+        }
+    }
+}
