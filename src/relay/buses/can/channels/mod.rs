@@ -1,10 +1,10 @@
 //! The channels of a CAN bus, and which of them sends the next frame.
 //!
-//! At most eight frames at a time are in the adapter ([`WINDOW`]), so that a channel that closes, or a bus that goes
+//! At most eight frames at a time are in the adapter ([`held::WINDOW`]), so that a channel that closes, or a bus that goes
 //! off, leaves few frames behind that could still be sent.
 
 mod events;
-mod held;
+pub(super) mod held;
 mod kernel;
 mod outcomes;
 mod readers;
@@ -28,11 +28,8 @@ use crate::relay::wire::ProblemKind;
 use crate::relay::wire::codec::PduFlags;
 use crate::vehicle::scan::{EcuFound, FoundEcu, ScanOutcome, ScanSettings, Scanner};
 use crate::vehicle::vin;
-use held::{NextFrame, OutstandingFrame, Owner};
+use held::{NextFrame, OutstandingFrame, Owner, WINDOW};
 use tp20::Tp20Channels;
-
-/// Frames that the adapter may hold without an outcome.
-pub(super) const WINDOW: usize = 8;
 
 /// The channels of a CAN bus.
 ///
@@ -46,7 +43,7 @@ pub struct CanChannels {
     channels: BTreeMap<u16, Channel>,
     tp20: Tp20Channels,
     ignition: Option<bool>,
-    vin_reader: Option<Box<vin::Reader>>,
+    vin_reader: Option<Box<vin::VinReader>>,
     vins: Option<Vec<vin::Candidate>>,
     scanner: Option<Box<Scanner>>,
     scanned: Option<(ScanOutcome, Vec<EcuFound>)>,
@@ -312,7 +309,7 @@ impl Channels for CanChannels {
         // no ECU can report a VIN while the bus is off
         let is_off = self.state == BusState::Off;
         self.vins = is_off.then(Vec::new);
-        self.vin_reader = (!is_off).then(|| Box::new(vin::Reader::new(settings)));
+        self.vin_reader = (!is_off).then(|| Box::new(vin::VinReader::new(settings)));
         true
     }
 
