@@ -37,18 +37,18 @@ impl BusSetup {
             (None, None, None, Some(terminal15)) => match hardware.terminal15 {
                 Some(pin) if pin == terminal15.pin => Ok(Self::Terminal15 { name: name.to_owned(), pin }),
                 has => {
-                    let has = has.map_or_else(|| "none".to_owned(), |pin| format!("it at pin {pin}"));
+                    let has = has.map_or_else(|| "none".to_owned(), |pin| format!("pin {pin}"));
                     let detail = format!(
-                        "Bus {name:?}: terminal 15 is not at pin {}; this connector has {has}.",
+                        "Bus {name:?}: terminal 15 is not at pin {}; this connector has: {has}.",
                         terminal15.pin
                     );
                     Err(unknown_pins(detail))
                 }
             },
             (None, None, None, None) => {
-                Err(invalid(format!("Bus {name:?} has no kind, which is one of {BUS_KINDS:?}.")))
+                Err(invalid(format!("Bus {name:?} needs one of the kinds {BUS_KINDS:?}.")))
             }
-            _ => Err(invalid(format!("Bus {name:?} is of several kinds."))),
+            _ => Err(invalid(format!("Bus {name:?} has more than one kind."))),
         }
     }
 

@@ -109,11 +109,11 @@ impl ChannelSetup {
         ];
         let mut kinds = kinds.into_iter().flatten();
         let Some(kind) = kinds.next() else {
-            return Err(invalid(format!("A channel needs a kind, which is one of {CHANNEL_KINDS:?}.")));
+            return Err(invalid(format!("A channel needs one of the kinds {CHANNEL_KINDS:?}.")));
         };
         if let Some(other) = kinds.next() {
             let (kind, other) = (kind.name(), other.name());
-            return Err(invalid(format!("A channel is of one kind, not both {kind} and {other}.")));
+            return Err(invalid(format!("A channel has one kind, not both {kind} and {other}.")));
         }
         let max_age = request.max_age_ms.or(kind.max_age_ms()).map(|ms| Duration::from_millis(u64::from(ms)));
         Ok(Self { bus_name: kind.bus_name().to_owned(), kind, max_age })

@@ -187,6 +187,6 @@ pub(super) fn receive_failed(failure: ReceiveFailure) -> (u16, &'static str) {
         ReceiveFailure::WrongSequenceNumber => (2, "a consecutive frame was missing"),
         ReceiveFailure::TooLong => (3, "the PDU is longer than allowed"),
         ReceiveFailure::NotAcknowledged => (1, "the flow control was not acknowledged on the bus (N_Ar)"),
-        ReceiveFailure::Interrupted => (2, "the ECU began another PDU in the middle of one"),
+        ReceiveFailure::Interrupted => (2, "the ECU began another PDU before this one was complete"),
     }
 }

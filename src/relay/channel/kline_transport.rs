@@ -161,17 +161,19 @@ fn detail_of(failure: Failure) -> SendFailedDetail {
 /// A failure in words that need no memory.
 pub fn describe_failure(failure: Failure) -> &'static str {
     match failure {
-        Failure::NoEcho => "our own bytes do not come back from the K-line",
-        Failure::Collision { .. } => "our own bytes come back as others from the K-line",
+        Failure::NoEcho => "the K-line does not echo the connector's bytes",
+        Failure::Collision { .. } => "the K-line echoes bytes that the connector did not send",
         Failure::NoAnswer => "the ECU does not answer",
         Failure::Disturbed => "the ECU's answer is disturbed",
-        Failure::Synchronisation(_) => "the synchronisation byte is not 0x55: is the bit rate right?",
+        Failure::Synchronisation(_) => "the synchronisation byte is not 0x55: check the bit rate",
         Failure::KeyBytes(_) => "the ECU's key bytes are not of ISO 14230",
         Failure::OtherKeyBytes(_) => "the ECU's key bytes are not the channel's keyword",
         Failure::Address(_) => "the ECU confirmed another address",
         Failure::Refused(_) => "the ECU refused StartCommunication",
         Failure::TooLong(_) => "the ECU cannot take a PDU of this length",
-        Failure::NotKeptAlive => "the K-line was not free for TesterPresent: the ECU's session is over",
-        Failure::Aborted => "it was taken back",
+        Failure::NotKeptAlive => {
+            "the K-line was not free for TesterPresent: communication with the ECU has ended"
+        }
+        Failure::Aborted => "the request was cancelled",
     }
 }

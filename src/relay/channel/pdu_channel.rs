@@ -275,8 +275,8 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     fn report(&mut self, broken: Option<Broken>) {
         if let Some(Broken { thrown_away, code }) = broken {
             let text = match code {
-                0 => "no positive response to the PDU before",
-                _ => "a negative response to the PDU before",
+                0 => "the PDU before got no positive response",
+                _ => "the PDU before got a negative response",
             };
             let detail = u16::from(code);
             self.outputs.push_back(Output::event(EventCode::ChainBroken, detail, thrown_away, text));

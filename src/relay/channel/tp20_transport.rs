@@ -100,7 +100,7 @@ impl PduTransport for Tp20Transport {
         self.channel.set_kept(now, enabled);
         if was_open && !enabled {
             let detail = SendFailedDetail::RefusedByPolicy;
-            let text = "the ignition is off: the channel is not kept";
+            let text = "the ignition is off: the channel is not kept open";
             self.events.push_back(TransportEvent::ConnectionLost { detail, text });
         }
     }
@@ -174,6 +174,6 @@ fn receive_failed(failure: ReceiveFailure) -> (u16, &'static str) {
         ReceiveFailure::Timeout => (1, "the next data frame did not come"),
         ReceiveFailure::WrongLength => (2, "the PDU is shorter than announced"),
         ReceiveFailure::TooLong => (3, "the PDU is longer than allowed"),
-        ReceiveFailure::Closed => (1, "the channel closed before the PDU was whole"),
+        ReceiveFailure::Closed => (1, "the channel closed before the PDU was complete"),
     }
 }

@@ -270,7 +270,9 @@ impl RelayConnection {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.hold_until.is_some_and(|until| until <= now) {
-            tracing::info!("the link was away for too long; closing the connection");
+            tracing::info!(
+                "the link was down for longer than the connection is held; closing the connection"
+            );
             self.close(CloseReason::LinkLost);
         }
         if self.stop_keep_alive_at.is_some_and(|at| at <= now) {
@@ -315,7 +317,7 @@ impl RelayConnection {
 
     fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
         if std::mem::replace(&mut self.has_stopped_keep_alive, !enabled) == enabled {
-            tracing::info!(enabled, "TesterPresent, by the ignition");
+            tracing::info!(enabled, "the ignition allows or stops TesterPresent");
             self.buses.iter_mut().for_each(|bus| bus.channels_mut().set_keep_alive(now, enabled));
         }
     }

@@ -16,7 +16,7 @@ impl RelayConnection {
             Ok(Some(incoming)) => incoming,
             Ok(None) => return,
             Err(error) => {
-                tracing::warn!(%error, "the operator sent a message that cannot be taken");
+                tracing::warn!(%error, "refusing a binary message of the operator");
                 let kind = match error {
                     LinkError::Gap { .. } => ProblemKind::SequenceGap,
                     _ => ProblemKind::InvalidBinaryMessage,
@@ -50,7 +50,7 @@ impl RelayConnection {
                 }
                 _ => tracing::debug!(
                     channel = record.channel,
-                    "the operator sent a record that nothing is sent for"
+                    "ignoring a record that is neither a frame nor a PDU"
                 ),
             }
         }
@@ -103,7 +103,9 @@ impl RelayConnection {
             }
         };
         if let Err(PushError::Overflow) = self.link.push(now, at, channel, payload) {
-            tracing::warn!("the operator does not take what the vehicle sends; closing the connection");
+            tracing::warn!(
+                "too many messages wait for the operator's acknowledgement; closing the connection"
+            );
             self.close(CloseReason::Overflow);
         }
     }

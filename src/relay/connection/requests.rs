@@ -31,11 +31,14 @@ impl RelayConnection {
         // what ends or repairs the connection does not wait for slow hardware
         let is_urgent = matches!(request, Request::CloseConnection(_) | Request::ResumeConnection(_));
         if self.closed.is_some() || self.texts.len() >= MAX_TEXTS && !is_urgent {
-            return tracing::warn!("a request is not served: the connection is over, or no reply is fetched");
+            return tracing::warn!(
+                "ignoring a request: the connection has ended, or too many replies wait to be sent"
+            );
         }
         if self.configuring.is_some() && !is_urgent {
             if self.waiting.len() >= MAX_WAITING_REQUESTS {
-                let detail = format!("{MAX_WAITING_REQUESTS} requests wait for the buses already.");
+                let detail =
+                    format!("{MAX_WAITING_REQUESTS} requests already wait for the buses to be set up.");
                 return self.refuse(&ProblemKind::Busy.problem(detail), request_id);
             }
             return self.waiting.push_back((request, request_id));
@@ -53,7 +56,7 @@ impl RelayConnection {
             }
             Request::ScanEcus(request) => self.scan_ecus(now, &request, &request_id),
             Request::OpenConnection(_) | Request::IdentifyVehicle | Request::DismissCallForAttention => {
-                Err(ProblemKind::InvalidMessage.problem("Not about a connection."))
+                Err(ProblemKind::InvalidMessage.problem("This request is not about a connection."))
             }
         };
         if let Err(problem) = outcome {

@@ -39,8 +39,9 @@ impl RelayConnection {
                 return Ok(());
             }
             if scan.asked.len() >= MAX_ASKED {
-                let detail =
-                    format!("Bus {name:?} is being scanned, and {MAX_ASKED} requests wait for that.");
+                let detail = format!(
+                    "Bus {name:?} is being scanned, and {MAX_ASKED} requests already wait for the result."
+                );
                 return Err(refuse(ProblemKind::Busy.problem(detail)));
             }
             scan.asked.push(request_id.clone());
@@ -97,7 +98,7 @@ impl RelayConnection {
     /// The buses are gone, and their scans with them.
     pub(super) fn stop_scans(&mut self) {
         for Scan { bus_name, asked, .. } in std::mem::take(&mut self.scans) {
-            let detail = format!("Bus {bus_name:?} was set up anew while it was scanned.");
+            let detail = format!("The buses were configured again during the scan of bus {bus_name:?}.");
             let problem = ProblemKind::ScanStopped.problem(detail).answering("scanEcus");
             asked.into_iter().for_each(|request_id| self.refuse(&problem, request_id));
         }

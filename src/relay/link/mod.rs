@@ -34,7 +34,9 @@ pub enum Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
     /// What must not be dropped has filled the limit.
-    #[error("what waits for an acknowledgement fills its limit, and none of it may be dropped")]
+    #[error(
+        "the messages that wait for an acknowledgement reach their limit, and none of them may be dropped"
+    )]
     Overflow,
 }
 
@@ -50,7 +52,7 @@ pub enum LinkError {
         source: CodecError,
     },
     /// A message is missing before this one.
-    #[error("message {found} came where {expected} was expected")]
+    #[error("message {found} arrived, but message {expected} was expected")]
     Gap {
         /// The number that was due.
         expected: u32,
@@ -58,7 +60,7 @@ pub enum LinkError {
         found: u32,
     },
     /// The peer acknowledges what was never sent.
-    #[error("the peer acknowledges message {acknowledged}, but only {sent} were sent")]
+    #[error("the peer acknowledges message {acknowledged}, but the last message sent is {sent}")]
     Acknowledgement {
         /// What it acknowledges.
         acknowledged: u32,
@@ -66,7 +68,7 @@ pub enum LinkError {
         sent: u32,
     },
     /// The peer lacks messages that it had acknowledged before, and that are gone.
-    #[error("the peer has messages to {received}, but those to {forgotten} are no longer kept")]
+    #[error("the peer has messages up to {received}, but messages up to {forgotten} are no longer kept")]
     Forgotten {
         /// The highest number that it has.
         received: u32,

@@ -48,11 +48,11 @@ impl Envelope {
     /// echo as far as there is one.
     pub fn read(text: &str) -> Result<Self, Box<(Problem, Option<String>)>> {
         let refused = |why: &dyn fmt::Display, request_id| {
-            let detail = format!("A text message is a JSON object with an action: {why}.");
+            let detail = format!("A text message must be a JSON object with an action: {why}.");
             Box::new((ProblemKind::InvalidMessage.problem(detail), request_id))
         };
         let value: Value = serde_json::from_str(text).map_err(|error| refused(&error, None))?;
-        let Value::Object(object) = &value else { return Err(refused(&"this is none", None)) };
+        let Value::Object(object) = &value else { return Err(refused(&"this is not an object", None)) };
         let request_id = object.get("request_id").and_then(Value::as_str).map(str::to_owned);
         Self::deserialize(value).map_err(|error| refused(&error, request_id))
     }

@@ -53,7 +53,9 @@ impl KernelSockets {
             slot.socket = None;
             match device.open_isotp(&slot.options, slot.max_pdu) {
                 Ok(socket) => slot.socket = Some(socket),
-                Err(error) => tracing::warn!(channel = number, %error, "a channel has no socket"),
+                Err(error) => {
+                    tracing::warn!(channel = number, %error, "cannot open the ISO-TP socket of a channel")
+                }
             }
         }
     }

@@ -80,13 +80,13 @@ fn check_rates(name: &str, can: &CanBusConfig, port: &CanPort) -> Result<(), Pro
         "isotp" | "tp20" | "frames" => {}
         other => {
             return Err(invalid(format!(
-                "Bus {name:?}: can_protocol {other:?} is none of isotp, tp20, frames."
+                "Bus {name:?}: can_protocol {other:?} is not one of isotp, tp20, frames."
             )));
         }
     }
     if !CAN_BIT_RATES.contains(&can.can_bit_rate) {
         let rate = can.can_bit_rate;
-        return Err(invalid(format!("Bus {name:?}: can_bit_rate {rate} is none of {CAN_BIT_RATES:?}.")));
+        return Err(invalid(format!("Bus {name:?}: can_bit_rate {rate} is not one of {CAN_BIT_RATES:?}.")));
     }
     if let Some(transceiver) = can.transceiver.as_deref().filter(|transceiver| *transceiver != "high") {
         let detail =
@@ -95,7 +95,7 @@ fn check_rates(name: &str, can: &CanBusConfig, port: &CanPort) -> Result<(), Pro
     }
     match can.data_bit_rate {
         Some(_) if !port.fd => Err(unsupported(format!(
-            "Bus {name:?}: the adapter at pins {} and {} cannot do CAN FD.",
+            "Bus {name:?}: the adapter at pins {} and {} does not support CAN FD.",
             port.pins[0], port.pins[1]
         ))),
         Some(rate) if rate < can.can_bit_rate || rate > 8_000_000 => Err(invalid(format!(

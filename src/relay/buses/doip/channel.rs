@@ -43,8 +43,11 @@ pub(super) fn unknown_gateway(bus: &str, wanted: LogicalAddress, found: &[Gatewa
         .iter()
         .map(|gateway| format!("{} at {}", gateway.announcement.address, gateway.address.ip()))
         .collect();
-    let found =
-        if found.is_empty() { "nobody answered".to_owned() } else { format!("found: {}", found.join(", ")) };
+    let found = if found.is_empty() {
+        "no gateway answered".to_owned()
+    } else {
+        format!("found: {}", found.join(", "))
+    };
     let detail = format!("Bus {bus:?}: no gateway {wanted} was found; {found}.");
     ProblemKind::UnknownGateway.problem(detail)
 }

@@ -39,7 +39,7 @@ impl DoipBusSetup {
             let has = if has.is_empty() { "none".to_owned() } else { has.join(", ") };
             let [first, second] = pins;
             return Err(unknown_pins(format!(
-                "Bus {name:?}: no DoIP is at pins {first} and {second} (option {option}); this connector has: {has}."
+                "Bus {name:?}: no DoIP interface is at pins {first} and {second} (option {option}); this connector has: {has}."
             )));
         };
         let network = hardware.doip.network(number);

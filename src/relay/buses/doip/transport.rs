@@ -175,10 +175,10 @@ fn text_of(failure: SendFailure) -> &'static str {
         SendFailure::Nack(DiagnosticNackCode::TransportProtocolError) => {
             "the gateway: transport protocol error (0x08)"
         }
-        SendFailure::Nack(_) => "the gateway refused it with a code that the standard reserves",
+        SendFailure::Nack(_) => "the gateway refused the message with a code that the standard reserves",
         SendFailure::HeaderNack(_) => "the gateway refused the message's header",
-        SendFailure::NotAcknowledged => "the gateway did not acknowledge it in time",
-        SendFailure::ConnectionLost => "the connection with the gateway is lost",
+        SendFailure::NotAcknowledged => "the gateway did not acknowledge the message in time",
+        SendFailure::ConnectionLost => "the connection to the gateway is lost",
     }
 }
 

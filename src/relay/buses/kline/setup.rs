@@ -28,7 +28,8 @@ impl KlineBusSetup {
         };
         let bit_rate = kline.kline_bit_rate;
         if !KLINE_BIT_RATES.contains(&bit_rate) {
-            let detail = format!("Bus {name:?}: kline_bit_rate {bit_rate} is none of {KLINE_BIT_RATES:?}.");
+            let detail =
+                format!("Bus {name:?}: kline_bit_rate {bit_rate} is not one of {KLINE_BIT_RATES:?}.");
             return Err(invalid(detail));
         }
         let initialisation = match kline.kline_protocol {

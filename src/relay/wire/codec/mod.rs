@@ -372,7 +372,7 @@ fn decode_payload(kind: u8, flags: u8, payload: &[u8]) -> Result<Payload<'_>, &'
             [0] => Payload::Terminal15 { on: None },
             [1] => Payload::Terminal15 { on: Some(true) },
             [2] => Payload::Terminal15 { on: Some(false) },
-            _ => return Err("terminal 15 is 0, 1 or 2"),
+            _ => return Err("the state of terminal 15 is not 0, 1 or 2"),
         },
         kind => Payload::Unknown { kind },
     })

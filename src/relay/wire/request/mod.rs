@@ -117,7 +117,7 @@ impl Request {
             "scanEcus" => message(envelope).map(Self::ScanEcus),
             "dismissCallForAttention" => Ok(Self::DismissCallForAttention),
             _ => {
-                let detail = format!("This connector knows no action {action:?}.");
+                let detail = format!("This connector does not know the action {action:?}.");
                 Err(ProblemKind::UnknownAction.problem(detail))
             }
         };
@@ -130,7 +130,7 @@ fn message<T: for<'de> Deserialize<'de>>(envelope: &Envelope) -> Result<T, Probl
         ProblemKind::InvalidMessage.problem(format!("{}: {why}", envelope.action))
     };
     if !envelope.message.is_object() {
-        return Err(invalid(&"the message is no object"));
+        return Err(invalid(&"the message is not an object"));
     }
     T::deserialize(&envelope.message).map_err(|error| invalid(&error))
 }
