@@ -14,12 +14,12 @@ use bytes::Bytes;
 use crate::relay::wire::codec::{CodecError, Header, Payload, Record, Records, Tag};
 use outbox::Outbox;
 
+pub use outbox::KEPT_LIMIT;
+
 /// An acknowledgement travels alone after this long at the latest; the contract allows 200 ms.
 const ACK_DELAY: Duration = Duration::from_millis(100);
 /// Received bytes after which an acknowledgement travels at once, so that the peer can forget what it keeps.
 const ACK_BYTES: usize = 256 * 1024;
-/// How much is kept until it is acknowledged unless told otherwise, in bytes of messages.
-pub const KEPT_LIMIT: usize = 2 * 1024 * 1024;
 
 /// Which end of a connection it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

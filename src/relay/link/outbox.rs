@@ -7,12 +7,13 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::KEPT_LIMIT;
 use super::arena::Arena;
 use crate::relay::wire::codec::{
     EventCode, HEADER_LEN, Header, MAX_MESSAGE_LEN, Payload, RECORD_HEADER_LEN, Record, Records, Tag,
 };
 
+/// The default limit of the messages that are kept until they are acknowledged, in bytes.
+pub const KEPT_LIMIT: usize = 2 * 1024 * 1024;
 /// Where a record's offset stands in it.
 const RECORD_OFFSET_AT: usize = 4;
 /// Where the acknowledgement stands in a message.

@@ -4,6 +4,9 @@ use std::time::Instant;
 
 use connector_hal::can::CanFrame;
 
+/// The number of frames that the adapter may hold without an outcome.
+pub(in crate::relay::buses::can) const WINDOW: usize = 8;
+
 /// The owner of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {

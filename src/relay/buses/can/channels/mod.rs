@@ -31,8 +31,7 @@ use crate::vehicle::vin;
 use held::{NextFrame, OutstandingFrame, Owner};
 use tp20::Tp20Channels;
 
-/// Frames that the adapter may hold without an outcome.
-pub(super) const WINDOW: usize = 8;
+pub(super) use held::WINDOW;
 
 /// The channels of a CAN bus.
 ///

@@ -345,5 +345,4 @@ impl FrameTransport for KernelIsotp {
 }
 
 #[cfg(test)]
-#[path = "kernel_isotp_tests.rs"]
 mod tests;
