@@ -15,7 +15,7 @@ use crate::vehicle::reopened::Reopened;
 
 /// The outcome of polling a bus.
 #[derive(Debug)]
-pub(crate) enum Progress {
+pub(crate) enum BusProgress {
     /// Something changed: there may be outputs.
     Changed,
     /// The device is ready for the first time.
@@ -46,7 +46,7 @@ pub(crate) enum Driven<D, E> {
 }
 
 /// What moves frames or bytes between a device and the channels of one kind of bus.
-pub(crate) trait Driver: Send {
+pub(crate) trait BusDriver: Send {
     /// The channels of this kind of bus.
     type Channels: Channels;
     /// The device, once it is open.
@@ -108,7 +108,7 @@ pub(crate) trait AnyBus: Send {
     fn name(&self) -> &str;
 
     /// Moves the device, the channels and time along; pending when there is nothing to do.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Progress>;
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<BusProgress>;
 
     /// Whether the device has been ready once.
     fn has_started(&self) -> bool;
@@ -139,7 +139,7 @@ pub(crate) trait AnyBus: Send {
 }
 
 /// A bus: the channels and the device of one kind.
-pub(crate) struct Bus<D: Driver> {
+pub(crate) struct Bus<D: BusDriver> {
     name: String,
     channels: D::Channels,
     driver: D,
@@ -151,7 +151,7 @@ pub(crate) struct Bus<D: Driver> {
     reported_state: Option<BusState>,
 }
 
-impl<D: Driver> Bus<D> {
+impl<D: BusDriver> Bus<D> {
     /// A bus whose device is opened as the bus is polled.
     pub(crate) fn new(name: String, channels: D::Channels, driver: D, timer: TimerKind) -> Self {
         let device = Reopened::new(driver.open());
@@ -159,25 +159,25 @@ impl<D: Driver> Bus<D> {
         Self { name, channels, driver, device, timer, deadline, has_started: false, reported_state: None }
     }
 
-    fn handle_opened(&mut self, now: Instant, opened: Result<(), D::Error>) -> Progress {
+    fn handle_opened(&mut self, now: Instant, opened: Result<(), D::Error>) -> BusProgress {
         match (opened, self.device.get_mut()) {
             (Ok(()), Some(device)) => {
                 self.driver.handle_opened(now, device, &mut self.channels);
                 if std::mem::replace(&mut self.has_started, true) {
-                    Progress::Changed
+                    BusProgress::Changed
                 } else {
-                    Progress::Started
+                    BusProgress::Started
                 }
             }
-            (Ok(()), None) => Progress::Changed,
+            (Ok(()), None) => BusProgress::Changed,
             (Err(error), _) if !self.has_started => {
                 let is_unsupported = D::is_unsupported(&error);
-                Progress::StartFailed(StartFailure { detail: error.to_string(), is_unsupported })
+                BusProgress::StartFailed(StartFailure { detail: error.to_string(), is_unsupported })
             }
             (Err(error), _) => {
                 tracing::debug!(bus = self.name, %error, "the {} is still not usable", D::DEVICE);
                 self.driver.handle_lost(now, &error, &mut self.channels);
-                Progress::Changed
+                BusProgress::Changed
             }
         }
     }
@@ -208,23 +208,23 @@ impl<D: Driver> Bus<D> {
     }
 }
 
-impl<D: Driver> AnyBus for Bus<D> {
+impl<D: BusDriver> AnyBus for Bus<D> {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<BusProgress> {
         let now = self.timer.now();
         if let Poll::Ready(opened) = self.device.poll(cx, now, || self.driver.open()) {
             return Poll::Ready(self.handle_opened(now, opened));
         }
         if self.drive(cx, now) {
-            return Poll::Ready(Progress::Changed);
+            return Poll::Ready(BusProgress::Changed);
         }
         let deadlines = [self.device.retry_at(), self.channels.poll_timeout(), self.driver.poll_timeout()];
         self.deadline.set(deadlines.into_iter().flatten().min());
         // the next turn handles the deadline, with the events that are there by then
-        self.deadline.poll_expired(cx).map(|()| Progress::Changed)
+        self.deadline.poll_expired(cx).map(|()| BusProgress::Changed)
     }
 
     fn has_started(&self) -> bool {
@@ -266,7 +266,7 @@ impl<D: Driver> AnyBus for Bus<D> {
     }
 }
 
-impl<D: Driver> Drop for Bus<D> {
+impl<D: BusDriver> Drop for Bus<D> {
     fn drop(&mut self) {
         if let Some(device) = self.device.take(self.timer.now()) {
             self.driver.leave(device, &mut self.channels);

@@ -11,7 +11,7 @@ use crate::relay::wire::codec::SendFailedDetail;
 
 /// What became of the link below a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkChange {
+pub enum KlineLinkChange {
     /// It is set up.
     Up(KeyBytes),
     /// It could not be set up, or is lost.
@@ -22,7 +22,7 @@ pub enum LinkChange {
 #[derive(Debug)]
 pub struct KlineTransport {
     endpoint: Endpoint,
-    changes: VecDeque<LinkChange>,
+    changes: VecDeque<KlineLinkChange>,
     is_line_lost: bool,
     /// Whether TesterPresent is sent on it.
     is_kept_alive: bool,
@@ -53,7 +53,7 @@ impl KlineTransport {
     }
 
     /// What became of the link, once the channel has taken the transport's events.
-    pub fn poll_change(&mut self) -> Option<LinkChange> {
+    pub fn poll_change(&mut self) -> Option<KlineLinkChange> {
         self.changes.pop_front()
     }
 }
@@ -75,11 +75,11 @@ impl PduTransport for KlineTransport {
             let Some(event) = self.endpoint.poll_event() else { return self.poll_keep_alive_end() };
             return Some(match event {
                 Event::Up(key_bytes) => {
-                    self.changes.push_back(LinkChange::Up(key_bytes));
+                    self.changes.push_back(KlineLinkChange::Up(key_bytes));
                     continue;
                 }
                 Event::Down(failure) => {
-                    self.changes.push_back(LinkChange::Down(failure));
+                    self.changes.push_back(KlineLinkChange::Down(failure));
                     continue;
                 }
                 // the chain has a deadline of its own for an answer that does not come

@@ -20,7 +20,7 @@ use crate::relay::wire::codec::PduFlags;
 
 pub use frame_transport::{FrameTransport, OpenFailure};
 pub use kernel_isotp::KernelIsotp;
-pub use kline_transport::{KlineTransport, LinkChange, describe_failure};
+pub use kline_transport::{KlineLinkChange, KlineTransport, describe_failure};
 pub use output::{ChannelOutput, Output};
 pub use pdu_channel::{PduChannel, PduChannelSettings, PduTransport, TransportEvent};
 pub use raw_channel::RawChannel;

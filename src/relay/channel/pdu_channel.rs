@@ -107,7 +107,7 @@ pub struct PduChannelSettings {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sending {
+enum Origin {
     Operator { confirm: bool },
     KeepAlive,
 }
@@ -116,7 +116,7 @@ enum Sending {
 #[derive(Debug)]
 pub struct PduChannel<T: PduTransport + ?Sized> {
     chain: Chain,
-    sending: Option<Sending>,
+    sending: Option<Origin>,
     keep_alive_at: Option<Instant>,
     /// Somebody who cares for the battery has stopped it.
     keep_alive_stopped: bool,
@@ -234,7 +234,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             self.sending = None;
             let request = self.transport.default_session();
             if self.transport.send(now, request).is_ok() {
-                self.sending = Some(Sending::KeepAlive);
+                self.sending = Some(Origin::KeepAlive);
             }
         }
     }
@@ -245,7 +245,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
                 Ok(Some(queued)) => match self.transport.send(now, &queued.data) {
                     Ok(()) => {
                         self.note_session(&queued.data);
-                        self.sending = Some(Sending::Operator { confirm: queued.flags.confirm });
+                        self.sending = Some(Origin::Operator { confirm: queued.flags.confirm });
                         self.postpone_keep_alive(now);
                     }
                     Err(detail) => {
@@ -303,7 +303,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             self.postpone_keep_alive(now);
             let request = self.transport.tester_present();
             if self.transport.send(now, request).is_ok() {
-                self.sending = Some(Sending::KeepAlive);
+                self.sending = Some(Origin::KeepAlive);
             }
         }
     }
@@ -337,7 +337,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     fn handle_sent(&mut self, now: Instant, elapsed: Duration) {
         self.postpone_keep_alive(now);
-        if let Some(Sending::Operator { confirm }) = self.sending.take() {
+        if let Some(Origin::Operator { confirm }) = self.sending.take() {
             if confirm {
                 let value = u32::try_from(elapsed.as_micros()).unwrap_or(u32::MAX);
                 self.outputs.push_back(Output::event(EventCode::Sent, 0, value, ""));
@@ -348,13 +348,13 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     fn handle_send_failed(&mut self, detail: SendFailedDetail) {
         match self.sending.take() {
-            Some(Sending::KeepAlive) => self.outputs.push_back(Output::event(
+            Some(Origin::KeepAlive) => self.outputs.push_back(Output::event(
                 EventCode::KeepAliveFailed,
                 detail as u16,
                 0,
                 self.transport.failure_text().unwrap_or(describe(detail)),
             )),
-            Some(Sending::Operator { .. }) => {
+            Some(Origin::Operator { .. }) => {
                 let text = self.transport.failure_text().unwrap_or(describe(detail));
                 let (code, detail) = (EventCode::SendFailed, detail as u16);
                 self.outputs.push_back(Output::event(code, detail, 0, text));

@@ -1,17 +1,16 @@
-//! The binary messages of a connection: records to the buses, and from them.
+//! The binary messages of a connection: records for the buses, and records from them.
 
 use std::time::Instant;
 
-use super::{CloseReason, RelayConnection};
+use super::RelayConnection;
 use crate::relay::channel::{ChannelOutput, Output};
 use crate::relay::link::{Incoming, LinkError, PushError};
-use crate::relay::wire::ProblemKind;
 use crate::relay::wire::codec::{Payload, PduFlags, Record, SendFailedDetail};
+use crate::relay::wire::{CloseReason, ProblemKind};
 
 impl RelayConnection {
-    /// A binary message of the operator.
+    /// Handles a binary message of the operator.
     pub fn handle_message(&mut self, now: Instant, message: &[u8]) {
-        // the link is borrowed by what it returns, while records go to the buses
         let incoming = match self.link.handle_message(now, message) {
             Ok(Some(incoming)) => incoming,
             Ok(None) => return,
@@ -56,7 +55,7 @@ impl RelayConnection {
         }
     }
 
-    /// Tells that a PDU or frame was not sent; a PDU that was refused breaks the chain behind it.
+    /// Reports that a PDU or frame was not sent. A PDU that was refused breaks the chain behind it.
     fn refuse_record(&mut self, now: Instant, record: &Record<'_>, detail: SendFailedDetail) {
         let flags = match record.payload {
             Payload::Frame(_) => None,
@@ -75,7 +74,7 @@ impl RelayConnection {
         );
     }
 
-    /// Moves everything that the buses have for the operator to the link.
+    /// Moves all outputs of the buses to the link.
     pub(super) fn collect_outputs(&mut self, now: Instant) {
         let mut index = 0;
         while let Some(bus) = self.buses.get_mut(index) {

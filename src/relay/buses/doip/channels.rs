@@ -7,7 +7,7 @@ use connector_hal::bus::BusState;
 use connector_hal::can::CanFrame;
 
 use super::channel::{ConnectionKey, DoipChannel, refused, unknown_gateway};
-use super::searches::{EcuScanning, VinReading};
+use super::searches::{DoipScan, DoipVinReading};
 use super::setup::DoipBusSetup;
 use super::transport::DoipTransport;
 use crate::config::doip::{DoipConfig, NetworkConfig};
@@ -56,8 +56,8 @@ pub(crate) struct DoipChannels {
     wants_discovery: bool,
     is_keep_alive_stopped: bool,
     is_ignition_off: bool,
-    vin_reading: VinReading,
-    scanning: EcuScanning,
+    vin_reading: DoipVinReading,
+    scanning: DoipScan,
     /// Bytes that the link has left for PDUs, and below how many of them gateways are no longer read.
     room: usize,
     least_room: usize,
@@ -81,8 +81,8 @@ impl DoipChannels {
             wants_discovery: false,
             is_keep_alive_stopped: false,
             is_ignition_off: false,
-            vin_reading: VinReading::default(),
-            scanning: EcuScanning::default(),
+            vin_reading: DoipVinReading::default(),
+            scanning: DoipScan::default(),
             room: usize::MAX,
             least_room: 0,
         }
@@ -230,12 +230,12 @@ impl DoipChannels {
     }
 
     /// The reading of the VIN on this bus.
-    pub(super) fn vin_reading_mut(&mut self) -> &mut VinReading {
+    pub(super) fn vin_reading_mut(&mut self) -> &mut DoipVinReading {
         &mut self.vin_reading
     }
 
     /// The scan of this bus.
-    pub(super) fn scanning_mut(&mut self) -> &mut EcuScanning {
+    pub(super) fn scanning_mut(&mut self) -> &mut DoipScan {
         &mut self.scanning
     }
 

@@ -11,7 +11,7 @@ use super::channels::DoipChannels;
 use super::setup::DoipBusSetup;
 use crate::protocol::doip::LogicalAddress;
 use crate::protocol::doip::discovery::{DiscoveryEvent, Question};
-use crate::relay::buses::bus::{Driven, Driver};
+use crate::relay::buses::bus::{BusDriver, Driven};
 use crate::relay::buses::channels::Channels;
 use crate::vehicle::doip_network::client::{Client, ClientEvent};
 use crate::vehicle::doip_network::explorer::Explorer;
@@ -180,7 +180,7 @@ fn forward(bus: &str, now: Instant, key: ConnectionKey, event: ClientEvent, chan
     }
 }
 
-impl Driver for DoipDriver {
+impl BusDriver for DoipDriver {
     type Channels = DoipChannels;
     type Device = Explorer;
     type Error = DoipBusError;

@@ -8,14 +8,14 @@ use crate::vehicle::vin::Candidate;
 
 /// The reading of the VIN: requested, then ended with candidates.
 #[derive(Debug, Default)]
-pub(super) struct VinReading {
+pub(super) struct DoipVinReading {
     /// Requested, and until when it may take.
     requested: Option<Instant>,
     is_running: bool,
     ended: Option<Vec<Candidate>>,
 }
 
-impl VinReading {
+impl DoipVinReading {
     pub(super) fn request(&mut self, until: Instant) {
         *self = Self { requested: Some(until), is_running: true, ended: None };
     }
@@ -43,7 +43,7 @@ impl VinReading {
 
 /// The scan: requested, perhaps stopped, then ended with an outcome.
 #[derive(Debug, Default)]
-pub(super) struct EcuScanning {
+pub(super) struct DoipScan {
     is_requested: bool,
     is_running: bool,
     /// The outcome with which it has to end now.
@@ -51,7 +51,7 @@ pub(super) struct EcuScanning {
     ended: Option<(ScanOutcome, Vec<FoundEcu>)>,
 }
 
-impl EcuScanning {
+impl DoipScan {
     pub(super) fn request(&mut self) {
         *self = Self { is_requested: true, is_running: true, stopped: None, ended: None };
     }

@@ -16,7 +16,7 @@ use crate::protocol::problem::Problem;
 use crate::relay::buses::channel_setup::{ChannelKind, pdu_settings, wrong_kind};
 use crate::relay::buses::channels::{Channels, Opening};
 use crate::relay::channel::{
-    ChannelOutput, KlineTransport, LinkChange, Output, PduChannel, PduChannelSettings, describe_failure,
+    ChannelOutput, KlineLinkChange, KlineTransport, Output, PduChannel, PduChannelSettings, describe_failure,
 };
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::ProblemKind;
@@ -217,16 +217,16 @@ impl KlineChannels {
         let mut failed = None;
         while let Some(change) = channel.pdus.transport_mut().poll_change() {
             match (change, key) {
-                (LinkChange::Up(key_bytes), Key::Open(number)) => {
+                (KlineLinkChange::Up(key_bytes), Key::Open(number)) => {
                     tracing::debug!(channel = number, %key_bytes, "the K-line link is set up");
                     if std::mem::take(&mut channel.is_opening) {
                         self.opened.push_back((number, Ok(())));
                     }
                 }
-                (LinkChange::Down(failure), Key::Open(number)) if channel.is_opening => {
+                (KlineLinkChange::Down(failure), Key::Open(number)) if channel.is_opening => {
                     failed = Some((number, failure));
                 }
-                (LinkChange::Down(failure), Key::Open(number)) => {
+                (KlineLinkChange::Down(failure), Key::Open(number)) => {
                     tracing::debug!(channel = number, %failure, "the K-line link is down");
                     self.outputs.push_back(ChannelOutput { channel: number, at: now, output: lost(failure) });
                 }

@@ -10,7 +10,7 @@ use connector_hal::timer::{Deadline, TimerKind};
 
 use super::channels::KlineChannels;
 use super::setup::KlineBusSetup;
-use crate::relay::buses::bus::{Driven, Driver};
+use crate::relay::buses::bus::{BusDriver, Driven};
 use crate::relay::buses::channels::Channels;
 use crate::vehicle::hardware::Hardware;
 
@@ -34,7 +34,7 @@ impl KlineDriver {
     }
 }
 
-impl Driver for KlineDriver {
+impl BusDriver for KlineDriver {
     type Channels = KlineChannels;
     type Device = Box<dyn KLine>;
     type Error = KLineError;
