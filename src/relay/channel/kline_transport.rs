@@ -1,4 +1,4 @@
-//! PDUs over an ISO 14230 link.
+//! An ISO 14230 link as a transport of PDUs.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -9,25 +9,25 @@ use crate::protocol::kline::{Endpoint, Event, Failure, KeyBytes, ReceiveFailure,
 use crate::protocol::uds;
 use crate::relay::wire::codec::SendFailedDetail;
 
-/// What became of the link below a channel.
+/// A change of the link below a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KlineLinkChange {
-    /// It is set up.
+    /// The link is set up.
     Up(KeyBytes),
-    /// It could not be set up, or is lost.
+    /// The link could not be set up, or is lost.
     Down(Failure),
 }
 
-/// A link to one ECU; the bus moves the endpoint along, since its line is shared.
+/// A link to one ECU. The bus drives the endpoint, because several links share its line.
 #[derive(Debug)]
 pub struct KlineTransport {
     endpoint: Endpoint,
     changes: VecDeque<KlineLinkChange>,
     is_line_lost: bool,
-    /// Whether TesterPresent is sent on it.
+    /// Whether TesterPresent is sent over the link.
     is_kept_alive: bool,
-    /// The operator knows that it is not.
-    is_end_told: bool,
+    /// Whether the operator was notified that TesterPresent is stopped.
+    is_end_reported: bool,
 }
 
 impl KlineTransport {
@@ -38,21 +38,21 @@ impl KlineTransport {
             changes: VecDeque::new(),
             is_line_lost: false,
             is_kept_alive: true,
-            is_end_told: false,
+            is_end_reported: false,
         }
     }
 
-    /// The link.
+    /// The endpoint of the link.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// The same, to be moved along.
+    /// The endpoint of the link, for the bus that drives it.
     pub fn endpoint_mut(&mut self) -> &mut Endpoint {
         &mut self.endpoint
     }
 
-    /// What became of the link, once the channel has taken the transport's events.
+    /// The next change of the link. Call it after the channel has handled the events of the transport.
     pub fn poll_change(&mut self) -> Option<KlineLinkChange> {
         self.changes.pop_front()
     }
@@ -82,7 +82,7 @@ impl PduTransport for KlineTransport {
                     self.changes.push_back(KlineLinkChange::Down(failure));
                     continue;
                 }
-                // the chain has a deadline of its own for an answer that does not come
+                // the chain has its own deadline for a missing answer
                 Event::NoAnswer | Event::Stopped => continue,
                 Event::ReceptionStarted => TransportEvent::ReceptionStarted,
                 Event::Received { source, pdu } => TransportEvent::Received { address: source.into(), pdu },
@@ -105,10 +105,10 @@ impl PduTransport for KlineTransport {
     fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
         self.endpoint.set_keep_alive(now, enabled);
         self.is_kept_alive = enabled;
-        self.is_end_told &= !enabled;
+        self.is_end_reported &= !enabled;
     }
 
-    // the bus keeps the endpoint's time
+    // the bus handles the deadlines of the endpoint
     fn handle_timeout(&mut self, _now: Instant) {}
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -130,10 +130,10 @@ impl PduTransport for KlineTransport {
 }
 
 impl KlineTransport {
-    /// Tells once that a link which is set up will end, for want of TesterPresent.
+    /// Reports once that a link will end because TesterPresent is stopped.
     fn poll_keep_alive_end(&mut self) -> Option<TransportEvent> {
-        let is_news = !self.is_kept_alive && self.endpoint.is_up();
-        if !is_news || std::mem::replace(&mut self.is_end_told, true) {
+        let is_ending = !self.is_kept_alive && self.endpoint.is_up();
+        if !is_ending || std::mem::replace(&mut self.is_end_reported, true) {
             return None;
         }
         Some(TransportEvent::ConnectionLost {
@@ -142,7 +142,7 @@ impl KlineTransport {
         })
     }
 
-    /// The line is there again: the link is set up anew.
+    /// The line is back: the link is set up again.
     pub fn handle_line_back(&mut self) {
         self.is_line_lost = false;
         self.endpoint.connect();
@@ -158,7 +158,7 @@ fn detail_of(failure: Failure) -> SendFailedDetail {
     }
 }
 
-/// A failure in words that need no memory.
+/// A description of a failure, as a static string.
 pub fn describe_failure(failure: Failure) -> &'static str {
     match failure {
         Failure::NoEcho => "the K-line does not echo the connector's bytes",

@@ -11,7 +11,7 @@ use super::message::{
 };
 
 impl Header {
-    /// Reads the header of a message.
+    /// Decodes the header of a message.
     pub fn decode(message: &[u8]) -> Result<Self, CodecError> {
         let mut reader = ByteReader::new(message);
         reader.header().ok_or(CodecError::ShortHeader(message.len())).and_then(|(version, header)| {
@@ -20,7 +20,7 @@ impl Header {
     }
 }
 
-/// Walks the records of a message; after an error it ends.
+/// An iterator over the records of a message. It ends after an error.
 #[derive(Debug, Clone)]
 pub struct Records<'a> {
     message: &'a [u8],
@@ -35,7 +35,7 @@ impl<'a> Records<'a> {
         Self { message, at: HEADER_LEN, index: 0, count: header.record_count }
     }
 
-    /// Where the next record begins, in bytes from the message's start.
+    /// The position of the next record in the message.
     pub fn position(&self) -> usize {
         self.at
     }
@@ -104,7 +104,7 @@ impl PduFlags {
     }
 }
 
-/// Reads a frame record's payload; the error says what is wrong with it.
+/// Decodes the payload of a frame record. The error describes why it is refused.
 fn decode_frame(payload: &[u8]) -> Result<CanFrame, &'static str> {
     let mut reader = ByteReader::new(payload);
     let identifier = reader.u32().ok_or("a frame record without identifier")?;
@@ -132,7 +132,7 @@ fn decode_frame(payload: &[u8]) -> Result<CanFrame, &'static str> {
     CanFrame::new(id, data).map_err(|_| "a classic frame has at most 8 bytes")
 }
 
-/// Takes big-endian integers off a slice; `None` where it is too short.
+/// Reads big-endian integers from a slice. Its methods return `None` if the slice is too short.
 struct ByteReader<'a>(&'a [u8]);
 
 impl<'a> ByteReader<'a> {

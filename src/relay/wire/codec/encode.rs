@@ -7,7 +7,7 @@ use super::frame_flags::{ERR_FLAG, FD_BRS, FD_ESI, FD_FDF, RTR_FLAG};
 use super::message::{Header, Payload, PduFlags, RECORD_HEADER_LEN, Record, VERSION};
 
 impl Header {
-    /// Appends the header.
+    /// Appends the header to `out`.
     pub fn encode(&self, out: &mut impl BufMut) {
         out.put_slice(&[VERSION, 0]);
         out.put_slice(&self.record_count.to_be_bytes());
@@ -19,7 +19,7 @@ impl Header {
 }
 
 impl Record<'_> {
-    /// How many bytes [`Record::encode`] appends.
+    /// The number of bytes that [`Record::encode`] appends.
     pub fn encoded_len(&self) -> usize {
         RECORD_HEADER_LEN
             + match &self.payload {
@@ -31,7 +31,7 @@ impl Record<'_> {
             }
     }
 
-    /// Appends the record.
+    /// Appends the record to `out`.
     pub fn encode(&self, out: &mut impl BufMut) {
         let (kind, flags) = match &self.payload {
             Payload::Frame(_) => (1, 0),

@@ -1,6 +1,6 @@
 //! The codes and details of `event` records.
 
-/// The code of an `event` record; codes that we don't know are kept.
+/// The code of an `event` record. Unknown codes are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EventCode {
     /// A PDU sent with `confirm` is on the bus.
@@ -9,15 +9,15 @@ pub enum EventCode {
     SendFailed,
     /// A reception was abandoned.
     ReceiveFailed,
-    /// Frames of a raw channel were dropped; the value is how many.
+    /// Frames of a raw channel were dropped; the value is their number.
     Gap,
-    /// The bus changed state.
+    /// The state of the bus changed.
     BusState,
     /// TesterPresent could not be sent.
     KeepAliveFailed,
-    /// Queued chained PDUs were thrown away.
+    /// Queued chained PDUs were discarded.
     ChainBroken,
-    /// Any other.
+    /// An event that this agent does not know.
     Unknown(u16),
 }
 
@@ -49,30 +49,30 @@ impl EventCode {
     }
 }
 
-/// Why something was not sent, as the detail of `send-failed` and `keep-alive-failed`.
+/// The detail of `send-failed` and `keep-alive-failed`: why a PDU or frame was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u16)]
 pub enum SendFailedDetail {
-    /// No flow control came in time.
+    /// The ECU sent no flow control in time.
     FlowControlTimeout = 1,
-    /// The ECU's flow control said overflow.
+    /// The ECU sent flow control with the status "overflow".
     FlowControlOverflow = 2,
     /// The bus is off.
     BusOff = 3,
-    /// No node acknowledged it in time.
+    /// No node acknowledged the frame in time.
     NotAcknowledged = 4,
     /// The channel's queue is full.
     QueueFull = 5,
-    /// What was asked is not allowed on this channel.
+    /// The channel may not send this record.
     RefusedByPolicy = 6,
     /// The channel is closed.
     ChannelClosed = 7,
-    /// It was older than the channel allows.
+    /// The record was older than the channel allows.
     TooOld = 8,
 }
 
 impl SendFailedDetail {
-    /// The detail with this number.
+    /// The detail with this number, if it is known.
     pub fn from_wire(detail: u16) -> Option<Self> {
         Some(match detail {
             1 => Self::FlowControlTimeout,

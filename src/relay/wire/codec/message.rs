@@ -4,13 +4,13 @@ use connector_hal::can::CanFrame;
 
 use super::event::EventCode;
 
-/// The version this module speaks.
+/// The version of the binary messages.
 pub const VERSION: u8 = 1;
 /// The header's length, in bytes.
 pub const HEADER_LEN: usize = 24;
 /// The length of a record before its payload, in bytes.
 pub const RECORD_HEADER_LEN: usize = 12;
-/// The longest message, in bytes, but for one that holds a single longer PDU.
+/// The longest message, in bytes. Only a message with a single PDU may be longer.
 pub const MAX_MESSAGE_LEN: usize = 64 * 1024;
 
 /// The first four bytes of a connection's UUID, which every message of the connection bears.
@@ -27,11 +27,11 @@ impl From<uuid::Uuid> for Tag {
 /// A binary message's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// How many records follow.
+    /// The number of records that follow.
     pub record_count: u16,
-    /// Which connection it belongs to.
+    /// The connection that the message belongs to.
     pub tag: Tag,
-    /// Its number, from 1; 0 for an acknowledgement alone.
+    /// The number of the message, from 1; 0 if the message only acknowledges.
     pub seq: u32,
     /// The highest number received in order.
     pub ack: u32,
@@ -39,32 +39,32 @@ pub struct Header {
     pub time: u64,
 }
 
-/// What is wrong with a binary message.
+/// Why a binary message cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
-    /// Shorter than a header.
+    /// The message is shorter than a header.
     #[error("a binary message of {0} bytes is shorter than its header of 24")]
     ShortHeader(usize),
-    /// A version that we don't speak.
+    /// The message has an unknown version.
     #[error("binary message version {0} is not 1")]
     Version(u8),
     /// A record ends beyond the message.
     #[error("record {index} at byte {at} ends beyond the message")]
     Truncated {
-        /// Which record, from 0.
+        /// The index of the record, from 0.
         index: u16,
-        /// Where it begins.
+        /// The position of its first byte in the message.
         at: usize,
     },
-    /// Bytes after the last record.
+    /// Bytes follow the last record.
     #[error("{0} bytes follow the last record")]
     Trailing(usize),
-    /// A payload that its kind does not allow.
+    /// The payload of a record does not match its kind.
     #[error("record {index}: {what}")]
     Payload {
-        /// Which record, from 0.
+        /// The index of the record, from 0.
         index: u16,
-        /// What is wrong with it.
+        /// Why the payload is refused.
         what: &'static str,
     },
 }
@@ -72,56 +72,56 @@ pub enum CodecError {
 /// Flags of a `pdu` record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PduFlags {
-    /// Waits for the positive response to the PDU before it.
+    /// The PDU is sent only after a positive response to the PDU before it.
     pub chained: bool,
-    /// Asks for a `sent` event.
+    /// The sender requests a `sent` event.
     pub confirm: bool,
 }
 
-/// A record's content.
+/// The content of a record.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Payload<'a> {
-    /// A frame as it was on the bus, or is to be.
+    /// A frame that was on the bus, or that is to be sent.
     Frame(CanFrame),
-    /// A whole PDU of a transport protocol.
+    /// A complete PDU of a transport protocol.
     Pdu {
-        /// From the vehicle, the sender's address; toward it, 0.
+        /// The address of the sender in the vehicle; 0 in a PDU to the vehicle.
         address: u32,
-        /// The flags.
+        /// The flags of the PDU.
         flags: PduFlags,
-        /// The PDU's bytes.
+        /// The bytes of the PDU.
         data: &'a [u8],
     },
-    /// Something that happened.
+    /// An event on the channel.
     Event {
-        /// What.
+        /// The kind of event.
         code: EventCode,
-        /// More about it.
+        /// A detail, whose meaning depends on the kind.
         detail: u16,
-        /// A number that belongs to it.
+        /// A number, whose meaning depends on the kind.
         value: u32,
-        /// Words for it.
+        /// A description in words.
         text: &'a str,
     },
-    /// The ignition.
+    /// The state of the ignition.
     Terminal15 {
-        /// On, off, or unknown.
+        /// Whether the ignition is on; `None` if that is unknown.
         on: Option<bool>,
     },
-    /// A kind that we don't know; skipped by its length.
+    /// A record of an unknown kind, which is skipped by its length.
     Unknown {
-        /// The kind.
+        /// The number of the kind.
         kind: u8,
     },
 }
 
-/// A record: what, on which channel, and when.
+/// A record: a payload, its channel and its time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Record<'a> {
-    /// The channel.
+    /// The number of the channel.
     pub channel: u16,
-    /// µs from the header's time to the event on the bus; negative when the event came earlier.
+    /// The time from the header's time to the event on the bus, in µs; negative if the event came earlier.
     pub offset: i32,
-    /// The content.
+    /// The content of the record.
     pub payload: Payload<'a>,
 }
