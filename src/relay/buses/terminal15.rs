@@ -17,7 +17,7 @@ use crate::relay::channel::{ChannelOutput, Output};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::codec::{PduFlags, SendFailedDetail};
 
-/// The channels of terminal 15.
+/// The channels of the terminal 15 bus.
 pub(crate) struct Terminal15Channels {
     name: String,
     ignition: Option<bool>,

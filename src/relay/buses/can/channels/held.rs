@@ -1,4 +1,4 @@
-//! Frames that wait for the adapter or are in it, and their owners.
+//! The frames that wait for the adapter or that it holds, and their owners.
 
 use std::time::Instant;
 
