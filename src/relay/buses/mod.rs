@@ -1,6 +1,6 @@
-//! The buses of a connection: one folder for each kind, around one shell.
+//! The buses of a connection: one folder for each kind of bus, and one shell that all kinds share.
 //!
-//! [`Channels`] is the pure part of a bus, [`bus::Bus`] the shell, and [`bus::Driver`] the part of the shell that knows
+//! [`Channels`] is the pure part of a bus, [`bus::Bus`] the shell, and [`bus::BusDriver`] the part of the shell that knows
 //! the device of one kind of bus. A new kind of bus is a folder with channels, driver and set-up, and one arm in
 //! [`build`].
 

@@ -10,7 +10,7 @@ use crate::protocol::isotp::SendFailure;
 use crate::relay::wire::codec::{EventCode, SendFailedDetail};
 
 /// Why the agent no longer sends TesterPresent.
-pub(super) const BATTERY_SPARED: &str = "the ignition is off: the battery is spared";
+pub(super) const BATTERY_SPARED: &str = "the ignition is off: TesterPresent is stopped to save the battery";
 
 /// An output of one channel, and when it was on the bus.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,9 +84,9 @@ pub(super) fn describe(detail: SendFailedDetail) -> &'static str {
         SendFailedDetail::BusOff => "the bus is off",
         SendFailedDetail::NotAcknowledged => "no node acknowledged the frame",
         SendFailedDetail::QueueFull => "the channel's queue is full",
-        SendFailedDetail::RefusedByPolicy => "this channel does not send such",
+        SendFailedDetail::RefusedByPolicy => "this channel may not send such a record",
         SendFailedDetail::ChannelClosed => "the channel is not open",
-        SendFailedDetail::TooOld => "it arrived too late to be sent",
+        SendFailedDetail::TooOld => "the record arrived too late to be sent",
     }
 }
 

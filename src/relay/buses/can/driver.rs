@@ -10,7 +10,7 @@ use connector_hal::future::BoxFuture;
 use super::channels::CanChannels;
 use super::kernel_sockets::KernelSockets;
 use super::setup::CanBusSetup;
-use crate::relay::buses::bus::{Driven, Driver};
+use crate::relay::buses::bus::{BusDriver, Driven};
 use crate::relay::buses::channels::Channels;
 use crate::vehicle::hardware::Hardware;
 
@@ -164,7 +164,7 @@ fn restart(pause: Option<Duration>) -> CanDriven {
     }))
 }
 
-impl Driver for CanDriver {
+impl BusDriver for CanDriver {
     type Channels = CanChannels;
     type Device = Box<dyn CanBus>;
     type Error = CanError;

@@ -12,7 +12,7 @@ impl CanChannels {
         self.channels.get(&number).and_then(Channel::kernel)
     }
 
-    /// How the socket of this channel is set up, and the longest PDU that it takes, if the kernel carries its PDUs.
+    /// The options of this channel's socket and the longest PDU that it takes, if the kernel carries its PDUs.
     pub(in crate::relay::buses::can) fn kernel_socket(&self, number: u16) -> Option<(IsotpOptions, usize)> {
         self.kernel(number).map(KernelIsotp::socket)
     }
@@ -24,17 +24,17 @@ impl CanChannels {
         }
     }
 
-    /// The PDU that the channel's socket should take; the same until [`CanChannels::handle_pdu_taken`].
+    /// The PDU that the channel's socket should take; unchanged until [`CanChannels::handle_pdu_taken`].
     pub fn kernel_pdu(&self, number: u16) -> Option<&[u8]> {
         self.kernel(number).and_then(KernelIsotp::pdu)
     }
 
-    /// The socket took the PDU, or will not take it at all.
+    /// The socket took the PDU, or refused it.
     pub fn handle_pdu_taken(&mut self, now: Instant, number: u16, taken: Result<(), IsotpSendError>) {
         self.with_kernel(now, number, |kernel| kernel.handle_taken(now, taken));
     }
 
-    /// What the channel's socket reports.
+    /// Handles an event of the channel's socket.
     pub fn handle_socket(&mut self, now: Instant, number: u16, event: IsotpEvent) {
         self.with_kernel(now, number, |kernel| kernel.handle_socket(now, event));
     }
@@ -46,18 +46,18 @@ impl CanChannels {
         }
     }
 
-    pub(super) fn reset_kernels(&mut self, now: Instant) {
+    pub(super) fn reset_kernel_channels(&mut self, now: Instant) {
         self.for_each_channel(now, |channel| channel.with_kernel(now, KernelIsotp::handle_reset));
     }
 
-    /// Whether a frame that was on the bus then is one that the kernel sent for a channel, however late it is read.
-    pub(super) fn is_kernels(&self, at: Instant, frame: &CanFrame) -> bool {
+    /// Whether the kernel sent this frame for a channel; `at` is the time when the frame was on the bus.
+    pub(super) fn is_from_kernel(&self, at: Instant, frame: &CanFrame) -> bool {
         let mut kernels = self.channels.values().filter_map(Channel::kernel);
         kernels.any(|kernel| kernel.is_own_frame(at, frame))
     }
 
-    /// Whether the kernel has left a frame in the adapter that nobody acknowledges; it should be restarted, then
-    /// [`CanChannels::handle_reset`] called.
+    /// Whether the kernel has left a frame in the adapter that no node acknowledges. If so, restart the adapter and call
+    /// [`CanChannels::handle_reset`].
     pub fn is_kernel_stuck(&self) -> bool {
         self.channels.values().filter_map(Channel::kernel).any(KernelIsotp::is_stuck)
     }
@@ -77,7 +77,7 @@ mod tests {
     use crate::relay::wire::codec::PduFlags;
 
     #[test]
-    fn who_listens_to_the_bus_is_not_told_the_kernels_frames_however_late_they_are_read() {
+    fn a_raw_channel_does_not_receive_frames_of_the_kernel_even_if_they_are_read_late() {
         let id = |id: u32| CanId::try_from(id).unwrap();
         let (mut core, start) = (
             CanChannels::new(
@@ -101,7 +101,7 @@ mod tests {
         let own = CanFrame::new(id(0x7E0), &[2, 0x3E, 0]).unwrap();
         core.handle_event(read, &CanEvent::Received { frame: own, at: start });
         assert_eq!(core.poll_output(), None);
-        // another tester's
+        // a frame of another tester
         core.handle_event(read, &CanEvent::Received { frame: own, at: read });
         assert_eq!(core.poll_output().map(|output| output.channel), Some(2));
     }

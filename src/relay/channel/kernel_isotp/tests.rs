@@ -1,4 +1,4 @@
-//! The kernel's ISO-TP as a transport, with a socket and a bus that the test plays.
+//! The kernel's ISO-TP as a transport. The test simulates the socket and the bus.
 
 use super::*;
 use connector_hal::can::CanId;
