@@ -1,7 +1,7 @@
 //! The channels of a CAN bus, and which of them sends the next frame.
 //!
-//! At most eight frames at a time are in the adapter ([`WINDOW`]), so that a channel that closes, or a bus that goes
-//! off, leaves few frames behind that could still be sent.
+//! At most eight frames at a time are in the adapter ([`WINDOW`]), so that a channel that closes, or a bus
+//! that goes off, leaves few frames behind that could still be sent.
 
 mod events;
 mod held;
@@ -35,8 +35,9 @@ pub(super) use held::WINDOW;
 
 /// The channels of a CAN bus.
 ///
-/// Events of the adapter go in by [`CanChannels::handle_event`]. Frames come out by [`CanChannels::poll_transmit`],
-/// each followed by [`CanChannels::handle_accepted`] or [`CanChannels::handle_refused`].
+/// Events of the adapter go in by [`CanChannels::handle_event`]. Frames come out by
+/// [`CanChannels::poll_transmit`], each followed by [`CanChannels::handle_accepted`] or
+/// [`CanChannels::handle_refused`].
 #[derive(Debug)]
 pub struct CanChannels {
     name: String,
@@ -53,7 +54,8 @@ pub struct CanChannels {
     load: BusLoad,
     next: Option<NextFrame>,
     outstanding: VecDeque<OutstandingFrame>,
-    /// The last frames of channels that were closed; at most one for each channel closed since the last frame.
+    /// The last frames of channels that were closed; at most one for each channel closed since the last
+    /// frame.
     farewells: VecDeque<CanFrame>,
     /// The number of the channel that sent last.
     last_turn: u16,
@@ -170,8 +172,8 @@ impl CanChannels {
         frame
     }
 
-    /// Whether this frame of a functional channel is redundant flow control: another channel receives the answer too and
-    /// sends its own flow control, and an ECU must get only one.
+    /// Whether this frame of a functional channel is redundant flow control: another channel receives the
+    /// answer too and sends its own flow control, and an ECU must get only one.
     fn is_redundant(&self, number: u16, frame: &CanFrame) -> bool {
         self.channels.get(&number).is_some_and(|channel| channel.is_functional_flow_control(frame))
             && self.channels.values().any(|channel| channel.is_receiving_from(frame.id()))
