@@ -15,7 +15,8 @@ pub struct RelayLimits {
     pub max_kept_bytes: usize,
     /// The default of the greatest age at which a record of a raw channel may still be sent to the vehicle.
     pub raw_max_age: Duration,
-    /// The default of the greatest age at which a record of any other channel may still be sent to the vehicle.
+    /// The default of the greatest age at which a record of any other channel may still be sent to the
+    /// vehicle.
     pub pdu_max_age: Duration,
     /// How long TesterPresent is still sent after the ignition was switched off.
     pub keep_alive_after_ignition_off: Duration,

@@ -29,7 +29,7 @@ pub(crate) enum BusProgress {
 pub(crate) struct StartFailure {
     /// A description in words.
     pub(crate) detail: String,
-    /// Whether the device is there, but cannot do what the operator asked for.
+    /// Whether the device exists, but does not support the settings of the operator.
     pub(crate) is_unsupported: bool,
 }
 
@@ -60,7 +60,7 @@ pub(crate) trait BusDriver: Send {
     /// Opens the device and sets it up.
     fn open(&self) -> BoxFuture<'static, Result<Self::Device, Self::Error>>;
 
-    /// Whether the device is there, but cannot do what the operator asked for.
+    /// Whether the device exists, but does not support the settings of the operator.
     fn is_unsupported(_error: &Self::Error) -> bool {
         false
     }

@@ -24,8 +24,9 @@ pub enum Opening {
 
 /// The channels of one bus: a pure state machine with time as an argument.
 ///
-/// The shell around it ([`Bus`](super::bus::Bus)) has the device. It moves frames or bytes between the device and the
-/// channels with methods of each kind of bus, and calls [`Channels::handle_timeout`] at [`Channels::poll_timeout`].
+/// The shell around it ([`Bus`](super::bus::Bus)) has the device. It moves frames or bytes between the device
+/// and the channels with methods of each kind of bus, and calls [`Channels::handle_timeout`] at
+/// [`Channels::poll_timeout`].
 pub trait Channels: Send {
     /// The state of the bus as last reported.
     fn state(&self) -> BusState;
@@ -71,8 +72,8 @@ pub trait Channels: Send {
     /// Allows or stops TesterPresent, on open channels and on those opened later.
     fn set_keep_alive(&mut self, now: Instant, enabled: bool);
 
-    /// Sets how many bytes the link has left for data from the vehicle, and how many it has in total. A bus that can
-    /// pause its vehicle does so when few are left.
+    /// Sets how many bytes the link has left for data from the vehicle, and how many it has in total. A bus
+    /// that can pause its vehicle does so when few are left.
     fn set_room(&mut self, _left: usize, _total: usize) {}
 
     /// Asks the ECUs that left their default session to return to it.

@@ -1,4 +1,5 @@
-//! The bus of terminal 15: it reports the ignition to each channel when the channel opens, and at every change.
+//! The bus of terminal 15: it reports the ignition to each channel when the channel opens, and at every
+//! change.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;

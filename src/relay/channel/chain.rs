@@ -56,8 +56,8 @@ pub(super) struct Chain {
     last: Last,
     /// Chained PDUs that arrive behind discarded ones are discarded too, with this code.
     tail_broken: Option<u8>,
-    /// A chained PDU was refused because the queue is full. Chained PDUs behind it are refused too, until all PDUs before
-    /// it are answered.
+    /// A chained PDU was refused because the queue is full. Chained PDUs behind it are refused too, until all
+    /// PDUs before it are answered.
     tail_refused: bool,
     p2: Duration,
 }

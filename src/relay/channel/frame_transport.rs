@@ -23,8 +23,8 @@ pub trait FrameTransport: PduTransport {
     /// The next frame for the bus.
     fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame>;
 
-    /// Whether a PDU is being received from the one ECU of this transport, and that ECU takes flow control with this
-    /// identifier.
+    /// Whether a PDU is being received from the one ECU of this transport, and that ECU takes flow control
+    /// with this identifier.
     fn is_receiving_from(&self, _request: CanId) -> bool {
         false
     }

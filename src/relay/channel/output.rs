@@ -66,7 +66,7 @@ impl Output {
         Self::event(EventCode::SendFailed, detail as u16, 0, describe(detail))
     }
 
-    /// The event that reports the new state of a bus, or of what a channel needs of it.
+    /// The event that reports the new state of a bus, or of the connection that a channel needs on it.
     pub(crate) fn bus_state(state: BusState, text: impl Into<Cow<'static, str>>) -> Self {
         let detail = match state {
             BusState::Active => 0,

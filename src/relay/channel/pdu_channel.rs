@@ -166,7 +166,8 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         &self.transport
     }
 
-    /// The transport, for changes. After a call that may have caused an event, call [`PduChannel::handle_events`].
+    /// The transport, for changes. After a call that may have caused an event, call
+    /// [`PduChannel::handle_events`].
     pub fn transport_mut(&mut self) -> &mut T {
         &mut self.transport
     }
@@ -226,7 +227,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         self.is_sending() || self.transport.is_receiving() || !self.chain.is_idle()
     }
 
-    /// Asks the ECU to return to its default session, if the operator made it leave that session.
+    /// Asks the ECU to return to its default diagnostic session, if the operator made it leave that session.
     pub fn return_to_default_session(&mut self, now: Instant) {
         self.chain.drain();
         self.keep_alive_at = None;
@@ -379,8 +380,8 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             .min()
     }
 
-    /// When TesterPresent is due. It is never due while the transport is busy, because half-duplex ECUs would abort a
-    /// transfer.
+    /// When TesterPresent is due. It is never due while the transport is busy, because half-duplex ECUs would
+    /// abort a transfer.
     fn keep_alive_due(&self) -> Option<Instant> {
         self.keep_alive_at
             .filter(|_| !self.keep_alive_stopped && self.sending.is_none() && !self.transport.is_receiving())

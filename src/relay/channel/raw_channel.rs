@@ -23,7 +23,8 @@ pub struct RawChannel {
 }
 
 impl RawChannel {
-    /// A channel that sends only `request_id` (`None`: nothing) and receives only `response_id` (`None`: everything).
+    /// A channel that sends only `request_id` (`None`: nothing) and receives only `response_id` (`None`:
+    /// everything).
     pub fn new(request_id: Option<CanId>, response_id: Option<CanId>, takes_fd: bool) -> Self {
         Self { request_id, response_id, takes_fd, queue: VecDeque::new(), outputs: VecDeque::new() }
     }

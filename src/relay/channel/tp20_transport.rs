@@ -114,7 +114,8 @@ impl PduTransport for Tp20Transport {
         &uds::KWP_TESTER_PRESENT_UNANSWERED
     }
 
-    /// StartDiagnosticSession with the standard session of KWP2000. An ECU that speaks UDS takes it as its default session.
+    /// StartDiagnosticSession with the standard session of KWP2000. An ECU that speaks UDS takes it as its
+    /// default session.
     fn default_session(&self) -> &'static [u8] {
         &[uds::SESSION_CONTROL, uds::KWP_STANDARD_SESSION]
     }

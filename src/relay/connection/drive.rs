@@ -51,7 +51,8 @@ impl RelayConnection {
         Poll::Ready(())
     }
 
-    /// When [`RelayConnection::handle_timeout`] is due, or [`RelayConnection::wants_to_send`] becomes true by itself.
+    /// When [`RelayConnection::handle_timeout`] is due, or [`RelayConnection::wants_to_send`] becomes true by
+    /// itself.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let stop_keep_alive = self.stop_keep_alive_at.filter(|_| !self.has_stopped_keep_alive);
         [self.hold_until, self.link.poll_timeout(), stop_keep_alive].into_iter().flatten().min()

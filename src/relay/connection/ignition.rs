@@ -23,7 +23,7 @@ impl RelayConnection {
 
     pub(super) fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
         if std::mem::replace(&mut self.has_stopped_keep_alive, !enabled) == enabled {
-            tracing::info!(enabled, "the ignition allows or stops TesterPresent");
+            tracing::info!(enabled, "TesterPresent is enabled or disabled by the ignition");
             self.buses.iter_mut().for_each(|bus| bus.channels_mut().set_keep_alive(now, enabled));
         }
     }

@@ -118,7 +118,8 @@ impl RelayConnection {
         self.buses.iter_mut().filter_map(|bus| bus.take_state_change().then_some(())).count() > 0
     }
 
-    /// The websocket is lost. The connection is held for [`RelaySettings::hold`]; its buses and channels keep running.
+    /// The websocket is lost. The connection is held for [`RelaySettings::hold`]; its buses and channels keep
+    /// running.
     pub fn interrupt(&mut self, now: Instant) {
         self.link.interrupt();
         self.texts.clear();
@@ -127,8 +128,8 @@ impl RelayConnection {
 
     /// The websocket is back.
     ///
-    /// An operator who has used the connection resumes it by `resumeConnection`. An operator who has not used it yet
-    /// does not notice the interruption, so that the connection resumes here by itself.
+    /// An operator who has used the connection resumes it by `resumeConnection`. An operator who has not used
+    /// it yet does not notice the interruption, so that the connection resumes here by itself.
     pub fn handle_link_back(&mut self) {
         if self.link.is_unused() && self.link.resume(0).is_ok() {
             self.hold_until = None;

@@ -19,7 +19,8 @@ use crate::relay::wire::{CloseReason, Envelope, ProblemKind};
 const MAX_BUSES: usize = 16;
 /// The number of requests that may wait while buses are being set up; further requests are refused.
 const MAX_WAITING_REQUESTS: usize = 64;
-/// The number of texts that may wait for the websocket. When it is reached, errors are discarded and requests ignored.
+/// The number of texts that may wait for the websocket. When it is reached, errors are discarded and requests
+/// ignored.
 const MAX_TEXTS: usize = 256;
 
 impl RelayConnection {

@@ -1,7 +1,7 @@
 //! The memory in which messages are built: large pieces, each shared by many messages.
 //!
-//! A piece is used again when all messages in it are discarded. Relaying frames therefore allocates nothing while the
-//! peer acknowledges the messages.
+//! A piece is used again when all messages in it are discarded. Relaying frames therefore allocates nothing
+//! while the peer acknowledges the messages.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,8 @@ use bytes::{Bytes, BytesMut};
 
 /// The size of a piece, in bytes.
 const PIECE: usize = 16 * 1024;
-/// The number of pieces that are kept to be used again: enough for 4,000 frames a second to a peer 500 ms away.
+/// The number of pieces that are kept to be used again: enough for 4,000 frames a second to a peer 500 ms
+/// away.
 const KEPT_PIECES: usize = 8;
 
 /// Builds messages, one after the other.
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_keep_their_bytes_whatever_becomes_of_the_others() {
+    fn messages_keep_their_bytes_when_others_are_dropped() {
         let mut arena = Arena::default();
         let mut random = fastrand::Rng::with_seed(1);
         let mut kept: VecDeque<(Bytes, Vec<u8>)> = VecDeque::new();
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_for_later_is_bounded() {
+    fn the_memory_that_is_kept_is_bounded() {
         let mut arena = Arena::default();
         let mut messages = Vec::new();
         for _ in 0..10_000 {

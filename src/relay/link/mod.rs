@@ -16,14 +16,15 @@ pub use outbox::KEPT_LIMIT;
 
 /// The time after which an acknowledgement is sent alone at the latest; the contract allows 200 ms.
 const ACK_DELAY: Duration = Duration::from_millis(100);
-/// The received bytes after which an acknowledgement is sent immediately, so that the peer can discard the messages
-/// that it keeps.
+/// The received bytes after which an acknowledgement is sent immediately, so that the peer can discard the
+/// messages that it keeps.
 const ACK_BYTES: usize = 256 * 1024;
 
 /// The end of a connection at which a link runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// The end at the vehicle. It sends frames again after an interruption, and drops the oldest ones at the limit.
+    /// The end at the vehicle. It sends frames again after an interruption, and drops the oldest ones at the
+    /// limit.
     Connector,
     /// The end of the operator. It never sends a frame to the vehicle twice.
     Operator,
@@ -89,7 +90,8 @@ impl<'a> Incoming<'a> {
         self.records.clone().filter_map(Result::ok)
     }
 
-    /// The age of a record: the age of the message, and the time that the record waited before the message was sealed.
+    /// The age of a record: the age of the message, and the time that the record waited before the message
+    /// was sealed.
     pub fn age_of(&self, record: &Record<'_>) -> Duration {
         self.age + Duration::from_micros(u64::from(record.offset.min(0).unsigned_abs()))
     }
@@ -108,7 +110,7 @@ impl<'a> Incoming<'a> {
 ///   it is new.
 /// - [`push`](Self::push) queues a record; [`interrupt`](Self::interrupt) and [`resume`](Self::resume) report
 ///   that the websocket was lost and that another one continues the connection.
-/// - `poll_*` methods return what the caller must act upon: messages and the next timeout.
+/// - `poll_*` methods return the messages to send, and the time of the next timeout.
 ///
 /// After every call of a method of the second or third group:
 ///
@@ -225,7 +227,8 @@ impl Link {
         self.is_up
     }
 
-    /// The size of the messages that are kept, in bytes. A sender that can wait should stay well below [`KEPT_LIMIT`].
+    /// The size of the messages that are kept, in bytes. A sender that can wait should stay well below
+    /// [`KEPT_LIMIT`].
     pub fn kept_bytes(&self) -> usize {
         self.outbox.kept_bytes()
     }
@@ -247,8 +250,9 @@ impl Link {
 
     /// Queues a record about something that happened at `at`.
     ///
-    /// When the limit is reached, the oldest frames are dropped, and a `gap` event in their place reports their number.
-    /// If there are no frames to drop, the record is refused, and the connection must be closed.
+    /// When the limit is reached, the oldest frames are dropped, and a `gap` event in their place reports
+    /// their number. If there are no frames to drop, the record is refused, and the connection must be
+    /// closed.
     pub fn push(
         &mut self,
         now: Instant,
@@ -285,10 +289,11 @@ impl Link {
         })
     }
 
-    /// Handles a message of the peer. Returns `None` if the message is not new, or belongs to another connection.
+    /// Handles a message of the peer. Returns `None` if the message is not new, or belongs to another
+    /// connection.
     ///
-    /// A message with a record that cannot be decoded is refused as a whole, but counts as received, so that it does not
-    /// block the messages behind it.
+    /// A message with a record that cannot be decoded is refused as a whole, but counts as received, so that
+    /// it does not block the messages behind it.
     pub fn handle_message<'a>(
         &mut self,
         now: Instant,
@@ -345,8 +350,8 @@ impl Link {
         self.is_up = false;
     }
 
-    /// The peer is back and has received the messages up to `received`. All later messages are sent again, in order and
-    /// with the same numbers.
+    /// The peer is back and has received the messages up to `received`. All later messages are sent again, in
+    /// order and with the same numbers.
     ///
     /// The operator's end removes all frames from the messages that it still keeps.
     pub fn resume(&mut self, received: u32) -> Result<(), LinkError> {

@@ -1,8 +1,8 @@
 //! The messages that one end has sent and still keeps, and those that it has yet to send.
 //!
-//! Each record is encoded immediately, into an open message. The message is sealed when the socket can take it or when it
-//! is full: it gets its number, and the times of its records become relative to that moment. Records that wait therefore
-//! cost hardly more memory than their bytes.
+//! Each record is encoded immediately, into an open message. The message is sealed when the socket can take
+//! it or when it is full: it gets its number, and the times of its records become relative to that moment.
+//! Records that wait therefore cost hardly more memory than their bytes.
 
 use std::collections::VecDeque;
 
@@ -19,8 +19,9 @@ pub const KEPT_LIMIT: usize = 2 * 1024 * 1024;
 const RECORD_OFFSET_AT: usize = 4;
 /// The position of the acknowledgement in a message.
 const ACK_AT: usize = 12;
-/// The number of messages that may be sent without being acknowledged. Further records share the next message. Otherwise
-/// the headers of many small messages could reach the limit, and dropping frames would not free them.
+/// The number of messages that may be sent without being acknowledged. Further records share the next
+/// message. Otherwise the headers of many small messages could reach the limit, and dropping frames would not
+/// free them.
 const MAX_UNACKNOWLEDGED: usize = 8192;
 /// The length of the record of a `gap` event, in bytes.
 const GAP_LEN: usize = RECORD_HEADER_LEN + 8;
@@ -158,7 +159,7 @@ impl Outbox {
         Header { record_count: 0, tag: self.tag, seq, ack, time }
     }
 
-    /// Seals the open message: gives it a number, and makes the times of its records relative to `now`.
+    /// Seals the open message: numbers it, and makes the times of its records relative to `now`.
     fn seal(&mut self, now: u64, ack: u32) -> Result<(), Full> {
         let seq = self.last_seq.checked_add(1).ok_or(Full)?;
         let header = Header { record_count: self.open.record_count, ..self.header(seq, ack, now) };
@@ -280,8 +281,8 @@ fn shift_offsets(message: &mut [u8], shift: i32) {
     }
 }
 
-/// The message without its frames, and the number of its records. With `report`, one `gap` event for each channel takes
-/// the place of the frames.
+/// The message without its frames, and the number of its records. With `report`, one `gap` event for each
+/// channel takes the place of the frames.
 fn without_frames(message: &[u8], header: Header, report: bool) -> (u16, Vec<u8>) {
     let mut gaps: Vec<(u16, i32, u32)> = Vec::new();
     let mut kept = Vec::new();

@@ -48,8 +48,8 @@ impl Envelope {
     ///
     /// # Errors
     ///
-    /// The text is not an envelope. The error holds the problem to reply with, and the `request_id` to echo if there is
-    /// one.
+    /// The text is not an envelope. The error holds the problem to reply with, and the `request_id` to echo
+    /// if there is one.
     pub fn read(text: &str) -> Result<Self, Box<(Problem, Option<String>)>> {
         let refused = |why: &dyn fmt::Display, request_id| {
             let detail = format!("A text message must be a JSON object with an action: {why}.");
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_an_object_with_an_action_whatever_else_is_in_it() {
+    fn a_text_is_an_object_with_an_action_and_perhaps_other_fields() {
         let text = r#" { "later" : [1], "request_id" : "7", "message" : {"b":1}, "action" : "x" } "#;
         let read = Envelope::read(text).unwrap();
         assert_eq!((read.action.as_str(), read.request_id.as_deref()), ("x", Some("7")));
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_what_cannot_be_understood_gets_its_request_id_back() {
+    fn the_error_to_an_invalid_request_echoes_its_request_id() {
         for text in [r#"{"request_id":"7"}"#, r#"{"action":5,"request_id":"7"}"#] {
             let (problem, request_id) = *Envelope::read(text).unwrap_err();
             assert_eq!((problem.status, request_id.as_deref()), (400, Some("7")), "{text}");

@@ -3,7 +3,8 @@
 use serde::de::{self, Deserializer, Visitor};
 use std::fmt;
 
-/// Reads an unsigned integer, written as a number or as a decimal or hexadecimal string. For `deserialize_with`.
+/// Reads an unsigned integer, written as a number or as a decimal or hexadecimal string. For
+/// `deserialize_with`.
 pub fn number<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -97,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_may_be_written_in_every_way_that_json_and_the_protocol_know() {
+    fn a_number_may_be_written_in_every_form_of_json_and_the_protocol() {
         let read = |value: Value| number::<_, u32>(value).ok();
         for written in [json!(2016), json!(2016.0), json!("2016"), json!("0x7E0"), json!(" 0X7e0 ")] {
             assert_eq!(read(written.clone()), Some(2016), "{written}");

@@ -64,7 +64,8 @@ impl KernelSockets {
         }
     }
 
-    /// Reads the events of the sockets. Call it before frames are read, and [`KernelSockets::forward_events`] afterwards.
+    /// Reads the events of the sockets. Call it before frames are read, and [`KernelSockets::forward_events`]
+    /// afterwards.
     pub fn poll_events(&mut self, cx: &mut Context<'_>) {
         for (number, slot) in &mut self.slots {
             let Some(socket) = &mut slot.socket else { continue };
@@ -81,25 +82,25 @@ impl KernelSockets {
     }
 
     /// Passes the events of the sockets to their channels. Returns whether there were any.
-    pub fn forward_events(&mut self, now: Instant, core: &mut CanChannels) -> bool {
+    pub fn forward_events(&mut self, now: Instant, channels: &mut CanChannels) -> bool {
         let mut any = false;
         while let Some((number, event)) = self.events.pop_front() {
             any = true;
-            core.handle_socket(now, number, event);
+            channels.handle_socket(now, number, event);
         }
         any
     }
 
     /// Passes the PDUs of the channels to the sockets. Returns whether a socket took or refused one.
-    pub fn poll_send(&mut self, cx: &mut Context<'_>, now: Instant, core: &mut CanChannels) -> bool {
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, now: Instant, channels: &mut CanChannels) -> bool {
         let mut any = false;
         for (number, slot) in &mut self.slots {
-            while let Some(pdu) = core.kernel_pdu(*number)
+            while let Some(pdu) = channels.kernel_pdu(*number)
                 && let Some(socket) = &mut slot.socket
                 && let Poll::Ready(taken) = socket.poll_send(cx, pdu)
             {
                 any = true;
-                core.handle_pdu_taken(now, *number, taken);
+                channels.handle_pdu_taken(now, *number, taken);
             }
         }
         any

@@ -1,4 +1,5 @@
-//! Checks the configuration of CAN buses and their channels. Errors list the ports and values that are supported.
+//! Checks the configuration of CAN buses and their channels. Errors list the ports and values that are
+//! supported.
 
 use std::time::Instant;
 

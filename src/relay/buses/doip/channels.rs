@@ -27,7 +27,8 @@ use crate::vehicle::vin;
 
 /// The longest response to a request of the connector itself, in bytes.
 const MAX_OWN_RESPONSE: usize = 4096;
-/// The size of the records that one read from a gateway may produce, beside a PDU that it completes, in bytes.
+/// The size of the records that one read from a gateway may produce, beside a PDU that it completes, in
+/// bytes.
 const ONE_READ: usize = 64 * 1024;
 /// The size of a PDU's record without its data, in bytes.
 const RECORD: usize = 64;
@@ -245,8 +246,8 @@ impl DoipChannels {
         self.network.connection(tester, MAX_OWN_RESPONSE, self.confirmation_time)
     }
 
-    /// The settings of the connector's own connection to scan. It has a tester address that no channel uses, because a
-    /// gateway has one connection for each tester.
+    /// The settings of the connector's own connection to scan. It has a tester address that no channel uses,
+    /// because a gateway has one connection for each tester.
     pub(super) fn scan_connection(&self) -> ConnectionSettings {
         let [first, last] = self.network.tester_addresses;
         let is_free = |tester: &u16| !self.channels.values().any(|channel| channel.tester.get() == *tester);

@@ -1,4 +1,5 @@
-//! Moves messages between the network and the channels of a DoIP bus. Runs discovery, the reading of the VIN and scans.
+//! Moves messages between the network and the channels of a DoIP bus. Runs discovery, the reading of the VIN
+//! and scans.
 
 use std::collections::BTreeMap;
 use std::task::{Context, Poll};
@@ -65,7 +66,7 @@ impl DoipDriver {
         let mut changed = false;
         while let Poll::Ready(event) = explorer.poll(cx) {
             let event = event?;
-            tracing::debug!(bus = self.setup.name, ?event, "DoIP");
+            tracing::debug!(bus = self.setup.name, ?event, "an event of DoIP discovery");
             if let DiscoveryEvent::Found(gateway) = event {
                 // for the log only: whether the vehicle is ready, and the limits of the gateway
                 explorer.ask(now, Question::EntityStatus, gateway.address);
@@ -117,8 +118,8 @@ impl DoipDriver {
         ended.map(|search| channels.scanning_mut().end(outcome, search.into_found())).is_some()
     }
 
-    /// Establishes the connections that channels need, and drops those that they no longer need. Returns whether there are
-    /// new ones.
+    /// Establishes the connections that channels need, and drops those that they no longer need. Returns
+    /// whether there are new ones.
     fn connect(&mut self, channels: &mut DoipChannels) -> bool {
         self.clients.retain(|key, _| channels.needs(*key));
         let mut changed = false;
@@ -174,7 +175,7 @@ fn forward(bus: &str, now: Instant, key: ConnectionKey, event: ClientEvent, chan
             channels.handle_confirmation_required(key);
         }
         ClientEvent::Down(error) => {
-            tracing::info!(bus, %gateway, %tester, %error, "no routing");
+            tracing::info!(bus, %gateway, %tester, %error, "routing is not active");
             channels.handle_down(now, key, &error);
         }
         ClientEvent::Message(event) => channels.handle_event(now, key, &event),

@@ -87,8 +87,8 @@ impl DoipTransport {
         }
     }
 
-    /// Whether the channel receives a message. A channel to a group of ECUs receives all responses to its last request; a
-    /// channel to one ECU receives all messages of that ECU.
+    /// Whether the channel receives a message. A channel to a group of ECUs receives all responses to its
+    /// last request; a channel to one ECU receives all messages of that ECU.
     fn receives(&self, source: LogicalAddress, data: &[u8]) -> bool {
         if !self.target.is_functional() {
             return source == self.target;

@@ -1,7 +1,7 @@
 //! The channels of a K-line, and the order in which they use the line.
 //!
-//! One channel at a time has the line: from the first byte of an initialisation or request until the end of the time in
-//! which the ECU may answer. Then the next channel that needs the line gets it, in a circle.
+//! One channel at a time has the line: from the first byte of an initialisation or request until the end of
+//! the time in which the ECU may answer. Then the next channel that needs the line gets it, in a circle.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;

@@ -16,8 +16,8 @@ use crate::vehicle::hardware::Hardware;
 
 /// The number of events that are read from the line before the other buses are polled.
 const BATCH: usize = 64;
-/// The time that a connection has after its end to stop communication with its ECUs. The next connection waits that long
-/// for the device.
+/// The time that a connection has after its end to stop communication with its ECUs. The next connection
+/// waits that long for the device.
 const STOP_TIME: Duration = Duration::from_secs(1);
 /// The pause before a device that the previous connection still uses is opened again.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);

@@ -1,7 +1,8 @@
 //! The kernel's ISO-TP as a transport of PDUs.
 //!
-//! A socket carries the PDUs. It reports less than the agent's own endpoint: neither the start of a reception nor which
-//! of two deadlines has passed. This transport derives both from the frames on the bus, which the agent receives anyway.
+//! A socket carries the PDUs. It reports less than the agent's own endpoint: neither the start of a reception
+//! nor which of two deadlines has passed. This transport derives both from the frames on the bus, which the
+//! agent receives anyway.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -15,11 +16,11 @@ use crate::protocol::isotp::{
 };
 use crate::relay::wire::codec::SendFailedDetail;
 
-/// The kernel waits 1 s for a consecutive frame, then reports an error. This longer deadline applies if the report is
-/// lost.
+/// The kernel waits 1 s for a consecutive frame, then reports an error. This longer deadline applies if the
+/// report is lost.
 const N_CR: Duration = Duration::from_millis(1500);
-/// The kernel waits 1 s for flow control after its last frame, and 2 s for a frame to be sent on the bus. A timeout
-/// within this time after the last frame is therefore one of flow control.
+/// The kernel waits 1 s for flow control after its last frame, and 2 s for a frame to be sent on the bus. A
+/// timeout within this time after the last frame is therefore one of flow control.
 const FLOW_CONTROL_WAIT: Duration = Duration::from_millis(1500);
 /// The time within which frames of a finished PDU may still be received.
 const STRAGGLERS: Duration = Duration::from_millis(100);
@@ -65,7 +66,8 @@ pub struct KernelIsotp {
 }
 
 impl KernelIsotp {
-    /// The kernel's endpoint with this configuration; `None` if it has padding detection, which the kernel does not support.
+    /// The kernel's endpoint with this configuration; `None` if it has padding detection, which the kernel
+    /// does not support.
     pub fn new(config: &Config, kernel_max_pdu: usize) -> Option<Self> {
         let addressing = config.addressing;
         let padding = match config.padding {

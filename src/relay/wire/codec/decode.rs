@@ -1,6 +1,7 @@
 //! Reads the header and the records of a message.
 //!
-//! Decoding borrows from the message and allocates nothing. Each length is checked against the message before it is used.
+//! Decoding borrows from the message and allocates nothing. Each length is checked against the message before
+//! it is used.
 
 use connector_hal::can::{CanFrame, CanId, FdFlags};
 

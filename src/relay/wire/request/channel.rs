@@ -39,8 +39,8 @@ pub struct OpenChannel {
     /// A channel that reports the state of the ignition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal15_channel: Option<Terminal15ChannelConfig>,
-    /// The greatest age at which a record may still be sent to the vehicle, in ms: by default 500 for raw channels and
-    /// 30000 for others.
+    /// The greatest age at which a record may still be sent to the vehicle, in ms: by default 500 for raw
+    /// channels and 30000 for others.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub max_age_ms: Option<u32>,
     /// The fields that this agent does not know.

@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_is_not_taken_for_the_message_that_it_could_be_the_fields_of() {
+    fn a_list_is_refused_as_a_message() {
         let uuid = "5f3d760d-ade2-4a19-aea4-36e097678ae3";
         let parse = |message| {
             Request::parse(&Envelope { action: "closeConnection".to_owned(), message, request_id: None })

@@ -12,7 +12,8 @@ impl CanChannels {
         self.channels.get(&number).and_then(Channel::kernel)
     }
 
-    /// The options of this channel's socket and the longest PDU that it takes, if the kernel carries its PDUs.
+    /// The options of this channel's socket and the longest PDU that it takes, if the kernel carries its
+    /// PDUs.
     pub(in crate::relay::buses::can) fn kernel_socket(&self, number: u16) -> Option<(IsotpOptions, usize)> {
         self.kernel(number).map(KernelIsotp::socket)
     }
@@ -56,8 +57,8 @@ impl CanChannels {
         kernels.any(|kernel| kernel.is_own_frame(at, frame))
     }
 
-    /// Whether the kernel has left a frame in the adapter that no node acknowledges. If so, restart the adapter and call
-    /// [`CanChannels::handle_reset`].
+    /// Whether the kernel has left a frame in the adapter that no node acknowledges. If so, restart the
+    /// adapter and call [`CanChannels::handle_reset`].
     pub fn is_kernel_stuck(&self) -> bool {
         self.channels.values().filter_map(Channel::kernel).any(KernelIsotp::is_stuck)
     }
@@ -79,7 +80,7 @@ mod tests {
     #[test]
     fn a_raw_channel_does_not_receive_frames_of_the_kernel_even_if_they_are_read_late() {
         let id = |id: u32| CanId::try_from(id).unwrap();
-        let (mut core, start) = (
+        let (mut channels, start) = (
             CanChannels::new(
                 "vehicle",
                 CanSettings { bit_rate: 500_000, data_bit_rate: None, listen_only: false },
@@ -90,19 +91,19 @@ mod tests {
         let config = Config::new(Addressing::normal(id(0x7E0), id(0x7E8)));
         let kernel = Box::new(KernelIsotp::new(&config, 8200).unwrap());
         let settings = PduChannelSettings { keep_alive: false, p2: Duration::from_millis(50) };
-        core.insert(1, Channel::Kernel(Box::new(PduChannel::new(kernel, settings, start))));
-        core.insert(2, Channel::Raw(RawChannel::new(None, None, false)));
-        core.handle_pdu(start, 1, PduFlags::default(), &[0x3E, 0]);
-        assert_eq!(core.kernel_pdu(1), Some(&[0x3E, 0][..]));
-        core.handle_pdu_taken(start, 1, Ok(()));
-        core.handle_socket(start, 1, IsotpEvent::Sent);
+        channels.insert(1, Channel::Kernel(Box::new(PduChannel::new(kernel, settings, start))));
+        channels.insert(2, Channel::Raw(RawChannel::new(None, None, false)));
+        channels.handle_pdu(start, 1, PduFlags::default(), &[0x3E, 0]);
+        assert_eq!(channels.kernel_pdu(1), Some(&[0x3E, 0][..]));
+        channels.handle_pdu_taken(start, 1, Ok(()));
+        channels.handle_socket(start, 1, IsotpEvent::Sent);
 
         let read = start + Duration::from_secs(2);
         let own = CanFrame::new(id(0x7E0), &[2, 0x3E, 0]).unwrap();
-        core.handle_event(read, &CanEvent::Received { frame: own, at: start });
-        assert_eq!(core.poll_output(), None);
+        channels.handle_event(read, &CanEvent::Received { frame: own, at: start });
+        assert_eq!(channels.poll_output(), None);
         // a frame of another tester
-        core.handle_event(read, &CanEvent::Received { frame: own, at: read });
-        assert_eq!(core.poll_output().map(|output| output.channel), Some(2));
+        channels.handle_event(read, &CanEvent::Received { frame: own, at: read });
+        assert_eq!(channels.poll_output().map(|output| output.channel), Some(2));
     }
 }

@@ -9,8 +9,8 @@ use crate::relay::channel::Channel;
 
 /// The time after which a frame without an outcome makes the agent reset the adapter: N_As with a margin.
 const STUCK_AFTER: Duration = Duration::from_millis(1200);
-/// The shortest time before a frame that has become too old makes the agent reset the adapter. A reset loses the frames
-/// that arrive meanwhile.
+/// The shortest time before a frame that has become too old makes the agent reset the adapter. A reset loses
+/// the frames that arrive meanwhile.
 const STALE_AFTER: Duration = Duration::from_millis(100);
 
 impl CanChannels {
@@ -24,7 +24,8 @@ impl CanChannels {
     /// The adapter refused the frame for good.
     pub fn handle_refused(&mut self, now: Instant) {
         if let Some(NextFrame { owner, expires, .. }) = self.next.take() {
-            // this frame has its outcome before older frames; their owners do not depend on the order between them
+            // this frame has its outcome before older frames; their owners do not depend on the order between
+            // them
             self.outstanding.push_front(OutstandingFrame { owner, since: now, expires });
             self.handle_outcome(now, now, Some(SendFailure::NotAcknowledged));
         }
