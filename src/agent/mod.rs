@@ -1,5 +1,5 @@
-//! The agent: one task that owns the websocket to the cloud, the operator's connection and the board, and decides what an
-//! event of one means for the others.
+//! The agent: one task that owns the websocket to the cloud, the operator's connection and the board, and
+//! decides what an event of one means for the others.
 //!
 //! | File | Content |
 //! |---|---|

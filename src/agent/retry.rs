@@ -1,10 +1,10 @@
-//! When to read the VIN again after a reading without a VIN: the ECUs may have been starting up, or busy. A pure state
-//! machine.
+//! When to read the VIN again after a reading without a VIN: the ECUs may have been starting up, or busy. A
+//! pure state machine.
 
 use std::time::{Duration, Instant};
 
-/// How long to wait after each reading without a VIN. After the last pause there is no further attempt until there is
-/// another reason to read.
+/// How long to wait after each reading without a VIN. After the last pause there is no further attempt until
+/// there is another reason to read.
 const PAUSES: [Duration; 6] = [
     Duration::from_secs(5),
     Duration::from_secs(10),
@@ -66,7 +66,8 @@ impl VinRetry {
         self.due.filter(|due| *due > now)
     }
 
-    /// With the ignition on, ECUs are awake even if the bus is silent. With the ignition off, no ECU may be woken.
+    /// With the ignition on, ECUs are awake even if the bus is silent. With the ignition off, no ECU may be
+    /// woken.
     fn is_awake(&self, now: Instant) -> bool {
         let was_heard = || self.last_frame.is_some_and(|at| now.saturating_duration_since(at) <= AWAKE);
         self.ignition.unwrap_or_else(was_heard)

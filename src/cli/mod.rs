@@ -29,8 +29,8 @@ use vin::VinArgs;
 
 /// Connector-side agent for remote vehicle diagnostics.
 ///
-/// Exit status: 0 success, or ended by SIGTERM; 1 failure; 2 wrong command line; 3 `vin` read no VIN; 4 `scan` found no ECU;
-/// 5 `scan` was stopped; 78 unusable configuration.
+/// Exit status: 0 success, or ended by SIGTERM; 1 failure; 2 wrong command line; 3 `vin` read no VIN; 4
+/// `scan` found no ECU; 5 `scan` was stopped; 78 unusable configuration.
 #[derive(Debug, Parser)]
 #[command(name = "connector-agent", version)]
 struct Cli {

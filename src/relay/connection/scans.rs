@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::Session;
+use super::RelayConnection;
 use crate::protocol::problem::Problem;
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::request::ScanEcus;
