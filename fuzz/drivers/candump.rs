@@ -1,14 +1,15 @@
-//! Any text, read as a recording of a CAN bus.
+//! Reads any text as a recording of a CAN bus.
 
 use connector_sim::vehicle::candump;
 use connector_sim::vehicle::recording::Recording;
 
-/// A log that can be read survives being written again, to the microsecond; and every such log can be analysed.
+/// Writing and reading a record again gives the same record, to the microsecond, and the analysis of any
+/// recording works.
 pub fn drive(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(records) = candump::parse(text) else { return };
     for record in &records {
-        let again: candump::Record = record.to_string().parse().expect("a record of ours");
+        let again: candump::Record = record.to_string().parse().expect("the parser reads what it writes");
         assert_eq!((&again.interface, again.frame), (&record.interface, record.frame));
         assert!(again.time <= record.time);
     }

@@ -1,4 +1,5 @@
-//! Any bytes, read as what a gateway sends to a tester, in pieces, with time passing and messages sent in between.
+//! Reads any bytes as a script: pieces of a gateway's stream to a tester, time that passes, and messages of
+//! the tester.
 
 use std::time::{Duration, Instant};
 
@@ -7,11 +8,11 @@ use connector_agent::protocol::doip::codec::{Decoded, HEADER_LEN, StreamDecoder,
 use connector_agent::protocol::doip::connection::{Connection, ConnectionSettings, Event};
 
 const MAX_DATA: usize = 512;
-/// An activation that is accepted, for tester 0x0E80 by gateway 0x4010.
+/// Gateway 0x4010 accepts the routing activation of tester 0x0E80.
 const ACTIVATED: &[u8] = b"\x02\xFD\x00\x06\x00\x00\x00\x09\x0E\x80\x40\x10\x10\x00\x00\x00\x00";
 
-/// The first byte decides whether routing is active from the beginning. Then each step is a length with that many bytes,
-/// or, from 0xE0 on, time that passes or a message that the tester sends.
+/// The first byte decides whether routing is active from the beginning. After it, each step is a length with
+/// as many bytes from the gateway; from 0xE0 on, a step is time; from 0xF0 on, a message of the tester.
 pub fn drive(data: &[u8]) {
     let Some((&first, script)) = data.split_first() else { return };
     survives_alone(script);
@@ -22,7 +23,7 @@ pub fn drive(data: &[u8]) {
     if first & 1 == 1 {
         connection.handle_bytes(now, ACTIVATED);
     }
-    let (mut sent, mut told) = (0usize, 0usize);
+    let (mut sent, mut outcomes) = (0usize, 0usize);
     let mut rest = script;
     while let Some((&step, behind)) = rest.split_first() {
         rest = behind;
@@ -45,33 +46,33 @@ pub fn drive(data: &[u8]) {
             }
         }
         while let Some(message) = connection.poll_transmit(now) {
-            assert!(decode_datagram(&message).is_ok(), "what we send is DoIP");
+            assert!(decode_datagram(&message).is_ok(), "the connection sends DoIP");
         }
         let mut events = 0;
         while let Some(event) = connection.poll_event() {
             events += 1;
-            told += usize::from(matches!(event, Event::Sent { .. } | Event::SendFailed { .. }));
+            outcomes += usize::from(matches!(event, Event::Sent { .. } | Event::SendFailed { .. }));
             if let Event::Received { data, .. } = event {
                 assert!(data.len() <= MAX_DATA + 16);
             }
         }
-        assert!(events <= 256, "{events} events at once");
+        assert!(events <= 256, "{events} events after one step");
     }
     connection.handle_bytes(now, &[]);
     while let Some(event) = connection.poll_event() {
-        told += usize::from(matches!(event, Event::Sent { .. } | Event::SendFailed { .. }));
+        outcomes += usize::from(matches!(event, Event::Sent { .. } | Event::SendFailed { .. }));
     }
-    assert_eq!(sent, told, "every message has one outcome");
+    assert_eq!(sent, outcomes, "every message has one outcome");
 }
 
-/// What is decoded survives being encoded again, and no more than a message is kept.
+/// Encoding and decoding a message again gives the same message, and the decoder buffers at most one message.
 fn survives_alone(data: &[u8]) {
     let mut decoder = StreamDecoder::new(MAX_DATA as u32);
     for chunk in data.chunks(7) {
         decoder.handle_bytes(chunk);
         while let Ok(Some(decoded)) = decoder.poll_message() {
             if let Decoded::Message(message) = decoded {
-                let encoded = message.encode().expect("what was decoded can be encoded");
+                let encoded = message.encode().expect("a decoded message can be encoded");
                 assert_eq!(decode_datagram(&encoded).as_ref(), Ok(&message));
             }
         }

@@ -1,4 +1,4 @@
-//! Any bytes, read as binary messages of the relay, and as a script of what happens to both ends of its link.
+//! Reads any bytes as binary messages of the relay, and as a script of events on the relay's link.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use connector_hal::can::{CanFrame, CanId};
 const TAG: Tag = Tag([1, 2, 3, 4]);
 const LIMIT: usize = 16 * 1024;
 
-/// What can be read as a message must survive being written again.
+/// Writing and reading a message again gives the same message.
 pub fn drive(data: &[u8]) {
     if let Ok(header) = Header::decode(data)
         && let Ok(records) = Records::new(data, &header).collect::<Result<Vec<_>, CodecError>>()
@@ -24,7 +24,7 @@ pub fn drive(data: &[u8]) {
     drive_link(data);
 }
 
-/// Each step is a byte that selects an action, followed by the bytes that the action needs.
+/// Each step is a byte, and after it the data that the step needs.
 fn drive_link(data: &[u8]) {
     let mut now = Instant::now();
     let mut link = Link::new(Role::Connector, TAG, now).with_kept_limit(LIMIT);
@@ -35,7 +35,8 @@ fn drive_link(data: &[u8]) {
         rest = after;
         match step >> 5 {
             0 | 1 => {
-                // a message of this length, made to pass for one of this connection and in order
+                // a message of this length; for step 0, with this connection's tag and the next sequence
+                // number
                 let (message, after) = rest.split_at(rest.len().min(24 + argument * 8));
                 rest = after;
                 let mut message = message.to_vec();
@@ -66,9 +67,9 @@ fn drive_link(data: &[u8]) {
             }
             4 => {
                 if let Some(message) = link.poll_message(now) {
-                    let header = Header::decode(&message).expect("a message of ours");
+                    let header = Header::decode(&message).expect("the link sends valid messages");
                     let records = Records::new(&message, &header);
-                    assert!(records.clone().all(|record| record.is_ok()), "a message of ours is readable");
+                    assert!(records.clone().all(|record| record.is_ok()), "the link sends valid records");
                     assert_eq!(records.count(), usize::from(header.record_count));
                     if header.seq > 0 {
                         sent.push(message);
@@ -77,7 +78,7 @@ fn drive_link(data: &[u8]) {
             }
             5 => {
                 link.interrupt();
-                assert!(link.poll_message(now).is_none(), "nothing is sent on a link that is down");
+                assert!(link.poll_message(now).is_none(), "an interrupted link sends nothing");
             }
             6 => {
                 let highest =

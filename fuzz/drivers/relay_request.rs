@@ -1,10 +1,11 @@
-//! Any bytes, read line by line as an operator's messages to a session: a line that is no text message is a binary one.
+//! Reads any bytes, line by line, as the messages of an operator to a session: text messages, and otherwise
+//! binary ones.
 
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use connector_agent::relay::connection::{Session, SessionSettings};
-use connector_agent::relay::limits::SessionLimits;
+use connector_agent::relay::connection::{RelayConnection, RelaySettings};
+use connector_agent::relay::limits::RelayLimits;
 use connector_agent::relay::wire::Envelope;
 use connector_agent::relay::wire::request::Request;
 use connector_hal::can::{CanCapabilities, CanEvent, CanFrame};
@@ -13,10 +14,10 @@ use connector_test_support::now;
 use connector_test_support::scripted_can::{Script, ScriptedCan};
 use uuid::Uuid;
 
-/// The connection that a seed is about.
+/// The connection of the messages in the corpus.
 const UUID: Uuid = Uuid::from_u128(0x97a0_0001_0000_4000_8000_0000_0000_0001);
 
-/// A bus on which everything is sent immediately, and every frame comes back.
+/// A bus that sends each frame immediately and receives it back.
 #[derive(Default)]
 struct Echo(Vec<CanEvent>);
 
@@ -40,7 +41,7 @@ impl Script for Echo {
     }
 }
 
-/// No line may upset the session, nor what any lines before it have set up.
+/// No line may break the session, or anything that earlier lines have set up.
 pub fn drive(data: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let _entered = runtime.enter();
@@ -51,9 +52,9 @@ pub fn drive(data: &[u8]) {
         .open_can(|_| Ok(Box::new(ScriptedCan(Echo::default()))))
         .terminal15()
         .build();
-    let limits = SessionLimits { max_kept_bytes: 100_000, ..SessionLimits::default() };
-    let settings = SessionSettings { connection_uuid: UUID, hold: Duration::from_secs(30), limits, hardware };
-    let mut session = Session::new(settings, now);
+    let limits = RelayLimits { max_kept_bytes: 100_000, ..RelayLimits::default() };
+    let settings = RelaySettings { connection_uuid: UUID, hold: Duration::from_secs(30), limits, hardware };
+    let mut session = RelayConnection::new(settings, now);
     let mut cx = Context::from_waker(Waker::noop());
     for line in data.split(|byte| *byte == b'\n') {
         match serde_json::from_slice::<Envelope>(line) {
@@ -75,7 +76,7 @@ pub fn drive(data: &[u8]) {
     }
 }
 
-/// The line as a message that passes for one of this connection, and in order.
+/// The line as a binary message with this connection's tag and the next sequence number.
 fn as_of_this_connection(line: &[u8], received: u32) -> Vec<u8> {
     let mut message = line.to_vec();
     if message.len() >= 24 {

@@ -1,15 +1,15 @@
-//! Any bytes, read as a script of what a bus, a vehicle and a clock do to a scan.
+//! Reads any bytes as a script: the actions of a bus, a vehicle and a clock on a scan.
 
 use std::time::{Duration, Instant};
 
 use connector_agent::vehicle::scan::{ScanOutcome, ScanSettings, Scanner};
 use connector_hal::can::{CanFrame, CanId};
 
-/// The answer to the most recent question, of any kind.
+/// Two answers to the scan's last question.
 const TESTER_PRESENT_ANSWER: &[u8] = &[2, 0x7E, 0, 0, 0, 0, 0, 0];
 const REFUSAL: &[u8] = &[3, 0x7F, 0x3E, 0x12, 0, 0, 0, 0];
 
-/// What the script does is answered frame by frame; a scan ends in any case, however little of it the script plays.
+/// Plays the script frame by frame. The scan ends even if the script is short.
 pub fn drive(data: &[u8]) {
     let start = Instant::now();
     let mut now = start;
@@ -20,14 +20,14 @@ pub fn drive(data: &[u8]) {
     while let Some(step) = script.next() {
         let argument = step & 0x1F;
         match step >> 5 {
-            // a frame of anybody
+            // a frame with any identifier
             0 => {
                 let [high, low] = [script.next().unwrap_or_default(), script.next().unwrap_or_default()];
                 let id = u32::from(high & 7) << 8 | u32::from(low);
                 let data: Vec<u8> = script.by_ref().take(usize::from(argument % 9)).collect();
                 scanner.handle_frame(now, &frame(CanId::standard_truncated(id), &data));
             }
-            // an answer of an ECU whose identifier is so far from the last question's
+            // an answer whose identifier has the distance `argument` from the last question's
             1 => {
                 let id = if last.is_extended() {
                     CanId::extended_truncated(0x18DA_F100 | (last.raw() >> 8 & 0xFF))
@@ -37,7 +37,7 @@ pub fn drive(data: &[u8]) {
                 let data = if argument & 1 == 0 { TESTER_PRESENT_ANSWER } else { REFUSAL };
                 scanner.handle_frame(now, &frame(id, data));
             }
-            // a set-up's answer of a TP2.0 ECU, with an extended address, or a speed
+            // a TP2.0 ECU's answer to a channel set-up, an answer with an extended address, or a speed
             2 => {
                 let (id, data): (u32, &[u8]) = match argument % 4 {
                     0 => (0x200 | u32::from(argument), &[0, 0xD0, 0, 3, 0x40, 7, 1]),
@@ -73,7 +73,7 @@ pub fn drive(data: &[u8]) {
                     scanner.poll_transmit(now, |id| id.raw() & 0x1F == u32::from(argument))
                 {
                     without_outcome += 1;
-                    assert!(without_outcome <= 8, "no more wait for their outcome");
+                    assert!(without_outcome <= 8, "at most 8 frames wait for their outcome");
                     assert_polite(&frame);
                     last = frame.id();
                 }
@@ -84,7 +84,7 @@ pub fn drive(data: &[u8]) {
     finish(scanner, now, without_outcome);
 }
 
-/// Only what a scan may ask.
+/// Asserts that a scan may send this frame.
 fn assert_polite(frame: &CanFrame) {
     let is_polite = match frame.id().raw() {
         0x200 => frame.len() == 7 && frame.data()[1] == 0xC0,
@@ -103,7 +103,7 @@ fn check(scanner: &Scanner) {
     assert_eq!(scanner.outcome().is_none(), scanner.poll_timeout().is_some());
 }
 
-/// Finishes the scan on a bus that acknowledges every frame and on which no node answers any more.
+/// Plays a bus that acknowledges every frame and answers none, until the scan ends.
 fn finish(mut scanner: Scanner, mut now: Instant, mut without_outcome: u32) {
     let end = now + Duration::from_secs(600);
     while scanner.outcome().is_none() {
@@ -118,7 +118,7 @@ fn finish(mut scanner: Scanner, mut now: Instant, mut without_outcome: u32) {
             continue;
         }
         if let Some(at) = scanner.poll_timeout() {
-            // a millisecond at least: so does the runtime
+            // at least a millisecond, as the runtime's timers
             now = at.max(now + Duration::from_millis(1));
             scanner.handle_timeout(now);
         }

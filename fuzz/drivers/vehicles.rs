@@ -1,8 +1,8 @@
-//! Any text, read as a file of vehicles.
+//! Reads any text as a catalogue of vehicles.
 
 use connector_sim::vehicle::catalogue::Catalogue;
 
-/// A file that is accepted can be simulated; a file that is refused is refused with a reason.
+/// An accepted catalogue can be simulated. A rejected one comes with a text.
 pub fn drive(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match Catalogue::parse(text) {

@@ -1,4 +1,5 @@
-//! Any bytes, read as an answer to a question for the VIN, as a VIN, and as what a bus does to who asks for it.
+//! Reads any bytes as an answer to a request for the VIN, as a VIN, and as the actions of a bus on a VIN
+//! reader.
 
 use std::time::{Duration, Instant};
 
@@ -7,14 +8,14 @@ use connector_agent::vehicle::vin::{ReaderSettings, VinAnswer, VinReader};
 use connector_hal::bus::BusState;
 use connector_hal::can::{CanFrame, CanId};
 
-/// Who may answer, and who may not.
+/// Identifiers that may answer, and others that may not.
 const IDS: [u32; 8] = [0x7E8, 0x7EF, 0x18DA_F110, 0x18DA_F10E, 0x768, 0x64B, 0x79A, 0x123];
-/// The reader sends at most this many frames to any vehicle.
+/// The most frames that any vehicle gets.
 const MAX_FRAMES: usize = 64;
 
 pub fn drive(data: &[u8]) {
     if let VinAnswer::Vin(_, vin) = VinAnswer::parse(data) {
-        assert_eq!(vin.as_str().parse::<Vin>(), Ok(vin), "what is reported as a VIN is one");
+        assert_eq!(vin.as_str().parse::<Vin>(), Ok(vin), "a reported VIN is valid");
     }
     if let Ok(vin) = Vin::try_from(data) {
         let _ = vin.has_valid_check_digit();
@@ -23,7 +24,7 @@ pub fn drive(data: &[u8]) {
     drive_reader(data);
 }
 
-/// Each step is a byte that selects an event, followed by the data if the event is a frame.
+/// Each step is a byte, and after it the data if the step is a frame.
 fn drive_reader(data: &[u8]) {
     let start = Instant::now();
     let mut now = start;
@@ -57,7 +58,7 @@ fn drive_reader(data: &[u8]) {
             frames += 1;
         }
         while reader.poll_event().is_some() {}
-        assert!(frames <= MAX_FRAMES, "{frames} frames were put on the bus");
+        assert!(frames <= MAX_FRAMES, "the reader sent {frames} frames");
     }
     for _ in 0..10_000 {
         let Some((at, _)) = reader.poll_timeout() else { return };

@@ -8,6 +8,7 @@
 pub mod board;
 pub mod bus;
 pub mod can;
+pub mod clock;
 pub mod ethernet;
 pub mod future;
 pub mod kline;

@@ -1,4 +1,4 @@
-//! What the connector says of itself (relay protocol, section 2).
+//! The connector's messages about itself (relay protocol, section 2).
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::protocol::vin::Vin;
-use crate::relay::connection::{BusReport, Session};
+use crate::relay::connection::{BusReport, RelayConnection};
 use crate::vehicle::hardware::Hardware;
 
 /// The version of the relay protocol.
@@ -15,7 +15,7 @@ const PROTOCOL: u32 = 1;
 
 /// `connectorHello`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Hello<'a> {
+pub(super) struct ConnectorHello<'a> {
     connector_uuid: Uuid,
     protocol: u32,
     agent_version: &'static str,
@@ -24,12 +24,12 @@ pub(super) struct Hello<'a> {
     hardware_type: &'a str,
     has_wifi: Option<bool>,
     supports_doip: bool,
-    buses: Vec<BusOfHardware>,
+    buses: Vec<HardwareBus>,
     connections: Vec<HeldConnection>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
-struct BusOfHardware {
+struct HardwareBus {
     kind: &'static str,
     pins: Vec<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,12 +42,12 @@ struct HeldConnection {
     received: u32,
 }
 
-impl<'a> Hello<'a> {
+impl<'a> ConnectorHello<'a> {
     pub(super) fn new(
         config: &'a Config,
         hardware: &Hardware,
         has_wifi: Option<bool>,
-        held: Option<&Session>,
+        held: Option<&RelayConnection>,
     ) -> Self {
         let connector = &config.connector;
         let held = held.map(|session| HeldConnection {
@@ -69,24 +69,18 @@ impl<'a> Hello<'a> {
     }
 }
 
-/// What the hardware has.
-fn buses(hardware: &Hardware) -> Vec<BusOfHardware> {
-    let can = hardware.can_ports.iter().map(|port| BusOfHardware {
+/// The buses of the hardware.
+fn buses(hardware: &Hardware) -> Vec<HardwareBus> {
+    let can = hardware.can_ports.iter().map(|port| HardwareBus {
         kind: "can",
         pins: port.pins.to_vec(),
         fd: Some(port.fd),
     });
-    let kline = hardware.kline_ports.iter().map(|port| BusOfHardware {
-        kind: "kline",
-        pins: vec![port.pin],
-        fd: None,
-    });
-    let terminal15 = hardware.terminal15.iter().map(|pin| BusOfHardware {
-        kind: "terminal15",
-        pins: vec![*pin],
-        fd: None,
-    });
-    let doip = hardware.doip_ports.iter().map(|port| BusOfHardware {
+    let kline =
+        hardware.kline_ports.iter().map(|port| HardwareBus { kind: "kline", pins: vec![port.pin], fd: None });
+    let terminal15 =
+        hardware.terminal15.iter().map(|pin| HardwareBus { kind: "terminal15", pins: vec![*pin], fd: None });
+    let doip = hardware.doip_ports.iter().map(|port| HardwareBus {
         kind: "doip",
         pins: port.pins.to_vec(),
         fd: None,
@@ -94,7 +88,7 @@ fn buses(hardware: &Hardware) -> Vec<BusOfHardware> {
     can.chain(kline).chain(doip).chain(terminal15).collect()
 }
 
-/// `connectorStatusUpdate`; what cannot be told is null.
+/// `connectorStatusUpdate`; unknown values are null.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct StatusUpdate {
     pub(super) connector_id: Uuid,
@@ -106,7 +100,7 @@ pub(super) struct StatusUpdate {
     pub(super) buses: Vec<BusReport>,
 }
 
-/// A round trip in whole milliseconds, as status reports it.
+/// A round-trip time in whole milliseconds, rounded.
 pub(super) fn whole_milliseconds(round_trip: Duration) -> u64 {
     u64::try_from(round_trip.as_micros().saturating_add(500) / 1000).unwrap_or(u64::MAX)
 }

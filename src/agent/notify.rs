@@ -1,53 +1,53 @@
-//! Telling systemd how it stands (`sd_notify`), where it asked for that.
+//! Reports the agent's state to systemd (`sd_notify`), if systemd asked for reports.
 
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-use super::signal::Shown;
+use super::led::Indication;
 use crate::cloud::CloudState;
 
-/// Tells the service manager that we are ready, alive, or about to end.
+/// Reports to the service manager.
 #[derive(Debug)]
 pub(super) struct Notifier {
-    /// How often to show that we are alive, and when next.
+    /// The interval of the watchdog reports, and when the next one is due.
     watchdog: Option<(Duration, Instant)>,
 }
 
 impl Notifier {
     pub(super) fn from_environment(now: Instant) -> Self {
-        // twice as often as the limit that was set, as sd_watchdog_enabled(3) advises
+        // half of the limit, as sd_watchdog_enabled(3) recommends
         let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
         Self { watchdog: watchdog.map(|interval| (interval, now + interval)) }
     }
 
-    fn tell(states: &[NotifyState<'_>]) {
+    fn notify(states: &[NotifyState<'_>]) {
         if let Err(error) = sd_notify::notify(states) {
-            tracing::debug!(%error, "the service manager could not be told");
+            tracing::debug!(%error, "cannot report to the service manager");
         }
     }
 
-    pub(super) fn ready(&self) {
-        Self::tell(&[NotifyState::Ready]);
+    pub(super) fn report_ready(&self) {
+        Self::notify(&[NotifyState::Ready]);
     }
 
-    pub(super) fn stopping(&self) {
-        Self::tell(&[NotifyState::Stopping]);
+    pub(super) fn report_stopping(&self) {
+        Self::notify(&[NotifyState::Stopping]);
     }
 
-    pub(super) fn sleeping(&self) {
-        Self::tell(&[NotifyState::Status("asleep: the supply voltage is low")]);
+    pub(super) fn report_sleeping(&self) {
+        Self::notify(&[NotifyState::Status("asleep: the supply voltage is low")]);
     }
 
-    pub(super) fn status(&self, shown: Shown) {
-        let text = match (shown.cloud, shown.has_session) {
+    pub(super) fn report_status(&self, indication: Indication) {
+        let text = match (indication.cloud, indication.has_operator) {
             (CloudState::Online, true) => "online, an operator is connected",
             (CloudState::Online, false) => "online",
             (CloudState::Connecting, _) => "connecting",
             (CloudState::Unreachable, _) => "the cloud cannot be reached",
             (CloudState::LoginRejected, _) => "the cloud rejects UUID or pincode",
         };
-        Self::tell(&[NotifyState::Status(text)]);
+        Self::notify(&[NotifyState::Status(text)]);
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
@@ -55,7 +55,7 @@ impl Notifier {
             && *due <= now
         {
             *due = now + *interval;
-            Self::tell(&[NotifyState::Watchdog]);
+            Self::notify(&[NotifyState::Watchdog]);
         }
     }
 

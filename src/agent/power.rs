@@ -1,21 +1,21 @@
-//! Terminal 15 and the supply voltage: what the ignition is once it has stopped bouncing, and when the agent should
-//! sleep so that it drains no battery. Pure state machines.
+//! Terminal 15 and the supply voltage: debounces the ignition, and decides when to sleep so that the battery
+//! is not drained, and when to wake. Pure state machines.
 
 use std::time::{Duration, Instant};
 
 use crate::config::PowerConfig;
 
-/// How often the voltage is looked at while awake.
+/// How often the voltage is measured while the agent is awake.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the voltage is looked at asleep.
+/// How often the voltage is measured while the agent sleeps.
 pub(super) const SLEEPING_SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What the watch has found out.
+/// An event of [`PowerEvents`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PowerEvent {
-    /// The ignition has changed, and stayed so; `None`: it cannot be told any more.
+    /// The ignition has changed and is stable; `None` if its state is no longer known.
     Ignition(Option<bool>),
-    /// The battery is to be spared.
+    /// It is time to sleep.
     Sleep,
 }
 
@@ -28,20 +28,21 @@ pub(super) enum WakeCause {
     Button,
 }
 
-/// Watches ignition and voltage while the agent is awake.
+/// Yields a [`PowerEvent`] when the ignition has changed, and when it is time to sleep. Used while the agent
+/// is awake.
 #[derive(Debug)]
-pub(super) struct PowerWatch {
+pub(super) struct PowerEvents {
     config: PowerConfig,
     ignition: Option<bool>,
-    /// What the ignition seems to be, and from when that counts.
+    /// The apparent state of the ignition, and when it counts as stable.
     bouncing: Option<(Option<bool>, Instant)>,
     sample_at: Option<Instant>,
-    /// Since when the voltage is too low, nobody drives and nothing is relayed.
+    /// Since when the voltage has been too low, with the ignition off and no PDU relayed.
     idle_since: Option<Instant>,
-    told_to_sleep: bool,
+    sleep_reported: bool,
 }
 
-impl PowerWatch {
+impl PowerEvents {
     pub(super) fn new(config: PowerConfig, ignition: Option<bool>, now: Instant) -> Self {
         Self {
             config,
@@ -49,16 +50,16 @@ impl PowerWatch {
             bouncing: None,
             sample_at: config.sleep_below.map(|_| now),
             idle_since: None,
-            told_to_sleep: false,
+            sleep_reported: false,
         }
     }
 
-    /// The ignition, without its bouncing.
+    /// The debounced state of the ignition.
     pub(super) fn ignition(&self) -> Option<bool> {
         self.ignition
     }
 
-    /// The ignition as the board sees it.
+    /// The board reports this state of the ignition.
     pub(super) fn handle_ignition(&mut self, now: Instant, ignition: Option<bool>) {
         self.bouncing = (ignition != self.ignition).then(|| (ignition, now + self.config.ignition_debounce));
         if ignition == Some(true) {
@@ -66,7 +67,7 @@ impl PowerWatch {
         }
     }
 
-    /// Whether [`PowerWatch::handle_voltage`] is due.
+    /// Whether [`PowerEvents::handle_voltage`] is due.
     pub(super) fn wants_voltage(&self, now: Instant) -> bool {
         self.sample_at.is_some_and(|at| at <= now)
     }
@@ -76,7 +77,8 @@ impl PowerWatch {
         let Some(limit) = self.config.sleep_below else { return };
         self.sample_at = Some(now + SAMPLE_INTERVAL);
         let is_low = volts.is_some_and(|volts| f64::from(volts) < limit.get());
-        // with the ignition on somebody may be flashing: going away could do more harm than a flat battery
+        // with the ignition on, an ECU may be in the middle of being flashed: an end could do more harm than
+        // a flat battery
         if is_low && self.ignition != Some(true) {
             self.idle_since.get_or_insert(now);
         } else {
@@ -84,7 +86,7 @@ impl PowerWatch {
         }
     }
 
-    /// Something was relayed: an operator is at work.
+    /// A PDU was relayed: an operator is at work.
     pub(super) fn handle_activity(&mut self, now: Instant) {
         if let Some(since) = &mut self.idle_since {
             *since = now;
@@ -96,8 +98,8 @@ impl PowerWatch {
             self.ignition = ignition;
             return Some(PowerEvent::Ignition(ignition));
         }
-        if !self.told_to_sleep && self.sleep_at().is_some_and(|at| at <= now) {
-            self.told_to_sleep = true;
+        if !self.sleep_reported && self.sleep_at().is_some_and(|at| at <= now) {
+            self.sleep_reported = true;
             return Some(PowerEvent::Sleep);
         }
         None
@@ -107,30 +109,30 @@ impl PowerWatch {
         self.idle_since.map(|since| since + self.config.sleep_after)
     }
 
-    /// When to look at the watch again.
+    /// When to call [`PowerEvents::wants_voltage`] and [`PowerEvents::poll_event`] again.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let sleep_at = self.sleep_at().filter(|_| !self.told_to_sleep);
+        let sleep_at = self.sleep_at().filter(|_| !self.sleep_reported);
         [self.bouncing.map(|(_, at)| at), self.sample_at, sleep_at].into_iter().flatten().min()
     }
 }
 
-/// Watches ignition and voltage while the agent sleeps.
+/// Yields a [`WakeCause`] from ignition and voltage while the agent sleeps.
 #[derive(Debug)]
-pub(super) struct SleepWatch {
+pub(super) struct WakeCauses {
     wake_above: Option<f64>,
 }
 
-impl SleepWatch {
+impl WakeCauses {
     pub(super) fn new(config: &PowerConfig) -> Self {
         Self { wake_above: config.wake_above() }
     }
 
-    /// The ignition was switched.
+    /// The board reports this state of the ignition.
     pub(super) fn handle_ignition(&self, ignition: Option<bool>) -> Option<WakeCause> {
         (ignition == Some(true)).then_some(WakeCause::Ignition)
     }
 
-    /// The supply voltage, in volts; one that can no longer be measured is no reason to sleep on.
+    /// The supply voltage, in volts. The agent also wakes if the voltage can no longer be measured.
     pub(super) fn handle_voltage(&self, volts: Option<f32>) -> Option<WakeCause> {
         let is_enough = match (volts, self.wake_above) {
             (Some(volts), Some(limit)) => f64::from(volts) >= limit,
@@ -154,14 +156,14 @@ mod tests {
         }
     }
 
-    fn watch(ignition: Option<bool>) -> (PowerWatch, Instant) {
+    fn power(ignition: Option<bool>) -> (PowerEvents, Instant) {
         let now = Instant::now();
-        (PowerWatch::new(config(), ignition, now), now)
+        (PowerEvents::new(config(), ignition, now), now)
     }
 
     #[test]
     fn an_ignition_that_bounces_counts_once_it_has_settled() {
-        let (mut watch, start) = watch(Some(true));
+        let (mut watch, start) = power(Some(true));
         let ms = Duration::from_millis(1);
         for (at, on) in [(0, false), (5, true), (9, false), (20, true), (30, false)] {
             watch.handle_ignition(start + at * ms, Some(on));
@@ -176,27 +178,27 @@ mod tests {
 
     #[test]
     fn a_short_dip_of_the_ignition_is_no_change() {
-        let (mut watch, start) = watch(Some(true));
+        let (mut watch, start) = power(Some(true));
         watch.handle_ignition(start, Some(false));
         watch.handle_ignition(start + Duration::from_millis(10), Some(true));
         assert_eq!(watch.poll_event(start + SECOND), None);
     }
 
     #[test]
-    fn a_low_voltage_that_lasts_sends_it_to_sleep_once() {
-        let (mut watch, start) = watch(Some(false));
+    fn a_low_voltage_that_lasts_causes_one_sleep_event() {
+        let (mut watch, start) = power(Some(false));
         watch.handle_voltage(start, Some(11.7));
         watch.handle_voltage(start + 9 * SECOND, Some(11.7));
         assert_eq!(watch.poll_event(start + 9 * SECOND), None);
         assert_eq!(watch.poll_event(start + 10 * SECOND), Some(PowerEvent::Sleep));
         assert_eq!(watch.poll_event(start + 11 * SECOND), None);
         let next = watch.poll_timeout().unwrap();
-        assert!(next >= start + 10 * SECOND, "it would be asked again and again");
+        assert!(next >= start + 10 * SECOND, "a deadline in the past would make the loop spin");
     }
 
     #[test]
-    fn a_dip_while_the_engine_is_cranked_does_not() {
-        let (mut watch, start) = watch(Some(false));
+    fn a_dip_while_the_engine_is_cranked_does_not_cause_sleep() {
+        let (mut watch, start) = power(Some(false));
         watch.handle_voltage(start, Some(9.0));
         watch.handle_voltage(start + 5 * SECOND, Some(12.4));
         watch.handle_voltage(start + 6 * SECOND, Some(11.7));
@@ -206,8 +208,8 @@ mod tests {
 
     #[test]
     fn it_never_sleeps_while_the_ignition_is_on_or_an_operator_works() {
-        let (mut on, start) = watch(Some(true));
-        let (mut busy, _) = watch(None);
+        let (mut on, start) = power(Some(true));
+        let (mut busy, _) = power(None);
         for second in 0..100 {
             on.handle_voltage(start + second * SECOND, Some(9.0));
             busy.handle_voltage(start + second * SECOND, Some(9.0));
@@ -219,16 +221,16 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_the_voltage_is_never_looked_at() {
+    fn without_a_limit_the_voltage_is_never_measured() {
         let now = Instant::now();
-        let watch = PowerWatch::new(PowerConfig::default(), Some(false), now);
+        let watch = PowerEvents::new(PowerConfig::default(), Some(false), now);
         assert!(!watch.wants_voltage(now + 100 * SECOND));
         assert_eq!(watch.poll_timeout(), None);
     }
 
     #[test]
     fn it_wakes_by_the_ignition_or_when_the_battery_has_recovered_clearly() {
-        let asleep = SleepWatch::new(&config());
+        let asleep = WakeCauses::new(&config());
         assert_eq!(asleep.handle_ignition(Some(true)), Some(WakeCause::Ignition));
         assert_eq!(asleep.handle_ignition(Some(false)), None);
         assert_eq!(

@@ -1,68 +1,54 @@
-//! Asleep: offline, silent on every bus, waiting for the ignition, a better voltage or a bus that is used.
+//! Sleep: the agent is offline and silent on every bus, and waits for a reason to wake.
 
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use connector_hal::board::{Board, BoardEvent};
+use connector_hal::clock::now;
 use connector_hal::timer::{Deadline, TimerKind};
 use tokio::sync::mpsc;
 
 use super::notify::Notifier;
-use super::power::{SLEEPING_SAMPLE_INTERVAL, SleepWatch, WakeCause};
+use super::power::{SLEEPING_SAMPLE_INTERVAL, WakeCause, WakeCauses};
+use super::setup::Control;
 use super::vin_watch::{Found, VinWatch};
-use super::{Control, now};
 
-/// What is left of an agent that sleeps.
+/// The parts of the agent that stay in use during sleep.
 pub(super) struct Sleeper<'a> {
     pub(super) board: &'a mut dyn Board,
     pub(super) watch: &'a mut VinWatch,
     pub(super) notifier: &'a mut Notifier,
-    pub(super) power: SleepWatch,
+    pub(super) causes: WakeCauses,
 }
 
-/// Why sleeping ended.
+/// Why sleep ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Woken {
-    By(WakeCause),
-    Told(Control),
+pub(super) enum SleepEnd {
+    /// There is a reason to wake.
+    Woken(WakeCause),
+    /// The process asks for an end.
+    Control(Control),
 }
 
 impl Sleeper<'_> {
-    /// Sleeps until there is a reason not to.
-    pub(super) async fn sleep(self, control: &mut mpsc::Receiver<Control>) -> Woken {
-        self.notifier.sleeping();
+    /// Sleeps until there is a reason to wake, or the process asks for an end.
+    pub(super) async fn sleep(mut self, control: &mut mpsc::Receiver<Control>) -> SleepEnd {
+        self.notifier.report_sleeping();
         self.watch.listen().await;
         let mut deadline = Deadline::new(TimerKind::Runtime);
         let mut sample_at = now() + SLEEPING_SAMPLE_INTERVAL;
         std::future::poll_fn(|cx| {
             loop {
                 if let Poll::Ready(command) = control.poll_recv(cx) {
-                    return Poll::Ready(Woken::Told(command.unwrap_or(Control::Shutdown)));
+                    return Poll::Ready(SleepEnd::Control(command.unwrap_or(Control::Shutdown)));
                 }
-                if let Poll::Ready(event) = self.board.poll_event(cx) {
-                    match event {
-                        BoardEvent::Ignition(ignition) => {
-                            if let Some(cause) = self.power.handle_ignition(ignition) {
-                                return Poll::Ready(Woken::By(cause));
-                            }
-                        }
-                        // whoever presses it is at the vehicle, and wants something
-                        BoardEvent::Button => return Poll::Ready(Woken::By(WakeCause::Button)),
-                    }
-                    continue;
-                }
-                if let Poll::Ready(found) = self.watch.poll_found(cx) {
-                    match found {
-                        Some(Found::Activity) => return Poll::Ready(Woken::By(WakeCause::Bus)),
-                        // it was being read when sleep came
-                        Some(Found::Vin(_)) => continue,
-                        None => {}
-                    }
+                if let Some(cause) = self.poll_board(cx).or_else(|| self.poll_watch(cx)) {
+                    return Poll::Ready(SleepEnd::Woken(cause));
                 }
                 let now = now();
                 if sample_at <= now {
                     sample_at = now + SLEEPING_SAMPLE_INTERVAL;
-                    if let Some(cause) = self.power.handle_voltage(self.board.voltage()) {
-                        return Poll::Ready(Woken::By(cause));
+                    if let Some(cause) = self.causes.handle_voltage(self.board.voltage()) {
+                        return Poll::Ready(SleepEnd::Woken(cause));
                     }
                 }
                 self.notifier.handle_timeout(now);
@@ -73,6 +59,33 @@ impl Sleeper<'_> {
             }
         })
         .await
+    }
+
+    /// Handles all pending events of the board, up to one that wakes.
+    fn poll_board(&mut self, cx: &mut Context<'_>) -> Option<WakeCause> {
+        while let Poll::Ready(event) = self.board.poll_event(cx) {
+            let cause = match event {
+                BoardEvent::Ignition(ignition) => self.causes.handle_ignition(ignition),
+                // a mechanic at the vehicle wants attention
+                BoardEvent::Button => Some(WakeCause::Button),
+            };
+            if cause.is_some() {
+                return cause;
+            }
+        }
+        None
+    }
+
+    /// Handles all pending events of the VIN watch, up to one that wakes.
+    fn poll_watch(&mut self, cx: &mut Context<'_>) -> Option<WakeCause> {
+        while let Poll::Ready(Some(found)) = self.watch.poll_found(cx) {
+            match found {
+                Found::Activity => return Some(WakeCause::Bus),
+                // a reading that was in progress when sleep began
+                Found::Vin(_) => {}
+            }
+        }
+        None
     }
 }
 
@@ -85,15 +98,13 @@ mod tests {
     use connector_hal::can::{CanBus, CanBusExt as _, CanFrame, CanId};
 
     use super::*;
-    use crate::config::PowerConfig;
-    use crate::config::VinSettings;
-    use crate::config::{CanPort, IsotpStack};
+    use crate::config::{CanPort, IsotpStack, PowerConfig, VinSettings};
     use crate::vehicle::hardware::Hardware;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
     /// A connector that sleeps, on a bus in virtual time.
-    struct Rig {
+    struct SleepRig {
         bus: VirtualBus,
         board: SimBoard,
         handle: SimBoardHandle,
@@ -104,7 +115,7 @@ mod tests {
         commands: mpsc::Receiver<Control>,
     }
 
-    impl Rig {
+    impl SleepRig {
         fn new() -> Self {
             let bus = VirtualBus::new(VirtualBusConfig::default());
             let adapters = bus.clone();
@@ -133,16 +144,16 @@ mod tests {
             }
         }
 
-        async fn sleep(&mut self) -> Woken {
+        async fn sleep(&mut self) -> SleepEnd {
             let Self { board, watch, notifier, power, commands, .. } = self;
-            Sleeper { board, watch, notifier, power: SleepWatch::new(power) }.sleep(commands).await
+            Sleeper { board, watch, notifier, causes: WakeCauses::new(power) }.sleep(commands).await
         }
 
-        async fn wakes(&mut self) -> Woken {
+        async fn wakes(&mut self) -> SleepEnd {
             tokio::time::timeout(MINUTE, self.sleep()).await.unwrap()
         }
 
-        /// Whether it sleeps on for this long.
+        /// Whether the connector stays asleep for this long.
         async fn sleeps_for(&mut self, time: Duration) -> bool {
             tokio::time::timeout(time, self.sleep()).await.is_err()
         }
@@ -150,7 +161,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn asleep_nothing_is_sent_and_a_silent_bus_that_comes_to_life_wakes() {
-        let mut rig = Rig::new();
+        let mut rig = SleepRig::new();
         assert!(rig.sleeps_for(10 * MINUTE).await);
         let mut node = rig.bus.attach("a node of the vehicle");
         let _acknowledges = rig.bus.attach("another node of the vehicle");
@@ -165,23 +176,23 @@ mod tests {
             woken = tokio::time::timeout(2 * MINUTE, rig.sleep()) => woken,
             () = sent => unreachable!(),
         };
-        assert_eq!(woken, Ok(Woken::By(WakeCause::Bus)));
-        assert_eq!(bus.statistics().frames, 1, "the node's, and none of ours");
+        assert_eq!(woken, Ok(SleepEnd::Woken(WakeCause::Bus)));
+        assert_eq!(bus.statistics().frames, 1, "the node's frame, and none from the connector");
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_wakes_by_ignition_voltage_and_button() {
-        let mut rig = Rig::new();
+        let mut rig = SleepRig::new();
         assert!(rig.sleeps_for(MINUTE).await);
         rig.handle.set_ignition(Some(true));
-        assert_eq!(rig.wakes().await, Woken::By(WakeCause::Ignition));
+        assert_eq!(rig.wakes().await, SleepEnd::Woken(WakeCause::Ignition));
         rig.handle.set_ignition(Some(false));
         assert!(rig.sleeps_for(MINUTE).await);
         rig.handle.set_voltage(Some(12.0));
         assert!(rig.sleeps_for(MINUTE).await, "not clearly above the limit");
         rig.handle.press_button();
-        assert_eq!(rig.wakes().await, Woken::By(WakeCause::Button));
+        assert_eq!(rig.wakes().await, SleepEnd::Woken(WakeCause::Button));
         rig.handle.set_voltage(Some(12.6));
-        assert_eq!(rig.wakes().await, Woken::By(WakeCause::Voltage));
+        assert_eq!(rig.wakes().await, SleepEnd::Woken(WakeCause::Voltage));
     }
 }

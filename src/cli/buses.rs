@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use connector_hal::can::{CanBus, CanError};
 use connector_hal::kline::{DEVICE_PREFIX as KLINE_PREFIX, KLine, KLineError};
 
-use crate::config::{BusConfig, BusKind, DoipPort};
+use crate::config::{BusKind, ConfiguredBus, DoipPort};
 
 /// The prefix of a DoIP network's or gateway's name.
 const DOIP_PREFIX: &str = "doip:";
@@ -39,8 +39,8 @@ impl NamedBus {
     /// # Errors
     ///
     /// The name begins with `doip:`, and neither an interface nor an address follows.
-    pub(super) fn find(name: &str, configured: &[BusConfig]) -> anyhow::Result<Self> {
-        let is_meant = |bus: &&BusConfig| bus.name.as_deref() == Some(name) || bus.device == name;
+    pub(super) fn find(name: &str, configured: &[ConfiguredBus]) -> anyhow::Result<Self> {
+        let is_meant = |bus: &&ConfiguredBus| bus.name.as_deref() == Some(name) || bus.device == name;
         if let Some(bus) = configured.iter().find(is_meant) {
             return Ok(Self { name: name.to_owned(), ..Self::configured(bus)? });
         }
@@ -57,7 +57,7 @@ impl NamedBus {
     /// # Errors
     ///
     /// A DoIP bus has neither an interface nor an address.
-    pub(super) fn configured(bus: &BusConfig) -> anyhow::Result<Self> {
+    pub(super) fn configured(bus: &ConfiguredBus) -> anyhow::Result<Self> {
         let kind = match bus.kind {
             BusKind::Can => NamedBusKind::Can(bus.device.clone()),
             BusKind::Kline if bus.device.starts_with(KLINE_PREFIX) => NamedBusKind::Kline(bus.device.clone()),
@@ -149,11 +149,12 @@ mod tests {
 
     #[test]
     fn a_configured_bus_is_found_by_name_and_by_device() {
-        let kline = BusConfig { kind: BusKind::Kline, pins: vec![7], ..BusConfig::can("/dev/ttyUSB0") };
-        let can = BusConfig {
+        let kline =
+            ConfiguredBus { kind: BusKind::Kline, pins: vec![7], ..ConfiguredBus::can("/dev/ttyUSB0") };
+        let can = ConfiguredBus {
             name: Some("powertrain".to_owned()),
             bit_rates: Some(vec![125_000]),
-            ..BusConfig::can("can0")
+            ..ConfiguredBus::can("can0")
         };
         let configured = [kline, can];
         for name in ["powertrain", "can0"] {

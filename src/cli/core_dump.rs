@@ -1,15 +1,16 @@
-//! Keeping secrets out of core dumps.
+//! Keeps secrets out of core dumps.
 
 use std::io;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-/// Makes this process leave no core dump, and keeps other processes of the same user from reading its memory.
-pub fn disable_core_dumps() -> io::Result<()> {
-    // A limit of 0 does not hold for a pipe in core_pattern; this does.
+/// Prevents core dumps of this process, and prevents other processes of the same user from reading its
+/// memory.
+pub(super) fn disable_core_dumps() -> io::Result<()> {
+    // unlike a limit of 0, this also counts for a pipe in core_pattern
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    // Only says the same again; a service's system-call filter may forbid it.
-    let _is_enough_without = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    // a second safeguard; a service's system-call filter may forbid it
+    let _optional = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Logging to standard error, as the configuration says.
+//! Logging to standard error.
 
 use anyhow::Context;
 use tracing_subscriber::layer::SubscriberExt;
@@ -7,19 +7,19 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use crate::config::LogFormat;
 
-/// Changes what is logged while the program runs.
+/// Changes the log level while the program runs.
 pub(super) struct LogLevel(reload::Handle<EnvFilter, Registry>);
 
 impl LogLevel {
-    /// Logs what these directives say from now on.
+    /// Sets the log level, or directives for it.
     pub(super) fn set(&self, directives: &str) -> anyhow::Result<()> {
-        self.0.reload(filter(directives)?).context("the log level could not be changed")
+        self.0.reload(filter(directives)?).context("cannot change the log level")
     }
 }
 
 fn filter(directives: &str) -> anyhow::Result<EnvFilter> {
     EnvFilter::try_new(directives)
-        .with_context(|| format!("`{directives}` is no log level, such as info or debug"))
+        .with_context(|| format!("`{directives}` is not a log level, such as info or debug"))
 }
 
 /// Starts logging; `RUST_LOG` has precedence over `directives`.

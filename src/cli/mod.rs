@@ -3,6 +3,7 @@
 mod buses;
 mod check;
 mod core_dump;
+mod exit_status;
 mod logging;
 mod run;
 mod scan;
@@ -20,43 +21,40 @@ use self::scan::ScanArgs;
 use self::vin::VinArgs;
 use crate::config::LogFormat;
 
-/// The exit status for a configuration that cannot be used (EX_CONFIG of sysexits.h).
-const CONFIG_STATUS: u8 = 78;
-
 /// Connector-side agent for remote vehicle diagnostics.
 ///
-/// Exit status: 0 done, or ended by SIGTERM; 1 something failed; 2 the command line is wrong; 3 `vin` found no VIN;
-/// 4 `scan` found no ECU, 5 it was stopped; 78 the configuration cannot be used.
+/// Exit status: 0 success, or ended by SIGTERM; 1 failure; 2 wrong command line; 3 `vin` read no VIN; 4
+/// `scan` found no ECU; 5 `scan` was stopped; 78 unusable configuration.
 #[derive(Debug, Parser)]
 #[command(name = "connector-agent", version)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
     /// The configuration file
     #[arg(long, global = true, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
     config: PathBuf,
-    /// How log lines look, instead of what the configuration says
+    /// The format of log lines, instead of the configuration's
     #[arg(long, global = true, value_enum, value_name = "FORMAT")]
-    log_format: Option<Format>,
+    log_format: Option<FormatArg>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Format {
-    /// For people
+enum FormatArg {
+    /// Text for people
     Text,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    /// Keep the connector online and relay diagnostic sessions, until SIGTERM
+enum CliCommand {
+    /// Keep the connector online and relay diagnostic sessions until SIGTERM
     Run,
-    /// Read the VIN once, and print it
+    /// Read the VIN once and print it
     Vin(VinArgs),
-    /// Look for the vehicle's ECUs, and print them
+    /// Scan for the vehicle's ECUs and print them
     Scan(ScanArgs),
-    /// Name everything wrong in configuration and hardware, with what to do about it
+    /// Report every problem with configuration and hardware, and its remedy
     Check,
 }
 
@@ -70,25 +68,25 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let format = cli.log_format.map(|format| match format {
-        Format::Text => LogFormat::Text,
-        Format::Json => LogFormat::Json,
+        FormatArg::Text => LogFormat::Text,
+        FormatArg::Json => LogFormat::Json,
     });
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("connector-agent: the runtime could not be started: {error}");
+            eprintln!("connector-agent: cannot start the runtime: {error}");
             return ExitCode::FAILURE;
         }
     };
     let outcome = runtime.block_on(async {
         match cli.command {
-            Command::Run => run::run(&cli.config, format).await,
-            Command::Vin(args) => vin::run(&args, &cli.config, format).await,
-            Command::Scan(args) => scan::run(&args, &cli.config, format).await,
-            Command::Check => check::run(&cli.config),
+            CliCommand::Run => run::run(&cli.config, format).await,
+            CliCommand::Vin(args) => vin::run(&args, &cli.config, format).await,
+            CliCommand::Scan(args) => scan::run(&args, &cli.config, format).await,
+            CliCommand::Check => check::run(&cli.config),
         }
     });
-    // a thread that hangs in a device must not keep the process
+    // a thread that hangs in a device must not keep the process alive
     runtime.shutdown_background();
     outcome.unwrap_or_else(|error| {
         eprintln!("connector-agent: {}", in_one_line(&error));
@@ -96,7 +94,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     })
 }
 
-/// The error with its causes, but for those that it tells itself.
+/// The error with its causes, except those that the error's text already contains.
 fn in_one_line(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |text, cause| {
         let cause = cause.to_string();

@@ -1,4 +1,4 @@
-//! `run`: the agent, from its configuration to its end, with the process's signals.
+//! `run`: runs the agent, reloads its configuration, and handles the process's signals.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,22 +9,22 @@ use connector_hal::board::{Board, LinuxBoard};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::CONFIG_STATUS;
+use super::core_dump::disable_core_dumps;
+use super::exit_status::CONFIG_STATUS;
 use super::logging::{self, LogLevel};
 use crate::agent::{self, Control, Setup};
-use crate::cli::core_dump::disable_core_dumps;
-use crate::cloud::login::KeptLogin;
+use crate::cloud::login::LoginStore;
 use crate::config::{Config, LogFormat, Severity};
 use crate::tls;
 use crate::vehicle::hardware::Hardware;
 
 pub(super) async fn run(path: &Path, format: Option<LogFormat>) -> anyhow::Result<ExitCode> {
     if let Err(error) = disable_core_dumps() {
-        eprintln!("connector-agent: warning: core dumps could not be switched off: {error}");
+        eprintln!("connector-agent: warning: cannot disable core dumps: {error}");
     }
-    // a large page, for the few kilobytes of a thread's stack, would nearly double what is resident; where the kernel has
-    // none, nothing is lost
-    let _has_none = rustix::thread::disable_transparent_huge_pages(true);
+    // One huge page, for the few kilobytes of a thread's stack, would nearly double the resident memory. The
+    // call fails harmlessly on a kernel without huge pages.
+    let _no_huge_pages = rustix::thread::disable_transparent_huge_pages(true);
     let mut config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => {
@@ -33,7 +33,7 @@ pub(super) async fn run(path: &Path, format: Option<LogFormat>) -> anyhow::Resul
         }
     };
     let level = logging::init(&config.log.level, format.unwrap_or(config.log.format))?;
-    let mut signals = Signals::new().context("signals cannot be waited for")?;
+    let mut signals = Signals::new().context("cannot wait for signals")?;
     loop {
         let Some(setup) = set_up(&config) else { return Ok(ExitCode::from(CONFIG_STATUS)) };
         tracing::info!(
@@ -45,12 +45,12 @@ pub(super) async fn run(path: &Path, format: Option<LogFormat>) -> anyhow::Resul
         let (commands, mut control) = mpsc::channel(1);
         let agent = async {
             let ended = agent::run(setup, &mut control).await;
-            // lets the signals know
+            // ends the wait for signals
             drop(control);
             ended
         };
         let (ended, next) = tokio::join!(agent, signals.watch(path, &config, &level, commands));
-        match ended.context("the agent could not be started")? {
+        match ended.context("cannot start the agent")? {
             Control::Shutdown => {
                 tracing::info!("connector-agent ended");
                 return Ok(ExitCode::SUCCESS);
@@ -60,11 +60,11 @@ pub(super) async fn run(path: &Path, format: Option<LogFormat>) -> anyhow::Resul
     }
 }
 
-/// Everything that the configuration names, opened; what is wrong is logged.
+/// Opens everything that the configuration names, and logs every problem.
 fn set_up(config: &Config) -> Option<Setup> {
     for problem in config.check() {
         match problem.severity {
-            // a device that is not there may yet come
+            // not fatal: a missing device may come later
             Severity::Error => tracing::error!("{problem}"),
             Severity::Warning => tracing::warn!("{problem}"),
         }
@@ -72,9 +72,9 @@ fn set_up(config: &Config) -> Option<Setup> {
     let pincode = config.pincode().ok()?;
     let mut config = config.clone();
     config.resolve_state_directory(|name| std::env::var_os(name));
-    // what is wrong with it is said by the login
-    let kept = KeptLogin::new(&config).and_then(|login| login.load().ok().flatten());
-    let known_time = Duration::from_secs(kept.map_or(0, |kept| kept.known_time));
+    // the login task logs problems with the store
+    let stored = LoginStore::new(&config).and_then(|store| store.load().ok().flatten());
+    let known_time = Duration::from_secs(stored.map_or(0, |login| login.known_time));
     let tls = tls::client_config_after(config.cloud.ca_file.as_deref(), known_time).ok()?;
     let board: Box<dyn Board> = Box::new(LinuxBoard::open(&config.board));
     Some(Setup {
@@ -92,7 +92,7 @@ fn set_up(config: &Config) -> Option<Setup> {
     })
 }
 
-/// The signals that the process acts on.
+/// The signals that the process handles.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -108,10 +108,11 @@ impl Signals {
         })
     }
 
-    /// Passes signals on to the agent until it ends; gives the configuration to begin anew with.
+    /// Passes signals on to the agent until the agent ends. Returns the configuration for the next start, if
+    /// it has changed.
     ///
-    /// On SIGHUP the file is read again: its log level counts at once, the rest as soon as no connection is open. A
-    /// file that cannot be used changes nothing.
+    /// SIGHUP reads the file again. Its log level counts immediately, the rest as soon as no connection is
+    /// open. A file with errors changes nothing.
     async fn watch(
         &mut self,
         path: &Path,
@@ -126,11 +127,11 @@ impl Signals {
                 _ = self.interrupt.recv() => Control::Shutdown,
                 _ = self.hang_up.recv() => match reload(path, level) {
                     Some(config) if config == *current => {
-                        tracing::info!("the configuration is as it was");
+                        tracing::info!("the configuration has not changed");
                         continue;
                     }
                     Some(config) => {
-                        tracing::info!("the configuration has changed; it counts as soon as no connection is open");
+                        tracing::info!("the configuration has changed; it takes effect as soon as no connection is open");
                         next = Some(config);
                         Control::Restart
                     }
@@ -149,7 +150,7 @@ fn reload(path: &Path, level: &LogLevel) -> Option<Config> {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => {
-            tracing::error!("the configuration is not taken over:\n{error}");
+            tracing::error!("cannot use the new configuration:\n{error}");
             return None;
         }
     };

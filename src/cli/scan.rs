@@ -11,9 +11,10 @@ use connector_hal::can::CanBus;
 use connector_hal::timer::TimerKind;
 
 use super::buses::{NamedBus, NamedBusKind, can_error, open_can};
+use super::exit_status::CONFIG_STATUS;
+use super::logging;
 use super::scan_output::{PrintedScan, ProgressBar, given_up_in_json, given_up_in_words, in_json, in_words};
-use super::{CONFIG_STATUS, logging};
-use crate::config::{BusConfig, BusKind, Config, DoipPort, LogFormat, VinSettings};
+use crate::config::{BusKind, Config, ConfiguredBus, DoipPort, LogFormat, VinSettings};
 use crate::vehicle::hardware::Hardware;
 use crate::vehicle::scan::{ScanError, ScanObserver, ScanOutcome, ScanProgress, scan, scan_network};
 
@@ -89,9 +90,9 @@ pub(super) async fn run(args: &ScanArgs, path: &Path, format: Option<LogFormat>)
 /// Opens the buses. The error names the bus that cannot be opened, and says what to do.
 fn open(args: &ScanArgs, config: Option<&Config>) -> anyhow::Result<Vec<ScanBus>> {
     let buses = config.iter().flat_map(|config| &config.buses);
-    let configured: Vec<BusConfig> = buses.filter(|bus| bus.kind != BusKind::Kline).cloned().collect();
+    let configured: Vec<ConfiguredBus> = buses.filter(|bus| bus.kind != BusKind::Kline).cloned().collect();
     let named: Vec<(String, anyhow::Result<NamedBus>)> = if args.bus.is_empty() {
-        let name = |bus: &BusConfig| bus.name.clone().unwrap_or_else(|| bus.device.clone());
+        let name = |bus: &ConfiguredBus| bus.name.clone().unwrap_or_else(|| bus.device.clone());
         configured.iter().map(|bus| (name(bus), NamedBus::configured(bus))).collect()
     } else {
         args.bus.iter().map(|name| (name.clone(), NamedBus::find(name, &configured))).collect()

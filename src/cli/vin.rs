@@ -10,8 +10,9 @@ use connector_hal::board::{Board, LinuxBoard};
 use connector_hal::can::CanBus;
 
 use super::buses::{NamedBus, NamedBusKind, can_error, kline_error, open_can, open_kline};
+use super::exit_status::CONFIG_STATUS;
+use super::logging;
 use super::vin_output::in_words;
-use super::{CONFIG_STATUS, logging};
 use crate::config::doip::DoipConfig;
 use crate::config::{BusKind, Config, KLINE_BIT_RATES, KLINE_VIN_BIT_RATES, LogFormat, VinSettings};
 use crate::vehicle::hardware::Hardware;

@@ -1,4 +1,4 @@
-//! The REST resources with a login.
+//! The REST resources, with a login and retries.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,10 +6,11 @@ use fastrand::Rng;
 
 use super::backoff::{full_jitter, honouring};
 use super::login::Authenticator;
-use super::rest::{AccessToken, ActiveTicket, Chain, ConnectorRecord, Rest, RestError};
+use super::rest::{AccessToken, ActiveTicket, ConnectorRecord, ErrorChain, Rest, RestError};
 
-/// The REST resources with a login: they wait for a token, log in again after a 401 (once), and try again what can
-/// succeed later, until it does. Dropping a call's future ends it.
+/// The REST resources, with a login and retries. Each call waits for a token, logs in again after a 401
+/// (once), and repeats a request that can succeed later until it succeeds. Dropping the future of a call ends
+/// the call.
 #[derive(Debug, Clone)]
 pub struct Cloud {
     rest: Arc<Rest>,
@@ -18,37 +19,37 @@ pub struct Cloud {
 }
 
 impl Cloud {
-    /// With the tokens of this authenticator.
+    /// Uses the tokens of `authenticator`.
     pub fn new(rest: Arc<Rest>, authenticator: Authenticator, seed: u64) -> Self {
         Self { rest, authenticator, rng: Arc::new(Mutex::new(Rng::with_seed(seed))) }
     }
 
-    /// What the cloud knows of this connector.
+    /// Fetches the cloud's record of this connector.
     pub async fn connector(&self) -> Result<ConnectorRecord, RestError> {
-        self.ask("the connector's record", async |rest, token| rest.connector(token).await).await
+        self.request("the connector's record", async |rest, token| rest.connector(token).await).await
     }
 
-    /// The ticket in progress on this connector, if there is one.
+    /// Fetches the ticket in progress on this connector, if there is one.
     pub async fn active_ticket(&self) -> Result<Option<ActiveTicket>, RestError> {
-        self.ask("the active ticket", async |rest, token| rest.active_ticket(token).await).await
+        self.request("the active ticket", async |rest, token| rest.active_ticket(token).await).await
     }
 
-    /// Tells the cloud that the call for attention is over.
+    /// Dismisses the call for attention in the cloud.
     pub async fn dismiss_call_for_attention(&self) -> Result<(), RestError> {
         let dismiss = async |rest: &Rest, token: &AccessToken| rest.dismiss_call_for_attention(token).await;
-        self.ask("dismissing the call for attention", dismiss).await
+        self.request("dismissing the call for attention", dismiss).await
     }
 
-    async fn ask<T>(
+    async fn request<T>(
         &self,
         what: &str,
-        request: impl AsyncFn(&Rest, &AccessToken) -> Result<T, RestError>,
+        send: impl AsyncFn(&Rest, &AccessToken) -> Result<T, RestError>,
     ) -> Result<T, RestError> {
         let mut token = self.authenticator.token().await;
         let mut has_new_login = false;
         let mut failures = 0;
         loop {
-            let error = match request(&self.rest, &token).await {
+            let error = match send(&self.rest, &token).await {
                 Ok(answer) => {
                     self.authenticator.accepted(&token);
                     return Ok(answer);
@@ -64,7 +65,7 @@ impl Cloud {
                     honouring(error.retry_after(), full_jitter(&mut rng, failures))
                 };
                 failures += 1;
-                tracing::debug!("{what}: {}; trying again in {wait:.1?}", Chain(&error));
+                tracing::debug!("{what}: {}; trying again in {wait:.1?}", ErrorChain(&error));
                 tokio::time::sleep(wait).await;
                 token = self.authenticator.token().await;
             } else {

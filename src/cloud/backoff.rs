@@ -1,31 +1,32 @@
-//! How long to wait before trying again.
+//! How long to wait before the next attempt.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 
-/// The bound of the first wait after a failure of the network or the cloud.
-pub const FIRST_BOUND: Duration = Duration::from_secs(5);
-/// The bound of every later wait.
-pub const LAST_BOUND: Duration = Duration::from_secs(60);
+/// The upper bound of the first wait after a failure of the network or the cloud.
+const FIRST_BOUND: Duration = Duration::from_secs(5);
+/// The greatest upper bound of later waits.
+const LAST_BOUND: Duration = Duration::from_secs(60);
 /// The wait after a first rejected login.
-pub const FIRST_REJECTION: Duration = Duration::from_secs(60);
+pub(crate) const FIRST_REJECTION: Duration = Duration::from_secs(60);
 /// The longest wait after a rejected login, and the longest that `Retry-After` can ask for.
-pub const LAST_REJECTION: Duration = Duration::from_secs(3600);
+pub(crate) const LAST_REJECTION: Duration = Duration::from_secs(3600);
 
-/// A random wait of up to 5 s after the first failure, up to 60 s later on (exponential, full jitter).
-pub fn full_jitter(rng: &mut Rng, earlier_failures: u32) -> Duration {
+/// A random wait: up to 5 s after the first failure, with a bound that doubles to 60 s (exponential, full
+/// jitter).
+pub(crate) fn full_jitter(rng: &mut Rng, earlier_failures: u32) -> Duration {
     let bound = doubled(FIRST_BOUND, earlier_failures).min(LAST_BOUND);
     Duration::from_millis(rng.u64(0..=bound.as_millis() as u64))
 }
 
-/// The wait after so many rejected logins in a row: a minute, doubled to an hour.
-pub fn after_rejections(count: u32) -> Duration {
+/// The wait after `count` rejected logins in a row: a minute, doubling up to an hour.
+pub(crate) fn after_rejections(count: u32) -> Duration {
     doubled(FIRST_REJECTION, count.saturating_sub(1)).min(LAST_REJECTION)
 }
 
-/// A wait that also honours what the cloud asked for, up to an hour.
-pub fn honouring(retry_after: Option<Duration>, wait: Duration) -> Duration {
+/// The longer of `wait` and the wait that the cloud asked for, which counts up to an hour.
+pub(crate) fn honouring(retry_after: Option<Duration>, wait: Duration) -> Duration {
     retry_after.map_or(wait, |asked| asked.min(LAST_REJECTION).max(wait))
 }
 
@@ -56,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_cloud_asks_for_is_honoured_up_to_an_hour() {
+    fn a_wait_that_the_cloud_asks_for_is_honoured_up_to_an_hour() {
         let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
         assert_eq!(honouring(Some(minute), second), minute);
         assert_eq!(honouring(Some(second), minute), minute);

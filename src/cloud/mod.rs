@@ -1,10 +1,10 @@
-//! The cloud: logging in, the REST resources, and the websocket link.
+//! The cloud: logging in, the REST resources, and the websocket.
 //!
-//! [`login::auth`], [`websocket::reconnect`] and [`websocket::liveness`] decide, without I/O or clock;
-//! [`login::Authenticator`], [`Cloud`] and [`websocket::Link`] do.
+//! `login::auth`, `websocket::reconnect` and `websocket::liveness` make the decisions, without I/O or clock.
+//! [`login::Authenticator`], [`Cloud`] and [`websocket::CloudSocket`] carry them out.
 
 mod api;
-pub mod backoff;
+mod backoff;
 pub mod login;
 pub mod rest;
 mod status;

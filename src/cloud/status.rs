@@ -1,20 +1,20 @@
-//! How it stands with the cloud, for whoever wants to know or show it.
+//! The state of the connection to the cloud, for the LED and the service manager.
 
-/// How it stands with the login.
+/// The state of the login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LoginState {
-    /// The first login is under way.
+    /// The first login is in progress.
     #[default]
     LoggingIn,
     /// There is a token.
     LoggedIn,
-    /// The cloud does not accept UUID and pincode, or the tokens that it gave for them.
+    /// The cloud does not accept UUID and pincode, or the tokens that it issued for them.
     Rejected,
     /// There is no token, and the cloud cannot be reached.
     Unreachable,
 }
 
-/// How it stands with login and link.
+/// The state of login and websocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CloudStatus {
     /// The login.
@@ -23,21 +23,21 @@ pub struct CloudStatus {
     pub is_online: bool,
 }
 
-/// [`CloudStatus`] in one word, as a LED can show it.
+/// [`CloudStatus`] in one word, for the LED.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloudState {
-    /// On the way to being online.
+    /// Logging in, or connecting.
     Connecting,
-    /// The link is up.
+    /// The websocket is up.
     Online,
     /// The cloud cannot be reached.
     Unreachable,
-    /// The cloud does not accept the login: someone has to look at UUID and pincode.
+    /// The cloud does not accept the login: UUID or pincode must be corrected.
     LoginRejected,
 }
 
 impl CloudStatus {
-    /// What to show.
+    /// Summarises login and websocket.
     pub fn state(self) -> CloudState {
         match (self.is_online, self.login) {
             (true, _) => CloudState::Online,

@@ -1,4 +1,4 @@
-//! Where the cloud is: checked URLs, and paths below them.
+//! The cloud's addresses: checked URLs, and paths below them.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use reqwest::Url;
 use serde::Deserialize;
 
-use super::ConnectorUuid;
+use super::identity::ConnectorUuid;
 
 /// The base of the REST API: `https`, or `http` to a loopback address.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -18,42 +18,42 @@ pub struct ApiUrl(Url);
 #[serde(try_from = "String")]
 pub struct WebsocketUrl(Url);
 
-/// A REST resource: a path below the API's URL, or an URL of its own; `{uuid}` stands for the connector's UUID.
+/// A REST resource: a path below the API's URL, or a separate URL. `{uuid}` stands for the connector's UUID.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct ResourcePath(String);
 
-/// An address that must not or cannot be used.
+/// Why an address cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// Not an URL with a host.
-    #[error("not an URL; write it like {0}://cloud.example.com")]
+    /// The text is not a URL with a host.
+    #[error("not a URL; write it like {0}://cloud.example.com")]
     Syntax(&'static str),
-    /// Another scheme.
+    /// The URL has another scheme.
     #[error("the wrong scheme; it must begin with {0}://")]
     Scheme(&'static str),
-    /// No TLS, and the host is not this machine.
+    /// The URL is without TLS, and the host is not this machine.
     #[error("without TLS only a loopback address is allowed; write {0}:// instead")]
     Plain(&'static str),
-    /// User name or password in the URL.
-    #[error("an URL must not contain a user name or password; remove it")]
+    /// The URL has a user name or password.
+    #[error("a URL must not contain a user name or password; remove it")]
     Credentials,
-    /// A query or fragment.
-    #[error("an URL with a query or fragment cannot be used here; remove what follows ? or #")]
+    /// The URL has a query or fragment.
+    #[error("a URL with a query or fragment cannot be used here; remove ? or # and the text after it")]
     Query,
-    /// A path that is none.
-    #[error("not a path of the API; begin it with / (or https://), the only placeholder being {{uuid}}")]
+    /// The path is invalid.
+    #[error("not a path of the API; begin it with / or https://, and use no placeholder but {{uuid}}")]
     Path,
 }
 
 impl ApiUrl {
-    /// The URL itself.
+    /// The URL.
     pub fn as_url(&self) -> &Url {
         &self.0
     }
 
-    /// Where the resource is, for this connector.
-    pub fn resource(&self, path: &ResourcePath, uuid: ConnectorUuid) -> Result<Url, AddressError> {
+    /// The URL of a resource of this connector.
+    pub(crate) fn resource(&self, path: &ResourcePath, uuid: ConnectorUuid) -> Result<Url, AddressError> {
         let path = path.0.replace(UUID_PLACEHOLDER, &uuid.to_string());
         let url = if path.starts_with('/') {
             format!("{}{path}", self.0.as_str().trim_end_matches('/'))
@@ -65,24 +65,19 @@ impl ApiUrl {
 }
 
 impl WebsocketUrl {
-    /// The URL itself.
+    /// The URL.
     pub fn as_url(&self) -> &Url {
         &self.0
     }
 
-    /// Whether it is spoken over TLS.
-    pub fn is_secure(&self) -> bool {
+    /// Whether the websocket uses TLS.
+    pub(crate) fn is_secure(&self) -> bool {
         self.0.scheme() == "wss"
     }
 }
 
 impl ResourcePath {
-    /// The path as configured.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// A path known to be good.
+    /// A path that is known to be valid.
     pub(super) fn known(path: &'static str) -> Self {
         Self(path.to_owned())
     }
@@ -183,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn an_url_that_cannot_be_the_clouds_is_refused() {
+    fn a_url_that_the_cloud_cannot_have_is_refused() {
         assert_eq!(api("cloud.example.com"), Err(AddressError::Syntax("https")));
         assert_eq!(api("ftp://example.com"), Err(AddressError::Scheme("https")));
         assert_eq!(api("https://me:secret@example.com"), Err(AddressError::Credentials));
@@ -193,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resource_is_found_below_the_base_or_at_an_url_of_its_own() {
+    fn a_resource_is_below_the_base_or_has_a_separate_url() {
         let uuid = "5f3d760d-ade2-4a19-aea4-36e097678ae3".parse().unwrap();
         let base = api("https://example.com/api/").unwrap();
         let path = ResourcePath::try_from("/v1/connectors/uuid/{uuid}/x".to_owned()).unwrap();

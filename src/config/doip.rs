@@ -1,4 +1,5 @@
-//! The `[doip]` table: how a vehicle's network is entered, by the protocol's `doip_network_configuration`.
+//! The `[doip]` table: how the connector joins a vehicle's network. The relay protocol's
+//! `doip_network_configuration` selects one of nine network configurations.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,51 +19,54 @@ pub const NETWORK_CONFIGURATIONS: std::ops::RangeInclusive<u8> = 1..=9;
 /// How the interface gets its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Addressing {
-    /// As the system has it: whatever address the interface has, or gets within `address_wait_ms`.
+pub enum InterfaceAddressing {
+    /// Any address that the interface has, or that the system assigns within `address_wait_ms`.
     #[default]
     System,
-    /// An IPv4 link-local address (RFC 3927): the system's, or else one of our own.
+    /// An IPv4 link-local address (RFC 3927): the system's, or else one that the agent claims.
     LinkLocal,
-    /// An address by DHCP, from the system's client; `dhcp_command` starts one where none runs.
+    /// An address by DHCP from the system's client. `dhcp_command` starts a client if none is running.
     Dhcp,
     /// The IPv4 address in `address`.
     Fixed,
-    /// The IPv6 link-local address, which every interface that is up has.
+    /// The IPv6 link-local address that every active interface has.
     Ipv6LinkLocal,
 }
 
-/// How gateways are looked for.
+/// How the connector looks for gateways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DiscoveryMethod {
-    /// Announcements are heard; nobody is asked.
+    /// The connector only listens for announcements.
     Announcement,
-    /// Everybody is asked by IPv4 broadcast.
+    /// The connector asks by IPv4 broadcast.
     Broadcast,
-    /// Everybody is asked by IPv6 multicast.
+    /// The connector asks by IPv6 multicast.
     Multicast,
 }
 
-/// An IPv4 address with its network's prefix.
+/// An IPv4 address with the length of its network's prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ipv4Net {
     /// The address.
     pub address: Ipv4Addr,
-    /// How many bits of it are the network's.
+    /// The length of the network's prefix, in bits.
     pub prefix: u8,
 }
 
-impl FromStr for Ipv4Net {
-    type Err = String;
+/// The text is not an IPv4 address with prefix.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an IPv4 address with prefix, like 192.168.7.1/24")]
+pub struct Ipv4NetError(String);
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for Ipv4Net {
+    type Err = Ipv4NetError;
+
+    fn from_str(text: &str) -> Result<Self, Ipv4NetError> {
         let parsed = text.split_once('/').and_then(|(address, prefix)| {
             Some(Self { address: address.parse().ok()?, prefix: prefix.parse().ok()? })
         });
-        parsed
-            .filter(|net| (1..=32).contains(&net.prefix))
-            .ok_or_else(|| format!("`{text}` is no IPv4 address with prefix, like 192.168.7.1/24"))
+        parsed.filter(|net| (1..=32).contains(&net.prefix)).ok_or_else(|| Ipv4NetError(text.to_owned()))
     }
 }
 
@@ -83,29 +87,29 @@ impl<'de> Deserialize<'de> for Ipv4Net {
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
     /// How the interface gets its address.
-    pub addressing: Addressing,
-    /// The address where it is fixed.
+    pub addressing: InterfaceAddressing,
+    /// The address, if it is fixed.
     pub address: Option<Ipv4Net>,
-    /// How gateways are looked for; announcements are always heard.
+    /// How the connector looks for gateways. It always listens for announcements.
     pub discovery: Vec<DiscoveryMethod>,
-    /// The addresses that an operator may use as tester: the first and the last.
+    /// The tester addresses that an operator may use: the first and the last.
     pub tester_addresses: [u16; 2],
-    /// The address that the connector itself uses, for reading the VIN.
+    /// The tester address with which the connector reads the VIN.
     pub tester_address: u16,
-    /// The routing activation's type: 0x00 default, 0x01 WWH-OBD, 0xE0 central security.
+    /// The type of the routing activation: 0x00 default, 0x01 WWH-OBD, 0xE0 central security.
     pub activation_type: u8,
-    /// The manufacturer's four bytes in the routing activation.
+    /// The four manufacturer-specific bytes of the routing activation.
     pub activation_oem: Option<[u8; 4]>,
-    /// The protocol version that is spoken: 2 or 3; 2 unless told.
+    /// The protocol version, 2 or 3; 2 by default.
     pub protocol_version: u8,
-    /// Whether connections are made by TLS from the beginning; else when the gateway demands it.
+    /// Whether every connection uses TLS; otherwise a connection uses TLS if the gateway demands it.
     pub tls: bool,
 }
 
 impl Default for NetworkConfig {
     fn default() -> Self {
         Self {
-            addressing: Addressing::System,
+            addressing: InterfaceAddressing::System,
             address: None,
             discovery: vec![DiscoveryMethod::Broadcast, DiscoveryMethod::Multicast],
             tester_addresses: [0x0E00, 0x0FFF],
@@ -119,26 +123,31 @@ impl Default for NetworkConfig {
 }
 
 impl NetworkConfig {
-    /// The configuration of this number, where `[doip.network]` does not say otherwise.
+    /// The network configuration of this number, unless `[doip.network]` replaces it.
     pub fn known(number: u8) -> Self {
         let broadcast = Self { discovery: vec![DiscoveryMethod::Broadcast], ..Self::default() };
         match number {
-            2 => Self { addressing: Addressing::LinkLocal, ..broadcast },
-            3 => Self { addressing: Addressing::Dhcp, ..broadcast },
+            2 => Self { addressing: InterfaceAddressing::LinkLocal, ..broadcast },
+            3 => Self { addressing: InterfaceAddressing::Dhcp, ..broadcast },
             4 => {
                 let address = Some(Ipv4Net { address: Ipv4Addr::new(192, 168, 0, 2), prefix: 24 });
-                Self { addressing: Addressing::Fixed, address, ..broadcast }
+                Self { addressing: InterfaceAddressing::Fixed, address, ..broadcast }
             }
-            // 1 is as good as any: what the interface has already
+            // 1, and any other number, uses the address that the interface has already
             5 => Self { protocol_version: 3, ..Self::default() },
             6 => Self {
-                addressing: Addressing::Ipv6LinkLocal,
+                addressing: InterfaceAddressing::Ipv6LinkLocal,
                 discovery: vec![DiscoveryMethod::Multicast],
                 ..Self::default()
             },
-            7 => Self { addressing: Addressing::LinkLocal, activation_type: 0x01, ..broadcast },
-            8 => Self { addressing: Addressing::LinkLocal, activation_type: 0xE0, ..broadcast },
-            9 => Self { addressing: Addressing::LinkLocal, protocol_version: 3, tls: true, ..broadcast },
+            7 => Self { addressing: InterfaceAddressing::LinkLocal, activation_type: 0x01, ..broadcast },
+            8 => Self { addressing: InterfaceAddressing::LinkLocal, activation_type: 0xE0, ..broadcast },
+            9 => Self {
+                addressing: InterfaceAddressing::LinkLocal,
+                protocol_version: 3,
+                tls: true,
+                ..broadcast
+            },
             _ => Self::default(),
         }
     }
@@ -149,7 +158,7 @@ impl NetworkConfig {
         (first..=last).contains(&tester.get())
     }
 
-    /// How a connection for this tester is activated.
+    /// The settings of a DoIP connection for this tester.
     pub fn connection(
         &self,
         tester: LogicalAddress,
@@ -171,22 +180,24 @@ impl NetworkConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DoipConfig {
-    /// The network configuration that the VIN is read with.
+    /// The number of the network configuration for reading the VIN.
     pub network_configuration: u8,
-    /// How long to wait for the interface to be up and to have its address.
+    /// How long to wait until the interface is active and has its address.
     #[serde(rename = "address_wait_ms", with = "crate::config::duration")]
     pub address_wait: Duration,
-    /// Starts the system's DHCP client; `{interface}` stands for the interface. Without it, one is running.
+    /// The command that starts the system's DHCP client; `{interface}` stands for the interface. Without a
+    /// command, a client must be running already.
     pub dhcp_command: Vec<String>,
-    /// How long a gateway is looked for when a channel is opened.
+    /// How long to look for a gateway when a channel is opened.
     #[serde(rename = "discovery_ms", with = "crate::config::duration")]
     pub discovery_time: Duration,
-    /// How long somebody in the vehicle has to confirm a routing activation.
+    /// How long to wait until a person in the vehicle has confirmed a routing activation.
     #[serde(rename = "confirmation_ms", with = "crate::config::duration")]
     pub confirmation_time: Duration,
     /// TLS with gateways.
     pub tls: DoipTlsConfig,
-    /// The network configurations, by their number as text; a table replaces [`NetworkConfig::known`] as a whole.
+    /// The network configurations, by their number as text. A table replaces the whole of
+    /// [`NetworkConfig::known`].
     #[serde(deserialize_with = "networks")]
     pub network: BTreeMap<String, NetworkConfig>,
 }
@@ -209,7 +220,7 @@ fn known_networks() -> BTreeMap<String, NetworkConfig> {
     NETWORK_CONFIGURATIONS.map(|number| (number.to_string(), NetworkConfig::known(number))).collect()
 }
 
-/// The known ones, with those in their place that the file has.
+/// The known network configurations, replaced by those in the file.
 fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, NetworkConfig>, D::Error> {
     let mut networks = known_networks();
     networks.extend(BTreeMap::deserialize(deserializer)?);
@@ -231,7 +242,11 @@ mod tests {
     fn every_network_configuration_has_a_default_that_can_be_used() {
         for number in NETWORK_CONFIGURATIONS {
             let network = NetworkConfig::known(number);
-            assert_eq!(network.addressing == Addressing::Fixed, network.address.is_some(), "{number}");
+            assert_eq!(
+                network.addressing == InterfaceAddressing::Fixed,
+                network.address.is_some(),
+                "{number}"
+            );
             assert!(network.allows_tester(LogicalAddress::new(network.tester_address)), "{number}");
             let version = ProtocolVersion::from(network.protocol_version);
             assert!(matches!(version, ProtocolVersion::V2012 | ProtocolVersion::V2019), "{number}");
@@ -239,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_replaces_what_it_names_and_what_it_leaves_out_is_the_default() {
+    fn a_table_replaces_its_network_configuration_and_missing_keys_have_their_default() {
         let config: DoipConfig = toml::from_str(
             "network_configuration = 4\n[network.4]\naddressing = \"fixed\"\naddress = \"10.1.2.3/16\"\n\
              activation_oem = [1, 2, 3, 4]\n",
@@ -253,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused() {
+    fn an_invalid_network_address_is_refused() {
         for text in ["10.0.0.1", "10.0.0.1/33", "10.0.0.1/0", "10.0.0/8", "x/8"] {
             assert!(text.parse::<Ipv4Net>().is_err(), "{text}");
         }

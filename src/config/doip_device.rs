@@ -1,6 +1,7 @@
-//! Where DoIP is found: an Ethernet interface, or one gateway's address.
+//! The device of a DoIP bus: an Ethernet interface, or one gateway's address.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 
@@ -8,45 +9,41 @@ use connector_hal::ethernet::Interface;
 
 use crate::protocol::doip::PORT;
 
-/// What a bus of kind `doip` is reached by.
+/// The device of a bus of kind `doip`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Device {
-    /// A network interface, like `eth0`: the vehicle's gateways are looked for on its link.
+pub enum DoipDevice {
+    /// A network interface, like `eth0`. The connector looks for the vehicle's gateways on its link.
     Interface(String),
-    /// One gateway, like `192.168.7.2` or `127.0.0.1:13400`: only it is asked.
+    /// One gateway, like `192.168.7.2` or `127.0.0.1:13400`. The connector asks only this gateway.
     Host(SocketAddr),
     /// One gateway by its IPv6 link-local address, like `fe80::1%eth0` or `[fe80::1%3]:13400`.
     LinkLocalHost {
-        /// Its address.
+        /// The gateway's address.
         ip: Ipv6Addr,
-        /// Its port.
+        /// The gateway's port.
         port: u16,
-        /// The interface, by its name, on whose link it is; one that comes and goes may have another number each time.
+        /// The name of the interface on whose link the gateway is. A removable interface may have another
+        /// number each time.
         interface: String,
     },
 }
 
-/// A name that is neither.
+/// Why the name of a DoIP device cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DeviceError {
-    /// Neither interface nor address.
+pub enum DoipDeviceError {
+    /// The name is neither an interface nor an address.
     #[error(
         "`{0}` is neither a network interface like eth0 nor a gateway's address like 192.168.7.2:13400 or fe80::1%eth0"
     )]
     Neither(String),
-    /// A link-local address is on every link.
-    #[error("`{0}` is a link-local address, which needs its interface: write it like fe80::1%eth0")]
+    /// A link-local address without the interface on whose link it is.
+    #[error("`{0}` is a link-local address and needs its interface: write it like fe80::1%eth0")]
     NoInterface(String),
 }
 
-impl Device {
-    /// Whether only one gateway is asked.
-    pub fn is_host(&self) -> bool {
-        !matches!(self, Self::Interface(_))
-    }
-
-    /// The interface whose link it is on, where it names one.
-    pub fn interface(&self) -> Option<&str> {
+impl DoipDevice {
+    /// The interface, if the device names one.
+    pub(crate) fn interface(&self) -> Option<&str> {
         match self {
             Self::Interface(interface) | Self::LinkLocalHost { interface, .. } => Some(interface),
             Self::Host(_) => None,
@@ -54,13 +51,13 @@ impl Device {
     }
 }
 
-impl FromStr for Device {
-    type Err = DeviceError;
+impl FromStr for DoipDevice {
+    type Err = DoipDeviceError;
 
-    fn from_str(name: &str) -> Result<Self, DeviceError> {
+    fn from_str(name: &str) -> Result<Self, DoipDeviceError> {
         let text = name.strip_prefix("doip:").unwrap_or(name);
         if let Some((ip, scope)) = text.split_once('%') {
-            return link_local(ip, scope).ok_or_else(|| DeviceError::Neither(name.to_owned()));
+            return link_local(ip, scope).ok_or_else(|| DoipDeviceError::Neither(name.to_owned()));
         }
         let ip = || text.trim_matches(['[', ']']).parse::<IpAddr>();
         if let Some(address) =
@@ -68,7 +65,7 @@ impl FromStr for Device {
         {
             let needs_interface = matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local());
             return if needs_interface {
-                Err(DeviceError::NoInterface(name.to_owned()))
+                Err(DoipDeviceError::NoInterface(name.to_owned()))
             } else {
                 Ok(Self::Host(address))
             };
@@ -76,13 +73,13 @@ impl FromStr for Device {
         if is_interface(text) {
             Ok(Self::Interface(text.to_owned()))
         } else {
-            Err(DeviceError::Neither(name.to_owned()))
+            Err(DoipDeviceError::Neither(name.to_owned()))
         }
     }
 }
 
-/// `fe80::1%eth0`, `[fe80::1%eth0]` or `[fe80::1%eth0]:13400`, cut at the percent sign.
-fn link_local(front: &str, back: &str) -> Option<Device> {
+/// Parses `fe80::1%eth0`, `[fe80::1%eth0]` or `[fe80::1%eth0]:13400`, split at the percent sign.
+fn link_local(front: &str, back: &str) -> Option<DoipDevice> {
     let (ip, scope, port) = match front.strip_prefix('[') {
         Some(ip) => {
             let (scope, behind) = back.split_once(']')?;
@@ -93,49 +90,67 @@ fn link_local(front: &str, back: &str) -> Option<Device> {
     };
     let ip: Ipv6Addr = ip.parse().ok()?;
     let interface = scope.to_owned();
-    (ip.is_unicast_link_local() && is_interface(scope)).then_some(Device::LinkLocalHost {
+    (ip.is_unicast_link_local() && is_interface(scope)).then_some(DoipDevice::LinkLocalHost {
         ip,
         port,
         interface,
     })
 }
 
-/// A name, or a number. Linux: up to 15 bytes, without slash, colon and blanks.
+/// Whether the text can be an interface's name or number. Linux allows up to 15 bytes, without slash, colon
+/// and blanks.
 fn is_interface(text: &str) -> bool {
     (1..16).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:%[]".contains(&byte))
         && !matches!(text, "." | "..")
 }
 
-/// The address of a socket, in which a link-local IPv6 address may name its interface: `[fe80::1%eth0]:13400`.
+/// Why a text is not a socket address.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketAddressError {
+    /// The text has another form.
+    #[error("not a socket address, like 192.168.7.1:13400 or [fe80::1%eth0]:13400")]
+    Syntax,
+    /// The interface cannot be found.
+    #[error("interface {interface}: {source}")]
+    Interface {
+        /// The interface's name.
+        interface: String,
+        /// The I/O error that caused this.
+        source: io::Error,
+    },
+}
+
+/// Parses a socket address, in which a link-local IPv6 address may name its interface:
+/// `[fe80::1%eth0]:13400`.
 ///
 /// # Errors
 ///
-/// No such address, or no such interface, in words.
-pub fn socket_address(text: &str) -> Result<SocketAddr, String> {
+/// The text is not a socket address, or the interface does not exist.
+pub fn socket_address(text: &str) -> Result<SocketAddr, SocketAddressError> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
     let device =
         text.split_once('%').filter(|_| text.starts_with('[')).and_then(|(ip, scope)| link_local(ip, scope));
     match device {
-        Some(Device::LinkLocalHost { ip, port, interface }) => {
-            let index = scope_id(&interface).map_err(|error| format!("interface {interface}: {error}"))?;
-            Ok(SocketAddrV6::new(ip, port, 0, index).into())
-        }
-        _ => Err("no socket address, like 192.168.7.1:13400 or [fe80::1%eth0]:13400".to_owned()),
+        Some(DoipDevice::LinkLocalHost { ip, port, interface }) => match scope_id(&interface) {
+            Ok(index) => Ok(SocketAddrV6::new(ip, port, 0, index).into()),
+            Err(source) => Err(SocketAddressError::Interface { interface, source }),
+        },
+        _ => Err(SocketAddressError::Syntax),
     }
 }
 
-/// The number of an interface that is given by name or by number.
-pub(crate) fn scope_id(interface: &str) -> std::io::Result<u32> {
+/// The number of the interface with this name or number.
+pub(crate) fn scope_id(interface: &str) -> io::Result<u32> {
     match interface.parse() {
         Ok(index) => Ok(index),
         Err(_) => Ok(Interface::find(interface)?.index()),
     }
 }
 
-impl fmt::Display for Device {
+impl fmt::Display for DoipDevice {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Interface(name) => formatter.write_str(name),
@@ -151,15 +166,15 @@ mod tests {
 
     #[test]
     fn a_device_is_an_interface_or_a_gateways_address() {
-        let host = |text: &str| Device::Host(text.parse().unwrap());
-        let link_local = |ip: &str, port, interface: &str| Device::LinkLocalHost {
+        let host = |text: &str| DoipDevice::Host(text.parse().unwrap());
+        let link_local = |ip: &str, port, interface: &str| DoipDevice::LinkLocalHost {
             ip: ip.parse().unwrap(),
             port,
             interface: interface.to_owned(),
         };
         for (name, device) in [
-            ("eth0", Device::Interface("eth0".to_owned())),
-            ("doip:enp3s0f1", Device::Interface("enp3s0f1".to_owned())),
+            ("eth0", DoipDevice::Interface("eth0".to_owned())),
+            ("doip:enp3s0f1", DoipDevice::Interface("enp3s0f1".to_owned())),
             ("192.168.7.2", host("192.168.7.2:13400")),
             ("doip:127.0.0.1:40000", host("127.0.0.1:40000")),
             ("fd00::1", host("[fd00::1]:13400")),
@@ -188,16 +203,16 @@ mod tests {
             "192.168.7.2%eth0",
             "%eth0",
         ] {
-            let error = name.parse::<Device>().unwrap_err();
-            assert_eq!(error, DeviceError::Neither(name.to_owned()), "{name}");
+            let error = name.parse::<DoipDevice>().unwrap_err();
+            assert_eq!(error, DoipDeviceError::Neither(name.to_owned()), "{name}");
         }
     }
 
     #[test]
-    fn a_link_local_address_is_on_every_link_and_so_needs_its_interface() {
+    fn a_link_local_address_needs_its_interface() {
         for name in ["fe80::1", "doip:[fe80::1]:13400"] {
-            let error = name.parse::<Device>().unwrap_err();
-            assert_eq!(error, DeviceError::NoInterface(name.to_owned()));
+            let error = name.parse::<DoipDevice>().unwrap_err();
+            assert_eq!(error, DoipDeviceError::NoInterface(name.to_owned()));
             assert!(error.to_string().contains("fe80::1%eth0"), "{error}");
         }
     }
@@ -209,16 +224,16 @@ mod tests {
             let address = socket_address(&text).unwrap();
             assert_eq!(address, SocketAddrV6::new("fe80::1".parse().unwrap(), 13400, 0, lo).into());
         }
-        assert_eq!(socket_address("127.0.0.1:5"), Ok(SocketAddr::from(([127, 0, 0, 1], 5))));
+        assert_eq!(socket_address("127.0.0.1:5").unwrap(), SocketAddr::from(([127, 0, 0, 1], 5)));
         for text in ["eth0", "fe80::1%lo", "[fe80::1%no-such-if]:5", "[::1%lo]:5", "127.0.0.1"] {
             assert!(socket_address(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn a_device_is_printed_as_it_can_be_written() {
+    fn a_device_is_displayed_as_it_can_be_written() {
         for text in ["eth0", "192.168.7.2:13400", "[fd00::1]:13400", "[fe80::1%eth0]:13400"] {
-            assert_eq!(text.parse::<Device>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<DoipDevice>().unwrap().to_string(), text);
         }
     }
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-/// One hour: more is a mistake.
+/// The longest duration accepted: one hour.
 const MAX_MS: u64 = 3_600_000;
 
-/// A duration of 1 ms to 1 h.
-pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+/// Reads a duration of 1 ms to 1 h.
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     match u64::deserialize(deserializer)? {
         ms @ 1..=MAX_MS => Ok(Duration::from_millis(ms)),
-        ms => Err(D::Error::custom(format_args!("{ms} ms is out of range; give 1 to {MAX_MS}"))),
+        ms => Err(D::Error::custom(format_args!("{ms} ms is out of range; set 1 to {MAX_MS}"))),
     }
 }

@@ -1,4 +1,4 @@
-//! Who this connector is: its UUID.
+//! The connector's identity: its UUID.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,23 +6,23 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The connector's UUID, as the vendor gave it; never the nil UUID.
+/// The connector's UUID, assigned by the vendor; never the nil UUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ConnectorUuid(Uuid);
 
-/// Text that is no connector's UUID.
+/// The text is not a connector's UUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a connector's UUID; copy it from the device, like 5f3d760d-ade2-4a19-aea4-36e097678ae3")]
 pub struct ConnectorUuidError;
 
 impl ConnectorUuid {
-    /// The UUID; an error for the nil UUID.
+    /// A connector's UUID; an error for the nil UUID.
     pub fn new(uuid: Uuid) -> Result<Self, ConnectorUuidError> {
         if uuid.is_nil() { Err(ConnectorUuidError) } else { Ok(Self(uuid)) }
     }
 
-    /// The UUID itself.
+    /// The UUID.
     pub fn get(&self) -> Uuid {
         self.0
     }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nil_uuid_is_nobodys() {
+    fn the_nil_uuid_is_refused() {
         assert_eq!("00000000-0000-0000-0000-000000000000".parse::<ConnectorUuid>(), Err(ConnectorUuidError));
     }
 

@@ -1,4 +1,5 @@
-//! From text to a configuration, with everything that is wrong with the text, not only the first of it.
+//! Turns text into a configuration, and finds everything that is wrong with the text, not only the first
+//! fault.
 
 use std::ops::Range;
 
@@ -6,59 +7,60 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Deserializer, Error};
 
-use super::{Config, Problem};
+use super::configuration::Config;
+use super::problem::ConfigProblem;
 
-/// What a text says.
-pub struct Parsed {
-    /// The configuration as far as it could be understood: what was wrong is replaced by its default.
-    pub config: Option<Config>,
-    /// What was wrong.
-    pub problems: Vec<Problem>,
-    /// Where its keys are.
-    pub lines: Lines,
+/// The result of parsing.
+pub(super) struct Parsed {
+    /// The configuration as far as it could be understood. Faulty values are replaced by their defaults.
+    pub(super) config: Option<Config>,
+    /// Everything that is wrong with the text.
+    pub(super) problems: Vec<ConfigProblem>,
+    /// The lines of the keys.
+    pub(super) lines: KeyLines,
 }
 
-/// Where the keys of a file are.
+/// The lines of the keys in a file.
 #[derive(Debug, Default)]
-pub struct Lines(Vec<(String, usize)>);
+pub(super) struct KeyLines(Vec<(String, usize)>);
 
-impl Lines {
-    /// The line of this key, or of the innermost table around it that is there, counted from 1.
-    pub fn of(&self, key: &str) -> Option<usize> {
+impl KeyLines {
+    /// The line of this key, or of the innermost existing table around it, counted from 1.
+    pub(super) fn of(&self, key: &str) -> Option<usize> {
         let found = self.0.iter().find(|(path, _)| path == key).map(|(_, line)| *line);
         found.or_else(|| key.rsplit_once(['.', '[']).and_then(|(table, _)| self.of(table)))
     }
 }
 
-/// Reads the text; no problem found here quotes a value that could be a secret.
-pub fn parse(text: &str) -> Parsed {
+/// Parses the text. No problem found here quotes a value that could be a secret.
+pub(super) fn parse(text: &str) -> Parsed {
     let (mut document, syntax) = DeTable::parse_recoverable(text);
-    let mut problems: Vec<Problem> = syntax.iter().map(|error| syntax_problem(text, error)).collect();
+    let mut problems: Vec<ConfigProblem> = syntax.iter().map(|error| syntax_problem(text, error)).collect();
     problems.sort_by_key(|problem| problem.line);
-    // What follows on a line may only be a consequence of the first.
+    // further errors on a line may be consequences of the first
     problems.dedup_by_key(|problem| problem.line);
     let entries = entries(&document);
     let lines =
-        Lines(entries.iter().map(|entry| (name(&entry.steps), line_at(text, entry.key.start))).collect());
+        KeyLines(entries.iter().map(|entry| (name(&entry.steps), line_at(text, entry.key.start))).collect());
 
     if !problems.is_empty() {
-        // What a broken document says or lacks may be a consequence of where it broke.
+        // values that a broken document has or lacks may be consequences of the syntax error
         return Parsed { config: None, problems, lines };
     }
     for key in insert_placeholders(&mut document) {
         let line = lines.of(&key);
-        problems.push(Problem::error("missing", "it has no default: set it").at_key(key).at_line(line));
+        problems.push(ConfigProblem::error("missing", "set it: it has no default").at_key(key).at_line(line));
     }
     let config = understand(text, document, &entries, &mut problems);
     Parsed { config, problems, lines }
 }
 
-/// Takes from the document what is wrong in it until the rest can be understood.
+/// Removes faulty entries from the document until the rest can be understood.
 fn understand(
     text: &str,
     mut document: Spanned<DeTable<'_>>,
     entries: &[Entry],
-    problems: &mut Vec<Problem>,
+    problems: &mut Vec<ConfigProblem>,
 ) -> Option<Config> {
     // Each turn removes at least one entry.
     for _ in 0..=entries.len() {
@@ -74,20 +76,20 @@ fn understand(
         let line = Some(line_at(text, entry.key.start));
         problems.push(value_problem(&error).at_key(name(&entry.steps)).at_line(line));
         remove(document.get_mut(), &entry.steps);
-        // What has just been reported is not to be reported as missing too.
-        let _ = insert_placeholders(&mut document);
+        // the entry just reported must not be reported as missing too
+        let _reported_already = insert_placeholders(&mut document);
     }
     None
 }
 
-/// The keys without which there is no configuration, and what stands in for them while the rest is looked at.
+/// The required keys, and placeholders with which the rest of a configuration can be checked.
 const REQUIRED: [(&str, &str, &str); 3] = [
     ("connector", "uuid", "ffffffff-ffff-ffff-ffff-ffffffffffff"),
     ("cloud", "api_url", "https://missing.invalid"),
     ("cloud", "websocket_url", "wss://missing.invalid"),
 ];
 
-/// Adds the required keys that are not there, and names them.
+/// Adds the missing required keys, and returns their names.
 fn insert_placeholders(document: &mut Spanned<DeTable<'_>>) -> Vec<String> {
     let mut missing = Vec::new();
     for (table, key, placeholder) in REQUIRED {
@@ -108,7 +110,7 @@ fn insert_placeholders(document: &mut Spanned<DeTable<'_>>) -> Vec<String> {
     missing
 }
 
-/// Adds the key to the table if it lacks it; a table that is none is left to be reported as that.
+/// Adds the key to the table if the table lacks it. A value that is not a table is reported elsewhere.
 fn insert_placeholder<'i>(
     table: &mut Spanned<DeValue<'i>>,
     path: &str,
@@ -124,20 +126,20 @@ fn insert_placeholder<'i>(
     }
 }
 
-/// A value that stands nowhere in the text.
+/// A value that has no place in the text.
 fn unplaced<T>(value: T) -> Spanned<T> {
     Spanned::new(usize::MAX..usize::MAX, value)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Step {
+enum KeyStep {
     Key(String),
     Index(usize),
 }
 
 /// A key and its value in the document, or an element of an array of tables.
 struct Entry {
-    steps: Vec<Step>,
+    steps: Vec<KeyStep>,
     key: Range<usize>,
     value: Range<usize>,
 }
@@ -148,15 +150,15 @@ fn entries(document: &Spanned<DeTable<'_>>) -> Vec<Entry> {
     found
 }
 
-fn collect_table(table: &DeTable<'_>, parent: &[Step], found: &mut Vec<Entry>) {
+fn collect_table(table: &DeTable<'_>, parent: &[KeyStep], found: &mut Vec<Entry>) {
     for (key, value) in table.iter() {
-        let steps = [parent, &[Step::Key(key.get_ref().to_string())]].concat();
+        let steps = [parent, &[KeyStep::Key(key.get_ref().to_string())]].concat();
         match value.get_ref() {
             DeValue::Table(inner) => collect_table(inner, &steps, found),
             DeValue::Array(elements) => {
                 for (index, element) in elements.iter().enumerate() {
                     if let DeValue::Table(inner) = element.get_ref() {
-                        let steps = [steps.as_slice(), &[Step::Index(index)]].concat();
+                        let steps = [steps.as_slice(), &[KeyStep::Index(index)]].concat();
                         collect_table(inner, &steps, found);
                         found.push(Entry { steps, key: element.span(), value: element.span() });
                     }
@@ -168,7 +170,7 @@ fn collect_table(table: &DeTable<'_>, parent: &[Step], found: &mut Vec<Entry>) {
     }
 }
 
-/// The entry that an error at `span` is about: the one whose key or value it is, or else the smallest around it.
+/// The entry at fault: the one with exactly this span, or else the innermost one around the span.
 fn culprit<'a>(entries: &'a [Entry], span: &Range<usize>) -> Option<&'a Entry> {
     let exact = entries.iter().find(|entry| entry.key == *span || entry.value == *span);
     exact.or_else(|| {
@@ -177,24 +179,24 @@ fn culprit<'a>(entries: &'a [Entry], span: &Range<usize>) -> Option<&'a Entry> {
     })
 }
 
-fn remove(table: &mut DeTable<'_>, steps: &[Step]) {
+fn remove(table: &mut DeTable<'_>, steps: &[KeyStep]) {
     match steps {
-        [Step::Key(key)] => {
+        [KeyStep::Key(key)] => {
             table.remove(key.as_str());
         }
-        [Step::Key(key), Step::Index(index), rest @ ..] => {
+        [KeyStep::Key(key), KeyStep::Index(index), rest @ ..] => {
             let Some(DeValue::Array(elements)) = table.get_mut(key.as_str()).map(Spanned::get_mut) else {
                 return;
             };
             match elements.get_mut(*index).map(Spanned::get_mut) {
-                // emptied, so that the places of the other elements stay what they are
+                // emptied, not removed, so that the other elements keep their index
                 Some(DeValue::Table(inner)) if !rest.is_empty() => remove(inner, rest),
                 _ => {
                     table.remove(key.as_str());
                 }
             }
         }
-        [Step::Key(key), rest @ ..] => {
+        [KeyStep::Key(key), rest @ ..] => {
             if let Some(DeValue::Table(inner)) = table.get_mut(key.as_str()).map(Spanned::get_mut) {
                 remove(inner, rest);
             }
@@ -203,13 +205,13 @@ fn remove(table: &mut DeTable<'_>, steps: &[Step]) {
     }
 }
 
-fn name(steps: &[Step]) -> String {
+fn name(steps: &[KeyStep]) -> String {
     let mut name = String::new();
     for step in steps {
         match step {
-            Step::Key(key) if name.is_empty() => name.push_str(key),
-            Step::Key(key) => name.extend([".", key]),
-            Step::Index(index) => name.push_str(&format!("[{index}]")),
+            KeyStep::Key(key) if name.is_empty() => name.push_str(key),
+            KeyStep::Key(key) => name.extend([".", key]),
+            KeyStep::Index(index) => name.push_str(&format!("[{index}]")),
         }
     }
     name
@@ -219,18 +221,19 @@ fn line_at(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
 }
 
-fn syntax_problem(text: &str, error: &Error) -> Problem {
+fn syntax_problem(text: &str, error: &Error) -> ConfigProblem {
     let line = error.span().map(|span| line_at(text, span.start));
-    let (what, fix) = split(error.message(), "see https://toml.io for how TOML is written");
-    Problem::error(format!("this is no TOML: {what}"), fix).at_line(line)
+    let (what, fix) = split(error.message(), "see https://toml.io for the syntax of TOML");
+    ConfigProblem::error(format!("not TOML: {what}"), fix).at_line(line)
 }
 
-fn value_problem(error: &Error) -> Problem {
-    let (what, fix) = split(error.message(), "correct it, or remove it to have the default");
-    Problem::error(what, fix)
+fn value_problem(error: &Error) -> ConfigProblem {
+    let (what, fix) = split(error.message(), "correct it, or remove it for the default");
+    ConfigProblem::error(what, fix)
 }
 
-/// Serde's messages end in what was expected, ours in what to do.
+/// Splits a message into problem and remedy. Serde's messages end with the expected values, those of this
+/// crate with the remedy.
 fn split(message: &str, otherwise: &str) -> (String, String) {
     if let Some((what, fix)) = message.split_once("; ") {
         (what.to_owned(), fix.to_owned())

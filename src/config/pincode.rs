@@ -1,133 +1,80 @@
-//! The pincode: where it comes from, and that it goes nowhere but into the login.
+//! The pincode, which is used for the login only.
 
-use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
-use super::ConnectorConfig;
-
-/// The environment variable that takes precedence over the configuration.
+/// The environment variable of the pincode, which has precedence over the configuration.
 pub const PINCODE_VARIABLE: &str = "CONNECTOR_PINCODE";
-/// The name of the systemd credential (a file in `$CREDENTIALS_DIRECTORY`).
+/// The systemd credential of the pincode (a file in `$CREDENTIALS_DIRECTORY`).
 pub const PINCODE_CREDENTIAL: &str = "connector-pincode";
 
-/// The connector's pincode; neither printed nor left behind in memory.
+/// The connector's pincode. `Debug` omits it, and its memory is overwritten when it is dropped.
 #[derive(Clone)]
 pub struct Pincode(SecretString);
 
-/// Why there is no pincode.
+/// Why no pincode can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PincodeError {
-    /// None of the sources has one.
+    /// No source has a pincode.
     #[error(
         "no pincode is configured; set pincode_file in [connector], or the environment variable {PINCODE_VARIABLE}"
     )]
     Missing,
-    /// Empty, too long, or with control characters or blanks within.
-    #[error("the pincode in {0} is empty or no single word; put nothing but the pincode there")]
+    /// The pincode is empty, too long, or contains control characters or blanks.
+    #[error("the pincode in {0} is empty or not a single word; put only the pincode there")]
     Malformed(String),
     /// The file cannot be read.
     #[error("cannot read the pincode file {}: {source}; create it, readable by its owner only", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error that caused this.
         source: io::Error,
     },
-    /// Others than its owner can read or change the file.
-    #[error("others can read or change the pincode file {} (mode {mode:04o}); chmod 600 it", path.display())]
+    /// Other users than its owner can read or change the file.
+    #[error("other users can read or change the pincode file {} (mode {mode:04o}); chmod 600 it", path.display())]
     Exposed {
         /// The file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
     },
-    /// The file belongs to someone else.
+    /// The file belongs to another user.
     #[error("the pincode file {} belongs to user {owner}; it must belong to root or user {user}", path.display())]
     Owner {
         /// The file.
         path: PathBuf,
-        /// Whose it is.
+        /// The file's owner.
         owner: u32,
-        /// Who we are.
+        /// The user of this process.
         user: u32,
     },
-    /// Not a regular file.
-    #[error("{} is no regular file; name a file that contains the pincode", .0.display())]
-    NoFile(PathBuf),
+    /// The path is not a regular file.
+    #[error("{} is not a regular file; name a file that contains the pincode", .0.display())]
+    NotAFile(PathBuf),
 }
 
 impl Pincode {
-    /// The pincode from this text, without the white space around it; `None` unless a single word is left.
+    /// The pincode in this text, without surrounding white space; `None` if the rest is not a single word.
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
         let is_word = !text.contains(|character: char| character.is_control() || character.is_whitespace());
         (!text.is_empty() && text.len() <= MAX_LENGTH && is_word).then(|| Self(SecretString::from(text)))
     }
 
-    /// The pincode itself; for the login only.
+    /// The secret; for the login only.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
-
-    /// The pincode from the first source that has one: the environment, systemd's credentials, the file, the
-    /// configuration. `variable` looks up the environment.
-    pub fn find(
-        connector: &ConnectorConfig,
-        variable: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<Self, PincodeError> {
-        if let Some(value) = variable(PINCODE_VARIABLE) {
-            let value = Zeroizing::new(value.into_string().unwrap_or_default());
-            return Self::new(&value)
-                .ok_or_else(|| PincodeError::Malformed(format!("the variable {PINCODE_VARIABLE}")));
-        }
-        if let Some(directory) = variable("CREDENTIALS_DIRECTORY") {
-            let path = Path::new(&directory).join(PINCODE_CREDENTIAL);
-            // systemd may grant access to the service's user by an ACL, whose mask shows as the group's bits
-            match Self::from_file(&path, 0o007) {
-                Err(PincodeError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-                other => return other,
-            }
-        }
-        match (&connector.pincode_file, &connector.pincode) {
-            (Some(path), _) => Self::from_file(path, 0o077),
-            (None, Some(pincode)) => Ok(pincode.clone()),
-            (None, None) => Err(PincodeError::Missing),
-        }
-    }
-
-    /// The pincode in this file; an error where the file has any of the permission bits `forbidden`.
-    fn from_file(path: &Path, forbidden: u32) -> Result<Self, PincodeError> {
-        let read = |source| PincodeError::Read { path: path.to_owned(), source };
-        // asking before opening: opening a FIFO would block
-        if !std::fs::metadata(path).map_err(read)?.is_file() {
-            return Err(PincodeError::NoFile(path.to_owned()));
-        }
-        let file = File::open(path).map_err(read)?;
-        let metadata = file.metadata().map_err(read)?;
-        let mode = metadata.mode() & 0o777;
-        if mode & forbidden != 0 {
-            return Err(PincodeError::Exposed { path: path.to_owned(), mode });
-        }
-        let user = rustix::process::geteuid().as_raw();
-        if metadata.uid() != 0 && metadata.uid() != user {
-            return Err(PincodeError::Owner { path: path.to_owned(), owner: metadata.uid(), user });
-        }
-        let mut text = Zeroizing::new(String::with_capacity(2 * MAX_LENGTH));
-        file.take(2 * MAX_LENGTH as u64).read_to_string(&mut text).map_err(read)?;
-        Self::new(&text).ok_or_else(|| PincodeError::Malformed(path.display().to_string()))
-    }
 }
 
-/// Longer than any pincode, in bytes.
-const MAX_LENGTH: usize = 128;
+/// The longest pincode accepted, in bytes.
+pub(super) const MAX_LENGTH: usize = 128;
 
 impl fmt::Debug for Pincode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -149,7 +96,7 @@ impl<'de> Deserialize<'de> for Pincode {
     }
 }
 
-/// Every kind of scalar is taken here, since serde's own errors would quote the value.
+/// Accepts every kind of scalar, because serde's errors would quote the value.
 struct PincodeVisitor;
 
 const MALFORMED: &str = "not a pincode; write it in quotes, without blanks";

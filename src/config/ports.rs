@@ -1,6 +1,6 @@
-//! The ports: which device stands behind which pins of the OBD connector.
+//! The ports: the devices behind the pins of the OBD connector.
 
-use super::doip_device::Device;
+use super::doip_device::DoipDevice;
 
 /// A CAN bus behind pins of the OBD connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,24 +9,25 @@ pub struct CanPort {
     pub pins: [u8; 2],
     /// The device, as the configuration names it.
     pub device: String,
-    /// Whether the adapter can do CAN FD.
+    /// Whether the adapter supports CAN FD.
     pub fd: bool,
-    /// Who speaks ISO-TP on it.
+    /// The implementation of ISO-TP.
     pub isotp: IsotpStack,
 }
 
-/// Who speaks ISO-TP on a CAN bus, for channels to one ECU.
+/// The implementation of ISO-TP for channels to one ECU on a CAN bus.
 ///
-/// Functional channels, and those that follow the ECU's padding, are ours in any case.
+/// Functional channels, and channels that follow the ECU's padding, always use the agent's implementation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IsotpStack {
-    /// The own one, for the reasons in docs/adr/0003-own-isotp-by-default.md.
+    /// The agent's own, for the reasons in docs/adr/0003-own-isotp-by-default.md.
     #[default]
     Auto,
-    /// Ours.
+    /// The agent's own.
     Own,
-    /// The Linux kernel's can-isotp, where it has one and the device is a network interface; else ours.
+    /// The Linux kernel's can-isotp, if the kernel has it and the device is a network interface; otherwise
+    /// the agent's own.
     Kernel,
 }
 
@@ -41,11 +42,11 @@ pub struct KlinePort {
     pub bit_rates: Vec<u32>,
 }
 
-/// A network behind pins of the OBD connector.
+/// A DoIP network behind pins of the OBD connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DoipPort {
-    /// 1 and 9, or 3 and 11.
+    /// The pins: 1 and 9, or 3 and 11.
     pub pins: [u8; 2],
-    /// The interface, or a gateway.
-    pub device: Device,
+    /// The interface, or one gateway.
+    pub device: DoipDevice,
 }

@@ -1,37 +1,37 @@
-//! What is wrong with a configuration, said so that it can be put right.
+//! A problem with the configuration, with its place and its remedy.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// How much a [`Problem`] matters.
+/// The severity of a [`ConfigProblem`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// It works, but is unwise, or leaves something out.
+    /// The configuration works, but is unwise or incomplete.
     Warning,
-    /// What is configured does not work, or means nothing.
+    /// A part of the configuration does not work, or has no meaning.
     Error,
 }
 
-/// One thing that is wrong, where, and what to do about it. Never contains a secret.
+/// A problem, its place, and its remedy. Never contains a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// How much it matters.
+pub struct ConfigProblem {
+    /// The severity.
     pub severity: Severity,
-    /// The configuration file, or the file or device that is at fault.
+    /// The configuration file, or the file or device at fault.
     pub path: Option<PathBuf>,
     /// The line in the configuration file, counted from 1.
     pub line: Option<usize>,
     /// The key, with its tables: `cloud.api_url`, `bus[1].pins`.
     pub key: Option<String>,
-    /// What is wrong.
+    /// The problem.
     pub what: String,
-    /// What to do about it.
+    /// The remedy.
     pub fix: String,
 }
 
-impl Problem {
-    /// A problem that something does not work for.
-    pub fn error(what: impl Into<String>, fix: impl Into<String>) -> Self {
+impl ConfigProblem {
+    /// A problem because of which something does not work.
+    pub(crate) fn error(what: impl Into<String>, fix: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
             path: None,
@@ -42,40 +42,40 @@ impl Problem {
         }
     }
 
-    /// A problem that everything works with.
-    pub fn warning(what: impl Into<String>, fix: impl Into<String>) -> Self {
+    /// A problem that prevents nothing from working.
+    pub(crate) fn warning(what: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(what, fix) }
     }
 
-    /// Whether everything works all the same.
-    pub fn is_warning(&self) -> bool {
+    /// Whether everything works despite the problem.
+    pub(crate) fn is_warning(&self) -> bool {
         self.severity == Severity::Warning
     }
 
-    /// The same, at this file or device.
+    /// Sets the file or device.
     #[must_use]
-    pub fn at_path(mut self, path: &Path) -> Self {
+    pub(crate) fn at_path(mut self, path: &Path) -> Self {
         self.path = Some(path.to_owned());
         self
     }
 
-    /// The same, at this key of the configuration.
+    /// Sets the key of the configuration.
     #[must_use]
-    pub fn at_key(mut self, key: impl Into<String>) -> Self {
+    pub(crate) fn at_key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// The same, at this line of the configuration file.
+    /// Sets the line of the configuration file.
     #[must_use]
-    pub fn at_line(mut self, line: Option<usize>) -> Self {
+    pub(crate) fn at_line(mut self, line: Option<usize>) -> Self {
         self.line = line;
         self
     }
 }
 
-/// `/etc/connector-agent.toml:12: cloud.api_url: what is wrong; what to do`.
-impl fmt::Display for Problem {
+/// `/etc/connector-agent.toml:12: cloud.api_url: the problem; the remedy`.
+impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(path) = &self.path {
             write!(f, "{}:", path.display())?;
@@ -102,17 +102,17 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error that caused this.
         source: std::io::Error,
     },
-    /// The file says something that cannot be; all of it, in the order of the file.
-    #[error("{}", Lines(.0))]
-    Invalid(Vec<Problem>),
+    /// The file has these errors, in the order of the file.
+    #[error("{}", ProblemLines(.0))]
+    Invalid(Vec<ConfigProblem>),
 }
 
-struct Lines<'a>(&'a [Problem]);
+struct ProblemLines<'a>(&'a [ConfigProblem]);
 
-impl fmt::Display for Lines<'_> {
+impl fmt::Display for ProblemLines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.0.iter().enumerate() {
             let separator = if index == 0 { "" } else { "\n" };

@@ -6,26 +6,30 @@ use std::time::Duration;
 use connector_hal::board::Number;
 use serde::Deserialize;
 
-use crate::config::IsotpStack;
+use crate::config::address::{ApiUrl, ResourcePath, WebsocketUrl};
+use crate::config::bit_rates::KLINE_VIN_BIT_RATES;
+use crate::config::duration;
+use crate::config::identity::ConnectorUuid;
+use crate::config::pincode::Pincode;
+use crate::config::ports::IsotpStack;
+use crate::config::vin::DEFAULT_KLINE_BUDGET;
 
-use super::{ApiUrl, ConnectorUuid, Pincode, ResourcePath, WebsocketUrl, duration};
-
-/// `[connector]`: who this connector is.
+/// `[connector]`: the connector's identity.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectorConfig {
     /// The connector's UUID.
     pub uuid: ConnectorUuid,
-    /// The pincode, for want of a better place.
+    /// The pincode. A separate file is safer.
     #[serde(default)]
     pub pincode: Option<Pincode>,
     /// The file that contains the pincode.
     #[serde(default)]
     pub pincode_file: Option<PathBuf>,
-    /// Where the login is kept across restarts.
+    /// The directory in which the login is stored across restarts.
     #[serde(default)]
     pub state_directory: Option<PathBuf>,
-    /// The kind of hardware, as the cloud knows it.
+    /// The kind of hardware, in the cloud's terms.
     #[serde(default = "classic")]
     pub hardware_type: String,
     /// The hardware's version.
@@ -37,7 +41,7 @@ pub struct ConnectorConfig {
 }
 
 impl ConnectorConfig {
-    /// All defaults, and no pincode.
+    /// The defaults, without pincode.
     pub fn new(uuid: ConnectorUuid) -> Self {
         Self {
             uuid,
@@ -55,30 +59,30 @@ fn classic() -> String {
     "classic".to_owned()
 }
 
-/// `[cloud]`: where the cloud is and how long to wait for it.
+/// `[cloud]`: the cloud's addresses and time limits.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CloudConfig {
     /// The base of the REST API.
     pub api_url: ApiUrl,
-    /// The websocket.
+    /// The websocket's URL.
     pub websocket_url: WebsocketUrl,
-    /// The certificates (PEM) that are trusted instead of the web's.
+    /// The CA certificates (PEM) to trust instead of those that web browsers trust.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
-    /// The OAuth 2 client identifier sent along when refreshing tokens.
+    /// The OAuth 2 client identifier to send when refreshing tokens.
     #[serde(default)]
     pub client_id: Option<String>,
-    /// For a connection to be made, TLS and the websocket's upgrade included.
+    /// The time limit for a connection, with TLS and the websocket's upgrade.
     #[serde(default = "seconds::<15>", rename = "connect_timeout_ms", with = "duration")]
     pub connect_timeout: Duration,
-    /// For a REST request to be answered.
+    /// The time limit for the answer to a REST request.
     #[serde(default = "seconds::<30>", rename = "request_timeout_ms", with = "duration")]
     pub request_timeout: Duration,
-    /// Between two Pings on the websocket.
+    /// The time between two Pings on the websocket.
     #[serde(default = "seconds::<5>", rename = "ping_interval_ms", with = "duration")]
     pub ping_interval: Duration,
-    /// Without anything received, after which the websocket is dead.
+    /// The websocket is dead after this long without any message.
     #[serde(default = "seconds::<15>", rename = "dead_after_ms", with = "duration")]
     pub dead_after: Duration,
     /// The REST resources.
@@ -87,7 +91,7 @@ pub struct CloudConfig {
 }
 
 impl CloudConfig {
-    /// All defaults.
+    /// The defaults.
     pub fn new(api_url: ApiUrl, websocket_url: WebsocketUrl) -> Self {
         Self {
             api_url,
@@ -107,19 +111,19 @@ fn seconds<const N: u64>() -> Duration {
     Duration::from_secs(N)
 }
 
-/// `[cloud.paths]`: the REST resources, below the API's URL or with an URL of their own.
+/// `[cloud.paths]`: the REST resources, below the API's URL or with separate URLs.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PathsConfig {
-    /// `POST`: tokens for UUID and pincode.
+    /// `POST`: obtains tokens with UUID and pincode.
     pub login: ResourcePath,
-    /// `POST`: tokens for a refresh token (OAuth 2, RFC 6749, 6).
+    /// `POST`: obtains tokens with a refresh token (OAuth 2, RFC 6749, 6).
     pub token: ResourcePath,
-    /// `GET`: what the cloud knows of this connector.
+    /// `GET`: the cloud's record of this connector.
     pub connector: ResourcePath,
     /// `GET`: the ticket in progress on this connector.
     pub active_ticket: ResourcePath,
-    /// `POST`: the call for attention is over.
+    /// `POST`: dismisses the call for attention.
     pub dismiss_call_for_attention: ResourcePath,
 }
 
@@ -137,7 +141,7 @@ impl Default for PathsConfig {
     }
 }
 
-/// What kind of bus it is.
+/// The kind of a bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -153,31 +157,31 @@ pub enum BusKind {
 /// `[[bus]]`: a bus behind pins of the OBD connector.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BusConfig {
-    /// What kind of bus it is.
+pub struct ConfiguredBus {
+    /// The kind of bus.
     pub kind: BusKind,
-    /// What people call it; for logs.
+    /// The name of the bus, for logs and the command line.
     #[serde(default)]
     pub name: Option<String>,
-    /// The pins of the OBD connector (ISO 15031-3), for CAN: high, low; for a K-line: its one.
+    /// The pins of the OBD connector (ISO 15031-3): for CAN high and low, for a K-line its one pin.
     pub pins: Vec<u8>,
-    /// The device, as `connector_hal` names it: `can0`, `slcan:/dev/ttyACM0`; a K-line's: `/dev/ttyUSB0`; for DoIP a
-    /// network interface, or a gateway's address.
+    /// The device: for CAN `can0` or `slcan:/dev/ttyACM0`, for a K-line `/dev/ttyUSB0`, for DoIP a network
+    /// interface or a gateway's address.
     pub device: String,
-    /// Whether the adapter can do CAN FD.
+    /// Whether the adapter supports CAN FD.
     #[serde(default)]
     pub fd: bool,
-    /// Who speaks ISO-TP.
+    /// The implementation of ISO-TP.
     #[serde(default)]
     pub isotp: IsotpStack,
-    /// The bit rates to try when looking for the VIN, the likeliest first, in bit/s; absent: as
-    /// [`BusConfig::bit_rates`] says.
+    /// The bit rates to try when reading the VIN, the likeliest first, in bit/s. [`ConfiguredBus::bit_rates`]
+    /// has the defaults.
     #[serde(default)]
     pub bit_rates: Option<Vec<u32>>,
 }
 
-impl BusConfig {
-    /// A CAN bus at the pins of ISO 15765-4, all defaults.
+impl ConfiguredBus {
+    /// A CAN bus at the pins of ISO 15765-4, with the defaults.
     pub fn can(device: impl Into<String>) -> Self {
         Self {
             kind: BusKind::Can,
@@ -190,12 +194,12 @@ impl BusConfig {
         }
     }
 
-    /// The bit rates to try when looking for the VIN, the likeliest first, in bit/s; default for CAN 500 and 250 kbit/s,
-    /// for a K-line all that it may have, that of OBD first.
-    pub fn bit_rates(&self) -> &[u32] {
+    /// The bit rates to try when reading the VIN, the likeliest first, in bit/s. The default is 500 and 250
+    /// kbit/s for CAN, and all bit rates for a K-line, beginning with OBD's.
+    pub(crate) fn bit_rates(&self) -> &[u32] {
         match (&self.bit_rates, self.kind) {
             (Some(bit_rates), _) => bit_rates,
-            (None, BusKind::Kline) => &super::KLINE_VIN_BIT_RATES,
+            (None, BusKind::Kline) => &KLINE_VIN_BIT_RATES,
             (None, _) => &[500_000, 250_000],
         }
     }
@@ -205,16 +209,16 @@ impl BusConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct VinConfig {
-    /// How long reading it may take in all.
+    /// How long one reading may take in total.
     #[serde(rename = "budget_ms", with = "duration")]
     pub budget: Duration,
-    /// How long to listen at each bit rate for a first frame.
+    /// How long to listen for a first frame at each bit rate.
     #[serde(rename = "listen_ms", with = "duration")]
     pub listen_time: Duration,
-    /// How long reading it on a K-line may take, where CAN told none.
+    /// How long a reading on a K-line may take, if there is no VIN on CAN.
     #[serde(rename = "kline_budget_ms", with = "duration")]
     pub kline_budget: Duration,
-    /// The data bit rate set on adapters that can do CAN FD, in bit/s.
+    /// The data bit rate for adapters that support CAN FD, in bit/s.
     pub data_bit_rate: u32,
 }
 
@@ -223,19 +227,19 @@ impl Default for VinConfig {
         Self {
             budget: Duration::from_millis(1500),
             listen_time: Duration::from_millis(100),
-            kline_budget: super::DEFAULT_KLINE_BUDGET,
+            kline_budget: DEFAULT_KLINE_BUDGET,
             data_bit_rate: 2_000_000,
         }
     }
 }
 
-/// `[relay]`: the bounds of a diagnostic session.
+/// `[relay]`: the limits of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RelayConfig {
     /// The longest PDU accepted in either direction, in bytes.
     pub max_pdu: usize,
-    /// How long a connection outlives its link where the cloud does not say, in seconds.
+    /// How long a connection is held while its link is down, by default, in seconds.
     pub hold_seconds: u64,
 }
 
@@ -245,25 +249,25 @@ impl Default for RelayConfig {
     }
 }
 
-/// `[power]`: terminal 15, and when to spare the battery.
+/// `[power]`: terminal 15, and when to sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PowerConfig {
-    /// The OBD pin that operators know terminal 15 by.
+    /// The OBD pin under which operators address terminal 15.
     pub terminal15_pin: u8,
-    /// How long the ignition must have settled before a change counts.
+    /// How long a change of the ignition must last before it counts.
     #[serde(rename = "ignition_debounce_ms", with = "duration")]
     pub ignition_debounce: Duration,
-    /// How long after the ignition was switched off TesterPresent is still sent in a session.
+    /// How long TesterPresent is still sent in a connection after the ignition was switched off.
     #[serde(rename = "keep_alive_after_ignition_off_ms", with = "duration")]
     pub keep_alive_after_ignition_off: Duration,
-    /// The supply voltage below which the agent sleeps, in volts; absent: never.
+    /// The supply voltage below which the agent sleeps, in volts. By default it never sleeps.
     #[serde(rename = "sleep_below_volts")]
     pub sleep_below: Option<Number>,
-    /// The supply voltage from which it wakes, in volts; absent: 0.5 V more than it sleeps below.
+    /// The supply voltage from which the agent wakes, in volts; by default 0.5 V above `sleep_below_volts`.
     #[serde(rename = "wake_above_volts")]
     pub wake_above: Option<Number>,
-    /// How long the voltage must have been too low, with the ignition off and nothing relayed.
+    /// How long the voltage must have been too low, with the ignition off and no PDU relayed.
     #[serde(rename = "sleep_after_ms", with = "duration")]
     pub sleep_after: Duration,
 }
@@ -282,33 +286,33 @@ impl Default for PowerConfig {
 }
 
 impl PowerConfig {
-    /// How much more than it sleeps below wakes the agent, unless told, in volts.
+    /// The default of `wake_above_volts` is this much above `sleep_below_volts`, in volts.
     const HYSTERESIS: f64 = 0.5;
 
     /// The supply voltage from which a sleeping agent wakes, in volts.
-    pub fn wake_above(&self) -> Option<f64> {
-        let told = self.wake_above.map(Number::get);
-        told.or_else(|| self.sleep_below.map(|limit| limit.get() + Self::HYSTERESIS))
+    pub(crate) fn wake_above(&self) -> Option<f64> {
+        let configured = self.wake_above.map(Number::get);
+        configured.or_else(|| self.sleep_below.map(|limit| limit.get() + Self::HYSTERESIS))
     }
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// `[log]`: what is logged, and how.
+/// `[log]`: logging.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
     /// A level, or directives such as `info,connector_agent::relay=debug`.
     pub level: String,
-    /// How log lines look.
+    /// The format of log lines.
     pub format: LogFormat,
 }
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::check::contradictions;
+use super::load::read;
 use super::*;
-use crate::config::IsotpStack;
 
 const EXAMPLE: &str = include_str!("../../docs/connector-agent.example.toml");
 const MINIMAL: &str = r#"
@@ -143,21 +143,21 @@ fn what_is_only_unwise_is_no_reason_not_to_run_but_is_told() {
     fs::write(&path, text).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     let config = Config::load(&path).unwrap();
-    let said: Vec<_> = config.check().iter().map(ToString::to_string).collect();
+    let lines: Vec<_> = config.check().iter().map(ToString::to_string).collect();
     let path = path.display();
     assert_eq!(
-        said,
+        lines,
         [
             format!("{path}: bus: warning: no bus is configured; add a [[bus]] to read the VIN and to relay"),
             format!(
-                "{path}: connector.pincode: warning: others can read this file with the pincode in it; chmod 600 it, or \
-             put the pincode into a file of its own"
+                "{path}: connector.pincode: warning: other users can read this file, which contains the pincode; \
+             chmod 600 it, or put the pincode into a separate file"
             ),
         ]
     );
-    let said: Vec<_> = Config::check_file(config.path.as_deref().unwrap());
-    assert_eq!(said.len(), 2, "{said:?}");
-    assert!(said.iter().all(Problem::is_warning));
+    let lines: Vec<_> = Config::check_file(config.path.as_deref().unwrap());
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines.iter().all(ConfigProblem::is_warning));
 }
 
 #[test]
@@ -179,12 +179,12 @@ fn by_default_the_vin_is_read_as_its_reader_would_by_itself() {
 
 #[test]
 fn a_bus_that_cannot_be_is_refused() {
-    for (key, value, said) in [
-        ("device", "\"pcan:1\"", "`pcan:1` names no CAN device"),
-        ("device", "\"\"", "names no CAN device"),
-        ("pins", "[6]", "no pair of pins"),
-        ("pins", "[0, 14]", "no pair of pins"),
-        ("pins", "[6, 17]", "no pair of pins"),
+    for (key, value, message) in [
+        ("device", "\"pcan:1\"", "`pcan:1` is not a CAN device"),
+        ("device", "\"\"", "is not a CAN device"),
+        ("pins", "[6]", "not a pair of pins"),
+        ("pins", "[0, 14]", "not a pair of pins"),
+        ("pins", "[6, 17]", "not a pair of pins"),
         ("bit_rates", "[]", "empty"),
         ("bit_rates", "[500001]", "no such bit rate: 500001"),
     ] {
@@ -195,7 +195,7 @@ fn a_bus_that_cannot_be_is_refused() {
             panic!("{key} = {value} is accepted")
         };
         assert_eq!(problems.len(), 1, "{problems:#?}");
-        assert!(problems[0].what.contains(said), "{:?}", problems[0]);
+        assert!(problems[0].what.contains(message), "{:?}", problems[0]);
         assert_eq!(problems[0].key, Some(format!("bus[0].{key}")));
     }
 }
@@ -210,8 +210,8 @@ fn a_bus_at_the_pin_of_terminal_15_is_warned_of() {
             problems.into_iter().filter(|problem| problem.key.as_deref() == Some("power.terminal15_pin"));
         of_pins.map(|problem| problem.what).collect::<Vec<_>>()
     };
-    let said = warned(&format!("{MINIMAL}{doip}{ignition}"));
-    assert_eq!(said, ["bus[1] needs pin 1 too, so operators can have only one of the two at a time"]);
+    let lines = warned(&format!("{MINIMAL}{doip}{ignition}"));
+    assert_eq!(lines, ["bus[1] needs pin 1 too, so operators can use only one of the two at a time"]);
     assert_eq!(warned(&format!("{MINIMAL}{doip}{ignition}[power]\nterminal15_pin = 8\n")), [""; 0]);
     assert_eq!(warned(&format!("{MINIMAL}{doip}")), [""; 0], "no board tells terminal 15");
 }
@@ -281,9 +281,9 @@ fn no_error_ever_quotes_the_pincode() {
             let text = format!("{MINIMAL}\n[{table}2]\n[{table}3]\n")
                 .replace(&format!("[{table}]"), &format!("[{table}]\npincode = {value}\npin_code = {value}"));
             let (config, problems) = read_text(&text);
-            let said = format!("{config:?} {problems:?}");
+            let lines = format!("{config:?} {problems:?}");
             for digits in ["9876", "987 ", "987x", "6543", "5432", "0987"] {
-                assert!(!said.contains(digits), "{value} in [{table}]: {said}");
+                assert!(!lines.contains(digits), "{value} in [{table}]: {lines}");
             }
         }
     }
@@ -317,7 +317,7 @@ fn a_pincode_file_that_others_can_read_is_refused() {
     fs::write(&file, " \n").unwrap();
     assert!(matches!(Pincode::find(&connector, |_| None), Err(PincodeError::Malformed(_))));
     connector.pincode_file = Some(directory.path().to_owned());
-    assert!(matches!(Pincode::find(&connector, |_| None), Err(PincodeError::NoFile(_))));
+    assert!(matches!(Pincode::find(&connector, |_| None), Err(PincodeError::NotAFile(_))));
     connector.pincode_file = Some(directory.path().join("none"));
     assert!(matches!(Pincode::find(&connector, |_| None), Err(PincodeError::Read { .. })));
 }
@@ -354,22 +354,22 @@ fn a_check_names_what_is_wrong_around_a_file_along_with_what_is_wrong_in_it() {
         + "[board]\nled = { file = \"/nowhere/led\" }\n";
     fs::write(&path, text).unwrap();
     let problems = Config::check_file(&path);
-    let said: Vec<_> = problems.iter().map(ToString::to_string).collect();
-    let has = |part: &str| said.iter().any(|line| line.contains(part));
-    assert!(has("unknown field `ca_dir`"), "{said:#?}");
+    let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    let has = |part: &str| lines.iter().any(|line| line.contains(part));
+    assert!(has("unknown field `ca_dir`"), "{lines:#?}");
     assert!(has(&format!("{}: cannot read the pincode file", directory.path().join("pincode").display())));
-    assert!(has(&format!("{}: ", directory.path().join("ca.pem").display())), "{said:#?}");
-    assert!(has("/nowhere/tty0: "), "{said:#?}");
-    assert!(has("/nowhere/led: board.led: "), "{said:#?}");
-    assert_eq!(problems.len(), 5, "{said:#?}");
-    let said: Vec<_> = Config::check_file(&directory.path().join("none.toml"));
-    assert_eq!(said.len(), 1);
+    assert!(has(&format!("{}: ", directory.path().join("ca.pem").display())), "{lines:#?}");
+    assert!(has("/nowhere/tty0: "), "{lines:#?}");
+    assert!(has("/nowhere/led: board.led: "), "{lines:#?}");
+    assert_eq!(problems.len(), 5, "{lines:#?}");
+    let lines: Vec<_> = Config::check_file(&directory.path().join("none.toml"));
+    assert_eq!(lines.len(), 1);
 }
 
 /// The defaults, with what the file must say taken from it.
 fn defaults(config: &Config) -> Config {
     Config {
-        buses: vec![BusConfig::can("can0")],
+        buses: vec![ConfiguredBus::can("can0")],
         path: config.path.clone(),
         ..Config::new(config.connector.uuid, config.cloud.api_url.clone(), config.cloud.websocket_url.clone())
     }
@@ -382,7 +382,7 @@ fn loaded(text: &str) -> Result<Config, ConfigError> {
     Config::load(&path)
 }
 
-fn read_text(text: &str) -> (Option<Config>, Vec<Problem>) {
+fn read_text(text: &str) -> (Option<Config>, Vec<ConfigProblem>) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("connector-agent.toml");
     fs::write(&path, text).unwrap();

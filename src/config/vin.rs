@@ -2,23 +2,24 @@
 
 use std::time::Duration;
 
-/// How long reading may take: all pulses, and a slow initialisation at each bit rate.
+/// How long a reading on a K-line may take: enough for all wake-up patterns, and a slow initialisation at
+/// each bit rate.
 pub const DEFAULT_KLINE_BUDGET: Duration = Duration::from_secs(12);
 
 /// How the VIN is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VinSettings {
-    /// The time it may take in all, from when the adapter is ready; default 1.5 s.
+    /// How long one reading may take in total, from when the adapter is ready; 1.5 s by default.
     pub budget: Duration,
-    /// The bit rates to try, the likeliest first, in bit/s; default 500 and 250 kbit/s. An adapter that can't listen
-    /// without acknowledging is used with the first of them only.
+    /// The bit rates to try, the likeliest first, in bit/s; 500 and 250 kbit/s by default. An adapter that
+    /// cannot listen without acknowledging uses only the first.
     pub bit_rates: Vec<u32>,
-    /// The data bit rate to set where the adapter can do CAN FD, so that FD frames of others are no errors;
-    /// default 2 Mbit/s (ISO 15765-4). No FD frame is sent.
+    /// The data bit rate to set if the adapter supports CAN FD, so that FD frames of other nodes cause no
+    /// errors; 2 Mbit/s by default (ISO 15765-4). Reading the VIN sends no FD frame.
     pub data_bit_rate: Option<u32>,
-    /// The time it may take on a K-line, where CAN told none; default 12 s.
+    /// How long a reading on a K-line may take, if there is no VIN on CAN; 12 s by default.
     pub kline_budget: Duration,
-    /// How long to listen at each bit rate for a first frame; default 100 ms.
+    /// How long to listen for a first frame at each bit rate; 100 ms by default.
     pub listen_time: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! The problem object of every error (RFC 9457).
+//! The problem object that reports every error (RFC 9457).
 
 use std::fmt;
 
@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 /// A problem object, as the REST API and the websocket report errors (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// What kind of problem: a path such as `/problems/unknown-bus`.
+    /// Kind of the problem: a path such as `/problems/unknown-bus`.
     #[serde(rename = "type", default = "about_blank")]
     pub kind: String,
-    /// The kind in words.
+    /// Short text for the kind.
     #[serde(default)]
     pub title: String,
-    /// The HTTP status that fits.
+    /// HTTP status code that matches the kind.
     #[serde(default)]
     pub status: u16,
-    /// What exactly is wrong, naming what and where.
+    /// Text for this occurrence, which names the cause and its place.
     #[serde(default)]
     pub detail: String,
-    /// The action that it answers.
+    /// The action that this problem answers, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_reply_to: Option<String>,
 }
@@ -29,7 +29,7 @@ fn about_blank() -> String {
 }
 
 impl Problem {
-    /// A problem of the kind `/problems/<slug>`.
+    /// Creates a problem of the kind `/problems/<slug>`.
     pub fn new(status: u16, slug: &str, title: &str, detail: impl Into<String>) -> Self {
         Self {
             kind: format!("/problems/{slug}"),
@@ -40,7 +40,7 @@ impl Problem {
         }
     }
 
-    /// The same, naming the action that it answers.
+    /// Sets the action that this problem answers.
     #[must_use]
     pub fn answering(mut self, action: &str) -> Self {
         self.in_reply_to = Some(action.to_owned());

@@ -6,7 +6,7 @@ use super::link::KEPT_LIMIT;
 
 /// The bounds of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SessionLimits {
+pub struct RelayLimits {
     /// The longest PDU, in bytes.
     pub max_pdu: usize,
     /// How many channels may be open at a time.
@@ -22,7 +22,7 @@ pub struct SessionLimits {
 }
 
 /// The protocol's own bounds, and the configuration's defaults.
-impl Default for SessionLimits {
+impl Default for RelayLimits {
     fn default() -> Self {
         Self {
             max_pdu: 1 << 20,

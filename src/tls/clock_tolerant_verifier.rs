@@ -1,4 +1,4 @@
-//! Checking the cloud's certificate on a device whose clock may be wrong.
+//! Verifies the cloud's certificate on a device whose clock may be wrong.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,42 +9,43 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
-/// Seconds since 1970 of this program's sources, where its build says so (`SOURCE_DATE_EPOCH`).
+/// The date of this program's sources in seconds since 1970, if the build sets it (`SOURCE_DATE_EPOCH`).
 const PROGRAM_DATE: u64 = match option_env!("SOURCE_DATE_EPOCH") {
     Some(text) => decimal(text.as_bytes()),
     None => 0,
 };
 
-/// The usual verifier, but for one thing: a certificate that is not valid yet by the device's clock is checked once
-/// more at the latest time that is known to have passed. A device without a battery for its clock, which boots in 1970
-/// or where it was switched off, comes online so before anything has set the clock. What has expired by the clock stays
-/// expired: a clock that is ahead has to be set.
+/// The usual verifier with one addition: if a certificate is not valid yet by the device's clock, it is
+/// verified again at the latest time that is known to have passed. A device without a battery for its clock
+/// starts in 1970, or at the time when it was switched off; with this addition it comes online before the
+/// clock has been set. A certificate that has expired by the device's clock stays expired: a clock that is
+/// ahead must be set.
 #[derive(Debug)]
-pub struct ClockTolerantVerifier {
+pub(super) struct ClockTolerantVerifier {
     inner: Arc<WebPkiServerVerifier>,
-    /// Seconds since 1970 that have passed for certain.
+    /// A time that has certainly passed, in seconds since 1970.
     known_time: AtomicU64,
-    /// It was said that the clock seems to be wrong.
-    has_complained: AtomicBool,
+    /// A warning about the clock has been logged.
+    has_warned: AtomicBool,
 }
 
 impl ClockTolerantVerifier {
-    /// Knows that it is later than `known_time` since 1970, and than this program's date.
-    pub fn new(inner: Arc<WebPkiServerVerifier>, known_time: Duration) -> Self {
+    /// A verifier for a time later than `known_time` since 1970 and later than this program's date.
+    pub(super) fn new(inner: Arc<WebPkiServerVerifier>, known_time: Duration) -> Self {
         let known_time = [known_time.as_secs(), PROGRAM_DATE].into_iter().fold(0, u64::max);
         let known_time = AtomicU64::new(known_time);
-        Self { inner, known_time, has_complained: AtomicBool::new(false) }
+        Self { inner, known_time, has_warned: AtomicBool::new(false) }
     }
 
-    fn complain(&self, what: &str, clock: UnixTime) {
-        if self.has_complained.swap(true, Ordering::Relaxed) {
+    fn warn_about_clock(&self, what: &str, clock: UnixTime) {
+        if self.has_warned.swap(true, Ordering::Relaxed) {
             return;
         }
-        // beyond the year 9999 there is no way to write it
+        // the format has no years beyond 9999
         let seconds = clock.as_secs().min(253_402_300_799);
         let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
         tracing::warn!(
-            "the cloud's certificate {what} by this device's clock, which says {date}: set the clock if that is wrong"
+            "the cloud's certificate {what} by this device's clock, which shows {date}; set the clock if it is wrong"
         );
     }
 }
@@ -63,7 +64,7 @@ impl ServerCertVerifier for ClockTolerantVerifier {
         let error = match at(now) {
             Ok(verified) => {
                 self.known_time.fetch_max(now.as_secs(), Ordering::Relaxed);
-                self.has_complained.store(false, Ordering::Relaxed);
+                self.has_warned.store(false, Ordering::Relaxed);
                 return Ok(verified);
             }
             Err(error) => error,
@@ -76,14 +77,16 @@ impl ServerCertVerifier for ClockTolerantVerifier {
                 if known > now.as_secs()
                     && let Ok(verified) = at(UnixTime::since_unix_epoch(Duration::from_secs(known)))
                 {
-                    tracing::debug!("the clock is behind; the certificate is good at a time that has passed");
+                    tracing::debug!(
+                        "the clock is behind; the certificate is valid at a time that has certainly passed"
+                    );
                     return Ok(verified);
                 }
-                self.complain("is not valid yet", now);
+                self.warn_about_clock("is not valid yet", now);
             }
             Error::InvalidCertificate(
                 CertificateError::Expired | CertificateError::ExpiredContext { .. },
-            ) => self.complain("has expired", now),
+            ) => self.warn_about_clock("has expired", now),
             _ => {}
         }
         Err(error)
@@ -112,7 +115,7 @@ impl ServerCertVerifier for ClockTolerantVerifier {
     }
 }
 
-/// The number; 0 if it is none.
+/// Parses a decimal number; 0 if the text is not one.
 const fn decimal(text: &[u8]) -> u64 {
     let mut rest = text;
     let mut number: u64 = 0;
@@ -135,28 +138,28 @@ mod tests {
     const YEAR: u64 = 365 * 24 * 3600;
 
     #[test]
-    fn a_clock_in_1970_is_helped_by_a_time_that_is_known_to_have_passed() {
-        let rig = Rig::new(50 * YEAR, 60 * YEAR);
+    fn with_a_clock_in_1970_a_time_known_to_have_passed_is_used() {
+        let rig = CertificateRig::new(50 * YEAR, 60 * YEAR);
         let verifier = rig.verifier(55 * YEAR);
         assert_eq!(rig.check(&verifier, 0), Ok(()));
         assert_eq!(rig.check(&verifier, 52 * YEAR), Ok(()));
     }
 
     #[test]
-    fn a_known_time_before_the_certificate_is_of_no_use() {
-        let rig = Rig::new(50 * YEAR, 60 * YEAR);
+    fn a_known_time_before_the_certificate_does_not_help() {
+        let rig = CertificateRig::new(50 * YEAR, 60 * YEAR);
         let verifier = rig.verifier(49 * YEAR);
         assert!(matches!(
             rig.check(&verifier, 0),
             Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { .. }))
         ));
-        assert_eq!(rig.check(&verifier, 52 * YEAR), Ok(()), "until the clock is set");
-        assert_eq!(rig.check(&verifier, 0), Ok(()), "which is remembered");
+        assert_eq!(rig.check(&verifier, 52 * YEAR), Ok(()), "the clock is set");
+        assert_eq!(rig.check(&verifier, 0), Ok(()), "the verifier remembers the time");
     }
 
     #[test]
-    fn what_has_expired_stays_expired_whatever_time_is_known() {
-        let rig = Rig::new(50 * YEAR, 60 * YEAR);
+    fn an_expired_certificate_stays_expired_at_any_known_time() {
+        let rig = CertificateRig::new(50 * YEAR, 60 * YEAR);
         let expired = |result| {
             matches!(result, Err(Error::InvalidCertificate(CertificateError::ExpiredContext { .. })))
         };
@@ -167,9 +170,9 @@ mod tests {
     }
 
     #[test]
-    fn a_strange_certificate_is_refused_at_any_time() {
-        let rig = Rig::new(50 * YEAR, 60 * YEAR);
-        let other = Rig::new(50 * YEAR, 60 * YEAR);
+    fn a_certificate_of_another_ca_is_refused_at_any_time() {
+        let rig = CertificateRig::new(50 * YEAR, 60 * YEAR);
+        let other = CertificateRig::new(50 * YEAR, 60 * YEAR);
         for now in [0, 55 * YEAR] {
             assert!(rig.check(&other.verifier(55 * YEAR), now).is_err());
         }
@@ -181,13 +184,13 @@ mod tests {
         assert_eq!((decimal(b""), decimal(b"yesterday"), decimal(b"12x")), (0, 0, 0));
     }
 
-    /// A certificate, and the authority that it is from.
-    struct Rig {
+    /// A certificate and its CA.
+    struct CertificateRig {
         roots: Arc<RootCertStore>,
         certificate: CertificateDer<'static>,
     }
 
-    impl Rig {
+    impl CertificateRig {
         fn new(from: u64, until: u64) -> Self {
             let time = |seconds| (UNIX_EPOCH + Duration::from_secs(seconds)).into();
             let ca_key = rcgen::KeyPair::generate().unwrap();

@@ -1,7 +1,7 @@
-//! TLS with a gateway (ISO 13400-2:2019): by rustls, with TLS 1.2 and 1.3.
+//! TLS with a gateway (ISO 13400-2:2019), versions 1.2 and 1.3.
 //!
-//! rustls has no NULL ciphers and no brainpool curves, which ISO 13400-2 allows: a gateway that has nothing else cannot
-//! be talked to, and the handshake's error says so.
+//! ISO 13400-2 allows NULL ciphers and brainpool curves; rustls has neither. The handshake with a gateway
+//! that has nothing else fails, and its error names the reason.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,19 +19,19 @@ use serde::Deserialize;
 use super::{TlsError, certificates};
 use crate::protocol::doip::TLS_PORT;
 
-/// `[doip.tls]`: whom TLS with a gateway trusts, and who we are.
+/// `[doip.tls]`: the trusted certificates, and the connector's own.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DoipTlsConfig {
-    /// The gateways' port for TLS.
+    /// The gateways' TLS port.
     pub port: u16,
-    /// The certificates (PEM) that gateways' ones must come from; without it there is no TLS, unless `trust_any`.
+    /// The CA certificates (PEM) for gateways. Without them there is no TLS, unless `trust_any` is set.
     pub ca_file: Option<PathBuf>,
-    /// Any certificate is as good as another. The vehicle is then not who it says it is, and others may listen.
+    /// Trust any certificate. Then another device can pose as the vehicle, and listen.
     pub trust_any: bool,
-    /// Our certificate (PEM, with those that it comes from), for gateways that ask for one.
+    /// The connector's certificate chain (PEM), for gateways that ask for a certificate.
     pub certificate_file: Option<PathBuf>,
-    /// Its key (PEM).
+    /// The key of the connector's certificate (PEM).
     pub key_file: Option<PathBuf>,
 }
 
@@ -41,8 +41,8 @@ impl Default for DoipTlsConfig {
     }
 }
 
-/// The client for gateways; `None` where the configuration trusts nobody.
-pub fn client_config(config: &DoipTlsConfig) -> Result<Option<Arc<ClientConfig>>, TlsError> {
+/// The TLS configuration for gateways; `None` if the configuration trusts no certificate.
+pub(crate) fn client_config(config: &DoipTlsConfig) -> Result<Option<Arc<ClientConfig>>, TlsError> {
     let roots = match &config.ca_file {
         Some(path) => Some(certificates(path)?),
         None if config.trust_any => None,
@@ -56,14 +56,14 @@ pub fn client_config(config: &DoipTlsConfig) -> Result<Option<Arc<ClientConfig>>
         .with_custom_certificate_verifier(verifier);
     let config = match (&config.certificate_file, &config.key_file) {
         (Some(certificate), Some(key)) => {
-            builder.with_client_auth_cert(chain(certificate)?, read_key(key)?)?
+            builder.with_client_auth_cert(read_chain(certificate)?, read_key(key)?)?
         }
         _ => builder.with_no_client_auth(),
     };
     Ok(Some(Arc::new(config)))
 }
 
-fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let text = std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let chain = chain.map_err(|source| TlsError::Pem { path: path.to_owned(), source })?;
@@ -76,11 +76,11 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(&text).map_err(|source| TlsError::Pem { path: path.to_owned(), source })
 }
 
-/// Checks where a gateway's certificate comes from, but not whom it names: a vehicle has no host name, and its
-/// certificate was issued before it had an address.
+/// Verifies a gateway's certificate, but not its name: a vehicle has no host name, and its certificate was
+/// issued before the vehicle had an address.
 #[derive(Debug)]
 struct GatewayVerifier {
-    /// `None`: anybody.
+    /// The trusted CAs; `None` trusts any certificate.
     roots: Option<RootCertStore>,
     provider: Arc<CryptoProvider>,
 }

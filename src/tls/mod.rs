@@ -1,4 +1,4 @@
-//! TLS towards the cloud: one client configuration for the REST API and the websocket.
+//! TLS: one client configuration for the cloud's REST API and websocket, and one for the vehicle's gateways.
 
 mod clock_tolerant_verifier;
 pub mod gateway;
@@ -15,52 +15,53 @@ use rustls::{ClientConfig, RootCertStore};
 
 use clock_tolerant_verifier::ClockTolerantVerifier;
 
-/// Why there is no TLS.
+/// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The file of trusted certificates cannot be read.
-    #[error("cannot read the certificates in {}: {source}", path.display())]
+    /// A file of certificates or keys cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error that caused this.
         source: io::Error,
     },
-    /// The file is no PEM.
-    #[error("{} is no PEM file: {source}", path.display())]
+    /// The file is not PEM.
+    #[error("{} is not a PEM file: {source}", path.display())]
     Pem {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The syntax error.
         source: pem::Error,
     },
     /// A certificate in the file cannot be trusted as a CA.
-    #[error("a certificate in {} is of no use: {source}", path.display())]
+    #[error("a certificate in {} cannot be used as a CA: {source}", path.display())]
     Certificate {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The library's reason.
         source: rustls::Error,
     },
     /// The file contains no certificate.
-    #[error("there is no certificate in {}", .0.display())]
+    #[error("{} contains no certificate", .0.display())]
     Empty(PathBuf),
     /// The library refused the configuration.
-    #[error("TLS cannot be set up: {0}")]
+    #[error("cannot set up TLS: {0}")]
     Setup(#[from] rustls::Error),
     /// The library refused the certificates.
-    #[error("certificates could not be checked: {0}")]
+    #[error("cannot set up the verification of certificates: {0}")]
     Verifier(#[from] VerifierBuilderError),
 }
 
-/// A client that trusts the certificates in the file, or those that web browsers trust; TLS 1.2 and 1.3.
+/// A client configuration that trusts the CA certificates in the file, or without a file those that web
+/// browsers trust; TLS 1.2 and 1.3.
 pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
     client_config_after(ca_file, Duration::ZERO)
 }
 
-/// The same on a device whose clock may start in 1970, at a time that is certainly later than `known_time` since
-/// then, and later than this program's own date.
-pub fn client_config_after(
+/// As [`client_config`], for a device whose clock may start in 1970. The present time is certainly later than
+/// `known_time` since 1970, and later than this program's date.
+pub(crate) fn client_config_after(
     ca_file: Option<&Path>,
     known_time: Duration,
 ) -> Result<Arc<ClientConfig>, TlsError> {
@@ -75,13 +76,13 @@ pub fn client_config_after(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(ClockTolerantVerifier::new(verifier, known_time)))
         .with_no_client_auth();
-    // There are two hosts at most; the default keeps room for 256.
+    // there are at most two hosts; the default has room for 256
     config.resumption = Resumption::in_memory_sessions(4);
     Ok(Arc::new(config))
 }
 
-/// The certificates in a PEM file; an error if there are none.
-pub(crate) fn certificates(path: &Path) -> Result<RootCertStore, TlsError> {
+/// Reads the CA certificates from a PEM file; an error if there are none.
+fn certificates(path: &Path) -> Result<RootCertStore, TlsError> {
     let text = std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&text) {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::scripted::*;
-use connector_agent::cloud::login::{Authenticator, KeptLogin};
+use connector_agent::cloud::login::{Authenticator, LoginStore};
 use connector_agent::cloud::rest::Tokens;
 use connector_agent::cloud::{Cloud, LoginState};
 use connector_agent::config::{ApiUrl, Config, Pincode, WebsocketUrl};
@@ -145,7 +145,7 @@ async fn where_nothing_can_be_written_the_agent_works_and_says_so_once() {
         let authenticator = rig.authenticator();
         rig.use_token(&authenticator).await;
         assert_eq!(rig.logins(), round, "one a start");
-        log.has("the login is not kept: cannot make the directory", round).await;
+        log.has("cannot save the login: cannot create the directory", round).await;
     }
     assert_eq!(log.count("WARN"), 3, "{}", log.text());
 }
@@ -165,16 +165,16 @@ async fn a_directory_that_disappears_and_comes_back_is_complained_of_once() {
         rig.use_token(&authenticator).await;
         assert_eq!(rig.logins(), refused);
     }
-    log.has("the login is not kept", 1).await;
+    log.has("cannot save the login", 1).await;
     fs::remove_file(rig.state()).unwrap();
     let token = soon(authenticator.token()).await;
     soon(authenticator.renewed(&token)).await;
     rig.saved("access-4").await;
-    assert_eq!(log.count("the login is not kept"), 1);
+    assert_eq!(log.count("cannot save the login"), 1);
 }
 
 #[tokio::test]
-async fn an_agent_that_restarts_all_the_time_tries_a_rejected_pincode_no_more_often_than_one_that_does_not() {
+async fn an_agent_that_keeps_restarting_does_not_try_a_rejected_pincode_more_often() {
     let log = Log::capture();
     let rig = Rejecting::start().await;
     for start in 1..=10 {
@@ -232,7 +232,7 @@ async fn without_a_state_directory_nothing_is_kept() {
     let rig = Rig::start().await;
     let mut config = rig.config.clone();
     config.connector.state_directory = None;
-    assert!(KeptLogin::new(&config).is_none());
+    assert!(LoginStore::new(&config).is_none());
     config.resolve_state_directory(|_| None);
     assert_eq!(config.connector.state_directory, None);
     config
@@ -250,7 +250,7 @@ async fn without_a_state_directory_nothing_is_kept() {
 fn a_crash_while_it_is_written_leaves_the_old_login_or_the_new_one() {
     let directory = tempfile::tempdir().unwrap();
     let config = config("http://127.0.0.1:1", &directory.path().join("state"));
-    let kept = KeptLogin::new(&config).unwrap();
+    let kept = LoginStore::new(&config).unwrap();
     let tokens = |name: &str| Tokens {
         access: name.into(),
         refresh: Some(name.into()),
@@ -273,7 +273,7 @@ fn a_crash_while_it_is_written_leaves_the_old_login_or_the_new_one() {
 #[test]
 fn what_is_kept_does_not_print() {
     let directory = tempfile::tempdir().unwrap();
-    let kept = KeptLogin::new(&config("http://127.0.0.1:1", directory.path())).unwrap();
+    let kept = LoginStore::new(&config("http://127.0.0.1:1", directory.path())).unwrap();
     let lifetime = Duration::from_secs(60);
     kept.save(&Tokens { access: "aa-secret".into(), refresh: Some("bb-secret".into()), lifetime }).unwrap();
     let said = format!("{:?} {kept:?}", kept.load().unwrap().unwrap());
@@ -311,7 +311,7 @@ impl Rejecting {
 
     fn authenticator(&self, pincode: &str) -> Authenticator {
         let Rig { config, .. } = &self.0;
-        let kept = KeptLogin::new(config);
+        let kept = LoginStore::new(config);
         Authenticator::resume(rest(&config.cloud), Pincode::new(pincode).unwrap(), kept, 1)
     }
 
@@ -393,7 +393,7 @@ impl Rig {
     }
 
     fn authenticator(&self) -> Authenticator {
-        let kept = KeptLogin::new(&self.config);
+        let kept = LoginStore::new(&self.config);
         Authenticator::resume(rest(&self.config.cloud), Pincode::new(PINCODE).unwrap(), kept, 1)
     }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::scripted::*;
 use bytes::Bytes;
-use connector_agent::cloud::websocket::{DownReason, Link, LinkEvent, LinkSettings, Outgoing};
+use connector_agent::cloud::websocket::{
+    CloudSocket, DownReason, OutgoingMessage, SocketEvent, SocketSettings,
+};
 use connector_agent::cloud::{CloudState, LoginState};
 use connector_agent::config::CloudConfig;
 use connector_agent::tls;
@@ -28,17 +30,17 @@ async fn messages_go_both_ways_over_a_link_that_bears_the_token_and_speaks_the_p
     assert_eq!(headers, ["Bearer access-1", "connector-relay.v1"]);
     assert_eq!(cloud.status.borrow_and_update().state(), CloudState::Online);
 
-    link.send(Outgoing::Text("{\"action\":\"connectorHello\"}".to_owned())).unwrap();
-    link.send(Outgoing::Binary(Bytes::from_static(&[1, 2, 3]))).unwrap();
+    link.send(OutgoingMessage::Text("{\"action\":\"connectorHello\"}".to_owned())).unwrap();
+    link.send(OutgoingMessage::Binary(Bytes::from_static(&[1, 2, 3]))).unwrap();
     let received = drive(&mut link, async { (message(&mut far).await, message(&mut far).await) }).await;
     assert_eq!(received.0, Message::text("{\"action\":\"connectorHello\"}"));
     assert_eq!(received.1, Message::binary(vec![1, 2, 3]));
 
     far.send(Message::text("hello")).await.unwrap();
     far.send(Message::binary(vec![9; 60_000])).await.unwrap();
-    assert!(matches!(soon(link.next_event(false)).await, LinkEvent::Text(text) if text == "hello"));
+    assert!(matches!(soon(link.next_event(false)).await, SocketEvent::Text(text) if text == "hello"));
     assert!(
-        matches!(soon(link.next_event(false)).await, LinkEvent::Binary(bytes) if bytes == vec![9; 60_000])
+        matches!(soon(link.next_event(false)).await, SocketEvent::Binary(bytes) if bytes == vec![9; 60_000])
     );
 }
 
@@ -55,7 +57,7 @@ async fn the_round_trip_is_known_after_the_first_pong() {
         far.send(Message::text("after the Pong")).await.unwrap();
     };
     let (event, ()) = soon(async { tokio::join!(link.next_event(false), answer) }).await;
-    assert!(matches!(event, LinkEvent::Text(_)));
+    assert!(matches!(event, SocketEvent::Text(_)));
     assert!(link.round_trip_time().unwrap() < Duration::from_secs(5));
 }
 
@@ -68,7 +70,7 @@ async fn a_refused_token_is_replaced_and_the_link_made() {
         accept(cloud.listener.accept().await.unwrap().0).await
     };
     let (event, (_, headers)) = soon(async { tokio::join!(link.next_event(false), accept) }).await;
-    assert!(matches!(event, LinkEvent::Up));
+    assert!(matches!(event, SocketEvent::Up));
     assert_eq!(headers[0], "Bearer access-2");
     assert_eq!(cloud.api.count(LOGIN), 2);
 }
@@ -105,11 +107,11 @@ async fn a_working_link_that_drops_is_made_again_at_once() {
     for _ in 0..5 {
         let (mut far, _) = up(&mut link, &cloud.listener).await;
         far.send(Message::text("it works")).await.unwrap();
-        assert!(matches!(soon(link.next_event(false)).await, LinkEvent::Text(_)));
+        assert!(matches!(soon(link.next_event(false)).await, SocketEvent::Text(_)));
         drop(far);
-        assert!(matches!(soon(link.next_event(false)).await, LinkEvent::Down(DownReason::Broken(_))));
+        assert!(matches!(soon(link.next_event(false)).await, SocketEvent::Down(DownReason::Broken(_))));
         assert!(!link.is_up());
-        assert!(link.send(Outgoing::Text("lost".to_owned())).is_err());
+        assert!(link.send(OutgoingMessage::Text("lost".to_owned())).is_err());
     }
 }
 
@@ -139,7 +141,7 @@ async fn a_silent_link_is_dead_after_fifteen_seconds() {
     }
     pass(Duration::from_secs(1)).await;
     let event = soon(link.next_event(false)).await;
-    assert!(matches!(event, LinkEvent::Down(DownReason::Dead(_))), "{event:?}");
+    assert!(matches!(event, SocketEvent::Down(DownReason::Dead(_))), "{event:?}");
     drop(far);
 }
 
@@ -150,8 +152,8 @@ async fn a_close_says_why() {
     let (mut far, _) = up(&mut link, &cloud.listener).await;
     far.close(Some(CloseFrame { code: CloseCode::Restart, reason: "new version".into() })).await.unwrap();
     let event = soon(link.next_event(false)).await;
-    let LinkEvent::Down(reason) = event else { panic!("{event:?}") };
-    assert_eq!(reason.to_string(), "the cloud closed the link (1012: new version)");
+    let SocketEvent::Down(reason) = event else { panic!("{event:?}") };
+    assert_eq!(reason.to_string(), "the cloud closed the websocket (1012: new version)");
 }
 
 #[tokio::test]
@@ -170,7 +172,7 @@ async fn messages_beyond_the_bounds_end_the_link() {
         far.send(message).await.unwrap();
         let event = soon(link.next_event(false)).await;
         assert!(
-            matches!(event, LinkEvent::Down(DownReason::TooLong { len: found, .. }) if found == len),
+            matches!(event, SocketEvent::Down(DownReason::TooLong { len: found, .. }) if found == len),
             "{event:?}"
         );
     }
@@ -201,10 +203,10 @@ async fn the_socket_is_writable_only_while_the_cloud_takes_what_is_sent() {
     while refusals < 1000 && sent < 256 {
         let mut context = Context::from_waker(Waker::noop());
         match link.poll_event(&mut context, true) {
-            Poll::Ready(LinkEvent::Writable) => {
+            Poll::Ready(SocketEvent::Writable) => {
                 let mut message = vec![0; 32 << 10];
                 message[..4].copy_from_slice(&sent.to_be_bytes());
-                link.send(Outgoing::Binary(message.into())).unwrap();
+                link.send(OutgoingMessage::Binary(message.into())).unwrap();
                 (sent, refusals) = (sent + 1, 0);
             }
             Poll::Ready(other) => panic!("{other:?}"),
@@ -230,7 +232,7 @@ async fn the_socket_is_writable_only_while_the_cloud_takes_what_is_sent() {
         }
     };
     drive(&mut link, read).await;
-    assert!(matches!(soon(link.next_event(true)).await, LinkEvent::Writable));
+    assert!(matches!(soon(link.next_event(true)).await, SocketEvent::Writable));
 }
 
 #[tokio::test]
@@ -245,8 +247,8 @@ async fn reading_and_writing_take_turns() {
     let (mut texts, mut turns) = (0, 0);
     while texts < 100 {
         match soon(link.next_event(true)).await {
-            LinkEvent::Text(_) => texts += 1,
-            LinkEvent::Writable => turns += 1,
+            SocketEvent::Text(_) => texts += 1,
+            SocketEvent::Writable => turns += 1,
             other => panic!("{other:?}"),
         }
     }
@@ -275,7 +277,7 @@ async fn closing_sends_what_is_waiting_and_says_goodbye() {
     let cloud = Cloud::start().await;
     let mut link = cloud.link();
     let (mut far, _) = up(&mut link, &cloud.listener).await;
-    link.send(Outgoing::Text("last words".to_owned())).unwrap();
+    link.send(OutgoingMessage::Text("last words".to_owned())).unwrap();
     let read = async {
         let mut messages = Vec::new();
         while let Some(Ok(message)) = far.next().await {
@@ -319,9 +321,9 @@ async fn a_link_over_tls_is_made_with_a_trusted_cloud_only() {
         accept(authority.acceptor.accept(tcp).await.unwrap()).await
     };
     let (event, (mut far, _)) = soon(async { tokio::join!(link.next_event(false), accept) }).await;
-    assert!(matches!(event, LinkEvent::Up));
-    assert!(matches!(soon(link.next_event(true)).await, LinkEvent::Writable));
-    link.send(Outgoing::Binary(Bytes::from(vec![7; 64 << 10]))).unwrap();
+    assert!(matches!(event, SocketEvent::Up));
+    assert!(matches!(soon(link.next_event(true)).await, SocketEvent::Writable));
+    link.send(OutgoingMessage::Binary(Bytes::from(vec![7; 64 << 10]))).unwrap();
     assert_eq!(drive(&mut link, message(&mut far)).await, Message::binary(vec![7; 64 << 10]));
 }
 
@@ -356,27 +358,27 @@ impl Cloud {
         Self { api, listener, config, authenticator, status }
     }
 
-    fn settings(&self) -> LinkSettings {
-        LinkSettings::new(&self.config, 4095)
+    fn settings(&self) -> SocketSettings {
+        SocketSettings::new(&self.config, 4095)
     }
 
-    fn link(&self) -> Link {
+    fn link(&self) -> CloudSocket {
         self.link_with(self.settings())
     }
 
-    fn link_with(&self, settings: LinkSettings) -> Link {
+    fn link_with(&self, settings: SocketSettings) -> CloudSocket {
         let tls = tls::client_config(self.config.ca_file.as_deref()).unwrap();
-        Link::new(settings, tls, self.authenticator.clone(), 1)
+        CloudSocket::new(settings, tls, self.authenticator.clone(), 1)
     }
 }
 
 type Far<S> = WebSocketStream<S>;
 
 /// Waits for the link to be made; the cloud's side of it, with the request's authorization and subprotocol.
-async fn up(link: &mut Link, listener: &TcpListener) -> (Far<TcpStream>, [String; 2]) {
+async fn up(link: &mut CloudSocket, listener: &TcpListener) -> (Far<TcpStream>, [String; 2]) {
     let accept = async { accept(listener.accept().await.unwrap().0).await };
     let (event, accepted) = soon(async { tokio::join!(link.next_event(false), accept) }).await;
-    assert!(matches!(event, LinkEvent::Up), "{event:?}");
+    assert!(matches!(event, SocketEvent::Up), "{event:?}");
     accepted
 }
 
@@ -406,7 +408,7 @@ async fn refuse(listener: &TcpListener, status: &str, headers: &str) -> String {
 }
 
 /// Drives the link, on which nothing may happen, until something else is done: an event of the link is cancelled.
-async fn drive<T>(link: &mut Link, until: impl Future<Output = T>) -> T {
+async fn drive<T>(link: &mut CloudSocket, until: impl Future<Output = T>) -> T {
     let both = async {
         tokio::select! {
             event = link.next_event(false) => panic!("{event:?}"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::scripted::*;
 use connector_agent::cloud::LoginState;
-use connector_agent::cloud::rest::{Chain, RestError};
+use connector_agent::cloud::rest::{ErrorChain, RestError};
 use connector_agent::config::Pincode;
 use secrecy::SecretString;
 
@@ -241,7 +241,8 @@ async fn pincode_and_tokens_are_in_no_log_and_no_error_even_if_the_cloud_repeats
     let error = refused.unwrap_err();
     let rest = rest(&server.config());
     let refused = soon(rest.refresh(&SecretString::from("refresh-7"))).await.unwrap_err();
-    let said = format!("{error} {error:?} {refused} {refused:?} {} {} {cloud:?}", Chain(&error), log.text());
+    let said =
+        format!("{error} {error:?} {refused} {refused:?} {} {} {cloud:?}", ErrorChain(&error), log.text());
     assert!(said.contains("logged in") && said.contains("503"), "the log is captured: {said}");
     for secret in [PINCODE, "access-1", "refresh-1", "refresh-7"] {
         assert!(!said.contains(secret), "{secret} in {said}");
@@ -271,7 +272,7 @@ async fn a_cloud_with_another_certificate_is_told_nothing() {
         config.ca_file = ca_file;
         let error = soon(rest(&config).log_in(&Pincode::new(PINCODE).unwrap())).await.unwrap_err();
         assert!(error.is_transient());
-        let said = Chain(&error).to_string();
+        let said = ErrorChain(&error).to_string();
         assert!(said.contains("invalid peer certificate"), "{said}");
     }
     assert_eq!(server.requests(), []);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::scripted::soon;
 use connector_agent::cloud::login::Authenticator;
 use connector_agent::cloud::rest::{Rest, differences};
-use connector_agent::cloud::websocket::{Link, LinkEvent, LinkSettings, Outgoing};
+use connector_agent::cloud::websocket::{CloudSocket, OutgoingMessage, SocketEvent, SocketSettings};
 use connector_agent::cloud::{Cloud, CloudState, LoginState};
 use connector_agent::config::{ApiUrl, Config, ConnectorUuid, Pincode, WebsocketUrl};
 use connector_agent::tls;
@@ -26,9 +26,9 @@ async fn the_connector_logs_in_finds_its_record_and_comes_online() {
     assert_eq!(soon(cloud.active_ticket()).await.unwrap(), None);
 
     let mut link = rig.link(authenticator);
-    assert!(matches!(soon(link.next_event(false)).await, LinkEvent::Up));
+    assert!(matches!(soon(link.next_event(false)).await, SocketEvent::Up));
     assert_eq!(status.borrow_and_update().state(), CloudState::Online);
-    link.send(Outgoing::Text(hello(&rig.config))).unwrap();
+    link.send(OutgoingMessage::Text(hello(&rig.config))).unwrap();
     let is_online = async {
         while soon(cloud.connector()).await.unwrap().is_online != Some(true) {
             tokio::task::yield_now().await;
@@ -37,7 +37,7 @@ async fn the_connector_logs_in_finds_its_record_and_comes_online() {
     };
     let event = async {
         loop {
-            if let LinkEvent::Text(text) = soon(link.next_event(false)).await {
+            if let SocketEvent::Text(text) = soon(link.next_event(false)).await {
                 break text;
             }
         }
@@ -116,9 +116,9 @@ impl Rig {
         Authenticator::spawn(self.rest(), Pincode::new(pincode).unwrap(), 1)
     }
 
-    fn link(&self, authenticator: Authenticator) -> Link {
+    fn link(&self, authenticator: Authenticator) -> CloudSocket {
         let tls = tls::client_config(self.config.cloud.ca_file.as_deref()).unwrap();
-        Link::new(LinkSettings::new(&self.config.cloud, 4095), tls, authenticator, 1)
+        CloudSocket::new(SocketSettings::new(&self.config.cloud, 4095), tls, authenticator, 1)
     }
 }
 

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crate::namespaces::{AGENT, AGENT_MAC, Rig, VEHICLE, VEHICLE_MAC, in_namespaces};
-use connector_agent::config::doip::{Addressing, DiscoveryMethod, NetworkConfig};
+use connector_agent::config::doip::{DiscoveryMethod, InterfaceAddressing, NetworkConfig};
 use connector_agent::protocol::doip::ActivationType;
 use connector_agent::protocol::doip::discovery::DiscoveryEvent;
 use connector_agent::protocol::doip::link_local::LinkLocal;
@@ -280,7 +280,7 @@ fn the_agent_reports_the_vin_once_its_link_is_ready_and_relays_over_it() {
             let bus: BusConfig = serde_json::from_value(doip_bus(configuration)).unwrap();
             // the other gateway only listens by IPv4
             let gateway = match NetworkConfig::known(configuration).addressing {
-                Addressing::Ipv6LinkLocal => {
+                InterfaceAddressing::Ipv6LinkLocal => {
                     let own = rig.vehicle_link_local().await;
                     Some(rig.gateway(&format!("[{own}%{VEHICLE}]:13400"), |_| {}).await)
                 }

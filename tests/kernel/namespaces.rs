@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connector_agent::config::doip::{DoipConfig, NetworkConfig};
-use connector_agent::config::doip_device::{Device, socket_address};
+use connector_agent::config::doip_device::{DoipDevice, socket_address};
 use connector_agent::vehicle::doip_network::linux::{LinuxNetworks, Purpose};
 use connector_agent::vehicle::doip_network::network::{Network, NetworkError};
 use connector_hal::ethernet::{AddressWatch, ArpPacket, ArpSocket, Interface};
@@ -219,7 +219,7 @@ impl Rig {
     ) -> Result<Box<dyn Network>, NetworkError> {
         let config = DoipConfig { address_wait: HANG, ..DoipConfig::default() };
         let networks = LinuxNetworks::new(Arc::new(config), None);
-        let device: Device = device.parse().unwrap();
+        let device: DoipDevice = device.parse().unwrap();
         let opened = networks.open(&device, network, purpose).await?;
         // claims live as long as what made them
         Ok(Box::new(Kept { network: Box::new(opened), _networks: networks }))

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use connector_agent::config::DoipPort;
 use connector_agent::config::VinSettings;
 use connector_agent::config::doip::{DoipConfig, NetworkConfig};
-use connector_agent::config::doip_device::Device;
+use connector_agent::config::doip_device::DoipDevice;
 use connector_agent::protocol::doip::codec::{Decoded, StreamDecoder};
 use connector_agent::protocol::doip::connection::{Connection, ConnectionError, ConnectionSettings, Event};
 use connector_agent::protocol::doip::discovery::{Destination, Discovery, DiscoveryEvent, Question};
@@ -51,14 +51,14 @@ async fn gateway(change: impl FnOnce(&mut GatewayConfig)) -> DoipGateway {
 }
 
 fn hardware(gateway: SocketAddr, config: DoipConfig) -> Hardware {
-    let port = DoipPort { pins: [3, 11], device: Device::Host(gateway) };
+    let port = DoipPort { pins: [3, 11], device: DoipDevice::Host(gateway) };
     Hardware::new([]).with_doip([port], config, None)
 }
 
 async fn network(gateway: SocketAddr, tls: DoipTlsConfig) -> Box<dyn Network> {
     let config = Arc::new(DoipConfig { tls, ..DoipConfig::default() });
     let networks = LinuxNetworks::new(config, None);
-    let device = Device::Host(gateway);
+    let device = DoipDevice::Host(gateway);
     Box::new(networks.open(&device, &NetworkConfig::default(), Purpose::Talk).await.unwrap())
 }
 
@@ -167,7 +167,7 @@ async fn why_a_host_that_is_no_gateway_tells_no_vin_is_told() {
         let _ = stream.read_to_end(&mut Vec::new()).await;
     });
     let why = why_not(babbler.await, DoipTlsConfig::default(), LONG.min(Duration::from_millis(1500))).await;
-    assert!(why.contains("what is no DoIP"), "{why}");
+    assert!(why.contains("not DoIP"), "{why}");
 }
 
 #[tokio::test]
@@ -206,9 +206,9 @@ async fn a_configuration_with_doip_devices_is_checked_without_taking_them_for_ca
     let (content, said) = check(&["fe80::1%lo", "doip:[fe80::1%1]:13400"]).await;
     assert!(content && said.trim_end().ends_with("no errors"), "{said}");
     for (device, expected) in [
-        ("no-such-if", "the device no-such-if is not there"),
-        ("fe80::1%no-such-if", "the device fe80::1%no-such-if is not there"),
-        ("fe80::1", "names no network"),
+        ("no-such-if", "the device no-such-if does not exist"),
+        ("fe80::1%no-such-if", "the device fe80::1%no-such-if does not exist"),
+        ("fe80::1", "is not a network interface or gateway"),
     ] {
         let (content, said) = check(&[device]).await;
         assert!(!content && said.contains(expected), "{said}");

@@ -383,7 +383,7 @@ fn an_adapter_that_cannot_confirm_asks_on_at_its_own_bit_rate_unless_there_are_e
 }
 
 #[test]
-fn an_adapter_that_cannot_confirm_asks_on_at_an_uncertain_bit_rate_only_where_somebody_is_heard() {
+fn an_adapter_that_cannot_confirm_asks_on_at_an_uncertain_bit_rate_only_if_it_hears_frames() {
     let ecu = || Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN));
     let mut rig = Rig::new(false, Adapter::TakesOnly, vec![ecu()]);
     assert_eq!(rig.run().0, ReaderOutcome::NotAcknowledged);

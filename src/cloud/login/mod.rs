@@ -1,9 +1,12 @@
-//! Logging in: access tokens, kept fresh and kept across restarts.
+//! Logging in: obtaining access tokens, refreshing them, and storing them across restarts.
+//!
+//! [`auth`] decides when to log in and when to refresh. [`Authenticator`] carries that out in a task.
+//! [`LoginStore`] is the login on disk; `store_task` saves to it in the background.
 
-pub mod auth;
+pub(crate) mod auth;
 mod authenticator;
-mod keeper;
-mod kept;
+mod store;
+mod store_task;
 
 pub use authenticator::Authenticator;
-pub use kept::{KeepError, Kept, KeptLogin, KeptRejections};
+pub use store::{LoginStore, StoreError, StoredLogin};

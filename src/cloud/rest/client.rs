@@ -1,4 +1,4 @@
-//! The REST resources that a connector needs.
+//! The client of the cloud's REST resources: one request for each call, without retries.
 
 use std::time::SystemTime;
 
@@ -18,14 +18,15 @@ use super::tokens::{AccessToken, Tokens};
 use crate::config::{CloudConfig, ConnectorUuid, Pincode, ResourcePath};
 use crate::protocol::problem::Problem;
 
-/// No answer is longer, in bytes.
+/// The longest answer accepted, in bytes.
 const MAX_ANSWER: usize = 256 << 10;
-/// How the type of the problem ends by which the cloud says that no ticket is active.
+/// The end of the problem type with which the cloud answers that no ticket is active.
 const NO_ACTIVE_TICKET: &str = "no-active-ticket";
-/// How the agent presents itself.
+/// The `User-Agent` header of every request.
 pub(crate) const USER_AGENT: &str = concat!("connector-agent/", env!("CARGO_PKG_VERSION"));
 
-/// The REST resources, one request a call: no retries, no tokens kept.
+/// The client of the REST resources. Each call sends one request; the client neither retries nor stores
+/// tokens.
 #[derive(Debug)]
 pub struct Rest {
     client: Client,
@@ -39,7 +40,7 @@ pub struct Rest {
 }
 
 impl Rest {
-    /// For this connector; over TLS as `tls` says.
+    /// A client for this connector, with this TLS configuration.
     pub fn new(cloud: &CloudConfig, uuid: ConnectorUuid, tls: &ClientConfig) -> Result<Self, RestError> {
         let loopback = [([127, 0, 0, 1], 0).into(), ([0, 0, 0, 0, 0, 0, 0, 1], 0).into()];
         let client = Client::builder()
@@ -47,9 +48,9 @@ impl Rest {
             .user_agent(USER_AGENT)
             .connect_timeout(cloud.connect_timeout)
             .timeout(cloud.request_timeout)
-            // requests are minutes apart, and an idle connection costs memory
+            // requests are minutes apart, and idle connections cost memory
             .pool_max_idle_per_host(1)
-            // what is sent must go where the configuration says, and nowhere else
+            // send credentials only where the configuration says
             .redirect(redirect::Policy::none())
             .no_proxy()
             .resolve_to_addrs("localhost", &loopback)
@@ -68,7 +69,7 @@ impl Rest {
         })
     }
 
-    /// Tokens for UUID and pincode.
+    /// Obtains tokens with UUID and pincode.
     pub async fn log_in(&self, pincode: &Pincode) -> Result<Tokens, RestError> {
         #[derive(Serialize)]
         struct Login<'a> {
@@ -76,13 +77,14 @@ impl Rest {
             pincode: &'a str,
         }
         let login = Login { connector_uuid: self.uuid, pincode: pincode.expose() };
-        // with room, so that no copy is left behind by growing
+        // with enough room, because growing would leave a copy of the secret in memory
         let mut body = Zeroizing::new(Vec::with_capacity(1024));
         serde_json::to_writer(&mut *body, &login).map_err(|error| RestError::malformed(&error))?;
         self.tokens(&self.login, "application/json", body, pincode.expose()).await
     }
 
-    /// Tokens for a refresh token (RFC 6749, 6). The answer's refresh token, if there is one, replaces it.
+    /// Obtains tokens with a refresh token (RFC 6749, 6). If the answer has a refresh token, it replaces the
+    /// old one.
     pub async fn refresh(&self, refresh_token: &SecretString) -> Result<Tokens, RestError> {
         let secret = refresh_token.expose_secret();
         let mut body = Zeroizing::new(Vec::with_capacity(256 + 3 * secret.len()));
@@ -95,16 +97,17 @@ impl Rest {
         self.tokens(&self.token, "application/x-www-form-urlencoded", body, secret).await
     }
 
-    /// What the cloud knows of this connector.
+    /// Fetches the cloud's record of this connector.
     pub async fn connector(&self, token: &AccessToken) -> Result<ConnectorRecord, RestError> {
         let answer = self.authorized(Method::GET, &self.connector, token).await?;
         serde_json::from_slice(&answer).map_err(|error| RestError::malformed(&error))
     }
 
-    /// The ticket in progress on this connector, if there is one. A 404 that does not say so is an error.
+    /// Fetches the ticket in progress on this connector, if there is one. A 404 without the problem type for
+    /// "no active ticket" is an error.
     pub async fn active_ticket(&self, token: &AccessToken) -> Result<Option<ActiveTicket>, RestError> {
         let answer = match self.authorized(Method::GET, &self.active_ticket, token).await {
-            // any other 404 tells that there is no such resource, and nothing of tickets
+            // any other 404 means that the resource does not exist, and says nothing about tickets
             Err(RestError::Refused { status: 404, problem: Some(problem), .. })
                 if problem.kind.ends_with(NO_ACTIVE_TICKET) =>
             {
@@ -119,7 +122,7 @@ impl Rest {
         Ok(ActiveTicket::from_json(&value))
     }
 
-    /// Tells the cloud that the call for attention is over.
+    /// Dismisses the call for attention in the cloud.
     pub async fn dismiss_call_for_attention(&self, token: &AccessToken) -> Result<(), RestError> {
         self.authorized(Method::POST, &self.dismiss, token).await.map(drop)
     }
@@ -132,9 +135,9 @@ impl Rest {
         secret: &str,
     ) -> Result<Tokens, RestError> {
         let request = self.client.post(url.clone()).header(CONTENT_TYPE, content_type);
-        // the bytes are overwritten when the client has let go of them
+        // `Zeroizing` overwrites the body when the HTTP client drops it
         let answer =
-            send(request.body(Bytes::from_owner(body))).await.map_err(|error| without(error, secret))?;
+            send(request.body(Bytes::from_owner(body))).await.map_err(|error| redacted(error, secret))?;
         Tokens::from_json(&answer).map_err(|error| RestError::malformed(&error))
     }
 
@@ -146,11 +149,11 @@ impl Rest {
     ) -> Result<Zeroizing<Vec<u8>>, RestError> {
         let authorization = token.header().ok_or(RestError::Token)?;
         let request = self.client.request(method, url.clone()).header(AUTHORIZATION, authorization);
-        send(request).await.map_err(|error| without(error, token.secret.expose_secret()))
+        send(request).await.map_err(|error| redacted(error, token.secret.expose_secret()))
     }
 }
 
-/// Sends the request; the answer's body, or what the cloud says is wrong.
+/// Sends the request. Returns the answer's body, or an error that contains the cloud's problem.
 async fn send(request: RequestBuilder) -> Result<Zeroizing<Vec<u8>>, RestError> {
     let request = request.header(ACCEPT, "application/json, application/problem+json");
     let mut response = request.send().await.map_err(RestError::Transport)?;
@@ -159,7 +162,7 @@ async fn send(request: RequestBuilder) -> Result<Zeroizing<Vec<u8>>, RestError> 
     if status.is_success() {
         return body;
     }
-    // a refusal counts, whatever is wrong with its explanation
+    // the status counts even if the problem in the body cannot be read
     let problem = body.ok().and_then(|body| serde_json::from_slice::<Problem>(&body).ok()).map(Box::new);
     let retry_after = retry_after(response.headers(), SystemTime::now());
     Err(RestError::Refused { status: status.as_u16(), problem, retry_after })
@@ -181,8 +184,8 @@ async fn body(response: &mut Response) -> Result<Zeroizing<Vec<u8>>, RestError> 
     Ok(body)
 }
 
-/// The error without the secret, should the cloud have quoted it.
-fn without(error: RestError, secret: &str) -> RestError {
+/// The error, with the secret removed in case the cloud has quoted it.
+fn redacted(error: RestError, secret: &str) -> RestError {
     match error {
         RestError::Refused { status, problem: Some(mut problem), retry_after } => {
             for text in [&mut problem.kind, &mut problem.title, &mut problem.detail] {
@@ -194,7 +197,7 @@ fn without(error: RestError, secret: &str) -> RestError {
     }
 }
 
-/// Appends the text as `application/x-www-form-urlencoded` has it, percent-encoding all that may need it.
+/// Appends the text in the encoding of `application/x-www-form-urlencoded`.
 fn form_encode(body: &mut Vec<u8>, text: &str) {
     const DIGITS: [u8; 16] = *b"0123456789ABCDEF";
     for byte in text.bytes() {

@@ -1,4 +1,4 @@
-//! What can go wrong with a REST request.
+//! The errors of REST requests.
 
 use std::error::Error;
 use std::fmt;
@@ -10,51 +10,53 @@ use crate::protocol::problem::Problem;
 /// Why a REST request failed; never contains a pincode or a token.
 #[derive(Debug, thiserror::Error)]
 pub enum RestError {
-    /// The configured address of the resource is none.
-    #[error("the resource's address: {0}")]
+    /// The configured address of the resource is invalid.
+    #[error("the address of the resource: {0}")]
     Address(#[from] AddressError),
     /// The HTTP client could not be set up.
-    #[error("the HTTP client could not be set up")]
+    #[error("cannot set up the HTTP client")]
     Setup(#[source] reqwest::Error),
-    /// No answer: no connection, no trust in the certificate, a timeout, a broken transfer.
-    #[error("the cloud cannot be reached")]
+    /// There was no complete answer: no connection, an untrusted certificate, a timeout, or a broken
+    /// transfer.
+    #[error("cannot reach the cloud")]
     Transport(#[source] reqwest::Error),
-    /// The cloud refused.
-    #[error("the cloud answered {status}{}", said(.problem))]
+    /// The cloud answered with an error status.
+    #[error("the cloud answered {status}{}", in_parentheses(.problem))]
     Refused {
         /// The HTTP status.
         status: u16,
-        /// What the cloud says about it.
+        /// The cloud's explanation.
         problem: Option<Box<Problem>>,
         /// How long the cloud asks to wait.
         retry_after: Option<Duration>,
     },
-    /// More than any such answer can have.
+    /// The answer is too long.
     #[error("the answer is longer than {limit} bytes")]
     TooLong {
-        /// What was allowed.
+        /// The longest answer accepted, in bytes.
         limit: usize,
     },
-    /// Not what the resource should answer. What it was is not kept: it may contain a token.
-    #[error("the answer is not what it should be, at line {line}, column {column}")]
+    /// The answer does not have the expected form. The error does not quote it, because it may contain a
+    /// token.
+    #[error("the answer does not have the expected form, at line {line}, column {column}")]
     Malformed {
-        /// Where, counted from 1.
+        /// The line of the first fault, counted from 1.
         line: usize,
-        /// Where, counted from 1.
+        /// The column of the first fault, counted from 1.
         column: usize,
     },
-    /// The token has characters that no header can have.
-    #[error("the cloud gave a token that cannot be sent")]
+    /// The token has characters that a header must not contain.
+    #[error("the cloud's token has characters that a header must not contain")]
     Token,
 }
 
 impl RestError {
-    /// Whether the token is no good (401).
+    /// Whether the cloud refused the token (401).
     pub fn needs_login(&self) -> bool {
         matches!(self, Self::Refused { status: 401, .. })
     }
 
-    /// Whether the same request can succeed later.
+    /// Whether a repetition of the request can succeed later.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Transport(_) | Self::TooLong { .. } | Self::Malformed { .. } => true,
@@ -76,26 +78,26 @@ impl RestError {
     }
 }
 
-fn said(problem: &Option<Box<Problem>>) -> String {
+fn in_parentheses(problem: &Option<Box<Problem>>) -> String {
     problem.as_ref().map(|problem| format!(" ({problem})")).unwrap_or_default()
 }
 
-/// An error with all its sources, in one line.
+/// Displays an error with all its sources in one line.
 #[derive(Debug)]
-pub struct Chain<'a>(pub &'a (dyn Error + 'static));
+pub struct ErrorChain<'a>(pub &'a (dyn Error + 'static));
 
-impl fmt::Display for Chain<'_> {
+impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said = self.0.to_string();
-        f.write_str(&said)?;
+        let mut previous = self.0.to_string();
+        f.write_str(&previous)?;
         let mut source = self.0.source();
         while let Some(error) = source {
             // some errors quote their source
             let text = error.to_string();
-            if !said.contains(&text) {
+            if !previous.contains(&text) {
                 write!(f, ": {text}")?;
             }
-            said = text;
+            previous = text;
             source = error.source();
         }
         Ok(())

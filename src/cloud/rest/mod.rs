@@ -1,13 +1,15 @@
 //! The REST API: requests, answers, and errors.
 
-pub(super) mod client;
+mod client;
 mod error;
 mod resources;
-pub(super) mod retry_after;
+mod retry_after;
 mod tokens;
-pub(super) mod transport;
+
+pub(crate) use client::USER_AGENT;
+pub(crate) use retry_after::retry_after;
 
 pub use client::Rest;
-pub use error::{Chain, RestError};
+pub use error::{ErrorChain, RestError};
 pub use resources::{ActiveTicket, ConnectorRecord, differences};
 pub use tokens::{AccessToken, Tokens};

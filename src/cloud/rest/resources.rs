@@ -1,4 +1,4 @@
-//! What the REST resources answer.
+//! The content of the REST resources.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -6,17 +6,17 @@ use uuid::Uuid;
 
 use crate::config::Config;
 
-/// What the cloud knows of this connector. Contains the VIN: log it at DEBUG or below.
+/// The cloud's record of this connector. Contains the VIN: log it at DEBUG or below.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct ConnectorRecord {
-    /// The cloud's number for it.
+    /// The cloud's number for the connector.
     pub id: Option<i64>,
-    /// Its UUID.
+    /// The connector's UUID.
     pub uuid: Option<Uuid>,
-    /// Whether the cloud has a link to it.
+    /// Whether the cloud has a websocket to the connector.
     pub is_online: Option<bool>,
-    /// Whether it has Wi-Fi.
+    /// Whether the connector has Wi-Fi.
     pub has_wifi: Option<bool>,
     /// The version of the device's software.
     #[serde(deserialize_with = "version")]
@@ -26,17 +26,17 @@ pub struct ConnectorRecord {
     pub hardware_version: Option<String>,
     /// The kind of hardware.
     pub hardware_type: Option<String>,
-    /// Whether it can do DoIP.
+    /// Whether the connector supports DoIP.
     pub supports_doip: Option<bool>,
-    /// The vehicle that it is in, in words.
+    /// A description of the vehicle.
     pub vehicle_path_string: Option<String>,
     /// The VIN last reported.
     pub vin_number: Option<String>,
-    /// What it was sold as.
+    /// The name of the product.
     pub product_description: Option<String>,
 }
 
-/// A version: the API's examples have numbers, its schema has text.
+/// A version, as a number or as text: the API's examples have numbers, its schema has text.
 fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
         Value::String(text) => Some(text),
@@ -48,19 +48,19 @@ fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>,
 /// The ticket in progress on this connector.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ActiveTicket {
-    /// Its number or UUID, as text.
+    /// The ticket's number or UUID, as text.
     pub ticket_id: Option<String>,
-    /// Its state, in the cloud's words.
+    /// The ticket's state, as the cloud spells it.
     pub state: Option<String>,
-    /// The connection that an operator relays by; `None` while nobody has joined.
+    /// The operator's connection; `None` while no operator has joined.
     pub connection_uuid: Option<Uuid>,
 }
 
 impl ActiveTicket {
     /// The ticket in an answer; `None` for `null`, an empty object or an empty list.
     ///
-    /// The resource's content is not documented: both the names of the ticket resources and those of the websocket's
-    /// ticket updates are understood.
+    /// The content of the resource is not documented. This function understands the names of the ticket
+    /// resources and those of the websocket's ticket updates.
     pub fn from_json(value: &Value) -> Option<Self> {
         let object = match value {
             Value::Array(tickets) => tickets.first()?.as_object()?,
@@ -80,7 +80,8 @@ impl ActiveTicket {
         (ticket != Self::default()).then_some(ticket)
     }
 
-    /// Whether a connection may be open for it: its state, if told, is in progress, however that is spelled.
+    /// Whether a connection may be open for the ticket: its state is "in progress", in any spelling, or
+    /// missing.
     pub fn is_in_progress(&self) -> bool {
         let Some(state) = &self.state else { return true };
         let letters =
@@ -89,7 +90,7 @@ impl ActiveTicket {
     }
 }
 
-/// In what the cloud's record of this connector differs from the configuration, in words.
+/// Describes each difference between the configuration and the cloud's record of this connector.
 pub fn differences(config: &Config, record: &ConnectorRecord) -> Vec<String> {
     let connector = &config.connector;
     let pairs = [
@@ -114,7 +115,7 @@ mod tests {
     use crate::config::{ApiUrl, WebsocketUrl};
 
     #[test]
-    fn differences_are_told_in_words_and_what_the_cloud_does_not_say_is_none() {
+    fn differences_are_described_and_missing_values_are_no_difference() {
         let uuid = "5f3d760d-ade2-4a19-aea4-36e097678ae3";
         let config = Config::new(
             uuid.parse().unwrap(),

@@ -6,9 +6,9 @@ use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 
 /// How long the answer with these headers asks to wait.
 ///
-/// A date is taken relative to the answer's own `Date`: a device's clock may be years off. Without `Date`, relative to
-/// `now`.
-pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+/// A date counts relative to the answer's `Date`, because the device's clock may be years off; without
+/// `Date`, relative to `now`.
+pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = text(headers, &RETRY_AFTER)?;
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_and_dates_are_understood_and_a_date_without_the_devices_clock() {
+    fn seconds_and_dates_are_understood_and_dates_do_not_depend_on_the_devices_clock() {
         let asked = |retry: &str, date: Option<&str>| {
             let mut headers = HeaderMap::new();
             headers.insert(RETRY_AFTER, retry.parse().unwrap());

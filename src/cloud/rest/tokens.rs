@@ -1,4 +1,4 @@
-//! The tokens that a login or a refresh answers with.
+//! The tokens in the answer to a login or a refresh.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,30 +10,31 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The lifetime of a token that does not tell.
+/// The lifetime of a token whose answer states none.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// What a login or a refresh answers with; prints without its secrets.
+/// The answer to a login or a refresh. `Debug` omits the secrets.
 #[derive(Debug, Clone)]
 pub struct Tokens {
-    /// For the `Authorization` header.
+    /// The token for the `Authorization` header.
     pub access: SecretString,
-    /// For the next refresh.
+    /// The token for the next refresh.
     pub refresh: Option<SecretString>,
-    /// How long the access token lives from when it was issued.
+    /// The lifetime of the access token, from when it was issued.
     pub lifetime: Duration,
 }
 
-/// An access token, numbered so that a refused one can be told from the one that replaced it.
+/// An access token, with a number that distinguishes a refused token from the token that replaced it.
 #[derive(Debug, Clone)]
 pub struct AccessToken {
-    /// 1 for the first, and so on.
+    /// 1 for the first token, 2 for the next, and so on.
     pub(crate) generation: u64,
     pub(crate) secret: Arc<SecretString>,
 }
 
 impl AccessToken {
-    /// The value of an `Authorization` header, marked as not to be logged; `None` if the token cannot be sent.
+    /// The value of the `Authorization` header, marked as sensitive; `None` if the token has characters that
+    /// a header must not contain.
     pub(crate) fn header(&self) -> Option<reqwest::header::HeaderValue> {
         let text = Zeroizing::new(format!("Bearer {}", self.secret.expose_secret()));
         let mut value = reqwest::header::HeaderValue::from_str(&text).ok()?;
@@ -43,7 +44,7 @@ impl AccessToken {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct TokenAnswer {
     access_token: SecretString,
     #[serde(default)]
     refresh_token: Option<SecretString>,
@@ -52,7 +53,7 @@ struct Answer {
 }
 
 #[derive(Deserialize)]
-struct Claims {
+struct JwtClaims {
     #[serde(default)]
     exp: Option<f64>,
     #[serde(default)]
@@ -60,24 +61,24 @@ struct Claims {
 }
 
 impl Tokens {
-    /// The tokens in an answer of the login or of the token endpoint.
+    /// Reads the tokens from the answer to a login or a refresh.
     ///
-    /// The lifetime is a difference of times in the answer, since the device's clock may be wrong: `expires_in`, or
-    /// the token's own `exp` − `iat`, the shorter of them; one hour if the answer tells neither.
+    /// The lifetime is a difference of times in the answer, because the device's clock may be wrong: the
+    /// shorter of `expires_in` and the token's `exp` − `iat`, or one hour if the answer has neither.
     pub fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
-        let answer: Answer = serde_json::from_slice(json)?;
-        let told =
+        let answer: TokenAnswer = serde_json::from_slice(json)?;
+        let stated =
             [answer.expires_in.as_ref().and_then(seconds), jwt_lifetime(answer.access_token.expose_secret())];
         Ok(Self {
-            lifetime: told.into_iter().flatten().min().unwrap_or(DEFAULT_LIFETIME),
+            lifetime: stated.into_iter().flatten().min().unwrap_or(DEFAULT_LIFETIME),
             access: answer.access_token,
             refresh: answer.refresh_token.filter(|token| !token.expose_secret().is_empty()),
         })
     }
 }
 
-/// Seconds in either way that clouds write them, `3600` (RFC 6749, 5.1) or `"3600"`. What is neither is no reason to do
-/// without the token.
+/// Seconds as a number, `3600` (RFC 6749, 5.1), or as text, `"3600"`, which some clouds send. Any other value
+/// counts as missing.
 fn seconds(value: &Value) -> Option<Duration> {
     let seconds = match value {
         Value::String(text) => text.trim().parse().ok(),
@@ -86,11 +87,12 @@ fn seconds(value: &Value) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds?).ok()
 }
 
-/// What a JWT (RFC 7519) says of its lifetime. Nothing is verified: it is the cloud that has to trust the token.
+/// The lifetime that a JWT (RFC 7519) states. The signature is not verified: only the cloud has to trust the
+/// token.
 fn jwt_lifetime(token: &str) -> Option<Duration> {
     let payload = token.split('.').nth(1)?;
     let json = Zeroizing::new(URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?);
-    let Claims { exp, iat } = serde_json::from_slice(&json).ok()?;
+    let JwtClaims { exp, iat } = serde_json::from_slice(&json).ok()?;
     Duration::try_from_secs_f64(exp? - iat?).ok()
 }
 
@@ -107,16 +109,16 @@ mod tests {
         assert_eq!(seconds(format!(r#"{{"access_token":"{token}","expires_in":3000}}"#)), 900);
         assert_eq!(seconds(r#"{"access_token":"opaque","expires_in":77}"#.to_owned()), 77);
         assert_eq!(seconds(r#"{"access_token":"opaque"}"#.to_owned()), 3600);
-        for (told, lifetime) in
+        for (stated, lifetime) in
             [("77.0", 77), ("\"77\"", 77), ("null", 3600), ("-1", 3600), ("\"soon\"", 3600), ("[]", 3600)]
         {
-            let answer = format!(r#"{{"access_token":"opaque","expires_in":{told}}}"#);
-            assert_eq!(seconds(answer), lifetime, "{told}");
+            let answer = format!(r#"{{"access_token":"opaque","expires_in":{stated}}}"#);
+            assert_eq!(seconds(answer), lifetime, "{stated}");
         }
     }
 
     #[test]
-    fn a_token_that_is_no_jwt_or_a_strange_one_has_the_default_lifetime() {
+    fn a_token_that_is_not_a_valid_jwt_has_the_default_lifetime() {
         for claims in ["", "{}", "[]", r#"{"exp":1}"#, r#"{"exp":1,"iat":2}"#, r#"{"exp":1e300,"iat":0}"#] {
             let json = format!(r#"{{"access_token":"{}"}}"#, jwt(claims));
             assert_eq!(Tokens::from_json(json.as_bytes()).unwrap().lifetime, DEFAULT_LIFETIME, "{claims}");
@@ -143,8 +145,8 @@ mod tests {
         let tokens = Tokens::from_json(json).unwrap();
         assert_eq!(tokens.refresh.as_ref().unwrap().expose_secret(), "rrr-secret");
         let access = AccessToken { generation: 1, secret: Arc::new(tokens.access.clone()) };
-        let said = format!("{tokens:?} {access:?} {:?}", access.header());
-        assert!(!said.contains("-secret"), "{said}");
+        let printed = format!("{tokens:?} {access:?} {:?}", access.header());
+        assert!(!printed.contains("-secret"), "{printed}");
         assert_eq!(access.header().unwrap().to_str().unwrap(), "Bearer aaa-secret");
     }
 

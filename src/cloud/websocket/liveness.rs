@@ -1,39 +1,41 @@
-//! Whether a link is alive, and how long its round trip takes: a pure state machine (relay protocol, section 1).
+//! Detects a dead websocket and measures its round-trip time: a pure state machine (relay protocol, section
+//! 1).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// What [`Liveness::poll_timeout`] waits for.
+/// The timers of [`Liveness::poll_timeout`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Timer {
+pub(crate) enum LivenessTimer {
     /// A Ping is due.
     Ping,
     /// Nothing was received for too long.
     Dead,
 }
 
-/// What a Ping carries, so that its Pong can be told.
-pub type PingPayload = [u8; 8];
+/// The payload of a Ping, which identifies its Pong.
+pub(crate) type PingPayload = [u8; 8];
 
-/// The liveness of one link.
+/// The liveness of one websocket.
 #[derive(Debug)]
-pub struct Liveness {
+pub(crate) struct Liveness {
     ping_interval: Duration,
     dead_after: Duration,
     next_ping: Instant,
     last_received: Instant,
-    /// The Pings without a Pong, the oldest first; no more than can be sent before the link is dead.
+    /// The Pings without a Pong, the oldest first.
     outstanding: VecDeque<(u64, Instant)>,
     count: u64,
     round_trip: Option<Duration>,
 }
 
-/// So many Pings are remembered; the link is dead before more are outstanding, if intervals are sensible.
+/// How many unanswered Pings are remembered. With sensible intervals the websocket is dead before there are
+/// more.
 const MAX_OUTSTANDING: usize = 8;
 
 impl Liveness {
-    /// A link made now; its first Ping is due at once, to learn the round trip.
-    pub fn new(now: Instant, ping_interval: Duration, dead_after: Duration) -> Self {
+    /// A websocket made now. The first Ping is due immediately, to measure the round-trip time.
+    pub(crate) fn new(now: Instant, ping_interval: Duration, dead_after: Duration) -> Self {
         Self {
             ping_interval,
             dead_after,
@@ -45,29 +47,30 @@ impl Liveness {
         }
     }
 
-    /// Something was received, whatever it was.
-    pub fn handle_received(&mut self, now: Instant) {
+    /// A message of any kind was received.
+    pub(crate) fn handle_received(&mut self, now: Instant) {
         self.last_received = now;
     }
 
-    /// A Pong was received; one that answers no Ping of ours (RFC 6455, 5.5.3) tells nothing about the round trip.
-    pub fn handle_pong(&mut self, now: Instant, payload: &[u8]) {
+    /// A Pong was received. One that answers no Ping of this websocket (RFC 6455, 5.5.3) does not count for
+    /// the round-trip time.
+    pub(crate) fn handle_pong(&mut self, now: Instant, payload: &[u8]) {
         self.last_received = now;
         let Ok(payload) = PingPayload::try_from(payload) else { return };
         let number = u64::from_be_bytes(payload);
         let Some(index) = self.outstanding.iter().position(|(sent, _)| *sent == number) else { return };
-        // A Pong may answer only the most recent of several Pings.
+        // one Pong may answer several Pings, of which it repeats the most recent
         let Some((_, sent_at)) = self.outstanding.drain(..=index).next_back() else { return };
         let sample = now.saturating_duration_since(sent_at);
-        // as TCP smooths its own (RFC 6298)
+        // smoothed as TCP's round-trip time is (RFC 6298)
         self.round_trip = Some(match self.round_trip {
             Some(smoothed) => (smoothed * 7 + sample) / 8,
             None => sample,
         });
     }
 
-    /// A Ping to be sent now, if one is due.
-    pub fn poll_ping(&mut self, now: Instant) -> Option<PingPayload> {
+    /// The Ping to send now, if one is due.
+    pub(crate) fn poll_ping(&mut self, now: Instant) -> Option<PingPayload> {
         if now < self.next_ping {
             return None;
         }
@@ -81,18 +84,22 @@ impl Liveness {
     }
 
     /// Whether nothing was received for too long.
-    pub fn is_dead(&self, now: Instant) -> bool {
+    pub(crate) fn is_dead(&self, now: Instant) -> bool {
         now >= self.last_received + self.dead_after
     }
 
-    /// When to ask again, and for what.
-    pub fn poll_timeout(&self) -> (Instant, Timer) {
+    /// The next deadline, and its reason.
+    pub(crate) fn poll_timeout(&self) -> (Instant, LivenessTimer) {
         let dead = self.last_received + self.dead_after;
-        if dead < self.next_ping { (dead, Timer::Dead) } else { (self.next_ping, Timer::Ping) }
+        if dead < self.next_ping {
+            (dead, LivenessTimer::Dead)
+        } else {
+            (self.next_ping, LivenessTimer::Ping)
+        }
     }
 
-    /// The round trip, smoothed; `None` before the first Pong.
-    pub fn round_trip_time(&self) -> Option<Duration> {
+    /// The smoothed round-trip time; `None` before the first Pong.
+    pub(crate) fn round_trip_time(&self) -> Option<Duration> {
         self.round_trip
     }
 }
@@ -130,7 +137,7 @@ mod tests {
             let (at, timer) = link.poll_timeout();
             assert!(at > now || now == start, "no time passes");
             now = at;
-            if timer == Timer::Dead {
+            if timer == LivenessTimer::Dead {
                 assert!(link.is_dead(now));
                 break now;
             }

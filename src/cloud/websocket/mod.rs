@@ -1,9 +1,18 @@
-//! The websocket to the cloud: connecting, connecting again, and detecting a dead link.
+//! The websocket to the cloud: connecting, reconnecting, detecting a dead connection, and passing messages.
+//!
+//! [`CloudSocket`] receives and sends messages. `connecting` decides with [`reconnect`] when to connect, and
+//! `connect` carries out one attempt. [`liveness`] decides when to send a Ping and when the connection is
+//! dead.
 
+mod cloud_socket;
 mod connect;
-mod link;
-pub mod liveness;
-pub mod reconnect;
-mod socket;
+mod connecting;
+mod event;
+pub(crate) mod liveness;
+pub(crate) mod reconnect;
+mod settings;
+mod transport;
 
-pub use link::{DownReason, Link, LinkEvent, LinkSettings, Outgoing};
+pub use cloud_socket::CloudSocket;
+pub use event::{DownReason, OutgoingMessage, SocketEvent};
+pub use settings::SocketSettings;

@@ -1,15 +1,15 @@
-//! The codes of DoIP's messages (ISO 13400-2); each keeps values that it has no name for.
+//! The codes in DoIP messages (ISO 13400-2). Each code type preserves values without a name.
 
 use std::fmt;
 
-/// Defines a code of one byte: an enum that keeps unknown values, its conversions, and its words.
+/// Defines a code of one byte: an enum that preserves unknown values, its conversions, and its texts.
 macro_rules! codes {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $value:literal => $text:literal,)+ }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy)]
         pub enum $name {
             $($(#[$variant_meta])* $variant,)+
-            /// Any other value, as it was on the wire.
+            /// Any other value, as on the wire.
             Other(u8),
         }
 
@@ -52,7 +52,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The edition that a message is after (table 16).
+    /// The edition of the standard that a message follows (table 16).
     ProtocolVersion {
         /// ISO/DIS 13400-2:2010.
         V2010 = 0x01 => "ISO/DIS 13400-2:2010",
@@ -60,28 +60,28 @@ codes! {
         V2012 = 0x02 => "ISO 13400-2:2012",
         /// ISO 13400-2:2019.
         V2019 = 0x03 => "ISO 13400-2:2019",
-        /// Any: for identification requests of a tester that does not know the vehicle's yet.
+        /// Any edition, in identification requests of a tester that does not know the vehicle's edition yet.
         Default = 0xFF => "any",
     }
 }
 
 impl ProtocolVersion {
-    /// Whether messages of this version are understood here.
-    pub const fn is_supported(self) -> bool {
+    /// Returns whether this module supports messages of this version.
+    pub(crate) const fn is_supported(self) -> bool {
         !matches!(self, Self::Other(_))
     }
 }
 
 codes! {
-    /// Why an entity refused a message by its header (table 19).
+    /// The reason why an entity refused a message because of its header (table 19).
     HeaderNackCode {
-        /// Version and inverse version don't match, or the version is not known; the connection is closed.
+        /// Version and inverse version do not match, or the version is unknown; the connection is closed.
         IncorrectPattern = 0x00 => "incorrect pattern format",
-        /// The payload type is not known.
+        /// The payload type is unknown.
         UnknownPayloadType = 0x01 => "unknown payload type",
-        /// The payload is longer than the entity can ever take.
+        /// The payload is longer than the entity supports.
         MessageTooLarge = 0x02 => "message too large",
-        /// The payload is longer than the entity can take now.
+        /// The payload is longer than the entity's free memory.
         OutOfMemory = 0x03 => "out of memory",
         /// The length does not fit the payload type; the connection is closed.
         InvalidPayloadLength = 0x04 => "invalid payload length",
@@ -89,21 +89,21 @@ codes! {
 }
 
 codes! {
-    /// What kind of routing a tester asks for (table 47).
+    /// The kind of routing that a tester requests (table 47).
     ActivationType {
-        /// The default.
+        /// Default routing.
         Default = 0x00 => "default",
-        /// What a regulation requires (WWH-OBD).
+        /// Routing required by regulation (WWH-OBD).
         Regulation = 0x01 => "required by regulation",
-        /// Central security.
+        /// Routing with central security.
         CentralSecurity = 0xE0 => "central security",
     }
 }
 
 codes! {
-    /// An entity's answer to routing activation (table 49).
+    /// An entity's answer to a routing activation (table 49).
     ActivationCode {
-        /// The tester's address is not one that the entity serves; the connection is closed.
+        /// The entity does not serve the tester's address; the connection is closed.
         UnknownSourceAddress = 0x00 => "denied: unknown source address",
         /// All the entity's sockets are in use; the connection is closed.
         NoSocketFree = 0x01 => "denied: all TCP sockets are registered and active",
@@ -113,33 +113,33 @@ codes! {
         AddressInUse = 0x03 => "denied: the source address is active on another connection",
         /// Authentication is missing; the connection stays open.
         MissingAuthentication = 0x04 => "denied: authentication is missing",
-        /// Somebody refused the confirmation; the connection is closed.
+        /// The confirmation in the vehicle was refused; the connection is closed.
         RejectedConfirmation = 0x05 => "denied: the confirmation was rejected",
-        /// The activation type is not known; the connection is closed.
+        /// The activation type is unknown; the connection is closed.
         UnsupportedActivationType = 0x06 => "denied: unsupported routing activation type",
-        /// The entity wants TLS; the connection is closed.
+        /// The entity requires TLS; the connection is closed.
         TlsRequired = 0x07 => "denied: an encrypted connection by TLS is required",
         /// Routing is active.
         Activated = 0x10 => "routing activated",
-        /// Routing will be active once somebody has confirmed it in the vehicle.
+        /// Routing will be active after a confirmation in the vehicle.
         ConfirmationRequired = 0x11 => "routing will be activated; confirmation is required",
     }
 }
 
 codes! {
-    /// Why a diagnostic message was not routed (table 26).
+    /// The reason why a diagnostic message was not routed (table 26).
     DiagnosticNackCode {
         /// The source address is not the activated one.
         InvalidSourceAddress = 0x02 => "invalid source address",
-        /// No such target.
+        /// The target address is unknown.
         UnknownTargetAddress = 0x03 => "unknown target address",
-        /// The message is longer than the target can take.
+        /// The message is longer than the target supports.
         MessageTooLarge = 0x04 => "diagnostic message too large",
-        /// The entity lacks memory.
+        /// The entity has not enough free memory.
         OutOfMemory = 0x05 => "out of memory",
         /// The target does not answer on its network.
         TargetUnreachable = 0x06 => "target unreachable",
-        /// The target's network is not known.
+        /// The target's network is unknown.
         UnknownNetwork = 0x07 => "unknown network",
         /// The transport protocol to the target failed.
         TransportProtocolError = 0x08 => "transport protocol error",
@@ -147,9 +147,9 @@ codes! {
 }
 
 codes! {
-    /// What an entity wants a tester to do before anything else (table 6).
+    /// The action that an entity requires of a tester first (table 6).
     FurtherAction {
-        /// Nothing.
+        /// No action.
         None = 0x00 => "none",
         /// Routing activation with central security.
         CentralSecurity = 0x10 => "routing activation with central security",
@@ -159,19 +159,19 @@ codes! {
 codes! {
     /// Whether the entities of the vehicle agree on VIN and GID (table 7).
     SyncStatus {
-        /// They do.
+        /// The entities agree.
         Synchronized = 0x00 => "VIN and GID are synchronized",
-        /// Not yet.
+        /// The entities do not agree yet.
         Incomplete = 0x10 => "VIN and GID are not synchronized yet",
     }
 }
 
 codes! {
-    /// What an entity is (table 11).
+    /// The kind of an entity (table 11).
     NodeType {
-        /// It routes to others.
+        /// A gateway, which routes messages to ECUs.
         Gateway = 0x00 => "gateway",
-        /// It stands for itself.
+        /// An ECU that is on the network itself.
         Node = 0x01 => "node",
     }
 }
@@ -179,11 +179,11 @@ codes! {
 codes! {
     /// Whether the vehicle is ready for diagnostics (table 9).
     PowerMode {
-        /// It is not.
+        /// The vehicle is not ready.
         NotReady = 0x00 => "not ready",
-        /// It is.
+        /// The vehicle is ready.
         Ready = 0x01 => "ready",
-        /// The entity can't tell.
+        /// The entity cannot determine whether the vehicle is ready.
         NotSupported = 0x02 => "not supported",
     }
 }
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_byte_survives_the_way_through_every_code() {
+    fn every_byte_is_preserved_by_every_code() {
         for byte in 0..=u8::MAX {
             assert_eq!(u8::from(ActivationCode::from(byte)), byte);
             assert_eq!(u8::from(ActivationType::from(byte)), byte);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_says_its_meaning_and_its_number() {
+    fn a_code_is_displayed_with_its_meaning_and_its_number() {
         assert_eq!(
             ActivationCode::from(0x07).to_string(),
             "denied: an encrypted connection by TLS is required (0x07)"

@@ -1,4 +1,4 @@
-//! An IPv4 link-local address of our own (RFC 3927), claimed as RFC 5227 says: probe, announce, defend once.
+//! An IPv4 link-local address (RFC 3927), claimed by RFC 5227: probe, announce, defend once.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -16,32 +16,37 @@ const MAX_CONFLICTS: u32 = 10;
 const RATE_LIMIT_INTERVAL: Duration = Duration::from_secs(60);
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The prefix of link-local addresses.
-pub const PREFIX: u8 = 16;
+/// Prefix length of link-local addresses, in bits.
+pub(crate) const PREFIX: u8 = 16;
 
-/// What changed.
+/// An event of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkLocalEvent {
-    /// The address is ours.
+pub(crate) enum LinkLocalEvent {
+    /// The address is claimed and can be used.
     Claimed(Ipv4Addr),
-    /// Somebody else has it, and we give it up; another one is claimed.
+    /// Another host uses the address, which must not be used any longer; another address is being claimed.
     Lost(Ipv4Addr),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ClaimState {
     Probing { sent: u32, next: Instant },
     Announcing { sent: u32, next: Instant },
     Bound,
 }
 
-/// Claims an address; one for each interface.
+/// Claims an IPv4 link-local address for one interface.
+///
+/// A claim is a pure state machine: it does no I/O and reads no clock. Pass every ARP packet of the interface
+/// to [`handle_packet`](Self::handle_packet) and call [`handle_timeout`](Self::handle_timeout) when
+/// [`poll_timeout`](Self::poll_timeout) is due. After each call, broadcast the packets of
+/// [`poll_transmit`](Self::poll_transmit) and take the events of [`poll_event`](Self::poll_event).
 #[derive(Debug)]
 pub struct LinkLocal {
     mac: [u8; 6],
     rng: fastrand::Rng,
     address: Ipv4Addr,
-    state: State,
+    state: ClaimState,
     conflicts: u32,
     defended: Option<Instant>,
     outgoing: Vec<ArpPacket>,
@@ -49,7 +54,9 @@ pub struct LinkLocal {
 }
 
 impl LinkLocal {
-    /// Begins to claim an address, chosen by the interface's hardware address, so that it stays the same.
+    /// Starts to claim an address.
+    ///
+    /// The hardware address determines the choice, so that an interface claims the same address each time.
     pub fn new(mac: [u8; 6], now: Instant) -> Self {
         let [a, b, c, d, e, f] = mac;
         let mut rng = fastrand::Rng::with_seed(u64::from_be_bytes([0, 0, a, b, c, d, e, f]));
@@ -59,7 +66,7 @@ impl LinkLocal {
             mac,
             rng,
             address,
-            state: State::Probing { sent: 0, next },
+            state: ClaimState::Probing { sent: 0, next },
             conflicts: 0,
             defended: None,
             outgoing: Vec::new(),
@@ -67,26 +74,26 @@ impl LinkLocal {
         }
     }
 
-    /// The address that is claimed, or ours already.
+    /// Returns the address that is claimed or being claimed.
     pub fn address(&self) -> Ipv4Addr {
         self.address
     }
 
-    /// A packet on the link.
-    pub fn handle_packet(&mut self, now: Instant, packet: &ArpPacket) {
+    /// Takes an ARP packet from the interface.
+    pub(crate) fn handle_packet(&mut self, now: Instant, packet: &ArpPacket) {
         if packet.sender_mac == self.mac {
             return;
         }
         let uses = packet.sender_ip == self.address;
         match self.state {
-            State::Probing { .. } => {
-                // somebody else's probe for the same address is as good as using it
+            ClaimState::Probing { .. } => {
+                // a probe of another host for the same address is a conflict too
                 let probes = packet.sender_ip.is_unspecified() && packet.target_ip == self.address;
                 if uses || probes {
                     self.choose_again(now);
                 }
             }
-            State::Announcing { .. } | State::Bound if uses => {
+            ClaimState::Announcing { .. } | ClaimState::Bound if uses => {
                 let defended = self.defended.replace(now);
                 if defended.is_none_or(|at| now.saturating_duration_since(at) >= DEFEND_INTERVAL) {
                     self.announce();
@@ -108,14 +115,14 @@ impl LinkLocal {
         } else {
             random(&mut self.rng, Duration::ZERO, PROBE_WAIT)
         };
-        self.state = State::Probing { sent: 0, next: now + wait };
+        self.state = ClaimState::Probing { sent: 0, next: now + wait };
     }
 
     fn announce(&mut self) {
         self.send(self.address);
     }
 
-    /// A request for our address, from this sender.
+    /// Queues an ARP request for our address with this sender address.
     fn send(&mut self, sender_ip: Ipv4Addr) {
         self.outgoing.push(ArpPacket {
             is_reply: false,
@@ -126,56 +133,56 @@ impl LinkLocal {
         });
     }
 
-    /// A deadline of [`LinkLocal::poll_timeout`] has passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    /// Sends the probe or announcement that is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
         match self.state {
-            State::Probing { sent, next } if next <= now && sent < PROBE_NUM => {
+            ClaimState::Probing { sent, next } if next <= now && sent < PROBE_NUM => {
                 self.send(Ipv4Addr::UNSPECIFIED);
                 let wait = if sent + 1 == PROBE_NUM {
                     ANNOUNCE_WAIT
                 } else {
                     random(&mut self.rng, PROBE_MIN, PROBE_MAX)
                 };
-                self.state = State::Probing { sent: sent + 1, next: now + wait };
+                self.state = ClaimState::Probing { sent: sent + 1, next: now + wait };
             }
-            State::Probing { next, .. } if next <= now => {
+            ClaimState::Probing { next, .. } if next <= now => {
                 self.conflicts = 0;
                 self.events.push_back(LinkLocalEvent::Claimed(self.address));
                 self.announce();
-                self.state = State::Announcing { sent: 1, next: now + ANNOUNCE_INTERVAL };
+                self.state = ClaimState::Announcing { sent: 1, next: now + ANNOUNCE_INTERVAL };
             }
-            State::Announcing { sent, next } if next <= now => {
+            ClaimState::Announcing { sent, next } if next <= now => {
                 self.announce();
                 self.state = if sent + 1 >= ANNOUNCE_NUM {
-                    State::Bound
+                    ClaimState::Bound
                 } else {
-                    State::Announcing { sent: sent + 1, next: now + ANNOUNCE_INTERVAL }
+                    ClaimState::Announcing { sent: sent + 1, next: now + ANNOUNCE_INTERVAL }
                 };
             }
             _ => {}
         }
     }
 
-    /// When [`LinkLocal::handle_timeout`] is due.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    /// Returns when [`LinkLocal::handle_timeout`] is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
-            State::Probing { next, .. } | State::Announcing { next, .. } => Some(next),
-            State::Bound => None,
+            ClaimState::Probing { next, .. } | ClaimState::Announcing { next, .. } => Some(next),
+            ClaimState::Bound => None,
         }
     }
 
-    /// The next packet to broadcast.
-    pub fn poll_transmit(&mut self) -> Option<ArpPacket> {
+    /// Returns the next packet to broadcast.
+    pub(crate) fn poll_transmit(&mut self) -> Option<ArpPacket> {
         (!self.outgoing.is_empty()).then(|| self.outgoing.remove(0))
     }
 
-    /// The next thing to tell.
-    pub fn poll_event(&mut self) -> Option<LinkLocalEvent> {
+    /// Returns the next event.
+    pub(crate) fn poll_event(&mut self) -> Option<LinkLocalEvent> {
         self.events.pop_front()
     }
 }
 
-/// 169.254.1.0 to 169.254.254.255 (RFC 3927, 2.1).
+/// Returns a random address from 169.254.1.0 to 169.254.254.255 (RFC 3927, 2.1).
 fn candidate(rng: &mut fastrand::Rng) -> Ipv4Addr {
     Ipv4Addr::new(169, 254, rng.u8(1..=254), rng.u8(..))
 }
@@ -191,7 +198,7 @@ mod tests {
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
     const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
-    /// Runs until then, or until something is told.
+    /// Runs until the next event, or until no timeout is left.
     fn run(link: &mut LinkLocal, now: &mut Instant) -> (Vec<ArpPacket>, Option<LinkLocalEvent>) {
         let mut sent = Vec::new();
         loop {
@@ -228,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_somebody_uses_or_probes_is_not_claimed() {
+    fn an_address_that_another_host_uses_or_probes_is_not_claimed() {
         let mut now = Instant::now();
         let mut link = LinkLocal::new(MAC, now);
         let first = link.address();
@@ -259,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn after_ten_conflicts_it_goes_slowly() {
+    fn after_ten_conflicts_the_next_claim_waits_a_minute() {
         let now = Instant::now();
         let mut link = LinkLocal::new(MAC, now);
         for _ in 0..MAX_CONFLICTS {

@@ -1,4 +1,4 @@
-//! DoIP's messages, for tester and entity.
+//! DoIP messages of testers and entities.
 
 use std::fmt;
 
@@ -8,32 +8,32 @@ use super::{
 };
 use crate::protocol::vin::{Vin, VinError};
 
-/// The address of a tester, an ECU or a group of them (ISO 13400-2, table 13).
+/// The address of a tester, an ECU or a group of ECUs (ISO 13400-2, table 13).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LogicalAddress(u16);
 
-/// A number that is no logical address.
+/// A number that is not a logical address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("0x{0:X} is not a logical address (16 bits: to 0xFFFF)")]
 pub struct LogicalAddressError(pub u32);
 
 impl LogicalAddress {
-    /// The address with this value.
+    /// Creates the address with this value.
     pub const fn new(value: u16) -> Self {
         Self(value)
     }
 
-    /// Its value.
+    /// Returns the value of the address.
     pub const fn get(self) -> u16 {
         self.0
     }
 
-    /// Whether it is one for external test equipment, 0x0E00…0x0FFF.
+    /// Returns whether this is an address of external test equipment, 0x0E00…0x0FFF.
     pub const fn is_tester(self) -> bool {
         matches!(self.0, 0x0E00..=0x0FFF)
     }
 
-    /// Whether it stands for a group of ECUs, 0xE000…0xEFFF.
+    /// Returns whether this is the address of a group of ECUs, 0xE000…0xEFFF.
     pub const fn is_functional(self) -> bool {
         matches!(self.0, 0xE000..=0xEFFF)
     }
@@ -93,76 +93,76 @@ macro_rules! identifier {
 }
 
 identifier! {
-    /// What tells an entity from all others, mostly its MAC address.
+    /// Entity identifier: unique for each entity, usually its MAC address.
     Eid
 }
 
 identifier! {
-    /// What the entities of one vehicle have in common while they have no VIN.
+    /// Group identifier: common to the entities of one vehicle while they have no VIN.
     Gid
 }
 
-/// A message.
+/// A DoIP message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The edition it is after.
+    /// Edition of the standard that the message follows.
     pub version: ProtocolVersion,
-    /// What it says.
+    /// Content of the message.
     pub payload: Payload,
 }
 
 impl Message {
-    /// A message of this version.
+    /// Creates a message of this version.
     pub fn new(version: ProtocolVersion, payload: impl Into<Payload>) -> Self {
         Self { version, payload: payload.into() }
     }
 }
 
-/// What a message says (ISO 13400-2, table 17).
+/// The content of a message (ISO 13400-2, table 17).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Payload {
-    /// 0x0000: a message was refused by its header.
+    /// 0x0000: refuses a message because of its header.
     HeaderNack(HeaderNackCode),
-    /// 0x0001: who is there?
+    /// 0x0001: asks all entities to identify themselves.
     IdentificationRequest,
-    /// 0x0002: is the entity with this EID there?
+    /// 0x0002: asks the entity with this EID to identify itself.
     IdentificationRequestByEid(Eid),
-    /// 0x0003: are entities of the vehicle with this VIN there?
+    /// 0x0003: asks the entities of the vehicle with this VIN to identify themselves.
     IdentificationRequestByVin([u8; 17]),
     /// 0x0004: an entity announces itself, or answers an identification request.
     Announcement(Announcement),
-    /// 0x0005: asks for routing on this connection.
+    /// 0x0005: requests routing on this connection.
     ActivationRequest(ActivationRequest),
-    /// 0x0006: the answer.
+    /// 0x0006: accepts or refuses routing.
     ActivationResponse(ActivationResponse),
-    /// 0x0007: is the tester still there?
+    /// 0x0007: asks whether the tester is still there.
     AliveCheckRequest,
-    /// 0x0008: the tester with this address is.
+    /// 0x0008: confirms that the tester with this address is there.
     AliveCheckResponse(LogicalAddress),
     /// 0x4001: asks for the entity's status.
     EntityStatusRequest,
-    /// 0x4002: the answer.
+    /// 0x4002: the entity's status.
     EntityStatusResponse(EntityStatus),
     /// 0x4003: asks whether the vehicle is ready for diagnostics.
     PowerModeRequest,
-    /// 0x4004: the answer.
+    /// 0x4004: the vehicle's power mode.
     PowerModeResponse(PowerMode),
     /// 0x8001: a diagnostic request or response.
     Diagnostic(DiagnosticMessage),
-    /// 0x8002: a diagnostic message was passed on.
+    /// 0x8002: confirms that a diagnostic message was passed on.
     DiagnosticAck(DiagnosticAck),
-    /// 0x8003: a diagnostic message was not passed on.
+    /// 0x8003: reports that a diagnostic message was not passed on.
     DiagnosticNack(DiagnosticNack),
-    /// Of another type, such as the manufacturer's own at 0xF000…0xFFFF.
+    /// Any other type, such as those of manufacturers at 0xF000…0xFFFF.
     Other {
         /// The payload type.
         payload_type: u16,
-        /// The payload.
+        /// The payload bytes.
         data: Vec<u8>,
     },
 }
 
-/// Makes payloads from their contents.
+/// Implements the conversion of payload structs into [`Payload`].
 macro_rules! payload_from {
     ($($content:ident => $variant:ident),+) => {
         $(impl From<$content> for Payload {
@@ -183,20 +183,20 @@ payload_from!(
     DiagnosticNack => DiagnosticNack
 );
 
-/// Who an entity is (table 5).
+/// The identity of an entity (table 5).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Announcement {
-    /// The VIN as it was sent; see [`Announcement::vin`].
+    /// The bytes of the VIN field; [`Announcement::vin`] returns the VIN in it.
     pub vin: [u8; 17],
-    /// The entity's address.
+    /// Address of the entity.
     pub address: LogicalAddress,
-    /// The entity's identifier.
+    /// Identifier of the entity.
     pub eid: Eid,
-    /// The vehicle's identifier; `None` when it is not set (all 0x00 or all 0xFF).
+    /// Identifier of the vehicle; `None` if not set (all 0x00 or all 0xFF).
     pub gid: Option<Gid>,
-    /// What a tester must do first.
+    /// The action that the entity requires of a tester first.
     pub further_action: FurtherAction,
-    /// Whether VIN and GID are synchronized; older entities don't say.
+    /// Whether VIN and GID are synchronized; `None` if the entity does not report it, as older ones.
     pub sync_status: Option<SyncStatus>,
 }
 
@@ -211,7 +211,7 @@ impl Announcement {
     }
 }
 
-// the VIN stays out of logs above DEBUG, and printing is for logs
+// debug output goes to logs, in which the VIN may appear at DEBUG and below only
 impl fmt::Debug for Announcement {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -226,76 +226,76 @@ impl fmt::Debug for Announcement {
     }
 }
 
-/// Asks for routing (table 46).
+/// A request for routing (table 46).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ActivationRequest {
-    /// The tester.
+    /// Address of the tester.
     pub source: LogicalAddress,
-    /// What for.
+    /// Kind of routing.
     pub activation_type: ActivationType,
-    /// The manufacturer's field.
+    /// Manufacturer's field.
     pub oem: Option<[u8; 4]>,
 }
 
-/// The answer to a request for routing (table 48).
+/// The response to a request for routing (table 48).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ActivationResponse {
-    /// The tester.
+    /// Address of the tester.
     pub tester: LogicalAddress,
-    /// The entity.
+    /// Address of the entity.
     pub entity: LogicalAddress,
-    /// The answer.
+    /// The entity's decision.
     pub code: ActivationCode,
-    /// The manufacturer's field.
+    /// Manufacturer's field.
     pub oem: Option<[u8; 4]>,
 }
 
-/// An entity's status (table 11).
+/// The status of an entity (table 11).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntityStatus {
-    /// What it is.
+    /// Kind of the entity.
     pub node_type: NodeType,
-    /// How many TCP connections it can serve at once.
+    /// Number of TCP connections that the entity can serve simultaneously.
     pub max_sockets: u8,
-    /// How many it serves now.
+    /// Number of open TCP connections.
     pub open_sockets: u8,
-    /// The longest diagnostic message that it takes, in bytes.
+    /// Longest diagnostic message that the entity accepts, in bytes; `None` if not reported.
     pub max_data_size: Option<u32>,
 }
 
 /// A diagnostic request or response (table 21).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiagnosticMessage {
-    /// Who sends it.
+    /// Address of the sender.
     pub source: LogicalAddress,
-    /// For whom it is.
+    /// Address of the receiver.
     pub target: LogicalAddress,
     /// The request or response; at least one byte.
     pub data: Vec<u8>,
 }
 
-/// A diagnostic message was passed on (table 23).
+/// The confirmation that a diagnostic message was passed on (table 23).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiagnosticAck {
-    /// The ECU for which the message was.
+    /// Address of the ECU to which the message was sent.
     pub source: LogicalAddress,
-    /// The tester that sent the message.
+    /// Address of the tester that sent the message.
     pub target: LogicalAddress,
-    /// 0x00; all other values are reserved.
+    /// The code 0x00; all other values are reserved.
     pub code: u8,
-    /// The first bytes of the message, or none.
+    /// First bytes of the message; may be empty.
     pub previous: Vec<u8>,
 }
 
-/// A diagnostic message was not passed on (table 25).
+/// The report that a diagnostic message was not passed on (table 25).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiagnosticNack {
-    /// The ECU for which the message was.
+    /// Address of the ECU to which the message was sent.
     pub source: LogicalAddress,
-    /// The tester that sent the message.
+    /// Address of the tester that sent the message.
     pub target: LogicalAddress,
-    /// Why not.
+    /// The reason.
     pub code: DiagnosticNackCode,
-    /// The first bytes of the message, or none.
+    /// First bytes of the message; may be empty.
     pub previous: Vec<u8>,
 }

@@ -1,6 +1,9 @@
-//! DoIP (ISO 13400-2:2012 and 2019): messages, discovery, and sessions with a gateway.
+//! DoIP (ISO 13400-2:2012 and 2019), as pure state machines.
 //!
-//! What decides anything is a pure state machine, with time as an argument: `handle_*` in, `poll_*` out.
+//! - [`codec`] encodes and decodes messages.
+//! - [`discovery`] finds the gateways of the vehicle by UDP.
+//! - [`connection`] is a tester's connection to a gateway by TCP or TLS.
+//! - [`link_local`] claims an IPv4 link-local address.
 
 pub mod codec;
 mod codes;
@@ -18,7 +21,7 @@ pub use message::{
     Eid, EntityStatus, Gid, LogicalAddress, LogicalAddressError, Message, Payload,
 };
 
-/// The port for discovery by UDP, and for sessions by TCP without TLS (ISO 13400-2, 7.2 and 7.3).
+/// Port of discovery by UDP and of connections by TCP without TLS (ISO 13400-2, 7.2 and 7.3).
 pub const PORT: u16 = 13400;
-/// The port for sessions by TLS (ISO 13400-2:2019).
-pub const TLS_PORT: u16 = 3496;
+/// Port of connections by TLS (ISO 13400-2:2019).
+pub(crate) const TLS_PORT: u16 = 3496;

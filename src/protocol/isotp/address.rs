@@ -1,11 +1,11 @@
-//! Which frames belong to which two sides (ISO 15765-2, 10.3).
+//! Identifiers and address bytes of the two peers (ISO 15765-2, 10.3).
 
 use connector_hal::can::{CanFrame, CanId};
 
 const NORMAL_FIXED: u32 = 0x18DA_0000;
 const MIXED_FIXED: u32 = 0x18CE_0000;
 
-/// Which identifiers and address bytes stand for the two sides (ISO 15765-2, 10.3).
+/// The identifiers and address bytes that two peers use (ISO 15765-2, 10.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addressing {
     transmit: CanId,
@@ -15,7 +15,7 @@ pub struct Addressing {
 }
 
 impl Addressing {
-    /// Any identifiers, with or without an address byte each way.
+    /// Creates an address from any identifiers, with or without an address byte in each direction.
     pub fn new(
         transmit: CanId,
         receive: CanId,
@@ -25,54 +25,59 @@ impl Addressing {
         Self { transmit, receive, transmit_address, receive_address }
     }
 
-    /// Normal addressing: the identifiers say it all.
+    /// Normal addressing: the identifiers alone address the peers.
     pub fn normal(transmit: CanId, receive: CanId) -> Self {
         Self::new(transmit, receive, None, None)
     }
 
-    /// Normal fixed addressing, physical: 0x18DA`target``source` out, 0x18DA`source``target` in.
+    /// Physical normal fixed addressing: transmits with 0x18DA`target``source`, receives
+    /// 0x18DA`source``target`.
     pub fn normal_fixed(target: u8, source: u8) -> Self {
         let (transmit, receive) = fixed_pair(NORMAL_FIXED, target, source);
         Self::normal(transmit, receive)
     }
 
-    /// Extended addressing: the first data byte is the address of whom the frame is for.
+    /// Extended addressing: the first data byte is the address of the frame's receiver.
     pub fn extended(transmit: CanId, receive: CanId, transmit_address: u8, receive_address: u8) -> Self {
         Self::new(transmit, receive, Some(transmit_address), Some(receive_address))
     }
 
-    /// Mixed addressing with any identifiers (11 bits by the standard): the same address extension both ways.
+    /// Mixed addressing: the first data byte is the same address extension in both directions.
+    ///
+    /// The standard defines this for 11-bit identifiers.
     pub fn mixed(transmit: CanId, receive: CanId, address_extension: u8) -> Self {
         Self::extended(transmit, receive, address_extension, address_extension)
     }
 
-    /// Mixed addressing with 29 bits, physical: 0x18CE`target``source` out, 0x18CE`source``target` in.
+    /// Physical mixed addressing with 29 bits: transmits with 0x18CE`target``source`, receives
+    /// 0x18CE`source``target`.
     pub fn mixed_fixed(target: u8, source: u8, address_extension: u8) -> Self {
         let (transmit, receive) = fixed_pair(MIXED_FIXED, target, source);
         Self::mixed(transmit, receive, address_extension)
     }
 
-    /// The identifier of what we send.
+    /// Returns the identifier with which this side sends.
     pub fn transmit_id(&self) -> CanId {
         self.transmit
     }
 
-    /// The identifier of what we receive.
+    /// Returns the identifier with which the peer sends.
     pub fn receive_id(&self) -> CanId {
         self.receive
     }
 
-    /// How many data bytes of each frame sent the address takes: 0 or 1.
+    /// Returns the number of address bytes in each sent frame: 0 or 1.
     pub fn address_bytes(&self) -> usize {
         usize::from(self.transmit_address.is_some())
     }
 
-    /// The address bytes that our frames and the peer's begin with, where there are both.
+    /// Returns the address bytes of sent and received frames, if both have one.
     pub fn addresses(&self) -> Option<(u8, u8)> {
         self.transmit_address.zip(self.receive_address)
     }
 
-    /// Whether a frame is for us: a data frame whose identifier, format and address byte match.
+    /// Returns whether this is a data frame with the identifier, format and address byte of the peer's
+    /// frames.
     pub fn accepts(&self, frame: &CanFrame) -> bool {
         frame.is_data() && frame.id() == self.receive && address_matches(self.receive_address, frame.data())
     }
@@ -81,16 +86,17 @@ impl Addressing {
         self.transmit_address
     }
 
-    /// How many data bytes of each frame received the address takes.
+    /// Returns the number of address bytes in each received frame: 0 or 1.
     pub(super) fn receive_address_bytes(&self) -> usize {
         usize::from(self.receive_address.is_some())
     }
 }
 
-/// The identifier to send flow control to, where only the response's is known.
+/// Returns the identifier for flow control to an ECU of which only the response identifier is known.
 ///
-/// 0x7E8…0x7EF are answered on 0x7E0…0x7E7 (ISO 15765-4), 0x18DAxxyy on 0x18DAyyxx, any other 29-bit identifier with
-/// its two addresses swapped likewise; other 11-bit ones on the identifier 8 below, as most manufacturers have it.
+/// - 0x7E8…0x7EF: 0x7E0…0x7E7 (ISO 15765-4).
+/// - 0x18DAxxyy and any other 29-bit identifier: the same identifier with its two addresses swapped.
+/// - Any other 11-bit identifier: the identifier minus 8, as most manufacturers assign it.
 pub fn physical_request_id(response: CanId) -> CanId {
     let raw = response.raw();
     if response.is_extended() {
@@ -100,7 +106,7 @@ pub fn physical_request_id(response: CanId) -> CanId {
     }
 }
 
-/// Whether the data begin with the address byte, where there is one.
+/// Returns whether the data begin with the address byte, or no address byte is used.
 pub(super) fn address_matches(address: Option<u8>, data: &[u8]) -> bool {
     address.is_none_or(|address| data.first() == Some(&address))
 }
@@ -144,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn flow_control_goes_to_the_physical_address_of_who_answered() {
+    fn flow_control_goes_to_the_physical_address_of_the_responding_ecu() {
         for (response, request) in [
             (0x7E8, 0x7E0),
             (0x7EF, 0x7E7),

@@ -1,39 +1,43 @@
-//! How an endpoint is set up.
+//! Configuration of an endpoint.
 
 use std::time::Duration;
 
 use super::Addressing;
 
-/// The longest PDU accepted in either direction by default: 1 MiB.
-pub const DEFAULT_MAX_PDU: usize = 1 << 20;
-/// What frames are filled up with (ISO 15765-2, 10.4.2.1).
+/// Default of the longest PDU in either direction: 1 MiB.
+pub(super) const DEFAULT_MAX_PDU: usize = 1 << 20;
+/// Default padding byte (ISO 15765-2, 10.4.2.1).
 pub(super) const PADDING_BYTE: u8 = 0xCC;
 
-/// How one [`Endpoint`](super::Endpoint) talks to its peer.
+/// Configuration of an [`Endpoint`](super::Endpoint).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Who the two sides are.
+    /// Identifiers and address bytes of the two peers.
     pub addressing: Addressing,
-    /// The frames we send; what we receive may have any size.
+    /// Type and size of the frames to send; received frames may have any size.
     pub frame_size: FrameSize,
-    /// Whether short frames are filled up to 8 bytes; default enabled with 0xCC.
+    /// Padding of short frames to 8 bytes; by default enabled with 0xCC.
     pub padding: Padding,
-    /// How many consecutive frames a sender may send us before it waits for a flow control; default 0, all of them.
+    /// Number of consecutive frames that the peer may send before it waits for a flow control; by default 0,
+    /// no limit.
     pub block_size: u8,
-    /// The separation time asked of a sender; default none.
+    /// Separation time that the peer is asked to keep; by default none.
     pub st_min: SeparationTime,
-    /// The longest PDU accepted in either direction, in bytes; default [`DEFAULT_MAX_PDU`].
+    /// Longest PDU accepted in either direction, in bytes; by default 1 MiB.
     pub max_pdu: usize,
-    /// N_WFTmax: how many flow controls that say wait are taken in a row; default 255, for ECUs that erase memory.
+    /// N_WFTmax: number of consecutive flow controls with status "wait" that are accepted.
+    ///
+    /// The default is 255, for ECUs that erase memory.
     pub max_wait_frames: u8,
-    /// How many consecutive frames may be without outcome while the separation time is 0; default 4, at least 1.
+    /// Number of consecutive frames that may be without outcome while the separation time is 0; by default 4,
+    /// at least 1.
     pub window: usize,
-    /// The N_ timers; default 1000 ms each.
+    /// The N_ timers; by default 1000 ms each.
     pub timeouts: Timeouts,
 }
 
 impl Config {
-    /// Everything as by default.
+    /// Creates a configuration with all defaults.
     pub fn new(addressing: Addressing) -> Self {
         Self {
             addressing,
@@ -49,56 +53,61 @@ impl Config {
     }
 }
 
-/// Whether frames are filled up to 8 bytes.
+/// Padding of short frames to 8 bytes.
 ///
-/// FD frames above 8 bytes are filled up to the next length that exists in any case.
+/// FD frames of more than 8 bytes are always padded to the next length that CAN FD has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Padding {
-    /// Every frame has at least 8 bytes, filled up with this one.
+    /// Every frame is padded to at least 8 bytes with this byte.
     Enabled(u8),
-    /// Frames are as short as their content.
+    /// Frames are not padded.
     Disabled,
-    /// As the peer does it; filled up with this byte until a frame of the peer shows that it does not do so.
+    /// Frames are padded with this byte until a frame of the peer shows that the peer does not pad.
     ///
-    /// More ECUs are deaf to short frames than to filled ones, hence the beginning.
+    /// More ECUs ignore short frames than padded ones, so padding comes first.
     Detection(u8),
 }
 
-/// Enabled, with 0xCC.
+/// Padding is enabled, with 0xCC.
 impl Default for Padding {
     fn default() -> Self {
         Self::Enabled(PADDING_BYTE)
     }
 }
 
-/// The frames sent.
+/// Type and size of sent frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FrameSize {
     /// Classic frames of 8 bytes.
     #[default]
     Classic,
-    /// FD frames; make it by [`FrameSize::fd`].
+    /// FD frames; [`FrameSize::fd`] creates this variant and checks the size.
     Fd {
-        /// TX_DL, the longest data field: 8, 12, 16, 20, 24, 32, 48 or 64. Anything else counts as the next below.
+        /// TX_DL, the longest data field: 8, 12, 16, 20, 24, 32, 48 or 64 bytes. Any other value counts as
+        /// the next smaller one.
         tx_dl: u8,
-        /// Whether the data phase is sent at the data bit rate.
+        /// Whether the data phase uses the data bit rate.
         bit_rate_switch: bool,
     },
 }
 
-/// A number that is no TX_DL.
+/// A number that is not a valid TX_DL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is no FD frame size for ISO-TP; it is 8, 12, 16, 20, 24, 32, 48 or 64")]
+#[error("{0} is not an FD frame size for ISO-TP; valid sizes are 8, 12, 16, 20, 24, 32, 48 and 64")]
 pub struct FrameSizeError(pub u8);
 
 impl FrameSize {
-    /// FD frames of up to `tx_dl` bytes; an error unless that is a TX_DL of ISO 15765-2.
+    /// FD frames of up to `tx_dl` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `tx_dl` is not a TX_DL of ISO 15765-2.
     pub fn fd(tx_dl: u8, bit_rate_switch: bool) -> Result<Self, FrameSizeError> {
         let size = Self::Fd { tx_dl, bit_rate_switch };
         if size.tx_dl() == usize::from(tx_dl) { Ok(size) } else { Err(FrameSizeError(tx_dl)) }
     }
 
-    /// The longest data field, in bytes.
+    /// Returns the longest data field, in bytes.
     pub fn tx_dl(self) -> usize {
         match self {
             Self::Classic => 8,
@@ -116,13 +125,13 @@ impl FrameSize {
     }
 }
 
-/// STmin, the time a sender leaves between two consecutive frames, as on the wire (ISO 15765-2, 9.6.5.4).
+/// STmin, the minimum time between two consecutive frames, as encoded on the wire (ISO 15765-2, 9.6.5.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct SeparationTime(pub u8);
 
 impl SeparationTime {
-    /// The time: 0…127 ms, or 100…900 µs; a reserved code counts as 127 ms.
-    pub fn to_duration(self) -> Duration {
+    /// Returns the time: 0…127 ms or 100…900 µs. A reserved code counts as 127 ms.
+    pub(crate) fn to_duration(self) -> Duration {
         match self.0 {
             code @ 0..=0x7F => Duration::from_millis(code.into()),
             code @ 0xF1..=0xF9 => Duration::from_micros(u64::from(code - 0xF0) * 100),
@@ -131,20 +140,22 @@ impl SeparationTime {
     }
 }
 
-/// How long to wait for what (ISO 15765-2, 9.8); the ones that are not here are limits to ourselves, and we never wait.
+/// Timeouts of an endpoint (ISO 15765-2, 9.8).
+///
+/// The standard's other times limit how long this side may take, and this side never waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// For the acknowledgement of a frame of ours while sending.
+    /// N_As: until a frame of a PDU being sent is acknowledged on the bus.
     pub n_as: Duration,
-    /// For the acknowledgement of a flow control of ours.
+    /// N_Ar: until a flow control is acknowledged on the bus.
     pub n_ar: Duration,
-    /// For the peer's flow control.
+    /// N_Bs: until the peer's flow control arrives.
     pub n_bs: Duration,
-    /// For the peer's next consecutive frame.
+    /// N_Cr: until the peer's next consecutive frame arrives.
     pub n_cr: Duration,
 }
 
-/// 1000 ms each.
+/// All timeouts are 1000 ms.
 impl Default for Timeouts {
     fn default() -> Self {
         let second = Duration::from_secs(1);

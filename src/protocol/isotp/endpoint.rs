@@ -1,4 +1,4 @@
-//! One peer, both directions.
+//! The endpoint for one peer.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -6,23 +6,104 @@ use std::time::Instant;
 use connector_hal::can::CanFrame;
 
 use super::frame::{FrameWriter, PaddingState};
-use super::in_flight::{InFlight, Owner};
+use super::in_flight::{FrameOwner, InFlight};
 use super::receiver::{Receiver, ReceiverConfig};
 use super::sender::{Sender, SenderConfig};
 use super::{Config, Event, NPdu, ReceiveFailure, SendError, SendFailure, Timer};
 
-/// While so many events wait to be polled, frames of the bus are dropped.
+/// Number of waiting events from which frames of the bus are dropped.
 const MAX_EVENTS: usize = 8;
-/// How many frames of given-up transfers may wait for their outcome, besides a transfer's own.
+/// Number of frames of abandoned transfers that may be without an outcome, besides those of the current
+/// transfer.
 pub(super) const ABANDONED_FRAMES: usize = 16;
 
-/// Point to point: one sender and one receiver, at work at the same time.
+/// Exchanges PDUs with one peer by ISO-TP, in both directions simultaneously (ISO 15765-2).
+///
+/// An endpoint is a pure state machine: it does no I/O and reads no clock. Its methods fall into four groups:
+///
+/// - Getters such as [`is_sending`](Self::is_sending) have no effect.
+/// - `handle_*` methods take what happened outside: a frame from the bus, the outcome of a sent frame, a
+///   timeout.
+/// - [`send`](Self::send) and [`abort_send`](Self::abort_send) start and end a transmission.
+/// - `poll_*` methods return what the caller must act upon: frames, events and the next timeout.
+///
+/// After every call of a method of the second or third group:
+///
+/// 1. Call [`poll_transmit`](Self::poll_transmit) and send each frame, until it returns `None`.
+/// 2. Call [`poll_event`](Self::poll_event) until it returns `None`.
+/// 3. Call [`poll_timeout`](Self::poll_timeout) and wait until that time, or until something happens on the
+///    bus.
+///
+/// Each frame from `poll_transmit` needs exactly one outcome, in the same order: call
+/// [`handle_transmitted`](Self::handle_transmitted) when the frame was acknowledged on the bus, otherwise
+/// [`handle_transmit_failed`](Self::handle_transmit_failed). Bus off is the outcome of all frames without
+/// one. If several things happened while the caller was busy, report frames and outcomes first and the
+/// timeout last, so that a busy process does not report a timeout for a frame that has arrived. `now` never
+/// decreases from one call to the next.
+///
+/// # Example
+///
+/// Two endpoints in virtual time; the receiver asks for 10 ms between consecutive frames.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// use connector_agent::protocol::isotp::{Addressing, Config, Endpoint, Event, SeparationTime};
+/// use connector_hal::can::CanId;
+///
+/// /// Puts every frame of one endpoint onto the bus; returns whether there was one.
+/// fn transmit(from: &mut Endpoint, to: &mut Endpoint, now: Instant) -> bool {
+///     let mut is_active = false;
+///     while let Some(frame) = from.poll_transmit(now) {
+///         from.handle_transmitted(now);
+///         to.handle_frame(now, &frame);
+///         is_active = true;
+///     }
+///     is_active
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (request, response) = (CanId::try_from(0x7E0)?, CanId::try_from(0x7E8)?);
+/// let mut tester = Endpoint::new(Config::new(Addressing::normal(request, response)));
+/// let mut config = Config::new(Addressing::normal(response, request));
+/// config.st_min = SeparationTime(10);
+/// let mut ecu = Endpoint::new(config);
+///
+/// let mut now = Instant::now();
+/// tester.send(now, &[0x36; 100])?;
+///
+/// let (mut received, mut elapsed) = (None, None);
+/// loop {
+///     while transmit(&mut tester, &mut ecu, now) | transmit(&mut ecu, &mut tester, now) {}
+///     while let Some(event) = ecu.poll_event() {
+///         if let Event::Received { pdu, .. } = event {
+///             received = Some(pdu);
+///         }
+///     }
+///     while let Some(event) = tester.poll_event() {
+///         if let Event::Sent { elapsed: time } = event {
+///             elapsed = Some(time);
+///         }
+///     }
+///     let timeouts = [tester.poll_timeout(), ecu.poll_timeout()];
+///     let Some((due, _timer)) = timeouts.into_iter().flatten().min_by_key(|(at, _)| *at) else { break };
+///     now = due;
+///     tester.handle_timeout(now);
+///     ecu.handle_timeout(now);
+/// }
+///
+/// assert_eq!(received, Some(vec![0x36; 100]));
+/// // one first frame and 14 consecutive frames, with 13 separation times between the latter
+/// assert_eq!(elapsed, Some(Duration::from_millis(130)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Endpoint {
     config: Config,
     sender: Sender,
     receiver: Receiver,
-    /// The number of the reception; flow controls of another are not ours any more.
+    /// Number of the reception; outcomes of flow controls of earlier receptions are ignored.
     reception: u32,
     padding: PaddingState,
     in_flight: InFlight,
@@ -30,7 +111,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// An endpoint with nothing under way.
+    /// Creates an idle endpoint.
     pub fn new(config: Config) -> Self {
         let addressing = config.addressing;
         let writer = FrameWriter {
@@ -63,34 +144,38 @@ impl Endpoint {
         }
     }
 
-    /// How it is set up.
+    /// Returns the endpoint's configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Whether a PDU is under way out.
+    /// Returns whether a PDU is being sent.
     pub fn is_sending(&self) -> bool {
         self.sender.is_sending()
     }
 
-    /// Whether a PDU is under way in.
+    /// Returns whether a segmented PDU is being received.
     pub fn is_receiving(&self) -> bool {
         self.receiver.is_receiving()
     }
 
-    /// Begins to send a PDU; its end is told by [`Event::Sent`] or [`Event::SendFailed`].
+    /// Starts to send a PDU, which ends with [`Event::Sent`] or [`Event::SendFailed`].
+    ///
+    /// # Errors
+    ///
+    /// Another PDU is being sent, or the PDU is empty or longer than [`Config::max_pdu`].
     pub fn send(&mut self, now: Instant, pdu: &[u8]) -> Result<(), SendError> {
         self.sender.send(now, pdu)
     }
 
-    /// Gives up what is being sent, without an event.
+    /// Abandons the PDU that is being sent, without an event.
     pub fn abort_send(&mut self) {
         self.sender.abort();
     }
 
-    /// Takes a frame of the bus; whether it was for this endpoint.
+    /// Takes a frame from the bus; returns whether the frame was for this endpoint.
     ///
-    /// A frame for it that makes no sense at this point is ignored, as the standard has it (ISO 15765-2, 9.8.3).
+    /// A frame that is unexpected in the current state is ignored (ISO 15765-2, 9.8.3).
     pub fn handle_frame(&mut self, now: Instant, frame: &CanFrame) -> bool {
         if !self.config.addressing.accepts(frame) {
             return false;
@@ -135,20 +220,21 @@ impl Endpoint {
         true
     }
 
-    /// The oldest frame given out without outcome was acknowledged on the bus.
+    /// Reports that the oldest frame without an outcome was acknowledged on the bus.
     pub fn handle_transmitted(&mut self, now: Instant) {
         match self.in_flight.pop() {
-            Some(Owner::Sender(transfer)) if transfer == self.sender.transfer() => {
+            Some(FrameOwner::Sender(transfer)) if transfer == self.sender.transfer() => {
                 self.events.extend(self.sender.handle_transmitted(now));
             }
-            Some(Owner::Receiver(reception)) if reception == self.reception => {
+            Some(FrameOwner::Receiver(reception)) if reception == self.reception => {
                 self.receiver.handle_transmitted(now);
             }
             _ => {}
         }
     }
 
-    /// The oldest frame given out without outcome will not be sent; or, with [`SendFailure::BusOff`], none will.
+    /// Reports that the oldest frame without an outcome will not be sent, or with [`SendFailure::BusOff`]
+    /// that none will.
     pub fn handle_transmit_failed(&mut self, _now: Instant, failure: SendFailure) {
         if failure == SendFailure::BusOff {
             self.in_flight.clear();
@@ -159,57 +245,57 @@ impl Endpoint {
             return;
         }
         match self.in_flight.pop() {
-            Some(Owner::Sender(transfer)) if transfer == self.sender.transfer() => {
+            Some(FrameOwner::Sender(transfer)) if transfer == self.sender.transfer() => {
                 self.events.extend(self.sender.fail(failure));
             }
-            Some(Owner::Receiver(reception)) if reception == self.reception => {
+            Some(FrameOwner::Receiver(reception)) if reception == self.reception => {
                 self.events.extend(self.receiver.fail(ReceiveFailure::NotAcknowledged));
             }
             _ => {}
         }
     }
 
-    /// Does what is due.
+    /// Handles every timer that has expired.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.events.extend(self.receiver.handle_timeout(now));
         self.events.extend(self.sender.handle_timeout(now));
     }
 
-    /// The next frame to hand to the bus, a flow control before anything else; each needs an outcome, in this order.
+    /// Returns the next frame to send, a flow control first. Each frame needs an outcome, in this order.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
         let fill = self.padding.fill();
         if self.in_flight.has_room_for_flow_control()
             && let Some(frame) = self.receiver.poll_transmit(now, fill)
         {
-            self.in_flight.push(Owner::Receiver(self.reception));
+            self.in_flight.push(FrameOwner::Receiver(self.reception));
             return Some(frame);
         }
         if !self.in_flight.has_room_for_data() {
             return None;
         }
         let frame = self.sender.poll_transmit(now, fill)?;
-        self.in_flight.push(Owner::Sender(self.sender.transfer()));
+        self.in_flight.push(FrameOwner::Sender(self.sender.transfer()));
         Some(frame)
     }
 
-    /// What happened next.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// When to call [`Endpoint::handle_timeout`], and for which timer.
+    /// Returns when [`Endpoint::handle_timeout`] is due, and for which timer.
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let timers = [self.receiver.poll_timeout(), self.sender.poll_timeout()];
         timers.into_iter().flatten().min_by_key(|&(deadline, _)| deadline)
     }
 
-    /// How much memory PDUs not yet whole take, in bytes.
+    /// Returns the memory that incomplete PDUs use, in bytes.
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
         self.receiver.memory()
     }
 
-    /// How many frames have no outcome yet, and how many events wait.
+    /// Returns the number of frames without an outcome and the number of waiting events.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> (usize, usize) {
         (self.in_flight.len(), self.events.len())

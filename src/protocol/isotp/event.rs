@@ -1,64 +1,64 @@
-//! What the state machines report, and what they refuse.
+//! Events, timers and errors of the endpoints.
 
 use std::time::Duration;
 
 use connector_hal::can::CanId;
 
-/// The timers of ISO 15765-2, 9.8, as far as they have a deadline here.
+/// The timers of ISO 15765-2, 9.8, that have a deadline in an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Timer {
-    /// N_As: a frame of the sender is to be acknowledged on the bus.
+    /// N_As: the sender waits until a frame is acknowledged on the bus.
     NAs,
-    /// N_Ar: a flow control of the receiver is to be acknowledged on the bus.
+    /// N_Ar: the receiver waits until its flow control is acknowledged on the bus.
     NAr,
     /// N_Bs: the sender waits for a flow control.
     NBs,
     /// N_Cr: the receiver waits for a consecutive frame.
     NCr,
-    /// N_Cs: the sender lets the separation time pass before its next consecutive frame.
+    /// N_Cs: the sender waits for the separation time before its next consecutive frame.
     NCs,
 }
 
-/// What happened; `address` is the identifier of the frames that brought it.
+/// An event of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A single or first frame came: this is where P2 ends.
+    /// A single or first frame arrived; P2 ends here.
     ReceptionStarted {
-        /// Whose frame it was.
+        /// Identifier of the frame.
         address: CanId,
     },
     /// A whole PDU was received.
     Received {
-        /// Whose PDU it is.
+        /// Identifier of the PDU's frames.
         address: CanId,
-        /// The PDU.
+        /// The received PDU.
         pdu: Vec<u8>,
     },
-    /// A reception was given up.
+    /// A reception failed.
     ReceiveFailed {
-        /// Whose PDU it would have been.
+        /// Identifier of the PDU's frames.
         address: CanId,
-        /// Why.
+        /// The reason.
         failure: ReceiveFailure,
     },
     /// The whole PDU was acknowledged on the bus.
     ///
-    /// A quick peer's answer may come before it, where the adapter is slow to confirm.
+    /// The answer of a fast peer may precede this event if the adapter is slow to confirm frames.
     Sent {
-        /// From `send` to the acknowledgement of the last frame.
+        /// Time from `send` to the acknowledgement of the last frame.
         elapsed: Duration,
     },
-    /// The PDU was given up; the peer may have received a part of it.
+    /// The PDU was not sent completely; the peer may have received a part of it.
     SendFailed {
-        /// Why.
+        /// The reason.
         failure: SendFailure,
     },
 }
 
-/// Why a PDU was not sent.
+/// The reason why a PDU was not sent completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum SendFailure {
-    /// N_Bs ran out (N_TIMEOUT_Bs).
+    /// N_Bs expired (N_TIMEOUT_Bs).
     #[error("no flow control came in time")]
     FlowControlTimeout,
     /// The receiver has no room for the PDU (N_BUFFER_OVFLW).
@@ -70,49 +70,49 @@ pub enum SendFailure {
     /// The bus went off.
     #[error("the bus is off")]
     BusOff,
-    /// N_As ran out, or the adapter gave the frame up (N_TIMEOUT_A).
+    /// N_As expired, or the adapter abandoned the frame (N_TIMEOUT_A).
     #[error("a frame was not acknowledged on the bus")]
     NotAcknowledged,
-    /// The flow control's status is none the standard knows (N_INVALID_FS).
+    /// The flow control has a status that the standard reserves (N_INVALID_FS).
     #[error("the flow control has an invalid status")]
     InvalidFlowStatus,
 }
 
-/// Why a reception was given up.
+/// The reason why a reception failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ReceiveFailure {
-    /// N_Cr ran out (N_TIMEOUT_Cr).
+    /// N_Cr expired (N_TIMEOUT_Cr).
     #[error("no consecutive frame came in time")]
     ConsecutiveFrameTimeout,
-    /// A consecutive frame was missing or doubled (N_WRONG_SN).
+    /// A consecutive frame is missing or duplicated (N_WRONG_SN).
     #[error("a consecutive frame has the wrong sequence number")]
     WrongSequenceNumber,
-    /// The first frame announced more than the configured bound; it was answered with overflow.
+    /// The first frame announced a PDU longer than the configured maximum, and was answered with overflow.
     #[error("the PDU is longer than allowed")]
     TooLong,
-    /// Our flow control never got onto the bus (N_Ar, N_TIMEOUT_A).
+    /// The flow control was not acknowledged on the bus (N_Ar, N_TIMEOUT_A).
     #[error("the flow control was not acknowledged on the bus")]
     NotAcknowledged,
-    /// A new single or first frame took its place (N_UNEXP_PDU).
-    #[error("a new PDU began before this one was whole")]
+    /// A new single or first frame replaced the reception (N_UNEXP_PDU).
+    #[error("a new PDU began before this one was complete")]
     Interrupted,
 }
 
-/// Why a PDU was not taken for sending.
+/// The reason why an endpoint did not accept a PDU for sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// Another one is under way.
+    /// Another PDU is being sent.
     #[error("another PDU is being sent")]
     Busy,
-    /// There is no PDU without data.
+    /// The PDU has no data.
     #[error("the PDU is empty")]
     Empty,
-    /// It is longer than may be sent.
+    /// The PDU is longer than allowed.
     #[error("the PDU has {len} bytes, but {max} are allowed")]
     TooLong {
-        /// Its length, in bytes.
+        /// Length of the PDU, in bytes.
         len: usize,
-        /// The longest allowed, in bytes.
+        /// Longest PDU allowed, in bytes.
         max: usize,
     },
 }

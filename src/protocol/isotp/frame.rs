@@ -1,12 +1,12 @@
-//! From N_PDUs to CAN frames: address byte, padding, classic or FD.
+//! CAN frames of N_PDUs: address byte, padding, classic or FD.
 
 use connector_hal::can::{CanFrame, CanId, FdFlags, MAX_FD_LEN, fd_length};
 
 use super::config::PADDING_BYTE;
-use super::pci::{Header, max_single_frame};
+use super::pci::{PciHeader, max_single_frame};
 use super::{FrameSize, NPdu, Padding};
 
-/// Writes the frames of one direction.
+/// Writes the frames that one side sends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FrameWriter {
     pub(super) id: CanId,
@@ -19,18 +19,18 @@ impl FrameWriter {
         usize::from(self.address.is_some())
     }
 
-    /// The longest PDU sent as a single frame.
+    /// Returns the longest PDU that fits a single frame, in bytes.
     pub(super) fn max_single_frame(&self) -> usize {
         max_single_frame(self.frame_size.tx_dl(), self.address_bytes())
     }
 
-    /// How many bytes of a PDU go after this header.
-    pub(super) fn room_after(&self, header: &Header) -> usize {
+    /// Returns the number of PDU bytes that fit a frame behind this header.
+    pub(super) fn room_after(&self, header: &PciHeader) -> usize {
         self.frame_size.tx_dl().saturating_sub(self.address_bytes() + header.bytes().len())
     }
 
-    /// The frame; `None` would mean that header and data are longer than the frame.
-    pub(super) fn write(&self, header: &Header, data: &[u8], fill: Fill) -> Option<CanFrame> {
+    /// Returns the frame, or `None` if header and data do not fit.
+    pub(super) fn write(&self, header: &PciHeader, data: &[u8], fill: Fill) -> Option<CanFrame> {
         let mut bytes = [fill.byte; MAX_FD_LEN];
         let mut used = 0;
         for part in [self.address.as_slice(), header.bytes(), data] {
@@ -48,14 +48,14 @@ impl FrameWriter {
     }
 }
 
-/// With what and how far a frame is filled up.
+/// The padding of one frame.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fill {
     to_eight: bool,
     byte: u8,
 }
 
-/// [`Padding`] with what the peer has shown.
+/// The configured [`Padding`], and whether the peer pads its frames.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PaddingState {
     padding: Padding,
@@ -75,14 +75,14 @@ impl PaddingState {
         }
     }
 
-    /// Learns from a frame of the peer.
+    /// Detects from a frame of the peer whether the peer pads.
     pub(super) fn observe(&mut self, frame: &CanFrame, n_pdu: &NPdu<'_>, address_bytes: usize) {
         if let Some(used) = n_pdu.used(address_bytes) {
             self.observe_used(frame, used);
         }
     }
 
-    /// Learns from a frame of the peer of which `used` bytes mean something.
+    /// Detects from a frame of the peer with `used` meaningful bytes whether the peer pads.
     pub(super) fn observe_used(&mut self, frame: &CanFrame, used: usize) {
         if used < 8 {
             self.peer_pads = frame.len() > used;

@@ -1,4 +1,4 @@
-//! Functional requests: one single frame to many ECUs, and an answer from each.
+//! The endpoint for functional requests: one single frame to many ECUs, and an answer from each.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -8,48 +8,52 @@ use connector_hal::can::{CanFrame, CanId};
 use super::address::{address_matches, physical_request_id};
 use super::endpoint::ABANDONED_FRAMES;
 use super::frame::{FrameWriter, PaddingState};
-use super::in_flight::{InFlight, Owner};
+use super::in_flight::{FrameOwner, InFlight};
 use super::receiver::{Receiver, ReceiverConfig};
 use super::sender::{Sender, SenderConfig};
 use super::{
     Event, FrameSize, NPdu, Padding, ReceiveFailure, SendError, SendFailure, SeparationTime, Timeouts, Timer,
 };
 
-/// The longest answer to a functional request accepted by default: 64 KiB, since many may come at once.
-pub const DEFAULT_MAX_ANSWER: usize = 1 << 16;
+/// Default of the longest answer to a functional request: 64 KiB, because many answers may arrive
+/// simultaneously.
+pub(crate) const DEFAULT_MAX_ANSWER: usize = 1 << 16;
 
-/// While so many events wait to be polled, frames of the bus are dropped; more than for one peer, as many answer.
+/// Number of waiting events from which frames of the bus are dropped; higher than for one peer, as many ECUs
+/// answer.
 const MAX_EVENTS: usize = 32;
 
-/// How a [`FunctionalEndpoint`] asks, and who may answer.
+/// Configuration of a [`FunctionalEndpoint`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionalConfig {
-    /// The identifier of the requests.
+    /// Identifier of the requests.
     pub transmit: CanId,
-    /// The address byte of requests and flow controls, for extended and mixed addressing.
+    /// Address byte of requests and flow controls, for extended and mixed addressing.
     pub transmit_address: Option<u8>,
-    /// The address byte of the answers, for extended and mixed addressing.
+    /// Address byte of the answers, for extended and mixed addressing.
     pub receive_address: Option<u8>,
-    /// Who may answer.
+    /// Identifiers of the ECUs that may answer.
     pub responders: Responders,
-    /// The frames we send; what we receive may have any size.
+    /// Type and size of the frames to send; received frames may have any size.
     pub frame_size: FrameSize,
-    /// Whether short frames are filled up to 8 bytes; default enabled with 0xCC.
+    /// Padding of short frames to 8 bytes; by default enabled with 0xCC.
     pub padding: Padding,
-    /// How many consecutive frames a responder may send before it waits for a flow control; default 0, all of them.
+    /// Number of consecutive frames that an ECU may send before it waits for a flow control; by default 0, no
+    /// limit.
     pub block_size: u8,
-    /// The separation time asked of the responders; default none.
+    /// Separation time that the ECUs are asked to keep; by default none.
     pub st_min: SeparationTime,
-    /// The longest answer accepted, in bytes; default [`DEFAULT_MAX_ANSWER`].
+    /// Longest answer accepted, in bytes; by default 64 KiB.
     pub max_pdu: usize,
-    /// How many segmented answers are collected at once; default 16. A first frame beyond that is ignored.
+    /// Number of segmented answers that are received simultaneously; by default 16. Further first frames are
+    /// ignored.
     pub max_receptions: usize,
-    /// The N_ timers; default 1000 ms each.
+    /// The N_ timers; by default 1000 ms each.
     pub timeouts: Timeouts,
 }
 
 impl FunctionalConfig {
-    /// Everything else as by default.
+    /// Creates a configuration with all other fields at their defaults.
     pub fn new(transmit: CanId, responders: Responders) -> Self {
         Self {
             transmit,
@@ -67,19 +71,20 @@ impl FunctionalConfig {
     }
 }
 
-/// Who may answer a functional request, and where each takes its flow control.
+/// The ECUs that may answer a functional request, and the identifiers for flow control to them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Responders {
     /// 0x7E8…0x7EF, with flow control on 0x7E0…0x7E7 (ISO 15765-4).
     Obd11,
     /// 0x18DAF1xx, with flow control on 0x18DAxxF1 (ISO 15765-4).
     Obd29,
-    /// Pairs of response identifier and flow-control identifier.
+    /// Pairs of response identifier and flow control identifier.
     List(Vec<(CanId, CanId)>),
 }
 
 impl Responders {
-    /// Where flow control for this response goes; `None` where nobody answers with this identifier.
+    /// Returns the identifier for flow control to the ECU with this response identifier, or `None` if it may
+    /// not answer.
     pub fn flow_control_id(&self, response: CanId) -> Option<CanId> {
         let raw = response.raw();
         match self {
@@ -95,12 +100,15 @@ impl Responders {
     }
 }
 
-/// Asks many ECUs at once, and puts together what each answers.
+/// Sends a request to many ECUs in one frame, and reassembles the answer of each ECU (ISO 15765-2).
+///
+/// A functional endpoint is a pure state machine with the polling contract of [`Endpoint`](super::Endpoint).
+/// The `address` of an event is the identifier of the ECU's frames.
 #[derive(Debug)]
 pub struct FunctionalEndpoint {
     config: FunctionalConfig,
     sender: Sender,
-    /// Segmented answers under way, each with its number.
+    /// Segmented answers that are being received, each with its number.
     receptions: Vec<(u32, Receiver)>,
     last_reception: u32,
     padding: PaddingState,
@@ -109,7 +117,7 @@ pub struct FunctionalEndpoint {
 }
 
 impl FunctionalEndpoint {
-    /// An endpoint with nothing under way.
+    /// Creates an idle endpoint.
     pub fn new(config: FunctionalConfig) -> Self {
         let writer = FrameWriter {
             id: config.transmit,
@@ -134,32 +142,36 @@ impl FunctionalEndpoint {
         }
     }
 
-    /// How it is set up.
+    /// Returns the endpoint's configuration.
     pub fn config(&self) -> &FunctionalConfig {
         &self.config
     }
 
-    /// Whether a request is under way out.
+    /// Returns whether a request is being sent.
     pub fn is_sending(&self) -> bool {
         self.sender.is_sending()
     }
 
-    /// Whether a segmented answer is under way in.
+    /// Returns whether a segmented answer is being received.
     pub fn is_receiving(&self) -> bool {
         self.receptions.iter().any(|(_, receiver)| receiver.is_receiving())
     }
 
-    /// Begins to send a request; too long is what does not fit a single frame.
+    /// Starts to send a request, which ends with [`Event::Sent`] or [`Event::SendFailed`].
+    ///
+    /// # Errors
+    ///
+    /// Another request is being sent, or the request is empty or does not fit a single frame.
     pub fn send(&mut self, now: Instant, pdu: &[u8]) -> Result<(), SendError> {
         self.sender.send(now, pdu)
     }
 
-    /// Gives up what is being sent, without an event.
+    /// Abandons the request that is being sent, without an event.
     pub fn abort_send(&mut self) {
         self.sender.abort();
     }
 
-    /// Takes a frame of the bus; whether it was for this endpoint.
+    /// Takes a frame from the bus; returns whether the frame was for this endpoint.
     pub fn handle_frame(&mut self, now: Instant, frame: &CanFrame) -> bool {
         if !frame.is_data() || !address_matches(self.config.receive_address, frame.data()) {
             return false;
@@ -202,20 +214,20 @@ impl FunctionalEndpoint {
                     self.events.extend(event);
                 }
             }
-            // what is sent functionally has one frame, and waits for no flow control
+            // a functional request has one frame and needs no flow control
             NPdu::FlowControl { .. } => {}
         }
-        self.forget_idle();
+        self.remove_idle();
         true
     }
 
-    /// The oldest frame given out without outcome was acknowledged on the bus.
+    /// Reports that the oldest frame without an outcome was acknowledged on the bus.
     pub fn handle_transmitted(&mut self, now: Instant) {
         match self.in_flight.pop() {
-            Some(Owner::Sender(transfer)) if transfer == self.sender.transfer() => {
+            Some(FrameOwner::Sender(transfer)) if transfer == self.sender.transfer() => {
                 self.events.extend(self.sender.handle_transmitted(now));
             }
-            Some(Owner::Receiver(reception)) => {
+            Some(FrameOwner::Receiver(reception)) => {
                 if let Some(receiver) = self.reception_numbered(reception) {
                     receiver.handle_transmitted(now);
                 }
@@ -224,7 +236,8 @@ impl FunctionalEndpoint {
         }
     }
 
-    /// The oldest frame given out without outcome will not be sent; or, with [`SendFailure::BusOff`], none will.
+    /// Reports that the oldest frame without an outcome will not be sent, or with [`SendFailure::BusOff`]
+    /// that none will.
     pub fn handle_transmit_failed(&mut self, _now: Instant, failure: SendFailure) {
         if failure == SendFailure::BusOff {
             self.in_flight.clear();
@@ -234,10 +247,10 @@ impl FunctionalEndpoint {
             self.events.extend(failed);
         } else {
             match self.in_flight.pop() {
-                Some(Owner::Sender(transfer)) if transfer == self.sender.transfer() => {
+                Some(FrameOwner::Sender(transfer)) if transfer == self.sender.transfer() => {
                     self.events.extend(self.sender.fail(failure));
                 }
-                Some(Owner::Receiver(reception)) => {
+                Some(FrameOwner::Receiver(reception)) => {
                     if let Some(receiver) = self.reception_numbered(reception) {
                         let event = receiver.fail(ReceiveFailure::NotAcknowledged);
                         self.events.extend(event);
@@ -246,25 +259,25 @@ impl FunctionalEndpoint {
                 _ => {}
             }
         }
-        self.forget_idle();
+        self.remove_idle();
     }
 
-    /// Does what is due.
+    /// Handles every timer that has expired.
     pub fn handle_timeout(&mut self, now: Instant) {
         let failed = self.receptions.iter_mut().filter_map(|(_, receiver)| receiver.handle_timeout(now));
         self.events.extend(failed);
         self.events.extend(self.sender.handle_timeout(now));
-        self.forget_idle();
+        self.remove_idle();
     }
 
-    /// The next frame to hand to the bus, flow controls before anything else; each needs an outcome, in this order.
+    /// Returns the next frame to send, flow controls first. Each frame needs an outcome, in this order.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
         let fill = self.padding.fill();
         if self.in_flight.has_room_for_flow_control() {
             for (reception, receiver) in &mut self.receptions {
                 if let Some(frame) = receiver.poll_transmit(now, fill) {
-                    self.in_flight.push(Owner::Receiver(*reception));
-                    self.forget_idle();
+                    self.in_flight.push(FrameOwner::Receiver(*reception));
+                    self.remove_idle();
                     return Some(frame);
                 }
             }
@@ -273,28 +286,28 @@ impl FunctionalEndpoint {
             return None;
         }
         let frame = self.sender.poll_transmit(now, fill)?;
-        self.in_flight.push(Owner::Sender(self.sender.transfer()));
+        self.in_flight.push(FrameOwner::Sender(self.sender.transfer()));
         Some(frame)
     }
 
-    /// What happened next.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// When to call [`FunctionalEndpoint::handle_timeout`], and for which timer.
+    /// Returns when [`FunctionalEndpoint::handle_timeout`] is due, and for which timer.
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let receptions = self.receptions.iter().filter_map(|(_, receiver)| receiver.poll_timeout());
         receptions.chain(self.sender.poll_timeout()).min_by_key(|&(deadline, _)| deadline)
     }
 
-    /// How much memory PDUs not yet whole take, in bytes.
+    /// Returns the memory that incomplete PDUs use, in bytes.
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
         self.receptions.iter().map(|(_, receiver)| receiver.memory()).sum()
     }
 
-    /// How many frames have no outcome yet, and how many events wait.
+    /// Returns the number of frames without an outcome and the number of waiting events.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> (usize, usize) {
         (self.in_flight.len(), self.events.len())
@@ -307,7 +320,7 @@ impl FunctionalEndpoint {
             self.events.extend(interrupted.interrupt());
         }
         if self.receptions.len() >= self.config.max_receptions {
-            tracing::debug!(%address, "first frame ignored: too many answers at once");
+            tracing::debug!(%address, "first frame ignored: too many simultaneous answers");
             return;
         }
         let writer =
@@ -337,7 +350,7 @@ impl FunctionalEndpoint {
         self.receptions.iter_mut().find(|(reception, _)| *reception == number).map(|(_, receiver)| receiver)
     }
 
-    fn forget_idle(&mut self) {
+    fn remove_idle(&mut self) {
         self.receptions.retain(|(_, receiver)| !receiver.is_idle());
     }
 }

@@ -1,28 +1,28 @@
-//! The frames given out whose outcome is not known yet.
+//! The frames without an outcome.
 
 use std::collections::VecDeque;
 
-/// Which transfer a frame belongs to; an outcome for one that is over is nobody's.
+/// The transfer to which a frame belongs. Outcomes of frames of an earlier transfer are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Owner {
-    /// The transfer of this number, being sent.
+pub(super) enum FrameOwner {
+    /// The frame belongs to the sender's transfer with this number.
     Sender(u32),
-    /// The reception of this number, which sent a flow control.
+    /// The frame is a flow control of the reception with this number.
     Receiver(u32),
 }
 
-/// Owners of the frames without outcome, oldest first.
+/// Owners of the frames without an outcome, oldest first.
 ///
-/// Also holds the frames of transfers long given up, so that an adapter which confirms late confirms the right ones;
-/// it is bounded in that nothing more is given out once it is full.
+/// Frames of abandoned transfers stay in the queue, so that late outcomes are attributed to the right frames.
+/// The queue is bounded: an endpoint returns no frames while the queue is full.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    owners: VecDeque<Owner>,
+    owners: VecDeque<FrameOwner>,
     room: usize,
 }
 
 impl InFlight {
-    /// Flow controls that go out although the senders' frames have filled it.
+    /// Additional room for flow controls when frames of senders have filled the queue.
     const FLOW_CONTROLS: usize = 16;
 
     pub(super) fn new(room: usize) -> Self {
@@ -42,11 +42,11 @@ impl InFlight {
         self.owners.len()
     }
 
-    pub(super) fn push(&mut self, owner: Owner) {
+    pub(super) fn push(&mut self, owner: FrameOwner) {
         self.owners.push_back(owner);
     }
 
-    pub(super) fn pop(&mut self) -> Option<Owner> {
+    pub(super) fn pop(&mut self) -> Option<FrameOwner> {
         self.owners.pop_front()
     }
 

@@ -1,21 +1,16 @@
 //! ISO-TP, the transport protocol of diagnostics on CAN (ISO 15765-2), as pure state machines.
 //!
-//! [`Endpoint`] talks to one peer, in both directions at once. [`FunctionalEndpoint`] asks many ECUs at once by single
-//! frames and puts their answers together, each by itself. [`NPdu`] is what one frame says.
+//! [`Endpoint`] exchanges PDUs with one peer, in both directions simultaneously. [`FunctionalEndpoint`] sends
+//! a request to many ECUs in a single frame and reassembles the answer of each ECU. [`NPdu`] is the content
+//! of one frame. [`Endpoint`] describes how to drive an endpoint; code that drives both kinds uses the
+//! [`Transfer`] trait.
 //!
-//! No I/O and no clock: frames and the time go in by `handle_*`, frames, events and the next deadline come out by
-//! `poll_*`. The loop around an endpoint:
+//! Input from the bus uses a bounded amount of memory:
 //!
-//! 1. Hand each frame of `poll_transmit` to the bus, until there is none.
-//! 2. Take each event of `poll_event`, until there is none.
-//! 3. Wait for the bus, for a PDU to send, or for the moment `poll_timeout` tells.
-//! 4. A frame of the bus goes into `handle_frame`. Each frame handed over in step 1 has one outcome, in the same order:
-//!    `handle_transmitted` or `handle_transmit_failed`; bus off is the outcome of all of them at once. A PDU goes into
-//!    `send`. When the moment has come, call `handle_timeout`. Then begin again.
-//!
-//! What a bus can bring costs a bounded amount of memory: a PDU's buffer grows with what came, up to the configured
-//! bound; segmented answers to a functional request are limited in number; frames that come while events pile up unread
-//! are dropped, as if the bus had lost them; and no frames are given out while many have no outcome.
+//! - The buffer of a PDU grows with the received data, up to the configured maximum.
+//! - A functional endpoint reassembles a limited number of answers simultaneously.
+//! - An endpoint drops frames while many events wait to be polled, as if the bus had lost the frames.
+//! - An endpoint returns no more frames while many frames have no outcome.
 
 mod address;
 mod config;
@@ -29,10 +24,13 @@ mod receiver;
 mod sender;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 pub use address::{Addressing, physical_request_id};
-pub use config::{Config, DEFAULT_MAX_PDU, FrameSize, FrameSizeError, Padding, SeparationTime, Timeouts};
+pub use config::{Config, FrameSize, FrameSizeError, Padding, SeparationTime, Timeouts};
 pub use endpoint::Endpoint;
 pub use event::{Event, ReceiveFailure, SendError, SendFailure, Timer};
-pub use functional::{DEFAULT_MAX_ANSWER, FunctionalConfig, FunctionalEndpoint, Responders};
+pub(crate) use functional::DEFAULT_MAX_ANSWER;
+pub use functional::{FunctionalConfig, FunctionalEndpoint, Responders};
 pub use pci::{FlowStatus, NPdu, NPduError};
+pub use transfer::Transfer;

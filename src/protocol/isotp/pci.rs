@@ -1,40 +1,40 @@
-//! What one frame says: the protocol control information and the data after it (ISO 15765-2, 9.5 and 9.6).
+//! The content of one frame: protocol control information and data (ISO 15765-2, 9.5 and 9.6).
 
 use super::SeparationTime;
 
-/// The longest length a first frame tells in 12 bits.
+/// Longest PDU whose length fits the 12 bits of a first frame.
 pub(super) const MAX_SHORT_LENGTH: usize = 4095;
 const CLASSIC: usize = 8;
 
-/// One N_PDU, borrowed from the frame that brought it.
+/// One N_PDU, borrowed from its frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NPdu<'a> {
-    /// A whole PDU.
+    /// A complete PDU.
     SingleFrame {
         /// The PDU; never empty.
         data: &'a [u8],
     },
     /// The beginning of a PDU.
     FirstFrame {
-        /// FF_DL, the length of the whole PDU.
+        /// FF_DL, the length of the complete PDU, in bytes.
         length: u32,
-        /// Its first bytes; fewer than `length`.
+        /// The first bytes of the PDU; fewer than `length`.
         data: &'a [u8],
     },
-    /// A further piece of a PDU.
+    /// The next segment of a PDU.
     ConsecutiveFrame {
         /// The sequence number, 0…15.
         sequence_number: u8,
-        /// The piece, with whatever fills up the frame; never empty.
+        /// The segment, including padding; never empty.
         data: &'a [u8],
     },
-    /// What the receiver allows the sender.
+    /// The receiver's permission to the sender.
     FlowControl {
-        /// Whether to go on.
+        /// Whether the sender may continue.
         status: FlowStatus,
-        /// How many consecutive frames until the next flow control; 0 is all of them.
+        /// Number of consecutive frames until the next flow control; 0 means no limit.
         block_size: u8,
-        /// The time to leave between them.
+        /// Minimum time between consecutive frames.
         st_min: SeparationTime,
     },
 }
@@ -42,35 +42,39 @@ pub enum NPdu<'a> {
 /// FS, the flow status (ISO 15765-2, 9.6.5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FlowStatus {
-    /// CTS: go on.
+    /// CTS: the sender may continue.
     ContinueToSend,
-    /// WAIT: wait for another flow control.
+    /// WAIT: the sender waits for another flow control.
     Wait,
     /// OVFLW: the PDU is too long for the receiver.
     Overflow,
-    /// What the standard reserves, 3…15.
+    /// A value that the standard reserves, 3…15.
     Reserved(u8),
 }
 
-/// Why a frame is not an N_PDU; the standard has it ignored.
+/// The reason why a frame is not an N_PDU. The standard requires that such frames are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NPduError {
-    /// The frame ends before what its type needs.
+    /// The frame has fewer bytes than its type requires.
     #[error("the frame is too short for its type")]
     Short,
-    /// A type the standard reserves.
+    /// A type that the standard reserves.
     #[error("N_PCI type {0} is unknown")]
     UnknownType(u8),
-    /// SF_DL is 0, more than the frame holds, or not told as the frame's size demands.
+    /// SF_DL is 0, exceeds the frame, or is not encoded as the frame's size requires.
     #[error("a single frame cannot have that length")]
     SingleFrameLength,
-    /// FF_DL would have fitted a single frame, or its 12 bits.
+    /// FF_DL fits a single frame, or a 32-bit FF_DL fits 12 bits.
     #[error("a first frame cannot have the length {0}")]
     FirstFrameLength(u32),
 }
 
 impl<'a> NPdu<'a> {
-    /// Reads the data field of a frame, whose first `address_bytes` (0 or 1) are its address.
+    /// Decodes the data field of a frame whose first `address_bytes` (0 or 1) are the address.
+    ///
+    /// # Errors
+    ///
+    /// The data field is not an N_PDU.
     pub fn decode(frame: &'a [u8], address_bytes: usize) -> Result<Self, NPduError> {
         let can_dl = frame.len();
         let pdu = frame.get(address_bytes..).unwrap_or_default();
@@ -97,7 +101,7 @@ impl<'a> NPdu<'a> {
         }
     }
 
-    /// A single frame of more than 8 bytes: the length stands in a byte of its own (9.6.2.1).
+    /// Decodes a single frame of more than 8 bytes, which has its length in a separate byte (9.6.2.1).
     fn decode_long_single_frame(nibble: u8, rest: &'a [u8], address_bytes: usize) -> Result<Self, NPduError> {
         let (&length, rest) = rest.split_first().ok_or(NPduError::Short)?;
         let length = usize::from(length);
@@ -128,14 +132,15 @@ impl<'a> NPdu<'a> {
             [low, ref data @ ..] => (u32::from(nibble) << 8 | u32::from(low), data),
             [] => return Err(NPduError::Short),
         };
-        // FF_DLmin (9.6.3.1): what fits a single frame of the same size must be sent as one
+        // FF_DLmin (9.6.3.1): a PDU that fits a single frame of the same size must be sent as one
         if to_usize(length) <= max_single_frame(can_dl, address_bytes) {
             return Err(NPduError::FirstFrameLength(length));
         }
         Ok(Self::FirstFrame { length, data })
     }
 
-    /// How many bytes of the frame mean something, address included, where the N_PDU itself tells.
+    /// Returns the number of bytes before the padding, including the address, if the N_PDU itself contains
+    /// it.
     pub(super) fn used(&self, address_bytes: usize) -> Option<usize> {
         match self {
             Self::SingleFrame { data } if data.len() <= max_single_frame(CLASSIC, address_bytes) => {
@@ -167,21 +172,22 @@ impl FlowStatus {
     }
 }
 
-/// The longest PDU that fits a single frame of `frame` bytes.
+/// Returns the longest PDU that fits a single frame of `frame` bytes.
 pub(super) fn max_single_frame(frame: usize, address_bytes: usize) -> usize {
     let pci = if frame <= CLASSIC { 1 } else { 2 };
     frame.saturating_sub(address_bytes + pci)
 }
 
-/// The protocol control information to put before data: at most 6 bytes.
+/// The protocol control information in front of the data: at most 6 bytes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Header {
+pub(super) struct PciHeader {
     bytes: [u8; 6],
     len: usize,
 }
 
-impl Header {
-    /// Of a single frame; `len` is at most 62, and above 15 or where the short form has no room the escape is used.
+impl PciHeader {
+    /// Header of a single frame with `len` bytes, at most 62. A PDU that does not fit 8 bytes has the escape
+    /// sequence.
     pub(super) fn single_frame(len: usize, address_bytes: usize) -> Self {
         let byte = (len & 0xFF) as u8;
         if len <= max_single_frame(CLASSIC, address_bytes) {
@@ -267,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_frame_above_eight_bytes_tells_its_length_in_the_second_byte_only() {
+    fn a_single_frame_above_eight_bytes_has_its_length_in_the_second_byte_only() {
         let mut frame = [0xCC; 64];
         for (address_bytes, pci, length, taken) in [
             (0, 0, 8, true),
@@ -293,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_frame_of_what_fits_a_single_frame_is_refused() {
+    fn a_first_frame_of_a_pdu_that_fits_a_single_frame_is_refused() {
         for (can_dl, address_bytes, least) in
             [(8, 0, 8), (8, 1, 7), (12, 0, 11), (12, 1, 10), (64, 0, 63), (64, 1, 62)]
         {
@@ -316,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_short_or_unknown_is_no_n_pdu() {
+    fn a_frame_that_is_too_short_or_of_an_unknown_type_is_not_an_n_pdu() {
         assert_eq!(NPdu::decode(&[], 0), Err(NPduError::Short));
         assert_eq!(NPdu::decode(&[0xF1], 1), Err(NPduError::Short));
         assert_eq!(NPdu::decode(&[0x21], 0), Err(NPduError::Short));
@@ -329,15 +335,15 @@ mod tests {
 
     #[test]
     fn headers_have_their_golden_bytes() {
-        assert_eq!(Header::single_frame(7, 0).bytes(), [7]);
-        assert_eq!(Header::single_frame(7, 1).bytes(), [0, 7]);
-        assert_eq!(Header::single_frame(62, 0).bytes(), [0, 62]);
-        assert_eq!(Header::first_frame(8).bytes(), [0x10, 8]);
-        assert_eq!(Header::first_frame(4095).bytes(), [0x1F, 0xFF]);
-        assert_eq!(Header::first_frame(4096).bytes(), [0x10, 0, 0, 0, 0x10, 0]);
-        assert_eq!(Header::first_frame(0x1234_5678).bytes(), [0x10, 0, 0x12, 0x34, 0x56, 0x78]);
-        assert_eq!(Header::consecutive_frame(16).bytes(), [0x20]);
-        let flow_control = Header::flow_control(FlowStatus::Overflow, 8, SeparationTime(20));
+        assert_eq!(PciHeader::single_frame(7, 0).bytes(), [7]);
+        assert_eq!(PciHeader::single_frame(7, 1).bytes(), [0, 7]);
+        assert_eq!(PciHeader::single_frame(62, 0).bytes(), [0, 62]);
+        assert_eq!(PciHeader::first_frame(8).bytes(), [0x10, 8]);
+        assert_eq!(PciHeader::first_frame(4095).bytes(), [0x1F, 0xFF]);
+        assert_eq!(PciHeader::first_frame(4096).bytes(), [0x10, 0, 0, 0, 0x10, 0]);
+        assert_eq!(PciHeader::first_frame(0x1234_5678).bytes(), [0x10, 0, 0x12, 0x34, 0x56, 0x78]);
+        assert_eq!(PciHeader::consecutive_frame(16).bytes(), [0x20]);
+        let flow_control = PciHeader::flow_control(FlowStatus::Overflow, 8, SeparationTime(20));
         assert_eq!(flow_control.bytes(), [0x32, 8, 20]);
     }
 }

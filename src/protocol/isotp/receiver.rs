@@ -1,14 +1,14 @@
-//! The receiving role: one PDU at a time from one peer.
+//! Reception of one PDU at a time from one peer.
 
 use std::time::Instant;
 
 use connector_hal::can::{CanFrame, CanId};
 
 use super::frame::{Fill, FrameWriter};
-use super::pci::{Header, MAX_SHORT_LENGTH};
+use super::pci::{MAX_SHORT_LENGTH, PciHeader};
 use super::{Event, FlowStatus, ReceiveFailure, SeparationTime, Timeouts, Timer};
 
-/// What a receiver is set up with.
+/// Configuration of a receiver.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReceiverConfig {
     /// Writes the flow controls.
@@ -22,37 +22,37 @@ pub(super) struct ReceiverConfig {
 #[derive(Debug)]
 pub(super) struct Receiver {
     config: ReceiverConfig,
-    /// Whose frames they are.
+    /// Identifier of the peer's frames.
     address: CanId,
-    phase: Phase,
+    phase: ReceptionPhase,
     pdu: Vec<u8>,
-    /// How long the PDU will be.
+    /// Length of the complete PDU, in bytes.
     length: usize,
-    /// RX_DL, the size of the first frame, which all but the last have.
+    /// RX_DL, the size of the first frame and of all following frames except the last.
     frame_size: usize,
     sequence_number: u8,
-    /// Consecutive frames until the next flow control; `None`: no more flow control.
+    /// Consecutive frames until the next flow control; `None` means that no more flow control follows.
     block: Option<u8>,
-    /// Flow controls of this reception given out, without outcome.
+    /// Flow controls of this reception that have no outcome yet.
     unconfirmed: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum ReceptionPhase {
     Idle,
-    /// A flow control that refuses the PDU can go; afterwards all is over.
+    /// A flow control that refuses the PDU can be sent, which ends the reception.
     Refusing {
         since: Instant,
     },
-    /// A flow control can go.
+    /// A flow control can be sent.
     Ready {
         since: Instant,
     },
-    /// The flow control was given out, N_Ar runs.
+    /// The flow control has no outcome yet; N_Ar runs.
     Confirming {
         deadline: Instant,
     },
-    /// Consecutive frames are to come, N_Cr runs.
+    /// The next consecutive frame is expected; N_Cr runs.
     Collecting {
         deadline: Instant,
     },
@@ -63,7 +63,7 @@ impl Receiver {
         Self {
             config,
             address,
-            phase: Phase::Idle,
+            phase: ReceptionPhase::Idle,
             pdu: Vec::new(),
             length: 0,
             frame_size: 0,
@@ -73,32 +73,32 @@ impl Receiver {
         }
     }
 
-    /// Whether there is nothing left to receive or to send.
+    /// Returns whether nothing remains to be received or sent.
     pub(super) fn is_idle(&self) -> bool {
-        self.phase == Phase::Idle
+        self.phase == ReceptionPhase::Idle
     }
 
     pub(super) fn is_receiving(&self) -> bool {
-        !matches!(self.phase, Phase::Idle | Phase::Refusing { .. })
+        !matches!(self.phase, ReceptionPhase::Idle | ReceptionPhase::Refusing { .. })
     }
 
     pub(super) fn address(&self) -> CanId {
         self.address
     }
 
-    /// A PDU began; what was being received is lost.
+    /// Ends the reception because a new PDU began.
     pub(super) fn interrupt(&mut self) -> Option<Event> {
         self.fail(ReceiveFailure::Interrupted)
     }
 
-    /// Gives the reception up, if there is one.
+    /// Ends the reception, if there is one.
     pub(super) fn fail(&mut self, failure: ReceiveFailure) -> Option<Event> {
         let was_receiving = self.is_receiving();
         self.reset();
         was_receiving.then_some(Event::ReceiveFailed { address: self.address, failure })
     }
 
-    /// A first frame of `frame_size` bytes came, and nothing is being received.
+    /// Starts a reception with a first frame of `frame_size` bytes.
     pub(super) fn handle_first_frame(
         &mut self,
         now: Instant,
@@ -109,7 +109,7 @@ impl Receiver {
         self.reset();
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         if length > self.config.max_pdu {
-            self.phase = Phase::Refusing { since: now };
+            self.phase = ReceptionPhase::Refusing { since: now };
             let failure = ReceiveFailure::TooLong;
             return Some(Event::ReceiveFailed { address: self.address, failure });
         }
@@ -117,11 +117,11 @@ impl Receiver {
         self.frame_size = frame_size;
         self.sequence_number = 1;
         self.append(data);
-        self.phase = Phase::Ready { since: now };
+        self.phase = ReceptionPhase::Ready { since: now };
         None
     }
 
-    /// A consecutive frame of `frame_size` bytes came; also gives how much of `data` ends the PDU, if this does.
+    /// Takes a consecutive frame of `frame_size` bytes.
     pub(super) fn handle_consecutive_frame(
         &mut self,
         now: Instant,
@@ -129,8 +129,8 @@ impl Receiver {
         data: &[u8],
         frame_size: usize,
     ) -> Option<Event> {
-        // what follows a flow control may overtake the word that the flow control was sent
-        if !matches!(self.phase, Phase::Confirming { .. } | Phase::Collecting { .. }) {
+        // a consecutive frame may arrive before the outcome of the flow control
+        if !matches!(self.phase, ReceptionPhase::Confirming { .. } | ReceptionPhase::Collecting { .. }) {
             return None;
         }
         let left = self.left();
@@ -152,35 +152,40 @@ impl Receiver {
             *left = left.saturating_sub(1);
         }
         self.phase = if self.block == Some(0) {
-            Phase::Ready { since: now }
+            ReceptionPhase::Ready { since: now }
         } else {
-            Phase::Collecting { deadline: now + self.config.timeouts.n_cr }
+            ReceptionPhase::Collecting { deadline: now + self.config.timeouts.n_cr }
         };
         None
     }
 
-    /// How many bytes are still to come.
+    /// Returns the number of bytes that are still missing.
     pub(super) fn left(&self) -> usize {
         self.length.saturating_sub(self.pdu.len())
     }
 
-    /// How much memory the PDU takes, in bytes.
+    /// Returns the memory that the PDU uses, in bytes.
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
         self.pdu.capacity()
     }
 
-    /// The oldest flow control of this reception without outcome was acknowledged.
+    /// Takes note that the oldest flow control without an outcome was acknowledged.
     pub(super) fn handle_transmitted(&mut self, now: Instant) {
         self.unconfirmed = self.unconfirmed.saturating_sub(1);
-        if self.unconfirmed == 0 && matches!(self.phase, Phase::Confirming { .. }) {
-            self.phase = Phase::Collecting { deadline: now + self.config.timeouts.n_cr };
+        if self.unconfirmed == 0 && matches!(self.phase, ReceptionPhase::Confirming { .. }) {
+            self.phase = ReceptionPhase::Collecting { deadline: now + self.config.timeouts.n_cr };
         }
     }
 
-    /// Whether a flow control is still to get onto the bus.
+    /// Returns whether a flow control has not reached the bus yet.
     pub(super) fn owes_flow_control(&self) -> bool {
-        matches!(self.phase, Phase::Ready { .. } | Phase::Confirming { .. } | Phase::Refusing { .. })
+        matches!(
+            self.phase,
+            ReceptionPhase::Ready { .. }
+                | ReceptionPhase::Confirming { .. }
+                | ReceptionPhase::Refusing { .. }
+        )
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Event> {
@@ -193,26 +198,26 @@ impl Receiver {
 
     pub(super) fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         match self.phase {
-            Phase::Idle => None,
-            Phase::Refusing { since } | Phase::Ready { since } => {
+            ReceptionPhase::Idle => None,
+            ReceptionPhase::Refusing { since } | ReceptionPhase::Ready { since } => {
                 Some((since + self.config.timeouts.n_ar, Timer::NAr))
             }
-            Phase::Confirming { deadline } => Some((deadline, Timer::NAr)),
-            Phase::Collecting { deadline } => Some((deadline, Timer::NCr)),
+            ReceptionPhase::Confirming { deadline } => Some((deadline, Timer::NAr)),
+            ReceptionPhase::Collecting { deadline } => Some((deadline, Timer::NCr)),
         }
     }
 
-    /// A flow control, if one is due.
+    /// Returns a flow control, if one is due.
     pub(super) fn poll_transmit(&mut self, now: Instant, fill: Fill) -> Option<CanFrame> {
         let (status, next) = match self.phase {
-            Phase::Refusing { .. } => (FlowStatus::Overflow, Phase::Idle),
-            Phase::Ready { .. } => {
+            ReceptionPhase::Refusing { .. } => (FlowStatus::Overflow, ReceptionPhase::Idle),
+            ReceptionPhase::Ready { .. } => {
                 let deadline = now + self.config.timeouts.n_ar;
-                (FlowStatus::ContinueToSend, Phase::Confirming { deadline })
+                (FlowStatus::ContinueToSend, ReceptionPhase::Confirming { deadline })
             }
             _ => return None,
         };
-        let header = Header::flow_control(status, self.config.block_size, self.config.st_min);
+        let header = PciHeader::flow_control(status, self.config.block_size, self.config.st_min);
         let frame = self.config.writer.write(&header, &[], fill)?;
         self.phase = next;
         self.block = (self.config.block_size != 0).then_some(self.config.block_size);
@@ -221,12 +226,12 @@ impl Receiver {
     }
 
     fn reset(&mut self) {
-        self.phase = Phase::Idle;
+        self.phase = ReceptionPhase::Idle;
         self.pdu = Vec::new();
         self.unconfirmed = 0;
     }
 
-    /// Takes data in; memory grows with what came, not with what was announced.
+    /// Appends data. The memory grows with the received data, not with the announced length.
     fn append(&mut self, data: &[u8]) {
         let needed = self.pdu.len() + data.len();
         if needed > self.pdu.capacity() {

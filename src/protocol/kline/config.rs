@@ -1,37 +1,39 @@
-//! How an ECU is reached.
+//! Configuration of an endpoint.
 
 use std::time::Duration;
 
-/// The tester's address (ISO 14230-2, annex A).
-pub const TESTER_ADDRESS: u8 = 0xF1;
-/// The function that every emission-related ECU has (ISO 14230-4).
-pub const OBD_FUNCTIONAL_ADDRESS: u8 = 0x33;
+/// Default address of the tester (ISO 14230-2, annex A).
+const TESTER_ADDRESS: u8 = 0xF1;
+/// Functional address of all emission-related ECUs (ISO 14230-4).
+pub(crate) const OBD_FUNCTIONAL_ADDRESS: u8 = 0x33;
 
-/// How the link is set up.
+/// The way in which the communication with an ECU is initialised (ISO 14230-2, 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Initialisation {
-    /// 25 ms low, 25 ms high, StartCommunication.
+    /// Fast initialisation: 25 ms low, 25 ms high, then StartCommunication.
     Fast,
-    /// The address at 5 baud, answered with a synchronisation byte and the key bytes.
+    /// Slow initialisation: the address at 5 baud, which the ECU answers with a synchronisation byte and the
+    /// key bytes.
     Slow,
 }
 
-/// Whom requests are for.
+/// The target of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Addressing {
     /// One ECU.
     Physical(u8),
-    /// All ECUs of a function.
+    /// All ECUs with a function.
     Functional(u8),
 }
 
 impl Addressing {
-    /// How the node with this address is reached: [`OBD_FUNCTIONAL_ADDRESS`] is a function.
+    /// Returns the addressing of the node with this address; only 0x33, the emission-related ECUs, is a
+    /// function.
     pub fn of(address: u8) -> Self {
         if address == OBD_FUNCTIONAL_ADDRESS { Self::Functional(address) } else { Self::Physical(address) }
     }
 
-    /// The address.
+    /// Returns the address.
     pub fn address(self) -> u8 {
         match self {
             Self::Physical(address) | Self::Functional(address) => address,
@@ -42,24 +44,27 @@ impl Addressing {
 /// The configuration of an [`Endpoint`](super::Endpoint).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// Whom it talks to.
+    /// The target of requests.
     pub addressing: Addressing,
-    /// The own address.
+    /// Address of the tester.
     pub tester: u8,
-    /// How the link is set up.
+    /// The way in which the communication is initialised.
     pub initialisation: Initialisation,
-    /// The line's bit rate, in bit/s.
+    /// Bit rate of the line, in bit/s.
     pub bit_rate: u32,
-    /// The key bytes that the ECU must have, in either order; `None`: any.
+    /// Key bytes that the ECU must have, in either order; `None` accepts any.
     pub keyword: Option<(u8, u8)>,
-    /// After how long without traffic TesterPresent is sent; `None`: never, and the ECU ends the link after P3max.
+    /// Time without traffic after which TesterPresent is sent.
+    ///
+    /// With `None`, no TesterPresent is sent, and the ECU ends the communication after P3max.
     pub keep_alive: Option<Duration>,
-    /// How often an initialisation is tried.
+    /// Number of attempts at an initialisation.
     pub attempts: u32,
 }
 
 impl Config {
-    /// All defaults: TesterPresent every 2 s, three attempts at a fast and two at a slow initialisation.
+    /// Creates a configuration with all defaults: TesterPresent after 2 s, and three attempts at a fast or
+    /// two at a slow initialisation.
     pub fn new(addressing: Addressing, initialisation: Initialisation, bit_rate: u32) -> Self {
         let attempts = match initialisation {
             Initialisation::Fast => 3,

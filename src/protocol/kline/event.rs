@@ -1,89 +1,89 @@
-//! What an endpoint reports, what it waits for, and what can go wrong.
+//! Events, timers and errors of an endpoint.
 
 use std::time::Duration;
 
 use super::key_bytes::{KeyByteError, KeyBytes};
 use super::message::{MessageError, TooLong};
 
-/// What happened.
+/// An event of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The link is set up.
+    /// The communication with the ECU is initialised.
     Up(KeyBytes),
-    /// The link could not be set up, or is lost; the next PDU has it tried again.
+    /// The initialisation failed, or the communication is lost; the next PDU starts another initialisation.
     Down(Failure),
-    /// The PDU given to `send` is on the line.
+    /// The PDU passed to `send` was sent completely.
     Sent {
-        /// From its first byte to the end of its last; setting the link up is not counted.
+        /// Time from the first byte to the end of the last, without the initialisation.
         elapsed: Duration,
     },
-    /// The PDU given to `send` was not sent whole.
+    /// The PDU passed to `send` was not sent completely.
     SendFailed(Failure),
-    /// The first byte of an answer came.
+    /// The first byte of an answer arrived.
     ReceptionStarted,
-    /// An ECU's message.
+    /// An ECU's message arrived.
     Received {
-        /// The sender's address.
+        /// Address of the ECU.
         source: u8,
-        /// Its data.
+        /// Data of the message.
         pdu: Vec<u8>,
     },
-    /// An answer did not come whole.
+    /// An answer was not received completely.
     ReceiveFailed(ReceiveFailure),
-    /// No answer to the PDU came within P2.
+    /// No answer to the PDU arrived within P2.
     NoAnswer,
-    /// The ECU was told to end the communication.
+    /// The communication has ended after [`Endpoint::stop`](super::Endpoint::stop).
     Stopped,
 }
 
-/// Why the link could not be set up, was lost, or a PDU was not sent.
+/// The reason why an initialisation failed, the communication was lost, or a PDU was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// Our own bytes do not come back: the line has no supply, or no transceiver.
-    #[error("our own bytes do not come back from the line")]
+    /// No echo of our own bytes arrives: the line has no supply voltage, or no transceiver.
+    #[error("our own bytes have no echo on the line")]
     NoEcho,
-    /// Our own bytes come back as others: somebody else sends, or the line is disturbed.
-    #[error("our own byte 0x{sent:02X} came back as 0x{received:02X}")]
+    /// The echo differs from our own byte: another node sends, or the line is disturbed.
+    #[error("our own byte 0x{sent:02X} has the echo 0x{received:02X}")]
     Collision {
-        /// What we sent.
+        /// The byte that was sent.
         sent: u8,
-        /// What came back.
+        /// The byte that was received instead.
         received: u8,
     },
     /// The ECU did not answer the initialisation or TesterPresent.
     #[error("the ECU does not answer")]
     NoAnswer,
-    /// The answer to the initialisation was broken.
+    /// The answer to the initialisation or TesterPresent was not received correctly.
     #[error("the ECU's answer is disturbed")]
     Disturbed,
-    /// The synchronisation byte was not 0x55: most likely the bit rate is another.
+    /// The synchronisation byte is not 0x55; most likely the bit rate is wrong.
     #[error("the synchronisation byte is 0x{0:02X} instead of 0x55")]
     Synchronisation(u8),
-    /// The key bytes are none of ISO 14230.
+    /// The key bytes are not those of an ISO 14230 ECU.
     #[error(transparent)]
     KeyBytes(#[from] KeyByteError),
-    /// The key bytes are not those that were expected.
-    #[error("the ECU's key bytes are {0}, and not the expected ones")]
+    /// The key bytes are not the configured ones.
+    #[error("the ECU's key bytes are {0}, not the expected ones")]
     OtherKeyBytes(KeyBytes),
-    /// The ECU did not confirm its address.
-    #[error("the ECU confirmed another address by 0x{0:02X}")]
+    /// The ECU confirmed another address than its own.
+    #[error("the ECU confirmed another address with 0x{0:02X}")]
     Address(u8),
     /// The ECU refused StartCommunication.
     #[error("the ECU refused StartCommunication with code 0x{0:02X}")]
     Refused(u8),
-    /// The key bytes do not allow messages as long.
+    /// The key bytes do not allow messages of this length.
     #[error(transparent)]
     TooLong(#[from] TooLong),
-    /// Others had the line for so long that the ECU has ended the communication (P3max).
+    /// The line was in use for longer than P3max, so the ECU has ended the communication.
     #[error("the line was not free for TesterPresent within P3max")]
     NotKeptAlive,
-    /// It was taken back.
-    #[error("it was taken back")]
+    /// The PDU was withdrawn before it was sent.
+    #[error("the PDU was withdrawn before it was sent")]
     Aborted,
 }
 
 impl Failure {
-    /// Whether trying the initialisation again can help.
+    /// Returns whether another attempt at the initialisation can succeed.
     pub(super) fn is_worth_another_attempt(self) -> bool {
         !matches!(
             self,
@@ -95,51 +95,51 @@ impl Failure {
     }
 }
 
-/// Why an answer did not come whole.
+/// The reason why an answer was not received completely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReceiveFailure {
-    /// The next byte did not come within P1.
-    #[error("the answer's next byte did not come (P1)")]
+    /// The next byte did not arrive within P1.
+    #[error("the next byte of the answer did not arrive in time (P1)")]
     Incomplete,
-    /// What came is no message.
+    /// The received bytes are not a message.
     #[error(transparent)]
     Message(#[from] MessageError),
 }
 
-/// Why [`Endpoint::send`](super::Endpoint::send) took nothing.
+/// The reason why [`Endpoint::send`](super::Endpoint::send) did not accept a PDU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// Another PDU is on its way, or its answer is due.
-    #[error("another PDU is under way")]
+    /// Another PDU is waiting or being sent.
+    #[error("another PDU is being sent")]
     Busy,
-    /// No ECU takes so much, or so little.
+    /// The PDU is empty, or too long for a message to this ECU.
     #[error(transparent)]
     TooLong(#[from] TooLong),
 }
 
-/// What an endpoint waits for.
+/// The timers of an endpoint (ISO 14230-2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Timer {
-    /// The line has to be idle for P3min or W5 before anything is sent.
+    /// P3min or W5: the line is idle before a transmission.
     Idle,
-    /// The high level of the fast initialisation.
+    /// T_WUP: the high level of the fast initialisation ends.
     TWup,
-    /// The next byte of an answer.
+    /// P1: the next byte of an answer is due.
     P1,
-    /// An answer.
+    /// P2: an answer is due.
     P2,
-    /// An answer after response pending.
+    /// P3max: an answer after response pending is due.
     P2Star,
-    /// The next byte of the request.
+    /// P4: the next byte of the request can be sent.
     P4,
-    /// Our own byte, or slow signal, to come back.
+    /// The echo of our own byte, or the end of our slow signal, is due.
     Echo,
-    /// The synchronisation byte.
+    /// W1: the synchronisation byte is due.
     W1,
-    /// Key byte 1.
+    /// W2: key byte 1 is due.
     W2,
-    /// Key byte 2.
+    /// W3: key byte 2 is due.
     W3,
-    /// The complement of key byte 2, and that of the address.
+    /// W4: the complement of key byte 2 or of the address is due.
     W4,
 }

@@ -1,4 +1,5 @@
-//! Key bytes: what an ECU can do, told while the link is set up (ISO 14230-2, 5.2.4.1).
+//! Key bytes: the header forms and timing of an ECU, which it sends during initialisation (ISO 14230-2,
+//! 5.2.4.1).
 
 use std::fmt;
 
@@ -21,10 +22,10 @@ pub struct KeyBytes {
     first: u8,
 }
 
-/// Bytes that are no key bytes of ISO 14230.
+/// The reason why two bytes are not key bytes of ISO 14230.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyByteError {
-    /// A bit was lost on the way.
+    /// The parity is wrong: a bit was received incorrectly.
     #[error("the key bytes 0x{0:02X} 0x{1:02X} have a wrong parity")]
     Parity(u8, u8),
     /// Another protocol, such as ISO 9141-2 (0x08 0x08, 0x94 0x94).
@@ -33,7 +34,11 @@ pub enum KeyByteError {
 }
 
 impl KeyBytes {
-    /// Key byte 1 and key byte 2, in the order in which the ECU sends them.
+    /// Creates key bytes from key byte 1 and key byte 2, in the order in which the ECU sends them.
+    ///
+    /// # Errors
+    ///
+    /// The bytes have the wrong parity, or belong to another protocol.
     pub fn new(first: u8, second: u8) -> Result<Self, KeyByteError> {
         // 8 data bits of the slow initialisation: seven and odd parity
         let is_odd = |byte: u8| byte.count_ones() % 2 == 1;
@@ -49,18 +54,19 @@ impl KeyBytes {
         if is_odd(first) { Ok(Self { first }) } else { Err(KeyByteError::Parity(first, second)) }
     }
 
-    /// Key byte 1 and key byte 2.
+    /// Returns key byte 1 and key byte 2.
     pub fn bytes(self) -> [u8; 2] {
         [self.first, ISO_14230]
     }
 
-    /// As one number, with key byte 2 as its high byte: `0x8FE9`.
+    /// Returns the key bytes as one number with key byte 2 as the high byte, such as `0x8FE9`.
     pub fn number(self) -> u16 {
         u16::from_be_bytes([ISO_14230, self.first])
     }
 
-    /// Whether these are the two bytes, in either order: one of the two is always 0x8F, and which of them is called the
-    /// first is a matter of taste.
+    /// Returns whether the key bytes are these two, in either order.
+    ///
+    /// One of the two is always 0x8F, and manufacturers differ in which they call the first.
     pub fn is(self, one: u8, other: u8) -> bool {
         let bytes = self.bytes();
         bytes == [one, other] || bytes == [other, one]
@@ -70,9 +76,11 @@ impl KeyBytes {
         self.first & bit != 0
     }
 
-    /// How requests to this ECU begin. Without any word about headers or lengths, what every ECU must understand:
-    /// addresses, and the length in the format byte.
-    pub fn header(self, mode: AddressMode) -> HeaderForm {
+    /// Returns the header form of requests to this ECU.
+    ///
+    /// If the key bytes specify neither header nor length, this is the form that every ECU must understand:
+    /// with addresses, and with the length in the format byte.
+    pub(super) fn header(self, mode: AddressMode) -> HeaderForm {
         let mode = if self.has(HB0) && !self.has(HB1) { None } else { Some(mode) };
         let length = match (self.has(AL0), self.has(AL1)) {
             (true, true) => LengthForm::Either,
@@ -82,8 +90,8 @@ impl KeyBytes {
         HeaderForm { mode, length }
     }
 
-    /// The timing parameters that the ECU keeps.
-    pub fn timing(self) -> Timing {
+    /// Returns the timing parameters of the ECU.
+    pub(super) fn timing(self) -> Timing {
         if self.has(TP0) && !self.has(TP1) { Timing::EXTENDED } else { Timing::NORMAL }
     }
 }

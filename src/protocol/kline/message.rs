@@ -1,8 +1,8 @@
 //! Messages: header, data and checksum (ISO 14230-2, 4).
 
-/// The most data bytes of a message.
-pub const MAX_DATA: usize = 255;
-/// The most that the format byte can count.
+/// Longest data of a message, in bytes.
+pub(super) const MAX_DATA: usize = 255;
+/// Longest data that the format byte can count, in bytes.
 const MAX_SHORT_DATA: usize = 63;
 
 const MODE_MASK: u8 = 0xC0;
@@ -12,41 +12,41 @@ const MODE_CARB: u8 = 0x40;
 const MODE_PHYSICAL: u8 = 0x80;
 const MODE_FUNCTIONAL: u8 = 0xC0;
 
-/// Whom a message with addresses is for.
+/// The kind of target of a message with addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AddressMode {
     /// One node.
     Physical,
-    /// Every node of that function.
+    /// Every node with that function.
     Functional,
 }
 
-/// Where a message's length is.
+/// The place of the length in a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LengthForm {
-    /// In the format byte: up to 63.
+    /// The format byte, for up to 63 bytes.
     InFormatByte,
-    /// In a byte of its own.
+    /// A separate length byte.
     Additional,
-    /// In the format byte if it fits there.
+    /// The format byte for up to 63 bytes, otherwise a separate byte.
     Either,
 }
 
 /// The form of a message's header: one to four bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HeaderForm {
-    /// With target and source address, of this mode; `None`: without.
+    /// The mode of the target address; `None` for a header without addresses.
     pub mode: Option<AddressMode>,
-    /// Where the length is.
+    /// The place of the length.
     pub length: LengthForm,
 }
 
 impl HeaderForm {
-    /// What StartCommunication has, before anything is known of the ECU.
+    /// The header of StartCommunication, before the ECU's key bytes are known.
     pub const START_COMMUNICATION: Self =
         Self { mode: Some(AddressMode::Physical), length: LengthForm::InFormatByte };
 
-    /// The most data bytes of a message with this header.
+    /// Returns the longest data of a message with this header, in bytes.
     pub fn max_data(self) -> usize {
         match self.length {
             LengthForm::InFormatByte => MAX_SHORT_DATA,
@@ -55,52 +55,52 @@ impl HeaderForm {
     }
 }
 
-/// More data than the header can count, or none at all.
+/// A message without data, or with more than its header can count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a message to this ECU has 1 to {max} data bytes, not {len}")]
 pub struct TooLong {
-    /// How many there are.
+    /// Number of data bytes.
     pub len: usize,
-    /// How many there may be.
+    /// Longest data allowed, in bytes.
     pub max: usize,
 }
 
-/// A message that came whole.
+/// A complete message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Whom it is for and whom it is from, where its header says so.
+    /// Address mode, target and source, if the header contains addresses.
     pub addresses: Option<(AddressMode, u8, u8)>,
-    /// The service and its parameters: one byte at least.
+    /// The service and its parameters; at least one byte.
     pub data: Vec<u8>,
 }
 
 impl Message {
-    /// The target's address.
+    /// Returns the target address.
     pub fn target(&self) -> Option<u8> {
         self.addresses.map(|(_, target, _)| target)
     }
 
-    /// The sender's address.
+    /// Returns the source address.
     pub fn source(&self) -> Option<u8> {
         self.addresses.map(|(_, _, source)| source)
     }
 }
 
-/// Why bytes are no message. The bytes until the line is silent belong to it.
+/// The reason why bytes are not a message. All bytes until the line is silent belong to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    /// A byte was lost or disturbed.
+    /// The checksum is wrong: a byte was lost or disturbed.
     #[error("the checksum is 0x{found:02X} instead of 0x{computed:02X}")]
     Checksum {
-        /// What was received.
+        /// The received checksum.
         found: u8,
-        /// What it should be.
+        /// The checksum of the received bytes.
         computed: u8,
     },
-    /// The header of ISO 9141-2, in which nothing says how long the message is.
+    /// The header is that of ISO 9141-2, which does not contain the length of the message.
     #[error("the format byte 0x{0:02X} is not of ISO 14230")]
     Format(u8),
-    /// The additional length byte is zero.
+    /// The separate length byte is zero.
     #[error("the length is 0")]
     Empty,
 }
@@ -109,7 +109,11 @@ fn checksum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
 }
 
-/// A message's bytes, checksum and all.
+/// Encodes a message, including its checksum.
+///
+/// # Errors
+///
+/// `data` is empty, or too long for the header.
 pub fn encode(form: HeaderForm, target: u8, source: u8, data: &[u8]) -> Result<Vec<u8>, TooLong> {
     let too_long = TooLong { len: data.len(), max: form.max_data() };
     let len = u8::try_from(data.len()).map_err(|_| too_long)?;
@@ -139,25 +143,28 @@ pub fn encode(form: HeaderForm, target: u8, source: u8, data: &[u8]) -> Result<V
     Ok(bytes)
 }
 
-/// Puts messages together from bytes; holds 260 of them at most.
+/// Decodes messages from single bytes. A decoder buffers at most 260 bytes.
 #[derive(Debug, Clone, Default)]
 pub struct Decoder {
     bytes: Vec<u8>,
 }
 
 impl Decoder {
-    /// Whether a message has begun.
+    /// Returns whether a message is incomplete.
     pub fn is_receiving(&self) -> bool {
         !self.bytes.is_empty()
     }
 
-    /// Forgets a message that has begun.
+    /// Discards an incomplete message.
     pub fn reset(&mut self) {
         self.bytes.clear();
     }
 
-    /// Takes a byte; gives the message that it completes, or what is wrong with it. Either way the next byte begins
-    /// another.
+    /// Takes a byte, and returns the message that the byte completes.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are not a message. After a message or an error, the next byte begins another message.
     pub fn push(&mut self, byte: u8) -> Option<Result<Message, MessageError>> {
         self.bytes.push(byte);
         let result = self.parse().transpose()?;
@@ -165,7 +172,7 @@ impl Decoder {
         Some(result)
     }
 
-    /// The message once it is whole.
+    /// Returns the message once it is complete.
     fn parse(&self) -> Result<Option<Message>, MessageError> {
         let Some((&format, rest)) = self.bytes.split_first() else { return Ok(None) };
         let (addresses, rest) = match (format & MODE_MASK, rest) {
@@ -204,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_well_known_messages_are_read_and_written_as_everybody_does() {
+    fn well_known_messages_are_decoded_and_encoded_as_by_other_testers() {
         // StartCommunication of OBD testers, and an ECU's answer to it
         let functional = HeaderForm { mode: Some(AddressMode::Functional), length: LengthForm::InFormatByte };
         assert_eq!(encode(functional, 0x33, 0xF1, &[0x81]).unwrap(), [0xC1, 0x33, 0xF1, 0x81, 0x66]);
@@ -232,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_for_the_header_is_refused() {
+    fn data_that_is_too_long_for_the_header_is_refused() {
         let form = |length| HeaderForm { mode: None, length };
         assert!(encode(form(LengthForm::InFormatByte), 0, 0, &[0; 63]).is_ok());
         assert_eq!(encode(form(LengthForm::InFormatByte), 0, 0, &[0; 64]), Err(TooLong { len: 64, max: 63 }));
@@ -243,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disturbed_message_is_told_and_the_next_byte_begins_another() {
+    fn a_disturbed_message_is_reported_and_the_next_byte_begins_another() {
         let good = [0x81, 0xF1, 0x11, 0x7E, 0x01];
         let results = decode(&[&[0x81, 0xF1, 0x11, 0x7F, 0x01], &good[..]].concat());
         assert_eq!(results[0], Err(MessageError::Checksum { found: 0x01, computed: 0x02 }));
@@ -267,7 +274,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_survived_with_little_memory(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        fn any_bytes_use_little_memory(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
             let mut decoder = Decoder::default();
             for byte in bytes {
                 let _ = decoder.push(byte);

@@ -1,4 +1,4 @@
-//! The times of ISO 14230-2, tables 2 to 6.
+//! Timing parameters (ISO 14230-2, tables 2 to 6).
 
 use std::time::Duration;
 
@@ -6,50 +6,54 @@ const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// What goes on top of every time that somebody else has to keep: the latency of a USB adapter and of a busy machine.
+/// Allowance on every time limit of an ECU, for the latency of a USB adapter and of a busy machine.
 ///
-/// An FTDI adapter hands bytes over every 16 ms unless told otherwise.
+/// By default, an FTDI adapter delivers bytes every 16 ms.
 pub(super) const LATENCY_ALLOWANCE: Duration = ms(100);
-/// The same for our own byte to come back. An ECU has given the request up by then, after P4max; but whether the line or
-/// only this machine is at fault, the answer will tell.
+/// Allowance for the echo of our own byte.
+///
+/// The ECU may have abandoned the request by then, after P4max. The answer shows whether it has, or whether
+/// only this machine was slow.
 pub(super) const ECHO_ALLOWANCE: Duration = ms(250);
 
-/// The timing parameters of a link.
+/// The timing parameters of the communication with an ECU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timing {
-    /// P1: between two bytes of an ECU, at most.
-    pub p1_max: Duration,
-    /// P2: between a request and its answer, or between two answers, at most.
-    pub p2_max: Duration,
+pub(super) struct Timing {
+    /// P1: longest time between two bytes of an ECU.
+    pub(super) p1_max: Duration,
+    /// P2: longest time between a request and its answer, or between two answers.
+    pub(super) p2_max: Duration,
     /// P2 after response pending: P3max (ISO 14230-3, 5.2.4).
-    pub p2_star: Duration,
-    /// P3: between the last answer and the next request, at least.
-    pub p3_min: Duration,
-    /// The same at most: then the ECU ends the communication.
-    pub p3_max: Duration,
-    /// P4: between two bytes of the tester, at least.
-    pub p4_min: Duration,
-    /// W1: between the 5-baud address and the synchronisation byte, at most.
-    pub w1_max: Duration,
-    /// W2: between the synchronisation byte and key byte 1, at most.
-    pub w2_max: Duration,
-    /// W3: between the key bytes, at most.
-    pub w3_max: Duration,
-    /// W4: between key byte 2 and its complement: within 25 to 50 ms, with room for latency on either side.
-    pub w4: Duration,
-    /// W4: between that and the address' complement, at most.
-    pub w4_max: Duration,
-    /// W5: the line's idle time before a slow initialisation, and before the first fast one.
-    pub w5: Duration,
-    /// T_iniL: the low level of the fast initialisation.
-    pub t_ini_low: Duration,
-    /// T_wup: from the pulse's start to StartCommunication.
-    pub t_wup: Duration,
+    pub(super) p2_star: Duration,
+    /// P3: shortest time between the last answer and the next request.
+    pub(super) p3_min: Duration,
+    /// P3: longest time between the last answer and the next request, after which the ECU ends the
+    /// communication.
+    pub(super) p3_max: Duration,
+    /// P4: shortest time between two bytes of the tester.
+    pub(super) p4_min: Duration,
+    /// W1: longest time between the 5-baud address and the synchronisation byte.
+    pub(super) w1_max: Duration,
+    /// W2: longest time between the synchronisation byte and key byte 1.
+    pub(super) w2_max: Duration,
+    /// W3: longest time between the key bytes.
+    pub(super) w3_max: Duration,
+    /// W4: time between key byte 2 and its complement, within 25 to 50 ms with room for latency on either
+    /// side.
+    pub(super) w4: Duration,
+    /// W4: longest time between the complement of key byte 2 and that of the address.
+    pub(super) w4_max: Duration,
+    /// W5: idle time of the line before a slow initialisation, and before the first fast one.
+    pub(super) w5: Duration,
+    /// T_iniL: low level of the fast initialisation.
+    pub(super) t_ini_low: Duration,
+    /// T_wup: time from the start of the pulse to StartCommunication.
+    pub(super) t_wup: Duration,
 }
 
 impl Timing {
     /// The normal set.
-    pub const NORMAL: Self = Self {
+    pub(super) const NORMAL: Self = Self {
         p1_max: ms(20),
         p2_max: ms(50),
         p2_star: ms(5000),
@@ -66,7 +70,8 @@ impl Timing {
         t_wup: ms(50),
     };
 
-    /// The extended set, which an ECU may choose by its key bytes: P2 up to 1 s. P3 keeps its normal minimum, which is
-    /// within the extended limits.
-    pub const EXTENDED: Self = Self { p2_max: ms(1000), ..Self::NORMAL };
+    /// The extended set with P2 up to 1 s, which an ECU may choose by its key bytes.
+    ///
+    /// P3 keeps its normal minimum, which is within the extended limits.
+    pub(super) const EXTENDED: Self = Self { p2_max: ms(1000), ..Self::NORMAL };
 }

@@ -1,4 +1,4 @@
-//! Sending a message's bytes one by one, each with its echo.
+//! Transmission of a message byte by byte, each with its echo.
 
 use std::time::{Duration, Instant};
 
@@ -6,17 +6,18 @@ use super::event::Failure;
 use super::timing::{ECHO_ALLOWANCE, Timing};
 use connector_hal::kline::byte_time;
 
-/// What came of a byte that was received while we send.
+/// The result of a byte that was received during transmission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Echo {
-    /// More is to be sent.
+    /// The echo is right; more bytes follow.
     Right,
-    /// That was the last one: it took so long.
+    /// The echo of the last byte is right; the transmission took this time.
     Last(Duration),
+    /// The echo is wrong.
     Wrong(Failure),
 }
 
-/// Bytes on their way.
+/// The transmission of one message.
 #[derive(Debug)]
 pub(super) struct Transmitter {
     bytes: Vec<u8>,
@@ -24,7 +25,7 @@ pub(super) struct Transmitter {
     echoed: usize,
     byte_time: Duration,
     started: Option<Instant>,
-    /// When the next byte may be sent; while one has not come back, when it is missed.
+    /// When the next byte may be sent, or the deadline of the missing echo.
     at: Instant,
 }
 
@@ -33,12 +34,12 @@ impl Transmitter {
         Self { bytes, sent: 0, echoed: 0, byte_time: byte_time(bit_rate), started: None, at: now }
     }
 
-    /// Whether a byte has not come back yet.
+    /// Returns whether the echo of a byte is missing.
     pub(super) fn awaits_echo(&self) -> bool {
         self.sent > self.echoed
     }
 
-    /// The next byte whose time has come.
+    /// Returns the next byte, if it is due.
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<u8> {
         if self.awaits_echo() || now < self.at {
             return None;
@@ -55,7 +56,8 @@ impl Transmitter {
         match sent {
             Some(sent) if *sent == received => {}
             Some(sent) => return Echo::Wrong(Failure::Collision { sent: *sent, received }),
-            // before our first byte it is the rest of somebody's; between two of ours it destroys the message
+            // before our first byte, another node finishes its message; between two of ours, a byte destroys
+            // the message
             None if self.sent == 0 => return Echo::Right,
             None => return Echo::Wrong(Failure::Collision { sent: 0xFF, received }),
         }
@@ -63,18 +65,18 @@ impl Transmitter {
         if self.echoed == self.bytes.len() {
             return Echo::Last(now.saturating_duration_since(self.started.unwrap_or(now)));
         }
-        // P4 counts from the end of our byte, which a late echo does not move
+        // P4 counts from the end of our byte, however late the echo is
         let end = self.at - ECHO_ALLOWANCE;
         self.at = end + Timing::NORMAL.p4_min;
         Echo::Right
     }
 
-    /// When to go on, or to give up.
+    /// Returns when the next byte or the missing echo is due.
     pub(super) fn poll_timeout(&self) -> Instant {
         self.at
     }
 
-    /// Whether a byte should have come back by now.
+    /// Returns whether an echo is overdue.
     pub(super) fn is_missing_echo(&self, now: Instant) -> bool {
         self.awaits_echo() && self.at <= now
     }
@@ -102,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn an_echo_that_differs_or_does_not_come_is_an_error() {
+    fn an_echo_that_differs_or_is_missing_is_an_error() {
         let start = Instant::now();
         let mut transmitter = Transmitter::new(vec![0x81], 10_000, start);
         transmitter.poll_transmit(start);

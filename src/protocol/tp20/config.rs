@@ -1,4 +1,4 @@
-//! How channels are set up.
+//! Configuration of channels and connections.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,18 +7,19 @@ use connector_hal::can::CanId;
 
 use super::{APPLICATION_DIAGNOSTICS, Parameters, SETUP_ID};
 
-/// The longest PDU, in bytes: some ECUs set the highest bit of the length, which therefore means nothing.
+/// Longest PDU, in bytes. Some ECUs set the highest bit of the length without meaning, so that 15 bits
+/// remain.
 pub const MAX_PDU: usize = 0x7FFF;
-/// The first of the identifiers with which ECUs are asked to send.
+/// First of the identifiers with which ECUs are requested to send.
 const FIRST_RECEIVE_ID: u32 = 0x300;
-/// How many such identifiers there are.
+/// Number of such identifiers.
 const RECEIVE_IDS: u32 = 16;
 
-/// Where an ECU is: 0x01 is the engine's.
+/// The address of an ECU, 0x01 to 0xEF; the engine has 0x01.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LogicalAddress(u8);
 
-/// A number that is no ECU's logical address.
+/// A number that is not the logical address of an ECU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is not the logical address of an ECU, 1 to 239")]
 pub struct LogicalAddressError(pub u32);
@@ -35,12 +36,12 @@ impl TryFrom<u32> for LogicalAddress {
 }
 
 impl LogicalAddress {
-    /// Its number.
+    /// Returns the address as a number.
     pub const fn get(self) -> u8 {
         self.0
     }
 
-    /// The identifier with which the ECU answers set-up requests.
+    /// Returns the identifier with which the ECU answers set-up requests.
     pub fn setup_response_id(self) -> CanId {
         CanId::standard_truncated(SETUP_ID.raw() + u32::from(self.0))
     }
@@ -52,53 +53,55 @@ impl fmt::Display for LogicalAddress {
     }
 }
 
-/// Who tells its parameters first.
+/// The side that sends its parameters first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opening {
-    /// We do.
+    /// Our side.
     Active,
-    /// The peer does, within this time.
+    /// The peer, within this time.
     Passive(Duration),
 }
 
-/// A connection whose identifiers are agreed upon.
+/// Configuration of a [`Connection`](super::Connection), whose identifiers are agreed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionConfig {
-    /// What we send with.
+    /// Identifier with which we send.
     pub transmit: CanId,
-    /// What we receive.
+    /// Identifier with which the peer sends.
     pub receive: CanId,
-    /// What we tell the peer to keep to.
+    /// Parameters that the peer must keep.
     pub parameters: Parameters,
-    /// Who begins.
+    /// The side that sends its parameters first.
     pub opening: Opening,
-    /// How long nothing was sent before the channel is tested; `None`: never.
+    /// Time without a sent frame after which the channel is tested; `None` disables the test.
     pub test_after: Option<Duration>,
-    /// How long nothing was heard before the channel is over; `None`: for ever.
+    /// Time without a received frame after which the connection ends; `None` means never.
     pub silence_limit: Option<Duration>,
-    /// The longest PDU taken, in bytes.
+    /// Longest PDU accepted, in bytes.
     pub max_pdu: usize,
 }
 
-/// A tester's channel to an ECU.
+/// Configuration of a [`Channel`](super::Channel), a tester's channel to an ECU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChannelConfig {
-    /// The ECU.
+    /// Address of the ECU.
     pub ecu: LogicalAddress,
-    /// The identifier with which the ECU is asked to send; channels of a bus need different ones.
+    /// Identifier with which the ECU is requested to send. Channels of one bus need different identifiers.
     pub receive: CanId,
-    /// What the channel is for.
+    /// Application type of the channel; 0x01 is diagnostics.
     pub application_type: u8,
-    /// What we tell the ECU to keep to.
+    /// Parameters that the ECU must keep.
     pub parameters: Parameters,
-    /// How long nothing was sent before the channel is tested: ECUs drop one after about a second.
+    /// Time without a sent frame after which the channel is tested. ECUs drop an unused channel after about a
+    /// second.
     pub test_after: Duration,
-    /// The longest PDU taken, in bytes.
+    /// Longest PDU accepted, in bytes.
     pub max_pdu: usize,
 }
 
 impl ChannelConfig {
-    /// The usual channel for diagnostics; `index` is to differ among the channels of a bus, 0…15.
+    /// Creates the usual configuration for diagnostics. Each channel of a bus needs a different `index`,
+    /// 0…15.
     pub fn new(ecu: LogicalAddress, index: u8) -> Self {
         Self {
             ecu,

@@ -1,89 +1,91 @@
-//! What the state machines report, and what they refuse.
+//! Events, timers and errors of channels and connections.
 
 use std::time::Duration;
 
 use super::Refusal;
 
-/// What runs out at a deadline. T1 and T3 are the parameters' names, T_CT and T_Wait those that implementations use.
+/// The timers of a channel.
+///
+/// T1 and T3 are the names of parameters; T_CT and T_Wait are the names that implementations use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Timer {
     /// The answer to a set-up request is due.
     Setup,
-    /// An acknowledgement, or the answer to parameters, is due.
+    /// T1: an acknowledgement, or the answer to parameters, is due.
     T1,
-    /// The time between two data frames passes.
+    /// T3: the next data frame can be sent.
     T3,
-    /// The ECU is not ready for more data, and may be by now.
+    /// T_Wait: the next data frame is sent to an ECU that was not ready for more data.
     TWait,
-    /// The channel is to be tested, or the answer to a test is due.
+    /// T_CT: the next channel test, or the answer to one, is due.
     TCt,
-    /// The next data frame is due.
+    /// The peer's next data frame is due.
     Reception,
-    /// The peer was not heard for too long.
+    /// The peer has sent no frame for too long.
     Silence,
-    /// The answer to our disconnecting is due.
+    /// The answer to our disconnect is due.
     Disconnect,
 }
 
-/// What happened.
+/// An event of a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The channel is open: identifiers and parameters are agreed upon.
+    /// The channel is open: identifiers and parameters are agreed.
     Opened,
-    /// The first frame of a PDU came: this is where P2 ends.
+    /// The first frame of a PDU arrived; P2 ends here.
     ReceptionStarted,
-    /// A whole PDU was received.
+    /// A complete PDU was received.
     Received {
-        /// The PDU.
+        /// The received PDU.
         pdu: Vec<u8>,
     },
-    /// A reception was given up.
+    /// A reception failed.
     ReceiveFailed {
-        /// Why.
+        /// The reason.
         failure: ReceiveFailure,
     },
-    /// The peer acknowledged the whole PDU.
+    /// The peer acknowledged the complete PDU.
     Sent {
-        /// From `send`, or from when the channel was open, to the acknowledgement.
+        /// Time from `send`, or from the opening of the channel, to the acknowledgement.
         elapsed: Duration,
     },
-    /// The PDU was given up; the peer may have received a part of it.
+    /// The PDU was not sent completely; the peer may have received a part of it.
     SendFailed {
-        /// Why.
+        /// The reason.
         reason: CloseReason,
     },
-    /// The channel is not open any more, or could not be opened.
+    /// The channel is closed, or could not be opened.
     Closed {
-        /// Why.
+        /// The reason.
         reason: CloseReason,
     },
 }
 
-/// Why a channel is closed.
+/// The reason why a channel is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{}", self.describe())]
 pub enum CloseReason {
-    /// It was asked for on this side.
+    /// This side closed the channel.
     Requested,
     /// The peer disconnected.
     ByPeer,
-    /// The peer began anew, with sequence numbers from 0.
+    /// The peer started the connection again, with sequence numbers from 0.
     Restarted,
-    /// Nobody answered the set-up requests.
+    /// No ECU answered the set-up requests.
     SetupTimeout,
-    /// The ECU does not open the channel.
+    /// The ECU refused the channel.
     Refused(Refusal),
-    /// The parameters were not answered.
+    /// The peer did not answer the parameters.
     NoParameters,
-    /// A data frame was not acknowledged, however often it was repeated (T1).
+    /// The peer did not acknowledge a data frame in spite of repetitions (T1).
     NoAck,
-    /// The peer was never ready for more.
+    /// The peer was not ready for more data for too long.
     NotReady,
     /// The channel test was not answered.
     NoTestAnswer,
     /// The peer stopped in the middle of a PDU.
     ReceptionStopped,
-    /// Nothing was heard for too long.
+    /// The peer has sent no frame for too long.
     Silence,
     /// A frame was not acknowledged on the bus.
     NotAcknowledged,
@@ -92,12 +94,12 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    /// The reason in words, for whoever keeps them.
+    /// Returns the reason as a text.
     pub fn describe(self) -> &'static str {
         match self {
             Self::Requested => "the channel was closed",
             Self::ByPeer => "the ECU closed the channel",
-            Self::Restarted => "the ECU began the channel anew",
+            Self::Restarted => "the ECU started the channel again",
             Self::SetupTimeout => "no ECU answered the set-up of the channel",
             Self::Refused(Refusal::ApplicationType) => "the ECU knows no such application type",
             Self::Refused(Refusal::ApplicationTypeNow) => {
@@ -106,52 +108,52 @@ impl CloseReason {
             Self::Refused(Refusal::Resources) => "the ECU has no channel left",
             Self::Refused(Refusal::Other(_)) => "the ECU refuses the channel",
             Self::NoParameters => "the ECU did not answer the channel's parameters",
-            Self::NoAck => "the ECU acknowledged no data in time",
+            Self::NoAck => "the ECU did not acknowledge data in time",
             Self::NotReady => "the ECU was not ready for more data for too long",
-            Self::NoTestAnswer => "the ECU answers no channel test any more",
+            Self::NoTestAnswer => "the ECU does not answer the channel test",
             Self::ReceptionStopped => "the ECU stopped in the middle of a PDU",
-            Self::Silence => "nothing was heard for too long",
+            Self::Silence => "the peer has sent nothing for too long",
             Self::NotAcknowledged => "a frame was not acknowledged on the bus",
             Self::BusOff => "the bus is off",
         }
     }
 }
 
-/// Why a reception was given up.
+/// The reason why a reception failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ReceiveFailure {
-    /// The next data frame did not come.
-    #[error("the next data frame did not come")]
+    /// The next data frame did not arrive.
+    #[error("the next data frame did not arrive")]
     Timeout,
-    /// The PDU ended before it had the length that it began with.
+    /// The PDU ended before its announced length.
     #[error("the PDU is shorter than announced")]
     WrongLength,
-    /// It is longer than allowed.
+    /// The PDU is longer than allowed.
     #[error("the PDU is longer than allowed")]
     TooLong,
-    /// The channel closed.
-    #[error("the channel closed before the PDU was whole")]
+    /// The channel closed before the PDU was complete.
+    #[error("the channel closed before the PDU was complete")]
     Closed,
 }
 
-/// Why a PDU was not taken for sending.
+/// The reason why a PDU was not accepted for sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// Another one is under way.
+    /// Another PDU is being sent.
     #[error("another PDU is being sent")]
     Busy,
-    /// There is no PDU without data.
+    /// The PDU has no data.
     #[error("the PDU is empty")]
     Empty,
-    /// It is longer than a length of TP2.0 says.
+    /// The PDU is longer than allowed.
     #[error("the PDU has {len} bytes, but {max} are allowed")]
     TooLong {
-        /// Its length, in bytes.
+        /// Length of the PDU, in bytes.
         len: usize,
-        /// The longest allowed, in bytes.
+        /// Longest PDU allowed, in bytes.
         max: usize,
     },
-    /// The connection is over.
+    /// The connection is closed.
     #[error("the connection is closed")]
     Closed,
 }

@@ -1,26 +1,30 @@
-//! TP2.0, the transport protocol of the Volkswagen group's older ECUs on CAN (SAE J2819), as pure state machines.
+//! TP2.0, the transport protocol of the Volkswagen group's older ECUs on CAN (SAE J2819), as pure state
+//! machines.
 //!
-//! Other than ISO-TP it is connected: a [`Channel`] to an ECU is set up on identifier 0x200, its parameters are agreed
-//! upon, it is tested while nobody speaks, and it is disconnected at the end. [`Connection`] is the part of it that both
-//! sides have in common once identifiers are agreed upon.
+//! Unlike ISO-TP, TP2.0 is connected. A [`Channel`] to an ECU is set up on identifier 0x200, both sides
+//! exchange their parameters, the channel is tested while no PDU is sent, and it is disconnected at the end.
+//! [`Connection`] is one side of a channel whose identifiers are agreed; a channel of a tester contains one,
+//! and a simulated ECU uses one directly.
 //!
-//! The contract is that of the [`isotp`](crate::protocol::isotp) module: frames and the time go in by `handle_*`, frames, events
-//! and the next deadline come out by `poll_*`, and every frame given out has one outcome, in order.
+//! Input from the bus uses a bounded amount of memory:
 //!
-//! What a bus can bring costs a bounded amount of memory: a PDU's buffer grows with what came, up to 32 KiB; frames that
-//! come while events pile up unread are dropped, so that the ECU sends them again; and no frames are given out while many
-//! have no outcome.
+//! - The buffer of a PDU grows with the received data, up to 32 KiB.
+//! - A channel drops data frames while many events wait to be polled; the ECU sends them again.
+//! - A channel returns no more frames while many frames have no outcome.
 //!
-//! The standard is not public. What is here follows descriptions and traces that are (<https://jazdw.net/tp20>,
-//! <https://icanhack.nl/knowledge-base/diagnostics/vw-tp20/>, and those named in the tests).
+//! The standard is not public. This implementation follows public descriptions and traces
+//! (<https://jazdw.net/tp20>, <https://icanhack.nl/knowledge-base/diagnostics/vw-tp20/>, and those named in
+//! the tests).
 
 mod channel;
 mod config;
 mod connection;
 mod event;
+mod presence;
 mod receiver;
 mod sender;
 mod setup;
+mod setup_exchange;
 mod time;
 mod tpdu;
 
@@ -31,6 +35,7 @@ pub use channel::Channel;
 pub use config::{ChannelConfig, ConnectionConfig, LogicalAddress, LogicalAddressError, MAX_PDU, Opening};
 pub use connection::Connection;
 pub use event::{CloseReason, Event, ReceiveFailure, SendError, Timer};
-pub use setup::{APPLICATION_DIAGNOSTICS, Refusal, SETUP_ID, SetupMessage, SetupOpcode};
+pub(crate) use setup::APPLICATION_DIAGNOSTICS;
+pub use setup::{Refusal, SETUP_ID, SetupMessage, SetupOpcode};
 pub use time::TimeByte;
 pub use tpdu::{Parameters, Tpdu, TpduError};

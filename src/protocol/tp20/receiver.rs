@@ -1,36 +1,36 @@
-//! The receiving side: what the peer sends is put together, and acknowledged where it asks for that.
+//! Reception of one PDU at a time: reassembly, and acknowledgements that the peer asks for.
 
 use std::time::{Duration, Instant};
 
 use super::{Event, MAX_PDU, ReceiveFailure, TimeByte};
 
-/// How long the next data frame may take before the peer is told where we are, unless its T3 is longer.
+/// Time without a data frame after which the last acknowledgement is repeated; longer if the peer's T3 is.
 const STALLED_AFTER: Duration = Duration::from_millis(200);
-/// How often it is told.
+/// Number of such repetitions.
 const MAX_REMINDERS: u8 = 4;
-/// The highest bit of a length, which some ECUs set for no reason.
+/// Bits of the length. Some ECUs set the highest bit without meaning.
 const LENGTH_MASK: u16 = 0x7FFF;
 const PREFIX: usize = 2;
 
 #[derive(Debug)]
-pub(super) struct Receiver {
+pub(super) struct BlockReceiver {
     max_pdu: usize,
     stalled_after: Duration,
-    /// The number that the next frame should have.
+    /// Sequence number of the next frame.
     expected: u8,
-    /// The length, then the PDU as far as it came.
+    /// The length and the received part of the PDU.
     bytes: Vec<u8>,
-    /// A PDU is coming in, since its first frame; the next frame is due at the deadline.
+    /// Deadline of the next frame, while a PDU is being received.
     deadline: Option<Instant>,
     reminders: u8,
-    /// The PDU is too long: its frames are acknowledged, so that it ends, but not kept.
+    /// The PDU is too long: its frames are acknowledged, so that the PDU ends, but discarded.
     is_skipping: bool,
-    /// Where a break goes back to: what was acknowledged.
+    /// The acknowledged part, to which a break returns: the next sequence number and the number of bytes.
     acked: (u8, usize),
     ack: Option<u8>,
 }
 
-impl Receiver {
+impl BlockReceiver {
     pub(super) fn new(max_pdu: usize) -> Self {
         Self {
             max_pdu: max_pdu.min(MAX_PDU),
@@ -45,13 +45,13 @@ impl Receiver {
         }
     }
 
-    /// The peer leaves so much time between two frames.
+    /// Sets T3, the time that the peer leaves between two frames.
     pub(super) fn set_t3(&mut self, t3: TimeByte) {
         let t3 = t3.to_duration().unwrap_or_default();
         self.stalled_after = STALLED_AFTER.max(t3 * 3);
     }
 
-    /// The peer counts from 0 again.
+    /// Starts again with sequence number 0, as the peer does.
     pub(super) fn restart(&mut self) -> Option<Event> {
         let failed = self.fail(ReceiveFailure::Closed);
         *self = Self { stalled_after: self.stalled_after, ..Self::new(self.max_pdu) };
@@ -62,7 +62,7 @@ impl Receiver {
         self.deadline.is_some()
     }
 
-    /// Gives up what is coming in.
+    /// Ends the reception with a failure, if there is one.
     pub(super) fn fail(&mut self, failure: ReceiveFailure) -> Option<Event> {
         self.bytes = Vec::new();
         let was_wanted = self.deadline.take().is_some() && !self.is_skipping;
@@ -78,7 +78,8 @@ impl Receiver {
         data: &[u8],
     ) -> [Option<Event>; 2] {
         if sequence != self.expected {
-            // one that came before, or one behind a lost one: the acknowledgement tells the peer where to go on
+            // a repeated frame, or one after a lost one: the acknowledgement says where the peer has to
+            // continue
             if wants_ack {
                 self.ack = Some(self.expected);
             }
@@ -108,7 +109,7 @@ impl Receiver {
         [started, ended]
     }
 
-    /// The length that the PDU announced, once it did.
+    /// Returns the announced length of the PDU, once it was received.
     fn length(&self) -> Option<usize> {
         match *self.bytes {
             [high, low, ..] => Some(usize::from(u16::from_be_bytes([high, low]) & LENGTH_MASK)),
@@ -116,7 +117,7 @@ impl Receiver {
         }
     }
 
-    /// Takes data in, and no more of it than was announced.
+    /// Appends data, up to the announced length.
     fn append(&mut self, data: &[u8]) -> Option<Event> {
         if self.is_skipping {
             return None;
@@ -132,7 +133,7 @@ impl Receiver {
         None
     }
 
-    /// The PDU ends here.
+    /// Ends the PDU.
     fn finish(&mut self) -> Option<Event> {
         let mut pdu = std::mem::take(&mut self.bytes);
         match pdu.get(..PREFIX) {
@@ -148,7 +149,7 @@ impl Receiver {
         }
     }
 
-    /// The peer sends again what we have not acknowledged.
+    /// Returns to the acknowledged part, from which the peer sends again.
     pub(super) fn handle_break(&mut self, now: Instant) {
         let (expected, length) = self.acked;
         if self.deadline.is_none() {
@@ -156,12 +157,12 @@ impl Receiver {
         }
         self.expected = expected;
         self.bytes.truncate(length);
-        // with nothing acknowledged, the PDU begins anew
-        let goes_on = length > 0 || self.is_skipping;
-        self.deadline = goes_on.then(|| now + self.stalled_after);
+        // without an acknowledged part, the PDU starts again
+        let continues = length > 0 || self.is_skipping;
+        self.deadline = continues.then(|| now + self.stalled_after);
     }
 
-    /// The time for the next frame is over: true if it was for the last time.
+    /// Repeats the acknowledgement if the next frame is overdue; returns true if it was repeated too often.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> bool {
         if self.deadline.is_none_or(|at| now < at) {
             return false;
@@ -169,19 +170,20 @@ impl Receiver {
         if self.reminders >= MAX_REMINDERS {
             return true;
         }
-        // ECUs that tested the channel in the middle of a block do not go on with it by themselves
+        // an ECU that tested the channel in the middle of a block does not continue without an
+        // acknowledgement
         self.reminders += 1;
         self.ack = Some(self.expected);
         self.deadline = Some(now + self.stalled_after);
         false
     }
 
-    /// The number to acknowledge with, if that is due.
+    /// Returns the sequence number of the acknowledgement, if one is due.
     pub(super) fn take_ack(&mut self) -> Option<u8> {
         self.ack.take()
     }
 
-    /// How much memory the PDU takes, in bytes.
+    /// Returns the memory that the PDU uses, in bytes.
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
         self.bytes.capacity()

@@ -1,20 +1,20 @@
-//! The sending side: one PDU at a time, in blocks that the peer acknowledges.
+//! Transmission of one PDU at a time, in blocks that the peer acknowledges.
 
 use std::time::{Duration, Instant};
 
 use super::tpdu::DATA_BYTES;
 use super::{CloseReason, Parameters, SendError, Timer, Tpdu};
 
-/// How often the last frame of a block is sent again before the peer is taken for gone.
+/// Number of repetitions of a block's last frame after which the peer counts as gone.
 const MAX_REPEATS: u8 = 5;
-/// How long a peer that is not ready may take to say that it is, before it is asked by the next frame (5 times T_Wait).
+/// Time after which a peer that is not ready is sent the next frame regardless (5 times T_Wait).
 const READY_WAIT: Duration = Duration::from_millis(500);
-/// How often in a row a peer may say that it is not ready.
+/// Number of consecutive acknowledgements with which a peer may report that it is not ready.
 const MAX_NOT_READY: u8 = 20;
-/// Bytes that say how long the PDU is.
+/// Bytes of the length in front of the PDU.
 const PREFIX: usize = 2;
 
-/// What the peer's parameters come to.
+/// Block size and times of a transmission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pace {
     block_size: usize,
@@ -23,10 +23,11 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// What keeps to the peer's parameters, and gives it no less time than we ask for ourselves.
+    /// Returns a pace that keeps the peer's parameters, and gives the peer at least the time that we ask for
+    /// ourselves.
     pub(super) fn new(own: &Parameters, peer: &Parameters) -> Self {
         Self {
-            // the counter has four bits, so that 15 is the most that can be told apart
+            // the sequence number has four bits, so a block has at most 15 frames
             block_size: usize::from(peer.block_size.clamp(1, 15)),
             t1: peer.t1.longest().max(own.t1.longest()),
             t3: peer.t3.to_duration().unwrap_or_else(|| own.t3.longest()),
@@ -35,35 +36,35 @@ impl Pace {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// The next frame can go, once T3 has passed.
+enum TransferState {
+    /// The next frame can be sent once T3 has passed.
     Ready,
-    /// A frame waits for its outcome on the bus.
+    /// A frame has no outcome on the bus yet.
     InFlight { serial: u32, wants_ack: bool },
-    /// T1 runs.
+    /// An acknowledgement is due; T1 runs.
     AwaitingAck { deadline: Instant },
 }
 
 #[derive(Debug)]
-struct Transfer {
-    /// The length, then the PDU.
+struct BlockTransfer {
+    /// The length and the PDU.
     bytes: Vec<u8>,
     frames: usize,
-    /// The sequence number of the first frame.
+    /// Sequence number of the first frame.
     first: u8,
-    /// Frames that the peer has.
+    /// Number of frames that the peer has acknowledged.
     acked: usize,
-    /// The frame that goes next.
+    /// Index of the next frame.
     next: usize,
-    state: State,
+    state: TransferState,
     repeats: u8,
     not_ready: u8,
     started: Instant,
 }
 
-impl Transfer {
+impl BlockTransfer {
     fn sequence(&self, frame: usize) -> u8 {
-        // the sum's low bits are what counts
+        // a sequence number has four bits
         ((usize::from(self.first) + frame) & 0x0F) as u8
     }
 
@@ -76,31 +77,34 @@ impl Transfer {
     }
 
     fn awaits_ack(&self) -> bool {
-        matches!(self.state, State::AwaitingAck { .. } | State::InFlight { wants_ack: true, .. })
+        matches!(
+            self.state,
+            TransferState::AwaitingAck { .. } | TransferState::InFlight { wants_ack: true, .. }
+        )
     }
 }
 
 /// How a transfer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum TransferEnd {
     Sent { elapsed: Duration },
     Failed(CloseReason),
 }
 
 #[derive(Debug)]
-pub(super) struct Sender {
+pub(super) struct BlockSender {
     pace: Pace,
-    /// The number of the next PDU's first frame.
+    /// Sequence number of the next PDU's first frame.
     sequence: u8,
     serial: u32,
-    transfer: Option<Transfer>,
-    /// T3 runs.
+    transfer: Option<BlockTransfer>,
+    /// End of T3.
     not_before: Option<Instant>,
-    /// The peer is not ready, T_Wait runs.
+    /// End of T_Wait, while the peer is not ready.
     not_ready_until: Option<Instant>,
 }
 
-impl Sender {
+impl BlockSender {
     pub(super) fn new(pace: Pace) -> Self {
         Self { pace, sequence: 0, serial: 0, transfer: None, not_before: None, not_ready_until: None }
     }
@@ -109,7 +113,7 @@ impl Sender {
         self.pace = pace;
     }
 
-    /// The peer counts from 0 again.
+    /// Starts again with sequence number 0, as the peer does.
     pub(super) fn restart(&mut self) {
         *self = Self { serial: self.serial, ..Self::new(self.pace) };
     }
@@ -124,16 +128,16 @@ impl Sender {
         }
         check(pdu, max)?;
         let mut bytes = Vec::with_capacity(PREFIX + pdu.len());
-        // bounded by `max`, which is no more than the length can say
+        // `check` bounds the length to 15 bits
         bytes.extend((pdu.len() as u16).to_be_bytes());
         bytes.extend(pdu);
-        self.transfer = Some(Transfer {
+        self.transfer = Some(BlockTransfer {
             frames: bytes.len().div_ceil(DATA_BYTES),
             bytes,
             first: self.sequence,
             acked: 0,
             next: 0,
-            state: State::Ready,
+            state: TransferState::Ready,
             repeats: 0,
             not_ready: 0,
             started: now,
@@ -141,13 +145,13 @@ impl Sender {
         Ok(())
     }
 
-    /// Gives up what is being sent, without an outcome; the peer's counter is not known any more.
+    /// Abandons the PDU. The peer's sequence number is unknown afterwards.
     pub(super) fn abort(&mut self) {
         self.transfer = None;
     }
 
-    /// The peer has everything before the frame with this number.
-    pub(super) fn handle_ack(&mut self, now: Instant, ready: bool, sequence: u8) -> Option<Outcome> {
+    /// Takes an acknowledgement of all frames before this sequence number.
+    pub(super) fn handle_ack(&mut self, now: Instant, ready: bool, sequence: u8) -> Option<TransferEnd> {
         self.not_ready_until = (!ready).then(|| now + READY_WAIT);
         let transfer = self.transfer.as_mut()?;
         let ahead = usize::from(sequence.wrapping_sub(transfer.sequence(transfer.acked)) & 0x0F);
@@ -159,7 +163,7 @@ impl Sender {
         if transfer.not_ready > MAX_NOT_READY {
             return Some(self.fail(CloseReason::NotReady));
         }
-        // one that comes late says nothing new
+        // a late acknowledgement
         if acked == transfer.acked && !transfer.awaits_ack() {
             return None;
         }
@@ -171,70 +175,74 @@ impl Sender {
             let elapsed = now.saturating_duration_since(transfer.started);
             self.sequence = transfer.sequence(acked);
             self.transfer = None;
-            return Some(Outcome::Sent { elapsed });
+            return Some(TransferEnd::Sent { elapsed });
         }
         let is_behind = acked < transfer.next;
         transfer.next = acked;
-        transfer.state = State::Ready;
+        transfer.state = TransferState::Ready;
         if is_behind { self.count_repeat() } else { None }
     }
 
-    /// The data frame of this number was acknowledged on the bus.
+    /// Takes note that the data frame with this serial number was acknowledged on the bus.
     pub(super) fn handle_transmitted(&mut self, now: Instant, serial: u32) {
         let Some(transfer) = &mut self.transfer else { return };
-        if let State::InFlight { serial: current, wants_ack } = transfer.state
+        if let TransferState::InFlight { serial: current, wants_ack } = transfer.state
             && current == serial
         {
             self.not_before = Some(now + self.pace.t3);
-            transfer.state =
-                if wants_ack { State::AwaitingAck { deadline: now + self.pace.t1 } } else { State::Ready };
+            transfer.state = if wants_ack {
+                TransferState::AwaitingAck { deadline: now + self.pace.t1 }
+            } else {
+                TransferState::Ready
+            };
         }
     }
 
-    /// Whether the frame of this number is of the transfer under way.
+    /// Returns whether the frame with this serial number belongs to the current transfer.
     pub(super) fn is_in_flight(&self, serial: u32) -> bool {
         let state = self.transfer.as_ref().map(|transfer| transfer.state);
-        matches!(state, Some(State::InFlight { serial: current, .. }) if current == serial)
+        matches!(state, Some(TransferState::InFlight { serial: current, .. }) if current == serial)
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Outcome> {
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<TransferEnd> {
         self.not_before.take_if(|at| *at <= now);
         self.not_ready_until.take_if(|at| *at <= now);
         let transfer = self.transfer.as_mut()?;
         match transfer.state {
-            State::AwaitingAck { deadline } if deadline <= now => {
-                // the frame that asked for the acknowledgement; the peer tells by it what it misses besides
+            TransferState::AwaitingAck { deadline } if deadline <= now => {
+                // repeat the frame that asked for the acknowledgement; the answer says which other frames are
+                // missing
                 transfer.next = transfer.next.saturating_sub(1).max(transfer.acked);
-                transfer.state = State::Ready;
+                transfer.state = TransferState::Ready;
                 self.count_repeat()
             }
             _ => None,
         }
     }
 
-    fn count_repeat(&mut self) -> Option<Outcome> {
+    fn count_repeat(&mut self) -> Option<TransferEnd> {
         let transfer = self.transfer.as_mut()?;
         transfer.repeats += 1;
         if transfer.repeats > MAX_REPEATS { Some(self.fail(CloseReason::NoAck)) } else { None }
     }
 
-    fn fail(&mut self, reason: CloseReason) -> Outcome {
+    fn fail(&mut self, reason: CloseReason) -> TransferEnd {
         self.transfer = None;
-        Outcome::Failed(reason)
+        TransferEnd::Failed(reason)
     }
 
-    /// The next data frame, and the number by which its outcome is told.
+    /// Returns the next data frame, and the serial number by which its outcome is reported.
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<(Tpdu<'_>, u32)> {
         if self.not_before.is_some_and(|at| now < at) || self.not_ready_until.is_some_and(|at| now < at) {
             return None;
         }
         let pace = self.pace;
-        let transfer = self.transfer.as_mut().filter(|transfer| transfer.state == State::Ready)?;
+        let transfer = self.transfer.as_mut().filter(|transfer| transfer.state == TransferState::Ready)?;
         let frame = transfer.next;
         let (wants_ack, is_last) = (transfer.wants_ack(frame, &pace), transfer.is_last(frame));
         self.serial = self.serial.wrapping_add(1);
         transfer.next += 1;
-        transfer.state = State::InFlight { serial: self.serial, wants_ack };
+        transfer.state = TransferState::InFlight { serial: self.serial, wants_ack };
         let sequence = transfer.sequence(frame);
         let data = transfer.bytes.chunks(DATA_BYTES).nth(frame)?;
         Some((Tpdu::Data { wants_ack, is_last, sequence, data }, self.serial))
@@ -242,19 +250,19 @@ impl Sender {
 
     pub(super) fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         match self.transfer.as_ref()?.state {
-            State::InFlight { .. } => None,
-            State::AwaitingAck { deadline } => Some((deadline, Timer::T1)),
-            State::Ready => {
+            TransferState::InFlight { .. } => None,
+            TransferState::AwaitingAck { deadline } => Some((deadline, Timer::T1)),
+            TransferState::Ready => {
                 let t3 = self.not_before.map(|at| (at, Timer::T3));
                 let wait = self.not_ready_until.map(|at| (at, Timer::TWait));
-                // both must have passed
+                // both must have expired
                 t3.into_iter().chain(wait).max_by_key(|&(at, _)| at)
             }
         }
     }
 }
 
-/// Whether a PDU can be sent at all.
+/// Checks the length of a PDU.
 pub(super) fn check(pdu: &[u8], max: usize) -> Result<(), SendError> {
     if pdu.is_empty() {
         return Err(SendError::Empty);

@@ -1,29 +1,29 @@
-//! The messages by which a channel is set up, on 0x200 and the ECU's own identifier.
+//! Messages that set up a channel, on identifier 0x200 and that of the ECU.
 
 use connector_hal::can::{CanFrame, CanId};
 
 use super::LogicalAddress;
 
-/// Where a tester sends its set-up requests.
+/// Identifier of set-up requests.
 pub const SETUP_ID: CanId = CanId::standard_truncated(0x200);
-/// The application type of diagnostics.
-pub const APPLICATION_DIAGNOSTICS: u8 = 0x01;
+/// Application type of diagnostics.
+pub(crate) const APPLICATION_DIAGNOSTICS: u8 = 0x01;
 
-/// The nibble that says that an identifier means nothing.
+/// High byte of an identifier that is not specified.
 const INVALID: u8 = 0x10;
 const REQUEST: u8 = 0xC0;
 const POSITIVE: u8 = 0xD0;
 
-/// Why an ECU refuses a channel.
+/// The reason why an ECU refuses a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
-    /// D6: it has no such application.
+    /// D6: the ECU has no such application.
     #[error("the ECU knows no such application type")]
     ApplicationType,
-    /// D7: not now.
+    /// D7: the ECU does not serve the application at the moment.
     #[error("the ECU does not serve this application type at the moment")]
     ApplicationTypeNow,
-    /// D8: it has no channel left.
+    /// D8: the ECU has no channel left.
     #[error("the ECU has no channel left")]
     Resources,
     /// Another code between D1 and DF.
@@ -31,35 +31,37 @@ pub enum Refusal {
     Other(u8),
 }
 
-/// What a set-up message is.
+/// The kind of a set-up message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetupOpcode {
-    /// C0
+    /// C0: a tester requests a channel.
     Request,
-    /// D0
+    /// D0: the ECU accepts the channel.
     Positive,
-    /// D1…DF
+    /// D1…DF: the ECU refuses the channel.
     Negative(Refusal),
 }
 
-/// A set-up message. Identifiers are told from the view of whom the message is for: in a request, where the ECU is to
-/// listen and to send; in an answer, where the tester is.
+/// A set-up message.
+///
+/// Identifiers are those of the message's receiver: a request contains the identifiers on which the ECU is to
+/// listen and with which it is to send, an answer contains those of the tester.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SetupMessage {
-    /// The logical address of whom it is for; ECUs write 0, the tester's.
+    /// Logical address of the receiver; the tester has 0.
     pub destination: u8,
-    /// What it is.
+    /// The kind of the message.
     pub opcode: SetupOpcode,
-    /// The identifier to receive on; `None` where the sender leaves that to the other.
+    /// Identifier to listen on; `None` leaves the choice to the receiver.
     pub receive: Option<CanId>,
-    /// The identifier to send with; `None` where the sender leaves that to the other.
+    /// Identifier to send with; `None` leaves the choice to the receiver.
     pub transmit: Option<CanId>,
-    /// What the channel is for.
+    /// Application type of the channel.
     pub application_type: u8,
 }
 
 impl SetupMessage {
-    /// Reads a frame's data; `None` if it is no set-up message.
+    /// Decodes the data of a frame; returns `None` if the frame is not a set-up message.
     pub fn decode(data: &[u8]) -> Option<Self> {
         let [
             destination,
@@ -96,7 +98,7 @@ impl SetupMessage {
         })
     }
 
-    /// The frame; `None` for an identifier that does not fit.
+    /// Encodes the message; returns `None` if an identifier does not fit.
     pub fn encode(&self, id: CanId) -> Option<CanFrame> {
         let opcode = match self.opcode {
             SetupOpcode::Request => REQUEST,
@@ -124,7 +126,7 @@ impl SetupMessage {
         CanFrame::new(id, &data).ok()
     }
 
-    /// The request for a channel on which the ECU sends with `transmit`.
+    /// Creates a request for a channel on which the ECU sends with `transmit`.
     pub(super) fn request(
         ecu: LogicalAddress,
         receive: Option<CanId>,

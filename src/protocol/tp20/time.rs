@@ -1,29 +1,29 @@
-//! How channel parameters spell a time: two bits of unit, six bits of count.
+//! The encoding of times in channel parameters: two bits of unit, six bits of count.
 
 use std::fmt;
 use std::time::Duration;
 
-/// A time as it is on the wire.
+/// A time as encoded on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TimeByte(pub u8);
 
 impl TimeByte {
-    /// The parameter is not used, as T2 and T4 always are.
+    /// The value of a parameter that is not used; T2 and T4 always have it.
     pub const UNUSED: Self = Self(0xFF);
 
-    /// The time; `None` where the byte says that there is none.
-    pub fn to_duration(self) -> Option<Duration> {
+    /// Returns the time, or `None` if the parameter is not used.
+    pub(crate) fn to_duration(self) -> Option<Duration> {
         (self != Self::UNUSED).then(|| self.longest())
     }
 
-    /// The time, an unused one being the longest there is, 6.3 s.
+    /// Returns the time; a parameter that is not used counts as the longest time, 6.3 s.
     pub fn longest(self) -> Duration {
         let unit = [100, 1_000, 10_000, 100_000];
         let micros = unit.get(usize::from(self.0 >> 6)).copied().unwrap_or_default();
         Duration::from_micros(micros) * u32::from(self.0 & 0x3F)
     }
 
-    /// The shortest time that is not below `duration`; the longest there is for anything longer, which is 6.2 s.
+    /// Returns the shortest encodable time that is at least `duration`, but at most 6.2 s.
     pub fn at_least(duration: Duration) -> Self {
         let fitting = (0..=3u8).find_map(|unit| {
             let micros = 100 * 10u128.pow(u32::from(unit));

@@ -1,29 +1,29 @@
-//! What one frame of a channel says.
+//! The content of one frame of a channel.
 
 use connector_hal::can::{CanFrame, CanId};
 
 use super::TimeByte;
 
-/// Bytes of a PDU that one frame carries.
+/// Number of PDU bytes in one frame.
 pub(super) const DATA_BYTES: usize = 7;
 
-/// What a side wants its peer to keep to while sending to it.
+/// The parameters that one side asks its peer to keep when sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Parameters {
-    /// After how many data frames an acknowledgement is waited for, 1…15.
+    /// Number of data frames after which the sender waits for an acknowledgement, 1…15.
     pub block_size: u8,
-    /// How long to wait for an acknowledgement.
+    /// Time that an acknowledgement may take.
     pub t1: TimeByte,
-    /// Not used.
+    /// T2, which is not used.
     pub t2: TimeByte,
-    /// The shortest time between two data frames.
+    /// Shortest time between two data frames.
     pub t3: TimeByte,
-    /// Not used.
+    /// T4, which is not used.
     pub t4: TimeByte,
 }
 
 impl Default for Parameters {
-    /// 15 frames, T1 100 ms, T3 5 ms: `0F 8A FF 32 FF`, as the group's testers ask for.
+    /// 15 frames, T1 100 ms, T3 5 ms: `0F 8A FF 32 FF`, as the testers of the Volkswagen group use.
     fn default() -> Self {
         Self {
             block_size: 15,
@@ -53,49 +53,54 @@ impl Parameters {
 /// A frame of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tpdu<'a> {
-    /// A piece of a PDU.
+    /// A segment of a PDU.
     Data {
-        /// The sender waits for an acknowledgement.
+        /// Whether the sender waits for an acknowledgement.
         wants_ack: bool,
-        /// The PDU ends here.
+        /// Whether this is the PDU's last segment.
         is_last: bool,
-        /// The sender's counter, 0…15.
+        /// Sequence number of the sender, 0…15.
         sequence: u8,
-        /// The piece; the first one of a PDU begins with its length, in two bytes.
+        /// The segment; the first segment of a PDU begins with the length of the PDU, in two bytes.
         data: &'a [u8],
     },
-    /// Acknowledges everything before `sequence`.
+    /// Acknowledges all data frames before `sequence`.
     Ack {
-        /// Whether more may come.
+        /// Whether the receiver is ready for more data.
         ready: bool,
-        /// The number that the next data frame should have.
+        /// Sequence number of the next data frame.
         sequence: u8,
     },
-    /// A0: the sender's parameters, those of the peer are wanted.
+    /// A0: the sender's parameters; asks for those of the peer.
     ParametersRequest(Parameters),
-    /// A1: the sender's parameters, in answer to a request or a channel test; `None` where it told none.
+    /// A1: the sender's parameters, as the answer to a request or a channel test; `None` if the frame
+    /// contains none.
     ParametersResponse(Option<Parameters>),
-    /// A3: is the peer there?
+    /// A3: asks whether the peer is still there.
     ChannelTest,
-    /// A4: what was sent since the last acknowledgement is to be forgotten.
+    /// A4: discards the data frames since the last acknowledgement.
     Break,
-    /// A8: the channel is over.
+    /// A8: ends the channel.
     Disconnect,
 }
 
-/// A frame that says nothing.
+/// The reason why a frame is not one of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TpduError {
-    /// No byte at all, or parameters without the bytes of them.
+    /// The frame is empty, or has fewer bytes than parameters need.
     #[error("the frame is too short")]
     TooShort,
-    /// The first byte has no meaning.
-    #[error("0x{0:02X} is no operation")]
+    /// The first byte is not a known operation.
+    #[error("0x{0:02X} is not an operation of TP2.0")]
     UnknownOperation(u8),
 }
 
 impl<'a> Tpdu<'a> {
-    /// Reads a frame's data.
+    /// Decodes the data of a frame.
+    ///
+    /// # Errors
+    ///
+    /// The frame is empty, too short for parameters, or of an unknown operation.
     pub fn decode(data: &'a [u8]) -> Result<Self, TpduError> {
         let (&first, rest) = data.split_first().ok_or(TpduError::TooShort)?;
         let sequence = first & 0x0F;
@@ -114,7 +119,7 @@ impl<'a> Tpdu<'a> {
         })
     }
 
-    /// The frame that says it; `None` where the data is more than a frame holds.
+    /// Encodes the frame; returns `None` if the data does not fit.
     pub fn encode(&self, id: CanId) -> Option<CanFrame> {
         let parameters = |first: u8, parameters: &Parameters| {
             let Parameters { block_size, t1, t2, t3, t4 } = *parameters;

@@ -10,7 +10,7 @@ use connector_hal::timer::{Deadline, TimerKind};
 use super::channel_setup::ChannelKind;
 use super::channels::{Channels, Opening};
 use crate::protocol::problem::Problem;
-use crate::relay::limits::SessionLimits;
+use crate::relay::limits::RelayLimits;
 use crate::vehicle::reopened::Reopened;
 
 /// The outcome of polling a bus.
@@ -131,7 +131,7 @@ pub(crate) trait AnyBus: Send {
         now: Instant,
         number: u16,
         kind: &ChannelKind,
-        limits: &SessionLimits,
+        limits: &RelayLimits,
     ) -> Result<Opening, Problem>;
 
     /// Closes a channel, as [`Channels::close_channel`].
@@ -253,7 +253,7 @@ impl<D: Driver> AnyBus for Bus<D> {
         now: Instant,
         number: u16,
         kind: &ChannelKind,
-        limits: &SessionLimits,
+        limits: &RelayLimits,
     ) -> Result<Opening, Problem> {
         let opening = self.channels.open_channel(now, number, kind, limits)?;
         self.driver.handle_channel_opened(now, number, self.device.get(), &mut self.channels);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::protocol::problem::Problem;
 use crate::relay::channel::PduChannelSettings;
-use crate::relay::limits::SessionLimits;
+use crate::relay::limits::RelayLimits;
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::request::{
     DoipChannelConfig, IsotpChannelConfig, KlineChannelConfig, OpenChannel, PduOptions, RawChannelConfig,
@@ -120,7 +120,7 @@ impl ChannelSetup {
     }
 
     /// How old a record may be that goes to the vehicle.
-    pub(crate) fn max_age(&self, limits: &SessionLimits) -> Duration {
+    pub(crate) fn max_age(&self, limits: &RelayLimits) -> Duration {
         self.max_age.unwrap_or(match self.kind {
             ChannelKind::Raw(_) => limits.raw_max_age,
             _ => limits.pdu_max_age,

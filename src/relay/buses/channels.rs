@@ -8,7 +8,7 @@ use connector_hal::can::CanFrame;
 use super::channel_setup::ChannelKind;
 use crate::protocol::problem::Problem;
 use crate::relay::channel::ChannelOutput;
-use crate::relay::limits::SessionLimits;
+use crate::relay::limits::RelayLimits;
 use crate::relay::wire::codec::PduFlags;
 use crate::vehicle::scan::{FoundEcu, ScanOutcome};
 use crate::vehicle::vin;
@@ -45,7 +45,7 @@ pub trait Channels: Send {
         now: Instant,
         number: u16,
         kind: &ChannelKind,
-        limits: &SessionLimits,
+        limits: &RelayLimits,
     ) -> Result<Opening, Problem>;
 
     /// The outcome of a channel whose opening was under way. A channel that failed is closed already.

@@ -14,7 +14,7 @@ use super::channel_setup::{ChannelKind, wrong_kind};
 use super::channels::{Channels, Opening};
 use crate::protocol::problem::Problem;
 use crate::relay::channel::{ChannelOutput, Output};
-use crate::relay::limits::SessionLimits;
+use crate::relay::limits::RelayLimits;
 use crate::relay::wire::codec::{PduFlags, SendFailedDetail};
 
 /// The channels of terminal 15.
@@ -49,7 +49,7 @@ impl Channels for Terminal15Channels {
         now: Instant,
         number: u16,
         kind: &ChannelKind,
-        _limits: &SessionLimits,
+        _limits: &RelayLimits,
     ) -> Result<Opening, Problem> {
         let ChannelKind::Terminal15(_) = kind else {
             return Err(wrong_kind(&self.name, "terminal15_bus", kind));

@@ -3,18 +3,13 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::protocol::uds::{NEGATIVE_RESPONSE, P2_STAR, POSITIVE_OFFSET, RESPONSE_PENDING};
 use crate::relay::wire::codec::PduFlags;
 
 /// PDUs that may wait on a channel.
 const QUEUE_PDUS: usize = 64;
 /// Bytes that may wait on a channel.
 const QUEUE_BYTES: usize = 512 * 1024;
-/// How long response pending extends the wait (P2*, ISO 14229-2).
-const P2_STAR: Duration = Duration::from_secs(5);
-
-const NEGATIVE_RESPONSE: u8 = 0x7F;
-const RESPONSE_PENDING: u8 = 0x78;
-const POSITIVE_OFFSET: u8 = 0x40;
 
 /// A PDU that waits for its turn.
 #[derive(Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::output::BATTERY_SPARED;
 use super::pdu_channel::{PduTransport, TransportEvent};
 use crate::protocol::kline::{Endpoint, Event, Failure, KeyBytes, ReceiveFailure, SendError};
+use crate::protocol::uds;
 use crate::relay::wire::codec::SendFailedDetail;
 
 /// What became of the link below a channel.
@@ -124,7 +125,7 @@ impl PduTransport for KlineTransport {
     }
 
     fn tester_present(&self) -> &'static [u8] {
-        &[0x3E]
+        &uds::KWP_TESTER_PRESENT
     }
 }
 

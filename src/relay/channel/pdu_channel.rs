@@ -5,14 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::chain::{Accepted, Broken, Chain};
 use super::output::{BATTERY_SPARED, Output, describe};
+use crate::protocol::uds;
 use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
 
 /// How long nothing was sent before TesterPresent is.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(2);
-/// DiagnosticSessionControl (ISO 14229-1, 10.2).
-const SESSION_CONTROL: u8 = 0x10;
-const DEFAULT_SESSION: u8 = 0x01;
-const SUPPRESS_RESPONSE: u8 = 0x80;
 
 /// What carries whole PDUs below a channel; the contract is that of the `isotp` module.
 pub trait PduTransport: Send + std::fmt::Debug {
@@ -53,12 +50,12 @@ pub trait PduTransport: Send + std::fmt::Debug {
 
     /// What keeps the ECU's session alive without an answer (ISO 14229-1, 10.7).
     fn tester_present(&self) -> &'static [u8] {
-        &[0x3E, 0x80]
+        &uds::TESTER_PRESENT_SUPPRESSED
     }
 
     /// What asks the ECU to go back to its default session (ISO 14229-1, 10.2).
     fn default_session(&self) -> &'static [u8] {
-        &[SESSION_CONTROL, DEFAULT_SESSION]
+        &[uds::SESSION_CONTROL, uds::DEFAULT_SESSION]
     }
 }
 
@@ -264,8 +261,8 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     }
 
     fn note_session(&mut self, pdu: &[u8]) {
-        if let [SESSION_CONTROL, session, ..] = pdu {
-            self.left_default_session = session & !SUPPRESS_RESPONSE != DEFAULT_SESSION;
+        if let [uds::SESSION_CONTROL, session, ..] = pdu {
+            self.left_default_session = session & !uds::SUPPRESS_POSITIVE_RESPONSE != uds::DEFAULT_SESSION;
         }
     }
 

@@ -9,6 +9,7 @@ use super::frame_transport::{FrameTransport, OpenFailure};
 use super::pdu_channel::{PduTransport, TransportEvent};
 use crate::protocol::isotp::SendFailure;
 use crate::protocol::tp20::{Channel, ChannelConfig, CloseReason, Event, ReceiveFailure, SendError};
+use crate::protocol::uds;
 use crate::relay::wire::codec::SendFailedDetail;
 
 /// A TP2.0 channel to one ECU; the channel test keeps it open beside the vehicle.
@@ -110,12 +111,12 @@ impl PduTransport for Tp20Transport {
 
     /// Without response (ISO 14230-3): what is behind TP2.0 speaks KWP2000.
     fn tester_present(&self) -> &'static [u8] {
-        &[0x3E, 0x02]
+        &uds::KWP_TESTER_PRESENT_UNANSWERED
     }
 
     /// The standard session of KWP2000; to an ECU that speaks UDS, its default session.
     fn default_session(&self) -> &'static [u8] {
-        &[0x10, 0x81]
+        &[uds::SESSION_CONTROL, uds::KWP_STANDARD_SESSION]
     }
 }
 

@@ -1,8 +1,8 @@
 //! A connection on the connector: its buses, its channels, and its link to the operator.
 //!
 //! The session decides nothing about protocols: requests and binary messages go in by `handle_*`, the buses are moved
-//! along by [`Session::poll_drive`], replies come out by [`Session::poll_text`] and binary messages by
-//! [`Session::poll_message`], which is to be called only when the websocket can take one.
+//! along by [`RelayConnection::poll_drive`], replies come out by [`RelayConnection::poll_text`] and binary messages by
+//! [`RelayConnection::poll_message`], which is to be called only when the websocket can take one.
 
 mod records;
 mod requests;
@@ -18,12 +18,14 @@ use uuid::Uuid;
 
 use super::link::{Link, Role};
 use crate::relay::buses::bus::{AnyBus, Progress};
-use crate::relay::limits::SessionLimits;
+use crate::relay::limits::RelayLimits;
 use crate::relay::wire::Envelope;
 use crate::relay::wire::codec::Tag;
 use crate::relay::wire::request::{OpenChannel, Request};
 use crate::vehicle::hardware::Hardware;
 use crate::vehicle::vin;
+
+pub use crate::relay::wire::CloseReason;
 
 /// Buses that a connection may have.
 const MAX_BUSES: usize = 16;
@@ -32,33 +34,15 @@ const MAX_WAITING_REQUESTS: usize = 64;
 /// Replies and errors that may wait for the websocket; further errors are left out, and further requests not served.
 const MAX_TEXTS: usize = 256;
 
-/// Why a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CloseReason {
-    /// It was asked for.
-    Closed,
-    /// The link was away for longer than the connection is held.
-    LinkLost,
-    /// Another vehicle is at the connector.
-    VehicleLost,
-    /// The ticket is no longer in progress.
-    Policy,
-    /// PDUs filled what may be kept.
-    Overflow,
-    /// The agent ends.
-    Shutdown,
-}
-
 /// What a session needs to know from outside.
 #[derive(Debug, Clone)]
-pub struct SessionSettings {
+pub struct RelaySettings {
     /// The connection.
     pub connection_uuid: Uuid,
     /// How long a lost link is waited for.
     pub hold: Duration,
     /// Its bounds.
-    pub limits: SessionLimits,
+    pub limits: RelayLimits,
     /// The buses of this connector.
     pub hardware: Hardware,
 }
@@ -92,8 +76,8 @@ struct VinReading {
 }
 
 /// See the module.
-pub struct Session {
-    settings: SessionSettings,
+pub struct RelayConnection {
+    settings: RelaySettings,
     link: Link,
     buses: Vec<Box<dyn AnyBus>>,
     channels: BTreeMap<u16, OpenedChannel>,
@@ -112,9 +96,9 @@ pub struct Session {
     has_stopped_keep_alive: bool,
 }
 
-impl Session {
+impl RelayConnection {
     /// A connection that was just opened.
-    pub fn new(settings: SessionSettings, now: Instant) -> Self {
+    pub fn new(settings: RelaySettings, now: Instant) -> Self {
         let tag = Tag::from(settings.connection_uuid);
         let link = Link::new(Role::Connector, tag, now).with_kept_limit(settings.limits.max_kept_bytes);
         Self {
@@ -267,7 +251,7 @@ impl Session {
         self.texts.pop_front()
     }
 
-    /// Whether [`Session::poll_message`] has something to give.
+    /// Whether [`RelayConnection::poll_message`] has something to give.
     pub fn wants_to_send(&self, now: Instant) -> bool {
         self.link.wants_to_send(now)
     }
@@ -277,7 +261,7 @@ impl Session {
         self.link.poll_message(now)
     }
 
-    /// When [`Session::handle_timeout`] is due, or [`Session::wants_to_send`] becomes true by itself.
+    /// When [`RelayConnection::handle_timeout`] is due, or [`RelayConnection::wants_to_send`] becomes true by itself.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let stop_keep_alive = self.stop_keep_alive_at.filter(|_| !self.has_stopped_keep_alive);
         [self.hold_until, self.link.poll_timeout(), stop_keep_alive].into_iter().flatten().min()
@@ -337,7 +321,7 @@ impl Session {
     }
 
     /// Asks every ECU that was brought out of its default session to go back there; drive the session until
-    /// [`Session::is_quiet`], or not for long.
+    /// [`RelayConnection::is_quiet`], or not for long.
     pub fn return_to_default_sessions(&mut self, now: Instant) {
         for bus in &mut self.buses {
             bus.channels_mut().return_to_default_sessions(now);

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use super::{CloseReason, Session};
+use super::{CloseReason, RelayConnection};
 use crate::relay::channel::{ChannelOutput, Output};
 use crate::relay::link::{Incoming, LinkError, PushError};
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::codec::{Payload, PduFlags, Record, SendFailedDetail};
 
-impl Session {
+impl RelayConnection {
     /// A binary message of the operator.
     pub fn handle_message(&mut self, now: Instant, message: &[u8]) {
         // the link is borrowed by what it returns, while records go to the buses

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{CloseReason, MAX_BUSES, MAX_TEXTS, MAX_WAITING_REQUESTS, OpenedChannel, Session};
+use super::{CloseReason, MAX_BUSES, MAX_TEXTS, MAX_WAITING_REQUESTS, OpenedChannel, RelayConnection};
 use crate::protocol::problem::Problem;
 use crate::relay::buses::bus::StartFailure;
 use crate::relay::buses::bus_setup::BusSetup;
@@ -15,7 +15,7 @@ use crate::relay::wire::Envelope;
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::request::{CloseChannel, ConfigureBuses, OpenChannel, Request, ResumeConnection};
 
-impl Session {
+impl RelayConnection {
     pub(super) fn reply(&mut self, action: &str, message: &impl Serialize, request_id: Option<String>) {
         self.texts.push_back(Envelope::new(action, message).in_reply_to(request_id));
     }
@@ -26,7 +26,7 @@ impl Session {
         }
     }
 
-    /// A request about this connection; the reply comes by [`Session::poll_text`].
+    /// A request about this connection; the reply comes by [`RelayConnection::poll_text`].
     pub fn handle_request(&mut self, now: Instant, request: Request, request_id: Option<String>) {
         // what ends or repairs the connection does not wait for slow hardware
         let is_urgent = matches!(request, Request::CloseConnection(_) | Request::ResumeConnection(_));

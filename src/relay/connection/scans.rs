@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::Session;
+use super::RelayConnection;
 use crate::protocol::problem::Problem;
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::request::ScanEcus;
@@ -19,7 +19,7 @@ pub(super) struct Scan {
     asked: Vec<Option<String>>,
 }
 
-impl Session {
+impl RelayConnection {
     /// Begins to scan a bus; one that is being scanned answers both who asked.
     pub(super) fn scan_ecus(
         &mut self,

@@ -94,7 +94,86 @@ impl<'a> Incoming<'a> {
     }
 }
 
-/// One end of a connection.
+/// One end of a relay connection, which survives the loss of its websocket (relay protocol, section 4).
+///
+/// A link numbers the messages it sends, keeps them until the peer acknowledges them, and acknowledges those
+/// of the peer. After the loss of a websocket, each end reports how far it has received, and the other sends
+/// the rest again.
+///
+/// A link is a pure state machine: it does no I/O and reads no clock. Its methods fall into four groups:
+///
+/// - Getters such as [`received`](Self::received) have no effect.
+/// - [`handle_message`](Self::handle_message) takes a binary message of the peer and returns its records if
+///   it is new.
+/// - [`push`](Self::push) queues a record; [`interrupt`](Self::interrupt) and [`resume`](Self::resume) report
+///   that the websocket was lost and that another one continues the connection.
+/// - `poll_*` methods return what the caller must act upon: messages and the next timeout.
+///
+/// After every call of a method of the second or third group:
+///
+/// 1. While the websocket accepts a message, call [`poll_message`](Self::poll_message) and send the message,
+///    until it returns `None`. Records that are queued meanwhile share a message, so do not call it earlier.
+/// 2. Call [`poll_timeout`](Self::poll_timeout) and wait until that time, or until something happens. There
+///    is nothing to call at the timeout: `poll_message` then returns the acknowledgement that is due.
+///
+/// After an error of `push` or `resume`, the connection must be closed; an error of `handle_message` refuses
+/// one message. `now` never decreases from one call to the next.
+///
+/// # Example
+///
+/// A request from the operator to the connector in virtual time. The websocket is lost before the answer
+/// arrives.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// use connector_agent::relay::link::{Link, Role};
+/// use connector_agent::relay::wire::codec::{Payload, PduFlags, Tag};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tag = Tag([1, 2, 3, 4]);
+/// let mut now = Instant::now();
+/// let mut operator = Link::new(Role::Operator, tag, now);
+/// let mut connector = Link::new(Role::Connector, tag, now);
+/// let pdu = |data| Payload::Pdu { address: 0, flags: PduFlags::default(), data };
+///
+/// operator.push(now, now, 1, pdu(&[0x22, 0xF1, 0x90]))?;
+/// while let Some(message) = operator.poll_message(now) {
+///     let incoming = connector.handle_message(now, &message)?.ok_or("the message is not new")?;
+///     let record = incoming.records().next().ok_or("the message has no record")?;
+///     assert_eq!((record.channel, record.payload), (1, pdu(&[0x22, 0xF1, 0x90])));
+/// }
+///
+/// // the message with the answer gets lost together with the websocket
+/// connector.push(now, now, 1, pdu(&[0x62, 0xF1, 0x90]))?;
+/// let lost = connector.poll_message(now);
+/// assert!(lost.is_some() && !connector.is_all_acknowledged());
+/// operator.interrupt();
+/// connector.interrupt();
+/// assert_eq!(connector.poll_message(now), None);
+///
+/// // over the next websocket, each end says how far it has received, and the other sends the rest again
+/// now += Duration::from_secs(3);
+/// operator.resume(connector.received())?;
+/// connector.resume(operator.received())?;
+/// let mut answers = 0;
+/// while let Some(message) = connector.poll_message(now) {
+///     if let Some(incoming) = operator.handle_message(now, &message)? {
+///         answers += incoming.records().count();
+///     }
+/// }
+/// assert_eq!(answers, 1);
+///
+/// // the acknowledgement goes out alone, because there is nothing else to send
+/// assert!(!operator.wants_to_send(now));
+/// now = operator.poll_timeout().ok_or("no acknowledgement is due")?;
+/// while let Some(message) = operator.poll_message(now) {
+///     assert!(connector.handle_message(now, &message)?.is_none());
+/// }
+/// assert!(connector.is_all_acknowledged() && operator.is_all_acknowledged());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Link {
     role: Role,

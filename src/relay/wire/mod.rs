@@ -1,10 +1,12 @@
 //! The wire, `connector-relay.v1`: what connector, cloud and operator send each other.
 
+mod closed_message;
 pub mod codec;
 mod envelope;
 mod number;
 mod problem_kind;
 pub mod request;
 
+pub use closed_message::{CloseReason, ConnectionClosed};
 pub use envelope::Envelope;
 pub use problem_kind::ProblemKind;

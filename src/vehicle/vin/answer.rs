@@ -1,13 +1,8 @@
 //! The answers of ECUs to requests for the VIN.
 
 use super::report::VinSource;
+use crate::protocol::uds;
 use crate::protocol::vin::{Vin, VinError};
-
-/// Request correctly received, response pending (ISO 14229-1, Annex A).
-const NRC_RESPONSE_PENDING: u8 = 0x78;
-/// Busy, repeat the request (ISO 14229-1, Annex A).
-const NRC_BUSY_REPEAT_REQUEST: u8 = 0x21;
-const NEGATIVE_RESPONSE: u8 = 0x7F;
 
 /// A service by which an ECU answers the VIN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,7 +25,7 @@ impl Service {
     pub const fn request(self) -> &'static [u8] {
         match self {
             Self::Obd => &[0x09, 0x02],
-            Self::Uds => &[0x22, 0xF1, 0x90],
+            Self::Uds => &uds::READ_VIN,
             Self::Gmlan => &[0x1A, 0x90],
             Self::Kwp => &[0x21, 0x81],
         }
@@ -51,7 +46,7 @@ impl Service {
         match self {
             // the third byte counts the data items that follow
             Self::Obd => pdu.strip_prefix(&[0x49, 0x02])?.get(1..),
-            Self::Uds => pdu.strip_prefix(&[0x62, 0xF1, 0x90]),
+            Self::Uds => pdu.strip_prefix(&uds::READ_VIN_RESPONSE),
             Self::Gmlan => pdu.strip_prefix(&[0x5A, 0x90]),
             Self::Kwp => pdu.strip_prefix(&[0x61, 0x81]),
         }
@@ -82,11 +77,11 @@ pub enum VinAnswer {
 impl VinAnswer {
     /// Reads the PDU of an answer.
     pub fn parse(pdu: &[u8]) -> Self {
-        if let [NEGATIVE_RESPONSE, service_id, code, ..] = pdu {
+        if let [uds::NEGATIVE_RESPONSE, service_id, code, ..] = pdu {
             return match (Service::by_request_id(*service_id), *code) {
                 (None, _) => Self::Unrelated,
-                (Some(service), NRC_RESPONSE_PENDING) => Self::Pending(service),
-                (Some(service), NRC_BUSY_REPEAT_REQUEST) => Self::Busy(service),
+                (Some(service), uds::RESPONSE_PENDING) => Self::Pending(service),
+                (Some(service), uds::BUSY_REPEAT_REQUEST) => Self::Busy(service),
                 (Some(service), code) => Self::Refused(service, code),
             };
         }

@@ -9,8 +9,7 @@ pub mod vehicle;
 
 pub use answer::{Service, VinAnswer};
 pub use can::{
-    BusEnd, BusReading, LATENCY_ALLOWANCE, P2, P2_STAR, ReaderEvent, ReaderOutcome, ReaderSettings,
-    ReaderTimer, VinReader,
+    BusEnd, BusReading, LATENCY_ALLOWANCE, ReaderEvent, ReaderOutcome, ReaderSettings, ReaderTimer, VinReader,
 };
 pub use report::{Candidate, EcuAddress, VinReport, VinSource};
 pub use vehicle::{

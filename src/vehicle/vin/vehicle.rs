@@ -4,16 +4,18 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use connector_hal::can::CanBus;
+use connector_hal::clock::{now, sleep_until};
 use connector_hal::future::BoxFuture;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
-use super::can::{BusReading, BusResult, LATENCY_ALLOWANCE, P2, read_bus};
+use super::can::{BusReading, BusResult, LATENCY_ALLOWANCE, read_bus};
 use super::doip::{DoipReading, open_and_read};
 use super::kline::{self, LineReading, LineToAsk};
 use super::report::{Candidate, VinReport};
 use crate::config::{DoipPort, VinSettings};
+use crate::protocol::uds::P2;
 use crate::vehicle::doip_network::linux::Purpose;
 use crate::vehicle::hardware::Hardware;
 
@@ -167,17 +169,4 @@ impl Results {
         told.sort_by_key(|(at, candidates)| (candidates.is_empty(), at.is_none(), *at));
         told.into_iter().map(|(_, candidates)| candidates.clone()).collect()
     }
-}
-
-/// Waits until this time; forever without one.
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The runtime's time, so that tests can pause it.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

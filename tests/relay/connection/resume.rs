@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use connector_agent::relay::connection::CloseReason;
-use connector_agent::relay::limits::SessionLimits;
+use connector_agent::relay::limits::RelayLimits;
 use connector_agent::relay::link::{KEPT_LIMIT, Link, Role};
 use connector_agent::relay::wire::codec::{EventCode, Header, Payload};
 use serde_json::json;
@@ -223,7 +223,7 @@ async fn the_reply_to_resuming_says_what_the_connector_has() {
 
 #[tokio::test(start_paused = true)]
 async fn pdus_that_alone_fill_what_may_be_kept_close_the_connection() {
-    let limits = SessionLimits { max_kept_bytes: 200_000, ..SessionLimits::default() };
+    let limits = RelayLimits { max_kept_bytes: 200_000, ..RelayLimits::default() };
     let mut rig = Rig::with_limits(limits);
     rig.configure_hs().await;
     let script = |_: &[u8]| (0..60).map(|_| (MILLISECOND, vec![0x62; 4095])).collect();

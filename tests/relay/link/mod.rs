@@ -4,7 +4,7 @@
 //! lost, doubled or out of order, every frame from the vehicle is there or reported as a gap, and no frame reached the
 //! vehicle late.
 //!
-//! A seed is replayed by number: `RELAY_LINK_SEED=1234 cargo test --test relay link:: -- --nocapture`.
+//! A seed is replayed by number: `CONNECTOR_TEST_SEED=1234 cargo test --test relay link:: -- --nocapture`.
 
 mod hop;
 mod rig;
@@ -25,7 +25,7 @@ fn run_share(first: u64, step: u64) -> rig::Summary {
     for seed in (first..SEEDS).step_by(step as usize) {
         // a failing seed names itself
         total += std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|_| {
-            panic!("seed {seed} failed; replay it with RELAY_LINK_SEED={seed}");
+            panic!("seed {seed} failed; replay it with CONNECTOR_TEST_SEED={seed}");
         });
     }
     total
@@ -33,7 +33,7 @@ fn run_share(first: u64, step: u64) -> rig::Summary {
 
 #[test]
 fn no_pdu_is_lost_doubled_or_out_of_order_and_no_frame_is_late() {
-    if let Some(seed) = std::env::var("RELAY_LINK_SEED").ok().and_then(|seed| seed.parse().ok()) {
+    if let Some(seed) = std::env::var("CONNECTOR_TEST_SEED").ok().and_then(|seed| seed.parse().ok()) {
         println!("seed {seed}: {:?}", run(seed));
         return;
     }

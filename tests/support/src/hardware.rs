@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use connector_agent::config::doip_device::Device;
+use connector_agent::config::doip_device::DoipDevice;
 use connector_agent::config::{CanPort, Config, DoipPort, IsotpStack, KlinePort};
 use connector_agent::vehicle::doip_network::network::Network;
 use connector_agent::vehicle::hardware::Hardware;
@@ -77,7 +77,7 @@ impl HardwareBuilder {
 
     /// A DoIP network at pins 3 and 11.
     pub fn doip_network(mut self, open: impl Fn() -> Box<dyn Network> + Send + Sync + 'static) -> Self {
-        let device = Device::Interface("eth0".to_owned());
+        let device = DoipDevice::Interface("eth0".to_owned());
         self.0.doip_ports = Arc::new([DoipPort { pins: [3, 11], device }]);
         self.0.open_doip = Arc::new(move |_, _, _| Box::pin(std::future::ready(Ok(open()))));
         self

@@ -124,7 +124,7 @@ proptest! {
     }
 
     #[test]
-    fn a_link_that_others_kept_from_being_kept_alive_is_told_of_and_set_up_again_before_the_next_request(
+    fn a_link_that_others_kept_from_keep_alive_is_reported_and_set_up_again(
         nodes in prop::array::uniform2(node()),
         conditions in conditions(),
         requests in requests(&[READ, READ, ERASE]),

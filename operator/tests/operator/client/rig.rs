@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use connector_agent::protocol::problem::Problem;
-use connector_agent::relay::connection::{Session, SessionSettings};
-use connector_agent::relay::limits::SessionLimits;
+use connector_agent::relay::connection::{RelayConnection, RelaySettings};
+use connector_agent::relay::limits::RelayLimits;
 use connector_agent::relay::wire::Envelope;
 use connector_agent::relay::wire::request::{IsotpChannelConfig, Request, ResumeConnection, Switch};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
@@ -92,13 +92,13 @@ impl Rig {
         let vehicle = Vehicle::start(&config, &bus);
         let uuid = Uuid::new_v4();
         let hardware = HardwareBuilder::in_runtime_time().on_bus(&bus).build();
-        let settings = SessionSettings {
+        let settings = RelaySettings {
             connection_uuid: uuid,
             hold: Duration::from_secs(30),
-            limits: SessionLimits::default(),
+            limits: RelayLimits::default(),
             hardware,
         };
-        let session = Session::new(settings, Instant::now().into_std());
+        let session = RelayConnection::new(settings, Instant::now().into_std());
         let network = Conditions::new(network);
         let (sockets, new_sockets) = mpsc::unbounded_channel();
         let (control, controls) = mpsc::unbounded_channel();
@@ -146,7 +146,7 @@ struct Gates {
 type Server = WebSocketStream<DuplexStream>;
 
 struct Cloud {
-    session: Session,
+    session: RelayConnection,
     uuid: Uuid,
     operator: Option<Server>,
     /// Until when the connector is away.

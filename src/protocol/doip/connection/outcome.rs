@@ -1,32 +1,32 @@
-//! How a connection is made, and what it tells.
+//! Settings, events, timers and errors of a connection.
 
 use std::time::Duration;
 
-use super::{ACKNOWLEDGE_TIME, CONTROL_TIME, GENERAL_INACTIVITY, MAX_UNACKNOWLEDGED};
+use super::limits::{ACKNOWLEDGE_TIME, CONTROL_TIME, GENERAL_INACTIVITY, MAX_UNACKNOWLEDGED};
 use crate::protocol::doip::codec::DecodeError;
 use crate::protocol::doip::{
     ActivationCode, ActivationType, DiagnosticNackCode, HeaderNackCode, LogicalAddress, ProtocolVersion,
 };
 
-/// How a connection is activated.
+/// Settings of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionSettings {
-    /// The edition that we speak.
+    /// Edition of the standard that we use.
     pub version: ProtocolVersion,
-    /// Our address.
+    /// Address of the tester.
     pub tester: LogicalAddress,
-    /// What kind of routing we ask for.
+    /// Kind of routing to request.
     pub activation_type: ActivationType,
-    /// The manufacturer's field of the request.
+    /// Manufacturer's field of the request.
     pub oem: Option<[u8; 4]>,
-    /// How long somebody in the vehicle has for the confirmation that a gateway may want.
+    /// Time for the confirmation in the vehicle that a gateway may require.
     pub confirmation_time: Duration,
-    /// The longest diagnostic message in either direction, in bytes.
+    /// Longest diagnostic message in either direction, in bytes.
     pub max_data: usize,
 }
 
 impl ConnectionSettings {
-    /// The default activation for this tester, after ISO 13400-2:2012, which gateways of 2019 take as well.
+    /// Creates the settings for a default activation by ISO 13400-2:2012, which gateways of 2019 also accept.
     pub fn new(tester: LogicalAddress) -> Self {
         Self {
             version: ProtocolVersion::V2012,
@@ -39,58 +39,60 @@ impl ConnectionSettings {
     }
 }
 
-/// Why a connection is over.
+/// The reason why a connection is over.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectionError {
-    /// No answer to the routing activation.
+    /// The gateway did not answer the routing activation.
     #[error("the gateway did not answer the routing activation within {} s", CONTROL_TIME.as_secs())]
     ActivationTimeout,
-    /// Routing was refused.
+    /// The gateway refused routing.
     #[error("the gateway refuses routing: {0}")]
     Denied(ActivationCode),
-    /// Nobody confirmed the activation in the vehicle.
+    /// The activation was not confirmed in the vehicle.
     #[error("nobody confirmed the routing activation in the vehicle within {} s", .0.as_secs())]
     ConfirmationTimeout(Duration),
-    /// The gateway activated somebody else.
+    /// The gateway activated another tester.
     #[error("the gateway answered the routing activation of {asked} with one for {answered}")]
     OtherTester {
-        /// Our address.
+        /// Address in our request.
         asked: LogicalAddress,
-        /// Whose the answer is.
+        /// Address in the response.
         answered: LogicalAddress,
     },
-    /// The gateway could not take the routing activation's header.
+    /// The gateway refused the routing activation because of its header.
     #[error("the gateway refuses the routing activation: {0}")]
     ActivationRefused(HeaderNackCode),
-    /// What the gateway sends is no DoIP.
-    #[error("the gateway sends what is no DoIP: {0}")]
+    /// The gateway sent bytes that are not DoIP.
+    #[error("the gateway sent bytes that are not DoIP: {0}")]
     Malformed(#[from] DecodeError),
-    /// The gateway sends more than we take.
-    #[error("the gateway sends a message of {length} bytes, more than {max}")]
+    /// The gateway sent a message that is too long.
+    #[error("the gateway sent a message of {length} bytes, more than {max}")]
     TooLong {
-        /// The payload's length.
+        /// Length of the payload, in bytes.
         length: u32,
-        /// The longest that is taken.
+        /// Longest payload accepted, in bytes.
         max: u32,
     },
-    /// The gateway closed it.
+    /// The gateway closed the connection.
     #[error("the gateway closed the connection")]
     ClosedByGateway,
     /// The stream failed.
     #[error("the connection failed: {0}")]
     Stream(String),
-    /// Nothing came or went for [`GENERAL_INACTIVITY`].
-    #[error("nothing was exchanged for {} s", GENERAL_INACTIVITY.as_secs())]
+    /// No byte was exchanged for T_TCP_General_Inactivity, 300 s.
+    #[error("no byte was exchanged for {} s", GENERAL_INACTIVITY.as_secs())]
     Inactive,
 }
 
 impl ConnectionError {
-    /// Whether the gateway wants TLS.
-    pub fn needs_tls(&self) -> bool {
+    /// Returns whether the gateway requires TLS.
+    pub(crate) fn needs_tls(&self) -> bool {
         matches!(self, Self::Denied(ActivationCode::TlsRequired))
     }
 
-    /// Whether trying again the same way may help: not after a refusal that is about who we are or what we ask for.
+    /// Returns whether another attempt with the same settings may succeed.
+    ///
+    /// A refusal of our address or of the requested routing is final.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Denied(code) => matches!(
@@ -106,90 +108,90 @@ impl ConnectionError {
     }
 }
 
-/// A message that was given to [`super::Connection::send`].
+/// Identifies a message that was passed to [`Connection::send`](super::Connection::send).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SendId(pub(super) u64);
 
-/// A message that cannot be sent.
+/// The reason why a message was not accepted for sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// Routing is not active.
     #[error("routing is not active")]
     NotActive,
-    /// It has no data, or more than [`ConnectionSettings::max_data`].
+    /// The message has no data, or more than [`ConnectionSettings::max_data`].
     #[error("a diagnostic message has 1 to {max} bytes")]
     Length {
-        /// The most that is taken.
+        /// Longest message allowed, in bytes.
         max: usize,
     },
-    /// Too much waits already.
-    #[error("{MAX_UNACKNOWLEDGED} messages wait already")]
+    /// Too many messages are waiting.
+    #[error("{MAX_UNACKNOWLEDGED} messages are waiting already")]
     Full,
 }
 
-/// Why a message did not get to its ECU.
+/// The reason why a message did not reach its ECU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendFailure {
-    /// The gateway did not pass it on.
-    #[error("the gateway does not pass it on: {0}")]
+    /// The gateway did not pass the message on.
+    #[error("the gateway did not pass the message on: {0}")]
     Nack(DiagnosticNackCode),
-    /// The gateway did not take it at all.
-    #[error("the gateway does not take it: {0}")]
+    /// The gateway refused the message because of its header.
+    #[error("the gateway refused the message: {0}")]
     HeaderNack(HeaderNackCode),
-    /// The gateway did not acknowledge it in time.
-    #[error("the gateway did not acknowledge it within {} s", ACKNOWLEDGE_TIME.as_secs())]
+    /// The gateway did not acknowledge the message in time.
+    #[error("the gateway did not acknowledge the message within {} s", ACKNOWLEDGE_TIME.as_secs())]
     NotAcknowledged,
-    /// The connection was lost before it was acknowledged.
+    /// The connection was lost before the message was acknowledged.
     #[error("the connection to the gateway was lost")]
     ConnectionLost,
 }
 
-/// What a connection tells.
+/// An event of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// Routing is active.
     Activated {
-        /// The gateway's address.
+        /// Address of the gateway.
         entity: LogicalAddress,
-        /// The manufacturer's field of the answer.
+        /// Manufacturer's field of the response.
         oem: Option<[u8; 4]>,
     },
-    /// Somebody has to confirm the activation in the vehicle.
+    /// The activation must be confirmed in the vehicle.
     ConfirmationRequired,
     /// The gateway passed the message on.
     Sent {
-        /// Which.
+        /// The message.
         id: SendId,
-        /// From its first byte to the acknowledgement.
+        /// Time from the first byte of the message to the acknowledgement.
         elapsed: Duration,
     },
-    /// The message did not get to its ECU.
+    /// The message did not reach its ECU.
     SendFailed {
-        /// Which.
+        /// The message.
         id: SendId,
-        /// Why.
+        /// The reason.
         failure: SendFailure,
     },
-    /// An ECU sent this.
+    /// A diagnostic message of an ECU arrived.
     Received {
-        /// The ECU.
+        /// Address of the ECU.
         source: LogicalAddress,
-        /// The response.
+        /// Data of the message.
         data: Vec<u8>,
     },
     /// The connection is over.
     Closed(ConnectionError),
 }
 
-/// What a connection waits for.
+/// The timers of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timer {
-    /// The answer to the routing activation (A_DoIP_Ctrl).
+    /// A_DoIP_Ctrl: the response to the routing activation is due.
     Activation,
-    /// The confirmation in the vehicle.
+    /// The confirmation in the vehicle is due.
     Confirmation,
-    /// A message's acknowledgement (A_DoIP_Diagnostic_Message).
+    /// A_DoIP_Diagnostic_Message: the acknowledgement of a message is due.
     Acknowledgement,
-    /// Anything at all (T_TCP_General_Inactivity).
+    /// T_TCP_General_Inactivity: the connection ends without any traffic.
     GeneralInactivity,
 }

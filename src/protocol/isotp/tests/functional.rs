@@ -161,7 +161,7 @@ fn answers_collected_at_once_are_bounded_in_number() {
     let (_, events) = exchange(&mut endpoint, now, &["18DAF103#017F"]);
     assert!(matches!(events[..], [_, Event::Received { .. }]), "a single frame needs no room");
     let (sent, _) = exchange(&mut endpoint, now, &["18DAF101#1010010203040506"]);
-    assert_eq!(sent.len(), 1, "a responder that begins anew keeps its place");
+    assert_eq!(sent.len(), 1, "a responder that starts again keeps its place");
 }
 
 #[test]

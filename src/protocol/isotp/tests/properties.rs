@@ -86,7 +86,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_gets_lost_no_wrong_pdu_arrives_and_nobody_waits_for_ever(
+    fn lost_frames_cause_neither_a_wrong_pdu_nor_an_endless_wait(
         (a, b) in pair(),
         lengths in vec(1..400_usize, 1..5),
         lost in vec(prop::bool::weighted(0.05), 500),

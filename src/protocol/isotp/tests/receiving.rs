@@ -92,7 +92,7 @@ fn a_consecutive_frame_may_come_before_the_flow_control_s_acknowledgement() {
 }
 
 #[test]
-fn a_consecutive_frame_nobody_asked_for_is_ignored() {
+fn an_unexpected_consecutive_frame_is_ignored() {
     let mut script = Script::new(tester());
     script.give("7E8#210708090A0B0C0D");
     assert_eq!(script.event(), None);
@@ -127,7 +127,7 @@ fn the_sequence_number_goes_on_from_15_with_0() {
 }
 
 #[test]
-fn n_cr_runs_anew_from_each_frame_and_ends_the_reception() {
+fn n_cr_restarts_with_each_frame_and_ends_the_reception() {
     let timeouts = Timeouts { n_cr: Duration::from_millis(150), ..Timeouts::default() };
     let mut script = after_flow_control(Config { timeouts, ..tester() });
     assert_eq!(script.timer(), Some((Timer::NCr, 150)));

@@ -36,7 +36,7 @@ impl Script {
         self.endpoint.handle_transmitted(self.now);
     }
 
-    /// The next frame, acknowledged at once.
+    /// The next frame, acknowledged immediately.
     pub fn transmit_confirmed(&mut self) -> String {
         let text = self.transmit();
         self.confirm();

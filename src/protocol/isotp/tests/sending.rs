@@ -20,7 +20,7 @@ fn after_first_frame(config: Config, len: usize) -> Script {
     script
 }
 
-/// How many consecutive frames come until none does, each acknowledged at once.
+/// The number of consecutive frames until none follows, each acknowledged immediately.
 fn run(script: &mut Script) -> usize {
     std::iter::from_fn(|| Some(script.transmit_confirmed()).filter(|frame| !frame.is_empty())).count()
 }
@@ -74,7 +74,7 @@ fn the_separation_time_runs_from_the_acknowledgement_to_the_next_frame() {
     {
         let mut script = after_first_frame(tester(), 30);
         script.give(&format!("7E8#3000{code}"));
-        assert!(script.transmit().starts_with("7E0#21"), "the first one goes at once");
+        assert!(script.transmit().starts_with("7E0#21"), "the first one is sent immediately");
         script.pass_ms(1);
         assert_eq!(script.transmit(), "", "nothing before the acknowledgement");
         assert_eq!(script.timer(), Some((Timer::NAs, 999)));
@@ -105,7 +105,7 @@ fn a_block_ends_with_waiting_for_the_next_flow_control() {
     script.give("7E8#300300");
     assert_eq!(run(&mut script), 3);
     assert_eq!(script.timer(), Some((Timer::NBs, 1000)));
-    // each flow control tells block size and separation time anew
+    // each flow control sets block size and separation time again
     script.give("7E8#300100");
     assert_eq!(run(&mut script), 1);
     script.give("7E8#300000");
@@ -273,7 +273,7 @@ fn an_adapter_that_never_confirms_is_given_only_so_many_frames() {
 }
 
 #[test]
-fn wait_frames_start_n_bs_anew_up_to_the_limit() {
+fn wait_frames_restart_n_bs_up_to_the_limit() {
     let mut script = after_first_frame(Config { max_wait_frames: 2, ..tester() }, 20);
     for _ in 0..2 {
         script.pass_ms(900);
@@ -321,7 +321,7 @@ fn overflow_and_unknown_flow_status_end_the_transfer() {
 }
 
 #[test]
-fn a_flow_control_nobody_waits_for_is_ignored() {
+fn an_unexpected_flow_control_is_ignored() {
     let mut script = Script::new(tester());
     script.give("7E8#320000");
     script.send(&pdu(100));
@@ -411,7 +411,11 @@ fn padding_detection_follows_what_the_peer_does() {
     };
     assert_eq!(request("7E8#027E00"), "7E0#023E005555555555", "filled up until something else is known");
     assert_eq!(request("7E8#077E000102030405"), "7E0#023E00");
-    assert_eq!(request("7E8#027E00AAAAAAAAAA"), "7E0#023E00", "a full frame tells nothing");
+    assert_eq!(
+        request("7E8#027E00AAAAAAAAAA"),
+        "7E0#023E00",
+        "a full frame does not show whether the peer pads"
+    );
     assert_eq!(request("7E8#027E00AAAAAAAAAA"), "7E0#023E005555555555");
 }
 

@@ -1,21 +1,22 @@
-//! Setting a link up (ISO 14230-2, 5.2): the pulse and StartCommunication, or the address at 5 baud.
+//! Initialisation (ISO 14230-2, 5.2): a pulse and StartCommunication, or the address at 5 baud.
 
 use std::time::Instant;
 
 use connector_hal::kline::{ADDRESS_TIME, Signal};
 
-use super::{Endpoint, Job, Link, Phase, START_COMMUNICATION};
+use super::{EcuLink, Endpoint, Exchange, TurnPhase};
 use crate::protocol::kline::config::Initialisation;
 use crate::protocol::kline::event::{Event, Failure};
 use crate::protocol::kline::key_bytes::KeyBytes;
 use crate::protocol::kline::message::{HeaderForm, LengthForm};
 use crate::protocol::kline::timing::{LATENCY_ALLOWANCE, Timing};
 use crate::protocol::kline::transmitter::Transmitter;
+use crate::protocol::uds::START_COMMUNICATION;
 use connector_hal::kline::byte_time;
 
-/// What an ECU answers a 5-baud address with: its bit rate can be measured by it.
+/// First byte of the answer to a 5-baud address, from which the bit rate can be measured.
 const SYNCHRONISATION: u8 = 0x55;
-/// How long the end of a slow signal may be overdue before the interface counts as dead.
+/// Allowance for the end of a slow signal, after which the interface counts as failed.
 const SIGNAL_ALLOWANCE: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Endpoint {
@@ -29,17 +30,17 @@ impl Endpoint {
             Initialisation::Slow => (Signal::Address(self.config.addressing.address()), ADDRESS_TIME, true),
         };
         self.transmit = Some(signal);
-        self.phase = Phase::Signal { until: now + takes + SIGNAL_ALLOWANCE, is_address };
+        self.phase = TurnPhase::Signal { until: now + takes + SIGNAL_ALLOWANCE, is_address };
     }
 
-    /// The slow signal that was given out is over since `at`.
+    /// Reports that the pulse or address from [`Endpoint::poll_transmit`] ended at `at`.
     pub fn handle_sent(&mut self, at: Instant) {
-        let Phase::Signal { is_address, .. } = self.phase else { return };
+        let TurnPhase::Signal { is_address, .. } = self.phase else { return };
         let timing = Timing::NORMAL;
         self.phase = if is_address {
-            Phase::Synchronising { until: at + timing.w1_max + LATENCY_ALLOWANCE }
+            TurnPhase::Synchronising { until: at + timing.w1_max + LATENCY_ALLOWANCE }
         } else {
-            Phase::WakingUp { until: at + (timing.t_wup - timing.t_ini_low) }
+            TurnPhase::WakingUp { until: at + (timing.t_wup - timing.t_ini_low) }
         };
     }
 
@@ -47,58 +48,58 @@ impl Endpoint {
         let timing = Timing::NORMAL;
         let slack = byte_time(self.config.bit_rate) + LATENCY_ALLOWANCE;
         match self.phase {
-            // what our own low level looks like to a UART
-            Phase::Synchronising { .. } if byte == 0 => {}
-            Phase::Synchronising { .. } if byte == SYNCHRONISATION => {
-                self.phase = Phase::FirstKeyByte { until: now + timing.w2_max + slack };
+            // a UART reads our own low level as 0
+            TurnPhase::Synchronising { .. } if byte == 0 => {}
+            TurnPhase::Synchronising { .. } if byte == SYNCHRONISATION => {
+                self.phase = TurnPhase::FirstKeyByte { until: now + timing.w2_max + slack };
             }
-            Phase::Synchronising { .. } => {
+            TurnPhase::Synchronising { .. } => {
                 self.handle_initialisation_failed(Failure::Synchronisation(byte));
             }
-            Phase::FirstKeyByte { .. } => {
-                self.phase = Phase::SecondKeyByte { until: now + timing.w3_max + slack, first: byte };
+            TurnPhase::FirstKeyByte { .. } => {
+                self.phase = TurnPhase::SecondKeyByte { until: now + timing.w3_max + slack, first: byte };
             }
-            Phase::SecondKeyByte { first, .. } => match self.check_key_bytes(first, byte) {
+            TurnPhase::SecondKeyByte { first, .. } => match self.check_key_bytes(first, byte) {
                 Ok(key_bytes) => {
-                    self.phase = Phase::BeforeComplement { until: now + timing.w4, key_bytes };
+                    self.phase = TurnPhase::BeforeComplement { until: now + timing.w4, key_bytes };
                 }
                 Err(failure) => self.handle_initialisation_failed(failure),
             },
-            Phase::AddressComplement { key_bytes, .. } => {
+            TurnPhase::AddressComplement { key_bytes, .. } => {
                 if byte == !self.config.addressing.address() {
                     self.handle_up(now, key_bytes);
-                    self.phase = Phase::Idle;
+                    self.phase = TurnPhase::Idle;
                 } else {
                     self.handle_initialisation_failed(Failure::Address(byte));
                 }
             }
-            // somebody else's bytes before it is our turn to speak
+            // bytes of other nodes before our turn to send
             _ => {}
         }
     }
 
     pub(super) fn handle_initialisation_timeout(&mut self, now: Instant) {
         match self.phase {
-            Phase::Signal { .. } => self.handle_initialisation_failed(Failure::NoEcho),
-            Phase::WakingUp { .. } => {
+            TurnPhase::Signal { .. } => self.handle_initialisation_failed(Failure::NoEcho),
+            TurnPhase::WakingUp { .. } => {
                 let header = HeaderForm { mode: Some(self.mode()), length: LengthForm::InFormatByte };
-                self.transmit_message(now, Job::StartCommunication, header, &[START_COMMUNICATION]);
+                self.transmit_message(now, Exchange::StartCommunication, header, &[START_COMMUNICATION]);
             }
-            Phase::Synchronising { .. }
-            | Phase::FirstKeyByte { .. }
-            | Phase::SecondKeyByte { .. }
-            | Phase::AddressComplement { .. } => self.handle_initialisation_failed(Failure::NoAnswer),
-            Phase::BeforeComplement { key_bytes, .. } => {
+            TurnPhase::Synchronising { .. }
+            | TurnPhase::FirstKeyByte { .. }
+            | TurnPhase::SecondKeyByte { .. }
+            | TurnPhase::AddressComplement { .. } => self.handle_initialisation_failed(Failure::NoAnswer),
+            TurnPhase::BeforeComplement { key_bytes, .. } => {
                 let [_, second] = key_bytes.bytes();
                 let transmitter = Transmitter::new(vec![!second], self.config.bit_rate, now);
-                self.phase = Phase::Sending { job: Job::Complement(key_bytes), transmitter };
+                self.phase = TurnPhase::Sending { exchange: Exchange::Complement(key_bytes), transmitter };
                 self.drive_transmitter(now);
             }
             _ => {}
         }
     }
 
-    /// Whether these are key bytes that can be worked with.
+    /// Returns the key bytes, if they are valid and the configured ones.
     pub(super) fn check_key_bytes(&self, first: u8, second: u8) -> Result<KeyBytes, Failure> {
         let key_bytes = KeyBytes::new(first, second)?;
         match self.config.keyword {
@@ -110,7 +111,7 @@ impl Endpoint {
     pub(super) fn handle_up(&mut self, now: Instant, key_bytes: KeyBytes) {
         self.attempts = 0;
         self.wanted = false;
-        self.link = Some(Link {
+        self.link = Some(EcuLink {
             header: key_bytes.header(self.mode()),
             timing: key_bytes.timing(),
             alive_at: now,
@@ -119,14 +120,14 @@ impl Endpoint {
         self.events.push_back(Event::Up(key_bytes));
     }
 
-    /// Tries again, or gives up.
+    /// Lets the next turn repeat the initialisation, or reports that it failed.
     pub(super) fn handle_initialisation_failed(&mut self, failure: Failure) {
-        self.phase = Phase::Idle;
+        self.phase = TurnPhase::Idle;
         self.transmit = None;
         self.attempts += 1;
         let is_over = self.attempts >= self.config.attempts || !failure.is_worth_another_attempt();
         if !is_over && !self.stopping {
-            // the PDU, or whoever wanted the link, still does
+            // the PDU or the request to connect still waits
             return;
         }
         self.attempts = 0;

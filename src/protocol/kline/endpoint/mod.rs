@@ -1,161 +1,144 @@
-//! One ECU's link: set up, kept alive, asked, and set up again.
+//! The communication with one ECU: initialisation, requests, keep-alive, and recovery.
 
 mod answers;
 mod initialisation;
+mod transmission;
+mod turn;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use connector_hal::kline::Signal;
 
+use self::turn::{EcuLink, Exchange, TurnPhase, TurnPurpose};
 use super::config::{Addressing, Config, Initialisation};
 use super::event::{Event, Failure, SendError, Timer};
-use super::key_bytes::KeyBytes;
 use super::line::LineClock;
-use super::message::{AddressMode, Decoder, HeaderForm, MAX_DATA, TooLong, encode};
-use super::timing::{LATENCY_ALLOWANCE, Timing};
-use super::transmitter::{Echo, Transmitter};
+use super::message::{AddressMode, Decoder, MAX_DATA, TooLong};
+use super::timing::Timing;
+use super::transmitter::Echo;
+use crate::protocol::uds::{KWP_TESTER_PRESENT, STOP_COMMUNICATION};
 
-/// StartCommunication, StopCommunication and TesterPresent (ISO 14230-2, 5.2; ISO 14230-3, 6.4).
-const START_COMMUNICATION: u8 = 0x81;
-const STOP_COMMUNICATION: u8 = 0x82;
-const TESTER_PRESENT: u8 = 0x3E;
-/// How long bytes of others may keep a turn from beginning; a line that never falls silent is an error to be told.
+/// Longest time that bytes of other nodes delay a turn. A line that never falls silent is reported as an
+/// error.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
-/// How often TesterPresent may go unanswered before the link counts as lost (ISO 14230-2, 5.4.2: two repetitions).
-const MAX_UNANSWERED: u32 = 3;
 
-/// What the bytes on the line are about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Job {
-    StartCommunication,
-    Pdu {
-        service: u8,
-    },
-    TesterPresent,
-    StopCommunication,
-    /// The slow initialisation's complement of key byte 2.
-    Complement(KeyBytes),
-}
-
-/// Where a turn on the line stands.
-#[derive(Debug)]
-enum Phase {
-    /// Nothing is under way; the line is others'.
-    Idle,
-    /// The line has to be quiet for longer: for `pause` after the last byte, but not beyond `latest`.
-    Pausing {
-        until: Instant,
-        pause: Duration,
-        latest: Instant,
-        then: Work,
-    },
-    /// A slow signal is on the line.
-    Signal {
-        until: Instant,
-        is_address: bool,
-    },
-    /// High after the pulse.
-    WakingUp {
-        until: Instant,
-    },
-    /// The synchronisation byte is due.
-    Synchronising {
-        until: Instant,
-    },
-    FirstKeyByte {
-        until: Instant,
-    },
-    SecondKeyByte {
-        until: Instant,
-        first: u8,
-    },
-    /// The complement of key byte 2 is due.
-    BeforeComplement {
-        until: Instant,
-        key_bytes: KeyBytes,
-    },
-    /// The complement of the address is due.
-    AddressComplement {
-        until: Instant,
-        key_bytes: KeyBytes,
-    },
-    Sending {
-        job: Job,
-        transmitter: Transmitter,
-    },
-    /// An answer is due: the first one until then, or another.
-    Awaiting {
-        job: Job,
-        until: Instant,
-        is_pending: bool,
-        is_answered: bool,
-    },
-    /// An answer is coming in; the other answers are awaited until `window` at least.
-    Receiving {
-        job: Job,
-        until: Instant,
-        window: Instant,
-        is_pending: bool,
-        is_answered: bool,
-    },
-    /// What came was no message; the line has to fall silent.
-    Draining {
-        job: Job,
-        until: Instant,
-    },
-}
-
-/// What a turn on the line is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Work {
-    Initialise,
-    Stop,
-    Pdu,
-    TesterPresent,
-}
-
-/// A link that is set up.
-#[derive(Debug, Clone, Copy)]
-struct Link {
-    header: HeaderForm,
-    timing: Timing,
-    /// The end of the last exchange.
-    alive_at: Instant,
-    /// Requests in a row that were not answered; the link is looked at before anything else is sent.
-    unanswered: u32,
-}
-
-impl Link {
-    /// Whether a request at that time is too late: an ECU that has heard nothing for P3max has ended the communication.
-    fn has_ended(&self, request_at: Instant) -> bool {
-        request_at + LATENCY_ALLOWANCE > self.alive_at + self.timing.p3_max
-    }
-}
-
-/// See [the module](super).
+/// Exchanges PDUs with one ECU on a K-line (ISO 14230).
+///
+/// An endpoint is a pure state machine: it does no I/O and reads no clock. It initialises the communication
+/// when a PDU needs it, keeps it alive with TesterPresent, and initialises it again after a loss. It never
+/// repeats a PDU: a request whose answer was lost may have had its effect.
+///
+/// Several endpoints can share one line. The line belongs to one endpoint at a time:
+///
+/// 1. [`send`](Self::send), [`connect`](Self::connect) and [`stop`](Self::stop) record what the endpoint has
+///    to do.
+/// 2. [`wants_line`](Self::wants_line) returns when the endpoint needs the line. If no other endpoint of the
+///    line [`is_busy`](Self::is_busy), call [`start`](Self::start), which gives the line to the endpoint
+///    until `is_busy` returns false.
+/// 3. While the endpoint is busy, put each signal of [`poll_transmit`](Self::poll_transmit) on the line. Pass
+///    every byte on the line, including the echo of our own, to [`handle_byte`](Self::handle_byte), and the
+///    end of a pulse or address to [`handle_sent`](Self::handle_sent). When
+///    [`poll_timeout`](Self::poll_timeout) is due, call [`handle_timeout`](Self::handle_timeout), after all
+///    bytes that have arrived by then.
+/// 4. After each of these calls, take the events of [`poll_event`](Self::poll_event).
+///
+/// Report each byte and signal on the line to the shared [`LineClock`], too. `now` never decreases from one
+/// call to the next.
+///
+/// # Example
+///
+/// A fast initialisation and one request in virtual time, with a scripted ECU.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// use connector_agent::protocol::kline::{
+///     Addressing, Config, Decoder, Endpoint, Event, HeaderForm, Initialisation, LineClock, encode,
+/// };
+/// use connector_hal::kline::{Signal, byte_time};
+///
+/// const BIT_RATE: u32 = 10_400;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut now = Instant::now();
+/// let mut line = LineClock::new(now);
+/// let config = Config::new(Addressing::Physical(0x11), Initialisation::Fast, BIT_RATE);
+/// let mut endpoint = Endpoint::new(config, now);
+/// endpoint.send(&[0x1A, 0x90])?;
+///
+/// let mut ecu = Decoder::default();
+/// let mut events = Vec::new();
+/// while !events.iter().any(|event| matches!(event, Event::Received { .. })) {
+///     if endpoint.wants_line().is_some_and(|at| at <= now) {
+///         endpoint.start(now, &line);
+///     }
+///     let mut request = None;
+///     while let Some(signal) = endpoint.poll_transmit() {
+///         match signal {
+///             // the line is a single wire, so each byte is received as its own echo
+///             Signal::Byte(byte) => {
+///                 now += byte_time(BIT_RATE);
+///                 endpoint.handle_byte(now, byte);
+///                 request = ecu.push(byte);
+///             }
+///             Signal::Pulse(low) => {
+///                 now += low;
+///                 endpoint.handle_sent(now);
+///             }
+///             Signal::Address(_) => unreachable!("a fast initialisation has no 5-baud address"),
+///         }
+///         line.handle_activity(now);
+///     }
+///     // the ECU answers after 30 ms
+///     if let Some(request) = request {
+///         let answer: &[u8] = match request?.data[..] {
+///             [0x81] => &[0xC1, 0xE9, 0x8F],
+///             _ => &[0x5A, 0x90, b'V', b'I', b'N'],
+///         };
+///         now += Duration::from_millis(30);
+///         for byte in encode(HeaderForm::START_COMMUNICATION, 0xF1, 0x11, answer)? {
+///             now += byte_time(BIT_RATE);
+///             endpoint.handle_byte(now, byte);
+///             line.handle_activity(now);
+///         }
+///     }
+///     events.extend(std::iter::from_fn(|| endpoint.poll_event()));
+///     if let Some((due, _timer)) = endpoint.poll_timeout() {
+///         now = now.max(due);
+///         endpoint.handle_timeout(now);
+///     }
+/// }
+///
+/// assert!(matches!(events[0], Event::Up(key_bytes) if key_bytes.number() == 0x8FE9));
+/// assert!(matches!(events[1], Event::Sent { .. }));
+/// assert_eq!(events[2], Event::ReceptionStarted);
+/// assert_eq!(events[3], Event::Received { source: 0x11, pdu: b"\x5A\x90VIN".to_vec() });
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Endpoint {
     config: Config,
     created: Instant,
     keeps_alive: bool,
-    link: Option<Link>,
-    /// The link is to be set up.
+    link: Option<EcuLink>,
+    /// The communication is to be initialised without a PDU.
     wanted: bool,
     /// The communication is to be ended.
     stopping: bool,
-    /// The PDU that waits for its turn.
+    /// The PDU that waits for a turn.
     pdu: Option<Vec<u8>>,
-    /// Initialisations that failed in a row.
+    /// Number of consecutive failed initialisations.
     attempts: u32,
-    phase: Phase,
+    phase: TurnPhase,
     decoder: Decoder,
     transmit: Option<Signal>,
     events: VecDeque<Event>,
 }
 
 impl Endpoint {
-    /// A link that is not set up.
+    /// Creates an endpoint without communication.
     pub fn new(config: Config, now: Instant) -> Self {
         Self {
             config,
@@ -166,52 +149,60 @@ impl Endpoint {
             stopping: false,
             pdu: None,
             attempts: 0,
-            phase: Phase::Idle,
+            phase: TurnPhase::Idle,
             decoder: Decoder::default(),
             transmit: None,
             events: VecDeque::new(),
         }
     }
 
-    /// Its configuration.
+    /// Returns the endpoint's configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Whether the link is set up.
+    /// Returns whether the communication is initialised.
     pub fn is_up(&self) -> bool {
         self.link.is_some()
     }
 
-    /// Whether it has the line.
+    /// Returns whether the endpoint has the line.
     pub fn is_busy(&self) -> bool {
-        !matches!(self.phase, Phase::Idle)
+        !matches!(self.phase, TurnPhase::Idle)
     }
 
-    /// Whether a PDU is waiting, or on its way.
+    /// Returns whether a PDU is waiting or being sent.
     pub fn is_sending(&self) -> bool {
-        self.pdu.is_some() || matches!(self.phase, Phase::Sending { job: Job::Pdu { .. }, .. })
+        self.pdu.is_some() || matches!(self.phase, TurnPhase::Sending { exchange: Exchange::Pdu { .. }, .. })
     }
 
-    /// Whether an answer is coming in.
-    pub fn is_receiving(&self) -> bool {
-        matches!(self.phase, Phase::Receiving { job: Job::Pdu { .. }, .. })
+    /// Returns whether an answer is being received.
+    pub(crate) fn is_receiving(&self) -> bool {
+        matches!(self.phase, TurnPhase::Receiving { exchange: Exchange::Pdu { .. }, .. })
     }
 
-    /// Switches TesterPresent on or off, where it is configured. Links that end meanwhile are set up by the next PDU.
-    pub fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+    /// Switches the configured TesterPresent on or off.
+    ///
+    /// The next PDU initialises a communication that has ended meanwhile.
+    pub(crate) fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
         if !std::mem::replace(&mut self.keeps_alive, enabled) {
             self.link.take_if(|link| link.has_ended(now));
         }
     }
 
-    /// Sets the link up, without anything to send.
+    /// Initialises the communication without a PDU; ends with [`Event::Up`] or [`Event::Down`].
     pub fn connect(&mut self) {
         self.wanted = true;
         self.stopping = false;
     }
 
-    /// Sends a PDU, as soon as its turn comes; the link is set up for it where it is not.
+    /// Sends a PDU in the next turn, which ends with [`Event::Sent`] or [`Event::SendFailed`].
+    ///
+    /// Initialises the communication first if necessary.
+    ///
+    /// # Errors
+    ///
+    /// Another PDU is waiting or being sent, or the PDU is empty or too long for a message to this ECU.
     pub fn send(&mut self, pdu: &[u8]) -> Result<(), SendError> {
         if self.is_sending() {
             return Err(SendError::Busy);
@@ -225,14 +216,14 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Takes a PDU back that is not on the line yet; one that is goes on.
+    /// Withdraws a PDU that is not on the line yet. A PDU on the line is sent completely.
     pub fn abort_send(&mut self) {
         if self.pdu.take().is_some() {
             self.events.push_back(Event::SendFailed(Failure::Aborted));
         }
     }
 
-    /// Ends the communication with the ECU, if there is one; [`Event::Stopped`] tells when that is done.
+    /// Ends the communication with the ECU, if there is one; [`Event::Stopped`] reports the end.
     pub fn stop(&mut self) {
         self.abort_send();
         self.wanted = false;
@@ -249,13 +240,14 @@ impl Endpoint {
         }
     }
 
-    /// The line is gone, or was opened anew: the link has to be set up again, and what was under way has failed.
+    /// Reports that the line was lost or opened again. The PDU being sent fails, and the communication is
+    /// lost.
     pub fn handle_line_lost(&mut self) {
         let was_sending = self.is_sending();
         self.pdu = None;
         self.transmit = None;
         self.decoder.reset();
-        self.phase = Phase::Idle;
+        self.phase = TurnPhase::Idle;
         let had_link = self.link.take().is_some();
         if was_sending {
             self.events.push_back(Event::SendFailed(Failure::NoEcho));
@@ -267,7 +259,7 @@ impl Endpoint {
         }
     }
 
-    /// From when on it wants the line, if no other endpoint has it; `None`: not at all.
+    /// Returns the time from which the endpoint needs the line, or `None` if it does not.
     pub fn wants_line(&self) -> Option<Instant> {
         if self.is_busy() {
             return None;
@@ -282,7 +274,7 @@ impl Endpoint {
         }
     }
 
-    /// Gives it the line, which nobody else uses.
+    /// Gives the line to the endpoint. No other endpoint may be busy.
     pub fn start(&mut self, now: Instant, line: &LineClock) {
         if self.is_busy() {
             return;
@@ -296,199 +288,130 @@ impl Endpoint {
         if self.link.is_none() && self.stopping {
             return self.finish_stop();
         }
-        let work = match &self.link {
-            None => Work::Initialise,
-            Some(_) if self.stopping => Work::Stop,
-            // an ECU that did not answer may be gone: a PDU would be lost on it
-            Some(link) if link.unanswered > 0 => Work::TesterPresent,
-            Some(_) if self.pdu.is_some() => Work::Pdu,
-            Some(_) => Work::TesterPresent,
+        let purpose = match &self.link {
+            None => TurnPurpose::Initialise,
+            Some(_) if self.stopping => TurnPurpose::Stop,
+            // an ECU that did not answer may be gone, and would lose the PDU
+            Some(link) if link.unanswered > 0 => TurnPurpose::TesterPresent,
+            Some(_) if self.pdu.is_some() => TurnPurpose::Pdu,
+            Some(_) => TurnPurpose::TesterPresent,
         };
-        let pause = match work {
-            Work::Initialise => {
+        let pause = match purpose {
+            TurnPurpose::Initialise => {
                 let is_slow = self.config.initialisation == Initialisation::Slow;
                 line.pause_before_initialisation(is_slow, self.attempts > 0)
             }
-            Work::Stop | Work::Pdu | Work::TesterPresent => p3_min,
+            TurnPurpose::Stop | TurnPurpose::Pdu | TurnPurpose::TesterPresent => p3_min,
         };
         let (until, latest) = (line.quiet_since() + pause, now + MAX_PAUSE);
-        self.phase = Phase::Pausing { until, pause, latest, then: work };
+        self.phase = TurnPhase::Pausing { until, pause, latest, then: purpose };
         self.handle_timeout(now);
     }
 
-    fn begin(&mut self, now: Instant, work: Work) {
-        match (work, self.link) {
-            (Work::Initialise, _) | (_, None) => self.begin_initialisation(now),
-            (Work::Stop, Some(link)) => {
-                self.transmit_message(now, Job::StopCommunication, link.header, &[STOP_COMMUNICATION])
+    fn begin(&mut self, now: Instant, purpose: TurnPurpose) {
+        match (purpose, self.link) {
+            (TurnPurpose::Initialise, _) | (_, None) => self.begin_initialisation(now),
+            (TurnPurpose::Stop, Some(link)) => {
+                self.transmit_message(now, Exchange::StopCommunication, link.header, &[STOP_COMMUNICATION])
             }
-            (Work::TesterPresent, Some(link)) => {
-                self.transmit_message(now, Job::TesterPresent, link.header, &[TESTER_PRESENT])
+            (TurnPurpose::TesterPresent, Some(link)) => {
+                self.transmit_message(now, Exchange::TesterPresent, link.header, &KWP_TESTER_PRESENT)
             }
-            (Work::Pdu, Some(link)) => match self.pdu.take() {
+            (TurnPurpose::Pdu, Some(link)) => match self.pdu.take() {
                 Some(pdu) => {
                     let service = pdu.first().copied().unwrap_or_default();
-                    self.transmit_message(now, Job::Pdu { service }, link.header, &pdu);
+                    self.transmit_message(now, Exchange::Pdu { service }, link.header, &pdu);
                 }
-                // taken back meanwhile
-                None => self.phase = Phase::Idle,
+                // withdrawn meanwhile
+                None => self.phase = TurnPhase::Idle,
             },
         }
     }
 
-    fn transmit_message(&mut self, now: Instant, job: Job, header: HeaderForm, data: &[u8]) {
-        match encode(header, self.config.addressing.address(), self.config.tester, data) {
-            Ok(bytes) => {
-                let transmitter = Transmitter::new(bytes, self.config.bit_rate, now);
-                self.phase = Phase::Sending { job, transmitter };
-                self.drive_transmitter(now);
-            }
-            // the key bytes came after the PDU was taken
-            Err(too_long) => {
-                self.phase = Phase::Idle;
-                self.events.push_back(Event::SendFailed(too_long.into()));
-            }
-        }
-    }
-
-    fn drive_transmitter(&mut self, now: Instant) {
-        if let Phase::Sending { transmitter, .. } = &mut self.phase
-            && let Some(byte) = transmitter.poll_transmit(now)
-        {
-            self.transmit = Some(Signal::Byte(byte));
-        }
-    }
-
-    /// What to put on the line now.
+    /// Returns the next signal to put on the line.
     pub fn poll_transmit(&mut self) -> Option<Signal> {
         self.transmit.take()
     }
 
-    /// The next thing that happened.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// When [`Endpoint::handle_timeout`] is due, and why; only while it has the line.
+    /// Returns when [`Endpoint::handle_timeout`] is due, and for which timer; `None` unless the endpoint is
+    /// busy.
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         let p2 = |is_pending: bool| if is_pending { Timer::P2Star } else { Timer::P2 };
         match &self.phase {
-            Phase::Idle => None,
-            Phase::Pausing { until, .. } => Some((*until, Timer::Idle)),
-            Phase::Signal { until, .. } => Some((*until, Timer::Echo)),
-            Phase::WakingUp { until } => Some((*until, Timer::TWup)),
-            Phase::Synchronising { until } => Some((*until, Timer::W1)),
-            Phase::FirstKeyByte { until } => Some((*until, Timer::W2)),
-            Phase::SecondKeyByte { until, .. } => Some((*until, Timer::W3)),
-            Phase::BeforeComplement { until, .. } | Phase::AddressComplement { until, .. } => {
+            TurnPhase::Idle => None,
+            TurnPhase::Pausing { until, .. } => Some((*until, Timer::Idle)),
+            TurnPhase::Signal { until, .. } => Some((*until, Timer::Echo)),
+            TurnPhase::WakingUp { until } => Some((*until, Timer::TWup)),
+            TurnPhase::Synchronising { until } => Some((*until, Timer::W1)),
+            TurnPhase::FirstKeyByte { until } => Some((*until, Timer::W2)),
+            TurnPhase::SecondKeyByte { until, .. } => Some((*until, Timer::W3)),
+            TurnPhase::BeforeComplement { until, .. } | TurnPhase::AddressComplement { until, .. } => {
                 Some((*until, Timer::W4))
             }
-            Phase::Sending { transmitter, .. } => {
+            TurnPhase::Sending { transmitter, .. } => {
                 let timer = if transmitter.awaits_echo() { Timer::Echo } else { Timer::P4 };
                 Some((transmitter.poll_timeout(), timer))
             }
-            Phase::Awaiting { until, is_pending, .. } => Some((*until, p2(*is_pending))),
-            Phase::Receiving { until, .. } | Phase::Draining { until, .. } => Some((*until, Timer::P1)),
+            TurnPhase::Awaiting { until, is_pending, .. } => Some((*until, p2(*is_pending))),
+            TurnPhase::Receiving { until, .. } | TurnPhase::Draining { until, .. } => {
+                Some((*until, Timer::P1))
+            }
         }
     }
 
-    /// A byte that was on the line.
+    /// Takes a byte from the line.
     pub fn handle_byte(&mut self, now: Instant, byte: u8) {
         match &mut self.phase {
-            Phase::Sending { job, transmitter } => {
-                let job = *job;
+            TurnPhase::Sending { exchange, transmitter } => {
+                let exchange = *exchange;
                 match transmitter.handle_byte(now, byte) {
                     Echo::Right => {}
-                    Echo::Last(elapsed) => self.handle_message_sent(now, job, elapsed),
-                    Echo::Wrong(failure) => self.handle_transmit_failed(now, job, failure),
+                    Echo::Last(elapsed) => self.handle_message_sent(now, exchange, elapsed),
+                    Echo::Wrong(failure) => self.handle_transmit_failed(now, exchange, failure),
                 }
             }
-            Phase::Pausing { until, pause, latest, .. } => *until = (now + *pause).min(*latest).max(*until),
-            Phase::Awaiting { .. } | Phase::Receiving { .. } | Phase::Draining { .. } => {
+            TurnPhase::Pausing { until, pause, latest, .. } => {
+                *until = (now + *pause).min(*latest).max(*until)
+            }
+            TurnPhase::Awaiting { .. } | TurnPhase::Receiving { .. } | TurnPhase::Draining { .. } => {
                 self.handle_answer_byte(now, byte);
             }
             _ => self.handle_initialisation_byte(now, byte),
         }
     }
 
-    /// Does what is due.
+    /// Handles the timer, if it has expired.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.poll_timeout().is_none_or(|(at, _)| now < at) {
             return;
         }
         match &mut self.phase {
-            Phase::Pausing { then, .. } => {
-                let work = *then;
-                self.begin(now, work);
+            TurnPhase::Pausing { then, .. } => {
+                let purpose = *then;
+                self.begin(now, purpose);
             }
-            Phase::Sending { job, transmitter } => {
-                let job = *job;
+            TurnPhase::Sending { exchange, transmitter } => {
+                let exchange = *exchange;
                 if transmitter.is_missing_echo(now) {
-                    self.handle_transmit_failed(now, job, Failure::NoEcho);
+                    self.handle_transmit_failed(now, exchange, Failure::NoEcho);
                 } else {
                     self.drive_transmitter(now);
                 }
             }
-            Phase::Awaiting { .. } | Phase::Receiving { .. } | Phase::Draining { .. } => {
+            TurnPhase::Awaiting { .. } | TurnPhase::Receiving { .. } | TurnPhase::Draining { .. } => {
                 self.handle_answer_timeout(now);
             }
             _ => self.handle_initialisation_timeout(now),
         }
     }
 
-    fn handle_message_sent(&mut self, now: Instant, job: Job, elapsed: Duration) {
-        if let Job::Complement(key_bytes) = job {
-            let until = now + Timing::NORMAL.w4_max + LATENCY_ALLOWANCE;
-            self.phase = Phase::AddressComplement { until, key_bytes };
-            return;
-        }
-        if let Job::Pdu { .. } = job {
-            self.events.push_back(Event::Sent { elapsed });
-        }
-        self.decoder.reset();
-        let until = now + self.timing().p2_max + LATENCY_ALLOWANCE;
-        self.phase = Phase::Awaiting { job, until, is_pending: false, is_answered: false };
-    }
-
-    fn handle_transmit_failed(&mut self, now: Instant, job: Job, failure: Failure) {
-        self.phase = Phase::Idle;
-        match job {
-            Job::Pdu { .. } => {
-                self.events.push_back(Event::SendFailed(failure));
-                self.doubt(now);
-            }
-            Job::TesterPresent => self.handle_unanswered(now, failure),
-            Job::StopCommunication => self.finish_stop(),
-            Job::StartCommunication | Job::Complement(_) => self.handle_initialisation_failed(failure),
-        }
-    }
-
     fn timing(&self) -> Timing {
         self.link.map_or(Timing::NORMAL, |link| link.timing)
-    }
-
-    /// The ECU did not answer as it should: whether it is still there is found out before the next PDU.
-    fn doubt(&mut self, now: Instant) {
-        if let Some(link) = &mut self.link {
-            link.unanswered = link.unanswered.max(1);
-            link.alive_at = now;
-        }
-    }
-
-    /// TesterPresent brought no answer: the link is lost after the last repetition, and set up anew.
-    fn handle_unanswered(&mut self, now: Instant, failure: Failure) {
-        self.doubt(now);
-        let Some(link) = &mut self.link else { return };
-        link.unanswered += 1;
-        if link.unanswered > MAX_UNANSWERED {
-            self.link = None;
-            self.attempts = 0;
-            self.wanted = !self.stopping;
-            self.events.push_back(Event::Down(failure));
-            if self.stopping {
-                self.finish_stop();
-            }
-        }
     }
 
     fn mode(&self) -> AddressMode {

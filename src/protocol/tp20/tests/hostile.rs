@@ -55,7 +55,7 @@ fn an_unread_flood_takes_no_more_than_a_little_memory() {
     for _ in 0..100_000 {
         channel.handle_frame(now, &frame(0x300, &[0x30 | sequence, 0, 1, 0x7E]));
         sequence = (sequence + 1) & 0x0F;
-        // and nobody gives an outcome
+        // and no frame gets an outcome
         channel.poll_transmit(now);
     }
     let (memory, in_flight, events) = channel.load();

@@ -1,4 +1,4 @@
-//! A tester's channel and an ECU's side of it, on a bus in virtual time that loses what it is told to lose.
+//! A tester's channel and an ECU's side of it, on a bus in virtual time that loses the selected frames.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

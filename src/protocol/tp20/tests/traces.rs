@@ -1,4 +1,5 @@
-//! Exchanges that were recorded on vehicles, replayed: the ECU's frames go in, and what the tester sent must come out.
+//! Exchanges that were recorded on vehicles, replayed: the ECU's frames go in, and what the tester sent must
+//! come out.
 
 use std::time::{Duration, Instant};
 
@@ -6,8 +7,8 @@ use connector_hal::can::{CanFrame, CanId};
 
 use crate::protocol::tp20::{Channel, ChannelConfig, CloseReason, Event, Parameters, TimeByte};
 
-/// A 2.0 TFSI's engine ECU and its tester (<http://nefariousmotorsports.com/forum/index.php?topic=9182.0>), in
-/// milliseconds; `>` is the tester. The `R` lines are what the tester's application asks for.
+/// A 2.0 TFSI's engine ECU and its tester (<http://nefariousmotorsports.com/forum/index.php?topic=9182.0>),
+/// in milliseconds; `>` is the tester. The `R` lines are what the tester's application asks for.
 const ENGINE: &str = "
     19 > 200 01 C0 00 10 00 03 01
     21 < 201 00 D0 00 03 40 07 01

@@ -11,7 +11,7 @@ use crate::protocol::tp20::{
     SetupOpcode, TimeByte,
 };
 
-/// T1 100 ms, T3 10 ms, 15 frames a block: what most ECUs tell.
+/// T1 100 ms, T3 10 ms, 15 frames a block, as most ECUs ask for.
 fn usual() -> Parameters {
     Parameters { t3: TimeByte(0x4A), ..Parameters::default() }
 }
@@ -249,7 +249,7 @@ fn an_ecu_that_tells_its_parameters_first_is_answered_and_talked_to() {
 }
 
 #[test]
-fn an_ecu_that_begins_anew_counts_from_zero_again() {
+fn an_ecu_that_starts_again_counts_from_zero() {
     let mut pair = Pair::open(usual());
     pair.channel.send(pair.now, &pdu(30)).unwrap();
     pair.run_for(Duration::from_secs(1));
@@ -324,7 +324,7 @@ fn an_ecu_without_a_channel_left_is_asked_again_and_one_that_knows_no_diagnostic
 }
 
 #[test]
-fn nobody_there_is_told_after_all_forms_were_tried() {
+fn a_missing_ecu_is_reported_after_all_forms_were_tried() {
     let mut pair = Pair::new(usual());
     pair.setup = Box::new(|_| None);
     pair.channel.send(pair.now, &[0x3E]).unwrap();
@@ -510,7 +510,7 @@ fn a_bus_that_goes_off_fails_everything_and_is_used_again_when_it_is_back() {
 }
 
 #[test]
-fn a_frame_that_nobody_acknowledges_on_the_bus_ends_the_set_up() {
+fn a_frame_that_is_not_acknowledged_on_the_bus_ends_the_set_up() {
     let mut pair = Pair::new(usual());
     pair.channel.send(pair.now, &[0x3E]).unwrap();
     assert!(pair.channel.poll_transmit(pair.now).is_some());

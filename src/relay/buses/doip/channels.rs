@@ -18,7 +18,7 @@ use crate::protocol::problem::Problem;
 use crate::relay::buses::channel_setup::{ChannelKind, invalid, pdu_settings, wrong_kind};
 use crate::relay::buses::channels::{Channels, Opening};
 use crate::relay::channel::{ChannelOutput, Output, PduChannel};
-use crate::relay::limits::SessionLimits;
+use crate::relay::limits::RelayLimits;
 use crate::relay::wire::codec::PduFlags;
 use crate::relay::wire::request::DoipChannelConfig;
 use crate::vehicle::doip_network::client::ClientError;
@@ -264,7 +264,7 @@ impl DoipChannels {
         now: Instant,
         number: u16,
         config: &DoipChannelConfig,
-        limits: &SessionLimits,
+        limits: &RelayLimits,
     ) -> Result<Opening, Problem> {
         let tester = LogicalAddress::new(config.tester_id);
         if !self.network.allows_tester(tester) {
@@ -314,7 +314,7 @@ impl Channels for DoipChannels {
         now: Instant,
         number: u16,
         kind: &ChannelKind,
-        limits: &SessionLimits,
+        limits: &RelayLimits,
     ) -> Result<Opening, Problem> {
         match kind {
             ChannelKind::Doip(config) => self.open_doip(now, number, config, limits),

@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 use crate::protocol::doip::LogicalAddress;
 use crate::protocol::doip::connection::{Event, SendError, SendFailure, SendId};
 use crate::protocol::doip::{DiagnosticNackCode, HeaderNackCode};
+use crate::protocol::uds::is_response_to;
 use crate::relay::channel::{PduTransport, TransportEvent};
 use crate::relay::wire::codec::SendFailedDetail;
 
 /// How long a PDU waits for a connection that is being made again.
 const WAIT_FOR_CONNECTION: Duration = Duration::from_secs(2);
-
-const POSITIVE_OFFSET: u8 = 0x40;
-const NEGATIVE_RESPONSE: u8 = 0x7F;
 
 /// The transport of one channel over a DoIP connection.
 #[derive(Debug)]
@@ -94,12 +92,7 @@ impl DoipTransport {
         if !self.target.is_functional() {
             return source == self.target;
         }
-        let Some(service) = self.service else { return false };
-        match data {
-            [NEGATIVE_RESPONSE, about, ..] => *about == service,
-            [first, ..] => *first == service.wrapping_add(POSITIVE_OFFSET),
-            [] => false,
-        }
+        self.service.is_some_and(|service| is_response_to(service, data))
     }
 
     fn fail(&mut self, detail: SendFailedDetail) {

@@ -18,7 +18,7 @@ use crate::relay::buses::channels::{Channels, Opening};
 use crate::relay::channel::{
     ChannelOutput, KlineTransport, LinkChange, Output, PduChannel, PduChannelSettings, describe_failure,
 };
-use crate::relay::limits::SessionLimits;
+use crate::relay::limits::RelayLimits;
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
 use connector_hal::can::CanFrame;
@@ -271,7 +271,7 @@ impl Channels for KlineChannels {
         now: Instant,
         number: u16,
         kind: &ChannelKind,
-        _limits: &SessionLimits,
+        _limits: &RelayLimits,
     ) -> Result<Opening, Problem> {
         let ChannelKind::Kline(kline) = kind else { return Err(wrong_kind(&self.name, "kline_bus", kind)) };
         let addressing = Addressing::of(kline.ecu_id);

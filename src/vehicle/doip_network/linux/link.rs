@@ -8,7 +8,7 @@ use connector_hal::ethernet::{AddressWatch, Interface, InterfaceAddress};
 
 use super::claim::AddressClaims;
 use super::dhcp::DhcpClients;
-use crate::config::doip::{Addressing, DoipConfig, NetworkConfig};
+use crate::config::doip::{DoipConfig, InterfaceAddressing, NetworkConfig};
 
 /// Switches the interface on and waits for its address. The error names what is missing.
 pub(super) async fn prepare(
@@ -25,8 +25,8 @@ pub(super) async fn prepare(
         })?;
     }
     match (network.addressing, network.address) {
-        (Addressing::Fixed, Some(net)) => fix(interface, net.address, net.prefix)?,
-        (Addressing::LinkLocal, _) => {
+        (InterfaceAddressing::Fixed, Some(net)) => fix(interface, net.address, net.prefix)?,
+        (InterfaceAddressing::LinkLocal, _) => {
             let has_one = find(interface, is_v4_link_local).map_err(|error| error.to_string())?.is_some();
             if !has_one {
                 claims.claim(interface).map_err(|error| {
@@ -37,7 +37,7 @@ pub(super) async fn prepare(
                 })?;
             }
         }
-        (Addressing::Dhcp, _) => {
+        (InterfaceAddressing::Dhcp, _) => {
             let has_one = find(interface, is_global_v4).map_err(|error| error.to_string())?.is_some();
             if !has_one {
                 dhcp.start(interface, &config.dhcp_command)?;
@@ -46,11 +46,11 @@ pub(super) async fn prepare(
         _ => {}
     }
     let wanted = match network.addressing {
-        Addressing::System => is_any,
-        Addressing::LinkLocal => is_v4_link_local,
-        Addressing::Dhcp => is_global_v4,
-        Addressing::Fixed => is_v4,
-        Addressing::Ipv6LinkLocal => is_v6_link_local,
+        InterfaceAddressing::System => is_any,
+        InterfaceAddressing::LinkLocal => is_v4_link_local,
+        InterfaceAddressing::Dhcp => is_global_v4,
+        InterfaceAddressing::Fixed => is_v4,
+        InterfaceAddressing::Ipv6LinkLocal => is_v6_link_local,
     };
     let waiting = wait_for(interface, wanted);
     match tokio::time::timeout(config.address_wait, waiting).await {
@@ -67,13 +67,13 @@ pub(super) async fn prepare(
     }
 }
 
-fn no_address(addressing: Addressing, waited: Duration) -> String {
+fn no_address(addressing: InterfaceAddressing, waited: Duration) -> String {
     let seconds = waited.as_secs_f32();
     let what = match addressing {
-        Addressing::System | Addressing::Fixed => "it has no address",
-        Addressing::LinkLocal => "it got no IPv4 link-local address",
-        Addressing::Dhcp => "it got no address by DHCP",
-        Addressing::Ipv6LinkLocal => "it got no IPv6 link-local address",
+        InterfaceAddressing::System | InterfaceAddressing::Fixed => "it has no address",
+        InterfaceAddressing::LinkLocal => "it got no IPv4 link-local address",
+        InterfaceAddressing::Dhcp => "it got no address by DHCP",
+        InterfaceAddressing::Ipv6LinkLocal => "it got no IPv6 link-local address",
     };
     format!("{what} within {seconds} s; is the cable in, and the vehicle awake?")
 }

@@ -20,9 +20,9 @@ use tokio::io::ReadBuf;
 use tokio::net::{TcpSocket, UdpSocket};
 use tokio_rustls::TlsConnector;
 
-use crate::config::doip::{Addressing, DiscoveryMethod, DoipConfig, NetworkConfig};
+use crate::config::doip::{DiscoveryMethod, DoipConfig, InterfaceAddressing, NetworkConfig};
 use crate::config::doip_device;
-use crate::config::doip_device::Device;
+use crate::config::doip_device::DoipDevice;
 use crate::protocol::doip::PORT;
 use crate::protocol::doip::discovery::Destination;
 use crate::tls::gateway as tls;
@@ -61,7 +61,7 @@ impl LinuxNetworks {
     /// Opens the network behind a device. The interface gets the address of the network configuration.
     pub async fn open(
         &self,
-        device: &Device,
+        device: &DoipDevice,
         network: &NetworkConfig,
         purpose: Purpose,
     ) -> Result<LinuxNetwork, NetworkError> {
@@ -76,12 +76,12 @@ impl LinuxNetworks {
         };
         let no_interface = |_| failed("there is no such interface; `ip link` lists them".to_owned());
         let (interface, host) = match device {
-            Device::Host(host) => (None, Some(*host)),
-            Device::LinkLocalHost { ip, port, interface } => {
+            DoipDevice::Host(host) => (None, Some(*host)),
+            DoipDevice::LinkLocalHost { ip, port, interface } => {
                 let index = doip_device::scope_id(interface).map_err(no_interface)?;
                 (None, Some(SocketAddrV6::new(*ip, *port, 0, index).into()))
             }
-            Device::Interface(name) => {
+            DoipDevice::Interface(name) => {
                 let interface = Interface::find(name).map_err(no_interface)?;
                 if purpose == Purpose::Talk {
                     let prepared = link::prepare(&interface, network, &self.config, &self.claims, &self.dhcp);
@@ -134,7 +134,7 @@ impl Sockets {
             requests.push(bind(any, 0, None)?);
             return Ok(Self { requests, announcements });
         }
-        let by_v6_only = network.addressing == Addressing::Ipv6LinkLocal;
+        let by_v6_only = network.addressing == InterfaceAddressing::Ipv6LinkLocal;
         for domain in [Domain::IPV4, Domain::IPV6] {
             if domain == Domain::IPV4 && by_v6_only {
                 continue;

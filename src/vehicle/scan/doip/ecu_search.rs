@@ -8,14 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use connector_hal::clock::now;
+
 use crate::protocol::doip::LogicalAddress;
 use crate::protocol::doip::connection::{ConnectionSettings, Event, SendId};
 use crate::protocol::doip::discovery::{Discovery, Gateway};
+use crate::protocol::uds::TESTER_PRESENT_ANSWERED;
 use crate::vehicle::doip_network::client::{Client, ClientEvent};
 use crate::vehicle::doip_network::network::Network;
 
-/// TesterPresent (ISO 14229-1, 10.7), with response.
-const TESTER_PRESENT: [u8; 2] = [0x3E, 0x00];
 /// The time that an ECU has to answer once the gateway has forwarded the question.
 const ANSWER_TIME: Duration = Duration::from_millis(150);
 /// The most questions that a gateway may have without having acknowledged them.
@@ -161,7 +162,7 @@ impl ScannedGateway {
             };
             self.done = self.done.saturating_add(1);
             let ecu = LogicalAddress::new(address);
-            match self.client.send(ecu, &TESTER_PRESENT) {
+            match self.client.send(ecu, &TESTER_PRESENT_ANSWERED) {
                 Ok(id) => {
                     self.unacknowledged.insert(id, ecu);
                     // until the connection reports that the gateway acknowledged the question or not
@@ -171,10 +172,6 @@ impl ScannedGateway {
             }
         }
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 #[cfg(test)]

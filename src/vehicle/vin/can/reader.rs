@@ -12,8 +12,9 @@ use super::peer::Peer;
 use super::presence::Presence;
 use super::probes::{HeardIds, Target, VinProbe};
 use super::questions::{QuestionProgress, Questions};
-use super::timing::{BUSY_PAUSE, LATENCY_ALLOWANCE, P2, P2_STAR};
+use super::timing::{BUSY_PAUSE, LATENCY_ALLOWANCE};
 use crate::protocol::isotp::{self, ReceiveFailure, SendFailure};
+use crate::protocol::uds::{P2, P2_STAR};
 use crate::vehicle::vin::answer::{Service, VinAnswer};
 use crate::vehicle::vin::report::Candidate;
 

@@ -1,7 +1,7 @@
 //! The lines of the agent's log that trials wait for. They have to match the agent's own texts.
 
 /// The login could not be stored.
-pub(super) const NOT_STORED: &str = "the login is not kept";
+pub(super) const NOT_STORED: &str = "cannot save the login";
 /// The cloud's certificate has expired, according to the device's clock.
 pub(super) const CERTIFICATE_EXPIRED: &str = "has expired by this device's clock";
 /// The cloud could not be reached.

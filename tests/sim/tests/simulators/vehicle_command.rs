@@ -133,7 +133,10 @@ async fn what_can_not_be_simulated_is_said() {
     let slcan = slcan.to_str().unwrap();
     let unknown =
         fails(&["--vehicles", &vehicles_file(), "--platform", "HONDA_CIVC", "--slcan", slcan]).await;
-    assert!(unknown.contains("no vehicle has the platform HONDA_CIVC; near names: HONDA_CIVIC"), "{unknown}");
+    assert!(
+        unknown.contains("no vehicle has the platform HONDA_CIVC; similar names: HONDA_CIVIC"),
+        "{unknown}"
+    );
     let missing = fails(&["--vehicles", "/nowhere", "--platform", "X", "--slcan", slcan]).await;
     assert!(missing.contains("cannot read /nowhere"), "{missing}");
     let neither = fails(&["--slcan", slcan]).await;
@@ -141,5 +144,5 @@ async fn what_can_not_be_simulated_is_said() {
     let no_log = fails(&["--recording", &vehicles_file(), "--slcan", slcan]).await;
     assert!(no_log.contains("line 1:"), "{no_log}");
     let nowhere = fails(&["--recording", &log(), "--slcan", "/nowhere/can"]).await;
-    assert!(nowhere.contains("cannot make the SLCAN adapter at /nowhere/can"), "{nowhere}");
+    assert!(nowhere.contains("cannot create the SLCAN adapter at /nowhere/can"), "{nowhere}");
 }

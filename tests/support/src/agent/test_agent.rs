@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use connector_agent::agent::{self, Control, Setup, SetupError};
 use connector_agent::config::{
-    ApiUrl, BusConfig, BusKind, Config, ConnectorUuid, Pincode, PowerConfig, WebsocketUrl,
+    ApiUrl, BusKind, Config, ConfiguredBus, ConnectorUuid, Pincode, PowerConfig, WebsocketUrl,
 };
 use connector_agent::tls;
 use connector_hal::board::{Board, Led, SimBoard, SimBoardHandle};
@@ -62,14 +62,16 @@ impl TestAgent {
         );
         config.cloud.ca_file = Some(cloud.ca_file.clone());
         config.buses = vec![match settings.doip {
-            Some(gateway) => BusConfig { kind: BusKind::Doip, pins: vec![3, 11], ..BusConfig::can(gateway) },
-            None => BusConfig { fd: settings.fd, ..BusConfig::can("can0") },
+            Some(gateway) => {
+                ConfiguredBus { kind: BusKind::Doip, pins: vec![3, 11], ..ConfiguredBus::can(gateway) }
+            }
+            None => ConfiguredBus { fd: settings.fd, ..ConfiguredBus::can("can0") },
         }];
         if !settings.klines.is_empty() {
-            let kline = |(pin, device): (u8, &PathBuf)| BusConfig {
+            let kline = |(pin, device): (u8, &PathBuf)| ConfiguredBus {
                 kind: BusKind::Kline,
                 pins: vec![pin],
-                ..BusConfig::can(device.to_string_lossy())
+                ..ConfiguredBus::can(device.to_string_lossy())
             };
             config.buses = (1..).zip(&settings.klines).map(kline).collect();
         }

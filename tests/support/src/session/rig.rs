@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use connector_agent::relay::connection::{CloseReason, Session, SessionSettings};
-use connector_agent::relay::limits::SessionLimits;
+use connector_agent::relay::connection::{CloseReason, RelayConnection, RelaySettings};
+use connector_agent::relay::limits::RelayLimits;
 use connector_agent::relay::link::{Link, LinkError, Role};
 use connector_agent::relay::wire::Envelope;
 use connector_agent::relay::wire::codec::{EventCode, Payload, PduFlags, Tag};
@@ -73,7 +73,7 @@ pub struct Rig {
     pub kline: SimLine,
     /// The vehicle's DoIP gateways, at pins 3 and 11.
     pub gateways: Gateways,
-    pub session: Session,
+    pub session: RelayConnection,
     pub operator: Link,
     pub heard: Vec<Heard>,
     pub texts: Vec<Envelope>,
@@ -174,30 +174,30 @@ impl Rig {
     }
 
     pub fn with_bus(config: VirtualBusConfig) -> Self {
-        Self::with(config, 30 * SECOND, SessionLimits { max_channels: 256, ..SessionLimits::default() })
+        Self::with(config, 30 * SECOND, RelayLimits { max_channels: 256, ..RelayLimits::default() })
     }
 
     pub fn with_hold(hold: Duration) -> Self {
-        Self::with(VirtualBusConfig::default(), hold, SessionLimits::default())
+        Self::with(VirtualBusConfig::default(), hold, RelayLimits::default())
     }
 
-    pub fn with_limits(limits: SessionLimits) -> Self {
+    pub fn with_limits(limits: RelayLimits) -> Self {
         Self::with(VirtualBusConfig::default(), 30 * SECOND, limits)
     }
 
-    fn with(config: VirtualBusConfig, hold: Duration, limits: SessionLimits) -> Self {
+    fn with(config: VirtualBusConfig, hold: Duration, limits: RelayLimits) -> Self {
         Self::build(config, hold, limits, None)
     }
 
     /// A connection on hardware of the test's own, in place of the simulated buses.
     pub fn with_hardware(hardware: Hardware) -> Self {
-        Self::build(VirtualBusConfig::default(), 30 * SECOND, SessionLimits::default(), Some(hardware))
+        Self::build(VirtualBusConfig::default(), 30 * SECOND, RelayLimits::default(), Some(hardware))
     }
 
     fn build(
         config: VirtualBusConfig,
         hold: Duration,
-        limits: SessionLimits,
+        limits: RelayLimits,
         own_hardware: Option<Hardware>,
     ) -> Self {
         let buses = [VirtualBus::new(config.clone()), VirtualBus::new(config)];
@@ -207,13 +207,13 @@ impl Rig {
         let bit_rate_is_fixed = Arc::new(AtomicBool::new(false));
         let hardware = own_hardware
             .unwrap_or_else(|| hardware(&buses, &kline, &gateways, &opening_fails, &bit_rate_is_fixed));
-        let settings = SessionSettings { connection_uuid: UUID, hold, limits, hardware };
+        let settings = RelaySettings { connection_uuid: UUID, hold, limits, hardware };
         let start = now();
         Self {
             buses,
             kline,
             gateways,
-            session: Session::new(settings, start),
+            session: RelayConnection::new(settings, start),
             operator: Link::new(Role::Operator, Tag::from(UUID), start),
             heard: Vec::new(),
             texts: Vec::new(),

@@ -23,7 +23,7 @@ use crate::protocol::problem::Problem;
 use crate::relay::buses::channel_setup::ChannelKind;
 use crate::relay::buses::channels::{Channels, Opening};
 use crate::relay::channel::{Channel, ChannelOutput};
-use crate::relay::limits::SessionLimits;
+use crate::relay::limits::RelayLimits;
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::codec::PduFlags;
 use crate::vehicle::scan::{EcuFound, FoundEcu, ScanOutcome, ScanSettings, Scanner};
@@ -218,7 +218,7 @@ impl Channels for CanChannels {
         now: Instant,
         number: u16,
         kind: &ChannelKind,
-        limits: &SessionLimits,
+        limits: &RelayLimits,
     ) -> Result<Opening, Problem> {
         if let ChannelKind::Tp20(config) = kind {
             if self.state == BusState::Off {

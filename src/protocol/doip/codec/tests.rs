@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::protocol::doip::{ActivationCode, ActivationType, DiagnosticNackCode, FurtherAction, SyncStatus};
+use crate::protocol::doip::*;
 use crate::protocol::vin::VinError;
 
 /// 32 bytes of announcement, as a gateway of 2012 sends it.
@@ -140,7 +140,7 @@ fn what_cannot_be_a_message_is_an_error_that_says_why_and_stays() {
             "protocol version 0xFF is none of 0x01, 0x02, 0x03 (0xFF is for vehicle identification by UDP only)",
         ),
         (
-            // told from the header, before the payload has come
+            // reported from the header, before the payload arrives
             "02fd000600000001",
             DecodeError::InvalidPayloadLength { payload_type: 6, length: 1 },
             "a payload of type 0x0006 cannot have 1 bytes",

@@ -1,4 +1,4 @@
-//! What a websocket runs over: TCP, with or without TLS.
+//! The transport below a websocket: TCP, with or without TLS.
 
 use std::io;
 use std::pin::Pin;
@@ -8,17 +8,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-/// A connection.
-pub enum Transport {
-    /// Without TLS, on this machine only.
+/// A TCP connection, with or without TLS.
+pub(super) enum SocketTransport {
+    /// Without TLS; only to a loopback address.
     Plain(TcpStream),
     /// With TLS.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Transport {
-    /// The TCP connection at the bottom.
-    pub fn tcp(&self) -> &TcpStream {
+impl SocketTransport {
+    /// The TCP connection itself.
+    pub(super) fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,
@@ -26,7 +26,7 @@ impl Transport {
     }
 }
 
-impl AsyncRead for Transport {
+impl AsyncRead for SocketTransport {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -39,7 +39,7 @@ impl AsyncRead for Transport {
     }
 }
 
-impl AsyncWrite for Transport {
+impl AsyncWrite for SocketTransport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),

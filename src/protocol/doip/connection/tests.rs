@@ -1,6 +1,8 @@
 use super::*;
-use crate::protocol::doip::{ActivationType, DiagnosticNackCode, HeaderNackCode, ProtocolVersion};
-use crate::protocol::doip::{DiagnosticAck, DiagnosticNack};
+use crate::protocol::doip::{
+    ActivationResponse, ActivationType, DiagnosticAck, DiagnosticNack, DiagnosticNackCode, HeaderNackCode,
+    ProtocolVersion,
+};
 
 const TESTER: LogicalAddress = LogicalAddress::new(0x0E80);
 const GATEWAY: LogicalAddress = LogicalAddress::new(0x4010);
@@ -154,7 +156,7 @@ fn a_confirmation_that_is_announced_again_and_again_ends_in_its_time() {
 }
 
 #[test]
-fn an_activation_for_somebody_else_is_no_activation() {
+fn an_activation_for_another_tester_is_refused() {
     let mut bench = Bench::new();
     let other = LogicalAddress::new(0x0E81);
     bench.receive(ActivationResponse { tester: other, entity: GATEWAY, code: 0x10.into(), oem: None });
@@ -245,7 +247,7 @@ fn an_acknowledgement_in_the_gateways_own_name_or_a_members_counts() {
 }
 
 #[test]
-fn a_response_ahead_of_its_acknowledgement_stands_for_it_and_the_late_one_is_nobody_elses() {
+fn a_response_before_its_acknowledgement_replaces_it_and_the_late_one_is_ignored() {
     let mut bench = Bench::active();
     let first = bench.send(ENGINE);
     bench.respond(ENGINE, &[0x7E, 0x00]);
@@ -309,7 +311,7 @@ fn a_length_of_4_gib_another_version_and_noise_close_the_connection_with_the_rea
     for (bytes, text) in [
         (&b"\x02\xFD\x80\x01\xFF\xFF\xFF\xFF"[..], "a message of 4294967295 bytes, more than 1048592"),
         (b"\x04\xFB\x80\x01\x00\x00\x00\x05", "protocol version 0x04"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no DoIP: the header begins with 0x48 0x54"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not DoIP: the header begins with 0x48 0x54"),
     ] {
         let mut bench = Bench::active();
         let now = bench.now;

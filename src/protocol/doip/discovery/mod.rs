@@ -1,48 +1,49 @@
-//! Finding the vehicle's gateways: announcements heard, and identification asked for.
+//! Discovery of the vehicle's gateways, by their announcements and by identification requests.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::codec::decode_datagram;
 use super::{
     Announcement, Eid, EntityStatus, HeaderNackCode, LogicalAddress, Message, PORT, Payload, PowerMode,
     ProtocolVersion,
 };
+use crate::protocol::doip::codec::decode_datagram;
 
-/// Gateways that are kept; further ones are left out.
+/// Number of gateways that are stored; further ones are ignored.
 const MAX_GATEWAYS: usize = 32;
-/// Questions that may be asked at a time; further ones replace the oldest.
+/// Number of questions that are asked simultaneously; a further one replaces the oldest.
 const MAX_QUESTIONS: usize = 16;
-/// The versions that a question is asked in, one after the other: first the one that every entity should answer.
+/// Versions in which a question is asked, one after another. Every entity should answer the first.
 const VERSIONS: [ProtocolVersion; 3] =
     [ProtocolVersion::Default, ProtocolVersion::V2012, ProtocolVersion::V2019];
-/// How long to wait before a question is asked again; A_DoIP_Announce_Wait lets an entity take so long.
+/// Time until a question is repeated: A_DoIP_Announce_Wait, the longest time that an entity may take to
+/// answer.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
-/// Whom a question is for.
+/// The destination of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destination {
-    /// Everybody on the link, by IPv4's limited broadcast.
+    /// All hosts on the network, by IPv4's limited broadcast.
     Broadcast,
-    /// Everybody on the link, by IPv6's all-nodes multicast, ff02::1.
+    /// All hosts on the network, by IPv6's all-nodes multicast, ff02::1.
     Multicast,
     /// One host.
     Host(SocketAddr),
 }
 
-/// What can be asked.
+/// A question to DoIP entities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Question {
-    /// Who is there?
+    /// Asks all entities to identify themselves.
     Anybody,
-    /// Who belongs to the vehicle with this VIN?
+    /// Asks the entities of the vehicle with this VIN to identify themselves.
     Vin([u8; 17]),
-    /// Who has this EID?
+    /// Asks the entity with this EID to identify itself.
     Eid(Eid),
-    /// What is your status?
+    /// Asks for the entity's status.
     EntityStatus,
-    /// Is the vehicle ready for diagnostics?
+    /// Asks whether the vehicle is ready for diagnostics.
     PowerMode,
 }
 
@@ -73,45 +74,45 @@ impl Question {
     }
 }
 
-/// A gateway, or another entity, as it has told of itself.
+/// A gateway or another entity, as it has described itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gateway {
-    /// Where it listens.
+    /// Address on which the entity accepts connections.
     pub address: SocketAddr,
-    /// The edition that it speaks.
+    /// Edition of the standard that the entity uses.
     pub version: ProtocolVersion,
-    /// What it last told.
+    /// The last announcement of the entity.
     pub announcement: Announcement,
-    /// Whether it was asked for; else it announced itself.
+    /// Whether the entity answered a question; otherwise it announced itself.
     pub was_asked: bool,
-    /// Its status, where it has told it.
+    /// Status of the entity, if known.
     pub status: Option<EntityStatus>,
-    /// The vehicle's power mode, where it has told it.
+    /// Power mode of the vehicle, if known.
     pub power_mode: Option<PowerMode>,
 }
 
 impl Gateway {
-    /// The edition to speak with it; another where it does not say.
-    pub fn spoken(&self, otherwise: ProtocolVersion) -> ProtocolVersion {
+    /// Returns the edition to use with this entity, or `default` if the entity does not specify one.
+    pub(crate) fn spoken(&self, default: ProtocolVersion) -> ProtocolVersion {
         match self.version {
-            ProtocolVersion::Default | ProtocolVersion::Other(_) => otherwise,
+            ProtocolVersion::Default | ProtocolVersion::Other(_) => default,
             own => own,
         }
     }
 }
 
-/// What discovery tells.
+/// An event of discovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DiscoveryEvent {
-    /// A gateway that was not known.
+    /// A new gateway was found.
     Found(Gateway),
-    /// A known gateway tells something else than before.
+    /// The description of a known gateway has changed.
     Changed(Gateway),
-    /// A host refused what it was asked.
+    /// A host refused a question.
     Refused {
-        /// The host.
+        /// Address of the host.
         from: SocketAddr,
-        /// Why.
+        /// The reason.
         code: HeaderNackCode,
     },
 }
@@ -124,26 +125,33 @@ struct Asking {
     at: Instant,
 }
 
-/// Keeps the gateways that announced themselves or answered.
+/// Finds gateways, and stores the ones that announced themselves or answered a question.
 ///
-/// The same gateway is one at the same IP address with the same EID and logical address.
+/// Two announcements are of the same gateway if IP address, EID and logical address are equal.
+///
+/// Discovery is a pure state machine: it does no I/O and reads no clock. Pass every received datagram to
+/// [`handle_datagram`](Self::handle_datagram). After that, and after [`ask`](Self::ask), send the datagrams
+/// of [`poll_transmit`](Self::poll_transmit), take the events of [`poll_event`](Self::poll_event), and call
+/// [`handle_timeout`](Self::handle_timeout) when [`poll_timeout`](Self::poll_timeout) is due.
 #[derive(Debug, Default)]
 pub struct Discovery {
     gateways: Vec<Gateway>,
     asking: VecDeque<Asking>,
-    /// Hosts that were asked at a port of their own, where they listen for connections as well.
+    /// Hosts that were asked at a specific port, on which they also accept connections.
     hosts: Vec<SocketAddr>,
     outgoing: VecDeque<(Destination, Vec<u8>)>,
     events: VecDeque<DiscoveryEvent>,
 }
 
 impl Discovery {
-    /// Knows nobody yet.
+    /// Creates a discovery without gateways.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks, up to three times, half a second apart, until a single answer that is expected has come.
+    /// Asks a question up to three times, half a second apart.
+    ///
+    /// A question to one host, or for one EID, ends with its answer.
     pub fn ask(&mut self, now: Instant, question: Question, destination: Destination) {
         if let Destination::Host(host) = destination
             && !self.hosts.contains(&host)
@@ -158,26 +166,26 @@ impl Discovery {
         self.handle_timeout(now);
     }
 
-    /// Whether nothing more is asked.
-    pub fn is_done_asking(&self) -> bool {
+    /// Returns whether no question is open.
+    pub(crate) fn is_done_asking(&self) -> bool {
         self.asking.is_empty()
     }
 
-    /// The gateways known so far, in the order in which they were found.
+    /// Returns the known gateways, in the order in which they were found.
     pub fn gateways(&self) -> &[Gateway] {
         &self.gateways
     }
 
-    /// The gateway with this address.
+    /// Returns the gateway with this address.
     pub fn gateway(&self, address: LogicalAddress) -> Option<&Gateway> {
         self.gateways.iter().find(|gateway| gateway.announcement.address == address)
     }
 
-    /// A datagram; what is no answer or announcement is ignored.
+    /// Takes a datagram; ignores it unless it is an answer or an announcement.
     pub fn handle_datagram(&mut self, from: SocketAddr, bytes: &[u8]) {
         let message = match decode_datagram(bytes) {
             Ok(message) => message,
-            Err(error) => return tracing::debug!(%from, %error, "a datagram that is no DoIP"),
+            Err(error) => return tracing::debug!(%from, %error, "ignored a datagram that is not DoIP"),
         };
         let mut was_asked = false;
         let payload = &message.payload;
@@ -187,7 +195,7 @@ impl Discovery {
         });
         match message.payload {
             Payload::Announcement(announcement) => {
-                // answers to a broadcast can't be told from announcements but by their time
+                // only the time distinguishes answers to a broadcast from announcements
                 was_asked |= !self.asking.is_empty();
                 self.handle_announcement(from, message.version, announcement, was_asked);
             }
@@ -197,8 +205,8 @@ impl Discovery {
             Payload::PowerModeResponse(mode) => {
                 self.update(from.ip(), |gateway| gateway.power_mode = Some(mode))
             }
-            Payload::HeaderNack(code) => self.tell(DiscoveryEvent::Refused { from, code }),
-            // our own questions come back to us where they were broadcast
+            Payload::HeaderNack(code) => self.emit(DiscoveryEvent::Refused { from, code }),
+            // our own broadcast questions arrive here too
             _ => {}
         }
     }
@@ -225,16 +233,16 @@ impl Discovery {
             known.was_asked |= was_asked;
             if has_changed {
                 let changed = *known;
-                self.tell(DiscoveryEvent::Changed(changed));
+                self.emit(DiscoveryEvent::Changed(changed));
             }
             return;
         }
         if self.gateways.len() >= MAX_GATEWAYS {
-            return tracing::debug!(%from, "{MAX_GATEWAYS} gateways are known already; one more is left out");
+            return tracing::debug!(%from, "ignored a gateway: {MAX_GATEWAYS} are known already");
         }
         let gateway = Gateway { address, version, announcement, was_asked, status: None, power_mode: None };
         self.gateways.push(gateway);
-        self.tell(DiscoveryEvent::Found(gateway));
+        self.emit(DiscoveryEvent::Found(gateway));
     }
 
     fn update(&mut self, from: IpAddr, change: impl Fn(&mut Gateway)) {
@@ -246,18 +254,18 @@ impl Discovery {
                 changed.push(*gateway);
             }
         }
-        changed.into_iter().for_each(|gateway| self.tell(DiscoveryEvent::Changed(gateway)));
+        changed.into_iter().for_each(|gateway| self.emit(DiscoveryEvent::Changed(gateway)));
     }
 
-    /// Who does not fetch what is told must not make us keep it.
-    fn tell(&mut self, event: DiscoveryEvent) {
+    /// Queues an event; drops the oldest if the caller does not poll.
+    fn emit(&mut self, event: DiscoveryEvent) {
         if self.events.len() >= 2 * MAX_GATEWAYS {
             self.events.pop_front();
         }
         self.events.push_back(event);
     }
 
-    /// A deadline of [`Discovery::poll_timeout`] has passed.
+    /// Repeats or ends the questions that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         let Self { asking, outgoing, .. } = self;
         asking.retain_mut(|asking| {
@@ -265,7 +273,7 @@ impl Discovery {
                 return true;
             }
             let Some(version) = VERSIONS.get(asking.attempts) else { return false };
-            // identification alone may be asked in the default version
+            // only identification requests may have the default version
             let version = match (asking.question, version) {
                 (Question::EntityStatus | Question::PowerMode, ProtocolVersion::Default) => {
                     ProtocolVersion::V2012
@@ -281,22 +289,21 @@ impl Discovery {
         });
     }
 
-    /// When [`Discovery::handle_timeout`] is due.
+    /// Returns when [`Discovery::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.asking.iter().map(|asking| asking.at).min()
     }
 
-    /// The next datagram to send, and whom to.
+    /// Returns the next datagram to send, with its destination.
     pub fn poll_transmit(&mut self) -> Option<(Destination, Vec<u8>)> {
         self.outgoing.pop_front()
     }
 
-    /// The next thing to tell.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<DiscoveryEvent> {
         self.events.pop_front()
     }
 }
 
 #[cfg(test)]
-#[path = "discovery_tests.rs"]
 mod tests;

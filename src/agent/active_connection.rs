@@ -1,0 +1,62 @@
+//! The operator's connection while it is open, with what the agent needs to know about it.
+
+use crate::cloud::rest::ActiveTicket;
+use crate::protocol::vin::Vin;
+use crate::relay::connection::{CloseReason, RelayConnection};
+use crate::relay::wire::ConnectionClosed;
+
+/// The operator's connection while it is open.
+pub(super) struct ActiveConnection {
+    /// The connection itself: buses, channels, and the link to the operator.
+    pub(super) relay: RelayConnection,
+    /// The vehicle's VIN when the connection was opened, or the first VIN read since.
+    vin: Option<Vin>,
+    /// The connection was opened for a ticket, and ends with it.
+    pub(super) has_ticket: bool,
+    /// How many PDUs had been relayed at the last call of [`ActiveConnection::take_activity`].
+    pdus_seen: u64,
+}
+
+impl ActiveConnection {
+    pub(super) fn new(relay: RelayConnection, vin: Option<Vin>, has_ticket: bool) -> Self {
+        Self { relay, vin, has_ticket, pdus_seen: 0 }
+    }
+
+    /// Whether PDUs were relayed since the last call.
+    pub(super) fn take_activity(&mut self) -> bool {
+        let relayed = self.relay.pdus_relayed();
+        std::mem::replace(&mut self.pdus_seen, relayed) != relayed
+    }
+
+    /// Whether [`ActiveConnection::take_activity`] has reported activity.
+    pub(super) fn has_been_active(&self) -> bool {
+        self.pdus_seen > 0
+    }
+
+    /// Closes the connection if this is the VIN of another vehicle.
+    pub(super) fn handle_vin(&mut self, vin: Vin) {
+        if *self.vin.get_or_insert(vin) != vin {
+            tracing::warn!("the connector is in another vehicle; closing the connection");
+            self.relay.close(CloseReason::VehicleLost);
+        }
+    }
+
+    /// Closes the connection unless this ticket is in progress and belongs to the connection.
+    pub(super) fn handle_ticket(&mut self, ticket: Option<ActiveTicket>) {
+        let own_uuid = self.relay.connection_uuid();
+        let is_in_progress = ticket.is_some_and(|ticket| {
+            ticket.is_in_progress() && ticket.connection_uuid.is_none_or(|uuid| uuid == own_uuid)
+        });
+        if !is_in_progress {
+            tracing::info!("the ticket is no longer in progress; closing the connection");
+            self.relay.close(CloseReason::Policy);
+        }
+    }
+
+    /// Logs the end of the connection, and returns the message that reports it.
+    pub(super) fn closed(&self, reason: CloseReason) -> ConnectionClosed {
+        let connection_uuid = self.relay.connection_uuid();
+        tracing::info!(%connection_uuid, ?reason, pdus = self.relay.pdus_relayed(), "connection closed");
+        ConnectionClosed { connection_uuid, reason }
+    }
+}

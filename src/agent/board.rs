@@ -1,0 +1,102 @@
+//! The board: ignition, supply voltage, and the button of the call for attention.
+
+use connector_hal::board::BoardEvent;
+use connector_hal::clock::now;
+use tokio::sync::mpsc;
+
+use super::event_loop::RunEnd;
+use super::messages::CallForAttention;
+use super::power::{PowerEvent, WakeCauses};
+use super::setup::Control;
+use super::sleep::{SleepEnd, Sleeper};
+use super::supervisor::{Attention, Supervisor};
+use crate::relay::connection::CloseReason;
+use crate::relay::wire::Envelope;
+
+impl Supervisor {
+    pub(super) fn handle_board(&mut self, event: BoardEvent) {
+        match event {
+            BoardEvent::Ignition(ignition) => self.power.handle_ignition(now(), ignition),
+            BoardEvent::Button if self.attention.is_calling => {
+                self.end_call();
+                self.background.dismiss_call_for_attention();
+            }
+            BoardEvent::Button => self.start_call(),
+        }
+    }
+
+    fn start_call(&mut self) {
+        tracing::info!("the button was pressed: calling for attention");
+        self.attention.is_calling = true;
+        self.setup.board.set_buzzer(true);
+        if self.socket.is_up() { self.send_call() } else { self.attention.is_unsent = true }
+    }
+
+    pub(super) fn send_call(&mut self) {
+        let message = CallForAttention { connector_id: self.uuid() };
+        self.send(&Envelope::new("callForAttention", &message));
+    }
+
+    pub(super) fn end_call(&mut self) {
+        self.attention = Attention::default();
+        self.setup.board.set_buzzer(false);
+    }
+
+    /// Checks ignition and supply voltage. Returns whether it is time to sleep.
+    pub(super) async fn update_power(&mut self) -> bool {
+        let now = now();
+        if self.connection.as_mut().is_some_and(|connection| connection.take_activity()) {
+            self.power.handle_activity(now);
+        }
+        if self.power.wants_voltage(now) {
+            self.power.handle_voltage(now, self.setup.board.voltage());
+        }
+        while let Some(event) = self.power.poll_event(now) {
+            match event {
+                PowerEvent::Ignition(ignition) => self.handle_ignition(ignition).await,
+                PowerEvent::Sleep => return true,
+            }
+        }
+        false
+    }
+
+    async fn handle_ignition(&mut self, ignition: Option<bool>) {
+        tracing::info!(?ignition, "the ignition changed");
+        if let Some(connection) = &mut self.connection {
+            connection.relay.handle_ignition(now(), ignition);
+        }
+        self.watch.ignition(ignition).await;
+        self.report_status();
+        if self.ignition_watch.handle_ignition(ignition).is_some() {
+            self.read_vin().await;
+        }
+    }
+
+    /// Goes offline, keeps every bus silent, and waits until there is a reason to wake.
+    pub(super) async fn sleep(mut self, control: &mut mpsc::Receiver<Control>) -> RunEnd {
+        let voltage = self.setup.board.voltage();
+        tracing::info!(?voltage, "the supply voltage is low; going to sleep");
+        self.report_status();
+        self.shut_down(CloseReason::Policy).await;
+        let Self { mut setup, mut rng, socket, background, mut watch, mut notifier, .. } = self;
+        // these hold the login, which ends with them and sends nothing more
+        drop((socket, background));
+        let sleeper = Sleeper {
+            board: &mut *setup.board,
+            watch: &mut watch,
+            notifier: &mut notifier,
+            causes: WakeCauses::new(&setup.config.power),
+        };
+        match sleeper.sleep(control).await {
+            SleepEnd::Woken(cause) => {
+                tracing::info!(?cause, "waking up");
+                setup.seed = rng.u64(..);
+                RunEnd::Woken(Box::new((setup, notifier)))
+            }
+            SleepEnd::Control(control) => {
+                notifier.report_stopping();
+                RunEnd::Control(control)
+            }
+        }
+    }
+}

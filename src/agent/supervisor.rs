@@ -1,0 +1,167 @@
+//! The state of the agent's task.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use connector_hal::board::Led;
+use connector_hal::clock::now;
+use connector_hal::timer::{Deadline, TimerKind};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::active_connection::ActiveConnection;
+use super::background::Background;
+use super::led::Indication;
+use super::messages::{StatusUpdate, whole_milliseconds};
+use super::notify::Notifier;
+use super::power::PowerEvents;
+use super::setup::{Setup, SetupError};
+use super::vin_watch::VinWatch;
+use super::waiting::VinWaiters;
+use crate::cloud::login::{Authenticator, LoginStore};
+use crate::cloud::rest::Rest;
+use crate::cloud::websocket::{CloudSocket, OutgoingMessage, SocketSettings};
+use crate::cloud::{Cloud, CloudStatus};
+use crate::protocol::vin::Vin;
+use crate::relay::wire::{ConnectionClosed, Envelope};
+use crate::vehicle::wake_watch::WakeWatch;
+
+/// How often the connector reports its status.
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What is known about the vehicle.
+#[derive(Default)]
+pub(super) struct Vehicle {
+    pub(super) vin: Option<Vin>,
+    /// The VIN has been read at least once, with or without success.
+    pub(super) is_known: bool,
+    /// The VIN watch is reading the VIN.
+    pub(super) is_being_read: bool,
+}
+
+/// The mechanic's call for attention.
+#[derive(Default)]
+pub(super) struct Attention {
+    /// The button was pressed, and the call has not been dismissed.
+    pub(super) is_calling: bool,
+    /// The websocket was down when the button was pressed.
+    pub(super) is_unsent: bool,
+}
+
+/// The order in which the event sources are polled.
+#[derive(Default)]
+pub(super) struct PollOrder {
+    pub(super) turn: u32,
+    pub(super) is_connection_first: bool,
+}
+
+pub(super) struct Supervisor {
+    pub(super) setup: Setup,
+    pub(super) rng: fastrand::Rng,
+    pub(super) socket: CloudSocket,
+    pub(super) background: Background,
+    pub(super) cloud_status: CloudStatus,
+    pub(super) watch: VinWatch,
+    pub(super) vehicle: Vehicle,
+    pub(super) connection: Option<ActiveConnection>,
+    /// A connection that ended while the websocket was down: the cloud does not know yet.
+    pub(super) unreported_end: Option<ConnectionClosed>,
+    pub(super) waiting_for_vin: VinWaiters,
+    pub(super) power: PowerEvents,
+    pub(super) ignition_watch: WakeWatch,
+    pub(super) attention: Attention,
+    pub(super) restart_wanted: bool,
+    pub(super) poll_order: PollOrder,
+    pub(super) shown_led: Option<Led>,
+    pub(super) status_due: Instant,
+    pub(super) deadline: Deadline,
+    pub(super) notifier: Notifier,
+}
+
+impl Supervisor {
+    pub(super) fn new(mut setup: Setup, notifier: Notifier) -> Result<Self, SetupError> {
+        let mut rng = fastrand::Rng::with_seed(setup.seed);
+        let config = &setup.config;
+        let rest = Arc::new(Rest::new(&config.cloud, config.connector.uuid, &setup.tls)?);
+        let store = LoginStore::new(config);
+        let authenticator = Authenticator::resume(rest.clone(), setup.pincode.clone(), store, rng.u64(..));
+        let cloud = Cloud::new(rest, authenticator.clone(), rng.u64(..));
+        let background = Background::new(cloud, &authenticator);
+        let settings = SocketSettings::new(&config.cloud, config.relay.max_pdu);
+        let socket = CloudSocket::new(settings, setup.tls.clone(), authenticator, rng.u64(..));
+        let ignition = setup.board.ignition();
+        let watch = VinWatch::spawn(setup.hardware.clone(), config.vin_settings(), ignition);
+        let mut ignition_watch = WakeWatch::new(Duration::MAX, now());
+        ignition_watch.handle_ignition(ignition);
+        Ok(Self {
+            power: PowerEvents::new(config.power, ignition, now()),
+            setup,
+            rng,
+            socket,
+            background,
+            cloud_status: CloudStatus::default(),
+            watch,
+            vehicle: Vehicle { is_being_read: true, ..Vehicle::default() },
+            connection: None,
+            unreported_end: None,
+            waiting_for_vin: VinWaiters::default(),
+            ignition_watch,
+            attention: Attention::default(),
+            restart_wanted: false,
+            poll_order: PollOrder::default(),
+            shown_led: None,
+            status_due: now(),
+            deadline: Deadline::new(TimerKind::Runtime),
+            notifier,
+        })
+    }
+
+    /// The connector's UUID.
+    pub(super) fn uuid(&self) -> Uuid {
+        self.setup.config.connector.uuid.get()
+    }
+
+    /// Sends a text message.
+    pub(super) fn send(&mut self, envelope: &Envelope) {
+        // while the websocket is down the message is lost; `handle_socket_up` reports the state again
+        let _not_up = self.socket.send(OutgoingMessage::Text(envelope.to_text()));
+    }
+
+    /// Answers a request.
+    pub(super) fn reply(&mut self, action: &str, message: &impl Serialize, request_id: Option<String>) {
+        self.send(&Envelope::new(action, message).in_reply_to(request_id));
+    }
+
+    /// Sends `connectorStatusUpdate`.
+    pub(super) fn report_status(&mut self) {
+        self.status_due = now() + STATUS_INTERVAL;
+        if !self.socket.is_up() {
+            return;
+        }
+        let connection = self.connection.as_ref();
+        let update = StatusUpdate {
+            connector_id: self.uuid(),
+            voltage: self.setup.board.voltage(),
+            vin_number: self.vehicle.vin,
+            round_trip_time: self.socket.round_trip_time().map(whole_milliseconds),
+            ignition: self.power.ignition(),
+            connection_uuid: connection.map(|connection| connection.relay.connection_uuid()),
+            buses: connection.map(|connection| connection.relay.bus_reports()).unwrap_or_default(),
+        };
+        self.send(&Envelope::new("connectorStatusUpdate", &update));
+    }
+
+    /// Shows the agent's state on the LED and to the service manager, if it has changed.
+    pub(super) fn show_state(&mut self) {
+        let indication = Indication {
+            calls_for_attention: self.attention.is_calling,
+            has_operator: self.connection.is_some(),
+            cloud: self.cloud_status.state(),
+        };
+        let led = indication.led();
+        if self.shown_led.replace(led) != Some(led) {
+            self.setup.board.set_led(led);
+            self.notifier.report_status(indication);
+        }
+    }
+}

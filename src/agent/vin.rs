@@ -1,0 +1,44 @@
+//! When the VIN is read, and what a new VIN means.
+
+use connector_hal::clock::now;
+
+use super::supervisor::Supervisor;
+use crate::vehicle::vin::VinReport;
+
+impl Supervisor {
+    /// Starts reading the VIN: by the connection if it has the buses, otherwise by the VIN watch.
+    pub(super) async fn read_vin(&mut self) {
+        let budget = self.setup.config.vin.budget;
+        let is_read_by_connection = self
+            .connection
+            .as_mut()
+            .is_some_and(|connection| connection.relay.start_reading_vin(now(), budget));
+        if !is_read_by_connection && !self.vehicle.is_being_read {
+            self.vehicle.is_being_read = true;
+            self.watch.read().await;
+        }
+    }
+
+    /// The VIN has been read, with or without success.
+    pub(super) fn handle_vin(&mut self, report: &VinReport) {
+        if !report.conflict.is_empty() {
+            tracing::warn!(ecus = report.conflict.len(), "the vehicle's ECUs report different VINs");
+            tracing::debug!(conflict = ?report.conflict);
+        }
+        let has_changed = !self.vehicle.is_known || self.vehicle.vin != report.vin;
+        self.vehicle.is_known = true;
+        self.vehicle.vin = report.vin;
+        tracing::info!(
+            found = report.vin.is_some(),
+            elapsed_ms = report.elapsed.as_millis() as u64,
+            "read the VIN"
+        );
+        if let (Some(connection), Some(vin)) = (&mut self.connection, report.vin) {
+            connection.handle_vin(vin);
+        }
+        if has_changed {
+            self.report_status();
+        }
+        self.answer_waiting_for_vin(report);
+    }
+}

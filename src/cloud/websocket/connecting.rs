@@ -1,0 +1,138 @@
+//! ConnectLoop to the cloud until there is a websocket.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use connector_hal::clock::now;
+use connector_hal::future::BoxFuture;
+use connector_hal::timer::{Deadline, TimerKind};
+use rustls::ClientConfig;
+
+use super::connect::{CloudConnectError, Websocket, connect};
+use super::reconnect::{ConnectFailure, NextConnect, Reconnect};
+use super::settings::SocketSettings;
+use crate::cloud::login::Authenticator;
+use crate::cloud::rest::{AccessToken, ErrorChain};
+
+/// Waits, logs in and connects, again and again until there is a websocket.
+pub(super) struct ConnectLoop {
+    settings: Arc<SocketSettings>,
+    tls: Arc<ClientConfig>,
+    authenticator: Authenticator,
+    policy: Reconnect,
+    phase: ConnectPhase,
+    timer: Deadline,
+    /// The failure last logged as a warning. A repetition is logged at DEBUG only.
+    last_warning: Option<String>,
+}
+
+enum ConnectPhase {
+    /// Waits for the time of the next attempt.
+    Waiting { until: Instant, refused: Option<AccessToken> },
+    /// Waits for a token.
+    LoggingIn(BoxFuture<'static, AccessToken>),
+    /// Waits for the websocket.
+    Opening { token: AccessToken, websocket: BoxFuture<'static, Result<Websocket, CloudConnectError>> },
+}
+
+impl ConnectLoop {
+    /// The first attempt starts with the first poll.
+    pub(super) fn new(
+        settings: Arc<SocketSettings>,
+        tls: Arc<ClientConfig>,
+        authenticator: Authenticator,
+        seed: u64,
+    ) -> Self {
+        Self {
+            settings,
+            tls,
+            authenticator,
+            policy: Reconnect::new(seed),
+            phase: ConnectPhase::Waiting { until: now(), refused: None },
+            timer: Deadline::new(TimerKind::Runtime),
+            last_warning: None,
+        }
+    }
+
+    /// A websocket, as soon as there is one.
+    pub(super) fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Websocket> {
+        loop {
+            match &mut self.phase {
+                ConnectPhase::Waiting { until, refused } => {
+                    if *until > now() {
+                        self.timer.set(Some(*until));
+                        ready!(self.timer.poll_expired(cx));
+                        continue;
+                    }
+                    let refused = refused.take();
+                    self.log_in(refused);
+                }
+                ConnectPhase::LoggingIn(token) => {
+                    let token = ready!(token.as_mut().poll(cx));
+                    let websocket = connect(self.settings.clone(), self.tls.clone(), token.clone());
+                    self.phase = ConnectPhase::Opening { token, websocket: Box::pin(websocket) };
+                }
+                ConnectPhase::Opening { token, websocket } => {
+                    let result = ready!(websocket.as_mut().poll(cx));
+                    let token = token.clone();
+                    match result {
+                        Ok(websocket) => {
+                            self.handle_connected(&token);
+                            return Poll::Ready(websocket);
+                        }
+                        Err(error) => self.handle_connect_error(&error, token),
+                    }
+                }
+            }
+        }
+    }
+
+    /// A message was received on the websocket made last.
+    pub(super) fn handle_working(&mut self, now: Instant) {
+        self.policy.handle_working(now);
+    }
+
+    /// The websocket made last has dropped.
+    pub(super) fn handle_drop(&mut self, failure: ConnectFailure) {
+        self.schedule(failure, None);
+    }
+
+    fn log_in(&mut self, refused: Option<AccessToken>) {
+        let authenticator = self.authenticator.clone();
+        self.phase = ConnectPhase::LoggingIn(Box::pin(async move {
+            match refused {
+                Some(refused) => authenticator.renewed(&refused).await,
+                None => authenticator.token().await,
+            }
+        }));
+    }
+
+    fn handle_connected(&mut self, token: &AccessToken) {
+        self.last_warning = None;
+        self.authenticator.accepted(token);
+        self.phase = ConnectPhase::Waiting { until: now(), refused: None };
+    }
+
+    fn handle_connect_error(&mut self, error: &CloudConnectError, token: AccessToken) {
+        let failure = error.failure();
+        let text = ErrorChain(error).to_string();
+        if failure != ConnectFailure::Unauthorized && self.last_warning.as_ref() != Some(&text) {
+            tracing::warn!("cannot connect to the cloud: {text}; trying again");
+            self.last_warning = Some(text);
+        } else {
+            tracing::debug!("cannot connect to the cloud: {text}");
+        }
+        self.schedule(failure, Some(token));
+    }
+
+    fn schedule(&mut self, failure: ConnectFailure, token: Option<AccessToken>) {
+        let NextConnect { at, needs_login } = self.policy.handle_failure(now(), failure);
+        tracing::debug!("connecting again in {:.1?}", at.saturating_duration_since(now()));
+        let refused = token.filter(|_| needs_login);
+        if let Some(refused) = &refused {
+            self.authenticator.unauthorized(refused);
+        }
+        self.phase = ConnectPhase::Waiting { until: at, refused };
+    }
+}

@@ -1,0 +1,72 @@
+//! What is wrong with a configuration that can be read: contradictions in it, and what is missing on the
+//! machine.
+
+mod buses;
+mod doip;
+mod machine;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::configuration::Config;
+use crate::config::problem::ConfigProblem;
+
+pub(super) use machine::machine;
+
+/// The greatest `relay.max_pdu`, in bytes. A longer PDU would leave no room for others in what a connection
+/// keeps for resumption.
+const MAX_PDU: u64 = 1 << 20;
+
+/// The contradictions in a configuration, on any machine.
+pub(super) fn contradictions(config: &Config) -> Vec<ConfigProblem> {
+    let mut problems = Vec::new();
+    let connector = &config.connector;
+    if connector.pincode.is_some() && connector.pincode_file.is_some() {
+        let problem = ConfigProblem::error("pincode_file is set too", "remove one of the two");
+        problems.push(problem.at_key("connector.pincode"));
+    }
+    if config.cloud.dead_after <= config.cloud.ping_interval {
+        let what = "the websocket would count as dead between two Pings";
+        problems.push(
+            ConfigProblem::error(what, "set three times ping_interval_ms").at_key("cloud.dead_after_ms"),
+        );
+    }
+    problems.extend(buses::check(&config.buses));
+    problems.extend(terminal15(config));
+    problems.extend(doip::check(&config.doip));
+    problems.extend(bounds(config));
+    if EnvFilter::try_new(&config.log.level).is_err() {
+        let fix =
+            "write error, warn, info, debug or trace, or directives like info,connector_agent::relay=debug";
+        problems.push(ConfigProblem::error("not a log level", fix).at_key("log.level"));
+    }
+    problems
+}
+
+/// A bus at the pin of terminal 15.
+fn terminal15(config: &Config) -> Option<ConfigProblem> {
+    let pin = config.terminal15_pin()?;
+    let index = config.buses.iter().position(|bus| bus.pins.contains(&pin))?;
+    let what =
+        format!("bus[{index}] needs pin {pin} too, so operators can use only one of the two at a time");
+    let fix =
+        "set the pin at which the board senses terminal 15; if that is not a pin of the plug, any free pin";
+    Some(ConfigProblem::warning(what, fix).at_key("power.terminal15_pin"))
+}
+
+/// The numbers that are out of range.
+fn bounds(config: &Config) -> Vec<ConfigProblem> {
+    let kline_budget = u64::try_from(config.vin.kline_budget.as_millis()).unwrap_or(u64::MAX);
+    let bounds = [
+        ("relay.max_pdu", config.relay.max_pdu as u64, 4095..=MAX_PDU),
+        ("relay.hold_seconds", config.relay.hold_seconds, 1..=300),
+        ("vin.kline_budget_ms", kline_budget, 100..=60_000),
+        ("vin.data_bit_rate", config.vin.data_bit_rate.into(), 500_000..=8_000_000),
+    ];
+    let wrong = bounds.into_iter().filter(|(_, value, range)| !range.contains(value));
+    wrong
+        .map(|(key, value, range)| {
+            let fix = format!("set {} to {}", range.start(), range.end());
+            ConfigProblem::error(format!("{value} is out of range"), fix).at_key(key)
+        })
+        .collect()
+}

@@ -1,0 +1,159 @@
+//! The whole configuration, and what the other parts of the agent need from it.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use connector_hal::board::BoardConfig;
+use serde::Deserialize;
+
+use crate::config::address::{ApiUrl, WebsocketUrl};
+use crate::config::doip::DoipConfig;
+use crate::config::identity::ConnectorUuid;
+use crate::config::pincode::{Pincode, PincodeError};
+use crate::config::ports::{CanPort, DoipPort, KlinePort};
+use crate::config::sections::{
+    BusKind, CloudConfig, ConfiguredBus, ConnectorConfig, LogConfig, PowerConfig, RelayConfig, VinConfig,
+};
+use crate::config::vin::VinSettings;
+
+/// The path of the configuration file, by default.
+pub const DEFAULT_PATH: &str = "/etc/connector-agent.toml";
+
+/// The whole configuration. [`Config::load`] refuses contradictions.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The connector's identity.
+    pub connector: ConnectorConfig,
+    /// The cloud's addresses and time limits.
+    pub cloud: CloudConfig,
+    /// The buses behind the OBD connector's pins.
+    #[serde(default, rename = "bus")]
+    pub buses: Vec<ConfiguredBus>,
+    /// How the VIN is read.
+    #[serde(default)]
+    pub vin: VinConfig,
+    /// The limits of a connection.
+    #[serde(default)]
+    pub relay: RelayConfig,
+    /// Terminal 15, and when to sleep.
+    #[serde(default)]
+    pub power: PowerConfig,
+    /// Diagnostics over IP.
+    #[serde(default)]
+    pub doip: DoipConfig,
+    /// The files and lines of the system that make up the board.
+    #[serde(default)]
+    pub board: BoardConfig,
+    /// Logging.
+    #[serde(default)]
+    pub log: LogConfig,
+    /// The file that the configuration is from.
+    #[serde(skip)]
+    pub path: Option<PathBuf>,
+}
+
+impl Config {
+    /// The defaults, without buses and pincode.
+    pub fn new(uuid: ConnectorUuid, api_url: ApiUrl, websocket_url: WebsocketUrl) -> Self {
+        Self {
+            connector: ConnectorConfig::new(uuid),
+            cloud: CloudConfig::new(api_url, websocket_url),
+            buses: Vec::new(),
+            vin: VinConfig::default(),
+            relay: RelayConfig::default(),
+            power: PowerConfig::default(),
+            doip: DoipConfig::default(),
+            board: BoardConfig::default(),
+            log: LogConfig::default(),
+            path: None,
+        }
+    }
+
+    /// How the VIN is read: with the bit rates of all CAN buses, those of the first bus first.
+    pub(crate) fn vin_settings(&self) -> VinSettings {
+        let mut bit_rates: Vec<u32> = Vec::new();
+        for rate in
+            self.buses.iter().filter(|bus| bus.kind == BusKind::Can).flat_map(ConfiguredBus::bit_rates)
+        {
+            if !bit_rates.contains(rate) {
+                bit_rates.push(*rate);
+            }
+        }
+        let VinConfig { budget, listen_time, kline_budget, data_bit_rate } = self.vin;
+        VinSettings { budget, bit_rates, kline_budget, data_bit_rate: Some(data_bit_rate), listen_time }
+    }
+
+    /// The K-lines behind the OBD connector's pins.
+    pub fn kline_ports(&self) -> Vec<KlinePort> {
+        let port = |bus: &ConfiguredBus| match (bus.kind, bus.pins.as_slice()) {
+            (BusKind::Kline, &[pin]) => {
+                let (device, bit_rates) = (bus.device.clone(), bus.bit_rates().to_vec());
+                Some(KlinePort { pin, device, bit_rates })
+            }
+            _ => None,
+        };
+        self.buses.iter().filter_map(port).collect()
+    }
+
+    /// The CAN buses behind the OBD connector's pins.
+    pub fn can_ports(&self) -> Vec<CanPort> {
+        let port = |bus: &ConfiguredBus| match (bus.kind, bus.pins.as_slice()) {
+            (BusKind::Can, &[plus, minus]) => {
+                let (device, fd, isotp) = (bus.device.clone(), bus.fd, bus.isotp);
+                Some(CanPort { pins: [plus, minus], device, fd, isotp })
+            }
+            _ => None,
+        };
+        self.buses.iter().filter_map(port).collect()
+    }
+
+    /// The DoIP networks behind the OBD connector's pins, except those with an invalid device name.
+    pub fn doip_ports(&self) -> Vec<DoipPort> {
+        let port = |bus: &ConfiguredBus| match (bus.kind, bus.pins.as_slice()) {
+            (BusKind::Doip, &[plus, minus]) => {
+                Some(DoipPort { pins: [plus, minus], device: bus.device.parse().ok()? })
+            }
+            _ => None,
+        };
+        self.buses.iter().filter_map(port).collect()
+    }
+
+    /// The OBD pin of terminal 15, if the board can sense the ignition.
+    pub fn terminal15_pin(&self) -> Option<u8> {
+        self.board.ignition.as_ref().map(|_| self.power.terminal15_pin)
+    }
+
+    /// The pincode, from the first source that has one: the environment variable `CONNECTOR_PINCODE`,
+    /// systemd's credential `connector-pincode`, the pincode file, the configuration.
+    pub fn pincode(&self) -> Result<Pincode, PincodeError> {
+        Pincode::find(&self.connector, |name| std::env::var_os(name))
+    }
+
+    /// Sets the state directory to systemd's (the first in `$STATE_DIRECTORY`) if the file names none.
+    pub fn resolve_state_directory(&mut self, variable: impl Fn(&str) -> Option<OsString>) {
+        if self.connector.state_directory.is_none() {
+            let directories = variable("STATE_DIRECTORY").unwrap_or_default();
+            let first = directories.as_bytes().split(|byte| *byte == b':').next().unwrap_or_default();
+            let first = Path::new(OsStr::from_bytes(first));
+            self.connector.state_directory = first.is_absolute().then(|| first.to_owned());
+        }
+    }
+
+    /// Makes relative file names relative to the configuration's directory.
+    pub(super) fn resolve_relative_to(&mut self, directory: &Path) {
+        let tls = &mut self.doip.tls;
+        let files = [
+            &mut self.connector.pincode_file,
+            &mut self.connector.state_directory,
+            &mut self.cloud.ca_file,
+            &mut tls.ca_file,
+            &mut tls.certificate_file,
+            &mut tls.key_file,
+        ];
+        for file in files.into_iter().flatten() {
+            *file = directory.join(&*file);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The messages of the gateway.
+
+use std::time::{Duration, Instant};
+
+use super::Connection;
+use super::outcome::{ConnectionError, Event, SendFailure};
+use super::state::{RoutingState, Unacknowledged};
+use crate::protocol::doip::{ActivationCode, ActivationResponse, DiagnosticMessage, LogicalAddress, Payload};
+
+impl Connection {
+    pub(super) fn handle_message(&mut self, now: Instant, payload: Payload) {
+        match payload {
+            Payload::ActivationResponse(response) => self.handle_activation(now, response),
+            Payload::AliveCheckRequest => self.owes_alive = true,
+            Payload::Diagnostic(message) => self.handle_diagnostic(now, message),
+            Payload::DiagnosticAck(ack) => {
+                if let Some(index) = self.find(ack.source) {
+                    self.finish(now, index, None);
+                }
+            }
+            Payload::DiagnosticNack(nack) => {
+                if let Some(index) = self.find(nack.source) {
+                    self.finish(now, index, Some(SendFailure::Nack(nack.code)));
+                }
+            }
+            Payload::HeaderNack(code) => match self.state {
+                RoutingState::Activating { .. } | RoutingState::Confirming { .. } => {
+                    self.close(ConnectionError::ActivationRefused(code));
+                }
+                // the refusal does not name its message; assume the oldest
+                _ => match self.first_sent(|_| true) {
+                    Some(index) => self.finish(now, index, Some(SendFailure::HeaderNack(code))),
+                    None => tracing::debug!(%code, "the gateway refuses a message"),
+                },
+            },
+            other => tracing::debug!(payload = ?other, "ignored a message that is not for testers"),
+        }
+    }
+
+    fn handle_activation(&mut self, now: Instant, response: ActivationResponse) {
+        if !matches!(self.state, RoutingState::Activating { .. } | RoutingState::Confirming { .. }) {
+            return tracing::debug!(code = %response.code, "ignored an unrequested routing activation");
+        }
+        let asked = self.settings.tester;
+        if response.tester != asked {
+            return self.close(ConnectionError::OtherTester { asked, answered: response.tester });
+        }
+        match response.code {
+            ActivationCode::Activated => {
+                self.state = RoutingState::Active;
+                self.entity = Some(response.entity);
+                self.events.push_back(Event::Activated { entity: response.entity, oem: response.oem });
+            }
+            ActivationCode::ConfirmationRequired => {
+                // a repeated response does not extend the time
+                if let RoutingState::Activating { .. } = self.state {
+                    self.state = RoutingState::Confirming { until: now + self.settings.confirmation_time };
+                    self.events.push_back(Event::ConfirmationRequired);
+                }
+            }
+            code => self.close(ConnectionError::Denied(code)),
+        }
+    }
+
+    fn handle_diagnostic(&mut self, now: Instant, message: DiagnosticMessage) {
+        if self.state != RoutingState::Active || message.target != self.settings.tester {
+            let DiagnosticMessage { source, target, .. } = message;
+            return tracing::debug!(%source, %target, "ignored a diagnostic message for another tester");
+        }
+        // some gateways acknowledge after the response, or never
+        if let Some(index) = self.first_sent(|sent| sent.target == message.source && !sent.is_reported)
+            && let Some(sent) = self.unacknowledged.get_mut(index)
+        {
+            sent.is_reported = true;
+            let elapsed = sent.sent.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+            self.events.push_back(Event::Sent { id: sent.id, elapsed });
+        }
+        self.events.push_back(Event::Received { source: message.source, data: message.data });
+    }
+
+    /// Returns the message that an acknowledgement from this source belongs to.
+    ///
+    /// That is the oldest message to this ECU. If there is none, it is the oldest message of all if the
+    /// gateway acknowledges in its own name, otherwise the oldest message to a group.
+    fn find(&self, source: LogicalAddress) -> Option<usize> {
+        self.first_sent(|sent| sent.target == source)
+            .or_else(|| (self.entity == Some(source)).then(|| self.first_sent(|_| true)).flatten())
+            .or_else(|| self.first_sent(|sent| sent.target.is_functional()))
+    }
+
+    pub(super) fn first_sent(&self, is_meant: impl Fn(&Unacknowledged) -> bool) -> Option<usize> {
+        self.unacknowledged.iter().position(|sent| sent.sent.is_some() && is_meant(sent))
+    }
+
+    pub(super) fn finish(&mut self, now: Instant, index: usize, failure: Option<SendFailure>) {
+        let Some(Unacknowledged { id, sent, is_reported, .. }) = self.unacknowledged.remove(index) else {
+            return;
+        };
+        if is_reported {
+            return;
+        }
+        self.events.push_back(match failure {
+            Some(failure) => Event::SendFailed { id, failure },
+            None => Event::Sent { id, elapsed: now.saturating_duration_since(sent.unwrap_or(now)) },
+        });
+    }
+}

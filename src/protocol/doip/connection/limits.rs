@@ -1,0 +1,12 @@
+//! Times and bounds of a connection.
+
+use std::time::Duration;
+
+/// A_DoIP_Ctrl: the time that a gateway has to answer a routing activation.
+pub(super) const CONTROL_TIME: Duration = Duration::from_secs(2);
+/// A_DoIP_Diagnostic_Message: the time that a gateway has to acknowledge a diagnostic message (ISO 13400-2).
+pub(super) const ACKNOWLEDGE_TIME: Duration = Duration::from_secs(2);
+/// T_TCP_General_Inactivity: a gateway closes a connection without traffic after this time (ISO 13400-2).
+pub(super) const GENERAL_INACTIVITY: Duration = Duration::from_secs(300);
+/// The number of messages that may wait for the stream or for their acknowledgement.
+pub(super) const MAX_UNACKNOWLEDGED: usize = 128;
