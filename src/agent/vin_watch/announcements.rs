@@ -3,6 +3,7 @@
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use connector_hal::clock::now;
 use connector_hal::timer::{Deadline, TimerKind};
 
 use crate::config::DoipPort;
@@ -92,8 +93,4 @@ fn open(hardware: &Hardware, port: &DoipPort) -> OpeningDevice<Explorer, Network
     let network = hardware.doip.network(hardware.doip.network_configuration);
     let opening = (hardware.open_doip)(port, &network, Purpose::Listen);
     Box::pin(async move { Ok(Explorer::new(opening.await?)) })
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

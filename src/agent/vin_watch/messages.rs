@@ -20,7 +20,7 @@ pub(super) enum WatchCommand {
 }
 
 /// A message from the watch.
-pub(in crate::agent) enum Found {
+pub(crate) enum Found {
     /// The VIN was read.
     Vin(VinReport),
     /// While the watch only listened, a silent bus came to life or an adapter came back.

@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use connector_hal::can::CanBus;
+use connector_hal::clock::now;
 use tokio::sync::{mpsc, oneshot};
 
 use self::listening::Listening;
@@ -306,8 +307,4 @@ async fn open_lines(hardware: &Hardware) -> Vec<LineToAsk> {
         }
     }
     lines
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

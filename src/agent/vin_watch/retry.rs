@@ -1,9 +1,10 @@
-//! The times to read again from a vehicle that gave no VIN, whose ECUs may have been starting or busy: a pure state
-//! machine.
+//! When to read the VIN again after a reading without a VIN: the ECUs may have been starting up, or busy. A
+//! pure state machine.
 
 use std::time::{Duration, Instant};
 
-/// The pauses after readings without a VIN. After the last one, no reading follows until there is another reason.
+/// How long to wait after each reading without a VIN. After the last pause there is no further attempt until
+/// there is another reason to read.
 const PAUSES: [Duration; 6] = [
     Duration::from_secs(5),
     Duration::from_secs(10),
@@ -12,60 +13,61 @@ const PAUSES: [Duration; 6] = [
     Duration::from_secs(80),
     Duration::from_secs(160),
 ];
-/// If the ignition is unknown, a bus without frames for this long is not woken.
+/// If the state of the ignition is unknown, a bus that has been silent for this long is left asleep.
 const AWAKE: Duration = Duration::from_secs(1);
 
-/// Determines when to read the VIN again because the last reading gave none.
+/// Decides when to read the VIN again after a reading without a VIN.
 #[derive(Debug)]
 pub(super) struct VinRetry {
     ignition: Option<bool>,
     last_frame: Option<Instant>,
-    /// The number of repeated readings since the last other reason.
+    /// How many readings were repeated since the last other reason to read.
     retried: usize,
     due: Option<Instant>,
 }
 
 impl VinRetry {
-    /// No reading is due before one ended without a VIN.
+    /// Nothing is due before the first reading without a VIN.
     pub(super) fn new(ignition: Option<bool>) -> Self {
         Self { ignition, last_frame: None, retried: 0, due: None }
     }
 
-    /// The ignition changed; `None` if it is unknown.
+    /// The ignition has changed; `None` if its state is unknown.
     pub(super) fn handle_ignition(&mut self, ignition: Option<bool>) {
         self.ignition = ignition;
     }
 
-    /// A frame of the vehicle was received.
+    /// A frame from the vehicle was received.
     pub(super) fn handle_frame(&mut self, at: Instant) {
         self.last_frame = self.last_frame.max(Some(at));
     }
 
-    /// The VIN is read for another reason. The pauses begin again with the first.
+    /// The VIN is being read for another reason: the pauses start again with the first one.
     pub(super) fn handle_reason(&mut self) {
         self.retried = 0;
         self.due = None;
     }
 
-    /// A reading ended, or a session returned the devices. `is_known`: there is a VIN.
+    /// A reading has ended, or a connection has returned the devices. `is_known` is whether the VIN is known.
     pub(super) fn handle_known(&mut self, now: Instant, is_known: bool) {
         self.due = PAUSES.get(self.retried).filter(|_| !is_known).map(|pause| now + *pause);
     }
 
-    /// Whether a reading is due now.
+    /// Whether to read the VIN now.
     pub(super) fn poll_retry(&mut self, now: Instant) -> bool {
         let is_due = self.is_awake(now) && self.due.take_if(|due| *due <= now).is_some();
         self.retried += usize::from(is_due);
         is_due
     }
 
-    /// The time of the next [`VinRetry::poll_retry`], unless a frame is received earlier.
+    /// When to call [`VinRetry::poll_retry`] again if no frame is received until then.
     pub(super) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         // an overdue reading waits for a frame or for the ignition, not for a time
         self.due.filter(|due| *due > now)
     }
 
-    /// Whether the ECUs are awake: with the ignition on, they are, even on a silent bus.
+    /// With the ignition on, ECUs are awake even if the bus is silent. With the ignition off, no ECU may be
+    /// woken.
     fn is_awake(&self, now: Instant) -> bool {
         let was_heard = || self.last_frame.is_some_and(|at| now.saturating_duration_since(at) <= AWAKE);
         self.ignition.unwrap_or_else(was_heard)
@@ -123,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_ignition_is_unknown_a_bus_that_was_just_heard_is_awake() {
+    fn if_the_ignition_is_unknown_a_bus_with_recent_frames_is_awake() {
         let (mut retry, start) = retry(None);
         retry.handle_frame(start);
         let due = start + 5 * SECOND;

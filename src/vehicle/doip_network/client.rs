@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use connector_hal::clock::now;
 use connector_hal::future::BoxFuture;
 use connector_hal::timer::{Deadline, TimerKind};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -313,8 +314,4 @@ impl Up {
             }
         }
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -47,7 +47,7 @@ pub struct EcuFound {
 
 impl EcuFound {
     /// An ECU with ISO-TP and without extended address.
-    pub(in crate::vehicle::scan) fn isotp(request: CanId, response: CanId) -> Self {
+    pub(crate) fn isotp(request: CanId, response: CanId) -> Self {
         Self {
             request,
             response,

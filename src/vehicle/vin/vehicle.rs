@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use connector_hal::can::CanBus;
+use connector_hal::clock::{now, sleep_until};
 use connector_hal::future::BoxFuture;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -168,17 +169,4 @@ impl Results {
         told.sort_by_key(|(at, candidates)| (candidates.is_empty(), at.is_none(), *at));
         told.into_iter().map(|(_, candidates)| candidates.clone()).collect()
     }
-}
-
-/// Waits until this time; forever without one.
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The runtime's time, so that tests can pause it.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
+use connector_hal::clock::now;
 use connector_hal::ethernet::{AddressWatch, ArpSocket, Interface};
 use tokio::task::JoinHandle;
 
@@ -129,8 +129,4 @@ async fn claim_and_defend(
             () = due => machine.handle_timeout(now()),
         }
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -4,6 +4,7 @@ use connector_hal::can::{CanFrame, CanId};
 
 use super::plan::ScanProbe;
 use crate::protocol::tp20::{LogicalAddress, SETUP_ID, SetupMessage, SetupOpcode};
+use crate::protocol::uds::{NEGATIVE_RESPONSE, POSITIVE_OFFSET, TESTER_PRESENT};
 use crate::vehicle::scan::report::{EcuFound, ScanProtocol};
 
 /// The logical address of testers (SAE J2819).
@@ -11,7 +12,11 @@ const TESTER: u8 = 0;
 
 /// Whether this is an ECU's answer to TesterPresent: the response, or any refusal, in a single frame (ISO 15765-2).
 pub(super) fn is_tester_present_answer(data: &[u8]) -> bool {
-    matches!(data, [1 | 2, 0x7E, ..] | [3, 0x7F, 0x3E, _, ..])
+    match data {
+        [1 | 2, service, ..] => *service == TESTER_PRESENT + POSITIVE_OFFSET,
+        [3, NEGATIVE_RESPONSE, TESTER_PRESENT, _, ..] => true,
+        _ => false,
+    }
 }
 
 /// The speed in an OBD answer to PID 0D, in km/h.

@@ -3,6 +3,7 @@
 use connector_hal::can::{CanFrame, CanId};
 
 use crate::protocol::tp20::{APPLICATION_DIAGNOSTICS, LogicalAddress, SETUP_ID, SetupMessage, SetupOpcode};
+use crate::protocol::uds::TESTER_PRESENT;
 
 /// The padding of frames (ISO 15765-2, 10.4.2.1).
 const PADDING: u8 = 0xCC;
@@ -67,8 +68,8 @@ impl ScanProbe {
             CanFrame::new(self.request(), &bytes).ok()
         };
         match *self {
-            Self::TesterPresent { extended: None, .. } => single(&[2, 0x3E, 0]),
-            Self::TesterPresent { extended: Some(address), .. } => single(&[address, 2, 0x3E, 0]),
+            Self::TesterPresent { extended: None, .. } => single(&[2, TESTER_PRESENT, 0]),
+            Self::TesterPresent { extended: Some(address), .. } => single(&[address, 2, TESTER_PRESENT, 0]),
             Self::Speed { .. } => single(&[2, 0x01, 0x0D]),
             Self::Disconnect { request } => CanFrame::new(request, &[0xA8]).ok(),
             Self::Setup { ecu, form } => {

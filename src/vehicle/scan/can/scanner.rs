@@ -63,7 +63,7 @@ pub struct Scanner {
     noise: Noise,
     resolver: Resolver,
     /// The answer that ends the wait for answers immediately.
-    awaited: Option<CanId>,
+    expected: Option<CanId>,
     /// The earliest time of the next question.
     next_at: Option<Instant>,
     /// The time until which answers to the stage's last question may come.
@@ -92,7 +92,7 @@ impl Scanner {
             pacing: Pacing::new(settings.bit_rate, now),
             noise: Noise::default(),
             resolver: Resolver::default(),
-            awaited: None,
+            expected: None,
             next_at: None,
             answers_until: None,
             held_since: None,
@@ -179,7 +179,7 @@ impl Scanner {
     pub fn handle_transmitted(&mut self, now: Instant) {
         self.is_acknowledged = true;
         if self.sent.handle_transmitted(now) {
-            let is_answered = self.stage == ScanStage::Resolving && self.awaited.is_none();
+            let is_answered = self.stage == ScanStage::Resolving && self.expected.is_none();
             self.answers_until = Some(if is_answered { now } else { now + ANSWER_TIME });
         }
     }
@@ -298,7 +298,7 @@ impl Scanner {
         match self.stage {
             ScanStage::Resolving
                 if self.resolver.handle_answer_again(answer)
-                    && self.awaited.take_if(|id| *id == answer).is_some() =>
+                    && self.expected.take_if(|id| *id == answer).is_some() =>
             {
                 self.answers_until = Some(now);
                 self.queue.clear();
@@ -409,14 +409,14 @@ impl Scanner {
         self.sent.forget_recent();
         match self.resolver.next_question() {
             Some(question) => {
-                self.awaited = Some(question.answer);
+                self.expected = Some(question.answer);
                 let probes = question.requests.iter();
                 self.queue.extend(
                     probes.map(|request| ScanProbe::TesterPresent { request: *request, extended: None }),
                 );
             }
             None => {
-                self.awaited = None;
+                self.expected = None;
                 let resolved: Vec<_> = self.resolver.resolved().collect();
                 for (request, response) in resolved {
                     self.add(EcuFound::isotp(request, response));

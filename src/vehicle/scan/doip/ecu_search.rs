@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use connector_hal::clock::now;
+
 use crate::protocol::doip::LogicalAddress;
 use crate::protocol::doip::connection::{ConnectionSettings, Event, SendId};
 use crate::protocol::doip::discovery::{Discovery, Gateway};
@@ -170,10 +172,6 @@ impl ScannedGateway {
             }
         }
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ mod ecu_search;
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use connector_hal::clock::now;
 use connector_hal::timer::{Deadline, TimerKind};
 
 pub use self::ecu_search::EcuSearch;
@@ -96,8 +97,4 @@ fn poll_search(
         let is_alone = explorer.discovery().gateways().is_empty();
         Ok(if is_alone { ScanOutcome::NotAcknowledged } else { ScanOutcome::Done })
     })
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -7,6 +7,7 @@ mod search;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use connector_hal::clock::now;
 use connector_hal::future::BoxFuture;
 
 pub use self::search::VinSearch;
@@ -148,8 +149,4 @@ fn why_not(search: &VinSearch, explorer: &Explorer) -> String {
         Some(error) => format!("no gateway announced itself, and none could be asked: {error}"),
         None => "no gateway announced itself or answered".to_owned(),
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use connector_hal::clock::now;
+
 use super::gateway::AskedGateway;
 use crate::protocol::doip::connection::ConnectionSettings;
 use crate::protocol::doip::discovery::{Discovery, Gateway};
@@ -170,8 +172,4 @@ impl VinSearch {
             self.reasons.push(reason);
         }
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
