@@ -139,7 +139,7 @@ impl DoipChannels {
                 self.network.connection(channel.tester, channel.max_pdu, self.confirmation_time);
             // use the protocol version of the gateway
             settings.version = gateway.spoken(settings.version);
-            Some((channel.key(), gateway.clone(), settings))
+            Some((channel.key(), *gateway, settings))
         };
         self.channels.values().filter_map(wanted).collect()
     }
