@@ -47,8 +47,8 @@ impl Background {
         }
     }
 
-    /// Asks the cloud for the ticket in progress. The first time, also compares the cloud's record of the connector with
-    /// the configuration, and logs the differences.
+    /// Asks the cloud for the ticket in progress. The first time, also compares the cloud's record of the
+    /// connector with the configuration, and logs the differences.
     pub(super) fn ask_for_ticket(&mut self, held: Option<Uuid>, config: &Config) {
         let (cloud, sender) = (self.cloud.clone(), self.sender.clone());
         let compare = (!std::mem::replace(&mut self.has_compared_record, true)).then(|| config.clone());

@@ -91,8 +91,8 @@ impl Supervisor {
         self.report_status();
     }
 
-    /// Ends in good order: sends the ECUs back to their default session, closes connection and websocket, and switches
-    /// LED and buzzer off.
+    /// Ends in good order: sends the ECUs back to their default session, closes connection and websocket, and
+    /// switches LED and buzzer off.
     pub(super) async fn shut_down(&mut self, reason: CloseReason) {
         if reason == CloseReason::Shutdown {
             self.notifier.report_stopping();

@@ -1,13 +1,13 @@
 //! The agent's loop. Each turn:
 //!
-//! 1. waits for the next event of the websocket, the connection, the board, the VIN watch, the background requests, the
-//!    process or the clock, and handles it;
+//! 1. waits for the next event of the websocket, the connection, the board, the VIN watch, the background
+//!    requests, the process or the clock, and handles it;
 //! 2. sends the connection's text messages, and closes the connection if it has ended;
 //! 3. checks ignition and supply voltage;
 //! 4. shows the state on the LED.
 //!
-//! A binary message is built only when the websocket can take it, so that every record that has arrived by then shares
-//! the message.
+//! A binary message is built only when the websocket can take it, so that every record that has arrived by
+//! then shares the message.
 
 use std::task::{Context, Poll};
 
@@ -20,7 +20,7 @@ use super::messages::ConnectorHello;
 use super::notify::Notifier;
 use super::setup::{Control, Setup};
 use super::supervisor::Supervisor;
-use super::vehicle::Found;
+use super::vin_watch::Found;
 use crate::cloud::websocket::{OutgoingMessage, SocketEvent};
 use crate::relay::connection::CloseReason;
 use crate::relay::wire::Envelope;
@@ -94,7 +94,8 @@ impl Supervisor {
         {
             return Poll::Ready(event);
         }
-        // Websocket and connection take turns, so that neither a flood of messages nor a busy bus starves the other.
+        // Websocket and connection take turns, so that neither a flood of messages nor a busy bus starves the
+        // other.
         self.poll_order.is_connection_first = !self.poll_order.is_connection_first;
         let (first, second): (PollSource, PollSource) = if self.poll_order.is_connection_first {
             (Self::poll_connection, Self::poll_socket)
@@ -187,7 +188,8 @@ impl Supervisor {
         if let Some(connection) = &mut self.connection {
             connection.relay.interrupt(now());
         }
-        // The senders of these requests cannot be answered any more, and send them again if they still want an answer.
+        // The senders of these requests cannot be answered any more, and send them again if they still want
+        // an answer.
         self.waiting_for_vin.clear();
     }
 

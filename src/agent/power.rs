@@ -1,5 +1,5 @@
-//! Terminal 15 and the supply voltage: debounces the ignition, and decides when to sleep so that the battery is not
-//! drained, and when to wake. Pure state machines.
+//! Terminal 15 and the supply voltage: debounces the ignition, and decides when to sleep so that the battery
+//! is not drained, and when to wake. Pure state machines.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,8 @@ pub(super) enum WakeCause {
     Button,
 }
 
-/// Yields a [`PowerEvent`] when the ignition has changed, and when it is time to sleep. Used while the agent is awake.
+/// Yields a [`PowerEvent`] when the ignition has changed, and when it is time to sleep. Used while the agent
+/// is awake.
 #[derive(Debug)]
 pub(super) struct PowerEvents {
     config: PowerConfig,
@@ -76,7 +77,8 @@ impl PowerEvents {
         let Some(limit) = self.config.sleep_below else { return };
         self.sample_at = Some(now + SAMPLE_INTERVAL);
         let is_low = volts.is_some_and(|volts| f64::from(volts) < limit.get());
-        // with the ignition on, an ECU may be in the middle of being flashed: an end could do more harm than a flat battery
+        // with the ignition on, an ECU may be in the middle of being flashed: an end could do more harm than
+        // a flat battery
         if is_low && self.ignition != Some(true) {
             self.idle_since.get_or_insert(now);
         } else {

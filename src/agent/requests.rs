@@ -116,8 +116,8 @@ impl Supervisor {
         self.report_status();
     }
 
-    /// Answers an `openConnection` while a connection is open: with success if the request repeats one whose answer was
-    /// lost.
+    /// Answers an `openConnection` while a connection is open: with success if the request repeats one whose
+    /// answer was lost.
     fn answer_already_open(&mut self, open_uuid: Uuid, open: &OpenConnection, request_id: RequestId) {
         if open_uuid == open.connection_uuid {
             return self.reply_opened(open_uuid, request_id);

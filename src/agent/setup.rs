@@ -30,7 +30,8 @@ pub struct Setup {
 pub enum Control {
     /// Close an open connection in good order, and end.
     Shutdown,
-    /// End as soon as no connection is open, so that the process can start the agent with another configuration.
+    /// End as soon as no connection is open, so that the process can start the agent with another
+    /// configuration.
     Restart,
 }
 

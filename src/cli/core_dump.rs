@@ -4,7 +4,8 @@ use std::io;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-/// Prevents core dumps of this process, and prevents other processes of the same user from reading its memory.
+/// Prevents core dumps of this process, and prevents other processes of the same user from reading its
+/// memory.
 pub(super) fn disable_core_dumps() -> io::Result<()> {
     // unlike a limit of 0, this also counts for a pipe in core_pattern
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;

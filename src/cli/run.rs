@@ -22,8 +22,8 @@ pub(super) async fn run(path: &Path, format: Option<LogFormat>) -> anyhow::Resul
     if let Err(error) = disable_core_dumps() {
         eprintln!("connector-agent: warning: cannot disable core dumps: {error}");
     }
-    // One huge page, for the few kilobytes of a thread's stack, would nearly double the resident memory. The call fails
-    // harmlessly on a kernel without huge pages.
+    // One huge page, for the few kilobytes of a thread's stack, would nearly double the resident memory. The
+    // call fails harmlessly on a kernel without huge pages.
     let _no_huge_pages = rustix::thread::disable_transparent_huge_pages(true);
     let mut config = match Config::load(path) {
         Ok(config) => config,
@@ -108,10 +108,11 @@ impl Signals {
         })
     }
 
-    /// Passes signals on to the agent until the agent ends. Returns the configuration for the next start, if it has changed.
+    /// Passes signals on to the agent until the agent ends. Returns the configuration for the next start, if
+    /// it has changed.
     ///
-    /// SIGHUP reads the file again. Its log level counts immediately, the rest as soon as no connection is open. A file
-    /// with errors changes nothing.
+    /// SIGHUP reads the file again. Its log level counts immediately, the rest as soon as no connection is
+    /// open. A file with errors changes nothing.
     async fn watch(
         &mut self,
         path: &Path,
@@ -130,7 +131,7 @@ impl Signals {
                         continue;
                     }
                     Some(config) => {
-                        tracing::info!("the configuration has changed; the change takes effect as soon as no connection is open");
+                        tracing::info!("the configuration has changed; it takes effect as soon as no connection is open");
                         next = Some(config);
                         Control::Restart
                     }

@@ -8,8 +8,9 @@ use super::backoff::{full_jitter, honouring};
 use super::login::Authenticator;
 use super::rest::{AccessToken, ActiveTicket, ConnectorRecord, ErrorChain, Rest, RestError};
 
-/// The REST resources, with a login and retries. Each call waits for a token, logs in again after a 401 (once), and repeats
-/// a request that can succeed later until it succeeds. Dropping the future of a call ends the call.
+/// The REST resources, with a login and retries. Each call waits for a token, logs in again after a 401
+/// (once), and repeats a request that can succeed later until it succeeds. Dropping the future of a call ends
+/// the call.
 #[derive(Debug, Clone)]
 pub struct Cloud {
     rest: Arc<Rest>,

@@ -13,7 +13,8 @@ pub(crate) const FIRST_REJECTION: Duration = Duration::from_secs(60);
 /// The longest wait after a rejected login, and the longest that `Retry-After` can ask for.
 pub(crate) const LAST_REJECTION: Duration = Duration::from_secs(3600);
 
-/// A random wait: up to 5 s after the first failure, with a bound that doubles to 60 s (exponential, full jitter).
+/// A random wait: up to 5 s after the first failure, with a bound that doubles to 60 s (exponential, full
+/// jitter).
 pub(crate) fn full_jitter(rng: &mut Rng, earlier_failures: u32) -> Duration {
     let bound = doubled(FIRST_BOUND, earlier_failures).min(LAST_BOUND);
     Duration::from_millis(rng.u64(0..=bound.as_millis() as u64))

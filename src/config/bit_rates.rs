@@ -7,6 +7,6 @@ pub const CAN_BIT_RATES: [u32; 12] =
 /// The bit rates that a K-line can have, in bit/s.
 pub const KLINE_BIT_RATES: [u32; 3] = [9_600, 10_400, 15_625];
 
-/// The bit rates at which the VIN is asked for on a K-line, in bit/s: first OBD's (ISO 14230-4, 5), then those that
-/// manufacturers also use.
+/// The bit rates at which the VIN is asked for on a K-line, in bit/s: first OBD's (ISO 14230-4, 5), then
+/// those that manufacturers also use.
 pub const KLINE_VIN_BIT_RATES: [u32; 3] = [10_400, 9_600, 15_625];

@@ -125,8 +125,8 @@ impl Config {
         self.board.ignition.as_ref().map(|_| self.power.terminal15_pin)
     }
 
-    /// The pincode, from the first source that has one: the environment variable `CONNECTOR_PINCODE`, systemd's credential
-    /// `connector-pincode`, the pincode file, the configuration.
+    /// The pincode, from the first source that has one: the environment variable `CONNECTOR_PINCODE`,
+    /// systemd's credential `connector-pincode`, the pincode file, the configuration.
     pub fn pincode(&self) -> Result<Pincode, PincodeError> {
         Pincode::find(&self.connector, |name| std::env::var_os(name))
     }

@@ -1,5 +1,5 @@
-//! The `[doip]` table: how the connector joins a vehicle's network. The relay protocol's `doip_network_configuration`
-//! selects one of nine network configurations.
+//! The `[doip]` table: how the connector joins a vehicle's network. The relay protocol's
+//! `doip_network_configuration` selects one of nine network configurations.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -185,8 +185,8 @@ pub struct DoipConfig {
     /// How long to wait until the interface is active and has its address.
     #[serde(rename = "address_wait_ms", with = "crate::config::duration")]
     pub address_wait: Duration,
-    /// The command that starts the system's DHCP client; `{interface}` stands for the interface. Without a command, a
-    /// client must be running already.
+    /// The command that starts the system's DHCP client; `{interface}` stands for the interface. Without a
+    /// command, a client must be running already.
     pub dhcp_command: Vec<String>,
     /// How long to look for a gateway when a channel is opened.
     #[serde(rename = "discovery_ms", with = "crate::config::duration")]
@@ -196,7 +196,8 @@ pub struct DoipConfig {
     pub confirmation_time: Duration,
     /// TLS with gateways.
     pub tls: DoipTlsConfig,
-    /// The network configurations, by their number as text. A table replaces the whole of [`NetworkConfig::known`].
+    /// The network configurations, by their number as text. A table replaces the whole of
+    /// [`NetworkConfig::known`].
     #[serde(deserialize_with = "networks")]
     pub network: BTreeMap<String, NetworkConfig>,
 }

@@ -22,8 +22,8 @@ pub enum DoipDevice {
         ip: Ipv6Addr,
         /// The gateway's port.
         port: u16,
-        /// The name of the interface on whose link the gateway is. A removable interface may have another number each
-        /// time.
+        /// The name of the interface on whose link the gateway is. A removable interface may have another
+        /// number each time.
         interface: String,
     },
 }
@@ -97,7 +97,8 @@ fn link_local(front: &str, back: &str) -> Option<DoipDevice> {
     })
 }
 
-/// Whether the text can be an interface's name or number. Linux allows up to 15 bytes, without slash, colon and blanks.
+/// Whether the text can be an interface's name or number. Linux allows up to 15 bytes, without slash, colon
+/// and blanks.
 fn is_interface(text: &str) -> bool {
     (1..16).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:%[]".contains(&byte))
@@ -120,7 +121,8 @@ pub enum SocketAddressError {
     },
 }
 
-/// Parses a socket address, in which a link-local IPv6 address may name its interface: `[fe80::1%eth0]:13400`.
+/// Parses a socket address, in which a link-local IPv6 address may name its interface:
+/// `[fe80::1%eth0]:13400`.
 ///
 /// # Errors
 ///

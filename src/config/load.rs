@@ -12,7 +12,8 @@ use super::problem::{ConfigError, ConfigProblem};
 impl Config {
     /// Reads the configuration from this file.
     ///
-    /// The files and devices that the configuration names are not read: see [`Config::check`] and [`Config::pincode`].
+    /// The files and devices that the configuration names are not read: see [`Config::check`] and
+    /// [`Config::pincode`].
     ///
     /// # Errors
     ///
@@ -33,7 +34,8 @@ impl Config {
         }
     }
 
-    /// Everything that is wrong with the file and with what it refers to: pincode, certificates, devices, board.
+    /// Everything that is wrong with the file and with what it refers to: pincode, certificates, devices,
+    /// board.
     pub(crate) fn check_file(path: &Path) -> Vec<ConfigProblem> {
         match read(path) {
             Ok((config, mut problems)) => {
@@ -49,8 +51,8 @@ impl Config {
         }
     }
 
-    /// The warnings about the configuration, and everything that is wrong with what it refers to: pincode, certificates,
-    /// devices, board.
+    /// The warnings about the configuration, and everything that is wrong with what it refers to: pincode,
+    /// certificates, devices, board.
     pub(crate) fn check(&self) -> Vec<ConfigProblem> {
         let path = self.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
         let mut problems: Vec<_> =
@@ -87,8 +89,8 @@ fn parse_and_check(text: &str, path: &Path) -> (Option<Config>, Vec<ConfigProble
     (config, problems)
 }
 
-/// Whether a contradiction is only the consequence of a problem with the text: a value that could not be understood has
-/// been replaced by a default.
+/// Whether a contradiction is only the consequence of a problem with the text: a value that could not be
+/// understood has been replaced by a default.
 fn is_caused_by(contradiction: &ConfigProblem, known: &ConfigProblem) -> bool {
     let (Some(known), Some(key)) = (&known.key, &contradiction.key) else { return false };
     let is_of_same_bus = known.strip_suffix(".kind").is_some_and(|bus| key.starts_with(bus));

@@ -1,4 +1,5 @@
-//! Turns text into a configuration, and finds everything that is wrong with the text, not only the first fault.
+//! Turns text into a configuration, and finds everything that is wrong with the text, not only the first
+//! fault.
 
 use std::ops::Range;
 
@@ -231,8 +232,8 @@ fn value_problem(error: &Error) -> ConfigProblem {
     ConfigProblem::error(what, fix)
 }
 
-/// Splits a message into problem and remedy. Serde's messages end with the expected values, those of this crate with
-/// the remedy.
+/// Splits a message into problem and remedy. Serde's messages end with the expected values, those of this
+/// crate with the remedy.
 fn split(message: &str, otherwise: &str) -> (String, String) {
     if let Some((what, fix)) = message.split_once("; ") {
         (what.to_owned(), fix.to_owned())

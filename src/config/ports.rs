@@ -26,7 +26,8 @@ pub enum IsotpStack {
     Auto,
     /// The agent's own.
     Own,
-    /// The Linux kernel's can-isotp, if the kernel has it and the device is a network interface; otherwise the agent's own.
+    /// The Linux kernel's can-isotp, if the kernel has it and the device is a network interface; otherwise
+    /// the agent's own.
     Kernel,
 }
 

@@ -165,8 +165,8 @@ pub struct ConfiguredBus {
     pub name: Option<String>,
     /// The pins of the OBD connector (ISO 15031-3): for CAN high and low, for a K-line its one pin.
     pub pins: Vec<u8>,
-    /// The device: for CAN `can0` or `slcan:/dev/ttyACM0`, for a K-line `/dev/ttyUSB0`, for DoIP a network interface or a
-    /// gateway's address.
+    /// The device: for CAN `can0` or `slcan:/dev/ttyACM0`, for a K-line `/dev/ttyUSB0`, for DoIP a network
+    /// interface or a gateway's address.
     pub device: String,
     /// Whether the adapter supports CAN FD.
     #[serde(default)]
@@ -174,8 +174,8 @@ pub struct ConfiguredBus {
     /// The implementation of ISO-TP.
     #[serde(default)]
     pub isotp: IsotpStack,
-    /// The bit rates to try when reading the VIN, the likeliest first, in bit/s. [`ConfiguredBus::bit_rates`] has the
-    /// defaults.
+    /// The bit rates to try when reading the VIN, the likeliest first, in bit/s. [`ConfiguredBus::bit_rates`]
+    /// has the defaults.
     #[serde(default)]
     pub bit_rates: Option<Vec<u32>>,
 }
@@ -194,8 +194,8 @@ impl ConfiguredBus {
         }
     }
 
-    /// The bit rates to try when reading the VIN, the likeliest first, in bit/s. The default is 500 and 250 kbit/s for CAN,
-    /// and all bit rates for a K-line, beginning with OBD's.
+    /// The bit rates to try when reading the VIN, the likeliest first, in bit/s. The default is 500 and 250
+    /// kbit/s for CAN, and all bit rates for a K-line, beginning with OBD's.
     pub(crate) fn bit_rates(&self) -> &[u32] {
         match (&self.bit_rates, self.kind) {
             (Some(bit_rates), _) => bit_rates,

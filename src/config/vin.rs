@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// How long a reading on a K-line may take: enough for all wake-up patterns, and a slow initialisation at each bit rate.
+/// How long a reading on a K-line may take: enough for all wake-up patterns, and a slow initialisation at
+/// each bit rate.
 pub const DEFAULT_KLINE_BUDGET: Duration = Duration::from_secs(12);
 
 /// How the VIN is read.
@@ -10,11 +11,11 @@ pub const DEFAULT_KLINE_BUDGET: Duration = Duration::from_secs(12);
 pub struct VinSettings {
     /// How long one reading may take in total, from when the adapter is ready; 1.5 s by default.
     pub budget: Duration,
-    /// The bit rates to try, the likeliest first, in bit/s; 500 and 250 kbit/s by default. An adapter that cannot listen
-    /// without acknowledging uses only the first.
+    /// The bit rates to try, the likeliest first, in bit/s; 500 and 250 kbit/s by default. An adapter that
+    /// cannot listen without acknowledging uses only the first.
     pub bit_rates: Vec<u32>,
-    /// The data bit rate to set if the adapter supports CAN FD, so that FD frames of other nodes cause no errors; 2 Mbit/s
-    /// by default (ISO 15765-4). Reading the VIN sends no FD frame.
+    /// The data bit rate to set if the adapter supports CAN FD, so that FD frames of other nodes cause no
+    /// errors; 2 Mbit/s by default (ISO 15765-4). Reading the VIN sends no FD frame.
     pub data_bit_rate: Option<u32>,
     /// How long a reading on a K-line may take, if there is no VIN on CAN; 12 s by default.
     pub kline_budget: Duration,

@@ -15,10 +15,11 @@ const PROGRAM_DATE: u64 = match option_env!("SOURCE_DATE_EPOCH") {
     None => 0,
 };
 
-/// The usual verifier with one addition: if a certificate is not valid yet by the device's clock, it is verified again at
-/// the latest time that is known to have passed. A device without a battery for its clock starts in 1970, or at the time
-/// when it was switched off; with this addition it comes online before the clock has been set. A certificate that has
-/// expired by the device's clock stays expired: a clock that is ahead must be set.
+/// The usual verifier with one addition: if a certificate is not valid yet by the device's clock, it is
+/// verified again at the latest time that is known to have passed. A device without a battery for its clock
+/// starts in 1970, or at the time when it was switched off; with this addition it comes online before the
+/// clock has been set. A certificate that has expired by the device's clock stays expired: a clock that is
+/// ahead must be set.
 #[derive(Debug)]
 pub(super) struct ClockTolerantVerifier {
     inner: Arc<WebPkiServerVerifier>,

@@ -1,7 +1,7 @@
 //! TLS with a gateway (ISO 13400-2:2019), versions 1.2 and 1.3.
 //!
-//! ISO 13400-2 allows NULL ciphers and brainpool curves; rustls has neither. The handshake with a gateway that has nothing
-//! else fails, and its error names the reason.
+//! ISO 13400-2 allows NULL ciphers and brainpool curves; rustls has neither. The handshake with a gateway
+//! that has nothing else fails, and its error names the reason.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -76,8 +76,8 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(&text).map_err(|source| TlsError::Pem { path: path.to_owned(), source })
 }
 
-/// Verifies a gateway's certificate, but not its name: a vehicle has no host name, and its certificate was issued before
-/// the vehicle had an address.
+/// Verifies a gateway's certificate, but not its name: a vehicle has no host name, and its certificate was
+/// issued before the vehicle had an address.
 #[derive(Debug)]
 struct GatewayVerifier {
     /// The trusted CAs; `None` trusts any certificate.

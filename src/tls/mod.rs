@@ -53,14 +53,14 @@ pub enum TlsError {
     Verifier(#[from] VerifierBuilderError),
 }
 
-/// A client configuration that trusts the CA certificates in the file, or without a file those that web browsers trust;
-/// TLS 1.2 and 1.3.
+/// A client configuration that trusts the CA certificates in the file, or without a file those that web
+/// browsers trust; TLS 1.2 and 1.3.
 pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
     client_config_after(ca_file, Duration::ZERO)
 }
 
-/// As [`client_config`], for a device whose clock may start in 1970. The present time is certainly later than `known_time`
-/// since 1970, and later than this program's date.
+/// As [`client_config`], for a device whose clock may start in 1970. The present time is certainly later than
+/// `known_time` since 1970, and later than this program's date.
 pub(crate) fn client_config_after(
     ca_file: Option<&Path>,
     known_time: Duration,

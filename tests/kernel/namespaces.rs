@@ -7,7 +7,7 @@ use std::time::Duration;
 use connector_agent::config::doip::{DoipConfig, NetworkConfig};
 use connector_agent::config::doip_device::{DoipDevice, socket_address};
 use connector_agent::vehicle::doip_network::linux::{LinuxNetworks, Purpose};
-use connector_agent::vehicle::doip_network::network::{LinkError, Network};
+use connector_agent::vehicle::doip_network::network::{Network, NetworkError};
 use connector_hal::ethernet::{AddressWatch, ArpPacket, ArpSocket, Interface};
 use connector_hal::future::BoxFuture;
 use connector_operator::doip_entity::ListenConfig;
@@ -27,8 +27,8 @@ pub const VEHICLE: &str = "veh0";
 pub const VEHICLE_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x0C, 0x02];
 type Job = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
-/// A thread in its own network namespace, which runs jobs. When the handle is dropped, the thread ends, and the namespace
-/// goes with it.
+/// A thread in its own network namespace, which runs jobs. When the handle is dropped, the thread ends, and
+/// the namespace goes with it.
 pub struct Site {
     jobs: mpsc::UnboundedSender<Job>,
 }
@@ -216,7 +216,7 @@ impl Rig {
         device: &str,
         network: &NetworkConfig,
         purpose: Purpose,
-    ) -> Result<Box<dyn Network>, LinkError> {
+    ) -> Result<Box<dyn Network>, NetworkError> {
         let config = DoipConfig { address_wait: HANG, ..DoipConfig::default() };
         let networks = LinuxNetworks::new(Arc::new(config), None);
         let device: DoipDevice = device.parse().unwrap();
@@ -282,7 +282,8 @@ impl Rig {
         format!("[\"udhcpc\", \"-f\", \"-i\", \"{{interface}}\", \"-s\", \"{script}\", \"-p\", \"{pid}\"]")
     }
 
-    /// Waits until the DHCP client has ended; it removes the file with its process number when it is asked to end.
+    /// Waits until the DHCP client has ended; it removes the file with its process number when it is asked to
+    /// end.
     pub async fn dhcp_client_ends(&self) {
         let pid = self.directory.path().join("client.pid");
         let gone = async {
@@ -327,8 +328,8 @@ struct Kept {
 }
 
 impl Network for Kept {
-    fn everybody(&self) -> Vec<connector_agent::protocol::doip::discovery::Destination> {
-        self.network.everybody()
+    fn destinations(&self) -> Vec<connector_agent::protocol::doip::discovery::Destination> {
+        self.network.destinations()
     }
 
     fn poll_receive(
@@ -355,7 +356,7 @@ impl Network for Kept {
         'static,
         Result<
             Box<dyn connector_agent::vehicle::doip_network::network::Stream>,
-            connector_agent::vehicle::doip_network::network::ConnectError,
+            connector_agent::vehicle::doip_network::network::GatewayConnectError,
         >,
     > {
         self.network.connect(gateway, tls)

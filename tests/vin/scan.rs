@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use connector_agent::vehicle::scan::{
-    EcuFound, Progress, ScanEnd, ScanOutcome, ScanProtocol, Surroundings, scan,
+    EcuFound, ScanEnd, ScanObserver, ScanOutcome, ScanProgress, ScanProtocol, scan,
 };
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{CanBusExt, CanFrame};
@@ -17,15 +17,15 @@ use connector_test_support::id;
 #[derive(Default)]
 struct Quiet {
     ignition: Option<bool>,
-    last: Option<Progress>,
+    last: Option<ScanProgress>,
 }
 
-impl Surroundings for Quiet {
+impl ScanObserver for Quiet {
     fn ignition(&self) -> Option<bool> {
         self.ignition
     }
 
-    fn tell(&mut self, progress: Progress) {
+    fn handle_progress(&mut self, progress: ScanProgress) {
         assert!(progress.done <= progress.total);
         self.last = Some(progress);
     }
@@ -36,8 +36,8 @@ async fn scan_bus(bus: &VirtualBus, surroundings: &mut Quiet) -> ScanEnd {
     scan(&mut adapter, &[500_000, 250_000], TimerKind::Runtime, surroundings).await.unwrap()
 }
 
-/// Scans every `every`th vehicle, with the nodes that `prepare` adds to its bus, and checks the ECUs found. Returns the
-/// longest time that a scan took.
+/// Scans every `every`th vehicle, with the nodes that `prepare` adds to its bus, and checks the ECUs found.
+/// Returns the longest time that a scan took.
 async fn scan_each(every: usize, config: VirtualBusConfig, prepare: impl Fn(&VirtualBus)) -> Duration {
     let mut longest = Duration::ZERO;
     for record in catalogue().vehicles().iter().step_by(every) {

@@ -1,8 +1,8 @@
 //! When to log in, when to refresh, and how long to wait after a failure: a pure state machine.
 //!
-//! After every `handle_*`, call [`Auth::poll_attempt`]. Carry out the attempt it returns, and report the outcome with
-//! [`Auth::handle_tokens`] or [`Auth::handle_failure`]. Call [`Auth::handle_timeout`] at the time that
-//! [`Auth::poll_timeout`] returns. There is never more than one attempt in progress.
+//! After every `handle_*`, call [`Auth::poll_attempt`]. Carry out the attempt it returns, and report the
+//! outcome with [`Auth::handle_tokens`] or [`Auth::handle_failure`]. Call [`Auth::handle_timeout`] at the
+//! time that [`Auth::poll_timeout`] returns. There is never more than one attempt in progress.
 
 use std::time::{Duration, Instant};
 
@@ -108,8 +108,8 @@ impl Auth {
         }
     }
 
-    /// With tokens stored before a restart. Uses the access token, as number 1, if it seems valid; otherwise the refresh
-    /// token; otherwise a login is due.
+    /// With tokens stored before a restart. Uses the access token, as number 1, if it seems valid; otherwise
+    /// the refresh token; otherwise a login is due.
     pub(crate) fn resume(seed: u64, now: Instant, stored: StoredTokens) -> Self {
         let mut auth = Self { can_refresh: stored.can_refresh, ..Self::new(seed) };
         if let Some(remaining) = stored.remaining {
@@ -203,9 +203,10 @@ impl Auth {
         self.phase = LoginPhase::Waiting { until: now + wait, then };
     }
 
-    /// A request with the token of this number was answered with 401. Only the first such report for a token causes a
-    /// login. If the token from that login is refused too, the next login waits as after a wrong pincode. A token stored
-    /// before a restart is refreshed first, because the device's clock may have been wrong about its age.
+    /// A request with the token of this number was answered with 401. Only the first such report for a token
+    /// causes a login. If the token from that login is refused too, the next login waits as after a wrong
+    /// pincode. A token stored before a restart is refreshed first, because the device's clock may have been
+    /// wrong about its age.
     pub(crate) fn handle_unauthorized(&mut self, now: Instant, generation: u64) {
         if !self.has_token || generation != self.generation {
             return;

@@ -15,8 +15,8 @@ use crate::cloud::rest::{AccessToken, ErrorChain, Rest, RestError, Tokens};
 use crate::cloud::status::{CloudStatus, LoginState};
 use crate::config::Pincode;
 
-/// A handle of the login task: hands out tokens, and passes on which tokens were accepted and which refused. The task
-/// ends with its last handle.
+/// A handle of the login task: hands out tokens, and passes on which tokens were accepted and which refused.
+/// The task ends with its last handle.
 #[derive(Debug, Clone)]
 pub struct Authenticator {
     tokens: watch::Receiver<Option<AccessToken>>,
@@ -25,7 +25,8 @@ pub struct Authenticator {
     _task: Arc<AbortOnDrop>,
 }
 
-/// The highest token number accepted and the highest refused. Two numbers suffice, so there is no queue that could fill.
+/// The highest token number accepted and the highest refused. Two numbers suffice, so there is no queue that
+/// could fill.
 #[derive(Debug, Default)]
 struct TokenReports {
     accepted: AtomicU64,
@@ -48,7 +49,8 @@ impl Authenticator {
         Self::resume(rest, pincode, None, seed)
     }
 
-    /// Starts logging in, on the current runtime, with the tokens in `store` if they are valid. New tokens are saved there.
+    /// Starts logging in, on the current runtime, with the tokens in `store` if they are valid. New tokens
+    /// are saved there.
     pub fn resume(rest: Arc<Rest>, pincode: Pincode, store: Option<LoginStore>, seed: u64) -> Self {
         let (publisher, tokens) = watch::channel(None);
         let status = watch::Sender::new(CloudStatus::default());
@@ -74,8 +76,8 @@ impl Authenticator {
         self.token_after(0).await
     }
 
-    /// Reports that a request with the token was answered with 401, and waits for another token. Several reports about
-    /// the same token cause one login. Cancel-safe.
+    /// Reports that a request with the token was answered with 401, and waits for another token. Several
+    /// reports about the same token cause one login. Cancel-safe.
     pub async fn renewed(&self, refused: &AccessToken) -> AccessToken {
         self.unauthorized(refused);
         self.token_after(refused.generation).await
@@ -174,7 +176,8 @@ impl LoginTask {
         self.publish_state(None);
     }
 
-    /// Continues the wait from before the restart: an agent that restarts again and again must not log in each time.
+    /// Continues the wait from before the restart: an agent that restarts again and again must not log in
+    /// each time.
     fn resume_rejections(&mut self, rejections: StoredRejections) {
         let left = rejections.wait_left(unix_now());
         self.auth.delay_login(now(), rejections.count, left);
@@ -256,8 +259,8 @@ fn classify(error: &RestError) -> LoginFailure {
         RestError::Refused { status: 429, retry_after, .. } => {
             LoginFailure::TooMany { retry_after: *retry_after }
         }
-        // A redirection, which the client does not follow, says nothing about the pincode: it comes from something between
-        // the connector and the cloud.
+        // A redirection, which the client does not follow, says nothing about the pincode: it comes from
+        // something between the connector and the cloud.
         RestError::Refused { status: 300..=399, retry_after, .. } => {
             LoginFailure::Unavailable { retry_after: *retry_after }
         }

@@ -1,7 +1,7 @@
 //! The login on disk, in files that only the agent's user can read.
 //!
-//! The files only save a login: if anything is wrong with them, the agent logs in again. Times in them are by the
-//! device's clock, which may have jumped, so they only decide which of the stored tokens to try first.
+//! The files only save a login: if anything is wrong with them, the agent logs in again. Times in them are by
+//! the device's clock, which may have jumped, so they only decide which of the stored tokens to try first.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -79,14 +79,14 @@ pub struct StoredLogin {
     pub tokens: Tokens,
     /// When the tokens were obtained, in seconds since 1970 by the device's clock.
     pub obtained_at: u64,
-    /// The latest time that the device's clock showed while it agreed with the cloud's certificate, in seconds since
-    /// 1970.
+    /// The latest time that the device's clock showed while it agreed with the cloud's certificate, in
+    /// seconds since 1970.
     pub known_time: u64,
 }
 
 impl StoredLogin {
-    /// The rest of the access token's lifetime by the device's clock. `None` if the token has expired, or if the clock
-    /// went backwards, so that the token's age is unknown.
+    /// The rest of the access token's lifetime by the device's clock. `None` if the token has expired, or if
+    /// the clock went backwards, so that the token's age is unknown.
     pub(super) fn remaining(&self, now: u64) -> Option<Duration> {
         let age = Duration::from_secs(now.checked_sub(self.obtained_at)?);
         self.tokens.lifetime.checked_sub(age).filter(|left| *left > MIN_REMAINING)
@@ -147,8 +147,8 @@ pub(crate) struct StoredRejections {
 }
 
 impl StoredRejections {
-    /// The remaining wait before the next login; one minute if the clock went backwards. One minute is enough to prevent
-    /// a flood of logins, however often the agent restarts.
+    /// The remaining wait before the next login; one minute if the clock went backwards. One minute is enough
+    /// to prevent a flood of logins, however often the agent restarts.
     pub(crate) fn wait_left(&self, now: u64) -> Duration {
         let wait = after_rejections(self.count);
         match now.checked_sub(self.rejected_at) {
@@ -192,8 +192,8 @@ impl LoginStore {
         Ok(Some(StoredLogin { tokens, obtained_at, known_time }))
     }
 
-    /// Saves tokens that were obtained now, replacing the stored ones. After a crash at any moment, either the old or the
-    /// new tokens are there.
+    /// Saves tokens that were obtained now, replacing the stored ones. After a crash at any moment, either
+    /// the old or the new tokens are there.
     pub fn save(&self, tokens: &Tokens) -> Result<(), StoreError> {
         let now = unix_now();
         let before = self.load().ok().flatten().map_or(0, |login| login.known_time);
@@ -252,9 +252,9 @@ impl LoginStore {
         self.write(REJECTIONS_FILE, &text)
     }
 
-    /// Eight bits of a hash of UUID and pincode (FNV-1a, folded), by which a corrected pincode is noticed. One corrected
-    /// pincode in 256 has the same bits as the rejected one, and waits with it. The bits narrow a search for the rejected
-    /// pincode by a factor of 256; the file is readable by the agent's user only.
+    /// Eight bits of a hash of UUID and pincode (FNV-1a, folded), by which a corrected pincode is noticed.
+    /// One corrected pincode in 256 has the same bits as the rejected one, and waits with it. The bits narrow
+    /// a search for the rejected pincode by a factor of 256; the file is readable by the agent's user only.
     fn pincode_check(&self, pincode: &Pincode) -> u8 {
         let bytes = self.connector_uuid.as_bytes().iter().chain(pincode.expose().as_bytes());
         let hash = bytes.fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
@@ -329,7 +329,8 @@ fn replace(new: &Path, file: &Path, text: &[u8]) -> io::Result<()> {
     drop(written);
     fs::rename(new, file)?;
     if let Some(directory) = file.parent() {
-        // Not every file system supports this. Without it the old file may be back after a power cut, which is as good.
+        // Not every file system supports this. Without it the old file may be back after a power cut, which
+        // is as good.
         let _old_or_new = File::open(directory).and_then(|directory| directory.sync_all());
     }
     Ok(())

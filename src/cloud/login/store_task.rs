@@ -1,4 +1,5 @@
-//! Saves the login in the background, so that a slow disk delays nothing. Disk errors are logged, never fatal.
+//! Saves the login in the background, so that a slow disk delays nothing. Disk errors are logged, never
+//! fatal.
 
 use std::time::Duration;
 

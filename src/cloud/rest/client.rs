@@ -25,7 +25,8 @@ const NO_ACTIVE_TICKET: &str = "no-active-ticket";
 /// The `User-Agent` header of every request.
 pub(crate) const USER_AGENT: &str = concat!("connector-agent/", env!("CARGO_PKG_VERSION"));
 
-/// The client of the REST resources. Each call sends one request; the client neither retries nor stores tokens.
+/// The client of the REST resources. Each call sends one request; the client neither retries nor stores
+/// tokens.
 #[derive(Debug)]
 pub struct Rest {
     client: Client,
@@ -82,7 +83,8 @@ impl Rest {
         self.tokens(&self.login, "application/json", body, pincode.expose()).await
     }
 
-    /// Obtains tokens with a refresh token (RFC 6749, 6). If the answer has a refresh token, it replaces the old one.
+    /// Obtains tokens with a refresh token (RFC 6749, 6). If the answer has a refresh token, it replaces the
+    /// old one.
     pub async fn refresh(&self, refresh_token: &SecretString) -> Result<Tokens, RestError> {
         let secret = refresh_token.expose_secret();
         let mut body = Zeroizing::new(Vec::with_capacity(256 + 3 * secret.len()));
@@ -101,8 +103,8 @@ impl Rest {
         serde_json::from_slice(&answer).map_err(|error| RestError::malformed(&error))
     }
 
-    /// Fetches the ticket in progress on this connector, if there is one. A 404 without the problem type for "no active
-    /// ticket" is an error.
+    /// Fetches the ticket in progress on this connector, if there is one. A 404 without the problem type for
+    /// "no active ticket" is an error.
     pub async fn active_ticket(&self, token: &AccessToken) -> Result<Option<ActiveTicket>, RestError> {
         let answer = match self.authorized(Method::GET, &self.active_ticket, token).await {
             // any other 404 means that the resource does not exist, and says nothing about tickets

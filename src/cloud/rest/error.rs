@@ -16,7 +16,8 @@ pub enum RestError {
     /// The HTTP client could not be set up.
     #[error("cannot set up the HTTP client")]
     Setup(#[source] reqwest::Error),
-    /// There was no complete answer: no connection, an untrusted certificate, a timeout, or a broken transfer.
+    /// There was no complete answer: no connection, an untrusted certificate, a timeout, or a broken
+    /// transfer.
     #[error("cannot reach the cloud")]
     Transport(#[source] reqwest::Error),
     /// The cloud answered with an error status.
@@ -35,7 +36,8 @@ pub enum RestError {
         /// The longest answer accepted, in bytes.
         limit: usize,
     },
-    /// The answer does not have the expected form. The error does not quote it, because it may contain a token.
+    /// The answer does not have the expected form. The error does not quote it, because it may contain a
+    /// token.
     #[error("the answer does not have the expected form, at line {line}, column {column}")]
     Malformed {
         /// The line of the first fault, counted from 1.

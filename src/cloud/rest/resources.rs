@@ -59,8 +59,8 @@ pub struct ActiveTicket {
 impl ActiveTicket {
     /// The ticket in an answer; `None` for `null`, an empty object or an empty list.
     ///
-    /// The content of the resource is not documented. This function understands the names of the ticket resources and
-    /// those of the websocket's ticket updates.
+    /// The content of the resource is not documented. This function understands the names of the ticket
+    /// resources and those of the websocket's ticket updates.
     pub fn from_json(value: &Value) -> Option<Self> {
         let object = match value {
             Value::Array(tickets) => tickets.first()?.as_object()?,
@@ -80,7 +80,8 @@ impl ActiveTicket {
         (ticket != Self::default()).then_some(ticket)
     }
 
-    /// Whether a connection may be open for the ticket: its state is "in progress", in any spelling, or missing.
+    /// Whether a connection may be open for the ticket: its state is "in progress", in any spelling, or
+    /// missing.
     pub fn is_in_progress(&self) -> bool {
         let Some(state) = &self.state else { return true };
         let letters =

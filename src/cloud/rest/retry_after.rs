@@ -6,8 +6,8 @@ use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 
 /// How long the answer with these headers asks to wait.
 ///
-/// A date counts relative to the answer's `Date`, because the device's clock may be years off; without `Date`, relative
-/// to `now`.
+/// A date counts relative to the answer's `Date`, because the device's clock may be years off; without
+/// `Date`, relative to `now`.
 pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = text(headers, &RETRY_AFTER)?;
     if let Ok(seconds) = text.parse() {

@@ -33,8 +33,8 @@ pub struct AccessToken {
 }
 
 impl AccessToken {
-    /// The value of the `Authorization` header, marked as sensitive; `None` if the token has characters that a header must
-    /// not contain.
+    /// The value of the `Authorization` header, marked as sensitive; `None` if the token has characters that
+    /// a header must not contain.
     pub(crate) fn header(&self) -> Option<reqwest::header::HeaderValue> {
         let text = Zeroizing::new(format!("Bearer {}", self.secret.expose_secret()));
         let mut value = reqwest::header::HeaderValue::from_str(&text).ok()?;
@@ -63,8 +63,8 @@ struct JwtClaims {
 impl Tokens {
     /// Reads the tokens from the answer to a login or a refresh.
     ///
-    /// The lifetime is a difference of times in the answer, because the device's clock may be wrong: the shorter of
-    /// `expires_in` and the token's `exp` − `iat`, or one hour if the answer has neither.
+    /// The lifetime is a difference of times in the answer, because the device's clock may be wrong: the
+    /// shorter of `expires_in` and the token's `exp` − `iat`, or one hour if the answer has neither.
     pub fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
         let answer: TokenAnswer = serde_json::from_slice(json)?;
         let stated =
@@ -77,8 +77,8 @@ impl Tokens {
     }
 }
 
-/// Seconds as a number, `3600` (RFC 6749, 5.1), or as text, `"3600"`, which some clouds send. Any other value counts as
-/// missing.
+/// Seconds as a number, `3600` (RFC 6749, 5.1), or as text, `"3600"`, which some clouds send. Any other value
+/// counts as missing.
 fn seconds(value: &Value) -> Option<Duration> {
     let seconds = match value {
         Value::String(text) => text.trim().parse().ok(),
@@ -87,7 +87,8 @@ fn seconds(value: &Value) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds?).ok()
 }
 
-/// The lifetime that a JWT (RFC 7519) states. The signature is not verified: only the cloud has to trust the token.
+/// The lifetime that a JWT (RFC 7519) states. The signature is not verified: only the cloud has to trust the
+/// token.
 fn jwt_lifetime(token: &str) -> Option<Duration> {
     let payload = token.split('.').nth(1)?;
     let json = Zeroizing::new(URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?);

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::connect::Websocket;
-use super::connecting::Connecting;
+use super::connecting::ConnectLoop;
 use super::event::{DownReason, OutgoingMessage, SocketEvent};
 use super::liveness::Liveness;
 use super::settings::SocketSettings;
@@ -31,13 +31,14 @@ const NO_CLOSE_CODE: u16 = 1005;
 /// The websocket, owned by one task. The task drives it by waiting for its events:
 ///
 /// 1. `poll_event(cx, wants_to_send)` connects, reads, flushes, sends Pings, and reconnects.
-/// 2. While `wants_to_send` is set, it reports [`SocketEvent::Writable`] as soon as the socket can take a message.
-/// 3. Only then does the task build the message and pass it to [`CloudSocket::send`], so that everything received from
-///    the vehicle up to then shares the message.
+/// 2. While `wants_to_send` is set, it reports [`SocketEvent::Writable`] as soon as the socket can take a
+///    message.
+/// 3. Only then does the task build the message and pass it to [`CloudSocket::send`], so that everything
+///    received from the vehicle up to then shares the message.
 pub struct CloudSocket {
     settings: Arc<SocketSettings>,
     authenticator: Authenticator,
-    connecting: Connecting,
+    connecting: ConnectLoop,
     state: SocketState,
 }
 
@@ -57,18 +58,20 @@ impl CloudSocket {
         seed: u64,
     ) -> Self {
         let settings = Arc::new(settings);
-        let connecting = Connecting::new(settings.clone(), tls, authenticator.clone(), seed);
+        let connecting = ConnectLoop::new(settings.clone(), tls, authenticator.clone(), seed);
         Self { settings, authenticator, connecting, state: SocketState::Connecting }
     }
 
-    /// Waits for the next event. Cancel-safe; nothing happens on the websocket unless a task waits here or polls.
+    /// Waits for the next event. Cancel-safe; nothing happens on the websocket unless a task waits here or
+    /// polls.
     pub async fn next_event(&mut self, wants_to_send: bool) -> SocketEvent {
         std::future::poll_fn(|cx| self.poll_event(cx, wants_to_send)).await
     }
 
     /// Polls for the next event.
     ///
-    /// With `wants_to_send`, reading and [`SocketEvent::Writable`] take turns, so that neither starves the other.
+    /// With `wants_to_send`, reading and [`SocketEvent::Writable`] take turns, so that neither starves the
+    /// other.
     pub fn poll_event(&mut self, cx: &mut Context<'_>, wants_to_send: bool) -> Poll<SocketEvent> {
         match &mut self.state {
             SocketState::Connecting => {
@@ -89,8 +92,8 @@ impl CloudSocket {
         }
     }
 
-    /// Sends a message. Call it once after each [`SocketEvent::Up`] or [`SocketEvent::Writable`]; further messages are
-    /// accepted but wait in memory. A failure to send is reported as [`SocketEvent::Down`].
+    /// Sends a message. Call it once after each [`SocketEvent::Up`] or [`SocketEvent::Writable`]; further
+    /// messages are accepted but wait in memory. A failure to send is reported as [`SocketEvent::Down`].
     ///
     /// # Errors
     ///
@@ -118,7 +121,8 @@ impl CloudSocket {
         }
     }
 
-    /// Sends pending messages and a Close within `limit`; the websocket stays down afterwards. Not cancel-safe.
+    /// Sends pending messages and a Close within `limit`; the websocket stays down afterwards. Not
+    /// cancel-safe.
     pub async fn close(&mut self, limit: Duration) {
         self.authenticator.set_online(false);
         if let SocketState::Up(mut open) = std::mem::replace(&mut self.state, SocketState::Closed) {
@@ -209,8 +213,8 @@ impl OpenSocket {
                     None => continue,
                 }
             }
-            // Everything that has arrived has been read. Only now does silence mean that the cloud is silent, and not
-            // that this process was slow.
+            // Everything that has arrived has been read. Only now does silence mean that the cloud is silent,
+            // and not that this process was slow.
             let now = now();
             if self.liveness.is_dead(now) {
                 return Poll::Ready(Err(DownReason::Dead(self.dead_after)));
@@ -249,8 +253,8 @@ impl OpenSocket {
         Ok(())
     }
 
-    /// Ready if a message passed now would go onto the wire immediately: no buffered bytes wait, and the kernel holds
-    /// little that is not sent (`TCP_NOTSENT_LOWAT`).
+    /// Ready if a message passed now would go onto the wire immediately: no buffered bytes wait, and the
+    /// kernel holds little that is not sent (`TCP_NOTSENT_LOWAT`).
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.needs_flush {
             return Poll::Pending;

@@ -27,8 +27,8 @@ const SUBPROTOCOL: &str = "connector-relay.v1";
 /// A websocket to the cloud, with or without TLS.
 pub(super) type Websocket = WebSocketStream<SocketTransport>;
 
-/// The kernel accepts this many bytes beyond those it can send immediately. Bytes that wait there age, and can no longer
-/// share a message with later records.
+/// The kernel accepts this many bytes beyond those it can send immediately. Bytes that wait there age, and
+/// can no longer share a message with later records.
 const NOT_SENT_LOW_WATER: u32 = 16 << 10;
 
 /// Why an attempt to connect failed.
@@ -110,8 +110,8 @@ async fn open(
     let failed = |error| CloudConnectError::WebSocket(Box::new(error));
     let mut request = url.as_str().into_client_request().map_err(failed)?;
     let headers = request.headers_mut();
-    // The websocket library logs the whole request, token included, with the crate `log` at TRACE: this process must
-    // not install a receiver for those records.
+    // The websocket library logs the whole request, token included, with the crate `log` at TRACE: this
+    // process must not install a receiver for those records.
     headers.insert(header::AUTHORIZATION, token.header().ok_or(CloudConnectError::Token)?);
     headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));

@@ -1,4 +1,4 @@
-//! Connecting to the cloud until there is a websocket.
+//! ConnectLoop to the cloud until there is a websocket.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -16,7 +16,7 @@ use crate::cloud::login::Authenticator;
 use crate::cloud::rest::{AccessToken, ErrorChain};
 
 /// Waits, logs in and connects, again and again until there is a websocket.
-pub(super) struct Connecting {
+pub(super) struct ConnectLoop {
     settings: Arc<SocketSettings>,
     tls: Arc<ClientConfig>,
     authenticator: Authenticator,
@@ -36,7 +36,7 @@ enum ConnectPhase {
     Opening { token: AccessToken, websocket: BoxFuture<'static, Result<Websocket, CloudConnectError>> },
 }
 
-impl Connecting {
+impl ConnectLoop {
     /// The first attempt starts with the first poll.
     pub(super) fn new(
         settings: Arc<SocketSettings>,

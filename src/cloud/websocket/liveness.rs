@@ -1,4 +1,5 @@
-//! Detects a dead websocket and measures its round-trip time: a pure state machine (relay protocol, section 1).
+//! Detects a dead websocket and measures its round-trip time: a pure state machine (relay protocol, section
+//! 1).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -28,7 +29,8 @@ pub(crate) struct Liveness {
     round_trip: Option<Duration>,
 }
 
-/// How many unanswered Pings are remembered. With sensible intervals the websocket is dead before there are more.
+/// How many unanswered Pings are remembered. With sensible intervals the websocket is dead before there are
+/// more.
 const MAX_OUTSTANDING: usize = 8;
 
 impl Liveness {
@@ -50,8 +52,8 @@ impl Liveness {
         self.last_received = now;
     }
 
-    /// A Pong was received. One that answers no Ping of this websocket (RFC 6455, 5.5.3) does not count for the
-    /// round-trip time.
+    /// A Pong was received. One that answers no Ping of this websocket (RFC 6455, 5.5.3) does not count for
+    /// the round-trip time.
     pub(crate) fn handle_pong(&mut self, now: Instant, payload: &[u8]) {
         self.last_received = now;
         let Ok(payload) = PingPayload::try_from(payload) else { return };

@@ -1,7 +1,8 @@
 //! The websocket to the cloud: connecting, reconnecting, detecting a dead connection, and passing messages.
 //!
-//! [`CloudSocket`] receives and sends messages. `connecting` decides with [`reconnect`] when to connect, and `connect`
-//! carries out one attempt. [`liveness`] decides when to send a Ping and when the connection is dead.
+//! [`CloudSocket`] receives and sends messages. `connecting` decides with [`reconnect`] when to connect, and
+//! `connect` carries out one attempt. [`liveness`] decides when to send a Ping and when the connection is
+//! dead.
 
 mod cloud_socket;
 mod connect;

@@ -8,8 +8,8 @@ use crate::cloud::backoff::{after_rejections, full_jitter, honouring};
 
 /// How many times the agent may reconnect immediately after a working websocket dropped.
 const IMMEDIATE: u32 = 5;
-/// A websocket earns one more immediate reconnect for each such time that it works. A websocket that keeps dropping is
-/// therefore remade no more often than this on average.
+/// A websocket earns one more immediate reconnect for each such time that it works. A websocket that keeps
+/// dropping is therefore remade no more often than this on average.
 const EARNED_PER: Duration = Duration::from_millis(500);
 
 /// Why there is no websocket, as far as the policy distinguishes.

@@ -83,8 +83,8 @@ fn missing_device(bus: &ConfiguredBus) -> Option<ConfigProblem> {
     })
 }
 
-/// The path by which the existence of the bus's device can be checked. `None` if there is none, or if the device's name
-/// is invalid, which `check_device` reports.
+/// The path by which the existence of the bus's device can be checked. `None` if there is none, or if the
+/// device's name is invalid, which `check_device` reports.
 fn device_path(bus: &ConfiguredBus) -> Option<PathBuf> {
     match bus.kind {
         BusKind::Can => match bus.device.parse().ok()? {

@@ -1,4 +1,5 @@
-//! What is wrong with a configuration that can be read: contradictions in it, and what is missing on the machine.
+//! What is wrong with a configuration that can be read: contradictions in it, and what is missing on the
+//! machine.
 
 mod buses;
 mod doip;
@@ -11,8 +12,8 @@ use crate::config::problem::ConfigProblem;
 
 pub(super) use machine::machine;
 
-/// The greatest `relay.max_pdu`, in bytes. A longer PDU would leave no room for others in what a connection keeps for
-/// resumption.
+/// The greatest `relay.max_pdu`, in bytes. A longer PDU would leave no room for others in what a connection
+/// keeps for resumption.
 const MAX_PDU: u64 = 1 << 20;
 
 /// The contradictions in a configuration, on any machine.

@@ -12,7 +12,7 @@ use crate::protocol::isotp::{
     Padding, Responders, SeparationTime, physical_request_id,
 };
 use crate::protocol::problem::Problem;
-use crate::relay::buses::can::channels::WINDOW;
+use crate::relay::buses::can::channels::held::WINDOW;
 use crate::relay::buses::channel_setup::{
     ChannelKind, invalid, pdu_settings, unknown_pins, unsupported, wrong_kind,
 };

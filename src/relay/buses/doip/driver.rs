@@ -17,10 +17,10 @@ use crate::relay::buses::channels::Channels;
 use crate::vehicle::doip_network::client::{Client, ClientEvent};
 use crate::vehicle::doip_network::explorer::Explorer;
 use crate::vehicle::doip_network::linux::Purpose;
-use crate::vehicle::doip_network::network::LinkError;
+use crate::vehicle::doip_network::network::NetworkError;
 use crate::vehicle::hardware::Hardware;
+use crate::vehicle::scan::EcuSearch;
 use crate::vehicle::scan::ScanOutcome;
-use crate::vehicle::scan::ecu_search::EcuSearch;
 use crate::vehicle::vin::doip::VinSearch;
 
 /// The number of events that are read from one connection before the next one is polled.
@@ -31,7 +31,7 @@ const BATCH: usize = 64;
 pub(crate) enum DoipBusError {
     /// The network could not be entered.
     #[error(transparent)]
-    Entry(#[from] LinkError),
+    Entry(#[from] NetworkError),
     /// The network was lost.
     #[error(transparent)]
     Lost(#[from] std::io::Error),
@@ -61,7 +61,7 @@ impl DoipDriver {
         channels: &mut DoipChannels,
     ) -> std::io::Result<bool> {
         if channels.take_wants_discovery() && explorer.discovery().is_done_asking() {
-            explorer.ask_everybody(now, Question::Anybody);
+            explorer.ask_all(now, Question::Anybody);
         }
         let mut changed = false;
         while let Poll::Ready(event) = explorer.poll(cx) {
@@ -89,7 +89,7 @@ impl DoipDriver {
         channels: &mut DoipChannels,
     ) -> bool {
         if let Some(until) = channels.vin_reading_mut().take_request() {
-            explorer.ask_everybody(now, Question::Anybody);
+            explorer.ask_all(now, Question::Anybody);
             self.vin_search = Some(VinSearch::new(channels.vin_connection(), self.setup.network.tls, until));
         }
         let ended = self
@@ -107,7 +107,7 @@ impl DoipDriver {
         channels: &mut DoipChannels,
     ) -> bool {
         if channels.scanning_mut().take_request() {
-            explorer.ask_everybody(now, Question::Anybody);
+            explorer.ask_all(now, Question::Anybody);
             self.ecu_search = Some(EcuSearch::new(channels.scan_connection(), self.setup.network.tls, now));
         }
         let stopped = channels.scanning_mut().stopped();
@@ -195,7 +195,7 @@ impl BusDriver for DoipDriver {
     }
 
     fn handle_opened(&mut self, now: Instant, explorer: &mut Explorer, channels: &mut DoipChannels) {
-        explorer.ask_everybody(now, Question::Anybody);
+        explorer.ask_all(now, Question::Anybody);
         channels.handle_network_up();
     }
 

@@ -1,4 +1,5 @@
-//! DoIP gateways in memory: they answer identification requests, activate routing as the test decides, and have ECUs.
+//! DoIP gateways in memory: they answer identification requests, activate routing as the test decides, and
+//! have ECUs.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use connector_agent::protocol::doip::{
     ActivationResponse, Announcement, DiagnosticAck, DiagnosticMessage, DiagnosticNack, Eid, FurtherAction,
     LogicalAddress, Message, Payload, ProtocolVersion,
 };
-use connector_agent::vehicle::doip_network::network::{ConnectError, Network, Stream};
+use connector_agent::vehicle::doip_network::network::{GatewayConnectError, Network, Stream};
 use connector_hal::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
@@ -34,7 +35,8 @@ pub type Answer = fn(&[u8]) -> Vec<(Duration, Vec<u8>)>;
 pub struct Gateway {
     pub address: u16,
     pub vin: [u8; 17],
-    /// The codes with which it answers routing activations, one after the other, the last one repeatedly; none: silence.
+    /// The codes with which it answers routing activations, one after the other, the last one repeatedly;
+    /// none: silence.
     pub activations: Vec<u8>,
     /// The code with which it refuses diagnostic messages; 0: it acknowledges them.
     pub nack: u8,
@@ -157,7 +159,7 @@ impl Gateways {
 struct Simulated(Gateways);
 
 impl Network for Simulated {
-    fn everybody(&self) -> Vec<Destination> {
+    fn destinations(&self) -> Vec<Destination> {
         vec![Destination::Broadcast]
     }
 
@@ -190,7 +192,7 @@ impl Network for Simulated {
         &self,
         gateway: SocketAddr,
         tls: bool,
-    ) -> BoxFuture<'static, Result<Box<dyn Stream>, ConnectError>> {
+    ) -> BoxFuture<'static, Result<Box<dyn Stream>, GatewayConnectError>> {
         let network = self.0.clone();
         Box::pin(async move {
             let (ours, theirs) = tokio::io::duplex(64 * 1024);
@@ -200,7 +202,7 @@ impl Network for Simulated {
             let served = state.gateways.iter().find(|known| known.host() == gateway).cloned();
             let Some(served) = served.filter(|_| !state.is_unreachable) else {
                 let source = std::io::ErrorKind::ConnectionRefused.into();
-                return Err(ConnectError::Tcp { address: gateway, source });
+                return Err(GatewayConnectError::Tcp { address: gateway, source });
             };
             state.connections.push(sender);
             state.tested_by += 1;

@@ -1,5 +1,5 @@
-//! A session on two virtual buses, the operator's end of its link, and a network between them that can delay, stall,
-//! and be cut.
+//! A session on two virtual buses, the operator's end of its link, and a network between them that can delay,
+//! stall, and be cut.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;

@@ -1,10 +1,10 @@
 //! The channels of a CAN bus, and which of them sends the next frame.
 //!
-//! At most eight frames at a time are in the adapter ([`WINDOW`]), so that a channel that closes, or a bus
-//! that goes off, leaves few frames behind that could still be sent.
+//! At most eight frames at a time are in the adapter ([`held::WINDOW`]), so that a channel that closes, or a bus that goes
+//! off, leaves few frames behind that could still be sent.
 
 mod events;
-mod held;
+pub(super) mod held;
 mod kernel;
 mod outcomes;
 mod readers;
@@ -28,16 +28,13 @@ use crate::relay::wire::ProblemKind;
 use crate::relay::wire::codec::PduFlags;
 use crate::vehicle::scan::{EcuFound, FoundEcu, ScanOutcome, ScanSettings, Scanner};
 use crate::vehicle::vin;
-use held::{NextFrame, OutstandingFrame, Owner};
+use held::{NextFrame, OutstandingFrame, Owner, WINDOW};
 use tp20::Tp20Channels;
-
-pub(super) use held::WINDOW;
 
 /// The channels of a CAN bus.
 ///
-/// Events of the adapter go in by [`CanChannels::handle_event`]. Frames come out by
-/// [`CanChannels::poll_transmit`], each followed by [`CanChannels::handle_accepted`] or
-/// [`CanChannels::handle_refused`].
+/// Events of the adapter go in by [`CanChannels::handle_event`]. Frames come out by [`CanChannels::poll_transmit`],
+/// each followed by [`CanChannels::handle_accepted`] or [`CanChannels::handle_refused`].
 #[derive(Debug)]
 pub struct CanChannels {
     name: String,
@@ -46,7 +43,7 @@ pub struct CanChannels {
     channels: BTreeMap<u16, Channel>,
     tp20: Tp20Channels,
     ignition: Option<bool>,
-    vin_reader: Option<Box<vin::Reader>>,
+    vin_reader: Option<Box<vin::VinReader>>,
     vins: Option<Vec<vin::Candidate>>,
     scanner: Option<Box<Scanner>>,
     scanned: Option<(ScanOutcome, Vec<EcuFound>)>,
@@ -54,8 +51,7 @@ pub struct CanChannels {
     load: BusLoad,
     next: Option<NextFrame>,
     outstanding: VecDeque<OutstandingFrame>,
-    /// The last frames of channels that were closed; at most one for each channel closed since the last
-    /// frame.
+    /// The last frames of channels that were closed; at most one for each channel closed since the last frame.
     farewells: VecDeque<CanFrame>,
     /// The number of the channel that sent last.
     last_turn: u16,
@@ -172,8 +168,8 @@ impl CanChannels {
         frame
     }
 
-    /// Whether this frame of a functional channel is redundant flow control: another channel receives the
-    /// answer too and sends its own flow control, and an ECU must get only one.
+    /// Whether this frame of a functional channel is redundant flow control: another channel receives the answer too and
+    /// sends its own flow control, and an ECU must get only one.
     fn is_redundant(&self, number: u16, frame: &CanFrame) -> bool {
         self.channels.get(&number).is_some_and(|channel| channel.is_functional_flow_control(frame))
             && self.channels.values().any(|channel| channel.is_receiving_from(frame.id()))
@@ -313,7 +309,7 @@ impl Channels for CanChannels {
         // no ECU can report a VIN while the bus is off
         let is_off = self.state == BusState::Off;
         self.vins = is_off.then(Vec::new);
-        self.vin_reader = (!is_off).then(|| Box::new(vin::Reader::new(settings)));
+        self.vin_reader = (!is_off).then(|| Box::new(vin::VinReader::new(settings)));
         true
     }
 
