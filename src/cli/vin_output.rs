@@ -40,7 +40,7 @@ fn why_not(reading: &VehicleReading, networks: &[DoipPort]) -> String {
 
 fn bus_reason(bus: &BusReading) -> String {
     match &bus.end {
-        BusEnd::Told | BusEnd::NotTold => "no ECU answered a VIN".to_owned(),
+        BusEnd::Answered | BusEnd::NotAnswered => "no ECU answered a VIN".to_owned(),
         BusEnd::GivenUp(why) => give_up_reason(*why).to_owned(),
         BusEnd::Stopped => "the time was up".to_owned(),
         BusEnd::Failed(error) => error.to_string(),
@@ -74,17 +74,17 @@ mod tests {
 
     #[test]
     fn a_person_reads_a_sentence() {
-        let told = [candidate("1M8GDM9AXKP042788", 0x7E8), candidate("WVWZZZ1KZ6W000001", 0x7EA)];
-        let words = |told: &[Candidate]| {
-            let report = VinReport::from_candidates(told, Duration::from_millis(84));
+        let candidates = [candidate("1M8GDM9AXKP042788", 0x7E8), candidate("WVWZZZ1KZ6W000001", 0x7EA)];
+        let words = |candidates: &[Candidate]| {
+            let report = VinReport::from_candidates(candidates, Duration::from_millis(84));
             in_words(&VehicleReading { report, buses: vec![], networks: vec![], lines: vec![] }, &[])
         };
         assert_eq!(
-            words(&told[..1]),
+            words(&candidates[..1]),
             "The VIN is 1M8GDM9AXKP042788, read from the ECU at 0x7E8 by OBD in 84 ms."
         );
         assert_eq!(
-            words(&told),
+            words(&candidates),
             "The VIN is 1M8GDM9AXKP042788, read from the ECU at 0x7E8 by OBD in 84 ms.\n\
              The ECU at 0x7EA disagrees: WVWZZZ1KZ6W000001, by OBD."
         );

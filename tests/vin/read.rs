@@ -149,7 +149,7 @@ async fn a_vehicle_without_vin_is_known_within_half_a_second() {
     );
     let reading = read_one(&bus).await;
     assert_eq!(vin(&reading), None);
-    assert!(matches!(reading.buses[0].end, BusEnd::NotTold));
+    assert!(matches!(reading.buses[0].end, BusEnd::NotAnswered));
     assert!(reading.report.elapsed < Duration::from_millis(500), "{:?}", reading.report.elapsed);
     assert_eq!(reading.buses[0].bit_rate, Some(500_000));
 }
@@ -240,7 +240,7 @@ async fn an_adapter_that_is_pulled_out_is_reported_and_the_others_go_on() {
     let reading = read(vec![Box::new(pulled), Box::new(adapter)], &VinSettings::default()).await;
     assert_eq!(vin(&reading), Some(VIN));
     assert!(matches!(reading.buses[0].end, BusEnd::Failed(_)));
-    assert!(matches!(reading.buses[1].end, BusEnd::Told));
+    assert!(matches!(reading.buses[1].end, BusEnd::Answered));
 }
 
 #[tokio::test(start_paused = true)]
@@ -274,7 +274,7 @@ async fn a_frame_that_the_adapter_refuses_is_not_sent_and_the_reading_continues(
     let (mut spy, sent) = Spy::on(&bus);
     spy.refuses = vec![id(0x7DF), id(0x18DB_33F1)];
     let reading = read(vec![spy], &VinSettings::default()).await;
-    assert!(matches!(reading.buses[0].end, BusEnd::NotTold), "{:?}", reading.buses[0].end);
+    assert!(matches!(reading.buses[0].end, BusEnd::NotAnswered), "{:?}", reading.buses[0].end);
     assert!(sent.lock().unwrap().iter().any(|(_, frame)| frame.id() == id(0x7E0)));
 }
 

@@ -161,10 +161,10 @@ fn the_vin_is_read_by_obd_with_these_frames() {
     reader.handle_frame(now, &frame(b"\x22P042788"));
     let candidate =
         Candidate { vin: VIN.parse().unwrap(), source: VinSource::Obd, address: id(0x7E8).into() };
-    assert_eq!(reader.poll_event(), Some(ReaderEvent::Told(candidate)));
+    assert_eq!(reader.poll_event(), Some(ReaderEvent::Answered(candidate)));
     assert_eq!(reader.poll_event(), None);
     reader.handle_timeout(now + STAGE);
-    assert_eq!(reader.poll_event(), Some(ReaderEvent::Finished(ReaderOutcome::Told)));
+    assert_eq!(reader.poll_event(), Some(ReaderEvent::Finished(ReaderOutcome::Answered)));
     assert_eq!(reader.poll_timeout(), None);
 }
 
@@ -172,7 +172,7 @@ fn the_vin_is_read_by_obd_with_these_frames() {
 fn a_vin_told_by_obd_ends_the_asking_as_soon_as_others_had_their_time() {
     let mut rig = Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN))]);
     let (outcome, report) = rig.run();
-    assert_eq!(outcome, ReaderOutcome::Told);
+    assert_eq!(outcome, ReaderOutcome::Answered);
     assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
     assert_eq!(report.elapsed, FRAME_TIME + STAGE);
     assert_eq!(rig.requests(), [(0x7DF, OBD.to_vec()), (0x18DB_33F1, OBD.to_vec())]);
@@ -217,7 +217,7 @@ fn every_address_and_service_is_found() {
 fn a_vehicle_without_a_vin_is_known_quickly_and_asked_each_question_once() {
     let mut rig = Rig::vehicle(vec![Ecu::new(0x720, 0x728)]);
     let (outcome, report) = rig.run();
-    assert_eq!((outcome, report.vin), (ReaderOutcome::NotTold, None));
+    assert_eq!((outcome, report.vin), (ReaderOutcome::NotAnswered, None));
     assert!(report.elapsed < Duration::from_millis(300), "{:?}", report.elapsed);
     let mut requests = rig.requests();
     assert_eq!(requests.len(), 14);
@@ -277,7 +277,7 @@ fn a_busy_ecu_is_asked_again_alone_and_not_forever() {
 
     let mut rig = Rig::vehicle(vec![Ecu::new(0x7E2, 0x7EA).scripted(OBD, vec![busy()])]);
     let (outcome, report) = rig.run();
-    assert_eq!(outcome, ReaderOutcome::NotTold);
+    assert_eq!(outcome, ReaderOutcome::NotAnswered);
     assert_eq!(rig.requests().len(), 16);
     assert!(report.elapsed < Duration::from_millis(500), "{:?}", report.elapsed);
 }
@@ -403,7 +403,7 @@ fn a_reader_that_the_bus_never_takes_a_frame_of_ends_with_its_budget() {
     let (at, _) = reader.poll_timeout().unwrap();
     assert_eq!(at, now + BUDGET);
     reader.handle_timeout(at);
-    assert_eq!(reader.poll_event(), Some(ReaderEvent::Finished(ReaderOutcome::NotTold)));
+    assert_eq!(reader.poll_event(), Some(ReaderEvent::Finished(ReaderOutcome::NotAnswered)));
     assert_eq!(reader.poll_timeout(), None);
 }
 
@@ -430,7 +430,7 @@ fn identifiers_that_other_nodes_use_are_left_to_them() {
     for raw in heard_later {
         rig.other_node(Duration::from_millis(20), data(raw));
     }
-    assert_eq!(rig.run().0, ReaderOutcome::NotTold);
+    assert_eq!(rig.run().0, ReaderOutcome::NotAnswered);
     let asked: Vec<u32> = rig.sent.iter().map(|(_, frame)| frame.id().raw()).collect();
     for raw in [0x7DF, 0x733, 0x24B, 0x760] {
         assert!(!asked.contains(&raw), "0x{raw:X}");
@@ -448,7 +448,7 @@ fn an_answer_nobody_asked_for_is_not_taken() {
     data.resize(24, 0xCC);
     let frame = CanFrame::new_fd(id(0x7E8), Default::default(), &data).unwrap();
     rig.other_node(Duration::from_millis(5), frame);
-    assert_eq!(rig.run().0, ReaderOutcome::NotTold);
+    assert_eq!(rig.run().0, ReaderOutcome::NotAnswered);
 }
 
 #[test]
@@ -459,7 +459,7 @@ fn a_stalled_answer_does_not_hold_the_vehicle_up() {
         rig.other_node(Duration::from_millis(5), frame);
     }
     let (outcome, report) = rig.run();
-    assert_eq!(outcome, ReaderOutcome::NotTold);
+    assert_eq!(outcome, ReaderOutcome::NotAnswered);
     assert!(report.elapsed < Duration::from_millis(700), "{:?}", report.elapsed);
 }
 
@@ -514,7 +514,7 @@ proptest! {
         }
         let (outcome, report) = rig.run();
         prop_assert!(report.elapsed <= BUDGET);
-        prop_assert_eq!(outcome == ReaderOutcome::Told, report.vin.is_some());
+        prop_assert_eq!(outcome == ReaderOutcome::Answered, report.vin.is_some());
         prop_assert!(rig.sent.len() <= 64);
         for (_, frame) in &rig.sent {
             let kind = frame.data()[0];

@@ -192,11 +192,11 @@ mod tests {
 
     #[test]
     fn of_several_vins_the_most_frequent_is_reported_with_all_of_them_as_conflict() {
-        let told = [candidate(OTHER, 0x7E8), candidate(ONE, 0x7E9), candidate(ONE, 0x7EA)];
-        let report = VinReport::from_candidates(&told, Duration::ZERO);
+        let candidates = [candidate(OTHER, 0x7E8), candidate(ONE, 0x7E9), candidate(ONE, 0x7EA)];
+        let report = VinReport::from_candidates(&candidates, Duration::ZERO);
         assert_eq!(report.vin.unwrap().as_str(), ONE);
         assert_eq!(report.address.unwrap().to_string(), "0x7E9");
-        assert_eq!(report.conflict, told);
+        assert_eq!(report.conflict, candidates);
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["conflict"][0]["vin_number"], OTHER);
         assert_eq!(json["conflict"][0]["address"], "0x7E8");
@@ -204,8 +204,8 @@ mod tests {
 
     #[test]
     fn of_equally_frequent_vins_the_first_told_is_reported() {
-        let told = [candidate(OTHER, 0x7E8), candidate(ONE, 0x7E9)];
-        assert_eq!(VinReport::from_candidates(&told, Duration::ZERO).vin.unwrap().as_str(), OTHER);
+        let candidates = [candidate(OTHER, 0x7E8), candidate(ONE, 0x7E9)];
+        assert_eq!(VinReport::from_candidates(&candidates, Duration::ZERO).vin.unwrap().as_str(), OTHER);
     }
 
     #[test]

@@ -110,7 +110,7 @@ pub async fn read_can_and_doip(
                 has_vin
             }
             Some((index, network)) = reading.next() => {
-                let has_vin = !network.told.is_empty();
+                let has_vin = !network.candidates.is_empty();
                 results.networks.push((now(), index, network));
                 has_vin
             }
@@ -163,10 +163,10 @@ impl Results {
     fn candidates(&self) -> Vec<Vec<Candidate>> {
         let mut buses: Vec<_> = self.buses.iter().map(|(index, bus)| (bus.told_at, *index, bus)).collect();
         buses.sort_by_key(|(told_at, index, _)| (told_at.is_none(), *told_at, *index));
-        let mut told: Vec<(Option<Instant>, &Vec<Candidate>)> =
+        let mut by_time: Vec<(Option<Instant>, &Vec<Candidate>)> =
             buses.into_iter().map(|(told_at, _, bus)| (told_at, &bus.candidates)).collect();
-        told.extend(self.networks.iter().map(|(at, _, network)| (Some(*at), &network.told)));
-        told.sort_by_key(|(at, candidates)| (candidates.is_empty(), at.is_none(), *at));
-        told.into_iter().map(|(_, candidates)| candidates.clone()).collect()
+        by_time.extend(self.networks.iter().map(|(at, _, network)| (Some(*at), &network.candidates)));
+        by_time.sort_by_key(|(at, candidates)| (candidates.is_empty(), at.is_none(), *at));
+        by_time.into_iter().map(|(_, candidates)| candidates.clone()).collect()
     }
 }

@@ -95,7 +95,7 @@ impl DoipDriver {
         let ended = self
             .vin_search
             .take_if(|search| search.poll(cx, explorer.network(), explorer.discovery()).is_ready());
-        ended.map(|search| channels.vin_reading_mut().end(search.into_told())).is_some()
+        ended.map(|search| channels.vin_reading_mut().end(search.into_candidates())).is_some()
     }
 
     /// Scans as requested. Returns whether the scan has ended.

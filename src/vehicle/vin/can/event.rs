@@ -37,7 +37,7 @@ pub enum ReaderTimer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReaderEvent {
     /// An ECU sent the VIN; others may follow, and may disagree.
-    Told(Candidate),
+    Answered(Candidate),
     /// Reading has ended: the reader sends nothing more and reports nothing more.
     Finished(ReaderOutcome),
 }
@@ -46,9 +46,9 @@ pub enum ReaderEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReaderOutcome {
     /// One or more ECUs sent the VIN.
-    Told,
+    Answered,
     /// No ECU sent a VIN.
-    NotTold,
+    NotAnswered,
     /// No node acknowledges our frames, or the bus went off.
     NotAcknowledged,
 }

@@ -39,9 +39,9 @@ pub struct BusReading {
 #[derive(Debug)]
 pub enum BusEnd {
     /// An ECU sent the VIN.
-    Told,
+    Answered,
     /// ECUs are on the bus, but none sent a VIN.
-    NotTold,
+    NotAnswered,
     /// The bus was not asked, or no node acknowledged a frame.
     GivenUp(GiveUp),
     /// Another bus delivered the VIN, or the time was up.
@@ -75,7 +75,7 @@ pub(super) async fn read_bus(
         end = asking.run(&mut probed) => end.unwrap_or_else(BusEnd::Failed),
         () = stop.cancelled() => match asking.candidates.is_empty() {
             true => BusEnd::Stopped,
-            false => BusEnd::Told,
+            false => BusEnd::Answered,
         },
     };
     let ended_at = CLOCK.now();
@@ -114,10 +114,10 @@ impl AskedBus {
                 Listened::Ask { bit_rate, alive } => {
                     tracing::debug!(device = bus.device(), bit_rate, alive, "asking for the VIN");
                     match self.ask(bus, alive).await? {
-                        ReaderOutcome::Told => return Ok(BusEnd::Told),
+                        ReaderOutcome::Answered => return Ok(BusEnd::Answered),
                         ReaderOutcome::NotAcknowledged if !alive => bus.handle_unacknowledged(),
-                        ReaderOutcome::NotAcknowledged | ReaderOutcome::NotTold => {
-                            return Ok(BusEnd::NotTold);
+                        ReaderOutcome::NotAcknowledged | ReaderOutcome::NotAnswered => {
+                            return Ok(BusEnd::NotAnswered);
                         }
                     }
                 }
@@ -161,7 +161,7 @@ impl AskedBus {
     fn take_events(&mut self, reader: &mut VinReader) -> Option<ReaderOutcome> {
         while let Some(event) = reader.poll_event() {
             match event {
-                ReaderEvent::Told(candidate) => {
+                ReaderEvent::Answered(candidate) => {
                     self.told_at.get_or_insert_with(|| CLOCK.now());
                     self.candidates.push(candidate);
                 }

@@ -149,7 +149,7 @@ impl VinReader {
             BusState::Active => {}
             BusState::Passive => self.handle_error(),
             BusState::Off if self.candidates.is_empty() => self.finish(ReaderOutcome::NotAcknowledged),
-            BusState::Off => self.finish(ReaderOutcome::Told),
+            BusState::Off => self.finish(ReaderOutcome::Answered),
         }
         self.advance(now);
     }
@@ -218,7 +218,7 @@ impl VinReader {
     fn advance(&mut self, now: Instant) {
         if self.phase == ReaderPhase::Waiting && now >= self.settings.until {
             // the adapter never took a frame
-            return self.finish(ReaderOutcome::NotTold);
+            return self.finish(ReaderOutcome::NotAnswered);
         }
         while self.phase == ReaderPhase::AskedBus {
             self.drain_peers(now);
@@ -234,9 +234,9 @@ impl VinReader {
                 }
                 self.presence.set_alive();
             } else if !self.candidates.is_empty() {
-                self.finish(ReaderOutcome::Told);
+                self.finish(ReaderOutcome::Answered);
             } else if !self.questions.begin_next_stage() {
-                self.finish(ReaderOutcome::NotTold);
+                self.finish(ReaderOutcome::NotAnswered);
             }
         }
     }
@@ -248,7 +248,7 @@ impl VinReader {
         }
         if now >= self.settings.until {
             let has_vin = !self.candidates.is_empty();
-            return self.finish(if has_vin { ReaderOutcome::Told } else { ReaderOutcome::NotTold });
+            return self.finish(if has_vin { ReaderOutcome::Answered } else { ReaderOutcome::NotAnswered });
         }
         self.questions.expire(now);
         self.ecus.expire(now);
@@ -346,7 +346,7 @@ impl VinReader {
             VinAnswer::Vin(_, vin) => {
                 let candidate = Candidate { vin, source: service.source(), address: address.into() };
                 self.candidates.push(candidate);
-                self.events.push_back(ReaderEvent::Told(candidate));
+                self.events.push_back(ReaderEvent::Answered(candidate));
             }
             VinAnswer::NoVin(..) | VinAnswer::Refused(..) | VinAnswer::Unrelated => {}
         }

@@ -31,7 +31,7 @@ pub type OpeningNetwork = BoxFuture<'static, Result<Box<dyn Network>, NetworkErr
 /// The result of reading the VIN on one network.
 pub struct DoipReading {
     /// The VINs, in the order in which they came.
-    pub told: Vec<Candidate>,
+    pub candidates: Vec<Candidate>,
     /// The reason for people why there is no VIN; empty if there is one.
     pub why_not: String,
     /// The network, if it was not ready in time and is still being opened.
@@ -40,7 +40,7 @@ pub struct DoipReading {
 
 impl DoipReading {
     fn failed(why_not: String) -> Self {
-        Self { told: Vec::new(), why_not, late: None }
+        Self { candidates: Vec::new(), why_not, late: None }
     }
 }
 
@@ -89,13 +89,13 @@ pub async fn read(
             Ok(Err(error)) => {
                 tracing::debug!(%error, "lost the DoIP network");
                 let why_not = format!("the network is lost: {error}");
-                return DoipReading { told: search.into_told(), why_not, late: None };
+                return DoipReading { candidates: search.into_candidates(), why_not, late: None };
             }
             Err(_) => search.poll_timeout() <= until && until >= search.until(),
         };
         if is_over {
             let why_not = why_not(&search, &explorer);
-            return DoipReading { told: search.into_told(), why_not, late: None };
+            return DoipReading { candidates: search.into_candidates(), why_not, late: None };
         }
     }
 }

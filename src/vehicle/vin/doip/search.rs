@@ -32,7 +32,7 @@ pub struct VinSearch {
     /// The gateways that were asked.
     seen: Vec<LogicalAddress>,
     asked: Vec<AskedGateway>,
-    told: Vec<Candidate>,
+    candidates: Vec<Candidate>,
     reasons: Vec<String>,
 }
 
@@ -46,7 +46,7 @@ impl VinSearch {
             silent_host: None,
             seen: Vec::new(),
             asked: Vec::new(),
-            told: Vec::new(),
+            candidates: Vec::new(),
             reasons: Vec::new(),
         }
     }
@@ -58,13 +58,13 @@ impl VinSearch {
     }
 
     /// The VINs, in the order in which they came.
-    pub fn into_told(self) -> Vec<Candidate> {
-        self.told
+    pub fn into_candidates(self) -> Vec<Candidate> {
+        self.candidates
     }
 
     /// Whether there is a VIN.
     pub fn has_vin(&self) -> bool {
-        !self.told.is_empty()
+        !self.candidates.is_empty()
     }
 
     /// The time at which the search ends.
@@ -123,7 +123,7 @@ impl VinSearch {
     fn is_hopeless(&self, discovery: &Discovery) -> bool {
         let gateways = discovery.gateways();
         let all_seen = gateways.iter().all(|gateway| self.seen.contains(&gateway.announcement.address));
-        let nothing_waits = self.asked.is_empty() && self.told.is_empty() && self.silent_host.is_none();
+        let nothing_waits = self.asked.is_empty() && self.candidates.is_empty() && self.silent_host.is_none();
         all_seen && !gateways.is_empty() && nothing_waits && discovery.is_done_asking()
     }
 
@@ -158,13 +158,13 @@ impl VinSearch {
     }
 
     fn add_vin(&mut self, vin: Vin, address: LogicalAddress) {
-        if self.told.iter().any(|told| told.address == address.into()) {
+        if self.candidates.iter().any(|candidates| candidates.address == address.into()) {
             return;
         }
-        if self.told.is_empty() {
+        if self.candidates.is_empty() {
             self.until = self.until.min(now() + AGREE_TIME);
         }
-        self.told.push(Candidate { vin, source: VinSource::Doip, address: address.into() });
+        self.candidates.push(Candidate { vin, source: VinSource::Doip, address: address.into() });
     }
 
     fn add_reason(&mut self, reason: String) {

@@ -52,9 +52,9 @@ pub async fn read(
             break;
         }
     }
-    let told: Vec<_> = readings.iter().map(|reading| reading.candidates.clone()).collect();
+    let candidates: Vec<_> = readings.iter().map(|reading| reading.candidates.clone()).collect();
     let elapsed = elapsed + timer.now().saturating_duration_since(since);
-    (!readings.is_empty()).then(|| (VinReport::from_buses(&told, elapsed), readings))
+    (!readings.is_empty()).then(|| (VinReport::from_buses(&candidates, elapsed), readings))
 }
 
 /// Reads the VIN on a line.
