@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use connector_agent::protocol::vin::Vin;
-use connector_agent::vehicle::vin::{Answer, Reader, ReaderSettings};
+use connector_agent::vehicle::vin::{ReaderSettings, VinAnswer, VinReader};
 use connector_hal::bus::BusState;
 use connector_hal::can::{CanFrame, CanId};
 
@@ -14,7 +14,7 @@ const IDS: [u32; 8] = [0x7E8, 0x7EF, 0x18DA_F110, 0x18DA_F10E, 0x768, 0x64B, 0x7
 const MAX_FRAMES: usize = 64;
 
 pub fn drive(data: &[u8]) {
-    if let Answer::Vin(_, vin) = Answer::parse(data) {
+    if let VinAnswer::Vin(_, vin) = VinAnswer::parse(data) {
         assert_eq!(vin.as_str().parse::<Vin>(), Ok(vin), "a reported VIN is valid");
     }
     if let Ok(vin) = Vin::try_from(data) {
@@ -30,7 +30,7 @@ fn drive_reader(data: &[u8]) {
     let mut now = start;
     let until = start + Duration::from_millis(1500);
     let settings = ReaderSettings { until, alive: data.len().is_multiple_of(2), confirms_transmission: true };
-    let mut reader = Reader::new(settings);
+    let mut reader = VinReader::new(settings);
     let mut frames = 0;
     let mut rest = data;
     while let Some((step, after)) = rest.split_first() {

@@ -20,7 +20,7 @@ use super::messages::ConnectorHello;
 use super::notify::Notifier;
 use super::setup::{Control, Setup};
 use super::supervisor::Supervisor;
-use super::vehicle::Found;
+use super::vin_watch::Found;
 use crate::cloud::websocket::{OutgoingMessage, SocketEvent};
 use crate::relay::connection::CloseReason;
 use crate::relay::wire::Envelope;

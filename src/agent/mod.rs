@@ -11,25 +11,23 @@
 //! | `board` | ignition, supply voltage, button |
 //! | `power`, `sleep` | when to sleep and when to wake |
 //! | `background` | requests to the cloud that run beside the loop |
-//! | `vehicle`, `doip_watch`, `retry` | the task that reads the VIN |
+//! | `vin_watch` | the task that reads the VIN |
 
 mod active_connection;
 mod background;
 mod board;
 mod connection;
-mod doip_watch;
 mod event_loop;
 mod led;
 mod messages;
 mod notify;
 mod power;
 mod requests;
-mod retry;
 mod setup;
 mod sleep;
 mod supervisor;
-mod vehicle;
 mod vin;
+mod vin_watch;
 mod waiting;
 
 use connector_hal::clock::now;

@@ -10,12 +10,12 @@ use tokio::sync::mpsc;
 use super::notify::Notifier;
 use super::power::{SLEEPING_SAMPLE_INTERVAL, WakeCause, WakeCauses};
 use super::setup::Control;
-use super::vehicle::{Found, VehicleWatch};
+use super::vin_watch::{Found, VinWatch};
 
 /// The parts of the agent that stay in use during sleep.
 pub(super) struct Sleeper<'a> {
     pub(super) board: &'a mut dyn Board,
-    pub(super) watch: &'a mut VehicleWatch,
+    pub(super) watch: &'a mut VinWatch,
     pub(super) notifier: &'a mut Notifier,
     pub(super) causes: WakeCauses,
 }
@@ -108,7 +108,7 @@ mod tests {
         bus: VirtualBus,
         board: SimBoard,
         handle: SimBoardHandle,
-        watch: VehicleWatch,
+        watch: VinWatch,
         notifier: Notifier,
         power: PowerConfig,
         _control: mpsc::Sender<Control>,
@@ -133,7 +133,7 @@ mod tests {
             let power = PowerConfig { sleep_below: Some(11.8.try_into().unwrap()), ..PowerConfig::default() };
             let (control, commands) = mpsc::channel(1);
             Self {
-                watch: VehicleWatch::spawn(hardware, VinSettings::default(), Some(false)),
+                watch: VinWatch::spawn(hardware, VinSettings::default(), Some(false)),
                 notifier: Notifier::from_environment(now()),
                 bus,
                 board,

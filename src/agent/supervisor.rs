@@ -16,7 +16,7 @@ use super::messages::{StatusUpdate, whole_milliseconds};
 use super::notify::Notifier;
 use super::power::PowerEvents;
 use super::setup::{Setup, SetupError};
-use super::vehicle::VehicleWatch;
+use super::vin_watch::VinWatch;
 use super::waiting::VinWaiters;
 use crate::cloud::login::{Authenticator, LoginStore};
 use crate::cloud::rest::Rest;
@@ -61,7 +61,7 @@ pub(super) struct Supervisor {
     pub(super) socket: CloudSocket,
     pub(super) background: Background,
     pub(super) cloud_status: CloudStatus,
-    pub(super) watch: VehicleWatch,
+    pub(super) watch: VinWatch,
     pub(super) vehicle: Vehicle,
     pub(super) connection: Option<ActiveConnection>,
     /// A connection that ended while the websocket was down: the cloud does not know yet.
@@ -90,7 +90,7 @@ impl Supervisor {
         let settings = SocketSettings::new(&config.cloud, config.relay.max_pdu);
         let socket = CloudSocket::new(settings, setup.tls.clone(), authenticator, rng.u64(..));
         let ignition = setup.board.ignition();
-        let watch = VehicleWatch::spawn(setup.hardware.clone(), config.vin_settings(), ignition);
+        let watch = VinWatch::spawn(setup.hardware.clone(), config.vin_settings(), ignition);
         let mut ignition_watch = WakeWatch::new(Duration::MAX, now());
         ignition_watch.handle_ignition(ignition);
         Ok(Self {

@@ -1,52 +1,50 @@
 //! `connector-agent vin`: reads the VIN once, and prints it.
 
-use std::fmt::Write as _;
-use std::io;
+use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
-use connector_hal::can::{CanBus, CanError};
-use connector_hal::future::BoxFuture;
-use connector_hal::kline::{self as hal_kline, KLineError};
-use connector_hal::timer::TimerKind;
+use anyhow::{Context as _, bail};
+use connector_hal::board::{Board, LinuxBoard};
+use connector_hal::can::CanBus;
 
-use crate::config::DoipPort;
-use crate::config::KLINE_BIT_RATES;
-use crate::config::VinSettings;
-use crate::vehicle::bit_rate::GiveUp;
+use super::buses::{NamedBus, NamedBusKind, can_error, kline_error, open_can, open_kline};
+use super::exit_status::CONFIG_STATUS;
+use super::logging;
+use super::vin_output::in_words;
+use crate::config::doip::DoipConfig;
+use crate::config::{BusKind, Config, KLINE_BIT_RATES, KLINE_VIN_BIT_RATES, LogFormat, VinSettings};
 use crate::vehicle::hardware::Hardware;
-use crate::vehicle::vin::doip::DoipReading;
-use crate::vehicle::vin::kline;
-use crate::vehicle::vin::kline::{LineReading, LineToAsk};
-use crate::vehicle::vin::{BusEnd, BusReading, Candidate, VinReading, VinReport, by_doip, read_beside};
+use crate::vehicle::vin::kline::LineToAsk;
+use crate::vehicle::vin::{BusEnd, VehicleReading, read_vehicle};
 
-/// The exit status when no VIN can be read from the vehicle; other errors have the status of `main`.
-pub const NO_VIN_STATUS: u8 = 3;
+/// The exit status when no VIN could be read; other errors have the status of `main`.
+const NO_VIN_STATUS: u8 = 3;
 
 /// Reads the VIN once, and prints it.
 ///
-/// Exit status: 0 the VIN was read; 3 the vehicle tells none, or there is no vehicle; 1 an adapter failed or could not
-/// be opened; 2 the command line is wrong.
+/// Exit status: 0 the VIN was read; 3 no VIN could be read; 1 an adapter failed or could not be opened; 2 the command line
+/// is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
-pub struct VinArgs {
-    /// A bus to read from, instead of the configured ones: can0, slcan:/dev/ttyACM0, kline:/dev/ttyUSB0, doip:eth0 or,
-    /// to ask one gateway, doip:192.168.7.2; may be given several times
+pub(super) struct VinArgs {
+    /// A bus to read from, instead of the configured buses: can0, slcan:/dev/ttyACM0, kline:/dev/ttyUSB0, doip:eth0, or
+    /// doip:192.168.7.2 to ask one gateway; may be given several times
     #[arg(long, value_name = "DEVICE")]
-    pub bus: Vec<String>,
+    bus: Vec<String>,
     /// Print one JSON object: vin_number, source, address, elapsed_ms, and conflict if ECUs disagree
     #[arg(long)]
-    pub json: bool,
-    /// The time reading may take, in milliseconds
+    json: bool,
+    /// The longest time to read on CAN and DoIP, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 1500, value_parser = clap::value_parser!(u64).range(100..=60_000))]
-    pub budget_ms: u64,
-    /// The time reading may take on a K-line, where CAN told none, in milliseconds
+    budget_ms: u64,
+    /// The longest time to read on a K-line, if CAN and DoIP give no VIN, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 12_000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
-    pub kline_budget_ms: u64,
+    kline_budget_ms: u64,
     /// A bit rate to try, in bit/s, the likeliest first; may be given several times [default: 500000, 250000; on K-lines
     /// 10400, 9600, 15625]
     #[arg(long, value_name = "BIT/S", value_parser = clap::value_parser!(u32).range(5_000..=1_000_000))]
-    pub bit_rate: Vec<u32>,
+    bit_rate: Vec<u32>,
 }
 
 impl VinArgs {
@@ -61,8 +59,8 @@ impl VinArgs {
         settings
     }
 
-    /// The bit rates named for K-lines, which are none of CAN's; `None`: none was.
-    pub fn kline_bit_rates(&self) -> Option<Vec<u32>> {
+    /// The bit rates that are those of K-lines, not of CAN; `None` if there are none.
+    fn kline_bit_rates(&self) -> Option<Vec<u32>> {
         self.bit_rates(|rate| KLINE_BIT_RATES.contains(rate))
     }
 
@@ -72,188 +70,129 @@ impl VinArgs {
     }
 }
 
-/// Opens the buses of these names; the error names the bus that can't be opened, and what to do about it.
-pub async fn open_buses<F>(names: &[String], open: F) -> anyhow::Result<Vec<Box<dyn CanBus>>>
-where
-    F: Fn(&str) -> BoxFuture<'static, Result<Box<dyn CanBus>, CanError>>,
-{
-    let mut buses = Vec::new();
-    for name in names {
-        buses.push(open(name).await.map_err(|error| with_advice(name, error))?);
-    }
-    Ok(buses)
+/// Reads from the buses that are named, or else from the configured ones.
+pub(super) async fn run(args: &VinArgs, path: &Path, format: Option<LogFormat>) -> anyhow::Result<ExitCode> {
+    logging::init("warn", format.unwrap_or(LogFormat::Text))?;
+    let (buses, hardware) = if args.bus.is_empty() {
+        match Config::load(path) {
+            Ok(config) => configured(config)?,
+            Err(error) => {
+                eprintln!("{error}");
+                eprintln!("connector-agent: or name a bus: connector-agent vin --bus can0");
+                return Ok(ExitCode::from(CONFIG_STATUS));
+            }
+        }
+    } else {
+        named(&args.bus)?
+    };
+    let (can, lines) = open(args, buses)?;
+    read_and_print(args, can, lines, &hardware).await
 }
 
-/// Reads the VIN from these CAN buses and K-lines, and from the hardware's DoIP networks, and prints it; an error if no
-/// VIN was read and an adapter failed.
-pub async fn run(
+/// The configured CAN buses and K-lines, and the hardware with the configured DoIP networks.
+fn configured(config: Config) -> anyhow::Result<(Vec<NamedBus>, Hardware)> {
+    let buses = config.buses.iter().filter(|bus| bus.kind != BusKind::Doip).map(NamedBus::configured);
+    let buses = buses.collect::<anyhow::Result<_>>()?;
+    let activation = LinuxBoard::open(&config.board).doip_activation();
+    Ok((buses, Hardware::new([]).with_doip(config.doip_ports(), config.doip, activation)))
+}
+
+/// The CAN buses and K-lines of these names, and the hardware with the DoIP networks of these names.
+fn named(names: &[String]) -> anyhow::Result<(Vec<NamedBus>, Hardware)> {
+    let mut buses = Vec::new();
+    let mut ports = Vec::new();
+    for name in names {
+        let bus = NamedBus::find(name, &[])?;
+        match bus.kind {
+            NamedBusKind::Doip(port) => ports.push(port),
+            NamedBusKind::Can(_) | NamedBusKind::Kline(_) => buses.push(bus),
+        }
+    }
+    Ok((buses, Hardware::new([]).with_doip(ports, DoipConfig::default(), None)))
+}
+
+/// The CAN buses and the K-lines that were opened.
+type OpenedBuses = (Vec<Box<dyn CanBus>>, Vec<LineToAsk>);
+
+/// Opens the CAN buses, then the K-lines. The error names the bus that cannot be opened, and says what to do.
+fn open(args: &VinArgs, buses: Vec<NamedBus>) -> anyhow::Result<OpenedBuses> {
+    let mut can = Vec::new();
+    let mut klines = Vec::new();
+    for bus in buses {
+        match bus.kind {
+            NamedBusKind::Can(device) => can.push(open_can(&device, &failed(&device))?),
+            NamedBusKind::Kline(device) => klines.push((device, bus.bit_rates)),
+            NamedBusKind::Doip(_) => {}
+        }
+    }
+    let mut lines = Vec::new();
+    for (device, configured) in klines {
+        let line = open_kline(&device, &failed(&device))?;
+        let bit_rates = args.kline_bit_rates().or(configured).unwrap_or_else(|| KLINE_VIN_BIT_RATES.to_vec());
+        lines.push(LineToAsk { line, bit_rates });
+    }
+    Ok((can, lines))
+}
+
+fn failed(device: &str) -> String {
+    format!("cannot read the VIN from {device}")
+}
+
+/// Reads the VIN from these CAN buses and K-lines, and from the hardware's DoIP networks, and prints it.
+///
+/// # Errors
+///
+/// No VIN was read and an adapter failed, or there is no bus.
+async fn read_and_print(
     args: &VinArgs,
     buses: Vec<Box<dyn CanBus>>,
     lines: Vec<LineToAsk>,
     hardware: &Hardware,
 ) -> anyhow::Result<ExitCode> {
-    let networks = &hardware.doip_ports;
-    if buses.is_empty() && lines.is_empty() && networks.is_empty() {
+    if buses.is_empty() && lines.is_empty() && hardware.doip_ports.is_empty() {
         bail!(
             "there is no bus to read the VIN from: name one with --bus, e.g. --bus can0, or in the configuration"
         );
     }
-    let settings = args.settings();
-    let reading = read_beside(buses, by_doip(hardware, settings.budget), &settings).await;
-    let VinReading { mut report, buses, others } = reading;
-    let mut line_readings = Vec::new();
-    if report.vin.is_none()
-        && let Some((read, readings)) =
-            kline::read(lines, settings.kline_budget, report.elapsed, TimerKind::Precise).await
-    {
-        (report, line_readings) = (read, readings);
+    let reading = read_vehicle(hardware, buses, std::future::ready(lines), &args.settings()).await;
+    let is_known = reading.report.vin.is_some();
+    let words = in_words(&reading, &hardware.doip_ports);
+    let text = if args.json { serde_json::to_string(&reading.report)? } else { words.clone() };
+    check_devices(reading)?;
+    writeln!(io::stdout().lock(), "{text}").context("cannot print the VIN")?;
+    if args.json && !is_known {
+        // the object has no field for the reason
+        eprintln!("connector-agent: {words}");
     }
-    let is_known = report.vin.is_some();
-    let networks: Vec<(&DoipPort, &DoipReading)> = networks.iter().zip(&others).collect();
-    let in_words = describe(&report, &buses, &networks, &line_readings);
-    let text = if args.json { serde_json::to_string(&report)? } else { in_words.clone() };
-    for reading in line_readings {
-        if let (Some(error), false) = (reading.error, is_known) {
-            return Err(line_advice(&reading.device, error));
+    Ok(if is_known { ExitCode::SUCCESS } else { ExitCode::from(NO_VIN_STATUS) })
+}
+
+/// The error of a device that failed, if there is no VIN. With a VIN, the error is only logged.
+fn check_devices(reading: VehicleReading) -> anyhow::Result<()> {
+    let is_known = reading.report.vin.is_some();
+    for line in reading.lines {
+        if let (Some(error), false) = (line.error, is_known) {
+            return Err(kline_error(error, &failed(&line.device)));
         }
     }
-    for bus in buses {
-        let device = bus.bus.device().to_owned();
+    for bus in reading.buses {
         if let BusEnd::Failed(error) = bus.end {
-            let error = with_advice(&device, error);
+            let error = can_error(error, &failed(bus.bus.device()));
             if !is_known {
                 return Err(error);
             }
             tracing::warn!("{error:#}");
         }
     }
-    print(&text).context("cannot print the VIN")?;
-    if args.json && !is_known {
-        // the object has no place for the reason
-        eprintln!("connector-agent: {in_words}");
-    }
-    Ok(if is_known { ExitCode::SUCCESS } else { ExitCode::from(NO_VIN_STATUS) })
-}
-
-fn print(text: &str) -> io::Result<()> {
-    use std::io::Write as _;
-    writeln!(io::stdout().lock(), "{text}")
-}
-
-/// What to tell a person.
-fn describe(
-    report: &VinReport,
-    buses: &[BusReading],
-    networks: &[(&DoipPort, &DoipReading)],
-    lines: &[LineReading],
-) -> String {
-    let elapsed = report.elapsed.as_millis();
-    let (Some(vin), Some(source), Some(address)) = (report.vin, report.source, report.address) else {
-        return format!("No VIN can be read ({elapsed} ms): {}", why_not(buses, networks, lines));
-    };
-    let mut text = format!("The VIN is {vin}; the ECU at {address} told it by {source}, in {elapsed} ms.");
-    let others: Vec<&Candidate> = report.conflict.iter().filter(|candidate| candidate.vin != vin).collect();
-    for other in others {
-        // writing to a String cannot fail
-        let _ = write!(text, "\nThe ECU at {} disagrees: {}, by {}.", other.address, other.vin, other.source);
-    }
-    text
-}
-
-fn why_not(buses: &[BusReading], networks: &[(&DoipPort, &DoipReading)], lines: &[LineReading]) -> String {
-    let reasons = buses.iter().map(|bus| {
-        let reason = match &bus.end {
-            BusEnd::Told | BusEnd::NotTold => "the vehicle's ECUs tell none".to_owned(),
-            BusEnd::GivenUp(GiveUp::NoNode) => {
-                "nobody is on the bus: is the plug in, and the ignition on?".to_owned()
-            }
-            BusEnd::GivenUp(GiveUp::UnknownBitRate) => {
-                "the bus has none of the bit rates that were tried, so nothing was sent; try --bit-rate"
-                    .to_owned()
-            }
-            BusEnd::GivenUp(GiveUp::Refused) => "the adapter can be set to none of the bit rates".to_owned(),
-            BusEnd::Stopped => "the time was up".to_owned(),
-            BusEnd::Failed(error) => error.to_string(),
-        };
-        format!("on {}, {reason}", bus.bus.device())
-    });
-    let lines = lines.iter().map(|line| {
-        let reason = match &line.error {
-            Some(error) => error.to_string(),
-            None => "no ECU tells one: is the plug in, and the ignition on?".to_owned(),
-        };
-        format!("on {}, {reason}", line.device)
-    });
-    let by_doip = networks.iter().map(|(port, reading)| {
-        let advice = if reading.late.is_some() { "; --budget-ms gives it more" } else { "" };
-        format!("on {}, {}{advice}", port.device, reading.why_not)
-    });
-    reasons.chain(lines).chain(by_doip).collect::<Vec<_>>().join("; ")
-}
-
-/// Opens the K-lines of these names, each to be asked at its bit rates; the error names the one that can't be opened,
-/// and what to do about it.
-pub fn open_lines(lines: Vec<(String, Vec<u32>)>) -> anyhow::Result<Vec<LineToAsk>> {
-    let open = |(name, bit_rates): (String, Vec<u32>)| {
-        let line = hal_kline::open(&name).map_err(|error| line_advice(&name, error))?;
-        Ok(LineToAsk { line, bit_rates })
-    };
-    lines.into_iter().map(open).collect()
-}
-
-fn line_advice(name: &str, error: KLineError) -> anyhow::Error {
-    let kind = match &error {
-        KLineError::Device { source, .. } => Some(source.kind()),
-        _ => None,
-    };
-    let advice = match (&error, kind) {
-        (KLineError::Name(_), _) => "",
-        (_, Some(io::ErrorKind::NotFound)) => {
-            ": it is not there; is it plugged in? `ls /dev/tty*` lists serial devices"
-        }
-        (_, Some(io::ErrorKind::PermissionDenied)) => {
-            ": no permission; run as root, or join the group that owns the device (often dialout)"
-        }
-        (_, Some(io::ErrorKind::ResourceBusy)) => ": another program uses it; end that first",
-        (KLineError::Device { .. }, _) => ": is it plugged in, and does no other program use it?",
-        (KLineError::Unsupported { .. }, _) => ": take an adapter with a UART that can do any bit rate",
-    };
-    anyhow!(error).context(format!("cannot read the VIN from {name}{advice}"))
-}
-
-/// The error with what to do about it.
-fn with_advice(name: &str, error: CanError) -> anyhow::Error {
-    let kind = match &error {
-        CanError::Device { source, .. } => Some(source.kind()),
-        _ => None,
-    };
-    let advice = match (&error, kind) {
-        (CanError::Name(_), _) => "",
-        (_, Some(io::ErrorKind::NotFound)) => {
-            ": it is not there; is it plugged in? `ip link` lists CAN interfaces, `ls /dev/tty*` serial adapters"
-        }
-        (_, Some(io::ErrorKind::PermissionDenied)) => {
-            ": no permission; run as root, or join the group that owns the device (often dialout)"
-        }
-        (_, Some(io::ErrorKind::NetworkDown)) => {
-            ": the interface is down; bring it up with `ip link set DEVICE up type can bitrate 500000`"
-        }
-        (_, Some(io::ErrorKind::ResourceBusy)) => ": another program uses it; end that first",
-        (CanError::Device { .. }, _) => ": is it plugged in, and does no other program use it?",
-        (CanError::Protocol { .. }, _) => ": is it an SLCAN adapter? Unplug it, and plug it in again",
-        (CanError::Unsupported { .. }, _) => ": choose a bit rate that it can do with --bit-rate",
-    };
-    anyhow!(error).context(format!("cannot read the VIN from {name}{advice}"))
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use connector_hal::can::CanId;
     use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 
     use super::*;
-    use crate::vehicle::vin::{VinSource, read};
 
     fn no_doip() -> Hardware {
         Hardware::new([])
@@ -284,63 +223,29 @@ mod tests {
         assert!(parse("vin --budget-ms 5").is_err());
     }
 
-    fn candidate(vin: &str, address: u32) -> Candidate {
-        let address = CanId::try_from(address).unwrap().into();
-        Candidate { vin: vin.parse().unwrap(), source: VinSource::Obd, address }
-    }
-
-    #[test]
-    fn a_person_is_told_in_a_sentence() {
-        let told = [candidate("1M8GDM9AXKP042788", 0x7E8), candidate("WVWZZZ1KZ6W000001", 0x7EA)];
-        let one = VinReport::from_candidates(&told[..1], Duration::from_millis(84));
-        assert_eq!(
-            describe(&one, &[], &[], &[]),
-            "The VIN is 1M8GDM9AXKP042788; the ECU at 0x7E8 told it by OBD, in 84 ms."
-        );
-        let two = VinReport::from_candidates(&told, Duration::from_millis(84));
-        assert_eq!(
-            describe(&two, &[], &[], &[]),
-            "The VIN is 1M8GDM9AXKP042788; the ECU at 0x7E8 told it by OBD, in 84 ms.\n\
-             The ECU at 0x7EA disagrees: WVWZZZ1KZ6W000001, by OBD."
-        );
-    }
-
     #[tokio::test(start_paused = true)]
     async fn an_empty_bus_is_no_error_but_has_its_own_exit_status() {
         let bus = VirtualBus::new(VirtualBusConfig::default());
-        let open = |name: &str| -> BoxFuture<'static, Result<Box<dyn CanBus>, CanError>> {
-            let adapter = bus.attach_adapter(name, VirtualBus::full_capabilities());
-            Box::pin(async move { Ok(Box::new(adapter) as Box<dyn CanBus>) })
+        let adapter = || -> Vec<Box<dyn CanBus>> {
+            vec![Box::new(bus.attach_adapter("can0", VirtualBus::full_capabilities()))]
         };
-        let buses = open_buses(&["can0".to_owned()], open).await.unwrap();
-        let reading = read(buses, &VinSettings::default()).await;
+        let lines = std::future::ready(Vec::new());
+        let reading = read_vehicle(&no_doip(), adapter(), lines, &VinSettings::default()).await;
         assert_eq!(
-            describe(&reading.report, &reading.buses, &[], &[]),
+            in_words(&reading, &[]),
             format!(
-                "No VIN can be read ({} ms): on can0, nobody is on the bus: is the plug in, and the ignition on?",
+                "No VIN could be read ({} ms): on can0, no other node is on the bus: is the plug in, and the ignition on?",
                 reading.report.elapsed.as_millis()
             )
         );
-        let buses = open_buses(&["can0".to_owned()], open).await.unwrap();
-        let status = run(&parse("vin").unwrap(), buses, vec![], &no_doip()).await.unwrap();
+        drop(reading);
+        let status = read_and_print(&parse("vin").unwrap(), adapter(), vec![], &no_doip()).await.unwrap();
         assert_eq!(format!("{status:?}"), format!("{:?}", ExitCode::from(3)));
     }
 
     #[tokio::test]
-    async fn a_bus_that_cannot_be_opened_is_named_with_what_to_do() {
-        let open = |name: &str| -> BoxFuture<'static, Result<Box<dyn CanBus>, CanError>> {
-            let source = io::Error::from(io::ErrorKind::NotFound);
-            let error = CanError::Device { device: name.to_owned(), source };
-            Box::pin(async move { Err(error) })
-        };
-        let error = open_buses(&["can7".to_owned()], open).await.err().unwrap();
-        let text = format!("{error:#}");
-        assert!(text.contains("from can7") && text.contains("ip link"), "{text}");
-    }
-
-    #[tokio::test]
     async fn without_any_bus_the_error_says_how_to_name_one() {
-        let error = run(&parse("vin").unwrap(), vec![], vec![], &no_doip()).await.unwrap_err();
+        let error = read_and_print(&parse("vin").unwrap(), vec![], vec![], &no_doip()).await.unwrap_err();
         assert!(error.to_string().contains("--bus can0"), "{error}");
     }
 
@@ -349,8 +254,9 @@ mod tests {
         let bus = VirtualBus::new(VirtualBusConfig::default());
         let adapter = bus.attach_adapter("can0", VirtualBus::full_capabilities());
         bus.unplug("can0");
-        let error =
-            run(&parse("vin").unwrap(), vec![Box::new(adapter)], vec![], &no_doip()).await.unwrap_err();
+        let error = read_and_print(&parse("vin").unwrap(), vec![Box::new(adapter)], vec![], &no_doip())
+            .await
+            .unwrap_err();
         assert!(format!("{error:#}").contains("can0"), "{error:#}");
     }
 }

@@ -5,29 +5,64 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// The number of characters of a VIN.
+const LENGTH: usize = 17;
+/// Some ECUs put the VIN's length in front of the VIN.
+const LENGTH_BYTE: u8 = 17;
+
 /// A vehicle identification number: 17 characters of A–Z and 0–9 without I, O and Q (ISO 3779).
+///
+/// One character repeated 17 times is a placeholder, not a VIN. Every constructor refuses it.
 ///
 /// Personal data: log it at DEBUG or below.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Vin([u8; 17]);
+pub struct Vin([u8; LENGTH]);
 
-/// Text or bytes that are no VIN.
+/// The reason why text or bytes are not a VIN.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VinError {
+    /// The field contains only null bytes: the ECU was never programmed with a VIN.
+    #[error("the VIN is empty")]
+    Empty,
+    /// One character 17 times, such as the zeros of an ECU that was never programmed with a VIN.
+    #[error("the VIN is a placeholder")]
+    Placeholder,
     /// Not 17 characters.
     #[error("a VIN has 17 characters, not {0}")]
     Length(usize),
-    /// A character that VINs don't have.
+    /// A character that VINs do not contain.
     #[error("a VIN has no character 0x{byte:02X} (at position {position})")]
     Character {
-        /// The byte that was found.
+        /// The invalid byte.
         byte: u8,
-        /// Where, counted from 1.
+        /// The byte's position, counted from 1.
         position: usize,
     },
 }
 
 impl Vin {
+    /// Reads the VIN from a message field, which may be longer than the VIN.
+    ///
+    /// A length byte in front of the VIN is removed, and so is padding on either side: null bytes, and besides them either
+    /// spaces or 0xFF.
+    ///
+    /// # Errors
+    ///
+    /// The field contains no VIN, a placeholder, or anything besides the VIN and its padding.
+    pub fn from_field(field: &[u8]) -> Result<Self, VinError> {
+        let field = trim(field, 0x00);
+        let field = match field {
+            [LENGTH_BYTE, rest @ ..] => trim(rest, 0x00),
+            _ => field,
+        };
+        if field.is_empty() {
+            return Err(VinError::Empty);
+        }
+        let unpadded = [b' ', 0xFF].into_iter().map(|padding| trim(field, padding));
+        let vin = unpadded.into_iter().find(|unpadded| unpadded.len() == LENGTH).unwrap_or(field);
+        Self::try_from(vin)
+    }
+
     /// The VIN's characters.
     pub fn as_str(&self) -> &str {
         // only ASCII is ever stored
@@ -46,6 +81,17 @@ impl Vin {
     }
 }
 
+/// Removes this byte from both ends.
+fn trim(mut field: &[u8], padding: u8) -> &[u8] {
+    loop {
+        field = match field {
+            [first, rest @ ..] if *first == padding => rest,
+            [rest @ .., last] if *last == padding => rest,
+            _ => return field,
+        };
+    }
+}
+
 /// The value of a character in the check digit's sum.
 fn transliterate(byte: u8) -> u32 {
     u32::from(match byte {
@@ -61,13 +107,14 @@ impl TryFrom<&[u8]> for Vin {
     type Error = VinError;
 
     fn try_from(bytes: &[u8]) -> Result<Self, VinError> {
-        let array: [u8; 17] = bytes.try_into().map_err(|_| VinError::Length(bytes.len()))?;
+        let array: [u8; LENGTH] = bytes.try_into().map_err(|_| VinError::Length(bytes.len()))?;
         let allowed =
             |byte: &u8| byte.is_ascii_digit() || byte.is_ascii_uppercase() && !b"IOQ".contains(byte);
-        match array.iter().enumerate().find(|(_, byte)| !allowed(byte)) {
-            Some((index, byte)) => Err(VinError::Character { byte: *byte, position: index + 1 }),
-            None => Ok(Self(array)),
+        if let Some((index, byte)) = array.iter().enumerate().find(|(_, byte)| !allowed(byte)) {
+            return Err(VinError::Character { byte: *byte, position: index + 1 });
         }
+        let [first, rest @ ..] = &array;
+        if rest.iter().all(|byte| byte == first) { Err(VinError::Placeholder) } else { Ok(Self(array)) }
     }
 }
 
@@ -121,5 +168,51 @@ mod tests {
         let error = "1M8GDM9AXKPO42788".parse::<Vin>().unwrap_err();
         assert_eq!(error, VinError::Character { byte: b'O', position: 12 });
         assert_eq!("WVW".parse::<Vin>().unwrap_err(), VinError::Length(3));
+    }
+
+    #[test]
+    fn no_constructor_takes_a_placeholder_for_a_vin() {
+        for character in ["0", "1", "A", "X"] {
+            let text = character.repeat(17);
+            assert_eq!(text.parse::<Vin>(), Err(VinError::Placeholder));
+            assert_eq!(Vin::try_from(text.as_bytes()), Err(VinError::Placeholder));
+            assert_eq!(Vin::from_field(text.as_bytes()), Err(VinError::Placeholder));
+            assert!(serde_json::from_str::<Vin>(&format!("\"{text}\"")).is_err());
+        }
+        assert!("00000000000000001".parse::<Vin>().is_ok());
+    }
+
+    #[test]
+    fn a_padded_placeholder_is_still_a_placeholder() {
+        for padding in [0x00, 0xFF, b' '] {
+            let field = [&[padding; 2][..], &[b'0'; 17], &[padding; 2]].concat();
+            assert_eq!(Vin::from_field(&field), Err(VinError::Placeholder), "0x{padding:02X}");
+        }
+    }
+
+    #[test]
+    fn a_field_of_padding_alone_has_no_vin() {
+        for padding in [0x00, 0xFF, b' '] {
+            for length in [1, 16, 17, 18, 24, 40] {
+                assert!(Vin::from_field(&vec![padding; length]).is_err(), "{length} times 0x{padding:02X}");
+            }
+        }
+        assert_eq!(Vin::from_field(&[]), Err(VinError::Empty));
+    }
+
+    #[test]
+    fn padding_on_either_side_is_removed_and_mixed_padding_is_not() {
+        let vin = "1M8GDM9AXKP042788";
+        let field = |before: &[u8], after: &[u8]| Vin::from_field(&[before, vin.as_bytes(), after].concat());
+        for padding in [0x00, 0xFF, b' '] {
+            for (before, after) in [(0, 0), (0, 7), (7, 0), (1, 1), (3, 40)] {
+                let found = field(&vec![padding; before], &vec![padding; after]);
+                assert_eq!(found.unwrap().as_str(), vin, "{before} and {after} times 0x{padding:02X}");
+            }
+        }
+        assert!(field(b" ", b"\xFF").is_err());
+        assert!(field(b"", b" \xFF").is_err());
+        assert!(field(b"1", b"").is_err());
+        assert!(field(b" ", b" 1").is_err());
     }
 }

@@ -1,8 +1,7 @@
-//! The hardware as the agent uses it: which devices stand behind the OBD connector's pins, and how they are opened.
+//! The devices behind the pins of the OBD connector, and how they are opened.
 
 use std::sync::Arc;
 
-use crate::config::{CanPort, DoipPort, KlinePort};
 use connector_hal::board::ActivationLine;
 use connector_hal::can::{CanBus, CanError};
 use connector_hal::future::BoxFuture;
@@ -10,14 +9,15 @@ use connector_hal::kline::OpeningKLine;
 use connector_hal::timer::TimerKind;
 
 use crate::config::doip::{DoipConfig, NetworkConfig};
+use crate::config::{CanPort, DoipPort, KlinePort};
 use crate::vehicle::doip_network::linux::{LinuxNetworks, Purpose};
-use crate::vehicle::doip_network::network::{LinkError, Network};
+use crate::vehicle::doip_network::network::{Network, NetworkError};
 
 /// Opens a CAN device by its name.
 pub type OpenCan = dyn Fn(&str) -> BoxFuture<'static, Result<Box<dyn CanBus>, CanError>> + Send + Sync;
 
-/// Opens the network behind DoIP's pins, set up as the network configuration says.
-pub type OpenDoip = dyn Fn(&DoipPort, &NetworkConfig, Purpose) -> BoxFuture<'static, Result<Box<dyn Network>, LinkError>>
+/// Opens the network behind the pins of DoIP, with this network configuration.
+pub type OpenDoip = dyn Fn(&DoipPort, &NetworkConfig, Purpose) -> BoxFuture<'static, Result<Box<dyn Network>, NetworkError>>
     + Send
     + Sync;
 
@@ -31,7 +31,7 @@ pub struct Hardware {
     pub can_ports: Arc<[CanPort]>,
     /// The K-lines.
     pub kline_ports: Arc<[KlinePort]>,
-    /// The pin of terminal 15, where the board can tell it.
+    /// The pin of terminal 15, if the board can read terminal 15.
     pub terminal15: Option<u8>,
     /// Opens one of the CAN buses.
     pub open_can: Arc<OpenCan>,
@@ -39,16 +39,16 @@ pub struct Hardware {
     pub open_kline: Arc<OpenKline>,
     /// The DoIP networks.
     pub doip_ports: Arc<[DoipPort]>,
-    /// Opens one of them.
+    /// Opens one of the DoIP networks.
     pub open_doip: Arc<OpenDoip>,
-    /// How DoIP networks are entered.
+    /// The configuration of the DoIP networks.
     pub doip: Arc<DoipConfig>,
-    /// Which timers the buses' protocols run by.
+    /// The timers of the bus protocols.
     pub timer: TimerKind,
 }
 
 impl Hardware {
-    /// The real devices behind these CAN ports, and no other port.
+    /// The real devices behind these CAN ports, without other ports.
     pub fn new(can_ports: impl Into<Arc<[CanPort]>>) -> Self {
         let open_can: Arc<OpenCan> = Arc::new(|device: &str| {
             let device = device.to_owned();
@@ -71,7 +71,7 @@ impl Hardware {
         }
     }
 
-    /// The same with these DoIP networks, whose gateways the line wakes.
+    /// Adds these DoIP networks. The activation line wakes their gateways.
     #[must_use]
     pub fn with_doip(
         self,

@@ -8,11 +8,13 @@ use connector_hal::future::BoxFuture;
 /// The pause before a lost device is opened again. An adapter that is plugged in again is ready within a second.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A device of type `D` that is opened in the background, and opened again one second after it was lost.
+/// A device of type `D` that is opened in the background, and opened again after a pause when it was lost. By default, the
+/// pause is one second.
 ///
-/// [`Reopened::poll`] opens the device, [`Reopened::lose`] gives it up. The owner decides what counts as a loss.
+/// [`Reopened::poll`] opens the device, [`Reopened::lose`] closes it. The owner decides what counts as a loss.
 pub struct Reopened<D, E> {
     progress: OpeningProgress<D, E>,
+    pause: Duration,
 }
 
 /// A future that opens a device or makes it start again.
@@ -27,7 +29,23 @@ enum OpeningProgress<D, E> {
 impl<D, E> Reopened<D, E> {
     /// A device that this future opens.
     pub fn new(opening: OpeningDevice<D, E>) -> Self {
-        Self { progress: OpeningProgress::Opening(opening) }
+        Self { progress: OpeningProgress::Opening(opening), pause: RETRY_AFTER }
+    }
+
+    /// A device that the first [`Reopened::poll`] opens.
+    pub fn closed(now: Instant) -> Self {
+        Self { progress: OpeningProgress::Lost { retry_at: now }, pause: RETRY_AFTER }
+    }
+
+    /// A device that is open already.
+    pub fn open(device: D) -> Self {
+        Self { progress: OpeningProgress::Open(device), pause: RETRY_AFTER }
+    }
+
+    /// The same device with another pause before each new attempt.
+    #[must_use]
+    pub fn with_pause(self, pause: Duration) -> Self {
+        Self { pause, ..self }
     }
 
     /// Opens the device; ready each time an attempt succeeds or fails.
@@ -37,7 +55,7 @@ impl<D, E> Reopened<D, E> {
     ///
     /// # Errors
     ///
-    /// The attempt failed. The next attempt begins one second after `now`.
+    /// The attempt failed. The next attempt begins after the pause.
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -71,12 +89,12 @@ impl<D, E> Reopened<D, E> {
 
     /// Closes the device and begins the pause before the next attempt.
     pub fn lose(&mut self, now: Instant) {
-        self.progress = OpeningProgress::Lost { retry_at: now + RETRY_AFTER };
+        self.progress = OpeningProgress::Lost { retry_at: now + self.pause };
     }
 
     /// Takes the open device out; the pause before the next attempt begins.
     pub fn take(&mut self, now: Instant) -> Option<D> {
-        let lost = OpeningProgress::Lost { retry_at: now + RETRY_AFTER };
+        let lost = OpeningProgress::Lost { retry_at: now + self.pause };
         match std::mem::replace(&mut self.progress, lost) {
             OpeningProgress::Open(device) => Some(device),
             other => {
@@ -108,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    type Device = Reopened<u8, &'static str>;
+    type TestDevice = Reopened<u8, &'static str>;
 
     fn opening(result: Result<u8, &'static str>) -> OpeningDevice<u8, &'static str> {
         Box::pin(async move { result })
@@ -117,7 +135,7 @@ mod tests {
     #[test]
     fn a_device_that_could_not_be_opened_is_tried_again_after_a_second() {
         let (mut cx, start) = (Context::from_waker(Waker::noop()), Instant::now());
-        let mut device = Device::new(opening(Err("unplugged")));
+        let mut device = TestDevice::new(opening(Err("unplugged")));
         let untouched = || -> OpeningDevice<u8, &'static str> { panic!("it is not yet time") };
         assert_eq!(device.poll(&mut cx, start, untouched), Poll::Ready(Err("unplugged")));
         assert_eq!((device.get(), device.retry_at()), (None, Some(start + RETRY_AFTER)));
@@ -129,9 +147,37 @@ mod tests {
     }
 
     #[test]
+    fn a_closed_device_is_opened_by_the_first_poll() {
+        let (mut cx, start) = (Context::from_waker(Waker::noop()), Instant::now());
+        let mut device = TestDevice::closed(start);
+        assert_eq!(device.retry_at(), Some(start));
+        assert_eq!(device.poll(&mut cx, start, || opening(Ok(7))), Poll::Ready(Ok(())));
+        assert_eq!(device.get(), Some(&7));
+    }
+
+    #[test]
+    fn the_pause_can_be_another() {
+        let (mut cx, start) = (Context::from_waker(Waker::noop()), Instant::now());
+        let mut device = TestDevice::open(7).with_pause(5 * RETRY_AFTER);
+        device.lose(start);
+        assert_eq!(device.retry_at(), Some(start + 5 * RETRY_AFTER));
+        let later = start + 5 * RETRY_AFTER;
+        assert_eq!(device.poll(&mut cx, later, || opening(Err("unplugged"))), Poll::Ready(Err("unplugged")));
+        assert_eq!(device.retry_at(), Some(later + 5 * RETRY_AFTER));
+    }
+
+    #[test]
+    fn an_attempt_that_is_given_up_is_dropped() {
+        let (answer, opened) = tokio::sync::oneshot::channel::<Result<u8, &'static str>>();
+        let mut device = TestDevice::new(Box::pin(async { opened.await.unwrap() }));
+        device.lose(Instant::now());
+        assert!(answer.is_closed());
+    }
+
+    #[test]
     fn an_open_device_is_given_up_or_restarted() {
         let (mut cx, start) = (Context::from_waker(Waker::noop()), Instant::now());
-        let mut device = Device::new(opening(Ok(7)));
+        let mut device = TestDevice::new(opening(Ok(7)));
         let again = || opening(Ok(9));
         assert_eq!(device.poll(&mut cx, start, again), Poll::Ready(Ok(())));
         device.restart(start, |old| opening(Ok(old + 1)));

@@ -1,28 +1,28 @@
-//! When the VIN is to be read again: the vehicle may be another one than before.
+//! Reasons to read the VIN again: the vehicle may have changed.
 
 use std::time::{Duration, Instant};
 
-/// A bus silent for this long is asleep, or unplugged.
+/// A bus that was silent for this long is asleep or unplugged.
 pub const DEFAULT_SILENCE: Duration = Duration::from_secs(10);
 
-/// Why the VIN is to be read again.
+/// The reason to read the VIN again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WakeReason {
     /// A gateway announced another VIN by DoIP.
     Announcement,
-    /// A DoIP network has its address, for which the last reading had no time.
+    /// A DoIP network that was not ready for the last reading has its address.
     Network,
-    /// Terminal 15 was off, and is on again.
+    /// Terminal 15 was off and is on again.
     Ignition,
     /// Frames came after a long silence.
     Bus,
-    /// The adapter was gone, and is there again.
+    /// The adapter was gone and is back.
     Device,
 }
 
-/// Watches ignition, buses and adapters, and tells when to read the VIN again.
+/// Detects from ignition, bus and adapter when to read the VIN again.
 ///
-/// The reading at start is the caller's: what was there when the watch began is no news.
+/// The first reading is up to the caller: the state at the start is not a reason.
 #[derive(Debug, Clone)]
 pub struct WakeWatch {
     silence: Duration,
@@ -32,27 +32,27 @@ pub struct WakeWatch {
 }
 
 impl WakeWatch {
-    /// A watch that takes a bus silent for `silence` as asleep.
+    /// A watch for which a bus is asleep after `silence`.
     pub fn new(silence: Duration, now: Instant) -> Self {
         Self { silence, last_frame: now, ignition: None, device_present: true }
     }
 
-    /// A frame of another node was received, an error frame not counted.
+    /// A frame of another node was received. Error frames do not count.
     pub fn handle_frame(&mut self, now: Instant) -> Option<WakeReason> {
         let silent_for = now.saturating_duration_since(self.last_frame);
         self.last_frame = self.last_frame.max(now);
         (silent_for >= self.silence).then_some(WakeReason::Bus)
     }
 
-    /// Terminal 15 as the board tells it; `None` while it can't.
+    /// The state of terminal 15; `None` while it is unknown.
     pub fn handle_ignition(&mut self, ignition: Option<bool>) -> Option<WakeReason> {
-        // what can't be told for a while is no change
+        // a time without a known state is no change
         let now = ignition?;
         let before = self.ignition.replace(now);
         (before == Some(false) && now).then_some(WakeReason::Ignition)
     }
 
-    /// Whether the adapter is there.
+    /// The adapter is present or gone.
     pub fn handle_device(&mut self, present: bool) -> Option<WakeReason> {
         let before = std::mem::replace(&mut self.device_present, present);
         (!before && present).then_some(WakeReason::Device)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use connector_agent::config::doip::{DoipConfig, NetworkConfig};
 use connector_agent::config::doip_device::{DoipDevice, socket_address};
 use connector_agent::vehicle::doip_network::linux::{LinuxNetworks, Purpose};
-use connector_agent::vehicle::doip_network::network::{LinkError, Network};
+use connector_agent::vehicle::doip_network::network::{Network, NetworkError};
 use connector_hal::ethernet::{AddressWatch, ArpPacket, ArpSocket, Interface};
 use connector_hal::future::BoxFuture;
 use connector_operator::doip_entity::ListenConfig;
@@ -216,7 +216,7 @@ impl Rig {
         device: &str,
         network: &NetworkConfig,
         purpose: Purpose,
-    ) -> Result<Box<dyn Network>, LinkError> {
+    ) -> Result<Box<dyn Network>, NetworkError> {
         let config = DoipConfig { address_wait: HANG, ..DoipConfig::default() };
         let networks = LinuxNetworks::new(Arc::new(config), None);
         let device: DoipDevice = device.parse().unwrap();
@@ -328,8 +328,8 @@ struct Kept {
 }
 
 impl Network for Kept {
-    fn everybody(&self) -> Vec<connector_agent::protocol::doip::discovery::Destination> {
-        self.network.everybody()
+    fn destinations(&self) -> Vec<connector_agent::protocol::doip::discovery::Destination> {
+        self.network.destinations()
     }
 
     fn poll_receive(
@@ -356,7 +356,7 @@ impl Network for Kept {
         'static,
         Result<
             Box<dyn connector_agent::vehicle::doip_network::network::Stream>,
-            connector_agent::vehicle::doip_network::network::ConnectError,
+            connector_agent::vehicle::doip_network::network::GatewayConnectError,
         >,
     > {
         self.network.connect(gateway, tls)

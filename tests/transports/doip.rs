@@ -10,16 +10,20 @@ use connector_agent::config::DoipPort;
 use connector_agent::config::VinSettings;
 use connector_agent::config::doip::{DoipConfig, NetworkConfig};
 use connector_agent::config::doip_device::DoipDevice;
+use connector_agent::protocol::doip::codec::{Decoded, StreamDecoder};
 use connector_agent::protocol::doip::connection::{Connection, ConnectionError, ConnectionSettings, Event};
 use connector_agent::protocol::doip::discovery::{Destination, Discovery, DiscoveryEvent, Question};
-use connector_agent::protocol::doip::{HeaderNackCode, LogicalAddress, NodeType, PowerMode};
+use connector_agent::protocol::doip::{
+    ActivationResponse, DiagnosticAck, DiagnosticMessage, HeaderNackCode, LogicalAddress, Message, NodeType,
+    Payload, PowerMode, ProtocolVersion,
+};
 use connector_agent::tls::gateway::DoipTlsConfig;
 use connector_agent::vehicle::doip_network::client::{Client, ClientError, ClientEvent};
 use connector_agent::vehicle::doip_network::explorer::Explorer;
 use connector_agent::vehicle::doip_network::linux::{LinuxNetworks, Purpose};
 use connector_agent::vehicle::doip_network::network::Network;
 use connector_agent::vehicle::hardware::Hardware;
-use connector_agent::vehicle::vin::{VinReport, VinSource, by_doip, read_beside};
+use connector_agent::vehicle::vin::{VinReport, VinSource, networks_to_read, read_can_and_doip};
 use connector_operator::doip_entity::tls::EntityTls;
 use connector_operator::doip_entity::{Answer, ListenConfig};
 use connector_sim::vehicle::doip::{Carrier, DoipRecording, GATEWAY, Speaker};
@@ -75,18 +79,23 @@ async fn activate(gateway: SocketAddr, tls: DoipTlsConfig, by_tls: bool) -> Resu
 }
 
 async fn read_vin(gateway: &DoipGateway) -> VinReport {
-    let hardware = hardware(gateway.addresses().tcp, DoipConfig::default());
+    read_vin_at(gateway.addresses().tcp).await
+}
+
+async fn read_vin_at(gateway: SocketAddr) -> VinReport {
+    let hardware = hardware(gateway, DoipConfig::default());
     let settings = VinSettings { budget: LONG, ..VinSettings::default() };
-    read_beside(Vec::new(), by_doip(&hardware, settings.budget), &settings).await.report
+    read_can_and_doip(Vec::new(), networks_to_read(&hardware, settings.budget), &settings).await.report
 }
 
 /// The reason why no VIN could be read at this address within `budget`.
 async fn why_not(gateway: SocketAddr, tls: DoipTlsConfig, budget: Duration) -> String {
     let hardware = hardware(gateway, DoipConfig { tls, ..DoipConfig::default() });
     let settings = VinSettings { budget, ..VinSettings::default() };
-    let reading = read_beside(Vec::new(), by_doip(&hardware, settings.budget), &settings).await;
+    let reading =
+        read_can_and_doip(Vec::new(), networks_to_read(&hardware, settings.budget), &settings).await;
     assert_eq!(reading.report.vin, None);
-    let [other] = reading.others.as_slice() else { panic!("{}", reading.others.len()) };
+    let [other] = reading.networks.as_slice() else { panic!("{}", reading.networks.len()) };
     other.why_not.clone()
 }
 
@@ -276,7 +285,8 @@ async fn without_a_gateway_there_is_no_vin_after_the_budget_and_no_error() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let hardware = hardware(nobody, DoipConfig::default());
     let settings = VinSettings { budget: Duration::from_millis(100), ..VinSettings::default() };
-    let reading = read_beside(Vec::new(), by_doip(&hardware, settings.budget), &settings).await;
+    let reading =
+        read_can_and_doip(Vec::new(), networks_to_read(&hardware, settings.budget), &settings).await;
     assert_eq!(reading.report.vin, None);
 }
 
@@ -286,7 +296,7 @@ async fn status_and_power_mode_are_told_when_asked_for() {
     let address = gateway.addresses().tcp;
     let mut explorer = Explorer::new(network(address, DoipTlsConfig::default()).await);
     let now = Instant::now();
-    explorer.ask_everybody(now, Question::Anybody);
+    explorer.ask_all(now, Question::Anybody);
     let mut asked = false;
     let told = async {
         loop {
@@ -378,6 +388,80 @@ async fn hostile<F: Future<Output = ()> + Send + 'static>(
         act(stream).await;
     });
     address
+}
+
+/// A gateway that does not identify itself, and that answers the requests for the VIN in this order, the last one
+/// every time after that.
+async fn scripted(answers: Vec<Vec<u8>>) -> SocketAddr {
+    hostile(move |mut stream| async move {
+        let mut decoder = StreamDecoder::new(4096);
+        let mut answers = answers.into_iter().peekable();
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+            decoder.handle_bytes(&buffer[..read]);
+            while let Some(Decoded::Message(message)) = decoder.poll_message().unwrap() {
+                let payloads: Vec<Payload> = match message.payload {
+                    Payload::ActivationRequest(_) => {
+                        let (code, oem) = (0x10.into(), None);
+                        vec![ActivationResponse { tester: TESTER, entity: GATEWAY, code, oem }.into()]
+                    }
+                    Payload::Diagnostic(request) => {
+                        assert_eq!(request.data, [0x22, 0xF1, 0x90]);
+                        let answer = answers.peek().unwrap().clone();
+                        if answers.len() > 1 {
+                            answers.next();
+                        }
+                        let ack =
+                            DiagnosticAck { source: GATEWAY, target: TESTER, code: 0, previous: vec![] };
+                        let answer = DiagnosticMessage { source: GATEWAY, target: TESTER, data: answer };
+                        vec![ack.into(), answer.into()]
+                    }
+                    other => panic!("{other:?}"),
+                };
+                for payload in payloads {
+                    let bytes = Message::new(ProtocolVersion::V2012, payload).encode().unwrap();
+                    stream.write_all(&bytes).await.unwrap();
+                }
+            }
+        }
+    })
+    .await
+}
+
+fn positive(data: &[u8]) -> Vec<u8> {
+    [&[0x62, 0xF1, 0x90], data].concat()
+}
+
+#[tokio::test]
+async fn a_busy_gateway_is_asked_again_and_a_padded_vin_is_a_vin() {
+    let vin = golf().record.vin.unwrap();
+    let busy = || vec![0x7F, 0x22, 0x21];
+    for padding in [0x00, 0xFF, b' '] {
+        let padded = positive(&[&[padding; 2][..], vin.as_str().as_bytes(), &[padding; 3]].concat());
+        let report = read_vin_at(scripted(vec![busy(), busy(), busy(), padded]).await).await;
+        assert_eq!(report.vin, Some(vin), "0x{padding:02X}");
+        assert_eq!((report.source, report.address), (Some(VinSource::Doip), Some(GATEWAY.into())));
+    }
+}
+
+#[tokio::test]
+async fn a_busy_gateway_is_asked_within_the_budget_only() {
+    let gateway = scripted(vec![vec![0x7F, 0x22, 0x21]]).await;
+    let budget = Duration::from_millis(1500);
+    let start = Instant::now();
+    let why = why_not(gateway, DoipTlsConfig::default(), budget).await;
+    assert!(start.elapsed() >= budget);
+    assert!(why.contains("busy (0x21)"), "{why}");
+}
+
+#[tokio::test]
+async fn a_placeholder_is_not_a_vin_whether_announced_or_answered() {
+    let answered = scripted(vec![positive(&[b'0'; 17])]).await;
+    let why = why_not(answered, DoipTlsConfig::default(), Duration::from_millis(1500)).await;
+    assert!(why.contains("the VIN is a placeholder"), "{why}");
+    // the gateway is asked instead
+    let announced = gateway(|config| config.entity.announcement.vin = [b'0'; 17]).await;
+    assert_eq!(read_vin(&announced).await.vin, golf().record.vin);
 }
 
 async fn error_of(gateway: SocketAddr) -> ClientError {

@@ -50,6 +50,33 @@ async fn an_ecu_that_has_the_obd_function_tells_its_vin_within_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_busy_ecu_is_asked_again_and_not_forever() {
+    let busy =
+        |busy| KlineEcuConfig { misbehaviour: Misbehaviour { busy, ..Misbehaviour::default() }, ..ecu(0x11) };
+    let (reading, vehicle, _) = read_from(&[busy(2)], DEFAULT_KLINE_BUDGET).await;
+    assert_eq!(reading.candidates.first().map(|told| told.vin.as_str()), Some(VIN));
+    let requests = vehicle.with_ecu(0, |ecu| ecu.requests().to_vec()).unwrap();
+    assert_eq!(requests, [vec![0x1A, 0x90], vec![0x1A, 0x90], vec![0x1A, 0x90], vec![0x82]]);
+    assert_eq!(vehicle.anomalies(), []);
+    let (reading, vehicle, _) = read_from(&[busy(u32::MAX)], DEFAULT_KLINE_BUDGET).await;
+    assert_eq!(reading.candidates.len(), 0);
+    let requests = vehicle.with_ecu(0, |ecu| ecu.requests().to_vec()).unwrap();
+    assert_eq!(
+        requests,
+        [vec![0x1A, 0x90], vec![0x1A, 0x90], vec![0x1A, 0x90], vec![0x09, 0x02], vec![0x82]]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_padded_vin_is_a_vin_and_a_placeholder_is_not() {
+    let vin = |vin: &str| KlineEcuConfig { vin: Some(vin.to_owned()), ..ecu(0x11) };
+    let (reading, _, _) = read_from(&[vin("   WVWZZZ1KZ6W000001  ")], DEFAULT_KLINE_BUDGET).await;
+    assert_eq!(reading.candidates.first().map(|told| told.vin.as_str()), Some(VIN));
+    let (reading, _, _) = read_from(&[vin("00000000000000000")], DEFAULT_KLINE_BUDGET).await;
+    assert_eq!(reading.candidates.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_engine_without_the_function_is_asked_by_its_address() {
     for address in [0x11, 0x10] {
         let alone = KlineEcuConfig { functions: Vec::new(), slow: false, ..ecu(address) };

@@ -12,7 +12,7 @@ use connector_hal::bus::BusStatus;
 use connector_hal::can::slcan::{Slcan, SlcanAdapter};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{
-    CanBus, CanBusExt, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings,
+    CanBus, CanBusExt, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanId, CanSettings,
 };
 use connector_hal::future::BoxFuture;
 use connector_test_support::id;
@@ -149,7 +149,7 @@ async fn a_vehicle_without_vin_is_known_within_half_a_second() {
     );
     let reading = read_one(&bus).await;
     assert_eq!(vin(&reading), None);
-    assert!(matches!(reading.buses[0].end, BusEnd::NotTold));
+    assert!(matches!(reading.buses[0].end, BusEnd::NotAnswered));
     assert!(reading.report.elapsed < Duration::from_millis(500), "{:?}", reading.report.elapsed);
     assert_eq!(reading.buses[0].bit_rate, Some(500_000));
 }
@@ -240,7 +240,7 @@ async fn an_adapter_that_is_pulled_out_is_reported_and_the_others_go_on() {
     let reading = read(vec![Box::new(pulled), Box::new(adapter)], &VinSettings::default()).await;
     assert_eq!(vin(&reading), Some(VIN));
     assert!(matches!(reading.buses[0].end, BusEnd::Failed(_)));
-    assert!(matches!(reading.buses[1].end, BusEnd::Told));
+    assert!(matches!(reading.buses[1].end, BusEnd::Answered));
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,6 +261,21 @@ async fn an_adapter_that_never_starts_ends_the_reading() {
     spy.starts_in = Duration::from_secs(3600);
     let reading = read(vec![spy], &VinSettings::default()).await;
     assert!(matches!(reading.buses[0].end, BusEnd::Stopped));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_the_adapter_refuses_is_not_sent_and_the_reading_continues() {
+    let bus = bus(500_000, 0.3);
+    attach(&bus, vec![obd_ecu(VIN)]);
+    let (mut spy, _) = Spy::on(&bus);
+    spy.refuses = vec![id(0x18DB_33F1)];
+    let reading = read(vec![spy], &VinSettings::default()).await;
+    assert_eq!(vin(&reading), Some(VIN));
+    let (mut spy, sent) = Spy::on(&bus);
+    spy.refuses = vec![id(0x7DF), id(0x18DB_33F1)];
+    let reading = read(vec![spy], &VinSettings::default()).await;
+    assert!(matches!(reading.buses[0].end, BusEnd::NotAnswered), "{:?}", reading.buses[0].end);
+    assert!(sent.lock().unwrap().iter().any(|(_, frame)| frame.id() == id(0x7E0)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -317,14 +332,22 @@ struct Spy {
     starts_in: Duration,
     /// Whether the adapter reports no errors.
     deaf: bool,
+    /// The frames that the adapter refuses, by their identifiers.
+    refuses: Vec<CanId>,
 }
 
 impl Spy {
     fn on(bus: &VirtualBus) -> (Box<Self>, Sent) {
         let adapter = Box::new(bus.attach_adapter(ADAPTER, VirtualBus::full_capabilities()));
         let sent = Sent::default();
-        let spy =
-            Self { adapter, bit_rate: 0, sent: Arc::clone(&sent), starts_in: Duration::ZERO, deaf: false };
+        let spy = Self {
+            adapter,
+            bit_rate: 0,
+            sent: Arc::clone(&sent),
+            starts_in: Duration::ZERO,
+            deaf: false,
+            refuses: Vec::new(),
+        };
         (Box::new(spy), sent)
     }
 }
@@ -360,6 +383,10 @@ impl CanBus for Spy {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: &CanFrame) -> Poll<Result<(), CanError>> {
+        if self.refuses.contains(&frame.id()) {
+            let what = format!("send {}", frame.id());
+            return Poll::Ready(Err(CanError::Unsupported { device: self.device().to_owned(), what }));
+        }
         let taken = self.adapter.poll_send(cx, frame);
         if let Poll::Ready(Ok(())) = taken {
             self.sent.lock().unwrap().push((self.bit_rate, *frame));

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use connector_agent::vehicle::vin::{
-    Candidate, EcuAddress, Outcome, Reader, ReaderEvent, ReaderSettings, VinReport, VinSource,
+    Candidate, EcuAddress, ReaderEvent, ReaderOutcome, ReaderSettings, VinReader, VinReport, VinSource,
 };
 use connector_hal::bus::BusState;
 use connector_hal::can::CanFrame;
@@ -32,13 +32,13 @@ enum Adapter {
 
 /// A frame on its way, by its sender.
 enum OnWire {
-    Reader(CanFrame),
+    VinReader(CanFrame),
     Ecu(usize, CanFrame),
     Other(CanFrame),
 }
 
 struct Rig {
-    reader: Reader,
+    reader: VinReader,
     adapter: Adapter,
     ecus: Vec<Ecu>,
     wire: VecDeque<(Instant, OnWire)>,
@@ -52,7 +52,7 @@ impl Rig {
     fn new(alive: bool, adapter: Adapter, ecus: Vec<Ecu>) -> Self {
         let now = Instant::now();
         let confirms_transmission = adapter != Adapter::TakesOnly;
-        let reader = Reader::new(ReaderSettings { until: now + BUDGET, alive, confirms_transmission });
+        let reader = VinReader::new(ReaderSettings { until: now + BUDGET, alive, confirms_transmission });
         Self { reader, adapter, ecus, wire: VecDeque::new(), start: now, now, sent: Vec::new() }
     }
 
@@ -66,7 +66,7 @@ impl Rig {
     }
 
     /// Runs to the end; returns the outcome and the report.
-    fn run(&mut self) -> (Outcome, VinReport) {
+    fn run(&mut self) -> (ReaderOutcome, VinReport) {
         loop {
             while let Some(frame) = self.reader.poll_transmit(self.now) {
                 self.sent.push((self.now - self.start, frame));
@@ -74,7 +74,7 @@ impl Rig {
                     self.reader.handle_transmitted(self.now);
                 }
                 if self.adapter != Adapter::Alone {
-                    self.wire.push_back((self.now + FRAME_TIME, OnWire::Reader(frame)));
+                    self.wire.push_back((self.now + FRAME_TIME, OnWire::VinReader(frame)));
                 }
             }
             while let Some(event) = self.reader.poll_event() {
@@ -101,7 +101,7 @@ impl Rig {
     fn deliver(&mut self) {
         while let Some(index) = self.wire.iter().position(|(at, _)| *at <= self.now) {
             match self.wire.remove(index).unwrap().1 {
-                OnWire::Reader(frame) => {
+                OnWire::VinReader(frame) => {
                     if self.adapter == Adapter::Confirms {
                         self.reader.handle_transmitted(self.now);
                     }
@@ -144,8 +144,8 @@ fn told(report: &VinReport) -> (&str, VinSource, u32) {
 fn the_vin_is_read_by_obd_with_these_frames() {
     let now = Instant::now();
     let settings = ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true };
-    let mut reader = Reader::new(settings);
-    let send = |reader: &mut Reader| {
+    let mut reader = VinReader::new(settings);
+    let send = |reader: &mut VinReader| {
         let frame = reader.poll_transmit(now).map(|frame| frame.to_string());
         reader.handle_transmitted(now);
         frame
@@ -161,10 +161,10 @@ fn the_vin_is_read_by_obd_with_these_frames() {
     reader.handle_frame(now, &frame(b"\x22P042788"));
     let candidate =
         Candidate { vin: VIN.parse().unwrap(), source: VinSource::Obd, address: id(0x7E8).into() };
-    assert_eq!(reader.poll_event(), Some(ReaderEvent::Told(candidate)));
+    assert_eq!(reader.poll_event(), Some(ReaderEvent::Answered(candidate)));
     assert_eq!(reader.poll_event(), None);
     reader.handle_timeout(now + STAGE);
-    assert_eq!(reader.poll_event(), Some(ReaderEvent::Finished(Outcome::Told)));
+    assert_eq!(reader.poll_event(), Some(ReaderEvent::Finished(ReaderOutcome::Answered)));
     assert_eq!(reader.poll_timeout(), None);
 }
 
@@ -172,7 +172,7 @@ fn the_vin_is_read_by_obd_with_these_frames() {
 fn a_vin_told_by_obd_ends_the_asking_as_soon_as_others_had_their_time() {
     let mut rig = Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN))]);
     let (outcome, report) = rig.run();
-    assert_eq!(outcome, Outcome::Told);
+    assert_eq!(outcome, ReaderOutcome::Answered);
     assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
     assert_eq!(report.elapsed, FRAME_TIME + STAGE);
     assert_eq!(rig.requests(), [(0x7DF, OBD.to_vec()), (0x18DB_33F1, OBD.to_vec())]);
@@ -217,7 +217,7 @@ fn every_address_and_service_is_found() {
 fn a_vehicle_without_a_vin_is_known_quickly_and_asked_each_question_once() {
     let mut rig = Rig::vehicle(vec![Ecu::new(0x720, 0x728)]);
     let (outcome, report) = rig.run();
-    assert_eq!((outcome, report.vin), (Outcome::NotTold, None));
+    assert_eq!((outcome, report.vin), (ReaderOutcome::NotAnswered, None));
     assert!(report.elapsed < Duration::from_millis(300), "{:?}", report.elapsed);
     let mut requests = rig.requests();
     assert_eq!(requests.len(), 14);
@@ -277,7 +277,7 @@ fn a_busy_ecu_is_asked_again_alone_and_not_forever() {
 
     let mut rig = Rig::vehicle(vec![Ecu::new(0x7E2, 0x7EA).scripted(OBD, vec![busy()])]);
     let (outcome, report) = rig.run();
-    assert_eq!(outcome, Outcome::NotTold);
+    assert_eq!(outcome, ReaderOutcome::NotAnswered);
     assert_eq!(rig.requests().len(), 16);
     assert!(report.elapsed < Duration::from_millis(500), "{:?}", report.elapsed);
 }
@@ -350,7 +350,7 @@ fn an_answer_later_than_its_stage_counts_too() {
 fn one_frame_is_sent_where_nobody_acknowledges() {
     let mut rig = Rig::new(false, Adapter::Alone, vec![]);
     let (outcome, report) = rig.run();
-    assert_eq!(outcome, Outcome::NotAcknowledged);
+    assert_eq!(outcome, ReaderOutcome::NotAcknowledged);
     assert_eq!(rig.sent.len(), 1);
     assert!(report.elapsed < Duration::from_millis(50), "{:?}", report.elapsed);
 }
@@ -378,7 +378,7 @@ fn an_adapter_that_cannot_confirm_asks_on_at_its_own_bit_rate_unless_there_are_e
     rig.reader.trust_bit_rate();
     let no_acknowledgement = CanFrame::new_error(0x20, [0; 8]);
     rig.other_node(Duration::from_millis(1), no_acknowledgement);
-    assert_eq!(rig.run().0, Outcome::NotAcknowledged);
+    assert_eq!(rig.run().0, ReaderOutcome::NotAcknowledged);
     assert_eq!(rig.sent.len(), 1);
 }
 
@@ -386,7 +386,7 @@ fn an_adapter_that_cannot_confirm_asks_on_at_its_own_bit_rate_unless_there_are_e
 fn an_adapter_that_cannot_confirm_asks_on_at_an_uncertain_bit_rate_only_if_it_hears_frames() {
     let ecu = || Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN));
     let mut rig = Rig::new(false, Adapter::TakesOnly, vec![ecu()]);
-    assert_eq!(rig.run().0, Outcome::NotAcknowledged);
+    assert_eq!(rig.run().0, ReaderOutcome::NotAcknowledged);
     assert_eq!(rig.sent.len(), 1);
 
     let mut rig = Rig::new(false, Adapter::TakesOnly, vec![ecu()]);
@@ -399,11 +399,11 @@ fn an_adapter_that_cannot_confirm_asks_on_at_an_uncertain_bit_rate_only_if_it_he
 fn a_reader_that_the_bus_never_takes_a_frame_of_ends_with_its_budget() {
     let now = Instant::now();
     let settings = ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true };
-    let mut reader = Reader::new(settings);
+    let mut reader = VinReader::new(settings);
     let (at, _) = reader.poll_timeout().unwrap();
     assert_eq!(at, now + BUDGET);
     reader.handle_timeout(at);
-    assert_eq!(reader.poll_event(), Some(ReaderEvent::Finished(Outcome::NotTold)));
+    assert_eq!(reader.poll_event(), Some(ReaderEvent::Finished(ReaderOutcome::NotAnswered)));
     assert_eq!(reader.poll_timeout(), None);
 }
 
@@ -411,10 +411,10 @@ fn a_reader_that_the_bus_never_takes_a_frame_of_ends_with_its_budget() {
 fn a_bus_that_goes_off_ends_the_asking() {
     let now = Instant::now();
     let settings = ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true };
-    let mut reader = Reader::new(settings);
+    let mut reader = VinReader::new(settings);
     assert!(reader.poll_transmit(now).is_some());
     reader.handle_bus_state(now, BusState::Off);
-    assert_eq!(reader.poll_event(), Some(ReaderEvent::Finished(Outcome::NotAcknowledged)));
+    assert_eq!(reader.poll_event(), Some(ReaderEvent::Finished(ReaderOutcome::NotAcknowledged)));
     assert_eq!(reader.poll_transmit(now), None);
 }
 
@@ -430,7 +430,7 @@ fn identifiers_that_other_nodes_use_are_left_to_them() {
     for raw in heard_later {
         rig.other_node(Duration::from_millis(20), data(raw));
     }
-    assert_eq!(rig.run().0, Outcome::NotTold);
+    assert_eq!(rig.run().0, ReaderOutcome::NotAnswered);
     let asked: Vec<u32> = rig.sent.iter().map(|(_, frame)| frame.id().raw()).collect();
     for raw in [0x7DF, 0x733, 0x24B, 0x760] {
         assert!(!asked.contains(&raw), "0x{raw:X}");
@@ -448,7 +448,7 @@ fn an_answer_nobody_asked_for_is_not_taken() {
     data.resize(24, 0xCC);
     let frame = CanFrame::new_fd(id(0x7E8), Default::default(), &data).unwrap();
     rig.other_node(Duration::from_millis(5), frame);
-    assert_eq!(rig.run().0, Outcome::NotTold);
+    assert_eq!(rig.run().0, ReaderOutcome::NotAnswered);
 }
 
 #[test]
@@ -459,7 +459,7 @@ fn a_stalled_answer_does_not_hold_the_vehicle_up() {
         rig.other_node(Duration::from_millis(5), frame);
     }
     let (outcome, report) = rig.run();
-    assert_eq!(outcome, Outcome::NotTold);
+    assert_eq!(outcome, ReaderOutcome::NotAnswered);
     assert!(report.elapsed < Duration::from_millis(700), "{:?}", report.elapsed);
 }
 
@@ -514,7 +514,7 @@ proptest! {
         }
         let (outcome, report) = rig.run();
         prop_assert!(report.elapsed <= BUDGET);
-        prop_assert_eq!(outcome == Outcome::Told, report.vin.is_some());
+        prop_assert_eq!(outcome == ReaderOutcome::Answered, report.vin.is_some());
         prop_assert!(rig.sent.len() <= 64);
         for (_, frame) in &rig.sent {
             let kind = frame.data()[0];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use connector_agent::vehicle::scan::{
-    EcuFound, Progress, ScanEnd, ScanOutcome, ScanProtocol, Surroundings, scan,
+    EcuFound, ScanEnd, ScanObserver, ScanOutcome, ScanProgress, ScanProtocol, scan,
 };
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{CanBusExt, CanFrame};
@@ -17,15 +17,15 @@ use connector_test_support::id;
 #[derive(Default)]
 struct Quiet {
     ignition: Option<bool>,
-    last: Option<Progress>,
+    last: Option<ScanProgress>,
 }
 
-impl Surroundings for Quiet {
+impl ScanObserver for Quiet {
     fn ignition(&self) -> Option<bool> {
         self.ignition
     }
 
-    fn tell(&mut self, progress: Progress) {
+    fn handle_progress(&mut self, progress: ScanProgress) {
         assert!(progress.done <= progress.total);
         self.last = Some(progress);
     }

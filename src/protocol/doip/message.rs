@@ -201,9 +201,13 @@ pub struct Announcement {
 }
 
 impl Announcement {
-    /// The VIN, if it is one: before an entity knows it, it sends all 0x00 or all 0xFF.
+    /// The announced VIN.
+    ///
+    /// # Errors
+    ///
+    /// The entity does not know the VIN yet. It announces all 0x00, all 0xFF or a placeholder until then.
     pub fn vin(&self) -> Result<Vin, VinError> {
-        Vin::try_from(self.vin.as_slice())
+        Vin::from_field(&self.vin)
     }
 }
 

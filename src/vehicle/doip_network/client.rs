@@ -1,4 +1,4 @@
-//! The shell around a connection: its stream, and connecting anew when it is lost.
+//! The shell around a connection: its byte stream, and a new connection when the old one is lost.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use connector_hal::clock::now;
 use connector_hal::future::BoxFuture;
 use connector_hal::timer::{Deadline, TimerKind};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -14,42 +15,42 @@ use crate::protocol::doip::LogicalAddress;
 use crate::protocol::doip::connection::{
     Connection, ConnectionError, ConnectionSettings, Event, SendError, SendId,
 };
-use crate::vehicle::doip_network::network::{ConnectError, Network, Stream};
+use crate::vehicle::doip_network::network::{GatewayConnectError, Network, Stream};
 
-/// How long to wait before a connection that could not be made is tried again.
+/// The pause before the next attempt after a connection could not be made.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// A connection that worked for so long is made anew at once when it is lost.
+/// After a connection that worked this long, the next attempt follows without a pause.
 const EARNS_RETRY: Duration = Duration::from_millis(500);
-/// How often a gateway is told that we are there while nothing is read: half of T_TCP_Alive_Check.
+/// The interval of alive check responses to the gateway while nothing is read: half of T_TCP_Alive_Check.
 const ALIVE_EVERY: Duration = Duration::from_millis(250);
-/// Read at a time.
+/// The most bytes that are read at a time.
 const READ: usize = 16 * 1024;
 
-/// Why there is no connection now.
+/// The reason why there is no connection now.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// It could not be made.
+    /// The connection could not be made.
     #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// The gateway demands TLS, by which no connection could be made.
+    Connect(#[from] GatewayConnectError),
+    /// The gateway demands TLS, but the connection by TLS could not be made.
     #[error("the gateway demands TLS (0x07), and there is none: {0}")]
-    NoTls(#[source] ConnectError),
-    /// It is over.
+    NoTls(#[source] GatewayConnectError),
+    /// The connection ended.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
 }
 
 impl ClientError {
-    /// Whether trying again the same way may help.
+    /// Whether another attempt may succeed.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Connect(error) | Self::NoTls(error) => !matches!(error, ConnectError::NoTls(_)),
+            Self::Connect(error) | Self::NoTls(error) => !matches!(error, GatewayConnectError::NoTls(_)),
             Self::Connection(error) => error.may_pass(),
         }
     }
 }
 
-/// What a client tells.
+/// What a client reports.
 #[derive(Debug)]
 pub enum ClientEvent {
     /// Routing is active, for the first time or again.
@@ -57,17 +58,17 @@ pub enum ClientEvent {
         /// The gateway's logical address.
         entity: LogicalAddress,
     },
-    /// Somebody has to confirm the activation in the vehicle.
+    /// The activation must be confirmed in the vehicle.
     ConfirmationRequired,
-    /// What became of a message, or what an ECU sent.
+    /// The outcome of a message, or a message of an ECU.
     Message(Event),
-    /// There is no connection; it will be made anew, unless trying again cannot help.
+    /// The connection is down. The client connects again, unless another attempt cannot succeed.
     Down(ClientError),
 }
 
-type Connecting = BoxFuture<'static, Result<Box<dyn Stream>, ConnectError>>;
+type Connecting = BoxFuture<'static, Result<Box<dyn Stream>, GatewayConnectError>>;
 
-enum State {
+enum ClientState {
     Idle,
     Connecting(Connecting),
     Up(Box<Up>),
@@ -77,7 +78,7 @@ enum State {
 struct Up {
     connection: Connection,
     stream: Box<dyn Stream>,
-    /// What the stream has not taken yet, from `written` on.
+    /// The bytes that the stream has not taken yet, from `written` on.
     unsent: Vec<u8>,
     written: usize,
     since: Instant,
@@ -85,37 +86,37 @@ struct Up {
     paused: Option<Pause>,
 }
 
-/// Nothing is read.
+/// The time during which nothing is read.
 struct Pause {
     since: Instant,
-    /// When to tell the gateway that we are there.
+    /// The time of the next alive check response.
     alive_at: Instant,
 }
 
-/// A connection with a gateway that is made anew when it is lost.
+/// A connection with a gateway that is made again when it is lost.
 pub struct Client {
     settings: ConnectionSettings,
     gateway: SocketAddr,
     tls: bool,
-    /// The gateway has refused a connection without it.
+    /// The gateway refused a connection without TLS.
     tls_demanded: bool,
-    state: State,
+    state: ClientState,
     deadline: Deadline,
     is_active: bool,
-    /// It worked once: a gateway that refuses now may only be starting up.
+    /// Routing was active once: a gateway that refuses now may be starting up.
     was_active: bool,
     has_given_up: bool,
 }
 
 impl Client {
-    /// A connection with the gateway at this address; it is made as it is polled.
+    /// A connection with the gateway at this address. The first poll begins to connect.
     pub fn new(gateway: SocketAddr, settings: ConnectionSettings, tls: bool) -> Self {
         Self {
             settings,
             gateway,
             tls,
             tls_demanded: false,
-            state: State::Idle,
+            state: ClientState::Idle,
             deadline: Deadline::new(TimerKind::Runtime),
             is_active: false,
             was_active: false,
@@ -130,23 +131,23 @@ impl Client {
 
     /// Whether there is a connection, active or not.
     pub fn is_connected(&self) -> bool {
-        matches!(self.state, State::Up(_))
+        matches!(self.state, ClientState::Up(_))
     }
 
-    /// Where the gateway is.
+    /// The gateway's address.
     pub fn gateway(&self) -> SocketAddr {
         self.gateway
     }
 
-    /// The gateway is somewhere else now; counts from the next attempt on.
+    /// Changes the gateway's address, from the next attempt on.
     pub fn set_gateway(&mut self, gateway: SocketAddr) {
         self.gateway = gateway;
     }
 
-    /// While paused, nothing more is read, so that TCP holds the gateway back. It is still written to, and told that we
-    /// are there more often than it could ask (T_TCP_Alive_Check).
+    /// While paused, the client reads nothing, so that TCP holds the gateway back. The client still sends, and sends alive
+    /// check responses more often than the gateway could ask (T_TCP_Alive_Check).
     pub fn set_paused(&mut self, paused: bool) {
-        if let State::Up(up) = &mut self.state {
+        if let ClientState::Up(up) = &mut self.state {
             up.set_paused(paused && self.is_active);
         }
     }
@@ -154,34 +155,34 @@ impl Client {
     /// Sends a diagnostic message.
     pub fn send(&mut self, target: LogicalAddress, data: &[u8]) -> Result<SendId, SendError> {
         match &mut self.state {
-            State::Up(up) => up.connection.send(target, data),
+            ClientState::Up(up) => up.connection.send(target, data),
             _ => Err(SendError::NotActive),
         }
     }
 
-    /// Moves the connection along; pending when there is nothing to do or to tell.
+    /// Advances the connection; pending when there is nothing to do or to report.
     pub fn poll(&mut self, cx: &mut Context<'_>, network: &dyn Network) -> Poll<ClientEvent> {
         loop {
             match &mut self.state {
                 _ if self.has_given_up => return Poll::Pending,
-                State::Idle => {
-                    self.state = State::Connecting(network.connect(self.gateway, self.tls));
+                ClientState::Idle => {
+                    self.state = ClientState::Connecting(network.connect(self.gateway, self.tls));
                 }
-                State::Connecting(connecting) => match ready!(connecting.as_mut().poll(cx)) {
+                ClientState::Connecting(connecting) => match ready!(connecting.as_mut().poll(cx)) {
                     Ok(stream) => {
-                        self.state = State::Up(Box::new(Up::new(stream, self.settings, now())));
+                        self.state = ClientState::Up(Box::new(Up::new(stream, self.settings, now())));
                     }
                     Err(error) => {
                         let error = if self.tls_demanded { ClientError::NoTls(error) } else { error.into() };
                         return Poll::Ready(self.handle_down(error, false));
                     }
                 },
-                State::Waiting(until) => {
+                ClientState::Waiting(until) => {
                     self.deadline.set(Some(*until));
                     ready!(self.deadline.poll_expired(cx));
-                    self.state = State::Idle;
+                    self.state = ClientState::Idle;
                 }
-                State::Up(up) => {
+                ClientState::Up(up) => {
                     let event = ready!(up.poll(cx, &mut self.deadline));
                     match event {
                         Event::Activated { entity, .. } => {
@@ -191,9 +192,9 @@ impl Client {
                         }
                         Event::ConfirmationRequired => return Poll::Ready(ClientEvent::ConfirmationRequired),
                         Event::Closed(error) if error.needs_tls() && !self.tls => {
-                            tracing::info!(gateway = %self.gateway, "the gateway wants TLS");
+                            tracing::info!(gateway = %self.gateway, "the gateway demands TLS");
                             (self.tls, self.tls_demanded) = (true, true);
-                            self.state = State::Idle;
+                            self.state = ClientState::Idle;
                         }
                         Event::Closed(error) => {
                             let has_worked =
@@ -207,10 +208,11 @@ impl Client {
         }
     }
 
-    fn handle_down(&mut self, error: ClientError, at_once: bool) -> ClientEvent {
+    fn handle_down(&mut self, error: ClientError, without_pause: bool) -> ClientEvent {
         self.has_given_up = !error.may_pass() && !self.was_active;
         self.is_active = false;
-        self.state = if at_once { State::Idle } else { State::Waiting(now() + RETRY_AFTER) };
+        self.state =
+            if without_pause { ClientState::Idle } else { ClientState::Waiting(now() + RETRY_AFTER) };
         ClientEvent::Down(error)
     }
 }
@@ -239,7 +241,8 @@ impl Up {
         }
     }
 
-    /// When [`Up::handle_timeout`] is due. What a connection waits for may have come already while nothing is read.
+    /// The time of the next [`Up::handle_timeout`]. While nothing is read, the deadlines of the connection do not count:
+    /// the message that they wait for may have come already.
     fn poll_timeout(&self) -> Option<Instant> {
         match &self.paused {
             Some(pause) => Some(pause.alive_at),
@@ -262,7 +265,7 @@ impl Up {
             if let Some(event) = self.connection.poll_event() {
                 return Poll::Ready(event);
             }
-            // what has come is looked at before a deadline that may be waiting for it
+            // reads before a deadline expires that may wait for these bytes
             let read = if self.paused.is_some() { Poll::Pending } else { self.poll_read(cx) };
             match read {
                 Poll::Ready(Ok(read)) => {
@@ -292,7 +295,7 @@ impl Up {
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    /// Writes all there is; pending when the stream can take no more, ready when there is no more.
+    /// Writes all pending bytes; pending when the stream can take no more.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             while let Some(rest) = self.unsent.get(self.written..).filter(|rest| !rest.is_empty()) {
@@ -311,8 +314,4 @@ impl Up {
             }
         }
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -1,4 +1,4 @@
-//! The shell around discovery: datagrams in and out, and its deadlines.
+//! The shell around discovery: receives and sends datagrams, and arms the deadlines.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -9,23 +9,23 @@ use connector_hal::timer::{Deadline, TimerKind};
 use crate::protocol::doip::discovery::{Discovery, DiscoveryEvent, Question};
 use crate::vehicle::doip_network::network::Network;
 
-/// Datagrams taken before others have their turn.
+/// The most datagrams taken before other tasks get their turn.
 const BATCH: usize = 64;
-/// No DoIP datagram is longer; what is, is none.
+/// The longest datagram, in bytes. Larger datagrams are not DoIP.
 const DATAGRAM: usize = 2048;
 
-/// A network, and the gateways known on it.
+/// A network, and the gateways that are known on it.
 pub struct Explorer {
     network: Box<dyn Network>,
     discovery: Discovery,
     deadline: Deadline,
     buffer: Box<[u8]>,
-    /// Why the last question was not sent.
+    /// The error that kept the last question from being sent.
     send_error: Option<io::Error>,
 }
 
 impl Explorer {
-    /// Knows nobody yet, and listens.
+    /// Listens on a network. No gateway is known yet.
     pub fn new(network: Box<dyn Network>) -> Self {
         Self {
             network,
@@ -36,12 +36,12 @@ impl Explorer {
         }
     }
 
-    /// Whether there is anybody to ask; else announcements are only heard.
-    pub fn asks_anybody(&self) -> bool {
-        !self.network.everybody().is_empty()
+    /// Whether questions can be sent; otherwise, the explorer only listens to announcements.
+    pub fn can_ask(&self) -> bool {
+        !self.network.destinations().is_empty()
     }
 
-    /// Why the last question was not sent; `None` if it was.
+    /// The error that kept the last question from being sent; `None` if the question was sent.
     pub fn send_error(&self) -> Option<&io::Error> {
         self.send_error.as_ref()
     }
@@ -51,24 +51,24 @@ impl Explorer {
         self.network.as_ref()
     }
 
-    /// The gateways known.
+    /// The state of discovery, with the gateways that are known.
     pub fn discovery(&self) -> &Discovery {
         &self.discovery
     }
 
-    /// Asks everybody.
-    pub fn ask_everybody(&mut self, now: Instant, question: Question) {
-        for destination in self.network.everybody() {
+    /// Sends a question to all gateways.
+    pub fn ask_all(&mut self, now: Instant, question: Question) {
+        for destination in self.network.destinations() {
             self.discovery.ask(now, question, destination);
         }
     }
 
-    /// Asks for the same from one gateway.
+    /// Sends a question to one gateway.
     pub fn ask(&mut self, now: Instant, question: Question, gateway: std::net::SocketAddr) {
         self.discovery.ask(now, question, crate::protocol::doip::discovery::Destination::Host(gateway));
     }
 
-    /// Moves datagrams along; tells what was found, or that the network is lost.
+    /// Receives and sends datagrams. Ready with a finding, or with the error by which the network is lost.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<DiscoveryEvent>> {
         for _ in 0..BATCH {
             if let Some(event) = self.discovery.poll_event() {

@@ -1,4 +1,4 @@
-//! What DoIP needs of a network: datagrams to and from everybody on the link, and connections.
+//! The network that DoIP needs: datagrams to and from all hosts on the link, and connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,67 +9,67 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::protocol::doip::discovery::Destination;
 
-/// A connection's bytes, by TCP or TLS.
+/// The byte stream of a connection, by TCP or TLS.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Why there is no connection with a gateway.
+/// The reason why a gateway could not be connected.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// No TCP connection.
+pub enum GatewayConnectError {
+    /// The TCP connection failed.
     #[error("no TCP connection to {address}: {source}")]
     Tcp {
-        /// The gateway.
+        /// The gateway's address.
         address: SocketAddr,
-        /// Why.
+        /// The I/O error that caused this.
         source: io::Error,
     },
     /// The gateway did not answer in time.
     #[error("{0} did not answer in time")]
     Timeout(SocketAddr),
-    /// No TLS.
+    /// TLS failed.
     #[error("no TLS with {address}: {source}")]
     Tls {
-        /// The gateway.
+        /// The gateway's address.
         address: SocketAddr,
-        /// Why; rustls has neither NULL ciphers nor brainpool curves.
+        /// The error that caused this. rustls has neither NULL ciphers nor brainpool curves.
         source: io::Error,
     },
-    /// TLS was not set up.
+    /// TLS is not configured.
     #[error("TLS is not set up: {0}")]
     NoTls(String),
 }
 
-/// Why there is no network.
+/// The reason why a network cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{device}: {problem}")]
-pub struct LinkError {
+pub struct NetworkError {
     /// The device, as the configuration names it.
     pub device: String,
-    /// What is wrong.
+    /// The problem, in words.
     pub problem: String,
 }
 
-/// The network behind DoIP's pins.
+/// The network behind the pins of DoIP.
 pub trait Network: Send {
-    /// Whom questions for everybody are sent to.
-    fn everybody(&self) -> Vec<Destination>;
+    /// The destinations of a question to all gateways.
+    fn destinations(&self) -> Vec<Destination>;
 
-    /// The next datagram, and whose it is; the rest of one that is longer than the buffer is lost.
+    /// The length and the sender of the next datagram. The part of a datagram that exceeds the buffer is lost.
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<(usize, SocketAddr)>>;
 
-    /// Sends a datagram, or loses it where the network can't take it now.
+    /// Sends a datagram, or drops it if the network cannot take it now.
     fn send(&mut self, destination: Destination, datagram: &[u8]) -> io::Result<()>;
 
-    /// Connects to a gateway, in three seconds at most; by TLS to its port for that.
+    /// Connects to a gateway within three seconds; by TLS to the gateway's TLS port.
     fn connect(
         &self,
         gateway: SocketAddr,
         tls: bool,
-    ) -> BoxFuture<'static, Result<Box<dyn Stream>, ConnectError>>;
+    ) -> BoxFuture<'static, Result<Box<dyn Stream>, GatewayConnectError>>;
 }

@@ -1,4 +1,4 @@
-//! What a scan finds.
+//! The ECUs that a scan finds.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::protocol::doip;
 use crate::protocol::tp20::LogicalAddress;
 
-/// How an ECU is talked to.
+/// The transport protocol of an ECU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScanProtocol {
@@ -30,23 +30,34 @@ impl fmt::Display for ScanProtocol {
     }
 }
 
-/// An ECU that answered.
+/// An ECU on CAN that answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EcuFound {
-    /// Where it is asked; for TP2.0, where channels are set up.
+    /// The identifier of requests; for TP2.0, of channel set-ups.
     pub request: CanId,
-    /// Where it answers from.
+    /// The identifier of the ECU's answers.
     pub response: CanId,
-    /// The extended address by which it is told apart.
+    /// The extended address of requests, if the ECU has one.
     pub extended_request_address: Option<u8>,
-    /// The first byte of its answers, where it has an extended address.
+    /// The first byte of the answers, if the ECU has an extended address.
     pub extended_response_address: Option<u8>,
-    /// How it is talked to.
+    /// The transport protocol.
     pub protocol: ScanProtocol,
 }
 
 impl EcuFound {
-    /// Where it is for TP2.0.
+    /// An ECU with ISO-TP and without extended address.
+    pub(crate) fn isotp(request: CanId, response: CanId) -> Self {
+        Self {
+            request,
+            response,
+            extended_request_address: None,
+            extended_response_address: None,
+            protocol: ScanProtocol::Isotp,
+        }
+    }
+
+    /// The logical address of an ECU with TP2.0.
     pub fn logical_address(&self) -> Option<LogicalAddress> {
         let is_tp20 = self.protocol == ScanProtocol::Tp20;
         is_tp20.then(|| LogicalAddress::try_from(self.response.raw() & 0xFF).ok()).flatten()
@@ -67,7 +78,7 @@ impl fmt::Display for EcuFound {
     }
 }
 
-/// Identifiers as numbers, as the relay protocol has them in requests.
+/// Writes identifiers as numbers, as in requests of the relay protocol.
 impl Serialize for EcuFound {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
@@ -94,16 +105,16 @@ impl Serialize for EcuFound {
     }
 }
 
-/// An ECU of a bus of any kind that answered.
+/// An ECU on any kind of bus that answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FoundEcu {
-    /// On CAN.
+    /// An ECU on CAN.
     Can(EcuFound),
-    /// Behind a DoIP gateway.
+    /// An ECU behind a DoIP gateway.
     Doip {
-        /// The gateway.
+        /// The gateway's address.
         gateway: doip::LogicalAddress,
-        /// The ECU.
+        /// The ECU's address.
         ecu: doip::LogicalAddress,
     },
 }
@@ -141,11 +152,11 @@ impl Serialize for FoundEcu {
     }
 }
 
-/// All that a scan of a bus found: `ecusFound` of the relay protocol.
+/// The result of scanning a bus: `ecusFound` of the relay protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ScanReport {
-    /// The bus.
+    /// The bus's name.
     pub bus_name: String,
-    /// Its ECUs, by identifier.
+    /// The ECUs, by identifier.
     pub ecus: Vec<FoundEcu>,
 }

@@ -1,13 +1,10 @@
-//! What ECUs answer when they are asked for the VIN.
+//! The answers of ECUs to requests for the VIN.
 
-use super::VinSource;
+use super::report::VinSource;
 use crate::protocol::uds;
 use crate::protocol::vin::{Vin, VinError};
 
-/// Some ECUs put the VIN's length in front of it.
-const VIN_LENGTH_BYTE: u8 = 17;
-
-/// A service by which an ECU on a CAN bus tells the VIN.
+/// A service by which an ECU answers the VIN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Service {
     /// OBD-II mode 09, InfoType 02 (SAE J1979).
@@ -21,7 +18,7 @@ pub enum Service {
 }
 
 impl Service {
-    /// All of them.
+    /// All services.
     pub const ALL: [Self; 4] = [Self::Obd, Self::Uds, Self::Gmlan, Self::Kwp];
 
     /// The request's PDU.
@@ -34,7 +31,7 @@ impl Service {
         }
     }
 
-    /// How the source is named in a report.
+    /// The source for a report.
     pub const fn source(self) -> VinSource {
         match self {
             Self::Obd => VinSource::Obd,
@@ -44,7 +41,7 @@ impl Service {
         }
     }
 
-    /// What follows the positive response's service and identifier bytes; `None` for any other PDU.
+    /// The data behind a positive response's service and identifier bytes; `None` for any other PDU.
     fn positive(self, pdu: &[u8]) -> Option<&[u8]> {
         match self {
             // the third byte counts the data items that follow
@@ -62,37 +59,23 @@ impl Service {
 
 /// An ECU's answer to a [`Service`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum VinAnswer {
     /// The VIN.
     Vin(Service, Vin),
     /// A positive answer without a VIN in it.
-    NoVin(Service, NoVin),
-    /// The answer will come later, within P2* (`7F xx 78`).
+    NoVin(Service, VinError),
+    /// Response pending: the answer will come within P2* (`7F xx 78`).
     Pending(Service),
-    /// The ECU is busy: ask again later (`7F xx 21`).
+    /// The ECU is busy and must be asked again later (`7F xx 21`).
     Busy(Service),
-    /// A negative answer, with its response code.
+    /// Any other negative answer, with its response code.
     Refused(Service, u8),
-    /// Something else, or an answer to somebody else.
+    /// Something else, or an answer to another request.
     Unrelated,
 }
 
-/// Why the data of a positive answer is no VIN.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoVin {
-    /// Nothing but null bytes: the ECU was never told its VIN.
-    #[error("the VIN is empty")]
-    Empty,
-    /// One character 17 times: what memory never written, or a workshop's placeholder, looks like.
-    #[error("the VIN is a placeholder")]
-    Placeholder,
-    /// Not as long as a VIN, or of other characters.
-    #[error(transparent)]
-    Malformed(#[from] VinError),
-}
-
-impl Answer {
-    /// Reads an answer's PDU.
+impl VinAnswer {
+    /// Reads the PDU of an answer.
     pub fn parse(pdu: &[u8]) -> Self {
         if let [uds::NEGATIVE_RESPONSE, service_id, code, ..] = pdu {
             return match (Service::by_request_id(*service_id), *code) {
@@ -104,7 +87,7 @@ impl Answer {
         }
         for service in Service::ALL {
             if let Some(data) = service.positive(pdu) {
-                return match parse_vin(data) {
+                return match Vin::from_field(data) {
                     Ok(vin) => Self::Vin(service, vin),
                     Err(reason) => Self::NoVin(service, reason),
                 };
@@ -113,7 +96,7 @@ impl Answer {
         Self::Unrelated
     }
 
-    /// The service that is answered.
+    /// The service that the ECU answers.
     pub fn service(&self) -> Option<Service> {
         match self {
             Self::Vin(service, _)
@@ -124,34 +107,6 @@ impl Answer {
             Self::Unrelated => None,
         }
     }
-}
-
-/// Finds the VIN in an answer's data, without null padding on either side, without a length byte in front, and without
-/// what fills up a longer field behind it.
-fn parse_vin(data: &[u8]) -> Result<Vin, NoVin> {
-    let data = trim_nulls(data);
-    let data = match data {
-        [VIN_LENGTH_BYTE, rest @ ..] => trim_nulls(rest),
-        _ => data,
-    };
-    let data = match data.split_at_checked(VIN_LENGTH_BYTE.into()) {
-        // spaces, or memory that was never written
-        Some((vin, [fill @ (b' ' | 0xFF), rest @ ..])) if rest.iter().all(|byte| byte == fill) => vin,
-        _ => data,
-    };
-    let Some(first) = data.first() else { return Err(NoVin::Empty) };
-    let vin = Vin::try_from(data)?;
-    if data.iter().all(|byte| byte == first) {
-        return Err(NoVin::Placeholder);
-    }
-    Ok(vin)
-}
-
-fn trim_nulls(mut data: &[u8]) -> &[u8] {
-    while let [0, rest @ ..] | [rest @ .., 0] = data {
-        data = rest;
-    }
-    data
 }
 
 #[cfg(test)]
@@ -178,7 +133,7 @@ mod tests {
             (&[0x5A, 0x90], Service::Gmlan),
             (&[0x61, 0x81], Service::Kwp),
         ] {
-            assert_eq!(Answer::parse(&pdu(&[prefix, VIN.as_bytes()])), Answer::Vin(service, vin()));
+            assert_eq!(VinAnswer::parse(&pdu(&[prefix, VIN.as_bytes()])), VinAnswer::Vin(service, vin()));
         }
     }
 
@@ -194,51 +149,51 @@ mod tests {
             pdu(&[VIN.as_bytes(), &[0xFF; 7]]),
             pdu(&[&[0x11], VIN.as_bytes(), b"   "]),
         ] {
-            let answer = Answer::parse(&pdu(&[&[0x62, 0xF1, 0x90], &data]));
-            assert_eq!(answer, Answer::Vin(Service::Uds, vin()), "{data:02X?}");
+            let answer = VinAnswer::parse(&pdu(&[&[0x62, 0xF1, 0x90], &data]));
+            assert_eq!(answer, VinAnswer::Vin(Service::Uds, vin()), "{data:02X?}");
         }
     }
 
     #[test]
     fn bytes_that_are_no_vin_say_why() {
-        let uds = |data: &[u8]| Answer::parse(&pdu(&[&[0x62, 0xF1, 0x90], data]));
-        assert_eq!(uds(&[]), Answer::NoVin(Service::Uds, NoVin::Empty));
-        assert_eq!(uds(&[0; 17]), Answer::NoVin(Service::Uds, NoVin::Empty));
-        assert_eq!(uds(&[0x11]), Answer::NoVin(Service::Uds, NoVin::Empty));
-        assert_eq!(uds(&[b'0'; 17]), Answer::NoVin(Service::Uds, NoVin::Placeholder));
+        let uds = |data: &[u8]| VinAnswer::parse(&pdu(&[&[0x62, 0xF1, 0x90], data]));
+        assert_eq!(uds(&[]), VinAnswer::NoVin(Service::Uds, VinError::Empty));
+        assert_eq!(uds(&[0; 17]), VinAnswer::NoVin(Service::Uds, VinError::Empty));
+        assert_eq!(uds(&[0x11]), VinAnswer::NoVin(Service::Uds, VinError::Empty));
+        assert_eq!(uds(&[b'0'; 17]), VinAnswer::NoVin(Service::Uds, VinError::Placeholder));
         let erased = VinError::Character { byte: 0xFF, position: 1 };
-        assert_eq!(uds(&[0xFF; 17]), Answer::NoVin(Service::Uds, NoVin::Malformed(erased)));
+        assert_eq!(uds(&[0xFF; 17]), VinAnswer::NoVin(Service::Uds, erased));
         for behind in [&b" \xFF"[..], b" 1", b"\xFF1", b"1"] {
             let data = pdu(&[VIN.as_bytes(), behind]);
-            assert!(matches!(uds(&data), Answer::NoVin(..)), "{data:02X?}");
+            assert!(matches!(uds(&data), VinAnswer::NoVin(..)), "{data:02X?}");
         }
-        let short = Answer::NoVin(Service::Uds, NoVin::Malformed(VinError::Length(16)));
+        let short = VinAnswer::NoVin(Service::Uds, VinError::Length(16));
         assert_eq!(uds(&VIN.as_bytes()[1..]), short);
     }
 
     #[test]
     fn a_wrong_check_digit_is_no_reason_to_refuse_a_vin() {
-        let answer = Answer::parse(b"\x62\xF1\x90WVWZZZ1KZ6W000001");
-        let Answer::Vin(_, vin) = answer else { panic!("{answer:?}") };
+        let answer = VinAnswer::parse(b"\x62\xF1\x90WVWZZZ1KZ6W000001");
+        let VinAnswer::Vin(_, vin) = answer else { panic!("{answer:?}") };
         assert!(!vin.has_valid_check_digit());
     }
 
     #[test]
     fn negative_answers_are_told_apart() {
-        assert_eq!(Answer::parse(&[0x7F, 0x22, 0x78]), Answer::Pending(Service::Uds));
-        assert_eq!(Answer::parse(&[0x7F, 0x09, 0x78]), Answer::Pending(Service::Obd));
-        assert_eq!(Answer::parse(&[0x7F, 0x1A, 0x21]), Answer::Busy(Service::Gmlan));
-        assert_eq!(Answer::parse(&[0x7F, 0x21, 0x12]), Answer::Refused(Service::Kwp, 0x12));
-        assert_eq!(Answer::parse(&[0x7F, 0x10, 0x78]), Answer::Unrelated);
-        assert_eq!(Answer::parse(&[0x7F, 0x22]), Answer::Unrelated);
+        assert_eq!(VinAnswer::parse(&[0x7F, 0x22, 0x78]), VinAnswer::Pending(Service::Uds));
+        assert_eq!(VinAnswer::parse(&[0x7F, 0x09, 0x78]), VinAnswer::Pending(Service::Obd));
+        assert_eq!(VinAnswer::parse(&[0x7F, 0x1A, 0x21]), VinAnswer::Busy(Service::Gmlan));
+        assert_eq!(VinAnswer::parse(&[0x7F, 0x21, 0x12]), VinAnswer::Refused(Service::Kwp, 0x12));
+        assert_eq!(VinAnswer::parse(&[0x7F, 0x10, 0x78]), VinAnswer::Unrelated);
+        assert_eq!(VinAnswer::parse(&[0x7F, 0x22]), VinAnswer::Unrelated);
     }
 
     #[test]
     fn answers_to_other_requests_are_unrelated() {
         let other_identifier = pdu(&[&[0x62, 0xF1, 0x87], VIN.as_bytes()]);
-        assert_eq!(Answer::parse(&other_identifier), Answer::Unrelated);
-        assert_eq!(Answer::parse(&[]), Answer::Unrelated);
-        assert_eq!(Answer::parse(&[0x49, 0x02]), Answer::Unrelated);
+        assert_eq!(VinAnswer::parse(&other_identifier), VinAnswer::Unrelated);
+        assert_eq!(VinAnswer::parse(&[]), VinAnswer::Unrelated);
+        assert_eq!(VinAnswer::parse(&[0x49, 0x02]), VinAnswer::Unrelated);
     }
 
     proptest! {
@@ -249,13 +204,14 @@ mod tests {
         ) {
             let prefix: &[u8] = [&[0x49, 0x02, 0x01][..], &[0x62, 0xF1, 0x90], &[0x5A, 0x90], &[0x61, 0x81]][service];
             let pdu = [prefix, &pdu].concat();
-            if let Answer::Vin(_, vin) = Answer::parse(&pdu) {
+            if let VinAnswer::Vin(_, vin) = VinAnswer::parse(&pdu) {
                 let at = pdu.windows(17).position(|window| window == vin.as_str().as_bytes()).unwrap();
                 let after = &pdu[at + 17..];
                 let is_fill = |fill| after.iter().all(|byte| [0, fill].contains(byte));
                 prop_assert!(is_fill(0x20) || is_fill(0xFF), "{:02X?}", pdu);
                 let before = &pdu[prefix.len()..at];
-                prop_assert!(before.iter().all(|byte| [0, 0x11].contains(byte)), "{:02X?}", pdu);
+                let is_padding = |fill| before.iter().all(|byte| [0, 0x11, fill].contains(byte));
+                prop_assert!(is_padding(0x20) || is_padding(0xFF), "{:02X?}", pdu);
             }
         }
     }

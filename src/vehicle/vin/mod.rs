@@ -1,15 +1,17 @@
-//! Reading the VIN: what to ask, how to understand the answers, and how to do both without upsetting a vehicle.
+//! Reading the VIN from a vehicle without disturbing the vehicle: what to ask, and how to read the answers.
 
-mod answer;
-mod beside;
+pub mod answer;
+pub mod can;
 pub mod doip;
 pub mod kline;
-mod read;
-mod reader;
-mod report;
+pub mod report;
+pub mod vehicle;
 
-pub use answer::{Answer, NoVin, Service};
-pub use beside::{BesideCan, by_doip};
-pub use read::{BusEnd, BusReading, VinReading, read, read_beside};
-pub use reader::{LATENCY_ALLOWANCE, Outcome, Reader, ReaderEvent, ReaderSettings, Timer};
+pub use answer::{Service, VinAnswer};
+pub use can::{
+    BusEnd, BusReading, LATENCY_ALLOWANCE, ReaderEvent, ReaderOutcome, ReaderSettings, ReaderTimer, VinReader,
+};
 pub use report::{Candidate, EcuAddress, VinReport, VinSource};
+pub use vehicle::{
+    NetworkToRead, VehicleReading, VinReading, networks_to_read, read, read_can_and_doip, read_vehicle,
+};

@@ -1,4 +1,4 @@
-//! What reading the VIN came to.
+//! The result of reading the VIN.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use crate::protocol::doip::LogicalAddress;
 use crate::protocol::vin::Vin;
 
-/// Which service told the VIN, as the relay protocol names it.
+/// The service that delivered the VIN, with its name in the relay protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VinSource {
@@ -37,10 +37,10 @@ impl fmt::Display for VinSource {
     }
 }
 
-/// Who told a VIN.
+/// The address of the ECU or gateway that delivered a VIN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EcuAddress {
-    /// The identifier that the ECU answered on.
+    /// The CAN identifier of the ECU's answer.
     Can(CanId),
     /// The ECU's address on its K-line.
     Kline(u8),
@@ -70,46 +70,46 @@ impl fmt::Display for EcuAddress {
     }
 }
 
-/// A VIN that one ECU told.
+/// A VIN from one ECU or gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Candidate {
     /// The VIN.
     #[serde(rename = "vin_number")]
     pub vin: Vin,
-    /// By which service.
+    /// The service.
     pub source: VinSource,
-    /// Which ECU.
+    /// The ECU or gateway.
     #[serde(serialize_with = "address_as_text")]
     pub address: EcuAddress,
 }
 
-/// What reading the VIN came to; serialized as the relay protocol's `vehicleIdentified` message.
+/// The result of reading the VIN, serialized as the relay protocol's `vehicleIdentified` message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VinReport {
-    /// The VIN; `None` if the vehicle told none.
+    /// The VIN; `None` if none could be read.
     #[serde(rename = "vin_number")]
     pub vin: Option<Vin>,
-    /// The service that told it.
+    /// The service that delivered the VIN.
     pub source: Option<VinSource>,
-    /// Which ECU told it.
+    /// The ECU or gateway that delivered the VIN.
     #[serde(serialize_with = "optional_address_as_text")]
     pub address: Option<EcuAddress>,
-    /// How long reading took in all, from the first listening on.
+    /// The time that reading took, from the first listening.
     #[serde(rename = "elapsed_ms", serialize_with = "as_milliseconds")]
     pub elapsed: Duration,
-    /// Every VIN that was told, in order, if they were not all the same; else empty.
+    /// All VINs in the order in which they came, if they disagree; otherwise empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conflict: Vec<Candidate>,
-    /// Whether the VIN's check digit is right: information only, most of the world's vehicles have none.
+    /// Whether the VIN's check digit is right. For information only: most vehicles have none.
     #[serde(skip)]
     pub check_digit_valid: Option<bool>,
 }
 
 impl VinReport {
-    /// Sums up what the ECUs of one bus told, in order.
+    /// The report on the VINs of one bus, in the order in which they came.
     ///
-    /// Where they disagree, the VIN that most of them told is reported, of equals the one told first, and all of them
-    /// are kept as conflict.
+    /// If the VINs disagree, the report names the most frequent one, of equally frequent ones the first, and lists all of
+    /// them as conflict.
     pub fn from_candidates(candidates: &[Candidate], elapsed: Duration) -> Self {
         let votes = |vin: Vin| candidates.iter().filter(|candidate| candidate.vin == vin).count();
         // `max_by_key` keeps the last of equals, so the first one must come last
@@ -125,8 +125,8 @@ impl VinReport {
         }
     }
 
-    /// Sums up what the ECUs of several buses told, the bus that answered first in front: its VIN is reported, and
-    /// what other buses disagree about becomes a conflict.
+    /// The report on the VINs of several buses, the bus that answered first in front. The report names the first bus's VIN,
+    /// and lists disagreeing VINs as conflict.
     pub fn from_buses(buses: &[Vec<Candidate>], elapsed: Duration) -> Self {
         let first = buses.iter().find(|candidates| !candidates.is_empty());
         let mut report = Self::from_candidates(first.map_or(&[], Vec::as_slice), elapsed);
@@ -192,11 +192,11 @@ mod tests {
 
     #[test]
     fn of_several_vins_the_most_frequent_is_reported_with_all_of_them_as_conflict() {
-        let told = [candidate(OTHER, 0x7E8), candidate(ONE, 0x7E9), candidate(ONE, 0x7EA)];
-        let report = VinReport::from_candidates(&told, Duration::ZERO);
+        let candidates = [candidate(OTHER, 0x7E8), candidate(ONE, 0x7E9), candidate(ONE, 0x7EA)];
+        let report = VinReport::from_candidates(&candidates, Duration::ZERO);
         assert_eq!(report.vin.unwrap().as_str(), ONE);
         assert_eq!(report.address.unwrap().to_string(), "0x7E9");
-        assert_eq!(report.conflict, told);
+        assert_eq!(report.conflict, candidates);
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["conflict"][0]["vin_number"], OTHER);
         assert_eq!(json["conflict"][0]["address"], "0x7E8");
@@ -204,8 +204,8 @@ mod tests {
 
     #[test]
     fn of_equally_frequent_vins_the_first_told_is_reported() {
-        let told = [candidate(OTHER, 0x7E8), candidate(ONE, 0x7E9)];
-        assert_eq!(VinReport::from_candidates(&told, Duration::ZERO).vin.unwrap().as_str(), OTHER);
+        let candidates = [candidate(OTHER, 0x7E8), candidate(ONE, 0x7E9)];
+        assert_eq!(VinReport::from_candidates(&candidates, Duration::ZERO).vin.unwrap().as_str(), OTHER);
     }
 
     #[test]

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::doip::*;
+use crate::protocol::vin::VinError;
 
 /// 32 bytes of announcement, as a gateway of 2012 sends it.
 const ANNOUNCEMENT: &str = "02fd0004000000204241554e4545344d5a31373034323430334010001a37bfee74001a37bfee7400";
@@ -47,6 +48,25 @@ fn a_vin_that_is_not_set_is_an_error_and_a_gid_that_is_not_set_is_none() {
         assert!(announcement.vin().is_err());
         assert_eq!(announcement.gid, None);
     }
+}
+
+#[test]
+fn an_announced_placeholder_or_padding_is_not_a_vin() {
+    let announced = |field: &[u8; 17]| {
+        let mut datagram = bytes(ANNOUNCEMENT);
+        datagram[8..25].copy_from_slice(field);
+        let Payload::Announcement(announcement) = decode_datagram(&datagram).unwrap().payload else {
+            panic!()
+        };
+        announcement.vin()
+    };
+    assert_eq!(announced(&[b'0'; 17]), Err(VinError::Placeholder));
+    assert_eq!(announced(&[b'X'; 17]), Err(VinError::Placeholder));
+    assert_eq!(announced(&[0; 17]), Err(VinError::Empty));
+    for padding in [0xFF, b' '] {
+        assert!(announced(&[padding; 17]).is_err(), "0x{padding:02X}");
+    }
+    assert_eq!(announced(b"AUNEE4MZ17042403\0"), Err(VinError::Length(16)));
 }
 
 #[test]

@@ -1,19 +1,19 @@
-//! Link-local addresses of our own: the shell around [`LinkLocal`].
+//! Claiming link-local addresses: the shell around [`LinkLocal`].
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
+use connector_hal::clock::now;
 use connector_hal::ethernet::{AddressWatch, ArpSocket, Interface};
 use tokio::task::JoinHandle;
 
 use crate::protocol::doip::link_local::{LinkLocal, LinkLocalEvent, PREFIX};
 
-/// The addresses that this process has claimed, by interface; they are given back when this is dropped.
+/// The addresses that this process has claimed, by interface. Dropping this value removes them.
 #[derive(Default)]
-pub struct Claims(Mutex<HashMap<String, Claim>>);
+pub struct AddressClaims(Mutex<HashMap<String, Claim>>);
 
 struct Claim(JoinHandle<()>);
 
@@ -23,16 +23,16 @@ impl Drop for Claim {
     }
 }
 
-/// Takes its address back when claiming ends in whatever way.
-struct Given<'a> {
+/// The address on the interface. Dropping this value removes the address.
+struct AssignedAddress<'a> {
     interface: &'a Interface,
     address: Option<Ipv4Addr>,
 }
 
-impl Given<'_> {
+impl AssignedAddress<'_> {
     fn set(&mut self, address: Option<Ipv4Addr>) -> io::Result<()> {
         if let Some(before) = self.address.take() {
-            // it may have been taken away by others, as when the interface went down
+            // others may have removed the address, as when the interface went down
             let _gone = self.interface.remove_address(IpAddr::V4(before), PREFIX);
         }
         if let Some(address) = address {
@@ -43,14 +43,14 @@ impl Given<'_> {
     }
 }
 
-impl Drop for Given<'_> {
+impl Drop for AssignedAddress<'_> {
     fn drop(&mut self) {
         let _nothing_to_take_back = self.set(None);
     }
 }
 
-impl Claims {
-    /// Begins to claim an address for the interface, unless that is under way; it takes some seconds.
+impl AddressClaims {
+    /// Begins to claim an address for the interface, unless a claim is under way. Claiming takes some seconds.
     pub(super) fn claim(&self, interface: &Interface) -> io::Result<()> {
         let mut claims = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if claims.get(interface.name()).is_some_and(|claim| !claim.0.is_finished()) {
@@ -61,7 +61,7 @@ impl Claims {
         let own = interface.clone();
         let task = tokio::spawn(async move {
             if let Err(error) = drive(mac, &socket, &watch, &own).await {
-                tracing::warn!(interface = own.name(), %error, "no link-local address is claimed");
+                tracing::warn!(interface = own.name(), %error, "cannot claim a link-local address");
             }
         });
         claims.insert(interface.name().to_owned(), Claim(task));
@@ -69,7 +69,7 @@ impl Claims {
     }
 }
 
-/// Claims an address whenever there is a link (RFC 3927, 2.2: each time that it comes up), and keeps it as long as there is.
+/// Claims an address each time the link comes up (RFC 3927, 2.2), and keeps the address while the link is up.
 async fn drive(
     mac: [u8; 6],
     socket: &ArpSocket,
@@ -92,7 +92,7 @@ async fn carrier_lost(watch: &AddressWatch, interface: &Interface) -> io::Result
     while interface.has_carrier()? {
         watch.changed().await?;
     }
-    tracing::debug!(interface = interface.name(), "the link is gone, and our address with it");
+    tracing::debug!(interface = interface.name(), "the link is down; its address is removed");
     Ok(())
 }
 
@@ -101,7 +101,7 @@ async fn claim_and_defend(
     socket: &ArpSocket,
     interface: &Interface,
 ) -> io::Result<()> {
-    let mut given = Given { interface, address: None };
+    let mut assigned = AssignedAddress { interface, address: None };
     loop {
         while let Some(packet) = machine.poll_transmit() {
             socket.send(&packet)?;
@@ -110,11 +110,11 @@ async fn claim_and_defend(
             match event {
                 LinkLocalEvent::Claimed(address) => {
                     tracing::info!(interface = interface.name(), %address, "claimed a link-local address");
-                    given.set(Some(address))?;
+                    assigned.set(Some(address))?;
                 }
                 LinkLocalEvent::Lost(address) => {
-                    tracing::warn!(interface = interface.name(), %address, "somebody else has our address");
-                    given.set(None)?;
+                    tracing::warn!(interface = interface.name(), %address, "another host uses the address");
+                    assigned.set(None)?;
                 }
             }
         }
@@ -129,8 +129,4 @@ async fn claim_and_defend(
             () = due => machine.handle_timeout(now()),
         }
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

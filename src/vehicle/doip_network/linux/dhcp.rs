@@ -1,4 +1,4 @@
-//! The system's DHCP clients that were started here.
+//! The DHCP clients of the system that the agent has started.
 
 use std::collections::HashMap;
 use std::process::{Child, Command, Stdio};
@@ -7,12 +7,13 @@ use std::sync::{Mutex, PoisonError};
 use connector_hal::ethernet::Interface;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The clients that run, by interface; those that still do are ended when this is dropped.
+/// The clients, by interface. Dropping this value ends those that still run.
 #[derive(Default)]
 pub(super) struct DhcpClients(Mutex<HashMap<String, Child>>);
 
 impl DhcpClients {
-    /// Starts the command for the interface, unless it runs already; `{interface}` in it stands for the interface.
+    /// Starts the command for the interface, unless the command runs already. `{interface}` in the command stands for the
+    /// interface.
     pub(super) fn start(&self, interface: &Interface, command: &[String]) -> Result<(), String> {
         let Some((program, arguments)) = command.split_first() else { return Ok(()) };
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -22,7 +23,7 @@ impl DhcpClients {
             return Ok(());
         }
         let named = arguments.iter().map(|argument| argument.replace("{interface}", interface.name()));
-        // standard output is for what the agent has to say
+        // standard output belongs to the agent
         let started = Command::new(program).args(named).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         let client =
             started.map_err(|error| format!("the DHCP client {program} cannot be started: {error}"))?;
@@ -30,7 +31,7 @@ impl DhcpClients {
         Ok(())
     }
 
-    /// How the interface's client ended, if it failed.
+    /// The failure of the interface's client, if it failed.
     pub(super) fn failure(&self, interface: &Interface) -> Option<String> {
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = clients.get_mut(interface.name())?.try_wait().ok()??;
@@ -45,7 +46,7 @@ impl Drop for DhcpClients {
             if matches!(client.try_wait(), Ok(None))
                 && let Some(pid) = i32::try_from(client.id()).ok().and_then(Pid::from_raw)
             {
-                // so that it can give its lease back
+                // by SIGTERM, so that the client can release its lease
                 let _gone_meanwhile = kill_process(pid, Signal::TERM);
             }
         }

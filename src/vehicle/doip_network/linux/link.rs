@@ -1,4 +1,4 @@
-//! Bringing an interface up, with the address that the network configuration says.
+//! Bringing an interface up, with the address of the network configuration.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use connector_hal::ethernet::{AddressWatch, Interface, InterfaceAddress};
 
-use super::claim::Claims;
+use super::claim::AddressClaims;
 use super::dhcp::DhcpClients;
 use crate::config::doip::{DoipConfig, InterfaceAddressing, NetworkConfig};
 
-/// Switches the interface on and waits for its address; the error says what is missing.
+/// Switches the interface on and waits for its address. The error names what is missing.
 pub(super) async fn prepare(
     interface: &Interface,
     network: &NetworkConfig,
     config: &DoipConfig,
-    claims: &Claims,
+    claims: &AddressClaims,
     dhcp: &DhcpClients,
 ) -> Result<(), String> {
     if !interface.is_up().map_err(|error| error.to_string())? {
         interface.set_up().map_err(|error| {
-            let fix = "switch it on with `ip link set … up`, or let the agent have CAP_NET_ADMIN";
+            let fix = "switch it on with `ip link set … up`, or give the agent CAP_NET_ADMIN";
             format!("it is off and cannot be switched on ({error}); {fix}")
         })?;
     }
@@ -32,7 +32,7 @@ pub(super) async fn prepare(
                 claims.claim(interface).map_err(|error| {
                     format!(
                         "it has no link-local address, and none can be claimed ({error}); have the system's network \
-                         manager give it one, or let the agent have CAP_NET_ADMIN and CAP_NET_RAW"
+                         manager assign one, or give the agent CAP_NET_ADMIN and CAP_NET_RAW"
                     )
                 })?;
             }
@@ -80,13 +80,13 @@ fn no_address(addressing: InterfaceAddressing, waited: Duration) -> String {
 
 fn fix(interface: &Interface, address: Ipv4Addr, prefix: u8) -> Result<(), String> {
     let ip = IpAddr::V4(address);
-    let has_it = |candidate: &InterfaceAddress| candidate.ip == ip;
-    if interface.addresses().is_ok_and(|addresses| addresses.iter().any(has_it)) {
+    let is_meant = |candidate: &InterfaceAddress| candidate.ip == ip;
+    if interface.addresses().is_ok_and(|addresses| addresses.iter().any(is_meant)) {
         return Ok(());
     }
     interface.add_address(ip, prefix).map_err(|error| {
-        let fix = "give it that address, or let the agent have CAP_NET_ADMIN";
-        format!("it has not the address {address}, which cannot be set ({error}); {fix}")
+        let fix = "assign that address, or give the agent CAP_NET_ADMIN";
+        format!("it does not have the address {address}, which cannot be set ({error}); {fix}")
     })
 }
 
@@ -94,7 +94,7 @@ async fn wait_for(
     interface: &Interface,
     wanted: fn(&InterfaceAddress) -> bool,
 ) -> io::Result<InterfaceAddress> {
-    // listens first, so that no change is missed
+    // watches before the first look, so that no change is missed
     let watch = AddressWatch::new()?;
     loop {
         if let Some(address) = find(interface, wanted)? {
@@ -144,19 +144,24 @@ mod tests {
     async fn what_the_system_has_set_up_is_taken_as_it_is() {
         let loopback = Interface::find("lo").unwrap();
         let network = NetworkConfig::known(1);
-        prepare(&loopback, &network, &config(), &Claims::default(), &DhcpClients::default()).await.unwrap();
+        prepare(&loopback, &network, &config(), &AddressClaims::default(), &DhcpClients::default())
+            .await
+            .unwrap();
         let net = "127.0.0.1/8".parse().unwrap();
         let fixed = NetworkConfig { address: Some(net), ..NetworkConfig::known(4) };
-        prepare(&loopback, &fixed, &config(), &Claims::default(), &DhcpClients::default()).await.unwrap();
+        prepare(&loopback, &fixed, &config(), &AddressClaims::default(), &DhcpClients::default())
+            .await
+            .unwrap();
     }
 
     #[tokio::test]
     async fn an_address_that_does_not_come_is_an_error_that_says_so() {
         let loopback = Interface::find("lo").unwrap();
         let network = NetworkConfig::known(6);
-        let error = prepare(&loopback, &network, &config(), &Claims::default(), &DhcpClients::default())
-            .await
-            .unwrap_err();
+        let error =
+            prepare(&loopback, &network, &config(), &AddressClaims::default(), &DhcpClients::default())
+                .await
+                .unwrap_err();
         assert!(error.contains("no IPv6 link-local address within 0.001 s"), "{error}");
     }
 
@@ -173,7 +178,7 @@ mod tests {
             let config = DoipConfig { dhcp_command, address_wait: Duration::ZERO, ..DoipConfig::default() };
             let told = loop {
                 // loopback's address is not one by DHCP
-                let claims = Claims::default();
+                let claims = AddressClaims::default();
                 let error = prepare(&loopback, &network, &config, &claims, &dhcp).await.unwrap_err();
                 if !error.ends_with("awake?") {
                     break error;

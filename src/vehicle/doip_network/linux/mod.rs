@@ -1,4 +1,4 @@
-//! DoIP's network on Linux: an interface or one host, its address, and its sockets.
+//! The DoIP network on Linux: an interface or one host, its address, and its sockets.
 
 mod claim;
 mod dhcp;
@@ -26,46 +26,46 @@ use crate::config::doip_device::DoipDevice;
 use crate::protocol::doip::PORT;
 use crate::protocol::doip::discovery::Destination;
 use crate::tls::gateway as tls;
-use crate::vehicle::doip_network::network::{ConnectError, LinkError, Network, Stream};
-pub use claim::Claims;
+use crate::vehicle::doip_network::network::{GatewayConnectError, Network, NetworkError, Stream};
+pub use claim::AddressClaims;
 use dhcp::DhcpClients;
 
-/// How long a TCP connection, and then TLS, may take to come about.
+/// The longest time for a TCP connection, and then for the TLS handshake.
 const CONNECT_TIME: Duration = Duration::from_secs(3);
-/// What was sent and is not acknowledged for so long is lost, and the connection with it.
+/// A connection is lost when bytes are not acknowledged for this long.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a network is wanted for.
+/// The purpose for which a network is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// To hear announcements: nothing is switched on, set up or sent.
+    /// To listen to announcements. Nothing is switched on, set up or sent.
     Listen,
-    /// To talk with gateways.
+    /// To communicate with gateways.
     Talk,
 }
 
-/// Opens networks on this machine; addresses that were claimed are kept for the next time.
+/// Opens networks on this machine, and keeps claimed addresses for the next time.
 pub struct LinuxNetworks {
     config: Arc<DoipConfig>,
     activation: Option<ActivationLine>,
-    claims: Claims,
+    claims: AddressClaims,
     dhcp: DhcpClients,
 }
 
 impl LinuxNetworks {
-    /// Networks as the configuration says, with the board's activation line.
+    /// Networks with this configuration and the board's activation line.
     pub fn new(config: Arc<DoipConfig>, activation: Option<ActivationLine>) -> Self {
-        Self { config, activation, claims: Claims::default(), dhcp: DhcpClients::default() }
+        Self { config, activation, claims: AddressClaims::default(), dhcp: DhcpClients::default() }
     }
 
-    /// Opens the network behind a device; the interface gets the address that the network configuration says.
+    /// Opens the network behind a device. The interface gets the address of the network configuration.
     pub async fn open(
         &self,
         device: &DoipDevice,
         network: &NetworkConfig,
         purpose: Purpose,
-    ) -> Result<LinuxNetwork, LinkError> {
-        let failed = |problem: String| LinkError { device: device.to_string(), problem };
+    ) -> Result<LinuxNetwork, NetworkError> {
+        let failed = |problem: String| NetworkError { device: device.to_string(), problem };
         let activation = (purpose == Purpose::Talk)
             .then(|| self.activation.as_ref().map(ActivationLine::activate))
             .flatten();
@@ -115,9 +115,9 @@ pub struct LinuxNetwork {
 }
 
 struct Sockets {
-    /// From where questions are asked, and answered to.
+    /// Sockets that send questions and receive the answers.
     requests: Vec<UdpSocket>,
-    /// Where announcements come.
+    /// Sockets that receive announcements.
     announcements: Vec<UdpSocket>,
 }
 
@@ -141,14 +141,16 @@ impl Sockets {
             }
             match bind(domain, PORT, interface) {
                 Ok(socket) => announcements.push(socket),
-                Err(error) => tracing::info!(?domain, %error, "announcements are not heard at port {PORT}"),
+                Err(error) => {
+                    tracing::info!(?domain, %error, "cannot listen to announcements at port {PORT}")
+                }
             }
             if purpose == Purpose::Talk {
                 match bind(domain, 0, interface) {
                     Ok(socket) => requests.push(socket),
                     // a machine without IPv6 has no such sockets
                     Err(error) if domain == Domain::IPV6 && !by_v6_only => {
-                        tracing::debug!(%error, "nobody is asked by IPv6");
+                        tracing::debug!(%error, "cannot send questions by IPv6");
                     }
                     Err(error) => return Err(error),
                 }
@@ -161,7 +163,7 @@ impl Sockets {
     }
 }
 
-/// A socket at this port, on the interface where that can be had, which other programs may use too.
+/// A socket at this port, which other programs may use too. The socket is bound to the interface if the system permits it.
 fn bind(domain: Domain, port: u16, interface: Option<&Interface>) -> io::Result<UdpSocket> {
     let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     let any: SocketAddr = if domain == Domain::IPV4 {
@@ -181,15 +183,15 @@ fn bind(domain: Domain, port: u16, interface: Option<&Interface>) -> io::Result<
     UdpSocket::from_std(socket.into())
 }
 
-/// Only what comes and goes by this interface; where the system forbids that, routes decide.
+/// Restricts a socket to this interface. If the system forbids that, routes decide.
 fn bind_to<'s>(socket: impl Into<SockRef<'s>>, interface: &Interface) {
     if let Err(error) = socket.into().bind_device(Some(interface.name().as_bytes())) {
-        tracing::debug!(interface = interface.name(), %error, "a socket is not bound to the interface");
+        tracing::debug!(interface = interface.name(), %error, "a socket cannot be bound to the interface");
     }
 }
 
 impl Network for LinuxNetwork {
-    fn everybody(&self) -> Vec<Destination> {
+    fn destinations(&self) -> Vec<Destination> {
         if let Some(host) = self.host {
             return vec![Destination::Host(host)];
         }
@@ -210,8 +212,8 @@ impl Network for LinuxNetwork {
             let mut into = ReadBuf::new(buffer);
             match socket.poll_recv_from(cx, &mut into) {
                 Poll::Ready(Ok(from)) => return Poll::Ready(Ok((into.filled().len(), from))),
-                // a host that refuses our question says so by ICMP; that is no end of the socket
-                Poll::Ready(Err(error)) if is_about_a_peer(&error) => cx.waker().wake_by_ref(),
+                // an ICMP error about one host does not end the socket
+                Poll::Ready(Err(error)) if concerns_a_peer(&error) => cx.waker().wake_by_ref(),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {}
             }
@@ -232,7 +234,7 @@ impl Network for LinuxNetwork {
         let is_same_family =
             |socket: &&UdpSocket| socket.local_addr().is_ok_and(|local| local.is_ipv4() == to.is_ipv4());
         match self.sockets.requests.iter().find(is_same_family) {
-            // by the socket itself: the runtime does not know yet that a new one is writable
+            // bypasses the runtime, which does not know yet that a new socket is writable
             Some(socket) => rustix::net::sendto(socket, datagram, rustix::net::SendFlags::DONTWAIT, &to)
                 .map(|_| ())
                 .map_err(io::Error::from),
@@ -244,7 +246,7 @@ impl Network for LinuxNetwork {
         &self,
         gateway: SocketAddr,
         tls: bool,
-    ) -> BoxFuture<'static, Result<Box<dyn Stream>, ConnectError>> {
+    ) -> BoxFuture<'static, Result<Box<dyn Stream>, GatewayConnectError>> {
         let (client, port) = self.tls.clone();
         let mut address = gateway;
         if tls {
@@ -254,26 +256,26 @@ impl Network for LinuxNetwork {
         Box::pin(async move {
             let connector = match client {
                 Ok(client) => Some(TlsConnector::from(client)).filter(|_| tls),
-                Err(error) if tls => return Err(ConnectError::NoTls(error)),
+                Err(error) if tls => return Err(GatewayConnectError::NoTls(error)),
                 Err(_) => None,
             };
             let stream = tokio::time::timeout(CONNECT_TIME, connect(address, interface.as_ref()))
                 .await
-                .map_err(|_| ConnectError::Timeout(address))?
-                .map_err(|source| ConnectError::Tcp { address, source })?;
+                .map_err(|_| GatewayConnectError::Timeout(address))?
+                .map_err(|source| GatewayConnectError::Tcp { address, source })?;
             let Some(connector) = connector else { return Ok(Box::new(stream) as Box<dyn Stream>) };
-            // whom the certificate names is not looked at; see `doip::tls`
+            // the name in the certificate does not matter: gateways have no names (see `tls::gateway`)
             let name = ServerName::IpAddress(address.ip().into());
             let stream = tokio::time::timeout(CONNECT_TIME, connector.connect(name, stream))
                 .await
-                .map_err(|_| ConnectError::Timeout(address))?
-                .map_err(|source| ConnectError::Tls { address, source })?;
+                .map_err(|_| GatewayConnectError::Timeout(address))?
+                .map_err(|source| GatewayConnectError::Tls { address, source })?;
             Ok(Box::new(stream) as Box<dyn Stream>)
         })
     }
 }
 
-fn is_about_a_peer(error: &io::Error) -> bool {
+fn concerns_a_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
     matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
 }

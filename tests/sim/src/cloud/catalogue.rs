@@ -105,6 +105,6 @@ mod tests {
         let vehicle = catalogue.find(other).unwrap();
         assert!(vehicle["make"]["name"].is_string());
         assert!(vehicle["model"].is_null());
-        assert!(catalogue.find("00000000000000000".parse().unwrap()).is_none());
+        assert!(catalogue.find("00000000000000001".parse().unwrap()).is_none());
     }
 }

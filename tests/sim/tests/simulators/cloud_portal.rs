@@ -219,8 +219,10 @@ async fn a_connector_that_falls_silent_is_dead_after_fifteen_seconds() {
 async fn a_status_that_is_not_the_connectors_or_has_no_vin_in_it_is_refused() {
     let rig = Rig::start().await;
     let mut connector = rig.connector(json!([])).await;
-    connector.say("connectorStatusUpdate", status(&rig, json!("NO VIN"))).await;
-    connector.refused(400, "violations", "connectorStatusUpdate").await;
+    for no_vin in ["NO VIN", "00000000000000000"] {
+        connector.say("connectorStatusUpdate", status(&rig, json!(no_vin))).await;
+        connector.refused(400, "violations", "connectorStatusUpdate").await;
+    }
     let mut other = status(&rig, Value::Null);
     other["connector_id"] = json!(uuid::Uuid::new_v4());
     connector.say("connectorStatusUpdate", other).await;

@@ -112,6 +112,10 @@ fn a_vin_that_is_none_and_a_platform_listed_twice_are_refused() {
         "line 1, platform P, vin: a VIN has 17 characters, not 3"
     );
     assert_eq!(
+        wrong(&format!("[{}]", vehicle("\"00000000000000000\""))),
+        "line 1, platform P, vin: the VIN is a placeholder"
+    );
+    assert_eq!(
         wrong(&format!("[{},\n{}]", vehicle("null"), vehicle("null"))),
         "line 2, platform P, platform: another vehicle has the same platform"
     );

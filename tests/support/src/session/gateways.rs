@@ -13,7 +13,7 @@ use connector_agent::protocol::doip::{
     ActivationResponse, Announcement, DiagnosticAck, DiagnosticMessage, DiagnosticNack, Eid, FurtherAction,
     LogicalAddress, Message, Payload, ProtocolVersion,
 };
-use connector_agent::vehicle::doip_network::network::{ConnectError, Network, Stream};
+use connector_agent::vehicle::doip_network::network::{GatewayConnectError, Network, Stream};
 use connector_hal::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
@@ -159,7 +159,7 @@ impl Gateways {
 struct Simulated(Gateways);
 
 impl Network for Simulated {
-    fn everybody(&self) -> Vec<Destination> {
+    fn destinations(&self) -> Vec<Destination> {
         vec![Destination::Broadcast]
     }
 
@@ -192,7 +192,7 @@ impl Network for Simulated {
         &self,
         gateway: SocketAddr,
         tls: bool,
-    ) -> BoxFuture<'static, Result<Box<dyn Stream>, ConnectError>> {
+    ) -> BoxFuture<'static, Result<Box<dyn Stream>, GatewayConnectError>> {
         let network = self.0.clone();
         Box::pin(async move {
             let (ours, theirs) = tokio::io::duplex(64 * 1024);
@@ -202,7 +202,7 @@ impl Network for Simulated {
             let served = state.gateways.iter().find(|known| known.host() == gateway).cloned();
             let Some(served) = served.filter(|_| !state.is_unreachable) else {
                 let source = std::io::ErrorKind::ConnectionRefused.into();
-                return Err(ConnectError::Tcp { address: gateway, source });
+                return Err(GatewayConnectError::Tcp { address: gateway, source });
             };
             state.connections.push(sender);
             state.tested_by += 1;

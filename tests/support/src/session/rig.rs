@@ -167,6 +167,12 @@ fn hardware(
         .build()
 }
 
+impl Default for Rig {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Rig {
     /// A connection that was just opened, without a bus, over a network without delay.
     pub fn new() -> Self {

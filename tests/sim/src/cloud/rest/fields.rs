@@ -227,6 +227,15 @@ mod tests {
     }
 
     #[test]
+    fn a_placeholder_is_not_a_vin() {
+        let mut fields = fields(json!({"a": "00000000000000000", "b": "00000000000000001"}));
+        assert_eq!(fields.vin("a"), None);
+        assert_eq!(fields.vin("b"), "00000000000000001".parse().ok());
+        let error = serde_json::to_value(fields.finish().unwrap_err().contents()).unwrap();
+        assert_eq!(error["violations"][0]["message"], "the VIN is a placeholder");
+    }
+
+    #[test]
     fn a_pincode_may_be_a_number_or_text() {
         let mut fields = fields(json!({"a": 1234, "b": "0123", "c": 1.5, "d": ""}));
         assert_eq!(fields.pincode("a").as_deref(), Some("1234"));

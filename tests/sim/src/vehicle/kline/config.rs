@@ -50,6 +50,8 @@ pub struct Misbehaviour {
     pub refuses_with: Option<u8>,
     /// The number of answers with a wrong checksum.
     pub wrong_checksums: u32,
+    /// The number of requests that the ECU answers with busyRepeatRequest (`7F xx 21`).
+    pub busy: u32,
     /// The number of answers that stop in the middle.
     pub truncated: u32,
     /// The number of requests after which the ECU ends the communication.

@@ -217,6 +217,12 @@ impl KlineEcu {
             self.phase = Phase::Asleep;
             return;
         }
+        if self.config.misbehaviour.busy > 0 {
+            self.config.misbehaviour.busy -= 1;
+            let service = request.data.first().copied().unwrap_or_default();
+            self.answer(at, &[0x7F, service, 0x21]);
+            return;
+        }
         let mut start = at;
         for (delay, data) in self.services.answer(&self.config, &request.data) {
             start = self.answer(start + delay, &data);

@@ -1,0 +1,28 @@
+//! The messages between the agent's loop and the VIN watch.
+
+use tokio::sync::oneshot;
+
+use crate::protocol::vin::Vin;
+use crate::vehicle::vin::VinReport;
+
+/// A message to the watch.
+pub(super) enum WatchCommand {
+    /// Closes all devices, then answers.
+    Release(oneshot::Sender<()>),
+    /// Allows to use the devices again, without reading the VIN. Carries the VIN that a session has read.
+    Resume(Option<Vin>),
+    /// Reads the VIN now.
+    Read,
+    /// Sends nothing any more, and only reports activity.
+    Listen,
+    /// The ignition changed.
+    Ignition(Option<bool>),
+}
+
+/// A message from the watch.
+pub(crate) enum Found {
+    /// The VIN was read.
+    Vin(VinReport),
+    /// While the watch only listened, a silent bus came to life or an adapter came back.
+    Activity,
+}

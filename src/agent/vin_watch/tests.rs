@@ -1,0 +1,163 @@
+use std::sync::Arc;
+
+use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
+use connector_hal::can::{CanBusExt as _, CanEvent, CanFrame, CanId};
+use connector_hal::timer::TimerKind;
+
+use super::*;
+use crate::config::{CanPort, IsotpStack};
+
+const SECOND: Duration = Duration::from_secs(1);
+const VIN: &str = "WVWZZZAUZEW000001";
+
+/// A connector on a bus in virtual time, where somebody acknowledges and nobody knows a VIN.
+struct WatchRig {
+    bus: VirtualBus,
+    watch: VinWatch,
+    start: Instant,
+    _acknowledges: Box<dyn CanBus>,
+}
+
+impl WatchRig {
+    fn new(ignition: Option<bool>) -> Self {
+        let bus = VirtualBus::new(VirtualBusConfig::default());
+        let acknowledges = Box::new(bus.attach("a node of the vehicle"));
+        let adapters = bus.clone();
+        let port = CanPort { pins: [6, 14], device: "can0".to_owned(), fd: false, isotp: IsotpStack::Auto };
+        let mut hardware = Hardware::new([port]);
+        hardware.timer = TimerKind::Runtime;
+        hardware.open_can = Arc::new(move |device: &str| {
+            let adapter = adapters.attach_adapter(device, VirtualBus::full_capabilities());
+            Box::pin(std::future::ready(Ok(Box::new(adapter) as Box<dyn CanBus>)))
+        });
+        let watch = VinWatch::spawn(hardware, VinSettings::default(), ignition);
+        Self { bus, watch, start: now(), _acknowledges: acknowledges }
+    }
+
+    /// The next reading's VIN and when it was over, in whole seconds; `None` if there is none within this time.
+    async fn reading_within(&mut self, time: Duration) -> Option<(Option<Vin>, u64)> {
+        let found = std::future::poll_fn(|cx| self.watch.poll_found(cx));
+        match tokio::time::timeout(time, found).await.ok()?? {
+            Found::Vin(report) => Some((report.vin, now().duration_since(self.start).as_secs())),
+            Found::Activity => panic!("it does not only listen"),
+        }
+    }
+
+    /// When readings that told nothing were over, until there were none for an hour.
+    async fn vain_readings(&mut self) -> Vec<u64> {
+        let mut readings = Vec::new();
+        while let Some((vin, at)) = self.reading_within(3600 * SECOND).await {
+            assert_eq!(vin, None);
+            readings.push(at);
+        }
+        readings
+    }
+
+    /// An ECU that answers mode 09 by one VIN, and says nothing unasked.
+    fn ecu_starts(&self) {
+        let mut ecu = self.bus.attach("the engine's ECU");
+        tokio::spawn(async move {
+            let [response, flow_control] = [0x7E8, 0x7E0].map(|id| CanId::standard(id).unwrap());
+            let send = async |ecu: &mut dyn CanBus, data: &[u8]| {
+                ecu.send(&CanFrame::new(response, data).unwrap()).await.unwrap();
+            };
+            let mut pdu = vec![0x49, 0x02, 0x01];
+            pdu.extend_from_slice(VIN.as_bytes());
+            loop {
+                let CanEvent::Received { frame, .. } = ecu.event().await.unwrap() else { continue };
+                if frame.data().starts_with(&[0x02, 0x09, 0x02]) {
+                    let first = [&[0x10, 20][..], &pdu[..6]].concat();
+                    send(&mut ecu, &first).await;
+                } else if frame.id() == flow_control && frame.data().starts_with(&[0x30]) {
+                    for (number, data) in (0x21..).zip(pdu[6..].chunks(7)) {
+                        send(&mut ecu, &[&[number][..], data].concat()).await;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Somebody talks on the bus from now on, five times a second.
+    fn bus_wakes(&self) {
+        let mut node = self.bus.attach("another node of the vehicle");
+        tokio::spawn(async move {
+            let frame = CanFrame::new(CanId::standard(0x123).unwrap(), &[1]).unwrap();
+            loop {
+                node.send(&frame).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ecu_that_was_not_ready_at_the_start_is_asked_again_and_then_left_alone() {
+    let mut rig = WatchRig::new(Some(true));
+    assert_eq!(rig.reading_within(2 * SECOND).await.unwrap().0, None);
+    rig.ecu_starts();
+    let (vin, at) = rig.reading_within(10 * SECOND).await.unwrap();
+    assert_eq!((vin, at), (Some(VIN.parse().unwrap()), 5));
+    let frames = rig.bus.statistics().frames;
+    assert!(rig.reading_within(3600 * SECOND).await.is_none());
+    assert_eq!(rig.bus.statistics().frames, frames);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vehicle_without_a_vin_is_asked_less_and_less_and_then_no_more() {
+    let mut rig = WatchRig::new(Some(true));
+    let readings = rig.vain_readings().await;
+    assert_eq!(readings.len(), 7, "{readings:?}");
+    let pauses: Vec<_> = readings.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    for (pause, least) in pauses.iter().zip([5, 10, 20, 40, 80, 160]) {
+        assert!((least..=least + 2).contains(pause), "{pauses:?}");
+    }
+    // what has another reason begins anew
+    rig.watch.read().await;
+    assert_eq!(rig.vain_readings().await.len(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_the_ignition_off_nobody_is_asked_again_until_it_is_on() {
+    let mut rig = WatchRig::new(Some(false));
+    assert!(rig.reading_within(2 * SECOND).await.is_some());
+    let frames = rig.bus.statistics().frames;
+    assert!(rig.reading_within(3600 * SECOND).await.is_none());
+    assert_eq!(rig.bus.statistics().frames, frames);
+    rig.watch.ignition(Some(true)).await;
+    assert!(rig.reading_within(2 * SECOND).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_ignition_cannot_be_told_only_a_bus_in_use_is_asked_again() {
+    let mut rig = WatchRig::new(None);
+    assert_eq!(rig.vain_readings().await, [0]);
+    rig.bus_wakes();
+    // the first is for the bus that was silent and is no longer
+    assert_eq!(rig.vain_readings().await.len(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_not_disturbed_and_what_it_has_read_is_not_asked_again() {
+    let mut rig = WatchRig::new(Some(true));
+    assert!(rig.reading_within(2 * SECOND).await.is_some());
+    rig.watch.release().await;
+    rig.watch.ignition(None).await;
+    rig.watch.ignition(Some(true)).await;
+    assert!(rig.reading_within(3600 * SECOND).await.is_none());
+    rig.watch.resume(None).await;
+    assert!(rig.reading_within(4 * SECOND).await.is_none());
+    assert!(rig.reading_within(4 * SECOND).await.is_some());
+    rig.watch.release().await;
+    rig.watch.resume(Some(VIN.parse().unwrap())).await;
+    assert!(rig.reading_within(3600 * SECOND).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn asleep_it_asks_nobody() {
+    let mut rig = WatchRig::new(Some(true));
+    assert!(rig.reading_within(2 * SECOND).await.is_some());
+    rig.watch.listen().await;
+    let frames = rig.bus.statistics().frames;
+    assert!(rig.reading_within(3600 * SECOND).await.is_none());
+    assert_eq!(rig.bus.statistics().frames, frames);
+}

@@ -1,0 +1,158 @@
+//! Looking for ECUs on a CAN bus: one TesterPresent to each identifier that may be an ECU's, and a second one to be sure.
+//!
+//! [`Scanner`] is a pure state machine. [`scan`] is the shell around it for a bus that no session uses: it finds the bit
+//! rate, scans, and leaves the adapter quiet. In a session, the bus passes its frames to the scanner besides its channels.
+//!
+//! The scanner asks in this order:
+//!
+//! 1. Nothing, for a moment: the scanner does not use identifiers of other nodes, and does not take their frames for
+//!    answers.
+//! 2. The vehicle's speed, by OBD: a vehicle that moves is not scanned.
+//! 3. `3E 00` to 0x600…0x7FF except 0x7DF, and to 0x241…0x25F, where General Motors has its ECUs. An ECU that answers is
+//!    asked again alone, because the answer's identifier may be any.
+//! 4. `3E 00` to 0x18DAxxF1, where the answer names the ECU.
+//! 5. `3E 00` with every extended address to the two identifiers that are known for them, 0x6F1 and 0x750.
+//! 6. A TP2.0 channel to every logical address, closed immediately.
+
+mod answer;
+mod noise;
+mod pacing;
+mod plan;
+mod resolve;
+mod scanner;
+mod sent;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use connector_hal::bus::BusState;
+use connector_hal::can::{CanBus, CanError, CanEvent, CanFrame};
+use connector_hal::timer::TimerKind;
+
+pub use self::scanner::{ScanSettings, Scanner};
+use super::outcome::{ScanObserver, ScanOutcome};
+use super::report::EcuFound;
+use crate::vehicle::bit_rate::{Exchanged, GiveUp, Listened, ProbeSettings, ProbedBus};
+
+/// How long to listen at each bit rate for a first frame.
+const LISTEN_TIME: Duration = Duration::from_millis(100);
+/// How long to listen in total.
+const LISTEN_BUDGET: Duration = Duration::from_millis(750);
+/// The data bit rate to set where the adapter supports CAN FD, so that FD frames of others are not errors.
+const DATA_BIT_RATE: u32 = 2_000_000;
+
+/// How a scan ended, and the ECUs that it found until then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScanEnd {
+    /// The reason why the scan ended.
+    pub outcome: ScanOutcome,
+    /// The ECUs, by identifier.
+    pub ecus: Vec<EcuFound>,
+    /// The bit rate at which they answered, in bit/s.
+    pub bit_rate: u32,
+    /// The time that the scan took.
+    pub elapsed: Duration,
+}
+
+/// The reason why a bus was not scanned.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// The adapter failed.
+    #[error(transparent)]
+    Can(#[from] CanError),
+    /// Nothing may be sent on this bus.
+    #[error("the bus was not scanned")]
+    GivenUp(GiveUp),
+}
+
+/// Scans a bus at one of these bit rates. The bit rate is found as for the VIN: by listening, then by one frame at the
+/// likeliest bit rate.
+///
+/// # Errors
+///
+/// The adapter cannot be set up or fails, no node is on the bus, or the bus has another bit rate.
+pub async fn scan(
+    bus: &mut dyn CanBus,
+    bit_rates: &[u32],
+    timer: TimerKind,
+    observer: &mut impl ScanObserver,
+) -> Result<ScanEnd, ScanError> {
+    let settings = ProbeSettings {
+        bit_rates: bit_rates.to_vec(),
+        listen_time: LISTEN_TIME,
+        listen_budget: LISTEN_BUDGET,
+        data_bit_rate: Some(DATA_BIT_RATE),
+        budget: None,
+    };
+    let mut bus = ProbedBus::new(bus, settings, timer);
+    let end = find_and_scan(&mut bus, timer, observer).await;
+    if !matches!(end, Err(ScanError::Can(_))) {
+        bus.quieten().await;
+    }
+    end
+}
+
+async fn find_and_scan(
+    bus: &mut ProbedBus<'_>,
+    timer: TimerKind,
+    observer: &mut impl ScanObserver,
+) -> Result<ScanEnd, ScanError> {
+    loop {
+        match bus.listen().await? {
+            Listened::Ask { bit_rate, alive } => {
+                let end = scan_at(bus, bit_rate, timer, observer).await?;
+                if end.outcome == ScanOutcome::NotAcknowledged && !alive {
+                    bus.handle_unacknowledged();
+                } else {
+                    return Ok(end);
+                }
+            }
+            Listened::GiveUp(why) => return Err(ScanError::GivenUp(why)),
+            // cannot happen without a budget
+            Listened::OutOfTime => return Err(ScanError::GivenUp(GiveUp::NoNode)),
+        }
+    }
+}
+
+async fn scan_at(
+    bus: &mut ProbedBus<'_>,
+    bit_rate: u32,
+    timer: TimerKind,
+    observer: &mut impl ScanObserver,
+) -> Result<ScanEnd, CanError> {
+    let started = timer.now();
+    let mut scanner = Scanner::new(ScanSettings { bit_rate }, started);
+    let mut outgoing: Option<CanFrame> = None;
+    loop {
+        let now = timer.now();
+        if scanner.poll_timeout().is_some_and(|at| at <= now) {
+            scanner.handle_timeout(now);
+            scanner.handle_ignition(observer.ignition());
+        }
+        observer.handle_progress(scanner.progress());
+        if let Some(outcome) = scanner.outcome() {
+            let elapsed = now.saturating_duration_since(started);
+            return Ok(ScanEnd { outcome, ecus: scanner.ecus(), bit_rate, elapsed });
+        }
+        if outgoing.is_none() {
+            outgoing = scanner.poll_transmit(now, |_| false);
+        }
+        match bus.exchange(&mut outgoing, scanner.poll_timeout()).await? {
+            Exchanged::Refused => scanner.handle_refused(),
+            Exchanged::Event(event) => handle_event(&mut scanner, timer.now(), &event),
+            Exchanged::Taken | Exchanged::Due => {}
+        }
+    }
+}
+
+fn handle_event(scanner: &mut Scanner, now: Instant, event: &CanEvent) {
+    match event {
+        CanEvent::Received { frame, .. } => scanner.handle_frame(now, frame),
+        CanEvent::Transmitted { .. } => scanner.handle_transmitted(now),
+        CanEvent::TransmitFailed { .. } => scanner.handle_transmit_failed(now),
+        CanEvent::State(BusState::Off) => scanner.handle_bus_off(),
+        CanEvent::State(_) | CanEvent::Lost(_) => {}
+    }
+}

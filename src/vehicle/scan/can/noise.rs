@@ -1,0 +1,71 @@
+//! What other nodes send before the first question: identifiers that the scan does not use, and frames that only look
+//! like answers.
+
+use std::collections::BTreeSet;
+
+use connector_hal::can::{CanFrame, CanId};
+
+use super::answer::is_tester_present_answer;
+use super::plan::{ScanProbe, is_gmlan};
+use crate::protocol::tp20::{LogicalAddress, SetupMessage};
+
+/// The most identifiers that are kept; a bus has fewer.
+const MAX_HEARD: usize = 4096;
+
+/// The identifiers that were heard before the first question.
+#[derive(Debug, Default)]
+pub(super) struct Noise {
+    heard: BTreeSet<CanId>,
+    /// Identifiers of frames that look like answers to TesterPresent.
+    answers: BTreeSet<CanId>,
+    /// Identifiers of frames that look like answers to a TP2.0 channel set-up.
+    setups: BTreeSet<CanId>,
+}
+
+impl Noise {
+    /// A frame came before the first question.
+    pub(super) fn handle_frame(&mut self, frame: &CanFrame) {
+        if self.heard.len() >= MAX_HEARD {
+            return;
+        }
+        let id = frame.id();
+        self.heard.insert(id);
+        if is_tester_present_answer(frame.data()) {
+            self.answers.insert(id);
+        }
+        if frame.len() == 7 && SetupMessage::decode(frame.data()).is_some() {
+            self.setups.insert(id);
+        }
+    }
+
+    /// This ECU must not be asked for a TP2.0 channel.
+    pub(super) fn exclude_tp20(&mut self, ecu: LogicalAddress) {
+        self.setups.insert(ecu.setup_response_id());
+    }
+
+    pub(super) fn was_heard(&self, id: CanId) -> bool {
+        self.heard.contains(&id)
+    }
+
+    /// Whether a frame with this identifier can be an answer to TesterPresent.
+    pub(super) fn allows_answer(&self, id: CanId) -> bool {
+        !self.answers.contains(&id)
+    }
+
+    pub(super) fn has_gmlan_traffic(&self) -> bool {
+        self.heard.iter().any(|id| is_gmlan(*id))
+    }
+
+    /// Whether no other node uses the identifiers of a question.
+    pub(super) fn allows(&self, probe: &ScanProbe) -> bool {
+        match probe {
+            ScanProbe::Speed { .. } => true,
+            ScanProbe::Setup { ecu, .. } => {
+                !self.was_heard(probe.request()) && !self.setups.contains(&ecu.setup_response_id())
+            }
+            ScanProbe::TesterPresent { .. } | ScanProbe::Disconnect { .. } => {
+                !self.was_heard(probe.request())
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The questions that were sent, as long as an answer to them may come.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::plan::ScanProbe;
+
+/// The time that an ECU has to answer: P2 is 50 ms, and gateways and adapters add to that.
+pub(super) const ANSWER_TIME: Duration = Duration::from_millis(100);
+/// The most frames that may wait for their outcome.
+const MAX_IN_FLIGHT: usize = 8;
+/// The time within which a frame must be acknowledged on the bus.
+const N_AS: Duration = Duration::from_millis(1000);
+
+#[derive(Debug, Clone, Copy)]
+struct SentProbe {
+    at: Instant,
+    probe: ScanProbe,
+}
+
+/// The questions that may still be answered.
+#[derive(Debug, Default)]
+pub(super) struct SentProbes {
+    /// Frames without outcome, the oldest first.
+    in_flight: VecDeque<SentProbe>,
+    /// Frames that were acknowledged within the last [`ANSWER_TIME`].
+    recent: VecDeque<SentProbe>,
+}
+
+impl SentProbes {
+    pub(super) fn has_room(&self) -> bool {
+        self.in_flight.len() < MAX_IN_FLIGHT
+    }
+
+    /// The number of frames without outcome.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    pub(super) fn push(&mut self, now: Instant, probe: ScanProbe) {
+        self.in_flight.push_back(SentProbe { at: now, probe });
+    }
+
+    /// The oldest frame was acknowledged; false if there was none.
+    pub(super) fn handle_transmitted(&mut self, now: Instant) -> bool {
+        let Some(sent) = self.in_flight.pop_front() else { return false };
+        self.forget_old(now);
+        self.recent.push_back(SentProbe { at: now, ..sent });
+        true
+    }
+
+    /// The oldest frame will not be sent.
+    pub(super) fn handle_failed(&mut self) {
+        self.in_flight.pop_front();
+    }
+
+    /// The newest frame was not sent.
+    pub(super) fn handle_refused(&mut self) {
+        self.in_flight.pop_back();
+    }
+
+    /// Forgets the questions to which no answer comes any more.
+    pub(super) fn forget_old(&mut self, now: Instant) {
+        while self.recent.front().is_some_and(|sent| sent.at + ANSWER_TIME < now) {
+            self.recent.pop_front();
+        }
+    }
+
+    /// Forgets all questions that were acknowledged.
+    pub(super) fn forget_recent(&mut self) {
+        self.recent.clear();
+    }
+
+    /// The questions that a frame may answer. An answer can come before the report that its question was sent.
+    pub(super) fn answerable(&self) -> impl Iterator<Item = ScanProbe> {
+        self.recent.iter().chain(&self.in_flight).map(|sent| sent.probe)
+    }
+
+    /// The time at which the oldest frame counts as not acknowledged.
+    pub(super) fn stuck_at(&self) -> Option<Instant> {
+        self.in_flight.front().map(|sent| sent.at + N_AS)
+    }
+}

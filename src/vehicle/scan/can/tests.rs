@@ -1,0 +1,293 @@
+//! The scanner by itself, in virtual time: what it asks, and when it stops.
+
+use std::time::{Duration, Instant};
+
+use connector_hal::can::{CanFrame, CanId};
+
+use super::*;
+use crate::vehicle::scan::outcome::ScanProgress;
+
+const FRAME_TIME: Duration = Duration::from_micros(250);
+
+fn id(id: u32) -> CanId {
+    CanId::try_from(id).unwrap()
+}
+
+/// Scans a vehicle given as what it answers, after how long; gives how it ended, what was asked, and what was found.
+fn scan(
+    mut answers: impl FnMut(Duration, &CanFrame) -> Vec<(Duration, CanFrame)>,
+) -> (ScanOutcome, Vec<(Duration, CanFrame)>, Vec<EcuFound>) {
+    let start = Instant::now();
+    let mut now = start;
+    let mut scanner = Scanner::new(ScanSettings { bit_rate: 500_000 }, now);
+    let mut asked = Vec::new();
+    let mut coming: Vec<(Instant, CanFrame)> = Vec::new();
+    for _ in 0..100_000 {
+        if let Some(outcome) = scanner.outcome() {
+            return (outcome, asked, scanner.ecus());
+        }
+        if let Some(frame) = scanner.poll_transmit(now, |_| false) {
+            asked.push((now - start, frame));
+            now += FRAME_TIME;
+            scanner.handle_transmitted(now);
+            coming
+                .extend(answers(now - start, &frame).into_iter().map(|(after, frame)| (now + after, frame)));
+            coming.sort_by_key(|(at, _)| *at);
+            continue;
+        }
+        let due = scanner.poll_timeout().expect("a scan always goes on");
+        match coming.first() {
+            Some((at, frame)) if *at <= due => {
+                now = now.max(*at);
+                scanner.handle_frame(now, &frame.clone());
+                coming.remove(0);
+            }
+            _ => {
+                now = now.max(due);
+                scanner.handle_timeout(now);
+            }
+        }
+    }
+    panic!("the scan never ends");
+}
+
+fn frame(of: u32, data: &[u8]) -> CanFrame {
+    CanFrame::new(id(of), data).unwrap()
+}
+
+fn is_tester_present(frame: &CanFrame, to: u32) -> bool {
+    frame.id() == id(to) && frame.data()[..3] == [2, 0x3E, 0]
+}
+
+#[test]
+fn an_empty_bus_is_asked_politely_and_for_no_more_than_a_few_seconds() {
+    let (outcome, asked, ecus) = scan(|_, _| Vec::new());
+    assert_eq!((outcome, ecus), (ScanOutcome::Done, vec![]));
+    let last = asked.last().unwrap().0;
+    assert!(last < Duration::from_secs(6), "{last:?}");
+    assert!(asked[0].0 >= Duration::from_millis(400), "it listens first");
+    for two in asked.windows(2) {
+        assert!(two[1].0 - two[0].0 >= Duration::from_micros(1700));
+    }
+    for request in (0x600..0x800).filter(|id| *id != 0x7DF).chain(0x241..0x260) {
+        let count = asked.iter().filter(|(_, frame)| is_tester_present(frame, request)).count();
+        assert_eq!(count, 1, "0x{request:03X}");
+    }
+    let services = asked.iter().filter(|(_, frame)| frame.id() != id(0x200)).map(|(_, frame)| frame.data());
+    for data in services {
+        assert!(matches!(data[..4], [2, 0x3E, 0, _] | [_, 2, 0x3E, 0] | [2, 1, 0x0D, _]), "{data:02X?}");
+    }
+}
+
+#[test]
+fn an_ecu_is_asked_twice_whatever_its_offset_if_that_is_a_known_one() {
+    for (request, response) in
+        [(0x7E0, 0x7E8), (0x712, 0x77C), (0x742, 0x4C2), (0x797, 0x79A), (0x24B, 0x64B)]
+    {
+        let (_, asked, ecus) = scan(|_, question| {
+            let answer = (Duration::from_millis(30), frame(response, &[2, 0x7E, 0]));
+            if is_tester_present(question, request) { vec![answer] } else { vec![] }
+        });
+        assert_eq!(ecus.len(), 1);
+        assert_eq!((ecus[0].request, ecus[0].response), (id(request), id(response)));
+        let count = asked.iter().filter(|(_, frame)| is_tester_present(frame, request)).count();
+        assert_eq!(count, 2);
+    }
+}
+
+#[test]
+fn an_odd_offset_is_found_however_slow_the_ecu_is() {
+    for (request, response, millis) in
+        [(0x6A3, 0x51D, 2), (0x7F1, 0x600, 50), (0x600, 0x7FF, 95), (0x73B, 0x737, 20)]
+    {
+        let (_, asked, ecus) = scan(|_, question| {
+            let answer = (Duration::from_millis(millis), frame(response, &[3, 0x7F, 0x3E, 0x12]));
+            if is_tester_present(question, request) { vec![answer] } else { vec![] }
+        });
+        assert_eq!(ecus.len(), 1, "{ecus:?}");
+        assert_eq!((ecus[0].request, ecus[0].response), (id(request), id(response)));
+        let count = asked.iter().filter(|(_, frame)| is_tester_present(frame, request)).count();
+        assert!(count <= 9, "{count}");
+    }
+}
+
+#[test]
+fn many_ecus_that_answer_at_once_are_told_apart() {
+    let ecus: Vec<(u32, u32)> = (0..20).map(|n| (0x700 + n, 0x500 + (n * 7) % 20)).collect();
+    let (_, _, found) = scan(|_, question| {
+        let asked = ecus.iter().filter(|(request, _)| is_tester_present(question, *request));
+        asked.map(|(_, response)| (Duration::from_millis(40), frame(*response, &[2, 0x7E, 0]))).collect()
+    });
+    let found: Vec<(u32, u32)> = found.iter().map(|ecu| (ecu.request.raw(), ecu.response.raw())).collect();
+    assert_eq!(found, ecus);
+}
+
+#[test]
+fn ecus_that_all_answer_to_one_identifier_have_their_own() {
+    let ecus = [(0x710, 0x71A), (0x713, 0x71D), (0x7E0, 0x7E8)];
+    let (_, _, found) = scan(|_, question| {
+        let asked = ecus.iter().filter(|(request, _)| {
+            is_tester_present(question, *request) || is_tester_present(question, 0x700)
+        });
+        asked.map(|(_, response)| (Duration::from_millis(5), frame(*response, &[2, 0x7E, 0]))).collect()
+    });
+    let found: Vec<(u32, u32)> = found.iter().map(|ecu| (ecu.request.raw(), ecu.response.raw())).collect();
+    assert_eq!(found, ecus);
+}
+
+#[test]
+fn bmw_style_extended_addresses_are_found_by_the_testers_own() {
+    let (_, _, found) = scan(|_, question| {
+        let is_it = question.id() == id(0x6F1) && question.data()[..4] == [0x12, 2, 0x3E, 0];
+        if is_it { vec![(Duration::from_millis(20), frame(0x612, &[0xF1, 2, 0x7E, 0]))] } else { vec![] }
+    });
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        (found[0].extended_request_address, found[0].extended_response_address),
+        (Some(0x12), Some(0xF1))
+    );
+}
+
+#[test]
+fn a_vehicle_that_moves_is_left_alone_from_the_first_answer_on() {
+    let (outcome, asked, _) = scan(|_, question| {
+        let is_it = question.id() == id(0x7DF);
+        if is_it { vec![(Duration::from_millis(20), frame(0x7E8, &[3, 0x41, 0x0D, 30]))] } else { vec![] }
+    });
+    assert_eq!(outcome, ScanOutcome::VehicleMoves);
+    assert!(asked.len() <= 2, "only the speed was asked for: {asked:?}");
+}
+
+#[test]
+fn a_vehicle_that_starts_to_move_stops_the_scan_within_a_second() {
+    let moves_at = Duration::from_millis(1500);
+    let (outcome, asked, _) = scan(|at, question| {
+        let speed = u8::from(at >= moves_at);
+        let is_it = question.id() == id(0x7DF);
+        if is_it { vec![(Duration::from_millis(20), frame(0x7E8, &[3, 0x41, 0x0D, speed]))] } else { vec![] }
+    });
+    assert_eq!(outcome, ScanOutcome::VehicleMoves);
+    let last = asked.last().unwrap().0;
+    assert!(last < moves_at + Duration::from_millis(1200), "{last:?}");
+}
+
+#[test]
+fn an_ignition_switched_off_and_a_bus_that_goes_off_end_it_at_once() {
+    let now = Instant::now();
+    let mut scanner = Scanner::new(ScanSettings { bit_rate: 500_000 }, now);
+    scanner.handle_ignition(None);
+    scanner.handle_ignition(Some(true));
+    assert_eq!(scanner.outcome(), None);
+    scanner.handle_ignition(Some(false));
+    assert_eq!(scanner.outcome(), Some(ScanOutcome::IgnitionOff));
+    assert_eq!(scanner.poll_transmit(now, |_| false), None);
+    let mut scanner = Scanner::new(ScanSettings { bit_rate: 500_000 }, now);
+    scanner.handle_bus_off();
+    assert_eq!(scanner.outcome(), Some(ScanOutcome::BusOff));
+}
+
+#[test]
+fn with_nobody_on_the_bus_one_frame_is_sent_and_no_more() {
+    let mut now = Instant::now();
+    let mut scanner = Scanner::new(ScanSettings { bit_rate: 500_000 }, now);
+    now += Duration::from_millis(400);
+    scanner.handle_timeout(now);
+    assert!(scanner.poll_transmit(now, |_| false).is_some());
+    now += Duration::from_millis(100);
+    assert_eq!(scanner.poll_transmit(now, |_| false), None);
+    scanner.handle_transmit_failed(now);
+    assert_eq!(scanner.outcome(), Some(ScanOutcome::NotAcknowledged));
+}
+
+#[test]
+fn what_others_send_with_is_not_sent_with_and_what_they_say_is_no_answer() {
+    let mut now = Instant::now();
+    let mut scanner = Scanner::new(ScanSettings { bit_rate: 500_000 }, now);
+    let traffic = [
+        frame(0x610, &[1, 2, 3, 4, 5, 6, 7, 8]),
+        // looks like an answer, and comes all the time
+        frame(0x648, &[2, 0x7E, 0, 0, 0, 0, 0, 0]),
+        frame(0x200, &[0; 8]),
+    ];
+    let start = now;
+    let mut asked = Vec::new();
+    while scanner.outcome().is_none() && now - start < Duration::from_secs(20) {
+        now += Duration::from_millis(1);
+        if (now - start).as_millis().is_multiple_of(20) {
+            traffic.iter().for_each(|frame| scanner.handle_frame(now, frame));
+        }
+        if scanner.poll_timeout().is_some_and(|at| at <= now) {
+            scanner.handle_timeout(now);
+        }
+        if let Some(frame) = scanner.poll_transmit(now, |_| false) {
+            asked.push(frame.id());
+            scanner.handle_transmitted(now);
+        }
+    }
+    assert_eq!((scanner.outcome(), scanner.ecus()), (Some(ScanOutcome::Done), vec![]));
+    for other in traffic {
+        assert!(!asked.contains(&other.id()), "{other}");
+    }
+    assert!(asked.contains(&id(0x640)));
+}
+
+#[test]
+fn a_full_bus_is_asked_more_slowly() {
+    let pauses = |busy: bool| {
+        let mut now = Instant::now();
+        let mut scanner = Scanner::new(ScanSettings { bit_rate: 500_000 }, now);
+        let start = now;
+        let mut asked = 0;
+        while now - start < Duration::from_millis(1500) {
+            now += Duration::from_micros(250);
+            if busy {
+                scanner.handle_frame(now, &frame(0x100, &[0; 8]));
+            }
+            if scanner.poll_timeout().is_some_and(|at| at <= now) {
+                scanner.handle_timeout(now);
+            }
+            if scanner.poll_transmit(now, |_| false).is_some() {
+                asked += 1;
+                scanner.handle_transmitted(now);
+            }
+        }
+        asked
+    };
+    let (idle, busy) = (pauses(false), pauses(true));
+    assert!(busy * 3 < idle, "{busy} and {idle}");
+    assert!(busy > 0);
+}
+
+#[test]
+fn what_a_channel_is_busy_with_waits_and_is_left_out_in_the_end() {
+    let mut now = Instant::now();
+    let mut scanner = Scanner::new(ScanSettings { bit_rate: 500_000 }, now);
+    let start = now;
+    let mut at_busy = Vec::new();
+    while scanner.outcome().is_none() && now - start < Duration::from_secs(40) {
+        now += Duration::from_millis(1);
+        if scanner.poll_timeout().is_some_and(|at| at <= now) {
+            scanner.handle_timeout(now);
+        }
+        let is_free_at = start + Duration::from_secs(2);
+        let is_busy = |request: CanId| request == id(0x640) && now < is_free_at || request == id(0x650);
+        if let Some(frame) = scanner.poll_transmit(now, is_busy) {
+            if frame.id() == id(0x640) || frame.id() == id(0x650) {
+                at_busy.push((now - start, frame.id()));
+            }
+            scanner.handle_transmitted(now);
+        }
+    }
+    assert_eq!(scanner.outcome(), Some(ScanOutcome::Done));
+    assert_eq!(at_busy.len(), 1, "{at_busy:?}");
+    assert!(at_busy[0].0 >= Duration::from_secs(2) && at_busy[0].1 == id(0x640));
+}
+
+#[test]
+fn progress_grows_and_ends_where_it_said() {
+    let now = Instant::now();
+    let scanner = Scanner::new(ScanSettings { bit_rate: 500_000 }, now);
+    let ScanProgress { done, total, found } = scanner.progress();
+    assert_eq!((done, found), (0, 0));
+    assert!(total > 1500);
+}
