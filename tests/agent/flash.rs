@@ -60,6 +60,7 @@ const CUTS: [Cut; 5] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_recorded_flash_succeeds_over_any_network() {
+    let _alone = crate::BUSY.lock().await;
     let recording = Arc::new(Recording::new(candump::parse(FLASH_LOG).unwrap()).unwrap());
     let runs = [0, 50, 300].into_iter().flat_map(|rtt| [(rtt, Links::Stay), (rtt, Links::ConnectorsCut)]);
     let runs: Vec<_> = runs.chain([(50, Links::OperatorsCut)]).collect();

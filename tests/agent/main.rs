@@ -9,3 +9,6 @@ mod kline;
 mod power;
 mod session;
 mod vehicles;
+
+/// Held by tests that keep all cores busy or depend on milliseconds, so that they run one at a time.
+static BUSY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

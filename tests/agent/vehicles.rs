@@ -21,6 +21,7 @@ const LATE: usize = 30;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_vehicle_tells_its_vin_and_answers_every_exchange_through_the_relay() {
+    let _alone = crate::BUSY.lock().await;
     let vehicles = catalogue().vehicles().to_vec();
     let count: usize = vehicles.iter().flat_map(VehicleRecord::nodes).map(|ecu| ecu.exchanges.len()).sum();
     assert!(vehicles.len() > 170 && count > 1000, "{} vehicles, {count} exchanges", vehicles.len());

@@ -33,7 +33,7 @@ impl Node {
         let task = tokio::spawn(async move {
             loop {
                 tokio::select! {
-                    // events first: an adapter whose outcomes are unread takes no more frames
+                    // events first: an adapter whose outcomes are not fetched accepts no more frames
                     biased;
                     event = can.event() => match event {
                         Ok(CanEvent::Received { frame, at }) => noted.lock().unwrap().push((at, frame)),
