@@ -1,5 +1,5 @@
-//! Relays frames without I/O, for `cross/figures`, which counts the processor's instructions. The difference between
-//! two frame counts is the cost of the frames, independent of the machine's load.
+//! Relays frames without I/O, for `cross/figures`, which counts the processor's instructions. The difference
+//! between two frame counts is the cost of the frames, independent of the machine's load.
 //!
 //! `frames DIRECTION COUNT`, with DIRECTION `from-vehicle`, `batched` or `toward-vehicle`.
 

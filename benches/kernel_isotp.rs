@@ -1,8 +1,8 @@
-//! Our ISO-TP and the Linux kernel's, side by side on a CAN interface: what a transfer costs, how exactly the separation
-//! time is kept, how soon flow control comes, with an idle and with a loaded processor.
+//! Our ISO-TP and the Linux kernel's, side by side on a CAN interface: what a transfer costs, how exactly the
+//! separation time is kept, how soon flow control comes, with an idle and with a loaded processor.
 //!
-//! Takes a vcan interface with CAN FD, named by `CONNECTOR_TEST_VCAN`; `cross/can-machine bench` has one. The peer is the
-//! kernel's can-isotp each time. Times between frames are the kernel's time stamps.
+//! Takes a vcan interface with CAN FD, named by `CONNECTOR_TEST_VCAN`; `cross/can-machine bench` has one. The
+//! peer is the kernel's can-isotp each time. Times between frames are the kernel's time stamps.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a benchmark that fails ends
 
@@ -145,7 +145,8 @@ async fn receive(socket: &mut IsotpSocket) {
     assert!(matches!(event, IsotpEvent::Received(_)), "{event:?}");
 }
 
-/// The time of a transfer without separation time. On a machine with one processor, that is what both ends cost.
+/// The time of a transfer without separation time. On a machine with one processor, that is what both ends
+/// cost.
 async fn cost(vcan: &str, kind: Kind, len: usize, fd: bool, out: bool) -> String {
     let mut tester = Tester::open(vcan, kind, fd).await;
     let mut ecu = socket(vcan, ECU, TESTER, 0, fd);

@@ -1,4 +1,5 @@
-//! The process that is measured: the agent on a bus that only makes frames, or a bare websocket that sends the same.
+//! The process that is measured: the agent on a bus that only makes frames, or a bare websocket that sends
+//! the same.
 
 use std::path::PathBuf;
 use std::task::{Context, Poll};

@@ -1,7 +1,8 @@
-//! `cargo bench --bench table`: what the agent costs, as one table. `docs/benchmarks.md` says what each row means.
+//! `cargo bench --bench table`: what the agent costs, as one table. `docs/benchmarks.md` says what each row
+//! means.
 //!
-//! The agent that is measured runs in a separate process, so that its CPU time and memory can be read; this binary
-//! starts itself again for that, with an environment variable. Cloud and operator run in this process.
+//! The agent that is measured runs in a separate process, so that its CPU time and memory can be read; this
+//! binary starts itself again for that, with an environment variable. Cloud and operator run in this process.
 
 mod buses;
 mod child;

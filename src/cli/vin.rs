@@ -111,8 +111,11 @@ fn named(names: &[String]) -> anyhow::Result<(Vec<NamedBus>, Hardware)> {
     Ok((buses, Hardware::new([]).with_doip(ports, DoipConfig::default(), None)))
 }
 
+/// The CAN buses and the K-lines that were opened.
+type OpenedBuses = (Vec<Box<dyn CanBus>>, Vec<LineToAsk>);
+
 /// Opens the CAN buses, then the K-lines. The error names the bus that cannot be opened, and says what to do.
-fn open(args: &VinArgs, buses: Vec<NamedBus>) -> anyhow::Result<(Vec<Box<dyn CanBus>>, Vec<LineToAsk>)> {
+fn open(args: &VinArgs, buses: Vec<NamedBus>) -> anyhow::Result<OpenedBuses> {
     let mut can = Vec::new();
     let mut klines = Vec::new();
     for bus in buses {

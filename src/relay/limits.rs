@@ -1,27 +1,28 @@
-//! The bounds of a connection.
+//! The limits of a connection.
 
 use std::time::Duration;
 
 use super::link::KEPT_LIMIT;
 
-/// The bounds of a session.
+/// The limits of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RelayLimits {
     /// The longest PDU, in bytes.
     pub max_pdu: usize,
-    /// How many channels may be open at a time.
+    /// The number of channels that may be open simultaneously.
     pub max_channels: usize,
-    /// How much is kept until it is acknowledged, in bytes.
+    /// The limit of the messages that are kept until they are acknowledged, in bytes.
     pub max_kept_bytes: usize,
-    /// How old a record may be that goes to the vehicle by a raw channel, unless the operator says otherwise.
+    /// The default of the greatest age at which a record of a raw channel may still be sent to the vehicle.
     pub raw_max_age: Duration,
-    /// The same for all other channels.
+    /// The default of the greatest age at which a record of any other channel may still be sent to the
+    /// vehicle.
     pub pdu_max_age: Duration,
-    /// How long after the ignition was switched off TesterPresent is still sent.
+    /// How long TesterPresent is still sent after the ignition was switched off.
     pub keep_alive_after_ignition_off: Duration,
 }
 
-/// The protocol's own bounds, and the configuration's defaults.
+/// The limits that the relay protocol sets, and the defaults of the configuration.
 impl Default for RelayLimits {
     fn default() -> Self {
         Self {

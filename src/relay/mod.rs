@@ -1,4 +1,4 @@
-//! The relay, `connector-relay.v1`: the wire between connector, cloud and operator, and the connector's part.
+//! The relay, `connector-relay.v1`: its messages, and the connection, channels and buses on the connector.
 
 pub mod buses;
 pub mod channel;

@@ -1,4 +1,5 @@
-//! CAN FD through the whole chain: frames of 64 bytes, bit rate switching and ISO-TP, from the vehicle to the operator.
+//! CAN FD through the whole chain: frames of 64 bytes, bit rate switching and ISO-TP, from the vehicle to the
+//! operator.
 
 use connector_agent::protocol::isotp::FrameSize;
 use connector_agent::relay::wire::request::RawChannelConfig;

@@ -1,5 +1,5 @@
-//! A real ECU being flashed, as recorded: the tool's side through the relay, the ECU's side with its own timing, over
-//! networks with and without delay and cut links.
+//! A real ECU being flashed, as recorded: the tool's side through the relay, the ECU's side with its own
+//! timing, over networks with and without delay and cut links.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -36,8 +36,8 @@ enum Links {
     OperatorsCut,
 }
 
-/// A place to cut the link, given by a frame and by how many such frames came before, so that the cut falls between this
-/// frame and the next event.
+/// A place to cut the link, given by a frame and by how many such frames came before, so that the cut falls
+/// between this frame and the next event.
 struct Cut {
     id: u32,
     data: &'static [u8],

@@ -1,5 +1,5 @@
-//! The agent in vehicles with K-lines: sandbox cloud, operator, and ECUs as `connector-sim vehicle --kline` has them, behind
-//! serial devices.
+//! The agent in vehicles with K-lines: sandbox cloud, operator, and ECUs as `connector-sim vehicle --kline`
+//! has them, behind serial devices.
 
 use std::path::Path;
 

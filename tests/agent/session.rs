@@ -127,7 +127,8 @@ async fn a_connection_that_waits_for_the_vin_is_opened_also_if_the_link_is_lost_
     let mut portal = sandbox.portal(&connector).await;
     portal.sees_online().await;
     let ticket = sandbox.ticket(&connector, vin.as_deref()).await;
-    // the cloud's messages arrive in order on one link: when the dismissal has arrived, so has the request to open
+    // the cloud's messages arrive in order on one link: when the dismissal has arrived, so has the request to
+    // open
     agent.board.press_button();
     portal.sees("the call", |update| update["call_for_attention"] == true).await;
     sandbox.dismiss(&connector).await;

@@ -1,4 +1,5 @@
-//! The agent in every vehicle of the file: the VIN comes to the cloud, and every exchange goes through the relay.
+//! The agent in every vehicle of the file: the VIN comes to the cloud, and every exchange goes through the
+//! relay.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -35,7 +36,8 @@ async fn every_vehicle_tells_its_vin_and_answers_every_exchange_through_the_rela
     assert_eq!(exchanges + late_exchanges, count);
 }
 
-/// Drives vehicles, each with its own connector; returns the number of exchanges, and the failures with their reasons.
+/// Drives vehicles, each with its own connector; returns the number of exchanges, and the failures with their
+/// reasons.
 async fn drive_all(vehicles: Vec<VehicleRecord>, at_a_time: usize) -> (usize, Vec<(VehicleRecord, String)>) {
     let sandbox = Arc::new(Sandbox::start(vehicles.len()).await);
     let pairs = vehicles.into_iter().zip(sandbox.connectors.clone());

@@ -1,4 +1,5 @@
-//! The login that outlives a restart, against a scripted cloud: with the file intact, damaged, foreign or unwritable.
+//! The login that outlives a restart, against a scripted cloud: with the file intact, damaged, foreign or
+//! unwritable.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -353,7 +354,8 @@ struct Rig {
 }
 
 impl Rig {
-    /// A cloud that returns `access-N` for the Nth login and `access-10N` for the Nth refresh, and accepts all of them.
+    /// A cloud that returns `access-N` for the Nth login and `access-10N` for the Nth refresh, and accepts
+    /// all of them.
     async fn start() -> Self {
         Self::start_with(|_, _| false).await
     }

@@ -407,7 +407,8 @@ async fn refuse(listener: &TcpListener, status: &str, headers: &str) -> String {
     String::from_utf8(request).unwrap()
 }
 
-/// Drives the link, on which nothing may happen, until something else is done: an event of the link is cancelled.
+/// Drives the link, on which nothing may happen, until something else is done: an event of the link is
+/// cancelled.
 async fn drive<T>(link: &mut CloudSocket, until: impl Future<Output = T>) -> T {
     let both = async {
         tokio::select! {

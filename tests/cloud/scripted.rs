@@ -62,7 +62,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers every request by the function, whose second argument is the number of earlier requests with the same line.
+    /// Answers every request by the function, whose second argument is the number of earlier requests with
+    /// the same line.
     pub async fn start(answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_with(None, answer).await
     }
@@ -242,7 +243,8 @@ thread_local! {
 
 impl Log {
     pub fn capture() -> Self {
-        // One subscriber for all threads: those of a thread come and go, and other threads' events get lost meanwhile.
+        // One subscriber for all threads: those of a thread come and go, and other threads' events get lost
+        // meanwhile.
         static SUBSCRIBER: Once = Once::new();
         SUBSCRIBER.call_once(|| {
             let to_thread = || CAPTURED.with_borrow(|log| log.clone().unwrap_or_default());

@@ -1,5 +1,6 @@
-//! The main job on a CAN stack of the kernel: the agent's own program on one interface, the simulated vehicle on another,
-//! cloud and operator on this machine's loopback. The VIN is read, a ticket served, an ECU flashed.
+//! The main job on a CAN stack of the kernel: the agent's own program on one interface, the simulated vehicle
+//! on another, cloud and operator on this machine's loopback. The VIN is read, a ticket served, an ECU
+//! flashed.
 //!
 //! Each test runs with the agent's own ISO-TP and with the kernel's; the operator must see no difference.
 //!
@@ -110,8 +111,8 @@ async fn main_job(agents: &str, vehicles: &str, isotp_by: &str) {
     vehicle.stop().await;
 }
 
-/// Checks the events of a confirmed PDU, of one that no ECU takes, and of the PDUs chained to it; and that a raw channel
-/// does not report the agent's own frames.
+/// Checks the events of a confirmed PDU, of one that no ECU takes, and of the PDUs chained to it; and that a
+/// raw channel does not report the agent's own frames.
 async fn tell_what_happens(connection: &Connection, channel: &Channel, ecu: &EcuRecord) {
     let exchange = &ecu.exchanges[0];
     let everything =

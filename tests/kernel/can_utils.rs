@@ -1,7 +1,9 @@
-//! can-utils as peers: `candump` sees our frames, we see `cansend`'s, `isotpsend` and `isotprecv` talk to our ISO-TP.
+//! can-utils as peers: `candump` sees our frames, we see `cansend`'s, `isotpsend` and `isotprecv` talk to our
+//! ISO-TP.
 //!
 //! Needs can-utils (`CONNECTOR_TEST_CAN_UTILS`, any value) and a vcan interface that is up, with CAN FD
-//! (`CONNECTOR_TEST_VCAN`), on a kernel that has can-isotp; without them, the tests print `SKIPPED:` in one line and pass.
+//! (`CONNECTOR_TEST_VCAN`), on a kernel that has can-isotp; without them, the tests print `SKIPPED:` in one
+//! line and pass.
 
 use std::process::Stdio;
 

@@ -1,8 +1,9 @@
-//! DoIP on an Ethernet link: two network namespaces with a pair of veth interfaces between them. The agent is in one, the
-//! simulated gateway in the other.
+//! DoIP on an Ethernet link: two network namespaces with a pair of veth interfaces between them. The agent is
+//! in one, the simulated gateway in the other.
 //!
-//! Needs root, iproute2 (`ip`), udhcpc and udhcpd, and a kernel with namespaces and veth. Set `CONNECTOR_TEST_NETNS=1` to have it
-//! run, as `cross/doip-link` does; without it, the tests print `SKIPPED:` in one line and pass.
+//! Needs root, iproute2 (`ip`), udhcpc and udhcpd, and a kernel with namespaces and veth. Set
+//! `CONNECTOR_TEST_NETNS=1` to have it run, as `cross/doip-link` does; without it, the tests print `SKIPPED:`
+//! in one line and pass.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};

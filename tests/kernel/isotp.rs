@@ -1,7 +1,8 @@
 //! Our ISO-TP against the Linux kernel's can-isotp, both ways.
 //!
-//! `CONNECTOR_TEST_VCAN` names a vcan interface that is up, with CAN FD (`mtu 72`), on a kernel that has can-isotp; without
-//! it, the tests print `SKIPPED:` in one line and pass. `docs/testing-on-can.md` describes how to set one up.
+//! `CONNECTOR_TEST_VCAN` names a vcan interface that is up, with CAN FD (`mtu 72`), on a kernel that has
+//! can-isotp; without it, the tests print `SKIPPED:` in one line and pass. `docs/testing-on-can.md` describes
+//! how to set one up.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -176,7 +177,8 @@ enum Direction {
     FromKernel,
 }
 
-/// Every addressing mode with every block size and separation time; the slow ones with some of the lengths, in turn.
+/// Every addressing mode with every block size and separation time; the slow ones with some of the lengths,
+/// in turn.
 async fn each_case(direction: Direction) {
     let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
     let mut turn = 0;

@@ -1,5 +1,5 @@
-//! Tests that need more of the kernel than an ordinary machine has: CAN interfaces, can-utils, network namespaces.
-//! `cross/can-machine` and `cross/doip-link` run them.
+//! Tests that need more of the kernel than an ordinary machine has: CAN interfaces, can-utils, network
+//! namespaces. `cross/can-machine` and `cross/doip-link` run them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 

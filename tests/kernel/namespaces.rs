@@ -27,8 +27,8 @@ pub const VEHICLE: &str = "veh0";
 pub const VEHICLE_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x0C, 0x02];
 type Job = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
-/// A thread in its own network namespace, which runs jobs. When the handle is dropped, the thread ends, and the namespace
-/// goes with it.
+/// A thread in its own network namespace, which runs jobs. When the handle is dropped, the thread ends, and
+/// the namespace goes with it.
 pub struct Site {
     jobs: mpsc::UnboundedSender<Job>,
 }
@@ -282,7 +282,8 @@ impl Rig {
         format!("[\"udhcpc\", \"-f\", \"-i\", \"{{interface}}\", \"-s\", \"{script}\", \"-p\", \"{pid}\"]")
     }
 
-    /// Waits until the DHCP client has ended; it removes the file with its process number when it is asked to end.
+    /// Waits until the DHCP client has ended; it removes the file with its process number when it is asked to
+    /// end.
     pub async fn dhcp_client_ends(&self) {
         let pid = self.directory.path().join("client.pid");
         let gone = async {

@@ -1,7 +1,7 @@
 //! An independent DoIP tool (udsoncan over doipclient) at the simulated gateway.
 //!
-//! Needs a Python with these, named by `CONNECTOR_TEST_PYTHON` (default: `.venv/bin/python` in the workspace); without
-//! it, the tests print `SKIPPED:` in one line and pass.
+//! Needs a Python with these, named by `CONNECTOR_TEST_PYTHON` (default: `.venv/bin/python` in the
+//! workspace); without it, the tests print `SKIPPED:` in one line and pass.
 
 use std::time::Duration;
 

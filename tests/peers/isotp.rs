@@ -84,7 +84,8 @@ enum Direction {
     FromPeer,
 }
 
-/// Every addressing mode with every block size and separation time; the slow ones with some of the lengths, in turn.
+/// Every addressing mode with every block size and separation time; the slow ones with some of the lengths,
+/// in turn.
 async fn each_case(direction: Direction) {
     let Some(mut rig) = Rig::start().await else { return };
     let mut turn = 0;

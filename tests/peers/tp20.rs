@@ -1,5 +1,6 @@
-//! TP2.0 against an independent tester: the transport of Python's kwp2000-can, on the virtual bus through SLCAN. The
-//! simulated ECUs speak by the same [`Connection`](connector_agent::protocol::tp20::Connection) as the agent.
+//! TP2.0 against an independent tester: the transport of Python's kwp2000-can, on the virtual bus through
+//! SLCAN. The simulated ECUs speak by the same [`Connection`](connector_agent::protocol::tp20::Connection) as
+//! the agent.
 //!
 //! Needs a Python with `kwp2000-can`, `python-can` and `pyserial`, named by `CONNECTOR_TEST_PYTHON` (default:
 //! `.venv/bin/python` in the workspace); without it, the test prints `SKIPPED:` in one line and passes.

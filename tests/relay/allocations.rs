@@ -1,5 +1,5 @@
-//! In a session under way, relaying a frame allocates nothing. A device without much memory neither runs out of it nor
-//! fragments it, even in a long session.
+//! In a session under way, relaying a frame allocates nothing. A device without much memory neither runs out
+//! of it nor fragments it, even in a long session.
 
 #![allow(unsafe_code, reason = "an allocator that counts")]
 

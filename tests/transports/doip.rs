@@ -1,5 +1,5 @@
-//! The agent's DoIP client over real sockets: against the simulated gateway, well-behaved and not, also by TLS; against
-//! hostile gateways; and against the recording of a real one.
+//! The agent's DoIP client over real sockets: against the simulated gateway, well-behaved and not, also by
+//! TLS; against hostile gateways; and against the recording of a real one.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
-//! What fuzzing found worth keeping, replayed: every file of `fuzz/corpus` through the function that is fuzzed by it.
+//! What fuzzing found worth keeping, replayed: every file of `fuzz/corpus` through the function that is
+//! fuzzed by it.
 
 #[path = "../../fuzz/drivers/candump.rs"]
 mod candump;

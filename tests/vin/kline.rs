@@ -1,4 +1,5 @@
-//! The VIN by K-line: from simulated ECUs in virtual time, and by the agent's own command line over a pseudo-terminal.
+//! The VIN by K-line: from simulated ECUs in virtual time, and by the agent's own command line over a
+//! pseudo-terminal.
 
 use std::task::{Context, Poll};
 use std::time::Duration;

@@ -36,8 +36,8 @@ async fn scan_bus(bus: &VirtualBus, surroundings: &mut Quiet) -> ScanEnd {
     scan(&mut adapter, &[500_000, 250_000], TimerKind::Runtime, surroundings).await.unwrap()
 }
 
-/// Scans every `every`th vehicle, with the nodes that `prepare` adds to its bus, and checks the ECUs found. Returns the
-/// longest time that a scan took.
+/// Scans every `every`th vehicle, with the nodes that `prepare` adds to its bus, and checks the ECUs found.
+/// Returns the longest time that a scan took.
 async fn scan_each(every: usize, config: VirtualBusConfig, prepare: impl Fn(&VirtualBus)) -> Duration {
     let mut longest = Duration::ZERO;
     for record in catalogue().vehicles().iter().step_by(every) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use connector_hal::can::CanId;
 
-use super::{APPLICATION_DIAGNOSTICS, Parameters, SETUP_ID};
+use super::Parameters;
 
 /// Longest PDU, in bytes. Some ECUs set the highest bit of the length without meaning, so that 15 bits
 /// remain.
@@ -14,6 +14,11 @@ pub const MAX_PDU: usize = 0x7FFF;
 const FIRST_RECEIVE_ID: u32 = 0x300;
 /// Number of such identifiers.
 const RECEIVE_IDS: u32 = 16;
+
+/// Identifier of set-up requests.
+pub const SETUP_ID: CanId = CanId::standard_truncated(0x200);
+/// Application type of diagnostics.
+pub(crate) const APPLICATION_DIAGNOSTICS: u8 = 0x01;
 
 /// The address of an ECU, 0x01 to 0xEF; the engine has 0x01.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -32,10 +32,12 @@ mod tpdu;
 mod tests;
 
 pub use channel::Channel;
-pub use config::{ChannelConfig, ConnectionConfig, LogicalAddress, LogicalAddressError, MAX_PDU, Opening};
+pub(crate) use config::APPLICATION_DIAGNOSTICS;
+pub use config::{
+    ChannelConfig, ConnectionConfig, LogicalAddress, LogicalAddressError, MAX_PDU, Opening, SETUP_ID,
+};
 pub use connection::Connection;
 pub use event::{CloseReason, Event, ReceiveFailure, SendError, Timer};
-pub(crate) use setup::APPLICATION_DIAGNOSTICS;
-pub use setup::{Refusal, SETUP_ID, SetupMessage, SetupOpcode};
+pub use setup::{Refusal, SetupMessage, SetupOpcode};
 pub use time::TimeByte;
 pub use tpdu::{Parameters, Tpdu, TpduError};

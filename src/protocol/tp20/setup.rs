@@ -2,12 +2,7 @@
 
 use connector_hal::can::{CanFrame, CanId};
 
-use super::LogicalAddress;
-
-/// Identifier of set-up requests.
-pub const SETUP_ID: CanId = CanId::standard_truncated(0x200);
-/// Application type of diagnostics.
-pub(crate) const APPLICATION_DIAGNOSTICS: u8 = 0x01;
+use super::config::LogicalAddress;
 
 /// High byte of an identifier that is not specified.
 const INVALID: u8 = 0x10;

@@ -15,7 +15,7 @@ use crate::vehicle::reopened::Reopened;
 
 /// The outcome of polling a bus.
 #[derive(Debug)]
-pub(crate) enum Progress {
+pub(crate) enum BusProgress {
     /// Something changed: there may be outputs.
     Changed,
     /// The device is ready for the first time.
@@ -29,29 +29,29 @@ pub(crate) enum Progress {
 pub(crate) struct StartFailure {
     /// A description in words.
     pub(crate) detail: String,
-    /// Whether the device is there, but cannot do what the operator asked for.
+    /// Whether the device exists, but does not support the settings of the operator.
     pub(crate) is_unsupported: bool,
 }
 
-/// The outcome of one turn of a driver.
+/// The outcome of one call of [`BusDriver::drive`].
 pub(crate) enum Driven<D, E> {
     /// There was nothing to do.
     Idle,
     /// Frames, bytes or time moved.
     Changed,
-    /// The device has to start again: this makes it do so.
+    /// The device has to be restarted by this function.
     Restart(Box<dyn FnOnce(D) -> BoxFuture<'static, Result<D, E>> + Send>),
     /// The device is lost.
     Lost(E),
 }
 
-/// What moves frames or bytes between a device and the channels of one kind of bus.
-pub(crate) trait Driver: Send {
+/// Moves frames or bytes between a device and the channels of one kind of bus.
+pub(crate) trait BusDriver: Send {
     /// The channels of this kind of bus.
     type Channels: Channels;
     /// The device, once it is open.
     type Device: Send;
-    /// Why a device is not usable.
+    /// The reason why a device is not usable.
     type Error: std::error::Error + Send;
 
     /// The device in log messages, such as "CAN device".
@@ -60,7 +60,7 @@ pub(crate) trait Driver: Send {
     /// Opens the device and sets it up.
     fn open(&self) -> BoxFuture<'static, Result<Self::Device, Self::Error>>;
 
-    /// Whether the device is there, but cannot do what the operator asked for.
+    /// Whether the device exists, but does not support the settings of the operator.
     fn is_unsupported(_error: &Self::Error) -> bool {
         false
     }
@@ -71,7 +71,7 @@ pub(crate) trait Driver: Send {
     /// The device is lost, or could not be opened again.
     fn handle_lost(&mut self, now: Instant, error: &Self::Error, channels: &mut Self::Channels);
 
-    /// Moves frames or bytes, and time: first events of the device, then deadlines, then transmissions.
+    /// Handles events of the device, then deadlines, then transmissions.
     fn drive(
         &mut self,
         cx: &mut Context<'_>,
@@ -98,7 +98,7 @@ pub(crate) trait Driver: Send {
     /// A channel was closed.
     fn handle_channel_closed(&mut self, _number: u16) {}
 
-    /// Leaves the bus: whatever ECUs should still hear is sent.
+    /// Leaves the bus. Sends the last messages that ECUs should receive.
     fn leave(&mut self, _device: Self::Device, _channels: &mut Self::Channels) {}
 }
 
@@ -107,25 +107,25 @@ pub(crate) trait AnyBus: Send {
     /// The name that the operator gave it.
     fn name(&self) -> &str;
 
-    /// Moves the device, the channels and time along; pending when there is nothing to do.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Progress>;
+    /// Drives the device and the channels; pending when there is nothing to do.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<BusProgress>;
 
     /// Whether the device has been ready once.
     fn has_started(&self) -> bool;
 
-    /// State and load.
+    /// The state and load of the bus.
     fn status(&self) -> BusStatus;
 
-    /// Whether the state differs from the one when this was last called.
+    /// Whether the state has changed since the last call of this method.
     fn take_state_change(&mut self) -> bool;
 
-    /// Its channels.
+    /// The channels of the bus.
     fn channels(&self) -> &dyn Channels;
 
-    /// Its channels, for use.
+    /// The channels of the bus, for changes.
     fn channels_mut(&mut self) -> &mut dyn Channels;
 
-    /// Opens a channel, as [`Channels::open_channel`].
+    /// Opens a channel, as [`Channels::open_channel`] does.
     fn open_channel(
         &mut self,
         now: Instant,
@@ -134,12 +134,12 @@ pub(crate) trait AnyBus: Send {
         limits: &RelayLimits,
     ) -> Result<Opening, Problem>;
 
-    /// Closes a channel, as [`Channels::close_channel`].
+    /// Closes a channel, as [`Channels::close_channel`] does.
     fn close_channel(&mut self, number: u16);
 }
 
 /// A bus: the channels and the device of one kind.
-pub(crate) struct Bus<D: Driver> {
+pub(crate) struct Bus<D: BusDriver> {
     name: String,
     channels: D::Channels,
     driver: D,
@@ -151,7 +151,7 @@ pub(crate) struct Bus<D: Driver> {
     reported_state: Option<BusState>,
 }
 
-impl<D: Driver> Bus<D> {
+impl<D: BusDriver> Bus<D> {
     /// A bus whose device is opened as the bus is polled.
     pub(crate) fn new(name: String, channels: D::Channels, driver: D, timer: TimerKind) -> Self {
         let device = Reopened::new(driver.open());
@@ -159,30 +159,30 @@ impl<D: Driver> Bus<D> {
         Self { name, channels, driver, device, timer, deadline, has_started: false, reported_state: None }
     }
 
-    fn handle_opened(&mut self, now: Instant, opened: Result<(), D::Error>) -> Progress {
+    fn handle_opened(&mut self, now: Instant, opened: Result<(), D::Error>) -> BusProgress {
         match (opened, self.device.get_mut()) {
             (Ok(()), Some(device)) => {
                 self.driver.handle_opened(now, device, &mut self.channels);
                 if std::mem::replace(&mut self.has_started, true) {
-                    Progress::Changed
+                    BusProgress::Changed
                 } else {
-                    Progress::Started
+                    BusProgress::Started
                 }
             }
-            (Ok(()), None) => Progress::Changed,
+            (Ok(()), None) => BusProgress::Changed,
             (Err(error), _) if !self.has_started => {
                 let is_unsupported = D::is_unsupported(&error);
-                Progress::StartFailed(StartFailure { detail: error.to_string(), is_unsupported })
+                BusProgress::StartFailed(StartFailure { detail: error.to_string(), is_unsupported })
             }
             (Err(error), _) => {
                 tracing::debug!(bus = self.name, %error, "the {} is still not usable", D::DEVICE);
                 self.driver.handle_lost(now, &error, &mut self.channels);
-                Progress::Changed
+                BusProgress::Changed
             }
         }
     }
 
-    /// Moves the open device, the channels and time; whether anything changed.
+    /// Drives the device if it is open, and the channels. Returns whether anything changed.
     fn drive(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let Some(device) = self.device.get_mut() else { return self.handle_due(now) };
         match self.driver.drive(cx, now, device, &mut self.channels) {
@@ -198,7 +198,7 @@ impl<D: Driver> Bus<D> {
         true
     }
 
-    /// The time of the channels goes on without a device.
+    /// Handles the deadlines of the channels while there is no device.
     fn handle_due(&mut self, now: Instant) -> bool {
         let is_due = self.channels.poll_timeout().is_some_and(|at| at <= now);
         if is_due {
@@ -208,23 +208,23 @@ impl<D: Driver> Bus<D> {
     }
 }
 
-impl<D: Driver> AnyBus for Bus<D> {
+impl<D: BusDriver> AnyBus for Bus<D> {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<BusProgress> {
         let now = self.timer.now();
         if let Poll::Ready(opened) = self.device.poll(cx, now, || self.driver.open()) {
             return Poll::Ready(self.handle_opened(now, opened));
         }
         if self.drive(cx, now) {
-            return Poll::Ready(Progress::Changed);
+            return Poll::Ready(BusProgress::Changed);
         }
         let deadlines = [self.device.retry_at(), self.channels.poll_timeout(), self.driver.poll_timeout()];
         self.deadline.set(deadlines.into_iter().flatten().min());
-        // the next turn handles the deadline, with the events that are there by then
-        self.deadline.poll_expired(cx).map(|()| Progress::Changed)
+        // the next call handles the deadline, after the events that have arrived by then
+        self.deadline.poll_expired(cx).map(|()| BusProgress::Changed)
     }
 
     fn has_started(&self) -> bool {
@@ -266,7 +266,7 @@ impl<D: Driver> AnyBus for Bus<D> {
     }
 }
 
-impl<D: Driver> Drop for Bus<D> {
+impl<D: BusDriver> Drop for Bus<D> {
     fn drop(&mut self) {
         if let Some(device) = self.device.take(self.timer.now()) {
             self.driver.leave(device, &mut self.channels);

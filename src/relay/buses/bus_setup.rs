@@ -1,4 +1,4 @@
-//! From what `configureBuses` asks for to buses, with an error that says what the connector has instead.
+//! Checks the buses of `configureBuses` against the hardware. Errors list the ports that the connector has.
 
 use super::can::CanBusSetup;
 use super::channel_setup::{invalid, unknown_pins};
@@ -8,12 +8,12 @@ use crate::protocol::problem::Problem;
 use crate::relay::wire::request::BusConfig;
 use crate::vehicle::hardware::Hardware;
 
-/// The longest bus name taken, in bytes.
+/// The longest bus name, in bytes.
 const MAX_NAME_LEN: usize = 64;
 /// The kinds of buses in the protocol's vocabulary.
 const BUS_KINDS: [&str; 4] = ["can_bus", "kline_bus", "doip_bus", "terminal15_bus"];
 
-/// A bus that an operator asked for, understood.
+/// A bus that an operator requested, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum BusSetup {
     Can(CanBusSetup),
@@ -23,7 +23,7 @@ pub(crate) enum BusSetup {
 }
 
 impl BusSetup {
-    /// Checks a bus against what the hardware has.
+    /// Checks the configuration of a bus against the hardware.
     pub(crate) fn new(config: &BusConfig, hardware: &Hardware) -> Result<Self, Problem> {
         let name = config.bus_name.as_str();
         if name.is_empty() || name.len() > MAX_NAME_LEN {
@@ -37,18 +37,18 @@ impl BusSetup {
             (None, None, None, Some(terminal15)) => match hardware.terminal15 {
                 Some(pin) if pin == terminal15.pin => Ok(Self::Terminal15 { name: name.to_owned(), pin }),
                 has => {
-                    let has = has.map_or_else(|| "none".to_owned(), |pin| format!("it at pin {pin}"));
+                    let has = has.map_or_else(|| "none".to_owned(), |pin| format!("pin {pin}"));
                     let detail = format!(
-                        "Bus {name:?}: terminal 15 is not at pin {}; this connector has {has}.",
+                        "Bus {name:?}: terminal 15 is not at pin {}; this connector has: {has}.",
                         terminal15.pin
                     );
                     Err(unknown_pins(detail))
                 }
             },
             (None, None, None, None) => {
-                Err(invalid(format!("Bus {name:?} has no kind, which is one of {BUS_KINDS:?}.")))
+                Err(invalid(format!("Bus {name:?} needs one of the kinds {BUS_KINDS:?}.")))
             }
-            _ => Err(invalid(format!("Bus {name:?} is of several kinds."))),
+            _ => Err(invalid(format!("Bus {name:?} has more than one kind."))),
         }
     }
 
@@ -61,7 +61,7 @@ impl BusSetup {
         }
     }
 
-    /// The OBD pins that it needs for itself.
+    /// The OBD pins that only this bus may use.
     fn pins(&self) -> Vec<u8> {
         match self {
             Self::Can(can) => can.port.pins.to_vec(),
@@ -71,7 +71,7 @@ impl BusSetup {
         }
     }
 
-    /// The device that it needs for itself.
+    /// The device that only this bus may use.
     fn device(&self) -> Option<String> {
         match self {
             Self::Can(can) => Some(can.port.device.clone()),
@@ -81,7 +81,7 @@ impl BusSetup {
         }
     }
 
-    /// What both need for themselves, in words, if that is so: only one of the two can be had at a time.
+    /// The pin or device that both buses need, in words. Such buses cannot be configured together.
     pub(crate) fn shared_with(&self, other: &Self) -> Option<String> {
         if let Some(pin) = self.pins().into_iter().find(|pin| other.pins().contains(pin)) {
             return Some(format!("pin {pin}"));
@@ -91,7 +91,7 @@ impl BusSetup {
             .map(|device| format!("device {device}"))
     }
 
-    /// Its name, its kind and its pins, for errors.
+    /// The name, kind and pins of the bus, for error messages.
     pub(crate) fn describe(&self) -> String {
         let kind = match self {
             Self::Can(_) => "can_bus",

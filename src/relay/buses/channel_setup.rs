@@ -1,4 +1,4 @@
-//! From what `openChannel` asks for to a kind of channel, with an error that names what is wrong.
+//! Checks the content of `openChannel`, and determines the kind of channel.
 
 use std::time::Duration;
 
@@ -29,20 +29,20 @@ pub(crate) fn unknown_pins(detail: impl Into<String>) -> Problem {
     ProblemKind::UnknownPins.problem(detail)
 }
 
-/// The channel is of a kind that its bus has not.
+/// The problem that a bus does not have this kind of channel.
 pub(crate) fn wrong_kind(bus_name: &str, bus_kind: &str, channel: &ChannelKind) -> Problem {
     let detail = format!("Bus {bus_name:?} is a {bus_kind}, which has no {}.", channel.name());
     ProblemKind::WrongBusKind.problem(detail)
 }
 
-/// What `openChannel` asks for: on which bus, and what.
+/// A channel that an operator requested: its bus and its kind.
 pub(crate) struct ChannelSetup {
     pub(crate) bus_name: String,
     pub(crate) kind: ChannelKind,
     max_age: Option<Duration>,
 }
 
-/// A channel of one of the kinds.
+/// The kind of a channel, with its configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ChannelKind {
     Raw(RawChannelConfig),
@@ -54,7 +54,7 @@ pub enum ChannelKind {
 }
 
 impl ChannelKind {
-    /// As the protocol calls it.
+    /// The name of the kind in the relay protocol.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Raw(_) => "raw_channel",
@@ -66,7 +66,7 @@ impl ChannelKind {
         }
     }
 
-    /// Its bus.
+    /// The name of the channel's bus.
     fn bus_name(&self) -> &str {
         match self {
             Self::Raw(raw) => &raw.bus_name,
@@ -78,7 +78,7 @@ impl ChannelKind {
         }
     }
 
-    /// How old its records may be, in ms, where it says so itself.
+    /// The greatest age of records, in ms, if the configuration of the kind sets it.
     fn max_age_ms(&self) -> Option<u32> {
         match self {
             Self::Raw(raw) => raw.max_age_ms,
@@ -92,7 +92,7 @@ impl ChannelKind {
 }
 
 impl ChannelSetup {
-    /// The one kind of channel that a request names.
+    /// Reads the one kind of channel that a request names.
     pub(crate) fn new(request: &OpenChannel) -> Result<Self, Problem> {
         if request.channel == 0 {
             return Err(invalid("A channel's number is 1 to 65535."));
@@ -109,17 +109,17 @@ impl ChannelSetup {
         ];
         let mut kinds = kinds.into_iter().flatten();
         let Some(kind) = kinds.next() else {
-            return Err(invalid(format!("A channel needs a kind, which is one of {CHANNEL_KINDS:?}.")));
+            return Err(invalid(format!("A channel needs one of the kinds {CHANNEL_KINDS:?}.")));
         };
         if let Some(other) = kinds.next() {
             let (kind, other) = (kind.name(), other.name());
-            return Err(invalid(format!("A channel is of one kind, not both {kind} and {other}.")));
+            return Err(invalid(format!("A channel has one kind, not both {kind} and {other}.")));
         }
         let max_age = request.max_age_ms.or(kind.max_age_ms()).map(|ms| Duration::from_millis(u64::from(ms)));
         Ok(Self { bus_name: kind.bus_name().to_owned(), kind, max_age })
     }
 
-    /// How old a record may be that goes to the vehicle.
+    /// The greatest age at which a record may still be sent to the vehicle.
     pub(crate) fn max_age(&self, limits: &RelayLimits) -> Duration {
         self.max_age.unwrap_or(match self.kind {
             ChannelKind::Raw(_) => limits.raw_max_age,
@@ -128,7 +128,7 @@ impl ChannelSetup {
     }
 }
 
-/// What a channel's options mean for its PDUs.
+/// The settings of a PDU channel with these options.
 pub(crate) fn pdu_settings(options: &PduOptions) -> PduChannelSettings {
     PduChannelSettings {
         keep_alive: options.keep_alive == Switch::Enabled,

@@ -1,4 +1,4 @@
-//! What a connection asks of the channels of a bus, whatever its kind.
+//! The interface between a connection and the channels of a bus of any kind.
 
 use std::time::Instant;
 
@@ -13,19 +13,20 @@ use crate::relay::wire::codec::PduFlags;
 use crate::vehicle::scan::{FoundEcu, ScanOutcome};
 use crate::vehicle::vin;
 
-/// The state of a channel after it was asked for.
+/// The state of a channel after [`Channels::open_channel`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opening {
     /// The channel is open.
     Done,
-    /// The vehicle is being asked; [`Channels::poll_opened`] reports the outcome.
+    /// The opening needs the vehicle; [`Channels::poll_opened`] reports the outcome.
     UnderWay,
 }
 
 /// The channels of one bus: a pure state machine with time as an argument.
 ///
-/// The shell around it ([`Bus`](super::bus::Bus)) has the device. It moves frames or bytes between the device and the
-/// channels with methods of each kind of bus, and calls [`Channels::handle_timeout`] at [`Channels::poll_timeout`].
+/// The shell around it ([`Bus`](super::bus::Bus)) has the device. It moves frames or bytes between the device
+/// and the channels with methods of each kind of bus, and calls [`Channels::handle_timeout`] at
+/// [`Channels::poll_timeout`].
 pub trait Channels: Send {
     /// The state of the bus as last reported.
     fn state(&self) -> BusState;
@@ -48,12 +49,12 @@ pub trait Channels: Send {
         limits: &RelayLimits,
     ) -> Result<Opening, Problem>;
 
-    /// The outcome of a channel whose opening was under way. A channel that failed is closed already.
+    /// The outcome of a channel whose opening was under way. A channel that failed has been closed.
     fn poll_opened(&mut self) -> Option<(u16, Result<(), Problem>)> {
         None
     }
 
-    /// Closes a channel and discards all that it has not sent.
+    /// Closes a channel and discards all PDUs and frames that it has not sent.
     fn close_channel(&mut self, number: u16);
 
     /// Sends a PDU of the operator.
@@ -71,8 +72,8 @@ pub trait Channels: Send {
     /// Allows or stops TesterPresent, on open channels and on those opened later.
     fn set_keep_alive(&mut self, now: Instant, enabled: bool);
 
-    /// How many bytes the link has left for data from the vehicle, and how many it has in all. A bus whose vehicle can
-    /// be held back does so when few are left.
+    /// Sets how many bytes the link has left for data from the vehicle, and how many it has in total. A bus
+    /// that can pause its vehicle does so when few are left.
     fn set_room(&mut self, _left: usize, _total: usize) {}
 
     /// Asks the ECUs that left their default session to return to it.

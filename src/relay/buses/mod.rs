@@ -1,8 +1,8 @@
-//! The buses of a connection: one folder for each kind, around one shell.
+//! The buses of a connection: one folder for each kind of bus, and one shell that all kinds share.
 //!
-//! [`Channels`] is the pure part of a bus, [`bus::Bus`] the shell, and [`bus::Driver`] the part of the shell that knows
-//! the device of one kind of bus. A new kind of bus is a folder with channels, driver and set-up, and one arm in
-//! [`build`].
+//! [`Channels`] is the pure part of a bus, [`bus::Bus`] the shell, and [`bus::BusDriver`] the part of the
+//! shell that knows the device of one kind of bus. A new kind of bus is a folder with channels, driver and
+//! set-up, and one arm in [`build`].
 
 pub(crate) mod bus;
 pub(crate) mod bus_setup;
@@ -26,7 +26,7 @@ use doip::{DoipChannels, DoipDriver};
 use kline::{KlineChannels, KlineDriver};
 use terminal15::{Terminal15Channels, Terminal15Driver};
 
-/// The bus that an operator asked for; its device is opened as the bus is polled.
+/// Builds the bus that an operator requested. Its device is opened when the bus is polled.
 pub(crate) fn build(setup: BusSetup, hardware: &Hardware, ignition: Option<bool>) -> Box<dyn AnyBus> {
     let (name, timer) = (setup.name().to_owned(), hardware.timer);
     match setup {

@@ -1,4 +1,5 @@
-//! The bus of terminal 15: it reports the ignition to each channel when the channel opens, and at every change.
+//! The bus of terminal 15: it reports the ignition to each channel when the channel opens, and at every
+//! change.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
@@ -9,7 +10,7 @@ use connector_hal::bus::BusState;
 use connector_hal::can::CanFrame;
 use connector_hal::future::BoxFuture;
 
-use super::bus::{Driven, Driver};
+use super::bus::{BusDriver, Driven};
 use super::channel_setup::{ChannelKind, wrong_kind};
 use super::channels::{Channels, Opening};
 use crate::protocol::problem::Problem;
@@ -17,7 +18,7 @@ use crate::relay::channel::{ChannelOutput, Output};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::codec::{PduFlags, SendFailedDetail};
 
-/// The channels of terminal 15.
+/// The channels of the terminal 15 bus.
 pub(crate) struct Terminal15Channels {
     name: String,
     ignition: Option<bool>,
@@ -103,7 +104,7 @@ impl Channels for Terminal15Channels {
 /// Terminal 15 has no device: the board reports the ignition to the connection.
 pub(crate) struct Terminal15Driver;
 
-impl Driver for Terminal15Driver {
+impl BusDriver for Terminal15Driver {
     type Channels = Terminal15Channels;
     type Device = ();
     type Error = Infallible;

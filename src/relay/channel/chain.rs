@@ -1,4 +1,4 @@
-//! The PDUs that wait on a channel, and what the chained ones among them wait for (relay protocol, section 4).
+//! The queue of PDUs on a channel, and the responses that chained PDUs wait for (relay protocol, section 4).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use crate::protocol::uds::{NEGATIVE_RESPONSE, P2_STAR, POSITIVE_OFFSET, RESPONSE_PENDING};
 use crate::relay::wire::codec::PduFlags;
 
-/// PDUs that may wait on a channel.
+/// The number of PDUs that may wait on a channel.
 const QUEUE_PDUS: usize = 64;
-/// Bytes that may wait on a channel.
+/// The number of bytes that may wait on a channel.
 const QUEUE_BYTES: usize = 512 * 1024;
 
 /// A PDU that waits for its turn.
@@ -18,34 +18,34 @@ pub(super) struct Queued {
     pub(super) flags: PduFlags,
 }
 
-/// Chained PDUs that were thrown away.
+/// Chained PDUs that were discarded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Broken {
-    pub(super) thrown_away: u32,
-    /// The negative response code; 0 where no response came.
+    pub(super) discarded: u32,
+    /// The negative response code; 0 if no response was received.
     pub(super) code: u8,
 }
 
-/// What became of a PDU that came in.
+/// Whether a PDU of the operator was queued.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Accepted {
     Queued,
-    /// Too much waits already.
+    /// The queue is full.
     Full,
-    /// It is chained to what failed.
+    /// The PDU is chained to a PDU that failed.
     Broken(Broken),
 }
 
-/// How the PDU sent last stands.
+/// The state of the last PDU that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Last {
-    /// None was sent yet, or its positive response came.
+    /// No PDU was sent yet, or the last one got its positive response.
     Answered,
-    /// It is being sent.
+    /// The PDU is being sent.
     Sending { service: u8 },
-    /// Its response is due; while a response is coming in, no deadline runs.
-    Awaiting { service: u8, deadline: Instant, is_coming_in: bool },
-    /// It failed: what is chained to it must not be sent.
+    /// The response is due. The deadline does not apply while a response is being received.
+    Awaiting { service: u8, deadline: Instant, is_receiving: bool },
+    /// The PDU failed: the PDUs chained to it must not be sent.
     Failed { code: u8 },
 }
 
@@ -54,9 +54,10 @@ pub(super) struct Chain {
     queue: VecDeque<Queued>,
     queued_bytes: usize,
     last: Last,
-    /// The code with which chained PDUs are thrown away that arrive behind ones thrown away before.
+    /// Chained PDUs that arrive behind discarded ones are discarded too, with this code.
     tail_broken: Option<u8>,
-    /// A chained PDU was refused for lack of room: those behind it are refused too, until all before it is answered.
+    /// A chained PDU was refused because the queue is full. Chained PDUs behind it are refused too, until all
+    /// PDUs before it are answered.
     tail_refused: bool,
     p2: Duration,
 }
@@ -76,7 +77,7 @@ impl Chain {
     pub(super) fn push(&mut self, flags: PduFlags, data: &[u8]) -> Accepted {
         if flags.chained {
             if let Some(code) = self.tail_broken {
-                return Accepted::Broken(Broken { thrown_away: 1, code });
+                return Accepted::Broken(Broken { discarded: 1, code });
             }
             if self.tail_refused && !(self.queue.is_empty() && self.last == Last::Answered) {
                 return Accepted::Full;
@@ -88,7 +89,7 @@ impl Chain {
             if flags.chained {
                 self.tail_refused = true;
             } else {
-                // what is chained to it would else be sent behind another PDU
+                // otherwise the PDUs chained to it would be sent behind another PDU
                 self.tail_broken = Some(0);
             }
             return Accepted::Full;
@@ -100,27 +101,31 @@ impl Chain {
         Accepted::Queued
     }
 
-    /// Whether a PDU that comes now has to wait for one before it.
+    /// Whether a new PDU has to wait for a PDU before it.
     fn must_wait(&self, flags: PduFlags) -> bool {
         let is_behind = !self.queue.is_empty() || matches!(self.last, Last::Sending { .. });
         is_behind || flags.chained && self.last != Last::Answered
     }
 
-    /// A PDU never got here: what is chained to it is thrown away.
+    /// A PDU was refused before it reached the queue: the PDUs chained to it are discarded.
     pub(super) fn handle_refused(&mut self, flags: PduFlags) {
         if self.tail_broken.is_none() || !flags.chained {
             self.tail_broken = Some(0);
         }
     }
 
-    /// The PDU whose turn it is, once the transport is free; PDUs chained to one that failed come back as broken.
+    /// The next PDU to send; call it when the transport is free.
+    ///
+    /// # Errors
+    ///
+    /// The next PDUs are chained to one that failed, and were discarded.
     pub(super) fn pop(&mut self) -> Result<Option<Queued>, Broken> {
         let Some(front) = self.queue.front() else { return Ok(None) };
         if front.flags.chained {
             match self.last {
                 Last::Answered => {}
                 Last::Sending { .. } | Last::Awaiting { .. } => return Ok(None),
-                Last::Failed { code } => return Err(self.throw_away(code)),
+                Last::Failed { code } => return Err(self.discard_chained(code)),
             }
         }
         let next = self.queue.pop_front();
@@ -131,7 +136,7 @@ impl Chain {
         Ok(next)
     }
 
-    /// All that waits, taken out: the bus is gone.
+    /// Discards all PDUs that wait, because the bus is gone. Returns their number.
     pub(super) fn drain(&mut self) -> usize {
         let count = self.queue.len();
         if self.queue.back().is_some_and(|last| last.flags.chained) {
@@ -142,34 +147,34 @@ impl Chain {
         count
     }
 
-    /// Whether nothing waits, neither to be sent nor for a response.
+    /// Whether no PDU waits to be sent or for its response.
     pub(super) fn is_idle(&self) -> bool {
         self.queue.is_empty() && matches!(self.last, Last::Answered | Last::Failed { .. })
     }
 
-    /// The PDU popped last is on the bus.
+    /// The last PDU of [`Chain::pop`] was sent on the bus.
     pub(super) fn handle_sent(&mut self, now: Instant) {
         if let Last::Sending { service } = self.last {
-            self.last = Last::Awaiting { service, deadline: now + self.p2, is_coming_in: false };
+            self.last = Last::Awaiting { service, deadline: now + self.p2, is_receiving: false };
         }
     }
 
-    /// The PDU popped last could not be sent.
+    /// The last PDU of [`Chain::pop`] could not be sent.
     pub(super) fn handle_send_failed(&mut self) -> Option<Broken> {
         matches!(self.last, Last::Sending { .. }).then(|| self.fail(0)).flatten()
     }
 
-    /// A response began to come in: P2 counts to here.
+    /// The reception of a response began, which ends P2.
     pub(super) fn handle_reception_started(&mut self) {
-        if let Last::Awaiting { is_coming_in, .. } = &mut self.last {
-            *is_coming_in = true;
+        if let Last::Awaiting { is_receiving, .. } = &mut self.last {
+            *is_receiving = true;
         }
     }
 
-    /// A response did not come in whole: the wait goes on as far as its deadline.
+    /// The reception of a response failed: the deadline applies again.
     pub(super) fn handle_reception_failed(&mut self) {
-        if let Last::Awaiting { is_coming_in, .. } = &mut self.last {
-            *is_coming_in = false;
+        if let Last::Awaiting { is_receiving, .. } = &mut self.last {
+            *is_receiving = false;
         }
     }
 
@@ -179,7 +184,7 @@ impl Chain {
         match response {
             [first, ..] if *first == service.wrapping_add(POSITIVE_OFFSET) => self.last = Last::Answered,
             [NEGATIVE_RESPONSE, about, RESPONSE_PENDING, ..] if *about == service => {
-                self.last = Last::Awaiting { service, deadline: now + P2_STAR, is_coming_in: false };
+                self.last = Last::Awaiting { service, deadline: now + P2_STAR, is_receiving: false };
             }
             [NEGATIVE_RESPONSE, about, code, ..] if *about == service => return self.fail(*code),
             _ => {}
@@ -196,24 +201,24 @@ impl Chain {
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match self.last {
-            Last::Awaiting { deadline, is_coming_in: false, .. } => Some(deadline),
+            Last::Awaiting { deadline, is_receiving: false, .. } => Some(deadline),
             _ => None,
         }
     }
 
     fn fail(&mut self, code: u8) -> Option<Broken> {
         self.last = Last::Failed { code };
-        let broken = self.throw_away(code);
-        (broken.thrown_away > 0).then_some(broken)
+        let broken = self.discard_chained(code);
+        (broken.discarded > 0).then_some(broken)
     }
 
-    fn throw_away(&mut self, code: u8) -> Broken {
+    fn discard_chained(&mut self, code: u8) -> Broken {
         if self.queue.back().is_none_or(|last| last.flags.chained) {
             self.tail_broken = Some(code);
         }
         let before = self.queue.len();
         self.queue.retain(|queued| !queued.flags.chained);
         self.queued_bytes = self.queue.iter().map(|queued| queued.data.len()).sum();
-        Broken { thrown_away: (before - self.queue.len()) as u32, code }
+        Broken { discarded: (before - self.queue.len()) as u32, code }
     }
 }

@@ -1,4 +1,4 @@
-//! Transports of PDUs over CAN frames, and ISO-TP as one.
+//! Transports of PDUs over CAN frames, among them the agent's own ISO-TP.
 
 use std::time::Instant;
 
@@ -11,39 +11,40 @@ use crate::relay::wire::codec::SendFailedDetail;
 
 /// A transport of PDUs over CAN frames.
 pub trait FrameTransport: PduTransport {
-    /// A frame of another node, or an error frame; whether it was one for this transport.
+    /// Handles a frame of another node, or an error frame. Returns whether this transport uses the frame.
     fn handle_frame(&mut self, now: Instant, frame: &CanFrame) -> bool;
 
-    /// The oldest frame given out that has no outcome was acknowledged on the bus.
+    /// The oldest frame without an outcome was acknowledged on the bus.
     fn handle_transmitted(&mut self, now: Instant);
 
-    /// The oldest frame given out that has no outcome will not be sent.
+    /// The oldest frame without an outcome will not be sent.
     fn handle_transmit_failed(&mut self, now: Instant, failure: SendFailure);
 
     /// The next frame for the bus.
     fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame>;
 
-    /// Whether a PDU is coming in from the ECU that takes flow control with this identifier, and it alone is heard here.
+    /// Whether a PDU is being received from the one ECU of this transport, and that ECU takes flow control
+    /// with this identifier.
     fn is_receiving_from(&self, _request: CanId) -> bool {
         false
     }
 
-    /// Whether this frame of ours is flow control to one of several ECUs that are heard here.
+    /// Whether this frame of the transport is flow control to one of several ECUs.
     fn is_functional_flow_control(&self, _frame: &CanFrame) -> bool {
         false
     }
 
-    /// The identifier of its requests, where it is one.
+    /// The identifier of the requests, if the transport has a single one.
     fn request_id(&self) -> Option<CanId> {
         None
     }
 
-    /// What came of setting up the connection to the ECU that this transport begins with, told once.
+    /// The outcome of setting up the transport's connection to the ECU, if it has one; returned once.
     fn poll_opened(&mut self) -> Option<Result<(), OpenFailure>> {
         None
     }
 
-    /// What tells the ECU that nothing more will come; to be sent when this transport is given up.
+    /// The frame that ends the connection to the ECU, to be sent when the transport is closed.
     fn farewell(&self) -> Option<CanFrame> {
         None
     }
@@ -52,34 +53,34 @@ pub trait FrameTransport: PduTransport {
 /// Why a transport could not set up its connection to the ECU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenFailure {
-    /// The ECU answered that it does not want to.
+    /// Whether the ECU refused the connection.
     pub is_refusal: bool,
-    /// Words for it.
+    /// A description in words.
     pub text: &'static str,
 }
 
 impl<T: FrameTransport + ?Sized> PduChannel<T> {
-    /// A frame of another node, or an error frame.
+    /// Handles a frame of another node, or an error frame.
     pub fn handle_frame(&mut self, now: Instant, frame: &CanFrame) {
         if self.transport_mut().handle_frame(now, frame) {
             self.handle_events(now);
         }
     }
 
-    /// The oldest frame given out that has no outcome was acknowledged on the bus.
+    /// The oldest frame without an outcome was acknowledged on the bus.
     pub fn handle_transmitted(&mut self, now: Instant) {
         self.transport_mut().handle_transmitted(now);
         self.handle_events(now);
     }
 
-    /// The oldest frame given out that has no outcome will not be sent.
+    /// The oldest frame without an outcome will not be sent.
     pub fn handle_transmit_failed(&mut self, now: Instant, failure: SendFailure) {
         self.transport_mut().handle_transmit_failed(now, failure);
         self.handle_events(now);
     }
 }
 
-/// What both ISO-TP endpoints do alike.
+/// Implements [`PduTransport`] for an ISO-TP endpoint.
 macro_rules! isotp_transport {
     ($endpoint:ty) => {
         fn send(&mut self, now: Instant, pdu: &[u8]) -> Result<(), SendFailedDetail> {
@@ -111,7 +112,7 @@ macro_rules! isotp_transport {
     };
 }
 
-/// The same, of frames.
+/// Implements [`FrameTransport`] for an ISO-TP endpoint.
 macro_rules! isotp_frame_transport {
     ($endpoint:ty) => {
         fn handle_frame(&mut self, now: Instant, frame: &CanFrame) -> bool {
@@ -140,7 +141,7 @@ impl PduTransport for Endpoint {
     }
 }
 
-/// Its requests are single frames, which spoil no reception.
+/// Requests of a functional endpoint are single frames, which disturb no reception.
 impl PduTransport for FunctionalEndpoint {
     isotp_transport!(FunctionalEndpoint);
 }
@@ -180,13 +181,13 @@ impl From<Event> for TransportEvent {
     }
 }
 
-/// The detail and words of the event `receive-failed`.
+/// The detail of the event `receive-failed`, and its description in words.
 pub(super) fn receive_failed(failure: ReceiveFailure) -> (u16, &'static str) {
     match failure {
         ReceiveFailure::ConsecutiveFrameTimeout => (1, "the next consecutive frame did not come (N_Cr)"),
         ReceiveFailure::WrongSequenceNumber => (2, "a consecutive frame was missing"),
         ReceiveFailure::TooLong => (3, "the PDU is longer than allowed"),
         ReceiveFailure::NotAcknowledged => (1, "the flow control was not acknowledged on the bus (N_Ar)"),
-        ReceiveFailure::Interrupted => (2, "the ECU began another PDU in the middle of one"),
+        ReceiveFailure::Interrupted => (2, "the ECU began another PDU before this one was complete"),
     }
 }

@@ -1,4 +1,4 @@
-//! PDUs over an ISO 14230 link.
+//! An ISO 14230 link as a transport of PDUs.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -9,25 +9,25 @@ use crate::protocol::kline::{Endpoint, Event, Failure, KeyBytes, ReceiveFailure,
 use crate::protocol::uds;
 use crate::relay::wire::codec::SendFailedDetail;
 
-/// What became of the link below a channel.
+/// A change of the link below a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkChange {
-    /// It is set up.
+pub enum KlineLinkChange {
+    /// The link is set up.
     Up(KeyBytes),
-    /// It could not be set up, or is lost.
+    /// The link could not be set up, or is lost.
     Down(Failure),
 }
 
-/// A link to one ECU; the bus moves the endpoint along, since its line is shared.
+/// A link to one ECU. The bus drives the endpoint, because several links share its line.
 #[derive(Debug)]
 pub struct KlineTransport {
     endpoint: Endpoint,
-    changes: VecDeque<LinkChange>,
+    changes: VecDeque<KlineLinkChange>,
     is_line_lost: bool,
-    /// Whether TesterPresent is sent on it.
+    /// Whether TesterPresent is sent over the link.
     is_kept_alive: bool,
-    /// The operator knows that it is not.
-    is_end_told: bool,
+    /// Whether the operator was notified that TesterPresent is stopped.
+    is_end_reported: bool,
 }
 
 impl KlineTransport {
@@ -38,22 +38,22 @@ impl KlineTransport {
             changes: VecDeque::new(),
             is_line_lost: false,
             is_kept_alive: true,
-            is_end_told: false,
+            is_end_reported: false,
         }
     }
 
-    /// The link.
+    /// The endpoint of the link.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// The same, to be moved along.
+    /// The endpoint of the link, for the bus that drives it.
     pub fn endpoint_mut(&mut self) -> &mut Endpoint {
         &mut self.endpoint
     }
 
-    /// What became of the link, once the channel has taken the transport's events.
-    pub fn poll_change(&mut self) -> Option<LinkChange> {
+    /// The next change of the link. Call it after the channel has handled the events of the transport.
+    pub fn poll_change(&mut self) -> Option<KlineLinkChange> {
         self.changes.pop_front()
     }
 }
@@ -75,14 +75,14 @@ impl PduTransport for KlineTransport {
             let Some(event) = self.endpoint.poll_event() else { return self.poll_keep_alive_end() };
             return Some(match event {
                 Event::Up(key_bytes) => {
-                    self.changes.push_back(LinkChange::Up(key_bytes));
+                    self.changes.push_back(KlineLinkChange::Up(key_bytes));
                     continue;
                 }
                 Event::Down(failure) => {
-                    self.changes.push_back(LinkChange::Down(failure));
+                    self.changes.push_back(KlineLinkChange::Down(failure));
                     continue;
                 }
-                // the chain has a deadline of its own for an answer that does not come
+                // the chain has its own deadline for a missing answer
                 Event::NoAnswer | Event::Stopped => continue,
                 Event::ReceptionStarted => TransportEvent::ReceptionStarted,
                 Event::Received { source, pdu } => TransportEvent::Received { address: source.into(), pdu },
@@ -105,10 +105,10 @@ impl PduTransport for KlineTransport {
     fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
         self.endpoint.set_keep_alive(now, enabled);
         self.is_kept_alive = enabled;
-        self.is_end_told &= !enabled;
+        self.is_end_reported &= !enabled;
     }
 
-    // the bus keeps the endpoint's time
+    // the bus handles the deadlines of the endpoint
     fn handle_timeout(&mut self, _now: Instant) {}
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -130,10 +130,10 @@ impl PduTransport for KlineTransport {
 }
 
 impl KlineTransport {
-    /// Tells once that a link which is set up will end, for want of TesterPresent.
+    /// Reports once that a link will end because TesterPresent is stopped.
     fn poll_keep_alive_end(&mut self) -> Option<TransportEvent> {
-        let is_news = !self.is_kept_alive && self.endpoint.is_up();
-        if !is_news || std::mem::replace(&mut self.is_end_told, true) {
+        let is_ending = !self.is_kept_alive && self.endpoint.is_up();
+        if !is_ending || std::mem::replace(&mut self.is_end_reported, true) {
             return None;
         }
         Some(TransportEvent::ConnectionLost {
@@ -142,7 +142,7 @@ impl KlineTransport {
         })
     }
 
-    /// The line is there again: the link is set up anew.
+    /// The line is back: the link is set up again.
     pub fn handle_line_back(&mut self) {
         self.is_line_lost = false;
         self.endpoint.connect();
@@ -158,20 +158,22 @@ fn detail_of(failure: Failure) -> SendFailedDetail {
     }
 }
 
-/// A failure in words that need no memory.
+/// A description of a failure, as a static string.
 pub fn describe_failure(failure: Failure) -> &'static str {
     match failure {
-        Failure::NoEcho => "our own bytes do not come back from the K-line",
-        Failure::Collision { .. } => "our own bytes come back as others from the K-line",
+        Failure::NoEcho => "the K-line does not echo the connector's bytes",
+        Failure::Collision { .. } => "the K-line echoes bytes that the connector did not send",
         Failure::NoAnswer => "the ECU does not answer",
         Failure::Disturbed => "the ECU's answer is disturbed",
-        Failure::Synchronisation(_) => "the synchronisation byte is not 0x55: is the bit rate right?",
+        Failure::Synchronisation(_) => "the synchronisation byte is not 0x55: check the bit rate",
         Failure::KeyBytes(_) => "the ECU's key bytes are not of ISO 14230",
         Failure::OtherKeyBytes(_) => "the ECU's key bytes are not the channel's keyword",
         Failure::Address(_) => "the ECU confirmed another address",
         Failure::Refused(_) => "the ECU refused StartCommunication",
         Failure::TooLong(_) => "the ECU cannot take a PDU of this length",
-        Failure::NotKeptAlive => "the K-line was not free for TesterPresent: the ECU's session is over",
-        Failure::Aborted => "it was taken back",
+        Failure::NotKeptAlive => {
+            "the K-line was not free for TesterPresent: communication with the ECU has ended"
+        }
+        Failure::Aborted => "the request was cancelled",
     }
 }

@@ -1,6 +1,6 @@
-//! Channels: what an operator opens on a bus, as pure state machines.
+//! The channels that an operator opens on a bus, as pure state machines.
 //!
-//! The contract is that of the `isotp` module: `handle_*` in, `poll_*` out, time as an argument.
+//! `handle_*` methods take input, `poll_*` methods return output, and time is an argument.
 
 mod chain;
 mod frame_transport;
@@ -20,7 +20,7 @@ use crate::relay::wire::codec::PduFlags;
 
 pub use frame_transport::{FrameTransport, OpenFailure};
 pub use kernel_isotp::KernelIsotp;
-pub use kline_transport::{KlineTransport, LinkChange, describe_failure};
+pub use kline_transport::{KlineLinkChange, KlineTransport, describe_failure};
 pub use output::{ChannelOutput, Output};
 pub use pdu_channel::{PduChannel, PduChannelSettings, PduTransport, TransportEvent};
 pub use raw_channel::RawChannel;
@@ -29,11 +29,11 @@ pub use tp20_transport::Tp20Transport;
 /// A channel of a CAN bus.
 #[derive(Debug)]
 pub enum Channel {
-    /// Frames as they are.
+    /// A channel of frames.
     Raw(RawChannel),
-    /// PDUs in frames that the agent makes.
+    /// A channel of PDUs whose frames the agent makes.
     Pdu(Box<PduChannel<dyn FrameTransport>>),
-    /// PDUs in frames that the kernel makes.
+    /// A channel of PDUs whose frames the kernel makes.
     Kernel(Box<PduChannel<KernelIsotp>>),
 }
 
@@ -74,7 +74,7 @@ impl Channel {
         by_kind!(self, _ => false, pdus => pdus.transport().is_receiving_from(request))
     }
 
-    /// Whether this frame of the channel is flow control to one of the ECUs that a functional channel hears.
+    /// Whether this frame of the channel is flow control to one of the ECUs of a functional channel.
     pub fn is_functional_flow_control(&self, frame: &CanFrame) -> bool {
         by_kind!(self, _ => false, pdus => pdus.transport().is_functional_flow_control(frame))
     }
@@ -95,7 +95,7 @@ impl Channel {
         }
     }
 
-    /// The same channel with the agent's own ISO-TP in place of the kernel's.
+    /// Replaces the kernel's ISO-TP by the agent's own, if the kernel carries the PDUs of this channel.
     #[must_use]
     pub fn with_own_isotp(self, now: Instant) -> Self {
         match self {
@@ -112,17 +112,17 @@ impl Channel {
         by_kind!(self, raw => raw.handle_frame_to_send(frame, expires), pdus => pdus.refuse());
     }
 
-    /// The oldest frame given out that has no outcome was acknowledged on the bus.
+    /// The oldest frame without an outcome was acknowledged on the bus.
     pub fn handle_transmitted(&mut self, now: Instant) {
         by_kind!(self, _ => {}, pdus => pdus.handle_transmitted(now));
     }
 
-    /// The oldest frame given out that has no outcome will not be sent.
+    /// The oldest frame without an outcome will not be sent.
     pub fn handle_transmit_failed(&mut self, now: Instant, failure: SendFailure) {
         by_kind!(self, raw => raw.handle_transmit_failed(failure), pdus => pdus.handle_transmit_failed(now, failure));
     }
 
-    /// The bus went off: all that waits fails.
+    /// The bus went off: all frames and PDUs that wait fail.
     pub fn handle_bus_off(&mut self, now: Instant) {
         by_kind!(self, raw => raw.handle_bus_off(), pdus => pdus.handle_bus_off(now));
     }
@@ -141,7 +141,7 @@ impl Channel {
         by_kind!(self, _ => {}, pdus => pdus.set_keep_alive(now, enabled));
     }
 
-    /// Asks the ECU to return to its default session, if it left that.
+    /// Asks the ECU to return to its default session, if the operator made it leave that session.
     pub fn return_to_default_session(&mut self, now: Instant) {
         by_kind!(self, _ => {}, pdus => pdus.return_to_default_session(now));
     }
@@ -160,7 +160,7 @@ impl Channel {
         )
     }
 
-    /// A frame given out was not sent in its time.
+    /// A frame of [`Channel::poll_transmit`] could not be sent in time.
     pub fn handle_too_old(&mut self) {
         by_kind!(self, raw => raw.handle_too_old(), _pdus => {});
     }
@@ -175,7 +175,7 @@ impl Channel {
         by_kind!(self, _ => false, pdus => pdus.transport().request_id() == Some(request) && pdus.is_busy())
     }
 
-    /// The outcome of opening the channel, where the ECU takes part in that; returned once.
+    /// The outcome of opening the channel, if opening needs the ECU; returned once.
     pub fn poll_opened(&mut self) -> Option<Result<(), OpenFailure>> {
         by_kind!(self, _ => None, pdus => pdus.transport_mut().poll_opened())
     }

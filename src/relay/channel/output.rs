@@ -10,7 +10,7 @@ use crate::protocol::isotp::SendFailure;
 use crate::relay::wire::codec::{EventCode, SendFailedDetail};
 
 /// Why the agent no longer sends TesterPresent.
-pub(super) const BATTERY_SPARED: &str = "the ignition is off: the battery is spared";
+pub(super) const BATTERY_SPARED: &str = "the ignition is off: TesterPresent is stopped to save the battery";
 
 /// An output of one channel, and when it was on the bus.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,7 +66,7 @@ impl Output {
         Self::event(EventCode::SendFailed, detail as u16, 0, describe(detail))
     }
 
-    /// The event that reports the new state of a bus, or of what a channel needs of it.
+    /// The event that reports the new state of a bus, or of the connection that a channel needs on it.
     pub(crate) fn bus_state(state: BusState, text: impl Into<Cow<'static, str>>) -> Self {
         let detail = match state {
             BusState::Active => 0,
@@ -84,9 +84,9 @@ pub(super) fn describe(detail: SendFailedDetail) -> &'static str {
         SendFailedDetail::BusOff => "the bus is off",
         SendFailedDetail::NotAcknowledged => "no node acknowledged the frame",
         SendFailedDetail::QueueFull => "the channel's queue is full",
-        SendFailedDetail::RefusedByPolicy => "this channel does not send such",
+        SendFailedDetail::RefusedByPolicy => "this channel may not send such a record",
         SendFailedDetail::ChannelClosed => "the channel is not open",
-        SendFailedDetail::TooOld => "it arrived too late to be sent",
+        SendFailedDetail::TooOld => "the record arrived too late to be sent",
     }
 }
 

@@ -1,4 +1,4 @@
-//! Channels that carry PDUs, over any transport: chained PDUs, confirmations, and TesterPresent beside the vehicle.
+//! Channels that carry PDUs over any transport: chained PDUs, confirmations, and TesterPresent.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -8,106 +8,107 @@ use super::output::{BATTERY_SPARED, Output, describe};
 use crate::protocol::uds;
 use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
 
-/// How long nothing was sent before TesterPresent is.
+/// The time without a PDU after which TesterPresent is sent.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(2);
 
-/// What carries whole PDUs below a channel; the contract is that of the `isotp` module.
+/// The transport of complete PDUs below a channel. Its contract is that of [`crate::protocol::isotp`].
 pub trait PduTransport: Send + std::fmt::Debug {
-    /// Begins to send a PDU; nothing else is being sent.
+    /// Begins to send a PDU. No other PDU is being sent.
     ///
     /// # Errors
     ///
-    /// This transport cannot send such a PDU, or not now.
+    /// The transport cannot send this PDU, or cannot send a PDU now.
     fn send(&mut self, now: Instant, pdu: &[u8]) -> Result<(), SendFailedDetail>;
 
-    /// Forgets the PDU that is being sent, as far as it has not left.
+    /// Discards the rest of the PDU that is being sent.
     fn abort_send(&mut self);
 
-    /// What happened, in order.
+    /// The next event, in order.
     fn poll_event(&mut self) -> Option<TransportEvent>;
 
-    /// A deadline of [`PduTransport::poll_timeout`] has passed.
+    /// Handles the deadline of [`PduTransport::poll_timeout`].
     fn handle_timeout(&mut self, now: Instant);
 
     /// When [`PduTransport::handle_timeout`] is due.
     fn poll_timeout(&self) -> Option<Instant>;
 
-    /// The bus is gone: what is being sent fails, by an event.
+    /// The bus is gone: the PDU that is being sent fails with an event.
     fn handle_bus_off(&mut self, now: Instant);
 
-    /// Whether the transport may keep a connection of its own alive while nobody speaks.
+    /// Allows or stops keep-alive messages of the transport itself.
     fn set_keep_alive(&mut self, _now: Instant, _enabled: bool) {}
 
-    /// Words for the last failure to send, where the transport knows better than its detail says.
+    /// A description of the last failure to send, if it is more precise than the detail.
     fn failure_text(&self) -> Option<&'static str> {
         None
     }
 
-    /// Whether a PDU is coming in, which a TesterPresent in between might spoil.
+    /// Whether a PDU is being received, which a TesterPresent might disturb.
     fn is_receiving(&self) -> bool {
         false
     }
 
-    /// What keeps the ECU's session alive without an answer (ISO 14229-1, 10.7).
+    /// The request that keeps the diagnostic session of the ECU alive (ISO 14229-1, 10.7).
     fn tester_present(&self) -> &'static [u8] {
         &uds::TESTER_PRESENT_SUPPRESSED
     }
 
-    /// What asks the ECU to go back to its default session (ISO 14229-1, 10.2).
+    /// The request that returns the ECU to its default session (ISO 14229-1, 10.2).
     fn default_session(&self) -> &'static [u8] {
         &[uds::SESSION_CONTROL, uds::DEFAULT_SESSION]
     }
 }
 
-/// What a transport reports.
+/// An event of a transport.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransportEvent {
-    /// A PDU began to come in; P2 counts to here.
+    /// The reception of a PDU began, which ends P2.
     ReceptionStarted,
-    /// A PDU came in.
+    /// A PDU was received.
     Received {
-        /// Whose, as the relay protocol writes it.
+        /// The address of the sender, as the relay protocol writes it.
         address: u32,
-        /// Its bytes.
+        /// The bytes of the PDU.
         pdu: Vec<u8>,
     },
-    /// A PDU did not come in whole.
+    /// The reception of a PDU failed.
     ReceiveFailed {
         /// The detail of the event `receive-failed`.
         detail: u16,
-        /// Words for it.
+        /// A description in words.
         text: &'static str,
     },
-    /// The PDU is on the bus.
+    /// The PDU was sent on the bus.
     Sent {
-        /// From its start to its end.
+        /// The time from the start of the PDU to its end.
         elapsed: Duration,
     },
-    /// The PDU was not sent, or not whole.
+    /// The PDU was not sent, or not completely.
     SendFailed {
-        /// Why.
+        /// Why the PDU was not sent.
         detail: SendFailedDetail,
     },
-    /// What keeps the transport's own connection to the ECU alive failed; the next PDU sets it up anew.
+    /// The transport's own connection to the ECU was lost. The next PDU sets it up again.
     ConnectionLost {
-        /// Why, as for a PDU.
+        /// Why the connection was lost.
         detail: SendFailedDetail,
-        /// Words for it.
+        /// A description in words.
         text: &'static str,
     },
 }
 
-/// What an operator chose for a channel.
+/// The settings that an operator chose for a channel.
 #[derive(Debug, Clone, Copy)]
 pub struct PduChannelSettings {
-    /// Whether the channel sends TesterPresent by itself.
+    /// Whether the channel sends TesterPresent.
     pub keep_alive: bool,
-    /// How long a chained PDU waits for the response to the one before it (P2).
+    /// The time that a chained PDU waits for the response to the PDU before it (P2).
     pub p2: Duration,
 }
 
+/// The origin of the PDU that is being sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sending {
+enum Origin {
     Operator { confirm: bool },
     KeepAlive,
 }
@@ -116,11 +117,11 @@ enum Sending {
 #[derive(Debug)]
 pub struct PduChannel<T: PduTransport + ?Sized> {
     chain: Chain,
-    sending: Option<Sending>,
+    sending: Option<Origin>,
     keep_alive_at: Option<Instant>,
-    /// Somebody who cares for the battery has stopped it.
+    /// TesterPresent is stopped to save the battery.
     keep_alive_stopped: bool,
-    /// The ECU was asked to leave its default session.
+    /// The operator made the ECU leave its default session.
     left_default_session: bool,
     outputs: VecDeque<Output>,
     transport: Box<T>,
@@ -140,7 +141,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         }
     }
 
-    /// The same channel over another transport, before the first PDU.
+    /// Replaces the transport of a channel that has not sent a PDU yet.
     pub(super) fn with_transport<U: PduTransport + ?Sized>(
         self,
         transport: Box<U>,
@@ -160,17 +161,18 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         }
     }
 
-    /// What carries the PDUs; after anything that may have made it report, call [`PduChannel::handle_events`].
+    /// The transport. After a call that may have caused an event, call [`PduChannel::handle_events`].
     pub fn transport(&self) -> &T {
         &self.transport
     }
 
-    /// The same, to be changed.
+    /// The transport, for changes. After a call that may have caused an event, call
+    /// [`PduChannel::handle_events`].
     pub fn transport_mut(&mut self) -> &mut T {
         &mut self.transport
     }
 
-    /// The operator sent something that this channel does not carry.
+    /// Refuses a record of the operator that this channel does not carry.
     pub fn refuse(&mut self) {
         self.fail(SendFailedDetail::RefusedByPolicy);
     }
@@ -179,7 +181,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         self.outputs.push_back(Output::send_failed(detail));
     }
 
-    /// A PDU of the operator.
+    /// Sends a PDU of the operator.
     pub fn handle_pdu(&mut self, now: Instant, flags: PduFlags, data: &[u8]) {
         match self.chain.push(flags, data) {
             Accepted::Queued => self.start_next(now),
@@ -188,12 +190,12 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         }
     }
 
-    /// A PDU of the operator that was refused before it came here: what is chained to it must not be sent.
+    /// Breaks the chain behind a PDU of the operator that was refused before it reached the channel.
     pub fn handle_refused_pdu(&mut self, flags: PduFlags) {
         self.chain.handle_refused(flags);
     }
 
-    /// Whether TesterPresent may be sent; the operator is told, once, when it may no longer.
+    /// Allows or stops TesterPresent. An event notifies the operator once when it stops.
     pub fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
         let was_enabled = !std::mem::replace(&mut self.keep_alive_stopped, !enabled);
         if was_enabled != enabled {
@@ -220,12 +222,12 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         self.sending.is_some()
     }
 
-    /// Whether a request is under way, its response, or anything that waits for its turn.
+    /// Whether a PDU is being sent or received, or PDUs wait.
     pub fn is_busy(&self) -> bool {
         self.is_sending() || self.transport.is_receiving() || !self.chain.is_idle()
     }
 
-    /// Asks the ECU to go back to its default session if the operator had it leave that; for an orderly end.
+    /// Asks the ECU to return to its default diagnostic session, if the operator made it leave that session.
     pub fn return_to_default_session(&mut self, now: Instant) {
         self.chain.drain();
         self.keep_alive_at = None;
@@ -234,7 +236,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             self.sending = None;
             let request = self.transport.default_session();
             if self.transport.send(now, request).is_ok() {
-                self.sending = Some(Sending::KeepAlive);
+                self.sending = Some(Origin::KeepAlive);
             }
         }
     }
@@ -244,8 +246,8 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             match self.chain.pop() {
                 Ok(Some(queued)) => match self.transport.send(now, &queued.data) {
                     Ok(()) => {
-                        self.note_session(&queued.data);
-                        self.sending = Some(Sending::Operator { confirm: queued.flags.confirm });
+                        self.note_diagnostic_session(&queued.data);
+                        self.sending = Some(Origin::Operator { confirm: queued.flags.confirm });
                         self.postpone_keep_alive(now);
                     }
                     Err(detail) => {
@@ -260,7 +262,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         }
     }
 
-    fn note_session(&mut self, pdu: &[u8]) {
+    fn note_diagnostic_session(&mut self, pdu: &[u8]) {
         if let [uds::SESSION_CONTROL, session, ..] = pdu {
             self.left_default_session = session & !uds::SUPPRESS_POSITIVE_RESPONSE != uds::DEFAULT_SESSION;
         }
@@ -273,26 +275,26 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     }
 
     fn report(&mut self, broken: Option<Broken>) {
-        if let Some(Broken { thrown_away, code }) = broken {
+        if let Some(Broken { discarded, code }) = broken {
             let text = match code {
-                0 => "no positive response to the PDU before",
-                _ => "a negative response to the PDU before",
+                0 => "the PDU before got no positive response",
+                _ => "the PDU before got a negative response",
             };
             let detail = u16::from(code);
-            self.outputs.push_back(Output::event(EventCode::ChainBroken, detail, thrown_away, text));
+            self.outputs.push_back(Output::event(EventCode::ChainBroken, detail, discarded, text));
         }
     }
 
-    /// The bus is gone: whatever waits is thrown away.
+    /// The bus is gone: all PDUs that wait fail.
     pub fn handle_bus_off(&mut self, now: Instant) {
-        // the transport tells of what is under way, the queue's PDUs get an event each
+        // the transport reports the PDU that is being sent; each queued PDU gets its own event
         self.transport.handle_bus_off(now);
         let waiting = self.chain.drain();
         self.handle_events(now);
         (0..waiting).for_each(|_| self.fail(SendFailedDetail::BusOff));
     }
 
-    /// A deadline of [`PduChannel::poll_timeout`] has passed.
+    /// Handles the deadline of [`PduChannel::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
         self.transport.handle_timeout(now);
         self.handle_events(now);
@@ -303,12 +305,12 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             self.postpone_keep_alive(now);
             let request = self.transport.tester_present();
             if self.transport.send(now, request).is_ok() {
-                self.sending = Some(Sending::KeepAlive);
+                self.sending = Some(Origin::KeepAlive);
             }
         }
     }
 
-    /// Takes what the transport reports; to be called whenever something came in below.
+    /// Handles the events of the transport. Call it after each call to the transport.
     pub fn handle_events(&mut self, now: Instant) {
         while let Some(event) = self.transport.poll_event() {
             match event {
@@ -337,7 +339,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     fn handle_sent(&mut self, now: Instant, elapsed: Duration) {
         self.postpone_keep_alive(now);
-        if let Some(Sending::Operator { confirm }) = self.sending.take() {
+        if let Some(Origin::Operator { confirm }) = self.sending.take() {
             if confirm {
                 let value = u32::try_from(elapsed.as_micros()).unwrap_or(u32::MAX);
                 self.outputs.push_back(Output::event(EventCode::Sent, 0, value, ""));
@@ -348,13 +350,13 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     fn handle_send_failed(&mut self, detail: SendFailedDetail) {
         match self.sending.take() {
-            Some(Sending::KeepAlive) => self.outputs.push_back(Output::event(
+            Some(Origin::KeepAlive) => self.outputs.push_back(Output::event(
                 EventCode::KeepAliveFailed,
                 detail as u16,
                 0,
                 self.transport.failure_text().unwrap_or(describe(detail)),
             )),
-            Some(Sending::Operator { .. }) => {
+            Some(Origin::Operator { .. }) => {
                 let text = self.transport.failure_text().unwrap_or(describe(detail));
                 let (code, detail) = (EventCode::SendFailed, detail as u16);
                 self.outputs.push_back(Output::event(code, detail, 0, text));
@@ -365,7 +367,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         }
     }
 
-    /// The next thing to tell the operator.
+    /// The next output for the operator.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
@@ -378,7 +380,8 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             .min()
     }
 
-    /// When TesterPresent is due; not while the transport is busy, since half-duplex ECUs would give up a transfer.
+    /// When TesterPresent is due. It is never due while the transport is busy, because half-duplex ECUs would
+    /// abort a transfer.
     fn keep_alive_due(&self) -> Option<Instant> {
         self.keep_alive_at
             .filter(|_| !self.keep_alive_stopped && self.sending.is_none() && !self.transport.is_receiving())

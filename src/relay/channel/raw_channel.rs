@@ -1,4 +1,4 @@
-//! Raw channels: frames as they are, both ways.
+//! Raw channels: they carry frames in both directions.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -9,10 +9,10 @@ use super::output::{Output, detail_of};
 use crate::protocol::isotp::SendFailure;
 use crate::relay::wire::codec::{EventCode, SendFailedDetail};
 
-/// Frames that may wait for the bus; more are refused with `send-failed` 5.
+/// The number of frames that may wait for the bus. Further frames are refused with `send-failed` 5.
 const QUEUE_LIMIT: usize = 2048;
 
-/// A raw channel: receives one identifier or all, sends one identifier or nothing.
+/// A raw channel. It receives one identifier or all frames, and sends one identifier or nothing.
 #[derive(Debug)]
 pub struct RawChannel {
     request_id: Option<CanId>,
@@ -23,7 +23,8 @@ pub struct RawChannel {
 }
 
 impl RawChannel {
-    /// A channel that sends only `request_id` (`None`: nothing) and receives only `response_id` (`None`: everything).
+    /// A channel that sends only `request_id` (`None`: nothing) and receives only `response_id` (`None`:
+    /// everything).
     pub fn new(request_id: Option<CanId>, response_id: Option<CanId>, takes_fd: bool) -> Self {
         Self { request_id, response_id, takes_fd, queue: VecDeque::new(), outputs: VecDeque::new() }
     }
@@ -67,12 +68,12 @@ impl RawChannel {
         self.outputs.push_back(Output::event(EventCode::Gap, 0, frames, text));
     }
 
-    /// A frame given out is too old by now, and was not sent.
+    /// A frame of [`RawChannel::poll_transmit`] was not sent in time.
     pub(super) fn handle_too_old(&mut self) {
         self.outputs.push_back(Output::send_failed(SendFailedDetail::TooOld));
     }
 
-    /// The next frame that is still young enough, and how long it is.
+    /// The next frame that may still be sent, and the time until which it may be sent.
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<(CanFrame, Instant)> {
         while let Some((frame, expires)) = self.queue.pop_front() {
             if now <= expires {

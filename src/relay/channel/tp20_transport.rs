@@ -1,4 +1,4 @@
-//! TP2.0 as a transport of PDUs.
+//! TP2.0 as a transport of PDUs over CAN frames.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -12,18 +12,18 @@ use crate::protocol::tp20::{Channel, ChannelConfig, CloseReason, Event, ReceiveF
 use crate::protocol::uds;
 use crate::relay::wire::codec::SendFailedDetail;
 
-/// A TP2.0 channel to one ECU; the channel test keeps it open beside the vehicle.
+/// A TP2.0 channel to one ECU. Its channel test keeps the channel open.
 #[derive(Debug)]
 pub struct Tp20Transport {
     channel: Channel,
-    /// Whether the ECU has opened it for the first time.
+    /// Whether the ECU has opened the channel once.
     was_opened: bool,
     opened: Option<Result<(), OpenFailure>>,
     events: VecDeque<TransportEvent>,
 }
 
 impl Tp20Transport {
-    /// A transport that begins to set its channel up.
+    /// A transport that begins to set up its channel.
     pub fn new(config: ChannelConfig) -> Self {
         let mut channel = Channel::new(config);
         channel.open();
@@ -100,7 +100,7 @@ impl PduTransport for Tp20Transport {
         self.channel.set_kept(now, enabled);
         if was_open && !enabled {
             let detail = SendFailedDetail::RefusedByPolicy;
-            let text = "the ignition is off: the channel is not kept";
+            let text = "the ignition is off: the channel is not kept open";
             self.events.push_back(TransportEvent::ConnectionLost { detail, text });
         }
     }
@@ -109,12 +109,13 @@ impl PduTransport for Tp20Transport {
         self.channel.is_receiving()
     }
 
-    /// Without response (ISO 14230-3): what is behind TP2.0 speaks KWP2000.
+    /// TesterPresent without a response (ISO 14230-3), because ECUs speak KWP2000 over TP2.0.
     fn tester_present(&self) -> &'static [u8] {
         &uds::KWP_TESTER_PRESENT_UNANSWERED
     }
 
-    /// The standard session of KWP2000; to an ECU that speaks UDS, its default session.
+    /// StartDiagnosticSession with the standard session of KWP2000. An ECU that speaks UDS takes it as its
+    /// default session.
     fn default_session(&self) -> &'static [u8] {
         &[uds::SESSION_CONTROL, uds::KWP_STANDARD_SESSION]
     }
@@ -174,6 +175,6 @@ fn receive_failed(failure: ReceiveFailure) -> (u16, &'static str) {
         ReceiveFailure::Timeout => (1, "the next data frame did not come"),
         ReceiveFailure::WrongLength => (2, "the PDU is shorter than announced"),
         ReceiveFailure::TooLong => (3, "the PDU is longer than allowed"),
-        ReceiveFailure::Closed => (1, "the channel closed before the PDU was whole"),
+        ReceiveFailure::Closed => (1, "the channel closed before the PDU was complete"),
     }
 }

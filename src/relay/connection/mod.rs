@@ -1,103 +1,61 @@
 //! A connection on the connector: its buses, its channels, and its link to the operator.
-//!
-//! The session decides nothing about protocols: requests and binary messages go in by `handle_*`, the buses are moved
-//! along by [`RelayConnection::poll_drive`], replies come out by [`RelayConnection::poll_text`] and binary messages by
-//! [`RelayConnection::poll_message`], which is to be called only when the websocket can take one.
 
+mod drive;
+mod ignition;
+mod pending;
 mod records;
 mod requests;
 mod scans;
+mod settings;
+mod vin;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
-use serde::Serialize;
 use uuid::Uuid;
 
 use super::link::{Link, Role};
-use crate::relay::buses::bus::{AnyBus, Progress};
-use crate::relay::limits::RelayLimits;
+use crate::relay::buses::bus::AnyBus;
 use crate::relay::wire::Envelope;
 use crate::relay::wire::codec::Tag;
-use crate::relay::wire::request::{OpenChannel, Request};
-use crate::vehicle::hardware::Hardware;
-use crate::vehicle::vin;
+use crate::relay::wire::request::Request;
+use pending::{BusesVinReading, OpenedChannel, PendingReply, RunningScan};
 
 pub use crate::relay::wire::CloseReason;
+pub use settings::{BusReport, RelaySettings};
 
-/// Buses that a connection may have.
-const MAX_BUSES: usize = 16;
-/// Requests that may wait while buses are being set up; more are refused.
-const MAX_WAITING_REQUESTS: usize = 64;
-/// Replies and errors that may wait for the websocket; further errors are left out, and further requests not served.
-const MAX_TEXTS: usize = 256;
-
-/// What a session needs to know from outside.
-#[derive(Debug, Clone)]
-pub struct RelaySettings {
-    /// The connection.
-    pub connection_uuid: Uuid,
-    /// How long a lost link is waited for.
-    pub hold: Duration,
-    /// Its bounds.
-    pub limits: RelayLimits,
-    /// The buses of this connector.
-    pub hardware: Hardware,
-}
-
-/// A bus in `connectorStatusUpdate`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct BusReport {
-    /// Its name.
-    pub bus_name: String,
-    /// `active`, `passive` or `off`.
-    pub state: &'static str,
-    /// 0…1.
-    pub load: f32,
-}
-
-struct OpenedChannel {
-    bus: usize,
-    max_age: Duration,
-    /// What asked for it, so that asking again is answered alike.
-    request: OpenChannel,
-    /// The request that is not answered yet: the vehicle is being asked.
-    opening: Option<Option<String>>,
-}
-
-/// Reading the VIN beside the channels.
-struct VinReading {
-    since: Instant,
-    budget: Duration,
-    buses: usize,
-    told: Vec<Vec<vin::Candidate>>,
-}
-
-/// See the module.
+/// A connection of an operator with the buses of this connector.
+///
+/// The connection knows no diagnostic protocol: it moves requests and records between the link and the buses.
+///
+/// - `handle_*` methods take requests, binary messages of the operator, and changes of link and ignition.
+/// - [`poll_drive`](Self::poll_drive) drives the buses.
+/// - [`poll_text`](Self::poll_text) returns replies. [`poll_message`](Self::poll_message) returns binary messages;
+///   call it only when the websocket can take one.
 pub struct RelayConnection {
     settings: RelaySettings,
     link: Link,
     buses: Vec<Box<dyn AnyBus>>,
     channels: BTreeMap<u16, OpenedChannel>,
-    /// The `configureBuses` that is not answered yet.
-    configuring: Option<Option<String>>,
+    /// The reply to `configureBuses` that is due when all buses are set up.
+    configuring: Option<PendingReply>,
+    /// Requests that wait until the buses are set up.
     waiting: VecDeque<(Request, Option<String>)>,
     texts: VecDeque<Envelope>,
     hold_until: Option<Instant>,
     closed: Option<CloseReason>,
-    vin_reading: Option<VinReading>,
-    scans: Vec<scans::Scan>,
+    vin_reading: Option<BusesVinReading>,
+    scans: Vec<RunningScan>,
     pdus_relayed: u64,
     ignition: Option<bool>,
-    /// When TesterPresent is no longer sent, as the ignition is off.
+    /// When TesterPresent is stopped, because the ignition is off.
     stop_keep_alive_at: Option<Instant>,
     has_stopped_keep_alive: bool,
 }
 
 impl RelayConnection {
-    /// A connection that was just opened.
+    /// Opens a connection.
     pub fn new(settings: RelaySettings, now: Instant) -> Self {
         let tag = Tag::from(settings.connection_uuid);
         let link = Link::new(Role::Connector, tag, now).with_kept_limit(settings.limits.max_kept_bytes);
@@ -120,27 +78,27 @@ impl RelayConnection {
         }
     }
 
-    /// The connection's name.
+    /// The UUID of the connection.
     pub fn connection_uuid(&self) -> Uuid {
         self.settings.connection_uuid
     }
 
-    /// The highest number received in order, for `connectorHello`.
+    /// The highest number of a message that was received in order, for `connectorHello`.
     pub fn received(&self) -> u32 {
         self.link.received()
     }
 
-    /// PDUs that went either way.
+    /// The number of PDUs that were relayed, in both directions.
     pub fn pdus_relayed(&self) -> u64 {
         self.pdus_relayed
     }
 
-    /// Why the connection is over, once it is.
+    /// Why the connection has ended, once it has.
     pub fn closed(&self) -> Option<CloseReason> {
         self.closed
     }
 
-    /// The buses' states and loads.
+    /// The state and load of each bus.
     pub fn bus_reports(&self) -> Vec<BusReport> {
         use connector_hal::bus::BusState;
         let report = |bus: &dyn AnyBus| {
@@ -155,44 +113,30 @@ impl RelayConnection {
         self.buses.iter().map(|bus| report(bus.as_ref())).collect()
     }
 
-    /// Whether a bus changed its state since this was last asked.
+    /// Whether a bus has changed its state since the last call of this method.
     pub fn take_state_change(&mut self) -> bool {
         self.buses.iter_mut().filter_map(|bus| bus.take_state_change().then_some(())).count() > 0
     }
 
-    /// The buses that were asked for the VIN are gone.
-    fn forget_told_vins(&mut self) {
-        if let Some(reading) = &mut self.vin_reading {
-            reading.told.clear();
-            reading.buses = usize::MAX;
-        }
-    }
-
-    /// Asks the buses for the VIN that took the place of those which had been asked before.
-    fn go_on_reading_vin(&mut self, now: Instant) {
-        if let Some(VinReading { since, budget, .. }) = self.vin_reading.take()
-            && !self.start_reading_vin(now, budget)
-        {
-            self.vin_reading = Some(VinReading { since, budget, buses: 0, told: Vec::new() });
-        }
-    }
-
-    /// The websocket is lost: the connection is held for a while, with all that runs beside the vehicle.
+    /// The websocket is lost. The connection is held for [`RelaySettings::hold`]; its buses and channels keep
+    /// running.
     pub fn interrupt(&mut self, now: Instant) {
         self.link.interrupt();
         self.texts.clear();
         self.hold_until.get_or_insert(now + self.settings.hold);
     }
 
-    /// The websocket is back. An operator who has not used the connection yet does not know of an interruption, and
-    /// resumes nothing; one who has will.
+    /// The websocket is back.
+    ///
+    /// An operator who has used the connection resumes it by `resumeConnection`. An operator who has not used
+    /// it yet does not notice the interruption, so that the connection resumes here by itself.
     pub fn handle_link_back(&mut self) {
         if self.link.is_unused() && self.link.resume(0).is_ok() {
             self.hold_until = None;
         }
     }
 
-    /// Ends the connection: buses are left, and what waits for them is discarded.
+    /// Ends the connection: leaves its buses, and discards everything that waits for them.
     pub fn close(&mut self, reason: CloseReason) {
         self.closed.get_or_insert(reason);
         self.hold_until = None;
@@ -203,133 +147,18 @@ impl RelayConnection {
         self.buses.clear();
     }
 
-    /// Moves the buses along; ready when something changed that the caller should look at.
-    pub fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut changed = false;
-        let mut index = 0;
-        while let Some(bus) = self.buses.get_mut(index) {
-            let limit = self.settings.limits.max_kept_bytes;
-            bus.channels_mut().set_room(limit.saturating_sub(self.link.kept_bytes()), limit);
-            if let Poll::Ready(progress) = bus.poll(cx) {
-                changed = true;
-                let now = tokio::time::Instant::now().into_std();
-                if let Some(told) = bus.channels_mut().take_vins()
-                    && let Some(reading) = &mut self.vin_reading
-                {
-                    reading.told.push(told);
-                }
-                match progress {
-                    Progress::Changed => {}
-                    Progress::Started => {
-                        self.answer_if_configured(now);
-                        self.handle_waiting(now);
-                    }
-                    Progress::StartFailed(failure) => {
-                        let name = bus.name().to_owned();
-                        self.handle_start_failed(now, &name, &failure);
-                        self.handle_waiting(now);
-                    }
-                }
-                while let Some(bus) = self.buses.get_mut(index)
-                    && let Some((number, outcome)) = bus.channels_mut().poll_opened()
-                {
-                    self.handle_opened(number, outcome);
-                }
-                self.collect_outputs(now);
-            }
-            index += 1;
-        }
-        if !changed {
-            return Poll::Pending;
-        }
-        self.collect_scans();
-        Poll::Ready(())
-    }
-
     /// The next text for the websocket.
     pub fn poll_text(&mut self) -> Option<Envelope> {
         self.texts.pop_front()
     }
 
-    /// Whether [`RelayConnection::poll_message`] has something to give.
+    /// Whether [`RelayConnection::poll_message`] would return a message.
     pub fn wants_to_send(&self, now: Instant) -> bool {
         self.link.wants_to_send(now)
     }
 
-    /// The next binary message; to be called only when the websocket can take one.
+    /// The next binary message. Call it only when the websocket can take a message.
     pub fn poll_message(&mut self, now: Instant) -> Option<Bytes> {
         self.link.poll_message(now)
-    }
-
-    /// When [`RelayConnection::handle_timeout`] is due, or [`RelayConnection::wants_to_send`] becomes true by itself.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let stop_keep_alive = self.stop_keep_alive_at.filter(|_| !self.has_stopped_keep_alive);
-        [self.hold_until, self.link.poll_timeout(), stop_keep_alive].into_iter().flatten().min()
-    }
-
-    /// Does what is due.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if self.hold_until.is_some_and(|until| until <= now) {
-            tracing::info!("the link was away for too long; closing the connection");
-            self.close(CloseReason::LinkLost);
-        }
-        if self.stop_keep_alive_at.is_some_and(|at| at <= now) {
-            self.set_keep_alive(now, false);
-            self.collect_outputs(now);
-        }
-    }
-
-    /// Reads the VIN again on the buses that are set up, beside the channels; false if none is.
-    pub fn start_reading_vin(&mut self, now: Instant, budget: Duration) -> bool {
-        let settings = vin::ReaderSettings { until: now + budget, alive: true, confirms_transmission: true };
-        let (mut buses, mut told) = (0, Vec::new());
-        for bus in self.buses.iter_mut().filter(|bus| bus.has_started()) {
-            buses += usize::from(bus.channels_mut().start_vin_reader(settings));
-            told.extend(bus.channels_mut().take_vins());
-        }
-        self.vin_reading = (buses > 0).then_some(VinReading { since: now, budget, buses, told });
-        buses > 0
-    }
-
-    /// What reading the VIN gave, once all buses are done.
-    pub fn poll_vin(&mut self, now: Instant) -> Option<vin::VinReport> {
-        let reading = self.vin_reading.take_if(|reading| reading.told.len() >= reading.buses)?;
-        Some(vin::VinReport::from_buses(&reading.told, now.saturating_duration_since(reading.since)))
-    }
-
-    /// The ignition was switched, or cannot be told any more.
-    pub fn handle_ignition(&mut self, now: Instant, ignition: Option<bool>) {
-        self.ignition = ignition;
-        for bus in &mut self.buses {
-            bus.channels_mut().handle_ignition(now, ignition);
-        }
-        self.collect_scans();
-        if ignition == Some(false) {
-            self.stop_keep_alive_at.get_or_insert(now + self.settings.limits.keep_alive_after_ignition_off);
-        } else {
-            self.stop_keep_alive_at = None;
-            self.set_keep_alive(now, true);
-        }
-        self.collect_outputs(now);
-    }
-
-    fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
-        if std::mem::replace(&mut self.has_stopped_keep_alive, !enabled) == enabled {
-            tracing::info!(enabled, "TesterPresent, by the ignition");
-            self.buses.iter_mut().for_each(|bus| bus.channels_mut().set_keep_alive(now, enabled));
-        }
-    }
-
-    /// Asks every ECU that was brought out of its default session to go back there; drive the session until
-    /// [`RelayConnection::is_quiet`], or not for long.
-    pub fn return_to_default_sessions(&mut self, now: Instant) {
-        for bus in &mut self.buses {
-            bus.channels_mut().return_to_default_sessions(now);
-        }
-    }
-
-    /// Whether nothing is on its way to a bus.
-    pub fn is_quiet(&self) -> bool {
-        self.buses.iter().all(|bus| bus.channels().is_quiet())
     }
 }

@@ -1,22 +1,21 @@
-//! The binary messages of a connection: records to the buses, and from them.
+//! The binary messages of a connection: records for the buses, and records from them.
 
 use std::time::Instant;
 
-use super::{CloseReason, RelayConnection};
+use super::RelayConnection;
 use crate::relay::channel::{ChannelOutput, Output};
 use crate::relay::link::{Incoming, LinkError, PushError};
-use crate::relay::wire::ProblemKind;
 use crate::relay::wire::codec::{Payload, PduFlags, Record, SendFailedDetail};
+use crate::relay::wire::{CloseReason, ProblemKind};
 
 impl RelayConnection {
-    /// A binary message of the operator.
+    /// Handles a binary message of the operator.
     pub fn handle_message(&mut self, now: Instant, message: &[u8]) {
-        // the link is borrowed by what it returns, while records go to the buses
         let incoming = match self.link.handle_message(now, message) {
             Ok(Some(incoming)) => incoming,
             Ok(None) => return,
             Err(error) => {
-                tracing::warn!(%error, "the operator sent a message that cannot be taken");
+                tracing::warn!(%error, "refusing a binary message of the operator");
                 let kind = match error {
                     LinkError::Gap { .. } => ProblemKind::SequenceGap,
                     _ => ProblemKind::InvalidBinaryMessage,
@@ -50,13 +49,13 @@ impl RelayConnection {
                 }
                 _ => tracing::debug!(
                     channel = record.channel,
-                    "the operator sent a record that nothing is sent for"
+                    "ignoring a record that is neither a frame nor a PDU"
                 ),
             }
         }
     }
 
-    /// Tells that a PDU or frame was not sent; a PDU that was refused breaks the chain behind it.
+    /// Reports that a PDU or frame was not sent. A PDU that was refused breaks the chain behind it.
     fn refuse_record(&mut self, now: Instant, record: &Record<'_>, detail: SendFailedDetail) {
         let flags = match record.payload {
             Payload::Frame(_) => None,
@@ -75,7 +74,7 @@ impl RelayConnection {
         );
     }
 
-    /// Moves everything that the buses have for the operator to the link.
+    /// Moves all outputs of the buses to the link.
     pub(super) fn collect_outputs(&mut self, now: Instant) {
         let mut index = 0;
         while let Some(bus) = self.buses.get_mut(index) {
@@ -103,7 +102,9 @@ impl RelayConnection {
             }
         };
         if let Err(PushError::Overflow) = self.link.push(now, at, channel, payload) {
-            tracing::warn!("the operator does not take what the vehicle sends; closing the connection");
+            tracing::warn!(
+                "too many messages wait for the operator's acknowledgement; closing the connection"
+            );
             self.close(CloseReason::Overflow);
         }
     }

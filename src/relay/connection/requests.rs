@@ -5,15 +5,23 @@ use std::time::Instant;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{CloseReason, MAX_BUSES, MAX_TEXTS, MAX_WAITING_REQUESTS, OpenedChannel, RelayConnection};
+use super::RelayConnection;
+use super::pending::{OpenedChannel, PendingReply};
 use crate::protocol::problem::Problem;
 use crate::relay::buses::bus::StartFailure;
 use crate::relay::buses::bus_setup::BusSetup;
 use crate::relay::buses::channel_setup::{ChannelSetup, unsupported};
 use crate::relay::buses::{Opening, build};
-use crate::relay::wire::Envelope;
-use crate::relay::wire::ProblemKind;
 use crate::relay::wire::request::{CloseChannel, ConfigureBuses, OpenChannel, Request, ResumeConnection};
+use crate::relay::wire::{CloseReason, Envelope, ProblemKind};
+
+/// The number of buses that a connection may have.
+const MAX_BUSES: usize = 16;
+/// The number of requests that may wait while buses are being set up; further requests are refused.
+const MAX_WAITING_REQUESTS: usize = 64;
+/// The number of texts that may wait for the websocket. When it is reached, errors are discarded and requests
+/// ignored.
+const MAX_TEXTS: usize = 256;
 
 impl RelayConnection {
     pub(super) fn reply(&mut self, action: &str, message: &impl Serialize, request_id: Option<String>) {
@@ -26,16 +34,19 @@ impl RelayConnection {
         }
     }
 
-    /// A request about this connection; the reply comes by [`RelayConnection::poll_text`].
+    /// Handles a request about this connection; [`RelayConnection::poll_text`] returns the reply.
     pub fn handle_request(&mut self, now: Instant, request: Request, request_id: Option<String>) {
-        // what ends or repairs the connection does not wait for slow hardware
+        // requests that close or resume the connection do not wait for slow hardware
         let is_urgent = matches!(request, Request::CloseConnection(_) | Request::ResumeConnection(_));
         if self.closed.is_some() || self.texts.len() >= MAX_TEXTS && !is_urgent {
-            return tracing::warn!("a request is not served: the connection is over, or no reply is fetched");
+            return tracing::warn!(
+                "ignoring a request: the connection has ended, or too many replies wait to be sent"
+            );
         }
         if self.configuring.is_some() && !is_urgent {
             if self.waiting.len() >= MAX_WAITING_REQUESTS {
-                let detail = format!("{MAX_WAITING_REQUESTS} requests wait for the buses already.");
+                let detail =
+                    format!("{MAX_WAITING_REQUESTS} requests already wait for the buses to be set up.");
                 return self.refuse(&ProblemKind::Busy.problem(detail), request_id);
             }
             return self.waiting.push_back((request, request_id));
@@ -53,13 +64,13 @@ impl RelayConnection {
             }
             Request::ScanEcus(request) => self.scan_ecus(now, &request, &request_id),
             Request::OpenConnection(_) | Request::IdentifyVehicle | Request::DismissCallForAttention => {
-                Err(ProblemKind::InvalidMessage.problem("Not about a connection."))
+                Err(ProblemKind::InvalidMessage.problem("This request is not about a connection."))
             }
         };
         if let Err(problem) = outcome {
             self.refuse(&problem, request_id);
         }
-        // a channel may have something to say from its first moment
+        // a channel may have an output as soon as it is open
         self.collect_outputs(now);
     }
 
@@ -86,10 +97,10 @@ impl RelayConnection {
                 let detail = format!("Two buses are named {:?}.", other.name());
                 return Err(refuse(ProblemKind::InvalidMessage.problem(detail)));
             }
-            let shared = setups.iter().find_map(|other| other.shared_with(&setup).map(|what| (other, what)));
-            if let Some((other, what)) = shared {
+            let shared = setups.iter().find_map(|other| other.shared_with(&setup).map(|part| (other, part)));
+            if let Some((other, part)) = shared {
                 let (one, two) = (other.describe(), setup.describe());
-                let detail = format!("Buses {one} and {two} both need {what}.");
+                let detail = format!("Buses {one} and {two} both need {part}.");
                 return Err(refuse(ProblemKind::PinsInUse.problem(detail)));
             }
             setups.push(setup);
@@ -97,22 +108,22 @@ impl RelayConnection {
         self.channels.clear();
         self.buses.clear();
         self.stop_scans();
-        self.forget_told_vins();
+        self.suspend_vin_reading();
         let (hardware, ignition) = (&self.settings.hardware, self.ignition);
         self.buses.extend(setups.into_iter().map(|setup| build(setup, hardware, ignition)));
-        self.configuring = Some(request_id.clone());
+        self.configuring = Some(PendingReply { request_id: request_id.clone() });
         self.answer_if_configured(now);
         Ok(())
     }
 
     pub(super) fn answer_if_configured(&mut self, now: Instant) {
         if self.buses.iter().all(|bus| bus.has_started())
-            && let Some(request_id) = self.configuring.take()
+            && let Some(PendingReply { request_id }) = self.configuring.take()
         {
             let names: Vec<_> = self.buses.iter().map(|bus| bus.name()).collect();
             let message = json!({"connection_uuid": self.connection_uuid(), "buses": names});
             self.reply("busesConfigured", &message, request_id);
-            self.go_on_reading_vin(now);
+            self.resume_vin_reading(now);
         }
     }
 
@@ -120,18 +131,18 @@ impl RelayConnection {
         let error = &failure.detail;
         tracing::warn!(bus = name, error, "could not set up the bus");
         self.buses.clear();
-        self.go_on_reading_vin(now);
+        self.resume_vin_reading(now);
         let detail = format!("Bus {name:?}: {error}.");
         let problem = if failure.is_unsupported {
             unsupported(detail)
         } else {
             ProblemKind::BusUnavailable.problem(detail)
         };
-        let request_id = self.configuring.take().flatten();
+        let request_id = self.configuring.take().and_then(|pending| pending.request_id);
         self.refuse(&problem.answering("configureBuses"), request_id);
     }
 
-    /// Answers what waited for the buses.
+    /// Handles the requests that waited for the buses.
     pub(super) fn handle_waiting(&mut self, now: Instant) {
         while self.configuring.is_none() {
             let Some((request, request_id)) = self.waiting.pop_front() else { return };
@@ -150,10 +161,10 @@ impl RelayConnection {
         let number = request.channel;
         let message = json!({"connection_uuid": self.connection_uuid(), "channel": number});
         match self.channels.get_mut(&number) {
-            // an operator that lost our answer with the link asks again
+            // the operator repeats a request whose reply was lost with the link
             Some(opened) if opened.request == *request => {
                 match &mut opened.opening {
-                    Some(asked) => *asked = request_id.clone(),
+                    Some(pending) => pending.request_id.clone_from(request_id),
                     None => self.reply("channelOpened", &message, request_id.clone()),
                 }
                 return Ok(());
@@ -182,7 +193,7 @@ impl RelayConnection {
             bus: index,
             max_age: setup.max_age(&limits),
             request: request.clone(),
-            opening: (opening == Opening::UnderWay).then(|| request_id.clone()),
+            opening: (opening == Opening::UnderWay).then(|| PendingReply { request_id: request_id.clone() }),
         };
         self.channels.insert(number, opened);
         if opening == Opening::Done {
@@ -191,11 +202,10 @@ impl RelayConnection {
         Ok(())
     }
 
-    /// A channel whose opening was under way is open, or could not be opened.
+    /// Replies to `openChannel`: the vehicle has answered.
     pub(super) fn handle_opened(&mut self, number: u16, outcome: Result<(), Problem>) {
-        let Some(request_id) = self.channels.get_mut(&number).and_then(|opened| opened.opening.take()) else {
-            return;
-        };
+        let opening = self.channels.get_mut(&number).and_then(|opened| opened.opening.take());
+        let Some(PendingReply { request_id }) = opening else { return };
         match outcome {
             Ok(()) => {
                 let message = json!({"connection_uuid": self.connection_uuid(), "channel": number});
@@ -218,10 +228,10 @@ impl RelayConnection {
         if let Some(bus) = self.buses.get_mut(opened.bus) {
             bus.close_channel(number);
         }
-        if let Some(asked) = opened.opening {
+        if let Some(PendingReply { request_id }) = opened.opening {
             let detail = format!("Channel {number} was closed before it was open.");
             let problem = ProblemKind::ChannelClosed.problem(detail);
-            self.refuse(&problem.answering("openChannel"), asked);
+            self.refuse(&problem.answering("openChannel"), request_id);
         }
         let message = json!({"connection_uuid": self.connection_uuid(), "channel": number});
         self.reply("channelClosed", &message, request_id.clone());

@@ -1,26 +1,19 @@
-//! Scans of the buses for ECUs, and who asked for them.
+//! Scans of the buses for ECUs, and the requests that they answer.
 
 use std::time::Instant;
 
 use super::RelayConnection;
+use super::pending::{PendingReply, RunningScan};
 use crate::protocol::problem::Problem;
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::request::ScanEcus;
 use crate::vehicle::scan::{FoundEcu, ScanOutcome, ScanReport};
 
-/// Requests that may wait for one scan.
-const MAX_ASKED: usize = 8;
-
-/// A scan that runs.
-pub(super) struct Scan {
-    bus: usize,
-    bus_name: String,
-    /// The requests that its result answers.
-    asked: Vec<Option<String>>,
-}
+/// The number of requests that may wait for one scan.
+const MAX_REQUESTS: usize = 8;
 
 impl RelayConnection {
-    /// Begins to scan a bus; one that is being scanned answers both who asked.
+    /// Begins to scan a bus. A scan that is already running answers this request too.
     pub(super) fn scan_ecus(
         &mut self,
         now: Instant,
@@ -35,15 +28,16 @@ impl RelayConnection {
             return Err(refuse(ProblemKind::UnknownBus.problem(detail)));
         };
         if let Some(scan) = self.scans.iter_mut().find(|scan| scan.bus == index) {
-            if scan.asked.contains(request_id) {
+            if scan.requests.iter().any(|pending| pending.request_id == *request_id) {
                 return Ok(());
             }
-            if scan.asked.len() >= MAX_ASKED {
-                let detail =
-                    format!("Bus {name:?} is being scanned, and {MAX_ASKED} requests wait for that.");
+            if scan.requests.len() >= MAX_REQUESTS {
+                let detail = format!(
+                    "Bus {name:?} is being scanned, and {MAX_REQUESTS} requests already wait for the result."
+                );
                 return Err(refuse(ProblemKind::Busy.problem(detail)));
             }
-            scan.asked.push(request_id.clone());
+            scan.requests.push(PendingReply { request_id: request_id.clone() });
             return Ok(());
         }
         bus.channels_mut().handle_ignition(now, self.ignition);
@@ -52,12 +46,13 @@ impl RelayConnection {
             return Err(refuse(ProblemKind::Unsupported.problem(detail)));
         }
         let bus_name = name.to_owned();
-        self.scans.push(Scan { bus: index, bus_name, asked: vec![request_id.clone()] });
+        let requests = vec![PendingReply { request_id: request_id.clone() }];
+        self.scans.push(RunningScan { bus: index, bus_name, requests });
         self.collect_scans();
         Ok(())
     }
 
-    /// Answers who asked for scans that have ended.
+    /// Replies to the requests for scans that have ended.
     pub(super) fn collect_scans(&mut self) {
         let mut index = 0;
         while let Some(bus) = self.buses.get_mut(index) {
@@ -71,14 +66,14 @@ impl RelayConnection {
     /// The scan of a bus has ended.
     fn handle_scanned(&mut self, bus: usize, outcome: ScanOutcome, ecus: Vec<FoundEcu>) {
         let Some(index) = self.scans.iter().position(|scan| scan.bus == bus) else { return };
-        let Scan { bus_name, asked, .. } = self.scans.swap_remove(index);
+        let RunningScan { bus_name, requests, .. } = self.scans.swap_remove(index);
         let count = ecus.len();
         let stopped = |kind: ProblemKind| {
             let detail = format!("Bus {bus_name:?}: {outcome}; ECUs found until then: {count}.");
             Err(kind.problem(detail).answering("scanEcus"))
         };
         let result = match outcome {
-            // nobody who acknowledges is nobody who answers
+            // if no node acknowledges frames, there is no ECU on the bus
             ScanOutcome::Done | ScanOutcome::NotAcknowledged => {
                 Ok(ScanReport { bus_name: bus_name.clone(), ecus })
             }
@@ -86,7 +81,7 @@ impl RelayConnection {
             ScanOutcome::IgnitionOff => stopped(ProblemKind::IgnitionOff),
             ScanOutcome::BusOff => stopped(ProblemKind::BusUnavailable),
         };
-        for request_id in asked {
+        for PendingReply { request_id } in requests {
             match &result {
                 Ok(report) => self.reply("ecusFound", report, request_id),
                 Err(problem) => self.refuse(problem, request_id),
@@ -94,12 +89,12 @@ impl RelayConnection {
         }
     }
 
-    /// The buses are gone, and their scans with them.
+    /// Replies to the requests for scans whose buses are gone.
     pub(super) fn stop_scans(&mut self) {
-        for Scan { bus_name, asked, .. } in std::mem::take(&mut self.scans) {
-            let detail = format!("Bus {bus_name:?} was set up anew while it was scanned.");
+        for RunningScan { bus_name, requests, .. } in std::mem::take(&mut self.scans) {
+            let detail = format!("The buses were configured again during the scan of bus {bus_name:?}.");
             let problem = ProblemKind::ScanStopped.problem(detail).answering("scanEcus");
-            asked.into_iter().for_each(|request_id| self.refuse(&problem, request_id));
+            requests.into_iter().for_each(|pending| self.refuse(&problem, pending.request_id));
         }
     }
 }

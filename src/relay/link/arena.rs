@@ -1,23 +1,26 @@
-//! Where messages are built: large pieces of memory, each shared by many messages and used again when all of them are
-//! forgotten, so that relaying frames allocates nothing as long as the peer acknowledges what it gets.
+//! The memory in which messages are built: large pieces, each shared by many messages.
+//!
+//! A piece is used again when all messages in it are discarded. Relaying frames therefore allocates nothing
+//! while the peer acknowledges the messages.
 
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-/// A piece, in bytes.
+/// The size of a piece, in bytes.
 const PIECE: usize = 16 * 1024;
-/// Pieces that are kept to be used again: what is under way to a peer 500 ms away at 4,000 frames a second.
+/// The number of pieces that are kept to be used again: enough for 4,000 frames a second to a peer 500 ms
+/// away.
 const KEPT_PIECES: usize = 8;
 
-/// One message after the other.
+/// Builds messages, one after the other.
 #[derive(Debug, Default)]
 pub(super) struct Arena {
-    /// The message that is being built, with the rest of its piece.
+    /// The message that is being built, and the rest of its piece.
     current: BytesMut,
-    /// Whether that piece is one to be kept.
+    /// Whether the current memory is a piece that can be used again.
     is_piece: bool,
-    /// Pieces that were used up, the oldest first.
+    /// Pieces without free space, the oldest first.
     used_up: VecDeque<BytesMut>,
 }
 
@@ -27,18 +30,18 @@ impl Arena {
         &mut self.current
     }
 
-    /// How long it is.
+    /// The length of the message that is being built.
     pub(super) fn len(&self) -> usize {
         self.current.len()
     }
 
-    /// Makes room for this many bytes more, so that appending them allocates nothing.
+    /// Reserves space for `additional` bytes, so that appending them allocates nothing.
     pub(super) fn make_room(&mut self, additional: usize) {
         if self.current.try_reclaim(additional) {
             return;
         }
         let needed = self.current.len() + additional;
-        // a piece is reclaimed as soon as nobody holds a message in it
+        // a piece can be reclaimed when all messages in it are dropped
         let reclaimed = self.used_up.pop_front_if(|piece| needed <= PIECE && piece.try_reclaim(PIECE));
         let mut next = reclaimed.unwrap_or_else(|| BytesMut::with_capacity(needed.max(PIECE)));
         next.extend_from_slice(&self.current);
@@ -52,12 +55,12 @@ impl Arena {
         }
     }
 
-    /// The finished message; the next one begins.
+    /// Returns the finished message, and begins the next one.
     pub(super) fn finish(&mut self) -> Bytes {
         if self.is_piece {
             return self.current.split().freeze();
         }
-        // memory of an unusual size goes with its message
+        // memory that is not a piece is freed with its message
         std::mem::take(&mut self.current).freeze()
     }
 }
@@ -67,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_keep_their_bytes_whatever_becomes_of_the_others() {
+    fn messages_keep_their_bytes_when_others_are_dropped() {
         let mut arena = Arena::default();
         let mut random = fastrand::Rng::with_seed(1);
         let mut kept: VecDeque<(Bytes, Vec<u8>)> = VecDeque::new();
@@ -89,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_for_later_is_bounded() {
+    fn the_memory_that_is_kept_is_bounded() {
         let mut arena = Arena::default();
         let mut messages = Vec::new();
         for _ in 0..10_000 {

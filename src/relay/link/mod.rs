@@ -1,8 +1,6 @@
 //! The link of a connection: numbering, acknowledging, keeping and resuming (relay protocol, section 4).
 //!
-//! A pure state machine, the same on both ends. Records go in by [`Link::push`], messages come out by
-//! [`Link::poll_message`] whenever the socket can take one; messages of the peer go in by [`Link::handle_message`].
-//! When the websocket is lost, call [`Link::interrupt`]; when the peer tells what it has, [`Link::resume`].
+//! [`Link`] is a pure state machine, which runs on both ends of a connection.
 
 mod arena;
 mod outbox;
@@ -14,68 +12,72 @@ use bytes::Bytes;
 use crate::relay::wire::codec::{CodecError, Header, Payload, Record, Records, Tag};
 use outbox::Outbox;
 
-/// An acknowledgement travels alone after this long at the latest; the contract allows 200 ms.
-const ACK_DELAY: Duration = Duration::from_millis(100);
-/// Received bytes after which an acknowledgement travels at once, so that the peer can forget what it keeps.
-const ACK_BYTES: usize = 256 * 1024;
-/// How much is kept until it is acknowledged unless told otherwise, in bytes of messages.
-pub const KEPT_LIMIT: usize = 2 * 1024 * 1024;
+pub use outbox::KEPT_LIMIT;
 
-/// Which end of a connection it is.
+/// The time after which an acknowledgement is sent alone at the latest; the contract allows 200 ms.
+const ACK_DELAY: Duration = Duration::from_millis(100);
+/// The received bytes after which an acknowledgement is sent immediately, so that the peer can discard the
+/// messages that it keeps.
+const ACK_BYTES: usize = 256 * 1024;
+
+/// The end of a connection at which a link runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Beside the vehicle. Frames that it keeps are sent again, and the oldest dropped when they get too many.
+    /// The end at the vehicle. It sends frames again after an interruption, and drops the oldest ones at the
+    /// limit.
     Connector,
-    /// Far away. Frames toward the vehicle are never sent again.
+    /// The end of the operator. It never sends a frame to the vehicle twice.
     Operator,
 }
 
-/// Why the connection cannot go on.
+/// Why a record could not be queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
-    /// What must not be dropped has filled the limit.
-    #[error("what waits for an acknowledgement fills its limit, and none of it may be dropped")]
+    /// Messages that must not be dropped have reached the limit.
+    #[error(
+        "the messages that wait for an acknowledgement reach their limit, and none of them may be dropped"
+    )]
     Overflow,
 }
 
-/// What is wrong with a peer's message, or with what it says that it received.
+/// Why a message of the peer, or the number in its resuming message, is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
-    /// The message cannot be read.
+    /// The message cannot be decoded.
     #[error("message {seq}: {source}")]
     Codec {
-        /// The message's number; 0 where its header could not be read.
+        /// The number of the message; 0 if its header cannot be decoded.
         seq: u32,
-        /// What is wrong with it.
+        /// Why the message cannot be decoded.
         source: CodecError,
     },
     /// A message is missing before this one.
-    #[error("message {found} came where {expected} was expected")]
+    #[error("message {found} arrived, but message {expected} was expected")]
     Gap {
-        /// The number that was due.
+        /// The number that was expected.
         expected: u32,
-        /// The number that came.
+        /// The number of the message that arrived.
         found: u32,
     },
-    /// The peer acknowledges what was never sent.
-    #[error("the peer acknowledges message {acknowledged}, but only {sent} were sent")]
+    /// The peer acknowledges a message that was never sent.
+    #[error("the peer acknowledges message {acknowledged}, but the last message sent is {sent}")]
     Acknowledgement {
-        /// What it acknowledges.
+        /// The number that the peer acknowledges.
         acknowledged: u32,
-        /// The last number given.
+        /// The number of the last message sent.
         sent: u32,
     },
-    /// The peer lacks messages that it had acknowledged before, and that are gone.
-    #[error("the peer has messages to {received}, but those to {forgotten} are no longer kept")]
+    /// The peer lacks messages that it has acknowledged before, so that they are no longer kept.
+    #[error("the peer has messages up to {received}, but messages up to {forgotten} are no longer kept")]
     Forgotten {
-        /// The highest number that it has.
+        /// The highest number that the peer has received in order.
         received: u32,
-        /// The highest number that is gone.
+        /// The highest number that is no longer kept.
         forgotten: u32,
     },
 }
 
-/// A message of the peer that is new, with its age.
+/// A new message of the peer, with its age.
 #[derive(Debug)]
 pub struct Incoming<'a> {
     age: Duration,
@@ -83,12 +85,13 @@ pub struct Incoming<'a> {
 }
 
 impl<'a> Incoming<'a> {
-    /// The records, in order; each was checked already.
+    /// The records, in order. Each of them has been checked.
     pub fn records(&self) -> impl Iterator<Item = Record<'a>> + use<'a> {
         self.records.clone().filter_map(Result::ok)
     }
 
-    /// How old a record is: the message's age, and how long the record had waited before the message was made.
+    /// The age of a record: the age of the message, and the time that the record waited before the message
+    /// was sealed.
     pub fn age_of(&self, record: &Record<'_>) -> Duration {
         self.age + Duration::from_micros(u64::from(record.offset.min(0).unsigned_abs()))
     }
@@ -107,7 +110,7 @@ impl<'a> Incoming<'a> {
 ///   it is new.
 /// - [`push`](Self::push) queues a record; [`interrupt`](Self::interrupt) and [`resume`](Self::resume) report
 ///   that the websocket was lost and that another one continues the connection.
-/// - `poll_*` methods return what the caller must act upon: messages and the next timeout.
+/// - `poll_*` methods return the messages to send, and the time of the next timeout.
 ///
 /// After every call of a method of the second or third group:
 ///
@@ -144,7 +147,7 @@ impl<'a> Incoming<'a> {
 ///     assert_eq!((record.channel, record.payload), (1, pdu(&[0x22, 0xF1, 0x90])));
 /// }
 ///
-/// // the message with the answer gets lost together with the websocket
+/// // the message with the answer is lost together with the websocket
 /// connector.push(now, now, 1, pdu(&[0x62, 0xF1, 0x90]))?;
 /// let lost = connector.poll_message(now);
 /// assert!(lost.is_some() && !connector.is_all_acknowledged());
@@ -152,7 +155,7 @@ impl<'a> Incoming<'a> {
 /// connector.interrupt();
 /// assert_eq!(connector.poll_message(now), None);
 ///
-/// // over the next websocket, each end says how far it has received, and the other sends the rest again
+/// // over the next websocket, each end reports how far it has received, and the other sends the rest again
 /// now += Duration::from_secs(3);
 /// operator.resume(connector.received())?;
 /// connector.resume(operator.received())?;
@@ -183,7 +186,7 @@ pub struct Link {
     is_up: bool,
     /// The highest number received in order.
     received: u32,
-    /// What the peer knows of that.
+    /// The highest number that was acknowledged to the peer.
     acknowledged: u32,
     ack_due: Option<Instant>,
     unacknowledged_bytes: usize,
@@ -192,7 +195,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link for the connection with this tag, opened now, up.
+    /// The link of a connection that is opened now. The link is up.
     pub fn new(role: Role, tag: Tag, now: Instant) -> Self {
         Self {
             role,
@@ -207,24 +210,25 @@ impl Link {
         }
     }
 
-    /// The same with another limit of what is kept, in bytes.
+    /// Sets the limit of the messages that are kept, in bytes; [`KEPT_LIMIT`] by default.
     #[must_use]
     pub fn with_kept_limit(mut self, limit: usize) -> Self {
         self.outbox.set_kept_limit(limit);
         self
     }
 
-    /// The highest number received in order, as `connectorHello` and the resuming messages tell it.
+    /// The highest number received in order, as `connectorHello` and the resuming messages report it.
     pub fn received(&self) -> u32 {
         self.received
     }
 
-    /// Whether messages may be sent: not between an interruption and its resuming.
+    /// Whether messages may be sent: false between [`Link::interrupt`] and [`Link::resume`].
     pub fn is_up(&self) -> bool {
         self.is_up
     }
 
-    /// How much is kept, in bytes; a sender that may wait does so well below [`KEPT_LIMIT`].
+    /// The size of the messages that are kept, in bytes. A sender that can wait should stay well below
+    /// [`KEPT_LIMIT`].
     pub fn kept_bytes(&self) -> usize {
         self.outbox.kept_bytes()
     }
@@ -234,7 +238,7 @@ impl Link {
         self.outbox.is_empty()
     }
 
-    /// Whether nothing was sent or received yet, so that a lost websocket has lost nothing.
+    /// Whether no message was sent or received yet, so that a lost websocket has lost none.
     pub fn is_unused(&self) -> bool {
         self.received == 0 && self.outbox.last_seq() == 0
     }
@@ -246,8 +250,9 @@ impl Link {
 
     /// Queues a record about something that happened at `at`.
     ///
-    /// When the limit is reached, the oldest frames make room, and a `gap` event in their place says how many; if there
-    /// are none to drop, the record is refused, and the connection must be closed.
+    /// When the limit is reached, the oldest frames are dropped, and a `gap` event in their place reports
+    /// their number. If there are no frames to drop, the record is refused, and the connection must be
+    /// closed.
     pub fn push(
         &mut self,
         now: Instant,
@@ -259,7 +264,7 @@ impl Link {
         self.outbox.push(now, at, channel, payload).map_err(|_| PushError::Overflow)
     }
 
-    /// Whether [`Link::poll_message`] has something to give.
+    /// Whether [`Link::poll_message`] would return a message.
     pub fn wants_to_send(&self, now: Instant) -> bool {
         self.is_up && (self.outbox.has_unsent() || self.ack_due.is_some_and(|due| due <= now))
     }
@@ -284,10 +289,11 @@ impl Link {
         })
     }
 
-    /// A message of the peer; `None` for what is not new, or not of this connection.
+    /// Handles a message of the peer. Returns `None` if the message is not new, or belongs to another
+    /// connection.
     ///
-    /// A message whose records cannot be read is refused whole, but counted as received, so that those behind it are
-    /// not held up by it.
+    /// A message with a record that cannot be decoded is refused as a whole, but counts as received, so that
+    /// it does not block the messages behind it.
     pub fn handle_message<'a>(
         &mut self,
         now: Instant,
@@ -303,7 +309,7 @@ impl Link {
             return Ok(None);
         }
         if header.seq <= self.received {
-            // the peer may lack our acknowledgement
+            // the acknowledgement may have been lost
             self.ack_due.get_or_insert(now + ACK_DELAY);
             return Ok(None);
         }
@@ -339,14 +345,15 @@ impl Link {
         Ok(())
     }
 
-    /// The websocket is lost, or the peer is away: nothing is sent until [`Link::resume`].
+    /// The websocket is lost, or the peer is not reachable: no message is sent until [`Link::resume`].
     pub fn interrupt(&mut self) {
         self.is_up = false;
     }
 
-    /// The peer is back and has our messages to `received`: what it lacks is sent again, in order, numbered as before.
+    /// The peer is back and has received the messages up to `received`. All later messages are sent again, in
+    /// order and with the same numbers.
     ///
-    /// The operator's end leaves out all frames that it still keeps.
+    /// The operator's end removes all frames from the messages that it still keeps.
     pub fn resume(&mut self, received: u32) -> Result<(), LinkError> {
         let forgotten = self.outbox.acknowledged();
         if received < forgotten {

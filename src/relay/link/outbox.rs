@@ -1,29 +1,32 @@
-//! What one end sent and still keeps, and what it has yet to send.
+//! The messages that one end has sent and still keeps, and those that it has yet to send.
 //!
-//! Records are encoded as they come into an open message, which is sealed (numbered, its times made relative to the
-//! moment) when the socket can take it or when it is full. So what waits costs hardly more memory than its bytes.
+//! Each record is encoded immediately, into an open message. The message is sealed when the socket can take
+//! it or when it is full: it gets its number, and the times of its records become relative to that moment.
+//! Records that wait therefore cost hardly more memory than their bytes.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::KEPT_LIMIT;
 use super::arena::Arena;
 use crate::relay::wire::codec::{
     EventCode, HEADER_LEN, Header, MAX_MESSAGE_LEN, Payload, RECORD_HEADER_LEN, Record, Records, Tag,
 };
 
-/// Where a record's offset stands in it.
+/// The default limit of the messages that are kept until they are acknowledged, in bytes.
+pub const KEPT_LIMIT: usize = 2 * 1024 * 1024;
+/// The position of the time offset in a record.
 const RECORD_OFFSET_AT: usize = 4;
-/// Where the acknowledgement stands in a message.
+/// The position of the acknowledgement in a message.
 const ACK_AT: usize = 12;
-/// Messages that may be sent and not acknowledged. What comes then shares the next message instead of making ever more
-/// small ones, whose headers alone could fill the limit, which no dropping of frames would help against.
+/// The number of messages that may be sent without being acknowledged. Further records share the next
+/// message. Otherwise the headers of many small messages could reach the limit, and dropping frames would not
+/// free them.
 const MAX_UNACKNOWLEDGED: usize = 8192;
-/// What a `gap` event takes.
+/// The length of the record of a `gap` event, in bytes.
 const GAP_LEN: usize = RECORD_HEADER_LEN + 8;
 
-/// Nothing more fits, and nothing may be dropped.
+/// The limit is reached, and no frames are left to drop.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
@@ -36,22 +39,22 @@ struct Sealed {
 
 #[derive(Debug, Default)]
 struct Open {
-    /// Room for the header, then the records, their offsets relative to `base`.
+    /// Space for the header, then the records, whose offsets are relative to `base`.
     bytes: Arena,
     base: u64,
     record_count: u16,
     has_frames: bool,
 }
 
-/// See the module.
+/// The messages of one end, sent and unsent.
 #[derive(Debug)]
 pub(super) struct Outbox {
     tag: Tag,
     sealed: VecDeque<Sealed>,
     sealed_bytes: usize,
-    /// So many of `sealed`, from the oldest on, have no frames that could make room.
+    /// The number of messages at the start of `sealed` that are known to contain no frames.
     frameless: usize,
-    /// How many of `sealed` were sent on the present link.
+    /// The number of messages at the start of `sealed` that were sent over the present websocket.
     sent: usize,
     open: Open,
     last_seq: u32,
@@ -82,12 +85,12 @@ impl Outbox {
         self.tag
     }
 
-    /// The last number given to a message.
+    /// The number of the last message that was sealed.
     pub(super) fn last_seq(&self) -> u32 {
         self.last_seq
     }
 
-    /// The highest number that the peer is known to have.
+    /// The highest number that the peer has acknowledged.
     pub(super) fn acknowledged(&self) -> u32 {
         self.acknowledged
     }
@@ -130,7 +133,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Drops the oldest frames until `len` bytes more are within the limit.
+    /// Drops the oldest frames until the limit allows `len` bytes more.
     fn make_room(&mut self, len: usize) -> Result<(), Full> {
         while self.kept_bytes() + len + HEADER_LEN > self.kept_limit {
             let mut sealed = self.sealed.iter().skip(self.frameless);
@@ -144,7 +147,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Frames in the message that is still open are the youngest: they go last.
+    /// Drops the frames in the open message. They are the youngest, so that they are dropped last.
     fn make_room_in_open(&mut self, len: usize) -> Result<(), Full> {
         if self.open.has_frames {
             self.replace_frames_in_open(true);
@@ -156,7 +159,7 @@ impl Outbox {
         Header { record_count: 0, tag: self.tag, seq, ack, time }
     }
 
-    /// Numbers the open message, and makes its times relative to `now`.
+    /// Seals the open message: numbers it, and makes the times of its records relative to `now`.
     fn seal(&mut self, now: u64, ack: u32) -> Result<(), Full> {
         let seq = self.last_seq.checked_add(1).ok_or(Full)?;
         let header = Header { record_count: self.open.record_count, ..self.header(seq, ack, now) };
@@ -174,7 +177,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// The next message that the present link has not seen, acknowledging `ack`.
+    /// The next message that was not sent over the present websocket, with the acknowledgement `ack`.
     pub(super) fn next_message(&mut self, now: u64, ack: u32) -> Option<Bytes> {
         if self.sent >= self.sealed.len() && self.open.record_count > 0 && !self.is_window_full() {
             self.seal(now, ack).ok()?;
@@ -185,7 +188,7 @@ impl Outbox {
         Some(message.bytes.clone())
     }
 
-    /// A message that only acknowledges.
+    /// A message without records that carries only an acknowledgement.
     pub(super) fn acknowledgement(&mut self, now: u64, ack: u32) -> Bytes {
         let header = self.header(0, ack, now);
         if self.open.record_count == 0 {
@@ -198,7 +201,7 @@ impl Outbox {
         bytes.into()
     }
 
-    /// The peer has everything to `seq`.
+    /// Discards the messages up to `seq`, which the peer has received.
     pub(super) fn acknowledge(&mut self, seq: u32) {
         self.acknowledged = self.acknowledged.max(seq);
         while let Some(message) = self.sealed.pop_front_if(|message| message.seq <= seq) {
@@ -208,12 +211,12 @@ impl Outbox {
         }
     }
 
-    /// Everything kept is to be sent again.
+    /// Sends all messages that are kept again, over a new websocket.
     pub(super) fn rewind(&mut self) {
         self.sent = 0;
     }
 
-    /// Takes the frames out of all that is kept or not yet sent; the numbers stay.
+    /// Removes the frames from all messages, sent and unsent; the messages keep their numbers.
     pub(super) fn leave_out_frames(&mut self) {
         for index in 0..self.sealed.len() {
             self.replace_frames(index, false);
@@ -245,7 +248,7 @@ impl Outbox {
     }
 }
 
-/// Puts the acknowledgement into a message; in place where nobody else holds its bytes.
+/// Writes the acknowledgement into a message; without a copy if the bytes have no other owner.
 fn with_ack(bytes: Bytes, ack: u32) -> Bytes {
     let place = ACK_AT..ACK_AT + 4;
     if bytes.get(place.clone()) == Some(ack.to_be_bytes().as_slice()) {
@@ -258,7 +261,7 @@ fn with_ack(bytes: Bytes, ack: u32) -> Bytes {
     bytes.freeze()
 }
 
-/// µs from `base` to `at`, as far as an offset reaches (35 minutes).
+/// The time from `base` to `at` in µs, clamped to the range of an offset (35 minutes).
 fn relative(at: u64, base: u64) -> i32 {
     let difference = i128::from(at) - i128::from(base);
     difference.clamp(i128::from(i32::MIN), i128::from(i32::MAX)) as i32
@@ -278,7 +281,8 @@ fn shift_offsets(message: &mut [u8], shift: i32) {
     }
 }
 
-/// The message without its frames, and its record count; with `report`, a `gap` event a channel stands in their place.
+/// The message without its frames, and the number of its records. With `report`, one `gap` event for each
+/// channel takes the place of the frames.
 fn without_frames(message: &[u8], header: Header, report: bool) -> (u16, Vec<u8>) {
     let mut gaps: Vec<(u16, i32, u32)> = Vec::new();
     let mut kept = Vec::new();
@@ -286,7 +290,7 @@ fn without_frames(message: &[u8], header: Header, report: bool) -> (u16, Vec<u8>
     for record in Records::new(message, &header).filter_map(Result::ok) {
         let frames = match record.payload {
             Payload::Frame(_) => 1,
-            // what was dropped before is told along with it
+            // add the frames that were dropped before
             Payload::Event { code: EventCode::Gap, value, .. } if report => value,
             _ => {
                 record.encode(&mut kept);

@@ -11,12 +11,12 @@ use crate::protocol::problem::Problem;
 /// A text message: `{"action": …, "message": {…}, "request_id": …}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Envelope {
-    /// What it is about.
+    /// The action that the message requests, answers or reports.
     pub action: String,
-    /// Its content; an empty object where there is none.
+    /// The content; an empty object if the text has none.
     #[serde(default = "empty_object")]
     pub message: Value,
-    /// Chosen by the asking side and echoed in the reply.
+    /// The identifier that the requesting side chose, and that the reply echoes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
 }
@@ -32,7 +32,7 @@ impl Envelope {
         Self { action: action.into(), message, request_id: None }
     }
 
-    /// The same as an answer to the request with this id.
+    /// Makes the message a reply to the request with this `request_id`.
     #[must_use]
     pub fn in_reply_to(mut self, request_id: Option<String>) -> Self {
         self.request_id = request_id;
@@ -44,20 +44,24 @@ impl Envelope {
         Self::new("error", problem).in_reply_to(request_id)
     }
 
-    /// Reads a text message. What is wrong with one comes back as the problem to answer with, and the `request_id` to
-    /// echo as far as there is one.
+    /// Decodes a text message.
+    ///
+    /// # Errors
+    ///
+    /// The text is not an envelope. The error holds the problem to reply with, and the `request_id` to echo
+    /// if there is one.
     pub fn read(text: &str) -> Result<Self, Box<(Problem, Option<String>)>> {
         let refused = |why: &dyn fmt::Display, request_id| {
-            let detail = format!("A text message is a JSON object with an action: {why}.");
+            let detail = format!("A text message must be a JSON object with an action: {why}.");
             Box::new((ProblemKind::InvalidMessage.problem(detail), request_id))
         };
         let value: Value = serde_json::from_str(text).map_err(|error| refused(&error, None))?;
-        let Value::Object(object) = &value else { return Err(refused(&"this is none", None)) };
+        let Value::Object(object) = &value else { return Err(refused(&"this is not an object", None)) };
         let request_id = object.get("request_id").and_then(Value::as_str).map(str::to_owned);
         Self::deserialize(value).map_err(|error| refused(&error, request_id))
     }
 
-    /// The text that goes over the websocket.
+    /// The text of the message, as the websocket carries it.
     pub fn to_text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
@@ -68,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_an_object_with_an_action_whatever_else_is_in_it() {
+    fn a_text_is_an_object_with_an_action_and_perhaps_other_fields() {
         let text = r#" { "later" : [1], "request_id" : "7", "message" : {"b":1}, "action" : "x" } "#;
         let read = Envelope::read(text).unwrap();
         assert_eq!((read.action.as_str(), read.request_id.as_deref()), ("x", Some("7")));
@@ -80,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_what_cannot_be_understood_gets_its_request_id_back() {
+    fn the_error_to_an_invalid_request_echoes_its_request_id() {
         for text in [r#"{"request_id":"7"}"#, r#"{"action":5,"request_id":"7"}"#] {
             let (problem, request_id) = *Envelope::read(text).unwrap_err();
             assert_eq!((problem.status, request_id.as_deref()), (400, Some("7")), "{text}");

@@ -1,4 +1,4 @@
-//! The wire, `connector-relay.v1`: what connector, cloud and operator send each other.
+//! The wire, `connector-relay.v1`: the messages between connector, cloud and operator.
 
 mod closed_message;
 pub mod codec;

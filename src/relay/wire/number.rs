@@ -1,9 +1,10 @@
-//! Numbers in text messages, which may be written as strings too (`"0x7E0"`).
+//! Numbers in text messages. They may also be written as strings (`"0x7E0"`).
 
 use serde::de::{self, Deserializer, Visitor};
 use std::fmt;
 
-/// Reads an unsigned integer, written as a number, or as a decimal or hexadecimal string; for `deserialize_with`.
+/// Reads an unsigned integer, written as a number or as a decimal or hexadecimal string. For
+/// `deserialize_with`.
 pub fn number<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -13,7 +14,7 @@ where
     T::try_from(value).map_err(|_| de::Error::custom(format!("the number {value} is out of range")))
 }
 
-/// The same for a value that may be absent or null.
+/// Reads an unsigned integer as [`number`] does, or `None` if it is absent or null.
 pub fn optional_number<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -22,7 +23,7 @@ where
     deserializer.deserialize_option(OptionVisitor(std::marker::PhantomData))
 }
 
-/// The same for a list; absent or null is an empty one.
+/// Reads a list of unsigned integers as [`number`] does. A list that is absent or null is empty.
 pub fn numbers<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -53,7 +54,7 @@ impl Visitor<'_> for NumberVisitor {
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<u64, E> {
-        // JSON does not tell 6.0 from 6, and beyond 2^53 a double no longer tells every integer
+        // JSON does not distinguish 6.0 from 6, and beyond 2^53 a double does not represent every integer
         let is_whole = value.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&value);
         if is_whole { Ok(value as u64) } else { Err(E::invalid_value(de::Unexpected::Float(value), &self)) }
     }
@@ -97,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_may_be_written_in_every_way_that_json_and_the_protocol_know() {
+    fn a_number_may_be_written_in_every_form_of_json_and_the_protocol() {
         let read = |value: Value| number::<_, u32>(value).ok();
         for written in [json!(2016), json!(2016.0), json!("2016"), json!("0x7E0"), json!(" 0X7e0 ")] {
             assert_eq!(read(written.clone()), Some(2016), "{written}");

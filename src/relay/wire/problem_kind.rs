@@ -7,9 +7,9 @@ use crate::protocol::problem::Problem;
 pub enum ProblemKind {
     /// A bus has no usable device, is off, or cannot be reached.
     BusUnavailable,
-    /// The connector is doing the same already, or too many requests wait.
+    /// The connector is already handling such a request, or too many requests wait.
     Busy,
-    /// The operator acknowledged messages that this connection does not have.
+    /// The connection cannot be resumed from the number that the operator reports.
     CannotResume,
     /// A channel was closed while it was being opened.
     ChannelClosed,
@@ -19,7 +19,7 @@ pub enum ProblemKind {
     ConnectionClosed,
     /// Another connection is open.
     ConnectionOpen,
-    /// Another channel talks to this ECU.
+    /// Another channel uses this ECU.
     EcuInUse,
     /// The ECU on a K-line did not answer.
     EcuNotAnswering,
@@ -33,11 +33,11 @@ pub enum ProblemKind {
     GatewayUnreachable,
     /// The ignition was switched off during a scan.
     IgnitionOff,
-    /// A session took the buses while the VIN was being read.
+    /// A connection took the buses while the VIN was being read.
     Interrupted,
-    /// A binary message cannot be read.
+    /// A binary message cannot be decoded.
     InvalidBinaryMessage,
-    /// A text message cannot be read, or a field in it is wrong.
+    /// A text message cannot be decoded, or has an invalid field.
     InvalidMessage,
     /// Two buses need the same pin or device.
     PinsInUse,
@@ -59,20 +59,20 @@ pub enum ProblemKind {
     UnknownGateway,
     /// No bus of this kind is at these pins.
     UnknownPins,
-    /// The connector cannot do this.
+    /// The connector does not support the request.
     Unsupported,
-    /// The vehicle moves, so it is not scanned.
+    /// The vehicle is moving, so that it cannot be scanned.
     VehicleMoving,
     /// The bus has no channels of this kind.
     WrongBusKind,
-    /// The ECU sent other key bytes than the channel asks for.
+    /// The ECU sent key bytes other than those that the channel requires.
     WrongKeyBytes,
     /// The vehicle's VIN differs from the VIN in the request.
     WrongVehicle,
 }
 
 impl ProblemKind {
-    /// Every kind, in the order of the table.
+    /// All kinds, in the order of the enum.
     pub const ALL: [Self; 32] = [
         Self::BusUnavailable,
         Self::Busy,
@@ -146,7 +146,7 @@ impl ProblemKind {
         }
     }
 
-    /// A problem of this kind; `detail` names what is wrong and where.
+    /// A problem of this kind. `detail` describes the error and its place.
     pub fn problem(self, detail: impl Into<String>) -> Problem {
         let (slug, status, title) = self.entry();
         Problem::new(status, slug, title, detail)
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_is_listed_once_and_has_a_type_of_its_own() {
+    fn every_kind_is_listed_once_and_has_its_own_type() {
         let slugs: std::collections::BTreeSet<_> =
             ProblemKind::ALL.iter().map(|kind| kind.entry().0).collect();
         assert_eq!(slugs.len(), ProblemKind::ALL.len());

@@ -142,7 +142,8 @@ async fn a_functional_channel_hears_the_whole_obd_range_and_answers_each_first_f
         let config = Config::new(Addressing::normal(id(response), id(request)));
         (config, move |_: &[u8]| vec![(MILLISECOND, vec![0x49; length])])
     };
-    // ECUs take the functional request, and flow control on their physical identifier: two nodes stand for one ECU
+    // ECUs take the functional request, and flow control on their physical identifier: two nodes stand for
+    // one ECU
     for (response, length) in [(0x7E8, 5), (0x7EF, 5), (0x7E7, 5)] {
         let (config, script) = functional(response, 0x7DF, length);
         Box::leak(Box::new(Ecu::with_config(&rig.buses[0], config, script)));

@@ -89,7 +89,8 @@ async fn receptions_go_on_while_the_link_is_down_and_arrive_once_and_in_order() 
 
 #[tokio::test(start_paused = true)]
 async fn every_pattern_of_loss_ends_with_each_pdu_once_and_in_order() {
-    // each bit of the pattern decides whether the link is cut after that step; messages under way are lost with the link
+    // each bit of the pattern decides whether the link is cut after that step; messages under way are lost
+    // with the link
     for pattern in 0..64u32 {
         let mut rig = Rig::configured().await;
         let ecu =

@@ -64,7 +64,7 @@ async fn what_terminal_15_cannot_do_is_refused_with_what_it_can() {
     assert_eq!(problem(&reply), (409, "wrong-bus-kind".to_owned()));
     let reply = rig.configure(json!([{"bus_name": "T", "terminal15_bus": {"pin": 2}}])).await;
     assert_eq!(problem(&reply), (404, "unknown-pins".to_owned()));
-    assert!(reply.message["detail"].as_str().unwrap().contains("at pin 1"), "{reply:?}");
+    assert!(reply.message["detail"].as_str().unwrap().contains("has: pin 1"), "{reply:?}");
 }
 
 #[tokio::test(start_paused = true)]

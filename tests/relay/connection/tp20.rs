@@ -1,4 +1,5 @@
-//! TP2.0 channels: set up, kept open and closed beside the vehicle, and otherwise like any channel that carries PDUs.
+//! TP2.0 channels: set up, kept open and closed beside the vehicle, and otherwise like any channel that
+//! carries PDUs.
 
 use std::time::Duration;
 
@@ -73,7 +74,8 @@ impl Listener {
     /// What was on the bus since it was last asked.
     async fn frames(&mut self) -> Vec<String> {
         let mut frames = Vec::new();
-        // the runtime's cooperative budget would report "no event" after a number of events; unconstrained, it does not
+        // the runtime's cooperative budget would report "no event" after a number of events; unconstrained,
+        // it does not
         tokio::task::unconstrained(async {
             while let Ok(event) = tokio::time::timeout(Duration::ZERO, self.0.event()).await {
                 if let CanEvent::Received { frame, .. } = event.unwrap() {

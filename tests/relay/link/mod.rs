@@ -1,8 +1,8 @@
 //! Two ends of a connection with a cloud and two bad networks between them, in virtual time, over many seeds.
 //!
-//! Each seed is a whole story: traffic both ways, delays, stalls, and links cut after any byte. In the end no PDU may be
-//! lost, doubled or out of order, every frame from the vehicle is there or reported as a gap, and no frame reached the
-//! vehicle late.
+//! Each seed is a whole story: traffic both ways, delays, stalls, and links cut after any byte. In the end no
+//! PDU may be lost, doubled or out of order, every frame from the vehicle is there or reported as a gap, and
+//! no frame reached the vehicle late.
 //!
 //! A seed is replayed by number: `CONNECTOR_TEST_SEED=1234 cargo test --test relay link:: -- --nocapture`.
 

@@ -1,7 +1,9 @@
-//! What the integration tests, benchmarks and fuzz drivers share. `tests/README.md` describes how the tests are arranged.
+//! What the integration tests, benchmarks and fuzz drivers share. `tests/README.md` describes how the tests
+//! are arranged.
 //!
-//! A harness is called `Rig`, and each module that needs one has one: [`agent::Rig`] is a whole connector online in a
-//! simulated vehicle, in real time; [`session::Rig`] is a relay session without a cloud, in virtual time.
+//! A harness is called `Rig`, and each module that needs one has one: [`agent::Rig`] is a whole connector
+//! online in a simulated vehicle, in real time; [`session::Rig`] is a relay session without a cloud, in
+//! virtual time.
 
 #![allow(missing_docs, reason = "the names of helpers say what they do")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]

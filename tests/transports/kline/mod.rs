@@ -1,4 +1,5 @@
-//! ISO 14230 links to simulated ECUs, byte by byte in virtual time. The ECUs keep an eye on every time of the tester.
+//! ISO 14230 links to simulated ECUs, byte by byte in virtual time. The ECUs keep an eye on every time of the
+//! tester.
 
 mod errors;
 mod rig;

@@ -1,5 +1,5 @@
-//! A tester and ECUs on one simulated line with its own clock: every step advances to the next event, so that no time is
-//! rounded and no time is spent waiting.
+//! A tester and ECUs on one simulated line with its own clock: every step advances to the next event, so that
+//! no time is rounded and no time is spent waiting.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -42,7 +42,8 @@ fn node() -> impl Strategy<Value = Node> {
     })
 }
 
-/// At once and strict; an adapter with a buffer; and ECUs behind a pseudo-terminal, as `connector-sim vehicle` has them.
+/// At once and strict; an adapter with a buffer; and ECUs behind a pseudo-terminal, as `connector-sim
+/// vehicle` has them.
 fn conditions() -> impl Strategy<Value = Conditions> {
     prop_oneof![
         Just(Conditions { latency: Duration::ZERO, tolerance: Duration::ZERO }),
@@ -57,7 +58,8 @@ fn requests(services: &'static [u8]) -> impl Strategy<Value = Vec<(Duration, usi
     prop::collection::vec((pause, 0..ADDRESSES.len(), prop::sample::select(services)), 1..20)
 }
 
-/// Sends one request after the other, as channels do; returns the rig, and the requests that each ECU received.
+/// Sends one request after the other, as channels do; returns the rig, and the requests that each ECU
+/// received.
 fn ask(
     nodes: &[Node; 2],
     conditions: &Conditions,

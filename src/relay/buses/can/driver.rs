@@ -10,16 +10,16 @@ use connector_hal::future::BoxFuture;
 use super::channels::CanChannels;
 use super::kernel_sockets::KernelSockets;
 use super::setup::CanBusSetup;
-use crate::relay::buses::bus::{Driven, Driver};
+use crate::relay::buses::bus::{BusDriver, Driven};
 use crate::relay::buses::channels::Channels;
 use crate::vehicle::hardware::Hardware;
 
-/// The pause before a bus that went off is entered again.
+/// The pause before the adapter restarts after bus-off.
 const BUS_OFF_PAUSE: Duration = Duration::from_secs(1);
-/// Events taken from one bus before the other buses have their turn.
+/// The number of events that are read from one bus before the next one is polled.
 const BATCH: usize = 64;
-/// Full batches in a row after which deadlines count although events are left. Otherwise a bus that is faster than the
-/// agent would stop all deadlines.
+/// The number of consecutive full batches after which deadlines are handled although events are left.
+/// Otherwise a bus that is faster than the agent would block all deadlines.
 const MAX_FULL_BATCHES: u32 = 16;
 
 type CanDriven = Driven<Box<dyn CanBus>, CanError>;
@@ -29,7 +29,7 @@ pub(crate) struct CanDriver {
     setup: CanBusSetup,
     hardware: Hardware,
     sockets: KernelSockets,
-    /// Batches in a row that left events behind.
+    /// The number of consecutive batches that left events in the adapter.
     full_batches: u32,
 }
 
@@ -38,7 +38,7 @@ impl CanDriver {
         Self { setup, hardware: hardware.clone(), sockets: KernelSockets::default(), full_batches: 0 }
     }
 
-    /// Handles up to a batch of the adapter's events; whether there were any.
+    /// Handles up to a batch of the adapter's events. Returns whether there were any.
     fn process_events(
         &mut self,
         cx: &mut Context<'_>,
@@ -53,7 +53,7 @@ impl CanDriver {
                     if event == CanEvent::State(BusState::Off) {
                         tracing::warn!(
                             bus = self.setup.name,
-                            "the bus is off; entering it again in a second"
+                            "the bus is off; restarting the adapter in a second"
                         );
                         return Err(restart(Some(BUS_OFF_PAUSE)));
                     }
@@ -69,7 +69,7 @@ impl CanDriver {
         Ok(true)
     }
 
-    /// Handles deadlines, unless the event that they wait for may be among the events left in the adapter.
+    /// Handles deadlines. Does nothing while the event that they wait for may still be in the adapter.
     fn process_deadlines(&mut self, now: Instant, channels: &mut CanChannels) -> Result<bool, CanDriven> {
         let are_events_read = self.full_batches == 0 || self.full_batches >= MAX_FULL_BATCHES;
         let mut changed = false;
@@ -80,7 +80,7 @@ impl CanDriver {
             if channels.is_stuck(now) {
                 tracing::debug!(
                     bus = self.setup.name,
-                    "no node acknowledges a frame; making the adapter forget it"
+                    "no node acknowledges a frame; setting the adapter up again"
                 );
                 channels.handle_reset(now);
                 return Err(self.set_up_again());
@@ -97,7 +97,7 @@ impl CanDriver {
         Ok(changed)
     }
 
-    /// Hands frames to the adapter as long as it takes them; whether it took or refused any.
+    /// Passes frames to the adapter while it takes them. Returns whether it took or refused any.
     fn transmit(
         &self,
         cx: &mut Context<'_>,
@@ -128,7 +128,7 @@ impl CanDriver {
         device: &mut dyn CanBus,
         channels: &mut CanChannels,
     ) -> Result<bool, CanDriven> {
-        // taken before the frames and handled after them: a PDU comes after the frames that it is made of
+        // socket events are read before the frames and handled after them, so that a PDU follows its frames
         self.sockets.poll_events(cx);
         let mut changed = self.process_events(cx, now, device, channels)?;
         changed |= self.sockets.forward_events(now, channels);
@@ -139,7 +139,7 @@ impl CanDriver {
         Ok(changed)
     }
 
-    /// Sets the adapter up again, which makes it forget the frames that the agent gave it.
+    /// Sets the adapter up again, which makes it discard the frames of the agent.
     fn set_up_again(&self) -> CanDriven {
         let settings = self.setup.settings;
         Driven::Restart(Box::new(move |mut device: Box<dyn CanBus>| {
@@ -151,7 +151,7 @@ impl CanDriver {
     }
 }
 
-/// Restarts the adapter, which makes it forget the frames that the kernel gave it.
+/// Restarts the adapter, which makes it discard the frames of the kernel.
 fn restart(pause: Option<Duration>) -> CanDriven {
     Driven::Restart(Box::new(move |mut device: Box<dyn CanBus>| {
         Box::pin(async move {
@@ -164,7 +164,7 @@ fn restart(pause: Option<Duration>) -> CanDriven {
     }))
 }
 
-impl Driver for CanDriver {
+impl BusDriver for CanDriver {
     type Channels = CanChannels;
     type Device = Box<dyn CanBus>;
     type Error = CanError;
@@ -220,7 +220,7 @@ impl Driver for CanDriver {
     ) {
         let Some(socket) = channels.kernel_socket(number) else { return };
         if let Err(error) = self.sockets.add(number, socket, device.map(Box::as_ref)) {
-            tracing::warn!(bus = self.setup.name, %error, "the kernel has no ISO-TP here; using the agent's own");
+            tracing::warn!(bus = self.setup.name, %error, "the kernel's ISO-TP is not available; using the agent's own");
             channels.use_own_isotp(now, number);
         }
     }

@@ -8,13 +8,13 @@ use connector_hal::can::{CanBus, CanError, IsotpEvent, IsotpOptions, IsotpSocket
 
 use crate::relay::buses::can::channels::CanChannels;
 
-/// Events taken from one socket before the others have their turn.
+/// The number of events that are read from one socket before the next one is polled.
 const BATCH: usize = 16;
 
 struct Slot {
     options: IsotpOptions,
     max_pdu: usize,
-    /// `None`: to be opened once the device is there again.
+    /// `None` until the device is available again.
     socket: Option<IsotpSocket>,
 }
 
@@ -22,12 +22,16 @@ struct Slot {
 #[derive(Default)]
 pub(crate) struct KernelSockets {
     slots: BTreeMap<u16, Slot>,
-    /// What the sockets reported; looked at after the frames that came before it.
+    /// Events of the sockets. They are handled after the frames that were received before them.
     events: VecDeque<(u16, IsotpEvent)>,
 }
 
 impl KernelSockets {
-    /// A socket for a channel; without a device, it is opened later. Errors: as of [`CanBus::open_isotp`].
+    /// Opens a socket for a channel. Without a device, it is opened later.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`CanBus::open_isotp`].
     pub fn add(
         &mut self,
         number: u16,
@@ -39,27 +43,29 @@ impl KernelSockets {
         Ok(())
     }
 
-    /// The channel is closed.
+    /// Closes the socket of a channel.
     pub fn remove(&mut self, number: u16) {
         self.slots.remove(&number);
         self.events.retain(|(of, _)| *of != number);
     }
 
-    /// The device is another one: its sockets too.
+    /// Opens all sockets again, because the device was replaced.
     pub fn reset(&mut self, device: &dyn CanBus) {
         self.events.clear();
         for (number, slot) in &mut self.slots {
-            // the old one is closed first, so that never two of them answer an ECU
+            // close the old socket first, so that an ECU never gets two answers
             slot.socket = None;
             match device.open_isotp(&slot.options, slot.max_pdu) {
                 Ok(socket) => slot.socket = Some(socket),
-                Err(error) => tracing::warn!(channel = number, %error, "a channel has no socket"),
+                Err(error) => {
+                    tracing::warn!(channel = number, %error, "cannot open the ISO-TP socket of a channel")
+                }
             }
         }
     }
 
-    /// Takes what the sockets report; to be done before frames are read, and looked at by
-    /// [`KernelSockets::forward_events`] after that.
+    /// Reads the events of the sockets. Call it before frames are read, and [`KernelSockets::forward_events`]
+    /// afterwards.
     pub fn poll_events(&mut self, cx: &mut Context<'_>) {
         for (number, slot) in &mut self.slots {
             let Some(socket) = &mut slot.socket else { continue };
@@ -75,26 +81,26 @@ impl KernelSockets {
         }
     }
 
-    /// Hands the events of the sockets to their channels; whether there were any.
-    pub fn forward_events(&mut self, now: Instant, core: &mut CanChannels) -> bool {
+    /// Passes the events of the sockets to their channels. Returns whether there were any.
+    pub fn forward_events(&mut self, now: Instant, channels: &mut CanChannels) -> bool {
         let mut any = false;
         while let Some((number, event)) = self.events.pop_front() {
             any = true;
-            core.handle_socket(now, number, event);
+            channels.handle_socket(now, number, event);
         }
         any
     }
 
-    /// Gives the sockets what the channels have to send; whether one took anything.
-    pub fn poll_send(&mut self, cx: &mut Context<'_>, now: Instant, core: &mut CanChannels) -> bool {
+    /// Passes the PDUs of the channels to the sockets. Returns whether a socket took or refused one.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, now: Instant, channels: &mut CanChannels) -> bool {
         let mut any = false;
         for (number, slot) in &mut self.slots {
-            while let Some(pdu) = core.kernel_pdu(*number)
+            while let Some(pdu) = channels.kernel_pdu(*number)
                 && let Some(socket) = &mut slot.socket
                 && let Poll::Ready(taken) = socket.poll_send(cx, pdu)
             {
                 any = true;
-                core.handle_pdu_taken(now, *number, taken);
+                channels.handle_pdu_taken(now, *number, taken);
             }
         }
         any

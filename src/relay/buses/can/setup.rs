@@ -1,4 +1,5 @@
-//! From what an operator asks of a CAN bus to its settings and channels, with an error that says what is there instead.
+//! Checks the configuration of CAN buses and their channels. Errors list the ports and values that are
+//! supported.
 
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use crate::protocol::isotp::{
     Padding, Responders, SeparationTime, physical_request_id,
 };
 use crate::protocol::problem::Problem;
-use crate::relay::buses::can::channels::WINDOW;
+use crate::relay::buses::can::channels::held::WINDOW;
 use crate::relay::buses::channel_setup::{
     ChannelKind, invalid, pdu_settings, unknown_pins, unsupported, wrong_kind,
 };
@@ -20,10 +21,10 @@ use crate::relay::wire::request::{CanBusConfig, IsotpChannelConfig, PaddingConfi
 use crate::vehicle::hardware::Hardware;
 
 const DEFAULT_PADDING_BYTE: u8 = 0xCC;
-/// The longest list of responders taken.
+/// The longest list of responders.
 const MAX_RESPONDERS: usize = 256;
 
-/// A CAN bus that an operator asked for, understood.
+/// A CAN bus that an operator requested, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CanBusSetup {
     pub(crate) name: String,
@@ -32,7 +33,7 @@ pub(crate) struct CanBusSetup {
 }
 
 impl CanBusSetup {
-    /// Checks a bus against what the hardware has.
+    /// Checks the configuration of a bus against the hardware.
     pub(crate) fn new(name: &str, can: &CanBusConfig, hardware: &Hardware) -> Result<Self, Problem> {
         let port = find_port(name, can, hardware)?;
         check_rates(name, can, port)?;
@@ -42,7 +43,7 @@ impl CanBusSetup {
     }
 }
 
-/// A channel that an operator asked for on this bus, with this ISO-TP where the channel allows it.
+/// A channel that an operator requested on this bus. It uses this ISO-TP stack if its settings allow it.
 pub(super) fn channel_of(
     bus_name: &str,
     kind: &ChannelKind,
@@ -80,13 +81,13 @@ fn check_rates(name: &str, can: &CanBusConfig, port: &CanPort) -> Result<(), Pro
         "isotp" | "tp20" | "frames" => {}
         other => {
             return Err(invalid(format!(
-                "Bus {name:?}: can_protocol {other:?} is none of isotp, tp20, frames."
+                "Bus {name:?}: can_protocol {other:?} is not one of isotp, tp20, frames."
             )));
         }
     }
     if !CAN_BIT_RATES.contains(&can.can_bit_rate) {
         let rate = can.can_bit_rate;
-        return Err(invalid(format!("Bus {name:?}: can_bit_rate {rate} is none of {CAN_BIT_RATES:?}.")));
+        return Err(invalid(format!("Bus {name:?}: can_bit_rate {rate} is not one of {CAN_BIT_RATES:?}.")));
     }
     if let Some(transceiver) = can.transceiver.as_deref().filter(|transceiver| *transceiver != "high") {
         let detail =
@@ -95,7 +96,7 @@ fn check_rates(name: &str, can: &CanBusConfig, port: &CanPort) -> Result<(), Pro
     }
     match can.data_bit_rate {
         Some(_) if !port.fd => Err(unsupported(format!(
-            "Bus {name:?}: the adapter at pins {} and {} cannot do CAN FD.",
+            "Bus {name:?}: the adapter at pins {} and {} does not support CAN FD.",
             port.pins[0], port.pins[1]
         ))),
         Some(rate) if rate < can.can_bit_rate || rate > 8_000_000 => Err(invalid(format!(
@@ -176,7 +177,7 @@ fn responders(request: CanId, listed: &[u32]) -> Result<Responders, Problem> {
         )));
     }
     let listed = listed.iter().map(|id| can_id("response_ids", *id)).collect::<Result<Vec<_>, _>>()?;
-    // who asks on the OBD identifiers gets every OBD answer, with or without a list
+    // a channel with an OBD request identifier receives all OBD responses, with or without a list
     let obd = match request.to_socketcan() {
         0x7DF if listed.is_empty() => return Ok(Responders::Obd11),
         0x98DB_33F1 if listed.is_empty() => return Ok(Responders::Obd29),

@@ -1,4 +1,4 @@
-//! A DoIP channel, and what may be wrong with opening one.
+//! A DoIP channel, and the problems of opening one.
 
 use std::time::Instant;
 
@@ -19,9 +19,9 @@ pub(super) struct DoipChannel {
     pub(super) gateway: LogicalAddress,
     pub(super) tester: LogicalAddress,
     pub(super) pdus: PduChannel<DoipTransport>,
-    /// Until when the gateway has to be found and to activate routing, while that is under way.
+    /// While the channel is being opened: the time until which the gateway must activate routing.
     pub(super) opening: Option<Instant>,
-    /// The connection was lost, and is not back yet.
+    /// Whether the connection is lost.
     pub(super) is_down: bool,
     pub(super) max_pdu: usize,
 }
@@ -33,7 +33,7 @@ impl DoipChannel {
     }
 }
 
-/// No gateway with this address was found in time.
+/// The problem that no gateway with this address was found, or that it did not activate routing, in time.
 pub(super) fn unknown_gateway(bus: &str, wanted: LogicalAddress, found: &[Gateway]) -> Problem {
     if found.iter().any(|gateway| gateway.announcement.address == wanted) {
         let detail = format!("The gateway {wanted} was found, but did not activate routing in time.");
@@ -43,13 +43,16 @@ pub(super) fn unknown_gateway(bus: &str, wanted: LogicalAddress, found: &[Gatewa
         .iter()
         .map(|gateway| format!("{} at {}", gateway.announcement.address, gateway.address.ip()))
         .collect();
-    let found =
-        if found.is_empty() { "nobody answered".to_owned() } else { format!("found: {}", found.join(", ")) };
+    let found = if found.is_empty() {
+        "no gateway answered".to_owned()
+    } else {
+        format!("found: {}", found.join(", "))
+    };
     let detail = format!("Bus {bus:?}: no gateway {wanted} was found; {found}.");
     ProblemKind::UnknownGateway.problem(detail)
 }
 
-/// The gateway refuses, or there is no connection with it.
+/// The problem that the gateway refuses the connection or cannot be reached.
 pub(super) fn refused((gateway, tester): ConnectionKey, error: &ClientError) -> Problem {
     let detail = format!("Gateway {gateway}, tester {tester}: {error}.");
     match error {

@@ -7,7 +7,7 @@ use connector_hal::bus::BusState;
 use connector_hal::can::CanFrame;
 
 use super::channel::{ConnectionKey, DoipChannel, refused, unknown_gateway};
-use super::searches::{EcuScanning, VinReading};
+use super::searches::{DoipScan, DoipVinReading};
 use super::setup::DoipBusSetup;
 use super::transport::DoipTransport;
 use crate::config::doip::{DoipConfig, NetworkConfig};
@@ -27,9 +27,10 @@ use crate::vehicle::vin;
 
 /// The longest response to a request of the connector itself, in bytes.
 const MAX_OWN_RESPONSE: usize = 4096;
-/// The records that one read from a gateway may become, beside a PDU that it completes, in bytes.
+/// The size of the records that one read from a gateway may produce, beside a PDU that it completes, in
+/// bytes.
 const ONE_READ: usize = 64 * 1024;
-/// The size of a PDU's record beside its data, in bytes.
+/// The size of a PDU's record without its data, in bytes.
 const RECORD: usize = 64;
 
 /// The channels of a DoIP bus, as a pure state machine.
@@ -41,30 +42,30 @@ pub(crate) struct DoipChannels {
     /// The number of the network configuration.
     number: u8,
     network: NetworkConfig,
-    /// How long a gateway is looked for when a channel is opened.
+    /// How long to search for a gateway when a channel is opened.
     discovery_time: Duration,
     /// How long a person in the vehicle has to confirm a routing activation.
     confirmation_time: Duration,
     is_network_up: bool,
     gateways: Vec<Gateway>,
-    /// Connections that are made or being made, and whether routing is active on them.
+    /// Connections that exist or are being established, and whether routing is active on them.
     connections: BTreeMap<ConnectionKey, bool>,
     channels: BTreeMap<u16, DoipChannel>,
     opened: VecDeque<(u16, Result<(), Problem>)>,
     outputs: VecDeque<ChannelOutput>,
-    /// A channel waits for a gateway that is not known.
+    /// Whether a channel waits for a gateway that is not known.
     wants_discovery: bool,
     is_keep_alive_stopped: bool,
     is_ignition_off: bool,
-    vin_reading: VinReading,
-    scanning: EcuScanning,
-    /// Bytes that the link has left for PDUs, and below how many of them gateways are no longer read.
+    vin_reading: DoipVinReading,
+    scanning: DoipScan,
+    /// The bytes that the link has left for PDUs. Below `least_room`, gateways are not read.
     room: usize,
     least_room: usize,
 }
 
 impl DoipChannels {
-    /// A bus without channels, whose network is not there yet.
+    /// A bus without channels, whose network is not up yet.
     pub(crate) fn new(setup: &DoipBusSetup, config: &DoipConfig) -> Self {
         Self {
             name: setup.name.clone(),
@@ -81,20 +82,20 @@ impl DoipChannels {
             wants_discovery: false,
             is_keep_alive_stopped: false,
             is_ignition_off: false,
-            vin_reading: VinReading::default(),
-            scanning: EcuScanning::default(),
+            vin_reading: DoipVinReading::default(),
+            scanning: DoipScan::default(),
             room: usize::MAX,
             least_room: 0,
         }
     }
 
-    /// The network is there, with no gateway known.
+    /// The network is up. No gateway is known yet.
     pub(super) fn handle_network_up(&mut self) {
         self.is_network_up = true;
         self.gateways.clear();
     }
 
-    /// The network is gone, and all connections with it. `found` is what a scan that was under way had found.
+    /// The network and all connections are lost. `found` are the ECUs that a running scan has found.
     pub(super) fn handle_network_lost(
         &mut self,
         now: Instant,
@@ -125,20 +126,20 @@ impl DoipChannels {
         self.gateways = gateways.to_vec();
     }
 
-    /// Whether gateways should be asked for, since a channel waits for one that is not known; true once.
+    /// Whether discovery should start, because a channel waits for an unknown gateway; true once.
     pub(super) fn take_wants_discovery(&mut self) -> bool {
         std::mem::take(&mut self.wants_discovery)
     }
 
-    /// The connections that channels need with known gateways, and how each is made.
+    /// The connections that channels need to known gateways, with their settings.
     pub(super) fn wanted_connections(&self) -> Vec<(ConnectionKey, Gateway, ConnectionSettings)> {
         let wanted = |channel: &DoipChannel| {
             let gateway = self.gateway(channel.gateway)?;
             let mut settings =
                 self.network.connection(channel.tester, channel.max_pdu, self.confirmation_time);
-            // the gateway is addressed in the version that it speaks
+            // use the protocol version of the gateway
             settings.version = gateway.spoken(settings.version);
-            Some((channel.key(), gateway.clone(), settings))
+            Some((channel.key(), *gateway, settings))
         };
         self.channels.values().filter_map(wanted).collect()
     }
@@ -148,7 +149,7 @@ impl DoipChannels {
         self.connections.contains_key(&key)
     }
 
-    /// The driver begins to make a connection.
+    /// The driver begins to establish a connection.
     pub(super) fn handle_connecting(&mut self, key: ConnectionKey) {
         self.connections.insert(key, false);
     }
@@ -174,7 +175,7 @@ impl DoipChannels {
         }
     }
 
-    /// A connection could not be made, or is lost. Channels that are being opened on it fail.
+    /// A connection could not be established, or is lost. Channels that are being opened on it fail.
     pub(super) fn handle_down(&mut self, now: Instant, key: ConnectionKey, error: &ClientError) {
         self.connections.insert(key, false);
         let mut failed = Vec::new();
@@ -190,7 +191,7 @@ impl DoipChannels {
         failed.into_iter().for_each(|number| self.close_channel(number));
     }
 
-    /// An event of a connection: a message from an ECU, or the outcome of one to it.
+    /// Handles an event of a connection: a message from an ECU, or the outcome of a message to an ECU.
     pub(super) fn handle_event(&mut self, now: Instant, key: ConnectionKey, event: &Event) {
         let taken = match event {
             Event::Received { data, .. } => data.len() + RECORD,
@@ -205,7 +206,7 @@ impl DoipChannels {
         }
     }
 
-    /// Sends the PDUs that wait for this connection by `send`; whether any was taken or refused.
+    /// Sends the PDUs that wait for this connection by `send`. Returns whether any was taken or refused.
     pub(super) fn transmit(
         &mut self,
         now: Instant,
@@ -224,29 +225,29 @@ impl DoipChannels {
         changed
     }
 
-    /// Whether gateways should no longer be read, since the link has little room left.
-    pub(super) fn holds_vehicle_back(&self) -> bool {
+    /// Whether gateways must not be read, because the link has few bytes left.
+    pub(super) fn pauses_vehicle(&self) -> bool {
         self.room < self.least_room
     }
 
     /// The reading of the VIN on this bus.
-    pub(super) fn vin_reading_mut(&mut self) -> &mut VinReading {
+    pub(super) fn vin_reading_mut(&mut self) -> &mut DoipVinReading {
         &mut self.vin_reading
     }
 
     /// The scan of this bus.
-    pub(super) fn scanning_mut(&mut self) -> &mut EcuScanning {
+    pub(super) fn scanning_mut(&mut self) -> &mut DoipScan {
         &mut self.scanning
     }
 
-    /// How the connector itself connects to read the VIN.
+    /// The settings of the connector's own connection to read the VIN.
     pub(super) fn vin_connection(&self) -> ConnectionSettings {
         let tester = LogicalAddress::new(self.network.tester_address);
         self.network.connection(tester, MAX_OWN_RESPONSE, self.confirmation_time)
     }
 
-    /// How the connector itself connects to scan: with an address that no channel uses, since a gateway has one connection
-    /// with each tester.
+    /// The settings of the connector's own connection to scan. It has a tester address that no channel uses,
+    /// because a gateway has one connection for each tester.
     pub(super) fn scan_connection(&self) -> ConnectionSettings {
         let [first, last] = self.network.tester_addresses;
         let is_free = |tester: &u16| !self.channels.values().any(|channel| channel.tester.get() == *tester);
@@ -299,7 +300,7 @@ impl DoipChannels {
 impl Channels for DoipChannels {
     fn state(&self) -> BusState {
         let active = self.connections.values().filter(|is_active| **is_active).count();
-        // a channel that is being opened is no disturbance
+        // channels that are being opened do not count as a failure
         let are_all_opening = || self.channels.values().all(|channel| channel.opening.is_some());
         match self.is_network_up {
             true if active == self.connections.len() => BusState::Active,

@@ -1,4 +1,5 @@
-//! Moves messages between the network and the channels of a DoIP bus: discovery, connections, VIN and scan.
+//! Moves messages between the network and the channels of a DoIP bus. Runs discovery, the reading of the VIN
+//! and scans.
 
 use std::collections::BTreeMap;
 use std::task::{Context, Poll};
@@ -11,7 +12,7 @@ use super::channels::DoipChannels;
 use super::setup::DoipBusSetup;
 use crate::protocol::doip::LogicalAddress;
 use crate::protocol::doip::discovery::{DiscoveryEvent, Question};
-use crate::relay::buses::bus::{Driven, Driver};
+use crate::relay::buses::bus::{BusDriver, Driven};
 use crate::relay::buses::channels::Channels;
 use crate::vehicle::doip_network::client::{Client, ClientEvent};
 use crate::vehicle::doip_network::explorer::Explorer;
@@ -22,10 +23,10 @@ use crate::vehicle::scan::EcuSearch;
 use crate::vehicle::scan::ScanOutcome;
 use crate::vehicle::vin::doip::VinSearch;
 
-/// Events taken from one connection before the others have their turn.
+/// The number of events that are read from one connection before the next one is polled.
 const BATCH: usize = 64;
 
-/// Why there is no network.
+/// The reason why there is no network.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DoipBusError {
     /// The network could not be entered.
@@ -51,7 +52,7 @@ impl DoipDriver {
         Self { setup, hardware, clients, vin_search: None, ecu_search: None }
     }
 
-    /// Handles the events of discovery; whether there were any.
+    /// Handles the events of discovery. Returns whether there were any.
     fn process_discovery(
         &self,
         cx: &mut Context<'_>,
@@ -65,9 +66,9 @@ impl DoipDriver {
         let mut changed = false;
         while let Poll::Ready(event) = explorer.poll(cx) {
             let event = event?;
-            tracing::debug!(bus = self.setup.name, ?event, "DoIP");
+            tracing::debug!(bus = self.setup.name, ?event, "an event of DoIP discovery");
             if let DiscoveryEvent::Found(gateway) = event {
-                // for the log: whether the vehicle is ready, and how much the gateway can take
+                // for the log only: whether the vehicle is ready, and the limits of the gateway
                 explorer.ask(now, Question::EntityStatus, gateway.address);
                 explorer.ask(now, Question::PowerMode, gateway.address);
             }
@@ -79,7 +80,7 @@ impl DoipDriver {
         Ok(changed)
     }
 
-    /// Reads the VIN as requested; whether the reading has ended.
+    /// Reads the VIN as requested. Returns whether the reading has ended.
     fn drive_vin_search(
         &mut self,
         cx: &mut Context<'_>,
@@ -97,7 +98,7 @@ impl DoipDriver {
         ended.map(|search| channels.vin_reading_mut().end(search.into_told())).is_some()
     }
 
-    /// Scans as requested; whether the scan has ended.
+    /// Scans as requested. Returns whether the scan has ended.
     fn drive_ecu_search(
         &mut self,
         cx: &mut Context<'_>,
@@ -117,7 +118,8 @@ impl DoipDriver {
         ended.map(|search| channels.scanning_mut().end(outcome, search.into_found())).is_some()
     }
 
-    /// Makes the connections that channels need, and drops those that they no longer need; whether there were any.
+    /// Establishes the connections that channels need, and drops those that they no longer need. Returns
+    /// whether there are new ones.
     fn connect(&mut self, channels: &mut DoipChannels) -> bool {
         self.clients.retain(|key, _| channels.needs(*key));
         let mut changed = false;
@@ -134,7 +136,7 @@ impl DoipDriver {
         changed
     }
 
-    /// Moves messages on all connections; whether any moved.
+    /// Moves messages on all connections. Returns whether any moved.
     fn drive_clients(
         &mut self,
         cx: &mut Context<'_>,
@@ -150,7 +152,7 @@ impl DoipDriver {
                     break;
                 }
                 changed |= channels.transmit(now, *key, |target, data| client.send(target, data));
-                client.set_paused(channels.holds_vehicle_back());
+                client.set_paused(channels.pauses_vehicle());
                 let Poll::Ready(event) = client.poll(cx, explorer.network()) else { break };
                 changed = true;
                 forward(&self.setup.name, now, *key, event, channels);
@@ -160,7 +162,7 @@ impl DoipDriver {
     }
 }
 
-/// Reports an event of a connection to the channels.
+/// Passes an event of a connection to the channels.
 fn forward(bus: &str, now: Instant, key: ConnectionKey, event: ClientEvent, channels: &mut DoipChannels) {
     let (gateway, tester): (LogicalAddress, LogicalAddress) = key;
     match event {
@@ -173,14 +175,14 @@ fn forward(bus: &str, now: Instant, key: ConnectionKey, event: ClientEvent, chan
             channels.handle_confirmation_required(key);
         }
         ClientEvent::Down(error) => {
-            tracing::info!(bus, %gateway, %tester, %error, "no routing");
+            tracing::info!(bus, %gateway, %tester, %error, "routing is not active");
             channels.handle_down(now, key, &error);
         }
         ClientEvent::Message(event) => channels.handle_event(now, key, &event),
     }
 }
 
-impl Driver for DoipDriver {
+impl BusDriver for DoipDriver {
     type Channels = DoipChannels;
     type Device = Explorer;
     type Error = DoipBusError;

@@ -1,4 +1,4 @@
-//! How the reading of the VIN and the scan stand, which the driver does beside the channels.
+//! The progress of the reading of the VIN and of the scan, which the driver runs beside the channels.
 
 use std::time::Instant;
 
@@ -6,21 +6,21 @@ use crate::protocol::doip::LogicalAddress;
 use crate::vehicle::scan::{FoundEcu, ScanOutcome};
 use crate::vehicle::vin::Candidate;
 
-/// The reading of the VIN: requested, then ended with candidates.
+/// A reading of the VIN: it is requested, then ends with candidates.
 #[derive(Debug, Default)]
-pub(super) struct VinReading {
-    /// Requested, and until when it may take.
+pub(super) struct DoipVinReading {
+    /// The deadline of a reading that the driver has not started yet.
     requested: Option<Instant>,
     is_running: bool,
     ended: Option<Vec<Candidate>>,
 }
 
-impl VinReading {
+impl DoipVinReading {
     pub(super) fn request(&mut self, until: Instant) {
         *self = Self { requested: Some(until), is_running: true, ended: None };
     }
 
-    /// The request, once: until when the reading may take.
+    /// The deadline of a requested reading; returned once.
     pub(super) fn take_request(&mut self) -> Option<Instant> {
         self.requested.take()
     }
@@ -41,17 +41,17 @@ impl VinReading {
     }
 }
 
-/// The scan: requested, perhaps stopped, then ended with an outcome.
+/// A scan: it is requested, may be stopped, and ends with an outcome.
 #[derive(Debug, Default)]
-pub(super) struct EcuScanning {
+pub(super) struct DoipScan {
     is_requested: bool,
     is_running: bool,
-    /// The outcome with which it has to end now.
+    /// The outcome with which the scan must end now.
     stopped: Option<ScanOutcome>,
     ended: Option<(ScanOutcome, Vec<FoundEcu>)>,
 }
 
-impl EcuScanning {
+impl DoipScan {
     pub(super) fn request(&mut self) {
         *self = Self { is_requested: true, is_running: true, stopped: None, ended: None };
     }
@@ -61,14 +61,14 @@ impl EcuScanning {
         std::mem::take(&mut self.is_requested)
     }
 
-    /// Has the driver end a running scan with this outcome.
+    /// Makes the driver end a running scan with this outcome.
     pub(super) fn stop(&mut self, outcome: ScanOutcome) {
         if self.is_running {
             self.stopped = Some(outcome);
         }
     }
 
-    /// The outcome with which a running scan has to end now.
+    /// The outcome with which a running scan must end now.
     pub(super) fn stopped(&self) -> Option<ScanOutcome> {
         self.stopped
     }

@@ -1,4 +1,4 @@
-//! A `doip_bus`, checked against what the hardware has.
+//! Checks the configuration of a `doip_bus`. Errors list the ports and values that are supported.
 
 use crate::config::DoipPort;
 use crate::config::doip::{NETWORK_CONFIGURATIONS, NetworkConfig};
@@ -7,12 +7,12 @@ use crate::relay::buses::channel_setup::{invalid, unknown_pins};
 use crate::relay::wire::request::DoipBusConfig;
 use crate::vehicle::hardware::Hardware;
 
-/// A DoIP bus that an operator asked for, checked.
+/// A DoIP bus that an operator requested, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DoipBusSetup {
     pub(crate) name: String,
     pub(crate) port: DoipPort,
-    /// Which network configuration.
+    /// The number of the network configuration.
     pub(crate) number: u8,
     pub(crate) network: NetworkConfig,
 }
@@ -39,7 +39,7 @@ impl DoipBusSetup {
             let has = if has.is_empty() { "none".to_owned() } else { has.join(", ") };
             let [first, second] = pins;
             return Err(unknown_pins(format!(
-                "Bus {name:?}: no DoIP is at pins {first} and {second} (option {option}); this connector has: {has}."
+                "Bus {name:?}: no DoIP interface is at pins {first} and {second} (option {option}); this connector has: {has}."
             )));
         };
         let network = hardware.doip.network(number);

@@ -1,4 +1,4 @@
-//! PDUs of a channel as diagnostic messages on a connection that several channels share.
+//! DoIP as a transport of PDUs: diagnostic messages on a connection that several channels share.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::protocol::uds::is_response_to;
 use crate::relay::channel::{PduTransport, TransportEvent};
 use crate::relay::wire::codec::SendFailedDetail;
 
-/// How long a PDU waits for a connection that is being made again.
+/// The time that a PDU waits for a connection that is being established again.
 const WAIT_FOR_CONNECTION: Duration = Duration::from_secs(2);
 
 /// The transport of one channel over a DoIP connection.
@@ -18,10 +18,10 @@ const WAIT_FOR_CONNECTION: Duration = Duration::from_secs(2);
 pub(super) struct DoipTransport {
     target: LogicalAddress,
     max_pdu: usize,
-    /// What the connection has not taken yet, and since when.
+    /// The PDU that the connection has not taken yet, and the time since which it waits.
     waiting: Option<(Vec<u8>, Instant)>,
     sent: Option<SendId>,
-    /// The service that was last asked for.
+    /// The service of the last request.
     service: Option<u8>,
     events: VecDeque<TransportEvent>,
     failure: Option<SendFailure>,
@@ -40,7 +40,7 @@ impl DoipTransport {
         }
     }
 
-    /// Sends the PDU that waits, if the connection takes it; whether anything changed.
+    /// Sends the PDU that waits, if the connection takes it. Returns whether anything changed.
     pub(super) fn transmit(
         &mut self,
         send: impl FnOnce(LogicalAddress, &[u8]) -> Result<SendId, SendError>,
@@ -63,7 +63,7 @@ impl DoipTransport {
         }
     }
 
-    /// What the connection tells; true if it is about this channel.
+    /// Handles an event of the connection. Returns whether it concerns this channel.
     pub(super) fn handle_event(&mut self, event: &Event) -> bool {
         match event {
             Event::Sent { id, elapsed } if self.sent == Some(*id) => {
@@ -78,7 +78,7 @@ impl DoipTransport {
                 self.failure = Some(*failure);
                 true
             }
-            Event::Received { source, data } if self.hears(*source, data) => {
+            Event::Received { source, data } if self.receives(*source, data) => {
                 let address = u32::from(source.get());
                 self.events.push_back(TransportEvent::Received { address, pdu: data.clone() });
                 true
@@ -87,8 +87,9 @@ impl DoipTransport {
         }
     }
 
-    /// A channel to a group hears whoever answers what it asked last; another its ECU.
-    fn hears(&self, source: LogicalAddress, data: &[u8]) -> bool {
+    /// Whether the channel receives a message. A channel to a group of ECUs receives all responses to its
+    /// last request; a channel to one ECU receives all messages of that ECU.
+    fn receives(&self, source: LogicalAddress, data: &[u8]) -> bool {
         if !self.target.is_functional() {
             return source == self.target;
         }
@@ -144,7 +145,7 @@ impl PduTransport for DoipTransport {
     }
 }
 
-/// A DoIP refusal in the relay protocol's words.
+/// The detail of the relay protocol for a DoIP failure.
 fn detail_of(failure: SendFailure) -> SendFailedDetail {
     match failure {
         SendFailure::Nack(DiagnosticNackCode::MessageTooLarge)
@@ -159,7 +160,7 @@ fn detail_of(failure: SendFailure) -> SendFailedDetail {
     }
 }
 
-/// The same in words.
+/// A description of a DoIP failure.
 fn text_of(failure: SendFailure) -> &'static str {
     match failure {
         SendFailure::Nack(DiagnosticNackCode::InvalidSourceAddress) => {
@@ -175,10 +176,10 @@ fn text_of(failure: SendFailure) -> &'static str {
         SendFailure::Nack(DiagnosticNackCode::TransportProtocolError) => {
             "the gateway: transport protocol error (0x08)"
         }
-        SendFailure::Nack(_) => "the gateway refused it with a code that the standard reserves",
+        SendFailure::Nack(_) => "the gateway refused the message with a code that the standard reserves",
         SendFailure::HeaderNack(_) => "the gateway refused the message's header",
-        SendFailure::NotAcknowledged => "the gateway did not acknowledge it in time",
-        SendFailure::ConnectionLost => "the connection with the gateway is lost",
+        SendFailure::NotAcknowledged => "the gateway did not acknowledge the message in time",
+        SendFailure::ConnectionLost => "the connection to the gateway is lost",
     }
 }
 
@@ -194,11 +195,11 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_to_a_group_hears_every_answer_to_what_it_asked_and_nothing_else() {
+    fn a_channel_to_a_group_receives_every_response_to_its_request_and_nothing_else() {
         let mut transport = DoipTransport::new(LogicalAddress::new(0xE400), 4095);
         assert!(!transport.handle_event(&received(ENGINE, &[0x62, 0xF1, 0x90])));
         transport.waiting = Some((vec![0x22, 0xF1, 0x90], Instant::now()));
-        // any identifier will do: none is compared
+        // the identifier is arbitrary, because none is compared
         let mut connection = crate::protocol::doip::connection::Connection::new(
             crate::protocol::doip::connection::ConnectionSettings::new(LogicalAddress::new(0x0E80)),
             Instant::now(),
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_to_an_ecu_hears_only_that() {
+    fn a_channel_to_an_ecu_receives_only_its_messages() {
         let mut transport = DoipTransport::new(ENGINE, 4095);
         assert!(transport.handle_event(&received(ENGINE, &[0x7E, 0x00])));
         assert!(!transport.handle_event(&received(OTHER, &[0x7E, 0x00])));

@@ -1,7 +1,7 @@
-//! A K-line of a connection: its channels, and whose turn it is to speak.
+//! The channels of a K-line, and the order in which they use the line.
 //!
-//! A pure state machine. One ECU at a time has the line: from the first byte of its initialisation or request to the end
-//! of the time in which it may answer. Then the next channel that wants it, round about.
+//! One channel at a time has the line: from the first byte of an initialisation or request until the end of
+//! the time in which the ECU may answer. Then the next channel that needs the line gets it, in a circle.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -16,28 +16,28 @@ use crate::protocol::problem::Problem;
 use crate::relay::buses::channel_setup::{ChannelKind, pdu_settings, wrong_kind};
 use crate::relay::buses::channels::{Channels, Opening};
 use crate::relay::channel::{
-    ChannelOutput, KlineTransport, LinkChange, Output, PduChannel, PduChannelSettings, describe_failure,
+    ChannelOutput, KlineLinkChange, KlineTransport, Output, PduChannel, PduChannelSettings, describe_failure,
 };
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
 use connector_hal::can::CanFrame;
 
-/// Links of closed channels that may still be told to end; beyond it they end by themselves, by P3max.
+/// The number of closed channels whose links may be ended by StopCommunication. Further links end by P3max.
 const MAX_CLOSING: usize = 16;
 
-/// Whose link it is.
+/// The key of a link: its channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Open(u16),
-    /// Of a channel that was closed; its ECU is told so.
+    /// A channel that was closed, and whose link is being ended.
     Closing(u32),
 }
 
 #[derive(Debug)]
 struct KlineChannel {
     pdus: PduChannel<KlineTransport>,
-    /// The operator waits for the link.
+    /// Whether the operator waits for the reply to `openChannel`.
     is_opening: bool,
 }
 
@@ -51,7 +51,7 @@ impl KlineChannel {
     }
 }
 
-/// The channels of a K-line.
+/// The channels of a K-line, as a pure state machine.
 ///
 /// Bytes go in by [`KlineChannels::handle_byte`], signals come out by [`KlineChannels::poll_transmit`].
 #[derive(Debug)]
@@ -61,7 +61,7 @@ pub struct KlineChannels {
     bit_rate: u32,
     channels: BTreeMap<Key, KlineChannel>,
     closed: u32,
-    /// Who has the line.
+    /// The channel that has the line.
     active: Option<Key>,
     last_turn: Key,
     line: LineClock,
@@ -73,7 +73,7 @@ pub struct KlineChannels {
 }
 
 impl KlineChannels {
-    /// A line without channels, whose device is not there yet.
+    /// A line without channels, whose device is not open yet.
     pub(crate) fn new(setup: &KlineBusSetup, now: Instant) -> Self {
         Self::with(setup.name.clone(), setup.initialisation, setup.bit_rate, now)
     }
@@ -96,7 +96,7 @@ impl KlineChannels {
         }
     }
 
-    /// These channels, with none left in their place.
+    /// Moves all channels out.
     pub(super) fn take(&mut self, now: Instant) -> Self {
         let empty = Self::with(self.name.clone(), self.initialisation, self.bit_rate, now);
         std::mem::replace(self, empty)
@@ -115,12 +115,12 @@ impl KlineChannels {
         open.into_iter().for_each(|number| self.close_channel(number));
     }
 
-    /// Whether any link is set up, or being so.
+    /// Whether any link is set up or being set up.
     pub(super) fn has_links(&self) -> bool {
         self.active.is_some() || self.channels.values().any(|channel| channel.endpoint().is_up())
     }
 
-    /// A byte that was on the line.
+    /// Handles a byte that was on the line.
     pub(super) fn handle_byte(&mut self, now: Instant, byte: u8) {
         self.line.handle_activity(now);
         if let Some(active) = self.active
@@ -134,7 +134,7 @@ impl KlineChannels {
         self.drive(now);
     }
 
-    /// A slow signal is over since `at`.
+    /// Handles the end of a slow signal at `at`.
     pub(super) fn handle_sent(&mut self, now: Instant, at: Instant) {
         self.line.handle_activity(at);
         if let Some(active) = self.active
@@ -145,10 +145,10 @@ impl KlineChannels {
         self.drive(now);
     }
 
-    /// The line's device is there, or gone.
-    pub(super) fn handle_device(&mut self, now: Instant, is_there: bool) {
-        let state = if is_there { BusState::Active } else { BusState::Off };
-        if is_there {
+    /// The device of the line was opened or lost.
+    pub(super) fn handle_device(&mut self, now: Instant, is_open: bool) {
+        let state = if is_open { BusState::Active } else { BusState::Off };
+        if is_open {
             self.line = LineClock::new(now);
         }
         if std::mem::replace(&mut self.state, state) == state {
@@ -159,14 +159,14 @@ impl KlineChannels {
         let keys: Vec<Key> = self.channels.keys().copied().collect();
         for key in keys {
             if let Some(channel) = self.channels.get_mut(&key) {
-                if is_there {
+                if is_open {
                     channel.pdus.transport_mut().handle_line_back();
                 } else {
                     channel.pdus.handle_bus_off(now);
                 }
             }
             if let Key::Open(number) = key {
-                let text = if is_there { "the K-line is there" } else { "the K-line is gone" };
+                let text = if is_open { "the K-line is available" } else { "the K-line is gone" };
                 let output = Output::bus_state(state, text);
                 self.outputs.push_back(ChannelOutput { channel: number, at: now, output });
             }
@@ -174,12 +174,12 @@ impl KlineChannels {
         }
     }
 
-    /// Gives the line to whose turn it is, and does what is due there.
+    /// Assigns the line to the next channel that needs it, and handles the deadlines of its link.
     fn drive(&mut self, now: Instant) {
         if self.state == BusState::Off {
             return;
         }
-        // each turn ends with a deadline ahead, or with the line free and nobody wanting it
+        // each turn ends with a deadline in the future, or with a free line that no channel needs
         for _ in 0..=self.channels.len() {
             if let Some(active) = self.active {
                 let Some(channel) = self.channels.get_mut(&active) else {
@@ -202,7 +202,7 @@ impl KlineChannels {
         }
     }
 
-    /// The next channel that wants the line, round about.
+    /// The next channel that needs the line, in a circle.
     fn next_turn(&self, now: Instant) -> Option<Key> {
         let after = self.channels.range((Bound::Excluded(self.last_turn), Bound::Unbounded));
         let all = after.chain(self.channels.iter());
@@ -210,23 +210,23 @@ impl KlineChannels {
         all.into_iter().find(|(_, channel)| wants(channel)).map(|(key, _)| *key)
     }
 
-    /// Takes what a channel has to say, and the line from it once it is done.
+    /// Collects the outputs of a channel. Frees the line when the channel has finished.
     fn collect(&mut self, now: Instant, key: Key) {
         let Some(channel) = self.channels.get_mut(&key) else { return };
         channel.pdus.handle_events(now);
         let mut failed = None;
         while let Some(change) = channel.pdus.transport_mut().poll_change() {
             match (change, key) {
-                (LinkChange::Up(key_bytes), Key::Open(number)) => {
+                (KlineLinkChange::Up(key_bytes), Key::Open(number)) => {
                     tracing::debug!(channel = number, %key_bytes, "the K-line link is set up");
                     if std::mem::take(&mut channel.is_opening) {
                         self.opened.push_back((number, Ok(())));
                     }
                 }
-                (LinkChange::Down(failure), Key::Open(number)) if channel.is_opening => {
+                (KlineLinkChange::Down(failure), Key::Open(number)) if channel.is_opening => {
                     failed = Some((number, failure));
                 }
-                (LinkChange::Down(failure), Key::Open(number)) => {
+                (KlineLinkChange::Down(failure), Key::Open(number)) => {
                     tracing::debug!(channel = number, %failure, "the K-line link is down");
                     self.outputs.push_back(ChannelOutput { channel: number, at: now, output: lost(failure) });
                 }
@@ -251,7 +251,7 @@ impl KlineChannels {
         }
     }
 
-    /// What to put on the line now.
+    /// The next signal to send on the line.
     pub(super) fn poll_transmit(&mut self) -> Option<Signal> {
         self.channels.get_mut(&self.active?)?.endpoint_mut().poll_transmit()
     }
@@ -289,7 +289,7 @@ impl Channels for KlineChannels {
         }
         let mut endpoint = Endpoint::new(config, now);
         endpoint.connect();
-        // the link keeps itself alive, as it would end without that
+        // the link has its own keep-alive, without which it would end
         let settings = PduChannelSettings { keep_alive: false, ..settings };
         let mut pdus = PduChannel::new(Box::new(KlineTransport::new(endpoint)), settings, now);
         pdus.set_keep_alive(now, self.keeps_alive);
@@ -355,7 +355,7 @@ impl Channels for KlineChannels {
         }
     }
 
-    /// Sends StopCommunication, which ends the session on a K-line.
+    /// Sends StopCommunication, which ends the diagnostic session on a K-line.
     fn return_to_default_sessions(&mut self, _now: Instant) {
         self.stop_all();
     }
@@ -399,7 +399,7 @@ impl Channels for KlineChannels {
     }
 }
 
-/// The event that tells that a link is lost.
+/// The event that reports a lost link.
 fn lost(failure: Failure) -> Output {
     let value = match failure {
         Failure::OtherKeyBytes(found) => found.number().into(),
@@ -409,7 +409,7 @@ fn lost(failure: Failure) -> Output {
     Output::event(EventCode::KeepAliveFailed, detail, value, describe_failure(failure))
 }
 
-/// Why a channel was not opened.
+/// The problem that a channel was not opened.
 fn cannot_open(number: u16, failure: Failure) -> Problem {
     let detail = format!("Channel {number}: {failure}.");
     match failure {

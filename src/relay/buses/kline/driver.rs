@@ -10,16 +10,16 @@ use connector_hal::timer::{Deadline, TimerKind};
 
 use super::channels::KlineChannels;
 use super::setup::KlineBusSetup;
-use crate::relay::buses::bus::{Driven, Driver};
+use crate::relay::buses::bus::{BusDriver, Driven};
 use crate::relay::buses::channels::Channels;
 use crate::vehicle::hardware::Hardware;
 
-/// Events taken from the line before the other buses have their turn.
+/// The number of events that are read from the line before the other buses are polled.
 const BATCH: usize = 64;
-/// How long a connection that ended may take to stop communication with its ECUs. Its successor waits as long for the
-/// device.
+/// The time that a connection has after its end to stop communication with its ECUs. The next connection
+/// waits that long for the device.
 const STOP_TIME: Duration = Duration::from_secs(1);
-/// The pause before a device that its predecessor still uses is opened again.
+/// The pause before a device that the previous connection still uses is opened again.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Drives the serial device of a K-line.
@@ -34,7 +34,7 @@ impl KlineDriver {
     }
 }
 
-impl Driver for KlineDriver {
+impl BusDriver for KlineDriver {
     type Channels = KlineChannels;
     type Device = Box<dyn KLine>;
     type Error = KLineError;
@@ -104,7 +104,7 @@ impl Driver for KlineDriver {
     }
 }
 
-/// Moves bytes, then time; whether anything happened.
+/// Handles bytes, then deadlines. Returns whether anything happened.
 fn turn(
     channels: &mut KlineChannels,
     device: &mut dyn KLine,
@@ -112,7 +112,7 @@ fn turn(
     now: Instant,
 ) -> Result<bool, KLineError> {
     let mut changed = false;
-    // bytes first: a deadline means nothing while the bytes that it waits for are unread
+    // bytes first: the bytes that a deadline waits for may not be read yet
     for _ in 0..BATCH {
         match device.poll_event(cx) {
             Poll::Ready(Ok(KLineEvent::Received { byte, at })) => channels.handle_byte(at, byte),

@@ -1,4 +1,4 @@
-//! From the configuration of a K-line to its settings, with an error that says what the connector has instead.
+//! Checks the configuration of a K-line. Errors list the ports and values that are supported.
 
 use crate::config::{KLINE_BIT_RATES, KlinePort};
 use crate::protocol::kline::Initialisation;
@@ -7,7 +7,7 @@ use crate::relay::buses::channel_setup::{invalid, unknown_pins};
 use crate::relay::wire::request::{KlineBusConfig, KlineProtocol};
 use crate::vehicle::hardware::Hardware;
 
-/// A K-line that an operator asked for, checked.
+/// A K-line that an operator requested, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KlineBusSetup {
     pub(crate) name: String,
@@ -17,7 +17,7 @@ pub(crate) struct KlineBusSetup {
 }
 
 impl KlineBusSetup {
-    /// Checks a bus against what the hardware has.
+    /// Checks the configuration of a bus against the hardware.
     pub(crate) fn new(name: &str, kline: &KlineBusConfig, hardware: &Hardware) -> Result<Self, Problem> {
         let Some(port) = hardware.kline_ports.iter().find(|port| port.pin == kline.pin) else {
             let has: Vec<_> = hardware.kline_ports.iter().map(|port| port.pin.to_string()).collect();
@@ -28,7 +28,8 @@ impl KlineBusSetup {
         };
         let bit_rate = kline.kline_bit_rate;
         if !KLINE_BIT_RATES.contains(&bit_rate) {
-            let detail = format!("Bus {name:?}: kline_bit_rate {bit_rate} is none of {KLINE_BIT_RATES:?}.");
+            let detail =
+                format!("Bus {name:?}: kline_bit_rate {bit_rate} is not one of {KLINE_BIT_RATES:?}.");
             return Err(invalid(detail));
         }
         let initialisation = match kline.kline_protocol {

@@ -1,4 +1,4 @@
-use connector_hal::can::{CanId, FdFlags};
+use connector_hal::can::{CanFrame, CanId, FdFlags};
 use proptest::prelude::*;
 
 use super::*;

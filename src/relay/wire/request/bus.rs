@@ -1,33 +1,33 @@
-//! The buses of `configureBuses`.
+//! The configuration of buses in `configureBuses`.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::relay::wire::number::{number, optional_number};
 
-/// A bus to configure: a name, and one kind of bus.
+/// The configuration of a bus: a name, and one kind of bus.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct BusConfig {
-    /// What channels and status call it.
+    /// The name by which channels and status messages refer to the bus.
     pub bus_name: String,
-    /// A CAN bus.
+    /// The configuration of a CAN bus.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub can_bus: Option<CanBusConfig>,
-    /// A K-line.
+    /// The configuration of a K-line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kline_bus: Option<KlineBusConfig>,
-    /// Diagnostics over IP.
+    /// The configuration of a DoIP network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doip_bus: Option<DoipBusConfig>,
-    /// The ignition.
+    /// The configuration of the terminal 15 input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal15_bus: Option<Terminal15BusConfig>,
-    /// What this agent does not know.
+    /// The fields that this agent does not know.
     #[serde(flatten)]
     pub other: serde_json::Map<String, Value>,
 }
 
-/// `can_bus`.
+/// The configuration of a CAN bus, `can_bus`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CanBusConfig {
     /// The OBD pin of CAN high.
@@ -45,7 +45,7 @@ pub struct CanBusConfig {
     /// `high` (ISO 11898-2), or another transceiver that the board may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transceiver: Option<String>,
-    /// The data phase's bit rate, in bit/s; present means CAN FD.
+    /// The bit rate of the data phase, in bit/s. If it is present, the bus uses CAN FD.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub data_bit_rate: Option<u32>,
 }
@@ -58,13 +58,13 @@ fn can_protocol<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D:
     Ok(Option::deserialize(deserializer)?.unwrap_or_else(default_can_protocol))
 }
 
-/// `kline_bus`.
+/// The configuration of a K-line, `kline_bus`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KlineBusConfig {
     /// The OBD pin of the K-line.
     #[serde(deserialize_with = "number")]
     pub pin: u8,
-    /// How communication is started.
+    /// How communication with an ECU is started.
     pub kline_protocol: KlineProtocol,
     /// The bit rate, in bit/s.
     #[serde(deserialize_with = "number")]
@@ -82,21 +82,22 @@ pub enum KlineProtocol {
     Slow,
 }
 
-/// `doip_bus`.
+/// The configuration of a DoIP network, `doip_bus`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DoipBusConfig {
-    /// 1 is pins 1 and 9, 2 is pins 3 and 11.
+    /// The pins: 1 for pins 1 and 9, 2 for pins 3 and 11.
     #[serde(deserialize_with = "number")]
     pub doip_option: u8,
-    /// Addressing and activation, 1…9, by the connector's table.
+    /// The number of a network configuration in the connector's table, 1…9. It sets addressing and
+    /// activation.
     #[serde(deserialize_with = "number")]
     pub doip_network_configuration: u8,
 }
 
-/// `terminal15_bus`.
+/// The configuration of the terminal 15 input, `terminal15_bus`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Terminal15BusConfig {
-    /// The OBD pin.
+    /// The OBD pin of terminal 15.
     #[serde(deserialize_with = "number")]
     pub pin: u8,
 }

@@ -1,4 +1,4 @@
-//! The channels of `openChannel`.
+//! The configuration of channels in `openChannel`.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -6,213 +6,214 @@ use uuid::Uuid;
 
 use crate::relay::wire::number::{number, numbers, optional_number};
 
-/// Reads a value that may be null, which is then the default one, as if it were absent.
+/// Reads a value. A null stands for the default, as an absent value does.
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// `openChannel`: a number, and one kind of channel.
+/// The content of `openChannel`: a number, and one kind of channel.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct OpenChannel {
-    /// The connection.
+    /// The UUID of the connection.
     pub connection_uuid: Uuid,
-    /// The channel's number, 1…65535, chosen by the operator.
+    /// The number of the channel, 1…65535, which the operator chooses.
     #[serde(deserialize_with = "number")]
     pub channel: u16,
-    /// Frames as they are.
+    /// A channel of frames.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raw_channel: Option<RawChannelConfig>,
-    /// PDUs by ISO-TP.
+    /// A channel of PDUs over ISO-TP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isotp_channel: Option<IsotpChannelConfig>,
-    /// PDUs by TP2.0.
+    /// A channel of PDUs over TP2.0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tp20_channel: Option<Tp20ChannelConfig>,
-    /// PDUs on a K-line.
+    /// A channel of PDUs on a K-line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kline_channel: Option<KlineChannelConfig>,
-    /// PDUs by DoIP.
+    /// A channel of PDUs over DoIP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doip_channel: Option<DoipChannelConfig>,
-    /// The ignition's state.
+    /// A channel that reports the state of the ignition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal15_channel: Option<Terminal15ChannelConfig>,
-    /// How old a record may be that goes to the vehicle, in ms: 500 for raw channels and 30000 for others unless told.
+    /// The greatest age at which a record may still be sent to the vehicle, in ms: by default 500 for raw
+    /// channels and 30000 for others.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub max_age_ms: Option<u32>,
-    /// What this agent does not know.
+    /// The fields that this agent does not know.
     #[serde(flatten)]
     pub other: serde_json::Map<String, Value>,
 }
 
-/// `raw_channel`.
+/// The configuration of a channel of frames, `raw_channel`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RawChannelConfig {
-    /// The bus.
+    /// The name of the bus.
     pub bus_name: String,
-    /// The identifier that may be sent; absent: none.
+    /// The identifier that the channel may send. If absent, the channel sends nothing.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub request_id: Option<u32>,
-    /// The identifier that is received; absent: every frame.
+    /// The identifier that the channel receives. If absent, the channel receives every frame.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub response_id: Option<u32>,
-    /// How old a frame may be, where the channel's kind says it.
+    /// The greatest age of a frame in ms, if it is set here instead of in `openChannel`.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub max_age_ms: Option<u32>,
 }
 
-/// `isotp_channel`.
+/// The configuration of a channel over ISO-TP, `isotp_channel`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct IsotpChannelConfig {
-    /// The bus.
+    /// The name of the bus.
     pub bus_name: String,
-    /// Where requests go.
+    /// The identifier of requests.
     #[serde(deserialize_with = "number")]
     pub request_id: u32,
-    /// Where answers come from; absent: a functional channel.
+    /// The identifier of responses. If absent, the channel is functional.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub response_id: Option<u32>,
-    /// Who may answer a functional request that is neither 0x7DF nor 0x18DB33F1.
+    /// The identifiers of responses to a functional request that is neither 0x7DF nor 0x18DB33F1.
     #[serde(default, deserialize_with = "numbers", skip_serializing_if = "Vec::is_empty")]
     pub response_ids: Vec<u32>,
-    /// The first data byte of frames toward the ECU.
+    /// The first data byte of frames to the ECU.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub extended_request_address: Option<u8>,
     /// The first data byte of frames from the ECU.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub extended_response_address: Option<u8>,
-    /// Whether frames are filled up.
+    /// Whether frames are padded.
     #[serde(default, deserialize_with = "or_default")]
     pub padding: PaddingConfig,
-    /// What with; 0xCC unless told.
+    /// The padding byte; 0xCC by default.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub padding_byte: Option<u8>,
-    /// Whether the connector sends TesterPresent by itself.
+    /// Whether the connector sends TesterPresent.
     #[serde(default, deserialize_with = "or_default")]
     pub keep_alive: Switch,
-    /// The block size asked of the ECU.
+    /// The block size that the connector requests from the ECU.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub block_size: Option<u8>,
-    /// The separation time asked of the ECU, as on the wire.
+    /// The separation time that the connector requests from the ECU, as ISO-TP encodes it.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub st_min: Option<u8>,
-    /// How old a PDU may be, where the channel's kind says it.
+    /// The greatest age of a PDU in ms, if it is set here instead of in `openChannel`.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub max_age_ms: Option<u32>,
-    /// P2 of chained PDUs, in ms; 1000 unless told.
+    /// The time that a chained PDU waits for the response to the PDU before it (P2), in ms; 1000 by default.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub p2_ms: Option<u32>,
 }
 
 impl IsotpChannelConfig {
-    /// What may be said of any channel that carries PDUs.
+    /// The options that every channel of PDUs has.
     pub fn options(&self) -> PduOptions {
         PduOptions { keep_alive: self.keep_alive, max_age_ms: self.max_age_ms, p2_ms: self.p2_ms }
     }
 }
 
-/// Whether frames are filled up to their full length.
+/// Whether frames are padded to their full length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PaddingConfig {
-    /// Always.
+    /// All frames are padded.
     #[default]
     Enabled,
-    /// Never.
+    /// No frame is padded.
     Disabled,
-    /// As the ECU does.
+    /// Frames are padded if the ECU pads its frames.
     Detection,
 }
 
-/// On or off.
+/// Whether an option is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Switch {
-    /// On.
+    /// The option is on.
     Enabled,
-    /// Off.
+    /// The option is off.
     #[default]
     Disabled,
 }
 
-/// What may be said of any other channel that carries PDUs.
+/// The options of a channel of PDUs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PduOptions {
-    /// Whether the connector sends TesterPresent by itself.
+    /// Whether the connector sends TesterPresent.
     #[serde(default, deserialize_with = "or_default")]
     pub keep_alive: Switch,
-    /// How old a PDU may be, where the channel's kind says it.
+    /// The greatest age of a PDU in ms, if it is set here instead of in `openChannel`.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub max_age_ms: Option<u32>,
-    /// P2 of chained PDUs, in ms; 1000 unless told.
+    /// The time that a chained PDU waits for the response to the PDU before it (P2), in ms; 1000 by default.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub p2_ms: Option<u32>,
 }
 
-/// `tp20_channel`.
+/// The configuration of a channel over TP2.0, `tp20_channel`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tp20ChannelConfig {
-    /// The bus.
+    /// The name of the bus.
     pub bus_name: String,
-    /// The ECU's logical address.
+    /// The logical address of the ECU.
     #[serde(deserialize_with = "number")]
     pub logical_address: u8,
-    /// What may be said of any channel.
+    /// The options that every channel of PDUs has.
     #[serde(flatten)]
     pub options: PduOptions,
 }
 
-/// `kline_channel`.
+/// The configuration of a channel on a K-line, `kline_channel`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KlineChannelConfig {
-    /// The bus.
+    /// The name of the bus.
     pub bus_name: String,
-    /// The ECU's address.
+    /// The address of the ECU.
     #[serde(deserialize_with = "number")]
     pub ecu_id: u8,
-    /// The key bytes that the ECU is expected to give; absent: any.
+    /// The key bytes that the ECU must send. If absent, all key bytes are accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keyword: Option<KeywordConfig>,
-    /// What may be said of any channel.
+    /// The options that every channel of PDUs has.
     #[serde(flatten)]
     pub options: PduOptions,
 }
 
-/// Key bytes (ISO 14230-2).
+/// The key bytes of an ECU (ISO 14230-2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeywordConfig {
-    /// The first.
+    /// The first key byte.
     #[serde(deserialize_with = "number")]
     pub key_byte_1: u8,
-    /// The second.
+    /// The second key byte.
     #[serde(deserialize_with = "number")]
     pub key_byte_2: u8,
 }
 
-/// `doip_channel`.
+/// The configuration of a channel over DoIP, `doip_channel`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DoipChannelConfig {
-    /// The bus.
+    /// The name of the bus.
     pub bus_name: String,
-    /// The gateway's logical address.
+    /// The logical address of the gateway.
     #[serde(deserialize_with = "number")]
     pub gateway_id: u16,
-    /// The tester's logical address.
+    /// The logical address of the tester.
     #[serde(deserialize_with = "number")]
     pub tester_id: u16,
-    /// The ECU's logical address, or a functional one.
+    /// The logical address of the ECU, or a functional address.
     #[serde(deserialize_with = "number")]
     pub ecu_id: u16,
-    /// What may be said of any channel.
+    /// The options that every channel of PDUs has.
     #[serde(flatten)]
     pub options: PduOptions,
 }
 
-/// `terminal15_channel`.
+/// The configuration of a channel that reports the ignition, `terminal15_channel`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terminal15ChannelConfig {
-    /// The bus.
+    /// The name of the bus.
     pub bus_name: String,
 }

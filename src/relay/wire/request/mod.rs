@@ -1,4 +1,4 @@
-//! What is asked of a connector, as text messages (relay protocol, section 3).
+//! The requests to a connector, as text messages (relay protocol, section 3).
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,85 +25,85 @@ pub enum Request {
     OpenConnection(OpenConnection),
     /// Replaces all buses of the connection.
     ConfigureBuses(ConfigureBuses),
-    /// Opens a channel on one of them.
+    /// Opens a channel on a bus of the connection.
     OpenChannel(Box<OpenChannel>),
     /// Closes a channel.
     CloseChannel(CloseChannel),
-    /// Goes on after a lost link.
+    /// Resumes the connection after its link was lost.
     ResumeConnection(ResumeConnection),
     /// Ends the connection.
     CloseConnection(CloseConnection),
     /// Reads the VIN again.
     IdentifyVehicle,
-    /// Looks for ECUs on a bus.
+    /// Scans a bus for ECUs.
     ScanEcus(ScanEcus),
     /// Ends the call for attention.
     DismissCallForAttention,
 }
 
-/// `openConnection`.
+/// The content of `openConnection`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OpenConnection {
-    /// The connection's name.
+    /// The UUID of the new connection.
     pub connection_uuid: Uuid,
-    /// The ticket it belongs to.
+    /// The ticket that the connection belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket_id: Option<Value>,
-    /// The vehicle it is meant for.
+    /// The VIN of the vehicle that the connection is meant for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vin: Option<String>,
-    /// How long a lost link is waited for, in seconds: 30 unless told, at most 300.
+    /// How long the connection is held while its link is down, in seconds: 30 by default, at most 300.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub hold_seconds: Option<u64>,
 }
 
-/// `configureBuses`.
+/// The content of `configureBuses`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConfigureBuses {
-    /// The connection.
+    /// The UUID of the connection.
     pub connection_uuid: Uuid,
-    /// All its buses.
+    /// All buses of the connection.
     pub buses: Vec<BusConfig>,
 }
 
-/// `closeChannel`.
+/// The content of `closeChannel`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloseChannel {
-    /// The connection.
+    /// The UUID of the connection.
     pub connection_uuid: Uuid,
-    /// The channel.
+    /// The number of the channel.
     #[serde(deserialize_with = "number")]
     pub channel: u16,
 }
 
-/// `resumeConnection`, and the answer `connectionResumed`.
+/// The content of `resumeConnection`, and of the reply `connectionResumed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResumeConnection {
-    /// The connection.
+    /// The UUID of the connection.
     pub connection_uuid: Uuid,
-    /// The highest number that the sender of this has received in order.
+    /// The highest number that the sender has received in order.
     #[serde(deserialize_with = "number")]
     pub received: u32,
 }
 
-/// `closeConnection`.
+/// The content of `closeConnection`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloseConnection {
-    /// The connection.
+    /// The UUID of the connection.
     pub connection_uuid: Uuid,
 }
 
-/// `scanEcus`.
+/// The content of `scanEcus`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScanEcus {
-    /// The connection.
+    /// The UUID of the connection.
     pub connection_uuid: Uuid,
-    /// The bus.
+    /// The name of the bus.
     pub bus_name: String,
 }
 
 impl Request {
-    /// Reads a request; what is wrong with it comes back as the problem to answer with.
+    /// Reads a request. The error is the problem to reply with.
     pub fn parse(envelope: &Envelope) -> Result<Self, Problem> {
         let action = envelope.action.as_str();
         let request = match action {
@@ -117,7 +117,7 @@ impl Request {
             "scanEcus" => message(envelope).map(Self::ScanEcus),
             "dismissCallForAttention" => Ok(Self::DismissCallForAttention),
             _ => {
-                let detail = format!("This connector knows no action {action:?}.");
+                let detail = format!("This connector does not know the action {action:?}.");
                 Err(ProblemKind::UnknownAction.problem(detail))
             }
         };
@@ -130,7 +130,7 @@ fn message<T: for<'de> Deserialize<'de>>(envelope: &Envelope) -> Result<T, Probl
         ProblemKind::InvalidMessage.problem(format!("{}: {why}", envelope.action))
     };
     if !envelope.message.is_object() {
-        return Err(invalid(&"the message is no object"));
+        return Err(invalid(&"the message is not an object"));
     }
     T::deserialize(&envelope.message).map_err(|error| invalid(&error))
 }
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_is_not_taken_for_the_message_that_it_could_be_the_fields_of() {
+    fn a_list_is_refused_as_a_message() {
         let uuid = "5f3d760d-ade2-4a19-aea4-36e097678ae3";
         let parse = |message| {
             Request::parse(&Envelope { action: "closeConnection".to_owned(), message, request_id: None })

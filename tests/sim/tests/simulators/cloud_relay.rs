@@ -1,4 +1,5 @@
-//! Relaying: what passes between a scripted connector and a scripted operator, and what happens when links are lost.
+//! Relaying: what passes between a scripted connector and a scripted operator, and what happens when links
+//! are lost.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The DoIP entity in virtual time: routing activation, alive checks, timers, refusals, and a recorded gateway.
+//! The DoIP entity in virtual time: routing activation, alive checks, timers, refusals, and a recorded
+//! gateway.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -431,8 +432,8 @@ fn a_flood_costs_bounded_memory() {
     assert_eq!(rig.hear(id).len(), 4096);
 }
 
-/// An entity that knows only the recording's configuration sends every message of the recorded gateway, byte for byte and
-/// at its time.
+/// An entity that knows only the recording's configuration sends every message of the recorded gateway, byte
+/// for byte and at its time.
 #[test]
 fn the_recorded_gateway_is_played_byte_for_byte() {
     let recording = DoipRecording::parse(DOIP_LOG).unwrap();

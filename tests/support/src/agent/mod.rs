@@ -1,4 +1,5 @@
-//! A whole connector in one process: sandbox cloud, agent, board, vehicle on a virtual bus, operator, portal client.
+//! A whole connector in one process: sandbox cloud, agent, board, vehicle on a virtual bus, operator, portal
+//! client.
 
 mod portal;
 mod rig;

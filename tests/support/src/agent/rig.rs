@@ -95,7 +95,8 @@ impl Rig {
         self.record.ecus[0].address
     }
 
-    /// Takes the connector to another vehicle, and switches the ignition on there until the cloud knows the VIN.
+    /// Takes the connector to another vehicle, and switches the ignition on there until the cloud knows the
+    /// VIN.
     pub async fn swap(&mut self, platform: &str) {
         self.record = data::record(platform);
         let other = vehicle(&self.record, &self.bus);

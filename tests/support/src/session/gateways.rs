@@ -1,4 +1,5 @@
-//! DoIP gateways in memory: they answer identification requests, activate routing as the test decides, and have ECUs.
+//! DoIP gateways in memory: they answer identification requests, activate routing as the test decides, and
+//! have ECUs.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -34,7 +35,8 @@ pub type Answer = fn(&[u8]) -> Vec<(Duration, Vec<u8>)>;
 pub struct Gateway {
     pub address: u16,
     pub vin: [u8; 17],
-    /// The codes with which it answers routing activations, one after the other, the last one repeatedly; none: silence.
+    /// The codes with which it answers routing activations, one after the other, the last one repeatedly;
+    /// none: silence.
     pub activations: Vec<u8>,
     /// The code with which it refuses diagnostic messages; 0: it acknowledges them.
     pub nack: u8,

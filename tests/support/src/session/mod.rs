@@ -1,4 +1,5 @@
-//! A relay session on simulated buses in virtual time, the operator's end of its link, and the vehicle's side.
+//! A relay session on simulated buses in virtual time, the operator's end of its link, and the vehicle's
+//! side.
 
 mod ecu;
 mod gateways;

@@ -1,5 +1,5 @@
-//! A session on two virtual buses, the operator's end of its link, and a network between them that can delay, stall,
-//! and be cut.
+//! A session on two virtual buses, the operator's end of its link, and a network between them that can delay,
+//! stall, and be cut.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -165,6 +165,12 @@ fn hardware(
         .doip_network(move || gateways.network())
         .terminal15()
         .build()
+}
+
+impl Default for Rig {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Rig {

@@ -1,4 +1,4 @@
-//! Events of the adapter and of time.
+//! The events of the adapter.
 
 use std::time::Instant;
 
@@ -10,18 +10,18 @@ use crate::protocol::isotp::SendFailure;
 use crate::relay::channel::{Channel, ChannelOutput, Output};
 
 impl CanChannels {
-    /// What the adapter reports.
+    /// Handles an event of the adapter.
     pub fn handle_event(&mut self, now: Instant, event: &CanEvent) {
         match event {
             CanEvent::Received { frame, at } => {
-                let is_kernels = self.is_kernels(*at, frame);
+                let is_from_kernel = self.is_from_kernel(*at, frame);
                 self.for_each_channel(*at, |channel| {
-                    // a raw channel does not receive frames of its own connection
-                    if !is_kernels || !matches!(channel, Channel::Raw(_)) {
+                    // a raw channel does not receive frames that its own connection sent
+                    if !is_from_kernel || !matches!(channel, Channel::Raw(_)) {
                         channel.handle_frame(now, frame);
                     }
                 });
-                if let Some(reader) = self.vin_reader.as_mut().filter(|_| !is_kernels) {
+                if let Some(reader) = self.vin_reader.as_mut().filter(|_| !is_from_kernel) {
                     reader.handle_frame(now, frame);
                     self.end_vin_reader();
                 }
@@ -39,7 +39,7 @@ impl CanChannels {
         }
     }
 
-    /// The bus changed state; going off, everything that waits for it is thrown away, and its channels are told.
+    /// The bus changed state. When it goes off, all frames and PDUs that wait for it fail.
     pub fn handle_state(&mut self, now: Instant, state: BusState) {
         if self.state == state {
             return;
@@ -51,7 +51,7 @@ impl CanChannels {
             BusState::Off => "the bus is off",
         };
         if state == BusState::Off {
-            self.throw_away_all(now);
+            self.fail_all(now);
         }
         if let Some(reader) = &mut self.vin_reader {
             reader.handle_bus_state(now, state);

@@ -1,8 +1,11 @@
-//! Frames that wait for the adapter or are in it, and their owners.
+//! The frames that wait for the adapter or that it holds, and their owners.
 
 use std::time::Instant;
 
 use connector_hal::can::CanFrame;
+
+/// The number of frames that the adapter may hold without an outcome.
+pub(in crate::relay::buses::can) const WINDOW: usize = 8;
 
 /// The owner of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,8 @@ impl CanChannels {
         self.channels.get(&number).and_then(Channel::kernel)
     }
 
-    /// How the socket of this channel is set up, and the longest PDU that it takes, if the kernel carries its PDUs.
+    /// The options of this channel's socket and the longest PDU that it takes, if the kernel carries its
+    /// PDUs.
     pub(in crate::relay::buses::can) fn kernel_socket(&self, number: u16) -> Option<(IsotpOptions, usize)> {
         self.kernel(number).map(KernelIsotp::socket)
     }
@@ -24,17 +25,17 @@ impl CanChannels {
         }
     }
 
-    /// The PDU that the channel's socket should take; the same until [`CanChannels::handle_pdu_taken`].
+    /// The PDU that the channel's socket should take; unchanged until [`CanChannels::handle_pdu_taken`].
     pub fn kernel_pdu(&self, number: u16) -> Option<&[u8]> {
         self.kernel(number).and_then(KernelIsotp::pdu)
     }
 
-    /// The socket took the PDU, or will not take it at all.
+    /// The socket took the PDU, or refused it.
     pub fn handle_pdu_taken(&mut self, now: Instant, number: u16, taken: Result<(), IsotpSendError>) {
         self.with_kernel(now, number, |kernel| kernel.handle_taken(now, taken));
     }
 
-    /// What the channel's socket reports.
+    /// Handles an event of the channel's socket.
     pub fn handle_socket(&mut self, now: Instant, number: u16, event: IsotpEvent) {
         self.with_kernel(now, number, |kernel| kernel.handle_socket(now, event));
     }
@@ -46,18 +47,18 @@ impl CanChannels {
         }
     }
 
-    pub(super) fn reset_kernels(&mut self, now: Instant) {
+    pub(super) fn reset_kernel_channels(&mut self, now: Instant) {
         self.for_each_channel(now, |channel| channel.with_kernel(now, KernelIsotp::handle_reset));
     }
 
-    /// Whether a frame that was on the bus then is one that the kernel sent for a channel, however late it is read.
-    pub(super) fn is_kernels(&self, at: Instant, frame: &CanFrame) -> bool {
+    /// Whether the kernel sent this frame for a channel; `at` is the time when the frame was on the bus.
+    pub(super) fn is_from_kernel(&self, at: Instant, frame: &CanFrame) -> bool {
         let mut kernels = self.channels.values().filter_map(Channel::kernel);
         kernels.any(|kernel| kernel.is_own_frame(at, frame))
     }
 
-    /// Whether the kernel has left a frame in the adapter that nobody acknowledges; it should be restarted, then
-    /// [`CanChannels::handle_reset`] called.
+    /// Whether the kernel has left a frame in the adapter that no node acknowledges. If so, restart the
+    /// adapter and call [`CanChannels::handle_reset`].
     pub fn is_kernel_stuck(&self) -> bool {
         self.channels.values().filter_map(Channel::kernel).any(KernelIsotp::is_stuck)
     }
@@ -77,9 +78,9 @@ mod tests {
     use crate::relay::wire::codec::PduFlags;
 
     #[test]
-    fn who_listens_to_the_bus_is_not_told_the_kernels_frames_however_late_they_are_read() {
+    fn a_raw_channel_does_not_receive_frames_of_the_kernel_even_if_they_are_read_late() {
         let id = |id: u32| CanId::try_from(id).unwrap();
-        let (mut core, start) = (
+        let (mut channels, start) = (
             CanChannels::new(
                 "vehicle",
                 CanSettings { bit_rate: 500_000, data_bit_rate: None, listen_only: false },
@@ -90,19 +91,19 @@ mod tests {
         let config = Config::new(Addressing::normal(id(0x7E0), id(0x7E8)));
         let kernel = Box::new(KernelIsotp::new(&config, 8200).unwrap());
         let settings = PduChannelSettings { keep_alive: false, p2: Duration::from_millis(50) };
-        core.insert(1, Channel::Kernel(Box::new(PduChannel::new(kernel, settings, start))));
-        core.insert(2, Channel::Raw(RawChannel::new(None, None, false)));
-        core.handle_pdu(start, 1, PduFlags::default(), &[0x3E, 0]);
-        assert_eq!(core.kernel_pdu(1), Some(&[0x3E, 0][..]));
-        core.handle_pdu_taken(start, 1, Ok(()));
-        core.handle_socket(start, 1, IsotpEvent::Sent);
+        channels.insert(1, Channel::Kernel(Box::new(PduChannel::new(kernel, settings, start))));
+        channels.insert(2, Channel::Raw(RawChannel::new(None, None, false)));
+        channels.handle_pdu(start, 1, PduFlags::default(), &[0x3E, 0]);
+        assert_eq!(channels.kernel_pdu(1), Some(&[0x3E, 0][..]));
+        channels.handle_pdu_taken(start, 1, Ok(()));
+        channels.handle_socket(start, 1, IsotpEvent::Sent);
 
         let read = start + Duration::from_secs(2);
         let own = CanFrame::new(id(0x7E0), &[2, 0x3E, 0]).unwrap();
-        core.handle_event(read, &CanEvent::Received { frame: own, at: start });
-        assert_eq!(core.poll_output(), None);
-        // another tester's
-        core.handle_event(read, &CanEvent::Received { frame: own, at: read });
-        assert_eq!(core.poll_output().map(|output| output.channel), Some(2));
+        channels.handle_event(read, &CanEvent::Received { frame: own, at: start });
+        assert_eq!(channels.poll_output(), None);
+        // a frame of another tester
+        channels.handle_event(read, &CanEvent::Received { frame: own, at: read });
+        assert_eq!(channels.poll_output().map(|output| output.channel), Some(2));
     }
 }

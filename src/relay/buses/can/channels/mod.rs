@@ -1,10 +1,10 @@
 //! The channels of a CAN bus, and which of them sends the next frame.
 //!
-//! At most eight frames at a time are in the adapter ([`WINDOW`]), so that a channel that closes, or a bus that goes
+//! At most eight frames at a time are in the adapter ([`held::WINDOW`]), so that a channel that closes, or a bus that goes
 //! off, leaves few frames behind that could still be sent.
 
 mod events;
-mod held;
+pub(super) mod held;
 mod kernel;
 mod outcomes;
 mod readers;
@@ -28,11 +28,8 @@ use crate::relay::wire::ProblemKind;
 use crate::relay::wire::codec::PduFlags;
 use crate::vehicle::scan::{EcuFound, FoundEcu, ScanOutcome, ScanSettings, Scanner};
 use crate::vehicle::vin;
-use held::{NextFrame, OutstandingFrame, Owner};
+use held::{NextFrame, OutstandingFrame, Owner, WINDOW};
 use tp20::Tp20Channels;
-
-/// Frames that the adapter may hold without an outcome.
-pub(super) const WINDOW: usize = 8;
 
 /// The channels of a CAN bus.
 ///
@@ -56,13 +53,13 @@ pub struct CanChannels {
     outstanding: VecDeque<OutstandingFrame>,
     /// The last frames of channels that were closed; at most one for each channel closed since the last frame.
     farewells: VecDeque<CanFrame>,
-    /// The channel that sent last; the next one has its turn.
+    /// The number of the channel that sent last.
     last_turn: u16,
     outputs: VecDeque<ChannelOutput>,
 }
 
 impl CanChannels {
-    /// A bus without channels, whose ISO-TP is done by this stack where a channel allows it.
+    /// A bus without channels. Its channels use this ISO-TP stack if their settings allow it.
     pub fn new(name: impl Into<String>, settings: CanSettings, isotp: IsotpStack) -> Self {
         Self {
             name: name.into(),
@@ -120,7 +117,7 @@ impl CanChannels {
         self.next.as_ref().map(|next| next.frame)
     }
 
-    /// The frame that waits for room may have waited too long.
+    /// Discards the frame that waits for the adapter if it has waited too long.
     fn discard_stale_next(&mut self, now: Instant) {
         let stale = self.next.take_if(|next| next.expires.is_some_and(|expires| expires < now));
         if let Some(NextFrame { owner: Owner::Channel(number), .. }) = stale
@@ -131,13 +128,13 @@ impl CanChannels {
         }
     }
 
-    /// The next channel's number, round about.
+    /// The number of the next channel, in a circle.
     fn turn_after(&self, number: u16) -> Option<u16> {
         let mut after = self.channels.range((Bound::Excluded(number), Bound::Unbounded));
         after.next().or_else(|| self.channels.iter().next()).map(|(number, _)| *number)
     }
 
-    /// Asks the channels in turn, the VIN reader and a scan last.
+    /// The next frame: channels take turns, and the VIN reader and a scan come last.
     fn next_frame(&mut self, now: Instant) -> Option<NextFrame> {
         if let Some(frame) = self.farewells.pop_front() {
             return Some(NextFrame { owner: Owner::Gone, frame, expires: None });
@@ -146,7 +143,7 @@ impl CanChannels {
         for _ in 0..self.channels.len() {
             let turn = number?;
             while let Some((frame, expires)) = self.poll_channel(now, turn) {
-                if self.is_given_by_another(turn, &frame) {
+                if self.is_redundant(turn, &frame) {
                     self.handle_not_needed(now, turn);
                 } else {
                     self.last_turn = turn;
@@ -171,9 +168,9 @@ impl CanChannels {
         frame
     }
 
-    /// Whether it is the flow control of a functional channel for an answer that another channel receives too, and
-    /// meets with its own: an ECU is to get one.
-    fn is_given_by_another(&self, number: u16, frame: &CanFrame) -> bool {
+    /// Whether this frame of a functional channel is redundant flow control: another channel receives the answer too and
+    /// sends its own flow control, and an ECU must get only one.
+    fn is_redundant(&self, number: u16, frame: &CanFrame) -> bool {
         self.channels.get(&number).is_some_and(|channel| channel.is_functional_flow_control(frame))
             && self.channels.values().any(|channel| channel.is_receiving_from(frame.id()))
     }
@@ -192,7 +189,7 @@ impl CanChannels {
         }
     }
 
-    /// Acts on one channel, which fails immediately while the bus is off.
+    /// Acts on one channel. While the bus is off, its PDUs and frames fail immediately.
     fn with_channel(&mut self, now: Instant, number: u16, act: impl FnOnce(&mut Channel)) {
         if let Some(channel) = self.channels.get_mut(&number) {
             act(channel);

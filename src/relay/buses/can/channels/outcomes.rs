@@ -7,24 +7,25 @@ use super::{CanChannels, collect};
 use crate::protocol::isotp::SendFailure;
 use crate::relay::channel::Channel;
 
-/// How long a frame may stay without an outcome before the adapter is made to forget it: N_As, and a little.
+/// The time after which a frame without an outcome makes the agent reset the adapter: N_As with a margin.
 const STUCK_AFTER: Duration = Duration::from_millis(1200);
-/// The same for frames that may not be sent late, once they are too old; not at once, as making the adapter forget them
-/// costs what comes in meanwhile.
+/// The shortest time before a frame that has become too old makes the agent reset the adapter. A reset loses
+/// the frames that arrive meanwhile.
 const STALE_AFTER: Duration = Duration::from_millis(100);
 
 impl CanChannels {
-    /// The adapter took the frame.
+    /// The adapter took the frame of [`CanChannels::poll_transmit`].
     pub fn handle_accepted(&mut self, now: Instant) {
         if let Some(NextFrame { owner, expires, .. }) = self.next.take() {
             self.outstanding.push_back(OutstandingFrame { owner, since: now, expires });
         }
     }
 
-    /// The adapter refused the frame, and will not take it later either.
+    /// The adapter refused the frame for good.
     pub fn handle_refused(&mut self, now: Instant) {
         if let Some(NextFrame { owner, expires, .. }) = self.next.take() {
-            // its outcome is the newest: it gets it at once, ahead of those before it, whose owners do not mix theirs
+            // this frame has its outcome before older frames; their owners do not depend on the order between
+            // them
             self.outstanding.push_front(OutstandingFrame { owner, since: now, expires });
             self.handle_outcome(now, now, Some(SendFailure::NotAcknowledged));
         }
@@ -63,8 +64,8 @@ impl CanChannels {
         }
     }
 
-    /// Whether the adapter holds a frame that it cannot get rid of; it should be set up anew, then
-    /// [`CanChannels::handle_reset`] called.
+    /// Whether the adapter holds a frame that it cannot send. If so, set the adapter up again and call
+    /// [`CanChannels::handle_reset`].
     pub fn is_stuck(&self, now: Instant) -> bool {
         self.stuck_at().is_some_and(|at| at <= now)
     }
@@ -72,7 +73,7 @@ impl CanChannels {
     pub(super) fn stuck_at(&self) -> Option<Instant> {
         let oldest = self.outstanding.front()?;
         let stuck_at = oldest.since + STUCK_AFTER;
-        // a frame that goes stale is no reason to spoil a transfer that may still get through
+        // a frame that becomes too old does not justify disturbing a transfer that may still succeed
         let would_spoil = self.vin_reader.is_some() || self.channels.values().any(Channel::is_sending);
         match oldest.expires {
             Some(expires) if !would_spoil => Some(stuck_at.min(expires.max(oldest.since + STALE_AFTER))),
@@ -80,7 +81,7 @@ impl CanChannels {
         }
     }
 
-    /// The adapter is set up anew, and forgets every frame; one that it had no room for is too old by now.
+    /// The adapter was set up again, and has discarded all frames. The frame that waited for it fails too.
     pub fn handle_reset(&mut self, now: Instant) {
         let next = self.next.take();
         self.outstanding.extend(next.map(|next| OutstandingFrame {
@@ -91,10 +92,10 @@ impl CanChannels {
         while !self.outstanding.is_empty() {
             self.handle_outcome(now, now, Some(SendFailure::NotAcknowledged));
         }
-        self.reset_kernels(now);
+        self.reset_kernel_channels(now);
     }
 
-    /// Forgets whose frames those are that the adapter still holds, and the one that it does not hold yet.
+    /// Removes the owner from the frames that the adapter holds, and discards the frame that waits for it.
     pub(super) fn disown(&mut self, owner: Owner) {
         self.next.take_if(|next| next.owner == owner);
         for outstanding in &mut self.outstanding {
@@ -104,11 +105,11 @@ impl CanChannels {
         }
     }
 
-    /// The bus is off: nothing that waits for it, or that the adapter holds, will be sent.
-    pub(super) fn throw_away_all(&mut self, now: Instant) {
+    /// The bus is off: all frames that wait for it or that the adapter holds fail.
+    pub(super) fn fail_all(&mut self, now: Instant) {
         let held = self.outstanding.drain(..).map(|outstanding| outstanding.owner);
         for owner in held.chain(self.next.take().map(|next| next.owner)) {
-            // what an ISO-TP channel has under way fails as a whole, below
+            // the PDU that an ISO-TP channel is sending fails as a whole, below
             if let Owner::Channel(number) = owner
                 && let Some(channel @ Channel::Raw(_)) = self.channels.get_mut(&number)
             {

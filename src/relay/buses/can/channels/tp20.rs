@@ -1,4 +1,4 @@
-//! The TP2.0 channels of a CAN bus: an ECU has one at a time, and each has an identifier of its own.
+//! The TP2.0 channels of a CAN bus. An ECU has at most one, and each has its own identifier.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -10,20 +10,20 @@ use crate::relay::channel::{Channel, OpenFailure, PduChannel, Tp20Transport};
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::request::Tp20ChannelConfig;
 
-/// Identifiers that ECUs can be asked to send with.
+/// The number of identifiers that can be assigned to ECUs.
 const MAX_CHANNELS: u8 = 16;
 
-/// Which ECU, and which of the identifiers.
+/// The address of an ECU, and the index of the identifier that it sends with.
 type Place = (LogicalAddress, u8);
 
-/// The TP2.0 channels that are open, or being opened, by number.
+/// The TP2.0 channels that are open or being opened, by number.
 #[derive(Debug, Default)]
 pub(super) struct Tp20Channels {
     places: BTreeMap<u16, Place>,
 }
 
 impl Tp20Channels {
-    /// A channel that begins to be set up.
+    /// Begins to set up a channel.
     pub(super) fn open(
         &mut self,
         bus_name: &str,
@@ -52,18 +52,18 @@ impl Tp20Channels {
         Ok(Channel::Pdu(Box::new(PduChannel::new(Box::new(transport), settings, now))))
     }
 
-    /// The ECUs that channels are open to.
+    /// The addresses of the ECUs with a channel.
     pub(super) fn addresses(&self) -> impl Iterator<Item = LogicalAddress> {
         self.places.values().map(|(address, _)| *address)
     }
 
-    /// The channel is closed; which ECU it was open to.
+    /// Removes a channel. Returns the address of its ECU.
     pub(super) fn close(&mut self, number: u16) -> Option<LogicalAddress> {
         self.places.remove(&number).map(|(address, _)| address)
     }
 }
 
-/// What to answer when the ECU has not opened the channel.
+/// The problem that the ECU did not open the channel.
 pub(super) fn not_opened(bus_name: &str, ecu: Option<LogicalAddress>, failure: OpenFailure) -> Problem {
     let ecu = ecu.map_or_else(|| "the ECU".to_owned(), |address| format!("ECU {address}"));
     let detail = format!("Bus {bus_name:?}, {ecu}: {}.", failure.text);

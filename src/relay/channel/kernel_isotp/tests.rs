@@ -1,4 +1,4 @@
-//! The kernel's ISO-TP as a transport, with a socket and a bus that the test plays.
+//! The kernel's ISO-TP as a transport. The test simulates the socket and the bus.
 
 use super::*;
 use connector_hal::can::CanId;
@@ -45,7 +45,7 @@ fn send(transport: &mut KernelIsotp, now: Instant) {
 }
 
 #[test]
-fn a_pdu_is_handed_out_once_and_its_end_is_told_with_the_time_it_took() {
+fn a_pdu_is_passed_to_the_socket_once_and_its_end_is_reported_with_its_duration() {
     let (mut transport, start) = transport();
     send(&mut transport, start);
     assert_eq!(transport.send(start, &[1]), Err(SendFailedDetail::QueueFull));
@@ -56,7 +56,7 @@ fn a_pdu_is_handed_out_once_and_its_end_is_told_with_the_time_it_took() {
 }
 
 #[test]
-fn what_the_kernel_does_not_take_is_refused() {
+fn a_pdu_that_the_kernel_cannot_take_is_refused() {
     let (mut transport, start) = transport();
     for pdu in [&[][..], &[0; 8201]] {
         assert_eq!(transport.send(start, pdu), Err(SendFailedDetail::RefusedByPolicy));
@@ -70,7 +70,7 @@ fn what_the_kernel_does_not_take_is_refused() {
 }
 
 #[test]
-fn a_reception_is_told_from_its_first_frame_on() {
+fn a_reception_is_reported_from_its_first_frame() {
     let (mut transport, start) = transport();
     assert!(transport.handle_frame(start, &ecu(&[0x10, 10, 1, 2, 3, 4, 5, 6])));
     assert_eq!(events(&mut transport), [TransportEvent::ReceptionStarted]);
@@ -83,7 +83,7 @@ fn a_reception_is_told_from_its_first_frame_on() {
 }
 
 #[test]
-fn a_pdu_ahead_of_its_frames_is_told_in_the_same_order_and_once() {
+fn a_pdu_that_arrives_before_its_frames_is_reported_in_order_and_once() {
     let (mut transport, start) = transport();
     transport.handle_socket(start, IsotpEvent::Received(vec![0x7E, 0]));
     assert_eq!(events(&mut transport), [TransportEvent::ReceptionStarted, received(&[0x7E, 0])]);
@@ -94,7 +94,7 @@ fn a_pdu_ahead_of_its_frames_is_told_in_the_same_order_and_once() {
 }
 
 #[test]
-fn receptions_that_fail_are_told_as_our_own_are() {
+fn failed_receptions_are_reported_as_by_the_agents_own_endpoint() {
     let (mut transport, start) = transport();
     let first = ecu(&[0x10, 10, 1, 2, 3, 4, 5, 6]);
     let failed = |failure| {
@@ -110,7 +110,7 @@ fn receptions_that_fail_are_told_as_our_own_are() {
     transport.handle_socket(start, IsotpEvent::ReceiveFailed(error));
     assert_eq!(events(&mut transport), [failed(ReceiveFailure::WrongSequenceNumber)]);
     assert!(!transport.is_receiving());
-    // the kernel tells nothing
+    // the kernel reports nothing
     transport.handle_frame(start, &first);
     transport.handle_timeout(start + ms(1500));
     assert_eq!(events(&mut transport), [started.clone(), failed(ReceiveFailure::ConsecutiveFrameTimeout)]);
@@ -137,7 +137,7 @@ fn a_timeout_is_the_ecus_or_the_buss_by_when_our_last_frame_was_on_it() {
 }
 
 #[test]
-fn a_frame_that_nobody_acknowledges_fails_after_n_as_and_the_kernels_word_comes_too_late() {
+fn a_frame_that_no_node_acknowledges_fails_after_n_as_and_a_late_report_of_the_kernel_is_ignored() {
     let (mut transport, start) = transport();
     send(&mut transport, start);
     assert_eq!(transport.poll_timeout(), Some(start + ms(1000)));
@@ -153,7 +153,7 @@ fn a_frame_that_nobody_acknowledges_fails_after_n_as_and_the_kernels_word_comes_
 }
 
 #[test]
-fn bus_off_and_a_new_socket_end_what_is_being_sent() {
+fn bus_off_and_a_new_socket_end_the_pdu_that_is_being_sent() {
     let (mut transport, start) = transport();
     send(&mut transport, start);
     transport.handle_bus_off(start);
@@ -163,7 +163,7 @@ fn bus_off_and_a_new_socket_end_what_is_being_sent() {
     send(&mut transport, start);
     transport.handle_reset();
     assert_eq!(events(&mut transport), failed(SendFailedDetail::NotAcknowledged));
-    // one that the socket had not taken goes by the next
+    // a PDU that the socket had not taken is sent by the next socket
     transport.send(start, &[1]).unwrap();
     transport.handle_reset();
     assert_eq!(transport.pdu(), Some(&[1][..]));
@@ -172,7 +172,7 @@ fn bus_off_and_a_new_socket_end_what_is_being_sent() {
 }
 
 #[test]
-fn only_what_the_kernel_may_be_sending_is_taken_for_our_own() {
+fn only_frames_that_the_kernel_may_be_sending_count_as_own() {
     let (mut transport, start) = transport();
     let frame = own(&[3, 0x22, 0xF1, 0x90]);
     assert!(!transport.is_own_frame(start, &frame));

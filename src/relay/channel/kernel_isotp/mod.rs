@@ -1,7 +1,8 @@
-//! ISO-TP that the kernel speaks, as a transport of PDUs: a socket carries them, and the frames are only looked at.
+//! The kernel's ISO-TP as a transport of PDUs.
 //!
-//! The socket tells less than our own endpoint: not that a PDU begins to come in, nor which of two deadlines has passed.
-//! The bus's frames, which are heard in any case, tell the rest.
+//! A socket carries the PDUs. It reports less than the agent's own endpoint: neither the start of a reception
+//! nor which of two deadlines has passed. This transport derives both from the frames on the bus, which the
+//! agent receives anyway.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -15,24 +16,26 @@ use crate::protocol::isotp::{
 };
 use crate::relay::wire::codec::SendFailedDetail;
 
-/// The kernel waits 1 s for a consecutive frame and tells if none comes; this is for when its word is lost.
+/// The kernel waits 1 s for a consecutive frame, then reports an error. This longer deadline applies if the
+/// report is lost.
 const N_CR: Duration = Duration::from_millis(1500);
-/// The kernel waits 1 s for a flow control, which is since the last frame of ours, and 2 s for a frame to be on the bus.
+/// The kernel waits 1 s for flow control after its last frame, and 2 s for a frame to be sent on the bus. A
+/// timeout within this time after the last frame is therefore one of flow control.
 const FLOW_CONTROL_WAIT: Duration = Duration::from_millis(1500);
-/// How late the frames of a PDU that is done may be heard.
+/// The time within which frames of a finished PDU may still be received.
 const STRAGGLERS: Duration = Duration::from_millis(100);
 
 /// A PDU that is being sent.
 #[derive(Debug, Clone, Copy)]
 struct Sending {
     started: Instant,
-    /// When the kernel took it.
-    given: Option<Instant>,
-    /// When a frame of it was last on the bus.
+    /// When the kernel took the PDU.
+    taken: Option<Instant>,
+    /// When a frame of the PDU was last on the bus.
     seen: Option<Instant>,
 }
 
-/// A PDU that is coming in.
+/// A PDU that is being received.
 #[derive(Debug, Clone, Copy)]
 struct Reception {
     deadline: Instant,
@@ -46,24 +49,25 @@ pub struct KernelIsotp {
     addressing: Addressing,
     options: IsotpOptions,
     max_pdu: usize,
-    /// The longest that the kernel takes, whatever we allow.
+    /// The longest PDU that the kernel takes, in bytes.
     kernel_max_pdu: usize,
     n_as: Duration,
     outgoing: Option<Vec<u8>>,
     sending: Option<Sending>,
-    /// The kernel is still at a PDU that was given up here; what becomes of it is nobody's.
+    /// The kernel is still sending a PDU that was aborted here; its outcome is ignored.
     abandoned: bool,
-    /// A frame may be left in the adapter that nobody acknowledges.
+    /// A frame may be left in the adapter that no node acknowledges.
     is_stuck: bool,
     reception: Option<Reception>,
-    /// PDUs that came ahead of the frames that they are made of.
+    /// The number of PDUs that the socket delivered before their frames were received.
     early: u32,
     stragglers_until: Option<Instant>,
     events: VecDeque<TransportEvent>,
 }
 
 impl KernelIsotp {
-    /// The kernel's endpoint in place of one of ours; `None` where it cannot do the same: follow the peer's padding.
+    /// The kernel's endpoint with this configuration; `None` if it has padding detection, which the kernel
+    /// does not support.
     pub fn new(config: &Config, kernel_max_pdu: usize) -> Option<Self> {
         let addressing = config.addressing;
         let padding = match config.padding {
@@ -103,35 +107,35 @@ impl KernelIsotp {
         })
     }
 
-    /// How its socket is set up, and the longest PDU that it takes, in bytes.
+    /// The options of the socket, and the longest PDU that it takes, in bytes.
     pub fn socket(&self) -> (IsotpOptions, usize) {
         (self.options, self.max_pdu)
     }
 
-    /// An endpoint of the agent's own in place of the kernel's.
+    /// The agent's own endpoint with the same configuration.
     pub(super) fn own_endpoint(&self) -> Endpoint {
         Endpoint::new(self.config.clone())
     }
 
-    /// The PDU that the socket should take; the same until [`KernelIsotp::handle_taken`].
+    /// The PDU that the socket should take; unchanged until [`KernelIsotp::handle_taken`].
     pub fn pdu(&self) -> Option<&[u8]> {
         self.outgoing.as_deref()
     }
 
-    /// The socket took the PDU, or will not take it at all.
+    /// The socket took the PDU, or refused it.
     pub fn handle_taken(&mut self, now: Instant, taken: Result<(), IsotpSendError>) {
         self.outgoing = None;
         match taken {
             Ok(()) => {
                 if let Some(sending) = &mut self.sending {
-                    sending.given = Some(now);
+                    sending.taken = Some(now);
                 }
             }
             Err(error) => self.fail(now, error),
         }
     }
 
-    /// What the socket reports.
+    /// Handles an event of the socket.
     pub fn handle_socket(&mut self, now: Instant, event: IsotpEvent) {
         self.stragglers_until = Some(now + STRAGGLERS);
         match event {
@@ -162,35 +166,35 @@ impl KernelIsotp {
         }
     }
 
-    /// The socket is another one, and the adapter has forgotten every frame.
+    /// The socket was replaced, and the adapter has discarded all frames.
     pub fn handle_reset(&mut self) {
         self.abandoned = false;
         self.is_stuck = false;
         self.early = 0;
-        if self.sending.is_some_and(|sending| sending.given.is_some()) {
-            self.give_up(SendFailedDetail::NotAcknowledged);
+        if self.sending.is_some_and(|sending| sending.taken.is_some()) {
+            self.abort(SendFailedDetail::NotAcknowledged);
             self.abandoned = false;
         }
     }
 
-    /// Received frames were lost: some that were still to come never will.
+    /// The adapter lost received frames, perhaps those of PDUs that the socket has delivered already.
     pub fn handle_lost(&mut self) {
         self.early = 0;
     }
 
-    /// Whether a frame on the bus is one that the kernel sends for this transport.
+    /// Whether the kernel sent this frame for this transport.
     pub fn is_own_frame(&self, now: Instant, frame: &CanFrame) -> bool {
-        let is_busy = self.abandoned || self.reception.is_some() || self.is_given();
+        let is_busy = self.abandoned || self.reception.is_some() || self.is_taken();
         self.is_from_us(frame) && (is_busy || self.stragglers_until.is_some_and(|until| now <= until))
     }
 
-    /// Whether a frame is left in the adapter that nobody acknowledges.
+    /// Whether a frame is left in the adapter that no node acknowledges.
     pub fn is_stuck(&self) -> bool {
         self.is_stuck
     }
 
-    fn is_given(&self) -> bool {
-        self.sending.is_some_and(|sending| sending.given.is_some())
+    fn is_taken(&self) -> bool {
+        self.sending.is_some_and(|sending| sending.taken.is_some())
     }
 
     fn is_from_us(&self, frame: &CanFrame) -> bool {
@@ -219,8 +223,8 @@ impl KernelIsotp {
         self.events.push_back(TransportEvent::SendFailed { detail });
     }
 
-    /// Gives the PDU up, which the kernel cannot be told.
-    fn give_up(&mut self, detail: SendFailedDetail) {
+    /// Aborts the PDU. The kernel cannot be notified, and may still send it.
+    fn abort(&mut self, detail: SendFailedDetail) {
         if self.sending.is_some() {
             self.abort_send();
             self.events.push_back(TransportEvent::SendFailed { detail });
@@ -244,10 +248,10 @@ impl KernelIsotp {
         self.events.push_back(TransportEvent::ReceptionStarted);
     }
 
-    /// When a PDU that the kernel took should have shown itself on the bus.
+    /// When a frame of the PDU that the kernel took must have been on the bus.
     fn acknowledgement_deadline(&self) -> Option<Instant> {
         let sending = self.sending.filter(|sending| sending.seen.is_none())?;
-        Some(sending.given? + self.n_as)
+        Some(sending.taken? + self.n_as)
     }
 }
 
@@ -260,13 +264,13 @@ impl PduTransport for KernelIsotp {
             return Err(SendFailedDetail::RefusedByPolicy);
         }
         self.outgoing = Some(pdu.to_vec());
-        self.sending = Some(Sending { started: now, given: None, seen: None });
+        self.sending = Some(Sending { started: now, taken: None, seen: None });
         Ok(())
     }
 
     fn abort_send(&mut self) {
         self.outgoing = None;
-        self.abandoned |= self.is_given();
+        self.abandoned |= self.is_taken();
         self.sending = None;
     }
 
@@ -281,7 +285,7 @@ impl PduTransport for KernelIsotp {
             self.report(ReceiveFailure::ConsecutiveFrameTimeout);
         }
         if self.acknowledgement_deadline().is_some_and(|at| at <= now) {
-            self.give_up(SendFailedDetail::NotAcknowledged);
+            self.abort(SendFailedDetail::NotAcknowledged);
             self.is_stuck = true;
         }
     }
@@ -292,7 +296,7 @@ impl PduTransport for KernelIsotp {
     }
 
     fn handle_bus_off(&mut self, _now: Instant) {
-        self.give_up(SendFailedDetail::BusOff);
+        self.abort(SendFailedDetail::BusOff);
     }
 
     fn is_receiving(&self) -> bool {
@@ -303,7 +307,7 @@ impl PduTransport for KernelIsotp {
 impl FrameTransport for KernelIsotp {
     fn handle_frame(&mut self, now: Instant, frame: &CanFrame) -> bool {
         if self.is_from_us(frame) {
-            if let Some(sending) = self.sending.as_mut().filter(|sending| sending.given.is_some()) {
+            if let Some(sending) = self.sending.as_mut().filter(|sending| sending.taken.is_some()) {
                 sending.seen = Some(now);
             }
             return false;
@@ -316,7 +320,7 @@ impl FrameTransport for KernelIsotp {
             Ok(NPdu::FirstFrame { length, .. }) => {
                 self.begin_reception(now, true);
                 if usize::try_from(length).is_ok_and(|length| length > self.kernel_max_pdu) {
-                    // answered with overflow, of which the socket tells nothing
+                    // the kernel answers with overflow, which the socket does not report
                     self.reception = None;
                     self.report(ReceiveFailure::TooLong);
                 }
@@ -345,5 +349,4 @@ impl FrameTransport for KernelIsotp {
 }
 
 #[cfg(test)]
-#[path = "kernel_isotp_tests.rs"]
 mod tests;

@@ -1,0 +1,43 @@
+//! The work of a connection that is not finished yet, and its open channels.
+
+use std::time::{Duration, Instant};
+
+use crate::relay::wire::request::OpenChannel;
+use crate::vehicle::vin;
+
+/// A request that is not answered yet.
+pub(super) struct PendingReply {
+    /// The `request_id` to echo, if the request has one.
+    pub(super) request_id: Option<String>,
+}
+
+/// A channel that is open or being opened.
+pub(super) struct OpenedChannel {
+    /// The index of its bus.
+    pub(super) bus: usize,
+    /// The greatest age of a record that may still be sent to the vehicle.
+    pub(super) max_age: Duration,
+    /// The request that opened the channel. If the operator repeats it, the reply is repeated too.
+    pub(super) request: OpenChannel,
+    /// The reply to `openChannel` that is due when the vehicle has answered.
+    pub(super) opening: Option<PendingReply>,
+}
+
+/// A reading of the VIN beside the channels.
+pub(super) struct BusesVinReading {
+    pub(super) since: Instant,
+    pub(super) budget: Duration,
+    /// The number of buses that read the VIN.
+    pub(super) buses: usize,
+    /// The candidates of each bus that has finished.
+    pub(super) finished: Vec<Vec<vin::Candidate>>,
+}
+
+/// A scan of a bus that is running.
+pub(super) struct RunningScan {
+    /// The index of the bus.
+    pub(super) bus: usize,
+    pub(super) bus_name: String,
+    /// The requests that the result answers.
+    pub(super) requests: Vec<PendingReply>,
+}
