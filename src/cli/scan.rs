@@ -25,25 +25,26 @@ const STOPPED_STATUS: u8 = 5;
 
 /// Looks for the ECUs on a CAN bus or behind a DoIP gateway, and prints them.
 ///
-/// On CAN, the scan sends one TesterPresent to each identifier that may be an ECU's, and a second one to each ECU that
-/// answered: 11-bit 0x600 to 0x7FF and 0x241 to 0x25F, 29-bit 0x18DAxxF1, extended addresses at 0x6F1 and 0x750. Then the
-/// scan asks for a TP2.0 channel at every logical address, and closes the channel immediately. A vehicle that moves is not
-/// scanned. By DoIP, the scan sends one TesterPresent to addresses near the gateway's, to 0x1000 to 0x1FFF and to 0x0001
-/// to 0x0DFF, for up to 10 s.
+/// On CAN, the scan sends one TesterPresent to each identifier that may be an ECU's, and a second one to each
+/// ECU that answered: 11-bit 0x600 to 0x7FF and 0x241 to 0x25F, 29-bit 0x18DAxxF1, extended addresses at
+/// 0x6F1 and 0x750. Then the scan asks for a TP2.0 channel at every logical address, and closes the channel
+/// immediately. A vehicle that moves is not scanned. By DoIP, the scan sends one TesterPresent to addresses
+/// near the gateway's, to 0x1000 to 0x1FFF and to 0x0001 to 0x0DFF, for up to 10 s.
 ///
-/// Exit status: 0 ECUs were found; 4 no ECU answered, no other node is on the bus, or there is no gateway; 5 the vehicle
-/// moves, or the ignition was switched off; 1 an adapter failed or could not be opened; 2 the command line is wrong.
+/// Exit status: 0 ECUs were found; 4 no ECU answered, no other node is on the bus, or there is no gateway; 5
+/// the vehicle moves, or the ignition was switched off; 1 an adapter failed or could not be opened; 2 the
+/// command line is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub(super) struct ScanArgs {
-    /// A bus to scan: can0, slcan:/dev/ttyACM0, doip:eth0, doip:192.168.7.2 for one gateway, or the name of a configured
-    /// bus; may be given several times [default: all configured buses]
+    /// A bus to scan: can0, slcan:/dev/ttyACM0, doip:eth0, doip:192.168.7.2 for one gateway, or the name of a
+    /// configured bus; may be given several times [default: all configured buses]
     #[arg(long, value_name = "BUS")]
     bus: Vec<String>,
     /// Print one JSON object for each bus: bus_name, bit_rate, outcome, elapsed_ms, and ecus as in ecusFound
     #[arg(long)]
     json: bool,
-    /// A bit rate to try, in bit/s, the likeliest first; may be given several times [default: the configured bit rates,
-    /// or 500000, 250000]
+    /// A bit rate to try, in bit/s, the likeliest first; may be given several times [default: the configured
+    /// bit rates, or 500000, 250000]
     #[arg(long, value_name = "BIT/S", value_parser = clap::value_parser!(u32).range(5_000..=1_000_000))]
     bit_rate: Vec<u32>,
 }
@@ -123,8 +124,8 @@ fn failed(name: &str) -> String {
     format!("cannot scan {name}")
 }
 
-/// Scans the buses one after the other, and prints the ECUs. The progress bar goes to standard error, if that is a
-/// terminal.
+/// Scans the buses one after the other, and prints the ECUs. The progress bar goes to standard error, if that
+/// is a terminal.
 ///
 /// # Errors
 ///

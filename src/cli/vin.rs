@@ -24,12 +24,12 @@ const NO_VIN_STATUS: u8 = 3;
 
 /// Reads the VIN once, and prints it.
 ///
-/// Exit status: 0 the VIN was read; 3 no VIN could be read; 1 an adapter failed or could not be opened; 2 the command line
-/// is wrong.
+/// Exit status: 0 the VIN was read; 3 no VIN could be read; 1 an adapter failed or could not be opened; 2 the
+/// command line is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub(super) struct VinArgs {
-    /// A bus to read from, instead of the configured buses: can0, slcan:/dev/ttyACM0, kline:/dev/ttyUSB0, doip:eth0, or
-    /// doip:192.168.7.2 to ask one gateway; may be given several times
+    /// A bus to read from, instead of the configured buses: can0, slcan:/dev/ttyACM0, kline:/dev/ttyUSB0,
+    /// doip:eth0, or doip:192.168.7.2 to ask one gateway; may be given several times
     #[arg(long, value_name = "DEVICE")]
     bus: Vec<String>,
     /// Print one JSON object: vin_number, source, address, elapsed_ms, and conflict if ECUs disagree
@@ -41,8 +41,8 @@ pub(super) struct VinArgs {
     /// The longest time to read on a K-line, if CAN and DoIP give no VIN, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 12_000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     kline_budget_ms: u64,
-    /// A bit rate to try, in bit/s, the likeliest first; may be given several times [default: 500000, 250000; on K-lines
-    /// 10400, 9600, 15625]
+    /// A bit rate to try, in bit/s, the likeliest first; may be given several times [default: 500000, 250000;
+    /// on K-lines 10400, 9600, 15625]
     #[arg(long, value_name = "BIT/S", value_parser = clap::value_parser!(u32).range(5_000..=1_000_000))]
     bit_rate: Vec<u32>,
 }

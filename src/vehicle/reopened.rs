@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use connector_hal::future::BoxFuture;
 
-/// The pause before a lost device is opened again. An adapter that is plugged in again is ready within a second.
+/// The pause before a lost device is opened again. An adapter that is plugged in again is ready within a
+/// second.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A device of type `D` that is opened in the background, and opened again after a pause when it was lost. By default, the
-/// pause is one second.
+/// A device of type `D` that is opened in the background, and opened again after a pause when it was lost. By
+/// default, the pause is one second.
 ///
-/// [`Reopened::poll`] opens the device, [`Reopened::lose`] closes it. The owner decides what counts as a loss.
+/// [`Reopened::poll`] opens the device, [`Reopened::lose`] closes it. The owner decides what counts as a
+/// loss.
 pub struct Reopened<D, E> {
     progress: OpeningProgress<D, E>,
     pause: Duration,
@@ -42,7 +44,7 @@ impl<D, E> Reopened<D, E> {
         Self { progress: OpeningProgress::Open(device), pause: RETRY_AFTER }
     }
 
-    /// The same device with another pause before each new attempt.
+    /// Changes the pause before each new attempt.
     #[must_use]
     pub fn with_pause(self, pause: Duration) -> Self {
         Self { pause, ..self }
@@ -50,8 +52,8 @@ impl<D, E> Reopened<D, E> {
 
     /// Opens the device; ready each time an attempt succeeds or fails.
     ///
-    /// `open` begins a new attempt when the pause after a loss is over. Pending while the device is open; while it is
-    /// lost, call again at [`Reopened::retry_at`].
+    /// `open` begins a new attempt when the pause after a loss is over. Pending while the device is open;
+    /// while it is lost, call again at [`Reopened::retry_at`].
     ///
     /// # Errors
     ///

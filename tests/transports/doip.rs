@@ -123,7 +123,7 @@ async fn why_a_gateway_tells_no_vin_is_told() {
         (|config| config.entity.activation.answer = Answer::Never, "has not answered the routing activation"),
         (
             |config| config.entity.activation.answer = Answer::Always(0x11.into()),
-            "nobody confirmed the routing activation in the vehicle",
+            "the routing activation was not confirmed in the vehicle",
         ),
         (|config| config.entity.diagnostic_nack = Some(0x06.into()), "target unreachable (0x06)"),
         (
@@ -131,7 +131,7 @@ async fn why_a_gateway_tells_no_vin_is_told() {
                 config.entity.activation.answer = Answer::Always(0x11.into());
                 config.entity.timeouts.initial_inactivity = Duration::from_millis(200);
             },
-            "nobody confirmed the routing activation in the vehicle: the gateway closed the connection",
+            "the routing activation was not confirmed in the vehicle: the gateway closed the connection",
         ),
         (
             |config| {
@@ -514,7 +514,7 @@ async fn a_flood_before_activation_does_not_keep_it_from_ending() {
     let first = poll_fn(|cx| client.poll(cx, network.as_ref())).await;
     assert!(matches!(first, ClientEvent::ConfirmationRequired), "{first:?}");
     let error = outcome(network.as_ref(), &mut client).await.unwrap_err();
-    assert!(error.to_string().contains("nobody confirmed"), "{error}");
+    assert!(error.to_string().contains("was not confirmed"), "{error}");
 }
 
 fn recording() -> DoipRecording {

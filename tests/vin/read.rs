@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::ecu::{Ecu, KWP, OBD, OTHER_VIN, UDS, VIN, attach, positive};
 use connector_agent::config::VinSettings;
 use connector_agent::vehicle::bit_rate::GiveUp;
-use connector_agent::vehicle::vin::{BusEnd, VinReading, VinSource, read};
+use connector_agent::vehicle::vin::{BusEnd, ParallelReading, VinSource, read};
 use connector_hal::bus::BusStatus;
 use connector_hal::can::slcan::{Slcan, SlcanAdapter};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
@@ -31,16 +31,16 @@ async fn read_all(
     buses: &[&VirtualBus],
     capabilities: CanCapabilities,
     settings: &VinSettings,
-) -> VinReading {
+) -> ParallelReading {
     let adapters = buses.iter().map(|bus| bus.attach_adapter(ADAPTER, capabilities));
     read(adapters.map(|adapter| Box::new(adapter) as Box<dyn CanBus>).collect(), settings).await
 }
 
-async fn read_one(bus: &VirtualBus) -> VinReading {
+async fn read_one(bus: &VirtualBus) -> ParallelReading {
     read_all(&[bus], VirtualBus::full_capabilities(), &VinSettings::default()).await
 }
 
-fn vin(reading: &VinReading) -> Option<&str> {
+fn vin(reading: &ParallelReading) -> Option<&str> {
     reading.report.vin.as_ref().map(|vin| vin.as_str())
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use connector_agent::config::VinSettings;
-use connector_agent::vehicle::vin::{Service, VinReading, read};
+use connector_agent::vehicle::vin::{ParallelReading, Service, read};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{CanBus, CanCapabilities};
 use connector_sim::vehicle::catalogue::VehicleRecord;
@@ -35,7 +35,7 @@ fn bit_rates(bit_rate: u32, capabilities: CanCapabilities) -> Vec<u32> {
     if capabilities.listen_only { VinSettings::default().bit_rates } else { vec![bit_rate] }
 }
 
-fn check(record: &VehicleRecord, reading: &VinReading) {
+fn check(record: &VehicleRecord, reading: &ParallelReading) {
     let platform = &record.platform;
     let report = &reading.report;
     assert_eq!(report.vin, record.vin, "{platform}");

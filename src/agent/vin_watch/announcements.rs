@@ -1,4 +1,5 @@
-//! Listens to the announcements of DoIP gateways while nothing is asked: another VIN is a reason to read the VIN.
+//! Listens to the announcements of DoIP gateways while nothing is asked: another VIN is a reason to read the
+//! VIN.
 
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};

@@ -18,7 +18,8 @@ use crate::vehicle::wake_watch::WakeReason;
 pub(super) struct Listening {
     ports: Vec<WatchedPort>,
     announcements: Announcements,
-    /// Networks that became ready. They stay open until the next reading opens its own, so that gateways stay awake.
+    /// Networks that became ready. They stay open until the next reading opens its own, so that gateways stay
+    /// awake.
     ready: Vec<Box<dyn Network>>,
     /// The reason to read the VIN again.
     pub(super) wanted: Option<WakeReason>,

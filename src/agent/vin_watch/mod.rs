@@ -1,6 +1,8 @@
-//! Which vehicle this is: reads the VIN at start and whenever the vehicle may have changed, and otherwise only listens.
+//! Which vehicle this is: reads the VIN at start and whenever the vehicle may have changed, and otherwise
+//! only listens.
 //!
-//! The watch is a separate task, because adapters may take their time. It closes the devices while a session uses them.
+//! The watch is a separate task, because adapters may take their time. It closes the devices while a session
+//! uses them.
 
 mod announcements;
 mod listening;
@@ -281,7 +283,8 @@ impl VinWatchTask {
     }
 }
 
-/// Reads the VIN on all ports that can be opened. Returns the reading, and the index of the port of each of its CAN buses.
+/// Reads the VIN on all ports that can be opened. Returns the reading, and the index of the port of each of
+/// its CAN buses.
 async fn read_ports(hardware: Hardware, settings: VinSettings) -> (Vec<usize>, VehicleReading) {
     let mut indices = Vec::new();
     let mut buses: Vec<Box<dyn CanBus>> = Vec::new();
@@ -297,7 +300,8 @@ async fn read_ports(hardware: Hardware, settings: VinSettings) -> (Vec<usize>, V
     (indices, read_vehicle(&hardware, buses, open_lines(&hardware), &settings).await)
 }
 
-/// Opens the K-lines that can be opened. They are closed again after reading, since the agent does not listen on them.
+/// Opens the K-lines that can be opened. They are closed again after reading, since the agent does not listen
+/// on them.
 async fn open_lines(hardware: &Hardware) -> Vec<LineToAsk> {
     let mut lines = Vec::new();
     for port in hardware.kline_ports.iter() {

@@ -34,7 +34,8 @@ impl WatchRig {
         Self { bus, watch, start: now(), _acknowledges: acknowledges }
     }
 
-    /// The next reading's VIN and when it was over, in whole seconds; `None` if there is none within this time.
+    /// The next reading's VIN and when it was over, in whole seconds; `None` if there is none within this
+    /// time.
     async fn reading_within(&mut self, time: Duration) -> Option<(Option<Vin>, u64)> {
         let found = std::future::poll_fn(|cx| self.watch.poll_found(cx));
         match tokio::time::timeout(time, found).await.ok()?? {

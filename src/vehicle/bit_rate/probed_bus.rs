@@ -24,13 +24,14 @@ pub struct ProbeSettings {
     pub listen_time: Duration,
     /// How long to listen in total.
     pub listen_budget: Duration,
-    /// The data bit rate to set where the adapter supports CAN FD, so that FD frames of others are not errors.
+    /// The data bit rate to set where the adapter supports CAN FD, so that FD frames of others are not
+    /// errors.
     pub data_bit_rate: Option<u32>,
     /// The time from the first set-up of the adapter to the last; `None` for no limit.
     pub budget: Option<Duration>,
 }
 
-/// A CAN bus that is asked only at a bit rate at which asking disturbs nobody.
+/// A CAN bus that is asked only at its own bit rate, so that asking does not disturb the other nodes.
 pub struct ProbedBus<'a> {
     bus: &'a mut dyn CanBus,
     settings: ProbeSettings,
@@ -52,8 +53,8 @@ pub struct ProbedBus<'a> {
 /// The end of listening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listened {
-    /// The bus may be asked at this bit rate, in bit/s. Without `alive`, only one frame may be sent at first; if no node
-    /// acknowledges it, the caller calls [`ProbedBus::handle_unacknowledged`] and listens again.
+    /// The bus may be asked at this bit rate, in bit/s. Without `alive`, only one frame may be sent at first;
+    /// if no node acknowledges it, the caller calls [`ProbedBus::handle_unacknowledged`] and listens again.
     Ask {
         /// The bit rate, in bit/s.
         bit_rate: u32,

@@ -27,14 +27,16 @@ pub struct SearchSettings {
     pub listen_time: Duration,
     /// The total time to listen, from the first set-up of the adapter.
     pub listen_budget: Duration,
-    /// Whether the adapter can listen without acknowledging. If not, the first bit rate is used without a search.
+    /// Whether the adapter can listen without acknowledging. If not, the first bit rate is used without a
+    /// search.
     pub listen_only: bool,
 }
 
 /// The next step of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SearchStep {
-    /// Set the adapter up with these values, then call [`BitRateSearch::handle_configured`] or [`BitRateSearch::handle_refused`].
+    /// Set the adapter up with these values, then call [`BitRateSearch::handle_configured`] or
+    /// [`BitRateSearch::handle_refused`].
     Configure {
         /// The bit rate, in bit/s.
         bit_rate: u32,
@@ -45,8 +47,8 @@ pub enum SearchStep {
     Ask {
         /// The bit rate that is set, in bit/s.
         bit_rate: u32,
-        /// Whether frames were heard, so that the bit rate is right. If not, send only one frame at first. If no node
-        /// acknowledges that frame, call [`BitRateSearch::handle_unacknowledged`].
+        /// Whether frames were heard, so that the bit rate is right. If not, send only one frame at first. If
+        /// no node acknowledges that frame, call [`BitRateSearch::handle_unacknowledged`].
         alive: bool,
     },
     /// Nothing may be sent on this bus.
@@ -207,8 +209,9 @@ impl BitRateSearch {
         }
     }
 
-    /// Continues after listening. Errors at one bit rate show that the bus is in use at another one. Asking cannot find
-    /// that bit rate, so the search listens again to the silent bit rates while there is time, for a rare frame.
+    /// Continues after listening. Errors at one bit rate show that the bus is in use at another one. Asking
+    /// cannot find that bit rate, so the search listens again to the silent bit rates while there is time,
+    /// for a rare frame.
     fn listen_again_until(&mut self, now: Instant) {
         let latest = self.began.map(|began| began + self.settings.listen_budget);
         let may_wait = latest.is_some_and(|latest| now + self.settings.listen_time <= latest);
@@ -258,7 +261,8 @@ impl BitRateSearch {
         }
     }
 
-    /// Keeps the bit rate of the system: an adapter that acknowledges frames disturbs a bus at a wrong bit rate.
+    /// Keeps the bit rate of the system: an adapter that acknowledges frames disturbs a bus at a wrong bit
+    /// rate.
     fn rule_out_others(&mut self) {
         for (index, verdict) in self.verdicts.iter_mut().enumerate() {
             if index != self.index {

@@ -144,8 +144,8 @@ impl Client {
         self.gateway = gateway;
     }
 
-    /// While paused, the client reads nothing, so that TCP holds the gateway back. The client still sends, and sends alive
-    /// check responses more often than the gateway could ask (T_TCP_Alive_Check).
+    /// While paused, the client reads nothing, so that TCP holds the gateway back. The client still sends,
+    /// and sends alive check responses more often than the gateway could ask (T_TCP_Alive_Check).
     pub fn set_paused(&mut self, paused: bool) {
         if let ClientState::Up(up) = &mut self.state {
             up.set_paused(paused && self.is_active);
@@ -241,8 +241,8 @@ impl Up {
         }
     }
 
-    /// The time of the next [`Up::handle_timeout`]. While nothing is read, the deadlines of the connection do not count:
-    /// the message that they wait for may have come already.
+    /// The time of the next [`Up::handle_timeout`]. While nothing is read, the deadlines of the connection do
+    /// not count: the message that they wait for may have come already.
     fn poll_timeout(&self) -> Option<Instant> {
         match &self.paused {
             Some(pause) => Some(pause.alive_at),

@@ -56,7 +56,8 @@ pub trait Network: Send {
     /// The destinations of a question to all gateways.
     fn destinations(&self) -> Vec<Destination>;
 
-    /// The length and the sender of the next datagram. The part of a datagram that exceeds the buffer is lost.
+    /// The length and the sender of the next datagram. The part of a datagram that exceeds the buffer is
+    /// lost.
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,

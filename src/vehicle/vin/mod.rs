@@ -13,5 +13,5 @@ pub use can::{
 };
 pub use report::{Candidate, EcuAddress, VinReport, VinSource};
 pub use vehicle::{
-    NetworkToRead, VehicleReading, VinReading, networks_to_read, read, read_can_and_doip, read_vehicle,
+    NetworkToRead, ParallelReading, VehicleReading, networks_to_read, read, read_can_and_doip, read_vehicle,
 };

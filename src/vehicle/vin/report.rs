@@ -108,8 +108,8 @@ pub struct VinReport {
 impl VinReport {
     /// The report on the VINs of one bus, in the order in which they came.
     ///
-    /// If the VINs disagree, the report names the most frequent one, of equally frequent ones the first, and lists all of
-    /// them as conflict.
+    /// If the VINs disagree, the report names the most frequent one, of equally frequent ones the first, and
+    /// lists all of them as conflict.
     pub fn from_candidates(candidates: &[Candidate], elapsed: Duration) -> Self {
         let votes = |vin: Vin| candidates.iter().filter(|candidate| candidate.vin == vin).count();
         // `max_by_key` keeps the last of equals, so the first one must come last
@@ -125,8 +125,8 @@ impl VinReport {
         }
     }
 
-    /// The report on the VINs of several buses, the bus that answered first in front. The report names the first bus's VIN,
-    /// and lists disagreeing VINs as conflict.
+    /// The report on the VINs of several buses, the bus that answered first in front. The report names the
+    /// first bus's VIN, and lists disagreeing VINs as conflict.
     pub fn from_buses(buses: &[Vec<Candidate>], elapsed: Duration) -> Self {
         let first = buses.iter().find(|candidates| !candidates.is_empty());
         let mut report = Self::from_candidates(first.map_or(&[], Vec::as_slice), elapsed);

@@ -1,4 +1,5 @@
-//! The VIN of a vehicle: from all CAN buses and DoIP networks at the same time, and otherwise from the K-lines.
+//! The VIN of a vehicle: from all CAN buses and DoIP networks at the same time, and otherwise from the
+//! K-lines.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -32,12 +33,13 @@ pub struct VehicleReading {
 }
 
 /// The result of [`read`] and [`read_can_and_doip`].
-pub struct VinReading {
+pub struct ParallelReading {
     /// The VIN, or that there is none.
     pub report: VinReport,
     /// The CAN buses, in the order in which they were given.
     pub buses: Vec<BusReading>,
-    /// The DoIP networks, in the order in which they were given; without those that another VIN made superfluous.
+    /// The DoIP networks, in the order in which they were given; without those that another VIN made
+    /// superfluous.
     pub networks: Vec<DoipReading>,
 }
 
@@ -54,7 +56,7 @@ pub async fn read_vehicle(
     settings: &VinSettings,
 ) -> VehicleReading {
     let networks = networks_to_read(hardware, settings.budget);
-    let VinReading { mut report, buses, networks } = read_can_and_doip(buses, networks, settings).await;
+    let ParallelReading { mut report, buses, networks } = read_can_and_doip(buses, networks, settings).await;
     let mut line_readings = Vec::new();
     if report.vin.is_none()
         && let Some((read, readings)) =
@@ -67,9 +69,9 @@ pub async fn read_vehicle(
 
 /// Reads the VIN from the vehicle that these buses belong to, within [`VinSettings::budget`].
 ///
-/// The first bus that delivers a VIN decides; the others get one P2 to agree or disagree. Dropping the future ends the
-/// reading and closes the adapters.
-pub async fn read(buses: Vec<Box<dyn CanBus>>, settings: &VinSettings) -> VinReading {
+/// The first bus that delivers a VIN decides; the others get one P2 to agree or disagree. Dropping the future
+/// ends the reading and closes the adapters.
+pub async fn read(buses: Vec<Box<dyn CanBus>>, settings: &VinSettings) -> ParallelReading {
     read_can_and_doip(buses, Vec::new(), settings).await
 }
 
@@ -83,12 +85,13 @@ pub fn networks_to_read(hardware: &Hardware, budget: Duration) -> Vec<NetworkToR
     hardware.doip_ports.iter().map(reading).collect()
 }
 
-/// Reads the VIN from these CAN buses and DoIP networks at the same time, as [`read`] does from CAN buses alone.
+/// Reads the VIN from these CAN buses and DoIP networks at the same time, as [`read`] does from CAN buses
+/// alone.
 pub async fn read_can_and_doip(
     buses: Vec<Box<dyn CanBus>>,
     networks: Vec<NetworkToRead>,
     settings: &VinSettings,
-) -> VinReading {
+) -> ParallelReading {
     let since = now();
     let stop = CancellationToken::new();
     let tasks = buses.into_iter().enumerate().map(|(index, bus)| {
@@ -137,11 +140,11 @@ struct Results {
 }
 
 impl Results {
-    fn into_reading(mut self) -> VinReading {
+    fn into_reading(mut self) -> ParallelReading {
         let report = VinReport::from_buses(&self.candidates(), self.elapsed());
         self.buses.sort_by_key(|(index, _)| *index);
         self.networks.sort_by_key(|(_, index, _)| *index);
-        VinReading {
+        ParallelReading {
             report,
             buses: self.buses.into_iter().map(|(_, bus)| bus.reading).collect(),
             networks: self.networks.into_iter().map(|(.., network)| network).collect(),

@@ -155,7 +155,7 @@ async fn a_confirmation_in_the_vehicle_is_waited_for_but_not_for_ever() {
     let since = now();
     let reply = open(&mut rig, 1, channel(ENGINE)).await;
     assert_eq!(problem(&reply), (409, "gateway-refused".to_owned()));
-    assert!(reply.message["detail"].as_str().unwrap().contains("nobody confirmed"), "{reply:?}");
+    assert!(reply.message["detail"].as_str().unwrap().contains("was not confirmed"), "{reply:?}");
     assert!((30 * SECOND..31 * SECOND).contains(&(now() - since)));
 }
 

@@ -49,7 +49,7 @@ pub enum ConnectionError {
     #[error("the gateway refuses routing: {0}")]
     Denied(ActivationCode),
     /// The activation was not confirmed in the vehicle.
-    #[error("nobody confirmed the routing activation in the vehicle within {} s", .0.as_secs())]
+    #[error("the routing activation was not confirmed in the vehicle within {} s", .0.as_secs())]
     ConfirmationTimeout(Duration),
     /// The gateway activated another tester.
     #[error("the gateway answered the routing activation of {asked} with one for {answered}")]

@@ -50,7 +50,8 @@ impl Drop for AssignedAddress<'_> {
 }
 
 impl AddressClaims {
-    /// Begins to claim an address for the interface, unless a claim is under way. Claiming takes some seconds.
+    /// Begins to claim an address for the interface, unless a claim is under way. Claiming takes some
+    /// seconds.
     pub(super) fn claim(&self, interface: &Interface) -> io::Result<()> {
         let mut claims = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if claims.get(interface.name()).is_some_and(|claim| !claim.0.is_finished()) {

@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 pub(super) struct DhcpClients(Mutex<HashMap<String, Child>>);
 
 impl DhcpClients {
-    /// Starts the command for the interface, unless the command runs already. `{interface}` in the command stands for the
-    /// interface.
+    /// Starts the command for the interface, unless the command runs already. `{interface}` in the command
+    /// stands for the interface.
     pub(super) fn start(&self, interface: &Interface, command: &[String]) -> Result<(), String> {
         let Some((program, arguments)) = command.split_first() else { return Ok(()) };
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);

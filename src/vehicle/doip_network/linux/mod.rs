@@ -163,7 +163,8 @@ impl Sockets {
     }
 }
 
-/// A socket at this port, which other programs may use too. The socket is bound to the interface if the system permits it.
+/// A socket at this port, which other programs may use too. The socket is bound to the interface if the
+/// system permits it.
 fn bind(domain: Domain, port: u16, interface: Option<&Interface>) -> io::Result<UdpSocket> {
     let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     let any: SocketAddr = if domain == Domain::IPV4 {

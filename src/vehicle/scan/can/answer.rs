@@ -10,7 +10,8 @@ use crate::vehicle::scan::report::{EcuFound, ScanProtocol};
 /// The logical address of testers (SAE J2819).
 const TESTER: u8 = 0;
 
-/// Whether this is an ECU's answer to TesterPresent: the response, or any refusal, in a single frame (ISO 15765-2).
+/// Whether this is an ECU's answer to TesterPresent: the response, or any refusal, in a single frame (ISO
+/// 15765-2).
 pub(super) fn is_tester_present_answer(data: &[u8]) -> bool {
     match data {
         [1 | 2, service, ..] => *service == TESTER_PRESENT + POSITIVE_OFFSET,
@@ -39,7 +40,8 @@ pub(super) fn reports_movement(frame: &CanFrame, mut asked: impl Iterator<Item =
         && speed(frame.data()).is_some_and(|speed| speed > 0)
 }
 
-/// The ECU whose answer to TesterPresent has this 29-bit identifier, which names the ECU (normal fixed addressing).
+/// The ECU whose answer to TesterPresent has this 29-bit identifier, which names the ECU (normal fixed
+/// addressing).
 pub(super) fn fixed_addressing_answer(
     answer: CanId,
     mut asked: impl Iterator<Item = ScanProbe>,
@@ -60,7 +62,8 @@ pub(super) fn extended_address_answer(
         return None;
     }
     let response = frame.id();
-    // the answer begins with the ECU's address, or with the tester's, and then its identifier ends with the ECU's
+    // the answer begins with the ECU's address, or with the tester's, and then its identifier ends with the
+    // ECU's
     let fits = |address: u8| first == address || first == 0xF1 && response.raw() & 0xFF == u32::from(address);
     let (request, address) = asked.find_map(|probe| match probe {
         ScanProbe::TesterPresent { request, extended: Some(address) } if fits(address) => {

@@ -1,15 +1,17 @@
-//! Looking for ECUs on a CAN bus: one TesterPresent to each identifier that may be an ECU's, and a second one to be sure.
+//! Looking for ECUs on a CAN bus: one TesterPresent to each identifier that may be an ECU's, and a second one
+//! to be sure.
 //!
-//! [`Scanner`] is a pure state machine. [`scan`] is the shell around it for a bus that no session uses: it finds the bit
-//! rate, scans, and leaves the adapter quiet. In a session, the bus passes its frames to the scanner besides its channels.
+//! [`Scanner`] is a pure state machine. [`scan`] is the shell around it for a bus that no session uses: it
+//! finds the bit rate, scans, and leaves the adapter quiet. In a session, the bus passes its frames to the
+//! scanner besides its channels.
 //!
 //! The scanner asks in this order:
 //!
-//! 1. Nothing, for a moment: the scanner does not use identifiers of other nodes, and does not take their frames for
-//!    answers.
+//! 1. Nothing, for a moment: the scanner does not use identifiers of other nodes, and does not take their
+//!    frames for answers.
 //! 2. The vehicle's speed, by OBD: a vehicle that moves is not scanned.
-//! 3. `3E 00` to 0x600…0x7FF except 0x7DF, and to 0x241…0x25F, where General Motors has its ECUs. An ECU that answers is
-//!    asked again alone, because the answer's identifier may be any.
+//! 3. `3E 00` to 0x600…0x7FF except 0x7DF, and to 0x241…0x25F, where General Motors has its ECUs. An ECU that
+//!    answers is asked again alone, because the answer's identifier may be any.
 //! 4. `3E 00` to 0x18DAxxF1, where the answer names the ECU.
 //! 5. `3E 00` with every extended address to the two identifiers that are known for them, 0x6F1 and 0x750.
 //! 6. A TP2.0 channel to every logical address, closed immediately.
@@ -67,8 +69,8 @@ pub enum ScanError {
     GivenUp(GiveUp),
 }
 
-/// Scans a bus at one of these bit rates. The bit rate is found as for the VIN: by listening, then by one frame at the
-/// likeliest bit rate.
+/// Scans a bus at one of these bit rates. The bit rate is found as for the VIN: by listening, then by one
+/// frame at the likeliest bit rate.
 ///
 /// # Errors
 ///

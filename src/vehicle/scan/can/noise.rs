@@ -1,5 +1,5 @@
-//! What other nodes send before the first question: identifiers that the scan does not use, and frames that only look
-//! like answers.
+//! What other nodes send before the first question: identifiers that the scan does not use, and frames that
+//! only look like answers.
 
 use std::collections::BTreeSet;
 

@@ -11,8 +11,8 @@ const PADDING: u8 = 0xCC;
 const FUNCTIONAL_11: u32 = 0x7DF;
 /// The first identifier that TP2.0 channels are asked for.
 const TP20_RECEIVE: u32 = 0x300;
-/// The identifiers on which an extended address selects the ECU: BMW's, where the ECU answers with 0x600 plus its address,
-/// and Toyota's, where all ECUs answer with one identifier.
+/// The identifiers on which an extended address selects the ECU: BMW's, where the ECU answers with 0x600 plus
+/// its address, and Toyota's, where all ECUs answer with one identifier.
 const EXTENDED: [u32; 2] = [0x6F1, 0x750];
 /// The physical requests of GMLAN.
 const GMLAN: std::ops::RangeInclusive<u32> = 0x241..=0x25F;
@@ -102,7 +102,8 @@ pub(super) fn speed() -> impl Iterator<Item = ScanProbe> {
     ids.into_iter().map(|request| ScanProbe::Speed { request })
 }
 
-/// The 11-bit identifiers, in an order that seldom uses the identifier of an ECU's answer while that answer may come.
+/// The 11-bit identifiers, in an order that seldom uses the identifier of an ECU's answer while that answer
+/// may come.
 pub(super) fn standard() -> impl Iterator<Item = ScanProbe> {
     let upper = (0x600..=0x7FF).filter(|id| *id != FUNCTIONAL_11);
     let (first, second): (Vec<u32>, Vec<u32>) = upper.partition(|id| id & 8 == 0);

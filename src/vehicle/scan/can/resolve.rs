@@ -1,16 +1,17 @@
 //! Assigning answers to requests.
 //!
-//! A sweep sends many requests before the first answer can come, and the answer's identifier does not name the request:
-//! most ECUs answer 8 above their request, but not all. So every request shortly before an answer is a candidate. The
-//! likeliest candidate is asked again alone. If that is not answered, the others are halved until one is left, which is
-//! asked alone too. So an ECU counts as found only after it answered a request that was sent alone.
+//! A sweep sends many requests before the first answer can come, and the answer's identifier does not name
+//! the request: most ECUs answer 8 above their request, but not all. So every request shortly before an
+//! answer is a candidate. The likeliest candidate is asked again alone. If that is not answered, the others
+//! are halved until one is left, which is asked alone too. So an ECU counts as found only after it answered a
+//! request that was sent alone.
 
 use std::collections::BTreeMap;
 
 use connector_hal::can::CanId;
 
-/// The offsets from a request's identifier to the answer's, the likeliest first. Those of single makers come from known
-/// vehicles (Volkswagen, Nissan, General Motors, BMW's gateway, and a few more).
+/// The offsets from a request's identifier to the answer's, the likeliest first. Those of single makers come
+/// from known vehicles (Volkswagen, Nissan, General Motors, BMW's gateway, and a few more).
 const OFFSETS: [i32; 9] = [8, 0x6A, -0x280, 0x40, 0x400, 0x20, 0x10, 0x80, 3];
 
 /// The answers of a sweep, and the requests that they may belong to.
@@ -136,7 +137,8 @@ mod tests {
         CanId::standard_truncated(id)
     }
 
-    /// Plays a vehicle: which requests each answer belongs to. Gives what was resolved, and how many questions it took.
+    /// Plays a vehicle: which requests each answer belongs to. Gives what was resolved, and how many
+    /// questions it took.
     fn resolve(sweep: &[(u32, &[u32])], truth: &[(u32, u32)]) -> (Vec<(u32, u32)>, usize) {
         let mut resolver = Resolver::default();
         for (answer, candidates) in sweep {

@@ -49,8 +49,8 @@ enum ScanStage {
 
 /// A scan of one bus.
 ///
-/// After each `handle_*`, call [`Scanner::poll_transmit`] until it returns `None`, and read [`Scanner::outcome`] and
-/// [`Scanner::poll_timeout`] again.
+/// After each `handle_*`, call [`Scanner::poll_transmit`] until it returns `None`, and read
+/// [`Scanner::outcome`] and [`Scanner::poll_timeout`] again.
 #[derive(Debug)]
 pub struct Scanner {
     stage: ScanStage,
@@ -132,7 +132,8 @@ impl Scanner {
         }
     }
 
-    /// An operator has a TP2.0 channel to this ECU, which a set-up would end. The ECU counts as found, and is not asked.
+    /// An operator has a TP2.0 channel to this ECU, which a set-up would end. The ECU counts as found, and is
+    /// not asked.
     pub fn handle_tp20_open(&mut self, ecu: LogicalAddress) {
         if self.stage == ScanStage::Finished {
             return;
@@ -229,8 +230,8 @@ impl Scanner {
         }
     }
 
-    /// The next frame for the bus, unless `is_busy` returns true for its identifier because a channel uses it. Each frame
-    /// needs an outcome, in this order.
+    /// The next frame for the bus, unless `is_busy` returns true for its identifier because a channel uses
+    /// it. Each frame needs an outcome, in this order.
     pub fn poll_transmit(&mut self, now: Instant, is_busy: impl Fn(CanId) -> bool) -> Option<CanFrame> {
         if self.next_at.is_some_and(|at| now < at)
             || !self.sent.has_room()
@@ -264,7 +265,8 @@ impl Scanner {
         Some(frame)
     }
 
-    /// The time of the next [`Scanner::handle_timeout`], or at which [`Scanner::poll_transmit`] may return a frame.
+    /// The time of the next [`Scanner::handle_timeout`], or at which [`Scanner::poll_transmit`] may return a
+    /// frame.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.stage {
             ScanStage::Listening { until } => return Some(until),

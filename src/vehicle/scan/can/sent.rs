@@ -71,7 +71,8 @@ impl SentProbes {
         self.recent.clear();
     }
 
-    /// The questions that a frame may answer. An answer can come before the report that its question was sent.
+    /// The questions that a frame may answer. An answer can come before the report that its question was
+    /// sent.
     pub(super) fn answerable(&self) -> impl Iterator<Item = ScanProbe> {
         self.recent.iter().chain(&self.in_flight).map(|sent| sent.probe)
     }

@@ -13,7 +13,8 @@ fn id(id: u32) -> CanId {
     CanId::try_from(id).unwrap()
 }
 
-/// Scans a vehicle given as what it answers, after how long; gives how it ended, what was asked, and what was found.
+/// Scans a vehicle given as what it answers, after how long; gives how it ended, what was asked, and what was
+/// found.
 fn scan(
     mut answers: impl FnMut(Duration, &CanFrame) -> Vec<(Duration, CanFrame)>,
 ) -> (ScanOutcome, Vec<(Duration, CanFrame)>, Vec<EcuFound>) {

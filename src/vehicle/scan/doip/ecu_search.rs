@@ -1,8 +1,8 @@
 //! The search for ECUs behind gateways: one TesterPresent to each address that may be an ECU's.
 //!
-//! ISO 13400-2 allows manufacturers all of 0x0001…0x0DFF and 0x1000…0x7FFF, more addresses than can be asked in a few
-//! seconds. So the search begins with the addresses that share their high byte with the gateway. Then it asks
-//! 0x1000…0x1FFF and 0x0001…0x0DFF, where most vehicles have their ECUs, until the time is up.
+//! ISO 13400-2 allows manufacturers all of 0x0001…0x0DFF and 0x1000…0x7FFF, more addresses than can be asked
+//! in a few seconds. So the search begins with the addresses that share their high byte with the gateway.
+//! Then it asks 0x1000…0x1FFF and 0x0001…0x0DFF, where most vehicles have their ECUs, until the time is up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::{Context, Poll};
@@ -56,8 +56,8 @@ impl EcuSearch {
         Self { settings, tls, until: now + BUDGET, asked: BTreeMap::new(), found: BTreeSet::new() }
     }
 
-    /// The number of addresses that were asked, the number of all addresses behind the gateways known so far, and the
-    /// number of ECUs that were found.
+    /// The number of addresses that were asked, the number of all addresses behind the gateways known so far,
+    /// and the number of ECUs that were found.
     pub fn progress(&self) -> (u32, u32, usize) {
         let of =
             |count: fn(&ScannedGateway) -> u32| self.asked.values().map(count).fold(0, u32::saturating_add);
@@ -148,7 +148,8 @@ impl ScannedGateway {
         }
     }
 
-    /// Sends as many questions as the bounds allow. The gateway is done when no question and no answer is left.
+    /// Sends as many questions as the bounds allow. The gateway is done when no question and no answer is
+    /// left.
     fn ask_more(&mut self) {
         let now = now();
         self.unanswered.retain(|_, until| *until > now);

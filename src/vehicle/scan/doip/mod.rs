@@ -1,5 +1,5 @@
-//! Looking for ECUs behind the gateways of a DoIP network: the shell around an [`EcuSearch`], for a network that no session
-//! uses.
+//! Looking for ECUs behind the gateways of a DoIP network: the shell around an [`EcuSearch`], for a network
+//! that no session uses.
 
 mod ecu_search;
 

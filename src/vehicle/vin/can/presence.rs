@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::timing::LATENCY_ALLOWANCE;
 
-/// N_As of a tester that does not know yet whether another node is on the bus (ISO 15765-4), with the time that the
-/// adapter may add.
+/// N_As of a tester that does not know yet whether another node is on the bus (ISO 15765-4), with the time
+/// that the adapter may add.
 const FIRST_ACK_TIME: Duration = Duration::from_millis(25).saturating_add(LATENCY_ALLOWANCE);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -118,7 +118,8 @@ pub(super) struct HeardIds {
 }
 
 impl HeardIds {
-    /// Keeps the identifier of a frame that was heard, if it matters. `asked` is whether the frame can be an answer.
+    /// Keeps the identifier of a frame that was heard, if it matters. `asked` is whether the frame can be an
+    /// answer.
     pub(super) fn note(&mut self, id: CanId, asked: bool) {
         let is_request = STAGES.into_iter().flatten().any(|probe| probe.target.request() == id);
         if is_request && !self.requests.contains(&id) {
@@ -132,8 +133,8 @@ impl HeardIds {
         }
     }
 
-    /// Whether no other node uses the identifiers: two nodes sending with one identifier destroy each other's frames,
-    /// and a vehicle whose ordinary messages have an ECU's diagnostic identifier has no such ECU.
+    /// Whether no other node uses the identifiers: two nodes sending with one identifier destroy each other's
+    /// frames, and a vehicle whose ordinary messages have an ECU's diagnostic identifier has no such ECU.
     pub(super) fn allow(&self, target: Target) -> bool {
         let response_is_free = target.response().is_none_or(|response| !self.unasked.contains(&response));
         response_is_free && !self.requests.contains(&target.request())

@@ -31,13 +31,14 @@ enum ReaderPhase {
 
 /// Asks the ECUs of one bus for the VIN, stage by stage: a pure state machine.
 ///
-/// The adapter must be set to the right bit rate, or [`ReaderSettings::alive`] be false: then the reader sends one frame,
-/// and nothing more unless that frame is acknowledged. The reader sends only requests for the VIN and flow controls. It
-/// uses no identifier that another node uses, and asks no ECU twice for what that ECU answered.
+/// The adapter must be set to the right bit rate, or [`ReaderSettings::alive`] be false: then the reader
+/// sends one frame, and nothing more unless that frame is acknowledged. The reader sends only requests for
+/// the VIN and flow controls. It uses no identifier that another node uses, and asks no ECU twice for what
+/// that ECU answered.
 ///
-/// Before the first [`VinReader::poll_transmit`], the reader only listens. After that, and after every `handle_*`, call
-/// [`VinReader::poll_transmit`] until it returns `None`, then [`VinReader::poll_event`] until it returns `None`. Then read
-/// [`VinReader::poll_timeout`] again.
+/// Before the first [`VinReader::poll_transmit`], the reader only listens. After that, and after every
+/// `handle_*`, call [`VinReader::poll_transmit`] until it returns `None`, then [`VinReader::poll_event`]
+/// until it returns `None`. Then read [`VinReader::poll_timeout`] again.
 #[derive(Debug)]
 pub struct VinReader {
     settings: ReaderSettings,
@@ -72,8 +73,9 @@ impl VinReader {
         }
     }
 
-    /// Takes the bit rate as right although nothing was heard, because it is configured and cannot be checked. Where the
-    /// adapter cannot report whether the first frame was acknowledged, asking continues unless there are errors.
+    /// Takes the bit rate as right although nothing was heard, because it is configured and cannot be
+    /// checked. Where the adapter cannot report whether the first frame was acknowledged, asking continues
+    /// unless there are errors.
     pub fn trust_bit_rate(&mut self) {
         self.presence.trust();
     }
@@ -107,8 +109,8 @@ impl VinReader {
         }
     }
 
-    /// The oldest frame of [`VinReader::poll_transmit`] without outcome was acknowledged (or, by an adapter that does not
-    /// confirm, taken).
+    /// The oldest frame of [`VinReader::poll_transmit`] without outcome was acknowledged (or, by an adapter
+    /// that does not confirm, taken).
     pub fn handle_transmitted(&mut self, now: Instant) {
         let Some(peer) = self.in_flight.pop_front() else { return };
         self.presence.handle_transmitted(self.settings.confirms_transmission);
@@ -127,8 +129,8 @@ impl VinReader {
         self.advance(now);
     }
 
-    /// The adapter refused the newest frame of [`VinReader::poll_transmit`]: the frame was not sent. This says nothing about
-    /// the bus.
+    /// The adapter refused the newest frame of [`VinReader::poll_transmit`]: the frame was not sent. This
+    /// says nothing about the bus.
     pub fn handle_refused(&mut self, now: Instant) {
         let Some(index) = self.in_flight.pop_back() else { return };
         let Some(peer) = self.peers.get_mut(index) else { return };
@@ -228,7 +230,8 @@ impl VinReader {
                 return;
             }
             if self.questions.has_queued() {
-                // P2 of the first question passed in silence, and the adapter cannot report whether a node acknowledged
+                // P2 of the first question passed in silence, and the adapter cannot report whether a node
+                // acknowledged
                 if !self.presence.is_trusted() {
                     return self.finish(ReaderOutcome::NotAcknowledged);
                 }

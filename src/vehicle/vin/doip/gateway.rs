@@ -48,7 +48,7 @@ impl AskedGateway {
             None if self.question.was_busy() => "every answer to 22 F190 was busy (0x21)".to_owned(),
             None if self.question.is_asked() => "it has not answered 22 F190 in time".to_owned(),
             None if self.must_be_confirmed => {
-                "nobody confirmed the routing activation in the vehicle in time".to_owned()
+                "the routing activation was not confirmed in the vehicle in time".to_owned()
             }
             None if self.client.is_connected() => {
                 "it has not answered the routing activation in time".to_owned()
@@ -114,7 +114,7 @@ impl AskedGateway {
         let before = match () {
             () if !is_lost => "",
             () if self.question.is_asked() => "22 F190 was not answered: ",
-            () if self.must_be_confirmed => "nobody confirmed the routing activation in the vehicle: ",
+            () if self.must_be_confirmed => "the routing activation was not confirmed in the vehicle: ",
             () => "the routing activation was not answered: ",
         };
         self.last_error = Some(format!("{before}{error}"));

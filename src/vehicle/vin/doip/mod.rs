@@ -21,8 +21,8 @@ use crate::vehicle::doip_network::network::{Network, NetworkError};
 
 /// The longest message that is expected, in bytes.
 const MAX_ANSWER: usize = 4096;
-/// A configured host that has not identified itself after this long is connected anyway: A_DoIP_Announce_Wait allows an
-/// entity this time.
+/// A configured host that has not identified itself after this long is connected anyway: A_DoIP_Announce_Wait
+/// allows an entity this time.
 const IDENTIFICATION_TIME: Duration = Duration::from_millis(500);
 
 /// A network that is being opened.
@@ -100,8 +100,8 @@ pub async fn read(
     }
 }
 
-/// Advances discovery and search. Ready with `true` once the search is done, and with `false` when the search's deadline
-/// is no longer `until`.
+/// Advances discovery and search. Ready with `true` once the search is done, and with `false` when the
+/// search's deadline is no longer `until`.
 fn poll_step(
     cx: &mut Context<'_>,
     explorer: &mut Explorer,
@@ -113,8 +113,8 @@ fn poll_step(
     if is_done || search.poll_timeout() != until { Poll::Ready(Ok(is_done)) } else { Poll::Pending }
 }
 
-/// Receives and sends datagrams. While no gateway is known, the question to all gateways is repeated: a datagram may be
-/// lost, and a gateway or an address of the connector may come later.
+/// Receives and sends datagrams. While no gateway is known, the question to all gateways is repeated: a
+/// datagram may be lost, and a gateway or an address of the connector may come later.
 fn poll_explorer(
     cx: &mut Context<'_>,
     explorer: &mut Explorer,

@@ -10,7 +10,8 @@ const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A question to one gateway: a pure state machine.
 ///
-/// A busy gateway is asked again until the caller's budget ends: over Ethernet, the repetitions burden no vehicle bus.
+/// A busy gateway is asked again until the caller's budget ends: over Ethernet, the repetitions burden no
+/// vehicle bus.
 #[derive(Debug)]
 pub(super) struct GatewayQuestion {
     phase: QuestionPhase,

@@ -37,7 +37,8 @@ pub struct VinSearch {
 }
 
 impl VinSearch {
-    /// A search until this time. Gateways that announce no VIN are asked over connections with these settings.
+    /// A search until this time. Gateways that announce no VIN are asked over connections with these
+    /// settings.
     pub fn new(settings: ConnectionSettings, tls: bool, until: Instant) -> Self {
         Self {
             settings,
@@ -89,7 +90,8 @@ impl VinSearch {
         self.add_reason(format!("{from} refuses questions by UDP: {code}"));
     }
 
-    /// Reads the announcements that discovery knows, and asks gateways; ready when no further VIN can be expected.
+    /// Reads the announcements that discovery knows, and asks gateways; ready when no further VIN can be
+    /// expected.
     pub fn poll(&mut self, cx: &mut Context<'_>, network: &dyn Network, discovery: &Discovery) -> Poll<()> {
         for gateway in discovery.gateways() {
             self.consider(gateway);

@@ -31,8 +31,8 @@ pub struct LineReading {
     pub error: Option<KLineError>,
 }
 
-/// Reads the VIN on these lines one after the other, until one delivers it. The report's time includes `elapsed`.
-/// `None` without lines.
+/// Reads the VIN on these lines one after the other, until one delivers it. The report's time includes
+/// `elapsed`. `None` without lines.
 pub async fn read(
     lines: Vec<LineToAsk>,
     budget: Duration,

@@ -1,9 +1,10 @@
 //! Asking a K-line for the VIN: `1A 90` (ISO 14230-3) and mode 09 of OBD.
 //!
-//! An initialisation disturbs a line, so the reader tries the likeliest ways first: the emission-related ECUs together,
-//! then the engine by its usual addresses, each by a pulse; then all again by the 5-baud address of OBD. Then the reader
-//! sends the pulses once more at the other bit rates. The 5-baud address needs no repetition: ECUs detect it at any bit
-//! rate, and an ECU with another bit rate shows that by its synchronisation byte. Only then is the address sent again.
+//! An initialisation disturbs a line, so the reader tries the likeliest ways first: the emission-related ECUs
+//! together, then the engine by its usual addresses, each by a pulse; then all again by the 5-baud address of
+//! OBD. Then the reader sends the pulses once more at the other bit rates. The 5-baud address needs no
+//! repetition: ECUs detect it at any bit rate, and an ECU with another bit rate shows that by its
+//! synchronisation byte. Only then is the address sent again.
 
 use std::collections::VecDeque;
 use std::time::Instant;
