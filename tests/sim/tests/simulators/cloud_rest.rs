@@ -365,7 +365,8 @@ async fn vehicles_are_found_by_vin() {
     assert_eq!(vehicle["model_group"]["name"], "PACIFICA");
     assert_eq!(vehicle["model"]["requires_doip"], false);
     assert!(vehicle["model_variant"]["id"].is_i64());
-    rig.get(&token, "/v1/vehicles/search?vin=00000000000000000").await.problem(404, "not-found");
+    rig.get(&token, "/v1/vehicles/search?vin=00000000000000001").await.problem(404, "not-found");
+    rig.get(&token, "/v1/vehicles/search?vin=00000000000000000").await.violates(&["vin"]);
     rig.get(&token, "/v1/vehicles/search?vin=x").await.violates(&["vin"]);
     rig.get(&token, "/v1/vehicles/search").await.violates(&["vin"]);
 }
