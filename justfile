@@ -55,10 +55,11 @@ lint: tools
     cargo clippy --locked --workspace --all-targets -- -D warnings
 
 # With --examples, cargo takes the features of `lint`, and checks no dependency a second time. There are no examples.
+# Private items are documented too: the readers are those who work on the crates.
 # The API documentation builds, and its links lead somewhere
 [group('source')]
 docs:
-    RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --lib --examples
+    RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --locked --workspace --no-deps --document-private-items --lib --examples
 
 # `just test --test NAME FILTER` runs fewer.
 # All behaviour that needs no root: unit and integration tests, independent peers, fuzz corpora
