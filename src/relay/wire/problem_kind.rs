@@ -167,4 +167,17 @@ mod tests {
         }
         assert_eq!(ProblemKind::WrongVehicle as usize + 1, ProblemKind::ALL.len());
     }
+
+    #[test]
+    fn the_documentation_lists_every_kind() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/behaviour/relay.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let (_, section) = text.split_once("## Problems that the connector reports").unwrap();
+        let documented: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+        let rows = ProblemKind::ALL.map(|kind| {
+            let (slug, status, title) = kind.entry();
+            format!("| `{slug}` | {status} | {title} |")
+        });
+        assert_eq!(documented, rows);
+    }
 }
