@@ -1,8 +1,8 @@
 //! A connection on the connector: its buses, its channels, and its link to the operator.
 
-mod drive;
 mod ignition;
 mod pending;
+mod progress;
 mod records;
 mod requests;
 mod scans;
