@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::output::BATTERY_SPARED;
-use super::pdu_channel::{PduTransport, TransportEvent};
+use super::transport::{PduTransport, TransportEvent};
 use crate::protocol::kline::{Endpoint, Event, Failure, KeyBytes, ReceiveFailure, SendError};
 use crate::protocol::uds;
 use crate::relay::wire::codec::SendFailedDetail;

@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use connector_hal::can::CanFrame;
 
-use super::frame_transport::{FrameTransport, OpenFailure};
-use super::pdu_channel::{PduTransport, TransportEvent};
+use super::transport::{FrameTransport, OpenFailure, PduTransport, TransportEvent};
 use crate::protocol::isotp::SendFailure;
 use crate::protocol::tp20::{Channel, ChannelConfig, CloseReason, Event, ReceiveFailure, SendError};
 use crate::protocol::uds;

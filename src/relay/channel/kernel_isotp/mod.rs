@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use connector_hal::can::{CanFrame, IsotpEvent, IsotpOptions, IsotpReceiveError, IsotpSendError};
 
-use super::frame_transport::{FrameTransport, receive_failed};
-use super::pdu_channel::{PduTransport, TransportEvent};
+use super::output::receive_failed;
+use super::transport::{FrameTransport, PduTransport, TransportEvent};
 use crate::protocol::isotp::{
     Addressing, Config, Endpoint, FrameSize, NPdu, Padding, ReceiveFailure, SendFailure,
 };
