@@ -41,12 +41,12 @@ impl CanChannel {
     }
 
     /// Sends a PDU of the operator.
-    pub fn handle_pdu(&mut self, now: Instant, flags: PduFlags, data: &[u8]) {
+    pub(crate) fn handle_pdu(&mut self, now: Instant, flags: PduFlags, data: &[u8]) {
         by_kind!(self, raw => raw.refuse(), pdus => pdus.handle_pdu(now, flags, data));
     }
 
     /// Breaks the chain behind a PDU of the operator that was refused before it reached the channel.
-    pub fn handle_refused_pdu(&mut self, flags: PduFlags) {
+    pub(crate) fn handle_refused_pdu(&mut self, flags: PduFlags) {
         by_kind!(self, _ => {}, pdus => pdus.handle_refused_pdu(flags));
     }
 
@@ -56,12 +56,12 @@ impl CanChannel {
     }
 
     /// Whether the channel receives a PDU from the one ECU that takes flow control with this identifier.
-    pub fn is_receiving_from(&self, request: CanId) -> bool {
+    pub(crate) fn is_receiving_from(&self, request: CanId) -> bool {
         by_kind!(self, _ => false, pdus => pdus.transport().is_receiving_from(request))
     }
 
     /// Whether this frame of the channel is flow control to one of the ECUs of a functional channel.
-    pub fn is_functional_flow_control(&self, frame: &CanFrame) -> bool {
+    pub(crate) fn is_functional_flow_control(&self, frame: &CanFrame) -> bool {
         by_kind!(self, _ => false, pdus => pdus.transport().is_functional_flow_control(frame))
     }
 
@@ -74,7 +74,7 @@ impl CanChannel {
     }
 
     /// Acts on the kernel's ISO-TP, if it carries the PDUs of this channel, and handles its events.
-    pub fn with_kernel(&mut self, now: Instant, act: impl FnOnce(&mut KernelIsotp)) {
+    pub(crate) fn with_kernel(&mut self, now: Instant, act: impl FnOnce(&mut KernelIsotp)) {
         if let Self::Kernel(channel) = self {
             act(channel.transport_mut());
             channel.handle_events(now);
@@ -83,7 +83,7 @@ impl CanChannel {
 
     /// Replaces the kernel's ISO-TP by the agent's own, if the kernel carries the PDUs of this channel.
     #[must_use]
-    pub fn with_own_isotp(self, now: Instant) -> Self {
+    pub(crate) fn with_own_isotp(self, now: Instant) -> Self {
         match self {
             Self::Kernel(channel) => {
                 let own: Box<dyn FrameTransport> = Box::new(channel.transport().own_endpoint());
@@ -114,7 +114,7 @@ impl CanChannel {
     }
 
     /// The adapter lost received frames.
-    pub fn handle_lost(&mut self, frames: u32) {
+    pub(crate) fn handle_lost(&mut self, frames: u32) {
         match self {
             Self::Raw(channel) => channel.handle_lost(frames),
             Self::Pdu(_) => {}
@@ -123,7 +123,7 @@ impl CanChannel {
     }
 
     /// Allows or stops TesterPresent.
-    pub fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+    pub(crate) fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
         by_kind!(self, _ => {}, pdus => pdus.set_keep_alive(now, enabled));
     }
 
@@ -147,7 +147,7 @@ impl CanChannel {
     }
 
     /// A frame of [`CanChannel::poll_transmit`] could not be sent in time.
-    pub fn handle_too_old(&mut self) {
+    pub(crate) fn handle_too_old(&mut self) {
         by_kind!(self, raw => raw.handle_too_old(), _pdus => {});
     }
 
@@ -157,17 +157,17 @@ impl CanChannel {
     }
 
     /// Whether the channel is in the middle of an exchange with the ECU that listens to this identifier.
-    pub fn is_busy_with(&self, request: CanId) -> bool {
+    pub(crate) fn is_busy_with(&self, request: CanId) -> bool {
         by_kind!(self, _ => false, pdus => pdus.transport().request_id() == Some(request) && pdus.is_busy())
     }
 
     /// The outcome of opening the channel, if opening needs the ECU; returned once.
-    pub fn poll_opened(&mut self) -> Option<Result<(), OpenFailure>> {
+    pub(crate) fn poll_opened(&mut self) -> Option<Result<(), OpenFailure>> {
         by_kind!(self, _ => None, pdus => pdus.transport_mut().poll_opened())
     }
 
     /// The frame to send when the channel is closed.
-    pub fn farewell(&self) -> Option<CanFrame> {
+    pub(crate) fn farewell(&self) -> Option<CanFrame> {
         by_kind!(self, _ => None, pdus => pdus.transport().farewell())
     }
 

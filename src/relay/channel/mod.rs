@@ -15,9 +15,9 @@ mod transport;
 
 pub use can_channel::CanChannel;
 pub use kernel_isotp::KernelIsotp;
-pub use kline_transport::{KlineLinkChange, KlineTransport, describe_failure};
+pub(crate) use kline_transport::{KlineLinkChange, KlineTransport, describe_failure};
 pub use output::{ChannelOutput, Output};
 pub use pdu_channel::{PduChannel, PduChannelSettings};
 pub use raw_channel::RawChannel;
-pub use tp20_transport::Tp20Transport;
+pub(crate) use tp20_transport::Tp20Transport;
 pub use transport::{OpenFailure, PduTransport, TransportEvent};

@@ -63,7 +63,7 @@ impl Output {
     }
 
     /// The event that reports why something was not sent.
-    pub fn send_failed(detail: SendFailedDetail) -> Self {
+    pub(crate) fn send_failed(detail: SendFailedDetail) -> Self {
         Self::event(EventCode::SendFailed, detail as u16, 0, describe(detail))
     }
 

@@ -169,7 +169,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     /// The transport, for changes. After a call that may have caused an event, call
     /// [`PduChannel::handle_events`].
-    pub fn transport_mut(&mut self) -> &mut T {
+    pub(crate) fn transport_mut(&mut self) -> &mut T {
         &mut self.transport
     }
 
@@ -183,7 +183,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     }
 
     /// Sends a PDU of the operator.
-    pub fn handle_pdu(&mut self, now: Instant, flags: PduFlags, data: &[u8]) {
+    pub(crate) fn handle_pdu(&mut self, now: Instant, flags: PduFlags, data: &[u8]) {
         match self.queue.push(&self.last, flags, data) {
             Accepted::Queued => self.start_next(now),
             Accepted::Full => self.fail(SendFailedDetail::QueueFull),
@@ -192,12 +192,12 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     }
 
     /// Breaks the chain behind a PDU of the operator that was refused before it reached the channel.
-    pub fn handle_refused_pdu(&mut self, flags: PduFlags) {
+    pub(crate) fn handle_refused_pdu(&mut self, flags: PduFlags) {
         self.queue.handle_refused(flags);
     }
 
     /// Allows or stops TesterPresent. An event notifies the operator once when it stops.
-    pub fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+    pub(crate) fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
         if !self.keep_alive.set_allowed(now, enabled) {
             return;
         }
@@ -307,7 +307,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     }
 
     /// Handles the events of the transport. Call it after each call to the transport.
-    pub fn handle_events(&mut self, now: Instant) {
+    pub(crate) fn handle_events(&mut self, now: Instant) {
         while let Some(event) = self.transport.poll_event() {
             match event {
                 TransportEvent::ReceptionStarted => self.last.handle_reception_started(),

@@ -40,7 +40,7 @@ impl CanChannels {
     }
 
     /// The bus changed state. When it goes off, all frames and PDUs that wait for it fail.
-    pub fn handle_state(&mut self, now: Instant, state: BusState) {
+    pub(crate) fn handle_state(&mut self, now: Instant, state: BusState) {
         if self.state == state {
             return;
         }

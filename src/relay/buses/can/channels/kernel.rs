@@ -26,17 +26,17 @@ impl CanChannels {
     }
 
     /// The PDU that the channel's socket should take; unchanged until [`CanChannels::handle_pdu_taken`].
-    pub fn kernel_pdu(&self, number: u16) -> Option<&[u8]> {
+    pub(crate) fn kernel_pdu(&self, number: u16) -> Option<&[u8]> {
         self.kernel(number).and_then(KernelIsotp::pdu)
     }
 
     /// The socket took the PDU, or refused it.
-    pub fn handle_pdu_taken(&mut self, now: Instant, number: u16, taken: Result<(), IsotpSendError>) {
+    pub(crate) fn handle_pdu_taken(&mut self, now: Instant, number: u16, taken: Result<(), IsotpSendError>) {
         self.with_kernel(now, number, |kernel| kernel.handle_taken(now, taken));
     }
 
     /// Handles an event of the channel's socket.
-    pub fn handle_socket(&mut self, now: Instant, number: u16, event: IsotpEvent) {
+    pub(crate) fn handle_socket(&mut self, now: Instant, number: u16, event: IsotpEvent) {
         self.with_kernel(now, number, |kernel| kernel.handle_socket(now, event));
     }
 
@@ -59,7 +59,7 @@ impl CanChannels {
 
     /// Whether the kernel has left a frame in the adapter that no node acknowledges. If so, restart the
     /// adapter and call [`CanChannels::handle_reset`].
-    pub fn is_kernel_stuck(&self) -> bool {
+    pub(crate) fn is_kernel_stuck(&self) -> bool {
         self.channels.values().filter_map(CanChannel::kernel).any(KernelIsotp::is_stuck)
     }
 }

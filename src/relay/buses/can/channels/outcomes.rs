@@ -22,7 +22,7 @@ impl CanChannels {
     }
 
     /// The adapter refused the frame for good.
-    pub fn handle_refused(&mut self, now: Instant) {
+    pub(crate) fn handle_refused(&mut self, now: Instant) {
         if let Some(NextFrame { owner, expires, .. }) = self.next.take() {
             // this frame has its outcome before older frames; their owners do not depend on the order between
             // them
@@ -66,7 +66,7 @@ impl CanChannels {
 
     /// Whether the adapter holds a frame that it cannot send. If so, set the adapter up again and call
     /// [`CanChannels::handle_reset`].
-    pub fn is_stuck(&self, now: Instant) -> bool {
+    pub(crate) fn is_stuck(&self, now: Instant) -> bool {
         self.stuck_at().is_some_and(|at| at <= now)
     }
 
