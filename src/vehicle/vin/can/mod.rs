@@ -99,7 +99,7 @@ fn probe_settings(settings: &VinSettings) -> ProbeSettings {
     }
 }
 
-/// AskedBus the ECUs of one bus, at one bit rate after the other.
+/// Asks the ECUs of one bus, at one bit rate after the other.
 struct AskedBus {
     /// The time from when the adapter is ready.
     budget: Duration,

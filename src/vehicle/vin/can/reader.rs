@@ -1,4 +1,4 @@
-//! AskedBus the ECUs of one bus for the VIN.
+//! Asks the ECUs of one bus for the VIN.
 
 use std::collections::VecDeque;
 use std::time::Instant;
