@@ -10,8 +10,6 @@ mod adapter_line;
 pub mod codec;
 mod dialogue;
 mod host;
-#[cfg(feature = "sim")]
-mod host_line;
 mod reader;
 mod serial_port;
 mod values;

@@ -1,5 +1,7 @@
 //! A simulated SLCAN adapter: it connects the program that opens its pty to a virtual bus.
 
+mod host_line;
+
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
@@ -11,8 +13,8 @@ use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
+use self::host_line::{HostLine, StreamLine};
 use super::codec::{self, BusErrors, ControllerState, SlcanLine, StatusFlags};
-use super::host_line::{HostLine, StreamLine};
 use super::reader::{LineReader, RawLine};
 use super::values;
 use crate::bus::BusState;
