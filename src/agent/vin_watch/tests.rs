@@ -1,7 +1,9 @@
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
-use connector_hal::can::{CanBusExt as _, CanEvent, CanFrame, CanId};
+use connector_hal::can::{CanBus, CanBusExt as _, CanEvent, CanFrame, CanId};
+use connector_hal::clock::now;
 use connector_hal::timer::TimerKind;
 
 use super::*;
