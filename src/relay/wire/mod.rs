@@ -9,4 +9,4 @@ pub mod request;
 
 pub use closed_message::{CloseReason, ConnectionClosed};
 pub use envelope::Envelope;
-pub use problem_kind::ProblemKind;
+pub use problem_kind::{ProblemKind, Reporter};
