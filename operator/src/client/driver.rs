@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use connector_agent::protocol::problem::Problem;
 use connector_agent::relay::link::{Link, LinkError};
-use connector_agent::relay::wire::Envelope;
 use connector_agent::relay::wire::codec::{CodecError, Header, Payload};
+use connector_agent::relay::wire::{Envelope, ProblemKind};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -280,7 +280,7 @@ impl Driver {
 
     /// Handles an error that does not answer a request.
     fn handle_error(&mut self, problem: Problem) -> Result<(), Ended> {
-        if problem.kind == "/problems/sequence-gap" {
+        if ProblemKind::of(&problem) == Some(ProblemKind::SequenceGap) {
             tracing::warn!(%problem, "the connector lacks a message; joining again");
             return Err(Ended::Lost(SocketError::Closed));
         }
