@@ -95,10 +95,10 @@ mod tests {
 
     use connector_hal::board::{SimBoard, SimBoardHandle};
     use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
-    use connector_hal::can::{CanBus, CanBusExt as _, CanFrame, CanId};
+    use connector_hal::can::{CanBusExt as _, CanFrame, CanId};
 
     use super::*;
-    use crate::config::{CanPort, IsotpStack, PowerConfig, VinSettings};
+    use crate::config::{PowerConfig, VinSettings};
     use crate::vehicle::hardware::Hardware;
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -118,22 +118,13 @@ mod tests {
     impl SleepRig {
         fn new() -> Self {
             let bus = VirtualBus::new(VirtualBusConfig::default());
-            let adapters = bus.clone();
-            let port =
-                CanPort { pins: [6, 14], device: "can0".to_owned(), fd: false, isotp: IsotpStack::Auto };
-            let mut hardware = Hardware::new([port]);
-            hardware.timer = TimerKind::Runtime;
-            hardware.open_can = std::sync::Arc::new(move |device: &str| {
-                let adapter = adapters.attach_adapter(device, VirtualBus::full_capabilities());
-                Box::pin(std::future::ready(Ok(Box::new(adapter) as Box<dyn CanBus>)))
-            });
             let (board, handle) = SimBoard::new();
             handle.set_ignition(Some(false));
             handle.set_voltage(Some(11.0));
             let power = PowerConfig { sleep_below: Some(11.8.try_into().unwrap()), ..PowerConfig::default() };
             let (control, commands) = mpsc::channel(1);
             Self {
-                watch: VinWatch::spawn(hardware, VinSettings::default(), Some(false)),
+                watch: VinWatch::spawn(Hardware::on_bus(&bus), VinSettings::default(), Some(false)),
                 notifier: Notifier::from_environment(now()),
                 bus,
                 board,

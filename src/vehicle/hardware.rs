@@ -85,6 +85,33 @@ impl Hardware {
     }
 }
 
+/// The one place that builds the hardware of unit tests. Integration tests use `HardwareBuilder` of `tests/support`,
+/// which unit tests cannot: that crate depends on this one, compiled without its unit tests.
+#[cfg(test)]
+impl Hardware {
+    /// A CAN port at pins 6 and 14, whose adapters are on this bus. The bus protocols run by the runtime's
+    /// clock, which a test may pause.
+    pub(crate) fn on_bus(bus: &connector_hal::can::virtual_bus::VirtualBus) -> Self {
+        use connector_hal::can::virtual_bus::VirtualBus;
+
+        let bus = bus.clone();
+        let isotp = crate::config::IsotpStack::Auto;
+        let port = CanPort { pins: [6, 14], device: "can0".to_owned(), fd: false, isotp };
+        let open_can: Arc<OpenCan> = Arc::new(move |device: &str| {
+            let adapter = bus.attach_adapter(device, VirtualBus::full_capabilities());
+            Box::pin(std::future::ready(Ok(Box::new(adapter) as Box<dyn CanBus>)))
+        });
+        Self { open_can, timer: TimerKind::Runtime, ..Self::new([port]) }
+    }
+
+    /// A DoIP network and terminal 15 at these pins, which are not opened.
+    pub(crate) fn at_pins(doip: [u8; 2], terminal15: u8) -> Self {
+        let device = crate::config::doip_device::DoipDevice::Interface("eth0".to_owned());
+        let doip_ports = Arc::new([DoipPort { pins: doip, device }]);
+        Self { doip_ports, terminal15: Some(terminal15), ..Self::new([]) }
+    }
+}
+
 fn open_doip(config: Arc<DoipConfig>, activation: Option<ActivationLine>) -> Arc<OpenDoip> {
     let networks = Arc::new(LinuxNetworks::new(config, activation));
     Arc::new(move |port: &DoipPort, network: &NetworkConfig, purpose| {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use connector_agent::protocol::problem::Problem;
 use connector_agent::relay::link::{Link, LinkError};
-use connector_agent::relay::wire::Envelope;
 use connector_agent::relay::wire::codec::{CodecError, Header, Payload};
+use connector_agent::relay::wire::{Envelope, ProblemKind};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
@@ -227,7 +227,7 @@ impl LinkProtocol {
 
     /// Handles an error that does not answer a request.
     fn handle_error(&mut self, problem: Problem) -> Result<(), Ended> {
-        if problem.kind == "/problems/sequence-gap" {
+        if ProblemKind::of(&problem) == Some(ProblemKind::SequenceGap) {
             tracing::warn!(%problem, "the connector lacks a message; joining again");
             return Err(Ended::Lost(SocketError::Closed));
         }

@@ -1,13 +1,10 @@
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{CanBus, CanBusExt as _, CanEvent, CanFrame, CanId};
 use connector_hal::clock::now;
-use connector_hal::timer::TimerKind;
 
 use super::*;
-use crate::config::{CanPort, IsotpStack};
 
 const SECOND: Duration = Duration::from_secs(1);
 const VIN: &str = "WVWZZZAUZEW000001";
@@ -24,15 +21,7 @@ impl WatchRig {
     fn new(ignition: Option<bool>) -> Self {
         let bus = VirtualBus::new(VirtualBusConfig::default());
         let acknowledges = Box::new(bus.attach("a node of the vehicle"));
-        let adapters = bus.clone();
-        let port = CanPort { pins: [6, 14], device: "can0".to_owned(), fd: false, isotp: IsotpStack::Auto };
-        let mut hardware = Hardware::new([port]);
-        hardware.timer = TimerKind::Runtime;
-        hardware.open_can = Arc::new(move |device: &str| {
-            let adapter = adapters.attach_adapter(device, VirtualBus::full_capabilities());
-            Box::pin(std::future::ready(Ok(Box::new(adapter) as Box<dyn CanBus>)))
-        });
-        let watch = VinWatch::spawn(hardware, VinSettings::default(), ignition);
+        let watch = VinWatch::spawn(Hardware::on_bus(&bus), VinSettings::default(), ignition);
         Self { bus, watch, start: now(), _acknowledges: acknowledges }
     }
 

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use connector_agent::protocol::problem::Problem;
 use connector_agent::relay::connection::{RelayConnection, RelaySettings};
 use connector_agent::relay::limits::RelayLimits;
-use connector_agent::relay::wire::Envelope;
 use connector_agent::relay::wire::request::{IsotpChannelConfig, Request, ResumeConnection, Switch};
+use connector_agent::relay::wire::{Envelope, ProblemKind};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::future::BoxFuture;
 use connector_operator::client::{
@@ -265,7 +264,7 @@ impl Cloud {
             return;
         }
         if self.away_until.is_some() {
-            let problem = Problem::new(503, "connector-offline", "Connector offline", "It is away.");
+            let problem = ProblemKind::ConnectorOffline.problem("It is away.");
             self.send(Message::text(Envelope::error(&problem, envelope.request_id).to_text())).await;
             return;
         }

@@ -280,6 +280,24 @@ async fn a_connector_that_refuses_the_vehicle_refuses_the_operator() {
 }
 
 #[tokio::test]
+async fn of_two_links_that_wait_for_a_connection_the_later_one_joins_it() {
+    let rig = Rig::start().await;
+    let mut connector = rig.connector(json!([])).await;
+    let ticket = rig.join(&rig.pending(Some(VIN)).await).await;
+    let uuid = &ticket["connection_uuid"];
+    let (mut first, mut second) = (rig.operator().await, rig.operator().await);
+    for operator in [&mut first, &mut second] {
+        operator.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
+        // messages are handled in order: this answer shows that the join waits
+        operator.ask("reboot", "2", json!({})).await;
+        operator.refused(404, "unknown-action", "reboot").await;
+    }
+    open(&mut connector, uuid).await;
+    first.refused(409, "connection-in-use", "joinConnection").await;
+    second.hear("connectionJoined").await;
+}
+
+#[tokio::test]
 async fn joining_a_connection_of_an_absent_connector_is_refused_until_it_comes() {
     let rig = Rig::start().await;
     let ticket = rig.join(&rig.pending(Some(VIN)).await).await;
@@ -391,7 +409,7 @@ async fn what_an_operator_must_not_do_is_refused() {
     operator.ask("openConnection", "1", json!({"connection_uuid": uuid})).await;
     operator.refused(403, "forbidden", "openConnection").await;
     operator.ask("reboot", "2", json!({})).await;
-    operator.refused(400, "unknown-action", "reboot").await;
+    operator.refused(404, "unknown-action", "reboot").await;
     operator.ask("openChannel", "3", json!({"channel": 1})).await;
     operator.refused(400, "violations", "openChannel").await;
     operator.ask("joinConnection", "4", json!({"connection_uuid": "x"})).await;
@@ -406,13 +424,13 @@ async fn what_an_operator_must_not_do_is_refused() {
     other.ask("openChannel", "1", json!({"connection_uuid": uuid, "channel": 1})).await;
     other.refused(403, "not-joined", "openChannel").await;
     other.ask("identifyVehicle", "2", json!({})).await;
-    other.refused(409, "not-joined", "identifyVehicle").await;
+    other.refused(403, "not-joined", "identifyVehicle").await;
     other.binary(b"not mine".to_vec()).await;
     let mut customer = rig.socket(&rig.customer_token().await).await;
     customer.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
     customer.refused(403, "forbidden", "joinConnection").await;
     customer.ask("openChannel", "2", json!({"connection_uuid": uuid, "channel": 1})).await;
-    customer.refused(400, "unknown-action", "openChannel").await;
+    customer.refused(404, "unknown-action", "openChannel").await;
 
     // none of it reached the connector
     operator.ask("identifyVehicle", "6", json!({})).await;

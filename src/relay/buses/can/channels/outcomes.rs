@@ -21,27 +21,32 @@ impl CanChannels {
         }
     }
 
-    /// The adapter refused the frame for good.
+    /// The adapter refused the frame for good. Older frames of its owner may still wait for their outcomes.
     pub(crate) fn handle_refused(&mut self, now: Instant) {
-        if let Some(NextFrame { owner, expires, .. }) = self.next.take() {
-            // this frame has its outcome before older frames; their owners do not depend on the order between
-            // them
-            self.outstanding.push_front(OutstandingFrame { owner, since: now, expires });
-            self.handle_outcome(now, now, Some(SendFailure::NotAcknowledged));
+        match self.next.take().map(|next| next.owner) {
+            // all frames of a channel have one format, so the adapter refuses all of them or none
+            Some(Owner::Channel(number)) => {
+                self.handle_channel_outcome(now, now, number, Some(SendFailure::NotAcknowledged));
+            }
+            Some(Owner::VinReader) => {
+                if let Some(reader) = &mut self.vin_reader {
+                    reader.handle_refused(now);
+                    self.end_vin_reader();
+                }
+            }
+            Some(Owner::Scanner) => {
+                if let Some(scanner) = &mut self.scanner {
+                    scanner.handle_refused();
+                    self.end_scan();
+                }
+            }
+            Some(Owner::Gone) | None => {}
         }
     }
 
     pub(super) fn handle_outcome(&mut self, now: Instant, at: Instant, failure: Option<SendFailure>) {
         match self.outstanding.pop_front().map(|outstanding| outstanding.owner) {
-            Some(Owner::Channel(number)) => {
-                if let Some(channel) = self.channels.get_mut(&number) {
-                    match failure {
-                        None => channel.handle_transmitted(now),
-                        Some(failure) => channel.handle_transmit_failed(now, failure),
-                    }
-                    collect(number, channel, at, &mut self.outputs);
-                }
-            }
+            Some(Owner::Channel(number)) => self.handle_channel_outcome(now, at, number, failure),
             Some(Owner::VinReader) => {
                 if let Some(reader) = &mut self.vin_reader {
                     match failure {
@@ -61,6 +66,22 @@ impl CanChannels {
                 }
             }
             Some(Owner::Gone) | None => {}
+        }
+    }
+
+    fn handle_channel_outcome(
+        &mut self,
+        now: Instant,
+        at: Instant,
+        number: u16,
+        failure: Option<SendFailure>,
+    ) {
+        if let Some(channel) = self.channels.get_mut(&number) {
+            match failure {
+                None => channel.handle_transmitted(now),
+                Some(failure) => channel.handle_transmit_failed(now, failure),
+            }
+            collect(number, channel, at, &mut self.outputs);
         }
     }
 
@@ -120,3 +141,7 @@ impl CanChannels {
         self.for_each_channel(now, |channel| channel.handle_bus_off(now));
     }
 }
+
+#[cfg(test)]
+#[path = "outcomes_tests.rs"]
+mod tests;
