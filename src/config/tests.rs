@@ -21,7 +21,7 @@ device = "can0"
 "#;
 
 #[test]
-fn the_example_says_exactly_the_defaults() {
+fn the_example_states_exactly_the_defaults() {
     let config = loaded(EXAMPLE).unwrap();
     assert_eq!(config, defaults(&config));
     let config = loaded(MINIMAL).unwrap();
@@ -73,7 +73,7 @@ fn the_example_has_every_key() {
 }
 
 #[test]
-fn everything_wrong_in_a_file_is_named_at_once_with_its_line_and_what_to_do() {
+fn every_fault_of_a_file_is_reported_with_its_line_and_a_remedy() {
     let text = r#"
 [connector]
 uuid = "nobody"
@@ -136,7 +136,7 @@ level = "info,=loud=="
 }
 
 #[test]
-fn what_is_only_unwise_is_no_reason_not_to_run_but_is_told() {
+fn an_unwise_setting_is_a_warning_and_not_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("connector-agent.toml");
     let text = MINIMAL.split("[[bus]]").next().unwrap().replace("[cloud]", "pincode = \"1234\"\n[cloud]");
@@ -161,7 +161,7 @@ fn what_is_only_unwise_is_no_reason_not_to_run_but_is_told() {
 }
 
 #[test]
-fn by_default_the_vin_is_read_as_its_reader_would_by_itself() {
+fn the_default_vin_settings_are_those_of_the_vin_reader() {
     let config = loaded(MINIMAL).unwrap();
     assert_eq!(config.vin_settings(), VinSettings::default());
     let second = "[[bus]]\nkind = \"can\"\npins = [3, 11]\ndevice = \"can1\"\nbit_rates = [125000, 250000]\n";
@@ -178,7 +178,7 @@ fn by_default_the_vin_is_read_as_its_reader_would_by_itself() {
 }
 
 #[test]
-fn a_bus_that_cannot_be_is_refused() {
+fn an_impossible_bus_is_refused() {
     for (key, value, message) in [
         ("device", "\"pcan:1\"", "`pcan:1` is not a CAN device"),
         ("device", "\"\"", "is not a CAN device"),
@@ -201,7 +201,7 @@ fn a_bus_that_cannot_be_is_refused() {
 }
 
 #[test]
-fn a_bus_at_the_pin_of_terminal_15_is_warned_of() {
+fn a_bus_at_the_pin_of_terminal_15_is_a_warning() {
     let doip = "[[bus]]\nkind = \"doip\"\npins = [1, 9]\ndevice = \"192.168.7.2\"\n";
     let ignition = "[board]\nignition = { file = \"/dev/null\" }\n";
     let warned = |text: &str| {
@@ -230,7 +230,7 @@ fn the_kernels_isotp_needs_a_network_interface() {
 
 proptest::proptest! {
     #[test]
-    fn a_damaged_file_is_refused_or_understood_but_never_does_harm(
+    fn a_damaged_file_never_panics_the_parser(
         at in 0..EXAMPLE.len(),
         len in 0usize..200,
         by in "[\\[\\]=\"'{}.,#a-z0-9\n ]{0,12}",
@@ -243,7 +243,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn a_file_that_is_no_toml_is_refused_with_the_line() {
+fn a_file_that_is_not_toml_is_refused_with_the_line() {
     let Err(ConfigError::Invalid(problems)) = loaded("[connector]\nuuid = = 3\n[log\n") else {
         panic!("accepted")
     };
@@ -251,7 +251,7 @@ fn a_file_that_is_no_toml_is_refused_with_the_line() {
 }
 
 #[test]
-fn a_section_that_is_no_table_is_reported_as_that() {
+fn a_section_that_is_not_a_table_is_reported_as_such() {
     let Err(ConfigError::Invalid(problems)) = loaded("connector = 5\nbus = 3\n[cloud]\n") else {
         panic!("accepted")
     };
@@ -323,7 +323,7 @@ fn a_pincode_file_that_others_can_read_is_refused() {
 }
 
 #[test]
-fn the_environment_comes_before_systemds_credential_and_that_before_the_configuration() {
+fn the_pincode_comes_from_environment_then_credential_then_file() {
     let directory = tempfile::tempdir().unwrap();
     let credential = directory.path().join(PINCODE_CREDENTIAL);
     fs::write(&credential, "from-systemd").unwrap();
@@ -345,7 +345,7 @@ fn the_environment_comes_before_systemds_credential_and_that_before_the_configur
 }
 
 #[test]
-fn a_check_names_what_is_wrong_around_a_file_along_with_what_is_wrong_in_it() {
+fn a_check_reports_faults_of_the_file_and_of_the_machine_together() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("connector-agent.toml");
     let text = MINIMAL

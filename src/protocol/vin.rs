@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_vin_with_a_right_check_digit_says_so() {
+    fn a_vin_reports_whether_its_check_digit_is_right() {
         let vin: Vin = "1M8GDM9AXKP042788".parse().unwrap();
         assert!(vin.has_valid_check_digit());
         let wrong: Vin = "1M8GDM9A0KP042788".parse().unwrap();

@@ -60,7 +60,7 @@ async fn open(connection: &Connection, ecu: u16, keep_alive: Switch) -> Channel 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_vin_comes_from_the_gateway_where_can_is_silent_and_says_so() {
+async fn with_a_silent_can_bus_the_vin_comes_from_the_doip_gateway() {
     for change in [|_: &mut DoipConfig| {}, DoipConfig::forget_vin] {
         let rig = Rig::start(change).await;
         // with more tests than cores, a gateway may answer later than any real one

@@ -62,7 +62,7 @@ async fn behind_network(sandbox: Sandbox, bad: BadNetworkConfig) -> (Rig, BadNet
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ticket_for_another_vehicle_is_refused_and_served_once_the_connector_is_there() {
+async fn a_ticket_is_refused_until_the_connector_is_in_its_vehicle() {
     let mut rig = Rig::start(VEHICLE).await;
     let vin = catalogue().find(OTHER_VEHICLE).unwrap().vin.unwrap().to_string();
     let ticket = rig.sandbox.ticket(&rig.connector, Some(&vin)).await;
@@ -91,7 +91,7 @@ async fn a_ticket_joined_while_the_connector_was_away_is_served_once_the_vehicle
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_closed_while_it_waits_for_the_vin_does_not_stand_in_the_next_ones_way() {
+async fn a_connection_closed_while_it_waits_for_the_vin_does_not_block_the_next() {
     let sandbox = Sandbox::start(1).await;
     let (connector, bus) = (sandbox.connectors[0].clone(), bus());
     let record = catalogue().find(VEHICLE).unwrap().clone();
@@ -110,7 +110,7 @@ async fn a_connection_closed_while_it_waits_for_the_vin_does_not_stand_in_the_ne
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_waits_for_the_vin_is_opened_also_if_the_link_is_lost_meanwhile() {
+async fn a_connection_that_waits_for_the_vin_opens_despite_a_lost_link() {
     let sandbox = Sandbox::start(1).await;
     let (connector, bus) = (sandbox.connectors[0].clone(), bus());
     let record = catalogue().find(VEHICLE).unwrap().clone();
@@ -180,7 +180,7 @@ async fn a_connection_opened_without_a_vin_ends_when_the_vehicle_turns_out_to_be
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_for_any_vehicle_is_bound_to_the_first_that_tells_its_vin() {
+async fn a_connection_for_any_vehicle_is_bound_to_the_first_vin_read() {
     let sandbox = Sandbox::start(1).await;
     let mut rig = Rig::start_in(sandbox, "COMMA_BODY", AgentSettings::default()).await;
     assert_eq!(rig.sandbox.identify(&rig.connector).await["vin_number"], Value::Null);
@@ -193,7 +193,7 @@ async fn a_connection_for_any_vehicle_is_bound_to_the_first_that_tells_its_vin()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_open_connection_ends_when_another_vehicle_is_there() {
+async fn an_open_connection_ends_in_another_vehicle() {
     let mut rig = Rig::start(VEHICLE).await;
     let (_, connection, channel) = rig.session().await;
     exchange(&rig, &channel).await;
@@ -204,7 +204,7 @@ async fn an_open_connection_ends_when_another_vehicle_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_without_buses_ends_too_when_another_vehicle_is_there() {
+async fn a_connection_without_buses_ends_in_another_vehicle_too() {
     let mut rig = Rig::start(VEHICLE).await;
     let (_, connection) = rig.connect().await;
     rig.swap(OTHER_VEHICLE).await;
@@ -262,7 +262,7 @@ async fn a_connection_survives_a_lost_link_with_the_ecu_in_its_session() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn completing_or_cancelling_a_ticket_closes_its_connection_and_the_next_ticket_is_served() {
+async fn a_completed_or_cancelled_ticket_closes_its_connection() {
     let mut rig = Rig::start(VEHICLE).await;
     for is_completed in [true, false] {
         let (ticket, connection, channel) = rig.session().await;
@@ -280,7 +280,7 @@ async fn completing_or_cancelling_a_ticket_closes_its_connection_and_the_next_ti
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_power_failure_of_the_connector_the_old_connection_ends_and_a_new_one_works() {
+async fn after_a_power_failure_the_old_connection_ends_and_a_new_one_works() {
     let rig = Rig::start(VEHICLE).await;
     let (_, connection, channel) = rig.session().await;
     exchange(&rig, &channel).await;
@@ -299,7 +299,7 @@ async fn after_a_power_failure_of_the_connector_the_old_connection_ends_and_a_ne
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn told_to_end_the_agent_brings_the_ecu_back_to_its_default_session_and_says_goodbye() {
+async fn shutdown_returns_the_ecu_to_its_default_session_and_closes_the_link() {
     let rig = Rig::start(VEHICLE).await;
     let (_, connection) = rig.connect().await;
     configure(&connection).await;
@@ -318,7 +318,7 @@ async fn told_to_end_the_agent_brings_the_ecu_back_to_its_default_session_and_sa
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn told_to_end_on_a_stalled_link_the_agent_is_as_quick_and_as_kind_to_the_ecu() {
+async fn shutdown_on_a_stalled_link_returns_the_ecu_to_its_default_session() {
     let (rig, network) = behind_network(Sandbox::start(1).await, BadNetworkConfig::default()).await;
     let (_, connection) = rig.connect().await;
     configure(&connection).await;
@@ -333,7 +333,7 @@ async fn told_to_end_on_a_stalled_link_the_agent_is_as_quick_and_as_kind_to_the_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_that_does_not_reach_the_cloud_shows_it_and_ends_as_quickly() {
+async fn an_agent_without_the_cloud_shows_it_by_the_led_and_ends_quickly() {
     let sandbox = Sandbox::start(1).await;
     let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let settings = AgentSettings { through: Some(nobody), ..AgentSettings::default() };
@@ -362,7 +362,7 @@ async fn a_wrong_pincode_is_shown_by_the_led_and_tried_only_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_button_calls_for_attention_until_somebody_dismisses_it() {
+async fn the_button_calls_for_attention_until_an_operator_dismisses_the_call() {
     let mut rig = Rig::start(VEHICLE).await;
     rig.agent.sees_led("online", |led| led == Led::On).await;
     for by_portal in [true, false] {
@@ -382,7 +382,7 @@ async fn the_button_calls_for_attention_until_somebody_dismisses_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_for_attention_while_the_link_is_lost_is_made_when_it_is_back() {
+async fn a_call_for_attention_without_a_link_is_sent_when_the_link_is_back() {
     let bad = BadNetworkConfig { pause_after_cut: Duration::from_secs(1), ..BadNetworkConfig::default() };
     let (mut rig, network) = behind_network(Sandbox::start(1).await, bad).await;
     network.cut();
@@ -423,7 +423,7 @@ async fn the_vehicle_is_identified_on_request_with_and_without_a_session() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changes_are_reported_at_once() {
+async fn status_changes_are_reported_immediately() {
     let mut rig = Rig::start(VEHICLE).await;
     rig.agent.board.set_voltage(Some(11.5));
     // from one update the next would be five seconds away
@@ -443,7 +443,7 @@ async fn changes_are_reported_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_else_gets_at_a_joined_ticket() {
+async fn no_other_client_can_use_a_joined_ticket() {
     let rig = Rig::start(VEHICLE).await;
     let (ticket, connection, channel) = rig.session().await;
     let sandbox = &rig.sandbox;
@@ -463,7 +463,7 @@ async fn nobody_else_gets_at_a_joined_ticket() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_that_expired_in_the_middle_of_a_connection_costs_one_login_and_nothing_else() {
+async fn a_token_that_expires_during_a_connection_costs_one_login_only() {
     let (rig, network) = behind_network(Sandbox::start(1).await, BadNetworkConfig::default()).await;
     let (_, connection, channel) = rig.session().await;
     exchange(&rig, &channel).await;

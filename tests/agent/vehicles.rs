@@ -20,7 +20,7 @@ const AT_A_TIME: usize = 6;
 const LATE: usize = 30;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_vehicle_tells_its_vin_and_answers_every_exchange_through_the_relay() {
+async fn every_vehicles_vin_and_exchanges_are_right_through_the_relay() {
     let _alone = crate::BUSY.lock().await;
     let vehicles = catalogue().vehicles().to_vec();
     let count: usize = vehicles.iter().flat_map(VehicleRecord::nodes).map(|ecu| ecu.exchanges.len()).sum();

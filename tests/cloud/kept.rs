@@ -27,7 +27,7 @@ async fn after_a_restart_the_kept_token_is_used_and_there_is_no_login() {
 }
 
 #[tokio::test]
-async fn the_file_is_the_agents_alone() {
+async fn only_the_agent_can_read_the_stored_login() {
     let rig = Rig::start().await;
     rig.run_once().await;
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
@@ -36,7 +36,7 @@ async fn the_file_is_the_agents_alone() {
 }
 
 #[tokio::test]
-async fn a_kept_token_that_has_expired_is_refreshed_and_what_comes_is_kept() {
+async fn an_expired_kept_token_is_refreshed_and_the_new_one_is_kept() {
     let rig = Rig::start().await;
     rig.run_once().await;
     rig.edit(r#""obtained_at":"#, r#""obtained_at":1000000,"then":"#);
@@ -48,7 +48,7 @@ async fn a_kept_token_that_has_expired_is_refreshed_and_what_comes_is_kept() {
 }
 
 #[tokio::test]
-async fn tokens_from_the_future_are_refreshed_as_their_age_is_unknown() {
+async fn tokens_from_the_future_are_refreshed() {
     let rig = Rig::start().await;
     rig.run_once().await;
     rig.edit(r#""obtained_at":"#, r#""obtained_at":99999999999,"then":"#);
@@ -78,7 +78,7 @@ async fn a_kept_refresh_token_that_the_cloud_refuses_costs_one_login() {
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_with_the_file_costs_one_login_and_is_mended() {
+async fn a_damaged_login_file_costs_one_login_and_is_replaced() {
     let rig = Rig::start().await;
     rig.run_once().await;
     let good = rig.kept().unwrap();
@@ -137,7 +137,7 @@ async fn whatever_is_wrong_with_the_file_costs_one_login_and_is_mended() {
 }
 
 #[tokio::test]
-async fn where_nothing_can_be_written_the_agent_works_and_says_so_once() {
+async fn an_unwritable_state_directory_causes_one_warning_per_start() {
     let log = Log::capture();
     let rig = Rig::start().await;
     // what should be a directory is a file
@@ -152,7 +152,7 @@ async fn where_nothing_can_be_written_the_agent_works_and_says_so_once() {
 }
 
 #[tokio::test]
-async fn a_directory_that_disappears_and_comes_back_is_complained_of_once() {
+async fn a_state_directory_that_disappears_causes_one_warning() {
     let log = Log::capture();
     let rig = Rig::start().await;
     let authenticator = rig.authenticator();
@@ -200,7 +200,7 @@ async fn an_agent_that_keeps_restarting_does_not_try_a_rejected_pincode_more_oft
 }
 
 #[tokio::test]
-async fn a_corrected_pincode_is_tried_at_once_and_nothing_is_left_of_the_wrong_one() {
+async fn a_corrected_pincode_is_tried_immediately_and_clears_the_rejections() {
     let rig = Rejecting::start().await;
     let authenticator = rig.authenticator(PINCODE);
     rig.rejected(&authenticator).await;
@@ -217,7 +217,7 @@ async fn a_corrected_pincode_is_tried_at_once_and_nothing_is_left_of_the_wrong_o
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_with_what_is_kept_of_rejections_costs_one_login() {
+async fn damaged_records_of_rejections_cost_one_login() {
     let rig = Rejecting::start().await;
     for (round, harm) in ["", "{", "[]", r#"{"format":2}"#].into_iter().enumerate() {
         let authenticator = rig.authenticator(PINCODE);
@@ -248,7 +248,7 @@ async fn without_a_state_directory_nothing_is_kept() {
 }
 
 #[test]
-fn a_crash_while_it_is_written_leaves_the_old_login_or_the_new_one() {
+fn a_crash_during_a_write_leaves_the_old_or_the_new_login() {
     let directory = tempfile::tempdir().unwrap();
     let config = config("http://127.0.0.1:1", &directory.path().join("state"));
     let kept = LoginStore::new(&config).unwrap();
@@ -272,7 +272,7 @@ fn a_crash_while_it_is_written_leaves_the_old_login_or_the_new_one() {
 }
 
 #[test]
-fn what_is_kept_does_not_print() {
+fn a_debug_print_hides_the_kept_tokens() {
     let directory = tempfile::tempdir().unwrap();
     let kept = LoginStore::new(&config("http://127.0.0.1:1", directory.path())).unwrap();
     let lifetime = Duration::from_secs(60);

@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 const LOGIN: &str = "POST /v2/authenticate/pincode";
 
 #[tokio::test]
-async fn messages_go_both_ways_over_a_link_that_bears_the_token_and_speaks_the_protocol() {
+async fn a_link_bears_the_token_and_carries_messages_both_ways() {
     let mut cloud = Cloud::start().await;
     let mut link = cloud.link();
     let (mut far, headers) = up(&mut link, &cloud.listener).await;
@@ -62,7 +62,7 @@ async fn the_round_trip_is_known_after_the_first_pong() {
 }
 
 #[tokio::test]
-async fn a_refused_token_is_replaced_and_the_link_made() {
+async fn a_refused_token_is_replaced_and_the_link_connects() {
     let cloud = Cloud::start().await;
     let mut link = cloud.link();
     let accept = async {
@@ -76,7 +76,7 @@ async fn a_refused_token_is_replaced_and_the_link_made() {
 }
 
 #[tokio::test]
-async fn a_cloud_that_refuses_every_token_is_asked_no_more_than_once_a_minute() {
+async fn a_cloud_that_refuses_every_token_gets_one_attempt_a_minute() {
     let log = Log::capture();
     let mut cloud = Cloud::start().await;
     let mut link = cloud.link();
@@ -101,7 +101,7 @@ async fn a_cloud_that_refuses_every_token_is_asked_no_more_than_once_a_minute() 
 }
 
 #[tokio::test]
-async fn a_working_link_that_drops_is_made_again_at_once() {
+async fn a_working_link_that_drops_reconnects_immediately() {
     let cloud = Cloud::start().await;
     let mut link = cloud.link();
     for _ in 0..5 {
@@ -116,7 +116,7 @@ async fn a_working_link_that_drops_is_made_again_at_once() {
 }
 
 #[tokio::test]
-async fn a_busy_cloud_is_left_alone_for_as_long_as_it_asks() {
+async fn a_busy_cloud_is_not_contacted_before_its_retry_after() {
     let log = Log::capture();
     let cloud = Cloud::start().await;
     let mut link = cloud.link();
@@ -146,7 +146,7 @@ async fn a_silent_link_is_dead_after_fifteen_seconds() {
 }
 
 #[tokio::test]
-async fn a_close_says_why() {
+async fn a_closed_link_reports_the_reason() {
     let cloud = Cloud::start().await;
     let mut link = cloud.link();
     let (mut far, _) = up(&mut link, &cloud.listener).await;
@@ -194,7 +194,7 @@ async fn a_server_that_does_not_speak_the_protocol_gets_no_link() {
 }
 
 #[tokio::test]
-async fn the_socket_is_writable_only_while_the_cloud_takes_what_is_sent() {
+async fn the_socket_is_writable_only_while_the_cloud_reads() {
     let cloud = Cloud::start().await;
     let mut link = cloud.link();
     let (mut far, _) = up(&mut link, &cloud.listener).await;
@@ -256,7 +256,7 @@ async fn reading_and_writing_take_turns() {
 }
 
 #[tokio::test]
-async fn a_ping_is_answered_though_nothing_else_is_sent() {
+async fn a_ping_is_answered_without_other_traffic() {
     let cloud = Cloud::start().await;
     let mut link = cloud.link();
     let (mut far, _) = up(&mut link, &cloud.listener).await;
@@ -273,7 +273,7 @@ async fn a_ping_is_answered_though_nothing_else_is_sent() {
 }
 
 #[tokio::test]
-async fn closing_sends_what_is_waiting_and_says_goodbye() {
+async fn closing_sends_the_waiting_messages_and_a_close_frame() {
     let cloud = Cloud::start().await;
     let mut link = cloud.link();
     let (mut far, _) = up(&mut link, &cloud.listener).await;
@@ -295,7 +295,7 @@ async fn closing_sends_what_is_waiting_and_says_goodbye() {
 }
 
 #[tokio::test]
-async fn a_link_over_tls_is_made_with_a_trusted_cloud_only() {
+async fn a_tls_link_connects_to_a_trusted_cloud_only() {
     let log = Log::capture();
     let (authority, other) = (Authority::new(), Authority::new());
     let mut cloud = Cloud::start().await;

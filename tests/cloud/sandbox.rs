@@ -58,7 +58,7 @@ async fn a_wrong_pincode_is_rejected() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_gives_other_tokens_and_is_good_once() {
+async fn a_refresh_token_gives_new_tokens_once() {
     let rig = Rig::start(Duration::from_secs(60)).await;
     let rest = rig.rest();
     let pincode = Pincode::new(&rig.cloud.connector_pincode).unwrap();

@@ -40,26 +40,26 @@ const FIRMWARE: usize = 20_000;
 const LOG: &str = "log";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_a_virtual_interface_the_vin_is_read_a_ticket_served_and_an_ecu_flashed() {
+async fn a_ticket_with_vin_and_flash_is_served_on_a_virtual_interface() {
     let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
     main_job(&vcan, &vcan, "own").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_same_on_a_virtual_interface_by_the_kernels_isotp() {
+async fn a_ticket_is_served_on_a_virtual_interface_by_the_kernels_isotp() {
     let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
     main_job(&vcan, &vcan, "kernel").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn through_two_controllers_the_vin_is_read_a_ticket_served_and_an_ecu_flashed() {
+async fn a_ticket_with_vin_and_flash_is_served_through_two_controllers() {
     let Some(pair) = environment("CONNECTOR_TEST_CAN_PAIR") else { return };
     let (agents, vehicles) = pair.split_once(',').expect("a,b");
     main_job(agents, vehicles, "own").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_same_through_two_controllers_by_the_kernels_isotp() {
+async fn a_ticket_is_served_through_two_controllers_by_the_kernels_isotp() {
     let Some(pair) = environment("CONNECTOR_TEST_CAN_PAIR") else { return };
     let (agents, vehicles) = pair.split_once(',').expect("a,b");
     main_job(agents, vehicles, "kernel").await;

@@ -34,7 +34,7 @@ fn frames() -> [CanFrame; 5] {
 }
 
 #[tokio::test]
-async fn candump_sees_what_we_send() {
+async fn candump_sees_our_frames() {
     let Some(vcan) = interface() else { return };
     let frames = frames();
     let dump = tool("candump").args(["-L", "-n", &frames.len().to_string(), &vcan]).spawn().unwrap();
@@ -53,7 +53,7 @@ async fn candump_sees_what_we_send() {
 }
 
 #[tokio::test]
-async fn we_see_what_cansend_sends() {
+async fn our_socket_receives_the_frames_of_cansend() {
     let Some(vcan) = interface() else { return };
     let mut bus = open(&vcan).unwrap();
     bus.configure(SETTINGS).await.unwrap();
@@ -65,7 +65,7 @@ async fn we_see_what_cansend_sends() {
 }
 
 #[tokio::test]
-async fn isotpsend_sends_to_us() {
+async fn our_endpoint_receives_the_pdus_of_isotpsend() {
     let Some(vcan) = interface() else { return };
     for ((name, addressing), frame_size) in cases() {
         for len in [1, 7, 8, 100, 4095] {
@@ -88,7 +88,7 @@ async fn isotpsend_sends_to_us() {
 }
 
 #[tokio::test]
-async fn isotprecv_receives_from_us() {
+async fn isotprecv_receives_the_pdus_of_our_endpoint() {
     let Some(vcan) = interface() else { return };
     for ((name, addressing), frame_size) in cases() {
         for len in [1, 7, 8, 100, 4095] {

@@ -54,7 +54,7 @@ fn is_announcement(packet: &ArpPacket, of: Ipv4Addr) -> bool {
 }
 
 #[test]
-fn a_link_local_address_is_probed_for_announced_used_and_given_back() {
+fn a_link_local_address_is_probed_announced_used_and_removed() {
     in_namespaces(async |rig| {
         rig.vehicle.ip(&["addr", "add", LINK_LOCAL, "dev", VEHICLE]).await;
         let _gateway = rig.gateway("0.0.0.0:13400", |_| {}).await;
@@ -72,7 +72,7 @@ fn a_link_local_address_is_probed_for_announced_used_and_given_back() {
 }
 
 #[test]
-fn an_address_that_another_host_has_is_left_alone() {
+fn an_address_of_another_host_is_not_claimed() {
     in_namespaces(async |rig| {
         let first = first_candidate();
         rig.vehicle.ip(&["addr", "add", &format!("{first}/16"), "dev", VEHICLE]).await;
@@ -121,7 +121,7 @@ fn a_claimed_address_is_defended_once_then_given_up_for_another() {
 }
 
 #[test]
-fn an_address_is_claimed_when_the_cable_is_in_and_anew_each_time() {
+fn an_address_is_claimed_each_time_the_cable_is_connected() {
     in_namespaces(async |rig| {
         rig.vehicle.ip(&["link", "set", VEHICLE, "down"]).await;
         let mut arp = None;
@@ -148,7 +148,7 @@ fn an_address_is_claimed_when_the_cable_is_in_and_anew_each_time() {
 }
 
 #[test]
-fn a_fixed_address_is_set_and_what_the_system_has_set_is_used() {
+fn a_fixed_address_is_set_unless_the_system_has_set_one() {
     in_namespaces(async |rig| {
         rig.vehicle.ip(&["addr", "add", "192.168.0.1/24", "dev", VEHICLE]).await;
         let _gateway = rig.gateway("0.0.0.0:13400", |_| {}).await;
@@ -161,7 +161,7 @@ fn a_fixed_address_is_set_and_what_the_system_has_set_is_used() {
 }
 
 #[test]
-fn an_address_that_comes_late_is_not_too_late() {
+fn an_address_that_arrives_late_is_used() {
     in_namespaces(async |rig| {
         rig.vehicle.ip(&["addr", "add", "192.168.0.1/24", "dev", VEHICLE]).await;
         let _gateway = rig.gateway("0.0.0.0:13400", |_| {}).await;
@@ -195,7 +195,7 @@ fn by_ipv6_gateways_are_found_by_multicast_and_named_with_their_interface() {
 }
 
 #[test]
-fn announcements_are_heard_by_broadcast_and_multicast_though_nobody_is_asked() {
+fn unsolicited_announcements_are_received_by_broadcast_and_multicast() {
     in_namespaces(async |rig| {
         rig.vehicle.ip(&["addr", "add", LINK_LOCAL, "dev", VEHICLE]).await;
         rig.ip(&["link", "set", AGENT, "up"]).await;
@@ -217,7 +217,7 @@ fn announcements_are_heard_by_broadcast_and_multicast_though_nobody_is_asked() {
 }
 
 #[test]
-fn the_systems_dhcp_client_is_started_once_and_ended_with_us() {
+fn the_systems_dhcp_client_is_started_once_and_ended_with_the_agent() {
     in_namespaces(async |rig| {
         rig.vehicle.ip(&["addr", "add", "10.77.0.1/24", "dev", VEHICLE]).await;
         let _gateway = rig.gateway("0.0.0.0:13400", |_| {}).await;
@@ -230,7 +230,7 @@ fn the_systems_dhcp_client_is_started_once_and_ended_with_us() {
 }
 
 #[test]
-fn configurations_7_to_9_activate_as_they_say() {
+fn configurations_7_to_9_activate_as_their_numbers_define() {
     in_namespaces(async |rig| {
         rig.vehicle.ip(&["addr", "add", LINK_LOCAL, "dev", VEHICLE]).await;
         rig.ip(&["addr", "add", "169.254.9.9/16", "dev", AGENT, "scope", "link"]).await;
@@ -262,7 +262,7 @@ fn configurations_7_to_9_activate_as_they_say() {
 
 /// The whole agent: it claims an address, reads the VIN once it has one, and opens a channel to an ECU.
 #[test]
-fn the_agent_reports_the_vin_once_its_link_is_ready_and_relays_over_it() {
+fn the_agent_reports_the_vin_and_relays_when_its_network_is_ready() {
     in_namespaces(async |rig| {
         rig.vehicle.ip(&["addr", "add", LINK_LOCAL, "dev", VEHICLE]).await;
         // it has announced itself before anybody is there

@@ -24,12 +24,12 @@ use tokio::time::timeout;
 const MAX_PDU: usize = 8200;
 
 #[tokio::test]
-async fn what_we_send_arrives_at_the_kernel_in_every_mode() {
+async fn our_pdus_arrive_at_the_kernel_in_every_mode() {
     each_case(Direction::ToKernel).await;
 }
 
 #[tokio::test]
-async fn what_the_kernel_sends_arrives_here_in_every_mode() {
+async fn the_kernels_pdus_arrive_at_our_endpoint_in_every_mode() {
     each_case(Direction::FromKernel).await;
 }
 
@@ -92,7 +92,7 @@ async fn lengths_of_32_bits_pass_and_too_long_ones_are_refused_both_ways() {
 }
 
 #[tokio::test]
-async fn each_side_leaves_the_other_its_separation_time() {
+async fn each_side_observes_the_others_separation_time() {
     let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
     let (name, addressing) = modes()[0];
     for (st_min, time) in [(0xF1, 100), (0xF5, 500), (0xF9, 900), (1, 1000), (5, 5000), (0x80, 127_000)] {
@@ -114,7 +114,7 @@ async fn each_side_leaves_the_other_its_separation_time() {
 }
 
 #[tokio::test]
-async fn a_pdu_that_nobody_takes_fails_on_either_side_and_the_next_one_passes() {
+async fn an_unanswered_pdu_fails_on_either_side_and_the_next_one_passes() {
     let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
     let (a, b, c) = (id(0x7E0), id(0x7E8), id(0x7E9));
     let second = Duration::from_secs(1);
@@ -143,7 +143,7 @@ async fn a_pdu_that_nobody_takes_fails_on_either_side_and_the_next_one_passes() 
 }
 
 #[tokio::test]
-async fn the_kernel_tells_of_a_missing_frame() {
+async fn the_kernel_reports_a_missing_frame() {
     let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
     let mut kernel = kernel(&vcan, &IsotpOptions::new(id(0x7E8), id(0x7E0)));
     let mut bus = open(&vcan).unwrap();

@@ -86,7 +86,7 @@ async fn discovery_status_and_power_mode_are_understood() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn refusals_of_routing_are_told_by_their_codes() {
+async fn refusals_of_routing_are_reported_with_their_codes() {
     for code in [0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x11] {
         let gateway =
             gateway(|config| config.entity.activation.answer = Answer::Always(ActivationCode::from(code)))
@@ -127,7 +127,7 @@ async fn several_ecus_answer_on_one_connection_and_strange_ones_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn routing_by_tls_only_is_refused_without_it_and_given_with_it() {
+async fn routing_by_tls_only_is_refused_without_tls_and_granted_with_it() {
     let tls = EntityTls::self_signed(&["127.0.0.1".to_owned()]).unwrap();
     let certificate = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(certificate.path(), &tls.certificate).unwrap();
@@ -143,7 +143,7 @@ async fn routing_by_tls_only_is_refused_without_it_and_given_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_ecus_say_that_they_need_longer() {
+async fn slow_ecus_send_response_pending() {
     let mut vehicle = golf();
     vehicle.timing.processing = Duration::from_millis(300);
     let mut config = DoipConfig::new(&vehicle, listen());
@@ -156,7 +156,7 @@ async fn slow_ecus_say_that_they_need_longer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_recorded_gateway_answers_as_it_did() {
+async fn the_recorded_gateway_answers_as_recorded() {
     let recording = DoipRecording::parse(DOIP_LOG).unwrap();
     let gateway = DoipGateway::play(&recording, listen(), patient()).await.unwrap();
     let steps = json!([{"identify": {}}, {"status": 1}, {"power_mode": 1},
@@ -176,7 +176,7 @@ async fn the_recorded_gateway_answers_as_it_did() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_gateways_of_a_vehicle_share_its_ecus_and_are_told_apart() {
+async fn two_gateways_of_a_vehicle_share_its_ecus_and_are_distinguished() {
     let vehicle = golf();
     let mut config = DoipConfig::new(&vehicle, listen());
     config.entity.timeouts = patient();

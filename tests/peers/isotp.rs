@@ -27,12 +27,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const CLOCK: TimerKind = TimerKind::Precise;
 
 #[tokio::test]
-async fn what_we_send_arrives_at_the_peer_in_every_mode() {
+async fn our_pdus_arrive_at_the_peer_in_every_mode() {
     each_case(Direction::ToPeer).await;
 }
 
 #[tokio::test]
-async fn what_the_peer_sends_arrives_here_in_every_mode() {
+async fn the_peers_pdus_arrive_at_our_endpoint_in_every_mode() {
     each_case(Direction::FromPeer).await;
 }
 

@@ -20,7 +20,7 @@ const CLOCK: TimerKind = TimerKind::Precise;
 const LENGTHS: [usize; 5] = [1, 5, 6, 40, 250];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tester_that_is_not_ours_sets_channels_up_asks_and_disconnects() {
+async fn an_independent_tester_opens_channels_sends_requests_and_disconnects() {
     let Some(mut tester) = peer("tp20_peer.py", "TP2.0 against kwp2000-can", "can, serial, tp20").await
     else {
         return;

@@ -87,7 +87,7 @@ fn a_frame_toward_the_vehicle_costs_no_allocation() {
 
 /// When a peer that lagged answers again, relaying allocates nothing again.
 #[test]
-fn after_a_peer_that_lagged_there_is_no_allocation_again() {
+fn no_frame_allocates_again_after_a_peer_lagged() {
     let mut relay = Relay::new(classic(1));
     relay.in_flight = 4000;
     relay.carry_from_vehicle(20_000);

@@ -33,7 +33,7 @@ impl Script for Events {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_confirmation_that_waits_behind_other_frames_is_not_mistaken_for_none() {
+async fn a_confirmation_queued_behind_other_frames_is_not_missed() {
     let events = Events::default();
     let opened = events.clone();
     let hardware = HardwareBuilder::in_runtime_time()

@@ -100,7 +100,7 @@ async fn why_not(gateway: SocketAddr, tls: DoipTlsConfig, budget: Duration) -> S
 }
 
 #[tokio::test]
-async fn a_named_host_that_does_not_identify_itself_is_asked_by_tcp() {
+async fn a_named_host_without_identification_is_asked_by_tcp() {
     let gateway = gateway(|config| config.listen.udp_port = Some(0)).await;
     assert_ne!(gateway.addresses().udp.port(), gateway.addresses().tcp.port());
     let report = read_vin(&gateway).await;
@@ -109,7 +109,7 @@ async fn a_named_host_that_does_not_identify_itself_is_asked_by_tcp() {
 }
 
 #[tokio::test]
-async fn why_a_gateway_tells_no_vin_is_told() {
+async fn a_gateway_without_a_vin_is_reported_with_the_reason() {
     type Change = fn(&mut GatewayConfig);
     let cases: [(Change, &str); 7] = [
         (
@@ -154,7 +154,7 @@ async fn why_a_gateway_tells_no_vin_is_told() {
 }
 
 #[tokio::test]
-async fn why_a_host_that_is_no_gateway_tells_no_vin_is_told() {
+async fn a_host_that_is_not_a_gateway_is_reported_with_the_reason() {
     let nobody = {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap()
@@ -171,7 +171,7 @@ async fn why_a_host_that_is_no_gateway_tells_no_vin_is_told() {
 }
 
 #[tokio::test]
-async fn the_first_question_is_sent_at_once_though_the_runtime_has_not_seen_the_socket_writable() {
+async fn the_first_request_is_sent_before_the_runtime_sees_the_socket_writable() {
     let gateway = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = gateway.local_addr().unwrap();
     let mut network = network(address, DoipTlsConfig::default()).await;
@@ -200,7 +200,7 @@ async fn check(devices: &[&str]) -> (bool, String) {
 }
 
 #[tokio::test]
-async fn a_configuration_with_doip_devices_is_checked_without_taking_them_for_can() {
+async fn a_check_does_not_open_doip_devices_as_can() {
     let (content, said) = check(&["lo", "192.0.2.7:13400"]).await;
     assert!(content && said.trim_end().ends_with("no errors"), "{said}");
     let (content, said) = check(&["fe80::1%lo", "doip:[fe80::1%1]:13400"]).await;
@@ -216,7 +216,7 @@ async fn a_configuration_with_doip_devices_is_checked_without_taking_them_for_ca
 }
 
 #[tokio::test]
-async fn the_command_says_why_there_is_no_vin() {
+async fn the_command_reports_why_there_is_no_vin() {
     let gateway = gateway(|config| {
         config.forget_vin();
         config.entity.activation.answer = Answer::Always(0x00.into());
@@ -258,7 +258,7 @@ async fn the_command_scans_behind_a_gateway_and_finds_every_ecu_and_no_other() {
 }
 
 #[tokio::test]
-async fn the_command_says_that_there_is_no_gateway_to_scan_behind() {
+async fn the_scan_command_reports_a_missing_gateway() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (status, report) = scan(&format!("doip:{nobody}")).await;
     assert_eq!((status, &report["outcome"]), (Some(4), &"nobody-on-bus".into()), "{report}");
@@ -267,14 +267,14 @@ async fn the_command_says_that_there_is_no_gateway_to_scan_behind() {
 }
 
 #[tokio::test]
-async fn an_announced_vin_is_told_with_the_gateways_address() {
+async fn an_announced_vin_is_reported_with_the_gateways_address() {
     let report = read_vin(&gateway(|_| {}).await).await;
     assert_eq!(report.vin, golf().record.vin);
     assert_eq!((report.source, report.address), (Some(VinSource::Doip), Some(GATEWAY.into())));
 }
 
 #[tokio::test]
-async fn a_gateway_that_announces_no_vin_is_asked_for_it() {
+async fn a_gateway_that_announces_no_vin_is_asked_for_one() {
     let report = read_vin(&gateway(GatewayConfig::forget_vin).await).await;
     assert_eq!(report.vin, golf().record.vin);
     assert_eq!((report.source, report.address), (Some(VinSource::Doip), Some(GATEWAY.into())));
@@ -291,7 +291,7 @@ async fn without_a_gateway_there_is_no_vin_after_the_budget_and_no_error() {
 }
 
 #[tokio::test]
-async fn status_and_power_mode_are_told_when_asked_for() {
+async fn status_and_power_mode_are_reported_on_request() {
     let gateway = gateway(|_| {}).await;
     let address = gateway.addresses().tcp;
     let mut explorer = Explorer::new(network(address, DoipTlsConfig::default()).await);
@@ -322,7 +322,7 @@ async fn status_and_power_mode_are_told_when_asked_for() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_as_the_gateway_means_it() {
+async fn a_refusal_is_reported_with_the_gateways_code() {
     for code in [0x00, 0x01, 0x04, 0x05, 0x06] {
         let gateway = gateway(|config| config.entity.activation.answer = Answer::Always(code.into())).await;
         let error = activate(gateway.addresses().tcp, DoipTlsConfig::default(), false).await.unwrap_err();
@@ -346,7 +346,7 @@ async fn tls_gateway() -> (DoipGateway, DoipTlsConfig, tempfile::TempDir) {
 }
 
 #[tokio::test]
-async fn a_gateway_that_demands_tls_gets_it_whatever_name_its_certificate_bears() {
+async fn a_gateway_that_requires_tls_gets_it_with_any_certificate_name() {
     let (gateway, tls, _directory) = tls_gateway().await;
     for by_tls in [false, true] {
         activate(gateway.addresses().tcp, tls.clone(), by_tls).await.unwrap();
@@ -354,7 +354,7 @@ async fn a_gateway_that_demands_tls_gets_it_whatever_name_its_certificate_bears(
 }
 
 #[tokio::test]
-async fn a_certificate_that_comes_from_somewhere_else_is_refused_unless_any_is_trusted() {
+async fn an_untrusted_certificate_is_refused_unless_any_is_trusted() {
     let (gateway, tls, _directory) = tls_gateway().await;
     let (_other, others, _other_directory) = tls_gateway().await;
     let address = gateway.addresses().tcp;
@@ -369,7 +369,7 @@ async fn a_certificate_that_comes_from_somewhere_else_is_refused_unless_any_is_t
 }
 
 #[tokio::test]
-async fn without_trust_there_is_no_tls_and_the_error_says_what_to_set() {
+async fn without_a_trusted_certificate_the_tls_error_names_the_setting() {
     let (gateway, tls, _directory) = tls_gateway().await;
     let nobody = DoipTlsConfig { ca_file: None, ..tls };
     let error = activate(gateway.addresses().tcp, nobody, false).await.unwrap_err();
@@ -469,7 +469,7 @@ async fn error_of(gateway: SocketAddr) -> ClientError {
 }
 
 #[tokio::test]
-async fn hostile_gateways_end_in_errors_that_say_what_they_did() {
+async fn hostile_gateways_cause_errors_that_name_the_fault() {
     let cases: [(&'static [u8], &str); 5] = [
         (b"\x02\xFD\x80\x01\xFF\xFF\xFF\xFF", "4294967295 bytes"),
         (b"\x07\xF8\x00\x06\x00\x00\x00\x09", "protocol version 0x07"),
@@ -491,7 +491,7 @@ async fn hostile_gateways_end_in_errors_that_say_what_they_did() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_hangs_up_is_told_from_one_that_refuses() {
+async fn a_closed_connection_is_distinguished_from_a_refusal() {
     let error = error_of(hostile(|stream| async move { drop(stream) }).await).await;
     let is_lost = matches!(
         error,
@@ -501,7 +501,7 @@ async fn a_gateway_that_hangs_up_is_told_from_one_that_refuses() {
 }
 
 #[tokio::test]
-async fn a_flood_before_activation_does_not_keep_it_from_ending() {
+async fn a_flood_before_activation_does_not_prevent_its_timeout() {
     let gateway = hostile(|mut stream| async move {
         let pending = b"\x02\xFD\x00\x06\x00\x00\x00\x09\x0E\x80\x40\x10\x11\x00\x00\x00\x00".repeat(1000);
         while stream.write_all(&pending).await.is_ok() {}
@@ -522,7 +522,7 @@ fn recording() -> DoipRecording {
 }
 
 #[test]
-fn what_a_real_gateway_said_by_udp_is_understood() {
+fn recorded_datagrams_of_a_real_gateway_are_understood() {
     let mut discovery = Discovery::new();
     let from = SocketAddr::from(([169, 254, 1, 1], 13400));
     let mut refused = Vec::new();
@@ -549,7 +549,7 @@ fn what_a_real_gateway_said_by_udp_is_understood() {
 }
 
 #[test]
-fn what_a_real_gateway_said_by_tcp_is_understood() {
+fn the_recorded_tcp_stream_of_a_real_gateway_is_understood() {
     let recording = recording();
     let records = recording.records();
     let mut ports: Vec<u16> = records.iter().map(|record| record.tester_port).collect();

@@ -36,7 +36,7 @@ async fn read_from(ecus: &[KlineEcuConfig], budget: Duration) -> (LineReading, K
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ecu_that_has_the_obd_function_tells_its_vin_within_a_second() {
+async fn an_ecu_with_the_obd_function_sends_its_vin_within_a_second() {
     let (reading, vehicle, elapsed) = read_from(&[ecu(0x11)], DEFAULT_KLINE_BUDGET).await;
     let [told] = reading.candidates[..] else { panic!("{:?}", reading.candidates) };
     assert_eq!(
@@ -50,7 +50,7 @@ async fn an_ecu_that_has_the_obd_function_tells_its_vin_within_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_ecu_is_asked_again_and_not_forever() {
+async fn a_busy_ecu_is_asked_again_a_bounded_number_of_times() {
     let busy =
         |busy| KlineEcuConfig { misbehaviour: Misbehaviour { busy, ..Misbehaviour::default() }, ..ecu(0x11) };
     let (reading, vehicle, _) = read_from(&[busy(2)], DEFAULT_KLINE_BUDGET).await;
@@ -88,7 +88,7 @@ async fn an_engine_without_the_function_is_asked_by_its_address() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ecu_that_only_its_address_wakes_is_read_within_the_budget() {
+async fn an_ecu_with_slow_initialisation_only_is_read_within_the_budget() {
     let (reading, vehicle, elapsed) =
         read_from(&[KlineEcuConfig { fast: false, ..ecu(0x10) }], DEFAULT_KLINE_BUDGET).await;
     assert_eq!(reading.candidates.len(), 1);
@@ -97,7 +97,7 @@ async fn an_ecu_that_only_its_address_wakes_is_read_within_the_budget() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ecu_is_read_at_every_bit_rate_whatever_wakes_it() {
+async fn an_ecu_is_read_at_every_bit_rate_with_every_initialisation() {
     let mut table = Vec::new();
     for bit_rate in KLINE_VIN_BIT_RATES {
         for (fast, slow) in [(true, true), (true, false), (false, true)] {
@@ -115,7 +115,7 @@ async fn an_ecu_is_read_at_every_bit_rate_whatever_wakes_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_the_bit_rates_given_are_tried_and_of_those_only_what_the_line_can_have() {
+async fn only_configured_bit_rates_that_the_line_supports_are_tried() {
     let line = SimLine::new(CLOCK);
     let vehicle = KlineVehicle::start(&[KlineEcuConfig { bit_rate: 9_600, ..ecu(0x11) }], &line, CLOCK);
     let reading = |bit_rates: &[u32], able: &'static [u32]| {
@@ -169,7 +169,7 @@ impl KLine for Choosy {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_line_and_an_ecu_that_tells_nothing_end_without_a_vin_and_without_noise() {
+async fn a_silent_line_or_ecu_ends_the_reading_without_a_vin() {
     let (reading, _, elapsed) = read_from(&[], DEFAULT_KLINE_BUDGET).await;
     assert!(reading.candidates.is_empty() && reading.error.is_none());
     assert!(elapsed < Duration::from_secs(6), "{elapsed:?}");
@@ -195,7 +195,7 @@ async fn the_budget_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_report_counts_the_time_that_can_took_and_ends_with_the_line_that_told() {
+async fn a_report_includes_the_time_of_can_and_ends_with_the_first_vin() {
     let (empty, full) = (SimLine::new(CLOCK), SimLine::new(CLOCK));
     let _vehicle = KlineVehicle::start(&[ecu(0x11)], &full, CLOCK);
     let attach = |line: &SimLine, name: &str| ask(line.attach(name, 10_400));
@@ -214,7 +214,7 @@ async fn a_report_counts_the_time_that_can_took_and_ends_with_the_line_that_told
 
 /// Real time: a pseudo-terminal knows no other. How late anything is does not matter, only that it comes.
 #[tokio::test]
-async fn a_serial_device_conveys_both_initialisations_echoes_and_answers() {
+async fn a_serial_device_carries_both_initialisations_echoes_and_answers() {
     for (fast, slow) in [(true, false), (false, true)] {
         let line = SimLine::new(TimerKind::Precise);
         let patient =

@@ -169,7 +169,7 @@ fn the_vin_is_read_by_obd_with_these_frames() {
 }
 
 #[test]
-fn a_vin_told_by_obd_ends_the_asking_as_soon_as_others_had_their_time() {
+fn a_vin_from_obd_ends_the_reading_after_the_time_for_other_answers() {
     let mut rig = Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN))]);
     let (outcome, report) = rig.run();
     assert_eq!(outcome, ReaderOutcome::Answered);
@@ -214,7 +214,7 @@ fn every_address_and_service_is_found() {
 }
 
 #[test]
-fn a_vehicle_without_a_vin_is_known_quickly_and_asked_each_question_once() {
+fn a_vehicle_without_a_vin_is_asked_each_request_once() {
     let mut rig = Rig::vehicle(vec![Ecu::new(0x720, 0x728)]);
     let (outcome, report) = rig.run();
     assert_eq!((outcome, report.vin), (ReaderOutcome::NotAnswered, None));
@@ -254,7 +254,7 @@ fn an_ecu_that_is_pending_forever_leaves_time_to_ask_the_others() {
 }
 
 #[test]
-fn a_pending_ecu_is_not_waited_for_once_another_told_the_vin() {
+fn a_pending_ecu_is_not_awaited_after_another_sent_the_vin() {
     let pending = vec![(Duration::from_millis(10), vec![0x7F, 0x09, 0x78])];
     let mut rig = Rig::vehicle(vec![
         Ecu::new(0x7E1, 0x7E9).scripted(OBD, vec![pending]),
@@ -266,7 +266,7 @@ fn a_pending_ecu_is_not_waited_for_once_another_told_the_vin() {
 }
 
 #[test]
-fn a_busy_ecu_is_asked_again_alone_and_not_forever() {
+fn a_busy_ecu_is_asked_again_alone_a_bounded_number_of_times() {
     let busy = || vec![(Duration::from_millis(1), vec![0x7F, 0x09, 0x21])];
     let answer = vec![(Duration::from_millis(1), positive(OBD, VIN))];
     let mut rig = Rig::vehicle(vec![Ecu::new(0x7E2, 0x7EA).scripted(OBD, vec![busy(), busy(), answer])]);
@@ -283,7 +283,7 @@ fn a_busy_ecu_is_asked_again_alone_and_not_forever() {
 }
 
 #[test]
-fn an_answer_that_breaks_off_is_asked_for_again() {
+fn an_incomplete_answer_is_requested_again() {
     let mut rig =
         Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).physical_only().answering(OBD, positive(OBD, VIN))]);
     let first_frame = CanFrame::new(id(0x7E8), b"\x10\x14\x49\x02\x011M8").unwrap();
@@ -295,7 +295,7 @@ fn an_answer_that_breaks_off_is_asked_for_again() {
 }
 
 #[test]
-fn several_ecus_may_agree() {
+fn several_ecus_with_the_same_vin_are_no_conflict() {
     let mut rig = Rig::vehicle(vec![
         Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN)),
         Ecu::new(0x7E2, 0x7EA).answering(OBD, positive(OBD, VIN)),
@@ -308,7 +308,7 @@ fn several_ecus_may_agree() {
 }
 
 #[test]
-fn ecus_that_disagree_are_reported_all() {
+fn all_vins_of_disagreeing_ecus_are_reported() {
     let late = vec![(Duration::from_millis(45), positive(OBD, OTHER_VIN))];
     let mut rig = Rig::vehicle(vec![
         Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN)),
@@ -339,7 +339,7 @@ fn an_ecu_without_vin_does_not_hide_the_one_that_has_it() {
 }
 
 #[test]
-fn an_answer_later_than_its_stage_counts_too() {
+fn an_answer_after_its_stage_still_counts() {
     let late = vec![(Duration::from_millis(90), positive(OBD, VIN))];
     let mut rig = Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).scripted(OBD, vec![late])]);
     let (_, report) = rig.run();
@@ -347,7 +347,7 @@ fn an_answer_later_than_its_stage_counts_too() {
 }
 
 #[test]
-fn one_frame_is_sent_where_nobody_acknowledges() {
+fn one_frame_is_sent_without_an_acknowledgement() {
     let mut rig = Rig::new(false, Adapter::Alone, vec![]);
     let (outcome, report) = rig.run();
     assert_eq!(outcome, ReaderOutcome::NotAcknowledged);
@@ -356,7 +356,7 @@ fn one_frame_is_sent_where_nobody_acknowledges() {
 }
 
 #[test]
-fn a_silent_bus_is_asked_on_after_the_first_acknowledgement() {
+fn a_silent_bus_gets_more_requests_after_the_first_acknowledgement() {
     let ecu = Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN));
     let mut rig = Rig::new(false, Adapter::Confirms, vec![ecu]);
     let (_, report) = rig.run();
@@ -366,7 +366,7 @@ fn a_silent_bus_is_asked_on_after_the_first_acknowledgement() {
 }
 
 #[test]
-fn an_adapter_that_cannot_confirm_asks_on_at_its_own_bit_rate_unless_there_are_errors() {
+fn an_adapter_without_confirmations_continues_at_its_bit_rate_without_errors() {
     let ecu = || Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN));
     let mut rig = Rig::new(false, Adapter::TakesOnly, vec![ecu()]);
     rig.reader.trust_bit_rate();
@@ -383,7 +383,7 @@ fn an_adapter_that_cannot_confirm_asks_on_at_its_own_bit_rate_unless_there_are_e
 }
 
 #[test]
-fn an_adapter_that_cannot_confirm_asks_on_at_an_uncertain_bit_rate_only_if_it_hears_frames() {
+fn at_an_uncertain_bit_rate_an_adapter_without_confirmations_needs_frames() {
     let ecu = || Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN));
     let mut rig = Rig::new(false, Adapter::TakesOnly, vec![ecu()]);
     assert_eq!(rig.run().0, ReaderOutcome::NotAcknowledged);
@@ -396,7 +396,7 @@ fn an_adapter_that_cannot_confirm_asks_on_at_an_uncertain_bit_rate_only_if_it_he
 }
 
 #[test]
-fn a_reader_that_the_bus_never_takes_a_frame_of_ends_with_its_budget() {
+fn a_reader_whose_frames_are_never_sent_ends_with_its_budget() {
     let now = Instant::now();
     let settings = ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true };
     let mut reader = VinReader::new(settings);
@@ -408,7 +408,7 @@ fn a_reader_that_the_bus_never_takes_a_frame_of_ends_with_its_budget() {
 }
 
 #[test]
-fn a_bus_that_goes_off_ends_the_asking() {
+fn a_vin_reader_stops_when_the_bus_is_off() {
     let now = Instant::now();
     let settings = ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true };
     let mut reader = VinReader::new(settings);
@@ -419,7 +419,7 @@ fn a_bus_that_goes_off_ends_the_asking() {
 }
 
 #[test]
-fn identifiers_that_other_nodes_use_are_left_to_them() {
+fn identifiers_that_other_nodes_send_are_not_used() {
     let data = |raw: u32| CanFrame::new(id(raw), &[0x10, 0x14, 0x5A, 0x90, 0x31, 0x31, 0x31, 0x31]).unwrap();
     let heard_first = [0x7DF, 0x773];
     let heard_later = [0x24B, 0x760];
@@ -439,7 +439,7 @@ fn identifiers_that_other_nodes_use_are_left_to_them() {
 }
 
 #[test]
-fn an_answer_nobody_asked_for_is_not_taken() {
+fn an_unsolicited_answer_is_ignored() {
     let mut rig = Rig::vehicle(vec![]);
     // a short answer by another service, padded to a single frame, and an FD frame that holds a whole VIN
     let mut data = vec![0x00, 0x13];
@@ -452,7 +452,7 @@ fn an_answer_nobody_asked_for_is_not_taken() {
 }
 
 #[test]
-fn a_stalled_answer_does_not_hold_the_vehicle_up() {
+fn a_stalled_answer_does_not_delay_the_reading() {
     let mut rig = Rig::vehicle(vec![]);
     for raw in [0x7E8, 0x7E9, 0x18DA_F110] {
         let frame = CanFrame::new(id(raw), b"\x10\x14\x49\x02\x011M8").unwrap();
@@ -500,7 +500,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
-    fn whatever_is_on_the_bus_little_is_sent_and_only_what_is_meant_for_it(
+    fn with_any_traffic_the_reader_sends_a_bounded_number_of_valid_requests(
         frames in proptest::collection::vec((0u64..60_000, hostile_frame()), 0..200),
         confirms in any::<bool>(),
         alive in any::<bool>(),

@@ -100,14 +100,14 @@ async fn every_ecu_of_every_vehicle_is_found_in_a_few_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bus_that_others_fill_by_60_per_cent_is_scanned_as_completely() {
+async fn a_bus_with_60_per_cent_load_is_scanned_completely() {
     let config = VirtualBusConfig { load: 0.6, ..VirtualBusConfig::default() };
     let longest = scan_each(24, config, |_| ()).await;
     assert!(longest < Duration::from_secs(6), "{longest:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn traffic_among_the_diagnostic_identifiers_is_no_ecu() {
+async fn traffic_on_diagnostic_identifiers_is_not_an_ecu() {
     let config = VirtualBusConfig { load: 0.3, ..VirtualBusConfig::default() };
     let longest = scan_each(12, config, |bus| {
         send_for_ever(bus, 0x6C0, Duration::from_millis(10), [1, 2, 3, 4, 5, 6, 7, 8]);
@@ -148,7 +148,7 @@ async fn ecus_behind_tp20_are_found_by_every_form_of_set_up_and_left_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ecu_behind_tp20_is_found_although_others_send_with_its_identifier_and_they_are_no_ecus() {
+async fn a_tp20_ecu_is_found_among_other_senders_with_its_identifier() {
     let bus = VirtualBus::new(VirtualBusConfig { load: 0.3, ..VirtualBusConfig::default() });
     let ecus = Tp20EcuConfig::golf();
     let addresses: Vec<u32> = ecus.iter().map(|ecu| ecu.ecu.get().into()).collect();
@@ -163,7 +163,7 @@ async fn an_ecu_behind_tp20_is_found_although_others_send_with_its_identifier_an
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_switched_off_ignition_stops_a_scan_and_progress_is_told() {
+async fn the_ignition_off_stops_a_scan_and_progress_is_reported() {
     let bus = VirtualBus::new(VirtualBusConfig::default());
     let _vehicle = Vehicle::start(&VehicleConfig::new(catalogue().vehicles()[0].clone()), &bus);
     let mut surroundings = Quiet { ignition: Some(false), last: None };
@@ -175,7 +175,7 @@ async fn a_switched_off_ignition_stops_a_scan_and_progress_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_bit_rate_is_found_before_anything_is_sent() {
+async fn another_bit_rate_is_detected_before_any_frame_is_sent() {
     let bus =
         VirtualBus::new(VirtualBusConfig { bit_rate: 250_000, load: 0.1, ..VirtualBusConfig::default() });
     let record = catalogue().vehicles()[0].clone();

@@ -48,28 +48,28 @@ fn check(record: &VehicleRecord, reading: &ParallelReading) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_vehicle_tells_its_vin_on_a_busy_bus() {
+async fn every_vehicles_vin_is_read_on_a_busy_bus() {
     let (longest, longest_without) = read_all(500_000, 0.3, VirtualBus::full_capabilities()).await;
     assert!(longest < Duration::from_millis(400), "{longest:?}");
     assert!(longest_without < Duration::from_millis(400), "{longest_without:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_vehicle_tells_its_vin_on_a_silent_bus() {
+async fn every_vehicles_vin_is_read_on_a_silent_bus() {
     let (longest, longest_without) = read_all(500_000, 0.0, VirtualBus::full_capabilities()).await;
     assert!(longest < Duration::from_millis(600), "{longest:?}");
     assert!(longest_without < Duration::from_millis(600), "{longest_without:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_vehicle_tells_its_vin_on_a_slow_and_full_bus() {
+async fn every_vehicles_vin_is_read_on_a_slow_and_full_bus() {
     let (longest, longest_without) = read_all(250_000, 0.9, VirtualBus::full_capabilities()).await;
     assert!(longest < Duration::from_millis(600), "{longest:?}");
     assert!(longest_without < Duration::from_millis(600), "{longest_without:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_vehicle_tells_its_vin_to_an_adapter_that_can_do_no_more_than_send() {
+async fn every_vehicles_vin_is_read_by_an_adapter_that_can_only_send() {
     let plain = CanCapabilities { set_bit_rate: true, ..CanCapabilities::default() };
     let (longest, longest_without) = read_all(500_000, 0.0, plain).await;
     assert!(longest < Duration::from_millis(600), "{longest:?}");

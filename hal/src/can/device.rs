@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_device_is_refused() {
+    fn a_text_that_names_no_device_is_refused() {
         for name in
             ["", "slcan:", "slcan:@9600", "slcan:/dev/ttyACM0@fast", "slcan:/dev/ttyACM0@0", "/dev/ttyACM0"]
                 .into_iter()

@@ -47,7 +47,7 @@ async fn echo(count: u32) -> Vec<Duration> {
 
 #[tokio::test]
 #[ignore = "a measurement of 15 s"]
-async fn how_late_a_moment_is() {
+async fn the_lateness_of_the_precise_timer_is_printed() {
     for (kind, name) in [(TimerKind::Precise, "timerfd"), (TimerKind::Runtime, "runtime")] {
         for (period, use_of_it) in
             [(5, "P4, 5 ms"), (25, "T_iniL by break, 25 ms"), (200, "a bit at 5 baud, 200 ms")]

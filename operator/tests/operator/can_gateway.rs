@@ -133,7 +133,7 @@ impl Tool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_to_all_is_answered_by_every_ecu_under_its_own_identifier_and_once() {
+async fn every_ecu_answers_a_functional_request_once_with_its_own_identifier() {
     let (rig, _network, connection) = remote_vehicle(Duration::ZERO).await;
     let server = CanGatewayServer::new(None, CanGatewaySettings::obd(BUS)).unwrap();
     let mut tool = Tool::open(&server).await;
@@ -166,7 +166,7 @@ async fn a_request_to_all_is_answered_by_every_ecu_under_its_own_identifier_and_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tools_first_frame_gets_its_flow_control_here_though_nothing_crosses_the_network() {
+async fn the_gateway_sends_flow_control_without_using_the_network() {
     const ROUNDS: usize = 200;
     let (_bench, network, connection) = remote_vehicle(Duration::ZERO).await;
     let server = CanGatewayServer::new(None, CanGatewaySettings::obd(BUS)).unwrap();
@@ -195,7 +195,7 @@ async fn a_tools_first_frame_gets_its_flow_control_here_though_nothing_crosses_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_are_kept_while_a_tool_is_there_and_end_when_it_goes() {
+async fn sessions_are_kept_until_the_tool_leaves() {
     let (rig, _network, connection) = remote_vehicle(Duration::ZERO).await;
     let server = CanGatewayServer::new(None, CanGatewaySettings::obd(BUS)).unwrap();
     let mut tool = Tool::open(&server).await;

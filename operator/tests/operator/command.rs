@@ -117,7 +117,7 @@ async fn outcome(output: impl Future<Output = std::io::Result<Output>>) -> (i32,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operator_does_all_of_a_ticket_on_the_command_line() {
+async fn the_command_line_serves_a_whole_ticket() {
     let workshop = Workshop::open().await;
 
     let tickets = workshop.prints(&["tickets"]).await;
@@ -217,7 +217,7 @@ async fn an_operators_gateways_serve_tools_until_interrupted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_secret_and_a_cloud_that_is_not_there_have_their_own_exit_codes() {
+async fn a_wrong_secret_and_an_unreachable_cloud_have_separate_exit_codes() {
     let workshop = Workshop::open().await;
     workshop.fails(&["--client-secret", "wrong", "tickets"], 3).await;
     workshop.fails(&["--api-url", "https://127.0.0.1:9", "tickets"], 4).await;

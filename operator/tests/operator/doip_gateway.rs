@@ -239,7 +239,7 @@ async fn a_doip_tool_does_not_notice_cut_links() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_remote_ecu_is_found_at_its_own_address_and_all_are_asked_at_once() {
+async fn remote_ecus_are_found_at_their_addresses_and_by_functional_request() {
     let what = "doipclient through the DoIP gateway";
     let Some(mut tool) = peer("doip_peer.py", what, MODULES).await else { return };
     let rig = DoipRig::start(GOOD).await;
@@ -288,7 +288,7 @@ async fn a_doip_tool_at_a_vehicle_on_can_does_not_notice_cut_links() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ecus_on_can_are_found_at_their_addresses_and_all_are_asked_at_once() {
+async fn ecus_on_can_are_found_at_their_addresses_and_by_functional_request() {
     let what = "doipclient through the DoIP gateway";
     let Some(mut tool) = peer("doip_peer.py", what, MODULES).await else { return };
     let (rig, _network, connection) = on_can(GOOD).await;

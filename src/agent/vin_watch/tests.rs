@@ -92,7 +92,7 @@ impl WatchRig {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ecu_that_was_not_ready_at_the_start_is_asked_again_and_then_left_alone() {
+async fn a_vin_is_read_again_until_the_ecu_is_ready_and_then_no_more() {
     let mut rig = WatchRig::new(Some(true));
     assert_eq!(rig.reading_within(2 * SECOND).await.unwrap().0, None);
     rig.ecu_starts();
@@ -104,7 +104,7 @@ async fn an_ecu_that_was_not_ready_at_the_start_is_asked_again_and_then_left_alo
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_vehicle_without_a_vin_is_asked_less_and_less_and_then_no_more() {
+async fn a_vehicle_without_a_vin_is_asked_less_often_and_finally_not_at_all() {
     let mut rig = WatchRig::new(Some(true));
     let readings = rig.vain_readings().await;
     assert_eq!(readings.len(), 7, "{readings:?}");
@@ -118,7 +118,7 @@ async fn a_vehicle_without_a_vin_is_asked_less_and_less_and_then_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_the_ignition_off_nobody_is_asked_again_until_it_is_on() {
+async fn no_ecu_is_asked_again_while_the_ignition_is_off() {
     let mut rig = WatchRig::new(Some(false));
     assert!(rig.reading_within(2 * SECOND).await.is_some());
     let frames = rig.bus.statistics().frames;
@@ -129,7 +129,7 @@ async fn with_the_ignition_off_nobody_is_asked_again_until_it_is_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_the_ignition_cannot_be_told_only_a_bus_in_use_is_asked_again() {
+async fn with_an_unknown_ignition_only_a_bus_in_use_is_asked_again() {
     let mut rig = WatchRig::new(None);
     assert_eq!(rig.vain_readings().await, [0]);
     rig.bus_wakes();
@@ -138,7 +138,7 @@ async fn where_the_ignition_cannot_be_told_only_a_bus_in_use_is_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_is_not_disturbed_and_what_it_has_read_is_not_asked_again() {
+async fn a_session_is_not_disturbed_and_its_vin_is_not_read_again() {
     let mut rig = WatchRig::new(Some(true));
     assert!(rig.reading_within(2 * SECOND).await.is_some());
     rig.watch.release().await;
@@ -154,7 +154,7 @@ async fn a_session_is_not_disturbed_and_what_it_has_read_is_not_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn asleep_it_asks_nobody() {
+async fn a_sleeping_agent_asks_no_ecu() {
     let mut rig = WatchRig::new(Some(true));
     assert!(rig.reading_within(2 * SECOND).await.is_some());
     rig.watch.listen().await;

@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_pincode_is_tried_at_most_once_a_minute_and_then_once_an_hour() {
+    fn a_wrong_pincode_is_tried_once_a_minute_and_later_once_an_hour() {
         let start = Instant::now();
         let mut auth = Auth::new(1);
         let mut now = start;
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_pincode_is_backed_off_from_although_the_old_token_is_still_accepted() {
+    fn a_rejected_pincode_backs_off_while_the_old_token_is_accepted() {
         let mut now = Instant::now();
         let mut auth = logged_in(now, 1);
         auth.handle_accepted(1);
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cloud_that_refuses_the_tokens_it_gives_is_not_hammered() {
+    fn a_cloud_that_refuses_its_own_tokens_gets_few_logins() {
         let start = Instant::now();
         let mut now = start;
         let mut auth = logged_in(start, 1);
@@ -543,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_stored_access_token_the_stored_refresh_token_is_used_and_then_the_pincode() {
+    fn a_stored_refresh_token_is_used_before_the_pincode() {
         let start = Instant::now();
         let mut auth = Auth::resume(1, start, stored(None));
         assert_eq!((auth.generation(), auth.state()), (None, LoginState::LoggingIn));

@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_written_no_shorter_than_it_is_and_never_as_unused() {
+    fn an_encoded_time_is_never_shorter_and_never_the_unused_value() {
         for micros in (0..6_200_000).step_by(1_777) {
             let duration = Duration::from_micros(micros);
             let read = TimeByte::at_least(duration).to_duration().unwrap();

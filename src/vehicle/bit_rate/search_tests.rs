@@ -60,7 +60,7 @@ fn error() -> CanFrame {
 }
 
 #[test]
-fn the_first_frame_ends_the_listening() {
+fn listening_ends_with_the_first_frame() {
     let mut bench = SearchBench::new(true);
     bench.expect_listening(500_000);
     bench.hear(data());
@@ -68,7 +68,7 @@ fn the_first_frame_ends_the_listening() {
 }
 
 #[test]
-fn a_bit_rate_with_only_errors_is_left_for_the_next() {
+fn after_only_errors_the_search_tries_the_next_bit_rate() {
     let mut bench = SearchBench::new(true);
     bench.expect_listening(500_000);
     bench.hear(error());
@@ -79,7 +79,7 @@ fn a_bit_rate_with_only_errors_is_left_for_the_next() {
 }
 
 #[test]
-fn many_errors_end_the_listening_early() {
+fn listening_ends_early_after_many_errors() {
     let mut bench = SearchBench::new(true);
     bench.expect_listening(500_000);
     for _ in 0..ERRORS_ENOUGH {
@@ -132,7 +132,7 @@ fn waiting_for_a_frame_that_shows_the_bit_rate_ends_in_time() {
 }
 
 #[test]
-fn a_silent_bus_is_asked_at_one_bit_rate_after_the_other_until_someone_acknowledges() {
+fn a_silent_bus_is_asked_at_each_bit_rate_until_an_acknowledgement() {
     let mut bench = SearchBench::new(true);
     bench.expect_listening(500_000);
     bench.time_passes();
@@ -183,7 +183,7 @@ fn an_interface_set_up_by_the_system_is_used_as_it_is() {
 }
 
 #[test]
-fn an_adapter_that_can_be_set_to_none_of_the_bit_rates_is_given_up() {
+fn an_adapter_that_supports_no_bit_rate_ends_the_search() {
     let mut bench = SearchBench::new(true);
     for _ in 0..4 {
         assert!(matches!(bench.search.poll_step(), Some(SearchStep::Configure { .. })));
@@ -193,7 +193,7 @@ fn an_adapter_that_can_be_set_to_none_of_the_bit_rates_is_given_up() {
 }
 
 #[test]
-fn an_error_frame_about_the_controller_itself_is_no_wrong_bit_rate() {
+fn an_error_frame_about_the_controller_does_not_count_as_a_bit_rate_error() {
     const CONTROLLER_IS_ACTIVE_AGAIN: [u8; 8] = [0, 0x40, 0, 0, 0, 0, 0, 0];
     assert!(!reports_bus_error(&CanFrame::new_error(CLASS_CONTROLLER, CONTROLLER_IS_ACTIVE_AGAIN)));
     assert!(!reports_bus_error(&CanFrame::new_error(CLASS_RESTARTED, [0; 8])));

@@ -24,7 +24,7 @@ async fn buses_are_configured_and_named_in_the_reply() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_bit_rate_of_the_contract_is_taken_and_no_other() {
+async fn exactly_the_bit_rates_of_the_relay_protocol_are_accepted() {
     let rates = [
         1_000_000, 500_000, 250_000, 125_000, 100_000, 94_000, 83_300, 50_000, 33_300, 20_000, 10_000, 5_000,
     ];
@@ -89,7 +89,7 @@ async fn optional_fields_may_be_null() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fields_nobody_knows_are_ignored() {
+async fn unknown_fields_are_ignored() {
     let mut rig = Rig::new();
     let mut bus = can("HS", HS, json!({"termination": "120 ohm"}));
     bus["colour"] = json!("green");
@@ -124,7 +124,7 @@ async fn no_buses_at_all_may_be_configured() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_connector_does_not_have_is_refused_and_leaves_the_buses_as_they_are() {
+async fn an_unsupported_bus_configuration_is_refused_and_the_buses_remain() {
     let mut rig = Rig::configured().await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
     rig.open_isotp(1, json!({})).await;
@@ -168,7 +168,7 @@ async fn what_the_connector_does_not_have_is_refused_and_leaves_the_buses_as_the
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_behind_configure_buses_wait_for_it() {
+async fn requests_after_configure_buses_wait_for_the_configuration() {
     let mut rig = Rig::new();
     rig.ask("configureBuses", json!({"buses": [hs()]}));
     rig.ask("openChannel", json!({"channel": 1, "raw_channel": {"bus_name": "HS"}}));
@@ -179,7 +179,7 @@ async fn requests_behind_configure_buses_wait_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_requests_behind_configure_buses_is_bounded() {
+async fn a_flood_of_requests_after_configure_buses_is_bounded() {
     let mut rig = Rig::new();
     rig.ask("configureBuses", json!({"buses": [hs()]}));
     for _ in 0..10_000 {
@@ -192,7 +192,7 @@ async fn a_flood_of_requests_behind_configure_buses_is_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replies_that_nobody_fetches_are_bounded() {
+async fn unread_replies_are_bounded() {
     let mut rig = Rig::configured().await;
     rig.open_raw(1, json!({})).await;
     for _ in 0..10_000 {
@@ -204,7 +204,7 @@ async fn replies_that_nobody_fetches_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_device_that_cannot_be_opened_is_an_error_and_may_be_tried_again() {
+async fn a_device_that_fails_to_open_is_an_error_and_can_be_retried() {
     let mut rig = Rig::new();
     rig.opening_fails.store(true, std::sync::atomic::Ordering::Relaxed);
     rig.ask("configureBuses", json!({"buses": [hs()]}));
@@ -218,7 +218,7 @@ async fn a_device_that_cannot_be_opened_is_an_error_and_may_be_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_adapter_is_not_able_to_is_told_apart_from_one_that_is_not_there() {
+async fn a_bit_rate_beyond_the_adapter_is_the_problem_unsupported() {
     let mut rig = Rig::new();
     rig.bit_rate_is_fixed.store(true, std::sync::atomic::Ordering::Relaxed);
     let reply = rig.configure(json!([can("HS", HS, json!({"can_bit_rate": 94_000}))])).await;
@@ -243,7 +243,7 @@ async fn reading_the_vin_ends_also_when_its_buses_are_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_for_the_vin_on_a_bus_that_is_off_is_told_none_at_once_and_may_ask_again() {
+async fn reading_the_vin_on_a_bus_that_is_off_ends_immediately_and_can_be_repeated() {
     let mut rig = Rig::configured().await;
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| match request {
         [0x22, 0xF1, 0x90] => vec![(MILLISECOND, [&[0x62, 0xF1, 0x90], &b"WVWZZZ1KZ6W000001"[..]].concat())],

@@ -100,7 +100,7 @@ async fn a_chain_breaks_five_seconds_after_the_last_pending_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_negative_response_throws_away_what_is_chained_with_its_code_and_their_number() {
+async fn a_negative_response_discards_chained_pdus_with_its_code_and_their_number() {
     let mut rig = rig_with_chain(6).await;
     let script =
         vec![positive(&[0x36, 0]), positive(&[0x36, 1]), vec![(MILLISECOND, vec![0x7F, 0x36, 0x73])]];
@@ -112,7 +112,7 @@ async fn a_negative_response_throws_away_what_is_chained_with_its_code_and_their
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_response_within_p2_throws_away_what_is_chained() {
+async fn no_response_within_p2_discards_the_chained_pdus() {
     let mut rig = rig_with_chain(4).await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);
     rig.run(990 * MILLISECOND).await;
@@ -140,7 +140,7 @@ async fn p2_ends_with_the_first_frame_of_a_long_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pdus_chained_to_broken_ones_are_thrown_away_when_they_arrive_later() {
+async fn later_pdus_chained_to_discarded_ones_are_discarded() {
     let mut rig = rig_with_chain(3).await;
     let script = vec![vec![(MILLISECOND, vec![0x7F, 0x36, 0x31])]];
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, by_index(script));
@@ -153,7 +153,7 @@ async fn pdus_chained_to_broken_ones_are_thrown_away_when_they_arrive_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pdu_that_is_not_chained_starts_anew_after_a_break() {
+async fn an_unchained_pdu_starts_again_after_a_break() {
     let mut rig = rig_with_chain(3).await;
     let script = vec![vec![(MILLISECOND, vec![0x7F, 0x36, 0x31])]];
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, by_index(script));
@@ -182,7 +182,7 @@ async fn an_unchained_pdu_behind_chained_ones_survives_their_break() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn responses_about_something_else_neither_advance_nor_break_a_chain() {
+async fn responses_to_other_requests_do_not_affect_a_chain() {
     let mut rig = rig_with_chain(2).await;
     let script = vec![vec![
         (100 * MILLISECOND, vec![0x62, 0xF1, 0x90]),
@@ -200,7 +200,7 @@ async fn responses_about_something_else_neither_advance_nor_break_a_chain() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_pdu_that_is_chained_is_sent_at_once() {
+async fn a_chained_pdu_without_a_predecessor_is_sent_immediately() {
     let mut rig = Rig::configured().await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
     rig.open_isotp(1, json!({})).await;
@@ -210,7 +210,7 @@ async fn a_first_pdu_that_is_chained_is_sent_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pdu_that_cannot_be_sent_breaks_the_chain_behind_it() {
+async fn a_pdu_that_cannot_be_sent_breaks_its_chain() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     rig.open_isotp(1, json!({})).await;
@@ -224,7 +224,7 @@ async fn a_pdu_that_cannot_be_sent_breaks_the_chain_behind_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_most_64_pdus_wait_and_more_are_refused_without_harm_to_those() {
+async fn the_65th_waiting_pdu_is_refused_and_the_others_are_sent() {
     let mut rig = rig_with_chain(70).await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| {
         // the first takes long enough for all to arrive
@@ -246,7 +246,7 @@ async fn at_most_64_pdus_wait_and_more_are_refused_without_harm_to_those() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_later_chained_pdu_takes_the_place_of_one_that_was_refused() {
+async fn a_later_chained_pdu_does_not_replace_a_refused_one() {
     let mut rig = rig_with_chain(66).await;
     let ecu =
         Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| vec![(100 * MILLISECOND, vec![0x76, request[1]])]);
@@ -260,7 +260,7 @@ async fn no_later_chained_pdu_takes_the_place_of_one_that_was_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_chained_to_a_refused_unchained_pdu_is_thrown_away() {
+async fn pdus_chained_to_a_refused_unchained_pdu_are_discarded() {
     let mut rig = rig_with_chain(65).await;
     let ecu =
         Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| vec![(100 * MILLISECOND, vec![0x76, request[1]])]);
@@ -290,7 +290,7 @@ async fn at_most_512_kib_wait_on_a_channel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pdu_longer_than_the_queue_is_taken_when_it_need_not_wait() {
+async fn a_pdu_longer_than_the_queue_is_accepted_if_it_is_sent_immediately() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     rig.open_isotp(1, json!({})).await;
@@ -304,7 +304,7 @@ async fn a_pdu_longer_than_the_queue_is_taken_when_it_need_not_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_to_wait_may_be_chosen_for_a_channel() {
+async fn the_response_timeout_can_be_set_per_channel() {
     let mut rig = Rig::configured().await;
     let script = vec![vec![(2_500 * MILLISECOND, vec![0x76, 0])]];
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, by_index(script));
@@ -316,7 +316,7 @@ async fn the_time_to_wait_may_be_chosen_for_a_channel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chain_goes_on_while_the_link_is_down() {
+async fn a_chain_continues_while_the_link_is_down() {
     let mut rig = rig_with_chain(20).await;
     let ecu =
         Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| vec![(100 * MILLISECOND, vec![0x76, request[1]])]);

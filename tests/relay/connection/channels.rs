@@ -97,7 +97,7 @@ async fn detected_padding_follows_the_ecu() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn flow_control_asks_for_the_block_size_and_separation_time_of_the_channel() {
+async fn flow_control_carries_the_channels_block_size_and_separation_time() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |_| vec![(MILLISECOND, vec![0x62; 60])]);
@@ -168,7 +168,7 @@ async fn a_functional_channel_hears_the_whole_obd_range_and_answers_each_first_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_heard_by_a_functional_and_a_physical_channel_is_met_with_one_flow_control() {
+async fn an_answer_to_two_channels_gets_one_flow_control() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |_| vec![(MILLISECOND, vec![0x62; 200])]);
@@ -211,7 +211,7 @@ async fn a_functional_channel_with_29_bits_hears_all_that_answer_to_the_tester()
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_functional_channel_hears_whom_it_lists_and_else_nobody() {
+async fn a_non_obd_functional_channel_hears_only_its_listed_responders() {
     for (list, expected) in [(json!([0x4E8, "0x5E8"]), 2), (json!([]), 0), (json!(null), 0)] {
         let mut rig = Rig::configured().await;
         let node = Node::attach(&rig.buses[0]);
@@ -266,7 +266,7 @@ async fn a_functional_request_longer_than_a_frame_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_opened_is_refused_and_says_why() {
+async fn an_invalid_channel_is_refused_with_a_reason() {
     let mut rig = Rig::configured().await;
     rig.open_isotp(5, json!({})).await;
     let isotp = json!({"bus_name": "HS", "request_id": 0x7E0, "response_id": 0x7E8});
@@ -345,7 +345,7 @@ async fn channels_are_bounded_in_number() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pdu_sent_with_confirm_tells_how_long_its_frames_took() {
+async fn a_confirmation_states_how_long_the_frames_took() {
     let mut rig = Rig::configured().await;
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);
     rig.open_isotp(1, json!({})).await;
@@ -360,7 +360,7 @@ async fn a_pdu_sent_with_confirm_tells_how_long_its_frames_took() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pdu_that_an_ecu_does_not_take_is_reported_with_the_reason() {
+async fn a_pdu_that_an_ecu_does_not_accept_is_reported_with_the_reason() {
     // the ECU sends no flow control
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
@@ -383,7 +383,7 @@ async fn a_pdu_that_an_ecu_does_not_take_is_reported_with_the_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn on_a_bus_without_another_node_a_pdu_fails_as_not_acknowledged_and_is_not_sent_later() {
+async fn on_an_empty_bus_a_pdu_fails_unacknowledged_and_is_not_sent_later() {
     let mut rig = Rig::configured().await;
     rig.open_isotp(1, json!({})).await;
     rig.send(1, PLAIN, &[0x10, 3]);
@@ -419,7 +419,7 @@ async fn an_abandoned_reception_is_reported_with_the_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_a_channel_discards_what_it_has_not_sent() {
+async fn closing_a_channel_discards_its_waiting_pdus() {
     let mut rig = Rig::configured().await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |_| vec![(100 * MILLISECOND, vec![0x76, 1])]);
     rig.open_isotp(1, json!({"keep_alive": "enabled"})).await;
@@ -438,7 +438,7 @@ async fn closing_a_channel_discards_what_it_has_not_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn channels_share_a_bus_whatever_their_numbers() {
+async fn channels_with_any_numbers_share_a_bus() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     rig.open_raw(65535, json!({"request_id": 0x100})).await;
@@ -465,7 +465,7 @@ async fn an_unknown_action_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_closed_on_request_says_so_and_leaves_the_buses() {
+async fn closing_a_connection_on_request_is_confirmed_and_leaves_the_buses() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     rig.open_isotp(1, json!({"keep_alive": "enabled"})).await;

@@ -81,7 +81,7 @@ async fn a_pdu_of_4095_bytes_and_one_of_a_mebibyte_come_back_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_gateway_answers_is_in_the_error() {
+async fn an_activation_error_contains_the_gateways_answer() {
     for code in [0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0xE1] {
         let mut rig = rig_with(Gateway { activations: vec![code], ..vehicle() }).await;
         let reply = open(&mut rig, 1, channel(ENGINE)).await;
@@ -96,14 +96,14 @@ async fn what_the_gateway_answers_is_in_the_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gateway_that_wants_tls_gets_it() {
+async fn a_gateway_that_requires_tls_is_connected_by_tls() {
     let mut rig = rig_with(Gateway { activations: vec![0x07, 0x10], ..vehicle() }).await;
     assert_eq!(open(&mut rig, 1, channel(ENGINE)).await.action, "channelOpened");
     assert_eq!(rig.gateways.connects(), [false, true]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gateway_that_wants_tls_even_by_tls_has_refused() {
+async fn a_tls_gateway_that_requires_tls_again_counts_as_a_refusal() {
     let mut rig = rig_with(Gateway { activations: vec![0x07], ..vehicle() }).await;
     let reply = open(&mut rig, 1, channel(ENGINE)).await;
     assert_eq!(problem(&reply), (409, "gateway-refused".to_owned()));
@@ -111,7 +111,7 @@ async fn a_gateway_that_wants_tls_even_by_tls_has_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gateway_that_is_not_there_is_named_with_those_that_are() {
+async fn a_missing_gateway_is_reported_with_the_gateways_found() {
     let mut rig = rig_with(vehicle()).await;
     let mut config = channel(ENGINE);
     config["gateway_id"] = json!(0x4011);
@@ -138,7 +138,7 @@ async fn a_gateway_that_announces_itself_later_is_found() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_gateway_and_one_that_cannot_be_reached_are_told_apart() {
+async fn a_silent_gateway_and_an_unreachable_one_have_different_problems() {
     let mut rig = rig_with(Gateway { activations: vec![], ..vehicle() }).await;
     let reply = open(&mut rig, 1, channel(ENGINE)).await;
     assert_eq!(problem(&reply), (504, "gateway-unreachable".to_owned()));
@@ -150,7 +150,7 @@ async fn a_silent_gateway_and_one_that_cannot_be_reached_are_told_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_confirmation_in_the_vehicle_is_waited_for_but_not_for_ever() {
+async fn a_confirmation_in_the_vehicle_is_awaited_for_a_bounded_time() {
     let mut rig = rig_with(Gateway { activations: vec![0x11], ..vehicle() }).await;
     let since = now();
     let reply = open(&mut rig, 1, channel(ENGINE)).await;
@@ -211,7 +211,7 @@ async fn several_ecus_share_one_connection_and_another_tester_has_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_answer_to_a_functional_request_comes_with_its_senders_address() {
+async fn each_answer_to_a_functional_request_has_its_senders_address() {
     let mut rig = rig_with_channel().await;
     assert_eq!(open(&mut rig, 2, channel(EVERYBODY)).await.action, "channelOpened");
     rig.send(2, PLAIN, &[0x22, 0xF1, 0x90]);
@@ -227,7 +227,7 @@ async fn every_answer_to_a_functional_request_comes_with_its_senders_address() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_message_is_reported_with_what_the_refusal_means() {
+async fn a_refused_message_is_reported_with_the_meaning_of_the_code() {
     for (nack, detail) in [(0x02, 6), (0x03, 4), (0x04, 2), (0x05, 5), (0x06, 4), (0x07, 4), (0x08, 4)] {
         let mut rig = rig_with(Gateway { nack, ..vehicle() }).await;
         assert_eq!(open(&mut rig, 1, channel(ENGINE)).await.action, "channelOpened");
@@ -244,7 +244,7 @@ async fn a_refused_message_is_reported_with_what_the_refusal_means() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn chained_pdus_wait_for_each_other_and_pay_the_round_trip_once() {
+async fn chained_pdus_wait_for_each_other_and_cost_one_round_trip() {
     let mut rig = rig_with_channel().await;
     for block in 1..=20u8 {
         rig.send(1, if block == 1 { PLAIN } else { CHAINED }, &[0x36, block, 0, 0]);
@@ -259,7 +259,7 @@ async fn chained_pdus_wait_for_each_other_and_pay_the_round_trip_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn keep_alives_and_alive_checks_go_on_while_the_operator_is_away() {
+async fn keep_alives_and_alive_checks_continue_without_the_operator() {
     let mut rig = rig_with(vehicle()).await;
     let mut config = channel(ENGINE);
     config["keep_alive"] = json!("enabled");
@@ -284,7 +284,7 @@ async fn keep_alives_and_alive_checks_go_on_while_the_operator_is_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_connection_is_made_again_within_the_held_one_and_what_waits_is_sent() {
+async fn a_lost_doip_connection_is_restored_and_waiting_pdus_are_sent() {
     let mut rig = rig_with_channel().await;
     rig.run(10 * SECOND).await;
     rig.cut();
@@ -315,7 +315,7 @@ fn state_texts(rig: &Rig) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn why_a_connection_is_lost_is_in_the_event() {
+async fn the_event_of_a_lost_connection_names_the_reason() {
     for (act, why) in [
         (Act::Close, "the gateway closed the connection"),
         (Act::SendBytes(b"\xFF\x00\x00\x07\x00\x00\x00\x00".to_vec()), "protocol version 0xFF"),
@@ -332,7 +332,7 @@ async fn why_a_connection_is_lost_is_in_the_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_gateway_is_away_pdus_fail_in_two_seconds_and_it_is_tried_again_every_second() {
+async fn without_a_gateway_pdus_fail_in_2_s_and_it_is_retried_every_second() {
     let mut rig = rig_with_channel().await;
     rig.run(SECOND).await;
     rig.gateways.set_unreachable(true);
@@ -353,7 +353,7 @@ async fn while_the_gateway_is_away_pdus_fail_in_two_seconds_and_it_is_tried_agai
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_the_lost_connection_took_with_it_fails_and_is_not_sent_again() {
+async fn a_request_lost_with_its_connection_fails_and_is_not_repeated() {
     let mut rig = rig_with(Gateway { ecus: vec![(ENGINE, |_| Vec::new())], ..vehicle() }).await;
     assert_eq!(open(&mut rig, 1, channel(ENGINE)).await.action, "channelOpened");
     rig.run(SECOND).await;
@@ -366,7 +366,7 @@ async fn a_request_that_the_lost_connection_took_with_it_fails_and_is_not_sent_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_the_gateway_is_bounded_and_leaves_the_channel_usable() {
+async fn a_flood_from_the_gateway_is_bounded_and_leaves_the_channel_usable() {
     let mut rig = rig_with_channel().await;
     let alive = b"\x02\xFD\x00\x07\x00\x00\x00\x00".repeat(5_000);
     let nacks = b"\x02\xFD\x00\x00\x00\x00\x00\x01\x03".repeat(5_000);
@@ -382,7 +382,7 @@ async fn a_flood_of_the_gateway_is_bounded_and_leaves_the_channel_usable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gateway_that_sends_more_than_the_operator_takes_is_held_back_and_nothing_is_lost() {
+async fn a_gateway_faster_than_the_operator_is_slowed_down_without_loss() {
     let mut rig = rig_with_channel().await;
     let (count, length) = (1_500u32, 4_000);
     let mut flood = Vec::new();
@@ -418,7 +418,7 @@ async fn a_gateway_that_sends_more_than_the_operator_takes_is_held_back_and_noth
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_byte_at_a_time_is_as_good_as_all_at_once() {
+async fn messages_that_arrive_byte_by_byte_are_decoded() {
     let mut rig = rig_with_channel().await;
     for byte in b"\x02\xFD\x80\x01\x00\x00\x00\x07\x40\x20\x0E\x80\x62\xF1\x90" {
         rig.gateways.act(Act::SendBytes(vec![*byte]));
@@ -428,7 +428,7 @@ async fn one_byte_at_a_time_is_as_good_as_all_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_channel_that_is_closed_takes_its_connection_with_it_when_it_was_the_last() {
+async fn closing_the_last_channel_closes_the_doip_connection() {
     let mut rig = rig_with_channel().await;
     assert_eq!(open(&mut rig, 2, channel(BRAKES)).await.action, "channelOpened");
     assert_eq!(rig.request("closeChannel", json!({"channel": 1})).await.action, "channelClosed");
@@ -441,7 +441,7 @@ async fn a_channel_that_is_closed_takes_its_connection_with_it_when_it_was_the_l
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_vin_is_read_beside_the_channels_and_the_default_session_is_asked_for_at_the_end() {
+async fn the_vin_is_read_beside_the_channels_and_the_end_restores_the_default_session() {
     let mut rig = rig_with_channel().await;
     assert!(rig.session.start_reading_vin(now(), 1500 * MILLISECOND));
     rig.run(2 * SECOND).await;

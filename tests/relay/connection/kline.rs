@@ -62,7 +62,7 @@ async fn a_channel_is_open_when_its_link_is_and_answers_bear_the_ecus_address() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_functional_address_reaches_whoever_has_the_function() {
+async fn the_functional_address_reaches_the_ecu_with_the_function() {
     let (mut rig, vehicle) =
         rig("iso14230_fast", &[KlineEcuConfig { functions: vec![0x33], ..ecu(0x10) }]).await;
     opened(&mut rig, 1, json!({"ecu_id": 51})).await;
@@ -73,7 +73,7 @@ async fn the_functional_address_reaches_whoever_has_the_function() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_key_bytes_than_the_keyword_and_a_silent_ecu_are_errors_that_say_so() {
+async fn wrong_key_bytes_and_a_silent_ecu_have_separate_errors() {
     let (mut rig, _vehicle) = rig("iso14230_slow", &[ecu(0x11)]).await;
     let reply = open(&mut rig, 1, json!({"keyword": {"key_byte_1": 143, "key_byte_2": 233}})).await;
     assert_eq!(problem(&reply), (409, "wrong-key-bytes".to_owned()));
@@ -87,7 +87,7 @@ async fn other_key_bytes_than_the_keyword_and_a_silent_ecu_are_errors_that_say_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_hardware_has_not_is_refused_with_what_it_has() {
+async fn unsupported_line_settings_are_refused_with_the_supported_pins() {
     let (mut rig, _vehicle) = rig("iso14230_fast", &[]).await;
     let mut other = kline_bus("iso14230_fast");
     other["kline_bus"]["pin"] = json!(15);
@@ -170,7 +170,7 @@ async fn several_ecus_take_turns_on_one_line() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_link_that_is_lost_is_told_and_the_next_pdu_sets_it_up_again() {
+async fn a_lost_link_is_reported_and_the_next_pdu_initialises_the_ecu_again() {
     let (mut rig, vehicle) = rig("iso14230_fast", &[ecu(0x11)]).await;
     opened(&mut rig, 1, json!({})).await;
     let silent = Misbehaviour { is_silent: true, ..Misbehaviour::default() };
@@ -190,7 +190,7 @@ async fn a_link_that_is_lost_is_told_and_the_next_pdu_sets_it_up_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_disturbed_answer_is_told_and_nothing_is_repeated() {
+async fn a_disturbed_answer_is_reported_and_no_request_is_repeated() {
     let (mut rig, vehicle) = rig("iso14230_fast", &[ecu(0x11)]).await;
     opened(&mut rig, 1, json!({})).await;
     vehicle.with_ecu(0, |ecu| ecu.config_mut().misbehaviour.wrong_checksums = 1);
@@ -238,7 +238,7 @@ async fn closing_a_channel_or_the_connection_ends_the_communication() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_line_may_be_set_up_again_while_a_link_is_open_which_is_ended_first() {
+async fn a_new_configuration_first_ends_the_open_link_of_the_line() {
     let (mut rig, vehicle) = rig("iso14230_fast", &[ecu(0x11)]).await;
     for _ in 0..3 {
         opened(&mut rig, 1, json!({})).await;
@@ -251,7 +251,7 @@ async fn the_line_may_be_set_up_again_while_a_link_is_open_which_is_ended_first(
 }
 
 #[tokio::test(start_paused = true)]
-async fn tester_present_stops_with_the_keep_alives_after_the_ignition_is_off() {
+async fn on_a_kline_tester_present_stops_some_time_after_the_ignition_is_off() {
     let (mut rig, vehicle) = rig("iso14230_fast", &[ecu(0x11), ecu(0x28)]).await;
     opened(&mut rig, 1, json!({})).await;
     rig.session.handle_ignition(now(), Some(true));

@@ -20,7 +20,7 @@ fn numbers(rig: &Rig) -> Vec<u16> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_are_acknowledged_alone_within_200_ms() {
+async fn without_data_an_acknowledgement_is_sent_within_200_ms() {
     let mut rig = Rig::configured().await;
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);
     rig.open_isotp(1, json!({})).await;
@@ -33,7 +33,7 @@ async fn messages_are_acknowledged_alone_within_200_ms() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_acknowledgement_travels_with_what_there_is_to_send() {
+async fn an_acknowledgement_travels_with_the_next_data() {
     let mut rig = Rig::configured().await;
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
     rig.open_isotp(1, json!({})).await;
@@ -44,7 +44,7 @@ async fn an_acknowledgement_travels_with_what_there_is_to_send() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_came_while_the_socket_was_full_shares_messages_of_at_most_64_kib() {
+async fn records_that_waited_for_the_socket_share_messages_of_at_most_64_kib() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     rig.open_raw(1, json!({})).await;
@@ -71,7 +71,7 @@ async fn a_sender_does_not_wait_to_fill_a_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn receptions_go_on_while_the_link_is_down_and_arrive_once_and_in_order() {
+async fn receptions_during_a_lost_link_arrive_once_and_in_order() {
     let mut rig = Rig::configured().await;
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, chatty(1000));
     rig.open_isotp(1, json!({})).await;
@@ -119,7 +119,7 @@ async fn every_pattern_of_loss_ends_with_each_pdu_once_and_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operator_that_joins_again_without_the_connectors_link_dropping_gets_what_it_lacks() {
+async fn an_operator_that_rejoins_gets_the_missing_messages() {
     let mut rig = Rig::configured().await;
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, chatty(100));
     rig.open_isotp(1, json!({})).await;
@@ -137,7 +137,7 @@ async fn an_operator_that_joins_again_without_the_connectors_link_dropping_gets_
 }
 
 #[tokio::test(start_paused = true)]
-async fn resuming_twice_doubles_nothing() {
+async fn resuming_twice_duplicates_nothing() {
     let mut rig = Rig::configured().await;
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, chatty(50));
     rig.open_isotp(1, json!({})).await;
@@ -152,7 +152,7 @@ async fn resuming_twice_doubles_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_sent_again_bear_the_same_number_and_the_newest_acknowledgement() {
+async fn repeated_messages_keep_their_number_and_carry_the_newest_acknowledgement() {
     let mut rig = Rig::configured().await;
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
     rig.open_isotp(1, json!({})).await;
@@ -188,7 +188,7 @@ async fn nothing_is_sent_before_the_operator_resumes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operator_that_lacks_what_it_acknowledged_cannot_resume() {
+async fn an_operator_that_lost_acknowledged_messages_cannot_resume() {
     let mut rig = Rig::configured().await;
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
     rig.open_isotp(1, json!({})).await;
@@ -210,7 +210,7 @@ async fn an_operator_that_lacks_what_it_acknowledged_cannot_resume() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_reply_to_resuming_says_what_the_connector_has() {
+async fn the_reply_to_resuming_states_what_the_connector_received() {
     let mut rig = Rig::configured().await;
     rig.open_isotp(1, json!({})).await;
     for _ in 0..3 {
@@ -223,7 +223,7 @@ async fn the_reply_to_resuming_says_what_the_connector_has() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pdus_that_alone_fill_what_may_be_kept_close_the_connection() {
+async fn pdus_that_fill_the_resume_buffer_close_the_connection() {
     let limits = RelayLimits { max_kept_bytes: 200_000, ..RelayLimits::default() };
     let mut rig = Rig::with_limits(limits);
     rig.configure_hs().await;
@@ -258,7 +258,7 @@ fn two_mib_of_pdus_are_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn frames_make_room_oldest_first_and_are_reported_as_gaps_while_pdus_stay() {
+async fn frames_make_room_oldest_first_and_leave_gaps_while_pdus_stay() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, chatty(100));
@@ -305,7 +305,7 @@ async fn frames_that_an_operator_never_acknowledges_do_not_close_the_connection(
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_the_full_rate_of_a_bus_over_a_long_way_nothing_is_held_back() {
+async fn a_full_bus_over_a_long_network_delay_is_not_slowed_down() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     rig.open_raw(1, json!({})).await;

@@ -20,7 +20,7 @@ async fn rig_with_terminal15() -> Rig {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_channel_is_told_the_state_at_once_and_every_change_once() {
+async fn a_channel_gets_the_state_immediately_and_each_change_once() {
     let mut rig = rig_with_terminal15().await;
     rig.run(MILLISECOND).await;
     assert_eq!(rig.on(15), [Got::Terminal15(Some(true))]);
@@ -53,7 +53,7 @@ async fn changes_during_a_lost_link_arrive_in_order_when_it_is_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_terminal_15_cannot_do_is_refused_with_what_it_can() {
+async fn unsupported_uses_of_terminal_15_are_refused_with_the_supported_ones() {
     let mut rig = rig_with_terminal15().await;
     rig.send(15, PLAIN, &[0x3E, 0]);
     rig.send_frame(15, frame(0x7E0, &[1]));
@@ -68,7 +68,7 @@ async fn what_terminal_15_cannot_do_is_refused_with_what_it_can() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tester_present_stops_some_time_after_the_ignition_and_comes_back_with_it() {
+async fn tester_present_follows_the_ignition_with_a_delay() {
     let mut rig = rig_with_terminal15().await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);
     rig.open_isotp(1, json!({"keep_alive": "enabled"})).await;
@@ -94,7 +94,7 @@ async fn tester_present_stops_some_time_after_the_ignition_and_comes_back_with_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ignition_that_comes_back_in_time_or_cannot_be_told_stops_no_tester_present() {
+async fn tester_present_continues_if_the_ignition_returns_in_time_or_is_unknown() {
     let mut rig = rig_with_terminal15().await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);
     rig.open_isotp(1, json!({"keep_alive": "enabled"})).await;

@@ -32,7 +32,7 @@ fn run_share(first: u64, step: u64) -> rig::Summary {
 }
 
 #[test]
-fn no_pdu_is_lost_doubled_or_out_of_order_and_no_frame_is_late() {
+fn no_pdu_is_lost_duplicated_or_reordered_and_no_frame_is_late() {
     if let Some(seed) = std::env::var("CONNECTOR_TEST_SEED").ok().and_then(|seed| seed.parse().ok()) {
         println!("seed {seed}: {:?}", run(seed));
         return;

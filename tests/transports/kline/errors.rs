@@ -66,7 +66,7 @@ fn key_bytes_of_another_protocol_or_with_a_wrong_parity_are_refused() {
 }
 
 #[test]
-fn key_bytes_other_than_the_keyword_are_refused_and_the_keyword_may_be_in_either_order() {
+fn only_the_keyword_in_either_byte_order_is_accepted() {
     for keyword in [(143, 233), (233, 143)] {
         for mut config in [fast(0x11), slow(0x11)] {
             config.keyword = Some(keyword);
@@ -81,7 +81,7 @@ fn key_bytes_other_than_the_keyword_are_refused_and_the_keyword_may_be_in_either
 }
 
 #[test]
-fn a_wrong_synchronisation_byte_or_address_is_told() {
+fn a_wrong_synchronisation_byte_or_address_is_reported() {
     let ecu = with(Misbehaviour { synchronisation: Some(0x54), ..Misbehaviour::default() });
     assert_eq!(failure(&mut Rig::new(vec![slow(0x11)], vec![ecu])), Some(Failure::Synchronisation(0x54)));
     let ecu = with(Misbehaviour { confirms_wrong_address: true, ..Misbehaviour::default() });
@@ -92,7 +92,7 @@ fn a_wrong_synchronisation_byte_or_address_is_told() {
 }
 
 #[test]
-fn an_ecu_that_refuses_communication_is_not_asked_again() {
+fn an_ecu_that_refuses_communication_is_not_initialised_again() {
     let ecu = with(Misbehaviour { refuses_with: Some(0x10), ..Misbehaviour::default() });
     let mut rig = Rig::new(vec![fast(0x11)], vec![ecu]);
     assert_eq!(failure(&mut rig), Some(Failure::Refused(0x10)));
@@ -100,7 +100,7 @@ fn an_ecu_that_refuses_communication_is_not_asked_again() {
 }
 
 #[test]
-fn a_line_that_gives_nothing_back_is_told_from_a_silent_ecu() {
+fn a_line_without_echo_is_distinguished_from_a_silent_ecu() {
     let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
     rig.is_open_circuit = true;
     assert_eq!(failure(&mut rig), Some(Failure::NoEcho));
@@ -121,7 +121,7 @@ fn a_collision_ends_the_request_and_the_next_one_gets_through() {
 }
 
 #[test]
-fn a_byte_of_somebody_else_between_two_of_ours_is_a_collision() {
+fn a_foreign_byte_between_two_own_bytes_is_a_collision() {
     let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
     rig.ask(0, &[0x1A, 0x90]);
     rig.run(100 * MS);
@@ -132,7 +132,7 @@ fn a_byte_of_somebody_else_between_two_of_ours_is_a_collision() {
 }
 
 #[test]
-fn noise_on_a_quiet_line_is_no_answer_and_only_moves_the_next_request_on() {
+fn noise_on_an_idle_line_only_delays_the_next_request() {
     let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
     rig.ask(0, &[0x1A, 0x90]);
     rig.run(100 * MS);
@@ -145,7 +145,7 @@ fn noise_on_a_quiet_line_is_no_answer_and_only_moves_the_next_request_on() {
 }
 
 #[test]
-fn a_disturbed_answer_is_told_and_the_link_goes_on() {
+fn a_disturbed_answer_is_reported_and_the_link_continues() {
     let ecu = with(Misbehaviour::default());
     let mut rig = Rig::new(vec![fast(0x11)], vec![ecu]);
     rig.ask(0, &[0x1A, 0x90]);
@@ -165,7 +165,7 @@ fn a_disturbed_answer_is_told_and_the_link_goes_on() {
 }
 
 #[test]
-fn an_ecu_that_forgot_the_communication_is_initialised_again_and_the_next_pdu_is_answered() {
+fn an_ecu_that_lost_its_session_is_initialised_again_for_the_next_pdu() {
     let ecu = with(Misbehaviour { forgets_after: Some(1), ..Misbehaviour::default() });
     let mut rig = Rig::new(vec![fast(0x11)], vec![ecu]);
     assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
@@ -179,7 +179,7 @@ fn an_ecu_that_forgot_the_communication_is_initialised_again_and_the_next_pdu_is
 }
 
 #[test]
-fn an_ecu_that_is_gone_is_told_by_its_keep_alive_and_found_again_when_it_is_back() {
+fn a_missing_ecu_is_detected_by_its_keep_alive_and_found_when_it_returns() {
     let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
     rig.ask(0, &[0x1A, 0x90]);
     rig.ecus[0].config_mut().misbehaviour.is_silent = true;
@@ -192,7 +192,7 @@ fn an_ecu_that_is_gone_is_told_by_its_keep_alive_and_found_again_when_it_is_back
 }
 
 #[test]
-fn a_line_that_was_lost_fails_what_was_under_way_and_is_set_up_anew() {
+fn a_lost_line_fails_the_pending_pdus_and_is_set_up_again() {
     let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
     rig.ask(0, &[0x1A, 0x90]);
     rig.endpoints[0].send(&[0x1A, 0x90]).unwrap();

@@ -55,7 +55,7 @@ fn a_slow_initialisation_is_an_address_and_two_complements() {
 }
 
 #[test]
-fn the_first_pdu_sets_the_link_up_and_is_answered() {
+fn the_first_pdu_initialises_the_link_and_is_answered() {
     for config in [fast(0x11), slow(0x11)] {
         let mut rig = Rig::new(vec![config], vec![KlineEcuConfig::new(0x11)]);
         assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
@@ -126,7 +126,7 @@ fn pdus_in_sequence_keep_p3_and_every_key_byte_has_its_header() {
 }
 
 #[test]
-fn a_long_pdu_has_its_length_in_a_byte_of_its_own_where_the_key_bytes_allow_it() {
+fn a_long_pdu_has_a_separate_length_byte_if_the_key_bytes_allow_it() {
     let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
     rig.ask(0, &[0x34]);
     assert_eq!(rig.ask(0, &[&[0x36][..], &[7; 254]].concat()), [[0x76]]);
@@ -179,7 +179,7 @@ fn tester_present_keeps_the_link_up_and_is_not_reported() {
 }
 
 #[test]
-fn without_keep_alive_a_link_that_ended_by_p3_is_set_up_again_before_a_pdu() {
+fn without_keep_alive_an_expired_link_is_initialised_again_for_a_pdu() {
     let mut rig = Rig::new(vec![Config { keep_alive: None, ..fast(0x11) }], vec![KlineEcuConfig::new(0x11)]);
     rig.ask(0, &[0x1A, 0x90]);
     rig.run(Duration::from_secs(6));
@@ -190,7 +190,7 @@ fn without_keep_alive_a_link_that_ended_by_p3_is_set_up_again_before_a_pdu() {
 }
 
 #[test]
-fn stopping_ends_the_communication_in_good_order() {
+fn stopping_ends_the_communication_in_order() {
     let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
     rig.ask(0, &[0x1A, 0x90]);
     rig.endpoints[0].stop();

@@ -112,7 +112,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_request_has_its_answer_however_others_use_the_line(
+    fn every_request_is_answered_on_a_shared_line(
         nodes in prop::array::uniform2(node()),
         conditions in conditions(),
         requests in requests(&[READ]),
@@ -126,7 +126,7 @@ proptest! {
     }
 
     #[test]
-    fn a_link_that_others_kept_from_keep_alive_is_reported_and_set_up_again(
+    fn a_link_that_a_busy_line_kept_from_keep_alive_is_reported_and_restored(
         nodes in prop::array::uniform2(node()),
         conditions in conditions(),
         requests in requests(&[READ, READ, ERASE]),

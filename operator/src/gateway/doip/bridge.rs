@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_survives_the_way_through_its_number() {
+    fn an_address_pair_survives_conversion_to_its_number() {
         assert_eq!(Pair::of(EVERYBODY.key()), EVERYBODY);
     }
 
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_cannot_be_reached_is_told_once_either_way() {
+    fn an_unreachable_target_is_reported_once() {
         let (mut bridge, now) = (DoipBridge::new(CoverConfig::default()), Instant::now());
         bridge.handle_request(now, ONE, &[0x22, 0xF1, 0x90]);
         bridge.handle_failed(ONE);
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_to_a_request_to_all_come_once_and_under_who_gave_them() {
+    fn each_answer_to_a_functional_request_comes_once_from_its_ecus_address() {
         let (mut bridge, now) = (DoipBridge::new(CoverConfig::default()), Instant::now());
         for _ in 0..2 {
             bridge.handle_request(now, EVERYBODY, &[0x3E, 0]);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tester_that_asks_every_address_costs_bounded_memory() {
+    fn the_number_of_targets_per_tester_is_bounded() {
         let (mut bridge, now) = (DoipBridge::new(CoverConfig::default()), Instant::now());
         let ask = |bridge: &mut DoipBridge, target| {
             let pair = Pair { tester: TESTER, target: LogicalAddress::new(target) };

@@ -57,7 +57,7 @@ async fn a_request_gets_the_ecus_response_one_round_trip_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_who_answer_a_functional_request_are_heard() {
+async fn every_answer_to_a_functional_request_is_received() {
     let rig = Rig::new("TOYOTA_CAMRY", network(50 * MS));
     let connection = rig.connect().await;
     let channel = connection.open_isotp(isotp(0x7DF, None)).await.unwrap();
@@ -69,7 +69,7 @@ async fn all_who_answer_a_functional_request_are_heard() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ecu_that_refuses_is_quoted_in_words() {
+async fn an_ecus_refusal_is_reported_in_words() {
     let rig = Rig::new(GOLF, network(Duration::ZERO));
     let connection = rig.connect().await;
     let channel = connection.open_isotp(isotp(0x7E0, Some(0x7E8))).await.unwrap();
@@ -80,7 +80,7 @@ async fn an_ecu_that_refuses_is_quoted_in_words() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ecu_that_is_not_there_is_missed_in_bounded_time() {
+async fn a_missing_ecu_is_reported_within_bounded_time() {
     let rig = Rig::new(GOLF, network(100 * MS));
     let connection = rig.connect().await;
     let channel = connection.open_isotp(isotp(0x7E6, Some(0x7EE))).await.unwrap();
@@ -92,7 +92,7 @@ async fn an_ecu_that_is_not_there_is_missed_in_bounded_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn response_pending_is_waited_for_over_a_minute() {
+async fn a_client_waits_over_a_minute_while_response_pending_comes() {
     let rig = Rig::with_vehicle(GOLF, network(300 * MS), |vehicle| vehicle.timing.erase = 60 * SECOND);
     let connection = rig.connect().await;
     let channel = connection.open_isotp(isotp(0x7E0, Some(0x7E8))).await.unwrap();
@@ -104,7 +104,7 @@ async fn response_pending_is_waited_for_over_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chained_download_pays_the_round_trip_once() {
+async fn a_chained_download_waits_for_one_round_trip_only() {
     let data = firmware(2, 200_000);
     let mut took = Vec::new();
     for round_trip in [Duration::ZERO, 1000 * MS] {
@@ -147,7 +147,7 @@ async fn trouble(rig: &Rig, seed: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flash_survives_links_cut_after_any_byte_and_nothing_is_lost_or_doubled() {
+async fn a_flash_survives_links_cut_after_any_byte_without_loss_or_duplicates() {
     let mut lost = 0;
     let mut interrupted = 0;
     for seed in 0..40 {
@@ -175,7 +175,7 @@ async fn a_flash_survives_links_cut_after_any_byte_and_nothing_is_lost_or_double
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_link_that_stalls_for_too_long_is_replaced_and_the_flash_goes_on() {
+async fn a_stalled_link_is_replaced_and_the_flash_continues() {
     let rig = Rig::new(GOLF, network(100 * MS));
     let connection = rig.connect().await;
     let channel = connection.open_isotp(isotp(0x7E0, Some(0x7E8))).await.unwrap();
@@ -196,7 +196,7 @@ async fn a_link_that_stalls_for_too_long_is_replaced_and_the_flash_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_waits_while_the_connector_is_away() {
+async fn a_request_waits_while_the_connector_is_offline() {
     let rig = Rig::new(GOLF, network(20 * MS));
     let connection = rig.connect().await;
     let channel = connection.open_isotp(isotp(0x7E0, Some(0x7E8))).await.unwrap();
@@ -210,7 +210,7 @@ async fn a_request_waits_while_the_connector_is_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_channel_is_opened_after_a_lost_link_took_the_request_or_its_answer() {
+async fn a_channel_opens_although_its_request_or_answer_was_lost() {
     for bytes in (1..400).step_by(7) {
         for direction in [Direction::ToServer, Direction::ToClient] {
             let rig = Rig::new(GOLF, network(20 * MS));
@@ -224,7 +224,7 @@ async fn a_channel_is_opened_after_a_lost_link_took_the_request_or_its_answer() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_link_that_does_not_come_back_ends_the_connection_and_the_flash_says_so() {
+async fn a_flash_reports_a_connection_that_ended_with_its_link() {
     let rig = Rig::new(GOLF, network(20 * MS));
     let connection = rig.connect().await;
     let channel = connection.open_isotp(isotp(0x7E0, Some(0x7E8))).await.unwrap();
@@ -246,7 +246,7 @@ async fn a_link_that_does_not_come_back_ends_the_connection_and_the_flash_says_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn why_the_connector_closed_is_told_to_everyone_who_waits() {
+async fn every_waiting_call_returns_the_reason_for_the_close() {
     let rig = Rig::new(GOLF, network(20 * MS));
     let connection = rig.connect().await;
     let channel = connection.open_isotp(isotp(0x7E0, Some(0x7E8))).await.unwrap();

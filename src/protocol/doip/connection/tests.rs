@@ -91,7 +91,7 @@ impl Bench {
 }
 
 #[test]
-fn routing_is_asked_for_at_once_with_type_and_oem_field() {
+fn routing_activation_is_sent_immediately_with_type_and_oem_field() {
     let settings = ConnectionSettings {
         activation_type: ActivationType::CentralSecurity,
         oem: Some([1, 2, 3, 4]),
@@ -108,7 +108,7 @@ fn routing_is_asked_for_at_once_with_type_and_oem_field() {
 }
 
 #[test]
-fn every_refusal_is_told_apart() {
+fn every_refusal_code_is_distinguished() {
     let mut texts = std::collections::BTreeSet::new();
     for code in (0x00..=0x07).chain([0xE5]) {
         let mut bench = Bench::new();
@@ -133,7 +133,7 @@ fn a_silent_gateway_is_given_up_after_two_seconds() {
 }
 
 #[test]
-fn a_confirmation_is_waited_for_and_then_routing_is_active() {
+fn routing_is_active_after_the_awaited_confirmation() {
     let mut bench = Bench::new();
     bench.answer_activation(0x11);
     assert_eq!(bench.events(), [Event::ConfirmationRequired]);
@@ -143,7 +143,7 @@ fn a_confirmation_is_waited_for_and_then_routing_is_active() {
 }
 
 #[test]
-fn a_confirmation_that_is_announced_again_and_again_ends_in_its_time() {
+fn a_confirmation_announced_repeatedly_times_out() {
     let mut bench = Bench::new();
     for _ in 0..29 {
         bench.answer_activation(0x11);
@@ -164,7 +164,7 @@ fn an_activation_for_another_tester_is_refused() {
 }
 
 #[test]
-fn an_alive_check_is_answered_ahead_of_all_that_waits_and_once_however_often_it_came() {
+fn repeated_alive_checks_get_one_answer_ahead_of_waiting_messages() {
     let mut bench = Bench::active();
     bench.connection.send(ENGINE, &[0x22, 0xF1, 0x90]).unwrap();
     for _ in 0..1000 {
@@ -185,7 +185,7 @@ fn an_alive_check_during_activation_is_answered_too() {
 }
 
 #[test]
-fn several_ecus_are_told_apart_on_one_connection() {
+fn several_ecus_are_distinguished_on_one_connection() {
     let mut bench = Bench::active();
     let (engine, gateway) = (bench.send(ENGINE), bench.send(GATEWAY));
     bench.wait(Duration::from_millis(7));
@@ -207,7 +207,7 @@ fn several_ecus_are_told_apart_on_one_connection() {
 }
 
 #[test]
-fn every_negative_acknowledgement_is_told_apart() {
+fn every_negative_acknowledgement_code_is_distinguished() {
     for code in 0x02..=0x08 {
         let mut bench = Bench::active();
         let id = bench.send(ENGINE);
@@ -219,7 +219,7 @@ fn every_negative_acknowledgement_is_told_apart() {
 }
 
 #[test]
-fn a_functional_request_has_as_many_answers_as_there_are_ecus() {
+fn a_functional_request_gets_an_answer_from_every_ecu() {
     let mut bench = Bench::active();
     let id = bench.send(EVERYBODY);
     bench.ack(EVERYBODY);
@@ -236,7 +236,7 @@ fn a_functional_request_has_as_many_answers_as_there_are_ecus() {
 }
 
 #[test]
-fn an_acknowledgement_in_the_gateways_own_name_or_a_members_counts() {
+fn an_acknowledgement_from_the_gateway_or_a_group_member_counts() {
     let mut bench = Bench::active();
     let id = bench.send(ENGINE);
     bench.ack(GATEWAY);
@@ -260,7 +260,7 @@ fn a_response_before_its_acknowledgement_replaces_it_and_the_late_one_is_ignored
 }
 
 #[test]
-fn a_message_without_acknowledgement_fails_after_two_seconds_and_the_connection_goes_on() {
+fn an_unacknowledged_message_fails_after_two_seconds_alone() {
     let mut bench = Bench::active();
     let first = bench.send(ENGINE);
     bench.wait(Duration::from_secs(1));
@@ -274,7 +274,7 @@ fn a_message_without_acknowledgement_fails_after_two_seconds_and_the_connection_
 }
 
 #[test]
-fn a_header_nack_is_about_the_oldest_message() {
+fn a_header_nack_belongs_to_the_oldest_message() {
     let mut bench = Bench::active();
     let (first, _) = (bench.send(ENGINE), bench.send(GATEWAY));
     bench.receive(Payload::HeaderNack(HeaderNackCode::MessageTooLarge));
@@ -283,7 +283,7 @@ fn a_header_nack_is_about_the_oldest_message() {
 }
 
 #[test]
-fn what_waits_when_the_connection_ends_fails_before_it_is_told() {
+fn waiting_messages_fail_before_the_end_of_the_connection_is_reported() {
     let mut bench = Bench::active();
     let id = bench.send(ENGINE);
     bench.connection.handle_bytes(bench.now, &[]);
@@ -307,7 +307,7 @@ fn a_connection_without_traffic_for_five_minutes_is_over() {
 }
 
 #[test]
-fn a_length_of_4_gib_another_version_and_noise_close_the_connection_with_the_reason() {
+fn an_invalid_header_closes_the_connection_with_a_reason() {
     for (bytes, text) in [
         (&b"\x02\xFD\x80\x01\xFF\xFF\xFF\xFF"[..], "a message of 4294967295 bytes, more than 1048592"),
         (b"\x04\xFB\x80\x01\x00\x00\x00\x05", "protocol version 0x04"),
@@ -333,7 +333,7 @@ fn messages_for_others_and_before_activation_are_not_relayed() {
 }
 
 #[test]
-fn no_more_than_the_bound_may_wait() {
+fn the_number_of_waiting_messages_is_bounded() {
     let mut bench = Bench::active();
     for _ in 0..MAX_UNACKNOWLEDGED {
         bench.connection.send(ENGINE, &[0x3E, 0x00]).unwrap();

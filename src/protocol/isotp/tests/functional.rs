@@ -35,7 +35,7 @@ fn exchange(endpoint: &mut FunctionalEndpoint, now: Instant, frames: &[&str]) ->
 }
 
 #[test]
-fn answers_of_all_eight_obd_responders_are_collected_at_once() {
+fn answers_of_all_eight_obd_responders_are_collected_simultaneously() {
     let config = FunctionalConfig::new(id(0x7DF), Responders::Obd11);
     let ecus = (0x7E8..=0x7EF).map(|response| responder(response, response - 8));
     let mut net = Net::new(std::iter::once(functional(config)).chain(ecus).collect());
@@ -71,7 +71,7 @@ fn flow_control_goes_to_the_physical_address_of_each_responder() {
 }
 
 #[test]
-fn only_those_who_may_answer_are_heard() {
+fn only_frames_of_possible_responders_are_accepted() {
     let now = Instant::now();
     for (responders, heard, unheard) in [
         (Responders::Obd11, vec!["7E8#00", "7EF#00"], vec!["7E7#0100", "7F0#0100", "000007E8#0100"]),
@@ -100,7 +100,7 @@ fn only_those_who_may_answer_are_heard() {
 }
 
 #[test]
-fn interleaved_answers_are_told_apart() {
+fn interleaved_answers_are_distinguished() {
     let mut endpoint = FunctionalEndpoint::new(FunctionalConfig::new(id(0x7DF), Responders::Obd11));
     let (sent, events) = exchange(
         &mut endpoint,
@@ -150,7 +150,7 @@ fn a_new_answer_of_the_same_responder_takes_the_place_of_the_old() {
 }
 
 #[test]
-fn answers_collected_at_once_are_bounded_in_number() {
+fn the_number_of_simultaneous_answers_is_bounded() {
     let config =
         FunctionalConfig { max_receptions: 2, ..FunctionalConfig::new(id(0x18DB_33F1), Responders::Obd29) };
     let mut endpoint = FunctionalEndpoint::new(config);
@@ -204,7 +204,7 @@ fn a_request_is_one_single_frame() {
 }
 
 #[test]
-fn bus_off_ends_the_request_and_the_answers_still_owed_a_flow_control() {
+fn bus_off_ends_the_request_and_answers_that_await_a_flow_control() {
     let mut endpoint = FunctionalEndpoint::new(FunctionalConfig::new(id(0x7DF), Responders::Obd11));
     let now = Instant::now();
     exchange(&mut endpoint, now, &["7E8#1008010203040506"]);

@@ -62,7 +62,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn any_pdu_arrives_in_any_configuration_while_another_comes_back(
+    fn any_pdu_arrives_in_any_configuration_in_both_directions(
         (a, b) in pair(),
         there in length(),
         back in length(),
@@ -192,12 +192,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn nothing_a_bus_brings_upsets_an_endpoint(steps in vec(step(Just(0x7E8)), 0..200)) {
+    fn no_frames_from_a_bus_break_an_endpoint(steps in vec(step(Just(0x7E8)), 0..200)) {
         survive!(Endpoint::new(tester()), steps, 1, 12);
     }
 
     #[test]
-    fn nothing_a_bus_brings_upsets_a_functional_endpoint(
+    fn no_frames_from_a_bus_break_a_functional_endpoint(
         steps in vec(step(0x18DA_F100..=0x18DA_F1FF_u32), 0..200),
     ) {
         let config = FunctionalConfig { max_receptions: 4, ..FunctionalConfig::new(id(0x18DB_33F1), Responders::Obd29) };

@@ -37,7 +37,7 @@ fn a_single_frame_is_a_whole_pdu() {
 }
 
 #[test]
-fn frames_of_others_are_not_taken() {
+fn frames_of_other_nodes_are_ignored() {
     let mut script = Script::new(tester());
     let now = script.now;
     assert!(!script.endpoint.handle_frame(now, &super::script::frame("7E9#027E00")));
@@ -46,7 +46,7 @@ fn frames_of_others_are_not_taken() {
 }
 
 #[test]
-fn a_segmented_pdu_is_put_together() {
+fn a_segmented_pdu_is_reassembled() {
     let mut script = after_flow_control(tester());
     script.give("7E8#210708090A0B0C0D");
     assert_eq!(script.event(), None);
@@ -57,7 +57,7 @@ fn a_segmented_pdu_is_put_together() {
 }
 
 #[test]
-fn the_flow_control_tells_block_size_and_separation_time_and_goes_before_our_own_data() {
+fn flow_control_carries_its_parameters_and_precedes_own_data() {
     let mut script = Script::new(Config { block_size: 8, st_min: SeparationTime(0xF1), ..tester() });
     script.send(&[1]);
     script.give("7E8#1014010203040506");
@@ -204,7 +204,7 @@ fn a_flow_control_of_an_interrupted_reception_does_not_count_for_the_next() {
 }
 
 #[test]
-fn what_is_no_n_pdu_leaves_a_reception_alone() {
+fn a_frame_that_is_not_an_n_pdu_does_not_affect_a_reception() {
     let mut script = after_flow_control(tester());
     for text in
         ["7E8#", "7E8#00", "7E8#09", "7E8#4000", "7E8#FF00", "7E8#10", "7E8#1005010203040506", "7E8#30"]
@@ -243,7 +243,7 @@ fn the_size_of_consecutive_fd_frames_is_that_of_the_first() {
 }
 
 #[test]
-fn a_long_single_fd_frame_is_taken_also_by_an_endpoint_that_sends_classic_ones() {
+fn an_endpoint_that_sends_classic_frames_accepts_a_long_fd_frame() {
     let mut script = Script::new(tester());
     script.give("7E8##100080102030405060708CCCC");
     assert_eq!(script.events(), [started(), received(&[1, 2, 3, 4, 5, 6, 7, 8])]);
@@ -252,7 +252,7 @@ fn a_long_single_fd_frame_is_taken_also_by_an_endpoint_that_sends_classic_ones()
 }
 
 #[test]
-fn memory_grows_with_what_came_not_with_what_was_announced() {
+fn memory_grows_with_received_and_not_with_announced_bytes() {
     let mut script = Script::new(tester());
     script.give("7E8#1000001000000102");
     assert_eq!(script.transmit_confirmed(), "7E0#300000CCCCCCCCCC");
@@ -285,7 +285,7 @@ fn a_pdu_beyond_the_bound_is_refused_with_overflow() {
 }
 
 #[test]
-fn a_refusal_that_cannot_be_sent_is_forgotten() {
+fn a_refusal_that_cannot_be_sent_is_dropped() {
     let mut script = Script::new(Config { max_pdu: 19, ..tester() });
     script.give("7E8#1014010203040506");
     script.events();
@@ -295,7 +295,7 @@ fn a_refusal_that_cannot_be_sent_is_forgotten() {
 }
 
 #[test]
-fn the_longest_length_the_wire_knows_is_refused() {
+fn the_longest_length_of_the_wire_format_is_refused() {
     let mut script = Script::new(tester());
     script.give("7E8#1000FFFFFFFF0102");
     assert_eq!(script.events(), [started(), failed(ReceiveFailure::TooLong)]);
@@ -314,7 +314,7 @@ fn while_events_pile_up_unread_frames_are_dropped() {
 }
 
 #[test]
-fn an_adapter_that_never_confirms_is_given_only_so_many_flow_controls() {
+fn an_adapter_that_never_confirms_gets_a_bounded_number_of_flow_controls() {
     let mut script = Script::new(tester());
     let mut given = 0;
     for _ in 0..1000 {

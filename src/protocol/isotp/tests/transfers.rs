@@ -9,7 +9,7 @@ use crate::protocol::isotp::{
 };
 
 #[test]
-fn a_short_pdu_goes_as_one_frame_and_is_told_as_sent() {
+fn a_short_pdu_is_sent_in_one_frame_and_reported() {
     let mut net = Net::pair(Endpoint::new(tester()), Endpoint::new(ecu()));
     net.send(0, &[0x22, 0xF1, 0x90]).unwrap();
     net.run();
@@ -19,7 +19,7 @@ fn a_short_pdu_goes_as_one_frame_and_is_told_as_sent() {
 }
 
 #[test]
-fn a_long_pdu_is_segmented_and_put_together() {
+fn a_long_pdu_is_segmented_and_reassembled() {
     let mut net = Net::pair(Endpoint::new(tester()), Endpoint::new(ecu()));
     net.send(0, &pdu(20)).unwrap();
     net.run();
@@ -32,7 +32,7 @@ fn a_long_pdu_is_segmented_and_put_together() {
 }
 
 #[test]
-fn both_directions_go_on_at_once() {
+fn both_directions_transfer_simultaneously() {
     let mut net = Net::pair(Endpoint::new(tester()), Endpoint::new(ecu()));
     net.send(0, &pdu(4095)).unwrap();
     net.send(1, &pdu(1000)).unwrap();
@@ -119,7 +119,7 @@ fn a_mebibyte_arrives() {
 }
 
 #[test]
-fn what_the_receiver_does_not_take_fails_on_both_sides() {
+fn a_pdu_that_the_receiver_refuses_fails_on_both_sides() {
     let mut net = Net::pair(Endpoint::new(tester()), Endpoint::new(Config { max_pdu: 100, ..ecu() }));
     net.send(0, &pdu(101)).unwrap();
     net.run();

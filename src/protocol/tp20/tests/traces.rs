@@ -158,7 +158,7 @@ fn received(text: &[&str]) -> Event {
 }
 
 #[test]
-fn an_engine_is_talked_to_as_the_recorded_tester_did() {
+fn the_channel_sends_the_frames_of_the_recorded_tester() {
     let config = ChannelConfig::new(1.try_into().unwrap(), 0);
     let expected = [
         received(&["50 89"]),
@@ -174,7 +174,7 @@ fn an_engine_is_talked_to_as_the_recorded_tester_did() {
 }
 
 #[test]
-fn a_steering_ecu_that_chose_another_identifier_is_talked_to_there() {
+fn a_channel_uses_the_identifier_that_the_ecu_chose() {
     let config = ChannelConfig {
         parameters: Parameters { t3: TimeByte(0x0A), ..Parameters::default() },
         ..ChannelConfig::new(9.try_into().unwrap(), 0)
@@ -187,7 +187,7 @@ fn a_steering_ecu_that_chose_another_identifier_is_talked_to_there() {
 }
 
 #[test]
-fn an_ecu_that_disconnects_is_answered_and_that_is_told() {
+fn a_disconnect_of_the_ecu_is_answered_and_reported() {
     let config = ChannelConfig::new(1.try_into().unwrap(), 0);
     assert_eq!(replay(DROPPED, config), [Event::Closed { reason: CloseReason::ByPeer }]);
 }

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_block_of_4095_bytes_takes_what_was_measured_on_a_bus() {
+    fn the_transfer_time_of_4095_bytes_matches_the_measured_one() {
         let address = EcuAddress {
             request: CanId::standard(0x7E0).unwrap(),
             response: CanId::standard(0x7E8).unwrap(),

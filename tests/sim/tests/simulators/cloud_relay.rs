@@ -97,7 +97,7 @@ async fn requests_and_replies_pass_unchanged_but_for_the_request_id() {
 }
 
 #[tokio::test]
-async fn binary_messages_pass_both_ways_untouched_and_in_order() {
+async fn binary_messages_pass_both_ways_unchanged_and_in_order() {
     let (_rig, mut connector, mut operator, _) = joined().await;
     for round in 0..50_u8 {
         connector.binary(vec![round; usize::from(round) * 100]).await;
@@ -176,7 +176,7 @@ async fn requests_without_an_answer_fail_when_the_connectors_link_is_lost() {
 }
 
 #[tokio::test]
-async fn a_connector_that_did_not_keep_the_connection_ends_it_and_is_asked_anew() {
+async fn a_connection_that_the_connector_lost_ends_and_can_be_opened_again() {
     let (rig, connector, mut operator, uuid) = joined().await;
     drop(connector);
     operator.hear("connectionInterrupted").await;
@@ -294,7 +294,7 @@ async fn joining_a_connection_of_an_absent_connector_is_refused_until_it_comes()
 }
 
 #[tokio::test]
-async fn late_word_of_a_connection_that_is_being_opened_again_does_not_disturb_that() {
+async fn late_messages_of_an_old_connection_do_not_disturb_its_reopening() {
     let (rig, connector, mut operator, uuid) = joined().await;
     connector.close().await;
     operator.hear("connectionInterrupted").await;
@@ -348,7 +348,7 @@ async fn every_end_of_a_ticket_closes_its_connection_at_both_sides() {
 }
 
 #[tokio::test]
-async fn a_connection_whose_ticket_ended_meanwhile_is_closed_when_the_connector_comes_back() {
+async fn a_connection_without_a_ticket_is_closed_when_the_connector_returns() {
     let (rig, connector, uuid) = opened().await;
     connector.close().await;
     let token = rig.operator_token().await;
@@ -386,7 +386,7 @@ async fn a_connection_outlives_a_restart_of_the_cloud() {
 }
 
 #[tokio::test]
-async fn what_an_operator_must_not_do_is_refused() {
+async fn forbidden_actions_of_an_operator_are_refused() {
     let (rig, mut connector, mut operator, uuid) = joined().await;
     operator.ask("openConnection", "1", json!({"connection_uuid": uuid})).await;
     operator.refused(403, "forbidden", "openConnection").await;
@@ -420,7 +420,7 @@ async fn what_an_operator_must_not_do_is_refused() {
 }
 
 #[tokio::test]
-async fn a_connector_that_is_not_who_it_says_is_sent_away() {
+async fn a_connector_with_an_invalid_hello_is_refused_and_disconnected() {
     let rig = Rig::start().await;
     let token = rig.connector_token().await;
     let change = |field: &str, value: Value| {

@@ -75,7 +75,7 @@ async fn a_vehicle_of_the_file_is_read_and_flashed_behind_its_gateway() {
 }
 
 #[tokio::test]
-async fn refusals_a_second_gateway_and_can_beside_it_can_be_chosen() {
+async fn the_command_offers_refusals_a_second_gateway_and_a_can_bus() {
     let directory = tempfile::tempdir().unwrap();
     let can = directory.path().join("can");
     let more =

@@ -153,7 +153,7 @@ impl Rig {
 }
 
 #[test]
-fn a_message_is_acknowledged_at_once_and_its_response_goes_to_who_asked() {
+fn a_message_is_acknowledged_immediately_and_answered_to_its_sender() {
     let mut rig = Rig::new(|_| {});
     let (one, other) = (rig.activated(TESTER), rig.activated(OTHER));
     rig.events();
@@ -171,7 +171,7 @@ fn a_message_is_acknowledged_at_once_and_its_response_goes_to_who_asked() {
 }
 
 #[test]
-fn everything_that_is_wrong_with_a_request_for_routing_has_its_own_code() {
+fn each_fault_of_a_routing_activation_has_its_own_code() {
     let request = |source, activation_type| ActivationRequest { source, activation_type, oem: None };
     let ask = |change: fn(&mut EntityConfig), request: ActivationRequest| {
         let mut rig = Rig::new(change);
@@ -203,7 +203,7 @@ fn everything_that_is_wrong_with_a_request_for_routing_has_its_own_code() {
 }
 
 #[test]
-fn any_code_can_be_chosen_as_the_answer_and_silence_too() {
+fn the_activation_can_answer_any_code_or_stay_silent() {
     for code in 0..=0xFF {
         let code = ActivationCode::from(code);
         let mut rig = Rig::new(|config| config.activation.answer = Answer::Always(code));
@@ -220,7 +220,7 @@ fn any_code_can_be_chosen_as_the_answer_and_silence_too() {
 }
 
 #[test]
-fn a_confirmation_is_waited_for_and_may_be_refused() {
+fn a_confirmation_is_awaited_and_can_be_refused() {
     for (granted, code) in [(true, ActivationCode::Activated), (false, ActivationCode::RejectedConfirmation)]
     {
         let confirmation = Some(Confirmation { after: ms(3000), granted });
@@ -237,7 +237,7 @@ fn a_confirmation_is_waited_for_and_may_be_refused() {
 }
 
 #[test]
-fn a_tester_that_is_alive_keeps_its_address() {
+fn a_live_tester_keeps_its_address() {
     let mut rig = Rig::new(|_| {});
     let first = rig.activated(TESTER);
     let second = rig.open();
@@ -250,7 +250,7 @@ fn a_tester_that_is_alive_keeps_its_address() {
 }
 
 #[test]
-fn a_tester_that_is_silent_loses_its_connection_to_the_one_that_comes() {
+fn a_silent_tester_loses_its_connection_to_a_new_one() {
     let mut rig = Rig::new(|_| {});
     let first = rig.activated(TESTER);
     let second = rig.open();
@@ -261,7 +261,7 @@ fn a_tester_that_is_silent_loses_its_connection_to_the_one_that_comes() {
 }
 
 #[test]
-fn a_full_table_has_room_only_if_somebody_has_gone() {
+fn a_full_table_accepts_a_tester_only_if_another_has_left() {
     let mut rig = Rig::new(|config| config.max_sockets = 2);
     let (first, second) = (rig.activated(TESTER), rig.activated(OTHER));
     let third = rig.open();
@@ -308,7 +308,7 @@ fn messages_that_cannot_be_routed_are_refused_by_the_standards_codes() {
 }
 
 #[test]
-fn headers_that_make_no_sense_are_refused_and_some_end_the_connection() {
+fn invalid_headers_are_refused_and_some_end_the_connection() {
     let refuse = |bytes: &[u8]| {
         let mut rig = Rig::new(|config| config.max_data_size = Some(4096));
         let id = rig.activated(TESTER);
@@ -336,7 +336,7 @@ fn headers_that_make_no_sense_are_refused_and_some_end_the_connection() {
 }
 
 #[test]
-fn datagrams_that_make_no_sense_are_refused_by_the_same_rules() {
+fn invalid_datagrams_are_refused_by_the_rules_for_headers() {
     for (bytes, code) in [
         (&[2, 2, 0, 1, 0, 0, 0, 0][..], HeaderNackCode::IncorrectPattern),
         (&[9, 0xF6, 0, 1, 0, 0, 0, 0], HeaderNackCode::IncorrectPattern),
@@ -371,7 +371,7 @@ fn connections_that_say_nothing_are_closed_by_their_timers() {
 }
 
 #[test]
-fn it_announces_itself_three_times_and_answers_who_asks_for_it() {
+fn an_entity_announces_itself_three_times_and_answers_requests_for_it() {
     let mut rig = Rig::new(|config| {
         config.announcements = 3;
         config.version = ProtocolVersion::V2019;
@@ -407,7 +407,7 @@ fn it_announces_itself_three_times_and_answers_who_asks_for_it() {
 }
 
 #[test]
-fn a_slow_entity_says_everything_later_in_the_same_order() {
+fn a_slow_entity_sends_its_messages_later_in_the_same_order() {
     let mut rig = Rig::new(|config| config.latency = ms(700));
     let id = rig.open();
     rig.ask_for_routing(id, TESTER);
@@ -420,7 +420,7 @@ fn a_slow_entity_says_everything_later_in_the_same_order() {
 }
 
 #[test]
-fn a_flood_costs_bounded_memory() {
+fn a_flood_uses_bounded_memory() {
     let mut rig = Rig::new(|config| config.latency = Duration::from_secs(3600));
     let id = rig.open();
     rig.ask_for_routing(id, TESTER);
@@ -519,7 +519,7 @@ fn hex(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_recording_that_cannot_be_read_is_an_error_that_names_the_line() {
+fn an_invalid_recording_is_an_error_that_names_the_line() {
     for (text, error) in [
         ("0.0 udp vehicle>tester 1>2", "line 1: expected five fields"),
         ("x udp vehicle>tester 1>2 00", "line 1: the time"),
@@ -533,7 +533,7 @@ fn a_recording_that_cannot_be_read_is_an_error_that_names_the_line() {
 }
 
 #[test]
-fn messages_in_any_pieces_are_the_same_messages() {
+fn messages_split_anywhere_decode_to_the_same_messages() {
     let mut rig = Rig::new(|_| {});
     let id = rig.activated(TESTER);
     rig.events();

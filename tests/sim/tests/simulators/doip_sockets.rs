@@ -42,7 +42,7 @@ async fn a_gateway_announces_itself_three_times() {
 }
 
 #[tokio::test]
-async fn a_question_to_everybody_is_answered_to_who_asked() {
+async fn a_broadcast_request_is_answered_to_its_sender() {
     let vehicle = golf();
     let gateway = DoipGateway::start(&vehicle, DoipConfig::new(&vehicle, listen(nobody()))).await.unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -56,7 +56,7 @@ async fn a_question_to_everybody_is_answered_to_who_asked() {
 }
 
 #[tokio::test]
-async fn a_tester_that_never_activates_is_hung_up_on() {
+async fn a_tester_that_never_activates_is_disconnected() {
     let vehicle = golf();
     let mut config = DoipConfig::new(&vehicle, listen(nobody()));
     config.entity.timeouts =

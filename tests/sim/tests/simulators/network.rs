@@ -99,7 +99,7 @@ async fn a_stall_holds_everything_back_and_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_narrow_line_takes_its_bytes_a_second() {
+async fn a_limited_line_carries_its_bytes_per_second() {
     let conditions =
         Conditions::new(BadNetworkConfig { bytes_per_second: Some(10_000), ..BadNetworkConfig::default() });
     let (mut client, mut server, _task) = connect(&conditions, 1 << 17);
@@ -159,7 +159,7 @@ async fn echo(config: BadNetworkConfig) -> BadNetwork {
 }
 
 #[tokio::test]
-async fn over_tcp_a_cut_is_a_reset_and_a_new_connection_is_accepted_at_once() {
+async fn over_tcp_a_cut_is_a_reset_and_a_new_connection_is_accepted() {
     let network = echo(BadNetworkConfig::default()).await;
     let mut stream = TcpStream::connect(network.address()).await.unwrap();
     stream.write_all(b"before").await.unwrap();
@@ -179,7 +179,7 @@ async fn over_tcp_a_cut_is_a_reset_and_a_new_connection_is_accepted_at_once() {
 }
 
 #[tokio::test]
-async fn over_tcp_a_megabyte_comes_back_as_it_was() {
+async fn over_tcp_a_megabyte_is_echoed_unchanged() {
     let network = echo(BadNetworkConfig { round_trip: 4 * MS, ..BadNetworkConfig::default() }).await;
     let sent: Vec<u8> =
         (0..1_u32 << 20).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect();

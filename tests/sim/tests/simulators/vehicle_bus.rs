@@ -63,7 +63,7 @@ async fn every_ecu_of_every_vehicle_answers_its_exchanges_byte_for_byte() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_vin_that_obd_gives_is_given_to_whoever_asks_everybody() {
+async fn every_vin_of_obd_is_in_the_answer_to_a_functional_request() {
     let catalogue = catalogue();
     for record in catalogue.vehicles() {
         let bus = bus();
@@ -96,7 +96,7 @@ async fn every_vin_that_obd_gives_is_given_to_whoever_asks_everybody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_vehicle_that_gives_its_vin_by_obd_says_that_it_can() {
+async fn a_vehicle_with_a_vin_by_obd_reports_the_information_type() {
     let bus = bus();
     let _vehicle = Vehicle::start(&vehicle("CHRYSLER_PACIFICA_2018"), &bus);
     let mut tool = Tool::functional(&bus, id(0x7DF), Responders::Obd11);
@@ -106,7 +106,7 @@ async fn a_vehicle_that_gives_its_vin_by_obd_says_that_it_can() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ecus_that_were_asked_together_contend_for_the_bus_and_all_are_heard() {
+async fn ecus_that_answer_together_contend_for_the_bus_and_all_arrive() {
     let bus = bus();
     let config = vehicle("TOYOTA_HIGHLANDER_TSS2");
     let _vehicle = Vehicle::start(&config, &bus);
@@ -186,7 +186,7 @@ async fn flash(tool: &mut Tool, image: &[u8], block: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn any_ecu_can_be_flashed_and_what_arrived_can_be_seen() {
+async fn any_ecu_can_be_flashed_and_shows_the_received_image() {
     let image: Vec<u8> = (0..20_000_u32).map(|index| (index * 31 / 7) as u8).collect();
     let directory = tempfile::tempdir().unwrap();
     for platform in ["CHRYSLER_PACIFICA_2018", "HONDA_CIVIC", "TOYOTA_CAMRY"] {
@@ -223,7 +223,7 @@ async fn a_transfer_keeps_to_the_ecus_block_size_and_separation_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fd_frames_carry_more_at_once() {
+async fn fd_frames_carry_longer_pdus() {
     let settings = VirtualBusConfig { data_bit_rate: Some(2_000_000), ..VirtualBusConfig::default() };
     let bus = VirtualBus::new(settings);
     let mut config = vehicle("CHRYSLER_PACIFICA_2018");
@@ -238,7 +238,7 @@ async fn fd_frames_carry_more_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_erasing_ecu_answers_pending_in_time_while_others_go_on() {
+async fn an_erasing_ecu_sends_response_pending_while_others_answer() {
     let bus = bus();
     let mut config = vehicle("CHRYSLER_PACIFICA_2018");
     config.timing = Timing { erase: Duration::from_secs(12), ..Timing::default() };
@@ -274,7 +274,7 @@ async fn an_ecu_that_went_bus_off_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_vehicle_that_stopped_is_gone_from_the_bus() {
+async fn a_stopped_vehicle_leaves_the_bus() {
     let bus = bus();
     let vehicle = Vehicle::start(&vehicle("CHRYSLER_PACIFICA_2018"), &bus);
     assert_eq!(bus.statistics().nodes.len(), 7);
@@ -283,7 +283,7 @@ async fn a_vehicle_that_stopped_is_gone_from_the_bus() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_a_request_is_given_up_and_counted() {
+async fn an_incomplete_request_is_dropped_and_counted() {
     let bus = bus();
     let vehicle = Vehicle::start(&vehicle("CHRYSLER_PACIFICA_2018"), &bus);
     let mut tool = Tool::physical(&bus, address(0x7E0, 0x7E8));
@@ -297,7 +297,7 @@ async fn half_a_request_is_given_up_and_counted() {
 }
 
 #[test]
-fn whatever_frames_come_the_vehicle_lives_on() {
+fn no_frames_stop_the_vehicle() {
     use proptest::prelude::*;
     use proptest::test_runner::{Config, TestRunner};
 

@@ -127,7 +127,7 @@ async fn a_recording_answers_behind_its_slcan_device() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_simulated_is_said() {
+async fn unsupported_simulations_are_refused_with_a_reason() {
     let directory = tempfile::tempdir().unwrap();
     let slcan = directory.path().join("can");
     let slcan = slcan.to_str().unwrap();

@@ -112,7 +112,7 @@ impl Rig {
 }
 
 #[test]
-fn what_the_real_ecu_answered_goes_before_what_any_would() {
+fn the_answers_of_the_real_ecu_take_precedence_over_general_ones() {
     let mut rig = Rig::with(vec![exchange("3E", "7E"), exchange("22F186", "62F18699")]);
     assert_eq!(rig.ask("3E"), "7E");
     assert_eq!(rig.ask("22F186"), "62F18699");
@@ -122,7 +122,7 @@ fn what_the_real_ecu_answered_goes_before_what_any_would() {
 }
 
 #[test]
-fn identifiers_known_one_by_one_are_read_together() {
+fn several_known_identifiers_are_read_in_one_request() {
     let mut rig = Rig::with(vec![exchange("22F190", "62F190AABB"), exchange("22F188", "62F188CC")]);
     assert_eq!(rig.ask("22F188F190F186"), "62F188CCF190AABBF18601");
     assert_eq!(rig.ask("22F190DEAD"), "62F190AABB");
@@ -142,7 +142,7 @@ fn unknown_services_and_identifiers_are_refused_physically() {
 }
 
 #[test]
-fn refusals_that_everybody_would_give_are_kept_back_when_everybody_was_asked() {
+fn common_refusals_of_a_functional_request_are_suppressed() {
     let mut rig = Rig::new();
     for (request, physical) in
         [("BA01", "7FBA11"), ("1104", "7F1112"), ("22DEAD", "7F2231"), ("2701", "7F277F")]
@@ -168,7 +168,7 @@ fn positive_responses_are_suppressed_on_request_and_negative_ones_are_not() {
 }
 
 #[test]
-fn a_session_ends_five_seconds_after_the_last_request_and_takes_its_rights_along() {
+fn a_session_and_its_access_end_five_seconds_after_the_last_request() {
     let mut rig = Rig::new();
     assert_eq!(rig.ask("1003"), "5003003201F4");
     rig.unlock(1);
@@ -236,7 +236,7 @@ fn a_key_unlocks_its_level_once_and_a_session_change_locks_again() {
 }
 
 #[test]
-fn wrong_keys_are_counted_and_the_third_locks_the_door_for_ten_seconds() {
+fn the_third_wrong_key_locks_security_access_for_ten_seconds() {
     let mut rig = Rig::new();
     rig.ask("1003");
     for expected in ["7F2735", "7F2735", "7F2736"] {
@@ -265,7 +265,7 @@ fn seeds_differ_and_a_key_of_the_wrong_length_is_refused() {
 }
 
 #[test]
-fn trouble_codes_are_read_by_mask_cleared_and_the_same_on_every_run() {
+fn trouble_codes_are_read_by_mask_and_cleared_and_are_reproducible() {
     let with_dtcs = (0..)
         .map(|number| EcuConfig::new(&format!("P{number}"), &record(vec![])))
         .find(|config| Ecu::new(config.clone()).dtcs().len() == 3)
@@ -291,7 +291,7 @@ fn trouble_codes_are_read_by_mask_cleared_and_the_same_on_every_run() {
 }
 
 #[test]
-fn the_supported_information_types_are_told_where_there_are_any() {
+fn the_supported_information_types_are_reported_if_there_are_any() {
     let mut rig = Rig::with(vec![exchange("0902", "490201"), exchange("0904", "490401")]);
     assert_eq!(rig.ask_everybody("0900"), "490050000000");
     assert_eq!(rig.ask_everybody("0902"), "490201");
@@ -300,7 +300,7 @@ fn the_supported_information_types_are_told_where_there_are_any() {
 }
 
 #[test]
-fn erasing_keeps_the_tool_waiting_with_response_pending_in_time() {
+fn erasing_sends_response_pending_in_time() {
     let mut config = EcuConfig::new("P", &record(vec![]));
     config.timing = Timing { erase: Duration::from_secs(10), ..Timing::default() };
     let mut rig = Rig::configured(config);
@@ -339,14 +339,14 @@ fn s3_stands_still_while_the_ecu_works() {
 }
 
 #[test]
-fn a_suppressed_response_is_given_after_all_once_it_was_announced_as_pending() {
+fn a_suppressed_response_is_sent_after_response_pending() {
     let mut rig = Rig::ready_for_download();
     let responses = rig.ask_as(Target::Functional, &[0x31, 0x81, 0xFF, 0x00], Duration::from_secs(3));
     assert_eq!(responses, [vec![0x7F, 0x31, 0x78], vec![0x71, 0x01, 0xFF, 0x00, 0x00]]);
 }
 
 #[test]
-fn a_busy_ecu_says_so_but_hears_tester_present() {
+fn a_busy_ecu_answers_busy_and_accepts_tester_present() {
     let mut rig = Rig::ready_for_download();
     rig.ask_as(Target::Physical, &[0x31, 0x01, 0xFF, 0x00], 100 * MS);
     assert_eq!(rig.ask("22F186"), "7F2221");
@@ -358,7 +358,7 @@ fn a_busy_ecu_says_so_but_hears_tester_present() {
 }
 
 #[test]
-fn requests_on_each_others_heels_are_answered_in_order() {
+fn requests_in_quick_succession_are_answered_in_order() {
     let mut rig = Rig::with(vec![exchange("0902", "490201"), exchange("22F190", "62F190")]);
     rig.ecu.handle_request(rig.now, Target::Functional, &[0x09, 0x02]);
     rig.ecu.handle_request(rig.now, Target::Functional, &[0x22, 0xF1, 0x90]);
@@ -399,7 +399,7 @@ fn a_download_needs_the_programming_session_a_key_and_erased_memory() {
 }
 
 #[test]
-fn a_download_that_can_not_be_is_refused() {
+fn an_invalid_download_is_refused() {
     let mut rig = Rig::ready_for_download();
     assert_eq!(rig.ask("3400"), "7F3413");
     assert_eq!(rig.ask("34110102030405060708"), "7F3431", "a compressed format");
@@ -408,7 +408,7 @@ fn a_download_that_can_not_be_is_refused() {
 }
 
 #[test]
-fn sizes_of_nothing_and_of_too_much_are_out_of_range() {
+fn empty_and_too_large_sizes_are_out_of_range() {
     let mut rig = Rig::ready_for_download();
     assert_eq!(rig.ask("3400440000000000000000"), "7F3431");
     assert_eq!(rig.ask("34004400000000FFFFFFFF"), "7F3431");
@@ -417,7 +417,7 @@ fn sizes_of_nothing_and_of_too_much_are_out_of_range() {
 }
 
 #[test]
-fn a_download_ends_up_in_memory_and_can_be_checked() {
+fn a_download_is_written_to_memory_and_can_be_checked() {
     let mut rig = Rig::ready_for_download();
     let image: Vec<u8> = (0..70_000_u32).map(|index| (index * 7 / 8) as u8).collect();
     assert_eq!(rig.ask("22F1A0"), "7F2231");
@@ -450,7 +450,7 @@ fn a_download_ends_up_in_memory_and_can_be_checked() {
 }
 
 #[test]
-fn what_was_downloaded_can_be_read_back() {
+fn downloaded_data_can_be_read_back() {
     let mut rig = Rig::ready_for_download();
     let image: Vec<u8> = (0..6000_u32).map(|index| (index / 3) as u8).collect();
     assert_eq!(rig.ask("3400440008000000001770"), "74200FFF");
@@ -470,7 +470,7 @@ fn what_was_downloaded_can_be_read_back() {
 }
 
 #[test]
-fn a_block_that_comes_again_is_answered_again_and_taken_once() {
+fn a_repeated_block_is_answered_again_and_written_once() {
     let mut rig = Rig::ready_for_download();
     assert_eq!(rig.ask("340011AA04"), "74200FFF");
     assert_eq!(rig.ask("36010102"), "7601");
@@ -502,7 +502,7 @@ fn the_first_block_has_counter_one_and_none_has_more_than_was_announced() {
 }
 
 #[test]
-fn a_transfer_that_is_not_complete_can_not_be_ended() {
+fn an_incomplete_transfer_cannot_be_ended() {
     let mut rig = Rig::ready_for_download();
     rig.ask("340011AA04");
     rig.ask("36010102");
@@ -550,7 +550,7 @@ fn a_fingerprint_is_written_only_with_a_key() {
 }
 
 #[test]
-fn status_is_told_only_when_it_may_have_changed() {
+fn the_status_is_reported_only_when_it_may_have_changed() {
     let mut rig = Rig::new();
     assert!(rig.ecu.poll_status().is_some());
     assert_eq!(rig.ecu.poll_status(), None);
@@ -566,7 +566,7 @@ fn negative_codes_have_the_standards_numbers() {
 
 proptest! {
     #[test]
-    fn whatever_is_asked_an_ecu_lives_on_and_answers_at_most_as_much_as_it_may(
+    fn no_request_stops_an_ecu_or_gets_too_long_an_answer(
         steps in prop::collection::vec(
             (any::<bool>(), prop_oneof![
                 prop::collection::vec(any::<u8>(), 0..40),

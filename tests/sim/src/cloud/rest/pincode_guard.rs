@@ -67,14 +67,14 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_forgotten_after_a_day_of_peace() {
+    fn failures_are_forgotten_after_a_day_without_one() {
         let mut guard = failed(10, 1_000_000_000);
         guard.note_failure(1_000_000_000 + FORGET_MS + 1);
         assert_eq!(guard.failures, 1);
     }
 
     #[test]
-    fn a_clock_that_was_set_back_locks_no_longer_than_an_hour() {
+    fn a_clock_set_back_locks_for_an_hour_at_most() {
         assert_eq!(failed(5, 1_000_000_000_000).locked_for(0), Some(3600));
     }
 }
