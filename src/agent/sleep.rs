@@ -103,7 +103,7 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    /// A connector that sleeps, on a bus in virtual time.
+    /// A sleeping connector on a bus in virtual time.
     struct SleepRig {
         bus: VirtualBus,
         board: SimBoard,

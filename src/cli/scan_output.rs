@@ -190,8 +190,8 @@ mod tests {
             object["ecus"],
             json!([{"request_id": 0x4011, "response_id": 0x4011, "gateway_id": 0x4010, "protocol": "doip"}])
         );
-        let nobody = DoipScanEnd { outcome: ScanOutcome::NotAcknowledged, ecus: Vec::new(), elapsed };
-        assert!(in_words("doip:eth0", &nobody.into()).starts_with("doip:eth0: no DoIP gateway answered"));
+        let no_gateway = DoipScanEnd { outcome: ScanOutcome::NotAcknowledged, ecus: Vec::new(), elapsed };
+        assert!(in_words("doip:eth0", &no_gateway.into()).starts_with("doip:eth0: no DoIP gateway answered"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ fn the_example_states_exactly_the_defaults() {
     let config = loaded(EXAMPLE).unwrap();
     assert_eq!(config, defaults(&config));
     let config = loaded(MINIMAL).unwrap();
-    assert_eq!(config, defaults(&config), "and so does a file with the required keys alone");
+    assert_eq!(config, defaults(&config), "a file with only the required keys has the defaults too");
 }
 
 #[test]
@@ -49,14 +49,14 @@ fn the_example_has_every_key() {
     while let Some(table) = tables.pop() {
         let mut present = keys_at(&document, &table);
         if table.starts_with("board.") {
-            // a part is at a line or at a file: the parts show it all together
+            // a part is a line or a file, so that only all parts together have every key
             present = keys_at(&document, "board")
                 .iter()
                 .flat_map(|part| keys_at(&document, &format!("board.{part}")))
                 .collect();
         }
         if table == "doip.network" {
-            // its keys are numbers; one of them shows what is in all
+            // the keys of this table are numbers, and their tables have equal keys
             tables.push("doip.network.1".to_owned());
             continue;
         }
@@ -213,7 +213,7 @@ fn a_bus_at_the_pin_of_terminal_15_is_a_warning() {
     let lines = warned(&format!("{MINIMAL}{doip}{ignition}"));
     assert_eq!(lines, ["bus[1] needs pin 1 too, so operators can use only one of the two at a time"]);
     assert_eq!(warned(&format!("{MINIMAL}{doip}{ignition}[power]\nterminal15_pin = 8\n")), [""; 0]);
-    assert_eq!(warned(&format!("{MINIMAL}{doip}")), [""; 0], "no board tells terminal 15");
+    assert_eq!(warned(&format!("{MINIMAL}{doip}")), [""; 0], "no board reports terminal 15");
 }
 
 #[test]
@@ -366,7 +366,7 @@ fn a_check_reports_faults_of_the_file_and_of_the_machine_together() {
     assert_eq!(lines.len(), 1);
 }
 
-/// The defaults, with what the file must say taken from it.
+/// The defaults, with the required values of this configuration.
 fn defaults(config: &Config) -> Config {
     Config {
         buses: vec![ConfiguredBus::can("can0")],
@@ -389,12 +389,12 @@ fn read_text(text: &str) -> (Option<Config>, Vec<ConfigProblem>) {
     read(&path).unwrap()
 }
 
-/// The next place at or before this one where the example can be cut.
+/// The last character boundary of the example at or before this position.
 fn floor(at: usize) -> usize {
     (0..=at.min(EXAMPLE.len())).rev().find(|at| EXAMPLE.is_char_boundary(*at)).unwrap()
 }
 
-/// The text with `#key = value` made `key = value`; prose has a blank after the `#`.
+/// The text with each `#key = value` changed to `key = value`. Prose has a space after the `#`.
 fn uncommented(text: &str) -> String {
     let line = |line: &str| match line.strip_prefix('#') {
         Some(rest) if rest.starts_with(|first: char| first.is_ascii_lowercase()) => format!("{rest}\n"),
@@ -415,7 +415,7 @@ fn keys_at(document: &toml::Table, path: &str) -> BTreeSet<String> {
     table.map(|table| table.keys().cloned().collect()).unwrap_or_default()
 }
 
-/// What the code understands in this table, as it says itself when it meets a key that it does not know.
+/// The keys that the code accepts in this table, as it lists them in the error about an unknown key.
 fn understood_keys(table: &str) -> Vec<String> {
     let key = if table.is_empty() { "zzz".to_owned() } else { format!("{table}.zzz") };
     let text = match table.strip_prefix("bus") {

@@ -118,9 +118,9 @@ async fn flash(
     let recorder = Recorder::start(&bus, cuts, Arc::clone(&network)).await;
     let steps = |target| recording.tool_steps().iter().filter(move |step| step.target == target);
     let physical: Vec<_> = steps(Target::Physical).collect();
-    let everybody: Vec<_> = steps(Target::Functional).collect();
+    let functional: Vec<_> = steps(Target::Functional).collect();
     let origin = Instant::now();
-    tokio::try_join!(ask_one(&one, &physical), ask_everybody(&all, &everybody, origin))?;
+    tokio::try_join!(ask_one(&one, &physical), ask_functional(&all, &functional, origin))?;
 
     let interruptions = match links {
         Links::OperatorsCut => connection.counters().links_lost(),
@@ -164,7 +164,7 @@ async fn ask_one(channel: &Channel, steps: &[&ToolStep]) -> Result<(), String> {
 }
 
 /// Sends functional requests at their recorded times, independent of the answers to earlier ones.
-async fn ask_everybody(channel: &Channel, steps: &[&ToolStep], origin: Instant) -> Result<(), String> {
+async fn ask_functional(channel: &Channel, steps: &[&ToolStep], origin: Instant) -> Result<(), String> {
     let asking = async {
         for step in steps {
             sleep_until(origin + step.start).await;

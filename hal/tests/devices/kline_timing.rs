@@ -10,10 +10,10 @@ use connector_hal::kline::sim::{PtyKLine, SimLine};
 use connector_hal::kline::{self, KLineEvent, Signal};
 use connector_hal::timer::{Deadline, TimerKind};
 
-fn print(what: &str, mut lateness: Vec<Duration>) {
+fn print(name: &str, mut lateness: Vec<Duration>) {
     lateness.sort();
     let at = |share: usize| lateness[(lateness.len() - 1) * share / 100].as_micros();
-    println!("{what:<44} p50 {:>6} µs  p99 {:>6} µs  max {:>6} µs", at(50), at(99), at(100));
+    println!("{name:<44} p50 {:>6} µs  p99 {:>6} µs  max {:>6} µs", at(50), at(99), at(100));
 }
 
 async fn lateness(kind: TimerKind, period: Duration, count: u32) -> Vec<Duration> {

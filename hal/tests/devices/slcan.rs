@@ -141,7 +141,7 @@ const BY_NUMBER: &str = "10000, 20000, 50000, 83300, 100000, 125000, 250000, 500
 
 #[tokio::test(start_paused = true)]
 async fn an_adapter_without_timing_commands_refuses_unnumbered_bit_rates() {
-    // an adapter that refuses, one that ignores the command, and one that never answers, so that its timing is unknown
+    // an adapter that refuses, one that ignores the command, and one that never answers, so that the host does not know its timing
     let refuses = vec![CLOSE, ("V\r", "V1013\r"), ("s442C\r", "\x07")];
     let ignores = vec![CLOSE, ("V\r", "V1013\r"), ("s442C\r", "")];
     let silent = vec![("\r\rC\rV\r", "V1013\r")];
@@ -155,7 +155,7 @@ async fn an_adapter_without_timing_commands_refuses_unnumbered_bit_rates() {
             format!("CAN device slcan:test cannot set 94000 bit/s; SLCAN supports {BY_NUMBER}")
         );
         drop(host);
-        assert_eq!(device.read(&mut [0; 1]).await.unwrap(), 0, "and no more is said to it");
+        assert_eq!(device.read(&mut [0; 1]).await.unwrap(), 0, "the host sends nothing more");
     }
 }
 
@@ -285,7 +285,7 @@ async fn a_device_that_never_answers_is_not_an_adapter() {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_names_the_setting_that_an_adapter_refuses() {
-    for (settings, script, what) in [
+    for (settings, script, expected) in [
         (
             SETTINGS,
             vec![("S6\r", "\x07")],
@@ -298,13 +298,13 @@ async fn an_error_names_the_setting_that_an_adapter_refuses() {
         let mut host = Slcan::over("slcan:test", near);
         let whole = [&SET_UP[..2], &script].concat();
         let (configured, ()) = tokio::join!(host.configure(settings), scripted(&mut device, &whole));
-        assert_eq!(configured.unwrap_err().to_string(), format!("CAN device slcan:test cannot {what}"));
+        assert_eq!(configured.unwrap_err().to_string(), format!("CAN device slcan:test cannot {expected}"));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_command_without_an_answer_counts_as_unsupported() {
-    for (settings, script, what) in [
+    for (settings, script, expected) in [
         (FD, vec![("S6\r", "\r"), ("Y2\r", "")], "set 2000000 bit/s for the data phase"),
         (CanSettings { listen_only: true, ..SETTINGS }, vec![("S6\r", "\r"), ("L\r", "")], "listen only"),
     ] {
@@ -312,7 +312,7 @@ async fn a_command_without_an_answer_counts_as_unsupported() {
         let mut host = Slcan::over("slcan:test", near);
         let whole = [&SET_UP[..2], &script].concat();
         let (configured, ()) = tokio::join!(host.configure(settings), scripted(&mut device, &whole));
-        assert_eq!(configured.unwrap_err().to_string(), format!("CAN device slcan:test cannot {what}"));
+        assert_eq!(configured.unwrap_err().to_string(), format!("CAN device slcan:test cannot {expected}"));
     }
 }
 

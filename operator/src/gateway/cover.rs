@@ -272,13 +272,13 @@ mod tests {
     fn a_silent_ecu_times_out_only_after_the_request_was_on_its_bus() {
         let (mut cover, start) = asked(&READ);
         cover.handle_sent(start + ms(300));
-        let mut said = Vec::new();
+        let mut answers = Vec::new();
         while let Some((at, answer)) = step(&mut cover) {
-            said.push((at.saturating_duration_since(start), answer.unwrap()));
+            answers.push((at.saturating_duration_since(start), answer.unwrap()));
         }
         let pending = PENDING.to_vec();
         let expected = [(ms(10), pending.clone()), (ms(2010), pending), (ms(3300), vec![0x7F, 0x22, 0x25])];
-        assert_eq!(said, expected);
+        assert_eq!(answers, expected);
     }
 
     #[test]

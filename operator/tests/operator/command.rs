@@ -1,4 +1,4 @@
-//! `connector-operator` as a process, at a vehicle, an agent and a cloud in the test's process.
+//! `connector-operator` as a process, with a vehicle, an agent and a cloud in the test's process.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -22,7 +22,7 @@ use connector_test_support::data::catalogue;
 use connector_test_support::doip_tool::{DoipTool, address, ask_by_udp};
 use connector_test_support::id;
 
-/// Only reached when something hangs.
+/// Reached only if the program hangs.
 const HANG: Duration = Duration::from_secs(120);
 const VIN: &str = "WVWLU5SP1H0375027";
 
@@ -32,7 +32,7 @@ fn program(arguments: &[&str]) -> Command {
     command
 }
 
-/// A gateway that says when it is ready, by a line of JSON.
+/// Starts a gateway, and returns the line of JSON that it prints when it is ready.
 async fn start(arguments: &[&str]) -> (Child, Value) {
     let mut child = program(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -40,7 +40,7 @@ async fn start(arguments: &[&str]) -> (Child, Value) {
     (child, serde_json::from_str(&line).unwrap())
 }
 
-/// Vehicle, cloud and agent, with a ticket that waits.
+/// A vehicle, a cloud and an agent, with a pending ticket.
 struct Workshop {
     directory: tempfile::TempDir,
     ready: PathBuf,
@@ -87,24 +87,24 @@ impl Workshop {
         Self { directory, ready, cloud, vehicle, _agent: agent, _sandbox: sandbox }
     }
 
-    /// Runs a subcommand of the operator: its exit code, and what it printed.
+    /// Runs a subcommand of the operator; returns its exit code, stdout and stderr.
     async fn operator(&self, arguments: &[&str]) -> (i32, String, String) {
         let mut all = vec!["--ready", self.ready.to_str().unwrap()];
         all.extend(arguments);
         outcome(program(&all).output()).await
     }
 
-    /// The same, where it must succeed.
+    /// Runs a subcommand that must succeed, and returns its stdout.
     async fn prints(&self, arguments: &[&str]) -> String {
         let (code, stdout, stderr) = self.operator(arguments).await;
         assert_eq!(code, 0, "{arguments:?}: {stdout}{stderr}");
         stdout
     }
 
-    /// The same, where it must fail with this code and tell what to do.
+    /// Runs a subcommand that must fail with this code and print a remedy; returns its stderr.
     async fn fails(&self, arguments: &[&str], code: i32) -> String {
-        let (is, stdout, stderr) = self.operator(arguments).await;
-        assert_eq!(is, code, "{arguments:?}: {stdout}{stderr}");
+        let (actual, stdout, stderr) = self.operator(arguments).await;
+        assert_eq!(actual, code, "{arguments:?}: {stdout}{stderr}");
         assert!(stderr.contains("What to do: "), "{stderr}");
         stderr
     }
@@ -162,7 +162,7 @@ async fn the_command_line_serves_a_whole_ticket() {
 }
 
 impl Workshop {
-    /// Starts a gateway of the operator.
+    /// Starts one of the operator's gateways.
     async fn gateway(&self, arguments: &[&str]) -> (Child, Value) {
         let mut all = vec!["--ready", self.ready.to_str().unwrap()];
         all.extend(arguments);
@@ -194,7 +194,7 @@ async fn an_operators_gateways_serve_tools_until_interrupted() {
     assert_eq!(answers.last().unwrap().pdu[..3], [0x62, 0xF1, 0x87]);
     drop(tool);
     interrupt(gateway).await;
-    assert!(slcan.read_link().is_err(), "the link is gone");
+    assert!(slcan.read_link().is_err(), "the link is removed");
 
     let arguments =
         ["doip-gateway", "--over", "can", "--listen", "127.0.0.1:0", "--announce-to", "127.0.0.1:9"];
@@ -202,9 +202,9 @@ async fn an_operators_gateways_serve_tools_until_interrupted() {
     assert_eq!((&ready["vin"], &ready["logical_address"]), (&json!(VIN), &json!("0x4010")));
     assert_eq!(ready["ecus"][0], json!({"logical_address": "0x4011", "can": "0x7E0/0x7E8"}));
     let udp = address(&ready, "/udp");
-    let who = ask_by_udp(udp, connector_agent::protocol::doip::Payload::IdentificationRequest).await;
-    let connector_agent::protocol::doip::Payload::Announcement(who) = who else { panic!("{who:?}") };
-    assert_eq!(who.vin().unwrap().as_str(), VIN);
+    let response = ask_by_udp(udp, connector_agent::protocol::doip::Payload::IdentificationRequest).await;
+    let connector_agent::protocol::doip::Payload::Announcement(announcement) = response else { panic!("{response:?}") };
+    assert_eq!(announcement.vin().unwrap().as_str(), VIN);
     let mut tool = DoipTool::activated(address(&ready, "/tcp")).await;
     let answer = tool.ask(0x4011, &[0x22, 0xF1, 0x87, 0xF1, 0x89, 0xF1, 0x82]).await;
     assert_eq!(answer[..3], [0x62, 0xF1, 0x87]);

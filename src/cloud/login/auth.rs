@@ -299,7 +299,7 @@ mod tests {
             assert_eq!(timer, LoginTimer::Refresh);
             assert!(at >= start + HOUR * 3 / 4 && at <= start + HOUR * 9 / 10, "{:?}", at - start);
             auth.handle_timeout(at - Duration::from_millis(1));
-            assert_eq!(auth.poll_attempt(), None, "not before");
+            assert_eq!(auth.poll_attempt(), None, "no login before the deadline");
             auth.handle_timeout(at);
             assert_eq!(auth.poll_attempt(), Some(LoginAttempt::Refresh));
             assert_eq!(auth.generation(), Some(1), "the old token stays valid meanwhile");

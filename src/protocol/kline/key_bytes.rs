@@ -125,7 +125,7 @@ mod tests {
             HeaderForm { mode: None, length: LengthForm::InFormatByte }
         );
         assert_eq!(key.timing(), Timing::EXTENDED);
-        // 2031: everything
+        // 2031: every option
         let key = KeyBytes::new(0xEF, 0x8F).unwrap();
         assert_eq!(key.header(AddressMode::Functional).length, LengthForm::Either);
         assert_eq!(key.header(AddressMode::Functional).mode, Some(AddressMode::Functional));
@@ -134,7 +134,7 @@ mod tests {
             KeyBytes::new(0xEA, 0x8F).unwrap().header(AddressMode::Physical).length,
             LengthForm::Additional
         );
-        // 2000: nothing said
+        // 2000: no option
         let key = KeyBytes::new(0xD0, 0x8F).unwrap();
         assert_eq!(key.header(AddressMode::Physical), HeaderForm::START_COMMUNICATION);
     }

@@ -34,8 +34,8 @@ impl SearchBench {
         assert_eq!(self.search.poll_step(), Some(SearchStep::Ask { bit_rate, alive }));
     }
 
-    fn expect_giving_up(&mut self, why: GiveUp) {
-        assert_eq!(self.search.poll_step(), Some(SearchStep::GiveUp(why)));
+    fn expect_giving_up(&mut self, reason: GiveUp) {
+        assert_eq!(self.search.poll_step(), Some(SearchStep::GiveUp(reason)));
         assert_eq!(self.search.poll_step(), None);
         assert_eq!(self.search.poll_timeout(), None);
     }

@@ -12,7 +12,7 @@ const TESTER: u16 = 0x0E80;
 const GATEWAY: u16 = 0x4010;
 const ENGINE: u16 = 0x4020;
 const BRAKES: u16 = 0x4021;
-const EVERYBODY: u16 = 0xE400;
+const FUNCTIONAL: u16 = 0xE400;
 const TESTER_PRESENT: [u8; 2] = [0x3E, 0x80];
 
 fn positive(request: &[u8]) -> Vec<(std::time::Duration, Vec<u8>)> {
@@ -213,7 +213,7 @@ async fn several_ecus_share_one_connection_and_another_tester_has_its_own() {
 #[tokio::test(start_paused = true)]
 async fn each_answer_to_a_functional_request_has_its_senders_address() {
     let mut rig = rig_with_channel().await;
-    assert_eq!(open(&mut rig, 2, channel(EVERYBODY)).await.action, "channelOpened");
+    assert_eq!(open(&mut rig, 2, channel(FUNCTIONAL)).await.action, "channelOpened");
     rig.send(2, PLAIN, &[0x22, 0xF1, 0x90]);
     rig.run(SECOND).await;
     let mut answers = rig.on(2);

@@ -86,7 +86,7 @@ impl Tool {
     }
 
     /// Sends a request and returns every answer that comes within the time.
-    pub async fn ask_everybody(&mut self, pdu: &[u8], within: Duration) -> Vec<Answer> {
+    pub async fn ask_functional(&mut self, pdu: &[u8], within: Duration) -> Vec<Answer> {
         self.run(Some(pdu), within, |_| false).await.0
     }
 

@@ -25,11 +25,11 @@ fn python() -> PathBuf {
 }
 
 /// The program of `tests/peers`, if Python has these modules; otherwise prints that the test is skipped.
-pub async fn peer(program: &str, what: &str, modules: &str) -> Option<Command> {
+pub async fn peer(program: &str, purpose: &str, modules: &str) -> Option<Command> {
     let python = python();
     let check = Command::new(&python).args(["-c", &format!("import {modules}")]).output().await;
     if !check.is_ok_and(|output| output.status.success()) {
-        skip(&format!("{what}: {} has not all of {modules}", python.display()));
+        skip(&format!("{purpose}: {} has not all of {modules}", python.display()));
         return None;
     }
     let mut command = Command::new(&python);

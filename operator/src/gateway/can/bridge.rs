@@ -351,8 +351,8 @@ mod tests {
         gateway.handle_response(now, target, 0x7E9, &[0x41, 0, 2]);
         // an ECU that was not configured
         gateway.handle_response(now, target, 0x7EB, &[0x41, 0, 3]);
-        let who: Vec<_> = frames(&mut gateway, now).into_iter().map(|(id, data)| (id, data[3])).collect();
-        assert_eq!(who, [(0x7E8, 1), (0x7E9, 2), (0x7EB, 3)]);
+        let answers: Vec<_> = frames(&mut gateway, now).into_iter().map(|(id, data)| (id, data[3])).collect();
+        assert_eq!(answers, [(0x7E8, 1), (0x7E9, 2), (0x7EB, 3)]);
         assert_eq!(gateway.ecu(2).map(|ecu| ecu.request), Some(id(0x7E3)));
     }
 

@@ -1,4 +1,4 @@
-//! The operator's client against the connector's real session and a simulated vehicle, in virtual time.
+//! The operator's client with the real session of a connector and a simulated vehicle, in virtual time.
 
 mod rig;
 
@@ -20,7 +20,7 @@ use rig::{Control, Rig, isotp};
 const GOLF: &str = "VOLKSWAGEN_GOLF_MK7";
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
-/// What the engine of the Golf answers to `22F187F189F182`.
+/// The beginning of the Golf's engine's answer to `22F187F189F182`.
 const PART_NUMBER: &[u8] = b"\x62\xF1\x8704E906016A \xF1\x89";
 
 fn network(round_trip: Duration) -> BadNetworkConfig {
@@ -32,7 +32,7 @@ fn firmware(seed: u64, len: usize) -> Vec<u8> {
     (0..len).map(|_| random.u8(..)).collect()
 }
 
-/// What the ECU has in its memory.
+/// The last image in the ECU's memory.
 fn memory(rig: &Rig) -> Vec<u8> {
     let ecu = rig.vehicle.ecu_at(CanId::standard(0x7E0).unwrap()).unwrap();
     let memory = ecu.status.borrow().memory.clone();
@@ -62,9 +62,9 @@ async fn every_answer_to_a_functional_request_is_received() {
     let connection = rig.connect().await;
     let channel = connection.open_isotp(isotp(0x7DF, None)).await.unwrap();
     let responses = channel.request_functional(&[0x09, 0x02], SECOND, &Timing::default()).await.unwrap();
-    let mut who: Vec<u32> = responses.iter().map(|response| response.address).collect();
-    who.sort_unstable();
-    assert_eq!(who, [0x7E8, 0x7EA]);
+    let mut responders: Vec<u32> = responses.iter().map(|response| response.address).collect();
+    responders.sort_unstable();
+    assert_eq!(responders, [0x7E8, 0x7EA]);
     assert!(responses.iter().all(|response| response.data.starts_with(&[0x49, 0x02])));
 }
 
@@ -127,12 +127,12 @@ async fn a_chained_download_waits_for_one_round_trip_only() {
     }
     let [near, far] = took.try_into().unwrap();
     assert!(far < near + 1200 * MS, "{near:?} and {far:?}");
-    // the bus's own time for it, and what the ECU takes to write 49 blocks
+    // the time on the bus, and the time that the ECU needs to write 49 blocks
     assert!(near < 7100 * MS, "{near:?}");
 }
 
-/// A network and a connector that are never well for long.
-async fn trouble(rig: &Rig, seed: u64) {
+/// Disturbs the network and the connector's link again and again.
+async fn disturb(rig: &Rig, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     loop {
         tokio::time::sleep(MS * random.u32(100..2500)).await;
@@ -163,14 +163,14 @@ async fn a_flash_survives_links_cut_after_any_byte_without_loss_or_duplicates() 
         };
         tokio::select! {
             () = work => {}
-            () = trouble(&rig, seed) => {}
+            () = disturb(&rig, seed) => {}
         }
         assert!(memory(&rig) == data, "seed {seed}");
         assert_eq!(rig.vehicle.anomalies(), [], "seed {seed}");
         lost += connection.counters().links_lost();
         interrupted += connection.counters().interruptions();
     }
-    // or else nothing was proved
+    // with fewer disturbances, the test would show nothing
     assert!(lost >= 20 && interrupted >= 20, "{lost} links lost, {interrupted} interruptions");
 }
 
@@ -261,7 +261,7 @@ async fn every_waiting_call_returns_the_reason_for_the_close() {
 
 #[tokio::test(start_paused = true)]
 async fn a_flash_that_the_ecu_refuses_leaves_it_in_its_default_session() {
-    // one byte more than the simulated ECU's memory has
+    // one byte more than the memory of the simulated ECU
     let rig = Rig::new(GOLF, network(20 * MS));
     let connection = rig.connect().await;
     let channel = connection.open_isotp(isotp(0x7E0, Some(0x7E8))).await.unwrap();

@@ -4,7 +4,7 @@ use super::*;
 use crate::protocol::doip::*;
 use crate::protocol::vin::VinError;
 
-/// 32 bytes of announcement, as a gateway of 2012 sends it.
+/// An announcement of 32 bytes, as a gateway of the edition of 2012 sends it.
 const ANNOUNCEMENT: &str = "02fd0004000000204241554e4545344d5a31373034323430334010001a37bfee74001a37bfee7400";
 
 fn bytes(hex: &str) -> Vec<u8> {

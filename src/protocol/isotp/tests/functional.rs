@@ -19,7 +19,7 @@ fn responder(transmit: u32, receive: u32) -> Node {
     Node::Point(Box::new(Endpoint::new(Config::new(Addressing::normal(id(transmit), id(receive))))))
 }
 
-/// Gives frames to an endpoint at one time, and takes what it sends and reports.
+/// Passes frames to an endpoint at one time, and returns the frames that it sends and its events.
 fn exchange(endpoint: &mut FunctionalEndpoint, now: Instant, frames: &[&str]) -> (Vec<String>, Vec<Event>) {
     let mut sent = Vec::new();
     let mut events = Vec::new();
@@ -129,7 +129,7 @@ fn a_failed_answer_leaves_the_others_alone() {
     let failed = |address, failure| Event::ReceiveFailed { address: id(address), failure };
     assert_eq!(events[0], failed(0x7E8, ReceiveFailure::ConsecutiveFrameTimeout));
     assert!(matches!(&events[1], Event::Received { pdu, .. } if pdu.len() == 8));
-    assert_eq!(events.len(), 2, "a consecutive frame without data is none");
+    assert_eq!(events.len(), 2, "a consecutive frame without data is ignored");
     let (_, events) = exchange(&mut endpoint, ms(1000), &["7EA#2201020304050607"]);
     assert_eq!(events, [failed(0x7EA, ReceiveFailure::WrongSequenceNumber)]);
     assert_eq!(endpoint.poll_timeout(), None);

@@ -1,4 +1,4 @@
-//! What holds for any configuration, any loss, and any frames a bus may bring.
+//! Properties that hold with any configuration, any lost frames, and any frames from a bus.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ fn length() -> impl Strategy<Value = usize> {
 }
 
 prop_compose! {
-    /// One side, but for its addressing.
+    /// The configuration of one side, without its addressing.
     fn side()(
         frame_size in proptest::sample::select(frame_sizes()),
         padding in padding(),
@@ -101,12 +101,12 @@ proptest! {
         }
         let mut sent = lengths.iter().map(|len| pdu(*len));
         for received in net.received(1) {
-            prop_assert!(sent.any(|pdu| pdu == received), "whole, in order, and not twice");
+            prop_assert!(sent.any(|pdu| pdu == received), "each PDU arrives whole, in order and once");
         }
     }
 }
 
-/// What a hostile peer, a bad bus and a careless clock may do.
+/// An action of a hostile peer, a bad bus, the clock or the caller.
 #[derive(Debug, Clone)]
 enum Step {
     Frame { id: u32, data: Vec<u8> },
@@ -176,7 +176,7 @@ macro_rules! survive {
             prop_assert!(events <= $events, "{events} events");
             prop_assert!(endpoint.memory() <= 8192 * $receptions, "{} bytes", endpoint.memory());
         }
-        // left alone, it comes to rest
+        // without further input, the endpoint becomes idle
         for _ in 0..40 {
             now += Duration::from_secs(1);
             endpoint.handle_timeout(now);

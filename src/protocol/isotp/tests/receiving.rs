@@ -18,7 +18,7 @@ fn failed(failure: ReceiveFailure) -> Event {
     Event::ReceiveFailed { address: id(0x7E8), failure }
 }
 
-/// A receiver of 20 bytes, first frame received, flow control out and acknowledged.
+/// A receiver of 20 bytes whose first frame is received and whose flow control is acknowledged.
 fn after_flow_control(config: Config) -> Script {
     let mut script = Script::new(config);
     script.give("7E8#1014010203040506");
@@ -248,7 +248,7 @@ fn an_endpoint_that_sends_classic_frames_accepts_a_long_fd_frame() {
     script.give("7E8##100080102030405060708CCCC");
     assert_eq!(script.events(), [started(), received(&[1, 2, 3, 4, 5, 6, 7, 8])]);
     script.give("7E8##108080102030405060708CCCC");
-    assert_eq!(script.event(), None, "without the escape it is none");
+    assert_eq!(script.event(), None, "without the escape, the frame is not a single frame");
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn memory_grows_with_received_and_not_with_announced_bytes() {
         most = most.max(script.endpoint.memory());
         assert!(script.endpoint.memory() <= 4096.max(2 * came), "after {came}");
     }
-    assert_eq!(most, 1 << 20, "in the end just the PDU");
+    assert_eq!(most, 1 << 20, "at the end, exactly the PDU is stored");
     script.give(&format!("7E8#2{:X}00000000000000", frames % 16));
     assert!(matches!(&script.events()[..], [_, Event::Received { pdu, .. }] if pdu.len() == 1 << 20));
     assert_eq!(script.endpoint.memory(), 0);
@@ -322,5 +322,5 @@ fn an_adapter_that_never_confirms_gets_a_bounded_number_of_flow_controls() {
         given += usize::from(!script.transmit().is_empty());
         script.events();
     }
-    assert_eq!(given, 36, "16 more than of the sender's frames");
+    assert_eq!(given, 36, "16 more than the frames of the sender");
 }

@@ -12,7 +12,7 @@ fn failed(failure: SendFailure) -> Vec<Event> {
     vec![Event::SendFailed { failure }]
 }
 
-/// A sender of `len` bytes whose first frame is out and acknowledged.
+/// A sender of `len` bytes whose first frame is acknowledged.
 fn after_first_frame(config: Config, len: usize) -> Script {
     let mut script = Script::new(config);
     script.send(&pdu(len));
@@ -20,7 +20,7 @@ fn after_first_frame(config: Config, len: usize) -> Script {
     script
 }
 
-/// The number of consecutive frames until none follows, each acknowledged immediately.
+/// Acknowledges each consecutive frame immediately, and returns their number.
 fn run(script: &mut Script) -> usize {
     std::iter::from_fn(|| Some(script.transmit_confirmed()).filter(|frame| !frame.is_empty())).count()
 }
@@ -211,7 +211,7 @@ fn n_as_ends_a_transfer_whose_frame_is_never_fetched() {
     script.send(&[0x3E, 0]);
     script.pass_ms(1000);
     assert_eq!(script.events(), failed(SendFailure::NotAcknowledged));
-    assert_eq!(script.transmit(), "", "nothing old reaches the bus");
+    assert_eq!(script.transmit(), "", "no old frame reaches the bus");
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn each_frame_of_a_window_has_its_own_n_as() {
     script.pass_ms(600);
     script.transmit();
     script.confirm();
-    assert_eq!(script.timer(), Some((Timer::NAs, 1000)), "of the second frame");
+    assert_eq!(script.timer(), Some((Timer::NAs, 1000)), "the timer of the second frame");
     script.pass_ms(999);
     assert_eq!(script.event(), None);
     script.pass_ms(1);
@@ -251,7 +251,7 @@ fn outcomes_of_a_given_up_transfer_do_not_count_for_the_next() {
     script.send(&[2]);
     assert_eq!(script.transmit(), "7E0#0102CCCCCCCCCCCC");
     script.confirm();
-    assert_eq!(script.event(), None, "that was the first one's");
+    assert_eq!(script.event(), None, "the acknowledgement was that of the first frame");
     script.confirm();
     assert!(matches!(script.events()[..], [Event::Sent { .. }]));
 }
@@ -266,10 +266,10 @@ fn an_adapter_that_never_confirms_gets_a_bounded_number_of_frames() {
         script.pass_ms(1000);
         assert_eq!(script.events(), failed(SendFailure::NotAcknowledged));
     }
-    assert_eq!(given, 20, "the window and 16 more");
+    assert_eq!(given, 20, "the window and 16 more frames");
     script.fail(SendFailure::BusOff);
     script.send(&[1]);
-    assert!(!script.transmit().is_empty(), "bus off settles them all");
+    assert!(!script.transmit().is_empty(), "bus off ends all frames");
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn an_unexpected_flow_control_is_ignored() {
     for text in ["7E8#320000", "7E8#3F0000", "7E8#31007F", "7E8#30017F"] {
         script.give(text);
     }
-    assert_eq!(run(&mut script), 3, "block and separation time stay");
+    assert_eq!(run(&mut script), 3, "block size and separation time remain");
     assert_eq!(script.event(), None);
 }
 
@@ -357,7 +357,7 @@ fn bus_off_and_a_frame_given_up_by_the_adapter_end_the_transfer() {
         assert_eq!(script.timer(), None);
         if failure != SendFailure::BusOff {
             script.fail(failure);
-            assert_eq!(script.event(), None, "once is enough");
+            assert_eq!(script.event(), None, "the failure is reported once");
         }
         script.send(&[1]);
         script.transmit_confirmed();
@@ -409,7 +409,7 @@ fn padding_detection_follows_the_peer() {
         script.events();
         text
     };
-    assert_eq!(request("7E8#027E00"), "7E0#023E005555555555", "filled up until something else is known");
+    assert_eq!(request("7E8#027E00"), "7E0#023E005555555555", "frames are padded until the peer's padding is known");
     assert_eq!(request("7E8#077E000102030405"), "7E0#023E00");
     assert_eq!(
         request("7E8#027E00AAAAAAAAAA"),

@@ -25,7 +25,7 @@ fn invalid_frames_are_named_in_the_error() {
 fn frames_for_other_nodes_are_ignored() {
     let now = Instant::now();
     let mut channel = Channel::new(ChannelConfig::new(1.try_into().unwrap(), 0));
-    assert!(!channel.handle_frame(now, &frame(0x201, &[0, 0xD0, 0, 3, 0x40, 7, 1])), "nothing was asked");
+    assert!(!channel.handle_frame(now, &frame(0x201, &[0, 0xD0, 0, 3, 0x40, 7, 1])), "the channel sent no request");
     channel.open();
     assert!(channel.poll_transmit(now).is_some());
     channel.handle_transmitted(now);
@@ -137,7 +137,7 @@ proptest! {
         prop_assert_eq!(SetupMessage::decode(written.data()), Some(message));
     }
 
-    /// No frames in no order stop a channel, and it always knows what comes next or is idle.
+    /// After any frames in any order, the channel has a next deadline or is idle.
     #[test]
     fn no_sequence_of_frames_breaks_a_channel(
         steps in proptest::collection::vec((0u8..8, any_tpdu(), 0u64..400), 0..120),

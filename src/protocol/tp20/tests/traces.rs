@@ -1,5 +1,5 @@
-//! Exchanges that were recorded on vehicles, replayed: the ECU's frames go in, and what the tester sent must
-//! come out.
+//! Replays of exchanges that were recorded on vehicles. The channel receives the recorded frames of the ECU, and
+//! must send the recorded frames of the tester.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use connector_hal::can::{CanFrame, CanId};
 use crate::protocol::tp20::{Channel, ChannelConfig, CloseReason, Event, Parameters, TimeByte};
 
 /// A 2.0 TFSI's engine ECU and its tester (<http://nefariousmotorsports.com/forum/index.php?topic=9182.0>),
-/// in milliseconds; `>` is the tester. The `R` lines are what the tester's application asks for.
+/// in milliseconds; `>` is the tester. The `R` lines are the requests of the tester's application.
 const ENGINE: &str = "
     19 > 200 01 C0 00 10 00 03 01
     21 < 201 00 D0 00 03 40 07 01
@@ -58,7 +58,7 @@ const ENGINE: &str = "
     1488 < 300 A1 0F 8A FF 4A FF
 ";
 
-/// The steering of a Golf and a dongle's questions (<https://icanhack.nl/blog/vw-part1/>).
+/// The steering of a Golf and the requests of a dongle (<https://icanhack.nl/blog/vw-part1/>).
 const STEERING: &str = "
     339 > 200 09 C0 00 10 00 03 01
     342 < 209 00 D0 00 03 A8 07 01
@@ -88,8 +88,8 @@ const STEERING: &str = "
     733 > 7A8 BA
 ";
 
-/// The ECU ends it (<http://nefariousmotorsports.com/forum/index.php?topic=9182.0>: so it did after wrong
-/// acknowledgements), the tester answers, and nothing more is sent.
+/// The ECU disconnects, the tester answers, and no more frames follow. An ECU did so after wrong
+/// acknowledgements (<http://nefariousmotorsports.com/forum/index.php?topic=9182.0>).
 const DROPPED: &str = "
     0 > 200 01 C0 00 10 00 03 01
     2 < 201 00 D0 00 03 40 07 01
@@ -103,7 +103,7 @@ fn bytes(text: &[&str]) -> Vec<u8> {
     text.iter().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
 }
 
-/// Replays a trace; gives what came of it besides the opening and the PDUs sent.
+/// Replays a trace; returns the events, without the opening and the sent PDUs.
 fn replay(trace: &str, config: ChannelConfig) -> Vec<Event> {
     let start = Instant::now();
     let mut channel = Channel::new(config);

@@ -11,7 +11,7 @@ use crate::protocol::tp20::{
     SetupOpcode, TimeByte,
 };
 
-/// T1 100 ms, T3 10 ms, 15 frames a block, as most ECUs ask for.
+/// T1 100 ms, T3 10 ms and 15 frames per block, as most ECUs request.
 fn usual() -> Parameters {
     Parameters { t3: TimeByte(0x4A), ..Parameters::default() }
 }
@@ -91,7 +91,7 @@ fn channel_tests_of_either_side_keep_an_idle_channel_open() {
     assert!(pair.tester_events.is_empty() && pair.ecu_events.is_empty());
     let tests = pair.sent_by(Side::Tester).iter().filter(|frame| frame.as_str() == "740#A3").count();
     assert!((110..=125).contains(&tests), "{tests}");
-    // the ECU tests, too
+    // the ECU sends a channel test too
     pair.inject(0x300, &[0xA3]);
     pair.run_for(Duration::from_millis(2));
     assert_eq!(pair.sent_by(Side::Tester).last().unwrap(), "740#A10F8AFF32FF");
@@ -120,7 +120,7 @@ fn a_lost_ecu_is_detected_and_the_next_pdu_opens_the_channel_again() {
     assert_eq!(pair.sent_by(Side::Tester).last().unwrap(), "740#A8");
     let frames = pair.log.len();
     pair.run_for(Duration::from_secs(5));
-    assert_eq!(pair.log.len(), frames, "nothing is sent to an ECU that is gone");
+    assert_eq!(pair.log.len(), frames, "no frame is sent to a lost ECU");
     pair.tester_events.clear();
     pair.channel.send(pair.now, &[0x10, 0x89]).unwrap();
     pair.run_for(Duration::from_millis(100));
@@ -131,7 +131,7 @@ fn a_lost_ecu_is_detected_and_the_next_pdu_opens_the_channel_again() {
 
 #[test]
 fn the_loss_of_any_single_frame_is_recovered() {
-    // the n-th frame of each kind is lost, once
+    // the n-th frame of each kind is lost once
     type Picks = fn(&connector_hal::can::CanFrame) -> bool;
     let kinds: [(Side, Picks); 4] = [
         (Side::Tester, |frame| data_number(frame).is_some()),
@@ -155,7 +155,7 @@ fn the_loss_of_any_single_frame_is_recovered() {
             assert_eq!(received(&pair.ecu_events), [pdu(50)], "{of:?} {lost}");
             assert_eq!(received(&pair.tester_events), [pdu(60)], "{of:?} {lost}");
             assert!(has_sent(&pair.tester_events) && has_sent(&pair.ecu_events), "{of:?} {lost}");
-            // and what follows still fits
+            // the next PDU arrives whole too
             pair.tester_events.clear();
             pair.ecu_events.clear();
             pair.channel.send(pair.now, &pdu(20)).unwrap();
@@ -177,7 +177,7 @@ fn unacknowledged_data_is_repeated_a_bounded_number_of_times() {
     let data =
         pair.log[from..].iter().filter(|(_, side, f)| *side == Side::Tester && data_number(f).is_some());
     assert_eq!(data.count(), 6);
-    assert_eq!(received(&pair.ecu_events), [[0x3E]], "the ECU has it once");
+    assert_eq!(received(&pair.ecu_events), [[0x3E]], "the ECU received the PDU once");
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn an_ecu_that_sends_its_parameters_first_gets_an_answer_and_the_pdus() {
     let mut pair = Pair::new(usual());
     pair.setup = Box::new(|request| Some(positive(request)));
     pair.channel.open();
-    // its own A0 comes right behind its D0, and it never answers ours
+    // the ECU sends its own A0 immediately after its D0, and never answers the tester's A0
     pair.loses = Box::new(|side, frame| side == Side::Ecu && frame.data().first() == Some(&0xA1));
     pair.run_for(Duration::from_millis(1));
     pair.inject(0x300, &[0xA0, 0x05, 0x8A, 0xFF, 0x4A, 0xFF]);
@@ -245,7 +245,7 @@ fn an_ecu_that_sends_its_parameters_first_gets_an_answer_and_the_pdus() {
     assert_eq!(received(&pair.ecu_events), [pdu(60)]);
     let ends_block: Vec<String> =
         pair.sent_by(Side::Tester).into_iter().filter(|frame| frame.starts_with("740#0")).collect();
-    assert_eq!(ends_block.len(), 1, "a block is the 5 frames that its A0 said: {ends_block:?}");
+    assert_eq!(ends_block.len(), 1, "a block has the 5 frames of the ECU's A0: {ends_block:?}");
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn a_missing_ecu_is_reported_after_all_forms_were_tried() {
 #[test]
 fn unanswered_parameters_are_repeated_and_then_the_set_up_fails() {
     let mut pair = Pair::new(usual());
-    // nor is the ECU heard when it gives up itself
+    // the disconnect of the ECU is lost too
     pair.loses = Box::new(|side, frame| match side {
         Side::Tester => frame.data().first() == Some(&0xA0),
         Side::Ecu => frame.data() == [0xA8],
@@ -391,7 +391,7 @@ fn a_disconnect_of_the_ecu_fails_transfers_in_both_directions() {
             Event::Closed { reason },
         ]
     );
-    // a PDU that comes then finds a new channel, with counters from 0
+    // the next PDU opens a new channel, whose counters begin at 0
     pair.channel.send(pair.now, &[0x3E]).unwrap();
     pair.run_for(Duration::from_millis(50));
     assert!(has_sent(&pair.tester_events));
@@ -531,7 +531,7 @@ fn channels_of_one_bus_ask_for_different_identifiers() {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-    /// Whatever is lost, as long as not everything is: each PDU arrives once, whole, and in order.
+    /// If some frames are lost, each PDU arrives once, whole and in order.
     #[test]
     fn lost_frames_never_change_or_duplicate_a_pdu(
         seed: u64,
@@ -555,7 +555,7 @@ proptest! {
             }
             let failed = pair.tester_events.iter().any(|event| matches!(event, Event::SendFailed { .. }));
             if failed {
-                // it may have arrived nevertheless, whole
+                // the failed PDU may have arrived, but only as a whole
                 let got = received(&pair.ecu_events);
                 prop_assert!(got == expected || got[..got.len() - 1] == expected && got.last() == Some(&pdu(len)));
                 return Ok(());

@@ -36,7 +36,7 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A PDU that the kernel has taken.
+/// Sends a PDU that the kernel accepts.
 fn send(transport: &mut KernelIsotp, now: Instant) {
     transport.send(now, &[0x22, 0xF1, 0x90]).unwrap();
     assert_eq!(transport.pdu(), Some(&[0x22, 0xF1, 0x90][..]));
@@ -163,7 +163,7 @@ fn bus_off_and_a_new_socket_end_the_pdu_that_is_being_sent() {
     send(&mut transport, start);
     transport.handle_reset();
     assert_eq!(events(&mut transport), failed(SendFailedDetail::NotAcknowledged));
-    // a PDU that the socket had not taken is sent by the next socket
+    // a PDU that the socket had not accepted is sent by the next socket
     transport.send(start, &[1]).unwrap();
     transport.handle_reset();
     assert_eq!(transport.pdu(), Some(&[1][..]));

@@ -176,7 +176,7 @@ mod tests {
         ] {
             let dhcp_command = command.into_iter().map(str::to_owned).collect();
             let config = DoipConfig { dhcp_command, address_wait: Duration::ZERO, ..DoipConfig::default() };
-            let told = loop {
+            let error = loop {
                 // loopback's address is not one by DHCP
                 let claims = AddressClaims::default();
                 let error = prepare(&loopback, &network, &config, &claims, &dhcp).await.unwrap_err();
@@ -184,7 +184,7 @@ mod tests {
                     break error;
                 }
             };
-            assert!(told.contains(expected), "{told}");
+            assert!(error.contains(expected), "{error}");
         }
     }
 }

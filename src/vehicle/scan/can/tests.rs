@@ -1,4 +1,4 @@
-//! The scanner by itself, in virtual time: what it asks, and when it stops.
+//! The requests of the scanner in virtual time, and the reasons to stop.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ fn id(id: u32) -> CanId {
     CanId::try_from(id).unwrap()
 }
 
-/// Scans a vehicle given as what it answers, after how long; gives how it ended, what was asked, and what was
-/// found.
+/// Scans a vehicle whose answers and delays `answers` returns. Returns the outcome, the sent frames with their
+/// times, and the ECUs found.
 fn scan(
     mut answers: impl FnMut(Duration, &CanFrame) -> Vec<(Duration, CanFrame)>,
 ) -> (ScanOutcome, Vec<(Duration, CanFrame)>, Vec<EcuFound>) {
@@ -36,7 +36,7 @@ fn scan(
             coming.sort_by_key(|(at, _)| *at);
             continue;
         }
-        let due = scanner.poll_timeout().expect("a scan always goes on");
+        let due = scanner.poll_timeout().expect("a scan always has a next deadline");
         match coming.first() {
             Some((at, frame)) if *at <= due => {
                 now = now.max(*at);
@@ -66,7 +66,7 @@ fn an_empty_bus_is_scanned_slowly_and_for_a_few_seconds_only() {
     assert_eq!((outcome, ecus), (ScanOutcome::Done, vec![]));
     let last = asked.last().unwrap().0;
     assert!(last < Duration::from_secs(6), "{last:?}");
-    assert!(asked[0].0 >= Duration::from_millis(400), "it listens first");
+    assert!(asked[0].0 >= Duration::from_millis(400), "the scan first listens");
     for two in asked.windows(2) {
         assert!(two[1].0 - two[0].0 >= Duration::from_micros(1700));
     }
@@ -206,7 +206,7 @@ fn identifiers_that_other_nodes_send_are_neither_scanned_nor_answers() {
     let mut scanner = Scanner::new(ScanSettings { bit_rate: 500_000 }, now);
     let traffic = [
         frame(0x610, &[1, 2, 3, 4, 5, 6, 7, 8]),
-        // looks like an answer, and comes all the time
+        // looks like an answer, but is sent continuously
         frame(0x648, &[2, 0x7E, 0, 0, 0, 0, 0, 0]),
         frame(0x200, &[0; 8]),
     ];

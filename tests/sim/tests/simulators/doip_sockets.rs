@@ -48,8 +48,8 @@ async fn a_broadcast_request_is_answered_to_its_sender() {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.set_broadcast(true).unwrap();
     let question = Message::new(ProtocolVersion::Default, Payload::IdentificationRequest).encode().unwrap();
-    let everybody = SocketAddr::from(([127, 255, 255, 255], gateway.addresses().udp.port()));
-    socket.send_to(&question, everybody).await.unwrap();
+    let broadcast = SocketAddr::from(([127, 255, 255, 255], gateway.addresses().udp.port()));
+    socket.send_to(&question, broadcast).await.unwrap();
     let said = hear(&socket).await;
     let vin = vehicle.record.vin.unwrap();
     assert!(matches!(said, Payload::Announcement(who) if who.vin().unwrap() == vin), "{said:?}");

@@ -84,7 +84,7 @@ async fn every_vin_of_obd_is_in_the_answer_to_a_functional_request() {
             expected.sort();
             let mut tool = Tool::functional(&bus, request, responders.clone());
             let mut answers: Vec<_> = tool
-                .ask_everybody(&[0x09, 0x02], P2)
+                .ask_functional(&[0x09, 0x02], P2)
                 .await
                 .into_iter()
                 .map(|answer| (answer.address, answer.pdu))
@@ -100,7 +100,7 @@ async fn a_vehicle_with_a_vin_by_obd_reports_the_information_type() {
     let bus = bus();
     let _vehicle = Vehicle::start(&vehicle("CHRYSLER_PACIFICA_2018"), &bus);
     let mut tool = Tool::functional(&bus, id(0x7DF), Responders::Obd11);
-    let answers = tool.ask_everybody(&[0x09, 0x00], P2).await;
+    let answers = tool.ask_functional(&[0x09, 0x00], P2).await;
     assert_eq!(answers.len(), 1, "the transmission knows no mode 09, and keeps that to itself");
     assert_eq!(hex::format(&answers[0].pdu), "490040000000");
 }
@@ -111,7 +111,7 @@ async fn ecus_that_answer_together_contend_for_the_bus_and_all_arrive() {
     let config = vehicle("TOYOTA_HIGHLANDER_TSS2");
     let _vehicle = Vehicle::start(&config, &bus);
     let mut tool = Tool::functional(&bus, id(0x7DF), Responders::Obd11);
-    let answers = tool.ask_everybody(&[0x09, 0x02], P2).await;
+    let answers = tool.ask_functional(&[0x09, 0x02], P2).await;
     let from: Vec<CanId> = answers.iter().map(|answer| answer.address).collect();
     assert_eq!(from, [id(0x7E8), id(0x7EA)], "the lower identifier first");
     assert_eq!(answers[0].pdu, answers[1].pdu);
@@ -122,7 +122,7 @@ async fn only_the_ecus_of_the_obd_range_hear_the_obd_request() {
     let bus = bus();
     let vehicle = Vehicle::start(&vehicle("CHRYSLER_PACIFICA_2018"), &bus);
     let mut tool = Tool::functional(&bus, id(0x7DF), Responders::Obd11);
-    tool.ask_everybody(&[0x3E, 0x80], P2).await;
+    tool.ask_functional(&[0x3E, 0x80], P2).await;
     let heard: Vec<_> = vehicle
         .ecus()
         .iter()
@@ -139,7 +139,7 @@ async fn other_functional_identifiers_are_heard_where_they_are_configured() {
     config.functional = vec![id(0x700)];
     let vehicle = Vehicle::start(&config, &bus);
     let mut tool = Tool::functional(&bus, id(0x700), Responders::List(vec![]));
-    tool.ask_everybody(&[0x10, 0x83], P2).await;
+    tool.ask_functional(&[0x10, 0x83], P2).await;
     assert!(vehicle.ecus().iter().all(|ecu| ecu.status.borrow().session == Session::Extended));
     vehicle.stop().await;
 }

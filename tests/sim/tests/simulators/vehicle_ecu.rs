@@ -83,7 +83,7 @@ impl Rig {
         responses.first().map(|response| hex::format(response)).unwrap_or_default()
     }
 
-    fn ask_everybody(&mut self, request: &str) -> String {
+    fn ask_functional(&mut self, request: &str) -> String {
         let responses = self.ask_as(Target::Functional, &hex::parse(request).unwrap(), 20 * MS);
         assert!(responses.len() <= 1, "{responses:02X?}");
         responses.first().map(|response| hex::format(response)).unwrap_or_default()
@@ -147,11 +147,11 @@ fn common_refusals_of_a_functional_request_are_suppressed() {
     for (request, physical) in
         [("BA01", "7FBA11"), ("1104", "7F1112"), ("22DEAD", "7F2231"), ("2701", "7F277F")]
     {
-        assert_eq!(rig.ask_everybody(request), "", "{request}");
+        assert_eq!(rig.ask_functional(request), "", "{request}");
         assert_eq!(rig.ask(request), physical);
     }
-    assert_eq!(rig.ask_everybody("22F1"), "7F2213", "other refusals are given");
-    assert_eq!(rig.ask_everybody("1003"), "5003003201F4");
+    assert_eq!(rig.ask_functional("22F1"), "7F2213", "other refusals are given");
+    assert_eq!(rig.ask_functional("1003"), "5003003201F4");
 }
 
 #[test]
@@ -160,8 +160,8 @@ fn positive_responses_are_suppressed_on_request_and_negative_ones_are_not() {
     assert_eq!(rig.ask("1083"), "");
     assert_eq!(rig.status().session, Session::Extended);
     assert_eq!(rig.ask("3E80"), "");
-    assert_eq!(rig.ask_everybody("8582FFFFFF"), "");
-    assert_eq!(rig.ask_everybody("288101"), "");
+    assert_eq!(rig.ask_functional("8582FFFFFF"), "");
+    assert_eq!(rig.ask_functional("288101"), "");
     assert_eq!((rig.status().dtc_setting, rig.status().communication), (false, 1));
     assert_eq!(rig.ask("3E81"), "7F3E12");
     assert_eq!(rig.status().tester_presents, 2);
@@ -188,7 +188,7 @@ fn tester_present_keeps_a_session() {
     rig.ask("1003");
     for _ in 0..10 {
         rig.pass(Duration::from_secs(4));
-        assert_eq!(rig.ask_everybody("3E80"), "");
+        assert_eq!(rig.ask_functional("3E80"), "");
     }
     assert_eq!(rig.status().session, Session::Extended);
     assert_eq!(rig.ask("22F186"), "62F18603");
@@ -293,10 +293,10 @@ fn trouble_codes_are_read_by_mask_and_cleared_and_are_reproducible() {
 #[test]
 fn the_supported_information_types_are_reported_if_there_are_any() {
     let mut rig = Rig::with(vec![exchange("0902", "490201"), exchange("0904", "490401")]);
-    assert_eq!(rig.ask_everybody("0900"), "490050000000");
-    assert_eq!(rig.ask_everybody("0902"), "490201");
+    assert_eq!(rig.ask_functional("0900"), "490050000000");
+    assert_eq!(rig.ask_functional("0902"), "490201");
     assert_eq!(Rig::new().ask("0900"), "7F0911");
-    assert_eq!(Rig::new().ask_everybody("0900"), "");
+    assert_eq!(Rig::new().ask_functional("0900"), "");
 }
 
 #[test]
@@ -351,7 +351,7 @@ fn a_busy_ecu_answers_busy_and_accepts_tester_present() {
     rig.ask_as(Target::Physical, &[0x31, 0x01, 0xFF, 0x00], 100 * MS);
     assert_eq!(rig.ask("22F186"), "7F2221");
     assert_eq!(rig.ask("3E80"), "");
-    assert_eq!(rig.ask_everybody("22F186"), "");
+    assert_eq!(rig.ask_functional("22F186"), "");
     let status = rig.status();
     assert_eq!((status.anomalies.requests_while_busy, status.tester_presents), (2, 1));
     assert_eq!(rig.pass(Duration::from_secs(2)).len(), 1, "and still answers the first request");

@@ -51,12 +51,12 @@ async fn the_recorded_flash_runs_again_with_its_own_timing() {
         }
     };
     let responders = Responders::List(vec![(id(0x71D), id(0x713))]);
-    let mut everybody = Tool::functional(&bus, id(0x700), responders);
+    let mut all_ecus = Tool::functional(&bus, id(0x700), responders);
     let functional = async {
         for step in steps(Target::Functional) {
             sleep_until(origin + step.start).await;
             let asked = Instant::now().into_std();
-            let answers = everybody.ask_everybody(&step.pdu, Duration::from_millis(80)).await;
+            let answers = all_ecus.ask_functional(&step.pdu, Duration::from_millis(80)).await;
             check(step, &answers, asked);
         }
     };
