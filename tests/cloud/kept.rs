@@ -1,5 +1,4 @@
-//! The login that outlives a restart, against a scripted cloud: with the file intact, damaged, foreign or
-//! unwritable.
+//! The stored login, with a scripted cloud. The file is intact, damaged, that of another connector, or unwritable.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -32,7 +31,7 @@ async fn only_the_agent_can_read_the_stored_login() {
     rig.run_once().await;
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
     assert_eq!((mode(&rig.state()), mode(&rig.file())), (0o700, 0o600));
-    assert_eq!(fs::read_dir(rig.state()).unwrap().count(), 1, "nothing else is left there");
+    assert_eq!(fs::read_dir(rig.state()).unwrap().count(), 1, "the directory has no other file");
 }
 
 #[tokio::test]
@@ -87,8 +86,8 @@ async fn a_damaged_login_file_costs_one_login_and_is_replaced() {
         fs::write(&file, text).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     };
-    type Harm<'a> = (&'a str, Box<dyn Fn() + 'a>);
-    let harms: Vec<Harm<'_>> = vec![
+    type Damage<'a> = (&'a str, Box<dyn Fn() + 'a>);
+    let damages: Vec<Damage<'_>> = vec![
         ("gone", Box::new(|| fs::remove_file(&file).unwrap())),
         ("empty", Box::new(|| write(b""))),
         ("cut off", Box::new(|| write(&good.as_bytes()[..good.len() / 2]))),
@@ -124,14 +123,14 @@ async fn a_damaged_login_file_costs_one_login_and_is_replaced() {
             }),
         ),
     ];
-    for (index, (what, harm)) in harms.iter().enumerate() {
-        harm();
+    for (index, (description, damage)) in damages.iter().enumerate() {
+        damage();
         rig.run_once().await;
-        assert_eq!(rig.logins(), index + 2, "a file that is {what}");
+        assert_eq!(rig.logins(), index + 2, "a file that is {description}");
         rig.run_once().await;
-        assert_eq!(rig.logins(), index + 2, "a file that was {what}, the next time");
+        assert_eq!(rig.logins(), index + 2, "a file that was {description}, the next time");
         assert!(fs::symlink_metadata(&file).unwrap().is_file());
-        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600, "{what}");
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600, "{description}");
     }
     assert_eq!(rig.refreshes(), 0);
 }
@@ -140,12 +139,12 @@ async fn a_damaged_login_file_costs_one_login_and_is_replaced() {
 async fn an_unwritable_state_directory_causes_one_warning_per_start() {
     let log = Log::capture();
     let rig = Rig::start().await;
-    // what should be a directory is a file
+    // a file is in the place of the directory
     fs::write(rig.state(), "").unwrap();
     for round in 1..=3 {
         let authenticator = rig.authenticator();
         rig.use_token(&authenticator).await;
-        assert_eq!(rig.logins(), round, "one a start");
+        assert_eq!(rig.logins(), round, "one login per start");
         log.has("cannot save the login: cannot create the directory", round).await;
     }
     assert_eq!(log.count("WARN"), 3, "{}", log.text());
@@ -189,7 +188,7 @@ async fn an_agent_that_keeps_restarting_does_not_try_a_rejected_pincode_more_oft
     assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
     assert!(!fs::read_to_string(&file).unwrap().contains("94571") && !log.text().contains("94571"));
 
-    // its minute is over: there is one more, and its wait is two minutes
+    // after the minute there is one more login, and the next wait is two minutes
     rig.edit(r#""rejected_at":"#, r#""rejected_at":1000,"then":"#);
     for _ in 0..3 {
         let authenticator = rig.authenticator(PINCODE);
@@ -219,12 +218,12 @@ async fn a_corrected_pincode_is_tried_immediately_and_clears_the_rejections() {
 #[tokio::test]
 async fn damaged_records_of_rejections_cost_one_login() {
     let rig = Rejecting::start().await;
-    for (round, harm) in ["", "{", "[]", r#"{"format":2}"#].into_iter().enumerate() {
+    for (round, damage) in ["", "{", "[]", r#"{"format":2}"#].into_iter().enumerate() {
         let authenticator = rig.authenticator(PINCODE);
         rig.rejected(&authenticator).await;
         rig.kept_rejections(1).await;
-        assert_eq!(rig.logins(), round + 1, "{harm}");
-        fs::write(rig.file(), harm).unwrap();
+        assert_eq!(rig.logins(), round + 1, "{damage}");
+        fs::write(rig.file(), damage).unwrap();
     }
 }
 
@@ -277,8 +276,8 @@ fn a_debug_print_hides_the_kept_tokens() {
     let kept = LoginStore::new(&config("http://127.0.0.1:1", directory.path())).unwrap();
     let lifetime = Duration::from_secs(60);
     kept.save(&Tokens { access: "aa-secret".into(), refresh: Some("bb-secret".into()), lifetime }).unwrap();
-    let said = format!("{:?} {kept:?}", kept.load().unwrap().unwrap());
-    assert!(!said.contains("-secret"), "{said}");
+    let printed = format!("{:?} {kept:?}", kept.load().unwrap().unwrap());
+    assert!(!printed.contains("-secret"), "{printed}");
     let file = directory.path().join("login.json");
     fs::write(&file, fs::read_to_string(&file).unwrap().replace("1,", "\"aa-secret\",")).unwrap();
     let error = kept.load().unwrap_err();

@@ -277,7 +277,7 @@ async fn closing_sends_the_waiting_messages_and_a_close_frame() {
     let cloud = Cloud::start().await;
     let mut link = cloud.link();
     let (mut far, _) = up(&mut link, &cloud.listener).await;
-    link.send(OutgoingMessage::Text("last words".to_owned())).unwrap();
+    link.send(OutgoingMessage::Text("the last message".to_owned())).unwrap();
     let read = async {
         let mut messages = Vec::new();
         while let Some(Ok(message)) = far.next().await {
@@ -290,7 +290,7 @@ async fn closing_sends_the_waiting_messages_and_a_close_frame() {
         Message::Close(Some(frame)) => Some(frame.code),
         _ => None,
     });
-    assert!(messages.contains(&Message::text("last words")));
+    assert!(messages.contains(&Message::text("the last message")));
     assert_eq!(code, Some(CloseCode::Away));
 }
 

@@ -1,4 +1,4 @@
-//! The login and the REST resources, against a scripted cloud.
+//! The login and the REST resources, with a scripted cloud.
 
 use std::time::Duration;
 
@@ -114,7 +114,7 @@ async fn a_wrong_pincode_is_logged_once_and_tried_again_after_a_minute() {
     soon(status.wait_for(|status| status.login == LoginState::Rejected)).await.unwrap();
     log.has("next attempt in", 1).await;
     pass(MINUTE - Duration::from_secs(2)).await;
-    assert_eq!(server.count(LOGIN), 1, "not before the minute is over");
+    assert_eq!(server.count(LOGIN), 1, "no login before the minute is over");
     for (attempt, minutes) in [(2, 1), (3, 2), (4, 4)] {
         pass(minutes * MINUTE).await;
         log.has("next attempt in", attempt).await;
@@ -178,8 +178,8 @@ async fn retry_after_is_honoured_by_logins_and_by_requests() {
     .await;
     let cloud = cloud(&server.config());
     let call = tokio::spawn(async move { cloud.connector().await });
-    for (line, said, seconds) in [(LOGIN, "next attempt in", 300), (RECORD, "trying again in", 600)] {
-        log.has(said, 1).await;
+    for (line, message, seconds) in [(LOGIN, "next attempt in", 300), (RECORD, "trying again in", 600)] {
+        log.has(message, 1).await;
         pass(Duration::from_secs(seconds - 5)).await;
         assert_eq!(server.count(line), 1, "{line} before its time");
         pass(Duration::from_secs(6)).await;
@@ -241,11 +241,11 @@ async fn no_log_and_no_error_contains_the_pincode_or_tokens_that_the_cloud_echoe
     let error = refused.unwrap_err();
     let rest = rest(&server.config());
     let refused = soon(rest.refresh(&SecretString::from("refresh-7"))).await.unwrap_err();
-    let said =
+    let output =
         format!("{error} {error:?} {refused} {refused:?} {} {} {cloud:?}", ErrorChain(&error), log.text());
-    assert!(said.contains("logged in") && said.contains("503"), "the log is captured: {said}");
+    assert!(output.contains("logged in") && output.contains("503"), "the log is captured: {output}");
     for secret in [PINCODE, "access-1", "refresh-1", "refresh-7"] {
-        assert!(!said.contains(secret), "{secret} in {said}");
+        assert!(!output.contains(secret), "{secret} in {output}");
     }
 }
 
@@ -272,8 +272,8 @@ async fn a_cloud_with_an_untrusted_certificate_receives_no_request() {
         config.ca_file = ca_file;
         let error = soon(rest(&config).log_in(&Pincode::new(PINCODE).unwrap())).await.unwrap_err();
         assert!(error.is_transient());
-        let said = ErrorChain(&error).to_string();
-        assert!(said.contains("invalid peer certificate"), "{said}");
+        let output = ErrorChain(&error).to_string();
+        assert!(output.contains("invalid peer certificate"), "{output}");
     }
     assert_eq!(server.requests(), []);
 }

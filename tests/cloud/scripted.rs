@@ -1,4 +1,4 @@
-//! A scripted cloud: an HTTP server whose answers the test decides, and which records the requests.
+//! A scripted cloud: an HTTP server that records the requests and answers as the test decides.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -55,7 +55,7 @@ impl Reply {
     }
 }
 
-/// The server, which ends with the test.
+/// The server. It ends with the test.
 pub struct Server {
     pub url: String,
     requests: Arc<Mutex<Vec<Request>>>,

@@ -1,5 +1,5 @@
-//! The agent's DoIP client over real sockets: against the simulated gateway, well-behaved and not, also by
-//! TLS; against hostile gateways; and against the recording of a real one.
+//! The agent's DoIP client over real sockets, with and without TLS. The peers are the simulated gateway, hostile
+//! gateways, and the recording of a real gateway.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const TESTER: LogicalAddress = LogicalAddress::new(0x0E80);
-/// However busy the machine, it is done by then.
+/// A limit that even a busy machine does not reach.
 const LONG: Duration = Duration::from_secs(60);
 
 fn listen() -> ListenConfig {
@@ -62,7 +62,7 @@ async fn network(gateway: SocketAddr, tls: DoipTlsConfig) -> Box<dyn Network> {
     Box::new(networks.open(&device, &NetworkConfig::default(), Purpose::Talk).await.unwrap())
 }
 
-/// The first thing that matters of a client.
+/// Drives a client until its connection is active or has failed.
 async fn outcome(network: &dyn Network, client: &mut Client) -> Result<(), ClientError> {
     let event = poll_fn(|cx| client.poll(cx, network));
     match tokio::time::timeout(LONG, event).await.unwrap() {
@@ -89,7 +89,7 @@ async fn read_vin_at(gateway: SocketAddr) -> VinReport {
 }
 
 /// The reason why no VIN could be read at this address within `budget`.
-async fn why_not(gateway: SocketAddr, tls: DoipTlsConfig, budget: Duration) -> String {
+async fn reason_for_no_vin(gateway: SocketAddr, tls: DoipTlsConfig, budget: Duration) -> String {
     let hardware = hardware(gateway, DoipConfig { tls, ..DoipConfig::default() });
     let settings = VinSettings { budget, ..VinSettings::default() };
     let reading =
@@ -146,28 +146,28 @@ async fn a_gateway_without_a_vin_is_reported_with_the_reason() {
             config.forget_vin();
             change(config);
         });
-        let why =
-            why_not(gateway.await.addresses().tcp, DoipTlsConfig::default(), Duration::from_millis(1500))
+        let reason =
+            reason_for_no_vin(gateway.await.addresses().tcp, DoipTlsConfig::default(), Duration::from_millis(1500))
                 .await;
-        assert!(why.contains("gateway 0x4010 at 127.0.0.1:") && why.contains(expected), "{why}");
+        assert!(reason.contains("gateway 0x4010 at 127.0.0.1:") && reason.contains(expected), "{reason}");
     }
 }
 
 #[tokio::test]
 async fn a_host_that_is_not_a_gateway_is_reported_with_the_reason() {
-    let nobody = {
+    let unused_address = {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap()
     };
     let budget = Duration::from_millis(300);
-    let why = why_not(nobody, DoipTlsConfig::default(), budget).await;
-    assert!(why.contains("does not identify itself by UDP") && why.contains("refused"), "{why}");
-    let babbler = hostile(|mut stream| async move {
+    let reason = reason_for_no_vin(unused_address, DoipTlsConfig::default(), budget).await;
+    assert!(reason.contains("does not identify itself by UDP") && reason.contains("refused"), "{reason}");
+    let http_server = hostile(|mut stream| async move {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
         let _ = stream.read_to_end(&mut Vec::new()).await;
     });
-    let why = why_not(babbler.await, DoipTlsConfig::default(), LONG.min(Duration::from_millis(1500))).await;
-    assert!(why.contains("not DoIP"), "{why}");
+    let reason = reason_for_no_vin(http_server.await, DoipTlsConfig::default(), LONG.min(Duration::from_millis(1500))).await;
+    assert!(reason.contains("not DoIP"), "{reason}");
 }
 
 #[tokio::test]
@@ -201,17 +201,17 @@ async fn check(devices: &[&str]) -> (bool, String) {
 
 #[tokio::test]
 async fn a_check_does_not_open_doip_devices_as_can() {
-    let (content, said) = check(&["lo", "192.0.2.7:13400"]).await;
-    assert!(content && said.trim_end().ends_with("no errors"), "{said}");
-    let (content, said) = check(&["fe80::1%lo", "doip:[fe80::1%1]:13400"]).await;
-    assert!(content && said.trim_end().ends_with("no errors"), "{said}");
+    let (is_accepted, output) = check(&["lo", "192.0.2.7:13400"]).await;
+    assert!(is_accepted && output.trim_end().ends_with("no errors"), "{output}");
+    let (is_accepted, output) = check(&["fe80::1%lo", "doip:[fe80::1%1]:13400"]).await;
+    assert!(is_accepted && output.trim_end().ends_with("no errors"), "{output}");
     for (device, expected) in [
         ("no-such-if", "the device no-such-if does not exist"),
         ("fe80::1%no-such-if", "the device fe80::1%no-such-if does not exist"),
         ("fe80::1", "is not a network interface or gateway"),
     ] {
-        let (content, said) = check(&[device]).await;
-        assert!(!content && said.contains(expected), "{said}");
+        let (is_accepted, output) = check(&[device]).await;
+        assert!(!is_accepted && output.contains(expected), "{output}");
     }
 }
 
@@ -259,8 +259,8 @@ async fn the_command_scans_behind_a_gateway_and_finds_every_ecu_and_no_other() {
 
 #[tokio::test]
 async fn the_scan_command_reports_a_missing_gateway() {
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let (status, report) = scan(&format!("doip:{nobody}")).await;
+    let unused_address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (status, report) = scan(&format!("doip:{unused_address}")).await;
     assert_eq!((status, &report["outcome"]), (Some(4), &"nobody-on-bus".into()), "{report}");
     let (status, _) = scan("doip:not/a/name").await;
     assert_eq!(status, Some(1));
@@ -282,8 +282,8 @@ async fn a_gateway_that_announces_no_vin_is_asked_for_one() {
 
 #[tokio::test]
 async fn without_a_gateway_there_is_no_vin_after_the_budget_and_no_error() {
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let hardware = hardware(nobody, DoipConfig::default());
+    let unused_address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let hardware = hardware(unused_address, DoipConfig::default());
     let settings = VinSettings { budget: Duration::from_millis(100), ..VinSettings::default() };
     let reading =
         read_can_and_doip(Vec::new(), networks_to_read(&hardware, settings.budget), &settings).await;
@@ -298,7 +298,7 @@ async fn status_and_power_mode_are_reported_on_request() {
     let now = Instant::now();
     explorer.ask_all(now, Question::Anybody);
     let mut asked = false;
-    let told = async {
+    let exchange = async {
         loop {
             match poll_fn(|cx| explorer.poll(cx)).await.unwrap() {
                 DiscoveryEvent::Found(found) if !asked => {
@@ -316,7 +316,7 @@ async fn status_and_power_mode_are_reported_on_request() {
             }
         }
     };
-    let (status, mode) = tokio::time::timeout(LONG, told).await.unwrap();
+    let (status, mode) = tokio::time::timeout(LONG, exchange).await.unwrap();
     assert_eq!((status.node_type, mode), (NodeType::Gateway, PowerMode::Ready));
     assert_eq!(status.max_data_size, Some(0x0010_0000));
 }
@@ -330,7 +330,7 @@ async fn a_refusal_is_reported_with_the_gateways_code() {
     }
 }
 
-/// A gateway that wants TLS, with the port for it, and a file of its certificate.
+/// A gateway that requires TLS, and the configuration with its TLS port and a file of its certificate.
 async fn tls_gateway() -> (DoipGateway, DoipTlsConfig, tempfile::TempDir) {
     let tls = EntityTls::self_signed(&["gateway.example".to_owned()]).unwrap();
     let directory = tempfile::tempdir().unwrap();
@@ -371,13 +371,13 @@ async fn an_untrusted_certificate_is_refused_unless_any_is_trusted() {
 #[tokio::test]
 async fn without_a_trusted_certificate_the_tls_error_names_the_setting() {
     let (gateway, tls, _directory) = tls_gateway().await;
-    let nobody = DoipTlsConfig { ca_file: None, ..tls };
-    let error = activate(gateway.addresses().tcp, nobody, false).await.unwrap_err();
+    let without_trust = DoipTlsConfig { ca_file: None, ..tls };
+    let error = activate(gateway.addresses().tcp, without_trust, false).await.unwrap_err();
     assert!(error.to_string().contains("doip.tls.ca_file"), "{error}");
     assert!(!error.may_pass());
 }
 
-/// A gateway that does this with the first connection.
+/// A gateway that passes its first connection to `act`.
 async fn hostile<F: Future<Output = ()> + Send + 'static>(
     act: impl FnOnce(TcpStream) -> F + Send + 'static,
 ) -> SocketAddr {
@@ -390,8 +390,8 @@ async fn hostile<F: Future<Output = ()> + Send + 'static>(
     address
 }
 
-/// A gateway that does not identify itself, and that answers the requests for the VIN in this order, the last one
-/// every time after that.
+/// A gateway that does not identify itself. It answers requests for the VIN with these answers in turn, and
+/// repeats the last one.
 async fn scripted(answers: Vec<Vec<u8>>) -> SocketAddr {
     hostile(move |mut stream| async move {
         let mut decoder = StreamDecoder::new(4096);
@@ -449,17 +449,17 @@ async fn a_busy_gateway_is_asked_within_the_budget_only() {
     let gateway = scripted(vec![vec![0x7F, 0x22, 0x21]]).await;
     let budget = Duration::from_millis(1500);
     let start = Instant::now();
-    let why = why_not(gateway, DoipTlsConfig::default(), budget).await;
+    let reason = reason_for_no_vin(gateway, DoipTlsConfig::default(), budget).await;
     assert!(start.elapsed() >= budget);
-    assert!(why.contains("busy (0x21)"), "{why}");
+    assert!(reason.contains("busy (0x21)"), "{reason}");
 }
 
 #[tokio::test]
 async fn a_placeholder_is_not_a_vin_whether_announced_or_answered() {
     let answered = scripted(vec![positive(&[b'0'; 17])]).await;
-    let why = why_not(answered, DoipTlsConfig::default(), Duration::from_millis(1500)).await;
-    assert!(why.contains("the VIN is a placeholder"), "{why}");
-    // the gateway is asked instead
+    let reason = reason_for_no_vin(answered, DoipTlsConfig::default(), Duration::from_millis(1500)).await;
+    assert!(reason.contains("the VIN is a placeholder"), "{reason}");
+    // the agent asks the gateway instead
     let announced = gateway(|config| config.entity.announcement.vin = [b'0'; 17]).await;
     assert_eq!(read_vin(&announced).await.vin, golf().record.vin);
 }
@@ -482,7 +482,7 @@ async fn hostile_gateways_cause_errors_that_name_the_fault() {
             for byte in bytes {
                 stream.write_all(&[*byte]).await.unwrap();
             }
-            // reads until we are gone
+            // reads until the client has closed the connection
             let _ = stream.read_to_end(&mut Vec::new()).await;
         });
         let error = error_of(gateway.await).await;
@@ -540,7 +540,7 @@ fn recorded_datagrams_of_a_real_gateway_are_understood() {
     let [gateway] = discovery.gateways() else { panic!("{:?}", discovery.gateways()) };
     assert_eq!(gateway.announcement.address, LogicalAddress::new(0x4010));
     assert_eq!(gateway.announcement.vin().unwrap().as_str(), "BAUNEE4MZ17042403");
-    assert_eq!(gateway.announcement.sync_status, None, "it is one of 2012");
+    assert_eq!(gateway.announcement.sync_status, None, "the gateway implements the edition of 2012");
     let status = gateway.status.unwrap();
     assert_eq!((status.node_type, status.max_sockets, status.open_sockets), (NodeType::Gateway, 1, 0));
     assert_eq!(status.max_data_size, Some(0x0FFF));

@@ -1,5 +1,4 @@
-//! What fuzzing found worth keeping, replayed: every file of `fuzz/corpus` through the function that is
-//! fuzzed by it.
+//! Replays the fuzz corpora: passes every file of `fuzz/corpus` to the driver of its fuzz target.
 
 #[path = "../../fuzz/drivers/candump.rs"]
 mod candump;

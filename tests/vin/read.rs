@@ -44,7 +44,7 @@ fn vin(reading: &ParallelReading) -> Option<&str> {
     reading.report.vin.as_ref().map(|vin| vin.as_str())
 }
 
-/// How many frames our adapter put, or tried to put, on the bus.
+/// The number of frames that the agent's adapter sent or tried to send.
 fn attempts(bus: &VirtualBus) -> u64 {
     let node = bus.statistics().nodes.into_iter().find(|node| node.name == ADAPTER).unwrap();
     node.sent + node.failed_attempts
@@ -137,7 +137,7 @@ async fn an_empty_bus_gets_one_frame_per_bit_rate_and_ends_quickly() {
     let attempts_then = attempts(&bus);
     assert!(attempts_then > 0);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(attempts(&bus), attempts_then, "the frame nobody acknowledged was taken back");
+    assert_eq!(attempts(&bus), attempts_then, "the unacknowledged frame was withdrawn");
 }
 
 #[tokio::test(start_paused = true)]
@@ -320,7 +320,7 @@ async fn an_slcan_adapter_sends_nothing_at_a_wrong_bit_rate() {
     assert_eq!((attempts(&bus), bus.statistics().disturbances), (0, 0));
 }
 
-/// What was handed to an adapter, each frame with the bit rate that was set.
+/// The frames passed to an adapter, each with the bit rate of that time.
 type Sent = Arc<Mutex<Vec<(u32, CanFrame)>>>;
 
 /// An adapter that records the frames it sends.
@@ -328,7 +328,7 @@ struct Spy {
     adapter: Box<dyn CanBus>,
     bit_rate: u32,
     sent: Sent,
-    /// How long its first configuration takes.
+    /// The time of the adapter's first configuration.
     starts_in: Duration,
     /// Whether the adapter reports no errors.
     deaf: bool,

@@ -1,4 +1,4 @@
-//! The VIN reader against scripted ECUs, in virtual time.
+//! The VIN reader with scripted ECUs, in virtual time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,23 +14,23 @@ use proptest::prelude::*;
 use crate::ecu::{Ecu, GMLAN, KWP, OBD, OTHER_VIN, UDS, VIN, positive};
 
 const BUDGET: Duration = Duration::from_millis(1500);
-/// One frame on the bus.
+/// The time of a frame on the bus.
 const FRAME_TIME: Duration = Duration::from_micros(250);
-/// P2, and an allowance for latency.
+/// P2 and an allowance for latency.
 const STAGE: Duration = Duration::from_millis(70);
 
-/// What an adapter and its bus do with our frames.
+/// How an adapter confirms the frames of the reader.
 #[derive(Clone, Copy, PartialEq)]
 enum Adapter {
-    /// Tells when a frame was acknowledged.
+    /// Reports when a frame was acknowledged.
     Confirms,
-    /// Tells when it took a frame.
+    /// Reports when the adapter accepted a frame.
     TakesOnly,
     /// Reports acknowledgements, but no other node acknowledges.
     Alone,
 }
 
-/// A frame on its way, by its sender.
+/// A frame on the bus, with its sender.
 enum OnWire {
     VinReader(CanFrame),
     Ecu(usize, CanFrame),
@@ -44,7 +44,7 @@ struct Rig {
     wire: VecDeque<(Instant, OnWire)>,
     start: Instant,
     now: Instant,
-    /// What the reader sent, and when.
+    /// The frames that the reader sent, with their times.
     sent: Vec<(Duration, CanFrame)>,
 }
 
@@ -60,7 +60,7 @@ impl Rig {
         Self::new(true, Adapter::Confirms, ecus)
     }
 
-    /// Another node's frame, some time from now.
+    /// Schedules a frame of another node.
     fn other_node(&mut self, after: Duration, frame: CanFrame) {
         self.wire.push_back((self.start + after, OnWire::Other(frame)));
     }
@@ -118,7 +118,7 @@ impl Rig {
         }
     }
 
-    /// The requests that were sent, without flow controls: identifier and PDU.
+    /// The identifiers and PDUs of the sent requests, without flow controls.
     fn requests(&self) -> Vec<(u32, Vec<u8>)> {
         let frames = self.sent.iter().map(|(_, frame)| frame);
         let single = frames.filter(|frame| frame.data()[0] < 0x10);
@@ -131,12 +131,12 @@ impl Rig {
 fn id_of(address: EcuAddress) -> u32 {
     match address {
         EcuAddress::Can(id) => id.raw(),
-        // none of the scripted ECUs' addresses
+        // no scripted ECU has this identifier
         _ => u32::MAX,
     }
 }
 
-fn told(report: &VinReport) -> (&str, VinSource, u32) {
+fn answer_of(report: &VinReport) -> (&str, VinSource, u32) {
     (report.vin.as_ref().unwrap().as_str(), report.source.unwrap(), id_of(report.address.unwrap()))
 }
 
@@ -173,7 +173,7 @@ fn a_vin_from_obd_ends_the_reading_after_the_time_for_other_answers() {
     let mut rig = Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN))]);
     let (outcome, report) = rig.run();
     assert_eq!(outcome, ReaderOutcome::Answered);
-    assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Obd, 0x7E8));
     assert_eq!(report.elapsed, FRAME_TIME + STAGE);
     assert_eq!(rig.requests(), [(0x7DF, OBD.to_vec()), (0x18DB_33F1, OBD.to_vec())]);
 }
@@ -208,7 +208,7 @@ fn every_address_and_service_is_found() {
             let mut rig = Rig::vehicle(vec![ecu]);
             let (_, report) = rig.run();
             let expected = (VIN, source, response);
-            assert_eq!(told(&report), expected, "0x{request:X}, functional: {functional}");
+            assert_eq!(answer_of(&report), expected, "0x{request:X}, functional: {functional}");
         }
     }
 }
@@ -236,7 +236,7 @@ fn response_pending_is_waited_for() {
     ];
     let mut rig = Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).scripted(UDS, vec![answers])]);
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Uds, 0x7E8));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Uds, 0x7E8));
     assert!(report.elapsed > Duration::from_secs(1));
     assert_eq!(rig.requests().len(), 4);
 }
@@ -249,7 +249,7 @@ fn an_ecu_that_is_pending_forever_leaves_time_to_ask_the_others() {
         Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN)),
     ]);
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Kwp, 0x79A));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Kwp, 0x79A));
     assert!(report.elapsed <= BUDGET);
 }
 
@@ -261,7 +261,7 @@ fn a_pending_ecu_is_not_awaited_after_another_sent_the_vin() {
         Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN)),
     ]);
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Obd, 0x7E8));
     assert_eq!(report.elapsed, FRAME_TIME + STAGE);
 }
 
@@ -271,7 +271,7 @@ fn a_busy_ecu_is_asked_again_alone_a_bounded_number_of_times() {
     let answer = vec![(Duration::from_millis(1), positive(OBD, VIN))];
     let mut rig = Rig::vehicle(vec![Ecu::new(0x7E2, 0x7EA).scripted(OBD, vec![busy(), busy(), answer])]);
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7EA));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Obd, 0x7EA));
     let again = rig.requests().into_iter().filter(|request| *request == (0x7E2, OBD.to_vec()));
     assert_eq!(again.count(), 2);
 
@@ -289,7 +289,7 @@ fn an_incomplete_answer_is_requested_again() {
     let first_frame = CanFrame::new(id(0x7E8), b"\x10\x14\x49\x02\x011M8").unwrap();
     rig.other_node(Duration::from_millis(2), first_frame);
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Obd, 0x7E8));
     let again = rig.requests().into_iter().filter(|request| *request == (0x7E0, OBD.to_vec()));
     assert_eq!(again.count(), 1);
 }
@@ -315,7 +315,7 @@ fn all_vins_of_disagreeing_ecus_are_reported() {
         Ecu::new(0x7E2, 0x7EA).scripted(OBD, vec![late]),
     ]);
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Obd, 0x7E8));
     let vins: Vec<_> = report.conflict.iter().map(|candidate| candidate.vin.as_str()).collect();
     assert_eq!(vins, [VIN, OTHER_VIN]);
 }
@@ -332,7 +332,7 @@ fn an_ecu_without_vin_does_not_hide_the_one_that_has_it() {
         Ecu::new(0x7C6, 0x7CE).physical_only().answering(UDS, padded),
     ]);
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Uds, 0x7CE));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Uds, 0x7CE));
     assert_eq!(report.conflict, []);
     let asked_again = rig.requests().contains(&(0x7E0, UDS.to_vec()));
     assert!(!asked_again, "0x7E8 had refused the functional request");
@@ -343,7 +343,7 @@ fn an_answer_after_its_stage_still_counts() {
     let late = vec![(Duration::from_millis(90), positive(OBD, VIN))];
     let mut rig = Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).scripted(OBD, vec![late])]);
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Obd, 0x7E8));
 }
 
 #[test]
@@ -360,9 +360,9 @@ fn a_silent_bus_gets_more_requests_after_the_first_acknowledgement() {
     let ecu = Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN));
     let mut rig = Rig::new(false, Adapter::Confirms, vec![ecu]);
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Kwp, 0x79A));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Kwp, 0x79A));
     assert_eq!(rig.sent[0].0, Duration::ZERO);
-    assert_eq!(rig.sent[1].0, FRAME_TIME, "the second frame waits for the first one's acknowledgement");
+    assert_eq!(rig.sent[1].0, FRAME_TIME, "the second frame waits for the acknowledgement of the first");
 }
 
 #[test]
@@ -371,8 +371,8 @@ fn an_adapter_without_confirmations_continues_at_its_bit_rate_without_errors() {
     let mut rig = Rig::new(false, Adapter::TakesOnly, vec![ecu()]);
     rig.reader.trust_bit_rate();
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Kwp, 0x79A));
-    assert_eq!(rig.sent[1].0, STAGE, "the second frame waits for the first one's P2");
+    assert_eq!(answer_of(&report), (VIN, VinSource::Kwp, 0x79A));
+    assert_eq!(rig.sent[1].0, STAGE, "the second frame waits for P2 of the first");
 
     let mut rig = Rig::new(false, Adapter::TakesOnly, vec![ecu()]);
     rig.reader.trust_bit_rate();
@@ -392,7 +392,7 @@ fn at_an_uncertain_bit_rate_an_adapter_without_confirmations_needs_frames() {
     let mut rig = Rig::new(false, Adapter::TakesOnly, vec![ecu()]);
     rig.other_node(Duration::from_millis(60), CanFrame::new(id(0x123), &[]).unwrap());
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Kwp, 0x79A));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Kwp, 0x79A));
 }
 
 #[test]
@@ -441,7 +441,7 @@ fn identifiers_that_other_nodes_send_are_not_used() {
 #[test]
 fn an_unsolicited_answer_is_ignored() {
     let mut rig = Rig::vehicle(vec![]);
-    // a short answer by another service, padded to a single frame, and an FD frame that holds a whole VIN
+    // a short answer of another service in a padded single frame, and an FD frame with a whole VIN
     let mut data = vec![0x00, 0x13];
     data.extend_from_slice(b"\x61\x81");
     data.extend_from_slice(VIN.as_bytes());
@@ -463,7 +463,7 @@ fn a_stalled_answer_does_not_delay_the_reading() {
     assert!(report.elapsed < Duration::from_millis(700), "{:?}", report.elapsed);
 }
 
-/// Frames that could mean something, and others.
+/// Frames that look like answers, and other frames.
 fn hostile_frame() -> impl Strategy<Value = CanFrame> {
     let ids = prop_oneof![
         Just(0x7E8u32),

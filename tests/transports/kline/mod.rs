@@ -1,5 +1,4 @@
-//! ISO 14230 links to simulated ECUs, byte by byte in virtual time. The ECUs keep an eye on every time of the
-//! tester.
+//! ISO 14230 links to simulated ECUs, byte by byte in virtual time. The ECUs check the timing of the tester.
 
 mod errors;
 mod rig;
@@ -107,7 +106,7 @@ fn response_pending_extends_the_wait_to_5_s() {
 
 #[test]
 fn pdus_in_sequence_keep_p3_and_every_key_byte_has_its_header() {
-    // key bytes: nothing; length in the format byte; additional length byte; one-byte header; everything
+    // key bytes: no option; length in the format byte; additional length byte; one-byte header; every option
     for first in [0xD0, 0xE9, 0xEA, 0xE5, 0x6E, 0xD5, 0xEF] {
         let mut ecu = KlineEcuConfig::new(0x11);
         ecu.key_bytes = [first, 0x8F];
@@ -139,9 +138,9 @@ fn a_long_pdu_has_a_separate_length_byte_if_the_key_bytes_allow_it() {
     rig.run(Duration::from_secs(2));
     assert!(
         rig.has(|event| matches!(event, Event::SendFailed(_))),
-        "it was taken before the key bytes were known"
+        "the PDU was accepted before the key bytes were known"
     );
-    assert!(rig.endpoints[0].send(&[0x36; 64]).is_err(), "and is refused since");
+    assert!(rig.endpoints[0].send(&[0x36; 64]).is_err(), "such a PDU is refused after that");
     assert_eq!(rig.anomalies(), []);
 }
 
@@ -169,10 +168,10 @@ fn tester_present_keeps_the_link_up_and_is_not_reported() {
     rig.ask(0, &[0x1A, 0x90]);
     let events = rig.events.len();
     rig.run(Duration::from_secs(60));
-    assert_eq!(rig.events.len(), events, "nothing to tell");
+    assert_eq!(rig.events.len(), events, "TesterPresent causes no event");
     assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
     let pulses = rig.sent.iter().filter(|(_, signal)| matches!(signal, Signal::Pulse(_))).count();
-    assert_eq!(pulses, 1, "set up once");
+    assert_eq!(pulses, 1, "the link was initialised once");
     let kept = rig.ecus[0].requests().iter().filter(|request| **request == [0x3E]).count();
     assert!((25..=30).contains(&kept), "every 2 s: {kept}");
     assert_eq!(rig.anomalies(), []);
