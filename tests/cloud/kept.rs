@@ -1,4 +1,4 @@
-//! The stored login, with a scripted cloud. The file is intact, damaged, that of another connector, or unwritable.
+//! The stored login, with a scripted cloud. The file is intact, damaged, another connector's, or unwritable.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -359,7 +359,7 @@ impl Rig {
         Self::start_with(|_, _| false).await
     }
 
-    /// A cloud as [`Rig::start`] has it, except that it refuses the requests for which `refused` holds.
+    /// The cloud of [`Rig::start`], which refuses the requests for which `refused` returns true.
     async fn start_with(refused: impl Fn(&Request, usize) -> bool + Send + Sync + 'static) -> Self {
         let server = Server::start(move |request, before| match request.line.as_str() {
             LOGIN => Reply::tokens(before + 1),
@@ -403,7 +403,7 @@ impl Rig {
         assert_eq!(soon(cloud.connector()).await.unwrap().id, Some(4711));
     }
 
-    /// One life of the agent: it uses the cloud once, and what it got last is kept.
+    /// Starts the agent, uses the cloud once, and waits until the latest token is stored.
     async fn run_once(&self) {
         let authenticator = self.authenticator();
         self.use_token(&authenticator).await;
@@ -411,7 +411,7 @@ impl Rig {
         self.saved(bearer.trim_start_matches("Bearer ")).await;
     }
 
-    /// Waits until this access token is kept.
+    /// Waits until this access token is stored.
     async fn saved(&self, token: &str) {
         let token = format!(r#""access_token":"{token}""#);
         soon(async {

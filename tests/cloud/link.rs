@@ -1,4 +1,4 @@
-//! The websocket link, against a scripted cloud.
+//! The websocket link, with a scripted cloud.
 
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -50,7 +50,7 @@ async fn the_round_trip_is_known_after_the_first_pong() {
     let mut link = cloud.link();
     let (mut far, _) = up(&mut link, &cloud.listener).await;
     assert_eq!(link.round_trip_time(), None);
-    // reading is what answers the Ping
+    // reading the socket answers the Ping
     let answer = async {
         assert!(matches!(far.next().await.unwrap().unwrap(), Message::Ping(_)));
         far.flush().await.unwrap();
@@ -198,7 +198,7 @@ async fn the_socket_is_writable_only_while_the_cloud_reads() {
     let cloud = Cloud::start().await;
     let mut link = cloud.link();
     let (mut far, _) = up(&mut link, &cloud.listener).await;
-    // Nobody reads: the link must say so before memory is filled, and stay with it.
+    // The cloud does not read: the link must stop being writable before it fills the memory, and remain so.
     let (mut sent, mut refusals) = (0u32, 0);
     while refusals < 1000 && sent < 256 {
         let mut context = Context::from_waker(Waker::noop());
@@ -228,7 +228,7 @@ async fn the_socket_is_writable_only_while_the_cloud_reads() {
                     other => panic!("{other:?}"),
                 }
             };
-            assert_eq!(message[..4], expected.to_be_bytes(), "in order, and all of it");
+            assert_eq!(message[..4], expected.to_be_bytes(), "every message arrives in order");
         }
     };
     drive(&mut link, read).await;
@@ -374,7 +374,7 @@ impl Cloud {
 
 type Far<S> = WebSocketStream<S>;
 
-/// Waits for the link to be made; the cloud's side of it, with the request's authorization and subprotocol.
+/// Waits for the link, and returns the cloud's side of it with the request's authorization and subprotocol.
 async fn up(link: &mut CloudSocket, listener: &TcpListener) -> (Far<TcpStream>, [String; 2]) {
     let accept = async { accept(listener.accept().await.unwrap().0).await };
     let (event, accepted) = soon(async { tokio::join!(link.next_event(false), accept) }).await;
@@ -395,7 +395,7 @@ async fn accept<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> (Far<S>, [Strin
     (far, seen)
 }
 
-/// Answers one upgrade with this status; the request.
+/// Answers one upgrade with this status, and returns the request.
 async fn refuse(listener: &TcpListener, status: &str, headers: &str) -> String {
     let (mut tcp, _) = listener.accept().await.unwrap();
     let mut request = Vec::new();
@@ -407,8 +407,7 @@ async fn refuse(listener: &TcpListener, status: &str, headers: &str) -> String {
     String::from_utf8(request).unwrap()
 }
 
-/// Drives the link, on which nothing may happen, until something else is done: an event of the link is
-/// cancelled.
+/// Drives the link until the future `until` is ready. An event of the link fails the test.
 async fn drive<T>(link: &mut CloudSocket, until: impl Future<Output = T>) -> T {
     let both = async {
         tokio::select! {

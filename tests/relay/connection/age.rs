@@ -1,4 +1,4 @@
-//! Age: nothing old may reach a vehicle.
+//! The age of records: no old record may reach a vehicle.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::common::*;
 
 const TOO_OLD: (EventCode, u16, u32) = (EventCode::SendFailed, 8, 0);
 
-/// Channel 1 is raw, channel 2 ISO-TP; a first message has shown how long the way is.
+/// Channel 1 is raw, channel 2 is ISO-TP. The session has measured the delay with a first message.
 async fn rig_with_delay(delay: Duration, raw: serde_json::Value, isotp: serde_json::Value) -> (Rig, Node) {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
@@ -98,7 +98,7 @@ async fn the_maximum_age_can_stand_beside_the_channel_kind_too() {
 #[tokio::test(start_paused = true)]
 async fn the_age_includes_the_wait_before_the_message_was_built() {
     let (mut rig, node) = rig_with_delay(Duration::ZERO, json!({}), json!({})).await;
-    // the operator's socket takes nothing for a while
+    // the operator's socket accepts nothing for a while
     let at = now();
     tokio::time::advance(600 * MILLISECOND).await;
     let payload = connector_agent::relay::wire::codec::Payload::Frame(frame(0x100, &[1]));
@@ -123,7 +123,7 @@ async fn frames_that_become_too_old_at_a_busy_bus_are_not_sent() {
     let sent = node.frames().iter().filter(|frame| frame.id() == id(0x100)).count() - 1;
     let too_old = rig.count(1, EventCode::SendFailed, 8);
     assert_eq!(sent + too_old + rig.count(1, EventCode::SendFailed, 4), 50, "{:?}", rig.events(1));
-    assert!(sent <= 2, "not even what the adapter already held is sent: {sent}");
+    assert!(sent <= 2, "the adapter does not send the frames that it already held: {sent}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -146,7 +146,7 @@ async fn a_stale_frame_does_not_spoil_a_transfer() {
     let mut rig = Rig::configured().await;
     rig.open_raw(1, json!({"request_id": 0x7FF, "max_age_ms": 0})).await;
     rig.open_isotp(2, json!({})).await;
-    // the first message also shows the shortest way
+    // the first message also shows the shortest delay
     rig.send(2, PLAIN, &[0x36; 20]);
     rig.send_frame(1, frame(0x7FF, &[1]));
     rig.run(500 * MILLISECOND).await;
@@ -165,7 +165,7 @@ async fn a_pdu_that_is_too_old_breaks_its_chain() {
     stall(&mut rig, 400 * MILLISECOND).await;
     rig.send(2, CHAINED, &[0x36, 2]);
     rig.run(SECOND).await;
-    assert_eq!(node.single_frames(0x7E0).len(), 0, "a block without its download request");
+    assert_eq!(node.single_frames(0x7E0).len(), 0, "a block is not sent without its download request");
     let broken = (EventCode::ChainBroken, 0, 1);
     assert_eq!(rig.events(2), [TOO_OLD, broken, broken]);
     rig.send(2, PLAIN, &[0x34, 0]);

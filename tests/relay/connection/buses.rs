@@ -33,7 +33,7 @@ async fn exactly_the_bit_rates_of_the_relay_protocol_are_accepted() {
         let mut rig = Rig::with_bus(bus);
         let reply = rig.configure(json!([can("HS", HS, json!({ "can_bit_rate": rate }))])).await;
         assert_eq!(reply.action, "busesConfigured", "{rate}");
-        // the rate is the bus's: an ECU answers
+        // the ECU answers because the bit rate is that of the bus
         let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
         rig.open_isotp(1, json!({})).await;
         rig.send(1, PLAIN, &[0x3E, 0]);
@@ -211,7 +211,7 @@ async fn a_device_that_fails_to_open_is_an_error_and_can_be_retried() {
     rig.ask("openChannel", json!({"channel": 1, "raw_channel": {"bus_name": "HS"}}));
     rig.run(10 * MILLISECOND).await;
     assert_eq!(problem(&rig.texts[0]), (503, "bus-unavailable".to_owned()));
-    assert_eq!(problem(&rig.texts[1]), (404, "unknown-bus".to_owned()), "what waited is answered too");
+    assert_eq!(problem(&rig.texts[1]), (404, "unknown-bus".to_owned()), "the waiting request is answered too");
     assert!(rig.session.bus_reports().is_empty());
     rig.opening_fails.store(false, std::sync::atomic::Ordering::Relaxed);
     rig.configure_hs().await;
@@ -235,7 +235,7 @@ async fn reading_the_vin_ends_also_when_its_buses_are_replaced() {
     let _node = Node::attach(&rig.buses[1]);
     rig.configure(json!([can("MS", MS, json!({}))])).await;
     rig.run(2 * SECOND).await;
-    let report = rig.session.poll_vin(now()).expect("it is over");
+    let report = rig.session.poll_vin(now()).expect("the reading has ended");
     assert_eq!(report.vin, None);
     assert!(rig.session.start_reading_vin(now(), SECOND));
     rig.configure(json!([])).await;
@@ -253,13 +253,13 @@ async fn reading_the_vin_on_a_bus_that_is_off_ends_immediately_and_can_be_repeat
     rig.buses[0].unplug("can0");
     rig.run(10 * MILLISECOND).await;
     assert!(rig.session.start_reading_vin(now(), SECOND));
-    assert_eq!(rig.session.poll_vin(now()).expect("it is over").vin, None);
+    assert_eq!(rig.session.poll_vin(now()).expect("the reading has ended").vin, None);
     rig.run(3 * SECOND).await;
     rig.opening_fails.store(false, std::sync::atomic::Ordering::Relaxed);
     rig.run(2 * SECOND).await;
     assert!(rig.session.start_reading_vin(now(), SECOND));
     rig.run(SECOND).await;
-    assert!(rig.session.poll_vin(now()).expect("it is over").vin.is_some());
+    assert!(rig.session.poll_vin(now()).expect("the reading has ended").vin.is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -268,7 +268,7 @@ async fn a_bus_that_goes_off_before_the_first_question_ends_the_reading() {
     assert!(rig.session.start_reading_vin(now(), SECOND));
     rig.buses[0].unplug("can0");
     rig.run(3 * SECOND).await;
-    assert_eq!(rig.session.poll_vin(now()).expect("it is over").vin, None);
+    assert_eq!(rig.session.poll_vin(now()).expect("the reading has ended").vin, None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -286,7 +286,7 @@ async fn the_vin_is_read_beside_the_channels() {
     rig.open_isotp(1, json!({"request_id": 0x7E1, "response_id": 0x7E9, "keep_alive": "enabled"})).await;
     assert!(rig.session.start_reading_vin(now(), 2 * SECOND));
     rig.run(2 * SECOND).await;
-    let report = rig.session.poll_vin(now()).expect("the budget is over");
+    let report = rig.session.poll_vin(now()).expect("the reading ends with its budget");
     assert_eq!(report.vin.map(|vin| vin.to_string()), Some("WVWZZZ1KZ6W000001".to_owned()));
     assert!(report.elapsed <= 2 * SECOND);
 }

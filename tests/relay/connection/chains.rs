@@ -9,7 +9,7 @@ use super::common::*;
 
 const BROKEN: EventCode = EventCode::ChainBroken;
 
-/// Answers each request by its second byte, which indexes the script; beyond it, positively.
+/// Answers each request by its second byte, an index of the script. Beyond the script, the answer is positive.
 fn by_index(script: Vec<Answers>) -> impl FnMut(&[u8]) -> Answers + Send + 'static {
     move |request| {
         let index = usize::from(request.get(1).copied().unwrap_or(0));
@@ -133,7 +133,7 @@ async fn p2_ends_with_the_first_frame_of_a_long_response() {
     rig.send(1, PLAIN, &[0x36, 0]);
     rig.send(1, CHAINED, &[0x36, 1]);
     rig.run(2 * SECOND).await;
-    assert_eq!(rig.heard, [], "the response is still coming in");
+    assert_eq!(rig.heard, [], "the response has not ended");
     rig.run(3 * SECOND).await;
     assert_eq!(indexes(&ecu), [0, 1]);
     assert_eq!(rig.events(1), []);
@@ -175,7 +175,7 @@ async fn an_unchained_pdu_behind_chained_ones_survives_their_break() {
         rig.send(1, flags, &[0x36, index]);
     }
     rig.run(5 * MILLISECOND).await;
-    assert_eq!(indexes(&ecu), [0], "order is kept: it waits behind the chained one");
+    assert_eq!(indexes(&ecu), [0], "the PDU waits behind the chained one, to keep the order");
     rig.run(SECOND).await;
     assert_eq!(indexes(&ecu), [0, 2]);
     assert_eq!(rig.events(1), [(BROKEN, 0x31, 1)]);
@@ -227,22 +227,22 @@ async fn a_pdu_that_cannot_be_sent_breaks_its_chain() {
 async fn the_65th_waiting_pdu_is_refused_and_the_others_are_sent() {
     let mut rig = rig_with_chain(70).await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| {
-        // the first takes long enough for all to arrive
+        // the first answer takes so long that all PDUs arrive before it
         let after = if request[1] == 0 { 500 * MILLISECOND } else { MILLISECOND };
         vec![(after, vec![0x76, request[1]])]
     });
     rig.run(100 * MILLISECOND).await;
-    assert_eq!(rig.events(1), vec![(EventCode::SendFailed, 5, 0); 5], "one is on its way, 64 wait");
+    assert_eq!(rig.events(1), vec![(EventCode::SendFailed, 5, 0); 5], "one PDU is being sent, 64 wait");
     rig.run(5 * SECOND).await;
     assert_eq!(
         indexes(&ecu),
         (0..65).collect::<Vec<_>>(),
-        "in order, and no later one in a refused one's place"
+        "the PDUs arrive in order, and no later one replaces a refused one"
     );
     assert_eq!(rig.events(1).len(), 5);
     rig.send(1, CHAINED, &[0x36, 65]);
     rig.run(SECOND).await;
-    assert_eq!(indexes(&ecu).last(), Some(&65), "and the chain goes on when there is room");
+    assert_eq!(indexes(&ecu).last(), Some(&65), "the chain continues when there is room");
 }
 
 #[tokio::test(start_paused = true)]
@@ -252,7 +252,7 @@ async fn a_later_chained_pdu_does_not_replace_a_refused_one() {
         Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| vec![(100 * MILLISECOND, vec![0x76, request[1]])]);
     rig.run(350 * MILLISECOND).await;
     assert_eq!(rig.count(1, EventCode::SendFailed, 5), 1);
-    // there is room again, but number 65 is missing
+    // there is room again, but PDU 65 is missing
     rig.send(1, CHAINED, &[0x36, 66]);
     rig.run(20 * SECOND).await;
     assert_eq!(indexes(&ecu), (0..65).collect::<Vec<_>>());
@@ -296,7 +296,7 @@ async fn a_pdu_longer_than_the_queue_is_accepted_if_it_is_sent_immediately() {
     rig.open_isotp(1, json!({})).await;
     rig.send(1, PLAIN, &[0x3E, 0x80]);
     rig.run(100 * MILLISECOND).await;
-    // no response came to that, and none is waited for
+    // there was no response to this PDU, and the chain does not wait for one
     rig.send(1, PLAIN, &vec![0x36; 600_000]);
     rig.run(100 * MILLISECOND).await;
     assert_eq!(rig.events(1), []);
@@ -327,5 +327,5 @@ async fn a_chain_continues_while_the_link_is_down() {
     rig.resume().await;
     rig.run(SECOND).await;
     let answers: Vec<_> = rig.pdus(1).into_iter().map(|pdu| pdu[1]).collect();
-    assert_eq!(answers, (0..20).collect::<Vec<_>>(), "every response once, in order");
+    assert_eq!(answers, (0..20).collect::<Vec<_>>(), "every response arrives once, in order");
 }

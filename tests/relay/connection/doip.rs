@@ -40,7 +40,7 @@ async fn rig_with(gateway: Gateway) -> Rig {
     rig
 }
 
-/// Opens a channel, however long that takes; the reply.
+/// Opens a channel, and waits for the reply.
 async fn open(rig: &mut Rig, number: u16, config: Value) -> connector_agent::relay::wire::Envelope {
     let before = rig.texts.len();
     rig.ask("openChannel", json!({"channel": number, "doip_channel": config}));
@@ -130,7 +130,7 @@ async fn a_gateway_that_announces_itself_later_is_found() {
     config["gateway_id"] = json!(0x4012);
     rig.ask("openChannel", json!({"channel": 1, "doip_channel": config}));
     rig.run(2 * SECOND).await;
-    assert_eq!(rig.texts.len(), 1, "it is still looked for");
+    assert_eq!(rig.texts.len(), 1, "the search for the gateway continues");
     rig.gateways.set([Gateway { address: 0x4012, ..vehicle() }]);
     rig.gateways.announce();
     assert!(rig.run_until(SECOND, |rig| rig.texts.len() > 1).await);
@@ -220,7 +220,7 @@ async fn each_answer_to_a_functional_request_has_its_senders_address() {
     answers.sort_by_key(|got| format!("{got:?}"));
     let answer = |ecu: u16| Got::Pdu { address: u32::from(ecu), data: vec![0x62, 0xF1, 0x90] };
     assert_eq!(answers, [answer(ENGINE), answer(BRAKES)]);
-    // what the other channel asks for is not its business
+    // a channel does not receive the answers to another channel's request
     rig.send(1, PLAIN, &[0x31, 1]);
     rig.run(SECOND).await;
     assert_eq!(rig.on(2).len(), 2);
@@ -254,7 +254,7 @@ async fn chained_pdus_wait_for_each_other_and_cost_one_round_trip() {
     let blocks: Vec<u8> = requests.iter().map(|(_, _, _, data)| data[1]).collect();
     assert_eq!(blocks, (1..=20).collect::<Vec<_>>());
     for pair in requests.windows(2) {
-        assert!(pair[1].0 - pair[0].0 >= 5 * MILLISECOND, "a block waits for the answer to the one before");
+        assert!(pair[1].0 - pair[0].0 >= 5 * MILLISECOND, "a block waits for the answer to the previous one");
     }
 }
 
@@ -290,7 +290,7 @@ async fn a_lost_doip_connection_is_restored_and_waiting_pdus_are_sent() {
     rig.cut();
     rig.gateways.act(Act::Close);
     rig.run(SECOND).await;
-    assert_eq!(rig.gateways.activations(), 2, "it was activated anew while nobody looked");
+    assert_eq!(rig.gateways.activations(), 2, "routing was activated again without the operator");
     rig.resume().await;
     rig.send(1, PLAIN, &[0x22, 1]);
     rig.run(SECOND).await;
@@ -300,7 +300,7 @@ async fn a_lost_doip_connection_is_restored_and_waiting_pdus_are_sent() {
     assert_eq!(states, [(EventCode::BusState, 2, 0), (EventCode::BusState, 0, 0)]);
 }
 
-/// What the bus-state events say, in order.
+/// The texts of the bus-state events, in order.
 fn state_texts(rig: &Rig) -> Vec<String> {
     let mut texts = Vec::new();
     for message in &rig.messages {
@@ -316,7 +316,7 @@ fn state_texts(rig: &Rig) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn the_event_of_a_lost_connection_names_the_reason() {
-    for (act, why) in [
+    for (act, reason) in [
         (Act::Close, "the gateway closed the connection"),
         (Act::SendBytes(b"\xFF\x00\x00\x07\x00\x00\x00\x00".to_vec()), "protocol version 0xFF"),
         (Act::SendBytes(b"\x02\xFD\x80\x01\xFF\xFF\xFF\xFF".to_vec()), "a message of 4294967295 bytes"),
@@ -326,7 +326,7 @@ async fn the_event_of_a_lost_connection_names_the_reason() {
         rig.gateways.act(act);
         rig.run(SECOND).await;
         let texts = state_texts(&rig);
-        assert!(texts.len() == 2 && texts[0].contains(why), "{texts:?}");
+        assert!(texts.len() == 2 && texts[0].contains(reason), "{texts:?}");
         assert_eq!(texts[1], "routing is active again");
     }
 }
@@ -349,7 +349,7 @@ async fn without_a_gateway_pdus_fail_in_2_s_and_it_is_retried_every_second() {
     assert_eq!(rig.session.bus_reports()[0].state, "active");
     rig.send(1, PLAIN, &[0x22, 2]);
     rig.run(SECOND).await;
-    assert_eq!(rig.pdus(1), [[0x62, 2]], "what failed is not sent later");
+    assert_eq!(rig.pdus(1), [[0x62, 2]], "the failed PDU is not sent later");
 }
 
 #[tokio::test(start_paused = true)]
@@ -357,7 +357,7 @@ async fn a_request_lost_with_its_connection_fails_and_is_not_repeated() {
     let mut rig = rig_with(Gateway { ecus: vec![(ENGINE, |_| Vec::new())], ..vehicle() }).await;
     assert_eq!(open(&mut rig, 1, channel(ENGINE)).await.action, "channelOpened");
     rig.run(SECOND).await;
-    // neither acknowledged nor answered: the gateway sends nothing any more
+    // the gateway neither acknowledges nor answers the request, because the connection ends
     rig.gateways.act(Act::SendBytes(b"\x02\xFD\x80\x01\xFF\xFF\xFF\xFF".to_vec()));
     rig.send(1, PLAIN, &[0x31, 1]);
     rig.run(3 * SECOND).await;
@@ -397,11 +397,11 @@ async fn a_gateway_faster_than_the_operator_is_slowed_down_without_loss() {
     rig.gateways.act(Act::SendBytes(flood));
     rig.run(10 * SECOND).await;
     assert_eq!(rig.session.closed(), None);
-    // as often as it could have asked: T_TCP_Alive_Check is half a second
+    // one answer per possible alive check: T_TCP_Alive_Check is half a second
     let alive = rig.gateways.received();
     let alive = alive.iter().filter(|payload| matches!(payload, Payload::AliveCheckResponse(_))).count();
     assert!(alive >= 20, "{alive}");
-    // requests still go out, and are not reported as lost although their acknowledgements are not read
+    // requests are still sent, and are not reported as lost although their acknowledgements are unread
     rig.send(1, CONFIRM, &[0x22, 1]);
     rig.run(5 * SECOND).await;
     assert_eq!(rig.gateways.requests().len(), 1);

@@ -1,4 +1,4 @@
-//! Keep-alives: TesterPresent from beside the vehicle.
+//! Keep-alives: the connector sends TesterPresent.
 
 use std::time::Instant;
 
@@ -34,7 +34,7 @@ async fn tester_present_is_sent_every_two_seconds_of_silence() {
         let pause = pair[1] - pair[0];
         assert!((2000 * MILLISECOND..2010 * MILLISECOND).contains(&pause), "{pause:?}");
     }
-    assert_eq!(rig.heard, [], "the operator hears nothing of it");
+    assert_eq!(rig.heard, [], "the operator receives nothing about TesterPresent");
 }
 
 #[tokio::test(start_paused = true)]
@@ -75,7 +75,7 @@ async fn tester_present_keeps_going_while_an_ecu_says_response_pending() {
     rig.send(1, CHAINED, &[0x31, 2]);
     rig.run(21 * SECOND).await;
     assert!(tester_presents(&ecu).len() >= 9, "{:?}", ecu.requests());
-    assert_eq!(ecu.requests().last().unwrap(), &[0x31, 2], "and it does not disturb the chain");
+    assert_eq!(ecu.requests().last().unwrap(), &[0x31, 2], "TesterPresent does not disturb the chain");
 }
 
 #[tokio::test(start_paused = true)]
@@ -91,7 +91,7 @@ async fn tester_present_does_not_interrupt_a_transfer() {
     rig.run(100 * MILLISECOND).await;
     assert!(
         node.single_frames(0x7E0).contains(&TESTER_PRESENT.to_vec()),
-        "it is sent as soon as that is over"
+        "TesterPresent is sent immediately after the transfer"
     );
 }
 
@@ -116,7 +116,7 @@ async fn keep_alives_continue_without_a_link_until_the_hold_time_ends() {
     rig.run(200 * MILLISECOND).await;
     assert_eq!(rig.close_reason(), Some(CloseReason::LinkLost));
     rig.run(60 * SECOND).await;
-    assert_eq!(tester_presents(&ecu).len(), 15, "the ECU is left to its S3 timer");
+    assert_eq!(tester_presents(&ecu).len(), 15, "the connector leaves the ECU to its S3 timer");
     assert!(rig.session.bus_reports().is_empty());
 }
 
@@ -163,7 +163,7 @@ async fn an_unacknowledged_keep_alive_is_reported() {
     rig.open_isotp(1, json!({"keep_alive": "enabled"})).await;
     rig.run(3_500 * MILLISECOND).await;
     assert_eq!(rig.count(1, EventCode::KeepAliveFailed, 4), 1, "{:?}", rig.events(1));
-    assert_eq!(rig.count(1, EventCode::SendFailed, 4), 0, "it is not the operator's PDU that failed");
+    assert_eq!(rig.count(1, EventCode::SendFailed, 4), 0, "no PDU of the operator failed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -187,7 +187,7 @@ async fn a_keep_alive_due_while_the_bus_is_off_fails_with_that_reason() {
     let (mut rig, _ecu) = rig_with_keep_alive().await;
     rig.run(1_800 * MILLISECOND).await;
     rig.buses[0].force_bus_off("can0");
-    // the bus is entered again a second later; meanwhile TesterPresent was due
+    // TesterPresent is due before the bus is entered again, a second later
     rig.run(900 * MILLISECOND).await;
     assert_eq!(rig.events(1), [(EventCode::BusState, 2, 0), (EventCode::KeepAliveFailed, 3, 0)]);
 }

@@ -1,4 +1,4 @@
-//! K-line channels: links to simulated ECUs, which keep an eye on the times.
+//! K-line channels: links to simulated ECUs, which check the timing of the tester.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const VIN_ANSWER: &[u8] = b"\x5A\x90WVWZZZ1KZ6W000001";
 const NOT_ACKNOWLEDGED: u16 = SendFailedDetail::NotAcknowledged as u16;
 
 fn ecu(address: u8) -> KlineEcuConfig {
-    // the runtime's clock knows whole milliseconds
+    // the runtime's clock has a resolution of a millisecond
     KlineEcuConfig { tolerance: 3 * MILLISECOND, functions: Vec::new(), ..KlineEcuConfig::new(address) }
 }
 
@@ -26,7 +26,7 @@ async fn rig(protocol: &str, ecus: &[KlineEcuConfig]) -> (Rig, KlineVehicle) {
     (rig, vehicle)
 }
 
-/// Opens a channel, however long its initialisation takes.
+/// Opens a channel, and waits for the reply after its initialisation.
 async fn open(rig: &mut Rig, channel: u16, more: Value) -> connector_agent::relay::wire::Envelope {
     let mut config = json!({"bus_name": "K", "ecu_id": 0x11});
     more.as_object().unwrap().iter().for_each(|(key, value)| config[key] = value.clone());
@@ -145,7 +145,7 @@ async fn the_link_is_kept_alive_while_the_operator_is_away_and_everything_is_res
     rig.send(1, PLAIN, &[0x1A, 0x90]);
     let answers = answers(&mut rig, 1, 5).await;
     assert_eq!(answers.last().unwrap(), VIN_ANSWER);
-    assert!(answers.contains(&vec![0x71, 0x02]), "what came meanwhile: {answers:02X?}");
+    assert!(answers.contains(&vec![0x71, 0x02]), "the answer that arrived without the operator: {answers:02X?}");
     assert_eq!(rig.events(1), []);
     assert_eq!(vehicle.anomalies(), []);
     let kept = vehicle.with_ecu(0, |ecu| ecu.requests().iter().filter(|request| **request == [0x3E]).count());
@@ -179,7 +179,7 @@ async fn a_lost_link_is_reported_and_the_next_pdu_initialises_the_ecu_again() {
     assert_eq!(
         rig.count(1, EventCode::KeepAliveFailed, NOT_ACKNOWLEDGED),
         2,
-        "lost, and not to be had again"
+        "the link is lost, and the next initialisation fails"
     );
     rig.send(1, PLAIN, &[0x1A, 0x90]);
     rig.run(5 * SECOND).await;
@@ -229,7 +229,7 @@ async fn closing_a_channel_or_the_connection_ends_the_communication() {
     rig.run(SECOND).await;
     let last = |index| vehicle.with_ecu(index, |ecu| ecu.requests().last().cloned()).flatten();
     assert_eq!(last(0), Some(vec![0x82]));
-    // the same ECU can be had again
+    // a channel to the ECU can be opened again
     opened(&mut rig, 1, json!({})).await;
     rig.session.close(CloseReason::Closed);
     tokio::time::sleep(2 * SECOND).await;
@@ -245,7 +245,7 @@ async fn a_new_configuration_first_ends_the_open_link_of_the_line() {
         let reply = rig.configure(json!([kline_bus("iso14230_fast")])).await;
         assert_eq!(reply.action, "busesConfigured", "{reply:?}");
         let last = vehicle.with_ecu(0, |ecu| ecu.requests().last().cloned()).flatten();
-        assert_eq!(last, Some(vec![0x82]), "the ECU was told before anybody else had the line");
+        assert_eq!(last, Some(vec![0x82]), "the communication ended before the line was used again");
     }
     assert_eq!(vehicle.anomalies(), []);
 }
@@ -257,21 +257,21 @@ async fn on_a_kline_tester_present_stops_some_time_after_the_ignition_is_off() {
     rig.session.handle_ignition(now(), Some(true));
     rig.session.handle_ignition(now(), Some(false));
     rig.run(299 * SECOND).await;
-    assert_eq!(rig.events(1), [], "it is still kept alive");
+    assert_eq!(rig.events(1), [], "the link is still kept alive");
     rig.run(101 * SECOND).await;
     let refused = (EventCode::KeepAliveFailed, SendFailedDetail::RefusedByPolicy as u16, 0);
-    assert_eq!(rig.events(1), [refused], "told once, as on any bus");
+    assert_eq!(rig.events(1), [refused], "the event is sent once, as on any bus");
     let requests = vehicle.with_ecu(0, |ecu| ecu.requests().len());
     rig.run(60 * SECOND).await;
     assert_eq!(vehicle.with_ecu(0, |ecu| ecu.requests().len()), requests, "silence");
-    // the operator may still ask, at the price of an initialisation
+    // the operator can still send requests; each needs an initialisation
     rig.send(1, PLAIN, &[0x1A, 0x90]);
     assert_eq!(answers(&mut rig, 1, 1).await, [VIN_ANSWER]);
-    // a channel that was opened meanwhile gets the event too, as soon as its link could end
+    // a channel opened after that gets the event too, when its link could end
     opened(&mut rig, 2, json!({"ecu_id": 0x28})).await;
     rig.run(10 * SECOND).await;
     assert_eq!((rig.events(1), rig.events(2)), (vec![refused], vec![refused]));
-    // and with the ignition everything is as before
+    // with the ignition on, the links are kept alive again
     rig.session.handle_ignition(now(), Some(true));
     rig.send(1, PLAIN, &[0x1A, 0x90]);
     rig.send(2, PLAIN, &[0x1A, 0x90]);

@@ -1,4 +1,4 @@
-//! Binary messages that no honest operator sends.
+//! Invalid and hostile binary messages of an operator.
 
 use connector_agent::relay::connection::CloseReason;
 use connector_agent::relay::wire::codec::{EventCode, HEADER_LEN, Header, Payload, PduFlags, Record, Tag};
@@ -178,7 +178,7 @@ async fn a_flood_of_unknown_channels_ends_the_connection_at_worst() {
     }
     rig.run(SECOND).await;
     assert_eq!(rig.close_reason(), Some(CloseReason::Overflow));
-    // and afterwards nothing happens any more
+    // a message after the close has no effect
     rig.inject(&message(header(101), &records));
     rig.run(SECOND).await;
 }

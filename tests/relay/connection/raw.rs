@@ -1,4 +1,4 @@
-//! Raw channels, and what becomes of frames and PDUs when a bus goes off.
+//! Raw channels, and frames and PDUs on a bus that is off.
 
 use connector_agent::relay::wire::codec::EventCode;
 use connector_hal::can::virtual_bus::VirtualBusConfig;
@@ -36,7 +36,7 @@ async fn frames_carry_the_time_when_they_were_on_the_bus() {
     for count in 0..100 {
         node.send(frame(0x100, &[count; 8]));
     }
-    // the socket takes them much later
+    // the socket accepts the frames much later
     rig.socket_takes = false;
     rig.run(SECOND).await;
     rig.socket_takes = true;
@@ -45,7 +45,7 @@ async fn frames_carry_the_time_when_they_were_on_the_bus() {
     assert_eq!(times.len(), 100);
     for pair in times.windows(2) {
         let apart = pair[1] - pair[0];
-        assert!((200..300).contains(&apart.as_micros()), "{apart:?} apart, as the bus had them");
+        assert!((200..300).contains(&apart.as_micros()), "{apart:?} apart, as on the bus");
     }
     assert!(times[0] - start < 2 * MILLISECOND);
 }
@@ -144,7 +144,7 @@ async fn frames_that_the_adapter_lost_are_reported_as_a_gap() {
     for count in 0..100 {
         node.send(frame(0x100, &[count]));
     }
-    // the connection is not driven meanwhile
+    // the test does not drive the connection during this time
     tokio::time::sleep(100 * MILLISECOND).await;
     let lost = |rig: &Rig| -> u32 {
         rig.events(1).iter().filter(|event| event.0 == EventCode::Gap).map(|event| event.2).sum()
@@ -188,7 +188,7 @@ async fn bus_off_discards_and_reports_everything_that_waits() {
     let sent = node.frames().iter().filter(|frame| frame.id() == id(0x7F0)).count();
     assert!((1..99).contains(&sent), "{sent}");
     let failed = rig.count(1, EventCode::SendFailed, 3);
-    // the outcome of the frame that was on the wire at that moment is unknown
+    // the outcome of the frame that was on the bus at that moment is unknown
     assert!((100..=101).contains(&(sent + failed)), "of 100, {sent} were sent and {failed} reported");
     assert_eq!(rig.count(1, EventCode::BusState, 2), 1);
     assert_eq!(rig.count(2, EventCode::SendFailed, 3), 3);
@@ -196,7 +196,7 @@ async fn bus_off_discards_and_reports_everything_that_waits() {
     let before = node.frames().len();
     rig.run(10 * SECOND).await;
     assert_eq!(rig.count(1, EventCode::BusState, 0), 1, "the bus is entered again");
-    assert_eq!(node.frames().len(), before, "nothing of before is sent then");
+    assert_eq!(node.frames().len(), before, "no earlier frame is sent then");
 }
 
 #[tokio::test(start_paused = true)]
@@ -232,7 +232,7 @@ async fn a_removed_device_counts_as_bus_off_until_it_is_back() {
     assert_eq!(rig.events(1)[1..], [(EventCode::BusState, 0, 0)]);
     rig.send(1, PLAIN, &[0x10, 3]);
     rig.run(100 * MILLISECOND).await;
-    assert_eq!(ecu.requests(), [[0x10, 3]], "the channel lives on");
+    assert_eq!(ecu.requests(), [[0x10, 3]], "the channel remains open");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! Scans for ECUs in a session, beside its channels.
+//! Scans for ECUs in a session that also has channels.
 
 use connector_agent::relay::wire::codec::EventCode;
 use connector_hal::can::CanFrame;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::common::*;
 
-/// A Golf on bus "HS", which is configured.
+/// A Golf on the configured bus "HS".
 async fn rig_with_golf(tp20: Vec<Tp20EcuConfig>) -> (Rig, Vehicle) {
     let rig = Rig::configured().await;
     let vehicle = Vehicle::start(&VehicleConfig { tp20, ..golf() }, &rig.buses[0]);
@@ -19,7 +19,7 @@ fn hs_bus() -> Value {
     json!({"bus_name": "HS"})
 }
 
-/// Waits for this many texts more.
+/// Waits for `count` more text messages.
 async fn texts(rig: &mut Rig, count: usize) -> Vec<connector_agent::relay::wire::Envelope> {
     let before = rig.texts.len();
     assert!(rig.run_until(20 * SECOND, |rig| rig.texts.len() >= before + count).await, "{:?}", rig.texts);
@@ -81,7 +81,7 @@ async fn a_second_scan_request_gets_the_result_of_the_running_scan() {
     let of: Vec<_> = replies.iter().map(|reply| reply.request_id.clone().unwrap()).collect();
     assert_eq!(of, ["7", "8"]);
     assert!(replies.iter().all(|reply| ids(&reply.message) == expected(&vehicle)));
-    // and another one is a new scan
+    // a request after the end starts a new scan
     rig.ask("scanEcus", hs_bus());
     assert_eq!(ids(&texts(&mut rig, 1).await[0].message), expected(&vehicle));
 }
@@ -170,7 +170,7 @@ async fn a_refused_or_stopped_scan_reports_only_its_own_findings() {
     let stopped = detail(&texts(&mut rig, 1).await[0]);
     assert!(
         stopped.contains("found until then: 1."),
-        "it only listened, and knows the open channel: {stopped}"
+        "the scan only listened, and counts the open channel: {stopped}"
     );
 }
 

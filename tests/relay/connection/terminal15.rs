@@ -28,13 +28,13 @@ async fn a_channel_gets_the_state_immediately_and_each_change_once() {
         rig.session.handle_ignition(now(), ignition);
         rig.run(MILLISECOND).await;
     }
-    let told: Vec<_> = [Some(true), Some(false), None, Some(true)].map(Got::Terminal15).into();
-    assert_eq!(rig.on(15), told);
+    let expected: Vec<_> = [Some(true), Some(false), None, Some(true)].map(Got::Terminal15).into();
+    assert_eq!(rig.on(15), expected);
     rig.open(16, "terminal15_channel", json!({"bus_name": "T15"})).await;
     rig.request("closeChannel", json!({"channel": 15})).await;
     rig.session.handle_ignition(now(), Some(false));
     rig.run(MILLISECOND).await;
-    assert_eq!(rig.on(15), told, "a closed channel hears nothing more");
+    assert_eq!(rig.on(15), expected, "a closed channel receives nothing more");
     assert_eq!(rig.on(16), [Some(true), Some(false)].map(Got::Terminal15));
 }
 
@@ -79,15 +79,15 @@ async fn tester_present_follows_the_ignition_with_a_delay() {
     assert_eq!(rig.on(1), []);
     rig.run(600 * SECOND).await;
     assert!(ecu.requests().len() <= before + 1);
-    assert_eq!(rig.events(1), [(EventCode::KeepAliveFailed, REFUSED, 0)], "the operator is told why, once");
+    assert_eq!(rig.events(1), [(EventCode::KeepAliveFailed, REFUSED, 0)], "the operator gets the reason once");
     rig.open_isotp(2, json!({"request_id": 0x7E1, "response_id": 0x7E9, "keep_alive": "enabled"})).await;
     rig.run(10 * SECOND).await;
-    assert_eq!(rig.events(2), [(EventCode::KeepAliveFailed, REFUSED, 0)], "nor does a channel opened later");
+    assert_eq!(rig.events(2), [(EventCode::KeepAliveFailed, REFUSED, 0)], "a channel opened later sends no TesterPresent either");
 
     let stopped = ecu.requests().len();
     rig.send(1, PLAIN, &[0x22, 0xF1, 0x90]);
     rig.run(SECOND).await;
-    assert_eq!(ecu.requests().len(), stopped + 1, "what the operator sends is sent all the same");
+    assert_eq!(ecu.requests().len(), stopped + 1, "requests of the operator are still sent");
     rig.session.handle_ignition(now(), Some(true));
     rig.run(10 * SECOND).await;
     assert!(ecu.requests().iter().filter(|pdu| **pdu == TESTER_PRESENT).count() > before + 3);

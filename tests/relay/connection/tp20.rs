@@ -1,5 +1,5 @@
-//! TP2.0 channels: set up, kept open and closed beside the vehicle, and otherwise like any channel that
-//! carries PDUs.
+//! TP2.0 channels. The connector sets them up, keeps them open and closes them. Otherwise they are like any
+//! channel that carries PDUs.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn open(rig: &mut Rig, channel: u16, address: u8, more: Value) {
     assert_eq!(reply.action, "channelOpened", "{reply:?}");
 }
 
-/// Opening a channel to an ECU that is not there takes longer than other requests.
+/// Asks to open a channel, and waits for the reply. A missing ECU takes longer than other requests.
 async fn ask_open(rig: &mut Rig, channel: u16, config: Value) -> connector_agent::relay::wire::Envelope {
     let before = rig.texts.len();
     rig.ask("openChannel", json!({"channel": channel, "tp20_channel": config}));
@@ -59,7 +59,7 @@ async fn ask(rig: &mut Rig, channel: u16, request: &[u8]) -> Vec<u8> {
     rig.pdus(channel)[before].clone()
 }
 
-/// A node that sees all frames, and sends what no ECU would.
+/// A node that receives all frames, and sends frames that no ECU sends.
 struct Listener(Box<dyn CanBus>);
 
 impl Listener {
@@ -71,11 +71,11 @@ impl Listener {
         Self(Box::new(adapter))
     }
 
-    /// What was on the bus since it was last asked.
+    /// The frames on the bus since the last call.
     async fn frames(&mut self) -> Vec<String> {
         let mut frames = Vec::new();
-        // the runtime's cooperative budget would report "no event" after a number of events; unconstrained,
-        // it does not
+        // the runtime's cooperative budget would report "no event" after a number of events; without the
+        // budget, the runtime does not
         tokio::task::unconstrained(async {
             while let Ok(event) = tokio::time::timeout(Duration::ZERO, self.0.event()).await {
                 if let CanEvent::Received { frame, .. } = event.unwrap() {
@@ -129,7 +129,7 @@ async fn a_second_channel_to_an_ecu_is_refused_while_the_first_is_open() {
     open(&mut rig, 1, 1, json!({})).await;
     let reply = ask_open(&mut rig, 2, json!({"bus_name": "HS", "logical_address": "0x01"})).await;
     assert_eq!(problem(&reply), (409, "ecu-in-use".to_owned()));
-    // asked again word by word, it is answered as before
+    // an identical request gets an identical reply
     open(&mut rig, 1, 1, json!({})).await;
     rig.request("closeChannel", json!({"channel": 1})).await;
     open(&mut rig, 2, 1, json!({})).await;
@@ -149,8 +149,8 @@ async fn channel_tests_keep_an_idle_channel_open_even_without_a_link() {
     let frames = listener.frames().await;
     let tests = frames.iter().filter(|frame| frame.as_str() == "740#A3").count();
     assert!((36..=44).contains(&tests), "{tests}");
-    assert_eq!(frames.iter().filter(|frame| frame.starts_with("200#")).count(), 1, "it was set up once");
-    assert_eq!(rig.events(1), [], "the operator hears nothing of it");
+    assert_eq!(frames.iter().filter(|frame| frame.starts_with("200#")).count(), 1, "the channel was set up once");
+    assert_eq!(rig.events(1), [], "the operator receives nothing about channel tests");
     assert_eq!(ask(&mut rig, 1, &[0x1A, 0x9B]).await.len(), 48);
 }
 
@@ -232,7 +232,7 @@ async fn a_channel_that_the_ecu_drops_is_reported_and_reopened_by_the_next_pdu()
     rig.run(5 * SECOND).await;
     assert_eq!(rig.events(1), [(EventCode::KeepAliveFailed, 7, 0)]);
     let before = listener.frames().await.iter().filter(|frame| frame.starts_with("200#")).count();
-    assert_eq!(before, 1, "nothing is sent to an ECU that has ended it");
+    assert_eq!(before, 1, "nothing is sent to an ECU that has closed the channel");
     assert_eq!(ask(&mut rig, 1, &[0x10, 0x89]).await, [0x50, 0x89]);
     assert_eq!(listener.frames().await[0], "200#01C00010000301");
 }
