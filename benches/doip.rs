@@ -33,7 +33,7 @@ struct Relay(Rig);
 
 impl Relay {
     async fn start() -> Self {
-        let gateways = Gateways::forgetful();
+        let gateways = Gateways::without_history();
         gateways.set([Gateway { ecus: vec![(GATEWAY, answer)], ..Gateway::new(GATEWAY) }]);
         let hardware = HardwareBuilder::in_runtime_time().doip_network(move || gateways.network()).build();
         let mut rig = Rig::with_hardware(hardware);

@@ -16,7 +16,7 @@ use connector_agent::protocol::isotp::{Addressing, Event, FrameSize, Padding};
 use connector_hal::can::{
     CanBus, CanBusExt as _, CanEvent, CanFrame, IsotpEvent, IsotpOptions, IsotpSocket, open,
 };
-use connector_test_support::isotp::{Ours, config};
+use connector_test_support::isotp::{AgentEndpoint, config};
 use connector_test_support::skip::environment;
 use connector_test_support::{id, pdu};
 use tokio::time::timeout;
@@ -92,7 +92,7 @@ enum Kind {
 
 /// The tester's side.
 enum Tester {
-    Own(Box<Ours>),
+    Own(Box<AgentEndpoint>),
     Kernel(Box<IsotpSocket>),
 }
 
@@ -103,7 +103,7 @@ impl Tester {
                 let frame_size = if fd { FrameSize::fd(64, true).unwrap() } else { FrameSize::Classic };
                 let addressing = Addressing::normal(id(TESTER), id(ECU));
                 let config = config(addressing, (0, 0), frame_size, Padding::default());
-                Self::Own(Box::new(Ours::open(vcan, config).await))
+                Self::Own(Box::new(AgentEndpoint::open(vcan, config).await))
             }
             Kind::Kernel => Self::Kernel(Box::new(socket(vcan, TESTER, ECU, 0, fd))),
         }
@@ -111,9 +111,9 @@ impl Tester {
 
     async fn send(&mut self, pdu: &[u8]) {
         match self {
-            Self::Own(ours) => {
-                ours.send(pdu);
-                let event = ours.event().await;
+            Self::Own(endpoint) => {
+                endpoint.send(pdu);
+                let event = endpoint.event().await;
                 assert!(matches!(event, Event::Sent { .. }), "{event:?}");
             }
             Self::Kernel(socket) => send(socket, pdu).await,
@@ -122,7 +122,7 @@ impl Tester {
 
     async fn receive(&mut self) {
         match self {
-            Self::Own(ours) => while !matches!(ours.event().await, Event::Received { .. }) {},
+            Self::Own(endpoint) => while !matches!(endpoint.event().await, Event::Received { .. }) {},
             Self::Kernel(socket) => receive(socket).await,
         }
     }

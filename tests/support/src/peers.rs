@@ -89,6 +89,6 @@ pub fn check(result: &Value, job: &Job, response: &[u8], ecu: &EcuConfig, memory
     assert_eq!(result["check"], "00", "{result}");
     let memory = memory.unwrap_or_else(|| panic!("nothing was flashed: {result}"));
     assert_eq!((memory.address, &memory.data), (0x0800_0000, &job.firmware()));
-    // by the ECU's own digest of the memory
+    // the tool compares the ECU's digest of its memory
     assert_eq!(result["image"], true, "{result}");
 }
