@@ -17,10 +17,10 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::json;
 
 const GATEWAY: u16 = 0x4010;
-/// Requests under way at a time; a channel lets 64 wait.
+/// The number of simultaneous requests; up to 64 can wait on a channel.
 const AHEAD: usize = 32;
 
-/// Answers every request with as many bytes.
+/// Answers every request with the same number of bytes.
 fn answer(request: &[u8]) -> Vec<(Duration, Vec<u8>)> {
     let mut data = request.to_vec();
     if let Some(first) = data.first_mut() {

@@ -1,8 +1,8 @@
-//! Our ISO-TP and the Linux kernel's, side by side on a CAN interface: what a transfer costs, how exactly the
-//! separation time is kept, how soon flow control comes, with an idle and with a loaded processor.
+//! Compares the agent's ISO-TP with the Linux kernel's on a CAN interface: the cost of a transfer, the accuracy of
+//! the separation time, and the delay of flow control, with an idle and with a loaded processor.
 //!
-//! Takes a vcan interface with CAN FD, named by `CONNECTOR_TEST_VCAN`; `cross/can-machine bench` has one. The
-//! peer is the kernel's can-isotp each time. Times between frames are the kernel's time stamps.
+//! Needs a vcan interface with CAN FD, named by `CONNECTOR_TEST_VCAN`; `cross/can-machine bench` has one. The peer
+//! is always the kernel's can-isotp. Times between frames are the kernel's time stamps.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a benchmark that fails ends
 
@@ -24,7 +24,7 @@ use tokio::time::timeout;
 const TESTER: u32 = 0x7E0;
 const ECU: u32 = 0x7E8;
 const TRANSFERS: u32 = 30;
-/// Threads that want the processor all the time.
+/// The numbers of threads that use the processor all the time.
 const LOAD: usize = 4;
 
 fn main() {
@@ -145,8 +145,7 @@ async fn receive(socket: &mut IsotpSocket) {
     assert!(matches!(event, IsotpEvent::Received(_)), "{event:?}");
 }
 
-/// The time of a transfer without separation time. On a machine with one processor, that is what both ends
-/// cost.
+/// The time of a transfer without separation time. On a machine with one processor, this is the cost of both ends.
 async fn cost(vcan: &str, kind: Kind, len: usize, fd: bool, out: bool) -> String {
     let mut tester = Tester::open(vcan, kind, fd).await;
     let mut ecu = socket(vcan, ECU, TESTER, 0, fd);
@@ -154,7 +153,7 @@ async fn cost(vcan: &str, kind: Kind, len: usize, fd: bool, out: bool) -> String
     let mut started = Instant::now();
     for transfer in 0..=TRANSFERS {
         if transfer == 1 {
-            // the first one is not counted
+            // the first transfer is not counted
             started = Instant::now();
         }
         if out {
@@ -209,7 +208,7 @@ async fn answers(vcan: &str, kind: Kind) -> Vec<Duration> {
     times
 }
 
-/// What a listener has heard.
+/// The frames that a listener has received.
 async fn heard(listener: &mut Box<dyn CanBus>) -> Vec<(CanFrame, Instant)> {
     let mut frames = Vec::new();
     while let Ok(event) = timeout(Duration::from_millis(20), listener.event()).await {
@@ -221,7 +220,7 @@ async fn heard(listener: &mut Box<dyn CanBus>) -> Vec<(CanFrame, Instant)> {
     frames
 }
 
-/// Threads that do nothing but want the processor.
+/// Threads that only use the processor.
 struct Load {
     stop: Arc<AtomicBool>,
 }

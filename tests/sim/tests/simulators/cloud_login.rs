@@ -1,4 +1,4 @@
-//! Logging in to the sandbox cloud, and what tokens open.
+//! Logins to the sandbox cloud, and the rights of tokens.
 
 use std::time::Duration;
 

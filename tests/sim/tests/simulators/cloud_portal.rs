@@ -1,4 +1,4 @@
-//! Portal clients on the websocket, and the updates about a connector that they get.
+//! Portal clients on the websocket, and their updates about a connector.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ async fn a_subscriber_gets_a_connectors_state_immediately_and_on_every_change() 
     assert_eq!(update["message"]["buses"][0]["bus_name"], "HS");
     drop(connector);
     while portal.hear("subscribeToConnector").await["message"]["is_online"] != false {}
-    // the VIN is remembered
+    // the cloud keeps the VIN
     let token = rig.customer_token().await;
     let record = rig.get(&token, &format!("/v1/connectors/{id}")).await.expect(200);
     assert_eq!(record["vin_number"], "1C4PSBEH6L9016061");
@@ -157,7 +157,7 @@ async fn the_connector_learns_that_its_call_for_attention_was_dismissed() {
     connector.hear("dismissCallForAttention").await;
     assert_eq!(rig.get(&token, &path).await.expect(200)["call_for_attention"], false);
 
-    // dismissed while it is away: it hears of it when it comes back, once
+    // a dismissal during its absence reaches the connector once, when it is back
     connector.say("callForAttention", call).await;
     while rig.get(&token, &path).await.expect(200)["call_for_attention"] != true {}
     connector.close().await;

@@ -1,4 +1,4 @@
-//! The sandbox cloud as a program: its output, its end, and that a kill loses nothing.
+//! The sandbox cloud as a process: its output, its end, and its data after a kill.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,5 +1,4 @@
-//! Relaying: what passes between a scripted connector and a scripted operator, and what happens when links
-//! are lost.
+//! Relaying between a scripted connector and a scripted operator, with and without lost links.
 
 use std::time::Duration;
 
@@ -18,14 +17,14 @@ async fn opened() -> (Rig, Socket, Value) {
     (rig, connector, ticket["connection_uuid"].clone())
 }
 
-/// The connector opens the connection that the cloud asks for.
+/// Opens the connection that the cloud requests from the connector.
 async fn open(connector: &mut Socket, uuid: &Value) {
     let request = connector.hear("openConnection").await;
     assert_eq!(&request["message"]["connection_uuid"], uuid);
     connector.reply(&request, "connectionOpened", json!({"connection_uuid": uuid, "vin_number": VIN})).await;
 }
 
-/// A connector's and an operator's socket on one connection that the operator has joined.
+/// The sockets of a connector and of an operator who has joined its connection.
 async fn joined() -> (Rig, Socket, Socket, Value) {
     let (rig, connector, uuid) = opened().await;
     let mut operator = rig.operator().await;
@@ -45,7 +44,7 @@ async fn joining_a_ticket_opens_its_connection_and_lets_the_operator_in() {
     assert_eq!(request["message"]["vin"], VIN);
     assert_eq!(request["message"]["hold_seconds"], 30);
 
-    // the operator may be quicker than the connector
+    // the operator may be faster than the connector
     let mut operator = rig.operator().await;
     operator.ask("joinConnection", "j1", json!({"connection_uuid": ticket["connection_uuid"]})).await;
     let opened = json!({"connection_uuid": ticket["connection_uuid"], "vin_number": VIN});
@@ -79,7 +78,7 @@ async fn requests_and_replies_pass_unchanged_but_for_the_request_id() {
     let close = connector.hear("closeChannel").await;
     assert_ne!(configure["request_id"], channel["request_id"]);
 
-    // answered in another order, one with an error
+    // the answers come in another order, one of them is an error
     connector.reply(&close, "channelClosed", json!({"channel": 1})).await;
     let problem =
         json!({"type": "/problems/unknown-bus", "title": "Unknown bus", "status": 404, "detail": "x"});
@@ -112,7 +111,7 @@ async fn binary_messages_pass_both_ways_unchanged_and_in_order() {
 #[tokio::test]
 async fn a_slow_operator_loses_nothing_and_slows_only_its_own_connector() {
     let (_rig, mut connector, mut operator, _) = joined().await;
-    // far more than all queues and socket buffers on the way hold
+    // far more than all queues and socket buffers can hold
     let (messages, size) = (600_u32, 64 * 1024);
     let (progress, mut sent) = tokio::sync::watch::channel(0);
     let sending = tokio::spawn(async move {
@@ -124,7 +123,7 @@ async fn a_slow_operator_loses_nothing_and_slows_only_its_own_connector() {
         }
         connector
     });
-    // the operator does not read yet: the cloud holds the connector back before it has sent everything
+    // the operator does not read: the cloud slows the connector down before it has sent everything
     while let Ok(changed) = tokio::time::timeout(Duration::from_secs(1), sent.changed()).await {
         changed.unwrap();
     }
@@ -184,7 +183,7 @@ async fn a_connection_that_the_connector_lost_ends_and_can_be_opened_again() {
     let closed = operator.hear("connectionClosed").await;
     assert_eq!(closed["message"], json!({"connection_uuid": uuid, "reason": "link-lost"}));
     open(&mut connector, &uuid).await;
-    // what it had is gone
+    // the connector has lost the state of the connection
     operator.ask("joinConnection", "1", json!({"connection_uuid": uuid, "received": 7})).await;
     operator.refused(409, "connection-lost", "joinConnection").await;
     operator.ask("joinConnection", "2", json!({"connection_uuid": uuid})).await;
@@ -200,7 +199,7 @@ async fn an_operator_that_rejoins_is_resumed_by_the_cloud() {
     operator.hear("connectionJoined").await;
     let request = connector.hear("resumeConnection").await;
     assert_eq!(request["message"], json!({"connection_uuid": uuid, "received": 42}));
-    // sent before the connector knew: there would be a gap before it
+    // the message was sent before the connector had resumed, and would leave a gap before it
     connector.binary(b"early".to_vec()).await;
     connector.reply(&request, "connectionResumed", json!({"connection_uuid": uuid, "received": 9})).await;
     connector.binary(b"again".to_vec()).await;
@@ -255,7 +254,7 @@ async fn an_operator_that_stays_away_has_its_connection_closed_at_the_connector(
     assert_eq!(&request["message"]["connection_uuid"], uuid);
     connector.reply(&request, "connectionClosed", json!({"connection_uuid": uuid, "reason": "closed"})).await;
 
-    // the ticket is still in progress: joining opens it again
+    // the ticket is still in progress, so that joining opens the connection again
     let mut operator = rig.operator().await;
     operator.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
     open(&mut connector, uuid).await;
@@ -489,7 +488,7 @@ async fn two_connectors_are_relayed_beside_each_other_on_one_operators_socket() 
 #[tokio::test]
 async fn pings_are_answered_while_the_operator_does_not_read() {
     let (_rig, mut connector, _operator, _) = joined().await;
-    // less than the cloud keeps for an operator: the connector's link stays free
+    // less than the cloud keeps for an operator, so that the connector's link is not blocked
     for _ in 0..40 {
         connector.binary(vec![0; 64 * 1024]).await;
     }

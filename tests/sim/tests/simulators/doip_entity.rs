@@ -34,13 +34,13 @@ fn config() -> EntityConfig {
     config
 }
 
-/// An entity, and the clock.
+/// An entity and its clock.
 struct Rig {
     entity: Entity,
     now: Instant,
     opened: u64,
-    /// By connection, what was sent and whether it was closed.
-    said: BTreeMap<ConnectionId, Vec<Payload>>,
+    /// The messages that the entity sent, by connection.
+    sent: BTreeMap<ConnectionId, Vec<Payload>>,
     closed: Vec<ConnectionId>,
     datagrams: Vec<Payload>,
     broadcasts: usize,
@@ -51,8 +51,8 @@ impl Rig {
         let (mut config, now) = (config(), Instant::now());
         change(&mut config);
         let entity = Entity::new(config, now);
-        let (said, closed, datagrams) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { entity, now, opened: 0, said, closed, datagrams, broadcasts: 0 }
+        let (sent, closed, datagrams) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { entity, now, opened: 0, sent, closed, datagrams, broadcasts: 0 }
     }
 
     fn settle(&mut self) {
@@ -60,7 +60,7 @@ impl Rig {
             match output {
                 Output::Send { connection, bytes } => {
                     let payload = decode_datagram(&bytes).unwrap().payload;
-                    self.said.entry(connection).or_default().push(payload);
+                    self.sent.entry(connection).or_default().push(payload);
                 }
                 Output::Close(connection) => self.closed.push(connection),
                 Output::Datagram { bytes, .. } => {
@@ -71,7 +71,7 @@ impl Rig {
         }
     }
 
-    /// Lets time pass, deadline by deadline.
+    /// Advances the time, one deadline after the other.
     fn pass(&mut self, duration: Duration) {
         let until = self.now + duration;
         while let Some((at, _)) = self.entity.poll_timeout().filter(|(at, _)| *at <= until) {
@@ -111,10 +111,10 @@ impl Rig {
 
     /// The entity's messages since the last call.
     fn hear(&mut self, id: ConnectionId) -> Vec<Payload> {
-        self.said.remove(&id).unwrap_or_default()
+        self.sent.remove(&id).unwrap_or_default()
     }
 
-    /// The one code that was answered.
+    /// The code of the only answer.
     fn code(&mut self, id: ConnectionId) -> ActivationCode {
         match self.hear(id).as_slice() {
             [Payload::ActivationResponse(response)] => {
@@ -390,19 +390,19 @@ fn an_entity_announces_itself_three_times_and_answers_requests_for_it() {
         rig.settle();
         std::mem::take(&mut rig.datagrams)
     };
-    let who = config().announcement;
+    let announcement = config().announcement;
     let any = ProtocolVersion::Default;
-    assert_eq!(ask(any, Payload::IdentificationRequest), [Payload::Announcement(who)]);
-    assert_eq!(ask(any, Payload::IdentificationRequestByEid(who.eid)), [Payload::Announcement(who)]);
-    assert_eq!(ask(any, Payload::IdentificationRequestByVin(who.vin)), [Payload::Announcement(who)]);
+    assert_eq!(ask(any, Payload::IdentificationRequest), [Payload::Announcement(announcement)]);
+    assert_eq!(ask(any, Payload::IdentificationRequestByEid(announcement.eid)), [Payload::Announcement(announcement)]);
+    assert_eq!(ask(any, Payload::IdentificationRequestByVin(announcement.vin)), [Payload::Announcement(announcement)]);
     assert_eq!(ask(any, Payload::IdentificationRequestByEid(Eid([9; 6]))), []);
     assert_eq!(ask(any, Payload::IdentificationRequestByVin([b'X'; 17])), []);
     let v2 = ProtocolVersion::V2012;
     assert_eq!(ask(v2, Payload::PowerModeRequest), [Payload::PowerModeResponse(PowerMode::Ready)]);
     let status = ask(v2, Payload::EntityStatusRequest);
     assert!(matches!(status[..], [Payload::EntityStatusResponse(status)] if status.open_sockets == 0));
-    // an entity does not answer another entity: two of them would never stop
-    assert_eq!(ask(v2, Payload::Announcement(who)), []);
+    // an entity does not answer another entity, because two entities would never stop
+    assert_eq!(ask(v2, Payload::Announcement(announcement)), []);
     assert_eq!(ask(v2, Payload::HeaderNack(HeaderNackCode::UnknownPayloadType)), []);
 }
 
@@ -432,27 +432,27 @@ fn a_flood_uses_bounded_memory() {
     assert_eq!(rig.hear(id).len(), 4096);
 }
 
-/// An entity that knows only the recording's configuration sends every message of the recorded gateway, byte
-/// for byte and at its time.
+/// An entity with the configuration of the recording sends every message of the recorded gateway, byte for byte
+/// and at the recorded time.
 #[test]
 fn the_recorded_gateway_is_played_byte_for_byte() {
     let recording = DoipRecording::parse(DOIP_LOG).unwrap();
     let start = Instant::now();
     let mut entity_config = recording.entity();
-    // when a recorded gateway announces itself is not the tester's doing
+    // the tester does not cause the announcements of the recorded gateway
     entity_config.announcements = 0;
     let mut entity = Entity::new(entity_config, start);
     let mut connections: BTreeMap<u16, ConnectionId> = BTreeMap::new();
-    let mut said: Vec<(Duration, u16, Vec<u8>)> = Vec::new();
+    let mut sent: Vec<(Duration, u16, Vec<u8>)> = Vec::new();
     let collect =
-        |entity: &mut Entity, now: Instant, connections: &BTreeMap<u16, ConnectionId>, said: &mut Vec<_>| {
+        |entity: &mut Entity, now: Instant, connections: &BTreeMap<u16, ConnectionId>, sent: &mut Vec<_>| {
             while let Some(output) = entity.poll_output(now) {
                 match output {
-                    Output::Datagram { to, bytes } => said.push((now - start, to.port(), bytes)),
+                    Output::Datagram { to, bytes } => sent.push((now - start, to.port(), bytes)),
                     Output::Send { connection, bytes } => {
                         let port =
                             connections.iter().find(|(_, id)| **id == connection).map(|(port, _)| *port);
-                        said.push((now - start, port.unwrap(), bytes));
+                        sent.push((now - start, port.unwrap(), bytes));
                     }
                     Output::Close(_) | Output::Broadcast(_) => {}
                 }
@@ -464,25 +464,25 @@ fn the_recorded_gateway_is_played_byte_for_byte() {
         let now = start + record.at;
         while let Some((at, _)) = entity.poll_timeout().filter(|(at, _)| *at <= now) {
             entity.handle_timeout(at);
-            collect(&mut entity, at, &connections, &mut said);
+            collect(&mut entity, at, &connections, &mut sent);
         }
         match (record.speaker, record.carrier) {
             (Speaker::Announcement, _) => {}
             (Speaker::Vehicle, _) => {
                 let is_answer = record.bytes[2..4] == [0x80, 0x01];
                 if is_answer {
-                    // the ECUs' own words are not the entity's
+                    // the messages of ECUs do not come from the entity
                     let message = decode_datagram(&record.bytes).unwrap();
                     let Payload::Diagnostic(message) = message.payload else { panic!() };
                     assert!(entity.respond(now, message));
-                    collect(&mut entity, now, &connections, &mut said);
+                    collect(&mut entity, now, &connections, &mut sent);
                 }
                 expected.push((record.at, record.tester_port, record.bytes.clone()));
             }
             (Speaker::Tester, Carrier::Udp) => {
                 let from = SocketAddr::from(([127, 0, 0, 1], record.tester_port));
                 entity.handle_datagram(now, from, &record.bytes);
-                collect(&mut entity, now, &connections, &mut said);
+                collect(&mut entity, now, &connections, &mut sent);
             }
             (Speaker::Tester, Carrier::Tcp) => {
                 let next = ConnectionId(connections.len() as u64 + 1);
@@ -491,8 +491,8 @@ fn the_recorded_gateway_is_played_byte_for_byte() {
                     next
                 });
                 entity.handle_bytes(now, id, &record.bytes);
-                collect(&mut entity, now, &connections, &mut said);
-                // an alive check that is not waited for: the tester had closed that connection already
+                collect(&mut entity, now, &connections, &mut sent);
+                // the gateway did not wait for this alive check, because the tester had closed that connection
                 let following: Vec<_> = records[index + 1..].iter().take(2).collect();
                 if let [check, activation] = following[..]
                     && check.bytes == hex("02fd000700000000")
@@ -500,17 +500,17 @@ fn the_recorded_gateway_is_played_byte_for_byte() {
                     && activation.speaker == Speaker::Vehicle
                 {
                     entity.handle_closed(now, connections[&check.tester_port]);
-                    collect(&mut entity, now, &connections, &mut said);
+                    collect(&mut entity, now, &connections, &mut sent);
                 }
             }
         }
         while entity.poll_event().is_some() {}
     }
-    assert_eq!(said.len(), expected.len());
-    for (said, expected) in said.iter().zip(&expected) {
-        assert_eq!((said.1, &said.2), (expected.1, &expected.2), "at {:?}", expected.0);
-        // the recording's own clock has milliseconds
-        assert!(said.0.abs_diff(expected.0) <= ms(3), "{:?} instead of {:?}", said.0, expected.0);
+    assert_eq!(sent.len(), expected.len());
+    for (sent, expected) in sent.iter().zip(&expected) {
+        assert_eq!((sent.1, &sent.2), (expected.1, &expected.2), "at {:?}", expected.0);
+        // the clock of the recording has a resolution of a millisecond
+        assert!(sent.0.abs_diff(expected.0) <= ms(3), "{:?} instead of {:?}", sent.0, expected.0);
     }
 }
 
@@ -527,8 +527,8 @@ fn an_invalid_recording_is_an_error_that_names_the_line() {
         ("0.0 udp vehicle>tester 1>2 02fe", "line 1"),
         ("# nothing", "no announcement"),
     ] {
-        let told = DoipRecording::parse(text).unwrap_err().to_string();
-        assert!(told.contains(error), "{told}");
+        let message = DoipRecording::parse(text).unwrap_err().to_string();
+        assert!(message.contains(error), "{message}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The bad network: what it does to bytes, and what it never does.
+//! The effects of the bad network on bytes.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -121,7 +121,7 @@ async fn a_peer_that_does_not_read_holds_up_the_sender() {
     let mut taken = 0;
     while let Ok(written) = tokio::time::timeout(Duration::from_secs(60), client.write(&piece)).await {
         taken += written.unwrap();
-        assert!(taken <= 8 << 20, "{taken} bytes are kept somewhere");
+        assert!(taken <= 8 << 20, "{taken} bytes are buffered");
     }
     assert!(taken >= 1 << 16);
 }
@@ -143,7 +143,7 @@ async fn regular_cuts_come_regularly_and_the_pause_after_them_is_kept() {
     assert_eq!(start.elapsed().as_secs(), 17);
 }
 
-/// A server that sends back what it gets, and the network before it.
+/// An echo server behind a network.
 async fn echo(config: BadNetworkConfig) -> BadNetwork {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = listener.local_addr().unwrap();

@@ -101,7 +101,7 @@ async fn a_vehicle_with_a_vin_by_obd_reports_the_information_type() {
     let _vehicle = Vehicle::start(&vehicle("CHRYSLER_PACIFICA_2018"), &bus);
     let mut tool = Tool::functional(&bus, id(0x7DF), Responders::Obd11);
     let answers = tool.ask_functional(&[0x09, 0x00], P2).await;
-    assert_eq!(answers.len(), 1, "the transmission knows no mode 09, and keeps that to itself");
+    assert_eq!(answers.len(), 1, "the transmission does not support mode 09, and does not answer");
     assert_eq!(hex::format(&answers[0].pdu), "490040000000");
 }
 
@@ -317,7 +317,7 @@ fn no_frames_stop_the_vehicle() {
                     sender.send_frame(&CanFrame::new(id(*raw), data).unwrap()).await;
                     sender.listen(Duration::from_millis(*wait)).await;
                 }
-                // every transfer that was begun has timed out by then
+                // every transfer has timed out by then
                 sender.listen(Duration::from_secs(10)).await;
                 let mut tool = Tool::physical(&bus, address(0x7E0, 0x7E8));
                 prop_assert_eq!(ask(&mut tool, "3E00").await, "7E00");

@@ -1,4 +1,4 @@
-//! The file of vehicles, read whole, and the error messages where it is wrong.
+//! The whole file of vehicles, and the error messages about invalid files.
 
 use connector_sim::vehicle::catalogue::{Catalogue, CatalogueError};
 use connector_test_support::data::catalogue;

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// An ECU and the clock it lives by.
+/// An ECU and its clock.
 struct Rig {
     ecu: Ecu,
     start: Instant,
@@ -46,7 +46,7 @@ impl Rig {
         Self { ecu: Ecu::new(config), start: now, now }
     }
 
-    /// Lets time pass, with a transport that takes no time; the responses with when they came.
+    /// Advances the time, with a transport that takes no time. Returns the responses with their times.
     fn pass(&mut self, time: Duration) -> Vec<(Duration, Vec<u8>)> {
         let end = self.now + time;
         let mut responses = Vec::new();
@@ -100,7 +100,7 @@ impl Rig {
         assert_eq!(self.ask_bytes(&key), format!("67{:02X}", level + 1));
     }
 
-    /// Programming session, unlocked, memory erased.
+    /// An unlocked ECU in its programming session, with erased memory.
     fn ready_for_download() -> Self {
         let mut rig = Self::new();
         assert_eq!(rig.ask("1002"), "5002003201F4");
@@ -174,7 +174,7 @@ fn a_session_and_its_access_end_five_seconds_after_the_last_request() {
     rig.unlock(1);
     assert_eq!(rig.ask("8502"), "C502");
     assert_eq!(rig.status().unlocked, Some(1));
-    // ask() let 20 ms pass, of which the answer took one
+    // `ask` took 20 ms, of which the answer took one
     rig.pass(Duration::from_secs(5) - 20 * MS);
     assert_eq!(rig.status().session, Session::Extended);
     rig.pass(MS);
@@ -215,7 +215,7 @@ fn s3_counts_from_the_response_being_on_the_bus() {
     assert!(rig.ecu.poll_response().is_some());
     rig.now += Duration::from_secs(30);
     rig.ecu.handle_timeout(rig.now);
-    assert_eq!(rig.status().session, Session::Extended, "still being sent");
+    assert_eq!(rig.status().session, Session::Extended, "the response is still being sent");
     rig.ecu.handle_response_done(rig.now, false);
     rig.pass(Duration::from_secs(5));
     assert_eq!(rig.status().session, Session::Default);
@@ -228,7 +228,7 @@ fn a_key_unlocks_its_level_once_and_a_session_change_locks_again() {
     rig.ask("1003");
     rig.unlock(0x11);
     assert_eq!(rig.status().unlocked, Some(0x11));
-    assert_eq!(rig.ask("2711"), "671100000000", "what is unlocked needs no key");
+    assert_eq!(rig.ask("2711"), "671100000000", "an unlocked level needs no key");
     rig.ask("1003");
     assert_eq!(rig.status().unlocked, None);
     assert_eq!(rig.ask("271200000000"), "7F2724", "a key without a seed");
@@ -354,7 +354,7 @@ fn a_busy_ecu_answers_busy_and_accepts_tester_present() {
     assert_eq!(rig.ask_functional("22F186"), "");
     let status = rig.status();
     assert_eq!((status.anomalies.requests_while_busy, status.tester_presents), (2, 1));
-    assert_eq!(rig.pass(Duration::from_secs(2)).len(), 1, "and still answers the first request");
+    assert_eq!(rig.pass(Duration::from_secs(2)).len(), 1, "the ECU still answers the first request");
 }
 
 #[test]
@@ -424,7 +424,7 @@ fn a_download_is_written_to_memory_and_can_be_checked() {
     assert_eq!(rig.ask("310102020000000000"), "7F3113");
     assert_eq!(rig.ask("3101020200000000"), "7F3124");
     assert_eq!(rig.ask(&format!("34004408000000{:08X}", image.len())), "74200FFF");
-    // 274 blocks: the counter goes round
+    // 274 blocks: the counter wraps
     for (index, block) in image.chunks(256).enumerate() {
         let counter = (index + 1) as u8;
         let request = [&[0x36, counter], block].concat();
@@ -457,12 +457,12 @@ fn downloaded_data_can_be_read_back() {
     for (index, block) in image.chunks(4093).enumerate() {
         rig.ask_bytes(&[&[0x36, index as u8 + 1], block].concat());
     }
-    assert_eq!(rig.ask("2324000800000004"), "7F2331", "not before it is complete");
+    assert_eq!(rig.ask("2324000800000004"), "7F2331", "the memory cannot be read before the transfer is complete");
     assert_eq!(rig.ask("37"), "77");
     assert_eq!(rig.ask("2324000800000FFE"), format!("63{}", hex::format(&image[..4094])));
     assert_eq!(rig.ask("23140008176F01"), "63CF");
-    assert_eq!(rig.ask("23140008177001"), "7F2331", "behind the end");
-    assert_eq!(rig.ask("2324000800000FFF"), "7F2331", "more than one response holds");
+    assert_eq!(rig.ask("23140008177001"), "7F2331", "after the end of the data");
+    assert_eq!(rig.ask("2324000800000FFF"), "7F2331", "longer than a response");
     assert_eq!(rig.ask("2324000800000000"), "7F2331");
     assert_eq!(rig.ask("2324000800"), "7F2313");
     rig.ask("1003");
@@ -496,7 +496,7 @@ fn the_first_block_has_counter_one_and_none_has_more_than_was_announced() {
     assert_eq!(rig.ask("360101020304"), "7601");
     assert_eq!(rig.ask("3602FF"), "7F3631");
     let long = [&[0x36, 2][..], &[0; 4094]].concat();
-    assert_eq!(rig.ask_bytes(&long), "7F3613", "longer than the block length given");
+    assert_eq!(rig.ask_bytes(&long), "7F3613", "longer than the announced block length");
     assert_eq!(rig.ask("37"), "77");
     assert_eq!(rig.ask("37"), "7F3724");
 }
@@ -507,7 +507,7 @@ fn an_incomplete_transfer_cannot_be_ended() {
     rig.ask("340011AA04");
     rig.ask("36010102");
     assert_eq!(rig.ask("37"), "7F3724");
-    assert_eq!(rig.ask("340011AA04"), "7F3470", "nor another one begun");
+    assert_eq!(rig.ask("340011AA04"), "7F3470", "another transfer cannot begin");
     assert_eq!(rig.ask("36020304"), "7602");
     assert_eq!(rig.ask("37"), "77");
 }

@@ -1,4 +1,4 @@
-//! The recorded flash session: its parts, and the ECU's side played again.
+//! The recorded flash session: its parts, and the replay of the ECU's side.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ fn micros(micros: u64) -> Duration {
 fn testers_and_ecus_are_recognised_by_their_messages() {
     let recording = recording();
     assert_eq!(recording.records().len(), 141);
-    // the second ECU was only asked functionally: its own request identifier is as far from its response
+    // the second ECU received functional requests only: its request identifier is as far from its response
     assert_eq!(recording.roles().ecus, [(id(0x710), id(0x71A)), (id(0x713), id(0x71D))]);
     assert_eq!(recording.roles().functional, [id(0x700)]);
 }
@@ -107,7 +107,7 @@ fn a_log_without_a_session_is_refused() {
     );
 }
 
-/// Plays a request to an ECU and returns its answers with their delays.
+/// Sends a request to an ECU, and returns its answers with their delays.
 fn ask(ecu: &mut RecordedEcu, now: &mut Instant, target: Target, request: &[u8]) -> Vec<(Duration, Vec<u8>)> {
     let asked = *now;
     ecu.handle_request(asked, target, request);
@@ -156,7 +156,7 @@ fn a_request_out_of_the_recorded_order_is_answered_and_counted() {
     };
     assert_eq!(ask(&mut ecu, &mut now, "1003").as_deref(), Some("5003003201F4"));
     assert!(ecu.poll_status().unwrap().anomalies.is_empty());
-    assert_eq!(ask(&mut ecu, &mut now, "2711").as_deref(), Some("671100032E69"), "further on");
+    assert_eq!(ask(&mut ecu, &mut now, "2711").as_deref(), Some("671100032E69"), "a later seed");
     assert_eq!(ecu.poll_status().unwrap().anomalies.unrecorded_requests, 1);
     assert_eq!(ask(&mut ecu, &mut now, "1003").as_deref(), Some("5003003201F4"), "again");
     assert_eq!(ecu.poll_status().unwrap().anomalies.unrecorded_requests, 2);

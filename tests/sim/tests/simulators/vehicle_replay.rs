@@ -1,4 +1,4 @@
-//! The recorded flash session played by both sides on the virtual bus, in virtual time.
+//! A replay of both sides of the recorded flash session, on the virtual bus in virtual time.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use connector_test_support::data::FLASH_LOG;
 use connector_test_support::id;
 use tokio::time::{Instant, sleep_until};
 
-/// Timers of the runtime are up to 1 ms late, which the bus makes up for; and a frame takes a quarter of one.
+/// The runtime's timers are up to 1 ms late, for which the bus compensates; a frame takes a quarter of 1 ms.
 const EARLY: Duration = Duration::from_millis(1);
 const LATE: Duration = Duration::from_millis(2);
 
