@@ -6,9 +6,9 @@ use connector_hal::can::{CanFrame, CanId, CanSettings, WireLength};
 
 use crate::vehicle::catalogue::EcuAddress;
 
-/// The byte that the connector fills frames up with.
+/// The padding byte of the connector.
 const OUR_PADDING: u8 = 0xCC;
-/// The byte that the simulated ECUs fill frames up with.
+/// The padding byte of the simulated ECUs.
 const ECU_PADDING: u8 = 0xAA;
 
 /// Sums up the time that frames take on a classic bus.
