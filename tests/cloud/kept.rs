@@ -176,7 +176,7 @@ async fn a_state_directory_that_disappears_causes_one_warning() {
 #[tokio::test]
 async fn an_agent_that_keeps_restarting_does_not_try_a_rejected_pincode_more_often() {
     let log = Log::capture();
-    let rig = Rejecting::start().await;
+    let rig = RejectingRig::start().await;
     for start in 1..=10 {
         let authenticator = rig.authenticator(PINCODE);
         rig.rejected(&authenticator).await;
@@ -200,7 +200,7 @@ async fn an_agent_that_keeps_restarting_does_not_try_a_rejected_pincode_more_oft
 
 #[tokio::test]
 async fn a_corrected_pincode_is_tried_immediately_and_clears_the_rejections() {
-    let rig = Rejecting::start().await;
+    let rig = RejectingRig::start().await;
     let authenticator = rig.authenticator(PINCODE);
     rig.rejected(&authenticator).await;
     rig.kept_rejections(1).await;
@@ -217,7 +217,7 @@ async fn a_corrected_pincode_is_tried_immediately_and_clears_the_rejections() {
 
 #[tokio::test]
 async fn damaged_records_of_rejections_cost_one_login() {
-    let rig = Rejecting::start().await;
+    let rig = RejectingRig::start().await;
     for (round, damage) in ["", "{", "[]", r#"{"format":2}"#].into_iter().enumerate() {
         let authenticator = rig.authenticator(PINCODE);
         rig.rejected(&authenticator).await;
@@ -295,9 +295,9 @@ fn config(api_url: &str, state: &Path) -> Config {
 }
 
 /// A cloud that accepts the pincode `right` and no other.
-struct Rejecting(Rig);
+struct RejectingRig(Rig);
 
-impl Rejecting {
+impl RejectingRig {
     async fn start() -> Self {
         let server = Server::start(|request, _| match request.body.contains("right") {
             true => Reply::tokens(1),

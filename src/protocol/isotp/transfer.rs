@@ -1,4 +1,4 @@
-//! What both endpoints have in common.
+//! The common interface of both endpoints.
 
 use std::fmt::Debug;
 use std::time::Instant;
