@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bar_fills_as_the_scan_goes_on() {
+    fn the_progress_bar_fills_during_the_scan() {
         let progress = |done| ScanProgress { done, total: 200, found: 3 };
         assert_eq!(bar("can0", progress(0)), format!("can0 [{}]   0 %, 3 found", "-".repeat(30)));
         assert_eq!(

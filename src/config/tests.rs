@@ -290,7 +290,7 @@ fn no_error_ever_quotes_the_pincode() {
 }
 
 #[test]
-fn the_pincode_does_not_print() {
+fn a_debug_print_hides_the_pincode() {
     let text = MINIMAL.replace("[cloud]", "pincode = \"987654\"\n[cloud]");
     let config = loaded(&text).unwrap();
     assert_eq!(config.connector.pincode.as_ref().unwrap().expose(), "987654");

@@ -74,7 +74,7 @@ async fn a_busy_bus_of_the_second_bit_rate_is_found_without_disturbing_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bus_with_neither_bit_rate_is_not_sent_a_frame() {
+async fn no_frame_is_sent_on_a_bus_with_neither_bit_rate() {
     let bus = bus(125_000, 0.3);
     attach(&bus, vec![obd_ecu(VIN)]);
     let reading = read_one(&bus).await;

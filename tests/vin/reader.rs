@@ -214,7 +214,7 @@ fn every_address_and_service_is_found() {
 }
 
 #[test]
-fn a_vehicle_without_a_vin_is_asked_each_request_once() {
+fn a_vehicle_without_a_vin_gets_each_request_once() {
     let mut rig = Rig::vehicle(vec![Ecu::new(0x720, 0x728)]);
     let (outcome, report) = rig.run();
     assert_eq!((outcome, report.vin), (ReaderOutcome::NotAnswered, None));
@@ -321,7 +321,7 @@ fn all_vins_of_disagreeing_ecus_are_reported() {
 }
 
 #[test]
-fn an_ecu_without_vin_does_not_hide_the_one_that_has_it() {
+fn an_ecu_without_a_vin_does_not_hide_an_ecu_with_one() {
     let mut empty = positive(OBD, VIN);
     empty[3..].fill(0);
     let mut padded = vec![0x62, 0xF1, 0x90, 0x11];
@@ -396,7 +396,7 @@ fn at_an_uncertain_bit_rate_an_adapter_without_confirmations_needs_frames() {
 }
 
 #[test]
-fn a_reader_whose_frames_are_never_sent_ends_with_its_budget() {
+fn a_vin_reader_whose_frames_are_never_sent_ends_with_its_budget() {
     let now = Instant::now();
     let settings = ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true };
     let mut reader = VinReader::new(settings);

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_device_is_named_as_it_was_given() {
+    fn an_error_names_an_absent_device_as_it_was_configured() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _guard = runtime.enter();
         for name in ["slcan:/dev/nowhere@9600", "socketcan:nocan9"] {

@@ -72,7 +72,7 @@ async fn a_frame_reaches_every_other_node_when_its_last_bit_is_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_saturated_bus_carries_exactly_what_the_bit_rate_allows() {
+async fn a_saturated_bus_carries_exactly_the_frames_that_fit_its_bit_rate() {
     for bit_rate in [250_000, 500_000, 1_000_000] {
         let bus = VirtualBus::new(VirtualBusConfig { bit_rate, ..VirtualBusConfig::default() });
         let (mut one, mut two) = (bus.attach("one"), bus.attach("two"));
@@ -258,7 +258,7 @@ async fn background_traffic_causes_the_requested_load() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn filters_pass_only_what_they_match_and_errors_always() {
+async fn filters_pass_only_matching_frames_and_all_error_frames() {
     let bus = bus();
     let (mut one, mut two) = (bus.attach("one"), bus.attach("two"));
     two.set_filters(&[CanFilter::exactly(CanId::standard(0x7E8).unwrap())]).unwrap();

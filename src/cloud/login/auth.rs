@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn lifetimes_beyond_reason_do_no_harm() {
+    fn extreme_token_lifetimes_are_clamped() {
         let start = Instant::now();
         let mut auth = Auth::new(1);
         auth.poll_attempt().unwrap();
@@ -583,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn stored_tokens_beyond_reason_do_no_harm() {
+    fn extreme_lifetimes_of_stored_tokens_are_clamped() {
         let start = Instant::now();
         for (lifetime, remaining) in
             [(Duration::MAX, Duration::MAX), (Duration::ZERO, Duration::MAX), (Duration::MAX, HOUR)]

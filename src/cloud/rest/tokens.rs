@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_do_not_print() {
+    fn a_debug_print_hides_the_tokens() {
         let json = br#"{"id_token":"iii","access_token":"aaa-secret","refresh_token":"rrr-secret"}"#;
         let tokens = Tokens::from_json(json).unwrap();
         assert_eq!(tokens.refresh.as_ref().unwrap().expose_secret(), "rrr-secret");

@@ -102,7 +102,7 @@ fn a_bus_with_errors_at_every_bit_rate_is_never_asked() {
 }
 
 #[test]
-fn a_bus_in_use_is_asked_only_where_a_frame_was_heard() {
+fn a_bus_in_use_gets_requests_only_at_a_bit_rate_with_frames() {
     let mut rig = SearchRig::new(true);
     rig.expect_listening(500_000);
     rig.time_passes();

@@ -320,7 +320,7 @@ async fn an_invalid_channel_is_refused_with_a_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn opening_the_same_channel_again_is_answered_alike_and_changes_nothing() {
+async fn opening_an_open_channel_again_is_answered_equally_and_changes_nothing() {
     let mut rig = Rig::configured().await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |_| vec![(500 * MILLISECOND, vec![0x50, 3])]);
     rig.open_isotp(1, json!({})).await;

@@ -124,7 +124,7 @@ fn every_refusal_code_is_distinguished() {
 }
 
 #[test]
-fn a_silent_gateway_is_given_up_after_two_seconds() {
+fn the_activation_times_out_after_two_seconds() {
     let mut rig = Rig::new();
     rig.wait(CONTROL_TIME - Duration::from_millis(1));
     assert_eq!(rig.events(), []);
@@ -322,7 +322,7 @@ fn an_invalid_header_closes_the_connection_with_a_reason() {
 }
 
 #[test]
-fn messages_for_others_and_before_activation_are_not_relayed() {
+fn messages_for_other_testers_and_before_activation_are_not_relayed() {
     let mut rig = Rig::new();
     rig.respond(ENGINE, &[0x7E, 0x00]);
     assert_eq!(rig.events(), []);

@@ -117,7 +117,7 @@ fn interleaved_answers_are_distinguished() {
 }
 
 #[test]
-fn a_failed_answer_leaves_the_others_alone() {
+fn a_failed_answer_does_not_affect_the_others() {
     let mut endpoint = FunctionalEndpoint::new(FunctionalConfig::new(id(0x7DF), Responders::Obd11));
     let start = Instant::now();
     let ms = |ms| start + Duration::from_millis(ms);
@@ -136,7 +136,7 @@ fn a_failed_answer_leaves_the_others_alone() {
 }
 
 #[test]
-fn a_new_answer_of_the_same_responder_takes_the_place_of_the_old() {
+fn a_new_answer_of_a_responder_replaces_its_old_one() {
     let mut endpoint = FunctionalEndpoint::new(FunctionalConfig::new(id(0x7DF), Responders::Obd11));
     let now = Instant::now();
     let (_, events) = exchange(

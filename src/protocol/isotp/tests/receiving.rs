@@ -116,7 +116,7 @@ fn a_wrong_sequence_number_ends_the_reception() {
 }
 
 #[test]
-fn the_sequence_number_goes_on_from_15_with_0() {
+fn the_sequence_number_wraps_from_15_to_0() {
     let mut script = Script::new(tester());
     script.give("7E8#1078000000000000");
     script.transmit_confirmed();
@@ -141,7 +141,7 @@ fn n_cr_restarts_with_each_frame_and_ends_the_reception() {
 }
 
 #[test]
-fn n_ar_ends_the_reception_when_the_flow_control_does_not_get_out() {
+fn n_ar_ends_the_reception_when_the_flow_control_is_not_sent() {
     let timeouts = Timeouts { n_ar: Duration::from_millis(70), ..Timeouts::default() };
     for fetched in [true, false] {
         let mut script = Script::new(Config { timeouts, ..tester() });
@@ -168,7 +168,7 @@ fn a_flow_control_given_up_by_the_adapter_ends_the_reception() {
 }
 
 #[test]
-fn bus_off_spares_a_reception_whose_flow_control_is_out() {
+fn bus_off_does_not_end_a_reception_whose_flow_control_is_sent() {
     let mut script = after_flow_control(tester());
     script.fail(SendFailure::BusOff);
     script.give("7E8#210708090A0B0C0D");
@@ -177,7 +177,7 @@ fn bus_off_spares_a_reception_whose_flow_control_is_out() {
 }
 
 #[test]
-fn a_new_first_or_single_frame_takes_the_place_of_a_reception() {
+fn a_new_first_or_single_frame_replaces_a_reception() {
     let interrupted = failed(ReceiveFailure::Interrupted);
     let mut script = after_flow_control(tester());
     script.give("7E8#210708090A0B0C0D");
@@ -303,7 +303,7 @@ fn the_longest_length_of_the_wire_format_is_refused() {
 }
 
 #[test]
-fn while_events_pile_up_unread_frames_are_dropped() {
+fn frames_are_dropped_while_too_many_events_are_unread() {
     let mut script = Script::new(tester());
     for _ in 0..1000 {
         script.give("7E8#017F");

@@ -242,7 +242,7 @@ fn each_frame_of_a_window_has_its_own_n_as() {
 }
 
 #[test]
-fn outcomes_of_a_given_up_transfer_do_not_count_for_the_next() {
+fn outcomes_of_an_abandoned_transfer_do_not_affect_the_next() {
     let mut script = Script::new(tester());
     script.send(&[1]);
     script.transmit();

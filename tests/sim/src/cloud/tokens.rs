@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn every_token_can_be_made_to_expire_and_the_next_one_is_good() {
+    fn issued_tokens_can_be_made_to_expire_and_new_ones_are_valid() {
         let signer = signer();
         let token = signer.access_token(&subject(), 1_000);
         signer.expire_all();

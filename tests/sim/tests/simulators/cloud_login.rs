@@ -114,7 +114,7 @@ async fn a_login_names_every_field_that_is_wrong() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_is_good_once_and_its_copy_revokes_the_login() {
+async fn a_refresh_token_is_valid_once_and_its_copy_revokes_the_login() {
     let rig = Rig::start().await;
     let login = rig.pincode(json!(rig.cloud.connector_pincode)).await.expect(200);
     let refresh = |token: String| {

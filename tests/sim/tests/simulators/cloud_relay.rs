@@ -226,7 +226,7 @@ async fn an_operator_that_rejoins_while_the_connector_is_away_resumes_when_it_is
 }
 
 #[tokio::test]
-async fn an_operator_that_begins_again_gets_a_connection_opened_again() {
+async fn an_operator_that_joins_from_scratch_gets_a_newly_opened_connection() {
     let (rig, mut connector, operator, uuid) = joined().await;
     operator.close().await;
     let mut operator = rig.operator().await;
@@ -279,7 +279,7 @@ async fn a_connector_that_refuses_the_vehicle_refuses_the_operator() {
 }
 
 #[tokio::test]
-async fn joining_a_connection_of_an_absent_connector_is_refused_until_it_comes() {
+async fn joining_a_connection_is_refused_until_the_connector_is_online() {
     let rig = Rig::start().await;
     let ticket = rig.join(&rig.pending(Some(VIN)).await).await;
     let uuid = &ticket["connection_uuid"];
@@ -447,7 +447,7 @@ async fn a_connector_with_an_invalid_hello_is_refused_and_disconnected() {
 }
 
 #[tokio::test]
-async fn two_connectors_are_relayed_beside_each_other_on_one_operators_socket() {
+async fn one_operators_socket_relays_two_connectors_simultaneously() {
     use connector_sim::cloud::ConnectorSeed;
     let seeds: Vec<_> = (0..2).map(|_| ConnectorSeed::new(uuid::Uuid::new_v4(), "4711")).collect();
     let uuids: Vec<_> = seeds.iter().map(|seed| seed.uuid).collect();
@@ -510,7 +510,7 @@ async fn a_connector_that_does_not_come_back_loses_the_connection_after_the_hold
 }
 
 #[tokio::test]
-async fn a_request_that_the_connector_never_answers_fails_in_the_end() {
+async fn a_request_that_the_connector_never_answers_times_out() {
     let (_rig, mut connector, mut operator, uuid) = joined().await;
     operator.ask("openChannel", "1", json!({"connection_uuid": uuid, "channel": 1})).await;
     connector.hear("openChannel").await;

@@ -105,7 +105,7 @@ async fn roles_are_kept_apart() {
 }
 
 #[tokio::test]
-async fn a_connectors_own_token_makes_a_ticket_for_it() {
+async fn a_connectors_token_creates_a_ticket_for_that_connector() {
     let rig = Rig::start().await;
     let token = rig.connector_token().await;
     let ticket = rig.post(&token, "/v1/tickets", rig.ticket_body(Some(VIN))).await.expect(201);
@@ -316,7 +316,7 @@ async fn prepared_tickets_are_found_by_every_filter() {
 }
 
 #[tokio::test]
-async fn a_prepared_ticket_becomes_the_customers_by_its_id_or_its_voucher() {
+async fn a_customer_claims_a_prepared_ticket_by_its_id_or_voucher() {
     let rig = Rig::start().await;
     let (operator, customer) = (rig.operator_token().await, rig.customer_token().await);
     for by_voucher in [false, true] {
@@ -344,7 +344,7 @@ async fn a_prepared_ticket_becomes_the_customers_by_its_id_or_its_voucher() {
 }
 
 #[tokio::test]
-async fn a_ticket_prepared_for_another_customer_is_not_given_away() {
+async fn a_ticket_prepared_for_another_customer_is_refused() {
     let rig = Rig::start().await;
     let (operator, customer) = (rig.operator_token().await, rig.customer_token().await);
     let body = json!({"product_id": 7, "vin": VIN, "customer_id": rig.cloud.customer_id + 1});

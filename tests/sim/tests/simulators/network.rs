@@ -127,7 +127,7 @@ async fn a_peer_that_does_not_read_holds_up_the_sender() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn regular_cuts_come_regularly_and_the_pause_after_them_is_kept() {
+async fn regular_cuts_keep_their_interval_and_the_pause_after_them() {
     let conditions = Conditions::new(BadNetworkConfig {
         cut_every: Some(Duration::from_secs(5)),
         pause_after_cut: Duration::from_secs(2),

@@ -157,7 +157,7 @@ async fn ecus_with_the_same_identifiers_answer_to_their_own_address_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_ends_by_itself_and_can_be_waited_for() {
+async fn a_session_ends_by_its_timeout_and_its_status_changes() {
     let bus = bus();
     let vehicle = Vehicle::start(&vehicle("CHRYSLER_PACIFICA_2018"), &bus);
     let mut tool = Tool::physical(&bus, address(0x7E0, 0x7E8));
@@ -260,7 +260,7 @@ async fn an_erasing_ecu_sends_response_pending_while_others_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ecu_that_went_bus_off_comes_back() {
+async fn an_ecu_returns_to_the_bus_after_bus_off() {
     let bus = bus();
     let vehicle = Vehicle::start(&vehicle("CHRYSLER_PACIFICA_2018"), &bus);
     let mut tool = Tool::physical(&bus, address(0x7E0, 0x7E8));

@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn four_wrong_pincodes_lock_nothing_and_the_fifth_does() {
+    fn the_fifth_wrong_pincode_locks_the_login() {
         assert_eq!(failed(4, 1_000_000_000).locked_for(1_000_000_000), None);
         assert_eq!(failed(5, 1_000_000_000).locked_for(1_000_000_000), Some(30));
         assert_eq!(failed(5, 1_000_000_000).locked_for(1_000_029_001), Some(1));
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn every_further_one_doubles_the_lock_up_to_an_hour() {
+    fn each_further_wrong_pincode_doubles_the_lock_up_to_an_hour() {
         assert_eq!(failed(6, 1_000_000_000).locked_for(1_000_000_000), Some(60));
         assert_eq!(failed(8, 1_000_000_000).locked_for(1_000_000_000), Some(240));
         assert_eq!(failed(1000, 1_000_000_000).locked_for(1_000_000_000), Some(3600));
