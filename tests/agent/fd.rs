@@ -93,7 +93,10 @@ async fn pdus_go_in_frames_of_64_bytes_with_a_switched_bit_rate() {
     let requests: Vec<_> = frames.iter().filter(|frame| frame.id() == ecu.request).collect();
     assert!(requests.iter().all(|frame| frame.kind() == FrameKind::Fd(BRS)));
     let whole = requests.iter().filter(|frame| frame.len() == 64).count();
-    assert_eq!(whole, 5, "301 bytes are a first frame with 62, three frames with 63, and a padded frame with 50");
+    assert_eq!(
+        whole, 5,
+        "301 bytes are a first frame with 62, three frames with 63, and a padded frame with 50"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

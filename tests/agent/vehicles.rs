@@ -101,9 +101,13 @@ async fn check_vin(sandbox: &Sandbox, connector: &Connector, record: &VehicleRec
     let identified = sandbox.identify(connector).await;
     // the status with the VIN arrives before the answer
     let stored = sandbox.record(connector).await;
-    for (reporter, reported_vin) in [("the agent", &identified["vin_number"]), ("the cloud", &stored["vin_number"])] {
+    for (reporter, reported_vin) in
+        [("the agent", &identified["vin_number"]), ("the cloud", &stored["vin_number"])]
+    {
         if *reported_vin != vin.map_or(Value::Null, Value::from) {
-            return Err(format!("{reporter} reports the VIN {reported_vin} instead of {vin:?}: {identified}"));
+            return Err(format!(
+                "{reporter} reports the VIN {reported_vin} instead of {vin:?}: {identified}"
+            ));
         }
     }
     let told_by = |(address, _): &(EcuAddress, _)| identified["address"] == address.response.to_string();

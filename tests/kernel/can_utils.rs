@@ -70,7 +70,8 @@ async fn the_agents_endpoint_receives_the_pdus_of_isotpsend() {
     for ((name, addressing), frame_size) in cases() {
         for len in [1, 7, 8, 100, 4095] {
             let padding = Padding::Enabled(0xCC);
-            let mut endpoint = AgentEndpoint::open(&vcan, config(addressing, (8, 0), frame_size, padding)).await;
+            let mut endpoint =
+                AgentEndpoint::open(&vcan, config(addressing, (8, 0), frame_size, padding)).await;
             let pdu = pdu(len);
             let mut send = tool("isotpsend");
             let mut child = peer(&mut send, addressing, frame_size).arg(&vcan).spawn().unwrap();
@@ -93,7 +94,8 @@ async fn isotprecv_receives_the_pdus_of_the_agents_endpoint() {
     for ((name, addressing), frame_size) in cases() {
         for len in [1, 7, 8, 100, 4095] {
             let padding = Padding::Enabled(0xCC);
-            let mut endpoint = AgentEndpoint::open(&vcan, config(addressing, (0, 0), frame_size, padding)).await;
+            let mut endpoint =
+                AgentEndpoint::open(&vcan, config(addressing, (0, 0), frame_size, padding)).await;
             let pdu = pdu(len);
             let mut receive = tool("isotprecv");
             let receive =

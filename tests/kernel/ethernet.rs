@@ -41,7 +41,10 @@ fn vin() -> String {
 /// Checks that `vin` with this network configuration prints the vehicle's VIN.
 async fn reads_vin(rig: &Rig, configuration: u8, more: &str) {
     let (status, output) = rig.vin(AGENT, configuration, more).await;
-    assert!(status == Some(0) && output.contains(&vin()) && output.contains("0x4010"), "{status:?}: {output}");
+    assert!(
+        status == Some(0) && output.contains(&vin()) && output.contains("0x4010"),
+        "{status:?}: {output}"
+    );
 }
 
 fn is_probe(packet: &ArpPacket, of: Ipv4Addr) -> bool {

@@ -146,9 +146,12 @@ async fn a_gateway_without_a_vin_is_reported_with_the_reason() {
             config.forget_vin();
             change(config);
         });
-        let reason =
-            reason_for_no_vin(gateway.await.addresses().tcp, DoipTlsConfig::default(), Duration::from_millis(1500))
-                .await;
+        let reason = reason_for_no_vin(
+            gateway.await.addresses().tcp,
+            DoipTlsConfig::default(),
+            Duration::from_millis(1500),
+        )
+        .await;
         assert!(reason.contains("gateway 0x4010 at 127.0.0.1:") && reason.contains(expected), "{reason}");
     }
 }
@@ -166,7 +169,9 @@ async fn a_host_that_is_not_a_gateway_is_reported_with_the_reason() {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
         let _ = stream.read_to_end(&mut Vec::new()).await;
     });
-    let reason = reason_for_no_vin(http_server.await, DoipTlsConfig::default(), LONG.min(Duration::from_millis(1500))).await;
+    let reason =
+        reason_for_no_vin(http_server.await, DoipTlsConfig::default(), LONG.min(Duration::from_millis(1500)))
+            .await;
     assert!(reason.contains("not DoIP"), "{reason}");
 }
 

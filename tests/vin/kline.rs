@@ -231,7 +231,11 @@ async fn a_serial_device_carries_both_initialisations_echoes_and_answers() {
                 break;
             }
         }
-        assert_eq!(candidates.first().map(|candidate| candidate.vin.as_str()), Some(VIN), "fast {fast}, slow {slow}");
+        assert_eq!(
+            candidates.first().map(|candidate| candidate.vin.as_str()),
+            Some(VIN),
+            "fast {fast}, slow {slow}"
+        );
         assert_eq!(vehicle.with_ecu(0, |ecu| ecu.requests().contains(&vec![0x1A, 0x90])), Some(true));
     }
 }

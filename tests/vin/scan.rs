@@ -136,7 +136,8 @@ async fn ecus_behind_tp20_are_found_by_every_form_of_set_up_and_left_closed() {
     ecus[2].form = SetupForm::ChoosesBoth;
     ecus[3].busy = 1;
     let addresses: Vec<u8> = ecus.iter().map(|ecu| ecu.ecu.get()).collect();
-    let vehicle = Vehicle::start(&VehicleConfig { tp20: ecus, ..VehicleConfig::new(golf_without_ecus()) }, &bus);
+    let vehicle =
+        Vehicle::start(&VehicleConfig { tp20: ecus, ..VehicleConfig::new(golf_without_ecus()) }, &bus);
     let mut observer = ProgressRecorder::default();
     let end = scan_bus(&bus, &mut observer).await;
     let found: Vec<u8> = end.ecus.iter().map(|ecu| ecu.logical_address().unwrap().get()).collect();
@@ -152,7 +153,8 @@ async fn a_tp20_ecu_is_found_among_other_senders_with_its_identifier() {
     let bus = VirtualBus::new(VirtualBusConfig { load: 0.3, ..VirtualBusConfig::default() });
     let ecus = Tp20EcuConfig::golf();
     let addresses: Vec<u32> = ecus.iter().map(|ecu| ecu.ecu.get().into()).collect();
-    let _vehicle = Vehicle::start(&VehicleConfig { tp20: ecus, ..VehicleConfig::new(golf_without_ecus()) }, &bus);
+    let _vehicle =
+        Vehicle::start(&VehicleConfig { tp20: ecus, ..VehicleConfig::new(golf_without_ecus()) }, &bus);
     for address in [addresses[0], addresses[1], 0x44, 0x45] {
         send_repeatedly(&bus, 0x200 + address, Duration::from_millis(10), [0, 0xD0, 0, 3, 0x40, 7, 1, 0]);
         send_repeatedly(&bus, 0x200 + address, Duration::from_millis(20), [0x10, 0xD1, 3, 4, 5, 6, 7, 8]);

@@ -44,7 +44,13 @@ fn check(record: &VehicleRecord, reading: &ParallelReading) {
         let service = Service::ALL.into_iter().find(|service| exchange.request == service.request());
         report.source == service.map(Service::source) && report.address == Some(address.response.into())
     });
-    assert_eq!(is_answered, record.vin.is_some(), "{platform}: read by {:?} from {:?}", report.source, report.address);
+    assert_eq!(
+        is_answered,
+        record.vin.is_some(),
+        "{platform}: read by {:?} from {:?}",
+        report.source,
+        report.address
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -203,7 +203,9 @@ async fn an_operators_gateways_serve_tools_until_interrupted() {
     assert_eq!(ready["ecus"][0], json!({"logical_address": "0x4011", "can": "0x7E0/0x7E8"}));
     let udp = address(&ready, "/udp");
     let response = ask_by_udp(udp, connector_agent::protocol::doip::Payload::IdentificationRequest).await;
-    let connector_agent::protocol::doip::Payload::Announcement(announcement) = response else { panic!("{response:?}") };
+    let connector_agent::protocol::doip::Payload::Announcement(announcement) = response else {
+        panic!("{response:?}")
+    };
     assert_eq!(announcement.vin().unwrap().as_str(), VIN);
     let mut tool = DoipTool::activated(address(&ready, "/tcp")).await;
     let answer = tool.ask(0x4011, &[0x22, 0xF1, 0x87, 0xF1, 0x89, 0xF1, 0x82]).await;

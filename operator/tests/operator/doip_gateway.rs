@@ -330,5 +330,8 @@ async fn ecus_on_can_are_found_at_their_addresses_and_by_functional_request() {
     assert_eq!(result[nodes.len() + 2], "62f18601");
     let announcement = &result[nodes.len() + 3];
     assert_eq!(announcement["vin"], rig.record.vin.unwrap().as_str());
-    assert_eq!(LogicalAddress::try_from(announcement["logical_address"].as_u64().unwrap() as u32), Ok(GATEWAY));
+    assert_eq!(
+        LogicalAddress::try_from(announcement["logical_address"].as_u64().unwrap() as u32),
+        Ok(GATEWAY)
+    );
 }

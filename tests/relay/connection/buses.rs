@@ -211,7 +211,11 @@ async fn a_device_that_fails_to_open_is_an_error_and_can_be_retried() {
     rig.ask("openChannel", json!({"channel": 1, "raw_channel": {"bus_name": "HS"}}));
     rig.run(10 * MILLISECOND).await;
     assert_eq!(problem(&rig.texts[0]), (503, "bus-unavailable".to_owned()));
-    assert_eq!(problem(&rig.texts[1]), (404, "unknown-bus".to_owned()), "the waiting request is answered too");
+    assert_eq!(
+        problem(&rig.texts[1]),
+        (404, "unknown-bus".to_owned()),
+        "the waiting request is answered too"
+    );
     assert!(rig.session.bus_reports().is_empty());
     rig.opening_fails.store(false, std::sync::atomic::Ordering::Relaxed);
     rig.configure_hs().await;

@@ -145,7 +145,10 @@ async fn the_link_is_kept_alive_while_the_operator_is_away_and_everything_is_res
     rig.send(1, PLAIN, &[0x1A, 0x90]);
     let answers = answers(&mut rig, 1, 5).await;
     assert_eq!(answers.last().unwrap(), VIN_ANSWER);
-    assert!(answers.contains(&vec![0x71, 0x02]), "the answer that arrived without the operator: {answers:02X?}");
+    assert!(
+        answers.contains(&vec![0x71, 0x02]),
+        "the answer that arrived without the operator: {answers:02X?}"
+    );
     assert_eq!(rig.events(1), []);
     assert_eq!(vehicle.anomalies(), []);
     let kept = vehicle.with_ecu(0, |ecu| ecu.requests().iter().filter(|request| **request == [0x3E]).count());

@@ -79,10 +79,18 @@ async fn tester_present_follows_the_ignition_with_a_delay() {
     assert_eq!(rig.on(1), []);
     rig.run(600 * SECOND).await;
     assert!(ecu.requests().len() <= before + 1);
-    assert_eq!(rig.events(1), [(EventCode::KeepAliveFailed, REFUSED, 0)], "the operator gets the reason once");
+    assert_eq!(
+        rig.events(1),
+        [(EventCode::KeepAliveFailed, REFUSED, 0)],
+        "the operator gets the reason once"
+    );
     rig.open_isotp(2, json!({"request_id": 0x7E1, "response_id": 0x7E9, "keep_alive": "enabled"})).await;
     rig.run(10 * SECOND).await;
-    assert_eq!(rig.events(2), [(EventCode::KeepAliveFailed, REFUSED, 0)], "a channel opened later sends no TesterPresent either");
+    assert_eq!(
+        rig.events(2),
+        [(EventCode::KeepAliveFailed, REFUSED, 0)],
+        "a channel opened later sends no TesterPresent either"
+    );
 
     let stopped = ecu.requests().len();
     rig.send(1, PLAIN, &[0x22, 0xF1, 0x90]);

@@ -149,7 +149,11 @@ async fn channel_tests_keep_an_idle_channel_open_even_without_a_link() {
     let frames = listener.frames().await;
     let tests = frames.iter().filter(|frame| frame.as_str() == "740#A3").count();
     assert!((36..=44).contains(&tests), "{tests}");
-    assert_eq!(frames.iter().filter(|frame| frame.starts_with("200#")).count(), 1, "the channel was set up once");
+    assert_eq!(
+        frames.iter().filter(|frame| frame.starts_with("200#")).count(),
+        1,
+        "the channel was set up once"
+    );
     assert_eq!(rig.events(1), [], "the operator receives nothing about channel tests");
     assert_eq!(ask(&mut rig, 1, &[0x1A, 0x9B]).await.len(), 48);
 }

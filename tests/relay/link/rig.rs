@@ -372,7 +372,10 @@ impl Rig {
                         continue;
                     }
                     let (number, created) = numbers(&frame);
-                    assert!(number > self.connector.last_frame, "frame {number} arrived twice or out of order");
+                    assert!(
+                        number > self.connector.last_frame,
+                        "frame {number} arrived twice or out of order"
+                    );
                     self.connector.last_frame = number;
                     self.connector.frames_received += 1;
                     let created = self.start + Duration::from_micros(u64::from(created));
@@ -411,7 +414,10 @@ impl Rig {
                 Payload::Pdu { data, .. } => receive_pdu(&mut self.operator, data),
                 Payload::Frame(frame) => {
                     let (number, _) = numbers(&frame);
-                    assert!(number > self.operator.last_frame, "frame {number} arrived twice or out of order");
+                    assert!(
+                        number > self.operator.last_frame,
+                        "frame {number} arrived twice or out of order"
+                    );
                     self.operator.last_frame = number;
                     self.operator.frames_received += 1;
                 }

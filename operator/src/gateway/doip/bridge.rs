@@ -161,7 +161,9 @@ mod tests {
     const FUNCTIONAL: Pair = Pair { tester: TESTER, target: ALL };
 
     fn responses(bridge: &mut DoipBridge) -> Vec<(u16, Vec<u8>)> {
-        std::iter::from_fn(|| bridge.poll_response()).map(|response| (response.source.get(), response.data)).collect()
+        std::iter::from_fn(|| bridge.poll_response())
+            .map(|response| (response.source.get(), response.data))
+            .collect()
     }
 
     #[test]

@@ -265,7 +265,8 @@ impl Cloud {
             return;
         }
         if self.away_until.is_some() {
-            let problem = Problem::new(503, "connector-offline", "Connector offline", "The connector is away.");
+            let problem =
+                Problem::new(503, "connector-offline", "Connector offline", "The connector is away.");
             self.send(Message::text(Envelope::error(&problem, envelope.request_id).to_text())).await;
             return;
         }

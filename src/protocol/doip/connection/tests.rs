@@ -340,8 +340,5 @@ fn the_number_of_waiting_messages_is_bounded() {
     }
     assert_eq!(rig.connection.send(ENGINE, &[0x3E, 0x00]), Err(SendError::Full));
     assert_eq!(rig.connection.send(ENGINE, &[]), Err(SendError::Length { max: 1 << 20 }));
-    assert_eq!(
-        rig.connection.send(ENGINE, &vec![0; (1 << 20) + 1]),
-        Err(SendError::Length { max: 1 << 20 })
-    );
+    assert_eq!(rig.connection.send(ENGINE, &vec![0; (1 << 20) + 1]), Err(SendError::Length { max: 1 << 20 }));
 }

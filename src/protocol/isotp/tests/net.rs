@@ -117,7 +117,10 @@ impl Net {
             (Some((deadline, _)), Some(action)) => deadline.min(action),
             (deadline, action) => deadline.map(|(at, _)| at).or(action).expect("one of them"),
         };
-        assert!(next.duration_since(self.started) < Duration::from_secs(3600), "the endpoints never become idle");
+        assert!(
+            next.duration_since(self.started) < Duration::from_secs(3600),
+            "the endpoints never become idle"
+        );
         self.now = self.now.max(next);
         let now = self.now;
         while let Some(entry) = self.actions.first_entry().filter(|entry| entry.key().0 <= now) {

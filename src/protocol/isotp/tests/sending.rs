@@ -409,7 +409,11 @@ fn padding_detection_follows_the_peer() {
         script.events();
         text
     };
-    assert_eq!(request("7E8#027E00"), "7E0#023E005555555555", "frames are padded until the peer's padding is known");
+    assert_eq!(
+        request("7E8#027E00"),
+        "7E0#023E005555555555",
+        "frames are padded until the peer's padding is known"
+    );
     assert_eq!(request("7E8#077E000102030405"), "7E0#023E00");
     assert_eq!(
         request("7E8#027E00AAAAAAAAAA"),

@@ -25,7 +25,10 @@ fn invalid_frames_are_named_in_the_error() {
 fn frames_for_other_nodes_are_ignored() {
     let now = Instant::now();
     let mut channel = Channel::new(ChannelConfig::new(1.try_into().unwrap(), 0));
-    assert!(!channel.handle_frame(now, &frame(0x201, &[0, 0xD0, 0, 3, 0x40, 7, 1])), "the channel sent no request");
+    assert!(
+        !channel.handle_frame(now, &frame(0x201, &[0, 0xD0, 0, 3, 0x40, 7, 1])),
+        "the channel sent no request"
+    );
     channel.open();
     assert!(channel.poll_transmit(now).is_some());
     channel.handle_transmitted(now);

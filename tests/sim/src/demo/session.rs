@@ -287,7 +287,8 @@ impl Demo {
 
         stage.setup.end_agent(story, &mut self.table, failure.is_some()).await;
         let left = stage.vehicle.left_in_session();
-        let result = if left.is_empty() { "all in their default session".to_owned() } else { left.join(", ") };
+        let result =
+            if left.is_empty() { "all in their default session".to_owned() } else { left.join(", ") };
         self.table.check("ECUs afterwards", result, left.is_empty());
         stage.setup.cloud.shutdown().await;
         stage.vehicle.stop().await;

@@ -393,8 +393,14 @@ fn an_entity_announces_itself_three_times_and_answers_requests_for_it() {
     let announcement = config().announcement;
     let any = ProtocolVersion::Default;
     assert_eq!(ask(any, Payload::IdentificationRequest), [Payload::Announcement(announcement)]);
-    assert_eq!(ask(any, Payload::IdentificationRequestByEid(announcement.eid)), [Payload::Announcement(announcement)]);
-    assert_eq!(ask(any, Payload::IdentificationRequestByVin(announcement.vin)), [Payload::Announcement(announcement)]);
+    assert_eq!(
+        ask(any, Payload::IdentificationRequestByEid(announcement.eid)),
+        [Payload::Announcement(announcement)]
+    );
+    assert_eq!(
+        ask(any, Payload::IdentificationRequestByVin(announcement.vin)),
+        [Payload::Announcement(announcement)]
+    );
     assert_eq!(ask(any, Payload::IdentificationRequestByEid(Eid([9; 6]))), []);
     assert_eq!(ask(any, Payload::IdentificationRequestByVin([b'X'; 17])), []);
     let v2 = ProtocolVersion::V2012;

@@ -37,14 +37,17 @@ async fn a_gateway_announces_itself_three_times() {
     let _gateway = DoipGateway::start(&vehicle, config).await.unwrap();
     for _ in 0..3 {
         let message = hear(&listener).await;
-        assert!(matches!(message, Payload::Announcement(announcement) if announcement.eid == Eid([2, 0, 0, 0, 0x40, 0x10])));
+        assert!(
+            matches!(message, Payload::Announcement(announcement) if announcement.eid == Eid([2, 0, 0, 0, 0x40, 0x10]))
+        );
     }
 }
 
 #[tokio::test]
 async fn a_broadcast_request_is_answered_to_its_sender() {
     let vehicle = golf();
-    let gateway = DoipGateway::start(&vehicle, DoipConfig::new(&vehicle, listen(unused_address()))).await.unwrap();
+    let gateway =
+        DoipGateway::start(&vehicle, DoipConfig::new(&vehicle, listen(unused_address()))).await.unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.set_broadcast(true).unwrap();
     let question = Message::new(ProtocolVersion::Default, Payload::IdentificationRequest).encode().unwrap();
@@ -52,7 +55,10 @@ async fn a_broadcast_request_is_answered_to_its_sender() {
     socket.send_to(&question, broadcast).await.unwrap();
     let message = hear(&socket).await;
     let vin = vehicle.record.vin.unwrap();
-    assert!(matches!(message, Payload::Announcement(announcement) if announcement.vin().unwrap() == vin), "{message:?}");
+    assert!(
+        matches!(message, Payload::Announcement(announcement) if announcement.vin().unwrap() == vin),
+        "{message:?}"
+    );
 }
 
 #[tokio::test]

@@ -457,7 +457,11 @@ fn downloaded_data_can_be_read_back() {
     for (index, block) in image.chunks(4093).enumerate() {
         rig.ask_bytes(&[&[0x36, index as u8 + 1], block].concat());
     }
-    assert_eq!(rig.ask("2324000800000004"), "7F2331", "the memory cannot be read before the transfer is complete");
+    assert_eq!(
+        rig.ask("2324000800000004"),
+        "7F2331",
+        "the memory cannot be read before the transfer is complete"
+    );
     assert_eq!(rig.ask("37"), "77");
     assert_eq!(rig.ask("2324000800000FFE"), format!("63{}", hex::format(&image[..4094])));
     assert_eq!(rig.ask("23140008176F01"), "63CF");

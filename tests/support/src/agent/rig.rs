@@ -118,7 +118,9 @@ impl Rig {
     pub async fn falls_asleep(&mut self) {
         self.agent.board.set_voltage(Some(11.5));
         self.agent.board.set_ignition(Some(false));
-        self.portal.sees("the low voltage", |update| update["voltage"] == 11.5 && update["ignition"] == false).await;
+        self.portal
+            .sees("the low voltage", |update| update["voltage"] == 11.5 && update["ignition"] == false)
+            .await;
         self.portal.sees("the connector offline", |update| update["is_online"] == false).await;
     }
 
