@@ -1,8 +1,8 @@
 //! DoIP through the relay: a session with a scripted gateway in memory, and the operator's end of its link.
 //!
-//! - `doip/4095 bytes there and back`: CPU time of one diagnostic message of 4095 bytes that its ECU answers with as many,
-//!   from the operator's link to the gateway and back: link, session, channel, connection, codec; no network,
-//!   no TLS.
+//! - `doip/4095 bytes there and back`: CPU time of one diagnostic message of 4095 bytes that its ECU answers
+//!   with as many, from the operator's link to the gateway and back: link, session, channel, connection,
+//!   codec; no network, no TLS.
 //! - `doip/PDUs a second`: short requests and their answers on one connection, as many as can be under way.
 
 use std::future::poll_fn;

@@ -1,7 +1,8 @@
 //! The CPU time of a transfer of 4095 bytes, for both ends together, without bus or system calls.
 //!
-//! One iteration sends a PDU from one endpoint to another. Every frame is delivered and acknowledged immediately.
-//! The time is that of the computation only; on a bus, 4095 bytes take about 137 ms at 500 kbit/s.
+//! One iteration sends a PDU from one endpoint to another. Every frame is delivered and acknowledged
+//! immediately. The time is that of the computation only; on a bus, 4095 bytes take about 137 ms at 500
+//! kbit/s.
 
 #[path = "common/transfer.rs"]
 mod transfer;

@@ -1,8 +1,8 @@
-//! Compares the agent's ISO-TP with the Linux kernel's on a CAN interface: the cost of a transfer, the accuracy of
-//! the separation time, and the delay of flow control, with an idle and with a loaded processor.
+//! Compares the agent's ISO-TP with the Linux kernel's on a CAN interface: the cost of a transfer, the
+//! accuracy of the separation time, and the delay of flow control, with an idle and with a loaded processor.
 //!
-//! Needs a vcan interface with CAN FD, named by `CONNECTOR_TEST_VCAN`; `cross/can-machine bench` has one. The peer
-//! is always the kernel's can-isotp. Times between frames are the kernel's time stamps.
+//! Needs a vcan interface with CAN FD, named by `CONNECTOR_TEST_VCAN`; `cross/can-machine bench` has one. The
+//! peer is always the kernel's can-isotp. Times between frames are the kernel's time stamps.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a benchmark that fails ends
 
@@ -145,7 +145,8 @@ async fn receive(socket: &mut IsotpSocket) {
     assert!(matches!(event, IsotpEvent::Received(_)), "{event:?}");
 }
 
-/// The time of a transfer without separation time. On a machine with one processor, this is the cost of both ends.
+/// The time of a transfer without separation time. On a machine with one processor, this is the cost of both
+/// ends.
 async fn cost(vcan: &str, kind: Kind, len: usize, fd: bool, out: bool) -> String {
     let mut tester = Tester::open(vcan, kind, fd).await;
     let mut ecu = socket(vcan, ECU, TESTER, 0, fd);

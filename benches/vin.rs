@@ -1,9 +1,9 @@
 //! Reading the VIN of simulated vehicles on the virtual bus.
 //!
-//! - `vin/bus time`: the time that a technician waits, from the beginning of listening to the VIN, on a bus with true
-//!   bit timing. The time is that of the simulation, and does not depend on the machine.
-//! - `vin/cpu`: the CPU time of one reading, including the simulated bus and the vehicle's ECUs. The clock is virtual
-//!   and stands still while the program computes, so that the benchmark waits for no time.
+//! - `vin/bus time`: the time that a technician waits, from the beginning of listening to the VIN, on a bus
+//!   with true bit timing. The time is that of the simulation, and does not depend on the machine.
+//! - `vin/cpu`: the CPU time of one reading, including the simulated bus and the vehicle's ECUs. The clock is
+//!   virtual and stands still while the program computes, so that the benchmark waits for no time.
 
 #[path = "common/reading.rs"]
 mod reading;

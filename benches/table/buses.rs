@@ -1,4 +1,5 @@
-//! All buses simultaneously: four CAN buses at full load, a K-line and a DoIP gateway, relayed in one session.
+//! All buses simultaneously: four CAN buses at full load, a K-line and a DoIP gateway, relayed in one
+//! session.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};

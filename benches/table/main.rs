@@ -1,7 +1,9 @@
-//! `cargo bench --bench table` prints the costs of the agent as one table. `docs/benchmarks.md` describes the rows.
+//! `cargo bench --bench table` prints the costs of the agent as one table. `docs/benchmarks.md` describes the
+//! rows.
 //!
-//! The measured agent runs in a separate process, so that its CPU time and memory can be read. This binary starts
-//! itself again for that process, with an environment variable. Cloud and operator run in this process.
+//! The measured agent runs in a separate process, so that its CPU time and memory can be read. This binary
+//! starts itself again for that process, with an environment variable. Cloud and operator run in this
+//! process.
 
 mod buses;
 mod child;

@@ -110,8 +110,8 @@ pub async fn binary(window: Duration) -> anyhow::Result<Vec<Row>> {
     ])
 }
 
-/// Creates a ticket and joins it. The benchmark leaves the connection open, because closing it would wait for a
-/// backlog of frames.
+/// Creates a ticket and joins it. The benchmark leaves the connection open, because closing it would wait for
+/// a backlog of frames.
 pub async fn join(cloud: &Cloud) -> anyhow::Result<Connection> {
     let credentials = |login: &connector_sim::cloud::Credentials| Credentials {
         client_id: login.client_id.clone(),

@@ -1,5 +1,5 @@
-//! Reads any bytes as those of a K-line: with the decoder, and as the bytes that a tester receives during set-up
-//! and use.
+//! Reads any bytes as those of a K-line: with the decoder, and as the bytes that a tester receives during
+//! set-up and use.
 
 use std::time::{Duration, Instant};
 

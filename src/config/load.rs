@@ -50,8 +50,8 @@ impl Config {
         }
     }
 
-    /// The warnings about the configuration, and all faults of the pincode, certificates, devices and board that
-    /// it names.
+    /// The warnings about the configuration, and all faults of the pincode, certificates, devices and board
+    /// that it names.
     pub(crate) fn check(&self) -> Vec<ConfigProblem> {
         let path = self.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
         let mut problems: Vec<_> =

@@ -1,4 +1,5 @@
-//! The agent in a vehicle with a DoIP gateway. Sandbox cloud, operator and simulated gateway use real sockets.
+//! The agent in a vehicle with a DoIP gateway. Sandbox cloud, operator and simulated gateway use real
+//! sockets.
 
 use connector_agent::relay::wire::request::{BusConfig, Switch};
 use connector_operator::client::{Channel, Connection, Timing};

@@ -1,5 +1,5 @@
-//! Replays the recorded flash of a real ECU. The tool's requests pass through the relay, and the simulated ECU
-//! has the recorded timing. The networks are with and without delay and cut links.
+//! Replays the recorded flash of a real ECU. The tool's requests pass through the relay, and the simulated
+//! ECU has the recorded timing. The networks are with and without delay and cut links.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -255,7 +255,8 @@ impl Recorder {
         Self { frames }
     }
 
-    /// Checks that each identifier's frames, including padding, are those of the recording, in the same order.
+    /// Checks that each identifier's frames, including padding, are those of the recording, in the same
+    /// order.
     fn check(&self, recording: &Recording) -> Result<(), String> {
         let frames = self.frames.lock().unwrap();
         for of in [REQUEST, RESPONSE, FUNCTIONAL, OTHER_RESPONSE] {

@@ -1,5 +1,5 @@
-//! The agent in vehicles with K-lines, with a sandbox cloud and an operator. The ECUs are those of `connector-sim
-//! vehicle --kline`, behind serial devices.
+//! The agent in vehicles with K-lines, with a sandbox cloud and an operator. The ECUs are those of
+//! `connector-sim vehicle --kline`, behind serial devices.
 
 use std::path::Path;
 

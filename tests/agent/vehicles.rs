@@ -1,4 +1,5 @@
-//! The agent in every vehicle of the file. The cloud gets the VIN, and every exchange passes through the relay.
+//! The agent in every vehicle of the file. The cloud gets the VIN, and every exchange passes through the
+//! relay.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -13,7 +14,8 @@ use connector_test_support::soon;
 use futures_util::future::{join_all, try_join_all};
 use serde_json::Value;
 
-/// The number of simultaneous vehicles: enough to keep two cores busy, and few enough that none waits too long.
+/// The number of simultaneous vehicles: enough to keep two cores busy, and few enough that none waits too
+/// long.
 const AT_A_TIME: usize = 6;
 /// The number of vehicles that may be late because no core was free.
 const LATE: usize = 30;

@@ -1,6 +1,6 @@
-//! A whole ticket on the CAN stack of the kernel: the agent reads the VIN, serves a ticket and flashes an ECU. The
-//! agent's program uses one interface, the simulated vehicle another. Cloud and operator are on the loopback
-//! interface.
+//! A whole ticket on the CAN stack of the kernel: the agent reads the VIN, serves a ticket and flashes an
+//! ECU. The agent's program uses one interface, the simulated vehicle another. Cloud and operator are on the
+//! loopback interface.
 //!
 //! Each test runs with the agent's own ISO-TP and with the kernel's; the operator must see no difference.
 //!
@@ -111,8 +111,8 @@ async fn main_job(agents: &str, vehicles: &str, isotp_by: &str) {
     vehicle.stop().await;
 }
 
-/// Checks the events of a confirmed PDU, of a PDU that no ECU accepts, and of the PDU chained to it. Checks also
-/// that a raw channel does not report the agent's own frames.
+/// Checks the events of a confirmed PDU, of a PDU that no ECU accepts, and of the PDU chained to it. Checks
+/// also that a raw channel does not report the agent's own frames.
 async fn check_events(connection: &Connection, channel: &Channel, ecu: &EcuRecord) {
     let exchange = &ecu.exchanges[0];
     let everything =

@@ -2,8 +2,8 @@
 //! `isotprecv` exchange PDUs with the agent's ISO-TP.
 //!
 //! Needs can-utils (`CONNECTOR_TEST_CAN_UTILS`, any value) and a vcan interface that is up, with CAN FD
-//! (`CONNECTOR_TEST_VCAN`), on a kernel that has can-isotp. Without them, the tests print one line `SKIPPED: …`
-//! and pass.
+//! (`CONNECTOR_TEST_VCAN`), on a kernel that has can-isotp. Without them, the tests print one line `SKIPPED:
+//! …` and pass.
 
 use std::process::Stdio;
 

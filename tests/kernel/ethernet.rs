@@ -1,8 +1,9 @@
 //! DoIP on an Ethernet link: two network namespaces with a pair of veth interfaces between them. The agent is
 //! in one, the simulated gateway in the other.
 //!
-//! The tests need root, iproute2 (`ip`), udhcpc and udhcpd, and a kernel with namespaces and veth. They run if
-//! `CONNECTOR_TEST_NETNS=1` is set, as `cross/doip-link` does. Otherwise they print one line `SKIPPED: …` and pass.
+//! The tests need root, iproute2 (`ip`), udhcpc and udhcpd, and a kernel with namespaces and veth. They run
+//! if `CONNECTOR_TEST_NETNS=1` is set, as `cross/doip-link` does. Otherwise they print one line `SKIPPED: …`
+//! and pass.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,8 +1,8 @@
 //! The agent's ISO-TP with the Linux kernel's can-isotp as its peer, in both directions.
 //!
 //! `CONNECTOR_TEST_VCAN` names a vcan interface that is up, with CAN FD (`mtu 72`), on a kernel that has
-//! can-isotp. Without it, the tests print one line `SKIPPED: …` and pass. `docs/testing-on-can.md` describes how
-//! to set up the interface.
+//! can-isotp. Without it, the tests print one line `SKIPPED: …` and pass. `docs/testing-on-can.md` describes
+//! how to set up the interface.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -178,8 +178,8 @@ enum Direction {
     FromKernel,
 }
 
-/// Transfers PDUs in every addressing mode with every block size and separation time. Slow modes use some of the
-/// lengths, in turn.
+/// Transfers PDUs in every addressing mode with every block size and separation time. Slow modes use some of
+/// the lengths, in turn.
 async fn each_case(direction: Direction) {
     let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
     let mut turn = 0;

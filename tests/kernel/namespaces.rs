@@ -27,8 +27,8 @@ pub const VEHICLE: &str = "veh0";
 pub const VEHICLE_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x0C, 0x02];
 type Job = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
-/// A thread that runs jobs in its own network namespace. When the handle is dropped, the thread and its namespace
-/// end.
+/// A thread that runs jobs in its own network namespace. When the handle is dropped, the thread and its
+/// namespace end.
 pub struct Site {
     jobs: mpsc::UnboundedSender<Job>,
 }
@@ -225,7 +225,8 @@ impl Rig {
         Ok(Box::new(Kept { network: Box::new(opened), _networks: networks }))
     }
 
-    /// Runs `connector-agent vin` with this network configuration on a configured bus. Returns status and output.
+    /// Runs `connector-agent vin` with this network configuration on a configured bus. Returns status and
+    /// output.
     pub async fn vin(&self, device: &str, configuration: u8, more: &str) -> (Option<i32>, String) {
         let file = self.directory.path().join("agent.toml");
         let config = format!(
@@ -238,8 +239,8 @@ impl Rig {
         self.run_vin(&["--config", file.to_str().unwrap()]).await
     }
 
-    /// Runs `connector-agent vin` with these arguments. Returns status and output. Without a VIN, the command takes
-    /// 20 s.
+    /// Runs `connector-agent vin` with these arguments. Returns status and output. Without a VIN, the command
+    /// takes 20 s.
     pub async fn run_vin(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_connector-agent"));
         command.args(["vin", "--budget-ms", "20000"]).args(arguments).kill_on_drop(true);

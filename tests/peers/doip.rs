@@ -79,8 +79,8 @@ async fn discovery_status_and_power_mode_are_understood() {
     let steps = json!([{"identify": {}}, {"identify": {"vin": vin}}, {"identify": {"eid": "020000004010"}},
         {"status": 1}, {"power_mode": 1}, {"alive": 1}]);
     let Some(result) = ask(&gateway, steps).await else { return };
-    let identification = json!({"vin": vin, "logical_address": 0x4010, "eid": "020000004010", "gid": "020000004010",
-        "further_action": 0, "sync_status": 0});
+    let identification = json!({"vin": vin, "logical_address": 0x4010, "eid": "020000004010",
+        "gid": "020000004010", "further_action": 0, "sync_status": 0});
     let status = json!({"node_type": 0, "max_sockets": 3, "open_sockets": 1, "max_data_size": 0x10_0000});
     assert_eq!(result, json!([identification, identification, identification, status, 0, 0x4010]));
 }

@@ -84,8 +84,8 @@ enum Direction {
     FromPeer,
 }
 
-/// Transfers PDUs in every addressing mode with every block size and separation time. Slow modes use some of the
-/// lengths, in turn.
+/// Transfers PDUs in every addressing mode with every block size and separation time. Slow modes use some of
+/// the lengths, in turn.
 async fn each_case(direction: Direction) {
     let Some(mut rig) = Rig::start().await else { return };
     let mut turn = 0;

@@ -1,5 +1,6 @@
-//! TP2.0 with an independent tester, the transport of Python's kwp2000-can, on the virtual bus through SLCAN. The
-//! simulated ECUs use the [`Connection`](connector_agent::protocol::tp20::Connection) that the agent uses.
+//! TP2.0 with an independent tester, the transport of Python's kwp2000-can, on the virtual bus through SLCAN.
+//! The simulated ECUs use the [`Connection`](connector_agent::protocol::tp20::Connection) that the agent
+//! uses.
 //!
 //! Needs a Python with `kwp2000-can`, `python-can` and `pyserial`, named by `CONNECTOR_TEST_PYTHON` (default:
 //! `.venv/bin/python` in the workspace). Without it, the test prints one line `SKIPPED: …` and passes.

@@ -2,8 +2,8 @@
 
 Usage: tp20_peer.py DEVICE JOB
 
-JOB is a JSON list of ECUs: {"ecu": logical address, "asks": [hex, ...]}. For each ECU, the tester opens a channel, sends
-the requests, and closes the channel. Prints a JSON list with a list of responses for each ECU.
+JOB is a JSON list of ECUs: {"ecu": logical address, "asks": [hex, ...]}. For each ECU, the tester opens a
+channel, sends the requests, and closes the channel. Prints a JSON list with a list of responses for each ECU.
 """
 
 import json

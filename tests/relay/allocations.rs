@@ -1,5 +1,5 @@
-//! In an established session, relaying a frame allocates no memory. A device with little memory neither exhausts
-//! nor fragments its memory, even in a long session.
+//! In an established session, relaying a frame allocates no memory. A device with little memory neither
+//! exhausts nor fragments its memory, even in a long session.
 
 #![allow(unsafe_code, reason = "an allocator that counts allocations")]
 

@@ -1,5 +1,5 @@
-//! A process that was not scheduled for a while: deadlines have passed, and the events that meet them are still
-//! unread.
+//! A process that was not scheduled for a while: deadlines have passed, and the events that meet them are
+//! still unread.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -48,8 +48,8 @@ async fn a_confirmation_queued_behind_other_frames_is_not_missed() {
     rig.send(1, CONFIRM, &[0x3E, 0x00]);
     rig.settle().await;
 
-    // N_As is one second; the process gets no processor time for longer, while other nodes send frames and the
-    // frame is acknowledged
+    // N_As is one second; the process gets no processor time for longer, while other nodes send frames and
+    // the frame is acknowledged
     let sent_at = now() + MILLISECOND;
     tokio::time::advance(Duration::from_millis(1100)).await;
     let frame = frame(0x123, &[0; 8]);

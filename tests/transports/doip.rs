@@ -1,5 +1,5 @@
-//! The agent's DoIP client over real sockets, with and without TLS. The peers are the simulated gateway, hostile
-//! gateways, and the recording of a real gateway.
+//! The agent's DoIP client over real sockets, with and without TLS. The peers are the simulated gateway,
+//! hostile gateways, and the recording of a real gateway.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;

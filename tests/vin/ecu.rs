@@ -27,7 +27,8 @@ pub fn positive(request: &[u8], vin: &str) -> Vec<u8> {
 pub struct Ecu {
     request: CanId,
     pub hears_functional: bool,
-    /// Requests, each with the answers to its first, second … occurrence. An answer is a list of delays and PDUs.
+    /// Requests, each with the answers to its first, second … occurrence. An answer is a list of delays and
+    /// PDUs.
     script: Vec<(Vec<u8>, Vec<Answers>)>,
     pub endpoint: Endpoint,
     due: Vec<(Instant, Vec<u8>)>,

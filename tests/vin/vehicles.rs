@@ -10,8 +10,8 @@ use connector_sim::vehicle::catalogue::VehicleRecord;
 use connector_sim::vehicle::{Vehicle, VehicleConfig};
 use connector_test_support::data::catalogue;
 
-/// Reads and checks the VIN of each vehicle on a bus with these settings. Returns the longest times of vehicles
-/// with and without VIN.
+/// Reads and checks the VIN of each vehicle on a bus with these settings. Returns the longest times of
+/// vehicles with and without VIN.
 async fn read_all(bit_rate: u32, load: f32, capabilities: CanCapabilities) -> (Duration, Duration) {
     let (mut longest, mut longest_without) = (Duration::ZERO, Duration::ZERO);
     for record in catalogue().vehicles() {

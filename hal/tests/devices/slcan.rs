@@ -141,7 +141,8 @@ const BY_NUMBER: &str = "10000, 20000, 50000, 83300, 100000, 125000, 250000, 500
 
 #[tokio::test(start_paused = true)]
 async fn an_adapter_without_timing_commands_refuses_unnumbered_bit_rates() {
-    // an adapter that refuses, one that ignores the command, and one that never answers, so that the host does not know its timing
+    // an adapter that refuses, one that ignores the command, and one that never answers, so that the host
+    // does not know its timing
     let refuses = vec![CLOSE, ("V\r", "V1013\r"), ("s442C\r", "\x07")];
     let ignores = vec![CLOSE, ("V\r", "V1013\r"), ("s442C\r", "")];
     let silent = vec![("\r\rC\rV\r", "V1013\r")];

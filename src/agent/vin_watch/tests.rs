@@ -34,8 +34,8 @@ impl WatchRig {
         Self { bus, watch, start: now(), _acknowledges: acknowledges }
     }
 
-    /// The VIN of the next reading and the second in which the reading ended; `None` if no reading ends within
-    /// this time.
+    /// The VIN of the next reading and the second in which the reading ended; `None` if no reading ends
+    /// within this time.
     async fn reading_within(&mut self, time: Duration) -> Option<(Option<Vin>, u64)> {
         let found = std::future::poll_fn(|cx| self.watch.poll_found(cx));
         match tokio::time::timeout(time, found).await.ok()?? {

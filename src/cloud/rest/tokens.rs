@@ -131,7 +131,10 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_login_answer_panics_the_parser(json in proptest::collection::vec(proptest::num::u8::ANY, 0..200), claims: String) {
+        fn no_login_answer_panics_the_parser(
+            json in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+            claims: String,
+        ) {
             let _ = Tokens::from_json(&json);
             let answer = serde_json::json!({"access_token": jwt(&claims)}).to_string();
             let tokens = Tokens::from_json(answer.as_bytes()).unwrap();

@@ -9,7 +9,8 @@ use super::common::*;
 
 const BROKEN: EventCode = EventCode::ChainBroken;
 
-/// Answers each request by its second byte, an index of the script. Beyond the script, the answer is positive.
+/// Answers each request by its second byte, an index of the script. Beyond the script, the answer is
+/// positive.
 fn by_index(script: Vec<Answers>) -> impl FnMut(&[u8]) -> Answers + Send + 'static {
     move |request| {
         let index = usize::from(request.get(1).copied().unwrap_or(0));

@@ -1,5 +1,5 @@
-//! The connector's part of the relay protocol: a session on virtual buses in virtual time, with the operator's
-//! end of the link on one side and scripted ECUs on the other.
+//! The connector's part of the relay protocol: a session on virtual buses in virtual time, with the
+//! operator's end of the link on one side and scripted ECUs on the other.
 
 mod age;
 mod buses;

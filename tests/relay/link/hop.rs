@@ -1,4 +1,5 @@
-//! One direction of a websocket link: an ordered stream of bytes with delay and stalls, which can end at any byte.
+//! One direction of a websocket link: an ordered stream of bytes with delay and stalls, which can end at any
+//! byte.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -69,7 +70,8 @@ impl Hop {
         Some(item)
     }
 
-    /// Cuts the stream after a random byte; returns the items that had arrived whole, and the number of lost ones.
+    /// Cuts the stream after a random byte; returns the items that had arrived whole, and the number of lost
+    /// ones.
     pub fn cut(&mut self, rng: &mut fastrand::Rng) -> (Vec<Item>, u64) {
         let cut_after = rng.usize(0..=self.queued_bytes);
         let mut arrived = Vec::new();

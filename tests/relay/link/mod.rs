@@ -1,8 +1,9 @@
-//! Both ends of a connection, with a cloud and two bad networks between them, in virtual time and for many seeds.
+//! Both ends of a connection, with a cloud and two bad networks between them, in virtual time and for many
+//! seeds.
 //!
-//! Each seed decides a course of events: traffic both ways, delays, stalls, and links cut after any byte. At the
-//! end, no PDU is lost, duplicated or out of order. Every frame from the vehicle has arrived or is reported as a
-//! gap. No frame has reached the vehicle late.
+//! Each seed decides a course of events: traffic both ways, delays, stalls, and links cut after any byte. At
+//! the end, no PDU is lost, duplicated or out of order. Every frame from the vehicle has arrived or is
+//! reported as a gap. No frame has reached the vehicle late.
 //!
 //! A seed is replayed by number: `CONNECTOR_TEST_SEED=1234 cargo test --test relay link:: -- --nocapture`.
 
@@ -12,7 +13,8 @@ mod rig;
 use rig::Rig;
 
 const SEEDS: u64 = 10_000;
-/// Every seed divisible by this number floods the link with frames while it is down, so that the link drops the oldest.
+/// Every seed divisible by this number floods the link with frames while it is down, so that the link drops
+/// the oldest.
 const FLOOD_EVERY: u64 = 100;
 
 fn run(seed: u64) -> rig::Summary {

@@ -78,8 +78,8 @@ impl Tool {
         Self { can, peer, deadline: Deadline::new(TimerKind::Runtime) }
     }
 
-    /// Sends a request. Returns the answers up to the first that is not "response pending", or no answer if none
-    /// arrives within the time. Returns also the time when the request was completely on the bus.
+    /// Sends a request. Returns the answers up to the first that is not "response pending", or no answer if
+    /// none arrives within the time. Returns also the time when the request was completely on the bus.
     pub async fn ask(&mut self, pdu: &[u8], within: Duration) -> (Vec<Answer>, Option<Instant>) {
         let is_last = |answer: &Answer| !matches!(*answer.pdu, [0x7F, _, 0x78]);
         self.run(Some(pdu), within, is_last).await

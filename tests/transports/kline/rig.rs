@@ -1,5 +1,5 @@
-//! A tester and ECUs on one simulated line with its own clock. Every step advances the clock to the next event,
-//! so that the test rounds no time and waits for no time.
+//! A tester and ECUs on one simulated line with its own clock. Every step advances the clock to the next
+//! event, so that the test rounds no time and waits for no time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

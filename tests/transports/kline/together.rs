@@ -42,8 +42,8 @@ fn node() -> impl Strategy<Value = Node> {
     })
 }
 
-/// An interface without latency and strict ECUs; an interface with a buffer; and ECUs behind a pseudo-terminal,
-/// as `connector-sim vehicle` has them.
+/// An interface without latency and strict ECUs; an interface with a buffer; and ECUs behind a
+/// pseudo-terminal, as `connector-sim vehicle` has them.
 fn conditions() -> impl Strategy<Value = Conditions> {
     prop_oneof![
         Just(Conditions { latency: Duration::ZERO, tolerance: Duration::ZERO }),

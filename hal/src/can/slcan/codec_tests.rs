@@ -142,14 +142,19 @@ fn frames() -> impl Strategy<Value = CanFrame> {
 
 proptest! {
     #[test]
-    fn every_frame_survives_encoding_and_decoding(frame in frames(), timestamp in proptest::option::of(any::<u32>())) {
+    fn every_frame_survives_encoding_and_decoding(
+        frame in frames(),
+        timestamp in proptest::option::of(any::<u32>()),
+    ) {
         let line = SlcanLine::Frame(frame, timestamp);
         let bytes = encoded(&line);
         prop_assert_eq!(decode(&bytes[..bytes.len() - 1]), Ok(line));
     }
 
     #[test]
-    fn a_decoded_line_encodes_to_a_line_that_decodes_the_same(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn a_decoded_line_encodes_to_a_line_that_decodes_the_same(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
         if let Ok(line) = decode(&bytes).and_then(|line| match line {
             SlcanLine::Other(_) => Err(LineError::TooLong),
             line => Ok(line),

@@ -113,7 +113,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_frame_survives_encoding_and_decoding(raw in any::<u32>(), len in 0..=8_usize, kind in 0..3_u8, fill in any::<u8>()) {
+        fn every_frame_survives_encoding_and_decoding(
+            raw in any::<u32>(),
+            len in 0..=8_usize,
+            kind in 0..3_u8,
+            fill in any::<u8>(),
+        ) {
             let id = if raw & 1 == 0 { CanId::extended_truncated(raw) } else { CanId::standard_truncated(raw) };
             let data = vec![fill; len];
             let frame = match kind {

@@ -1,5 +1,5 @@
-//! A cloud that only relays, in virtual time. Behind the cloud is the real session of a connector in a virtual
-//! vehicle; in front of the cloud is a network that a test can disturb.
+//! A cloud that only relays, in virtual time. Behind the cloud is the real session of a connector in a
+//! virtual vehicle; in front of the cloud is a network that a test can disturb.
 
 use std::future::poll_fn;
 use std::sync::Arc;

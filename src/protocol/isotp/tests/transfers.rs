@@ -81,7 +81,8 @@ fn every_length_around_a_boundary_arrives_in_every_mode() {
         for frame_size in frame_sizes() {
             let single = frame_size.tx_dl() - addressing.address_bytes() - 2;
             let consecutive = single + 1;
-            // lengths that end a single frame, a first frame, a consecutive frame, a block and a sequence number
+            // lengths that end a single frame, a first frame, a consecutive frame, a block and a sequence
+            // number
             let ends =
                 [1, 6, single, single + consecutive, single + 8 * consecutive, single + 17 * consecutive];
             for (number, len) in ends.into_iter().flat_map(|end| end..end + 3).enumerate() {

@@ -1,5 +1,5 @@
-//! Replays of exchanges that were recorded on vehicles. The channel receives the recorded frames of the ECU, and
-//! must send the recorded frames of the tester.
+//! Replays of exchanges that were recorded on vehicles. The channel receives the recorded frames of the ECU,
+//! and must send the recorded frames of the tester.
 
 use std::time::{Duration, Instant};
 

@@ -137,8 +137,8 @@ mod tests {
         CanId::standard_truncated(id)
     }
 
-    /// Simulates a vehicle: `sweep` has the possible requests of each answer, `truth` the real one. Returns the
-    /// resolved pairs and the number of requests.
+    /// Simulates a vehicle: `sweep` has the possible requests of each answer, `truth` the real one. Returns
+    /// the resolved pairs and the number of requests.
     fn resolve(sweep: &[(u32, &[u32])], truth: &[(u32, u32)]) -> (Vec<(u32, u32)>, usize) {
         let mut resolver = Resolver::default();
         for (answer, candidates) in sweep {

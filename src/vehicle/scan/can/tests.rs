@@ -13,8 +13,8 @@ fn id(id: u32) -> CanId {
     CanId::try_from(id).unwrap()
 }
 
-/// Scans a vehicle whose answers and delays `answers` returns. Returns the outcome, the sent frames with their
-/// times, and the ECUs found.
+/// Scans a vehicle whose answers and delays `answers` returns. Returns the outcome, the sent frames with
+/// their times, and the ECUs found.
 fn scan(
     mut answers: impl FnMut(Duration, &CanFrame) -> Vec<(Duration, CanFrame)>,
 ) -> (ScanOutcome, Vec<(Duration, CanFrame)>, Vec<EcuFound>) {

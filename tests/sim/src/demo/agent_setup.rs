@@ -21,8 +21,8 @@ pub(super) struct AgentSetup {
 }
 
 impl AgentSetup {
-    /// Starts the cloud, the network and the agent. `hardware` are the sections of the agent's configuration for
-    /// buses and board.
+    /// Starts the cloud, the network and the agent. `hardware` are the sections of the agent's configuration
+    /// for buses and board.
     pub(super) async fn start(
         args: &Args,
         directory: &Path,

@@ -438,8 +438,8 @@ fn a_flood_uses_bounded_memory() {
     assert_eq!(rig.hear(id).len(), 4096);
 }
 
-/// An entity with the configuration of the recording sends every message of the recorded gateway, byte for byte
-/// and at the recorded time.
+/// An entity with the configuration of the recording sends every message of the recorded gateway, byte for
+/// byte and at the recorded time.
 #[test]
 fn the_recorded_gateway_is_played_byte_for_byte() {
     let recording = DoipRecording::parse(DOIP_LOG).unwrap();
@@ -498,7 +498,8 @@ fn the_recorded_gateway_is_played_byte_for_byte() {
                 });
                 entity.handle_bytes(now, id, &record.bytes);
                 collect(&mut entity, now, &connections, &mut sent);
-                // the gateway did not wait for this alive check, because the tester had closed that connection
+                // the gateway did not wait for this alive check, because the tester had closed that
+                // connection
                 let following: Vec<_> = records[index + 1..].iter().take(2).collect();
                 if let [check, activation] = following[..]
                     && check.bytes == hex("02fd000700000000")

@@ -38,7 +38,7 @@ async fn a_gateway_announces_itself_three_times() {
     for _ in 0..3 {
         let message = hear(&listener).await;
         assert!(
-            matches!(message, Payload::Announcement(announcement) if announcement.eid == Eid([2, 0, 0, 0, 0x40, 0x10]))
+            matches!(message, Payload::Announcement(gateway) if gateway.eid == Eid([2, 0, 0, 0, 0x40, 0x10]))
         );
     }
 }
@@ -56,7 +56,7 @@ async fn a_broadcast_request_is_answered_to_its_sender() {
     let message = hear(&socket).await;
     let vin = vehicle.record.vin.unwrap();
     assert!(
-        matches!(message, Payload::Announcement(announcement) if announcement.vin().unwrap() == vin),
+        matches!(message, Payload::Announcement(gateway) if gateway.vin().unwrap() == vin),
         "{message:?}"
     );
 }

@@ -95,7 +95,8 @@ impl Rig {
         self.record.ecus[0].address
     }
 
-    /// Moves the connector to another vehicle, and switches the ignition off and on until the cloud has the VIN.
+    /// Moves the connector to another vehicle, and switches the ignition off and on until the cloud has the
+    /// VIN.
     pub async fn swap(&mut self, platform: &str) {
         self.record = data::record(platform);
         let other = vehicle(&self.record, &self.bus);

@@ -35,8 +35,8 @@ pub type Answer = fn(&[u8]) -> Vec<(Duration, Vec<u8>)>;
 pub struct Gateway {
     pub address: u16,
     pub vin: [u8; 17],
-    /// The codes that answer routing activations, in turn. The last one is repeated. Without a code, the gateway
-    /// does not answer.
+    /// The codes that answer routing activations, in turn. The last one is repeated. Without a code, the
+    /// gateway does not answer.
     pub activations: Vec<u8>,
     /// The code that refuses diagnostic messages; with 0, the gateway acknowledges them.
     pub nack: u8,
