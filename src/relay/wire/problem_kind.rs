@@ -4,7 +4,7 @@ use crate::protocol::problem::Problem;
 
 /// The kind of a problem (relay protocol, section 1): its type, HTTP status and title.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ProblemKind {
+pub(crate) enum ProblemKind {
     /// A bus has no usable device, is off, or cannot be reached.
     BusUnavailable,
     /// The connector is already handling such a request, or too many requests wait.
@@ -73,7 +73,8 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// All kinds, in the order of the enum.
-    pub const ALL: [Self; 32] = [
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 32] = [
         Self::BusUnavailable,
         Self::Busy,
         Self::CannotResume,
@@ -109,7 +110,7 @@ impl ProblemKind {
     ];
 
     /// The type (behind `/problems/`), HTTP status and title of this kind.
-    pub const fn entry(self) -> (&'static str, u16, &'static str) {
+    pub(crate) const fn entry(self) -> (&'static str, u16, &'static str) {
         match self {
             Self::BusUnavailable => ("bus-unavailable", 503, "Bus unavailable"),
             Self::Busy => ("busy", 429, "Busy"),
@@ -147,7 +148,7 @@ impl ProblemKind {
     }
 
     /// A problem of this kind. `detail` describes the error and its place.
-    pub fn problem(self, detail: impl Into<String>) -> Problem {
+    pub(crate) fn problem(self, detail: impl Into<String>) -> Problem {
         let (slug, status, title) = self.entry();
         Problem::new(status, slug, title, detail)
     }

@@ -3,5 +3,5 @@
 mod probed_bus;
 mod search;
 
-pub use probed_bus::{Exchanged, Listened, ProbeSettings, ProbedBus};
-pub use search::{BitRateSearch, GiveUp, SearchSettings, SearchStep};
+pub(crate) use probed_bus::{Exchanged, Listened, ProbeSettings, ProbedBus};
+pub use search::GiveUp;

@@ -17,7 +17,7 @@ const QUIETEN_TIME: Duration = Duration::from_millis(500);
 
 /// How a bus's bit rate is found.
 #[derive(Debug, Clone)]
-pub struct ProbeSettings {
+pub(crate) struct ProbeSettings {
     /// The bit rates to try, the likeliest first, in bit/s.
     pub bit_rates: Vec<u32>,
     /// How long to listen at each bit rate for a first frame.
@@ -32,7 +32,7 @@ pub struct ProbeSettings {
 }
 
 /// A CAN bus that is asked only at its own bit rate, so that asking does not disturb the other nodes.
-pub struct ProbedBus<'a> {
+pub(crate) struct ProbedBus<'a> {
     bus: &'a mut dyn CanBus,
     settings: ProbeSettings,
     timer: TimerKind,
@@ -52,7 +52,7 @@ pub struct ProbedBus<'a> {
 
 /// The end of listening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listened {
+pub(crate) enum Listened {
     /// The bus may be asked at this bit rate, in bit/s. Without `alive`, only one frame may be sent at first;
     /// if no node acknowledges it, the caller calls [`ProbedBus::handle_unacknowledged`] and listens again.
     Ask {
@@ -69,7 +69,7 @@ pub enum Listened {
 
 /// The next thing that happened while a bus is asked.
 #[derive(Debug)]
-pub enum Exchanged {
+pub(crate) enum Exchanged {
     /// The adapter took the frame.
     Taken,
     /// The adapter refused the frame: it was not sent.
@@ -82,7 +82,7 @@ pub enum Exchanged {
 
 impl<'a> ProbedBus<'a> {
     /// A bus whose bit rate is not known yet.
-    pub fn new(bus: &'a mut dyn CanBus, settings: ProbeSettings, timer: TimerKind) -> Self {
+    pub(crate) fn new(bus: &'a mut dyn CanBus, settings: ProbeSettings, timer: TimerKind) -> Self {
         let search = BitRateSearch::new(SearchSettings {
             bit_rates: settings.bit_rates.clone(),
             listen_time: settings.listen_time,
@@ -104,32 +104,32 @@ impl<'a> ProbedBus<'a> {
     }
 
     /// What the adapter can do.
-    pub fn capabilities(&self) -> CanCapabilities {
+    pub(crate) fn capabilities(&self) -> CanCapabilities {
         self.bus.capabilities()
     }
 
     /// The adapter's name.
-    pub fn device(&self) -> &str {
+    pub(crate) fn device(&self) -> &str {
         self.bus.device()
     }
 
     /// The time when the adapter was first set up.
-    pub fn started_at(&self) -> Option<Instant> {
+    pub(crate) fn started_at(&self) -> Option<Instant> {
         self.started_at
     }
 
     /// The bit rate at which frames were heard or acknowledged, in bit/s.
-    pub fn bit_rate(&self) -> Option<u32> {
+    pub(crate) fn bit_rate(&self) -> Option<u32> {
         self.bit_rate
     }
 
     /// Whether the adapter accepted to listen only, so that silence at a bit rate means something.
-    pub fn listens_only(&self) -> bool {
+    pub(crate) fn listens_only(&self) -> bool {
         self.listens_only
     }
 
     /// The last frame that was heard while listening.
-    pub fn heard(&self) -> Option<&CanFrame> {
+    pub(crate) fn heard(&self) -> Option<&CanFrame> {
         self.heard.as_ref()
     }
 
@@ -138,7 +138,7 @@ impl<'a> ProbedBus<'a> {
     /// # Errors
     ///
     /// The adapter failed.
-    pub async fn listen(&mut self) -> Result<Listened, CanError> {
+    pub(crate) async fn listen(&mut self) -> Result<Listened, CanError> {
         loop {
             match self.search.poll_step() {
                 Some(SearchStep::Configure { bit_rate, listen_only }) => {
@@ -157,7 +157,7 @@ impl<'a> ProbedBus<'a> {
     }
 
     /// No node acknowledged the first frame. [`ProbedBus::listen`] continues with the next bit rate.
-    pub fn handle_unacknowledged(&mut self) {
+    pub(crate) fn handle_unacknowledged(&mut self) {
         self.bit_rate = None;
         self.search.handle_unacknowledged();
     }
@@ -167,7 +167,7 @@ impl<'a> ProbedBus<'a> {
     /// # Errors
     ///
     /// The adapter failed.
-    pub async fn exchange(
+    pub(crate) async fn exchange(
         &mut self,
         outgoing: &mut Option<CanFrame>,
         until: Option<Instant>,
@@ -196,7 +196,7 @@ impl<'a> ProbedBus<'a> {
     }
 
     /// Discards the frames that the adapter has not sent yet. The adapter only listens afterwards, if it can.
-    pub async fn quieten(&mut self) {
+    pub(crate) async fn quieten(&mut self) {
         let Some(settings) = self.configured else { return };
         let bit_rate = self.bit_rate.unwrap_or(settings.bit_rate);
         let quiet = CanSettings { bit_rate, listen_only: self.listens_only, ..settings };

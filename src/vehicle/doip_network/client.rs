@@ -130,7 +130,7 @@ impl Client {
     }
 
     /// Whether there is a connection, active or not.
-    pub fn is_connected(&self) -> bool {
+    pub(crate) fn is_connected(&self) -> bool {
         matches!(self.state, ClientState::Up(_))
     }
 
@@ -140,13 +140,13 @@ impl Client {
     }
 
     /// Changes the gateway's address, from the next attempt on.
-    pub fn set_gateway(&mut self, gateway: SocketAddr) {
+    pub(crate) fn set_gateway(&mut self, gateway: SocketAddr) {
         self.gateway = gateway;
     }
 
     /// While paused, the client reads nothing, so that TCP holds the gateway back. The client still sends,
     /// and sends alive check responses more often than the gateway could ask (T_TCP_Alive_Check).
-    pub fn set_paused(&mut self, paused: bool) {
+    pub(crate) fn set_paused(&mut self, paused: bool) {
         if let ClientState::Up(up) = &mut self.state {
             up.set_paused(paused && self.is_active);
         }

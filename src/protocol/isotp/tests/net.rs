@@ -26,7 +26,7 @@ macro_rules! each {
 type Loss = Box<dyn FnMut(usize, &CanFrame) -> bool>;
 
 /// A bus that carries one frame after the other. All other nodes receive each frame.
-pub struct Net {
+pub(crate) struct Net {
     pub now: Instant,
     pub started: Instant,
     /// The time of a frame on the bus.

@@ -27,7 +27,7 @@ use crate::protocol::doip::PORT;
 use crate::protocol::doip::discovery::Destination;
 use crate::tls::gateway as tls;
 use crate::vehicle::doip_network::network::{GatewayConnectError, Network, NetworkError, Stream};
-pub use claim::AddressClaims;
+pub(crate) use claim::AddressClaims;
 use dhcp::DhcpClients;
 
 /// The longest time for a TCP connection, and then for the TLS handshake.
