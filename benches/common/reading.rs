@@ -10,7 +10,7 @@ use connector_sim::vehicle::catalogue::VehicleRecord;
 use connector_sim::vehicle::{Vehicle, VehicleConfig};
 use tokio::runtime::{Builder, Runtime};
 
-/// One reading; how long it took on the bus.
+/// Reads the VIN once, and returns the time on the bus.
 pub async fn read_once(record: &VehicleRecord, bit_rate: u32, load: f32) -> Duration {
     let bus = VirtualBus::new(VirtualBusConfig { bit_rate, load, ..VirtualBusConfig::default() });
     let _vehicle = Vehicle::start(&VehicleConfig::new(record.clone()), &bus);
@@ -20,7 +20,7 @@ pub async fn read_once(record: &VehicleRecord, bit_rate: u32, load: f32) -> Dura
     reading.report.elapsed
 }
 
-/// A runtime whose clock stands still while anything computes.
+/// A runtime whose clock stands still while the program computes.
 pub fn virtual_time() -> std::io::Result<Runtime> {
     Builder::new_current_thread().enable_all().start_paused(true).build()
 }

@@ -1,4 +1,4 @@
-//! What a process used, as the kernel counts it.
+//! The resources that a process used, as the kernel counts them.
 
 use anyhow::Context;
 
@@ -9,7 +9,7 @@ pub struct Usage {
     pub resident: u64,
 }
 
-/// Looks at a process: by nanoseconds (`schedstat`), since ticks of 10 ms are too coarse.
+/// Reads the usage of a process, in nanoseconds (`schedstat`), because ticks of 10 ms are too coarse.
 pub fn usage(pid: u32) -> anyhow::Result<Usage> {
     let mut nanoseconds = 0u64;
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -26,7 +26,7 @@ pub fn usage(pid: u32) -> anyhow::Result<Usage> {
     Ok(Usage { cpu_seconds: nanoseconds as f64 / 1e9, resident: kilobytes.parse::<u64>()? * 1024 })
 }
 
-/// The clock that both processes see, in µs.
+/// The clock of both processes, in µs.
 pub fn clock() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000

@@ -23,10 +23,10 @@ use crate::Row;
 use crate::child::{CA, RATE, ROLE, TARGET};
 use crate::cpu::{Usage, clock, usage};
 
-/// How long frames run before they are counted.
+/// The time for which frames run before they are counted.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// Writes the agent's configuration; `buses` are its tables of buses.
+/// Writes the agent's configuration; `buses` has the tables of its buses.
 pub fn configuration(directory: &Path, cloud: &Cloud, buses: &str) -> anyhow::Result<PathBuf> {
     let path = directory.join("agent.toml");
     let text = format!(
@@ -41,7 +41,7 @@ pub fn configuration(directory: &Path, cloud: &Cloud, buses: &str) -> anyhow::Re
     Ok(path)
 }
 
-/// This binary again, in a role.
+/// The command that starts this binary again in a role.
 pub fn measured(role: &str, rate: u32) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.env(ROLE, role).env(RATE, rate.to_string()).kill_on_drop(true);
@@ -64,7 +64,7 @@ pub async fn agent(name: &str, rate: u32, window: Duration) -> anyhow::Result<Ve
     Ok(rows)
 }
 
-/// The rows of the agent's own binary on a bus that is full, behind an SLCAN adapter.
+/// The rows of the agent's own binary on a full bus behind an SLCAN adapter.
 pub async fn binary(window: Duration) -> anyhow::Result<Vec<Row>> {
     let directory = tempfile::tempdir()?;
     let cloud = Cloud::start(CloudConfig::local(directory.path().join("cloud"))).await?;
@@ -110,8 +110,8 @@ pub async fn binary(window: Duration) -> anyhow::Result<Vec<Row>> {
     ])
 }
 
-/// Creates a ticket and joins it. The benchmark leaves the connection open, because closing it would wait for a
-/// backlog of frames.
+/// Creates a ticket and joins it. The benchmark leaves the connection open, because closing it would wait for
+/// a backlog of frames.
 pub async fn join(cloud: &Cloud) -> anyhow::Result<Connection> {
     let credentials = |login: &connector_sim::cloud::Credentials| Credentials {
         client_id: login.client_id.clone(),
@@ -167,7 +167,7 @@ pub async fn read_frames(channel: Channel, latencies: mpsc::UnboundedSender<u64>
     }
 }
 
-/// Counts what arrives in the window, and what the process used for it.
+/// Counts the frames that arrive in the window, and the resources that the process used for them.
 async fn measure(
     name: &str,
     child: &Child,
@@ -193,7 +193,7 @@ async fn measure(
     Ok(rows(name, latencies, before, after, window))
 }
 
-/// The middle one, and the one that one in a hundred exceeds.
+/// The median, and the 99th percentile.
 pub fn percentiles(latencies: &mut [u64]) -> (u64, u64) {
     latencies.sort_unstable();
     let at =
@@ -213,7 +213,7 @@ fn rows(name: &str, mut latencies: Vec<u64>, before: Usage, after: Usage, window
     ]
 }
 
-/// The rows of a bare websocket over TLS that sends the same frames and gets them back.
+/// The rows of a bare websocket over TLS that sends equal frames and receives them back.
 pub async fn bare_echo(name: &str, rate: u32, window: Duration) -> anyhow::Result<Vec<Row>> {
     let directory = tempfile::tempdir()?;
     let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()])?;

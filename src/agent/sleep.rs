@@ -103,7 +103,7 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    /// A connector that sleeps, on a bus in virtual time.
+    /// A sleeping connector on a bus in virtual time.
     struct SleepRig {
         bus: VirtualBus,
         board: SimBoard,
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn asleep_nothing_is_sent_and_a_silent_bus_that_comes_to_life_wakes() {
+    async fn a_sleeping_agent_sends_nothing_and_wakes_when_a_silent_bus_has_frames() {
         let mut rig = SleepRig::new();
         assert!(rig.sleeps_for(10 * MINUTE).await);
         let mut node = rig.bus.attach("a node of the vehicle");
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_wakes_by_ignition_voltage_and_button() {
+    async fn the_ignition_the_voltage_and_the_button_wake_a_sleeping_agent() {
         let mut rig = SleepRig::new();
         assert!(rig.sleeps_for(MINUTE).await);
         rig.handle.set_ignition(Some(true));

@@ -1,4 +1,4 @@
-//! The whole configuration, and what the other parts of the agent need from it.
+//! The whole configuration, and the settings that the other parts of the agent take from it.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;

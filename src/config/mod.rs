@@ -1,7 +1,7 @@
 //! The configuration: one TOML file. `docs/connector-agent.example.toml` has every key and its default.
 //!
-//! [`Config`] is the whole file, `sections` its tables. `load` reads it: `parse` finds what is wrong with the
-//! text, and `check` finds contradictions and what is wrong on the machine.
+//! [`Config`] is the whole file, `sections` its tables. `load` reads it: `parse` finds faults of the text,
+//! and `check` finds contradictions and faults of the machine.
 
 mod address;
 mod bit_rates;

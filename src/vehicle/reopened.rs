@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pause_can_be_another() {
+    fn the_pause_before_the_next_attempt_is_configurable() {
         let (mut cx, start) = (Context::from_waker(Waker::noop()), Instant::now());
         let mut device = TestDevice::open(7).with_pause(5 * RETRY_AFTER);
         device.lose(start);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_that_is_given_up_is_dropped() {
+    fn an_abandoned_attempt_is_dropped() {
         let (answer, opened) = tokio::sync::oneshot::channel::<Result<u8, &'static str>>();
         let mut device = TestDevice::new(Box::pin(async { opened.await.unwrap() }));
         device.lose(Instant::now());
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_device_is_given_up_or_restarted() {
+    fn an_open_device_can_be_closed_or_restarted() {
         let (mut cx, start) = (Context::from_waker(Waker::noop()), Instant::now());
         let mut device = TestDevice::new(opening(Ok(7)));
         let again = || opening(Ok(9));

@@ -1,4 +1,4 @@
-//! A scripted cloud: an HTTP server whose answers the test decides, and which records the requests.
+//! A scripted cloud: an HTTP server that records the requests and answers as the test decides.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -55,7 +55,7 @@ impl Reply {
     }
 }
 
-/// The server, which ends with the test.
+/// The server. It ends with the test.
 pub struct Server {
     pub url: String,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -188,19 +188,19 @@ pub fn cloud(config: &CloudConfig) -> Cloud {
     Cloud::new(rest(config), authenticator(config), 1)
 }
 
-/// Advances the clock by this time and lets the timers run that it wakes. For waits on timers only.
+/// Advances the clock by this time, and runs the expired timers. For waits on timers only.
 pub async fn pass(duration: Duration) {
     tokio::time::pause();
     tokio::time::advance(duration).await;
     tokio::time::resume();
 }
 
-/// The result, or a failure of the test if it takes unreasonably long.
+/// The result of the future. The test fails if there is none within 20 s.
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("nothing happened for 20 s")
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("a result within 20 s")
 }
 
-/// A certificate authority made for the test, as a file, and a server with its certificate for 127.0.0.1.
+/// The file of a certificate authority for the test, and a server with its certificate for 127.0.0.1.
 pub struct Authority {
     pub ca_file: PathBuf,
     pub acceptor: TlsAcceptor,
@@ -243,8 +243,8 @@ thread_local! {
 
 impl Log {
     pub fn capture() -> Self {
-        // One subscriber for all threads: those of a thread come and go, and other threads' events get lost
-        // meanwhile.
+        // One subscriber for all threads: while a subscriber of one thread is replaced, events of other
+        // threads get lost.
         static SUBSCRIBER: Once = Once::new();
         SUBSCRIBER.call_once(|| {
             let to_thread = || CAPTURED.with_borrow(|log| log.clone().unwrap_or_default());

@@ -23,11 +23,12 @@ pub fn positive(request: &[u8], vin: &str) -> Vec<u8> {
     pdu
 }
 
-/// An ECU that answers requests by its script, each answer with its own delay.
+/// An ECU that answers requests by a script. Each answer has its own delay.
 pub struct Ecu {
     request: CanId,
     pub hears_functional: bool,
-    /// Request, and the answers to its first, second … occurrence, each a list of time and PDU.
+    /// Requests, each with the answers to its first, second … occurrence. An answer is a list of delays and
+    /// PDUs.
     script: Vec<(Vec<u8>, Vec<Answers>)>,
     pub endpoint: Endpoint,
     due: Vec<(Instant, Vec<u8>)>,
@@ -91,7 +92,7 @@ impl Ecu {
     }
 }
 
-/// Puts the ECUs on the bus as one node; they answer until the bus is gone.
+/// Puts the ECUs on the bus as one node. They answer until the bus is dropped.
 pub fn attach(bus: &VirtualBus, ecus: Vec<Ecu>) {
     let node = bus.attach("vehicle");
     tokio::spawn(drive(node, ecus));

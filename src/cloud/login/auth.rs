@@ -299,7 +299,7 @@ mod tests {
             assert_eq!(timer, LoginTimer::Refresh);
             assert!(at >= start + HOUR * 3 / 4 && at <= start + HOUR * 9 / 10, "{:?}", at - start);
             auth.handle_timeout(at - Duration::from_millis(1));
-            assert_eq!(auth.poll_attempt(), None, "not before");
+            assert_eq!(auth.poll_attempt(), None, "no login before the deadline");
             auth.handle_timeout(at);
             assert_eq!(auth.poll_attempt(), Some(LoginAttempt::Refresh));
             assert_eq!(auth.generation(), Some(1), "the old token stays valid meanwhile");
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_pincode_is_tried_at_most_once_a_minute_and_then_once_an_hour() {
+    fn a_wrong_pincode_is_tried_once_a_minute_and_later_once_an_hour() {
         let start = Instant::now();
         let mut auth = Auth::new(1);
         let mut now = start;
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_pincode_is_backed_off_from_although_the_old_token_is_still_accepted() {
+    fn a_rejected_pincode_backs_off_while_the_old_token_is_accepted() {
         let mut now = Instant::now();
         let mut auth = logged_in(now, 1);
         auth.handle_accepted(1);
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cloud_that_refuses_the_tokens_it_gives_is_not_hammered() {
+    fn a_cloud_that_refuses_its_own_tokens_gets_few_logins() {
         let start = Instant::now();
         let mut now = start;
         let mut auth = logged_in(start, 1);
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn lifetimes_beyond_reason_do_no_harm() {
+    fn extreme_token_lifetimes_are_clamped() {
         let start = Instant::now();
         let mut auth = Auth::new(1);
         auth.poll_attempt().unwrap();
@@ -543,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_stored_access_token_the_stored_refresh_token_is_used_and_then_the_pincode() {
+    fn a_stored_refresh_token_is_used_before_the_pincode() {
         let start = Instant::now();
         let mut auth = Auth::resume(1, start, stored(None));
         assert_eq!((auth.generation(), auth.state()), (None, LoginState::LoggingIn));
@@ -583,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn stored_tokens_beyond_reason_do_no_harm() {
+    fn extreme_lifetimes_of_stored_tokens_are_clamped() {
         let start = Instant::now();
         for (lifetime, remaining) in
             [(Duration::MAX, Duration::MAX), (Duration::ZERO, Duration::MAX), (Duration::MAX, HOUR)]

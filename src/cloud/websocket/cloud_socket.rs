@@ -183,7 +183,7 @@ impl OpenSocket {
         });
     }
 
-    /// The next event, or why the websocket dropped.
+    /// The next event, or the reason why the websocket dropped.
     fn poll_event(
         &mut self,
         cx: &mut Context<'_>,

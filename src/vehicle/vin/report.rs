@@ -203,13 +203,13 @@ mod tests {
     }
 
     #[test]
-    fn of_equally_frequent_vins_the_first_told_is_reported() {
+    fn of_equally_frequent_vins_the_first_answered_is_reported() {
         let candidates = [candidate(OTHER, 0x7E8), candidate(ONE, 0x7E9)];
         assert_eq!(VinReport::from_candidates(&candidates, Duration::ZERO).vin.unwrap().as_str(), OTHER);
     }
 
     #[test]
-    fn the_bus_that_answers_first_wins_and_the_others_may_contradict_it() {
+    fn the_first_bus_to_answer_wins_and_others_may_conflict() {
         let first = vec![candidate(ONE, 0x7E8)];
         let second = vec![candidate(OTHER, 0x7E8), candidate(OTHER, 0x7E9)];
         let report = VinReport::from_buses(&[first.clone(), second], Duration::ZERO);

@@ -1,11 +1,12 @@
-//! One direction of a websocket link: an ordered stream of bytes with delay, stalls, and an end at any byte.
+//! One direction of a websocket link: an ordered stream of bytes with delay and stalls, which can end at any
+//! byte.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-/// What travels.
+/// An item on the link.
 #[derive(Debug, Clone)]
 pub enum Item {
     Binary(Bytes),
@@ -25,7 +26,7 @@ impl Item {
     }
 }
 
-/// Bytes that a socket takes before it is not writable.
+/// The bytes that a socket accepts before it stops being writable.
 const SOCKET_BYTES: usize = 96 * 1024;
 
 #[derive(Debug, Default)]
@@ -69,7 +70,8 @@ impl Hop {
         Some(item)
     }
 
-    /// Cuts the stream after a random byte: what had arrived whole by then comes out, and how much was lost.
+    /// Cuts the stream after a random byte; returns the items that had arrived whole, and the number of lost
+    /// ones.
     pub fn cut(&mut self, rng: &mut fastrand::Rng) -> (Vec<Item>, u64) {
         let cut_after = rng.usize(0..=self.queued_bytes);
         let mut arrived = Vec::new();

@@ -1,5 +1,5 @@
-//! A tester and ECUs on one simulated line with its own clock: every step advances to the next event, so that
-//! no time is rounded and no time is spent waiting.
+//! A tester and ECUs on one simulated line with its own clock. Every step advances the clock to the next
+//! event, so that the test rounds no time and waits for no time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -16,21 +16,21 @@ pub struct Rig {
     pub endpoints: Vec<Endpoint>,
     pub ecus: Vec<KlineEcu>,
     pub events: Vec<(usize, Event)>,
-    /// What the tester put on the line, and when.
+    /// The signals that the tester sent, with their times.
     pub sent: Vec<(Instant, Signal)>,
-    /// Every byte on the line, as the tester heard it.
+    /// Every byte on the line, as the tester received it.
     pub heard: Vec<u8>,
     pub now: Instant,
     pub start: Instant,
     /// The interface does not echo the bytes that it sends.
     pub is_open_circuit: bool,
-    /// How long the interface keeps a byte before the tester sees it.
+    /// The time for which the interface holds a byte before it passes the byte to the tester.
     pub latency: Duration,
     pub line: LineClock,
     tester: usize,
     nodes: Vec<usize>,
     active: Option<usize>,
-    /// Bytes that the interface keeps.
+    /// The bytes that the interface holds.
     kept: VecDeque<(Instant, u8)>,
 }
 
@@ -66,26 +66,26 @@ impl Rig {
         self.now = until;
     }
 
-    /// Runs until the first event that `wanted` likes; everything before it is kept in `events` too.
+    /// Runs until the first event that `wanted` accepts. `events` also has all events before it.
     pub fn run_until(&mut self, limit: Duration, wanted: impl Fn(&Event) -> bool) -> Option<Event> {
         let until = self.now + limit;
         let mut seen = self.events.len();
         loop {
-            let goes_on = self.step(until);
+            let is_running = self.step(until);
             while let Some((_, event)) = self.events.get(seen) {
                 seen += 1;
                 if wanted(event) {
                     return Some(event.clone());
                 }
             }
-            if !goes_on {
+            if !is_running {
                 self.now = until;
                 return None;
             }
         }
     }
 
-    /// Handles what is due, then advances to the next event; returns false if there is none before `until`.
+    /// Handles all due events, then advances to the next one. Returns false if there is none before `until`.
     fn step(&mut self, until: Instant) -> bool {
         self.settle();
         let mut times: VecDeque<Instant> = self.ecus.iter().filter_map(KlineEcu::poll_timeout).collect();
@@ -97,11 +97,11 @@ impl Rig {
             None => times.extend(self.endpoints.iter().filter_map(Endpoint::wants_line)),
         }
         let Some(next) = times.into_iter().min() else { return false };
-        assert!(next >= self.now, "nothing goes back in time");
+        assert!(next >= self.now, "the time does not go backwards");
         if next >= until {
             return false;
         }
-        assert_ne!(next, self.now, "what is due was done");
+        assert_ne!(next, self.now, "every due event was handled");
         self.now = next;
         true
     }
@@ -133,7 +133,7 @@ impl Rig {
                 return;
             }
         }
-        panic!("a loop without end");
+        panic!("an endless loop");
     }
 
     fn handle_wire(&mut self, event: WireEvent) {

@@ -1,5 +1,5 @@
-//! A cloud that only relays, with the connector's real session on a virtual vehicle behind it, and a network in front
-//! of it that can be bad: all in virtual time.
+//! A cloud that only relays, in virtual time. Behind the cloud is the real session of a connector in a
+//! virtual vehicle; in front of the cloud is a network that a test can disturb.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -30,11 +30,11 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use uuid::Uuid;
 
-/// What a kernel keeps of a socket.
+/// The size of a kernel's socket buffer.
 const SOCKET_BUFFER: usize = 64 * 1024;
 
 pub enum Control {
-    /// The connector's link is lost, and back after a while.
+    /// The connector's link is lost for this time.
     Interrupt(Duration),
     /// The connector closes the connection.
     Close(&'static str),
@@ -48,7 +48,7 @@ pub struct Rig {
     pub uuid: Uuid,
 }
 
-/// Connects an operator to the cloud, through the network.
+/// Connects an operator to the cloud through the network.
 pub struct Dialer {
     sockets: mpsc::UnboundedSender<DuplexStream>,
     network: Conditions,
@@ -118,14 +118,14 @@ impl Rig {
         Connection::join(self.dialer.clone(), self.uuid, ConnectionSettings::default()).await
     }
 
-    /// Joined, with the bus set up.
+    /// A joined connection whose bus is configured.
     pub async fn connect(&self) -> Connection {
         let connection = self.join().await.unwrap();
         connection.configure_buses(vec![can_bus()]).await.unwrap();
         connection
     }
 
-    /// Has the connector lose its link.
+    /// Makes the connector lose its link for this time.
     pub fn interrupt(&self, duration: Duration) {
         self.control.send(Control::Interrupt(duration)).unwrap();
     }
@@ -135,7 +135,7 @@ pub fn isotp(request_id: u32, response_id: Option<u32>) -> IsotpChannelConfig {
     IsotpChannelConfig { response_id, keep_alive: Switch::Enabled, ..functional(request_id) }
 }
 
-/// Which binary messages pass; the others are thrown away, as the sandbox does.
+/// Which binary messages pass. The cloud drops the others, as the sandbox does.
 #[derive(Default)]
 struct Gates {
     to_connector: bool,
@@ -148,7 +148,7 @@ struct Cloud {
     session: RelayConnection,
     uuid: Uuid,
     operator: Option<Server>,
-    /// Until when the connector is away.
+    /// The end of the connector's absence.
     away_until: Option<Instant>,
     gates: Gates,
 }
@@ -186,11 +186,11 @@ impl Cloud {
                     self.session.interrupt(now());
                     self.gates = Gates::default();
                     self.away_until = Some(Instant::now() + duration);
-                    self.tell("connectionInterrupted", json!({"connection_uuid": self.uuid}), None).await;
+                    self.notify("connectionInterrupted", json!({"connection_uuid": self.uuid}), None).await;
                 }
                 Event::Control(Some(Control::Close(reason))) => {
                     let message = json!({"connection_uuid": self.uuid, "reason": reason});
-                    self.tell("connectionClosed", message, None).await;
+                    self.notify("connectionClosed", message, None).await;
                 }
                 // the test is over
                 Event::Socket(None) | Event::Control(None) => return,
@@ -205,18 +205,18 @@ impl Cloud {
             if self.away_until.is_some_and(|until| until <= Instant::now()) {
                 self.away_until = None;
                 let message = json!({"connection_uuid": self.uuid, "received": self.session.received()});
-                self.tell("connectionResumed", message, None).await;
+                self.notify("connectionResumed", message, None).await;
             }
         }
     }
 
-    /// Passes on what the session has to say.
+    /// Forwards the messages of the session to the operator.
     async fn pump(&mut self) {
         while let Some(text) = self.session.poll_text() {
             if text.action == "connectionResumed" {
                 self.gates = Gates { to_connector: true, to_operator: true };
             }
-            self.tell(&text.action.clone(), text.message, text.request_id).await;
+            self.notify(&text.action.clone(), text.message, text.request_id).await;
         }
         while let Some(message) = self.session.poll_message(now()) {
             if self.gates.to_operator {
@@ -225,7 +225,7 @@ impl Cloud {
         }
     }
 
-    async fn tell(&mut self, action: &str, message: Value, request_id: Option<String>) {
+    async fn notify(&mut self, action: &str, message: Value, request_id: Option<String>) {
         self.send(Message::text(Envelope::new(action, &message).in_reply_to(request_id).to_text())).await;
     }
 
@@ -251,20 +251,20 @@ impl Cloud {
     async fn handle_text(&mut self, envelope: Envelope) {
         if envelope.action == "joinConnection" {
             let joined = json!({"connection_uuid": self.uuid, "vin_number": null, "connector": {}});
-            self.tell("connectionJoined", joined, envelope.request_id).await;
+            self.notify("connectionJoined", joined, envelope.request_id).await;
             match envelope.message.get("received").and_then(Value::as_u64) {
                 None => self.gates = Gates { to_connector: true, to_operator: true },
                 Some(received) if self.away_until.is_none() => {
                     let resume = ResumeConnection { connection_uuid: self.uuid, received: received as u32 };
                     self.session.handle_request(now(), Request::ResumeConnection(resume), None);
                 }
-                // goes on when the connector is back
+                // continues when the connector is back
                 Some(_) => {}
             }
             return;
         }
         if self.away_until.is_some() {
-            let problem = ProblemKind::ConnectorOffline.problem("It is away.");
+            let problem = ProblemKind::ConnectorOffline.problem("The connector is away.");
             self.send(Message::text(Envelope::error(&problem, envelope.request_id).to_text())).await;
             return;
         }

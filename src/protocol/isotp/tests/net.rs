@@ -22,25 +22,25 @@ macro_rules! each {
     };
 }
 
-/// Tells which frames get lost, by their number on the bus.
+/// Decides from a frame and its number on the bus whether the frame is lost.
 type Loss = Box<dyn FnMut(usize, &CanFrame) -> bool>;
 
-/// One bus: frames of all nodes one after the other, each received by all the others.
+/// A bus that carries one frame after the other. All other nodes receive each frame.
 pub(crate) struct Net {
     pub now: Instant,
     pub started: Instant,
-    /// How long a frame takes on the bus.
+    /// The time of a frame on the bus.
     pub frame_time: Duration,
-    /// From a frame's end to its sender's learning of it.
+    /// The time from the end of a frame to its confirmation at the sender.
     pub confirm_delay: Duration,
-    /// From a frame's end to the others' receiving it.
+    /// The time from the end of a frame to its reception by the other nodes.
     pub receive_delay: Duration,
     /// Whether the n-th frame on the bus is lost on its way to the receivers.
     pub lose: Loss,
     pub nodes: Vec<Node>,
-    /// Every frame with the end of its time on the bus and who sent it.
+    /// Every frame with the time of its end and the number of its sender.
     pub log: Vec<(Duration, usize, CanFrame)>,
-    /// What each node reported, and when.
+    /// The events of each node, with their times.
     pub events: Vec<(Duration, usize, Event)>,
     free_at: Instant,
     actions: BTreeMap<(Instant, usize), Action>,
@@ -80,12 +80,12 @@ impl Net {
         each!(&mut self.nodes[node], endpoint => endpoint.send(now, pdu))
     }
 
-    /// Runs until nothing is left to happen.
+    /// Runs until no frame and no timer is left.
     pub fn run(&mut self) {
         while self.step() {}
     }
 
-    /// The PDUs a node received, in order.
+    /// The PDUs that a node received, in order.
     pub fn received(&self, node: usize) -> Vec<&[u8]> {
         let of_node = self.events.iter().filter(|(_, at, _)| *at == node);
         of_node
@@ -96,7 +96,7 @@ impl Net {
             .collect()
     }
 
-    /// What a node reported, but for received PDUs and the beginnings of receptions.
+    /// The events of a node, without received PDUs and beginnings of receptions.
     pub fn outcomes(&self, node: usize) -> Vec<&Event> {
         let of_node = self.events.iter().filter(|(_, at, _)| *at == node).map(|(_, _, event)| event);
         of_node.filter(|e| !matches!(e, Event::Received { .. } | Event::ReceptionStarted { .. })).collect()
@@ -117,7 +117,10 @@ impl Net {
             (Some((deadline, _)), Some(action)) => deadline.min(action),
             (deadline, action) => deadline.map(|(at, _)| at).or(action).expect("one of them"),
         };
-        assert!(next.duration_since(self.started) < Duration::from_secs(3600), "no end in sight");
+        assert!(
+            next.duration_since(self.started) < Duration::from_secs(3600),
+            "the endpoints never become idle"
+        );
         self.now = self.now.max(next);
         let now = self.now;
         while let Some(entry) = self.actions.first_entry().filter(|entry| entry.key().0 <= now) {

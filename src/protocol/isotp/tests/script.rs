@@ -21,12 +21,12 @@ impl Script {
         self.endpoint.send(self.now, pdu).unwrap();
     }
 
-    /// A frame of the peer, as candump writes it.
+    /// Passes a frame of the peer, written as candump writes it, to the endpoint.
     pub fn give(&mut self, text: &str) {
         assert!(self.endpoint.handle_frame(self.now, &frame(text)), "{text} is for this endpoint");
     }
 
-    /// The next frame the endpoint gives out, as candump writes it; empty if none.
+    /// The next frame that the endpoint sends, as candump writes it; empty if there is none.
     pub fn transmit(&mut self) -> String {
         self.endpoint.poll_transmit(self.now).map_or(String::new(), |frame| frame.to_string())
     }
@@ -36,7 +36,7 @@ impl Script {
         self.endpoint.handle_transmitted(self.now);
     }
 
-    /// The next frame, acknowledged immediately.
+    /// The next frame that the endpoint sends, acknowledged immediately.
     pub(crate) fn transmit_confirmed(&mut self) -> String {
         let text = self.transmit();
         self.confirm();
@@ -57,7 +57,7 @@ impl Script {
         self.pass(Duration::from_millis(ms));
     }
 
-    /// Which timer is next, and in how many milliseconds.
+    /// The next timer, and the milliseconds until it expires.
     pub fn timer(&self) -> Option<(Timer, u128)> {
         self.endpoint.poll_timeout().map(|(at, timer)| (timer, at.duration_since(self.now).as_millis()))
     }
@@ -66,7 +66,7 @@ impl Script {
         self.endpoint.poll_event()
     }
 
-    /// All events that wait.
+    /// All waiting events.
     pub fn events(&mut self) -> Vec<Event> {
         std::iter::from_fn(|| self.endpoint.poll_event()).collect()
     }

@@ -37,7 +37,7 @@ impl Answer {
         self.body
     }
 
-    /// A problem object of this kind.
+    /// Checks that the answer is a problem object of this kind.
     pub fn problem(self, status: u16, slug: &str) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.body);
         assert_eq!(self.headers["content-type"], "application/problem+json");
@@ -49,7 +49,7 @@ impl Answer {
         self.body
     }
 
-    /// A violation of exactly these fields.
+    /// Checks that the answer reports violations of exactly these fields.
     pub fn violates(self, fields: &[&str]) {
         let body = self.problem(400, "violations");
         let named: Vec<_> =
@@ -171,7 +171,7 @@ impl Rig {
         self.post(&token, "/v1/tickets", self.ticket_body(vin)).await.expect(201)
     }
 
-    /// The ticket as it is in progress, after an operator has joined it.
+    /// Joins the ticket, and returns it in progress.
     pub async fn join(&self, ticket: &Value) -> Value {
         let token = self.operator_token().await;
         let path = format!("/v2/tickets/pending-tickets/{}", ticket["uuid"].as_str().unwrap());
@@ -208,11 +208,11 @@ impl Rig {
         self.try_socket(&self.cloud.websocket_url, Some(token)).await.unwrap()
     }
 
-    /// The connector's link, greeted, naming the connections that it holds.
+    /// The connector's link after its hello, which names the connections that the connector holds.
     pub async fn connector(&self, held: Value) -> Socket {
         let mut socket = self.socket(&self.connector_token().await).await;
         socket.say("connectorHello", self.hello(held)).await;
-        // a status is stored after the hello before it
+        // a stored status shows that the earlier hello is stored too
         socket.say("connectorStatusUpdate", json!({"connector_id": self.cloud.connector_uuid})).await;
         let token = self.operator_token().await;
         let path = format!("/v1/connectors/{}", self.cloud.connector_id);
@@ -236,7 +236,7 @@ impl Rig {
 
 pub struct Socket {
     stream: WebSocketStream<TlsStream<TcpStream>>,
-    /// How long it waits for a message; longer than the default in virtual time only.
+    /// The timeout for a message. Only virtual time permits a longer one than the default.
     pub patience: Duration,
 }
 
@@ -266,7 +266,7 @@ impl Socket {
         self.stream.send(Message::Ping(Vec::new().into())).await.unwrap();
     }
 
-    /// The next message that is no ping or pong.
+    /// The next message that is neither a ping nor a pong.
     pub async fn message(&mut self) -> Message {
         loop {
             match self.raw().await {
@@ -280,7 +280,7 @@ impl Socket {
         tokio::time::timeout(self.patience, self.stream.next()).await.expect("hangs").expect("ended").unwrap()
     }
 
-    /// The next message, which is text, as JSON.
+    /// The next message, which must be text, as JSON.
     pub async fn next(&mut self) -> Value {
         match self.message().await {
             Message::Text(text) => serde_json::from_str(text.as_str()).unwrap(),
@@ -288,14 +288,14 @@ impl Socket {
         }
     }
 
-    /// The next message, which is text with this action.
+    /// The next message, which must be text with this action.
     pub async fn hear(&mut self, action: &str) -> Value {
         let envelope = self.next().await;
         assert_eq!(envelope["action"], action, "{envelope}");
         envelope
     }
 
-    /// The next text with this action; others are passed over.
+    /// The next text with this action. Other messages are skipped.
     pub async fn await_action(&mut self, action: &str) -> Value {
         loop {
             let envelope = self.next().await;
@@ -305,7 +305,7 @@ impl Socket {
         }
     }
 
-    /// The next message, which is binary.
+    /// The next message, which must be binary.
     pub async fn next_binary(&mut self) -> Vec<u8> {
         match self.message().await {
             Message::Binary(bytes) => bytes.to_vec(),
@@ -313,7 +313,7 @@ impl Socket {
         }
     }
 
-    /// The next message is an error of this kind.
+    /// Checks that the next message is an error of this kind.
     pub async fn refused(&mut self, status: u16, slug: &str, in_reply_to: &str) -> Value {
         let envelope = self.hear("error").await;
         assert_eq!(envelope["message"]["status"], status, "{envelope}");
