@@ -34,7 +34,7 @@ const ENGINE: u8 = 0x11;
 const WARM_UP: Duration = Duration::from_secs(2);
 
 /// The rows.
-pub async fn all(window: Duration) -> anyhow::Result<Vec<Row>> {
+pub(crate) async fn all(window: Duration) -> anyhow::Result<Vec<Row>> {
     let directory = tempfile::tempdir()?;
     let cloud = Cloud::start(CloudConfig::local(directory.path().join("cloud"))).await?;
     let line = SimLine::new(TimerKind::Precise);

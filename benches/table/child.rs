@@ -19,13 +19,13 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::cpu::clock;
 
 /// The role of this process.
-pub const ROLE: &str = "CONNECTOR_BENCH_ROLE";
+pub(crate) const ROLE: &str = "CONNECTOR_BENCH_ROLE";
 /// The agent's configuration, or the address to connect to.
-pub const TARGET: &str = "CONNECTOR_BENCH_TARGET";
+pub(crate) const TARGET: &str = "CONNECTOR_BENCH_TARGET";
 /// Frames per second.
-pub const RATE: &str = "CONNECTOR_BENCH_RATE";
+pub(crate) const RATE: &str = "CONNECTOR_BENCH_RATE";
 /// The certificate authority.
-pub const CA: &str = "CONNECTOR_BENCH_CA";
+pub(crate) const CA: &str = "CONNECTOR_BENCH_CA";
 
 /// The maximum number of frames per wake-up.
 const BURST: u32 = 32;
@@ -34,7 +34,7 @@ fn variable(name: &str) -> anyhow::Result<String> {
     std::env::var(name).map_err(|_| anyhow::anyhow!("{name} is not set"))
 }
 
-pub fn run(role: &str) -> anyhow::Result<()> {
+pub(crate) fn run(role: &str) -> anyhow::Result<()> {
     let rate: u32 = variable(RATE)?.parse()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

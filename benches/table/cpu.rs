@@ -4,13 +4,13 @@ use anyhow::Context;
 
 /// CPU time in seconds and resident memory in bytes.
 #[derive(Debug, Clone, Copy)]
-pub struct Usage {
+pub(crate) struct Usage {
     pub cpu_seconds: f64,
     pub resident: u64,
 }
 
 /// Reads the usage of a process, in nanoseconds (`schedstat`), because ticks of 10 ms are too coarse.
-pub fn usage(pid: u32) -> anyhow::Result<Usage> {
+pub(crate) fn usage(pid: u32) -> anyhow::Result<Usage> {
     let mut nanoseconds = 0u64;
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         let path = task?.path().join("schedstat");
@@ -27,7 +27,7 @@ pub fn usage(pid: u32) -> anyhow::Result<Usage> {
 }
 
 /// The clock of both processes, in µs.
-pub fn clock() -> u64 {
+pub(crate) fn clock() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
 }

@@ -13,7 +13,7 @@ use crate::reading::{read_once, virtual_time};
 use crate::transfer::transfer;
 
 /// A 4095-byte transfer, both ends together.
-pub fn isotp() -> anyhow::Result<Row> {
+pub(crate) fn isotp() -> anyhow::Result<Row> {
     const ROUNDS: u32 = 2_000;
     let (a, b) = (CanId::standard_truncated(0x7E0), CanId::standard_truncated(0x7E8));
     let mut from = Endpoint::new(Config::new(Addressing::normal(a, b)));
@@ -30,7 +30,7 @@ pub fn isotp() -> anyhow::Result<Row> {
 }
 
 /// The time from the beginning of listening to the VIN, in the simulated bus's time.
-pub fn vin() -> anyhow::Result<Vec<Row>> {
+pub(crate) fn vin() -> anyhow::Result<Vec<Row>> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vehicles/vehicles.json");
     let catalogue = Catalogue::load(&file)?;
     let runtime = virtual_time()?;

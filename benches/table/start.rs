@@ -14,7 +14,7 @@ use crate::relay::configuration;
 /// The number of starts.
 const ROUNDS: usize = 10;
 
-pub async fn to_online() -> anyhow::Result<Row> {
+pub(crate) async fn to_online() -> anyhow::Result<Row> {
     let directory = tempfile::tempdir()?;
     let cloud = Cloud::start(CloudConfig::local(directory.path().join("cloud"))).await?;
     let config = configuration(directory.path(), &cloud, "")?;

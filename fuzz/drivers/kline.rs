@@ -8,7 +8,7 @@ use connector_agent::protocol::kline::{
 };
 
 /// Encoding and decoding a message again gives the same message. No bytes stop an endpoint or make it spin.
-pub fn drive(data: &[u8]) {
+pub(super) fn drive(data: &[u8]) {
     let mut decoder = Decoder::default();
     for byte in data {
         let Some(Ok(message)) = decoder.push(*byte) else { continue };

@@ -10,7 +10,7 @@ const TESTER_PRESENT_ANSWER: &[u8] = &[2, 0x7E, 0, 0, 0, 0, 0, 0];
 const REFUSAL: &[u8] = &[3, 0x7F, 0x3E, 0x12, 0, 0, 0, 0];
 
 /// Plays the script frame by frame. The scan ends even if the script is short.
-pub fn drive(data: &[u8]) {
+pub(super) fn drive(data: &[u8]) {
     let start = Instant::now();
     let mut now = start;
     let mut scanner = Scanner::new(ScanSettings { bit_rate: 500_000 }, now);

@@ -17,11 +17,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-pub const UUID: &str = "5f3d760d-ade2-4a19-aea4-36e097678ae3";
-pub const PINCODE: &str = "pin-94571";
+pub(crate) const UUID: &str = "5f3d760d-ade2-4a19-aea4-36e097678ae3";
+pub(crate) const PINCODE: &str = "pin-94571";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+pub(crate) struct Request {
     /// `GET /v1/…`
     pub line: String,
     pub authorization: Option<String>,
@@ -30,24 +30,24 @@ pub struct Request {
 }
 
 #[derive(Debug, Clone)]
-pub struct Reply {
+pub(crate) struct Reply {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     pub body: String,
 }
 
 impl Reply {
-    pub fn new(status: u16, body: impl Into<String>) -> Self {
+    pub(crate) fn new(status: u16, body: impl Into<String>) -> Self {
         Self { status, headers: Vec::new(), body: body.into() }
     }
 
-    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
     /// Tokens `access-N` and `refresh-N`.
-    pub fn tokens(number: usize) -> Self {
+    pub(crate) fn tokens(number: usize) -> Self {
         let body = format!(
             r#"{{"id_token":"i","access_token":"access-{number}","refresh_token":"refresh-{number}+/=&"}}"#
         );
@@ -56,7 +56,7 @@ impl Reply {
 }
 
 /// The server. It ends with the test.
-pub struct Server {
+pub(crate) struct Server {
     pub url: String,
     requests: Arc<Mutex<Vec<Request>>>,
 }
@@ -64,11 +64,11 @@ pub struct Server {
 impl Server {
     /// Answers every request by the function, whose second argument is the number of earlier requests with
     /// the same line.
-    pub async fn start(answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_with(None, answer).await
     }
 
-    pub async fn start_with(
+    pub(crate) async fn start_with(
         tls: Option<TlsAcceptor>,
         answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static,
     ) -> Self {
@@ -97,15 +97,15 @@ impl Server {
         Self { url, requests }
     }
 
-    pub fn requests(&self) -> Vec<Request> {
+    pub(crate) fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
 
-    pub fn count(&self, line: &str) -> usize {
+    pub(crate) fn count(&self, line: &str) -> usize {
         self.requests().iter().filter(|request| request.line == line).count()
     }
 
-    pub fn config(&self) -> CloudConfig {
+    pub(crate) fn config(&self) -> CloudConfig {
         cloud_config(&self.url, "ws://127.0.0.1:1")
     }
 }
@@ -164,51 +164,51 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Reque
     })
 }
 
-pub fn cloud_config(api_url: &str, websocket_url: &str) -> CloudConfig {
+pub(crate) fn cloud_config(api_url: &str, websocket_url: &str) -> CloudConfig {
     CloudConfig::new(
         ApiUrl::try_from(api_url.to_owned()).unwrap(),
         WebsocketUrl::try_from(websocket_url.to_owned()).unwrap(),
     )
 }
 
-pub fn uuid() -> ConnectorUuid {
+pub(crate) fn uuid() -> ConnectorUuid {
     UUID.parse().unwrap()
 }
 
-pub fn rest(config: &CloudConfig) -> Arc<Rest> {
+pub(crate) fn rest(config: &CloudConfig) -> Arc<Rest> {
     let tls = tls::client_config(config.ca_file.as_deref()).unwrap();
     Arc::new(Rest::new(config, uuid(), &tls).unwrap())
 }
 
-pub fn authenticator(config: &CloudConfig) -> Authenticator {
+pub(crate) fn authenticator(config: &CloudConfig) -> Authenticator {
     Authenticator::spawn(rest(config), Pincode::new(PINCODE).unwrap(), 1)
 }
 
-pub fn cloud(config: &CloudConfig) -> Cloud {
+pub(crate) fn cloud(config: &CloudConfig) -> Cloud {
     Cloud::new(rest(config), authenticator(config), 1)
 }
 
 /// Advances the clock by this time, and runs the expired timers. For waits on timers only.
-pub async fn pass(duration: Duration) {
+pub(crate) async fn pass(duration: Duration) {
     tokio::time::pause();
     tokio::time::advance(duration).await;
     tokio::time::resume();
 }
 
 /// The result of the future. The test fails if there is none within 20 s.
-pub async fn soon<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("a result within 20 s")
 }
 
 /// The file of a certificate authority for the test, and a server with its certificate for 127.0.0.1.
-pub struct Authority {
+pub(crate) struct Authority {
     pub ca_file: PathBuf,
     pub acceptor: TlsAcceptor,
     _directory: tempfile::TempDir,
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let ca_key = rcgen::KeyPair::generate().unwrap();
         let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
         ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -235,14 +235,14 @@ impl Authority {
 
 /// Everything logged on this thread from now on, at every level.
 #[derive(Clone, Default)]
-pub struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 thread_local! {
     static CAPTURED: RefCell<Option<Log>> = const { RefCell::new(None) };
 }
 
 impl Log {
-    pub fn capture() -> Self {
+    pub(crate) fn capture() -> Self {
         // One subscriber for all threads: while a subscriber of one thread is replaced, events of other
         // threads get lost.
         static SUBSCRIBER: Once = Once::new();
@@ -256,12 +256,12 @@ impl Log {
         log
     }
 
-    pub fn count(&self, text: &str) -> usize {
+    pub(crate) fn count(&self, text: &str) -> usize {
         self.text().matches(text).count()
     }
 
     /// Waits until this text has been logged `times` times.
-    pub async fn has(&self, text: &str, times: usize) {
+    pub(crate) async fn has(&self, text: &str, times: usize) {
         soon(async {
             while self.count(text) < times {
                 tokio::task::yield_now().await;
@@ -270,7 +270,7 @@ impl Log {
         .await;
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
     }
 }

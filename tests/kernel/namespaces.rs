@@ -20,16 +20,16 @@ use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot};
 
 /// The agent's end of the cable.
-pub const AGENT: &str = "conn0";
-pub const AGENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x0C, 0x01];
+pub(crate) const AGENT: &str = "conn0";
+pub(crate) const AGENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x0C, 0x01];
 /// The vehicle's end.
-pub const VEHICLE: &str = "veh0";
-pub const VEHICLE_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x0C, 0x02];
+pub(crate) const VEHICLE: &str = "veh0";
+pub(crate) const VEHICLE_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x0C, 0x02];
 type Job = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
 /// A thread that runs jobs in its own network namespace. When the handle is dropped, the thread and its
 /// namespace end.
-pub struct Site {
+pub(crate) struct Site {
     jobs: mpsc::UnboundedSender<Job>,
 }
 
@@ -49,7 +49,7 @@ impl Site {
         (Self { jobs }, started.recv().unwrap())
     }
 
-    pub async fn run<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
         &self,
         job: impl FnOnce() -> F + Send + 'static,
     ) -> T {
@@ -63,7 +63,7 @@ impl Site {
         tokio::time::timeout(HANG, result).await.expect("the job ends").expect("the job does not panic")
     }
 
-    pub async fn ip(&self, arguments: &[&str]) {
+    pub(crate) async fn ip(&self, arguments: &[&str]) {
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         self.run(move || async move { ip(&arguments) }).await;
     }
@@ -99,7 +99,7 @@ fn text([a, b, c, d, e, f]: [u8; 6]) -> String {
 }
 
 /// Runs a test on the agent's side of a cable, unless it is to be skipped.
-pub fn in_namespaces(test: impl AsyncFnOnce(Rig) + Send + 'static) {
+pub(crate) fn in_namespaces(test: impl AsyncFnOnce(Rig) + Send + 'static) {
     if environment("CONNECTOR_TEST_NETNS").is_none() {
         return;
     }
@@ -123,23 +123,23 @@ pub fn in_namespaces(test: impl AsyncFnOnce(Rig) + Send + 'static) {
 }
 
 /// The agent's side of the cable, and access to the vehicle's side.
-pub struct Rig {
+pub(crate) struct Rig {
     pub vehicle: Site,
     directory: TempDir,
 }
 
 /// ARP on the vehicle's end of the cable.
-pub struct Arp {
+pub(crate) struct Arp {
     pub packets: mpsc::UnboundedReceiver<ArpPacket>,
     to_send: mpsc::UnboundedSender<ArpPacket>,
 }
 
 impl Arp {
-    pub fn send(&self, packet: ArpPacket) {
+    pub(crate) fn send(&self, packet: ArpPacket) {
         self.to_send.send(packet).unwrap();
     }
 
-    pub async fn wait_for(&mut self, is_meant: impl Fn(&ArpPacket) -> bool) -> ArpPacket {
+    pub(crate) async fn wait_for(&mut self, is_meant: impl Fn(&ArpPacket) -> bool) -> ArpPacket {
         let heard = async {
             loop {
                 let packet = self.packets.recv().await.unwrap();
@@ -153,12 +153,12 @@ impl Arp {
 }
 
 impl Rig {
-    pub async fn ip(&self, arguments: &[&str]) {
+    pub(crate) async fn ip(&self, arguments: &[&str]) {
         ip(arguments);
     }
 
     /// A gateway in the vehicle.
-    pub async fn gateway(&self, listen: &str, change: impl FnOnce(&mut GatewayConfig)) -> DoipGateway {
+    pub(crate) async fn gateway(&self, listen: &str, change: impl FnOnce(&mut GatewayConfig)) -> DoipGateway {
         let vehicle = golf();
         let listen = listen.to_owned();
         // the number of an interface is valid only in its namespace
@@ -169,7 +169,7 @@ impl Rig {
     }
 
     /// Receives ARP packets, and can send them.
-    pub async fn arp(&self) -> Arp {
+    pub(crate) async fn arp(&self) -> Arp {
         let (heard, packets) = mpsc::unbounded_channel();
         let (to_send, mut sending) = mpsc::unbounded_channel();
         self.vehicle
@@ -193,7 +193,7 @@ impl Rig {
     }
 
     /// Waits until the vehicle's IPv6 link-local address can be used, and returns it.
-    pub async fn vehicle_link_local(&self) -> IpAddr {
+    pub(crate) async fn vehicle_link_local(&self) -> IpAddr {
         self.ip(&["link", "set", AGENT, "up"]).await;
         self.vehicle
             .run(|| async { until(VEHICLE, |addresses| addresses.iter().copied().find(is_link_local)).await })
@@ -201,17 +201,17 @@ impl Rig {
     }
 
     /// The usable addresses of the agent's end.
-    pub fn addresses(&self) -> Vec<IpAddr> {
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
         addresses(AGENT)
     }
 
     /// Waits until `is_so` accepts the addresses of the agent's end.
-    pub async fn until(&self, is_so: impl Fn(&[IpAddr]) -> bool) {
+    pub(crate) async fn until(&self, is_so: impl Fn(&[IpAddr]) -> bool) {
         until(AGENT, |addresses| is_so(addresses).then_some(())).await;
     }
 
     /// The network behind a device.
-    pub async fn open(
+    pub(crate) async fn open(
         &self,
         device: &str,
         network: &NetworkConfig,
@@ -227,7 +227,7 @@ impl Rig {
 
     /// Runs `connector-agent vin` with this network configuration on a configured bus. Returns status and
     /// output.
-    pub async fn vin(&self, device: &str, configuration: u8, more: &str) -> (Option<i32>, String) {
+    pub(crate) async fn vin(&self, device: &str, configuration: u8, more: &str) -> (Option<i32>, String) {
         let file = self.directory.path().join("agent.toml");
         let config = format!(
             "[connector]\nuuid = \"5f3d760d-ade2-4a19-aea4-36e097678ae3\"\npincode = \"1234\"\n\
@@ -241,7 +241,7 @@ impl Rig {
 
     /// Runs `connector-agent vin` with these arguments. Returns status and output. Without a VIN, the command
     /// takes 20 s.
-    pub async fn run_vin(&self, arguments: &[&str]) -> (Option<i32>, String) {
+    pub(crate) async fn run_vin(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_connector-agent"));
         command.args(["vin", "--budget-ms", "20000"]).args(arguments).kill_on_drop(true);
         let output = tokio::time::timeout(HANG, command.output()).await.expect("vin hangs").unwrap();
@@ -250,7 +250,7 @@ impl Rig {
     }
 
     /// Starts a DHCP server in the vehicle. It ends with the rig.
-    pub async fn start_dhcp_server(&self, first: &str, last: &str) {
+    pub(crate) async fn start_dhcp_server(&self, first: &str, last: &str) {
         let directory = self.directory.path().to_owned();
         let file = directory.join("udhcpd.conf");
         let config = format!(
@@ -273,7 +273,7 @@ impl Rig {
     }
 
     /// The command of a DHCP client that leaves the machine's resolver alone, as an array of TOML.
-    pub fn dhcp_client(&self) -> String {
+    pub(crate) fn dhcp_client(&self) -> String {
         let script = self.directory.path().join("bound");
         let text =
             "#!/bin/sh\ncase $1 in bound|renew) ip addr replace \"$ip/$mask\" dev \"$interface\" ;; esac\n";
@@ -286,7 +286,7 @@ impl Rig {
 
     /// Waits until the DHCP client has ended. A client that ends on request removes the file with its process
     /// number.
-    pub async fn dhcp_client_ends(&self) {
+    pub(crate) async fn dhcp_client_ends(&self) {
         let pid = self.directory.path().join("client.pid");
         let gone = async {
             while pid.exists() {

@@ -17,7 +17,7 @@ mod tp20;
 
 /// The items that every module of this folder uses.
 mod common {
-    pub use connector_test_support::config::{doip_bus, hs, kline_bus};
-    pub use connector_test_support::session::*;
-    pub use connector_test_support::{MILLISECOND, SECOND, frame, id, now};
+    pub(super) use connector_test_support::config::{doip_bus, hs, kline_bus};
+    pub(super) use connector_test_support::session::*;
+    pub(super) use connector_test_support::{MILLISECOND, SECOND, frame, id, now};
 }

@@ -18,7 +18,7 @@ const MAX_AGE: Duration = Duration::from_millis(500);
 
 /// The totals of a course of events.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Summary {
+pub(super) struct Summary {
     pub pdus: u64,
     pub frames: u64,
     pub gap_frames: u64,
@@ -99,7 +99,7 @@ enum Side {
 const UP: usize = 0;
 const DOWN: usize = 1;
 
-pub struct Rig {
+pub(super) struct Rig {
     rng: fastrand::Rng,
     start: Instant,
     now: Instant,
@@ -121,7 +121,7 @@ pub struct Rig {
 }
 
 impl Rig {
-    pub fn new(seed: u64, is_flood: bool) -> Self {
+    pub(super) fn new(seed: u64, is_flood: bool) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let start = Instant::now();
         let delay = [0; 2].map(|_| Duration::from_micros(rng.u64(0..150_000)));
@@ -143,7 +143,7 @@ impl Rig {
         }
     }
 
-    pub fn run(mut self) -> Summary {
+    pub(super) fn run(mut self) -> Summary {
         let duration = Duration::from_millis(self.rng.u64(1_000..6_000));
         while self.now < self.start + duration {
             let pause = self.rng.u64(0..60_000);

@@ -9,9 +9,9 @@ use connector_hal::kline::Signal;
 use connector_hal::kline::sim::{Wire, WireEvent};
 use connector_sim::vehicle::kline::{Anomaly, KlineEcu, KlineEcuConfig};
 
-pub const MS: Duration = Duration::from_millis(1);
+pub(super) const MS: Duration = Duration::from_millis(1);
 
-pub struct Rig {
+pub(super) struct Rig {
     pub wire: Wire,
     pub endpoints: Vec<Endpoint>,
     pub ecus: Vec<KlineEcu>,
@@ -35,7 +35,7 @@ pub struct Rig {
 }
 
 impl Rig {
-    pub fn new(endpoints: Vec<Config>, ecus: Vec<KlineEcuConfig>) -> Self {
+    pub(super) fn new(endpoints: Vec<Config>, ecus: Vec<KlineEcuConfig>) -> Self {
         let start = Instant::now();
         let mut wire = Wire::default();
         let tester = wire.attach(endpoints[0].bit_rate);
@@ -60,14 +60,14 @@ impl Rig {
     }
 
     /// Runs for this long.
-    pub fn run(&mut self, limit: Duration) {
+    pub(super) fn run(&mut self, limit: Duration) {
         let until = self.now + limit;
         while self.step(until) {}
         self.now = until;
     }
 
     /// Runs until the first event that `wanted` accepts. `events` also has all events before it.
-    pub fn run_until(&mut self, limit: Duration, wanted: impl Fn(&Event) -> bool) -> Option<Event> {
+    pub(super) fn run_until(&mut self, limit: Duration, wanted: impl Fn(&Event) -> bool) -> Option<Event> {
         let until = self.now + limit;
         let mut seen = self.events.len();
         loop {
@@ -197,7 +197,7 @@ impl Rig {
     }
 
     /// Runs until an endpoint can take a PDU.
-    pub fn run_until_free(&mut self, endpoint: usize) {
+    pub(super) fn run_until_free(&mut self, endpoint: usize) {
         let until = self.now + Duration::from_secs(30);
         loop {
             self.settle();
@@ -209,7 +209,7 @@ impl Rig {
     }
 
     /// Sends a PDU and returns the answers until the next request could be sent.
-    pub fn ask(&mut self, endpoint: usize, pdu: &[u8]) -> Vec<Vec<u8>> {
+    pub(super) fn ask(&mut self, endpoint: usize, pdu: &[u8]) -> Vec<Vec<u8>> {
         let before = self.events.len();
         self.endpoints[endpoint].send(pdu).unwrap();
         let until = self.now + Duration::from_secs(30);
@@ -227,11 +227,11 @@ impl Rig {
         self.events[before..].iter().filter_map(received).collect()
     }
 
-    pub fn anomalies(&self) -> Vec<Anomaly> {
+    pub(super) fn anomalies(&self) -> Vec<Anomaly> {
         self.ecus.iter().flat_map(|ecu| ecu.anomalies().to_vec()).collect()
     }
 
-    pub fn has(&self, wanted: impl Fn(&Event) -> bool) -> bool {
+    pub(super) fn has(&self, wanted: impl Fn(&Event) -> bool) -> bool {
         self.events.iter().any(|(_, event)| wanted(event))
     }
 }

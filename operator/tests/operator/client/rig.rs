@@ -33,14 +33,14 @@ use uuid::Uuid;
 /// The size of a kernel's socket buffer.
 const SOCKET_BUFFER: usize = 64 * 1024;
 
-pub enum Control {
+pub(super) enum Control {
     /// The connector's link is lost for this time.
     Interrupt(Duration),
     /// The connector closes the connection.
     Close(&'static str),
 }
 
-pub struct Rig {
+pub(super) struct Rig {
     pub network: Conditions,
     pub vehicle: Vehicle,
     pub control: mpsc::UnboundedSender<Control>,
@@ -49,7 +49,7 @@ pub struct Rig {
 }
 
 /// Connects an operator to the cloud through the network.
-pub struct Dialer {
+pub(super) struct Dialer {
     sockets: mpsc::UnboundedSender<DuplexStream>,
     network: Conditions,
     pub is_down: AtomicBool,
@@ -75,11 +75,11 @@ impl Dial for Dialer {
 }
 
 impl Rig {
-    pub fn new(platform: &str, network: BadNetworkConfig) -> Self {
+    pub(super) fn new(platform: &str, network: BadNetworkConfig) -> Self {
         Self::with_vehicle(platform, network, |_| {})
     }
 
-    pub fn with_vehicle(
+    pub(super) fn with_vehicle(
         platform: &str,
         network: BadNetworkConfig,
         change: impl FnOnce(&mut VehicleConfig),
@@ -114,24 +114,24 @@ impl Rig {
         Self { network, vehicle, control, dialer: Arc::new(dialer), uuid }
     }
 
-    pub async fn join(&self) -> Result<Connection, OperatorError> {
+    pub(super) async fn join(&self) -> Result<Connection, OperatorError> {
         Connection::join(self.dialer.clone(), self.uuid, ConnectionSettings::default()).await
     }
 
     /// A joined connection whose bus is configured.
-    pub async fn connect(&self) -> Connection {
+    pub(super) async fn connect(&self) -> Connection {
         let connection = self.join().await.unwrap();
         connection.configure_buses(vec![can_bus()]).await.unwrap();
         connection
     }
 
     /// Makes the connector lose its link for this time.
-    pub fn interrupt(&self, duration: Duration) {
+    pub(super) fn interrupt(&self, duration: Duration) {
         self.control.send(Control::Interrupt(duration)).unwrap();
     }
 }
 
-pub fn isotp(request_id: u32, response_id: Option<u32>) -> IsotpChannelConfig {
+pub(super) fn isotp(request_id: u32, response_id: Option<u32>) -> IsotpChannelConfig {
     IsotpChannelConfig { response_id, keep_alive: Switch::Enabled, ..functional(request_id) }
 }
 

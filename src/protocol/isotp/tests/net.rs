@@ -8,7 +8,7 @@ use connector_hal::can::CanFrame;
 use crate::protocol::isotp::{Endpoint, Event, FunctionalEndpoint, SendError, Timer};
 
 /// Either kind of endpoint.
-pub enum Node {
+pub(super) enum Node {
     Point(Box<Endpoint>),
     Functional(Box<FunctionalEndpoint>),
 }
@@ -53,7 +53,7 @@ enum Action {
 }
 
 impl Net {
-    pub fn new(nodes: Vec<Node>) -> Self {
+    pub(super) fn new(nodes: Vec<Node>) -> Self {
         let now = Instant::now();
         Self {
             now,
@@ -71,22 +71,22 @@ impl Net {
         }
     }
 
-    pub fn pair(a: Endpoint, b: Endpoint) -> Self {
+    pub(super) fn pair(a: Endpoint, b: Endpoint) -> Self {
         Self::new(vec![Node::Point(Box::new(a)), Node::Point(Box::new(b))])
     }
 
-    pub fn send(&mut self, node: usize, pdu: &[u8]) -> Result<(), SendError> {
+    pub(super) fn send(&mut self, node: usize, pdu: &[u8]) -> Result<(), SendError> {
         let now = self.now;
         each!(&mut self.nodes[node], endpoint => endpoint.send(now, pdu))
     }
 
     /// Runs until no frame and no timer is left.
-    pub fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         while self.step() {}
     }
 
     /// The PDUs that a node received, in order.
-    pub fn received(&self, node: usize) -> Vec<&[u8]> {
+    pub(super) fn received(&self, node: usize) -> Vec<&[u8]> {
         let of_node = self.events.iter().filter(|(_, at, _)| *at == node);
         of_node
             .filter_map(|(_, _, event)| match event {
@@ -97,13 +97,13 @@ impl Net {
     }
 
     /// The events of a node, without received PDUs and beginnings of receptions.
-    pub fn outcomes(&self, node: usize) -> Vec<&Event> {
+    pub(super) fn outcomes(&self, node: usize) -> Vec<&Event> {
         let of_node = self.events.iter().filter(|(_, at, _)| *at == node).map(|(_, _, event)| event);
         of_node.filter(|e| !matches!(e, Event::Received { .. } | Event::ReceptionStarted { .. })).collect()
     }
 
     /// The frames on the bus, as candump prints them.
-    pub fn candump(&self) -> Vec<String> {
+    pub(super) fn candump(&self) -> Vec<String> {
         self.log.iter().map(|(_, _, frame)| frame.to_string()).collect()
     }
 
