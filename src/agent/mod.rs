@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `supervisor` | the state of that task |
 //! | `event_loop` | the loop: waits for the next event, handles it, sends, updates the LED |
-//! | `requests` | the requests of cloud and operator |
+//! | `requests`, `opening` | the requests of cloud and operator; opening a connection |
 //! | `connection`, `active_connection` | the open connection: its messages, its ticket, its end |
 //! | `vin` | when the VIN is read, and what a new VIN means |
 //! | `board` | ignition, supply voltage, button |
@@ -21,6 +21,7 @@ mod event_loop;
 mod led;
 mod messages;
 mod notify;
+mod opening;
 mod power;
 mod requests;
 mod setup;

@@ -48,7 +48,7 @@ pub enum AddressError {
 
 impl ApiUrl {
     /// The URL.
-    pub fn as_url(&self) -> &Url {
+    pub(crate) fn as_url(&self) -> &Url {
         &self.0
     }
 
@@ -66,7 +66,7 @@ impl ApiUrl {
 
 impl WebsocketUrl {
     /// The URL.
-    pub fn as_url(&self) -> &Url {
+    pub(crate) fn as_url(&self) -> &Url {
         &self.0
     }
 

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::check::contradictions;
 use super::load::read;
+use super::pincode::{PINCODE_CREDENTIAL, PINCODE_VARIABLE};
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../docs/connector-agent.example.toml");

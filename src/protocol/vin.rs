@@ -49,7 +49,7 @@ impl Vin {
     /// # Errors
     ///
     /// The field contains no VIN, a placeholder, or anything besides the VIN and its padding.
-    pub fn from_field(field: &[u8]) -> Result<Self, VinError> {
+    pub(crate) fn from_field(field: &[u8]) -> Result<Self, VinError> {
         let field = trim(field, 0x00);
         let field = match field {
             [LENGTH_BYTE, rest @ ..] => trim(rest, 0x00),

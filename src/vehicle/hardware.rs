@@ -14,15 +14,15 @@ use crate::vehicle::doip_network::linux::{LinuxNetworks, Purpose};
 use crate::vehicle::doip_network::network::{Network, NetworkError};
 
 /// Opens a CAN device by its name.
-pub type OpenCan = dyn Fn(&str) -> BoxFuture<'static, Result<Box<dyn CanBus>, CanError>> + Send + Sync;
+pub(crate) type OpenCan = dyn Fn(&str) -> BoxFuture<'static, Result<Box<dyn CanBus>, CanError>> + Send + Sync;
 
 /// Opens the network behind the pins of DoIP, with this network configuration.
-pub type OpenDoip = dyn Fn(&DoipPort, &NetworkConfig, Purpose) -> BoxFuture<'static, Result<Box<dyn Network>, NetworkError>>
+pub(crate) type OpenDoip = dyn Fn(&DoipPort, &NetworkConfig, Purpose) -> BoxFuture<'static, Result<Box<dyn Network>, NetworkError>>
     + Send
     + Sync;
 
 /// Opens a K-line's device by its name.
-pub type OpenKline = dyn Fn(&str) -> OpeningKLine + Send + Sync;
+pub(crate) type OpenKline = dyn Fn(&str) -> OpeningKLine + Send + Sync;
 
 /// How the agent reaches the vehicle's buses.
 #[derive(Clone)]

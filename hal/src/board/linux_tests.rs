@@ -1,10 +1,12 @@
 use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::super::BoardExt;
-use super::super::config::{GpioLine, Number};
+use super::super::config::{GpioLine, Number, VoltageConfig};
 use super::*;
 
 struct Files(TempDir);

@@ -65,7 +65,7 @@ impl Tokens {
     ///
     /// The lifetime is a difference of times in the answer, because the device's clock may be wrong: the
     /// shorter of `expires_in` and the token's `exp` − `iat`, or one hour if the answer has neither.
-    pub fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
+    pub(crate) fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
         let answer: TokenAnswer = serde_json::from_slice(json)?;
         let stated =
             [answer.expires_in.as_ref().and_then(seconds), jwt_lifetime(answer.access_token.expose_secret())];

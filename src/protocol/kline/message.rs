@@ -150,11 +150,6 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Returns whether a message is incomplete.
-    pub fn is_receiving(&self) -> bool {
-        !self.bytes.is_empty()
-    }
-
     /// Discards an incomplete message.
     pub fn reset(&mut self) {
         self.bytes.clear();

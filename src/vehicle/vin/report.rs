@@ -127,7 +127,7 @@ impl VinReport {
 
     /// The report on the VINs of several buses, the bus that answered first in front. The report names the
     /// first bus's VIN, and lists disagreeing VINs as conflict.
-    pub fn from_buses(buses: &[Vec<Candidate>], elapsed: Duration) -> Self {
+    pub(crate) fn from_buses(buses: &[Vec<Candidate>], elapsed: Duration) -> Self {
         let first = buses.iter().find(|candidates| !candidates.is_empty());
         let mut report = Self::from_candidates(first.map_or(&[], Vec::as_slice), elapsed);
         let all: Vec<Candidate> = buses.concat();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use connector_agent::config::IsotpStack;
 use connector_agent::relay::buses::Channels;
 use connector_agent::relay::buses::can::channels::CanChannels;
-use connector_agent::relay::channel::{Channel, Output, RawChannel};
+use connector_agent::relay::channel::{CanChannel, Output, RawChannel};
 use connector_agent::relay::link::{Link, Role};
 use connector_agent::relay::wire::codec::{Header, Payload, Record, Tag};
 use connector_hal::can::{CanEvent, CanFrame, CanId, CanSettings, FdFlags};
@@ -41,7 +41,7 @@ impl Relay {
             CanSettings { bit_rate: 500_000, data_bit_rate: None, listen_only: false },
             IsotpStack::Own,
         );
-        bus.insert(CHANNEL, Channel::Raw(RawChannel::new(Some(frame.id()), Some(frame.id()), true)));
+        bus.insert(CHANNEL, CanChannel::Raw(RawChannel::new(Some(frame.id()), Some(frame.id()), true)));
         Self {
             now,
             bus,

@@ -26,7 +26,7 @@ macro_rules! each {
 type Loss = Box<dyn FnMut(usize, &CanFrame) -> bool>;
 
 /// One bus: frames of all nodes one after the other, each received by all the others.
-pub struct Net {
+pub(crate) struct Net {
     pub now: Instant,
     pub started: Instant,
     /// How long a frame takes on the bus.

@@ -37,7 +37,7 @@ impl Script {
     }
 
     /// The next frame, acknowledged immediately.
-    pub fn transmit_confirmed(&mut self) -> String {
+    pub(crate) fn transmit_confirmed(&mut self) -> String {
         let text = self.transmit();
         self.confirm();
         text
@@ -53,7 +53,7 @@ impl Script {
         self.endpoint.handle_timeout(self.now);
     }
 
-    pub fn pass_ms(&mut self, ms: u64) {
+    pub(crate) fn pass_ms(&mut self, ms: u64) {
         self.pass(Duration::from_millis(ms));
     }
 

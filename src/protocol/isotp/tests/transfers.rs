@@ -55,7 +55,7 @@ fn block_size_and_separation_time_of_the_receiver_are_kept() {
 }
 
 /// Every addressing mode: ours, and the peer's view of it.
-pub fn addressing_modes() -> Vec<(Addressing, Addressing)> {
+pub(crate) fn addressing_modes() -> Vec<(Addressing, Addressing)> {
     let (a, b) = (id(0x7E0), id(0x7E8));
     let (long_a, long_b) = (id(0x18DA_10F1), id(0x18DA_F110));
     vec![
@@ -69,7 +69,7 @@ pub fn addressing_modes() -> Vec<(Addressing, Addressing)> {
     ]
 }
 
-pub fn frame_sizes() -> Vec<FrameSize> {
+pub(crate) fn frame_sizes() -> Vec<FrameSize> {
     let fd = [8, 12, 16, 20, 24, 32, 48, 64].map(|tx_dl| FrameSize::fd(tx_dl, true).unwrap());
     std::iter::once(FrameSize::Classic).chain(fd).collect()
 }

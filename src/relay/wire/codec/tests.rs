@@ -129,7 +129,7 @@ proptest! {
     fn no_bytes_panic_the_decoder(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = decode(&bytes);
         let mut versioned = bytes.clone();
-        if let Some(first) = versioned.first_mut() { *first = VERSION; }
+        if let Some(first) = versioned.first_mut() { *first = message::VERSION; }
         let _ = decode(&versioned);
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::held::{NextFrame, OutstandingFrame, Owner};
 use super::{CanChannels, collect};
 use crate::protocol::isotp::SendFailure;
-use crate::relay::channel::Channel;
+use crate::relay::channel::CanChannel;
 
 /// The time after which a frame without an outcome makes the agent reset the adapter: N_As with a margin.
 const STUCK_AFTER: Duration = Duration::from_millis(1200);
@@ -22,7 +22,7 @@ impl CanChannels {
     }
 
     /// The adapter refused the frame for good. Older frames of its owner may still wait for their outcomes.
-    pub fn handle_refused(&mut self, now: Instant) {
+    pub(crate) fn handle_refused(&mut self, now: Instant) {
         match self.next.take().map(|next| next.owner) {
             // all frames of a channel have one format, so the adapter refuses all of them or none
             Some(Owner::Channel(number)) => {
@@ -87,7 +87,7 @@ impl CanChannels {
 
     /// Whether the adapter holds a frame that it cannot send. If so, set the adapter up again and call
     /// [`CanChannels::handle_reset`].
-    pub fn is_stuck(&self, now: Instant) -> bool {
+    pub(crate) fn is_stuck(&self, now: Instant) -> bool {
         self.stuck_at().is_some_and(|at| at <= now)
     }
 
@@ -95,7 +95,7 @@ impl CanChannels {
         let oldest = self.outstanding.front()?;
         let stuck_at = oldest.since + STUCK_AFTER;
         // a frame that becomes too old does not justify disturbing a transfer that may still succeed
-        let would_spoil = self.vin_reader.is_some() || self.channels.values().any(Channel::is_sending);
+        let would_spoil = self.vin_reader.is_some() || self.channels.values().any(CanChannel::is_sending);
         match oldest.expires {
             Some(expires) if !would_spoil => Some(stuck_at.min(expires.max(oldest.since + STALE_AFTER))),
             _ => Some(stuck_at),
@@ -132,7 +132,7 @@ impl CanChannels {
         for owner in held.chain(self.next.take().map(|next| next.owner)) {
             // the PDU that an ISO-TP channel is sending fails as a whole, below
             if let Owner::Channel(number) = owner
-                && let Some(channel @ Channel::Raw(_)) = self.channels.get_mut(&number)
+                && let Some(channel @ CanChannel::Raw(_)) = self.channels.get_mut(&number)
             {
                 channel.handle_transmit_failed(now, SendFailure::BusOff);
             }
