@@ -5,6 +5,7 @@ use connector_hal::can::{CanBus, CanBusExt as _, CanEvent, CanFrame, CanId};
 use connector_hal::clock::now;
 
 use super::*;
+use crate::vehicle::hardware::Hardware;
 
 const SECOND: Duration = Duration::from_secs(1);
 const VIN: &str = "WVWZZZAUZEW000001";

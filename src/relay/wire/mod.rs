@@ -10,4 +10,4 @@ pub mod request;
 pub use closed_message::CloseReason;
 pub(crate) use closed_message::ConnectionClosed;
 pub use envelope::Envelope;
-pub use problem_kind::{ProblemKind, Reporter};
+pub use problem_kind::ProblemKind;

@@ -7,7 +7,7 @@ use crate::protocol::problem::Problem;
 
 /// A peer of the relay that reports problems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reporter {
+enum Reporter {
     /// The connector.
     Connector,
     /// The cloud.
@@ -130,7 +130,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// All kinds, in the order of the enum.
-    pub const ALL: [Self; 46] = [
+    const ALL: [Self; 46] = [
         Self::BadAnswer,
         Self::BusUnavailable,
         Self::Busy,
@@ -189,11 +189,6 @@ impl ProblemKind {
     pub fn problem(self, detail: impl Into<String>) -> Problem {
         let (slug, status, title, _) = self.entry();
         Problem::new(status, slug, title, detail)
-    }
-
-    /// The peers that report this kind.
-    pub const fn reporters(self) -> &'static [Reporter] {
-        self.entry().3
     }
 
     /// The type, without `/problems/`.
