@@ -130,8 +130,8 @@ impl RelayConnection {
     ///
     /// An operator who has used the connection resumes it by `resumeConnection`. An operator who has not used
     /// it yet does not notice the interruption, so that the connection resumes here by itself.
-    pub(crate) fn handle_link_back(&mut self) {
-        if self.link.is_unused() && self.link.resume(0).is_ok() {
+    pub(crate) fn handle_link_back(&mut self, now: Instant) {
+        if self.link.is_unused() && self.link.resume(now, 0).is_ok() {
             self.hold_until = None;
         }
     }
