@@ -79,6 +79,10 @@ pub trait Channels: Send {
     /// Asks the ECUs that left their default session to return to it.
     fn return_to_default_sessions(&mut self, now: Instant);
 
+    /// Whether a channel sends, receives, awaits a response, or has data that waits for the vehicle. The connector then
+    /// sends nothing on its own account.
+    fn is_busy(&self, now: Instant) -> bool;
+
     /// Whether nothing is on its way to the vehicle.
     fn is_quiet(&self) -> bool;
 
@@ -90,6 +94,11 @@ pub trait Channels: Send {
     /// The outcome of the scan and the ECUs that it found, once it has ended.
     fn take_scan(&mut self) -> Option<(ScanOutcome, Vec<FoundEcu>)> {
         None
+    }
+
+    /// Whether a bus of this kind can read the VIN beside the channels.
+    fn can_read_vin(&self) -> bool {
+        false
     }
 
     /// Reads the VIN on this bus beside the channels; false if a bus of this kind cannot do so now.

@@ -86,6 +86,10 @@ impl Channels for Terminal15Channels {
 
     fn return_to_default_sessions(&mut self, _now: Instant) {}
 
+    fn is_busy(&self, _now: Instant) -> bool {
+        false
+    }
+
     fn is_quiet(&self) -> bool {
         true
     }

@@ -40,6 +40,10 @@ impl RelayConnection {
                 continue;
             };
             let Some(bus) = self.buses.get_mut(opened.bus) else { continue };
+            if matches!(record.payload, Payload::Frame(_) | Payload::Pdu { .. }) {
+                self.records_taken += 1;
+                self.last_exchange = Some(now);
+            }
             match record.payload {
                 Payload::Frame(frame) => {
                     bus.channels_mut().handle_frame_to_send(now, record.channel, frame, now + left);
@@ -113,6 +117,9 @@ impl RelayConnection {
             return;
         }
         let ChannelOutput { channel, at, output } = output;
+        if matches!(output, Output::Pdu { .. } | Output::Event { .. }) {
+            self.last_exchange = Some(now);
+        }
         let payload = match &output {
             Output::Frame(frame) => Payload::Frame(*frame),
             Output::Pdu { address, data } => {

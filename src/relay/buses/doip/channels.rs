@@ -385,6 +385,10 @@ impl Channels for DoipChannels {
         }
     }
 
+    fn is_busy(&self, _now: Instant) -> bool {
+        self.channels.values().any(|channel| channel.pdus.is_busy())
+    }
+
     fn is_quiet(&self) -> bool {
         !self.channels.values().any(|channel| channel.pdus.is_sending())
     }
@@ -402,6 +406,10 @@ impl Channels for DoipChannels {
 
     fn take_scan(&mut self) -> Option<(ScanOutcome, Vec<FoundEcu>)> {
         self.scanning.take_ended()
+    }
+
+    fn can_read_vin(&self) -> bool {
+        true
     }
 
     fn start_vin_reader(&mut self, settings: vin::ReaderSettings) -> bool {

@@ -360,6 +360,10 @@ impl Channels for KlineChannels {
         self.stop_all();
     }
 
+    fn is_busy(&self, _now: Instant) -> bool {
+        !self.is_quiet() || self.channels.values().any(|channel| channel.pdus.is_busy())
+    }
+
     fn is_quiet(&self) -> bool {
         let waits = |(key, channel): (&Key, &KlineChannel)| {
             matches!(key, Key::Closing(_)) || channel.pdus.is_sending()

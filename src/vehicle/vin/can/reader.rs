@@ -109,6 +109,13 @@ impl VinReader {
         }
     }
 
+    /// Channels send flow controls with the identifiers that `is_covered` names, so that the reader must not.
+    pub(crate) fn skip_flow_controls(&mut self, now: Instant, is_covered: &dyn Fn(CanId) -> bool) {
+        for peer in &mut self.peers {
+            peer.skip_flow_controls(now, is_covered);
+        }
+    }
+
     /// The oldest frame of [`VinReader::poll_transmit`] without outcome was acknowledged (or, by an adapter
     /// that does not confirm, taken).
     pub fn handle_transmitted(&mut self, now: Instant) {
