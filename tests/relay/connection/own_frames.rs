@@ -120,3 +120,25 @@ async fn the_vin_is_read_by_buses_that_are_still_being_set_up() {
     rig.run(1500 * MILLISECOND).await;
     assert!(rig.session.poll_vin(now()).expect("the reading has ended").vin.is_some());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reading_of_the_vin_pauses_when_a_transfer_begins() {
+    let mut rig = Rig::configured().await;
+    let mut config = Config::new(Addressing::normal(id(0x7E8), id(0x7E0)));
+    config.st_min = SeparationTime(5);
+    let _ecu = Ecu::with_config(&rig.buses[0], config, |request| match request {
+        [0x36, ..] => positive(request),
+        _ => Vec::new(),
+    });
+    let node = Node::attach(&rig.buses[0]);
+    rig.open_isotp(1, json!({"keep_alive": "disabled"})).await;
+    assert!(rig.session.start_reading_vin(now(), 6 * SECOND, VinTrigger::Request));
+    assert!(rig.run_until(SECOND, |_| !requests_for_the_vin(&node).is_empty()).await);
+    let before = requests_for_the_vin(&node).len();
+    rig.send(1, CONFIRM, &[0x36; 2000]);
+    assert!(rig.run_until(5 * SECOND, |rig| rig.pdus(1).len() == 1).await);
+    let sent_in_the_transfer = requests_for_the_vin(&node).len() - before;
+    assert_eq!(sent_in_the_transfer, 0, "{:?}", requests_for_the_vin(&node));
+    rig.run(3 * SECOND).await;
+    assert!(requests_for_the_vin(&node).len() > before, "the reading continues");
+}

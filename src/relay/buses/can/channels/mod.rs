@@ -153,7 +153,7 @@ impl CanChannels {
             number = self.turn_after(turn);
         }
         // an ECU that receives a request in the middle of a transfer drops the transfer
-        if self.is_busy(now) {
+        if self.hold_reader(now) {
             return None;
         }
         if let Some(frame) = self.vin_reader.as_mut().and_then(|reader| reader.poll_transmit(now)) {
@@ -342,6 +342,7 @@ impl Channels for CanChannels {
                 }
             }
         });
+        self.hold_reader(now);
         if let Some(reader) = &mut self.vin_reader {
             reader.handle_timeout(now);
             self.end_vin_reader();
