@@ -7,6 +7,7 @@ mod fd;
 mod flash;
 mod kline;
 mod power;
+mod scripted;
 mod session;
 mod vehicles;
 
