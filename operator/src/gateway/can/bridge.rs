@@ -357,6 +357,21 @@ mod tests {
     }
 
     #[test]
+    fn a_request_to_all_ecus_is_not_covered() {
+        let (mut gateway, now) = (gateway(), Instant::now());
+        gateway.handle_frame(now, &frame(0x7DF, &[0x02, 0x01, 0x00]));
+        let target = Target::Functional(0);
+        assert_eq!(gateway.poll_request(), Some((target, vec![0x01, 0x00])));
+        gateway.handle_sent(now, target);
+        assert_eq!(gateway.poll_timeout(), None, "no response pending is due");
+        // far longer than any P2*
+        let later = now + Duration::from_secs(60);
+        gateway.handle_timeout(later);
+        gateway.handle_failed(later, target);
+        assert_eq!(frames(&mut gateway, later), []);
+    }
+
+    #[test]
     fn the_same_answer_to_two_requests_comes_twice() {
         let (mut gateway, now) = (gateway(), Instant::now());
         for _ in 0..2 {

@@ -211,6 +211,18 @@ mod tests {
     }
 
     #[test]
+    fn a_request_to_a_group_of_ecus_is_not_covered() {
+        let (mut bridge, now) = (DoipBridge::new(CoverConfig::default()), Instant::now());
+        assert!(bridge.handle_request(now, EVERYBODY, &[0x22, 0xF1, 0x90]));
+        bridge.handle_sent(now, EVERYBODY);
+        assert_eq!(bridge.poll_timeout(), None, "no response pending is due");
+        // far longer than any P2*
+        bridge.handle_timeout(now + Duration::from_secs(60));
+        bridge.handle_failed(EVERYBODY);
+        assert_eq!(said(&mut bridge), []);
+    }
+
+    #[test]
     fn a_tester_that_asks_every_address_costs_bounded_memory() {
         let (mut bridge, now) = (DoipBridge::new(CoverConfig::default()), Instant::now());
         let ask = |bridge: &mut DoipBridge, target| {
