@@ -17,9 +17,10 @@ use crate::relay::wire::request::{OpenConnection, Request};
 use crate::relay::wire::{ConnectionClosed, Envelope, ProblemKind};
 use crate::vehicle::vin::VinReport;
 
-/// The longest time that a connection is held while the websocket is down.
+/// The longest time that a connection is held while the websocket is down (relay protocol, section 4.3).
 const MAX_HOLD: Duration = Duration::from_secs(300);
-/// How many `identifyVehicle` requests may wait for an answer.
+/// How many `identifyVehicle` requests may wait for an answer. One reading, which takes seconds at most,
+/// answers all of them; more requests in that time are a flood.
 const MAX_IDENTIFYING: usize = 16;
 
 impl Supervisor {

@@ -16,7 +16,8 @@ use super::config::{BoardConfig, InputConfig, OutputConfig, Source, VoltageConfi
 use super::pin::{DigitalInput, DigitalOutput, find_line, read_number};
 use super::traits::{Board, BoardEvent, Led};
 
-/// How often the voltage is read. Reading may be slow, so a separate thread reads it.
+/// How often the voltage is read. Reading may be slow, so a separate thread reads it. The voltage only
+/// decides when to sleep, after a minute by default, so that a second is exact enough.
 const VOLTAGE_INTERVAL: Duration = Duration::from_secs(1);
 const NETWORK_INTERFACES: &str = "/sys/class/net";
 

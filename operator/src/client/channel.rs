@@ -14,7 +14,8 @@ use super::shared::{ChannelCommand, LinkState, Shared};
 
 /// The longest PDU that may be sent: the protocol's default bound.
 const MAX_PDU: usize = 1 << 20;
-/// The transfer rate of a slow bus, in bytes per second.
+/// The transfer rate of a slow bus, in bytes per second: ISO-TP at 20 kbit/s is a little faster. A PDU gets
+/// this additional time.
 const SLOWEST: u32 = 1000;
 /// Detail 6 of `send-failed`: the connector's answer to a PDU that is too long.
 const REFUSED: u16 = 6;

@@ -27,9 +27,11 @@ use super::live::Live;
 use super::shared::{ChannelCommand, ConnectionSettings, ConnectorRequest, Counters, LinkState, Shared};
 use super::socket::Dial;
 
-/// How many requests, and how many PDUs, may wait for the connection's task. A sender of more waits.
+/// How many requests, and how many PDUs, may wait for the connection's task. A sender of more waits, so that
+/// the number only decides how often tasks switch.
 const QUEUE: usize = 16;
-/// How long [`Connection::close`] waits for the connector.
+/// How long [`Connection::close`] waits for the connector: for a few round trips of a slow network. The
+/// connector closes the connection by itself later.
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// The content of `connectionJoined`.
@@ -226,6 +228,7 @@ async fn first_join(
     uuid: Uuid,
     settings: ConnectionSettings,
 ) -> Result<(Live, Value, Vec<Message>), OperatorError> {
+    /// The pause between two attempts: the connector may come online at any time.
     const PAUSE: Duration = Duration::from_secs(1);
     let until = Instant::now() + settings.join_patience;
     loop {

@@ -21,12 +21,18 @@ use super::live::{Live, LiveEvent};
 use super::shared::{ChannelCommand, ConnectionSettings, ConnectorRequest, LinkState, Shared};
 use super::socket::{Dial, SocketError};
 
-/// The task takes nothing more from channels while this much waits for an acknowledgement, in bytes.
+/// The task takes nothing more from channels while this much waits for an acknowledgement, in bytes: half of
+/// the 2 MiB that may be kept, so that one more PDU of 1 MiB has room.
 const MAX_UNACKNOWLEDGED: usize = 1 << 20;
-/// How many requests may wait for an answer. Further requests are not sent until one is answered.
+/// How many requests may wait for an answer. Further requests are not sent until one is answered. As many as
+/// wait in a connector while it sets up buses.
 const MAX_WAITING: usize = 64;
-/// The pauses between attempts to reconnect. The first attempt follows the loss immediately.
+/// The first pause between attempts to reconnect, which is then doubled up to [`LAST_PAUSE`]. The first
+/// attempt follows the loss immediately. The value is a compromise: a flash waits for the link, and a cloud
+/// that restarts refuses connections.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause between attempts to reconnect. The vendor asks clients to reconnect no faster than every
+/// 5 s after a few immediate attempts.
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Why the task stops using a websocket.

@@ -11,9 +11,10 @@ use uuid::Uuid;
 use super::live::{Live, LiveEvent};
 use super::socket::SocketError;
 
-/// How long the answer may take: the connector may have to identify its vehicle first.
+/// How long the answer may take: the connector may have to identify its vehicle first, which takes up to 12 s
+/// on a K-line, over a slow network.
 const JOIN: Duration = Duration::from_secs(60);
-/// How many messages before the answer are kept.
+/// How many messages before the answer are kept. The cloud sends a few; the limit bounds the memory.
 const MAX_BACKLOG: usize = 1024;
 
 /// Why a connection was not joined.

@@ -17,11 +17,11 @@ use super::shared::ConnectionSettings;
 use super::socket::Websocket;
 use super::tokens::{Credentials, Tokens};
 
-/// The longest time for a REST request.
+/// The longest time for a REST request: as long as the agent waits by default.
 const REQUEST: Duration = Duration::from_secs(30);
-/// The longest time for connecting to the REST API.
+/// The longest time for connecting to the REST API: as long as the agent waits by default.
 const CONNECT: Duration = Duration::from_secs(15);
-/// The largest number of tickets in one list.
+/// The number of tickets in one list: the greatest `limit` of the vendor's API.
 const TICKETS: u32 = 1000;
 
 const TOKEN_PATH: &str = "/oauth2/token";

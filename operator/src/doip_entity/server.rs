@@ -19,19 +19,25 @@ use tokio::time::Instant;
 use super::connection::ConnectionId;
 use super::entity::{Entity, Event, Output};
 
-/// How many messages to a tester may wait. A tester that leaves more unread loses its connection.
+/// How many messages to a tester may wait. A tester that leaves more unread loses its connection, because the
+/// entity has to serve the other testers.
 const QUEUE: usize = 1024;
-/// How many events of connections may wait. Until then, the connections are not read.
+/// How many events of connections may wait. Until then, the connections are not read. The number only smooths
+/// bursts.
 const EVENTS: usize = 64;
-/// How many bytes one read takes from a connection.
+/// How many bytes one read takes from a connection. The buffer is memory of each connection.
 const READ: usize = 16 * 1024;
-/// The longest accepted datagram, in bytes. DoIP datagrams are much shorter.
+/// The longest accepted datagram, in bytes: longer than any that fits an Ethernet frame. DoIP datagrams are
+/// much shorter.
 const DATAGRAM: usize = 2048;
-/// How long a closing connection may take to write the remaining messages.
+/// How long a closing connection may take to write the remaining messages: as long as a tester waits for an
+/// acknowledgement (ISO 13400-2).
 const CLOSING: Duration = Duration::from_secs(2);
-/// How long a tester may take for the TLS handshake, and to read a message.
+/// How long a tester may take for the TLS handshake, and to read a message. The value is a compromise: a
+/// tester on a slow machine is served, and one that stalls frees its place.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How many attempts to find a port that is free for both TCP and UDP.
+/// How many attempts to find a port that is free for both TCP and UDP. The kernel chooses the port for one of
+/// them; the other is rarely in use.
 const ATTEMPTS: u32 = 32;
 
 /// The addresses to listen on.

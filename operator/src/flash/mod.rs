@@ -25,7 +25,8 @@ const TRANSFER_DATA: u8 = 0x36;
 const BLOCK_HEADER: usize = 2;
 /// The shortest block: its header and one byte.
 const SHORTEST_BLOCK: usize = BLOCK_HEADER + 1;
-/// The transfer rate of a slow bus, in bytes per second.
+/// The transfer rate of a slow bus, in bytes per second: ISO-TP at 20 kbit/s is a little faster. A block gets
+/// this additional time.
 const SLOWEST: u32 = 1000;
 
 /// A firmware to program.

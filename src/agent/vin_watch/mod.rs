@@ -32,11 +32,12 @@ use crate::vehicle::vin::doip::OpeningNetwork;
 use crate::vehicle::vin::kline::LineToAsk;
 use crate::vehicle::vin::{VehicleReading, read_vehicle};
 
-/// The least time between two readings that something on the bus caused.
+/// The least time between two readings that something on the bus caused. A reading on CAN takes up to 1.5 s,
+/// so that an adapter that comes and goes keeps the buses busy for less than a third of the time.
 const LEAST_PAUSE: Duration = Duration::from_secs(5);
-/// The most commands that may wait; the agent's loop sends one at a time.
+/// The most commands that may wait. The agent's loop sends one at a time, and waits if there is no room.
 const COMMANDS: usize = 8;
-/// The most messages that may wait; the watch pauses until there is room.
+/// The most messages that may wait; the watch pauses until there is room. A reading causes one message.
 const FOUND: usize = 8;
 
 /// The handle of the watch's task.

@@ -11,8 +11,11 @@ use tokio::time::timeout;
 use super::search::{BitRateSearch, GiveUp, SearchSettings, SearchStep};
 
 /// An adapter that restarts when it is opened, as some with USB do, gets this time before the budget begins.
+/// Such an adapter takes up to 2 s; twice that, so that the SLCAN dialogue can also discard what the adapter
+/// was sending.
 const ADAPTER_TIME: Duration = Duration::from_secs(4);
-/// Setting the adapter up at the end takes no longer, or the adapter does not answer.
+/// Setting the adapter up at the end takes no longer, or the adapter does not answer: as long as an SLCAN
+/// adapter may take to answer a command.
 const QUIETEN_TIME: Duration = Duration::from_millis(500);
 
 /// How a bus's bit rate is found.

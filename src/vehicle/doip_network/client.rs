@@ -17,13 +17,18 @@ use crate::protocol::doip::connection::{
 };
 use crate::vehicle::doip_network::network::{GatewayConnectError, Network, Stream};
 
-/// The pause before the next attempt after a connection could not be made.
+/// The pause before the next attempt after a connection could not be made. The value is a compromise: a
+/// gateway that is starting refuses connections for seconds, and an operator waits for it.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// After a connection that worked this long, the next attempt follows without a pause.
+/// After a connection that worked this long, the next attempt follows without a pause, so that a gateway that
+/// keeps closing connections is connected at most twice a second. The websocket to the cloud has the same
+/// rule.
 const EARNS_RETRY: Duration = Duration::from_millis(500);
-/// The interval of alive check responses to the gateway while nothing is read: half of T_TCP_Alive_Check.
+/// The interval of alive check responses to the gateway while nothing is read. T_TCP_Alive_Check of ISO
+/// 13400-2 is 500 ms: half of it leaves time for a late timer (docs/adr/0008-hold-back-doip-by-tcp.md).
 const ALIVE_EVERY: Duration = Duration::from_millis(250);
-/// The most bytes that are read at a time.
+/// The most bytes that are read at a time. The buffer is memory of each connection; a larger one would save
+/// few system calls, since an Ethernet frame carries 1460 bytes.
 const READ: usize = 16 * 1024;
 
 /// The reason why there is no connection now.

@@ -26,7 +26,8 @@ const CAN_ISOTP_LL_OPTS: i32 = 5;
 /// The longest PDU of kernels before 6.4, which do not publish their limit. Even older kernels accept
 /// 8200 bytes and refuse a longer PDU.
 const OLD_MAX_PDU: usize = 66_000;
-/// When to try again after ENOBUFS: the kernel does not signal when a full transmit queue has room again.
+/// When to try again after ENOBUFS: the kernel does not signal when a full transmit queue has room again. A
+/// bus at 500 kbit/s sends eight frames in this time.
 const RETRY: Duration = Duration::from_millis(2);
 
 /// An event of a socket.

@@ -12,11 +12,14 @@ use super::super::copies::{AnswerPath, Copies};
 use super::super::cover::{Cover, CoverConfig};
 use crate::ecu_address::EcuAddress;
 
-/// How many responses per ECU may wait for a slow tool. Further responses are lost, as on a bus.
+/// How many responses per ECU may wait for a slow tool. Further responses are lost, as on a bus. A tool sends
+/// one request at a time, which few responses answer.
 const MAX_RESPONSES: usize = 16;
-/// How many requests may wait for the shell, which takes them immediately. Further requests are lost.
+/// How many requests may wait for the shell, which takes them immediately: one for each ECU. Further requests
+/// are lost.
 const MAX_REQUESTS: usize = 64;
-/// The largest number of ECUs, including those discovered by their answers to functional requests.
+/// The largest number of ECUs, including those discovered by their answers to functional requests. As many as
+/// a relay connection has channels.
 const MAX_ECUS: usize = 64;
 
 /// How the bridge communicates with the tool.

@@ -8,7 +8,8 @@ use connector_agent::protocol::doip::{DiagnosticMessage, LogicalAddress};
 use super::super::copies::{AnswerPath, Copies};
 use super::super::cover::{Cover, CoverConfig};
 
-/// The largest number of pairs of tester and ECU. Messages of further pairs are refused.
+/// The largest number of pairs of tester and ECU. Messages of further pairs are refused. More than the ECUs
+/// of a vehicle; the limit bounds the memory that a tool takes which asks every address.
 const MAX_PAIRS: usize = 256;
 
 /// A tester, and the ECU or group of ECUs that receives its requests.
