@@ -1,8 +1,8 @@
 //! DoIP through the relay: a session with a scripted gateway in memory, and the operator's end of its link.
 //!
-//! - `doip/4095 bytes there and back`: CPU time of one diagnostic message of 4095 bytes that its ECU answers with as many,
-//!   from the operator's link to the gateway and back: link, session, channel, connection, codec; no network,
-//!   no TLS.
+//! - `doip/4095 bytes there and back`: CPU time of one diagnostic message of 4095 bytes that its ECU answers
+//!   with as many, from the operator's link to the gateway and back: link, session, channel, connection,
+//!   codec; no network, no TLS.
 //! - `doip/PDUs a second`: short requests and their answers on one connection, as many as can be under way.
 
 use std::future::poll_fn;
@@ -17,10 +17,10 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::json;
 
 const GATEWAY: u16 = 0x4010;
-/// Requests under way at a time; a channel lets 64 wait.
+/// The number of simultaneous requests; up to 64 can wait on a channel.
 const AHEAD: usize = 32;
 
-/// Answers every request with as many bytes.
+/// Answers every request with the same number of bytes.
 fn answer(request: &[u8]) -> Vec<(Duration, Vec<u8>)> {
     let mut data = request.to_vec();
     if let Some(first) = data.first_mut() {
@@ -33,7 +33,7 @@ struct Relay(Rig);
 
 impl Relay {
     async fn start() -> Self {
-        let gateways = Gateways::forgetful();
+        let gateways = Gateways::without_history();
         gateways.set([Gateway { ecus: vec![(GATEWAY, answer)], ..Gateway::new(GATEWAY) }]);
         let hardware = HardwareBuilder::in_runtime_time().doip_network(move || gateways.network()).build();
         let mut rig = Rig::with_hardware(hardware);

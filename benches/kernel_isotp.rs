@@ -1,8 +1,8 @@
-//! Our ISO-TP and the Linux kernel's, side by side on a CAN interface: what a transfer costs, how exactly the
-//! separation time is kept, how soon flow control comes, with an idle and with a loaded processor.
+//! Compares the agent's ISO-TP with the Linux kernel's on a CAN interface: the cost of a transfer, the
+//! accuracy of the separation time, and the delay of flow control, with an idle and with a loaded processor.
 //!
-//! Takes a vcan interface with CAN FD, named by `CONNECTOR_TEST_VCAN`; `cross/can-machine bench` has one. The
-//! peer is the kernel's can-isotp each time. Times between frames are the kernel's time stamps.
+//! Needs a vcan interface with CAN FD, named by `CONNECTOR_TEST_VCAN`; `cross/can-machine bench` has one. The
+//! peer is always the kernel's can-isotp. Times between frames are the kernel's time stamps.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a benchmark that fails ends
 
@@ -16,7 +16,7 @@ use connector_agent::protocol::isotp::{Addressing, Event, FrameSize, Padding};
 use connector_hal::can::{
     CanBus, CanBusExt as _, CanEvent, CanFrame, IsotpEvent, IsotpOptions, IsotpSocket, open,
 };
-use connector_test_support::isotp::{Ours, config};
+use connector_test_support::isotp::{AgentEndpoint, config};
 use connector_test_support::skip::environment;
 use connector_test_support::{id, pdu};
 use tokio::time::timeout;
@@ -24,7 +24,7 @@ use tokio::time::timeout;
 const TESTER: u32 = 0x7E0;
 const ECU: u32 = 0x7E8;
 const TRANSFERS: u32 = 30;
-/// Threads that want the processor all the time.
+/// The numbers of threads that use the processor all the time.
 const LOAD: usize = 4;
 
 fn main() {
@@ -92,7 +92,7 @@ enum Kind {
 
 /// The tester's side.
 enum Tester {
-    Own(Box<Ours>),
+    Own(Box<AgentEndpoint>),
     Kernel(Box<IsotpSocket>),
 }
 
@@ -103,7 +103,7 @@ impl Tester {
                 let frame_size = if fd { FrameSize::fd(64, true).unwrap() } else { FrameSize::Classic };
                 let addressing = Addressing::normal(id(TESTER), id(ECU));
                 let config = config(addressing, (0, 0), frame_size, Padding::default());
-                Self::Own(Box::new(Ours::open(vcan, config).await))
+                Self::Own(Box::new(AgentEndpoint::open(vcan, config).await))
             }
             Kind::Kernel => Self::Kernel(Box::new(socket(vcan, TESTER, ECU, 0, fd))),
         }
@@ -111,9 +111,9 @@ impl Tester {
 
     async fn send(&mut self, pdu: &[u8]) {
         match self {
-            Self::Own(ours) => {
-                ours.send(pdu);
-                let event = ours.event().await;
+            Self::Own(endpoint) => {
+                endpoint.send(pdu);
+                let event = endpoint.event().await;
                 assert!(matches!(event, Event::Sent { .. }), "{event:?}");
             }
             Self::Kernel(socket) => send(socket, pdu).await,
@@ -122,7 +122,7 @@ impl Tester {
 
     async fn receive(&mut self) {
         match self {
-            Self::Own(ours) => while !matches!(ours.event().await, Event::Received { .. }) {},
+            Self::Own(endpoint) => while !matches!(endpoint.event().await, Event::Received { .. }) {},
             Self::Kernel(socket) => receive(socket).await,
         }
     }
@@ -145,8 +145,8 @@ async fn receive(socket: &mut IsotpSocket) {
     assert!(matches!(event, IsotpEvent::Received(_)), "{event:?}");
 }
 
-/// The time of a transfer without separation time. On a machine with one processor, that is what both ends
-/// cost.
+/// The time of a transfer without separation time. On a machine with one processor, this is the cost of both
+/// ends.
 async fn cost(vcan: &str, kind: Kind, len: usize, fd: bool, out: bool) -> String {
     let mut tester = Tester::open(vcan, kind, fd).await;
     let mut ecu = socket(vcan, ECU, TESTER, 0, fd);
@@ -154,7 +154,7 @@ async fn cost(vcan: &str, kind: Kind, len: usize, fd: bool, out: bool) -> String
     let mut started = Instant::now();
     for transfer in 0..=TRANSFERS {
         if transfer == 1 {
-            // the first one is not counted
+            // the first transfer is not counted
             started = Instant::now();
         }
         if out {
@@ -209,7 +209,7 @@ async fn answers(vcan: &str, kind: Kind) -> Vec<Duration> {
     times
 }
 
-/// What a listener has heard.
+/// The frames that a listener has received.
 async fn heard(listener: &mut Box<dyn CanBus>) -> Vec<(CanFrame, Instant)> {
     let mut frames = Vec::new();
     while let Ok(event) = timeout(Duration::from_millis(20), listener.event()).await {
@@ -221,7 +221,7 @@ async fn heard(listener: &mut Box<dyn CanBus>) -> Vec<(CanFrame, Instant)> {
     frames
 }
 
-/// Threads that do nothing but want the processor.
+/// Threads that only use the processor.
 struct Load {
     stop: Arc<AtomicBool>,
 }

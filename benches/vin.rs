@@ -1,9 +1,9 @@
 //! Reading the VIN of simulated vehicles on the virtual bus.
 //!
-//! - `vin/bus time`: how long a technician waits: from the first listening to the VIN, on a bus with true bit timing.
-//!   It is the simulation's time, so it does not depend on the machine.
-//! - `vin/cpu`: what one reading costs in CPU time, the simulated bus and the vehicle's ECUs included. The clock is
-//!   virtual and stands still while anything computes, so that nothing is waited for.
+//! - `vin/bus time`: the time that a technician waits, from the beginning of listening to the VIN, on a bus
+//!   with true bit timing. The time is that of the simulation, and does not depend on the machine.
+//! - `vin/cpu`: the CPU time of one reading, including the simulated bus and the vehicle's ECUs. The clock is
+//!   virtual and stands still while the program computes, so that the benchmark waits for no time.
 
 #[path = "common/reading.rs"]
 mod reading;
@@ -16,7 +16,7 @@ use connector_sim::vehicle::catalogue::Catalogue;
 use criterion::{Criterion, criterion_group, criterion_main};
 use reading::{read_once, virtual_time};
 
-/// What is measured: its name, the vehicle's platform, the bus's bit rate and load.
+/// The measured cases: name, platform of the vehicle, bit rate and load of the bus.
 const CASES: [(&str, &str, u32, f32); 6] = [
     ("obd, 500 kbit/s, 30 % load", "TOYOTA_CHR", 500_000, 0.3),
     ("obd, 250 kbit/s, 30 % load", "TOYOTA_CHR", 250_000, 0.3),

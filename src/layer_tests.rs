@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The longest file of production code, in lines.
 const MAX_LINES: usize = 450;
-/// What a pure module must not name: runtimes, sockets, files, threads and clocks.
+/// The words that a pure module must not contain: runtimes, sockets, files, threads and clocks.
 const IMPURE: [&str; 12] = [
     "tokio",
     "socket2",
@@ -127,9 +127,9 @@ fn absolute(path: &str, module: &str, children: &BTreeSet<String>) -> Option<Str
 struct Source {
     module: String,
     code: String,
-    /// What the file imports or names, from the root of the crate.
+    /// The paths that the file imports or names, from the root of the crate.
     imports: Vec<String>,
-    /// What the file hands on from its own children: name to path.
+    /// The names that the file re-exports from its own children, with their paths.
     hands_on: BTreeMap<String, String>,
 }
 
@@ -173,7 +173,7 @@ fn sources() -> BTreeMap<String, Source> {
     files.iter().map(read).collect()
 }
 
-/// The file that defines what a path names: modules that hand it on are looked through.
+/// The file that defines the item of a path. Modules that re-export the item are looked through.
 fn defining<'a>(
     path: &str,
     by_module: &BTreeMap<&'a str, &'a str>,
@@ -197,7 +197,7 @@ fn defining<'a>(
     None
 }
 
-/// Which file imports which.
+/// The files that each file imports.
 fn imports(all: &BTreeMap<String, Source>) -> BTreeMap<&str, BTreeSet<&str>> {
     let by_module: BTreeMap<&str, &str> =
         all.iter().map(|(file, source)| (source.module.as_str(), file.as_str())).collect();
@@ -214,9 +214,9 @@ fn documented() -> (Vec<String>, Vec<String>) {
     let block = text.split("```layers\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let (mut layers, mut pure) = (Vec::new(), Vec::new());
     for line in block.lines() {
-        let (name, what) = line.split_once(": ").unwrap();
+        let (name, value) = line.split_once(": ").unwrap();
         if name == "pure" {
-            pure = what.split(", ").map(str::to_owned).collect();
+            pure = value.split(", ").map(str::to_owned).collect();
         } else {
             layers.push(name.to_owned());
         }
@@ -224,7 +224,7 @@ fn documented() -> (Vec<String>, Vec<String>) {
     (layers, pure)
 }
 
-/// Whether the code contains the words, not as the beginning of a longer name.
+/// Whether the code contains the words as a whole, not as the beginning of a longer name.
 fn names(code: &str, words: &str) -> bool {
     let is_whole =
         |at: usize| !code[at + words.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '_');
@@ -251,7 +251,7 @@ fn imports_go_down_the_layers_only() {
     assert!(wrong.is_empty(), "imports that go up:\n{}", wrong.join("\n"));
 }
 
-/// The files that a file imports, and all that those import.
+/// The files that a file imports directly or indirectly.
 fn all_imports<'a>(from: &'a str, imports: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> BTreeSet<&'a str> {
     let (mut reached, mut open) = (BTreeSet::new(), vec![from]);
     while let Some(file) = open.pop() {
@@ -290,7 +290,7 @@ fn pure_modules_name_no_runtime_socket_or_clock() {
     assert!(wrong.is_empty(), "not pure:\n{}", wrong.join("\n"));
 }
 
-/// Modules of one protocol each may use the same word; everywhere else a name means one thing.
+/// The modules of different protocols may use one word. Everywhere else, a type name has one definition.
 #[test]
 fn no_type_name_is_defined_twice() {
     let mut defined: BTreeMap<String, Vec<String>> = BTreeMap::new();

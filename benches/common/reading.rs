@@ -10,8 +10,8 @@ use connector_sim::vehicle::catalogue::VehicleRecord;
 use connector_sim::vehicle::{Vehicle, VehicleConfig};
 use tokio::runtime::{Builder, Runtime};
 
-/// One reading; how long it took on the bus.
-pub async fn read_once(record: &VehicleRecord, bit_rate: u32, load: f32) -> Duration {
+/// Reads the VIN once, and returns the time on the bus.
+pub(crate) async fn read_once(record: &VehicleRecord, bit_rate: u32, load: f32) -> Duration {
     let bus = VirtualBus::new(VirtualBusConfig { bit_rate, load, ..VirtualBusConfig::default() });
     let _vehicle = Vehicle::start(&VehicleConfig::new(record.clone()), &bus);
     let adapter: Box<dyn CanBus> = Box::new(bus.attach_adapter("can0", VirtualBus::full_capabilities()));
@@ -20,7 +20,7 @@ pub async fn read_once(record: &VehicleRecord, bit_rate: u32, load: f32) -> Dura
     reading.report.elapsed
 }
 
-/// A runtime whose clock stands still while anything computes.
-pub fn virtual_time() -> std::io::Result<Runtime> {
+/// A runtime whose clock stands still while the program computes.
+pub(crate) fn virtual_time() -> std::io::Result<Runtime> {
     Builder::new_current_thread().enable_all().start_paused(true).build()
 }

@@ -1,11 +1,11 @@
-//! One ISO-TP transfer with nothing between the two ends.
+//! One ISO-TP transfer without a bus between the two ends.
 
 use std::time::Instant;
 
 use connector_agent::protocol::isotp::{Endpoint, Event};
 
-/// Carries frames both ways until neither end has one left; returns the PDU that `to` received.
-pub fn transfer(now: Instant, from: &mut Endpoint, to: &mut Endpoint, pdu: &[u8]) -> Option<Vec<u8>> {
+/// Carries frames both ways until neither end has a frame left; returns the PDU that `to` received.
+pub(crate) fn transfer(now: Instant, from: &mut Endpoint, to: &mut Endpoint, pdu: &[u8]) -> Option<Vec<u8>> {
     from.send(now, pdu).ok()?;
     loop {
         let mut idle = true;

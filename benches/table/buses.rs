@@ -1,4 +1,4 @@
-//! Every bus simultaneously: four CAN buses at full load, a K-line and a DoIP gateway, relayed in one
+//! All buses simultaneously: four CAN buses at full load, a K-line and a DoIP gateway, relayed in one
 //! session.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,17 +24,17 @@ use crate::cpu::usage;
 use crate::relay::{configuration, join, measured, percentiles, read_frames};
 
 const CATALOGUE: &str = include_str!("../../tests/data/vehicles/vehicles.json");
-/// Where the CAN buses are; pins 1 and 9 are DoIP's, 7 is the K-line's.
+/// The pins of the CAN buses. Pins 1 and 9 are those of DoIP, pin 7 is that of the K-line.
 const CAN_PINS: [[u8; 2]; 4] = [[6, 14], [3, 11], [12, 13], [2, 10]];
 /// A CAN bus at 500 kbit/s, full of frames with 8 bytes.
 const FRAMES_PER_SECOND: u32 = 4_295;
 /// The ECU on the K-line.
 const ENGINE: u8 = 0x11;
-/// How long everything runs before it is measured.
+/// The time for which everything runs before the measurement.
 const WARM_UP: Duration = Duration::from_secs(2);
 
 /// The rows.
-pub async fn all(window: Duration) -> anyhow::Result<Vec<Row>> {
+pub(crate) async fn all(window: Duration) -> anyhow::Result<Vec<Row>> {
     let directory = tempfile::tempdir()?;
     let cloud = Cloud::start(CloudConfig::local(directory.path().join("cloud"))).await?;
     let line = SimLine::new(TimerKind::Precise);
@@ -83,7 +83,7 @@ pub async fn all(window: Duration) -> anyhow::Result<Vec<Row>> {
     }
     for (name, channel, request) in [("K-line", kline, vec![0x1A, 0x90]), ("DoIP", doip, vec![0x3E, 0x00])] {
         let (latencies, arrived) = mpsc::unbounded_channel();
-        readers.push(tokio::spawn(ask_again_and_again(channel, request, latencies)));
+        readers.push(tokio::spawn(ask_repeatedly(channel, request, latencies)));
         measurements.push((name.to_owned(), arrived));
     }
 
@@ -101,10 +101,10 @@ pub async fn all(window: Duration) -> anyhow::Result<Vec<Row>> {
             latencies.push(latency);
         }
         anyhow::ensure!(!latencies.is_empty(), "{name}: nothing was relayed");
-        let what = if name.starts_with("CAN") { "frames" } else { "answers" };
+        let unit = if name.starts_with("CAN") { "frames" } else { "answers" };
         let rate = latencies.len() as f64 / window.as_secs_f64();
         let (p50, p99) = percentiles(&mut latencies);
-        rows.push((format!("all buses, {name}"), format!("{rate:.0} {what}/s, p50 {p50} µs, p99 {p99} µs")));
+        rows.push((format!("all buses, {name}"), format!("{rate:.0} {unit}/s, p50 {p50} µs, p99 {p99} µs")));
     }
     let cpu = (after.cpu_seconds - before.cpu_seconds) / window.as_secs_f64() * 100.0;
     rows.push(("all buses: CPU".to_owned(), format!("{cpu:.0} % of a core")));
@@ -115,8 +115,8 @@ pub async fn all(window: Duration) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Sends one request after the other; how long each took, in µs.
-async fn ask_again_and_again(channel: Channel, request: Vec<u8>, latencies: mpsc::UnboundedSender<u64>) {
+/// Sends one request after the other, and reports the time of each in µs.
+async fn ask_repeatedly(channel: Channel, request: Vec<u8>, latencies: mpsc::UnboundedSender<u64>) {
     loop {
         let asked = Instant::now();
         if channel.request(&request, &Timing::default()).await.is_err() {

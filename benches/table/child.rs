@@ -1,5 +1,5 @@
-//! The process that is measured: the agent on a bus that only makes frames, or a bare websocket that sends
-//! the same.
+//! The measured process: the agent on a bus that only generates frames, or a bare websocket that sends equal
+//! frames.
 
 use std::path::PathBuf;
 use std::task::{Context, Poll};
@@ -18,23 +18,23 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::cpu::clock;
 
-/// Which part this process plays.
-pub const ROLE: &str = "CONNECTOR_BENCH_ROLE";
+/// The role of this process.
+pub(crate) const ROLE: &str = "CONNECTOR_BENCH_ROLE";
 /// The agent's configuration, or the address to connect to.
-pub const TARGET: &str = "CONNECTOR_BENCH_TARGET";
-/// Frames a second.
-pub const RATE: &str = "CONNECTOR_BENCH_RATE";
+pub(crate) const TARGET: &str = "CONNECTOR_BENCH_TARGET";
+/// Frames per second.
+pub(crate) const RATE: &str = "CONNECTOR_BENCH_RATE";
 /// The certificate authority.
-pub const CA: &str = "CONNECTOR_BENCH_CA";
+pub(crate) const CA: &str = "CONNECTOR_BENCH_CA";
 
-/// Frames that come out at one waking, at most.
+/// The maximum number of frames per wake-up.
 const BURST: u32 = 32;
 
 fn variable(name: &str) -> anyhow::Result<String> {
     std::env::var(name).map_err(|_| anyhow::anyhow!("{name} is not set"))
 }
 
-pub fn run(role: &str) -> anyhow::Result<()> {
+pub(crate) fn run(role: &str) -> anyhow::Result<()> {
     let rate: u32 = variable(RATE)?.parse()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -64,7 +64,7 @@ async fn run_agent(rate: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The same frames, 16 bytes each, over a bare websocket.
+/// Sends equal frames, of 16 bytes each, over a bare websocket.
 async fn run_bare(rate: u32) -> anyhow::Result<()> {
     let tls = tls::client_config(Some(&PathBuf::from(variable(CA)?)))?;
     let stream = tokio::net::TcpStream::connect(variable(TARGET)?).await?;
@@ -80,7 +80,7 @@ async fn run_bare(rate: u32) -> anyhow::Result<()> {
                 let CanEvent::Received { frame, .. } = event else { continue };
                 let mut bytes = vec![0; 8];
                 bytes.extend_from_slice(frame.data());
-                // as the agent does: what comes in one waking shares a write
+                // like the agent, all frames of one wake-up share a write
                 if source.left_in_burst == 0 { socket.send(Message::binary(bytes)).await? } else { socket.feed(Message::binary(bytes)).await? }
             }
             echo = socket.next() => {
@@ -90,7 +90,7 @@ async fn run_bare(rate: u32) -> anyhow::Result<()> {
     }
 }
 
-/// A bus that makes frames at an even rate; each bears the time at which it was made.
+/// A bus that generates frames at an even rate. Each frame contains the time of its creation.
 struct FrameSource {
     per_wake: u32,
     interval: Duration,
@@ -116,7 +116,7 @@ impl FrameSource {
 
 impl Script for FrameSource {
     fn configure(&mut self, settings: CanSettings) {
-        // silent while the VIN is looked for, so that only the session's frames are counted
+        // silent during the reading of the VIN, so that only the frames of the session are counted
         self.is_running = !settings.listen_only;
         self.next = Instant::now() + Duration::from_millis(500);
     }

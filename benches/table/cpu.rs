@@ -1,16 +1,16 @@
-//! What a process used, as the kernel counts it.
+//! The resources that a process used, as the kernel counts them.
 
 use anyhow::Context;
 
 /// CPU time in seconds and resident memory in bytes.
 #[derive(Debug, Clone, Copy)]
-pub struct Usage {
+pub(crate) struct Usage {
     pub cpu_seconds: f64,
     pub resident: u64,
 }
 
-/// Looks at a process: by nanoseconds (`schedstat`), since ticks of 10 ms are too coarse.
-pub fn usage(pid: u32) -> anyhow::Result<Usage> {
+/// Reads the usage of a process, in nanoseconds (`schedstat`), because ticks of 10 ms are too coarse.
+pub(crate) fn usage(pid: u32) -> anyhow::Result<Usage> {
     let mut nanoseconds = 0u64;
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         let path = task?.path().join("schedstat");
@@ -26,8 +26,8 @@ pub fn usage(pid: u32) -> anyhow::Result<Usage> {
     Ok(Usage { cpu_seconds: nanoseconds as f64 / 1e9, resident: kilobytes.parse::<u64>()? * 1024 })
 }
 
-/// The clock that both processes see, in µs.
-pub fn clock() -> u64 {
+/// The clock of both processes, in µs.
+pub(crate) fn clock() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
 }

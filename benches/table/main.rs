@@ -1,8 +1,9 @@
-//! `cargo bench --bench table`: what the agent costs, as one table. `docs/benchmarks.md` says what each row
-//! means.
+//! `cargo bench --bench table` prints the costs of the agent as one table. `docs/benchmarks.md` describes the
+//! rows.
 //!
-//! The agent that is measured runs in a separate process, so that its CPU time and memory can be read; this
-//! binary starts itself again for that, with an environment variable. Cloud and operator run in this process.
+//! The measured agent runs in a separate process, so that its CPU time and memory can be read. This binary
+//! starts itself again for that process, with an environment variable. Cloud and operator run in this
+//! process.
 
 mod buses;
 mod child;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 use connector_agent::relay::wire::codec::{Header, Payload, Record, Records, Tag};
 use connector_hal::can::{CanFrame, CanId};
 
-/// Names the agent's binary to measure instead of the one built along with the benchmarks.
+/// Names the agent's binary to measure. By default, it is the one that is built with the benchmarks.
 const AGENT: &str = "CONNECTOR_BENCH_AGENT";
 
 /// The binary to measure.
@@ -28,16 +29,16 @@ fn agent_binary() -> std::ffi::OsString {
     std::env::var_os(AGENT).unwrap_or_else(|| env!("CARGO_BIN_EXE_connector-agent").into())
 }
 
-/// How long each of the relaying rows is measured at most, in seconds; for a look whether they run.
+/// The maximum time of each relaying row, in seconds; a short time only checks that the rows work.
 const SECONDS: &str = "CONNECTOR_BENCH_SECONDS";
 
-/// How long to measure.
+/// The time of a measurement.
 fn window(seconds: u64) -> Duration {
     let at_most = std::env::var(SECONDS).ok().and_then(|text| text.parse().ok());
     Duration::from_secs(at_most.unwrap_or(seconds).clamp(1, seconds))
 }
 
-/// A row: what was measured, and the figure with its unit.
+/// A row: its name, and the figure with its unit.
 type Row = (String, String);
 
 fn main() -> anyhow::Result<()> {
@@ -57,14 +58,14 @@ fn main() -> anyhow::Result<()> {
         rows.extend(relay::bare_echo("200,000 frames a second", 200_000, window(5)).await?);
         anyhow::Ok(())
     })?;
-    let width = rows.iter().map(|(what, _)| what.chars().count()).max().unwrap_or(0);
-    for (what, figure) in rows {
-        println!("{what:width$}  {figure}");
+    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    for (name, figure) in rows {
+        println!("{name:width$}  {figure}");
     }
     Ok(())
 }
 
-/// Encoding and decoding messages of 32 frames each.
+/// Encodes and decodes messages of 32 frames each.
 fn codec() -> Row {
     const RECORDS: u16 = 32;
     const ROUNDS: u32 = 50_000;

@@ -1,4 +1,4 @@
-//! What the protocols themselves cost: ISO-TP, and the time a VIN takes on the bus.
+//! The costs of the protocols: the CPU time of ISO-TP, and the time of reading a VIN on the bus.
 
 use std::path::Path;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use crate::reading::{read_once, virtual_time};
 use crate::transfer::transfer;
 
 /// A 4095-byte transfer, both ends together.
-pub fn isotp() -> anyhow::Result<Row> {
+pub(crate) fn isotp() -> anyhow::Result<Row> {
     const ROUNDS: u32 = 2_000;
     let (a, b) = (CanId::standard_truncated(0x7E0), CanId::standard_truncated(0x7E8));
     let mut from = Endpoint::new(Config::new(Addressing::normal(a, b)));
@@ -29,8 +29,8 @@ pub fn isotp() -> anyhow::Result<Row> {
     Ok(("ISO-TP, 4095 bytes, both ends".to_owned(), format!("{:.1} µs of CPU", each.as_secs_f64() * 1e6)))
 }
 
-/// From the first listening to the VIN, in the simulated bus's time.
-pub fn vin() -> anyhow::Result<Vec<Row>> {
+/// The time from the beginning of listening to the VIN, in the simulated bus's time.
+pub(crate) fn vin() -> anyhow::Result<Vec<Row>> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vehicles/vehicles.json");
     let catalogue = Catalogue::load(&file)?;
     let runtime = virtual_time()?;
@@ -42,10 +42,10 @@ pub fn vin() -> anyhow::Result<Vec<Row>> {
     ];
     cases
         .into_iter()
-        .map(|(what, platform, load)| {
+        .map(|(name, platform, load)| {
             let record = catalogue.find(platform).ok().context("the vehicle is not in the file")?;
             let elapsed = runtime.block_on(read_once(record, 500_000, load));
-            Ok((what.to_owned(), format!("{} ms of bus time", elapsed.as_millis())))
+            Ok((name.to_owned(), format!("{} ms of bus time", elapsed.as_millis())))
         })
         .collect()
 }

@@ -23,11 +23,11 @@ use crate::Row;
 use crate::child::{CA, RATE, ROLE, TARGET};
 use crate::cpu::{Usage, clock, usage};
 
-/// How long frames run before they are counted.
+/// The time for which frames run before they are counted.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// Writes the agent's configuration; `buses` are its tables of buses.
-pub fn configuration(directory: &Path, cloud: &Cloud, buses: &str) -> anyhow::Result<PathBuf> {
+/// Writes the agent's configuration; `buses` has the tables of its buses.
+pub(crate) fn configuration(directory: &Path, cloud: &Cloud, buses: &str) -> anyhow::Result<PathBuf> {
     let path = directory.join("agent.toml");
     let text = format!(
         "[connector]\nuuid = \"{}\"\npincode = \"{}\"\n[cloud]\napi_url = \"{}\"\nwebsocket_url = \"{}\"\nca_file = \"{}\"\n{buses}",
@@ -41,15 +41,15 @@ pub fn configuration(directory: &Path, cloud: &Cloud, buses: &str) -> anyhow::Re
     Ok(path)
 }
 
-/// This binary again, in a role.
-pub fn measured(role: &str, rate: u32) -> anyhow::Result<Command> {
+/// The command that starts this binary again in a role.
+pub(crate) fn measured(role: &str, rate: u32) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.env(ROLE, role).env(RATE, rate.to_string()).kill_on_drop(true);
     Ok(command)
 }
 
 /// The agent's rows.
-pub async fn agent(name: &str, rate: u32, window: Duration) -> anyhow::Result<Vec<Row>> {
+pub(crate) async fn agent(name: &str, rate: u32, window: Duration) -> anyhow::Result<Vec<Row>> {
     let directory = tempfile::tempdir()?;
     let cloud = Cloud::start(CloudConfig::local(directory.path().join("cloud"))).await?;
     let bus = "[[bus]]\nkind = \"can\"\npins = [6, 14]\ndevice = \"can0\"\n";
@@ -64,8 +64,8 @@ pub async fn agent(name: &str, rate: u32, window: Duration) -> anyhow::Result<Ve
     Ok(rows)
 }
 
-/// The rows of the agent's own binary on a bus that is full, behind an SLCAN adapter.
-pub async fn binary(window: Duration) -> anyhow::Result<Vec<Row>> {
+/// The rows of the agent's own binary on a full bus behind an SLCAN adapter.
+pub(crate) async fn binary(window: Duration) -> anyhow::Result<Vec<Row>> {
     let directory = tempfile::tempdir()?;
     let cloud = Cloud::start(CloudConfig::local(directory.path().join("cloud"))).await?;
     let full = VirtualBusConfig { load: 1.0, timer: TimerKind::Precise, ..VirtualBusConfig::default() };
@@ -110,9 +110,9 @@ pub async fn binary(window: Duration) -> anyhow::Result<Vec<Row>> {
     ])
 }
 
-/// Creates a ticket and joins it. The benchmark leaves the connection open, because closing it would wait for a
-/// backlog of frames.
-pub async fn join(cloud: &Cloud) -> anyhow::Result<Connection> {
+/// Creates a ticket and joins it. The benchmark leaves the connection open, because closing it would wait for
+/// a backlog of frames.
+pub(crate) async fn join(cloud: &Cloud) -> anyhow::Result<Connection> {
     let credentials = |login: &connector_sim::cloud::Credentials| Credentials {
         client_id: login.client_id.clone(),
         client_secret: login.client_secret.clone(),
@@ -156,7 +156,7 @@ async fn received(channel: &Channel) -> anyhow::Result<Received> {
 }
 
 /// Receives frames and reports their ages in µs, until the channel or the receiver ends.
-pub async fn read_frames(channel: Channel, latencies: mpsc::UnboundedSender<u64>) {
+pub(crate) async fn read_frames(channel: Channel, latencies: mpsc::UnboundedSender<u64>) {
     while let Ok(received) = channel.recv().await {
         if let Item::Frame(frame) = received.item
             && let Ok(made) = frame.data().try_into().map(u64::from_be_bytes)
@@ -167,7 +167,7 @@ pub async fn read_frames(channel: Channel, latencies: mpsc::UnboundedSender<u64>
     }
 }
 
-/// Counts what arrives in the window, and what the process used for it.
+/// Counts the frames that arrive in the window, and the resources that the process used for them.
 async fn measure(
     name: &str,
     child: &Child,
@@ -193,8 +193,8 @@ async fn measure(
     Ok(rows(name, latencies, before, after, window))
 }
 
-/// The middle one, and the one that one in a hundred exceeds.
-pub fn percentiles(latencies: &mut [u64]) -> (u64, u64) {
+/// The median, and the 99th percentile.
+pub(crate) fn percentiles(latencies: &mut [u64]) -> (u64, u64) {
     latencies.sort_unstable();
     let at =
         |share: f64| latencies.get((latencies.len() as f64 * share) as usize).copied().unwrap_or_default();
@@ -213,8 +213,8 @@ fn rows(name: &str, mut latencies: Vec<u64>, before: Usage, after: Usage, window
     ]
 }
 
-/// The rows of a bare websocket over TLS that sends the same frames and gets them back.
-pub async fn bare_echo(name: &str, rate: u32, window: Duration) -> anyhow::Result<Vec<Row>> {
+/// The rows of a bare websocket over TLS that sends equal frames and receives them back.
+pub(crate) async fn bare_echo(name: &str, rate: u32, window: Duration) -> anyhow::Result<Vec<Row>> {
     let directory = tempfile::tempdir()?;
     let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()])?;
     let ca = directory.path().join("ca.pem");

@@ -1,4 +1,4 @@
-//! From the process's start to its being online: login, websocket, TLS twice.
+//! The time from the start of the process to being online: login, websocket, two TLS handshakes.
 
 use std::process::Stdio;
 use std::time::Instant;
@@ -11,10 +11,10 @@ use tokio::process::Command;
 use crate::Row;
 use crate::relay::configuration;
 
-/// How often it is tried.
+/// The number of starts.
 const ROUNDS: usize = 10;
 
-pub async fn to_online() -> anyhow::Result<Row> {
+pub(crate) async fn to_online() -> anyhow::Result<Row> {
     let directory = tempfile::tempdir()?;
     let cloud = Cloud::start(CloudConfig::local(directory.path().join("cloud"))).await?;
     let config = configuration(directory.path(), &cloud, "")?;

@@ -5,7 +5,7 @@ use connector_sim::vehicle::recording::Recording;
 
 /// Writing and reading a record again gives the same record, to the microsecond, and the analysis of any
 /// recording works.
-pub fn drive(data: &[u8]) {
+pub(super) fn drive(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(records) = candump::parse(text) else { return };
     for record in &records {

@@ -5,7 +5,7 @@ use std::path::Path;
 use connector_agent::config::{Config, ConfigError};
 
 /// A rejected configuration comes with at least one problem, and each problem with a text.
-pub fn drive(data: &[u8]) {
+pub(super) fn drive(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match Config::parse(text, Path::new("/etc/connector-agent.toml")) {
         Ok(_) | Err(ConfigError::Read { .. }) => {}

@@ -8,7 +8,7 @@ use connector_agent::protocol::doip::discovery::{Destination, Discovery, Questio
 use connector_hal::ethernet::ArpPacket;
 
 /// Before each datagram, the input has the datagram's length and the last byte of the sender's address.
-pub fn drive(data: &[u8]) {
+pub(super) fn drive(data: &[u8]) {
     let mut now = Instant::now();
     let mut discovery = Discovery::new();
     let mut rest = data;

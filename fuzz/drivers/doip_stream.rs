@@ -11,9 +11,10 @@ const MAX_DATA: usize = 512;
 /// Gateway 0x4010 accepts the routing activation of tester 0x0E80.
 const ACTIVATED: &[u8] = b"\x02\xFD\x00\x06\x00\x00\x00\x09\x0E\x80\x40\x10\x10\x00\x00\x00\x00";
 
-/// The first byte decides whether routing is active from the beginning. After it, each step is a length with
-/// as many bytes from the gateway; from 0xE0 on, a step is time; from 0xF0 on, a message of the tester.
-pub fn drive(data: &[u8]) {
+/// The first byte decides whether routing is active from the beginning. Each step after it begins with a
+/// byte. Below 0xE0, this byte is the number of bytes from the gateway that follow. From 0xE0, the step is
+/// time. From 0xF0, the step is a message of the tester.
+pub(super) fn drive(data: &[u8]) {
     let Some((&first, script)) = data.split_first() else { return };
     survives_alone(script);
     let mut now = Instant::now();

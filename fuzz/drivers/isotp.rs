@@ -9,7 +9,7 @@ use connector_agent::protocol::isotp::{
 use connector_hal::can::{CanFrame, CanId, FdFlags, fd_length};
 
 /// The first four bytes configure an endpoint. The others are the script.
-pub fn drive(data: &[u8]) {
+pub(super) fn drive(data: &[u8]) {
     let Some((&[kind, padding, block_size, st_min], script)) = data.split_first_chunk() else { return };
     let padding = match padding % 3 {
         0 => Padding::Enabled(padding),

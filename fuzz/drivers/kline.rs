@@ -1,5 +1,5 @@
-//! Reads any bytes as a K-line's: with the decoder, and as the bytes that a tester receives during set-up and
-//! use.
+//! Reads any bytes as those of a K-line: with the decoder, and as the bytes that a tester receives during
+//! set-up and use.
 
 use std::time::{Duration, Instant};
 
@@ -7,9 +7,8 @@ use connector_agent::protocol::kline::{
     Addressing, Config, Decoder, Endpoint, HeaderForm, Initialisation, LengthForm, LineClock, encode,
 };
 
-/// Encoding and decoding a message again gives the same message. An endpoint survives any bytes, and does not
-/// spin.
-pub fn drive(data: &[u8]) {
+/// Encoding and decoding a message again gives the same message. No bytes stop an endpoint or make it spin.
+pub(super) fn drive(data: &[u8]) {
     let mut decoder = Decoder::default();
     for byte in data {
         let Some(Ok(message)) = decoder.push(*byte) else { continue };

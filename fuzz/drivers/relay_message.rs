@@ -11,7 +11,7 @@ const TAG: Tag = Tag([1, 2, 3, 4]);
 const LIMIT: usize = 16 * 1024;
 
 /// Writing and reading a message again gives the same message.
-pub fn drive(data: &[u8]) {
+pub(super) fn drive(data: &[u8]) {
     if let Ok(header) = Header::decode(data)
         && let Ok(records) = Records::new(data, &header).collect::<Result<Vec<_>, CodecError>>()
     {

@@ -42,7 +42,7 @@ impl Script for Echo {
 }
 
 /// No line may break the session, or anything that earlier lines have set up.
-pub fn drive(data: &[u8]) {
+pub(super) fn drive(data: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let _entered = runtime.enter();
     let now = now();

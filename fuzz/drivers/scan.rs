@@ -10,7 +10,7 @@ const TESTER_PRESENT_ANSWER: &[u8] = &[2, 0x7E, 0, 0, 0, 0, 0, 0];
 const REFUSAL: &[u8] = &[3, 0x7F, 0x3E, 0x12, 0, 0, 0, 0];
 
 /// Plays the script frame by frame. The scan ends even if the script is short.
-pub fn drive(data: &[u8]) {
+pub(super) fn drive(data: &[u8]) {
     let start = Instant::now();
     let mut now = start;
     let mut scanner = Scanner::new(ScanSettings { bit_rate: 500_000 }, now);
@@ -74,7 +74,7 @@ pub fn drive(data: &[u8]) {
                 {
                     without_outcome += 1;
                     assert!(without_outcome <= 8, "at most 8 frames wait for their outcome");
-                    assert_polite(&frame);
+                    assert_may_be_sent(&frame);
                     last = frame.id();
                 }
             }
@@ -85,15 +85,15 @@ pub fn drive(data: &[u8]) {
 }
 
 /// Asserts that a scan may send this frame.
-fn assert_polite(frame: &CanFrame) {
-    let is_polite = match frame.id().raw() {
+fn assert_may_be_sent(frame: &CanFrame) {
+    let may_be_sent = match frame.id().raw() {
         0x200 => frame.len() == 7 && frame.data()[1] == 0xC0,
         _ => {
             let data = frame.data();
             matches!(data, [2, 0x3E, 0, ..] | [_, 2, 0x3E, 0, ..] | [2, 0x01, 0x0D, ..] | [0xA8])
         }
     };
-    assert!(is_polite, "{frame}");
+    assert!(may_be_sent, "{frame}");
 }
 
 fn check(scanner: &Scanner) {
@@ -114,7 +114,7 @@ fn finish(mut scanner: Scanner, mut now: Instant, mut without_outcome: u32) {
         }
         if let Some(frame) = scanner.poll_transmit(now, |_| false) {
             without_outcome += 1;
-            assert_polite(&frame);
+            assert_may_be_sent(&frame);
             continue;
         }
         if let Some(at) = scanner.poll_timeout() {

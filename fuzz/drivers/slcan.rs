@@ -3,7 +3,7 @@
 use connector_hal::can::slcan::codec::{SlcanLine, decode};
 
 /// Writing and reading a line again gives the same line.
-pub fn drive(data: &[u8]) {
+pub(super) fn drive(data: &[u8]) {
     for line in data.split(|byte| *byte == b'\r') {
         let Ok(read) = decode(line) else { continue };
         if matches!(read, SlcanLine::Other(_)) {

@@ -9,7 +9,7 @@ use connector_hal::can::{CanFrame, CanId};
 const ECU_LISTENS: [u8; 2] = [0x40, 0x07];
 
 /// The first two bytes configure the channel. The others are the script.
-pub fn drive(data: &[u8]) {
+pub(super) fn drive(data: &[u8]) {
     let Some((&[t3, index], script)) = data.split_first_chunk() else { return };
     let mut config = ChannelConfig::new(1.try_into().expect("an address"), index);
     config.parameters.t3 = TimeByte(t3);

@@ -13,7 +13,7 @@ const IDS: [u32; 8] = [0x7E8, 0x7EF, 0x18DA_F110, 0x18DA_F10E, 0x768, 0x64B, 0x7
 /// The most frames that any vehicle gets.
 const MAX_FRAMES: usize = 64;
 
-pub fn drive(data: &[u8]) {
+pub(super) fn drive(data: &[u8]) {
     if let VinAnswer::Vin(_, vin) = VinAnswer::parse(data) {
         assert_eq!(vin.as_str().parse::<Vin>(), Ok(vin), "a reported VIN is valid");
     }

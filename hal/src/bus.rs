@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_the_time_is_half_the_load_and_is_forgotten_after_a_second() {
+    fn a_bus_busy_half_the_time_has_half_the_load_for_one_second() {
         let start = Instant::now();
         let mut meter = LoadMeter::new(start);
         for step in 0..2000 {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_silence_leaves_nothing_behind() {
+    fn the_load_is_zero_after_a_long_silence() {
         let start = Instant::now();
         let mut meter = LoadMeter::new(start);
         meter.add(start, SLOT);

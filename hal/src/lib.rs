@@ -3,8 +3,6 @@
 //! Code above this crate uses the traits [`can::CanBus`], [`kline::KLine`] and [`board::Board`]. The
 //! configuration alone selects the device behind each of them.
 
-#![deny(unreachable_pub)]
-
 pub mod board;
 pub mod bus;
 pub mod can;

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_precise_deadline_is_never_early_and_finer_than_the_runtime() {
+    async fn a_precise_deadline_is_never_early_and_finer_than_the_runtimes() {
         let mut deadline = Deadline::new(TimerKind::Precise);
         let mut lateness = Vec::new();
         for _ in 0..50 {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_precise_deadline_moved_on_and_back_expires_at_the_last_setting() {
+    async fn a_precise_deadline_expires_at_its_last_setting() {
         let mut deadline = Deadline::new(TimerKind::Precise);
         let start = Instant::now();
         for offset in [1, 50, 5] {

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ecus_are_read_with_and_without_prefix_and_address_byte() {
+    fn ecu_addresses_parse_with_and_without_prefix_and_address_byte() {
         let show = |text: &str| text.parse::<EcuAddress>().map(|ecu| ecu.to_string());
         assert_eq!(show("7E0/7E8"), Ok("0x7E0/0x7E8".to_owned()));
         assert_eq!(show("0x18DA10F1/18DAF110"), Ok("0x18DA10F1/0x18DAF110".to_owned()));

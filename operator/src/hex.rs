@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hex_is_refused_with_its_place() {
+    fn invalid_hex_is_refused_with_its_position() {
         assert_eq!(parse("22f"), Err(HexError::OddLength(3)));
         assert_eq!(parse("22xg"), Err(HexError::Digit { character: 'x', position: 3 }));
         assert_eq!(parse("2é"), Err(HexError::Digit { character: 'é', position: 2 }));

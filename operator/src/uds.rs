@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_trouble_codes_is_read_whole_or_not_at_all() {
+    fn a_list_of_trouble_codes_is_parsed_whole_or_refused() {
         let one = TroubleCode { code: [1, 2, 3], status: 0x2F };
         assert_eq!(trouble_codes(&[0x59, 2, 0x7F]), Some(vec![]));
         assert_eq!(trouble_codes(&[0x59, 2, 0x7F, 1, 2, 3, 0x2F]), Some(vec![one]));

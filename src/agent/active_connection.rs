@@ -1,4 +1,4 @@
-//! The operator's connection while it is open, with what the agent needs to know about it.
+//! The operator's open connection, and the agent's state about it.
 
 use crate::cloud::rest::ActiveTicket;
 use crate::protocol::vin::Vin;

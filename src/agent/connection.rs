@@ -1,4 +1,4 @@
-//! What the agent does with the open connection: sends its messages, checks its ticket, and closes it.
+//! The agent's work on the open connection: the agent sends its messages, checks its ticket, and closes it.
 
 use std::task::Poll;
 use std::time::Duration;

@@ -1,13 +1,13 @@
 //! The agent: one task that owns the websocket to the cloud, the operator's connection and the board, and
-//! decides what an event of one means for the others.
+//! decides how an event of one affects the others.
 //!
 //! | File | Content |
 //! |---|---|
 //! | `supervisor` | the state of that task |
 //! | `event_loop` | the loop: waits for the next event, handles it, sends, updates the LED |
-//! | `requests` | the requests of cloud and operator |
+//! | `requests`, `opening` | the requests of cloud and operator; opening a connection |
 //! | `connection`, `active_connection` | the open connection: its messages, its ticket, its end |
-//! | `vin` | when the VIN is read, and what a new VIN means |
+//! | `vin` | the times of reading the VIN, and the consequences of a new VIN |
 //! | `board` | ignition, supply voltage, button |
 //! | `power`, `sleep` | when to sleep and when to wake |
 //! | `background` | requests to the cloud that run beside the loop |
@@ -21,6 +21,7 @@ mod event_loop;
 mod led;
 mod messages;
 mod notify;
+mod opening;
 mod power;
 mod requests;
 mod setup;

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_dip_of_the_ignition_is_no_change() {
+    fn a_short_dip_of_the_ignition_is_not_reported() {
         let (mut watch, start) = power(Some(true));
         watch.handle_ignition(start, Some(false));
         watch.handle_ignition(start + Duration::from_millis(10), Some(true));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn it_never_sleeps_while_the_ignition_is_on_or_an_operator_works() {
+    fn the_agent_never_sleeps_with_the_ignition_on_or_an_operator_at_work() {
         let (mut on, start) = power(Some(true));
         let (mut busy, _) = power(None);
         for second in 0..100 {
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn it_wakes_by_the_ignition_or_when_the_battery_has_recovered_clearly() {
+    fn the_ignition_or_a_clearly_recovered_battery_wakes_the_agent() {
         let asleep = WakeCauses::new(&config());
         assert_eq!(asleep.handle_ignition(Some(true)), Some(WakeCause::Ignition));
         assert_eq!(asleep.handle_ignition(Some(false)), None);

@@ -1,4 +1,4 @@
-//! What an agent is made of, and how it is controlled.
+//! The parts of an agent, and the handle that controls it.
 
 use std::sync::Arc;
 

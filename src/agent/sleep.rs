@@ -95,15 +95,15 @@ mod tests {
 
     use connector_hal::board::{SimBoard, SimBoardHandle};
     use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
-    use connector_hal::can::{CanBus, CanBusExt as _, CanFrame, CanId};
+    use connector_hal::can::{CanBusExt as _, CanFrame, CanId};
 
     use super::*;
-    use crate::config::{CanPort, IsotpStack, PowerConfig, VinSettings};
+    use crate::config::{PowerConfig, VinSettings};
     use crate::vehicle::hardware::Hardware;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    /// A connector that sleeps, on a bus in virtual time.
+    /// A sleeping connector on a bus in virtual time.
     struct SleepRig {
         bus: VirtualBus,
         board: SimBoard,
@@ -118,22 +118,13 @@ mod tests {
     impl SleepRig {
         fn new() -> Self {
             let bus = VirtualBus::new(VirtualBusConfig::default());
-            let adapters = bus.clone();
-            let port =
-                CanPort { pins: [6, 14], device: "can0".to_owned(), fd: false, isotp: IsotpStack::Auto };
-            let mut hardware = Hardware::new([port]);
-            hardware.timer = TimerKind::Runtime;
-            hardware.open_can = std::sync::Arc::new(move |device: &str| {
-                let adapter = adapters.attach_adapter(device, VirtualBus::full_capabilities());
-                Box::pin(std::future::ready(Ok(Box::new(adapter) as Box<dyn CanBus>)))
-            });
             let (board, handle) = SimBoard::new();
             handle.set_ignition(Some(false));
             handle.set_voltage(Some(11.0));
             let power = PowerConfig { sleep_below: Some(11.8.try_into().unwrap()), ..PowerConfig::default() };
             let (control, commands) = mpsc::channel(1);
             Self {
-                watch: VinWatch::spawn(hardware, VinSettings::default(), Some(false)),
+                watch: VinWatch::spawn(Hardware::on_bus(&bus), VinSettings::default(), Some(false)),
                 notifier: Notifier::from_environment(now()),
                 bus,
                 board,
@@ -160,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn asleep_nothing_is_sent_and_a_silent_bus_that_comes_to_life_wakes() {
+    async fn a_sleeping_agent_sends_nothing_and_wakes_when_a_silent_bus_has_frames() {
         let mut rig = SleepRig::new();
         assert!(rig.sleeps_for(10 * MINUTE).await);
         let mut node = rig.bus.attach("a node of the vehicle");
@@ -181,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_wakes_by_ignition_voltage_and_button() {
+    async fn the_ignition_the_voltage_and_the_button_wake_a_sleeping_agent() {
         let mut rig = SleepRig::new();
         assert!(rig.sleeps_for(MINUTE).await);
         rig.handle.set_ignition(Some(true));

@@ -29,7 +29,7 @@ use crate::vehicle::wake_watch::WakeWatch;
 /// How often the connector reports its status: as often as the cloud updates its subscribers.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What is known about the vehicle.
+/// The agent's knowledge about the vehicle.
 #[derive(Default)]
 pub(super) struct Vehicle {
     pub(super) vin: Option<Vin>,

@@ -1,4 +1,4 @@
-//! When the VIN is read, and what a new VIN means.
+//! The times of reading the VIN, and the consequences of a new VIN.
 
 use connector_hal::clock::now;
 

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_bus_and_says_what_to_do() {
+    fn an_error_names_the_bus_and_a_remedy() {
         let source = |kind: io::ErrorKind| (String::from("can7"), io::Error::from(kind));
         let text = |kind| {
             let (device, source) = source(kind);

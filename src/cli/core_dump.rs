@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn afterwards_no_core_dump_is_possible() {
+    fn core_dumps_are_impossible_after_the_call() {
         disable_core_dumps().unwrap();
         assert_eq!(getrlimit(Resource::Core).current, Some(0));
         assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);

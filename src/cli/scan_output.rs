@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_gets_a_line_an_ecu_and_a_program_an_object() {
+    fn text_output_has_a_line_per_ecu_and_json_an_object() {
         assert_eq!(
             in_words("can0", &end(ScanOutcome::Done)),
             "0x750 -> 0x758, extended address 0x0F, ISO-TP\n\
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_has_no_bit_rate_and_ecus_are_behind_gateways() {
+    fn a_network_has_no_bit_rate_and_names_the_gateway_of_each_ecu() {
         let [gateway, ecu] = [0x4010, 0x4011].map(LogicalAddress::new);
         let ecus = vec![FoundEcu::Doip { gateway, ecu }];
         let elapsed = Duration::from_millis(1500);
@@ -190,12 +190,12 @@ mod tests {
             object["ecus"],
             json!([{"request_id": 0x4011, "response_id": 0x4011, "gateway_id": 0x4010, "protocol": "doip"}])
         );
-        let nobody = DoipScanEnd { outcome: ScanOutcome::NotAcknowledged, ecus: Vec::new(), elapsed };
-        assert!(in_words("doip:eth0", &nobody.into()).starts_with("doip:eth0: no DoIP gateway answered"));
+        let no_gateway = DoipScanEnd { outcome: ScanOutcome::NotAcknowledged, ecus: Vec::new(), elapsed };
+        assert!(in_words("doip:eth0", &no_gateway.into()).starts_with("doip:eth0: no DoIP gateway answered"));
     }
 
     #[test]
-    fn the_bar_fills_as_the_scan_goes_on() {
+    fn the_progress_bar_fills_during_the_scan() {
         let progress = |done| ScanProgress { done, total: 200, found: 3 };
         assert_eq!(bar("can0", progress(0)), format!("can0 [{}]   0 %, 3 found", "-".repeat(30)));
         assert_eq!(

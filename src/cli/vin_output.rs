@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_reads_a_sentence() {
+    fn text_output_is_a_sentence() {
         let candidates = [candidate("1M8GDM9AXKP042788", 0x7E8), candidate("WVWZZZ1KZ6W000001", 0x7EA)];
         let words = |candidates: &[Candidate]| {
             let report = VinReport::from_candidates(candidates, Duration::from_millis(84));

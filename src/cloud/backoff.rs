@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_the_cloud_asks_for_is_honoured_up_to_an_hour() {
+    fn retry_after_from_the_cloud_is_honoured_up_to_an_hour() {
         let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
         assert_eq!(honouring(Some(minute), second), minute);
         assert_eq!(honouring(Some(second), minute), minute);

@@ -48,7 +48,7 @@ pub enum AddressError {
 
 impl ApiUrl {
     /// The URL.
-    pub fn as_url(&self) -> &Url {
+    pub(crate) fn as_url(&self) -> &Url {
         &self.0
     }
 
@@ -66,7 +66,7 @@ impl ApiUrl {
 
 impl WebsocketUrl {
     /// The URL.
-    pub fn as_url(&self) -> &Url {
+    pub(crate) fn as_url(&self) -> &Url {
         &self.0
     }
 
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_that_the_cloud_cannot_have_is_refused() {
+    fn an_impossible_cloud_url_is_refused() {
         assert_eq!(api("cloud.example.com"), Err(AddressError::Syntax("https")));
         assert_eq!(api("ftp://example.com"), Err(AddressError::Scheme("https")));
         assert_eq!(api("https://me:secret@example.com"), Err(AddressError::Credentials));

@@ -1,7 +1,7 @@
 //! The bit rates of the buses.
 
 /// The bit rates that a CAN bus can have, in bit/s (relay protocol, section 3).
-pub const CAN_BIT_RATES: [u32; 12] =
+pub(crate) const CAN_BIT_RATES: [u32; 12] =
     [1_000_000, 500_000, 250_000, 125_000, 100_000, 94_000, 83_300, 50_000, 33_300, 20_000, 10_000, 5_000];
 
 /// The bit rates that a K-line can have, in bit/s (relay protocol, section 3).

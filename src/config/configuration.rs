@@ -1,4 +1,4 @@
-//! The whole configuration, and what the other parts of the agent need from it.
+//! The whole configuration, and the settings that the other parts of the agent take from it.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -18,7 +18,7 @@ use crate::config::sections::{
 use crate::config::vin::VinSettings;
 
 /// The path of the configuration file, by default.
-pub const DEFAULT_PATH: &str = "/etc/connector-agent.toml";
+pub(crate) const DEFAULT_PATH: &str = "/etc/connector-agent.toml";
 
 /// The whole configuration. [`Config::load`] refuses contradictions.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -121,7 +121,7 @@ impl Config {
     }
 
     /// The OBD pin of terminal 15, if the board can sense the ignition.
-    pub fn terminal15_pin(&self) -> Option<u8> {
+    pub(crate) fn terminal15_pin(&self) -> Option<u8> {
         self.board.ignition.as_ref().map(|_| self.power.terminal15_pin)
     }
 

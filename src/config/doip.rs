@@ -15,7 +15,7 @@ use crate::tls::gateway::DoipTlsConfig;
 
 /// The numbers that a network configuration may have: one for each of the nine groups of manufacturers (relay
 /// protocol, section 3).
-pub const NETWORK_CONFIGURATIONS: std::ops::RangeInclusive<u8> = 1..=9;
+pub(crate) const NETWORK_CONFIGURATIONS: std::ops::RangeInclusive<u8> = 1..=9;
 
 /// How the interface gets its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -154,7 +154,7 @@ impl NetworkConfig {
     }
 
     /// Whether an operator may use this tester address.
-    pub fn allows_tester(&self, tester: LogicalAddress) -> bool {
+    pub(crate) fn allows_tester(&self, tester: LogicalAddress) -> bool {
         let [first, last] = self.tester_addresses;
         (first..=last).contains(&tester.get())
     }

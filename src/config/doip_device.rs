@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_displayed_as_it_can_be_written() {
+    fn a_device_is_displayed_in_its_configuration_syntax() {
         for text in ["eth0", "192.168.7.2:13400", "[fd00::1]:13400", "[fe80::1%eth0]:13400"] {
             assert_eq!(text.parse::<DoipDevice>().unwrap().to_string(), text);
         }

@@ -34,8 +34,7 @@ impl Config {
         }
     }
 
-    /// Everything that is wrong with the file and with what it refers to: pincode, certificates, devices,
-    /// board.
+    /// All faults of the file, and of the pincode, certificates, devices and board that it names.
     pub(crate) fn check_file(path: &Path) -> Vec<ConfigProblem> {
         match read(path) {
             Ok((config, mut problems)) => {
@@ -51,8 +50,8 @@ impl Config {
         }
     }
 
-    /// The warnings about the configuration, and everything that is wrong with what it refers to: pincode,
-    /// certificates, devices, board.
+    /// The warnings about the configuration, and all faults of the pincode, certificates, devices and board
+    /// that it names.
     pub(crate) fn check(&self) -> Vec<ConfigProblem> {
         let path = self.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
         let mut problems: Vec<_> =

@@ -1,7 +1,7 @@
 //! The configuration: one TOML file. `docs/connector-agent.example.toml` has every key and its default.
 //!
-//! [`Config`] is the whole file, `sections` its tables. `load` reads it: `parse` finds what is wrong with the
-//! text, and `check` finds contradictions and what is wrong on the machine.
+//! [`Config`] is the whole file, `sections` its tables. `load` reads it: `parse` finds faults of the text,
+//! and `check` finds contradictions and faults of the machine.
 
 mod address;
 mod bit_rates;
@@ -24,10 +24,12 @@ mod vin;
 mod tests;
 
 pub use address::{AddressError, ApiUrl, ResourcePath, WebsocketUrl};
-pub use bit_rates::{CAN_BIT_RATES, KLINE_BIT_RATES, KLINE_VIN_BIT_RATES};
-pub use configuration::{Config, DEFAULT_PATH};
+pub(crate) use bit_rates::CAN_BIT_RATES;
+pub use bit_rates::{KLINE_BIT_RATES, KLINE_VIN_BIT_RATES};
+pub use configuration::Config;
+pub(crate) use configuration::DEFAULT_PATH;
 pub use identity::{ConnectorUuid, ConnectorUuidError};
-pub use pincode::{PINCODE_CREDENTIAL, PINCODE_VARIABLE, Pincode, PincodeError};
+pub use pincode::{Pincode, PincodeError};
 pub use ports::{CanPort, DoipPort, IsotpStack, KlinePort};
 pub use problem::{ConfigError, ConfigProblem, Severity};
 pub use sections::{

@@ -9,9 +9,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 /// The environment variable of the pincode, which has precedence over the configuration.
-pub const PINCODE_VARIABLE: &str = "CONNECTOR_PINCODE";
+pub(crate) const PINCODE_VARIABLE: &str = "CONNECTOR_PINCODE";
 /// The systemd credential of the pincode (a file in `$CREDENTIALS_DIRECTORY`).
-pub const PINCODE_CREDENTIAL: &str = "connector-pincode";
+pub(crate) const PINCODE_CREDENTIAL: &str = "connector-pincode";
 
 /// The connector's pincode. `Debug` omits it, and its memory is overwritten when it is dropped.
 #[derive(Clone)]
@@ -68,7 +68,7 @@ impl Pincode {
     }
 
     /// The secret; for the login only.
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::check::contradictions;
 use super::load::read;
+use super::pincode::{PINCODE_CREDENTIAL, PINCODE_VARIABLE};
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../docs/connector-agent.example.toml");
@@ -21,11 +22,11 @@ device = "can0"
 "#;
 
 #[test]
-fn the_example_says_exactly_the_defaults() {
+fn the_example_states_exactly_the_defaults() {
     let config = loaded(EXAMPLE).unwrap();
     assert_eq!(config, defaults(&config));
     let config = loaded(MINIMAL).unwrap();
-    assert_eq!(config, defaults(&config), "and so does a file with the required keys alone");
+    assert_eq!(config, defaults(&config), "a file with only the required keys has the defaults too");
 }
 
 #[test]
@@ -49,14 +50,14 @@ fn the_example_has_every_key() {
     while let Some(table) = tables.pop() {
         let mut present = keys_at(&document, &table);
         if table.starts_with("board.") {
-            // a part is at a line or at a file: the parts show it all together
+            // a part is a line or a file, so that only all parts together have every key
             present = keys_at(&document, "board")
                 .iter()
                 .flat_map(|part| keys_at(&document, &format!("board.{part}")))
                 .collect();
         }
         if table == "doip.network" {
-            // its keys are numbers; one of them shows what is in all
+            // the keys of this table are numbers, and their tables have equal keys
             tables.push("doip.network.1".to_owned());
             continue;
         }
@@ -73,7 +74,7 @@ fn the_example_has_every_key() {
 }
 
 #[test]
-fn everything_wrong_in_a_file_is_named_at_once_with_its_line_and_what_to_do() {
+fn every_fault_of_a_file_is_reported_with_its_line_and_a_remedy() {
     let text = r#"
 [connector]
 uuid = "nobody"
@@ -136,7 +137,7 @@ level = "info,=loud=="
 }
 
 #[test]
-fn what_is_only_unwise_is_no_reason_not_to_run_but_is_told() {
+fn an_unwise_setting_is_a_warning_and_not_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("connector-agent.toml");
     let text = MINIMAL.split("[[bus]]").next().unwrap().replace("[cloud]", "pincode = \"1234\"\n[cloud]");
@@ -161,7 +162,7 @@ fn what_is_only_unwise_is_no_reason_not_to_run_but_is_told() {
 }
 
 #[test]
-fn by_default_the_vin_is_read_as_its_reader_would_by_itself() {
+fn the_default_vin_settings_are_those_of_the_vin_reader() {
     let config = loaded(MINIMAL).unwrap();
     assert_eq!(config.vin_settings(), VinSettings::default());
     let second = "[[bus]]\nkind = \"can\"\npins = [3, 11]\ndevice = \"can1\"\nbit_rates = [125000, 250000]\n";
@@ -178,7 +179,7 @@ fn by_default_the_vin_is_read_as_its_reader_would_by_itself() {
 }
 
 #[test]
-fn a_bus_that_cannot_be_is_refused() {
+fn an_impossible_bus_is_refused() {
     for (key, value, message) in [
         ("device", "\"pcan:1\"", "`pcan:1` is not a CAN device"),
         ("device", "\"\"", "is not a CAN device"),
@@ -201,7 +202,7 @@ fn a_bus_that_cannot_be_is_refused() {
 }
 
 #[test]
-fn a_bus_at_the_pin_of_terminal_15_is_warned_of() {
+fn a_bus_at_the_pin_of_terminal_15_is_a_warning() {
     let doip = "[[bus]]\nkind = \"doip\"\npins = [1, 9]\ndevice = \"192.168.7.2\"\n";
     let ignition = "[board]\nignition = { file = \"/dev/null\" }\n";
     let warned = |text: &str| {
@@ -213,7 +214,7 @@ fn a_bus_at_the_pin_of_terminal_15_is_warned_of() {
     let lines = warned(&format!("{MINIMAL}{doip}{ignition}"));
     assert_eq!(lines, ["bus[1] needs pin 1 too, so operators can use only one of the two at a time"]);
     assert_eq!(warned(&format!("{MINIMAL}{doip}{ignition}[power]\nterminal15_pin = 8\n")), [""; 0]);
-    assert_eq!(warned(&format!("{MINIMAL}{doip}")), [""; 0], "no board tells terminal 15");
+    assert_eq!(warned(&format!("{MINIMAL}{doip}")), [""; 0], "no board reports terminal 15");
 }
 
 #[test]
@@ -230,7 +231,7 @@ fn the_kernels_isotp_needs_a_network_interface() {
 
 proptest::proptest! {
     #[test]
-    fn a_damaged_file_is_refused_or_understood_but_never_does_harm(
+    fn a_damaged_file_never_panics_the_parser(
         at in 0..EXAMPLE.len(),
         len in 0usize..200,
         by in "[\\[\\]=\"'{}.,#a-z0-9\n ]{0,12}",
@@ -243,7 +244,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn a_file_that_is_no_toml_is_refused_with_the_line() {
+fn a_file_that_is_not_toml_is_refused_with_the_line() {
     let Err(ConfigError::Invalid(problems)) = loaded("[connector]\nuuid = = 3\n[log\n") else {
         panic!("accepted")
     };
@@ -251,7 +252,7 @@ fn a_file_that_is_no_toml_is_refused_with_the_line() {
 }
 
 #[test]
-fn a_section_that_is_no_table_is_reported_as_that() {
+fn a_section_that_is_not_a_table_is_reported_as_such() {
     let Err(ConfigError::Invalid(problems)) = loaded("connector = 5\nbus = 3\n[cloud]\n") else {
         panic!("accepted")
     };
@@ -290,7 +291,7 @@ fn no_error_ever_quotes_the_pincode() {
 }
 
 #[test]
-fn the_pincode_does_not_print() {
+fn a_debug_print_hides_the_pincode() {
     let text = MINIMAL.replace("[cloud]", "pincode = \"987654\"\n[cloud]");
     let config = loaded(&text).unwrap();
     assert_eq!(config.connector.pincode.as_ref().unwrap().expose(), "987654");
@@ -323,7 +324,7 @@ fn a_pincode_file_that_others_can_read_is_refused() {
 }
 
 #[test]
-fn the_environment_comes_before_systemds_credential_and_that_before_the_configuration() {
+fn the_pincode_comes_from_environment_then_credential_then_file() {
     let directory = tempfile::tempdir().unwrap();
     let credential = directory.path().join(PINCODE_CREDENTIAL);
     fs::write(&credential, "from-systemd").unwrap();
@@ -345,7 +346,7 @@ fn the_environment_comes_before_systemds_credential_and_that_before_the_configur
 }
 
 #[test]
-fn a_check_names_what_is_wrong_around_a_file_along_with_what_is_wrong_in_it() {
+fn a_check_reports_faults_of_the_file_and_of_the_machine_together() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("connector-agent.toml");
     let text = MINIMAL
@@ -366,7 +367,7 @@ fn a_check_names_what_is_wrong_around_a_file_along_with_what_is_wrong_in_it() {
     assert_eq!(lines.len(), 1);
 }
 
-/// The defaults, with what the file must say taken from it.
+/// The defaults, with the required values of this configuration.
 fn defaults(config: &Config) -> Config {
     Config {
         buses: vec![ConfiguredBus::can("can0")],
@@ -389,12 +390,12 @@ fn read_text(text: &str) -> (Option<Config>, Vec<ConfigProblem>) {
     read(&path).unwrap()
 }
 
-/// The next place at or before this one where the example can be cut.
+/// The last character boundary of the example at or before this position.
 fn floor(at: usize) -> usize {
     (0..=at.min(EXAMPLE.len())).rev().find(|at| EXAMPLE.is_char_boundary(*at)).unwrap()
 }
 
-/// The text with `#key = value` made `key = value`; prose has a blank after the `#`.
+/// The text with each `#key = value` changed to `key = value`. Prose has a space after the `#`.
 fn uncommented(text: &str) -> String {
     let line = |line: &str| match line.strip_prefix('#') {
         Some(rest) if rest.starts_with(|first: char| first.is_ascii_lowercase()) => format!("{rest}\n"),
@@ -415,7 +416,7 @@ fn keys_at(document: &toml::Table, path: &str) -> BTreeSet<String> {
     table.map(|table| table.keys().cloned().collect()).unwrap_or_default()
 }
 
-/// What the code understands in this table, as it says itself when it meets a key that it does not know.
+/// The keys that the code accepts in this table, as it lists them in the error about an unknown key.
 fn understood_keys(table: &str) -> Vec<String> {
     let key = if table.is_empty() { "zzz".to_owned() } else { format!("{table}.zzz") };
     let text = match table.strip_prefix("bus") {

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_response_names_its_service_either_way() {
+    fn a_positive_or_negative_response_names_its_service() {
         assert!(is_response_to(TESTER_PRESENT, &[0x7E, 0x00]));
         assert!(is_response_to(TESTER_PRESENT, &[0x7F, 0x3E, 0x12]));
         assert!(is_response_to(READ_DATA_BY_IDENTIFIER, &READ_VIN_RESPONSE));

@@ -43,13 +43,13 @@ pub enum VinError {
 impl Vin {
     /// Reads the VIN from a message field, which may be longer than the VIN.
     ///
-    /// A length byte in front of the VIN is removed, and so is padding on either side: null bytes, and besides them either
-    /// spaces or 0xFF.
+    /// A length byte in front of the VIN is removed, and so is padding on either side: null bytes, and
+    /// besides them either spaces or 0xFF.
     ///
     /// # Errors
     ///
     /// The field contains no VIN, a placeholder, or anything besides the VIN and its padding.
-    pub fn from_field(field: &[u8]) -> Result<Self, VinError> {
+    pub(crate) fn from_field(field: &[u8]) -> Result<Self, VinError> {
         let field = trim(field, 0x00);
         let field = match field {
             [LENGTH_BYTE, rest @ ..] => trim(rest, 0x00),
@@ -69,7 +69,8 @@ impl Vin {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// Whether the check digit at position 9 is right (49 CFR 565.15; vehicles outside North America need none).
+    /// Whether the check digit at position 9 is right (49 CFR 565.15; vehicles outside North America need
+    /// none).
     pub fn has_valid_check_digit(&self) -> bool {
         const WEIGHTS: [u32; 17] = [8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2];
         let sum: u32 = self.0.iter().zip(WEIGHTS).map(|(byte, weight)| transliterate(*byte) * weight).sum();
@@ -156,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_vin_with_a_right_check_digit_says_so() {
+    fn a_vin_reports_whether_its_check_digit_is_right() {
         let vin: Vin = "1M8GDM9AXKP042788".parse().unwrap();
         assert!(vin.has_valid_check_digit());
         let wrong: Vin = "1M8GDM9A0KP042788".parse().unwrap();

@@ -14,15 +14,15 @@ use crate::vehicle::doip_network::linux::{LinuxNetworks, Purpose};
 use crate::vehicle::doip_network::network::{Network, NetworkError};
 
 /// Opens a CAN device by its name.
-pub type OpenCan = dyn Fn(&str) -> BoxFuture<'static, Result<Box<dyn CanBus>, CanError>> + Send + Sync;
+pub(crate) type OpenCan = dyn Fn(&str) -> BoxFuture<'static, Result<Box<dyn CanBus>, CanError>> + Send + Sync;
 
 /// Opens the network behind the pins of DoIP, with this network configuration.
-pub type OpenDoip = dyn Fn(&DoipPort, &NetworkConfig, Purpose) -> BoxFuture<'static, Result<Box<dyn Network>, NetworkError>>
+pub(crate) type OpenDoip = dyn Fn(&DoipPort, &NetworkConfig, Purpose) -> BoxFuture<'static, Result<Box<dyn Network>, NetworkError>>
     + Send
     + Sync;
 
 /// Opens a K-line's device by its name.
-pub type OpenKline = dyn Fn(&str) -> OpeningKLine + Send + Sync;
+pub(crate) type OpenKline = dyn Fn(&str) -> OpeningKLine + Send + Sync;
 
 /// How the agent reaches the vehicle's buses.
 #[derive(Clone)]
@@ -82,6 +82,33 @@ impl Hardware {
         let doip = Arc::new(doip);
         let open_doip = open_doip(doip.clone(), activation);
         Self { doip_ports: doip_ports.into(), open_doip, doip, ..self }
+    }
+}
+
+/// The one place that builds the hardware of unit tests. Integration tests use `HardwareBuilder` of `tests/support`,
+/// which unit tests cannot: that crate depends on this one, compiled without its unit tests.
+#[cfg(test)]
+impl Hardware {
+    /// A CAN port at pins 6 and 14, whose adapters are on this bus. The bus protocols run by the runtime's
+    /// clock, which a test may pause.
+    pub(crate) fn on_bus(bus: &connector_hal::can::virtual_bus::VirtualBus) -> Self {
+        use connector_hal::can::virtual_bus::VirtualBus;
+
+        let bus = bus.clone();
+        let isotp = crate::config::IsotpStack::Auto;
+        let port = CanPort { pins: [6, 14], device: "can0".to_owned(), fd: false, isotp };
+        let open_can: Arc<OpenCan> = Arc::new(move |device: &str| {
+            let adapter = bus.attach_adapter(device, VirtualBus::full_capabilities());
+            Box::pin(std::future::ready(Ok(Box::new(adapter) as Box<dyn CanBus>)))
+        });
+        Self { open_can, timer: TimerKind::Runtime, ..Self::new([port]) }
+    }
+
+    /// A DoIP network and terminal 15 at these pins, which are not opened.
+    pub(crate) fn at_pins(doip: [u8; 2], terminal15: u8) -> Self {
+        let device = crate::config::doip_device::DoipDevice::Interface("eth0".to_owned());
+        let doip_ports = Arc::new([DoipPort { pins: doip, device }]);
+        Self { doip_ports, terminal15: Some(terminal15), ..Self::new([]) }
     }
 }
 

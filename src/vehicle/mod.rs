@@ -3,7 +3,7 @@
 pub mod bit_rate;
 pub mod doip_network;
 pub mod hardware;
-pub mod reopened;
+pub(crate) mod reopened;
 pub mod scan;
 pub mod vin;
-pub mod wake_watch;
+pub(crate) mod wake_watch;

@@ -14,13 +14,13 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 ///
 /// [`Reopened::poll`] opens the device, [`Reopened::lose`] closes it. The owner decides what counts as a
 /// loss.
-pub struct Reopened<D, E> {
+pub(crate) struct Reopened<D, E> {
     progress: OpeningProgress<D, E>,
     pause: Duration,
 }
 
 /// A future that opens a device or makes it start again.
-pub type OpeningDevice<D, E> = BoxFuture<'static, Result<D, E>>;
+pub(crate) type OpeningDevice<D, E> = BoxFuture<'static, Result<D, E>>;
 
 enum OpeningProgress<D, E> {
     Opening(OpeningDevice<D, E>),
@@ -30,23 +30,23 @@ enum OpeningProgress<D, E> {
 
 impl<D, E> Reopened<D, E> {
     /// A device that this future opens.
-    pub fn new(opening: OpeningDevice<D, E>) -> Self {
+    pub(crate) fn new(opening: OpeningDevice<D, E>) -> Self {
         Self { progress: OpeningProgress::Opening(opening), pause: RETRY_AFTER }
     }
 
     /// A device that the first [`Reopened::poll`] opens.
-    pub fn closed(now: Instant) -> Self {
+    pub(crate) fn closed(now: Instant) -> Self {
         Self { progress: OpeningProgress::Lost { retry_at: now }, pause: RETRY_AFTER }
     }
 
     /// A device that is open already.
-    pub fn open(device: D) -> Self {
+    pub(crate) fn open(device: D) -> Self {
         Self { progress: OpeningProgress::Open(device), pause: RETRY_AFTER }
     }
 
     /// Changes the pause before each new attempt.
     #[must_use]
-    pub fn with_pause(self, pause: Duration) -> Self {
+    pub(crate) fn with_pause(self, pause: Duration) -> Self {
         Self { pause, ..self }
     }
 
@@ -58,7 +58,7 @@ impl<D, E> Reopened<D, E> {
     /// # Errors
     ///
     /// The attempt failed. The next attempt begins after the pause.
-    pub fn poll(
+    pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         now: Instant,
@@ -74,7 +74,7 @@ impl<D, E> Reopened<D, E> {
     }
 
     /// The device, while it is open.
-    pub fn get(&self) -> Option<&D> {
+    pub(crate) fn get(&self) -> Option<&D> {
         match &self.progress {
             OpeningProgress::Open(device) => Some(device),
             OpeningProgress::Opening(_) | OpeningProgress::Lost { .. } => None,
@@ -82,7 +82,7 @@ impl<D, E> Reopened<D, E> {
     }
 
     /// The device, while it is open, for use.
-    pub fn get_mut(&mut self) -> Option<&mut D> {
+    pub(crate) fn get_mut(&mut self) -> Option<&mut D> {
         match &mut self.progress {
             OpeningProgress::Open(device) => Some(device),
             OpeningProgress::Opening(_) | OpeningProgress::Lost { .. } => None,
@@ -90,12 +90,12 @@ impl<D, E> Reopened<D, E> {
     }
 
     /// Closes the device and begins the pause before the next attempt.
-    pub fn lose(&mut self, now: Instant) {
+    pub(crate) fn lose(&mut self, now: Instant) {
         self.progress = OpeningProgress::Lost { retry_at: now + self.pause };
     }
 
     /// Takes the open device out; the pause before the next attempt begins.
-    pub fn take(&mut self, now: Instant) -> Option<D> {
+    pub(crate) fn take(&mut self, now: Instant) -> Option<D> {
         let lost = OpeningProgress::Lost { retry_at: now + self.pause };
         match std::mem::replace(&mut self.progress, lost) {
             OpeningProgress::Open(device) => Some(device),
@@ -107,14 +107,14 @@ impl<D, E> Reopened<D, E> {
     }
 
     /// Has an open device start again: the future that `restart` makes of it gives it back.
-    pub fn restart(&mut self, now: Instant, restart: impl FnOnce(D) -> OpeningDevice<D, E>) {
+    pub(crate) fn restart(&mut self, now: Instant, restart: impl FnOnce(D) -> OpeningDevice<D, E>) {
         if let Some(device) = self.take(now) {
             self.progress = OpeningProgress::Opening(restart(device));
         }
     }
 
     /// When the next attempt begins, if the device is lost.
-    pub fn retry_at(&self) -> Option<Instant> {
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
         match self.progress {
             OpeningProgress::Lost { retry_at } => Some(retry_at),
             OpeningProgress::Opening(_) | OpeningProgress::Open(_) => None,
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pause_can_be_another() {
+    fn the_pause_before_the_next_attempt_is_configurable() {
         let (mut cx, start) = (Context::from_waker(Waker::noop()), Instant::now());
         let mut device = TestDevice::open(7).with_pause(5 * RETRY_AFTER);
         device.lose(start);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_that_is_given_up_is_dropped() {
+    fn an_abandoned_attempt_is_dropped() {
         let (answer, opened) = tokio::sync::oneshot::channel::<Result<u8, &'static str>>();
         let mut device = TestDevice::new(Box::pin(async { opened.await.unwrap() }));
         device.lose(Instant::now());
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_device_is_given_up_or_restarted() {
+    fn an_open_device_can_be_closed_or_restarted() {
         let (mut cx, start) = (Context::from_waker(Waker::noop()), Instant::now());
         let mut device = TestDevice::new(opening(Ok(7)));
         let again = || opening(Ok(9));

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 /// A bus that was silent for this long is asleep or unplugged. The value is a compromise: the ECUs of a
 /// vehicle that is awake send several times a second, and a connector that was moved to another vehicle
 /// should notice that.
-pub const DEFAULT_SILENCE: Duration = Duration::from_secs(10);
+pub(crate) const DEFAULT_SILENCE: Duration = Duration::from_secs(10);
 
 /// The reason to read the VIN again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum WakeReason {
+pub(crate) enum WakeReason {
     /// A gateway announced another VIN by DoIP.
     Announcement,
     /// A DoIP network that was not ready for the last reading has its address.
@@ -26,7 +26,7 @@ pub enum WakeReason {
 ///
 /// The first reading is up to the caller: the state at the start is not a reason.
 #[derive(Debug, Clone)]
-pub struct WakeWatch {
+pub(crate) struct WakeWatch {
     silence: Duration,
     last_frame: Instant,
     ignition: Option<bool>,
@@ -35,19 +35,19 @@ pub struct WakeWatch {
 
 impl WakeWatch {
     /// A watch for which a bus is asleep after `silence`.
-    pub fn new(silence: Duration, now: Instant) -> Self {
+    pub(crate) fn new(silence: Duration, now: Instant) -> Self {
         Self { silence, last_frame: now, ignition: None, device_present: true }
     }
 
     /// A frame of another node was received. Error frames do not count.
-    pub fn handle_frame(&mut self, now: Instant) -> Option<WakeReason> {
+    pub(crate) fn handle_frame(&mut self, now: Instant) -> Option<WakeReason> {
         let silent_for = now.saturating_duration_since(self.last_frame);
         self.last_frame = self.last_frame.max(now);
         (silent_for >= self.silence).then_some(WakeReason::Bus)
     }
 
     /// The state of terminal 15; `None` while it is unknown.
-    pub fn handle_ignition(&mut self, ignition: Option<bool>) -> Option<WakeReason> {
+    pub(crate) fn handle_ignition(&mut self, ignition: Option<bool>) -> Option<WakeReason> {
         // a time without a known state is no change
         let now = ignition?;
         let before = self.ignition.replace(now);
@@ -55,7 +55,7 @@ impl WakeWatch {
     }
 
     /// The adapter is present or gone.
-    pub fn handle_device(&mut self, present: bool) -> Option<WakeReason> {
+    pub(crate) fn handle_device(&mut self, present: bool) -> Option<WakeReason> {
         let before = std::mem::replace(&mut self.device_present, present);
         (!before && present).then_some(WakeReason::Device)
     }

@@ -1,4 +1,5 @@
-//! The agent in a vehicle with a DoIP gateway: sandbox cloud, operator, simulated gateway over real sockets.
+//! The agent in a vehicle with a DoIP gateway. Sandbox cloud, operator and simulated gateway use real
+//! sockets.
 
 use connector_agent::relay::wire::request::{BusConfig, Switch};
 use connector_operator::client::{Channel, Connection, Timing};
@@ -60,10 +61,10 @@ async fn open(connection: &Connection, ecu: u16, keep_alive: Switch) -> Channel 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_vin_comes_from_the_gateway_where_can_is_silent_and_says_so() {
+async fn with_a_silent_can_bus_the_vin_comes_from_the_doip_gateway() {
     for change in [|_: &mut DoipConfig| {}, DoipConfig::forget_vin] {
         let rig = Rig::start(change).await;
-        // with more tests than cores, a gateway may answer later than any real one
+        // with more tests than cores, a simulated gateway may answer later than a real one
         let identified = loop {
             let identified = rig.sandbox.identify(&rig.connector).await;
             if !identified["vin_number"].is_null() {

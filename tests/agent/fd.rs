@@ -1,5 +1,4 @@
-//! CAN FD through the whole chain: frames of 64 bytes, bit rate switching and ISO-TP, from the vehicle to the
-//! operator.
+//! CAN FD between vehicle and operator: frames of 64 bytes, bit rate switching and ISO-TP.
 
 use connector_agent::protocol::isotp::FrameSize;
 use connector_agent::relay::wire::request::RawChannelConfig;
@@ -19,7 +18,7 @@ const PLATFORM: &str = "VOLKSWAGEN_GOLF_MK7";
 const DATA_BIT_RATE: u32 = 2_000_000;
 const BRS: FdFlags = FdFlags { bit_rate_switch: true, error_state: false };
 
-/// An operator at a vehicle that speaks CAN FD.
+/// An operator at a vehicle with CAN FD.
 struct Rig {
     _sandbox: Sandbox,
     _agent: TestAgent,
@@ -60,7 +59,7 @@ impl Rig {
     }
 }
 
-/// The frames that a node receives, without error frames, up to the first for which `is_last` holds.
+/// The frames that a node receives, without error frames, up to the first that `is_last` accepts.
 async fn frames_until(node: &mut VirtualCan, is_last: impl Fn(&CanFrame) -> bool) -> Vec<CanFrame> {
     let heard = async {
         let mut frames = Vec::new();
@@ -94,7 +93,10 @@ async fn pdus_go_in_frames_of_64_bytes_with_a_switched_bit_rate() {
     let requests: Vec<_> = frames.iter().filter(|frame| frame.id() == ecu.request).collect();
     assert!(requests.iter().all(|frame| frame.kind() == FrameKind::Fd(BRS)));
     let whole = requests.iter().filter(|frame| frame.len() == 64).count();
-    assert_eq!(whole, 5, "301 bytes are a first frame with 62, three with 63, and one with 50 filled up");
+    assert_eq!(
+        whole, 5,
+        "301 bytes are a first frame with 62, three frames with 63, and a padded frame with 50"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

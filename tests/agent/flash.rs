@@ -1,5 +1,5 @@
-//! A real ECU being flashed, as recorded: the tool's side through the relay, the ECU's side with its own
-//! timing, over networks with and without delay and cut links.
+//! Replays the recorded flash of a real ECU. The tool's requests pass through the relay, and the simulated
+//! ECU has the recorded timing. The networks are with and without delay and cut links.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,10 +25,10 @@ const REQUEST: u32 = 0x710;
 const RESPONSE: u32 = 0x71A;
 const FUNCTIONAL: u32 = 0x700;
 const OTHER_RESPONSE: u32 = 0x71D;
-/// What the recorded tool fills its frames up with.
+/// The padding of the recorded tool.
 const PADDING: u8 = 0x55;
 
-/// Whose links to the cloud are cut.
+/// The links to the cloud that the test cuts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Links {
     Stay,
@@ -36,13 +36,13 @@ enum Links {
     OperatorsCut,
 }
 
-/// A place to cut the link, given by a frame and by how many such frames came before, so that the cut falls
+/// A place to cut the link: a frame and the number of equal frames before it, so that the cut falls
 /// between this frame and the next event.
 struct Cut {
     id: u32,
     data: &'static [u8],
     nth: usize,
-    /// So many frames of the same identifier later.
+    /// The number of later frames with the same identifier.
     later: usize,
 }
 
@@ -54,7 +54,7 @@ const CUTS: [Cut; 5] = [
     // the erase is pending: the ECU's first and third answer "response pending"
     Cut { id: RESPONSE, data: &[0x03, 0x7F, 0x31, 0x78], nth: 0, later: 0 },
     Cut { id: RESPONSE, data: &[0x03, 0x7F, 0x31, 0x78], nth: 2, later: 0 },
-    // the memory is erased at last, and the answer to that is on its way
+    // the memory is erased, and the answer is being sent
     Cut { id: RESPONSE, data: &[0x05, 0x71, 0x01, 0xFF, 0x00], nth: 1, later: 0 },
 ];
 
@@ -118,9 +118,9 @@ async fn flash(
     let recorder = Recorder::start(&bus, cuts, Arc::clone(&network)).await;
     let steps = |target| recording.tool_steps().iter().filter(move |step| step.target == target);
     let physical: Vec<_> = steps(Target::Physical).collect();
-    let everybody: Vec<_> = steps(Target::Functional).collect();
+    let functional: Vec<_> = steps(Target::Functional).collect();
     let origin = Instant::now();
-    tokio::try_join!(ask_one(&one, &physical), ask_everybody(&all, &everybody, origin))?;
+    tokio::try_join!(ask_one(&one, &physical), ask_functional(&all, &functional, origin))?;
 
     let interruptions = match links {
         Links::OperatorsCut => connection.counters().links_lost(),
@@ -130,27 +130,27 @@ async fn flash(
     for (name, channel) in [("the ECU's", &one), ("the functional", &all)] {
         match soon("the end", channel.recv()).await {
             Err(CloseReason::Remote(reason)) if reason == "closed" => {}
-            other => return Err(format!("after all that was recorded, on {name} channel: {other:02X?}")),
+            other => return Err(format!("after the recording, on {name} channel: {other:02X?}")),
         }
     }
     if interruptions != cuts.len() as u64 {
         return Err(format!("{interruptions} interruptions by {} cuts", cuts.len()));
     }
-    // asked behind the end of the connection, and so answered after it
+    // the request comes after the end of the connection, and so its answer does too
     sandbox.identify(connector).await;
     agent.shut_down().await;
     recorder.check(recording)?;
     check_vehicle(&vehicle, recording)
 }
 
-/// Asks as the recorded tool did: each pause as it was, counted from what came before it.
+/// Sends the requests of the recorded tool. Each recorded pause begins at the end of the previous step.
 async fn ask_one(channel: &Channel, steps: &[&ToolStep]) -> Result<(), String> {
     let mut before = Duration::ZERO;
     for step in steps {
-        // the recording's pauses are the test's input, nothing is waited for by them
+        // the recorded pauses are input of the test, and do not wait for an event
         tokio::time::sleep(step.start.saturating_sub(before)).await;
         before = step.answers.last().map_or(step.end, |answer| step.end + answer.delay);
-        let wrong = |what: String| format!("{:02X?}: {what}", step.pdu);
+        let wrong = |text: String| format!("{:02X?}: {text}", step.pdu);
         send(channel, &step.pdu).await.map_err(wrong)?;
         expect_sent(channel).await.map_err(wrong)?;
         for answer in &step.answers {
@@ -164,7 +164,7 @@ async fn ask_one(channel: &Channel, steps: &[&ToolStep]) -> Result<(), String> {
 }
 
 /// Sends functional requests at their recorded times, independent of the answers to earlier ones.
-async fn ask_everybody(channel: &Channel, steps: &[&ToolStep], origin: Instant) -> Result<(), String> {
+async fn ask_functional(channel: &Channel, steps: &[&ToolStep], origin: Instant) -> Result<(), String> {
     let asking = async {
         for step in steps {
             sleep_until(origin + step.start).await;
@@ -195,7 +195,7 @@ async fn send(channel: &Channel, pdu: &[u8]) -> Result<(), String> {
 }
 
 async fn expect_sent(channel: &Channel) -> Result<(), String> {
-    match soon("word that it was sent", channel.recv()).await.map_err(|error| error.to_string())?.item {
+    match soon("the confirmation", channel.recv()).await.map_err(|error| error.to_string())?.item {
         Item::Event { code: EventCode::Sent, .. } => Ok(()),
         other => Err(format!("{other:02X?}")),
     }
@@ -208,7 +208,7 @@ async fn expect_pdu(channel: &Channel) -> Result<(u32, Vec<u8>), String> {
     }
 }
 
-/// Nothing strange happened to the ECUs, and nothing came twice.
+/// Checks that the ECUs detected no anomaly, and received each request once.
 fn check_vehicle(vehicle: &Vehicle, recording: &Recording) -> Result<(), String> {
     if !vehicle.anomalies().is_empty() {
         return Err(format!("the ECUs saw {:?}", vehicle.anomalies()));
@@ -255,7 +255,8 @@ impl Recorder {
         Self { frames }
     }
 
-    /// Each identifier's frames must be those of the recording, in the same order, padding included.
+    /// Checks that each identifier's frames, including padding, are those of the recording, in the same
+    /// order.
     fn check(&self, recording: &Recording) -> Result<(), String> {
         let frames = self.frames.lock().unwrap();
         for of in [REQUEST, RESPONSE, FUNCTIONAL, OTHER_RESPONSE] {
@@ -274,7 +275,7 @@ impl Recorder {
 }
 
 impl Cut {
-    /// Whether the last frame is the one.
+    /// Whether the last frame is the place of this cut.
     fn is_now(&self, frames: &[CanFrame]) -> bool {
         let own: Vec<_> = frames.iter().filter(|frame| frame.id() == id(self.id)).collect();
         let first =

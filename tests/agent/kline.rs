@@ -1,5 +1,5 @@
-//! The agent in vehicles with K-lines: sandbox cloud, operator, and ECUs as `connector-sim vehicle --kline`
-//! has them, behind serial devices.
+//! The agent in vehicles with K-lines, with a sandbox cloud and an operator. The ECUs are those of
+//! `connector-sim vehicle --kline`, behind serial devices.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use connector_test_support::{HANG, soon};
 use futures_util::future::join_all;
 use serde_json::json;
 
-/// The command line of `connector-sim vehicle`, as far as it is about the K-line.
+/// The K-line arguments of `connector-sim vehicle`.
 #[derive(clap::Parser)]
 struct Line {
     #[command(flatten)]
@@ -34,13 +34,13 @@ async fn open(connection: &Connection, bus_name: &str) -> Channel {
         let config = serde_json::from_value(config).unwrap();
         match connection.open_channel(|open| open.kline_channel = Some(config)).await {
             Ok(channel) => return channel,
-            // with more tests than cores, a simulated ECU may answer later than any real one
+            // with more tests than cores, a simulated ECU may answer later than a real one
             Err(error) => println!("{bus_name}: {error}"),
         }
     }
 }
 
-/// The VIN, asked for until it comes: a busy machine may miss an answer.
+/// Requests the VIN until an answer arrives, because a busy machine may miss one.
 async fn vin(channel: &Channel) -> Vec<u8> {
     loop {
         if let Ok(answer) = channel.request(&[0x1A, 0x90], &Timing::default()).await {
@@ -77,7 +77,7 @@ async fn both_initialisations_at_every_bit_rate_reach_an_ecu_behind_a_serial_dev
     let names: Vec<String> = buses.iter().map(|bus| bus.bus_name.clone()).collect();
     soon("the buses", connection.configure_buses(buses)).await.unwrap();
     let read = names.iter().map(async |name| vin(&open(&connection, name).await).await);
-    // on a busy machine, many of the attempts miss a time of the wake-up
+    // on a busy machine, many attempts miss the timing of the wake-up
     let read = tokio::time::timeout(4 * HANG, join_all(read)).await.expect("every VIN is read");
     for (read, name) in read.into_iter().zip(&names) {
         assert_eq!(read, b"\x5A\x90WVWZZZ1KZ6W000001", "{name}");

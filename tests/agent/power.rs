@@ -23,7 +23,7 @@ async fn rig() -> Rig {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_ignition_switched_off_in_a_session_is_told_to_the_operator_at_once() {
+async fn ignition_changes_in_a_session_reach_the_operator_immediately() {
     let rig = Rig::start(VEHICLE).await;
     let (_, connection) = rig.connect().await;
     let terminal15_bus = Some(Terminal15BusConfig { pin: 1 });
@@ -40,7 +40,7 @@ async fn an_ignition_switched_off_in_a_session_is_told_to_the_operator_at_once()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_low_voltage_is_told_and_slept_over_and_the_ignition_wakes() {
+async fn a_low_voltage_is_reported_and_causes_sleep_until_the_ignition_is_on() {
     let mut rig = rig().await;
     rig.falls_asleep().await;
     rig.agent.board.set_ignition(Some(true));
@@ -48,7 +48,7 @@ async fn a_low_voltage_is_told_and_slept_over_and_the_ignition_wakes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_battery_that_is_charged_wakes() {
+async fn a_charged_battery_wakes_the_agent() {
     let mut rig = rig().await;
     rig.falls_asleep().await;
     rig.agent.board.set_voltage(Some(12.6));
@@ -57,7 +57,7 @@ async fn a_battery_that_is_charged_wakes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_button_wakes_and_an_end_is_an_end_asleep_too() {
+async fn the_button_wakes_the_agent_and_shutdown_works_asleep() {
     let mut rig = rig().await;
     rig.falls_asleep().await;
     rig.agent.board.press_button();
@@ -67,7 +67,7 @@ async fn the_button_wakes_and_an_end_is_an_end_asleep_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_that_nobody_uses_is_closed_in_good_order_before_it_sleeps() {
+async fn an_unused_session_is_closed_in_order_before_the_agent_sleeps() {
     let mut rig = rig().await;
     let (_, connection) = rig.connect().await;
     configure(&connection).await;

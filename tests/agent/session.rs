@@ -1,4 +1,4 @@
-//! What agent, cloud, operator, vehicle and the person at the board see of each other, from end to end.
+//! End-to-end tests of a session with agent, cloud, operator, vehicle and board.
 
 use std::time::{Duration, Instant};
 
@@ -14,24 +14,24 @@ use connector_test_support::{HANG, soon};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-/// One vehicle, and another; each has an engine ECU at 0x7E0.
+/// Two vehicles. Each has an engine ECU at 0x7E0.
 const VEHICLE: &str = "AUDI_A3_MK3";
 const OTHER_VEHICLE: &str = "VOLKSWAGEN_ATLAS_MK1";
 /// Shorter than the five seconds between regular status updates, and long enough for a busy machine.
-const AT_ONCE: Duration = Duration::from_secs(4);
+const IMMEDIATELY: Duration = Duration::from_secs(4);
 
 fn remote(reason: &str) -> CloseReason {
     CloseReason::Remote(reason.to_owned())
 }
 
-/// Asks the vehicle's first ECU what the file has it answer first.
+/// Makes the first exchange of the file with the vehicle's first ECU.
 async fn exchange(rig: &Rig, channel: &Channel) {
     let exchange = &rig.record.ecus[0].exchanges[0];
     let response = soon("the answer", channel.request(&exchange.request, &Timing::default())).await.unwrap();
     assert_eq!(response.data, exchange.response);
 }
 
-/// The first ECU, as seen from outside.
+/// The status of the simulated first ECU.
 fn status(rig: &Rig) -> watch::Receiver<EcuStatus> {
     rig.vehicle.ecu(rig.ecu()).unwrap().status.clone()
 }
@@ -54,7 +54,7 @@ async fn extended_session(rig: &Rig, connection: &Connection) -> Channel {
     channel
 }
 
-/// A network between agent and cloud, and a connector online over it.
+/// A network between agent and cloud, and an online connector behind it.
 async fn behind_network(sandbox: Sandbox, bad: BadNetworkConfig) -> (Rig, BadNetwork) {
     let network = BadNetwork::start(sandbox.cloud.address, bad).await.unwrap();
     let settings = AgentSettings { through: Some(network.address()), ..AgentSettings::default() };
@@ -62,7 +62,7 @@ async fn behind_network(sandbox: Sandbox, bad: BadNetworkConfig) -> (Rig, BadNet
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ticket_for_another_vehicle_is_refused_and_served_once_the_connector_is_there() {
+async fn a_ticket_is_refused_until_the_connector_is_in_its_vehicle() {
     let mut rig = Rig::start(VEHICLE).await;
     let vin = catalogue().find(OTHER_VEHICLE).unwrap().vin.unwrap().to_string();
     let ticket = rig.sandbox.ticket(&rig.connector, Some(&vin)).await;
@@ -91,7 +91,7 @@ async fn a_ticket_joined_while_the_connector_was_away_is_served_once_the_vehicle
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_closed_while_it_waits_for_the_vin_does_not_stand_in_the_next_ones_way() {
+async fn a_connection_closed_while_it_waits_for_the_vin_does_not_block_the_next() {
     let sandbox = Sandbox::start(1).await;
     let (connector, bus) = (sandbox.connectors[0].clone(), bus());
     let record = catalogue().find(VEHICLE).unwrap().clone();
@@ -110,7 +110,7 @@ async fn a_connection_closed_while_it_waits_for_the_vin_does_not_stand_in_the_ne
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_waits_for_the_vin_is_opened_also_if_the_link_is_lost_meanwhile() {
+async fn a_connection_that_waits_for_the_vin_opens_despite_a_lost_link() {
     let sandbox = Sandbox::start(1).await;
     let (connector, bus) = (sandbox.connectors[0].clone(), bus());
     let record = catalogue().find(VEHICLE).unwrap().clone();
@@ -127,8 +127,8 @@ async fn a_connection_that_waits_for_the_vin_is_opened_also_if_the_link_is_lost_
     let mut portal = sandbox.portal(&connector).await;
     portal.sees_online().await;
     let ticket = sandbox.ticket(&connector, vin.as_deref()).await;
-    // the cloud's messages arrive in order on one link: when the dismissal has arrived, so has the request to
-    // open
+    // the cloud's messages arrive in order on one link, so that the request to open has arrived when the
+    // dismissal arrives
     agent.board.press_button();
     portal.sees("the call", |update| update["call_for_attention"] == true).await;
     sandbox.dismiss(&connector).await;
@@ -156,7 +156,7 @@ async fn a_link_lost_before_the_operator_came_does_not_end_the_connection() {
     configure(&connection).await;
     let channel = extended_session(&rig, &connection).await;
     exchange(&rig, &channel).await;
-    // for longer than a connection is held over a lost link
+    // longer than the hold time of a connection without a link
     let presents = status(&rig).borrow().tester_presents;
     let kept = |status: &EcuStatus| status.tester_presents >= presents + 2;
     soon("the ECU to be kept awake", status(&rig).wait_for(kept)).await.unwrap();
@@ -180,7 +180,7 @@ async fn a_connection_opened_without_a_vin_ends_when_the_vehicle_turns_out_to_be
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_for_any_vehicle_is_bound_to_the_first_that_tells_its_vin() {
+async fn a_connection_for_any_vehicle_is_bound_to_the_first_vin_read() {
     let sandbox = Sandbox::start(1).await;
     let mut rig = Rig::start_in(sandbox, "COMMA_BODY", AgentSettings::default()).await;
     assert_eq!(rig.sandbox.identify(&rig.connector).await["vin_number"], Value::Null);
@@ -193,7 +193,7 @@ async fn a_connection_for_any_vehicle_is_bound_to_the_first_that_tells_its_vin()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_open_connection_ends_when_another_vehicle_is_there() {
+async fn an_open_connection_ends_in_another_vehicle() {
     let mut rig = Rig::start(VEHICLE).await;
     let (_, connection, channel) = rig.session().await;
     exchange(&rig, &channel).await;
@@ -224,7 +224,7 @@ async fn a_connection_survives_a_vin_that_can_no_longer_be_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_without_buses_ends_too_when_another_vehicle_is_there() {
+async fn a_connection_without_buses_ends_in_another_vehicle_too() {
     let mut rig = Rig::start(VEHICLE).await;
     let (_, connection) = rig.connect().await;
     rig.swap(OTHER_VEHICLE).await;
@@ -237,7 +237,7 @@ async fn the_ignition_off_and_on_in_the_same_vehicle_disturbs_no_session() {
     let (_, connection, channel) = rig.session().await;
     rig.swap(VEHICLE).await;
     rig.portal.sees("the ignition on", |update| update["ignition"] == true).await;
-    // answered when the session has read the VIN
+    // the answer comes when the session has read the VIN
     soon("the VIN", connection.identify_vehicle()).await.unwrap();
     exchange(&rig, &channel).await;
     assert_eq!(*connection.state().borrow(), LinkState::Up);
@@ -254,7 +254,7 @@ async fn a_link_lost_for_longer_than_a_connection_is_held_ends_it_and_the_next_o
     let _kept = extended_session(&rig, &connection).await;
     network.cut();
     assert_eq!(closed(&connection).await, remote("link-lost"));
-    // nothing keeps the session active any more
+    // the connector no longer keeps the ECU's session active
     enters(&mut status(&rig), Session::Default).await;
     let again = rig.join(connection.uuid()).await;
     configure(&again).await;
@@ -273,7 +273,7 @@ async fn a_connection_survives_a_lost_link_with_the_ecu_in_its_session() {
     let anomalies = rig.vehicle.anomalies();
     let mut state = connection.state();
     network.cut();
-    // for longer than S3: only the connector itself can have kept the ECU awake
+    // longer than S3: only the connector can have kept the ECU's session
     soon("the interruption", state.wait_for(|state| *state == LinkState::Down)).await.unwrap();
     soon("the link", state.wait_for(|state| *state == LinkState::Up)).await.unwrap();
     assert_eq!(status(&rig).borrow().session, Session::Extended);
@@ -282,7 +282,7 @@ async fn a_connection_survives_a_lost_link_with_the_ecu_in_its_session() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn completing_or_cancelling_a_ticket_closes_its_connection_and_the_next_ticket_is_served() {
+async fn a_completed_or_cancelled_ticket_closes_its_connection() {
     let mut rig = Rig::start(VEHICLE).await;
     for is_completed in [true, false] {
         let (ticket, connection, channel) = rig.session().await;
@@ -300,7 +300,7 @@ async fn completing_or_cancelling_a_ticket_closes_its_connection_and_the_next_ti
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_power_failure_of_the_connector_the_old_connection_ends_and_a_new_one_works() {
+async fn after_a_power_failure_the_old_connection_ends_and_a_new_one_works() {
     let rig = Rig::start(VEHICLE).await;
     let (_, connection, channel) = rig.session().await;
     exchange(&rig, &channel).await;
@@ -319,7 +319,7 @@ async fn after_a_power_failure_of_the_connector_the_old_connection_ends_and_a_ne
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn told_to_end_the_agent_brings_the_ecu_back_to_its_default_session_and_says_goodbye() {
+async fn shutdown_returns_the_ecu_to_its_default_session_and_closes_the_link() {
     let rig = Rig::start(VEHICLE).await;
     let (_, connection) = rig.connect().await;
     configure(&connection).await;
@@ -332,13 +332,13 @@ async fn told_to_end_the_agent_brings_the_ecu_back_to_its_default_session_and_sa
     assert_eq!(*board.led().borrow(), Led::Off);
     assert_eq!(closed(&connection).await, remote("shutdown"));
     enters(&mut ecu, Session::Default).await;
-    assert_eq!(requests_beside_tester_present(&ecu), before + 1, "not by S3, but by the agent");
+    assert_eq!(requests_beside_tester_present(&ecu), before + 1, "the agent ended the session, not S3");
     let mut portal = rig.portal;
     portal.sees("the connector offline", |update| update["is_online"] == false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn told_to_end_on_a_stalled_link_the_agent_is_as_quick_and_as_kind_to_the_ecu() {
+async fn shutdown_on_a_stalled_link_returns_the_ecu_to_its_default_session() {
     let (rig, network) = behind_network(Sandbox::start(1).await, BadNetworkConfig::default()).await;
     let (_, connection) = rig.connect().await;
     configure(&connection).await;
@@ -349,17 +349,17 @@ async fn told_to_end_on_a_stalled_link_the_agent_is_as_quick_and_as_kind_to_the_
     let took = rig.agent.shut_down().await;
     assert!(took < Duration::from_secs(2), "{took:?}");
     enters(&mut ecu, Session::Default).await;
-    assert_eq!(requests_beside_tester_present(&ecu), before + 1, "not by S3, but by the agent");
+    assert_eq!(requests_beside_tester_present(&ecu), before + 1, "the agent ended the session, not S3");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_that_does_not_reach_the_cloud_shows_it_and_ends_as_quickly() {
+async fn an_agent_without_the_cloud_shows_it_by_the_led_and_ends_quickly() {
     let sandbox = Sandbox::start(1).await;
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let settings = AgentSettings { through: Some(nobody), ..AgentSettings::default() };
+    let unused_address = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let settings = AgentSettings { through: Some(unused_address), ..AgentSettings::default() };
     let agent = TestAgent::start(&sandbox, &sandbox.connectors[0], &bus(), settings);
     let (on, off) = (Duration::from_millis(100), Duration::from_millis(1900));
-    agent.sees_led("that nobody is reached", |led| led == Led::Blink { on, off }).await;
+    agent.sees_led("the LED of an unreachable cloud", |led| led == Led::Blink { on, off }).await;
     let took = agent.shut_down().await;
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
@@ -382,7 +382,7 @@ async fn a_wrong_pincode_is_shown_by_the_led_and_tried_only_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_button_calls_for_attention_until_somebody_dismisses_it() {
+async fn the_button_calls_for_attention_until_an_operator_dismisses_the_call() {
     let mut rig = Rig::start(VEHICLE).await;
     rig.agent.sees_led("online", |led| led == Led::On).await;
     for by_portal in [true, false] {
@@ -402,7 +402,7 @@ async fn the_button_calls_for_attention_until_somebody_dismisses_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_for_attention_while_the_link_is_lost_is_made_when_it_is_back() {
+async fn a_call_for_attention_without_a_link_is_sent_when_the_link_is_back() {
     let bad = BadNetworkConfig { pause_after_cut: Duration::from_secs(1), ..BadNetworkConfig::default() };
     let (mut rig, network) = behind_network(Sandbox::start(1).await, bad).await;
     network.cut();
@@ -417,7 +417,7 @@ async fn a_call_for_attention_while_the_link_is_lost_is_made_when_it_is_back() {
 async fn the_vehicle_is_identified_on_request_with_and_without_a_session() {
     let rig = Rig::start(VEHICLE).await;
     let (address, _) = rig.record.vin_exchanges[0];
-    // here and below, until the simulated ECU is as quick as a real one
+    // here and below, the test repeats the request until the simulated ECU answers as fast as a real one
     let mut identified = rig.sandbox.identify(&rig.connector).await;
     while identified["vin_number"].is_null() {
         identified = rig.sandbox.identify(&rig.connector).await;
@@ -443,27 +443,27 @@ async fn the_vehicle_is_identified_on_request_with_and_without_a_session() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changes_are_reported_at_once() {
+async fn status_changes_are_reported_immediately() {
     let mut rig = Rig::start(VEHICLE).await;
     rig.agent.board.set_voltage(Some(11.5));
-    // from one update the next would be five seconds away
+    // after this update, the next regular one is five seconds away
     rig.portal.sees("the voltage", |update| update["voltage"] == 11.5).await;
     for on in [false, true] {
         let changed = Instant::now();
         rig.agent.board.set_ignition(Some(on));
         let update = rig.portal.sees("the ignition", |update| update["ignition"] == on).await;
-        assert!(changed.elapsed() < AT_ONCE, "{:?}", changed.elapsed());
+        assert!(changed.elapsed() < IMMEDIATELY, "{:?}", changed.elapsed());
         assert_eq!(update["voltage"], 11.5);
     }
     let changed = Instant::now();
     let (_, connection) = rig.connect().await;
     let uuid = connection.uuid().to_string();
     rig.portal.sees("the connection", |update| update["connection_uuid"] == uuid.as_str()).await;
-    assert!(changed.elapsed() < AT_ONCE, "{:?}", changed.elapsed());
+    assert!(changed.elapsed() < IMMEDIATELY, "{:?}", changed.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_else_gets_at_a_joined_ticket() {
+async fn no_other_client_can_use_a_joined_ticket() {
     let rig = Rig::start(VEHICLE).await;
     let (ticket, connection, channel) = rig.session().await;
     let sandbox = &rig.sandbox;
@@ -483,7 +483,7 @@ async fn nobody_else_gets_at_a_joined_ticket() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_that_expired_in_the_middle_of_a_connection_costs_one_login_and_nothing_else() {
+async fn a_token_that_expires_during_a_connection_costs_one_login_only() {
     let (rig, network) = behind_network(Sandbox::start(1).await, BadNetworkConfig::default()).await;
     let (_, connection, channel) = rig.session().await;
     exchange(&rig, &channel).await;

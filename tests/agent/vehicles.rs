@@ -1,4 +1,4 @@
-//! The agent in every vehicle of the file: the VIN comes to the cloud, and every exchange goes through the
+//! The agent in every vehicle of the file. The cloud gets the VIN, and every exchange passes through the
 //! relay.
 
 use std::collections::VecDeque;
@@ -14,19 +14,20 @@ use connector_test_support::soon;
 use futures_util::future::{join_all, try_join_all};
 use serde_json::Value;
 
-/// Vehicles at a time: enough to keep two cores busy, and few enough that none waits for its turn too long.
+/// The number of simultaneous vehicles: enough to keep two cores busy, and few enough that none waits too
+/// long.
 const AT_A_TIME: usize = 6;
-/// Vehicles that may be late for want of a core.
+/// The number of vehicles that may be late because no core was free.
 const LATE: usize = 30;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_vehicle_tells_its_vin_and_answers_every_exchange_through_the_relay() {
+async fn every_vehicles_vin_and_exchanges_are_right_through_the_relay() {
     let _alone = crate::BUSY.lock().await;
     let vehicles = catalogue().vehicles().to_vec();
     let count: usize = vehicles.iter().flat_map(VehicleRecord::nodes).map(|ecu| ecu.exchanges.len()).sum();
     assert!(vehicles.len() > 170 && count > 1000, "{} vehicles, {count} exchanges", vehicles.len());
     let (exchanges, failed) = drive_all(vehicles, AT_A_TIME).await;
-    // with more to do than cores, a simulated ECU answers later than any real one: alone, it must be in time
+    // with more work than cores, a simulated ECU answers later than a real one; alone, it must be in time
     let failures: Vec<_> = failed.iter().map(|(_, failure)| failure.as_str()).collect();
     assert!(failed.len() <= LATE, "{} vehicles failed:\n{}", failed.len(), failures.join("\n"));
     println!("driven again, alone: {failures:#?}");
@@ -69,7 +70,7 @@ async fn drive_all(vehicles: Vec<VehicleRecord>, at_a_time: usize) -> (usize, Ve
     (exchanges, failed)
 }
 
-/// One vehicle from the agent's start to its end; the number of exchanges.
+/// Runs one vehicle from the start of the agent to its end; returns the number of exchanges.
 async fn drive(sandbox: &Sandbox, record: &VehicleRecord, connector: &Connector) -> Result<usize, String> {
     let bus = bus();
     let vehicle = vehicle(record, &bus);
@@ -90,11 +91,11 @@ async fn drive(sandbox: &Sandbox, record: &VehicleRecord, connector: &Connector)
     agent.shut_down().await;
     match vehicle.anomalies().as_slice() {
         [] => Ok(counts.iter().sum()),
-        anomalies => Err(format!("the ECUs saw {anomalies:?}")),
+        anomalies => Err(format!("the ECUs detected {anomalies:?}")),
     }
 }
 
-/// Whether the VIN that the agent finds, and that the cloud has then, is the vehicle's.
+/// Checks that the agent reads the VIN of the vehicle, and that the cloud then has it.
 async fn check_vin(sandbox: &Sandbox, connector: &Connector, record: &VehicleRecord) -> Result<(), String> {
     let vin = record.vin.as_ref().map(|vin| vin.as_str());
     let mut portal = sandbox.portal(connector).await;
@@ -102,26 +103,30 @@ async fn check_vin(sandbox: &Sandbox, connector: &Connector, record: &VehicleRec
     let identified = sandbox.identify(connector).await;
     // the status with the VIN arrives before the answer
     let stored = sandbox.record(connector).await;
-    for (who, told) in [("the agent", &identified["vin_number"]), ("the cloud", &stored["vin_number"])] {
-        if *told != vin.map_or(Value::Null, Value::from) {
-            return Err(format!("{who} says that the VIN is {told} instead of {vin:?}: {identified}"));
+    for (reporter, reported_vin) in
+        [("the agent", &identified["vin_number"]), ("the cloud", &stored["vin_number"])]
+    {
+        if *reported_vin != vin.map_or(Value::Null, Value::from) {
+            return Err(format!(
+                "{reporter} reports the VIN {reported_vin} instead of {vin:?}: {identified}"
+            ));
         }
     }
     let told_by = |(address, _): &(EcuAddress, _)| identified["address"] == address.response.to_string();
     match vin.is_none() || record.vin_exchanges.iter().any(told_by) {
         true => Ok(()),
-        false => Err(format!("the VIN is told by another ECU than the file's: {identified}")),
+        false => Err(format!("the VIN comes from another ECU than in the file: {identified}")),
     }
 }
 
 /// All exchanges of one ECU, in the file's order.
 async fn exchange(connection: &Connection, ecu: &EcuRecord) -> Result<usize, String> {
-    let at = |what: String| format!("{} at {}: {what}", ecu.name, ecu.address);
+    let at = |text: String| format!("{} at {}: {text}", ecu.name, ecu.address);
     let channel = soon("the channel", connection.open_isotp(isotp(ecu.address))).await;
     let channel = channel.map_err(|error| at(error.to_string()))?;
     let expected_address = ecu.address.response.to_number();
     for exchange in &ecu.exchanges {
-        let wrong = |what: String| at(format!("{:02X?}: {what}", exchange.request));
+        let wrong = |text: String| at(format!("{:02X?}: {text}", exchange.request));
         let confirm = PduFlags { chained: false, confirm: true };
         channel.send(&exchange.request, confirm).await.map_err(|error| wrong(error.to_string()))?;
         let mut is_sent = false;

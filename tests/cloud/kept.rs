@@ -1,5 +1,4 @@
-//! The login that outlives a restart, against a scripted cloud: with the file intact, damaged, foreign or
-//! unwritable.
+//! The stored login, with a scripted cloud. The file is intact, damaged, another connector's, or unwritable.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -27,12 +26,12 @@ async fn after_a_restart_the_kept_token_is_used_and_there_is_no_login() {
 }
 
 #[tokio::test]
-async fn the_file_is_the_agents_alone() {
+async fn only_the_agent_can_read_the_stored_login() {
     let rig = Rig::start().await;
     rig.run_once().await;
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
     assert_eq!((mode(&rig.state()), mode(&rig.file())), (0o700, 0o600));
-    assert_eq!(fs::read_dir(rig.state()).unwrap().count(), 1, "nothing else is left there");
+    assert_eq!(fs::read_dir(rig.state()).unwrap().count(), 1, "the directory has no other file");
 }
 
 #[tokio::test]
@@ -46,7 +45,7 @@ async fn an_existing_directory_keeps_its_permissions() {
 }
 
 #[tokio::test]
-async fn a_kept_token_that_has_expired_is_refreshed_and_what_comes_is_kept() {
+async fn an_expired_kept_token_is_refreshed_and_the_new_one_is_kept() {
     let rig = Rig::start().await;
     rig.run_once().await;
     rig.edit(r#""obtained_at":"#, r#""obtained_at":1000000,"then":"#);
@@ -58,7 +57,7 @@ async fn a_kept_token_that_has_expired_is_refreshed_and_what_comes_is_kept() {
 }
 
 #[tokio::test]
-async fn tokens_from_the_future_are_refreshed_as_their_age_is_unknown() {
+async fn tokens_from_the_future_are_refreshed() {
     let rig = Rig::start().await;
     rig.run_once().await;
     rig.edit(r#""obtained_at":"#, r#""obtained_at":99999999999,"then":"#);
@@ -88,7 +87,7 @@ async fn a_kept_refresh_token_that_the_cloud_refuses_costs_one_login() {
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_with_the_file_costs_one_login_and_is_mended() {
+async fn a_damaged_login_file_costs_one_login_and_is_replaced() {
     let rig = Rig::start().await;
     rig.run_once().await;
     let good = rig.kept().unwrap();
@@ -97,8 +96,8 @@ async fn whatever_is_wrong_with_the_file_costs_one_login_and_is_mended() {
         fs::write(&file, text).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     };
-    type Harm<'a> = (&'a str, Box<dyn Fn() + 'a>);
-    let harms: Vec<Harm<'_>> = vec![
+    type Damage<'a> = (&'a str, Box<dyn Fn() + 'a>);
+    let damages: Vec<Damage<'_>> = vec![
         ("gone", Box::new(|| fs::remove_file(&file).unwrap())),
         ("empty", Box::new(|| write(b""))),
         ("cut off", Box::new(|| write(&good.as_bytes()[..good.len() / 2]))),
@@ -134,35 +133,35 @@ async fn whatever_is_wrong_with_the_file_costs_one_login_and_is_mended() {
             }),
         ),
     ];
-    for (index, (what, harm)) in harms.iter().enumerate() {
-        harm();
+    for (index, (description, damage)) in damages.iter().enumerate() {
+        damage();
         rig.run_once().await;
-        assert_eq!(rig.logins(), index + 2, "a file that is {what}");
+        assert_eq!(rig.logins(), index + 2, "a file that is {description}");
         rig.run_once().await;
-        assert_eq!(rig.logins(), index + 2, "a file that was {what}, the next time");
+        assert_eq!(rig.logins(), index + 2, "a file that was {description}, the next time");
         assert!(fs::symlink_metadata(&file).unwrap().is_file());
-        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600, "{what}");
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600, "{description}");
     }
     assert_eq!(rig.refreshes(), 0);
 }
 
 #[tokio::test]
-async fn where_nothing_can_be_written_the_agent_works_and_says_so_once() {
+async fn an_unwritable_state_directory_causes_one_warning_per_start() {
     let log = Log::capture();
     let rig = Rig::start().await;
-    // what should be a directory is a file
+    // a file is in the place of the directory
     fs::write(rig.state(), "").unwrap();
     for round in 1..=3 {
         let authenticator = rig.authenticator();
         rig.use_token(&authenticator).await;
-        assert_eq!(rig.logins(), round, "one a start");
+        assert_eq!(rig.logins(), round, "one login per start");
         log.has("cannot save the login: cannot create the directory", round).await;
     }
     assert_eq!(log.count("WARN"), 3, "{}", log.text());
 }
 
 #[tokio::test]
-async fn a_directory_that_disappears_and_comes_back_is_complained_of_once() {
+async fn a_state_directory_that_disappears_causes_one_warning() {
     let log = Log::capture();
     let rig = Rig::start().await;
     let authenticator = rig.authenticator();
@@ -187,7 +186,7 @@ async fn a_directory_that_disappears_and_comes_back_is_complained_of_once() {
 #[tokio::test]
 async fn an_agent_that_keeps_restarting_does_not_try_a_rejected_pincode_more_often() {
     let log = Log::capture();
-    let rig = Rejecting::start().await;
+    let rig = RejectingRig::start().await;
     for start in 1..=10 {
         let authenticator = rig.authenticator(PINCODE);
         rig.rejected(&authenticator).await;
@@ -199,7 +198,7 @@ async fn an_agent_that_keeps_restarting_does_not_try_a_rejected_pincode_more_oft
     assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
     assert!(!fs::read_to_string(&file).unwrap().contains("94571") && !log.text().contains("94571"));
 
-    // its minute is over: there is one more, and its wait is two minutes
+    // after the minute there is one more login, and the next wait is two minutes
     rig.edit(r#""rejected_at":"#, r#""rejected_at":1000,"then":"#);
     for _ in 0..3 {
         let authenticator = rig.authenticator(PINCODE);
@@ -210,8 +209,8 @@ async fn an_agent_that_keeps_restarting_does_not_try_a_rejected_pincode_more_oft
 }
 
 #[tokio::test]
-async fn a_corrected_pincode_is_tried_at_once_and_nothing_is_left_of_the_wrong_one() {
-    let rig = Rejecting::start().await;
+async fn a_corrected_pincode_is_tried_immediately_and_clears_the_rejections() {
+    let rig = RejectingRig::start().await;
     let authenticator = rig.authenticator(PINCODE);
     rig.rejected(&authenticator).await;
     rig.kept_rejections(1).await;
@@ -227,14 +226,14 @@ async fn a_corrected_pincode_is_tried_at_once_and_nothing_is_left_of_the_wrong_o
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_with_what_is_kept_of_rejections_costs_one_login() {
-    let rig = Rejecting::start().await;
-    for (round, harm) in ["", "{", "[]", r#"{"format":2}"#].into_iter().enumerate() {
+async fn damaged_records_of_rejections_cost_one_login() {
+    let rig = RejectingRig::start().await;
+    for (round, damage) in ["", "{", "[]", r#"{"format":2}"#].into_iter().enumerate() {
         let authenticator = rig.authenticator(PINCODE);
         rig.rejected(&authenticator).await;
         rig.kept_rejections(1).await;
-        assert_eq!(rig.logins(), round + 1, "{harm}");
-        fs::write(rig.file(), harm).unwrap();
+        assert_eq!(rig.logins(), round + 1, "{damage}");
+        fs::write(rig.file(), damage).unwrap();
     }
 }
 
@@ -258,7 +257,7 @@ async fn without_a_state_directory_nothing_is_kept() {
 }
 
 #[test]
-fn a_crash_while_it_is_written_leaves_the_old_login_or_the_new_one() {
+fn a_crash_during_a_write_leaves_the_old_or_the_new_login() {
     let directory = tempfile::tempdir().unwrap();
     let config = config("http://127.0.0.1:1", &directory.path().join("state"));
     let kept = LoginStore::new(&config).unwrap();
@@ -282,13 +281,13 @@ fn a_crash_while_it_is_written_leaves_the_old_login_or_the_new_one() {
 }
 
 #[test]
-fn what_is_kept_does_not_print() {
+fn a_debug_print_hides_the_kept_tokens() {
     let directory = tempfile::tempdir().unwrap();
     let kept = LoginStore::new(&config("http://127.0.0.1:1", directory.path())).unwrap();
     let lifetime = Duration::from_secs(60);
     kept.save(&Tokens { access: "aa-secret".into(), refresh: Some("bb-secret".into()), lifetime }).unwrap();
-    let said = format!("{:?} {kept:?}", kept.load().unwrap().unwrap());
-    assert!(!said.contains("-secret"), "{said}");
+    let printed = format!("{:?} {kept:?}", kept.load().unwrap().unwrap());
+    assert!(!printed.contains("-secret"), "{printed}");
     let file = directory.path().join("login.json");
     fs::write(&file, fs::read_to_string(&file).unwrap().replace("1,", "\"aa-secret\",")).unwrap();
     let error = kept.load().unwrap_err();
@@ -306,9 +305,9 @@ fn config(api_url: &str, state: &Path) -> Config {
 }
 
 /// A cloud that accepts the pincode `right` and no other.
-struct Rejecting(Rig);
+struct RejectingRig(Rig);
 
-impl Rejecting {
+impl RejectingRig {
     async fn start() -> Self {
         let server = Server::start(|request, _| match request.body.contains("right") {
             true => Reply::tokens(1),
@@ -370,7 +369,7 @@ impl Rig {
         Self::start_with(|_, _| false).await
     }
 
-    /// A cloud as [`Rig::start`] has it, except that it refuses the requests for which `refused` holds.
+    /// The cloud of [`Rig::start`], which refuses the requests for which `refused` returns true.
     async fn start_with(refused: impl Fn(&Request, usize) -> bool + Send + Sync + 'static) -> Self {
         let server = Server::start(move |request, before| match request.line.as_str() {
             LOGIN => Reply::tokens(before + 1),
@@ -414,7 +413,7 @@ impl Rig {
         assert_eq!(soon(cloud.connector()).await.unwrap().id, Some(4711));
     }
 
-    /// One life of the agent: it uses the cloud once, and what it got last is kept.
+    /// Starts the agent, uses the cloud once, and waits until the latest token is stored.
     async fn run_once(&self) {
         let authenticator = self.authenticator();
         self.use_token(&authenticator).await;
@@ -422,7 +421,7 @@ impl Rig {
         self.saved(bearer.trim_start_matches("Bearer ")).await;
     }
 
-    /// Waits until this access token is kept.
+    /// Waits until this access token is stored.
     async fn saved(&self, token: &str) {
         let token = format!(r#""access_token":"{token}""#);
         soon(async {

@@ -1,4 +1,4 @@
-//! The websocket link, against a scripted cloud.
+//! The websocket link, with a scripted cloud.
 
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 const LOGIN: &str = "POST /v2/authenticate/pincode";
 
 #[tokio::test]
-async fn messages_go_both_ways_over_a_link_that_bears_the_token_and_speaks_the_protocol() {
+async fn a_link_bears_the_token_and_carries_messages_both_ways() {
     let mut cloud = Cloud::start().await;
     let mut link = cloud.link();
     let (mut far, headers) = up(&mut link, &cloud.listener).await;
@@ -50,7 +50,7 @@ async fn the_round_trip_is_known_after_the_first_pong() {
     let mut link = cloud.link();
     let (mut far, _) = up(&mut link, &cloud.listener).await;
     assert_eq!(link.round_trip_time(), None);
-    // reading is what answers the Ping
+    // reading the socket answers the Ping
     let answer = async {
         assert!(matches!(far.next().await.unwrap().unwrap(), Message::Ping(_)));
         far.flush().await.unwrap();
@@ -62,7 +62,7 @@ async fn the_round_trip_is_known_after_the_first_pong() {
 }
 
 #[tokio::test]
-async fn a_refused_token_is_replaced_and_the_link_made() {
+async fn a_refused_token_is_replaced_and_the_link_connects() {
     let cloud = Cloud::start().await;
     let mut link = cloud.link();
     let accept = async {
@@ -76,7 +76,7 @@ async fn a_refused_token_is_replaced_and_the_link_made() {
 }
 
 #[tokio::test]
-async fn a_cloud_that_refuses_every_token_is_asked_no_more_than_once_a_minute() {
+async fn a_cloud_that_refuses_every_token_gets_one_attempt_a_minute() {
     let log = Log::capture();
     let mut cloud = Cloud::start().await;
     let mut link = cloud.link();
@@ -101,7 +101,7 @@ async fn a_cloud_that_refuses_every_token_is_asked_no_more_than_once_a_minute() 
 }
 
 #[tokio::test]
-async fn a_working_link_that_drops_is_made_again_at_once() {
+async fn a_working_link_that_drops_reconnects_immediately() {
     let cloud = Cloud::start().await;
     let mut link = cloud.link();
     for _ in 0..5 {
@@ -116,7 +116,7 @@ async fn a_working_link_that_drops_is_made_again_at_once() {
 }
 
 #[tokio::test]
-async fn a_busy_cloud_is_left_alone_for_as_long_as_it_asks() {
+async fn a_busy_cloud_is_not_contacted_before_its_retry_after() {
     let log = Log::capture();
     let cloud = Cloud::start().await;
     let mut link = cloud.link();
@@ -146,7 +146,7 @@ async fn a_silent_link_is_dead_after_fifteen_seconds() {
 }
 
 #[tokio::test]
-async fn a_close_says_why() {
+async fn a_closed_link_reports_the_reason() {
     let cloud = Cloud::start().await;
     let mut link = cloud.link();
     let (mut far, _) = up(&mut link, &cloud.listener).await;
@@ -194,11 +194,11 @@ async fn a_server_that_does_not_speak_the_protocol_gets_no_link() {
 }
 
 #[tokio::test]
-async fn the_socket_is_writable_only_while_the_cloud_takes_what_is_sent() {
+async fn the_socket_is_writable_only_while_the_cloud_reads() {
     let cloud = Cloud::start().await;
     let mut link = cloud.link();
     let (mut far, _) = up(&mut link, &cloud.listener).await;
-    // Nobody reads: the link must say so before memory is filled, and stay with it.
+    // The cloud does not read: the link must stop being writable before it fills the memory, and remain so.
     let (mut sent, mut refusals) = (0u32, 0);
     while refusals < 1000 && sent < 256 {
         let mut context = Context::from_waker(Waker::noop());
@@ -228,7 +228,7 @@ async fn the_socket_is_writable_only_while_the_cloud_takes_what_is_sent() {
                     other => panic!("{other:?}"),
                 }
             };
-            assert_eq!(message[..4], expected.to_be_bytes(), "in order, and all of it");
+            assert_eq!(message[..4], expected.to_be_bytes(), "every message arrives in order");
         }
     };
     drive(&mut link, read).await;
@@ -256,7 +256,7 @@ async fn reading_and_writing_take_turns() {
 }
 
 #[tokio::test]
-async fn a_ping_is_answered_though_nothing_else_is_sent() {
+async fn a_ping_is_answered_without_other_traffic() {
     let cloud = Cloud::start().await;
     let mut link = cloud.link();
     let (mut far, _) = up(&mut link, &cloud.listener).await;
@@ -273,11 +273,11 @@ async fn a_ping_is_answered_though_nothing_else_is_sent() {
 }
 
 #[tokio::test]
-async fn closing_sends_what_is_waiting_and_says_goodbye() {
+async fn closing_sends_the_waiting_messages_and_a_close_frame() {
     let cloud = Cloud::start().await;
     let mut link = cloud.link();
     let (mut far, _) = up(&mut link, &cloud.listener).await;
-    link.send(OutgoingMessage::Text("last words".to_owned())).unwrap();
+    link.send(OutgoingMessage::Text("the last message".to_owned())).unwrap();
     let read = async {
         let mut messages = Vec::new();
         while let Some(Ok(message)) = far.next().await {
@@ -290,12 +290,12 @@ async fn closing_sends_what_is_waiting_and_says_goodbye() {
         Message::Close(Some(frame)) => Some(frame.code),
         _ => None,
     });
-    assert!(messages.contains(&Message::text("last words")));
+    assert!(messages.contains(&Message::text("the last message")));
     assert_eq!(code, Some(CloseCode::Away));
 }
 
 #[tokio::test]
-async fn a_link_over_tls_is_made_with_a_trusted_cloud_only() {
+async fn a_tls_link_connects_to_a_trusted_cloud_only() {
     let log = Log::capture();
     let (authority, other) = (Authority::new(), Authority::new());
     let mut cloud = Cloud::start().await;
@@ -374,7 +374,7 @@ impl Cloud {
 
 type Far<S> = WebSocketStream<S>;
 
-/// Waits for the link to be made; the cloud's side of it, with the request's authorization and subprotocol.
+/// Waits for the link, and returns the cloud's side of it with the request's authorization and subprotocol.
 async fn up(link: &mut CloudSocket, listener: &TcpListener) -> (Far<TcpStream>, [String; 2]) {
     let accept = async { accept(listener.accept().await.unwrap().0).await };
     let (event, accepted) = soon(async { tokio::join!(link.next_event(false), accept) }).await;
@@ -395,7 +395,7 @@ async fn accept<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> (Far<S>, [Strin
     (far, seen)
 }
 
-/// Answers one upgrade with this status; the request.
+/// Answers one upgrade with this status, and returns the request.
 async fn refuse(listener: &TcpListener, status: &str, headers: &str) -> String {
     let (mut tcp, _) = listener.accept().await.unwrap();
     let mut request = Vec::new();
@@ -407,8 +407,7 @@ async fn refuse(listener: &TcpListener, status: &str, headers: &str) -> String {
     String::from_utf8(request).unwrap()
 }
 
-/// Drives the link, on which nothing may happen, until something else is done: an event of the link is
-/// cancelled.
+/// Drives the link until the future `until` is ready. An event of the link fails the test.
 async fn drive<T>(link: &mut CloudSocket, until: impl Future<Output = T>) -> T {
     let both = async {
         tokio::select! {

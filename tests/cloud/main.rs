@@ -1,4 +1,4 @@
-//! The client of the cloud: login, REST and websocket, against a scripted cloud and the sandbox.
+//! The client of the cloud: login, REST and websocket, with a scripted cloud and the sandbox.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 

@@ -1,4 +1,4 @@
-//! The login and the REST resources, against a scripted cloud.
+//! The login and the REST resources, with a scripted cloud.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const DISMISS: &str =
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn uuid_and_pincode_are_exchanged_for_a_token_that_every_request_then_bears() {
+async fn uuid_and_pincode_give_a_token_that_every_request_bears() {
     let server = Server::start(|request, _| match request.line.as_str() {
         LOGIN => Reply::tokens(1),
         RECORD => Reply::new(200, format!(r#"{{"id":4711,"uuid":"{UUID}","hardware_version":2}}"#)),
@@ -43,7 +43,7 @@ async fn uuid_and_pincode_are_exchanged_for_a_token_that_every_request_then_bear
 }
 
 #[tokio::test]
-async fn no_active_ticket_is_told_in_any_of_the_ways_a_cloud_may_say_so() {
+async fn every_form_of_answer_without_an_active_ticket_is_understood() {
     let server = Server::start(|request, before| match (request.line.as_str(), before) {
         (LOGIN, _) => Reply::tokens(1),
         (_, 0) => Reply::new(404, r#"{"type":"/problems/no-active-ticket","status":404}"#),
@@ -60,7 +60,7 @@ async fn no_active_ticket_is_told_in_any_of_the_ways_a_cloud_may_say_so() {
 }
 
 #[tokio::test]
-async fn a_cloud_without_the_resource_says_nothing_about_tickets() {
+async fn without_the_ticket_resource_the_request_is_an_error() {
     let server = Server::start(|request, before| match (request.line.as_str(), before) {
         (LOGIN, _) => Reply::tokens(1),
         (_, 0) => Reply::new(404, r#"{"type":"/problems/not-found","status":404}"#),
@@ -75,7 +75,7 @@ async fn a_cloud_without_the_resource_says_nothing_about_tickets() {
 }
 
 #[tokio::test]
-async fn a_refused_token_causes_exactly_one_new_login_however_many_requests_it_is_refused_to() {
+async fn a_token_refused_to_many_requests_causes_one_login() {
     let server = Server::start(|request, before| match request.line.as_str() {
         LOGIN => Reply::tokens(before + 1),
         _ if request.authorization.as_deref() == Some("Bearer access-2") => Reply::new(200, "{}"),
@@ -106,7 +106,7 @@ async fn a_resource_that_refuses_the_new_token_too_is_an_error_and_not_a_loop() 
 }
 
 #[tokio::test]
-async fn a_wrong_pincode_is_said_once_and_tried_again_after_a_minute() {
+async fn a_wrong_pincode_is_logged_once_and_tried_again_after_a_minute() {
     let log = Log::capture();
     let server = Server::start(|_, _| Reply::new(401, r#"{"title":"Unauthorized","detail":"wrong"}"#)).await;
     let authenticator = authenticator(&server.config());
@@ -114,7 +114,7 @@ async fn a_wrong_pincode_is_said_once_and_tried_again_after_a_minute() {
     soon(status.wait_for(|status| status.login == LoginState::Rejected)).await.unwrap();
     log.has("next attempt in", 1).await;
     pass(MINUTE - Duration::from_secs(2)).await;
-    assert_eq!(server.count(LOGIN), 1, "not before the minute is over");
+    assert_eq!(server.count(LOGIN), 1, "no login before the minute is over");
     for (attempt, minutes) in [(2, 1), (3, 2), (4, 4)] {
         pass(minutes * MINUTE).await;
         log.has("next attempt in", attempt).await;
@@ -125,7 +125,7 @@ async fn a_wrong_pincode_is_said_once_and_tried_again_after_a_minute() {
 }
 
 #[tokio::test]
-async fn a_token_is_refreshed_before_it_expires_and_a_refused_refresh_falls_back_to_the_pincode() {
+async fn a_token_is_refreshed_before_expiry_or_replaced_by_a_login() {
     let server = Server::start(|request, before| match (request.line.as_str(), before) {
         (LOGIN, before) => Reply::tokens(10 * (before + 1)),
         (TOKEN, 0) => Reply::tokens(11),
@@ -178,8 +178,8 @@ async fn retry_after_is_honoured_by_logins_and_by_requests() {
     .await;
     let cloud = cloud(&server.config());
     let call = tokio::spawn(async move { cloud.connector().await });
-    for (line, said, seconds) in [(LOGIN, "next attempt in", 300), (RECORD, "trying again in", 600)] {
-        log.has(said, 1).await;
+    for (line, message, seconds) in [(LOGIN, "next attempt in", 300), (RECORD, "trying again in", 600)] {
+        log.has(message, 1).await;
         pass(Duration::from_secs(seconds - 5)).await;
         assert_eq!(server.count(line), 1, "{line} before its time");
         pass(Duration::from_secs(6)).await;
@@ -189,7 +189,7 @@ async fn retry_after_is_honoured_by_logins_and_by_requests() {
 }
 
 #[tokio::test]
-async fn what_no_cloud_should_answer_is_an_error_and_not_followed() {
+async fn an_invalid_answer_is_an_error_and_a_redirect_is_not_followed() {
     let huge = "x".repeat(300 << 10);
     let chunked = format!("{:x}\r\n{huge}\r\n0\r\n\r\n", huge.len());
     let server = Server::start(move |_, before| match before {
@@ -220,7 +220,7 @@ async fn what_no_cloud_should_answer_is_an_error_and_not_followed() {
 }
 
 #[tokio::test]
-async fn pincode_and_tokens_are_in_no_log_and_no_error_even_if_the_cloud_repeats_them() {
+async fn no_log_and_no_error_contains_the_pincode_or_tokens_that_the_cloud_echoes() {
     let log = Log::capture();
     let server = Server::start(|request, before| {
         let echo = format!("{} {}", request.body, request.authorization.as_deref().unwrap_or_default());
@@ -241,11 +241,11 @@ async fn pincode_and_tokens_are_in_no_log_and_no_error_even_if_the_cloud_repeats
     let error = refused.unwrap_err();
     let rest = rest(&server.config());
     let refused = soon(rest.refresh(&SecretString::from("refresh-7"))).await.unwrap_err();
-    let said =
+    let output =
         format!("{error} {error:?} {refused} {refused:?} {} {} {cloud:?}", ErrorChain(&error), log.text());
-    assert!(said.contains("logged in") && said.contains("503"), "the log is captured: {said}");
+    assert!(output.contains("logged in") && output.contains("503"), "the log is captured: {output}");
     for secret in [PINCODE, "access-1", "refresh-1", "refresh-7"] {
-        assert!(!said.contains(secret), "{secret} in {said}");
+        assert!(!output.contains(secret), "{secret} in {output}");
     }
 }
 
@@ -264,7 +264,7 @@ async fn a_cloud_whose_certificate_is_from_the_configured_authority_is_trusted()
 }
 
 #[tokio::test]
-async fn a_cloud_with_another_certificate_is_told_nothing() {
+async fn a_cloud_with_an_untrusted_certificate_receives_no_request() {
     let (authority, other) = (Authority::new(), Authority::new());
     let server = Server::start_with(Some(authority.acceptor.clone()), |_, _| Reply::tokens(1)).await;
     for ca_file in [None, Some(other.ca_file.clone())] {
@@ -272,14 +272,14 @@ async fn a_cloud_with_another_certificate_is_told_nothing() {
         config.ca_file = ca_file;
         let error = soon(rest(&config).log_in(&Pincode::new(PINCODE).unwrap())).await.unwrap_err();
         assert!(error.is_transient());
-        let said = ErrorChain(&error).to_string();
-        assert!(said.contains("invalid peer certificate"), "{said}");
+        let output = ErrorChain(&error).to_string();
+        assert!(output.contains("invalid peer certificate"), "{output}");
     }
     assert_eq!(server.requests(), []);
 }
 
 #[tokio::test]
-async fn a_cloud_that_is_not_there_is_unreachable_and_tried_again() {
+async fn a_missing_cloud_is_unreachable_and_tried_again() {
     let log = Log::capture();
     let config = cloud_config("http://127.0.0.1:9", "ws://127.0.0.1:9");
     let authenticator = authenticator(&config);

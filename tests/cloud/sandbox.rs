@@ -1,4 +1,4 @@
-//! Login, resources and link against the sandbox cloud, over TLS.
+//! Login, resources and link with the sandbox cloud, over TLS.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +58,7 @@ async fn a_wrong_pincode_is_rejected() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_gives_other_tokens_and_is_good_once() {
+async fn a_refresh_token_gives_new_tokens_once() {
     let rig = Rig::start(Duration::from_secs(60)).await;
     let rest = rig.rest();
     let pincode = Pincode::new(&rig.cloud.connector_pincode).unwrap();
@@ -68,7 +68,7 @@ async fn a_refresh_token_gives_other_tokens_and_is_good_once() {
     let second = soon(rest.refresh(&refresh)).await.unwrap();
     assert!(second.refresh.is_some());
     let error = soon(rest.refresh(&refresh)).await.unwrap_err();
-    assert!(!error.is_transient(), "{error}: must fall back to the pincode");
+    assert!(!error.is_transient(), "{error}: the login must fall back to the pincode");
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn a_token_that_expired_unnoticed_is_replaced() {
     let authenticator = rig.authenticator(&rig.cloud.connector_pincode);
     let first = format!("{:?}", soon(authenticator.token()).await);
     let cloud = Cloud::new(rig.rest(), authenticator.clone(), 1);
-    // until the sandbox, by its own clock, no longer accepts it
+    // until the sandbox, by its own clock, no longer accepts the token
     soon(async {
         while format!("{:?}", authenticator.token().await) == first {
             cloud.connector().await.unwrap();

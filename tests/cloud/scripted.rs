@@ -12,51 +12,51 @@ use connector_agent::cloud::login::Authenticator;
 use connector_agent::cloud::rest::Rest;
 use connector_agent::config::{CloudConfig, ConnectorUuid, Pincode};
 use connector_agent::tls;
-pub use connector_test_support::scripted_api::*;
+pub(crate) use connector_test_support::scripted_api::*;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-pub const UUID: &str = "5f3d760d-ade2-4a19-aea4-36e097678ae3";
-pub const PINCODE: &str = "pin-94571";
+pub(crate) const UUID: &str = "5f3d760d-ade2-4a19-aea4-36e097678ae3";
+pub(crate) const PINCODE: &str = "pin-94571";
 
-pub fn uuid() -> ConnectorUuid {
+pub(crate) fn uuid() -> ConnectorUuid {
     UUID.parse().unwrap()
 }
 
-pub fn rest(config: &CloudConfig) -> Arc<Rest> {
+pub(crate) fn rest(config: &CloudConfig) -> Arc<Rest> {
     let tls = tls::client_config(config.ca_file.as_deref()).unwrap();
     Arc::new(Rest::new(config, uuid(), &tls).unwrap())
 }
 
-pub fn authenticator(config: &CloudConfig) -> Authenticator {
+pub(crate) fn authenticator(config: &CloudConfig) -> Authenticator {
     Authenticator::spawn(rest(config), Pincode::new(PINCODE).unwrap(), 1)
 }
 
-pub fn cloud(config: &CloudConfig) -> Cloud {
+pub(crate) fn cloud(config: &CloudConfig) -> Cloud {
     Cloud::new(rest(config), authenticator(config), 1)
 }
 
-/// Advances the clock by this time and lets the timers run that it wakes. For waits on timers only.
-pub async fn pass(duration: Duration) {
+/// Advances the clock by this time, and runs the expired timers. For waits on timers only.
+pub(crate) async fn pass(duration: Duration) {
     tokio::time::pause();
     tokio::time::advance(duration).await;
     tokio::time::resume();
 }
 
-/// The result, or a failure of the test if it takes unreasonably long.
-pub async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("nothing happened for 20 s")
+/// The result of the future. The test fails if there is none within 20 s.
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("a result within 20 s")
 }
 
-/// A certificate authority made for the test, as a file, and a server with its certificate for 127.0.0.1.
-pub struct Authority {
+/// The file of a certificate authority for the test, and a server with its certificate for 127.0.0.1.
+pub(crate) struct Authority {
     pub ca_file: PathBuf,
     pub acceptor: TlsAcceptor,
     _directory: tempfile::TempDir,
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let ca_key = rcgen::KeyPair::generate().unwrap();
         let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
         ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -83,16 +83,16 @@ impl Authority {
 
 /// Everything logged on this thread from now on, at every level.
 #[derive(Clone, Default)]
-pub struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 thread_local! {
     static CAPTURED: RefCell<Option<Log>> = const { RefCell::new(None) };
 }
 
 impl Log {
-    pub fn capture() -> Self {
-        // One subscriber for all threads: those of a thread come and go, and other threads' events get lost
-        // meanwhile.
+    pub(crate) fn capture() -> Self {
+        // One subscriber for all threads: while a subscriber of one thread is replaced, events of other
+        // threads get lost.
         static SUBSCRIBER: Once = Once::new();
         SUBSCRIBER.call_once(|| {
             let to_thread = || CAPTURED.with_borrow(|log| log.clone().unwrap_or_default());
@@ -104,12 +104,12 @@ impl Log {
         log
     }
 
-    pub fn count(&self, text: &str) -> usize {
+    pub(crate) fn count(&self, text: &str) -> usize {
         self.text().matches(text).count()
     }
 
     /// Waits until this text has been logged `times` times.
-    pub async fn has(&self, text: &str, times: usize) {
+    pub(crate) async fn has(&self, text: &str, times: usize) {
         soon(async {
             while self.count(text) < times {
                 tokio::task::yield_now().await;
@@ -118,7 +118,7 @@ impl Log {
         .await;
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
     }
 }

@@ -1,6 +1,6 @@
-//! The main job on a CAN stack of the kernel: the agent's own program on one interface, the simulated vehicle
-//! on another, cloud and operator on this machine's loopback. The VIN is read, a ticket served, an ECU
-//! flashed.
+//! A whole ticket on the CAN stack of the kernel: the agent reads the VIN, serves a ticket and flashes an
+//! ECU. The agent's program uses one interface, the simulated vehicle another. Cloud and operator are on the
+//! loopback interface.
 //!
 //! Each test runs with the agent's own ISO-TP and with the kernel's; the operator must see no difference.
 //!
@@ -9,7 +9,7 @@
 //! | `CONNECTOR_TEST_VCAN` | a vcan interface, up, for both sides |
 //! | `CONNECTOR_TEST_CAN_PAIR` | two controllers on one bus, the agent's and the vehicle's, as `can0,can1`; takes root |
 //!
-//! Without them, the tests print `SKIPPED:` in one line and pass.
+//! Without them, the tests print one line `SKIPPED: …` and pass.
 
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -35,31 +35,31 @@ use tokio::process::{Child, Command};
 const VEHICLE: &str = "AUDI_A3_MK3";
 const SETTINGS: CanSettings = CanSettings { bit_rate: 500_000, data_bit_rate: None, listen_only: false };
 const ADDRESS: u32 = 0x0800_0000;
-/// Several blocks of 4095 bytes, and one that is shorter.
+/// Several blocks of 4095 bytes and a shorter one.
 const FIRMWARE: usize = 20_000;
 const LOG: &str = "log";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_a_virtual_interface_the_vin_is_read_a_ticket_served_and_an_ecu_flashed() {
+async fn a_ticket_with_vin_and_flash_is_served_on_a_virtual_interface() {
     let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
     main_job(&vcan, &vcan, "own").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_same_on_a_virtual_interface_by_the_kernels_isotp() {
+async fn a_ticket_is_served_on_a_virtual_interface_by_the_kernels_isotp() {
     let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
     main_job(&vcan, &vcan, "kernel").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn through_two_controllers_the_vin_is_read_a_ticket_served_and_an_ecu_flashed() {
+async fn a_ticket_with_vin_and_flash_is_served_through_two_controllers() {
     let Some(pair) = environment("CONNECTOR_TEST_CAN_PAIR") else { return };
     let (agents, vehicles) = pair.split_once(',').expect("a,b");
     main_job(agents, vehicles, "own").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_same_through_two_controllers_by_the_kernels_isotp() {
+async fn a_ticket_is_served_through_two_controllers_by_the_kernels_isotp() {
     let Some(pair) = environment("CONNECTOR_TEST_CAN_PAIR") else { return };
     let (agents, vehicles) = pair.split_once(',').expect("a,b");
     main_job(agents, vehicles, "kernel").await;
@@ -77,7 +77,7 @@ async fn main_job(agents: &str, vehicles: &str, isotp_by: &str) {
     let mut agent = Agent::start(&sandbox, &connector, agents, isotp_by);
     let mut portal = sandbox.portal(&connector).await;
     portal.sees_online().await;
-    // in an emulated machine, a simulated ECU may answer later than any real one
+    // in an emulated machine, a simulated ECU may answer later than a real one
     while sandbox.identify(&connector).await["vin_number"] != vin.as_str() {}
     portal.sees_vin(&vin).await;
 
@@ -104,16 +104,16 @@ async fn main_job(agents: &str, vehicles: &str, isotp_by: &str) {
     let image = memory.last().expect("an image");
     assert!(image.address == u64::from(ADDRESS) && image.data == data, "{} bytes", image.data.len());
 
-    tell_what_happens(&connection, &channel, ecu).await;
+    check_events(&connection, &channel, ecu).await;
     sandbox.operator.complete(&ticket.id).await.unwrap();
     assert_eq!(vehicle.anomalies(), anomalies);
     agent.end().await;
     vehicle.stop().await;
 }
 
-/// Checks the events of a confirmed PDU, of one that no ECU takes, and of the PDUs chained to it; and that a
-/// raw channel does not report the agent's own frames.
-async fn tell_what_happens(connection: &Connection, channel: &Channel, ecu: &EcuRecord) {
+/// Checks the events of a confirmed PDU, of a PDU that no ECU accepts, and of the PDU chained to it. Checks
+/// also that a raw channel does not report the agent's own frames.
+async fn check_events(connection: &Connection, channel: &Channel, ecu: &EcuRecord) {
     let exchange = &ecu.exchanges[0];
     let everything =
         RawChannelConfig { bus_name: BUS.to_owned(), request_id: None, response_id: None, max_age_ms: None };
@@ -128,13 +128,13 @@ async fn tell_what_happens(connection: &Connection, channel: &Channel, ecu: &Ecu
             other => panic!("{other:02X?}"),
         }
     }
-    let nobody = IsotpChannelConfig { response_id: Some(0x6F8), ..functional(0x6F0) };
-    let nobody = soon("the channel", connection.open_isotp(nobody)).await.unwrap();
-    nobody.send(&[0x36; 20], PduFlags::default()).await.unwrap();
-    nobody.send(&[0x36; 20], PduFlags { chained: true, confirm: false }).await.unwrap();
+    let unanswered = IsotpChannelConfig { response_id: Some(0x6F8), ..functional(0x6F0) };
+    let unanswered = soon("the channel", connection.open_isotp(unanswered)).await.unwrap();
+    unanswered.send(&[0x36; 20], PduFlags::default()).await.unwrap();
+    unanswered.send(&[0x36; 20], PduFlags { chained: true, confirm: false }).await.unwrap();
     let mut events = Vec::new();
     while events.len() < 2 {
-        match soon("the events", nobody.recv()).await.unwrap().item {
+        match soon("the events", unanswered.recv()).await.unwrap().item {
             Item::Event { code, detail, value, .. } => events.push((code, detail, value)),
             other => panic!("{other:02X?}"),
         }
@@ -162,20 +162,20 @@ async fn read_vin(interface: &str) -> String {
     soon("the VIN", read).await
 }
 
-/// The agent's own program.
+/// The program of the agent.
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_connector-agent"));
     command.kill_on_drop(true).stdin(Stdio::null());
     command
 }
 
-/// The agent as it is run on a device.
+/// The agent as a process, as on a device.
 struct Agent {
     child: Child,
     directory: tempfile::TempDir,
 }
 
-/// Prints the agent's log where a test fails.
+/// Prints the agent's log if a test fails.
 impl Drop for Agent {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -194,7 +194,7 @@ impl Agent {
         Self { child, directory }
     }
 
-    /// Ends it by SIGTERM.
+    /// Ends the agent by SIGTERM.
     async fn end(&mut self) {
         let pid = rustix::process::Pid::from_raw(self.child.id().unwrap().try_into().unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();

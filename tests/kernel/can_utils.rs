@@ -1,15 +1,15 @@
-//! can-utils as peers: `candump` sees our frames, we see `cansend`'s, `isotpsend` and `isotprecv` talk to our
-//! ISO-TP.
+//! can-utils as peers. `candump` and `cansend` exchange frames with the agent's CAN socket, `isotpsend` and
+//! `isotprecv` exchange PDUs with the agent's ISO-TP.
 //!
 //! Needs can-utils (`CONNECTOR_TEST_CAN_UTILS`, any value) and a vcan interface that is up, with CAN FD
-//! (`CONNECTOR_TEST_VCAN`), on a kernel that has can-isotp; without them, the tests print `SKIPPED:` in one
-//! line and pass.
+//! (`CONNECTOR_TEST_VCAN`), on a kernel that has can-isotp. Without them, the tests print one line `SKIPPED:
+//! …` and pass.
 
 use std::process::Stdio;
 
 use connector_agent::protocol::isotp::{Addressing, Event, FrameSize, Padding};
 use connector_hal::can::{CanBusExt, CanEvent, CanFrame, CanId, FdFlags, open};
-use connector_test_support::isotp::{Ours, PATIENCE, SETTINGS, config, modes};
+use connector_test_support::isotp::{AgentEndpoint, PATIENCE, SETTINGS, config, modes};
 use connector_test_support::skip::environment;
 use connector_test_support::{id, pdu};
 use tokio::io::AsyncWriteExt as _;
@@ -34,7 +34,7 @@ fn frames() -> [CanFrame; 5] {
 }
 
 #[tokio::test]
-async fn candump_sees_what_we_send() {
+async fn candump_shows_the_agents_frames() {
     let Some(vcan) = interface() else { return };
     let frames = frames();
     let dump = tool("candump").args(["-L", "-n", &frames.len().to_string(), &vcan]).spawn().unwrap();
@@ -46,14 +46,14 @@ async fn candump_sees_what_we_send() {
     }
     let output = timeout(PATIENCE, dump.wait_with_output()).await.unwrap().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    // the kernel's own flag, that it is an FD frame, is shown too
+    // candump also shows the kernel's flag of an FD frame
     let masked = |frame: &str| frame.replace("##5", "##1").replace("##4", "##0");
     let seen: Vec<_> = text.lines().map(|line| masked(line.split(' ').nth(2).unwrap())).collect();
     assert_eq!(seen, frames.map(|frame| frame.to_string()));
 }
 
 #[tokio::test]
-async fn we_see_what_cansend_sends() {
+async fn the_agents_socket_receives_the_frames_of_cansend() {
     let Some(vcan) = interface() else { return };
     let mut bus = open(&vcan).unwrap();
     bus.configure(SETTINGS).await.unwrap();
@@ -65,12 +65,13 @@ async fn we_see_what_cansend_sends() {
 }
 
 #[tokio::test]
-async fn isotpsend_sends_to_us() {
+async fn the_agents_endpoint_receives_the_pdus_of_isotpsend() {
     let Some(vcan) = interface() else { return };
     for ((name, addressing), frame_size) in cases() {
         for len in [1, 7, 8, 100, 4095] {
             let padding = Padding::Enabled(0xCC);
-            let mut ours = Ours::open(&vcan, config(addressing, (8, 0), frame_size, padding)).await;
+            let mut endpoint =
+                AgentEndpoint::open(&vcan, config(addressing, (8, 0), frame_size, padding)).await;
             let pdu = pdu(len);
             let mut send = tool("isotpsend");
             let mut child = peer(&mut send, addressing, frame_size).arg(&vcan).spawn().unwrap();
@@ -78,9 +79,9 @@ async fn isotpsend_sends_to_us() {
             child.stdin.take().unwrap().write_all(hex.join(" ").as_bytes()).await.unwrap();
             let address = addressing.receive_id();
             let case = format!("{name}, {frame_size:?}, {len} bytes");
-            let started = timeout(PATIENCE, ours.event()).await.unwrap_or_else(|_| panic!("{case}"));
+            let started = timeout(PATIENCE, endpoint.event()).await.unwrap_or_else(|_| panic!("{case}"));
             assert_eq!(started, Event::ReceptionStarted { address }, "{case}");
-            let received = timeout(PATIENCE, ours.event()).await.unwrap_or_else(|_| panic!("{case}"));
+            let received = timeout(PATIENCE, endpoint.event()).await.unwrap_or_else(|_| panic!("{case}"));
             assert!(received == Event::Received { address, pdu }, "{case}: {received:02X?}");
             assert!(timeout(PATIENCE, child.wait()).await.unwrap().unwrap().success(), "{case}");
         }
@@ -88,12 +89,13 @@ async fn isotpsend_sends_to_us() {
 }
 
 #[tokio::test]
-async fn isotprecv_receives_from_us() {
+async fn isotprecv_receives_the_pdus_of_the_agents_endpoint() {
     let Some(vcan) = interface() else { return };
     for ((name, addressing), frame_size) in cases() {
         for len in [1, 7, 8, 100, 4095] {
             let padding = Padding::Enabled(0xCC);
-            let mut ours = Ours::open(&vcan, config(addressing, (0, 0), frame_size, padding)).await;
+            let mut endpoint =
+                AgentEndpoint::open(&vcan, config(addressing, (0, 0), frame_size, padding)).await;
             let pdu = pdu(len);
             let mut receive = tool("isotprecv");
             let receive =
@@ -101,9 +103,9 @@ async fn isotprecv_receives_from_us() {
             let list = if addressing.transmit_id().is_extended() { "rcvlist_eff" } else { "rcvlist_sff" };
             listens(&vcan, list, "isotp").await;
             reads(&receive).await;
-            ours.send(&pdu);
+            endpoint.send(&pdu);
             let case = format!("{name}, {frame_size:?}, {len} bytes");
-            let sent = timeout(PATIENCE, ours.event()).await.unwrap_or_else(|_| panic!("{case}"));
+            let sent = timeout(PATIENCE, endpoint.event()).await.unwrap_or_else(|_| panic!("{case}"));
             assert!(matches!(sent, Event::Sent { .. }), "{case}: {sent:?}");
             let output = timeout(PATIENCE, receive.wait_with_output()).await.unwrap().unwrap();
             let text = String::from_utf8(output.stdout).unwrap();
@@ -127,9 +129,9 @@ fn tool(name: &str) -> Command {
     command
 }
 
-/// The arguments that make a tool our peer.
+/// Adds the arguments that make a tool the peer of the agent.
 fn peer(tool: &mut Command, addressing: Addressing, frame_size: FrameSize) -> &mut Command {
-    // as they read identifiers: 29 bits by eight digits
+    // the tools read an identifier of eight digits as one of 29 bits
     let number = |id: CanId| match id.is_extended() {
         true => format!("{:08X}", id.raw()),
         false => format!("{:03X}", id.raw()),
@@ -156,7 +158,7 @@ async fn run(tool: &mut Command) {
     assert!(timeout(PATIENCE, child.wait()).await.unwrap().unwrap().success());
 }
 
-/// Waits until a socket of this protocol listens: the kernel lists them.
+/// Waits until the kernel lists a listening socket of this protocol.
 async fn listens(interface: &str, list: &str, protocol: &str) {
     let path = format!("/proc/net/can/{list}");
     let listens = async {
@@ -172,10 +174,10 @@ async fn listens(interface: &str, list: &str, protocol: &str) {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, listens).await.unwrap_or_else(|_| panic!("nobody listens: {path}"));
+    timeout(PATIENCE, listens).await.unwrap_or_else(|_| panic!("no socket listens: {path}"));
 }
 
-/// Waits until a tool reads: a socket that the kernel lists may still lack the interface that it answers on.
+/// Waits until a tool reads. A socket in the kernel's list may not yet be bound to its interface.
 async fn reads(tool: &Child) {
     let path = format!("/proc/{}/syscall", tool.id().unwrap());
     let read = format!("{} ", libc::SYS_read);
@@ -184,5 +186,5 @@ async fn reads(tool: &Child) {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, reads).await.unwrap_or_else(|_| panic!("it does not read: {path}"));
+    timeout(PATIENCE, reads).await.unwrap_or_else(|_| panic!("the tool does not read: {path}"));
 }

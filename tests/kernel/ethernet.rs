@@ -1,9 +1,9 @@
 //! DoIP on an Ethernet link: two network namespaces with a pair of veth interfaces between them. The agent is
 //! in one, the simulated gateway in the other.
 //!
-//! Needs root, iproute2 (`ip`), udhcpc and udhcpd, and a kernel with namespaces and veth. Set
-//! `CONNECTOR_TEST_NETNS=1` to have it run, as `cross/doip-link` does; without it, the tests print `SKIPPED:`
-//! in one line and pass.
+//! The tests need root, iproute2 (`ip`), udhcpc and udhcpd, and a kernel with namespaces and veth. They run
+//! if `CONNECTOR_TEST_NETNS=1` is set, as `cross/doip-link` does. Otherwise they print one line `SKIPPED: …`
+//! and pass.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -27,10 +27,10 @@ use connector_test_support::data::golf;
 use connector_test_support::soon;
 use serde_json::json;
 
-/// The vehicle's address where addresses are link-local.
+/// The vehicle's address in tests with link-local addresses.
 const LINK_LOCAL: &str = "169.254.7.1/16";
 
-/// What the agent claims first.
+/// The first address that the agent claims.
 fn first_candidate() -> Ipv4Addr {
     LinkLocal::new(AGENT_MAC, std::time::Instant::now()).address()
 }
@@ -41,8 +41,11 @@ fn vin() -> String {
 
 /// Checks that `vin` with this network configuration prints the vehicle's VIN.
 async fn reads_vin(rig: &Rig, configuration: u8, more: &str) {
-    let (status, told) = rig.vin(AGENT, configuration, more).await;
-    assert!(status == Some(0) && told.contains(&vin()) && told.contains("0x4010"), "{status:?}: {told}");
+    let (status, output) = rig.vin(AGENT, configuration, more).await;
+    assert!(
+        status == Some(0) && output.contains(&vin()) && output.contains("0x4010"),
+        "{status:?}: {output}"
+    );
 }
 
 fn is_probe(packet: &ArpPacket, of: Ipv4Addr) -> bool {
@@ -54,7 +57,7 @@ fn is_announcement(packet: &ArpPacket, of: Ipv4Addr) -> bool {
 }
 
 #[test]
-fn a_link_local_address_is_probed_for_announced_used_and_given_back() {
+fn a_link_local_address_is_probed_announced_used_and_removed() {
     in_namespaces(async |rig| {
         rig.vehicle.ip(&["addr", "add", LINK_LOCAL, "dev", VEHICLE]).await;
         let _gateway = rig.gateway("0.0.0.0:13400", |_| {}).await;
@@ -67,12 +70,12 @@ fn a_link_local_address_is_probed_for_announced_used_and_given_back() {
         }
         let announced = packets.iter().position(|packet| is_announcement(packet, own)).expect("announced");
         assert_eq!(packets[..announced].iter().filter(|packet| is_probe(packet, own)).count(), 3);
-        assert!(!rig.addresses().contains(&IpAddr::V4(own)), "it is given back at the end");
+        assert!(!rig.addresses().contains(&IpAddr::V4(own)), "the address is removed at the end");
     });
 }
 
 #[test]
-fn an_address_that_another_host_has_is_left_alone() {
+fn an_address_of_another_host_is_not_claimed() {
     in_namespaces(async |rig| {
         let first = first_candidate();
         rig.vehicle.ip(&["addr", "add", &format!("{first}/16"), "dev", VEHICLE]).await;
@@ -96,7 +99,7 @@ fn a_claimed_address_is_defended_once_then_given_up_for_another() {
         let network = rig.open(AGENT, &NetworkConfig::known(2), Purpose::Talk).await.unwrap();
         let own = first_candidate();
         assert!(rig.addresses().contains(&IpAddr::V4(own)));
-        // both announcements are over
+        // waits for both announcements
         for _ in 0..2 {
             arp.wait_for(|packet| is_announcement(packet, own)).await;
         }
@@ -121,7 +124,7 @@ fn a_claimed_address_is_defended_once_then_given_up_for_another() {
 }
 
 #[test]
-fn an_address_is_claimed_when_the_cable_is_in_and_anew_each_time() {
+fn an_address_is_claimed_each_time_the_cable_is_connected() {
     in_namespaces(async |rig| {
         rig.vehicle.ip(&["link", "set", VEHICLE, "down"]).await;
         let mut arp = None;
@@ -131,7 +134,7 @@ fn an_address_is_claimed_when_the_cable_is_in_and_anew_each_time() {
             tokio::pin!(opening);
             // the other end is not connected yet
             let early = tokio::time::timeout(Duration::from_secs(8), &mut opening).await;
-            assert!(early.is_err(), "an address was claimed where nobody could have objected");
+            assert!(early.is_err(), "an address was claimed although no host could object");
             assert_eq!(rig.addresses().into_iter().find(IpAddr::is_ipv4), None);
             rig.vehicle.ip(&["link", "set", VEHICLE, "up"]).await;
             arp.replace(rig.arp().await);
@@ -148,12 +151,12 @@ fn an_address_is_claimed_when_the_cable_is_in_and_anew_each_time() {
 }
 
 #[test]
-fn a_fixed_address_is_set_and_what_the_system_has_set_is_used() {
+fn a_fixed_address_is_set_unless_the_system_has_set_one() {
     in_namespaces(async |rig| {
         rig.vehicle.ip(&["addr", "add", "192.168.0.1/24", "dev", VEHICLE]).await;
         let _gateway = rig.gateway("0.0.0.0:13400", |_| {}).await;
         reads_vin(&rig, 4, "").await;
-        // it stays, and so is the system's now
+        // the address remains, and now counts as one that the system has set
         assert!(rig.addresses().contains(&IpAddr::from([192, 168, 0, 2])));
         reads_vin(&rig, 1, "").await;
         reads_vin(&rig, 5, "").await;
@@ -161,12 +164,12 @@ fn a_fixed_address_is_set_and_what_the_system_has_set_is_used() {
 }
 
 #[test]
-fn an_address_that_comes_late_is_not_too_late() {
+fn an_address_that_arrives_late_is_used() {
     in_namespaces(async |rig| {
         rig.vehicle.ip(&["addr", "add", "192.168.0.1/24", "dev", VEHICLE]).await;
         let _gateway = rig.gateway("0.0.0.0:13400", |_| {}).await;
         rig.ip(&["link", "set", AGENT, "up"]).await;
-        // configuration 1 finds the IPv6 address, and has asked in vain before the other one comes
+        // configuration 1 finds the IPv6 address, and asks without an answer before the IPv4 address arrives
         let reading = reads_vin(&rig, 1, "");
         let system = async {
             rig.until(|addresses| addresses.iter().any(IpAddr::is_ipv6)).await;
@@ -186,8 +189,8 @@ fn by_ipv6_gateways_are_found_by_multicast_and_named_with_their_interface() {
             reads_vin(&rig, 6, "").await;
             let index = Interface::find(AGENT).unwrap().index();
             for host in [format!("doip:{own}%{AGENT}"), format!("doip:[{own}%{index}]:13400")] {
-                let (status, told) = rig.run_vin(&["--bus", &host]).await;
-                assert!(status == Some(0) && told.contains(&vin()), "{host}: {status:?}: {told}");
+                let (status, output) = rig.run_vin(&["--bus", &host]).await;
+                assert!(status == Some(0) && output.contains(&vin()), "{host}: {status:?}: {output}");
             }
             gateway.stop().await;
         }
@@ -195,14 +198,14 @@ fn by_ipv6_gateways_are_found_by_multicast_and_named_with_their_interface() {
 }
 
 #[test]
-fn announcements_are_heard_by_broadcast_and_multicast_though_nobody_is_asked() {
+fn unsolicited_announcements_are_received_by_broadcast_and_multicast() {
     in_namespaces(async |rig| {
         rig.vehicle.ip(&["addr", "add", LINK_LOCAL, "dev", VEHICLE]).await;
         rig.ip(&["link", "set", AGENT, "up"]).await;
         let own = rig.vehicle_link_local().await;
         let listening =
             NetworkConfig { discovery: vec![DiscoveryMethod::Announcement], ..NetworkConfig::known(1) };
-        // the first is not even given an address for that
+        // without an IPv4 address of the agent's own, the first announcement is received too
         for listen in ["169.254.7.1:13400".to_owned(), format!("[{own}%{VEHICLE}]:13400")] {
             let network = rig.open(AGENT, &listening, Purpose::Listen).await.unwrap();
             let mut explorer = Explorer::new(network);
@@ -217,7 +220,7 @@ fn announcements_are_heard_by_broadcast_and_multicast_though_nobody_is_asked() {
 }
 
 #[test]
-fn the_systems_dhcp_client_is_started_once_and_ended_with_us() {
+fn the_systems_dhcp_client_is_started_once_and_ended_with_the_agent() {
     in_namespaces(async |rig| {
         rig.vehicle.ip(&["addr", "add", "10.77.0.1/24", "dev", VEHICLE]).await;
         let _gateway = rig.gateway("0.0.0.0:13400", |_| {}).await;
@@ -230,7 +233,7 @@ fn the_systems_dhcp_client_is_started_once_and_ended_with_us() {
 }
 
 #[test]
-fn configurations_7_to_9_activate_as_they_say() {
+fn configurations_7_to_9_activate_as_their_numbers_define() {
     in_namespaces(async |rig| {
         rig.vehicle.ip(&["addr", "add", LINK_LOCAL, "dev", VEHICLE]).await;
         rig.ip(&["addr", "add", "169.254.9.9/16", "dev", AGENT, "scope", "link"]).await;
@@ -242,8 +245,8 @@ fn configurations_7_to_9_activate_as_they_say() {
                 })
                 .await;
             reads_vin(&rig, configuration, "").await;
-            let (status, told) = rig.vin(AGENT, 2, "").await;
-            assert!(status == Some(3) && told.contains("(0x06)"), "{status:?}: {told}");
+            let (status, output) = rig.vin(AGENT, 2, "").await;
+            assert!(status == Some(3) && output.contains("(0x06)"), "{status:?}: {output}");
             gateway.stop().await;
         }
         let tls = EntityTls::self_signed(&["gateway.example".to_owned()]).unwrap();
@@ -255,17 +258,17 @@ fn configurations_7_to_9_activate_as_they_say() {
             })
             .await;
         reads_vin(&rig, 9, "[doip.tls]\ntrust_any = true\n").await;
-        let (status, told) = rig.vin(AGENT, 9, "").await;
-        assert!(status == Some(3) && told.contains("doip.tls.ca_file"), "{status:?}: {told}");
+        let (status, output) = rig.vin(AGENT, 9, "").await;
+        assert!(status == Some(3) && output.contains("doip.tls.ca_file"), "{status:?}: {output}");
     });
 }
 
-/// The whole agent: it claims an address, reads the VIN once it has one, and opens a channel to an ECU.
+/// The whole agent claims an address, then reads the VIN, and opens a channel to an ECU.
 #[test]
-fn the_agent_reports_the_vin_once_its_link_is_ready_and_relays_over_it() {
+fn the_agent_reports_the_vin_and_relays_when_its_network_is_ready() {
     in_namespaces(async |rig| {
         rig.vehicle.ip(&["addr", "add", LINK_LOCAL, "dev", VEHICLE]).await;
-        // it has announced itself before anybody is there
+        // the gateway sends no announcement while the agent is online
         let _gateway = rig.gateway("0.0.0.0:13400", |config| config.entity.announcements = 0).await;
         let sandbox = Sandbox::start(1).await;
         let connector = sandbox.connectors[0].clone();
@@ -279,7 +282,7 @@ fn the_agent_reports_the_vin_once_its_link_is_ready_and_relays_over_it() {
         let connection = soon("the connection", connecting).await.unwrap();
         for configuration in [2, 6] {
             let bus: BusConfig = serde_json::from_value(doip_bus(configuration)).unwrap();
-            // the other gateway only listens by IPv4
+            // the first gateway only listens on IPv4
             let gateway = match NetworkConfig::known(configuration).addressing {
                 InterfaceAddressing::Ipv6LinkLocal => {
                     let own = rig.vehicle_link_local().await;

@@ -1,8 +1,8 @@
-//! Our ISO-TP against the Linux kernel's can-isotp, both ways.
+//! The agent's ISO-TP with the Linux kernel's can-isotp as its peer, in both directions.
 //!
 //! `CONNECTOR_TEST_VCAN` names a vcan interface that is up, with CAN FD (`mtu 72`), on a kernel that has
-//! can-isotp; without it, the tests print `SKIPPED:` in one line and pass. `docs/testing-on-can.md` describes
-//! how to set one up.
+//! can-isotp. Without it, the tests print one line `SKIPPED: …` and pass. `docs/testing-on-can.md` describes
+//! how to set up the interface.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -15,21 +15,21 @@ use connector_hal::can::{
     CanBusExt, CanError, CanEvent, CanFrame, IsotpEvent, IsotpOptions, IsotpReceiveError, IsotpSendError,
     IsotpSocket, kernel_max_pdu, open,
 };
-use connector_test_support::isotp::{Ours, PATIENCE, config, modes};
+use connector_test_support::isotp::{AgentEndpoint, PATIENCE, config, modes};
 use connector_test_support::skip::environment;
 use connector_test_support::{id, pdu};
 use tokio::time::timeout;
 
-/// Room for more than a PDU's length of twelve bits can say.
+/// Longer than a length field of twelve bits allows.
 const MAX_PDU: usize = 8200;
 
 #[tokio::test]
-async fn what_we_send_arrives_at_the_kernel_in_every_mode() {
+async fn the_agents_pdus_arrive_at_the_kernel_in_every_mode() {
     each_case(Direction::ToKernel).await;
 }
 
 #[tokio::test]
-async fn what_the_kernel_sends_arrives_here_in_every_mode() {
+async fn the_kernels_pdus_arrive_at_the_agent_in_every_mode() {
     each_case(Direction::FromKernel).await;
 }
 
@@ -70,20 +70,20 @@ async fn lengths_of_32_bits_pass_and_too_long_ones_are_refused_both_ways() {
             rig.transfer(direction, len).await;
         }
     }
-    // longer than the kernel takes
-    rig.ours.send(&pdu(kernel_max_pdu() + 1));
+    // longer than the kernel accepts
+    rig.agent.send(&pdu(kernel_max_pdu() + 1));
     let failure = SendFailure::Overflow;
-    assert_eq!(rig.next().await, Happened::Ours(Event::SendFailed { failure }));
+    assert_eq!(rig.next().await, Happened::Agent(Event::SendFailed { failure }));
     let refused = poll_fn(|cx| rig.kernel.poll_send(cx, &pdu(kernel_max_pdu() + 1))).await;
     assert_eq!(refused, Err(IsotpSendError::Length));
-    // longer than we take
-    rig.ours.restart(Config { max_pdu: 99, ..rig.ours.endpoint.config().clone() });
+    // longer than the agent accepts
+    rig.agent.restart(Config { max_pdu: 99, ..rig.agent.endpoint.config().clone() });
     rig.outgoing = Some(pdu(100));
     let failed = Event::ReceiveFailed { address: addressing.receive_id(), failure: ReceiveFailure::TooLong };
     rig.expect(&[
-        Happened::Ours(Event::ReceptionStarted { address: addressing.receive_id() }),
-        Happened::Ours(failed),
-        Happened::Kernels(IsotpEvent::SendFailed(IsotpSendError::Overflow)),
+        Happened::Agent(Event::ReceptionStarted { address: addressing.receive_id() }),
+        Happened::Agent(failed),
+        Happened::Kernel(IsotpEvent::SendFailed(IsotpSendError::Overflow)),
     ])
     .await;
     // transfers work again
@@ -92,7 +92,7 @@ async fn lengths_of_32_bits_pass_and_too_long_ones_are_refused_both_ways() {
 }
 
 #[tokio::test]
-async fn each_side_leaves_the_other_its_separation_time() {
+async fn each_side_observes_the_others_separation_time() {
     let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
     let (name, addressing) = modes()[0];
     for (st_min, time) in [(0xF1, 100), (0xF5, 500), (0xF9, 900), (1, 1000), (5, 5000), (0x80, 127_000)] {
@@ -102,8 +102,8 @@ async fn each_side_leaves_the_other_its_separation_time() {
         let len = 6 + 7 * if st_min == 0x80 { 2 } else { 10 };
         for direction in [Direction::ToKernel, Direction::FromKernel] {
             rig.transfer(direction, len).await;
-            let times = if direction == Direction::ToKernel { &rig.ours.sent } else { &rig.ours.received };
-            // the first frame is not paced; a time stamp is a little off
+            let times = if direction == Direction::ToKernel { &rig.agent.sent } else { &rig.agent.received };
+            // the first frame is not paced; time stamps are slightly inexact
             let gaps: Vec<_> = times.windows(2).skip(1).map(|pair| pair[1] - pair[0]).collect();
             assert!(gaps.len() >= len / 7 - 1, "{gaps:?}");
             let shortest = gaps.iter().min().unwrap();
@@ -114,36 +114,36 @@ async fn each_side_leaves_the_other_its_separation_time() {
 }
 
 #[tokio::test]
-async fn a_pdu_that_nobody_takes_fails_on_either_side_and_the_next_one_passes() {
+async fn an_unanswered_pdu_fails_on_either_side_and_the_next_one_passes() {
     let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
     let (a, b, c) = (id(0x7E0), id(0x7E8), id(0x7E9));
     let second = Duration::from_secs(1);
     let timeouts = Timeouts { n_bs: second, ..Timeouts::default() };
-    // we hear 0x7E9, the kernel sends 0x7E8
+    // the agent listens to 0x7E9, and the kernel sends 0x7E8
     let deaf = Config { timeouts, ..Config::new(Addressing::normal(a, c)) };
     let mut rig =
         Rig::open(&vcan, "deaf", Addressing::normal(a, b), (0, 0), FrameSize::Classic, Padding::default())
             .await;
-    let hearing = rig.ours.endpoint.config().clone();
-    rig.ours.restart(deaf);
+    let hearing = rig.agent.endpoint.config().clone();
+    rig.agent.restart(deaf);
     // one direction after the other: the kernel's socket has room for one error, and a later one replaces it
-    rig.ours.send(&pdu(8));
+    rig.agent.send(&pdu(8));
     let failure = SendFailure::FlowControlTimeout;
     rig.expect(&[
-        Happened::Ours(Event::SendFailed { failure }),
-        // our first frame, whose flow control we did not hear
-        Happened::Kernels(IsotpEvent::ReceiveFailed(IsotpReceiveError::Timeout)),
+        Happened::Agent(Event::SendFailed { failure }),
+        // the agent's first frame, whose flow control the agent did not receive
+        Happened::Kernel(IsotpEvent::ReceiveFailed(IsotpReceiveError::Timeout)),
     ])
     .await;
     rig.outgoing = Some(pdu(8));
-    rig.expect(&[Happened::Kernels(IsotpEvent::SendFailed(IsotpSendError::Timeout))]).await;
-    rig.ours.restart(hearing);
+    rig.expect(&[Happened::Kernel(IsotpEvent::SendFailed(IsotpSendError::Timeout))]).await;
+    rig.agent.restart(hearing);
     rig.transfer(Direction::ToKernel, 20).await;
     rig.transfer(Direction::FromKernel, 20).await;
 }
 
 #[tokio::test]
-async fn the_kernel_tells_of_a_missing_frame() {
+async fn the_kernel_reports_a_missing_frame() {
     let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
     let mut kernel = kernel(&vcan, &IsotpOptions::new(id(0x7E8), id(0x7E0)));
     let mut bus = open(&vcan).unwrap();
@@ -178,14 +178,14 @@ enum Direction {
     FromKernel,
 }
 
-/// Every addressing mode with every block size and separation time; the slow ones with some of the lengths,
-/// in turn.
+/// Transfers PDUs in every addressing mode with every block size and separation time. Slow modes use some of
+/// the lengths, in turn.
 async fn each_case(direction: Direction) {
     let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
     let mut turn = 0;
     for (name, addressing) in modes() {
         let single = 7 - addressing.address_bytes();
-        // the ends of single frames, first frames, consecutive frames, blocks and sequence numbers
+        // lengths that end a single frame, a first frame, a consecutive frame, a block and a sequence number
         let ends = [1, single, single + single, single - 1 + 8 * single, single - 1 + 17 * single];
         let lengths: Vec<usize> = ends.into_iter().flat_map(|end| [end, end + 1]).collect();
         for block_size in [0, 1, 8] {
@@ -214,14 +214,14 @@ async fn each_case(direction: Direction) {
 
 #[derive(Debug, PartialEq)]
 enum Happened {
-    Ours(Event),
-    Kernels(IsotpEvent),
+    Agent(Event),
+    Kernel(IsotpEvent),
 }
 
-/// Us and the kernel on one bus.
+/// The agent's endpoint and the kernel's socket on one bus.
 struct Rig {
     case: String,
-    ours: Ours,
+    agent: AgentEndpoint,
     kernel: IsotpSocket,
     outgoing: Option<Vec<u8>>,
 }
@@ -236,7 +236,7 @@ impl Rig {
         padding: Padding,
     ) -> Self {
         let case = format!("{name}, BS {}, STmin 0x{:02X}, {frame_size:?}, {padding:?}", flow.0, flow.1);
-        let ours = Ours::open(vcan, config(addressing, flow, frame_size, padding)).await;
+        let agent = AgentEndpoint::open(vcan, config(addressing, flow, frame_size, padding)).await;
         let options = IsotpOptions {
             addresses: addressing.addresses().map(|(transmit, receive)| (receive, transmit)),
             padding: match padding {
@@ -251,38 +251,38 @@ impl Rig {
             st_min: SeparationTime(flow.1).0,
             ..IsotpOptions::new(addressing.receive_id(), addressing.transmit_id())
         };
-        Self { case, ours, kernel: kernel(vcan, &options), outgoing: None }
+        Self { case, agent, kernel: kernel(vcan, &options), outgoing: None }
     }
 
-    /// Takes one PDU across.
+    /// Transfers one PDU.
     async fn transfer(&mut self, direction: Direction, len: usize) {
         let pdu = pdu(len);
         self.case = format!("{direction:?}, {len} bytes, {}", self.case.rsplit(" bytes, ").next().unwrap());
         if direction == Direction::ToKernel {
-            self.ours.send(&pdu);
+            self.agent.send(&pdu);
             let (mut sent, mut received) = (false, false);
             while !(sent && received) {
                 match self.next().await {
-                    Happened::Ours(Event::Sent { .. }) => sent = true,
-                    Happened::Kernels(IsotpEvent::Received(got)) if got == pdu => received = true,
+                    Happened::Agent(Event::Sent { .. }) => sent = true,
+                    Happened::Kernel(IsotpEvent::Received(got)) if got == pdu => received = true,
                     other => panic!("{}: {other:02X?}", self.case),
                 }
             }
         } else {
-            self.ours.received.clear();
-            let address = self.ours.endpoint.config().addressing.receive_id();
+            self.agent.received.clear();
+            let address = self.agent.endpoint.config().addressing.receive_id();
             let got = Event::Received { address, pdu: pdu.clone() };
             self.outgoing = Some(pdu);
             self.expect(&[
-                Happened::Ours(Event::ReceptionStarted { address }),
-                Happened::Ours(got),
-                Happened::Kernels(IsotpEvent::Sent),
+                Happened::Agent(Event::ReceptionStarted { address }),
+                Happened::Agent(got),
+                Happened::Kernel(IsotpEvent::Sent),
             ])
             .await;
         }
     }
 
-    /// These happen, each side's in this order.
+    /// Waits for these events. Events of one side must come in this order.
     async fn expect(&mut self, expected: &[Happened]) {
         let mut left: Vec<&Happened> = expected.iter().collect();
         while !left.is_empty() {
@@ -308,11 +308,11 @@ impl Rig {
         });
         let happened = async {
             tokio::select! {
-                event = kernels => Happened::Kernels(event),
-                event = self.ours.event() => Happened::Ours(event),
+                event = kernels => Happened::Kernel(event),
+                event = self.agent.event() => Happened::Agent(event),
             }
         };
-        timeout(PATIENCE, happened).await.unwrap_or_else(|_| panic!("{}: nothing happens", self.case))
+        timeout(PATIENCE, happened).await.unwrap_or_else(|_| panic!("{}: no event", self.case))
     }
 }
 

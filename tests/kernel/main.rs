@@ -1,4 +1,4 @@
-//! Tests that need more of the kernel than an ordinary machine has: CAN interfaces, can-utils, network
+//! Tests that need CAN interfaces, can-utils or network
 //! namespaces. `cross/can-machine` and `cross/doip-link` run them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]

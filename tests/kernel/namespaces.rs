@@ -1,4 +1,4 @@
-//! Two network namespaces with a pair of veth interfaces between them, and what tests do in them.
+//! Two network namespaces with a pair of veth interfaces between them, and helpers of tests in them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,26 +20,26 @@ use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot};
 
 /// The agent's end of the cable.
-pub const AGENT: &str = "conn0";
-pub const AGENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x0C, 0x01];
+pub(crate) const AGENT: &str = "conn0";
+pub(crate) const AGENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x0C, 0x01];
 /// The vehicle's end.
-pub const VEHICLE: &str = "veh0";
-pub const VEHICLE_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x0C, 0x02];
+pub(crate) const VEHICLE: &str = "veh0";
+pub(crate) const VEHICLE_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x0C, 0x02];
 type Job = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
-/// A thread in its own network namespace, which runs jobs. When the handle is dropped, the thread ends, and
-/// the namespace goes with it.
-pub struct Site {
+/// A thread that runs jobs in its own network namespace. When the handle is dropped, the thread and its
+/// namespace end.
+pub(crate) struct Site {
     jobs: mpsc::UnboundedSender<Job>,
 }
 
 impl Site {
-    /// Starts the thread; returns its number too, which names its namespace.
+    /// Starts the thread; also returns the thread's number, which names its namespace.
     fn start() -> (Self, libc::pid_t) {
         let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
-        let (told, started) = std::sync::mpsc::channel();
+        let (number_sender, started) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            told.send(enter_own_namespace()).unwrap();
+            number_sender.send(enter_own_namespace()).unwrap();
             runtime().block_on(async move {
                 while let Some(job) = queue.recv().await {
                     job().await;
@@ -49,21 +49,21 @@ impl Site {
         (Self { jobs }, started.recv().unwrap())
     }
 
-    pub async fn run<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
         &self,
         job: impl FnOnce() -> F + Send + 'static,
     ) -> T {
         let (sender, result) = oneshot::channel();
         let job = move || -> BoxFuture<'static, ()> {
             Box::pin(async move {
-                let _nobody_waits = sender.send(job().await);
+                let _not_received_after_a_timeout = sender.send(job().await);
             })
         };
         self.jobs.send(Box::new(job)).expect("the thread runs");
-        tokio::time::timeout(HANG, result).await.expect("it hangs").expect("it panicked")
+        tokio::time::timeout(HANG, result).await.expect("the job ends").expect("the job does not panic")
     }
 
-    pub async fn ip(&self, arguments: &[&str]) {
+    pub(crate) async fn ip(&self, arguments: &[&str]) {
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         self.run(move || async move { ip(&arguments) }).await;
     }
@@ -73,7 +73,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Gives this thread, and those that it starts, a network namespace without anything in it.
+/// Moves this thread, and the threads that it starts, to a new and empty network namespace.
 #[allow(unsafe_code)]
 fn enter_own_namespace() -> libc::pid_t {
     // SAFETY: `unshare` and `gettid` take numbers only.
@@ -89,7 +89,7 @@ fn enter_own_namespace() -> libc::pid_t {
 
 fn ip<S: AsRef<std::ffi::OsStr> + std::fmt::Debug>(arguments: &[S]) {
     let output =
-        std::process::Command::new("ip").args(arguments).output().expect("ip, of iproute2, is there");
+        std::process::Command::new("ip").args(arguments).output().expect("ip of iproute2 is installed");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments:?}: {error}");
 }
@@ -99,11 +99,11 @@ fn text([a, b, c, d, e, f]: [u8; 6]) -> String {
 }
 
 /// Runs a test on the agent's side of a cable, unless it is to be skipped.
-pub fn in_namespaces(test: impl AsyncFnOnce(Rig) + Send + 'static) {
+pub(crate) fn in_namespaces(test: impl AsyncFnOnce(Rig) + Send + 'static) {
     if environment("CONNECTOR_TEST_NETNS").is_none() {
         return;
     }
-    // a separate thread, because the test harness may run other tests on this one afterwards
+    // a separate thread, because the test runner may run other tests on this one afterwards
     let thread = std::thread::spawn(move || {
         let (vehicle, thread) = Site::start();
         enter_own_namespace();
@@ -122,24 +122,24 @@ pub fn in_namespaces(test: impl AsyncFnOnce(Rig) + Send + 'static) {
     }
 }
 
-/// The agent's side, with the other one at hand.
-pub struct Rig {
+/// The agent's side of the cable, and access to the vehicle's side.
+pub(crate) struct Rig {
     pub vehicle: Site,
     directory: TempDir,
 }
 
 /// ARP on the vehicle's end of the cable.
-pub struct Arp {
+pub(crate) struct Arp {
     pub packets: mpsc::UnboundedReceiver<ArpPacket>,
     to_send: mpsc::UnboundedSender<ArpPacket>,
 }
 
 impl Arp {
-    pub fn send(&self, packet: ArpPacket) {
+    pub(crate) fn send(&self, packet: ArpPacket) {
         self.to_send.send(packet).unwrap();
     }
 
-    pub async fn wait_for(&mut self, is_meant: impl Fn(&ArpPacket) -> bool) -> ArpPacket {
+    pub(crate) async fn wait_for(&mut self, is_meant: impl Fn(&ArpPacket) -> bool) -> ArpPacket {
         let heard = async {
             loop {
                 let packet = self.packets.recv().await.unwrap();
@@ -148,28 +148,28 @@ impl Arp {
                 }
             }
         };
-        tokio::time::timeout(HANG, heard).await.expect("the packet comes")
+        tokio::time::timeout(HANG, heard).await.expect("the packet arrives")
     }
 }
 
 impl Rig {
-    pub async fn ip(&self, arguments: &[&str]) {
+    pub(crate) async fn ip(&self, arguments: &[&str]) {
         ip(arguments);
     }
 
     /// A gateway in the vehicle.
-    pub async fn gateway(&self, listen: &str, change: impl FnOnce(&mut GatewayConfig)) -> DoipGateway {
+    pub(crate) async fn gateway(&self, listen: &str, change: impl FnOnce(&mut GatewayConfig)) -> DoipGateway {
         let vehicle = golf();
         let listen = listen.to_owned();
-        // an interface is known by its number only where it is
+        // the number of an interface is valid only in its namespace
         let listen = self.vehicle.run(move || async move { socket_address(&listen).unwrap() }).await;
         let mut config = GatewayConfig::new(&vehicle, ListenConfig::new(listen));
         change(&mut config);
         self.vehicle.run(move || async move { DoipGateway::start(&vehicle, config).await.unwrap() }).await
     }
 
-    /// Listens to ARP, and may send some.
-    pub async fn arp(&self) -> Arp {
+    /// Receives ARP packets, and can send them.
+    pub(crate) async fn arp(&self) -> Arp {
         let (heard, packets) = mpsc::unbounded_channel();
         let (to_send, mut sending) = mpsc::unbounded_channel();
         self.vehicle
@@ -192,26 +192,26 @@ impl Rig {
         Arp { packets, to_send }
     }
 
-    /// The vehicle's IPv6 link-local address, once it may be used.
-    pub async fn vehicle_link_local(&self) -> IpAddr {
+    /// Waits until the vehicle's IPv6 link-local address can be used, and returns it.
+    pub(crate) async fn vehicle_link_local(&self) -> IpAddr {
         self.ip(&["link", "set", AGENT, "up"]).await;
         self.vehicle
             .run(|| async { until(VEHICLE, |addresses| addresses.iter().copied().find(is_link_local)).await })
             .await
     }
 
-    /// The addresses of the agent's end that may be used.
-    pub fn addresses(&self) -> Vec<IpAddr> {
+    /// The usable addresses of the agent's end.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
         addresses(AGENT)
     }
 
-    /// Waits until the agent's end has such addresses.
-    pub async fn until(&self, is_so: impl Fn(&[IpAddr]) -> bool) {
+    /// Waits until `is_so` accepts the addresses of the agent's end.
+    pub(crate) async fn until(&self, is_so: impl Fn(&[IpAddr]) -> bool) {
         until(AGENT, |addresses| is_so(addresses).then_some(())).await;
     }
 
     /// The network behind a device.
-    pub async fn open(
+    pub(crate) async fn open(
         &self,
         device: &str,
         network: &NetworkConfig,
@@ -221,12 +221,13 @@ impl Rig {
         let networks = LinuxNetworks::new(Arc::new(config), None);
         let device: DoipDevice = device.parse().unwrap();
         let opened = networks.open(&device, network, purpose).await?;
-        // claims live as long as what made them
+        // address claims end when `networks` is dropped
         Ok(Box::new(Kept { network: Box::new(opened), _networks: networks }))
     }
 
-    /// `connector-agent vin` with this network configuration on a configured bus: exit status and output.
-    pub async fn vin(&self, device: &str, configuration: u8, more: &str) -> (Option<i32>, String) {
+    /// Runs `connector-agent vin` with this network configuration on a configured bus. Returns status and
+    /// output.
+    pub(crate) async fn vin(&self, device: &str, configuration: u8, more: &str) -> (Option<i32>, String) {
         let file = self.directory.path().join("agent.toml");
         let config = format!(
             "[connector]\nuuid = \"5f3d760d-ade2-4a19-aea4-36e097678ae3\"\npincode = \"1234\"\n\
@@ -238,17 +239,18 @@ impl Rig {
         self.run_vin(&["--config", file.to_str().unwrap()]).await
     }
 
-    /// `connector-agent vin` with these arguments: exit status and output. Without a VIN, it takes 20 s.
-    pub async fn run_vin(&self, arguments: &[&str]) -> (Option<i32>, String) {
+    /// Runs `connector-agent vin` with these arguments. Returns status and output. Without a VIN, the command
+    /// takes 20 s.
+    pub(crate) async fn run_vin(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_connector-agent"));
         command.args(["vin", "--budget-ms", "20000"]).args(arguments).kill_on_drop(true);
         let output = tokio::time::timeout(HANG, command.output()).await.expect("vin hangs").unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&printed).into_owned())
     }
 
-    /// A DHCP server in the vehicle, which runs as long as the rig does.
-    pub async fn start_dhcp_server(&self, first: &str, last: &str) {
+    /// Starts a DHCP server in the vehicle. It ends with the rig.
+    pub(crate) async fn start_dhcp_server(&self, first: &str, last: &str) {
         let directory = self.directory.path().to_owned();
         let file = directory.join("udhcpd.conf");
         let config = format!(
@@ -263,15 +265,15 @@ impl Rig {
             .run(move || async move {
                 let mut server = Command::new("udhcpd");
                 server.arg("-f").arg(&file).kill_on_drop(true).stdout(std::process::Stdio::null());
-                let server = server.stderr(std::process::Stdio::null()).spawn().expect("udhcpd is there");
-                // ends with the thread's runtime
+                let server = server.stderr(std::process::Stdio::null()).spawn().expect("udhcpd is installed");
+                // the server ends with the thread's runtime
                 tokio::spawn(wait(server));
             })
             .await;
     }
 
     /// The command of a DHCP client that leaves the machine's resolver alone, as an array of TOML.
-    pub fn dhcp_client(&self) -> String {
+    pub(crate) fn dhcp_client(&self) -> String {
         let script = self.directory.path().join("bound");
         let text =
             "#!/bin/sh\ncase $1 in bound|renew) ip addr replace \"$ip/$mask\" dev \"$interface\" ;; esac\n";
@@ -282,9 +284,9 @@ impl Rig {
         format!("[\"udhcpc\", \"-f\", \"-i\", \"{{interface}}\", \"-s\", \"{script}\", \"-p\", \"{pid}\"]")
     }
 
-    /// Waits until the DHCP client has ended; it removes the file with its process number when it is asked to
-    /// end.
-    pub async fn dhcp_client_ends(&self) {
+    /// Waits until the DHCP client has ended. A client that ends on request removes the file with its process
+    /// number.
+    pub(crate) async fn dhcp_client_ends(&self) {
         let pid = self.directory.path().join("client.pid");
         let gone = async {
             while pid.exists() {
@@ -318,10 +320,10 @@ async fn until<T>(interface: &str, found: impl Fn(&[IpAddr]) -> Option<T>) -> T 
             watch.changed().await.unwrap();
         }
     };
-    tokio::time::timeout(HANG, waiting).await.expect("the addresses come")
+    tokio::time::timeout(HANG, waiting).await.expect("the addresses arrive")
 }
 
-/// A network with what keeps its address.
+/// A network, and the owner of its address claims.
 struct Kept {
     network: Box<dyn Network>,
     _networks: LinuxNetworks,

@@ -1,7 +1,7 @@
 //! An independent DoIP tool (udsoncan over doipclient) at the simulated gateway.
 //!
-//! Needs a Python with these, named by `CONNECTOR_TEST_PYTHON` (default: `.venv/bin/python` in the
-//! workspace); without it, the tests print `SKIPPED:` in one line and pass.
+//! Needs a Python with these packages, named by `CONNECTOR_TEST_PYTHON` (default: `.venv/bin/python` in the
+//! workspace). Without it, the tests print one line `SKIPPED: …` and pass.
 
 use std::time::Duration;
 
@@ -25,15 +25,15 @@ fn listen() -> ListenConfig {
     }
 }
 
-/// A gateway's timers on a machine that may be busy.
-fn patient() -> Timeouts {
+/// The timeouts of a gateway, long enough for a busy machine.
+fn long_timeouts() -> Timeouts {
     Timeouts { initial_inactivity: Duration::from_secs(60), ..Timeouts::default() }
 }
 
 async fn gateway(change: impl FnOnce(&mut DoipConfig)) -> DoipGateway {
     let vehicle = golf();
     let mut config = DoipConfig::new(&vehicle, listen());
-    config.entity.timeouts = patient();
+    config.entity.timeouts = long_timeouts();
     change(&mut config);
     DoipGateway::start(&vehicle, config).await.unwrap()
 }
@@ -79,14 +79,14 @@ async fn discovery_status_and_power_mode_are_understood() {
     let steps = json!([{"identify": {}}, {"identify": {"vin": vin}}, {"identify": {"eid": "020000004010"}},
         {"status": 1}, {"power_mode": 1}, {"alive": 1}]);
     let Some(result) = ask(&gateway, steps).await else { return };
-    let who = json!({"vin": vin, "logical_address": 0x4010, "eid": "020000004010", "gid": "020000004010",
-        "further_action": 0, "sync_status": 0});
+    let identification = json!({"vin": vin, "logical_address": 0x4010, "eid": "020000004010",
+        "gid": "020000004010", "further_action": 0, "sync_status": 0});
     let status = json!({"node_type": 0, "max_sockets": 3, "open_sockets": 1, "max_data_size": 0x10_0000});
-    assert_eq!(result, json!([who, who, who, status, 0, 0x4010]));
+    assert_eq!(result, json!([identification, identification, identification, status, 0, 0x4010]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn refusals_of_routing_are_told_by_their_codes() {
+async fn refusals_of_routing_are_reported_with_their_codes() {
     for code in [0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x11] {
         let gateway =
             gateway(|config| config.entity.activation.answer = Answer::Always(ActivationCode::from(code)))
@@ -116,18 +116,18 @@ async fn several_ecus_answer_on_one_connection_and_strange_ones_are_refused() {
     let result = ask(&gateway, steps).await.unwrap();
     assert_eq!(result[0], format!("62f190{}", hex(vin.as_str().as_bytes())));
     assert_eq!(result[1], json!({"nack": u8::from(DiagnosticNackCode::UnknownTargetAddress)}));
-    let mut who: Vec<u64> = Vec::new();
+    let mut responders: Vec<u64> = Vec::new();
     for answer in result[2].as_array().unwrap() {
         assert_eq!(answer[1], "7e00");
-        who.push(answer[0].as_u64().unwrap());
+        responders.push(answer[0].as_u64().unwrap());
     }
-    who.sort_unstable();
+    responders.sort_unstable();
     let all = std::iter::once(0x4010).chain((u64::from(FIRST_ECU)..).take(nodes.len()));
-    assert_eq!(who, all.collect::<Vec<_>>());
+    assert_eq!(responders, all.collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn routing_by_tls_only_is_refused_without_it_and_given_with_it() {
+async fn routing_by_tls_only_is_refused_without_tls_and_granted_with_it() {
     let tls = EntityTls::self_signed(&["127.0.0.1".to_owned()]).unwrap();
     let certificate = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(certificate.path(), &tls.certificate).unwrap();
@@ -143,11 +143,11 @@ async fn routing_by_tls_only_is_refused_without_it_and_given_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_ecus_say_that_they_need_longer() {
+async fn slow_ecus_send_response_pending() {
     let mut vehicle = golf();
     vehicle.timing.processing = Duration::from_millis(300);
     let mut config = DoipConfig::new(&vehicle, listen());
-    config.entity.timeouts = patient();
+    config.entity.timeouts = long_timeouts();
     let gateway = DoipGateway::start(&vehicle, config).await.unwrap();
     let Some(result) = ask(&gateway, json!([{"ask_all": {"to": 0x4011, "pdu": "3e00"}}])).await else {
         return;
@@ -156,9 +156,9 @@ async fn slow_ecus_say_that_they_need_longer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_recorded_gateway_answers_as_it_did() {
+async fn the_recorded_gateway_answers_as_recorded() {
     let recording = DoipRecording::parse(DOIP_LOG).unwrap();
-    let gateway = DoipGateway::play(&recording, listen(), patient()).await.unwrap();
+    let gateway = DoipGateway::play(&recording, listen(), long_timeouts()).await.unwrap();
     let steps = json!([{"identify": {}}, {"status": 1}, {"power_mode": 1},
         {"ask": {"to": 0x4010, "pdu": "1003"}}, {"ask_all": {"to": 0x4010, "pdu": "1002"}},
         {"ask": {"to": 0x4010, "pdu": "1002"}}, {"ask": {"to": 0x4010, "pdu": "3e00"}}]);
@@ -176,10 +176,10 @@ async fn the_recorded_gateway_answers_as_it_did() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_gateways_of_a_vehicle_share_its_ecus_and_are_told_apart() {
+async fn two_gateways_of_a_vehicle_share_its_ecus_and_are_distinguished() {
     let vehicle = golf();
     let mut config = DoipConfig::new(&vehicle, listen());
-    config.entity.timeouts = patient();
+    config.entity.timeouts = long_timeouts();
     let (first, second) = config.split(&vehicle, listen());
     let nodes = vehicle.record.nodes();
     let last = usize::from(FIRST_ECU) + nodes.len() - 1;

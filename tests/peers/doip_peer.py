@@ -1,18 +1,18 @@
-"""A DoIP tester that is not ours: doipclient, told what to do by its argument.
+"""An independent DoIP tester: doipclient, controlled by its argument.
 
 Usage: doip_peer.py JOB
 
 JOB is a JSON object: the gateway's ports at 127.0.0.1 ("tcp", "udp", "tls"), and "steps", a list of one-entry objects:
 
     {"identify": {"vin": ..., "eid": hex}}       {"status": 1}   {"power_mode": 1}   {"alive": 1}
-    {"activate": type}                            on a connection of its own
-    {"secure": certificate file}                  by TLS, from here on
-    {"ask": {"to": address, "pdu": hex}}          its response, or {"nack": code}
-    {"ask_all": {"to": address, "pdu": hex}}      with every response pending
-    {"ask_final": {"to": address, "pdu": hex}}    without any
+    {"activate": type}                            on a separate connection
+    {"secure": certificate file}                  uses TLS for this and all later steps
+    {"ask": {"to": address, "pdu": hex}}          the response, or {"nack": code}
+    {"ask_all": {"to": address, "pdu": hex}}      the responses, including "response pending"
+    {"ask_final": {"to": address, "pdu": hex}}    the response, without "response pending"
     {"functional": {"to": address, "pdu": hex, "answers": n}}
 
-Prints a JSON list of what came of each.
+Prints a JSON list of the results.
 """
 
 import json
@@ -30,7 +30,7 @@ from doipclient.messages import (
 
 HOST = "127.0.0.1"
 GATEWAY = 0x4010
-# no machine is so busy that it is reached
+# a limit that even a busy machine does not reach
 TIMEOUT = 60
 
 
@@ -44,28 +44,28 @@ class Tester:
             self.client = DoIPClient(HOST, GATEWAY, tcp_port=self.job["tcp"], udp_port=self.job["udp"])
         return self.client
 
-    def do(self, kind, what):
-        return getattr(self, kind)(what)
+    def do(self, kind, argument):
+        return getattr(self, kind)(argument)
 
-    def identify(self, what):
-        eid = bytes.fromhex(what["eid"]) if "eid" in what else None
-        said = self.connect().request_vehicle_identification(eid=eid, vin=what.get("vin"))
+    def identify(self, argument):
+        eid = bytes.fromhex(argument["eid"]) if "eid" in argument else None
+        message = self.connect().request_vehicle_identification(eid=eid, vin=argument.get("vin"))
         return {
-            "vin": said.vin,
-            "logical_address": said.logical_address,
-            "eid": bytes(said.eid).hex(),
-            "gid": bytes(said.gid).hex(),
-            "further_action": int(said.further_action_required),
-            "sync_status": None if said.vin_sync_status is None else int(said.vin_sync_status),
+            "vin": message.vin,
+            "logical_address": message.logical_address,
+            "eid": bytes(message.eid).hex(),
+            "gid": bytes(message.gid).hex(),
+            "further_action": int(message.further_action_required),
+            "sync_status": None if message.vin_sync_status is None else int(message.vin_sync_status),
         }
 
     def status(self, _):
-        said = self.connect().request_entity_status()
+        message = self.connect().request_entity_status()
         return {
-            "node_type": said.node_type,
-            "max_sockets": said.max_concurrent_sockets,
-            "open_sockets": said.currently_open_sockets,
-            "max_data_size": said.max_data_size,
+            "node_type": message.node_type,
+            "max_sockets": message.max_concurrent_sockets,
+            "open_sockets": message.currently_open_sockets,
+            "max_data_size": message.max_data_size,
         }
 
     def power_mode(self, _):
@@ -85,7 +85,7 @@ class Tester:
 
     def secure(self, certificate):
         context = ssl.create_default_context(cafile=certificate)
-        # doipclient names no host
+        # doipclient passes no host name
         context.check_hostname = False
         self.client = DoIPClient(
             HOST,
@@ -97,53 +97,53 @@ class Tester:
         )
         return int(self.client.request_activation(0).response_code)
 
-    def send(self, what):
-        message = DiagnosticMessage(0x0E00, what["to"], bytes.fromhex(what["pdu"]))
+    def send(self, argument):
+        message = DiagnosticMessage(0x0E00, argument["to"], bytes.fromhex(argument["pdu"]))
         self.connect().send_doip_message(message)
 
     def hear(self):
-        """The next diagnostic message, or negative acknowledgement."""
+        """The next diagnostic message or negative acknowledgement."""
         while True:
-            said = self.client.read_doip(timeout=TIMEOUT)
-            if said is None:
+            message = self.client.read_doip(timeout=TIMEOUT)
+            if message is None:
                 raise TimeoutError
-            if not isinstance(said, DiagnosticMessagePositiveAcknowledgement):
-                return said
+            if not isinstance(message, DiagnosticMessagePositiveAcknowledgement):
+                return message
 
-    def ask(self, what):
-        self.send(what)
-        said = self.hear()
-        if isinstance(said, DiagnosticMessageNegativeAcknowledgement):
-            return {"nack": int(said.nack_code)}
-        assert said.source_address == what["to"], said
-        return bytes(said.user_data).hex()
+    def ask(self, argument):
+        self.send(argument)
+        message = self.hear()
+        if isinstance(message, DiagnosticMessageNegativeAcknowledgement):
+            return {"nack": int(message.nack_code)}
+        assert message.source_address == argument["to"], message
+        return bytes(message.user_data).hex()
 
-    def ask_all(self, what):
-        self.send(what)
+    def ask_all(self, argument):
+        self.send(argument)
         answers = [bytes(self.hear().user_data).hex()]
         while answers[-1].startswith("7f") and answers[-1].endswith("78"):
             answers.append(bytes(self.hear().user_data).hex())
         return answers
 
-    def ask_final(self, what):
-        """The last word: a response, or {"nack": code}."""
-        self.send(what)
+    def ask_final(self, argument):
+        """The final response, or {"nack": code}."""
+        self.send(argument)
         while True:
-            said = self.hear()
-            if isinstance(said, DiagnosticMessageNegativeAcknowledgement):
-                return {"nack": int(said.nack_code)}
-            if not bytes(said.user_data).hex().endswith("78"):
-                return bytes(said.user_data).hex()
+            message = self.hear()
+            if isinstance(message, DiagnosticMessageNegativeAcknowledgement):
+                return {"nack": int(message.nack_code)}
+            if not bytes(message.user_data).hex().endswith("78"):
+                return bytes(message.user_data).hex()
 
-    def functional(self, what):
-        self.send(what)
-        heard = [self.hear() for _ in range(what["answers"])]
-        return [[said.source_address, bytes(said.user_data).hex()] for said in heard]
+    def functional(self, argument):
+        self.send(argument)
+        heard = [self.hear() for _ in range(argument["answers"])]
+        return [[message.source_address, bytes(message.user_data).hex()] for message in heard]
 
 
 def main():
     logging.disable(logging.CRITICAL)
-    # all as it is, but for timers: this machine may be busy
+    # unchanged, except for a timer: this machine may be busy
     doipclient.client.A_PROCESSING_TIME = TIMEOUT
     job = json.loads(sys.argv[1])
     tester = Tester(job)

@@ -1,7 +1,7 @@
-//! ISO-TP against an independent implementation: Python's can-isotp, on the virtual bus through SLCAN.
+//! ISO-TP with an independent implementation, Python's can-isotp, on the virtual bus through SLCAN.
 //!
 //! Needs a Python with `can-isotp`, `python-can` and `pyserial`, named by `CONNECTOR_TEST_PYTHON` (default:
-//! `.venv/bin/python` in the workspace); without it, the tests print `SKIPPED:` in one line and pass.
+//! `.venv/bin/python` in the workspace). Without it, the tests print one line `SKIPPED: …` and pass.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -22,17 +22,17 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::time::timeout;
 
-/// No machine is so busy that anything here takes longer.
+/// A limit that even a busy machine does not reach.
 const PATIENCE: Duration = Duration::from_secs(20);
 const CLOCK: TimerKind = TimerKind::Precise;
 
 #[tokio::test]
-async fn what_we_send_arrives_at_the_peer_in_every_mode() {
+async fn the_agents_pdus_arrive_at_the_peer_in_every_mode() {
     each_case(Direction::ToPeer).await;
 }
 
 #[tokio::test]
-async fn what_the_peer_sends_arrives_here_in_every_mode() {
+async fn the_peers_pdus_arrive_at_the_agent_in_every_mode() {
     each_case(Direction::FromPeer).await;
 }
 
@@ -43,7 +43,7 @@ async fn fd_frames_carry_pdus_both_ways() {
         for tx_dl in [8, 12, 64] {
             let flow = [(0, 0), (8, 0xF1), (1, 0)][case % 3];
             rig.open(&mode, flow, FrameSize::fd(tx_dl, true).unwrap(), Padding::Enabled(0xAA)).await;
-            let single = usize::from(tx_dl) - mode.ours.address_bytes() - if tx_dl > 8 { 2 } else { 1 };
+            let single = usize::from(tx_dl) - mode.addressing.address_bytes() - if tx_dl > 8 { 2 } else { 1 };
             for len in [1, single, single + 1, 62, 63, 300] {
                 rig.transfer(Direction::ToPeer, len).await;
                 rig.transfer(Direction::FromPeer, len).await;
@@ -63,7 +63,7 @@ async fn lengths_of_32_bits_and_refusals_are_understood_both_ways() {
     rig.transfer(Direction::ToPeer, 4096).await;
     rig.transfer(Direction::FromPeer, 4096).await;
 
-    // the peer takes 5000 bytes, we take 4999
+    // the peer accepts 5000 bytes, the agent 4999
     let now = CLOCK.now();
     rig.command(json!({"receive": 0.2})).await;
     rig.endpoint.send(now, &pdu(5001)).unwrap();
@@ -84,14 +84,14 @@ enum Direction {
     FromPeer,
 }
 
-/// Every addressing mode with every block size and separation time; the slow ones with some of the lengths,
-/// in turn.
+/// Transfers PDUs in every addressing mode with every block size and separation time. Slow modes use some of
+/// the lengths, in turn.
 async fn each_case(direction: Direction) {
     let Some(mut rig) = Rig::start().await else { return };
     let mut turn = 0;
     for mode in modes() {
-        let single = 7 - mode.ours.address_bytes();
-        // the ends of single frames, first frames, consecutive frames, blocks and sequence numbers
+        let single = 7 - mode.addressing.address_bytes();
+        // lengths that end a single frame, a first frame, a consecutive frame, a block and a sequence number
         let ends = [1, single, single + single, single - 1 + 8 * single, single - 1 + 17 * single];
         let lengths: Vec<usize> = ends.into_iter().flat_map(|end| [end, end + 1]).collect();
         for block_size in [0, 1, 8] {
@@ -118,8 +118,8 @@ async fn each_case(direction: Direction) {
 
 struct Mode {
     name: &'static str,
-    ours: Addressing,
-    /// The peer's view of it.
+    addressing: Addressing,
+    /// The same addresses, as the peer configures them.
     address: Value,
 }
 
@@ -156,10 +156,10 @@ fn modes() -> Vec<Mode> {
             with(with(json!({"mode": "Mixed_29bits"}), ecu), extension),
         ),
     ];
-    list.into_iter().map(|(name, ours, address)| Mode { name, ours, address }).collect()
+    list.into_iter().map(|(name, addressing, address)| Mode { name, addressing, address }).collect()
 }
 
-/// Us and the peer on one bus.
+/// The agent's endpoint and the peer on one bus.
 struct Rig {
     case: String,
     endpoint: Endpoint,
@@ -172,19 +172,19 @@ struct Rig {
 }
 
 impl Rig {
-    /// `None` where there is no peer.
+    /// `None` if the peer is not installed.
     async fn start() -> Option<Self> {
         let mut program = peer("isotp_peer.py", "ISO-TP against can-isotp", "can, isotp, serial").await?;
         let config =
             VirtualBusConfig { data_bit_rate: Some(2_000_000), timer: CLOCK, ..VirtualBusConfig::default() };
         let virtual_bus = VirtualBus::new(config);
-        let bus = virtual_bus.attach("ours");
+        let bus = virtual_bus.attach("agent");
         let adapter = SlcanAdapter::new(None, &virtual_bus, "peer").unwrap();
         program.arg(adapter.device()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut peer = program.spawn().unwrap();
         Some(Self {
             case: String::new(),
-            endpoint: Endpoint::new(Config::new(modes()[0].ours)),
+            endpoint: Endpoint::new(Config::new(modes()[0].addressing)),
             bus,
             deadline: Deadline::new(CLOCK),
             commands: peer.stdin.take().unwrap(),
@@ -206,7 +206,7 @@ impl Rig {
             frame_size,
             padding,
             timeouts: patience,
-            ..Config::new(mode.ours)
+            ..Config::new(mode.addressing)
         });
         let tx_padding = match padding {
             Padding::Enabled(byte) => json!(byte),
@@ -224,7 +224,7 @@ impl Rig {
         assert_eq!(self.answer().await, json!({"opened": true}));
     }
 
-    /// There is no PDU of no bytes, on either side.
+    /// Checks that neither side sends an empty PDU.
     async fn refuse_nothing(&mut self, direction: Direction) {
         if direction == Direction::ToPeer {
             assert_eq!(self.endpoint.send(CLOCK.now(), &[]), Err(SendError::Empty));
@@ -234,7 +234,7 @@ impl Rig {
         }
     }
 
-    /// Takes one PDU across.
+    /// Transfers one PDU.
     async fn transfer(&mut self, direction: Direction, len: usize) {
         let pdu = pdu(len);
         let case = format!("{direction:?}, {}, {len} bytes", self.case);
@@ -262,10 +262,10 @@ impl Rig {
     async fn answer(&mut self) -> Value {
         let line = timeout(PATIENCE, self.answers.next_line()).await;
         let line = line.unwrap_or_else(|_| panic!("{}: no answer", self.case));
-        serde_json::from_str(&line.unwrap().expect("the peer is still there")).unwrap()
+        serde_json::from_str(&line.unwrap().expect("the peer still runs")).unwrap()
     }
 
-    /// Runs our side until the peer has answered.
+    /// Runs the agent's endpoint until the peer has answered.
     async fn drive_until_answer(&mut self) -> Value {
         loop {
             while let Some(frame) = self.endpoint.poll_transmit(CLOCK.now()) {
@@ -273,16 +273,16 @@ impl Rig {
             }
             tokio::select! {
                 line = self.answers.next_line() => {
-                    return serde_json::from_str(&line.unwrap().expect("the peer is still there")).unwrap();
+                    return serde_json::from_str(&line.unwrap().expect("the peer still runs")).unwrap();
                 }
                 event = self.bus.event() => self.handle(event.unwrap()),
             }
         }
     }
 
-    /// Runs our side until it has something to report.
+    /// Runs the agent's endpoint until its next event.
     async fn next_event(&mut self) -> Event {
-        timeout(PATIENCE, self.drive()).await.unwrap_or_else(|_| panic!("{}: nothing happens", self.case))
+        timeout(PATIENCE, self.drive()).await.unwrap_or_else(|_| panic!("{}: no event", self.case))
     }
 
     async fn drive(&mut self) -> Event {

@@ -1,8 +1,8 @@
-"""An ISO-TP peer that is not ours: can-isotp over python-can's slcan, told what to do line by line.
+"""An independent ISO-TP peer: can-isotp over python-can's slcan, controlled line by line.
 
 Usage: isotp_peer.py DEVICE
 
-Reads one JSON object a line, answers each by one:
+Reads one JSON object per line, and answers each with one:
 
     {"open": {"address": {...}, "params": {...}}}   -> {"opened": true}
     {"send": "<hex>"}                               -> {"sent": true, "errors": [...]}
@@ -19,7 +19,7 @@ import isotp
 
 
 def main():
-    # what goes wrong is told in the answers
+    # the answers report errors
     logging.disable(logging.CRITICAL)
     timing = can.BitTimingFd.from_sample_point(
         f_clock=80_000_000, nom_bitrate=500_000, nom_sample_point=80.0, data_bitrate=2_000_000, data_sample_point=80.0

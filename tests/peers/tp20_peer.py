@@ -1,9 +1,9 @@
-"""A TP2.0 tester that is not ours: the transport of kwp2000-can over python-can's slcan.
+"""An independent TP2.0 tester: the transport of kwp2000-can over python-can's slcan.
 
 Usage: tp20_peer.py DEVICE JOB
 
-JOB is a JSON list of ECUs: {"ecu": logical address, "asks": [hex, ...]}. Each ECU's channel is set up, all is asked on it,
-and it is closed. Prints a JSON list of lists of the responses.
+JOB is a JSON list of ECUs: {"ecu": logical address, "asks": [hex, ...]}. For each ECU, the tester opens a
+channel, sends the requests, and closes the channel. Prints a JSON list with a list of responses for each ECU.
 """
 
 import json
@@ -13,12 +13,12 @@ import can
 from tp20.can_connection import CanConnection
 from tp20.transport import TP20Transport
 
-# no machine is so busy that it is reached
+# a limit that even a busy machine does not reach
 TIMEOUT = 60
 
 
 class Adapter(CanConnection):
-    """What the transport sends and receives by."""
+    """The CAN connection of the transport."""
 
     def __init__(self, bus):
         self.bus = bus
@@ -43,11 +43,11 @@ def main():
     answers = []
     for part in json.loads(job):
         with TP20Transport(Adapter(bus), dest=part["ecu"], timeout=TIMEOUT) as transport:
-            told = []
+            responses = []
             for ask in part["asks"]:
                 transport.send(bytes.fromhex(ask))
-                told.append(transport.recv(timeout=TIMEOUT).hex())
-            answers.append(told)
+                responses.append(transport.recv(timeout=TIMEOUT).hex())
+            answers.append(responses)
     bus.shutdown()
     print(json.dumps(answers))
 

@@ -1,15 +1,15 @@
-"""A diagnostic tool that is not ours: udsoncan over can-isotp or over doipclient, neither changed in any way.
+"""An independent diagnostic tool: udsoncan over can-isotp or over doipclient, both unchanged.
 
 Usage: uds_peer.py can DEVICE REQUEST-ID RESPONSE-ID JOB
        uds_peer.py doip HOST TCP-PORT LOGICAL-ADDRESS JOB
 
 JOB is a JSON object:
 
-    {"read": "<hex>",             a request whose response is told
-     "size": bytes,               how long the firmware is that is made up and flashed
-     "timeout": seconds}          how long any single response may take
+    {"read": "<hex>",             a request whose response is printed
+     "size": bytes,               the length of the generated firmware
+     "timeout": seconds}          the maximum time of a single response
 
-Prints one JSON object: what was read, the trouble codes, how often the ECU said that it needs longer.
+Prints one JSON object: the response, the trouble codes, the number of "response pending".
 """
 
 import functools
@@ -27,7 +27,7 @@ ADDRESS = 0x0800_0000
 
 
 class Raw(udsoncan.DidCodec):
-    """Data as they are."""
+    """A codec that does not convert the data."""
 
     def encode(self, value):
         return bytes(value)
@@ -40,7 +40,7 @@ class Raw(udsoncan.DidCodec):
 
 
 def key(level, seed, params):
-    """The simulated ECUs' key algorithm, which protects nothing."""
+    """The key algorithm of the simulated ECUs, which gives no protection."""
     number = int.from_bytes(seed, "big") ^ 0x5EC0DE00 ^ level
     return ((number << 7 | number >> 25) & 0xFFFFFFFF).to_bytes(4, "big")
 
@@ -57,7 +57,7 @@ def can_connection(device, request_id, response_id):
     bus = can.Bus(interface="slcan", channel=device, bitrate=500_000, sleep_after_open=0)
     notifier = can.Notifier(bus, [])
     address = isotp.Address(isotp.AddressingMode.Normal_11bits, txid=request_id, rxid=response_id)
-    # the usual values, but for timers: this machine may be busy
+    # the usual values, except for timers: this machine may be busy
     params = {"tx_padding": 0xCC, "rx_flowcontrol_timeout": 20_000, "rx_consecutive_frame_timeout": 20_000}
     stack = isotp.NotifierBasedCanStack(bus, notifier, address=address, params=params)
 
@@ -72,7 +72,7 @@ def doip_connection(host, port, address, timeout):
     import doipclient.client
     from doipclient.connectors import DoIPClientUDSConnector
 
-    # all as it is, but for timers: this machine may be busy
+    # unchanged, except for a timer: this machine may be busy
     doipclient.client.A_PROCESSING_TIME = timeout
     client = doipclient.client.DoIPClient(host, address, tcp_port=port)
     client.send_diagnostic = functools.partial(client.send_diagnostic, timeout=timeout)

@@ -1,14 +1,14 @@
-//! In a session under way, relaying a frame allocates nothing. A device without much memory neither runs out
-//! of it nor fragments it, even in a long session.
+//! In an established session, relaying a frame allocates no memory. A device with little memory neither
+//! exhausts nor fragments its memory, even in a long session.
 
-#![allow(unsafe_code, reason = "an allocator that counts")]
+#![allow(unsafe_code, reason = "an allocator that counts allocations")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use connector_test_support::frames::{Relay, classic, fd};
 
-/// The system's allocator, and how often this thread asked it for memory.
+/// The system's allocator, with a count of the allocations of each thread.
 struct Counting;
 
 thread_local! {
@@ -16,26 +16,26 @@ thread_local! {
 }
 
 fn count_one() {
-    // a thread that is ending has no counter any more
+    // an ending thread has no counter
     let _ = COUNT.try_with(|count| count.set(count.get() + 1));
 }
 
-// SAFETY: everything is handed on to the system's allocator, as it came.
+// SAFETY: every call is passed unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count_one();
-        // SAFETY: the caller's promises are the system allocator's.
+        // SAFETY: the caller keeps the contract, which is that of the system's allocator.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: as above.
+        // SAFETY: the contract is that of the system's allocator.
         unsafe { System.dealloc(memory, layout) }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count_one();
-        // SAFETY: as above.
+        // SAFETY: the contract is that of the system's allocator.
         unsafe { System.realloc(memory, layout, size) }
     }
 }
@@ -43,7 +43,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// How often memory is asked for meanwhile.
+/// The number of allocations during the call.
 fn allocations(mut act: impl FnMut()) -> u64 {
     let before = COUNT.get();
     act();
@@ -60,10 +60,10 @@ fn the_counter_counts() {
 /// Frames from the bus to the websocket, each in a separate message, acknowledged after a while.
 #[test]
 fn a_frame_from_the_vehicle_costs_no_allocation() {
-    for (what, frame) in [("classic", classic(1)), ("FD", fd(1))] {
+    for (kind, frame) in [("classic", classic(1)), ("FD", fd(1))] {
         let mut relay = Relay::new(frame);
         relay.carry_from_vehicle(2000);
-        assert_eq!(allocations(|| relay.carry_from_vehicle(20_000)), 0, "{what}");
+        assert_eq!(allocations(|| relay.carry_from_vehicle(20_000)), 0, "{kind}");
     }
 }
 
@@ -85,9 +85,9 @@ fn a_frame_toward_the_vehicle_costs_no_allocation() {
     assert_eq!(allocations(|| relay.toward_vehicle(20_000)), 0);
 }
 
-/// When a peer that lagged answers again, relaying allocates nothing again.
+/// After a slow peer has answered again, relaying allocates no memory.
 #[test]
-fn after_a_peer_that_lagged_there_is_no_allocation_again() {
+fn no_frame_allocates_again_after_a_peer_lagged() {
     let mut relay = Relay::new(classic(1));
     relay.in_flight = 4000;
     relay.carry_from_vehicle(20_000);

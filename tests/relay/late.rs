@@ -1,5 +1,5 @@
-//! A process that was not scheduled for a while: deadlines have passed, and what would have met them waits
-//! unread.
+//! A process that was not scheduled for a while: deadlines have passed, and the events that meet them are
+//! still unread.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use connector_test_support::session::{CONFIRM, Rig};
 use connector_test_support::{MILLISECOND, frame, now};
 use serde_json::json;
 
-/// Events that the test decides, and who waits for them.
+/// The events that the test has decided, and the waker of the task that waits for them.
 #[derive(Clone, Default)]
 struct Events(Arc<Mutex<(VecDeque<CanEvent>, Option<Waker>)>>);
 
@@ -33,7 +33,7 @@ impl Script for Events {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_confirmation_that_waits_behind_other_frames_is_not_mistaken_for_none() {
+async fn a_confirmation_queued_behind_other_frames_is_not_missed() {
     let events = Events::default();
     let opened = events.clone();
     let hardware = HardwareBuilder::in_runtime_time()
@@ -48,8 +48,8 @@ async fn a_confirmation_that_waits_behind_other_frames_is_not_mistaken_for_none(
     rig.send(1, CONFIRM, &[0x3E, 0x00]);
     rig.settle().await;
 
-    // N_As is one second; the process gets no time for longer, while other nodes talk and the frame is
-    // acknowledged
+    // N_As is one second; the process gets no processor time for longer, while other nodes send frames and
+    // the frame is acknowledged
     let sent_at = now() + MILLISECOND;
     tokio::time::advance(Duration::from_millis(1100)).await;
     let frame = frame(0x123, &[0; 8]);

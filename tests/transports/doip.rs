@@ -1,5 +1,5 @@
-//! The agent's DoIP client over real sockets: against the simulated gateway, well-behaved and not, also by
-//! TLS; against hostile gateways; and against the recording of a real one.
+//! The agent's DoIP client over real sockets, with and without TLS. The peers are the simulated gateway,
+//! hostile gateways, and the recording of a real gateway.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const TESTER: LogicalAddress = LogicalAddress::new(0x0E80);
-/// However busy the machine, it is done by then.
+/// A limit that even a busy machine does not reach.
 const LONG: Duration = Duration::from_secs(60);
 
 fn listen() -> ListenConfig {
@@ -62,7 +62,7 @@ async fn network(gateway: SocketAddr, tls: DoipTlsConfig) -> Box<dyn Network> {
     Box::new(networks.open(&device, &NetworkConfig::default(), Purpose::Talk).await.unwrap())
 }
 
-/// The first thing that matters of a client.
+/// Drives a client until its connection is active or has failed.
 async fn outcome(network: &dyn Network, client: &mut Client) -> Result<(), ClientError> {
     let event = poll_fn(|cx| client.poll(cx, network));
     match tokio::time::timeout(LONG, event).await.unwrap() {
@@ -89,7 +89,7 @@ async fn read_vin_at(gateway: SocketAddr) -> VinReport {
 }
 
 /// The reason why no VIN could be read at this address within `budget`.
-async fn why_not(gateway: SocketAddr, tls: DoipTlsConfig, budget: Duration) -> String {
+async fn reason_for_no_vin(gateway: SocketAddr, tls: DoipTlsConfig, budget: Duration) -> String {
     let hardware = hardware(gateway, DoipConfig { tls, ..DoipConfig::default() });
     let settings = VinSettings { budget, ..VinSettings::default() };
     let reading =
@@ -100,7 +100,7 @@ async fn why_not(gateway: SocketAddr, tls: DoipTlsConfig, budget: Duration) -> S
 }
 
 #[tokio::test]
-async fn a_named_host_that_does_not_identify_itself_is_asked_by_tcp() {
+async fn a_named_host_without_identification_is_asked_by_tcp() {
     let gateway = gateway(|config| config.listen.udp_port = Some(0)).await;
     assert_ne!(gateway.addresses().udp.port(), gateway.addresses().tcp.port());
     let report = read_vin(&gateway).await;
@@ -109,7 +109,7 @@ async fn a_named_host_that_does_not_identify_itself_is_asked_by_tcp() {
 }
 
 #[tokio::test]
-async fn why_a_gateway_tells_no_vin_is_told() {
+async fn a_gateway_without_a_vin_is_reported_with_the_reason() {
     type Change = fn(&mut GatewayConfig);
     let cases: [(Change, &str); 7] = [
         (
@@ -146,32 +146,37 @@ async fn why_a_gateway_tells_no_vin_is_told() {
             config.forget_vin();
             change(config);
         });
-        let why =
-            why_not(gateway.await.addresses().tcp, DoipTlsConfig::default(), Duration::from_millis(1500))
-                .await;
-        assert!(why.contains("gateway 0x4010 at 127.0.0.1:") && why.contains(expected), "{why}");
+        let reason = reason_for_no_vin(
+            gateway.await.addresses().tcp,
+            DoipTlsConfig::default(),
+            Duration::from_millis(1500),
+        )
+        .await;
+        assert!(reason.contains("gateway 0x4010 at 127.0.0.1:") && reason.contains(expected), "{reason}");
     }
 }
 
 #[tokio::test]
-async fn why_a_host_that_is_no_gateway_tells_no_vin_is_told() {
-    let nobody = {
+async fn a_host_that_is_not_a_gateway_is_reported_with_the_reason() {
+    let unused_address = {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap()
     };
     let budget = Duration::from_millis(300);
-    let why = why_not(nobody, DoipTlsConfig::default(), budget).await;
-    assert!(why.contains("does not identify itself by UDP") && why.contains("refused"), "{why}");
-    let babbler = hostile(|mut stream| async move {
+    let reason = reason_for_no_vin(unused_address, DoipTlsConfig::default(), budget).await;
+    assert!(reason.contains("does not identify itself by UDP") && reason.contains("refused"), "{reason}");
+    let http_server = hostile(|mut stream| async move {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
         let _ = stream.read_to_end(&mut Vec::new()).await;
     });
-    let why = why_not(babbler.await, DoipTlsConfig::default(), LONG.min(Duration::from_millis(1500))).await;
-    assert!(why.contains("not DoIP"), "{why}");
+    let reason =
+        reason_for_no_vin(http_server.await, DoipTlsConfig::default(), LONG.min(Duration::from_millis(1500)))
+            .await;
+    assert!(reason.contains("not DoIP"), "{reason}");
 }
 
 #[tokio::test]
-async fn the_first_question_is_sent_at_once_though_the_runtime_has_not_seen_the_socket_writable() {
+async fn the_first_request_is_sent_before_the_runtime_sees_the_socket_writable() {
     let gateway = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = gateway.local_addr().unwrap();
     let mut network = network(address, DoipTlsConfig::default()).await;
@@ -200,23 +205,23 @@ async fn check(devices: &[&str]) -> (bool, String) {
 }
 
 #[tokio::test]
-async fn a_configuration_with_doip_devices_is_checked_without_taking_them_for_can() {
-    let (content, said) = check(&["lo", "192.0.2.7:13400"]).await;
-    assert!(content && said.trim_end().ends_with("no errors"), "{said}");
-    let (content, said) = check(&["fe80::1%lo", "doip:[fe80::1%1]:13400"]).await;
-    assert!(content && said.trim_end().ends_with("no errors"), "{said}");
+async fn a_check_does_not_open_doip_devices_as_can() {
+    let (is_accepted, output) = check(&["lo", "192.0.2.7:13400"]).await;
+    assert!(is_accepted && output.trim_end().ends_with("no errors"), "{output}");
+    let (is_accepted, output) = check(&["fe80::1%lo", "doip:[fe80::1%1]:13400"]).await;
+    assert!(is_accepted && output.trim_end().ends_with("no errors"), "{output}");
     for (device, expected) in [
         ("no-such-if", "the device no-such-if does not exist"),
         ("fe80::1%no-such-if", "the device fe80::1%no-such-if does not exist"),
         ("fe80::1", "is not a network interface or gateway"),
     ] {
-        let (content, said) = check(&[device]).await;
-        assert!(!content && said.contains(expected), "{said}");
+        let (is_accepted, output) = check(&[device]).await;
+        assert!(!is_accepted && output.contains(expected), "{output}");
     }
 }
 
 #[tokio::test]
-async fn the_command_says_why_there_is_no_vin() {
+async fn the_command_reports_why_there_is_no_vin() {
     let gateway = gateway(|config| {
         config.forget_vin();
         config.entity.activation.answer = Answer::Always(0x00.into());
@@ -258,23 +263,23 @@ async fn the_command_scans_behind_a_gateway_and_finds_every_ecu_and_no_other() {
 }
 
 #[tokio::test]
-async fn the_command_says_that_there_is_no_gateway_to_scan_behind() {
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let (status, report) = scan(&format!("doip:{nobody}")).await;
+async fn the_scan_command_reports_a_missing_gateway() {
+    let unused_address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (status, report) = scan(&format!("doip:{unused_address}")).await;
     assert_eq!((status, &report["outcome"]), (Some(4), &"nobody-on-bus".into()), "{report}");
     let (status, _) = scan("doip:not/a/name").await;
     assert_eq!(status, Some(1));
 }
 
 #[tokio::test]
-async fn an_announced_vin_is_told_with_the_gateways_address() {
+async fn an_announced_vin_is_reported_with_the_gateways_address() {
     let report = read_vin(&gateway(|_| {}).await).await;
     assert_eq!(report.vin, golf().record.vin);
     assert_eq!((report.source, report.address), (Some(VinSource::Doip), Some(GATEWAY.into())));
 }
 
 #[tokio::test]
-async fn a_gateway_that_announces_no_vin_is_asked_for_it() {
+async fn a_gateway_that_announces_no_vin_is_asked_for_one() {
     let report = read_vin(&gateway(GatewayConfig::forget_vin).await).await;
     assert_eq!(report.vin, golf().record.vin);
     assert_eq!((report.source, report.address), (Some(VinSource::Doip), Some(GATEWAY.into())));
@@ -282,8 +287,8 @@ async fn a_gateway_that_announces_no_vin_is_asked_for_it() {
 
 #[tokio::test]
 async fn without_a_gateway_there_is_no_vin_after_the_budget_and_no_error() {
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let hardware = hardware(nobody, DoipConfig::default());
+    let unused_address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let hardware = hardware(unused_address, DoipConfig::default());
     let settings = VinSettings { budget: Duration::from_millis(100), ..VinSettings::default() };
     let reading =
         read_can_and_doip(Vec::new(), networks_to_read(&hardware, settings.budget), &settings).await;
@@ -291,14 +296,14 @@ async fn without_a_gateway_there_is_no_vin_after_the_budget_and_no_error() {
 }
 
 #[tokio::test]
-async fn status_and_power_mode_are_told_when_asked_for() {
+async fn status_and_power_mode_are_reported_on_request() {
     let gateway = gateway(|_| {}).await;
     let address = gateway.addresses().tcp;
     let mut explorer = Explorer::new(network(address, DoipTlsConfig::default()).await);
     let now = Instant::now();
     explorer.ask_all(now, Question::Anybody);
     let mut asked = false;
-    let told = async {
+    let exchange = async {
         loop {
             match poll_fn(|cx| explorer.poll(cx)).await.unwrap() {
                 DiscoveryEvent::Found(found) if !asked => {
@@ -316,13 +321,13 @@ async fn status_and_power_mode_are_told_when_asked_for() {
             }
         }
     };
-    let (status, mode) = tokio::time::timeout(LONG, told).await.unwrap();
+    let (status, mode) = tokio::time::timeout(LONG, exchange).await.unwrap();
     assert_eq!((status.node_type, mode), (NodeType::Gateway, PowerMode::Ready));
     assert_eq!(status.max_data_size, Some(0x0010_0000));
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_as_the_gateway_means_it() {
+async fn a_refusal_is_reported_with_the_gateways_code() {
     for code in [0x00, 0x01, 0x04, 0x05, 0x06] {
         let gateway = gateway(|config| config.entity.activation.answer = Answer::Always(code.into())).await;
         let error = activate(gateway.addresses().tcp, DoipTlsConfig::default(), false).await.unwrap_err();
@@ -330,7 +335,7 @@ async fn a_refusal_is_told_as_the_gateway_means_it() {
     }
 }
 
-/// A gateway that wants TLS, with the port for it, and a file of its certificate.
+/// A gateway that requires TLS, and the configuration with its TLS port and a file of its certificate.
 async fn tls_gateway() -> (DoipGateway, DoipTlsConfig, tempfile::TempDir) {
     let tls = EntityTls::self_signed(&["gateway.example".to_owned()]).unwrap();
     let directory = tempfile::tempdir().unwrap();
@@ -346,7 +351,7 @@ async fn tls_gateway() -> (DoipGateway, DoipTlsConfig, tempfile::TempDir) {
 }
 
 #[tokio::test]
-async fn a_gateway_that_demands_tls_gets_it_whatever_name_its_certificate_bears() {
+async fn a_gateway_that_requires_tls_gets_it_with_any_certificate_name() {
     let (gateway, tls, _directory) = tls_gateway().await;
     for by_tls in [false, true] {
         activate(gateway.addresses().tcp, tls.clone(), by_tls).await.unwrap();
@@ -354,7 +359,7 @@ async fn a_gateway_that_demands_tls_gets_it_whatever_name_its_certificate_bears(
 }
 
 #[tokio::test]
-async fn a_certificate_that_comes_from_somewhere_else_is_refused_unless_any_is_trusted() {
+async fn an_untrusted_certificate_is_refused_unless_any_is_trusted() {
     let (gateway, tls, _directory) = tls_gateway().await;
     let (_other, others, _other_directory) = tls_gateway().await;
     let address = gateway.addresses().tcp;
@@ -369,15 +374,15 @@ async fn a_certificate_that_comes_from_somewhere_else_is_refused_unless_any_is_t
 }
 
 #[tokio::test]
-async fn without_trust_there_is_no_tls_and_the_error_says_what_to_set() {
+async fn without_a_trusted_certificate_the_tls_error_names_the_setting() {
     let (gateway, tls, _directory) = tls_gateway().await;
-    let nobody = DoipTlsConfig { ca_file: None, ..tls };
-    let error = activate(gateway.addresses().tcp, nobody, false).await.unwrap_err();
+    let without_trust = DoipTlsConfig { ca_file: None, ..tls };
+    let error = activate(gateway.addresses().tcp, without_trust, false).await.unwrap_err();
     assert!(error.to_string().contains("doip.tls.ca_file"), "{error}");
     assert!(!error.may_pass());
 }
 
-/// A gateway that does this with the first connection.
+/// A gateway that passes its first connection to `act`.
 async fn hostile<F: Future<Output = ()> + Send + 'static>(
     act: impl FnOnce(TcpStream) -> F + Send + 'static,
 ) -> SocketAddr {
@@ -390,8 +395,8 @@ async fn hostile<F: Future<Output = ()> + Send + 'static>(
     address
 }
 
-/// A gateway that does not identify itself, and that answers the requests for the VIN in this order, the last one
-/// every time after that.
+/// A gateway that does not identify itself. It answers requests for the VIN with these answers in turn, and
+/// repeats the last one.
 async fn scripted(answers: Vec<Vec<u8>>) -> SocketAddr {
     hostile(move |mut stream| async move {
         let mut decoder = StreamDecoder::new(4096);
@@ -449,17 +454,17 @@ async fn a_busy_gateway_is_asked_within_the_budget_only() {
     let gateway = scripted(vec![vec![0x7F, 0x22, 0x21]]).await;
     let budget = Duration::from_millis(1500);
     let start = Instant::now();
-    let why = why_not(gateway, DoipTlsConfig::default(), budget).await;
+    let reason = reason_for_no_vin(gateway, DoipTlsConfig::default(), budget).await;
     assert!(start.elapsed() >= budget);
-    assert!(why.contains("busy (0x21)"), "{why}");
+    assert!(reason.contains("busy (0x21)"), "{reason}");
 }
 
 #[tokio::test]
 async fn a_placeholder_is_not_a_vin_whether_announced_or_answered() {
     let answered = scripted(vec![positive(&[b'0'; 17])]).await;
-    let why = why_not(answered, DoipTlsConfig::default(), Duration::from_millis(1500)).await;
-    assert!(why.contains("the VIN is a placeholder"), "{why}");
-    // the gateway is asked instead
+    let reason = reason_for_no_vin(answered, DoipTlsConfig::default(), Duration::from_millis(1500)).await;
+    assert!(reason.contains("the VIN is a placeholder"), "{reason}");
+    // the agent asks the gateway instead
     let announced = gateway(|config| config.entity.announcement.vin = [b'0'; 17]).await;
     assert_eq!(read_vin(&announced).await.vin, golf().record.vin);
 }
@@ -469,7 +474,7 @@ async fn error_of(gateway: SocketAddr) -> ClientError {
 }
 
 #[tokio::test]
-async fn hostile_gateways_end_in_errors_that_say_what_they_did() {
+async fn hostile_gateways_cause_errors_that_name_the_fault() {
     let cases: [(&'static [u8], &str); 5] = [
         (b"\x02\xFD\x80\x01\xFF\xFF\xFF\xFF", "4294967295 bytes"),
         (b"\x07\xF8\x00\x06\x00\x00\x00\x09", "protocol version 0x07"),
@@ -482,7 +487,7 @@ async fn hostile_gateways_end_in_errors_that_say_what_they_did() {
             for byte in bytes {
                 stream.write_all(&[*byte]).await.unwrap();
             }
-            // reads until we are gone
+            // reads until the client has closed the connection
             let _ = stream.read_to_end(&mut Vec::new()).await;
         });
         let error = error_of(gateway.await).await;
@@ -491,7 +496,7 @@ async fn hostile_gateways_end_in_errors_that_say_what_they_did() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_hangs_up_is_told_from_one_that_refuses() {
+async fn a_closed_connection_is_distinguished_from_a_refusal() {
     let error = error_of(hostile(|stream| async move { drop(stream) }).await).await;
     let is_lost = matches!(
         error,
@@ -501,7 +506,7 @@ async fn a_gateway_that_hangs_up_is_told_from_one_that_refuses() {
 }
 
 #[tokio::test]
-async fn a_flood_before_activation_does_not_keep_it_from_ending() {
+async fn a_flood_before_activation_does_not_prevent_its_timeout() {
     let gateway = hostile(|mut stream| async move {
         let pending = b"\x02\xFD\x00\x06\x00\x00\x00\x09\x0E\x80\x40\x10\x11\x00\x00\x00\x00".repeat(1000);
         while stream.write_all(&pending).await.is_ok() {}
@@ -522,7 +527,7 @@ fn recording() -> DoipRecording {
 }
 
 #[test]
-fn what_a_real_gateway_said_by_udp_is_understood() {
+fn recorded_datagrams_of_a_real_gateway_are_understood() {
     let mut discovery = Discovery::new();
     let from = SocketAddr::from(([169, 254, 1, 1], 13400));
     let mut refused = Vec::new();
@@ -540,7 +545,7 @@ fn what_a_real_gateway_said_by_udp_is_understood() {
     let [gateway] = discovery.gateways() else { panic!("{:?}", discovery.gateways()) };
     assert_eq!(gateway.announcement.address, LogicalAddress::new(0x4010));
     assert_eq!(gateway.announcement.vin().unwrap().as_str(), "BAUNEE4MZ17042403");
-    assert_eq!(gateway.announcement.sync_status, None, "it is one of 2012");
+    assert_eq!(gateway.announcement.sync_status, None, "the gateway implements the edition of 2012");
     let status = gateway.status.unwrap();
     assert_eq!((status.node_type, status.max_sockets, status.open_sockets), (NodeType::Gateway, 1, 0));
     assert_eq!(status.max_data_size, Some(0x0FFF));
@@ -549,7 +554,7 @@ fn what_a_real_gateway_said_by_udp_is_understood() {
 }
 
 #[test]
-fn what_a_real_gateway_said_by_tcp_is_understood() {
+fn the_recorded_tcp_stream_of_a_real_gateway_is_understood() {
     let recording = recording();
     let records = recording.records();
     let mut ports: Vec<u16> = records.iter().map(|record| record.tester_port).collect();

@@ -1,5 +1,4 @@
-//! What fuzzing found worth keeping, replayed: every file of `fuzz/corpus` through the function that is
-//! fuzzed by it.
+//! Replays the fuzz corpora: passes every file of `fuzz/corpus` to the driver of its fuzz target.
 
 #[path = "../../fuzz/drivers/candump.rs"]
 mod candump;
@@ -47,67 +46,67 @@ fn replay(target: &str, drive: fn(&[u8])) {
 }
 
 #[test]
-fn the_candump_corpus_is_survived() {
+fn the_candump_corpus_passes_its_driver() {
     replay("candump", candump::drive);
 }
 
 #[test]
-fn the_config_corpus_is_survived() {
+fn the_config_corpus_passes_its_driver() {
     replay("config", config::drive);
 }
 
 #[test]
-fn the_doip_datagram_corpus_is_survived() {
+fn the_doip_datagram_corpus_passes_its_driver() {
     replay("doip_datagram", doip_datagram::drive);
 }
 
 #[test]
-fn the_doip_stream_corpus_is_survived() {
+fn the_doip_stream_corpus_passes_its_driver() {
     replay("doip_stream", doip_stream::drive);
 }
 
 #[test]
-fn the_isotp_corpus_is_survived() {
+fn the_isotp_corpus_passes_its_driver() {
     replay("isotp", isotp::drive);
 }
 
 #[test]
-fn the_kline_corpus_is_survived() {
+fn the_kline_corpus_passes_its_driver() {
     replay("kline", kline::drive);
 }
 
 #[test]
-fn the_relay_message_corpus_is_survived() {
+fn the_relay_message_corpus_passes_its_driver() {
     replay("relay_message", relay_message::drive);
 }
 
 #[test]
-fn the_relay_request_corpus_is_survived() {
+fn the_relay_request_corpus_passes_its_driver() {
     replay("relay_request", relay_request::drive);
 }
 
 #[test]
-fn the_scan_corpus_is_survived() {
+fn the_scan_corpus_passes_its_driver() {
     replay("scan", scan::drive);
 }
 
 #[test]
-fn the_slcan_corpus_is_survived() {
+fn the_slcan_corpus_passes_its_driver() {
     replay("slcan", slcan::drive);
 }
 
 #[test]
-fn the_tp20_corpus_is_survived() {
+fn the_tp20_corpus_passes_its_driver() {
     replay("tp20", tp20::drive);
 }
 
 #[test]
-fn the_vehicles_corpus_is_survived() {
+fn the_vehicles_corpus_passes_its_driver() {
     replay("vehicles", vehicles::drive);
 }
 
 #[test]
-fn the_vin_corpus_is_survived() {
+fn the_vin_corpus_passes_its_driver() {
     replay("vin", vin::drive);
 }
 

@@ -1,4 +1,4 @@
-//! ISO-TP on the virtual bus, whose frames take the time they take on a wire.
+//! ISO-TP on the virtual bus, whose frames take as long as on a real bus.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ async fn drive(bus: &mut VirtualCan, endpoint: &mut Endpoint) -> Event {
     }
 }
 
-/// How long 4095 bytes take, from the call to the last frame's acknowledgement.
+/// The time of a transfer of 4095 bytes, from the call to the acknowledgement of the last frame.
 async fn time_of_4095_bytes(frame_size: FrameSize, st_min: SeparationTime) -> Duration {
     let config =
         VirtualBusConfig { data_bit_rate: Some(2_000_000), timer: CLOCK, ..VirtualBusConfig::default() };

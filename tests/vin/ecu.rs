@@ -7,13 +7,13 @@ use connector_hal::can::virtual_bus::{VirtualBus, VirtualCan};
 use connector_hal::can::{CanBusExt, CanEvent, CanFrame, CanId};
 use connector_test_support::id;
 
-pub const VIN: &str = "1M8GDM9AXKP042788";
-pub const OTHER_VIN: &str = "WVWZZZ1KZ6W000001";
-pub const OBD: &[u8] = &[0x09, 0x02];
-pub const UDS: &[u8] = &[0x22, 0xF1, 0x90];
-pub const GMLAN: &[u8] = &[0x1A, 0x90];
-pub const KWP: &[u8] = &[0x21, 0x81];
-pub fn positive(request: &[u8], vin: &str) -> Vec<u8> {
+pub(crate) const VIN: &str = "1M8GDM9AXKP042788";
+pub(crate) const OTHER_VIN: &str = "WVWZZZ1KZ6W000001";
+pub(crate) const OBD: &[u8] = &[0x09, 0x02];
+pub(crate) const UDS: &[u8] = &[0x22, 0xF1, 0x90];
+pub(crate) const GMLAN: &[u8] = &[0x1A, 0x90];
+pub(crate) const KWP: &[u8] = &[0x21, 0x81];
+pub(crate) fn positive(request: &[u8], vin: &str) -> Vec<u8> {
     let mut pdu = request.to_vec();
     pdu[0] += 0x40;
     if request == OBD {
@@ -23,39 +23,40 @@ pub fn positive(request: &[u8], vin: &str) -> Vec<u8> {
     pdu
 }
 
-/// An ECU that answers requests by its script, each answer with its own delay.
-pub struct Ecu {
+/// An ECU that answers requests by a script. Each answer has its own delay.
+pub(crate) struct Ecu {
     request: CanId,
     pub hears_functional: bool,
-    /// Request, and the answers to its first, second … occurrence, each a list of time and PDU.
+    /// Requests, each with the answers to its first, second … occurrence. An answer is a list of delays and
+    /// PDUs.
     script: Vec<(Vec<u8>, Vec<Answers>)>,
     pub endpoint: Endpoint,
     due: Vec<(Instant, Vec<u8>)>,
 }
 
-pub type Answers = Vec<(Duration, Vec<u8>)>;
+pub(crate) type Answers = Vec<(Duration, Vec<u8>)>;
 
 impl Ecu {
-    pub fn new(request: u32, response: u32) -> Self {
+    pub(crate) fn new(request: u32, response: u32) -> Self {
         let endpoint = Endpoint::new(Config::new(Addressing::normal(id(response), id(request))));
         Self { request: id(request), hears_functional: true, script: Vec::new(), endpoint, due: Vec::new() }
     }
 
-    pub fn physical_only(mut self) -> Self {
+    pub(crate) fn physical_only(mut self) -> Self {
         self.hears_functional = false;
         self
     }
 
-    pub fn answering(self, request: &[u8], answer: Vec<u8>) -> Self {
+    pub(crate) fn answering(self, request: &[u8], answer: Vec<u8>) -> Self {
         self.scripted(request, vec![vec![(Duration::from_millis(5), answer)]])
     }
 
-    pub fn scripted(mut self, request: &[u8], answers: Vec<Answers>) -> Self {
+    pub(crate) fn scripted(mut self, request: &[u8], answers: Vec<Answers>) -> Self {
         self.script.push((request.to_vec(), answers));
         self
     }
 
-    pub fn handle_frame(&mut self, now: Instant, frame: &CanFrame) {
+    pub(crate) fn handle_frame(&mut self, now: Instant, frame: &CanFrame) {
         let functional = if self.request.is_extended() { id(0x18DB_33F1) } else { id(0x7DF) };
         if frame.id() == functional && self.hears_functional {
             let length = usize::from(frame.data()[0]);
@@ -75,12 +76,12 @@ impl Ecu {
         self.due.extend(answers.into_iter().map(|(after, pdu)| (now + after, pdu)));
     }
 
-    pub fn wake_at(&self) -> Option<Instant> {
+    pub(crate) fn wake_at(&self) -> Option<Instant> {
         let endpoint = self.endpoint.poll_timeout().map(|(at, _)| at);
         self.due.iter().map(|(at, _)| *at).chain(endpoint).min()
     }
 
-    pub fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
+    pub(crate) fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
         self.endpoint.handle_timeout(now);
         if !self.endpoint.is_sending()
             && let Some(index) = self.due.iter().position(|(at, _)| *at <= now)
@@ -91,8 +92,8 @@ impl Ecu {
     }
 }
 
-/// Puts the ECUs on the bus as one node; they answer until the bus is gone.
-pub fn attach(bus: &VirtualBus, ecus: Vec<Ecu>) {
+/// Puts the ECUs on the bus as one node. They answer until the bus is dropped.
+pub(crate) fn attach(bus: &VirtualBus, ecus: Vec<Ecu>) {
     let node = bus.attach("vehicle");
     tokio::spawn(drive(node, ecus));
 }

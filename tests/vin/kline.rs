@@ -1,4 +1,4 @@
-//! The VIN by K-line: from simulated ECUs in virtual time, and by the agent's own command line over a
+//! The VIN by K-line: from simulated ECUs in virtual time, and by the agent's command line over a
 //! pseudo-terminal.
 
 use std::task::{Context, Poll};
@@ -16,11 +16,11 @@ const VIN: &str = "WVWZZZ1KZ6W000001";
 const CLOCK: TimerKind = TimerKind::Runtime;
 
 fn ecu(address: u8) -> KlineEcuConfig {
-    // the runtime's clock knows whole milliseconds
+    // the runtime's clock has a resolution of a millisecond
     KlineEcuConfig { tolerance: Duration::from_millis(3), ..KlineEcuConfig::new(address) }
 }
 
-fn ask(line: impl KLine + 'static) -> LineToAsk {
+fn line_to_ask(line: impl KLine + 'static) -> LineToAsk {
     LineToAsk { line: Box::new(line), bit_rates: KLINE_VIN_BIT_RATES.to_vec() }
 }
 
@@ -28,7 +28,7 @@ async fn read_from(ecus: &[KlineEcuConfig], budget: Duration) -> (LineReading, K
     let line = SimLine::new(CLOCK);
     let vehicle = KlineVehicle::start(ecus, &line, CLOCK);
     let start = CLOCK.now();
-    let reading = read_line(ask(line.attach("kline0", 9_600)), budget, CLOCK).await;
+    let reading = read_line(line_to_ask(line.attach("kline0", 9_600)), budget, CLOCK).await;
     let elapsed = CLOCK.now() - start;
     // the ECU still answers the last request
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -36,25 +36,25 @@ async fn read_from(ecus: &[KlineEcuConfig], budget: Duration) -> (LineReading, K
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ecu_that_has_the_obd_function_tells_its_vin_within_a_second() {
+async fn an_ecu_with_the_obd_function_sends_its_vin_within_a_second() {
     let (reading, vehicle, elapsed) = read_from(&[ecu(0x11)], DEFAULT_KLINE_BUDGET).await;
-    let [told] = reading.candidates[..] else { panic!("{:?}", reading.candidates) };
+    let [candidate] = reading.candidates[..] else { panic!("{:?}", reading.candidates) };
     assert_eq!(
-        (told.vin.as_str(), told.source, told.address),
+        (candidate.vin.as_str(), candidate.source, candidate.address),
         (VIN, VinSource::Kwp, EcuAddress::Kline(0x11))
     );
-    assert_eq!(told.address.to_string(), "0x11");
+    assert_eq!(candidate.address.to_string(), "0x11");
     assert!(elapsed < Duration::from_secs(1), "{elapsed:?}");
     assert_eq!(vehicle.with_ecu(0, |ecu| ecu.requests().to_vec()), Some(vec![vec![0x1A, 0x90], vec![0x82]]));
     assert_eq!(vehicle.anomalies(), []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_ecu_is_asked_again_and_not_forever() {
+async fn a_busy_ecu_is_asked_again_a_bounded_number_of_times() {
     let busy =
         |busy| KlineEcuConfig { misbehaviour: Misbehaviour { busy, ..Misbehaviour::default() }, ..ecu(0x11) };
     let (reading, vehicle, _) = read_from(&[busy(2)], DEFAULT_KLINE_BUDGET).await;
-    assert_eq!(reading.candidates.first().map(|told| told.vin.as_str()), Some(VIN));
+    assert_eq!(reading.candidates.first().map(|candidate| candidate.vin.as_str()), Some(VIN));
     let requests = vehicle.with_ecu(0, |ecu| ecu.requests().to_vec()).unwrap();
     assert_eq!(requests, [vec![0x1A, 0x90], vec![0x1A, 0x90], vec![0x1A, 0x90], vec![0x82]]);
     assert_eq!(vehicle.anomalies(), []);
@@ -71,7 +71,7 @@ async fn a_busy_ecu_is_asked_again_and_not_forever() {
 async fn a_padded_vin_is_a_vin_and_a_placeholder_is_not() {
     let vin = |vin: &str| KlineEcuConfig { vin: Some(vin.to_owned()), ..ecu(0x11) };
     let (reading, _, _) = read_from(&[vin("   WVWZZZ1KZ6W000001  ")], DEFAULT_KLINE_BUDGET).await;
-    assert_eq!(reading.candidates.first().map(|told| told.vin.as_str()), Some(VIN));
+    assert_eq!(reading.candidates.first().map(|candidate| candidate.vin.as_str()), Some(VIN));
     let (reading, _, _) = read_from(&[vin("00000000000000000")], DEFAULT_KLINE_BUDGET).await;
     assert_eq!(reading.candidates.len(), 0);
 }
@@ -88,7 +88,7 @@ async fn an_engine_without_the_function_is_asked_by_its_address() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ecu_that_only_its_address_wakes_is_read_within_the_budget() {
+async fn an_ecu_with_slow_initialisation_only_is_read_within_the_budget() {
     let (reading, vehicle, elapsed) =
         read_from(&[KlineEcuConfig { fast: false, ..ecu(0x10) }], DEFAULT_KLINE_BUDGET).await;
     assert_eq!(reading.candidates.len(), 1);
@@ -97,7 +97,7 @@ async fn an_ecu_that_only_its_address_wakes_is_read_within_the_budget() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ecu_is_read_at_every_bit_rate_whatever_wakes_it() {
+async fn an_ecu_is_read_at_every_bit_rate_with_every_initialisation() {
     let mut table = Vec::new();
     for bit_rate in KLINE_VIN_BIT_RATES {
         for (fast, slow) in [(true, true), (true, false), (false, true)] {
@@ -115,7 +115,7 @@ async fn an_ecu_is_read_at_every_bit_rate_whatever_wakes_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_the_bit_rates_given_are_tried_and_of_those_only_what_the_line_can_have() {
+async fn only_configured_bit_rates_that_the_line_supports_are_tried() {
     let line = SimLine::new(CLOCK);
     let vehicle = KlineVehicle::start(&[KlineEcuConfig { bit_rate: 9_600, ..ecu(0x11) }], &line, CLOCK);
     let reading = |bit_rates: &[u32], able: &'static [u32]| {
@@ -131,14 +131,14 @@ async fn only_the_bit_rates_given_are_tried_and_of_those_only_what_the_line_can_
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(reading(&[15_625], all).await.candidates.len(), 0);
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let told = reading(all, &[9_600]).await;
-    assert!(told.candidates.len() == 1 && told.error.is_none());
+    let line_reading = reading(all, &[9_600]).await;
+    assert!(line_reading.candidates.len() == 1 && line_reading.error.is_none());
     let cannot = reading(all, &[1_200]).await;
     assert!(matches!(cannot.error, Some(KLineError::Unsupported { .. })));
     assert_eq!(vehicle.anomalies(), []);
 }
 
-/// An interface that can have some bit rates only.
+/// An interface that supports some bit rates only.
 struct Choosy {
     line: LineNode,
     able: &'static [u32],
@@ -169,14 +169,14 @@ impl KLine for Choosy {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_line_and_an_ecu_that_tells_nothing_end_without_a_vin_and_without_noise() {
+async fn a_silent_line_or_ecu_ends_the_reading_without_a_vin() {
     let (reading, _, elapsed) = read_from(&[], DEFAULT_KLINE_BUDGET).await;
     assert!(reading.candidates.is_empty() && reading.error.is_none());
     assert!(elapsed < Duration::from_secs(6), "{elapsed:?}");
     let (reading, vehicle, _) =
         read_from(&[KlineEcuConfig { vin: None, ..ecu(0x11) }], DEFAULT_KLINE_BUDGET).await;
     assert!(reading.candidates.is_empty());
-    // asked in both ways, and the communication was stopped
+    // both requests were sent, and the communication was stopped
     let requests = vehicle.with_ecu(0, |ecu| ecu.requests().to_vec()).unwrap();
     assert_eq!(requests, [[0x1A, 0x90].to_vec(), vec![0x09, 0x02], vec![0x82]]);
     let silent = Misbehaviour { is_silent: true, ..Misbehaviour::default() };
@@ -195,10 +195,10 @@ async fn the_budget_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_report_counts_the_time_that_can_took_and_ends_with_the_line_that_told() {
+async fn a_report_includes_the_time_of_can_and_ends_with_the_first_vin() {
     let (empty, full) = (SimLine::new(CLOCK), SimLine::new(CLOCK));
     let _vehicle = KlineVehicle::start(&[ecu(0x11)], &full, CLOCK);
-    let attach = |line: &SimLine, name: &str| ask(line.attach(name, 10_400));
+    let attach = |line: &SimLine, name: &str| line_to_ask(line.attach(name, 10_400));
     let lines = vec![attach(&empty, "kline0"), attach(&full, "kline1"), attach(&empty, "kline2")];
     let before = Duration::from_millis(287);
     let (report, readings) = read(lines, DEFAULT_KLINE_BUDGET, before, CLOCK).await.unwrap();
@@ -212,26 +212,30 @@ async fn a_report_counts_the_time_that_can_took_and_ends_with_the_line_that_told
     assert!(read(Vec::new(), DEFAULT_KLINE_BUDGET, before, CLOCK).await.is_none());
 }
 
-/// Real time: a pseudo-terminal knows no other. How late anything is does not matter, only that it comes.
+/// A pseudo-terminal needs real time. The test does not check how late the answers are.
 #[tokio::test]
-async fn a_serial_device_conveys_both_initialisations_echoes_and_answers() {
+async fn a_serial_device_carries_both_initialisations_echoes_and_answers() {
     for (fast, slow) in [(true, false), (false, true)] {
         let line = SimLine::new(TimerKind::Precise);
-        let patient =
+        let tolerant_ecu =
             KlineEcuConfig { fast, slow, tolerance: Duration::from_secs(2), ..KlineEcuConfig::new(0x11) };
-        let vehicle = KlineVehicle::start(&[patient], &line, TimerKind::Precise);
+        let vehicle = KlineVehicle::start(&[tolerant_ecu], &line, TimerKind::Precise);
         let pty = PtyKLine::new(None, &line).unwrap();
-        let mut told = Vec::new();
+        let mut candidates = Vec::new();
         // a busy machine may miss an answer
         for _ in 0..5 {
             let line = kline::open(pty.device().to_str().unwrap()).unwrap();
             let asked = LineToAsk { line, bit_rates: KLINE_VIN_BIT_RATES.to_vec() };
-            told = read_line(asked, Duration::from_secs(20), TimerKind::Precise).await.candidates;
-            if !told.is_empty() {
+            candidates = read_line(asked, Duration::from_secs(20), TimerKind::Precise).await.candidates;
+            if !candidates.is_empty() {
                 break;
             }
         }
-        assert_eq!(told.first().map(|told| told.vin.as_str()), Some(VIN), "fast {fast}, slow {slow}");
+        assert_eq!(
+            candidates.first().map(|candidate| candidate.vin.as_str()),
+            Some(VIN),
+            "fast {fast}, slow {slow}"
+        );
         assert_eq!(vehicle.with_ecu(0, |ecu| ecu.requests().contains(&vec![0x1A, 0x90])), Some(true));
     }
 }

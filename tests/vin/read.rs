@@ -44,14 +44,14 @@ fn vin(reading: &ParallelReading) -> Option<&str> {
     reading.report.vin.as_ref().map(|vin| vin.as_str())
 }
 
-/// How many frames our adapter put, or tried to put, on the bus.
+/// The number of frames that the agent's adapter sent or tried to send.
 fn attempts(bus: &VirtualBus) -> u64 {
     let node = bus.statistics().nodes.into_iter().find(|node| node.name == ADAPTER).unwrap();
     node.sent + node.failed_attempts
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_bus_costs_milliseconds_to_listen() {
+async fn listening_to_a_busy_bus_takes_milliseconds() {
     let bus = bus(500_000, 0.3);
     attach(&bus, vec![obd_ecu(VIN)]);
     let reading = read_one(&bus).await;
@@ -74,7 +74,7 @@ async fn a_busy_bus_of_the_second_bit_rate_is_found_without_disturbing_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bus_with_neither_bit_rate_is_left_alone() {
+async fn no_frame_is_sent_on_a_bus_with_neither_bit_rate() {
     let bus = bus(125_000, 0.3);
     attach(&bus, vec![obd_ecu(VIN)]);
     let reading = read_one(&bus).await;
@@ -85,7 +85,7 @@ async fn a_bus_with_neither_bit_rate_is_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_bus_is_asked_by_one_frame_that_somebody_acknowledges() {
+async fn a_silent_bus_is_tested_with_one_acknowledged_frame() {
     let bus = bus(500_000, 0.0);
     attach(&bus, vec![Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN))]);
     let reading = read_one(&bus).await;
@@ -113,7 +113,7 @@ async fn a_silent_bus_of_the_second_bit_rate_is_sent_one_frame_at_the_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_the_bit_rates_nothing_is_handed_over_at_one_with_errors() {
+async fn no_frame_is_sent_at_a_bit_rate_with_errors() {
     for bit_rate in [500_000, 250_000, 125_000, 100_000, 1_000_000] {
         let bus = bus(bit_rate, 0.05);
         attach(&bus, vec![obd_ecu(VIN)]);
@@ -128,7 +128,7 @@ async fn whatever_the_bit_rates_nothing_is_handed_over_at_one_with_errors() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_empty_bus_gets_one_frame_a_bit_rate_and_is_given_up_quickly() {
+async fn an_empty_bus_gets_one_frame_per_bit_rate_and_ends_quickly() {
     let bus = bus(500_000, 0.0);
     let reading = read_one(&bus).await;
     assert_eq!(vin(&reading), None);
@@ -137,11 +137,11 @@ async fn an_empty_bus_gets_one_frame_a_bit_rate_and_is_given_up_quickly() {
     let attempts_then = attempts(&bus);
     assert!(attempts_then > 0);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(attempts(&bus), attempts_then, "the frame nobody acknowledged was taken back");
+    assert_eq!(attempts(&bus), attempts_then, "the unacknowledged frame was withdrawn");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_vehicle_without_vin_is_known_within_half_a_second() {
+async fn a_vehicle_without_vin_is_reported_within_half_a_second() {
     let bus = bus(500_000, 0.3);
     attach(
         &bus,
@@ -155,7 +155,7 @@ async fn a_vehicle_without_vin_is_known_within_half_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn afterwards_the_adapter_listens_only() {
+async fn after_the_reading_the_adapter_listens_only() {
     let bus = bus(500_000, 0.2);
     attach(&bus, vec![obd_ecu(VIN)]);
     let mut reading = read_one(&bus).await;
@@ -165,7 +165,7 @@ async fn afterwards_the_adapter_listens_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pending_ecus_are_waited_for_within_the_budget() {
+async fn pending_ecus_are_awaited_within_the_budget() {
     let bus = bus(500_000, 0.3);
     let pending = vec![
         (Duration::from_millis(30), vec![0x7F, 0x22, 0x78]),
@@ -178,7 +178,7 @@ async fn pending_ecus_are_waited_for_within_the_budget() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_budget_is_kept_whatever_the_vehicle_does() {
+async fn the_budget_is_kept_with_any_vehicle() {
     let bus = bus(500_000, 0.3);
     let pending = vec![(Duration::from_millis(30), vec![0x7F, 0x09, 0x78])];
     attach(&bus, vec![Ecu::new(0x7E0, 0x7E8).scripted(OBD, vec![pending])]);
@@ -231,7 +231,7 @@ async fn the_first_of_several_buses_wins_and_a_different_vin_on_another_is_a_con
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_adapter_that_is_pulled_out_is_reported_and_the_others_go_on() {
+async fn a_removed_adapter_is_reported_and_the_others_continue() {
     let (gone, good) = (bus(500_000, 0.0), bus(500_000, 0.3));
     attach(&good, vec![obd_ecu(VIN)]);
     let pulled = gone.attach_adapter("can1", VirtualBus::full_capabilities());
@@ -244,7 +244,7 @@ async fn an_adapter_that_is_pulled_out_is_reported_and_the_others_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_adapter_that_starts_slowly_has_the_whole_budget_nevertheless() {
+async fn an_adapter_that_starts_slowly_gets_the_whole_budget() {
     let bus = bus(500_000, 0.3);
     attach(&bus, vec![obd_ecu(VIN)]);
     let (mut spy, _) = Spy::on(&bus);
@@ -279,7 +279,7 @@ async fn a_frame_that_the_adapter_refuses_is_not_sent_and_the_reading_continues(
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_adapter_that_tells_neither_errors_nor_acknowledgements_sends_little_at_a_wrong_bit_rate() {
+async fn an_adapter_without_receptions_or_confirmations_sends_one_frame_per_bit_rate() {
     let bus = bus(125_000, 0.3);
     let silent = CanCapabilities { confirms_transmission: false, ..VirtualBus::full_capabilities() };
     let (mut spy, sent) = Spy::on(&bus);
@@ -320,7 +320,7 @@ async fn an_slcan_adapter_sends_nothing_at_a_wrong_bit_rate() {
     assert_eq!((attempts(&bus), bus.statistics().disturbances), (0, 0));
 }
 
-/// What was handed to an adapter, each frame with the bit rate that was set.
+/// The frames passed to an adapter, each with the bit rate of that time.
 type Sent = Arc<Mutex<Vec<(u32, CanFrame)>>>;
 
 /// An adapter that records the frames it sends.
@@ -328,7 +328,7 @@ struct Spy {
     adapter: Box<dyn CanBus>,
     bit_rate: u32,
     sent: Sent,
-    /// How long its first configuration takes.
+    /// The time of the adapter's first configuration.
     starts_in: Duration,
     /// Whether the adapter reports no errors.
     deaf: bool,

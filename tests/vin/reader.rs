@@ -1,4 +1,4 @@
-//! The VIN reader against scripted ECUs, in virtual time.
+//! The VIN reader with scripted ECUs, in virtual time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,23 +14,23 @@ use proptest::prelude::*;
 use crate::ecu::{Ecu, GMLAN, KWP, OBD, OTHER_VIN, UDS, VIN, positive};
 
 const BUDGET: Duration = Duration::from_millis(1500);
-/// One frame on the bus.
+/// The time of a frame on the bus.
 const FRAME_TIME: Duration = Duration::from_micros(250);
-/// P2, and an allowance for latency.
+/// P2 and an allowance for latency.
 const STAGE: Duration = Duration::from_millis(70);
 
-/// What an adapter and its bus do with our frames.
+/// How an adapter confirms the frames of the reader.
 #[derive(Clone, Copy, PartialEq)]
 enum Adapter {
-    /// Tells when a frame was acknowledged.
+    /// Reports when a frame was acknowledged.
     Confirms,
-    /// Tells when it took a frame.
+    /// Reports when the adapter accepted a frame.
     TakesOnly,
     /// Reports acknowledgements, but no other node acknowledges.
     Alone,
 }
 
-/// A frame on its way, by its sender.
+/// A frame on the bus, with its sender.
 enum OnWire {
     VinReader(CanFrame),
     Ecu(usize, CanFrame),
@@ -44,7 +44,7 @@ struct Rig {
     wire: VecDeque<(Instant, OnWire)>,
     start: Instant,
     now: Instant,
-    /// What the reader sent, and when.
+    /// The frames that the reader sent, with their times.
     sent: Vec<(Duration, CanFrame)>,
 }
 
@@ -60,7 +60,7 @@ impl Rig {
         Self::new(true, Adapter::Confirms, ecus)
     }
 
-    /// Another node's frame, some time from now.
+    /// Schedules a frame of another node.
     fn other_node(&mut self, after: Duration, frame: CanFrame) {
         self.wire.push_back((self.start + after, OnWire::Other(frame)));
     }
@@ -118,7 +118,7 @@ impl Rig {
         }
     }
 
-    /// The requests that were sent, without flow controls: identifier and PDU.
+    /// The identifiers and PDUs of the sent requests, without flow controls.
     fn requests(&self) -> Vec<(u32, Vec<u8>)> {
         let frames = self.sent.iter().map(|(_, frame)| frame);
         let single = frames.filter(|frame| frame.data()[0] < 0x10);
@@ -131,12 +131,12 @@ impl Rig {
 fn id_of(address: EcuAddress) -> u32 {
     match address {
         EcuAddress::Can(id) => id.raw(),
-        // none of the scripted ECUs' addresses
+        // no scripted ECU has this identifier
         _ => u32::MAX,
     }
 }
 
-fn told(report: &VinReport) -> (&str, VinSource, u32) {
+fn answer_of(report: &VinReport) -> (&str, VinSource, u32) {
     (report.vin.as_ref().unwrap().as_str(), report.source.unwrap(), id_of(report.address.unwrap()))
 }
 
@@ -169,11 +169,11 @@ fn the_vin_is_read_by_obd_with_these_frames() {
 }
 
 #[test]
-fn a_vin_told_by_obd_ends_the_asking_as_soon_as_others_had_their_time() {
+fn a_vin_from_obd_ends_the_reading_after_the_time_for_other_answers() {
     let mut rig = Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN))]);
     let (outcome, report) = rig.run();
     assert_eq!(outcome, ReaderOutcome::Answered);
-    assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Obd, 0x7E8));
     assert_eq!(report.elapsed, FRAME_TIME + STAGE);
     assert_eq!(rig.requests(), [(0x7DF, OBD.to_vec()), (0x18DB_33F1, OBD.to_vec())]);
 }
@@ -208,13 +208,13 @@ fn every_address_and_service_is_found() {
             let mut rig = Rig::vehicle(vec![ecu]);
             let (_, report) = rig.run();
             let expected = (VIN, source, response);
-            assert_eq!(told(&report), expected, "0x{request:X}, functional: {functional}");
+            assert_eq!(answer_of(&report), expected, "0x{request:X}, functional: {functional}");
         }
     }
 }
 
 #[test]
-fn a_vehicle_without_a_vin_is_known_quickly_and_asked_each_question_once() {
+fn a_vehicle_without_a_vin_gets_each_request_once() {
     let mut rig = Rig::vehicle(vec![Ecu::new(0x720, 0x728)]);
     let (outcome, report) = rig.run();
     assert_eq!((outcome, report.vin), (ReaderOutcome::NotAnswered, None));
@@ -236,7 +236,7 @@ fn response_pending_is_waited_for() {
     ];
     let mut rig = Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).scripted(UDS, vec![answers])]);
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Uds, 0x7E8));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Uds, 0x7E8));
     assert!(report.elapsed > Duration::from_secs(1));
     assert_eq!(rig.requests().len(), 4);
 }
@@ -249,29 +249,29 @@ fn an_ecu_that_is_pending_forever_leaves_time_to_ask_the_others() {
         Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN)),
     ]);
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Kwp, 0x79A));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Kwp, 0x79A));
     assert!(report.elapsed <= BUDGET);
 }
 
 #[test]
-fn a_pending_ecu_is_not_waited_for_once_another_told_the_vin() {
+fn a_pending_ecu_is_not_awaited_after_another_sent_the_vin() {
     let pending = vec![(Duration::from_millis(10), vec![0x7F, 0x09, 0x78])];
     let mut rig = Rig::vehicle(vec![
         Ecu::new(0x7E1, 0x7E9).scripted(OBD, vec![pending]),
         Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN)),
     ]);
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Obd, 0x7E8));
     assert_eq!(report.elapsed, FRAME_TIME + STAGE);
 }
 
 #[test]
-fn a_busy_ecu_is_asked_again_alone_and_not_forever() {
+fn a_busy_ecu_is_asked_again_alone_a_bounded_number_of_times() {
     let busy = || vec![(Duration::from_millis(1), vec![0x7F, 0x09, 0x21])];
     let answer = vec![(Duration::from_millis(1), positive(OBD, VIN))];
     let mut rig = Rig::vehicle(vec![Ecu::new(0x7E2, 0x7EA).scripted(OBD, vec![busy(), busy(), answer])]);
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7EA));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Obd, 0x7EA));
     let again = rig.requests().into_iter().filter(|request| *request == (0x7E2, OBD.to_vec()));
     assert_eq!(again.count(), 2);
 
@@ -283,19 +283,19 @@ fn a_busy_ecu_is_asked_again_alone_and_not_forever() {
 }
 
 #[test]
-fn an_answer_that_breaks_off_is_asked_for_again() {
+fn an_incomplete_answer_is_requested_again() {
     let mut rig =
         Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).physical_only().answering(OBD, positive(OBD, VIN))]);
     let first_frame = CanFrame::new(id(0x7E8), b"\x10\x14\x49\x02\x011M8").unwrap();
     rig.other_node(Duration::from_millis(2), first_frame);
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Obd, 0x7E8));
     let again = rig.requests().into_iter().filter(|request| *request == (0x7E0, OBD.to_vec()));
     assert_eq!(again.count(), 1);
 }
 
 #[test]
-fn several_ecus_may_agree() {
+fn several_ecus_with_the_same_vin_are_no_conflict() {
     let mut rig = Rig::vehicle(vec![
         Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN)),
         Ecu::new(0x7E2, 0x7EA).answering(OBD, positive(OBD, VIN)),
@@ -308,20 +308,20 @@ fn several_ecus_may_agree() {
 }
 
 #[test]
-fn ecus_that_disagree_are_reported_all() {
+fn all_vins_of_disagreeing_ecus_are_reported() {
     let late = vec![(Duration::from_millis(45), positive(OBD, OTHER_VIN))];
     let mut rig = Rig::vehicle(vec![
         Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN)),
         Ecu::new(0x7E2, 0x7EA).scripted(OBD, vec![late]),
     ]);
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Obd, 0x7E8));
     let vins: Vec<_> = report.conflict.iter().map(|candidate| candidate.vin.as_str()).collect();
     assert_eq!(vins, [VIN, OTHER_VIN]);
 }
 
 #[test]
-fn an_ecu_without_vin_does_not_hide_the_one_that_has_it() {
+fn an_ecu_without_a_vin_does_not_hide_an_ecu_with_one() {
     let mut empty = positive(OBD, VIN);
     empty[3..].fill(0);
     let mut padded = vec![0x62, 0xF1, 0x90, 0x11];
@@ -332,22 +332,22 @@ fn an_ecu_without_vin_does_not_hide_the_one_that_has_it() {
         Ecu::new(0x7C6, 0x7CE).physical_only().answering(UDS, padded),
     ]);
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Uds, 0x7CE));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Uds, 0x7CE));
     assert_eq!(report.conflict, []);
     let asked_again = rig.requests().contains(&(0x7E0, UDS.to_vec()));
     assert!(!asked_again, "0x7E8 had refused the functional request");
 }
 
 #[test]
-fn an_answer_later_than_its_stage_counts_too() {
+fn an_answer_after_its_stage_still_counts() {
     let late = vec![(Duration::from_millis(90), positive(OBD, VIN))];
     let mut rig = Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).scripted(OBD, vec![late])]);
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Obd, 0x7E8));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Obd, 0x7E8));
 }
 
 #[test]
-fn one_frame_is_sent_where_nobody_acknowledges() {
+fn one_frame_is_sent_without_an_acknowledgement() {
     let mut rig = Rig::new(false, Adapter::Alone, vec![]);
     let (outcome, report) = rig.run();
     assert_eq!(outcome, ReaderOutcome::NotAcknowledged);
@@ -356,23 +356,23 @@ fn one_frame_is_sent_where_nobody_acknowledges() {
 }
 
 #[test]
-fn a_silent_bus_is_asked_on_after_the_first_acknowledgement() {
+fn a_silent_bus_gets_more_requests_after_the_first_acknowledgement() {
     let ecu = Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN));
     let mut rig = Rig::new(false, Adapter::Confirms, vec![ecu]);
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Kwp, 0x79A));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Kwp, 0x79A));
     assert_eq!(rig.sent[0].0, Duration::ZERO);
-    assert_eq!(rig.sent[1].0, FRAME_TIME, "the second frame waits for the first one's acknowledgement");
+    assert_eq!(rig.sent[1].0, FRAME_TIME, "the second frame waits for the acknowledgement of the first");
 }
 
 #[test]
-fn an_adapter_that_cannot_confirm_asks_on_at_its_own_bit_rate_unless_there_are_errors() {
+fn an_adapter_without_confirmations_continues_at_its_bit_rate_without_errors() {
     let ecu = || Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN));
     let mut rig = Rig::new(false, Adapter::TakesOnly, vec![ecu()]);
     rig.reader.trust_bit_rate();
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Kwp, 0x79A));
-    assert_eq!(rig.sent[1].0, STAGE, "the second frame waits for the first one's P2");
+    assert_eq!(answer_of(&report), (VIN, VinSource::Kwp, 0x79A));
+    assert_eq!(rig.sent[1].0, STAGE, "the second frame waits for P2 of the first");
 
     let mut rig = Rig::new(false, Adapter::TakesOnly, vec![ecu()]);
     rig.reader.trust_bit_rate();
@@ -383,7 +383,7 @@ fn an_adapter_that_cannot_confirm_asks_on_at_its_own_bit_rate_unless_there_are_e
 }
 
 #[test]
-fn an_adapter_that_cannot_confirm_asks_on_at_an_uncertain_bit_rate_only_if_it_hears_frames() {
+fn at_an_uncertain_bit_rate_an_adapter_without_confirmations_needs_frames() {
     let ecu = || Ecu::new(0x797, 0x79A).answering(KWP, positive(KWP, VIN));
     let mut rig = Rig::new(false, Adapter::TakesOnly, vec![ecu()]);
     assert_eq!(rig.run().0, ReaderOutcome::NotAcknowledged);
@@ -392,11 +392,11 @@ fn an_adapter_that_cannot_confirm_asks_on_at_an_uncertain_bit_rate_only_if_it_he
     let mut rig = Rig::new(false, Adapter::TakesOnly, vec![ecu()]);
     rig.other_node(Duration::from_millis(60), CanFrame::new(id(0x123), &[]).unwrap());
     let (_, report) = rig.run();
-    assert_eq!(told(&report), (VIN, VinSource::Kwp, 0x79A));
+    assert_eq!(answer_of(&report), (VIN, VinSource::Kwp, 0x79A));
 }
 
 #[test]
-fn a_reader_that_the_bus_never_takes_a_frame_of_ends_with_its_budget() {
+fn a_vin_reader_whose_frames_are_never_sent_ends_with_its_budget() {
     let now = Instant::now();
     let settings = ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true };
     let mut reader = VinReader::new(settings);
@@ -408,7 +408,7 @@ fn a_reader_that_the_bus_never_takes_a_frame_of_ends_with_its_budget() {
 }
 
 #[test]
-fn a_bus_that_goes_off_ends_the_asking() {
+fn a_vin_reader_stops_when_the_bus_is_off() {
     let now = Instant::now();
     let settings = ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true };
     let mut reader = VinReader::new(settings);
@@ -419,7 +419,7 @@ fn a_bus_that_goes_off_ends_the_asking() {
 }
 
 #[test]
-fn identifiers_that_other_nodes_use_are_left_to_them() {
+fn identifiers_that_other_nodes_send_are_not_used() {
     let data = |raw: u32| CanFrame::new(id(raw), &[0x10, 0x14, 0x5A, 0x90, 0x31, 0x31, 0x31, 0x31]).unwrap();
     let heard_first = [0x7DF, 0x773];
     let heard_later = [0x24B, 0x760];
@@ -439,9 +439,9 @@ fn identifiers_that_other_nodes_use_are_left_to_them() {
 }
 
 #[test]
-fn an_answer_nobody_asked_for_is_not_taken() {
+fn an_unsolicited_answer_is_ignored() {
     let mut rig = Rig::vehicle(vec![]);
-    // a short answer by another service, padded to a single frame, and an FD frame that holds a whole VIN
+    // a short answer of another service in a padded single frame, and an FD frame with a whole VIN
     let mut data = vec![0x00, 0x13];
     data.extend_from_slice(b"\x61\x81");
     data.extend_from_slice(VIN.as_bytes());
@@ -452,7 +452,7 @@ fn an_answer_nobody_asked_for_is_not_taken() {
 }
 
 #[test]
-fn a_stalled_answer_does_not_hold_the_vehicle_up() {
+fn a_stalled_answer_does_not_delay_the_reading() {
     let mut rig = Rig::vehicle(vec![]);
     for raw in [0x7E8, 0x7E9, 0x18DA_F110] {
         let frame = CanFrame::new(id(raw), b"\x10\x14\x49\x02\x011M8").unwrap();
@@ -463,7 +463,7 @@ fn a_stalled_answer_does_not_hold_the_vehicle_up() {
     assert!(report.elapsed < Duration::from_millis(700), "{:?}", report.elapsed);
 }
 
-/// Frames that could mean something, and others.
+/// Frames that look like answers, and other frames.
 fn hostile_frame() -> impl Strategy<Value = CanFrame> {
     let ids = prop_oneof![
         Just(0x7E8u32),
@@ -500,7 +500,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
-    fn whatever_is_on_the_bus_little_is_sent_and_only_what_is_meant_for_it(
+    fn with_any_traffic_the_reader_sends_a_bounded_number_of_valid_requests(
         frames in proptest::collection::vec((0u64..60_000, hostile_frame()), 0..200),
         confirms in any::<bool>(),
         alive in any::<bool>(),

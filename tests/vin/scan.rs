@@ -1,4 +1,4 @@
-//! The ECUs of every vehicle of the file, found on a virtual bus in virtual time: all of them, and no others.
+//! The scan finds exactly the ECUs of every vehicle of the file, on a virtual bus in virtual time.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use connector_test_support::data::catalogue;
 use connector_test_support::id;
 
 #[derive(Default)]
-struct Quiet {
+struct ProgressRecorder {
     ignition: Option<bool>,
     last: Option<ScanProgress>,
 }
 
-impl ScanObserver for Quiet {
+impl ScanObserver for ProgressRecorder {
     fn ignition(&self) -> Option<bool> {
         self.ignition
     }
@@ -31,9 +31,9 @@ impl ScanObserver for Quiet {
     }
 }
 
-async fn scan_bus(bus: &VirtualBus, surroundings: &mut Quiet) -> ScanEnd {
+async fn scan_bus(bus: &VirtualBus, observer: &mut ProgressRecorder) -> ScanEnd {
     let mut adapter = bus.attach_adapter("can0", VirtualBus::full_capabilities());
-    scan(&mut adapter, &[500_000, 250_000], TimerKind::Runtime, surroundings).await.unwrap()
+    scan(&mut adapter, &[500_000, 250_000], TimerKind::Runtime, observer).await.unwrap()
 }
 
 /// Scans every `every`th vehicle, with the nodes that `prepare` adds to its bus, and checks the ECUs found.
@@ -44,8 +44,8 @@ async fn scan_each(every: usize, config: VirtualBusConfig, prepare: impl Fn(&Vir
         let bus = VirtualBus::new(config.clone());
         let vehicle = Vehicle::start(&VehicleConfig::new(record.clone()), &bus);
         prepare(&bus);
-        let mut surroundings = Quiet::default();
-        let end = scan_bus(&bus, &mut surroundings).await;
+        let mut observer = ProgressRecorder::default();
+        let end = scan_bus(&bus, &mut observer).await;
         assert_eq!(end.outcome, ScanOutcome::Done, "{}", record.platform);
         assert_eq!(addresses(&end.ecus), expected(record), "{}", record.platform);
         assert!(end.ecus.iter().all(|ecu| ecu.protocol == ScanProtocol::Isotp), "{}", record.platform);
@@ -76,8 +76,8 @@ fn expected(record: &VehicleRecord) -> Vec<EcuAddress> {
     addresses
 }
 
-/// A node that sends such a frame again and again.
-fn send_for_ever(bus: &VirtualBus, raw: u32, every: Duration, data: [u8; 8]) {
+/// Starts a node that sends a frame with this identifier repeatedly.
+fn send_repeatedly(bus: &VirtualBus, raw: u32, every: Duration, data: [u8; 8]) {
     let mut node = bus.attach(&format!("traffic {raw:X}"));
     tokio::spawn(async move {
         let mut data = data;
@@ -86,7 +86,7 @@ fn send_for_ever(bus: &VirtualBus, raw: u32, every: Duration, data: [u8; 8]) {
             if node.send(&CanFrame::new(id(raw), &data).unwrap()).await.is_err() {
                 return;
             }
-            // what happens on the bus is read, so that it does not pile up
+            // the node reads its events, so that they do not accumulate
             while let Ok(Ok(_)) = tokio::time::timeout(Duration::ZERO, node.event()).await {}
             tokio::time::sleep(every).await;
         }
@@ -100,25 +100,25 @@ async fn every_ecu_of_every_vehicle_is_found_in_a_few_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bus_that_others_fill_by_60_per_cent_is_scanned_as_completely() {
+async fn a_bus_with_60_per_cent_load_is_scanned_completely() {
     let config = VirtualBusConfig { load: 0.6, ..VirtualBusConfig::default() };
     let longest = scan_each(24, config, |_| ()).await;
     assert!(longest < Duration::from_secs(6), "{longest:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn traffic_among_the_diagnostic_identifiers_is_no_ecu() {
+async fn traffic_on_diagnostic_identifiers_is_not_an_ecu() {
     let config = VirtualBusConfig { load: 0.3, ..VirtualBusConfig::default() };
     let longest = scan_each(12, config, |bus| {
-        send_for_ever(bus, 0x6C0, Duration::from_millis(10), [1, 2, 3, 4, 5, 6, 7, 8]);
-        send_for_ever(bus, 0x6C8, Duration::from_millis(20), [2, 0x7E, 0, 0, 0, 0, 0, 0]);
-        send_for_ever(bus, 0x6E0, Duration::from_millis(730), [3, 0x7F, 0x3E, 0x12, 0, 0, 0, 0]);
+        send_repeatedly(bus, 0x6C0, Duration::from_millis(10), [1, 2, 3, 4, 5, 6, 7, 8]);
+        send_repeatedly(bus, 0x6C8, Duration::from_millis(20), [2, 0x7E, 0, 0, 0, 0, 0, 0]);
+        send_repeatedly(bus, 0x6E0, Duration::from_millis(730), [3, 0x7F, 0x3E, 0x12, 0, 0, 0, 0]);
     })
     .await;
     assert!(longest < Duration::from_secs(9), "{longest:?}");
 }
 
-fn bare() -> VehicleRecord {
+fn golf_without_ecus() -> VehicleRecord {
     VehicleRecord {
         make: "Volkswagen".to_owned(),
         platform: "GOLF_MK5".to_owned(),
@@ -136,51 +136,53 @@ async fn ecus_behind_tp20_are_found_by_every_form_of_set_up_and_left_closed() {
     ecus[2].form = SetupForm::ChoosesBoth;
     ecus[3].busy = 1;
     let addresses: Vec<u8> = ecus.iter().map(|ecu| ecu.ecu.get()).collect();
-    let vehicle = Vehicle::start(&VehicleConfig { tp20: ecus, ..VehicleConfig::new(bare()) }, &bus);
-    let mut surroundings = Quiet::default();
-    let end = scan_bus(&bus, &mut surroundings).await;
+    let vehicle =
+        Vehicle::start(&VehicleConfig { tp20: ecus, ..VehicleConfig::new(golf_without_ecus()) }, &bus);
+    let mut observer = ProgressRecorder::default();
+    let end = scan_bus(&bus, &mut observer).await;
     let found: Vec<u8> = end.ecus.iter().map(|ecu| ecu.logical_address().unwrap().get()).collect();
     assert_eq!(found, addresses);
     assert!(end.ecus.iter().all(|ecu| ecu.request == id(0x200) && ecu.protocol == ScanProtocol::Tp20));
-    // the ECUs got no other request, and a channel can be opened immediately
+    // the ECUs received no other request, and a channel can be opened immediately
     assert!(vehicle.ecus().iter().all(|ecu| ecu.status.borrow().responses == 0));
-    assert_eq!(scan_bus(&bus, &mut surroundings).await.ecus, end.ecus);
+    assert_eq!(scan_bus(&bus, &mut observer).await.ecus, end.ecus);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ecu_behind_tp20_is_found_although_others_send_with_its_identifier_and_they_are_no_ecus() {
+async fn a_tp20_ecu_is_found_among_other_senders_with_its_identifier() {
     let bus = VirtualBus::new(VirtualBusConfig { load: 0.3, ..VirtualBusConfig::default() });
     let ecus = Tp20EcuConfig::golf();
     let addresses: Vec<u32> = ecus.iter().map(|ecu| ecu.ecu.get().into()).collect();
-    let _vehicle = Vehicle::start(&VehicleConfig { tp20: ecus, ..VehicleConfig::new(bare()) }, &bus);
+    let _vehicle =
+        Vehicle::start(&VehicleConfig { tp20: ecus, ..VehicleConfig::new(golf_without_ecus()) }, &bus);
     for address in [addresses[0], addresses[1], 0x44, 0x45] {
-        send_for_ever(&bus, 0x200 + address, Duration::from_millis(10), [0, 0xD0, 0, 3, 0x40, 7, 1, 0]);
-        send_for_ever(&bus, 0x200 + address, Duration::from_millis(20), [0x10, 0xD1, 3, 4, 5, 6, 7, 8]);
+        send_repeatedly(&bus, 0x200 + address, Duration::from_millis(10), [0, 0xD0, 0, 3, 0x40, 7, 1, 0]);
+        send_repeatedly(&bus, 0x200 + address, Duration::from_millis(20), [0x10, 0xD1, 3, 4, 5, 6, 7, 8]);
     }
-    let end = scan_bus(&bus, &mut Quiet::default()).await;
+    let end = scan_bus(&bus, &mut ProgressRecorder::default()).await;
     let found: Vec<u32> = end.ecus.iter().map(|ecu| ecu.logical_address().unwrap().get().into()).collect();
     assert_eq!(found, addresses);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_switched_off_ignition_stops_a_scan_and_progress_is_told() {
+async fn the_ignition_off_stops_a_scan_and_progress_is_reported() {
     let bus = VirtualBus::new(VirtualBusConfig::default());
     let _vehicle = Vehicle::start(&VehicleConfig::new(catalogue().vehicles()[0].clone()), &bus);
-    let mut surroundings = Quiet { ignition: Some(false), last: None };
-    assert_eq!(scan_bus(&bus, &mut surroundings).await.outcome, ScanOutcome::IgnitionOff);
-    let mut surroundings = Quiet { ignition: Some(true), last: None };
-    let end = scan_bus(&bus, &mut surroundings).await;
-    let last = surroundings.last.unwrap();
+    let mut observer = ProgressRecorder { ignition: Some(false), last: None };
+    assert_eq!(scan_bus(&bus, &mut observer).await.outcome, ScanOutcome::IgnitionOff);
+    let mut observer = ProgressRecorder { ignition: Some(true), last: None };
+    let end = scan_bus(&bus, &mut observer).await;
+    let last = observer.last.unwrap();
     assert_eq!((last.done, last.found), (last.total, end.ecus.len()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_bit_rate_is_found_before_anything_is_sent() {
+async fn another_bit_rate_is_detected_before_any_frame_is_sent() {
     let bus =
         VirtualBus::new(VirtualBusConfig { bit_rate: 250_000, load: 0.1, ..VirtualBusConfig::default() });
     let record = catalogue().vehicles()[0].clone();
     let _vehicle = Vehicle::start(&VehicleConfig::new(record.clone()), &bus);
-    let end = scan_bus(&bus, &mut Quiet::default()).await;
+    let end = scan_bus(&bus, &mut ProgressRecorder::default()).await;
     assert_eq!(end.bit_rate, 250_000);
     assert_eq!(addresses(&end.ecus), expected(&record));
 }

@@ -10,8 +10,8 @@ use connector_sim::vehicle::catalogue::VehicleRecord;
 use connector_sim::vehicle::{Vehicle, VehicleConfig};
 use connector_test_support::data::catalogue;
 
-/// Reads the VIN of each vehicle on a bus like this, and checks it; the longest time it took with and without
-/// VIN.
+/// Reads and checks the VIN of each vehicle on a bus with these settings. Returns the longest times of
+/// vehicles with and without VIN.
 async fn read_all(bit_rate: u32, load: f32, capabilities: CanCapabilities) -> (Duration, Duration) {
     let (mut longest, mut longest_without) = (Duration::ZERO, Duration::ZERO);
     for record in catalogue().vehicles() {
@@ -30,7 +30,7 @@ async fn read_all(bit_rate: u32, load: f32, capabilities: CanCapabilities) -> (D
     (longest, longest_without)
 }
 
-/// The bit rates to try: for an adapter that cannot listen only, the configuration has the right one.
+/// The bit rates to try. An adapter that cannot listen only is configured with the right bit rate.
 fn bit_rates(bit_rate: u32, capabilities: CanCapabilities) -> Vec<u32> {
     if capabilities.listen_only { VinSettings::default().bit_rates } else { vec![bit_rate] }
 }
@@ -40,36 +40,42 @@ fn check(record: &VehicleRecord, reading: &ParallelReading) {
     let report = &reading.report;
     assert_eq!(report.vin, record.vin, "{platform}");
     assert_eq!(report.conflict, [], "{platform}");
-    let told = record.vin_exchanges.iter().any(|(address, exchange)| {
+    let is_answered = record.vin_exchanges.iter().any(|(address, exchange)| {
         let service = Service::ALL.into_iter().find(|service| exchange.request == service.request());
         report.source == service.map(Service::source) && report.address == Some(address.response.into())
     });
-    assert_eq!(told, record.vin.is_some(), "{platform}: told by {:?} at {:?}", report.source, report.address);
+    assert_eq!(
+        is_answered,
+        record.vin.is_some(),
+        "{platform}: read by {:?} from {:?}",
+        report.source,
+        report.address
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_vehicle_tells_its_vin_on_a_busy_bus() {
+async fn every_vehicles_vin_is_read_on_a_busy_bus() {
     let (longest, longest_without) = read_all(500_000, 0.3, VirtualBus::full_capabilities()).await;
     assert!(longest < Duration::from_millis(400), "{longest:?}");
     assert!(longest_without < Duration::from_millis(400), "{longest_without:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_vehicle_tells_its_vin_on_a_silent_bus() {
+async fn every_vehicles_vin_is_read_on_a_silent_bus() {
     let (longest, longest_without) = read_all(500_000, 0.0, VirtualBus::full_capabilities()).await;
     assert!(longest < Duration::from_millis(600), "{longest:?}");
     assert!(longest_without < Duration::from_millis(600), "{longest_without:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_vehicle_tells_its_vin_on_a_slow_and_full_bus() {
+async fn every_vehicles_vin_is_read_on_a_slow_and_full_bus() {
     let (longest, longest_without) = read_all(250_000, 0.9, VirtualBus::full_capabilities()).await;
     assert!(longest < Duration::from_millis(600), "{longest:?}");
     assert!(longest_without < Duration::from_millis(600), "{longest_without:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_vehicle_tells_its_vin_to_an_adapter_that_can_do_no_more_than_send() {
+async fn every_vehicles_vin_is_read_by_an_adapter_that_can_only_send() {
     let plain = CanCapabilities { set_bit_rate: true, ..CanCapabilities::default() };
     let (longest, longest_without) = read_all(500_000, 0.0, plain).await;
     assert!(longest < Duration::from_millis(600), "{longest:?}");

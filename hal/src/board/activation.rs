@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_is_on_while_anybody_holds_it() {
+    fn the_activation_line_is_on_while_any_holder_exists() {
         let switched = Arc::new(Mutex::new(Vec::new()));
         let seen = switched.clone();
         let line = ActivationLine::new(move |on| seen.lock().unwrap().push(on));

@@ -1,24 +1,19 @@
 //! The board of a Linux device, by GPIO lines and files.
 
-use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::{Interval, MissedTickBehavior};
 
 use super::activation::ActivationLine;
-use super::config::{BoardConfig, InputConfig, OutputConfig, Source, VoltageConfig};
-use super::pin::{DigitalInput, DigitalOutput, find_line, read_number};
+use super::check::{self, BoardProblem};
+use super::config::{BoardConfig, InputConfig, OutputConfig, Source};
+use super::led::drive_led;
+use super::pin::{DigitalInput, DigitalOutput};
 use super::traits::{Board, BoardEvent, Led};
+use super::voltage::Voltage;
 
-/// How often the voltage is read. Reading may be slow, so a separate thread reads it. The voltage only
-/// decides when to sleep, after a minute by default, so that a second is exact enough.
-const VOLTAGE_INTERVAL: Duration = Duration::from_secs(1);
 const NETWORK_INTERFACES: &str = "/sys/class/net";
 
 /// The board of a Linux device.
@@ -30,25 +25,6 @@ pub struct LinuxBoard {
     buzzer: Option<DigitalOutput>,
     doip_activation: Option<ActivationLine>,
     wifi: Option<bool>,
-}
-
-/// A part of the board that does not match the configuration.
-#[derive(Debug)]
-pub struct BoardProblem {
-    /// The part: `voltage`, `ignition`, `button`, `led`, `buzzer` or `doip_activation`.
-    pub part: &'static str,
-    /// The configured file or device.
-    pub path: PathBuf,
-    /// The error on opening or reading it.
-    pub error: io::Error,
-    /// How to solve the problem.
-    pub remedy: &'static str,
-}
-
-impl fmt::Display for BoardProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "board.{}: {}: {}; {}", self.part, self.path.display(), self.error, self.remedy)
-    }
 }
 
 impl LinuxBoard {
@@ -79,61 +55,16 @@ impl LinuxBoard {
 
     /// Checks all parts and returns every problem. Opens files and devices only for the check.
     pub fn check(config: &BoardConfig) -> Vec<BoardProblem> {
-        let mut problems = Vec::new();
-        if let Some(voltage) = &config.voltage
-            && let Err(error) = read_number(&voltage.file)
-        {
-            let remedy = "name a readable file of IIO (in_voltage*_raw) or hwmon (in*_input)";
-            problems.push(BoardProblem { part: "voltage", path: voltage.file.clone(), error, remedy });
-        }
-        for (part, input) in [("ignition", &config.ignition), ("button", &config.button)] {
-            let source = input.as_ref().map(|input| &input.source);
-            problems.extend(
-                source.and_then(|source| problem(part, source, |path| read_number(path).map(|_| ()))),
-            );
-        }
-        let outputs =
-            [("led", &config.led), ("buzzer", &config.buzzer), ("doip_activation", &config.doip_activation)];
-        for (part, output) in outputs {
-            let source = output.as_ref().map(|output| &output.source);
-            problems.extend(source.and_then(|source| {
-                problem(part, source, |path| std::fs::OpenOptions::new().write(true).open(path).map(|_| ()))
-            }));
-        }
-        problems
+        check::check(config)
     }
 }
 
 fn present<T>(part: &str, source: &Source, opened: io::Result<T>) -> Option<T> {
     opened
         .inspect_err(
-            |error| tracing::warn!(part, path = %path(source).display(), %error, "cannot open a part"),
+            |error| tracing::warn!(part, path = %check::path(source).display(), %error, "cannot open a part"),
         )
         .ok()
-}
-
-fn path(source: &Source) -> &Path {
-    match source {
-        Source::Line { chip, .. } => chip,
-        Source::File(path) => path,
-    }
-}
-
-fn problem(
-    part: &'static str,
-    source: &Source,
-    check_file: impl Fn(&Path) -> io::Result<()>,
-) -> Option<BoardProblem> {
-    let (error, remedy) = match source {
-        Source::Line { chip, line } => (
-            find_line(chip, line).err()?,
-            "name a chip and a line that `gpioinfo` lists, and permit the agent's user to open the chip",
-        ),
-        Source::File(path) => {
-            (check_file(path).err()?, "name an existing file, and permit the agent's user to open it")
-        }
-    };
-    Some(BoardProblem { part, path: path(source).to_owned(), error, remedy })
 }
 
 /// Whether one of the interfaces is wireless; `None` if they cannot be listed.
@@ -146,100 +77,10 @@ fn has_wireless(interfaces: &Path) -> Option<bool> {
     )
 }
 
-/// Shows the LED's pattern until the board is dropped, which switches the LED off.
-async fn drive_led(mut led: DigitalOutput, mut pattern: watch::Receiver<Led>) {
-    loop {
-        let current = *pattern.borrow_and_update();
-        let changed = match current {
-            Led::Off => {
-                led.set(false);
-                pattern.changed().await
-            }
-            Led::On => {
-                led.set(true);
-                pattern.changed().await
-            }
-            Led::Blink { on, off } => blink(&mut led, &mut pattern, on, off).await,
-        };
-        if changed.is_err() {
-            return;
-        }
-    }
-}
-
-async fn blink(
-    led: &mut DigitalOutput,
-    pattern: &mut watch::Receiver<Led>,
-    on: Duration,
-    off: Duration,
-) -> Result<(), watch::error::RecvError> {
-    // shorter flashes are invisible, and a pattern of zero duration must not spin
-    const SHORTEST: Duration = Duration::from_millis(10);
-    for (lit, duration) in [(true, on), (false, off)].into_iter().cycle() {
-        led.set(lit);
-        if let Ok(changed) = tokio::time::timeout(duration.max(SHORTEST), pattern.changed()).await {
-            return changed;
-        }
-    }
-    Ok(())
-}
-
-/// The supply voltage, read periodically.
-struct Voltage {
-    config: VoltageConfig,
-    interval: Interval,
-    reading: Option<JoinHandle<io::Result<f64>>>,
-    last: Option<f32>,
-    broken: bool,
-}
-
-impl Voltage {
-    fn new(config: VoltageConfig) -> Self {
-        let mut interval = tokio::time::interval(VOLTAGE_INTERVAL);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let first = read_number(&config.file);
-        let mut voltage = Self { config, interval, reading: None, last: None, broken: false };
-        voltage.handle_reading(first);
-        voltage
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) {
-        loop {
-            if let Some(reading) = &mut self.reading {
-                let Poll::Ready(read) = reading.poll_unpin(cx) else { return };
-                self.reading = None;
-                self.handle_reading(read.unwrap_or_else(|error| Err(error.into())));
-            }
-            if self.interval.poll_tick(cx).is_pending() {
-                return;
-            }
-            let file = self.config.file.clone();
-            self.reading = Some(tokio::task::spawn_blocking(move || read_number(&file)));
-        }
-    }
-
-    fn handle_reading(&mut self, reading: io::Result<f64>) {
-        match reading {
-            Ok(number) => {
-                self.broken = false;
-                let volts = (number + self.config.offset.get()) * self.config.scale.get();
-                self.last = Some(volts as f32);
-            }
-            Err(error) => {
-                self.last = None;
-                if !std::mem::replace(&mut self.broken, true) {
-                    let file = self.config.file.display();
-                    tracing::warn!(%file, %error, "the supply voltage cannot be read");
-                }
-            }
-        }
-    }
-}
-
 impl Board for LinuxBoard {
     /// The voltage at the last reading: about once a second while events are polled.
     fn voltage(&mut self) -> Option<f32> {
-        self.voltage.as_ref().and_then(|voltage| voltage.last)
+        self.voltage.as_ref().and_then(Voltage::last)
     }
 
     fn ignition(&mut self) -> Option<bool> {

@@ -1,10 +1,12 @@
 use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::super::BoardExt;
-use super::super::config::{GpioLine, Number};
+use super::super::config::{GpioLine, Number, VoltageConfig};
 use super::*;
 
 struct Files(TempDir);
@@ -35,7 +37,7 @@ fn output(path: PathBuf, active_low: bool) -> OutputConfig {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_board_of_nothing_has_nothing_and_never_an_event() {
+async fn a_board_without_parts_has_no_values_and_sends_no_event() {
     let mut board = LinuxBoard::open(&BoardConfig { wifi: Some(true), ..BoardConfig::default() });
     assert_eq!((board.voltage(), board.ignition(), board.has_wifi()), (None, None, Some(true)));
     board.set_led(Led::On);
@@ -44,7 +46,7 @@ async fn a_board_of_nothing_has_nothing_and_never_an_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ignition_and_button_files_are_seen_to_change() {
+async fn changes_of_the_ignition_and_button_files_are_reported() {
     let files = Files::new();
     let config = BoardConfig {
         ignition: Some(input(files.write("ignition", "1\n"), true)),
@@ -70,7 +72,7 @@ async fn ignition_and_button_files_are_seen_to_change() {
 }
 
 #[tokio::test]
-async fn the_voltage_is_scaled_and_followed() {
+async fn the_voltage_is_scaled_and_its_changes_are_reported() {
     let files = Files::new();
     let file = files.write("in_voltage0_raw", "1500\n");
     let number = |value| Number::try_from(value).unwrap();
@@ -91,7 +93,7 @@ async fn the_voltage_is_scaled_and_followed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_led_blinks_by_itself_and_goes_dark_with_its_board() {
+async fn an_led_blinks_by_itself_and_goes_dark_when_its_board_is_dropped() {
     let files = Files::new();
     files.write("leds/status/max_brightness", "255\n");
     let led = files.write("leds/status/brightness", "77");
@@ -115,7 +117,7 @@ async fn an_led_blinks_by_itself_and_goes_dark_with_its_board() {
 }
 
 #[tokio::test]
-async fn a_buzzer_may_be_active_low_and_ends_with_its_board() {
+async fn an_active_low_buzzer_sounds_and_stops_when_its_board_is_dropped() {
     let files = Files::new();
     let config =
         BoardConfig { buzzer: Some(output(files.write("buzzer", "0"), true)), ..BoardConfig::default() };
@@ -128,7 +130,7 @@ async fn a_buzzer_may_be_active_low_and_ends_with_its_board() {
 }
 
 #[tokio::test]
-async fn a_check_names_everything_that_is_wrong_at_once() {
+async fn a_check_reports_every_fault_in_one_run() {
     let files = Files::new();
     let missing = files.0.path().join("missing");
     let line = |line| Source::Line { chip: "/dev/gpiochip-none".into(), line };
@@ -157,7 +159,7 @@ async fn a_check_names_everything_that_is_wrong_at_once() {
 }
 
 #[test]
-fn wifi_is_seen_by_its_interfaces() {
+fn wifi_is_detected_by_its_network_interfaces() {
     let files = Files::new();
     files.write("net/eth0/address", "");
     let interfaces = files.0.path().join("net");

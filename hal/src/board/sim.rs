@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_the_handle_does_the_board_reports() {
+    async fn the_board_reports_the_actions_of_its_handle() {
         let (mut board, handle) = SimBoard::new();
         handle.set_ignition(Some(false));
         assert_eq!(board.event().await, BoardEvent::Ignition(Some(false)));
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_press_wakes_who_waits_for_it() {
+    async fn a_button_press_wakes_the_waiting_task() {
         let (mut board, handle) = SimBoard::new();
         let waiting = tokio::spawn(async move { board.event().await });
         tokio::task::yield_now().await;
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_board_shows_the_handle_sees() {
+    async fn the_handle_sees_the_outputs_of_the_board() {
         let (mut board, handle) = SimBoard::new();
         let (mut led, mut buzzer) = (handle.led(), handle.buzzer());
         board.set_led(Led::On);

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_device_is_refused() {
+    fn a_text_that_names_no_device_is_refused() {
         for name in
             ["", "slcan:", "slcan:@9600", "slcan:/dev/ttyACM0@fast", "slcan:/dev/ttyACM0@0", "/dev/ttyACM0"]
                 .into_iter()
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_device_is_named_as_it_was_given() {
+    fn an_error_names_an_absent_device_as_it_was_configured() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _guard = runtime.enter();
         for name in ["slcan:/dev/nowhere@9600", "socketcan:nocan9"] {

@@ -249,7 +249,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn classic_frames_are_as_long_as_the_standard_has_it(
+        fn classic_frames_have_the_lengths_of_the_standard(
             raw in any::<u32>(), extended in any::<bool>(), remote in any::<bool>(),
             data in proptest::collection::vec(prop_oneof![Just(0), Just(0xFF), any::<u8>()], 0..=8),
         ) {

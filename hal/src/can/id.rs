@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_read_as_the_relay_protocol_says() {
+    fn identifiers_are_parsed_as_the_relay_protocol_defines() {
         assert!(!CanId::try_from(0x7FF).unwrap().is_extended());
         assert!(CanId::try_from(0x800).unwrap().is_extended());
         let small = CanId::try_from(0x8000_0123).unwrap();

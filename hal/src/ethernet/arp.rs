@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_packet_survives_the_way_there_and_back_and_padding_does_not_matter() {
+    fn a_packet_survives_encoding_and_decoding_with_or_without_padding() {
         for is_reply in [false, true] {
             let packet = ArpPacket {
                 is_reply,

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_that_is_not_there_is_an_error() {
+    fn a_missing_interface_is_an_error() {
         for name in ["no-such-if", "", "..", "../lo", "a-name-that-is-too-long"] {
             assert!(Interface::find(name).is_err(), "{name}");
         }

@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_kernel_never_says_is_no_panic() {
+    fn bytes_that_no_kernel_sends_do_not_panic() {
         for length in 0..64usize {
             let bytes = vec![0xFF; length];
             assert_eq!(split(&bytes).map(|(kind, ..)| kind), None);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_local_address_is_preferred_to_the_other_ends() {
+    fn the_local_address_is_preferred_to_that_of_the_other_end() {
         let mut body = vec![AF_INET, 30, IFA_F_TENTATIVE, 0];
         body.extend(7u32.to_ne_bytes());
         for (kind, last) in [(IFA_ADDRESS, 2), (IFA_LOCAL, 1)] {
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn addresses_can_be_watched_by_anybody() {
+    async fn addresses_can_be_watched_without_privileges() {
         let watch = AddressWatch::new().unwrap();
         let nothing = tokio::time::timeout(std::time::Duration::ZERO, watch.changed()).await;
         assert!(nothing.is_err() || nothing.unwrap().is_ok());

@@ -37,7 +37,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_absent_device_is_named_as_it_was_given() {
+    async fn an_error_names_an_absent_device_as_it_was_configured() {
         let error = open("kline:/dev/nowhere").err().unwrap();
         assert!(error.to_string().starts_with("K-line device kline:/dev/nowhere: "), "{error}");
     }

@@ -8,6 +8,7 @@ mod line;
 mod serial;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod slow_signal;
 
 pub use device::{DEVICE_PREFIX, OpeningKLine, device_path, open};
 pub use line::{ADDRESS_BIT, ADDRESS_TIME, KLine, KLineError, KLineEvent, Signal, byte_time};

@@ -6,17 +6,17 @@
 //! times nor a break condition: there, both signals are bytes at those bit rates, which the other end can
 //! read, and the echo marks their end.
 
-use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use rustix::termios::{OptionalActions, QueueSelector, tcflush, tcgetattr, tcsetattr};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_serial::{SerialPort, SerialPortBuilderExt, SerialStream};
 
-use super::line::{ADDRESS_TIME, KLine, KLineError, KLineEvent, Signal, address_levels, byte_time};
+use super::line::{ADDRESS_TIME, KLine, KLineError, KLineEvent, Signal, address_levels};
+use super::slow_signal::{SlowSignal, SlowStep};
 use crate::system::borrow;
 use crate::timer::{Deadline, TimerKind};
 
@@ -24,12 +24,6 @@ use crate::timer::{Deadline, TimerKind};
 const FIRST_BIT_RATE: u32 = 9600;
 /// The bit rate of an address on a pseudo-terminal.
 const ADDRESS_BIT_RATE: u32 = 5;
-/// How late the echo of a slow byte may arrive after the byte's end: the latency of a USB adapter. The 25 ms
-/// of high level in the fast initialisation allow no more.
-const ECHO_TIME: Duration = Duration::from_millis(16);
-/// How late the echo of a slow byte may arrive on a pseudo-terminal, where another process keeps the time:
-/// that process may get no processor time for a while.
-const PSEUDO_TERMINAL_ECHO_TIME: Duration = Duration::from_millis(500);
 /// The major device numbers of pseudo-terminals (Linux, admin-guide/devices.txt).
 const PSEUDO_TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
 
@@ -39,28 +33,10 @@ pub(super) struct SerialKLine {
     stream: SerialStream,
     is_pseudo_terminal: bool,
     bit_rate: u32,
-    slow: Option<Slow>,
+    slow: Option<SlowSignal>,
     /// A byte that the kernel's buffer had no room for.
     unsent: Option<u8>,
     deadline: Deadline,
-}
-
-/// A slow signal that is being transmitted.
-#[derive(Debug)]
-enum Slow {
-    /// A byte at its own bit rate.
-    Byte {
-        byte: u8,
-        /// When the byte's stop bit ends, according to its bit rate.
-        over: Instant,
-        /// When the byte counts as ended without an echo.
-        give_up: Instant,
-        /// The time to report as the end of the signal.
-        end: Instant,
-        is_echoed: bool,
-    },
-    /// Levels still to set, and the end of the signal.
-    Levels { levels: VecDeque<(Instant, bool)>, end: Instant },
 }
 
 /// Distinguishes a busy device from a missing one: the library reports both as `NoDevice`.
@@ -128,11 +104,7 @@ impl SerialKLine {
             return Ok(false);
         }
         self.write(byte)?;
-        let start = Instant::now();
-        let over = start + byte_time(bit_rate);
-        let echo_time = if self.is_pseudo_terminal { PSEUDO_TERMINAL_ECHO_TIME } else { ECHO_TIME };
-        self.slow =
-            Some(Slow::Byte { byte, over, give_up: over + echo_time, end: start + low, is_echoed: false });
+        self.slow = Some(SlowSignal::byte(byte, bit_rate, low, self.is_pseudo_terminal, Instant::now()));
         Ok(true)
     }
 
@@ -143,67 +115,46 @@ impl SerialKLine {
 
     fn transmit_levels(&mut self, levels: Vec<(Duration, bool)>, end: Duration) -> Result<(), KLineError> {
         let start = Instant::now();
-        let levels = levels.into_iter().map(|(at, is_low)| (start + at, is_low)).collect();
-        self.slow = Some(Slow::Levels { levels, end: start + end });
-        self.drive_slow(start).map(|_| ())
+        self.slow = Some(SlowSignal::levels(levels, end, start));
+        self.process_slow(start).map(|_| ())
     }
 
     /// Continues a slow signal; returns its end once it has ended.
-    fn drive_slow(&mut self, now: Instant) -> Result<Option<Instant>, KLineError> {
-        let end = match &mut self.slow {
-            None => return Ok(None),
-            Some(Slow::Byte { over, give_up, end, is_echoed, .. }) => {
-                // on a pseudo-terminal another process keeps the time, and its echo marks the end
-                let is_over = *is_echoed && (self.is_pseudo_terminal || *over <= now) || *give_up <= now;
-                if !is_over {
-                    return Ok(None);
+    fn process_slow(&mut self, now: Instant) -> Result<Option<Instant>, KLineError> {
+        while let Some(step) = self.slow.as_mut().and_then(|slow| slow.poll_step(now)) {
+            match step {
+                SlowStep::SetBreak(is_low) => self.set_break(is_low)?,
+                SlowStep::End(at) => {
+                    if let Some(SlowSignal::Byte(_)) = self.slow {
+                        self.set_speed(self.bit_rate)?;
+                    }
+                    self.slow = None;
+                    return Ok(Some(at));
                 }
-                let end = if self.is_pseudo_terminal { now } else { *end };
-                self.set_speed(self.bit_rate)?;
-                end
             }
-            Some(Slow::Levels { levels, end }) => {
-                let (mut due, end) = (None, *end);
-                while levels.front().is_some_and(|(at, _)| *at <= now) {
-                    due = levels.pop_front();
-                }
-                if let Some((_, is_low)) = due {
-                    self.set_break(is_low)?;
-                }
-                if now < end {
-                    return Ok(None);
-                }
-                end
-            }
-        };
-        self.slow = None;
-        Ok(Some(end))
+        }
+        Ok(None)
     }
 
-    fn poll_timeout(&self) -> Option<Instant> {
-        match self.slow.as_ref()? {
-            Slow::Byte { over, is_echoed: true, .. } => Some(*over),
-            Slow::Byte { give_up, .. } => Some(*give_up),
-            Slow::Levels { levels, end } => levels.front().map(|(at, _)| *at).or(Some(*end)),
+    /// Writes a byte that the kernel's buffer had no room for.
+    fn process_unsent(&mut self, cx: &mut Context<'_>) -> Result<(), KLineError> {
+        if let Some(byte) = self.unsent
+            && let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, &[byte])
+        {
+            self.unsent = None;
+            written.map_err(|error| self.lost(error))?;
         }
+        Ok(())
     }
 
-    /// Whether a byte is the echo of a slow signal, or arrived during the signal.
-    fn is_slow_echo(&mut self, now: Instant, received: u8) -> bool {
-        match &mut self.slow {
-            Some(Slow::Byte { byte, is_echoed, over, .. }) => {
-                let is_echo = received == *byte && !*is_echoed;
-                *is_echoed |= is_echo;
-                if !is_echo && *over <= now {
-                    // the line has no echo, and this byte is already the ECU's answer
-                    *is_echoed = true;
-                    return false;
-                }
-                true
-            }
-            Some(Slow::Levels { .. }) => true,
-            None => false,
-        }
+    /// The next received byte.
+    fn poll_byte(&mut self, cx: &mut Context<'_>) -> Poll<Result<u8, KLineError>> {
+        let mut byte = [0];
+        let mut buffer = ReadBuf::new(&mut byte);
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
+        read.map_err(|error| self.lost(error))?;
+        let byte = buffer.filled().first().copied();
+        Poll::Ready(byte.ok_or_else(|| self.lost(io::ErrorKind::UnexpectedEof)))
     }
 }
 
@@ -249,33 +200,20 @@ impl KLine for SerialKLine {
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<KLineEvent, KLineError>> {
         loop {
-            if let Some(byte) = self.unsent
-                && let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, &[byte])
-            {
-                self.unsent = None;
-                written.map_err(|error| self.lost(error))?;
-            }
+            self.process_unsent(cx)?;
             // first end the due signal: after a late wake-up, the ECU's answer must not count as an echo
-            if let Some(at) = self.drive_slow(Instant::now())? {
+            if let Some(at) = self.process_slow(Instant::now())? {
                 return Poll::Ready(Ok(KLineEvent::Sent { at }));
             }
-            let mut byte = [0];
-            let mut buffer = ReadBuf::new(&mut byte);
-            if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
-                read.map_err(|error| self.lost(error))?;
-                let Some(&byte) = buffer.filled().first() else {
-                    return Poll::Ready(Err(self.lost(io::ErrorKind::UnexpectedEof)));
-                };
-                let at = Instant::now();
-                if !self.is_slow_echo(at, byte) {
-                    return Poll::Ready(Ok(KLineEvent::Received { byte, at }));
+            if let Poll::Ready(byte) = self.poll_byte(cx) {
+                let (byte, at) = (byte?, Instant::now());
+                if self.slow.as_mut().is_some_and(|slow| slow.handle_byte(at, byte)) {
+                    continue;
                 }
-                continue;
+                return Poll::Ready(Ok(KLineEvent::Received { byte, at }));
             }
-            self.deadline.set(self.poll_timeout());
-            if self.deadline.poll_expired(cx).is_pending() {
-                return Poll::Pending;
-            }
+            self.deadline.set(self.slow.as_ref().map(SlowSignal::poll_timeout));
+            ready!(self.deadline.poll_expired(cx));
         }
     }
 }
@@ -283,7 +221,7 @@ impl KLine for SerialKLine {
 impl Drop for SerialKLine {
     /// Releases the line: a line that stays low blocks every other node.
     fn drop(&mut self) {
-        if matches!(self.slow, Some(Slow::Levels { .. })) {
+        if matches!(self.slow, Some(SlowSignal::Levels { .. })) {
             let _device_is_gone = self.set_break(false);
         }
     }

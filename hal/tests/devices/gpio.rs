@@ -54,7 +54,7 @@ async fn event(board: &mut LinuxBoard) -> BoardEvent {
 }
 
 #[tokio::test]
-async fn lines_are_read_waited_for_and_set() {
+async fn lines_are_read_awaited_and_set() {
     let Some(chip) = Chip::find() else { return };
     chip.pull(0, true);
     chip.pull(1, true);
@@ -93,7 +93,7 @@ async fn lines_are_read_waited_for_and_set() {
 }
 
 #[tokio::test]
-async fn a_line_that_is_not_there_or_taken_is_absent() {
+async fn a_missing_or_taken_line_is_absent() {
     let Some(chip) = Chip::find() else { return };
     let config = BoardConfig {
         ignition: Some(chip.input(GpioLine::Offset(5000), false)),

@@ -14,7 +14,7 @@ fn open(device: &str) -> Result<Box<dyn kline::KLine>, ErrorKind> {
 }
 
 #[tokio::test]
-async fn a_device_that_somebody_has_open_is_busy_and_not_absent() {
+async fn a_device_that_another_process_has_open_is_busy_and_not_absent() {
     let pty = PtyKLine::new(None, &SimLine::new(TimerKind::Precise)).unwrap();
     let device = pty.device().to_str().unwrap();
     let first = open(device).unwrap();

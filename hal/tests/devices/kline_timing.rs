@@ -10,10 +10,10 @@ use connector_hal::kline::sim::{PtyKLine, SimLine};
 use connector_hal::kline::{self, KLineEvent, Signal};
 use connector_hal::timer::{Deadline, TimerKind};
 
-fn print(what: &str, mut lateness: Vec<Duration>) {
+fn print(name: &str, mut lateness: Vec<Duration>) {
     lateness.sort();
     let at = |share: usize| lateness[(lateness.len() - 1) * share / 100].as_micros();
-    println!("{what:<44} p50 {:>6} µs  p99 {:>6} µs  max {:>6} µs", at(50), at(99), at(100));
+    println!("{name:<44} p50 {:>6} µs  p99 {:>6} µs  max {:>6} µs", at(50), at(99), at(100));
 }
 
 async fn lateness(kind: TimerKind, period: Duration, count: u32) -> Vec<Duration> {
@@ -47,7 +47,7 @@ async fn echo(count: u32) -> Vec<Duration> {
 
 #[tokio::test]
 #[ignore = "a measurement of 15 s"]
-async fn how_late_a_moment_is() {
+async fn the_lateness_of_the_precise_timer_is_printed() {
     for (kind, name) in [(TimerKind::Precise, "timerfd"), (TimerKind::Runtime, "runtime")] {
         for (period, use_of_it) in
             [(5, "P4, 5 ms"), (25, "T_iniL by break, 25 ms"), (200, "a bit at 5 baud, 200 ms")]

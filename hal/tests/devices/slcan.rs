@@ -87,7 +87,7 @@ async fn an_outcome_means_that_the_frame_was_on_the_bus() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_frame_is_a_failed_one_in_its_place() {
+async fn a_refused_frame_is_reported_as_failed_in_its_place() {
     let (bus, mut host) = connected(classic());
     let _ecu = bus.attach("ecu");
     host.configure(SETTINGS).await.unwrap();
@@ -99,7 +99,7 @@ async fn a_refused_frame_is_a_failed_one_in_its_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bus_off_is_told_and_left_by_a_restart() {
+async fn bus_off_is_reported_and_ends_with_a_restart() {
     let (bus, mut host) = connected(classic());
     let mut ecu = bus.attach("ecu");
     host.configure(SETTINGS).await.unwrap();
@@ -113,7 +113,7 @@ async fn bus_off_is_told_and_left_by_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn listening_only_hears_traffic_at_the_right_bit_rate_and_errors_at_the_wrong_one() {
+async fn a_listener_hears_frames_at_the_right_bit_rate_and_errors_at_the_wrong_one() {
     for (bit_rate, right) in [(500_000, true), (250_000, false)] {
         let (bus, mut host) = connected(VirtualBusConfig { load: 0.2, ..classic() });
         host.configure(CanSettings { bit_rate, listen_only: true, ..SETTINGS }).await.unwrap();
@@ -140,8 +140,9 @@ async fn bit_rates_without_a_number_are_set_by_their_timing() {
 const BY_NUMBER: &str = "10000, 20000, 50000, 83300, 100000, 125000, 250000, 500000, 800000, 1000000";
 
 #[tokio::test(start_paused = true)]
-async fn an_adapter_that_knows_no_timing_is_not_put_on_the_bus_with_another_bit_rate() {
-    // an adapter that refuses, one that ignores the command, and one that never answers, so that its timing is unknown
+async fn an_adapter_without_timing_commands_refuses_unnumbered_bit_rates() {
+    // an adapter that refuses, one that ignores the command, and one that never answers, so that the host
+    // does not know its timing
     let refuses = vec![CLOSE, ("V\r", "V1013\r"), ("s442C\r", "\x07")];
     let ignores = vec![CLOSE, ("V\r", "V1013\r"), ("s442C\r", "")];
     let silent = vec![("\r\rC\rV\r", "V1013\r")];
@@ -155,12 +156,12 @@ async fn an_adapter_that_knows_no_timing_is_not_put_on_the_bus_with_another_bit_
             format!("CAN device slcan:test cannot set 94000 bit/s; SLCAN supports {BY_NUMBER}")
         );
         drop(host);
-        assert_eq!(device.read(&mut [0; 1]).await.unwrap(), 0, "and no more is said to it");
+        assert_eq!(device.read(&mut [0; 1]).await.unwrap(), 0, "the host sends nothing more");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bit_rate_that_slcan_has_not_is_refused_by_name_and_nothing_is_sent() {
+async fn a_bit_rate_unknown_to_slcan_is_refused_by_name_and_nothing_is_sent() {
     let (mut device, near) = duplex(64);
     let mut host = Slcan::over("slcan:test", near);
     let refused = host.configure(CanSettings { bit_rate: 123_000, ..SETTINGS }).await.unwrap_err();
@@ -175,7 +176,7 @@ async fn a_bit_rate_that_slcan_has_not_is_refused_by_name_and_nothing_is_sent() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_bus_is_as_full_through_an_adapter_as_it_is() {
+async fn the_bus_load_is_right_through_an_adapter() {
     let (bus, mut host) = connected(classic());
     let _ecu = bus.attach("ecu");
     host.configure(SETTINGS).await.unwrap();
@@ -197,7 +198,7 @@ async fn the_bus_is_as_full_through_an_adapter_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn filters_apply_at_once_and_across_configurations() {
+async fn filters_apply_immediately_and_survive_a_new_configuration() {
     let (bus, mut host) = connected(classic());
     let mut ecu = bus.attach("ecu");
     host.set_filters(&[CanFilter::exactly(CanId::standard(0x7E8).unwrap())]).unwrap();
@@ -234,7 +235,7 @@ async fn set_up(script: &[(&str, &str)]) -> (DuplexStream, Slcan<DuplexStream>) 
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_adapter_that_answers_frames_by_a_bare_cr_confirms_no_transmission() {
+async fn an_adapter_that_answers_frames_with_a_bare_cr_confirms_no_transmission() {
     let (mut device, mut host) = set_up(&SET_UP).await;
     host.send(&frame(0x7E0, &[1, 2])).await.unwrap();
     scripted(&mut device, &[("t7E020102\r", "\r")]).await;
@@ -246,7 +247,7 @@ async fn an_adapter_that_answers_frames_by_a_bare_cr_confirms_no_transmission() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_adapter_that_answers_nothing_but_its_version_is_believed() {
+async fn an_adapter_that_answers_only_the_version_command_is_used() {
     let (mut device, near) = duplex(4096);
     let mut host = Slcan::over("slcan:test", near);
     let script = [("C\rV\r", "b158aa7 github.com/example/firmware.git\r"), ("S6\r", ""), ("O\r", "")];
@@ -261,7 +262,7 @@ async fn an_adapter_that_answers_nothing_but_its_version_is_believed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_adapter_still_starting_up_or_full_of_old_traffic_is_set_up_all_the_same() {
+async fn a_starting_adapter_or_one_full_of_old_traffic_is_set_up() {
     // the adapter misses the first calls; then it sends the traffic of an earlier configuration
     let script = [
         ("V\r", ""),
@@ -277,15 +278,15 @@ async fn an_adapter_still_starting_up_or_full_of_old_traffic_is_set_up_all_the_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_device_that_never_answers_is_no_adapter() {
+async fn a_device_that_never_answers_is_not_an_adapter() {
     let (_device, near) = duplex(4096);
     let error = Slcan::over("slcan:test", near).configure(SETTINGS).await.unwrap_err();
     assert!(matches!(error, CanError::Protocol { .. }), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_adapter_refuses_is_named() {
-    for (settings, script, what) in [
+async fn an_error_names_the_setting_that_an_adapter_refuses() {
+    for (settings, script, expected) in [
         (
             SETTINGS,
             vec![("S6\r", "\x07")],
@@ -298,13 +299,13 @@ async fn what_an_adapter_refuses_is_named() {
         let mut host = Slcan::over("slcan:test", near);
         let whole = [&SET_UP[..2], &script].concat();
         let (configured, ()) = tokio::join!(host.configure(settings), scripted(&mut device, &whole));
-        assert_eq!(configured.unwrap_err().to_string(), format!("CAN device slcan:test cannot {what}"));
+        assert_eq!(configured.unwrap_err().to_string(), format!("CAN device slcan:test cannot {expected}"));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_adapter_that_says_nothing_to_a_command_it_does_not_know_cannot_do_it() {
-    for (settings, script, what) in [
+async fn a_command_without_an_answer_counts_as_unsupported() {
+    for (settings, script, expected) in [
         (FD, vec![("S6\r", "\r"), ("Y2\r", "")], "set 2000000 bit/s for the data phase"),
         (CanSettings { listen_only: true, ..SETTINGS }, vec![("S6\r", "\r"), ("L\r", "")], "listen only"),
     ] {
@@ -312,12 +313,12 @@ async fn an_adapter_that_says_nothing_to_a_command_it_does_not_know_cannot_do_it
         let mut host = Slcan::over("slcan:test", near);
         let whole = [&SET_UP[..2], &script].concat();
         let (configured, ()) = tokio::join!(host.configure(settings), scripted(&mut device, &whole));
-        assert_eq!(configured.unwrap_err().to_string(), format!("CAN device slcan:test cannot {what}"));
+        assert_eq!(configured.unwrap_err().to_string(), format!("CAN device slcan:test cannot {expected}"));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_adapter_that_gave_no_status_flags_is_not_asked_for_them_again() {
+async fn status_flags_are_not_requested_again_from_an_adapter_without_them() {
     let without = [&SET_UP[..4], &[("F\r", "")]].concat();
     let (mut device, mut host) = set_up(&without).await;
     let (configured, ()) = tokio::join!(host.configure(SETTINGS), scripted(&mut device, &SET_UP[..4]));
@@ -329,7 +330,7 @@ async fn an_adapter_that_gave_no_status_flags_is_not_asked_for_them_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_than_sixteen_frames_are_without_an_answer() {
+async fn at_most_sixteen_frames_await_their_answers() {
     let (mut device, mut host) = set_up(&SET_UP).await;
     for _ in 0..16 {
         host.send(&frame(1, &[])).await.unwrap();
@@ -342,7 +343,7 @@ async fn no_more_than_sixteen_frames_are_without_an_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn line_noise_is_passed_over_and_endless_garbage_is_an_error() {
+async fn line_noise_is_skipped_and_endless_garbage_is_an_error() {
     let (mut device, mut host) = set_up(&SET_UP).await;
     device.write_all(b"t7E8zz\r\xFF\xFE\rt7E8101\r").await.unwrap();
     device.write_all(&[b'x'; 1000]).await.unwrap();
@@ -355,7 +356,7 @@ async fn line_noise_is_passed_over_and_endless_garbage_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn status_flags_tell_passive_and_lost_frames_once_a_second() {
+async fn status_flags_report_passive_and_lost_frames_once_a_second() {
     let (mut device, mut host) = set_up(&SET_UP).await;
     let polled = tokio::spawn(async move {
         scripted(&mut device, &[("F\r", "F20\r"), ("F\r", "F01\r"), ("F\r", "")]).await;
@@ -373,7 +374,7 @@ async fn status_flags_tell_passive_and_lost_frames_once_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_device_that_goes_away_is_a_fatal_error_after_what_it_still_sent() {
+async fn a_removed_device_is_a_fatal_error_after_its_last_frames() {
     let (mut device, mut host) = set_up(&SET_UP).await;
     device.write_all(b"t7E8101\r").await.unwrap();
     drop(device);
@@ -384,7 +385,7 @@ async fn a_device_that_goes_away_is_a_fatal_error_after_what_it_still_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_bus_is_left() {
+async fn dropping_the_bus_closes_the_adapters_channel() {
     let (mut device, host) = set_up(&SET_UP).await;
     drop(host);
     let mut rest = String::new();
@@ -437,7 +438,7 @@ async fn a_host_opens_and_closes_the_pty_any_number_of_times() {
 }
 
 #[tokio::test]
-async fn a_host_sees_the_adapter_go() {
+async fn a_host_sees_the_adapter_disappear() {
     let directory = tempfile::tempdir().unwrap();
     let link = directory.path().join("can");
     let (_bus, adapter) = vehicle(&link);

@@ -77,7 +77,7 @@ async fn frames_of_every_kind_pass_with_their_outcome_in_order() {
 }
 
 #[tokio::test]
-async fn the_kernel_filters_and_yet_every_outcome_comes() {
+async fn every_outcome_arrives_despite_the_kernels_filters() {
     let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
     let (mut one, mut two) = (open(&vcan).unwrap(), open(&vcan).unwrap());
     one.set_filters(&[CanFilter::exactly(CanId::standard(0x7E8).unwrap())]).unwrap();
@@ -114,7 +114,7 @@ async fn the_frames_of_the_longest_classic_pdu_fit_an_unread_socket() {
 }
 
 #[tokio::test]
-async fn what_an_unread_socket_loses_is_counted() {
+async fn frames_that_an_unread_socket_loses_are_counted() {
     let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
     let (mut one, mut two) = (open(&vcan).unwrap(), open(&vcan).unwrap());
     const SENT: u32 = 8_000;
@@ -189,7 +189,7 @@ async fn an_interface_that_goes_down_or_away_is_a_fatal_error() {
 }
 
 #[tokio::test]
-async fn a_full_transmit_queue_is_waited_out() {
+async fn a_sender_waits_for_a_full_transmit_queue() {
     let Some((slow, other)) = pair("CONNECTOR_TEST_SLOW_CAN") else { return };
     let (mut one, mut two) = (open(&slow).unwrap(), open(&other).unwrap());
     let start = Instant::now();
@@ -294,7 +294,7 @@ fn slcan_interface() -> (std::fs::File, std::fs::File, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bus_off_passive_and_errors_are_told_and_a_restart_ends_them() {
+async fn bus_off_passive_and_errors_are_reported_and_end_with_a_restart() {
     if environment("CONNECTOR_TEST_SLCAN_KERNEL").is_none() {
         return;
     }

@@ -72,7 +72,7 @@ async fn a_frame_reaches_every_other_node_when_its_last_bit_is_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_saturated_bus_carries_exactly_what_the_bit_rate_allows() {
+async fn a_saturated_bus_carries_exactly_the_frames_that_fit_its_bit_rate() {
     for bit_rate in [250_000, 500_000, 1_000_000] {
         let bus = VirtualBus::new(VirtualBusConfig { bit_rate, ..VirtualBusConfig::default() });
         let (mut one, mut two) = (bus.attach("one"), bus.attach("two"));
@@ -91,7 +91,7 @@ async fn a_saturated_bus_carries_exactly_what_the_bit_rate_allows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_begins_when_the_request_has_ended_however_coarse_the_timer() {
+async fn an_answer_begins_at_the_end_of_the_request_with_any_timer() {
     let bus = bus();
     let (mut tester, mut ecu) = (bus.attach("tester"), bus.attach("ecu"));
     let (request, response) = (frame(0x7E0, &[1, 0x3E]), frame(0x7E8, &[1, 0x7E]));
@@ -123,7 +123,7 @@ async fn the_lowest_identifier_wins_the_bus() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_fd_frame_takes_its_two_bit_rates() {
+async fn an_fd_frame_takes_as_long_as_its_two_bit_rates_require() {
     let config = VirtualBusConfig { data_bit_rate: Some(2_000_000), ..VirtualBusConfig::default() };
     let bus = VirtualBus::new(config);
     let (mut one, mut two) = (bus.attach("one"), bus.attach("two"));
@@ -137,7 +137,7 @@ async fn an_fd_frame_takes_its_two_bit_rates() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_acknowledges_a_lone_node_which_turns_passive_and_keeps_trying() {
+async fn a_node_alone_on_the_bus_turns_passive_and_keeps_trying() {
     let bus = bus();
     let mut lone = adapter(&bus, settings(500_000, false)).await;
     let mut silent = bus.attach_adapter("silent", VirtualBus::full_capabilities());
@@ -157,7 +157,7 @@ async fn nobody_acknowledges_a_lone_node_which_turns_passive_and_keeps_trying() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listener_at_another_bit_rate_hears_errors_and_disturbs_nobody() {
+async fn a_listener_at_another_bit_rate_hears_errors_and_disturbs_no_node() {
     let bus = bus();
     let (mut one, mut two) = (bus.attach("one"), bus.attach("two"));
     let mut wrong = adapter(&bus, settings(250_000, true)).await;
@@ -216,7 +216,7 @@ async fn two_nodes_that_disagree_about_the_bit_rate_silence_each_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_but_active_node_at_the_wrong_bit_rate_destroys_the_traffic_until_it_is_passive() {
+async fn an_active_node_at_a_wrong_bit_rate_destroys_traffic_until_it_is_passive() {
     let bus = bus();
     let (mut one, mut two) = (bus.attach("one"), bus.attach("two"));
     let wrong = adapter(&bus, settings(250_000, false)).await;
@@ -245,7 +245,7 @@ async fn a_classic_node_destroys_fd_frames() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn background_traffic_is_as_much_as_asked_for() {
+async fn background_traffic_causes_the_requested_load() {
     for load in [0.1_f32, 0.5, 0.9] {
         let bus = VirtualBus::new(VirtualBusConfig { load, ..VirtualBusConfig::default() });
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -258,7 +258,7 @@ async fn background_traffic_is_as_much_as_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn filters_pass_only_what_they_match_and_errors_always() {
+async fn filters_pass_only_matching_frames_and_all_error_frames() {
     let bus = bus();
     let (mut one, mut two) = (bus.attach("one"), bus.attach("two"));
     two.set_filters(&[CanFilter::exactly(CanId::standard(0x7E8).unwrap())]).unwrap();
@@ -273,7 +273,7 @@ async fn filters_pass_only_what_they_match_and_errors_always() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_forced_bus_off_loses_what_waits_and_ends_with_a_restart() {
+async fn a_forced_bus_off_drops_waiting_frames_and_ends_with_a_restart() {
     let bus = bus();
     let (mut one, mut two) = (bus.attach("one"), bus.attach("two"));
     for _ in 0..4 {
@@ -295,7 +295,7 @@ async fn a_forced_bus_off_loses_what_waits_and_ends_with_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn injected_faults_are_what_they_say() {
+async fn injected_faults_have_their_documented_effects() {
     let bus = bus();
     let (mut one, mut two) = (bus.attach("one"), bus.attach("two"));
     bus.drop_frames(1, None);
@@ -321,7 +321,7 @@ async fn injected_faults_are_what_they_say() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_adapter_refuses_what_it_cannot_do() {
+async fn an_adapter_refuses_unsupported_settings() {
     let bus = bus();
     let mut fixed = bus.attach_adapter("fixed", CanCapabilities::default());
     assert!(matches!(fixed.send(&frame(1, &[])).await, Err(CanError::Unsupported { .. })));
@@ -337,7 +337,7 @@ async fn an_adapter_refuses_what_it_cannot_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_sleeps_loses_frames_and_is_told_how_many() {
+async fn a_slow_reader_loses_frames_and_receives_their_number() {
     let config = VirtualBusConfig { receive_queue: 10, ..VirtualBusConfig::default() };
     let bus = VirtualBus::new(config);
     let (mut one, mut two) = (bus.attach("one"), bus.attach("two"));
@@ -365,7 +365,7 @@ async fn a_sender_waits_while_its_queue_is_full() {
 }
 
 #[tokio::test]
-async fn in_real_time_a_request_and_its_answer_take_little_more_than_their_bits() {
+async fn in_real_time_an_exchange_takes_little_longer_than_its_bits() {
     let config = VirtualBusConfig { timer: TimerKind::Precise, ..VirtualBusConfig::default() };
     let bus = VirtualBus::new(config);
     let (mut tester, mut ecu) = (bus.attach("tester"), bus.attach("ecu"));

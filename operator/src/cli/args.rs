@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn options_stand_before_or_behind_the_subcommand() {
+    fn options_stand_before_or_after_the_subcommand() {
         for line in ["operator --request-id 0x7e1 read 22F190", "operator read 22:f1:90 --request-id 2017"] {
             let args = parse(line).unwrap();
             assert_eq!(args.ecu.request_id, CanId::standard(0x7E1).unwrap());
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn responders_are_known_by_the_standards_and_functional_identifiers_have_none() {
+    fn responders_follow_the_standards_and_functional_ids_have_none() {
         let ecu = |id: &str| parse(&format!("operator --request-id {id} vin")).unwrap().ecu;
         assert_eq!(ecu("0x18DA10F1").response(), CanId::extended(0x18DA_F110).ok());
         assert_eq!(ecu("0x750").response(), None);
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_arguments_are_refused() {
         for line in [
             "operator read 2",
             "operator read",

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use connector_agent::protocol::problem::Problem;
+use connector_agent::relay::wire::ProblemKind;
 
 use crate::client::{CloseReason, DialError, ExchangeError, OperatorError, describe_send_failure};
 use crate::flash::{FlashError, Step};
@@ -114,19 +115,19 @@ impl From<OperatorError> for Failure {
 /// The kind of failure, and the advice, for a problem that the cloud or the connector reported.
 fn refusal_of(problem: &Problem) -> (FailureKind, &'static str) {
     use FailureKind::{Cloud, Connector, Ticket, Vehicle};
-    match problem.kind.as_str() {
-        "/problems/connector-offline" => (
+    match ProblemKind::of(problem) {
+        Some(ProblemKind::ConnectorOffline) => (
             Connector,
             "ask the customer to check that the connector is plugged in and its network light is on",
         ),
-        "/problems/wrong-vehicle" => (
+        Some(ProblemKind::WrongVehicle) => (
             Vehicle,
             "ask the customer to check that the connector is plugged into the vehicle of the ticket",
         ),
-        "/problems/unknown-pins" | "/problems/unsupported" => {
+        Some(ProblemKind::UnknownPins | ProblemKind::Unsupported) => {
             (Vehicle, "select another bus with --pins and --bit-rate")
         }
-        "/problems/bus-unavailable" => {
+        Some(ProblemKind::BusUnavailable) => {
             (Vehicle, "ask the customer to check the connector's adapter for this bus")
         }
         _ => match problem.status {

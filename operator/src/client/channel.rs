@@ -64,7 +64,7 @@ pub struct Response {
     pub at: Duration,
 }
 
-/// What kind of response a PDU is to a request.
+/// The kind of response of a PDU to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ResponseKind {
     /// The positive response.

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use connector_agent::relay::link::{Link, Role};
-use connector_agent::relay::wire::Envelope;
 use connector_agent::relay::wire::codec::Tag;
 use connector_agent::relay::wire::request::{
     BusConfig, CloseChannel, CloseConnection, ConfigureBuses, IsotpChannelConfig, OpenChannel,
     RawChannelConfig,
 };
+use connector_agent::relay::wire::{Envelope, ProblemKind};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -188,7 +188,9 @@ impl Connection {
         let message = CloseChannel { connection_uuid: self.uuid, channel: channel.number() };
         match self.requester.ask("closeChannel", value(&message)).await {
             // a request repeated after a lost link may find the channel already closed
-            Err(OperatorError::Refused { problem, .. }) if problem.kind == "/problems/unknown-channel" => {
+            Err(OperatorError::Refused { problem, .. })
+                if ProblemKind::of(&problem) == Some(ProblemKind::UnknownChannel) =>
+            {
                 Ok(())
             }
             answer => answer.map(drop),

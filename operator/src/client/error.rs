@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use connector_agent::protocol::problem::Problem;
+use connector_agent::relay::wire::ProblemKind;
 use connector_agent::relay::wire::codec::SendFailedDetail;
 use connector_agent::tls::TlsError;
 use tokio_tungstenite::tungstenite;
@@ -107,7 +108,7 @@ impl OperatorError {
 
 /// Whether a problem reports that the connector is not connected to the cloud.
 pub(super) fn is_offline(problem: &Problem) -> bool {
-    problem.kind == "/problems/connector-offline"
+    ProblemKind::of(problem) == Some(ProblemKind::ConnectorOffline)
 }
 
 /// Why a websocket could not be opened.

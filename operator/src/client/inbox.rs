@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_came_before_the_end_is_still_given() {
+    async fn items_received_before_the_end_are_still_delivered() {
         let inbox = Inbox::default();
         inbox.push(pdu(1)).unwrap();
         inbox.close(&CloseReason::LinkLost);

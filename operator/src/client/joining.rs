@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use connector_agent::protocol::problem::Problem;
-use connector_agent::relay::wire::Envelope;
+use connector_agent::relay::wire::{Envelope, ProblemKind};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
@@ -72,6 +72,6 @@ async fn try_join(
 /// The problem in an error message.
 pub(super) fn problem_of(envelope: Envelope) -> Problem {
     serde_json::from_value(envelope.message).unwrap_or_else(|_| {
-        Problem::new(502, "bad-answer", "Bad answer", "The other side sent an error without a valid problem.")
+        ProblemKind::BadAnswer.problem("The other side sent an error without a valid problem.")
     })
 }

@@ -14,6 +14,7 @@ mod inbox;
 mod isotp;
 mod joining;
 mod live;
+mod protocol;
 mod rest;
 mod shared;
 mod socket;

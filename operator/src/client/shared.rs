@@ -92,7 +92,7 @@ impl Counters {
     }
 }
 
-/// What the task of a connection shares with its handles.
+/// The state that the task of a connection shares with its handles.
 #[derive(Debug)]
 pub(super) struct Shared {
     inboxes: Mutex<BTreeMap<u16, Arc<Inbox>>>,

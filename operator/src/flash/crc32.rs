@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_check_value_is_the_published_one() {
+    fn the_crc_matches_the_published_check_value() {
         assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
         assert_eq!(crc32(b""), 0);
     }

@@ -341,7 +341,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_block_length_is_read_in_any_width_and_nonsense_refused() {
+    fn the_block_length_is_read_in_any_width_and_invalid_ones_are_refused() {
         assert_eq!(block_length(&[0x74, 0x20, 0x0F, 0xFF]), Some(4095));
         assert_eq!(block_length(&[0x74, 0x10, 0x82]), Some(130));
         assert_eq!(block_length(&[0x74, 0x40, 0, 0, 0x10, 0]), Some(4096));

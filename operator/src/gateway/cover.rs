@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_answer_is_covered_in_time_again_and_again() {
+    fn a_late_answer_is_covered_repeatedly_and_in_time() {
         let (mut cover, start) = asked(&READ);
         for at in [10, 2010, 4010] {
             assert_eq!(step(&mut cover), Some((start + ms(at), Some(PENDING.to_vec()))));
@@ -262,34 +262,34 @@ mod tests {
     }
 
     #[test]
-    fn tester_present_without_response_leaves_the_request_under_way_alone() {
+    fn tester_present_without_response_does_not_affect_the_pending_request() {
         let (mut cover, start) = asked(&READ);
         cover.handle_request(start + ms(1), &[0x3E, 0x80]);
         assert_eq!(step(&mut cover), Some((start + ms(10), Some(PENDING.to_vec()))));
     }
 
     #[test]
-    fn a_silent_ecu_is_given_up_once_the_request_was_on_its_bus() {
+    fn a_silent_ecu_times_out_only_after_the_request_was_on_its_bus() {
         let (mut cover, start) = asked(&READ);
         cover.handle_sent(start + ms(300));
-        let mut said = Vec::new();
+        let mut answers = Vec::new();
         while let Some((at, answer)) = step(&mut cover) {
-            said.push((at.saturating_duration_since(start), answer.unwrap()));
+            answers.push((at.saturating_duration_since(start), answer.unwrap()));
         }
         let pending = PENDING.to_vec();
         let expected = [(ms(10), pending.clone()), (ms(2010), pending), (ms(3300), vec![0x7F, 0x22, 0x25])];
-        assert_eq!(said, expected);
+        assert_eq!(answers, expected);
     }
 
     #[test]
-    fn a_refusal_that_comes_before_any_cover_is_silence() {
+    fn a_refusal_before_any_cover_is_not_passed_on() {
         let (mut cover, _) = asked(&READ);
         cover.handle_failed();
         assert_eq!((cover.poll_answer(), cover.poll_timeout()), (None, None));
     }
 
     #[test]
-    fn while_the_link_is_lost_the_tool_is_covered_and_the_ecu_not_given_up() {
+    fn a_lost_link_extends_the_cover_and_does_not_time_out_the_ecu() {
         let (mut cover, start) = asked(&READ);
         cover.handle_sent(start + ms(5));
         cover.handle_link(start + ms(8), false);
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_answers_another_request_ends_nothing() {
+    fn an_answer_to_another_request_ends_no_cover() {
         let (mut cover, start) = asked(&READ);
         cover.handle_response(start, &[0x7F, 0x10, 0x22]);
         cover.handle_response(start, &[0x50, 0x03]);

@@ -1,8 +1,8 @@
-//! A CAN tool that is not ours (udsoncan over can-isotp over python-can's slcan) at a remote vehicle: agent,
-//! cloud, the operator's CAN gateway, over networks with and without delay and cut links.
+//! An independent CAN tool (udsoncan over can-isotp over python-can's slcan) at a remote vehicle: agent,
+//! cloud and the operator's CAN gateway, over networks with and without delay and cut links.
 //!
-//! Needs a Python with these, named by `CONNECTOR_TEST_PYTHON` (default: `.venv/bin/python` in the
-//! workspace); without it, those tests say `SKIPPED:` in one line and pass.
+//! Needs a Python with these packages, named by `CONNECTOR_TEST_PYTHON` (default: `.venv/bin/python` in the
+//! workspace). Without it, the tests print one line `SKIPPED: …` and pass.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 const VEHICLE: &str = "VOLKSWAGEN_GOLF_MK7";
 
-/// A connector online over a network, and its bus configured by a joined operator.
+/// An online connector behind a network, with its bus configured by a joined operator.
 async fn remote_vehicle(round_trip: Duration) -> (Rig, BadNetwork, Connection) {
     let sandbox = Sandbox::start(1).await;
     let bad = BadNetworkConfig { round_trip, ..BadNetworkConfig::default() };
@@ -36,7 +36,7 @@ fn status(rig: &Rig) -> watch::Receiver<EcuStatus> {
     rig.vehicle.ecu(rig.ecu()).unwrap().status.clone()
 }
 
-/// Cuts the network when this share of the download has arrived in the ECU, and again.
+/// Cuts the network when 20 % of the download has arrived in the ECU, and again at 60 %.
 async fn cut(mut status: watch::Receiver<EcuStatus>, network: &BadNetwork, size: usize) {
     for percent in [20, 60] {
         let arrived = |status: &EcuStatus| {
@@ -49,8 +49,8 @@ async fn cut(mut status: watch::Receiver<EcuStatus>, network: &BadNetwork, size:
 }
 
 async fn a_tool_reads_and_flashes(round_trip: Duration, cuts: bool) {
-    let what = "udsoncan through the CAN gateway";
-    let Some(mut peer) = peer("uds_peer.py", what, "can, isotp, serial, udsoncan").await else { return };
+    let purpose = "udsoncan through the CAN gateway";
+    let Some(mut peer) = peer("uds_peer.py", purpose, "can, isotp, serial, udsoncan").await else { return };
     let (rig, network, connection) = remote_vehicle(round_trip).await;
     let nodes = rig.record.nodes();
     let node = &nodes[with_trouble_codes(&rig.record.platform, &nodes)];
@@ -102,7 +102,7 @@ async fn a_can_tool_does_not_notice_cut_links() {
     a_tool_reads_and_flashes(Duration::from_millis(300), true).await;
 }
 
-/// A tool that we wrote, frame by frame.
+/// A tool that the test drives frame by frame.
 struct Tool(Slcan);
 
 impl Tool {
@@ -119,7 +119,7 @@ impl Tool {
         soon("room for a frame", self.0.send(&frame)).await.unwrap();
     }
 
-    /// The next frame that says something else than that somebody needs longer.
+    /// The next data frame that is not "response pending".
     async fn hear(&mut self) -> (u32, Vec<u8>) {
         loop {
             if let CanEvent::Received { frame, .. } = soon("a frame", self.0.event()).await.unwrap()
@@ -133,7 +133,7 @@ impl Tool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_to_all_is_answered_by_every_ecu_under_its_own_identifier_and_once() {
+async fn every_ecu_answers_a_functional_request_once_with_its_own_identifier() {
     let (rig, _network, connection) = remote_vehicle(Duration::ZERO).await;
     let server = CanGatewayServer::new(None, CanGatewaySettings::obd(BUS)).unwrap();
     let mut tool = Tool::open(&server).await;
@@ -146,16 +146,16 @@ async fn a_request_to_all_is_answered_by_every_ecu_under_its_own_identifier_and_
         assert_eq!(tool.hear().await.0, 0x7E8);
         for _ in 0..2 {
             tool.send(0x7DF, &[0x02, 0x3E, 0x00]).await;
-            let mut who = Vec::new();
-            while who.len() < expected.len() {
+            let mut senders = Vec::new();
+            while senders.len() < expected.len() {
                 let (id, data) = tool.hear().await;
                 assert_eq!(data[..3], [2, 0x7E, 0]);
-                who.push(id);
+                senders.push(id);
             }
-            who.sort_unstable();
-            assert_eq!(who, expected);
+            senders.sort_unstable();
+            assert_eq!(senders, expected);
         }
-        // had anyone answered twice, it would come before this
+        // a second answer of an ECU would arrive before this answer
         tool.send(0x7E0, &[0x03, 0x22, 0xF1, 0x86]).await;
         assert_eq!(tool.hear().await.1[..5], [4, 0x62, 0xF1, 0x86, 1]);
     };
@@ -166,9 +166,9 @@ async fn a_request_to_all_is_answered_by_every_ecu_under_its_own_identifier_and_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tools_first_frame_gets_its_flow_control_here_though_nothing_crosses_the_network() {
+async fn the_gateway_sends_flow_control_without_using_the_network() {
     const ROUNDS: usize = 200;
-    let (_bench, network, connection) = remote_vehicle(Duration::ZERO).await;
+    let (_rig, network, connection) = remote_vehicle(Duration::ZERO).await;
     let server = CanGatewayServer::new(None, CanGatewaySettings::obd(BUS)).unwrap();
     let mut tool = Tool::open(&server).await;
     network.stall(Duration::from_secs(3600));
@@ -176,7 +176,7 @@ async fn a_tools_first_frame_gets_its_flow_control_here_though_nothing_crosses_t
         let mut took = Vec::new();
         for _ in 0..ROUNDS {
             let started = std::time::Instant::now();
-            // each begins a request anew
+            // each first frame begins a new request
             tool.send(0x7E0, &[0x10, 20, 0x36, 1, 2, 3, 4, 5]).await;
             let (id, data) = tool.hear().await;
             took.push(started.elapsed());
@@ -195,16 +195,16 @@ async fn a_tools_first_frame_gets_its_flow_control_here_though_nothing_crosses_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_are_kept_while_a_tool_is_there_and_end_when_it_goes() {
+async fn sessions_are_kept_until_the_tool_leaves() {
     let (rig, _network, connection) = remote_vehicle(Duration::ZERO).await;
     let server = CanGatewayServer::new(None, CanGatewaySettings::obd(BUS)).unwrap();
     let mut tool = Tool::open(&server).await;
     let mut status = status(&rig);
-    let telling = async {
+    let sending = async {
         tool.send(0x7E0, &[0x02, 0x10, 0x03]).await;
         assert_eq!(tool.hear().await.1[..3], [6, 0x50, 3]);
         let before = status.borrow().tester_presents;
-        // by the connector: this tool sends none
+        // the connector sends them, because this tool sends none
         soon("TesterPresent", status.wait_for(|status| status.tester_presents > before + 3)).await.unwrap();
         assert_eq!(status.borrow().session, Session::Extended);
         drop(tool);
@@ -213,6 +213,6 @@ async fn sessions_are_kept_while_a_tool_is_there_and_end_when_it_goes() {
     };
     tokio::select! {
         reason = server.run(&connection) => panic!("the connection is over: {reason}"),
-        () = telling => {}
+        () = sending => {}
     }
 }

@@ -1,4 +1,4 @@
-//! `connector-operator` as a process, at a vehicle, an agent and a cloud in the test's process.
+//! `connector-operator` as a process, with a vehicle, an agent and a cloud in the test's process.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -22,7 +22,7 @@ use connector_test_support::data::catalogue;
 use connector_test_support::doip_tool::{DoipTool, address, ask_by_udp};
 use connector_test_support::id;
 
-/// Only reached when something hangs.
+/// Reached only if the program hangs.
 const HANG: Duration = Duration::from_secs(120);
 const VIN: &str = "WVWLU5SP1H0375027";
 
@@ -32,7 +32,7 @@ fn program(arguments: &[&str]) -> Command {
     command
 }
 
-/// A gateway that says when it is ready, by a line of JSON.
+/// Starts a gateway, and returns the line of JSON that it prints when it is ready.
 async fn start(arguments: &[&str]) -> (Child, Value) {
     let mut child = program(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -40,8 +40,8 @@ async fn start(arguments: &[&str]) -> (Child, Value) {
     (child, serde_json::from_str(&line).unwrap())
 }
 
-/// Vehicle, cloud and agent, with a ticket that waits.
-struct Workshop {
+/// A vehicle, a cloud and an agent, with a pending ticket.
+struct Rig {
     directory: tempfile::TempDir,
     ready: PathBuf,
     cloud: Value,
@@ -55,7 +55,7 @@ fn write(path: &Path, text: &str) {
     std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
 }
 
-impl Workshop {
+impl Rig {
     async fn open() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let bus = bus();
@@ -87,24 +87,24 @@ impl Workshop {
         Self { directory, ready, cloud, vehicle, _agent: agent, _sandbox: sandbox }
     }
 
-    /// Runs a subcommand of the operator: its exit code, and what it printed.
+    /// Runs a subcommand of the operator; returns its exit code, stdout and stderr.
     async fn operator(&self, arguments: &[&str]) -> (i32, String, String) {
         let mut all = vec!["--ready", self.ready.to_str().unwrap()];
         all.extend(arguments);
         outcome(program(&all).output()).await
     }
 
-    /// The same, where it must succeed.
+    /// Runs a subcommand that must succeed, and returns its stdout.
     async fn prints(&self, arguments: &[&str]) -> String {
         let (code, stdout, stderr) = self.operator(arguments).await;
         assert_eq!(code, 0, "{arguments:?}: {stdout}{stderr}");
         stdout
     }
 
-    /// The same, where it must fail with this code and tell what to do.
+    /// Runs a subcommand that must fail with this code and print a remedy; returns its stderr.
     async fn fails(&self, arguments: &[&str], code: i32) -> String {
-        let (is, stdout, stderr) = self.operator(arguments).await;
-        assert_eq!(is, code, "{arguments:?}: {stdout}{stderr}");
+        let (actual, stdout, stderr) = self.operator(arguments).await;
+        assert_eq!(actual, code, "{arguments:?}: {stdout}{stderr}");
         assert!(stderr.contains("What to do: "), "{stderr}");
         stderr
     }
@@ -117,52 +117,52 @@ async fn outcome(output: impl Future<Output = std::io::Result<Output>>) -> (i32,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operator_does_all_of_a_ticket_on_the_command_line() {
-    let workshop = Workshop::open().await;
+async fn the_command_line_serves_a_whole_ticket() {
+    let rig = Rig::open().await;
 
-    let tickets = workshop.prints(&["tickets"]).await;
+    let tickets = rig.prints(&["tickets"]).await;
     assert!(tickets.contains("pending") && tickets.contains(VIN), "{tickets}");
-    workshop.fails(&["--ticket", "1", "join"], 5).await;
-    let joined = workshop.prints(&["join", "--vin", VIN]).await;
+    rig.fails(&["--ticket", "1", "join"], 5).await;
+    let joined = rig.prints(&["join", "--vin", VIN]).await;
     assert!(joined.contains("is in progress"), "{joined}");
-    assert!(workshop.prints(&["tickets"]).await.contains("in progress"));
+    assert!(rig.prints(&["tickets"]).await.contains("in progress"));
 
-    assert!(workshop.prints(&["vin"]).await.starts_with(VIN));
-    let read = workshop.prints(&["read", "22F187F189F182"]).await;
+    assert!(rig.prints(&["vin"]).await.starts_with(VIN));
+    let read = rig.prints(&["read", "22F187F189F182"]).await;
     assert!(read.starts_with("0x7E8  62F187"), "{read}");
-    let all = workshop.prints(&["read", "0902", "--request-id", "0x7DF"]).await;
+    let all = rig.prints(&["read", "0902", "--request-id", "0x7DF"]).await;
     assert!(all.starts_with("0x7E8  490201"), "{all}");
-    let refused = workshop.fails(&["read", "2701"], 8).await;
+    let refused = rig.fails(&["read", "2701"], 8).await;
     assert!(refused.contains("0x7F: the service is not available in this session"), "{refused}");
-    workshop.fails(&["read", "3E00", "--request-id", "0x6F0", "--response-id", "0x6F8"], 7).await;
-    workshop.fails(&["read", "3E00", "--request-id", "0x6F0"], 1).await;
-    let pins = workshop.fails(&["read", "3E00", "--pins", "3,11"], 7).await;
+    rig.fails(&["read", "3E00", "--request-id", "0x6F0", "--response-id", "0x6F8"], 7).await;
+    rig.fails(&["read", "3E00", "--request-id", "0x6F0"], 1).await;
+    let pins = rig.fails(&["read", "3E00", "--pins", "3,11"], 7).await;
     assert!(pins.contains("6 and 14"), "{pins}");
 
-    let codes = workshop.prints(&["dtcs", "--request-id", "0x757", "--response-id", "0x7C1"]).await;
+    let codes = rig.prints(&["dtcs", "--request-id", "0x757", "--response-id", "0x7C1"]).await;
     assert!(codes.contains("0x7C1  U2E4B-05  confirmed, pending, failing now"), "{codes}");
-    assert!(workshop.prints(&["dtcs"]).await.contains("no trouble codes"));
+    assert!(rig.prints(&["dtcs"]).await.contains("no trouble codes"));
 
     let firmware: Vec<u8> = (0..20_000_u32).map(|number| (number % 251) as u8).collect();
-    let file = workshop.directory.path().join("firmware.bin");
+    let file = rig.directory.path().join("firmware.bin");
     std::fs::write(&file, &firmware).unwrap();
-    let flashed = workshop.prints(&["flash", file.to_str().unwrap(), "--address", "0x1000"]).await;
+    let flashed = rig.prints(&["flash", file.to_str().unwrap(), "--address", "0x1000"]).await;
     assert!(flashed.contains("Programmed and checked: 20000 bytes in 5 blocks"), "{flashed}");
     let engine = EcuAddress { request: id(0x7E0), response: id(0x7E8), extended: None };
-    let memory = workshop.vehicle.memory(engine);
+    let memory = rig.vehicle.memory(engine);
     assert_eq!(
         memory.iter().map(|image| (image.address, &image.data)).collect::<Vec<_>>(),
         [(0x1000, &firmware)]
     );
-    workshop.fails(&["flash", "/nonexistent"], 1).await;
+    rig.fails(&["flash", "/nonexistent"], 1).await;
 
-    assert_eq!(workshop.prints(&["dump", "--seconds", "1"]).await, "");
-    assert!(workshop.prints(&["complete"]).await.contains("completed"));
-    workshop.fails(&["vin"], 5).await;
+    assert_eq!(rig.prints(&["dump", "--seconds", "1"]).await, "");
+    assert!(rig.prints(&["complete"]).await.contains("completed"));
+    rig.fails(&["vin"], 5).await;
 }
 
-impl Workshop {
-    /// Starts a gateway of the operator.
+impl Rig {
+    /// Starts one of the operator's gateways.
     async fn gateway(&self, arguments: &[&str]) -> (Child, Value) {
         let mut all = vec!["--ready", self.ready.to_str().unwrap()];
         all.extend(arguments);
@@ -179,11 +179,11 @@ async fn interrupt(mut gateway: Child) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operators_gateways_serve_tools_until_interrupted() {
-    let workshop = Workshop::open().await;
-    let slcan = workshop.directory.path().join("tool");
+    let rig = Rig::open().await;
+    let slcan = rig.directory.path().join("tool");
     let link = slcan.to_str().unwrap();
     let (gateway, ready) =
-        workshop.gateway(&["can-gateway", "--slcan", link, "--ecu", "7E0/7E8", "--ecu", "757/7C1"]).await;
+        rig.gateway(&["can-gateway", "--slcan", link, "--ecu", "7E0/7E8", "--ecu", "757/7C1"]).await;
     assert_eq!((&ready["vin"], &ready["slcan"]), (&json!(VIN), &json!(link)));
     assert_eq!(ready["ecus"][1]["response_id"], "0x7C1");
     let mut can = Slcan::open(link, link, DEFAULT_BAUD).unwrap();
@@ -194,17 +194,19 @@ async fn an_operators_gateways_serve_tools_until_interrupted() {
     assert_eq!(answers.last().unwrap().pdu[..3], [0x62, 0xF1, 0x87]);
     drop(tool);
     interrupt(gateway).await;
-    assert!(slcan.read_link().is_err(), "the link is gone");
+    assert!(slcan.read_link().is_err(), "the link is removed");
 
     let arguments =
         ["doip-gateway", "--over", "can", "--listen", "127.0.0.1:0", "--announce-to", "127.0.0.1:9"];
-    let (gateway, ready) = workshop.gateway(&arguments).await;
+    let (gateway, ready) = rig.gateway(&arguments).await;
     assert_eq!((&ready["vin"], &ready["logical_address"]), (&json!(VIN), &json!("0x4010")));
     assert_eq!(ready["ecus"][0], json!({"logical_address": "0x4011", "can": "0x7E0/0x7E8"}));
     let udp = address(&ready, "/udp");
-    let who = ask_by_udp(udp, connector_agent::protocol::doip::Payload::IdentificationRequest).await;
-    let connector_agent::protocol::doip::Payload::Announcement(who) = who else { panic!("{who:?}") };
-    assert_eq!(who.vin().unwrap().as_str(), VIN);
+    let response = ask_by_udp(udp, connector_agent::protocol::doip::Payload::IdentificationRequest).await;
+    let connector_agent::protocol::doip::Payload::Announcement(announcement) = response else {
+        panic!("{response:?}")
+    };
+    assert_eq!(announcement.vin().unwrap().as_str(), VIN);
     let mut tool = DoipTool::activated(address(&ready, "/tcp")).await;
     let answer = tool.ask(0x4011, &[0x22, 0xF1, 0x87, 0xF1, 0x89, 0xF1, 0x82]).await;
     assert_eq!(answer[..3], [0x62, 0xF1, 0x87]);
@@ -212,21 +214,21 @@ async fn an_operators_gateways_serve_tools_until_interrupted() {
 
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
-    workshop.fails(&["doip-gateway", "--over", "can", "--listen", &taken], 1).await;
-    workshop.fails(&["can-gateway", "--slcan", "/nowhere/tool"], 1).await;
+    rig.fails(&["doip-gateway", "--over", "can", "--listen", &taken], 1).await;
+    rig.fails(&["can-gateway", "--slcan", "/nowhere/tool"], 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_secret_and_a_cloud_that_is_not_there_have_their_own_exit_codes() {
-    let workshop = Workshop::open().await;
-    workshop.fails(&["--client-secret", "wrong", "tickets"], 3).await;
-    workshop.fails(&["--api-url", "https://127.0.0.1:9", "tickets"], 4).await;
-    let mut without_ca = workshop.cloud.clone();
+async fn a_wrong_secret_and_an_unreachable_cloud_have_separate_exit_codes() {
+    let rig = Rig::open().await;
+    rig.fails(&["--client-secret", "wrong", "tickets"], 3).await;
+    rig.fails(&["--api-url", "https://127.0.0.1:9", "tickets"], 4).await;
+    let mut without_ca = rig.cloud.clone();
     without_ca["ca_file"] = Value::Null;
-    write(&workshop.ready, &without_ca.to_string());
-    workshop.fails(&["tickets"], 4).await;
-    write(&workshop.ready, "{}");
-    workshop.fails(&["tickets"], 1).await;
+    write(&rig.ready, &without_ca.to_string());
+    rig.fails(&["tickets"], 4).await;
+    write(&rig.ready, "{}");
+    rig.fails(&["tickets"], 1).await;
 }
 
 #[tokio::test]

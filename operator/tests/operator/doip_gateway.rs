@@ -1,8 +1,8 @@
-//! A DoIP tool that is not ours (udsoncan over doipclient) at a remote vehicle: agent, cloud, the operator's
+//! An independent DoIP tool (udsoncan over doipclient) at a remote vehicle: agent, cloud and the operator's
 //! DoIP gateway, over networks with and without delay and cut links.
 //!
-//! Needs a Python with these, named by `CONNECTOR_TEST_PYTHON` (default: `.venv/bin/python` in the
-//! workspace); without it, the tests say `SKIPPED:` in one line and pass.
+//! Needs a Python with these packages, named by `CONNECTOR_TEST_PYTHON` (default: `.venv/bin/python` in the
+//! workspace). Without it, the tests print one line `SKIPPED: …` and pass.
 
 use std::time::Duration;
 
@@ -28,18 +28,18 @@ use tokio::sync::watch;
 const VEHICLE: &str = "VOLKSWAGEN_GOLF_MK7";
 const MODULES: &str = "doipclient, udsoncan";
 
-/// A network, and what it does.
+/// The delay of a network, and whether the test cuts its links.
 #[derive(Debug, Clone, Copy)]
-struct Weather {
+struct NetworkQuality {
     round_trip: Duration,
     cuts: bool,
 }
 
-const GOOD: Weather = Weather { round_trip: Duration::ZERO, cuts: false };
-const SLOW: Weather = Weather { round_trip: Duration::from_millis(300), cuts: false };
-const BAD: Weather = Weather { round_trip: Duration::from_millis(300), cuts: true };
+const GOOD: NetworkQuality = NetworkQuality { round_trip: Duration::ZERO, cuts: false };
+const SLOW: NetworkQuality = NetworkQuality { round_trip: Duration::from_millis(300), cuts: false };
+const BAD: NetworkQuality = NetworkQuality { round_trip: Duration::from_millis(300), cuts: true };
 
-/// Cuts the network when this share of the download has arrived in the ECU, and again.
+/// Cuts the network when 20 % of the download has arrived in the ECU, and again at 60 %.
 async fn cut(mut status: watch::Receiver<EcuStatus>, network: &BadNetwork, size: usize) {
     for percent in [20, 60] {
         let arrived = |status: &EcuStatus| {
@@ -57,17 +57,17 @@ fn listen() -> ListenConfig {
     }
 }
 
-/// An entity's timers on a machine that may be busy.
-fn patient() -> Timeouts {
+/// The timeouts of an entity, long enough for a busy machine.
+fn long_timeouts() -> Timeouts {
     Timeouts { initial_inactivity: Duration::from_secs(60), ..Timeouts::default() }
 }
 
-async fn network(sandbox: &Sandbox, weather: Weather) -> BadNetwork {
-    let bad = BadNetworkConfig { round_trip: weather.round_trip, ..BadNetworkConfig::default() };
+async fn network(sandbox: &Sandbox, quality: NetworkQuality) -> BadNetwork {
+    let bad = BadNetworkConfig { round_trip: quality.round_trip, ..BadNetworkConfig::default() };
     BadNetwork::start(sandbox.cloud.address, bad).await.unwrap()
 }
 
-/// Serves the gateway while the tool works; what the tool says.
+/// Serves the gateway while the tool works, and returns the output of the tool.
 async fn work(
     server: DoipGatewayServer,
     connection: &Connection,
@@ -85,12 +85,12 @@ async fn work(
     }
 }
 
-fn check_weather(weather: Weather, result: &Value, connection: &Connection) {
-    if !weather.round_trip.is_zero() {
+fn check_quality(quality: NetworkQuality, result: &Value, connection: &Connection) {
+    if !quality.round_trip.is_zero() {
         // every answer takes longer than any tool's P2
         assert!(result["pending"].as_u64().unwrap() > 10, "{result}");
     }
-    if weather.cuts {
+    if quality.cuts {
         assert_eq!(connection.counters().interruptions(), 2);
     }
 }
@@ -103,13 +103,13 @@ fn over_can(rig: &Rig) -> DoipGatewaySettings {
         functional: CanId::standard(0x7DF).unwrap(),
     };
     let mut settings = DoipGatewaySettings::new(listen(), BUS, GATEWAY, rig.record.vin.as_ref(), vehicle);
-    settings.entity.timeouts = patient();
+    settings.entity.timeouts = long_timeouts();
     settings
 }
 
-async fn on_can(weather: Weather) -> (Rig, BadNetwork, Connection) {
+async fn on_can(quality: NetworkQuality) -> (Rig, BadNetwork, Connection) {
     let sandbox = Sandbox::start(1).await;
-    let network = network(&sandbox, weather).await;
+    let network = network(&sandbox, quality).await;
     let settings = AgentSettings { through: Some(network.address()), ..AgentSettings::default() };
     let rig = Rig::start_in(sandbox, VEHICLE, settings).await;
     let (_, connection) = rig.connect().await;
@@ -117,10 +117,10 @@ async fn on_can(weather: Weather) -> (Rig, BadNetwork, Connection) {
     (rig, network, connection)
 }
 
-async fn a_tool_flashes_a_vehicle_on_can(weather: Weather) {
-    let what = "udsoncan and doipclient through the DoIP gateway";
-    let Some(mut tool) = peer("uds_peer.py", what, MODULES).await else { return };
-    let (rig, network, connection) = on_can(weather).await;
+async fn a_tool_flashes_a_vehicle_on_can(quality: NetworkQuality) {
+    let purpose = "udsoncan and doipclient through the DoIP gateway";
+    let Some(mut tool) = peer("uds_peer.py", purpose, MODULES).await else { return };
+    let (rig, network, connection) = on_can(quality).await;
     let server = DoipGatewayServer::bind(over_can(&rig)).await.unwrap();
     let nodes = rig.record.nodes();
     let place = with_trouble_codes(&rig.record.platform, &nodes);
@@ -130,7 +130,7 @@ async fn a_tool_flashes_a_vehicle_on_can(weather: Weather) {
     tool.args(["doip", "127.0.0.1", &port, &address.to_string(), &job.arguments()]);
     let status = rig.vehicle.ecu(node.address).unwrap().status.clone();
     let cutting = async {
-        if weather.cuts {
+        if quality.cuts {
             cut(status, &network, job.size).await;
         }
     };
@@ -139,10 +139,10 @@ async fn a_tool_flashes_a_vehicle_on_can(weather: Weather) {
     let memory = rig.vehicle.memory(node.address);
     check(&result, &job, &node.exchanges[0].response, &config, memory.last().map(AsRef::as_ref));
     assert!(rig.vehicle.anomalies().is_empty(), "{:?}", rig.vehicle.anomalies());
-    check_weather(weather, &result, &connection);
+    check_quality(quality, &result, &connection);
 }
 
-/// A connector at a simulated gateway, online over a network, its bus configured by a joined operator.
+/// An online connector at a simulated gateway behind a network, with its bus configured by a joined operator.
 struct DoipRig {
     vehicle: VehicleConfig,
     gateway: DoipGateway,
@@ -154,13 +154,13 @@ struct DoipRig {
 }
 
 impl DoipRig {
-    async fn start(weather: Weather) -> Self {
+    async fn start(quality: NetworkQuality) -> Self {
         let vehicle = VehicleConfig::new(catalogue().find(VEHICLE).unwrap().clone());
         let mut config = DoipConfig::new(&vehicle, listen());
-        config.entity.timeouts = patient();
+        config.entity.timeouts = long_timeouts();
         let gateway = DoipGateway::start(&vehicle, config).await.unwrap();
         let sandbox = Sandbox::start(1).await;
-        let network = network(&sandbox, weather).await;
+        let network = network(&sandbox, quality).await;
         let settings = AgentSettings {
             through: Some(network.address()),
             doip: Some(gateway.addresses().tcp.to_string()),
@@ -192,15 +192,15 @@ impl DoipRig {
     async fn server(&self) -> DoipGatewayServer {
         let vehicle = RemoteVehicle::Doip { gateway: GATEWAY };
         let mut settings = DoipGatewaySettings::new(listen(), "ETH", GATEWAY, Some(&self.vin), vehicle);
-        settings.entity.timeouts = patient();
+        settings.entity.timeouts = long_timeouts();
         DoipGatewayServer::bind(settings).await.unwrap()
     }
 }
 
-async fn a_tool_flashes_a_vehicle_on_doip(weather: Weather) {
-    let what = "udsoncan and doipclient through the DoIP gateway";
-    let Some(mut tool) = peer("uds_peer.py", what, MODULES).await else { return };
-    let rig = DoipRig::start(weather).await;
+async fn a_tool_flashes_a_vehicle_on_doip(quality: NetworkQuality) {
+    let purpose = "udsoncan and doipclient through the DoIP gateway";
+    let Some(mut tool) = peer("uds_peer.py", purpose, MODULES).await else { return };
+    let rig = DoipRig::start(quality).await;
     let server = rig.server().await;
     let record = &rig.vehicle.record;
     let nodes = record.nodes();
@@ -211,7 +211,7 @@ async fn a_tool_flashes_a_vehicle_on_doip(weather: Weather) {
     tool.args(["doip", "127.0.0.1", &port, &address.to_string(), &job.arguments()]);
     let status = rig.gateway.ecu(address.into()).unwrap().status.clone();
     let cutting = async {
-        if weather.cuts {
+        if quality.cuts {
             cut(status, &rig.network, job.size).await;
         }
     };
@@ -220,7 +220,7 @@ async fn a_tool_flashes_a_vehicle_on_doip(weather: Weather) {
     let config = EcuConfig::new(&record.platform, node);
     check(&result, &job, &node.exchanges[0].response, &config, memory.last().map(AsRef::as_ref));
     assert!(rig.gateway.anomalies().is_empty(), "{:?}", rig.gateway.anomalies());
-    check_weather(weather, &result, &rig.connection);
+    check_quality(quality, &result, &rig.connection);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -239,9 +239,9 @@ async fn a_doip_tool_does_not_notice_cut_links() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_remote_ecu_is_found_at_its_own_address_and_all_are_asked_at_once() {
-    let what = "doipclient through the DoIP gateway";
-    let Some(mut tool) = peer("doip_peer.py", what, MODULES).await else { return };
+async fn remote_ecus_are_found_at_their_addresses_and_by_functional_request() {
+    let purpose = "doipclient through the DoIP gateway";
+    let Some(mut tool) = peer("doip_peer.py", purpose, MODULES).await else { return };
     let rig = DoipRig::start(GOOD).await;
     let server = rig.server().await;
     let nodes = rig.vehicle.record.nodes();
@@ -251,7 +251,7 @@ async fn every_remote_ecu_is_found_at_its_own_address_and_all_are_asked_at_once(
     let mut steps: Vec<Value> = asks.collect();
     steps.extend([
         json!({"functional": {"to": 0xE400, "pdu": "3e00", "answers": nodes.len() + 1}}),
-        // had anyone answered twice, it would come here
+        // a second answer of an ECU would arrive here
         json!({"ask_all": {"to": FIRST_ECU, "pdu": "22f186"}}),
         json!({"identify": {"vin": rig.vin.as_str()}}),
         json!({"ask_final": {"to": 0x4711, "pdu": "3e00"}}),
@@ -265,14 +265,14 @@ async fn every_remote_ecu_is_found_at_its_own_address_and_all_are_asked_at_once(
         assert_eq!(answers[answers.len() - 1], hex(&node.exchanges[0].response));
     }
     let answers = result[nodes.len()].as_array().unwrap();
-    let mut who: Vec<u64> = answers.iter().map(|answer| answer[0].as_u64().unwrap()).collect();
-    who.sort_unstable();
+    let mut responders: Vec<u64> = answers.iter().map(|answer| answer[0].as_u64().unwrap()).collect();
+    responders.sort_unstable();
     let all = std::iter::once(0x4010).chain((u64::from(FIRST_ECU)..).take(nodes.len()));
-    assert_eq!(who, all.collect::<Vec<_>>());
+    assert_eq!(responders, all.collect::<Vec<_>>());
     let answers = result[nodes.len() + 1].as_array().unwrap();
     assert_eq!(answers[answers.len() - 1], "62f18601");
     assert_eq!(result[nodes.len() + 2]["vin"], rig.vin.as_str());
-    // refused at once, or after the tool was told to wait
+    // the refusal comes immediately, or after "response pending"
     let unknown = &result[nodes.len() + 3];
     assert!(*unknown == json!({"nack": 6}) || *unknown == json!("7f3e25"), "{unknown}");
 }
@@ -288,9 +288,9 @@ async fn a_doip_tool_at_a_vehicle_on_can_does_not_notice_cut_links() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ecus_on_can_are_found_at_their_addresses_and_all_are_asked_at_once() {
-    let what = "doipclient through the DoIP gateway";
-    let Some(mut tool) = peer("doip_peer.py", what, MODULES).await else { return };
+async fn ecus_on_can_are_found_at_their_addresses_and_by_functional_request() {
+    let purpose = "doipclient through the DoIP gateway";
+    let Some(mut tool) = peer("doip_peer.py", purpose, MODULES).await else { return };
     let (rig, _network, connection) = on_can(GOOD).await;
     let server = DoipGatewayServer::bind(over_can(&rig)).await.unwrap();
     let nodes = rig.record.nodes();
@@ -307,7 +307,7 @@ async fn ecus_on_can_are_found_at_their_addresses_and_all_are_asked_at_once() {
     steps.extend([
         json!({"ask_final": {"to": 0x4711, "pdu": "3e00"}}),
         json!({"functional": {"to": 0xE400, "pdu": "3e00", "answers": answering.len()}}),
-        // had anyone answered twice, it would come here
+        // a second answer of an ECU would arrive here
         json!({"ask_final": {"to": FIRST_ECU, "pdu": "22f186"}}),
         json!({"identify": {}}),
     ]);
@@ -319,16 +319,19 @@ async fn ecus_on_can_are_found_at_their_addresses_and_all_are_asked_at_once() {
         assert_eq!(result[place], hex(&node.exchanges[0].response));
     }
     assert_eq!(result[nodes.len()], json!({"nack": 3}));
-    let mut who: Vec<u64> = result[nodes.len() + 1]
+    let mut responders: Vec<u64> = result[nodes.len() + 1]
         .as_array()
         .unwrap()
         .iter()
         .map(|answer| answer[0].as_u64().unwrap())
         .collect();
-    who.sort_unstable();
-    assert_eq!(who, answering);
+    responders.sort_unstable();
+    assert_eq!(responders, answering);
     assert_eq!(result[nodes.len() + 2], "62f18601");
-    let who = &result[nodes.len() + 3];
-    assert_eq!(who["vin"], rig.record.vin.unwrap().as_str());
-    assert_eq!(LogicalAddress::try_from(who["logical_address"].as_u64().unwrap() as u32), Ok(GATEWAY));
+    let announcement = &result[nodes.len() + 3];
+    assert_eq!(announcement["vin"], rig.record.vin.unwrap().as_str());
+    assert_eq!(
+        LogicalAddress::try_from(announcement["logical_address"].as_u64().unwrap() as u32),
+        Ok(GATEWAY)
+    );
 }

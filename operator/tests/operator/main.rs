@@ -1,5 +1,5 @@
-//! The operator's software: its client library in virtual time, its command line as a process, and its
-//! gateways with tools that are not ours.
+//! The operator's software: the client library in virtual time, the command line as a process, and the
+//! gateways with independent tools.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 

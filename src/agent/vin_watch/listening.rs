@@ -7,7 +7,7 @@ use connector_hal::timer::{Deadline, TimerKind};
 
 use super::announcements::Announcements;
 use super::port::WatchedPort;
-use super::retry::VinRetry;
+use super::schedule::ReadingSchedule;
 use crate::protocol::vin::Vin;
 use crate::vehicle::doip_network::network::Network;
 use crate::vehicle::hardware::Hardware;
@@ -18,21 +18,26 @@ use crate::vehicle::wake_watch::WakeReason;
 pub(super) struct Listening {
     ports: Vec<WatchedPort>,
     announcements: Announcements,
+    /// Networks that were not ready in time for the last reading.
+    late: Vec<OpeningNetwork>,
     /// Networks that became ready. They stay open until the next reading opens its own, so that gateways stay
     /// awake.
     ready: Vec<Box<dyn Network>>,
-    /// The reason to read the VIN again.
-    pub(super) wanted: Option<WakeReason>,
     deadline: Deadline,
 }
 
 impl Listening {
-    pub(super) fn new(hardware: &Hardware, ports: Vec<WatchedPort>, known: Option<Vin>) -> Self {
+    pub(super) fn new(
+        hardware: &Hardware,
+        ports: Vec<WatchedPort>,
+        late: Vec<OpeningNetwork>,
+        known: Option<Vin>,
+    ) -> Self {
         Self {
             ports,
             announcements: Announcements::new(hardware, known),
+            late,
             ready: Vec::new(),
-            wanted: None,
             deadline: Deadline::new(TimerKind::Runtime),
         }
     }
@@ -41,38 +46,38 @@ impl Listening {
     pub(super) fn clear(&mut self) {
         self.ports.clear();
         self.announcements.clear();
+        self.late.clear();
     }
 
-    /// Listens on all ports, and to networks.
+    /// Listens on all ports, and to networks. The schedule gets the reasons to read the VIN.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         now: Instant,
         hardware: &Hardware,
-        retry: &mut VinRetry,
-        late: &mut Vec<OpeningNetwork>,
+        schedule: &mut ReadingSchedule,
     ) {
         for (watched, port) in self.ports.iter_mut().zip(hardware.can_ports.iter()) {
             if let Some(reason) = watched.poll(cx, now, || (hardware.open_can)(&port.device)) {
-                self.wanted = Some(reason);
+                schedule.handle_wake(reason);
             }
             if let Some(at) = watched.last_frame() {
-                retry.handle_frame(at);
+                schedule.handle_frame(at);
             }
         }
         if self.announcements.poll(cx) {
-            self.wanted = Some(WakeReason::Announcement);
+            schedule.handle_wake(WakeReason::Announcement);
         }
-        self.poll_late(cx, late);
+        self.poll_late(cx, schedule);
     }
 
     /// Networks that were not ready in time for the last reading are a reason for the next one.
-    fn poll_late(&mut self, cx: &mut Context<'_>, late: &mut Vec<OpeningNetwork>) {
-        late.retain_mut(|opening| match opening.as_mut().poll(cx) {
+    fn poll_late(&mut self, cx: &mut Context<'_>, schedule: &mut ReadingSchedule) {
+        self.late.retain_mut(|opening| match opening.as_mut().poll(cx) {
             Poll::Pending => true,
             Poll::Ready(Ok(network)) => {
                 self.ready.push(network);
-                self.wanted = Some(WakeReason::Network);
+                schedule.handle_wake(WakeReason::Network);
                 false
             }
             Poll::Ready(Err(error)) => {
@@ -82,10 +87,10 @@ impl Listening {
         });
     }
 
-    /// Wakes the task at the earliest of these times, or when a port must be opened.
-    pub(super) fn wake_at(&mut self, cx: &mut Context<'_>, times: [Option<Instant>; 2]) {
+    /// Wakes the task at this time, or when a port must be opened.
+    pub(super) fn wake_at(&mut self, cx: &mut Context<'_>, at: Option<Instant>) {
         let open_at = self.ports.iter().filter_map(WatchedPort::poll_timeout).min();
-        self.deadline.set(times.into_iter().flatten().chain(open_at).min());
+        self.deadline.set(at.into_iter().chain(open_at).min());
         if self.deadline.poll_expired(cx).is_ready() {
             cx.waker().wake_by_ref();
         }

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn each_pause_is_longer_than_the_one_before_and_there_is_a_last_one() {
+    fn pauses_between_attempts_grow_and_the_attempts_end() {
         let (mut retry, mut now) = retry(Some(true));
         for pause in [5, 10, 20, 40, 80, 160] {
             let due = now + pause * SECOND;

@@ -3,24 +3,26 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
+use std::time::{Duration, Instant};
 
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
-use connector_hal::can::{CanBusExt as _, CanEvent, CanFrame, CanId};
+use connector_hal::can::{CanBus, CanBusExt as _, CanEvent, CanFrame, CanId};
+use connector_hal::clock::now;
 use connector_hal::future::BoxFuture;
-use connector_hal::timer::TimerKind;
 
 use super::*;
+use crate::config::DoipPort;
 use crate::config::doip_device::DoipDevice;
-use crate::config::{CanPort, DoipPort, IsotpStack};
 use crate::protocol::doip::discovery::Destination;
 use crate::protocol::doip::{Announcement, Eid, FurtherAction, Message, ProtocolVersion};
 use crate::vehicle::doip_network::linux::Purpose;
 use crate::vehicle::doip_network::network::{GatewayConnectError, Network, NetworkError, Stream};
+use crate::vehicle::hardware::Hardware;
 
 const SECOND: Duration = Duration::from_secs(1);
 const VIN: &str = "WVWZZZAUZEW000001";
 
-/// A connector on a bus in virtual time, where somebody acknowledges and nobody knows a VIN.
+/// A connector on a bus in virtual time. A node acknowledges frames, and no ECU has a VIN.
 struct WatchRig {
     bus: VirtualBus,
     watch: VinWatch,
@@ -98,14 +100,7 @@ impl WatchRig {
     fn with_network(ignition: Option<bool>, network: Option<QuietNetwork>) -> Self {
         let bus = VirtualBus::new(VirtualBusConfig::default());
         let acknowledges = Box::new(bus.attach("a node of the vehicle"));
-        let adapters = bus.clone();
-        let port = CanPort { pins: [6, 14], device: "can0".to_owned(), fd: false, isotp: IsotpStack::Auto };
-        let mut hardware = Hardware::new([port]);
-        hardware.timer = TimerKind::Runtime;
-        hardware.open_can = Arc::new(move |device: &str| {
-            let adapter = adapters.attach_adapter(device, VirtualBus::full_capabilities());
-            Box::pin(std::future::ready(Ok(Box::new(adapter) as Box<dyn CanBus>)))
-        });
+        let mut hardware = Hardware::on_bus(&bus);
         if let Some(network) = network {
             hardware.doip_ports =
                 Arc::new([DoipPort { pins: [3, 11], device: DoipDevice::Interface("eth0".to_owned()) }]);
@@ -123,18 +118,18 @@ impl WatchRig {
         Self { bus, watch, start: now(), _acknowledges: acknowledges }
     }
 
-    /// The next reading's VIN and when it was over, in whole seconds; `None` if there is none within this
-    /// time.
+    /// The VIN of the next reading and the second in which the reading ended; `None` if no reading ends
+    /// within this time.
     async fn reading_within(&mut self, time: Duration) -> Option<(Option<Vin>, u64)> {
         let found = std::future::poll_fn(|cx| self.watch.poll_found(cx));
         match tokio::time::timeout(time, found).await.ok()?? {
             Found::Vin(report) => Some((report.vin, now().duration_since(self.start).as_secs())),
-            Found::Activity => panic!("it does not only listen"),
+            Found::Activity => panic!("the watch only listens"),
         }
     }
 
-    /// When readings that told nothing were over, until there were none for an hour.
-    async fn vain_readings(&mut self) -> Vec<u64> {
+    /// The times of readings without a VIN, until there was no reading for an hour.
+    async fn readings_without_vin(&mut self) -> Vec<u64> {
         let mut readings = Vec::new();
         while let Some((vin, at)) = self.reading_within(3600 * SECOND).await {
             assert_eq!(vin, None);
@@ -143,7 +138,7 @@ impl WatchRig {
         readings
     }
 
-    /// An ECU that answers mode 09 by one VIN, and says nothing unasked.
+    /// Starts an ECU that answers mode 09 with one VIN, and sends nothing else.
     fn ecu_starts(&self) {
         let mut ecu = self.bus.attach("the engine's ECU");
         tokio::spawn(async move {
@@ -167,7 +162,7 @@ impl WatchRig {
         });
     }
 
-    /// Somebody talks on the bus from now on, five times a second.
+    /// Starts a node that sends a frame five times a second.
     fn bus_wakes(&self) {
         let mut node = self.bus.attach("another node of the vehicle");
         tokio::spawn(async move {
@@ -181,7 +176,7 @@ impl WatchRig {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ecu_that_was_not_ready_at_the_start_is_asked_again_and_then_left_alone() {
+async fn a_vin_is_read_again_until_the_ecu_is_ready_and_then_no_more() {
     let mut rig = WatchRig::new(Some(true));
     assert_eq!(rig.reading_within(2 * SECOND).await.unwrap().0, None);
     rig.ecu_starts();
@@ -193,21 +188,21 @@ async fn an_ecu_that_was_not_ready_at_the_start_is_asked_again_and_then_left_alo
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_vehicle_without_a_vin_is_asked_less_and_less_and_then_no_more() {
+async fn a_vehicle_without_a_vin_is_asked_less_often_and_finally_not_at_all() {
     let mut rig = WatchRig::new(Some(true));
-    let readings = rig.vain_readings().await;
+    let readings = rig.readings_without_vin().await;
     assert_eq!(readings.len(), 7, "{readings:?}");
     let pauses: Vec<_> = readings.windows(2).map(|pair| pair[1] - pair[0]).collect();
     for (pause, least) in pauses.iter().zip([5, 10, 20, 40, 80, 160]) {
         assert!((least..=least + 2).contains(pause), "{pauses:?}");
     }
-    // what has another reason begins anew
+    // another reason to read starts the attempts again
     rig.watch.read().await;
-    assert_eq!(rig.vain_readings().await.len(), 7);
+    assert_eq!(rig.readings_without_vin().await.len(), 7);
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_the_ignition_off_nobody_is_asked_again_until_it_is_on() {
+async fn no_ecu_is_asked_again_while_the_ignition_is_off() {
     let mut rig = WatchRig::new(Some(false));
     assert!(rig.reading_within(2 * SECOND).await.is_some());
     let frames = rig.bus.statistics().frames;
@@ -218,16 +213,16 @@ async fn with_the_ignition_off_nobody_is_asked_again_until_it_is_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_the_ignition_cannot_be_told_only_a_bus_in_use_is_asked_again() {
+async fn with_an_unknown_ignition_only_a_bus_in_use_is_asked_again() {
     let mut rig = WatchRig::new(None);
-    assert_eq!(rig.vain_readings().await, [0]);
+    assert_eq!(rig.readings_without_vin().await, [0]);
     rig.bus_wakes();
-    // the first is for the bus that was silent and is no longer
-    assert_eq!(rig.vain_readings().await.len(), 7);
+    // the first reading happens because the silent bus has become active
+    assert_eq!(rig.readings_without_vin().await.len(), 7);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_is_not_disturbed_and_what_it_has_read_is_not_asked_again() {
+async fn a_session_is_not_disturbed_and_its_vin_is_not_read_again() {
     let mut rig = WatchRig::new(Some(true));
     assert!(rig.reading_within(2 * SECOND).await.is_some());
     rig.watch.release().await;
@@ -243,7 +238,7 @@ async fn a_session_is_not_disturbed_and_what_it_has_read_is_not_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn asleep_it_asks_nobody() {
+async fn a_sleeping_agent_asks_no_ecu() {
     let mut rig = WatchRig::new(Some(true));
     assert!(rig.reading_within(2 * SECOND).await.is_some());
     rig.watch.listen().await;

@@ -1,18 +1,15 @@
-//! Keeps the connector logged in, in a separate task.
+//! The handle of the login task: keeps the connector logged in.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use connector_hal::clock::{now, sleep_until};
-use secrecy::SecretString;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::auth::{Auth, LoginAttempt, LoginFailure, StoredTokens};
-use super::store::{LoginStore, StoredLogin, StoredRejections, unix_now};
-use super::store_task::StoreTask;
-use crate::cloud::rest::{AccessToken, ErrorChain, Rest, RestError, Tokens};
-use crate::cloud::status::{CloudStatus, LoginState};
+use super::login_task::LoginTask;
+use super::store::LoginStore;
+use super::token_reports::TokenReports;
+use crate::cloud::rest::{AccessToken, Rest};
+use crate::cloud::status::CloudStatus;
 use crate::config::Pincode;
 
 /// A handle of the login task: hands out tokens, and passes on which tokens were accepted and which refused.
@@ -23,15 +20,6 @@ pub struct Authenticator {
     status: watch::Sender<CloudStatus>,
     reports: Arc<TokenReports>,
     _task: Arc<AbortOnDrop>,
-}
-
-/// The highest token number accepted and the highest refused. Two numbers suffice, so there is no queue that
-/// could fill.
-#[derive(Debug, Default)]
-struct TokenReports {
-    accepted: AtomicU64,
-    unauthorized: AtomicU64,
-    changed: Notify,
 }
 
 #[derive(Debug)]
@@ -55,18 +43,7 @@ impl Authenticator {
         let (publisher, tokens) = watch::channel(None);
         let status = watch::Sender::new(CloudStatus::default());
         let reports = Arc::new(TokenReports::default());
-        let task = LoginTask {
-            auth: Auth::new(seed),
-            seed,
-            store: StoreTask::new(store, pincode.clone()),
-            rest,
-            pincode,
-            refresh_token: None,
-            reports: reports.clone(),
-            publisher,
-            status: status.clone(),
-            state: LoginState::default(),
-        };
+        let task = LoginTask::new(rest, pincode, store, seed, reports.clone(), publisher, status.clone());
         let task = tokio::spawn(task.run());
         Self { tokens, status, reports, _task: Arc::new(AbortOnDrop(task)) }
     }
@@ -85,15 +62,12 @@ impl Authenticator {
 
     /// Reports that a request with the token was answered with 401.
     pub(crate) fn unauthorized(&self, refused: &AccessToken) {
-        self.reports.unauthorized.fetch_max(refused.generation, Ordering::AcqRel);
-        self.reports.changed.notify_one();
+        self.reports.add_unauthorized(refused.generation);
     }
 
     /// Reports that the cloud accepted the token.
     pub(crate) fn accepted(&self, token: &AccessToken) {
-        if self.reports.accepted.fetch_max(token.generation, Ordering::AcqRel) < token.generation {
-            self.reports.changed.notify_one();
-        }
+        self.reports.add_accepted(token.generation);
     }
 
     /// The state of login and websocket, and its changes.
@@ -117,171 +91,5 @@ impl Authenticator {
             // the runtime is shutting down and has ended the login task
             None => std::future::pending().await,
         }
-    }
-}
-
-/// The login task: carries out what [`Auth`] decides.
-struct LoginTask {
-    auth: Auth,
-    seed: u64,
-    store: StoreTask,
-    rest: Arc<Rest>,
-    pincode: Pincode,
-    refresh_token: Option<SecretString>,
-    reports: Arc<TokenReports>,
-    publisher: watch::Sender<Option<AccessToken>>,
-    status: watch::Sender<CloudStatus>,
-    state: LoginState,
-}
-
-impl LoginTask {
-    async fn run(mut self) {
-        let (login, rejections) = self.store.load().await;
-        if let Some(login) = login {
-            self.resume_tokens(login);
-        }
-        if let Some(rejections) = rejections {
-            self.resume_rejections(rejections);
-        }
-        loop {
-            while let Some(attempt) = self.auth.poll_attempt() {
-                let outcome = self.attempt(attempt).await;
-                self.handle_outcome(attempt, outcome);
-            }
-            let deadline = self.auth.poll_timeout().map(|(at, _)| at);
-            let reports = self.reports.clone();
-            tokio::select! {
-                () = reports.changed.notified() => {}
-                () = self.store.saved() => {}
-                () = sleep_until(deadline) => self.auth.handle_timeout(now()),
-            }
-            self.auth.handle_accepted(self.reports.accepted.load(Ordering::Acquire));
-            self.auth.handle_unauthorized(now(), self.reports.unauthorized.load(Ordering::Acquire));
-            self.store.save_rejections(self.auth.rejections());
-            self.publish_state(None);
-        }
-    }
-
-    /// Continues with the stored tokens.
-    fn resume_tokens(&mut self, login: StoredLogin) {
-        let remaining = login.remaining(unix_now());
-        let Tokens { access, refresh, lifetime } = login.tokens;
-        let tokens = StoredTokens { lifetime, remaining, can_refresh: refresh.is_some() };
-        self.auth = Auth::resume(self.seed, now(), tokens);
-        self.refresh_token = refresh;
-        tracing::debug!(?remaining, "using the stored tokens");
-        if let Some(generation) = self.auth.generation() {
-            self.publisher.send_replace(Some(AccessToken { generation, secret: Arc::new(access) }));
-        }
-        self.publish_state(None);
-    }
-
-    /// Continues the wait from before the restart: an agent that restarts again and again must not log in
-    /// each time.
-    fn resume_rejections(&mut self, rejections: StoredRejections) {
-        let left = rejections.wait_left(unix_now());
-        self.auth.delay_login(now(), rejections.count, left);
-        self.state = self.auth.state();
-        self.status.send_modify(|status| status.login = self.state);
-        tracing::warn!(
-            "the cloud did not accept this connector's UUID and pincode before the restart; correct them in the \
-             configuration. Trying the same ones again in {} s",
-            left.as_secs()
-        );
-    }
-
-    async fn attempt(&self, attempt: LoginAttempt) -> Result<Tokens, RestError> {
-        match (attempt, &self.refresh_token) {
-            (LoginAttempt::Refresh, Some(refresh_token)) => self.rest.refresh(refresh_token).await,
-            _ => self.rest.log_in(&self.pincode).await,
-        }
-    }
-
-    fn handle_outcome(&mut self, attempt: LoginAttempt, outcome: Result<Tokens, RestError>) {
-        match outcome {
-            Ok(tokens) => self.handle_tokens(attempt, tokens),
-            Err(error) => {
-                self.auth.handle_failure(now(), classify(&error));
-                let wait = self.auth.poll_timeout().map(|(at, _)| at.saturating_duration_since(now()));
-                tracing::debug!("{attempt:?}: {}; next attempt in {wait:.1?}", ErrorChain(&error));
-                self.publish_state(Some(&error));
-            }
-        }
-        self.store.save_rejections(self.auth.rejections());
-    }
-
-    fn handle_tokens(&mut self, attempt: LoginAttempt, tokens: Tokens) {
-        // the answer to a refresh may lack a refresh token: then the old one stays valid (RFC 6749, 6)
-        if attempt == LoginAttempt::LogIn || tokens.refresh.is_some() {
-            self.refresh_token = tokens.refresh;
-        }
-        let can_refresh = self.refresh_token.is_some();
-        let generation = self.auth.handle_tokens(now(), tokens.lifetime, can_refresh);
-        tracing::debug!("{attempt:?}: token {generation}, valid for {:?}", tokens.lifetime);
-        self.store.save(&tokens.access, self.refresh_token.as_ref(), tokens.lifetime);
-        self.publisher.send_replace(Some(AccessToken { generation, secret: Arc::new(tokens.access) }));
-        self.publish_state(None);
-    }
-
-    /// Publishes the login's state if it has changed, and logs the change once.
-    fn publish_state(&mut self, error: Option<&RestError>) {
-        if self.auth.generation().is_none() && self.publisher.borrow().is_some() {
-            self.publisher.send_replace(None);
-        }
-        let state = self.auth.state();
-        if state == self.state {
-            return;
-        }
-        self.state = state;
-        self.status.send_modify(|status| status.login = state);
-        match (state, error) {
-            (LoginState::LoggedIn, _) => tracing::info!("logged in"),
-            (LoginState::Rejected, Some(error)) => tracing::warn!(
-                "the cloud does not accept this connector's UUID and pincode: {}; correct them in the configuration. \
-                 Trying again after a minute, later every hour",
-                ErrorChain(error)
-            ),
-            (LoginState::Rejected, None) => {
-                tracing::warn!(
-                    "the cloud refuses the tokens that it issued; trying again after a minute, later every hour"
-                );
-            }
-            (LoginState::Unreachable, Some(error)) => {
-                tracing::warn!("cannot log in: {}; trying again", ErrorChain(error))
-            }
-            (LoginState::Unreachable | LoginState::LoggingIn, _) => tracing::debug!("logging in again"),
-        }
-    }
-}
-
-fn classify(error: &RestError) -> LoginFailure {
-    match error {
-        RestError::Refused { status: 429, retry_after, .. } => {
-            LoginFailure::TooMany { retry_after: *retry_after }
-        }
-        // A redirection, which the client does not follow, says nothing about the pincode: it comes from
-        // something between the connector and the cloud.
-        RestError::Refused { status: 300..=399, retry_after, .. } => {
-            LoginFailure::Unavailable { retry_after: *retry_after }
-        }
-        error if error.is_transient() => LoginFailure::Unavailable { retry_after: error.retry_after() },
-        _ => LoginFailure::Rejected,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_refusal_by_the_cloud_itself_is_blamed_on_the_pincode() {
-        let failure = |status| classify(&RestError::Refused { status, problem: None, retry_after: None });
-        for status in [400, 401, 403, 404, 422] {
-            assert_eq!(failure(status), LoginFailure::Rejected, "{status}");
-        }
-        for status in [301, 302, 307, 308, 408, 500, 502, 503, 504] {
-            assert_eq!(failure(status), LoginFailure::Unavailable { retry_after: None }, "{status}");
-        }
-        assert_eq!(failure(429), LoginFailure::TooMany { retry_after: None });
     }
 }

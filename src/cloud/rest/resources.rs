@@ -61,7 +61,7 @@ impl ActiveTicket {
     ///
     /// The content of the resource is not documented. This function understands the names of the ticket
     /// resources and those of the websocket's ticket updates.
-    pub fn from_json(value: &Value) -> Option<Self> {
+    pub(crate) fn from_json(value: &Value) -> Option<Self> {
         let object = match value {
             Value::Array(tickets) => tickets.first()?.as_object()?,
             other => other.as_object()?,
@@ -82,7 +82,7 @@ impl ActiveTicket {
 
     /// Whether a connection may be open for the ticket: its state is "in progress", in any spelling, or
     /// missing.
-    pub fn is_in_progress(&self) -> bool {
+    pub(crate) fn is_in_progress(&self) -> bool {
         let Some(state) = &self.state else { return true };
         let letters =
             state.chars().filter(char::is_ascii_alphabetic).map(|letter| letter.to_ascii_lowercase());

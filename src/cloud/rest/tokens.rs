@@ -65,7 +65,7 @@ impl Tokens {
     ///
     /// The lifetime is a difference of times in the answer, because the device's clock may be wrong: the
     /// shorter of `expires_in` and the token's `exp` − `iat`, or one hour if the answer has neither.
-    pub fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
+    pub(crate) fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
         let answer: TokenAnswer = serde_json::from_slice(json)?;
         let stated =
             [answer.expires_in.as_ref().and_then(seconds), jwt_lifetime(answer.access_token.expose_secret())];
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lifetime_is_that_of_the_token_whatever_the_date() {
+    fn the_lifetime_of_a_token_does_not_depend_on_the_date() {
         let token = jwt(r#"{"iat":86400,"exp":87300,"sub":"x"}"#);
         let seconds = |json: String| Tokens::from_json(json.as_bytes()).unwrap().lifetime.as_secs();
         assert_eq!(seconds(format!(r#"{{"access_token":"{token}"}}"#)), 900);
@@ -131,7 +131,10 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_answer_does_harm(json in proptest::collection::vec(proptest::num::u8::ANY, 0..200), claims: String) {
+        fn no_login_answer_panics_the_parser(
+            json in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+            claims: String,
+        ) {
             let _ = Tokens::from_json(&json);
             let answer = serde_json::json!({"access_token": jwt(&claims)}).to_string();
             let tokens = Tokens::from_json(answer.as_bytes()).unwrap();
@@ -140,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_do_not_print() {
+    fn a_debug_print_hides_the_tokens() {
         let json = br#"{"id_token":"iii","access_token":"aaa-secret","refresh_token":"rrr-secret"}"#;
         let tokens = Tokens::from_json(json).unwrap();
         assert_eq!(tokens.refresh.as_ref().unwrap().expose_secret(), "rrr-secret");

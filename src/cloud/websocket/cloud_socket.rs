@@ -1,22 +1,18 @@
 //! The websocket to the cloud: receives and sends messages, and reconnects when the connection drops.
 
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use connector_hal::clock::now;
 use connector_hal::timer::{Deadline, TimerKind};
 use futures_util::{Sink, Stream};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::ClientConfig;
-use tokio::io::Interest;
 use tokio_tungstenite::tungstenite::error::CapacityError;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
 
+use super::closing::{answer_close, close, closed_without_code, refuse_length};
 use super::connect::Websocket;
 use super::connecting::ConnectLoop;
 use super::event::{DownReason, OutgoingMessage, SocketEvent};
@@ -24,9 +20,6 @@ use super::liveness::Liveness;
 use super::settings::SocketSettings;
 use crate::cloud::login::Authenticator;
 use crate::cloud::rest::ErrorChain;
-
-/// The close code that stands for "no close code" (RFC 6455, 7.4.1).
-const NO_CLOSE_CODE: u16 = 1005;
 
 /// The websocket, owned by one task. The task drives it by waiting for its events:
 ///
@@ -126,7 +119,7 @@ impl CloudSocket {
     pub async fn close(&mut self, limit: Duration) {
         self.authenticator.set_online(false);
         if let SocketState::Up(mut open) = std::mem::replace(&mut self.state, SocketState::Closed) {
-            let closed = tokio::time::timeout(limit, open.close()).await;
+            let closed = tokio::time::timeout(limit, close(&mut open.websocket)).await;
             tracing::debug!("websocket closed{}", if closed.is_err() { ", without an answer" } else { "" });
         }
     }
@@ -134,7 +127,7 @@ impl CloudSocket {
     fn handle_connected(&mut self, websocket: Websocket) -> SocketEvent {
         tracing::info!("online");
         self.authenticator.set_online(true);
-        self.state = SocketState::Up(Box::new(OpenSocket::new(now(), websocket, &self.settings)));
+        self.state = SocketState::Up(Box::new(OpenSocket::new(now(), websocket, self.settings.clone())));
         SocketEvent::Up
     }
 
@@ -157,10 +150,8 @@ impl Drop for CloudSocket {
 struct OpenSocket {
     websocket: Websocket,
     liveness: Liveness,
+    settings: Arc<SocketSettings>,
     timer: Deadline,
-    dead_after: Duration,
-    max_text: usize,
-    max_binary: usize,
     /// A buffer of the websocket library may hold bytes that the socket has not taken.
     needs_flush: bool,
     /// A message was received.
@@ -172,14 +163,12 @@ struct OpenSocket {
 }
 
 impl OpenSocket {
-    fn new(now: Instant, websocket: Websocket, settings: &SocketSettings) -> Self {
+    fn new(now: Instant, websocket: Websocket, settings: Arc<SocketSettings>) -> Self {
         Self {
             websocket,
             liveness: Liveness::new(now, settings.ping_interval, settings.dead_after),
+            settings,
             timer: Deadline::new(TimerKind::Runtime),
-            dead_after: settings.dead_after,
-            max_text: settings.max_text,
-            max_binary: settings.max_binary,
             needs_flush: false,
             is_working: false,
             is_senders_turn: false,
@@ -194,14 +183,14 @@ impl OpenSocket {
         });
     }
 
-    /// The next event, or why the websocket dropped.
+    /// The next event, or the reason why the websocket dropped.
     fn poll_event(
         &mut self,
         cx: &mut Context<'_>,
         wants_to_send: bool,
     ) -> Poll<Result<SocketEvent, DownReason>> {
         loop {
-            self.flush(cx)?;
+            self.transmit(cx)?;
             let is_senders_turn = std::mem::take(&mut self.is_senders_turn);
             if is_senders_turn && wants_to_send && self.poll_writable(cx).is_ready() {
                 return Poll::Ready(Ok(SocketEvent::Writable));
@@ -215,21 +204,33 @@ impl OpenSocket {
             }
             // Everything that has arrived has been read. Only now does silence mean that the cloud is silent,
             // and not that this process was slow.
-            let now = now();
-            if self.liveness.is_dead(now) {
-                return Poll::Ready(Err(DownReason::Dead(self.dead_after)));
-            }
-            if let Some(payload) = self.liveness.poll_ping(now) {
-                self.start_send(Message::Ping(payload.to_vec().into()));
+            if self.process_liveness(now())? {
                 continue;
             }
             if !is_senders_turn && wants_to_send && self.poll_writable(cx).is_ready() {
                 return Poll::Ready(Ok(SocketEvent::Writable));
             }
-            let (deadline, _) = self.liveness.poll_timeout();
-            self.timer.set(Some(deadline));
-            ready!(self.timer.poll_expired(cx));
+            ready!(self.poll_deadline(cx));
         }
+    }
+
+    /// Sends a Ping if one is due, and returns whether it did. An error if the websocket is dead.
+    fn process_liveness(&mut self, now: Instant) -> Result<bool, DownReason> {
+        if self.liveness.is_dead(now) {
+            return Err(DownReason::Dead(self.settings.dead_after));
+        }
+        let ping = self.liveness.poll_ping(now);
+        if let Some(payload) = ping {
+            self.start_send(Message::Ping(payload.to_vec().into()));
+        }
+        Ok(ping.is_some())
+    }
+
+    /// Ready at the next deadline of [`OpenSocket::process_liveness`].
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (deadline, _) = self.liveness.poll_timeout();
+        self.timer.set(Some(deadline));
+        self.timer.poll_expired(cx)
     }
 
     fn start_send(&mut self, message: Message) {
@@ -240,7 +241,7 @@ impl OpenSocket {
     }
 
     /// Moves buffered bytes into the socket, as far as the socket takes them.
-    fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), DownReason> {
+    fn transmit(&mut self, cx: &mut Context<'_>) -> Result<(), DownReason> {
         if let Some(error) = self.send_error.take() {
             return Err(DownReason::Broken(Box::new(error)));
         }
@@ -254,27 +255,12 @@ impl OpenSocket {
     }
 
     /// Ready if a message passed now would go onto the wire immediately: no buffered bytes wait, and the
-    /// kernel holds little that is not sent (`TCP_NOTSENT_LOWAT`).
+    /// kernel holds little that is not sent.
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.needs_flush {
             return Poll::Pending;
         }
-        let tcp = self.websocket.get_ref().tcp();
-        loop {
-            // a socket error is reported by the next write
-            let _reported_later = ready!(tcp.poll_write_ready(cx));
-            // The runtime believes a socket writable until a write fails, so ask the kernel.
-            let writable = tcp.try_io(Interest::WRITABLE, || {
-                let mut fds = [PollFd::new(tcp, PollFlags::OUT)];
-                match poll(&mut fds, Some(&Timespec::default())) {
-                    Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
-                    _ => Ok(()),
-                }
-            });
-            if !matches!(writable, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
-                return Poll::Ready(());
-            }
-        }
+        self.websocket.get_ref().poll_writable(cx)
     }
 
     fn handle_received(
@@ -284,19 +270,21 @@ impl OpenSocket {
         let message = match message {
             Some(Ok(message)) => message,
             Some(Err(tungstenite::Error::Capacity(CapacityError::MessageTooLong { size, max_size }))) => {
-                return Err(self.refuse(size, max_size));
+                return Err(refuse_length(&mut self.websocket, size, max_size));
             }
             Some(Err(error)) => return Err(DownReason::Broken(Box::new(error))),
-            None => return Err(DownReason::Closed { code: NO_CLOSE_CODE, reason: String::new() }),
+            None => return Err(closed_without_code()),
         };
         let now = now();
         self.liveness.handle_received(now);
         self.is_working = true;
         match message {
-            Message::Text(text) if text.len() > self.max_text => Err(self.refuse(text.len(), self.max_text)),
+            Message::Text(text) if text.len() > self.settings.max_text => {
+                Err(refuse_length(&mut self.websocket, text.len(), self.settings.max_text))
+            }
             Message::Text(text) => Ok(Some(SocketEvent::Text(text.as_str().to_owned()))),
-            Message::Binary(bytes) if bytes.len() > self.max_binary => {
-                Err(self.refuse(bytes.len(), self.max_binary))
+            Message::Binary(bytes) if bytes.len() > self.settings.max_binary => {
+                Err(refuse_length(&mut self.websocket, bytes.len(), self.settings.max_binary))
             }
             Message::Binary(bytes) => Ok(Some(SocketEvent::Binary(bytes))),
             Message::Pong(payload) => {
@@ -308,42 +296,8 @@ impl OpenSocket {
                 self.needs_flush = true;
                 Ok(None)
             }
-            Message::Close(frame) => Err(self.handle_close(frame)),
+            Message::Close(frame) => Err(answer_close(&mut self.websocket, frame)),
             Message::Frame(_) => Ok(None),
-        }
-    }
-
-    fn handle_close(&mut self, frame: Option<CloseFrame>) -> DownReason {
-        // one attempt to send the library's answer
-        let _dropped_if_full =
-            Pin::new(&mut self.websocket).poll_flush(&mut Context::from_waker(Waker::noop()));
-        let (code, reason) = match frame {
-            Some(frame) => (frame.code.into(), frame.reason.as_str().to_owned()),
-            None => (NO_CLOSE_CODE, String::new()),
-        };
-        DownReason::Closed { code, reason }
-    }
-
-    /// Sends the cloud a Close that names the excessive length, if the socket takes it.
-    fn refuse(&mut self, len: usize, max: usize) -> DownReason {
-        let close = CloseFrame { code: CloseCode::Size, reason: "".into() };
-        let _dropped_if_full = Pin::new(&mut self.websocket).start_send(Message::Close(Some(close)));
-        DownReason::TooLong { len, max }
-    }
-
-    /// Sends pending messages and a Close, and waits for the cloud's Close.
-    async fn close(&mut self) {
-        let close = CloseFrame { code: CloseCode::Away, reason: "".into() };
-        if self.websocket.close(Some(close)).await.is_err() {
-            return;
-        }
-        // The cloud's Close confirms that it has received everything; do not wait until it disconnects.
-        while let Some(Ok(message)) =
-            std::future::poll_fn(|cx| Pin::new(&mut self.websocket).poll_next(cx)).await
-        {
-            if message.is_close() {
-                break;
-            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! ConnectLoop to the cloud until there is a websocket.
+//! Connects to the cloud until there is a websocket.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};

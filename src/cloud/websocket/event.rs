@@ -1,4 +1,4 @@
-//! What the websocket reports and sends: events, messages, and why it dropped.
+//! The events and messages of the websocket, and the reasons why it dropped.
 
 use std::time::Duration;
 

@@ -113,7 +113,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_ping_is_sent_at_once_and_every_five_seconds() {
+    fn a_ping_is_sent_immediately_and_every_five_seconds() {
         let start = Instant::now();
         let mut link = Liveness::new(start, INTERVAL, DEAD_AFTER);
         let mut sent = Vec::new();
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_dead_after_fifteen_seconds_of_silence_and_not_before() {
+    fn a_link_is_dead_after_exactly_fifteen_seconds_of_silence() {
         let start = Instant::now();
         let mut link = Liveness::new(start, INTERVAL, DEAD_AFTER);
         link.handle_received(start + 1234 * MS);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pong_nobody_asked_for_tells_nothing_but_that_the_link_is_alive() {
+    fn an_unsolicited_pong_only_shows_that_the_link_is_alive() {
         let start = Instant::now();
         let mut link = Liveness::new(start, INTERVAL, DEAD_AFTER);
         let payload = link.poll_ping(start).unwrap();

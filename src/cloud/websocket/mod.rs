@@ -4,6 +4,7 @@
 //! `connect` carries out one attempt. [`liveness`] decides when to send a Ping and when the connection is
 //! dead.
 
+mod closing;
 mod cloud_socket;
 mod connect;
 mod connecting;

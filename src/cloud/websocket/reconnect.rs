@@ -114,7 +114,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_working_link_that_drops_is_made_again_at_once_five_times_and_then_ever_more_slowly() {
+    fn a_dropped_link_reconnects_immediately_five_times_and_then_more_slowly() {
         for seed in 0..200 {
             let start = Instant::now();
             let mut policy = Reconnect::new(seed);
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_never_worked_is_not_made_again_at_once() {
+    fn a_link_that_never_worked_does_not_reconnect_immediately() {
         let now = Instant::now();
         let waits =
             (0..200).map(|seed| Reconnect::new(seed).handle_failure(now, ConnectFailure::Lost).at - now);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_works_for_a_while_and_drops_is_always_made_again_at_once() {
+    fn a_link_that_worked_for_a_while_always_reconnects_immediately() {
         let mut now = Instant::now();
         let mut policy = Reconnect::new(1);
         for _ in 0..1000 {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_drops_as_soon_as_it_works_does_not_make_us_hammer() {
+    fn a_link_that_drops_as_soon_as_it_works_reconnects_slowly() {
         let start = Instant::now();
         let mut now = start;
         let mut policy = Reconnect::new(1);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_token_has_one_needs_login_at_once_and_then_a_wait_of_a_minute_to_an_hour() {
+    fn a_refused_token_needs_a_login_immediately_and_then_after_growing_waits() {
         let mut now = Instant::now();
         let mut policy = Reconnect::new(1);
         let mut minutes = Vec::new();

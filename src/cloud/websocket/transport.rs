@@ -2,9 +2,10 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -17,8 +18,29 @@ pub(super) enum SocketTransport {
 }
 
 impl SocketTransport {
+    /// Ready if bytes written now would go onto the wire immediately: the kernel holds little that is not
+    /// sent (`TCP_NOTSENT_LOWAT`).
+    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let tcp = self.tcp();
+        loop {
+            // a socket error is reported by the next write
+            let _reported_later = ready!(tcp.poll_write_ready(cx));
+            // The runtime believes a socket writable until a write fails, so ask the kernel.
+            let writable = tcp.try_io(Interest::WRITABLE, || {
+                let mut fds = [PollFd::new(tcp, PollFlags::OUT)];
+                match poll(&mut fds, Some(&Timespec::default())) {
+                    Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
+                    _ => Ok(()),
+                }
+            });
+            if !matches!(writable, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+                return Poll::Ready(());
+            }
+        }
+    }
+
     /// The TCP connection itself.
-    pub(super) fn tcp(&self) -> &TcpStream {
+    fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,

@@ -1,4 +1,4 @@
-//! What is wrong on the machine, compared with the configuration.
+//! Finds faults of the machine, compared with the configuration.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

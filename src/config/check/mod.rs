@@ -1,5 +1,4 @@
-//! What is wrong with a configuration that can be read: contradictions in it, and what is missing on the
-//! machine.
+//! Finds faults of a readable configuration: contradictions, and things that the machine lacks.
 
 mod buses;
 mod doip;

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn fixed_addresses_stand_in_the_identifier_target_first() {
+    fn fixed_addresses_are_in_the_identifier_with_the_target_first() {
         let normal = Addressing::normal_fixed(0x10, 0xF1);
         assert_eq!(normal, Addressing::normal(id(0x18DA_10F1), id(0x18DA_F110)));
         let mixed = Addressing::mixed_fixed(0x10, 0xF1, 0x99);

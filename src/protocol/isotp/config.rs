@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn separation_times_are_milliseconds_or_hundreds_of_microseconds_and_else_127_ms() {
+    fn separation_times_decode_to_ms_or_100_us_and_reserved_to_127_ms() {
         for code in 0..=0xFF {
             let expected = match code {
                 0..=0x7F => Duration::from_millis(code.into()),

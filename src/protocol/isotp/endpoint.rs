@@ -157,7 +157,7 @@ impl Endpoint {
     }
 
     /// Returns whether a segmented PDU is being received.
-    pub fn is_receiving(&self) -> bool {
+    pub(crate) fn is_receiving(&self) -> bool {
         self.receiver.is_receiving()
     }
 

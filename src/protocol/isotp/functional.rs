@@ -153,7 +153,8 @@ impl FunctionalEndpoint {
     }
 
     /// Returns whether a segmented answer is being received.
-    pub fn is_receiving(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn is_receiving(&self) -> bool {
         self.receptions.iter().any(|(_, receiver)| receiver.is_receiving())
     }
 

@@ -2,8 +2,7 @@
 //!
 //! [`Endpoint`] exchanges PDUs with one peer, in both directions simultaneously. [`FunctionalEndpoint`] sends
 //! a request to many ECUs in a single frame and reassembles the answer of each ECU. [`NPdu`] is the content
-//! of one frame. [`Endpoint`] describes how to drive an endpoint; code that drives both kinds uses the
-//! [`Transfer`] trait.
+//! of one frame. [`Endpoint`] describes how to drive an endpoint of either kind.
 //!
 //! Input from the bus uses a bounded amount of memory:
 //!
@@ -24,7 +23,6 @@ mod receiver;
 mod sender;
 #[cfg(test)]
 mod tests;
-mod transfer;
 
 pub use address::{Addressing, physical_request_id};
 pub use config::{Config, FrameSize, FrameSizeError, Padding, SeparationTime, Timeouts};
@@ -33,4 +31,3 @@ pub use event::{Event, ReceiveFailure, SendError, SendFailure, Timer};
 pub(crate) use functional::DEFAULT_MAX_ANSWER;
 pub use functional::{FunctionalConfig, FunctionalEndpoint, Responders};
 pub use pci::{FlowStatus, NPdu, NPduError};
-pub use transfer::Transfer;

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_bytes_of_the_standard_say_what_it_says() {
+    fn key_bytes_mean_what_the_standard_defines() {
         // ISO 14230-2, table 8: 2025 is length in the format byte, addresses, normal timing
         let key = KeyBytes::new(0xE9, 0x8F).unwrap();
         assert_eq!(key.to_string(), "0x8FE9");
@@ -125,7 +125,7 @@ mod tests {
             HeaderForm { mode: None, length: LengthForm::InFormatByte }
         );
         assert_eq!(key.timing(), Timing::EXTENDED);
-        // 2031: everything
+        // 2031: every option
         let key = KeyBytes::new(0xEF, 0x8F).unwrap();
         assert_eq!(key.header(AddressMode::Functional).length, LengthForm::Either);
         assert_eq!(key.header(AddressMode::Functional).mode, Some(AddressMode::Functional));
@@ -134,13 +134,13 @@ mod tests {
             KeyBytes::new(0xEA, 0x8F).unwrap().header(AddressMode::Physical).length,
             LengthForm::Additional
         );
-        // 2000: nothing said
+        // 2000: no option
         let key = KeyBytes::new(0xD0, 0x8F).unwrap();
         assert_eq!(key.header(AddressMode::Physical), HeaderForm::START_COMMUNICATION);
     }
 
     #[test]
-    fn what_is_not_of_iso_14230_is_refused() {
+    fn key_bytes_outside_iso_14230_are_refused() {
         assert_eq!(KeyBytes::new(0x08, 0x08), Err(KeyByteError::OtherProtocol(0x08, 0x08)));
         assert_eq!(KeyBytes::new(0x94, 0x94), Err(KeyByteError::OtherProtocol(0x94, 0x94)));
         assert_eq!(KeyBytes::new(0xE8, 0x8F), Err(KeyByteError::Parity(0xE8, 0x8F)));

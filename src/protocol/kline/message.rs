@@ -150,11 +150,6 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Returns whether a message is incomplete.
-    pub fn is_receiving(&self) -> bool {
-        !self.bytes.is_empty()
-    }
-
     /// Discards an incomplete message.
     pub fn reset(&mut self) {
         self.bytes.clear();
@@ -211,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn well_known_messages_are_decoded_and_encoded_as_by_other_testers() {
+    fn well_known_messages_match_those_of_other_testers() {
         // StartCommunication of OBD testers, and an ECU's answer to it
         let functional = HeaderForm { mode: Some(AddressMode::Functional), length: LengthForm::InFormatByte };
         assert_eq!(encode(functional, 0x33, 0xF1, &[0x81]).unwrap(), [0xC1, 0x33, 0xF1, 0x81, 0x66]);
@@ -261,7 +256,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(
+        fn an_encoded_message_decodes_to_the_same(
             mode in prop_oneof![Just(None), Just(Some(AddressMode::Physical)), Just(Some(AddressMode::Functional))],
             length in prop_oneof![Just(LengthForm::Either), Just(LengthForm::Additional)],
             target: u8,

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_5_ms_apart_and_a_late_echo_adds_nothing_to_that() {
+    fn bytes_are_5_ms_apart_even_if_an_echo_is_late() {
         let start = Instant::now();
         let mut transmitter = Transmitter::new(vec![1, 2, 3], 10_000, start);
         assert_eq!(transmitter.poll_transmit(start), Some(1));

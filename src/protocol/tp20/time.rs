@@ -9,7 +9,7 @@ pub struct TimeByte(pub u8);
 
 impl TimeByte {
     /// The value of a parameter that is not used; T2 and T4 always have it.
-    pub const UNUSED: Self = Self(0xFF);
+    pub(crate) const UNUSED: Self = Self(0xFF);
 
     /// Returns the time, or `None` if the parameter is not used.
     pub(crate) fn to_duration(self) -> Option<Duration> {
@@ -21,16 +21,6 @@ impl TimeByte {
         let unit = [100, 1_000, 10_000, 100_000];
         let micros = unit.get(usize::from(self.0 >> 6)).copied().unwrap_or_default();
         Duration::from_micros(micros) * u32::from(self.0 & 0x3F)
-    }
-
-    /// Returns the shortest encodable time that is at least `duration`, but at most 6.2 s.
-    pub fn at_least(duration: Duration) -> Self {
-        let fitting = (0..=3u8).find_map(|unit| {
-            let micros = 100 * 10u128.pow(u32::from(unit));
-            let count = duration.as_micros().div_ceil(micros);
-            u8::try_from(count).ok().filter(|count| *count <= 0x3F).map(|count| Self(unit << 6 | count))
-        });
-        fitting.filter(|time| *time != Self::UNUSED).unwrap_or(Self(0xFE))
     }
 }
 
@@ -59,18 +49,5 @@ mod tests {
         }
         assert_eq!(TimeByte::UNUSED.to_duration(), None);
         assert_eq!(TimeByte::UNUSED.longest(), Duration::from_millis(6_300));
-    }
-
-    #[test]
-    fn a_time_is_written_no_shorter_than_it_is_and_never_as_unused() {
-        for micros in (0..6_200_000).step_by(1_777) {
-            let duration = Duration::from_micros(micros);
-            let read = TimeByte::at_least(duration).to_duration().unwrap();
-            let longest = duration * 7 / 6 + Duration::from_micros(100);
-            assert!(read >= duration && read <= longest, "{micros}: {read:?}");
-        }
-        for millis in [6_250, 6_300, 100_000] {
-            assert_eq!(TimeByte::at_least(Duration::from_millis(millis)), TimeByte(0xFE));
-        }
     }
 }

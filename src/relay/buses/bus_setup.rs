@@ -113,14 +113,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config::DoipPort;
-    use crate::config::doip_device::DoipDevice;
 
     #[test]
     fn doip_option_1_and_terminal_15_exclude_each_other_at_pin_1_and_not_elsewhere() {
         let setup = |pin, bus: serde_json::Value| {
-            let port = DoipPort { pins: [1, 9], device: DoipDevice::Interface("eth0".to_owned()) };
-            let hardware = Hardware { doip_ports: [port].into(), terminal15: Some(pin), ..Hardware::new([]) };
+            let hardware = Hardware::at_pins([1, 9], pin);
             BusSetup::new(&serde_json::from_value(bus).unwrap(), &hardware).unwrap()
         };
         let doip =

@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::output::BATTERY_SPARED;
-use super::pdu_channel::{PduTransport, TransportEvent};
+use super::transport::{PduTransport, TransportEvent};
 use crate::protocol::kline::{Endpoint, Event, Failure, KeyBytes, ReceiveFailure, SendError};
 use crate::protocol::uds;
 use crate::relay::wire::codec::SendFailedDetail;
 
 /// A change of the link below a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KlineLinkChange {
+pub(crate) enum KlineLinkChange {
     /// The link is set up.
     Up(KeyBytes),
     /// The link could not be set up, or is lost.
@@ -20,7 +20,7 @@ pub enum KlineLinkChange {
 
 /// A link to one ECU. The bus drives the endpoint, because several links share its line.
 #[derive(Debug)]
-pub struct KlineTransport {
+pub(crate) struct KlineTransport {
     endpoint: Endpoint,
     changes: VecDeque<KlineLinkChange>,
     is_line_lost: bool,
@@ -32,7 +32,7 @@ pub struct KlineTransport {
 
 impl KlineTransport {
     /// A transport over this link.
-    pub fn new(endpoint: Endpoint) -> Self {
+    pub(crate) fn new(endpoint: Endpoint) -> Self {
         Self {
             endpoint,
             changes: VecDeque::new(),
@@ -43,17 +43,17 @@ impl KlineTransport {
     }
 
     /// The endpoint of the link.
-    pub fn endpoint(&self) -> &Endpoint {
+    pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
     /// The endpoint of the link, for the bus that drives it.
-    pub fn endpoint_mut(&mut self) -> &mut Endpoint {
+    pub(crate) fn endpoint_mut(&mut self) -> &mut Endpoint {
         &mut self.endpoint
     }
 
     /// The next change of the link. Call it after the channel has handled the events of the transport.
-    pub fn poll_change(&mut self) -> Option<KlineLinkChange> {
+    pub(crate) fn poll_change(&mut self) -> Option<KlineLinkChange> {
         self.changes.pop_front()
     }
 }
@@ -143,7 +143,7 @@ impl KlineTransport {
     }
 
     /// The line is back: the link is set up again.
-    pub fn handle_line_back(&mut self) {
+    pub(crate) fn handle_line_back(&mut self) {
         self.is_line_lost = false;
         self.endpoint.connect();
     }
@@ -159,7 +159,7 @@ fn detail_of(failure: Failure) -> SendFailedDetail {
 }
 
 /// A description of a failure, as a static string.
-pub fn describe_failure(failure: Failure) -> &'static str {
+pub(crate) fn describe_failure(failure: Failure) -> &'static str {
     match failure {
         Failure::NoEcho => "the K-line does not echo the connector's bytes",
         Failure::Collision { .. } => "the K-line echoes bytes that the connector did not send",

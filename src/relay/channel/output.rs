@@ -6,7 +6,8 @@ use std::time::Instant;
 use connector_hal::bus::BusState;
 use connector_hal::can::CanFrame;
 
-use crate::protocol::isotp::SendFailure;
+use super::last_request::NO_RESPONSE;
+use crate::protocol::isotp::{ReceiveFailure, SendFailure};
 use crate::relay::wire::codec::{EventCode, SendFailedDetail};
 
 /// Why the agent no longer sends TesterPresent.
@@ -62,8 +63,18 @@ impl Output {
     }
 
     /// The event that reports why something was not sent.
-    pub fn send_failed(detail: SendFailedDetail) -> Self {
+    pub(crate) fn send_failed(detail: SendFailedDetail) -> Self {
         Self::event(EventCode::SendFailed, detail as u16, 0, describe(detail))
+    }
+
+    /// The event that reports how many PDUs were discarded because the PDU before them failed. The code is that
+    /// of the negative response, or [`NO_RESPONSE`].
+    pub(super) fn chain_broken(code: u8, discarded: u32) -> Self {
+        let text = match code {
+            NO_RESPONSE => "the PDU before got no positive response",
+            _ => "the PDU before got a negative response",
+        };
+        Self::event(EventCode::ChainBroken, u16::from(code), discarded, text)
     }
 
     /// The event that reports the new state of a bus, or of the connection that a channel needs on it.
@@ -98,5 +109,16 @@ pub(super) fn detail_of(failure: SendFailure) -> SendFailedDetail {
         SendFailure::Overflow => SendFailedDetail::FlowControlOverflow,
         SendFailure::BusOff => SendFailedDetail::BusOff,
         SendFailure::NotAcknowledged => SendFailedDetail::NotAcknowledged,
+    }
+}
+
+/// The detail of the event `receive-failed`, and its description in words.
+pub(super) fn receive_failed(failure: ReceiveFailure) -> (u16, &'static str) {
+    match failure {
+        ReceiveFailure::ConsecutiveFrameTimeout => (1, "the next consecutive frame did not come (N_Cr)"),
+        ReceiveFailure::WrongSequenceNumber => (2, "a consecutive frame was missing"),
+        ReceiveFailure::TooLong => (3, "the PDU is longer than allowed"),
+        ReceiveFailure::NotAcknowledged => (1, "the flow control was not acknowledged on the bus (N_Ar)"),
+        ReceiveFailure::Interrupted => (2, "the ECU began another PDU before this one was complete"),
     }
 }

@@ -1,101 +1,18 @@
-//! Channels that carry PDUs over any transport: chained PDUs, confirmations, and TesterPresent.
+//! Channels that carry PDUs over any transport: the queue of PDUs, chained PDUs, confirmations, TesterPresent.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::chain::{Accepted, Broken, Chain};
+use super::keep_alive::KeepAlive;
+use super::last_request::{LastRequest, NO_RESPONSE, Permission};
 use super::output::{BATTERY_SPARED, Output, describe};
-use crate::protocol::uds;
+use super::transport::{PduTransport, TransportEvent};
 use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
 
-/// The time without a PDU after which TesterPresent is sent.
-const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(2);
-
-/// The transport of complete PDUs below a channel. Its contract is that of [`crate::protocol::isotp`].
-pub trait PduTransport: Send + std::fmt::Debug {
-    /// Begins to send a PDU. No other PDU is being sent.
-    ///
-    /// # Errors
-    ///
-    /// The transport cannot send this PDU, or cannot send a PDU now.
-    fn send(&mut self, now: Instant, pdu: &[u8]) -> Result<(), SendFailedDetail>;
-
-    /// Discards the rest of the PDU that is being sent.
-    fn abort_send(&mut self);
-
-    /// The next event, in order.
-    fn poll_event(&mut self) -> Option<TransportEvent>;
-
-    /// Handles the deadline of [`PduTransport::poll_timeout`].
-    fn handle_timeout(&mut self, now: Instant);
-
-    /// When [`PduTransport::handle_timeout`] is due.
-    fn poll_timeout(&self) -> Option<Instant>;
-
-    /// The bus is gone: the PDU that is being sent fails with an event.
-    fn handle_bus_off(&mut self, now: Instant);
-
-    /// Allows or stops keep-alive messages of the transport itself.
-    fn set_keep_alive(&mut self, _now: Instant, _enabled: bool) {}
-
-    /// A description of the last failure to send, if it is more precise than the detail.
-    fn failure_text(&self) -> Option<&'static str> {
-        None
-    }
-
-    /// Whether a PDU is being received, which a TesterPresent might disturb.
-    fn is_receiving(&self) -> bool {
-        false
-    }
-
-    /// The request that keeps the diagnostic session of the ECU alive (ISO 14229-1, 10.7).
-    fn tester_present(&self) -> &'static [u8] {
-        &uds::TESTER_PRESENT_SUPPRESSED
-    }
-
-    /// The request that returns the ECU to its default session (ISO 14229-1, 10.2).
-    fn default_session(&self) -> &'static [u8] {
-        &[uds::SESSION_CONTROL, uds::DEFAULT_SESSION]
-    }
-}
-
-/// An event of a transport.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TransportEvent {
-    /// The reception of a PDU began, which ends P2.
-    ReceptionStarted,
-    /// A PDU was received.
-    Received {
-        /// The address of the sender, as the relay protocol writes it.
-        address: u32,
-        /// The bytes of the PDU.
-        pdu: Vec<u8>,
-    },
-    /// The reception of a PDU failed.
-    ReceiveFailed {
-        /// The detail of the event `receive-failed`.
-        detail: u16,
-        /// A description in words.
-        text: &'static str,
-    },
-    /// The PDU was sent on the bus.
-    Sent {
-        /// The time from the start of the PDU to its end.
-        elapsed: Duration,
-    },
-    /// The PDU was not sent, or not completely.
-    SendFailed {
-        /// Why the PDU was not sent.
-        detail: SendFailedDetail,
-    },
-    /// The transport's own connection to the ECU was lost. The next PDU sets it up again.
-    ConnectionLost {
-        /// Why the connection was lost.
-        detail: SendFailedDetail,
-        /// A description in words.
-        text: &'static str,
-    },
-}
+/// The number of PDUs that may wait on a channel.
+const QUEUE_PDUS: usize = 64;
+/// The number of bytes that may wait on a channel.
+const QUEUE_BYTES: usize = 512 * 1024;
 
 /// The settings that an operator chose for a channel.
 #[derive(Debug, Clone, Copy)]
@@ -113,16 +30,110 @@ enum Origin {
     KeepAlive,
 }
 
+/// A PDU that waits for its turn.
+#[derive(Debug, PartialEq, Eq)]
+struct QueuedPdu {
+    data: Vec<u8>,
+    flags: PduFlags,
+}
+
+/// Whether a PDU of the operator was queued.
+#[derive(Debug, PartialEq, Eq)]
+enum Accepted {
+    Queued,
+    /// The queue is full.
+    Full,
+    /// The PDU is chained to a PDU that failed with this code.
+    Broken(u8),
+}
+
+/// The PDUs of the operator that wait for their turn.
+#[derive(Debug, Default)]
+struct Queue {
+    pdus: VecDeque<QueuedPdu>,
+    bytes: usize,
+    /// Chained PDUs that arrive behind discarded ones are discarded too, with this code.
+    tail_broken: Option<u8>,
+    /// A chained PDU was refused because the queue is full. Chained PDUs behind it are refused too, until all
+    /// PDUs before it are answered.
+    tail_refused: bool,
+}
+
+impl Queue {
+    fn push(&mut self, last: &LastRequest, flags: PduFlags, data: &[u8]) -> Accepted {
+        let is_answered = last.permission() == Permission::Granted;
+        if flags.chained {
+            if let Some(code) = self.tail_broken {
+                return Accepted::Broken(code);
+            }
+            if self.tail_refused && !(self.pdus.is_empty() && is_answered) {
+                return Accepted::Full;
+            }
+        }
+        let must_wait = !self.pdus.is_empty() || last.is_sending() || flags.chained && !is_answered;
+        if self.pdus.len() >= QUEUE_PDUS || must_wait && self.bytes + data.len() > QUEUE_BYTES {
+            if flags.chained {
+                self.tail_refused = true;
+            } else {
+                // otherwise the PDUs chained to it would be sent behind another PDU
+                self.tail_broken = Some(NO_RESPONSE);
+            }
+            return Accepted::Full;
+        }
+        self.tail_refused = false;
+        self.tail_broken = None;
+        self.bytes += data.len();
+        self.pdus.push_back(QueuedPdu { data: data.to_vec(), flags });
+        Accepted::Queued
+    }
+
+    fn pop(&mut self) -> Option<QueuedPdu> {
+        let next = self.pdus.pop_front()?;
+        self.bytes -= next.data.len();
+        Some(next)
+    }
+
+    fn is_next_chained(&self) -> bool {
+        self.pdus.front().is_some_and(|next| next.flags.chained)
+    }
+
+    /// A PDU was refused before it reached the queue: the PDUs chained to it are discarded.
+    fn handle_refused(&mut self, flags: PduFlags) {
+        if self.tail_broken.is_none() || !flags.chained {
+            self.tail_broken = Some(NO_RESPONSE);
+        }
+    }
+
+    /// Discards the chained PDUs, because the request before them failed with this code. Returns their number.
+    fn discard_chained(&mut self, code: u8) -> u32 {
+        if self.pdus.back().is_none_or(|last| last.flags.chained) {
+            self.tail_broken = Some(code);
+        }
+        let before = self.pdus.len();
+        self.pdus.retain(|queued| !queued.flags.chained);
+        self.bytes = self.pdus.iter().map(|queued| queued.data.len()).sum();
+        (before - self.pdus.len()) as u32
+    }
+
+    /// Discards all PDUs. Returns their number.
+    fn discard_all(&mut self) -> usize {
+        let count = self.pdus.len();
+        if self.pdus.back().is_some_and(|last| last.flags.chained) {
+            self.tail_broken = Some(NO_RESPONSE);
+        }
+        self.pdus.clear();
+        self.bytes = 0;
+        count
+    }
+}
+
 /// A channel that carries PDUs.
 #[derive(Debug)]
 pub struct PduChannel<T: PduTransport + ?Sized> {
-    chain: Chain,
+    queue: Queue,
+    last: LastRequest,
     sending: Option<Origin>,
-    keep_alive_at: Option<Instant>,
-    /// TesterPresent is stopped to save the battery.
-    keep_alive_stopped: bool,
-    /// The operator made the ECU leave its default session.
-    left_default_session: bool,
+    keep_alive: KeepAlive,
     outputs: VecDeque<Output>,
     transport: Box<T>,
 }
@@ -131,11 +142,10 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     /// A channel over this transport.
     pub fn new(transport: Box<T>, settings: PduChannelSettings, now: Instant) -> Self {
         Self {
-            chain: Chain::new(settings.p2),
+            queue: Queue::default(),
+            last: LastRequest::new(settings.p2),
             sending: None,
-            keep_alive_at: settings.keep_alive.then(|| now + KEEP_ALIVE_AFTER),
-            keep_alive_stopped: false,
-            left_default_session: false,
+            keep_alive: KeepAlive::new(settings.keep_alive, now),
             outputs: VecDeque::new(),
             transport,
         }
@@ -147,18 +157,9 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         transport: Box<U>,
         now: Instant,
     ) -> PduChannel<U> {
-        let Self { chain, keep_alive_at, keep_alive_stopped, outputs, .. } = self;
-        let keep_alive_at = keep_alive_at.map(|_| now + KEEP_ALIVE_AFTER);
-        let (sending, left_default_session) = (None, false);
-        PduChannel {
-            chain,
-            sending,
-            keep_alive_at,
-            keep_alive_stopped,
-            left_default_session,
-            outputs,
-            transport,
-        }
+        let Self { queue, last, sending: _, mut keep_alive, outputs, transport: _ } = self;
+        keep_alive.postpone(now);
+        PduChannel { queue, last, sending: None, keep_alive, outputs, transport }
     }
 
     /// The transport. After a call that may have caused an event, call [`PduChannel::handle_events`].
@@ -168,7 +169,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     /// The transport, for changes. After a call that may have caused an event, call
     /// [`PduChannel::handle_events`].
-    pub fn transport_mut(&mut self) -> &mut T {
+    pub(crate) fn transport_mut(&mut self) -> &mut T {
         &mut self.transport
     }
 
@@ -182,32 +183,27 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     }
 
     /// Sends a PDU of the operator.
-    pub fn handle_pdu(&mut self, now: Instant, flags: PduFlags, data: &[u8]) {
-        match self.chain.push(flags, data) {
+    pub(crate) fn handle_pdu(&mut self, now: Instant, flags: PduFlags, data: &[u8]) {
+        match self.queue.push(&self.last, flags, data) {
             Accepted::Queued => self.start_next(now),
             Accepted::Full => self.fail(SendFailedDetail::QueueFull),
-            Accepted::Broken(broken) => self.report(Some(broken)),
+            Accepted::Broken(code) => self.outputs.push_back(Output::chain_broken(code, 1)),
         }
     }
 
     /// Breaks the chain behind a PDU of the operator that was refused before it reached the channel.
-    pub fn handle_refused_pdu(&mut self, flags: PduFlags) {
-        self.chain.handle_refused(flags);
+    pub(crate) fn handle_refused_pdu(&mut self, flags: PduFlags) {
+        self.queue.handle_refused(flags);
     }
 
     /// Allows or stops TesterPresent. An event notifies the operator once when it stops.
-    pub fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
-        let was_enabled = !std::mem::replace(&mut self.keep_alive_stopped, !enabled);
-        if was_enabled != enabled {
-            self.transport.set_keep_alive(now, enabled);
-            self.handle_events(now);
-        }
-        if self.keep_alive_at.is_none() || was_enabled == enabled {
+    pub(crate) fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+        if !self.keep_alive.set_allowed(now, enabled) {
             return;
         }
-        if enabled {
-            self.postpone_keep_alive(now);
-        } else {
+        self.transport.set_keep_alive(now, enabled);
+        self.handle_events(now);
+        if !enabled && self.keep_alive.is_configured() {
             self.outputs.push_back(Output::event(
                 EventCode::KeepAliveFailed,
                 SendFailedDetail::RefusedByPolicy as u16,
@@ -224,14 +220,14 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     /// Whether a PDU is being sent or received, or PDUs wait.
     pub fn is_busy(&self) -> bool {
-        self.is_sending() || self.transport.is_receiving() || !self.chain.is_idle()
+        let is_awaiting = self.last.permission() == Permission::Pending;
+        self.is_sending() || self.transport.is_receiving() || is_awaiting || !self.queue.pdus.is_empty()
     }
 
     /// Asks the ECU to return to its default diagnostic session, if the operator made it leave that session.
     pub fn return_to_default_session(&mut self, now: Instant) {
-        self.chain.drain();
-        self.keep_alive_at = None;
-        if std::mem::take(&mut self.left_default_session) {
+        self.queue.discard_all();
+        if self.keep_alive.end() {
             self.transport.abort_send();
             self.sending = None;
             let request = self.transport.default_session();
@@ -241,47 +237,46 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         }
     }
 
+    /// Starts to send queued PDUs while the transport is free.
     fn start_next(&mut self, now: Instant) {
         while self.sending.is_none() {
-            match self.chain.pop() {
-                Ok(Some(queued)) => match self.transport.send(now, &queued.data) {
-                    Ok(()) => {
-                        self.note_diagnostic_session(&queued.data);
-                        self.sending = Some(Origin::Operator { confirm: queued.flags.confirm });
-                        self.postpone_keep_alive(now);
+            if self.queue.is_next_chained() {
+                match self.last.permission() {
+                    Permission::Granted => {}
+                    Permission::Pending => return,
+                    Permission::Denied { code } => {
+                        self.break_chain(code);
+                        continue;
                     }
-                    Err(detail) => {
-                        self.fail(detail);
-                        let broken = self.chain.handle_send_failed();
-                        self.report(broken);
-                    }
-                },
-                Ok(None) => return,
-                Err(broken) => self.report(Some(broken)),
+                }
+            }
+            let Some(QueuedPdu { data, flags }) = self.queue.pop() else { return };
+            self.last.begin(&data);
+            match self.transport.send(now, &data) {
+                Ok(()) => {
+                    self.keep_alive.handle_pdu(&data);
+                    self.keep_alive.postpone(now);
+                    self.sending = Some(Origin::Operator { confirm: flags.confirm });
+                }
+                Err(detail) => {
+                    self.fail(detail);
+                    self.handle_request_not_sent();
+                }
             }
         }
     }
 
-    fn note_diagnostic_session(&mut self, pdu: &[u8]) {
-        if let [uds::SESSION_CONTROL, session, ..] = pdu {
-            self.left_default_session = session & !uds::SUPPRESS_POSITIVE_RESPONSE != uds::DEFAULT_SESSION;
+    fn handle_request_not_sent(&mut self) {
+        if let Some(code) = self.last.handle_send_failed() {
+            self.break_chain(code);
         }
     }
 
-    fn postpone_keep_alive(&mut self, now: Instant) {
-        if let Some(at) = &mut self.keep_alive_at {
-            *at = now + KEEP_ALIVE_AFTER;
-        }
-    }
-
-    fn report(&mut self, broken: Option<Broken>) {
-        if let Some(Broken { discarded, code }) = broken {
-            let text = match code {
-                0 => "the PDU before got no positive response",
-                _ => "the PDU before got a negative response",
-            };
-            let detail = u16::from(code);
-            self.outputs.push_back(Output::event(EventCode::ChainBroken, detail, discarded, text));
+    /// Discards the PDUs that are chained to a request that failed with this code, and reports their number.
+    fn break_chain(&mut self, code: u8) {
+        let discarded = self.queue.discard_chained(code);
+        if discarded > 0 {
+            self.outputs.push_back(Output::chain_broken(code, discarded));
         }
     }
 
@@ -289,7 +284,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     pub fn handle_bus_off(&mut self, now: Instant) {
         // the transport reports the PDU that is being sent; each queued PDU gets its own event
         self.transport.handle_bus_off(now);
-        let waiting = self.chain.drain();
+        let waiting = self.queue.discard_all();
         self.handle_events(now);
         (0..waiting).for_each(|_| self.fail(SendFailedDetail::BusOff));
     }
@@ -298,11 +293,12 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.transport.handle_timeout(now);
         self.handle_events(now);
-        let broken = self.chain.handle_timeout(now);
-        self.report(broken);
+        if let Some(code) = self.last.handle_timeout(now) {
+            self.break_chain(code);
+        }
         self.start_next(now);
         if self.keep_alive_due().is_some_and(|at| at <= now) {
-            self.postpone_keep_alive(now);
+            self.keep_alive.postpone(now);
             let request = self.transport.tester_present();
             if self.transport.send(now, request).is_ok() {
                 self.sending = Some(Origin::KeepAlive);
@@ -311,17 +307,19 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     }
 
     /// Handles the events of the transport. Call it after each call to the transport.
-    pub fn handle_events(&mut self, now: Instant) {
+    pub(crate) fn handle_events(&mut self, now: Instant) {
         while let Some(event) = self.transport.poll_event() {
             match event {
-                TransportEvent::ReceptionStarted => self.chain.handle_reception_started(),
+                TransportEvent::ReceptionStarted => self.last.handle_reception_started(),
                 TransportEvent::Received { address, pdu } => {
-                    let broken = self.chain.handle_response(now, &pdu);
+                    let failed = self.last.handle_response(now, &pdu);
                     self.outputs.push_back(Output::Pdu { address, data: pdu });
-                    self.report(broken);
+                    if let Some(code) = failed {
+                        self.break_chain(code);
+                    }
                 }
                 TransportEvent::ReceiveFailed { detail, text } => {
-                    self.chain.handle_reception_failed();
+                    self.last.handle_reception_failed();
                     let code = EventCode::ReceiveFailed;
                     self.outputs.push_back(Output::event(code, detail, 0, text));
                 }
@@ -338,32 +336,26 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     }
 
     fn handle_sent(&mut self, now: Instant, elapsed: Duration) {
-        self.postpone_keep_alive(now);
+        self.keep_alive.postpone(now);
         if let Some(Origin::Operator { confirm }) = self.sending.take() {
             if confirm {
                 let value = u32::try_from(elapsed.as_micros()).unwrap_or(u32::MAX);
                 self.outputs.push_back(Output::event(EventCode::Sent, 0, value, ""));
             }
-            self.chain.handle_sent(now);
+            self.last.handle_sent(now);
         }
     }
 
     fn handle_send_failed(&mut self, detail: SendFailedDetail) {
-        match self.sending.take() {
-            Some(Origin::KeepAlive) => self.outputs.push_back(Output::event(
-                EventCode::KeepAliveFailed,
-                detail as u16,
-                0,
-                self.transport.failure_text().unwrap_or(describe(detail)),
-            )),
-            Some(Origin::Operator { .. }) => {
-                let text = self.transport.failure_text().unwrap_or(describe(detail));
-                let (code, detail) = (EventCode::SendFailed, detail as u16);
-                self.outputs.push_back(Output::event(code, detail, 0, text));
-                let broken = self.chain.handle_send_failed();
-                self.report(broken);
-            }
-            None => {}
+        let Some(origin) = self.sending.take() else { return };
+        let text = self.transport.failure_text().unwrap_or(describe(detail));
+        let code = match origin {
+            Origin::KeepAlive => EventCode::KeepAliveFailed,
+            Origin::Operator { .. } => EventCode::SendFailed,
+        };
+        self.outputs.push_back(Output::event(code, detail as u16, 0, text));
+        if matches!(origin, Origin::Operator { .. }) {
+            self.handle_request_not_sent();
         }
     }
 
@@ -374,7 +366,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     /// When [`PduChannel::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.transport.poll_timeout(), self.chain.poll_timeout(), self.keep_alive_due()]
+        [self.transport.poll_timeout(), self.last.poll_timeout(), self.keep_alive_due()]
             .into_iter()
             .flatten()
             .min()
@@ -383,7 +375,6 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     /// When TesterPresent is due. It is never due while the transport is busy, because half-duplex ECUs would
     /// abort a transfer.
     fn keep_alive_due(&self) -> Option<Instant> {
-        self.keep_alive_at
-            .filter(|_| !self.keep_alive_stopped && self.sending.is_none() && !self.transport.is_receiving())
+        self.keep_alive.poll_timeout().filter(|_| self.sending.is_none() && !self.transport.is_receiving())
     }
 }

@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use connector_hal::can::CanFrame;
 
-use super::frame_transport::{FrameTransport, OpenFailure};
-use super::pdu_channel::{PduTransport, TransportEvent};
+use super::transport::{FrameTransport, OpenFailure, PduTransport, TransportEvent};
 use crate::protocol::isotp::SendFailure;
 use crate::protocol::tp20::{Channel, ChannelConfig, CloseReason, Event, ReceiveFailure, SendError};
 use crate::protocol::uds;
@@ -14,7 +13,7 @@ use crate::relay::wire::codec::SendFailedDetail;
 
 /// A TP2.0 channel to one ECU. Its channel test keeps the channel open.
 #[derive(Debug)]
-pub struct Tp20Transport {
+pub(crate) struct Tp20Transport {
     channel: Channel,
     /// Whether the ECU has opened the channel once.
     was_opened: bool,
@@ -24,7 +23,7 @@ pub struct Tp20Transport {
 
 impl Tp20Transport {
     /// A transport that begins to set up its channel.
-    pub fn new(config: ChannelConfig) -> Self {
+    pub(crate) fn new(config: ChannelConfig) -> Self {
         let mut channel = Channel::new(config);
         channel.open();
         Self { channel, was_opened: false, opened: None, events: VecDeque::new() }

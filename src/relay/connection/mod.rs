@@ -1,8 +1,8 @@
 //! A connection on the connector: its buses, its channels, and its link to the operator.
 
-mod drive;
 mod ignition;
 mod pending;
+mod progress;
 mod records;
 mod requests;
 mod scans;
@@ -89,7 +89,7 @@ impl RelayConnection {
     }
 
     /// The number of PDUs that were relayed, in both directions.
-    pub fn pdus_relayed(&self) -> u64 {
+    pub(crate) fn pdus_relayed(&self) -> u64 {
         self.pdus_relayed
     }
 
@@ -130,7 +130,7 @@ impl RelayConnection {
     ///
     /// An operator who has used the connection resumes it by `resumeConnection`. An operator who has not used
     /// it yet does not notice the interruption, so that the connection resumes here by itself.
-    pub fn handle_link_back(&mut self) {
+    pub(crate) fn handle_link_back(&mut self) {
         if self.link.is_unused() && self.link.resume(0).is_ok() {
             self.hold_until = None;
         }

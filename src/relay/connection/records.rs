@@ -1,5 +1,6 @@
-//! The binary messages of a connection: records for the buses, and records from them.
+//! The way of records through a connection: from the operator's messages to the buses, and back.
 
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::RelayConnection;
@@ -53,6 +54,28 @@ impl RelayConnection {
                 ),
             }
         }
+    }
+
+    /// Drives the buses; ready when something changed, so that the caller should poll for texts and messages.
+    pub fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut changed = false;
+        let mut index = 0;
+        while let Some(bus) = self.buses.get_mut(index) {
+            let limit = self.settings.limits.max_kept_bytes;
+            bus.channels_mut().set_room(limit.saturating_sub(self.link.kept_bytes()), limit);
+            if let Poll::Ready(progress) = bus.poll(cx) {
+                changed = true;
+                let now = tokio::time::Instant::now().into_std();
+                self.handle_progress(now, index, progress);
+                self.collect_outputs(now);
+            }
+            index += 1;
+        }
+        if !changed {
+            return Poll::Pending;
+        }
+        self.collect_scans();
+        Poll::Ready(())
     }
 
     /// Reports that a PDU or frame was not sent. A PDU that was refused breaks the chain behind it.

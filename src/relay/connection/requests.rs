@@ -75,7 +75,7 @@ impl RelayConnection {
     }
 
     /// The content of `connectionClosed`.
-    pub fn closed_message(&self, reason: CloseReason) -> serde_json::Value {
+    pub(crate) fn closed_message(&self, reason: CloseReason) -> serde_json::Value {
         json!({"connection_uuid": self.settings.connection_uuid, "reason": reason})
     }
 

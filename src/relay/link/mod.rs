@@ -240,7 +240,7 @@ impl Link {
     }
 
     /// Whether no message was sent or received yet, so that a lost websocket has lost none.
-    pub fn is_unused(&self) -> bool {
+    pub(crate) fn is_unused(&self) -> bool {
         self.received == 0 && self.outbox.last_seq() == 0
     }
 

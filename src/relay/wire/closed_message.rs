@@ -25,7 +25,7 @@ pub enum CloseReason {
 
 /// The content of `connectionClosed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct ConnectionClosed {
+pub(crate) struct ConnectionClosed {
     /// The connection that ended.
     pub connection_uuid: Uuid,
     /// Why the connection ended.
@@ -34,7 +34,7 @@ pub struct ConnectionClosed {
 
 impl ConnectionClosed {
     /// The text message.
-    pub fn envelope(&self) -> Envelope {
+    pub(crate) fn envelope(&self) -> Envelope {
         Envelope::new("connectionClosed", self)
     }
 }

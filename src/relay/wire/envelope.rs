@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_an_object_with_an_action_and_perhaps_other_fields() {
+    fn a_text_message_is_an_object_with_an_action_and_optional_fields() {
         let text = r#" { "later" : [1], "request_id" : "7", "message" : {"b":1}, "action" : "x" } "#;
         let read = Envelope::read(text).unwrap();
         assert_eq!((read.action.as_str(), read.request_id.as_deref()), ("x", Some("7")));

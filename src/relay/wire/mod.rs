@@ -7,6 +7,7 @@ mod number;
 mod problem_kind;
 pub mod request;
 
-pub use closed_message::{CloseReason, ConnectionClosed};
+pub use closed_message::CloseReason;
+pub(crate) use closed_message::ConnectionClosed;
 pub use envelope::Envelope;
 pub use problem_kind::ProblemKind;

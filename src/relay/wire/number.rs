@@ -5,7 +5,7 @@ use std::fmt;
 
 /// Reads an unsigned integer, written as a number or as a decimal or hexadecimal string. For
 /// `deserialize_with`.
-pub fn number<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(super) fn number<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: TryFrom<u64>,
@@ -15,7 +15,7 @@ where
 }
 
 /// Reads an unsigned integer as [`number`] does, or `None` if it is absent or null.
-pub fn optional_number<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+pub(crate) fn optional_number<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: TryFrom<u64>,
@@ -24,7 +24,7 @@ where
 }
 
 /// Reads a list of unsigned integers as [`number`] does. A list that is absent or null is empty.
-pub fn numbers<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+pub(super) fn numbers<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: TryFrom<u64>,

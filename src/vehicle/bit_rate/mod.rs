@@ -1,7 +1,9 @@
 //! Finding the bit rate of a CAN bus.
 
+mod probe;
 mod probed_bus;
 mod search;
 
-pub use probed_bus::{Exchanged, Listened, ProbeSettings, ProbedBus};
-pub use search::{BitRateSearch, GiveUp, SearchSettings, SearchStep};
+pub(crate) use probe::ProbeSettings;
+pub(crate) use probed_bus::{Exchanged, Listened, ProbedBus};
+pub use search::GiveUp;

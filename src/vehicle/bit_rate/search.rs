@@ -21,7 +21,7 @@ const DETAIL_RX_WARNING_OR_PASSIVE: u8 = 0x04 | 0x10;
 
 /// How the bit rate is searched for.
 #[derive(Debug, Clone)]
-pub struct SearchSettings {
+pub(crate) struct SearchSettings {
     /// The bit rates to try, the likeliest first, in bit/s.
     pub bit_rates: Vec<u32>,
     /// How long to listen at each bit rate.
@@ -35,7 +35,7 @@ pub struct SearchSettings {
 
 /// The next step of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SearchStep {
+pub(crate) enum SearchStep {
     /// Set the adapter up with these values, then call [`BitRateSearch::handle_configured`] or
     /// [`BitRateSearch::handle_refused`].
     Configure {
@@ -97,7 +97,7 @@ enum SearchPhase {
 ///
 /// After each call, call [`BitRateSearch::poll_step`], and read [`BitRateSearch::poll_timeout`] again.
 #[derive(Debug, Clone)]
-pub struct BitRateSearch {
+pub(crate) struct BitRateSearch {
     settings: SearchSettings,
     verdicts: Vec<BitRateVerdict>,
     /// The index of the present bit rate.
@@ -110,7 +110,7 @@ pub struct BitRateSearch {
 
 impl BitRateSearch {
     /// Begins the search.
-    pub fn new(mut settings: SearchSettings) -> Self {
+    pub(crate) fn new(mut settings: SearchSettings) -> Self {
         if !settings.listen_only {
             settings.bit_rates.truncate(1);
         }
@@ -124,7 +124,7 @@ impl BitRateSearch {
     }
 
     /// The adapter is set up as the last step demands.
-    pub fn handle_configured(&mut self, now: Instant) {
+    pub(crate) fn handle_configured(&mut self, now: Instant) {
         self.began.get_or_insert(now);
         match self.phase {
             SearchPhase::Tuning => {
@@ -139,7 +139,7 @@ impl BitRateSearch {
     }
 
     /// The adapter does not accept the settings of the last step.
-    pub fn handle_refused(&mut self) {
+    pub(crate) fn handle_refused(&mut self) {
         if let SearchPhase::Tuning | SearchPhase::Opening { .. } = self.phase {
             self.conclude(BitRateVerdict::Refused);
             self.advance();
@@ -147,7 +147,7 @@ impl BitRateSearch {
     }
 
     /// A frame was received.
-    pub fn handle_frame(&mut self, now: Instant, frame: &CanFrame) {
+    pub(crate) fn handle_frame(&mut self, now: Instant, frame: &CanFrame) {
         if reports_bus_error(frame) {
             self.handle_error(now);
         } else if let SearchPhase::Listening { .. } = self.phase
@@ -158,14 +158,14 @@ impl BitRateSearch {
     }
 
     /// The controller's state changed.
-    pub fn handle_bus_state(&mut self, now: Instant, state: BusState) {
+    pub(crate) fn handle_bus_state(&mut self, now: Instant, state: BusState) {
         if state != BusState::Active {
             self.handle_error(now);
         }
     }
 
     /// The deadline of [`BitRateSearch::poll_timeout`] may have passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if let SearchPhase::Listening { until, errors } = self.phase
             && now >= until
         {
@@ -175,7 +175,7 @@ impl BitRateSearch {
     }
 
     /// No node acknowledged the only frame that was sent.
-    pub fn handle_unacknowledged(&mut self) {
+    pub(crate) fn handle_unacknowledged(&mut self) {
         if let SearchPhase::Asking = self.phase {
             self.conclude(BitRateVerdict::Unacknowledged);
             self.advance();
@@ -183,12 +183,12 @@ impl BitRateSearch {
     }
 
     /// The next step, returned once.
-    pub fn poll_step(&mut self) -> Option<SearchStep> {
+    pub(crate) fn poll_step(&mut self) -> Option<SearchStep> {
         self.step.take()
     }
 
     /// The time of the next [`BitRateSearch::handle_timeout`].
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         match self.phase {
             SearchPhase::Listening { until, .. } => Some(until),
             _ => None,

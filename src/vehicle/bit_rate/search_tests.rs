@@ -4,12 +4,12 @@ use super::*;
 
 const LISTEN: Duration = Duration::from_millis(100);
 
-struct SearchBench {
+struct SearchRig {
     search: BitRateSearch,
     now: Instant,
 }
 
-impl SearchBench {
+impl SearchRig {
     fn new(listen_only: bool) -> Self {
         let now = Instant::now();
         let settings = SearchSettings {
@@ -34,8 +34,8 @@ impl SearchBench {
         assert_eq!(self.search.poll_step(), Some(SearchStep::Ask { bit_rate, alive }));
     }
 
-    fn expect_giving_up(&mut self, why: GiveUp) {
-        assert_eq!(self.search.poll_step(), Some(SearchStep::GiveUp(why)));
+    fn expect_giving_up(&mut self, reason: GiveUp) {
+        assert_eq!(self.search.poll_step(), Some(SearchStep::GiveUp(reason)));
         assert_eq!(self.search.poll_step(), None);
         assert_eq!(self.search.poll_timeout(), None);
     }
@@ -60,140 +60,140 @@ fn error() -> CanFrame {
 }
 
 #[test]
-fn the_first_frame_ends_the_listening() {
-    let mut bench = SearchBench::new(true);
-    bench.expect_listening(500_000);
-    bench.hear(data());
-    bench.expect_asking(500_000, true);
+fn listening_ends_with_the_first_frame() {
+    let mut rig = SearchRig::new(true);
+    rig.expect_listening(500_000);
+    rig.hear(data());
+    rig.expect_asking(500_000, true);
 }
 
 #[test]
-fn a_bit_rate_with_only_errors_is_left_for_the_next() {
-    let mut bench = SearchBench::new(true);
-    bench.expect_listening(500_000);
-    bench.hear(error());
-    bench.time_passes();
-    bench.expect_listening(250_000);
-    bench.hear(data());
-    bench.expect_asking(250_000, true);
+fn after_only_errors_the_search_tries_the_next_bit_rate() {
+    let mut rig = SearchRig::new(true);
+    rig.expect_listening(500_000);
+    rig.hear(error());
+    rig.time_passes();
+    rig.expect_listening(250_000);
+    rig.hear(data());
+    rig.expect_asking(250_000, true);
 }
 
 #[test]
-fn many_errors_end_the_listening_early() {
-    let mut bench = SearchBench::new(true);
-    bench.expect_listening(500_000);
+fn listening_ends_early_after_many_errors() {
+    let mut rig = SearchRig::new(true);
+    rig.expect_listening(500_000);
     for _ in 0..ERRORS_ENOUGH {
-        assert_eq!(bench.search.poll_step(), None);
-        bench.hear(error());
+        assert_eq!(rig.search.poll_step(), None);
+        rig.hear(error());
     }
-    bench.expect_listening(250_000);
+    rig.expect_listening(250_000);
 }
 
 #[test]
 fn a_bus_with_errors_at_every_bit_rate_is_never_asked() {
-    let mut bench = SearchBench::new(true);
-    bench.expect_listening(500_000);
-    bench.hear(error());
-    bench.time_passes();
-    bench.expect_listening(250_000);
-    bench.search.handle_bus_state(bench.now, BusState::Passive);
-    bench.time_passes();
-    bench.expect_giving_up(GiveUp::UnknownBitRate);
+    let mut rig = SearchRig::new(true);
+    rig.expect_listening(500_000);
+    rig.hear(error());
+    rig.time_passes();
+    rig.expect_listening(250_000);
+    rig.search.handle_bus_state(rig.now, BusState::Passive);
+    rig.time_passes();
+    rig.expect_giving_up(GiveUp::UnknownBitRate);
 }
 
 #[test]
-fn a_bus_in_use_is_asked_only_where_a_frame_was_heard() {
-    let mut bench = SearchBench::new(true);
-    bench.expect_listening(500_000);
-    bench.time_passes();
-    bench.expect_listening(250_000);
-    bench.hear(error());
-    bench.time_passes();
-    bench.expect_listening(500_000);
-    bench.hear(data());
-    bench.expect_asking(500_000, true);
+fn a_bus_in_use_gets_requests_only_at_a_bit_rate_with_frames() {
+    let mut rig = SearchRig::new(true);
+    rig.expect_listening(500_000);
+    rig.time_passes();
+    rig.expect_listening(250_000);
+    rig.hear(error());
+    rig.time_passes();
+    rig.expect_listening(500_000);
+    rig.hear(data());
+    rig.expect_asking(500_000, true);
 }
 
 #[test]
 fn waiting_for_a_frame_that_shows_the_bit_rate_ends_in_time() {
-    let mut bench = SearchBench::new(true);
-    bench.expect_listening(500_000);
-    bench.hear(error());
-    bench.time_passes();
+    let mut rig = SearchRig::new(true);
+    rig.expect_listening(500_000);
+    rig.hear(error());
+    rig.time_passes();
     let mut waited = 0;
-    while let Some(SearchStep::Configure { bit_rate, .. }) = bench.search.poll_step() {
+    while let Some(SearchStep::Configure { bit_rate, .. }) = rig.search.poll_step() {
         assert_eq!(bit_rate, 250_000);
-        bench.search.handle_configured(bench.now);
-        bench.time_passes();
+        rig.search.handle_configured(rig.now);
+        rig.time_passes();
         waited += 1;
     }
     assert_eq!(waited, 6);
-    assert_eq!(bench.search.poll_timeout(), None);
+    assert_eq!(rig.search.poll_timeout(), None);
 }
 
 #[test]
-fn a_silent_bus_is_asked_at_one_bit_rate_after_the_other_until_someone_acknowledges() {
-    let mut bench = SearchBench::new(true);
-    bench.expect_listening(500_000);
-    bench.time_passes();
-    bench.expect_listening(250_000);
-    bench.time_passes();
-    bench.expect_asking(500_000, false);
-    bench.search.handle_unacknowledged();
-    bench.expect_asking(250_000, false);
-    bench.search.handle_unacknowledged();
-    bench.expect_giving_up(GiveUp::NoNode);
+fn a_silent_bus_is_asked_at_each_bit_rate_until_an_acknowledgement() {
+    let mut rig = SearchRig::new(true);
+    rig.expect_listening(500_000);
+    rig.time_passes();
+    rig.expect_listening(250_000);
+    rig.time_passes();
+    rig.expect_asking(500_000, false);
+    rig.search.handle_unacknowledged();
+    rig.expect_asking(250_000, false);
+    rig.search.handle_unacknowledged();
+    rig.expect_giving_up(GiveUp::NoNode);
 }
 
 #[test]
 fn an_adapter_that_cannot_listen_only_stays_at_its_bit_rate() {
-    let mut bench = SearchBench::new(false);
-    let step = bench.search.poll_step();
+    let mut rig = SearchRig::new(false);
+    let step = rig.search.poll_step();
     assert_eq!(step, Some(SearchStep::Configure { bit_rate: 500_000, listen_only: false }));
-    bench.search.handle_configured(bench.now);
-    bench.hear(data());
-    assert_eq!(bench.search.poll_step(), Some(SearchStep::Ask { bit_rate: 500_000, alive: true }));
+    rig.search.handle_configured(rig.now);
+    rig.hear(data());
+    assert_eq!(rig.search.poll_step(), Some(SearchStep::Ask { bit_rate: 500_000, alive: true }));
 
-    let mut bench = SearchBench::new(false);
-    bench.search.poll_step();
-    bench.search.handle_configured(bench.now);
-    bench.hear(error());
-    bench.time_passes();
-    bench.expect_giving_up(GiveUp::UnknownBitRate);
+    let mut rig = SearchRig::new(false);
+    rig.search.poll_step();
+    rig.search.handle_configured(rig.now);
+    rig.hear(error());
+    rig.time_passes();
+    rig.expect_giving_up(GiveUp::UnknownBitRate);
 }
 
 #[test]
 fn an_interface_set_up_by_the_system_is_used_as_it_is() {
-    let mut bench = SearchBench::new(true);
+    let mut rig = SearchRig::new(true);
     for bit_rate in [500_000, 250_000] {
-        let step = bench.search.poll_step();
+        let step = rig.search.poll_step();
         assert_eq!(step, Some(SearchStep::Configure { bit_rate, listen_only: true }));
-        bench.search.handle_refused();
+        rig.search.handle_refused();
     }
-    let step = bench.search.poll_step();
+    let step = rig.search.poll_step();
     assert_eq!(step, Some(SearchStep::Configure { bit_rate: 500_000, listen_only: false }));
-    bench.search.handle_refused();
-    let step = bench.search.poll_step();
+    rig.search.handle_refused();
+    let step = rig.search.poll_step();
     assert_eq!(step, Some(SearchStep::Configure { bit_rate: 250_000, listen_only: false }));
-    bench.search.handle_configured(bench.now);
-    bench.time_passes();
-    assert_eq!(bench.search.poll_step(), Some(SearchStep::Ask { bit_rate: 250_000, alive: false }));
-    bench.search.handle_unacknowledged();
-    bench.expect_giving_up(GiveUp::NoNode);
+    rig.search.handle_configured(rig.now);
+    rig.time_passes();
+    assert_eq!(rig.search.poll_step(), Some(SearchStep::Ask { bit_rate: 250_000, alive: false }));
+    rig.search.handle_unacknowledged();
+    rig.expect_giving_up(GiveUp::NoNode);
 }
 
 #[test]
-fn an_adapter_that_can_be_set_to_none_of_the_bit_rates_is_given_up() {
-    let mut bench = SearchBench::new(true);
+fn an_adapter_that_supports_no_bit_rate_ends_the_search() {
+    let mut rig = SearchRig::new(true);
     for _ in 0..4 {
-        assert!(matches!(bench.search.poll_step(), Some(SearchStep::Configure { .. })));
-        bench.search.handle_refused();
+        assert!(matches!(rig.search.poll_step(), Some(SearchStep::Configure { .. })));
+        rig.search.handle_refused();
     }
-    bench.expect_giving_up(GiveUp::Refused);
+    rig.expect_giving_up(GiveUp::Refused);
 }
 
 #[test]
-fn an_error_frame_about_the_controller_itself_is_no_wrong_bit_rate() {
+fn an_error_frame_about_the_controller_does_not_count_as_a_bit_rate_error() {
     const CONTROLLER_IS_ACTIVE_AGAIN: [u8; 8] = [0, 0x40, 0, 0, 0, 0, 0, 0];
     assert!(!reports_bus_error(&CanFrame::new_error(CLASS_CONTROLLER, CONTROLLER_IS_ACTIVE_AGAIN)));
     assert!(!reports_bus_error(&CanFrame::new_error(CLASS_RESTARTED, [0; 8])));

@@ -39,12 +39,12 @@ impl Explorer {
     }
 
     /// Whether questions can be sent; otherwise, the explorer only listens to announcements.
-    pub fn can_ask(&self) -> bool {
+    pub(crate) fn can_ask(&self) -> bool {
         !self.network.destinations().is_empty()
     }
 
     /// The error that kept the last question from being sent; `None` if the question was sent.
-    pub fn send_error(&self) -> Option<&io::Error> {
+    pub(crate) fn send_error(&self) -> Option<&io::Error> {
         self.send_error.as_ref()
     }
 

@@ -154,7 +154,7 @@ impl Serialize for FoundEcu {
 
 /// The result of scanning a bus: `ecusFound` of the relay protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ScanReport {
+pub(crate) struct ScanReport {
     /// The bus's name.
     pub bus_name: String,
     /// The ECUs, by identifier.

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_vin_say_why() {
+    fn bytes_that_are_not_a_vin_are_refused_with_a_reason() {
         let uds = |data: &[u8]| VinAnswer::parse(&pdu(&[&[0x62, 0xF1, 0x90], data]));
         assert_eq!(uds(&[]), VinAnswer::NoVin(Service::Uds, VinError::Empty));
         assert_eq!(uds(&[0; 17]), VinAnswer::NoVin(Service::Uds, VinError::Empty));
@@ -172,14 +172,14 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_check_digit_is_no_reason_to_refuse_a_vin() {
+    fn a_vin_with_a_wrong_check_digit_is_accepted() {
         let answer = VinAnswer::parse(b"\x62\xF1\x90WVWZZZ1KZ6W000001");
         let VinAnswer::Vin(_, vin) = answer else { panic!("{answer:?}") };
         assert!(!vin.has_valid_check_digit());
     }
 
     #[test]
-    fn negative_answers_are_told_apart() {
+    fn negative_answers_are_distinguished() {
         assert_eq!(VinAnswer::parse(&[0x7F, 0x22, 0x78]), VinAnswer::Pending(Service::Uds));
         assert_eq!(VinAnswer::parse(&[0x7F, 0x09, 0x78]), VinAnswer::Pending(Service::Obd));
         assert_eq!(VinAnswer::parse(&[0x7F, 0x1A, 0x21]), VinAnswer::Busy(Service::Gmlan));
@@ -198,7 +198,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_reported_as_a_vin_was_in_the_answer(
+        fn a_reported_vin_was_in_the_answer(
             pdu in proptest::collection::vec(prop_oneof![any::<u8>(), Just(0), Just(0x11), b'A'..=b'H', b'0'..=b'9'], 0..40),
             service in 0usize..4,
         ) {

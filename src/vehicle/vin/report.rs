@@ -127,7 +127,7 @@ impl VinReport {
 
     /// The report on the VINs of several buses, the bus that answered first in front. The report names the
     /// first bus's VIN, and lists disagreeing VINs as conflict.
-    pub fn from_buses(buses: &[Vec<Candidate>], elapsed: Duration) -> Self {
+    pub(crate) fn from_buses(buses: &[Vec<Candidate>], elapsed: Duration) -> Self {
         let first = buses.iter().find(|candidates| !candidates.is_empty());
         let mut report = Self::from_candidates(first.map_or(&[], Vec::as_slice), elapsed);
         let all: Vec<Candidate> = buses.concat();
@@ -203,13 +203,13 @@ mod tests {
     }
 
     #[test]
-    fn of_equally_frequent_vins_the_first_told_is_reported() {
+    fn of_equally_frequent_vins_the_first_answered_is_reported() {
         let candidates = [candidate(OTHER, 0x7E8), candidate(ONE, 0x7E9)];
         assert_eq!(VinReport::from_candidates(&candidates, Duration::ZERO).vin.unwrap().as_str(), OTHER);
     }
 
     #[test]
-    fn the_bus_that_answers_first_wins_and_the_others_may_contradict_it() {
+    fn the_first_bus_to_answer_wins_and_others_may_conflict() {
         let first = vec![candidate(ONE, 0x7E8)];
         let second = vec![candidate(OTHER, 0x7E8), candidate(OTHER, 0x7E9)];
         let report = VinReport::from_buses(&[first.clone(), second], Duration::ZERO);

@@ -21,7 +21,7 @@ use crate::vehicle::doip_network::linux::Purpose;
 use crate::vehicle::hardware::Hardware;
 
 /// The result of [`read_vehicle`].
-pub struct VehicleReading {
+pub(crate) struct VehicleReading {
     /// The VIN, or that there is none.
     pub report: VinReport,
     /// The CAN buses, in the order in which they were given.
@@ -44,12 +44,12 @@ pub struct ParallelReading {
 }
 
 /// Reading the VIN from one DoIP network. The future ends within its budget.
-pub type NetworkToRead = BoxFuture<'static, DoipReading>;
+pub(crate) type NetworkToRead = BoxFuture<'static, DoipReading>;
 
 /// Reads the VIN from these CAN buses and the hardware's DoIP networks at the same time, within
 /// [`VinSettings::budget`]. If none delivers a VIN, opens the K-lines and asks them, within
 /// [`VinSettings::kline_budget`] each.
-pub async fn read_vehicle(
+pub(crate) async fn read_vehicle(
     hardware: &Hardware,
     buses: Vec<Box<dyn CanBus>>,
     lines: impl Future<Output = Vec<LineToAsk>>,

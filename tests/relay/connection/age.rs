@@ -1,4 +1,4 @@
-//! Age: nothing old may reach a vehicle.
+//! The age of records: no old record may reach a vehicle.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::common::*;
 
 const TOO_OLD: (EventCode, u16, u32) = (EventCode::SendFailed, 8, 0);
 
-/// Channel 1 is raw, channel 2 ISO-TP; a first message has shown how long the way is.
+/// Channel 1 is raw, channel 2 is ISO-TP. The session has measured the delay with a first message.
 async fn rig_with_delay(delay: Duration, raw: serde_json::Value, isotp: serde_json::Value) -> (Rig, Node) {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
@@ -32,7 +32,7 @@ async fn stall(rig: &mut Rig, time: Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_way_alone_makes_nothing_old() {
+async fn a_long_network_delay_alone_makes_no_record_too_old() {
     let (mut rig, node) = rig_with_delay(2 * SECOND, json!({}), json!({})).await;
     for count in 1..10 {
         rig.send_frame(1, frame(0x100, &[count]));
@@ -68,7 +68,7 @@ async fn a_pdu_older_than_30_s_is_not_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_age_allowed_may_be_set_for_each_channel() {
+async fn the_maximum_age_can_be_set_per_channel() {
     let (mut rig, node) =
         rig_with_delay(Duration::ZERO, json!({"max_age_ms": 5000}), json!({"max_age_ms": 100})).await;
     rig.set_network(Network::Stalled);
@@ -80,7 +80,7 @@ async fn the_age_allowed_may_be_set_for_each_channel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_age_allowed_may_stand_beside_the_channel_kind_too() {
+async fn the_maximum_age_can_stand_beside_the_channel_kind_too() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     let channel =
@@ -96,9 +96,9 @@ async fn the_age_allowed_may_stand_beside_the_channel_kind_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn how_long_a_record_waited_before_its_message_was_made_counts_too() {
+async fn the_age_includes_the_wait_before_the_message_was_built() {
     let (mut rig, node) = rig_with_delay(Duration::ZERO, json!({}), json!({})).await;
-    // the operator's socket takes nothing for a while
+    // the operator's socket accepts nothing for a while
     let at = now();
     tokio::time::advance(600 * MILLISECOND).await;
     let payload = connector_agent::relay::wire::codec::Payload::Frame(frame(0x100, &[1]));
@@ -109,7 +109,7 @@ async fn how_long_a_record_waited_before_its_message_was_made_counts_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn frames_that_grow_old_while_they_wait_for_a_busy_bus_are_not_sent() {
+async fn frames_that_become_too_old_at_a_busy_bus_are_not_sent() {
     let (mut rig, node) = rig_with_delay(Duration::ZERO, json!({}), json!({})).await;
     // 4000 frames of 8 bytes take about 0.9 s, and have a higher priority
     let other = Node::attach(&rig.buses[0]);
@@ -123,11 +123,11 @@ async fn frames_that_grow_old_while_they_wait_for_a_busy_bus_are_not_sent() {
     let sent = node.frames().iter().filter(|frame| frame.id() == id(0x100)).count() - 1;
     let too_old = rig.count(1, EventCode::SendFailed, 8);
     assert_eq!(sent + too_old + rig.count(1, EventCode::SendFailed, 4), 50, "{:?}", rig.events(1));
-    assert!(sent <= 2, "not even what the adapter already held is sent: {sent}");
+    assert!(sent <= 2, "the adapter does not send the frames that it already held: {sent}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_frame_that_nobody_acknowledges_is_not_sent_to_a_node_that_comes_later() {
+async fn an_unacknowledged_frame_is_not_sent_to_a_node_that_joins_later() {
     let mut rig = Rig::configured().await;
     rig.open_raw(1, json!({"request_id": 0x100})).await;
     rig.send_frame(1, frame(0x100, &[1]));
@@ -146,7 +146,7 @@ async fn a_stale_frame_does_not_spoil_a_transfer() {
     let mut rig = Rig::configured().await;
     rig.open_raw(1, json!({"request_id": 0x7FF, "max_age_ms": 0})).await;
     rig.open_isotp(2, json!({})).await;
-    // the first message also shows the shortest way
+    // the first message also shows the shortest delay
     rig.send(2, PLAIN, &[0x36; 20]);
     rig.send_frame(1, frame(0x7FF, &[1]));
     rig.run(500 * MILLISECOND).await;
@@ -156,7 +156,7 @@ async fn a_stale_frame_does_not_spoil_a_transfer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pdu_that_is_too_old_breaks_the_chain_behind_it() {
+async fn a_pdu_that_is_too_old_breaks_its_chain() {
     let (mut rig, node) = rig_with_delay(Duration::ZERO, json!({}), json!({"max_age_ms": 1000})).await;
     rig.set_network(Network::Stalled);
     rig.send(2, PLAIN, &[0x34, 0]);
@@ -165,7 +165,7 @@ async fn a_pdu_that_is_too_old_breaks_the_chain_behind_it() {
     stall(&mut rig, 400 * MILLISECOND).await;
     rig.send(2, CHAINED, &[0x36, 2]);
     rig.run(SECOND).await;
-    assert_eq!(node.single_frames(0x7E0).len(), 0, "a block without its download request");
+    assert_eq!(node.single_frames(0x7E0).len(), 0, "a block is not sent without its download request");
     let broken = (EventCode::ChainBroken, 0, 1);
     assert_eq!(rig.events(2), [TOO_OLD, broken, broken]);
     rig.send(2, PLAIN, &[0x34, 0]);
@@ -174,7 +174,7 @@ async fn a_pdu_that_is_too_old_breaks_the_chain_behind_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn frames_toward_the_vehicle_are_not_sent_again_after_a_lost_link_but_pdus_are() {
+async fn after_a_lost_link_pdus_are_sent_again_and_frames_are_not() {
     let (mut rig, node) = rig_with_delay(Duration::ZERO, json!({}), json!({})).await;
     rig.set_network(Network::Stalled);
     rig.send_frame(1, frame(0x100, &[1]));

@@ -24,7 +24,7 @@ async fn buses_are_configured_and_named_in_the_reply() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_bit_rate_of_the_contract_is_taken_and_no_other() {
+async fn exactly_the_bit_rates_of_the_relay_protocol_are_accepted() {
     let rates = [
         1_000_000, 500_000, 250_000, 125_000, 100_000, 94_000, 83_300, 50_000, 33_300, 20_000, 10_000, 5_000,
     ];
@@ -33,7 +33,7 @@ async fn every_bit_rate_of_the_contract_is_taken_and_no_other() {
         let mut rig = Rig::with_bus(bus);
         let reply = rig.configure(json!([can("HS", HS, json!({ "can_bit_rate": rate }))])).await;
         assert_eq!(reply.action, "busesConfigured", "{rate}");
-        // the rate is the bus's: an ECU answers
+        // the ECU answers because the bit rate is that of the bus
         let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
         rig.open_isotp(1, json!({})).await;
         rig.send(1, PLAIN, &[0x3E, 0]);
@@ -89,7 +89,7 @@ async fn optional_fields_may_be_null() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fields_nobody_knows_are_ignored() {
+async fn unknown_fields_are_ignored() {
     let mut rig = Rig::new();
     let mut bus = can("HS", HS, json!({"termination": "120 ohm"}));
     bus["colour"] = json!("green");
@@ -124,7 +124,7 @@ async fn no_buses_at_all_may_be_configured() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_connector_does_not_have_is_refused_and_leaves_the_buses_as_they_are() {
+async fn an_unsupported_bus_configuration_is_refused_and_the_buses_remain() {
     let mut rig = Rig::configured().await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
     rig.open_isotp(1, json!({})).await;
@@ -168,7 +168,7 @@ async fn what_the_connector_does_not_have_is_refused_and_leaves_the_buses_as_the
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_behind_configure_buses_wait_for_it() {
+async fn requests_after_configure_buses_wait_for_the_configuration() {
     let mut rig = Rig::new();
     rig.ask("configureBuses", json!({"buses": [hs()]}));
     rig.ask("openChannel", json!({"channel": 1, "raw_channel": {"bus_name": "HS"}}));
@@ -179,7 +179,7 @@ async fn requests_behind_configure_buses_wait_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_requests_behind_configure_buses_is_bounded() {
+async fn a_flood_of_requests_after_configure_buses_is_bounded() {
     let mut rig = Rig::new();
     rig.ask("configureBuses", json!({"buses": [hs()]}));
     for _ in 0..10_000 {
@@ -192,7 +192,7 @@ async fn a_flood_of_requests_behind_configure_buses_is_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replies_that_nobody_fetches_are_bounded() {
+async fn unread_replies_are_bounded() {
     let mut rig = Rig::configured().await;
     rig.open_raw(1, json!({})).await;
     for _ in 0..10_000 {
@@ -221,21 +221,25 @@ async fn the_adapter_receives_every_frame_of_its_bus_whatever_channels_are_open(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_device_that_cannot_be_opened_is_an_error_and_may_be_tried_again() {
+async fn a_device_that_fails_to_open_is_an_error_and_can_be_retried() {
     let mut rig = Rig::new();
     rig.opening_fails.store(true, std::sync::atomic::Ordering::Relaxed);
     rig.ask("configureBuses", json!({"buses": [hs()]}));
     rig.ask("openChannel", json!({"channel": 1, "raw_channel": {"bus_name": "HS"}}));
     rig.run(10 * MILLISECOND).await;
     assert_eq!(problem(&rig.texts[0]), (503, "bus-unavailable".to_owned()));
-    assert_eq!(problem(&rig.texts[1]), (404, "unknown-bus".to_owned()), "what waited is answered too");
+    assert_eq!(
+        problem(&rig.texts[1]),
+        (404, "unknown-bus".to_owned()),
+        "the waiting request is answered too"
+    );
     assert!(rig.session.bus_reports().is_empty());
     rig.opening_fails.store(false, std::sync::atomic::Ordering::Relaxed);
     rig.configure_hs().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_adapter_is_not_able_to_is_told_apart_from_one_that_is_not_there() {
+async fn a_bit_rate_beyond_the_adapter_is_the_problem_unsupported() {
     let mut rig = Rig::new();
     rig.bit_rate_is_fixed.store(true, std::sync::atomic::Ordering::Relaxed);
     let reply = rig.configure(json!([can("HS", HS, json!({"can_bit_rate": 94_000}))])).await;
@@ -252,7 +256,7 @@ async fn reading_the_vin_ends_also_when_its_buses_are_replaced() {
     let _node = Node::attach(&rig.buses[1]);
     rig.configure(json!([can("MS", MS, json!({}))])).await;
     rig.run(2 * SECOND).await;
-    let report = rig.session.poll_vin(now()).expect("it is over");
+    let report = rig.session.poll_vin(now()).expect("the reading has ended");
     assert_eq!(report.vin, None);
     assert!(rig.session.start_reading_vin(now(), SECOND));
     rig.configure(json!([])).await;
@@ -260,7 +264,7 @@ async fn reading_the_vin_ends_also_when_its_buses_are_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_for_the_vin_on_a_bus_that_is_off_is_told_none_at_once_and_may_ask_again() {
+async fn reading_the_vin_on_a_bus_that_is_off_ends_immediately_and_can_be_repeated() {
     let mut rig = Rig::configured().await;
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| match request {
         [0x22, 0xF1, 0x90] => vec![(MILLISECOND, [&[0x62, 0xF1, 0x90], &b"WVWZZZ1KZ6W000001"[..]].concat())],
@@ -270,13 +274,13 @@ async fn who_asks_for_the_vin_on_a_bus_that_is_off_is_told_none_at_once_and_may_
     rig.buses[0].unplug("can0");
     rig.run(10 * MILLISECOND).await;
     assert!(rig.session.start_reading_vin(now(), SECOND));
-    assert_eq!(rig.session.poll_vin(now()).expect("it is over").vin, None);
+    assert_eq!(rig.session.poll_vin(now()).expect("the reading has ended").vin, None);
     rig.run(3 * SECOND).await;
     rig.opening_fails.store(false, std::sync::atomic::Ordering::Relaxed);
     rig.run(2 * SECOND).await;
     assert!(rig.session.start_reading_vin(now(), SECOND));
     rig.run(SECOND).await;
-    assert!(rig.session.poll_vin(now()).expect("it is over").vin.is_some());
+    assert!(rig.session.poll_vin(now()).expect("the reading has ended").vin.is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -285,7 +289,7 @@ async fn a_bus_that_goes_off_before_the_first_question_ends_the_reading() {
     assert!(rig.session.start_reading_vin(now(), SECOND));
     rig.buses[0].unplug("can0");
     rig.run(3 * SECOND).await;
-    assert_eq!(rig.session.poll_vin(now()).expect("it is over").vin, None);
+    assert_eq!(rig.session.poll_vin(now()).expect("the reading has ended").vin, None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -303,7 +307,7 @@ async fn the_vin_is_read_beside_the_channels() {
     rig.open_isotp(1, json!({"request_id": 0x7E1, "response_id": 0x7E9, "keep_alive": "enabled"})).await;
     assert!(rig.session.start_reading_vin(now(), 2 * SECOND));
     rig.run(2 * SECOND).await;
-    let report = rig.session.poll_vin(now()).expect("the budget is over");
+    let report = rig.session.poll_vin(now()).expect("the reading ends with its budget");
     assert_eq!(report.vin.map(|vin| vin.to_string()), Some("WVWZZZ1KZ6W000001".to_owned()));
     assert!(report.elapsed <= 2 * SECOND);
 }

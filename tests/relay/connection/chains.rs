@@ -9,7 +9,8 @@ use super::common::*;
 
 const BROKEN: EventCode = EventCode::ChainBroken;
 
-/// Answers each request by its second byte, which indexes the script; beyond it, positively.
+/// Answers each request by its second byte, an index of the script. Beyond the script, the answer is
+/// positive.
 fn by_index(script: Vec<Answers>) -> impl FnMut(&[u8]) -> Answers + Send + 'static {
     move |request| {
         let index = usize::from(request.get(1).copied().unwrap_or(0));
@@ -100,7 +101,7 @@ async fn a_chain_breaks_five_seconds_after_the_last_pending_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_negative_response_throws_away_what_is_chained_with_its_code_and_their_number() {
+async fn a_negative_response_discards_chained_pdus_with_its_code_and_their_number() {
     let mut rig = rig_with_chain(6).await;
     let script =
         vec![positive(&[0x36, 0]), positive(&[0x36, 1]), vec![(MILLISECOND, vec![0x7F, 0x36, 0x73])]];
@@ -112,7 +113,7 @@ async fn a_negative_response_throws_away_what_is_chained_with_its_code_and_their
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_response_within_p2_throws_away_what_is_chained() {
+async fn no_response_within_p2_discards_the_chained_pdus() {
     let mut rig = rig_with_chain(4).await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);
     rig.run(990 * MILLISECOND).await;
@@ -133,14 +134,14 @@ async fn p2_ends_with_the_first_frame_of_a_long_response() {
     rig.send(1, PLAIN, &[0x36, 0]);
     rig.send(1, CHAINED, &[0x36, 1]);
     rig.run(2 * SECOND).await;
-    assert_eq!(rig.heard, [], "the response is still coming in");
+    assert_eq!(rig.heard, [], "the response has not ended");
     rig.run(3 * SECOND).await;
     assert_eq!(indexes(&ecu), [0, 1]);
     assert_eq!(rig.events(1), []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn pdus_chained_to_broken_ones_are_thrown_away_when_they_arrive_later() {
+async fn later_pdus_chained_to_discarded_ones_are_discarded() {
     let mut rig = rig_with_chain(3).await;
     let script = vec![vec![(MILLISECOND, vec![0x7F, 0x36, 0x31])]];
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, by_index(script));
@@ -153,7 +154,7 @@ async fn pdus_chained_to_broken_ones_are_thrown_away_when_they_arrive_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pdu_that_is_not_chained_starts_anew_after_a_break() {
+async fn an_unchained_pdu_starts_again_after_a_break() {
     let mut rig = rig_with_chain(3).await;
     let script = vec![vec![(MILLISECOND, vec![0x7F, 0x36, 0x31])]];
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, by_index(script));
@@ -175,14 +176,14 @@ async fn an_unchained_pdu_behind_chained_ones_survives_their_break() {
         rig.send(1, flags, &[0x36, index]);
     }
     rig.run(5 * MILLISECOND).await;
-    assert_eq!(indexes(&ecu), [0], "order is kept: it waits behind the chained one");
+    assert_eq!(indexes(&ecu), [0], "the PDU waits behind the chained one, to keep the order");
     rig.run(SECOND).await;
     assert_eq!(indexes(&ecu), [0, 2]);
     assert_eq!(rig.events(1), [(BROKEN, 0x31, 1)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn responses_about_something_else_neither_advance_nor_break_a_chain() {
+async fn responses_to_other_requests_do_not_affect_a_chain() {
     let mut rig = rig_with_chain(2).await;
     let script = vec![vec![
         (100 * MILLISECOND, vec![0x62, 0xF1, 0x90]),
@@ -200,7 +201,7 @@ async fn responses_about_something_else_neither_advance_nor_break_a_chain() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_pdu_that_is_chained_is_sent_at_once() {
+async fn a_chained_pdu_without_a_predecessor_is_sent_immediately() {
     let mut rig = Rig::configured().await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
     rig.open_isotp(1, json!({})).await;
@@ -210,7 +211,7 @@ async fn a_first_pdu_that_is_chained_is_sent_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pdu_that_cannot_be_sent_breaks_the_chain_behind_it() {
+async fn a_pdu_that_cannot_be_sent_breaks_its_chain() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     rig.open_isotp(1, json!({})).await;
@@ -224,35 +225,35 @@ async fn a_pdu_that_cannot_be_sent_breaks_the_chain_behind_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_most_64_pdus_wait_and_more_are_refused_without_harm_to_those() {
+async fn the_65th_waiting_pdu_is_refused_and_the_others_are_sent() {
     let mut rig = rig_with_chain(70).await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| {
-        // the first takes long enough for all to arrive
+        // the first answer takes so long that all PDUs arrive before it
         let after = if request[1] == 0 { 500 * MILLISECOND } else { MILLISECOND };
         vec![(after, vec![0x76, request[1]])]
     });
     rig.run(100 * MILLISECOND).await;
-    assert_eq!(rig.events(1), vec![(EventCode::SendFailed, 5, 0); 5], "one is on its way, 64 wait");
+    assert_eq!(rig.events(1), vec![(EventCode::SendFailed, 5, 0); 5], "one PDU is being sent, 64 wait");
     rig.run(5 * SECOND).await;
     assert_eq!(
         indexes(&ecu),
         (0..65).collect::<Vec<_>>(),
-        "in order, and no later one in a refused one's place"
+        "the PDUs arrive in order, and no later one replaces a refused one"
     );
     assert_eq!(rig.events(1).len(), 5);
     rig.send(1, CHAINED, &[0x36, 65]);
     rig.run(SECOND).await;
-    assert_eq!(indexes(&ecu).last(), Some(&65), "and the chain goes on when there is room");
+    assert_eq!(indexes(&ecu).last(), Some(&65), "the chain continues when there is room");
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_later_chained_pdu_takes_the_place_of_one_that_was_refused() {
+async fn a_later_chained_pdu_does_not_replace_a_refused_one() {
     let mut rig = rig_with_chain(66).await;
     let ecu =
         Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| vec![(100 * MILLISECOND, vec![0x76, request[1]])]);
     rig.run(350 * MILLISECOND).await;
     assert_eq!(rig.count(1, EventCode::SendFailed, 5), 1);
-    // there is room again, but number 65 is missing
+    // there is room again, but PDU 65 is missing
     rig.send(1, CHAINED, &[0x36, 66]);
     rig.run(20 * SECOND).await;
     assert_eq!(indexes(&ecu), (0..65).collect::<Vec<_>>());
@@ -260,7 +261,7 @@ async fn no_later_chained_pdu_takes_the_place_of_one_that_was_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_chained_to_a_refused_unchained_pdu_is_thrown_away() {
+async fn pdus_chained_to_a_refused_unchained_pdu_are_discarded() {
     let mut rig = rig_with_chain(65).await;
     let ecu =
         Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| vec![(100 * MILLISECOND, vec![0x76, request[1]])]);
@@ -290,13 +291,13 @@ async fn at_most_512_kib_wait_on_a_channel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pdu_longer_than_the_queue_is_taken_when_it_need_not_wait() {
+async fn a_pdu_longer_than_the_queue_is_accepted_if_it_is_sent_immediately() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     rig.open_isotp(1, json!({})).await;
     rig.send(1, PLAIN, &[0x3E, 0x80]);
     rig.run(100 * MILLISECOND).await;
-    // no response came to that, and none is waited for
+    // there was no response to this PDU, and the chain does not wait for one
     rig.send(1, PLAIN, &vec![0x36; 600_000]);
     rig.run(100 * MILLISECOND).await;
     assert_eq!(rig.events(1), []);
@@ -304,7 +305,7 @@ async fn a_pdu_longer_than_the_queue_is_taken_when_it_need_not_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_to_wait_may_be_chosen_for_a_channel() {
+async fn the_response_timeout_can_be_set_per_channel() {
     let mut rig = Rig::configured().await;
     let script = vec![vec![(2_500 * MILLISECOND, vec![0x76, 0])]];
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, by_index(script));
@@ -316,7 +317,7 @@ async fn the_time_to_wait_may_be_chosen_for_a_channel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chain_goes_on_while_the_link_is_down() {
+async fn a_chain_continues_while_the_link_is_down() {
     let mut rig = rig_with_chain(20).await;
     let ecu =
         Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| vec![(100 * MILLISECOND, vec![0x76, request[1]])]);
@@ -327,5 +328,5 @@ async fn a_chain_goes_on_while_the_link_is_down() {
     rig.resume().await;
     rig.run(SECOND).await;
     let answers: Vec<_> = rig.pdus(1).into_iter().map(|pdu| pdu[1]).collect();
-    assert_eq!(answers, (0..20).collect::<Vec<_>>(), "every response once, in order");
+    assert_eq!(answers, (0..20).collect::<Vec<_>>(), "every response arrives once, in order");
 }

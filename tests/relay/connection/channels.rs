@@ -91,13 +91,13 @@ async fn detected_padding_follows_the_ecu() {
         rig.run(10 * MILLISECOND).await;
         rig.send(1, PLAIN, &[0x10, 2]);
         rig.run(10 * MILLISECOND).await;
-        let ours: Vec<_> = node.frames().into_iter().filter(|frame| frame.id() == id(0x7E0)).collect();
-        assert_eq!(ours.last().map(|frame| frame.len()), Some(length), "{padding:?}");
+        let own_frames: Vec<_> = node.frames().into_iter().filter(|frame| frame.id() == id(0x7E0)).collect();
+        assert_eq!(own_frames.last().map(|frame| frame.len()), Some(length), "{padding:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn flow_control_asks_for_the_block_size_and_separation_time_of_the_channel() {
+async fn flow_control_carries_the_channels_block_size_and_separation_time() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |_| vec![(MILLISECOND, vec![0x62; 60])]);
@@ -142,8 +142,8 @@ async fn a_functional_channel_hears_the_whole_obd_range_and_answers_each_first_f
         let config = Config::new(Addressing::normal(id(response), id(request)));
         (config, move |_: &[u8]| vec![(MILLISECOND, vec![0x49; length])])
     };
-    // ECUs take the functional request, and flow control on their physical identifier: two nodes stand for
-    // one ECU
+    // an ECU receives functional requests, and flow control on its physical identifier, so that two nodes
+    // simulate one ECU
     for (response, length) in [(0x7E8, 5), (0x7EF, 5), (0x7E7, 5)] {
         let (config, script) = functional(response, 0x7DF, length);
         Box::leak(Box::new(Ecu::with_config(&rig.buses[0], config, script)));
@@ -161,14 +161,14 @@ async fn a_functional_channel_hears_the_whole_obd_range_and_answers_each_first_f
     assert_eq!(addresses, [0x7E8, 0x7EF]);
     assert_eq!(rig.count(1, EventCode::Sent, 0), 1);
     assert_eq!(node.single_frames(0x7DF), [[0x09, 2]]);
-    // a long answer is met with flow control on the physical identifier
+    // a long answer gets flow control on the physical identifier
     node.send(frame(0x7EA, &[0x10, 20, 0x49, 2, 1, b'W', b'V', b'W']));
     rig.run(10 * MILLISECOND).await;
     assert_eq!(node.frames().last(), Some(&frame(0x7E2, &[0x30, 0, 0, 0xCC, 0xCC, 0xCC, 0xCC, 0xCC])));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_heard_by_a_functional_and_a_physical_channel_is_met_with_one_flow_control() {
+async fn an_answer_to_two_channels_gets_one_flow_control() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |_| vec![(MILLISECOND, vec![0x62; 200])]);
@@ -183,7 +183,7 @@ async fn an_answer_heard_by_a_functional_and_a_physical_channel_is_met_with_one_
         node.frames().iter().filter(|frame| frame.id() == id(0x7E0) && frame.data()[0] >> 4 == 3).count();
     // 28 consecutive frames in blocks of 5
     assert_eq!(flow_controls, 6);
-    // the channel that is left sends flow control itself
+    // the remaining channel sends flow control itself
     assert_eq!(rig.request("closeChannel", json!({"channel": 2})).await.action, "channelClosed");
     node.send(frame(0x7E8, &[0x10, 20, 0x49, 2, 1, b'W', b'V', b'W']));
     rig.run(10 * MILLISECOND).await;
@@ -211,7 +211,7 @@ async fn a_functional_channel_with_29_bits_hears_all_that_answer_to_the_tester()
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_functional_channel_hears_whom_it_lists_and_else_nobody() {
+async fn a_non_obd_functional_channel_hears_only_its_listed_responders() {
     for (list, expected) in [(json!([0x4E8, "0x5E8"]), 2), (json!([]), 0), (json!(null), 0)] {
         let mut rig = Rig::configured().await;
         let node = Node::attach(&rig.buses[0]);
@@ -266,7 +266,7 @@ async fn a_functional_request_longer_than_a_frame_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_opened_is_refused_and_says_why() {
+async fn an_invalid_channel_is_refused_with_a_reason() {
     let mut rig = Rig::configured().await;
     rig.open_isotp(5, json!({})).await;
     let isotp = json!({"bus_name": "HS", "request_id": 0x7E0, "response_id": 0x7E8});
@@ -316,11 +316,11 @@ async fn what_cannot_be_opened_is_refused_and_says_why() {
         assert_eq!(reply.message["in_reply_to"], "openChannel");
     }
     let reply = rig.request("closeChannel", json!({"channel": 1})).await;
-    assert_eq!(problem(&reply), (404, "unknown-channel".to_owned()), "none of them was opened");
+    assert_eq!(problem(&reply), (404, "unknown-channel".to_owned()), "no channel was opened");
 }
 
 #[tokio::test(start_paused = true)]
-async fn opening_the_same_channel_again_is_answered_alike_and_changes_nothing() {
+async fn opening_an_open_channel_again_is_answered_equally_and_changes_nothing() {
     let mut rig = Rig::configured().await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |_| vec![(500 * MILLISECOND, vec![0x50, 3])]);
     rig.open_isotp(1, json!({})).await;
@@ -329,7 +329,7 @@ async fn opening_the_same_channel_again_is_answered_alike_and_changes_nothing() 
     rig.run(100 * MILLISECOND).await;
     rig.open_isotp(1, json!({})).await;
     rig.run(SECOND).await;
-    assert_eq!(ecu.requests(), [[0x10, 3], [0x27, 1]], "what was queued is still sent");
+    assert_eq!(ecu.requests(), [[0x10, 3], [0x27, 1]], "the queued PDU is still sent");
 }
 
 #[tokio::test(start_paused = true)]
@@ -345,14 +345,14 @@ async fn channels_are_bounded_in_number() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pdu_sent_with_confirm_tells_how_long_its_frames_took() {
+async fn a_confirmation_states_how_long_the_frames_took() {
     let mut rig = Rig::configured().await;
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);
     rig.open_isotp(1, json!({})).await;
     rig.send(1, CONFIRM, &[0x36; 4095]);
     rig.run(SECOND).await;
     let [(EventCode::Sent, 0, micros)] = rig.events(1)[..] else { panic!("{:?}", rig.events(1)) };
-    // 586 frames of 111 to 135 bits, and the wake-ups of the runtime's timer
+    // 586 frames of 111 to 135 bits, and the delays of the runtime's timer
     assert!((130_000..700_000).contains(&micros), "{micros} µs");
     rig.send(1, PLAIN, &[0x3E, 0x80]);
     rig.run(SECOND).await;
@@ -360,7 +360,7 @@ async fn a_pdu_sent_with_confirm_tells_how_long_its_frames_took() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pdu_that_an_ecu_does_not_take_is_reported_with_the_reason() {
+async fn a_pdu_that_an_ecu_does_not_accept_is_reported_with_the_reason() {
     // the ECU sends no flow control
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
@@ -376,14 +376,14 @@ async fn a_pdu_that_an_ecu_does_not_take_is_reported_with_the_reason() {
     node.send(frame(0x7E8, &[0x32, 0, 0]));
     rig.run(10 * MILLISECOND).await;
     assert_eq!(rig.events(1)[1..], [(EventCode::SendFailed, 2, 0)]);
-    // and an empty PDU is none
+    // an empty PDU is invalid
     rig.send(1, PLAIN, &[]);
     rig.run(10 * MILLISECOND).await;
     assert_eq!(rig.events(1)[2..], [(EventCode::SendFailed, 6, 0)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn on_a_bus_without_another_node_a_pdu_fails_as_not_acknowledged_and_is_not_sent_later() {
+async fn on_an_empty_bus_a_pdu_fails_unacknowledged_and_is_not_sent_later() {
     let mut rig = Rig::configured().await;
     rig.open_isotp(1, json!({})).await;
     rig.send(1, PLAIN, &[0x10, 3]);
@@ -392,7 +392,7 @@ async fn on_a_bus_without_another_node_a_pdu_fails_as_not_acknowledged_and_is_no
     rig.run(SECOND).await;
     let node = Node::attach(&rig.buses[0]);
     rig.run(5 * SECOND).await;
-    assert_eq!(node.frames(), [], "the adapter has forgotten the frame");
+    assert_eq!(node.frames(), [], "the adapter has dropped the frame");
     rig.send(1, PLAIN, &[0x10, 3]);
     rig.run(100 * MILLISECOND).await;
     assert_eq!(node.single_frames(0x7E0), [[0x10, 3]], "the bus is usable");
@@ -415,11 +415,11 @@ async fn an_abandoned_reception_is_reported_with_the_reason() {
     node.send(frame(0x7E8, &[0x10, 0, 0x7F, 0xFF, 0xFF, 0xFF, 1, 2]));
     rig.run(10 * MILLISECOND).await;
     assert_eq!(rig.events(1)[2..], [(EventCode::ReceiveFailed, 3, 0)], "too long");
-    assert_eq!(node.frames().last().unwrap().data()[0], 0x32, "and the ECU is told so");
+    assert_eq!(node.frames().last().unwrap().data()[0], 0x32, "the ECU receives flow control with overflow");
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_a_channel_discards_what_it_has_not_sent() {
+async fn closing_a_channel_discards_its_waiting_pdus() {
     let mut rig = Rig::configured().await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |_| vec![(100 * MILLISECOND, vec![0x76, 1])]);
     rig.open_isotp(1, json!({"keep_alive": "enabled"})).await;
@@ -431,14 +431,14 @@ async fn closing_a_channel_discards_what_it_has_not_sent() {
     assert!((2..5).contains(&sent), "{sent} were sent");
     assert_eq!(rig.request("closeChannel", json!({"channel": 1})).await.action, "channelClosed");
     rig.run(10 * SECOND).await;
-    assert_eq!(ecu.requests().len(), sent, "neither a queued PDU nor a keep-alive");
+    assert_eq!(ecu.requests().len(), sent, "neither a queued PDU nor a keep-alive is sent");
     rig.send(1, CONFIRM, &[0x36, 99]);
     rig.run(10 * MILLISECOND).await;
     assert_eq!(rig.events(1), [(EventCode::SendFailed, 7, 0)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn channels_share_a_bus_whatever_their_numbers() {
+async fn channels_with_any_numbers_share_a_bus() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     rig.open_raw(65535, json!({"request_id": 0x100})).await;
@@ -459,13 +459,13 @@ async fn channels_share_a_bus_whatever_their_numbers() {
 #[tokio::test(start_paused = true)]
 async fn an_unknown_action_is_an_error() {
     let mut rig = Rig::configured().await;
-    let reply = rig.request("selfDestruct", json!({})).await;
+    let reply = rig.request("noSuchAction", json!({})).await;
     assert_eq!(problem(&reply), (404, "unknown-action".to_owned()));
-    assert_eq!(reply.message["in_reply_to"], "selfDestruct");
+    assert_eq!(reply.message["in_reply_to"], "noSuchAction");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_closed_on_request_says_so_and_leaves_the_buses() {
+async fn closing_a_connection_on_request_is_confirmed_and_leaves_the_buses() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     rig.open_isotp(1, json!({"keep_alive": "enabled"})).await;
@@ -475,6 +475,6 @@ async fn a_connection_closed_on_request_says_so_and_leaves_the_buses() {
     rig.send(1, PLAIN, &[0x10, 3]);
     rig.ask("configureBuses", json!({"buses": [hs()]}));
     rig.run(10 * SECOND).await;
-    assert_eq!(node.frames(), [], "nothing is sent any more");
-    assert!(rig.session.bus_reports().is_empty(), "a closed connection takes no bus back");
+    assert_eq!(node.frames(), [], "nothing is sent after the close");
+    assert!(rig.session.bus_reports().is_empty(), "a closed connection does not reopen its buses");
 }

@@ -12,7 +12,7 @@ const TESTER: u16 = 0x0E80;
 const GATEWAY: u16 = 0x4010;
 const ENGINE: u16 = 0x4020;
 const BRAKES: u16 = 0x4021;
-const EVERYBODY: u16 = 0xE400;
+const FUNCTIONAL: u16 = 0xE400;
 const TESTER_PRESENT: [u8; 2] = [0x3E, 0x80];
 
 fn positive(request: &[u8]) -> Vec<(std::time::Duration, Vec<u8>)> {
@@ -40,7 +40,7 @@ async fn rig_with(gateway: Gateway) -> Rig {
     rig
 }
 
-/// Opens a channel, however long that takes; the reply.
+/// Opens a channel, and waits for the reply.
 async fn open(rig: &mut Rig, number: u16, config: Value) -> connector_agent::relay::wire::Envelope {
     let before = rig.texts.len();
     rig.ask("openChannel", json!({"channel": number, "doip_channel": config}));
@@ -81,7 +81,7 @@ async fn a_pdu_of_4095_bytes_and_one_of_a_mebibyte_come_back_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_gateway_answers_is_in_the_error() {
+async fn an_activation_error_contains_the_gateways_answer() {
     for code in [0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0xE1] {
         let mut rig = rig_with(Gateway { activations: vec![code], ..vehicle() }).await;
         let reply = open(&mut rig, 1, channel(ENGINE)).await;
@@ -96,14 +96,14 @@ async fn what_the_gateway_answers_is_in_the_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gateway_that_wants_tls_gets_it() {
+async fn a_gateway_that_requires_tls_is_connected_by_tls() {
     let mut rig = rig_with(Gateway { activations: vec![0x07, 0x10], ..vehicle() }).await;
     assert_eq!(open(&mut rig, 1, channel(ENGINE)).await.action, "channelOpened");
     assert_eq!(rig.gateways.connects(), [false, true]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gateway_that_wants_tls_even_by_tls_has_refused() {
+async fn a_tls_gateway_that_requires_tls_again_counts_as_a_refusal() {
     let mut rig = rig_with(Gateway { activations: vec![0x07], ..vehicle() }).await;
     let reply = open(&mut rig, 1, channel(ENGINE)).await;
     assert_eq!(problem(&reply), (409, "gateway-refused".to_owned()));
@@ -111,7 +111,7 @@ async fn a_gateway_that_wants_tls_even_by_tls_has_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gateway_that_is_not_there_is_named_with_those_that_are() {
+async fn a_missing_gateway_is_reported_with_the_gateways_found() {
     let mut rig = rig_with(vehicle()).await;
     let mut config = channel(ENGINE);
     config["gateway_id"] = json!(0x4011);
@@ -130,7 +130,7 @@ async fn a_gateway_that_announces_itself_later_is_found() {
     config["gateway_id"] = json!(0x4012);
     rig.ask("openChannel", json!({"channel": 1, "doip_channel": config}));
     rig.run(2 * SECOND).await;
-    assert_eq!(rig.texts.len(), 1, "it is still looked for");
+    assert_eq!(rig.texts.len(), 1, "the search for the gateway continues");
     rig.gateways.set([Gateway { address: 0x4012, ..vehicle() }]);
     rig.gateways.announce();
     assert!(rig.run_until(SECOND, |rig| rig.texts.len() > 1).await);
@@ -138,7 +138,7 @@ async fn a_gateway_that_announces_itself_later_is_found() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_gateway_and_one_that_cannot_be_reached_are_told_apart() {
+async fn a_silent_gateway_and_an_unreachable_one_have_different_problems() {
     let mut rig = rig_with(Gateway { activations: vec![], ..vehicle() }).await;
     let reply = open(&mut rig, 1, channel(ENGINE)).await;
     assert_eq!(problem(&reply), (504, "gateway-unreachable".to_owned()));
@@ -150,7 +150,7 @@ async fn a_silent_gateway_and_one_that_cannot_be_reached_are_told_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_confirmation_in_the_vehicle_is_waited_for_but_not_for_ever() {
+async fn a_confirmation_in_the_vehicle_is_awaited_for_a_bounded_time() {
     let mut rig = rig_with(Gateway { activations: vec![0x11], ..vehicle() }).await;
     let since = now();
     let reply = open(&mut rig, 1, channel(ENGINE)).await;
@@ -211,23 +211,23 @@ async fn several_ecus_share_one_connection_and_another_tester_has_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_answer_to_a_functional_request_comes_with_its_senders_address() {
+async fn each_answer_to_a_functional_request_has_its_senders_address() {
     let mut rig = rig_with_channel().await;
-    assert_eq!(open(&mut rig, 2, channel(EVERYBODY)).await.action, "channelOpened");
+    assert_eq!(open(&mut rig, 2, channel(FUNCTIONAL)).await.action, "channelOpened");
     rig.send(2, PLAIN, &[0x22, 0xF1, 0x90]);
     rig.run(SECOND).await;
     let mut answers = rig.on(2);
     answers.sort_by_key(|got| format!("{got:?}"));
     let answer = |ecu: u16| Got::Pdu { address: u32::from(ecu), data: vec![0x62, 0xF1, 0x90] };
     assert_eq!(answers, [answer(ENGINE), answer(BRAKES)]);
-    // what the other channel asks for is not its business
+    // a channel does not receive the answers to another channel's request
     rig.send(1, PLAIN, &[0x31, 1]);
     rig.run(SECOND).await;
     assert_eq!(rig.on(2).len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_message_is_reported_with_what_the_refusal_means() {
+async fn a_refused_message_is_reported_with_the_meaning_of_the_code() {
     for (nack, detail) in [(0x02, 6), (0x03, 4), (0x04, 2), (0x05, 5), (0x06, 4), (0x07, 4), (0x08, 4)] {
         let mut rig = rig_with(Gateway { nack, ..vehicle() }).await;
         assert_eq!(open(&mut rig, 1, channel(ENGINE)).await.action, "channelOpened");
@@ -244,7 +244,7 @@ async fn a_refused_message_is_reported_with_what_the_refusal_means() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn chained_pdus_wait_for_each_other_and_pay_the_round_trip_once() {
+async fn chained_pdus_wait_for_each_other_and_cost_one_round_trip() {
     let mut rig = rig_with_channel().await;
     for block in 1..=20u8 {
         rig.send(1, if block == 1 { PLAIN } else { CHAINED }, &[0x36, block, 0, 0]);
@@ -254,12 +254,12 @@ async fn chained_pdus_wait_for_each_other_and_pay_the_round_trip_once() {
     let blocks: Vec<u8> = requests.iter().map(|(_, _, _, data)| data[1]).collect();
     assert_eq!(blocks, (1..=20).collect::<Vec<_>>());
     for pair in requests.windows(2) {
-        assert!(pair[1].0 - pair[0].0 >= 5 * MILLISECOND, "a block waits for the answer to the one before");
+        assert!(pair[1].0 - pair[0].0 >= 5 * MILLISECOND, "a block waits for the answer to the previous one");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn keep_alives_and_alive_checks_go_on_while_the_operator_is_away() {
+async fn keep_alives_and_alive_checks_continue_without_the_operator() {
     let mut rig = rig_with(vehicle()).await;
     let mut config = channel(ENGINE);
     config["keep_alive"] = json!("enabled");
@@ -284,13 +284,13 @@ async fn keep_alives_and_alive_checks_go_on_while_the_operator_is_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_connection_is_made_again_within_the_held_one_and_what_waits_is_sent() {
+async fn a_lost_doip_connection_is_restored_and_waiting_pdus_are_sent() {
     let mut rig = rig_with_channel().await;
     rig.run(10 * SECOND).await;
     rig.cut();
     rig.gateways.act(Act::Close);
     rig.run(SECOND).await;
-    assert_eq!(rig.gateways.activations(), 2, "it was activated anew while nobody looked");
+    assert_eq!(rig.gateways.activations(), 2, "routing was activated again without the operator");
     rig.resume().await;
     rig.send(1, PLAIN, &[0x22, 1]);
     rig.run(SECOND).await;
@@ -300,7 +300,7 @@ async fn a_lost_connection_is_made_again_within_the_held_one_and_what_waits_is_s
     assert_eq!(states, [(EventCode::BusState, 2, 0), (EventCode::BusState, 0, 0)]);
 }
 
-/// What the bus-state events say, in order.
+/// The texts of the bus-state events, in order.
 fn state_texts(rig: &Rig) -> Vec<String> {
     let mut texts = Vec::new();
     for message in &rig.messages {
@@ -315,8 +315,8 @@ fn state_texts(rig: &Rig) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn why_a_connection_is_lost_is_in_the_event() {
-    for (act, why) in [
+async fn the_event_of_a_lost_connection_names_the_reason() {
+    for (act, reason) in [
         (Act::Close, "the gateway closed the connection"),
         (Act::SendBytes(b"\xFF\x00\x00\x07\x00\x00\x00\x00".to_vec()), "protocol version 0xFF"),
         (Act::SendBytes(b"\x02\xFD\x80\x01\xFF\xFF\xFF\xFF".to_vec()), "a message of 4294967295 bytes"),
@@ -326,13 +326,13 @@ async fn why_a_connection_is_lost_is_in_the_event() {
         rig.gateways.act(act);
         rig.run(SECOND).await;
         let texts = state_texts(&rig);
-        assert!(texts.len() == 2 && texts[0].contains(why), "{texts:?}");
+        assert!(texts.len() == 2 && texts[0].contains(reason), "{texts:?}");
         assert_eq!(texts[1], "routing is active again");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_gateway_is_away_pdus_fail_in_two_seconds_and_it_is_tried_again_every_second() {
+async fn without_a_gateway_pdus_fail_in_2_s_and_it_is_retried_every_second() {
     let mut rig = rig_with_channel().await;
     rig.run(SECOND).await;
     rig.gateways.set_unreachable(true);
@@ -349,15 +349,15 @@ async fn while_the_gateway_is_away_pdus_fail_in_two_seconds_and_it_is_tried_agai
     assert_eq!(rig.session.bus_reports()[0].state, "active");
     rig.send(1, PLAIN, &[0x22, 2]);
     rig.run(SECOND).await;
-    assert_eq!(rig.pdus(1), [[0x62, 2]], "what failed is not sent later");
+    assert_eq!(rig.pdus(1), [[0x62, 2]], "the failed PDU is not sent later");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_the_lost_connection_took_with_it_fails_and_is_not_sent_again() {
+async fn a_request_lost_with_its_connection_fails_and_is_not_repeated() {
     let mut rig = rig_with(Gateway { ecus: vec![(ENGINE, |_| Vec::new())], ..vehicle() }).await;
     assert_eq!(open(&mut rig, 1, channel(ENGINE)).await.action, "channelOpened");
     rig.run(SECOND).await;
-    // neither acknowledged nor answered: the gateway sends nothing any more
+    // the gateway neither acknowledges nor answers the request, because the connection ends
     rig.gateways.act(Act::SendBytes(b"\x02\xFD\x80\x01\xFF\xFF\xFF\xFF".to_vec()));
     rig.send(1, PLAIN, &[0x31, 1]);
     rig.run(3 * SECOND).await;
@@ -366,7 +366,7 @@ async fn a_request_that_the_lost_connection_took_with_it_fails_and_is_not_sent_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_the_gateway_is_bounded_and_leaves_the_channel_usable() {
+async fn a_flood_from_the_gateway_is_bounded_and_leaves_the_channel_usable() {
     let mut rig = rig_with_channel().await;
     let alive = b"\x02\xFD\x00\x07\x00\x00\x00\x00".repeat(5_000);
     let nacks = b"\x02\xFD\x00\x00\x00\x00\x00\x01\x03".repeat(5_000);
@@ -382,7 +382,7 @@ async fn a_flood_of_the_gateway_is_bounded_and_leaves_the_channel_usable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gateway_that_sends_more_than_the_operator_takes_is_held_back_and_nothing_is_lost() {
+async fn a_gateway_faster_than_the_operator_is_slowed_down_without_loss() {
     let mut rig = rig_with_channel().await;
     let (count, length) = (1_500u32, 4_000);
     let mut flood = Vec::new();
@@ -397,11 +397,11 @@ async fn a_gateway_that_sends_more_than_the_operator_takes_is_held_back_and_noth
     rig.gateways.act(Act::SendBytes(flood));
     rig.run(10 * SECOND).await;
     assert_eq!(rig.session.closed(), None);
-    // as often as it could have asked: T_TCP_Alive_Check is half a second
+    // one answer per possible alive check: T_TCP_Alive_Check is half a second
     let alive = rig.gateways.received();
     let alive = alive.iter().filter(|payload| matches!(payload, Payload::AliveCheckResponse(_))).count();
     assert!(alive >= 20, "{alive}");
-    // requests still go out, and are not reported as lost although their acknowledgements are not read
+    // requests are still sent, and are not reported as lost although their acknowledgements are unread
     rig.send(1, CONFIRM, &[0x22, 1]);
     rig.run(5 * SECOND).await;
     assert_eq!(rig.gateways.requests().len(), 1);
@@ -418,7 +418,7 @@ async fn a_gateway_that_sends_more_than_the_operator_takes_is_held_back_and_noth
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_byte_at_a_time_is_as_good_as_all_at_once() {
+async fn messages_that_arrive_byte_by_byte_are_decoded() {
     let mut rig = rig_with_channel().await;
     for byte in b"\x02\xFD\x80\x01\x00\x00\x00\x07\x40\x20\x0E\x80\x62\xF1\x90" {
         rig.gateways.act(Act::SendBytes(vec![*byte]));
@@ -428,7 +428,7 @@ async fn one_byte_at_a_time_is_as_good_as_all_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_channel_that_is_closed_takes_its_connection_with_it_when_it_was_the_last() {
+async fn closing_the_last_channel_closes_the_doip_connection() {
     let mut rig = rig_with_channel().await;
     assert_eq!(open(&mut rig, 2, channel(BRAKES)).await.action, "channelOpened");
     assert_eq!(rig.request("closeChannel", json!({"channel": 1})).await.action, "channelClosed");
@@ -441,7 +441,7 @@ async fn a_channel_that_is_closed_takes_its_connection_with_it_when_it_was_the_l
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_vin_is_read_beside_the_channels_and_the_default_session_is_asked_for_at_the_end() {
+async fn the_vin_is_read_beside_the_channels_and_the_end_restores_the_default_session() {
     let mut rig = rig_with_channel().await;
     assert!(rig.session.start_reading_vin(now(), 1500 * MILLISECOND));
     rig.run(2 * SECOND).await;

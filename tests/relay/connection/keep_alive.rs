@@ -1,4 +1,4 @@
-//! Keep-alives: TesterPresent from beside the vehicle.
+//! Keep-alives: the connector sends TesterPresent.
 
 use std::time::Instant;
 
@@ -34,7 +34,7 @@ async fn tester_present_is_sent_every_two_seconds_of_silence() {
         let pause = pair[1] - pair[0];
         assert!((2000 * MILLISECOND..2010 * MILLISECOND).contains(&pause), "{pause:?}");
     }
-    assert_eq!(rig.heard, [], "the operator hears nothing of it");
+    assert_eq!(rig.heard, [], "the operator receives nothing about TesterPresent");
 }
 
 #[tokio::test(start_paused = true)]
@@ -48,7 +48,7 @@ async fn by_default_there_is_no_keep_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_operator_sends_postpones_tester_present() {
+async fn a_request_of_the_operator_postpones_tester_present() {
     let (mut rig, ecu) = rig_with_keep_alive().await;
     for _ in 0..10 {
         rig.send(1, PLAIN, &[0x22, 1]);
@@ -75,11 +75,11 @@ async fn tester_present_keeps_going_while_an_ecu_says_response_pending() {
     rig.send(1, CHAINED, &[0x31, 2]);
     rig.run(21 * SECOND).await;
     assert!(tester_presents(&ecu).len() >= 9, "{:?}", ecu.requests());
-    assert_eq!(ecu.requests().last().unwrap(), &[0x31, 2], "and it does not disturb the chain");
+    assert_eq!(ecu.requests().last().unwrap(), &[0x31, 2], "TesterPresent does not disturb the chain");
 }
 
 #[tokio::test(start_paused = true)]
-async fn tester_present_does_not_go_into_the_middle_of_a_transfer() {
+async fn tester_present_does_not_interrupt_a_transfer() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |_| vec![(MILLISECOND, vec![0x62; 700])]);
@@ -91,12 +91,12 @@ async fn tester_present_does_not_go_into_the_middle_of_a_transfer() {
     rig.run(100 * MILLISECOND).await;
     assert!(
         node.single_frames(0x7E0).contains(&TESTER_PRESENT.to_vec()),
-        "it is sent as soon as that is over"
+        "TesterPresent is sent immediately after the transfer"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_functional_channel_keeps_all_ecus_awake() {
+async fn a_functional_channel_sends_tester_present_to_all_ecus() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     let config = json!({"bus_name": "HS", "request_id": 0x7DF, "keep_alive": "enabled"});
@@ -106,7 +106,7 @@ async fn a_functional_channel_keeps_all_ecus_awake() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn keep_alives_go_on_while_the_link_is_down_and_end_when_the_connection_is_held_no_longer() {
+async fn keep_alives_continue_without_a_link_until_the_hold_time_ends() {
     let (mut rig, ecu) = rig_with_keep_alive().await;
     rig.run(SECOND).await;
     rig.cut();
@@ -116,12 +116,12 @@ async fn keep_alives_go_on_while_the_link_is_down_and_end_when_the_connection_is
     rig.run(200 * MILLISECOND).await;
     assert_eq!(rig.close_reason(), Some(CloseReason::LinkLost));
     rig.run(60 * SECOND).await;
-    assert_eq!(tester_presents(&ecu).len(), 15, "the ECU is left to its S3 timer");
+    assert_eq!(tester_presents(&ecu).len(), 15, "the connector leaves the ECU to its S3 timer");
     assert!(rig.session.bus_reports().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_resumed_in_time_is_held_again_as_long() {
+async fn a_connection_resumed_in_time_gets_the_full_hold_time_again() {
     let (mut rig, ecu) = rig_with_keep_alive().await;
     for _ in 0..5 {
         rig.cut();
@@ -135,7 +135,7 @@ async fn a_connection_resumed_in_time_is_held_again_as_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_websocket_back_without_the_operator_does_not_prolong_the_hold() {
+async fn a_new_websocket_without_the_operator_does_not_prolong_the_hold() {
     let (mut rig, _ecu) = rig_with_keep_alive().await;
     rig.cut();
     rig.run(20 * SECOND).await;
@@ -147,7 +147,7 @@ async fn a_websocket_back_without_the_operator_does_not_prolong_the_hold() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_to_hold_is_the_connections_own() {
+async fn the_hold_time_is_set_per_connection() {
     let mut rig = Rig::with_hold(5 * SECOND);
     rig.configure_hs().await;
     rig.cut();
@@ -158,16 +158,16 @@ async fn the_time_to_hold_is_the_connections_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_keep_alive_that_nobody_acknowledges_is_reported() {
+async fn an_unacknowledged_keep_alive_is_reported() {
     let mut rig = Rig::configured().await;
     rig.open_isotp(1, json!({"keep_alive": "enabled"})).await;
     rig.run(3_500 * MILLISECOND).await;
     assert_eq!(rig.count(1, EventCode::KeepAliveFailed, 4), 1, "{:?}", rig.events(1));
-    assert_eq!(rig.count(1, EventCode::SendFailed, 4), 0, "it is not the operator's PDU that failed");
+    assert_eq!(rig.count(1, EventCode::SendFailed, 4), 0, "no PDU of the operator failed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn keep_alives_fail_while_the_device_is_away_and_go_on_when_it_is_back() {
+async fn keep_alives_fail_without_the_device_and_continue_when_it_is_back() {
     let (mut rig, ecu) = rig_with_keep_alive().await;
     rig.run(2_100 * MILLISECOND).await;
     rig.opening_fails.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -187,7 +187,7 @@ async fn a_keep_alive_due_while_the_bus_is_off_fails_with_that_reason() {
     let (mut rig, _ecu) = rig_with_keep_alive().await;
     rig.run(1_800 * MILLISECOND).await;
     rig.buses[0].force_bus_off("can0");
-    // the bus is entered again a second later; meanwhile TesterPresent was due
+    // TesterPresent is due before the bus is entered again, a second later
     rig.run(900 * MILLISECOND).await;
     assert_eq!(rig.events(1), [(EventCode::BusState, 2, 0), (EventCode::KeepAliveFailed, 3, 0)]);
 }

@@ -1,4 +1,4 @@
-//! K-line channels: links to simulated ECUs, which keep an eye on the times.
+//! K-line channels: links to simulated ECUs, which check the timing of the tester.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const VIN_ANSWER: &[u8] = b"\x5A\x90WVWZZZ1KZ6W000001";
 const NOT_ACKNOWLEDGED: u16 = SendFailedDetail::NotAcknowledged as u16;
 
 fn ecu(address: u8) -> KlineEcuConfig {
-    // the runtime's clock knows whole milliseconds
+    // the runtime's clock has a resolution of a millisecond
     KlineEcuConfig { tolerance: 3 * MILLISECOND, functions: Vec::new(), ..KlineEcuConfig::new(address) }
 }
 
@@ -26,7 +26,7 @@ async fn rig(protocol: &str, ecus: &[KlineEcuConfig]) -> (Rig, KlineVehicle) {
     (rig, vehicle)
 }
 
-/// Opens a channel, however long its initialisation takes.
+/// Opens a channel, and waits for the reply after its initialisation.
 async fn open(rig: &mut Rig, channel: u16, more: Value) -> connector_agent::relay::wire::Envelope {
     let mut config = json!({"bus_name": "K", "ecu_id": 0x11});
     more.as_object().unwrap().iter().for_each(|(key, value)| config[key] = value.clone());
@@ -62,7 +62,7 @@ async fn a_channel_is_open_when_its_link_is_and_answers_bear_the_ecus_address() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_functional_address_reaches_whoever_has_the_function() {
+async fn the_functional_address_reaches_the_ecu_with_the_function() {
     let (mut rig, vehicle) =
         rig("iso14230_fast", &[KlineEcuConfig { functions: vec![0x33], ..ecu(0x10) }]).await;
     opened(&mut rig, 1, json!({"ecu_id": 51})).await;
@@ -73,7 +73,7 @@ async fn the_functional_address_reaches_whoever_has_the_function() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_key_bytes_than_the_keyword_and_a_silent_ecu_are_errors_that_say_so() {
+async fn wrong_key_bytes_and_a_silent_ecu_have_separate_errors() {
     let (mut rig, _vehicle) = rig("iso14230_slow", &[ecu(0x11)]).await;
     let reply = open(&mut rig, 1, json!({"keyword": {"key_byte_1": 143, "key_byte_2": 233}})).await;
     assert_eq!(problem(&reply), (409, "wrong-key-bytes".to_owned()));
@@ -87,7 +87,7 @@ async fn other_key_bytes_than_the_keyword_and_a_silent_ecu_are_errors_that_say_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_hardware_has_not_is_refused_with_what_it_has() {
+async fn unsupported_line_settings_are_refused_with_the_supported_pins() {
     let (mut rig, _vehicle) = rig("iso14230_fast", &[]).await;
     let mut other = kline_bus("iso14230_fast");
     other["kline_bus"]["pin"] = json!(15);
@@ -145,7 +145,10 @@ async fn the_link_is_kept_alive_while_the_operator_is_away_and_everything_is_res
     rig.send(1, PLAIN, &[0x1A, 0x90]);
     let answers = answers(&mut rig, 1, 5).await;
     assert_eq!(answers.last().unwrap(), VIN_ANSWER);
-    assert!(answers.contains(&vec![0x71, 0x02]), "what came meanwhile: {answers:02X?}");
+    assert!(
+        answers.contains(&vec![0x71, 0x02]),
+        "the answer that arrived without the operator: {answers:02X?}"
+    );
     assert_eq!(rig.events(1), []);
     assert_eq!(vehicle.anomalies(), []);
     let kept = vehicle.with_ecu(0, |ecu| ecu.requests().iter().filter(|request| **request == [0x3E]).count());
@@ -170,7 +173,7 @@ async fn several_ecus_take_turns_on_one_line() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_link_that_is_lost_is_told_and_the_next_pdu_sets_it_up_again() {
+async fn a_lost_link_is_reported_and_the_next_pdu_initialises_the_ecu_again() {
     let (mut rig, vehicle) = rig("iso14230_fast", &[ecu(0x11)]).await;
     opened(&mut rig, 1, json!({})).await;
     let silent = Misbehaviour { is_silent: true, ..Misbehaviour::default() };
@@ -179,7 +182,7 @@ async fn a_link_that_is_lost_is_told_and_the_next_pdu_sets_it_up_again() {
     assert_eq!(
         rig.count(1, EventCode::KeepAliveFailed, NOT_ACKNOWLEDGED),
         2,
-        "lost, and not to be had again"
+        "the link is lost, and the next initialisation fails"
     );
     rig.send(1, PLAIN, &[0x1A, 0x90]);
     rig.run(5 * SECOND).await;
@@ -190,7 +193,7 @@ async fn a_link_that_is_lost_is_told_and_the_next_pdu_sets_it_up_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_disturbed_answer_is_told_and_nothing_is_repeated() {
+async fn a_disturbed_answer_is_reported_and_no_request_is_repeated() {
     let (mut rig, vehicle) = rig("iso14230_fast", &[ecu(0x11)]).await;
     opened(&mut rig, 1, json!({})).await;
     vehicle.with_ecu(0, |ecu| ecu.config_mut().misbehaviour.wrong_checksums = 1);
@@ -229,7 +232,7 @@ async fn closing_a_channel_or_the_connection_ends_the_communication() {
     rig.run(SECOND).await;
     let last = |index| vehicle.with_ecu(index, |ecu| ecu.requests().last().cloned()).flatten();
     assert_eq!(last(0), Some(vec![0x82]));
-    // the same ECU can be had again
+    // a channel to the ECU can be opened again
     opened(&mut rig, 1, json!({})).await;
     rig.session.close(CloseReason::Closed);
     tokio::time::sleep(2 * SECOND).await;
@@ -238,40 +241,40 @@ async fn closing_a_channel_or_the_connection_ends_the_communication() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_line_may_be_set_up_again_while_a_link_is_open_which_is_ended_first() {
+async fn a_new_configuration_first_ends_the_open_link_of_the_line() {
     let (mut rig, vehicle) = rig("iso14230_fast", &[ecu(0x11)]).await;
     for _ in 0..3 {
         opened(&mut rig, 1, json!({})).await;
         let reply = rig.configure(json!([kline_bus("iso14230_fast")])).await;
         assert_eq!(reply.action, "busesConfigured", "{reply:?}");
         let last = vehicle.with_ecu(0, |ecu| ecu.requests().last().cloned()).flatten();
-        assert_eq!(last, Some(vec![0x82]), "the ECU was told before anybody else had the line");
+        assert_eq!(last, Some(vec![0x82]), "the communication ended before the line was used again");
     }
     assert_eq!(vehicle.anomalies(), []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn tester_present_stops_with_the_keep_alives_after_the_ignition_is_off() {
+async fn on_a_kline_tester_present_stops_some_time_after_the_ignition_is_off() {
     let (mut rig, vehicle) = rig("iso14230_fast", &[ecu(0x11), ecu(0x28)]).await;
     opened(&mut rig, 1, json!({})).await;
     rig.session.handle_ignition(now(), Some(true));
     rig.session.handle_ignition(now(), Some(false));
     rig.run(299 * SECOND).await;
-    assert_eq!(rig.events(1), [], "it is still kept alive");
+    assert_eq!(rig.events(1), [], "the link is still kept alive");
     rig.run(101 * SECOND).await;
     let refused = (EventCode::KeepAliveFailed, SendFailedDetail::RefusedByPolicy as u16, 0);
-    assert_eq!(rig.events(1), [refused], "told once, as on any bus");
+    assert_eq!(rig.events(1), [refused], "the event is sent once, as on any bus");
     let requests = vehicle.with_ecu(0, |ecu| ecu.requests().len());
     rig.run(60 * SECOND).await;
     assert_eq!(vehicle.with_ecu(0, |ecu| ecu.requests().len()), requests, "silence");
-    // the operator may still ask, at the price of an initialisation
+    // the operator can still send requests; each needs an initialisation
     rig.send(1, PLAIN, &[0x1A, 0x90]);
     assert_eq!(answers(&mut rig, 1, 1).await, [VIN_ANSWER]);
-    // a channel that was opened meanwhile gets the event too, as soon as its link could end
+    // a channel opened after that gets the event too, when its link could end
     opened(&mut rig, 2, json!({"ecu_id": 0x28})).await;
     rig.run(10 * SECOND).await;
     assert_eq!((rig.events(1), rig.events(2)), (vec![refused], vec![refused]));
-    // and with the ignition everything is as before
+    // with the ignition on, the links are kept alive again
     rig.session.handle_ignition(now(), Some(true));
     rig.send(1, PLAIN, &[0x1A, 0x90]);
     rig.send(2, PLAIN, &[0x1A, 0x90]);

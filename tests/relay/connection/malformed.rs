@@ -1,4 +1,4 @@
-//! Binary messages that no honest operator sends.
+//! Invalid and hostile binary messages of an operator.
 
 use connector_agent::relay::connection::CloseReason;
 use connector_agent::relay::wire::codec::{EventCode, HEADER_LEN, Header, Payload, PduFlags, Record, Tag};
@@ -29,7 +29,7 @@ async fn rig() -> (Rig, Ecu) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_cut_off_anywhere_is_refused_whole_and_with_an_error() {
+async fn a_message_truncated_anywhere_is_refused_as_a_whole_with_an_error() {
     let good = message(header(1), &[pdu(1, &[0x10, 1]), pdu(1, &[0x10, 2])]);
     for length in 0..good.len() {
         let (mut rig, ecu) = rig().await;
@@ -48,7 +48,7 @@ async fn a_message_cut_off_anywhere_is_refused_whole_and_with_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_lies_about_its_records_is_refused_whole() {
+async fn a_message_with_a_wrong_record_count_is_refused_as_a_whole() {
     for count in [0, 1, 3, u16::MAX] {
         let (mut rig, ecu) = rig().await;
         let mut bytes = message(header(1), &[pdu(1, &[0x10, 1]), pdu(1, &[0x10, 2])]);
@@ -61,7 +61,7 @@ async fn a_message_that_lies_about_its_records_is_refused_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_that_lies_about_its_length_is_refused() {
+async fn a_record_with_a_wrong_length_is_refused() {
     for length in [0, 3, 5, 7, 0x7FFF_FFFF, u32::MAX] {
         let (mut rig, ecu) = rig().await;
         let mut bytes = message(header(1), &[pdu(1, &[0x10, 1])]);
@@ -74,7 +74,7 @@ async fn a_record_that_lies_about_its_length_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_of_another_connection_is_dropped_in_silence() {
+async fn a_message_of_another_connection_is_dropped_silently() {
     let (mut rig, ecu) = rig().await;
     let texts = rig.texts.len();
     rig.inject(&message(Header { tag: Tag([0; 4]), ..header(1) }, &[pdu(1, &[0x10, 1])]));
@@ -95,7 +95,7 @@ async fn another_version_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_behind_a_missing_one_is_refused_and_taken_when_that_came() {
+async fn a_message_after_a_gap_is_refused_until_the_missing_one_arrives() {
     let (mut rig, ecu) = rig().await;
     let second = message(header(2), &[pdu(1, &[0x10, 2])]);
     rig.inject(&second);
@@ -108,7 +108,7 @@ async fn a_message_behind_a_missing_one_is_refused_and_taken_when_that_came() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_came_already_is_dropped_and_acknowledged_again() {
+async fn a_repeated_message_is_dropped_and_acknowledged_again() {
     let (mut rig, ecu) = rig().await;
     let first = message(header(1), &[pdu(1, &[0x10, 1])]);
     rig.inject(&first);
@@ -121,7 +121,7 @@ async fn a_message_that_came_already_is_dropped_and_acknowledged_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_acknowledgement_of_what_was_never_sent_is_refused_and_forgets_nothing() {
+async fn an_acknowledgement_of_unsent_messages_is_refused() {
     let mut rig = Rig::configured().await;
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
     rig.open_isotp(1, json!({})).await;
@@ -140,7 +140,7 @@ async fn an_acknowledgement_of_what_was_never_sent_is_refused_and_forgets_nothin
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_for_channels_that_are_not_open_are_answered_each() {
+async fn each_record_for_a_closed_channel_gets_an_error() {
     let (mut rig, ecu) = rig().await;
     for channel in [0, 2, u16::MAX] {
         rig.send(channel, PLAIN, &[0x10, 1]);
@@ -154,7 +154,7 @@ async fn records_for_channels_that_are_not_open_are_answered_each() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_that_mean_nothing_toward_a_vehicle_are_ignored() {
+async fn records_without_meaning_towards_a_vehicle_are_ignored() {
     let (mut rig, ecu) = rig().await;
     for channel in [1, 77] {
         rig.push(channel, Payload::Terminal15 { on: Some(true) });
@@ -178,7 +178,7 @@ async fn a_flood_of_unknown_channels_ends_the_connection_at_worst() {
     }
     rig.run(SECOND).await;
     assert_eq!(rig.close_reason(), Some(CloseReason::Overflow));
-    // and afterwards nothing happens any more
+    // a message after the close has no effect
     rig.inject(&message(header(101), &records));
     rig.run(SECOND).await;
 }
@@ -198,7 +198,7 @@ async fn a_flood_of_broken_messages_costs_a_bounded_number_of_errors() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_jumps_makes_records_too_old_at_worst() {
+async fn after_a_clock_jump_records_are_at_worst_too_old() {
     let (mut rig, ecu) = rig().await;
     for (seq, time) in [(1, u64::MAX), (2, 0), (3, u64::MAX / 4), (4, 1)] {
         rig.inject(&message(Header { time, ..header(seq) }, &[pdu(1, &[0x10, seq as u8])]));

@@ -1,5 +1,5 @@
-//! The connector's part of the relay against its contract: a session on virtual buses in virtual time, with
-//! the operator's end of the link on one side and scripted ECUs on the other.
+//! The connector's part of the relay protocol: a session on virtual buses in virtual time, with the
+//! operator's end of the link on one side and scripted ECUs on the other.
 
 mod age;
 mod buses;
@@ -15,9 +15,9 @@ mod scan;
 mod terminal15;
 mod tp20;
 
-/// What every module here uses.
+/// The items that every module of this folder uses.
 mod common {
-    pub use connector_test_support::config::{doip_bus, hs, kline_bus};
-    pub use connector_test_support::session::*;
-    pub use connector_test_support::{MILLISECOND, SECOND, frame, id, now};
+    pub(super) use connector_test_support::config::{doip_bus, hs, kline_bus};
+    pub(super) use connector_test_support::session::*;
+    pub(super) use connector_test_support::{MILLISECOND, SECOND, frame, id, now};
 }

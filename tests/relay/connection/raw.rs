@@ -1,4 +1,4 @@
-//! Raw channels, and what becomes of frames and PDUs when a bus goes off.
+//! Raw channels, and frames and PDUs on a bus that is off.
 
 use connector_agent::relay::wire::codec::EventCode;
 use connector_hal::can::virtual_bus::VirtualBusConfig;
@@ -28,7 +28,7 @@ async fn a_raw_channel_without_identifiers_hears_everything_and_may_send_nothing
 }
 
 #[tokio::test(start_paused = true)]
-async fn frames_bear_the_time_at_which_they_were_on_the_bus() {
+async fn frames_carry_the_time_when_they_were_on_the_bus() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     rig.open_raw(1, json!({})).await;
@@ -36,7 +36,7 @@ async fn frames_bear_the_time_at_which_they_were_on_the_bus() {
     for count in 0..100 {
         node.send(frame(0x100, &[count; 8]));
     }
-    // the socket takes them much later
+    // the socket accepts the frames much later
     rig.socket_takes = false;
     rig.run(SECOND).await;
     rig.socket_takes = true;
@@ -45,7 +45,7 @@ async fn frames_bear_the_time_at_which_they_were_on_the_bus() {
     assert_eq!(times.len(), 100);
     for pair in times.windows(2) {
         let apart = pair[1] - pair[0];
-        assert!((200..300).contains(&apart.as_micros()), "{apart:?} apart, as the bus had them");
+        assert!((200..300).contains(&apart.as_micros()), "{apart:?} apart, as on the bus");
     }
     assert!(times[0] - start < 2 * MILLISECOND);
 }
@@ -144,7 +144,7 @@ async fn frames_that_the_adapter_lost_are_reported_as_a_gap() {
     for count in 0..100 {
         node.send(frame(0x100, &[count]));
     }
-    // the connection is not driven meanwhile
+    // the test does not drive the connection during this time
     tokio::time::sleep(100 * MILLISECOND).await;
     let lost = |rig: &Rig| -> u32 {
         rig.events(1).iter().filter(|event| event.0 == EventCode::Gap).map(|event| event.2).sum()
@@ -154,7 +154,7 @@ async fn frames_that_the_adapter_lost_are_reported_as_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn frames_of_a_flood_go_out_in_order_and_what_is_too_much_is_refused() {
+async fn a_flood_of_frames_is_sent_in_order_and_the_excess_is_refused() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     rig.open_raw(1, json!({"request_id": 0x100, "max_age_ms": 60_000})).await;
@@ -170,7 +170,7 @@ async fn frames_of_a_flood_go_out_in_order_and_what_is_too_much_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn everything_that_waits_for_a_bus_is_discarded_when_it_goes_off_and_each_is_reported() {
+async fn bus_off_discards_and_reports_everything_that_waits() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);
@@ -188,7 +188,7 @@ async fn everything_that_waits_for_a_bus_is_discarded_when_it_goes_off_and_each_
     let sent = node.frames().iter().filter(|frame| frame.id() == id(0x7F0)).count();
     assert!((1..99).contains(&sent), "{sent}");
     let failed = rig.count(1, EventCode::SendFailed, 3);
-    // the outcome of the frame that was on the wire at that moment is unknown
+    // the outcome of the frame that was on the bus at that moment is unknown
     assert!((100..=101).contains(&(sent + failed)), "of 100, {sent} were sent and {failed} reported");
     assert_eq!(rig.count(1, EventCode::BusState, 2), 1);
     assert_eq!(rig.count(2, EventCode::SendFailed, 3), 3);
@@ -196,11 +196,11 @@ async fn everything_that_waits_for_a_bus_is_discarded_when_it_goes_off_and_each_
     let before = node.frames().len();
     rig.run(10 * SECOND).await;
     assert_eq!(rig.count(1, EventCode::BusState, 0), 1, "the bus is entered again");
-    assert_eq!(node.frames().len(), before, "nothing of before is sent then");
+    assert_eq!(node.frames().len(), before, "no earlier frame is sent then");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_sent_while_the_bus_is_off_is_refused_at_once() {
+async fn frames_for_a_bus_that_is_off_are_refused_immediately() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     rig.open_raw(1, json!({"request_id": 0x7F0, "max_age_ms": 60_000})).await;
@@ -220,7 +220,7 @@ async fn what_is_sent_while_the_bus_is_off_is_refused_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_device_that_is_pulled_out_is_a_bus_that_is_off_until_it_is_back() {
+async fn a_removed_device_counts_as_bus_off_until_it_is_back() {
     let mut rig = Rig::configured().await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
     rig.open_isotp(1, json!({})).await;
@@ -232,11 +232,11 @@ async fn a_device_that_is_pulled_out_is_a_bus_that_is_off_until_it_is_back() {
     assert_eq!(rig.events(1)[1..], [(EventCode::BusState, 0, 0)]);
     rig.send(1, PLAIN, &[0x10, 3]);
     rig.run(100 * MILLISECOND).await;
-    assert_eq!(ecu.requests(), [[0x10, 3]], "the channel lives on");
+    assert_eq!(ecu.requests(), [[0x10, 3]], "the channel remains open");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_to_wait_for_a_response_runs_out_also_while_the_device_is_away() {
+async fn the_response_timeout_also_expires_without_the_device() {
     let mut rig = Rig::configured().await;
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);
     rig.open_isotp(1, json!({"p2_ms": 300})).await;
@@ -263,7 +263,7 @@ async fn a_passive_bus_is_reported_on_its_channels_and_in_the_status() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_frame_that_nobody_acknowledges_is_reported_and_never_sent_late() {
+async fn an_unacknowledged_frame_is_reported_and_never_sent_late() {
     let mut rig = Rig::configured().await;
     rig.open_raw(1, json!({"request_id": 0x100})).await;
     for count in 0..30 {

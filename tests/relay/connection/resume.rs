@@ -1,4 +1,4 @@
-//! Lost links: acknowledging, keeping, resuming, and what happens when too much is kept.
+//! Lost links: acknowledgements, the resume buffer, resuming, and a full resume buffer.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::common::*;
 
-/// An ECU that sends a numbered PDU every 10 ms once it is asked.
-fn chatty(count: u16) -> impl FnMut(&[u8]) -> Answers + Send + 'static {
+/// The answers of an ECU that sends a numbered PDU every 10 ms after a request.
+fn numbered_pdus(count: u16) -> impl FnMut(&[u8]) -> Answers + Send + 'static {
     move |_| (0..count).map(|n| (u32::from(n) * 10 * MILLISECOND, n.to_be_bytes().to_vec())).collect()
 }
 
@@ -20,7 +20,7 @@ fn numbers(rig: &Rig) -> Vec<u16> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_are_acknowledged_alone_within_200_ms() {
+async fn without_data_an_acknowledgement_is_sent_within_200_ms() {
     let mut rig = Rig::configured().await;
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);
     rig.open_isotp(1, json!({})).await;
@@ -29,11 +29,11 @@ async fn messages_are_acknowledged_alone_within_200_ms() {
     let header = Header::decode(rig.messages.last().unwrap()).unwrap();
     assert_eq!((header.seq, header.ack, header.record_count), (0, 1, 0));
     rig.run(10 * SECOND).await;
-    assert_eq!(rig.messages.len(), 1, "acknowledgements are not acknowledged, and said once");
+    assert_eq!(rig.messages.len(), 1, "an acknowledgement is sent once, and is not acknowledged");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_acknowledgement_travels_with_what_there_is_to_send() {
+async fn an_acknowledgement_travels_with_the_next_data() {
     let mut rig = Rig::configured().await;
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
     rig.open_isotp(1, json!({})).await;
@@ -44,7 +44,7 @@ async fn an_acknowledgement_travels_with_what_there_is_to_send() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_came_while_the_socket_was_full_shares_messages_of_at_most_64_kib() {
+async fn records_that_waited_for_the_socket_share_messages_of_at_most_64_kib() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     rig.open_raw(1, json!({})).await;
@@ -71,9 +71,9 @@ async fn a_sender_does_not_wait_to_fill_a_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn receptions_go_on_while_the_link_is_down_and_arrive_once_and_in_order() {
+async fn receptions_during_a_lost_link_arrive_once_and_in_order() {
     let mut rig = Rig::configured().await;
-    let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, chatty(1000));
+    let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, numbered_pdus(1000));
     rig.open_isotp(1, json!({})).await;
     rig.send(1, PLAIN, &[0x22, 1]);
     for _ in 0..10 {
@@ -89,8 +89,8 @@ async fn receptions_go_on_while_the_link_is_down_and_arrive_once_and_in_order() 
 
 #[tokio::test(start_paused = true)]
 async fn every_pattern_of_loss_ends_with_each_pdu_once_and_in_order() {
-    // each bit of the pattern decides whether the link is cut after that step; messages under way are lost
-    // with the link
+    // each bit of the pattern decides whether the link is cut after that step; messages on the link are lost
+    // with it
     for pattern in 0..64u32 {
         let mut rig = Rig::configured().await;
         let ecu =
@@ -119,13 +119,13 @@ async fn every_pattern_of_loss_ends_with_each_pdu_once_and_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operator_that_joins_again_without_the_connectors_link_dropping_gets_what_it_lacks() {
+async fn an_operator_that_rejoins_gets_the_missing_messages() {
     let mut rig = Rig::configured().await;
-    let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, chatty(100));
+    let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, numbered_pdus(100));
     rig.open_isotp(1, json!({})).await;
     rig.send(1, PLAIN, &[0x22, 1]);
     rig.run(200 * MILLISECOND).await;
-    // the cloud discards what comes for an operator that is away
+    // the cloud discards messages for an absent operator
     rig.set_network(Network::Down);
     rig.operator.interrupt();
     while rig.session.poll_message(now()).is_some() {}
@@ -137,9 +137,9 @@ async fn an_operator_that_joins_again_without_the_connectors_link_dropping_gets_
 }
 
 #[tokio::test(start_paused = true)]
-async fn resuming_twice_doubles_nothing() {
+async fn resuming_twice_duplicates_nothing() {
     let mut rig = Rig::configured().await;
-    let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, chatty(50));
+    let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, numbered_pdus(50));
     rig.open_isotp(1, json!({})).await;
     rig.send(1, PLAIN, &[0x22, 1]);
     rig.run(100 * MILLISECOND).await;
@@ -152,7 +152,7 @@ async fn resuming_twice_doubles_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_sent_again_bear_the_same_number_and_the_newest_acknowledgement() {
+async fn repeated_messages_keep_their_number_and_carry_the_newest_acknowledgement() {
     let mut rig = Rig::configured().await;
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
     rig.open_isotp(1, json!({})).await;
@@ -173,7 +173,7 @@ async fn messages_sent_again_bear_the_same_number_and_the_newest_acknowledgement
 #[tokio::test(start_paused = true)]
 async fn nothing_is_sent_before_the_operator_resumes() {
     let mut rig = Rig::configured().await;
-    let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, chatty(50));
+    let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, numbered_pdus(50));
     rig.open_isotp(1, json!({})).await;
     rig.send(1, PLAIN, &[0x22, 1]);
     rig.run(100 * MILLISECOND).await;
@@ -188,7 +188,7 @@ async fn nothing_is_sent_before_the_operator_resumes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operator_that_lacks_what_it_acknowledged_cannot_resume() {
+async fn an_operator_that_lost_acknowledged_messages_cannot_resume() {
     let mut rig = Rig::configured().await;
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
     rig.open_isotp(1, json!({})).await;
@@ -205,12 +205,12 @@ async fn an_operator_that_lacks_what_it_acknowledged_cannot_resume() {
     assert_eq!(
         rig.close_reason(),
         Some(CloseReason::LinkLost),
-        "a refused resuming does not prolong the hold"
+        "a refused resumption does not prolong the hold"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_reply_to_resuming_says_what_the_connector_has() {
+async fn the_reply_to_resuming_states_what_the_connector_received() {
     let mut rig = Rig::configured().await;
     rig.open_isotp(1, json!({})).await;
     for _ in 0..3 {
@@ -223,7 +223,7 @@ async fn the_reply_to_resuming_says_what_the_connector_has() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pdus_that_alone_fill_what_may_be_kept_close_the_connection() {
+async fn pdus_that_fill_the_resume_buffer_close_the_connection() {
     let limits = RelayLimits { max_kept_bytes: 200_000, ..RelayLimits::default() };
     let mut rig = Rig::with_limits(limits);
     rig.configure_hs().await;
@@ -249,7 +249,7 @@ fn two_mib_of_pdus_are_kept() {
         kept += data.len();
     }
     assert!((2_080_000..=2 << 20).contains(&kept), "{kept} bytes");
-    // none of them was dropped
+    // no PDU was dropped
     let mut sent = 0;
     while let Some(message) = link.poll_message(start) {
         sent += usize::from(Header::decode(&message).unwrap().record_count);
@@ -258,10 +258,10 @@ fn two_mib_of_pdus_are_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn frames_make_room_oldest_first_and_are_reported_as_gaps_while_pdus_stay() {
+async fn frames_make_room_oldest_first_and_leave_gaps_while_pdus_stay() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
-    let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, chatty(100));
+    let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, numbered_pdus(100));
     rig.open_isotp(1, json!({})).await;
     rig.open_raw(2, json!({"response_id": 0x100})).await;
     rig.run(10 * MILLISECOND).await;
@@ -286,18 +286,18 @@ async fn frames_make_room_oldest_first_and_are_reported_as_gaps_while_pdus_stay(
     let kept: Vec<_> =
         rig.frames(2).iter().map(|frame| u32::from_be_bytes(frame.data().try_into().unwrap())).collect();
     assert!(dropped > 20_000, "{dropped}");
-    assert_eq!(kept, (dropped..FRAMES).collect::<Vec<_>>(), "the oldest were dropped, and no others");
+    assert_eq!(kept, (dropped..FRAMES).collect::<Vec<_>>(), "only the oldest frames were dropped");
 }
 
 #[tokio::test(start_paused = true)]
 async fn frames_that_an_operator_never_acknowledges_do_not_close_the_connection() {
-    // one frame a message, as a quick socket has it
+    // one frame per message, as with a fast socket
     let start = now();
     let mut link = Link::new(Role::Connector, connector_agent::relay::wire::codec::Tag([1, 2, 3, 4]), start);
     let payload = Payload::Frame(frame(0x100, &[1, 2, 3, 4, 5, 6, 7, 8]));
     let mut messages = 0;
     for _ in 0..500_000 {
-        link.push(start, start, 1, payload).expect("frames are dropped instead");
+        link.push(start, start, 1, payload).expect("frames are dropped instead of an overflow");
         messages += usize::from(link.poll_message(start).is_some());
         assert!(link.kept_bytes() <= KEPT_LIMIT);
     }
@@ -305,7 +305,7 @@ async fn frames_that_an_operator_never_acknowledges_do_not_close_the_connection(
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_the_full_rate_of_a_bus_over_a_long_way_nothing_is_held_back() {
+async fn a_full_bus_over_a_long_network_delay_is_not_slowed_down() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
     rig.open_raw(1, json!({})).await;

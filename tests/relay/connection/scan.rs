@@ -1,4 +1,4 @@
-//! Scans for ECUs in a session, beside its channels.
+//! Scans for ECUs in a session that also has channels.
 
 use connector_agent::relay::wire::codec::EventCode;
 use connector_hal::can::CanFrame;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::common::*;
 
-/// A Golf on bus "HS", which is configured.
+/// A Golf on the configured bus "HS".
 async fn rig_with_golf(tp20: Vec<Tp20EcuConfig>) -> (Rig, Vehicle) {
     let rig = Rig::configured().await;
     let vehicle = Vehicle::start(&VehicleConfig { tp20, ..golf() }, &rig.buses[0]);
@@ -19,7 +19,7 @@ fn hs_bus() -> Value {
     json!({"bus_name": "HS"})
 }
 
-/// Waits for this many texts more.
+/// Waits for `count` more text messages.
 async fn texts(rig: &mut Rig, count: usize) -> Vec<connector_agent::relay::wire::Envelope> {
     let before = rig.texts.len();
     assert!(rig.run_until(20 * SECOND, |rig| rig.texts.len() >= before + count).await, "{:?}", rig.texts);
@@ -41,7 +41,7 @@ fn expected(vehicle: &Vehicle) -> Vec<(u64, u64)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_ecus_of_a_bus_are_told_with_their_protocol() {
+async fn all_ecus_of_a_bus_are_reported_with_their_protocol() {
     let (mut rig, vehicle) = rig_with_golf(Tp20EcuConfig::golf()).await;
     rig.ask("scanEcus", hs_bus());
     let reply = texts(&mut rig, 1).await.remove(0);
@@ -54,7 +54,7 @@ async fn all_ecus_of_a_bus_are_told_with_their_protocol() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_bus_is_told_and_an_empty_one_has_no_ecus() {
+async fn an_unknown_bus_is_an_error_and_an_empty_one_has_no_ecus() {
     let mut rig = Rig::configured().await;
     let reply = rig.request("scanEcus", json!({"bus_name": "LS"})).await;
     assert_eq!(problem(&reply), (404, "unknown-bus".to_owned()));
@@ -67,7 +67,7 @@ async fn an_unknown_bus_is_told_and_an_empty_one_has_no_ecus() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_while_a_scan_runs_gets_its_result_too() {
+async fn a_second_scan_request_gets_the_result_of_the_running_scan() {
     let (mut rig, vehicle) = rig_with_golf(vec![]).await;
     rig.ask("scanEcus", hs_bus());
     rig.run(SECOND).await;
@@ -81,13 +81,13 @@ async fn who_asks_while_a_scan_runs_gets_its_result_too() {
     let of: Vec<_> = replies.iter().map(|reply| reply.request_id.clone().unwrap()).collect();
     assert_eq!(of, ["7", "8"]);
     assert!(replies.iter().all(|reply| ids(&reply.message) == expected(&vehicle)));
-    // and another one is a new scan
+    // a request after the end starts a new scan
     rig.ask("scanEcus", hs_bus());
     assert_eq!(ids(&texts(&mut rig, 1).await[0].message), expected(&vehicle));
 }
 
 #[tokio::test(start_paused = true)]
-async fn channels_go_on_while_a_scan_runs_and_a_tp20_channel_is_not_disturbed() {
+async fn channels_work_during_a_scan_and_a_tp20_channel_is_not_disturbed() {
     let (mut rig, vehicle) = rig_with_golf(Tp20EcuConfig::golf()).await;
     rig.open_isotp(1, json!({})).await;
     let opened = rig.open(2, "tp20_channel", json!({"bus_name": "HS", "logical_address": 1})).await;
@@ -134,7 +134,7 @@ async fn answers_to_a_scan_are_relayed_on_the_channels_that_receive_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cut_link_does_not_stop_a_scan_and_its_result_comes_when_the_link_is_back() {
+async fn a_scan_survives_a_cut_link_and_its_result_comes_afterwards() {
     let (mut rig, vehicle) = rig_with_golf(vec![]).await;
     rig.open_isotp(1, json!({})).await;
     rig.send(1, PLAIN, &[0x3E, 0x00]);
@@ -150,7 +150,7 @@ async fn a_cut_link_does_not_stop_a_scan_and_its_result_comes_when_the_link_is_b
 }
 
 #[tokio::test(start_paused = true)]
-async fn buses_set_up_anew_end_a_scan_with_an_answer_and_a_closed_connection_just_ends_it() {
+async fn a_new_configuration_ends_a_scan_with_an_answer_and_a_close_without() {
     let (mut rig, _vehicle) = rig_with_golf(vec![]).await;
     rig.ask("scanEcus", hs_bus());
     rig.run(SECOND).await;
@@ -169,7 +169,7 @@ async fn buses_set_up_anew_end_a_scan_with_an_answer_and_a_closed_connection_jus
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_scan_that_was_refused_or_stopped_tells_only_of_what_it_found_itself() {
+async fn a_refused_or_stopped_scan_reports_only_its_own_findings() {
     let (mut rig, vehicle) = rig_with_golf(Tp20EcuConfig::golf()).await;
     let opened = rig.open(2, "tp20_channel", json!({"bus_name": "HS", "logical_address": 1})).await;
     assert_eq!(opened.action, "channelOpened", "{opened:?}");
@@ -190,12 +190,12 @@ async fn a_scan_that_was_refused_or_stopped_tells_only_of_what_it_found_itself()
     let stopped = detail(&texts(&mut rig, 1).await[0]);
     assert!(
         stopped.contains("found until then: 1."),
-        "it only listened, and knows the open channel: {stopped}"
+        "the scan only listened, and counts the open channel: {stopped}"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_vehicle_that_moves_and_an_ignition_that_is_off_are_not_scanned() {
+async fn a_moving_vehicle_or_one_with_the_ignition_off_is_not_scanned() {
     let mut rig = Rig::configured().await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);
     let mut speed = rig.buses[0].attach("speed");

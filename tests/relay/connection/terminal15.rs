@@ -20,7 +20,7 @@ async fn rig_with_terminal15() -> Rig {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_channel_is_told_the_state_at_once_and_every_change_once() {
+async fn a_channel_gets_the_state_immediately_and_each_change_once() {
     let mut rig = rig_with_terminal15().await;
     rig.run(MILLISECOND).await;
     assert_eq!(rig.on(15), [Got::Terminal15(Some(true))]);
@@ -28,13 +28,13 @@ async fn a_channel_is_told_the_state_at_once_and_every_change_once() {
         rig.session.handle_ignition(now(), ignition);
         rig.run(MILLISECOND).await;
     }
-    let told: Vec<_> = [Some(true), Some(false), None, Some(true)].map(Got::Terminal15).into();
-    assert_eq!(rig.on(15), told);
+    let expected: Vec<_> = [Some(true), Some(false), None, Some(true)].map(Got::Terminal15).into();
+    assert_eq!(rig.on(15), expected);
     rig.open(16, "terminal15_channel", json!({"bus_name": "T15"})).await;
     rig.request("closeChannel", json!({"channel": 15})).await;
     rig.session.handle_ignition(now(), Some(false));
     rig.run(MILLISECOND).await;
-    assert_eq!(rig.on(15), told, "a closed channel hears nothing more");
+    assert_eq!(rig.on(15), expected, "a closed channel receives nothing more");
     assert_eq!(rig.on(16), [Some(true), Some(false)].map(Got::Terminal15));
 }
 
@@ -53,7 +53,7 @@ async fn changes_during_a_lost_link_arrive_in_order_when_it_is_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_terminal_15_cannot_do_is_refused_with_what_it_can() {
+async fn unsupported_uses_of_terminal_15_are_refused_with_the_supported_ones() {
     let mut rig = rig_with_terminal15().await;
     rig.send(15, PLAIN, &[0x3E, 0]);
     rig.send_frame(15, frame(0x7E0, &[1]));
@@ -68,7 +68,7 @@ async fn what_terminal_15_cannot_do_is_refused_with_what_it_can() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tester_present_stops_some_time_after_the_ignition_and_comes_back_with_it() {
+async fn tester_present_follows_the_ignition_with_a_delay() {
     let mut rig = rig_with_terminal15().await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);
     rig.open_isotp(1, json!({"keep_alive": "enabled"})).await;
@@ -79,22 +79,30 @@ async fn tester_present_stops_some_time_after_the_ignition_and_comes_back_with_i
     assert_eq!(rig.on(1), []);
     rig.run(600 * SECOND).await;
     assert!(ecu.requests().len() <= before + 1);
-    assert_eq!(rig.events(1), [(EventCode::KeepAliveFailed, REFUSED, 0)], "the operator is told why, once");
+    assert_eq!(
+        rig.events(1),
+        [(EventCode::KeepAliveFailed, REFUSED, 0)],
+        "the operator gets the reason once"
+    );
     rig.open_isotp(2, json!({"request_id": 0x7E1, "response_id": 0x7E9, "keep_alive": "enabled"})).await;
     rig.run(10 * SECOND).await;
-    assert_eq!(rig.events(2), [(EventCode::KeepAliveFailed, REFUSED, 0)], "nor does a channel opened later");
+    assert_eq!(
+        rig.events(2),
+        [(EventCode::KeepAliveFailed, REFUSED, 0)],
+        "a channel opened later sends no TesterPresent either"
+    );
 
     let stopped = ecu.requests().len();
     rig.send(1, PLAIN, &[0x22, 0xF1, 0x90]);
     rig.run(SECOND).await;
-    assert_eq!(ecu.requests().len(), stopped + 1, "what the operator sends is sent all the same");
+    assert_eq!(ecu.requests().len(), stopped + 1, "requests of the operator are still sent");
     rig.session.handle_ignition(now(), Some(true));
     rig.run(10 * SECOND).await;
     assert!(ecu.requests().iter().filter(|pdu| **pdu == TESTER_PRESENT).count() > before + 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ignition_that_comes_back_in_time_or_cannot_be_told_stops_no_tester_present() {
+async fn tester_present_continues_if_the_ignition_returns_in_time_or_is_unknown() {
     let mut rig = rig_with_terminal15().await;
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);
     rig.open_isotp(1, json!({"keep_alive": "enabled"})).await;

@@ -1,5 +1,5 @@
-//! TP2.0 channels: set up, kept open and closed beside the vehicle, and otherwise like any channel that
-//! carries PDUs.
+//! TP2.0 channels. The connector sets them up, keeps them open and closes them. Otherwise they are like any
+//! channel that carries PDUs.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn open(rig: &mut Rig, channel: u16, address: u8, more: Value) {
     assert_eq!(reply.action, "channelOpened", "{reply:?}");
 }
 
-/// Opening a channel to an ECU that is not there takes longer than other requests.
+/// Asks to open a channel, and waits for the reply. A missing ECU takes longer than other requests.
 async fn ask_open(rig: &mut Rig, channel: u16, config: Value) -> connector_agent::relay::wire::Envelope {
     let before = rig.texts.len();
     rig.ask("openChannel", json!({"channel": channel, "tp20_channel": config}));
@@ -59,7 +59,7 @@ async fn ask(rig: &mut Rig, channel: u16, request: &[u8]) -> Vec<u8> {
     rig.pdus(channel)[before].clone()
 }
 
-/// A node that sees all frames, and sends what no ECU would.
+/// A node that receives all frames, and sends frames that no ECU sends.
 struct Listener(Box<dyn CanBus>);
 
 impl Listener {
@@ -71,11 +71,11 @@ impl Listener {
         Self(Box::new(adapter))
     }
 
-    /// What was on the bus since it was last asked.
+    /// The frames on the bus since the last call.
     async fn frames(&mut self) -> Vec<String> {
         let mut frames = Vec::new();
-        // the runtime's cooperative budget would report "no event" after a number of events; unconstrained,
-        // it does not
+        // the runtime's cooperative budget would report "no event" after a number of events; without the
+        // budget, the runtime does not
         tokio::task::unconstrained(async {
             while let Ok(event) = tokio::time::timeout(Duration::ZERO, self.0.event()).await {
                 if let CanEvent::Received { frame, .. } = event.unwrap() {
@@ -94,7 +94,7 @@ impl Listener {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pdus_cross_both_ways_and_come_from_the_identifier_that_the_ecu_sends_with() {
+async fn pdus_pass_both_ways_and_name_the_identifier_of_the_ecu() {
     let (mut rig, _vehicle) = rig_with(Tp20EcuConfig::golf()).await;
     open(&mut rig, 1, 1, json!({})).await;
     assert_eq!(ask(&mut rig, 1, &[0x10, 0x89]).await, [0x50, 0x89]);
@@ -108,7 +108,7 @@ async fn pdus_cross_both_ways_and_come_from_the_identifier_that_the_ecu_sends_wi
 }
 
 #[tokio::test(start_paused = true)]
-async fn several_ecus_are_talked_to_at_once_each_with_an_identifier_of_its_own() {
+async fn several_ecus_have_simultaneous_channels_with_separate_identifiers() {
     let (mut rig, _vehicle) = rig_with(Tp20EcuConfig::golf()).await;
     for (channel, address) in [(1, 1), (2, 2), (3, 3), (4, 9), (5, 0x1F)] {
         open(&mut rig, channel, address, json!({})).await;
@@ -124,12 +124,12 @@ async fn several_ecus_are_talked_to_at_once_each_with_an_identifier_of_its_own()
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ecu_has_one_channel_at_a_time_and_the_second_is_refused_until_the_first_is_closed() {
+async fn a_second_channel_to_an_ecu_is_refused_while_the_first_is_open() {
     let (mut rig, _vehicle) = rig_with(Tp20EcuConfig::golf()).await;
     open(&mut rig, 1, 1, json!({})).await;
     let reply = ask_open(&mut rig, 2, json!({"bus_name": "HS", "logical_address": "0x01"})).await;
     assert_eq!(problem(&reply), (409, "ecu-in-use".to_owned()));
-    // asked again word by word, it is answered as before
+    // an identical request gets an identical reply
     open(&mut rig, 1, 1, json!({})).await;
     rig.request("closeChannel", json!({"channel": 1})).await;
     open(&mut rig, 2, 1, json!({})).await;
@@ -137,7 +137,7 @@ async fn an_ecu_has_one_channel_at_a_time_and_the_second_is_refused_until_the_fi
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_channel_test_keeps_channel_and_session_while_nobody_speaks_and_while_the_link_is_down() {
+async fn channel_tests_keep_an_idle_channel_open_even_without_a_link() {
     let (mut rig, vehicle) = rig_with(Tp20EcuConfig::golf()).await;
     let mut listener = Listener::attach(&rig).await;
     open(&mut rig, 1, 1, json!({})).await;
@@ -149,13 +149,17 @@ async fn the_channel_test_keeps_channel_and_session_while_nobody_speaks_and_whil
     let frames = listener.frames().await;
     let tests = frames.iter().filter(|frame| frame.as_str() == "740#A3").count();
     assert!((36..=44).contains(&tests), "{tests}");
-    assert_eq!(frames.iter().filter(|frame| frame.starts_with("200#")).count(), 1, "it was set up once");
-    assert_eq!(rig.events(1), [], "the operator hears nothing of it");
+    assert_eq!(
+        frames.iter().filter(|frame| frame.starts_with("200#")).count(),
+        1,
+        "the channel was set up once"
+    );
+    assert_eq!(rig.events(1), [], "the operator receives nothing about channel tests");
     assert_eq!(ask(&mut rig, 1, &[0x1A, 0x9B]).await.len(), 48);
 }
 
 #[tokio::test(start_paused = true)]
-async fn tester_present_is_sent_only_where_it_is_asked_for() {
+async fn tester_present_is_sent_only_on_request() {
     let (mut rig, vehicle) = rig_with(Tp20EcuConfig::golf()).await;
     open(&mut rig, 1, 1, json!({})).await;
     open(&mut rig, 2, 2, json!({"keep_alive": "enabled"})).await;
@@ -166,7 +170,7 @@ async fn tester_present_is_sent_only_where_it_is_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn chained_pdus_go_one_after_the_other_and_break_as_on_any_channel() {
+async fn chained_pdus_are_sent_in_turn_and_break_as_on_any_channel() {
     let (mut rig, _vehicle) = rig_with(Tp20EcuConfig::golf()).await;
     open(&mut rig, 1, 1, json!({})).await;
     rig.send(1, PLAIN, &[0x10, 0x89]);
@@ -183,7 +187,7 @@ async fn chained_pdus_go_one_after_the_other_and_break_as_on_any_channel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ecus_that_want_another_set_up_are_opened_all_the_same() {
+async fn ecus_with_other_forms_of_set_up_are_opened_too() {
     let odd = |address: u32, listens, change: fn(&mut Tp20EcuConfig)| {
         let mut ecu = Tp20EcuConfig::new("odd", address.try_into().unwrap(), listens);
         change(&mut ecu);
@@ -209,7 +213,7 @@ async fn ecus_that_want_another_set_up_are_opened_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ecu_that_is_not_there_or_does_not_want_is_told_and_the_number_is_free_again() {
+async fn a_failed_opening_is_reported_and_frees_the_channel_number() {
     let mut full = Tp20EcuConfig::new("full", 2u32.try_into().unwrap(), 0x760);
     full.busy = 100;
     let (mut rig, _vehicle) = rig_with(vec![full]).await;
@@ -224,7 +228,7 @@ async fn an_ecu_that_is_not_there_or_does_not_want_is_told_and_the_number_is_fre
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_channel_that_the_ecu_drops_is_told_and_set_up_again_by_the_next_pdu() {
+async fn a_channel_that_the_ecu_drops_is_reported_and_reopened_by_the_next_pdu() {
     let (mut rig, _vehicle) = rig_with(Tp20EcuConfig::golf()).await;
     let mut listener = Listener::attach(&rig).await;
     open(&mut rig, 1, 1, json!({})).await;
@@ -232,13 +236,13 @@ async fn a_channel_that_the_ecu_drops_is_told_and_set_up_again_by_the_next_pdu()
     rig.run(5 * SECOND).await;
     assert_eq!(rig.events(1), [(EventCode::KeepAliveFailed, 7, 0)]);
     let before = listener.frames().await.iter().filter(|frame| frame.starts_with("200#")).count();
-    assert_eq!(before, 1, "nothing is sent to an ECU that has ended it");
+    assert_eq!(before, 1, "nothing is sent to an ECU that has closed the channel");
     assert_eq!(ask(&mut rig, 1, &[0x10, 0x89]).await, [0x50, 0x89]);
     assert_eq!(listener.frames().await[0], "200#01C00010000301");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ecu_that_is_gone_fails_what_is_sent_to_it() {
+async fn pdus_to_a_missing_ecu_fail() {
     let (mut rig, vehicle) = rig_with(Tp20EcuConfig::golf()).await;
     let _listener = Listener::attach(&rig).await;
     open(&mut rig, 1, 1, json!({})).await;
@@ -294,7 +298,7 @@ async fn pdus_sent_while_the_channel_is_being_set_up_wait_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_channel_is_not_kept_for_ever_while_the_ignition_is_off_and_a_pdu_opens_it_again() {
+async fn with_the_ignition_off_a_channel_closes_and_a_pdu_reopens_it() {
     let (mut rig, _vehicle) = rig_with(Tp20EcuConfig::golf()).await;
     let mut listener = Listener::attach(&rig).await;
     open(&mut rig, 1, 1, json!({})).await;

@@ -1,13 +1,14 @@
-//! One direction of a websocket link: an ordered stream of bytes with delay, stalls, and an end at any byte.
+//! One direction of a websocket link: an ordered stream of bytes with delay and stalls, which can end at any
+//! byte.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-/// What travels.
+/// An item on the link.
 #[derive(Debug, Clone)]
-pub enum Item {
+pub(super) enum Item {
     Binary(Bytes),
     Hello { received: u32 },
     Interrupted,
@@ -25,29 +26,29 @@ impl Item {
     }
 }
 
-/// Bytes that a socket takes before it is not writable.
+/// The bytes that a socket accepts before it stops being writable.
 const SOCKET_BYTES: usize = 96 * 1024;
 
 #[derive(Debug, Default)]
-pub struct Hop {
+pub(super) struct Hop {
     queue: VecDeque<(Instant, Item)>,
     queued_bytes: usize,
     stalled_until: Option<Instant>,
 }
 
 impl Hop {
-    pub fn is_writable(&self) -> bool {
+    pub(super) fn is_writable(&self) -> bool {
         self.queued_bytes < SOCKET_BYTES
     }
 
-    pub fn stall(&mut self, until: Instant) {
+    pub(super) fn stall(&mut self, until: Instant) {
         self.stalled_until = Some(until);
         for (at, _) in &mut self.queue {
             *at = (*at).max(until);
         }
     }
 
-    pub fn send(&mut self, now: Instant, delay: Duration, item: Item) {
+    pub(super) fn send(&mut self, now: Instant, delay: Duration, item: Item) {
         let mut at = now + delay;
         if let Some((last, _)) = self.queue.back() {
             at = at.max(*last);
@@ -59,18 +60,19 @@ impl Hop {
         self.queue.push_back((at, item));
     }
 
-    pub fn next_at(&self) -> Option<Instant> {
+    pub(super) fn next_at(&self) -> Option<Instant> {
         self.queue.front().map(|(at, _)| *at)
     }
 
-    pub fn receive(&mut self, now: Instant) -> Option<Item> {
+    pub(super) fn receive(&mut self, now: Instant) -> Option<Item> {
         let (_, item) = self.queue.pop_front_if(|(at, _)| *at <= now)?;
         self.queued_bytes -= item.len();
         Some(item)
     }
 
-    /// Cuts the stream after a random byte: what had arrived whole by then comes out, and how much was lost.
-    pub fn cut(&mut self, rng: &mut fastrand::Rng) -> (Vec<Item>, u64) {
+    /// Cuts the stream after a random byte; returns the items that had arrived whole, and the number of lost
+    /// ones.
+    pub(super) fn cut(&mut self, rng: &mut fastrand::Rng) -> (Vec<Item>, u64) {
         let cut_after = rng.usize(0..=self.queued_bytes);
         let mut arrived = Vec::new();
         let mut bytes = 0;

@@ -1,4 +1,4 @@
-//! Both ends, the cloud, the two links, and the course of events that a seed decides.
+//! Both ends, the cloud and the two links, and the course of events that a seed decides.
 
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use super::hop::{Hop, Item};
 const TAG: Tag = Tag([9, 9, 9, 9]);
 const PDUS: u16 = 1;
 const FRAMES: u16 = 2;
-/// What the connector's session applies to raw channels.
+/// The maximum age of frames of raw channels.
 const MAX_AGE: Duration = Duration::from_millis(500);
 
-/// What a story came to.
+/// The totals of a course of events.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Summary {
+pub(super) struct Summary {
     pub pdus: u64,
     pub frames: u64,
     pub gap_frames: u64,
@@ -40,7 +40,7 @@ impl AddAssign for Summary {
     }
 }
 
-/// One end, with what it sent and what came to it.
+/// One end, with counters of the sent and received records.
 struct End {
     link: Link,
     pdus_sent: u32,
@@ -65,7 +65,7 @@ impl End {
     }
 
     fn push_pdu(&mut self, now: Instant, len: usize) {
-        // both ends wait rather than overflow: the connector's PDUs are far fewer than would fill it
+        // an end waits instead of overflowing; the connector's PDUs are too few to fill the link
         if self.link.kept_bytes() + len + 100 > KEPT_LIMIT {
             return;
         }
@@ -76,30 +76,30 @@ impl End {
         self.link.push(now, now, PDUS, payload).unwrap();
     }
 
-    /// A frame that bears its number and its time of birth.
+    /// Sends a frame that contains its number and its time of creation.
     fn push_frame(&mut self, now: Instant, start: Instant) {
         self.frames_sent += 1;
-        let born = u32::try_from(now.duration_since(start).as_micros()).unwrap();
+        let created = u32::try_from(now.duration_since(start).as_micros()).unwrap();
         let mut data = [0; 8];
         data[..4].copy_from_slice(&self.frames_sent.to_be_bytes());
-        data[4..].copy_from_slice(&born.to_be_bytes());
+        data[4..].copy_from_slice(&created.to_be_bytes());
         let frame = CanFrame::new(CanId::standard(0x123).unwrap(), &data).unwrap();
         self.link.push(now, now, FRAMES, Payload::Frame(frame)).unwrap();
     }
 }
 
-/// Which of the two links.
+/// One of the two links.
 #[derive(Debug, Clone, Copy)]
 enum Side {
     Vehicle,
     Operator,
 }
 
-/// Toward the cloud, and from it.
+/// The directions to the cloud and from it.
 const UP: usize = 0;
 const DOWN: usize = 1;
 
-pub struct Rig {
+pub(super) struct Rig {
     rng: fastrand::Rng,
     start: Instant,
     now: Instant,
@@ -113,7 +113,7 @@ pub struct Rig {
     vehicle_side_back: Instant,
     operator_side_back: Instant,
     delay: [Duration; 2],
-    /// The shortest way that a message took to the connector so far.
+    /// The shortest delay of a message to the connector so far.
     least_transit: Option<Duration>,
     /// The number of the last frame that the operator's end put into a message.
     last_frame_sent: u32,
@@ -121,7 +121,7 @@ pub struct Rig {
 }
 
 impl Rig {
-    pub fn new(seed: u64, is_flood: bool) -> Self {
+    pub(super) fn new(seed: u64, is_flood: bool) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let start = Instant::now();
         let delay = [0; 2].map(|_| Duration::from_micros(rng.u64(0..150_000)));
@@ -143,27 +143,27 @@ impl Rig {
         }
     }
 
-    pub fn run(mut self) -> Summary {
-        let story = Duration::from_millis(self.rng.u64(1_000..6_000));
-        while self.now < self.start + story {
+    pub(super) fn run(mut self) -> Summary {
+        let duration = Duration::from_millis(self.rng.u64(1_000..6_000));
+        while self.now < self.start + duration {
             let pause = self.rng.u64(0..60_000);
             self.pass_until(self.now + Duration::from_micros(pause));
-            self.something_happens();
+            self.do_random_step();
         }
-        // in the end the network is good, and everything arrives
+        // at the end the network is good, and everything arrives
         self.vehicle_side_back = self.now;
         self.operator_side_back = self.now;
         for _ in 0..2000 {
-            if self.is_all_settled() {
+            if self.is_complete() {
                 break;
             }
             self.pass_until(self.now + Duration::from_millis(50));
         }
-        self.check_the_end();
+        self.check_final_state();
         self.summary
     }
 
-    fn something_happens(&mut self) {
+    fn do_random_step(&mut self) {
         match self.rng.u32(0..100) {
             0..20 => {
                 let len = if self.rng.u32(0..50) == 0 { 70_000 } else { self.rng.usize(0..3_000) };
@@ -223,7 +223,7 @@ impl Rig {
         self.operator.link.interrupt();
     }
 
-    /// Lets time pass, with everything that happens by itself until then.
+    /// Advances the time, and carries all items until then.
     fn pass_until(&mut self, until: Instant) {
         loop {
             self.reconnect();
@@ -324,7 +324,7 @@ impl Rig {
         }
     }
 
-    /// The cloud passes on what it gets, and discards it where the other link is down.
+    /// The cloud forwards an item, or discards it if the other link is down.
     fn at_cloud_from_connector(&mut self, item: Item) {
         match item {
             Item::Hello { received } => self.send(Side::Operator, DOWN, Item::Resumed { received }),
@@ -358,7 +358,7 @@ impl Rig {
         self.least_transit = Some(least);
         let incoming = match self.connector.link.handle_message(self.now, message) {
             Ok(incoming) => incoming,
-            // the cloud discarded what came before: resuming brings it again
+            // the cloud discarded earlier messages; resuming brings them again
             Err(LinkError::Gap { .. }) => return,
             Err(error) => panic!("{error}"),
         };
@@ -371,12 +371,15 @@ impl Rig {
                         self.summary.frames_too_old += 1;
                         continue;
                     }
-                    let (number, born) = numbers(&frame);
-                    assert!(number > self.connector.last_frame, "frame {number} came twice or out of order");
+                    let (number, created) = numbers(&frame);
+                    assert!(
+                        number > self.connector.last_frame,
+                        "frame {number} arrived twice or out of order"
+                    );
                     self.connector.last_frame = number;
                     self.connector.frames_received += 1;
-                    let born = self.start + Duration::from_micros(u64::from(born));
-                    let age = self.now.duration_since(born);
+                    let created = self.start + Duration::from_micros(u64::from(created));
+                    let age = self.now.duration_since(created);
                     assert!(age <= MAX_AGE + least, "frame {number} reached the vehicle after {age:?}");
                 }
                 payload => panic!("{payload:?} is not for the connector"),
@@ -411,7 +414,10 @@ impl Rig {
                 Payload::Pdu { data, .. } => receive_pdu(&mut self.operator, data),
                 Payload::Frame(frame) => {
                     let (number, _) = numbers(&frame);
-                    assert!(number > self.operator.last_frame, "frame {number} came twice or out of order");
+                    assert!(
+                        number > self.operator.last_frame,
+                        "frame {number} arrived twice or out of order"
+                    );
                     self.operator.last_frame = number;
                     self.operator.frames_received += 1;
                 }
@@ -421,12 +427,12 @@ impl Rig {
         }
     }
 
-    fn is_all_settled(&self) -> bool {
+    fn is_complete(&self) -> bool {
         let is_up = self.connector.link.is_up() && self.operator.link.is_up();
         is_up && self.connector.link.is_all_acknowledged() && self.operator.link.is_all_acknowledged()
     }
 
-    fn check_the_end(&mut self) {
+    fn check_final_state(&mut self) {
         let (connector, operator) = (&self.connector, &self.operator);
         assert_eq!(operator.pdus_received, connector.pdus_sent, "PDUs from the vehicle");
         assert_eq!(connector.pdus_received, operator.pdus_sent, "PDUs toward the vehicle");
@@ -435,7 +441,7 @@ impl Rig {
             connector.frames_sent,
             "frames from the vehicle, with those reported as gaps"
         );
-        assert!(self.is_all_settled(), "something is left over");
+        assert!(self.is_complete(), "some records have not arrived");
         self.summary.pdus += u64::from(operator.pdus_received + connector.pdus_received);
         self.summary.frames += u64::from(operator.frames_received + connector.frames_received);
         self.summary.gap_frames += u64::from(operator.gap_frames);
@@ -448,8 +454,8 @@ fn receive(hops: &mut [Hop; 2], now: Instant) -> Option<(usize, Item)> {
 
 fn receive_pdu(end: &mut End, data: &[u8]) {
     let number = u32::from_be_bytes(data[..4].try_into().unwrap());
-    assert_eq!(number, end.pdus_received + 1, "a PDU was lost, doubled or out of order");
-    assert!(data[4..].iter().all(|byte| *byte == number as u8), "PDU {number} is not what was sent");
+    assert_eq!(number, end.pdus_received + 1, "a PDU was lost, duplicated or out of order");
+    assert!(data[4..].iter().all(|byte| *byte == number as u8), "the data of PDU {number} has changed");
     end.pdus_received = number;
 }
 

@@ -17,7 +17,7 @@ pub fn bus() -> VirtualBus {
     VirtualBus::new(VirtualBusConfig::default())
 }
 
-/// One ISO-TP connection of the tool, as a separate node.
+/// An ISO-TP connection of the tool, as a separate node.
 pub struct Tool {
     can: Box<dyn CanBus>,
     peer: Peer,
@@ -38,7 +38,7 @@ macro_rules! peer {
     };
 }
 
-/// An answer, from whom, and when it began and ended.
+/// An answer with its sender and the times of its beginning and end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     pub address: CanId,
@@ -68,7 +68,7 @@ impl Tool {
         Self::over(Box::new(bus.attach("tool")), peer)
     }
 
-    /// On a bus that is configured.
+    /// A tool on a configured bus.
     pub fn physical_over(can: Box<dyn CanBus>, address: EcuAddress) -> Self {
         let config = Config::new(Addressing::normal(address.request, address.response));
         Self::over(can, Peer::Physical(Box::new(Endpoint::new(config))))
@@ -78,15 +78,15 @@ impl Tool {
         Self { can, peer, deadline: Deadline::new(TimerKind::Runtime) }
     }
 
-    /// Sends a request and returns every answer up to the first that is not "response pending", or none if
-    /// none came within the time; and when the request was completely on the bus.
+    /// Sends a request. Returns the answers up to the first that is not "response pending", or no answer if
+    /// none arrives within the time. Returns also the time when the request was completely on the bus.
     pub async fn ask(&mut self, pdu: &[u8], within: Duration) -> (Vec<Answer>, Option<Instant>) {
         let is_last = |answer: &Answer| !matches!(*answer.pdu, [0x7F, _, 0x78]);
         self.run(Some(pdu), within, is_last).await
     }
 
-    /// Sends a request and returns every answer that comes within the time.
-    pub async fn ask_everybody(&mut self, pdu: &[u8], within: Duration) -> Vec<Answer> {
+    /// Sends a functional request and returns every answer that arrives within the time.
+    pub async fn ask_functional(&mut self, pdu: &[u8], within: Duration) -> Vec<Answer> {
         self.run(Some(pdu), within, |_| false).await.0
     }
 
@@ -94,10 +94,10 @@ impl Tool {
         self.run(None, within, |_| false).await.0
     }
 
-    /// Sends one frame as it is.
+    /// Sends a single frame.
     pub async fn send_frame(&mut self, frame: &CanFrame) {
         poll_fn(|cx| self.can.poll_send(cx, frame)).await.unwrap();
-        // its outcome is not the endpoint's
+        // the endpoint does not handle the outcome of this frame
         loop {
             match poll_fn(|cx| self.can.poll_event(cx)).await.unwrap() {
                 CanEvent::Transmitted { .. } => return,

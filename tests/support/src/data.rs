@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use connector_sim::vehicle::VehicleConfig;
 use connector_sim::vehicle::catalogue::{Catalogue, VehicleRecord};
 
-/// The candump log of an ECU that was flashed.
+/// The candump log of the flash of an ECU.
 pub const FLASH_LOG: &str = include_str!("../../data/recordings/ecu-flash.candump.log");
-/// What a DoIP gateway sent and received.
+/// The recorded messages of a DoIP gateway.
 pub const DOIP_LOG: &str = include_str!("../../data/recordings/doip-gateway.txt");
 
 /// The workspace's directory.

@@ -25,7 +25,7 @@ pub fn address(ready: &Value, pointer: &str) -> SocketAddr {
     ready.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("{ready}")).parse().unwrap()
 }
 
-/// The entity's answer to a datagram.
+/// Sends a datagram, and returns the entity's answer.
 pub async fn ask_by_udp(to: SocketAddr, payload: Payload) -> Payload {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.send_to(&message(payload), to).await.unwrap();
@@ -44,7 +44,7 @@ impl DoipTool {
         Self { stream: TcpStream::connect(to).await.unwrap(), decoder: StreamDecoder::new(1 << 20) }
     }
 
-    /// With routing activated.
+    /// A tool whose routing is active.
     pub async fn activated(to: SocketAddr) -> Self {
         let mut tool = Self::connect(to).await;
         assert_eq!(tool.activate().await, ActivationCode::Activated);
@@ -76,7 +76,7 @@ impl DoipTool {
         }
     }
 
-    /// The last response to a request, acknowledged first.
+    /// Sends a request, waits for its acknowledgement, and returns the final response.
     pub async fn ask(&mut self, target: u16, request: &[u8]) -> Vec<u8> {
         let target = LogicalAddress::new(target);
         self.say(DiagnosticMessage { source: TESTER, target, data: request.to_vec() }).await;

@@ -1,4 +1,4 @@
-//! Frames through a bus and a link, as a session does it, without the I/O around.
+//! Relays frames between a bus and a link, as a session does, without I/O.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use connector_agent::config::IsotpStack;
 use connector_agent::relay::buses::Channels;
 use connector_agent::relay::buses::can::channels::CanChannels;
-use connector_agent::relay::channel::{Channel, Output, RawChannel};
+use connector_agent::relay::channel::{CanChannel, Output, RawChannel};
 use connector_agent::relay::link::{Link, Role};
 use connector_agent::relay::wire::codec::{Header, Payload, Record, Tag};
 use connector_hal::can::{CanEvent, CanFrame, CanId, CanSettings, FdFlags};
@@ -23,11 +23,11 @@ pub struct Relay {
     peer: Link,
     frame: CanFrame,
     pub frames_a_message: u32,
-    /// Messages that the websocket and the peer have and that are not acknowledged.
+    /// Unacknowledged messages at the websocket and the peer.
     pub in_flight: usize,
     unacknowledged: VecDeque<Bytes>,
     pub relayed: u64,
-    /// What the operator sends.
+    /// The frame that the operator sends.
     message: Vec<u8>,
     seq: u32,
 }
@@ -41,7 +41,7 @@ impl Relay {
             CanSettings { bit_rate: 500_000, data_bit_rate: None, listen_only: false },
             IsotpStack::Own,
         );
-        bus.insert(CHANNEL, Channel::Raw(RawChannel::new(Some(frame.id()), Some(frame.id()), true)));
+        bus.insert(CHANNEL, CanChannel::Raw(RawChannel::new(Some(frame.id()), Some(frame.id()), true)));
         Self {
             now,
             bus,
@@ -75,7 +75,7 @@ impl Relay {
         }
     }
 
-    /// The peer gets the oldest message, and what it answers comes back.
+    /// Passes the oldest message to the peer, and the peer's answer back.
     fn acknowledge(&mut self) {
         let message = self.unacknowledged.pop_front().unwrap();
         let incoming = self.peer.handle_message(self.now, &message).unwrap().unwrap();
@@ -112,7 +112,7 @@ impl Relay {
             self.bus.handle_accepted(self.now);
             self.bus.handle_event(self.now, &CanEvent::Transmitted { at: self.now });
             assert!(self.bus.poll_output().is_none());
-            // an acknowledgement now and then
+            // from time to time, an acknowledgement
             drop(self.link.poll_message(self.now));
         }
     }

@@ -1,4 +1,4 @@
-//! The one place that builds the agent's [`Hardware`] of simulated or scripted devices.
+//! Builds the agent's [`Hardware`] from simulated or scripted devices.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use connector_hal::timer::TimerKind;
 
 type Opening<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Ports and devices, to be added one after the other.
+/// A builder to which a test adds ports and devices.
 pub struct HardwareBuilder(Hardware);
 
 impl HardwareBuilder {
-    /// No ports; the protocols run by the runtime's clock, which a test may pause.
+    /// No ports. The protocols use the runtime's clock, which a test may pause.
     pub fn in_runtime_time() -> Self {
         Self(Hardware { timer: TimerKind::Runtime, ..Hardware::new([]) })
     }
 
-    /// The ports of a configuration; the protocols run by the system's clock.
+    /// The ports of a configuration. The protocols use the system's clock.
     pub fn of_config(config: &Config, activation: Option<ActivationLine>) -> Self {
         let hardware =
             Hardware { kline_ports: config.kline_ports().into(), ..Hardware::new(config.can_ports()) };
@@ -62,7 +62,7 @@ impl HardwareBuilder {
             .open_can(move |_| Ok(Box::new(bus.attach_adapter("connector", VirtualBus::full_capabilities()))))
     }
 
-    /// A K-line that is woken at 10.4 kbit/s.
+    /// A K-line whose ECUs are initialised at 10.4 kbit/s.
     pub fn kline_port(
         mut self,
         pin: u8,

@@ -10,7 +10,7 @@ use connector_hal::timer::{Deadline, TimerKind};
 
 use crate::id;
 
-/// Longer than any step takes, even on a busy machine.
+/// A limit that no step reaches, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const CLOCK: TimerKind = TimerKind::Precise;
 pub const SETTINGS: CanSettings =
@@ -44,17 +44,17 @@ pub fn config(
 }
 
 /// The agent's side of a transfer.
-pub struct Ours {
+pub struct AgentEndpoint {
     pub endpoint: Endpoint,
     pub bus: Box<dyn CanBus>,
     deadline: Deadline,
     outgoing: Option<CanFrame>,
-    /// When this endpoint's frames, and the frames for it, were on the bus.
+    /// The times when the frames of this endpoint, and the frames for it, were on the bus.
     pub sent: Vec<Instant>,
     pub received: Vec<Instant>,
 }
 
-impl Ours {
+impl AgentEndpoint {
     pub async fn open(interface: &str, config: Config) -> Self {
         let mut bus = open(interface).unwrap();
         bus.configure(SETTINGS).await.unwrap();

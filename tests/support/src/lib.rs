@@ -1,11 +1,11 @@
-//! What the integration tests, benchmarks and fuzz drivers share. `tests/README.md` describes how the tests
+//! Code that integration tests, benchmarks and fuzz drivers share. `tests/README.md` describes how the tests
 //! are arranged.
 //!
 //! A harness is called `Rig`, and each module that needs one has one: [`agent::Rig`] is a whole connector
 //! online in a simulated vehicle, in real time; [`session::Rig`] is a relay session without a cloud, in
 //! virtual time.
 
-#![allow(missing_docs, reason = "the names of helpers say what they do")]
+#![allow(missing_docs, reason = "the names of the helpers describe them")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 pub mod agent;

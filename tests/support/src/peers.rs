@@ -25,11 +25,11 @@ fn python() -> PathBuf {
 }
 
 /// The program of `tests/peers`, if Python has these modules; otherwise prints that the test is skipped.
-pub async fn peer(program: &str, what: &str, modules: &str) -> Option<Command> {
+pub async fn peer(program: &str, purpose: &str, modules: &str) -> Option<Command> {
     let python = python();
     let check = Command::new(&python).args(["-c", &format!("import {modules}")]).output().await;
     if !check.is_ok_and(|output| output.status.success()) {
-        skip(&format!("{what}: {} has not all of {modules}", python.display()));
+        skip(&format!("{purpose}: {} has not all of {modules}", python.display()));
         return None;
     }
     let mut command = Command::new(&python);
@@ -89,6 +89,6 @@ pub fn check(result: &Value, job: &Job, response: &[u8], ecu: &EcuConfig, memory
     assert_eq!(result["check"], "00", "{result}");
     let memory = memory.unwrap_or_else(|| panic!("nothing was flashed: {result}"));
     assert_eq!((memory.address, &memory.data), (0x0800_0000, &job.firmware()));
-    // by the ECU's own digest of the memory
+    // the tool compares the ECU's digest of its memory
     assert_eq!(result["image"], true, "{result}");
 }

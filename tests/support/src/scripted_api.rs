@@ -43,7 +43,7 @@ impl Reply {
     }
 }
 
-/// The server, which ends with the test.
+/// The server. It ends with the test.
 pub struct Server {
     pub url: String,
     requests: Arc<Mutex<Vec<Request>>>,

@@ -6,16 +6,16 @@ use connector_hal::bus::BusStatus;
 use connector_hal::can::{CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings};
 use connector_hal::future::BoxFuture;
 
-/// What an adapter does.
+/// The behaviour of an adapter.
 pub trait Script: Send {
-    /// By default, classic frames at every bit rate.
+    /// By default, the adapter sends and receives classic frames at every bit rate.
     fn capabilities(&self) -> CanCapabilities {
         CanCapabilities { fd: false, listen_only: true, set_bit_rate: true, confirms_transmission: true }
     }
 
     fn configure(&mut self, _settings: CanSettings) {}
 
-    /// Takes a frame; by default it is sent immediately and nothing more is heard of it.
+    /// Accepts a frame. By default, the adapter sends the frame immediately and reports no outcome.
     fn poll_send(&mut self, _cx: &mut Context<'_>, _frame: &CanFrame) -> Poll<()> {
         Poll::Ready(())
     }

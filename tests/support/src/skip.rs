@@ -1,8 +1,8 @@
-//! The one way to skip a test that needs something that this machine may not have.
+//! Skips a test that needs something that this machine may lack.
 //!
-//! An environment variable `CONNECTOR_TEST_…` names what the test needs. Without it, the test prints one line
-//! that begins with `SKIPPED:` and passes. `.ci/run` fails on such a line unless the line names the variable
-//! that would have helped.
+//! An environment variable `CONNECTOR_TEST_…` names the thing that the test needs. Without the variable, the
+//! test prints one line that begins with `SKIPPED:` and passes. `.ci/test` fails on such a line unless the
+//! line names the variable.
 
 use std::io::Write as _;
 
@@ -11,15 +11,15 @@ use std::io::Write as _;
 pub fn environment(name: &str) -> Option<String> {
     let value = std::env::var(name).ok();
     if value.is_none() {
-        skip(&format!("needs {name}; the head of this test's file says what it is"));
+        skip(&format!("needs {name}; the head of this test's file describes the variable"));
     }
     value
 }
 
 /// Prints that the running test is skipped.
 ///
-/// `println!` would be captured by the test harness. The line goes out in one write, because other tests
-/// print too.
+/// The test harness would capture the output of `println!`. The line is written in one piece, because other
+/// tests print too.
 pub fn skip(reason: &str) {
     let _no_standard_error = std::io::stderr().write_all(format!("\nSKIPPED: {reason}\n").as_bytes());
 }

@@ -1,8 +1,8 @@
-//! Clocks and patience.
+//! The clock and the time limit of tests.
 
 use std::time::{Duration, Instant};
 
-/// Longer than any step of a test takes, even on a busy machine: reached only if something hangs.
+/// A limit that no step of a test reaches, even on a busy machine, unless something hangs.
 pub const HANG: Duration = Duration::from_secs(60);
 pub const MILLISECOND: Duration = Duration::from_millis(1);
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -12,12 +12,12 @@ pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Waits for the future; panics with the description if nothing comes of it within [`HANG`].
+/// Waits for the future; panics with the description if there is no result within [`HANG`].
 #[track_caller]
-pub fn soon<T>(what: &str, future: impl Future<Output = T>) -> impl Future<Output = T> {
+pub fn soon<T>(description: &str, future: impl Future<Output = T>) -> impl Future<Output = T> {
     let caller = std::panic::Location::caller();
     async move {
         let done = tokio::time::timeout(HANG, future).await;
-        done.unwrap_or_else(|_| panic!("waited in vain for {what} ({caller})"))
+        done.unwrap_or_else(|_| panic!("timeout while waiting for {description} ({caller})"))
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong on a line, and how the link comes back.
+//! Errors on a line, and the recovery of the link.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn with(misbehaviour: Misbehaviour) -> KlineEcuConfig {
     KlineEcuConfig { misbehaviour, ..KlineEcuConfig::new(0x11) }
 }
 
-/// How setting the link up failed.
+/// The reason why the initialisation of the link failed.
 fn failure(rig: &mut Rig) -> Option<Failure> {
     rig.endpoints[0].send(&[0x1A, 0x90]).unwrap();
     let event = rig.run_until(Duration::from_secs(20), |event| matches!(event, Event::SendFailed(_)));
@@ -34,7 +34,7 @@ fn a_silent_ecu_is_tried_three_times_by_pulse_and_twice_by_address() {
         assert_eq!(failure(&mut rig), Some(Failure::NoAnswer));
         assert_eq!(initialisations(&rig), attempts);
         rig.run(Duration::from_secs(60));
-        assert_eq!(initialisations(&rig), attempts, "nobody is asked without need");
+        assert_eq!(initialisations(&rig), attempts, "no ECU is initialised without a PDU");
         // the next PDU tries again
         assert_eq!(failure(&mut rig), Some(Failure::NoAnswer));
         assert_eq!(initialisations(&rig), 2 * attempts);
@@ -58,7 +58,7 @@ fn key_bytes_of_another_protocol_or_with_a_wrong_parity_are_refused() {
         let ecu = KlineEcuConfig { key_bytes: [0x08, 0x08], ..KlineEcuConfig::new(0x11) };
         let mut rig = Rig::new(vec![config], vec![ecu]);
         assert_eq!(failure(&mut rig), Some(Failure::KeyBytes(KeyByteError::OtherProtocol(8, 8))));
-        assert_eq!(initialisations(&rig), 1, "asking again cannot help");
+        assert_eq!(initialisations(&rig), 1, "another attempt would fail too");
         let ecu = KlineEcuConfig { key_bytes: [0xEE, 0x8F], ..KlineEcuConfig::new(0x11) };
         let mut rig = Rig::new(vec![config], vec![ecu]);
         assert_eq!(failure(&mut rig), Some(Failure::KeyBytes(KeyByteError::Parity(0xEE, 0x8F))));
@@ -66,7 +66,7 @@ fn key_bytes_of_another_protocol_or_with_a_wrong_parity_are_refused() {
 }
 
 #[test]
-fn key_bytes_other_than_the_keyword_are_refused_and_the_keyword_may_be_in_either_order() {
+fn only_the_keyword_in_either_byte_order_is_accepted() {
     for keyword in [(143, 233), (233, 143)] {
         for mut config in [fast(0x11), slow(0x11)] {
             config.keyword = Some(keyword);
@@ -81,7 +81,7 @@ fn key_bytes_other_than_the_keyword_are_refused_and_the_keyword_may_be_in_either
 }
 
 #[test]
-fn a_wrong_synchronisation_byte_or_address_is_told() {
+fn a_wrong_synchronisation_byte_or_address_is_reported() {
     let ecu = with(Misbehaviour { synchronisation: Some(0x54), ..Misbehaviour::default() });
     assert_eq!(failure(&mut Rig::new(vec![slow(0x11)], vec![ecu])), Some(Failure::Synchronisation(0x54)));
     let ecu = with(Misbehaviour { confirms_wrong_address: true, ..Misbehaviour::default() });
@@ -92,7 +92,7 @@ fn a_wrong_synchronisation_byte_or_address_is_told() {
 }
 
 #[test]
-fn an_ecu_that_refuses_communication_is_not_asked_again() {
+fn an_ecu_that_refuses_communication_is_not_initialised_again() {
     let ecu = with(Misbehaviour { refuses_with: Some(0x10), ..Misbehaviour::default() });
     let mut rig = Rig::new(vec![fast(0x11)], vec![ecu]);
     assert_eq!(failure(&mut rig), Some(Failure::Refused(0x10)));
@@ -100,7 +100,7 @@ fn an_ecu_that_refuses_communication_is_not_asked_again() {
 }
 
 #[test]
-fn a_line_that_gives_nothing_back_is_told_from_a_silent_ecu() {
+fn a_line_without_echo_is_distinguished_from_a_silent_ecu() {
     let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
     rig.is_open_circuit = true;
     assert_eq!(failure(&mut rig), Some(Failure::NoEcho));
@@ -110,18 +110,18 @@ fn a_line_that_gives_nothing_back_is_told_from_a_silent_ecu() {
 fn a_collision_ends_the_request_and_the_next_one_gets_through() {
     let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
     rig.ask(0, &[0x1A, 0x90]);
-    // the second byte of the next request comes back as another
+    // the echo of the next request's second byte differs
     rig.wire.disturb(1, 0x10);
     assert_eq!(rig.ask(0, &[0x1A, 0x90]), Vec::<Vec<u8>>::new());
     let collision = Event::SendFailed(Failure::Collision { sent: 0x11, received: 0x01 });
     assert!(rig.has(|event| *event == collision), "{:?}", rig.events);
     assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
-    // whether it is still there was asked in between; the broken request it never took
+    // the tester checked the link with TesterPresent; the ECU did not accept the disturbed request
     assert_eq!(rig.ecus[0].requests(), [vec![0x1A, 0x90], vec![0x3E], vec![0x1A, 0x90]]);
 }
 
 #[test]
-fn a_byte_of_somebody_else_between_two_of_ours_is_a_collision() {
+fn a_foreign_byte_between_two_own_bytes_is_a_collision() {
     let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
     rig.ask(0, &[0x1A, 0x90]);
     rig.run(100 * MS);
@@ -132,7 +132,7 @@ fn a_byte_of_somebody_else_between_two_of_ours_is_a_collision() {
 }
 
 #[test]
-fn noise_on_a_quiet_line_is_no_answer_and_only_moves_the_next_request_on() {
+fn noise_on_an_idle_line_only_delays_the_next_request() {
     let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
     rig.ask(0, &[0x1A, 0x90]);
     rig.run(100 * MS);
@@ -140,12 +140,12 @@ fn noise_on_a_quiet_line_is_no_answer_and_only_moves_the_next_request_on() {
         rig.wire.add_noise(rig.now, byte);
         rig.run(MS);
     }
-    // the ECU takes that for the beginning of a message, until it is silent for P4max
+    // the ECU treats the noise as the beginning of a message, until the line is silent for P4max
     assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
 }
 
 #[test]
-fn a_disturbed_answer_is_told_and_the_link_goes_on() {
+fn a_disturbed_answer_is_reported_and_the_link_continues() {
     let ecu = with(Misbehaviour::default());
     let mut rig = Rig::new(vec![fast(0x11)], vec![ecu]);
     rig.ask(0, &[0x1A, 0x90]);
@@ -159,17 +159,17 @@ fn a_disturbed_answer_is_told_and_the_link_goes_on() {
     assert!(rig.has(|event| *event == Event::ReceiveFailed(ReceiveFailure::Incomplete)));
     assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
     let asked = rig.ecus[0].requests().iter().filter(|request| request[0] == 0x1A).count();
-    assert_eq!(asked, 5, "nothing that the operator sent is repeated");
+    assert_eq!(asked, 5, "no request of the operator is repeated");
     assert_eq!(initialisations(&rig), 1);
     assert_eq!(rig.anomalies(), []);
 }
 
 #[test]
-fn an_ecu_that_forgot_the_communication_is_initialised_again_and_the_next_pdu_is_answered() {
+fn an_ecu_that_lost_its_session_is_initialised_again_for_the_next_pdu() {
     let ecu = with(Misbehaviour { forgets_after: Some(1), ..Misbehaviour::default() });
     let mut rig = Rig::new(vec![fast(0x11)], vec![ecu]);
     assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
-    // this one is lost on it
+    // the ECU ignores this request
     assert_eq!(rig.ask(0, &[0x21, 0x01]), Vec::<Vec<u8>>::new());
     assert!(rig.has(|event| *event == Event::NoAnswer));
     assert_eq!(rig.ask(0, &[0x21, 0x02]).len(), 1, "{:?}", rig.events);
@@ -179,7 +179,7 @@ fn an_ecu_that_forgot_the_communication_is_initialised_again_and_the_next_pdu_is
 }
 
 #[test]
-fn an_ecu_that_is_gone_is_told_by_its_keep_alive_and_found_again_when_it_is_back() {
+fn a_missing_ecu_is_detected_by_its_keep_alive_and_found_when_it_returns() {
     let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
     rig.ask(0, &[0x1A, 0x90]);
     rig.ecus[0].config_mut().misbehaviour.is_silent = true;
@@ -192,7 +192,7 @@ fn an_ecu_that_is_gone_is_told_by_its_keep_alive_and_found_again_when_it_is_back
 }
 
 #[test]
-fn a_line_that_was_lost_fails_what_was_under_way_and_is_set_up_anew() {
+fn a_lost_line_fails_the_pending_pdus_and_is_set_up_again() {
     let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
     rig.ask(0, &[0x1A, 0x90]);
     rig.endpoints[0].send(&[0x1A, 0x90]).unwrap();

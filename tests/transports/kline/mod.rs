@@ -1,5 +1,4 @@
-//! ISO 14230 links to simulated ECUs, byte by byte in virtual time. The ECUs keep an eye on every time of the
-//! tester.
+//! ISO 14230 links to simulated ECUs, byte by byte in virtual time. The ECUs check the timing of the tester.
 
 mod errors;
 mod rig;
@@ -55,7 +54,7 @@ fn a_slow_initialisation_is_an_address_and_two_complements() {
 }
 
 #[test]
-fn the_first_pdu_sets_the_link_up_and_is_answered() {
+fn the_first_pdu_initialises_the_link_and_is_answered() {
     for config in [fast(0x11), slow(0x11)] {
         let mut rig = Rig::new(vec![config], vec![KlineEcuConfig::new(0x11)]);
         assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
@@ -107,7 +106,7 @@ fn response_pending_extends_the_wait_to_5_s() {
 
 #[test]
 fn pdus_in_sequence_keep_p3_and_every_key_byte_has_its_header() {
-    // key bytes: nothing; length in the format byte; additional length byte; one-byte header; everything
+    // key bytes: no option; length in the format byte; additional length byte; one-byte header; every option
     for first in [0xD0, 0xE9, 0xEA, 0xE5, 0x6E, 0xD5, 0xEF] {
         let mut ecu = KlineEcuConfig::new(0x11);
         ecu.key_bytes = [first, 0x8F];
@@ -126,7 +125,7 @@ fn pdus_in_sequence_keep_p3_and_every_key_byte_has_its_header() {
 }
 
 #[test]
-fn a_long_pdu_has_its_length_in_a_byte_of_its_own_where_the_key_bytes_allow_it() {
+fn a_long_pdu_has_a_separate_length_byte_if_the_key_bytes_allow_it() {
     let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
     rig.ask(0, &[0x34]);
     assert_eq!(rig.ask(0, &[&[0x36][..], &[7; 254]].concat()), [[0x76]]);
@@ -139,9 +138,9 @@ fn a_long_pdu_has_its_length_in_a_byte_of_its_own_where_the_key_bytes_allow_it()
     rig.run(Duration::from_secs(2));
     assert!(
         rig.has(|event| matches!(event, Event::SendFailed(_))),
-        "it was taken before the key bytes were known"
+        "the PDU was accepted before the key bytes were known"
     );
-    assert!(rig.endpoints[0].send(&[0x36; 64]).is_err(), "and is refused since");
+    assert!(rig.endpoints[0].send(&[0x36; 64]).is_err(), "such a PDU is refused after that");
     assert_eq!(rig.anomalies(), []);
 }
 
@@ -169,17 +168,17 @@ fn tester_present_keeps_the_link_up_and_is_not_reported() {
     rig.ask(0, &[0x1A, 0x90]);
     let events = rig.events.len();
     rig.run(Duration::from_secs(60));
-    assert_eq!(rig.events.len(), events, "nothing to tell");
+    assert_eq!(rig.events.len(), events, "TesterPresent causes no event");
     assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
     let pulses = rig.sent.iter().filter(|(_, signal)| matches!(signal, Signal::Pulse(_))).count();
-    assert_eq!(pulses, 1, "set up once");
+    assert_eq!(pulses, 1, "the link was initialised once");
     let kept = rig.ecus[0].requests().iter().filter(|request| **request == [0x3E]).count();
     assert!((25..=30).contains(&kept), "every 2 s: {kept}");
     assert_eq!(rig.anomalies(), []);
 }
 
 #[test]
-fn without_keep_alive_a_link_that_ended_by_p3_is_set_up_again_before_a_pdu() {
+fn without_keep_alive_an_expired_link_is_initialised_again_for_a_pdu() {
     let mut rig = Rig::new(vec![Config { keep_alive: None, ..fast(0x11) }], vec![KlineEcuConfig::new(0x11)]);
     rig.ask(0, &[0x1A, 0x90]);
     rig.run(Duration::from_secs(6));
@@ -190,7 +189,7 @@ fn without_keep_alive_a_link_that_ended_by_p3_is_set_up_again_before_a_pdu() {
 }
 
 #[test]
-fn stopping_ends_the_communication_in_good_order() {
+fn stopping_ends_the_communication_in_order() {
     let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
     rig.ask(0, &[0x1A, 0x90]);
     rig.endpoints[0].stop();

@@ -1,5 +1,5 @@
-//! A tester and ECUs on one simulated line with its own clock: every step advances to the next event, so that
-//! no time is rounded and no time is spent waiting.
+//! A tester and ECUs on one simulated line with its own clock. Every step advances the clock to the next
+//! event, so that the test rounds no time and waits for no time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,33 +9,33 @@ use connector_hal::kline::Signal;
 use connector_hal::kline::sim::{Wire, WireEvent};
 use connector_sim::vehicle::kline::{Anomaly, KlineEcu, KlineEcuConfig};
 
-pub const MS: Duration = Duration::from_millis(1);
+pub(super) const MS: Duration = Duration::from_millis(1);
 
-pub struct Rig {
+pub(super) struct Rig {
     pub wire: Wire,
     pub endpoints: Vec<Endpoint>,
     pub ecus: Vec<KlineEcu>,
     pub events: Vec<(usize, Event)>,
-    /// What the tester put on the line, and when.
+    /// The signals that the tester sent, with their times.
     pub sent: Vec<(Instant, Signal)>,
-    /// Every byte on the line, as the tester heard it.
+    /// Every byte on the line, as the tester received it.
     pub heard: Vec<u8>,
     pub now: Instant,
     pub start: Instant,
     /// The interface does not echo the bytes that it sends.
     pub is_open_circuit: bool,
-    /// How long the interface keeps a byte before the tester sees it.
+    /// The time for which the interface holds a byte before it passes the byte to the tester.
     pub latency: Duration,
     pub line: LineClock,
     tester: usize,
     nodes: Vec<usize>,
     active: Option<usize>,
-    /// Bytes that the interface keeps.
+    /// The bytes that the interface holds.
     kept: VecDeque<(Instant, u8)>,
 }
 
 impl Rig {
-    pub fn new(endpoints: Vec<Config>, ecus: Vec<KlineEcuConfig>) -> Self {
+    pub(super) fn new(endpoints: Vec<Config>, ecus: Vec<KlineEcuConfig>) -> Self {
         let start = Instant::now();
         let mut wire = Wire::default();
         let tester = wire.attach(endpoints[0].bit_rate);
@@ -60,32 +60,32 @@ impl Rig {
     }
 
     /// Runs for this long.
-    pub fn run(&mut self, limit: Duration) {
+    pub(super) fn run(&mut self, limit: Duration) {
         let until = self.now + limit;
         while self.step(until) {}
         self.now = until;
     }
 
-    /// Runs until the first event that `wanted` likes; everything before it is kept in `events` too.
-    pub fn run_until(&mut self, limit: Duration, wanted: impl Fn(&Event) -> bool) -> Option<Event> {
+    /// Runs until the first event that `wanted` accepts. `events` also has all events before it.
+    pub(super) fn run_until(&mut self, limit: Duration, wanted: impl Fn(&Event) -> bool) -> Option<Event> {
         let until = self.now + limit;
         let mut seen = self.events.len();
         loop {
-            let goes_on = self.step(until);
+            let is_running = self.step(until);
             while let Some((_, event)) = self.events.get(seen) {
                 seen += 1;
                 if wanted(event) {
                     return Some(event.clone());
                 }
             }
-            if !goes_on {
+            if !is_running {
                 self.now = until;
                 return None;
             }
         }
     }
 
-    /// Handles what is due, then advances to the next event; returns false if there is none before `until`.
+    /// Handles all due events, then advances to the next one. Returns false if there is none before `until`.
     fn step(&mut self, until: Instant) -> bool {
         self.settle();
         let mut times: VecDeque<Instant> = self.ecus.iter().filter_map(KlineEcu::poll_timeout).collect();
@@ -97,11 +97,11 @@ impl Rig {
             None => times.extend(self.endpoints.iter().filter_map(Endpoint::wants_line)),
         }
         let Some(next) = times.into_iter().min() else { return false };
-        assert!(next >= self.now, "nothing goes back in time");
+        assert!(next >= self.now, "the time does not go backwards");
         if next >= until {
             return false;
         }
-        assert_ne!(next, self.now, "what is due was done");
+        assert_ne!(next, self.now, "every due event was handled");
         self.now = next;
         true
     }
@@ -133,7 +133,7 @@ impl Rig {
                 return;
             }
         }
-        panic!("a loop without end");
+        panic!("an endless loop");
     }
 
     fn handle_wire(&mut self, event: WireEvent) {
@@ -197,7 +197,7 @@ impl Rig {
     }
 
     /// Runs until an endpoint can take a PDU.
-    pub fn run_until_free(&mut self, endpoint: usize) {
+    pub(super) fn run_until_free(&mut self, endpoint: usize) {
         let until = self.now + Duration::from_secs(30);
         loop {
             self.settle();
@@ -209,7 +209,7 @@ impl Rig {
     }
 
     /// Sends a PDU and returns the answers until the next request could be sent.
-    pub fn ask(&mut self, endpoint: usize, pdu: &[u8]) -> Vec<Vec<u8>> {
+    pub(super) fn ask(&mut self, endpoint: usize, pdu: &[u8]) -> Vec<Vec<u8>> {
         let before = self.events.len();
         self.endpoints[endpoint].send(pdu).unwrap();
         let until = self.now + Duration::from_secs(30);
@@ -227,11 +227,11 @@ impl Rig {
         self.events[before..].iter().filter_map(received).collect()
     }
 
-    pub fn anomalies(&self) -> Vec<Anomaly> {
+    pub(super) fn anomalies(&self) -> Vec<Anomaly> {
         self.ecus.iter().flat_map(|ecu| ecu.anomalies().to_vec()).collect()
     }
 
-    pub fn has(&self, wanted: impl Fn(&Event) -> bool) -> bool {
+    pub(super) fn has(&self, wanted: impl Fn(&Event) -> bool) -> bool {
         self.events.iter().any(|(_, event)| wanted(event))
     }
 }

@@ -1,4 +1,4 @@
-//! Several ECUs on one line, with requests at arbitrary times.
+//! Several ECUs on one line, which receive requests at arbitrary times.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::rig::{MS, Rig};
 
 const ADDRESSES: [u8; 2] = [0x11, 0x28];
-/// ReadDataByLocalIdentifier, and StartRoutineByLocalIdentifier, which takes its time.
+/// ReadDataByLocalIdentifier, and StartRoutineByLocalIdentifier, which takes longer.
 const READ: u8 = 0x21;
 const ERASE: u8 = 0x31;
 
@@ -20,12 +20,12 @@ struct Node {
     p2: Duration,
 }
 
-/// How the line is.
+/// The properties of the line.
 #[derive(Debug, Clone)]
 struct Conditions {
-    /// How long the tester's interface keeps a byte.
+    /// The time for which the tester's interface holds a byte.
     latency: Duration,
-    /// How patient the ECUs are.
+    /// The tolerance of the ECUs for wrong times.
     tolerance: Duration,
 }
 
@@ -42,8 +42,8 @@ fn node() -> impl Strategy<Value = Node> {
     })
 }
 
-/// At once and strict; an adapter with a buffer; and ECUs behind a pseudo-terminal, as `connector-sim
-/// vehicle` has them.
+/// An interface without latency and strict ECUs; an interface with a buffer; and ECUs behind a
+/// pseudo-terminal, as `connector-sim vehicle` has them.
 fn conditions() -> impl Strategy<Value = Conditions> {
     prop_oneof![
         Just(Conditions { latency: Duration::ZERO, tolerance: Duration::ZERO }),
@@ -52,7 +52,7 @@ fn conditions() -> impl Strategy<Value = Conditions> {
     ]
 }
 
-/// Pauses, and who is asked what after each.
+/// Pauses, each with the ECU and the service of the request after it.
 fn requests(services: &'static [u8]) -> impl Strategy<Value = Vec<(Duration, usize, u8)>> {
     let pause = prop_oneof![3 => micros(0..=200_000), 2 => micros(0..=6_000_000)];
     prop::collection::vec((pause, 0..ADDRESSES.len(), prop::sample::select(services)), 1..20)
@@ -112,7 +112,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_request_has_its_answer_however_others_use_the_line(
+    fn every_request_is_answered_on_a_shared_line(
         nodes in prop::array::uniform2(node()),
         conditions in conditions(),
         requests in requests(&[READ]),
@@ -126,7 +126,7 @@ proptest! {
     }
 
     #[test]
-    fn a_link_that_others_kept_from_keep_alive_is_reported_and_set_up_again(
+    fn a_link_that_a_busy_line_kept_from_keep_alive_is_reported_and_restored(
         nodes in prop::array::uniform2(node()),
         conditions in conditions(),
         requests in requests(&[READ, READ, ERASE]),

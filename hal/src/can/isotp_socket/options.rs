@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_have_the_kernels_layout() {
+    fn socket_options_have_the_kernels_layout() {
         let id = |id| CanId::try_from(id).unwrap();
         let plain = IsotpOptions::new(id(0x7E0), id(0x7E8));
         let mut expected = 0x2004_u32.to_ne_bytes().to_vec();

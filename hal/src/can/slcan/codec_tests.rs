@@ -44,7 +44,7 @@ fn frames_read_as_lawicel_and_the_fd_extensions_write_them() {
 }
 
 #[test]
-fn what_is_no_frame_is_refused_with_a_reason() {
+fn a_line_that_is_not_a_frame_is_refused_with_a_reason() {
     for (line, error) in [
         ("t", LineError::Length { command: b't', length: 1 }),
         ("t7DF2", LineError::Length { command: b't', length: 5 }),
@@ -142,14 +142,19 @@ fn frames() -> impl Strategy<Value = CanFrame> {
 
 proptest! {
     #[test]
-    fn every_frame_comes_back_as_it_went(frame in frames(), timestamp in proptest::option::of(any::<u32>())) {
+    fn every_frame_survives_encoding_and_decoding(
+        frame in frames(),
+        timestamp in proptest::option::of(any::<u32>()),
+    ) {
         let line = SlcanLine::Frame(frame, timestamp);
         let bytes = encoded(&line);
         prop_assert_eq!(decode(&bytes[..bytes.len() - 1]), Ok(line));
     }
 
     #[test]
-    fn whatever_is_read_is_written_so_that_it_reads_the_same(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn a_decoded_line_encodes_to_a_line_that_decodes_the_same(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
         if let Ok(line) = decode(&bytes).and_then(|line| match line {
             SlcanLine::Other(_) => Err(LineError::TooLong),
             line => Ok(line),

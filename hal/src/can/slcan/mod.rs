@@ -10,13 +10,11 @@ mod adapter_line;
 pub mod codec;
 mod dialogue;
 mod host;
-#[cfg(feature = "sim")]
-mod host_line;
 mod reader;
 mod serial_port;
+mod setup;
 mod values;
 
-use std::future::poll_fn;
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -26,8 +24,7 @@ use tokio_serial::SerialStream;
 pub use self::adapter::{Controller, SlcanAdapter};
 use self::adapter_line::{AdapterLine, CLOCK};
 use self::codec::{LineError, SlcanLine};
-use self::dialogue::ANSWER_TIMEOUT;
-use self::host::{AdapterBehaviour, HostState};
+use self::host::HostState;
 use self::reader::RawLine;
 use crate::bus::{BusState, BusStatus};
 use crate::can::{CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings};
@@ -81,13 +78,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
         }
     }
 
-    /// The error for a bit rate that cannot be set; the message lists the other bit rates of SLCAN.
-    fn cannot_set(&self, rate: u32) -> CanError {
-        let others = values::bit_rates().filter(|other| *other != rate);
-        let others = others.map(|other| other.to_string()).collect::<Vec<_>>().join(", ");
-        self.line.unsupported(format!("set {rate} bit/s; SLCAN supports {others}"))
-    }
-
     /// Writes waiting commands, processes received lines, and asks for the status flags. Ready only with an
     /// error.
     fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<CanError> {
@@ -95,26 +85,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
             if let Poll::Ready(Err(error)) = self.line.poll_flush(cx) {
                 return Poll::Ready(error);
             }
-            match self.line.poll_line(cx) {
-                Poll::Ready(Ok(line)) => {
-                    if let Err(error) = self.handle_line(&line) {
-                        return Poll::Ready(error);
-                    }
-                    continue;
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(error),
-                Poll::Pending => {}
-            }
-            self.deadline.set(self.host.as_ref().and_then(HostState::poll_timeout));
-            ready!(self.deadline.poll_expired(cx));
-            match self.host.as_mut().map(|host| host.handle_timeout(CLOCK.now())) {
-                Some(Ok(Some(line))) => line.encode(&mut self.line.out),
-                Some(Err(host::Silence)) => {
-                    return Poll::Ready(self.line.protocol("no longer answers"));
-                }
-                _ => {}
+            let processed = match self.line.poll_line(cx) {
+                Poll::Ready(line) => line.and_then(|line| self.handle_line(&line)),
+                Poll::Pending => ready!(self.process_deadline(cx)),
+            };
+            if let Err(error) = processed {
+                return Poll::Ready(error);
             }
         }
+    }
+
+    /// Ready after the handling of a deadline.
+    fn process_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CanError>> {
+        self.deadline.set(self.host.as_ref().and_then(HostState::poll_timeout));
+        ready!(self.deadline.poll_expired(cx));
+        match self.host.as_mut().map(|host| host.handle_timeout(CLOCK.now())) {
+            Some(Ok(Some(line))) => line.encode(&mut self.line.out),
+            Some(Err(host::Silence)) => return Poll::Ready(Err(self.line.protocol("no longer answers"))),
+            _ => {}
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn handle_line(&mut self, line: &RawLine) -> Result<(), CanError> {
@@ -135,69 +125,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Slcan<S> {
             }
         }
         Ok(())
-    }
-
-    async fn set_up(&mut self, settings: CanSettings) -> Result<(), CanError> {
-        let rate = settings.bit_rate;
-        let by_number = values::bit_rate_number(rate).map(SlcanLine::SetBitRate);
-        let by_timing =
-            || values::bit_timing(rate).map(|registers| SlcanLine::SetBitTiming(registers.into()));
-        let Some(set_bit_rate) = by_number.or_else(by_timing) else {
-            return Err(self.cannot_set(rate));
-        };
-        let data_what = settings.data_bit_rate.map(|rate| format!("set {rate} bit/s for the data phase"));
-        let data_rate = settings.data_bit_rate.map(values::data_bit_rate_number);
-        if let (Some(None), Some(what)) = (data_rate, &data_what) {
-            return Err(self.line.unsupported(what));
-        }
-        self.host = None;
-        // bytes of an earlier configuration must not be sent after this one
-        self.line.out.clear();
-        let answers = self.line.call().await?;
-        // an adapter that never answers may ignore raw bit timing and then disturb the bus
-        let is_known = answers || matches!(set_bit_rate, SlcanLine::SetBitRate(_));
-        if !is_known || !self.line.command(answers, set_bit_rate).await? {
-            return Err(self.cannot_set(rate));
-        }
-        if let (Some(Some(rate)), Some(what)) = (data_rate, data_what)
-            && !self.line.command(answers, SlcanLine::SetDataBitRate(rate)).await?
-        {
-            self.capabilities.fd = false;
-            return Err(self.line.unsupported(what));
-        }
-        let open = if settings.listen_only { SlcanLine::Listen } else { SlcanLine::Open };
-        if !self.line.command(answers, open).await? {
-            if settings.listen_only {
-                self.capabilities.listen_only = false;
-                return Err(self.line.unsupported("listen only"));
-            }
-            return Err(self.line.protocol("refuses to join the bus"));
-        }
-        let mut behaviour = AdapterBehaviour { answers, has_status: false };
-        // frames may arrive from here on, also while the status flags are requested
-        self.host = Some(HostState::new(settings, behaviour, self.filters.clone(), CLOCK.now()));
-        behaviour.has_status = answers && !self.lacks_status && self.has_status().await?;
-        self.lacks_status |= answers && !behaviour.has_status;
-        if let Some(host) = &mut self.host {
-            host.set_behaviour(behaviour);
-        }
-        poll_fn(|cx| self.line.poll_flush(cx)).await
-    }
-
-    async fn has_status(&mut self) -> Result<bool, CanError> {
-        SlcanLine::ReadStatus.encode(&mut self.line.out);
-        let until = CLOCK.now() + ANSWER_TIMEOUT;
-        while let Some(line) = self.line.line_within(until.saturating_duration_since(CLOCK.now())).await? {
-            if let RawLine::Bytes(bytes) = &line {
-                match codec::decode(bytes) {
-                    Ok(SlcanLine::Status(_)) => return Ok(true),
-                    Ok(SlcanLine::Refused) => return Ok(false),
-                    _ => {}
-                }
-            }
-            self.handle_line(&line)?;
-        }
-        Ok(false)
     }
 
     fn check_send(&self, frame: &CanFrame) -> Result<(), CanError> {

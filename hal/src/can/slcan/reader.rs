@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_out_whole_however_they_come_in() {
+    fn lines_are_read_whole_however_they_are_split() {
         let mut reader = LineReader::default();
         let all = b"t1000\r\rz\r\n\x07V1013\r";
         let whole = lines(&mut reader, all);

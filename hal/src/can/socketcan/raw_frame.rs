@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_of_the_kernels_own_are_masked() {
+    fn flags_that_only_the_kernel_uses_are_masked() {
         let id = CanId::standard(0x123).unwrap();
         let flags = FdFlags { bit_rate_switch: true, error_state: false };
         let frame = CanFrame::new_fd(id, flags, &[1]).unwrap();
@@ -113,7 +113,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_frame_comes_back_as_it_went(raw in any::<u32>(), len in 0..=8_usize, kind in 0..3_u8, fill in any::<u8>()) {
+        fn every_frame_survives_encoding_and_decoding(
+            raw in any::<u32>(),
+            len in 0..=8_usize,
+            kind in 0..3_u8,
+            fill in any::<u8>(),
+        ) {
             let id = if raw & 1 == 0 { CanId::extended_truncated(raw) } else { CanId::standard_truncated(raw) };
             let data = vec![fill; len];
             let frame = match kind {
@@ -125,7 +130,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn no_bytes_panic_the_frame_decoder(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = parse(&bytes);
         }
     }

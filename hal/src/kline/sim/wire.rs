@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_byte_reaches_every_node_when_its_stop_bit_is_over() {
+    fn a_byte_reaches_every_node_at_the_end_of_its_stop_bit() {
         let mut wire = Wire::default();
         let (tester, ecu) = (wire.attach(10_400), wire.attach(10_400));
         let start = Instant::now();
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn two_bytes_at_once_are_their_logical_and_for_everybody() {
+    fn every_node_receives_two_simultaneous_bytes_as_their_logical_and() {
         let mut wire = Wire::default();
         let (tester, ecu) = (wire.attach(10_400), wire.attach(10_400));
         let start = Instant::now();
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_at_another_bit_rate_reads_something_else() {
+    fn a_node_at_another_bit_rate_reads_different_bytes() {
         let mut wire = Wire::default();
         let (tester, ecu) = (wire.attach(10_400), wire.attach(9_600));
         let start = Instant::now();

@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn flow_control_is_answered_at_once_and_only_the_whole_request_goes_out() {
+    fn the_gateway_answers_flow_control_and_sends_only_whole_requests() {
         let (mut gateway, now) = (gateway(), Instant::now());
         gateway.handle_frame(now, &frame(0x7E0, &[0x10, 10, 0x2E, 0xF1, 0x5A, 1, 2, 3]));
         let flow_control = vec![(0x7E8, vec![0x30, 0, 0, 0xCC, 0xCC, 0xCC, 0xCC, 0xCC])];
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_response_is_covered_by_response_pending() {
+    fn the_gateway_covers_a_late_response_with_response_pending() {
         let (mut gateway, now) = (gateway(), Instant::now());
         gateway.handle_frame(now, &frame(0x7E1, &[0x03, 0x22, 0xF1, 0x90]));
         assert_eq!(gateway.poll_request(), Some((Target::Ecu(1), vec![0x22, 0xF1, 0x90])));
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn everybodys_answers_come_under_their_own_identifiers_and_once() {
+    fn each_ecus_answer_to_a_functional_request_has_its_identifier_and_comes_once() {
         let (mut gateway, now) = (gateway(), Instant::now());
         gateway.handle_frame(now, &frame(0x7DF, &[0x02, 0x01, 0x00, 0, 0, 0, 0, 0]));
         let target = Target::Functional(0);
@@ -354,8 +354,8 @@ mod tests {
         gateway.handle_response(now, target, 0x7E9, &[0x41, 0, 2]);
         // an ECU that was not configured
         gateway.handle_response(now, target, 0x7EB, &[0x41, 0, 3]);
-        let who: Vec<_> = frames(&mut gateway, now).into_iter().map(|(id, data)| (id, data[3])).collect();
-        assert_eq!(who, [(0x7E8, 1), (0x7E9, 2), (0x7EB, 3)]);
+        let answers: Vec<_> = frames(&mut gateway, now).into_iter().map(|(id, data)| (id, data[3])).collect();
+        assert_eq!(answers, [(0x7E8, 1), (0x7E9, 2), (0x7EB, 3)]);
         assert_eq!(gateway.ecu(2).map(|ecu| ecu.request), Some(id(0x7E3)));
     }
 
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_that_sends_nonsense_without_end_costs_bounded_memory() {
+    fn a_tool_that_sends_endless_nonsense_uses_bounded_memory() {
         let (mut gateway, now) = (gateway(), Instant::now());
         for _ in 0..1000 {
             gateway.handle_frame(now, &frame(0x7DF, &[0x02, 0x01, 0x00]));

@@ -159,15 +159,17 @@ mod tests {
     const ECU: LogicalAddress = LogicalAddress::new(0x4011);
     const ALL: LogicalAddress = LogicalAddress::new(0xE400);
     const ONE: Pair = Pair { tester: TESTER, target: ECU };
-    const EVERYBODY: Pair = Pair { tester: TESTER, target: ALL };
+    const FUNCTIONAL: Pair = Pair { tester: TESTER, target: ALL };
 
-    fn said(bridge: &mut DoipBridge) -> Vec<(u16, Vec<u8>)> {
-        std::iter::from_fn(|| bridge.poll_response()).map(|said| (said.source.get(), said.data)).collect()
+    fn responses(bridge: &mut DoipBridge) -> Vec<(u16, Vec<u8>)> {
+        std::iter::from_fn(|| bridge.poll_response())
+            .map(|response| (response.source.get(), response.data))
+            .collect()
     }
 
     #[test]
-    fn a_pair_survives_the_way_through_its_number() {
-        assert_eq!(Pair::of(EVERYBODY.key()), EVERYBODY);
+    fn an_address_pair_survives_conversion_to_its_number() {
+        assert_eq!(Pair::of(FUNCTIONAL.key()), FUNCTIONAL);
     }
 
     #[test]
@@ -177,54 +179,54 @@ mod tests {
         let due = bridge.poll_timeout().unwrap();
         assert_eq!(due, now + Duration::from_millis(10));
         bridge.handle_timeout(due);
-        assert_eq!(said(&mut bridge), [(0x4011, vec![0x7F, 0x22, 0x78])]);
+        assert_eq!(responses(&mut bridge), [(0x4011, vec![0x7F, 0x22, 0x78])]);
         bridge.handle_response(due, ONE, ECU, &[0x62, 0xF1, 0x90]);
-        assert_eq!(said(&mut bridge), [(0x4011, vec![0x62, 0xF1, 0x90])]);
+        assert_eq!(responses(&mut bridge), [(0x4011, vec![0x62, 0xF1, 0x90])]);
         assert_eq!(bridge.poll_timeout(), None);
     }
 
     #[test]
-    fn a_target_that_cannot_be_reached_is_told_once_either_way() {
+    fn an_unreachable_target_is_reported_once() {
         let (mut bridge, now) = (DoipBridge::new(CoverConfig::default()), Instant::now());
         bridge.handle_request(now, ONE, &[0x22, 0xF1, 0x90]);
         bridge.handle_failed(ONE);
         let never = (0x4011, vec![0x7F, 0x22, 0x25]);
-        assert_eq!(said(&mut bridge), std::slice::from_ref(&never));
+        assert_eq!(responses(&mut bridge), std::slice::from_ref(&never));
         bridge.handle_failed(ONE);
-        assert_eq!(said(&mut bridge), []);
+        assert_eq!(responses(&mut bridge), []);
         bridge.handle_request(now, ONE, &[0x22, 0xF1, 0x90]);
         bridge.handle_timeout(now + Duration::from_millis(10));
         bridge.handle_failed(ONE);
         let pending = (0x4011, vec![0x7F, 0x22, 0x78]);
-        assert_eq!(said(&mut bridge), [pending, never]);
+        assert_eq!(responses(&mut bridge), [pending, never]);
     }
 
     #[test]
-    fn answers_to_a_request_to_all_come_once_and_under_who_gave_them() {
+    fn each_answer_to_a_functional_request_comes_once_from_its_ecus_address() {
         let (mut bridge, now) = (DoipBridge::new(CoverConfig::default()), Instant::now());
         for _ in 0..2 {
-            bridge.handle_request(now, EVERYBODY, &[0x3E, 0]);
-            bridge.handle_response(now, EVERYBODY, ECU, &[0x7E, 0]);
+            bridge.handle_request(now, FUNCTIONAL, &[0x3E, 0]);
+            bridge.handle_response(now, FUNCTIONAL, ECU, &[0x7E, 0]);
             bridge.handle_response(now, ONE, ECU, &[0x7E, 0]);
-            bridge.handle_response(now, EVERYBODY, LogicalAddress::new(0x4012), &[0x7E, 0]);
-            assert_eq!(said(&mut bridge), [(0x4011, vec![0x7E, 0]), (0x4012, vec![0x7E, 0])]);
+            bridge.handle_response(now, FUNCTIONAL, LogicalAddress::new(0x4012), &[0x7E, 0]);
+            assert_eq!(responses(&mut bridge), [(0x4011, vec![0x7E, 0]), (0x4012, vec![0x7E, 0])]);
         }
     }
 
     #[test]
     fn a_request_to_a_group_of_ecus_is_not_covered() {
         let (mut bridge, now) = (DoipBridge::new(CoverConfig::default()), Instant::now());
-        assert!(bridge.handle_request(now, EVERYBODY, &[0x22, 0xF1, 0x90]));
-        bridge.handle_sent(now, EVERYBODY);
+        assert!(bridge.handle_request(now, FUNCTIONAL, &[0x22, 0xF1, 0x90]));
+        bridge.handle_sent(now, FUNCTIONAL);
         assert_eq!(bridge.poll_timeout(), None, "no response pending is due");
         // far longer than any P2*
         bridge.handle_timeout(now + Duration::from_secs(60));
-        bridge.handle_failed(EVERYBODY);
-        assert_eq!(said(&mut bridge), []);
+        bridge.handle_failed(FUNCTIONAL);
+        assert_eq!(responses(&mut bridge), []);
     }
 
     #[test]
-    fn a_tester_that_asks_every_address_costs_bounded_memory() {
+    fn the_number_of_targets_per_tester_is_bounded() {
         let (mut bridge, now) = (DoipBridge::new(CoverConfig::default()), Instant::now());
         let ask = |bridge: &mut DoipBridge, target| {
             let pair = Pair { tester: TESTER, target: LogicalAddress::new(target) };

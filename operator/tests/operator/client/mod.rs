@@ -1,4 +1,4 @@
-//! The operator's client against the connector's real session and a simulated vehicle, in virtual time.
+//! The operator's client with the real session of a connector and a simulated vehicle, in virtual time.
 
 mod rig;
 
@@ -20,7 +20,7 @@ use rig::{Control, Rig, isotp};
 const GOLF: &str = "VOLKSWAGEN_GOLF_MK7";
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
-/// What the engine of the Golf answers to `22F187F189F182`.
+/// The beginning of the Golf's engine's answer to `22F187F189F182`.
 const PART_NUMBER: &[u8] = b"\x62\xF1\x8704E906016A \xF1\x89";
 
 fn network(round_trip: Duration) -> BadNetworkConfig {
@@ -32,7 +32,7 @@ fn firmware(seed: u64, len: usize) -> Vec<u8> {
     (0..len).map(|_| random.u8(..)).collect()
 }
 
-/// What the ECU has in its memory.
+/// The last image in the ECU's memory.
 fn memory(rig: &Rig) -> Vec<u8> {
     let ecu = rig.vehicle.ecu_at(CanId::standard(0x7E0).unwrap()).unwrap();
     let memory = ecu.status.borrow().memory.clone();
@@ -57,19 +57,19 @@ async fn a_request_gets_the_ecus_response_one_round_trip_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_who_answer_a_functional_request_are_heard() {
+async fn every_answer_to_a_functional_request_is_received() {
     let rig = Rig::new("TOYOTA_CAMRY", network(50 * MS));
     let connection = rig.connect().await;
     let channel = connection.open_isotp(isotp(0x7DF, None)).await.unwrap();
     let responses = channel.request_functional(&[0x09, 0x02], SECOND, &Timing::default()).await.unwrap();
-    let mut who: Vec<u32> = responses.iter().map(|response| response.address).collect();
-    who.sort_unstable();
-    assert_eq!(who, [0x7E8, 0x7EA]);
+    let mut responders: Vec<u32> = responses.iter().map(|response| response.address).collect();
+    responders.sort_unstable();
+    assert_eq!(responders, [0x7E8, 0x7EA]);
     assert!(responses.iter().all(|response| response.data.starts_with(&[0x49, 0x02])));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ecu_that_refuses_is_quoted_in_words() {
+async fn an_ecus_refusal_is_reported_in_words() {
     let rig = Rig::new(GOLF, network(Duration::ZERO));
     let connection = rig.connect().await;
     let channel = connection.open_isotp(isotp(0x7E0, Some(0x7E8))).await.unwrap();
@@ -80,7 +80,7 @@ async fn an_ecu_that_refuses_is_quoted_in_words() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ecu_that_is_not_there_is_missed_in_bounded_time() {
+async fn a_missing_ecu_is_reported_within_bounded_time() {
     let rig = Rig::new(GOLF, network(100 * MS));
     let connection = rig.connect().await;
     let channel = connection.open_isotp(isotp(0x7E6, Some(0x7EE))).await.unwrap();
@@ -92,7 +92,7 @@ async fn an_ecu_that_is_not_there_is_missed_in_bounded_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn response_pending_is_waited_for_over_a_minute() {
+async fn a_client_waits_over_a_minute_while_response_pending_comes() {
     let rig = Rig::with_vehicle(GOLF, network(300 * MS), |vehicle| vehicle.timing.erase = 60 * SECOND);
     let connection = rig.connect().await;
     let channel = connection.open_isotp(isotp(0x7E0, Some(0x7E8))).await.unwrap();
@@ -104,7 +104,7 @@ async fn response_pending_is_waited_for_over_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chained_download_pays_the_round_trip_once() {
+async fn a_chained_download_waits_for_one_round_trip_only() {
     let data = firmware(2, 200_000);
     let mut took = Vec::new();
     for round_trip in [Duration::ZERO, 1000 * MS] {
@@ -127,12 +127,12 @@ async fn a_chained_download_pays_the_round_trip_once() {
     }
     let [near, far] = took.try_into().unwrap();
     assert!(far < near + 1200 * MS, "{near:?} and {far:?}");
-    // the bus's own time for it, and what the ECU takes to write 49 blocks
+    // the time on the bus, and the time that the ECU needs to write 49 blocks
     assert!(near < 7100 * MS, "{near:?}");
 }
 
-/// A network and a connector that are never well for long.
-async fn trouble(rig: &Rig, seed: u64) {
+/// Disturbs the network and the connector's link again and again.
+async fn disturb(rig: &Rig, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     loop {
         tokio::time::sleep(MS * random.u32(100..2500)).await;
@@ -147,7 +147,7 @@ async fn trouble(rig: &Rig, seed: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flash_survives_links_cut_after_any_byte_and_nothing_is_lost_or_doubled() {
+async fn a_flash_survives_links_cut_after_any_byte_without_loss_or_duplicates() {
     let mut lost = 0;
     let mut interrupted = 0;
     for seed in 0..40 {
@@ -163,19 +163,19 @@ async fn a_flash_survives_links_cut_after_any_byte_and_nothing_is_lost_or_double
         };
         tokio::select! {
             () = work => {}
-            () = trouble(&rig, seed) => {}
+            () = disturb(&rig, seed) => {}
         }
         assert!(memory(&rig) == data, "seed {seed}");
         assert_eq!(rig.vehicle.anomalies(), [], "seed {seed}");
         lost += connection.counters().links_lost();
         interrupted += connection.counters().interruptions();
     }
-    // or else nothing was proved
+    // with fewer disturbances, the test would show nothing
     assert!(lost >= 20 && interrupted >= 20, "{lost} links lost, {interrupted} interruptions");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_link_that_stalls_for_too_long_is_replaced_and_the_flash_goes_on() {
+async fn a_stalled_link_is_replaced_and_the_flash_continues() {
     let rig = Rig::new(GOLF, network(100 * MS));
     let connection = rig.connect().await;
     let channel = connection.open_isotp(isotp(0x7E0, Some(0x7E8))).await.unwrap();
@@ -196,7 +196,7 @@ async fn a_link_that_stalls_for_too_long_is_replaced_and_the_flash_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_waits_while_the_connector_is_away() {
+async fn a_request_waits_while_the_connector_is_offline() {
     let rig = Rig::new(GOLF, network(20 * MS));
     let connection = rig.connect().await;
     let channel = connection.open_isotp(isotp(0x7E0, Some(0x7E8))).await.unwrap();
@@ -210,7 +210,7 @@ async fn a_request_waits_while_the_connector_is_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_channel_is_opened_after_a_lost_link_took_the_request_or_its_answer() {
+async fn a_channel_opens_although_its_request_or_answer_was_lost() {
     for bytes in (1..400).step_by(7) {
         for direction in [Direction::ToServer, Direction::ToClient] {
             let rig = Rig::new(GOLF, network(20 * MS));
@@ -224,7 +224,7 @@ async fn a_channel_is_opened_after_a_lost_link_took_the_request_or_its_answer() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_link_that_does_not_come_back_ends_the_connection_and_the_flash_says_so() {
+async fn a_flash_reports_a_connection_that_ended_with_its_link() {
     let rig = Rig::new(GOLF, network(20 * MS));
     let connection = rig.connect().await;
     let channel = connection.open_isotp(isotp(0x7E0, Some(0x7E8))).await.unwrap();
@@ -246,7 +246,7 @@ async fn a_link_that_does_not_come_back_ends_the_connection_and_the_flash_says_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn why_the_connector_closed_is_told_to_everyone_who_waits() {
+async fn every_waiting_call_returns_the_reason_for_the_close() {
     let rig = Rig::new(GOLF, network(20 * MS));
     let connection = rig.connect().await;
     let channel = connection.open_isotp(isotp(0x7E0, Some(0x7E8))).await.unwrap();
@@ -261,7 +261,7 @@ async fn why_the_connector_closed_is_told_to_everyone_who_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn a_flash_that_the_ecu_refuses_leaves_it_in_its_default_session() {
-    // one byte more than the simulated ECU's memory has
+    // one byte more than the memory of the simulated ECU
     let rig = Rig::new(GOLF, network(20 * MS));
     let connection = rig.connect().await;
     let channel = connection.open_isotp(isotp(0x7E0, Some(0x7E8))).await.unwrap();

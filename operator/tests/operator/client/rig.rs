@@ -1,16 +1,15 @@
-//! A cloud that only relays, with the connector's real session on a virtual vehicle behind it, and a network in front
-//! of it that can be bad: all in virtual time.
+//! A cloud that only relays, in virtual time. Behind the cloud is the real session of a connector in a
+//! virtual vehicle; in front of the cloud is a network that a test can disturb.
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use connector_agent::protocol::problem::Problem;
 use connector_agent::relay::connection::{RelayConnection, RelaySettings};
 use connector_agent::relay::limits::RelayLimits;
-use connector_agent::relay::wire::Envelope;
 use connector_agent::relay::wire::request::{IsotpChannelConfig, Request, ResumeConnection, Switch};
+use connector_agent::relay::wire::{Envelope, ProblemKind};
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::future::BoxFuture;
 use connector_operator::client::{
@@ -31,17 +30,17 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use uuid::Uuid;
 
-/// What a kernel keeps of a socket.
+/// The size of a kernel's socket buffer.
 const SOCKET_BUFFER: usize = 64 * 1024;
 
-pub enum Control {
-    /// The connector's link is lost, and back after a while.
+pub(super) enum Control {
+    /// The connector's link is lost for this time.
     Interrupt(Duration),
     /// The connector closes the connection.
     Close(&'static str),
 }
 
-pub struct Rig {
+pub(super) struct Rig {
     pub network: Conditions,
     pub vehicle: Vehicle,
     pub control: mpsc::UnboundedSender<Control>,
@@ -49,8 +48,8 @@ pub struct Rig {
     pub uuid: Uuid,
 }
 
-/// Connects an operator to the cloud, through the network.
-pub struct Dialer {
+/// Connects an operator to the cloud through the network.
+pub(super) struct Dialer {
     sockets: mpsc::UnboundedSender<DuplexStream>,
     network: Conditions,
     pub is_down: AtomicBool,
@@ -76,11 +75,11 @@ impl Dial for Dialer {
 }
 
 impl Rig {
-    pub fn new(platform: &str, network: BadNetworkConfig) -> Self {
+    pub(super) fn new(platform: &str, network: BadNetworkConfig) -> Self {
         Self::with_vehicle(platform, network, |_| {})
     }
 
-    pub fn with_vehicle(
+    pub(super) fn with_vehicle(
         platform: &str,
         network: BadNetworkConfig,
         change: impl FnOnce(&mut VehicleConfig),
@@ -115,28 +114,28 @@ impl Rig {
         Self { network, vehicle, control, dialer: Arc::new(dialer), uuid }
     }
 
-    pub async fn join(&self) -> Result<Connection, OperatorError> {
+    pub(super) async fn join(&self) -> Result<Connection, OperatorError> {
         Connection::join(self.dialer.clone(), self.uuid, ConnectionSettings::default()).await
     }
 
-    /// Joined, with the bus set up.
-    pub async fn connect(&self) -> Connection {
+    /// A joined connection whose bus is configured.
+    pub(super) async fn connect(&self) -> Connection {
         let connection = self.join().await.unwrap();
         connection.configure_buses(vec![can_bus()]).await.unwrap();
         connection
     }
 
-    /// Has the connector lose its link.
-    pub fn interrupt(&self, duration: Duration) {
+    /// Makes the connector lose its link for this time.
+    pub(super) fn interrupt(&self, duration: Duration) {
         self.control.send(Control::Interrupt(duration)).unwrap();
     }
 }
 
-pub fn isotp(request_id: u32, response_id: Option<u32>) -> IsotpChannelConfig {
+pub(super) fn isotp(request_id: u32, response_id: Option<u32>) -> IsotpChannelConfig {
     IsotpChannelConfig { response_id, keep_alive: Switch::Enabled, ..functional(request_id) }
 }
 
-/// Which binary messages pass; the others are thrown away, as the sandbox does.
+/// Which binary messages pass. The cloud drops the others, as the sandbox does.
 #[derive(Default)]
 struct Gates {
     to_connector: bool,
@@ -149,7 +148,7 @@ struct Cloud {
     session: RelayConnection,
     uuid: Uuid,
     operator: Option<Server>,
-    /// Until when the connector is away.
+    /// The end of the connector's absence.
     away_until: Option<Instant>,
     gates: Gates,
 }
@@ -187,11 +186,11 @@ impl Cloud {
                     self.session.interrupt(now());
                     self.gates = Gates::default();
                     self.away_until = Some(Instant::now() + duration);
-                    self.tell("connectionInterrupted", json!({"connection_uuid": self.uuid}), None).await;
+                    self.notify("connectionInterrupted", json!({"connection_uuid": self.uuid}), None).await;
                 }
                 Event::Control(Some(Control::Close(reason))) => {
                     let message = json!({"connection_uuid": self.uuid, "reason": reason});
-                    self.tell("connectionClosed", message, None).await;
+                    self.notify("connectionClosed", message, None).await;
                 }
                 // the test is over
                 Event::Socket(None) | Event::Control(None) => return,
@@ -206,18 +205,18 @@ impl Cloud {
             if self.away_until.is_some_and(|until| until <= Instant::now()) {
                 self.away_until = None;
                 let message = json!({"connection_uuid": self.uuid, "received": self.session.received()});
-                self.tell("connectionResumed", message, None).await;
+                self.notify("connectionResumed", message, None).await;
             }
         }
     }
 
-    /// Passes on what the session has to say.
+    /// Forwards the messages of the session to the operator.
     async fn pump(&mut self) {
         while let Some(text) = self.session.poll_text() {
             if text.action == "connectionResumed" {
                 self.gates = Gates { to_connector: true, to_operator: true };
             }
-            self.tell(&text.action.clone(), text.message, text.request_id).await;
+            self.notify(&text.action.clone(), text.message, text.request_id).await;
         }
         while let Some(message) = self.session.poll_message(now()) {
             if self.gates.to_operator {
@@ -226,7 +225,7 @@ impl Cloud {
         }
     }
 
-    async fn tell(&mut self, action: &str, message: Value, request_id: Option<String>) {
+    async fn notify(&mut self, action: &str, message: Value, request_id: Option<String>) {
         self.send(Message::text(Envelope::new(action, &message).in_reply_to(request_id).to_text())).await;
     }
 
@@ -252,20 +251,20 @@ impl Cloud {
     async fn handle_text(&mut self, envelope: Envelope) {
         if envelope.action == "joinConnection" {
             let joined = json!({"connection_uuid": self.uuid, "vin_number": null, "connector": {}});
-            self.tell("connectionJoined", joined, envelope.request_id).await;
+            self.notify("connectionJoined", joined, envelope.request_id).await;
             match envelope.message.get("received").and_then(Value::as_u64) {
                 None => self.gates = Gates { to_connector: true, to_operator: true },
                 Some(received) if self.away_until.is_none() => {
                     let resume = ResumeConnection { connection_uuid: self.uuid, received: received as u32 };
                     self.session.handle_request(now(), Request::ResumeConnection(resume), None);
                 }
-                // goes on when the connector is back
+                // continues when the connector is back
                 Some(_) => {}
             }
             return;
         }
         if self.away_until.is_some() {
-            let problem = Problem::new(503, "connector-offline", "Connector offline", "It is away.");
+            let problem = ProblemKind::ConnectorOffline.problem("The connector is away.");
             self.send(Message::text(Envelope::error(&problem, envelope.request_id).to_text())).await;
             return;
         }

@@ -70,7 +70,7 @@ fn supported_version(header: &wire::Header) -> Result<ProtocolVersion, DecodeErr
     if version.is_supported() { Ok(version) } else { Err(DecodeError::UnknownVersion(version.into())) }
 }
 
-/// Returns what is wrong with these bytes, which begin with a header.
+/// Returns the fault of these bytes, which begin with a header.
 pub(super) fn explain(error: &MessageError, bytes: &[u8]) -> DecodeError {
     let byte = |index: usize| bytes.get(index).copied().unwrap_or_default();
     if let MessageError::VersionInverseIncorrect { .. } = error {

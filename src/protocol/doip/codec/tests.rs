@@ -4,7 +4,7 @@ use super::*;
 use crate::protocol::doip::*;
 use crate::protocol::vin::VinError;
 
-/// 32 bytes of announcement, as a gateway of 2012 sends it.
+/// An announcement of 32 bytes, as a gateway of the edition of 2012 sends it.
 const ANNOUNCEMENT: &str = "02fd0004000000204241554e4545344d5a31373034323430334010001a37bfee74001a37bfee7400";
 
 fn bytes(hex: &str) -> Vec<u8> {
@@ -70,13 +70,13 @@ fn an_announced_placeholder_or_padding_is_not_a_vin() {
 }
 
 #[test]
-fn a_debug_print_of_an_announcement_does_not_tell_the_vin() {
+fn a_debug_print_of_an_announcement_hides_the_vin() {
     let printed = format!("{:?}", decode_datagram(&bytes(ANNOUNCEMENT)).unwrap());
     assert!(!printed.contains("BAUNEE4MZ17042403") && printed.contains("0x4010"), "{printed}");
 }
 
 #[test]
-fn a_stream_one_byte_at_a_time_gives_the_same_messages_as_at_once() {
+fn a_stream_split_into_bytes_decodes_to_the_same_messages() {
     let stream = bytes(
         "02fd0006000000090e804010100000000002fd80020000000540100e800002fd80010000000a40100e805003003201f4",
     );
@@ -96,7 +96,7 @@ fn a_stream_one_byte_at_a_time_gives_the_same_messages_as_at_once() {
 }
 
 #[test]
-fn a_length_of_4_gib_is_told_from_its_header_and_nothing_of_it_is_kept() {
+fn a_length_of_4_gib_is_refused_by_its_header_without_buffering() {
     let mut decoder = StreamDecoder::new(1 << 20);
     let decoded = decode_all(&mut decoder, &bytes("02fd8001ffffffff"));
     assert_eq!(decoded, [Decoded::TooLarge { payload_type: 0x8001, length: u32::MAX }]);
@@ -107,7 +107,7 @@ fn a_length_of_4_gib_is_told_from_its_header_and_nothing_of_it_is_kept() {
 }
 
 #[test]
-fn what_follows_a_message_that_was_too_long_is_decoded() {
+fn the_message_after_a_too_long_one_is_decoded() {
     let mut decoder = StreamDecoder::new(8);
     let mut stream = bytes("02fd800100000009");
     stream.extend([0; 9]);
@@ -122,7 +122,7 @@ fn what_follows_a_message_that_was_too_long_is_decoded() {
 }
 
 #[test]
-fn what_cannot_be_a_message_is_an_error_that_says_why_and_stays() {
+fn an_invalid_message_is_a_permanent_error_that_names_the_reason() {
     for (stream, error, text) in [
         (
             "02fc000700000000",
@@ -238,7 +238,7 @@ fn any_payload() -> impl Strategy<Value = Payload> {
 
 proptest! {
     #[test]
-    fn every_message_survives_the_way_there_and_back(payload in any_payload(), version in 1u8..=3) {
+    fn every_message_survives_encoding_and_decoding(payload in any_payload(), version in 1u8..=3) {
         let message = Message::new(ProtocolVersion::from(version), payload);
         let bytes = message.encode().unwrap();
         prop_assert_eq!(&decode_datagram(&bytes).unwrap(), &message);
@@ -246,7 +246,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_whatever_keep_more_than_one_message_or_panic(chunks in proptest::collection::vec(
+    fn no_bytes_panic_the_decoder_or_fill_its_memory(chunks in proptest::collection::vec(
         proptest::collection::vec(any::<u8>(), 0..64), 0..64))
     {
         let mut decoder = StreamDecoder::new(128);

@@ -7,15 +7,15 @@ use crate::protocol::doip::{
 const TESTER: LogicalAddress = LogicalAddress::new(0x0E80);
 const GATEWAY: LogicalAddress = LogicalAddress::new(0x4010);
 const ENGINE: LogicalAddress = LogicalAddress::new(0x4020);
-const EVERYBODY: LogicalAddress = LogicalAddress::new(0xE400);
+const FUNCTIONAL: LogicalAddress = LogicalAddress::new(0xE400);
 
-/// A connection, the time, and what it has said.
-struct Bench {
+/// A connection and the present time.
+struct Rig {
     connection: Connection,
     now: Instant,
 }
 
-impl Bench {
+impl Rig {
     fn new() -> Self {
         Self::with(ConnectionSettings::new(TESTER))
     }
@@ -26,11 +26,11 @@ impl Bench {
     }
 
     fn active() -> Self {
-        let mut bench = Self::new();
-        assert_eq!(bench.transmitted().len(), 1);
-        bench.answer_activation(0x10);
-        assert_eq!(bench.events(), [Event::Activated { entity: GATEWAY, oem: None }]);
-        bench
+        let mut rig = Self::new();
+        assert_eq!(rig.transmitted().len(), 1);
+        rig.answer_activation(0x10);
+        assert_eq!(rig.events(), [Event::Activated { entity: GATEWAY, oem: None }]);
+        rig
     }
 
     fn answer_activation(&mut self, code: u8) {
@@ -50,7 +50,7 @@ impl Bench {
         self.receive(DiagnosticMessage { source, target: TESTER, data: data.to_vec() });
     }
 
-    /// Passes time, deadline by deadline.
+    /// Advances the time, one deadline after the other.
     fn wait(&mut self, time: Duration) {
         let until = self.now + time;
         while let Some((at, _)) = self.connection.poll_timeout().filter(|(at, _)| *at <= until) {
@@ -91,86 +91,86 @@ impl Bench {
 }
 
 #[test]
-fn routing_is_asked_for_at_once_with_type_and_oem_field() {
+fn routing_activation_is_sent_immediately_with_type_and_oem_field() {
     let settings = ConnectionSettings {
         activation_type: ActivationType::CentralSecurity,
         oem: Some([1, 2, 3, 4]),
         ..ConnectionSettings::new(TESTER)
     };
-    let mut bench = Bench::with(settings);
+    let mut rig = Rig::with(settings);
     let request = ActivationRequest {
         source: TESTER,
         activation_type: ActivationType::from(0xE0),
         oem: Some([1, 2, 3, 4]),
     };
-    assert_eq!(bench.transmitted(), [Payload::ActivationRequest(request)]);
-    assert_eq!(bench.connection.send(ENGINE, &[0x3E]), Err(SendError::NotActive));
+    assert_eq!(rig.transmitted(), [Payload::ActivationRequest(request)]);
+    assert_eq!(rig.connection.send(ENGINE, &[0x3E]), Err(SendError::NotActive));
 }
 
 #[test]
-fn every_refusal_is_told_apart() {
+fn every_refusal_code_is_distinguished() {
     let mut texts = std::collections::BTreeSet::new();
     for code in (0x00..=0x07).chain([0xE5]) {
-        let mut bench = Bench::new();
-        bench.answer_activation(code);
-        let error = bench.closed();
+        let mut rig = Rig::new();
+        rig.answer_activation(code);
+        let error = rig.closed();
         assert_eq!(error, ConnectionError::Denied(code.into()));
         assert!(error.to_string().contains(&format!("(0x{code:02X})")), "{error}");
         assert_eq!(error.needs_tls(), code == 0x07);
         texts.insert(error.to_string());
-        assert!(bench.connection.is_closed() && bench.connection.poll_timeout().is_none());
+        assert!(rig.connection.is_closed() && rig.connection.poll_timeout().is_none());
     }
     assert_eq!(texts.len(), 9);
 }
 
 #[test]
-fn a_silent_gateway_is_given_up_after_two_seconds() {
-    let mut bench = Bench::new();
-    bench.wait(CONTROL_TIME - Duration::from_millis(1));
-    assert_eq!(bench.events(), []);
-    bench.wait(Duration::from_millis(1));
-    assert_eq!(bench.closed(), ConnectionError::ActivationTimeout);
+fn the_activation_times_out_after_two_seconds() {
+    let mut rig = Rig::new();
+    rig.wait(CONTROL_TIME - Duration::from_millis(1));
+    assert_eq!(rig.events(), []);
+    rig.wait(Duration::from_millis(1));
+    assert_eq!(rig.closed(), ConnectionError::ActivationTimeout);
 }
 
 #[test]
-fn a_confirmation_is_waited_for_and_then_routing_is_active() {
-    let mut bench = Bench::new();
-    bench.answer_activation(0x11);
-    assert_eq!(bench.events(), [Event::ConfirmationRequired]);
-    bench.wait(Duration::from_secs(20));
-    bench.answer_activation(0x10);
-    assert_eq!(bench.events(), [Event::Activated { entity: GATEWAY, oem: None }]);
+fn routing_is_active_after_the_awaited_confirmation() {
+    let mut rig = Rig::new();
+    rig.answer_activation(0x11);
+    assert_eq!(rig.events(), [Event::ConfirmationRequired]);
+    rig.wait(Duration::from_secs(20));
+    rig.answer_activation(0x10);
+    assert_eq!(rig.events(), [Event::Activated { entity: GATEWAY, oem: None }]);
 }
 
 #[test]
-fn a_confirmation_that_is_announced_again_and_again_ends_in_its_time() {
-    let mut bench = Bench::new();
+fn a_confirmation_announced_repeatedly_times_out() {
+    let mut rig = Rig::new();
     for _ in 0..29 {
-        bench.answer_activation(0x11);
-        bench.wait(Duration::from_secs(1));
+        rig.answer_activation(0x11);
+        rig.wait(Duration::from_secs(1));
     }
-    assert_eq!(bench.events(), [Event::ConfirmationRequired]);
-    bench.answer_activation(0x11);
-    bench.wait(Duration::from_secs(1));
-    assert_eq!(bench.closed(), ConnectionError::ConfirmationTimeout(Duration::from_secs(30)));
+    assert_eq!(rig.events(), [Event::ConfirmationRequired]);
+    rig.answer_activation(0x11);
+    rig.wait(Duration::from_secs(1));
+    assert_eq!(rig.closed(), ConnectionError::ConfirmationTimeout(Duration::from_secs(30)));
 }
 
 #[test]
 fn an_activation_for_another_tester_is_refused() {
-    let mut bench = Bench::new();
+    let mut rig = Rig::new();
     let other = LogicalAddress::new(0x0E81);
-    bench.receive(ActivationResponse { tester: other, entity: GATEWAY, code: 0x10.into(), oem: None });
-    assert_eq!(bench.closed(), ConnectionError::OtherTester { asked: TESTER, answered: other });
+    rig.receive(ActivationResponse { tester: other, entity: GATEWAY, code: 0x10.into(), oem: None });
+    assert_eq!(rig.closed(), ConnectionError::OtherTester { asked: TESTER, answered: other });
 }
 
 #[test]
-fn an_alive_check_is_answered_ahead_of_all_that_waits_and_once_however_often_it_came() {
-    let mut bench = Bench::active();
-    bench.connection.send(ENGINE, &[0x22, 0xF1, 0x90]).unwrap();
+fn repeated_alive_checks_get_one_answer_ahead_of_waiting_messages() {
+    let mut rig = Rig::active();
+    rig.connection.send(ENGINE, &[0x22, 0xF1, 0x90]).unwrap();
     for _ in 0..1000 {
-        bench.receive(Payload::AliveCheckRequest);
+        rig.receive(Payload::AliveCheckRequest);
     }
-    let sent = bench.transmitted();
+    let sent = rig.transmitted();
     assert_eq!(sent.len(), 2);
     assert_eq!(sent[0], Payload::AliveCheckResponse(TESTER));
     assert!(matches!(&sent[1], Payload::Diagnostic(message) if message.target == ENGINE));
@@ -178,23 +178,23 @@ fn an_alive_check_is_answered_ahead_of_all_that_waits_and_once_however_often_it_
 
 #[test]
 fn an_alive_check_during_activation_is_answered_too() {
-    let mut bench = Bench::new();
-    bench.transmitted();
-    bench.receive(Payload::AliveCheckRequest);
-    assert_eq!(bench.transmitted(), [Payload::AliveCheckResponse(TESTER)]);
+    let mut rig = Rig::new();
+    rig.transmitted();
+    rig.receive(Payload::AliveCheckRequest);
+    assert_eq!(rig.transmitted(), [Payload::AliveCheckResponse(TESTER)]);
 }
 
 #[test]
-fn several_ecus_are_told_apart_on_one_connection() {
-    let mut bench = Bench::active();
-    let (engine, gateway) = (bench.send(ENGINE), bench.send(GATEWAY));
-    bench.wait(Duration::from_millis(7));
-    bench.ack(GATEWAY);
-    bench.receive(DiagnosticNack { source: ENGINE, target: TESTER, code: 0x06.into(), previous: vec![] });
-    bench.respond(GATEWAY, &[0x7E, 0x00]);
+fn several_ecus_are_distinguished_on_one_connection() {
+    let mut rig = Rig::active();
+    let (engine, gateway) = (rig.send(ENGINE), rig.send(GATEWAY));
+    rig.wait(Duration::from_millis(7));
+    rig.ack(GATEWAY);
+    rig.receive(DiagnosticNack { source: ENGINE, target: TESTER, code: 0x06.into(), previous: vec![] });
+    rig.respond(GATEWAY, &[0x7E, 0x00]);
     let elapsed = Duration::from_millis(7);
     assert_eq!(
-        bench.events(),
+        rig.events(),
         [
             Event::Sent { id: gateway, elapsed },
             Event::SendFailed {
@@ -207,26 +207,26 @@ fn several_ecus_are_told_apart_on_one_connection() {
 }
 
 #[test]
-fn every_negative_acknowledgement_is_told_apart() {
+fn every_negative_acknowledgement_code_is_distinguished() {
     for code in 0x02..=0x08 {
-        let mut bench = Bench::active();
-        let id = bench.send(ENGINE);
-        bench.receive(DiagnosticNack { source: ENGINE, target: TESTER, code: code.into(), previous: vec![] });
+        let mut rig = Rig::active();
+        let id = rig.send(ENGINE);
+        rig.receive(DiagnosticNack { source: ENGINE, target: TESTER, code: code.into(), previous: vec![] });
         let failure = SendFailure::Nack(code.into());
-        assert_eq!(bench.events(), [Event::SendFailed { id, failure }]);
+        assert_eq!(rig.events(), [Event::SendFailed { id, failure }]);
         assert!(failure.to_string().contains(&format!("(0x{code:02X})")), "{failure}");
     }
 }
 
 #[test]
-fn a_functional_request_has_as_many_answers_as_there_are_ecus() {
-    let mut bench = Bench::active();
-    let id = bench.send(EVERYBODY);
-    bench.ack(EVERYBODY);
-    bench.respond(ENGINE, &[0x7E, 0x00]);
-    bench.respond(GATEWAY, &[0x7E, 0x00]);
+fn a_functional_request_gets_an_answer_from_every_ecu() {
+    let mut rig = Rig::active();
+    let id = rig.send(FUNCTIONAL);
+    rig.ack(FUNCTIONAL);
+    rig.respond(ENGINE, &[0x7E, 0x00]);
+    rig.respond(GATEWAY, &[0x7E, 0x00]);
     assert_eq!(
-        bench.events(),
+        rig.events(),
         [
             Event::Sent { id, elapsed: Duration::ZERO },
             Event::Received { source: ENGINE, data: vec![0x7E, 0x00] },
@@ -236,112 +236,109 @@ fn a_functional_request_has_as_many_answers_as_there_are_ecus() {
 }
 
 #[test]
-fn an_acknowledgement_in_the_gateways_own_name_or_a_members_counts() {
-    let mut bench = Bench::active();
-    let id = bench.send(ENGINE);
-    bench.ack(GATEWAY);
-    assert_eq!(bench.events(), [Event::Sent { id, elapsed: Duration::ZERO }]);
-    let id = bench.send(EVERYBODY);
-    bench.ack(ENGINE);
-    assert_eq!(bench.events(), [Event::Sent { id, elapsed: Duration::ZERO }]);
+fn an_acknowledgement_from_the_gateway_or_a_group_member_counts() {
+    let mut rig = Rig::active();
+    let id = rig.send(ENGINE);
+    rig.ack(GATEWAY);
+    assert_eq!(rig.events(), [Event::Sent { id, elapsed: Duration::ZERO }]);
+    let id = rig.send(FUNCTIONAL);
+    rig.ack(ENGINE);
+    assert_eq!(rig.events(), [Event::Sent { id, elapsed: Duration::ZERO }]);
 }
 
 #[test]
 fn a_response_before_its_acknowledgement_replaces_it_and_the_late_one_is_ignored() {
-    let mut bench = Bench::active();
-    let first = bench.send(ENGINE);
-    bench.respond(ENGINE, &[0x7E, 0x00]);
-    let second = bench.send(ENGINE);
-    bench.ack(ENGINE);
+    let mut rig = Rig::active();
+    let first = rig.send(ENGINE);
+    rig.respond(ENGINE, &[0x7E, 0x00]);
+    let second = rig.send(ENGINE);
+    rig.ack(ENGINE);
     let sent = Event::Sent { id: first, elapsed: Duration::ZERO };
-    assert_eq!(bench.events(), [sent, Event::Received { source: ENGINE, data: vec![0x7E, 0x00] }]);
-    bench.ack(ENGINE);
-    assert_eq!(bench.events(), [Event::Sent { id: second, elapsed: Duration::ZERO }]);
+    assert_eq!(rig.events(), [sent, Event::Received { source: ENGINE, data: vec![0x7E, 0x00] }]);
+    rig.ack(ENGINE);
+    assert_eq!(rig.events(), [Event::Sent { id: second, elapsed: Duration::ZERO }]);
 }
 
 #[test]
-fn a_message_without_acknowledgement_fails_after_two_seconds_and_the_connection_goes_on() {
-    let mut bench = Bench::active();
-    let first = bench.send(ENGINE);
-    bench.wait(Duration::from_secs(1));
-    let second = bench.send(GATEWAY);
-    bench.wait(Duration::from_secs(1));
+fn an_unacknowledged_message_fails_after_two_seconds_alone() {
+    let mut rig = Rig::active();
+    let first = rig.send(ENGINE);
+    rig.wait(Duration::from_secs(1));
+    let second = rig.send(GATEWAY);
+    rig.wait(Duration::from_secs(1));
     let failure = SendFailure::NotAcknowledged;
-    assert_eq!(bench.events(), [Event::SendFailed { id: first, failure }]);
-    bench.ack(GATEWAY);
-    assert_eq!(bench.events(), [Event::Sent { id: second, elapsed: Duration::from_secs(1) }]);
-    assert!(bench.connection.is_active());
+    assert_eq!(rig.events(), [Event::SendFailed { id: first, failure }]);
+    rig.ack(GATEWAY);
+    assert_eq!(rig.events(), [Event::Sent { id: second, elapsed: Duration::from_secs(1) }]);
+    assert!(rig.connection.is_active());
 }
 
 #[test]
-fn a_header_nack_is_about_the_oldest_message() {
-    let mut bench = Bench::active();
-    let (first, _) = (bench.send(ENGINE), bench.send(GATEWAY));
-    bench.receive(Payload::HeaderNack(HeaderNackCode::MessageTooLarge));
+fn a_header_nack_belongs_to_the_oldest_message() {
+    let mut rig = Rig::active();
+    let (first, _) = (rig.send(ENGINE), rig.send(GATEWAY));
+    rig.receive(Payload::HeaderNack(HeaderNackCode::MessageTooLarge));
     let failure = SendFailure::HeaderNack(HeaderNackCode::MessageTooLarge);
-    assert_eq!(bench.events(), [Event::SendFailed { id: first, failure }]);
+    assert_eq!(rig.events(), [Event::SendFailed { id: first, failure }]);
 }
 
 #[test]
-fn what_waits_when_the_connection_ends_fails_before_it_is_told() {
-    let mut bench = Bench::active();
-    let id = bench.send(ENGINE);
-    bench.connection.handle_bytes(bench.now, &[]);
+fn waiting_messages_fail_before_the_end_of_the_connection_is_reported() {
+    let mut rig = Rig::active();
+    let id = rig.send(ENGINE);
+    rig.connection.handle_bytes(rig.now, &[]);
     let failure = SendFailure::ConnectionLost;
     assert_eq!(
-        bench.events(),
+        rig.events(),
         [Event::SendFailed { id, failure }, Event::Closed(ConnectionError::ClosedByGateway)]
     );
 }
 
 #[test]
 fn a_connection_without_traffic_for_five_minutes_is_over() {
-    let mut bench = Bench::active();
-    bench.wait(GENERAL_INACTIVITY - Duration::from_secs(1));
-    bench.receive(Payload::AliveCheckRequest);
-    bench.transmitted();
-    bench.wait(GENERAL_INACTIVITY - Duration::from_secs(1));
-    assert_eq!(bench.events(), []);
-    bench.wait(Duration::from_secs(1));
-    assert_eq!(bench.closed(), ConnectionError::Inactive);
+    let mut rig = Rig::active();
+    rig.wait(GENERAL_INACTIVITY - Duration::from_secs(1));
+    rig.receive(Payload::AliveCheckRequest);
+    rig.transmitted();
+    rig.wait(GENERAL_INACTIVITY - Duration::from_secs(1));
+    assert_eq!(rig.events(), []);
+    rig.wait(Duration::from_secs(1));
+    assert_eq!(rig.closed(), ConnectionError::Inactive);
 }
 
 #[test]
-fn a_length_of_4_gib_another_version_and_noise_close_the_connection_with_the_reason() {
+fn an_invalid_header_closes_the_connection_with_a_reason() {
     for (bytes, text) in [
         (&b"\x02\xFD\x80\x01\xFF\xFF\xFF\xFF"[..], "a message of 4294967295 bytes, more than 1048592"),
         (b"\x04\xFB\x80\x01\x00\x00\x00\x05", "protocol version 0x04"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not DoIP: the header begins with 0x48 0x54"),
     ] {
-        let mut bench = Bench::active();
-        let now = bench.now;
-        bytes.chunks(1).for_each(|byte| bench.connection.handle_bytes(now, byte));
-        let error = bench.closed().to_string();
+        let mut rig = Rig::active();
+        let now = rig.now;
+        bytes.chunks(1).for_each(|byte| rig.connection.handle_bytes(now, byte));
+        let error = rig.closed().to_string();
         assert!(error.contains(text), "{error}");
     }
 }
 
 #[test]
-fn messages_for_others_and_before_activation_are_not_relayed() {
-    let mut bench = Bench::new();
-    bench.respond(ENGINE, &[0x7E, 0x00]);
-    assert_eq!(bench.events(), []);
-    let mut bench = Bench::active();
+fn messages_for_other_testers_and_before_activation_are_not_relayed() {
+    let mut rig = Rig::new();
+    rig.respond(ENGINE, &[0x7E, 0x00]);
+    assert_eq!(rig.events(), []);
+    let mut rig = Rig::active();
     let target = LogicalAddress::new(0x0E81);
-    bench.receive(DiagnosticMessage { source: ENGINE, target, data: vec![0x7E, 0x00] });
-    assert_eq!(bench.events(), []);
+    rig.receive(DiagnosticMessage { source: ENGINE, target, data: vec![0x7E, 0x00] });
+    assert_eq!(rig.events(), []);
 }
 
 #[test]
-fn no_more_than_the_bound_may_wait() {
-    let mut bench = Bench::active();
+fn the_number_of_waiting_messages_is_bounded() {
+    let mut rig = Rig::active();
     for _ in 0..MAX_UNACKNOWLEDGED {
-        bench.connection.send(ENGINE, &[0x3E, 0x00]).unwrap();
+        rig.connection.send(ENGINE, &[0x3E, 0x00]).unwrap();
     }
-    assert_eq!(bench.connection.send(ENGINE, &[0x3E, 0x00]), Err(SendError::Full));
-    assert_eq!(bench.connection.send(ENGINE, &[]), Err(SendError::Length { max: 1 << 20 }));
-    assert_eq!(
-        bench.connection.send(ENGINE, &vec![0; (1 << 20) + 1]),
-        Err(SendError::Length { max: 1 << 20 })
-    );
+    assert_eq!(rig.connection.send(ENGINE, &[0x3E, 0x00]), Err(SendError::Full));
+    assert_eq!(rig.connection.send(ENGINE, &[]), Err(SendError::Length { max: 1 << 20 }));
+    assert_eq!(rig.connection.send(ENGINE, &vec![0; (1 << 20) + 1]), Err(SendError::Length { max: 1 << 20 }));
 }

@@ -55,7 +55,7 @@ fn a_broadcast_question_goes_out_three_times_in_every_version() {
 }
 
 #[test]
-fn questions_by_vin_and_by_eid_carry_them_and_an_answer_by_eid_ends_the_asking() {
+fn a_request_by_eid_ends_with_its_answer_and_one_by_vin_continues() {
     let now = Instant::now();
     let mut discovery = Discovery::new();
     discovery.ask(now, Question::Vin(*VIN), Destination::Multicast);
@@ -71,7 +71,7 @@ fn questions_by_vin_and_by_eid_carry_them_and_an_answer_by_eid_ends_the_asking()
 }
 
 #[test]
-fn several_gateways_are_told_apart_and_announcements_that_repeat_are_not_told_again() {
+fn several_gateways_are_each_reported_once() {
     let mut discovery = Discovery::new();
     for _ in 0..3 {
         discovery.handle_datagram(at(1), &datagram(announcement(1, VIN)));
@@ -86,7 +86,7 @@ fn several_gateways_are_told_apart_and_announcements_that_repeat_are_not_told_ag
 }
 
 #[test]
-fn a_gateway_that_learns_its_vin_has_changed() {
+fn a_gateway_that_learns_its_vin_is_reported_as_changed() {
     let mut discovery = Discovery::new();
     discovery.handle_datagram(at(1), &datagram(announcement(1, &[0; 17])));
     assert!(discovery.gateways()[0].announcement.vin().is_err());
@@ -116,7 +116,7 @@ fn status_and_power_mode_are_kept_with_their_gateway() {
 }
 
 #[test]
-fn a_host_asked_at_a_port_of_its_own_takes_connections_there() {
+fn a_host_asked_at_a_given_port_takes_connections_at_that_port() {
     let host = SocketAddr::from(([127, 0, 0, 1], 40_000));
     let mut discovery = Discovery::new();
     discovery.ask(Instant::now(), Question::Anybody, Destination::Host(host));

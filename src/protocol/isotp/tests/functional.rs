@@ -19,7 +19,7 @@ fn responder(transmit: u32, receive: u32) -> Node {
     Node::Point(Box::new(Endpoint::new(Config::new(Addressing::normal(id(transmit), id(receive))))))
 }
 
-/// Gives frames to an endpoint at one time, and takes what it sends and reports.
+/// Passes frames to an endpoint at one time, and returns the frames that it sends and its events.
 fn exchange(endpoint: &mut FunctionalEndpoint, now: Instant, frames: &[&str]) -> (Vec<String>, Vec<Event>) {
     let mut sent = Vec::new();
     let mut events = Vec::new();
@@ -35,7 +35,7 @@ fn exchange(endpoint: &mut FunctionalEndpoint, now: Instant, frames: &[&str]) ->
 }
 
 #[test]
-fn answers_of_all_eight_obd_responders_are_collected_at_once() {
+fn answers_of_all_eight_obd_responders_are_collected_simultaneously() {
     let config = FunctionalConfig::new(id(0x7DF), Responders::Obd11);
     let ecus = (0x7E8..=0x7EF).map(|response| responder(response, response - 8));
     let mut net = Net::new(std::iter::once(functional(config)).chain(ecus).collect());
@@ -71,7 +71,7 @@ fn flow_control_goes_to_the_physical_address_of_each_responder() {
 }
 
 #[test]
-fn only_those_who_may_answer_are_heard() {
+fn only_frames_of_possible_responders_are_accepted() {
     let now = Instant::now();
     for (responders, heard, unheard) in [
         (Responders::Obd11, vec!["7E8#00", "7EF#00"], vec!["7E7#0100", "7F0#0100", "000007E8#0100"]),
@@ -100,7 +100,7 @@ fn only_those_who_may_answer_are_heard() {
 }
 
 #[test]
-fn interleaved_answers_are_told_apart() {
+fn interleaved_answers_are_distinguished() {
     let mut endpoint = FunctionalEndpoint::new(FunctionalConfig::new(id(0x7DF), Responders::Obd11));
     let (sent, events) = exchange(
         &mut endpoint,
@@ -117,7 +117,7 @@ fn interleaved_answers_are_told_apart() {
 }
 
 #[test]
-fn a_failed_answer_leaves_the_others_alone() {
+fn a_failed_answer_does_not_affect_the_others() {
     let mut endpoint = FunctionalEndpoint::new(FunctionalConfig::new(id(0x7DF), Responders::Obd11));
     let start = Instant::now();
     let ms = |ms| start + Duration::from_millis(ms);
@@ -129,14 +129,14 @@ fn a_failed_answer_leaves_the_others_alone() {
     let failed = |address, failure| Event::ReceiveFailed { address: id(address), failure };
     assert_eq!(events[0], failed(0x7E8, ReceiveFailure::ConsecutiveFrameTimeout));
     assert!(matches!(&events[1], Event::Received { pdu, .. } if pdu.len() == 8));
-    assert_eq!(events.len(), 2, "a consecutive frame without data is none");
+    assert_eq!(events.len(), 2, "a consecutive frame without data is ignored");
     let (_, events) = exchange(&mut endpoint, ms(1000), &["7EA#2201020304050607"]);
     assert_eq!(events, [failed(0x7EA, ReceiveFailure::WrongSequenceNumber)]);
     assert_eq!(endpoint.poll_timeout(), None);
 }
 
 #[test]
-fn a_new_answer_of_the_same_responder_takes_the_place_of_the_old() {
+fn a_new_answer_of_a_responder_replaces_its_old_one() {
     let mut endpoint = FunctionalEndpoint::new(FunctionalConfig::new(id(0x7DF), Responders::Obd11));
     let now = Instant::now();
     let (_, events) = exchange(
@@ -150,7 +150,7 @@ fn a_new_answer_of_the_same_responder_takes_the_place_of_the_old() {
 }
 
 #[test]
-fn answers_collected_at_once_are_bounded_in_number() {
+fn the_number_of_simultaneous_answers_is_bounded() {
     let config =
         FunctionalConfig { max_receptions: 2, ..FunctionalConfig::new(id(0x18DB_33F1), Responders::Obd29) };
     let mut endpoint = FunctionalEndpoint::new(config);
@@ -204,7 +204,7 @@ fn a_request_is_one_single_frame() {
 }
 
 #[test]
-fn bus_off_ends_the_request_and_the_answers_still_owed_a_flow_control() {
+fn bus_off_ends_the_request_and_answers_that_await_a_flow_control() {
     let mut endpoint = FunctionalEndpoint::new(FunctionalConfig::new(id(0x7DF), Responders::Obd11));
     let now = Instant::now();
     exchange(&mut endpoint, now, &["7E8#1008010203040506"]);

@@ -1,4 +1,4 @@
-//! Tests of the whole: first endpoints on one bus, then single ones with a scripted peer, then properties.
+//! Tests of whole endpoints: several on one bus, one with a scripted peer, and properties.
 
 mod functional;
 mod net;
@@ -16,7 +16,7 @@ fn id(id: u32) -> CanId {
     CanId::try_from(id).unwrap()
 }
 
-/// The tester's side of the addresses that the ECU's is the other of.
+/// The configuration of the tester; `ecu` has the reversed addresses.
 fn tester() -> Config {
     Config::new(Addressing::normal(id(0x7E0), id(0x7E8)))
 }
@@ -25,7 +25,7 @@ fn ecu() -> Config {
     Config::new(Addressing::normal(id(0x7E8), id(0x7E0)))
 }
 
-/// Bytes among which a wrong order or a gap shows.
+/// Bytes that differ so that a wrong order or a gap is visible.
 fn pdu(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 7 + i / 256) as u8).collect()
 }

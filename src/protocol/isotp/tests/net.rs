@@ -8,7 +8,7 @@ use connector_hal::can::CanFrame;
 use crate::protocol::isotp::{Endpoint, Event, FunctionalEndpoint, SendError, Timer};
 
 /// Either kind of endpoint.
-pub enum Node {
+pub(super) enum Node {
     Point(Box<Endpoint>),
     Functional(Box<FunctionalEndpoint>),
 }
@@ -22,25 +22,25 @@ macro_rules! each {
     };
 }
 
-/// Tells which frames get lost, by their number on the bus.
+/// Decides from a frame and its number on the bus whether the frame is lost.
 type Loss = Box<dyn FnMut(usize, &CanFrame) -> bool>;
 
-/// One bus: frames of all nodes one after the other, each received by all the others.
-pub struct Net {
+/// A bus that carries one frame after the other. All other nodes receive each frame.
+pub(crate) struct Net {
     pub now: Instant,
     pub started: Instant,
-    /// How long a frame takes on the bus.
+    /// The time of a frame on the bus.
     pub frame_time: Duration,
-    /// From a frame's end to its sender's learning of it.
+    /// The time from the end of a frame to its confirmation at the sender.
     pub confirm_delay: Duration,
-    /// From a frame's end to the others' receiving it.
+    /// The time from the end of a frame to its reception by the other nodes.
     pub receive_delay: Duration,
     /// Whether the n-th frame on the bus is lost on its way to the receivers.
     pub lose: Loss,
     pub nodes: Vec<Node>,
-    /// Every frame with the end of its time on the bus and who sent it.
+    /// Every frame with the time of its end and the number of its sender.
     pub log: Vec<(Duration, usize, CanFrame)>,
-    /// What each node reported, and when.
+    /// The events of each node, with their times.
     pub events: Vec<(Duration, usize, Event)>,
     free_at: Instant,
     actions: BTreeMap<(Instant, usize), Action>,
@@ -53,7 +53,7 @@ enum Action {
 }
 
 impl Net {
-    pub fn new(nodes: Vec<Node>) -> Self {
+    pub(super) fn new(nodes: Vec<Node>) -> Self {
         let now = Instant::now();
         Self {
             now,
@@ -71,22 +71,22 @@ impl Net {
         }
     }
 
-    pub fn pair(a: Endpoint, b: Endpoint) -> Self {
+    pub(super) fn pair(a: Endpoint, b: Endpoint) -> Self {
         Self::new(vec![Node::Point(Box::new(a)), Node::Point(Box::new(b))])
     }
 
-    pub fn send(&mut self, node: usize, pdu: &[u8]) -> Result<(), SendError> {
+    pub(super) fn send(&mut self, node: usize, pdu: &[u8]) -> Result<(), SendError> {
         let now = self.now;
         each!(&mut self.nodes[node], endpoint => endpoint.send(now, pdu))
     }
 
-    /// Runs until nothing is left to happen.
-    pub fn run(&mut self) {
+    /// Runs until no frame and no timer is left.
+    pub(super) fn run(&mut self) {
         while self.step() {}
     }
 
-    /// The PDUs a node received, in order.
-    pub fn received(&self, node: usize) -> Vec<&[u8]> {
+    /// The PDUs that a node received, in order.
+    pub(super) fn received(&self, node: usize) -> Vec<&[u8]> {
         let of_node = self.events.iter().filter(|(_, at, _)| *at == node);
         of_node
             .filter_map(|(_, _, event)| match event {
@@ -96,14 +96,14 @@ impl Net {
             .collect()
     }
 
-    /// What a node reported, but for received PDUs and the beginnings of receptions.
-    pub fn outcomes(&self, node: usize) -> Vec<&Event> {
+    /// The events of a node, without received PDUs and beginnings of receptions.
+    pub(super) fn outcomes(&self, node: usize) -> Vec<&Event> {
         let of_node = self.events.iter().filter(|(_, at, _)| *at == node).map(|(_, _, event)| event);
         of_node.filter(|e| !matches!(e, Event::Received { .. } | Event::ReceptionStarted { .. })).collect()
     }
 
     /// The frames on the bus, as candump prints them.
-    pub fn candump(&self) -> Vec<String> {
+    pub(super) fn candump(&self) -> Vec<String> {
         self.log.iter().map(|(_, _, frame)| frame.to_string()).collect()
     }
 
@@ -117,7 +117,10 @@ impl Net {
             (Some((deadline, _)), Some(action)) => deadline.min(action),
             (deadline, action) => deadline.map(|(at, _)| at).or(action).expect("one of them"),
         };
-        assert!(next.duration_since(self.started) < Duration::from_secs(3600), "no end in sight");
+        assert!(
+            next.duration_since(self.started) < Duration::from_secs(3600),
+            "the endpoints never become idle"
+        );
         self.now = self.now.max(next);
         let now = self.now;
         while let Some(entry) = self.actions.first_entry().filter(|entry| entry.key().0 <= now) {

@@ -1,4 +1,4 @@
-//! What holds for any configuration, any loss, and any frames a bus may bring.
+//! Properties that hold with any configuration, any lost frames, and any frames from a bus.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ fn length() -> impl Strategy<Value = usize> {
 }
 
 prop_compose! {
-    /// One side, but for its addressing.
+    /// The configuration of one side, without its addressing.
     fn side()(
         frame_size in proptest::sample::select(frame_sizes()),
         padding in padding(),
@@ -62,7 +62,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn any_pdu_arrives_in_any_configuration_while_another_comes_back(
+    fn any_pdu_arrives_in_any_configuration_in_both_directions(
         (a, b) in pair(),
         there in length(),
         back in length(),
@@ -101,12 +101,12 @@ proptest! {
         }
         let mut sent = lengths.iter().map(|len| pdu(*len));
         for received in net.received(1) {
-            prop_assert!(sent.any(|pdu| pdu == received), "whole, in order, and not twice");
+            prop_assert!(sent.any(|pdu| pdu == received), "each PDU arrives whole, in order and once");
         }
     }
 }
 
-/// What a hostile peer, a bad bus and a careless clock may do.
+/// An action of a hostile peer, a bad bus, the clock or the caller.
 #[derive(Debug, Clone)]
 enum Step {
     Frame { id: u32, data: Vec<u8> },
@@ -176,7 +176,7 @@ macro_rules! survive {
             prop_assert!(events <= $events, "{events} events");
             prop_assert!(endpoint.memory() <= 8192 * $receptions, "{} bytes", endpoint.memory());
         }
-        // left alone, it comes to rest
+        // without further input, the endpoint becomes idle
         for _ in 0..40 {
             now += Duration::from_secs(1);
             endpoint.handle_timeout(now);
@@ -192,12 +192,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn nothing_a_bus_brings_upsets_an_endpoint(steps in vec(step(Just(0x7E8)), 0..200)) {
+    fn no_frames_from_a_bus_break_an_endpoint(steps in vec(step(Just(0x7E8)), 0..200)) {
         survive!(Endpoint::new(tester()), steps, 1, 12);
     }
 
     #[test]
-    fn nothing_a_bus_brings_upsets_a_functional_endpoint(
+    fn no_frames_from_a_bus_break_a_functional_endpoint(
         steps in vec(step(0x18DA_F100..=0x18DA_F1FF_u32), 0..200),
     ) {
         let config = FunctionalConfig { max_receptions: 4, ..FunctionalConfig::new(id(0x18DB_33F1), Responders::Obd29) };

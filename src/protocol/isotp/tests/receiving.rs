@@ -18,7 +18,7 @@ fn failed(failure: ReceiveFailure) -> Event {
     Event::ReceiveFailed { address: id(0x7E8), failure }
 }
 
-/// A receiver of 20 bytes, first frame received, flow control out and acknowledged.
+/// A receiver of 20 bytes whose first frame is received and whose flow control is acknowledged.
 fn after_flow_control(config: Config) -> Script {
     let mut script = Script::new(config);
     script.give("7E8#1014010203040506");
@@ -37,7 +37,7 @@ fn a_single_frame_is_a_whole_pdu() {
 }
 
 #[test]
-fn frames_of_others_are_not_taken() {
+fn frames_of_other_nodes_are_ignored() {
     let mut script = Script::new(tester());
     let now = script.now;
     assert!(!script.endpoint.handle_frame(now, &super::script::frame("7E9#027E00")));
@@ -46,7 +46,7 @@ fn frames_of_others_are_not_taken() {
 }
 
 #[test]
-fn a_segmented_pdu_is_put_together() {
+fn a_segmented_pdu_is_reassembled() {
     let mut script = after_flow_control(tester());
     script.give("7E8#210708090A0B0C0D");
     assert_eq!(script.event(), None);
@@ -57,7 +57,7 @@ fn a_segmented_pdu_is_put_together() {
 }
 
 #[test]
-fn the_flow_control_tells_block_size_and_separation_time_and_goes_before_our_own_data() {
+fn flow_control_carries_its_parameters_and_precedes_own_data() {
     let mut script = Script::new(Config { block_size: 8, st_min: SeparationTime(0xF1), ..tester() });
     script.send(&[1]);
     script.give("7E8#1014010203040506");
@@ -116,7 +116,7 @@ fn a_wrong_sequence_number_ends_the_reception() {
 }
 
 #[test]
-fn the_sequence_number_goes_on_from_15_with_0() {
+fn the_sequence_number_wraps_from_15_to_0() {
     let mut script = Script::new(tester());
     script.give("7E8#1078000000000000");
     script.transmit_confirmed();
@@ -141,7 +141,7 @@ fn n_cr_restarts_with_each_frame_and_ends_the_reception() {
 }
 
 #[test]
-fn n_ar_ends_the_reception_when_the_flow_control_does_not_get_out() {
+fn n_ar_ends_the_reception_when_the_flow_control_is_not_sent() {
     let timeouts = Timeouts { n_ar: Duration::from_millis(70), ..Timeouts::default() };
     for fetched in [true, false] {
         let mut script = Script::new(Config { timeouts, ..tester() });
@@ -168,7 +168,7 @@ fn a_flow_control_given_up_by_the_adapter_ends_the_reception() {
 }
 
 #[test]
-fn bus_off_spares_a_reception_whose_flow_control_is_out() {
+fn bus_off_does_not_end_a_reception_whose_flow_control_is_sent() {
     let mut script = after_flow_control(tester());
     script.fail(SendFailure::BusOff);
     script.give("7E8#210708090A0B0C0D");
@@ -177,7 +177,7 @@ fn bus_off_spares_a_reception_whose_flow_control_is_out() {
 }
 
 #[test]
-fn a_new_first_or_single_frame_takes_the_place_of_a_reception() {
+fn a_new_first_or_single_frame_replaces_a_reception() {
     let interrupted = failed(ReceiveFailure::Interrupted);
     let mut script = after_flow_control(tester());
     script.give("7E8#210708090A0B0C0D");
@@ -204,7 +204,7 @@ fn a_flow_control_of_an_interrupted_reception_does_not_count_for_the_next() {
 }
 
 #[test]
-fn what_is_no_n_pdu_leaves_a_reception_alone() {
+fn a_frame_that_is_not_an_n_pdu_does_not_affect_a_reception() {
     let mut script = after_flow_control(tester());
     for text in
         ["7E8#", "7E8#00", "7E8#09", "7E8#4000", "7E8#FF00", "7E8#10", "7E8#1005010203040506", "7E8#30"]
@@ -243,16 +243,16 @@ fn the_size_of_consecutive_fd_frames_is_that_of_the_first() {
 }
 
 #[test]
-fn a_long_single_fd_frame_is_taken_also_by_an_endpoint_that_sends_classic_ones() {
+fn an_endpoint_that_sends_classic_frames_accepts_a_long_fd_frame() {
     let mut script = Script::new(tester());
     script.give("7E8##100080102030405060708CCCC");
     assert_eq!(script.events(), [started(), received(&[1, 2, 3, 4, 5, 6, 7, 8])]);
     script.give("7E8##108080102030405060708CCCC");
-    assert_eq!(script.event(), None, "without the escape it is none");
+    assert_eq!(script.event(), None, "without the escape, the frame is not a single frame");
 }
 
 #[test]
-fn memory_grows_with_what_came_not_with_what_was_announced() {
+fn memory_grows_with_received_and_not_with_announced_bytes() {
     let mut script = Script::new(tester());
     script.give("7E8#1000001000000102");
     assert_eq!(script.transmit_confirmed(), "7E0#300000CCCCCCCCCC");
@@ -265,7 +265,7 @@ fn memory_grows_with_what_came_not_with_what_was_announced() {
         most = most.max(script.endpoint.memory());
         assert!(script.endpoint.memory() <= 4096.max(2 * came), "after {came}");
     }
-    assert_eq!(most, 1 << 20, "in the end just the PDU");
+    assert_eq!(most, 1 << 20, "at the end, exactly the PDU is stored");
     script.give(&format!("7E8#2{:X}00000000000000", frames % 16));
     assert!(matches!(&script.events()[..], [_, Event::Received { pdu, .. }] if pdu.len() == 1 << 20));
     assert_eq!(script.endpoint.memory(), 0);
@@ -285,7 +285,7 @@ fn a_pdu_beyond_the_bound_is_refused_with_overflow() {
 }
 
 #[test]
-fn a_refusal_that_cannot_be_sent_is_forgotten() {
+fn a_refusal_that_cannot_be_sent_is_dropped() {
     let mut script = Script::new(Config { max_pdu: 19, ..tester() });
     script.give("7E8#1014010203040506");
     script.events();
@@ -295,7 +295,7 @@ fn a_refusal_that_cannot_be_sent_is_forgotten() {
 }
 
 #[test]
-fn the_longest_length_the_wire_knows_is_refused() {
+fn the_longest_length_of_the_wire_format_is_refused() {
     let mut script = Script::new(tester());
     script.give("7E8#1000FFFFFFFF0102");
     assert_eq!(script.events(), [started(), failed(ReceiveFailure::TooLong)]);
@@ -303,7 +303,7 @@ fn the_longest_length_the_wire_knows_is_refused() {
 }
 
 #[test]
-fn while_events_pile_up_unread_frames_are_dropped() {
+fn frames_are_dropped_while_too_many_events_are_unread() {
     let mut script = Script::new(tester());
     for _ in 0..1000 {
         script.give("7E8#017F");
@@ -314,7 +314,7 @@ fn while_events_pile_up_unread_frames_are_dropped() {
 }
 
 #[test]
-fn an_adapter_that_never_confirms_is_given_only_so_many_flow_controls() {
+fn an_adapter_that_never_confirms_gets_a_bounded_number_of_flow_controls() {
     let mut script = Script::new(tester());
     let mut given = 0;
     for _ in 0..1000 {
@@ -322,5 +322,5 @@ fn an_adapter_that_never_confirms_is_given_only_so_many_flow_controls() {
         given += usize::from(!script.transmit().is_empty());
         script.events();
     }
-    assert_eq!(given, 36, "16 more than of the sender's frames");
+    assert_eq!(given, 36, "16 more than the frames of the sender");
 }

@@ -7,73 +7,73 @@ use connector_hal::can::{CanFrame, FdFlags};
 use super::id;
 use crate::protocol::isotp::{Config, Endpoint, Event, SendFailure, Timer};
 
-pub struct Script {
+pub(super) struct Script {
     pub endpoint: Endpoint,
     pub now: Instant,
 }
 
 impl Script {
-    pub fn new(config: Config) -> Self {
+    pub(super) fn new(config: Config) -> Self {
         Self { endpoint: Endpoint::new(config), now: Instant::now() }
     }
 
-    pub fn send(&mut self, pdu: &[u8]) {
+    pub(super) fn send(&mut self, pdu: &[u8]) {
         self.endpoint.send(self.now, pdu).unwrap();
     }
 
-    /// A frame of the peer, as candump writes it.
-    pub fn give(&mut self, text: &str) {
+    /// Passes a frame of the peer, written as candump writes it, to the endpoint.
+    pub(super) fn give(&mut self, text: &str) {
         assert!(self.endpoint.handle_frame(self.now, &frame(text)), "{text} is for this endpoint");
     }
 
-    /// The next frame the endpoint gives out, as candump writes it; empty if none.
-    pub fn transmit(&mut self) -> String {
+    /// The next frame that the endpoint sends, as candump writes it; empty if there is none.
+    pub(super) fn transmit(&mut self) -> String {
         self.endpoint.poll_transmit(self.now).map_or(String::new(), |frame| frame.to_string())
     }
 
     /// The bus acknowledges the oldest frame.
-    pub fn confirm(&mut self) {
+    pub(super) fn confirm(&mut self) {
         self.endpoint.handle_transmitted(self.now);
     }
 
-    /// The next frame, acknowledged immediately.
-    pub fn transmit_confirmed(&mut self) -> String {
+    /// The next frame that the endpoint sends, acknowledged immediately.
+    pub(crate) fn transmit_confirmed(&mut self) -> String {
         let text = self.transmit();
         self.confirm();
         text
     }
 
-    pub fn fail(&mut self, failure: SendFailure) {
+    pub(super) fn fail(&mut self, failure: SendFailure) {
         self.endpoint.handle_transmit_failed(self.now, failure);
     }
 
     /// Lets time pass in one step.
-    pub fn pass(&mut self, time: Duration) {
+    pub(super) fn pass(&mut self, time: Duration) {
         self.now += time;
         self.endpoint.handle_timeout(self.now);
     }
 
-    pub fn pass_ms(&mut self, ms: u64) {
+    pub(crate) fn pass_ms(&mut self, ms: u64) {
         self.pass(Duration::from_millis(ms));
     }
 
-    /// Which timer is next, and in how many milliseconds.
-    pub fn timer(&self) -> Option<(Timer, u128)> {
+    /// The next timer, and the milliseconds until it expires.
+    pub(super) fn timer(&self) -> Option<(Timer, u128)> {
         self.endpoint.poll_timeout().map(|(at, timer)| (timer, at.duration_since(self.now).as_millis()))
     }
 
-    pub fn event(&mut self) -> Option<Event> {
+    pub(super) fn event(&mut self) -> Option<Event> {
         self.endpoint.poll_event()
     }
 
-    /// All events that wait.
-    pub fn events(&mut self) -> Vec<Event> {
+    /// All waiting events.
+    pub(super) fn events(&mut self) -> Vec<Event> {
         std::iter::from_fn(|| self.endpoint.poll_event()).collect()
     }
 }
 
 /// Reads `7E8#3000` or, with FD and bit rate switch, `7E8##13000`.
-pub fn frame(text: &str) -> CanFrame {
+pub(super) fn frame(text: &str) -> CanFrame {
     let (address, rest) = text.split_once('#').unwrap();
     let address = id(u32::from_str_radix(address, 16).unwrap());
     let hex = rest.strip_prefix("#1").unwrap_or(rest);

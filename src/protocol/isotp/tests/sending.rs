@@ -12,7 +12,7 @@ fn failed(failure: SendFailure) -> Vec<Event> {
     vec![Event::SendFailed { failure }]
 }
 
-/// A sender of `len` bytes whose first frame is out and acknowledged.
+/// A sender of `len` bytes whose first frame is acknowledged.
 fn after_first_frame(config: Config, len: usize) -> Script {
     let mut script = Script::new(config);
     script.send(&pdu(len));
@@ -20,13 +20,13 @@ fn after_first_frame(config: Config, len: usize) -> Script {
     script
 }
 
-/// The number of consecutive frames until none follows, each acknowledged immediately.
+/// Acknowledges each consecutive frame immediately, and returns their number.
 fn run(script: &mut Script) -> usize {
     std::iter::from_fn(|| Some(script.transmit_confirmed()).filter(|frame| !frame.is_empty())).count()
 }
 
 #[test]
-fn what_cannot_be_sent_is_refused() {
+fn a_pdu_that_cannot_be_sent_is_refused() {
     let mut script = Script::new(Config { max_pdu: 100, ..tester() });
     let now = script.now;
     assert_eq!(script.endpoint.send(now, &[]), Err(SendError::Empty));
@@ -37,7 +37,7 @@ fn what_cannot_be_sent_is_refused() {
 }
 
 #[test]
-fn sent_is_told_only_when_the_last_frame_is_acknowledged() {
+fn a_pdu_is_sent_when_its_last_frame_is_acknowledged() {
     let mut script = after_first_frame(tester(), 20);
     script.pass_ms(3);
     script.give("7E8#300000");
@@ -54,7 +54,7 @@ fn sent_is_told_only_when_the_last_frame_is_acknowledged() {
 }
 
 #[test]
-fn no_more_frames_than_the_window_are_without_outcome() {
+fn at_most_a_window_of_frames_is_without_outcome() {
     for (window, expected) in [(0, 1), (1, 1), (4, 4)] {
         let mut script = after_first_frame(Config { window, ..tester() }, 100);
         script.give("7E8#300000");
@@ -134,7 +134,7 @@ fn a_flow_control_may_come_before_the_acknowledgement_of_the_frame_it_answers() 
 }
 
 #[test]
-fn a_wait_frame_before_the_acknowledgement_starts_n_bs_itself() {
+fn a_wait_frame_before_the_acknowledgement_starts_n_bs() {
     let mut script = Script::new(tester());
     script.send(&pdu(20));
     script.transmit();
@@ -145,7 +145,7 @@ fn a_wait_frame_before_the_acknowledgement_starts_n_bs_itself() {
 }
 
 #[test]
-fn an_early_flow_control_with_separation_time_is_paced_by_its_own_frames() {
+fn the_first_frames_acknowledgement_does_not_start_the_separation_time() {
     let mut script = Script::new(tester());
     script.send(&pdu(30));
     script.transmit();
@@ -211,11 +211,11 @@ fn n_as_ends_a_transfer_whose_frame_is_never_fetched() {
     script.send(&[0x3E, 0]);
     script.pass_ms(1000);
     assert_eq!(script.events(), failed(SendFailure::NotAcknowledged));
-    assert_eq!(script.transmit(), "", "nothing old reaches the bus");
+    assert_eq!(script.transmit(), "", "no old frame reaches the bus");
 }
 
 #[test]
-fn n_as_of_a_frame_that_can_go_runs_from_the_acknowledgement_of_the_one_before() {
+fn n_as_of_a_ready_frame_runs_from_the_previous_acknowledgement() {
     let mut script = Script::new(Config { window: 1, ..tester() });
     script.send(&pdu(20));
     script.transmit();
@@ -234,7 +234,7 @@ fn each_frame_of_a_window_has_its_own_n_as() {
     script.pass_ms(600);
     script.transmit();
     script.confirm();
-    assert_eq!(script.timer(), Some((Timer::NAs, 1000)), "of the second frame");
+    assert_eq!(script.timer(), Some((Timer::NAs, 1000)), "the timer of the second frame");
     script.pass_ms(999);
     assert_eq!(script.event(), None);
     script.pass_ms(1);
@@ -242,7 +242,7 @@ fn each_frame_of_a_window_has_its_own_n_as() {
 }
 
 #[test]
-fn outcomes_of_a_given_up_transfer_do_not_count_for_the_next() {
+fn outcomes_of_an_abandoned_transfer_do_not_affect_the_next() {
     let mut script = Script::new(tester());
     script.send(&[1]);
     script.transmit();
@@ -251,13 +251,13 @@ fn outcomes_of_a_given_up_transfer_do_not_count_for_the_next() {
     script.send(&[2]);
     assert_eq!(script.transmit(), "7E0#0102CCCCCCCCCCCC");
     script.confirm();
-    assert_eq!(script.event(), None, "that was the first one's");
+    assert_eq!(script.event(), None, "the acknowledgement was that of the first frame");
     script.confirm();
     assert!(matches!(script.events()[..], [Event::Sent { .. }]));
 }
 
 #[test]
-fn an_adapter_that_never_confirms_is_given_only_so_many_frames() {
+fn an_adapter_that_never_confirms_gets_a_bounded_number_of_frames() {
     let mut script = Script::new(tester());
     let mut given = 0;
     for _ in 0..1000 {
@@ -266,10 +266,10 @@ fn an_adapter_that_never_confirms_is_given_only_so_many_frames() {
         script.pass_ms(1000);
         assert_eq!(script.events(), failed(SendFailure::NotAcknowledged));
     }
-    assert_eq!(given, 20, "the window and 16 more");
+    assert_eq!(given, 20, "the window and 16 more frames");
     script.fail(SendFailure::BusOff);
     script.send(&[1]);
-    assert!(!script.transmit().is_empty(), "bus off settles them all");
+    assert!(!script.transmit().is_empty(), "bus off ends all frames");
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn by_default_an_ecu_may_ask_to_wait_255_times_and_then_go_on() {
 }
 
 #[test]
-fn going_on_forgets_the_wait_frames_before() {
+fn continue_to_send_resets_the_count_of_wait_frames() {
     let mut script = after_first_frame(Config { max_wait_frames: 1, ..tester() }, 30);
     for _ in 0..2 {
         script.give("7E8#310000");
@@ -332,7 +332,7 @@ fn an_unexpected_flow_control_is_ignored() {
     for text in ["7E8#320000", "7E8#3F0000", "7E8#31007F", "7E8#30017F"] {
         script.give(text);
     }
-    assert_eq!(run(&mut script), 3, "block and separation time stay");
+    assert_eq!(run(&mut script), 3, "block size and separation time remain");
     assert_eq!(script.event(), None);
 }
 
@@ -357,7 +357,7 @@ fn bus_off_and_a_frame_given_up_by_the_adapter_end_the_transfer() {
         assert_eq!(script.timer(), None);
         if failure != SendFailure::BusOff {
             script.fail(failure);
-            assert_eq!(script.event(), None, "once is enough");
+            assert_eq!(script.event(), None, "the failure is reported once");
         }
         script.send(&[1]);
         script.transmit_confirmed();
@@ -373,7 +373,7 @@ fn bus_off_while_waiting_for_a_flow_control_ends_the_transfer() {
 }
 
 #[test]
-fn an_aborted_transfer_says_nothing_more() {
+fn an_aborted_transfer_reports_nothing_more() {
     let mut script = after_first_frame(tester(), 100);
     script.give("7E8#300000");
     script.transmit();
@@ -400,7 +400,7 @@ fn without_padding_frames_are_as_short_as_their_content() {
 }
 
 #[test]
-fn padding_detection_follows_what_the_peer_does() {
+fn padding_detection_follows_the_peer() {
     let mut script = Script::new(Config { padding: Padding::Detection(0x55), ..tester() });
     let mut request = |answer: &str| {
         script.send(&[0x3E, 0]);
@@ -409,7 +409,11 @@ fn padding_detection_follows_what_the_peer_does() {
         script.events();
         text
     };
-    assert_eq!(request("7E8#027E00"), "7E0#023E005555555555", "filled up until something else is known");
+    assert_eq!(
+        request("7E8#027E00"),
+        "7E0#023E005555555555",
+        "frames are padded until the peer's padding is known"
+    );
     assert_eq!(request("7E8#077E000102030405"), "7E0#023E00");
     assert_eq!(
         request("7E8#027E00AAAAAAAAAA"),
@@ -453,7 +457,7 @@ fn fd_frames_have_the_lengths_that_exist_and_the_escape_above_eight() {
 }
 
 #[test]
-fn lengths_above_4095_take_32_bits() {
+fn lengths_above_4095_are_encoded_in_32_bits() {
     let mut script = Script::new(tester());
     script.send(&pdu(4096));
     assert_eq!(script.transmit(), "7E0#1000000010000007");
@@ -463,7 +467,7 @@ fn lengths_above_4095_take_32_bits() {
 }
 
 #[test]
-fn the_address_byte_comes_first() {
+fn the_address_byte_is_the_first_of_each_frame() {
     let addressing = Addressing::extended(super::id(0x6F1), super::id(0x612), 0x12, 0xF1);
     let mut script = Script::new(Config::new(addressing));
     script.send(&pdu(6));

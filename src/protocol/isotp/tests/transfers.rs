@@ -1,4 +1,4 @@
-//! Whole PDUs between two endpoints.
+//! Transfers of PDUs between two endpoints.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::protocol::isotp::{
 };
 
 #[test]
-fn a_short_pdu_goes_as_one_frame_and_is_told_as_sent() {
+fn a_short_pdu_is_sent_in_one_frame_and_reported() {
     let mut net = Net::pair(Endpoint::new(tester()), Endpoint::new(ecu()));
     net.send(0, &[0x22, 0xF1, 0x90]).unwrap();
     net.run();
@@ -19,7 +19,7 @@ fn a_short_pdu_goes_as_one_frame_and_is_told_as_sent() {
 }
 
 #[test]
-fn a_long_pdu_is_segmented_and_put_together() {
+fn a_long_pdu_is_segmented_and_reassembled() {
     let mut net = Net::pair(Endpoint::new(tester()), Endpoint::new(ecu()));
     net.send(0, &pdu(20)).unwrap();
     net.run();
@@ -32,7 +32,7 @@ fn a_long_pdu_is_segmented_and_put_together() {
 }
 
 #[test]
-fn both_directions_go_on_at_once() {
+fn both_directions_transfer_simultaneously() {
     let mut net = Net::pair(Endpoint::new(tester()), Endpoint::new(ecu()));
     net.send(0, &pdu(4095)).unwrap();
     net.send(1, &pdu(1000)).unwrap();
@@ -48,14 +48,14 @@ fn block_size_and_separation_time_of_the_receiver_are_kept() {
     net.send(0, &pdu(40)).unwrap();
     net.run();
     assert_eq!(net.received(1), [pdu(40)]);
-    let who: Vec<usize> = net.log.iter().map(|(_, node, _)| *node).collect();
-    assert_eq!(who, [0, 1, 0, 0, 1, 0, 0, 1, 0], "a flow control after each two consecutive frames");
+    let senders: Vec<usize> = net.log.iter().map(|(_, node, _)| *node).collect();
+    assert_eq!(senders, [0, 1, 0, 0, 1, 0, 0, 1, 0], "a flow control after each two consecutive frames");
     let gap = net.log[3].0 - net.log[2].0;
     assert_eq!(gap, Duration::from_millis(5) + net.confirm_delay + net.frame_time);
 }
 
-/// Every addressing mode: ours, and the peer's view of it.
-pub fn addressing_modes() -> Vec<(Addressing, Addressing)> {
+/// Every addressing mode, as the endpoint and its peer configure it.
+pub(crate) fn addressing_modes() -> Vec<(Addressing, Addressing)> {
     let (a, b) = (id(0x7E0), id(0x7E8));
     let (long_a, long_b) = (id(0x18DA_10F1), id(0x18DA_F110));
     vec![
@@ -69,7 +69,7 @@ pub fn addressing_modes() -> Vec<(Addressing, Addressing)> {
     ]
 }
 
-pub fn frame_sizes() -> Vec<FrameSize> {
+pub(crate) fn frame_sizes() -> Vec<FrameSize> {
     let fd = [8, 12, 16, 20, 24, 32, 48, 64].map(|tx_dl| FrameSize::fd(tx_dl, true).unwrap());
     std::iter::once(FrameSize::Classic).chain(fd).collect()
 }
@@ -77,18 +77,19 @@ pub fn frame_sizes() -> Vec<FrameSize> {
 #[test]
 fn every_length_around_a_boundary_arrives_in_every_mode() {
     let flows = [(0, 0), (1, 0), (8, 0), (0, 0xF1), (1, 5), (8, 0x80)];
-    for (ours, theirs) in addressing_modes() {
+    for (addressing, peers_view) in addressing_modes() {
         for frame_size in frame_sizes() {
-            let single = frame_size.tx_dl() - ours.address_bytes() - 2;
+            let single = frame_size.tx_dl() - addressing.address_bytes() - 2;
             let consecutive = single + 1;
-            // the ends of single frames, first frames, consecutive frames, blocks and sequence numbers
+            // lengths that end a single frame, a first frame, a consecutive frame, a block and a sequence
+            // number
             let ends =
                 [1, 6, single, single + consecutive, single + 8 * consecutive, single + 17 * consecutive];
             for (number, len) in ends.into_iter().flat_map(|end| end..end + 3).enumerate() {
-                transfer((ours, theirs), frame_size, flows[number % flows.len()], len);
+                transfer((addressing, peers_view), frame_size, flows[number % flows.len()], len);
             }
             for (flow, len) in [((0, 0), 4095), ((8, 0xF1), 4096)] {
-                transfer((ours, theirs), frame_size, flow, len);
+                transfer((addressing, peers_view), frame_size, flow, len);
             }
         }
     }
@@ -119,7 +120,7 @@ fn a_mebibyte_arrives() {
 }
 
 #[test]
-fn what_the_receiver_does_not_take_fails_on_both_sides() {
+fn a_pdu_that_the_receiver_refuses_fails_on_both_sides() {
     let mut net = Net::pair(Endpoint::new(tester()), Endpoint::new(Config { max_pdu: 100, ..ecu() }));
     net.send(0, &pdu(101)).unwrap();
     net.run();

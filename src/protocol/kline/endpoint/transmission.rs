@@ -1,4 +1,4 @@
-//! Transmission of one message, and what a missing answer means for the link.
+//! Transmission of one message, and the effect of a missing answer on the link.
 
 use std::time::{Duration, Instant};
 

@@ -13,7 +13,7 @@ fn frame(id: u32, data: &[u8]) -> CanFrame {
 }
 
 #[test]
-fn frames_without_meaning_are_named() {
+fn invalid_frames_are_named_in_the_error() {
     assert_eq!(Tpdu::decode(&[]), Err(TpduError::TooShort));
     assert_eq!(Tpdu::decode(&[0xA0, 0x0F]), Err(TpduError::TooShort));
     for first in (0x40..=0x8F).chain([0xA2, 0xA5, 0xA9, 0xC0, 0xFF]) {
@@ -22,10 +22,13 @@ fn frames_without_meaning_are_named() {
 }
 
 #[test]
-fn what_is_for_others_is_not_taken() {
+fn frames_for_other_nodes_are_ignored() {
     let now = Instant::now();
     let mut channel = Channel::new(ChannelConfig::new(1.try_into().unwrap(), 0));
-    assert!(!channel.handle_frame(now, &frame(0x201, &[0, 0xD0, 0, 3, 0x40, 7, 1])), "nothing was asked");
+    assert!(
+        !channel.handle_frame(now, &frame(0x201, &[0, 0xD0, 0, 3, 0x40, 7, 1])),
+        "the channel sent no request"
+    );
     channel.open();
     assert!(channel.poll_transmit(now).is_some());
     channel.handle_transmitted(now);
@@ -41,7 +44,7 @@ fn what_is_for_others_is_not_taken() {
 }
 
 #[test]
-fn an_unread_flood_takes_no_more_than_a_little_memory() {
+fn an_unread_flood_uses_bounded_memory() {
     let now = Instant::now();
     let mut channel = Channel::new(ChannelConfig::new(1.try_into().unwrap(), 0));
     channel.open();
@@ -63,7 +66,7 @@ fn an_unread_flood_takes_no_more_than_a_little_memory() {
 }
 
 #[test]
-fn a_pdu_without_end_takes_no_more_than_it_announced() {
+fn an_endless_pdu_uses_no_more_memory_than_announced() {
     let now = Instant::now();
     let mut channel = Channel::new(ChannelConfig::new(1.try_into().unwrap(), 0));
     channel.open();
@@ -94,7 +97,7 @@ fn any_tpdu() -> impl Strategy<Value = (u8, Vec<u8>)> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_back(
+    fn an_encoded_frame_decodes_to_the_same(
         wants_ack: bool, is_last: bool, sequence in 0u8..16,
         data in proptest::collection::vec(any::<u8>(), 0..=7),
         raw: [u8; 5], ready: bool,
@@ -118,7 +121,7 @@ proptest! {
     }
 
     #[test]
-    fn set_up_messages_are_read_back(
+    fn encoded_set_up_messages_decode_to_the_same(
         destination: u8, code in 0xD0u8..=0xDF, receive in proptest::option::of(0u32..0x800),
         transmit in proptest::option::of(0u32..0x800), application_type: u8,
     ) {
@@ -137,9 +140,9 @@ proptest! {
         prop_assert_eq!(SetupMessage::decode(written.data()), Some(message));
     }
 
-    /// No frames in no order stop a channel, and it always knows what comes next or is idle.
+    /// After any frames in any order, the channel has a next deadline or is idle.
     #[test]
-    fn no_frames_in_no_order_break_a_channel(
+    fn no_sequence_of_frames_breaks_a_channel(
         steps in proptest::collection::vec((0u8..8, any_tpdu(), 0u64..400), 0..120),
     ) {
         let mut now = Instant::now();

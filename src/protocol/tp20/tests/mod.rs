@@ -1,4 +1,4 @@
-//! A channel against traces of vehicles, against a peer in virtual time, and against hostile frames.
+//! A channel with recorded traces of vehicles, with a peer in virtual time, and with hostile frames.
 
 mod hostile;
 mod pair;

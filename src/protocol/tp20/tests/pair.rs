@@ -10,22 +10,22 @@ use crate::protocol::tp20::{
     SetupOpcode, Tpdu,
 };
 
-/// How long a frame takes on the bus.
+/// The time of a frame on the bus.
 pub(super) const FRAME_TIME: Duration = Duration::from_micros(250);
-/// Where the ECU listens.
+/// The identifier on which the ECU listens.
 pub(super) const ECU_LISTENS: CanId = CanId::standard_truncated(0x740);
 
-/// Which side a frame came from.
+/// The side that sent a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     Tester,
     Ecu,
 }
 
-/// What becomes of a frame: whether it is lost.
+/// Decides whether a frame is lost.
 pub(super) type Loss = Box<dyn FnMut(Side, &CanFrame) -> bool>;
 
-/// How an ECU answers a set-up request, if it does.
+/// The ECU's answer to a set-up request, if there is one.
 pub(super) type Answer = Box<dyn FnMut(&SetupMessage) -> Option<SetupMessage>>;
 
 pub(super) struct Pair {
@@ -34,12 +34,12 @@ pub(super) struct Pair {
     pub(super) ecu: Option<Connection>,
     /// The ECU's parameters.
     pub(super) ecu_parameters: Parameters,
-    /// Which set-up requests the ECU answers, and how.
+    /// Answers the set-up requests.
     pub(super) setup: Answer,
     pub(super) loses: Loss,
     pub(super) tester_events: Vec<Event>,
     pub(super) ecu_events: Vec<Event>,
-    /// All that was on the bus, with the time.
+    /// All frames that were on the bus, with their times.
     pub(super) log: Vec<(Instant, Side, CanFrame)>,
     from_ecu: VecDeque<CanFrame>,
     turn: Side,
@@ -80,13 +80,13 @@ impl Pair {
         self.ecu.as_mut().unwrap()
     }
 
-    /// Frames on the bus, of one side.
+    /// The frames that one side sent.
     pub(super) fn sent_by(&self, side: Side) -> Vec<String> {
         let of_side = self.log.iter().filter(|(_, from, _)| *from == side);
         of_side.map(|(_, _, frame)| frame.to_string()).collect()
     }
 
-    /// A frame from the ECU that its side of the connection knows nothing of.
+    /// Sends a frame from the ECU that the ECU's side of the connection does not know.
     pub(super) fn inject(&mut self, id: u32, data: &[u8]) {
         self.from_ecu.push_back(CanFrame::new(CanId::standard_truncated(id), data).unwrap());
     }
@@ -98,7 +98,7 @@ impl Pair {
         }
     }
 
-    /// One frame, or on to the next deadline.
+    /// Carries one frame, or advances to the next deadline.
     fn step(&mut self, until: Instant) {
         let now = self.now;
         let next = match self.turn {
@@ -189,7 +189,7 @@ impl Pair {
     }
 }
 
-/// What most ECUs answer: as you wish, and I listen there.
+/// The positive answer of most ECUs: the ECU accepts the tester's identifier and names its own.
 pub(super) fn positive(request: &SetupMessage) -> SetupMessage {
     SetupMessage {
         destination: 0,
@@ -200,7 +200,7 @@ pub(super) fn positive(request: &SetupMessage) -> SetupMessage {
     }
 }
 
-/// Whether a frame is data, and its number.
+/// The sequence number of a data frame.
 pub(super) fn data_number(frame: &CanFrame) -> Option<u8> {
     match Tpdu::decode(frame.data()) {
         Ok(Tpdu::Data { sequence, .. }) if frame.id().raw() >= 0x300 => Some(sequence),

@@ -1,5 +1,5 @@
-//! Exchanges that were recorded on vehicles, replayed: the ECU's frames go in, and what the tester sent must
-//! come out.
+//! Replays of exchanges that were recorded on vehicles. The channel receives the recorded frames of the ECU,
+//! and must send the recorded frames of the tester.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use connector_hal::can::{CanFrame, CanId};
 use crate::protocol::tp20::{Channel, ChannelConfig, CloseReason, Event, Parameters, TimeByte};
 
 /// A 2.0 TFSI's engine ECU and its tester (<http://nefariousmotorsports.com/forum/index.php?topic=9182.0>),
-/// in milliseconds; `>` is the tester. The `R` lines are what the tester's application asks for.
+/// in milliseconds; `>` is the tester. The `R` lines are the requests of the tester's application.
 const ENGINE: &str = "
     19 > 200 01 C0 00 10 00 03 01
     21 < 201 00 D0 00 03 40 07 01
@@ -58,7 +58,7 @@ const ENGINE: &str = "
     1488 < 300 A1 0F 8A FF 4A FF
 ";
 
-/// The steering of a Golf and a dongle's questions (<https://icanhack.nl/blog/vw-part1/>).
+/// The steering of a Golf and the requests of a dongle (<https://icanhack.nl/blog/vw-part1/>).
 const STEERING: &str = "
     339 > 200 09 C0 00 10 00 03 01
     342 < 209 00 D0 00 03 A8 07 01
@@ -88,8 +88,8 @@ const STEERING: &str = "
     733 > 7A8 BA
 ";
 
-/// The ECU ends it (<http://nefariousmotorsports.com/forum/index.php?topic=9182.0>: so it did after wrong
-/// acknowledgements), the tester answers, and nothing more is sent.
+/// The ECU disconnects, the tester answers, and no more frames follow. An ECU did so after wrong
+/// acknowledgements (<http://nefariousmotorsports.com/forum/index.php?topic=9182.0>).
 const DROPPED: &str = "
     0 > 200 01 C0 00 10 00 03 01
     2 < 201 00 D0 00 03 40 07 01
@@ -103,7 +103,7 @@ fn bytes(text: &[&str]) -> Vec<u8> {
     text.iter().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
 }
 
-/// Replays a trace; gives what came of it besides the opening and the PDUs sent.
+/// Replays a trace; returns the events, without the opening and the sent PDUs.
 fn replay(trace: &str, config: ChannelConfig) -> Vec<Event> {
     let start = Instant::now();
     let mut channel = Channel::new(config);
@@ -158,7 +158,7 @@ fn received(text: &[&str]) -> Event {
 }
 
 #[test]
-fn an_engine_is_talked_to_as_the_recorded_tester_did() {
+fn the_channel_sends_the_frames_of_the_recorded_tester() {
     let config = ChannelConfig::new(1.try_into().unwrap(), 0);
     let expected = [
         received(&["50 89"]),
@@ -174,7 +174,7 @@ fn an_engine_is_talked_to_as_the_recorded_tester_did() {
 }
 
 #[test]
-fn a_steering_ecu_that_chose_another_identifier_is_talked_to_there() {
+fn a_channel_uses_the_identifier_that_the_ecu_chose() {
     let config = ChannelConfig {
         parameters: Parameters { t3: TimeByte(0x0A), ..Parameters::default() },
         ..ChannelConfig::new(9.try_into().unwrap(), 0)
@@ -187,7 +187,7 @@ fn a_steering_ecu_that_chose_another_identifier_is_talked_to_there() {
 }
 
 #[test]
-fn an_ecu_that_disconnects_is_answered_and_that_is_told() {
+fn a_disconnect_of_the_ecu_is_answered_and_reported() {
     let config = ChannelConfig::new(1.try_into().unwrap(), 0);
     assert_eq!(replay(DROPPED, config), [Event::Closed { reason: CloseReason::ByPeer }]);
 }

@@ -11,7 +11,7 @@ use crate::protocol::tp20::{
     SetupOpcode, TimeByte,
 };
 
-/// T1 100 ms, T3 10 ms, 15 frames a block, as most ECUs ask for.
+/// T1 100 ms, T3 10 ms and 15 frames per block, as most ECUs request.
 fn usual() -> Parameters {
     Parameters { t3: TimeByte(0x4A), ..Parameters::default() }
 }
@@ -33,7 +33,7 @@ fn has_sent(events: &[Event]) -> bool {
 }
 
 #[test]
-fn pdus_of_every_length_cross_in_both_directions_at_once() {
+fn pdus_of_every_length_cross_in_both_directions_simultaneously() {
     for parameters in [usual(), with(1, 0x00), with(4, 0x05), with(15, 0x00), with(0, 0x00), with(255, 0xFF)]
     {
         let mut pair = Pair::open(parameters);
@@ -66,7 +66,7 @@ fn the_longest_pdu_crosses_and_a_longer_one_is_refused() {
 }
 
 #[test]
-fn blocks_and_gaps_are_those_the_ecu_asks_for() {
+fn blocks_and_gaps_are_those_that_the_ecu_requested() {
     let mut pair = Pair::open(with(4, 0x4A));
     pair.channel.send(pair.now, &pdu(7 * 10)).unwrap();
     let from = pair.log.len();
@@ -84,14 +84,14 @@ fn blocks_and_gaps_are_those_the_ecu_asks_for() {
 }
 
 #[test]
-fn an_idle_channel_is_tested_often_enough_to_be_kept_and_both_sides_may_test() {
+fn channel_tests_of_either_side_keep_an_idle_channel_open() {
     let mut pair = Pair::open(usual());
     pair.run_for(Duration::from_secs(60));
     assert!(pair.channel.is_open());
     assert!(pair.tester_events.is_empty() && pair.ecu_events.is_empty());
     let tests = pair.sent_by(Side::Tester).iter().filter(|frame| frame.as_str() == "740#A3").count();
     assert!((110..=125).contains(&tests), "{tests}");
-    // the ECU tests, too
+    // the ECU sends a channel test too
     pair.inject(0x300, &[0xA3]);
     pair.run_for(Duration::from_millis(2));
     assert_eq!(pair.sent_by(Side::Tester).last().unwrap(), "740#A10F8AFF32FF");
@@ -112,7 +112,7 @@ fn a_busy_ecu_that_misses_some_tests_is_not_given_up() {
 }
 
 #[test]
-fn an_ecu_that_is_gone_is_noticed_and_the_next_pdu_sets_the_channel_up_again() {
+fn a_lost_ecu_is_detected_and_the_next_pdu_opens_the_channel_again() {
     let mut pair = Pair::open(usual());
     pair.ecu = None;
     pair.run_for(Duration::from_secs(5));
@@ -120,7 +120,7 @@ fn an_ecu_that_is_gone_is_noticed_and_the_next_pdu_sets_the_channel_up_again() {
     assert_eq!(pair.sent_by(Side::Tester).last().unwrap(), "740#A8");
     let frames = pair.log.len();
     pair.run_for(Duration::from_secs(5));
-    assert_eq!(pair.log.len(), frames, "nothing is sent to an ECU that is gone");
+    assert_eq!(pair.log.len(), frames, "no frame is sent to a lost ECU");
     pair.tester_events.clear();
     pair.channel.send(pair.now, &[0x10, 0x89]).unwrap();
     pair.run_for(Duration::from_millis(100));
@@ -130,8 +130,8 @@ fn an_ecu_that_is_gone_is_noticed_and_the_next_pdu_sets_the_channel_up_again() {
 }
 
 #[test]
-fn every_single_lost_frame_is_made_good() {
-    // the n-th frame of each kind is lost, once
+fn the_loss_of_any_single_frame_is_recovered() {
+    // the n-th frame of each kind is lost once
     type Picks = fn(&connector_hal::can::CanFrame) -> bool;
     let kinds: [(Side, Picks); 4] = [
         (Side::Tester, |frame| data_number(frame).is_some()),
@@ -155,7 +155,7 @@ fn every_single_lost_frame_is_made_good() {
             assert_eq!(received(&pair.ecu_events), [pdu(50)], "{of:?} {lost}");
             assert_eq!(received(&pair.tester_events), [pdu(60)], "{of:?} {lost}");
             assert!(has_sent(&pair.tester_events) && has_sent(&pair.ecu_events), "{of:?} {lost}");
-            // and what follows still fits
+            // the next PDU arrives whole too
             pair.tester_events.clear();
             pair.ecu_events.clear();
             pair.channel.send(pair.now, &pdu(20)).unwrap();
@@ -166,7 +166,7 @@ fn every_single_lost_frame_is_made_good() {
 }
 
 #[test]
-fn data_that_is_never_acknowledged_is_repeated_a_bounded_number_of_times() {
+fn unacknowledged_data_is_repeated_a_bounded_number_of_times() {
     let mut pair = Pair::open(usual());
     pair.loses = Box::new(|side, frame| side == Side::Ecu && is_ack(frame));
     let from = pair.log.len();
@@ -177,11 +177,11 @@ fn data_that_is_never_acknowledged_is_repeated_a_bounded_number_of_times() {
     let data =
         pair.log[from..].iter().filter(|(_, side, f)| *side == Side::Tester && data_number(f).is_some());
     assert_eq!(data.count(), 6);
-    assert_eq!(received(&pair.ecu_events), [[0x3E]], "the ECU has it once");
+    assert_eq!(received(&pair.ecu_events), [[0x3E]], "the ECU received the PDU once");
 }
 
 #[test]
-fn an_ecu_that_is_not_ready_is_waited_for_and_goes_on_when_it_says_so() {
+fn sending_continues_when_a_busy_ecu_reports_that_it_is_ready() {
     // the ECU's side is scripted from here on
     let mut pair = Pair::open(with(2, 0x00));
     pair.ecu = None;
@@ -204,7 +204,7 @@ fn an_ecu_that_is_not_ready_is_waited_for_and_goes_on_when_it_says_so() {
 }
 
 #[test]
-fn an_ecu_that_does_not_say_that_it_is_ready_again_is_asked_by_the_next_frame() {
+fn sending_continues_by_itself_if_a_busy_ecu_never_reports_ready() {
     let mut pair = Pair::open(with(2, 0x00));
     pair.ecu = None;
     pair.channel.send(pair.now, &pdu(5 + 7 * 3)).unwrap();
@@ -229,11 +229,11 @@ fn an_ecu_that_is_never_ready_ends_the_wait() {
 }
 
 #[test]
-fn an_ecu_that_tells_its_parameters_first_is_answered_and_talked_to() {
+fn an_ecu_that_sends_its_parameters_first_gets_an_answer_and_the_pdus() {
     let mut pair = Pair::new(usual());
     pair.setup = Box::new(|request| Some(positive(request)));
     pair.channel.open();
-    // its own A0 comes right behind its D0, and it never answers ours
+    // the ECU sends its own A0 immediately after its D0, and never answers the tester's A0
     pair.loses = Box::new(|side, frame| side == Side::Ecu && frame.data().first() == Some(&0xA1));
     pair.run_for(Duration::from_millis(1));
     pair.inject(0x300, &[0xA0, 0x05, 0x8A, 0xFF, 0x4A, 0xFF]);
@@ -245,11 +245,11 @@ fn an_ecu_that_tells_its_parameters_first_is_answered_and_talked_to() {
     assert_eq!(received(&pair.ecu_events), [pdu(60)]);
     let ends_block: Vec<String> =
         pair.sent_by(Side::Tester).into_iter().filter(|frame| frame.starts_with("740#0")).collect();
-    assert_eq!(ends_block.len(), 1, "a block is the 5 frames that its A0 said: {ends_block:?}");
+    assert_eq!(ends_block.len(), 1, "a block has the 5 frames of the ECU's A0: {ends_block:?}");
 }
 
 #[test]
-fn an_ecu_that_starts_again_counts_from_zero() {
+fn sequence_numbers_begin_at_zero_after_an_ecus_restart() {
     let mut pair = Pair::open(usual());
     pair.channel.send(pair.now, &pdu(30)).unwrap();
     pair.run_for(Duration::from_secs(1));
@@ -261,7 +261,7 @@ fn an_ecu_that_starts_again_counts_from_zero() {
 }
 
 #[test]
-fn ecus_that_want_another_form_of_set_up_get_it() {
+fn the_channel_tries_every_form_of_set_up() {
     type Wants = fn(&SetupMessage) -> bool;
     let both: Wants = |request| request.receive.is_some() && request.transmit.is_some();
     let neither: Wants = |request| request.receive.is_none() && request.transmit.is_none();
@@ -283,7 +283,7 @@ fn ecus_that_want_another_form_of_set_up_get_it() {
 }
 
 #[test]
-fn an_ecu_that_leaves_our_identifier_open_sends_with_the_one_it_was_asked_to() {
+fn an_ecu_without_an_identifier_in_its_answer_uses_the_requested_one() {
     let mut pair = Pair::new(usual());
     pair.setup = Box::new(|request| Some(SetupMessage { receive: None, ..positive(request) }));
     pair.channel.send(pair.now, &[0x3E]).unwrap();
@@ -293,7 +293,7 @@ fn an_ecu_that_leaves_our_identifier_open_sends_with_the_one_it_was_asked_to() {
 }
 
 #[test]
-fn an_ecu_without_a_channel_left_is_asked_again_and_one_that_knows_no_diagnostics_is_not() {
+fn set_up_is_repeated_if_no_channel_is_free_but_not_if_unsupported() {
     let refuse = |refusal| {
         let requests = Rc::new(RefCell::new(0));
         let mut pair = Pair::new(usual());
@@ -339,9 +339,9 @@ fn a_missing_ecu_is_reported_after_all_forms_were_tried() {
 }
 
 #[test]
-fn parameters_that_are_not_answered_are_sent_again_and_then_the_channel_is_given_up() {
+fn unanswered_parameters_are_repeated_and_then_the_set_up_fails() {
     let mut pair = Pair::new(usual());
-    // nor is the ECU heard when it gives up itself
+    // the disconnect of the ECU is lost too
     pair.loses = Box::new(|side, frame| match side {
         Side::Tester => frame.data().first() == Some(&0xA0),
         Side::Ecu => frame.data() == [0xA8],
@@ -355,7 +355,7 @@ fn parameters_that_are_not_answered_are_sent_again_and_then_the_channel_is_given
 }
 
 #[test]
-fn closing_disconnects_and_waits_for_the_answer_but_not_for_ever() {
+fn closing_disconnects_and_waits_for_the_answer_for_a_bounded_time() {
     let mut pair = Pair::open(usual());
     pair.channel.close(pair.now);
     pair.run_for(Duration::from_millis(5));
@@ -374,7 +374,7 @@ fn closing_disconnects_and_waits_for_the_answer_but_not_for_ever() {
 }
 
 #[test]
-fn an_ecu_that_disconnects_in_the_middle_fails_what_is_under_way_both_ways() {
+fn a_disconnect_of_the_ecu_fails_transfers_in_both_directions() {
     let mut pair = Pair::open(usual());
     pair.channel.send(pair.now, &pdu(100)).unwrap();
     pair.run_for(Duration::from_millis(15));
@@ -391,14 +391,14 @@ fn an_ecu_that_disconnects_in_the_middle_fails_what_is_under_way_both_ways() {
             Event::Closed { reason },
         ]
     );
-    // a PDU that comes then finds a new channel, with counters from 0
+    // the next PDU opens a new channel, whose counters begin at 0
     pair.channel.send(pair.now, &[0x3E]).unwrap();
     pair.run_for(Duration::from_millis(50));
     assert!(has_sent(&pair.tester_events));
 }
 
 #[test]
-fn a_break_takes_back_what_was_not_acknowledged() {
+fn a_break_discards_unacknowledged_data() {
     let mut pair = Pair::open(usual());
     pair.ecu = None;
     for frame in [
@@ -415,7 +415,7 @@ fn a_break_takes_back_what_was_not_acknowledged() {
 }
 
 #[test]
-fn an_ecu_that_stops_after_a_channel_test_is_told_where_to_go_on() {
+fn a_reception_that_stalls_after_a_channel_test_requests_the_missing_frame() {
     let mut pair = Pair::open(usual());
     pair.ecu = None;
     pair.inject(0x300, &[0x20, 0x00, 0x06, 1, 2, 3, 4, 5]);
@@ -428,7 +428,7 @@ fn an_ecu_that_stops_after_a_channel_test_is_told_where_to_go_on() {
 }
 
 #[test]
-fn an_ecu_that_stops_for_good_loses_the_channel() {
+fn a_reception_that_stops_for_good_closes_the_channel() {
     let mut pair = Pair::open(usual());
     pair.ecu = None;
     pair.inject(0x300, &[0x20, 0x00, 0x06, 1, 2, 3, 4, 5]);
@@ -453,7 +453,7 @@ fn lengths_are_read_without_their_highest_bit_and_padding_is_left_out() {
 }
 
 #[test]
-fn a_pdu_that_is_too_short_or_too_long_is_told_and_the_next_one_is_read() {
+fn a_pdu_of_wrong_length_is_reported_and_the_next_one_is_received() {
     let config = ChannelConfig { max_pdu: 20, ..ChannelConfig::new(1.try_into().unwrap(), 0) };
     let mut pair = Pair::with(config, usual());
     pair.channel.open();
@@ -486,7 +486,7 @@ fn a_pdu_that_is_too_short_or_too_long_is_told_and_the_next_one_is_read() {
 }
 
 #[test]
-fn two_pdus_in_a_row_are_two_and_response_pending_is_one_of_them() {
+fn two_consecutive_pdus_are_received_separately() {
     let mut pair = Pair::open(usual());
     pair.inject(0x300, &[0x10, 0x00, 0x03, 0x7F, 0x31, 0x78]);
     pair.inject(0x300, &[0x31, 0x00, 0x02, 0x71, 0xB8]);
@@ -495,7 +495,7 @@ fn two_pdus_in_a_row_are_two_and_response_pending_is_one_of_them() {
 }
 
 #[test]
-fn a_bus_that_goes_off_fails_everything_and_is_used_again_when_it_is_back() {
+fn bus_off_fails_every_transfer_and_the_bus_is_used_again_afterwards() {
     let mut pair = Pair::open(usual());
     pair.channel.send(pair.now, &pdu(100)).unwrap();
     pair.run_for(Duration::from_millis(5));
@@ -531,9 +531,9 @@ fn channels_of_one_bus_ask_for_different_identifiers() {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-    /// Whatever is lost, as long as not everything is: each PDU arrives once, whole, and in order.
+    /// If some frames are lost, each PDU arrives once, whole and in order.
     #[test]
-    fn lost_frames_never_change_or_double_a_pdu(
+    fn lost_frames_never_change_or_duplicate_a_pdu(
         seed: u64,
         loss in 0u32..25,
         block_size in 1u8..=15,
@@ -555,7 +555,7 @@ proptest! {
             }
             let failed = pair.tester_events.iter().any(|event| matches!(event, Event::SendFailed { .. }));
             if failed {
-                // it may have arrived nevertheless, whole
+                // the failed PDU may have arrived, but only as a whole
                 let got = received(&pair.ecu_events);
                 prop_assert!(got == expected || got[..got.len() - 1] == expected && got.last() == Some(&pdu(len)));
                 return Ok(());

@@ -9,20 +9,17 @@ use connector_hal::future::BoxFuture;
 
 use super::channels::CanChannels;
 use super::kernel_sockets::KernelSockets;
+use super::restart::{BUS_OFF_PAUSE, CanDriven, restart, set_up_again};
 use super::setup::CanBusSetup;
 use crate::relay::buses::bus::{BusDriver, Driven};
 use crate::relay::buses::channels::Channels;
 use crate::vehicle::hardware::Hardware;
 
-/// The pause before the adapter restarts after bus-off.
-const BUS_OFF_PAUSE: Duration = Duration::from_secs(1);
 /// The number of events that are read from one bus before the next one is polled.
 const BATCH: usize = 64;
 /// The number of consecutive full batches after which deadlines are handled although events are left.
 /// Otherwise a bus that is faster than the agent would block all deadlines.
 const MAX_FULL_BATCHES: u32 = 16;
-
-type CanDriven = Driven<Box<dyn CanBus>, CanError>;
 
 /// Drives the adapter of a CAN bus.
 pub(crate) struct CanDriver {
@@ -55,7 +52,7 @@ impl CanDriver {
                             bus = self.setup.name,
                             "the bus is off; restarting the adapter in a second"
                         );
-                        return Err(restart(Some(BUS_OFF_PAUSE)));
+                        return Err(restart(BUS_OFF_PAUSE));
                     }
                 }
                 Poll::Ready(Err(error)) => return Err(Driven::Lost(error)),
@@ -83,7 +80,7 @@ impl CanDriver {
                     "no node acknowledges a frame; setting the adapter up again"
                 );
                 channels.handle_reset(now);
-                return Err(self.set_up_again());
+                return Err(set_up_again(self.setup.settings));
             }
         }
         if channels.is_kernel_stuck() {
@@ -92,7 +89,7 @@ impl CanDriver {
                 "no node acknowledges a frame of the kernel; restarting the adapter"
             );
             channels.handle_reset(now);
-            return Err(restart(None));
+            return Err(restart(Duration::ZERO));
         }
         Ok(changed)
     }
@@ -138,30 +135,6 @@ impl CanDriver {
         channels.set_load(device.status().load);
         Ok(changed)
     }
-
-    /// Sets the adapter up again, which makes it discard the frames of the agent.
-    fn set_up_again(&self) -> CanDriven {
-        let settings = self.setup.settings;
-        Driven::Restart(Box::new(move |mut device: Box<dyn CanBus>| {
-            Box::pin(async move {
-                device.configure(settings).await?;
-                Ok(device)
-            })
-        }))
-    }
-}
-
-/// Restarts the adapter, which makes it discard the frames of the kernel.
-fn restart(pause: Option<Duration>) -> CanDriven {
-    Driven::Restart(Box::new(move |mut device: Box<dyn CanBus>| {
-        Box::pin(async move {
-            if let Some(pause) = pause {
-                tokio::time::sleep(pause).await;
-            }
-            device.restart().await?;
-            Ok(device)
-        })
-    }))
 }
 
 impl BusDriver for CanDriver {

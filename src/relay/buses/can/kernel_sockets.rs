@@ -33,7 +33,7 @@ impl KernelSockets {
     /// # Errors
     ///
     /// The errors of [`CanBus::open_isotp`].
-    pub fn add(
+    pub(super) fn add(
         &mut self,
         number: u16,
         (options, max_pdu): (IsotpOptions, usize),
@@ -45,13 +45,13 @@ impl KernelSockets {
     }
 
     /// Closes the socket of a channel.
-    pub fn remove(&mut self, number: u16) {
+    pub(super) fn remove(&mut self, number: u16) {
         self.slots.remove(&number);
         self.events.retain(|(of, _)| *of != number);
     }
 
     /// Opens all sockets again, because the device was replaced.
-    pub fn reset(&mut self, device: &dyn CanBus) {
+    pub(super) fn reset(&mut self, device: &dyn CanBus) {
         self.events.clear();
         for (number, slot) in &mut self.slots {
             // close the old socket first, so that an ECU never gets two answers
@@ -67,7 +67,7 @@ impl KernelSockets {
 
     /// Reads the events of the sockets. Call it before frames are read, and [`KernelSockets::forward_events`]
     /// afterwards.
-    pub fn poll_events(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn poll_events(&mut self, cx: &mut Context<'_>) {
         for (number, slot) in &mut self.slots {
             let Some(socket) = &mut slot.socket else { continue };
             let mut taken = 0;
@@ -83,7 +83,7 @@ impl KernelSockets {
     }
 
     /// Passes the events of the sockets to their channels. Returns whether there were any.
-    pub fn forward_events(&mut self, now: Instant, channels: &mut CanChannels) -> bool {
+    pub(crate) fn forward_events(&mut self, now: Instant, channels: &mut CanChannels) -> bool {
         let mut any = false;
         while let Some((number, event)) = self.events.pop_front() {
             any = true;
@@ -93,7 +93,12 @@ impl KernelSockets {
     }
 
     /// Passes the PDUs of the channels to the sockets. Returns whether a socket took or refused one.
-    pub fn poll_send(&mut self, cx: &mut Context<'_>, now: Instant, channels: &mut CanChannels) -> bool {
+    pub(super) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        channels: &mut CanChannels,
+    ) -> bool {
         let mut any = false;
         for (number, slot) in &mut self.slots {
             while let Some(pdu) = channels.kernel_pdu(*number)

@@ -3,6 +3,7 @@
 pub mod channels;
 mod driver;
 mod kernel_sockets;
+mod restart;
 mod setup;
 
 pub(super) use driver::CanDriver;

@@ -16,7 +16,7 @@ use crate::relay::buses::can::channels::held::WINDOW;
 use crate::relay::buses::channel_setup::{
     ChannelKind, invalid, pdu_settings, unknown_pins, unsupported, wrong_kind,
 };
-use crate::relay::channel::{Channel, KernelIsotp, PduChannel, RawChannel};
+use crate::relay::channel::{CanChannel, KernelIsotp, PduChannel, RawChannel};
 use crate::relay::wire::request::{CanBusConfig, IsotpChannelConfig, PaddingConfig};
 use crate::vehicle::hardware::Hardware;
 
@@ -53,12 +53,12 @@ pub(super) fn channel_of(
     max_pdu: usize,
     stack: IsotpStack,
     now: Instant,
-) -> Result<Channel, Problem> {
+) -> Result<CanChannel, Problem> {
     match kind {
         ChannelKind::Raw(raw) => {
             let request = raw.request_id.map(|id| can_id("request_id", id)).transpose()?;
             let response = raw.response_id.map(|id| can_id("response_id", id)).transpose()?;
-            Ok(Channel::Raw(RawChannel::new(request, response, is_fd)))
+            Ok(CanChannel::Raw(RawChannel::new(request, response, is_fd)))
         }
         ChannelKind::Isotp(isotp) => isotp_channel(isotp, is_fd, max_pdu, stack, now),
         other => Err(wrong_kind(bus_name, "can_bus", other)),
@@ -118,9 +118,9 @@ fn isotp_channel(
     max_pdu: usize,
     stack: IsotpStack,
     now: Instant,
-) -> Result<Channel, Problem> {
+) -> Result<CanChannel, Problem> {
     let settings = pdu_settings(&config.options());
-    let own = |transport| Channel::Pdu(Box::new(PduChannel::new(transport, settings, now)));
+    let own = |transport| CanChannel::Pdu(Box::new(PduChannel::new(transport, settings, now)));
     let request = can_id("request_id", config.request_id)?;
     let byte = config.padding_byte.unwrap_or(DEFAULT_PADDING_BYTE);
     let padding = match config.padding {
@@ -156,7 +156,7 @@ fn isotp_channel(
             IsotpStack::Auto | IsotpStack::Own => None,
         };
         return Ok(match kernel {
-            Some(kernel) => Channel::Kernel(Box::new(PduChannel::new(Box::new(kernel), settings, now))),
+            Some(kernel) => CanChannel::Kernel(Box::new(PduChannel::new(Box::new(kernel), settings, now))),
             None => own(Box::new(Endpoint::new(config))),
         });
     }

@@ -56,7 +56,7 @@ impl KlineChannel {
 ///
 /// Bytes go in by [`KlineChannels::handle_byte`], signals come out by [`KlineChannels::poll_transmit`].
 #[derive(Debug)]
-pub struct KlineChannels {
+pub(crate) struct KlineChannels {
     name: String,
     initialisation: Initialisation,
     bit_rate: u32,

@@ -1,6 +1,6 @@
 //! K-lines: channels (pure), set-up, and the driver between channels and serial device.
 
-pub mod channels;
+pub(crate) mod channels;
 mod driver;
 mod setup;
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use connector_hal::can::{CanFrame, IsotpEvent, IsotpOptions, IsotpReceiveError, IsotpSendError};
 
-use super::frame_transport::{FrameTransport, receive_failed};
-use super::pdu_channel::{PduTransport, TransportEvent};
+use super::output::receive_failed;
+use super::transport::{FrameTransport, PduTransport, TransportEvent};
 use crate::protocol::isotp::{
     Addressing, Config, Endpoint, FrameSize, NPdu, Padding, ReceiveFailure, SendFailure,
 };
@@ -123,7 +123,7 @@ impl KernelIsotp {
     }
 
     /// The socket took the PDU, or refused it.
-    pub fn handle_taken(&mut self, now: Instant, taken: Result<(), IsotpSendError>) {
+    pub(crate) fn handle_taken(&mut self, now: Instant, taken: Result<(), IsotpSendError>) {
         self.outgoing = None;
         match taken {
             Ok(()) => {
@@ -136,7 +136,7 @@ impl KernelIsotp {
     }
 
     /// Handles an event of the socket.
-    pub fn handle_socket(&mut self, now: Instant, event: IsotpEvent) {
+    pub(crate) fn handle_socket(&mut self, now: Instant, event: IsotpEvent) {
         self.stragglers_until = Some(now + STRAGGLERS);
         match event {
             IsotpEvent::Received(pdu) => {
@@ -178,18 +178,18 @@ impl KernelIsotp {
     }
 
     /// The adapter lost received frames, perhaps those of PDUs that the socket has delivered already.
-    pub fn handle_lost(&mut self) {
+    pub(crate) fn handle_lost(&mut self) {
         self.early = 0;
     }
 
     /// Whether the kernel sent this frame for this transport.
-    pub fn is_own_frame(&self, now: Instant, frame: &CanFrame) -> bool {
+    pub(crate) fn is_own_frame(&self, now: Instant, frame: &CanFrame) -> bool {
         let is_busy = self.abandoned || self.reception.is_some() || self.is_taken();
         self.is_from_us(frame) && (is_busy || self.stragglers_until.is_some_and(|until| now <= until))
     }
 
     /// Whether a frame is left in the adapter that no node acknowledges.
-    pub fn is_stuck(&self) -> bool {
+    pub(crate) fn is_stuck(&self) -> bool {
         self.is_stuck
     }
 

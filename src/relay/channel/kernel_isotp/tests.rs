@@ -36,7 +36,7 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A PDU that the kernel has taken.
+/// Sends a PDU that the kernel accepts.
 fn send(transport: &mut KernelIsotp, now: Instant) {
     transport.send(now, &[0x22, 0xF1, 0x90]).unwrap();
     assert_eq!(transport.pdu(), Some(&[0x22, 0xF1, 0x90][..]));
@@ -120,7 +120,7 @@ fn failed_receptions_are_reported_as_by_the_agents_own_endpoint() {
 }
 
 #[test]
-fn a_timeout_is_the_ecus_or_the_buss_by_when_our_last_frame_was_on_it() {
+fn a_timeout_is_attributed_by_the_time_of_the_last_own_frame() {
     let (mut transport, start) = transport();
     send(&mut transport, start);
     transport.handle_frame(start, &own(&[0x10, 8]));
@@ -137,7 +137,7 @@ fn a_timeout_is_the_ecus_or_the_buss_by_when_our_last_frame_was_on_it() {
 }
 
 #[test]
-fn a_frame_that_no_node_acknowledges_fails_after_n_as_and_a_late_report_of_the_kernel_is_ignored() {
+fn an_unacknowledged_frame_fails_after_n_as_and_late_reports_are_ignored() {
     let (mut transport, start) = transport();
     send(&mut transport, start);
     assert_eq!(transport.poll_timeout(), Some(start + ms(1000)));
@@ -163,7 +163,7 @@ fn bus_off_and_a_new_socket_end_the_pdu_that_is_being_sent() {
     send(&mut transport, start);
     transport.handle_reset();
     assert_eq!(events(&mut transport), failed(SendFailedDetail::NotAcknowledged));
-    // a PDU that the socket had not taken is sent by the next socket
+    // a PDU that the socket had not accepted is sent by the next socket
     transport.send(start, &[1]).unwrap();
     transport.handle_reset();
     assert_eq!(transport.pdu(), Some(&[1][..]));

@@ -20,7 +20,7 @@ impl Header {
 
 impl Record<'_> {
     /// The number of bytes that [`Record::encode`] appends.
-    pub fn encoded_len(&self) -> usize {
+    pub(crate) fn encoded_len(&self) -> usize {
         RECORD_HEADER_LEN
             + match &self.payload {
                 Payload::Frame(frame) => 5 + frame.len(),

@@ -5,14 +5,14 @@ use connector_hal::can::CanFrame;
 use super::event::EventCode;
 
 /// The version of the binary messages.
-pub const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 /// The header's length, in bytes.
 pub const HEADER_LEN: usize = 24;
 /// The length of a record before its payload, in bytes.
-pub const RECORD_HEADER_LEN: usize = 12;
+pub(crate) const RECORD_HEADER_LEN: usize = 12;
 /// The longest message, in bytes (relay protocol, section 4.2). Only a message with a single PDU may be
 /// longer.
-pub const MAX_MESSAGE_LEN: usize = 64 * 1024;
+pub(crate) const MAX_MESSAGE_LEN: usize = 64 * 1024;
 
 /// The first four bytes of a connection's UUID, which every message of the connection bears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

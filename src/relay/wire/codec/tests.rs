@@ -19,7 +19,7 @@ fn decode(message: &[u8]) -> Result<Vec<Record<'_>>, CodecError> {
 }
 
 #[test]
-fn a_pdu_message_has_the_bytes_of_the_contract() {
+fn a_pdu_message_has_the_bytes_of_the_relay_protocol() {
     let flags = PduFlags { chained: true, confirm: true };
     let payload = Payload::Pdu { address: 0, flags, data: &[0x22, 0xF1, 0x90] };
     let bytes = message(&[Record { channel: 3, offset: -2, payload }]);
@@ -32,7 +32,7 @@ fn a_pdu_message_has_the_bytes_of_the_contract() {
 }
 
 #[test]
-fn a_frame_record_has_the_bytes_of_the_contract() {
+fn a_frame_record_has_the_bytes_of_the_relay_protocol() {
     let id = CanId::extended(0x18DA_10F1).unwrap();
     let flags = FdFlags { bit_rate_switch: true, error_state: false };
     let frame = CanFrame::new_fd(id, flags, &[1, 2]).unwrap();
@@ -61,7 +61,7 @@ fn a_record_longer_than_the_message_is_named_by_index_and_place() {
 }
 
 #[test]
-fn bytes_behind_the_last_record_are_an_error() {
+fn bytes_after_the_last_record_are_an_error() {
     let mut bytes = message(&[]);
     bytes.push(0);
     assert_eq!(decode(&bytes), Err(CodecError::Trailing(1)));
@@ -129,7 +129,7 @@ proptest! {
     fn no_bytes_panic_the_decoder(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = decode(&bytes);
         let mut versioned = bytes.clone();
-        if let Some(first) = versioned.first_mut() { *first = VERSION; }
+        if let Some(first) = versioned.first_mut() { *first = message::VERSION; }
         let _ = decode(&versioned);
     }
 }

@@ -13,7 +13,7 @@ use crate::protocol::doip::link_local::{LinkLocal, LinkLocalEvent, PREFIX};
 
 /// The addresses that this process has claimed, by interface. Dropping this value removes them.
 #[derive(Default)]
-pub struct AddressClaims(Mutex<HashMap<String, Claim>>);
+pub(crate) struct AddressClaims(Mutex<HashMap<String, Claim>>);
 
 struct Claim(JoinHandle<()>);
 

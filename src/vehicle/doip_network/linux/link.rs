@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_system_has_set_up_is_taken_as_it_is() {
+    async fn an_address_that_the_system_set_is_used_unchanged() {
         let loopback = Interface::find("lo").unwrap();
         let network = NetworkConfig::known(1);
         prepare(&loopback, &network, &config(), &AddressClaims::default(), &DhcpClients::default())
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_does_not_come_is_an_error_that_says_so() {
+    async fn a_missing_address_is_an_error_that_names_the_reason() {
         let loopback = Interface::find("lo").unwrap();
         let network = NetworkConfig::known(6);
         let error =
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dhcp_client_that_cannot_be_started_or_gives_up_is_told() {
+    async fn a_failed_dhcp_client_is_reported() {
         let loopback = Interface::find("lo").unwrap();
         let network = NetworkConfig::known(3);
         let dhcp = DhcpClients::default();
@@ -176,7 +176,7 @@ mod tests {
         ] {
             let dhcp_command = command.into_iter().map(str::to_owned).collect();
             let config = DoipConfig { dhcp_command, address_wait: Duration::ZERO, ..DoipConfig::default() };
-            let told = loop {
+            let error = loop {
                 // loopback's address is not one by DHCP
                 let claims = AddressClaims::default();
                 let error = prepare(&loopback, &network, &config, &claims, &dhcp).await.unwrap_err();
@@ -184,7 +184,7 @@ mod tests {
                     break error;
                 }
             };
-            assert!(told.contains(expected), "{told}");
+            assert!(error.contains(expected), "{error}");
         }
     }
 }

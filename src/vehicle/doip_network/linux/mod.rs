@@ -1,50 +1,33 @@
 //! The DoIP network on Linux: an interface or one host, its address, and its sockets.
 
 mod claim;
+mod connect;
 mod dhcp;
 mod link;
+mod sockets;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use connector_hal::board::{Activation, ActivationLine};
 use connector_hal::ethernet::Interface;
 use connector_hal::future::BoxFuture;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::io::ReadBuf;
-use tokio::net::{TcpSocket, UdpSocket};
-use tokio_rustls::TlsConnector;
 
-use crate::config::doip::{DiscoveryMethod, DoipConfig, InterfaceAddressing, NetworkConfig};
+pub(crate) use self::claim::AddressClaims;
+use self::connect::connect;
+use self::dhcp::DhcpClients;
+pub use self::sockets::Purpose;
+use self::sockets::Sockets;
+use crate::config::doip::{DiscoveryMethod, DoipConfig, NetworkConfig};
 use crate::config::doip_device;
 use crate::config::doip_device::DoipDevice;
 use crate::protocol::doip::PORT;
 use crate::protocol::doip::discovery::Destination;
 use crate::tls::gateway as tls;
 use crate::vehicle::doip_network::network::{GatewayConnectError, Network, NetworkError, Stream};
-pub use claim::AddressClaims;
-use dhcp::DhcpClients;
-
-/// The longest time for a TCP connection, and then for the TLS handshake. The kernel repeats a lost SYN after
-/// 1 s; the time is for one repetition and a slow gateway.
-const CONNECT_TIME: Duration = Duration::from_secs(3);
-/// A connection is lost when bytes are not acknowledged for this long: S3 (ISO 14229-2), after which the ECUs
-/// have left their session, so that a shorter interruption of the cable costs nothing.
-const USER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The purpose for which a network is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// To listen to announcements. Nothing is switched on, set up or sent.
-    Listen,
-    /// To communicate with gateways.
-    Talk,
-}
 
 /// Opens networks on this machine, and keeps claimed addresses for the next time.
 pub struct LinuxNetworks {
@@ -116,83 +99,6 @@ pub struct LinuxNetwork {
     _activation: Option<Activation>,
 }
 
-struct Sockets {
-    /// Sockets that send questions and receive the answers.
-    requests: Vec<UdpSocket>,
-    /// Sockets that receive announcements.
-    announcements: Vec<UdpSocket>,
-}
-
-impl Sockets {
-    fn open(
-        interface: Option<&Interface>,
-        host: Option<SocketAddr>,
-        network: &NetworkConfig,
-        purpose: Purpose,
-    ) -> io::Result<Self> {
-        let (mut requests, mut announcements) = (Vec::new(), Vec::new());
-        if let Some(host) = host {
-            let any = if host.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
-            requests.push(bind(any, 0, None)?);
-            return Ok(Self { requests, announcements });
-        }
-        let by_v6_only = network.addressing == InterfaceAddressing::Ipv6LinkLocal;
-        for domain in [Domain::IPV4, Domain::IPV6] {
-            if domain == Domain::IPV4 && by_v6_only {
-                continue;
-            }
-            match bind(domain, PORT, interface) {
-                Ok(socket) => announcements.push(socket),
-                Err(error) => {
-                    tracing::info!(?domain, %error, "cannot listen to announcements at port {PORT}")
-                }
-            }
-            if purpose == Purpose::Talk {
-                match bind(domain, 0, interface) {
-                    Ok(socket) => requests.push(socket),
-                    // a machine without IPv6 has no such sockets
-                    Err(error) if domain == Domain::IPV6 && !by_v6_only => {
-                        tracing::debug!(%error, "cannot send questions by IPv6");
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        if requests.is_empty() && announcements.is_empty() {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        Ok(Self { requests, announcements })
-    }
-}
-
-/// A socket at this port, which other programs may use too. The socket is bound to the interface if the
-/// system permits it.
-fn bind(domain: Domain, port: u16, interface: Option<&Interface>) -> io::Result<UdpSocket> {
-    let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
-    let any: SocketAddr = if domain == Domain::IPV4 {
-        socket.set_broadcast(true)?;
-        (Ipv4Addr::UNSPECIFIED, port).into()
-    } else {
-        socket.set_only_v6(true)?;
-        (Ipv6Addr::UNSPECIFIED, port).into()
-    };
-    if port != 0 {
-        socket.set_reuse_address(true)?;
-    }
-    if let Some(interface) = interface {
-        bind_to(&socket, interface);
-    }
-    socket.bind(&any.into())?;
-    UdpSocket::from_std(socket.into())
-}
-
-/// Restricts a socket to this interface. If the system forbids that, routes decide.
-fn bind_to<'s>(socket: impl Into<SockRef<'s>>, interface: &Interface) {
-    if let Err(error) = socket.into().bind_device(Some(interface.name().as_bytes())) {
-        tracing::debug!(interface = interface.name(), %error, "a socket cannot be bound to the interface");
-    }
-}
-
 impl Network for LinuxNetwork {
     fn destinations(&self) -> Vec<Destination> {
         if let Some(host) = self.host {
@@ -211,17 +117,7 @@ impl Network for LinuxNetwork {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<(usize, SocketAddr)>> {
-        for socket in self.sockets.requests.iter().chain(&self.sockets.announcements) {
-            let mut into = ReadBuf::new(buffer);
-            match socket.poll_recv_from(cx, &mut into) {
-                Poll::Ready(Ok(from)) => return Poll::Ready(Ok((into.filled().len(), from))),
-                // an ICMP error about one host does not end the socket
-                Poll::Ready(Err(error)) if concerns_a_peer(&error) => cx.waker().wake_by_ref(),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {}
-            }
-        }
-        Poll::Pending
+        self.sockets.poll_receive(cx, buffer)
     }
 
     fn send(&mut self, destination: Destination, datagram: &[u8]) -> io::Result<()> {
@@ -234,15 +130,7 @@ impl Network for LinuxNetwork {
             }
             Destination::Host(host) => host,
         };
-        let is_same_family =
-            |socket: &&UdpSocket| socket.local_addr().is_ok_and(|local| local.is_ipv4() == to.is_ipv4());
-        match self.sockets.requests.iter().find(is_same_family) {
-            // bypasses the runtime, which does not know yet that a new socket is writable
-            Some(socket) => rustix::net::sendto(socket, datagram, rustix::net::SendFlags::DONTWAIT, &to)
-                .map(|_| ())
-                .map_err(io::Error::from),
-            None => Err(io::ErrorKind::AddrNotAvailable.into()),
-        }
+        self.sockets.send(to, datagram)
     }
 
     fn connect(
@@ -257,45 +145,12 @@ impl Network for LinuxNetwork {
         }
         let interface = self.interface.clone();
         Box::pin(async move {
-            let connector = match client {
-                Ok(client) => Some(TlsConnector::from(client)).filter(|_| tls),
+            let client = match client {
+                Ok(client) => Some(client).filter(|_| tls),
                 Err(error) if tls => return Err(GatewayConnectError::NoTls(error)),
                 Err(_) => None,
             };
-            let stream = tokio::time::timeout(CONNECT_TIME, connect(address, interface.as_ref()))
-                .await
-                .map_err(|_| GatewayConnectError::Timeout(address))?
-                .map_err(|source| GatewayConnectError::Tcp { address, source })?;
-            let Some(connector) = connector else { return Ok(Box::new(stream) as Box<dyn Stream>) };
-            // the name in the certificate does not matter: gateways have no names (see `tls::gateway`)
-            let name = ServerName::IpAddress(address.ip().into());
-            let stream = tokio::time::timeout(CONNECT_TIME, connector.connect(name, stream))
-                .await
-                .map_err(|_| GatewayConnectError::Timeout(address))?
-                .map_err(|source| GatewayConnectError::Tls { address, source })?;
-            Ok(Box::new(stream) as Box<dyn Stream>)
+            connect(address, interface, client).await
         })
     }
-}
-
-fn concerns_a_peer(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
-    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
-}
-
-async fn connect(address: SocketAddr, interface: Option<&Interface>) -> io::Result<tokio::net::TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if let Some(interface) = interface {
-        bind_to(&socket, interface);
-    }
-    let address = match (address.ip(), interface) {
-        (IpAddr::V6(ip), Some(interface)) if ip.is_unicast_link_local() => {
-            SocketAddrV6::new(ip, address.port(), 0, interface.index()).into()
-        }
-        _ => address,
-    };
-    let stream = socket.connect(address).await?;
-    stream.set_nodelay(true)?;
-    SockRef::from(&stream).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    Ok(stream)
 }

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_told_from_everything_else() {
+    fn answers_are_distinguished_from_other_frames() {
         for answer in
             [&[2, 0x7E, 0, 0xAA, 0xAA][..], &[1, 0x7E], &[3, 0x7F, 0x3E, 0x12], &[3, 0x7F, 0x3E, 0x78]]
         {

@@ -137,8 +137,8 @@ mod tests {
         CanId::standard_truncated(id)
     }
 
-    /// Plays a vehicle: which requests each answer belongs to. Gives what was resolved, and how many
-    /// questions it took.
+    /// Simulates a vehicle: `sweep` has the possible requests of each answer, `truth` the real one. Returns
+    /// the resolved pairs and the number of requests.
     fn resolve(sweep: &[(u32, &[u32])], truth: &[(u32, u32)]) -> (Vec<(u32, u32)>, usize) {
         let mut resolver = Resolver::default();
         for (answer, candidates) in sweep {
@@ -176,13 +176,13 @@ mod tests {
     }
 
     #[test]
-    fn what_answers_nothing_is_no_ecu() {
+    fn an_identifier_without_answers_is_not_an_ecu() {
         let candidates: Vec<u32> = (0x600..0x650).collect();
         assert_eq!(resolve(&[(0x648, &candidates), (0x5A1, &candidates)], &[]).0, []);
     }
 
     #[test]
-    fn a_functional_identifier_is_nobodys() {
+    fn a_functional_identifier_belongs_to_no_ecu() {
         let sweep: [(u32, &[u32]); 2] = [(0x71A, &[0x700, 0x710]), (0x71D, &[0x700, 0x713])];
         let truth = [(0x700, 0x71A), (0x700, 0x71D), (0x710, 0x71A), (0x713, 0x71D)];
         assert_eq!(resolve(&sweep, &truth).0, [(0x710, 0x71A), (0x713, 0x71D)]);

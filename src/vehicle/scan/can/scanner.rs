@@ -198,7 +198,7 @@ impl Scanner {
     }
 
     /// The adapter refused the newest frame: the frame was not sent.
-    pub fn handle_refused(&mut self) {
+    pub(crate) fn handle_refused(&mut self) {
         self.sent.handle_refused();
         if !self.is_acknowledged {
             self.finish(ScanOutcome::NotAcknowledged);

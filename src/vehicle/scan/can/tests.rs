@@ -1,4 +1,4 @@
-//! The scanner by itself, in virtual time: what it asks, and when it stops.
+//! The requests of the scanner in virtual time, and the reasons to stop.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ fn id(id: u32) -> CanId {
     CanId::try_from(id).unwrap()
 }
 
-/// Scans a vehicle given as what it answers, after how long; gives how it ended, what was asked, and what was
-/// found.
+/// Scans a vehicle whose answers and delays `answers` returns. Returns the outcome, the sent frames with
+/// their times, and the ECUs found.
 fn scan(
     mut answers: impl FnMut(Duration, &CanFrame) -> Vec<(Duration, CanFrame)>,
 ) -> (ScanOutcome, Vec<(Duration, CanFrame)>, Vec<EcuFound>) {
@@ -36,7 +36,7 @@ fn scan(
             coming.sort_by_key(|(at, _)| *at);
             continue;
         }
-        let due = scanner.poll_timeout().expect("a scan always goes on");
+        let due = scanner.poll_timeout().expect("a scan always has a next deadline");
         match coming.first() {
             Some((at, frame)) if *at <= due => {
                 now = now.max(*at);
@@ -61,12 +61,12 @@ fn is_tester_present(frame: &CanFrame, to: u32) -> bool {
 }
 
 #[test]
-fn an_empty_bus_is_asked_politely_and_for_no_more_than_a_few_seconds() {
+fn an_empty_bus_is_scanned_slowly_and_for_a_few_seconds_only() {
     let (outcome, asked, ecus) = scan(|_, _| Vec::new());
     assert_eq!((outcome, ecus), (ScanOutcome::Done, vec![]));
     let last = asked.last().unwrap().0;
     assert!(last < Duration::from_secs(6), "{last:?}");
-    assert!(asked[0].0 >= Duration::from_millis(400), "it listens first");
+    assert!(asked[0].0 >= Duration::from_millis(400), "the scan first listens");
     for two in asked.windows(2) {
         assert!(two[1].0 - two[0].0 >= Duration::from_micros(1700));
     }
@@ -81,7 +81,7 @@ fn an_empty_bus_is_asked_politely_and_for_no_more_than_a_few_seconds() {
 }
 
 #[test]
-fn an_ecu_is_asked_twice_whatever_its_offset_if_that_is_a_known_one() {
+fn an_ecu_at_any_known_offset_is_asked_twice() {
     for (request, response) in
         [(0x7E0, 0x7E8), (0x712, 0x77C), (0x742, 0x4C2), (0x797, 0x79A), (0x24B, 0x64B)]
     {
@@ -113,7 +113,7 @@ fn an_odd_offset_is_found_however_slow_the_ecu_is() {
 }
 
 #[test]
-fn many_ecus_that_answer_at_once_are_told_apart() {
+fn many_ecus_that_answer_simultaneously_are_distinguished() {
     let ecus: Vec<(u32, u32)> = (0..20).map(|n| (0x700 + n, 0x500 + (n * 7) % 20)).collect();
     let (_, _, found) = scan(|_, question| {
         let asked = ecus.iter().filter(|(request, _)| is_tester_present(question, *request));
@@ -124,7 +124,7 @@ fn many_ecus_that_answer_at_once_are_told_apart() {
 }
 
 #[test]
-fn ecus_that_all_answer_to_one_identifier_have_their_own() {
+fn ecus_that_answer_one_shared_identifier_are_found_by_their_own() {
     let ecus = [(0x710, 0x71A), (0x713, 0x71D), (0x7E0, 0x7E8)];
     let (_, _, found) = scan(|_, question| {
         let asked = ecus.iter().filter(|(request, _)| {
@@ -137,7 +137,7 @@ fn ecus_that_all_answer_to_one_identifier_have_their_own() {
 }
 
 #[test]
-fn bmw_style_extended_addresses_are_found_by_the_testers_own() {
+fn bmw_style_extended_addresses_are_found_by_the_testers_address() {
     let (_, _, found) = scan(|_, question| {
         let is_it = question.id() == id(0x6F1) && question.data()[..4] == [0x12, 2, 0x3E, 0];
         if is_it { vec![(Duration::from_millis(20), frame(0x612, &[0xF1, 2, 0x7E, 0]))] } else { vec![] }
@@ -150,7 +150,7 @@ fn bmw_style_extended_addresses_are_found_by_the_testers_own() {
 }
 
 #[test]
-fn a_vehicle_that_moves_is_left_alone_from_the_first_answer_on() {
+fn a_scan_of_a_moving_vehicle_ends_with_the_first_answer() {
     let (outcome, asked, _) = scan(|_, question| {
         let is_it = question.id() == id(0x7DF);
         if is_it { vec![(Duration::from_millis(20), frame(0x7E8, &[3, 0x41, 0x0D, 30]))] } else { vec![] }
@@ -173,7 +173,7 @@ fn a_vehicle_that_starts_to_move_stops_the_scan_within_a_second() {
 }
 
 #[test]
-fn an_ignition_switched_off_and_a_bus_that_goes_off_end_it_at_once() {
+fn ignition_off_and_bus_off_end_a_scan_immediately() {
     let now = Instant::now();
     let mut scanner = Scanner::new(ScanSettings { bit_rate: 500_000 }, now);
     scanner.handle_ignition(None);
@@ -188,7 +188,7 @@ fn an_ignition_switched_off_and_a_bus_that_goes_off_end_it_at_once() {
 }
 
 #[test]
-fn with_nobody_on_the_bus_one_frame_is_sent_and_no_more() {
+fn a_scan_of_an_empty_bus_sends_one_frame() {
     let mut now = Instant::now();
     let mut scanner = Scanner::new(ScanSettings { bit_rate: 500_000 }, now);
     now += Duration::from_millis(400);
@@ -201,12 +201,12 @@ fn with_nobody_on_the_bus_one_frame_is_sent_and_no_more() {
 }
 
 #[test]
-fn what_others_send_with_is_not_sent_with_and_what_they_say_is_no_answer() {
+fn identifiers_that_other_nodes_send_are_neither_scanned_nor_answers() {
     let mut now = Instant::now();
     let mut scanner = Scanner::new(ScanSettings { bit_rate: 500_000 }, now);
     let traffic = [
         frame(0x610, &[1, 2, 3, 4, 5, 6, 7, 8]),
-        // looks like an answer, and comes all the time
+        // looks like an answer, but is sent continuously
         frame(0x648, &[2, 0x7E, 0, 0, 0, 0, 0, 0]),
         frame(0x200, &[0; 8]),
     ];
@@ -233,7 +233,7 @@ fn what_others_send_with_is_not_sent_with_and_what_they_say_is_no_answer() {
 }
 
 #[test]
-fn a_full_bus_is_asked_more_slowly() {
+fn a_busy_bus_is_scanned_more_slowly() {
     let pauses = |busy: bool| {
         let mut now = Instant::now();
         let mut scanner = Scanner::new(ScanSettings { bit_rate: 500_000 }, now);
@@ -260,7 +260,7 @@ fn a_full_bus_is_asked_more_slowly() {
 }
 
 #[test]
-fn what_a_channel_is_busy_with_waits_and_is_left_out_in_the_end() {
+fn identifiers_that_a_channel_uses_are_scanned_later_or_skipped() {
     let mut now = Instant::now();
     let mut scanner = Scanner::new(ScanSettings { bit_rate: 500_000 }, now);
     let start = now;
@@ -285,7 +285,7 @@ fn what_a_channel_is_busy_with_waits_and_is_left_out_in_the_end() {
 }
 
 #[test]
-fn progress_grows_and_ends_where_it_said() {
+fn progress_grows_and_ends_at_its_announced_total() {
     let now = Instant::now();
     let scanner = Scanner::new(ScanSettings { bit_rate: 500_000 }, now);
     let ScanProgress { done, total, found } = scanner.progress();

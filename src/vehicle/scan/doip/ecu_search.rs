@@ -34,7 +34,7 @@ const MAX_GATEWAYS: usize = 4;
 const BUDGET: Duration = Duration::from_secs(10);
 
 /// Looks for ECUs behind the gateways that discovery finds.
-pub struct EcuSearch {
+pub(crate) struct EcuSearch {
     settings: ConnectionSettings,
     tls: bool,
     until: Instant,
@@ -57,31 +57,36 @@ struct ScannedGateway {
 
 impl EcuSearch {
     /// A search that begins now, over connections with these settings.
-    pub fn new(settings: ConnectionSettings, tls: bool, now: Instant) -> Self {
+    pub(crate) fn new(settings: ConnectionSettings, tls: bool, now: Instant) -> Self {
         Self { settings, tls, until: now + BUDGET, asked: BTreeMap::new(), found: BTreeSet::new() }
     }
 
     /// The number of addresses that were asked, the number of all addresses behind the gateways known so far,
     /// and the number of ECUs that were found.
-    pub fn progress(&self) -> (u32, u32, usize) {
+    pub(crate) fn progress(&self) -> (u32, u32, usize) {
         let of =
             |count: fn(&ScannedGateway) -> u32| self.asked.values().map(count).fold(0, u32::saturating_add);
         (of(|asked| asked.done), of(|asked| asked.total), self.found.len())
     }
 
     /// The ECUs that answered, each with its gateway's address in front, by address.
-    pub fn into_found(self) -> Vec<(LogicalAddress, LogicalAddress)> {
+    pub(crate) fn into_found(self) -> Vec<(LogicalAddress, LogicalAddress)> {
         self.found.into_iter().collect()
     }
 
     /// The time of the next [`EcuSearch::poll`], unless something happens earlier.
-    pub fn poll_timeout(&self) -> Instant {
+    pub(crate) fn poll_timeout(&self) -> Instant {
         let answers = self.asked.values().filter_map(|asked| asked.unanswered.values().min().copied());
         answers.min().map_or(self.until, |at| at.min(self.until))
     }
 
     /// Asks the ECUs behind the gateways that discovery knows; ready when no further answer can be expected.
-    pub fn poll(&mut self, cx: &mut Context<'_>, network: &dyn Network, discovery: &Discovery) -> Poll<()> {
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        network: &dyn Network,
+        discovery: &Discovery,
+    ) -> Poll<()> {
         for gateway in discovery.gateways() {
             self.consider(gateway);
         }

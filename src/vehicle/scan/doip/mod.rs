@@ -10,7 +10,7 @@ use std::time::Duration;
 use connector_hal::clock::now;
 use connector_hal::timer::{Deadline, TimerKind};
 
-pub use self::ecu_search::EcuSearch;
+pub(crate) use self::ecu_search::EcuSearch;
 use super::outcome::{ScanObserver, ScanOutcome, ScanProgress};
 use super::report::FoundEcu;
 use crate::config::DoipPort;
@@ -33,7 +33,7 @@ const IGNITION_EVERY: Duration = Duration::from_millis(100);
 
 /// How a scan of a network ended, and the ECUs that it found until then.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DoipScanEnd {
+pub(crate) struct DoipScanEnd {
     /// The reason why the scan ended; [`ScanOutcome::NotAcknowledged`] if there is no gateway.
     pub outcome: ScanOutcome,
     /// The ECUs, by gateway and address.
@@ -47,7 +47,7 @@ pub struct DoipScanEnd {
 /// # Errors
 ///
 /// The network cannot be entered, or is lost.
-pub async fn scan_network(
+pub(crate) async fn scan_network(
     hardware: &Hardware,
     port: &DoipPort,
     observer: &mut impl ScanObserver,

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::event::{ReaderEvent, ReaderOutcome, ReaderSettings, ReaderTimer};
 pub use self::reader::VinReader;
-pub use self::timing::{BUSY_PAUSE, LATENCY_ALLOWANCE};
+pub(crate) use self::timing::LATENCY_ALLOWANCE;
 use super::report::Candidate;
 use crate::config::VinSettings;
 use crate::vehicle::bit_rate::{Exchanged, GiveUp, Listened, ProbeSettings, ProbedBus};
@@ -99,7 +99,7 @@ fn probe_settings(settings: &VinSettings) -> ProbeSettings {
     }
 }
 
-/// AskedBus the ECUs of one bus, at one bit rate after the other.
+/// Asks the ECUs of one bus, at one bit rate after the other.
 struct AskedBus {
     /// The time from when the adapter is ready.
     budget: Duration,

@@ -1,4 +1,4 @@
-//! AskedBus the ECUs of one bus for the VIN.
+//! Asks the ECUs of one bus for the VIN.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -81,7 +81,7 @@ impl VinReader {
     }
 
     /// Sets whether the adapter reports when a frame was acknowledged, once that is known better.
-    pub fn set_confirms_transmission(&mut self, confirms: bool) {
+    pub(crate) fn set_confirms_transmission(&mut self, confirms: bool) {
         self.settings.confirms_transmission = confirms;
     }
 
@@ -131,7 +131,7 @@ impl VinReader {
 
     /// The adapter refused the newest frame of [`VinReader::poll_transmit`]: the frame was not sent. This
     /// says nothing about the bus.
-    pub fn handle_refused(&mut self, now: Instant) {
+    pub(crate) fn handle_refused(&mut self, now: Instant) {
         let Some(index) = self.in_flight.pop_back() else { return };
         let Some(peer) = self.peers.get_mut(index) else { return };
         peer.handle_transmit_failed(now, SendFailure::NotAcknowledged);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use connector_hal::clock::now;
 use connector_hal::future::BoxFuture;
 
-pub use self::search::VinSearch;
+pub(crate) use self::search::VinSearch;
 use super::report::Candidate;
 use crate::config::doip::NetworkConfig;
 use crate::protocol::doip::LogicalAddress;
@@ -27,7 +27,7 @@ const MAX_ANSWER: usize = 4096;
 const IDENTIFICATION_TIME: Duration = Duration::from_millis(500);
 
 /// A network that is being opened.
-pub type OpeningNetwork = BoxFuture<'static, Result<Box<dyn Network>, NetworkError>>;
+pub(crate) type OpeningNetwork = BoxFuture<'static, Result<Box<dyn Network>, NetworkError>>;
 
 /// The result of reading the VIN on one network.
 pub struct DoipReading {
@@ -46,7 +46,7 @@ impl DoipReading {
 }
 
 /// Opens a network and reads the VIN on it, both within this budget.
-pub async fn open_and_read(
+pub(crate) async fn open_and_read(
     mut opening: OpeningNetwork,
     config: NetworkConfig,
     budget: Duration,
@@ -68,7 +68,7 @@ pub async fn open_and_read(
 }
 
 /// Reads the VIN on a network within this budget.
-pub async fn read(
+pub(crate) async fn read(
     network: Box<dyn Network>,
     settings: ConnectionSettings,
     tls: bool,

@@ -26,7 +26,7 @@ const AGREE_TIME: Duration = Duration::from_millis(50);
 const MAX_REASONS: usize = 8;
 
 /// Looks for the VIN at the gateways that discovery finds, and at the configured host.
-pub struct VinSearch {
+pub(crate) struct VinSearch {
     settings: ConnectionSettings,
     tls: bool,
     until: Instant,
@@ -42,7 +42,7 @@ pub struct VinSearch {
 impl VinSearch {
     /// A search until this time. Gateways that announce no VIN are asked over connections with these
     /// settings.
-    pub fn new(settings: ConnectionSettings, tls: bool, until: Instant) -> Self {
+    pub(crate) fn new(settings: ConnectionSettings, tls: bool, until: Instant) -> Self {
         Self {
             settings,
             tls,
@@ -57,45 +57,50 @@ impl VinSearch {
 
     /// Also asks this host, the only one of the network, if it has not identified itself by this time.
     #[must_use]
-    pub fn with_silent_host(self, host: SocketAddr, at: Instant) -> Self {
+    pub(crate) fn with_silent_host(self, host: SocketAddr, at: Instant) -> Self {
         Self { silent_host: Some((host, at)), ..self }
     }
 
     /// The VINs, in the order in which they came.
-    pub fn into_candidates(self) -> Vec<Candidate> {
+    pub(crate) fn into_candidates(self) -> Vec<Candidate> {
         self.candidates
     }
 
     /// Whether there is a VIN.
-    pub fn has_vin(&self) -> bool {
+    pub(crate) fn has_vin(&self) -> bool {
         !self.candidates.is_empty()
     }
 
     /// The time at which the search ends.
-    pub fn until(&self) -> Instant {
+    pub(crate) fn until(&self) -> Instant {
         self.until
     }
 
     /// The reasons why the gateways gave no VIN; empty if no gateway was found.
-    pub fn reasons(&self) -> Vec<String> {
+    pub(crate) fn reasons(&self) -> Vec<String> {
         self.reasons.iter().cloned().chain(self.asked.iter().map(AskedGateway::reason)).collect()
     }
 
     /// The time of the next [`VinSearch::poll`], unless something happens earlier.
-    pub fn poll_timeout(&self) -> Instant {
+    pub(crate) fn poll_timeout(&self) -> Instant {
         let repetitions = self.asked.iter().filter_map(AskedGateway::poll_timeout);
         let silent_host = self.silent_host.map(|(_, at)| at);
         repetitions.chain(silent_host).fold(self.until, Instant::min)
     }
 
     /// A host refused a question by UDP.
-    pub fn handle_refused(&mut self, from: SocketAddr, code: HeaderNackCode) {
+    pub(crate) fn handle_refused(&mut self, from: SocketAddr, code: HeaderNackCode) {
         self.add_reason(format!("{from} refuses questions by UDP: {code}"));
     }
 
     /// Reads the announcements that discovery knows, and asks gateways; ready when no further VIN can be
     /// expected.
-    pub fn poll(&mut self, cx: &mut Context<'_>, network: &dyn Network, discovery: &Discovery) -> Poll<()> {
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        network: &dyn Network,
+        discovery: &Discovery,
+    ) -> Poll<()> {
         for gateway in discovery.gateways() {
             self.consider(gateway);
         }

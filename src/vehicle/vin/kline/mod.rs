@@ -10,7 +10,7 @@ use std::time::Duration;
 use connector_hal::kline::{KLine, KLineError, KLineEvent};
 use connector_hal::timer::{Deadline, TimerKind};
 
-pub use self::reader::KlineReader;
+pub(crate) use self::reader::KlineReader;
 use super::report::{Candidate, VinReport};
 
 /// A line to ask, and its bit rates.

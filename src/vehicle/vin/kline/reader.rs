@@ -29,7 +29,7 @@ const MAX_REPEATS: u8 = 2;
 
 /// A line that is being asked: a pure state machine with the interface of [`Endpoint`].
 #[derive(Debug)]
-pub struct KlineReader {
+pub(crate) struct KlineReader {
     until: Instant,
     line: LineClock,
     bit_rates: Vec<u32>,
@@ -48,7 +48,7 @@ pub struct KlineReader {
 
 impl KlineReader {
     /// Begins to ask at these bit rates, the likeliest first, in bit/s, and ends at `until`.
-    pub fn new(bit_rates: &[u32], until: Instant, now: Instant) -> Self {
+    pub(crate) fn new(bit_rates: &[u32], until: Instant, now: Instant) -> Self {
         let functional = Addressing::Functional(OBD_FUNCTIONAL_ADDRESS);
         let first = bit_rates.first().copied().unwrap_or_default();
         let mut reader = Self {
@@ -69,22 +69,22 @@ impl KlineReader {
     }
 
     /// The VINs, in the order in which they came.
-    pub fn candidates(&self) -> &[Candidate] {
+    pub(crate) fn candidates(&self) -> &[Candidate] {
         &self.candidates
     }
 
     /// Whether reading has ended.
-    pub fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         self.is_finished
     }
 
     /// The bit rate that the line must be set to now, in bit/s.
-    pub fn bit_rate(&self) -> u32 {
+    pub(crate) fn bit_rate(&self) -> u32 {
         self.endpoint.config().bit_rate
     }
 
     /// The line does not support the present bit rate: nothing is asked at it.
-    pub fn handle_refused(&mut self, now: Instant) {
+    pub(crate) fn handle_refused(&mut self, now: Instant) {
         let refused = self.bit_rate();
         self.bit_rates.retain(|bit_rate| *bit_rate != refused);
         // begin again without that bit rate
@@ -104,20 +104,20 @@ impl KlineReader {
     }
 
     /// A byte that was on the line.
-    pub fn handle_byte(&mut self, now: Instant, byte: u8) {
+    pub(crate) fn handle_byte(&mut self, now: Instant, byte: u8) {
         self.line.handle_activity(now);
         self.endpoint.handle_byte(now, byte);
         self.advance(now);
     }
 
     /// A slow signal ended at `at`.
-    pub fn handle_sent(&mut self, at: Instant) {
+    pub(crate) fn handle_sent(&mut self, at: Instant) {
         self.line.handle_activity(at);
         self.endpoint.handle_sent(at);
     }
 
     /// The deadline of [`KlineReader::poll_timeout`] may have passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if self.until <= now && !self.is_finished {
             self.is_finished = true;
             return;
@@ -215,12 +215,12 @@ impl KlineReader {
     }
 
     /// The next signal for the line.
-    pub fn poll_transmit(&mut self) -> Option<Signal> {
+    pub(crate) fn poll_transmit(&mut self) -> Option<Signal> {
         self.endpoint.poll_transmit()
     }
 
     /// The time of the next [`KlineReader::handle_timeout`].
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let endpoint = self.endpoint.poll_timeout().map(|(at, _)| at).or_else(|| self.endpoint.wants_line());
         (!self.is_finished).then(|| endpoint.map_or(self.until, |at| at.min(self.until)))
     }

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unspecified_address_is_no_name() {
+    fn an_unspecified_address_is_not_a_certificate_name() {
         assert_eq!(names("0.0.0.0").len(), 3);
         assert_eq!(names("127.0.0.1").len(), 3);
         assert_eq!(names("10.1.2.3").len(), 4);

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_token_speaks_for_its_subject_until_it_expires() {
+    fn an_access_token_identifies_its_subject_until_it_expires() {
         let token = signer().access_token(&subject(), 1_000);
         assert_eq!(signer().verify(&token, 1_000), Ok(subject()));
         assert_eq!(signer().verify(&token, 4_599), Ok(subject()));
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn every_token_can_be_made_to_expire_and_the_next_one_is_good() {
+    fn issued_tokens_can_be_made_to_expire_and_new_ones_are_valid() {
         let signer = signer();
         let token = signer.access_token(&subject(), 1_000);
         signer.expire_all();
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_token_is_no_access_token() {
+    fn an_id_token_is_not_an_access_token() {
         let token = signer().id_token(&subject(), 1_000);
         assert_eq!(signer().verify(&token, 1_000), Err(TokenError::Invalid));
     }

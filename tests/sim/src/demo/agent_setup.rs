@@ -21,8 +21,8 @@ pub(super) struct AgentSetup {
 }
 
 impl AgentSetup {
-    /// Starts the cloud, the network and the agent. `hardware` are the sections of the agent's configuration for
-    /// buses and board.
+    /// Starts the cloud, the network and the agent. `hardware` are the sections of the agent's configuration
+    /// for buses and board.
     pub(super) async fn start(
         args: &Args,
         directory: &Path,
@@ -56,14 +56,14 @@ impl AgentSetup {
         let megabytes = memory
             .map(|bytes| format!(", {:.1} MB of private memory", bytes as f64 / 1e6))
             .unwrap_or_default();
-        let (what, right) = match &ended {
+        let (outcome, right) = match &ended {
             Some((status, took)) => {
                 (format!("ended by SIGTERM in {}: {status}", brief(*took)), status.success())
             }
             None => ("had to be killed".to_owned(), false),
         };
-        story.report("connector", &format!("the agent {what}"));
-        table.check("Agent", format!("{what}{megabytes}"), right);
+        story.report("connector", &format!("the agent {outcome}"));
+        table.check("Agent", format!("{outcome}{megabytes}"), right);
         if (has_failed || !right)
             && let Some(log) = self.agent.log_tail()
         {

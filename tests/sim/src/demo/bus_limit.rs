@@ -6,9 +6,9 @@ use connector_hal::can::{CanFrame, CanId, CanSettings, WireLength};
 
 use crate::vehicle::catalogue::EcuAddress;
 
-/// The byte that the connector fills frames up with.
+/// The padding byte of the connector.
 const OUR_PADDING: u8 = 0xCC;
-/// The byte that the simulated ECUs fill frames up with.
+/// The padding byte of the simulated ECUs.
 const ECU_PADDING: u8 = 0xAA;
 
 /// Sums up the time that frames take on a classic bus.
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_block_of_4095_bytes_takes_what_was_measured_on_a_bus() {
+    fn the_transfer_time_of_4095_bytes_matches_the_measured_one() {
         let address = EcuAddress {
             request: CanId::standard(0x7E0).unwrap(),
             response: CanId::standard(0x7E8).unwrap(),

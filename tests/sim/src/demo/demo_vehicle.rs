@@ -1,4 +1,4 @@
-//! The vehicle that the connector is vehicle into: one on CAN, or one behind a DoIP gateway.
+//! The vehicle of the demo: a vehicle on CAN, or one behind a DoIP gateway.
 
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ impl DemoVehicle {
 
     /// The operator's configuration of the bus, and a description of the bus for people.
     pub(super) fn bus(&self) -> anyhow::Result<(BusConfig, String)> {
-        let (bus, what) = match self {
+        let (bus, description) = match self {
             Self::Can { data_bit_rate, .. } => (
                 json!({"bus_name": CAN_BUS, "can_bus": {"pin_plus": 6, "pin_min": 14, "can_protocol": "isotp",
                     "can_bit_rate": BIT_RATE, "transceiver": "high", "data_bit_rate": data_bit_rate}}),
@@ -63,7 +63,7 @@ impl DemoVehicle {
                 "Ethernet at pins 3 and 11".to_owned(),
             ),
         };
-        Ok((serde_json::from_value(bus)?, what))
+        Ok((serde_json::from_value(bus)?, description))
     }
 
     /// The name of the ECU at index `place`, for people.

@@ -59,9 +59,9 @@ pub(super) async fn play(args: &Args, story: &Story) -> anyhow::Result<bool> {
     }
     table.check("Demo", if played.is_ok() { "completed" } else { "broke off" }, played.is_ok());
     let anomalies = stage.vehicle.anomalies();
-    let what =
+    let result =
         if anomalies.is_empty() { "every time limit kept".to_owned() } else { format!("{anomalies:?}") };
-    table.check("As the ECU saw it", what, anomalies.is_empty());
+    table.check("As the ECU saw it", result, anomalies.is_empty());
     stage.setup.end_agent(story, &mut table, played.is_err()).await;
     let left = stage.vehicle.with_ecu(0, |ecu| ecu.is_communicating()).unwrap_or_default();
     table.check("ECU afterwards", if left { "still communicating" } else { "no communication" }, !left);
@@ -164,8 +164,8 @@ async fn work(
     let answer = ask(&channel, story, "after a silence", &[0x21, 0x01]).await?;
     let kept = vehicle.with_ecu(0, |ecu| ecu.requests().iter().filter(|request| **request == [0x3E]).count());
     let kept = kept.unwrap_or_default();
-    let what = format!("{kept} TesterPresent in {} without requests", brief(waiting.elapsed()));
-    table.check("Kept alive", what, answer.first() == Some(&0x61) && kept >= 2);
+    let result = format!("{kept} TesterPresent in {} without requests", brief(waiting.elapsed()));
+    table.check("Kept alive", result, answer.first() == Some(&0x61) && kept >= 2);
 
     download(&channel, vehicle, story, table).await?;
     connection.close_channel(channel).await?;
@@ -199,11 +199,11 @@ async fn download(
     }
     ask(channel, story, "end of transfer", &[0x37]).await?;
     let same = vehicle.with_ecu(0, |ecu| ecu.memory() == program).unwrap_or_default();
-    let what = format!("{PROGRAM} bytes in {}", brief(begun.elapsed()));
-    story.report("operator", &format!("wrote {what}"));
+    let result = format!("{PROGRAM} bytes in {}", brief(begun.elapsed()));
+    story.report("operator", &format!("wrote {result}"));
     table.check(
         "ECU's memory",
-        if same { format!("{what}, byte for byte") } else { "differs".to_owned() },
+        if same { format!("{result}, byte for byte") } else { "differs".to_owned() },
         same,
     );
     Ok(())

@@ -140,10 +140,10 @@ impl Demo {
         story: &Story,
         connection: &Connection,
     ) -> anyhow::Result<()> {
-        let (bus, what) = stage.vehicle.bus()?;
+        let (bus, description) = stage.vehicle.bus()?;
         let configuring = Instant::now();
         connection.configure_buses(vec![bus]).await?;
-        story.report("operator", &format!("set up {what} in {}", brief(configuring.elapsed())));
+        story.report("operator", &format!("set up {description} in {}", brief(configuring.elapsed())));
         self.identify(stage, story, connection).await?;
         self.read_all(stage, story, connection).await?;
         let place = target(&stage.record.ecus).context("the vehicle has no ECU to flash")?;
@@ -198,10 +198,10 @@ impl Demo {
             let same = pairs.clone().all(|(is, has)| is.code == has.code && is.status == has.status);
             codes_right += usize::from(same && reading.codes.len() == has.dtcs().len());
         }
-        let what = format!("{right} of {asked} answers match the real vehicle's");
-        self.table.check("ECUs read", what, right == asked && asked > 0);
-        let what = format!("{codes} in {} ECUs", nodes.len());
-        self.table.check("Trouble codes", what, codes_right == nodes.len());
+        let result = format!("{right} of {asked} answers match the real vehicle's");
+        self.table.check("ECUs read", result, right == asked && asked > 0);
+        let result = format!("{codes} in {} ECUs", nodes.len());
+        self.table.check("Trouble codes", result, codes_right == nodes.len());
         Ok(())
     }
 
@@ -243,23 +243,23 @@ impl Demo {
                     brief(report.transferring)
                 ),
             );
-            let what =
+            let result =
                 format!("{} bytes in {} blocks, {}", report.bytes, report.blocks, brief(report.transferring));
-            self.table.note("Flashed", what);
-            let mut what = format!("{rate:.0} bytes/s");
+            self.table.note("Flashed", result);
+            let mut result = format!("{rate:.0} bytes/s");
             if stage.vehicle.is_classic_can() {
                 let least =
                     bus_limit::transfer_time(&target.address, BIT_RATE, &stage.firmware, report.block_length);
                 let possible = report.bytes as f64 / least.as_secs_f64().max(0.001);
                 let percent = 100.0 * least.as_secs_f64() / took;
-                what = format!("{what}, {percent:.1} % of the bus's limit of {possible:.0}");
+                result = format!("{result}, {percent:.1} % of the bus's limit of {possible:.0}");
             }
-            self.table.note("Flash rate", what);
+            self.table.note("Flash rate", result);
         }
         let memory = stage.vehicle.memory(place, target);
         let same = holds_firmware(&memory, &stage.firmware);
-        let what = if same { "holds the firmware, byte for byte" } else { "does not hold the firmware" };
-        self.table.check("ECU's memory", what, same);
+        let result = if same { "holds the firmware, byte for byte" } else { "does not hold the firmware" };
+        self.table.check("ECU's memory", result, same);
     }
 
     /// Stops everything, and checks the state that is left.
@@ -281,14 +281,15 @@ impl Demo {
         for strange in &anomalies {
             story.report("vehicle", strange);
         }
-        let what =
+        let result =
             if anomalies.is_empty() { "nothing lost, duplicated or out of order" } else { "see above" };
-        self.table.check("As the ECUs saw it", what, anomalies.is_empty());
+        self.table.check("As the ECUs saw it", result, anomalies.is_empty());
 
         stage.setup.end_agent(story, &mut self.table, failure.is_some()).await;
         let left = stage.vehicle.left_in_session();
-        let what = if left.is_empty() { "all in their default session".to_owned() } else { left.join(", ") };
-        self.table.check("ECUs afterwards", what, left.is_empty());
+        let result =
+            if left.is_empty() { "all in their default session".to_owned() } else { left.join(", ") };
+        self.table.check("ECUs afterwards", result, left.is_empty());
         stage.setup.cloud.shutdown().await;
         stage.vehicle.stop().await;
         drop(stage.setup.network);

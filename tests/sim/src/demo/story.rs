@@ -19,9 +19,9 @@ impl Story {
     }
 
     /// Prints one step of an actor.
-    pub(super) fn report(&self, actor: &str, what: &str) {
+    pub(super) fn report(&self, actor: &str, text: &str) {
         let seconds = self.start.elapsed().as_secs_f64();
-        let mut lines = what.lines();
+        let mut lines = text.lines();
         println!("{seconds:>6.1} s  {actor:<ACTOR$}  {}", lines.next().unwrap_or_default());
         for line in lines {
             println!("{:>8}  {:<ACTOR$}  {line}", "", "");

@@ -77,9 +77,9 @@ async fn scan(
     has.sort_unstable();
     let tp20 =
         found.iter().filter(|ecu| ecu.get("protocol").is_some_and(|protocol| protocol == "tp20")).count();
-    let what = format!("{} ECUs, {tp20} of them behind TP2.0, in {}", found.len(), brief(began.elapsed()));
-    story.report("operator", &format!("scans the bus: {what}"));
-    table.check("ECUs found", what, is == has);
+    let result = format!("{} ECUs, {tp20} of them behind TP2.0, in {}", found.len(), brief(began.elapsed()));
+    story.report("operator", &format!("scans the bus: {result}"));
+    table.check("ECUs found", result, is == has);
     Ok(())
 }
 
@@ -146,10 +146,10 @@ async fn keep(stage: &Stage, story: &Story, engine: &Channel, table: &mut Result
         .and_then(|(address, vehicle)| vehicle.status(address))
         .map(|status| status.session);
     let kept = session == Some(Session::Extended);
-    let what =
+    let result =
         format!("{} of silence: {}", brief(SILENCE), if kept { "session kept" } else { "session lost" });
-    story.report("connector", &format!("tests the channels near the vehicle; {what}"));
-    table.check("Channel test", what, kept);
+    story.report("connector", &format!("tests the channels near the vehicle; {result}"));
+    table.check("Channel test", result, kept);
     Ok(())
 }
 
@@ -170,7 +170,7 @@ async fn program(
     let memory = stage.tp20.first().zip(stage.vehicle.can_vehicle());
     let memory = memory.map(|(ecu, vehicle)| vehicle.memory(ecu.address())).unwrap_or_default();
     let same = holds_firmware(&memory, &data);
-    let what = if same { "holds the firmware, byte for byte" } else { "does not hold the firmware" };
-    table.check("ECU's memory", what, same);
+    let result = if same { "holds the firmware, byte for byte" } else { "does not hold the firmware" };
+    table.check("ECU's memory", result, same);
     Ok(())
 }

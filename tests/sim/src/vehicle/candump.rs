@@ -158,14 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn comments_empty_lines_and_directions_are_taken_for_what_they_are() {
+    fn comments_empty_lines_and_directions_are_recognised() {
         let records = parse("# a drive\n\n(1.5) can0 123#00 R\r\n").unwrap();
         assert_eq!(records.len(), 1);
         assert_eq!(records[0].time, Duration::from_millis(1500));
     }
 
     #[test]
-    fn what_is_no_record_is_named_with_its_line() {
+    fn an_invalid_record_is_reported_with_its_line() {
         assert_eq!(
             wrong("(1.0) can0 123#00\n(1.0) can0"),
             "line 2: a record is `(seconds.microseconds) interface frame`"

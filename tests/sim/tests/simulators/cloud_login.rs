@@ -1,4 +1,4 @@
-//! Logging in to the sandbox cloud, and what tokens open.
+//! Logins to the sandbox cloud, and the rights of tokens.
 
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ async fn too_many_wrong_pincodes_lock_even_the_right_one_also_over_a_restart() {
 }
 
 #[tokio::test]
-async fn a_right_pincode_forgives_the_wrong_ones_before_it() {
+async fn a_right_pincode_resets_the_count_of_wrong_ones() {
     let rig = Rig::start().await;
     for _ in 0..3 {
         for _ in 0..4 {
@@ -114,7 +114,7 @@ async fn a_login_names_every_field_that_is_wrong() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_is_good_once_and_its_copy_revokes_the_login() {
+async fn a_refresh_token_is_valid_once_and_its_copy_revokes_the_login() {
     let rig = Rig::start().await;
     let login = rig.pincode(json!(rig.cloud.connector_pincode)).await.expect(200);
     let refresh = |token: String| {
@@ -196,7 +196,7 @@ async fn the_token_endpoint_refuses_as_oauth_does() {
 }
 
 #[tokio::test]
-async fn without_a_good_token_everything_is_401() {
+async fn without_a_valid_token_every_request_is_401() {
     let rig = Rig::start_with(|config| config.token_lifetime = Duration::ZERO).await;
     let answer = rig.answer(rig.request(Method::GET, "/v1/connectors")).await;
     assert_eq!(answer.headers["www-authenticate"], "Bearer");

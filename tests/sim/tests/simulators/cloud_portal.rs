@@ -1,4 +1,4 @@
-//! Portal clients on the websocket, and the updates about a connector that they get.
+//! Portal clients on the websocket, and their updates about a connector.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn status(rig: &Rig, vin: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_subscriber_hears_of_a_connector_at_once_and_on_every_change() {
+async fn a_subscriber_gets_a_connectors_state_immediately_and_on_every_change() {
     let rig = Rig::start().await;
     let mut portal = rig.socket(&rig.customer_token().await).await;
     let id = rig.cloud.connector_id;
@@ -39,7 +39,7 @@ async fn a_subscriber_hears_of_a_connector_at_once_and_on_every_change() {
     assert_eq!(update["message"]["buses"][0]["bus_name"], "HS");
     drop(connector);
     while portal.hear("subscribeToConnector").await["message"]["is_online"] != false {}
-    // the VIN is remembered
+    // the cloud keeps the VIN
     let token = rig.customer_token().await;
     let record = rig.get(&token, &format!("/v1/connectors/{id}")).await.expect(200);
     assert_eq!(record["vin_number"], "1C4PSBEH6L9016061");
@@ -127,7 +127,7 @@ async fn a_ticket_is_followed_from_pending_to_its_end() {
 }
 
 #[tokio::test]
-async fn what_does_not_exist_or_is_not_ones_own_cannot_be_subscribed_to() {
+async fn a_missing_or_foreign_resource_cannot_be_subscribed_to() {
     use connector_sim::cloud::ConnectorSeed;
     let seeds: Vec<_> = (0..2).map(|_| ConnectorSeed::new(uuid::Uuid::new_v4(), "4711")).collect();
     let other = seeds[1].uuid;
@@ -144,7 +144,7 @@ async fn what_does_not_exist_or_is_not_ones_own_cannot_be_subscribed_to() {
 }
 
 #[tokio::test]
-async fn a_call_for_attention_stays_until_it_is_dismissed_and_the_connector_hears_of_it() {
+async fn the_connector_learns_that_its_call_for_attention_was_dismissed() {
     let rig = Rig::start().await;
     let token = rig.customer_token().await;
     let path = format!("/v1/connectors/uuid/{}", rig.cloud.connector_uuid);
@@ -157,7 +157,7 @@ async fn a_call_for_attention_stays_until_it_is_dismissed_and_the_connector_hear
     connector.hear("dismissCallForAttention").await;
     assert_eq!(rig.get(&token, &path).await.expect(200)["call_for_attention"], false);
 
-    // dismissed while it is away: it hears of it when it comes back, once
+    // a dismissal during its absence reaches the connector once, when it is back
     connector.say("callForAttention", call).await;
     while rig.get(&token, &path).await.expect(200)["call_for_attention"] != true {}
     connector.close().await;
@@ -189,7 +189,7 @@ async fn a_vehicle_is_identified_through_the_rest_api() {
 }
 
 #[tokio::test]
-async fn a_control_message_pings_everybody_on_the_channel() {
+async fn a_control_message_pings_every_member_of_the_channel() {
     let rig = Rig::start().await;
     let token = rig.customer_token().await;
     let mut connector = rig.connector(json!([])).await;
@@ -216,7 +216,7 @@ async fn a_connector_that_falls_silent_is_dead_after_fifteen_seconds() {
 }
 
 #[tokio::test]
-async fn a_status_that_is_not_the_connectors_or_has_no_vin_in_it_is_refused() {
+async fn a_status_of_another_connector_or_without_a_vin_is_refused() {
     let rig = Rig::start().await;
     let mut connector = rig.connector(json!([])).await;
     for no_vin in ["NO VIN", "00000000000000000"] {

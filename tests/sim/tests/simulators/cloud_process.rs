@@ -1,4 +1,4 @@
-//! The sandbox cloud as a program: its output, its end, and that a kill loses nothing.
+//! The sandbox cloud as a process: its output, its end, and its data after a kill.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -72,7 +72,7 @@ impl Drop for Program {
 }
 
 #[test]
-fn it_prints_one_line_says_that_it_is_a_sandbox_and_ends_on_sigterm() {
+fn the_cloud_prints_one_line_that_says_sandbox_and_ends_on_sigterm() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
     let mut program = Program::start(&state, &[]);
@@ -107,7 +107,7 @@ fn it_prints_one_line_says_that_it_is_a_sandbox_and_ends_on_sigterm() {
 }
 
 #[tokio::test]
-async fn what_was_answered_is_still_there_after_a_kill() {
+async fn answered_requests_survive_a_kill() {
     let directory = tempfile::tempdir().unwrap();
     let mut program = Program::start(directory.path(), &[]);
     let http = program.http();
@@ -148,7 +148,7 @@ async fn every_connector_of_the_file_is_served_and_the_first_is_announced() {
 }
 
 #[test]
-fn a_connectors_file_that_is_wrong_is_named_with_the_place_in_it() {
+fn an_invalid_connectors_file_is_reported_with_the_position() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("connectors.json");
     std::fs::write(&file, "[{\"uuid\": 5}]").unwrap();

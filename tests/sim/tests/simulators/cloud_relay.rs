@@ -1,5 +1,4 @@
-//! Relaying: what passes between a scripted connector and a scripted operator, and what happens when links
-//! are lost.
+//! Relaying between a scripted connector and a scripted operator, with and without lost links.
 
 use std::time::Duration;
 
@@ -18,14 +17,14 @@ async fn opened() -> (Rig, Socket, Value) {
     (rig, connector, ticket["connection_uuid"].clone())
 }
 
-/// The connector opens the connection that the cloud asks for.
+/// Opens the connection that the cloud requests from the connector.
 async fn open(connector: &mut Socket, uuid: &Value) {
     let request = connector.hear("openConnection").await;
     assert_eq!(&request["message"]["connection_uuid"], uuid);
     connector.reply(&request, "connectionOpened", json!({"connection_uuid": uuid, "vin_number": VIN})).await;
 }
 
-/// A connector's and an operator's socket on one connection that the operator has joined.
+/// The sockets of a connector and of an operator who has joined its connection.
 async fn joined() -> (Rig, Socket, Socket, Value) {
     let (rig, connector, uuid) = opened().await;
     let mut operator = rig.operator().await;
@@ -45,7 +44,7 @@ async fn joining_a_ticket_opens_its_connection_and_lets_the_operator_in() {
     assert_eq!(request["message"]["vin"], VIN);
     assert_eq!(request["message"]["hold_seconds"], 30);
 
-    // the operator may be quicker than the connector
+    // the operator may be faster than the connector
     let mut operator = rig.operator().await;
     operator.ask("joinConnection", "j1", json!({"connection_uuid": ticket["connection_uuid"]})).await;
     let opened = json!({"connection_uuid": ticket["connection_uuid"], "vin_number": VIN});
@@ -79,7 +78,7 @@ async fn requests_and_replies_pass_unchanged_but_for_the_request_id() {
     let close = connector.hear("closeChannel").await;
     assert_ne!(configure["request_id"], channel["request_id"]);
 
-    // answered in another order, one with an error
+    // the answers come in another order, one of them is an error
     connector.reply(&close, "channelClosed", json!({"channel": 1})).await;
     let problem =
         json!({"type": "/problems/unknown-bus", "title": "Unknown bus", "status": 404, "detail": "x"});
@@ -97,7 +96,7 @@ async fn requests_and_replies_pass_unchanged_but_for_the_request_id() {
 }
 
 #[tokio::test]
-async fn binary_messages_pass_both_ways_untouched_and_in_order() {
+async fn binary_messages_pass_both_ways_unchanged_and_in_order() {
     let (_rig, mut connector, mut operator, _) = joined().await;
     for round in 0..50_u8 {
         connector.binary(vec![round; usize::from(round) * 100]).await;
@@ -112,7 +111,7 @@ async fn binary_messages_pass_both_ways_untouched_and_in_order() {
 #[tokio::test]
 async fn a_slow_operator_loses_nothing_and_slows_only_its_own_connector() {
     let (_rig, mut connector, mut operator, _) = joined().await;
-    // far more than all queues and socket buffers on the way hold
+    // far more than all queues and socket buffers can hold
     let (messages, size) = (600_u32, 64 * 1024);
     let (progress, mut sent) = tokio::sync::watch::channel(0);
     let sending = tokio::spawn(async move {
@@ -124,7 +123,7 @@ async fn a_slow_operator_loses_nothing_and_slows_only_its_own_connector() {
         }
         connector
     });
-    // the operator does not read yet: the cloud holds the connector back before it has sent everything
+    // the operator does not read: the cloud slows the connector down before it has sent everything
     while let Ok(changed) = tokio::time::timeout(Duration::from_secs(1), sent.changed()).await {
         changed.unwrap();
     }
@@ -176,7 +175,7 @@ async fn requests_without_an_answer_fail_when_the_connectors_link_is_lost() {
 }
 
 #[tokio::test]
-async fn a_connector_that_did_not_keep_the_connection_ends_it_and_is_asked_anew() {
+async fn a_connection_that_the_connector_lost_ends_and_can_be_opened_again() {
     let (rig, connector, mut operator, uuid) = joined().await;
     drop(connector);
     operator.hear("connectionInterrupted").await;
@@ -184,7 +183,7 @@ async fn a_connector_that_did_not_keep_the_connection_ends_it_and_is_asked_anew(
     let closed = operator.hear("connectionClosed").await;
     assert_eq!(closed["message"], json!({"connection_uuid": uuid, "reason": "link-lost"}));
     open(&mut connector, &uuid).await;
-    // what it had is gone
+    // the connector has lost the state of the connection
     operator.ask("joinConnection", "1", json!({"connection_uuid": uuid, "received": 7})).await;
     operator.refused(409, "connection-lost", "joinConnection").await;
     operator.ask("joinConnection", "2", json!({"connection_uuid": uuid})).await;
@@ -200,7 +199,7 @@ async fn an_operator_that_rejoins_is_resumed_by_the_cloud() {
     operator.hear("connectionJoined").await;
     let request = connector.hear("resumeConnection").await;
     assert_eq!(request["message"], json!({"connection_uuid": uuid, "received": 42}));
-    // sent before the connector knew: there would be a gap before it
+    // the message was sent before the connector had resumed, and would leave a gap before it
     connector.binary(b"early".to_vec()).await;
     connector.reply(&request, "connectionResumed", json!({"connection_uuid": uuid, "received": 9})).await;
     connector.binary(b"again".to_vec()).await;
@@ -227,7 +226,7 @@ async fn an_operator_that_rejoins_while_the_connector_is_away_resumes_when_it_is
 }
 
 #[tokio::test]
-async fn an_operator_that_begins_again_gets_a_connection_opened_again() {
+async fn an_operator_that_joins_from_scratch_gets_a_newly_opened_connection() {
     let (rig, mut connector, operator, uuid) = joined().await;
     operator.close().await;
     let mut operator = rig.operator().await;
@@ -255,7 +254,7 @@ async fn an_operator_that_stays_away_has_its_connection_closed_at_the_connector(
     assert_eq!(&request["message"]["connection_uuid"], uuid);
     connector.reply(&request, "connectionClosed", json!({"connection_uuid": uuid, "reason": "closed"})).await;
 
-    // the ticket is still in progress: joining opens it again
+    // the ticket is still in progress, so that joining opens the connection again
     let mut operator = rig.operator().await;
     operator.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
     open(&mut connector, uuid).await;
@@ -280,7 +279,25 @@ async fn a_connector_that_refuses_the_vehicle_refuses_the_operator() {
 }
 
 #[tokio::test]
-async fn joining_a_connection_of_an_absent_connector_is_refused_until_it_comes() {
+async fn of_two_links_that_wait_for_a_connection_the_later_one_joins_it() {
+    let rig = Rig::start().await;
+    let mut connector = rig.connector(json!([])).await;
+    let ticket = rig.join(&rig.pending(Some(VIN)).await).await;
+    let uuid = &ticket["connection_uuid"];
+    let (mut first, mut second) = (rig.operator().await, rig.operator().await);
+    for operator in [&mut first, &mut second] {
+        operator.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
+        // messages are handled in order: this answer shows that the join waits
+        operator.ask("reboot", "2", json!({})).await;
+        operator.refused(404, "unknown-action", "reboot").await;
+    }
+    open(&mut connector, uuid).await;
+    first.refused(409, "connection-in-use", "joinConnection").await;
+    second.hear("connectionJoined").await;
+}
+
+#[tokio::test]
+async fn joining_a_connection_is_refused_until_the_connector_is_online() {
     let rig = Rig::start().await;
     let ticket = rig.join(&rig.pending(Some(VIN)).await).await;
     let uuid = &ticket["connection_uuid"];
@@ -294,7 +311,7 @@ async fn joining_a_connection_of_an_absent_connector_is_refused_until_it_comes()
 }
 
 #[tokio::test]
-async fn late_word_of_a_connection_that_is_being_opened_again_does_not_disturb_that() {
+async fn late_messages_of_an_old_connection_do_not_disturb_its_reopening() {
     let (rig, connector, mut operator, uuid) = joined().await;
     connector.close().await;
     operator.hear("connectionInterrupted").await;
@@ -348,7 +365,7 @@ async fn every_end_of_a_ticket_closes_its_connection_at_both_sides() {
 }
 
 #[tokio::test]
-async fn a_connection_whose_ticket_ended_meanwhile_is_closed_when_the_connector_comes_back() {
+async fn a_connection_without_a_ticket_is_closed_when_the_connector_returns() {
     let (rig, connector, uuid) = opened().await;
     connector.close().await;
     let token = rig.operator_token().await;
@@ -386,12 +403,12 @@ async fn a_connection_outlives_a_restart_of_the_cloud() {
 }
 
 #[tokio::test]
-async fn what_an_operator_must_not_do_is_refused() {
+async fn forbidden_actions_of_an_operator_are_refused() {
     let (rig, mut connector, mut operator, uuid) = joined().await;
     operator.ask("openConnection", "1", json!({"connection_uuid": uuid})).await;
     operator.refused(403, "forbidden", "openConnection").await;
     operator.ask("reboot", "2", json!({})).await;
-    operator.refused(400, "unknown-action", "reboot").await;
+    operator.refused(404, "unknown-action", "reboot").await;
     operator.ask("openChannel", "3", json!({"channel": 1})).await;
     operator.refused(400, "violations", "openChannel").await;
     operator.ask("joinConnection", "4", json!({"connection_uuid": "x"})).await;
@@ -406,13 +423,13 @@ async fn what_an_operator_must_not_do_is_refused() {
     other.ask("openChannel", "1", json!({"connection_uuid": uuid, "channel": 1})).await;
     other.refused(403, "not-joined", "openChannel").await;
     other.ask("identifyVehicle", "2", json!({})).await;
-    other.refused(409, "not-joined", "identifyVehicle").await;
+    other.refused(403, "not-joined", "identifyVehicle").await;
     other.binary(b"not mine".to_vec()).await;
     let mut customer = rig.socket(&rig.customer_token().await).await;
     customer.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
     customer.refused(403, "forbidden", "joinConnection").await;
     customer.ask("openChannel", "2", json!({"connection_uuid": uuid, "channel": 1})).await;
-    customer.refused(400, "unknown-action", "openChannel").await;
+    customer.refused(404, "unknown-action", "openChannel").await;
 
     // none of it reached the connector
     operator.ask("identifyVehicle", "6", json!({})).await;
@@ -420,7 +437,7 @@ async fn what_an_operator_must_not_do_is_refused() {
 }
 
 #[tokio::test]
-async fn a_connector_that_is_not_who_it_says_is_sent_away() {
+async fn a_connector_with_an_invalid_hello_is_refused_and_disconnected() {
     let rig = Rig::start().await;
     let token = rig.connector_token().await;
     let change = |field: &str, value: Value| {
@@ -448,7 +465,7 @@ async fn a_connector_that_is_not_who_it_says_is_sent_away() {
 }
 
 #[tokio::test]
-async fn two_connectors_are_relayed_beside_each_other_on_one_operators_socket() {
+async fn one_operators_socket_relays_two_connectors_simultaneously() {
     use connector_sim::cloud::ConnectorSeed;
     let seeds: Vec<_> = (0..2).map(|_| ConnectorSeed::new(uuid::Uuid::new_v4(), "4711")).collect();
     let uuids: Vec<_> = seeds.iter().map(|seed| seed.uuid).collect();
@@ -489,7 +506,7 @@ async fn two_connectors_are_relayed_beside_each_other_on_one_operators_socket() 
 #[tokio::test]
 async fn pings_are_answered_while_the_operator_does_not_read() {
     let (_rig, mut connector, _operator, _) = joined().await;
-    // less than the cloud keeps for an operator: the connector's link stays free
+    // less than the cloud keeps for an operator, so that the connector's link is not blocked
     for _ in 0..40 {
         connector.binary(vec![0; 64 * 1024]).await;
     }
@@ -511,7 +528,7 @@ async fn a_connector_that_does_not_come_back_loses_the_connection_after_the_hold
 }
 
 #[tokio::test]
-async fn a_request_that_the_connector_never_answers_fails_in_the_end() {
+async fn a_request_that_the_connector_never_answers_times_out() {
     let (_rig, mut connector, mut operator, uuid) = joined().await;
     operator.ask("openChannel", "1", json!({"connection_uuid": uuid, "channel": 1})).await;
     connector.hear("openChannel").await;

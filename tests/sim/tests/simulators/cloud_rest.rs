@@ -9,7 +9,7 @@ const VIN: &str = "1C4PSBEH6L9016061";
 const OTHER_VIN: &str = "1C4WMJE62VY401544";
 
 #[tokio::test]
-async fn everything_unknown_is_a_problem_object() {
+async fn every_unknown_resource_gives_a_problem_object() {
     let rig = Rig::start().await;
     let token = rig.customer_token().await;
     rig.get(&token, "/nowhere").await.problem(404, "not-found");
@@ -40,7 +40,7 @@ async fn connectors_are_listed_in_pages() {
 }
 
 #[tokio::test]
-async fn a_connector_is_described_as_the_file_and_its_hello_say() {
+async fn a_connector_is_described_by_the_file_and_its_hello() {
     let mut seed = ConnectorSeed::new(uuid::Uuid::new_v4(), "4711");
     seed.id = Some(77);
     seed.product_description = "Workshop 3".to_owned();
@@ -105,7 +105,7 @@ async fn roles_are_kept_apart() {
 }
 
 #[tokio::test]
-async fn a_connectors_own_token_makes_a_ticket_for_it() {
+async fn a_connectors_token_creates_a_ticket_for_that_connector() {
     let rig = Rig::start().await;
     let token = rig.connector_token().await;
     let ticket = rig.post(&token, "/v1/tickets", rig.ticket_body(Some(VIN))).await.expect(201);
@@ -119,7 +119,7 @@ async fn a_connectors_own_token_makes_a_ticket_for_it() {
 }
 
 #[tokio::test]
-async fn a_ticket_is_refused_for_everything_that_is_wrong_with_it() {
+async fn a_ticket_is_refused_for_each_kind_of_fault() {
     let rig = Rig::start().await;
     let token = rig.customer_token().await;
     let post = |body: Value| rig.post(&token, "/v1/tickets", body);
@@ -218,7 +218,7 @@ async fn a_pending_ticket_is_joined_once() {
 }
 
 #[tokio::test]
-async fn a_ticket_in_progress_ends_in_each_way_once() {
+async fn a_ticket_in_progress_ends_once_in_each_way() {
     let rig = Rig::start().await;
     let token = rig.operator_token().await;
     for (kind, state) in [("complete", "closed"), ("cancel", "cancelled"), ("outsource", "outsourced")] {
@@ -316,7 +316,7 @@ async fn prepared_tickets_are_found_by_every_filter() {
 }
 
 #[tokio::test]
-async fn a_prepared_ticket_becomes_the_customers_by_its_id_or_its_voucher() {
+async fn a_customer_claims_a_prepared_ticket_by_its_id_or_voucher() {
     let rig = Rig::start().await;
     let (operator, customer) = (rig.operator_token().await, rig.customer_token().await);
     for by_voucher in [false, true] {
@@ -344,7 +344,7 @@ async fn a_prepared_ticket_becomes_the_customers_by_its_id_or_its_voucher() {
 }
 
 #[tokio::test]
-async fn a_ticket_prepared_for_another_customer_is_not_given_away() {
+async fn a_ticket_prepared_for_another_customer_is_refused() {
     let rig = Rig::start().await;
     let (operator, customer) = (rig.operator_token().await, rig.customer_token().await);
     let body = json!({"product_id": 7, "vin": VIN, "customer_id": rig.cloud.customer_id + 1});

@@ -18,27 +18,27 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-pub struct Rig {
+pub(crate) struct Rig {
     pub cloud: Cloud,
     pub directory: tempfile::TempDir,
     http: reqwest::Client,
     tls: Arc<rustls::ClientConfig>,
 }
 
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: StatusCode,
     pub headers: reqwest::header::HeaderMap,
     pub body: Value,
 }
 
 impl Answer {
-    pub fn expect(self, status: u16) -> Value {
+    pub(crate) fn expect(self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.body);
         self.body
     }
 
-    /// A problem object of this kind.
-    pub fn problem(self, status: u16, slug: &str) -> Value {
+    /// Checks that the answer is a problem object of this kind.
+    pub(crate) fn problem(self, status: u16, slug: &str) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.body);
         assert_eq!(self.headers["content-type"], "application/problem+json");
         assert_eq!(self.body["status"], status);
@@ -49,8 +49,8 @@ impl Answer {
         self.body
     }
 
-    /// A violation of exactly these fields.
-    pub fn violates(self, fields: &[&str]) {
+    /// Checks that the answer reports violations of exactly these fields.
+    pub(crate) fn violates(self, fields: &[&str]) {
         let body = self.problem(400, "violations");
         let named: Vec<_> =
             body["violations"].as_array().unwrap().iter().map(|v| v["field"].clone()).collect();
@@ -59,15 +59,18 @@ impl Answer {
 }
 
 impl Rig {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
-    pub async fn start_with(change: impl FnOnce(&mut CloudConfig)) -> Self {
+    pub(crate) async fn start_with(change: impl FnOnce(&mut CloudConfig)) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), change).await
     }
 
-    pub async fn start_in(directory: tempfile::TempDir, change: impl FnOnce(&mut CloudConfig)) -> Self {
+    pub(crate) async fn start_in(
+        directory: tempfile::TempDir,
+        change: impl FnOnce(&mut CloudConfig),
+    ) -> Self {
         let mut config = CloudConfig::local(directory.path().join("state"));
         change(&mut config);
         let cloud = Cloud::start(config).await.unwrap();
@@ -87,12 +90,12 @@ impl Rig {
         Self { cloud, directory, http, tls: Arc::new(tls) }
     }
 
-    pub async fn restart(self, change: impl FnOnce(&mut CloudConfig)) -> Self {
+    pub(crate) async fn restart(self, change: impl FnOnce(&mut CloudConfig)) -> Self {
         self.cloud.shutdown().await;
         Self::start_in(self.directory, change).await
     }
 
-    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let url = if path.starts_with("https://") {
             path.to_owned()
         } else {
@@ -101,7 +104,7 @@ impl Rig {
         self.http.request(method, url)
     }
 
-    pub async fn answer(&self, request: reqwest::RequestBuilder) -> Answer {
+    pub(crate) async fn answer(&self, request: reqwest::RequestBuilder) -> Answer {
         let response = request.timeout(HANG).send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let bytes = response.bytes().await.unwrap();
@@ -110,32 +113,32 @@ impl Rig {
         Answer { status, headers, body }
     }
 
-    pub async fn get(&self, token: &str, path: &str) -> Answer {
+    pub(crate) async fn get(&self, token: &str, path: &str) -> Answer {
         self.answer(self.request(Method::GET, path).bearer_auth(token)).await
     }
 
-    pub async fn send(&self, method: Method, token: &str, path: &str, body: Value) -> Answer {
+    pub(crate) async fn send(&self, method: Method, token: &str, path: &str, body: Value) -> Answer {
         self.answer(self.request(method, path).bearer_auth(token).json(&body)).await
     }
 
-    pub async fn post(&self, token: &str, path: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&self, token: &str, path: &str, body: Value) -> Answer {
         self.send(Method::POST, token, path, body).await
     }
 
-    pub async fn patch(&self, token: &str, path: &str, body: Value) -> Answer {
+    pub(crate) async fn patch(&self, token: &str, path: &str, body: Value) -> Answer {
         self.send(Method::PATCH, token, path, body).await
     }
 
-    pub async fn form(&self, fields: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn form(&self, fields: &[(&str, &str)]) -> Answer {
         self.answer(self.request(Method::POST, "/oauth2/token").form(fields)).await
     }
 
-    pub async fn pincode(&self, pincode: Value) -> Answer {
+    pub(crate) async fn pincode(&self, pincode: Value) -> Answer {
         let body = json!({"connector_uuid": self.cloud.connector_uuid, "pincode": pincode});
         self.answer(self.request(Method::POST, "/v2/authenticate/pincode").json(&body)).await
     }
 
-    pub async fn connector_token(&self) -> String {
+    pub(crate) async fn connector_token(&self) -> String {
         let body = self.pincode(json!(self.cloud.connector_pincode)).await.expect(200);
         body["access_token"].as_str().unwrap().to_owned()
     }
@@ -149,15 +152,15 @@ impl Rig {
         self.form(&fields).await.expect(200)["access_token"].as_str().unwrap().to_owned()
     }
 
-    pub async fn operator_token(&self) -> String {
+    pub(crate) async fn operator_token(&self) -> String {
         self.account_token(&self.cloud.operator).await
     }
 
-    pub async fn customer_token(&self) -> String {
+    pub(crate) async fn customer_token(&self) -> String {
         self.account_token(&self.cloud.customer).await
     }
 
-    pub fn ticket_body(&self, vin: Option<&str>) -> Value {
+    pub(crate) fn ticket_body(&self, vin: Option<&str>) -> Value {
         json!({
             "vin": vin, "vehicle_model_id": 3, "vehicle_model_variant_id": 3,
             "connector_id": self.cloud.connector_id, "product_ids": [1],
@@ -166,13 +169,13 @@ impl Rig {
     }
 
     /// A pending ticket on the connector.
-    pub async fn pending(&self, vin: Option<&str>) -> Value {
+    pub(crate) async fn pending(&self, vin: Option<&str>) -> Value {
         let token = self.customer_token().await;
         self.post(&token, "/v1/tickets", self.ticket_body(vin)).await.expect(201)
     }
 
-    /// The ticket as it is in progress, after an operator has joined it.
-    pub async fn join(&self, ticket: &Value) -> Value {
+    /// Joins the ticket, and returns it in progress.
+    pub(crate) async fn join(&self, ticket: &Value) -> Value {
         let token = self.operator_token().await;
         let path = format!("/v2/tickets/pending-tickets/{}", ticket["uuid"].as_str().unwrap());
         let body = json!({"transition": {"type": "join", "operator_id": "desk 1"}});
@@ -182,13 +185,17 @@ impl Rig {
         self.get(&token, &location).await.expect(200)
     }
 
-    pub async fn transition(&self, ticket: &Value, kind: &str) -> Answer {
+    pub(crate) async fn transition(&self, ticket: &Value, kind: &str) -> Answer {
         let token = self.operator_token().await;
         let path = format!("/v2/tickets/in-progress-tickets/{}", ticket["id"].as_str().unwrap());
         self.patch(&token, &path, json!({"transition": {"type": kind}})).await
     }
 
-    pub async fn try_socket(&self, url: &str, token: Option<&str>) -> Result<Socket, tungstenite::Error> {
+    pub(crate) async fn try_socket(
+        &self,
+        url: &str,
+        token: Option<&str>,
+    ) -> Result<Socket, tungstenite::Error> {
         let mut request = url.into_client_request().unwrap();
         let headers = request.headers_mut();
         headers.insert("Sec-WebSocket-Protocol", "connector-relay.v1".parse().unwrap());
@@ -204,15 +211,15 @@ impl Rig {
         Ok(Socket { stream, patience: HANG })
     }
 
-    pub async fn socket(&self, token: &str) -> Socket {
+    pub(crate) async fn socket(&self, token: &str) -> Socket {
         self.try_socket(&self.cloud.websocket_url, Some(token)).await.unwrap()
     }
 
-    /// The connector's link, greeted, naming the connections that it holds.
-    pub async fn connector(&self, held: Value) -> Socket {
+    /// The connector's link after its hello, which names the connections that the connector holds.
+    pub(crate) async fn connector(&self, held: Value) -> Socket {
         let mut socket = self.socket(&self.connector_token().await).await;
         socket.say("connectorHello", self.hello(held)).await;
-        // a status is stored after the hello before it
+        // a stored status shows that the earlier hello is stored too
         socket.say("connectorStatusUpdate", json!({"connector_id": self.cloud.connector_uuid})).await;
         let token = self.operator_token().await;
         let path = format!("/v1/connectors/{}", self.cloud.connector_id);
@@ -220,7 +227,7 @@ impl Rig {
         socket
     }
 
-    pub fn hello(&self, held: Value) -> Value {
+    pub(crate) fn hello(&self, held: Value) -> Value {
         json!({
             "connector_uuid": self.cloud.connector_uuid, "protocol": 1, "agent_version": "0.1.0",
             "software_version": 2, "hardware_version": 0, "hardware_type": "classic",
@@ -229,45 +236,45 @@ impl Rig {
         })
     }
 
-    pub async fn operator(&self) -> Socket {
+    pub(crate) async fn operator(&self) -> Socket {
         self.socket(&self.operator_token().await).await
     }
 }
 
-pub struct Socket {
+pub(crate) struct Socket {
     stream: WebSocketStream<TlsStream<TcpStream>>,
-    /// How long it waits for a message; longer than the default in virtual time only.
+    /// The timeout for a message. Only virtual time permits a longer one than the default.
     pub patience: Duration,
 }
 
 impl Socket {
-    pub async fn say(&mut self, action: &str, message: Value) {
+    pub(crate) async fn say(&mut self, action: &str, message: Value) {
         self.text(&json!({"action": action, "message": message}).to_string()).await;
     }
 
-    pub async fn ask(&mut self, action: &str, request_id: &str, message: Value) {
+    pub(crate) async fn ask(&mut self, action: &str, request_id: &str, message: Value) {
         let envelope = json!({"action": action, "message": message, "request_id": request_id});
         self.text(&envelope.to_string()).await;
     }
 
-    pub async fn reply(&mut self, to: &Value, action: &str, message: Value) {
+    pub(crate) async fn reply(&mut self, to: &Value, action: &str, message: Value) {
         self.ask(action, to["request_id"].as_str().unwrap(), message).await;
     }
 
-    pub async fn text(&mut self, text: &str) {
+    pub(crate) async fn text(&mut self, text: &str) {
         self.stream.send(Message::text(text)).await.unwrap();
     }
 
-    pub async fn binary(&mut self, bytes: impl Into<Vec<u8>>) {
+    pub(crate) async fn binary(&mut self, bytes: impl Into<Vec<u8>>) {
         self.stream.send(Message::binary(bytes.into())).await.unwrap();
     }
 
-    pub async fn ping(&mut self) {
+    pub(crate) async fn ping(&mut self) {
         self.stream.send(Message::Ping(Vec::new().into())).await.unwrap();
     }
 
-    /// The next message that is no ping or pong.
-    pub async fn message(&mut self) -> Message {
+    /// The next message that is neither a ping nor a pong.
+    pub(crate) async fn message(&mut self) -> Message {
         loop {
             match self.raw().await {
                 Message::Ping(_) | Message::Pong(_) => {}
@@ -276,27 +283,27 @@ impl Socket {
         }
     }
 
-    pub async fn raw(&mut self) -> Message {
+    pub(crate) async fn raw(&mut self) -> Message {
         tokio::time::timeout(self.patience, self.stream.next()).await.expect("hangs").expect("ended").unwrap()
     }
 
-    /// The next message, which is text, as JSON.
-    pub async fn next(&mut self) -> Value {
+    /// The next message, which must be text, as JSON.
+    pub(crate) async fn next(&mut self) -> Value {
         match self.message().await {
             Message::Text(text) => serde_json::from_str(text.as_str()).unwrap(),
             other => panic!("no text: {other:?}"),
         }
     }
 
-    /// The next message, which is text with this action.
-    pub async fn hear(&mut self, action: &str) -> Value {
+    /// The next message, which must be text with this action.
+    pub(crate) async fn hear(&mut self, action: &str) -> Value {
         let envelope = self.next().await;
         assert_eq!(envelope["action"], action, "{envelope}");
         envelope
     }
 
-    /// The next text with this action; others are passed over.
-    pub async fn await_action(&mut self, action: &str) -> Value {
+    /// The next text with this action. Other messages are skipped.
+    pub(crate) async fn await_action(&mut self, action: &str) -> Value {
         loop {
             let envelope = self.next().await;
             if envelope["action"] == action {
@@ -305,16 +312,16 @@ impl Socket {
         }
     }
 
-    /// The next message, which is binary.
-    pub async fn next_binary(&mut self) -> Vec<u8> {
+    /// The next message, which must be binary.
+    pub(crate) async fn next_binary(&mut self) -> Vec<u8> {
         match self.message().await {
             Message::Binary(bytes) => bytes.to_vec(),
             other => panic!("not binary: {other:?}"),
         }
     }
 
-    /// The next message is an error of this kind.
-    pub async fn refused(&mut self, status: u16, slug: &str, in_reply_to: &str) -> Value {
+    /// Checks that the next message is an error of this kind.
+    pub(crate) async fn refused(&mut self, status: u16, slug: &str, in_reply_to: &str) -> Value {
         let envelope = self.hear("error").await;
         assert_eq!(envelope["message"]["status"], status, "{envelope}");
         assert_eq!(envelope["message"]["type"], format!("/problems/{slug}"), "{envelope}");
@@ -323,7 +330,7 @@ impl Socket {
     }
 
     /// Reads until the cloud closes the socket.
-    pub async fn closed(&mut self) -> Option<CloseFrame> {
+    pub(crate) async fn closed(&mut self) -> Option<CloseFrame> {
         loop {
             match tokio::time::timeout(self.patience, self.stream.next()).await.expect("hangs") {
                 Some(Ok(Message::Close(frame))) => return frame,
@@ -333,7 +340,7 @@ impl Socket {
         }
     }
 
-    pub async fn close(mut self) {
+    pub(crate) async fn close(mut self) {
         self.stream.close(None).await.unwrap();
         while let Some(Ok(_)) = self.stream.next().await {}
     }

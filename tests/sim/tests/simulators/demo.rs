@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
-/// Only reached when something hangs.
+/// Reached only if the demo hangs.
 const HANG: Duration = Duration::from_secs(120);
 const VIN: &str = "WVWLU5SP1H0375027";
 
@@ -24,7 +24,7 @@ async fn outcome(output: impl Future<Output = std::io::Result<Output>>) -> (i32,
 }
 
 #[tokio::test]
-async fn the_demo_goes_through_over_a_far_link_that_is_cut_again_and_again() {
+async fn the_demo_succeeds_over_a_slow_link_with_repeated_cuts() {
     let demo = program(&["demo", "--rtt", "40", "--cut-every", "4", "--size", "30000"]).output();
     let (code, stdout, stderr) = outcome(demo).await;
     assert_eq!(code, 0, "{stdout}{stderr}");
@@ -36,7 +36,7 @@ async fn the_demo_goes_through_over_a_far_link_that_is_cut_again_and_again() {
 }
 
 #[tokio::test]
-async fn the_demo_tells_its_story_over_doip_too() {
+async fn the_demo_also_runs_over_doip() {
     let demo = program(&["demo", "--doip", "--rtt", "40", "--cut-every", "4", "--size", "30000"]).output();
     let (code, stdout, stderr) = outcome(demo).await;
     assert_eq!(code, 0, "{stdout}{stderr}");
@@ -60,7 +60,7 @@ async fn the_demo_takes_a_vehicle_without_a_vin_and_one_with_29_bit_identifiers(
 }
 
 #[tokio::test]
-async fn the_demo_starts_another_agent_than_its_own_and_says_if_it_cannot() {
+async fn the_demo_starts_a_given_agent_or_reports_that_it_cannot() {
     let own = format!("env {} agent", env!("CARGO_BIN_EXE_connector-sim"));
     let (code, stdout, stderr) =
         outcome(program(&["demo", "--agent", &own, "--size", "5000"]).output()).await;

@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// The process, and the line that it prints when it is ready.
+/// Starts the process, and returns the line that it prints when it is ready.
 async fn start(arguments: &[&str]) -> (Child, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_connector-sim"));
     command.args(["vehicle", "--doip", "127.0.0.1:0", "--doip-announce-to", "127.0.0.1:9"]);
@@ -26,7 +26,7 @@ async fn start(arguments: &[&str]) -> (Child, Value) {
     (child, serde_json::from_str(&line).unwrap())
 }
 
-/// The process with a vehicle of the file, and these arguments too.
+/// Starts the process with a vehicle of the file and these arguments.
 async fn start_golf(more: &[&str]) -> (Child, Value) {
     let vehicles = vehicles_file();
     let arguments = [&["--vehicles", &vehicles, "--platform", "VOLKSWAGEN_GOLF_MK7"], more].concat();
@@ -75,7 +75,7 @@ async fn a_vehicle_of_the_file_is_read_and_flashed_behind_its_gateway() {
 }
 
 #[tokio::test]
-async fn refusals_a_second_gateway_and_can_beside_it_can_be_chosen() {
+async fn the_command_offers_refusals_a_second_gateway_and_a_can_bus() {
     let directory = tempfile::tempdir().unwrap();
     let can = directory.path().join("can");
     let more =
@@ -98,6 +98,7 @@ async fn the_recorded_gateway_is_played() {
     assert_eq!((&ready["platform"], &ready["doip"][0]["logical_address"]), (&Value::Null, &json!("0x4010")));
     let mut tool = DoipTool::activated(address(&ready, "/doip/0/tcp")).await;
     assert_eq!(tool.ask(0x4010, &[0x10, 3]).await, [0x50, 3, 0, 0x32, 1, 0xF4]);
-    let who = ask_by_udp(address(&ready, "/doip/0/udp"), Payload::IdentificationRequest).await;
-    assert!(matches!(who, Payload::Announcement(who) if who.vin().unwrap().as_str() == "BAUNEE4MZ17042403"));
+    let answer = ask_by_udp(address(&ready, "/doip/0/udp"), Payload::IdentificationRequest).await;
+    let Payload::Announcement(announcement) = answer else { panic!("{answer:?}") };
+    assert_eq!(announcement.vin().unwrap().as_str(), "BAUNEE4MZ17042403");
 }

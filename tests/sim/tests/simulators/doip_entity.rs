@@ -34,13 +34,13 @@ fn config() -> EntityConfig {
     config
 }
 
-/// An entity, and the clock.
+/// An entity and its clock.
 struct Rig {
     entity: Entity,
     now: Instant,
     opened: u64,
-    /// By connection, what was sent and whether it was closed.
-    said: BTreeMap<ConnectionId, Vec<Payload>>,
+    /// The messages that the entity sent, by connection.
+    sent: BTreeMap<ConnectionId, Vec<Payload>>,
     closed: Vec<ConnectionId>,
     datagrams: Vec<Payload>,
     broadcasts: usize,
@@ -51,8 +51,8 @@ impl Rig {
         let (mut config, now) = (config(), Instant::now());
         change(&mut config);
         let entity = Entity::new(config, now);
-        let (said, closed, datagrams) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { entity, now, opened: 0, said, closed, datagrams, broadcasts: 0 }
+        let (sent, closed, datagrams) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { entity, now, opened: 0, sent, closed, datagrams, broadcasts: 0 }
     }
 
     fn settle(&mut self) {
@@ -60,7 +60,7 @@ impl Rig {
             match output {
                 Output::Send { connection, bytes } => {
                     let payload = decode_datagram(&bytes).unwrap().payload;
-                    self.said.entry(connection).or_default().push(payload);
+                    self.sent.entry(connection).or_default().push(payload);
                 }
                 Output::Close(connection) => self.closed.push(connection),
                 Output::Datagram { bytes, .. } => {
@@ -71,7 +71,7 @@ impl Rig {
         }
     }
 
-    /// Lets time pass, deadline by deadline.
+    /// Advances the time, one deadline after the other.
     fn pass(&mut self, duration: Duration) {
         let until = self.now + duration;
         while let Some((at, _)) = self.entity.poll_timeout().filter(|(at, _)| *at <= until) {
@@ -111,10 +111,10 @@ impl Rig {
 
     /// The entity's messages since the last call.
     fn hear(&mut self, id: ConnectionId) -> Vec<Payload> {
-        self.said.remove(&id).unwrap_or_default()
+        self.sent.remove(&id).unwrap_or_default()
     }
 
-    /// The one code that was answered.
+    /// The code of the only answer.
     fn code(&mut self, id: ConnectionId) -> ActivationCode {
         match self.hear(id).as_slice() {
             [Payload::ActivationResponse(response)] => {
@@ -153,7 +153,7 @@ impl Rig {
 }
 
 #[test]
-fn a_message_is_acknowledged_at_once_and_its_response_goes_to_who_asked() {
+fn a_message_is_acknowledged_immediately_and_answered_to_its_sender() {
     let mut rig = Rig::new(|_| {});
     let (one, other) = (rig.activated(TESTER), rig.activated(OTHER));
     rig.events();
@@ -171,7 +171,7 @@ fn a_message_is_acknowledged_at_once_and_its_response_goes_to_who_asked() {
 }
 
 #[test]
-fn everything_that_is_wrong_with_a_request_for_routing_has_its_own_code() {
+fn each_fault_of_a_routing_activation_has_its_own_code() {
     let request = |source, activation_type| ActivationRequest { source, activation_type, oem: None };
     let ask = |change: fn(&mut EntityConfig), request: ActivationRequest| {
         let mut rig = Rig::new(change);
@@ -203,7 +203,7 @@ fn everything_that_is_wrong_with_a_request_for_routing_has_its_own_code() {
 }
 
 #[test]
-fn any_code_can_be_chosen_as_the_answer_and_silence_too() {
+fn the_activation_can_answer_any_code_or_stay_silent() {
     for code in 0..=0xFF {
         let code = ActivationCode::from(code);
         let mut rig = Rig::new(|config| config.activation.answer = Answer::Always(code));
@@ -220,7 +220,7 @@ fn any_code_can_be_chosen_as_the_answer_and_silence_too() {
 }
 
 #[test]
-fn a_confirmation_is_waited_for_and_may_be_refused() {
+fn a_confirmation_is_awaited_and_can_be_refused() {
     for (granted, code) in [(true, ActivationCode::Activated), (false, ActivationCode::RejectedConfirmation)]
     {
         let confirmation = Some(Confirmation { after: ms(3000), granted });
@@ -237,7 +237,7 @@ fn a_confirmation_is_waited_for_and_may_be_refused() {
 }
 
 #[test]
-fn a_tester_that_is_alive_keeps_its_address() {
+fn a_live_tester_keeps_its_address() {
     let mut rig = Rig::new(|_| {});
     let first = rig.activated(TESTER);
     let second = rig.open();
@@ -250,7 +250,7 @@ fn a_tester_that_is_alive_keeps_its_address() {
 }
 
 #[test]
-fn a_tester_that_is_silent_loses_its_connection_to_the_one_that_comes() {
+fn a_silent_tester_loses_its_connection_to_a_new_one() {
     let mut rig = Rig::new(|_| {});
     let first = rig.activated(TESTER);
     let second = rig.open();
@@ -261,7 +261,7 @@ fn a_tester_that_is_silent_loses_its_connection_to_the_one_that_comes() {
 }
 
 #[test]
-fn a_full_table_has_room_only_if_somebody_has_gone() {
+fn a_full_table_accepts_a_tester_only_if_another_has_left() {
     let mut rig = Rig::new(|config| config.max_sockets = 2);
     let (first, second) = (rig.activated(TESTER), rig.activated(OTHER));
     let third = rig.open();
@@ -308,7 +308,7 @@ fn messages_that_cannot_be_routed_are_refused_by_the_standards_codes() {
 }
 
 #[test]
-fn headers_that_make_no_sense_are_refused_and_some_end_the_connection() {
+fn invalid_headers_are_refused_and_some_end_the_connection() {
     let refuse = |bytes: &[u8]| {
         let mut rig = Rig::new(|config| config.max_data_size = Some(4096));
         let id = rig.activated(TESTER);
@@ -336,7 +336,7 @@ fn headers_that_make_no_sense_are_refused_and_some_end_the_connection() {
 }
 
 #[test]
-fn datagrams_that_make_no_sense_are_refused_by_the_same_rules() {
+fn invalid_datagrams_are_refused_by_the_rules_for_headers() {
     for (bytes, code) in [
         (&[2, 2, 0, 1, 0, 0, 0, 0][..], HeaderNackCode::IncorrectPattern),
         (&[9, 0xF6, 0, 1, 0, 0, 0, 0], HeaderNackCode::IncorrectPattern),
@@ -371,7 +371,7 @@ fn connections_that_say_nothing_are_closed_by_their_timers() {
 }
 
 #[test]
-fn it_announces_itself_three_times_and_answers_who_asks_for_it() {
+fn an_entity_announces_itself_three_times_and_answers_requests_for_it() {
     let mut rig = Rig::new(|config| {
         config.announcements = 3;
         config.version = ProtocolVersion::V2019;
@@ -390,24 +390,30 @@ fn it_announces_itself_three_times_and_answers_who_asks_for_it() {
         rig.settle();
         std::mem::take(&mut rig.datagrams)
     };
-    let who = config().announcement;
+    let announcement = config().announcement;
     let any = ProtocolVersion::Default;
-    assert_eq!(ask(any, Payload::IdentificationRequest), [Payload::Announcement(who)]);
-    assert_eq!(ask(any, Payload::IdentificationRequestByEid(who.eid)), [Payload::Announcement(who)]);
-    assert_eq!(ask(any, Payload::IdentificationRequestByVin(who.vin)), [Payload::Announcement(who)]);
+    assert_eq!(ask(any, Payload::IdentificationRequest), [Payload::Announcement(announcement)]);
+    assert_eq!(
+        ask(any, Payload::IdentificationRequestByEid(announcement.eid)),
+        [Payload::Announcement(announcement)]
+    );
+    assert_eq!(
+        ask(any, Payload::IdentificationRequestByVin(announcement.vin)),
+        [Payload::Announcement(announcement)]
+    );
     assert_eq!(ask(any, Payload::IdentificationRequestByEid(Eid([9; 6]))), []);
     assert_eq!(ask(any, Payload::IdentificationRequestByVin([b'X'; 17])), []);
     let v2 = ProtocolVersion::V2012;
     assert_eq!(ask(v2, Payload::PowerModeRequest), [Payload::PowerModeResponse(PowerMode::Ready)]);
     let status = ask(v2, Payload::EntityStatusRequest);
     assert!(matches!(status[..], [Payload::EntityStatusResponse(status)] if status.open_sockets == 0));
-    // an entity does not answer another entity: two of them would never stop
-    assert_eq!(ask(v2, Payload::Announcement(who)), []);
+    // an entity does not answer another entity, because two entities would never stop
+    assert_eq!(ask(v2, Payload::Announcement(announcement)), []);
     assert_eq!(ask(v2, Payload::HeaderNack(HeaderNackCode::UnknownPayloadType)), []);
 }
 
 #[test]
-fn a_slow_entity_says_everything_later_in_the_same_order() {
+fn a_slow_entity_sends_its_messages_later_in_the_same_order() {
     let mut rig = Rig::new(|config| config.latency = ms(700));
     let id = rig.open();
     rig.ask_for_routing(id, TESTER);
@@ -420,7 +426,7 @@ fn a_slow_entity_says_everything_later_in_the_same_order() {
 }
 
 #[test]
-fn a_flood_costs_bounded_memory() {
+fn a_flood_uses_bounded_memory() {
     let mut rig = Rig::new(|config| config.latency = Duration::from_secs(3600));
     let id = rig.open();
     rig.ask_for_routing(id, TESTER);
@@ -432,27 +438,27 @@ fn a_flood_costs_bounded_memory() {
     assert_eq!(rig.hear(id).len(), 4096);
 }
 
-/// An entity that knows only the recording's configuration sends every message of the recorded gateway, byte
-/// for byte and at its time.
+/// An entity with the configuration of the recording sends every message of the recorded gateway, byte for
+/// byte and at the recorded time.
 #[test]
 fn the_recorded_gateway_is_played_byte_for_byte() {
     let recording = DoipRecording::parse(DOIP_LOG).unwrap();
     let start = Instant::now();
     let mut entity_config = recording.entity();
-    // when a recorded gateway announces itself is not the tester's doing
+    // the tester does not cause the announcements of the recorded gateway
     entity_config.announcements = 0;
     let mut entity = Entity::new(entity_config, start);
     let mut connections: BTreeMap<u16, ConnectionId> = BTreeMap::new();
-    let mut said: Vec<(Duration, u16, Vec<u8>)> = Vec::new();
+    let mut sent: Vec<(Duration, u16, Vec<u8>)> = Vec::new();
     let collect =
-        |entity: &mut Entity, now: Instant, connections: &BTreeMap<u16, ConnectionId>, said: &mut Vec<_>| {
+        |entity: &mut Entity, now: Instant, connections: &BTreeMap<u16, ConnectionId>, sent: &mut Vec<_>| {
             while let Some(output) = entity.poll_output(now) {
                 match output {
-                    Output::Datagram { to, bytes } => said.push((now - start, to.port(), bytes)),
+                    Output::Datagram { to, bytes } => sent.push((now - start, to.port(), bytes)),
                     Output::Send { connection, bytes } => {
                         let port =
                             connections.iter().find(|(_, id)| **id == connection).map(|(port, _)| *port);
-                        said.push((now - start, port.unwrap(), bytes));
+                        sent.push((now - start, port.unwrap(), bytes));
                     }
                     Output::Close(_) | Output::Broadcast(_) => {}
                 }
@@ -464,25 +470,25 @@ fn the_recorded_gateway_is_played_byte_for_byte() {
         let now = start + record.at;
         while let Some((at, _)) = entity.poll_timeout().filter(|(at, _)| *at <= now) {
             entity.handle_timeout(at);
-            collect(&mut entity, at, &connections, &mut said);
+            collect(&mut entity, at, &connections, &mut sent);
         }
         match (record.speaker, record.carrier) {
             (Speaker::Announcement, _) => {}
             (Speaker::Vehicle, _) => {
                 let is_answer = record.bytes[2..4] == [0x80, 0x01];
                 if is_answer {
-                    // the ECUs' own words are not the entity's
+                    // the messages of ECUs do not come from the entity
                     let message = decode_datagram(&record.bytes).unwrap();
                     let Payload::Diagnostic(message) = message.payload else { panic!() };
                     assert!(entity.respond(now, message));
-                    collect(&mut entity, now, &connections, &mut said);
+                    collect(&mut entity, now, &connections, &mut sent);
                 }
                 expected.push((record.at, record.tester_port, record.bytes.clone()));
             }
             (Speaker::Tester, Carrier::Udp) => {
                 let from = SocketAddr::from(([127, 0, 0, 1], record.tester_port));
                 entity.handle_datagram(now, from, &record.bytes);
-                collect(&mut entity, now, &connections, &mut said);
+                collect(&mut entity, now, &connections, &mut sent);
             }
             (Speaker::Tester, Carrier::Tcp) => {
                 let next = ConnectionId(connections.len() as u64 + 1);
@@ -491,8 +497,9 @@ fn the_recorded_gateway_is_played_byte_for_byte() {
                     next
                 });
                 entity.handle_bytes(now, id, &record.bytes);
-                collect(&mut entity, now, &connections, &mut said);
-                // an alive check that is not waited for: the tester had closed that connection already
+                collect(&mut entity, now, &connections, &mut sent);
+                // the gateway did not wait for this alive check, because the tester had closed that
+                // connection
                 let following: Vec<_> = records[index + 1..].iter().take(2).collect();
                 if let [check, activation] = following[..]
                     && check.bytes == hex("02fd000700000000")
@@ -500,17 +507,17 @@ fn the_recorded_gateway_is_played_byte_for_byte() {
                     && activation.speaker == Speaker::Vehicle
                 {
                     entity.handle_closed(now, connections[&check.tester_port]);
-                    collect(&mut entity, now, &connections, &mut said);
+                    collect(&mut entity, now, &connections, &mut sent);
                 }
             }
         }
         while entity.poll_event().is_some() {}
     }
-    assert_eq!(said.len(), expected.len());
-    for (said, expected) in said.iter().zip(&expected) {
-        assert_eq!((said.1, &said.2), (expected.1, &expected.2), "at {:?}", expected.0);
-        // the recording's own clock has milliseconds
-        assert!(said.0.abs_diff(expected.0) <= ms(3), "{:?} instead of {:?}", said.0, expected.0);
+    assert_eq!(sent.len(), expected.len());
+    for (sent, expected) in sent.iter().zip(&expected) {
+        assert_eq!((sent.1, &sent.2), (expected.1, &expected.2), "at {:?}", expected.0);
+        // the clock of the recording has a resolution of a millisecond
+        assert!(sent.0.abs_diff(expected.0) <= ms(3), "{:?} instead of {:?}", sent.0, expected.0);
     }
 }
 
@@ -519,7 +526,7 @@ fn hex(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_recording_that_cannot_be_read_is_an_error_that_names_the_line() {
+fn an_invalid_recording_is_an_error_that_names_the_line() {
     for (text, error) in [
         ("0.0 udp vehicle>tester 1>2", "line 1: expected five fields"),
         ("x udp vehicle>tester 1>2 00", "line 1: the time"),
@@ -527,13 +534,13 @@ fn a_recording_that_cannot_be_read_is_an_error_that_names_the_line() {
         ("0.0 udp vehicle>tester 1>2 02fe", "line 1"),
         ("# nothing", "no announcement"),
     ] {
-        let told = DoipRecording::parse(text).unwrap_err().to_string();
-        assert!(told.contains(error), "{told}");
+        let message = DoipRecording::parse(text).unwrap_err().to_string();
+        assert!(message.contains(error), "{message}");
     }
 }
 
 #[test]
-fn messages_in_any_pieces_are_the_same_messages() {
+fn messages_split_anywhere_decode_to_the_same_messages() {
     let mut rig = Rig::new(|_| {});
     let id = rig.activated(TESTER);
     rig.events();

@@ -1,4 +1,4 @@
-//! The simulated gateway's sockets: announcements, broadcasts, testers that say nothing.
+//! The sockets of the simulated gateway: announcements, broadcasts, silent testers.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn listen(announce_to: SocketAddr) -> ListenConfig {
     ListenConfig { announce_to: Some(announce_to), ..ListenConfig::new(anywhere) }
 }
 
-fn nobody() -> SocketAddr {
+fn unused_address() -> SocketAddr {
     "127.0.0.1:9".parse().unwrap()
 }
 
@@ -36,29 +36,35 @@ async fn a_gateway_announces_itself_three_times() {
     let config = DoipConfig::new(&vehicle, listen(listener.local_addr().unwrap()));
     let _gateway = DoipGateway::start(&vehicle, config).await.unwrap();
     for _ in 0..3 {
-        let said = hear(&listener).await;
-        assert!(matches!(said, Payload::Announcement(who) if who.eid == Eid([2, 0, 0, 0, 0x40, 0x10])));
+        let message = hear(&listener).await;
+        assert!(
+            matches!(message, Payload::Announcement(gateway) if gateway.eid == Eid([2, 0, 0, 0, 0x40, 0x10]))
+        );
     }
 }
 
 #[tokio::test]
-async fn a_question_to_everybody_is_answered_to_who_asked() {
+async fn a_broadcast_request_is_answered_to_its_sender() {
     let vehicle = golf();
-    let gateway = DoipGateway::start(&vehicle, DoipConfig::new(&vehicle, listen(nobody()))).await.unwrap();
+    let gateway =
+        DoipGateway::start(&vehicle, DoipConfig::new(&vehicle, listen(unused_address()))).await.unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.set_broadcast(true).unwrap();
     let question = Message::new(ProtocolVersion::Default, Payload::IdentificationRequest).encode().unwrap();
-    let everybody = SocketAddr::from(([127, 255, 255, 255], gateway.addresses().udp.port()));
-    socket.send_to(&question, everybody).await.unwrap();
-    let said = hear(&socket).await;
+    let broadcast = SocketAddr::from(([127, 255, 255, 255], gateway.addresses().udp.port()));
+    socket.send_to(&question, broadcast).await.unwrap();
+    let message = hear(&socket).await;
     let vin = vehicle.record.vin.unwrap();
-    assert!(matches!(said, Payload::Announcement(who) if who.vin().unwrap() == vin), "{said:?}");
+    assert!(
+        matches!(message, Payload::Announcement(gateway) if gateway.vin().unwrap() == vin),
+        "{message:?}"
+    );
 }
 
 #[tokio::test]
-async fn a_tester_that_never_activates_is_hung_up_on() {
+async fn a_tester_that_never_activates_is_disconnected() {
     let vehicle = golf();
-    let mut config = DoipConfig::new(&vehicle, listen(nobody()));
+    let mut config = DoipConfig::new(&vehicle, listen(unused_address()));
     config.entity.timeouts =
         Timeouts { initial_inactivity: Duration::from_millis(200), ..Timeouts::default() };
     let gateway = DoipGateway::start(&vehicle, config).await.unwrap();
@@ -69,7 +75,7 @@ async fn a_tester_that_never_activates_is_hung_up_on() {
 #[tokio::test]
 async fn a_second_tester_of_the_same_address_takes_over_from_one_that_does_not_answer() {
     let vehicle = golf();
-    let mut config = DoipConfig::new(&vehicle, listen(nobody()));
+    let mut config = DoipConfig::new(&vehicle, listen(unused_address()));
     config.entity.timeouts.initial_inactivity = HANG;
     let gateway = DoipGateway::start(&vehicle, config).await.unwrap();
     let mut first = DoipTool::activated(gateway.addresses().tcp).await;

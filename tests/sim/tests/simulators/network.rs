@@ -1,4 +1,4 @@
-//! The bad network: what it does to bytes, and what it never does.
+//! The effects of the bad network on bytes.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -99,7 +99,7 @@ async fn a_stall_holds_everything_back_and_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_narrow_line_takes_its_bytes_a_second() {
+async fn a_limited_line_carries_its_bytes_per_second() {
     let conditions =
         Conditions::new(BadNetworkConfig { bytes_per_second: Some(10_000), ..BadNetworkConfig::default() });
     let (mut client, mut server, _task) = connect(&conditions, 1 << 17);
@@ -121,13 +121,13 @@ async fn a_peer_that_does_not_read_holds_up_the_sender() {
     let mut taken = 0;
     while let Ok(written) = tokio::time::timeout(Duration::from_secs(60), client.write(&piece)).await {
         taken += written.unwrap();
-        assert!(taken <= 8 << 20, "{taken} bytes are kept somewhere");
+        assert!(taken <= 8 << 20, "{taken} bytes are buffered");
     }
     assert!(taken >= 1 << 16);
 }
 
 #[tokio::test(start_paused = true)]
-async fn regular_cuts_come_regularly_and_the_pause_after_them_is_kept() {
+async fn regular_cuts_keep_their_interval_and_the_pause_after_them() {
     let conditions = Conditions::new(BadNetworkConfig {
         cut_every: Some(Duration::from_secs(5)),
         pause_after_cut: Duration::from_secs(2),
@@ -143,7 +143,7 @@ async fn regular_cuts_come_regularly_and_the_pause_after_them_is_kept() {
     assert_eq!(start.elapsed().as_secs(), 17);
 }
 
-/// A server that sends back what it gets, and the network before it.
+/// An echo server behind a network.
 async fn echo(config: BadNetworkConfig) -> BadNetwork {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = listener.local_addr().unwrap();
@@ -159,7 +159,7 @@ async fn echo(config: BadNetworkConfig) -> BadNetwork {
 }
 
 #[tokio::test]
-async fn over_tcp_a_cut_is_a_reset_and_a_new_connection_is_accepted_at_once() {
+async fn over_tcp_a_cut_is_a_reset_and_a_new_connection_is_accepted() {
     let network = echo(BadNetworkConfig::default()).await;
     let mut stream = TcpStream::connect(network.address()).await.unwrap();
     stream.write_all(b"before").await.unwrap();
@@ -179,7 +179,7 @@ async fn over_tcp_a_cut_is_a_reset_and_a_new_connection_is_accepted_at_once() {
 }
 
 #[tokio::test]
-async fn over_tcp_a_megabyte_comes_back_as_it_was() {
+async fn over_tcp_a_megabyte_is_echoed_unchanged() {
     let network = echo(BadNetworkConfig { round_trip: 4 * MS, ..BadNetworkConfig::default() }).await;
     let sent: Vec<u8> =
         (0..1_u32 << 20).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect();

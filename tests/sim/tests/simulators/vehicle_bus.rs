@@ -63,7 +63,7 @@ async fn every_ecu_of_every_vehicle_answers_its_exchanges_byte_for_byte() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_vin_that_obd_gives_is_given_to_whoever_asks_everybody() {
+async fn every_vin_of_obd_is_in_the_answer_to_a_functional_request() {
     let catalogue = catalogue();
     for record in catalogue.vehicles() {
         let bus = bus();
@@ -84,7 +84,7 @@ async fn every_vin_that_obd_gives_is_given_to_whoever_asks_everybody() {
             expected.sort();
             let mut tool = Tool::functional(&bus, request, responders.clone());
             let mut answers: Vec<_> = tool
-                .ask_everybody(&[0x09, 0x02], P2)
+                .ask_functional(&[0x09, 0x02], P2)
                 .await
                 .into_iter()
                 .map(|answer| (answer.address, answer.pdu))
@@ -96,22 +96,22 @@ async fn every_vin_that_obd_gives_is_given_to_whoever_asks_everybody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_vehicle_that_gives_its_vin_by_obd_says_that_it_can() {
+async fn a_vehicle_with_a_vin_by_obd_reports_the_information_type() {
     let bus = bus();
     let _vehicle = Vehicle::start(&vehicle("CHRYSLER_PACIFICA_2018"), &bus);
     let mut tool = Tool::functional(&bus, id(0x7DF), Responders::Obd11);
-    let answers = tool.ask_everybody(&[0x09, 0x00], P2).await;
-    assert_eq!(answers.len(), 1, "the transmission knows no mode 09, and keeps that to itself");
+    let answers = tool.ask_functional(&[0x09, 0x00], P2).await;
+    assert_eq!(answers.len(), 1, "the transmission does not support mode 09, and does not answer");
     assert_eq!(hex::format(&answers[0].pdu), "490040000000");
 }
 
 #[tokio::test(start_paused = true)]
-async fn ecus_that_were_asked_together_contend_for_the_bus_and_all_are_heard() {
+async fn ecus_that_answer_together_contend_for_the_bus_and_all_arrive() {
     let bus = bus();
     let config = vehicle("TOYOTA_HIGHLANDER_TSS2");
     let _vehicle = Vehicle::start(&config, &bus);
     let mut tool = Tool::functional(&bus, id(0x7DF), Responders::Obd11);
-    let answers = tool.ask_everybody(&[0x09, 0x02], P2).await;
+    let answers = tool.ask_functional(&[0x09, 0x02], P2).await;
     let from: Vec<CanId> = answers.iter().map(|answer| answer.address).collect();
     assert_eq!(from, [id(0x7E8), id(0x7EA)], "the lower identifier first");
     assert_eq!(answers[0].pdu, answers[1].pdu);
@@ -122,7 +122,7 @@ async fn only_the_ecus_of_the_obd_range_hear_the_obd_request() {
     let bus = bus();
     let vehicle = Vehicle::start(&vehicle("CHRYSLER_PACIFICA_2018"), &bus);
     let mut tool = Tool::functional(&bus, id(0x7DF), Responders::Obd11);
-    tool.ask_everybody(&[0x3E, 0x80], P2).await;
+    tool.ask_functional(&[0x3E, 0x80], P2).await;
     let heard: Vec<_> = vehicle
         .ecus()
         .iter()
@@ -139,7 +139,7 @@ async fn other_functional_identifiers_are_heard_where_they_are_configured() {
     config.functional = vec![id(0x700)];
     let vehicle = Vehicle::start(&config, &bus);
     let mut tool = Tool::functional(&bus, id(0x700), Responders::List(vec![]));
-    tool.ask_everybody(&[0x10, 0x83], P2).await;
+    tool.ask_functional(&[0x10, 0x83], P2).await;
     assert!(vehicle.ecus().iter().all(|ecu| ecu.status.borrow().session == Session::Extended));
     vehicle.stop().await;
 }
@@ -157,7 +157,7 @@ async fn ecus_with_the_same_identifiers_answer_to_their_own_address_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_ends_by_itself_and_can_be_waited_for() {
+async fn a_session_ends_by_its_timeout_and_its_status_changes() {
     let bus = bus();
     let vehicle = Vehicle::start(&vehicle("CHRYSLER_PACIFICA_2018"), &bus);
     let mut tool = Tool::physical(&bus, address(0x7E0, 0x7E8));
@@ -186,7 +186,7 @@ async fn flash(tool: &mut Tool, image: &[u8], block: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn any_ecu_can_be_flashed_and_what_arrived_can_be_seen() {
+async fn any_ecu_can_be_flashed_and_shows_the_received_image() {
     let image: Vec<u8> = (0..20_000_u32).map(|index| (index * 31 / 7) as u8).collect();
     let directory = tempfile::tempdir().unwrap();
     for platform in ["CHRYSLER_PACIFICA_2018", "HONDA_CIVIC", "TOYOTA_CAMRY"] {
@@ -223,7 +223,7 @@ async fn a_transfer_keeps_to_the_ecus_block_size_and_separation_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fd_frames_carry_more_at_once() {
+async fn fd_frames_carry_longer_pdus() {
     let settings = VirtualBusConfig { data_bit_rate: Some(2_000_000), ..VirtualBusConfig::default() };
     let bus = VirtualBus::new(settings);
     let mut config = vehicle("CHRYSLER_PACIFICA_2018");
@@ -238,7 +238,7 @@ async fn fd_frames_carry_more_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_erasing_ecu_answers_pending_in_time_while_others_go_on() {
+async fn an_erasing_ecu_sends_response_pending_while_others_answer() {
     let bus = bus();
     let mut config = vehicle("CHRYSLER_PACIFICA_2018");
     config.timing = Timing { erase: Duration::from_secs(12), ..Timing::default() };
@@ -260,7 +260,7 @@ async fn an_erasing_ecu_answers_pending_in_time_while_others_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ecu_that_went_bus_off_comes_back() {
+async fn an_ecu_returns_to_the_bus_after_bus_off() {
     let bus = bus();
     let vehicle = Vehicle::start(&vehicle("CHRYSLER_PACIFICA_2018"), &bus);
     let mut tool = Tool::physical(&bus, address(0x7E0, 0x7E8));
@@ -274,7 +274,7 @@ async fn an_ecu_that_went_bus_off_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_vehicle_that_stopped_is_gone_from_the_bus() {
+async fn a_stopped_vehicle_leaves_the_bus() {
     let bus = bus();
     let vehicle = Vehicle::start(&vehicle("CHRYSLER_PACIFICA_2018"), &bus);
     assert_eq!(bus.statistics().nodes.len(), 7);
@@ -283,7 +283,7 @@ async fn a_vehicle_that_stopped_is_gone_from_the_bus() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_a_request_is_given_up_and_counted() {
+async fn an_incomplete_request_is_dropped_and_counted() {
     let bus = bus();
     let vehicle = Vehicle::start(&vehicle("CHRYSLER_PACIFICA_2018"), &bus);
     let mut tool = Tool::physical(&bus, address(0x7E0, 0x7E8));
@@ -297,7 +297,7 @@ async fn half_a_request_is_given_up_and_counted() {
 }
 
 #[test]
-fn whatever_frames_come_the_vehicle_lives_on() {
+fn no_frames_stop_the_vehicle() {
     use proptest::prelude::*;
     use proptest::test_runner::{Config, TestRunner};
 
@@ -317,7 +317,7 @@ fn whatever_frames_come_the_vehicle_lives_on() {
                     sender.send_frame(&CanFrame::new(id(*raw), data).unwrap()).await;
                     sender.listen(Duration::from_millis(*wait)).await;
                 }
-                // every transfer that was begun has timed out by then
+                // every transfer has timed out by then
                 sender.listen(Duration::from_secs(10)).await;
                 let mut tool = Tool::physical(&bus, address(0x7E0, 0x7E8));
                 prop_assert_eq!(ask(&mut tool, "3E00").await, "7E00");

@@ -1,4 +1,4 @@
-//! The file of vehicles, read whole, and the error messages where it is wrong.
+//! The whole file of vehicles, and the error messages about invalid files.
 
 use connector_sim::vehicle::catalogue::{Catalogue, CatalogueError};
 use connector_test_support::data::catalogue;
@@ -39,7 +39,7 @@ fn an_ecu_of_the_list_that_gives_the_vin_stays_one_node() {
 }
 
 #[test]
-fn ecus_that_share_identifiers_are_told_apart_by_their_extended_address() {
+fn ecus_that_share_identifiers_are_distinguished_by_extended_addresses() {
     let catalogue = catalogue();
     let camry = catalogue.find("TOYOTA_CAMRY").unwrap();
     let shared: Vec<_> = camry.ecus.iter().filter(|ecu| ecu.address.request.raw() == 0x750).collect();
@@ -49,7 +49,7 @@ fn ecus_that_share_identifiers_are_told_apart_by_their_extended_address() {
 }
 
 #[test]
-fn an_unknown_platform_is_answered_with_near_names() {
+fn an_unknown_platform_is_an_error_that_suggests_similar_names() {
     let error = catalogue().find("honda_civc").unwrap_err();
     let CatalogueError::UnknownPlatform { near, .. } = &error else { panic!("{error}") };
     assert_eq!(near[0], "HONDA_CIVIC");
@@ -63,7 +63,7 @@ fn an_unknown_platform_is_answered_with_near_names() {
 }
 
 #[test]
-fn what_is_wrong_is_named_by_line_platform_and_field() {
+fn a_fault_is_reported_with_line_platform_and_field() {
     let vehicle = |ecu: &str| {
         format!(
             "[\n\n{{\"make\":\"m\",\"platform\":\"P\",\"vin\":null,\"vin_exchanges\":[],\"ecus\":[{ecu}]}}\n]"
@@ -95,7 +95,7 @@ fn what_is_wrong_is_named_by_line_platform_and_field() {
 }
 
 #[test]
-fn a_missing_field_is_named_with_line_and_platform() {
+fn a_missing_field_is_reported_with_line_and_platform() {
     let error = wrong("[\n{\"make\":\"m\",\n\"platform\":\"P\",\"vin\":null,\"ecus\":[]}]");
     assert!(error.starts_with("line 3, platform P: missing field `vin_exchanges`"), "{error}");
     assert!(wrong("[{}]").starts_with("line 1, a vehicle without platform: missing field"));
@@ -104,7 +104,7 @@ fn a_missing_field_is_named_with_line_and_platform() {
 }
 
 #[test]
-fn a_vin_that_is_none_and_a_platform_listed_twice_are_refused() {
+fn an_invalid_vin_and_a_duplicate_platform_are_refused() {
     let vehicle =
         |vin: &str| format!(r#"{{"make":"m","platform":"P","vin":{vin},"vin_exchanges":[],"ecus":[]}}"#);
     assert_eq!(

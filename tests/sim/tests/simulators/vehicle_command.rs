@@ -1,4 +1,4 @@
-//! `connector-sim vehicle` as a process, asked through its SLCAN device.
+//! `connector-sim vehicle` as a process. A tool sends requests through its SLCAN device.
 
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -32,7 +32,7 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// The process, and the line that it prints when it is ready.
+/// Starts the process, and returns the line that it prints when it is ready.
 async fn start(arguments: &[&str]) -> (Child, Value) {
     let mut child = command(arguments).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -109,7 +109,7 @@ async fn a_vehicle_of_the_file_answers_and_is_flashed_behind_its_slcan_device() 
     assert_eq!(std::fs::read(memory.join("0x7E0-0x00001000.bin")).unwrap(), [0x5A; 256]);
 
     stop(child, Signal::TERM).await;
-    assert!(!slcan.exists() && slcan.read_link().is_err(), "the link is gone");
+    assert!(!slcan.exists() && slcan.read_link().is_err(), "the link is removed");
 }
 
 #[tokio::test]
@@ -123,11 +123,11 @@ async fn a_recording_answers_behind_its_slcan_device() {
     assert_eq!(ask(&mut tool, "1003").await, "5003003201F4");
     assert_eq!(ask(&mut tool, "31010203").await, "71010203");
     stop(child, Signal::INT).await;
-    assert!(slcan.read_link().is_err(), "the link is gone");
+    assert!(slcan.read_link().is_err(), "the link is removed");
 }
 
 #[tokio::test]
-async fn what_can_not_be_simulated_is_said() {
+async fn unsupported_simulations_are_refused_with_a_reason() {
     let directory = tempfile::tempdir().unwrap();
     let slcan = directory.path().join("can");
     let slcan = slcan.to_str().unwrap();

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// An ECU and the clock it lives by.
+/// An ECU and its clock.
 struct Rig {
     ecu: Ecu,
     start: Instant,
@@ -46,7 +46,7 @@ impl Rig {
         Self { ecu: Ecu::new(config), start: now, now }
     }
 
-    /// Lets time pass, with a transport that takes no time; the responses with when they came.
+    /// Advances the time, with a transport that takes no time. Returns the responses with their times.
     fn pass(&mut self, time: Duration) -> Vec<(Duration, Vec<u8>)> {
         let end = self.now + time;
         let mut responses = Vec::new();
@@ -83,7 +83,7 @@ impl Rig {
         responses.first().map(|response| hex::format(response)).unwrap_or_default()
     }
 
-    fn ask_everybody(&mut self, request: &str) -> String {
+    fn ask_functional(&mut self, request: &str) -> String {
         let responses = self.ask_as(Target::Functional, &hex::parse(request).unwrap(), 20 * MS);
         assert!(responses.len() <= 1, "{responses:02X?}");
         responses.first().map(|response| hex::format(response)).unwrap_or_default()
@@ -100,7 +100,7 @@ impl Rig {
         assert_eq!(self.ask_bytes(&key), format!("67{:02X}", level + 1));
     }
 
-    /// Programming session, unlocked, memory erased.
+    /// An unlocked ECU in its programming session, with erased memory.
     fn ready_for_download() -> Self {
         let mut rig = Self::new();
         assert_eq!(rig.ask("1002"), "5002003201F4");
@@ -112,7 +112,7 @@ impl Rig {
 }
 
 #[test]
-fn what_the_real_ecu_answered_goes_before_what_any_would() {
+fn the_answers_of_the_real_ecu_take_precedence_over_general_ones() {
     let mut rig = Rig::with(vec![exchange("3E", "7E"), exchange("22F186", "62F18699")]);
     assert_eq!(rig.ask("3E"), "7E");
     assert_eq!(rig.ask("22F186"), "62F18699");
@@ -122,7 +122,7 @@ fn what_the_real_ecu_answered_goes_before_what_any_would() {
 }
 
 #[test]
-fn identifiers_known_one_by_one_are_read_together() {
+fn several_known_identifiers_are_read_in_one_request() {
     let mut rig = Rig::with(vec![exchange("22F190", "62F190AABB"), exchange("22F188", "62F188CC")]);
     assert_eq!(rig.ask("22F188F190F186"), "62F188CCF190AABBF18601");
     assert_eq!(rig.ask("22F190DEAD"), "62F190AABB");
@@ -142,16 +142,16 @@ fn unknown_services_and_identifiers_are_refused_physically() {
 }
 
 #[test]
-fn refusals_that_everybody_would_give_are_kept_back_when_everybody_was_asked() {
+fn common_refusals_of_a_functional_request_are_suppressed() {
     let mut rig = Rig::new();
     for (request, physical) in
         [("BA01", "7FBA11"), ("1104", "7F1112"), ("22DEAD", "7F2231"), ("2701", "7F277F")]
     {
-        assert_eq!(rig.ask_everybody(request), "", "{request}");
+        assert_eq!(rig.ask_functional(request), "", "{request}");
         assert_eq!(rig.ask(request), physical);
     }
-    assert_eq!(rig.ask_everybody("22F1"), "7F2213", "other refusals are given");
-    assert_eq!(rig.ask_everybody("1003"), "5003003201F4");
+    assert_eq!(rig.ask_functional("22F1"), "7F2213", "other refusals are given");
+    assert_eq!(rig.ask_functional("1003"), "5003003201F4");
 }
 
 #[test]
@@ -160,21 +160,21 @@ fn positive_responses_are_suppressed_on_request_and_negative_ones_are_not() {
     assert_eq!(rig.ask("1083"), "");
     assert_eq!(rig.status().session, Session::Extended);
     assert_eq!(rig.ask("3E80"), "");
-    assert_eq!(rig.ask_everybody("8582FFFFFF"), "");
-    assert_eq!(rig.ask_everybody("288101"), "");
+    assert_eq!(rig.ask_functional("8582FFFFFF"), "");
+    assert_eq!(rig.ask_functional("288101"), "");
     assert_eq!((rig.status().dtc_setting, rig.status().communication), (false, 1));
     assert_eq!(rig.ask("3E81"), "7F3E12");
     assert_eq!(rig.status().tester_presents, 2);
 }
 
 #[test]
-fn a_session_ends_five_seconds_after_the_last_request_and_takes_its_rights_along() {
+fn a_session_and_its_access_end_five_seconds_after_the_last_request() {
     let mut rig = Rig::new();
     assert_eq!(rig.ask("1003"), "5003003201F4");
     rig.unlock(1);
     assert_eq!(rig.ask("8502"), "C502");
     assert_eq!(rig.status().unlocked, Some(1));
-    // ask() let 20 ms pass, of which the answer took one
+    // `ask` took 20 ms, of which the answer took one
     rig.pass(Duration::from_secs(5) - 20 * MS);
     assert_eq!(rig.status().session, Session::Extended);
     rig.pass(MS);
@@ -188,7 +188,7 @@ fn tester_present_keeps_a_session() {
     rig.ask("1003");
     for _ in 0..10 {
         rig.pass(Duration::from_secs(4));
-        assert_eq!(rig.ask_everybody("3E80"), "");
+        assert_eq!(rig.ask_functional("3E80"), "");
     }
     assert_eq!(rig.status().session, Session::Extended);
     assert_eq!(rig.ask("22F186"), "62F18603");
@@ -215,7 +215,7 @@ fn s3_counts_from_the_response_being_on_the_bus() {
     assert!(rig.ecu.poll_response().is_some());
     rig.now += Duration::from_secs(30);
     rig.ecu.handle_timeout(rig.now);
-    assert_eq!(rig.status().session, Session::Extended, "still being sent");
+    assert_eq!(rig.status().session, Session::Extended, "the response is still being sent");
     rig.ecu.handle_response_done(rig.now, false);
     rig.pass(Duration::from_secs(5));
     assert_eq!(rig.status().session, Session::Default);
@@ -228,7 +228,7 @@ fn a_key_unlocks_its_level_once_and_a_session_change_locks_again() {
     rig.ask("1003");
     rig.unlock(0x11);
     assert_eq!(rig.status().unlocked, Some(0x11));
-    assert_eq!(rig.ask("2711"), "671100000000", "what is unlocked needs no key");
+    assert_eq!(rig.ask("2711"), "671100000000", "an unlocked level needs no key");
     rig.ask("1003");
     assert_eq!(rig.status().unlocked, None);
     assert_eq!(rig.ask("271200000000"), "7F2724", "a key without a seed");
@@ -236,7 +236,7 @@ fn a_key_unlocks_its_level_once_and_a_session_change_locks_again() {
 }
 
 #[test]
-fn wrong_keys_are_counted_and_the_third_locks_the_door_for_ten_seconds() {
+fn the_third_wrong_key_locks_security_access_for_ten_seconds() {
     let mut rig = Rig::new();
     rig.ask("1003");
     for expected in ["7F2735", "7F2735", "7F2736"] {
@@ -265,7 +265,7 @@ fn seeds_differ_and_a_key_of_the_wrong_length_is_refused() {
 }
 
 #[test]
-fn trouble_codes_are_read_by_mask_cleared_and_the_same_on_every_run() {
+fn trouble_codes_are_read_by_mask_and_cleared_and_are_reproducible() {
     let with_dtcs = (0..)
         .map(|number| EcuConfig::new(&format!("P{number}"), &record(vec![])))
         .find(|config| Ecu::new(config.clone()).dtcs().len() == 3)
@@ -291,16 +291,16 @@ fn trouble_codes_are_read_by_mask_cleared_and_the_same_on_every_run() {
 }
 
 #[test]
-fn the_supported_information_types_are_told_where_there_are_any() {
+fn the_supported_information_types_are_reported_if_there_are_any() {
     let mut rig = Rig::with(vec![exchange("0902", "490201"), exchange("0904", "490401")]);
-    assert_eq!(rig.ask_everybody("0900"), "490050000000");
-    assert_eq!(rig.ask_everybody("0902"), "490201");
+    assert_eq!(rig.ask_functional("0900"), "490050000000");
+    assert_eq!(rig.ask_functional("0902"), "490201");
     assert_eq!(Rig::new().ask("0900"), "7F0911");
-    assert_eq!(Rig::new().ask_everybody("0900"), "");
+    assert_eq!(Rig::new().ask_functional("0900"), "");
 }
 
 #[test]
-fn erasing_keeps_the_tool_waiting_with_response_pending_in_time() {
+fn erasing_sends_response_pending_in_time() {
     let mut config = EcuConfig::new("P", &record(vec![]));
     config.timing = Timing { erase: Duration::from_secs(10), ..Timing::default() };
     let mut rig = Rig::configured(config);
@@ -339,26 +339,26 @@ fn s3_stands_still_while_the_ecu_works() {
 }
 
 #[test]
-fn a_suppressed_response_is_given_after_all_once_it_was_announced_as_pending() {
+fn a_suppressed_response_is_sent_after_response_pending() {
     let mut rig = Rig::ready_for_download();
     let responses = rig.ask_as(Target::Functional, &[0x31, 0x81, 0xFF, 0x00], Duration::from_secs(3));
     assert_eq!(responses, [vec![0x7F, 0x31, 0x78], vec![0x71, 0x01, 0xFF, 0x00, 0x00]]);
 }
 
 #[test]
-fn a_busy_ecu_says_so_but_hears_tester_present() {
+fn a_busy_ecu_answers_busy_and_accepts_tester_present() {
     let mut rig = Rig::ready_for_download();
     rig.ask_as(Target::Physical, &[0x31, 0x01, 0xFF, 0x00], 100 * MS);
     assert_eq!(rig.ask("22F186"), "7F2221");
     assert_eq!(rig.ask("3E80"), "");
-    assert_eq!(rig.ask_everybody("22F186"), "");
+    assert_eq!(rig.ask_functional("22F186"), "");
     let status = rig.status();
     assert_eq!((status.anomalies.requests_while_busy, status.tester_presents), (2, 1));
-    assert_eq!(rig.pass(Duration::from_secs(2)).len(), 1, "and still answers the first request");
+    assert_eq!(rig.pass(Duration::from_secs(2)).len(), 1, "the ECU still answers the first request");
 }
 
 #[test]
-fn requests_on_each_others_heels_are_answered_in_order() {
+fn requests_in_quick_succession_are_answered_in_order() {
     let mut rig = Rig::with(vec![exchange("0902", "490201"), exchange("22F190", "62F190")]);
     rig.ecu.handle_request(rig.now, Target::Functional, &[0x09, 0x02]);
     rig.ecu.handle_request(rig.now, Target::Functional, &[0x22, 0xF1, 0x90]);
@@ -399,7 +399,7 @@ fn a_download_needs_the_programming_session_a_key_and_erased_memory() {
 }
 
 #[test]
-fn a_download_that_can_not_be_is_refused() {
+fn an_invalid_download_is_refused() {
     let mut rig = Rig::ready_for_download();
     assert_eq!(rig.ask("3400"), "7F3413");
     assert_eq!(rig.ask("34110102030405060708"), "7F3431", "a compressed format");
@@ -408,7 +408,7 @@ fn a_download_that_can_not_be_is_refused() {
 }
 
 #[test]
-fn sizes_of_nothing_and_of_too_much_are_out_of_range() {
+fn empty_and_too_large_sizes_are_out_of_range() {
     let mut rig = Rig::ready_for_download();
     assert_eq!(rig.ask("3400440000000000000000"), "7F3431");
     assert_eq!(rig.ask("34004400000000FFFFFFFF"), "7F3431");
@@ -417,14 +417,14 @@ fn sizes_of_nothing_and_of_too_much_are_out_of_range() {
 }
 
 #[test]
-fn a_download_ends_up_in_memory_and_can_be_checked() {
+fn a_download_is_written_to_memory_and_can_be_checked() {
     let mut rig = Rig::ready_for_download();
     let image: Vec<u8> = (0..70_000_u32).map(|index| (index * 7 / 8) as u8).collect();
     assert_eq!(rig.ask("22F1A0"), "7F2231");
     assert_eq!(rig.ask("310102020000000000"), "7F3113");
     assert_eq!(rig.ask("3101020200000000"), "7F3124");
     assert_eq!(rig.ask(&format!("34004408000000{:08X}", image.len())), "74200FFF");
-    // 274 blocks: the counter goes round
+    // 274 blocks: the counter wraps
     for (index, block) in image.chunks(256).enumerate() {
         let counter = (index + 1) as u8;
         let request = [&[0x36, counter], block].concat();
@@ -450,19 +450,23 @@ fn a_download_ends_up_in_memory_and_can_be_checked() {
 }
 
 #[test]
-fn what_was_downloaded_can_be_read_back() {
+fn downloaded_data_can_be_read_back() {
     let mut rig = Rig::ready_for_download();
     let image: Vec<u8> = (0..6000_u32).map(|index| (index / 3) as u8).collect();
     assert_eq!(rig.ask("3400440008000000001770"), "74200FFF");
     for (index, block) in image.chunks(4093).enumerate() {
         rig.ask_bytes(&[&[0x36, index as u8 + 1], block].concat());
     }
-    assert_eq!(rig.ask("2324000800000004"), "7F2331", "not before it is complete");
+    assert_eq!(
+        rig.ask("2324000800000004"),
+        "7F2331",
+        "the memory cannot be read before the transfer is complete"
+    );
     assert_eq!(rig.ask("37"), "77");
     assert_eq!(rig.ask("2324000800000FFE"), format!("63{}", hex::format(&image[..4094])));
     assert_eq!(rig.ask("23140008176F01"), "63CF");
-    assert_eq!(rig.ask("23140008177001"), "7F2331", "behind the end");
-    assert_eq!(rig.ask("2324000800000FFF"), "7F2331", "more than one response holds");
+    assert_eq!(rig.ask("23140008177001"), "7F2331", "after the end of the data");
+    assert_eq!(rig.ask("2324000800000FFF"), "7F2331", "longer than a response");
     assert_eq!(rig.ask("2324000800000000"), "7F2331");
     assert_eq!(rig.ask("2324000800"), "7F2313");
     rig.ask("1003");
@@ -470,7 +474,7 @@ fn what_was_downloaded_can_be_read_back() {
 }
 
 #[test]
-fn a_block_that_comes_again_is_answered_again_and_taken_once() {
+fn a_repeated_block_is_answered_again_and_written_once() {
     let mut rig = Rig::ready_for_download();
     assert_eq!(rig.ask("340011AA04"), "74200FFF");
     assert_eq!(rig.ask("36010102"), "7601");
@@ -496,18 +500,18 @@ fn the_first_block_has_counter_one_and_none_has_more_than_was_announced() {
     assert_eq!(rig.ask("360101020304"), "7601");
     assert_eq!(rig.ask("3602FF"), "7F3631");
     let long = [&[0x36, 2][..], &[0; 4094]].concat();
-    assert_eq!(rig.ask_bytes(&long), "7F3613", "longer than the block length given");
+    assert_eq!(rig.ask_bytes(&long), "7F3613", "longer than the announced block length");
     assert_eq!(rig.ask("37"), "77");
     assert_eq!(rig.ask("37"), "7F3724");
 }
 
 #[test]
-fn a_transfer_that_is_not_complete_can_not_be_ended() {
+fn an_incomplete_transfer_cannot_be_ended() {
     let mut rig = Rig::ready_for_download();
     rig.ask("340011AA04");
     rig.ask("36010102");
     assert_eq!(rig.ask("37"), "7F3724");
-    assert_eq!(rig.ask("340011AA04"), "7F3470", "nor another one begun");
+    assert_eq!(rig.ask("340011AA04"), "7F3470", "another transfer cannot begin");
     assert_eq!(rig.ask("36020304"), "7602");
     assert_eq!(rig.ask("37"), "77");
 }
@@ -550,7 +554,7 @@ fn a_fingerprint_is_written_only_with_a_key() {
 }
 
 #[test]
-fn status_is_told_only_when_it_may_have_changed() {
+fn the_status_is_reported_only_when_it_may_have_changed() {
     let mut rig = Rig::new();
     assert!(rig.ecu.poll_status().is_some());
     assert_eq!(rig.ecu.poll_status(), None);
@@ -566,7 +570,7 @@ fn negative_codes_have_the_standards_numbers() {
 
 proptest! {
     #[test]
-    fn whatever_is_asked_an_ecu_lives_on_and_answers_at_most_as_much_as_it_may(
+    fn no_request_stops_an_ecu_or_gets_too_long_an_answer(
         steps in prop::collection::vec(
             (any::<bool>(), prop_oneof![
                 prop::collection::vec(any::<u8>(), 0..40),

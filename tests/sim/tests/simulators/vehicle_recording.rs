@@ -1,4 +1,4 @@
-//! The recorded flash session: its parts, and the ECU's side played again.
+//! The recorded flash session: its parts, and the replay of the ECU's side.
 
 use std::time::{Duration, Instant};
 
@@ -31,16 +31,16 @@ fn micros(micros: u64) -> Duration {
 }
 
 #[test]
-fn who_asks_and_who_answers_is_told_by_what_they_say() {
+fn testers_and_ecus_are_recognised_by_their_messages() {
     let recording = recording();
     assert_eq!(recording.records().len(), 141);
-    // the second ECU was only asked functionally: its own request identifier is as far from its response
+    // the second ECU received functional requests only: its request identifier is as far from its response
     assert_eq!(recording.roles().ecus, [(id(0x710), id(0x71A)), (id(0x713), id(0x71D))]);
     assert_eq!(recording.roles().functional, [id(0x700)]);
 }
 
 #[test]
-fn every_frame_of_the_log_has_its_place() {
+fn every_frame_of_the_log_is_assigned() {
     let recording = recording();
     assert_eq!((recording.broken(), recording.unexplained()), (0, &[][..]));
     let steps = recording.tool_steps();
@@ -51,7 +51,7 @@ fn every_frame_of_the_log_has_its_place() {
 }
 
 #[test]
-fn long_requests_are_put_together_and_answers_timed_from_their_end() {
+fn long_requests_are_reassembled_and_answers_timed_from_their_end() {
     let recording = recording();
     let block = recording.tool_steps().iter().find(|step| step.pdu.len() == 258).unwrap();
     assert_eq!(hex::format(&block.pdu[..6]), "360119B142E2");
@@ -78,7 +78,7 @@ fn response_pending_belongs_to_its_request_and_keeps_its_time() {
 }
 
 #[test]
-fn a_functional_request_has_its_answers_from_another_ecu() {
+fn the_answers_to_a_functional_request_come_from_another_ecu() {
     let recording = recording();
     let asked = step(&recording, "8582FFFFFF");
     assert_eq!(asked.target, Target::Functional);
@@ -90,7 +90,7 @@ fn a_functional_request_has_its_answers_from_another_ecu() {
 }
 
 #[test]
-fn each_ecu_fills_up_its_frames_and_controls_the_flow_as_it_did() {
+fn each_ecu_pads_frames_and_controls_the_flow_as_recorded() {
     let recording = recording();
     let transports: Vec<_> = recording.ecus().map(|(_, _, transport, _)| transport.clone()).collect();
     assert_eq!(transports[0].padding, Padding::Enabled(0xAA));
@@ -107,7 +107,7 @@ fn a_log_without_a_session_is_refused() {
     );
 }
 
-/// Plays a request to an ECU and returns its answers with their delays.
+/// Sends a request to an ECU, and returns its answers with their delays.
 fn ask(ecu: &mut RecordedEcu, now: &mut Instant, target: Target, request: &[u8]) -> Vec<(Duration, Vec<u8>)> {
     let asked = *now;
     ecu.handle_request(asked, target, request);
@@ -156,7 +156,7 @@ fn a_request_out_of_the_recorded_order_is_answered_and_counted() {
     };
     assert_eq!(ask(&mut ecu, &mut now, "1003").as_deref(), Some("5003003201F4"));
     assert!(ecu.poll_status().unwrap().anomalies.is_empty());
-    assert_eq!(ask(&mut ecu, &mut now, "2711").as_deref(), Some("671100032E69"), "further on");
+    assert_eq!(ask(&mut ecu, &mut now, "2711").as_deref(), Some("671100032E69"), "a later seed");
     assert_eq!(ecu.poll_status().unwrap().anomalies.unrecorded_requests, 1);
     assert_eq!(ask(&mut ecu, &mut now, "1003").as_deref(), Some("5003003201F4"), "again");
     assert_eq!(ecu.poll_status().unwrap().anomalies.unrecorded_requests, 2);
@@ -167,7 +167,7 @@ fn a_request_out_of_the_recorded_order_is_answered_and_counted() {
 }
 
 #[test]
-fn asking_without_waiting_for_the_answer_is_counted() {
+fn requests_before_the_answer_are_counted() {
     let (_, _, _, mut ecu) = recording().ecus().next().unwrap();
     let now = Instant::now();
     ecu.handle_request(now, Target::Physical, &[0x10, 0x03]);
@@ -186,7 +186,7 @@ mod hostile {
 
     proptest! {
         #[test]
-        fn whatever_was_recorded_it_is_taken_apart_or_refused(
+        fn every_recording_is_parsed_or_refused(
             frames in prop::collection::vec(
                 (prop::sample::select(vec![0x700, 0x710, 0x71A, 0x71D, 0x18DA_10F1]), prop_oneof![
                     prop::collection::vec(any::<u8>(), 0..=8),
@@ -211,7 +211,7 @@ mod hostile {
         }
 
         #[test]
-        fn whatever_a_recorded_ecu_is_asked_it_keeps_a_bounded_number_of_answers(
+        fn a_recorded_ecu_keeps_a_bounded_number_of_answers(
             requests in prop::collection::vec((any::<bool>(), 0_usize..40, 0_u64..3000), 0..200),
         ) {
             let recording = recording();

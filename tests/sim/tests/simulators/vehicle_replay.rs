@@ -1,4 +1,4 @@
-//! The recorded flash session played by both sides on the virtual bus, in virtual time.
+//! A replay of both sides of the recorded flash session, on the virtual bus in virtual time.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use connector_test_support::data::FLASH_LOG;
 use connector_test_support::id;
 use tokio::time::{Instant, sleep_until};
 
-/// Timers of the runtime are up to 1 ms late, which the bus makes up for; and a frame takes a quarter of one.
+/// The runtime's timers are up to 1 ms late, for which the bus compensates; a frame takes a quarter of 1 ms.
 const EARLY: Duration = Duration::from_millis(1);
 const LATE: Duration = Duration::from_millis(2);
 
@@ -51,12 +51,12 @@ async fn the_recorded_flash_runs_again_with_its_own_timing() {
         }
     };
     let responders = Responders::List(vec![(id(0x71D), id(0x713))]);
-    let mut everybody = Tool::functional(&bus, id(0x700), responders);
+    let mut all_ecus = Tool::functional(&bus, id(0x700), responders);
     let functional = async {
         for step in steps(Target::Functional) {
             sleep_until(origin + step.start).await;
             let asked = Instant::now().into_std();
-            let answers = everybody.ask_everybody(&step.pdu, Duration::from_millis(80)).await;
+            let answers = all_ecus.ask_functional(&step.pdu, Duration::from_millis(80)).await;
             check(step, &answers, asked);
         }
     };

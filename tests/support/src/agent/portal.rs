@@ -68,10 +68,10 @@ impl Portal {
         self.last = envelope["message"].clone();
     }
 
-    /// Waits for an update for which `is_so` holds, and returns it.
+    /// Waits for an update that `is_so` accepts, and returns it.
     #[track_caller]
-    pub fn sees(&mut self, what: &str, is_so: impl Fn(&Value) -> bool) -> impl Future<Output = Value> {
-        soon(what, async move {
+    pub fn sees(&mut self, description: &str, is_so: impl Fn(&Value) -> bool) -> impl Future<Output = Value> {
+        soon(description, async move {
             while !is_so(&self.last) {
                 self.update().await;
             }

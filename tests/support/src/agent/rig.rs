@@ -35,7 +35,7 @@ pub async fn closed(connection: &Connection) -> CloseReason {
     }
 }
 
-/// A connector online in a vehicle, in real time.
+/// An online connector in a vehicle, in real time.
 pub struct Rig {
     pub sandbox: Sandbox,
     pub connector: Connector,
@@ -47,7 +47,7 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// A connector online in the vehicle of this platform, whose VIN has been read.
+    /// An online connector in the vehicle of this platform. The connector has read the VIN.
     pub async fn start(platform: &str) -> Self {
         Self::start_in(Sandbox::start(1).await, platform, AgentSettings::default()).await
     }
@@ -61,7 +61,7 @@ impl Rig {
         let mut portal = sandbox.portal(&connector).await;
         portal.sees_online().await;
         if let Some(vin) = record.vin {
-            // with more tests than cores, a simulated ECU may answer later than any real one
+            // with more tests than cores, a simulated ECU may answer later than a real one
             while sandbox.identify(&connector).await["vin_number"] != vin.as_str() {}
             portal.sees_vin(vin.as_str()).await;
         }
@@ -72,7 +72,7 @@ impl Rig {
         self.record.vin.as_ref().map(|vin| vin.as_str())
     }
 
-    /// A joined ticket for this vehicle, and its connection, joined too.
+    /// A joined ticket for this vehicle, and its joined connection.
     pub async fn connect(&self) -> (String, Connection) {
         let ticket = self.sandbox.ticket(&self.connector, self.vin()).await;
         (ticket.id.clone(), self.join(ticket.connection().unwrap()).await)
@@ -95,7 +95,7 @@ impl Rig {
         self.record.ecus[0].address
     }
 
-    /// Takes the connector to another vehicle, and switches the ignition on there until the cloud knows the
+    /// Moves the connector to another vehicle, and switches the ignition off and on until the cloud has the
     /// VIN.
     pub async fn swap(&mut self, platform: &str) {
         self.enter(platform).await;
@@ -104,7 +104,7 @@ impl Rig {
             if attempt > 0 {
                 self.restart_ignition().await;
             }
-            // with more tests than cores, a simulated ECU may answer later than any real one
+            // with more tests than cores, a simulated ECU may answer later than a real one
             let seen = self.portal.sees_vin(vin.as_str());
             if tokio::time::timeout(Duration::from_secs(10), seen).await.is_ok() {
                 return;
@@ -131,7 +131,9 @@ impl Rig {
     pub async fn falls_asleep(&mut self) {
         self.agent.board.set_voltage(Some(11.5));
         self.agent.board.set_ignition(Some(false));
-        self.portal.sees("why", |update| update["voltage"] == 11.5 && update["ignition"] == false).await;
+        self.portal
+            .sees("the low voltage", |update| update["voltage"] == 11.5 && update["ignition"] == false)
+            .await;
         self.portal.sees("the connector offline", |update| update["is_online"] == false).await;
     }
 

@@ -17,7 +17,7 @@ use crate::{HANG, soon};
 /// The first connector's number.
 const FIRST: i64 = 2001;
 
-/// A connector that the cloud knows.
+/// A connector of the cloud.
 #[derive(Debug, Clone)]
 pub struct Connector {
     pub id: i64,
@@ -35,7 +35,7 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// A cloud that knows this many connectors.
+    /// A cloud with this number of connectors.
     pub async fn start(connectors: usize) -> Self {
         Self::start_with(connectors, |_| {}).await
     }
@@ -66,7 +66,7 @@ impl Sandbox {
         Self { cloud, connectors, operator, http, tls, _state: state }
     }
 
-    /// The operator over a network.
+    /// The operator behind a network.
     pub async fn operator_through(&self, address: SocketAddr) -> Operator {
         log_in(&self.cloud, address).await
     }
@@ -91,7 +91,7 @@ impl Sandbox {
         self.token(&self.cloud.customer).await
     }
 
-    /// A token as the connector itself gets it.
+    /// The token of the connector.
     pub async fn connector_token(&self, connector: &Connector) -> String {
         let body = json!({"connector_uuid": connector.uuid, "pincode": connector.pincode});
         let url = format!("{}/v2/authenticate/pincode", self.cloud.api_url);
@@ -100,7 +100,7 @@ impl Sandbox {
         body["access_token"].as_str().unwrap().to_owned()
     }
 
-    /// Asks the REST API with this token.
+    /// Sends a request to the REST API with this token.
     pub async fn ask(
         &self,
         method: Method,
@@ -120,7 +120,7 @@ impl Sandbox {
         self.ask(method, &self.customer_token().await, path, body).await
     }
 
-    /// What the cloud knows of a connector.
+    /// The cloud's record of a connector.
     pub async fn record(&self, connector: &Connector) -> Value {
         let (status, body) =
             self.as_customer(Method::GET, &format!("/v1/connectors/{}", connector.id), None).await;
@@ -128,7 +128,7 @@ impl Sandbox {
         body
     }
 
-    /// Has the connector identify its vehicle.
+    /// Makes the connector identify its vehicle.
     pub async fn identify(&self, connector: &Connector) -> Value {
         let path = format!("/v1/connectors/uuid/{}/identify-vehicle", connector.uuid);
         let (status, body) = self.as_customer(Method::POST, &path, None).await;
@@ -143,7 +143,7 @@ impl Sandbox {
         assert_eq!(status, 204, "{body}");
     }
 
-    /// A ticket that waits for an operator; its UUID.
+    /// Creates a pending ticket, and returns its UUID.
     pub async fn pending(&self, connector: &Connector, vin: Option<&str>) -> String {
         let body = json!({
             "vin": vin, "vehicle_model_id": 3, "connector_id": connector.id, "product_ids": [1],
@@ -160,7 +160,7 @@ impl Sandbox {
         self.operator.join(&pending, "desk 1").await.unwrap()
     }
 
-    /// Hears of everything about a connector, as a portal does.
+    /// Subscribes to a connector, as a portal does.
     pub async fn portal(&self, connector: &Connector) -> Portal {
         let token = self.customer_token().await;
         soon("the portal", Portal::subscribe(self, &token, connector)).await

@@ -19,24 +19,24 @@ use super::{Connector, Sandbox};
 use crate::hardware::HardwareBuilder;
 use crate::soon;
 
-/// How an agent differs from the usual one.
+/// The settings in which an agent differs from the default one.
 #[derive(Debug, Clone, Default)]
 pub struct AgentSettings {
     /// A network between agent and cloud.
     pub through: Option<SocketAddr>,
-    /// Another pincode than the connector's.
+    /// A pincode in place of the connector's.
     pub pincode: Option<String>,
-    /// Whether the CAN adapter is plugged in, where it is not from the beginning.
+    /// Whether the CAN adapter is plugged in; `None` if it always is.
     pub adapter: Option<watch::Receiver<bool>>,
-    /// Whether the CAN adapter can do CAN FD.
+    /// Whether the CAN adapter supports CAN FD.
     pub fd: bool,
-    /// Terminal 15 and voltage.
+    /// Whether the board has terminal 15 and voltage.
     pub power: PowerConfig,
-    /// The devices of K-lines, which it has in place of a CAN bus, at pins 1, 2 and so on.
+    /// The devices of K-lines at pins 1, 2 and so on, in place of a CAN bus.
     pub klines: Vec<PathBuf>,
-    /// A DoIP gateway, or an interface, at which the agent is in place of a CAN bus.
+    /// A DoIP gateway or a network interface in place of a CAN bus.
     pub doip: Option<String>,
-    /// Which network configuration the VIN is read with.
+    /// The number of the network configuration for reading the VIN.
     pub doip_network: Option<u8>,
 }
 
@@ -113,7 +113,7 @@ impl TestAgent {
         Self { board: handle, control, task }
     }
 
-    /// Ends the agent as SIGTERM does; returns how long that took.
+    /// Ends the agent as SIGTERM does; returns the time that this took.
     pub async fn shut_down(self) -> Duration {
         let asked = Instant::now();
         self.control.send(Control::Shutdown).await.unwrap();
@@ -122,16 +122,16 @@ impl TestAgent {
         asked.elapsed()
     }
 
-    /// Ends the agent as a power failure does: it sends nothing more.
+    /// Ends the agent as a power failure does. The agent sends nothing more.
     pub async fn kill(self) {
         self.task.abort();
         let ended = self.task.await;
-        assert!(ended.is_err_and(|error| error.is_cancelled()), "it had ended before");
+        assert!(ended.is_err_and(|error| error.is_cancelled()), "the agent had ended before");
     }
 
-    pub async fn sees_led(&self, what: &str, is_so: impl Fn(Led) -> bool) {
+    pub async fn sees_led(&self, description: &str, is_so: impl Fn(Led) -> bool) {
         let mut led = self.board.led();
-        soon(what, led.wait_for(|led| is_so(*led))).await.unwrap();
+        soon(description, led.wait_for(|led| is_so(*led))).await.unwrap();
     }
 
     pub async fn hears_buzzer(&self, on: bool) {

@@ -33,7 +33,7 @@ impl Node {
         let task = tokio::spawn(async move {
             loop {
                 tokio::select! {
-                    // events first: an adapter whose outcomes are not fetched accepts no more frames
+                    // events first: an adapter accepts no more frames while its outcomes are unread
                     biased;
                     event = can.event() => match event {
                         Ok(CanEvent::Received { frame, at }) => noted.lock().unwrap().push((at, frame)),
@@ -78,7 +78,7 @@ impl Drop for Node {
 /// The PDUs that an ECU sends, each with its delay after the request.
 pub type Answers = Vec<(Duration, Vec<u8>)>;
 
-/// The PDUs that an ECU received, and when.
+/// The PDUs that an ECU received, with their times.
 type Requests = Arc<Mutex<Vec<(Instant, Vec<u8>)>>>;
 
 /// An ECU behind ISO-TP that answers by a script; it leaves the bus when dropped.
@@ -88,7 +88,7 @@ pub struct Ecu {
 }
 
 impl Ecu {
-    /// An ECU with normal addressing that takes `request` and answers on `response`.
+    /// An ECU with normal addressing that receives on `request` and answers on `response`.
     pub fn attach(
         bus: &VirtualBus,
         request: u32,

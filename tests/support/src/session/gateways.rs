@@ -1,5 +1,5 @@
-//! DoIP gateways in memory: they answer identification requests, activate routing as the test decides, and
-//! have ECUs.
+//! DoIP gateways in memory. They answer identification requests, have ECUs, and activate routing as the test
+//! decides.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::now;
 
-/// What a gateway does with an open connection without a request.
+/// An action of a gateway on an open connection, without a request.
 #[derive(Debug, Clone)]
 pub enum Act {
     Send(Payload),
@@ -35,12 +35,12 @@ pub type Answer = fn(&[u8]) -> Vec<(Duration, Vec<u8>)>;
 pub struct Gateway {
     pub address: u16,
     pub vin: [u8; 17],
-    /// The codes with which it answers routing activations, one after the other, the last one repeatedly;
-    /// none: silence.
+    /// The codes that answer routing activations, in turn. The last one is repeated. Without a code, the
+    /// gateway does not answer.
     pub activations: Vec<u8>,
-    /// The code with which it refuses diagnostic messages; 0: it acknowledges them.
+    /// The code that refuses diagnostic messages; with 0, the gateway acknowledges them.
     pub nack: u8,
-    /// Its ECUs: address and answers.
+    /// The addresses and answers of the ECUs.
     pub ecus: Vec<(u16, Answer)>,
 }
 
@@ -71,10 +71,10 @@ struct State {
     gateways: Vec<Gateway>,
     datagrams: VecDeque<(SocketAddr, Vec<u8>)>,
     waker: Option<Waker>,
-    /// The messages received on connections, and when.
+    /// The messages received on connections, with their times.
     received: Vec<(Instant, Payload)>,
     connections: Vec<mpsc::UnboundedSender<Act>>,
-    /// Whether each connection so far was made by TLS.
+    /// Whether each connection so far uses TLS.
     connects: Vec<bool>,
     is_unreachable: bool,
     /// Whether received messages are dropped.
@@ -87,8 +87,8 @@ struct State {
 pub struct Gateways(Arc<Mutex<State>>);
 
 impl Gateways {
-    /// Gateways that keep no history: for benchmarks, which exchange more than memory holds.
-    pub fn forgetful() -> Self {
+    /// Gateways without a history, for benchmarks whose messages would fill the memory.
+    pub fn without_history() -> Self {
         let gateways = Self::default();
         gateways.0.lock().unwrap().forgets = true;
         gateways
@@ -111,9 +111,9 @@ impl Gateways {
 
     pub fn announce(&self) {
         let mut state = self.0.lock().unwrap();
-        let told: Vec<_> =
+        let announcements: Vec<_> =
             state.gateways.iter().map(|gateway| (gateway.host(), gateway.announcement())).collect();
-        state.datagrams.extend(told);
+        state.datagrams.extend(announcements);
         if let Some(waker) = state.waker.take() {
             waker.wake();
         }
@@ -139,7 +139,7 @@ impl Gateways {
         self.received().iter().filter(|payload| matches!(payload, Payload::ActivationRequest(_))).count()
     }
 
-    /// The connections made so far: whether each was by TLS.
+    /// Whether each connection so far uses TLS.
     pub fn connects(&self) -> Vec<bool> {
         self.0.lock().unwrap().connects.clone()
     }
@@ -195,7 +195,7 @@ impl Network for Simulated {
     ) -> BoxFuture<'static, Result<Box<dyn Stream>, GatewayConnectError>> {
         let network = self.0.clone();
         Box::pin(async move {
-            let (ours, theirs) = tokio::io::duplex(64 * 1024);
+            let (near, far) = tokio::io::duplex(64 * 1024);
             let (sender, acts) = mpsc::unbounded_channel();
             let mut state = network.0.lock().unwrap();
             state.connects.push(tls);
@@ -208,8 +208,8 @@ impl Network for Simulated {
             state.tested_by += 1;
             let first = (state.tested_by - 1).min(served.activations.len().saturating_sub(1));
             let code = served.activations.get(first).copied();
-            tokio::spawn(serve(network.clone(), served, code, theirs, acts));
-            Ok(Box::new(ours) as Box<dyn Stream>)
+            tokio::spawn(serve(network.clone(), served, code, far, acts));
+            Ok(Box::new(near) as Box<dyn Stream>)
         })
     }
 }
@@ -297,7 +297,7 @@ impl Gateway {
                         let later = later.clone();
                         tokio::spawn(async move {
                             tokio::time::sleep(delay).await;
-                            // the connection may be gone
+                            // the connection may be closed
                             let _ = later.send(response.into());
                         });
                     }

@@ -35,10 +35,10 @@ pub const PLAIN: PduFlags = PduFlags { chained: false, confirm: false };
 pub const CHAINED: PduFlags = PduFlags { chained: true, confirm: false };
 pub const CONFIRM: PduFlags = PduFlags { chained: false, confirm: true };
 
-/// The most turns without time passing; more would be an endless loop on a real device.
+/// The maximum number of turns at one time; more would be an endless loop on a real device.
 const MAX_TURNS: u32 = 20_000;
 
-/// What the operator's end of the link received.
+/// A record that the operator's end of the link received.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Got {
     Frame(CanFrame),
@@ -47,7 +47,7 @@ pub enum Got {
     Terminal15(Option<bool>),
 }
 
-/// A [`Got`] with its channel, and with the time at which it was on the bus, by the connector's clock.
+/// A [`Got`] with its channel and its time on the bus, by the connector's clock.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Heard {
     pub channel: u16,
@@ -55,10 +55,10 @@ pub struct Heard {
     pub got: Got,
 }
 
-/// How the network between the two ends treats messages.
+/// The state of the network between the two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
-    /// Each message takes this long, in either direction.
+    /// Each message takes this time, in either direction.
     Up(Duration),
     /// Messages toward the connector wait until the network is up again.
     Stalled,
@@ -89,13 +89,13 @@ pub struct Rig {
     to_operator: VecDeque<(Instant, Bytes)>,
     /// The messages that reached the operator, as bytes.
     pub messages: Vec<Bytes>,
-    /// While false, the operator reads nothing, and so acknowledges nothing.
+    /// While false, the operator reads and acknowledges nothing.
     pub operator_reads: bool,
     /// While false, the connector's socket accepts no message.
     pub socket_takes: bool,
 }
 
-/// An interface of the K-line that is open exclusively, as a serial device is.
+/// An exclusively open interface of the K-line, like a serial device.
 struct Exclusive {
     line: LineNode,
     _held: Arc<()>,
@@ -174,7 +174,7 @@ impl Default for Rig {
 }
 
 impl Rig {
-    /// A connection that was just opened, without a bus, over a network without delay.
+    /// A new connection without a bus, over a network without delay.
     pub fn new() -> Self {
         Self::with_bus(VirtualBusConfig::default())
     }
@@ -195,7 +195,7 @@ impl Rig {
         Self::build(config, hold, limits, None)
     }
 
-    /// A connection on hardware of the test's own, in place of the simulated buses.
+    /// A connection on the hardware of the test, in place of the simulated buses.
     pub fn with_hardware(hardware: Hardware) -> Self {
         Self::build(VirtualBusConfig::default(), 30 * SECOND, RelayLimits::default(), Some(hardware))
     }
@@ -259,12 +259,12 @@ impl Rig {
         let envelope = Envelope::new(action, &message).in_reply_to(Some("7".to_owned()));
         match Request::parse(&envelope) {
             Ok(request) => self.session.handle_request(now(), request, envelope.request_id),
-            // as the agent answers it
+            // the agent's answer to an invalid request
             Err(problem) => self.texts.push(Envelope::error(&problem, envelope.request_id)),
         }
     }
 
-    /// Asks, and waits for the reply.
+    /// Sends a request, and waits for the reply.
     pub async fn request(&mut self, action: &str, message: Value) -> Envelope {
         let before = self.texts.len();
         self.ask(action, message);
@@ -282,7 +282,7 @@ impl Rig {
         self.request("openChannel", json!({"channel": channel, kind: config})).await
     }
 
-    /// An ISO-TP channel from 0x7E0 to 0x7E8 on bus "HS", with these fields too.
+    /// Opens an ISO-TP channel from 0x7E0 to 0x7E8 on bus "HS", with these additional fields.
     pub async fn open_isotp(&mut self, channel: u16, more: Value) {
         let mut config = json!({"bus_name": "HS", "request_id": 0x7E0, "response_id": 0x7E8});
         more.as_object().unwrap().iter().for_each(|(key, value)| config[key] = value.clone());
@@ -317,7 +317,7 @@ impl Rig {
         }
     }
 
-    /// Cuts the websocket; messages under way are lost.
+    /// Cuts the websocket. Messages in the network are lost.
     pub fn cut(&mut self) {
         self.set_network(Network::Down);
         self.to_connector.clear();
@@ -335,7 +335,7 @@ impl Rig {
         assert_eq!(reply.action, "connectionResumed", "{reply:?}");
     }
 
-    /// Hands the session a message that the operator's end did not make.
+    /// Passes a message to the session that the operator's end did not create.
     pub fn inject(&mut self, message: &[u8]) {
         self.session.handle_message(now(), message);
     }
@@ -372,7 +372,7 @@ impl Rig {
         self.events(channel).iter().filter(|event| event.0 == code && event.1 == detail).count()
     }
 
-    /// Lets everything happen that happens without time passing.
+    /// Runs both ends until nothing more happens without a change of time.
     pub async fn settle(&mut self) {
         self.exchange();
         while poll_fn(|cx| Poll::Ready(self.session.poll_drive(cx).is_ready())).await {
@@ -385,7 +385,7 @@ impl Rig {
         self.run_until(time, |_| false).await;
     }
 
-    /// Runs both ends until `is_so` holds; returns false if it does not within `limit`.
+    /// Runs both ends until `is_so` returns true; returns false if it does not within `limit`.
     pub async fn run_until(&mut self, limit: Duration, mut is_so: impl FnMut(&Self) -> bool) -> bool {
         let end = now() + limit;
         let mut last = now();
@@ -400,7 +400,7 @@ impl Rig {
             }
             turns = if now() == last { turns + 1 } else { 0 };
             last = now();
-            assert!(turns < MAX_TURNS, "the session is always ready and never done");
+            assert!(turns < MAX_TURNS, "the session never becomes idle");
             let arrivals = [self.to_connector.front(), self.to_operator.front()];
             let arrival = arrivals.into_iter().flatten().map(|(at, _)| *at).filter(|at| *at > now()).min();
             let acknowledgement = self.operator.poll_timeout().filter(|at| *at > now());
@@ -413,7 +413,7 @@ impl Rig {
         }
     }
 
-    /// Moves messages between the two ends as far as the network lets them.
+    /// Moves messages between the two ends as far as the network permits.
     fn exchange(&mut self) {
         while let Some(text) = self.session.poll_text() {
             self.texts.push(text);
@@ -427,7 +427,7 @@ impl Rig {
             let delay = if self.network == Network::Stalled { Duration::ZERO } else { delay };
             self.to_operator.push_back((now() + delay, message));
         }
-        // before the operator sends, so that its message carries the acknowledgement
+        // the operator receives first, so that its next message carries the acknowledgement
         while self.operator_reads {
             let Some((_, message)) = self.to_operator.pop_front_if(|(at, _)| *at <= now()) else { break };
             self.take(&message);
@@ -454,7 +454,7 @@ impl Rig {
                 Payload::Pdu { address, data, .. } => Got::Pdu { address, data: data.to_vec() },
                 Payload::Event { code, detail, value, .. } => Got::Event { code, detail, value },
                 Payload::Terminal15 { on } => Got::Terminal15(on),
-                payload => panic!("{payload:?} was never to be sent"),
+                payload => panic!("{payload:?} must not be sent"),
             };
             let at = Duration::from_micros(header.time.saturating_add_signed(record.offset.into()));
             self.heard.push(Heard { channel: record.channel, at, got });
@@ -467,6 +467,6 @@ pub fn problem(reply: &Envelope) -> (u64, String) {
     assert_eq!(reply.action, "error", "{reply:?}");
     let kind = reply.message["type"].as_str().unwrap();
     let slug = kind.strip_prefix("/problems/").unwrap();
-    assert!(!reply.message["detail"].as_str().unwrap().is_empty(), "an error says what is wrong");
+    assert!(!reply.message["detail"].as_str().unwrap().is_empty(), "an error has a detail");
     (reply.message["status"].as_u64().unwrap(), slug.to_owned())
 }

@@ -7,7 +7,7 @@ use connector_hal::can::CanEvent;
 
 use super::CanChannels;
 use crate::protocol::isotp::SendFailure;
-use crate::relay::channel::{Channel, ChannelOutput, Output};
+use crate::relay::channel::{CanChannel, ChannelOutput, Output};
 
 impl CanChannels {
     /// Handles an event of the adapter.
@@ -17,7 +17,7 @@ impl CanChannels {
                 let is_from_kernel = self.is_from_kernel(*at, frame);
                 self.for_each_channel(*at, |channel| {
                     // a raw channel does not receive frames that its own connection sent
-                    if !is_from_kernel || !matches!(channel, Channel::Raw(_)) {
+                    if !is_from_kernel || !matches!(channel, CanChannel::Raw(_)) {
                         channel.handle_frame(now, frame);
                     }
                 });
@@ -40,7 +40,7 @@ impl CanChannels {
     }
 
     /// The bus changed state. When it goes off, all frames and PDUs that wait for it fail.
-    pub fn handle_state(&mut self, now: Instant, state: BusState) {
+    pub(crate) fn handle_state(&mut self, now: Instant, state: BusState) {
         if self.state == state {
             return;
         }

@@ -5,11 +5,11 @@ use std::time::Instant;
 use connector_hal::can::{CanFrame, IsotpEvent, IsotpOptions, IsotpSendError};
 
 use super::{CanChannels, collect};
-use crate::relay::channel::{Channel, KernelIsotp};
+use crate::relay::channel::{CanChannel, KernelIsotp};
 
 impl CanChannels {
     fn kernel(&self, number: u16) -> Option<&KernelIsotp> {
-        self.channels.get(&number).and_then(Channel::kernel)
+        self.channels.get(&number).and_then(CanChannel::kernel)
     }
 
     /// The options of this channel's socket and the longest PDU that it takes, if the kernel carries its
@@ -26,17 +26,17 @@ impl CanChannels {
     }
 
     /// The PDU that the channel's socket should take; unchanged until [`CanChannels::handle_pdu_taken`].
-    pub fn kernel_pdu(&self, number: u16) -> Option<&[u8]> {
+    pub(crate) fn kernel_pdu(&self, number: u16) -> Option<&[u8]> {
         self.kernel(number).and_then(KernelIsotp::pdu)
     }
 
     /// The socket took the PDU, or refused it.
-    pub fn handle_pdu_taken(&mut self, now: Instant, number: u16, taken: Result<(), IsotpSendError>) {
+    pub(crate) fn handle_pdu_taken(&mut self, now: Instant, number: u16, taken: Result<(), IsotpSendError>) {
         self.with_kernel(now, number, |kernel| kernel.handle_taken(now, taken));
     }
 
     /// Handles an event of the channel's socket.
-    pub fn handle_socket(&mut self, now: Instant, number: u16, event: IsotpEvent) {
+    pub(crate) fn handle_socket(&mut self, now: Instant, number: u16, event: IsotpEvent) {
         self.with_kernel(now, number, |kernel| kernel.handle_socket(now, event));
     }
 
@@ -53,14 +53,14 @@ impl CanChannels {
 
     /// Whether the kernel sent this frame for a channel; `at` is the time when the frame was on the bus.
     pub(super) fn is_from_kernel(&self, at: Instant, frame: &CanFrame) -> bool {
-        let mut kernels = self.channels.values().filter_map(Channel::kernel);
+        let mut kernels = self.channels.values().filter_map(CanChannel::kernel);
         kernels.any(|kernel| kernel.is_own_frame(at, frame))
     }
 
     /// Whether the kernel has left a frame in the adapter that no node acknowledges. If so, restart the
     /// adapter and call [`CanChannels::handle_reset`].
-    pub fn is_kernel_stuck(&self) -> bool {
-        self.channels.values().filter_map(Channel::kernel).any(KernelIsotp::is_stuck)
+    pub(crate) fn is_kernel_stuck(&self) -> bool {
+        self.channels.values().filter_map(CanChannel::kernel).any(KernelIsotp::is_stuck)
     }
 }
 
@@ -91,8 +91,8 @@ mod tests {
         let config = Config::new(Addressing::normal(id(0x7E0), id(0x7E8)));
         let kernel = Box::new(KernelIsotp::new(&config, 8200).unwrap());
         let settings = PduChannelSettings { keep_alive: false, p2: Duration::from_millis(50) };
-        channels.insert(1, Channel::Kernel(Box::new(PduChannel::new(kernel, settings, start))));
-        channels.insert(2, Channel::Raw(RawChannel::new(None, None, false)));
+        channels.insert(1, CanChannel::Kernel(Box::new(PduChannel::new(kernel, settings, start))));
+        channels.insert(2, CanChannel::Raw(RawChannel::new(None, None, false)));
         channels.handle_pdu(start, 1, PduFlags::default(), &[0x3E, 0]);
         assert_eq!(channels.kernel_pdu(1), Some(&[0x3E, 0][..]));
         channels.handle_pdu_taken(start, 1, Ok(()));

@@ -22,7 +22,7 @@ use crate::config::IsotpStack;
 use crate::protocol::problem::Problem;
 use crate::relay::buses::channel_setup::ChannelKind;
 use crate::relay::buses::channels::{Channels, Opening};
-use crate::relay::channel::{Channel, ChannelOutput};
+use crate::relay::channel::{CanChannel, ChannelOutput};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::codec::PduFlags;
@@ -40,7 +40,7 @@ pub struct CanChannels {
     name: String,
     settings: CanSettings,
     isotp: IsotpStack,
-    channels: BTreeMap<u16, Channel>,
+    channels: BTreeMap<u16, CanChannel>,
     tp20: Tp20Channels,
     ignition: Option<bool>,
     vin_reader: Option<Box<vin::VinReader>>,
@@ -83,7 +83,7 @@ impl CanChannels {
     }
 
     /// Adds an open channel with a number that is free.
-    pub fn insert(&mut self, number: u16, channel: Channel) {
+    pub fn insert(&mut self, number: u16, channel: CanChannel) {
         self.channels.insert(number, channel);
     }
 
@@ -98,7 +98,7 @@ impl CanChannels {
 
     /// The last frames of all channels, to be sent before the bus is left.
     pub(super) fn farewells(&mut self) -> Vec<CanFrame> {
-        let open = self.channels.values().filter_map(Channel::farewell);
+        let open = self.channels.values().filter_map(CanChannel::farewell);
         let farewells = self.farewells.drain(..).chain(open).collect();
         if self.state == BusState::Off { Vec::new() } else { farewells }
     }
@@ -182,7 +182,7 @@ impl CanChannels {
         }
     }
 
-    fn for_each_channel(&mut self, at: Instant, mut act: impl FnMut(&mut Channel)) {
+    fn for_each_channel(&mut self, at: Instant, mut act: impl FnMut(&mut CanChannel)) {
         for (number, channel) in &mut self.channels {
             act(channel);
             collect(*number, channel, at, &mut self.outputs);
@@ -190,7 +190,7 @@ impl CanChannels {
     }
 
     /// Acts on one channel. While the bus is off, its PDUs and frames fail immediately.
-    fn with_channel(&mut self, now: Instant, number: u16, act: impl FnOnce(&mut Channel)) {
+    fn with_channel(&mut self, now: Instant, number: u16, act: impl FnOnce(&mut CanChannel)) {
         if let Some(channel) = self.channels.get_mut(&number) {
             act(channel);
             if self.state == BusState::Off {
@@ -284,7 +284,7 @@ impl Channels for CanChannels {
         self.outstanding.is_empty()
             && self.next.is_none()
             && self.farewells.is_empty()
-            && !self.channels.values().any(Channel::is_sending)
+            && !self.channels.values().any(CanChannel::is_sending)
     }
 
     fn start_scan(&mut self, now: Instant) -> bool {
@@ -342,14 +342,14 @@ impl Channels for CanChannels {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let channels = self.channels.values().filter_map(Channel::poll_timeout).min();
+        let channels = self.channels.values().filter_map(CanChannel::poll_timeout).min();
         let reader = self.vin_reader.as_ref().and_then(|reader| reader.poll_timeout()).map(|(at, _)| at);
         let scanner = self.scanner.as_ref().and_then(|scanner| scanner.poll_timeout());
         [channels, self.stuck_at(), reader, scanner].into_iter().flatten().min()
     }
 }
 
-fn collect(number: u16, channel: &mut Channel, at: Instant, outputs: &mut VecDeque<ChannelOutput>) {
+fn collect(number: u16, channel: &mut CanChannel, at: Instant, outputs: &mut VecDeque<ChannelOutput>) {
     while let Some(output) = channel.poll_output() {
         outputs.push_back(ChannelOutput { channel: number, at, output });
     }

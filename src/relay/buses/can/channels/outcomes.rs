@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::held::{NextFrame, OutstandingFrame, Owner};
 use super::{CanChannels, collect};
 use crate::protocol::isotp::SendFailure;
-use crate::relay::channel::Channel;
+use crate::relay::channel::CanChannel;
 
 /// The time after which a frame without an outcome makes the agent reset the adapter: N_As (1 s, ISO 15765-2)
 /// and a margin, so that a transfer fails by its own timer first.
@@ -23,27 +23,32 @@ impl CanChannels {
         }
     }
 
-    /// The adapter refused the frame for good.
-    pub fn handle_refused(&mut self, now: Instant) {
-        if let Some(NextFrame { owner, expires, .. }) = self.next.take() {
-            // this frame has its outcome before older frames; their owners do not depend on the order between
-            // them
-            self.outstanding.push_front(OutstandingFrame { owner, since: now, expires });
-            self.handle_outcome(now, now, Some(SendFailure::NotAcknowledged));
+    /// The adapter refused the frame for good. Older frames of its owner may still wait for their outcomes.
+    pub(crate) fn handle_refused(&mut self, now: Instant) {
+        match self.next.take().map(|next| next.owner) {
+            // all frames of a channel have one format, so the adapter refuses all of them or none
+            Some(Owner::Channel(number)) => {
+                self.handle_channel_outcome(now, now, number, Some(SendFailure::NotAcknowledged));
+            }
+            Some(Owner::VinReader) => {
+                if let Some(reader) = &mut self.vin_reader {
+                    reader.handle_refused(now);
+                    self.end_vin_reader();
+                }
+            }
+            Some(Owner::Scanner) => {
+                if let Some(scanner) = &mut self.scanner {
+                    scanner.handle_refused();
+                    self.end_scan();
+                }
+            }
+            Some(Owner::Gone) | None => {}
         }
     }
 
     pub(super) fn handle_outcome(&mut self, now: Instant, at: Instant, failure: Option<SendFailure>) {
         match self.outstanding.pop_front().map(|outstanding| outstanding.owner) {
-            Some(Owner::Channel(number)) => {
-                if let Some(channel) = self.channels.get_mut(&number) {
-                    match failure {
-                        None => channel.handle_transmitted(now),
-                        Some(failure) => channel.handle_transmit_failed(now, failure),
-                    }
-                    collect(number, channel, at, &mut self.outputs);
-                }
-            }
+            Some(Owner::Channel(number)) => self.handle_channel_outcome(now, at, number, failure),
             Some(Owner::VinReader) => {
                 if let Some(reader) = &mut self.vin_reader {
                     match failure {
@@ -66,9 +71,25 @@ impl CanChannels {
         }
     }
 
+    fn handle_channel_outcome(
+        &mut self,
+        now: Instant,
+        at: Instant,
+        number: u16,
+        failure: Option<SendFailure>,
+    ) {
+        if let Some(channel) = self.channels.get_mut(&number) {
+            match failure {
+                None => channel.handle_transmitted(now),
+                Some(failure) => channel.handle_transmit_failed(now, failure),
+            }
+            collect(number, channel, at, &mut self.outputs);
+        }
+    }
+
     /// Whether the adapter holds a frame that it cannot send. If so, set the adapter up again and call
     /// [`CanChannels::handle_reset`].
-    pub fn is_stuck(&self, now: Instant) -> bool {
+    pub(crate) fn is_stuck(&self, now: Instant) -> bool {
         self.stuck_at().is_some_and(|at| at <= now)
     }
 
@@ -76,7 +97,7 @@ impl CanChannels {
         let oldest = self.outstanding.front()?;
         let stuck_at = oldest.since + STUCK_AFTER;
         // a frame that becomes too old does not justify disturbing a transfer that may still succeed
-        let would_spoil = self.vin_reader.is_some() || self.channels.values().any(Channel::is_sending);
+        let would_spoil = self.vin_reader.is_some() || self.channels.values().any(CanChannel::is_sending);
         match oldest.expires {
             Some(expires) if !would_spoil => Some(stuck_at.min(expires.max(oldest.since + STALE_AFTER))),
             _ => Some(stuck_at),
@@ -113,7 +134,7 @@ impl CanChannels {
         for owner in held.chain(self.next.take().map(|next| next.owner)) {
             // the PDU that an ISO-TP channel is sending fails as a whole, below
             if let Owner::Channel(number) = owner
-                && let Some(channel @ Channel::Raw(_)) = self.channels.get_mut(&number)
+                && let Some(channel @ CanChannel::Raw(_)) = self.channels.get_mut(&number)
             {
                 channel.handle_transmit_failed(now, SendFailure::BusOff);
             }
@@ -122,3 +143,7 @@ impl CanChannels {
         self.for_each_channel(now, |channel| channel.handle_bus_off(now));
     }
 }
+
+#[cfg(test)]
+#[path = "outcomes_tests.rs"]
+mod tests;

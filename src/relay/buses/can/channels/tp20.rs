@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::protocol::problem::Problem;
 use crate::protocol::tp20::{ChannelConfig, LogicalAddress, MAX_PDU};
 use crate::relay::buses::channel_setup::{invalid, pdu_settings};
-use crate::relay::channel::{Channel, OpenFailure, PduChannel, Tp20Transport};
+use crate::relay::channel::{CanChannel, OpenFailure, PduChannel, Tp20Transport};
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::request::Tp20ChannelConfig;
 
@@ -31,7 +31,7 @@ impl Tp20Channels {
         config: &Tp20ChannelConfig,
         max_pdu: usize,
         now: Instant,
-    ) -> Result<Channel, Problem> {
+    ) -> Result<CanChannel, Problem> {
         let address = LogicalAddress::try_from(u32::from(config.logical_address))
             .map_err(|error| invalid(format!("logical_address: {error}.")))?;
         if let Some((other, _)) = self.places.iter().find(|(_, (open, _))| *open == address) {
@@ -49,7 +49,7 @@ impl Tp20Channels {
         let max_pdu = max_pdu.min(MAX_PDU);
         let transport = Tp20Transport::new(ChannelConfig { max_pdu, ..ChannelConfig::new(address, index) });
         let settings = pdu_settings(&config.options);
-        Ok(Channel::Pdu(Box::new(PduChannel::new(Box::new(transport), settings, now))))
+        Ok(CanChannel::Pdu(Box::new(PduChannel::new(Box::new(transport), settings, now))))
     }
 
     /// The addresses of the ECUs with a channel.

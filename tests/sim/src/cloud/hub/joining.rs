@@ -1,7 +1,7 @@
 //! Operators join a connection, rejoin it, and leave.
 
 use connector_agent::protocol::problem::Problem;
-use connector_agent::relay::wire::Envelope;
+use connector_agent::relay::wire::{Envelope, ProblemKind};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -15,10 +15,10 @@ const MAX_JOINS: usize = 16;
 /// Limit of the connections that one operator's link may join.
 const MAX_JOINED: usize = 64;
 
-/// 409: the connection that the operator wants to resume no longer exists.
+/// The connection that the operator wants to resume no longer exists.
 fn connection_lost() -> Problem {
     let detail = "The connector did not keep the connection: join without \"received\" and start again.";
-    Problem::new(409, "connection-lost", "Connection lost", detail)
+    ProblemKind::ConnectionLost.problem(detail)
 }
 
 /// The next step of a join.
@@ -73,7 +73,7 @@ impl Hub {
         let Some(relay) = state.relays.get_mut(&uuid) else { return join.refuse(&unknown_connection()) };
         if relay.plan.operator != join.operator {
             let detail = "The ticket was joined by another operator.";
-            return join.refuse(&Problem::new(403, "forbidden", "Forbidden", detail));
+            return join.refuse(&ProblemKind::Forbidden.problem(detail));
         }
         match join_step(relay, &join) {
             JoinStep::AlreadyJoined => state.answer_join(uuid, &join),
@@ -97,7 +97,7 @@ impl Hub {
                 relay.joins.retain(|waiting| waiting.outbox.id() != join.outbox.id());
                 if relay.joins.len() >= MAX_JOINS {
                     let detail = "Too many operators wait for this connection.";
-                    return join.refuse(&Problem::new(429, "too-many-requests", "Too many requests", detail));
+                    return join.refuse(&ProblemKind::TooManyRequests.problem(detail));
                 }
                 relay.joins.push(join);
             }
@@ -140,7 +140,7 @@ impl HubState {
         if self.joined.get(&link).is_some_and(|joined| joined.len() >= MAX_JOINED && !joined.contains(&uuid))
         {
             let detail = format!("A link may join {MAX_JOINED} connections.");
-            return join.refuse(&Problem::new(429, "too-many-requests", "Too many requests", detail));
+            return join.refuse(&ProblemKind::TooManyRequests.problem(detail));
         }
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
         if let Some(displaced) = relay.operator.take().filter(|operator| operator.id() != link) {
@@ -191,7 +191,7 @@ impl HubState {
         let last = joins.pop();
         for join in joins {
             let detail = "Another link joined the connection meanwhile.";
-            join.refuse(&Problem::new(409, "joined-elsewhere", "Joined elsewhere", detail));
+            join.refuse(&ProblemKind::ConnectionInUse.problem(detail));
         }
         if let Some(join) = last {
             self.attach(uuid, &join, true);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use connector_agent::protocol::problem::Problem;
-use connector_agent::relay::wire::Envelope;
+use connector_agent::relay::wire::{Envelope, ProblemKind};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -77,8 +77,8 @@ impl Hub {
             .map(|(_, asked)| asked)
             .collect();
         for asked in expired {
-            let problem = Problem::new(504, "timeout", "No answer", "The connector did not answer in time.")
-                .answering(&asked.action);
+            let problem = ProblemKind::Timeout.problem("The connector did not answer in time.");
+            let problem = problem.answering(&asked.action);
             state.handle_failure(connector_id, asked, problem);
         }
     }
@@ -110,7 +110,7 @@ impl HubState {
         let link = self.links.get_mut(&connector_id).ok_or_else(connector_offline)?;
         if link.asked.len() >= MAX_ASKED {
             let detail = format!("{MAX_ASKED} requests already wait for the connector's answers.");
-            return Err(Problem::new(429, "too-many-requests", "Too many requests", detail));
+            return Err(ProblemKind::TooManyRequests.problem(detail));
         }
         self.next_request += 1;
         let request_id = format!("c{}", self.next_request);

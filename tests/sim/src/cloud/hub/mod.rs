@@ -17,5 +17,5 @@ mod state;
 pub(crate) use connector::{Hello, Status};
 pub(crate) use outbox::{Closing, Outbox};
 pub(crate) use relay::{Join, RelayPlan, RelayStage, unknown_connection};
-pub(crate) use route::unknown_action;
+pub(crate) use route::{problem_of, unknown_action};
 pub(crate) use state::{Changed, Hub};

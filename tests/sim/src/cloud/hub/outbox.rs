@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_cloud_must_say_to_a_full_link_cuts_it() {
+    async fn a_mandatory_message_to_a_full_link_cuts_the_link() {
         let (outbox, _writer) = Outbox::new();
         fill(&outbox);
         outbox.push(&Envelope::new("connectionClosed", &"x".repeat(64 * 1024)));
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn relayed_data_for_a_link_that_ends_is_discarded() {
+    async fn relayed_data_for_an_ended_link_is_discarded() {
         let (outbox, _writer) = Outbox::new();
         fill(&outbox);
         let mut waiting = Box::pin(outbox.send(Message::binary(vec![1; 64 * 1024])));
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_socket_that_takes_nothing_for_half_a_minute_is_dead() {
+    async fn a_socket_that_accepts_nothing_for_half_a_minute_is_dead() {
         let (outbox, writer) = Outbox::new();
         outbox.push(&Envelope::new("x", &()));
         let begin = tokio::time::Instant::now();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use connector_agent::protocol::problem::Problem;
 use connector_agent::protocol::vin::Vin;
-use connector_agent::relay::wire::Envelope;
+use connector_agent::relay::wire::{Envelope, ProblemKind};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -190,22 +190,12 @@ impl Relay {
     }
 }
 
-/// 503: the connector is offline.
+/// The connector is offline.
 pub(crate) fn connector_offline() -> Problem {
-    Problem::new(
-        503,
-        "connector-offline",
-        "Connector offline",
-        "The connector is not connected to the cloud.",
-    )
+    ProblemKind::ConnectorOffline.problem("The connector is not connected to the cloud.")
 }
 
-/// 404: the connection does not exist, or no longer.
+/// The connection does not exist, or no longer.
 pub(crate) fn unknown_connection() -> Problem {
-    Problem::new(
-        404,
-        "unknown-connection",
-        "Unknown connection",
-        "No ticket in progress has this connection.",
-    )
+    ProblemKind::UnknownConnection.problem("No ticket in progress has this connection.")
 }

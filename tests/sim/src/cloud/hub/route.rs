@@ -1,7 +1,7 @@
 //! Routes messages between operators and connectors.
 
 use connector_agent::protocol::problem::Problem;
-use connector_agent::relay::wire::Envelope;
+use connector_agent::relay::wire::{Envelope, ProblemKind};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -33,10 +33,16 @@ fn forwarded(action: &str) -> Option<bool> {
     }
 }
 
-/// 400: the action is unknown.
+/// The action is unknown.
 pub(crate) fn unknown_action(action: &str) -> Problem {
     let shown: String = action.chars().take(64).collect();
-    Problem::new(400, "unknown-action", "Unknown action", format!("There is no action \"{shown}\" here."))
+    ProblemKind::UnknownAction.problem(format!("There is no action \"{shown}\" here."))
+}
+
+/// The problem in a connector's error message.
+pub(crate) fn problem_of(message: Value) -> Problem {
+    serde_json::from_value(message)
+        .unwrap_or_else(|_| ProblemKind::BadAnswer.problem("The connector's answer cannot be understood."))
 }
 
 /// The connection that a message names.
@@ -57,20 +63,19 @@ impl Hub {
             Some(uuid) => uuid,
             None if by_name || envelope.message.get("connection_uuid").is_some() => {
                 let detail = "connection_uuid must be the UUID of a connection.";
-                return Err(Problem::new(400, "violations", "The request has invalid fields", detail));
+                return Err(ProblemKind::Violations.problem(detail));
             }
             None => match state.joined.get(&operator.id()).map(Vec::as_slice) {
                 Some([only]) => *only,
                 _ => {
                     let detail = "Name one of the joined connections by connection_uuid.";
-                    return Err(Problem::new(409, "not-joined", "Not joined", detail));
+                    return Err(ProblemKind::NotJoined.problem(detail));
                 }
             },
         };
         let relay = state.relays.get_mut(&uuid).ok_or_else(unknown_connection)?;
         if !relay.is_operated_by(operator.id()) {
-            let detail = "Join the connection before using it.";
-            return Err(Problem::new(403, "not-joined", "Not joined", detail));
+            return Err(ProblemKind::NotJoined.problem("Join the connection before using it."));
         }
         match relay.stage {
             RelayStage::Open => {}
@@ -213,10 +218,7 @@ impl HubState {
             tracing::info!(connector_id, connection = %uuid, "connection open");
             return self.opened(uuid, vin);
         }
-        let problem = serde_json::from_value(envelope.message.clone()).unwrap_or_else(|_| {
-            Problem::new(502, "bad-answer", "Bad answer", "The connector's answer cannot be understood.")
-        });
-        self.refused(uuid, &problem);
+        self.refused(uuid, &problem_of(envelope.message.clone()));
     }
 
     /// Updates the connection's state after a reply to the operator.
@@ -254,7 +256,7 @@ impl HubState {
             RelayStage::Open | RelayStage::Interrupted => {
                 tracing::info!(connection = %uuid, reason, "the connector closed the connection");
                 let detail = format!("The connector closed the connection: {reason}.");
-                relay.refuse_joins(&Problem::new(409, "connection-closed", "Connection closed", detail));
+                relay.refuse_joins(&ProblemKind::ConnectionClosed.problem(detail));
                 self.lose(uuid, reason);
             }
             // the connection is being opened again: the message is about the one before

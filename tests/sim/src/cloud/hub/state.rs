@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use connector_agent::protocol::problem::Problem;
-use connector_agent::relay::wire::Envelope;
+use connector_agent::relay::wire::{Envelope, ProblemKind};
 use serde_json::Value;
 use tokio::sync::{broadcast, oneshot};
 use uuid::Uuid;
@@ -142,7 +142,7 @@ impl Hub {
         match tokio::time::timeout(ANSWER, receiver).await {
             Ok(Ok(envelope)) => Ok(envelope),
             Ok(Err(_)) => Err(connector_offline()),
-            Err(_) => Err(Problem::new(504, "timeout", "No answer", "The connector did not answer in time.")),
+            Err(_) => Err(ProblemKind::Timeout.problem("The connector did not answer in time.")),
         }
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::extract::{Caller, Id, Parameters};
 use super::problem::ApiError;
 use crate::cloud::app::App;
-use crate::cloud::hub::Changed;
+use crate::cloud::hub::{Changed, problem_of};
 use crate::cloud::store::{Connector, Read, StoreError, Ticket, TicketState};
 use crate::cloud::views;
 
@@ -121,10 +121,5 @@ async fn identify_vehicle(State(app): State<App>, caller: Caller, id: Id) -> Res
     if reply.action == "vehicleIdentified" {
         return Ok(Json(reply.message));
     }
-    let problem: connector_agent::protocol::problem::Problem = serde_json::from_value(reply.message)
-        .unwrap_or_else(|_| {
-            let detail = "The connector's answer cannot be understood.";
-            connector_agent::protocol::problem::Problem::new(502, "bad-answer", "Bad answer", detail)
-        });
-    Err(problem.into())
+    Err(problem_of(reply.message).into())
 }

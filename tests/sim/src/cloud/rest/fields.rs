@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_wrong_is_said_at_once() {
+    fn all_invalid_fields_are_reported_together() {
         let mut fields = fields(json!({"vin": "SHORT", "id": 0, "voucher": "abc", "ids": [1, "x"]}));
         assert_eq!(fields.vin("vin"), None);
         assert_eq!(fields.id("id"), None);
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_as_good_as_absent_but_counts_as_there() {
+    fn null_satisfies_a_required_field_without_a_value() {
         let mut fields = fields(json!({"vin": null}));
         fields.require("vin");
         assert_eq!(fields.vin("vin"), None);

@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn four_wrong_pincodes_lock_nothing_and_the_fifth_does() {
+    fn the_fifth_wrong_pincode_locks_the_login() {
         assert_eq!(failed(4, 1_000_000_000).locked_for(1_000_000_000), None);
         assert_eq!(failed(5, 1_000_000_000).locked_for(1_000_000_000), Some(30));
         assert_eq!(failed(5, 1_000_000_000).locked_for(1_000_029_001), Some(1));
@@ -60,21 +60,21 @@ mod tests {
     }
 
     #[test]
-    fn every_further_one_doubles_the_lock_up_to_an_hour() {
+    fn each_further_wrong_pincode_doubles_the_lock_up_to_an_hour() {
         assert_eq!(failed(6, 1_000_000_000).locked_for(1_000_000_000), Some(60));
         assert_eq!(failed(8, 1_000_000_000).locked_for(1_000_000_000), Some(240));
         assert_eq!(failed(1000, 1_000_000_000).locked_for(1_000_000_000), Some(3600));
     }
 
     #[test]
-    fn failures_are_forgotten_after_a_day_of_peace() {
+    fn failures_are_forgotten_after_a_day_without_one() {
         let mut guard = failed(10, 1_000_000_000);
         guard.note_failure(1_000_000_000 + FORGET_MS + 1);
         assert_eq!(guard.failures, 1);
     }
 
     #[test]
-    fn a_clock_that_was_set_back_locks_no_longer_than_an_hour() {
+    fn a_clock_set_back_locks_for_an_hour_at_most() {
         assert_eq!(failed(5, 1_000_000_000_000).locked_for(0), Some(3600));
     }
 }

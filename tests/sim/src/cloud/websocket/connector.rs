@@ -3,24 +3,18 @@
 use axum::extract::ws::Message;
 use connector_agent::protocol::problem::Problem;
 use connector_agent::protocol::vin::Vin;
-use connector_agent::relay::wire::Envelope;
-use serde::de::DeserializeOwned;
+use connector_agent::relay::wire::{Envelope, ProblemKind};
 use serde_json::Value;
 
-use super::peer::{Peer, forbidden, internal};
+use super::peer::{Peer, internal, parse};
 use crate::cloud::hub::{Changed, Closing, Hello, Status};
 use crate::cloud::store::{Connector, Read as _, StoreError};
 
 /// The supported protocol version.
 const PROTOCOL: u32 = 1;
 
-fn parse<T: DeserializeOwned>(message: &Value) -> Result<T, Problem> {
-    T::deserialize(message)
-        .map_err(|error| Problem::new(400, "violations", "The message has invalid fields", error.to_string()))
-}
-
 fn hello_first() -> Problem {
-    Problem::new(409, "hello-first", "Hello first", "The first message of a connector is connectorHello.")
+    ProblemKind::HelloFirst.problem("The first message of a connector is connectorHello.")
 }
 
 impl Peer {
@@ -41,15 +35,15 @@ impl Peer {
 
     async fn accept_hello(&mut self, message: &Value) -> Result<(), Problem> {
         let Some(connector_id) = self.subject.connector_id else {
-            return Err(forbidden("Only a connector may send connectorHello."));
+            return Err(ProblemKind::Forbidden.problem("Only a connector may send connectorHello."));
         };
         let hello: Hello = parse(message)?;
         if hello.connector_uuid.to_string() != self.subject.id {
-            return Err(forbidden("The token belongs to another connector."));
+            return Err(ProblemKind::Forbidden.problem("The token belongs to another connector."));
         }
         if hello.protocol != PROTOCOL {
             let detail = format!("This cloud supports protocol {PROTOCOL}, not {}.", hello.protocol);
-            return Err(Problem::new(400, "unsupported-protocol", "Unsupported protocol", detail));
+            return Err(ProblemKind::UnsupportedProtocol.problem(detail));
         }
         let record = hello.clone();
         let stored = self.app.store.change(move |change| {
@@ -60,7 +54,7 @@ impl Peer {
             Ok::<_, StoreError>(Some((connector, owed)))
         });
         let Some((connector, dismissal_owed)) = stored.await.map_err(internal)? else {
-            return Err(forbidden("The connector is no longer known."));
+            return Err(ProblemKind::Forbidden.problem("The connector is no longer known."));
         };
         tracing::info!(connector_id, uuid = %connector.uuid, version = hello.agent_version, "connector online");
         self.connector = Some(connector_id);
@@ -77,10 +71,12 @@ impl Peer {
     pub(super) async fn handle_status(&mut self, envelope: Envelope) -> Result<(), Problem> {
         let connector_id = self.own_connector(&envelope)?;
         let status: Status = parse(&envelope.message)?;
-        let vin: Option<Vin> = status.vin_number.as_deref().map(str::parse).transpose().map_err(|error| {
-            let detail = format!("vin_number: {error}");
-            Problem::new(400, "violations", "The message has invalid fields", detail)
-        })?;
+        let vin: Option<Vin> = status
+            .vin_number
+            .as_deref()
+            .map(str::parse)
+            .transpose()
+            .map_err(|error| ProblemKind::Violations.problem(format!("vin_number: {error}")))?;
         let mut is_urgent = false;
         if self.stored_vin != status.vin_number {
             let stored = self.app.store.change(move |change| {
@@ -134,7 +130,7 @@ impl Peer {
         let connector_id = self.connector.ok_or_else(hello_first)?;
         match envelope.message.get("connector_id").and_then(Value::as_str) {
             Some(uuid) if !uuid.eq_ignore_ascii_case(&self.subject.id) => {
-                Err(forbidden("connector_id names another connector."))
+                Err(ProblemKind::Forbidden.problem("connector_id names another connector."))
             }
             _ => Ok(connector_id),
         }

@@ -2,11 +2,11 @@
 
 use axum::extract::ws::Message;
 use connector_agent::protocol::problem::Problem;
-use connector_agent::relay::wire::Envelope;
+use connector_agent::relay::wire::{Envelope, ProblemKind};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::peer::{Peer, forbidden, internal};
+use super::peer::{Peer, internal, parse};
 use crate::cloud::hub::{Join, unknown_connection};
 use crate::cloud::store::{Read as _, Role, Ticket};
 use crate::cloud::views;
@@ -22,11 +22,9 @@ impl Peer {
     /// `joinConnection`.
     pub(super) fn handle_join(&mut self, envelope: Envelope) -> Result<(), Problem> {
         if self.subject.role != Role::Operator {
-            return Err(forbidden("Only operators join connections."));
+            return Err(ProblemKind::Forbidden.problem("Only operators join connections."));
         }
-        let message = JoinMessage::deserialize(&envelope.message).map_err(|error| {
-            Problem::new(400, "violations", "The message has invalid fields", error.to_string())
-        })?;
+        let message: JoinMessage = parse(&envelope.message)?;
         let view = self.app.store.view().map_err(internal)?;
         let ticket = view
             .all::<Ticket>()

@@ -5,15 +5,16 @@ use std::time::Duration;
 use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
 use connector_agent::protocol::problem::Problem;
-use connector_agent::relay::wire::Envelope;
+use connector_agent::relay::wire::{Envelope, ProblemKind};
 use futures_util::StreamExt as _;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::subscriptions::Subscriptions;
 use crate::cloud::app::App;
 use crate::cloud::hub::{Changed, Closing, Outbox, unknown_action};
-use crate::cloud::rest::ApiError;
 use crate::cloud::store::{Role, StoreError, Subject};
 
 /// Interval of the updates to subscribers.
@@ -112,8 +113,7 @@ impl Peer {
             Message::Binary(bytes) => self.relay_binary(bytes).await,
             Message::Text(text) if text.as_str().len() > MAX_TEXT => {
                 let detail = format!("A text message has at most {MAX_TEXT} bytes.");
-                self.outbox
-                    .push(&Envelope::error(&Problem::new(413, "too-long", "Message too long", detail), None));
+                self.outbox.push(&Envelope::error(&ProblemKind::TooLong.problem(detail), None));
             }
             Message::Text(text) => self.handle_text(text.as_str()).await,
             // the websocket answers pings itself, and the stream ends after a close
@@ -138,7 +138,7 @@ impl Peer {
             Ok(envelope) => envelope,
             Err(error) => {
                 let detail = format!("The text is not {{\"action\": …, \"message\": …}}: {error}.");
-                let problem = Problem::new(400, "malformed", "Malformed message", detail);
+                let problem = ProblemKind::Malformed.problem(detail);
                 return self.outbox.push(&Envelope::error(&problem, None));
             }
         };
@@ -156,9 +156,13 @@ impl Peer {
             "callForAttention" => self.handle_call_for_attention(envelope).await,
             "joinConnection" => self.handle_join(envelope),
             "openConnection" => {
-                Err(forbidden("Connections are opened by the cloud, when a ticket is joined."))
+                let detail = "Connections are opened by the cloud, when a ticket is joined.";
+                Err(ProblemKind::Forbidden.problem(detail))
             }
-            action if Subscriptions::knows(action) => self.handle_subscription(envelope),
+            // the vendor's subscriptions are not part of the relay
+            action if Subscriptions::knows(action) => {
+                self.handle_subscription(envelope).map_err(Problem::from)
+            }
             _ => match (self.connector, self.subject.role) {
                 (Some(connector_id), _) => self.handle_connector_reply(connector_id, envelope).await,
                 (None, Role::Operator) => self.handle_operator_request(envelope).await,
@@ -193,12 +197,13 @@ impl Peer {
     }
 }
 
-/// 403 with this detail.
-pub(super) fn forbidden(detail: &str) -> Problem {
-    Problem::new(403, "forbidden", "Forbidden", detail)
+/// The contents of a message.
+pub(super) fn parse<T: DeserializeOwned>(message: &Value) -> Result<T, Problem> {
+    T::deserialize(message).map_err(|error| ProblemKind::Violations.problem(error.to_string()))
 }
 
-/// An internal error as a problem object.
+/// An internal error as a problem; the log has its reason.
 pub(super) fn internal(error: StoreError) -> Problem {
-    ApiError::from(error).into()
+    tracing::error!(error = &error as &dyn std::error::Error, "internal error in a message");
+    ProblemKind::Internal.problem("The sandbox failed to handle the message; its log has the reason.")
 }

@@ -1,23 +1,20 @@
-//! Subscriptions of portal clients.
+//! Subscriptions of portal clients. Their errors are those of the vendor's REST API.
 
 use axum::extract::ws::Message;
-use connector_agent::protocol::problem::Problem;
+use axum::http::StatusCode;
 use connector_agent::relay::wire::Envelope;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::peer::{Peer, forbidden, internal};
+use super::peer::Peer;
 use super::subscriptions::{ACTIONS, Subscription, Topic};
 use crate::cloud::hub::Changed;
+use crate::cloud::rest::ApiError;
 use crate::cloud::store::{Connector, Read, StoreError, Ticket};
 use crate::cloud::views;
 
 /// Limit of the subscriptions of one socket.
 const MAX_SUBSCRIPTIONS: usize = 100;
-
-fn not_found(what: &str) -> Problem {
-    Problem::new(404, "not-found", "Not found", format!("There is no such {what}."))
-}
 
 fn number(message: &Value, field: &str) -> Option<i64> {
     match message.get(field)? {
@@ -37,7 +34,7 @@ fn ticket_of_connection(read: &impl Read, connection: Uuid) -> Result<Option<Tic
 
 impl Peer {
     /// Begins or ends a subscription, and answers with the first update.
-    pub(super) fn handle_subscription(&mut self, envelope: Envelope) -> Result<(), Problem> {
+    pub(super) fn handle_subscription(&mut self, envelope: Envelope) -> Result<(), ApiError> {
         let found = ACTIONS
             .iter()
             .find(|(begin, end)| *begin == envelope.action || end.contains(&envelope.action.as_str()));
@@ -56,39 +53,44 @@ impl Peer {
         if known.is_none() {
             if subscriptions.len() >= MAX_SUBSCRIPTIONS {
                 let detail = format!("A socket may have {MAX_SUBSCRIPTIONS} subscriptions.");
-                return Err(Problem::new(429, "too-many-requests", "Too many subscriptions", detail));
+                return Err(ApiError::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "too-many-requests",
+                    "Too many subscriptions",
+                    detail,
+                ));
             }
             subscriptions.push(Subscription { action, topic });
         }
-        if let Some(update) = self.update(action, topic).map_err(internal)? {
+        if let Some(update) = self.update(action, topic)? {
             self.outbox.push(&update.in_reply_to(envelope.request_id));
         }
         Ok(())
     }
 
     /// The topic of a message, if the topic exists and the subject may see it.
-    fn topic(&self, action: &str, message: &Value) -> Result<Topic, Problem> {
-        let view = self.app.store.view().map_err(internal)?;
+    fn topic(&self, action: &str, message: &Value) -> Result<Topic, ApiError> {
+        let view = self.app.store.view()?;
         let ticket = |ticket: Option<Ticket>, what| {
-            let ticket = ticket.ok_or_else(|| not_found(what))?;
+            let ticket = ticket.ok_or_else(|| ApiError::not_found(what))?;
             if self.subject.sees(ticket.connector_id) {
                 Ok(ticket.id)
             } else {
-                Err(forbidden("The topic belongs to another connector."))
+                Err(ApiError::forbidden("The topic belongs to another connector."))
             }
         };
         match action {
             "subscribeToTicket" => {
                 let found = match (number(message, "ticket_id"), uuid(message, "ticket_id")) {
-                    (Some(id), _) => view.ticket(id).map_err(internal)?,
-                    (None, Some(uuid)) => view.by_uuid(uuid).map_err(internal)?,
+                    (Some(id), _) => view.ticket(id)?,
+                    (None, Some(uuid)) => view.by_uuid(uuid)?,
                     (None, None) => None,
                 };
                 ticket(found, "ticket").map(Topic::Ticket)
             }
             "subscribeToConnection" => {
                 let found = match uuid(message, "connection_uuid") {
-                    Some(uuid) => ticket_of_connection(&view, uuid).map_err(internal)?,
+                    Some(uuid) => ticket_of_connection(&view, uuid)?,
                     None => None,
                 };
                 ticket(found, "connection").map(Topic::Connection)
@@ -96,15 +98,15 @@ impl Peer {
             _ => {
                 let found: Option<Connector> =
                     match (number(message, "connector_id"), uuid(message, "connector_id")) {
-                        (Some(id), _) => view.connector(id).map_err(internal)?,
-                        (None, Some(uuid)) => view.by_uuid(uuid).map_err(internal)?,
+                        (Some(id), _) => view.connector(id)?,
+                        (None, Some(uuid)) => view.by_uuid(uuid)?,
                         (None, None) => None,
                     };
-                let connector = found.ok_or_else(|| not_found("connector"))?;
+                let connector = found.ok_or_else(|| ApiError::not_found("connector"))?;
                 if self.subject.sees(connector.id) {
                     Ok(Topic::Connector(connector.id))
                 } else {
-                    Err(forbidden("The token belongs to another connector."))
+                    Err(ApiError::forbidden("The token belongs to another connector."))
                 }
             }
         }

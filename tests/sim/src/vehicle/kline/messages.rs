@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_of_the_books_are_read_and_written() {
+    fn messages_of_the_literature_are_decoded_and_encoded() {
         let request = read(&[0xC1, 0x33, 0xF1, 0x81, 0x66]).unwrap().unwrap();
         assert_eq!(request.addresses, Some((true, 0x33, 0xF1)));
         assert_eq!(request.data, [0x81]);

@@ -1,4 +1,5 @@
-//! Simulated K-line ECUs (ISO 14230): woken by a pulse or by their address, strict about the tester's times.
+//! Simulated K-line ECUs (ISO 14230). A pulse or their address initialises them, and they check the tester's
+//! times.
 //!
 //! They are written from the standard and do not use the agent's codec, so that one error cannot hide in
 //! both.

@@ -1,0 +1,187 @@
+//! What passes on a bus: frames without an outcome, events to report, the controller's state and the load. A
+//! pure state machine.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::filters::Filters;
+use crate::bus::{BusState, BusStatus, LoadMeter};
+use crate::can::events::EventQueue;
+use crate::can::{CanEvent, CanFrame, CanSettings, FrameKind, WireLength};
+
+/// How many frames may be without an outcome; sending waits beyond this number. They keep a bus at 500 kbit/s
+/// busy for 15 ms, the time that this process may need to be woken.
+const WINDOW: usize = 64;
+/// How many received frames are kept unread; further frames are lost and counted. The number is that of a
+/// second on a full bus at 500 kbit/s.
+const EVENTS: usize = 4096;
+
+/// SocketCAN's error classes (`linux/can/error.h`), and the controller problems in the second byte of detail.
+const CLASS_CONTROLLER: u32 = 0x04;
+const CLASS_BUS_OFF: u32 = 0x40;
+const CLASS_RESTARTED: u32 = 0x100;
+const CONTROLLER_PASSIVE: u8 = 0x10 | 0x20;
+const CONTROLLER_ACTIVE: u8 = 0x40;
+
+/// A message of a raw CAN socket.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SocketMessage {
+    /// `None` if the bytes are not a valid frame.
+    pub(super) frame: Option<CanFrame>,
+    /// When the frame was on the bus.
+    pub(super) at: Instant,
+    /// The frame is the echo of a frame that this socket has sent.
+    pub(super) is_echo: bool,
+    /// How many messages the socket has dropped since its creation, modulo 2³², if the kernel says so.
+    pub(super) dropped: Option<u32>,
+}
+
+/// The traffic of one bus.
+#[derive(Debug)]
+pub(super) struct Traffic {
+    pub(super) filters: Filters,
+    settings: Option<CanSettings>,
+    unconfirmed: VecDeque<CanFrame>,
+    events: EventQueue,
+    state: BusState,
+    load: LoadMeter,
+    /// The kernel's count of dropped frames, as last read.
+    dropped: u32,
+    /// The count has increased since the last echo.
+    echoes_lost: bool,
+}
+
+impl Traffic {
+    pub(super) fn new(state: BusState, now: Instant) -> Self {
+        Self {
+            filters: Filters::default(),
+            settings: None,
+            unconfirmed: VecDeque::new(),
+            events: EventQueue::new(EVENTS),
+            state,
+            load: LoadMeter::new(now),
+            dropped: 0,
+            echoes_lost: false,
+        }
+    }
+
+    /// A new socket replaces the old one: frames without an outcome and unread events are forgotten.
+    pub(super) fn handle_reopened(&mut self, state: BusState) {
+        self.state = state;
+        self.filters.forget_echoes();
+        self.unconfirmed.clear();
+        self.events = EventQueue::new(EVENTS);
+        self.dropped = 0;
+        self.echoes_lost = false;
+    }
+
+    /// The bus has these settings now.
+    pub(super) fn handle_configured(&mut self, settings: CanSettings) {
+        self.settings = Some(settings);
+    }
+
+    /// Whether the bus is set up to listen only.
+    pub(super) fn is_listen_only(&self) -> bool {
+        self.settings.is_some_and(|settings| settings.listen_only)
+    }
+
+    /// Whether a frame has no outcome yet.
+    pub(super) fn has_unconfirmed(&self) -> bool {
+        !self.unconfirmed.is_empty()
+    }
+
+    /// Whether another frame may be sent.
+    pub(super) fn has_room(&self) -> bool {
+        self.unconfirmed.len() < WINDOW && self.state != BusState::Off && !self.events.is_full()
+    }
+
+    /// The state and the load.
+    pub(super) fn status(&self, now: Instant) -> BusStatus {
+        BusStatus { state: self.state, load: self.load.load(now) }
+    }
+
+    /// The socket has taken a frame.
+    pub(super) fn handle_sent(&mut self, frame: &CanFrame) {
+        self.unconfirmed.push_back(*frame);
+    }
+
+    /// The socket has received a message.
+    pub(super) fn handle_message(&mut self, now: Instant, message: &SocketMessage) {
+        if let Some(dropped) = message.dropped {
+            self.handle_dropped(dropped);
+        }
+        let (Some(frame), at) = (message.frame, message.at) else { return };
+        match frame.kind() {
+            FrameKind::Error { classes } => self.handle_error(frame, classes, at),
+            _ if message.is_echo => {
+                self.account(now, &frame);
+                self.handle_echo(&frame, at);
+            }
+            _ => {
+                self.account(now, &frame);
+                // other frames passed only because of an echo's filter
+                if self.filters.pass(frame.id()) {
+                    self.events.push(CanEvent::Received { frame, at });
+                }
+            }
+        }
+    }
+
+    /// The oldest unread event.
+    pub(super) fn poll_event(&mut self) -> Option<CanEvent> {
+        self.events.pop()
+    }
+
+    fn handle_dropped(&mut self, dropped: u32) {
+        let lost = dropped.wrapping_sub(self.dropped);
+        self.dropped = dropped;
+        if lost > 0 {
+            self.echoes_lost = true;
+            self.events.push(CanEvent::Lost(lost));
+        }
+    }
+
+    fn account(&mut self, now: Instant, frame: &CanFrame) {
+        if let Some(settings) = &self.settings {
+            self.load.add(now, WireLength::of(frame).occupancy(settings));
+        }
+    }
+
+    fn handle_echo(&mut self, frame: &CanFrame, at: Instant) {
+        // an unexpected echo belongs to a frame that an earlier user left in the interface
+        let Some(place) = self.unconfirmed.iter().position(|sent| sent == frame) else { return };
+        for _ in self.unconfirmed.drain(..place) {
+            self.events.push(match self.echoes_lost {
+                true => CanEvent::Transmitted { at },
+                false => CanEvent::TransmitFailed { at },
+            });
+        }
+        self.echoes_lost = false;
+        self.unconfirmed.pop_front();
+        self.events.push(CanEvent::Transmitted { at });
+    }
+
+    fn handle_error(&mut self, frame: CanFrame, classes: u32, at: Instant) {
+        self.events.push(CanEvent::Received { frame, at });
+        let controller =
+            frame.data().get(1).copied().filter(|_| classes & CLASS_CONTROLLER != 0).unwrap_or(0);
+        if classes & CLASS_BUS_OFF != 0 {
+            self.set_state(BusState::Off);
+        } else if controller & CONTROLLER_PASSIVE != 0 {
+            self.set_state(BusState::Passive);
+        } else if classes & CLASS_RESTARTED != 0 || controller & CONTROLLER_ACTIVE != 0 {
+            self.set_state(BusState::Active);
+        }
+    }
+
+    fn set_state(&mut self, state: BusState) {
+        if state == self.state {
+            return;
+        }
+        self.state = state;
+        if state == BusState::Off {
+            self.unconfirmed.clear();
+        }
+        self.events.push(CanEvent::State(state));
+    }
+}

@@ -1,0 +1,111 @@
+//! A frame that the adapter refuses while older frames of its owner have no outcome.
+
+use connector_hal::can::{CanEvent, CanFrame, CanId, CanSettings};
+
+use super::*;
+use crate::config::IsotpStack;
+use crate::relay::buses::channels::Channels as _;
+use crate::vehicle::scan::{EcuFound, FoundEcu, ScanOutcome};
+use crate::vehicle::vin::{EcuAddress, ReaderSettings};
+
+const VIN: &str = "WVWZZZAUZEW000001";
+
+/// A bus without channels.
+fn bus() -> CanChannels {
+    let settings = CanSettings { bit_rate: 500_000, data_bit_rate: None, listen_only: false };
+    CanChannels::new("HS", settings, IsotpStack::Own)
+}
+
+fn id(raw: u32) -> CanId {
+    CanId::standard(raw).unwrap()
+}
+
+fn receive(bus: &mut CanChannels, now: Instant, from: u32, data: &[u8]) {
+    let frame = CanFrame::new(id(from), data).unwrap();
+    bus.handle_event(now, &CanEvent::Received { frame, at: now });
+}
+
+/// The adapter takes the next frame, which has no outcome yet.
+fn accept(bus: &mut CanChannels, now: Instant) -> CanFrame {
+    let frame = bus.poll_transmit(now).unwrap();
+    bus.handle_accepted(now);
+    frame
+}
+
+/// The oldest frame that the adapter holds was acknowledged.
+fn acknowledge(bus: &mut CanChannels, now: Instant) {
+    bus.handle_event(now, &CanEvent::Transmitted { at: now });
+}
+
+/// Advances to the bus's next deadline.
+fn wait(bus: &mut CanChannels, now: &mut Instant) {
+    *now = bus.poll_timeout().unwrap();
+    bus.handle_timeout(*now);
+}
+
+#[test]
+fn a_refused_request_for_the_vin_leaves_the_one_before_it_to_be_answered() {
+    let (mut bus, mut now) = (bus(), Instant::now());
+    let until = now + Duration::from_secs(5);
+    bus.start_vin_reader(ReaderSettings { until, alive: true, confirms_transmission: true });
+    assert_eq!(accept(&mut bus, now).id(), id(0x7DF));
+    assert!(bus.poll_transmit(now).unwrap().id().is_extended());
+    bus.handle_refused(now);
+    assert_eq!(bus.take_vins(), None);
+
+    acknowledge(&mut bus, now);
+    let pdu = [&[0x49, 0x02, 0x01], VIN.as_bytes()].concat();
+    receive(&mut bus, now, 0x7E8, &[&[0x10, 20], &pdu[..6]].concat());
+    assert_eq!(accept(&mut bus, now).id(), id(0x7E0), "flow control");
+    acknowledge(&mut bus, now);
+    for (number, data) in (0x21..).zip(pdu[6..].chunks(7)) {
+        receive(&mut bus, now, 0x7E8, &[&[number], data].concat());
+    }
+    let vins = loop {
+        if let Some(vins) = bus.take_vins() {
+            break vins;
+        }
+        wait(&mut bus, &mut now);
+    };
+    let found: Vec<_> = vins.iter().map(|found| (found.vin.to_string(), found.address)).collect();
+    assert_eq!(found, [(VIN.to_owned(), EcuAddress::from(id(0x7E8)))]);
+}
+
+#[test]
+fn a_refused_question_of_a_scan_leaves_the_one_before_it_to_be_answered() {
+    let (mut bus, mut now) = (bus(), Instant::now());
+    let (request, response) = (0x600, 0x608);
+    let tester_present = |frame: &CanFrame| frame.data().starts_with(&[0x02, 0x3E, 0x00]);
+    bus.start_scan(now);
+    // listening, and the questions for the speed
+    while bus.poll_transmit(now).is_none_or(|frame| frame.id() != id(request)) {
+        if bus.poll_transmit(now).is_some() {
+            accept(&mut bus, now);
+            acknowledge(&mut bus, now);
+        }
+        wait(&mut bus, &mut now);
+    }
+    accept(&mut bus, now);
+    while bus.poll_transmit(now).is_none() {
+        wait(&mut bus, &mut now);
+    }
+    bus.handle_refused(now);
+    acknowledge(&mut bus, now);
+    receive(&mut bus, now, response, &[0x02, 0x7E, 0x00]);
+
+    let (outcome, ecus) = loop {
+        while bus.poll_transmit(now).is_some() {
+            let frame = accept(&mut bus, now);
+            acknowledge(&mut bus, now);
+            if frame.id() == id(request) && tester_present(&frame) {
+                receive(&mut bus, now, response, &[0x02, 0x7E, 0x00]);
+            }
+        }
+        if let Some(end) = bus.take_scan() {
+            break end;
+        }
+        wait(&mut bus, &mut now);
+    };
+    let found = EcuFound::isotp(id(request), id(response));
+    assert_eq!((outcome, ecus), (ScanOutcome::Done, vec![FoundEcu::Can(found)]));
+}

@@ -1,0 +1,71 @@
+//! The progress of a connection: changes of its buses, its deadlines, and its orderly end.
+
+use std::time::Instant;
+
+use super::RelayConnection;
+use crate::relay::buses::bus::BusProgress;
+use crate::relay::wire::CloseReason;
+
+impl RelayConnection {
+    /// Handles what polling one bus has changed, apart from the outputs of its channels.
+    pub(super) fn handle_progress(&mut self, now: Instant, index: usize, progress: BusProgress) {
+        let Some(bus) = self.buses.get_mut(index) else { return };
+        if let Some(candidates) = bus.channels_mut().take_vins()
+            && let Some(reading) = &mut self.vin_reading
+        {
+            reading.finished.push(candidates);
+        }
+        match progress {
+            BusProgress::Changed => {}
+            BusProgress::Started => {
+                self.answer_if_configured(now);
+                self.handle_waiting(now);
+            }
+            BusProgress::StartFailed(failure) => {
+                let name = bus.name().to_owned();
+                self.handle_start_failed(now, &name, &failure);
+                self.handle_waiting(now);
+            }
+        }
+        while let Some(bus) = self.buses.get_mut(index)
+            && let Some((number, outcome)) = bus.channels_mut().poll_opened()
+        {
+            self.handle_opened(number, outcome);
+        }
+    }
+
+    /// When [`RelayConnection::handle_timeout`] is due, or [`RelayConnection::wants_to_send`] becomes true by
+    /// itself.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let stop_keep_alive = self.stop_keep_alive_at.filter(|_| !self.has_stopped_keep_alive);
+        [self.hold_until, self.link.poll_timeout(), stop_keep_alive].into_iter().flatten().min()
+    }
+
+    /// Handles all deadlines that have passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.hold_until.is_some_and(|until| until <= now) {
+            tracing::info!(
+                "the link was down for longer than the connection is held; closing the connection"
+            );
+            self.close(CloseReason::LinkLost);
+        }
+        if self.stop_keep_alive_at.is_some_and(|at| at <= now) {
+            self.set_keep_alive(now, false);
+            self.collect_outputs(now);
+        }
+    }
+
+    /// Asks each ECU that left its default diagnostic session to return to it.
+    ///
+    /// Afterwards, drive the connection until [`RelayConnection::is_quiet`], but only for a limited time.
+    pub fn return_to_default_sessions(&mut self, now: Instant) {
+        for bus in &mut self.buses {
+            bus.channels_mut().return_to_default_sessions(now);
+        }
+    }
+
+    /// Whether nothing is on its way to a bus.
+    pub fn is_quiet(&self) -> bool {
+        self.buses.iter().all(|bus| bus.channels().is_quiet())
+    }
+}
