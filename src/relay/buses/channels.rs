@@ -7,7 +7,7 @@ use connector_hal::can::CanFrame;
 
 use super::channel_setup::ChannelKind;
 use crate::protocol::problem::Problem;
-use crate::relay::channel::ChannelOutput;
+use crate::relay::channel::{ChannelOutput, PduToSend};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::codec::PduFlags;
 use crate::vehicle::scan::{FoundEcu, ScanOutcome};
@@ -58,7 +58,7 @@ pub trait Channels: Send {
     fn close_channel(&mut self, number: u16);
 
     /// Sends a PDU of the operator.
-    fn handle_pdu(&mut self, now: Instant, number: u16, flags: PduFlags, data: &[u8]);
+    fn handle_pdu(&mut self, now: Instant, number: u16, pdu: PduToSend<'_>);
 
     /// Breaks the chain behind a PDU of the operator that was refused before it reached the bus.
     fn handle_refused_pdu(&mut self, now: Instant, number: u16, flags: PduFlags);

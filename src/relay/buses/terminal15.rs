@@ -14,7 +14,7 @@ use super::bus::{BusDriver, Driven};
 use super::channel_setup::{ChannelKind, wrong_kind};
 use super::channels::{Channels, Opening};
 use crate::protocol::problem::Problem;
-use crate::relay::channel::{ChannelOutput, Output};
+use crate::relay::channel::{ChannelOutput, Output, PduToSend};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::codec::{PduFlags, SendFailedDetail};
 
@@ -64,7 +64,7 @@ impl Channels for Terminal15Channels {
         self.channels.remove(&number);
     }
 
-    fn handle_pdu(&mut self, now: Instant, number: u16, _flags: PduFlags, _data: &[u8]) {
+    fn handle_pdu(&mut self, now: Instant, number: u16, _pdu: PduToSend<'_>) {
         self.refuse(now, number);
     }
 

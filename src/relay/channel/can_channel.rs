@@ -5,7 +5,7 @@ use std::time::Instant;
 use connector_hal::can::{CanFrame, CanId};
 
 use super::kernel_isotp::KernelIsotp;
-use super::output::{Output, detail_of, receive_failed};
+use super::output::{Output, PduToSend, detail_of, receive_failed};
 use super::pdu_channel::PduChannel;
 use super::raw_channel::RawChannel;
 use super::transport::{FrameTransport, OpenFailure, PduTransport, TransportEvent};
@@ -41,8 +41,8 @@ impl CanChannel {
     }
 
     /// Sends a PDU of the operator.
-    pub(crate) fn handle_pdu(&mut self, now: Instant, flags: PduFlags, data: &[u8]) {
-        by_kind!(self, raw => raw.refuse(), pdus => pdus.handle_pdu(now, flags, data));
+    pub(crate) fn handle_pdu(&mut self, now: Instant, pdu: PduToSend<'_>) {
+        by_kind!(self, raw => raw.refuse(), pdus => pdus.handle_pdu(now, pdu));
     }
 
     /// Breaks the chain behind a PDU of the operator that was refused before it reached the channel.

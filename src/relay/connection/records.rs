@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::RelayConnection;
-use crate::relay::channel::{ChannelOutput, Output};
+use crate::relay::channel::{ChannelOutput, Output, PduToSend};
 use crate::relay::link::{Incoming, LinkError, PushError};
 use crate::relay::wire::codec::{Payload, PduFlags, Record, SendFailedDetail};
 use crate::relay::wire::{CloseReason, ProblemKind};
@@ -50,7 +50,8 @@ impl RelayConnection {
                 }
                 Payload::Pdu { flags, data, .. } => {
                     self.pdus_relayed += 1;
-                    bus.channels_mut().handle_pdu(now, record.channel, flags, data);
+                    let pdu = PduToSend { flags, expires: now + left, data };
+                    bus.channels_mut().handle_pdu(now, record.channel, pdu);
                 }
                 _ => tracing::debug!(
                     channel = record.channel,

@@ -17,7 +17,7 @@ use crate::protocol::doip::discovery::Gateway;
 use crate::protocol::problem::Problem;
 use crate::relay::buses::channel_setup::{ChannelKind, invalid, pdu_settings, wrong_kind};
 use crate::relay::buses::channels::{Channels, Opening};
-use crate::relay::channel::{ChannelOutput, Output, PduChannel};
+use crate::relay::channel::{ChannelOutput, Output, PduChannel, PduToSend};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::codec::PduFlags;
 use crate::relay::wire::request::DoipChannelConfig;
@@ -336,9 +336,9 @@ impl Channels for DoipChannels {
         }
     }
 
-    fn handle_pdu(&mut self, now: Instant, number: u16, flags: PduFlags, data: &[u8]) {
+    fn handle_pdu(&mut self, now: Instant, number: u16, pdu: PduToSend<'_>) {
         if let Some(channel) = self.channels.get_mut(&number) {
-            channel.pdus.handle_pdu(now, flags, data);
+            channel.pdus.handle_pdu(now, pdu);
             collect(number, channel, now, &mut self.outputs);
         }
     }

@@ -22,7 +22,7 @@ use crate::config::IsotpStack;
 use crate::protocol::problem::Problem;
 use crate::relay::buses::channel_setup::ChannelKind;
 use crate::relay::buses::channels::{Channels, Opening};
-use crate::relay::channel::{CanChannel, ChannelOutput};
+use crate::relay::channel::{CanChannel, ChannelOutput, PduToSend};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::codec::PduFlags;
@@ -254,8 +254,8 @@ impl Channels for CanChannels {
         self.remove(number);
     }
 
-    fn handle_pdu(&mut self, now: Instant, number: u16, flags: PduFlags, data: &[u8]) {
-        self.with_channel(now, number, |channel| channel.handle_pdu(now, flags, data));
+    fn handle_pdu(&mut self, now: Instant, number: u16, pdu: PduToSend<'_>) {
+        self.with_channel(now, number, |channel| channel.handle_pdu(now, pdu));
     }
 
     fn handle_refused_pdu(&mut self, now: Instant, number: u16, flags: PduFlags) {
