@@ -225,7 +225,7 @@ mod tests {
         (0..4).for_each(|number| push(&mut queue, 1_000 * u64::from(number), 7, number));
         assert_eq!(take(&mut queue, 5_000, 45), [(7, -5_000, 0), (7, -4_000, 1)]);
         assert_eq!(take(&mut queue, 6_000, 1_000), [(7, -4_000, 2), (7, -3_000, 3)]);
-        assert!(queue.is_empty() && queue.len() == 0);
+        assert!(queue.is_empty());
     }
 
     #[test]
