@@ -21,4 +21,6 @@ pub use output::{ChannelOutput, Output, PduToSend};
 pub use pdu_channel::{PduChannel, PduChannelSettings};
 pub use raw_channel::RawChannel;
 pub(crate) use tp20_transport::Tp20Transport;
+#[cfg(test)]
+pub(crate) use transport::FrameTransport;
 pub use transport::{OpenFailure, PduTransport, TransportEvent};

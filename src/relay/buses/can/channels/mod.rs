@@ -119,12 +119,15 @@ impl CanChannels {
 
     /// Discards the frame that waits for the adapter if it has waited too long.
     fn discard_stale_next(&mut self, now: Instant) {
-        let stale = self.next.take_if(|next| next.expires.is_some_and(|expires| expires < now));
-        if let Some(NextFrame { owner: Owner::Channel(number), .. }) = stale
-            && let Some(channel) = self.channels.get_mut(&number)
-        {
-            channel.handle_too_old();
-            collect(number, channel, now, &mut self.outputs);
+        let Some(stale) = self.next.take_if(|next| next.is_stale(now)) else { return };
+        match (stale.owner, stale.expires) {
+            (Owner::Channel(number), Some(_)) => {
+                if let Some(channel) = self.channels.get_mut(&number) {
+                    channel.handle_too_old();
+                    collect(number, channel, now, &mut self.outputs);
+                }
+            }
+            (owner, _) => self.handle_never_sent(now, owner),
         }
     }
 
@@ -137,7 +140,7 @@ impl CanChannels {
     /// The next frame: channels take turns. The VIN reader and a scan send nothing while any channel is busy.
     fn next_frame(&mut self, now: Instant) -> Option<NextFrame> {
         if let Some(frame) = self.farewells.pop_front() {
-            return Some(NextFrame { owner: Owner::Gone, frame, expires: None });
+            return Some(NextFrame { owner: Owner::Gone, frame, since: now, expires: None });
         }
         let mut number = self.turn_after(self.last_turn);
         for _ in 0..self.channels.len() {
@@ -147,7 +150,7 @@ impl CanChannels {
                     self.handle_not_needed(now, turn);
                 } else {
                     self.last_turn = turn;
-                    return Some(NextFrame { owner: Owner::Channel(turn), frame, expires });
+                    return Some(NextFrame { owner: Owner::Channel(turn), frame, since: now, expires });
                 }
             }
             number = self.turn_after(turn);
@@ -157,12 +160,12 @@ impl CanChannels {
             return None;
         }
         if let Some(frame) = self.vin_reader.as_mut().and_then(|reader| reader.poll_transmit(now)) {
-            return Some(NextFrame { owner: Owner::VinReader, frame, expires: None });
+            return Some(NextFrame { owner: Owner::VinReader, frame, since: now, expires: None });
         }
         let channels = &self.channels;
         let is_busy = |request| channels.values().any(|channel| channel.is_busy_with(request));
         let frame = self.scanner.as_mut()?.poll_transmit(now, is_busy)?;
-        Some(NextFrame { owner: Owner::Scanner, frame, expires: None })
+        Some(NextFrame { owner: Owner::Scanner, frame, since: now, expires: None })
     }
 
     fn poll_channel(&mut self, now: Instant, number: u16) -> Option<(CanFrame, Option<Instant>)> {
