@@ -469,6 +469,49 @@ async fn a_placeholder_is_not_a_vin_whether_announced_or_answered() {
     assert_eq!(read_vin(&announced).await.vin, golf().record.vin);
 }
 
+#[tokio::test]
+async fn a_gateway_of_any_version_is_read_whether_it_announces_a_vin_or_not() {
+    for version in [1, 2, 3, 4, 5, 0xFE] {
+        for announces in [true, false] {
+            let gateway = gateway(|config| {
+                config.entity.version = ProtocolVersion::from(version);
+                if !announces {
+                    config.forget_vin();
+                }
+            });
+            assert_eq!(read_vin(&gateway.await).await.vin, golf().record.vin, "{version} {announces}");
+        }
+    }
+}
+
+/// A gateway that refuses all versions but this one, and does not identify itself.
+async fn strict(own: ProtocolVersion) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 15];
+            stream.read_exact(&mut request).await.unwrap();
+            let payload: Payload = if request[0] == u8::from(own) {
+                let (code, oem) = (0x10.into(), None);
+                ActivationResponse { tester: TESTER, entity: GATEWAY, code, oem }.into()
+            } else {
+                Payload::HeaderNack(HeaderNackCode::IncorrectPattern)
+            };
+            stream.write_all(&Message::new(own, payload).encode().unwrap()).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_gateway_that_refuses_the_version_is_connected_in_its_own_version() {
+    for version in [2, 3, 4, 5] {
+        let gateway = strict(ProtocolVersion::from(version)).await;
+        activate(gateway, DoipTlsConfig::default(), false).await.unwrap();
+    }
+}
+
 async fn error_of(gateway: SocketAddr) -> ClientError {
     activate(gateway, DoipTlsConfig::default(), false).await.unwrap_err()
 }
@@ -477,7 +520,7 @@ async fn error_of(gateway: SocketAddr) -> ClientError {
 async fn hostile_gateways_cause_errors_that_name_the_fault() {
     let cases: [(&'static [u8], &str); 5] = [
         (b"\x02\xFD\x80\x01\xFF\xFF\xFF\xFF", "4294967295 bytes"),
-        (b"\x07\xF8\x00\x06\x00\x00\x00\x09", "protocol version 0x07"),
+        (b"\x00\xFF\x00\x06\x00\x00\x00\x09", "protocol version 0x00 is reserved"),
         (b"\x02\xFC\x00\x06\x00\x00\x00\x09", "not a version and its inverse"),
         (b"\x02\xFD\x00\x06\x00\x00\x00\x03", "type 0x0006 cannot have 3 bytes"),
         (b"\x02\xFD\x00\x00\x00\x00\x00\x01\x04", "invalid payload length (0x04)"),

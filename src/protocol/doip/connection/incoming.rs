@@ -5,10 +5,13 @@ use std::time::{Duration, Instant};
 use super::Connection;
 use super::outcome::{ConnectionError, Event, SendFailure};
 use super::state::{RoutingState, Unacknowledged};
-use crate::protocol::doip::{ActivationCode, ActivationResponse, DiagnosticMessage, LogicalAddress, Payload};
+use crate::protocol::doip::{
+    ActivationCode, ActivationResponse, DiagnosticMessage, HeaderNackCode, LogicalAddress, Message, Payload,
+};
 
 impl Connection {
-    pub(super) fn handle_message(&mut self, now: Instant, payload: Payload) {
+    /// Handles a message of any edition. Our own version stays as it is, because the gateway has accepted it.
+    pub(super) fn handle_message(&mut self, now: Instant, Message { version, payload }: Message) {
         match payload {
             Payload::ActivationResponse(response) => self.handle_activation(now, response),
             Payload::AliveCheckRequest => self.owes_alive = true,
@@ -25,7 +28,13 @@ impl Connection {
             }
             Payload::HeaderNack(code) => match self.state {
                 RoutingState::Activating { .. } | RoutingState::Confirming { .. } => {
-                    self.close(ConnectionError::ActivationRefused(code));
+                    let asked = self.settings.version;
+                    self.close(match code {
+                        HeaderNackCode::IncorrectPattern if version != asked => {
+                            ConnectionError::OtherVersion { asked, own: version }
+                        }
+                        _ => ConnectionError::ActivationRefused(code),
+                    });
                 }
                 // the refusal does not name its message; assume the oldest
                 _ => match self.first_sent(|_| true) {

@@ -222,7 +222,7 @@ impl Connection {
         self.decoder.handle_bytes(bytes);
         while !self.is_closed() {
             match self.decoder.poll_message() {
-                Ok(Some(Decoded::Message(message))) => self.handle_message(now, message.payload),
+                Ok(Some(Decoded::Message(message))) => self.handle_message(now, message),
                 Ok(Some(Decoded::TooLarge { length, .. })) => {
                     let max = max_payload(self.settings.max_data);
                     return self.close(ConnectionError::TooLong { length, max });

@@ -62,6 +62,14 @@ pub enum ConnectionError {
     /// The gateway refused the routing activation because of its header.
     #[error("the gateway refuses the routing activation: {0}")]
     ActivationRefused(HeaderNackCode),
+    /// The gateway refused the routing activation because of its version, in another version.
+    #[error("the gateway refuses protocol version {asked}, and uses {own}")]
+    OtherVersion {
+        /// The version of our request.
+        asked: ProtocolVersion,
+        /// The version of the refusal.
+        own: ProtocolVersion,
+    },
     /// The gateway sent bytes that are not DoIP.
     #[error("the gateway sent bytes that are not DoIP: {0}")]
     Malformed(#[from] DecodeError),
@@ -90,6 +98,14 @@ impl ConnectionError {
         matches!(self, Self::Denied(ActivationCode::TlsRequired))
     }
 
+    /// Returns the gateway's version, if the gateway refused ours.
+    pub(crate) fn needs_version(&self) -> Option<ProtocolVersion> {
+        match self {
+            Self::OtherVersion { own, .. } => Some(*own),
+            _ => None,
+        }
+    }
+
     /// Returns whether another attempt with the same settings may succeed.
     ///
     /// A refusal of our address or of the requested routing is final.
@@ -102,7 +118,7 @@ impl ConnectionError {
                     | ActivationCode::OtherAddressActivated
             ),
             Self::ActivationRefused(code) => *code == HeaderNackCode::OutOfMemory,
-            Self::ConfirmationTimeout(_) | Self::OtherTester { .. } => false,
+            Self::ConfirmationTimeout(_) | Self::OtherTester { .. } | Self::OtherVersion { .. } => false,
             _ => true,
         }
     }

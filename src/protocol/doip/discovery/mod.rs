@@ -14,9 +14,13 @@ use crate::protocol::doip::codec::decode_datagram;
 const MAX_GATEWAYS: usize = 32;
 /// Number of questions that are asked simultaneously; a further one replaces the oldest.
 const MAX_QUESTIONS: usize = 16;
-/// Versions in which a question is asked, one after another. Every entity should answer the first.
-const VERSIONS: [ProtocolVersion; 3] =
-    [ProtocolVersion::Default, ProtocolVersion::V2012, ProtocolVersion::V2019];
+/// Versions in which a question is asked: the standard has three requests. Every entity should answer the
+/// first. Entities of later editions than these identify themselves to any version.
+const VERSIONS: [&[ProtocolVersion]; 3] = [
+    &[ProtocolVersion::Default],
+    &[ProtocolVersion::V2012],
+    &[ProtocolVersion::V2019, ProtocolVersion::V2025],
+];
 /// Time until a question is repeated: A_DoIP_Announce_Wait, the longest time that an entity may take to
 /// answer.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -94,10 +98,7 @@ pub struct Gateway {
 impl Gateway {
     /// Returns the edition to use with this entity, or `default` if the entity does not specify one.
     pub(crate) fn spoken(&self, default: ProtocolVersion) -> ProtocolVersion {
-        match self.version {
-            ProtocolVersion::Default | ProtocolVersion::Other(_) => default,
-            own => own,
-        }
+        if self.version.is_edition() { self.version } else { default }
     }
 }
 
@@ -123,6 +124,15 @@ struct Asking {
     destination: Destination,
     attempts: usize,
     at: Instant,
+}
+
+impl Asking {
+    /// The version of the one gateway that is asked, if it has announced one.
+    fn known_version(&self, gateways: &[Gateway]) -> Option<ProtocolVersion> {
+        let Destination::Host(host) = self.destination else { return None };
+        let known = gateways.iter().find(|gateway| gateway.address.ip() == host.ip())?;
+        known.version.is_edition().then_some(known.version)
+    }
 }
 
 /// Finds gateways, and stores the ones that announced themselves or answered a question.
@@ -267,23 +277,26 @@ impl Discovery {
 
     /// Repeats or ends the questions that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let Self { asking, outgoing, .. } = self;
+        let Self { asking, outgoing, gateways, .. } = self;
         asking.retain_mut(|asking| {
             if asking.at > now {
                 return true;
             }
-            let Some(version) = VERSIONS.get(asking.attempts) else { return false };
-            // only identification requests may have the default version
-            let version = match (asking.question, version) {
-                (Question::EntityStatus | Question::PowerMode, ProtocolVersion::Default) => {
-                    ProtocolVersion::V2012
-                }
-                _ => *version,
-            };
+            let Some(versions) = VERSIONS.get(asking.attempts) else { return false };
             asking.attempts += 1;
             asking.at = now + ASK_AGAIN_AFTER;
-            if let Ok(bytes) = Message::new(version, asking.question.payload()).encode() {
-                outgoing.push_back((asking.destination, bytes));
+            let own = asking.known_version(gateways);
+            for version in own.as_ref().map_or(*versions, std::slice::from_ref) {
+                // only identification requests may have the default version
+                let version = match (asking.question, version) {
+                    (Question::EntityStatus | Question::PowerMode, ProtocolVersion::Default) => {
+                        ProtocolVersion::V2012
+                    }
+                    _ => *version,
+                };
+                if let Ok(bytes) = Message::new(version, asking.question.payload()).encode() {
+                    outgoing.push_back((asking.destination, bytes));
+                }
             }
             true
         });

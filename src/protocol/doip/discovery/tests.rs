@@ -49,7 +49,8 @@ fn a_broadcast_question_goes_out_three_times_in_every_version() {
         now = due;
         discovery.handle_timeout(now);
     }
-    assert_eq!(versions.iter().map(|(version, _)| *version).collect::<Vec<_>>(), [0xFF, 0x02, 0x03]);
+    assert_eq!(versions.iter().map(|(version, _)| *version).collect::<Vec<_>>(), [0xFF, 0x02, 0x03, 0x04]);
+    assert_eq!(versions[3].1, versions[2].1);
     assert_eq!(versions[2].1 - versions[0].1, 2 * ASK_AGAIN_AFTER);
     assert!(discovery.is_done_asking());
 }
@@ -113,6 +114,25 @@ fn status_and_power_mode_are_kept_with_their_gateway() {
     assert_eq!((first.status, first.power_mode), (Some(status), Some(PowerMode::Ready)));
     assert_eq!((second.status, second.power_mode), (None, None));
     assert!(discovery.is_done_asking());
+}
+
+#[test]
+fn a_known_gateway_is_asked_in_the_version_that_it_announced() {
+    let mut now = Instant::now();
+    for version in [ProtocolVersion::V2019, ProtocolVersion::V2025, ProtocolVersion::Other(9)] {
+        let mut discovery = Discovery::new();
+        let announced = Message::new(version, announcement(1, VIN)).encode().unwrap();
+        discovery.handle_datagram(at(1), &announced);
+        discovery.ask(now, Question::EntityStatus, Destination::Host(at(1)));
+        let mut questions = asked(&mut discovery);
+        while let Some(due) = discovery.poll_timeout() {
+            now = due;
+            discovery.handle_timeout(now);
+            questions.extend(asked(&mut discovery));
+        }
+        assert_eq!(questions.len(), 3);
+        assert!(questions.iter().all(|(_, message)| message.version == version), "{questions:?}");
+    }
 }
 
 #[test]

@@ -163,6 +163,12 @@ impl Client {
                     self.state = ClientState::Due;
                     None
                 }
+                AfterClose::UseVersion(version) => {
+                    tracing::info!(gateway = %self.gateway, %version, "the gateway uses another version");
+                    self.settings.version = version;
+                    self.state = ClientState::Due;
+                    None
+                }
                 AfterClose::Down(error, next) => Some(self.handle_down(error, next)),
             },
             other => Some(ClientEvent::Message(other)),
