@@ -168,6 +168,7 @@ impl NetworkConfig {
         ConnectionSettings {
             version: ProtocolVersion::from(self.protocol_version),
             tester,
+            entity: None,
             activation_type: ActivationType::from(self.activation_type),
             oem: self.activation_oem,
             confirmation_time,

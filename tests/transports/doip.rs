@@ -263,6 +263,14 @@ async fn the_command_scans_behind_a_gateway_and_finds_every_ecu_and_no_other() {
 }
 
 #[tokio::test]
+async fn the_command_scans_a_named_gateway_that_is_silent_by_udp() {
+    let gateway = gateway(|config| config.listen.udp_port = Some(0)).await;
+    let (status, report) = scan(&format!("doip:{}", gateway.addresses().tcp)).await;
+    assert_eq!(status, Some(0), "{report}");
+    assert_eq!(report["ecus"].as_array().unwrap().len(), gateway.ecus().len(), "{report}");
+}
+
+#[tokio::test]
 async fn the_scan_command_reports_a_missing_gateway() {
     let unused_address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (status, report) = scan(&format!("doip:{unused_address}")).await;

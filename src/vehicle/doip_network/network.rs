@@ -64,6 +64,12 @@ pub trait Network: Send {
         buffer: &mut [u8],
     ) -> Poll<io::Result<(usize, SocketAddr)>>;
 
+    /// The sender of the last received datagram, if the sender does not belong to the network. Such a datagram has
+    /// no content.
+    fn take_foreign(&mut self) -> Option<SocketAddr> {
+        None
+    }
+
     /// Sends a datagram, or drops it if the network cannot take it now.
     fn send(&mut self, destination: Destination, datagram: &[u8]) -> io::Result<()>;
 

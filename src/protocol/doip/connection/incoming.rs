@@ -54,6 +54,9 @@ impl Connection {
         if response.tester != asked {
             return self.close(ConnectionError::OtherTester { asked, answered: response.tester });
         }
+        if let Some(asked) = self.settings.entity.filter(|asked| *asked != response.entity) {
+            return self.close(ConnectionError::OtherEntity { asked, answered: response.entity });
+        }
         match response.code {
             ActivationCode::Activated => {
                 self.state = RoutingState::Active;

@@ -15,6 +15,8 @@ pub struct ConnectionSettings {
     pub version: ProtocolVersion,
     /// Address of the tester.
     pub tester: LogicalAddress,
+    /// Address that the gateway must have; `None` if any will do.
+    pub entity: Option<LogicalAddress>,
     /// Kind of routing to request.
     pub activation_type: ActivationType,
     /// Manufacturer's field of the request.
@@ -31,6 +33,7 @@ impl ConnectionSettings {
         Self {
             version: ProtocolVersion::V2012,
             tester,
+            entity: None,
             activation_type: ActivationType::Default,
             oem: None,
             confirmation_time: Duration::from_secs(30),
@@ -55,6 +58,14 @@ pub enum ConnectionError {
     #[error("the gateway answered the routing activation of {asked} with one for {answered}")]
     OtherTester {
         /// Address in our request.
+        asked: LogicalAddress,
+        /// Address in the response.
+        answered: LogicalAddress,
+    },
+    /// Another gateway than the required one activated routing.
+    #[error("the gateway is {answered}, not {asked}")]
+    OtherEntity {
+        /// Address of the required gateway.
         asked: LogicalAddress,
         /// Address in the response.
         answered: LogicalAddress,
@@ -118,7 +129,10 @@ impl ConnectionError {
                     | ActivationCode::OtherAddressActivated
             ),
             Self::ActivationRefused(code) => *code == HeaderNackCode::OutOfMemory,
-            Self::ConfirmationTimeout(_) | Self::OtherTester { .. } | Self::OtherVersion { .. } => false,
+            Self::ConfirmationTimeout(_)
+            | Self::OtherTester { .. }
+            | Self::OtherEntity { .. }
+            | Self::OtherVersion { .. } => false,
             _ => true,
         }
     }

@@ -377,3 +377,12 @@ fn a_message_in_another_version_counts_and_leaves_our_version_unchanged() {
     );
     assert!(rig.events().contains(&Event::Received { source: ENGINE, data: vec![0x7E, 0x00] }));
 }
+
+#[test]
+fn another_gateway_than_the_required_one_is_refused() {
+    let required = LogicalAddress::new(0x4011);
+    let mut rig = Rig::with(ConnectionSettings { entity: Some(required), ..ConnectionSettings::new(TESTER) });
+    rig.answer_activation(0x10);
+    let other = ConnectionError::OtherEntity { asked: required, answered: GATEWAY };
+    assert_eq!(rig.events(), [Event::Closed(other)]);
+}

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use connector_hal::clock::now;
 
 use super::gateway::AskedGateway;
+use crate::protocol::doip::LogicalAddress;
 use crate::protocol::doip::connection::ConnectionSettings;
 use crate::protocol::doip::discovery::{Discovery, Gateway};
-use crate::protocol::doip::{HeaderNackCode, LogicalAddress};
 use crate::protocol::vin::Vin;
 use crate::vehicle::doip_network::client::Client;
 use crate::vehicle::doip_network::network::Network;
@@ -85,9 +85,9 @@ impl VinSearch {
         repetitions.chain(silent_host).fold(self.until, Instant::min)
     }
 
-    /// A host refused a question by UDP.
-    pub(crate) fn handle_refused(&mut self, from: SocketAddr, code: HeaderNackCode) {
-        self.add_reason(format!("{from} refuses questions by UDP: {code}"));
+    /// A host answered a question with something else than an announcement.
+    pub(crate) fn handle_refusal(&mut self, refusal: String) {
+        self.add_reason(refusal);
     }
 
     /// Reads the announcements that discovery knows, and asks gateways; ready when no further VIN can be
