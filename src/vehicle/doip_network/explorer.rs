@@ -115,13 +115,15 @@ impl Explorer {
                     tracing::debug!(?destination, %error, "a question was not sent");
                 }
             }
-            if let Poll::Ready(received) = self.network.poll_receive(cx, &mut self.buffer) {
+            let received = self.network.poll_receive(cx, &mut self.buffer);
+            let foreign = self.network.take_foreign();
+            foreign.into_iter().for_each(|from| self.discovery.handle_foreign(from));
+            let is_ready = received.is_ready();
+            if let Poll::Ready(received) = received {
                 let (length, from) = received?;
-                if let Some(foreign) = self.network.take_foreign() {
-                    self.discovery.handle_foreign(foreign);
-                    continue;
-                }
                 self.discovery.handle_datagram(from, self.buffer.get(..length).unwrap_or_default());
+            }
+            if is_ready || foreign.is_some() {
                 continue;
             }
             if self.poll_silent_host(cx, now()).is_ready() {

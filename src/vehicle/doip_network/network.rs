@@ -64,8 +64,8 @@ pub trait Network: Send {
         buffer: &mut [u8],
     ) -> Poll<io::Result<(usize, SocketAddr)>>;
 
-    /// The sender of the last received datagram, if the sender does not belong to the network. Such a datagram has
-    /// no content.
+    /// The last host that does not belong to the network and sent a datagram, since the last call. Such datagrams are
+    /// dropped.
     fn take_foreign(&mut self) -> Option<SocketAddr> {
         None
     }
