@@ -458,6 +458,39 @@ async fn a_busy_gateway_is_asked_again_and_a_padded_vin_is_a_vin() {
 }
 
 #[tokio::test]
+async fn an_answer_from_another_address_than_asked_does_not_count() {
+    let vin = golf().record.vin.unwrap();
+    let gateway = hostile(move |mut stream| async move {
+        let mut decoder = StreamDecoder::new(4096);
+        let mut buffer = [0; 4096];
+        let other = LogicalAddress::new(0x4099);
+        while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+            decoder.handle_bytes(&buffer[..read]);
+            while let Some(Decoded::Message(message)) = decoder.poll_message().unwrap() {
+                let answer = |source, vin: &[u8]| {
+                    Payload::from(DiagnosticMessage { source, target: TESTER, data: positive(vin) })
+                };
+                let payloads = match message.payload {
+                    Payload::ActivationRequest(_) => {
+                        let (code, oem) = (0x10.into(), None);
+                        // an answer before the question follows
+                        let activated = ActivationResponse { tester: TESTER, entity: GATEWAY, code, oem };
+                        vec![activated.into(), answer(GATEWAY, b"WVWZZZ1KZ6W000077")]
+                    }
+                    _ => vec![answer(other, b"WVWZZZ1KZ6W000099"), answer(GATEWAY, vin.as_str().as_bytes())],
+                };
+                let encode = |payload| Message::new(ProtocolVersion::V2012, payload).encode().unwrap();
+                let bytes: Vec<u8> = payloads.into_iter().flat_map(encode).collect();
+                stream.write_all(&bytes).await.unwrap();
+            }
+        }
+    });
+    let report = read_vin_at(gateway.await).await;
+    assert_eq!((report.vin, report.address), (Some(vin), Some(GATEWAY.into())));
+    assert_eq!(report.conflict, []);
+}
+
+#[tokio::test]
 async fn a_busy_gateway_is_asked_within_the_budget_only() {
     let gateway = scripted(vec![vec![0x7F, 0x22, 0x21]]).await;
     let budget = Duration::from_millis(1500);

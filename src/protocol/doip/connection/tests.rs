@@ -386,3 +386,28 @@ fn another_gateway_than_the_required_one_is_refused() {
     let other = ConnectionError::OtherEntity { asked: required, answered: GATEWAY };
     assert_eq!(rig.events(), [Event::Closed(other)]);
 }
+
+#[test]
+fn a_late_acknowledgement_does_not_count_for_the_next_message() {
+    let mut rig = Rig::active();
+    let late = rig.connection.send(ENGINE, &[0x22, 0xF1, 0x90]).unwrap();
+    rig.transmitted();
+    rig.wait(Duration::from_secs(2));
+    let failure = SendFailure::NotAcknowledged;
+    assert_eq!(rig.events(), [Event::SendFailed { id: late, failure }]);
+    let next = rig.connection.send(ENGINE, &[0x31, 0x01]).unwrap();
+    rig.transmitted();
+    let acknowledge = |rig: &mut Rig, previous: &[u8]| {
+        let previous = previous.to_vec();
+        rig.receive(DiagnosticAck { source: ENGINE, target: TESTER, code: 0, previous });
+    };
+    acknowledge(&mut rig, &[0x22, 0xF1, 0x90]);
+    assert_eq!(rig.events(), []);
+    acknowledge(&mut rig, &[0x31]);
+    assert_eq!(rig.events(), [Event::Sent { id: next, elapsed: Duration::ZERO }]);
+    // a repetition that belongs to no message says nothing
+    let third = rig.connection.send(ENGINE, &[0x31, 0x02]).unwrap();
+    rig.transmitted();
+    acknowledge(&mut rig, &[0xEE]);
+    assert_eq!(rig.events(), [Event::Sent { id: third, elapsed: Duration::ZERO }]);
+}

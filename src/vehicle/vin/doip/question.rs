@@ -66,8 +66,12 @@ impl GatewayQuestion {
         *self = Self::default();
     }
 
-    /// A diagnostic message arrived. Returns the final answer; `None` while one is still expected.
+    /// A diagnostic message of the gateway arrived. Returns the final answer; `None` while one is still expected.
     pub(super) fn handle_response(&mut self, now: Instant, pdu: &[u8]) -> Option<Result<Vin, NoVinReason>> {
+        if !self.is_asked() {
+            tracing::debug!("ignored a message that came before the question");
+            return None;
+        }
         match VinAnswer::parse(pdu) {
             VinAnswer::Vin(Service::Uds, vin) => Some(Ok(vin)),
             VinAnswer::NoVin(Service::Uds, error) => Some(Err(error.into())),
@@ -177,6 +181,22 @@ mod tests {
         question.handle_response(now, &[0x7F, 0x22, 0x21]);
         question.handle_lost();
         assert_eq!((question.poll_transmit(now + BUSY_PAUSE), question.poll_timeout()), (None, None));
+    }
+
+    #[test]
+    fn an_answer_before_the_question_does_not_count() {
+        let now = Instant::now();
+        let positive = [&[0x62, 0xF1, 0x90], VIN.as_bytes()].concat();
+        let mut question = GatewayQuestion::default();
+        assert_eq!(question.handle_response(now, &positive), None);
+        question.handle_active(now);
+        for early in [&positive[..], &[0x7F, 0x22, 0x31]] {
+            assert_eq!(question.handle_response(now, early), None, "{early:02X?}");
+        }
+        assert_eq!(question.poll_transmit(now), Some(READ_VIN));
+        // an answer that comes during the pause after "busy" is one to the question
+        question.handle_response(now, &[0x7F, 0x22, 0x21]);
+        assert_eq!(question.handle_response(now, &positive), Some(Ok(VIN.parse().unwrap())));
     }
 
     #[test]
