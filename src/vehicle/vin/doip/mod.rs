@@ -19,7 +19,8 @@ use crate::protocol::doip::discovery::{ANNOUNCE_WAIT, Question};
 use crate::vehicle::doip_network::explorer::Explorer;
 use crate::vehicle::doip_network::network::{Network, NetworkError};
 
-/// The longest message that is expected, in bytes.
+/// The longest message that is expected, in bytes. An answer with the VIN has 20; a longer message than this
+/// ends the connection.
 const MAX_ANSWER: usize = 4096;
 
 /// A network that is being opened.
