@@ -104,6 +104,7 @@ impl AskedGateway {
             ClientEvent::Message(Event::SendFailed { failure, .. }) => return Some(Err(failure.to_string())),
             ClientEvent::Down(error) if error.may_pass() => self.handle_down(&error),
             ClientEvent::Down(error) => return Some(Err(error.to_string())),
+            ClientEvent::Message(Event::Sent { .. }) => self.question.handle_sent(),
             ClientEvent::ConfirmationRequired => self.must_be_confirmed = true,
             ClientEvent::Message(_) => {}
         }

@@ -25,7 +25,9 @@ enum QuestionPhase {
     Inactive,
     /// The question is sent at this time.
     Due(Instant),
-    /// The question is sent, and the answer is awaited.
+    /// The question is being sent.
+    Sending,
+    /// The gateway has the question, and the answer is awaited.
     Asked,
 }
 
@@ -49,7 +51,7 @@ impl Default for GatewayQuestion {
 impl GatewayQuestion {
     /// Whether the question is sent.
     pub(super) fn is_asked(&self) -> bool {
-        self.phase == QuestionPhase::Asked || self.was_busy
+        matches!(self.phase, QuestionPhase::Sending | QuestionPhase::Asked) || self.was_busy
     }
 
     /// Whether the gateway's last answer was "busy".
@@ -67,9 +69,16 @@ impl GatewayQuestion {
         *self = Self::default();
     }
 
+    /// The gateway has the question: it acknowledged or answered it.
+    pub(super) fn handle_sent(&mut self) {
+        if self.phase == QuestionPhase::Sending {
+            self.phase = QuestionPhase::Asked;
+        }
+    }
+
     /// A diagnostic message of the gateway arrived. Returns the final answer; `None` while one is still expected.
     pub(super) fn handle_response(&mut self, now: Instant, pdu: &[u8]) -> Option<Result<Vin, NoVinReason>> {
-        if !self.is_asked() {
+        if self.phase != QuestionPhase::Asked && !self.was_busy {
             tracing::debug!("ignored a message that came before the question");
             return None;
         }
@@ -93,7 +102,7 @@ impl GatewayQuestion {
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<&'static [u8]> {
         match self.phase {
             QuestionPhase::Due(at) if at <= now => {
-                self.phase = QuestionPhase::Asked;
+                self.phase = QuestionPhase::Sending;
                 Some(Service::Uds.request())
             }
             _ => None,
@@ -104,7 +113,7 @@ impl GatewayQuestion {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match self.phase {
             QuestionPhase::Due(at) => Some(at),
-            QuestionPhase::Inactive | QuestionPhase::Asked => None,
+            QuestionPhase::Inactive | QuestionPhase::Sending | QuestionPhase::Asked => None,
         }
     }
 }
@@ -120,6 +129,7 @@ mod tests {
         let mut question = GatewayQuestion::default();
         question.handle_active(now);
         assert_eq!(question.poll_transmit(now), Some(READ_VIN));
+        question.handle_sent();
         question
     }
 
@@ -195,6 +205,9 @@ mod tests {
             assert_eq!(question.handle_response(now, early), None, "{early:02X?}");
         }
         assert_eq!(question.poll_transmit(now), Some(READ_VIN));
+        // this answer may have come before the question reached the gateway
+        assert_eq!(question.handle_response(now, &positive), None);
+        question.handle_sent();
         // an answer that comes during the pause after "busy" is one to the question
         question.handle_response(now, &[0x7F, 0x22, 0x21]);
         assert_eq!(question.handle_response(now, &positive), Some(Ok(VIN.parse().unwrap())));
