@@ -80,7 +80,11 @@ fn poll_network(
                 let vin = gateway.announcement.vin().ok();
                 is_news |= vin.is_some() && vin != known;
             }
-            Poll::Ready(Ok(DiscoveryEvent::Refused { .. })) => {}
+            Poll::Ready(Ok(
+                DiscoveryEvent::Refused { .. }
+                | DiscoveryEvent::Foreign { .. }
+                | DiscoveryEvent::Unreadable { .. },
+            )) => {}
             Poll::Ready(Err(error)) => {
                 tracing::debug!(%error, "can no longer listen to announcements");
                 network.lose(now);

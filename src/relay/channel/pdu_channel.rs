@@ -379,7 +379,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     fn handle_send_failed(&mut self, detail: SendFailedDetail) {
         let Some(origin) = self.sending.take() else { return };
-        let text = self.transport.failure_text().unwrap_or(describe(detail));
+        let text = self.transport.failure_text().unwrap_or_else(|| describe(detail).to_owned());
         let code = match origin {
             Origin::KeepAlive => EventCode::KeepAliveFailed,
             Origin::Operator { .. } => EventCode::SendFailed,

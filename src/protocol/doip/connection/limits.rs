@@ -11,3 +11,7 @@ pub(super) const GENERAL_INACTIVITY: Duration = Duration::from_secs(300);
 /// The number of messages that may wait for the stream or for their acknowledgement: two for each of the 64
 /// channels that a relay connection may have. A channel has one such message, and an ECU scan has eight.
 pub(super) const MAX_UNACKNOWLEDGED: usize = 128;
+/// The number of a message's first bytes that are kept to recognise its acknowledgement.
+pub(super) const HEAD: usize = 16;
+/// The number of messages whose late acknowledgements are recognised. Later ones replace the oldest.
+pub(super) const MAX_LATE: usize = 16;

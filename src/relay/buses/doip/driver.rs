@@ -11,7 +11,7 @@ use super::channel::ConnectionKey;
 use super::channels::DoipChannels;
 use super::setup::DoipBusSetup;
 use crate::protocol::doip::LogicalAddress;
-use crate::protocol::doip::discovery::{DiscoveryEvent, Question};
+use crate::protocol::doip::discovery::{ANNOUNCE_WAIT, DiscoveryEvent, Question};
 use crate::relay::buses::bus::{BusDriver, Driven};
 use crate::relay::buses::channels::Channels;
 use crate::vehicle::doip_network::client::{Client, ClientEvent};
@@ -61,24 +61,28 @@ impl DoipDriver {
         explorer: &mut Explorer,
         channels: &mut DoipChannels,
     ) -> std::io::Result<bool> {
-        if channels.take_wants_discovery() && explorer.discovery().is_done_asking() {
+        let mut changed = false;
+        loop {
+            while let Poll::Ready(event) = explorer.poll(cx) {
+                let event = event?;
+                tracing::debug!(bus = self.setup.name, ?event, "an event of DoIP discovery");
+                if let DiscoveryEvent::Found(gateway) = event {
+                    // for the log only: whether the vehicle is ready, and the limits of the gateway
+                    explorer.ask(now, Question::EntityStatus, gateway.address);
+                    explorer.ask(now, Question::PowerMode, gateway.address);
+                }
+                event.refusal().into_iter().for_each(|refusal| channels.handle_refusal(refusal));
+                changed = true;
+            }
+            if changed {
+                channels.handle_gateways(explorer.discovery().gateways());
+            }
+            let is_asking = !explorer.discovery().is_done_asking();
+            if is_asking || !explorer.can_ask() || !channels.take_question(now) {
+                return Ok(changed);
+            }
             explorer.ask_all(now, Question::Anybody);
         }
-        let mut changed = false;
-        while let Poll::Ready(event) = explorer.poll(cx) {
-            let event = event?;
-            tracing::debug!(bus = self.setup.name, ?event, "an event of DoIP discovery");
-            if let DiscoveryEvent::Found(gateway) = event {
-                // for the log only: whether the vehicle is ready, and the limits of the gateway
-                explorer.ask(now, Question::EntityStatus, gateway.address);
-                explorer.ask(now, Question::PowerMode, gateway.address);
-            }
-            changed = true;
-        }
-        if changed {
-            channels.handle_gateways(explorer.discovery().gateways());
-        }
-        Ok(changed)
     }
 
     /// Reads the VIN as requested. Returns whether the reading has ended.
@@ -108,8 +112,10 @@ impl DoipDriver {
         channels: &mut DoipChannels,
     ) -> bool {
         if channels.scanning_mut().take_request() {
+            let (settings, tls) = (channels.scan_connection(), self.setup.network.tls);
             explorer.ask_all(now, Question::Anybody);
-            self.ecu_search = Some(EcuSearch::new(channels.scan_connection(), self.setup.network.tls, now));
+            explorer.connect_if_silent(settings, tls, now + ANNOUNCE_WAIT);
+            self.ecu_search = Some(EcuSearch::new(settings, tls, now));
         }
         let stopped = channels.scanning_mut().stopped();
         let ended = self.ecu_search.take_if(|search| {
@@ -124,11 +130,11 @@ impl DoipDriver {
     fn connect(&mut self, channels: &mut DoipChannels) -> bool {
         self.clients.retain(|key, _| channels.needs(*key));
         let mut changed = false;
-        for (key, gateway, settings) in channels.wanted_connections() {
+        for (key, address, settings) in channels.wanted_connections() {
             match self.clients.get_mut(&key) {
-                Some(client) => client.set_gateway(gateway.address),
+                Some(client) => client.set_gateway(address),
                 None => {
-                    self.clients.insert(key, Client::new(gateway.address, settings, self.setup.network.tls));
+                    self.clients.insert(key, Client::new(address, settings, self.setup.network.tls));
                     channels.handle_connecting(key);
                     changed = true;
                 }
@@ -142,7 +148,7 @@ impl DoipDriver {
         &mut self,
         cx: &mut Context<'_>,
         now: Instant,
-        explorer: &Explorer,
+        explorer: &mut Explorer,
         channels: &mut DoipChannels,
     ) -> bool {
         let mut changed = false;
@@ -156,6 +162,9 @@ impl DoipDriver {
                 client.set_paused(channels.pauses_vehicle());
                 let Poll::Ready(event) = client.poll(cx, explorer.network()) else { break };
                 changed = true;
+                if let ClientEvent::Active { entity } = event {
+                    explorer.handle_activation(client.gateway(), client.version(), entity);
+                }
                 forward(&self.setup.name, now, *key, event, channels);
             }
         }
@@ -197,7 +206,7 @@ impl BusDriver for DoipDriver {
 
     fn handle_opened(&mut self, now: Instant, explorer: &mut Explorer, channels: &mut DoipChannels) {
         explorer.ask_all(now, Question::Anybody);
-        channels.handle_network_up();
+        channels.handle_network_up(explorer.named_host());
     }
 
     fn handle_lost(&mut self, now: Instant, error: &DoipBusError, channels: &mut DoipChannels) {

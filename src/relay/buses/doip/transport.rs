@@ -116,8 +116,8 @@ impl PduTransport for DoipTransport {
         Ok(())
     }
 
-    fn failure_text(&self) -> Option<&'static str> {
-        self.failure.map(text_of)
+    fn failure_text(&self) -> Option<String> {
+        self.failure.map(|failure| failure.to_string())
     }
 
     fn abort_send(&mut self) {
@@ -159,29 +159,6 @@ fn detail_of(failure: SendFailure) -> SendFailedDetail {
             SendFailedDetail::NotAcknowledged
         }
         SendFailure::ConnectionLost => SendFailedDetail::BusOff,
-    }
-}
-
-/// A description of a DoIP failure.
-fn text_of(failure: SendFailure) -> &'static str {
-    match failure {
-        SendFailure::Nack(DiagnosticNackCode::InvalidSourceAddress) => {
-            "the gateway: invalid source address (0x02)"
-        }
-        SendFailure::Nack(DiagnosticNackCode::UnknownTargetAddress) => {
-            "the gateway: unknown target address (0x03)"
-        }
-        SendFailure::Nack(DiagnosticNackCode::MessageTooLarge) => "the gateway: message too large (0x04)",
-        SendFailure::Nack(DiagnosticNackCode::OutOfMemory) => "the gateway: out of memory (0x05)",
-        SendFailure::Nack(DiagnosticNackCode::TargetUnreachable) => "the gateway: target unreachable (0x06)",
-        SendFailure::Nack(DiagnosticNackCode::UnknownNetwork) => "the gateway: unknown network (0x07)",
-        SendFailure::Nack(DiagnosticNackCode::TransportProtocolError) => {
-            "the gateway: transport protocol error (0x08)"
-        }
-        SendFailure::Nack(_) => "the gateway refused the message with a code that the standard reserves",
-        SendFailure::HeaderNack(_) => "the gateway refused the message's header",
-        SendFailure::NotAcknowledged => "the gateway did not acknowledge the message in time",
-        SendFailure::ConnectionLost => "the connection to the gateway is lost",
     }
 }
 
@@ -235,6 +212,21 @@ mod tests {
         assert_eq!(transport.poll_event(), Some(TransportEvent::SendFailed { detail }));
         assert_eq!(transport.send(now, &[]), Err(SendFailedDetail::RefusedByPolicy));
         assert_eq!(transport.send(now, &[0; 4096]), Err(SendFailedDetail::FlowControlOverflow));
+    }
+
+    #[test]
+    fn every_refusal_is_described_with_its_code() {
+        for (failure, text) in [
+            (SendFailure::Nack(0x03.into()), "unknown target address (0x03)"),
+            (SendFailure::Nack(0x1F.into()), "(0x1F)"),
+            (SendFailure::HeaderNack(0x02.into()), "message too large (0x02)"),
+            (SendFailure::HeaderNack(0x77.into()), "(0x77)"),
+        ] {
+            let mut transport = DoipTransport::new(ENGINE, 4095);
+            transport.failure = Some(failure);
+            let described = transport.failure_text().unwrap();
+            assert!(described.starts_with("the gateway ") && described.contains(text), "{described}");
+        }
     }
 
     #[test]

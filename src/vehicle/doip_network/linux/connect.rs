@@ -46,7 +46,7 @@ pub(super) async fn connect(
 async fn tcp(address: SocketAddr, interface: Option<&Interface>) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(interface) = interface {
-        bind_to(&socket, interface);
+        bind_to(&socket, interface)?;
     }
     let address = match (address.ip(), interface) {
         (IpAddr::V6(ip), Some(interface)) if ip.is_unicast_link_local() => {

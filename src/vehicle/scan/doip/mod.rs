@@ -15,7 +15,7 @@ use super::outcome::{ScanObserver, ScanOutcome, ScanProgress};
 use super::report::FoundEcu;
 use crate::config::DoipPort;
 use crate::protocol::doip::LogicalAddress;
-use crate::protocol::doip::discovery::Question;
+use crate::protocol::doip::discovery::{ANNOUNCE_WAIT, Question};
 use crate::vehicle::doip_network::explorer::Explorer;
 use crate::vehicle::doip_network::linux::Purpose;
 use crate::vehicle::doip_network::network::NetworkError;
@@ -64,6 +64,7 @@ pub(crate) async fn scan_network(
     let mut explorer = Explorer::new(network);
     let started = now();
     explorer.ask_all(started, Question::Anybody);
+    explorer.connect_if_silent(settings, config.tls, started + ANNOUNCE_WAIT);
     let mut search = EcuSearch::new(settings, config.tls, started);
     let mut deadline = Deadline::new(TimerKind::Runtime);
     let outcome = poll_fn(|cx| {
