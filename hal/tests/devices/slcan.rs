@@ -248,17 +248,37 @@ async fn an_adapter_that_answers_frames_with_a_bare_cr_confirms_no_transmission(
 
 #[tokio::test(start_paused = true)]
 async fn an_adapter_that_answers_only_the_version_command_is_used() {
-    let (mut device, near) = duplex(4096);
-    let mut host = Slcan::over("slcan:test", near);
-    let script = [("C\rV\r", "b158aa7 github.com/example/firmware.git\r"), ("S6\r", ""), ("O\r", "")];
-    let (configured, ()) = tokio::join!(host.configure(SETTINGS), scripted(&mut device, &script[..1]));
-    configured.unwrap();
-    host.send(&frame(0x7E0, &[1])).await.unwrap();
-    assert!(is_sent(&mut host).await);
-    scripted(&mut device, &script[1..]).await;
-    scripted(&mut device, &[("t7E0101\r", "t7E8102\r")]).await;
-    assert_eq!(received(&mut host).await, frame(0x7E8, &[2]));
-    assert!(!host.capabilities().confirms_transmission);
+    for version in [
+        "b158aa7 github.com/example/firmware.git\r",
+        "+Board: Multiboard\tMCU: STM32G431\tDevID: 1128\tFirmware: 2429224\tSlcan: 100\tClock: 160\r",
+        "Adapter \u{B5}CAN \u{A9} 2024\r",
+        "\tindented\r",
+        "v1.2\r",
+        "firmware 2.5\r\nhardware\tB\r\n",
+    ] {
+        let (mut device, near) = duplex(4096);
+        let mut host = Slcan::over("slcan:test", near);
+        let script = [("C\rV\r", version), ("S6\r", ""), ("O\r", "")];
+        let (configured, ()) = tokio::join!(host.configure(SETTINGS), scripted(&mut device, &script[..1]));
+        configured.unwrap_or_else(|error| panic!("{version:?}: {error}"));
+        host.send(&frame(0x7E0, &[1])).await.unwrap();
+        assert!(is_sent(&mut host).await);
+        scripted(&mut device, &script[1..]).await;
+        scripted(&mut device, &[("t7E0101\r", "t7E8102\r")]).await;
+        assert_eq!(received(&mut host).await, frame(0x7E8, &[2]));
+        assert!(!host.capabilities().confirms_transmission);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fragments_of_traffic_are_not_a_version() {
+    for line in ["101AB\r", "7E8101\r", "z\r", "sb000255\r", "e1c\r", "\u{1}\u{2}\u{3}\u{4}\u{5}\r", "\t\t\t\t\r"] {
+        let (mut device, near) = duplex(4096);
+        let mut host = Slcan::over("slcan:test", near);
+        let script = [("V\r", line); 5];
+        let (configured, ()) = tokio::join!(host.configure(SETTINGS), scripted(&mut device, &script));
+        assert!(configured.is_err(), "{line:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
