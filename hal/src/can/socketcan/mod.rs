@@ -1,7 +1,8 @@
 //! CAN interfaces of the Linux kernel, by raw sockets.
 //!
 //! The kernel filters frames and takes time stamps. A frame's outcome is its echo, which the driver returns
-//! after sending the frame. If the echo of a later frame arrives first, the frame was not sent.
+//! after sending the frame. If the echo of a later frame with the same identifier arrives first, the frame was not
+//! sent.
 
 mod filters;
 mod interface;
