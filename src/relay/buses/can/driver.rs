@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use connector_hal::bus::BusState;
 use connector_hal::can::{CanBus, CanError, CanEvent};
 use connector_hal::future::BoxFuture;
+use connector_hal::timer::has_read_all;
 
 use super::channels::CanChannels;
 use super::kernel_sockets::KernelSockets;
@@ -17,22 +18,24 @@ use crate::vehicle::hardware::Hardware;
 
 /// The number of events that are read from one bus before the next one is polled.
 const BATCH: usize = 64;
-/// The number of consecutive full batches after which deadlines are handled although events are left.
+/// The number of consecutive events after which deadlines are handled although more events may be left.
 /// Otherwise a bus that is faster than the agent would block all deadlines.
-const MAX_FULL_BATCHES: u32 = 16;
+const MAX_UNREAD: usize = 16 * BATCH;
 
 /// Drives the adapter of a CAN bus.
 pub(crate) struct CanDriver {
     setup: CanBusSetup,
     hardware: Hardware,
     sockets: KernelSockets,
-    /// The number of consecutive batches that left events in the adapter.
-    full_batches: u32,
+    /// The number of events since the adapter had none left.
+    unread_for: usize,
+    /// The adapter has no event left.
+    has_read_all: bool,
 }
 
 impl CanDriver {
     pub(crate) fn new(setup: CanBusSetup, hardware: &Hardware) -> Self {
-        Self { setup, hardware: hardware.clone(), sockets: KernelSockets::default(), full_batches: 0 }
+        Self { setup, hardware: hardware.clone(), sockets: KernelSockets::default(), unread_for: 0, has_read_all: false }
     }
 
     /// Handles up to a batch of the adapter's events. Returns whether there were any.
@@ -43,9 +46,11 @@ impl CanDriver {
         device: &mut dyn CanBus,
         channels: &mut CanChannels,
     ) -> Result<bool, CanDriven> {
+        self.has_read_all = false;
         for taken in 0..BATCH {
             match device.poll_event(cx) {
                 Poll::Ready(Ok(event)) => {
+                    self.unread_for += 1;
                     channels.handle_event(now, &event);
                     if event == CanEvent::State(BusState::Off) {
                         tracing::warn!(
@@ -57,22 +62,24 @@ impl CanDriver {
                 }
                 Poll::Ready(Err(error)) => return Err(Driven::Lost(error)),
                 Poll::Pending => {
-                    self.full_batches = 0;
+                    self.has_read_all = has_read_all(cx);
                     return Ok(taken > 0);
                 }
             }
         }
-        self.full_batches += 1;
         Ok(true)
     }
 
     /// Handles deadlines. Does nothing while the event that they wait for may still be in the adapter.
     fn process_deadlines(&mut self, now: Instant, channels: &mut CanChannels) -> Result<bool, CanDriven> {
-        let are_events_read = self.full_batches == 0 || self.full_batches >= MAX_FULL_BATCHES;
+        let may_be_missed = self.has_read_all || self.unread_for >= MAX_UNREAD;
         let mut changed = false;
-        if are_events_read && channels.poll_timeout().is_some_and(|at| at <= now) {
+        if self.has_read_all {
+            self.unread_for = 0;
+        }
+        if may_be_missed && channels.poll_timeout().is_some_and(|at| at <= now) {
             changed = true;
-            self.full_batches = 0;
+            self.unread_for = 0;
             channels.handle_timeout(now);
             if channels.is_stuck(now) {
                 tracing::debug!(
