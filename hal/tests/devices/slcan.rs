@@ -272,7 +272,9 @@ async fn an_adapter_that_answers_only_the_version_command_is_used() {
 
 #[tokio::test(start_paused = true)]
 async fn fragments_of_traffic_are_not_a_version() {
-    for line in ["101AB\r", "7E8101\r", "z\r", "sb000255\r", "e1c\r", "\u{1}\u{2}\u{3}\u{4}\u{5}\r", "\t\t\t\t\r"] {
+    for line in
+        ["101AB\r", "7E8101\r", "z\r", "sb000255\r", "e1c\r", "\u{1}\u{2}\u{3}\u{4}\u{5}\r", "\t\t\t\t\r"]
+    {
         let (mut device, near) = duplex(4096);
         let mut host = Slcan::over("slcan:test", near);
         let script = [("V\r", line); 5];

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 
 pub use self::event::{IsotpEvent, IsotpReceiveError, IsotpSendError};
-use self::transfer::Transfer;
 pub use self::options::IsotpOptions;
 use self::raw::RawIsotp;
 pub use self::raw::kernel_max_pdu;
+use self::transfer::Transfer;
 use super::CanError;
 use crate::timer::{Deadline, TimerKind};
 

@@ -96,7 +96,9 @@ impl<S: SocketCalls> Transfer<S> {
                 match self.receive() {
                     Ok(Some(event)) => return Some(event),
                     Ok(None) => {}
-                    Err(error) if self.is_final(error) || last_error == Some(error) => return self.die(error),
+                    Err(error) if self.is_final(error) || last_error == Some(error) => {
+                        return self.die(error);
+                    }
                     Err(error) => {
                         last_error = Some(error);
                         match self.handle_error(error) {
@@ -216,7 +218,8 @@ mod tests {
     }
 
     fn broken(reads: &[Errno], pending: Option<Errno>) -> Transfer<Broken> {
-        let socket = Broken { reads: RefCell::new(reads.to_vec()), pending: Cell::new(pending), ..Broken::default() };
+        let socket =
+            Broken { reads: RefCell::new(reads.to_vec()), pending: Cell::new(pending), ..Broken::default() };
         Transfer::new("can0", socket, 100)
     }
 

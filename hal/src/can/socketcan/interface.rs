@@ -12,6 +12,9 @@ use crate::can::{CanCapabilities, CanError, CanSettings};
 const IFF_ECHO: u32 = 1 << 18;
 /// The bit of `CAP_NET_ADMIN`.
 const CAP_NET_ADMIN: u32 = 12;
+/// How often an interface is set up if it has other settings afterwards: another program, such as a network manager,
+/// may set it up at the same time, and does so once.
+const SET_UP_ATTEMPTS: u32 = 3;
 const NEEDS_CAPABILITY: &str = " (this needs CAP_NET_ADMIN)";
 
 /// The present state and abilities of an interface.
@@ -74,6 +77,26 @@ impl SocketCanInterface {
             return Err(self.unsupported(format!("restart{NEEDS_CAPABILITY}")));
         }
         Ok(())
+    }
+
+    /// Discards the frames that wait in the interface, if `purge` asks for that, and listens only afterwards, if the
+    /// controller can. An interface that this process may not set up stays as it is.
+    pub(super) fn leave(&self, purge: bool) {
+        if let Err(error) = self.try_leave(purge) {
+            tracing::debug!(device = %self.device, %error, "the interface stays on the bus");
+        }
+    }
+
+    fn try_leave(&self, purge: bool) -> Result<(), CanError> {
+        let (interface, details) = self.look()?;
+        let facts = self.judge(&details);
+        if !facts.has_controller || !facts.is_up || !may_administer() {
+            return Ok(());
+        }
+        if let Some(quiet) = quiet_settings(&details.can).filter(|_| facts.capabilities.listen_only) {
+            return self.set_up_controller(&interface, &details, &facts, &quiet, purge);
+        }
+        if purge { self.restart() } else { Ok(()) }
     }
 
     fn look(&self) -> Result<(CanInterface, InterfaceDetails), CanError> {
@@ -161,12 +184,19 @@ impl SocketCanInterface {
             Some(data) => format!("set {} bit/s and {data} bit/s for the data phase", settings.bit_rate),
             None => format!("set {} bit/s", settings.bit_rate),
         };
-        interface.bring_down().map_err(|error| self.failed(error, &what))?;
-        let set = interface.set_can_params(&params(&details.can, settings));
-        // even after a refusal, bring the interface up again, as it was before
-        let up = if set.is_ok() || facts.is_up { interface.bring_up() } else { Ok(()) };
-        set.map_err(|error| self.failed(error, &what))?;
-        up.map_err(|error| self.failed(error, "go on the bus"))
+        for _ in 0..SET_UP_ATTEMPTS {
+            interface.bring_down().map_err(|error| self.failed(error, &what))?;
+            let set = interface.set_can_params(&params(&details.can, settings));
+            let chosen = self.look().map(|(_, details)| timing(&details.can));
+            // even after a refusal, bring the interface up again, as it was before
+            let up = if set.is_ok() || facts.is_up { interface.bring_up() } else { Ok(()) };
+            set.map_err(|error| self.failed(error, &what))?;
+            up.map_err(|error| self.failed(error, "go on the bus"))?;
+            if timing(&self.look()?.1.can) == chosen? {
+                return Ok(());
+            }
+        }
+        Err(self.unsupported(format!("{what}: another program sets the interface up differently")))
     }
 
     fn unsupported(&self, what: String) -> CanError {
@@ -185,7 +215,7 @@ impl SocketCanInterface {
         self.unsupported(format!("{what}{hint}"))
     }
 
-    fn lost(&self, error: socketcan::Error) -> CanError {
+    pub(super) fn lost(&self, error: socketcan::Error) -> CanError {
         CanError::Device { device: self.device.clone(), source: into_io(error) }
     }
 }
@@ -212,6 +242,23 @@ fn is_as_wanted(can: &InterfaceCanParams, settings: &CanSettings) -> bool {
             .data_bit_rate
             .is_none_or(|rate| has(CanCtrlMode::Fd) && is_near(can.data_bit_timing, rate))
         && has(CanCtrlMode::ListenOnly) == settings.listen_only
+}
+
+/// The bit rates, and whether the controller only listens.
+fn timing(can: &InterfaceCanParams) -> (Option<u32>, Option<u32>, bool) {
+    let bit_rate = |timing: Option<CanBitTiming>| timing.map(|timing| timing.bitrate);
+    let listens_only = can.ctrl_mode.is_some_and(|modes| modes.has_mode(CanCtrlMode::ListenOnly));
+    (bit_rate(can.bit_timing), bit_rate(can.data_bit_timing), listens_only)
+}
+
+/// The present settings, but listening only.
+fn quiet_settings(can: &InterfaceCanParams) -> Option<CanSettings> {
+    let has_fd = can.ctrl_mode.is_some_and(|modes| modes.has_mode(CanCtrlMode::Fd));
+    Some(CanSettings {
+        bit_rate: can.bit_timing?.bitrate,
+        data_bit_rate: can.data_bit_timing.filter(|_| has_fd).map(|timing| timing.bitrate),
+        listen_only: true,
+    })
 }
 
 fn params(can: &InterfaceCanParams, settings: &CanSettings) -> InterfaceCanParams {
