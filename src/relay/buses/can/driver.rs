@@ -4,13 +4,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use connector_hal::bus::BusState;
-use connector_hal::can::{CanBus, CanError, CanEvent};
+use connector_hal::can::{CanBus, CanError, CanEvent, CanSettings};
 use connector_hal::future::BoxFuture;
 use connector_hal::timer::has_read_all;
 
+use super::bus_offs::BusOffs;
 use super::channels::CanChannels;
 use super::kernel_sockets::KernelSockets;
-use super::restart::{BUS_OFF_PAUSE, CanDriven, restart, set_up_again};
+use super::restart::{BUS_OFF_PAUSE, CanDriven, restart, set_up_again, stay_off};
 use super::setup::CanBusSetup;
 use crate::relay::buses::bus::{BusDriver, Driven};
 use crate::relay::buses::channels::Channels;
@@ -27,6 +28,7 @@ pub(crate) struct CanDriver {
     setup: CanBusSetup,
     hardware: Hardware,
     sockets: KernelSockets,
+    bus_offs: BusOffs,
     /// The number of events since the adapter had none left.
     unread_for: usize,
     /// The adapter has no event left.
@@ -35,7 +37,14 @@ pub(crate) struct CanDriver {
 
 impl CanDriver {
     pub(crate) fn new(setup: CanBusSetup, hardware: &Hardware) -> Self {
-        Self { setup, hardware: hardware.clone(), sockets: KernelSockets::default(), unread_for: 0, has_read_all: false }
+        Self {
+            setup,
+            hardware: hardware.clone(),
+            sockets: KernelSockets::default(),
+            bus_offs: BusOffs::default(),
+            unread_for: 0,
+            has_read_all: false,
+        }
     }
 
     /// Handles up to a batch of the adapter's events. Returns whether there were any.
@@ -53,11 +62,7 @@ impl CanDriver {
                     self.unread_for += 1;
                     channels.handle_event(now, &event);
                     if event == CanEvent::State(BusState::Off) {
-                        tracing::warn!(
-                            bus = self.setup.name,
-                            "the bus is off; restarting the adapter in a second"
-                        );
-                        return Err(restart(BUS_OFF_PAUSE));
+                        return Err(self.handle_bus_off(now, channels));
                     }
                 }
                 Poll::Ready(Err(error)) => return Err(Driven::Lost(error)),
@@ -68,6 +73,18 @@ impl CanDriver {
             }
         }
         Ok(true)
+    }
+
+    /// Lets the adapter return to the bus after a pause, unless the bus goes off again and again.
+    fn handle_bus_off(&mut self, now: Instant, channels: &mut CanChannels) -> CanDriven {
+        let bus = &self.setup.name;
+        if self.bus_offs.handle_bus_off(now) {
+            tracing::warn!(bus, "the bus is off; restarting the adapter in a second");
+            return restart(BUS_OFF_PAUSE);
+        }
+        tracing::warn!(bus, "the bus is off too often; it stays off until the buses are configured again");
+        channels.handle_given_up(now);
+        stay_off(self.setup.settings)
     }
 
     /// Handles deadlines. Does nothing while the event that they wait for may still be in the adapter.
@@ -153,7 +170,8 @@ impl BusDriver for CanDriver {
 
     fn open(&self) -> BoxFuture<'static, Result<Self::Device, CanError>> {
         let opening = (self.hardware.open_can)(&self.setup.port.device);
-        let settings = self.setup.settings;
+        let listen_only = self.bus_offs.is_given_up();
+        let settings = CanSettings { listen_only, ..self.setup.settings };
         Box::pin(async move {
             let mut device = opening.await?;
             device.configure(settings).await?;
@@ -166,6 +184,9 @@ impl BusDriver for CanDriver {
     }
 
     fn handle_opened(&mut self, now: Instant, device: &mut Self::Device, channels: &mut CanChannels) {
+        if self.bus_offs.is_given_up() {
+            return;
+        }
         let status = device.status();
         channels.handle_reset(now);
         channels.handle_state(now, status.state);
@@ -184,6 +205,9 @@ impl BusDriver for CanDriver {
         device: &mut Self::Device,
         channels: &mut CanChannels,
     ) -> CanDriven {
+        if self.bus_offs.is_given_up() {
+            return handle_deadlines_while_off(now, channels);
+        }
         match self.turn(cx, now, device.as_mut(), channels) {
             Ok(true) => Driven::Changed,
             Ok(false) => Driven::Idle,
@@ -218,4 +242,13 @@ impl BusDriver for CanDriver {
             }
         }
     }
+}
+
+/// Handles deadlines; nothing is sent, and no event counts.
+fn handle_deadlines_while_off(now: Instant, channels: &mut CanChannels) -> CanDriven {
+    if channels.poll_timeout().is_none_or(|at| at > now) {
+        return Driven::Idle;
+    }
+    channels.handle_timeout(now);
+    Driven::Changed
 }
