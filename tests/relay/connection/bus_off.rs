@@ -1,6 +1,13 @@
-//! A bus that goes off again and again.
+//! A bus that goes off again and again, and frames that are left when a bus is closed.
+
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use connector_agent::relay::wire::codec::EventCode;
+use connector_hal::can::{CanEvent, CanFrame};
+use connector_test_support::hardware::HardwareBuilder;
+use connector_test_support::scripted_can::{Script, ScriptedCan};
 use serde_json::json;
 
 use super::common::*;
@@ -44,4 +51,43 @@ async fn a_bus_that_goes_off_now_and_then_is_entered_each_time() {
         rig.run(6 * SECOND).await;
     }
     assert_eq!(rig.count(1, EventCode::BusState, 0), 10);
+}
+
+/// An adapter that no node acknowledges, and how long it was given to leave the bus.
+#[derive(Clone, Default)]
+struct Unacknowledged(Arc<Mutex<Vec<Duration>>>);
+
+impl Script for Unacknowledged {
+    fn poll_event(&mut self, _cx: &mut Context<'_>) -> Poll<CanEvent> {
+        Poll::Pending
+    }
+
+    fn poll_send(&mut self, _cx: &mut Context<'_>, _frame: &CanFrame) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn leave(&mut self, patience: Duration) {
+        self.0.lock().unwrap().push(patience);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adapter_leaves_the_bus_at_the_end_of_a_connection() {
+    let adapter = Unacknowledged::default();
+    let opened = adapter.clone();
+    let hardware = HardwareBuilder::in_runtime_time()
+        .can_port([6, 14], "scripted", false)
+        .open_can(move |_| Ok(Box::new(ScriptedCan(opened.clone()))))
+        .build();
+    let mut rig = Rig::with_hardware(hardware);
+    rig.configure_hs().await;
+    rig.open_raw(1, json!({"request_id": 0x100})).await;
+    rig.send_frame(1, frame(0x100, &[1]));
+    rig.settle().await;
+    assert!(adapter.0.lock().unwrap().is_empty());
+    // the next configuration replaces the bus
+    rig.configure_hs().await;
+    assert_eq!(*adapter.0.lock().unwrap(), [100 * MILLISECOND]);
+    drop(rig);
+    assert_eq!(*adapter.0.lock().unwrap(), [100 * MILLISECOND; 2]);
 }

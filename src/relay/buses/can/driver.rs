@@ -23,6 +23,10 @@ const BATCH: usize = 64;
 /// Otherwise a bus that is faster than the agent would block all deadlines.
 const MAX_UNREAD: usize = 16 * BATCH;
 
+/// The time that the last frames have after the end of a bus. The adapter discards those that no node has
+/// acknowledged by then: stale frames must not reach a node that joins later.
+const LEAVE_TIME: Duration = Duration::from_millis(100);
+
 /// Drives the adapter of a CAN bus.
 pub(crate) struct CanDriver {
     setup: CanBusSetup,
@@ -233,13 +237,17 @@ impl BusDriver for CanDriver {
         self.sockets.remove(number);
     }
 
-    /// Sends the last frames of TP2.0 channels, as far as the adapter takes them immediately.
+    /// Sends the last frames of TP2.0 channels, as far as the adapter takes them immediately. Then the adapter leaves
+    /// the bus in the background.
     fn leave(&mut self, mut device: Self::Device, channels: &mut CanChannels) {
         let mut cx = Context::from_waker(Waker::noop());
         for farewell in channels.farewells() {
             if !matches!(device.poll_send(&mut cx, &farewell), Poll::Ready(Ok(()))) {
-                return;
+                break;
             }
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(device.leave(LEAVE_TIME));
         }
     }
 }
