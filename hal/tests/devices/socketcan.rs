@@ -267,6 +267,8 @@ async fn leaving_discards_unacknowledged_frames_and_listens_only() {
     next.send(&frame(0x125, &[])).await.unwrap();
     next.leave(Duration::from_secs(5)).await;
     assert_eq!(received(&mut two).await, frame(0x125, &[]));
+    // for the tests after this one
+    open_in_turn(&first).await.unwrap().configure(SETTINGS).await.unwrap();
 }
 
 fn listens_only(interface: &str) -> bool {
