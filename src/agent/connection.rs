@@ -12,9 +12,10 @@ use super::background::BackgroundAnswer;
 use super::supervisor::Supervisor;
 use crate::relay::connection::{CloseReason, RelayConnection};
 
-/// How long sending the ECUs back to their default session may take.
+/// How long sending the ECUs back to their default session may take. With [`SOCKET_CLOSE_TIME`] it makes 1 s,
+/// half of the two seconds in which the agent ends.
 const ECU_FAREWELL_TIME: Duration = Duration::from_millis(500);
-/// How long closing the websocket may take.
+/// How long closing the websocket may take; see [`ECU_FAREWELL_TIME`].
 const SOCKET_CLOSE_TIME: Duration = Duration::from_millis(500);
 
 impl Supervisor {

@@ -25,7 +25,9 @@ use crate::cloud::websocket::{OutgoingMessage, SocketEvent};
 use crate::relay::connection::CloseReason;
 use crate::relay::wire::Envelope;
 
-/// Poll the quiet sources first once every this many turns, so that they cannot starve.
+/// Poll the quiet sources first once every this many turns, so that they cannot starve. The value is a
+/// compromise: such a turn costs time that a flood of frames needs, and a turn takes far less than a
+/// millisecond.
 const QUIET_SOURCES_TURN: u32 = 64;
 
 /// Why [`Supervisor::run`] returned.

@@ -11,7 +11,8 @@ use crate::relay::wire::request::Request;
 use crate::relay::wire::{Envelope, ProblemKind};
 use crate::vehicle::vin::VinReport;
 
-/// How many `identifyVehicle` requests may wait for an answer.
+/// How many `identifyVehicle` requests may wait for an answer. One reading, which takes seconds at most,
+/// answers all of them; more requests in that time are a flood.
 const MAX_IDENTIFYING: usize = 16;
 
 impl Supervisor {

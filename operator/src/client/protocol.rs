@@ -19,9 +19,11 @@ use super::joining::problem_of;
 use super::shared::{ChannelCommand, ConnectorRequest, LinkState, Shared};
 use super::socket::SocketError;
 
-/// Nothing more is taken from channels while this much waits for an acknowledgement, in bytes.
+/// The task takes nothing more from channels while this much waits for an acknowledgement, in bytes: half of
+/// the 2 MiB that may be kept, so that one more PDU of 1 MiB has room.
 const MAX_UNACKNOWLEDGED: usize = 1 << 20;
-/// How many requests may wait for an answer. Further requests are not sent until one is answered.
+/// How many requests may wait for an answer. Further requests are not sent until one is answered. As many as
+/// wait in a connector while it sets up buses.
 const MAX_WAITING: usize = 64;
 
 /// Why the task stops using a websocket.

@@ -11,10 +11,12 @@ use super::receiver::{Receiver, ReceiverConfig};
 use super::sender::{Sender, SenderConfig};
 use super::{Config, Event, NPdu, ReceiveFailure, SendError, SendFailure, Timer};
 
-/// Number of waiting events from which frames of the bus are dropped.
+/// Number of waiting events from which frames of the bus are dropped. The caller takes the events after each
+/// call, and one frame causes a few at most, so that only a caller that does not poll reaches this number.
 const MAX_EVENTS: usize = 8;
 /// Number of frames of abandoned transfers that may be without an outcome, besides those of the current
-/// transfer.
+/// transfer. Twice as many as the relay puts into an adapter, so that the next transfer can start while the
+/// adapter still holds all of them.
 pub(super) const ABANDONED_FRAMES: usize = 16;
 
 /// Exchanges PDUs with one peer by ISO-TP, in both directions simultaneously (ISO 15765-2).

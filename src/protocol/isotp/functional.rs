@@ -19,8 +19,8 @@ use super::{
 /// simultaneously.
 pub(crate) const DEFAULT_MAX_ANSWER: usize = 1 << 16;
 
-/// Number of waiting events from which frames of the bus are dropped; higher than for one peer, as many ECUs
-/// answer.
+/// Number of waiting events from which frames of the bus are dropped; four times as many as for one peer, as
+/// many ECUs answer simultaneously.
 const MAX_EVENTS: usize = 32;
 
 /// Configuration of a [`FunctionalEndpoint`].

@@ -11,7 +11,8 @@ use crate::relay::wire::request::{
     Switch, Terminal15ChannelConfig, Tp20ChannelConfig,
 };
 
-/// How long a chained PDU waits by default for the response to the PDU before it (P2).
+/// How long a chained PDU waits by default for the response to the PDU before it: P2 of the relay protocol,
+/// section 4.1.
 const DEFAULT_P2: Duration = Duration::from_secs(1);
 /// The kinds of channels in the protocol's vocabulary.
 const CHANNEL_KINDS: [&str; 6] =

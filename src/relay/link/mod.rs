@@ -14,10 +14,11 @@ use outbox::Outbox;
 
 pub use outbox::KEPT_LIMIT;
 
-/// The time after which an acknowledgement is sent alone at the latest; the contract allows 200 ms.
+/// The time after which an acknowledgement is sent alone at the latest: half of the 200 ms of the relay
+/// protocol (section 4.3), so that a late timer does not exceed them.
 const ACK_DELAY: Duration = Duration::from_millis(100);
 /// The received bytes after which an acknowledgement is sent immediately, so that the peer can discard the
-/// messages that it keeps.
+/// messages that it keeps: an eighth of what the peer may keep.
 const ACK_BYTES: usize = 256 * 1024;
 
 /// The end of a connection at which a link runs.

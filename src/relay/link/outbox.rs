@@ -13,7 +13,8 @@ use crate::relay::wire::codec::{
     EventCode, HEADER_LEN, Header, MAX_MESSAGE_LEN, Payload, RECORD_HEADER_LEN, Record, Records, Tag,
 };
 
-/// The default limit of the messages that are kept until they are acknowledged, in bytes.
+/// The default limit of the messages that are kept until they are acknowledged, in bytes (relay protocol,
+/// section 4.3). It bounds the memory of a device, and holds at least 10 s of a full CAN bus at 500 kbit/s.
 pub const KEPT_LIMIT: usize = 2 * 1024 * 1024;
 /// The position of the time offset in a record.
 const RECORD_OFFSET_AT: usize = 4;
@@ -21,7 +22,7 @@ const RECORD_OFFSET_AT: usize = 4;
 const ACK_AT: usize = 12;
 /// The number of messages that may be sent without being acknowledged. Further records share the next
 /// message. Otherwise the headers of many small messages could reach the limit, and dropping frames would not
-/// free them.
+/// free them. This many headers take less than a tenth of [`KEPT_LIMIT`].
 const MAX_UNACKNOWLEDGED: usize = 8192;
 /// The length of the record of a `gap` event, in bytes.
 const GAP_LEN: usize = RECORD_HEADER_LEN + 8;

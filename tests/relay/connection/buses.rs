@@ -204,6 +204,23 @@ async fn unread_replies_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_adapter_receives_every_frame_of_its_bus_whatever_channels_are_open() {
+    let mut rig = Rig::configured().await;
+    let node = Node::attach(&rig.buses[0]);
+    rig.open_isotp(1, json!({})).await;
+    rig.open_raw(2, json!({"response_id": 0x123})).await;
+    for number in 0..100 {
+        node.send(frame(0x300 + number, &[0; 8]));
+    }
+    rig.run(SECOND).await;
+    assert_eq!((rig.on(1), rig.on(2)), (vec![], vec![]));
+    // a filter of the adapter would keep these frames out of the load
+    let nodes = rig.buses[0].statistics().nodes;
+    let adapter = nodes.iter().find(|node| node.name == "can0").unwrap();
+    assert_eq!(adapter.received, 100);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_device_that_fails_to_open_is_an_error_and_can_be_retried() {
     let mut rig = Rig::new();
     rig.opening_fails.store(true, std::sync::atomic::Ordering::Relaxed);

@@ -25,12 +25,12 @@ use crate::vehicle::doip_network::client::ClientError;
 use crate::vehicle::scan::{FoundEcu, ScanOutcome};
 use crate::vehicle::vin;
 
-/// The longest response to a request of the connector itself, in bytes.
+/// The longest response to the connector's own requests, in bytes: those for VIN and TesterPresent have 20.
 const MAX_OWN_RESPONSE: usize = 4096;
 /// The size of the records that one read from a gateway may produce, beside a PDU that it completes, in
-/// bytes.
+/// bytes. A read takes 16 KiB; a short message grows by [`RECORD`].
 const ONE_READ: usize = 64 * 1024;
-/// The size of a PDU's record without its data, in bytes.
+/// The size of a PDU's record without its data, in bytes: 16, the 24 of a message's header, and a margin.
 const RECORD: usize = 64;
 
 /// The channels of a DoIP bus, as a pure state machine.

@@ -24,6 +24,7 @@ use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
 use connector_hal::can::CanFrame;
 
 /// The number of closed channels whose links may be ended by StopCommunication. Further links end by P3max.
+/// Within the second that the driver has, no more than a few can be ended.
 const MAX_CLOSING: usize = 16;
 
 /// The key of a link: its channel.
