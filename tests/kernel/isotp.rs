@@ -182,7 +182,8 @@ async fn a_socket_ends_when_its_interface_vanishes() {
             assert_eq!(event, IsotpEvent::SendFailed(IsotpSendError::InterfaceDown));
         }
         // without an end, this call would not return
-        poll_fn(|cx| Poll::Ready(assert!(kernel.poll_event(cx).is_pending()))).await;
+        let polled = poll_fn(|cx| Poll::Ready(kernel.poll_event(cx))).await;
+        assert!(polled.is_pending());
         let refused = poll_fn(|cx| kernel.poll_send(cx, &pdu(20))).await;
         assert_eq!(refused, Err(IsotpSendError::InterfaceDown));
         // the bus reports the loss, after the frames that passed before

@@ -461,7 +461,7 @@ async fn a_lost_answer_to_the_status_request_does_not_end_the_adapter() {
     assert_eq!(event(&mut host).await, CanEvent::State(BusState::Active));
     // an adapter that has restarted refuses everything
     let mut device = answers.await.unwrap();
-    tokio::spawn(async move { while scripted(&mut device, &[("F\r", "\x07")]).await == () {} });
+    tokio::spawn(async move { scripted(&mut device, &[("F\r", "\x07"); 10]).await });
     let error = timeout(Duration::from_secs(10), host.event()).await.expect("in time").unwrap_err();
     assert!(error.is_fatal(), "{error}");
 }

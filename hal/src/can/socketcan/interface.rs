@@ -184,7 +184,7 @@ impl SocketCanInterface {
             Some(data) => format!("set {} bit/s and {data} bit/s for the data phase", settings.bit_rate),
             None => format!("set {} bit/s", settings.bit_rate),
         };
-        for _ in 0..SET_UP_ATTEMPTS {
+        let is_set = set_up_until_it_stays(|| {
             interface.bring_down().map_err(|error| self.failed(error, &what))?;
             let set = interface.set_can_params(&params(&details.can, settings));
             let chosen = self.look().map(|(_, details)| timing(&details.can));
@@ -192,11 +192,10 @@ impl SocketCanInterface {
             let up = if set.is_ok() || facts.is_up { interface.bring_up() } else { Ok(()) };
             set.map_err(|error| self.failed(error, &what))?;
             up.map_err(|error| self.failed(error, "go on the bus"))?;
-            if timing(&self.look()?.1.can) == chosen? {
-                return Ok(());
-            }
-        }
-        Err(self.unsupported(format!("{what}: another program sets the interface up differently")))
+            Ok::<_, CanError>((chosen?, timing(&self.look()?.1.can)))
+        })?;
+        let other = || self.unsupported(format!("{what}: another program sets the interface up differently"));
+        is_set.then_some(()).ok_or_else(other)
     }
 
     fn unsupported(&self, what: String) -> CanError {
@@ -244,6 +243,18 @@ fn is_as_wanted(can: &InterfaceCanParams, settings: &CanSettings) -> bool {
         && has(CanCtrlMode::ListenOnly) == settings.listen_only
 }
 
+/// Repeats a set-up, which returns the settings before and after the interface went up, until they are equal. Returns
+/// false if they never are.
+fn set_up_until_it_stays<T: PartialEq, E>(mut set_up: impl FnMut() -> Result<(T, T), E>) -> Result<bool, E> {
+    for _ in 0..SET_UP_ATTEMPTS {
+        let (chosen, actual) = set_up()?;
+        if chosen == actual {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The bit rates, and whether the controller only listens.
 fn timing(can: &InterfaceCanParams) -> (Option<u32>, Option<u32>, bool) {
     let bit_rate = |timing: Option<CanBitTiming>| timing.map(|timing| timing.bitrate);
@@ -283,4 +294,26 @@ fn may_administer() -> bool {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
     effective.is_some_and(|capabilities| capabilities >> CAP_NET_ADMIN & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_that_another_program_changes_is_set_up_again() {
+        let set_up = |actual: &[u32]| {
+            let mut actual = actual.iter();
+            let mut attempts = 0;
+            let stays = set_up_until_it_stays(|| {
+                attempts += 1;
+                actual.next().map(|actual| (500_000, *actual)).ok_or("gone")
+            });
+            (stays, attempts)
+        };
+        assert_eq!(set_up(&[500_000]), (Ok(true), 1));
+        assert_eq!(set_up(&[250_000, 500_000]), (Ok(true), 2));
+        assert_eq!(set_up(&[250_000; 9]), (Ok(false), 3));
+        assert_eq!(set_up(&[250_000]), (Err("gone"), 2));
+    }
 }
