@@ -2,6 +2,7 @@
 //! operator's end of the link on one side and scripted ECUs on the other.
 
 mod age;
+mod bus_off;
 mod buses;
 mod chains;
 mod channels;

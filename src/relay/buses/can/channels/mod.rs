@@ -4,6 +4,7 @@
 //! off, leaves few frames behind that could still be sent.
 
 mod events;
+mod given_up;
 pub(super) mod held;
 mod kernel;
 mod outcomes;
