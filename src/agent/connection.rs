@@ -62,17 +62,22 @@ impl Supervisor {
         }
     }
 
+    /// Sends the connection's texts, as far as the websocket takes them. The connection bounds the rest.
     fn send_texts(&mut self) {
-        while let Some(envelope) =
-            self.connection.as_mut().and_then(|connection| connection.relay.poll_text())
+        while (self.socket.takes_text() || !self.socket.is_up())
+            && let Some(envelope) =
+                self.connection.as_mut().and_then(|connection| connection.relay.poll_text())
         {
             self.send(&envelope);
         }
     }
 
     async fn end_connection(&mut self, reason: CloseReason) {
-        let Some(connection) = self.connection.take() else { return };
+        let Some(mut connection) = self.connection.take() else { return };
         let closed = connection.closed(reason);
+        while let Some(envelope) = connection.relay.poll_text() {
+            self.send(&envelope);
+        }
         if connection.has_been_active() {
             self.power.handle_activity(now());
         }

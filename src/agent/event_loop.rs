@@ -114,6 +114,7 @@ impl Supervisor {
     fn poll_socket(&mut self, cx: &mut Context<'_>) -> Poll<LoopEvent> {
         let wants_to_send =
             self.connection.as_ref().is_some_and(|connection| connection.relay.wants_to_send(now()));
+        self.socket.set_busy(self.connection.is_some());
         self.socket.poll_event(cx, wants_to_send).map(LoopEvent::Socket)
     }
 
@@ -147,12 +148,14 @@ impl Supervisor {
         match event {
             SocketEvent::Up => self.handle_socket_up(),
             SocketEvent::Text(text) => self.handle_text(&text).await,
+            SocketEvent::LongText { len, max } => self.refuse_long_text(len, max),
             SocketEvent::Binary(message) => {
                 if let Some(connection) = &mut self.connection {
                     connection.relay.handle_message(now(), &message);
                 }
             }
             SocketEvent::Writable => self.send_binary(),
+            SocketEvent::TooLong { len, max } => self.handle_too_long(len, max),
             SocketEvent::Down(_) => self.handle_socket_down(),
         }
     }
@@ -182,6 +185,17 @@ impl Supervisor {
         }
         self.report_status();
         self.check_ticket();
+    }
+
+    /// A message cannot be received, so that the link is about to drop. The connection ends with it: an
+    /// operator who resumed the connection would send the message again, for ever.
+    fn handle_too_long(&mut self, len: usize, max: usize) {
+        if let Some(connection) = &mut self.connection {
+            tracing::warn!(
+                "a message of {len} bytes cannot be received (at most {max}); closing the connection"
+            );
+            connection.relay.close(CloseReason::Overflow);
+        }
     }
 
     fn handle_socket_down(&mut self) {

@@ -6,6 +6,8 @@ mod doip;
 mod fd;
 mod flash;
 mod kline;
+mod limits;
+mod packaging;
 mod power;
 mod session;
 mod vehicles;

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod link_rig;
 mod scripted;
 
+mod bounds;
 mod kept;
 mod link;
 mod rest;
