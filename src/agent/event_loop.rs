@@ -66,16 +66,15 @@ impl Supervisor {
                 // reported only while the agent sleeps
                 LoopEvent::Found(Found::Activity) => {}
                 LoopEvent::Background(answer) => self.handle_background(answer),
-                LoopEvent::Control(Control::Shutdown) => break Control::Shutdown,
-                LoopEvent::Control(Control::Restart) => self.restart_wanted = true,
+                LoopEvent::Control(control) => self.handle_control(control),
                 LoopEvent::Deadline => self.handle_deadline(),
             }
             self.update_connection().await;
             if self.update_power().await {
                 return self.sleep(control).await;
             }
-            if self.restart_wanted && self.connection.is_none() {
-                break Control::Restart;
+            if let Some(control) = self.poll_end() {
+                break control;
             }
         };
         self.shut_down(CloseReason::Shutdown).await;
@@ -139,6 +138,7 @@ impl Supervisor {
             self.connection.as_ref().and_then(|connection| connection.relay.poll_timeout()),
             self.notifier.poll_timeout(),
             self.power.poll_timeout(),
+            self.ending.poll_timeout(self.open_work()),
         ];
         self.deadline.set(deadlines.into_iter().flatten().min());
         self.deadline.poll_expired(cx).map(|()| LoopEvent::Deadline)
@@ -151,6 +151,7 @@ impl Supervisor {
             SocketEvent::LongText { len, max } => self.refuse_long_text(len, max),
             SocketEvent::Binary(message) => {
                 if let Some(connection) = &mut self.connection {
+                    connection.handle_operator(now());
                     connection.relay.handle_message(now(), &message);
                 }
             }

@@ -35,6 +35,10 @@ impl Notifier {
         Self::notify(&[NotifyState::Stopping]);
     }
 
+    pub(super) fn report_waiting(&self) {
+        Self::notify(&[NotifyState::Status("about to end: waiting for the end of a download")]);
+    }
+
     pub(super) fn report_sleeping(&self) {
         Self::notify(&[NotifyState::Status("asleep: the supply voltage is low")]);
     }

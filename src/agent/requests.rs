@@ -82,6 +82,7 @@ impl Supervisor {
             self.hand_over_buses().await;
         }
         if let Some(connection) = &mut self.connection {
+            connection.handle_operator(now());
             connection.relay.handle_request(now(), request, request_id);
         }
     }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::active_connection::ActiveConnection;
 use super::background::Background;
+use super::ending::Ending;
 use super::led::Indication;
 use super::messages::{StatusUpdate, bounded_text, whole_milliseconds};
 use super::notify::Notifier;
@@ -70,7 +71,7 @@ pub(super) struct Supervisor {
     pub(super) power: PowerEvents,
     pub(super) ignition_watch: WakeWatch,
     pub(super) attention: Attention,
-    pub(super) restart_wanted: bool,
+    pub(super) ending: Ending,
     pub(super) poll_order: PollOrder,
     pub(super) shown_led: Option<Led>,
     pub(super) status_due: Instant,
@@ -107,7 +108,7 @@ impl Supervisor {
             waiting_for_vin: VinWaiters::default(),
             ignition_watch,
             attention: Attention::default(),
-            restart_wanted: false,
+            ending: Ending::default(),
             poll_order: PollOrder::default(),
             shown_led: None,
             status_due: now(),

@@ -7,6 +7,7 @@ mod records;
 mod requests;
 mod scans;
 mod settings;
+mod transfers;
 mod vin;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,6 +22,7 @@ use crate::relay::wire::Envelope;
 use crate::relay::wire::codec::Tag;
 use crate::relay::wire::request::Request;
 use pending::{BusesVinReading, OpenedChannel, PendingReply, RunningScan};
+use transfers::Transfers;
 
 pub use crate::relay::wire::CloseReason;
 pub use settings::{BusReport, RelaySettings};
@@ -48,6 +50,7 @@ pub struct RelayConnection {
     vin_reading: Option<BusesVinReading>,
     scans: Vec<RunningScan>,
     pdus_relayed: u64,
+    transfers: Transfers,
     ignition: Option<bool>,
     /// When TesterPresent is stopped, because the ignition is off.
     stop_keep_alive_at: Option<Instant>,
@@ -72,6 +75,7 @@ impl RelayConnection {
             vin_reading: None,
             scans: Vec::new(),
             pdus_relayed: 0,
+            transfers: Transfers::default(),
             ignition: None,
             stop_keep_alive_at: None,
             has_stopped_keep_alive: false,
@@ -91,6 +95,12 @@ impl RelayConnection {
     /// The number of PDUs that were relayed, in both directions.
     pub(crate) fn pdus_relayed(&self) -> u64 {
         self.pdus_relayed
+    }
+
+    /// Until when an ECU counts as being in the middle of a download or upload if nothing more is heard of it;
+    /// `None` if none is.
+    pub(crate) fn transfer_until(&self, now: Instant) -> Option<Instant> {
+        self.transfers.open_until(now)
     }
 
     /// Why the connection has ended, once it has.
@@ -143,6 +153,7 @@ impl RelayConnection {
         self.configuring = None;
         self.waiting.clear();
         self.channels.clear();
+        self.transfers = Transfers::default();
         self.scans.clear();
         self.buses.clear();
     }

@@ -46,6 +46,7 @@ impl RelayConnection {
                 }
                 Payload::Pdu { flags, data, .. } => {
                     self.pdus_relayed += 1;
+                    self.transfers.handle_request(now, record.channel, data);
                     bus.channels_mut().handle_pdu(now, record.channel, flags, data);
                 }
                 _ => tracing::debug!(
@@ -117,6 +118,7 @@ impl RelayConnection {
             Output::Frame(frame) => Payload::Frame(*frame),
             Output::Pdu { address, data } => {
                 self.pdus_relayed += 1;
+                self.transfers.handle_response(now, channel, data);
                 Payload::Pdu { address: *address, flags: PduFlags::default(), data }
             }
             Output::Terminal15(on) => Payload::Terminal15 { on: *on },
