@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::config::address::{ApiUrl, WebsocketUrl};
 use crate::config::doip::DoipConfig;
 use crate::config::identity::ConnectorUuid;
-use crate::config::pincode::{Pincode, PincodeError};
+use crate::config::pincode::{ChangeTime, Pincode, PincodeError};
 use crate::config::ports::{CanPort, DoipPort, KlinePort};
 use crate::config::sections::{
     BusKind, CloudConfig, ConfiguredBus, ConnectorConfig, LogConfig, PowerConfig, RelayConfig, VinConfig,
@@ -129,6 +129,11 @@ impl Config {
     /// systemd's credential `connector-pincode`, the pincode file, the configuration.
     pub fn pincode(&self) -> Result<Pincode, PincodeError> {
         Pincode::find(&self.connector, |name| std::env::var_os(name))
+    }
+
+    /// When the source of the pincode was last changed; `None` if that cannot be seen.
+    pub(crate) fn pincode_changed_at(&self) -> Option<ChangeTime> {
+        Pincode::source_changed_at(&self.connector, self.path.as_deref(), |name| std::env::var_os(name))
     }
 
     /// Sets the state directory to systemd's (the first in `$STATE_DIRECTORY`) if the file names none.

@@ -8,5 +8,6 @@ mod scripted;
 mod bounds;
 mod kept;
 mod link;
+mod rejections;
 mod rest;
 mod sandbox;

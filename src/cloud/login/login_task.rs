@@ -41,7 +41,7 @@ impl LoginTask {
         Self {
             auth: Auth::new(seed),
             seed,
-            store: StoreTask::new(store, pincode.clone()),
+            store: StoreTask::new(store),
             rest,
             pincode,
             refresh_token: None,
