@@ -150,7 +150,10 @@ fn reload(path: &Path, level: &LogLevel) -> Option<Config> {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => {
-            tracing::error!("cannot use the new configuration:\n{error}");
+            tracing::error!("cannot use the new configuration");
+            for line in error.to_string().lines() {
+                tracing::error!("{line}");
+            }
             return None;
         }
     };

@@ -17,6 +17,7 @@ mod pincode;
 mod pincode_source;
 mod ports;
 mod problem;
+pub(crate) mod secrets;
 mod sections;
 mod vin;
 

@@ -8,6 +8,7 @@ mod scripted;
 mod bounds;
 mod kept;
 mod link;
+mod log;
 mod rejections;
 mod rest;
 mod sandbox;
