@@ -13,7 +13,8 @@ use crate::protocol::doip::connection::ConnectionSettings;
 use crate::protocol::doip::{ActivationType, LogicalAddress, ProtocolVersion};
 use crate::tls::gateway::DoipTlsConfig;
 
-/// The numbers that a network configuration may have.
+/// The numbers that a network configuration may have: one for each of the nine groups of manufacturers (relay
+/// protocol, section 3).
 pub(crate) const NETWORK_CONFIGURATIONS: std::ops::RangeInclusive<u8> = 1..=9;
 
 /// How the interface gets its address.

@@ -10,7 +10,9 @@ mod kline;
 mod limits;
 mod packaging;
 mod power;
+mod scripted;
 mod session;
+mod signals;
 mod vehicles;
 
 /// Held by tests that keep all cores busy or depend on milliseconds, so that they run one at a time.

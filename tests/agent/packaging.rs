@@ -7,6 +7,9 @@ const GENERATOR: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/cross/packaging/systemd/connector-agent-generator");
 const UNIT: &str = include_str!("../../cross/packaging/systemd/connector-agent.service");
 
+const OPENRC: &str = include_str!("../../cross/packaging/openrc/connector-agent");
+const PROCD: &str = include_str!("../../cross/packaging/procd/connector-agent");
+
 /// What the generator adds to the unit for this configuration; `None` if nothing.
 fn generated(configuration: &str) -> Option<String> {
     let directory = tempfile::tempdir().unwrap();
@@ -53,4 +56,12 @@ fn the_unit_may_write_only_the_files_of_the_board_that_the_configuration_names()
     ] {
         assert_eq!(generated(nothing), None, "{nothing}");
     }
+}
+
+#[test]
+fn every_init_system_gives_the_agent_time_for_the_end_of_a_download() {
+    // the agent waits for 60 s, and needs two seconds to end
+    assert!(UNIT.contains("\nTimeoutStopSec=75\n"), "{UNIT}");
+    assert!(OPENRC.contains("\nretry=\"TERM/75/KILL/5\"\n"), "{OPENRC}");
+    assert!(PROCD.contains("\tprocd_set_param term_timeout 75\n"), "{PROCD}");
 }

@@ -2,10 +2,12 @@
 
 use std::cell::Cell;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use connector_agent::cloud::websocket::{CloudSocket, DownReason, OutgoingMessage, SocketEvent};
 use futures_util::{SinkExt, StreamExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -99,6 +101,27 @@ async fn a_cloud_that_asks_and_does_not_read_is_not_read_further() {
     assert!(!link.takes_text());
     goes_on(&mut link, far).await;
     assert!(link.takes_text());
+}
+
+#[tokio::test]
+async fn silence_does_not_count_while_the_ping_waits_behind_bytes_that_are_taken() {
+    let cloud = Cloud::start().await;
+    let mut settings = cloud.settings();
+    settings.max_binary = 2 * FLOOD;
+    let mut link = cloud.link_with(settings);
+    link.set_busy(true);
+    let (mut far, _) = up(&mut link, &cloud.listener).await;
+    link.send(OutgoingMessage::Binary(vec![0; FLOOD].into())).unwrap();
+    // the cloud takes the message, but cannot answer the Ping behind it
+    for _ in 0..6 {
+        pass(Duration::from_secs(4)).await;
+        let mut bytes = vec![0; 1 << 20];
+        drive(&mut link, async { far.get_mut().read_exact(&mut bytes).await.unwrap() }).await;
+    }
+    drive(&mut link, tokio::task::yield_now()).await;
+    pass(Duration::from_secs(15)).await;
+    let event = soon(link.next_event(false)).await;
+    assert!(matches!(event, SocketEvent::Down(DownReason::Dead(_))), "{event:?}");
 }
 
 /// Floods the link with a message, and reads nothing. Returns whether the link stops reading before everything

@@ -16,7 +16,9 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::config::{GpioLine, InputConfig, OutputConfig, Source};
 use crate::system::async_fd;
 
-/// How often the file of an input is read.
+/// How often the file of an input is read, because the kernel does not signal its changes. The value is a
+/// compromise: each read wakes the processor, and a person who switches the ignition should not notice the
+/// delay.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
 /// The name of a line's user in `gpioinfo`.
 const CONSUMER: &str = "connector-agent";

@@ -45,7 +45,8 @@ pub(super) const RUNNING: u32 = 0x40;
 const HEADER: usize = 16;
 /// The size of the receive buffer, in bytes: more than the kernel puts into one message.
 const BUFFER: usize = 32 * 1024;
-/// How many datagrams an answer may have: interfaces have a few addresses, not thousands.
+/// How many datagrams an answer may have, so that the loop ends: interfaces have a few addresses, not
+/// thousands.
 const MAX_DATAGRAMS: usize = 256;
 
 /// An address of an interface.

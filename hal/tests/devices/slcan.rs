@@ -474,6 +474,58 @@ async fn a_host_that_closes_the_pty_takes_the_adapter_off_the_bus() {
     assert!(is_sent(&mut lone).await);
 }
 
+/// Makes TCGETS2 fail in this thread, as in QEMU's user-mode emulation, which does not implement it. Without
+/// it, a serial speed cannot be set.
+#[allow(unsafe_code, reason = "no library wraps seccomp")]
+fn lose_serial_speeds() {
+    /// The offset of the low half of the second argument in `struct seccomp_data`: the request of an ioctl.
+    const REQUEST: u32 = if cfg!(target_endian = "little") { 24 } else { 28 };
+    let load = |offset| (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, offset);
+    // the number of instructions to skip if the loaded value differs
+    let unless = |value, skipped| (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, skipped, value);
+    let end = |action| (libc::BPF_RET | libc::BPF_K, 0, action);
+    let mut program: Vec<libc::sock_filter> = [
+        load(0),
+        unless(libc::SYS_ioctl as u32, 3),
+        load(REQUEST),
+        unless(libc::TCGETS2 as u32, 1),
+        end(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
+        end(libc::SECCOMP_RET_ALLOW),
+    ]
+    .into_iter()
+    .map(|(code, jf, k)| libc::sock_filter { code: code as u16, jt: 0, jf, k })
+    .collect();
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    rustix::thread::set_no_new_privs(true).unwrap();
+    // SAFETY: the program outlives the call, which copies it.
+    let set =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program, 0, 0) };
+    assert_eq!(set, 0, "{}", io::Error::last_os_error());
+}
+
+#[test]
+fn an_adapter_whose_serial_speed_cannot_be_set_is_opened_as_it_is() {
+    // the filter of system calls stays with its thread
+    let outcome = std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let directory = tempfile::tempdir().unwrap();
+            let link = directory.path().join("can");
+            let (_bus, _adapter) = vehicle(&link);
+            lose_serial_speeds();
+            let mut host = Slcan::open("slcan:test", link.to_str().unwrap(), 115_200).unwrap();
+            host.configure(SETTINGS).await.unwrap();
+            assert_eq!(ask(&mut host, &[1, 2]).await, frame(0x7E8, &[1, 2]));
+
+            let file = directory.path().join("file");
+            std::fs::write(&file, "not a serial device").unwrap();
+            let refused = Slcan::open("slcan:test", file.to_str().unwrap(), 115_200).err().unwrap();
+            assert!(matches!(refused, CanError::Device { .. }), "{refused}");
+        });
+    });
+    outcome.join().unwrap();
+}
+
 #[tokio::test]
 async fn a_link_replaces_a_link_and_never_a_file() {
     let directory = tempfile::tempdir().unwrap();

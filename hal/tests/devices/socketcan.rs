@@ -99,6 +99,21 @@ async fn every_outcome_arrives_despite_the_kernels_filters() {
 }
 
 #[tokio::test]
+async fn the_frames_of_the_longest_classic_pdu_fit_an_unread_socket() {
+    let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
+    let (mut one, mut two) = (open(&vcan).unwrap(), open(&vcan).unwrap());
+    // 4095 bytes: a first frame with 6 bytes, then 7 bytes in each frame
+    const FRAMES: usize = 1 + (4095_usize - 6).div_ceil(7);
+    for _ in 0..FRAMES {
+        one.send(&frame(0x7E8, &[0; 8])).await.unwrap();
+        assert!(is_sent(&mut one).await);
+    }
+    for _ in 0..FRAMES {
+        assert_eq!(received(&mut two).await, frame(0x7E8, &[0; 8]));
+    }
+}
+
+#[tokio::test]
 async fn frames_that_an_unread_socket_loses_are_counted() {
     let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
     let (mut one, mut two) = (open(&vcan).unwrap(), open(&vcan).unwrap());

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::error::RestError;
 
-/// The lifetime of a token whose answer states none.
+/// The lifetime of a token whose answer states none: one hour, the lifetime of the vendor's access tokens.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// The answer to a login or a refresh. `Debug` omits the secrets.

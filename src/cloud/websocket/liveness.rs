@@ -29,8 +29,8 @@ pub(crate) struct Liveness {
     round_trip: Option<Duration>,
 }
 
-/// How many unanswered Pings are remembered. The websocket is dead before there are more, unless the interval
-/// changes again and again.
+/// How many unanswered Pings are remembered. The websocket is dead before there are more than three; the rest is
+/// for intervals that change.
 const MAX_OUTSTANDING: usize = 8;
 /// After how many intervals without any message a websocket is dead.
 const DEAD_INTERVALS: u32 = 3;

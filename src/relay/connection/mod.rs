@@ -21,10 +21,11 @@ use crate::relay::buses::bus::AnyBus;
 use crate::relay::wire::Envelope;
 use crate::relay::wire::codec::Tag;
 use crate::relay::wire::request::Request;
-use pending::{BusesVinReading, OpenedChannel, PendingReply, RunningScan};
+use pending::{BusesVinReading, OpenedChannel, PendingReply, RunningScan, WaitingVinReading};
 use transfers::Transfers;
 
 pub use crate::relay::wire::CloseReason;
+pub use pending::VinTrigger;
 pub use settings::{BusReport, RelaySettings};
 
 /// A connection of an operator with the buses of this connector.
@@ -48,9 +49,14 @@ pub struct RelayConnection {
     hold_until: Option<Instant>,
     closed: Option<CloseReason>,
     vin_reading: Option<BusesVinReading>,
+    vin_waiting: Option<WaitingVinReading>,
+    /// When a PDU, an event about one, or a frame of the operator last passed.
+    last_exchange: Option<Instant>,
     scans: Vec<RunningScan>,
     pdus_relayed: u64,
     transfers: Transfers,
+    /// The number of PDUs and frames that the operator sent.
+    records_taken: u64,
     ignition: Option<bool>,
     /// When TesterPresent is stopped, because the ignition is off.
     stop_keep_alive_at: Option<Instant>,
@@ -73,9 +79,12 @@ impl RelayConnection {
             hold_until: None,
             closed: None,
             vin_reading: None,
+            vin_waiting: None,
+            last_exchange: None,
             scans: Vec::new(),
             pdus_relayed: 0,
             transfers: Transfers::default(),
+            records_taken: 0,
             ignition: None,
             stop_keep_alive_at: None,
             has_stopped_keep_alive: false,
@@ -101,6 +110,11 @@ impl RelayConnection {
     /// `None` if none is.
     pub(crate) fn transfer_until(&self, now: Instant) -> Option<Instant> {
         self.transfers.open_until(now)
+    }
+
+    /// The number of PDUs and frames that the operator sent. The connection is in use while it grows.
+    pub(crate) fn records_taken(&self) -> u64 {
+        self.records_taken
     }
 
     /// Why the connection has ended, once it has.
@@ -140,8 +154,8 @@ impl RelayConnection {
     ///
     /// An operator who has used the connection resumes it by `resumeConnection`. An operator who has not used
     /// it yet does not notice the interruption, so that the connection resumes here by itself.
-    pub(crate) fn handle_link_back(&mut self) {
-        if self.link.is_unused() && self.link.resume(0).is_ok() {
+    pub(crate) fn handle_link_back(&mut self, now: Instant) {
+        if self.link.is_unused() && self.link.resume(now, 0).is_ok() {
             self.hold_until = None;
         }
     }
@@ -155,6 +169,7 @@ impl RelayConnection {
         self.channels.clear();
         self.transfers = Transfers::default();
         self.scans.clear();
+        self.vin_waiting = None;
         self.buses.clear();
     }
 

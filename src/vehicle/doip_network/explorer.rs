@@ -9,9 +9,11 @@ use connector_hal::timer::{Deadline, TimerKind};
 use crate::protocol::doip::discovery::{Discovery, DiscoveryEvent, Question};
 use crate::vehicle::doip_network::network::Network;
 
-/// The most datagrams taken before other tasks get their turn.
+/// The most datagrams taken before other tasks get their turn: more than the gateways of a vehicle send in
+/// answer to a question.
 const BATCH: usize = 64;
-/// The longest datagram, in bytes. Larger datagrams are not DoIP.
+/// The longest datagram, in bytes: longer than any that fits an Ethernet frame. Larger datagrams are not
+/// DoIP, whose longest message by UDP has 41 bytes.
 const DATAGRAM: usize = 2048;
 
 /// A network, and the gateways that are known on it.

@@ -9,6 +9,7 @@ mod doip;
 mod keep_alive;
 mod kline;
 mod malformed;
+mod own_frames;
 mod raw;
 mod resume;
 mod scan;

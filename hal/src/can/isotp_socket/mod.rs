@@ -20,7 +20,8 @@ pub use self::raw::kernel_max_pdu;
 use super::CanError;
 use crate::timer::{Deadline, TimerKind};
 
-/// When to try again after ENOBUFS: the kernel does not signal when a full transmit queue has room again.
+/// When to try again after ENOBUFS: the kernel does not signal when a full transmit queue has room again. A
+/// bus at 500 kbit/s sends eight frames in this time.
 const RETRY: Duration = Duration::from_millis(2);
 
 /// A socket of the kernel's can-isotp, which sends and receives one PDU at a time.

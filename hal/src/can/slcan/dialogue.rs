@@ -11,12 +11,16 @@ use crate::can::CanError;
 
 /// How often to call an adapter before it counts as absent: one that restarts when opened takes up to 2 s.
 const CALLS: u32 = 5;
+/// How long to wait for the answer to one call: [`CALLS`] of them cover an adapter that restarts.
 const CALL_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long an adapter may take to answer a command.
+/// How long an adapter may take to answer a command. Adapters answer within milliseconds; the rest is for USB
+/// and a busy machine.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
-/// Answers to one call are closer together than this.
+/// Answers to one call are closer together than this: a quarter of [`CALL_TIMEOUT`], and far more than the 16
+/// ms in which a serial adapter on USB delivers.
 const QUIET: Duration = Duration::from_millis(125);
-/// How long to discard the traffic of an adapter that was left on the bus, until it reads the call.
+/// How long to discard the traffic of an adapter that was left on the bus, until it reads the call: as long
+/// as an adapter may take to send its status behind a second of frames on a slow line.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 enum CommandAnswer {

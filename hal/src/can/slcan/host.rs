@@ -11,14 +11,16 @@ use crate::can::{CanEvent, CanFilter, CanFrame, CanSettings, WireLength};
 /// How many frames may be without an answer: enough to keep a bus of 500 kbit/s busy despite USB's latency of
 /// some milliseconds, and few enough for the buffers of common firmware.
 pub(super) const WINDOW: usize = 16;
-/// How many received frames are kept unread; further frames are lost and counted.
+/// How many received frames are kept unread; further frames are lost and counted. The number is that of a
+/// second on a full bus at 500 kbit/s.
 const EVENTS: usize = 4096;
 /// How often the status flags are requested. Two characters a second cost little and detect a dead adapter.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an adapter may take to send the status flags: a full second of frames on a slow line may come
 /// first.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
-/// How many invalid lines in a row count as more than line noise.
+/// How many invalid lines in a row count as more than line noise. Noise spoils one line or two; after this
+/// many, the adapter speaks another protocol or has another baud rate.
 const GARBAGE_LIMIT: u32 = 16;
 
 /// How an adapter behaves, as detected while it was set up.

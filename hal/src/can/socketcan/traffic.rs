@@ -9,9 +9,11 @@ use crate::bus::{BusState, BusStatus, LoadMeter};
 use crate::can::events::EventQueue;
 use crate::can::{CanEvent, CanFrame, CanSettings, FrameKind, WireLength};
 
-/// How many frames may be without an outcome; sending waits beyond this number.
+/// How many frames may be without an outcome; sending waits beyond this number. They keep a bus at 500 kbit/s
+/// busy for 15 ms, the time that this process may need to be woken.
 const WINDOW: usize = 64;
-/// How many received frames are kept unread; further frames are lost and counted.
+/// How many received frames are kept unread; further frames are lost and counted. The number is that of a
+/// second on a full bus at 500 kbit/s.
 const EVENTS: usize = 4096;
 
 /// SocketCAN's error classes (`linux/can/error.h`), and the controller problems in the second byte of detail.

@@ -10,11 +10,15 @@ use super::{
 };
 use crate::protocol::doip::codec::decode_datagram;
 
-/// Number of gateways that are stored; further ones are ignored.
+/// Number of gateways that are stored; further ones are ignored. A vehicle has a few; the limit bounds the
+/// memory that a flood of invented announcements takes.
 const MAX_GATEWAYS: usize = 32;
-/// Number of questions that are asked simultaneously; a further one replaces the oldest.
+/// Number of questions that are asked simultaneously; a further one replaces the oldest. The agent asks one
+/// or two at a time; the limit bounds the memory.
 const MAX_QUESTIONS: usize = 16;
-/// Versions in which a question is asked, one after another. Every entity should answer the first.
+/// Versions in which a question is asked, one after another. Every entity should answer the first, which ISO
+/// 13400-2 reserves for identification requests; some entities answer only in the edition that they
+/// implement. The repetitions also replace datagrams that are lost.
 const VERSIONS: [ProtocolVersion; 3] =
     [ProtocolVersion::Default, ProtocolVersion::V2012, ProtocolVersion::V2019];
 /// Time until a question is repeated: A_DoIP_Announce_Wait, the longest time that an entity may take to

@@ -8,7 +8,8 @@ use connector_hal::can::{CanBus, CanError, IsotpEvent, IsotpOptions, IsotpSocket
 
 use crate::relay::buses::can::channels::CanChannels;
 
-/// The number of events that are read from one socket before the next one is polled.
+/// The number of events that are read from one socket before the next one is polled. An event may be a whole
+/// PDU, so that the number is lower than for the frames of a bus.
 const BATCH: usize = 16;
 
 struct Slot {

@@ -17,7 +17,7 @@ use crate::protocol::doip::discovery::Gateway;
 use crate::protocol::problem::Problem;
 use crate::relay::buses::channel_setup::{ChannelKind, invalid, pdu_settings, wrong_kind};
 use crate::relay::buses::channels::{Channels, Opening};
-use crate::relay::channel::{ChannelOutput, Output, PduChannel};
+use crate::relay::channel::{ChannelOutput, Output, PduChannel, PduToSend};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::codec::PduFlags;
 use crate::relay::wire::request::DoipChannelConfig;
@@ -25,12 +25,12 @@ use crate::vehicle::doip_network::client::ClientError;
 use crate::vehicle::scan::{FoundEcu, ScanOutcome};
 use crate::vehicle::vin;
 
-/// The longest response to a request of the connector itself, in bytes.
+/// The longest response to the connector's own requests, in bytes: those for VIN and TesterPresent have 20.
 const MAX_OWN_RESPONSE: usize = 4096;
 /// The size of the records that one read from a gateway may produce, beside a PDU that it completes, in
-/// bytes.
+/// bytes. A read takes 16 KiB; a short message grows by [`RECORD`].
 const ONE_READ: usize = 64 * 1024;
-/// The size of a PDU's record without its data, in bytes.
+/// The size of a PDU's record without its data, in bytes: 16, the 24 of a message's header, and a margin.
 const RECORD: usize = 64;
 
 /// The channels of a DoIP bus, as a pure state machine.
@@ -336,9 +336,9 @@ impl Channels for DoipChannels {
         }
     }
 
-    fn handle_pdu(&mut self, now: Instant, number: u16, flags: PduFlags, data: &[u8]) {
+    fn handle_pdu(&mut self, now: Instant, number: u16, pdu: PduToSend<'_>) {
         if let Some(channel) = self.channels.get_mut(&number) {
-            channel.pdus.handle_pdu(now, flags, data);
+            channel.pdus.handle_pdu(now, pdu);
             collect(number, channel, now, &mut self.outputs);
         }
     }
@@ -385,6 +385,10 @@ impl Channels for DoipChannels {
         }
     }
 
+    fn is_busy(&self, _now: Instant) -> bool {
+        self.channels.values().any(|channel| channel.pdus.is_busy())
+    }
+
     fn is_quiet(&self) -> bool {
         !self.channels.values().any(|channel| channel.pdus.is_sending())
     }
@@ -402,6 +406,10 @@ impl Channels for DoipChannels {
 
     fn take_scan(&mut self) -> Option<(ScanOutcome, Vec<FoundEcu>)> {
         self.scanning.take_ended()
+    }
+
+    fn can_read_vin(&self) -> bool {
+        true
     }
 
     fn start_vin_reader(&mut self, settings: vin::ReaderSettings) -> bool {

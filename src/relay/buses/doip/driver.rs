@@ -23,7 +23,8 @@ use crate::vehicle::scan::EcuSearch;
 use crate::vehicle::scan::ScanOutcome;
 use crate::vehicle::vin::doip::VinSearch;
 
-/// The number of events that are read from one connection before the next one is polled.
+/// The number of events that are read from one connection before the next one is polled, so that a gateway
+/// that floods does not keep the other connections waiting.
 const BATCH: usize = 64;
 
 /// The reason why there is no network.

@@ -10,7 +10,9 @@ use crate::protocol::uds::is_response_to;
 use crate::relay::channel::{PduTransport, TransportEvent};
 use crate::relay::wire::codec::SendFailedDetail;
 
-/// The time that a PDU waits for a connection that is being established again.
+/// The time that a PDU waits for a connection that is being established again: as long as for an
+/// acknowledgement (A_DoIP_Diagnostic_Message, ISO 13400-2), so that an operator hears of a PDU within the
+/// usual time.
 const WAIT_FOR_CONNECTION: Duration = Duration::from_secs(2);
 
 /// The transport of one channel over a DoIP connection.

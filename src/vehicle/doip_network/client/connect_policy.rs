@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 use crate::protocol::doip::connection::ConnectionError;
 use crate::vehicle::doip_network::network::GatewayConnectError;
 
-/// The pause before the next attempt after a connection could not be made.
+/// The pause before the next attempt after a connection could not be made. The value is a compromise: a
+/// gateway that is starting refuses connections for seconds, and an operator waits for it.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// After a connection that worked this long, the next attempt follows without a pause.
+/// After a connection that worked this long, the next attempt follows without a pause, so that a gateway that
+/// keeps closing connections is connected at most twice a second. The websocket to the cloud has the same
+/// rule.
 const EARNS_RETRY: Duration = Duration::from_millis(500);
 
 /// The reason why there is no connection now.

@@ -38,11 +38,12 @@ use super::outcome::{ScanObserver, ScanOutcome};
 use super::report::EcuFound;
 use crate::vehicle::bit_rate::{Exchanged, GiveUp, Listened, ProbeSettings, ProbedBus};
 
-/// How long to listen at each bit rate for a first frame.
+/// How long to listen at each bit rate for a first frame: as long as before a reading of the VIN.
 const LISTEN_TIME: Duration = Duration::from_millis(100);
-/// How long to listen in total.
+/// How long to listen in total: half of the default budget of a reading of the VIN, 1.5 s.
 const LISTEN_BUDGET: Duration = Duration::from_millis(750);
-/// The data bit rate to set where the adapter supports CAN FD, so that FD frames of others are not errors.
+/// The data bit rate to set where the adapter supports CAN FD, so that FD frames of others are not errors
+/// (ISO 15765-4).
 const DATA_BIT_RATE: u32 = 2_000_000;
 
 /// How a scan ended, and the ECUs that it found until then.

@@ -17,15 +17,20 @@ use crate::protocol::uds::TESTER_PRESENT_ANSWERED;
 use crate::vehicle::doip_network::client::{Client, ClientEvent};
 use crate::vehicle::doip_network::network::Network;
 
-/// The time that an ECU has to answer once the gateway has forwarded the question.
+/// The time that an ECU has to answer once the gateway has forwarded the question: P2 (50 ms), and twice that
+/// for the gateway's way to the ECU's bus and back.
 const ANSWER_TIME: Duration = Duration::from_millis(150);
-/// The most questions that a gateway may have without having acknowledged them.
+/// The most questions that a gateway may have without having acknowledged them. The value is a compromise:
+/// gateways with little memory refuse more (out of memory, 0x05), and with fewer the round trip to the
+/// gateway would decide the duration.
 const MAX_UNACKNOWLEDGED: usize = 8;
-/// The most questions that ECUs may have without having answered them.
+/// The most questions that ECUs may have without having answered them: the gateway has to put each of them on
+/// a bus.
 const MAX_UNANSWERED: usize = 64;
-/// The most gateways that are asked simultaneously.
+/// The most gateways that are asked simultaneously; each one costs a connection. As many as for the VIN.
 const MAX_GATEWAYS: usize = 4;
-/// The time of a scan.
+/// The time of a scan (docs/adr/0014-scan-budget.md). The value is a compromise: a gateway may answer some
+/// 8,000 questions slowly, and a technician waits.
 const BUDGET: Duration = Duration::from_secs(10);
 
 /// Looks for ECUs behind the gateways that discovery finds.

@@ -19,7 +19,8 @@ use crate::protocol::doip::discovery::{Destination, DiscoveryEvent, Question};
 use crate::vehicle::doip_network::explorer::Explorer;
 use crate::vehicle::doip_network::network::{Network, NetworkError};
 
-/// The longest message that is expected, in bytes.
+/// The longest message that is expected, in bytes. An answer with the VIN has 20; a longer message than this
+/// ends the connection.
 const MAX_ANSWER: usize = 4096;
 /// A configured host that has not identified itself after this long is connected anyway: A_DoIP_Announce_Wait
 /// allows an entity this time.

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use crate::protocol::vin::{Vin, VinError};
 use crate::vehicle::vin::answer::{Service, VinAnswer};
 
-/// The pause before a busy gateway is asked again.
+/// The pause before a busy gateway is asked again: P2, the time in which an ECU handles a request (ISO
+/// 14229-2).
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A question to one gateway: a pure state machine.

@@ -15,11 +15,14 @@ use crate::vehicle::doip_network::client::Client;
 use crate::vehicle::doip_network::network::Network;
 use crate::vehicle::vin::report::{Candidate, VinSource};
 
-/// The most gateways that are asked simultaneously. More gateways of a vehicle have the same VIN.
+/// The most gateways that are asked simultaneously. More gateways of a vehicle have the same VIN, and each
+/// one costs a connection.
 const MAX_ASKED: usize = 4;
-/// The time that other gateways have to agree or disagree with the first VIN.
+/// The time that other gateways have to agree or disagree with the first VIN: P2, the time of an ECU for its
+/// response.
 const AGREE_TIME: Duration = Duration::from_millis(50);
-/// The most reasons that are kept; more of them add nothing.
+/// The most reasons that are kept: twice as many as gateways are asked. More of them add nothing for the
+/// reader.
 const MAX_REASONS: usize = 8;
 
 /// Looks for the VIN at the gateways that discovery finds, and at the configured host.

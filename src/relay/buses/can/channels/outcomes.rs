@@ -7,10 +7,12 @@ use super::{CanChannels, collect};
 use crate::protocol::isotp::SendFailure;
 use crate::relay::channel::CanChannel;
 
-/// The time after which a frame without an outcome makes the agent reset the adapter: N_As with a margin.
+/// The time after which a frame without an outcome makes the agent reset the adapter: N_As (1 s, ISO 15765-2)
+/// and a margin, so that a transfer fails by its own timer first.
 const STUCK_AFTER: Duration = Duration::from_millis(1200);
-/// The shortest time before a frame that has become too old makes the agent reset the adapter. A reset loses
-/// the frames that arrive meanwhile.
+/// The shortest time before a frame that has become too old makes the agent reset the adapter. The value is a
+/// compromise: a reset loses the frames that arrive meanwhile, and without it the adapter may still send the
+/// frame.
 const STALE_AFTER: Duration = Duration::from_millis(100);
 
 impl CanChannels {
