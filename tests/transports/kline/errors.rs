@@ -84,7 +84,7 @@ fn only_the_keyword_in_either_byte_order_is_accepted() {
 fn a_wrong_synchronisation_byte_or_address_is_reported() {
     let ecu = with(Misbehaviour { synchronisation: Some(0x54), ..Misbehaviour::default() });
     assert_eq!(failure(&mut Rig::new(vec![slow(0x11)], vec![ecu])), Some(Failure::Synchronisation(0x54)));
-    let ecu = with(Misbehaviour { confirms_wrong_address: true, ..Misbehaviour::default() });
+    let ecu = with(Misbehaviour { confirms_with: Some(0x11), ..Misbehaviour::default() });
     assert_eq!(failure(&mut Rig::new(vec![slow(0x11)], vec![ecu])), Some(Failure::Address(0x11)));
     // an ECU at another bit rate
     let ecu = KlineEcuConfig { bit_rate: 9_600, ..KlineEcuConfig::new(0x11) };
