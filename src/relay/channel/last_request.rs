@@ -65,10 +65,11 @@ impl LastRequest {
         self.state = State::Sending { service: pdu.first().copied().unwrap_or(0) };
     }
 
-    /// The request was sent on the bus.
-    pub(super) fn handle_sent(&mut self, now: Instant) {
+    /// The request was sent on the bus. The response may take a longer time than P2 that was agreed upon.
+    pub(super) fn handle_sent(&mut self, now: Instant, agreed_p2: Option<Duration>) {
         if let State::Sending { service } = self.state {
-            self.state = State::Awaiting { service, deadline: now + self.p2, is_receiving: false };
+            let p2 = agreed_p2.map_or(self.p2, |agreed| agreed.max(self.p2));
+            self.state = State::Awaiting { service, deadline: now + p2, is_receiving: false };
         }
     }
 

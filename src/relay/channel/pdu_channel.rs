@@ -311,6 +311,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         while let Some(event) = self.transport.poll_event() {
             match event {
                 TransportEvent::ReceptionStarted => self.last.handle_reception_started(),
+                TransportEvent::ReceptionDropped => self.last.handle_reception_failed(),
                 TransportEvent::Received { address, pdu } => {
                     let failed = self.last.handle_response(now, &pdu);
                     self.outputs.push_back(Output::Pdu { address, data: pdu });
@@ -342,7 +343,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
                 let value = u32::try_from(elapsed.as_micros()).unwrap_or(u32::MAX);
                 self.outputs.push_back(Output::event(EventCode::Sent, 0, value, ""));
             }
-            self.last.handle_sent(now);
+            self.last.handle_sent(now, self.transport.agreed_p2());
         }
     }
 

@@ -107,6 +107,38 @@ fn a_line_without_echo_is_distinguished_from_a_silent_ecu() {
 }
 
 #[test]
+fn a_line_that_never_falls_silent_is_in_use_and_gets_no_signal() {
+    for config in [fast(0x11), slow(0x11)] {
+        let mut rig = Rig::new(vec![config], vec![KlineEcuConfig::new(0x11)]);
+        for index in 0..60 {
+            rig.wire.add_noise(rig.start + 100 * MS * index, 0x42);
+        }
+        assert_eq!(failure(&mut rig), Some(Failure::LineInUse));
+        assert_eq!(rig.now - rig.start, Duration::from_secs(2));
+        assert_eq!(rig.sent, [], "another attempt would fail too");
+        rig.run(Duration::from_secs(5));
+        assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER], "the line is quiet");
+    }
+}
+
+#[test]
+fn a_link_beside_another_tester_sends_nothing_into_its_messages() {
+    let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
+    rig.ask(0, &[0x1A, 0x90]);
+    rig.run(100 * MS);
+    let sent = rig.sent.len();
+    for index in 0..300 {
+        rig.wire.add_noise(rig.now + 30 * MS * index, 0x42);
+    }
+    rig.run(10 * MS);
+    assert_eq!(failure(&mut rig), Some(Failure::LineInUse));
+    rig.endpoints[0].stop();
+    rig.run(Duration::from_secs(5));
+    assert!(rig.has(|event| *event == Event::Stopped));
+    assert_eq!(rig.sent.len(), sent, "neither the PDU nor TesterPresent nor StopCommunication");
+}
+
+#[test]
 fn a_collision_ends_the_request_and_the_next_one_gets_through() {
     let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
     rig.ask(0, &[0x1A, 0x90]);

@@ -150,7 +150,11 @@ impl KlineReader {
                 self.try_other_bit_rate(failure);
                 self.try_next(now);
             }
-            Event::Sent { .. } | Event::ReceptionStarted => {}
+            Event::Sent { .. }
+            | Event::ReceptionStarted
+            | Event::ReceptionDropped
+            | Event::AnswersOver
+            | Event::OtherTester => {}
         }
     }
 
