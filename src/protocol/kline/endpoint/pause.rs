@@ -10,7 +10,8 @@ use crate::protocol::kline::line::LineClock;
 use crate::protocol::kline::timing::Timing;
 
 /// Longest time that bytes of other nodes delay a turn. After that time the line counts as in use by another
-/// tester, and nothing is sent.
+/// tester, and nothing is sent. The value is far longer than the longest pause that a turn needs (W5, 300 ms), so
+/// that bytes in between only delay the turn.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 impl Endpoint {

@@ -18,13 +18,17 @@ use crate::protocol::tp20::LogicalAddress;
 use crate::vehicle::scan::outcome::{ScanOutcome, ScanProgress};
 use crate::vehicle::scan::report::{EcuFound, ScanProtocol};
 
-/// How long to listen before the first question.
+/// How long to listen before the first question. The value is a compromise: identifiers that others use must
+/// be heard, most of which occur several times a second, and a technician waits.
 const LISTEN: Duration = Duration::from_millis(400);
-/// The time between two requests for the vehicle's speed during a scan.
+/// The time between two requests for the vehicle's speed during a scan. A vehicle that starts to move is
+/// still slow after a second, and one request a second is hardly any load.
 const SPEED_EVERY: Duration = Duration::from_secs(1);
-/// The longest time that questions wait for a channel that uses the same identifier.
+/// The longest time that questions wait for a channel that uses the same identifier: P2*, the time that an
+/// ECU has for a final response (ISO 14229-2).
 const MAX_HELD: Duration = Duration::from_secs(5);
-/// The most TP2.0 channels that may wait to be closed; ECUs close the others by themselves.
+/// The most TP2.0 channels that may wait to be closed; ECUs close the others by themselves. One for each
+/// logical address.
 const MAX_DISCONNECTS: usize = 256;
 
 /// How a bus is scanned.

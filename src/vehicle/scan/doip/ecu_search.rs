@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use connector_hal::clock::now;
+use connector_hal::timer::has_read_all;
 
 use crate::protocol::doip::LogicalAddress;
 use crate::protocol::doip::connection::{ConnectionSettings, Event, SendId};
@@ -17,15 +18,20 @@ use crate::protocol::uds::TESTER_PRESENT_ANSWERED;
 use crate::vehicle::doip_network::client::{Client, ClientEvent};
 use crate::vehicle::doip_network::network::Network;
 
-/// The time that an ECU has to answer once the gateway has forwarded the question.
+/// The time that an ECU has to answer once the gateway has forwarded the question: P2 (50 ms), and twice that
+/// for the gateway's way to the ECU's bus and back.
 const ANSWER_TIME: Duration = Duration::from_millis(150);
-/// The most questions that a gateway may have without having acknowledged them.
+/// The most questions that a gateway may have without having acknowledged them. The value is a compromise:
+/// gateways with little memory refuse more (out of memory, 0x05), and with fewer the round trip to the
+/// gateway would decide the duration.
 const MAX_UNACKNOWLEDGED: usize = 8;
-/// The most questions that ECUs may have without having answered them.
+/// The most questions that ECUs may have without having answered them: the gateway has to put each of them on
+/// a bus.
 const MAX_UNANSWERED: usize = 64;
-/// The most gateways that are asked simultaneously.
+/// The most gateways that are asked simultaneously; each one costs a connection. As many as for the VIN.
 const MAX_GATEWAYS: usize = 4;
-/// The time of a scan.
+/// The time of a scan (docs/adr/0014-scan-budget.md). The value is a compromise: a gateway may answer some
+/// 8,000 questions slowly, and a technician waits.
 const BUDGET: Duration = Duration::from_secs(10);
 
 /// Looks for ECUs behind the gateways that discovery finds.
@@ -91,7 +97,7 @@ impl EcuSearch {
             });
         }
         let is_done = discovery.is_done_asking() && self.asked.values().all(|asked| asked.is_over);
-        if is_done || self.until <= now() { Poll::Ready(()) } else { Poll::Pending }
+        if is_done || has_read_all(cx) && self.until <= now() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn consider(&mut self, gateway: &Gateway) {
@@ -126,7 +132,12 @@ impl ScannedGateway {
     fn poll(&mut self, cx: &mut Context<'_>, network: &dyn Network, mut find: impl FnMut(LogicalAddress)) {
         while !self.is_over {
             self.ask_more();
-            let Poll::Ready(event) = self.client.poll(cx, network) else { break };
+            let Poll::Ready(event) = self.client.poll(cx, network) else {
+                if self.end_waiting(cx) {
+                    continue;
+                }
+                break;
+            };
             match event {
                 ClientEvent::Message(Event::Sent { id, .. }) => {
                     if let Some(ecu) = self.unacknowledged.remove(&id) {
@@ -153,11 +164,20 @@ impl ScannedGateway {
         }
     }
 
+    /// Forgets the ECUs that have not answered in time, once everything that has arrived was read. Returns
+    /// whether there were any.
+    fn end_waiting(&mut self, cx: &Context<'_>) -> bool {
+        let (now, before) = (now(), self.unanswered.len());
+        if has_read_all(cx) {
+            self.unanswered.retain(|_, until| *until > now);
+        }
+        self.unanswered.len() < before
+    }
+
     /// Sends as many questions as the bounds allow. The gateway is done when no question and no answer is
     /// left.
     fn ask_more(&mut self) {
         let now = now();
-        self.unanswered.retain(|_, until| *until > now);
         while self.client.is_active()
             && self.unacknowledged.len() < MAX_UNACKNOWLEDGED
             && self.unanswered.len() < MAX_UNANSWERED

@@ -26,7 +26,8 @@ use crate::vehicle::vin::report::{Candidate, EcuAddress, VinSource};
 const READ_ECU_IDENTIFICATION: [u8; 2] = [0x1A, 0x90];
 /// Mode 09, InfoType 02: five messages of four bytes (SAE J1979, 6.9).
 const OBD_VIN: [u8; 2] = [0x09, 0x02];
-/// The number of times that a question is repeated, because the ECU is busy or the line is disturbed.
+/// The number of times that a question is repeated, because the ECU is busy or the line is disturbed: as often as on
+/// CAN. More would take the budget from the addresses that are tried later.
 const MAX_REPEATS: u8 = 2;
 
 /// A line that is being asked: a pure state machine with the interface of [`Endpoint`].
