@@ -174,7 +174,7 @@ impl Supervisor {
         let hello = Envelope::new("connectorHello", &hello);
         self.send(&hello);
         if let Some(connection) = &mut self.connection {
-            connection.relay.handle_link_back();
+            connection.relay.handle_link_back(now());
         }
         if let Some(closed) = self.unreported_end.take() {
             self.send(&closed.envelope());

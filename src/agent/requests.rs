@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::supervisor::Supervisor;
 use super::waiting::{RequestId, WaitingOpen};
 use crate::protocol::problem::Problem;
+use crate::relay::connection::VinTrigger;
 use crate::relay::wire::request::Request;
 use crate::relay::wire::{Envelope, ProblemKind};
 use crate::vehicle::vin::VinReport;
@@ -86,7 +87,7 @@ impl Supervisor {
             return self.refuse(&problem.answering("identifyVehicle"), request_id);
         }
         self.waiting_for_vin.identifying.push(request_id);
-        self.read_vin().await;
+        self.read_vin(VinTrigger::Request).await;
     }
 
     /// Answers the requests that wait for the VIN.

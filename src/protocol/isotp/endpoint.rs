@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use connector_hal::can::CanFrame;
+use connector_hal::can::{CanFrame, CanId};
 
 use super::frame::{FrameWriter, PaddingState};
 use super::in_flight::{FrameOwner, InFlight};
@@ -220,6 +220,14 @@ impl Endpoint {
             }
         }
         true
+    }
+
+    /// Reports that another endpoint sends flow controls with the identifiers that `is_covered` names. An ECU
+    /// must get only one.
+    pub(crate) fn skip_flow_controls(&mut self, now: Instant, is_covered: &dyn Fn(CanId) -> bool) {
+        if is_covered(self.config.addressing.transmit_id()) {
+            self.receiver.skip_flow_control(now);
+        }
     }
 
     /// Reports that the oldest frame without an outcome was acknowledged on the bus.

@@ -222,6 +222,17 @@ impl FunctionalEndpoint {
         true
     }
 
+    /// Reports that another endpoint sends flow controls with the identifiers that `is_covered` names. An ECU
+    /// must get only one.
+    pub(crate) fn skip_flow_controls(&mut self, now: Instant, is_covered: &dyn Fn(CanId) -> bool) {
+        for (_, receiver) in &mut self.receptions {
+            if is_covered(receiver.flow_control_id()) {
+                receiver.skip_flow_control(now);
+            }
+        }
+        self.remove_idle();
+    }
+
     /// Reports that the oldest frame without an outcome was acknowledged on the bus.
     pub fn handle_transmitted(&mut self, now: Instant) {
         match self.in_flight.pop() {

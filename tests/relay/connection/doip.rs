@@ -3,6 +3,7 @@
 use connector_agent::protocol::doip::{
     DiagnosticMessage, DiagnosticNackCode, Message, Payload, ProtocolVersion,
 };
+use connector_agent::relay::connection::VinTrigger;
 use connector_agent::relay::wire::codec::{EventCode, Header, Payload as RecordPayload, Records};
 use serde_json::{Value, json};
 
@@ -629,7 +630,7 @@ async fn closing_the_last_channel_closes_the_doip_connection() {
 #[tokio::test(start_paused = true)]
 async fn the_vin_is_read_beside_the_channels_and_the_end_restores_the_default_session() {
     let mut rig = rig_with_channel().await;
-    assert!(rig.session.start_reading_vin(now(), 1500 * MILLISECOND));
+    assert!(rig.session.start_reading_vin(now(), 1500 * MILLISECOND, VinTrigger::Request));
     rig.run(2 * SECOND).await;
     let report = rig.session.poll_vin(now()).expect("a report");
     assert_eq!(report.vin.unwrap().as_str(), "WVWZZZ1KZ6W000001");

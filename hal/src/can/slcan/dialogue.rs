@@ -98,8 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> AdapterLine<S> {
 /// neither.
 fn is_version(line: &[u8]) -> bool {
     let Some((first, rest)) = line.split_first() else { return false };
-    let is_text = line.iter().all(|byte| (b' '..=b'~').contains(byte));
-    let is_words = rest.len() >= 4 && !rest.iter().all(u8::is_ascii_hexdigit);
+    let is_words = rest.len() >= 3 && !rest.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'\t');
     let is_report = matches!(codec::decode(line), Ok(SlcanLine::State { .. } | SlcanLine::Errors(_)));
-    is_text && !is_report && (*first == b'V' || is_words)
+    codec::find_strange(line).is_none() && !is_report && (*first == b'V' || is_words)
 }

@@ -13,6 +13,7 @@ mod host;
 mod reader;
 mod serial_port;
 mod setup;
+mod unanswered;
 mod values;
 
 use std::task::{Context, Poll, Waker, ready};

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use connector_hal::future::BoxFuture;
+use connector_hal::timer::has_read_all;
 
 use super::channel::ConnectionKey;
 use super::channels::DoipChannels;
@@ -45,12 +46,14 @@ pub(crate) struct DoipDriver {
     clients: BTreeMap<ConnectionKey, Client>,
     vin_search: Option<VinSearch>,
     ecu_search: Option<EcuSearch>,
+    /// No connection had messages left when it was last polled.
+    has_read_all: bool,
 }
 
 impl DoipDriver {
     pub(crate) fn new(setup: DoipBusSetup, hardware: &Hardware) -> Self {
         let (clients, hardware) = (BTreeMap::new(), hardware.clone());
-        Self { setup, hardware, clients, vin_search: None, ecu_search: None }
+        Self { setup, hardware, clients, vin_search: None, ecu_search: None, has_read_all: false }
     }
 
     /// Handles the events of discovery. Returns whether there were any.
@@ -152,9 +155,11 @@ impl DoipDriver {
         channels: &mut DoipChannels,
     ) -> bool {
         let mut changed = false;
+        self.has_read_all = true;
         for (key, client) in &mut self.clients {
             for turn in 0..=BATCH {
                 if turn == BATCH {
+                    self.has_read_all = false;
                     cx.waker().wake_by_ref();
                     break;
                 }
@@ -231,7 +236,8 @@ impl BusDriver for DoipDriver {
         changed |= self.drive_ecu_search(cx, now, explorer, channels);
         changed |= self.connect(channels);
         changed |= self.drive_clients(cx, now, explorer, channels);
-        if channels.poll_timeout().is_some_and(|at| at <= now) {
+        let may_be_missed = self.has_read_all && has_read_all(cx);
+        if may_be_missed && channels.poll_timeout().is_some_and(|at| at <= now) {
             changed = true;
             channels.handle_timeout(now);
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use connector_hal::future::BoxFuture;
 use connector_hal::kline::{KLine, KLineError, KLineEvent};
-use connector_hal::timer::{Deadline, TimerKind};
+use connector_hal::timer::{Deadline, TimerKind, has_read_all};
 
 use super::channels::KlineChannels;
 use super::setup::KlineBusSetup;
@@ -107,26 +107,29 @@ impl BusDriver for KlineDriver {
     }
 }
 
-/// Handles bytes, then deadlines. Returns whether anything happened.
+/// Handles bytes, then deadlines if no byte is left. Returns whether anything happened.
 fn turn(
     channels: &mut KlineChannels,
     device: &mut dyn KLine,
     cx: &mut Context<'_>,
     now: Instant,
 ) -> Result<bool, KLineError> {
-    let mut changed = false;
+    let (mut changed, mut has_read) = (false, false);
     // bytes first: the bytes that a deadline waits for may not be read yet
     for _ in 0..BATCH {
         match device.poll_event(cx) {
             Poll::Ready(Ok(KLineEvent::Received { byte, at })) => channels.handle_byte(at, byte),
             Poll::Ready(Ok(KLineEvent::Sent { at })) => channels.handle_sent(now, at),
             Poll::Ready(Err(error)) => return Err(error),
-            Poll::Pending => break,
+            Poll::Pending => {
+                has_read = has_read_all(cx);
+                break;
+            }
         }
         changed = true;
         transmit(channels, device)?;
     }
-    if channels.poll_timeout().is_some_and(|at| at <= now) {
+    if has_read && channels.poll_timeout().is_some_and(|at| at <= now) {
         changed = true;
         channels.handle_timeout(now);
     }

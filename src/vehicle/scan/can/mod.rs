@@ -130,10 +130,6 @@ async fn scan_at(
     let mut outgoing: Option<CanFrame> = None;
     loop {
         let now = timer.now();
-        if scanner.poll_timeout().is_some_and(|at| at <= now) {
-            scanner.handle_timeout(now);
-            scanner.handle_ignition(observer.ignition());
-        }
         observer.handle_progress(scanner.progress());
         if let Some(outcome) = scanner.outcome() {
             let elapsed = now.saturating_duration_since(started);
@@ -145,7 +141,12 @@ async fn scan_at(
         match bus.exchange(&mut outgoing, scanner.poll_timeout()).await? {
             Exchanged::Refused => scanner.handle_refused(),
             Exchanged::Event(event) => handle_event(&mut scanner, timer.now(), &event),
-            Exchanged::Taken | Exchanged::Due => {}
+            Exchanged::Taken => {}
+            // only now have all events been read that a deadline may wait for
+            Exchanged::Due => {
+                scanner.handle_timeout(timer.now());
+                scanner.handle_ignition(observer.ignition());
+            }
         }
     }
 }

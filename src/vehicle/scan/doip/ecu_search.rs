@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use connector_hal::clock::now;
+use connector_hal::timer::has_read_all;
 
 use crate::protocol::doip::LogicalAddress;
 use crate::protocol::doip::connection::{ConnectionSettings, Event, SendId};
@@ -96,7 +97,7 @@ impl EcuSearch {
             });
         }
         let is_done = discovery.is_done_asking() && self.asked.values().all(|asked| asked.is_over);
-        if is_done || self.until <= now() { Poll::Ready(()) } else { Poll::Pending }
+        if is_done || has_read_all(cx) && self.until <= now() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn consider(&mut self, gateway: &Gateway) {
@@ -131,7 +132,12 @@ impl ScannedGateway {
     fn poll(&mut self, cx: &mut Context<'_>, network: &dyn Network, mut find: impl FnMut(LogicalAddress)) {
         while !self.is_over {
             self.ask_more();
-            let Poll::Ready(event) = self.client.poll(cx, network) else { break };
+            let Poll::Ready(event) = self.client.poll(cx, network) else {
+                if self.end_waiting(cx) {
+                    continue;
+                }
+                break;
+            };
             match event {
                 ClientEvent::Message(Event::Sent { id, .. }) => {
                     if let Some(ecu) = self.unacknowledged.remove(&id) {
@@ -158,11 +164,20 @@ impl ScannedGateway {
         }
     }
 
+    /// Forgets the ECUs that have not answered in time, once everything that has arrived was read. Returns
+    /// whether there were any.
+    fn end_waiting(&mut self, cx: &Context<'_>) -> bool {
+        let (now, before) = (now(), self.unanswered.len());
+        if has_read_all(cx) {
+            self.unanswered.retain(|_, until| *until > now);
+        }
+        self.unanswered.len() < before
+    }
+
     /// Sends as many questions as the bounds allow. The gateway is done when no question and no answer is
     /// left.
     fn ask_more(&mut self) {
         let now = now();
-        self.unanswered.retain(|_, until| *until > now);
         while self.client.is_active()
             && self.unacknowledged.len() < MAX_UNACKNOWLEDGED
             && self.unanswered.len() < MAX_UNANSWERED

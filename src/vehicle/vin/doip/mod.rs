@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use connector_hal::clock::now;
 use connector_hal::future::BoxFuture;
+use connector_hal::timer::{Deadline, TimerKind};
 
 pub(crate) use self::search::VinSearch;
 use super::report::Candidate;
@@ -78,17 +79,24 @@ pub(crate) async fn read(
         // where there is little time, most of it is for the connection
         search = search.with_silent_host(host, now() + ANNOUNCE_WAIT.min(budget / 3));
     }
+    let mut deadline = Deadline::new(TimerKind::Runtime);
     loop {
         let until = search.poll_timeout();
-        let step = std::future::poll_fn(|cx| poll_step(cx, &mut explorer, &mut search, until));
-        let is_over = match tokio::time::timeout_at(until.into(), step).await {
-            Ok(Ok(is_done)) => is_done,
-            Ok(Err(error)) => {
+        deadline.set(Some(until));
+        let step = std::future::poll_fn(|cx| {
+            if let Poll::Ready(step) = poll_step(cx, &mut explorer, &mut search, until) {
+                return Poll::Ready(step);
+            }
+            // the search ends in the next step, if its time is up
+            deadline.poll_expired(cx).map(|()| Ok(false))
+        });
+        let is_over = match step.await {
+            Ok(is_done) => is_done,
+            Err(error) => {
                 tracing::debug!(%error, "lost the DoIP network");
                 let why_not = format!("the network is lost: {error}");
                 return DoipReading { candidates: search.into_candidates(), why_not, late: None };
             }
-            Err(_) => search.poll_timeout() <= until && until >= search.until(),
         };
         if is_over {
             let why_not = why_not(&search, &explorer);

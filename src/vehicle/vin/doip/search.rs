@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use connector_hal::clock::now;
+use connector_hal::timer::has_read_all;
 
 use super::gateway::AskedGateway;
 use crate::protocol::doip::LogicalAddress;
@@ -73,11 +74,6 @@ impl VinSearch {
         !self.candidates.is_empty()
     }
 
-    /// The time at which the search ends.
-    pub(crate) fn until(&self) -> Instant {
-        self.until
-    }
-
     /// The reasons why the gateways gave no VIN; empty if no gateway was found.
     pub(crate) fn reasons(&self) -> Vec<String> {
         self.reasons.iter().cloned().chain(self.asked.iter().map(AskedGateway::reason)).collect()
@@ -106,9 +102,12 @@ impl VinSearch {
         for gateway in discovery.gateways() {
             self.consider(gateway);
         }
-        self.connect_with_silent_host(discovery);
+        if has_read_all(cx) {
+            self.connect_with_silent_host(discovery);
+        }
         self.poll_asked(cx, network);
-        if self.until <= now() || self.is_hopeless(discovery) { Poll::Ready(()) } else { Poll::Pending }
+        let is_over = has_read_all(cx) && (self.until <= now() || self.is_hopeless(discovery));
+        if is_over { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn poll_asked(&mut self, cx: &mut Context<'_>, network: &dyn Network) {

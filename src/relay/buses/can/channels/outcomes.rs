@@ -25,24 +25,31 @@ impl CanChannels {
 
     /// The adapter refused the frame for good. Older frames of its owner may still wait for their outcomes.
     pub(crate) fn handle_refused(&mut self, now: Instant) {
-        match self.next.take().map(|next| next.owner) {
+        if let Some(next) = self.next.take() {
+            self.handle_never_sent(now, next.owner);
+        }
+    }
+
+    /// The newest frame of this owner will not be sent.
+    pub(super) fn handle_never_sent(&mut self, now: Instant, owner: Owner) {
+        match owner {
             // all frames of a channel have one format, so the adapter refuses all of them or none
-            Some(Owner::Channel(number)) => {
+            Owner::Channel(number) => {
                 self.handle_channel_outcome(now, now, number, Some(SendFailure::NotAcknowledged));
             }
-            Some(Owner::VinReader) => {
+            Owner::VinReader => {
                 if let Some(reader) = &mut self.vin_reader {
                     reader.handle_refused(now);
                     self.end_vin_reader();
                 }
             }
-            Some(Owner::Scanner) => {
+            Owner::Scanner => {
                 if let Some(scanner) = &mut self.scanner {
                     scanner.handle_refused();
                     self.end_scan();
                 }
             }
-            Some(Owner::Gone) | None => {}
+            Owner::Gone => {}
         }
     }
 

@@ -12,7 +12,7 @@ use crate::relay::buses::channels::{Channels, Opening};
 use crate::relay::buses::doip::channel::{
     ConnectionKey, DoipChannel, ambiguous_gateway, no_network, silent_gateway, unknown_gateway,
 };
-use crate::relay::channel::ChannelOutput;
+use crate::relay::channel::{ChannelOutput, PduToSend};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::codec::PduFlags;
 use crate::vehicle::scan::{FoundEcu, ScanOutcome};
@@ -76,9 +76,9 @@ impl Channels for DoipChannels {
         }
     }
 
-    fn handle_pdu(&mut self, now: Instant, number: u16, flags: PduFlags, data: &[u8]) {
+    fn handle_pdu(&mut self, now: Instant, number: u16, pdu: PduToSend<'_>) {
         if let Some(channel) = self.channels.get_mut(&number) {
-            channel.pdus.handle_pdu(now, flags, data);
+            channel.pdus.handle_pdu(now, pdu);
             collect(number, channel, now, &mut self.outputs);
         }
     }
@@ -125,6 +125,10 @@ impl Channels for DoipChannels {
         }
     }
 
+    fn is_busy(&self, _now: Instant) -> bool {
+        self.channels.values().any(|channel| channel.pdus.is_busy())
+    }
+
     fn is_quiet(&self) -> bool {
         !self.channels.values().any(|channel| channel.pdus.is_sending())
     }
@@ -142,6 +146,10 @@ impl Channels for DoipChannels {
 
     fn take_scan(&mut self) -> Option<(ScanOutcome, Vec<FoundEcu>)> {
         self.scanning.take_ended()
+    }
+
+    fn can_read_vin(&self) -> bool {
+        true
     }
 
     fn start_vin_reader(&mut self, settings: vin::ReaderSettings) -> bool {
