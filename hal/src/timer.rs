@@ -4,7 +4,7 @@
 //! whole milliseconds. A [`Deadline`] waits either by the runtime's clock, which tests can pause, or by a
 //! timerfd.
 //!
-//! A deadline counts as missed only after everything that has arrived was read. [`has_read_all`] tells whether
+//! A deadline counts as missed only after everything that has arrived was read. [`has_read_all`] returns whether
 //! that is so; a [`Deadline`] asks it by itself.
 
 use std::future::poll_fn;

@@ -42,7 +42,7 @@ impl Pincode {
     }
 
     /// When the source that [`Pincode::find`] uses was last changed, by the modification time of its file.
-    /// `None` if that cannot be seen: the environment has no such time, and systemd makes its credentials anew
+    /// `None` if that cannot be seen: the environment has no such time, and systemd makes its credentials again
     /// for each start.
     pub(super) fn source_changed_at(
         connector: &ConnectorConfig,

@@ -9,9 +9,9 @@ use std::sync::{Mutex, PoisonError};
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// How many tokens are known at once: those in use, and those that they replaced a moment ago.
+/// The number of known tokens: those in use, and those that they have just replaced.
 const MAX_TOKENS: usize = 8;
-/// How many pincodes are known at once: a reloaded configuration may have another one.
+/// The number of known pincodes: a reloaded configuration may have another one.
 const MAX_PINCODES: usize = 2;
 /// A shorter secret is removed only where it stands alone: four digits may be part of any number.
 const MIN_INSIDE: usize = 8;

@@ -139,7 +139,7 @@ async fn an_active_low_buzzer_sounds_and_stops_when_its_board_is_dropped() {
     files.becomes("buzzer", "1").await;
 }
 
-/// A named pipe without a peer blocks whoever opens it, like a GPIO expander behind a stuck bus.
+/// A named pipe without a peer blocks the process that opens it, like a GPIO expander behind a stuck bus.
 #[tokio::test]
 async fn parts_that_block_stop_nothing_else() {
     let files = Files::new();

@@ -261,7 +261,7 @@ async fn leaving_discards_unacknowledged_frames_and_listens_only() {
         one.send(&frame(0x123, &[count])).await.unwrap();
     }
     let leaving = one.leave(Duration::from_millis(50));
-    // the next user waits, although nobody has polled `leaving` yet
+    // the next user waits, although `leaving` has not been polled yet
     let next = tokio::spawn({
         let first = first.clone();
         async move { open_in_turn(&first).await.unwrap() }

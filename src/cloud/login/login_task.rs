@@ -193,7 +193,7 @@ impl LoginTask {
     }
 }
 
-/// Keeps the tokens out of the log, whoever quotes them.
+/// Keeps the tokens out of the log, also where a text of the cloud quotes them.
 fn remember(tokens: &Tokens) {
     secrets::remember_token(&tokens.access);
     if let Some(refresh) = &tokens.refresh {

@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::{self, Error};
 pub(super) const SUBPROTOCOL: &str = "connector-relay.v1";
 /// The longest head of an answer, in bytes. What HTTP servers send is far shorter.
 const MAX_HEAD: usize = 16 << 10;
-/// How much is read at once, in bytes.
+/// The size of one read, in bytes.
 const READ_SIZE: usize = 4 << 10;
 
 /// Upgrades the transport to a websocket.

@@ -177,7 +177,7 @@ impl CanBus for SocketCan {
     }
 
     fn leave(mut self: Box<Self>, patience: Duration) -> BoxFuture<'static, ()> {
-        // taken now, so that whoever opens the interface from now on waits
+        // taken now, so that the next process or task that opens the interface waits
         let guard = self.lock.try_lock();
         Box::pin(async move {
             let guard = match guard {
