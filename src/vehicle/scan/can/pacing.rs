@@ -47,8 +47,16 @@ impl Pacing {
 
     /// The time from one question to the next.
     pub(super) fn pause(&self) -> Duration {
-        let free = 1.0 - self.load.min(MAX_LOAD);
-        bit_time(QUESTION_BITS, self.bit_rate).div_f64(SHARE.min(SHARE_OF_FREE * free))
+        self.pause_at(self.load.min(MAX_LOAD))
+    }
+
+    /// The longest time from one question to the next.
+    pub(super) fn longest_pause(&self) -> Duration {
+        self.pause_at(MAX_LOAD)
+    }
+
+    fn pause_at(&self, load: f64) -> Duration {
+        bit_time(QUESTION_BITS, self.bit_rate).div_f64(SHARE.min(SHARE_OF_FREE * (1.0 - load)))
     }
 }
 
@@ -74,5 +82,6 @@ mod tests {
         assert_eq!(pause_after(10), idle, "a low load leaves enough of the bus");
         assert!(pause_after(350) > 2 * idle);
         assert_eq!(pause_after(4000), pause_after(40_000));
+        assert_eq!(pause_after(4000), Pacing::new(500_000, start).longest_pause());
     }
 }
