@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Checks the documentation against the repository. Prints what is wrong, and exits with 1 if anything is.
 
+- Each rule in docs/behaviour names a test, or the script that checks it.
 - Each test that a rule in docs/behaviour or docs/adr names exists in the sources.
 - Each relative link in a Markdown file leads to a file, and to a heading of it if the link names one.
 - Each path that docs/architecture.md names exists.
@@ -23,6 +24,8 @@ SOURCES = {".rs", ".py"}
 TEXTS = SOURCES | {".md", ".toml", ".sh", ".yml", ".yaml", ".service", ".conf", ""}
 # A test's name: words joined by at least three underscores.
 TEST_NAME = re.compile(r"`([a-z][a-z0-9]*(?:_[a-z0-9]+){3,})`")
+# A script that checks a rule: its path, a trial of `cross/arm-machine`, or a part of `cross/test-package`.
+SCRIPT_NAME = re.compile(r"`(?:\.ci|cross)/|\btrials? `|\((?:\w+, )*(?:booted|emulated|openrc|script)\)")
 LINK = re.compile(r"(?<!!)\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+)\)|!\[[^\]]*\]\(([^()\s]+)\)")
 SOURCE_ATTRIBUTE = re.compile(r"<(?:img|source)[^>]*\b(?:src|srcset)=\"([^\"]+)\"")
 PATH_NAME = re.compile(r"`([\w.-]+(?:/[\w.{},*-]+)*/?)`")
@@ -87,6 +90,15 @@ def check_tests(files):
                         yield f"{name_of(path)}:{number}: there is no test `{name}`"
 
 
+def check_rules(files):
+    for path in files:
+        if path.parent == ROOT / "docs/behaviour" and path.suffix == ".md":
+            text = "\n".join(line for _, line in lines_outside_code(read(path)))
+            for block in re.split(r"\n(?=\S)", text):
+                if block.startswith("- ") and not TEST_NAME.search(block) and not SCRIPT_NAME.search(block):
+                    yield f"{name_of(path)}: this rule names no test: {block.splitlines()[0]}"
+
+
 def check_links(files):
     for path in files:
         if path.suffix != ".md":
@@ -145,6 +157,7 @@ def check_picture():
 def main():
     files = tracked_files()
     wrong = [
+        *check_rules(files),
         *check_tests(files),
         *check_links(files),
         *check_architecture(),

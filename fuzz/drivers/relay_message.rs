@@ -83,7 +83,7 @@ fn drive_link(data: &[u8]) {
             6 => {
                 let highest =
                     sent.iter().filter_map(|message| Header::decode(message).ok()).map(|h| h.seq).max();
-                let _ = link.resume(highest.unwrap_or(0).saturating_sub(argument as u32));
+                let _ = link.resume(now, highest.unwrap_or(0).saturating_sub(argument as u32));
             }
             _ => now += Duration::from_millis(argument as u64 * 10),
         }

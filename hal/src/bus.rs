@@ -32,7 +32,10 @@ pub fn bit_time(bits: u32, bit_rate: u32) -> Duration {
     Duration::from_nanos(u64::from(bits) * 1_000_000_000 / u64::from(bit_rate.max(1)))
 }
 
+/// The load is that of the last second: long enough for the slow periodic messages, and short enough for a
+/// live display.
 const SLOTS: usize = 10;
+/// The step in which the second advances.
 const SLOT: Duration = Duration::from_millis(100);
 
 /// Measures the load of a bus: sums the time that frames took over the last second, in steps of 100 ms.

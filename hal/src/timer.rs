@@ -3,6 +3,9 @@
 //! A CAN frame takes a quarter of a millisecond and STmin can be 100 µs, but the runtime's timers round up to
 //! whole milliseconds. A [`Deadline`] waits either by the runtime's clock, which tests can pause, or by a
 //! timerfd.
+//!
+//! A deadline counts as missed only after everything that has arrived was read. [`has_read_all`] tells whether
+//! that is so; a [`Deadline`] asks it by itself.
 
 use std::future::poll_fn;
 use std::os::fd::OwnedFd;
@@ -48,6 +51,19 @@ impl TimerKind {
     }
 }
 
+/// Whether everything that has arrived has been read, if the sockets and devices of this task are pending.
+///
+/// A task that has spent its budget of tokio's cooperative scheduling finds every socket pending, whatever
+/// waits in it. Then this returns false and wakes the task, which gets a new budget. Ask before a deadline
+/// counts as missed.
+pub fn has_read_all(cx: &Context<'_>) -> bool {
+    let has_budget = tokio::task::coop::has_budget_remaining();
+    if !has_budget {
+        cx.waker().wake_by_ref();
+    }
+    has_budget
+}
+
 /// A point in time to wait for, which can be moved or cleared at any time.
 ///
 /// A deadline expires once. Afterwards no deadline is set until the next [`Deadline::set`].
@@ -84,9 +100,12 @@ impl Deadline {
         self.at
     }
 
-    /// Ready once after the deadline; pending while none is set.
+    /// Ready once after the deadline; pending while none is set, and while [`has_read_all`] is false.
     pub fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else { return Poll::Pending };
+        if !has_read_all(cx) {
+            return Poll::Pending;
+        }
         ready!(self.timer.poll(cx, at));
         self.at = None;
         Poll::Ready(())
@@ -190,6 +209,26 @@ mod tests {
         deadline.set(Some(start + Duration::from_secs(3600)));
         deadline.expired().await;
         assert_eq!(TimerKind::Runtime.now() - start, Duration::from_secs(3600));
+    }
+
+    #[tokio::test]
+    async fn a_deadline_does_not_expire_while_the_task_may_have_unread_input() {
+        for kind in [TimerKind::Runtime, TimerKind::Precise] {
+            let mut deadline = Deadline::new(kind);
+            deadline.set(Some(kind.now()));
+            // what many frames in a row do
+            poll_fn(|cx| {
+                while has_read_all(cx) {
+                    let _ = std::pin::pin!(tokio::task::coop::consume_budget()).poll(cx);
+                }
+                assert!(deadline.poll_expired(cx).is_pending(), "{kind:?}");
+                Poll::Ready(())
+            })
+            .await;
+            // the next turn of the task has a new budget
+            tokio::task::yield_now().await;
+            deadline.expired().await;
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,24 +13,24 @@ pub(super) struct ActiveConnection {
     vin: Option<Vin>,
     /// The connection was opened for a ticket, and ends with it.
     pub(super) has_ticket: bool,
-    /// How many PDUs had been relayed at the last call of [`ActiveConnection::take_activity`].
-    pdus_seen: u64,
+    /// How many records the operator had sent at the last call of [`ActiveConnection::take_activity`].
+    records_seen: u64,
 }
 
 impl ActiveConnection {
     pub(super) fn new(relay: RelayConnection, vin: Option<Vin>, has_ticket: bool) -> Self {
-        Self { relay, vin, has_ticket, pdus_seen: 0 }
+        Self { relay, vin, has_ticket, records_seen: 0 }
     }
 
-    /// Whether PDUs were relayed since the last call.
+    /// Whether the operator has sent a PDU or a frame since the last call.
     pub(super) fn take_activity(&mut self) -> bool {
-        let relayed = self.relay.pdus_relayed();
-        std::mem::replace(&mut self.pdus_seen, relayed) != relayed
+        let taken = self.relay.records_taken();
+        std::mem::replace(&mut self.records_seen, taken) != taken
     }
 
     /// Whether [`ActiveConnection::take_activity`] has reported activity.
     pub(super) fn has_been_active(&self) -> bool {
-        self.pdus_seen > 0
+        self.records_seen > 0
     }
 
     /// Closes the connection if this is the VIN of another vehicle.

@@ -10,7 +10,8 @@ use crate::cloud::rest::{ActiveTicket, ErrorChain, differences};
 use crate::cloud::{Cloud, CloudStatus};
 use crate::config::Config;
 
-/// How many answers may wait for the loop.
+/// How many answers may wait for the loop. Further ones wait in their tasks, so that the number only bounds
+/// the memory.
 const MAX_ANSWERS: usize = 8;
 
 /// An answer for the loop.

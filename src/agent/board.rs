@@ -10,7 +10,7 @@ use super::power::{PowerEvent, WakeCauses};
 use super::setup::Control;
 use super::sleep::{SleepEnd, Sleeper};
 use super::supervisor::{Attention, Supervisor};
-use crate::relay::connection::CloseReason;
+use crate::relay::connection::{CloseReason, VinTrigger};
 use crate::relay::wire::Envelope;
 
 impl Supervisor {
@@ -68,7 +68,7 @@ impl Supervisor {
         self.watch.ignition(ignition).await;
         self.report_status();
         if self.ignition_watch.handle_ignition(ignition).is_some() {
-            self.read_vin().await;
+            self.read_vin(VinTrigger::Vehicle).await;
         }
     }
 

@@ -10,11 +10,12 @@ use uuid::Uuid;
 use super::active_connection::ActiveConnection;
 use super::background::BackgroundAnswer;
 use super::supervisor::Supervisor;
-use crate::relay::connection::{CloseReason, RelayConnection};
+use crate::relay::connection::{CloseReason, RelayConnection, VinTrigger};
 
-/// How long sending the ECUs back to their default session may take.
+/// How long sending the ECUs back to their default session may take. With [`SOCKET_CLOSE_TIME`] it makes 1 s,
+/// half of the two seconds in which the agent ends.
 const ECU_FAREWELL_TIME: Duration = Duration::from_millis(500);
-/// How long closing the websocket may take.
+/// How long closing the websocket may take; see [`ECU_FAREWELL_TIME`].
 const SOCKET_CLOSE_TIME: Duration = Duration::from_millis(500);
 
 impl Supervisor {
@@ -86,7 +87,7 @@ impl Supervisor {
         if self.vehicle.is_known {
             self.watch.resume(self.vehicle.vin).await;
         } else {
-            self.read_vin().await;
+            self.read_vin(VinTrigger::Vehicle).await;
         }
         self.report_status();
     }

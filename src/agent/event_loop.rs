@@ -25,7 +25,9 @@ use crate::cloud::websocket::{OutgoingMessage, SocketEvent};
 use crate::relay::connection::CloseReason;
 use crate::relay::wire::Envelope;
 
-/// Poll the quiet sources first once every this many turns, so that they cannot starve.
+/// Poll the quiet sources first once every this many turns, so that they cannot starve. The value is a
+/// compromise: such a turn costs time that a flood of frames needs, and a turn takes far less than a
+/// millisecond.
 const QUIET_SOURCES_TURN: u32 = 64;
 
 /// Why [`Supervisor::run`] returned.
@@ -172,7 +174,7 @@ impl Supervisor {
         let hello = Envelope::new("connectorHello", &hello);
         self.send(&hello);
         if let Some(connection) = &mut self.connection {
-            connection.relay.handle_link_back();
+            connection.relay.handle_link_back(now());
         }
         if let Some(closed) = self.unreported_end.take() {
             self.send(&closed.envelope());

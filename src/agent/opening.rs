@@ -15,7 +15,7 @@ use crate::relay::limits::RelayLimits;
 use crate::relay::wire::request::OpenConnection;
 use crate::relay::wire::{ConnectionClosed, ProblemKind};
 
-/// The longest time that a connection is held while the websocket is down.
+/// The longest time that a connection is held while the websocket is down (relay protocol, section 4.3).
 const MAX_HOLD: Duration = Duration::from_secs(300);
 
 impl Supervisor {

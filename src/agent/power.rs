@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::config::PowerConfig;
 
-/// How often the voltage is measured while the agent is awake.
+/// How often the voltage is measured while the agent is awake: as often as the board reads it.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the voltage is measured while the agent sleeps.
+/// How often the voltage is measured while the agent sleeps. The value is a compromise: each measurement
+/// wakes the processor, and a charger should wake the agent within seconds.
 pub(super) const SLEEPING_SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// An event of [`PowerEvents`].

@@ -7,11 +7,13 @@ use uuid::Uuid;
 use super::supervisor::Supervisor;
 use super::waiting::{RequestId, WaitingOpen};
 use crate::protocol::problem::Problem;
+use crate::relay::connection::VinTrigger;
 use crate::relay::wire::request::Request;
 use crate::relay::wire::{Envelope, ProblemKind};
 use crate::vehicle::vin::VinReport;
 
-/// How many `identifyVehicle` requests may wait for an answer.
+/// How many `identifyVehicle` requests may wait for an answer. One reading, which takes seconds at most,
+/// answers all of them; more requests in that time are a flood.
 const MAX_IDENTIFYING: usize = 16;
 
 impl Supervisor {
@@ -85,7 +87,7 @@ impl Supervisor {
             return self.refuse(&problem.answering("identifyVehicle"), request_id);
         }
         self.waiting_for_vin.identifying.push(request_id);
-        self.read_vin().await;
+        self.read_vin(VinTrigger::Request).await;
     }
 
     /// Answers the requests that wait for the VIN.

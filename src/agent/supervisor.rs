@@ -26,7 +26,7 @@ use crate::protocol::vin::Vin;
 use crate::relay::wire::{ConnectionClosed, Envelope};
 use crate::vehicle::wake_watch::WakeWatch;
 
-/// How often the connector reports its status.
+/// How often the connector reports its status: as often as the cloud updates its subscribers.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The agent's knowledge about the vehicle.

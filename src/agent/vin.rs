@@ -3,16 +3,17 @@
 use connector_hal::clock::now;
 
 use super::supervisor::Supervisor;
+use crate::relay::connection::VinTrigger;
 use crate::vehicle::vin::VinReport;
 
 impl Supervisor {
     /// Starts reading the VIN: by the connection if it has the buses, otherwise by the VIN watch.
-    pub(super) async fn read_vin(&mut self) {
+    pub(super) async fn read_vin(&mut self, trigger: VinTrigger) {
         let budget = self.setup.config.vin.budget;
         let is_read_by_connection = self
             .connection
             .as_mut()
-            .is_some_and(|connection| connection.relay.start_reading_vin(now(), budget));
+            .is_some_and(|connection| connection.relay.start_reading_vin(now(), budget, trigger));
         if !is_read_by_connection && !self.vehicle.is_being_read {
             self.vehicle.is_being_read = true;
             self.watch.read().await;

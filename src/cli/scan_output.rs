@@ -90,7 +90,7 @@ pub(super) fn in_words(name: &str, end: &PrintedScan) -> String {
     lines.join("\n")
 }
 
-/// The interval at which the bar is drawn.
+/// The interval at which the bar is drawn: the bar moves smoothly, and a terminal over a slow line keeps up.
 const DRAW_EVERY: Duration = Duration::from_millis(100);
 const BAR_WIDTH: u32 = 30;
 

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-/// The upper bound of the first wait after a failure of the network or the cloud.
+/// The upper bound of the first wait after a failure of the network or the cloud (relay protocol, section 1).
 const FIRST_BOUND: Duration = Duration::from_secs(5);
-/// The greatest upper bound of later waits.
+/// The greatest upper bound of later waits (relay protocol, section 1).
 const LAST_BOUND: Duration = Duration::from_secs(60);
-/// The wait after a first rejected login.
+/// The wait after a first rejected login (relay protocol, section 1): a cloud may lock a login after a few
+/// wrong pincodes.
 pub(crate) const FIRST_REJECTION: Duration = Duration::from_secs(60);
-/// The longest wait after a rejected login, and the longest that `Retry-After` can ask for.
+/// The longest wait after a rejected login (relay protocol, section 1), and the longest that `Retry-After`
+/// can ask for: a device must not stay offline for days because of one answer.
 pub(crate) const LAST_REJECTION: Duration = Duration::from_secs(3600);
 
 /// A random wait: up to 5 s after the first failure, with a bound that doubles to 60 s (exponential, full

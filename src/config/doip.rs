@@ -13,7 +13,8 @@ use crate::protocol::doip::connection::ConnectionSettings;
 use crate::protocol::doip::{ActivationType, LogicalAddress, ProtocolVersion};
 use crate::tls::gateway::DoipTlsConfig;
 
-/// The numbers that a network configuration may have.
+/// The numbers that a network configuration may have: one for each of the nine groups of manufacturers (relay
+/// protocol, section 3).
 pub(crate) const NETWORK_CONFIGURATIONS: std::ops::RangeInclusive<u8> = 1..=9;
 
 /// How the interface gets its address.
@@ -100,7 +101,7 @@ pub struct NetworkConfig {
     pub activation_type: u8,
     /// The four manufacturer-specific bytes of the routing activation.
     pub activation_oem: Option<[u8; 4]>,
-    /// The protocol version, 2 or 3; 2 by default.
+    /// The protocol version while the gateway has announced none, 2 to 4; 2 by default.
     pub protocol_version: u8,
     /// Whether every connection uses TLS; otherwise a connection uses TLS if the gateway demands it.
     pub tls: bool,
@@ -168,6 +169,7 @@ impl NetworkConfig {
         ConnectionSettings {
             version: ProtocolVersion::from(self.protocol_version),
             tester,
+            entity: None,
             activation_type: ActivationType::from(self.activation_type),
             oem: self.activation_oem,
             confirmation_time,

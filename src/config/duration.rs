@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-/// The longest duration accepted: one hour.
+/// The longest duration accepted: one hour. The longest default is five minutes; a longer value is more
+/// likely a mistake in the unit.
 const MAX_MS: u64 = 3_600_000;
 
 /// Reads a duration of 1 ms to 1 h.

@@ -73,7 +73,8 @@ impl Pincode {
     }
 }
 
-/// The longest pincode accepted, in bytes.
+/// The longest pincode accepted, in bytes. The cloud's API sets no limit, and its examples have four digits:
+/// a longer text is another file or another value.
 pub(super) const MAX_LENGTH: usize = 128;
 
 impl fmt::Debug for Pincode {

@@ -286,7 +286,9 @@ impl Default for PowerConfig {
 }
 
 impl PowerConfig {
-    /// The default of `wake_above_volts` is this much above `sleep_below_volts`, in volts.
+    /// The default of `wake_above_volts` is this much above `sleep_below_volts`, in volts. The value is a
+    /// compromise: a battery recovers a little as soon as the agent sleeps, which must not wake the agent,
+    /// and a charger must wake the agent although the voltage rises slowly.
     const HYSTERESIS: f64 = 0.5;
 
     /// The supply voltage from which a sleeping agent wakes, in volts.

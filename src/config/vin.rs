@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// How long a reading on a K-line may take: enough for all wake-up patterns, and a slow initialisation at
-/// each bit rate.
+/// How long a reading on a K-line may take. The slowest wake-up takes 8.4 s (docs/benchmarks.md, VIN by
+/// K-line); the rest is for an ECU that is busy and is asked again.
 pub const DEFAULT_KLINE_BUDGET: Duration = Duration::from_secs(12);
 
 /// How the VIN is read.

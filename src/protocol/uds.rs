@@ -53,6 +53,15 @@ pub(crate) const P2: Duration = Duration::from_millis(50);
 /// P2*: the time an ECU has for the final response after response pending (ISO 14229-2).
 pub(crate) const P2_STAR: Duration = Duration::from_secs(5);
 
+/// Returns whether `request` asks the ECU not to send a positive response: bit 7 of the sub-function, in a service that
+/// has sub-functions (ISO 14229-1, 8.2.2).
+pub(crate) fn suppresses_positive_response(request: &[u8]) -> bool {
+    const WITH_SUB_FUNCTION: [u8; 13] =
+        [0x10, 0x11, 0x19, 0x27, 0x28, 0x29, 0x2C, 0x31, 0x3E, 0x83, 0x85, 0x86, 0x87];
+    matches!(request, [service, sub_function, ..]
+        if WITH_SUB_FUNCTION.contains(service) && sub_function & SUPPRESS_POSITIVE_RESPONSE != 0)
+}
+
 /// Returns whether `pdu` is a positive or negative response to this service.
 pub(crate) fn is_response_to(service: u8, pdu: &[u8]) -> bool {
     match pdu {

@@ -52,7 +52,7 @@ impl Hardware {
     pub fn new(can_ports: impl Into<Arc<[CanPort]>>) -> Self {
         let open_can: Arc<OpenCan> = Arc::new(|device: &str| {
             let device = device.to_owned();
-            Box::pin(async move { connector_hal::can::open(&device) })
+            Box::pin(async move { connector_hal::can::open_in_turn(&device).await })
         });
         let open_kline: Arc<OpenKline> = Arc::new(|device: &str| {
             let device = device.to_owned();

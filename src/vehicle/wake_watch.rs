@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-/// A bus that was silent for this long is asleep or unplugged.
+/// A bus that was silent for this long is asleep or unplugged. The value is a compromise: the ECUs of a
+/// vehicle that is awake send several times a second, and a connector that was moved to another vehicle
+/// should notice that.
 pub(crate) const DEFAULT_SILENCE: Duration = Duration::from_secs(10);
 
 /// The reason to read the VIN again.

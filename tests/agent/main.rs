@@ -7,7 +7,9 @@ mod fd;
 mod flash;
 mod kline;
 mod power;
+mod scripted;
 mod session;
+mod signals;
 mod vehicles;
 
 /// Held by tests that keep all cores busy or depend on milliseconds, so that they run one at a time.

@@ -204,6 +204,26 @@ async fn an_open_connection_ends_in_another_vehicle() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_survives_a_vin_that_can_no_longer_be_read() {
+    for has_buses in [true, false] {
+        let mut rig = Rig::start(VEHICLE).await;
+        let (_, connection) = rig.connect().await;
+        if has_buses {
+            configure(&connection).await;
+        }
+        // in this vehicle no VIN can be read
+        rig.enter("COMMA_BODY").await;
+        rig.portal.sees("no VIN", |update| update["vin_number"].is_null()).await;
+        // answered after the reading, and so after everything that it caused
+        let identified = soon("the VIN", connection.identify_vehicle()).await.unwrap();
+        assert_eq!(identified.vin_number, None);
+        assert_eq!(*connection.state().borrow(), LinkState::Up);
+        rig.swap(VEHICLE).await;
+        assert_eq!(*connection.state().borrow(), LinkState::Up);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_without_buses_ends_in_another_vehicle_too() {
     let mut rig = Rig::start(VEHICLE).await;
     let (_, connection) = rig.connect().await;

@@ -35,6 +35,16 @@ async fn only_the_agent_can_read_the_stored_login() {
 }
 
 #[tokio::test]
+async fn an_existing_directory_keeps_its_permissions() {
+    let rig = Rig::start().await;
+    fs::create_dir(rig.state()).unwrap();
+    fs::set_permissions(rig.state(), fs::Permissions::from_mode(0o750)).unwrap();
+    rig.run_once().await;
+    assert!(rig.kept().is_some(), "the login is stored there");
+    assert_eq!(fs::metadata(rig.state()).unwrap().mode() & 0o7777, 0o750);
+}
+
+#[tokio::test]
 async fn an_expired_kept_token_is_refreshed_and_the_new_one_is_kept() {
     let rig = Rig::start().await;
     rig.run_once().await;

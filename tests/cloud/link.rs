@@ -1,5 +1,7 @@
 //! The websocket link, with a scripted cloud.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use connector_agent::tls;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::coop::{consume_budget, has_budget_remaining};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
@@ -143,6 +146,28 @@ async fn a_silent_link_is_dead_after_fifteen_seconds() {
     let event = soon(link.next_event(false)).await;
     assert!(matches!(event, SocketEvent::Down(DownReason::Dead(_))), "{event:?}");
     drop(far);
+}
+
+#[tokio::test]
+async fn a_link_with_an_unread_message_is_not_dead() {
+    let cloud = Cloud::start().await;
+    let mut link = cloud.link();
+    let (mut far, _) = up(&mut link, &cloud.listener).await;
+    far.send(Message::text("late")).await.unwrap();
+    // the runtime looks at its sockets before the task goes on
+    tokio::task::spawn_blocking(|| ()).await.unwrap();
+    pass(Duration::from_secs(20)).await;
+    // a task without budget finds its socket empty
+    poll_fn(|cx| {
+        while has_budget_remaining() {
+            let _ = pin!(consume_budget()).poll(cx);
+        }
+        assert!(link.poll_event(cx, false).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+    let event = soon(link.next_event(false)).await;
+    assert!(matches!(&event, SocketEvent::Text(text) if text == "late"), "{event:?}");
 }
 
 #[tokio::test]

@@ -7,16 +7,17 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::namespaces::{AGENT, AGENT_MAC, Rig, VEHICLE, VEHICLE_MAC, in_namespaces};
-use connector_agent::config::doip::{DiscoveryMethod, InterfaceAddressing, NetworkConfig};
+use connector_agent::config::doip::{DiscoveryMethod, DoipConfig, InterfaceAddressing, NetworkConfig};
 use connector_agent::protocol::doip::ActivationType;
 use connector_agent::protocol::doip::discovery::DiscoveryEvent;
 use connector_agent::protocol::doip::link_local::LinkLocal;
 use connector_agent::relay::wire::request::BusConfig;
 use connector_agent::vehicle::doip_network::explorer::Explorer;
-use connector_agent::vehicle::doip_network::linux::Purpose;
+use connector_agent::vehicle::doip_network::linux::{LinuxNetworks, Purpose};
 use connector_hal::ethernet::{ArpPacket, Interface};
 use connector_operator::client::Timing;
 use connector_operator::doip_entity::tls::EntityTls;
@@ -155,11 +156,113 @@ fn a_fixed_address_is_set_unless_the_system_has_set_one() {
     in_namespaces(async |rig| {
         rig.vehicle.ip(&["addr", "add", "192.168.0.1/24", "dev", VEHICLE]).await;
         let _gateway = rig.gateway("0.0.0.0:13400", |_| {}).await;
+        let own = IpAddr::from([192, 168, 0, 2]);
         reads_vin(&rig, 4, "").await;
-        // the address remains, and now counts as one that the system has set
-        assert!(rig.addresses().contains(&IpAddr::from([192, 168, 0, 2])));
-        reads_vin(&rig, 1, "").await;
-        reads_vin(&rig, 5, "").await;
+        assert!(!rig.addresses().contains(&own), "the address is taken back at the end");
+        rig.ip(&["addr", "add", "192.168.0.2/24", "dev", AGENT]).await;
+        for configuration in [4, 1, 5] {
+            reads_vin(&rig, configuration, "").await;
+        }
+        assert!(rig.addresses().contains(&own), "the system's address stays");
+    });
+}
+
+#[test]
+fn a_fixed_address_is_shared_without_a_route_and_taken_back_with_the_last_use() {
+    in_namespaces(async |rig| {
+        rig.uplink("10.9.0.2/24").await;
+        let before = rig.routes();
+        let networks = LinuxNetworks::new(Default::default(), None);
+        let device = AGENT.parse().unwrap();
+        let own = IpAddr::from([192, 168, 0, 2]);
+        let fixed = NetworkConfig::known(4);
+        let first = networks.open(&device, &fixed, Purpose::Talk).await.unwrap();
+        let second = networks.open(&device, &fixed, Purpose::Talk).await.unwrap();
+        let of_ipv4 = |routes: String| routes.lines().filter(|route| !route.contains(':')).count();
+        assert_eq!(of_ipv4(rig.routes()), of_ipv4(before), "{}", rig.routes());
+        drop(first);
+        assert!(rig.addresses().contains(&own));
+        drop(second);
+        assert!(!rig.addresses().contains(&own));
+    });
+}
+
+#[test]
+fn a_fixed_address_in_the_network_of_another_interface_is_refused() {
+    in_namespaces(async |rig| {
+        let uplink = rig.uplink("192.168.0.77/24").await;
+        let before = rig.routes();
+        let refused = async |address: &str| {
+            let address = Some(address.parse().unwrap());
+            let fixed = NetworkConfig { address, ..NetworkConfig::known(4) };
+            match rig.open(AGENT, &fixed, Purpose::Talk).await {
+                Err(error) => error.to_string(),
+                Ok(_) => panic!("{address:?} is accepted"),
+            }
+        };
+        for address in ["192.168.0.2/24", "192.168.0.2/32", "192.168.1.2/16"] {
+            let error = refused(address).await;
+            assert!(error.contains(AGENT) && error.contains("192.168.0.0/24 of up0"), "{error}");
+        }
+        // a network that a route of the other interface leads to
+        rig.ip(&["route", "add", "10.0.0.0/8", "via", "192.168.0.1", "dev", uplink]).await;
+        let error = refused("10.1.2.3/24").await;
+        assert!(error.contains("10.0.0.0/8 of up0"), "{error}");
+        rig.ip(&["route", "del", "10.0.0.0/8"]).await;
+        assert_eq!(rig.addresses().into_iter().find(IpAddr::is_ipv4), None);
+        assert!(before.lines().all(|route| rig.routes().contains(route)), "{}", rig.routes());
+    });
+}
+
+#[test]
+fn an_address_claimed_for_an_operator_is_taken_back_when_the_network_is_left() {
+    in_namespaces(async |rig| {
+        let networks = LinuxNetworks::new(Default::default(), None);
+        let device = AGENT.parse().unwrap();
+        let network = networks.open(&device, &NetworkConfig::known(2), Purpose::Talk).await.unwrap();
+        let own = IpAddr::V4(first_candidate());
+        assert!(
+            rig.addresses().contains(&own) && !rig.routes().contains("169.254.0.0/16"),
+            "{}",
+            rig.routes()
+        );
+        drop(network);
+        assert!(!rig.addresses().contains(&own));
+        // in the connector's own network configuration, the address is kept for the next reading
+        let config = DoipConfig { network_configuration: 2, ..DoipConfig::default() };
+        let networks = LinuxNetworks::new(Arc::new(config), None);
+        drop(networks.open(&device, &NetworkConfig::known(2), Purpose::Talk).await.unwrap());
+        assert!(rig.addresses().contains(&own));
+        drop(networks);
+        assert!(!rig.addresses().contains(&own));
+    });
+}
+
+#[test]
+fn datagrams_of_hosts_outside_the_interfaces_network_are_dropped() {
+    in_namespaces(async |rig| {
+        rig.ip(&["link", "set", AGENT, "up"]).await;
+        rig.ip(&["addr", "add", "10.5.0.9/24", "dev", AGENT]).await;
+        rig.vehicle.ip(&["addr", "add", "192.168.0.1/24", "dev", VEHICLE]).await;
+        let network = rig.open(AGENT, &NetworkConfig::known(1), Purpose::Talk).await.unwrap();
+        let mut explorer = Explorer::new(network);
+        let foreign = rig.gateway("192.168.0.1:13400", |_| {}).await;
+        let first =
+            soon("the foreign announcement", std::future::poll_fn(|cx| explorer.poll(cx))).await.unwrap();
+        let DiscoveryEvent::Foreign { from } = first else { panic!("{first:?}") };
+        assert_eq!(from.ip(), IpAddr::from([192, 168, 0, 1]));
+        foreign.stop().await;
+        rig.vehicle.ip(&["addr", "add", "10.5.0.1/24", "dev", VEHICLE]).await;
+        let _gateway = rig.gateway("10.5.0.1:13400", |_| {}).await;
+        let found = soon("the announcement", async {
+            loop {
+                let event = std::future::poll_fn(|cx| explorer.poll(cx)).await.unwrap();
+                if let DiscoveryEvent::Found(found) = event {
+                    return found;
+                }
+            }
+        });
+        assert_eq!(found.await.address.ip(), IpAddr::from([10, 5, 0, 1]));
     });
 }
 
@@ -225,9 +328,49 @@ fn the_systems_dhcp_client_is_started_once_and_ended_with_the_agent() {
         rig.vehicle.ip(&["addr", "add", "10.77.0.1/24", "dev", VEHICLE]).await;
         let _gateway = rig.gateway("0.0.0.0:13400", |_| {}).await;
         rig.start_dhcp_server("10.77.0.20", "10.77.0.20").await;
-        let command = rig.dhcp_client();
+        let command = rig.dhcp_client("");
         reads_vin(&rig, 3, &format!("dhcp_command = {command}\n")).await;
         assert!(rig.addresses().contains(&IpAddr::from([10, 77, 0, 20])));
+        rig.dhcp_client_ends().await;
+    });
+}
+
+#[test]
+fn a_dhcp_client_that_sets_a_default_route_is_reported() {
+    in_namespaces(async |rig| {
+        rig.uplink("10.9.0.2/24").await;
+        rig.vehicle.ip(&["addr", "add", "10.77.0.1/24", "dev", VEHICLE]).await;
+        // the VIN takes long enough for the route to be noticed
+        let _gateway = rig.gateway("0.0.0.0:13400", |config| {
+            config.forget_vin();
+            config.entity.latency = Duration::from_secs(1);
+        });
+        let _gateway = _gateway.await;
+        rig.start_dhcp_server("10.77.0.20", "10.77.0.20").await;
+        let command = rig.dhcp_client("ip route add default via 10.77.0.1 dev \"$interface\"");
+        let (status, output) = rig.vin(AGENT, 3, &format!("dhcp_command = {command}\n")).await;
+        assert_eq!(status, Some(0), "{output}");
+        assert!(
+            output.contains("a default route leads to the vehicle") && output.contains(AGENT),
+            "{output}"
+        );
+        rig.dhcp_client_ends().await;
+    });
+}
+
+#[test]
+fn an_address_by_dhcp_in_the_network_of_another_interface_is_refused() {
+    in_namespaces(async |rig| {
+        rig.uplink("10.77.0.200/24").await;
+        rig.vehicle.ip(&["addr", "add", "10.77.0.1/24", "dev", VEHICLE]).await;
+        rig.start_dhcp_server("10.77.0.20", "10.77.0.20").await;
+        let command = rig.dhcp_client("");
+        let (status, output) = rig.vin(AGENT, 3, &format!("dhcp_command = {command}\n")).await;
+        assert!(
+            status == Some(3) && output.contains("belongs to the network 10.77.0.0/24 of up0"),
+            "{output}"
+        );
+        assert!(!rig.addresses().contains(&IpAddr::from([10, 77, 0, 20])));
         rig.dhcp_client_ends().await;
     });
 }

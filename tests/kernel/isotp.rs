@@ -1,7 +1,8 @@
 //! The agent's ISO-TP with the Linux kernel's can-isotp as its peer, in both directions.
 //!
 //! `CONNECTOR_TEST_VCAN` names a vcan interface that is up, with CAN FD (`mtu 72`), on a kernel that has
-//! can-isotp. Without it, the tests print one line `SKIPPED: …` and pass. `docs/testing-on-can.md` describes
+//! can-isotp. One test adds and deletes an interface of its own, which needs root. Without the variable, the tests print
+//! one line `SKIPPED: …` and pass. `docs/testing-on-can.md` describes
 //! how to set up the interface.
 
 use std::future::poll_fn;
@@ -159,6 +160,42 @@ async fn the_kernel_reports_a_missing_frame() {
     }
     let event = timeout(PATIENCE, poll_fn(|cx| kernel.poll_event(cx))).await.unwrap();
     assert_eq!(event, IsotpEvent::ReceiveFailed(IsotpReceiveError::WrongSequenceNumber));
+}
+
+#[tokio::test]
+async fn a_socket_ends_when_its_interface_vanishes() {
+    if environment("CONNECTOR_TEST_VCAN").is_none() {
+        return;
+    }
+    for is_sending in [true, false] {
+        ip("link add vgone0 type vcan").await;
+        ip("link set vgone0 up").await;
+        let mut kernel = kernel("vgone0", &IsotpOptions::new(id(0x7E8), id(0x7E0)));
+        let mut bus = open("vgone0").unwrap();
+        if is_sending {
+            // a first frame, for which no flow control comes
+            poll_fn(|cx| kernel.poll_send(cx, &pdu(20))).await.unwrap();
+        }
+        ip("link delete vgone0").await;
+        if is_sending {
+            let event = timeout(PATIENCE, poll_fn(|cx| kernel.poll_event(cx))).await.unwrap();
+            assert_eq!(event, IsotpEvent::SendFailed(IsotpSendError::InterfaceDown));
+        }
+        // without an end, this call would not return
+        let polled = poll_fn(|cx| Poll::Ready(kernel.poll_event(cx))).await;
+        assert!(polled.is_pending());
+        let refused = poll_fn(|cx| kernel.poll_send(cx, &pdu(20))).await;
+        assert_eq!(refused, Err(IsotpSendError::InterfaceDown));
+        // the bus reports the loss, after the frames that passed before
+        let lost = async { while bus.event().await.is_ok() {} };
+        timeout(PATIENCE, lost).await.unwrap();
+    }
+}
+
+/// Runs `ip`, which needs root to change interfaces.
+async fn ip(arguments: &str) {
+    let status = tokio::process::Command::new("ip").args(arguments.split(' ')).status().await.unwrap();
+    assert!(status.success(), "ip {arguments}");
 }
 
 #[tokio::test]

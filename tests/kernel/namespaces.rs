@@ -157,6 +157,23 @@ impl Rig {
         ip(arguments);
     }
 
+    /// Adds a second interface with this address, which leads away from the vehicle. Returns its name.
+    pub(crate) async fn uplink(&self, address: &str) -> &'static str {
+        ip(&["link", "add", "up0", "type", "veth", "peer", "name", "up1"]);
+        for end in ["up0", "up1"] {
+            ip(&["link", "set", end, "up"]);
+        }
+        ip(&["addr", "add", address, "dev", "up0"]);
+        "up0"
+    }
+
+    /// The routes of the agent's side, as text.
+    pub(crate) fn routes(&self) -> String {
+        let output =
+            std::process::Command::new("ip").args(["route", "show", "table", "main"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// A gateway in the vehicle.
     pub(crate) async fn gateway(&self, listen: &str, change: impl FnOnce(&mut GatewayConfig)) -> DoipGateway {
         let vehicle = golf();
@@ -272,11 +289,13 @@ impl Rig {
             .await;
     }
 
-    /// The command of a DHCP client that leaves the machine's resolver alone, as an array of TOML.
-    pub(crate) fn dhcp_client(&self) -> String {
+    /// The command of a DHCP client that leaves the machine's resolver alone, as an array of TOML. Its script also
+    /// runs `more` when there is an address.
+    pub(crate) fn dhcp_client(&self, more: &str) -> String {
         let script = self.directory.path().join("bound");
-        let text =
-            "#!/bin/sh\ncase $1 in bound|renew) ip addr replace \"$ip/$mask\" dev \"$interface\" ;; esac\n";
+        let text = format!(
+            "#!/bin/sh\ncase $1 in bound|renew) ip addr replace \"$ip/$mask\" dev \"$interface\"\n{more}\n;; esac\n"
+        );
         std::fs::write(&script, text).unwrap();
         std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let pid = self.directory.path().join("client.pid");
@@ -340,6 +359,10 @@ impl Network for Kept {
         buffer: &mut [u8],
     ) -> std::task::Poll<std::io::Result<(usize, std::net::SocketAddr)>> {
         self.network.poll_receive(cx, buffer)
+    }
+
+    fn take_foreign(&mut self) -> Option<std::net::SocketAddr> {
+        self.network.take_foreign()
     }
 
     fn send(

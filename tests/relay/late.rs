@@ -2,6 +2,7 @@
 //! still unread.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -14,14 +15,21 @@ use connector_test_support::scripted_can::{Script, ScriptedCan};
 use connector_test_support::session::{CONFIRM, Rig};
 use connector_test_support::{MILLISECOND, frame, now};
 use serde_json::json;
+use tokio::task::coop::consume_budget;
 
 /// The events that the test has decided, and the waker of the task that waits for them.
 #[derive(Clone, Default)]
-struct Events(Arc<Mutex<(VecDeque<CanEvent>, Option<Waker>)>>);
+struct Events {
+    events: Arc<Mutex<(VecDeque<CanEvent>, Option<Waker>)>>,
+    costs_budget: bool,
+}
 
 impl Script for Events {
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<CanEvent> {
-        let mut inner = self.0.lock().unwrap();
+        if self.costs_budget && pin!(consume_budget()).poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let mut inner = self.events.lock().unwrap();
         match inner.0.pop_front() {
             Some(event) => Poll::Ready(event),
             None => {
@@ -32,9 +40,8 @@ impl Script for Events {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_confirmation_queued_behind_other_frames_is_not_missed() {
-    let events = Events::default();
+/// A rig whose bus has this adapter, after an ISO-TP channel has sent a PDU.
+async fn rig_with_sent_pdu(events: &Events) -> Rig {
     let opened = events.clone();
     let hardware = HardwareBuilder::in_runtime_time()
         .can_port([6, 14], "scripted", false)
@@ -47,20 +54,42 @@ async fn a_confirmation_queued_behind_other_frames_is_not_missed() {
     rig.ask("openChannel", json!({"channel": 1, "isotp_channel": channel}));
     rig.send(1, CONFIRM, &[0x3E, 0x00]);
     rig.settle().await;
+    rig
+}
 
-    // N_As is one second; the process gets no processor time for longer, while other nodes send frames and
-    // the frame is acknowledged
+/// N_As is one second; the process gets no processor time for longer, while other nodes send frames and the
+/// frame is acknowledged.
+async fn sleep_through_the_confirmation(events: &Events) {
     let sent_at = now() + MILLISECOND;
     tokio::time::advance(Duration::from_millis(1100)).await;
     let frame = frame(0x123, &[0; 8]);
-    {
-        let mut inner = events.0.lock().unwrap();
-        inner.0.extend((0..200).map(|_| CanEvent::Received { frame, at: sent_at }));
-        inner.0.push_back(CanEvent::Transmitted { at: sent_at });
-        inner.1.take().unwrap().wake();
+    let mut inner = events.events.lock().unwrap();
+    inner.0.extend((0..200).map(|_| CanEvent::Received { frame, at: sent_at }));
+    inner.0.push_back(CanEvent::Transmitted { at: sent_at });
+    inner.1.take().unwrap().wake();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_confirmation_queued_behind_other_frames_is_not_missed() {
+    let events = Events::default();
+    let mut rig = rig_with_sent_pdu(&events).await;
+    sleep_through_the_confirmation(&events).await;
+    rig.settle().await;
+    let codes: Vec<_> = rig.events(1).iter().map(|event| event.0).collect();
+    assert_eq!(codes, [EventCode::Sent]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_confirmation_is_not_missed_when_the_task_runs_out_of_budget() {
+    // each read of a socket costs a unit of the runtime's cooperative budget; then sockets seem empty
+    let events = Events { costs_budget: true, ..Events::default() };
+    let mut rig = rig_with_sent_pdu(&events).await;
+    sleep_through_the_confirmation(&events).await;
+    while !events.events.lock().unwrap().0.is_empty() {
+        rig.settle().await;
+        tokio::task::yield_now().await;
     }
     rig.settle().await;
-
     let codes: Vec<_> = rig.events(1).iter().map(|event| event.0).collect();
     assert_eq!(codes, [EventCode::Sent]);
 }

@@ -263,6 +263,14 @@ async fn the_command_scans_behind_a_gateway_and_finds_every_ecu_and_no_other() {
 }
 
 #[tokio::test]
+async fn the_command_scans_a_named_gateway_that_is_silent_by_udp() {
+    let gateway = gateway(|config| config.listen.udp_port = Some(0)).await;
+    let (status, report) = scan(&format!("doip:{}", gateway.addresses().tcp)).await;
+    assert_eq!(status, Some(0), "{report}");
+    assert_eq!(report["ecus"].as_array().unwrap().len(), gateway.ecus().len(), "{report}");
+}
+
+#[tokio::test]
 async fn the_scan_command_reports_a_missing_gateway() {
     let unused_address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (status, report) = scan(&format!("doip:{unused_address}")).await;
@@ -450,6 +458,39 @@ async fn a_busy_gateway_is_asked_again_and_a_padded_vin_is_a_vin() {
 }
 
 #[tokio::test]
+async fn an_answer_from_another_address_than_asked_does_not_count() {
+    let vin = golf().record.vin.unwrap();
+    let gateway = hostile(move |mut stream| async move {
+        let mut decoder = StreamDecoder::new(4096);
+        let mut buffer = [0; 4096];
+        let other = LogicalAddress::new(0x4099);
+        while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+            decoder.handle_bytes(&buffer[..read]);
+            while let Some(Decoded::Message(message)) = decoder.poll_message().unwrap() {
+                let answer = |source, vin: &[u8]| {
+                    Payload::from(DiagnosticMessage { source, target: TESTER, data: positive(vin) })
+                };
+                let payloads = match message.payload {
+                    Payload::ActivationRequest(_) => {
+                        let (code, oem) = (0x10.into(), None);
+                        // an answer before the question follows
+                        let activated = ActivationResponse { tester: TESTER, entity: GATEWAY, code, oem };
+                        vec![activated.into(), answer(GATEWAY, b"WVWZZZ1KZ6W000077")]
+                    }
+                    _ => vec![answer(other, b"WVWZZZ1KZ6W000099"), answer(GATEWAY, vin.as_str().as_bytes())],
+                };
+                let encode = |payload| Message::new(ProtocolVersion::V2012, payload).encode().unwrap();
+                let bytes: Vec<u8> = payloads.into_iter().flat_map(encode).collect();
+                stream.write_all(&bytes).await.unwrap();
+            }
+        }
+    });
+    let report = read_vin_at(gateway.await).await;
+    assert_eq!((report.vin, report.address), (Some(vin), Some(GATEWAY.into())));
+    assert_eq!(report.conflict, []);
+}
+
+#[tokio::test]
 async fn a_busy_gateway_is_asked_within_the_budget_only() {
     let gateway = scripted(vec![vec![0x7F, 0x22, 0x21]]).await;
     let budget = Duration::from_millis(1500);
@@ -469,6 +510,49 @@ async fn a_placeholder_is_not_a_vin_whether_announced_or_answered() {
     assert_eq!(read_vin(&announced).await.vin, golf().record.vin);
 }
 
+#[tokio::test]
+async fn a_gateway_of_any_version_is_read_whether_it_announces_a_vin_or_not() {
+    for version in [1, 2, 3, 4, 5, 0xFE] {
+        for announces in [true, false] {
+            let gateway = gateway(|config| {
+                config.entity.version = ProtocolVersion::from(version);
+                if !announces {
+                    config.forget_vin();
+                }
+            });
+            assert_eq!(read_vin(&gateway.await).await.vin, golf().record.vin, "{version} {announces}");
+        }
+    }
+}
+
+/// A gateway that refuses all versions but this one, and does not identify itself.
+async fn strict(own: ProtocolVersion) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 15];
+            stream.read_exact(&mut request).await.unwrap();
+            let payload: Payload = if request[0] == u8::from(own) {
+                let (code, oem) = (0x10.into(), None);
+                ActivationResponse { tester: TESTER, entity: GATEWAY, code, oem }.into()
+            } else {
+                Payload::HeaderNack(HeaderNackCode::IncorrectPattern)
+            };
+            stream.write_all(&Message::new(own, payload).encode().unwrap()).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_gateway_that_refuses_the_version_is_connected_in_its_own_version() {
+    for version in [2, 3, 4, 5] {
+        let gateway = strict(ProtocolVersion::from(version)).await;
+        activate(gateway, DoipTlsConfig::default(), false).await.unwrap();
+    }
+}
+
 async fn error_of(gateway: SocketAddr) -> ClientError {
     activate(gateway, DoipTlsConfig::default(), false).await.unwrap_err()
 }
@@ -477,7 +561,7 @@ async fn error_of(gateway: SocketAddr) -> ClientError {
 async fn hostile_gateways_cause_errors_that_name_the_fault() {
     let cases: [(&'static [u8], &str); 5] = [
         (b"\x02\xFD\x80\x01\xFF\xFF\xFF\xFF", "4294967295 bytes"),
-        (b"\x07\xF8\x00\x06\x00\x00\x00\x09", "protocol version 0x07"),
+        (b"\x00\xFF\x00\x06\x00\x00\x00\x09", "protocol version 0x00 is reserved"),
         (b"\x02\xFC\x00\x06\x00\x00\x00\x09", "not a version and its inverse"),
         (b"\x02\xFD\x00\x06\x00\x00\x00\x03", "type 0x0006 cannot have 3 bytes"),
         (b"\x02\xFD\x00\x00\x00\x00\x00\x01\x04", "invalid payload length (0x04)"),

@@ -157,6 +157,8 @@ struct RawOutput {
     active_low: bool,
 }
 
+/// How long a line must be stable by default, in milliseconds. The contacts of a switch bounce for a few
+/// milliseconds, and a person does not notice this delay.
 const DEFAULT_DEBOUNCE_MS: u32 = 20;
 
 impl Source {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::activation::ActivationLine;
 use super::check::{self, BoardProblem};
 use super::config::{BoardConfig, InputConfig, OutputConfig, Source};
-use super::led::drive_led;
+use super::output::{drive_led, drive_switch};
 use super::pin::{DigitalInput, DigitalOutput};
 use super::traits::{Board, BoardEvent, Led};
 use super::voltage::Voltage;
@@ -22,7 +22,7 @@ pub struct LinuxBoard {
     ignition: Option<DigitalInput>,
     button: Option<DigitalInput>,
     led: Option<watch::Sender<Led>>,
-    buzzer: Option<DigitalOutput>,
+    buzzer: Option<watch::Sender<bool>>,
     doip_activation: Option<ActivationLine>,
     wifi: Option<bool>,
 }
@@ -46,9 +46,11 @@ impl LinuxBoard {
                 tokio::spawn(drive_led(led, receiver));
                 sender
             }),
-            buzzer: output("buzzer", &config.buzzer),
-            doip_activation: output("doip_activation", &config.doip_activation)
-                .map(|mut line| ActivationLine::new(move |on| line.set(on))),
+            buzzer: output("buzzer", &config.buzzer).map(switch),
+            doip_activation: output("doip_activation", &config.doip_activation).map(|line| {
+                let line = switch(line);
+                ActivationLine::new(move |on| _ = line.send_replace(on))
+            }),
             wifi: config.wifi.or_else(|| has_wireless(Path::new(NETWORK_INTERFACES))),
         }
     }
@@ -57,6 +59,13 @@ impl LinuxBoard {
     pub fn check(config: &BoardConfig) -> Vec<BoardProblem> {
         check::check(config)
     }
+}
+
+/// Sets this output in the background, as the sender says.
+fn switch(output: DigitalOutput) -> watch::Sender<bool> {
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(drive_switch(output, receiver));
+    sender
 }
 
 fn present<T>(part: &str, source: &Source, opened: io::Result<T>) -> Option<T> {
@@ -98,8 +107,8 @@ impl Board for LinuxBoard {
     }
 
     fn set_buzzer(&mut self, on: bool) {
-        if let Some(buzzer) = &mut self.buzzer {
-            buzzer.set(on);
+        if let Some(buzzer) = &self.buzzer {
+            buzzer.send_replace(on);
         }
     }
 

@@ -23,6 +23,16 @@ impl Files {
         path
     }
 
+    /// Waits until a file has this content.
+    async fn becomes(&self, name: &str, text: &str) {
+        let becomes = async {
+            while self.read(name) != text {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(20), becomes).await.expect(name);
+    }
+
     fn read(&self, name: &str) -> String {
         fs::read_to_string(self.0.path().join(name)).unwrap()
     }
@@ -124,9 +134,37 @@ async fn an_active_low_buzzer_sounds_and_stops_when_its_board_is_dropped() {
     let mut board = LinuxBoard::open(&config);
     assert_eq!(files.read("buzzer"), "1");
     board.set_buzzer(true);
-    assert_eq!(files.read("buzzer"), "0");
+    files.becomes("buzzer", "0").await;
     drop(board);
-    assert_eq!(files.read("buzzer"), "1");
+    files.becomes("buzzer", "1").await;
+}
+
+/// A named pipe without a peer blocks whoever opens it, like a GPIO expander behind a stuck bus.
+#[tokio::test]
+async fn parts_that_block_stop_nothing_else() {
+    let files = Files::new();
+    let ignition = files.write("ignition", "0");
+    let buzzer = files.write("buzzer", "0");
+    let mut board = LinuxBoard::open(&BoardConfig {
+        ignition: Some(input(ignition.clone(), false)),
+        buzzer: Some(output(buzzer.clone(), false)),
+        ..BoardConfig::default()
+    });
+    for path in [&ignition, &buzzer] {
+        fs::remove_file(path).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
+        assert!(made.success());
+    }
+    board.set_buzzer(true);
+    // reads the ignition now and then
+    assert!(timeout(Duration::from_millis(500), board.event()).await.is_err());
+    // the peers let the threads go on
+    fs::write(&ignition, "1").unwrap();
+    assert_eq!(board.event().await, BoardEvent::Ignition(Some(true)));
+    assert_eq!(fs::read_to_string(&buzzer).unwrap(), "1");
+    for path in [&ignition, &buzzer] {
+        fs::remove_file(path).unwrap();
+    }
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 mod activation;
 mod check;
 mod config;
-mod led;
 mod linux;
+mod output;
 mod pin;
 #[cfg(feature = "sim")]
 mod sim;

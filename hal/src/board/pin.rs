@@ -3,49 +3,85 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use gpiocdev::Request;
 use gpiocdev::line::{EdgeDetection, Offset, Value};
 use std::os::fd::{AsFd, OwnedFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::config::{GpioLine, InputConfig, OutputConfig, Source};
 use crate::system::async_fd;
 
-/// How often the file of an input is read.
+/// How often the file of an input is read, because the kernel does not signal its changes. The value is a
+/// compromise: each read wakes the processor, and a person who switches the ignition should not notice the
+/// delay.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
 /// The name of a line's user in `gpioinfo`.
 const CONSUMER: &str = "connector-agent";
 
 /// A digital input that reports its changes.
 pub(super) struct DigitalInput {
-    reader: LevelReader,
+    source: Arc<LevelSource>,
+    trigger: Trigger,
     active_low: bool,
+    /// A reading for [`DigitalInput::poll_change`].
+    reading: Option<JoinHandle<io::Result<bool>>>,
     last: Option<bool>,
     broken: bool,
 }
 
-enum LevelReader {
-    /// `events` is a duplicate of the request's descriptor, to wait for events.
-    Line {
-        request: Request,
-        offset: Offset,
-        events: AsyncFd<OwnedFd>,
-    },
-    File {
-        path: PathBuf,
-        interval: Interval,
-    },
+/// Reads the level. This may block: a GPIO expander may be behind a stuck bus.
+enum LevelSource {
+    Line { request: Request, offset: Offset },
+    File(PathBuf),
+}
+
+impl LevelSource {
+    fn read(&self) -> io::Result<bool> {
+        match self {
+            Self::Line { request, offset } => {
+                request.value(*offset).map(|value| value == Value::Active).map_err(io::Error::other)
+            }
+            Self::File(path) => read_level(path),
+        }
+    }
+}
+
+/// When to read the level again.
+enum Trigger {
+    /// A duplicate of the request's descriptor, to wait for events.
+    Edges(AsyncFd<OwnedFd>),
+    Interval(Interval),
+}
+
+impl Trigger {
+    fn poll(&mut self, cx: &mut Context<'_>, source: &LevelSource) -> Poll<()> {
+        match self {
+            Self::Edges(events) => {
+                let Poll::Ready(Ok(mut guard)) = events.poll_read_ready(cx) else { return Poll::Pending };
+                // the level is read afterwards, so missed or duplicate events are harmless
+                if let LevelSource::Line { request, .. } = source {
+                    while matches!(request.has_edge_event(), Ok(true)) && request.read_edge_event().is_ok() {}
+                }
+                guard.clear_ready();
+                Poll::Ready(())
+            }
+            Self::Interval(interval) => interval.poll_tick(cx).map(|_| ()),
+        }
+    }
 }
 
 impl DigitalInput {
     /// Opens the input, within a tokio runtime.
     pub(super) fn open(config: &InputConfig) -> io::Result<Self> {
-        let reader = match &config.source {
+        let (source, trigger) = match &config.source {
             Source::Line { chip, line } => {
                 let offset = find_line(chip, line)?;
                 let mut builder = Request::builder();
@@ -59,28 +95,49 @@ impl DigitalInput {
                 let request = builder.request().map_err(io::Error::other)?;
                 let descriptor = request.as_fd().try_clone_to_owned()?;
                 rustix::io::ioctl_fionbio(&descriptor, true)?;
-                LevelReader::Line { request, offset, events: async_fd(descriptor, Interest::READABLE)? }
+                let edges = async_fd(descriptor, Interest::READABLE)?;
+                (LevelSource::Line { request, offset }, Trigger::Edges(edges))
             }
             Source::File(path) => {
                 read_level(path)?;
                 let mut interval = tokio::time::interval(SAMPLE_INTERVAL);
                 interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                LevelReader::File { path: path.clone(), interval }
+                (LevelSource::File(path.clone()), Trigger::Interval(interval))
             }
         };
-        let mut input = Self { reader, active_low: config.active_low, last: None, broken: false };
+        let (source, active_low) = (Arc::new(source), config.active_low);
+        let mut input = Self { source, trigger, active_low, reading: None, last: None, broken: false };
         input.last = input.read();
         Ok(input)
     }
 
-    /// Whether the input is on; `None` if it cannot be read.
+    /// Whether the input is on; `None` if it cannot be read. This reads the input, and may block.
     pub(super) fn read(&mut self) -> Option<bool> {
-        let level = match &self.reader {
-            LevelReader::Line { request, offset, .. } => {
-                request.value(*offset).map(|value| value == Value::Active).map_err(io::Error::other)
+        let level = self.source.read();
+        self.handle_reading(level)
+    }
+
+    /// The new state after a change. A separate thread reads the input.
+    pub(super) fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Option<bool>> {
+        loop {
+            if let Some(reading) = &mut self.reading {
+                let Poll::Ready(read) = reading.poll_unpin(cx) else { return Poll::Pending };
+                self.reading = None;
+                let now = self.handle_reading(read.unwrap_or_else(|error| Err(error.into())));
+                if now != self.last {
+                    self.last = now;
+                    return Poll::Ready(now);
+                }
             }
-            LevelReader::File { path, .. } => read_level(path),
-        };
+            if self.trigger.poll(cx, &self.source).is_pending() {
+                return Poll::Pending;
+            }
+            let source = self.source.clone();
+            self.reading = Some(tokio::task::spawn_blocking(move || source.read()));
+        }
+    }
+
+    fn handle_reading(&mut self, level: io::Result<bool>) -> Option<bool> {
         match level {
             Ok(level) => {
                 self.broken = false;
@@ -94,37 +151,9 @@ impl DigitalInput {
             }
         }
     }
-
-    /// The new state after a change.
-    pub(super) fn poll_change(&mut self, cx: &mut Context<'_>) -> Poll<Option<bool>> {
-        loop {
-            match &mut self.reader {
-                LevelReader::Line { request, events, .. } => {
-                    let Poll::Ready(Ok(mut guard)) = events.poll_read_ready(cx) else { return Poll::Pending };
-                    // the level is read below, so missed or duplicate events are harmless
-                    let mut waiting = true;
-                    while waiting {
-                        waiting =
-                            matches!(request.has_edge_event(), Ok(true)) && request.read_edge_event().is_ok();
-                    }
-                    guard.clear_ready();
-                }
-                LevelReader::File { interval, .. } => {
-                    if interval.poll_tick(cx).is_pending() {
-                        return Poll::Pending;
-                    }
-                }
-            }
-            let now = self.read();
-            if now != self.last {
-                self.last = now;
-                return Poll::Ready(now);
-            }
-        }
-    }
 }
 
-/// A digital output. Dropping switches it off.
+/// A digital output. Dropping switches it off. Setting it may block: see [`super::output`].
 pub(super) struct DigitalOutput {
     writer: LevelWriter,
     active_low: bool,

@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use super::activation::ActivationLine;
 use super::traits::{Board, BoardEvent, Led};
 
-/// How many button presses are kept unread; further presses are ignored.
+/// How many button presses are kept unread; further presses are ignored. A test presses the button once or
+/// twice.
 const MAX_PRESSES: u8 = 16;
 
 /// A simulated board.

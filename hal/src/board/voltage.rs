@@ -11,7 +11,8 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::config::VoltageConfig;
 use super::pin::read_number;
 
-/// How often the voltage is read. Reading may be slow, so a separate thread reads it.
+/// How often the voltage is read. Reading may be slow, so a separate thread reads it. The voltage only
+/// decides when to sleep, after a minute by default, so that a second is exact enough.
 const VOLTAGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The supply voltage, read periodically.

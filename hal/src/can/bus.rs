@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{CanError, CanFrame, CanId, IsotpOptions, IsotpSocket};
 use crate::bus::{BusState, BusStatus};
@@ -85,7 +85,7 @@ impl CanFilter {
 ///
 /// The adapter sends frames in the order in which [`CanBus::poll_send`] accepted them. Each frame gets one
 /// outcome event, in the same order. Frames without an outcome may still be sent after the bus is dropped, so
-/// callers keep them few.
+/// callers keep them few, or call [`CanBus::leave`].
 pub trait CanBus: Send {
     /// The device's name as the configuration spells it.
     fn device(&self) -> &str;
@@ -103,6 +103,16 @@ pub trait CanBus: Send {
 
     /// Leaves the bus-off state, unless the adapter does so by itself.
     fn restart(&mut self) -> BoxFuture<'_, Result<(), CanError>>;
+
+    /// Leaves the bus. Waits for the outcomes of frames until `patience` is over, and discards the frames that have
+    /// none then. An adapter that stays on the bus only listens, if it can. A device that is opened meanwhile
+    /// waits.
+    ///
+    /// Adapters that leave the bus when they are closed are closed immediately.
+    fn leave(self: Box<Self>, _patience: Duration) -> BoxFuture<'static, ()> {
+        drop(self);
+        Box::pin(std::future::ready(()))
+    }
 
     /// Receives only frames that one of the filters matches; an empty list receives all. Error frames always
     /// pass.

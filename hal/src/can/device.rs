@@ -77,6 +77,15 @@ pub fn open(name: &str) -> Result<Box<dyn CanBus>, CanError> {
     }
 }
 
+/// Opens a CAN device by name, as [`open`] does, without blocking the runtime's thread, and after everything that was
+/// begun on the device has ended.
+pub async fn open_in_turn(name: &str) -> Result<Box<dyn CanBus>, CanError> {
+    match name.parse()? {
+        CanDevice::Slcan { path, baud } => Ok(Box::new(Slcan::open(name, &path, baud)?)),
+        CanDevice::SocketCan { interface } => Ok(Box::new(SocketCan::open_in_turn(name, &interface).await?)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

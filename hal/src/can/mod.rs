@@ -14,7 +14,7 @@ mod socketcan;
 pub mod virtual_bus;
 
 pub use bus::{CanBus, CanBusExt, CanCapabilities, CanEvent, CanFilter, CanSettings};
-pub use device::{CanDevice, open};
+pub use device::{CanDevice, open, open_in_turn};
 pub use error::CanError;
 pub use frame::{CanFrame, FdFlags, FrameError, FrameKind, MAX_FD_LEN, fd_length};
 pub use frame_length::WireLength;

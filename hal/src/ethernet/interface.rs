@@ -4,6 +4,8 @@ use std::io;
 use std::net::IpAddr;
 
 use super::netlink::{self, InterfaceAddress, RUNNING, UP};
+use super::network::IpNetwork;
+use super::routes::routes;
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,10 +52,32 @@ impl Interface {
 
     /// The addresses of the interface.
     pub fn addresses(&self) -> io::Result<Vec<InterfaceAddress>> {
-        netlink::addresses(self.index)
+        let all = netlink::addresses()?.into_iter();
+        Ok(all.filter(|(index, _)| *index == self.index).map(|(_, address)| address).collect())
     }
 
-    /// Adds an address; no error if the interface already has it.
+    /// The names of the other interfaces of the machine, without loopback.
+    pub fn others(&self) -> io::Result<Vec<String>> {
+        Ok(netlink::names()?.into_iter().filter(|name| *name != self.name).collect())
+    }
+
+    /// A network of another interface that overlaps this one, with the name of the interface: the network of an
+    /// address, or one that a route leads to.
+    pub fn overlap(&self, network: &IpNetwork) -> io::Result<Option<(String, IpNetwork)>> {
+        let addresses = netlink::addresses()?.into_iter().map(|(index, address)| (index, address.network()));
+        let routes = routes()?.into_iter().filter(|route| !route.is_default());
+        let routes = routes.map(|route| (route.interface, route.destination));
+        let is_other = |(index, other): &(u32, IpNetwork)| *index != self.index && other.overlaps(network);
+        let found = addresses.chain(routes).find(is_other);
+        Ok(found.map(|(index, other)| (netlink::name(index), other)))
+    }
+
+    /// Whether a default route leads to this interface.
+    pub fn has_default_route(&self) -> io::Result<bool> {
+        Ok(routes()?.iter().any(|route| route.interface == self.index && route.is_default()))
+    }
+
+    /// Adds an address, without a route to its network; no error if the interface already has it.
     pub fn add_address(&self, ip: IpAddr, prefix: u8) -> io::Result<()> {
         netlink::change_address(self.index, ip, prefix, true)
     }
@@ -76,6 +100,18 @@ mod tests {
         let own = addresses.iter().find(|address| address.ip == IpAddr::from([127, 0, 0, 1])).unwrap();
         assert_eq!((own.prefix, own.is_tentative), (8, false));
         assert_eq!(loopback.mac().unwrap(), [0; 6]);
+    }
+
+    #[test]
+    fn networks_of_other_interfaces_overlap_and_the_own_ones_do_not() {
+        let loopback = Interface::find("lo").unwrap();
+        let network = IpNetwork { ip: [127, 0, 0, 9].into(), prefix: 32 };
+        assert_eq!(loopback.overlap(&network).unwrap(), None);
+        let other = Interface { name: "other".to_owned(), index: u32::MAX };
+        let (name, found) = other.overlap(&network).unwrap().unwrap();
+        assert_eq!((name.as_str(), found.to_string().as_str()), ("lo", "127.0.0.0/8"));
+        assert!(!other.has_default_route().unwrap());
+        assert!(!loopback.others().unwrap().contains(&"lo".to_owned()));
     }
 
     #[test]

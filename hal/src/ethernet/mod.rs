@@ -1,4 +1,4 @@
-//! Ethernet interfaces: their state and addresses, and ARP.
+//! Ethernet interfaces: their state, addresses and routes, and ARP.
 //!
 //! Reading needs no privilege. Changing an interface needs `CAP_NET_ADMIN`, and ARP needs `CAP_NET_RAW`. All
 //! requests use rtnetlink, not sysfs: a mounted sysfs may show the interfaces of another network namespace.
@@ -6,7 +6,10 @@
 mod arp;
 mod interface;
 mod netlink;
+mod network;
+mod routes;
 
 pub use arp::{ArpPacket, ArpSocket};
 pub use interface::Interface;
 pub use netlink::{AddressWatch, InterfaceAddress};
+pub use network::IpNetwork;

@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::net::netdevice::name_to_index;
+use rustix::net::netdevice::{index_to_name, name_to_index};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with,
@@ -12,6 +12,7 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::network::IpNetwork;
 use crate::system::async_fd;
 
 // linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h
@@ -27,25 +28,33 @@ const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_FLAGS: u16 = 8;
+const IFA_F_NOPREFIXROUTE: u32 = 0x200;
 const IFA_F_TENTATIVE: u8 = 0x40;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_LINK: u8 = 253;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
+pub(super) const AF_INET: u8 = 2;
+pub(super) const AF_INET6: u8 = 10;
 /// RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR.
-const GROUPS: u32 = 0x001 | 0x010 | 0x100;
+const ADDRESS_GROUPS: u32 = 0x001 | 0x010 | 0x100;
+/// RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE.
+const ROUTE_GROUPS: u32 = 0x040 | 0x400;
 
 /// IFF_UP of `netdevice(7)`.
 pub(super) const UP: u32 = 1;
+/// IFF_LOOPBACK of `netdevice(7)`.
+const LOOPBACK: u32 = 0x8;
 /// IFF_RUNNING of `netdevice(7)`.
 pub(super) const RUNNING: u32 = 0x40;
 
 const HEADER: usize = 16;
 /// The size of the receive buffer, in bytes: more than the kernel puts into one message.
 const BUFFER: usize = 32 * 1024;
-/// How many datagrams an answer may have: interfaces have a few addresses, not thousands.
+/// How many datagrams an answer may have, so that the loop ends: interfaces have a few addresses, not
+/// thousands.
 const MAX_DATAGRAMS: usize = 256;
 
 /// An address of an interface.
@@ -59,15 +68,31 @@ pub struct InterfaceAddress {
     pub is_tentative: bool,
 }
 
-/// Reports changes of addresses and interfaces.
+impl InterfaceAddress {
+    /// Returns the network of the address.
+    pub fn network(&self) -> IpNetwork {
+        IpNetwork { ip: self.ip, prefix: self.prefix }
+    }
+}
+
+/// Reports changes of addresses and interfaces, and of routes if wanted.
 #[derive(Debug)]
 pub struct AddressWatch(AsyncFd<OwnedFd>);
 
 impl AddressWatch {
-    /// Starts to listen, within a tokio runtime.
+    /// Starts to listen for addresses and interfaces, within a tokio runtime.
     pub fn new() -> io::Result<Self> {
+        Self::listen(ADDRESS_GROUPS)
+    }
+
+    /// Starts to listen for addresses, interfaces and routes, within a tokio runtime.
+    pub fn with_routes() -> io::Result<Self> {
+        Self::listen(ADDRESS_GROUPS | ROUTE_GROUPS)
+    }
+
+    fn listen(groups: u32) -> io::Result<Self> {
         let socket = open(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
-        bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
+        bind(&socket, &SocketAddrNetlink::new(0, groups))?;
         Ok(Self(async_fd(socket, Interest::READABLE)?))
     }
 
@@ -106,6 +131,12 @@ pub(super) fn index(name: &str) -> io::Result<u32> {
     Ok(name_to_index(open(SocketFlags::CLOEXEC)?, name)?)
 }
 
+/// The name of an interface, or its number if the interface is gone.
+pub(super) fn name(index: u32) -> String {
+    let name = open(SocketFlags::CLOEXEC).ok().and_then(|socket| index_to_name(socket, index).ok());
+    name.unwrap_or_else(|| format!("interface {index}"))
+}
+
 pub(super) fn link(index: u32) -> io::Result<LinkInfo> {
     // ifinfomsg: family, padding, type, index, flags, mask of the flags to change
     let mut body = vec![0; 4];
@@ -125,8 +156,23 @@ fn parse_link(kind: u16, body: &[u8]) -> Option<LinkInfo> {
     (kind == RTM_NEWLINK).then_some(LinkInfo { flags, mac })
 }
 
+/// The names of all interfaces but loopback.
+pub(super) fn names() -> io::Result<Vec<String>> {
+    let messages = request_dump(RTM_GETLINK, &[0; 16])?;
+    Ok(messages.iter().filter_map(|(kind, body)| parse_name(*kind, body)).collect())
+}
+
+/// Parses an RTM_NEWLINK message; `None` for loopback.
+fn parse_name(kind: u16, body: &[u8]) -> Option<String> {
+    let (message, attributes) = body.split_at_checked(16)?;
+    let flags = u32::from_ne_bytes(message.get(8..12)?.try_into().ok()?);
+    let (_, name) = Attributes(attributes).find(|(kind, _)| *kind == IFLA_IFNAME)?;
+    let name = name.strip_suffix(&[0]).unwrap_or(name);
+    (kind == RTM_NEWLINK && flags & LOOPBACK == 0).then(|| String::from_utf8_lossy(name).into_owned())
+}
+
 /// Iterates over the attributes of a message, as kind and value; stops at an invalid one.
-struct Attributes<'a>(&'a [u8]);
+pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for Attributes<'a> {
     type Item = (u16, &'a [u8]);
@@ -164,29 +210,38 @@ pub(super) fn change_address(index: u32, ip: IpAddr, prefix: u8, add: bool) -> i
         body.extend(kind.to_ne_bytes());
         body.extend(&bytes);
     }
+    // no route to the network, which might lead packets of other interfaces to this one
+    body.extend(8u16.to_ne_bytes());
+    body.extend(IFA_FLAGS.to_ne_bytes());
+    body.extend(IFA_F_NOPREFIXROUTE.to_ne_bytes());
     let (message, flags) =
         if add { (RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE_OR_REPLACE) } else { (RTM_DELADDR, NLM_F_ACK) };
     request(message, flags, &body).map(|_| ())
 }
 
-pub(super) fn addresses(index: u32) -> io::Result<Vec<InterfaceAddress>> {
-    let messages = request(RTM_GETADDR, NLM_F_DUMP, &[0; 8])?;
-    Ok(messages.iter().filter_map(|(kind, body)| address(*kind, body, index)).collect())
+/// The addresses of all interfaces, each with the number of its interface.
+pub(super) fn addresses() -> io::Result<Vec<(u32, InterfaceAddress)>> {
+    let messages = request_dump(RTM_GETADDR, &[0; 8])?;
+    Ok(messages.iter().filter_map(|(kind, body)| address(*kind, body)).collect())
 }
 
-/// Parses an RTM_NEWADDR message; `None` if the address belongs to another interface.
-fn address(kind: u16, body: &[u8], index: u32) -> Option<InterfaceAddress> {
+/// The address in the value of an attribute.
+pub(super) fn ip_address(value: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok()
+}
+
+/// Parses an RTM_NEWADDR message: the number of the interface, and its address.
+fn address(kind: u16, body: &[u8]) -> Option<(u32, InterfaceAddress)> {
     let (message, attributes) = body.split_at_checked(8)?;
     let [_, prefix, flags, _, number @ ..] = message else { return None };
-    if kind != RTM_NEWADDR || number != index.to_ne_bytes() {
+    if kind != RTM_NEWADDR {
         return None;
     }
+    let index = u32::from_ne_bytes(number.try_into().ok()?);
     let (mut local, mut other) = (None, None);
     for (kind, value) in Attributes(attributes) {
-        let ip = <[u8; 4]>::try_from(value)
-            .map(IpAddr::from)
-            .or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from))
-            .ok();
+        let ip = ip_address(value);
         match kind {
             IFA_LOCAL => local = ip,
             IFA_ADDRESS => other = ip,
@@ -194,11 +249,13 @@ fn address(kind: u16, body: &[u8], index: u32) -> Option<InterfaceAddress> {
         }
     }
     // on a point-to-point link, IFA_ADDRESS is the address of the other end
-    Some(InterfaceAddress {
-        ip: local.or(other)?,
-        prefix: *prefix,
-        is_tentative: flags & IFA_F_TENTATIVE != 0,
-    })
+    let is_tentative = flags & IFA_F_TENTATIVE != 0;
+    Some((index, InterfaceAddress { ip: local.or(other)?, prefix: *prefix, is_tentative }))
+}
+
+/// Requests a list from the kernel.
+pub(super) fn request_dump(kind: u16, body: &[u8]) -> io::Result<Vec<(u16, Vec<u8>)>> {
+    request(kind, NLM_F_DUMP, body)
 }
 
 /// Sends a request to the kernel, which answers immediately; returns the messages of the answer.
@@ -253,14 +310,15 @@ mod tests {
         for length in 0..64usize {
             let bytes = vec![0xFF; length];
             assert_eq!(split(&bytes).map(|(kind, ..)| kind), None);
-            assert_eq!(address(RTM_NEWADDR, &bytes, u32::MAX), None);
+            assert_eq!(address(RTM_NEWADDR, &bytes), None);
             assert_eq!(parse_link(RTM_NEWLINK, &bytes).and_then(|link| link.mac), None);
+            assert_eq!(parse_name(RTM_NEWLINK, &bytes), None);
         }
         // an attribute with a length of zero
         let mut body = vec![AF_INET, 8, 0, 0];
         body.extend(1u32.to_ne_bytes());
         body.extend([0; 8]);
-        assert_eq!(address(RTM_NEWADDR, &body, 1), None);
+        assert_eq!(address(RTM_NEWADDR, &body), None);
     }
 
     #[test]
@@ -274,8 +332,8 @@ mod tests {
         }
         let ip = IpAddr::from([10, 0, 0, 1]);
         let expected = InterfaceAddress { ip, prefix: 30, is_tentative: true };
-        assert_eq!(address(RTM_NEWADDR, &body, 7), Some(expected));
-        assert_eq!(address(RTM_NEWADDR, &body, 8), None);
+        assert_eq!(address(RTM_NEWADDR, &body), Some((7, expected)));
+        assert_eq!(address(RTM_GETADDR, &body), None);
     }
 
     #[tokio::test]

@@ -9,7 +9,8 @@ use super::line::byte_time;
 /// How late the echo of a slow byte may arrive after the byte's end: the latency of a USB adapter. The 25 ms
 /// of high level in the fast initialisation allow no more.
 const ECHO_TIME: Duration = Duration::from_millis(16);
-/// How late the echo of a slow byte may arrive on a pseudo-terminal, where another process keeps the time.
+/// How late the echo of a slow byte may arrive on a pseudo-terminal, where another process keeps the time:
+/// that process may get no processor time for a while.
 const PSEUDO_TERMINAL_ECHO_TIME: Duration = Duration::from_millis(500);
 
 /// A slow signal that is being transmitted.

@@ -248,17 +248,39 @@ async fn an_adapter_that_answers_frames_with_a_bare_cr_confirms_no_transmission(
 
 #[tokio::test(start_paused = true)]
 async fn an_adapter_that_answers_only_the_version_command_is_used() {
-    let (mut device, near) = duplex(4096);
-    let mut host = Slcan::over("slcan:test", near);
-    let script = [("C\rV\r", "b158aa7 github.com/example/firmware.git\r"), ("S6\r", ""), ("O\r", "")];
-    let (configured, ()) = tokio::join!(host.configure(SETTINGS), scripted(&mut device, &script[..1]));
-    configured.unwrap();
-    host.send(&frame(0x7E0, &[1])).await.unwrap();
-    assert!(is_sent(&mut host).await);
-    scripted(&mut device, &script[1..]).await;
-    scripted(&mut device, &[("t7E0101\r", "t7E8102\r")]).await;
-    assert_eq!(received(&mut host).await, frame(0x7E8, &[2]));
-    assert!(!host.capabilities().confirms_transmission);
+    for version in [
+        "b158aa7 github.com/example/firmware.git\r",
+        "+Board: Multiboard\tMCU: STM32G431\tDevID: 1128\tFirmware: 2429224\tSlcan: 100\tClock: 160\r",
+        "Adapter \u{B5}CAN \u{A9} 2024\r",
+        "\tindented\r",
+        "v1.2\r",
+        "firmware 2.5\r\nhardware\tB\r\n",
+    ] {
+        let (mut device, near) = duplex(4096);
+        let mut host = Slcan::over("slcan:test", near);
+        let script = [("C\rV\r", version), ("S6\r", ""), ("O\r", "")];
+        let (configured, ()) = tokio::join!(host.configure(SETTINGS), scripted(&mut device, &script[..1]));
+        configured.unwrap_or_else(|error| panic!("{version:?}: {error}"));
+        host.send(&frame(0x7E0, &[1])).await.unwrap();
+        assert!(is_sent(&mut host).await);
+        scripted(&mut device, &script[1..]).await;
+        scripted(&mut device, &[("t7E0101\r", "t7E8102\r")]).await;
+        assert_eq!(received(&mut host).await, frame(0x7E8, &[2]));
+        assert!(!host.capabilities().confirms_transmission);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fragments_of_traffic_are_not_a_version() {
+    for line in
+        ["101AB\r", "7E8101\r", "z\r", "sb000255\r", "e1c\r", "\u{1}\u{2}\u{3}\u{4}\u{5}\r", "\t\t\t\t\r"]
+    {
+        let (mut device, near) = duplex(4096);
+        let mut host = Slcan::over("slcan:test", near);
+        let script = [("V\r", line); 5];
+        let (configured, ()) = tokio::join!(host.configure(SETTINGS), scripted(&mut device, &script));
+        assert!(configured.is_err(), "{line:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -340,6 +362,108 @@ async fn at_most_sixteen_frames_await_their_answers() {
     // `send` processes the answer although no event is read
     timeout(Duration::from_millis(100), host.send(&frame(3, &[]))).await.expect("room").unwrap();
     assert!(is_sent(&mut host).await);
+}
+
+/// An adapter that loses the answer to one frame. It answers all others with `answer`, and requests for the
+/// status flags with `flags`; an ECU responds to every frame if `responds`.
+async fn losing(
+    mut device: DuplexStream,
+    lost: usize,
+    answer: &'static str,
+    flags: &'static str,
+    responds: bool,
+) {
+    let (mut line, mut frames) = (Vec::new(), 0);
+    while let Ok(byte) = device.read_u8().await {
+        if byte != b'\r' {
+            line.push(byte);
+            continue;
+        }
+        let mut out = String::new();
+        match line.first() {
+            Some(b't') => {
+                frames += 1;
+                out += if frames == lost { "" } else { answer };
+                out += if responds { "t7E8101\r" } else { "" };
+            }
+            Some(b'F') => out += flags,
+            _ => {}
+        }
+        device.write_all(out.as_bytes()).await.unwrap();
+        line.clear();
+    }
+}
+
+/// How long it takes until the next outcome, in ms, and whether the frame was sent.
+async fn outcome(host: &mut Slcan<DuplexStream>) -> (u128, bool) {
+    let start = TimerKind::Runtime.now();
+    loop {
+        let event = event(host).await;
+        let took = (TimerKind::Runtime.now() - start).as_millis();
+        match event {
+            CanEvent::Transmitted { .. } => return (took, true),
+            CanEvent::TransmitFailed { .. } => return (took, false),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_to_a_frame_delays_this_frames_outcome_and_no_later_one() {
+    let without_status = [&SET_UP[..4], &[("F\r", "")]].concat();
+    for (script, answer, wait) in [
+        (&SET_UP[..], "z\r", 200),
+        (&SET_UP, "\r", 200),
+        (&without_status, "z\r", 200),
+        (&without_status, "\r", 500),
+    ] {
+        let (device, mut host) = set_up(script).await;
+        tokio::spawn(losing(device, 2, answer, "F00\r", true));
+        let mut took = Vec::new();
+        for count in 0..5 {
+            host.send(&frame(0x7E0, &[count])).await.unwrap();
+            took.push(outcome(&mut host).await);
+        }
+        assert_eq!(took, [(0, true), (wait, true), (0, true), (0, true), (0, true)], "{script:?} {answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_on_a_silent_bus_leaves_the_next_frame_its_own() {
+    let (device, mut host) = set_up(&SET_UP).await;
+    tokio::spawn(losing(device, 1, "z\r", "F00\r", false));
+    host.send(&frame(0x7E0, &[1])).await.unwrap();
+    // nothing shows that any node acknowledged the frame
+    assert!(timeout(Duration::from_secs(1), outcome(&mut host)).await.is_err());
+    host.send(&frame(0x7E0, &[2])).await.unwrap();
+    assert_eq!([outcome(&mut host).await, outcome(&mut host).await], [(0, true), (0, true)]);
+    host.send(&frame(0x7E0, &[3])).await.unwrap();
+    assert_eq!(outcome(&mut host).await, (0, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_stays_without_outcome_while_the_adapter_sees_errors() {
+    let (device, mut host) = set_up(&SET_UP).await;
+    tokio::spawn(losing(device, 1, "z\r", "FA4\r", true));
+    host.send(&frame(0x7E0, &[1])).await.unwrap();
+    assert!(timeout(Duration::from_secs(2), outcome(&mut host)).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_to_the_status_request_does_not_end_the_adapter() {
+    let (mut device, mut host) = set_up(&SET_UP).await;
+    let answers = tokio::spawn(async move {
+        let script = [("F\r", "F00\r"), ("F\r", ""), ("F\r", "F20\r"), ("F\r", "\x07"), ("F\r", "F00\r")];
+        scripted(&mut device, &script).await;
+        device
+    });
+    assert_eq!(event(&mut host).await, CanEvent::State(BusState::Passive));
+    assert_eq!(event(&mut host).await, CanEvent::State(BusState::Active));
+    // an adapter that has restarted refuses everything
+    let mut device = answers.await.unwrap();
+    tokio::spawn(async move { scripted(&mut device, &[("F\r", "\x07"); 10]).await });
+    let error = timeout(Duration::from_secs(10), host.event()).await.expect("in time").unwrap_err();
+    assert!(error.is_fatal(), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -472,6 +596,58 @@ async fn a_host_that_closes_the_pty_takes_the_adapter_off_the_bus() {
     assert_eq!(reading.await.unwrap().unwrap(), *b"\r");
     lone.send(&frame(1, &[])).await.unwrap();
     assert!(is_sent(&mut lone).await);
+}
+
+/// Makes TCGETS2 fail in this thread, as in QEMU's user-mode emulation, which does not implement it. Without
+/// it, a serial speed cannot be set.
+#[allow(unsafe_code, reason = "no library wraps seccomp")]
+fn lose_serial_speeds() {
+    /// The offset of the low half of the second argument in `struct seccomp_data`: the request of an ioctl.
+    const REQUEST: u32 = if cfg!(target_endian = "little") { 24 } else { 28 };
+    let load = |offset| (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, offset);
+    // the number of instructions to skip if the loaded value differs
+    let unless = |value, skipped| (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, skipped, value);
+    let end = |action| (libc::BPF_RET | libc::BPF_K, 0, action);
+    let mut program: Vec<libc::sock_filter> = [
+        load(0),
+        unless(libc::SYS_ioctl as u32, 3),
+        load(REQUEST),
+        unless(libc::TCGETS2 as u32, 1),
+        end(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
+        end(libc::SECCOMP_RET_ALLOW),
+    ]
+    .into_iter()
+    .map(|(code, jf, k)| libc::sock_filter { code: code as u16, jt: 0, jf, k })
+    .collect();
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    rustix::thread::set_no_new_privs(true).unwrap();
+    // SAFETY: the program outlives the call, which copies it.
+    let set =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program, 0, 0) };
+    assert_eq!(set, 0, "{}", io::Error::last_os_error());
+}
+
+#[test]
+fn an_adapter_whose_serial_speed_cannot_be_set_is_opened_as_it_is() {
+    // the filter of system calls stays with its thread
+    let outcome = std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let directory = tempfile::tempdir().unwrap();
+            let link = directory.path().join("can");
+            let (_bus, _adapter) = vehicle(&link);
+            lose_serial_speeds();
+            let mut host = Slcan::open("slcan:test", link.to_str().unwrap(), 115_200).unwrap();
+            host.configure(SETTINGS).await.unwrap();
+            assert_eq!(ask(&mut host, &[1, 2]).await, frame(0x7E8, &[1, 2]));
+
+            let file = directory.path().join("file");
+            std::fs::write(&file, "not a serial device").unwrap();
+            let refused = Slcan::open("slcan:test", file.to_str().unwrap(), 115_200).err().unwrap();
+            assert!(matches!(refused, CanError::Device { .. }), "{refused}");
+        });
+    });
+    outcome.join().unwrap();
 }
 
 #[tokio::test]

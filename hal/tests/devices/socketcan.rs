@@ -10,11 +10,13 @@
 //! | `CONNECTOR_TEST_SLCAN_KERNEL` | any value: the kernel has the slcan driver |
 
 use std::io::{Read, Write};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use connector_hal::bus::BusState;
 use connector_hal::can::{
     CanBus, CanBusExt, CanError, CanEvent, CanFilter, CanFrame, CanId, CanSettings, FdFlags, open,
+    open_in_turn,
 };
 use tokio::time::timeout;
 
@@ -96,6 +98,21 @@ async fn every_outcome_arrives_despite_the_kernels_filters() {
     one.set_filters(&[]).unwrap();
     two.send(&frame(0x18DA_F110, &[1])).await.unwrap();
     assert_eq!(received(&mut one).await, frame(0x18DA_F110, &[1]));
+}
+
+#[tokio::test]
+async fn the_frames_of_the_longest_classic_pdu_fit_an_unread_socket() {
+    let Some(vcan) = environment("CONNECTOR_TEST_VCAN") else { return };
+    let (mut one, mut two) = (open(&vcan).unwrap(), open(&vcan).unwrap());
+    // 4095 bytes: a first frame with 6 bytes, then 7 bytes in each frame
+    const FRAMES: usize = 1 + (4095_usize - 6).div_ceil(7);
+    for _ in 0..FRAMES {
+        one.send(&frame(0x7E8, &[0; 8])).await.unwrap();
+        assert!(is_sent(&mut one).await);
+    }
+    for _ in 0..FRAMES {
+        assert_eq!(received(&mut two).await, frame(0x7E8, &[0; 8]));
+    }
 }
 
 #[tokio::test]
@@ -231,6 +248,66 @@ async fn controllers_are_set_up_by_netlink() {
     one.send(&frame(0x7E0, &[1])).await.unwrap();
     assert!(is_sent(&mut one).await);
     assert_eq!(received(&mut two).await, frame(0x7E0, &[1]));
+}
+
+#[tokio::test]
+async fn leaving_discards_unacknowledged_frames_and_listens_only() {
+    let Some((first, second)) = pair("CONNECTOR_TEST_CAN_PAIR") else { return };
+    // no other node is on the bus
+    socketcan::CanInterface::open(&second).unwrap().bring_down().unwrap();
+    let mut one = open(&first).unwrap();
+    one.configure(SETTINGS).await.unwrap();
+    for count in 0..3 {
+        one.send(&frame(0x123, &[count])).await.unwrap();
+    }
+    let leaving = one.leave(Duration::from_millis(50));
+    // the next user waits, although nobody has polled `leaving` yet
+    let next = tokio::spawn({
+        let first = first.clone();
+        async move { open_in_turn(&first).await.unwrap() }
+    });
+    leaving.await;
+    let mut two = open(&second).unwrap();
+    two.configure(SETTINGS).await.unwrap();
+    assert!(is_quiet(&mut two).await, "a stale frame was sent");
+    assert!(listens_only(&first));
+
+    let mut next = next.await.unwrap();
+    next.configure(SETTINGS).await.unwrap();
+    assert!(!listens_only(&first));
+    next.send(&frame(0x124, &[])).await.unwrap();
+    assert!(is_sent(&mut next).await);
+    assert_eq!(received(&mut two).await, frame(0x124, &[]));
+    // frames that are acknowledged in time are not discarded
+    next.send(&frame(0x125, &[])).await.unwrap();
+    next.leave(Duration::from_secs(5)).await;
+    assert_eq!(received(&mut two).await, frame(0x125, &[]));
+    // for the tests after this one
+    open_in_turn(&first).await.unwrap().configure(SETTINGS).await.unwrap();
+}
+
+fn listens_only(interface: &str) -> bool {
+    let details = socketcan::CanInterface::open(interface).unwrap().details().unwrap();
+    details.can.ctrl_mode.is_some_and(|modes| modes.has_mode(socketcan::CanCtrlMode::ListenOnly))
+}
+
+#[tokio::test]
+async fn a_cancelled_configuration_does_not_replace_the_next_one() {
+    let Some((first, _)) = pair("CONNECTOR_TEST_CAN_PAIR") else { return };
+    let mut one = open(&first).unwrap();
+    let mut two = open(&first).unwrap();
+    for _ in 0..10 {
+        let other = CanSettings { bit_rate: 250_000, listen_only: true, ..SETTINGS };
+        {
+            let mut cancelled = one.configure(other);
+            let _ = cancelled.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        }
+        two.configure(SETTINGS).await.unwrap();
+        // any action that was requested earlier has ended
+        drop(open_in_turn(&first).await.unwrap());
+        assert_eq!(socketcan::CanInterface::open(&first).unwrap().bit_rate().unwrap(), Some(500_000));
+        assert!(!listens_only(&first));
+    }
 }
 
 #[tokio::test]

@@ -240,8 +240,8 @@ pub(super) struct DoipGatewayArgs {
     /// announced to the connector, or else 0x4010.
     #[arg(long, value_name = "ADDRESS", value_parser = logical_address)]
     pub(super) gateway_id: Option<LogicalAddress>,
-    /// The edition of ISO 13400-2: 2 (2012) or 3 (2019).
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=3))]
+    /// The edition of ISO 13400-2: 2 (2012), 3 (2019) or 4 (2019/Amd 1, 2025).
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=4))]
     pub(super) doip_version: u8,
     /// The Ethernet pins, with --over doip: 1 for pins 1 and 9, 2 for pins 3 and 11.
     #[arg(long, value_name = "N", default_value_t = 2)]

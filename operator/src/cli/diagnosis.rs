@@ -12,7 +12,8 @@ use crate::client::{Channel, Connection, ExchangeError, Response, Timing, isotp_
 use crate::hex;
 use crate::uds::{describe_refusal, trouble_codes};
 
-/// How long responses to a functional request are collected.
+/// How long responses to a functional request are collected: far longer than P2 (50 ms), because the network
+/// between adds to it.
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// `vin`.

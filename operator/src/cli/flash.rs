@@ -11,7 +11,8 @@ use super::progress::FlashProgress;
 use crate::client::{Connection, Timing};
 use crate::flash::{Firmware, FlashReport, flash};
 
-/// The longest firmware that is accepted, in bytes.
+/// The longest firmware that is accepted, in bytes. The file is read into memory; a longer one is not an
+/// ECU's firmware.
 const MAX_FIRMWARE: u64 = 64 << 20;
 
 /// Programs the ECU with the file, and prints the progress and the result.

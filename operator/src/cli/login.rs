@@ -9,7 +9,8 @@ use super::args::CloudArgs;
 use super::failure::{Failure, FailureKind};
 use crate::client::{Credentials, Operator};
 
-/// The longest line that is read from standard input, in bytes.
+/// The longest line that is read from standard input, in bytes. The line of JSON with the login has a few
+/// hundred.
 const MAX_LINE: usize = 64 * 1024;
 
 /// The line that `connector-sim cloud` prints when ready.

@@ -10,83 +10,19 @@ use tokio::time::Instant;
 
 use super::error::{CloseReason, ExchangeError};
 use super::inbox::{Inbox, Item, Received};
+use super::response::{Response, ResponseKind, Timing};
 use super::shared::{ChannelCommand, LinkState, Shared};
+use super::wait::Wait;
 
 /// The longest PDU that may be sent: the protocol's default bound.
 const MAX_PDU: usize = 1 << 20;
-/// The transfer rate of a slow bus, in bytes per second.
+/// The transfer rate of a slow bus, in bytes per second: ISO-TP at 20 kbit/s is a little faster. A PDU gets
+/// this additional time.
 const SLOWEST: u32 = 1000;
 /// Detail 6 of `send-failed`: the connector's answer to a PDU that is too long.
 const REFUSED: u16 = 6;
-
-const NEGATIVE_RESPONSE: u8 = 0x7F;
-const RESPONSE_PENDING: u8 = 0x78;
+/// The negative response code of a busy ECU (ISO 14229-1).
 const BUSY_REPEAT_REQUEST: u8 = 0x21;
-const POSITIVE_OFFSET: u8 = 0x40;
-
-/// How long a request waits for an ECU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timing {
-    /// P2: the time to the first response, counted from the request on the bus.
-    pub p2: Duration,
-    /// P2*: the time to the response after a response pending.
-    pub p2_star: Duration,
-    /// The time that the network may add: the round trip, and a link that stalls without being lost.
-    pub allowance: Duration,
-    /// The pause before a request to a busy ECU is repeated.
-    pub busy_pause: Duration,
-    /// How many times a request to a busy ECU is repeated.
-    pub busy_retries: u32,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            p2: Duration::from_secs(1),
-            p2_star: Duration::from_secs(5),
-            // a link that is silent for 15 s counts as lost, and then this clock stops
-            allowance: Duration::from_secs(16),
-            busy_pause: Duration::from_secs(1),
-            busy_retries: 5,
-        }
-    }
-}
-
-/// An ECU's response.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Response {
-    /// The sender: a CAN identifier with SocketCAN's EFF bit.
-    pub address: u32,
-    /// The PDU.
-    pub data: Vec<u8>,
-    /// When the response was complete, on the connector's clock, since the connection was opened.
-    pub at: Duration,
-}
-
-/// The kind of response of a PDU to a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ResponseKind {
-    /// The positive response.
-    Positive,
-    /// Response pending: the ECU needs more time.
-    Pending,
-    /// A negative response with this code.
-    Negative(u8),
-    /// The PDU does not answer this request.
-    Unrelated,
-}
-
-impl ResponseKind {
-    /// Classifies a PDU that follows a request for this service.
-    pub(crate) fn of(service: u8, response: &[u8]) -> Self {
-        match response {
-            [NEGATIVE_RESPONSE, about, RESPONSE_PENDING, ..] if *about == service => Self::Pending,
-            [NEGATIVE_RESPONSE, about, code, ..] if *about == service => Self::Negative(*code),
-            [first, ..] if *first == service.wrapping_add(POSITIVE_OFFSET) => Self::Positive,
-            _ => Self::Unrelated,
-        }
-    }
-}
 
 /// An open channel, for one sender and one receiver at a time. After it is dropped, incoming items are
 /// discarded.
@@ -154,6 +90,11 @@ impl Channel {
         self.shared.state()
     }
 
+    /// Waits for items within this limit.
+    pub(crate) fn wait(&self, limit: Duration) -> Wait<'_> {
+        Wait::new(&self.inbox, self.state(), limit)
+    }
+
     /// Sends a request and waits for its positive response. A response pending extends the wait, and a
     /// request to a busy ECU is repeated. Items that came before the request are discarded.
     pub async fn request(&self, pdu: &[u8], timing: &Timing) -> Result<Response, ExchangeError> {
@@ -173,10 +114,10 @@ impl Channel {
         self.discard_received();
         let service = pdu.first().copied().unwrap_or_default();
         self.send(pdu, PduFlags { chained: false, confirm: true }).await?;
-        let mut wait = Wait::new(self, transfer_time(pdu.len()) + timing.p2 + timing.allowance);
+        let mut wait = self.wait(transfer_time(pdu.len()) + timing.p2 + timing.allowance);
         loop {
             let Some(received) = wait.recv().await? else {
-                return Err(ExchangeError::NoResponse { after: wait.limit });
+                return Err(ExchangeError::NoResponse { after: wait.limit() });
             };
             match received.item {
                 Item::Pdu { address, data } => match ResponseKind::of(service, &data) {
@@ -202,7 +143,7 @@ impl Channel {
         self.discard_received();
         let service = pdu.first().copied().unwrap_or_default();
         self.send(pdu, PduFlags { chained: false, confirm: true }).await?;
-        let mut wait = Wait::new(self, timing.p2 + timing.allowance);
+        let mut wait = self.wait(timing.p2 + timing.allowance);
         let (mut responses, mut pending): (Vec<Response>, Vec<u32>) = (Vec::new(), Vec::new());
         let mut collecting_until = None;
         loop {
@@ -247,47 +188,5 @@ pub(crate) fn failure(item: &Item) -> Option<ExchangeError> {
         EventCode::ReceiveFailed => Some(ExchangeError::ReceiveFailed(*detail)),
         EventCode::ChainBroken => Some(ExchangeError::ChainBroken { count: *value, code: *detail }),
         _ => None,
-    }
-}
-
-/// Waits for items on a channel, with a clock that stops while a link is lost.
-pub(crate) struct Wait<'a> {
-    channel: &'a Channel,
-    state: watch::Receiver<LinkState>,
-    pub(crate) limit: Duration,
-    deadline: Instant,
-}
-
-impl<'a> Wait<'a> {
-    pub(crate) fn new(channel: &'a Channel, limit: Duration) -> Self {
-        Self { channel, state: channel.state(), limit, deadline: Instant::now() + limit }
-    }
-
-    /// Restarts the wait with this limit.
-    pub(crate) fn restart(&mut self, limit: Duration) {
-        self.limit = limit;
-        self.deadline = Instant::now() + limit;
-    }
-
-    fn restart_until(&mut self, deadline: Instant) {
-        self.deadline = deadline;
-    }
-
-    /// The next item, or `None` when the time is over.
-    pub(crate) async fn recv(&mut self) -> Result<Option<Received>, ExchangeError> {
-        loop {
-            let is_up = *self.state.borrow_and_update() == LinkState::Up;
-            tokio::select! {
-                biased;
-                received = self.channel.recv() => return received.map(Some).map_err(ExchangeError::Closed),
-                // the channel reports a closed connection
-                Ok(()) = self.state.changed() => {
-                    if !is_up {
-                        self.deadline = self.deadline.max(Instant::now() + self.limit);
-                    }
-                }
-                () = tokio::time::sleep_until(self.deadline), if is_up => return Ok(None),
-            }
-        }
     }
 }

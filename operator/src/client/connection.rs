@@ -5,31 +5,32 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use connector_agent::relay::link::{Link, Role};
+use connector_agent::relay::wire::ProblemKind;
 use connector_agent::relay::wire::codec::Tag;
 use connector_agent::relay::wire::request::{
     BusConfig, CloseChannel, CloseConnection, ConfigureBuses, IsotpChannelConfig, OpenChannel,
     RawChannelConfig,
 };
-use connector_agent::relay::wire::{Envelope, ProblemKind};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use super::channel::Channel;
 use super::driver::Driver;
-use super::error::{DialError, OperatorError, is_offline};
-use super::joining::{JoinError, join};
-use super::live::Live;
-use super::shared::{ChannelCommand, ConnectionSettings, ConnectorRequest, Counters, LinkState, Shared};
+use super::error::OperatorError;
+use super::joining::first_join;
+use super::requester::Requester;
+use super::shared::{ChannelCommand, ConnectionSettings, Counters, LinkState, Shared};
 use super::socket::Dial;
 
-/// How many requests, and how many PDUs, may wait for the connection's task. A sender of more waits.
+/// How many requests, and how many PDUs, may wait for the connection's task. A sender of more waits, so that
+/// the number only decides how often tasks switch.
 const QUEUE: usize = 16;
-/// How long [`Connection::close`] waits for the connector.
+/// How long [`Connection::close`] waits for the connector: for a few round trips of a slow network. The
+/// connector closes the connection by itself later.
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// The content of `connectionJoined`.
@@ -58,30 +59,6 @@ pub struct Vehicle {
     /// How long the reading took, in milliseconds.
     #[serde(default)]
     pub elapsed_ms: Option<u64>,
-}
-
-/// Sends requests to the connection's task, and waits for the answers.
-#[derive(Debug, Clone)]
-pub(super) struct Requester {
-    requests: mpsc::Sender<ConnectorRequest>,
-    shared: Arc<Shared>,
-    patience: Duration,
-}
-
-impl Requester {
-    pub(super) async fn ask(&self, action: &'static str, message: Value) -> Result<Value, OperatorError> {
-        let (reply, answer) = oneshot::channel();
-        let asking = async {
-            self.requests.send(ConnectorRequest { action, message, reply }).await.ok()?;
-            answer.await.ok()
-        };
-        match tokio::time::timeout(self.patience, asking).await {
-            Ok(Some(Ok(Envelope { message, .. }))) => Ok(message),
-            Ok(Some(Err(problem))) => Err(OperatorError::Refused { what: action.to_owned(), problem }),
-            Ok(None) => Err(OperatorError::Closed(self.shared.close_reason())),
-            Err(_) => Err(OperatorError::Timeout { what: action.to_owned(), after: self.patience }),
-        }
-    }
 }
 
 /// A connection to a vehicle. Dropping it leaves the connection, which the connector holds for a while.
@@ -116,11 +93,7 @@ impl Connection {
         Ok(Self {
             uuid,
             joined,
-            requester: Requester {
-                requests: request_sender,
-                shared: Arc::clone(&shared),
-                patience: settings.request,
-            },
+            requester: Requester::new(request_sender, Arc::clone(&shared), settings.request),
             commands: command_sender,
             shared,
             next_channel: AtomicU16::new(1),
@@ -220,39 +193,4 @@ impl Connection {
 
 fn value(message: &impl serde::Serialize) -> Value {
     serde_json::to_value(message).unwrap_or_default()
-}
-
-/// Joins a connection. If the connector is offline, repeats the attempt until `join_patience` ends.
-async fn first_join(
-    dial: &dyn Dial,
-    uuid: Uuid,
-    settings: ConnectionSettings,
-) -> Result<(Live, Value, Vec<Message>), OperatorError> {
-    const PAUSE: Duration = Duration::from_secs(1);
-    let until = Instant::now() + settings.join_patience;
-    loop {
-        let mut live = Live::new(dial.dial().await?);
-        let failure = match join(&mut live, uuid, None).await {
-            Ok((joined, backlog)) => return Ok((live, joined, backlog)),
-            Err(JoinError::Timeout(after)) => {
-                return Err(OperatorError::Timeout { what: "joining the connection".to_owned(), after });
-            }
-            Err(JoinError::Refused(problem)) => {
-                let is_final = !is_offline(&problem);
-                let error = OperatorError::Refused { what: "joining the connection".to_owned(), problem };
-                if is_final {
-                    return Err(error);
-                }
-                error
-            }
-            Err(JoinError::Socket(error)) => {
-                let source = Box::new(std::io::Error::other(error).into());
-                OperatorError::Dial(DialError::Upgrade(source))
-            }
-        };
-        if Instant::now() >= until {
-            return Err(failure);
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
 }

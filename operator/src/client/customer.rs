@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use super::error::{DialError, OperatorError};
 use super::live::{Live, LiveEvent};
-use super::rest::{Operator, Ticket};
+use super::rest::Operator;
 use super::socket::{Dial as _, SocketError};
+use super::ticket::Ticket;
 use super::tokens::Credentials;
 
 /// A logged-in customer.

@@ -18,8 +18,12 @@ use super::protocol::{Ended, LinkProtocol};
 use super::shared::{ChannelCommand, ConnectionSettings, ConnectorRequest, Shared};
 use super::socket::Dial;
 
-/// The pauses between attempts to reconnect. The first attempt follows the loss immediately.
+/// The first pause between attempts to reconnect, which is then doubled up to [`LAST_PAUSE`]. The first
+/// attempt follows the loss immediately. The value is a compromise: a flash waits for the link, and a cloud
+/// that restarts refuses connections.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause between attempts to reconnect. The vendor asks clients to reconnect no faster than every
+/// 5 s after a few immediate attempts.
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The task of a connection, which [`Driver::drive`] runs.

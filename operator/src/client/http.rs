@@ -6,7 +6,8 @@ use serde::Deserialize;
 
 use super::error::OperatorError;
 
-/// The longest response body that is read, in bytes.
+/// The longest response body that is read, in bytes. The longest list, of 1000 tickets, has about 1 MB; the
+/// limit bounds the memory.
 const MAX_BODY: usize = 4 << 20;
 
 /// The response, if its status reports success.

@@ -11,9 +11,10 @@ use tokio::sync::Notify;
 use super::error::CloseReason;
 
 /// How much may wait on a channel, in bytes. Further frames are dropped and reported as a gap. A PDU without
-/// room ends the connection, as on the connector's side.
+/// room ends the connection, as on the connector's side. Four times what the connector keeps: a program on a
+/// computer has more memory.
 const LIMIT: usize = 8 << 20;
-/// The size that an item counts in addition to its data.
+/// The size that an item counts in addition to its data: the item itself, and the overhead of its allocation.
 const ITEM_COST: usize = 128;
 
 /// A PDU or frame from the vehicle, or an event.

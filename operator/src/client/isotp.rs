@@ -26,6 +26,7 @@ pub fn isotp_channel(
         st_min: None,
         max_age_ms: None,
         p2_ms: None,
+        p2_star_ms: None,
     }
 }
 

@@ -5,15 +5,19 @@ use std::time::Duration;
 use connector_agent::protocol::problem::Problem;
 use connector_agent::relay::wire::{Envelope, ProblemKind};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
+use super::error::{DialError, OperatorError, is_offline};
 use super::live::{Live, LiveEvent};
-use super::socket::SocketError;
+use super::shared::ConnectionSettings;
+use super::socket::{Dial, SocketError};
 
-/// How long the answer may take: the connector may have to identify its vehicle first.
+/// How long the answer may take: the connector may have to identify its vehicle first, which takes up to 12 s
+/// on a K-line, over a slow network.
 const JOIN: Duration = Duration::from_secs(60);
-/// How many messages before the answer are kept.
+/// How many messages before the answer are kept. The cloud sends a few; the limit bounds the memory.
 const MAX_BACKLOG: usize = 1024;
 
 /// Why a connection was not joined.
@@ -22,6 +26,42 @@ pub(super) enum JoinError {
     Socket(SocketError),
     Refused(Problem),
     Timeout(Duration),
+}
+
+/// Joins a connection. If the connector is offline, repeats the attempt until `join_patience` ends.
+pub(super) async fn first_join(
+    dial: &dyn Dial,
+    uuid: Uuid,
+    settings: ConnectionSettings,
+) -> Result<(Live, Value, Vec<Message>), OperatorError> {
+    /// The pause between two attempts: the connector may come online at any time.
+    const PAUSE: Duration = Duration::from_secs(1);
+    let until = Instant::now() + settings.join_patience;
+    loop {
+        let mut live = Live::new(dial.dial().await?);
+        let failure = match join(&mut live, uuid, None).await {
+            Ok((joined, backlog)) => return Ok((live, joined, backlog)),
+            Err(JoinError::Timeout(after)) => {
+                return Err(OperatorError::Timeout { what: "joining the connection".to_owned(), after });
+            }
+            Err(JoinError::Refused(problem)) => {
+                let is_final = !is_offline(&problem);
+                let error = OperatorError::Refused { what: "joining the connection".to_owned(), problem };
+                if is_final {
+                    return Err(error);
+                }
+                error
+            }
+            Err(JoinError::Socket(error)) => {
+                let source = Box::new(std::io::Error::other(error).into());
+                OperatorError::Dial(DialError::Upgrade(source))
+            }
+        };
+        if Instant::now() >= until {
+            return Err(failure);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Joins a connection on this websocket. Returns the content of `connectionJoined`, and the messages that

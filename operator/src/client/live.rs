@@ -11,11 +11,11 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::socket::{Socket, SocketError};
 
-/// How often a Ping is sent.
+/// How often a Ping is sent: as often as the agent by default.
 const PING: Duration = Duration::from_secs(5);
-/// A websocket that has received nothing for this long is dead.
+/// A websocket that has received nothing for this long is dead: three Pings, as for the agent by default.
 const DEAD: Duration = Duration::from_secs(15);
-/// How long closing the websocket may take.
+/// How long closing the websocket may take. The cloud notices the end of the connection in any case.
 const CLOSING: Duration = Duration::from_secs(1);
 
 /// An event of a websocket.

@@ -19,9 +19,11 @@ use super::joining::problem_of;
 use super::shared::{ChannelCommand, ConnectorRequest, LinkState, Shared};
 use super::socket::SocketError;
 
-/// Nothing more is taken from channels while this much waits for an acknowledgement, in bytes.
+/// The task takes nothing more from channels while this much waits for an acknowledgement, in bytes: half of
+/// the 2 MiB that may be kept, so that one more PDU of 1 MiB has room.
 const MAX_UNACKNOWLEDGED: usize = 1 << 20;
-/// How many requests may wait for an answer. Further requests are not sent until one is answered.
+/// How many requests may wait for an answer. Further requests are not sent until one is answered. As many as
+/// wait in a connector while it sets up buses.
 const MAX_WAITING: usize = 64;
 
 /// Why the task stops using a websocket.
@@ -202,7 +204,7 @@ impl LinkProtocol {
                 self.shared.counters.add_interruption();
                 self.handle_down(now);
             }
-            "connectionResumed" => return self.handle_resumed(&envelope.message),
+            "connectionResumed" => return self.handle_resumed(now, &envelope.message),
             _ => match envelope.request_id.as_deref().and_then(|id| id.parse::<u64>().ok()) {
                 Some(id) => self.handle_answer(id, envelope),
                 None if envelope.action == "error" => self.handle_error(problem_of(envelope))?,
@@ -244,14 +246,14 @@ impl LinkProtocol {
         self.shared.set_state(LinkState::Down);
     }
 
-    fn handle_resumed(&mut self, message: &Value) -> Result<(), Ended> {
+    fn handle_resumed(&mut self, now: Instant, message: &Value) -> Result<(), Ended> {
         if self.link.is_up() {
             return Ok(());
         }
         let received =
             message.get("received").and_then(Value::as_u64).and_then(|seq| u32::try_from(seq).ok());
         let received = received.ok_or_else(|| protocol("connectionResumed without \"received\""))?;
-        self.link.resume(received).map_err(protocol)?;
+        self.link.resume(now, received).map_err(protocol)?;
         self.down_since = None;
         self.next_id += 1;
         let id = format!("resume-{}", self.next_id);

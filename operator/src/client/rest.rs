@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use connector_agent::tls;
 use reqwest::{Method, Response, StatusCode};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -15,72 +15,19 @@ use super::error::OperatorError;
 use super::http::{answer, success};
 use super::shared::ConnectionSettings;
 use super::socket::Websocket;
+use super::ticket::Ticket;
 use super::tokens::{Credentials, Tokens};
 
-/// The longest time for a REST request.
+/// The longest time for a REST request: as long as the agent waits by default.
 const REQUEST: Duration = Duration::from_secs(30);
-/// The longest time for connecting to the REST API.
+/// The longest time for connecting to the REST API: as long as the agent waits by default.
 const CONNECT: Duration = Duration::from_secs(15);
-/// The largest number of tickets in one list.
+/// The number of tickets in one list: the greatest `limit` of the vendor's API.
 const TICKETS: u32 = 1000;
 
 const TOKEN_PATH: &str = "/oauth2/token";
 const PENDING_PATH: &str = "/v2/tickets/pending-tickets";
 const IN_PROGRESS_PATH: &str = "/v2/tickets/in-progress-tickets";
-
-/// A ticket, as the cloud presents it to partners.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Ticket {
-    /// The ticket's id.
-    #[serde(deserialize_with = "text")]
-    pub id: String,
-    /// The ticket's number, for people.
-    #[serde(default, deserialize_with = "optional_text")]
-    pub ticket_number: Option<String>,
-    /// `pending`, `in_progress`, ….
-    #[serde(default)]
-    pub state: Option<String>,
-    /// The vehicle's VIN.
-    #[serde(default)]
-    pub vin: Option<String>,
-    /// The connector in the vehicle.
-    #[serde(default)]
-    pub connector_uuid: Option<Uuid>,
-    /// When the ticket was created.
-    #[serde(default)]
-    pub created_at: Option<String>,
-    /// The number of the ticket's connection, or its UUID if the cloud has no number.
-    #[serde(default, deserialize_with = "optional_text")]
-    pub connection_id: Option<String>,
-    /// The UUID of the ticket's connection.
-    #[serde(default)]
-    pub connection_uuid: Option<Uuid>,
-}
-
-impl Ticket {
-    /// The connection to join, once the ticket is in progress.
-    pub fn connection(&self) -> Option<Uuid> {
-        self.connection_uuid.or_else(|| self.connection_id.as_deref()?.parse().ok())
-    }
-
-    /// Whether `name` is the ticket's id or number.
-    pub fn is_called(&self, name: &str) -> bool {
-        self.id.eq_ignore_ascii_case(name) || self.ticket_number.as_deref() == Some(name)
-    }
-}
-
-/// Reads an id, which is a number in some of the cloud's answers and a string in others.
-fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    optional_text(deserializer)?.ok_or_else(|| serde::de::Error::custom("expected a string or a number"))
-}
-
-fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    Ok(match Value::deserialize(deserializer)? {
-        Value::String(text) => Some(text),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    })
-}
 
 #[derive(Deserialize)]
 struct TicketList {

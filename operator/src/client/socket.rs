@@ -23,7 +23,8 @@ use super::tokens::Tokens;
 
 /// The relay's subprotocol.
 const SUBPROTOCOL: &str = "connector-relay.v1";
-/// The longest time for opening a websocket, including TLS and the upgrade.
+/// The longest time for opening a websocket, including TLS and the upgrade: as long as the agent waits by
+/// default.
 const CONNECT: Duration = Duration::from_secs(15);
 /// The longest message that is accepted: the longest configurable PDU and its header.
 const MAX_MESSAGE: usize = 2 << 20;

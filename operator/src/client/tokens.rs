@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use super::error::OperatorError;
 use super::http::{answer, problem};
 
-/// How long before its expiry a token is renewed.
+/// How long before its expiry a token is renewed: longer than any request takes, so that no request uses an
+/// expired token.
 const MARGIN: Duration = Duration::from_secs(60);
 
 /// The client id and secret of the client-credentials grant.

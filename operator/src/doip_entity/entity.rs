@@ -13,7 +13,8 @@ use connector_agent::protocol::doip::{
 use super::config::EntityConfig;
 use super::connection::{ConnectionId, RoutingState, TesterConnection};
 
-/// How many outgoing messages may wait. Further messages are lost.
+/// How many outgoing messages may wait. Further messages are lost. The shell takes them after each call; the
+/// limit bounds the memory.
 const MAX_OUTPUTS: usize = 4096;
 /// The length of the two addresses before a diagnostic message's data, in bytes.
 const ADDRESSES: u32 = 4;

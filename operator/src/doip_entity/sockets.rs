@@ -10,9 +10,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_rustls::TlsAcceptor;
 
-/// The longest accepted datagram, in bytes. DoIP datagrams are much shorter.
+/// The longest accepted datagram, in bytes: longer than any that fits an Ethernet frame. DoIP datagrams are
+/// much shorter.
 const DATAGRAM: usize = 2048;
-/// How many attempts to find a port that is free for both TCP and UDP.
+/// How many attempts to find a port that is free for both TCP and UDP. The kernel chooses the port for one of
+/// them; the other is rarely in use.
 const ATTEMPTS: u32 = 32;
 
 /// The addresses to listen on.

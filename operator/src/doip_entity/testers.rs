@@ -12,15 +12,19 @@ use tokio_rustls::TlsAcceptor;
 
 use super::connection::ConnectionId;
 
-/// How many messages to a tester may wait. A tester that leaves more unread loses its connection.
+/// How many messages to a tester may wait. A tester that leaves more unread loses its connection, because the
+/// entity has to serve the other testers.
 const QUEUE: usize = 1024;
-/// How many events of connections may wait. Until then, the connections are not read.
+/// How many events of connections may wait. Until then, the connections are not read. The number only smooths
+/// bursts.
 const EVENTS: usize = 64;
-/// How many bytes one read takes from a connection.
+/// How many bytes one read takes from a connection. The buffer is memory of each connection.
 const READ: usize = 16 * 1024;
-/// How long a closing connection may take to write the remaining messages.
+/// How long a closing connection may take to write the remaining messages: as long as a tester waits for an
+/// acknowledgement (ISO 13400-2).
 const CLOSING: Duration = Duration::from_secs(2);
-/// How long a tester may take for the TLS handshake, and to read a message.
+/// How long a tester may take for the TLS handshake, and to read a message. The value is a compromise: a
+/// tester on a slow machine is served, and one that stalls frees its place.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An event of a connection's task.

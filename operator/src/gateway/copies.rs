@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How many answers are remembered per ECU.
+/// How many answers are remembered per ECU. An ECU gives few answers within [`MAX_DISTANCE`].
 const MAX_ANSWERS: usize = 16;
-/// The longest time between the copies of one answer, even if the tool sends another request meanwhile.
+/// The longest time between the copies of one answer, even if the tool sends another request meanwhile. The
+/// connector sends both copies in the same message or in consecutive ones, so that only a stalled network
+/// separates them.
 const MAX_DISTANCE: Duration = Duration::from_millis(500);
 
 /// Which of the connector's channels delivered an answer.

@@ -12,7 +12,8 @@ use tokio::task::AbortHandle;
 
 use crate::client::{Channel, CloseReason, Connection, Item, LinkState, OperatorError};
 
-/// How many requests to an ECU may wait for the network. Further requests are refused.
+/// How many requests to an ECU may wait for the network. Further requests are refused. Half of the 64 PDUs
+/// that may wait on a channel of the connector.
 const QUEUE: usize = 32;
 
 /// A channel to open, in the form of `openChannel`.

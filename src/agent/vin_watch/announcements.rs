@@ -16,7 +16,8 @@ use crate::vehicle::doip_network::network::NetworkError;
 use crate::vehicle::hardware::Hardware;
 use crate::vehicle::reopened::{OpeningDevice, Reopened};
 
-/// The pause before a network is opened again on which the agent could not listen.
+/// The pause before a network is opened again on which the agent could not listen. As long as the least pause
+/// between two readings: an announcement that is noticed earlier would have to wait anyway.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The networks behind all DoIP pins. The agent only listens on them.
@@ -79,7 +80,11 @@ fn poll_network(
                 let vin = gateway.announcement.vin().ok();
                 is_news |= vin.is_some() && vin != known;
             }
-            Poll::Ready(Ok(DiscoveryEvent::Refused { .. })) => {}
+            Poll::Ready(Ok(
+                DiscoveryEvent::Refused { .. }
+                | DiscoveryEvent::Foreign { .. }
+                | DiscoveryEvent::Unreadable { .. },
+            )) => {}
             Poll::Ready(Err(error)) => {
                 tracing::debug!(%error, "can no longer listen to announcements");
                 network.lose(now);

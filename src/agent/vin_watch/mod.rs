@@ -27,9 +27,9 @@ use crate::config::VinSettings;
 use crate::protocol::vin::Vin;
 use crate::vehicle::hardware::Hardware;
 
-/// The most commands that may wait; the agent's loop sends one at a time.
+/// The most commands that may wait. The agent's loop sends one at a time, and waits if there is no room.
 const COMMANDS: usize = 8;
-/// The most messages that may wait; the watch pauses until there is room.
+/// The most messages that may wait; the watch pauses until there is room. A reading causes one message.
 const FOUND: usize = 8;
 
 /// The handle of the watch's task.

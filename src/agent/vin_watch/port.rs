@@ -9,7 +9,7 @@ use crate::vehicle::reopened::{OpeningDevice, Reopened};
 use crate::vehicle::vin::{BusEnd, BusReading};
 use crate::vehicle::wake_watch::{DEFAULT_SILENCE, WakeReason, WakeWatch};
 
-/// The most events taken from one bus before the others get their turn.
+/// The most events taken from one bus before the others get their turn: 15 ms of a full bus at 500 kbit/s.
 const BATCH: usize = 64;
 
 /// The device of a CAN port, on which the agent only listens.

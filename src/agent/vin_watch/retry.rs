@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 /// How long to wait after each reading without a VIN. After the last pause there is no further attempt until
 /// there is another reason to read.
+///
+/// The first pause is for ECUs that were starting up. Each pause is twice the one before: a compromise
+/// between an ECU that needs long and a vehicle without a VIN, which gets six more readings within 315 s.
 const PAUSES: [Duration; 6] = [
     Duration::from_secs(5),
     Duration::from_secs(10),
@@ -13,7 +16,8 @@ const PAUSES: [Duration; 6] = [
     Duration::from_secs(80),
     Duration::from_secs(160),
 ];
-/// If the state of the ignition is unknown, a bus that has been silent for this long is left asleep.
+/// If the state of the ignition is unknown, a bus that has been silent for this long is left asleep. ECUs
+/// that are awake send their periodic messages several times a second.
 const AWAKE: Duration = Duration::from_secs(1);
 
 /// Decides when to read the VIN again after a reading without a VIN.

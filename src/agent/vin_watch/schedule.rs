@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use super::retry::VinRetry;
 use crate::vehicle::wake_watch::WakeReason;
 
-/// The least time between two readings that something on the bus caused.
+/// The least time between two readings that something on the bus caused. A reading on CAN takes up to 1.5 s,
+/// so that an adapter that comes and goes keeps the buses busy for less than a third of the time.
 const LEAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the watch does next.

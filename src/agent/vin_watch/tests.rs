@@ -1,10 +1,22 @@
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
 use connector_hal::can::{CanBus, CanBusExt as _, CanEvent, CanFrame, CanId};
 use connector_hal::clock::now;
+use connector_hal::future::BoxFuture;
 
 use super::*;
+use crate::config::DoipPort;
+use crate::config::doip_device::DoipDevice;
+use crate::protocol::doip::discovery::Destination;
+use crate::protocol::doip::{Announcement, Eid, FurtherAction, Message, ProtocolVersion};
+use crate::vehicle::doip_network::linux::Purpose;
+use crate::vehicle::doip_network::network::{GatewayConnectError, Network, NetworkError, Stream};
 use crate::vehicle::hardware::Hardware;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -18,11 +30,91 @@ struct WatchRig {
     _acknowledges: Box<dyn CanBus>,
 }
 
+/// A DoIP network that can only be listened to.
+#[derive(Clone, Default)]
+struct QuietNetwork(Arc<Mutex<Datagrams>>);
+
+#[derive(Default)]
+struct Datagrams {
+    waiting: VecDeque<Vec<u8>>,
+    waker: Option<Waker>,
+}
+
+impl QuietNetwork {
+    /// A gateway announces this VIN.
+    fn announce(&self, vin: &str) {
+        let announcement = Announcement {
+            vin: vin.as_bytes().try_into().unwrap(),
+            address: 0x4010.into(),
+            eid: Eid([1; 6]),
+            gid: None,
+            further_action: FurtherAction::None,
+            sync_status: None,
+        };
+        let mut datagrams = self.0.lock().unwrap();
+        datagrams.waiting.push_back(Message::new(ProtocolVersion::V2012, announcement).encode().unwrap());
+        if let Some(waker) = datagrams.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Network for QuietNetwork {
+    fn destinations(&self) -> Vec<Destination> {
+        Vec::new()
+    }
+
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<(usize, SocketAddr)>> {
+        let mut datagrams = self.0.lock().unwrap();
+        let Some(datagram) = datagrams.waiting.pop_front() else {
+            datagrams.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        buffer[..datagram.len()].copy_from_slice(&datagram);
+        Poll::Ready(Ok((datagram.len(), ([169, 254, 0, 1], 13400).into())))
+    }
+
+    fn send(&mut self, _: Destination, _: &[u8]) -> io::Result<()> {
+        panic!("the agent only listens");
+    }
+
+    fn connect(
+        &self,
+        _: SocketAddr,
+        _: bool,
+    ) -> BoxFuture<'static, Result<Box<dyn Stream>, GatewayConnectError>> {
+        panic!("the agent only listens");
+    }
+}
+
 impl WatchRig {
     fn new(ignition: Option<bool>) -> Self {
+        Self::with_network(ignition, None)
+    }
+
+    /// The network can be listened to, but the VIN cannot be read on it.
+    fn with_network(ignition: Option<bool>, network: Option<QuietNetwork>) -> Self {
         let bus = VirtualBus::new(VirtualBusConfig::default());
         let acknowledges = Box::new(bus.attach("a node of the vehicle"));
-        let watch = VinWatch::spawn(Hardware::on_bus(&bus), VinSettings::default(), ignition);
+        let mut hardware = Hardware::on_bus(&bus);
+        if let Some(network) = network {
+            hardware.doip_ports =
+                Arc::new([DoipPort { pins: [3, 11], device: DoipDevice::Interface("eth0".to_owned()) }]);
+            hardware.open_doip = Arc::new(move |_, _, purpose| {
+                let opened = match purpose {
+                    Purpose::Listen => Ok(Box::new(network.clone()) as Box<dyn Network>),
+                    Purpose::Talk => {
+                        Err(NetworkError { device: "eth0".to_owned(), problem: "no address".to_owned() })
+                    }
+                };
+                Box::pin(std::future::ready(opened))
+            });
+        }
+        let watch = VinWatch::spawn(hardware, VinSettings::default(), ignition);
         Self { bus, watch, start: now(), _acknowledges: acknowledges }
     }
 
@@ -153,4 +245,21 @@ async fn a_sleeping_agent_asks_no_ecu() {
     let frames = rig.bus.statistics().frames;
     assert!(rig.reading_within(3600 * SECOND).await.is_none());
     assert_eq!(rig.bus.statistics().frames, frames);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_announcement_of_another_vin_causes_a_reading_and_one_of_the_same_vin_does_not() {
+    let network = QuietNetwork::default();
+    let mut rig = WatchRig::with_network(Some(true), Some(network.clone()));
+    rig.ecu_starts();
+    let vin = Some(VIN.parse().unwrap());
+    assert_eq!(rig.reading_within(2 * SECOND).await, Some((vin, 0)));
+    network.announce(VIN);
+    assert_eq!(rig.reading_within(3600 * SECOND).await, None);
+    network.announce("1M8GDM9AXKP042788");
+    assert_eq!(rig.reading_within(2 * SECOND).await, Some((vin, 3600)));
+    // a gateway that repeats its announcement does not cause one reading after the other
+    network.announce("1M8GDM9AXKP042788");
+    assert_eq!(rig.reading_within(4 * SECOND).await, None);
+    assert_eq!(rig.reading_within(2 * SECOND).await, Some((vin, 3605)));
 }

@@ -86,9 +86,11 @@ enum LoginPhase {
     Holding { refresh_at: Instant },
 }
 
-/// The least time between two refreshes, even of short-lived tokens.
+/// The least time between two refreshes, even of short-lived tokens. The value is a compromise: a cloud must
+/// not be flooded, and a token that lives for seconds must be replaced in time.
 const MIN_REFRESH: Duration = Duration::from_secs(2);
-/// Longer lifetimes count as this.
+/// Longer lifetimes count as this: 30 days, so that arithmetic with them cannot overflow, and a revoked login
+/// is noticed in time.
 const MAX_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Auth {

@@ -23,11 +23,13 @@ use crate::config::{Config, Pincode};
 const LOGIN_FILE: &str = "login.json";
 /// The file of the rejected logins, in the state directory.
 const REJECTIONS_FILE: &str = "rejected.json";
-/// The longest file accepted, in bytes.
+/// The longest file accepted, in bytes. A token has a few kilobytes at most; a larger file is not one that
+/// the agent wrote.
 const MAX_LENGTH: u64 = 64 << 10;
 /// The version of the files' layout.
 const FORMAT: u32 = 1;
-/// An access token with no more than this left of its lifetime is not used.
+/// An access token with no more than this left of its lifetime is not used: the token could expire on its
+/// way, and the first refresh follows within seconds anyway.
 const MIN_REMAINING: Duration = Duration::from_secs(5);
 
 /// Why the login could not be loaded or saved.

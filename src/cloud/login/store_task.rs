@@ -106,3 +106,42 @@ impl StoreTask {
         self.start_saving();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::config::{ApiUrl, Config, WebsocketUrl};
+
+    #[test]
+    fn the_login_is_saved_on_a_separate_thread() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::new(
+            "5f3d760d-ade2-4a19-aea4-36e097678ae3".parse().unwrap(),
+            ApiUrl::try_from("https://cloud.example".to_owned()).unwrap(),
+            WebsocketUrl::try_from("wss://cloud.example".to_owned()).unwrap(),
+        );
+        config.connector.state_directory = Some(directory.path().to_owned());
+        let mut task = StoreTask::new(LoginStore::new(&config), Pincode::new("1234").unwrap());
+        let is_saved = || directory.path().join("login.json").exists();
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        runtime.block_on(async {
+            // the only thread that may block is busy, as with a slow disk
+            let (release, released) = mpsc::channel::<()>();
+            let busy = tokio::task::spawn_blocking(move || released.recv());
+            task.save(&"access".into(), None, Duration::from_secs(3600));
+            let mut cx = Context::from_waker(Waker::noop());
+            for _ in 0..100 {
+                assert!(std::pin::pin!(task.saved()).poll(&mut cx).is_pending());
+                assert!(!is_saved(), "the runtime's own thread has saved");
+                tokio::task::yield_now().await;
+            }
+            release.send(()).unwrap();
+            busy.await.unwrap().unwrap();
+            task.saved().await;
+            assert!(is_saved());
+        });
+    }
+}

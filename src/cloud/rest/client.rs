@@ -18,7 +18,8 @@ use super::tokens::{AccessToken, Tokens};
 use crate::config::{CloudConfig, ConnectorUuid, Pincode, ResourcePath};
 use crate::protocol::problem::Problem;
 
-/// The longest answer accepted, in bytes.
+/// The longest answer accepted, in bytes. Records and tokens have a few kilobytes; the limit bounds the
+/// memory that a wrong server can take.
 const MAX_ANSWER: usize = 256 << 10;
 /// The end of the problem type with which the cloud answers that no ticket is active.
 const NO_ACTIVE_TICKET: &str = "no-active-ticket";

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The lifetime of a token whose answer states none.
+/// The lifetime of a token whose answer states none: one hour, the lifetime of the vendor's access tokens.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// The answer to a login or a refresh. `Debug` omits the secrets.

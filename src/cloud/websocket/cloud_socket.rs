@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use connector_hal::clock::now;
-use connector_hal::timer::{Deadline, TimerKind};
+use connector_hal::timer::{Deadline, TimerKind, has_read_all};
 use futures_util::{Sink, Stream};
 use rustls::ClientConfig;
 use tokio_tungstenite::tungstenite::error::CapacityError;
@@ -204,7 +204,7 @@ impl OpenSocket {
             }
             // Everything that has arrived has been read. Only now does silence mean that the cloud is silent,
             // and not that this process was slow.
-            if self.process_liveness(now())? {
+            if has_read_all(cx) && self.process_liveness(now())? {
                 continue;
             }
             if !is_senders_turn && wants_to_send && self.poll_writable(cx).is_ready() {

@@ -29,8 +29,8 @@ pub(crate) struct Liveness {
     round_trip: Option<Duration>,
 }
 
-/// How many unanswered Pings are remembered. With sensible intervals the websocket is dead before there are
-/// more.
+/// How many unanswered Pings are remembered. With the default intervals of 5 s and 15 s, the websocket is
+/// dead before there are more than three; the rest is for other intervals.
 const MAX_OUTSTANDING: usize = 8;
 
 impl Liveness {

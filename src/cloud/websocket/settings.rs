@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use crate::config::{CloudConfig, WebsocketUrl};
 
-/// The longest text message accepted, in bytes.
+/// The longest text message accepted, in bytes. The longest requests configure buses and channels, and have a
+/// few kilobytes; the limit bounds the memory.
 const MAX_TEXT: usize = 1 << 20;
 /// Binary messages have up to 64 KiB, unless a single record is longer: a record cannot be split.
 const USUAL_BINARY: usize = 64 << 10;
-/// Room for the headers of a binary message and its records.
+/// Room for the headers of a binary message and its records. They have 40 bytes beside a long PDU; the rest
+/// is for fields that a later version of the protocol may add.
 const BINARY_OVERHEAD: usize = 4 << 10;
 
 /// The address, timeouts and limits of a [`CloudSocket`](super::CloudSocket).

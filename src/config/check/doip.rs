@@ -35,9 +35,9 @@ fn check_network(name: &str, network: &NetworkConfig, problems: &mut Vec<ConfigP
     if first > last {
         add("tester_addresses", "the first is greater than the last", "set the first and the last");
     }
-    if !matches!(network.protocol_version, 2 | 3) {
+    if !matches!(network.protocol_version, 2..=4) {
         let what = format!("version {} is not supported", network.protocol_version);
-        add("protocol_version", &what, "set 2 (2012) or 3 (2019)");
+        add("protocol_version", &what, "set 2 (2012), 3 (2019) or 4 (2019/Amd 1, 2025)");
     }
 }
 

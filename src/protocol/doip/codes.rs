@@ -60,15 +60,24 @@ codes! {
         V2012 = 0x02 => "ISO 13400-2:2012",
         /// ISO 13400-2:2019.
         V2019 = 0x03 => "ISO 13400-2:2019",
+        /// ISO 13400-2:2019/Amd 1, and ISO 13400-2:2025.
+        V2025 = 0x04 => "ISO 13400-2:2019/Amd 1 or 2025",
         /// Any edition, in identification requests of a tester that does not know the vehicle's edition yet.
         Default = 0xFF => "any",
     }
 }
 
 impl ProtocolVersion {
-    /// Returns whether this module supports messages of this version.
+    /// Returns whether messages of this version are understood.
+    ///
+    /// Later editions keep the payloads of the earlier ones. Only 0x00 is reserved.
     pub(crate) const fn is_supported(self) -> bool {
-        !matches!(self, Self::Other(_))
+        !matches!(self, Self::Other(0))
+    }
+
+    /// Returns whether this is the version of one edition, and not the default version.
+    pub(crate) const fn is_edition(self) -> bool {
+        self.is_supported() && !matches!(self, Self::Default)
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use connector_hal::ethernet::ArpPacket;
 
+// the times and limits of RFC 3927, section 9, under their names there
 const PROBE_WAIT: Duration = Duration::from_secs(1);
 const PROBE_NUM: u32 = 3;
 const PROBE_MIN: Duration = Duration::from_secs(1);
@@ -16,7 +17,7 @@ const MAX_CONFLICTS: u32 = 10;
 const RATE_LIMIT_INTERVAL: Duration = Duration::from_secs(60);
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Prefix length of link-local addresses, in bits.
+/// Prefix length of link-local addresses, in bits (RFC 3927, section 2.1).
 pub(crate) const PREFIX: u8 = 16;
 
 /// An event of a claim.

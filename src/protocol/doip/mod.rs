@@ -1,4 +1,4 @@
-//! DoIP (ISO 13400-2:2012 and 2019), as pure state machines.
+//! DoIP (ISO 13400-2:2012 to 2025), as pure state machines.
 //!
 //! - [`codec`] encodes and decodes messages.
 //! - [`discovery`] finds the gateways of the vehicle by UDP.

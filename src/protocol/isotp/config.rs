@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::Addressing;
 
-/// Default of the longest PDU in either direction: 1 MiB.
+/// Default of the longest PDU in either direction: 1 MiB, the longest PDU that the relay accepts. ISO 15765-2
+/// allows 4 GiB, which no connector can hold.
 pub(super) const DEFAULT_MAX_PDU: usize = 1 << 20;
 /// Default padding byte (ISO 15765-2, 10.4.2.1).
 pub(super) const PADDING_BYTE: u8 = 0xCC;

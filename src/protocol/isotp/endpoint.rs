@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use connector_hal::can::CanFrame;
+use connector_hal::can::{CanFrame, CanId};
 
 use super::frame::{FrameWriter, PaddingState};
 use super::in_flight::{FrameOwner, InFlight};
@@ -11,10 +11,12 @@ use super::receiver::{Receiver, ReceiverConfig};
 use super::sender::{Sender, SenderConfig};
 use super::{Config, Event, NPdu, ReceiveFailure, SendError, SendFailure, Timer};
 
-/// Number of waiting events from which frames of the bus are dropped.
+/// Number of waiting events from which frames of the bus are dropped. The caller takes the events after each
+/// call, and one frame causes a few at most, so that only a caller that does not poll reaches this number.
 const MAX_EVENTS: usize = 8;
 /// Number of frames of abandoned transfers that may be without an outcome, besides those of the current
-/// transfer.
+/// transfer. Twice as many as the relay puts into an adapter, so that the next transfer can start while the
+/// adapter still holds all of them.
 pub(super) const ABANDONED_FRAMES: usize = 16;
 
 /// Exchanges PDUs with one peer by ISO-TP, in both directions simultaneously (ISO 15765-2).
@@ -218,6 +220,14 @@ impl Endpoint {
             }
         }
         true
+    }
+
+    /// Reports that another endpoint sends flow controls with the identifiers that `is_covered` names. An ECU
+    /// must get only one.
+    pub(crate) fn skip_flow_controls(&mut self, now: Instant, is_covered: &dyn Fn(CanId) -> bool) {
+        if is_covered(self.config.addressing.transmit_id()) {
+            self.receiver.skip_flow_control(now);
+        }
     }
 
     /// Reports that the oldest frame without an outcome was acknowledged on the bus.

@@ -19,8 +19,8 @@ use super::{
 /// simultaneously.
 pub(crate) const DEFAULT_MAX_ANSWER: usize = 1 << 16;
 
-/// Number of waiting events from which frames of the bus are dropped; higher than for one peer, as many ECUs
-/// answer.
+/// Number of waiting events from which frames of the bus are dropped; four times as many as for one peer, as
+/// many ECUs answer simultaneously.
 const MAX_EVENTS: usize = 32;
 
 /// Configuration of a [`FunctionalEndpoint`].
@@ -220,6 +220,17 @@ impl FunctionalEndpoint {
         }
         self.remove_idle();
         true
+    }
+
+    /// Reports that another endpoint sends flow controls with the identifiers that `is_covered` names. An ECU
+    /// must get only one.
+    pub(crate) fn skip_flow_controls(&mut self, now: Instant, is_covered: &dyn Fn(CanId) -> bool) {
+        for (_, receiver) in &mut self.receptions {
+            if is_covered(receiver.flow_control_id()) {
+                receiver.skip_flow_control(now);
+            }
+        }
+        self.remove_idle();
     }
 
     /// Reports that the oldest frame without an outcome was acknowledged on the bus.

@@ -22,7 +22,8 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    /// Additional room for flow controls when frames of senders have filled the queue.
+    /// Additional room for flow controls when frames of senders have filled the queue: a reception must not
+    /// wait until the bus has taken what is being sent.
     const FLOW_CONTROLS: usize = 16;
 
     pub(super) fn new(room: usize) -> Self {

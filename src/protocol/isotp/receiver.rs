@@ -86,6 +86,11 @@ impl Receiver {
         self.address
     }
 
+    /// Returns the identifier of the flow controls.
+    pub(super) fn flow_control_id(&self) -> CanId {
+        self.config.writer.id
+    }
+
     /// Ends the reception because a new PDU began.
     pub(super) fn interrupt(&mut self) -> Option<Event> {
         self.fail(ReceiveFailure::Interrupted)
@@ -168,6 +173,19 @@ impl Receiver {
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
         self.pdu.capacity()
+    }
+
+    /// Takes note that another endpoint sends the flow control that is due.
+    pub(super) fn skip_flow_control(&mut self, now: Instant) {
+        match self.phase {
+            ReceptionPhase::Ready { .. } => {
+                // the other endpoint knows its block size
+                self.block = None;
+                self.phase = ReceptionPhase::Collecting { deadline: now + self.config.timeouts.n_cr };
+            }
+            ReceptionPhase::Refusing { .. } => self.reset(),
+            _ => {}
+        }
     }
 
     /// Takes note that the oldest flow control without an outcome was acknowledged.

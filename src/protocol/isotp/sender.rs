@@ -9,7 +9,8 @@ use super::frame::{Fill, FrameWriter};
 use super::pci::PciHeader;
 use super::{Event, FlowStatus, SendError, SendFailure, SeparationTime, Timeouts, Timer};
 
-/// A buffer of up to this size, in bytes, is reused for the next PDU.
+/// A buffer of up to this size, in bytes, is reused for the next PDU. It holds the 4095 bytes of a PDU with a
+/// short length, so that usual transfers allocate nothing, while the buffer of a PDU of 1 MiB is released.
 const KEPT_CAPACITY: usize = 8192;
 
 /// Configuration of a sender.

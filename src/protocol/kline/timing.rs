@@ -8,9 +8,12 @@ const fn ms(milliseconds: u64) -> Duration {
 
 /// Allowance on every time limit of an ECU, for the latency of a USB adapter and of a busy machine.
 ///
-/// By default, an FTDI adapter delivers bytes every 16 ms.
+/// By default, an FTDI adapter delivers bytes every 16 ms, and on a busy machine a timer is up to 12 ms late
+/// (docs/benchmarks.md). The rest is for a process that gets no processor time for a while. A longer
+/// allowance would only delay the report of a silent ECU.
 pub(super) const LATENCY_ALLOWANCE: Duration = ms(100);
-/// Allowance for the echo of our own byte.
+/// Allowance for the echo of our own byte: longer than [`LATENCY_ALLOWANCE`], because a missing echo ends the
+/// request and is reported as a fault of the interface.
 ///
 /// The ECU may have abandoned the request by then, after P4max. The answer shows whether it has, or whether
 /// only this machine was slow.

@@ -12,7 +12,7 @@ use super::Parameters;
 pub const MAX_PDU: usize = 0x7FFF;
 /// First of the identifiers with which ECUs are requested to send.
 const FIRST_RECEIVE_ID: u32 = 0x300;
-/// Number of such identifiers.
+/// Number of such identifiers: 0x300 to 0x30F. A bus can have that many channels; an ECU has one at a time.
 const RECEIVE_IDS: u32 = 16;
 
 /// Identifier of set-up requests.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::ConnectionConfig;
 
-/// Number of unanswered channel tests after which the peer counts as gone (MNCT).
+/// Number of unanswered channel tests after which the peer counts as gone: MNCT of the protocol.
 const MAX_TESTS: u8 = 5;
 
 #[derive(Debug)]

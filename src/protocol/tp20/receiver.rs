@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 use super::{Event, MAX_PDU, ReceiveFailure, TimeByte};
 
 /// Time without a data frame after which the last acknowledgement is repeated; longer if the peer's T3 is.
+/// Twice our T1 of 100 ms: a peer that waits for the acknowledgement has repeated its frame by then, and
+/// needs no reminder.
 const STALLED_AFTER: Duration = Duration::from_millis(200);
-/// Number of such repetitions.
+/// Number of such repetitions. A reception that stalls ends after five times [`STALLED_AFTER`]: 1 s, as by
+/// N_Cr of ISO-TP.
 const MAX_REMINDERS: u8 = 4;
 /// Bits of the length. Some ECUs set the highest bit without meaning.
 const LENGTH_MASK: u16 = 0x7FFF;

@@ -5,11 +5,16 @@ use std::time::{Duration, Instant};
 use super::tpdu::DATA_BYTES;
 use super::{CloseReason, Parameters, SendError, Timer, Tpdu};
 
-/// Number of repetitions of a block's last frame after which the peer counts as gone.
+/// Number of repetitions of a block's last frame after which the peer counts as gone: as many as channel
+/// tests (MNCT). With the usual T1 of 100 ms, a peer that is gone is reported after 0.6 s.
 const MAX_REPEATS: u8 = 5;
-/// Time after which a peer that is not ready is sent the next frame regardless (5 times T_Wait).
+/// Time after which a peer that is not ready is sent the next frame regardless: 5 times T_Wait, which is 100
+/// ms. The wait is long enough for ECUs that report by themselves that they are ready again, and ends for
+/// those that do not.
 const READY_WAIT: Duration = Duration::from_millis(500);
-/// Number of consecutive acknowledgements with which a peer may report that it is not ready.
+/// Number of consecutive acknowledgements with which a peer may report that it is not ready. With
+/// [`READY_WAIT`] after each, the peer may be busy for 10 s: twice P2*, the time that an ECU may work without
+/// an answer.
 const MAX_NOT_READY: u8 = 20;
 /// Bytes of the length in front of the PDU.
 const PREFIX: usize = 2;

@@ -8,7 +8,8 @@ use crate::protocol::problem::Problem;
 use crate::relay::wire::request::BusConfig;
 use crate::vehicle::hardware::Hardware;
 
-/// The longest bus name, in bytes.
+/// The longest bus name, in bytes. Names such as "HS" are short; the limit bounds what replies and logs
+/// repeat.
 const MAX_NAME_LEN: usize = 64;
 /// The kinds of buses in the protocol's vocabulary.
 const BUS_KINDS: [&str; 4] = ["can_bus", "kline_bus", "doip_bus", "terminal15_bus"];

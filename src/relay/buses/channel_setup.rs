@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::protocol::problem::Problem;
-use crate::relay::channel::PduChannelSettings;
+use crate::protocol::uds::P2_STAR;
+use crate::relay::channel::{PduChannelSettings, ResponseTiming};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::request::{
@@ -11,8 +12,15 @@ use crate::relay::wire::request::{
     Switch, Terminal15ChannelConfig, Tp20ChannelConfig,
 };
 
-/// How long a chained PDU waits by default for the response to the PDU before it (P2).
+/// How long a chained PDU waits by default for the response to the PDU before it: P2 of the relay protocol,
+/// section 4.1.
 const DEFAULT_P2: Duration = Duration::from_secs(1);
+/// How long a chained PDU waits by default after response pending (P2*): 5 s of the ECU, and time for network and bus.
+const DEFAULT_P2_STAR: Duration = Duration::from_millis(5500);
+/// The greatest age of frames that an operator may choose: a frame that is older belongs to another situation.
+const LONGEST_RAW_MAX_AGE: Duration = Duration::from_secs(5);
+/// The greatest age of PDUs that an operator may choose: longer than any connection is held.
+const LONGEST_PDU_MAX_AGE: Duration = Duration::from_secs(300);
 /// The kinds of channels in the protocol's vocabulary.
 const CHANNEL_KINDS: [&str; 6] =
     ["raw_channel", "isotp_channel", "tp20_channel", "kline_channel", "doip_channel", "terminal15_channel"];
@@ -121,10 +129,11 @@ impl ChannelSetup {
 
     /// The greatest age at which a record may still be sent to the vehicle.
     pub(crate) fn max_age(&self, limits: &RelayLimits) -> Duration {
-        self.max_age.unwrap_or(match self.kind {
-            ChannelKind::Raw(_) => limits.raw_max_age,
-            _ => limits.pdu_max_age,
-        })
+        let (default, longest) = match self.kind {
+            ChannelKind::Raw(_) => (limits.raw_max_age, LONGEST_RAW_MAX_AGE),
+            _ => (limits.pdu_max_age, LONGEST_PDU_MAX_AGE),
+        };
+        self.max_age.unwrap_or(default).min(longest)
     }
 }
 
@@ -132,6 +141,12 @@ impl ChannelSetup {
 pub(crate) fn pdu_settings(options: &PduOptions) -> PduChannelSettings {
     PduChannelSettings {
         keep_alive: options.keep_alive == Switch::Enabled,
-        p2: options.p2_ms.map_or(DEFAULT_P2, |ms| Duration::from_millis(u64::from(ms))),
+        timing: ResponseTiming {
+            p2: options.p2_ms.map_or(DEFAULT_P2, |ms| Duration::from_millis(u64::from(ms))),
+            p2_star: options
+                .p2_star_ms
+                .map_or(DEFAULT_P2_STAR, |ms| Duration::from_millis(u64::from(ms)))
+                .max(P2_STAR),
+        },
     }
 }

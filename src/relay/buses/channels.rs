@@ -7,7 +7,7 @@ use connector_hal::can::CanFrame;
 
 use super::channel_setup::ChannelKind;
 use crate::protocol::problem::Problem;
-use crate::relay::channel::ChannelOutput;
+use crate::relay::channel::{ChannelOutput, PduToSend};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::codec::PduFlags;
 use crate::vehicle::scan::{FoundEcu, ScanOutcome, ScanRequest};
@@ -58,7 +58,7 @@ pub trait Channels: Send {
     fn close_channel(&mut self, number: u16);
 
     /// Sends a PDU of the operator.
-    fn handle_pdu(&mut self, now: Instant, number: u16, flags: PduFlags, data: &[u8]);
+    fn handle_pdu(&mut self, now: Instant, number: u16, pdu: PduToSend<'_>);
 
     /// Breaks the chain behind a PDU of the operator that was refused before it reached the bus.
     fn handle_refused_pdu(&mut self, now: Instant, number: u16, flags: PduFlags);
@@ -79,6 +79,10 @@ pub trait Channels: Send {
     /// Asks the ECUs that left their default session to return to it.
     fn return_to_default_sessions(&mut self, now: Instant);
 
+    /// Whether a channel sends, receives, awaits a response, or has data that waits for the vehicle. The connector then
+    /// sends nothing on its own account.
+    fn is_busy(&self, now: Instant) -> bool;
+
     /// Whether nothing is on its way to the vehicle.
     fn is_quiet(&self) -> bool;
 
@@ -90,6 +94,11 @@ pub trait Channels: Send {
     /// The outcome of the scan and the ECUs that it found, once it has ended.
     fn take_scan(&mut self) -> Option<(ScanOutcome, Vec<FoundEcu>)> {
         None
+    }
+
+    /// Whether a bus of this kind can read the VIN beside the channels.
+    fn can_read_vin(&self) -> bool {
+        false
     }
 
     /// Reads the VIN on this bus beside the channels; false if a bus of this kind cannot do so now.

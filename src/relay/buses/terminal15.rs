@@ -14,7 +14,7 @@ use super::bus::{BusDriver, Driven};
 use super::channel_setup::{ChannelKind, wrong_kind};
 use super::channels::{Channels, Opening};
 use crate::protocol::problem::Problem;
-use crate::relay::channel::{ChannelOutput, Output};
+use crate::relay::channel::{ChannelOutput, Output, PduToSend};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::codec::{PduFlags, SendFailedDetail};
 
@@ -64,7 +64,7 @@ impl Channels for Terminal15Channels {
         self.channels.remove(&number);
     }
 
-    fn handle_pdu(&mut self, now: Instant, number: u16, _flags: PduFlags, _data: &[u8]) {
+    fn handle_pdu(&mut self, now: Instant, number: u16, _pdu: PduToSend<'_>) {
         self.refuse(now, number);
     }
 
@@ -85,6 +85,10 @@ impl Channels for Terminal15Channels {
     fn set_keep_alive(&mut self, _now: Instant, _enabled: bool) {}
 
     fn return_to_default_sessions(&mut self, _now: Instant) {}
+
+    fn is_busy(&self, _now: Instant) -> bool {
+        false
+    }
 
     fn is_quiet(&self) -> bool {
         true

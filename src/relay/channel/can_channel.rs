@@ -5,7 +5,7 @@ use std::time::Instant;
 use connector_hal::can::{CanFrame, CanId};
 
 use super::kernel_isotp::KernelIsotp;
-use super::output::{Output, detail_of, receive_failed};
+use super::output::{Output, PduToSend, detail_of, receive_failed};
 use super::pdu_channel::PduChannel;
 use super::raw_channel::RawChannel;
 use super::transport::{FrameTransport, OpenFailure, PduTransport, TransportEvent};
@@ -41,8 +41,8 @@ impl CanChannel {
     }
 
     /// Sends a PDU of the operator.
-    pub(crate) fn handle_pdu(&mut self, now: Instant, flags: PduFlags, data: &[u8]) {
-        by_kind!(self, raw => raw.refuse(), pdus => pdus.handle_pdu(now, flags, data));
+    pub(crate) fn handle_pdu(&mut self, now: Instant, pdu: PduToSend<'_>) {
+        by_kind!(self, raw => raw.refuse(), pdus => pdus.handle_pdu(now, pdu));
     }
 
     /// Breaks the chain behind a PDU of the operator that was refused before it reached the channel.
@@ -134,7 +134,7 @@ impl CanChannel {
 
     /// Handles the deadline of [`CanChannel::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
-        by_kind!(self, _ => {}, pdus => pdus.handle_timeout(now));
+        by_kind!(self, raw => raw.handle_timeout(now), pdus => pdus.handle_timeout(now));
     }
 
     /// The next frame for the bus, and until when it may be sent.
@@ -154,6 +154,16 @@ impl CanChannel {
     /// The next output for the operator.
     pub fn poll_output(&mut self) -> Option<Output> {
         by_kind!(self, raw => raw.poll_output(), pdus => pdus.poll_output())
+    }
+
+    /// Whether the channel sends, receives, awaits a response, or has PDUs that wait.
+    pub(crate) fn is_busy(&self, now: Instant) -> bool {
+        by_kind!(self, raw => raw.is_busy(now), pdus => pdus.is_busy())
+    }
+
+    /// When [`CanChannel::is_busy`] becomes false by itself.
+    pub(crate) fn busy_until(&self) -> Option<Instant> {
+        by_kind!(self, raw => raw.busy_until(), _pdus => None)
     }
 
     /// Whether the channel is in the middle of an exchange with the ECU that listens to this identifier.

@@ -7,6 +7,9 @@ use crate::protocol::uds;
 /// The time without a PDU after which TesterPresent is sent.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(2);
 
+/// The time in which an ECU answers a TesterPresent: P2* with a margin, because an ECU may be busy.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(5500);
+
 /// When a channel sends TesterPresent, and whether its ECU has left the default session.
 #[derive(Debug)]
 pub(super) struct KeepAlive {
@@ -15,13 +18,15 @@ pub(super) struct KeepAlive {
     is_stopped: bool,
     /// The operator made the ECU leave its default session.
     has_left_default_session: bool,
+    /// When the last TesterPresent was on the bus.
+    last_sent: Option<Instant>,
 }
 
 impl KeepAlive {
     /// The state of a channel that has sent no PDU.
     pub(super) fn new(is_enabled: bool, now: Instant) -> Self {
         let due = is_enabled.then(|| now + KEEP_ALIVE_AFTER);
-        Self { due, is_stopped: false, has_left_default_session: false }
+        Self { due, is_stopped: false, has_left_default_session: false, last_sent: None }
     }
 
     /// Whether the operator chose TesterPresent for this channel.
@@ -43,6 +48,16 @@ impl KeepAlive {
         if let Some(due) = &mut self.due {
             *due = now + KEEP_ALIVE_AFTER;
         }
+    }
+
+    /// TesterPresent was sent on the bus.
+    pub(super) fn handle_sent(&mut self, now: Instant) {
+        self.last_sent = Some(now);
+    }
+
+    /// Whether an ECU may answer the last TesterPresent, although it asks for no answer.
+    pub(super) fn expects_answer(&self, now: Instant) -> bool {
+        self.last_sent.is_some_and(|at| now < at + ANSWERED_WITHIN)
     }
 
     /// Notes the diagnostic session that a PDU of the operator asks for.

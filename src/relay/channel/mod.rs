@@ -16,8 +16,11 @@ mod transport;
 pub use can_channel::CanChannel;
 pub use kernel_isotp::KernelIsotp;
 pub(crate) use kline_transport::{KlineLinkChange, KlineTransport, describe_failure};
-pub use output::{ChannelOutput, Output};
+pub use last_request::ResponseTiming;
+pub use output::{ChannelOutput, Output, PduToSend};
 pub use pdu_channel::{PduChannel, PduChannelSettings};
 pub use raw_channel::RawChannel;
 pub(crate) use tp20_transport::Tp20Transport;
+#[cfg(test)]
+pub(crate) use transport::FrameTransport;
 pub use transport::{OpenFailure, PduTransport, TransportEvent};

@@ -8,10 +8,22 @@ use connector_hal::can::CanFrame;
 
 use super::last_request::NO_RESPONSE;
 use crate::protocol::isotp::{ReceiveFailure, SendFailure};
-use crate::relay::wire::codec::{EventCode, SendFailedDetail};
+use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
 
 /// Why the agent no longer sends TesterPresent.
 pub(super) const BATTERY_SPARED: &str = "the ignition is off: TesterPresent is stopped to save the battery";
+
+/// A PDU of the operator.
+#[derive(Debug, Clone, Copy)]
+pub struct PduToSend<'a> {
+    /// Its flags.
+    pub flags: PduFlags,
+    /// The time until which it may begin to be sent. A chained PDU has no such time: it waits for the response to the
+    /// PDU before it.
+    pub expires: Instant,
+    /// Its bytes.
+    pub data: &'a [u8],
+}
 
 /// An output of one channel, and when it was on the bus.
 #[derive(Debug, Clone, PartialEq)]

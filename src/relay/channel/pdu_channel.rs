@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::keep_alive::KeepAlive;
-use super::last_request::{LastRequest, NO_RESPONSE, Permission};
-use super::output::{BATTERY_SPARED, Output, describe};
+use super::last_request::{LastRequest, NO_RESPONSE, Permission, ResponseTiming};
+use super::output::{BATTERY_SPARED, Output, PduToSend, describe};
 use super::transport::{PduTransport, TransportEvent};
+use crate::protocol::uds;
 use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
 
 /// The number of PDUs that may wait on a channel.
@@ -19,8 +20,8 @@ const QUEUE_BYTES: usize = 512 * 1024;
 pub struct PduChannelSettings {
     /// Whether the channel sends TesterPresent.
     pub keep_alive: bool,
-    /// The time that a chained PDU waits for the response to the PDU before it (P2).
-    pub p2: Duration,
+    /// The times that a chained PDU waits for the response to the PDU before it.
+    pub timing: ResponseTiming,
 }
 
 /// The origin of the PDU that is being sent.
@@ -35,6 +36,14 @@ enum Origin {
 struct QueuedPdu {
     data: Vec<u8>,
     flags: PduFlags,
+    expires: Instant,
+}
+
+impl QueuedPdu {
+    /// Whether the PDU has waited for too long. A chained PDU waits on purpose.
+    fn is_too_old(&self, now: Instant) -> bool {
+        !self.flags.chained && self.expires < now
+    }
 }
 
 /// Whether a PDU of the operator was queued.
@@ -60,7 +69,8 @@ struct Queue {
 }
 
 impl Queue {
-    fn push(&mut self, last: &LastRequest, flags: PduFlags, data: &[u8]) -> Accepted {
+    fn push(&mut self, last: &LastRequest, pdu: PduToSend<'_>) -> Accepted {
+        let PduToSend { flags, expires, data } = pdu;
         let is_answered = last.permission() == Permission::Granted;
         if flags.chained {
             if let Some(code) = self.tail_broken {
@@ -83,7 +93,7 @@ impl Queue {
         self.tail_refused = false;
         self.tail_broken = None;
         self.bytes += data.len();
-        self.pdus.push_back(QueuedPdu { data: data.to_vec(), flags });
+        self.pdus.push_back(QueuedPdu { data: data.to_vec(), flags, expires });
         Accepted::Queued
     }
 
@@ -143,7 +153,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     pub fn new(transport: Box<T>, settings: PduChannelSettings, now: Instant) -> Self {
         Self {
             queue: Queue::default(),
-            last: LastRequest::new(settings.p2),
+            last: LastRequest::new(settings.timing),
             sending: None,
             keep_alive: KeepAlive::new(settings.keep_alive, now),
             outputs: VecDeque::new(),
@@ -183,8 +193,8 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     }
 
     /// Sends a PDU of the operator.
-    pub(crate) fn handle_pdu(&mut self, now: Instant, flags: PduFlags, data: &[u8]) {
-        match self.queue.push(&self.last, flags, data) {
+    pub(crate) fn handle_pdu(&mut self, now: Instant, pdu: PduToSend<'_>) {
+        match self.queue.push(&self.last, pdu) {
             Accepted::Queued => self.start_next(now),
             Accepted::Full => self.fail(SendFailedDetail::QueueFull),
             Accepted::Broken(code) => self.outputs.push_back(Output::chain_broken(code, 1)),
@@ -250,8 +260,15 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
                     }
                 }
             }
-            let Some(QueuedPdu { data, flags }) = self.queue.pop() else { return };
+            let Some(queued) = self.queue.pop() else { return };
+            let is_too_old = queued.is_too_old(now);
+            let QueuedPdu { data, flags, .. } = queued;
             self.last.begin(&data);
+            if is_too_old {
+                self.fail(SendFailedDetail::TooOld);
+                self.handle_request_not_sent();
+                continue;
+            }
             match self.transport.send(now, &data) {
                 Ok(()) => {
                     self.keep_alive.handle_pdu(&data);
@@ -311,6 +328,9 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         while let Some(event) = self.transport.poll_event() {
             match event {
                 TransportEvent::ReceptionStarted => self.last.handle_reception_started(),
+                TransportEvent::Received { pdu, .. } if self.is_for_keep_alive(now, &pdu) => {
+                    tracing::trace!("an ECU answered the connector's own TesterPresent");
+                }
                 TransportEvent::Received { address, pdu } => {
                     let failed = self.last.handle_response(now, &pdu);
                     self.outputs.push_back(Output::Pdu { address, data: pdu });
@@ -335,8 +355,19 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         self.start_next(now);
     }
 
+    /// Whether this PDU answers a TesterPresent that the connector has sent by itself. The operator must not get an
+    /// answer to a request that the operator did not send.
+    fn is_for_keep_alive(&self, now: Instant, pdu: &[u8]) -> bool {
+        self.keep_alive.expects_answer(now)
+            && uds::is_response_to(uds::TESTER_PRESENT, pdu)
+            && !self.last.is_pending_for(uds::TESTER_PRESENT)
+    }
+
     fn handle_sent(&mut self, now: Instant, elapsed: Duration) {
         self.keep_alive.postpone(now);
+        if self.sending == Some(Origin::KeepAlive) {
+            self.keep_alive.handle_sent(now);
+        }
         if let Some(Origin::Operator { confirm }) = self.sending.take() {
             if confirm {
                 let value = u32::try_from(elapsed.as_micros()).unwrap_or(u32::MAX);
@@ -348,7 +379,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     fn handle_send_failed(&mut self, detail: SendFailedDetail) {
         let Some(origin) = self.sending.take() else { return };
-        let text = self.transport.failure_text().unwrap_or(describe(detail));
+        let text = self.transport.failure_text().unwrap_or_else(|| describe(detail).to_owned());
         let code = match origin {
             Origin::KeepAlive => EventCode::KeepAliveFailed,
             Origin::Operator { .. } => EventCode::SendFailed,
@@ -373,8 +404,12 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     }
 
     /// When TesterPresent is due. It is never due while the transport is busy, because half-duplex ECUs would
-    /// abort a transfer.
+    /// abort a transfer, nor while a response is pending: S3 does not run then (ISO 14229-2), and an ECU that is
+    /// busy with a request may have no buffer for another one.
     fn keep_alive_due(&self) -> Option<Instant> {
-        self.keep_alive.poll_timeout().filter(|_| self.sending.is_none() && !self.transport.is_receiving())
+        let is_pending = self.last.permission() == Permission::Pending;
+        self.keep_alive
+            .poll_timeout()
+            .filter(|_| self.sending.is_none() && !is_pending && !self.transport.is_receiving())
     }
 }

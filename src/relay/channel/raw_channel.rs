@@ -1,7 +1,7 @@
 //! Raw channels: they carry frames in both directions.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use connector_hal::can::{CanFrame, CanId};
 
@@ -12,6 +12,10 @@ use crate::relay::wire::codec::{EventCode, SendFailedDetail};
 /// The number of frames that may wait for the bus. Further frames are refused with `send-failed` 5.
 const QUEUE_LIMIT: usize = 2048;
 
+/// The time after a frame of the operator in which the channel may be in the middle of an exchange: N_Bs and N_Cr
+/// (ISO 15765-2, 9.7).
+const EXCHANGE: Duration = Duration::from_secs(1);
+
 /// A raw channel. It receives one identifier or all frames, and sends one identifier or nothing.
 #[derive(Debug)]
 pub struct RawChannel {
@@ -19,6 +23,8 @@ pub struct RawChannel {
     response_id: Option<CanId>,
     takes_fd: bool,
     queue: VecDeque<(CanFrame, Instant)>,
+    /// When the last frame was given to the bus.
+    last_sent: Option<Instant>,
     outputs: VecDeque<Output>,
 }
 
@@ -26,7 +32,14 @@ impl RawChannel {
     /// A channel that sends only `request_id` (`None`: nothing) and receives only `response_id` (`None`:
     /// everything).
     pub fn new(request_id: Option<CanId>, response_id: Option<CanId>, takes_fd: bool) -> Self {
-        Self { request_id, response_id, takes_fd, queue: VecDeque::new(), outputs: VecDeque::new() }
+        Self {
+            request_id,
+            response_id,
+            takes_fd,
+            queue: VecDeque::new(),
+            last_sent: None,
+            outputs: VecDeque::new(),
+        }
     }
 
     pub(super) fn handle_frame(&mut self, frame: &CanFrame) {
@@ -77,11 +90,27 @@ impl RawChannel {
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<(CanFrame, Instant)> {
         while let Some((frame, expires)) = self.queue.pop_front() {
             if now <= expires {
+                self.last_sent = Some(now);
                 return Some((frame, expires));
             }
             self.handle_too_old();
         }
         None
+    }
+
+    /// Forgets an exchange that is over.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.last_sent.take_if(|at| *at + EXCHANGE <= now);
+    }
+
+    /// Until when the operator may be in the middle of an exchange.
+    pub(super) fn busy_until(&self) -> Option<Instant> {
+        self.last_sent.map(|at| at + EXCHANGE)
+    }
+
+    /// Whether the operator may be in the middle of an exchange.
+    pub(super) fn is_busy(&self, now: Instant) -> bool {
+        !self.queue.is_empty() || self.busy_until().is_some_and(|until| now < until)
     }
 
     pub(super) fn poll_output(&mut self) -> Option<Output> {

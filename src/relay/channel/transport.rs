@@ -36,7 +36,7 @@ pub trait PduTransport: Send + std::fmt::Debug {
     fn set_keep_alive(&mut self, _now: Instant, _enabled: bool) {}
 
     /// A description of the last failure to send, if it is more precise than the detail.
-    fn failure_text(&self) -> Option<&'static str> {
+    fn failure_text(&self) -> Option<String> {
         None
     }
 

@@ -20,9 +20,10 @@ use crate::relay::buses::bus::AnyBus;
 use crate::relay::wire::Envelope;
 use crate::relay::wire::codec::Tag;
 use crate::relay::wire::request::Request;
-use pending::{BusesVinReading, OpenedChannel, PendingReply, RunningScan};
+use pending::{BusesVinReading, OpenedChannel, PendingReply, RunningScan, WaitingVinReading};
 
 pub use crate::relay::wire::CloseReason;
+pub use pending::VinTrigger;
 pub use settings::{BusReport, RelaySettings};
 
 /// A connection of an operator with the buses of this connector.
@@ -46,8 +47,13 @@ pub struct RelayConnection {
     hold_until: Option<Instant>,
     closed: Option<CloseReason>,
     vin_reading: Option<BusesVinReading>,
+    vin_waiting: Option<WaitingVinReading>,
+    /// When a PDU, an event about one, or a frame of the operator last passed.
+    last_exchange: Option<Instant>,
     scans: Vec<RunningScan>,
     pdus_relayed: u64,
+    /// The number of PDUs and frames that the operator sent.
+    records_taken: u64,
     ignition: Option<bool>,
     /// When TesterPresent is stopped, because the ignition is off.
     stop_keep_alive_at: Option<Instant>,
@@ -70,8 +76,11 @@ impl RelayConnection {
             hold_until: None,
             closed: None,
             vin_reading: None,
+            vin_waiting: None,
+            last_exchange: None,
             scans: Vec::new(),
             pdus_relayed: 0,
+            records_taken: 0,
             ignition: None,
             stop_keep_alive_at: None,
             has_stopped_keep_alive: false,
@@ -91,6 +100,11 @@ impl RelayConnection {
     /// The number of PDUs that were relayed, in both directions.
     pub(crate) fn pdus_relayed(&self) -> u64 {
         self.pdus_relayed
+    }
+
+    /// The number of PDUs and frames that the operator sent. The connection is in use while it grows.
+    pub(crate) fn records_taken(&self) -> u64 {
+        self.records_taken
     }
 
     /// Why the connection has ended, once it has.
@@ -130,8 +144,8 @@ impl RelayConnection {
     ///
     /// An operator who has used the connection resumes it by `resumeConnection`. An operator who has not used
     /// it yet does not notice the interruption, so that the connection resumes here by itself.
-    pub(crate) fn handle_link_back(&mut self) {
-        if self.link.is_unused() && self.link.resume(0).is_ok() {
+    pub(crate) fn handle_link_back(&mut self, now: Instant) {
+        if self.link.is_unused() && self.link.resume(now, 0).is_ok() {
             self.hold_until = None;
         }
     }
@@ -144,6 +158,7 @@ impl RelayConnection {
         self.waiting.clear();
         self.channels.clear();
         self.scans.clear();
+        self.vin_waiting = None;
         self.buses.clear();
     }
 

@@ -23,6 +23,24 @@ pub(super) struct OpenedChannel {
     pub(super) opening: Option<PendingReply>,
 }
 
+/// A reading of the VIN that waits until the channels are quiet.
+pub(super) struct WaitingVinReading {
+    pub(super) since: Instant,
+    pub(super) budget: Duration,
+    pub(super) trigger: VinTrigger,
+    /// When to look again whether the channels are quiet.
+    pub(super) look_at: Instant,
+}
+
+/// The reason for reading the VIN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VinTrigger {
+    /// A request waits for the VIN.
+    Request,
+    /// The vehicle may be another one.
+    Vehicle,
+}
+
 /// A reading of the VIN beside the channels.
 pub(super) struct BusesVinReading {
     pub(super) since: Instant,

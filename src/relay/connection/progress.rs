@@ -38,7 +38,8 @@ impl RelayConnection {
     /// itself.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let stop_keep_alive = self.stop_keep_alive_at.filter(|_| !self.has_stopped_keep_alive);
-        [self.hold_until, self.link.poll_timeout(), stop_keep_alive].into_iter().flatten().min()
+        let vin = self.vin_waiting.as_ref().map(|waiting| waiting.look_at);
+        [self.hold_until, self.link.poll_timeout(), stop_keep_alive, vin].into_iter().flatten().min()
     }
 
     /// Handles all deadlines that have passed.
@@ -49,6 +50,7 @@ impl RelayConnection {
             );
             self.close(CloseReason::LinkLost);
         }
+        self.read_waiting_vin(now);
         if self.stop_keep_alive_at.is_some_and(|at| at <= now) {
             self.set_keep_alive(now, false);
             self.collect_outputs(now);

@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::RelayConnection;
-use crate::relay::channel::{ChannelOutput, Output};
+use crate::relay::channel::{ChannelOutput, Output, PduToSend};
 use crate::relay::link::{Incoming, LinkError, PushError};
 use crate::relay::wire::codec::{Payload, PduFlags, Record, SendFailedDetail};
 use crate::relay::wire::{CloseReason, ProblemKind};
@@ -40,13 +40,18 @@ impl RelayConnection {
                 continue;
             };
             let Some(bus) = self.buses.get_mut(opened.bus) else { continue };
+            if matches!(record.payload, Payload::Frame(_) | Payload::Pdu { .. }) {
+                self.records_taken += 1;
+                self.last_exchange = Some(now);
+            }
             match record.payload {
                 Payload::Frame(frame) => {
                     bus.channels_mut().handle_frame_to_send(now, record.channel, frame, now + left);
                 }
                 Payload::Pdu { flags, data, .. } => {
                     self.pdus_relayed += 1;
-                    bus.channels_mut().handle_pdu(now, record.channel, flags, data);
+                    let pdu = PduToSend { flags, expires: now + left, data };
+                    bus.channels_mut().handle_pdu(now, record.channel, pdu);
                 }
                 _ => tracing::debug!(
                     channel = record.channel,
@@ -113,6 +118,9 @@ impl RelayConnection {
             return;
         }
         let ChannelOutput { channel, at, output } = output;
+        if matches!(output, Output::Pdu { .. } | Output::Event { .. }) {
+            self.last_exchange = Some(now);
+        }
         let payload = match &output {
             Output::Frame(frame) => Payload::Frame(*frame),
             Output::Pdu { address, data } => {

@@ -55,7 +55,7 @@ impl RelayConnection {
             Request::ConfigureBuses(request) => self.configure_buses(now, &request, &request_id),
             Request::OpenChannel(request) => self.open_channel(now, &request, &request_id),
             Request::CloseChannel(request) => self.close_channel(&request, &request_id),
-            Request::ResumeConnection(request) => self.resume(&request, &request_id),
+            Request::ResumeConnection(request) => self.resume(now, &request, &request_id),
             Request::CloseConnection(_) => {
                 self.close(CloseReason::Closed);
                 let message = self.closed_message(CloseReason::Closed);
@@ -238,8 +238,13 @@ impl RelayConnection {
         Ok(())
     }
 
-    fn resume(&mut self, request: &ResumeConnection, request_id: &Option<String>) -> Result<(), Problem> {
-        self.link.resume(request.received).map_err(|error| {
+    fn resume(
+        &mut self,
+        now: Instant,
+        request: &ResumeConnection,
+        request_id: &Option<String>,
+    ) -> Result<(), Problem> {
+        self.link.resume(now, request.received).map_err(|error| {
             ProblemKind::CannotResume.problem(format!("{error}.")).answering("resumeConnection")
         })?;
         self.hold_until = None;

@@ -12,8 +12,7 @@ use crate::vehicle::scan::{FoundEcu, ScanOutcome, ScanReport, ScanRequest};
 /// The number of requests that may wait for one scan.
 const MAX_REQUESTS: usize = 8;
 /// What an operator can do where no ECU reports that the vehicle stands.
-const CONSENT: &str =
-    " The bus is in use. Send \"vehicle_stands\": true in scanEcus if a person made sure of it.";
+const CONSENT: &str = " Send \"vehicle_stands\": true in scanEcus if a person made sure of it.";
 
 impl RelayConnection {
     /// Begins to scan a bus. A scan that is already running answers this request too.

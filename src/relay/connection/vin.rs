@@ -3,20 +3,73 @@
 use std::time::{Duration, Instant};
 
 use super::RelayConnection;
-use super::pending::BusesVinReading;
+use super::pending::{BusesVinReading, VinTrigger, WaitingVinReading};
 use crate::vehicle::vin;
 
+/// The time without activity on any channel after which a VIN is read that no request waits for. A mechanic who
+/// switches the ignition as part of a procedure is in the middle of it.
+const QUIET: Duration = Duration::from_secs(2);
+/// The interval at which busy channels are looked at again.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 impl RelayConnection {
-    /// Reads the VIN again on the buses that are set up, beside the channels; false if no bus can read it.
-    pub fn start_reading_vin(&mut self, now: Instant, budget: Duration) -> bool {
+    /// Reads the VIN again on the buses of the connection, beside the channels; false if none of the buses can
+    /// read it.
+    ///
+    /// The reading begins when all buses are set up and no channel is in the middle of an exchange. A reading that no
+    /// request waits for begins when the channels have been quiet for two seconds.
+    pub fn start_reading_vin(&mut self, now: Instant, budget: Duration, trigger: VinTrigger) -> bool {
+        if self.buses.iter().any(|bus| !bus.has_started()) {
+            let since = now;
+            self.vin_reading =
+                Some(BusesVinReading { since, budget, buses: usize::MAX, finished: Vec::new() });
+            return true;
+        }
+        if !self.buses.iter().any(|bus| bus.channels().can_read_vin()) {
+            return false;
+        }
+        let waits_for_request =
+            self.vin_waiting.as_ref().is_some_and(|waiting| waiting.trigger == VinTrigger::Request);
+        if trigger == VinTrigger::Request || !waits_for_request {
+            self.vin_waiting = Some(WaitingVinReading { since: now, budget, trigger, look_at: now });
+            self.read_waiting_vin(now);
+        }
+        true
+    }
+
+    /// Starts the reading that waits, if the channels are quiet.
+    pub(super) fn read_waiting_vin(&mut self, now: Instant) {
+        let Some(waiting) = self.vin_waiting.take_if(|waiting| waiting.look_at <= now) else { return };
+        let is_request = waiting.trigger == VinTrigger::Request;
+        if self.is_quiet_for(now, if is_request { Duration::ZERO } else { QUIET }) {
+            self.begin_reading_vin(now, waiting.budget);
+        } else if is_request && now >= waiting.since + waiting.budget {
+            self.vin_reading = Some(BusesVinReading {
+                since: waiting.since,
+                budget: waiting.budget,
+                buses: 0,
+                finished: Vec::new(),
+            });
+        } else {
+            self.vin_waiting = Some(WaitingVinReading { look_at: now + LOOK_EVERY, ..waiting });
+        }
+    }
+
+    fn is_quiet_for(&self, now: Instant, quiet: Duration) -> bool {
+        let are_set_up = self.buses.iter().all(|bus| bus.has_started());
+        let is_busy = self.buses.iter().any(|bus| bus.channels().is_busy(now));
+        let is_recent = self.last_exchange.is_some_and(|at| now < at + quiet);
+        are_set_up && !is_busy && !is_recent
+    }
+
+    fn begin_reading_vin(&mut self, now: Instant, budget: Duration) {
         let settings = vin::ReaderSettings { until: now + budget, alive: true, confirms_transmission: true };
         let (mut buses, mut finished) = (0, Vec::new());
         for bus in self.buses.iter_mut().filter(|bus| bus.has_started()) {
             buses += usize::from(bus.channels_mut().start_vin_reader(settings));
             finished.extend(bus.channels_mut().take_vins());
         }
-        self.vin_reading = (buses > 0).then_some(BusesVinReading { since: now, budget, buses, finished });
-        buses > 0
+        self.vin_reading = Some(BusesVinReading { since: now, budget, buses, finished });
     }
 
     /// The result of reading the VIN, once all buses have finished.
@@ -36,7 +89,7 @@ impl RelayConnection {
     /// Starts the suspended reading of the VIN again, on the buses that replaced the earlier ones.
     pub(super) fn resume_vin_reading(&mut self, now: Instant) {
         if let Some(BusesVinReading { since, budget, .. }) = self.vin_reading.take()
-            && !self.start_reading_vin(now, budget)
+            && !self.start_reading_vin(now, budget, VinTrigger::Request)
         {
             self.vin_reading = Some(BusesVinReading { since, budget, buses: 0, finished: Vec::new() });
         }

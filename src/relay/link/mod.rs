@@ -3,7 +3,10 @@
 //! [`Link`] is a pure state machine, which runs on both ends of a connection.
 
 mod arena;
+mod frame_queue;
 mod outbox;
+mod pacer;
+mod records;
 
 use std::time::{Duration, Instant};
 
@@ -11,13 +14,15 @@ use bytes::Bytes;
 
 use crate::relay::wire::codec::{CodecError, Header, Payload, Record, Records, Tag};
 use outbox::Outbox;
+use pacer::Pacer;
 
 pub use outbox::KEPT_LIMIT;
 
-/// The time after which an acknowledgement is sent alone at the latest; the contract allows 200 ms.
+/// The time after which an acknowledgement is sent alone at the latest: half of the 200 ms of the relay
+/// protocol (section 4.3), so that a late timer does not exceed them.
 const ACK_DELAY: Duration = Duration::from_millis(100);
 /// The received bytes after which an acknowledgement is sent immediately, so that the peer can discard the
-/// messages that it keeps.
+/// messages that it keeps: an eighth of what the peer may keep.
 const ACK_BYTES: usize = 256 * 1024;
 
 /// The end of a connection at which a link runs.
@@ -35,7 +40,7 @@ pub enum Role {
 pub enum PushError {
     /// Messages that must not be dropped have reached the limit.
     #[error(
-        "the messages that wait for an acknowledgement reach their limit, and none of them may be dropped"
+        "the messages that wait for an acknowledgement reach their limit, or all message numbers are used"
     )]
     Overflow,
 }
@@ -157,8 +162,8 @@ impl<'a> Incoming<'a> {
 ///
 /// // over the next websocket, each end reports how far it has received, and the other sends the rest again
 /// now += Duration::from_secs(3);
-/// operator.resume(connector.received())?;
-/// connector.resume(operator.received())?;
+/// operator.resume(now, connector.received())?;
+/// connector.resume(now, operator.received())?;
 /// let mut answers = 0;
 /// while let Some(message) = connector.poll_message(now) {
 ///     if let Some(incoming) = operator.handle_message(now, &message)? {
@@ -182,6 +187,7 @@ pub struct Link {
     role: Role,
     opened: Instant,
     outbox: Outbox,
+    pacer: Pacer,
     /// Between [`Link::interrupt`] and [`Link::resume`], nothing is sent.
     is_up: bool,
     /// The highest number received in order.
@@ -201,6 +207,7 @@ impl Link {
             role,
             opened: now,
             outbox: Outbox::new(tag),
+            pacer: Pacer::new(),
             is_up: true,
             received: 0,
             acknowledged: 0,
@@ -250,8 +257,10 @@ impl Link {
 
     /// Queues a record about something that happened at `at`.
     ///
-    /// When the limit is reached, the oldest frames are dropped, and a `gap` event in their place reports
-    /// their number. If there are no frames to drop, the record is refused, and the connection must be
+    /// Frames wait apart from all other records, which go ahead of them. A frame that has waited for a second
+    /// while the link is up, and the oldest frames beyond 128 KiB, are dropped. When the limit of the messages
+    /// that are kept is reached, the oldest frames in them are dropped. A `gap` event in the place of dropped frames
+    /// reports their number. If there are no frames to drop, the record is refused, and the connection must be
     /// closed.
     pub fn push(
         &mut self,
@@ -260,18 +269,28 @@ impl Link {
         channel: u16,
         payload: Payload<'_>,
     ) -> Result<(), PushError> {
-        let (now, at) = (self.clock(now), self.clock(at));
-        self.outbox.push(now, at, channel, payload).map_err(|_| PushError::Overflow)
+        let (clock, at) = (self.clock(now), self.clock(at));
+        if matches!(payload, Payload::Frame(_)) {
+            if self.pacer.room(now) == 0 {
+                self.pacer.handle_waiting(now);
+            }
+            if self.is_up {
+                self.outbox.drop_late_frames(clock);
+            }
+        }
+        self.outbox.push(clock, at, channel, payload).map_err(|_| PushError::Overflow)
     }
 
     /// Whether [`Link::poll_message`] would return a message.
     pub fn wants_to_send(&self, now: Instant) -> bool {
-        self.is_up && (self.outbox.has_unsent() || self.ack_due.is_some_and(|due| due <= now))
+        self.is_up
+            && (self.outbox.has_unsent(self.pacer.room(now)) || self.ack_due.is_some_and(|due| due <= now))
     }
 
     /// When [`Link::wants_to_send`] becomes true by itself.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.is_up { self.ack_due } else { None }
+        let frames = self.outbox.has_frames_waiting().then(|| self.pacer.poll_timeout()).flatten();
+        [self.ack_due, frames].into_iter().flatten().min().filter(|_| self.is_up)
     }
 
     /// The next message for the socket; call it only when the socket can take one.
@@ -283,10 +302,11 @@ impl Link {
         self.acknowledged = self.received;
         self.ack_due = None;
         self.unacknowledged_bytes = 0;
-        Some(match self.outbox.next_message(clock, self.received) {
-            Some(message) => message,
-            None => self.outbox.acknowledgement(clock, self.received),
-        })
+        let Some(sent) = self.outbox.next_message(clock, self.received, self.pacer.room(now)) else {
+            return Some(self.outbox.acknowledgement(clock, self.received));
+        };
+        self.pacer.handle_sent(now, &sent);
+        Some(sent.bytes)
     }
 
     /// Handles a message of the peer. Returns `None` if the message is not new, or belongs to another
@@ -304,7 +324,7 @@ impl Link {
             return Ok(None);
         }
         let age = self.measure_age(now, header.time);
-        self.handle_acknowledgement(header.ack)?;
+        self.handle_acknowledgement(now, header.ack)?;
         if header.seq == 0 {
             return Ok(None);
         }
@@ -336,12 +356,13 @@ impl Link {
         Duration::from_micros(u64::try_from(transit.saturating_sub(least)).unwrap_or(0))
     }
 
-    fn handle_acknowledgement(&mut self, acknowledged: u32) -> Result<(), LinkError> {
+    fn handle_acknowledgement(&mut self, now: Instant, acknowledged: u32) -> Result<(), LinkError> {
         let sent = self.outbox.last_seq();
         if acknowledged > sent {
             return Err(LinkError::Acknowledgement { acknowledged, sent });
         }
         self.outbox.acknowledge(acknowledged);
+        self.pacer.handle_acknowledged(now, acknowledged);
         Ok(())
     }
 
@@ -354,16 +375,17 @@ impl Link {
     /// order and with the same numbers.
     ///
     /// The operator's end removes all frames from the messages that it still keeps.
-    pub fn resume(&mut self, received: u32) -> Result<(), LinkError> {
+    pub fn resume(&mut self, now: Instant, received: u32) -> Result<(), LinkError> {
         let forgotten = self.outbox.acknowledged();
         if received < forgotten {
             return Err(LinkError::Forgotten { received, forgotten });
         }
-        self.handle_acknowledgement(received)?;
+        self.handle_acknowledgement(now, received)?;
         if self.role == Role::Operator {
             self.outbox.leave_out_frames();
         }
-        self.outbox.rewind();
+        self.outbox.rewind(self.clock(now));
+        self.pacer.reset();
         self.is_up = true;
         Ok(())
     }

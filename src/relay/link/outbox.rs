@@ -1,32 +1,32 @@
 //! The messages that one end has sent and still keeps, and those that it has yet to send.
 //!
-//! Each record is encoded immediately, into an open message. The message is sealed when the socket can take
-//! it or when it is full: it gets its number, and the times of its records become relative to that moment.
-//! Records that wait therefore cost hardly more memory than their bytes.
+//! Each record is encoded immediately: a frame into the queue of frames, any other record into an open message. The
+//! message is sealed when the socket can take it or when it is full. It then gets frames, as far as they fit, and
+//! its number, and the times of its records become relative to that moment. Records that wait therefore cost
+//! hardly more memory than their bytes, and PDUs do not wait for frames.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
 use super::arena::Arena;
+use super::frame_queue::FrameQueue;
+use super::records::{relative, shift_offsets, without_frames};
 use crate::relay::wire::codec::{
-    EventCode, HEADER_LEN, Header, MAX_MESSAGE_LEN, Payload, RECORD_HEADER_LEN, Record, Records, Tag,
+    HEADER_LEN, Header, MAX_MESSAGE_LEN, Payload, RECORD_HEADER_LEN, Record, Tag,
 };
 
-/// The default limit of the messages that are kept until they are acknowledged, in bytes.
+/// The default limit of the messages that are kept until they are acknowledged, in bytes (relay protocol,
+/// section 4.3). It bounds the memory of a device, and holds at least 10 s of a full CAN bus at 500 kbit/s.
 pub const KEPT_LIMIT: usize = 2 * 1024 * 1024;
-/// The position of the time offset in a record.
-const RECORD_OFFSET_AT: usize = 4;
 /// The position of the acknowledgement in a message.
 const ACK_AT: usize = 12;
 /// The number of messages that may be sent without being acknowledged. Further records share the next
 /// message. Otherwise the headers of many small messages could reach the limit, and dropping frames would not
-/// free them.
+/// free them. This many headers take less than a tenth of [`KEPT_LIMIT`].
 const MAX_UNACKNOWLEDGED: usize = 8192;
-/// The length of the record of a `gap` event, in bytes.
-const GAP_LEN: usize = RECORD_HEADER_LEN + 8;
 
-/// The limit is reached, and no frames are left to drop.
+/// The limit is reached and no frames are left to drop, or no number is left for another message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
@@ -37,13 +37,24 @@ struct Sealed {
     has_frames: bool,
 }
 
+/// A message to send now.
+#[derive(Debug)]
+pub(super) struct NextMessage {
+    pub(super) seq: u32,
+    pub(super) bytes: Bytes,
+    /// The size of the frames in the message, in bytes; 0 if the message was sent before.
+    pub(super) frame_bytes: usize,
+}
+
+/// The size of the largest frame's record, in bytes. Less room is none.
+const LARGEST_FRAME: usize = RECORD_HEADER_LEN + 5 + 64;
+
 #[derive(Debug, Default)]
 struct Open {
     /// Space for the header, then the records, whose offsets are relative to `base`.
     bytes: Arena,
     base: u64,
     record_count: u16,
-    has_frames: bool,
 }
 
 /// The messages of one end, sent and unsent.
@@ -57,6 +68,8 @@ pub(super) struct Outbox {
     /// The number of messages at the start of `sealed` that were sent over the present websocket.
     sent: usize,
     open: Open,
+    /// The frames that are in no message yet.
+    frames: FrameQueue,
     last_seq: u32,
     acknowledged: u32,
     kept_limit: usize,
@@ -71,6 +84,7 @@ impl Outbox {
             frameless: 0,
             sent: 0,
             open: Open::default(),
+            frames: FrameQueue::new(),
             last_seq: 0,
             acknowledged: 0,
             kept_limit: KEPT_LIMIT,
@@ -96,15 +110,34 @@ impl Outbox {
     }
 
     pub(super) fn kept_bytes(&self) -> usize {
-        self.sealed_bytes + self.open.bytes.len()
+        self.sealed_bytes + self.open.bytes.len() + self.frames.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.sealed.is_empty() && self.open.record_count == 0
+        self.sealed.is_empty() && self.open.record_count == 0 && self.frames.is_empty()
     }
 
-    pub(super) fn has_unsent(&self) -> bool {
-        self.sent < self.sealed.len() || self.open.record_count > 0 && !self.is_window_full()
+    /// Whether a message can be sent. `room` is the number of bytes of frames that may be sent now.
+    pub(super) fn has_unsent(&self, room: usize) -> bool {
+        self.sent < self.sealed.len() || self.has_unsealed(room) && !self.is_window_full()
+    }
+
+    fn has_unsealed(&self, room: usize) -> bool {
+        !self.is_exhausted() && self.has_records(room)
+    }
+
+    fn has_records(&self, room: usize) -> bool {
+        self.open.record_count > 0 || room >= LARGEST_FRAME && !self.frames.is_empty()
+    }
+
+    /// Whether frames wait to be sent.
+    pub(super) fn has_frames_waiting(&self) -> bool {
+        !self.frames.is_empty()
+    }
+
+    /// Whether all numbers of messages are used, which takes 50 days at 1,000 messages a second.
+    fn is_exhausted(&self) -> bool {
+        self.last_seq == u32::MAX
     }
 
     fn is_window_full(&self) -> bool {
@@ -114,23 +147,39 @@ impl Outbox {
     pub(super) fn push(&mut self, now: u64, at: u64, channel: u16, payload: Payload<'_>) -> Result<(), Full> {
         let mut record = Record { channel, offset: 0, payload };
         let len = record.encoded_len();
+        if self.is_exhausted() {
+            return Err(Full);
+        }
         self.make_room(len)?;
+        if matches!(payload, Payload::Frame(_)) {
+            self.frames.push(now, at, record);
+            return Ok(());
+        }
         if self.open.record_count > 0
             && (self.open.bytes.len() + len > MAX_MESSAGE_LEN || self.open.record_count == u16::MAX)
         {
-            self.seal(now, 0)?;
+            self.seal(now, 0, 0)?;
         }
         if self.open.record_count == 0 {
             self.open.base = at;
-            self.open.bytes.make_room(HEADER_LEN + len);
-            self.open.bytes.message().resize(HEADER_LEN, 0);
+            self.begin(len);
         }
         record.offset = relative(at, self.open.base);
         self.open.bytes.make_room(len);
         record.encode(self.open.bytes.message());
         self.open.record_count += 1;
-        self.open.has_frames |= matches!(record.payload, Payload::Frame(_));
         Ok(())
+    }
+
+    /// Drops the frames that have waited for too long. Call it only while the link is up.
+    pub(super) fn drop_late_frames(&mut self, now: u64) {
+        self.frames.drop_late(now);
+    }
+
+    /// Begins a message with space for its header and `len` bytes.
+    fn begin(&mut self, len: usize) {
+        self.open.bytes.make_room(HEADER_LEN + len);
+        self.open.bytes.message().resize(HEADER_LEN, 0);
     }
 
     /// Drops the oldest frames until the limit allows `len` bytes more.
@@ -139,7 +188,10 @@ impl Outbox {
             let mut sealed = self.sealed.iter().skip(self.frameless);
             let Some(index) = sealed.position(|message| message.has_frames) else {
                 self.frameless = self.sealed.len();
-                return self.make_room_in_open(len);
+                // the frames in no message are the youngest, so that they are dropped last
+                self.frames.drop_all(true);
+                let fits = self.kept_bytes() + len + HEADER_LEN <= self.kept_limit;
+                return if fits { Ok(()) } else { Err(Full) };
             };
             self.frameless += index;
             self.replace_frames(self.frameless, true);
@@ -147,45 +199,50 @@ impl Outbox {
         Ok(())
     }
 
-    /// Drops the frames in the open message. They are the youngest, so that they are dropped last.
-    fn make_room_in_open(&mut self, len: usize) -> Result<(), Full> {
-        if self.open.has_frames {
-            self.replace_frames_in_open(true);
-        }
-        if self.kept_bytes() + len + HEADER_LEN <= self.kept_limit { Ok(()) } else { Err(Full) }
-    }
-
     fn header(&self, seq: u32, ack: u32, time: u64) -> Header {
         Header { record_count: 0, tag: self.tag, seq, ack, time }
     }
 
-    /// Seals the open message: numbers it, and makes the times of its records relative to `now`.
-    fn seal(&mut self, now: u64, ack: u32) -> Result<(), Full> {
+    /// Seals the open message: adds at most `room` bytes of frames, numbers the message, and makes the times of
+    /// its records relative to `now`. Returns the size of the frames.
+    fn seal(&mut self, now: u64, ack: u32, room: usize) -> Result<usize, Full> {
         let seq = self.last_seq.checked_add(1).ok_or(Full)?;
-        let header = Header { record_count: self.open.record_count, ..self.header(seq, ack, now) };
+        let room = room.min(self.frames.len());
+        if self.open.record_count == 0 {
+            self.begin(room);
+        }
+        let room = room.min(MAX_MESSAGE_LEN.saturating_sub(self.open.bytes.len()));
+        self.open.bytes.make_room(room);
         let message = self.open.bytes.message();
-        if let Some(mut place) = message.get_mut(..HEADER_LEN) {
+        if let Some(records) = message.get_mut(HEADER_LEN..) {
+            shift_offsets(records, relative(self.open.base, now));
+        }
+        let before = message.len();
+        let frames = self.frames.take(now, room, u16::MAX - self.open.record_count, message);
+        let frame_bytes = message.len() - before;
+        let header = Header { record_count: self.open.record_count + frames, ..self.header(seq, ack, now) };
+        if let Some(mut place) = self.open.bytes.message().get_mut(..HEADER_LEN) {
             header.encode(&mut place);
         }
-        shift_offsets(message, relative(self.open.base, now));
         let bytes = self.open.bytes.finish();
         self.open.record_count = 0;
-        let has_frames = std::mem::take(&mut self.open.has_frames);
         self.last_seq = seq;
         self.sealed_bytes += bytes.len();
-        self.sealed.push_back(Sealed { seq, bytes, has_frames });
-        Ok(())
+        self.sealed.push_back(Sealed { seq, bytes, has_frames: frames > 0 });
+        Ok(frame_bytes)
     }
 
-    /// The next message that was not sent over the present websocket, with the acknowledgement `ack`.
-    pub(super) fn next_message(&mut self, now: u64, ack: u32) -> Option<Bytes> {
-        if self.sent >= self.sealed.len() && self.open.record_count > 0 && !self.is_window_full() {
-            self.seal(now, ack).ok()?;
+    /// The next message that was not sent over the present websocket, with the acknowledgement `ack`. `room` is
+    /// the number of bytes of frames that may be sent now.
+    pub(super) fn next_message(&mut self, now: u64, ack: u32, room: usize) -> Option<NextMessage> {
+        let mut frame_bytes = 0;
+        if self.sent >= self.sealed.len() && self.has_unsealed(room) && !self.is_window_full() {
+            frame_bytes = self.seal(now, ack, room).ok()?;
         }
         let message = self.sealed.get_mut(self.sent)?;
         self.sent += 1;
         message.bytes = with_ack(std::mem::take(&mut message.bytes), ack);
-        Some(message.bytes.clone())
+        Some(NextMessage { seq: message.seq, bytes: message.bytes.clone(), frame_bytes })
     }
 
     /// A message without records that carries only an acknowledgement.
@@ -212,8 +269,9 @@ impl Outbox {
     }
 
     /// Sends all messages that are kept again, over a new websocket.
-    pub(super) fn rewind(&mut self) {
+    pub(super) fn rewind(&mut self, now: u64) {
         self.sent = 0;
+        self.frames.restart_waiting(now);
     }
 
     /// Removes the frames from all messages, sent and unsent; the messages keep their numbers.
@@ -221,21 +279,7 @@ impl Outbox {
         for index in 0..self.sealed.len() {
             self.replace_frames(index, false);
         }
-        if self.open.has_frames {
-            self.replace_frames_in_open(false);
-        }
-    }
-
-    fn replace_frames_in_open(&mut self, report: bool) {
-        let header = Header { record_count: self.open.record_count, ..self.header(0, 0, 0) };
-        let message = self.open.bytes.message();
-        let (count, bytes) = without_frames(message, header, report);
-        message.clear();
-        if count > 0 {
-            message.extend_from_slice(&bytes);
-        }
-        self.open.record_count = count;
-        self.open.has_frames = false;
+        self.frames.drop_all(false);
     }
 
     fn replace_frames(&mut self, index: usize, report: bool) {
@@ -261,57 +305,18 @@ fn with_ack(bytes: Bytes, ack: u32) -> Bytes {
     bytes.freeze()
 }
 
-/// The time from `base` to `at` in µs, clamped to the range of an offset (35 minutes).
-fn relative(at: u64, base: u64) -> i32 {
-    let difference = i128::from(at) - i128::from(base);
-    difference.clamp(i128::from(i32::MIN), i128::from(i32::MAX)) as i32
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Adds `shift` to the offset of every record.
-fn shift_offsets(message: &mut [u8], shift: i32) {
-    let mut at = HEADER_LEN;
-    while let Some(record) = message.get_mut(at..) {
-        let Some((head, _)) = record.split_first_chunk_mut::<RECORD_HEADER_LEN>() else { return };
-        let [_, _, _, _, o0, o1, o2, o3, l0, l1, l2, l3] = *head;
-        let offset = i32::from_be_bytes([o0, o1, o2, o3]).saturating_add(shift).to_be_bytes();
-        if let Some(place) = head.get_mut(RECORD_OFFSET_AT..RECORD_OFFSET_AT + 4) {
-            place.copy_from_slice(&offset);
-        }
-        at += RECORD_HEADER_LEN + u32::from_be_bytes([l0, l1, l2, l3]) as usize;
+    #[test]
+    fn a_link_whose_numbers_are_used_up_refuses_records_and_sends_nothing() {
+        let mut outbox = Outbox::new(Tag([0; 4]));
+        outbox.last_seq = u32::MAX - 1;
+        let event = Payload::Terminal15 { on: None };
+        outbox.push(0, 0, 1, event).unwrap();
+        assert_eq!(outbox.next_message(0, 0, 0).map(|message| message.seq), Some(u32::MAX));
+        assert_eq!(outbox.push(0, 0, 1, event), Err(Full));
+        assert!(!outbox.has_unsent(usize::MAX) && outbox.next_message(0, 0, 0).is_none());
     }
-}
-
-/// The message without its frames, and the number of its records. With `report`, one `gap` event for each
-/// channel takes the place of the frames.
-fn without_frames(message: &[u8], header: Header, report: bool) -> (u16, Vec<u8>) {
-    let mut gaps: Vec<(u16, i32, u32)> = Vec::new();
-    let mut kept = Vec::new();
-    let mut count = 0;
-    for record in Records::new(message, &header).filter_map(Result::ok) {
-        let frames = match record.payload {
-            Payload::Frame(_) => 1,
-            // add the frames that were dropped before
-            Payload::Event { code: EventCode::Gap, value, .. } if report => value,
-            _ => {
-                record.encode(&mut kept);
-                count += 1;
-                continue;
-            }
-        };
-        if let Some(gap) = gaps.iter_mut().find(|gap| gap.0 == record.channel) {
-            gap.2 = gap.2.saturating_add(frames);
-        } else {
-            gaps.push((record.channel, record.offset, frames));
-        }
-    }
-    let mut bytes = Vec::with_capacity(HEADER_LEN + kept.len() + gaps.len() * GAP_LEN);
-    let reported = if report { gaps.as_slice() } else { &[] };
-    count += reported.len() as u16;
-    Header { record_count: count, ..header }.encode(&mut bytes);
-    for (channel, offset, frames) in reported {
-        let payload = Payload::Event { code: EventCode::Gap, detail: 0, value: *frames, text: "" };
-        Record { channel: *channel, offset: *offset, payload }.encode(&mut bytes);
-    }
-    bytes.extend_from_slice(&kept);
-    (count, bytes)
 }

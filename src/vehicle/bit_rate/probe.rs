@@ -8,6 +8,8 @@ use connector_hal::can::{CanEvent, CanFrame, CanSettings};
 use super::search::{BitRateSearch, SearchSettings, SearchStep};
 
 /// An adapter that restarts when it is opened, as some with USB do, gets this time before the budget begins.
+/// Such an adapter takes up to 2 s; twice that, so that the SLCAN dialogue can also discard what the adapter
+/// was sending.
 const ADAPTER_TIME: Duration = Duration::from_secs(4);
 
 /// How a bus's bit rate is found.

@@ -11,7 +11,8 @@ use tokio::time::timeout;
 use super::probe::{Probe, ProbeSettings};
 use super::search::{GiveUp, SearchStep};
 
-/// Setting the adapter up at the end takes no longer, or the adapter does not answer.
+/// Setting the adapter up at the end takes no longer, or the adapter does not answer: as long as an SLCAN
+/// adapter may take to answer a command.
 const QUIETEN_TIME: Duration = Duration::from_millis(500);
 
 /// A CAN bus that is asked only at its own bit rate, so that asking does not disturb the other nodes.

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use connector_hal::bus::BusState;
 use connector_hal::can::{CanFrame, FrameKind};
 
-/// This many errors without a frame show a wrong bit rate: the search stops listening to it early.
+/// This many errors without a frame show a wrong bit rate: the search stops listening to it early. A single
+/// error may be noise; at a wrong bit rate, a bus in use makes thousands a second.
 const ERRORS_ENOUGH: u32 = 16;
 
 /// SocketCAN's error classes (`linux/can/error.h`) that concern the adapter's controller, not the bus.

@@ -1,17 +1,24 @@
 //! The shell around discovery: receives and sends datagrams, and arms the deadlines.
 
 use std::io;
+use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use connector_hal::clock::now;
 use connector_hal::timer::{Deadline, TimerKind};
 
-use crate::protocol::doip::discovery::{Discovery, DiscoveryEvent, Question};
+use crate::protocol::doip::connection::ConnectionSettings;
+use crate::protocol::doip::discovery::{Destination, Discovery, DiscoveryEvent, Question};
+use crate::protocol::doip::{LogicalAddress, ProtocolVersion};
+use crate::vehicle::doip_network::client::{Client, ClientEvent};
 use crate::vehicle::doip_network::network::Network;
 
-/// The most datagrams taken before other tasks get their turn.
+/// The most datagrams taken before other tasks get their turn: more than the gateways of a vehicle send in
+/// answer to a question.
 const BATCH: usize = 64;
-/// The longest datagram, in bytes. Larger datagrams are not DoIP.
+/// The longest datagram, in bytes: longer than any that fits an Ethernet frame. Larger datagrams are not
+/// DoIP, whose longest message by UDP has 41 bytes.
 const DATAGRAM: usize = 2048;
 
 /// A network, and the gateways that are known on it.
@@ -22,6 +29,8 @@ pub struct Explorer {
     buffer: Box<[u8]>,
     /// The error that kept the last question from being sent.
     send_error: Option<io::Error>,
+    /// The configured host that is connected if it does not identify itself, and the time when.
+    silent_host: Option<(Instant, Client)>,
 }
 
 impl Explorer {
@@ -33,6 +42,7 @@ impl Explorer {
             deadline: Deadline::new(TimerKind::Runtime),
             buffer: vec![0; DATAGRAM].into(),
             send_error: None,
+            silent_host: None,
         }
     }
 
@@ -44,6 +54,33 @@ impl Explorer {
     /// The error that kept the last question from being sent; `None` if the question was sent.
     pub(crate) fn send_error(&self) -> Option<&io::Error> {
         self.send_error.as_ref()
+    }
+
+    /// The only host of the network, if the configuration names one.
+    pub(crate) fn named_host(&self) -> Option<SocketAddr> {
+        match self.network.destinations().as_slice() {
+            [Destination::Host(host)] => Some(*host),
+            _ => None,
+        }
+    }
+
+    /// Connects with the configured host if it has not identified itself by this time. The answer to the routing
+    /// activation identifies the host, and the connection ends.
+    pub(crate) fn connect_if_silent(&mut self, settings: ConnectionSettings, tls: bool, at: Instant) {
+        if let Some(host) = self.named_host() {
+            self.silent_host = Some((at, Client::new(host, settings, tls)));
+            self.discovery.set_connecting(true);
+        }
+    }
+
+    /// A host has activated routing: it is known even if it does not identify itself.
+    pub(crate) fn handle_activation(
+        &mut self,
+        host: SocketAddr,
+        version: ProtocolVersion,
+        entity: LogicalAddress,
+    ) {
+        self.discovery.handle_activation(host, version, entity);
     }
 
     /// The network.
@@ -64,8 +101,8 @@ impl Explorer {
     }
 
     /// Sends a question to one gateway.
-    pub fn ask(&mut self, now: Instant, question: Question, gateway: std::net::SocketAddr) {
-        self.discovery.ask(now, question, crate::protocol::doip::discovery::Destination::Host(gateway));
+    pub fn ask(&mut self, now: Instant, question: Question, gateway: SocketAddr) {
+        self.discovery.ask(now, question, Destination::Host(gateway));
     }
 
     /// Receives and sends datagrams. Ready with a finding, or with the error by which the network is lost.
@@ -80,16 +117,49 @@ impl Explorer {
                     tracing::debug!(?destination, %error, "a question was not sent");
                 }
             }
-            if let Poll::Ready(received) = self.network.poll_receive(cx, &mut self.buffer) {
+            let received = self.network.poll_receive(cx, &mut self.buffer);
+            let foreign = self.network.take_foreign();
+            foreign.into_iter().for_each(|from| self.discovery.handle_foreign(from));
+            let is_ready = received.is_ready();
+            if let Poll::Ready(received) = received {
                 let (length, from) = received?;
                 self.discovery.handle_datagram(from, self.buffer.get(..length).unwrap_or_default());
+            }
+            if is_ready || foreign.is_some() {
                 continue;
             }
-            self.deadline.set(self.discovery.poll_timeout());
+            if self.poll_silent_host(cx, now()).is_ready() {
+                continue;
+            }
+            let silent_host = self.silent_host.as_ref().map(|(at, _)| *at).filter(|at| *at > now());
+            self.deadline.set(self.discovery.poll_timeout().into_iter().chain(silent_host).min());
             ready!(self.deadline.poll_expired(cx));
-            self.discovery.handle_timeout(tokio::time::Instant::now().into_std());
+            self.discovery.handle_timeout(now());
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Connects with the silent host once it is due. Ready when the host is known, or will not be known.
+    fn poll_silent_host(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        let Some((at, client)) = &mut self.silent_host else { return Poll::Pending };
+        if self.discovery.gateways().is_empty() {
+            if *at > now {
+                return Poll::Pending;
+            }
+            match ready!(client.poll(cx, self.network.as_ref())) {
+                ClientEvent::Active { entity } => {
+                    let (host, version) = (client.gateway(), client.version());
+                    self.discovery.handle_activation(host, version, entity);
+                }
+                ClientEvent::Down(error) => {
+                    tracing::info!(host = %client.gateway(), %error, "the host is silent by UDP, and by TCP");
+                }
+                ClientEvent::ConfirmationRequired | ClientEvent::Message(_) => return Poll::Ready(()),
+            }
+        }
+        self.silent_host = None;
+        self.discovery.set_connecting(false);
+        Poll::Ready(())
     }
 }

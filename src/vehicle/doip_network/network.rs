@@ -64,6 +64,12 @@ pub trait Network: Send {
         buffer: &mut [u8],
     ) -> Poll<io::Result<(usize, SocketAddr)>>;
 
+    /// The last host that does not belong to the network and sent a datagram, since the last call. Such datagrams are
+    /// dropped.
+    fn take_foreign(&mut self) -> Option<SocketAddr> {
+        None
+    }
+
     /// Sends a datagram, or drops it if the network cannot take it now.
     fn send(&mut self, destination: Destination, datagram: &[u8]) -> io::Result<()>;
 

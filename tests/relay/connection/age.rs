@@ -80,6 +80,20 @@ async fn the_maximum_age_can_be_set_per_channel() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_maximum_age_has_an_upper_bound() {
+    let (mut rig, node) =
+        rig_with_delay(Duration::ZERO, json!({"max_age_ms": u32::MAX}), json!({"max_age_ms": u32::MAX}))
+            .await;
+    let before = node.frames().len();
+    rig.set_network(Network::Stalled);
+    rig.send_frame(1, frame(0x100, &[1]));
+    rig.send(2, PLAIN, &[0x10, 3]);
+    stall(&mut rig, 6 * SECOND).await;
+    assert_eq!((rig.events(1), rig.events(2)), (vec![TOO_OLD], vec![]));
+    assert_eq!(node.frames().iter().skip(before).filter(|frame| frame.data() == [1]).count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_maximum_age_can_stand_beside_the_channel_kind_too() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);

@@ -1,5 +1,6 @@
 //! `configureBuses`.
 
+use connector_agent::relay::connection::VinTrigger;
 use serde_json::{Value, json};
 
 use super::common::*;
@@ -204,6 +205,23 @@ async fn unread_replies_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_adapter_receives_every_frame_of_its_bus_whatever_channels_are_open() {
+    let mut rig = Rig::configured().await;
+    let node = Node::attach(&rig.buses[0]);
+    rig.open_isotp(1, json!({})).await;
+    rig.open_raw(2, json!({"response_id": 0x123})).await;
+    for number in 0..100 {
+        node.send(frame(0x300 + number, &[0; 8]));
+    }
+    rig.run(SECOND).await;
+    assert_eq!((rig.on(1), rig.on(2)), (vec![], vec![]));
+    // a filter of the adapter would keep these frames out of the load
+    let nodes = rig.buses[0].statistics().nodes;
+    let adapter = nodes.iter().find(|node| node.name == "can0").unwrap();
+    assert_eq!(adapter.received, 100);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_device_that_fails_to_open_is_an_error_and_can_be_retried() {
     let mut rig = Rig::new();
     rig.opening_fails.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -234,14 +252,14 @@ async fn a_bit_rate_beyond_the_adapter_is_the_problem_unsupported() {
 #[tokio::test(start_paused = true)]
 async fn reading_the_vin_ends_also_when_its_buses_are_replaced() {
     let mut rig = Rig::configured().await;
-    assert!(rig.session.start_reading_vin(now(), SECOND));
+    assert!(rig.session.start_reading_vin(now(), SECOND, VinTrigger::Request));
     rig.run(10 * MILLISECOND).await;
     let _node = Node::attach(&rig.buses[1]);
     rig.configure(json!([can("MS", MS, json!({}))])).await;
     rig.run(2 * SECOND).await;
     let report = rig.session.poll_vin(now()).expect("the reading has ended");
     assert_eq!(report.vin, None);
-    assert!(rig.session.start_reading_vin(now(), SECOND));
+    assert!(rig.session.start_reading_vin(now(), SECOND, VinTrigger::Request));
     rig.configure(json!([])).await;
     assert!(rig.session.poll_vin(now()).is_some());
 }
@@ -256,12 +274,12 @@ async fn reading_the_vin_on_a_bus_that_is_off_ends_immediately_and_can_be_repeat
     rig.opening_fails.store(true, std::sync::atomic::Ordering::Relaxed);
     rig.buses[0].unplug("can0");
     rig.run(10 * MILLISECOND).await;
-    assert!(rig.session.start_reading_vin(now(), SECOND));
+    assert!(rig.session.start_reading_vin(now(), SECOND, VinTrigger::Request));
     assert_eq!(rig.session.poll_vin(now()).expect("the reading has ended").vin, None);
     rig.run(3 * SECOND).await;
     rig.opening_fails.store(false, std::sync::atomic::Ordering::Relaxed);
     rig.run(2 * SECOND).await;
-    assert!(rig.session.start_reading_vin(now(), SECOND));
+    assert!(rig.session.start_reading_vin(now(), SECOND, VinTrigger::Request));
     rig.run(SECOND).await;
     assert!(rig.session.poll_vin(now()).expect("the reading has ended").vin.is_some());
 }
@@ -269,7 +287,7 @@ async fn reading_the_vin_on_a_bus_that_is_off_ends_immediately_and_can_be_repeat
 #[tokio::test(start_paused = true)]
 async fn a_bus_that_goes_off_before_the_first_question_ends_the_reading() {
     let mut rig = Rig::configured().await;
-    assert!(rig.session.start_reading_vin(now(), SECOND));
+    assert!(rig.session.start_reading_vin(now(), SECOND, VinTrigger::Request));
     rig.buses[0].unplug("can0");
     rig.run(3 * SECOND).await;
     assert_eq!(rig.session.poll_vin(now()).expect("the reading has ended").vin, None);
@@ -288,7 +306,7 @@ async fn the_vin_is_read_beside_the_channels() {
         positive(request)
     });
     rig.open_isotp(1, json!({"request_id": 0x7E1, "response_id": 0x7E9, "keep_alive": "enabled"})).await;
-    assert!(rig.session.start_reading_vin(now(), 2 * SECOND));
+    assert!(rig.session.start_reading_vin(now(), 2 * SECOND, VinTrigger::Request));
     rig.run(2 * SECOND).await;
     let report = rig.session.poll_vin(now()).expect("the reading ends with its budget");
     assert_eq!(report.vin.map(|vin| vin.to_string()), Some("WVWZZZ1KZ6W000001".to_owned()));

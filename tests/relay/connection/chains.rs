@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use connector_agent::protocol::isotp::{Addressing, Config, SeparationTime};
 use connector_agent::relay::wire::codec::EventCode;
 use serde_json::json;
 
@@ -89,11 +90,11 @@ async fn response_pending_extends_the_wait_by_five_seconds_each_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chain_breaks_five_seconds_after_the_last_pending_response() {
+async fn a_chain_breaks_five_and_a_half_seconds_after_the_last_pending_response() {
     let mut rig = rig_with_chain(3).await;
     let script = vec![vec![(500 * MILLISECOND, vec![0x7F, 0x36, 0x78])]];
     let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, by_index(script));
-    rig.run(5_400 * MILLISECOND).await;
+    rig.run(5_900 * MILLISECOND).await;
     assert_eq!(rig.events(1), []);
     rig.run(200 * MILLISECOND).await;
     assert_eq!(rig.events(1), [(BROKEN, 0, 2)]);
@@ -329,4 +330,117 @@ async fn a_chain_continues_while_the_link_is_down() {
     rig.run(SECOND).await;
     let answers: Vec<_> = rig.pdus(1).into_iter().map(|pdu| pdu[1]).collect();
     assert_eq!(answers, (0..20).collect::<Vec<_>>(), "every response arrives once, in order");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_continues_behind_a_request_that_suppresses_its_response() {
+    for request in [&[0x85, 0x82][..], &[0x28, 0x81, 1], &[0x10, 0x83], &[0x3E, 0x80], &[0x31, 0x81, 0xFF, 0]]
+    {
+        let mut rig = Rig::configured().await;
+        let answer = |request: &[u8]| if request[0] == 0x36 { positive(request) } else { Vec::new() };
+        let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, answer);
+        rig.open_isotp(1, json!({"p2_ms": 200})).await;
+        rig.send(1, PLAIN, request);
+        rig.send(1, CHAINED, &[0x36, 1]);
+        rig.run(SECOND).await;
+        assert_eq!(ecu.requests(), [request, &[0x36, 1]], "{request:02X?}");
+        assert_eq!(rig.events(1), []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suppressed_response_that_is_negative_or_pending_counts() {
+    for (answers, expected) in [
+        (vec![(MILLISECOND, vec![0x7F, 0x85, 0x22])], vec![(BROKEN, 0x22, 1)]),
+        (vec![(MILLISECOND, vec![0x7F, 0x85, 0x78])], vec![(BROKEN, 0, 1)]),
+    ] {
+        let mut rig = Rig::configured().await;
+        let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, move |_: &[u8]| answers.clone());
+        rig.open_isotp(1, json!({"p2_ms": 200})).await;
+        rig.send(1, PLAIN, &[0x85, 0x82]);
+        rig.send(1, CHAINED, &[0x36, 1]);
+        rig.run(10 * SECOND).await;
+        assert_eq!((ecu.requests().len(), rig.events(1)), (1, expected));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_without_sub_functions_suppresses_no_response() {
+    let mut rig = Rig::configured().await;
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);
+    rig.open_isotp(1, json!({"p2_ms": 200})).await;
+    rig.send(1, PLAIN, &[0x36, 0x80]);
+    rig.send(1, CHAINED, &[0x36, 0x81]);
+    rig.run(SECOND).await;
+    assert_eq!((ecu.requests().len(), rig.events(1)), (1, vec![(BROKEN, 0, 1)]));
+}
+
+/// An ECU that announces P2 of 2 s and P2* of 20 s, and uses both.
+fn slow_ecu(request: &[u8]) -> Answers {
+    match request {
+        [0x10, ..] => vec![(MILLISECOND, vec![0x50, 2, 0x07, 0xD0, 0x07, 0xD0])],
+        [0x31, ..] => {
+            vec![(1900 * MILLISECOND, vec![0x7F, 0x31, 0x78]), (19 * SECOND, vec![0x71, request[1]])]
+        }
+        _ => positive(request),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_times_of_an_ecu_are_learned_from_its_diagnostic_session() {
+    let mut rig = Rig::configured().await;
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, slow_ecu);
+    rig.open_isotp(1, json!({})).await;
+    rig.send(1, PLAIN, &[0x10, 2]);
+    rig.send(1, CHAINED, &[0x31, 1]);
+    rig.send(1, CHAINED, &[0x36, 1]);
+    rig.run(30 * SECOND).await;
+    assert_eq!(ecu.requests().len(), 3, "{:?}", rig.events(1));
+    assert_eq!(rig.events(1), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_chooses_how_long_a_chain_waits_after_response_pending() {
+    for (p2_star_ms, answered) in [(25_000, true), (1, false)] {
+        let mut rig = Rig::configured().await;
+        let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, slow_ecu);
+        rig.open_isotp(1, json!({"p2_ms": 3000, "p2_star_ms": p2_star_ms})).await;
+        rig.send(1, PLAIN, &[0x31, 1]);
+        rig.send(1, CHAINED, &[0x36, 1]);
+        rig.run(30 * SECOND).await;
+        assert_eq!(ecu.requests().len() == 2, answered);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn response_pending_just_after_five_seconds_is_in_time() {
+    let mut rig = Rig::configured().await;
+    let late = vec![
+        (MILLISECOND, vec![0x7F, 0x36, 0x78]),
+        (5_200 * MILLISECOND, vec![0x7F, 0x36, 0x78]),
+        (10_400 * MILLISECOND, vec![0x76, 0]),
+    ];
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, by_index(vec![late]));
+    rig.open_isotp(1, json!({})).await;
+    rig.send(1, PLAIN, &[0x36, 0]);
+    rig.send(1, CHAINED, &[0x36, 1]);
+    rig.run(15 * SECOND).await;
+    assert_eq!((indexes(&ecu), rig.events(1)), (vec![0, 1], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pdu_that_became_too_old_in_the_queue_is_not_sent() {
+    let mut rig = Rig::configured().await;
+    let mut config = Config::new(Addressing::normal(id(0x7E8), id(0x7E0)));
+    config.st_min = SeparationTime(20);
+    let ecu = Ecu::with_config(&rig.buses[0], config, positive);
+    rig.open_isotp(1, json!({"max_age_ms": 1000})).await;
+    rig.send(1, PLAIN, &[0x36; 1000]);
+    rig.send(1, PLAIN, &[0x11, 1]);
+    rig.send(1, CHAINED, &[0x22, 1]);
+    rig.send(1, PLAIN, &[0x22, 2]);
+    rig.run(10 * SECOND).await;
+    assert_eq!(ecu.requests().len(), 1, "the transfer took {:?}", 20 * 142 * MILLISECOND);
+    let too_old = (EventCode::SendFailed, 8, 0);
+    assert_eq!(rig.events(1), [too_old, (BROKEN, 0, 1), too_old]);
 }

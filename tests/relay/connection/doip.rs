@@ -3,6 +3,7 @@
 use connector_agent::protocol::doip::{
     DiagnosticMessage, DiagnosticNackCode, Message, Payload, ProtocolVersion,
 };
+use connector_agent::relay::connection::VinTrigger;
 use connector_agent::relay::wire::codec::{EventCode, Header, Payload as RecordPayload, Records};
 use serde_json::{Value, json};
 
@@ -300,6 +301,192 @@ async fn a_lost_doip_connection_is_restored_and_waiting_pdus_are_sent() {
     assert_eq!(states, [(EventCode::BusState, 2, 0), (EventCode::BusState, 0, 0)]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_gateway_of_any_version_is_spoken_with_in_the_version_it_announced() {
+    for version in [2, 3, 4, 5, 0xFE].map(ProtocolVersion::from) {
+        let mut rig = rig_with(Gateway { version, ..vehicle() }).await;
+        assert_eq!(open(&mut rig, 1, channel(ENGINE)).await.action, "channelOpened");
+        rig.send(1, PLAIN, &[0x22, 1]);
+        rig.run(SECOND).await;
+        assert_eq!(rig.pdus(1), [[0x62, 1]], "{version}");
+        assert!(rig.gateways.versions().iter().all(|received| *received == version), "{version}");
+    }
+}
+
+/// A vehicle whose gateway is named by its address and answers nothing by UDP.
+async fn rig_with_silent_host(gateway: Gateway) -> Rig {
+    let mut rig = Rig::new();
+    rig.gateways.name_host_of(&gateway);
+    rig.gateways.set_silent(true);
+    rig.gateways.set([gateway]);
+    assert_eq!(rig.configure(json!([doip_bus(5)])).await.action, "busesConfigured");
+    rig
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_named_gateway_that_is_silent_by_udp_is_connected_for_a_channel() {
+    let mut rig = rig_with_silent_host(vehicle()).await;
+    let since = now();
+    assert_eq!(open(&mut rig, 1, channel(ENGINE)).await.action, "channelOpened");
+    assert!((500 * MILLISECOND..600 * MILLISECOND).contains(&(now() - since)), "{:?}", now() - since);
+    rig.send(1, PLAIN, &[0x22, 1]);
+    rig.run(SECOND).await;
+    assert_eq!(rig.pdus(1), [[0x62, 1]]);
+    // the gateway is known from now on
+    let mut other = channel(ENGINE);
+    other["tester_id"] = json!(0x0E81);
+    let since = now();
+    assert_eq!(open(&mut rig, 2, other).await.action, "channelOpened");
+    assert!(now() - since < 100 * MILLISECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_host_that_is_another_gateway_is_reported_with_its_address() {
+    let mut rig = rig_with_silent_host(vehicle()).await;
+    let mut config = channel(ENGINE);
+    config["gateway_id"] = json!(0x4011);
+    let reply = open(&mut rig, 1, config).await;
+    assert_eq!(problem(&reply), (404, "unknown-gateway".to_owned()));
+    let detail = reply.message["detail"].as_str().unwrap();
+    assert!(detail.contains("no gateway 0x4011") && detail.contains("0x4010 at 169.254.0.16"), "{detail}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_host_that_cannot_be_connected_is_reported_with_both_failures() {
+    let mut rig = rig_with_silent_host(vehicle()).await;
+    rig.gateways.set_unreachable(true);
+    let reply = open(&mut rig, 1, channel(ENGINE)).await;
+    assert_eq!(problem(&reply), (504, "gateway-unreachable".to_owned()));
+    let detail = reply.message["detail"].as_str().unwrap();
+    assert!(detail.contains("refused") && detail.contains("does not identify itself by UDP"), "{detail}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_network_behind_a_silent_host_is_connected_again() {
+    let mut rig = rig_with_silent_host(vehicle()).await;
+    assert_eq!(open(&mut rig, 1, channel(ENGINE)).await.action, "channelOpened");
+    rig.gateways.lose();
+    rig.run(3 * SECOND).await;
+    rig.send(1, PLAIN, &[0x22, 1]);
+    rig.run(SECOND).await;
+    assert_eq!(rig.pdus(1), [[0x62, 1]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_is_asked_for_as_long_as_its_channel_is_being_opened() {
+    let mut rig = Rig::new();
+    rig.gateways.set([vehicle()]);
+    rig.gateways.set_silent(true);
+    assert_eq!(rig.configure(json!([doip_bus(5)])).await.action, "busesConfigured");
+    rig.run(1_200 * MILLISECOND).await;
+    rig.ask("openChannel", json!({"channel": 1, "doip_channel": channel(ENGINE)}));
+    rig.run(2 * SECOND).await;
+    assert_eq!(rig.texts.len(), 1);
+    rig.gateways.set_silent(false);
+    assert!(rig.run_until(SECOND, |rig| rig.texts.len() > 1).await);
+    assert_eq!(rig.texts[1].action, "channelOpened");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_is_lost_and_returns_is_reported_by_two_states() {
+    let mut rig = rig_with_channel().await;
+    rig.run(SECOND).await;
+    rig.gateways.lose();
+    rig.run(500 * MILLISECOND).await;
+    assert_eq!(rig.session.bus_reports()[0].state, "off");
+    assert_eq!(rig.events(1), [(EventCode::BusState, 2, 0)]);
+    rig.run(3 * SECOND).await;
+    assert_eq!(rig.events(1), [(EventCode::BusState, 2, 0), (EventCode::BusState, 0, 0)]);
+    assert_eq!(rig.session.bus_reports()[0].state, "active");
+    rig.send(1, PLAIN, &[0x22, 1]);
+    rig.run(SECOND).await;
+    assert_eq!(rig.pdus(1), [[0x62, 1]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_lost_after_its_connection_is_reported_as_off_once() {
+    let mut rig = rig_with_channel().await;
+    rig.run(SECOND).await;
+    rig.gateways.set_unreachable(true);
+    rig.gateways.act(Act::Close);
+    rig.run(2 * SECOND).await;
+    rig.gateways.lose();
+    rig.run(3 * SECOND).await;
+    // the network is back, its gateway is not
+    assert_eq!(rig.session.bus_reports()[0].state, "off");
+    assert_eq!(rig.events(1), [(EventCode::BusState, 2, 0)]);
+    rig.gateways.set_unreachable(false);
+    rig.run(3 * SECOND).await;
+    assert_eq!(rig.events(1), [(EventCode::BusState, 2, 0), (EventCode::BusState, 0, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_returns_later_than_its_network_is_found_without_announcement() {
+    let mut rig = rig_with_channel().await;
+    rig.gateways.set_silent(true);
+    rig.gateways.lose();
+    rig.run(20 * SECOND).await;
+    rig.gateways.set_silent(false);
+    rig.run(6 * SECOND).await;
+    assert_eq!(rig.events(1), [(EventCode::BusState, 2, 0), (EventCode::BusState, 0, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_gateways_with_one_address_are_refused_by_an_error_that_names_both() {
+    let mut rig = Rig::new();
+    rig.gateways.set([vehicle(), Gateway { host: 99, ..vehicle() }]);
+    assert_eq!(rig.configure(json!([doip_bus(5)])).await.action, "busesConfigured");
+    let reply = open(&mut rig, 1, channel(ENGINE)).await;
+    assert_eq!(problem(&reply), (404, "unknown-gateway".to_owned()));
+    let detail = reply.message["detail"].as_str().unwrap();
+    for part in ["2 gateways have the address 0x4010", "169.254.0.16", "169.254.0.99", "636363636363"] {
+        assert!(detail.contains(part), "{detail}");
+    }
+    assert_eq!(rig.gateways.connects(), [] as [bool; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_gateway_with_the_same_address_does_not_take_over_a_channel() {
+    let mut rig = rig_with_channel().await;
+    rig.run(SECOND).await;
+    // another vehicle's gateway answers on the network that returns
+    rig.gateways.set([Gateway { host: 99, ..vehicle() }]);
+    rig.gateways.lose();
+    rig.run(10 * SECOND).await;
+    assert_eq!(rig.events(1), [(EventCode::BusState, 2, 0)]);
+    assert_eq!(rig.gateways.activations(), 1);
+    rig.gateways.set([vehicle()]);
+    rig.run(10 * SECOND).await;
+    assert_eq!(rig.events(1), [(EventCode::BusState, 2, 0), (EventCode::BusState, 0, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_refuses_questions_is_named_with_its_code() {
+    let mut rig = rig_with(Gateway { udp_refusal: Some(0x03), ..vehicle() }).await;
+    let reply = open(&mut rig, 1, channel(ENGINE)).await;
+    assert_eq!(problem(&reply), (404, "unknown-gateway".to_owned()));
+    let detail = reply.message["detail"].as_str().unwrap();
+    assert!(detail.contains("169.254.0.16:13400 refuses questions by UDP: out of memory (0x03)"), "{detail}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_whose_answers_cannot_be_read_is_named_with_the_reason() {
+    let mut rig = rig_with(Gateway { version: ProtocolVersion::from(0), ..vehicle() }).await;
+    let reply = open(&mut rig, 1, channel(ENGINE)).await;
+    let detail = reply.message["detail"].as_str().unwrap();
+    assert!(detail.contains("169.254.0.16:13400 sends what is not DoIP: protocol version 0x00"), "{detail}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_covers_a_named_gateway_that_is_silent_by_udp() {
+    let mut rig = rig_with_silent_host(vehicle()).await;
+    rig.ask("scanEcus", json!({"bus_name": "ETH", "vehicle_stands": true}));
+    assert!(rig.run_until(60 * SECOND, |rig| rig.texts.len() > 1).await);
+    let reply = &rig.texts[1];
+    assert_eq!(reply.action, "ecusFound", "{reply:?}");
+    assert_eq!(reply.message["ecus"].as_array().unwrap().len(), 2, "{reply:?}");
+}
+
 /// The texts of the bus-state events, in order.
 fn state_texts(rig: &Rig) -> Vec<String> {
     let mut texts = Vec::new();
@@ -443,7 +630,7 @@ async fn closing_the_last_channel_closes_the_doip_connection() {
 #[tokio::test(start_paused = true)]
 async fn the_vin_is_read_beside_the_channels_and_the_end_restores_the_default_session() {
     let mut rig = rig_with_channel().await;
-    assert!(rig.session.start_reading_vin(now(), 1500 * MILLISECOND));
+    assert!(rig.session.start_reading_vin(now(), 1500 * MILLISECOND, VinTrigger::Request));
     rig.run(2 * SECOND).await;
     let report = rig.session.poll_vin(now()).expect("a report");
     assert_eq!(report.vin.unwrap().as_str(), "WVWZZZ1KZ6W000001");

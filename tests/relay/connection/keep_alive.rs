@@ -60,25 +60,6 @@ async fn a_request_of_the_operator_postpones_tester_present() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tester_present_keeps_going_while_an_ecu_says_response_pending() {
-    let mut rig = Rig::configured().await;
-    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, |request| {
-        if request == TESTER_PRESENT {
-            return silent(request);
-        }
-        let mut answers: Answers = (0..5).map(|n| (n * 4 * SECOND, vec![0x7F, 0x31, 0x78])).collect();
-        answers.push((20 * SECOND, vec![0x71, 1]));
-        answers
-    });
-    rig.open_isotp(1, json!({"keep_alive": "enabled"})).await;
-    rig.send(1, PLAIN, &[0x31, 1]);
-    rig.send(1, CHAINED, &[0x31, 2]);
-    rig.run(21 * SECOND).await;
-    assert!(tester_presents(&ecu).len() >= 9, "{:?}", ecu.requests());
-    assert_eq!(ecu.requests().last().unwrap(), &[0x31, 2], "TesterPresent does not disturb the chain");
-}
-
-#[tokio::test(start_paused = true)]
 async fn tester_present_does_not_interrupt_a_transfer() {
     let mut rig = Rig::configured().await;
     let node = Node::attach(&rig.buses[0]);
@@ -201,4 +182,43 @@ async fn a_pdu_sent_while_tester_present_is_on_its_way_follows_it() {
     assert_eq!(ecu.requests(), [TESTER_PRESENT, [0x22, 1]]);
     assert_eq!(rig.count(1, EventCode::Sent, 0), 1);
     assert_eq!(rig.pdus(1), [[0x62, 1]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tester_present_waits_while_a_response_is_pending_and_follows_it() {
+    let mut rig = Rig::configured().await;
+    let answer = |request: &[u8]| match request {
+        [0x31, ..] => {
+            let pending = (1..4).map(|n| (n * 4 * SECOND, vec![0x7F, 0x31, 0x78]));
+            pending.chain([(13 * SECOND, vec![0x71, 1])]).collect()
+        }
+        _ => Vec::new(),
+    };
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, answer);
+    rig.open_isotp(1, json!({"keep_alive": "enabled", "p2_ms": 5000})).await;
+    rig.send(1, PLAIN, &[0x31, 1]);
+    assert!(rig.run_until(15 * SECOND, |rig| rig.pdus(1).len() == 4).await);
+    assert_eq!(tester_presents(&ecu).len(), 0);
+    rig.run(100 * MILLISECOND).await;
+    assert_eq!(tester_presents(&ecu).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_the_connectors_own_tester_present_is_not_relayed() {
+    for answer in [vec![0x7F, 0x3E, 0x21], vec![0x7E, 0x00], vec![0x7F, 0x3E, 0x78]] {
+        let mut rig = Rig::configured().await;
+        let given = answer.clone();
+        let script = move |request: &[u8]| match request {
+            [0x3E, ..] => vec![(5 * MILLISECOND, given.clone())],
+            _ => positive(request),
+        };
+        let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, script);
+        rig.open_isotp(1, json!({"keep_alive": "enabled"})).await;
+        rig.run(7 * SECOND).await;
+        assert_eq!(rig.heard, [], "{answer:02X?}");
+        // an answer to a request of the operator is relayed
+        rig.send(1, PLAIN, &[0x3E, 0x00]);
+        rig.run(SECOND).await;
+        assert_eq!(rig.pdus(1), [answer]);
+    }
 }

@@ -2,6 +2,7 @@
 //! operator's end of the link on one side and scripted ECUs on the other.
 
 mod age;
+mod bus_off;
 mod buses;
 mod chains;
 mod channels;
@@ -9,6 +10,7 @@ mod doip;
 mod keep_alive;
 mod kline;
 mod malformed;
+mod own_frames;
 mod raw;
 mod resume;
 mod scan;

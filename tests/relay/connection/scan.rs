@@ -114,6 +114,26 @@ async fn channels_work_during_a_scan_and_a_tp20_channel_is_not_disturbed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn answers_to_a_scan_are_relayed_on_the_channels_that_receive_them() {
+    let (mut rig, vehicle) = rig_with_golf(vec![]).await;
+    rig.open_isotp(1, json!({})).await;
+    rig.open_raw(2, json!({"response_id": 0x7E8})).await;
+    rig.open_raw(3, json!({})).await;
+    rig.ask("scanEcus", hs_bus());
+    let found = texts(&mut rig, 1).await.remove(0);
+    assert_eq!(ids(&found.message), expected(&vehicle));
+    // the operator sent nothing: all of these answer the scan
+    let answer = vec![0x7E, 0x00];
+    assert!(rig.pdus(1).contains(&answer), "{:02X?}", rig.pdus(1));
+    let single_frame = |frame: &CanFrame| frame.data().starts_with(&[2, 0x7E, 0x00]);
+    assert!(rig.frames(2).iter().any(single_frame), "{:?}", rig.frames(2));
+    for (_, response_id) in expected(&vehicle) {
+        let is_answer = |frame: &CanFrame| u64::from(frame.id().to_number()) == response_id;
+        assert!(rig.frames(3).iter().any(is_answer), "0x{response_id:X}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_scan_survives_a_cut_link_and_its_result_comes_afterwards() {
     let (mut rig, vehicle) = rig_with_golf(vec![]).await;
     rig.open_isotp(1, json!({})).await;

@@ -9,6 +9,7 @@
 
 mod hop;
 mod rig;
+mod slow_uplink;
 
 use rig::Rig;
 

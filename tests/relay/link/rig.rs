@@ -343,7 +343,7 @@ impl Rig {
         match item {
             Item::Binary(message) => self.message_at_connector(&message),
             Item::Resume { received } => {
-                self.connector.link.resume(received).unwrap();
+                self.connector.link.resume(self.now, received).unwrap();
                 let received = self.connector.link.received();
                 self.send(Side::Vehicle, UP, Item::Resumed { received });
             }
@@ -393,7 +393,7 @@ impl Rig {
             Item::Interrupted => self.operator.link.interrupt(),
             Item::Resumed { received } => {
                 if !self.operator.link.is_up() {
-                    self.operator.link.resume(received).unwrap();
+                    self.operator.link.resume(self.now, received).unwrap();
                     let received = self.operator.link.received();
                     self.send(Side::Operator, UP, Item::Resume { received });
                 }

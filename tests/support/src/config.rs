@@ -83,6 +83,7 @@ pub fn functional(request_id: u32) -> IsotpChannelConfig {
         st_min: None,
         max_age_ms: None,
         p2_ms: None,
+        p2_star_ms: None,
     }
 }
 

@@ -17,6 +17,7 @@ pub mod frames;
 pub mod hardware;
 pub mod isotp;
 pub mod peers;
+pub mod scripted_api;
 pub mod scripted_can;
 pub mod session;
 pub mod skip;

@@ -1,6 +1,7 @@
 //! A CAN adapter without a bus, whose events a script decides.
 
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use connector_hal::bus::BusStatus;
 use connector_hal::can::{CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFrame, CanSettings};
@@ -21,6 +22,9 @@ pub trait Script: Send {
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<CanEvent>;
+
+    /// Leaves the bus.
+    fn leave(&mut self, _patience: Duration) {}
 }
 
 /// The adapter.
@@ -46,6 +50,11 @@ impl<S: Script> CanBus for ScriptedCan<S> {
 
     fn restart(&mut self) -> BoxFuture<'_, Result<(), CanError>> {
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn leave(mut self: Box<Self>, patience: Duration) -> BoxFuture<'static, ()> {
+        self.0.leave(patience);
+        Box::pin(std::future::ready(()))
     }
 
     fn set_filters(&mut self, _: &[CanFilter]) -> Result<(), CanError> {

@@ -218,6 +218,17 @@ fn several_ecus_take_turns_on_one_line() {
 }
 
 #[test]
+fn an_adapter_that_keeps_every_byte_for_16_ms_stays_within_p4() {
+    let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
+    rig.latency = 16 * MS;
+    assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
+    assert_eq!(rig.anomalies(), []);
+    // the ECU abandons a request whose bytes are further apart than P4max
+    rig.latency = 21 * MS;
+    assert!(rig.ask(0, &[0x1A, 0x90]).is_empty());
+}
+
+#[test]
 fn every_bit_rate_of_the_protocol_works() {
     for bit_rate in [9_600, 10_400, 15_625] {
         for initialisation in [Initialisation::Fast, Initialisation::Slow] {

@@ -11,6 +11,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::options::IsotpOptions;
+use super::transfer::SocketCalls;
 use crate::can::CanId;
 use crate::system::async_fd;
 
@@ -57,22 +58,25 @@ impl RawIsotp {
         epoll::add(&watch, &self.0, epoll::EventData::new_u64(0), what)?;
         async_fd(watch, Interest::READABLE)
     }
+}
 
-    /// Whether the socket is readable, writable or has an error now; `None` if the system does not say.
-    pub(super) fn state(&self) -> Option<PollFlags> {
+impl SocketCalls for RawIsotp {
+    fn state(&self) -> Option<PollFlags> {
         let mut asked = [PollFd::new(&self.0, PollFlags::IN | PollFlags::OUT)];
         poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).ok()?;
         asked.first().map(PollFd::revents)
     }
 
-    /// Hands a PDU to the kernel.
-    pub(super) fn write(&self, pdu: &[u8]) -> Result<(), Errno> {
+    fn write(&self, pdu: &[u8]) -> Result<(), Errno> {
         rustix::io::write(&self.0, pdu).map(|_| ())
     }
 
-    /// Reads a PDU, and returns its length. Of a longer PDU, the rest is lost.
-    pub(super) fn read(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+    fn read(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         rustix::io::read(&self.0, buffer)
+    }
+
+    fn take_error(&self) -> Option<Errno> {
+        self.0.take_error().ok()?.as_ref().and_then(Errno::from_io_error)
     }
 }
 

@@ -79,7 +79,7 @@ pub enum SlcanLine {
     },
     /// Errors on the bus.
     Errors(BusErrors),
-    /// Any other line of printable text, by its first character.
+    /// Any other line of text, by its first byte.
     Other(u8),
 }
 
@@ -125,8 +125,8 @@ pub fn decode(line: &[u8]) -> Result<SlcanLine, LineError> {
     if line.len() > MAX_LINE {
         return Err(LineError::TooLong);
     }
-    if let Some(strange) = line.iter().find(|byte| !matches!(byte, b' '..=b'~')) {
-        return Err(LineError::NotText(*strange));
+    if let Some(strange) = find_strange(line) {
+        return Err(LineError::NotText(strange));
     }
     let mut digits = Digits { command, length: line.len(), rest };
     let line = match command {
@@ -156,6 +156,19 @@ pub fn decode(line: &[u8]) -> Result<SlcanLine, LineError> {
     };
     digits.end()?;
     Ok(line)
+}
+
+/// The first byte that no line has. Free text, such as a version, may have tabs and characters beyond ASCII.
+pub(super) fn find_strange(line: &[u8]) -> Option<u8> {
+    let (text, invalid) = match std::str::from_utf8(line) {
+        Ok(text) => (text, None),
+        Err(error) => {
+            let (valid, invalid) = line.split_at_checked(error.valid_up_to())?;
+            (std::str::from_utf8(valid).unwrap_or_default(), invalid.first().copied())
+        }
+    };
+    let control = text.char_indices().find(|(_, character)| character.is_control() && *character != '\t');
+    control.map_or(invalid, |(place, _)| line.get(place).copied())
 }
 
 fn decode_frame(mut digits: Digits<'_>) -> Result<SlcanLine, LineError> {

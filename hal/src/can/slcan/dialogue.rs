@@ -11,12 +11,16 @@ use crate::can::CanError;
 
 /// How often to call an adapter before it counts as absent: one that restarts when opened takes up to 2 s.
 const CALLS: u32 = 5;
+/// How long to wait for the answer to one call: [`CALLS`] of them cover an adapter that restarts.
 const CALL_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long an adapter may take to answer a command.
+/// How long an adapter may take to answer a command. Adapters answer within milliseconds; the rest is for USB
+/// and a busy machine.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
-/// Answers to one call are closer together than this.
+/// Answers to one call are closer together than this: a quarter of [`CALL_TIMEOUT`], and far more than the 16
+/// ms in which a serial adapter on USB delivers.
 const QUIET: Duration = Duration::from_millis(125);
-/// How long to discard the traffic of an adapter that was left on the bus, until it reads the call.
+/// How long to discard the traffic of an adapter that was left on the bus, until it reads the call: as long
+/// as an adapter may take to send its status behind a second of frames on a slow line.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 enum CommandAnswer {
@@ -94,8 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> AdapterLine<S> {
 /// neither.
 fn is_version(line: &[u8]) -> bool {
     let Some((first, rest)) = line.split_first() else { return false };
-    let is_text = line.iter().all(|byte| (b' '..=b'~').contains(byte));
-    let is_words = rest.len() >= 4 && !rest.iter().all(u8::is_ascii_hexdigit);
+    let is_words = rest.len() >= 3 && !rest.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'\t');
     let is_report = matches!(codec::decode(line), Ok(SlcanLine::State { .. } | SlcanLine::Errors(_)));
-    is_text && !is_report && (*first == b'V' || is_words)
+    codec::find_strange(line).is_none() && !is_report && (*first == b'V' || is_words)
 }

@@ -1,9 +1,9 @@
 //! The host's side of an adapter on the bus: frames without an answer, state, load. A pure state machine.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::codec::{BusErrors, ControllerState, SlcanLine, StatusFlags};
+use super::unanswered::{FrameAnswer, Unanswered};
 use crate::bus::{BusState, BusStatus, LoadMeter};
 use crate::can::events::EventQueue;
 use crate::can::{CanEvent, CanFilter, CanFrame, CanSettings, WireLength};
@@ -11,14 +11,16 @@ use crate::can::{CanEvent, CanFilter, CanFrame, CanSettings, WireLength};
 /// How many frames may be without an answer: enough to keep a bus of 500 kbit/s busy despite USB's latency of
 /// some milliseconds, and few enough for the buffers of common firmware.
 pub(super) const WINDOW: usize = 16;
-/// How many received frames are kept unread; further frames are lost and counted.
+/// How many received frames are kept unread; further frames are lost and counted. The number is that of a
+/// second on a full bus at 500 kbit/s.
 const EVENTS: usize = 4096;
 /// How often the status flags are requested. Two characters a second cost little and detect a dead adapter.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an adapter may take to send the status flags: a full second of frames on a slow line may come
 /// first.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
-/// How many invalid lines in a row count as more than line noise.
+/// How many invalid lines in a row count as more than line noise. Noise spoils one line or two; after this
+/// many, the adapter speaks another protocol or has another baud rate.
 const GARBAGE_LIMIT: u32 = 16;
 
 /// How an adapter behaves, as detected while it was set up.
@@ -35,16 +37,16 @@ pub(super) struct HostState {
     settings: CanSettings,
     behaviour: AdapterBehaviour,
     filters: Vec<CanFilter>,
-    /// For each frame without an answer, how long it will occupy the bus.
-    unanswered: VecDeque<Duration>,
-    /// The adapter answers frames with `z` and `Z` after sending them; `None` until the first answer.
-    confirms: Option<bool>,
+    unanswered: Unanswered,
     /// The adapter reports states by itself, more exactly than the status flags do.
     reports_state: bool,
     state: BusState,
     load: LoadMeter,
     pub events: EventQueue,
     status_due: Instant,
+    /// When the status flags were last requested.
+    last_asked: Instant,
+    /// When they were requested first since the last answer.
     status_asked: Option<Instant>,
     garbage: u32,
 }
@@ -60,13 +62,13 @@ impl HostState {
             settings,
             behaviour,
             filters,
-            unanswered: VecDeque::new(),
-            confirms: None,
+            unanswered: Unanswered::default(),
             reports_state: false,
             state: BusState::Active,
             load: LoadMeter::new(now),
             events: EventQueue::new(EVENTS),
             status_due: now + STATUS_INTERVAL,
+            last_asked: now,
             status_asked: None,
             garbage: 0,
         }
@@ -82,7 +84,7 @@ impl HostState {
     }
 
     pub(super) fn confirms_transmission(&self) -> bool {
-        self.confirms == Some(true)
+        self.unanswered.confirms() == Some(true)
     }
 
     pub(super) fn status(&self, now: Instant) -> BusStatus {
@@ -100,11 +102,10 @@ impl HostState {
 
     /// Records that a frame is on its way to the adapter.
     pub(super) fn handle_sent(&mut self, now: Instant, frame: &CanFrame) {
-        let busy = WireLength::of(frame).occupancy(&self.settings);
         if self.behaviour.answers {
-            self.unanswered.push_back(busy);
+            self.unanswered.push(now, frame, &self.settings);
         } else {
-            self.load.add(now, busy);
+            self.load.add(now, WireLength::of(frame).occupancy(&self.settings));
             self.events.push(CanEvent::Transmitted { at: now });
         }
     }
@@ -118,27 +119,18 @@ impl HostState {
                 if self.filters.is_empty() || self.filters.iter().any(|filter| filter.matches(frame.id())) {
                     self.events.push(CanEvent::Received { frame: *frame, at: now });
                 }
+                self.unanswered.handle_received(now);
             }
-            SlcanLine::Transmitted { .. } => {
-                self.confirms = Some(true);
-                self.settle(now);
+            SlcanLine::Transmitted { extended } => {
+                self.unanswered.handle_answer(now, FrameAnswer::Sent { extended: *extended });
             }
-            // an adapter that confirms with `z` may add a meaningless empty line
-            SlcanLine::Done if self.confirms == Some(true) => {}
-            SlcanLine::Done => {
-                let settled = self.settle(now);
-                self.confirms = if settled { Some(false) } else { self.confirms };
-            }
-            SlcanLine::Refused => {
-                if self.unanswered.pop_front().is_some() {
-                    self.events.push(CanEvent::TransmitFailed { at: now });
-                } else if self.status_asked.take().is_some() {
-                    self.behaviour.has_status = false;
-                }
-            }
+            SlcanLine::Done => self.unanswered.handle_answer(now, FrameAnswer::Accepted),
+            SlcanLine::Refused => self.unanswered.handle_answer(now, FrameAnswer::Refused),
             SlcanLine::Status(flags) => {
-                self.status_asked = None;
                 self.handle_status(*flags);
+                if let Some(asked) = self.status_asked.take() {
+                    self.unanswered.handle_status(now, asked, flags.has_any(StatusFlags::TROUBLE));
+                }
             }
             SlcanLine::State { state, .. } => {
                 self.reports_state = true;
@@ -153,6 +145,7 @@ impl HostState {
             }
             _ => {}
         }
+        self.report_settled(now);
     }
 
     /// Counts an invalid line; returns false after too many in a row.
@@ -163,30 +156,50 @@ impl HostState {
 
     /// When to call [`HostState::handle_timeout`].
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let asked = self.status_asked.map(|asked| asked + STATUS_TIMEOUT);
-        self.behaviour.has_status.then(|| asked.unwrap_or(self.status_due))
+        if !self.behaviour.has_status {
+            return self.unanswered.poll_timeout().filter(|_| self.state == BusState::Active);
+        }
+        let silent_at = self.status_asked.map(|asked| asked + STATUS_TIMEOUT);
+        [Some(self.ask_at()), silent_at].into_iter().flatten().min()
+    }
+
+    /// When to request the status flags: at intervals, and also when an answer to a frame is overdue.
+    fn ask_at(&self) -> Instant {
+        let overdue_at = self.unanswered.overdue_at().filter(|at| *at > self.last_asked);
+        overdue_at.map_or(self.status_due, |at| at.min(self.status_due))
     }
 
     /// Returns the request for the status flags when it is due; an error if the adapter takes too long to
-    /// answer one.
+    /// answer. One lost answer is made up for by the next.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<Option<SlcanLine>, Silence> {
-        match self.status_asked {
-            Some(asked) if now >= asked + STATUS_TIMEOUT => Err(Silence),
-            None if self.behaviour.has_status && now >= self.status_due => {
-                self.status_asked = Some(now);
-                self.status_due = now + STATUS_INTERVAL;
-                Ok(Some(SlcanLine::ReadStatus))
-            }
-            _ => Ok(None),
+        if !self.behaviour.has_status {
+            self.unanswered.handle_timeout(now);
+            self.report_settled(now);
+            return Ok(None);
         }
+        if self.status_asked.is_some_and(|asked| now >= asked + STATUS_TIMEOUT) {
+            return Err(Silence);
+        }
+        if now < self.ask_at() {
+            return Ok(None);
+        }
+        self.status_asked.get_or_insert(now);
+        self.last_asked = now;
+        self.status_due = now + STATUS_INTERVAL;
+        Ok(Some(SlcanLine::ReadStatus))
     }
 
-    /// Records that the oldest frame was sent; returns false if there was none.
-    fn settle(&mut self, now: Instant) -> bool {
-        let Some(busy) = self.unanswered.pop_front() else { return false };
-        self.load.add(now, busy);
-        self.events.push(CanEvent::Transmitted { at: now });
-        true
+    /// Reports the frames that have an outcome.
+    fn report_settled(&mut self, now: Instant) {
+        while let Some(frame) = self.unanswered.poll_settled() {
+            let at = frame.at;
+            self.events.push(if frame.is_sent {
+                self.load.add(now, frame.busy);
+                CanEvent::Transmitted { at }
+            } else {
+                CanEvent::TransmitFailed { at }
+            });
+        }
     }
 
     fn handle_status(&mut self, flags: StatusFlags) {

@@ -13,6 +13,7 @@ mod host;
 mod reader;
 mod serial_port;
 mod setup;
+mod unanswered;
 mod values;
 
 use std::task::{Context, Poll, Waker, ready};
@@ -31,9 +32,11 @@ use crate::can::{CanBus, CanCapabilities, CanError, CanEvent, CanFilter, CanFram
 use crate::future::BoxFuture;
 use crate::timer::Deadline;
 
-/// The default baud rate of a serial line; USB devices and pseudo-terminals ignore it.
+/// The default baud rate of a serial line; USB devices and pseudo-terminals ignore it. Most firmware for
+/// serial lines starts with this one.
 pub const DEFAULT_BAUD: u32 = 115_200;
-/// A frame is accepted only while fewer bytes than this wait for the serial line.
+/// A frame is accepted only while fewer bytes than this wait for the serial line, so that it does not wait
+/// behind more than 90 ms of them at the default baud rate.
 const OUT_LIMIT: usize = 1024;
 
 /// A CAN bus behind an SLCAN adapter.

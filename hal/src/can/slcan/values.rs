@@ -79,15 +79,15 @@ impl StatusFlags {
     /// The receive buffer was full.
     pub(super) const RECEIVE_FULL: u8 = 1 << 0;
     /// An error counter is above 96.
-    #[cfg(feature = "sim")]
     pub(super) const WARNING: u8 = 1 << 2;
     /// The controller lost a frame.
     pub(super) const OVERRUN: u8 = 1 << 3;
     /// The controller is error passive.
     pub(super) const PASSIVE: u8 = 1 << 5;
     /// Bus errors occurred.
-    #[cfg(feature = "sim")]
     pub(super) const BUS_ERROR: u8 = 1 << 7;
+    /// What a frame that no node acknowledges sets.
+    pub(super) const TROUBLE: u8 = Self::WARNING | Self::PASSIVE | Self::BUS_ERROR;
 
     /// Whether one of these flags is set.
     pub(super) fn has_any(self, flags: u8) -> bool {

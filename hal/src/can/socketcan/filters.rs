@@ -5,7 +5,8 @@ use socketcan::CanFilter as KernelFilter;
 use crate::can::{CanFilter, CanId};
 
 /// How many identifiers of our own frames get a filter for their echoes. With more, only [`Filters::pass`]
-/// filters.
+/// filters. The agent sends with a few identifiers, except in a scan; the rest of the kernel's 512 filters is
+/// for the owner.
 const ECHO_FILTERS: usize = 64;
 /// The kernel takes 512 filters, those for echoes included. With more, only [`Filters::pass`] filters.
 const MOST_FILTERS: usize = 512 - ECHO_FILTERS;

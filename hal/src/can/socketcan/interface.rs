@@ -12,6 +12,9 @@ use crate::can::{CanCapabilities, CanError, CanSettings};
 const IFF_ECHO: u32 = 1 << 18;
 /// The bit of `CAP_NET_ADMIN`.
 const CAP_NET_ADMIN: u32 = 12;
+/// How often an interface is set up if it has other settings afterwards: another program, such as a network manager,
+/// may set it up at the same time, and does so once.
+const SET_UP_ATTEMPTS: u32 = 3;
 const NEEDS_CAPABILITY: &str = " (this needs CAP_NET_ADMIN)";
 
 /// The present state and abilities of an interface.
@@ -74,6 +77,26 @@ impl SocketCanInterface {
             return Err(self.unsupported(format!("restart{NEEDS_CAPABILITY}")));
         }
         Ok(())
+    }
+
+    /// Discards the frames that wait in the interface, if `purge` asks for that, and listens only afterwards, if the
+    /// controller can. An interface that this process may not set up stays as it is.
+    pub(super) fn leave(&self, purge: bool) {
+        if let Err(error) = self.try_leave(purge) {
+            tracing::debug!(device = %self.device, %error, "the interface stays on the bus");
+        }
+    }
+
+    fn try_leave(&self, purge: bool) -> Result<(), CanError> {
+        let (interface, details) = self.look()?;
+        let facts = self.judge(&details);
+        if !facts.has_controller || !facts.is_up || !may_administer() {
+            return Ok(());
+        }
+        if let Some(quiet) = quiet_settings(&details.can).filter(|_| facts.capabilities.listen_only) {
+            return self.set_up_controller(&interface, &details, &facts, &quiet, purge);
+        }
+        if purge { self.restart() } else { Ok(()) }
     }
 
     fn look(&self) -> Result<(CanInterface, InterfaceDetails), CanError> {
@@ -161,12 +184,18 @@ impl SocketCanInterface {
             Some(data) => format!("set {} bit/s and {data} bit/s for the data phase", settings.bit_rate),
             None => format!("set {} bit/s", settings.bit_rate),
         };
-        interface.bring_down().map_err(|error| self.failed(error, &what))?;
-        let set = interface.set_can_params(&params(&details.can, settings));
-        // even after a refusal, bring the interface up again, as it was before
-        let up = if set.is_ok() || facts.is_up { interface.bring_up() } else { Ok(()) };
-        set.map_err(|error| self.failed(error, &what))?;
-        up.map_err(|error| self.failed(error, "go on the bus"))
+        let is_set = set_up_until_it_stays(|| {
+            interface.bring_down().map_err(|error| self.failed(error, &what))?;
+            let set = interface.set_can_params(&params(&details.can, settings));
+            let chosen = self.look().map(|(_, details)| timing(&details.can));
+            // even after a refusal, bring the interface up again, as it was before
+            let up = if set.is_ok() || facts.is_up { interface.bring_up() } else { Ok(()) };
+            set.map_err(|error| self.failed(error, &what))?;
+            up.map_err(|error| self.failed(error, "go on the bus"))?;
+            Ok::<_, CanError>((chosen?, timing(&self.look()?.1.can)))
+        })?;
+        let other = || self.unsupported(format!("{what}: another program sets the interface up differently"));
+        is_set.then_some(()).ok_or_else(other)
     }
 
     fn unsupported(&self, what: String) -> CanError {
@@ -185,7 +214,7 @@ impl SocketCanInterface {
         self.unsupported(format!("{what}{hint}"))
     }
 
-    fn lost(&self, error: socketcan::Error) -> CanError {
+    pub(super) fn lost(&self, error: socketcan::Error) -> CanError {
         CanError::Device { device: self.device.clone(), source: into_io(error) }
     }
 }
@@ -214,6 +243,35 @@ fn is_as_wanted(can: &InterfaceCanParams, settings: &CanSettings) -> bool {
         && has(CanCtrlMode::ListenOnly) == settings.listen_only
 }
 
+/// Repeats a set-up, which returns the settings before and after the interface went up, until they are equal. Returns
+/// false if they never are.
+fn set_up_until_it_stays<T: PartialEq, E>(mut set_up: impl FnMut() -> Result<(T, T), E>) -> Result<bool, E> {
+    for _ in 0..SET_UP_ATTEMPTS {
+        let (chosen, actual) = set_up()?;
+        if chosen == actual {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The bit rates, and whether the controller only listens.
+fn timing(can: &InterfaceCanParams) -> (Option<u32>, Option<u32>, bool) {
+    let bit_rate = |timing: Option<CanBitTiming>| timing.map(|timing| timing.bitrate);
+    let listens_only = can.ctrl_mode.is_some_and(|modes| modes.has_mode(CanCtrlMode::ListenOnly));
+    (bit_rate(can.bit_timing), bit_rate(can.data_bit_timing), listens_only)
+}
+
+/// The present settings, but listening only.
+fn quiet_settings(can: &InterfaceCanParams) -> Option<CanSettings> {
+    let has_fd = can.ctrl_mode.is_some_and(|modes| modes.has_mode(CanCtrlMode::Fd));
+    Some(CanSettings {
+        bit_rate: can.bit_timing?.bitrate,
+        data_bit_rate: can.data_bit_timing.filter(|_| has_fd).map(|timing| timing.bitrate),
+        listen_only: true,
+    })
+}
+
 fn params(can: &InterfaceCanParams, settings: &CanSettings) -> InterfaceCanParams {
     let supports = |mode: CanCtrlMode| can.ctrl_mode_supported.is_some_and(|modes| modes & mode.mask() != 0);
     let mut modes = CanCtrlModes::from_mode(CanCtrlMode::ListenOnly, settings.listen_only);
@@ -236,4 +294,26 @@ fn may_administer() -> bool {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
     effective.is_some_and(|capabilities| capabilities >> CAP_NET_ADMIN & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_that_another_program_changes_is_set_up_again() {
+        let set_up = |actual: &[u32]| {
+            let mut actual = actual.iter();
+            let mut attempts = 0;
+            let stays = set_up_until_it_stays(|| {
+                attempts += 1;
+                actual.next().map(|actual| (500_000, *actual)).ok_or("gone")
+            });
+            (stays, attempts)
+        };
+        assert_eq!(set_up(&[500_000]), (Ok(true), 1));
+        assert_eq!(set_up(&[250_000, 500_000]), (Ok(true), 2));
+        assert_eq!(set_up(&[250_000; 9]), (Ok(false), 3));
+        assert_eq!(set_up(&[250_000]), (Err("gone"), 2));
+    }
 }

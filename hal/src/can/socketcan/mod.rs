@@ -1,21 +1,25 @@
 //! CAN interfaces of the Linux kernel, by raw sockets.
 //!
 //! The kernel filters frames and takes time stamps. A frame's outcome is its echo, which the driver returns
-//! after sending the frame. If the echo of a later frame arrives first, the frame was not sent.
+//! after sending the frame. If the echo of a later frame with the same identifier arrives first, the frame was not
+//! sent.
 
+mod exclusive;
 mod filters;
 mod interface;
 mod raw_frame;
 mod socket;
 mod traffic;
 
+use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use self::exclusive::{InterfaceLock, run_with};
 use self::interface::{Facts, SocketCanInterface};
 use self::raw_frame::RawFrame;
-use self::socket::RawSocket;
+use self::socket::{PreparedSocket, RawSocket};
 use self::traffic::Traffic;
 use crate::bus::BusStatus;
 use crate::can::{
@@ -27,20 +31,40 @@ use crate::future::BoxFuture;
 pub(crate) struct SocketCan {
     device: String,
     interface: SocketCanInterface,
+    lock: InterfaceLock,
     facts: Facts,
     socket: RawSocket,
     traffic: Traffic,
 }
 
 impl SocketCan {
-    /// Opens an interface, within a tokio runtime. Errors name `device`.
+    /// Opens an interface, within a tokio runtime, and blocks meanwhile. Errors name `device`.
     pub(crate) fn open(device: &str, interface: &str) -> Result<Self, CanError> {
         let interface = SocketCanInterface::new(device, interface);
-        let facts = interface.facts()?;
-        let socket = RawSocket::open(interface.name())
+        let prepared = prepare(&interface)?;
+        Self::with_socket(device, interface, prepared)
+    }
+
+    /// Opens an interface, within a tokio runtime, after everything that was begun on it has ended. Errors name
+    /// `device`.
+    pub(crate) async fn open_in_turn(device: &str, interface: &str) -> Result<Self, CanError> {
+        let interface = SocketCanInterface::new(device, interface);
+        let own = interface.clone();
+        let prepared = InterfaceLock::of(interface.name()).run(move || prepare(&own)).await;
+        let prepared = prepared.map_err(|source| CanError::Device { device: device.to_owned(), source })?;
+        Self::with_socket(device, interface, prepared?)
+    }
+
+    fn with_socket(
+        device: &str,
+        interface: SocketCanInterface,
+        (facts, socket): (Facts, PreparedSocket),
+    ) -> Result<Self, CanError> {
+        let socket = RawSocket::new(socket)
             .map_err(|source| CanError::Device { device: device.to_owned(), source })?;
         let traffic = Traffic::new(facts.state, Instant::now());
-        Ok(Self { device: device.to_owned(), interface, facts, socket, traffic })
+        let lock = InterfaceLock::of(interface.name());
+        Ok(Self { device: device.to_owned(), interface, lock, facts, socket, traffic })
     }
 
     fn lost(&self, source: io::Error) -> CanError {
@@ -58,18 +82,27 @@ impl SocketCan {
     {
         // drivers are slow to go down and up
         let interface = self.interface.clone();
-        let done = tokio::task::spawn_blocking(move || (action(&interface), interface.facts()));
-        let (done, facts) = done.await.map_err(|error| self.lost(error.into()))?;
+        let done = self.lock.run(move || (action(&interface), prepare(&interface))).await;
+        let (done, prepared) = done.map_err(|error| self.lost(error))?;
         // even after a refusal, the interface may have been down for a moment
-        self.reopen(facts?)?;
+        self.reopen(prepared?)?;
         done
     }
 
-    fn reopen(&mut self, facts: Facts) -> Result<(), CanError> {
-        self.socket.reopen(self.interface.name()).map_err(|error| self.lost(error))?;
+    fn reopen(&mut self, (facts, socket): (Facts, PreparedSocket)) -> Result<(), CanError> {
+        self.socket.replace(socket).map_err(|error| self.lost(error))?;
         self.facts = facts;
         self.traffic.handle_reopened(facts.state);
         self.apply_filters()
+    }
+
+    /// Waits until every frame has its outcome, or an error.
+    async fn settle(&mut self) {
+        poll_fn(|cx| match self.process_messages(cx) {
+            Poll::Pending if self.traffic.has_unconfirmed() => Poll::Pending,
+            _ => Poll::Ready(()),
+        })
+        .await;
     }
 
     fn apply_filters(&self) -> Result<(), CanError> {
@@ -99,6 +132,13 @@ impl SocketCan {
         }
         Ok(())
     }
+}
+
+/// Reads the facts about an interface and opens a socket on it. This may block.
+fn prepare(interface: &SocketCanInterface) -> Result<(Facts, PreparedSocket), CanError> {
+    let facts = interface.facts()?;
+    let socket = PreparedSocket::open(interface.name()).map_err(|error| interface.lost(error.into()))?;
+    Ok((facts, socket))
 }
 
 impl CanBus for SocketCan {
@@ -134,6 +174,27 @@ impl CanBus for SocketCan {
 
     fn open_isotp(&self, options: &IsotpOptions, max_pdu: usize) -> Result<IsotpSocket, CanError> {
         IsotpSocket::open(&self.device, self.interface.name(), options, max_pdu)
+    }
+
+    fn leave(mut self: Box<Self>, patience: Duration) -> BoxFuture<'static, ()> {
+        // taken now, so that whoever opens the interface from now on waits
+        let guard = self.lock.try_lock();
+        Box::pin(async move {
+            let guard = match guard {
+                Some(guard) => guard,
+                None => self.lock.lock().await,
+            };
+            let _too_late = tokio::time::timeout(patience, self.settle()).await;
+            let leave = move || {
+                let (interface, purge) = (self.interface.clone(), self.traffic.has_unconfirmed());
+                // closing a socket may block too
+                drop(self);
+                interface.leave(purge);
+            };
+            if let Err(error) = run_with(guard, leave).await {
+                tracing::debug!(%error, "an interface was not left in order");
+            }
+        })
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, frame: &CanFrame) -> Poll<Result<(), CanError>> {

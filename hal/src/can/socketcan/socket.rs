@@ -16,14 +16,18 @@ use super::traffic::SocketMessage;
 use crate::system::{ReceivedMessage, async_fd, readable_or_failed, receive};
 use crate::timer::{Deadline, TimerKind};
 
-/// The size of the socket's receive buffer, in bytes, or less if the system limits it: no frame is lost while
-/// this process is busy for a second.
+/// The size of the socket's receive buffer, in bytes, or less if the system limits it. The kernel doubles the
+/// value, and the buffer then holds 2,730 frames: four times the 586 frames of a PDU of 4095 bytes, or 0.6 s
+/// of a full bus at 500 kbit/s.
 const RECEIVE_BUFFER: i32 = 1 << 20;
-/// After ENOBUFS, try again after this time and then double it up to `LAST_RETRY`: the kernel does not signal
-/// when a full transmit queue has room again.
+/// After ENOBUFS, try again after this time, in which a bus at 500 kbit/s sends four frames, and then double
+/// it up to `LAST_RETRY`: the kernel does not signal when a full transmit queue has room again.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
+/// The longest time between two attempts after ENOBUFS. The value is a compromise: each attempt costs
+/// processor time while the bus is full, and the queue has room unused until the next one.
 const LAST_RETRY: Duration = Duration::from_millis(16);
-/// An older time stamp is from before the clock was set; it is ignored.
+/// An older time stamp is from before the clock was set; it is ignored. No frame waits that long in a socket
+/// that is being read.
 const OLDEST: Duration = Duration::from_secs(10);
 
 /// A raw CAN socket on one interface.
@@ -38,16 +42,16 @@ pub(super) struct RawSocket {
 }
 
 impl RawSocket {
-    /// Opens a socket, within a tokio runtime.
-    pub(super) fn open(interface: &str) -> io::Result<Self> {
-        let (socket, readable) = open(interface)?;
+    /// Uses a prepared socket, within a tokio runtime.
+    pub(super) fn new(prepared: PreparedSocket) -> io::Result<Self> {
+        let (socket, readable) = prepared.register()?;
         let retry = Deadline::new(TimerKind::Precise);
         Ok(Self { socket, readable, retry, backoff: FIRST_RETRY, failure: None })
     }
 
-    /// Opens a new socket in place of this one: a socket whose interface went down keeps its error.
-    pub(super) fn reopen(&mut self, interface: &str) -> io::Result<()> {
-        (self.socket, self.readable) = open(interface)?;
+    /// Uses a new socket in place of this one: a socket whose interface went down keeps its error.
+    pub(super) fn replace(&mut self, prepared: PreparedSocket) -> io::Result<()> {
+        (self.socket, self.readable) = prepared.register()?;
         self.retry.set(None);
         self.failure = None;
         Ok(())
@@ -115,19 +119,35 @@ impl RawSocket {
     }
 }
 
-fn open(interface: &str) -> io::Result<(AsyncFd<CanFdSocket>, AsyncFd<OwnedFd>)> {
-    let socket = CanFdSocket::open(interface)?;
-    socket.set_nonblocking(true)?;
-    socket.set_error_filter_accept_all()?;
-    socket.set_recv_own_msgs(true)?;
-    socket.set_recv_timestamp(true)?;
-    socket.set_socket_option_int(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
-    // exceeding the system's limit needs a privilege
-    if socket.set_socket_option_int(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER).is_err() {
-        socket.set_socket_option_int(libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER)?;
+/// A socket that the runtime does not know yet.
+#[derive(Debug)]
+pub(super) struct PreparedSocket {
+    socket: CanFdSocket,
+    readable: OwnedFd,
+}
+
+impl PreparedSocket {
+    /// Opens a socket on an interface. This may block: the kernel binds no socket while it takes an interface down
+    /// or up.
+    pub(super) fn open(interface: &str) -> io::Result<Self> {
+        let socket = CanFdSocket::open(interface)?;
+        socket.set_nonblocking(true)?;
+        socket.set_error_filter_accept_all()?;
+        socket.set_recv_own_msgs(true)?;
+        socket.set_recv_timestamp(true)?;
+        socket.set_socket_option_int(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+        // exceeding the system's limit needs a privilege
+        if socket.set_socket_option_int(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER).is_err() {
+            socket.set_socket_option_int(libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER)?;
+        }
+        let readable = readable_or_failed(&socket)?;
+        Ok(Self { socket, readable })
     }
-    let readable = async_fd(readable_or_failed(&socket)?, Interest::READABLE)?;
-    Ok((async_fd(socket, Interest::WRITABLE)?, readable))
+
+    fn register(self) -> io::Result<(AsyncFd<CanFdSocket>, AsyncFd<OwnedFd>)> {
+        let readable = async_fd(self.readable, Interest::READABLE)?;
+        Ok((async_fd(self.socket, Interest::WRITABLE)?, readable))
+    }
 }
 
 fn message(received: &ReceivedMessage, bytes: &[u8]) -> SocketMessage {

@@ -9,9 +9,11 @@ use crate::bus::{BusState, BusStatus, LoadMeter};
 use crate::can::events::EventQueue;
 use crate::can::{CanEvent, CanFrame, CanSettings, FrameKind, WireLength};
 
-/// How many frames may be without an outcome; sending waits beyond this number.
+/// How many frames may be without an outcome; sending waits beyond this number. They keep a bus at 500 kbit/s
+/// busy for 15 ms, the time that this process may need to be woken.
 const WINDOW: usize = 64;
-/// How many received frames are kept unread; further frames are lost and counted.
+/// How many received frames are kept unread; further frames are lost and counted. The number is that of a
+/// second on a full bus at 500 kbit/s.
 const EVENTS: usize = 4096;
 
 /// SocketCAN's error classes (`linux/can/error.h`), and the controller problems in the second byte of detail.
@@ -34,12 +36,20 @@ pub(super) struct SocketMessage {
     pub(super) dropped: Option<u32>,
 }
 
+/// A frame whose outcome has not been reported.
+#[derive(Debug)]
+struct UnconfirmedFrame {
+    frame: CanFrame,
+    /// The outcome, if it has to wait for those of older frames.
+    outcome: Option<CanEvent>,
+}
+
 /// The traffic of one bus.
 #[derive(Debug)]
 pub(super) struct Traffic {
     pub(super) filters: Filters,
     settings: Option<CanSettings>,
-    unconfirmed: VecDeque<CanFrame>,
+    unconfirmed: VecDeque<UnconfirmedFrame>,
     events: EventQueue,
     state: BusState,
     load: LoadMeter,
@@ -100,7 +110,7 @@ impl Traffic {
 
     /// The socket has taken a frame.
     pub(super) fn handle_sent(&mut self, frame: &CanFrame) {
-        self.unconfirmed.push_back(*frame);
+        self.unconfirmed.push_back(UnconfirmedFrame { frame: *frame, outcome: None });
     }
 
     /// The socket has received a message.
@@ -145,18 +155,28 @@ impl Traffic {
         }
     }
 
-    fn handle_echo(&mut self, frame: &CanFrame, at: Instant) {
+    /// The echo of one of our frames has arrived. Controllers with several buffers send by identifier, not by
+    /// age, so only the echo of a later frame with the same identifier proves that a frame was not sent.
+    fn handle_echo(&mut self, echo: &CanFrame, at: Instant) {
+        let is_waiting = |sent: &UnconfirmedFrame| sent.outcome.is_none();
         // an unexpected echo belongs to a frame that an earlier user left in the interface
-        let Some(place) = self.unconfirmed.iter().position(|sent| sent == frame) else { return };
-        for _ in self.unconfirmed.drain(..place) {
-            self.events.push(match self.echoes_lost {
-                true => CanEvent::Transmitted { at },
-                false => CanEvent::TransmitFailed { at },
-            });
+        let place = self.unconfirmed.iter().position(|sent| is_waiting(sent) && sent.frame == *echo);
+        let Some(place) = place else { return };
+        let echoes_lost = std::mem::take(&mut self.echoes_lost);
+        for sent in self.unconfirmed.iter_mut().take(place).filter(|sent| is_waiting(sent)) {
+            if echoes_lost {
+                sent.outcome = Some(CanEvent::Transmitted { at });
+            } else if sent.frame.id() == echo.id() {
+                sent.outcome = Some(CanEvent::TransmitFailed { at });
+            }
         }
-        self.echoes_lost = false;
-        self.unconfirmed.pop_front();
-        self.events.push(CanEvent::Transmitted { at });
+        if let Some(sent) = self.unconfirmed.get_mut(place) {
+            sent.outcome = Some(CanEvent::Transmitted { at });
+        }
+        while let Some(outcome) = self.unconfirmed.front().and_then(|sent| sent.outcome) {
+            self.events.push(outcome);
+            self.unconfirmed.pop_front();
+        }
     }
 
     fn handle_error(&mut self, frame: CanFrame, classes: u32, at: Instant) {
@@ -183,3 +203,7 @@ impl Traffic {
         self.events.push(CanEvent::State(state));
     }
 }
+
+#[cfg(test)]
+#[path = "traffic_tests.rs"]
+mod tests;

@@ -7,7 +7,8 @@ use crate::can::{CanFrame, CanId, CanSettings, WireLength};
 /// How many messages take turns. Some win arbitration against a diagnostic request; none has a diagnostic
 /// identifier.
 const MESSAGES: u32 = 24;
-/// The length of a typical frame of eight bytes with its intermission, for the distance between messages.
+/// The length in bits of a typical frame of eight bytes with its intermission, for the distance between
+/// messages.
 const TYPICAL_BITS: u32 = 117;
 
 /// Messages of eight bytes at equal distances, from nodes that acknowledge. A message that becomes due

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use crate::kline::line::address_levels;
 use crate::kline::{ADDRESS_TIME, Signal, byte_time};
 
-/// Up to which difference of their bit rates, in per cent, two nodes understand each other.
+/// Up to which difference of their bit rates, in per cent, two nodes understand each other. A UART samples
+/// the last of ten bits correctly if the clocks differ by less than half a bit, 5 %.
 const TOLERANCE_PERCENT: u32 = 4;
-/// How many events wait at a node; beyond this number the oldest are lost.
+/// How many events wait at a node; beyond this number the oldest are lost. A node that is driven has a few.
 const EVENTS: usize = 4096;
 
 /// An event that a node sees on the wire.

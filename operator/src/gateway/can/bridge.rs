@@ -12,11 +12,14 @@ use super::super::copies::{AnswerPath, Copies};
 use super::super::cover::{Cover, CoverConfig};
 use crate::ecu_address::EcuAddress;
 
-/// How many responses per ECU may wait for a slow tool. Further responses are lost, as on a bus.
+/// How many responses per ECU may wait for a slow tool. Further responses are lost, as on a bus. A tool sends
+/// one request at a time, which few responses answer.
 const MAX_RESPONSES: usize = 16;
-/// How many requests may wait for the shell, which takes them immediately. Further requests are lost.
+/// How many requests may wait for the shell, which takes them immediately: one for each ECU. Further requests
+/// are lost.
 const MAX_REQUESTS: usize = 64;
-/// The largest number of ECUs, including those discovered by their answers to functional requests.
+/// The largest number of ECUs, including those discovered by their answers to functional requests. As many as
+/// a relay connection has channels.
 const MAX_ECUS: usize = 64;
 
 /// How the bridge communicates with the tool.
@@ -354,6 +357,21 @@ mod tests {
         let answers: Vec<_> = frames(&mut gateway, now).into_iter().map(|(id, data)| (id, data[3])).collect();
         assert_eq!(answers, [(0x7E8, 1), (0x7E9, 2), (0x7EB, 3)]);
         assert_eq!(gateway.ecu(2).map(|ecu| ecu.request), Some(id(0x7E3)));
+    }
+
+    #[test]
+    fn a_request_to_all_ecus_is_not_covered() {
+        let (mut gateway, now) = (gateway(), Instant::now());
+        gateway.handle_frame(now, &frame(0x7DF, &[0x02, 0x01, 0x00]));
+        let target = Target::Functional(0);
+        assert_eq!(gateway.poll_request(), Some((target, vec![0x01, 0x00])));
+        gateway.handle_sent(now, target);
+        assert_eq!(gateway.poll_timeout(), None, "no response pending is due");
+        // far longer than any P2*
+        let later = now + Duration::from_secs(60);
+        gateway.handle_timeout(later);
+        gateway.handle_failed(later, target);
+        assert_eq!(frames(&mut gateway, later), []);
     }
 
     #[test]

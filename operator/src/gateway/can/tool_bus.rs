@@ -13,7 +13,8 @@ use connector_hal::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::PollSender;
 
-/// How many frames may wait in each direction. Then the sender waits.
+/// How many frames may wait in each direction. Then the sender waits. The number is 60 ms of a full bus at
+/// 500 kbit/s.
 const QUEUE: usize = 256;
 
 /// A frame, with the number of the tool's session on the bus.

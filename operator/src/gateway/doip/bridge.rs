@@ -8,7 +8,8 @@ use connector_agent::protocol::doip::{DiagnosticMessage, LogicalAddress};
 use super::super::copies::{AnswerPath, Copies};
 use super::super::cover::{Cover, CoverConfig};
 
-/// The largest number of pairs of tester and ECU. Messages of further pairs are refused.
+/// The largest number of pairs of tester and ECU. Messages of further pairs are refused. More than the ECUs
+/// of a vehicle; the limit bounds the memory that a tool takes which asks every address.
 const MAX_PAIRS: usize = 256;
 
 /// A tester, and the ECU or group of ECUs that receives its requests.
@@ -210,6 +211,18 @@ mod tests {
             bridge.handle_response(now, FUNCTIONAL, LogicalAddress::new(0x4012), &[0x7E, 0]);
             assert_eq!(responses(&mut bridge), [(0x4011, vec![0x7E, 0]), (0x4012, vec![0x7E, 0])]);
         }
+    }
+
+    #[test]
+    fn a_request_to_a_group_of_ecus_is_not_covered() {
+        let (mut bridge, now) = (DoipBridge::new(CoverConfig::default()), Instant::now());
+        assert!(bridge.handle_request(now, FUNCTIONAL, &[0x22, 0xF1, 0x90]));
+        bridge.handle_sent(now, FUNCTIONAL);
+        assert_eq!(bridge.poll_timeout(), None, "no response pending is due");
+        // far longer than any P2*
+        bridge.handle_timeout(now + Duration::from_secs(60));
+        bridge.handle_failed(FUNCTIONAL);
+        assert_eq!(responses(&mut bridge), []);
     }
 
     #[test]

@@ -59,10 +59,8 @@ pub(super) fn decode_message(header: &wire::Header, payload: &[u8]) -> Result<Me
 
 /// Refuses the default version, which only vehicle identification may have.
 pub(super) fn check_edition(header: &wire::Header) -> Result<(), DecodeError> {
-    match supported_version(header)? {
-        ProtocolVersion::Default => Err(DecodeError::UnknownVersion(ProtocolVersion::Default.into())),
-        _ => Ok(()),
-    }
+    let version = supported_version(header)?;
+    if version.is_edition() { Ok(()) } else { Err(DecodeError::UnknownVersion(version.into())) }
 }
 
 fn supported_version(header: &wire::Header) -> Result<ProtocolVersion, DecodeError> {

@@ -2,7 +2,7 @@
 
 use simple_doip::messages::MessageError;
 
-use crate::protocol::doip::HeaderNackCode;
+use crate::protocol::doip::{HeaderNackCode, ProtocolVersion};
 
 /// A message that cannot be encoded.
 #[derive(Debug, thiserror::Error)]
@@ -23,9 +23,7 @@ pub enum DecodeError {
         inverse: u8,
     },
     /// A protocol version that a message of this kind cannot have.
-    #[error(
-        "protocol version 0x{0:02X} is none of 0x01, 0x02, 0x03 (0xFF is for vehicle identification by UDP only)"
-    )]
+    #[error("protocol version 0x{0:02X} is {why}", why = why_unknown(*.0))]
     UnknownVersion(u8),
     /// A length that a payload of this type cannot have.
     #[error("a payload of type 0x{payload_type:04X} cannot have {length} bytes")]
@@ -59,5 +57,13 @@ impl DecodeError {
                 HeaderNackCode::InvalidPayloadLength
             }
         }
+    }
+}
+
+fn why_unknown(version: u8) -> &'static str {
+    if version == u8::from(ProtocolVersion::Default) {
+        "for vehicle identification by UDP only"
+    } else {
+        "reserved"
     }
 }

@@ -129,15 +129,11 @@ fn an_invalid_message_is_a_permanent_error_that_names_the_reason() {
             DecodeError::IncorrectPattern { version: 2, inverse: 0xFC },
             "the header begins with 0x02 0xFC, not a version and its inverse",
         ),
-        (
-            "04fb000700000000",
-            DecodeError::UnknownVersion(4),
-            "protocol version 0x04 is none of 0x01, 0x02, 0x03 (0xFF is for vehicle identification by UDP only)",
-        ),
+        ("00ff000700000000", DecodeError::UnknownVersion(0), "protocol version 0x00 is reserved"),
         (
             "ff00000700000000",
             DecodeError::UnknownVersion(0xFF),
-            "protocol version 0xFF is none of 0x01, 0x02, 0x03 (0xFF is for vehicle identification by UDP only)",
+            "protocol version 0xFF is for vehicle identification by UDP only",
         ),
         (
             // reported from the header, before the payload arrives
@@ -238,7 +234,7 @@ fn any_payload() -> impl Strategy<Value = Payload> {
 
 proptest! {
     #[test]
-    fn every_message_survives_encoding_and_decoding(payload in any_payload(), version in 1u8..=3) {
+    fn every_message_survives_encoding_and_decoding(payload in any_payload(), version in 1u8..=0xFE) {
         let message = Message::new(ProtocolVersion::from(version), payload);
         let bytes = message.encode().unwrap();
         prop_assert_eq!(&decode_datagram(&bytes).unwrap(), &message);
@@ -272,4 +268,17 @@ fn the_default_version_is_for_vehicle_identification_only() {
         let expected = if is_taken { Ok(payload) } else { Err(DecodeError::UnknownVersion(0xFF)) };
         assert_eq!(decode_datagram(&bytes).map(|message| message.payload), expected);
     }
+}
+
+#[test]
+fn every_version_with_its_inverse_is_an_edition_except_the_reserved_one() {
+    for version in 1..=0xFEu8 {
+        let status = Message::new(ProtocolVersion::from(version), Payload::EntityStatusRequest);
+        let encoded = status.encode().unwrap();
+        assert_eq!(encoded[..2], [version, !version]);
+        assert_eq!(decode_datagram(&encoded), Ok(status.clone()));
+        assert_eq!(decode_all(&mut StreamDecoder::new(64), &encoded), [Decoded::Message(status)]);
+    }
+    let reserved = Message::new(ProtocolVersion::Other(0), Payload::EntityStatusRequest).encode().unwrap();
+    assert_eq!(decode_datagram(&reserved), Err(DecodeError::UnknownVersion(0)));
 }

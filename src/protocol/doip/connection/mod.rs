@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::{ActivationRequest, DiagnosticMessage, LogicalAddress, Message, Payload};
 use crate::protocol::doip::codec::{Decoded, StreamDecoder};
-use limits::{ACKNOWLEDGE_TIME, CONTROL_TIME, GENERAL_INACTIVITY, MAX_UNACKNOWLEDGED};
+use limits::{ACKNOWLEDGE_TIME, CONTROL_TIME, GENERAL_INACTIVITY, HEAD, MAX_UNACKNOWLEDGED};
 pub use outcome::{ConnectionError, ConnectionSettings, Event, SendError, SendFailure, SendId, Timer};
 use state::{RoutingState, Unacknowledged};
 
@@ -139,6 +139,8 @@ pub struct Connection {
     /// An alive check is to be answered. One answer is enough for several alive checks.
     owes_alive: bool,
     unacknowledged: VecDeque<Unacknowledged>,
+    /// The targets and first bytes of messages whose acknowledgements are late.
+    late: VecDeque<(LogicalAddress, Vec<u8>)>,
     events: VecDeque<Event>,
     next_id: u64,
     last_traffic: Instant,
@@ -155,6 +157,7 @@ impl Connection {
             outgoing: VecDeque::new(),
             owes_alive: false,
             unacknowledged: VecDeque::new(),
+            late: VecDeque::new(),
             events: VecDeque::new(),
             next_id: 0,
             last_traffic: now,
@@ -197,7 +200,8 @@ impl Connection {
         }
         let id = SendId(self.next_id);
         self.next_id += 1;
-        self.unacknowledged.push_back(Unacknowledged { id, target, sent: None, is_reported: false });
+        let head = data.get(..HEAD).unwrap_or(data).to_vec();
+        self.unacknowledged.push_back(Unacknowledged { id, target, head, sent: None, is_reported: false });
         let source = self.settings.tester;
         self.queue(Some(id), DiagnosticMessage { source, target, data: data.to_vec() });
         Ok(id)
@@ -222,7 +226,7 @@ impl Connection {
         self.decoder.handle_bytes(bytes);
         while !self.is_closed() {
             match self.decoder.poll_message() {
-                Ok(Some(Decoded::Message(message))) => self.handle_message(now, message.payload),
+                Ok(Some(Decoded::Message(message))) => self.handle_message(now, message),
                 Ok(Some(Decoded::TooLarge { length, .. })) => {
                     let max = max_payload(self.settings.max_data);
                     return self.close(ConnectionError::TooLong { length, max });
@@ -280,7 +284,7 @@ impl Connection {
                 }
                 Timer::GeneralInactivity => self.close(ConnectionError::Inactive),
                 Timer::Acknowledgement => match self.first_sent(|_| true) {
-                    Some(index) => self.finish(now, index, Some(SendFailure::NotAcknowledged)),
+                    Some(index) => self.expire(now, index),
                     None => return,
                 },
             }

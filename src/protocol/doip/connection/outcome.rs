@@ -15,6 +15,8 @@ pub struct ConnectionSettings {
     pub version: ProtocolVersion,
     /// Address of the tester.
     pub tester: LogicalAddress,
+    /// Address that the gateway must have; `None` if any will do.
+    pub entity: Option<LogicalAddress>,
     /// Kind of routing to request.
     pub activation_type: ActivationType,
     /// Manufacturer's field of the request.
@@ -31,6 +33,7 @@ impl ConnectionSettings {
         Self {
             version: ProtocolVersion::V2012,
             tester,
+            entity: None,
             activation_type: ActivationType::Default,
             oem: None,
             confirmation_time: Duration::from_secs(30),
@@ -59,9 +62,25 @@ pub enum ConnectionError {
         /// Address in the response.
         answered: LogicalAddress,
     },
+    /// Another gateway than the required one activated routing.
+    #[error("the gateway is {answered}, not {asked}")]
+    OtherEntity {
+        /// Address of the required gateway.
+        asked: LogicalAddress,
+        /// Address in the response.
+        answered: LogicalAddress,
+    },
     /// The gateway refused the routing activation because of its header.
     #[error("the gateway refuses the routing activation: {0}")]
     ActivationRefused(HeaderNackCode),
+    /// The gateway refused the routing activation because of its version, in another version.
+    #[error("the gateway refuses protocol version {asked}, and uses {own}")]
+    OtherVersion {
+        /// The version of our request.
+        asked: ProtocolVersion,
+        /// The version of the refusal.
+        own: ProtocolVersion,
+    },
     /// The gateway sent bytes that are not DoIP.
     #[error("the gateway sent bytes that are not DoIP: {0}")]
     Malformed(#[from] DecodeError),
@@ -90,6 +109,14 @@ impl ConnectionError {
         matches!(self, Self::Denied(ActivationCode::TlsRequired))
     }
 
+    /// Returns the gateway's version, if the gateway refused ours.
+    pub(crate) fn needs_version(&self) -> Option<ProtocolVersion> {
+        match self {
+            Self::OtherVersion { own, .. } => Some(*own),
+            _ => None,
+        }
+    }
+
     /// Returns whether another attempt with the same settings may succeed.
     ///
     /// A refusal of our address or of the requested routing is final.
@@ -102,7 +129,10 @@ impl ConnectionError {
                     | ActivationCode::OtherAddressActivated
             ),
             Self::ActivationRefused(code) => *code == HeaderNackCode::OutOfMemory,
-            Self::ConfirmationTimeout(_) | Self::OtherTester { .. } => false,
+            Self::ConfirmationTimeout(_)
+            | Self::OtherTester { .. }
+            | Self::OtherEntity { .. }
+            | Self::OtherVersion { .. } => false,
             _ => true,
         }
     }

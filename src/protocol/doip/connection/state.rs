@@ -22,6 +22,8 @@ pub(super) enum RoutingState {
 pub(super) struct Unacknowledged {
     pub(super) id: SendId,
     pub(super) target: LogicalAddress,
+    /// The first bytes of the message, with which an acknowledgement may name it.
+    pub(super) head: Vec<u8>,
     /// When the message was written to the stream.
     pub(super) sent: Option<Instant>,
     /// The response arrived before the acknowledgement, so that the message was reported as sent already.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::protocol::doip::{
-    ActivationResponse, ActivationType, DiagnosticAck, DiagnosticNack, DiagnosticNackCode, HeaderNackCode,
-    ProtocolVersion,
+    ActivationCode, ActivationResponse, ActivationType, DiagnosticAck, DiagnosticNack, DiagnosticNackCode,
+    HeaderNackCode, ProtocolVersion,
 };
 
 const TESTER: LogicalAddress = LogicalAddress::new(0x0E80);
@@ -38,7 +38,11 @@ impl Rig {
     }
 
     fn receive(&mut self, payload: impl Into<Payload>) {
-        let bytes = Message::new(ProtocolVersion::V2012, payload).encode().unwrap();
+        self.receive_in(ProtocolVersion::V2012, payload);
+    }
+
+    fn receive_in(&mut self, version: ProtocolVersion, payload: impl Into<Payload>) {
+        let bytes = Message::new(version, payload).encode().unwrap();
         self.connection.handle_bytes(self.now, &bytes);
     }
 
@@ -310,7 +314,7 @@ fn a_connection_without_traffic_for_five_minutes_is_over() {
 fn an_invalid_header_closes_the_connection_with_a_reason() {
     for (bytes, text) in [
         (&b"\x02\xFD\x80\x01\xFF\xFF\xFF\xFF"[..], "a message of 4294967295 bytes, more than 1048592"),
-        (b"\x04\xFB\x80\x01\x00\x00\x00\x05", "protocol version 0x04"),
+        (b"\x00\xFF\x80\x01\x00\x00\x00\x05", "protocol version 0x00"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not DoIP: the header begins with 0x48 0x54"),
     ] {
         let mut rig = Rig::active();
@@ -341,4 +345,69 @@ fn the_number_of_waiting_messages_is_bounded() {
     assert_eq!(rig.connection.send(ENGINE, &[0x3E, 0x00]), Err(SendError::Full));
     assert_eq!(rig.connection.send(ENGINE, &[]), Err(SendError::Length { max: 1 << 20 }));
     assert_eq!(rig.connection.send(ENGINE, &vec![0; (1 << 20) + 1]), Err(SendError::Length { max: 1 << 20 }));
+}
+
+#[test]
+fn a_gateway_that_refuses_our_version_names_its_own() {
+    let refusal = || Payload::HeaderNack(HeaderNackCode::IncorrectPattern);
+    let mut rig = Rig::new();
+    rig.receive_in(ProtocolVersion::V2025, refusal());
+    let other = ConnectionError::OtherVersion { asked: ProtocolVersion::V2012, own: ProtocolVersion::V2025 };
+    assert_eq!(rig.events(), [Event::Closed(other)]);
+    // in our version, the refusal has another reason
+    let mut rig = Rig::new();
+    rig.receive(refusal());
+    let refused = ConnectionError::ActivationRefused(HeaderNackCode::IncorrectPattern);
+    assert_eq!(rig.events(), [Event::Closed(refused)]);
+}
+
+#[test]
+fn a_message_in_another_version_counts_and_leaves_our_version_unchanged() {
+    let mut rig = Rig::new();
+    rig.transmitted();
+    let (tester, entity, code) = (TESTER, GATEWAY, ActivationCode::Activated);
+    let activated = ActivationResponse { tester, entity, code, oem: None };
+    rig.receive_in(ProtocolVersion::V2025, activated);
+    rig.connection.send(ENGINE, &[0x3E, 0x00]).unwrap();
+    let sent = rig.connection.poll_transmit(rig.now).unwrap();
+    assert_eq!(sent[0], u8::from(ProtocolVersion::V2012));
+    rig.receive_in(
+        ProtocolVersion::V2019,
+        DiagnosticMessage { source: ENGINE, target: TESTER, data: vec![0x7E, 0x00] },
+    );
+    assert!(rig.events().contains(&Event::Received { source: ENGINE, data: vec![0x7E, 0x00] }));
+}
+
+#[test]
+fn another_gateway_than_the_required_one_is_refused() {
+    let required = LogicalAddress::new(0x4011);
+    let mut rig = Rig::with(ConnectionSettings { entity: Some(required), ..ConnectionSettings::new(TESTER) });
+    rig.answer_activation(0x10);
+    let other = ConnectionError::OtherEntity { asked: required, answered: GATEWAY };
+    assert_eq!(rig.events(), [Event::Closed(other)]);
+}
+
+#[test]
+fn a_late_acknowledgement_does_not_count_for_the_next_message() {
+    let mut rig = Rig::active();
+    let late = rig.connection.send(ENGINE, &[0x22, 0xF1, 0x90]).unwrap();
+    rig.transmitted();
+    rig.wait(Duration::from_secs(2));
+    let failure = SendFailure::NotAcknowledged;
+    assert_eq!(rig.events(), [Event::SendFailed { id: late, failure }]);
+    let next = rig.connection.send(ENGINE, &[0x31, 0x01]).unwrap();
+    rig.transmitted();
+    let acknowledge = |rig: &mut Rig, previous: &[u8]| {
+        let previous = previous.to_vec();
+        rig.receive(DiagnosticAck { source: ENGINE, target: TESTER, code: 0, previous });
+    };
+    acknowledge(&mut rig, &[0x22, 0xF1, 0x90]);
+    assert_eq!(rig.events(), []);
+    acknowledge(&mut rig, &[0x31]);
+    assert_eq!(rig.events(), [Event::Sent { id: next, elapsed: Duration::ZERO }]);
+    // a repetition that belongs to no message says nothing
+    let third = rig.connection.send(ENGINE, &[0x31, 0x02]).unwrap();
+    rig.transmitted();
+    acknowledge(&mut rig, &[0xEE]);
+    assert_eq!(rig.events(), [Event::Sent { id: third, elapsed: Duration::ZERO }]);
 }

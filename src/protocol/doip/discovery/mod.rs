@@ -5,21 +5,28 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::{
-    Announcement, Eid, EntityStatus, HeaderNackCode, LogicalAddress, Message, PORT, Payload, PowerMode,
-    ProtocolVersion,
+    Announcement, Eid, EntityStatus, FurtherAction, HeaderNackCode, LogicalAddress, Message, PORT, Payload,
+    PowerMode, ProtocolVersion,
 };
-use crate::protocol::doip::codec::decode_datagram;
+use crate::protocol::doip::codec::{DecodeError, decode_datagram};
 
-/// Number of gateways that are stored; further ones are ignored.
+/// Number of gateways that are stored; further ones are ignored. A vehicle has a few; the limit bounds the
+/// memory that a flood of invented announcements takes.
 const MAX_GATEWAYS: usize = 32;
-/// Number of questions that are asked simultaneously; a further one replaces the oldest.
+/// Number of questions that are asked simultaneously; a further one replaces the oldest. The agent asks one
+/// or two at a time; the limit bounds the memory.
 const MAX_QUESTIONS: usize = 16;
-/// Versions in which a question is asked, one after another. Every entity should answer the first.
-const VERSIONS: [ProtocolVersion; 3] =
-    [ProtocolVersion::Default, ProtocolVersion::V2012, ProtocolVersion::V2019];
-/// Time until a question is repeated: A_DoIP_Announce_Wait, the longest time that an entity may take to
-/// answer.
-const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Versions in which a question is asked, one attempt after another: the standard has three requests. Every entity
+/// should answer the first, which ISO 13400-2 reserves for identification requests; some entities answer only in
+/// the edition that they implement. The repetitions also replace datagrams that are lost.
+const VERSIONS: [&[ProtocolVersion]; 3] = [
+    &[ProtocolVersion::Default],
+    &[ProtocolVersion::V2012],
+    &[ProtocolVersion::V2019, ProtocolVersion::V2025],
+];
+/// A_DoIP_Announce_Wait: the longest time that an entity may take to answer (ISO 13400-2). A question is
+/// repeated after it. A host named by its address that has not answered until then is connected anyway.
+pub(crate) const ANNOUNCE_WAIT: Duration = Duration::from_millis(500);
 
 /// The destination of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,12 +99,26 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// Returns the EID, unless it is not set (all 0x00 or all 0xFF).
+    pub(crate) fn eid(&self) -> Option<Eid> {
+        let Eid(bytes) = self.announcement.eid;
+        let is_set = |filler: u8| bytes.iter().any(|byte| *byte != filler);
+        (is_set(0x00) && is_set(0xFF)).then_some(self.announcement.eid)
+    }
+
+    /// Returns whether an announcement from this host is this gateway's.
+    fn is_described_by(&self, from: IpAddr, announcement: &Announcement) -> bool {
+        let has_one_family = self.address.is_ipv4() == from.is_ipv4();
+        let is_same_host = match self.eid() {
+            Some(eid) => eid == announcement.eid && has_one_family,
+            None => self.address.ip() == from,
+        };
+        is_same_host && self.announcement.address == announcement.address
+    }
+
     /// Returns the edition to use with this entity, or `default` if the entity does not specify one.
     pub(crate) fn spoken(&self, default: ProtocolVersion) -> ProtocolVersion {
-        match self.version {
-            ProtocolVersion::Default | ProtocolVersion::Other(_) => default,
-            own => own,
-        }
+        if self.version.is_edition() { self.version } else { default }
     }
 }
 
@@ -115,6 +136,32 @@ pub enum DiscoveryEvent {
         /// The reason.
         code: HeaderNackCode,
     },
+    /// A host that does not belong to the network sent a datagram, which was dropped.
+    Foreign {
+        /// Address of the host.
+        from: SocketAddr,
+    },
+    /// A host sent bytes that are not DoIP.
+    Unreadable {
+        /// Address of the host.
+        from: SocketAddr,
+        /// What is wrong with the bytes.
+        error: DecodeError,
+    },
+}
+
+impl DiscoveryEvent {
+    /// Returns why an answer is not an announcement, for people.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        match self {
+            Self::Refused { from, code } => Some(format!("{from} refuses questions by UDP: {code}")),
+            Self::Unreadable { from, error } => Some(format!("{from} sends what is not DoIP: {error}")),
+            Self::Foreign { from } => {
+                Some(format!("{} was ignored, because it is not in the network", from.ip()))
+            }
+            Self::Found(_) | Self::Changed(_) => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -125,9 +172,19 @@ struct Asking {
     at: Instant,
 }
 
+impl Asking {
+    /// The version of the one gateway that is asked, if it has announced one.
+    fn known_version(&self, gateways: &[Gateway]) -> Option<ProtocolVersion> {
+        let Destination::Host(host) = self.destination else { return None };
+        let known = gateways.iter().find(|gateway| gateway.address.ip() == host.ip())?;
+        known.version.is_edition().then_some(known.version)
+    }
+}
+
 /// Finds gateways, and stores the ones that announced themselves or answered a question.
 ///
-/// Two announcements are of the same gateway if IP address, EID and logical address are equal.
+/// Two announcements are of the same gateway if EID and logical address are equal, and both have IPv4 or both
+/// have IPv6 addresses: a gateway may get another address. Without EID, the IP address must be equal.
 ///
 /// Discovery is a pure state machine: it does no I/O and reads no clock. Pass every received datagram to
 /// [`handle_datagram`](Self::handle_datagram). After that, and after [`ask`](Self::ask), send the datagrams
@@ -139,6 +196,8 @@ pub struct Discovery {
     asking: VecDeque<Asking>,
     /// Hosts that were asked at a specific port, on which they also accept connections.
     hosts: Vec<SocketAddr>,
+    /// Whether a host that does not answer questions is being connected.
+    is_connecting: bool,
     outgoing: VecDeque<(Destination, Vec<u8>)>,
     events: VecDeque<DiscoveryEvent>,
 }
@@ -166,9 +225,35 @@ impl Discovery {
         self.handle_timeout(now);
     }
 
-    /// Returns whether no question is open.
+    /// Returns whether no question is open, and no silent host is being connected.
     pub(crate) fn is_done_asking(&self) -> bool {
-        self.asking.is_empty()
+        self.asking.is_empty() && !self.is_connecting
+    }
+
+    /// A host that has not identified itself is being connected, or no longer.
+    pub(crate) fn set_connecting(&mut self, is_connecting: bool) {
+        self.is_connecting = is_connecting;
+    }
+
+    /// A host that has not identified itself has activated routing, and its answer has its address.
+    pub(crate) fn handle_activation(
+        &mut self,
+        host: SocketAddr,
+        version: ProtocolVersion,
+        entity: LogicalAddress,
+    ) {
+        if self.gateways.iter().any(|gateway| gateway.address.ip() == host.ip()) {
+            return;
+        }
+        let announcement = Announcement {
+            vin: [0; 17],
+            address: entity,
+            eid: Eid([0; 6]),
+            gid: None,
+            further_action: FurtherAction::None,
+            sync_status: None,
+        };
+        self.handle_announcement(host, version, announcement, true);
     }
 
     /// Returns the known gateways, in the order in which they were found.
@@ -185,7 +270,7 @@ impl Discovery {
     pub fn handle_datagram(&mut self, from: SocketAddr, bytes: &[u8]) {
         let message = match decode_datagram(bytes) {
             Ok(message) => message,
-            Err(error) => return tracing::debug!(%from, %error, "ignored a datagram that is not DoIP"),
+            Err(error) => return self.emit_refusal(DiscoveryEvent::Unreadable { from, error }),
         };
         let mut was_asked = false;
         let payload = &message.payload;
@@ -205,10 +290,15 @@ impl Discovery {
             Payload::PowerModeResponse(mode) => {
                 self.update(from.ip(), |gateway| gateway.power_mode = Some(mode))
             }
-            Payload::HeaderNack(code) => self.emit(DiscoveryEvent::Refused { from, code }),
+            Payload::HeaderNack(code) => self.emit_refusal(DiscoveryEvent::Refused { from, code }),
             // our own broadcast questions arrive here too
             _ => {}
         }
+    }
+
+    /// A host that does not belong to the network sent a datagram, which was dropped.
+    pub(crate) fn handle_foreign(&mut self, from: SocketAddr) {
+        self.emit_refusal(DiscoveryEvent::Foreign { from });
     }
 
     fn handle_announcement(
@@ -221,13 +311,10 @@ impl Discovery {
         let port = self.hosts.iter().find(|host| host.ip() == from.ip()).map_or(PORT, SocketAddr::port);
         let mut address = from;
         address.set_port(port);
-        let is_same = |known: &&mut Gateway| {
-            known.address.ip() == from.ip()
-                && known.announcement.eid == announcement.eid
-                && known.announcement.address == announcement.address
-        };
+        let is_same = |known: &&mut Gateway| known.is_described_by(from.ip(), &announcement);
         if let Some(known) = self.gateways.iter_mut().find(is_same) {
-            let has_changed = known.announcement != announcement;
+            let has_changed = known.announcement != announcement || known.address != address;
+            known.address = address;
             known.announcement = announcement;
             known.version = version;
             known.was_asked |= was_asked;
@@ -257,6 +344,13 @@ impl Discovery {
         changed.into_iter().for_each(|gateway| self.emit(DiscoveryEvent::Changed(gateway)));
     }
 
+    /// Queues a refusal, once, unless more important events may be lost by it.
+    fn emit_refusal(&mut self, event: DiscoveryEvent) {
+        if self.events.len() < MAX_GATEWAYS && !self.events.contains(&event) {
+            self.emit(event);
+        }
+    }
+
     /// Queues an event; drops the oldest if the caller does not poll.
     fn emit(&mut self, event: DiscoveryEvent) {
         if self.events.len() >= 2 * MAX_GATEWAYS {
@@ -267,23 +361,26 @@ impl Discovery {
 
     /// Repeats or ends the questions that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let Self { asking, outgoing, .. } = self;
+        let Self { asking, outgoing, gateways, .. } = self;
         asking.retain_mut(|asking| {
             if asking.at > now {
                 return true;
             }
-            let Some(version) = VERSIONS.get(asking.attempts) else { return false };
-            // only identification requests may have the default version
-            let version = match (asking.question, version) {
-                (Question::EntityStatus | Question::PowerMode, ProtocolVersion::Default) => {
-                    ProtocolVersion::V2012
-                }
-                _ => *version,
-            };
+            let Some(versions) = VERSIONS.get(asking.attempts) else { return false };
             asking.attempts += 1;
-            asking.at = now + ASK_AGAIN_AFTER;
-            if let Ok(bytes) = Message::new(version, asking.question.payload()).encode() {
-                outgoing.push_back((asking.destination, bytes));
+            asking.at = now + ANNOUNCE_WAIT;
+            let own = asking.known_version(gateways);
+            for version in own.as_ref().map_or(*versions, std::slice::from_ref) {
+                // only identification requests may have the default version
+                let version = match (asking.question, version) {
+                    (Question::EntityStatus | Question::PowerMode, ProtocolVersion::Default) => {
+                        ProtocolVersion::V2012
+                    }
+                    _ => *version,
+                };
+                if let Ok(bytes) = Message::new(version, asking.question.payload()).encode() {
+                    outgoing.push_back((asking.destination, bytes));
+                }
             }
             true
         });

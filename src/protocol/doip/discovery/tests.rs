@@ -49,8 +49,9 @@ fn a_broadcast_question_goes_out_three_times_in_every_version() {
         now = due;
         discovery.handle_timeout(now);
     }
-    assert_eq!(versions.iter().map(|(version, _)| *version).collect::<Vec<_>>(), [0xFF, 0x02, 0x03]);
-    assert_eq!(versions[2].1 - versions[0].1, 2 * ASK_AGAIN_AFTER);
+    assert_eq!(versions.iter().map(|(version, _)| *version).collect::<Vec<_>>(), [0xFF, 0x02, 0x03, 0x04]);
+    assert_eq!(versions[3].1, versions[2].1);
+    assert_eq!(versions[2].1 - versions[0].1, 2 * ANNOUNCE_WAIT);
     assert!(discovery.is_done_asking());
 }
 
@@ -97,6 +98,44 @@ fn a_gateway_that_learns_its_vin_is_reported_as_changed() {
 }
 
 #[test]
+fn a_gateway_that_got_another_address_is_known_at_that_address_only() {
+    let mut discovery = Discovery::new();
+    discovery.handle_datagram(at(1), &datagram(announcement(1, VIN)));
+    discovery.handle_datagram(at(9), &datagram(announcement(1, VIN)));
+    assert_eq!(discovery.gateways().iter().map(|gateway| gateway.address).collect::<Vec<_>>(), [at(9)]);
+    // the same gateway by IPv6 is another way to it
+    let by_v6 = SocketAddr::from(([0xFE80, 0, 0, 0, 0, 0, 0, 1], PORT));
+    discovery.handle_datagram(by_v6, &datagram(announcement(1, VIN)));
+    assert_eq!(discovery.gateways().len(), 2);
+}
+
+#[test]
+fn gateways_without_eid_are_told_apart_by_their_hosts() {
+    let mut discovery = Discovery::new();
+    for filler in [0x00, 0xFF] {
+        let unset = Announcement { eid: Eid([filler; 6]), ..announcement(1, VIN) };
+        discovery.handle_datagram(at(filler | 1), &datagram(unset));
+        discovery.handle_datagram(at(filler & 0xF0 | 2), &datagram(unset));
+    }
+    assert_eq!(discovery.gateways().len(), 4);
+    assert!(discovery.gateways().iter().all(|gateway| gateway.eid().is_none()));
+}
+
+#[test]
+fn a_silent_host_is_known_by_its_activation_until_it_announces_itself() {
+    let host = SocketAddr::from(([127, 0, 0, 1], 40_000));
+    let mut discovery = Discovery::new();
+    discovery.ask(Instant::now(), Question::Anybody, Destination::Host(host));
+    discovery.handle_activation(host, ProtocolVersion::V2019, LogicalAddress::new(0x4001));
+    let [known] = discovery.gateways() else { panic!("{:?}", discovery.gateways()) };
+    assert_eq!((known.address, known.version, known.eid()), (host, ProtocolVersion::V2019, None));
+    assert!(known.announcement.vin().is_err());
+    discovery.handle_datagram(host, &datagram(announcement(1, VIN)));
+    let [known] = discovery.gateways() else { panic!("{:?}", discovery.gateways()) };
+    assert_eq!((known.eid(), known.announcement.vin().is_ok()), (Some(Eid([1; 6])), true));
+}
+
+#[test]
 fn status_and_power_mode_are_kept_with_their_gateway() {
     let now = Instant::now();
     let mut discovery = Discovery::new();
@@ -113,6 +152,25 @@ fn status_and_power_mode_are_kept_with_their_gateway() {
     assert_eq!((first.status, first.power_mode), (Some(status), Some(PowerMode::Ready)));
     assert_eq!((second.status, second.power_mode), (None, None));
     assert!(discovery.is_done_asking());
+}
+
+#[test]
+fn a_known_gateway_is_asked_in_the_version_that_it_announced() {
+    let mut now = Instant::now();
+    for version in [ProtocolVersion::V2019, ProtocolVersion::V2025, ProtocolVersion::Other(9)] {
+        let mut discovery = Discovery::new();
+        let announced = Message::new(version, announcement(1, VIN)).encode().unwrap();
+        discovery.handle_datagram(at(1), &announced);
+        discovery.ask(now, Question::EntityStatus, Destination::Host(at(1)));
+        let mut questions = asked(&mut discovery);
+        while let Some(due) = discovery.poll_timeout() {
+            now = due;
+            discovery.handle_timeout(now);
+            questions.extend(asked(&mut discovery));
+        }
+        assert_eq!(questions.len(), 3);
+        assert!(questions.iter().all(|(_, message)| message.version == version), "{questions:?}");
+    }
 }
 
 #[test]
@@ -138,7 +196,8 @@ fn a_flood_of_invented_gateways_and_noise_fill_a_bounded_table() {
         discovery.handle_datagram(at(1), &datagram(Payload::HeaderNack(HeaderNackCode::OutOfMemory)));
     }
     assert_eq!(discovery.gateways().len(), MAX_GATEWAYS);
-    assert_eq!(events(&mut discovery).len(), 2 * MAX_GATEWAYS);
+    // every gateway, and each kind of noise once
+    assert_eq!(events(&mut discovery).len(), MAX_GATEWAYS + 2);
     for _ in 0..100 {
         discovery.ask(Instant::now(), Question::Anybody, Destination::Broadcast);
     }

@@ -16,7 +16,8 @@ use connector_hal::kline::byte_time;
 
 /// First byte of the answer to a 5-baud address, from which the bit rate can be measured.
 const SYNCHRONISATION: u8 = 0x55;
-/// Allowance for the end of a slow signal, after which the interface counts as failed.
+/// Allowance for the end of a slow signal, after which the interface counts as failed. It is longer than the
+/// latency of any adapter, and than the 500 ms that `hal` waits for an echo on a pseudo-terminal.
 const SIGNAL_ALLOWANCE: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Endpoint {

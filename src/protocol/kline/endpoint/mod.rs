@@ -20,7 +20,8 @@ use super::transmitter::Echo;
 use crate::protocol::uds::{KWP_TESTER_PRESENT, STOP_COMMUNICATION};
 
 /// Longest time that bytes of other nodes delay a turn. A line that never falls silent is reported as an
-/// error.
+/// error. The value is far longer than the longest pause that a turn needs (W5, 300 ms), so that bytes in
+/// between only delay the turn.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// Exchanges PDUs with one ECU on a K-line (ISO 14230).

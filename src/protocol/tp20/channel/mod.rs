@@ -16,7 +16,8 @@ use super::{
     SetupOpcode, Timer, Tpdu,
 };
 
-/// Number of waiting events from which frames of the ECU are dropped.
+/// Number of waiting events from which frames of the ECU are dropped. The caller takes the events after each
+/// call, and one frame causes a few at most, so that only a caller that does not poll reaches this number.
 const MAX_EVENTS: usize = 8;
 
 /// A tester's channel to one ECU by TP2.0.

@@ -8,7 +8,8 @@ use super::Channel;
 use super::state::{ChannelFrame, ChannelState};
 use crate::protocol::tp20::CloseReason;
 
-/// Number of frames that may be without an outcome.
+/// Number of frames that may be without an outcome: twice as many as of one connection, because frames of an
+/// earlier connection of the channel may still be without one.
 const MAX_IN_FLIGHT: usize = 32;
 impl Channel {
     /// Reports that the oldest frame without an outcome was acknowledged on the bus.

@@ -16,9 +16,10 @@ use super::{
     CloseReason, ConnectionConfig, Event, Opening, Parameters, ReceiveFailure, SendError, Timer, Tpdu,
 };
 
-/// Number of waiting events from which data frames are dropped; the peer sends them again.
+/// Number of waiting events from which data frames are dropped; the peer sends them again. The caller takes
+/// the events after each call, so that only a caller that does not poll reaches this number.
 const MAX_EVENTS: usize = 8;
-/// Number of unanswered parameter requests after which the peer counts as gone (MNTC is 10).
+/// Number of unanswered parameter requests after which the peer counts as gone: MNTC of the protocol.
 const MAX_OFFERS: u8 = 10;
 /// One side of a TP2.0 channel whose identifiers are agreed: the part that a tester and an ECU have in
 /// common.

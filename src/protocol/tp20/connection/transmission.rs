@@ -8,9 +8,10 @@ use super::Connection;
 use super::state::{ConnectionPhase, SentFrame};
 use crate::protocol::tp20::{CloseReason, Tpdu};
 
-/// Number of frames that may be without an outcome.
+/// Number of frames that may be without an outcome: the longest block, which has 15 frames, and one more.
 const MAX_IN_FLIGHT: usize = 16;
-/// Time that the peer may take to answer our disconnect.
+/// Time that the peer may take to answer our disconnect: as long as for an acknowledgement, our T1 of 100 ms.
+/// The channel is closed afterwards in any case.
 const DISCONNECT_WAIT: Duration = Duration::from_millis(100);
 
 impl Connection {

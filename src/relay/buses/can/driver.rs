@@ -4,12 +4,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use connector_hal::bus::BusState;
-use connector_hal::can::{CanBus, CanError, CanEvent};
+use connector_hal::can::{CanBus, CanError, CanEvent, CanSettings};
 use connector_hal::future::BoxFuture;
+use connector_hal::timer::has_read_all;
 
+use super::bus_offs::BusOffs;
 use super::channels::CanChannels;
 use super::kernel_sockets::KernelSockets;
-use super::restart::{BUS_OFF_PAUSE, CanDriven, restart, set_up_again};
+use super::restart::{BUS_OFF_PAUSE, CanDriven, restart, set_up_again, stay_off};
 use super::setup::CanBusSetup;
 use crate::relay::buses::bus::{BusDriver, Driven};
 use crate::relay::buses::channels::Channels;
@@ -17,22 +19,36 @@ use crate::vehicle::hardware::Hardware;
 
 /// The number of events that are read from one bus before the next one is polled.
 const BATCH: usize = 64;
-/// The number of consecutive full batches after which deadlines are handled although events are left.
+/// The number of consecutive events after which deadlines are handled although more events may be left.
 /// Otherwise a bus that is faster than the agent would block all deadlines.
-const MAX_FULL_BATCHES: u32 = 16;
+const MAX_UNREAD: usize = 16 * BATCH;
+
+/// The time that the last frames have after the end of a bus. The adapter discards those that no node has
+/// acknowledged by then: stale frames must not reach a node that joins later.
+const LEAVE_TIME: Duration = Duration::from_millis(100);
 
 /// Drives the adapter of a CAN bus.
 pub(crate) struct CanDriver {
     setup: CanBusSetup,
     hardware: Hardware,
     sockets: KernelSockets,
-    /// The number of consecutive batches that left events in the adapter.
-    full_batches: u32,
+    bus_offs: BusOffs,
+    /// The number of events since the adapter had none left.
+    unread_for: usize,
+    /// The adapter has no event left.
+    has_read_all: bool,
 }
 
 impl CanDriver {
     pub(crate) fn new(setup: CanBusSetup, hardware: &Hardware) -> Self {
-        Self { setup, hardware: hardware.clone(), sockets: KernelSockets::default(), full_batches: 0 }
+        Self {
+            setup,
+            hardware: hardware.clone(),
+            sockets: KernelSockets::default(),
+            bus_offs: BusOffs::default(),
+            unread_for: 0,
+            has_read_all: false,
+        }
     }
 
     /// Handles up to a batch of the adapter's events. Returns whether there were any.
@@ -43,36 +59,48 @@ impl CanDriver {
         device: &mut dyn CanBus,
         channels: &mut CanChannels,
     ) -> Result<bool, CanDriven> {
+        self.has_read_all = false;
         for taken in 0..BATCH {
             match device.poll_event(cx) {
                 Poll::Ready(Ok(event)) => {
+                    self.unread_for += 1;
                     channels.handle_event(now, &event);
                     if event == CanEvent::State(BusState::Off) {
-                        tracing::warn!(
-                            bus = self.setup.name,
-                            "the bus is off; restarting the adapter in a second"
-                        );
-                        return Err(restart(BUS_OFF_PAUSE));
+                        return Err(self.handle_bus_off(now, channels));
                     }
                 }
                 Poll::Ready(Err(error)) => return Err(Driven::Lost(error)),
                 Poll::Pending => {
-                    self.full_batches = 0;
+                    self.has_read_all = has_read_all(cx);
                     return Ok(taken > 0);
                 }
             }
         }
-        self.full_batches += 1;
         Ok(true)
+    }
+
+    /// Lets the adapter return to the bus after a pause, unless the bus goes off again and again.
+    fn handle_bus_off(&mut self, now: Instant, channels: &mut CanChannels) -> CanDriven {
+        let bus = &self.setup.name;
+        if self.bus_offs.handle_bus_off(now) {
+            tracing::warn!(bus, "the bus is off; restarting the adapter in a second");
+            return restart(BUS_OFF_PAUSE);
+        }
+        tracing::warn!(bus, "the bus is off too often; it stays off until the buses are configured again");
+        channels.handle_given_up(now);
+        stay_off(self.setup.settings)
     }
 
     /// Handles deadlines. Does nothing while the event that they wait for may still be in the adapter.
     fn process_deadlines(&mut self, now: Instant, channels: &mut CanChannels) -> Result<bool, CanDriven> {
-        let are_events_read = self.full_batches == 0 || self.full_batches >= MAX_FULL_BATCHES;
+        let may_be_missed = self.has_read_all || self.unread_for >= MAX_UNREAD;
         let mut changed = false;
-        if are_events_read && channels.poll_timeout().is_some_and(|at| at <= now) {
+        if self.has_read_all {
+            self.unread_for = 0;
+        }
+        if may_be_missed && channels.poll_timeout().is_some_and(|at| at <= now) {
             changed = true;
-            self.full_batches = 0;
+            self.unread_for = 0;
             channels.handle_timeout(now);
             if channels.is_stuck(now) {
                 tracing::debug!(
@@ -146,7 +174,8 @@ impl BusDriver for CanDriver {
 
     fn open(&self) -> BoxFuture<'static, Result<Self::Device, CanError>> {
         let opening = (self.hardware.open_can)(&self.setup.port.device);
-        let settings = self.setup.settings;
+        let listen_only = self.bus_offs.is_given_up();
+        let settings = CanSettings { listen_only, ..self.setup.settings };
         Box::pin(async move {
             let mut device = opening.await?;
             device.configure(settings).await?;
@@ -159,6 +188,9 @@ impl BusDriver for CanDriver {
     }
 
     fn handle_opened(&mut self, now: Instant, device: &mut Self::Device, channels: &mut CanChannels) {
+        if self.bus_offs.is_given_up() {
+            return;
+        }
         let status = device.status();
         channels.handle_reset(now);
         channels.handle_state(now, status.state);
@@ -177,6 +209,9 @@ impl BusDriver for CanDriver {
         device: &mut Self::Device,
         channels: &mut CanChannels,
     ) -> CanDriven {
+        if self.bus_offs.is_given_up() {
+            return handle_deadlines_while_off(now, channels);
+        }
         match self.turn(cx, now, device.as_mut(), channels) {
             Ok(true) => Driven::Changed,
             Ok(false) => Driven::Idle,
@@ -202,13 +237,26 @@ impl BusDriver for CanDriver {
         self.sockets.remove(number);
     }
 
-    /// Sends the last frames of TP2.0 channels, as far as the adapter takes them immediately.
+    /// Sends the last frames of TP2.0 channels, as far as the adapter takes them immediately. Then the adapter leaves
+    /// the bus in the background.
     fn leave(&mut self, mut device: Self::Device, channels: &mut CanChannels) {
         let mut cx = Context::from_waker(Waker::noop());
         for farewell in channels.farewells() {
             if !matches!(device.poll_send(&mut cx, &farewell), Poll::Ready(Ok(()))) {
-                return;
+                break;
             }
         }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(device.leave(LEAVE_TIME));
+        }
     }
+}
+
+/// Handles deadlines; nothing is sent, and no event counts.
+fn handle_deadlines_while_off(now: Instant, channels: &mut CanChannels) -> CanDriven {
+    if channels.poll_timeout().is_none_or(|at| at > now) {
+        return Driven::Idle;
+    }
+    channels.handle_timeout(now);
+    Driven::Changed
 }

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use connector_hal::can::{CanBus, CanError, IsotpEvent, IsotpOptions, IsotpSocket};
+use connector_hal::can::{CanBus, CanError, IsotpEvent, IsotpOptions, IsotpSendError, IsotpSocket};
 
 use crate::relay::buses::can::channels::CanChannels;
 
-/// The number of events that are read from one socket before the next one is polled.
+/// The number of events that are read from one socket before the next one is polled. An event may be a whole
+/// PDU, so that the number is lower than for the frames of a bus.
 const BATCH: usize = 16;
 
 struct Slot {
@@ -91,7 +92,8 @@ impl KernelSockets {
         any
     }
 
-    /// Passes the PDUs of the channels to the sockets. Returns whether a socket took or refused one.
+    /// Passes the PDUs of the channels to the sockets. A PDU for a socket that could not be opened fails.
+    /// Returns whether a socket took or refused one.
     pub(super) fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -100,10 +102,12 @@ impl KernelSockets {
     ) -> bool {
         let mut any = false;
         for (number, slot) in &mut self.slots {
-            while let Some(pdu) = channels.kernel_pdu(*number)
-                && let Some(socket) = &mut slot.socket
-                && let Poll::Ready(taken) = socket.poll_send(cx, pdu)
-            {
+            while let Some(pdu) = channels.kernel_pdu(*number) {
+                let taken = match &mut slot.socket {
+                    Some(socket) => socket.poll_send(cx, pdu),
+                    None => Poll::Ready(Err(IsotpSendError::InterfaceDown)),
+                };
+                let Poll::Ready(taken) = taken else { break };
                 any = true;
                 channels.handle_pdu_taken(now, *number, taken);
             }

@@ -1,5 +1,6 @@
 //! CAN buses: channels (pure), set-up, and the driver between channels and adapter.
 
+mod bus_offs;
 pub mod channels;
 mod driver;
 mod kernel_sockets;

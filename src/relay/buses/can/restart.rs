@@ -34,3 +34,15 @@ pub(super) fn restart(pause: Duration) -> CanDriven {
         })
     }))
 }
+
+/// Keeps the adapter away from the bus: it only listens, if it can.
+pub(super) fn stay_off(settings: CanSettings) -> CanDriven {
+    Driven::Restart(Box::new(move |mut device: Box<dyn CanBus>| {
+        Box::pin(async move {
+            if device.capabilities().listen_only {
+                device.configure(CanSettings { listen_only: true, ..settings }).await?;
+            }
+            Ok(device)
+        })
+    }))
+}

@@ -20,8 +20,10 @@ use crate::relay::channel::{CanChannel, KernelIsotp, PduChannel, RawChannel};
 use crate::relay::wire::request::{CanBusConfig, IsotpChannelConfig, PaddingConfig};
 use crate::vehicle::hardware::Hardware;
 
+/// The padding byte of a channel that states none (relay protocol, section 3; ISO 15765-2, 10.4.2.1).
 const DEFAULT_PADDING_BYTE: u8 = 0xCC;
-/// The longest list of responders.
+/// The longest list of responders. A vehicle has far fewer ECUs; the limit bounds the memory and the time
+/// that each frame costs.
 const MAX_RESPONDERS: usize = 256;
 
 /// A CAN bus that an operator requested, checked.

@@ -6,12 +6,13 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use connector_hal::future::BoxFuture;
+use connector_hal::timer::has_read_all;
 
 use super::channel::ConnectionKey;
 use super::channels::DoipChannels;
 use super::setup::DoipBusSetup;
 use crate::protocol::doip::LogicalAddress;
-use crate::protocol::doip::discovery::{DiscoveryEvent, Question};
+use crate::protocol::doip::discovery::{ANNOUNCE_WAIT, DiscoveryEvent, Question};
 use crate::relay::buses::bus::{BusDriver, Driven};
 use crate::relay::buses::channels::Channels;
 use crate::vehicle::doip_network::client::{Client, ClientEvent};
@@ -22,7 +23,8 @@ use crate::vehicle::hardware::Hardware;
 use crate::vehicle::scan::EcuSearch;
 use crate::vehicle::vin::doip::VinSearch;
 
-/// The number of events that are read from one connection before the next one is polled.
+/// The number of events that are read from one connection before the next one is polled, so that a gateway
+/// that floods does not keep the other connections waiting.
 const BATCH: usize = 64;
 
 /// The reason why there is no network.
@@ -43,12 +45,14 @@ pub(crate) struct DoipDriver {
     clients: BTreeMap<ConnectionKey, Client>,
     vin_search: Option<VinSearch>,
     ecu_search: Option<EcuSearch>,
+    /// No connection had messages left when it was last polled.
+    has_read_all: bool,
 }
 
 impl DoipDriver {
     pub(crate) fn new(setup: DoipBusSetup, hardware: &Hardware) -> Self {
         let (clients, hardware) = (BTreeMap::new(), hardware.clone());
-        Self { setup, hardware, clients, vin_search: None, ecu_search: None }
+        Self { setup, hardware, clients, vin_search: None, ecu_search: None, has_read_all: false }
     }
 
     /// Handles the events of discovery. Returns whether there were any.
@@ -59,24 +63,28 @@ impl DoipDriver {
         explorer: &mut Explorer,
         channels: &mut DoipChannels,
     ) -> std::io::Result<bool> {
-        if channels.take_wants_discovery() && explorer.discovery().is_done_asking() {
+        let mut changed = false;
+        loop {
+            while let Poll::Ready(event) = explorer.poll(cx) {
+                let event = event?;
+                tracing::debug!(bus = self.setup.name, ?event, "an event of DoIP discovery");
+                if let DiscoveryEvent::Found(gateway) = event {
+                    // for the log only: whether the vehicle is ready, and the limits of the gateway
+                    explorer.ask(now, Question::EntityStatus, gateway.address);
+                    explorer.ask(now, Question::PowerMode, gateway.address);
+                }
+                event.refusal().into_iter().for_each(|refusal| channels.handle_refusal(refusal));
+                changed = true;
+            }
+            if changed {
+                channels.handle_gateways(explorer.discovery().gateways());
+            }
+            let is_asking = !explorer.discovery().is_done_asking();
+            if is_asking || !explorer.can_ask() || !channels.take_question(now) {
+                return Ok(changed);
+            }
             explorer.ask_all(now, Question::Anybody);
         }
-        let mut changed = false;
-        while let Poll::Ready(event) = explorer.poll(cx) {
-            let event = event?;
-            tracing::debug!(bus = self.setup.name, ?event, "an event of DoIP discovery");
-            if let DiscoveryEvent::Found(gateway) = event {
-                // for the log only: whether the vehicle is ready, and the limits of the gateway
-                explorer.ask(now, Question::EntityStatus, gateway.address);
-                explorer.ask(now, Question::PowerMode, gateway.address);
-            }
-            changed = true;
-        }
-        if changed {
-            channels.handle_gateways(explorer.discovery().gateways());
-        }
-        Ok(changed)
     }
 
     /// Reads the VIN as requested. Returns whether the reading has ended.
@@ -106,9 +114,10 @@ impl DoipDriver {
         channels: &mut DoipChannels,
     ) -> bool {
         if let Some(request) = channels.scanning_mut().take_request() {
+            let (settings, tls) = (channels.scan_connection(), self.setup.network.tls);
             explorer.ask_all(now, Question::Anybody);
-            let connection = channels.scan_connection();
-            self.ecu_search = Some(EcuSearch::new(connection, self.setup.network.tls, &request, now));
+            explorer.connect_if_silent(settings, tls, now + ANNOUNCE_WAIT);
+            self.ecu_search = Some(EcuSearch::new(settings, tls, &request, now));
         }
         let Some(search) = &mut self.ecu_search else { return false };
         let outcome = match channels.scanning_mut().stopped() {
@@ -128,11 +137,11 @@ impl DoipDriver {
     fn connect(&mut self, channels: &mut DoipChannels) -> bool {
         self.clients.retain(|key, _| channels.needs(*key));
         let mut changed = false;
-        for (key, gateway, settings) in channels.wanted_connections() {
+        for (key, address, settings) in channels.wanted_connections() {
             match self.clients.get_mut(&key) {
-                Some(client) => client.set_gateway(gateway.address),
+                Some(client) => client.set_gateway(address),
                 None => {
-                    self.clients.insert(key, Client::new(gateway.address, settings, self.setup.network.tls));
+                    self.clients.insert(key, Client::new(address, settings, self.setup.network.tls));
                     channels.handle_connecting(key);
                     changed = true;
                 }
@@ -146,13 +155,15 @@ impl DoipDriver {
         &mut self,
         cx: &mut Context<'_>,
         now: Instant,
-        explorer: &Explorer,
+        explorer: &mut Explorer,
         channels: &mut DoipChannels,
     ) -> bool {
         let mut changed = false;
+        self.has_read_all = true;
         for (key, client) in &mut self.clients {
             for turn in 0..=BATCH {
                 if turn == BATCH {
+                    self.has_read_all = false;
                     cx.waker().wake_by_ref();
                     break;
                 }
@@ -160,6 +171,9 @@ impl DoipDriver {
                 client.set_paused(channels.pauses_vehicle());
                 let Poll::Ready(event) = client.poll(cx, explorer.network()) else { break };
                 changed = true;
+                if let ClientEvent::Active { entity } = event {
+                    explorer.handle_activation(client.gateway(), client.version(), entity);
+                }
                 forward(&self.setup.name, now, *key, event, channels);
             }
         }
@@ -201,7 +215,7 @@ impl BusDriver for DoipDriver {
 
     fn handle_opened(&mut self, now: Instant, explorer: &mut Explorer, channels: &mut DoipChannels) {
         explorer.ask_all(now, Question::Anybody);
-        channels.handle_network_up();
+        channels.handle_network_up(explorer.named_host());
     }
 
     fn handle_lost(&mut self, now: Instant, error: &DoipBusError, channels: &mut DoipChannels) {
@@ -226,7 +240,8 @@ impl BusDriver for DoipDriver {
         changed |= self.drive_ecu_search(cx, now, explorer, channels);
         changed |= self.connect(channels);
         changed |= self.drive_clients(cx, now, explorer, channels);
-        if channels.poll_timeout().is_some_and(|at| at <= now) {
+        let may_be_missed = self.has_read_all && has_read_all(cx);
+        if may_be_missed && channels.poll_timeout().is_some_and(|at| at <= now) {
             changed = true;
             channels.handle_timeout(now);
         }

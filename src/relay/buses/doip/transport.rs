@@ -10,7 +10,9 @@ use crate::protocol::uds::is_response_to;
 use crate::relay::channel::{PduTransport, TransportEvent};
 use crate::relay::wire::codec::SendFailedDetail;
 
-/// The time that a PDU waits for a connection that is being established again.
+/// The time that a PDU waits for a connection that is being established again: as long as for an
+/// acknowledgement (A_DoIP_Diagnostic_Message, ISO 13400-2), so that an operator hears of a PDU within the
+/// usual time.
 const WAIT_FOR_CONNECTION: Duration = Duration::from_secs(2);
 
 /// The transport of one channel over a DoIP connection.
@@ -114,8 +116,8 @@ impl PduTransport for DoipTransport {
         Ok(())
     }
 
-    fn failure_text(&self) -> Option<&'static str> {
-        self.failure.map(text_of)
+    fn failure_text(&self) -> Option<String> {
+        self.failure.map(|failure| failure.to_string())
     }
 
     fn abort_send(&mut self) {
@@ -157,29 +159,6 @@ fn detail_of(failure: SendFailure) -> SendFailedDetail {
             SendFailedDetail::NotAcknowledged
         }
         SendFailure::ConnectionLost => SendFailedDetail::BusOff,
-    }
-}
-
-/// A description of a DoIP failure.
-fn text_of(failure: SendFailure) -> &'static str {
-    match failure {
-        SendFailure::Nack(DiagnosticNackCode::InvalidSourceAddress) => {
-            "the gateway: invalid source address (0x02)"
-        }
-        SendFailure::Nack(DiagnosticNackCode::UnknownTargetAddress) => {
-            "the gateway: unknown target address (0x03)"
-        }
-        SendFailure::Nack(DiagnosticNackCode::MessageTooLarge) => "the gateway: message too large (0x04)",
-        SendFailure::Nack(DiagnosticNackCode::OutOfMemory) => "the gateway: out of memory (0x05)",
-        SendFailure::Nack(DiagnosticNackCode::TargetUnreachable) => "the gateway: target unreachable (0x06)",
-        SendFailure::Nack(DiagnosticNackCode::UnknownNetwork) => "the gateway: unknown network (0x07)",
-        SendFailure::Nack(DiagnosticNackCode::TransportProtocolError) => {
-            "the gateway: transport protocol error (0x08)"
-        }
-        SendFailure::Nack(_) => "the gateway refused the message with a code that the standard reserves",
-        SendFailure::HeaderNack(_) => "the gateway refused the message's header",
-        SendFailure::NotAcknowledged => "the gateway did not acknowledge the message in time",
-        SendFailure::ConnectionLost => "the connection to the gateway is lost",
     }
 }
 
@@ -233,6 +212,21 @@ mod tests {
         assert_eq!(transport.poll_event(), Some(TransportEvent::SendFailed { detail }));
         assert_eq!(transport.send(now, &[]), Err(SendFailedDetail::RefusedByPolicy));
         assert_eq!(transport.send(now, &[0; 4096]), Err(SendFailedDetail::FlowControlOverflow));
+    }
+
+    #[test]
+    fn every_refusal_is_described_with_its_code() {
+        for (failure, text) in [
+            (SendFailure::Nack(0x03.into()), "unknown target address (0x03)"),
+            (SendFailure::Nack(0x1F.into()), "(0x1F)"),
+            (SendFailure::HeaderNack(0x02.into()), "message too large (0x02)"),
+            (SendFailure::HeaderNack(0x77.into()), "(0x77)"),
+        ] {
+            let mut transport = DoipTransport::new(ENGINE, 4095);
+            transport.failure = Some(failure);
+            let described = transport.failure_text().unwrap();
+            assert!(described.starts_with("the gateway ") && described.contains(text), "{described}");
+        }
     }
 
     #[test]

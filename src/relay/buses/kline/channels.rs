@@ -16,7 +16,8 @@ use crate::protocol::problem::Problem;
 use crate::relay::buses::channel_setup::{ChannelKind, pdu_settings, wrong_kind};
 use crate::relay::buses::channels::{Channels, Opening};
 use crate::relay::channel::{
-    ChannelOutput, KlineLinkChange, KlineTransport, Output, PduChannel, PduChannelSettings, describe_failure,
+    ChannelOutput, KlineLinkChange, KlineTransport, Output, PduChannel, PduChannelSettings, PduToSend,
+    describe_failure,
 };
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::ProblemKind;
@@ -24,6 +25,7 @@ use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
 use connector_hal::can::CanFrame;
 
 /// The number of closed channels whose links may be ended by StopCommunication. Further links end by P3max.
+/// Within the second that the driver has, no more than a few can be ended.
 const MAX_CLOSING: usize = 16;
 
 /// The key of a link: its channel.
@@ -318,10 +320,10 @@ impl Channels for KlineChannels {
         }
     }
 
-    fn handle_pdu(&mut self, now: Instant, number: u16, flags: PduFlags, data: &[u8]) {
+    fn handle_pdu(&mut self, now: Instant, number: u16, pdu: PduToSend<'_>) {
         let is_off = self.state == BusState::Off;
         if let Some(channel) = self.channels.get_mut(&Key::Open(number)) {
-            channel.pdus.handle_pdu(now, flags, data);
+            channel.pdus.handle_pdu(now, pdu);
             if is_off {
                 channel.pdus.handle_bus_off(now);
             }
@@ -358,6 +360,10 @@ impl Channels for KlineChannels {
     /// Sends StopCommunication, which ends the diagnostic session on a K-line.
     fn return_to_default_sessions(&mut self, _now: Instant) {
         self.stop_all();
+    }
+
+    fn is_busy(&self, _now: Instant) -> bool {
+        !self.is_quiet() || self.channels.values().any(|channel| channel.pdus.is_busy())
     }
 
     fn is_quiet(&self) -> bool {

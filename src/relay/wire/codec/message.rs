@@ -10,7 +10,8 @@ pub(crate) const VERSION: u8 = 1;
 pub const HEADER_LEN: usize = 24;
 /// The length of a record before its payload, in bytes.
 pub(crate) const RECORD_HEADER_LEN: usize = 12;
-/// The longest message, in bytes. Only a message with a single PDU may be longer.
+/// The longest message, in bytes (relay protocol, section 4.2). Only a message with a single PDU may be
+/// longer.
 pub(crate) const MAX_MESSAGE_LEN: usize = 64 * 1024;
 
 /// The first four bytes of a connection's UUID, which every message of the connection bears.

@@ -40,7 +40,7 @@ pub struct OpenChannel {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal15_channel: Option<Terminal15ChannelConfig>,
     /// The greatest age at which a record may still be sent to the vehicle, in ms: by default 500 for raw
-    /// channels and 30000 for others.
+    /// channels and 30000 for others, at most 5000 and 300000.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub max_age_ms: Option<u32>,
     /// The fields that this agent does not know.
@@ -105,12 +105,20 @@ pub struct IsotpChannelConfig {
     /// The time that a chained PDU waits for the response to the PDU before it (P2), in ms; 1000 by default.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub p2_ms: Option<u32>,
+    /// The time that a chained PDU waits after response pending (P2*), in ms; 5500 by default, at least 5000.
+    #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
+    pub p2_star_ms: Option<u32>,
 }
 
 impl IsotpChannelConfig {
     /// The options that every channel of PDUs has.
     pub fn options(&self) -> PduOptions {
-        PduOptions { keep_alive: self.keep_alive, max_age_ms: self.max_age_ms, p2_ms: self.p2_ms }
+        PduOptions {
+            keep_alive: self.keep_alive,
+            max_age_ms: self.max_age_ms,
+            p2_ms: self.p2_ms,
+            p2_star_ms: self.p2_star_ms,
+        }
     }
 }
 
@@ -150,6 +158,9 @@ pub struct PduOptions {
     /// The time that a chained PDU waits for the response to the PDU before it (P2), in ms; 1000 by default.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub p2_ms: Option<u32>,
+    /// The time that a chained PDU waits after response pending (P2*), in ms; 5500 by default, at least 5000.
+    #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
+    pub p2_star_ms: Option<u32>,
 }
 
 /// The configuration of a channel over TP2.0, `tp20_channel`.

@@ -3,12 +3,16 @@
 
 use std::time::{Duration, Instant};
 
+use crate::protocol::doip::ProtocolVersion;
 use crate::protocol::doip::connection::ConnectionError;
 use crate::vehicle::doip_network::network::GatewayConnectError;
 
-/// The pause before the next attempt after a connection could not be made.
+/// The pause before the next attempt after a connection could not be made. The value is a compromise: a
+/// gateway that is starting refuses connections for seconds, and an operator waits for it.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// After a connection that worked this long, the next attempt follows without a pause.
+/// After a connection that worked this long, the next attempt follows without a pause, so that a gateway that
+/// keeps closing connections is connected at most twice a second. The websocket to the cloud has the same
+/// rule.
 const EARNS_RETRY: Duration = Duration::from_millis(500);
 
 /// The reason why there is no connection now.
@@ -47,6 +51,8 @@ pub(super) enum NextAttempt {
 pub(super) enum AfterClose {
     /// The gateway demands TLS: the next attempt, with TLS, follows immediately.
     UseTls,
+    /// The gateway uses another protocol version: the next attempt, in that version, follows immediately.
+    UseVersion(ProtocolVersion),
     /// The connection is down.
     Down(ClientError, NextAttempt),
 }
@@ -56,6 +62,8 @@ pub(super) struct ConnectPolicy {
     tls: bool,
     /// The gateway refused a connection without TLS.
     tls_demanded: bool,
+    /// The version was changed as the gateway demanded.
+    has_changed_version: bool,
     connected_at: Option<Instant>,
     is_active: bool,
     /// Routing was active once: a gateway that refuses now may be starting up.
@@ -65,7 +73,14 @@ pub(super) struct ConnectPolicy {
 impl ConnectPolicy {
     /// Connects with TLS, or without until the gateway demands TLS.
     pub(super) fn new(tls: bool) -> Self {
-        Self { tls, tls_demanded: false, connected_at: None, is_active: false, was_active: false }
+        Self {
+            tls,
+            tls_demanded: false,
+            has_changed_version: false,
+            connected_at: None,
+            is_active: false,
+            was_active: false,
+        }
     }
 
     /// Whether the next attempt uses TLS.
@@ -105,6 +120,11 @@ impl ConnectPolicy {
             (self.tls, self.tls_demanded) = (true, true);
             return AfterClose::UseTls;
         }
+        if let Some(version) = error.needs_version()
+            && !std::mem::replace(&mut self.has_changed_version, true)
+        {
+            return AfterClose::UseVersion(version);
+        }
         let worked_for = self.connected_at.map(|at| now.saturating_duration_since(at));
         let has_earned_retry = self.is_active && worked_for.is_some_and(|time| time >= EARNS_RETRY);
         let next =
@@ -131,7 +151,7 @@ mod tests {
     fn down(after: AfterClose) -> (ClientError, NextAttempt) {
         match after {
             AfterClose::Down(error, next) => (error, next),
-            AfterClose::UseTls => panic!("the loss is reported"),
+            AfterClose::UseTls | AfterClose::UseVersion(_) => panic!("the loss is reported"),
         }
     }
 
@@ -163,6 +183,18 @@ mod tests {
         let (error, next) = policy.handle_connect_error(start, no_tls);
         assert!(matches!(error, ClientError::NoTls(_)));
         assert_eq!(next, NextAttempt::Never);
+    }
+
+    #[test]
+    fn a_gateway_of_another_version_is_connected_in_its_version_once() {
+        let start = Instant::now();
+        let (asked, own) = (ProtocolVersion::V2012, ProtocolVersion::V2025);
+        let mut policy = ConnectPolicy::new(false);
+        policy.handle_connected(start);
+        let closed = policy.handle_closed(start, ConnectionError::OtherVersion { asked, own });
+        assert!(matches!(closed, AfterClose::UseVersion(version) if version == own));
+        let again = ConnectionError::OtherVersion { asked: own, own: asked };
+        assert_eq!(down(policy.handle_closed(start, again)).1, NextAttempt::Never);
     }
 
     #[test]

@@ -14,9 +14,11 @@ use crate::protocol::doip::LogicalAddress;
 use crate::protocol::doip::connection::{Connection, ConnectionSettings, Event, SendError, SendId};
 use crate::vehicle::doip_network::network::Stream;
 
-/// The interval of alive check responses to the gateway while nothing is read: half of T_TCP_Alive_Check.
+/// The interval of alive check responses to the gateway while nothing is read. T_TCP_Alive_Check of ISO
+/// 13400-2 is 500 ms: half of it leaves time for a late timer (docs/adr/0008-hold-back-doip-by-tcp.md).
 const ALIVE_EVERY: Duration = Duration::from_millis(250);
-/// The most bytes that are read at a time.
+/// The most bytes that are read at a time. The buffer is memory of each connection; a larger one would save
+/// few system calls, since an Ethernet frame carries 1460 bytes.
 const READ: usize = 16 * 1024;
 
 /// Drives a connection over its stream.

@@ -16,8 +16,8 @@ use connector_hal::timer::{Deadline, TimerKind};
 pub use self::connect_policy::ClientError;
 use self::connect_policy::{AfterClose, ConnectPolicy, NextAttempt};
 use self::driver::ConnectionDriver;
-use crate::protocol::doip::LogicalAddress;
 use crate::protocol::doip::connection::{ConnectionSettings, Event, SendError, SendId};
+use crate::protocol::doip::{LogicalAddress, ProtocolVersion};
 use crate::vehicle::doip_network::network::{GatewayConnectError, Network, Stream};
 
 /// What a client reports.
@@ -76,6 +76,11 @@ impl Client {
     /// Whether there is a connection, active or not.
     pub(crate) fn is_connected(&self) -> bool {
         matches!(self.state, ClientState::Up(_))
+    }
+
+    /// The protocol version of the client's messages.
+    pub(crate) fn version(&self) -> ProtocolVersion {
+        self.settings.version
     }
 
     /// The gateway's address.
@@ -160,6 +165,12 @@ impl Client {
             Event::Closed(error) => match self.policy.handle_closed(now(), error) {
                 AfterClose::UseTls => {
                     tracing::info!(gateway = %self.gateway, "the gateway demands TLS");
+                    self.state = ClientState::Due;
+                    None
+                }
+                AfterClose::UseVersion(version) => {
+                    tracing::info!(gateway = %self.gateway, %version, "the gateway uses another version");
+                    self.settings.version = version;
                     self.state = ClientState::Due;
                     None
                 }

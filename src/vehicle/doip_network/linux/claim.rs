@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use connector_hal::clock::now;
 use connector_hal::ethernet::{AddressWatch, ArpSocket, Interface};
@@ -11,62 +11,91 @@ use tokio::task::JoinHandle;
 
 use crate::protocol::doip::link_local::{LinkLocal, LinkLocalEvent, PREFIX};
 
-/// The addresses that this process has claimed, by interface. Dropping this value removes them.
+/// The addresses that this process claims, by interface.
 #[derive(Default)]
-pub(crate) struct AddressClaims(Mutex<HashMap<String, Claim>>);
+pub(crate) struct AddressClaims {
+    claims: Mutex<HashMap<String, Weak<Claim>>>,
+    /// The claims that outlive the use of their networks.
+    kept: Mutex<HashMap<String, Arc<Claim>>>,
+}
 
-struct Claim(JoinHandle<()>);
+/// A claim for an interface. Dropping this value removes the address.
+pub(crate) struct Claim {
+    task: JoinHandle<()>,
+    assigned: Arc<AssignedAddress>,
+}
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
+        // not left to the end of the task: the address must be gone when the next claim begins
+        let _nothing_to_take_back = self.assigned.set(None);
     }
 }
 
 /// The address on the interface. Dropping this value removes the address.
-struct AssignedAddress<'a> {
-    interface: &'a Interface,
-    address: Option<Ipv4Addr>,
+struct AssignedAddress {
+    interface: Interface,
+    address: Mutex<Option<Ipv4Addr>>,
 }
 
-impl AssignedAddress<'_> {
-    fn set(&mut self, address: Option<Ipv4Addr>) -> io::Result<()> {
-        if let Some(before) = self.address.take() {
+impl AssignedAddress {
+    fn set(&self, address: Option<Ipv4Addr>) -> io::Result<()> {
+        let mut assigned = self.address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = assigned.take() {
             // others may have removed the address, as when the interface went down
             let _gone = self.interface.remove_address(IpAddr::V4(before), PREFIX);
         }
         if let Some(address) = address {
             self.interface.add_address(IpAddr::V4(address), PREFIX)?;
         }
-        self.address = address;
+        *assigned = address;
         Ok(())
     }
 }
 
-impl Drop for AssignedAddress<'_> {
+/// Removes the address when the link is lost, or when the claim fails.
+struct WhileLinked<'a>(&'a AssignedAddress);
+
+impl Drop for WhileLinked<'_> {
     fn drop(&mut self) {
-        let _nothing_to_take_back = self.set(None);
+        let _nothing_to_take_back = self.0.set(None);
     }
 }
 
 impl AddressClaims {
-    /// Begins to claim an address for the interface, unless a claim is under way. Claiming takes some
-    /// seconds.
-    pub(super) fn claim(&self, interface: &Interface) -> io::Result<()> {
-        let mut claims = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if claims.get(interface.name()).is_some_and(|claim| !claim.0.is_finished()) {
-            return Ok(());
-        }
+    /// The claim for the interface, if one is under way.
+    pub(super) fn get(&self, interface: &Interface) -> Option<Arc<Claim>> {
+        let claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        claims.get(interface.name())?.upgrade().filter(|claim| !claim.task.is_finished())
+    }
+
+    /// Begins to claim an address for the interface. Claiming takes some seconds. The claim ends when the returned
+    /// value is dropped, unless it is `kept`: then it ends with the agent.
+    pub(super) fn claim(&self, interface: &Interface, kept: bool) -> io::Result<Arc<Claim>> {
         let socket = ArpSocket::open(interface)?;
         let (mac, watch) = (interface.mac()?, AddressWatch::new()?);
-        let own = interface.clone();
+        let assigned = Arc::new(AssignedAddress { interface: interface.clone(), address: Mutex::default() });
+        let own = Arc::clone(&assigned);
         let task = tokio::spawn(async move {
             if let Err(error) = drive(mac, &socket, &watch, &own).await {
-                tracing::warn!(interface = own.name(), %error, "cannot claim a link-local address");
+                tracing::warn!(interface = own.interface.name(), %error, "cannot claim a link-local address");
             }
         });
-        claims.insert(interface.name().to_owned(), Claim(task));
-        Ok(())
+        let claim = Arc::new(Claim { task, assigned });
+        let name = interface.name();
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        claims.insert(name.to_owned(), Arc::downgrade(&claim));
+        if kept {
+            self.keep(interface, &claim);
+        }
+        Ok(claim)
+    }
+
+    /// Lets a claim outlive the use of its network.
+    pub(super) fn keep(&self, interface: &Interface, claim: &Arc<Claim>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.insert(interface.name().to_owned(), Arc::clone(claim));
     }
 }
 
@@ -75,13 +104,13 @@ async fn drive(
     mac: [u8; 6],
     socket: &ArpSocket,
     watch: &AddressWatch,
-    interface: &Interface,
+    assigned: &AssignedAddress,
 ) -> io::Result<()> {
     loop {
-        if interface.has_carrier()? {
+        if assigned.interface.has_carrier()? {
             tokio::select! {
-                ended = claim_and_defend(LinkLocal::new(mac, now()), socket, interface) => return ended,
-                lost = carrier_lost(watch, interface) => lost?,
+                ended = claim_and_defend(LinkLocal::new(mac, now()), socket, assigned) => return ended,
+                lost = carrier_lost(watch, &assigned.interface) => lost?,
             }
         } else {
             watch.changed().await?;
@@ -100,9 +129,10 @@ async fn carrier_lost(watch: &AddressWatch, interface: &Interface) -> io::Result
 async fn claim_and_defend(
     mut machine: LinkLocal,
     socket: &ArpSocket,
-    interface: &Interface,
+    assigned: &AssignedAddress,
 ) -> io::Result<()> {
-    let mut assigned = AssignedAddress { interface, address: None };
+    let interface = &assigned.interface;
+    let _taken_back_at_the_end = WhileLinked(assigned);
     loop {
         while let Some(packet) = machine.poll_transmit() {
             socket.send(&packet)?;

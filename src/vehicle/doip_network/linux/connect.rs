@@ -16,9 +16,11 @@ use tokio_rustls::TlsConnector;
 use super::sockets::bind_to;
 use crate::vehicle::doip_network::network::{GatewayConnectError, Stream};
 
-/// The longest time for a TCP connection, and then for the TLS handshake.
+/// The longest time for a TCP connection, and then for the TLS handshake. The kernel repeats a lost SYN after
+/// 1 s; the time is for one repetition and a slow gateway.
 const CONNECT_TIME: Duration = Duration::from_secs(3);
-/// A connection is lost when bytes are not acknowledged for this long.
+/// A connection is lost when bytes are not acknowledged for this long: S3 (ISO 14229-2), after which the ECUs
+/// have left their session, so that a shorter interruption of the cable costs nothing.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connects to a gateway, with TLS if there is a TLS configuration.
@@ -44,7 +46,7 @@ pub(super) async fn connect(
 async fn tcp(address: SocketAddr, interface: Option<&Interface>) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(interface) = interface {
-        bind_to(&socket, interface);
+        bind_to(&socket, interface)?;
     }
     let address = match (address.ip(), interface) {
         (IpAddr::V6(ip), Some(interface)) if ip.is_unicast_link_local() => {

@@ -1,41 +1,52 @@
 //! Bringing an interface up, with the address of the network configuration.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use connector_hal::ethernet::{AddressWatch, Interface, InterfaceAddress};
 
-use super::claim::AddressClaims;
+use super::claim::{AddressClaims, Claim};
 use super::dhcp::DhcpClients;
+use super::fixed::{FixedAddress, FixedAddresses, refuse_overlap};
 use crate::config::doip::{DoipConfig, InterfaceAddressing, NetworkConfig};
+
+/// The sources of addresses.
+#[derive(Default)]
+pub(super) struct AddressSources {
+    claims: AddressClaims,
+    fixed: FixedAddresses,
+    dhcp: DhcpClients,
+}
+
+/// The addresses that the agent has set for a network. Dropping this value takes them back, unless another network
+/// uses them.
+#[derive(Default)]
+pub(super) struct OwnAddress {
+    _fixed: Option<Arc<FixedAddress>>,
+    _claim: Option<Arc<Claim>>,
+}
 
 /// Switches the interface on and waits for its address. The error names what is missing.
 pub(super) async fn prepare(
     interface: &Interface,
     network: &NetworkConfig,
     config: &DoipConfig,
-    claims: &AddressClaims,
-    dhcp: &DhcpClients,
-) -> Result<(), String> {
+    sources: &AddressSources,
+) -> Result<OwnAddress, String> {
+    let dhcp = &sources.dhcp;
     if !interface.is_up().map_err(|error| error.to_string())? {
         interface.set_up().map_err(|error| {
             let fix = "switch it on with `ip link set … up`, or give the agent CAP_NET_ADMIN";
             format!("it is off and cannot be switched on ({error}); {fix}")
         })?;
     }
+    let mut own = OwnAddress::default();
     match (network.addressing, network.address) {
-        (InterfaceAddressing::Fixed, Some(net)) => fix(interface, net.address, net.prefix)?,
+        (InterfaceAddressing::Fixed, Some(net)) => own._fixed = sources.fixed.set(interface, net)?,
         (InterfaceAddressing::LinkLocal, _) => {
-            let has_one = find(interface, is_v4_link_local).map_err(|error| error.to_string())?.is_some();
-            if !has_one {
-                claims.claim(interface).map_err(|error| {
-                    format!(
-                        "it has no link-local address, and none can be claimed ({error}); have the system's network \
-                         manager assign one, or give the agent CAP_NET_ADMIN and CAP_NET_RAW"
-                    )
-                })?;
-            }
+            own._claim = claim(interface, network, config, &sources.claims)?;
         }
         (InterfaceAddressing::Dhcp, _) => {
             let has_one = find(interface, is_global_v4).map_err(|error| error.to_string())?.is_some();
@@ -56,7 +67,10 @@ pub(super) async fn prepare(
     match tokio::time::timeout(config.address_wait, waiting).await {
         Ok(Ok(address)) => {
             tracing::debug!(interface = interface.name(), ip = %address.ip, "the interface has its address");
-            Ok(())
+            if network.addressing == InterfaceAddressing::Dhcp {
+                refuse_lease(interface, &address, dhcp)?;
+            }
+            Ok(own)
         }
         Ok(Err(error)) => Err(format!("its addresses cannot be read: {error}")),
         Err(_) => {
@@ -78,15 +92,40 @@ fn no_address(addressing: InterfaceAddressing, waited: Duration) -> String {
     format!("{what} within {seconds} s; is the cable in, and the vehicle awake?")
 }
 
-fn fix(interface: &Interface, address: Ipv4Addr, prefix: u8) -> Result<(), String> {
-    let ip = IpAddr::V4(address);
-    let is_meant = |candidate: &InterfaceAddress| candidate.ip == ip;
-    if interface.addresses().is_ok_and(|addresses| addresses.iter().any(is_meant)) {
-        return Ok(());
+/// Claims a link-local address, unless the system has set one. The address of the connector's own network
+/// configuration is kept for the next reading of the VIN, because claiming takes seconds.
+fn claim(
+    interface: &Interface,
+    network: &NetworkConfig,
+    config: &DoipConfig,
+    claims: &AddressClaims,
+) -> Result<Option<Arc<Claim>>, String> {
+    let kept = config.network(config.network_configuration) == *network;
+    if let Some(claim) = claims.get(interface) {
+        if kept {
+            claims.keep(interface, &claim);
+        }
+        return Ok(Some(claim));
     }
-    interface.add_address(ip, prefix).map_err(|error| {
-        let fix = "assign that address, or give the agent CAP_NET_ADMIN";
-        format!("it does not have the address {address}, which cannot be set ({error}); {fix}")
+    if find(interface, is_v4_link_local).map_err(|error| error.to_string())?.is_some() {
+        return Ok(None);
+    }
+    let claimed = claims.claim(interface, kept).map_err(|error| {
+        format!(
+            "it has no link-local address, and none can be claimed ({error}); have the system's network \
+             manager assign one, or give the agent CAP_NET_ADMIN and CAP_NET_RAW"
+        )
+    })?;
+    Ok(Some(claimed))
+}
+
+/// Ends the use of an address by DHCP that belongs to the network of another interface.
+fn refuse_lease(interface: &Interface, address: &InterfaceAddress, dhcp: &DhcpClients) -> Result<(), String> {
+    refuse_overlap(interface, &address.network()).inspect_err(|_| {
+        dhcp.end(interface);
+        if let Err(error) = interface.remove_address(address.ip, address.prefix) {
+            tracing::warn!(interface = interface.name(), ip = %address.ip, %error, "the address cannot be removed");
+        }
     })
 }
 
@@ -144,24 +183,17 @@ mod tests {
     async fn an_address_that_the_system_set_is_used_unchanged() {
         let loopback = Interface::find("lo").unwrap();
         let network = NetworkConfig::known(1);
-        prepare(&loopback, &network, &config(), &AddressClaims::default(), &DhcpClients::default())
-            .await
-            .unwrap();
+        assert!(prepare(&loopback, &network, &config(), &AddressSources::default()).await.is_ok());
         let net = "127.0.0.1/8".parse().unwrap();
         let fixed = NetworkConfig { address: Some(net), ..NetworkConfig::known(4) };
-        prepare(&loopback, &fixed, &config(), &AddressClaims::default(), &DhcpClients::default())
-            .await
-            .unwrap();
+        assert!(prepare(&loopback, &fixed, &config(), &AddressSources::default()).await.is_ok());
     }
 
     #[tokio::test]
     async fn a_missing_address_is_an_error_that_names_the_reason() {
         let loopback = Interface::find("lo").unwrap();
         let network = NetworkConfig::known(6);
-        let error =
-            prepare(&loopback, &network, &config(), &AddressClaims::default(), &DhcpClients::default())
-                .await
-                .unwrap_err();
+        let error = prepare(&loopback, &network, &config(), &AddressSources::default()).await.err().unwrap();
         assert!(error.contains("no IPv6 link-local address within 0.001 s"), "{error}");
     }
 
@@ -169,7 +201,7 @@ mod tests {
     async fn a_failed_dhcp_client_is_reported() {
         let loopback = Interface::find("lo").unwrap();
         let network = NetworkConfig::known(3);
-        let dhcp = DhcpClients::default();
+        let sources = AddressSources::default();
         for (command, expected) in [
             (vec!["/no/such/client"], "the DHCP client /no/such/client cannot be started"),
             (vec!["sh", "-c", "test {interface} != lo"], "the DHCP client gave up (exit status: 1)"),
@@ -178,8 +210,7 @@ mod tests {
             let config = DoipConfig { dhcp_command, address_wait: Duration::ZERO, ..DoipConfig::default() };
             let error = loop {
                 // loopback's address is not one by DHCP
-                let claims = AddressClaims::default();
-                let error = prepare(&loopback, &network, &config, &claims, &dhcp).await.unwrap_err();
+                let error = prepare(&loopback, &network, &config, &sources).await.err().unwrap();
                 if !error.ends_with("awake?") {
                     break error;
                 }

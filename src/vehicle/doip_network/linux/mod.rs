@@ -3,22 +3,26 @@
 mod claim;
 mod connect;
 mod dhcp;
+mod fixed;
+mod host_settings;
 mod link;
+mod sender_filter;
 mod sockets;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use connector_hal::board::{Activation, ActivationLine};
+use connector_hal::clock::now;
 use connector_hal::ethernet::Interface;
 use connector_hal::future::BoxFuture;
 use rustls::ClientConfig;
 
-pub(crate) use self::claim::AddressClaims;
 use self::connect::connect;
-use self::dhcp::DhcpClients;
+use self::link::{AddressSources, OwnAddress};
+use self::sender_filter::SenderFilter;
 pub use self::sockets::Purpose;
 use self::sockets::Sockets;
 use crate::config::doip::{DiscoveryMethod, DoipConfig, NetworkConfig};
@@ -29,18 +33,17 @@ use crate::protocol::doip::discovery::Destination;
 use crate::tls::gateway as tls;
 use crate::vehicle::doip_network::network::{GatewayConnectError, Network, NetworkError, Stream};
 
-/// Opens networks on this machine, and keeps claimed addresses for the next time.
+/// Opens networks on this machine, and owns the addresses that the agent sets for them.
 pub struct LinuxNetworks {
     config: Arc<DoipConfig>,
     activation: Option<ActivationLine>,
-    claims: AddressClaims,
-    dhcp: DhcpClients,
+    addresses: AddressSources,
 }
 
 impl LinuxNetworks {
     /// Networks with this configuration and the board's activation line.
     pub fn new(config: Arc<DoipConfig>, activation: Option<ActivationLine>) -> Self {
-        Self { config, activation, claims: AddressClaims::default(), dhcp: DhcpClients::default() }
+        Self { config, activation, addresses: AddressSources::default() }
     }
 
     /// Opens the network behind a device. The interface gets the address of the network configuration.
@@ -60,6 +63,7 @@ impl LinuxNetworks {
             Err(error) => Err(error.to_string()),
         };
         let no_interface = |_| failed("there is no such interface; `ip link` lists them".to_owned());
+        let mut address = OwnAddress::default();
         let (interface, host) = match device {
             DoipDevice::Host(host) => (None, Some(*host)),
             DoipDevice::LinkLocalHost { ip, port, interface } => {
@@ -69,8 +73,8 @@ impl LinuxNetworks {
             DoipDevice::Interface(name) => {
                 let interface = Interface::find(name).map_err(no_interface)?;
                 if purpose == Purpose::Talk {
-                    let prepared = link::prepare(&interface, network, &self.config, &self.claims, &self.dhcp);
-                    prepared.await.map_err(failed)?;
+                    let prepared = link::prepare(&interface, network, &self.config, &self.addresses);
+                    address = prepared.await.map_err(failed)?;
                 }
                 (Some(interface), None)
             }
@@ -78,12 +82,16 @@ impl LinuxNetworks {
         let sockets = Sockets::open(interface.as_ref(), host, network, purpose)
             .map_err(|error| failed(format!("no UDP socket: {error}")))?;
         let tls = (tls, self.config.tls.port);
+        let senders = host.map(SenderFilter::host).or_else(|| interface.clone().map(SenderFilter::link));
         Ok(LinuxNetwork {
             sockets,
+            senders,
+            foreign: None,
             interface,
             host,
             discovery: network.discovery.clone(),
             tls,
+            _address: address,
             _activation: activation,
         })
     }
@@ -92,10 +100,15 @@ impl LinuxNetworks {
 /// A network on this machine.
 pub struct LinuxNetwork {
     sockets: Sockets,
+    /// The senders whose datagrams count.
+    senders: Option<SenderFilter>,
+    /// The sender of a datagram that did not count.
+    foreign: Option<SocketAddr>,
     interface: Option<Interface>,
     host: Option<SocketAddr>,
     discovery: Vec<DiscoveryMethod>,
     tls: (Result<Arc<ClientConfig>, String>, u16),
+    _address: OwnAddress,
     _activation: Option<Activation>,
 }
 
@@ -117,7 +130,18 @@ impl Network for LinuxNetwork {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<(usize, SocketAddr)>> {
-        self.sockets.poll_receive(cx, buffer)
+        // the runtime's budget ends a flood of foreign datagrams
+        loop {
+            let (length, from) = ready!(self.sockets.poll_receive(cx, buffer))?;
+            if self.senders.as_mut().is_none_or(|senders| senders.includes(now(), from)) {
+                return Poll::Ready(Ok((length, from)));
+            }
+            self.foreign = Some(from);
+        }
+    }
+
+    fn take_foreign(&mut self) -> Option<SocketAddr> {
+        self.foreign.take()
     }
 
     fn send(&mut self, destination: Destination, datagram: &[u8]) -> io::Result<()> {

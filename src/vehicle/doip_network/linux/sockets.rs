@@ -43,6 +43,7 @@ impl Sockets {
             requests.push(bind(any, 0, None)?);
             return Ok(Self { requests, announcements });
         }
+        let mut last_error = None;
         let by_v6_only = network.addressing == InterfaceAddressing::Ipv6LinkLocal;
         for domain in [Domain::IPV4, Domain::IPV6] {
             if domain == Domain::IPV4 && by_v6_only {
@@ -51,7 +52,8 @@ impl Sockets {
             match bind(domain, PORT, interface) {
                 Ok(socket) => announcements.push(socket),
                 Err(error) => {
-                    tracing::info!(?domain, %error, "cannot listen to announcements at port {PORT}")
+                    tracing::info!(?domain, %error, "cannot listen to announcements at port {PORT}");
+                    last_error = Some(error);
                 }
             }
             if purpose == Purpose::Talk {
@@ -66,7 +68,7 @@ impl Sockets {
             }
         }
         if requests.is_empty() && announcements.is_empty() {
-            return Err(io::ErrorKind::AddrInUse.into());
+            return Err(last_error.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()));
         }
         Ok(Self { requests, announcements })
     }
@@ -104,8 +106,7 @@ impl Sockets {
     }
 }
 
-/// A socket at this port, which other programs may use too. The socket is bound to the interface if the
-/// system permits it.
+/// A socket at this port, which other programs may use too. The socket is bound to the interface.
 fn bind(domain: Domain, port: u16, interface: Option<&Interface>) -> io::Result<UdpSocket> {
     let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     let any: SocketAddr = if domain == Domain::IPV4 {
@@ -119,20 +120,61 @@ fn bind(domain: Domain, port: u16, interface: Option<&Interface>) -> io::Result<
         socket.set_reuse_address(true)?;
     }
     if let Some(interface) = interface {
-        bind_to(&socket, interface);
+        bind_to(&socket, interface)?;
     }
     socket.bind(&any.into())?;
     UdpSocket::from_std(socket.into())
 }
 
-/// Restricts a socket to this interface. If the system forbids that, routes decide.
-pub(super) fn bind_to<'s>(socket: impl Into<SockRef<'s>>, interface: &Interface) {
-    if let Err(error) = socket.into().bind_device(Some(interface.name().as_bytes())) {
-        tracing::debug!(interface = interface.name(), %error, "a socket cannot be bound to the interface");
+/// Restricts a socket to this interface.
+///
+/// # Errors
+///
+/// The system forbids that, and there are other interfaces to which the socket would be open too.
+pub(super) fn bind_to<'s>(socket: impl Into<SockRef<'s>>, interface: &Interface) -> io::Result<()> {
+    match socket.into().bind_device(Some(interface.name().as_bytes())) {
+        Ok(()) => Ok(()),
+        Err(error) => accept_unbound(&error, &interface.others()?),
     }
+}
+
+/// Accepts a socket that could not be bound to its interface only if there is no other interface.
+fn accept_unbound(error: &io::Error, others: &[String]) -> io::Result<()> {
+    if others.is_empty() {
+        tracing::debug!(%error, "a socket cannot be bound to the only interface");
+        return Ok(());
+    }
+    let fix = "give the agent CAP_NET_RAW, or use Linux 5.7 or later";
+    let others = others.join(", ");
+    let problem =
+        format!("a socket cannot be bound to the interface ({error}), and would be open to {others}; {fix}");
+    Err(io::Error::new(error.kind(), problem))
 }
 
 fn concerns_a_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
     matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_cannot_be_bound_is_an_error_if_there_are_other_interfaces() {
+        let forbidden = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert!(accept_unbound(&forbidden, &[]).is_ok());
+        let error = accept_unbound(&forbidden, &["wlan0".to_owned(), "wwan0".to_owned()]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("open to wlan0, wwan0; give the agent CAP_NET_RAW"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn every_socket_of_an_interface_is_bound_to_it() {
+        let loopback = Interface::find("lo").unwrap();
+        let sockets = Sockets::open(Some(&loopback), None, &NetworkConfig::known(1), Purpose::Talk).unwrap();
+        for socket in sockets.requests.iter().chain(&sockets.announcements) {
+            assert_eq!(SockRef::from(socket).device().unwrap(), Some(b"lo".to_vec()));
+        }
+    }
 }

@@ -44,11 +44,12 @@ use super::report::EcuFound;
 use super::request::ScanRequest;
 use crate::vehicle::bit_rate::{Exchanged, GiveUp, Listened, ProbeSettings, ProbedBus};
 
-/// How long to listen at each bit rate for a first frame.
+/// How long to listen at each bit rate for a first frame: as long as before a reading of the VIN.
 const LISTEN_TIME: Duration = Duration::from_millis(100);
-/// How long to listen in total.
+/// How long to listen in total: half of the default budget of a reading of the VIN, 1.5 s.
 const LISTEN_BUDGET: Duration = Duration::from_millis(750);
-/// The data bit rate to set where the adapter supports CAN FD, so that FD frames of others are not errors.
+/// The data bit rate to set where the adapter supports CAN FD, so that FD frames of others are not errors
+/// (ISO 15765-4).
 const DATA_BIT_RATE: u32 = 2_000_000;
 
 /// How a scan ended, and the ECUs that it found until then.
@@ -139,10 +140,6 @@ async fn scan_at(
     let mut outgoing: Option<CanFrame> = None;
     loop {
         let now = timer.now();
-        if scanner.poll_timeout().is_some_and(|at| at <= now) {
-            scanner.handle_timeout(now);
-            scanner.handle_ignition(observer.ignition());
-        }
         observer.handle_progress(scanner.progress());
         if let Some(outcome) = scanner.outcome() {
             let elapsed = now.saturating_duration_since(started);
@@ -154,7 +151,12 @@ async fn scan_at(
         match bus.exchange(&mut outgoing, scanner.poll_timeout()).await? {
             Exchanged::Refused => scanner.handle_refused(),
             Exchanged::Event(event) => handle_event(&mut scanner, timer.now(), &event),
-            Exchanged::Taken | Exchanged::Due => {}
+            Exchanged::Taken => {}
+            // only now have all events been read that a deadline may wait for
+            Exchanged::Due => {
+                scanner.handle_timeout(timer.now());
+                scanner.handle_ignition(observer.ignition());
+            }
         }
     }
 }

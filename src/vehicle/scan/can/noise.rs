@@ -9,7 +9,7 @@ use super::answer::{is_diagnostic, is_obd_answer_id, is_tester_present_answer};
 use super::plan::{ScanProbe, is_gmlan};
 use crate::protocol::tp20::{LogicalAddress, SetupMessage};
 
-/// The most identifiers that are kept; a bus has fewer.
+/// The most identifiers that are kept; a bus has fewer. All 2048 of 11 bits have room.
 const MAX_HEARD: usize = 4096;
 
 /// After the first question, an identifier that is heard so many times unasked is one of the vehicle's own

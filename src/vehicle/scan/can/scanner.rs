@@ -1,5 +1,6 @@
 //! The scan of a CAN bus as a pure state machine.
 
+mod answers;
 mod stages;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -8,10 +9,7 @@ use std::time::{Duration, Instant};
 use connector_hal::can::{CanFrame, CanId, FrameKind};
 
 use super::acknowledgement::Acknowledgement;
-use super::answer::{
-    extended_address_answer, fixed_addressing_answer, is_obd_answer_id, is_tester_present_answer, motion,
-    setup_answer, tp20_ecu,
-};
+use super::answer::{extended_address_answer, is_tester_present_answer, motion, tp20_ecu};
 use super::noise::Noise;
 use super::pacing::Pacing;
 use super::plan::{self, ScanProbe};
@@ -28,15 +26,19 @@ use crate::vehicle::scan::standing::{Motion, SpeedSource, Standing};
 /// How long to listen before the first question: messages that are sent once a second or less often are heard
 /// too.
 const LISTEN: Duration = Duration::from_secs(3);
-/// The longest time of a scan, however the vehicle answers.
+/// The longest time of a scan, however the vehicle answers: a technician waits.
 const MAX_SCAN: Duration = Duration::from_secs(15);
-/// The part of a scan's time that assigning answers to requests, and waiting for answers, may take.
+/// The part of a scan's time that assigning answers to requests, and waiting for answers, may take. Twenty ECUs
+/// with unusual identifiers have room.
 const RESOLVING: Duration = Duration::from_secs(5);
-/// The time between two requests for the vehicle's speed during a scan.
+/// The time between two requests for the vehicle's speed during a scan. A vehicle that starts to move is
+/// still slow after a second, and one request a second is hardly any load.
 const SPEED_EVERY: Duration = Duration::from_secs(1);
-/// The longest time that questions wait for a channel that uses the same identifier.
+/// The longest time that questions wait for a channel that uses the same identifier: P2*, the time that an
+/// ECU has for a final response (ISO 14229-2).
 const MAX_HELD: Duration = Duration::from_secs(5);
-/// The most TP2.0 channels that may wait to be closed; ECUs close the others by themselves.
+/// The most TP2.0 channels that may wait to be closed; ECUs close the others by themselves. One for each
+/// logical address.
 const MAX_DISCONNECTS: usize = 256;
 
 /// How a bus is scanned.
@@ -367,84 +369,5 @@ impl Scanner {
                 plan::speed().for_each(|probe| self.queue.push_front(probe));
             }
         }
-    }
-
-    fn handle_answer(&mut self, now: Instant, answer: CanId) {
-        if let ScanStage::Confirming { ecu, .. } = self.stage {
-            if ecu.response == answer && ecu.extended_request_address.is_none() {
-                self.handle_confirmed(now, ecu);
-            }
-            return;
-        }
-        if answer.is_extended() {
-            match fixed_addressing_answer(answer, self.sent.answerable()) {
-                Some(ecu) => self.add(ecu),
-                // the answer names an ECU that was not asked
-                None => self.proofs.doubt_if(is_obd_answer_id(answer)),
-            }
-            return;
-        }
-        match self.stage {
-            ScanStage::Resolving
-                if self.resolver.handle_answer_again(answer)
-                    && self.expected.take_if(|id| *id == answer).is_some() =>
-            {
-                self.answers_until = Some(now);
-                self.queue.clear();
-            }
-            ScanStage::Standard => {
-                let requests: Vec<CanId> = self
-                    .sent
-                    .answerable()
-                    .filter(|probe| matches!(probe, ScanProbe::TesterPresent { extended: None, .. }))
-                    .map(|probe| probe.request())
-                    .filter(|request| !request.is_extended())
-                    .collect();
-                if !requests.is_empty() {
-                    self.resolver.handle_answer(answer, requests.into_iter());
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn handle_extended_address_answer(&mut self, now: Instant, ecu: EcuFound) {
-        match self.stage {
-            ScanStage::ExtendedAddresses => self.add(ecu),
-            ScanStage::Confirming { ecu: asked, .. } if asked == ecu => self.handle_confirmed(now, ecu),
-            _ => {}
-        }
-    }
-
-    /// The ECU that is being asked alone answered.
-    fn handle_confirmed(&mut self, now: Instant, ecu: EcuFound) {
-        self.proofs.confirm(ecu);
-        self.expected = None;
-        self.answers_until = Some(now);
-    }
-
-    fn handle_setup_answer(&mut self, frame: &CanFrame) {
-        let was_heard = self.noise.was_heard(frame.id());
-        let Some(answer) = setup_answer(frame, self.sent.answerable(), was_heard) else { return };
-        let is_disconnect = |probe: &&ScanProbe| matches!(probe, ScanProbe::Disconnect { .. });
-        if let Some(request) = answer.opened
-            && self.queue.iter().filter(is_disconnect).count() < MAX_DISCONNECTS
-        {
-            self.queue.push_front(ScanProbe::Disconnect { request });
-        }
-        self.cancel_setups(answer.ecu);
-        self.add(tp20_ecu(answer.ecu));
-    }
-
-    /// Removes the channel set-ups to this ECU from the queue.
-    fn cancel_setups(&mut self, ecu: LogicalAddress) {
-        self.queue.retain(|probe| !matches!(probe, ScanProbe::Setup { ecu: other, .. } if *other == ecu));
-    }
-
-    fn add(&mut self, ecu: EcuFound) {
-        self.found.entry((ecu.response, ecu.extended_request_address)).or_insert_with(|| {
-            tracing::debug!(%ecu, "found an ECU");
-            ecu
-        });
     }
 }

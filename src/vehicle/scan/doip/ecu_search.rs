@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use connector_hal::clock::now;
+use connector_hal::timer::has_read_all;
 
 use super::gateway_scan::GatewayScan;
 use crate::protocol::doip::LogicalAddress;
@@ -20,9 +21,10 @@ use crate::vehicle::scan::outcome::ScanOutcome;
 use crate::vehicle::scan::request::ScanRequest;
 use crate::vehicle::scan::standing::{Motion, Standing};
 
-/// The most gateways that are asked simultaneously.
+/// The most gateways that are asked simultaneously; each one costs a connection. As many as for the VIN.
 const MAX_GATEWAYS: usize = 4;
-/// The time of a scan.
+/// The time of a scan (docs/adr/0014-scan-budget.md). The value is a compromise: a gateway may answer some
+/// 8,000 questions slowly, and a technician waits.
 const BUDGET: Duration = Duration::from_secs(10);
 
 /// Looks for ECUs behind the gateways that discovery finds.
@@ -69,7 +71,8 @@ impl EcuSearch {
 
     /// The time of the next [`EcuSearch::poll`], unless something happens earlier.
     pub(crate) fn poll_timeout(&self) -> Instant {
-        let questions = self.asked.values().filter_map(|asked| asked.scan.poll_timeout());
+        let questions =
+            self.asked.values().filter_map(|asked| asked.scan.poll_timeout(asked.client.is_active()));
         questions.min().map_or(self.until, |at| at.min(self.until))
     }
 
@@ -95,7 +98,7 @@ impl EcuSearch {
                 break;
             }
         }
-        let is_time_up = self.until <= now();
+        let is_time_up = has_read_all(cx) && self.until <= now();
         if is_time_up || discovery.is_done_asking() && self.asked.values().all(ScannedGateway::is_done) {
             let is_refused =
                 !self.standing.allows() && self.asked.values().any(|asked| !asked.scan.is_over());
@@ -133,7 +136,13 @@ impl ScannedGateway {
     ) -> Option<Motion> {
         while !self.scan.is_over() {
             self.ask_more(standing.allows());
-            let Poll::Ready(event) = self.client.poll(cx, network) else { break };
+            let Poll::Ready(event) = self.client.poll(cx, network) else {
+                // only once everything that has arrived was read
+                if has_read_all(cx) && self.scan.handle_timeout(now()) {
+                    continue;
+                }
+                break;
+            };
             match event {
                 ClientEvent::Message(Event::Sent { id, .. }) => self.scan.handle_acknowledged(now(), id),
                 ClientEvent::Message(Event::SendFailed { id, .. }) => self.scan.handle_failed(id),

@@ -10,17 +10,23 @@ use crate::protocol::doip::LogicalAddress;
 use crate::protocol::uds::TESTER_PRESENT_ANSWERED;
 use crate::vehicle::scan::standing::{ENGINE_SPEED_BY_UDS, Motion, SPEED_BY_UDS};
 
-/// The time that an ECU has to answer once the gateway has forwarded the question.
+/// The time that an ECU has to answer once the gateway has forwarded the question: P2 (50 ms), and twice that
+/// for the gateway's way to the ECU's bus and back.
 const ANSWER_TIME: Duration = Duration::from_millis(150);
 /// The time that a gateway has to acknowledge a question (A_DoIP_Diagnostic_Message, ISO 13400-2).
 const ACKNOWLEDGE_TIME: Duration = Duration::from_secs(2);
-/// The time between two requests for the vehicle's speed during a scan.
+/// The time between two requests for the vehicle's speed during a scan. A vehicle that starts to move is still
+/// slow after a second.
 const SPEED_EVERY: Duration = Duration::from_secs(1);
-/// The time at the end of a scan that is kept for asking the ECUs that were found once more.
+/// The time at the end of a scan that is kept for asking the ECUs that were found once more: twenty that do not
+/// answer.
 const CONFIRM_TIME: Duration = Duration::from_secs(3);
-/// The most questions that a gateway may have without having acknowledged them.
+/// The most questions that a gateway may have without having acknowledged them. The value is a compromise:
+/// gateways with little memory refuse more (out of memory, 0x05), and with fewer the round trip to the
+/// gateway would decide the duration.
 const MAX_UNACKNOWLEDGED: usize = 8;
-/// The most questions that ECUs may have without having answered them.
+/// The most questions that ECUs may have without having answered them: the gateway has to put each of them on
+/// a bus.
 const MAX_UNANSWERED: usize = 64;
 /// All ECUs with OBD (functional addressing, ISO 13400-2).
 const OBD_FUNCTIONAL: LogicalAddress = LogicalAddress::new(0xE400);
@@ -166,9 +172,15 @@ impl<I: Ord> GatewayScan<I> {
         motion
     }
 
+    /// Forgets the ECUs that have not answered in time. Returns whether there were any.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> bool {
+        let before = self.unanswered.len();
+        self.unanswered.retain(|_, until| *until > now);
+        self.unanswered.len() < before
+    }
+
     /// The next question. `may_scan` is whether it is known that the vehicle stands.
     pub(super) fn poll_transmit(&mut self, now: Instant, may_scan: bool) -> Option<DoipQuestion> {
-        self.unanswered.retain(|_, until| *until > now);
         self.speed_at.get_or_insert(now + SPEED_EVERY);
         loop {
             match self.phase {
@@ -205,9 +217,14 @@ impl<I: Ord> GatewayScan<I> {
         }
     }
 
-    /// The time at which [`GatewayScan::poll_transmit`] may return a question, unless something happens earlier.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let speed_at = self.speed_at.filter(|_| self.phase == GatewayPhase::Sweep);
+    /// The time of the next [`GatewayScan::handle_timeout`] or [`GatewayScan::poll_transmit`], unless something
+    /// happens earlier. `can_send` is whether the gateway is connected.
+    pub(super) fn poll_timeout(&self, can_send: bool) -> Option<Instant> {
+        let asks_speed = can_send
+            && self.phase == GatewayPhase::Sweep
+            && !self.is_full()
+            && !self.speed_targets.is_empty();
+        let speed_at = self.speed_at.filter(|_| asks_speed);
         self.unanswered.values().copied().chain(speed_at).min()
     }
 

@@ -33,7 +33,8 @@ fn scan(
         if scan.is_over() || scan.is_waiting() && !may_scan {
             break;
         }
-        now = now.max(scan.poll_timeout().unwrap_or(now)) + Duration::from_millis(1);
+        now = now.max(scan.poll_timeout(true).unwrap_or(now)) + Duration::from_millis(1);
+        scan.handle_timeout(now);
     }
     (scan, asked)
 }
@@ -122,4 +123,28 @@ fn an_unknown_address_costs_no_answer_time() {
     }
     let question = scan.poll_transmit(start, true).unwrap();
     assert!(is_tester_present(&question));
+}
+
+#[test]
+fn a_speed_that_cannot_be_asked_now_does_not_wake_the_scan_again_and_again() {
+    let start = Instant::now();
+    let mut scan = GatewayScan::<u32>::new(GATEWAY, start + BUDGET);
+    let mut id = 0;
+    while let Some(question) = scan.poll_transmit(start, true) {
+        scan.handle_sent(start, id, question.target);
+        match is_tester_present(&question) {
+            // from now on, the gateway acknowledges nothing
+            true => {}
+            false => {
+                scan.handle_acknowledged(start, id);
+                scan.handle_timeout(start + ANSWER_TIME);
+            }
+        }
+        id += 1;
+    }
+    let late = start + SPEED_EVERY;
+    assert!(scan.poll_transmit(late, true).is_none());
+    assert!(scan.poll_timeout(true).is_some_and(|at| at > late), "too many questions are unacknowledged");
+    scan.handle_timeout(start + ACKNOWLEDGE_TIME);
+    assert_eq!(scan.poll_timeout(false), None, "the connection is down");
 }

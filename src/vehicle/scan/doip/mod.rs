@@ -17,17 +17,20 @@ use super::report::FoundEcu;
 use super::request::ScanRequest;
 use crate::config::DoipPort;
 use crate::protocol::doip::LogicalAddress;
-use crate::protocol::doip::discovery::Question;
+use crate::protocol::doip::discovery::{ANNOUNCE_WAIT, Question};
 use crate::vehicle::doip_network::explorer::Explorer;
 use crate::vehicle::doip_network::linux::Purpose;
 use crate::vehicle::doip_network::network::NetworkError;
 use crate::vehicle::hardware::Hardware;
 
-/// The longest answer to TesterPresent, in bytes.
+/// The longest answer to TesterPresent, in bytes. The answer has two; a longer message than this ends the
+/// connection.
 const MAX_ANSWER: usize = 4096;
-/// The time that a network has to get ready, with its address.
+/// The time that a network has to get ready, with its address: claiming a link-local address takes up to 7 s
+/// (RFC 3927, section 9).
 const OPEN_TIME: Duration = Duration::from_secs(10);
-/// The interval at which the ignition is read.
+/// The interval at which the ignition is read. The ignition counts after 50 ms; a scan should end soon after
+/// that.
 const IGNITION_EVERY: Duration = Duration::from_millis(100);
 
 /// How a scan of a network ended, and the ECUs that it found until then.
@@ -64,6 +67,7 @@ pub(crate) async fn scan_network(
     let mut explorer = Explorer::new(network);
     let started = now();
     explorer.ask_all(started, Question::Anybody);
+    explorer.connect_if_silent(settings, config.tls, started + ANNOUNCE_WAIT);
     let mut search = EcuSearch::new(settings, config.tls, request, started);
     let mut deadline = Deadline::new(TimerKind::Runtime);
     let outcome = poll_fn(|cx| {

@@ -6,9 +6,11 @@ use connector_hal::can::CanId;
 
 use crate::vehicle::vin::answer::Service;
 
-/// The number of times that one ECU is asked again because it was busy or broke off its answer.
+/// The number of times that one ECU is asked again because it was busy or broke off its answer. More would
+/// take the budget from the ECUs that are asked later.
 const MAX_REPEATS: u8 = 2;
-/// Further ECUs are ignored.
+/// Further ECUs are ignored. A vehicle has fewer ECUs that answer a request for the VIN; the limit bounds the
+/// memory and the flow controls on the bus.
 const MAX_ECUS: usize = 32;
 
 #[derive(Debug)]

@@ -9,11 +9,13 @@ use crate::protocol::isotp::{
 };
 use crate::vehicle::vin::answer::Service;
 
-/// The longest answer that may hold a VIN; a longer one is refused before it is collected.
+/// The longest answer that may hold a VIN; a longer one is refused before it is collected. The longest known
+/// answer, of mode 09, has 20 bytes.
 const MAX_ANSWER: usize = 255;
 /// N_Cr of a tester (ISO 15765-4). The requests fit into one frame, so N_Bs never runs.
 const N_CR: Duration = Duration::from_millis(150);
-/// Even on a full bus, a frame is sent within this time.
+/// Even on a full bus, a frame is sent within this time. It is a quarter of the 1 s of ISO 15765-2, because
+/// all questions share a budget of 1.5 s.
 const N_AS: Duration = Duration::from_millis(250);
 /// Lower identifiers are not diagnostic ones, except where a manufacturer chose them anyway.
 const FIRST_DIAGNOSTIC_ID: u32 = 0x700;

@@ -52,6 +52,7 @@ pub struct VinReader {
     candidates: Vec<Candidate>,
     heard: HeardIds,
     frames_given: usize,
+    is_held: bool,
     events: VecDeque<ReaderEvent>,
 }
 
@@ -69,6 +70,7 @@ impl VinReader {
             candidates: Vec::new(),
             heard: HeardIds::default(),
             frames_given: 0,
+            is_held: false,
             events: VecDeque::new(),
         }
     }
@@ -106,6 +108,20 @@ impl VinReader {
             || self.peers.iter_mut().any(|peer| peer.handle_frame(now, frame));
         if taken || self.questions.has_queued() {
             self.advance(now);
+        }
+    }
+
+    /// Sets whether the reader begins no question, because the bus is needed for something else. The budget goes on.
+    pub(crate) fn set_held(&mut self, now: Instant, is_held: bool) {
+        if std::mem::replace(&mut self.is_held, is_held) && !is_held {
+            self.advance(now);
+        }
+    }
+
+    /// Channels send flow controls with the identifiers that `is_covered` names, so that the reader must not.
+    pub(crate) fn skip_flow_controls(&mut self, now: Instant, is_covered: &dyn Fn(CanId) -> bool) {
+        for peer in &mut self.peers {
+            peer.skip_flow_controls(now, is_covered);
         }
     }
 
@@ -226,7 +242,7 @@ impl VinReader {
             self.drain_peers(now);
             self.expire(now);
             self.send_queued(now);
-            if self.is_finished() || self.is_waiting() {
+            if self.is_finished() || self.is_waiting() || self.is_held {
                 return;
             }
             if self.questions.has_queued() {
@@ -266,7 +282,8 @@ impl VinReader {
     }
 
     fn send_queued(&mut self, now: Instant) {
-        while !self.is_finished() && (self.presence.is_alive() || self.questions.is_first()) {
+        while !self.is_finished() && !self.is_held && (self.presence.is_alive() || self.questions.is_first())
+        {
             let Some(probe) = self.questions.pop_queued() else { return };
             if !self.heard.allow(probe.target) || self.needs_no_question(probe) {
                 continue;

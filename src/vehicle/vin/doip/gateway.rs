@@ -1,5 +1,6 @@
 //! One gateway that is asked for the VIN, with its connection.
 
+use std::net::IpAddr;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -30,8 +31,9 @@ impl AskedGateway {
         Self { address, client, question, must_be_confirmed: false, last_error: None }
     }
 
-    pub(super) fn address(&self) -> Option<LogicalAddress> {
-        self.address
+    /// Whether this is the gateway with this logical address at this host.
+    pub(super) fn is(&self, host: IpAddr, address: LogicalAddress) -> bool {
+        self.client.gateway().ip() == host && self.address == Some(address)
     }
 
     pub(super) fn name(&self) -> String {
@@ -91,6 +93,9 @@ impl AskedGateway {
                 self.address.get_or_insert(entity);
                 self.question.handle_active(now);
             }
+            ClientEvent::Message(Event::Received { source, .. }) if self.address != Some(source) => {
+                tracing::debug!(%source, gateway = self.name(), "ignored a message of another address");
+            }
             ClientEvent::Message(Event::Received { source, data }) => {
                 let answer = self.question.handle_response(now, &data)?;
                 let address = self.address.unwrap_or(source);
@@ -99,6 +104,7 @@ impl AskedGateway {
             ClientEvent::Message(Event::SendFailed { failure, .. }) => return Some(Err(failure.to_string())),
             ClientEvent::Down(error) if error.may_pass() => self.handle_down(&error),
             ClientEvent::Down(error) => return Some(Err(error.to_string())),
+            ClientEvent::Message(Event::Sent { .. }) => self.question.handle_sent(),
             ClientEvent::ConfirmationRequired => self.must_be_confirmed = true,
             ClientEvent::Message(_) => {}
         }

@@ -9,21 +9,20 @@ use std::time::{Duration, Instant};
 
 use connector_hal::clock::now;
 use connector_hal::future::BoxFuture;
+use connector_hal::timer::{Deadline, TimerKind};
 
 pub(crate) use self::search::VinSearch;
 use super::report::Candidate;
 use crate::config::doip::NetworkConfig;
 use crate::protocol::doip::LogicalAddress;
 use crate::protocol::doip::connection::ConnectionSettings;
-use crate::protocol::doip::discovery::{Destination, DiscoveryEvent, Question};
+use crate::protocol::doip::discovery::{ANNOUNCE_WAIT, Question};
 use crate::vehicle::doip_network::explorer::Explorer;
 use crate::vehicle::doip_network::network::{Network, NetworkError};
 
-/// The longest message that is expected, in bytes.
+/// The longest message that is expected, in bytes. An answer with the VIN has 20; a longer message than this
+/// ends the connection.
 const MAX_ANSWER: usize = 4096;
-/// A configured host that has not identified itself after this long is connected anyway: A_DoIP_Announce_Wait
-/// allows an entity this time.
-const IDENTIFICATION_TIME: Duration = Duration::from_millis(500);
 
 /// A network that is being opened.
 pub(crate) type OpeningNetwork = BoxFuture<'static, Result<Box<dyn Network>, NetworkError>>;
@@ -76,22 +75,28 @@ pub(crate) async fn read(
     let mut explorer = Explorer::new(network);
     explorer.ask_all(now(), Question::Anybody);
     let mut search = VinSearch::new(settings, tls, now() + budget);
-    let destinations = explorer.network().destinations();
-    if let [Destination::Host(host)] = destinations.as_slice() {
+    if let Some(host) = explorer.named_host() {
         // where there is little time, most of it is for the connection
-        search = search.with_silent_host(*host, now() + IDENTIFICATION_TIME.min(budget / 3));
+        search = search.with_silent_host(host, now() + ANNOUNCE_WAIT.min(budget / 3));
     }
+    let mut deadline = Deadline::new(TimerKind::Runtime);
     loop {
         let until = search.poll_timeout();
-        let step = std::future::poll_fn(|cx| poll_step(cx, &mut explorer, &mut search, until));
-        let is_over = match tokio::time::timeout_at(until.into(), step).await {
-            Ok(Ok(is_done)) => is_done,
-            Ok(Err(error)) => {
+        deadline.set(Some(until));
+        let step = std::future::poll_fn(|cx| {
+            if let Poll::Ready(step) = poll_step(cx, &mut explorer, &mut search, until) {
+                return Poll::Ready(step);
+            }
+            // the search ends in the next step, if its time is up
+            deadline.poll_expired(cx).map(|()| Ok(false))
+        });
+        let is_over = match step.await {
+            Ok(is_done) => is_done,
+            Err(error) => {
                 tracing::debug!(%error, "lost the DoIP network");
                 let why_not = format!("the network is lost: {error}");
                 return DoipReading { candidates: search.into_candidates(), why_not, late: None };
             }
-            Err(_) => search.poll_timeout() <= until && until >= search.until(),
         };
         if is_over {
             let why_not = why_not(&search, &explorer);
@@ -124,9 +129,7 @@ fn poll_explorer(
         while let Poll::Ready(event) = explorer.poll(cx) {
             let event = event?;
             tracing::debug!(?event, "DoIP");
-            if let DiscoveryEvent::Refused { from, code } = event {
-                search.handle_refused(from, code);
-            }
+            event.refusal().into_iter().for_each(|refusal| search.handle_refusal(refusal));
         }
         let discovery = explorer.discovery();
         if !(discovery.gateways().is_empty() && discovery.is_done_asking() && explorer.can_ask()) {

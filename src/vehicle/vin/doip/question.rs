@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use crate::protocol::vin::{Vin, VinError};
 use crate::vehicle::vin::answer::{Service, VinAnswer};
 
-/// The pause before a busy gateway is asked again.
+/// The pause before a busy gateway is asked again: P2, the time in which an ECU handles a request (ISO
+/// 14229-2).
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A question to one gateway: a pure state machine.
@@ -24,7 +25,9 @@ enum QuestionPhase {
     Inactive,
     /// The question is sent at this time.
     Due(Instant),
-    /// The question is sent, and the answer is awaited.
+    /// The question is being sent.
+    Sending,
+    /// The gateway has the question, and the answer is awaited.
     Asked,
 }
 
@@ -48,7 +51,7 @@ impl Default for GatewayQuestion {
 impl GatewayQuestion {
     /// Whether the question is sent.
     pub(super) fn is_asked(&self) -> bool {
-        self.phase == QuestionPhase::Asked || self.was_busy
+        matches!(self.phase, QuestionPhase::Sending | QuestionPhase::Asked) || self.was_busy
     }
 
     /// Whether the gateway's last answer was "busy".
@@ -66,8 +69,19 @@ impl GatewayQuestion {
         *self = Self::default();
     }
 
-    /// A diagnostic message arrived. Returns the final answer; `None` while one is still expected.
+    /// The gateway has the question: it acknowledged or answered it.
+    pub(super) fn handle_sent(&mut self) {
+        if self.phase == QuestionPhase::Sending {
+            self.phase = QuestionPhase::Asked;
+        }
+    }
+
+    /// A diagnostic message of the gateway arrived. Returns the final answer; `None` while one is still expected.
     pub(super) fn handle_response(&mut self, now: Instant, pdu: &[u8]) -> Option<Result<Vin, NoVinReason>> {
+        if self.phase != QuestionPhase::Asked && !self.was_busy {
+            tracing::debug!("ignored a message that came before the question");
+            return None;
+        }
         match VinAnswer::parse(pdu) {
             VinAnswer::Vin(Service::Uds, vin) => Some(Ok(vin)),
             VinAnswer::NoVin(Service::Uds, error) => Some(Err(error.into())),
@@ -88,7 +102,7 @@ impl GatewayQuestion {
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<&'static [u8]> {
         match self.phase {
             QuestionPhase::Due(at) if at <= now => {
-                self.phase = QuestionPhase::Asked;
+                self.phase = QuestionPhase::Sending;
                 Some(Service::Uds.request())
             }
             _ => None,
@@ -99,7 +113,7 @@ impl GatewayQuestion {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match self.phase {
             QuestionPhase::Due(at) => Some(at),
-            QuestionPhase::Inactive | QuestionPhase::Asked => None,
+            QuestionPhase::Inactive | QuestionPhase::Sending | QuestionPhase::Asked => None,
         }
     }
 }
@@ -115,6 +129,7 @@ mod tests {
         let mut question = GatewayQuestion::default();
         question.handle_active(now);
         assert_eq!(question.poll_transmit(now), Some(READ_VIN));
+        question.handle_sent();
         question
     }
 
@@ -177,6 +192,25 @@ mod tests {
         question.handle_response(now, &[0x7F, 0x22, 0x21]);
         question.handle_lost();
         assert_eq!((question.poll_transmit(now + BUSY_PAUSE), question.poll_timeout()), (None, None));
+    }
+
+    #[test]
+    fn an_answer_before_the_question_does_not_count() {
+        let now = Instant::now();
+        let positive = [&[0x62, 0xF1, 0x90], VIN.as_bytes()].concat();
+        let mut question = GatewayQuestion::default();
+        assert_eq!(question.handle_response(now, &positive), None);
+        question.handle_active(now);
+        for early in [&positive[..], &[0x7F, 0x22, 0x31]] {
+            assert_eq!(question.handle_response(now, early), None, "{early:02X?}");
+        }
+        assert_eq!(question.poll_transmit(now), Some(READ_VIN));
+        // this answer may have come before the question reached the gateway
+        assert_eq!(question.handle_response(now, &positive), None);
+        question.handle_sent();
+        // an answer that comes during the pause after "busy" is one to the question
+        question.handle_response(now, &[0x7F, 0x22, 0x21]);
+        assert_eq!(question.handle_response(now, &positive), Some(Ok(VIN.parse().unwrap())));
     }
 
     #[test]

@@ -23,7 +23,8 @@ const READ_ECU_IDENTIFICATION: [u8; 2] = [0x1A, 0x90];
 /// Mode 09, InfoType 02: five messages of four bytes (SAE J1979, 6.9).
 const OBD_VIN: [u8; 2] = [0x09, 0x02];
 const OBD_MESSAGES: usize = 5;
-/// The number of times that a busy ECU is asked the same question again.
+/// The number of times that a busy ECU is asked the same question again: as often as on CAN. More would take
+/// the budget from the addresses that are tried later.
 const MAX_REPEATS: u8 = 2;
 
 /// A line that is being asked: a pure state machine with the interface of [`Endpoint`].

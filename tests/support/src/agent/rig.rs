@@ -98,14 +98,12 @@ impl Rig {
     /// Moves the connector to another vehicle, and switches the ignition off and on until the cloud has the
     /// VIN.
     pub async fn swap(&mut self, platform: &str) {
-        self.record = data::record(platform);
-        let other = vehicle(&self.record, &self.bus);
-        std::mem::replace(&mut self.vehicle, other).stop().await;
+        self.enter(platform).await;
         let vin = self.record.vin.unwrap();
-        for _ in 0..3 {
-            self.agent.board.set_ignition(Some(false));
-            self.portal.sees("the ignition off", |update| update["ignition"] == false).await;
-            self.agent.board.set_ignition(Some(true));
+        for attempt in 0..3 {
+            if attempt > 0 {
+                self.restart_ignition().await;
+            }
             // with more tests than cores, a simulated ECU may answer later than a real one
             let seen = self.portal.sees_vin(vin.as_str());
             if tokio::time::timeout(Duration::from_secs(10), seen).await.is_ok() {
@@ -113,6 +111,20 @@ impl Rig {
             }
         }
         panic!("the VIN of {platform} was not read");
+    }
+
+    /// Takes the connector to another vehicle, and switches the ignition on there.
+    pub async fn enter(&mut self, platform: &str) {
+        self.record = data::record(platform);
+        let other = vehicle(&self.record, &self.bus);
+        std::mem::replace(&mut self.vehicle, other).stop().await;
+        self.restart_ignition().await;
+    }
+
+    async fn restart_ignition(&mut self) {
+        self.agent.board.set_ignition(Some(false));
+        self.portal.sees("the ignition off", |update| update["ignition"] == false).await;
+        self.agent.board.set_ignition(Some(true));
     }
 
     /// Lowers the voltage and switches the ignition off; returns when the connector is offline.

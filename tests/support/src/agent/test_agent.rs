@@ -61,6 +61,12 @@ impl TestAgent {
             WebsocketUrl::try_from(format!("wss://{address}/ws")).unwrap(),
         );
         config.cloud.ca_file = Some(cloud.ca_file.clone());
+        let pincode = settings.pincode.clone().unwrap_or_else(|| connector.pincode.clone());
+        Self::start_with(config, &pincode, bus, settings)
+    }
+
+    /// An agent with this configuration, to which the buses of the settings are added.
+    pub fn start_with(mut config: Config, pincode: &str, bus: &VirtualBus, settings: AgentSettings) -> Self {
         config.buses = vec![match settings.doip {
             Some(gateway) => {
                 ConfiguredBus { kind: BusKind::Doip, pins: vec![3, 11], ..ConfiguredBus::can(gateway) }
@@ -94,7 +100,6 @@ impl TestAgent {
             })
             .terminal15()
             .build();
-        let pincode = settings.pincode.as_deref().unwrap_or(&connector.pincode);
         let setup = Setup {
             pincode: Pincode::new(pincode).unwrap(),
             hardware,

@@ -42,27 +42,49 @@ pub struct Gateway {
     pub nack: u8,
     /// The addresses and answers of the ECUs.
     pub ecus: Vec<(u16, Answer)>,
+    /// The last byte of the gateway's IP address, and every byte of its EID.
+    pub host: u8,
+    /// The version of the gateway's messages.
+    pub version: ProtocolVersion,
+    /// The code that refuses questions by UDP.
+    pub udp_refusal: Option<u8>,
 }
 
 impl Gateway {
     pub fn new(address: u16) -> Self {
-        Self { address, vin: *b"WVWZZZ1KZ6W000001", activations: vec![0x10], nack: 0, ecus: Vec::new() }
+        Self {
+            address,
+            vin: *b"WVWZZZ1KZ6W000001",
+            activations: vec![0x10],
+            nack: 0,
+            ecus: Vec::new(),
+            host: address as u8,
+            version: ProtocolVersion::V2012,
+            udp_refusal: None,
+        }
     }
 
-    fn host(&self) -> SocketAddr {
-        SocketAddr::from(([169, 254, 0, self.address as u8], 13400))
+    pub fn host(&self) -> SocketAddr {
+        SocketAddr::from(([169, 254, 0, self.host], 13400))
+    }
+
+    fn encode(&self, payload: impl Into<Payload>) -> Vec<u8> {
+        Message::new(self.version, payload).encode().unwrap()
     }
 
     fn announcement(&self) -> Vec<u8> {
         let announcement = Announcement {
             vin: self.vin,
             address: self.address.into(),
-            eid: Eid([self.address as u8; 6]),
+            eid: Eid([self.host; 6]),
             gid: None,
             further_action: FurtherAction::None,
             sync_status: None,
         };
-        Message::new(ProtocolVersion::V2012, announcement).encode().unwrap()
+        match self.udp_refusal {
+            Some(code) => self.encode(Payload::HeaderNack(code.into())),
+            None => self.encode(announcement),
+        }
     }
 }
 
@@ -76,7 +98,15 @@ struct State {
     connections: Vec<mpsc::UnboundedSender<Act>>,
     /// Whether each connection so far uses TLS.
     connects: Vec<bool>,
+    /// The versions of the messages received on connections.
+    versions: Vec<ProtocolVersion>,
     is_unreachable: bool,
+    /// Whether the gateways receive no datagram.
+    is_silent: bool,
+    /// The host that the configuration names; without it, the network is a link.
+    named: Option<SocketAddr>,
+    /// Whether the next poll loses the network.
+    is_lost: bool,
     /// Whether received messages are dropped.
     forgets: bool,
     tested_by: usize,
@@ -101,6 +131,31 @@ impl Gateways {
     /// While true, every TCP connection is refused.
     pub fn set_unreachable(&self, is_unreachable: bool) {
         self.0.lock().unwrap().is_unreachable = is_unreachable;
+    }
+
+    /// While true, the gateways receive no datagram.
+    pub fn set_silent(&self, is_silent: bool) {
+        self.0.lock().unwrap().is_silent = is_silent;
+    }
+
+    /// The configuration names this gateway's host, the only one of the network.
+    pub fn name_host_of(&self, gateway: &Gateway) {
+        self.0.lock().unwrap().named = Some(gateway.host());
+    }
+
+    /// Ends the network that is open. The next one can be opened.
+    pub fn lose(&self) {
+        let mut state = self.0.lock().unwrap();
+        state.is_lost = true;
+        state.connections.clear();
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// The versions of the messages received on connections.
+    pub fn versions(&self) -> Vec<ProtocolVersion> {
+        self.0.lock().unwrap().versions.clone()
     }
 
     /// Performs this act on every connection.
@@ -144,10 +199,11 @@ impl Gateways {
         self.0.lock().unwrap().connects.clone()
     }
 
-    fn note(&self, payload: &Payload) {
+    fn note(&self, message: &Message) {
         let mut state = self.0.lock().unwrap();
         if !state.forgets {
-            state.received.push((now(), payload.clone()));
+            state.received.push((now(), message.payload.clone()));
+            state.versions.push(message.version);
         }
     }
 
@@ -160,7 +216,7 @@ struct Simulated(Gateways);
 
 impl Network for Simulated {
     fn destinations(&self) -> Vec<Destination> {
-        vec![Destination::Broadcast]
+        vec![self.0.0.lock().unwrap().named.map_or(Destination::Broadcast, Destination::Host)]
     }
 
     fn poll_receive(
@@ -169,6 +225,9 @@ impl Network for Simulated {
         buffer: &mut [u8],
     ) -> Poll<std::io::Result<(usize, SocketAddr)>> {
         let mut state = self.0.0.lock().unwrap();
+        if std::mem::take(&mut state.is_lost) {
+            return Poll::Ready(Err(std::io::ErrorKind::NetworkDown.into()));
+        }
         match state.datagrams.pop_front() {
             Some((from, datagram)) => {
                 buffer[..datagram.len()].copy_from_slice(&datagram);
@@ -182,7 +241,8 @@ impl Network for Simulated {
     }
 
     fn send(&mut self, _destination: Destination, datagram: &[u8]) -> std::io::Result<()> {
-        if decode_datagram(datagram).unwrap().payload == Payload::IdentificationRequest {
+        let is_heard = !self.0.0.lock().unwrap().is_silent;
+        if is_heard && decode_datagram(datagram).unwrap().payload == Payload::IdentificationRequest {
             self.0.announce();
         }
         Ok(())
@@ -231,9 +291,8 @@ async fn serve(
             writing.write_all(&bytes).await.unwrap_or_default();
         }
     });
-    let send = |payload| {
-        let bytes = Message::new(ProtocolVersion::V2012, payload).encode().unwrap();
-        writer.send(bytes).unwrap();
+    let send = |payload: Payload| {
+        writer.send(gateway.encode(payload)).unwrap();
     };
     let mut decoder = StreamDecoder::new(1 << 21);
     let mut buffer = vec![0; 65536];
@@ -245,7 +304,7 @@ async fn serve(
                 Ok(read) => {
                     decoder.handle_bytes(&buffer[..read]);
                     while let Some(Decoded::Message(message)) = decoder.poll_message().unwrap() {
-                        network.note(&message.payload);
+                        network.note(&message);
                         gateway.answers(message.payload, code, &answers).into_iter().for_each(send);
                     }
                     continue;

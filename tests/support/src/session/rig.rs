@@ -329,7 +329,7 @@ impl Rig {
     /// Restores the websocket; both ends exchange what they have received.
     pub async fn resume(&mut self) {
         self.set_network(Network::Up(Duration::ZERO));
-        self.operator.resume(self.session.received()).unwrap();
+        self.operator.resume(now(), self.session.received()).unwrap();
         let received = self.operator.received();
         let reply = self.request("resumeConnection", json!({ "received": received })).await;
         assert_eq!(reply.action, "connectionResumed", "{reply:?}");

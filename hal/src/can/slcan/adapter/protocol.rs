@@ -11,10 +11,11 @@ use crate::can::slcan::values;
 use crate::can::{CanEvent, CanFrame, CanSettings, FrameKind};
 
 /// How many frames of the host wait for the controller. Beyond this number the adapter stops reading, so that
-/// the serial device slows down a host that writes faster than the bus.
+/// the serial device slows down a host that writes faster than the bus. A host keeps far fewer frames without
+/// an answer.
 const WAITING_LIMIT: usize = 256;
 /// How many bytes of output stay unread. Beyond this number received frames are lost, as in a real adapter,
-/// and the overrun flag is set.
+/// and the overrun flag is set. The number is that of 0.7 s on a full bus at 500 kbit/s.
 const OUTPUT_LIMIT: usize = 64 * 1024;
 
 /// What a command of the host demands from the controller.

@@ -23,6 +23,10 @@ impl CanChannels {
                 });
                 if let Some(reader) = self.vin_reader.as_mut().filter(|_| !is_from_kernel) {
                     reader.handle_frame(now, frame);
+                    let channels = &self.channels;
+                    let is_covered =
+                        |request| channels.values().any(|channel| channel.is_receiving_from(request));
+                    reader.skip_flow_controls(now, &is_covered);
                     self.end_vin_reader();
                 }
                 if let Some(scanner) = &mut self.scanner {

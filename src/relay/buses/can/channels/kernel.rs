@@ -74,7 +74,7 @@ mod tests {
     use crate::config::IsotpStack;
     use crate::protocol::isotp::{Addressing, Config};
     use crate::relay::buses::channels::Channels;
-    use crate::relay::channel::{PduChannel, PduChannelSettings, RawChannel};
+    use crate::relay::channel::{PduChannel, PduChannelSettings, PduToSend, RawChannel, ResponseTiming};
     use crate::relay::wire::codec::PduFlags;
 
     #[test]
@@ -90,10 +90,15 @@ mod tests {
         );
         let config = Config::new(Addressing::normal(id(0x7E0), id(0x7E8)));
         let kernel = Box::new(KernelIsotp::new(&config, 8200).unwrap());
-        let settings = PduChannelSettings { keep_alive: false, p2: Duration::from_millis(50) };
+        let settings = PduChannelSettings {
+            keep_alive: false,
+            timing: ResponseTiming { p2: Duration::from_millis(50), p2_star: Duration::from_secs(5) },
+        };
         channels.insert(1, CanChannel::Kernel(Box::new(PduChannel::new(kernel, settings, start))));
         channels.insert(2, CanChannel::Raw(RawChannel::new(None, None, false)));
-        channels.handle_pdu(start, 1, PduFlags::default(), &[0x3E, 0]);
+        let expires = start + Duration::from_secs(1);
+        let pdu = PduToSend { flags: PduFlags::default(), expires, data: &[0x3E, 0] };
+        channels.handle_pdu(start, 1, pdu);
         assert_eq!(channels.kernel_pdu(1), Some(&[0x3E, 0][..]));
         channels.handle_pdu_taken(start, 1, Ok(()));
         channels.handle_socket(start, 1, IsotpEvent::Sent);

@@ -4,6 +4,7 @@
 //! off, leaves few frames behind that could still be sent.
 
 mod events;
+mod given_up;
 pub(super) mod held;
 mod kernel;
 mod outcomes;
@@ -22,7 +23,7 @@ use crate::config::IsotpStack;
 use crate::protocol::problem::Problem;
 use crate::relay::buses::channel_setup::ChannelKind;
 use crate::relay::buses::channels::{Channels, Opening};
-use crate::relay::channel::{CanChannel, ChannelOutput};
+use crate::relay::channel::{CanChannel, ChannelOutput, PduToSend};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::codec::PduFlags;
@@ -119,12 +120,15 @@ impl CanChannels {
 
     /// Discards the frame that waits for the adapter if it has waited too long.
     fn discard_stale_next(&mut self, now: Instant) {
-        let stale = self.next.take_if(|next| next.expires.is_some_and(|expires| expires < now));
-        if let Some(NextFrame { owner: Owner::Channel(number), .. }) = stale
-            && let Some(channel) = self.channels.get_mut(&number)
-        {
-            channel.handle_too_old();
-            collect(number, channel, now, &mut self.outputs);
+        let Some(stale) = self.next.take_if(|next| next.is_stale(now)) else { return };
+        match (stale.owner, stale.expires) {
+            (Owner::Channel(number), Some(_)) => {
+                if let Some(channel) = self.channels.get_mut(&number) {
+                    channel.handle_too_old();
+                    collect(number, channel, now, &mut self.outputs);
+                }
+            }
+            (owner, _) => self.handle_never_sent(now, owner),
         }
     }
 
@@ -134,10 +138,10 @@ impl CanChannels {
         after.next().or_else(|| self.channels.iter().next()).map(|(number, _)| *number)
     }
 
-    /// The next frame: channels take turns, and the VIN reader and a scan come last.
+    /// The next frame: channels take turns. The VIN reader and a scan send nothing while any channel is busy.
     fn next_frame(&mut self, now: Instant) -> Option<NextFrame> {
         if let Some(frame) = self.farewells.pop_front() {
-            return Some(NextFrame { owner: Owner::Gone, frame, expires: None });
+            return Some(NextFrame { owner: Owner::Gone, frame, since: now, expires: None });
         }
         let mut number = self.turn_after(self.last_turn);
         for _ in 0..self.channels.len() {
@@ -147,18 +151,22 @@ impl CanChannels {
                     self.handle_not_needed(now, turn);
                 } else {
                     self.last_turn = turn;
-                    return Some(NextFrame { owner: Owner::Channel(turn), frame, expires });
+                    return Some(NextFrame { owner: Owner::Channel(turn), frame, since: now, expires });
                 }
             }
             number = self.turn_after(turn);
         }
+        // an ECU that receives a request in the middle of a transfer drops the transfer
+        if self.hold_reader(now) {
+            return None;
+        }
         if let Some(frame) = self.vin_reader.as_mut().and_then(|reader| reader.poll_transmit(now)) {
-            return Some(NextFrame { owner: Owner::VinReader, frame, expires: None });
+            return Some(NextFrame { owner: Owner::VinReader, frame, since: now, expires: None });
         }
         let channels = &self.channels;
         let is_busy = |request| channels.values().any(|channel| channel.is_busy_with(request));
         let frame = self.scanner.as_mut()?.poll_transmit(now, is_busy)?;
-        Some(NextFrame { owner: Owner::Scanner, frame, expires: None })
+        Some(NextFrame { owner: Owner::Scanner, frame, since: now, expires: None })
     }
 
     fn poll_channel(&mut self, now: Instant, number: u16) -> Option<(CanFrame, Option<Instant>)> {
@@ -250,8 +258,8 @@ impl Channels for CanChannels {
         self.remove(number);
     }
 
-    fn handle_pdu(&mut self, now: Instant, number: u16, flags: PduFlags, data: &[u8]) {
-        self.with_channel(now, number, |channel| channel.handle_pdu(now, flags, data));
+    fn handle_pdu(&mut self, now: Instant, number: u16, pdu: PduToSend<'_>) {
+        self.with_channel(now, number, |channel| channel.handle_pdu(now, pdu));
     }
 
     fn handle_refused_pdu(&mut self, now: Instant, number: u16, flags: PduFlags) {
@@ -280,6 +288,10 @@ impl Channels for CanChannels {
         self.for_each_channel(now, |channel| channel.return_to_default_session(now));
     }
 
+    fn is_busy(&self, now: Instant) -> bool {
+        self.channels.values().any(|channel| channel.is_busy(now))
+    }
+
     fn is_quiet(&self) -> bool {
         self.outstanding.is_empty()
             && self.next.is_none()
@@ -295,6 +307,7 @@ impl Channels for CanChannels {
         if self.state == BusState::Off {
             scanner.handle_bus_off();
         }
+        self.disown(Owner::Scanner);
         self.scanner = Some(Box::new(scanner));
         self.end_scan();
         true
@@ -306,7 +319,12 @@ impl Channels for CanChannels {
         Some((outcome, ecus.into_iter().map(FoundEcu::Can).collect()))
     }
 
+    fn can_read_vin(&self) -> bool {
+        true
+    }
+
     fn start_vin_reader(&mut self, settings: vin::ReaderSettings) -> bool {
+        self.disown(Owner::VinReader);
         // no ECU can report a VIN while the bus is off
         let is_off = self.state == BusState::Off;
         self.vins = is_off.then(Vec::new);
@@ -321,13 +339,15 @@ impl Channels for CanChannels {
     fn handle_timeout(&mut self, now: Instant) {
         let is_off = self.state == BusState::Off;
         self.for_each_channel(now, |channel| {
-            if channel.poll_timeout().is_some_and(|at| at <= now) {
+            let timeouts = [channel.poll_timeout(), channel.busy_until()];
+            if timeouts.into_iter().flatten().any(|at| at <= now) {
                 channel.handle_timeout(now);
                 if is_off && channel.is_sending() {
                     channel.handle_bus_off(now);
                 }
             }
         });
+        self.hold_reader(now);
         if let Some(reader) = &mut self.vin_reader {
             reader.handle_timeout(now);
             self.end_vin_reader();
@@ -346,7 +366,9 @@ impl Channels for CanChannels {
         let channels = self.channels.values().filter_map(CanChannel::poll_timeout).min();
         let reader = self.vin_reader.as_ref().and_then(|reader| reader.poll_timeout()).map(|(at, _)| at);
         let scanner = self.scanner.as_ref().and_then(|scanner| scanner.poll_timeout());
-        [channels, self.stuck_at(), reader, scanner].into_iter().flatten().min()
+        let is_held = self.vin_reader.is_some() || self.scanner.is_some();
+        let quiet = self.channels.values().filter_map(CanChannel::busy_until).max().filter(|_| is_held);
+        [channels, self.stuck_at(), reader, scanner, quiet].into_iter().flatten().min()
     }
 }
 

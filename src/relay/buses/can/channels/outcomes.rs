@@ -7,10 +7,12 @@ use super::{CanChannels, collect};
 use crate::protocol::isotp::SendFailure;
 use crate::relay::channel::CanChannel;
 
-/// The time after which a frame without an outcome makes the agent reset the adapter: N_As with a margin.
+/// The time after which a frame without an outcome makes the agent reset the adapter: N_As (1 s, ISO 15765-2)
+/// and a margin, so that a transfer fails by its own timer first.
 const STUCK_AFTER: Duration = Duration::from_millis(1200);
-/// The shortest time before a frame that has become too old makes the agent reset the adapter. A reset loses
-/// the frames that arrive meanwhile.
+/// The shortest time before a frame that has become too old makes the agent reset the adapter. The value is a
+/// compromise: a reset loses the frames that arrive meanwhile, and without it the adapter may still send the
+/// frame.
 const STALE_AFTER: Duration = Duration::from_millis(100);
 
 impl CanChannels {
@@ -23,24 +25,31 @@ impl CanChannels {
 
     /// The adapter refused the frame for good. Older frames of its owner may still wait for their outcomes.
     pub(crate) fn handle_refused(&mut self, now: Instant) {
-        match self.next.take().map(|next| next.owner) {
+        if let Some(next) = self.next.take() {
+            self.handle_never_sent(now, next.owner);
+        }
+    }
+
+    /// The newest frame of this owner will not be sent.
+    pub(super) fn handle_never_sent(&mut self, now: Instant, owner: Owner) {
+        match owner {
             // all frames of a channel have one format, so the adapter refuses all of them or none
-            Some(Owner::Channel(number)) => {
+            Owner::Channel(number) => {
                 self.handle_channel_outcome(now, now, number, Some(SendFailure::NotAcknowledged));
             }
-            Some(Owner::VinReader) => {
+            Owner::VinReader => {
                 if let Some(reader) = &mut self.vin_reader {
                     reader.handle_refused(now);
                     self.end_vin_reader();
                 }
             }
-            Some(Owner::Scanner) => {
+            Owner::Scanner => {
                 if let Some(scanner) = &mut self.scanner {
                     scanner.handle_refused();
                     self.end_scan();
                 }
             }
-            Some(Owner::Gone) | None => {}
+            Owner::Gone => {}
         }
     }
 

@@ -4,7 +4,12 @@ use connector_hal::can::{CanEvent, CanFrame, CanId, CanSettings};
 
 use super::*;
 use crate::config::IsotpStack;
+use crate::protocol::isotp::{Addressing, Config, Endpoint};
 use crate::relay::buses::channels::Channels as _;
+use crate::relay::channel::{
+    FrameTransport, Output, PduChannel, PduChannelSettings, PduToSend, ResponseTiming,
+};
+use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
 use crate::vehicle::scan::{EcuFound, FoundEcu, ScanOutcome, ScanRequest};
 use crate::vehicle::vin::{EcuAddress, ReaderSettings};
 
@@ -108,4 +113,34 @@ fn a_refused_question_of_a_scan_leaves_the_one_before_it_to_be_answered() {
     };
     let found = EcuFound::isotp(id(request), id(response));
     assert_eq!((outcome, ecus), (ScanOutcome::Done, vec![FoundEcu::Can(found)]));
+}
+
+#[test]
+fn a_frame_is_not_sent_after_its_pdu_was_reported_as_failed() {
+    let (mut bus, start) = (bus(), Instant::now());
+    let config = Config::new(Addressing::normal(id(0x7E0), id(0x7E8)));
+    let timing = ResponseTiming { p2: Duration::from_secs(1), p2_star: Duration::from_secs(5) };
+    let settings = PduChannelSettings { keep_alive: false, timing };
+    let transport: Box<dyn FrameTransport> = Box::new(Endpoint::new(config));
+    bus.insert(1, CanChannel::Pdu(Box::new(PduChannel::new(transport, settings, start))));
+    let pdu =
+        PduToSend { flags: PduFlags::default(), expires: start + Duration::from_secs(30), data: &[0x11, 1] };
+    bus.handle_pdu(start, 1, pdu);
+    assert!(bus.poll_transmit(start).is_some(), "the frame waits for the adapter");
+
+    let mut now = start;
+    wait(&mut bus, &mut now);
+    assert_eq!(now, start + Duration::from_secs(1), "N_As");
+    let output = bus.poll_output().expect("a report").output;
+    assert_eq!(output, Output::send_failed(SendFailedDetail::NotAcknowledged));
+    assert_eq!(bus.poll_transmit(now), None);
+
+    // the next PDU is sent and confirmed as usual
+    bus.handle_pdu(now, 1, PduToSend { flags: PduFlags { confirm: true, chained: false }, ..pdu });
+    accept(&mut bus, now);
+    acknowledge(&mut bus, now);
+    assert!(matches!(
+        bus.poll_output().map(|output| output.output),
+        Some(Output::Event { code: EventCode::Sent, .. })
+    ));
 }

@@ -10,7 +10,7 @@ use crate::relay::channel::{CanChannel, OpenFailure, PduChannel, Tp20Transport};
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::request::Tp20ChannelConfig;
 
-/// The number of identifiers that can be assigned to ECUs.
+/// The number of identifiers that can be assigned to ECUs: 0x300 to 0x30F.
 const MAX_CHANNELS: u8 = 16;
 
 /// The address of an ECU, and the index of the identifier that it sends with.

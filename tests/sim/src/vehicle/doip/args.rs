@@ -40,8 +40,8 @@ pub(crate) struct DoipArgs {
     /// Refuse routing activation without TLS, with code 0x07.
     #[arg(long, requires = "doip_tls_port")]
     doip_tls_required: bool,
-    /// Protocol version: 1, 2 (ISO 13400-2:2012) or 3 (2019).
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=3))]
+    /// Protocol version: 1, 2 (ISO 13400-2:2012), 3 (2019) or 4 (2019/Amd 1, 2025).
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=4))]
     doip_version: u8,
     /// Destination of announcements. By default, port 13400 of the subnet's broadcast address.
     #[arg(long, value_name = "ADDR", requires = "doip", value_parser = socket_address)]

@@ -1,36 +1,38 @@
 //! The channels of a DoIP bus, and the connections that they need.
 
+mod bus;
+mod gateways;
+
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use connector_hal::bus::BusState;
-use connector_hal::can::CanFrame;
 
-use super::channel::{ConnectionKey, DoipChannel, refused, unknown_gateway};
+use self::gateways::{KnownGateways, Route};
+use super::channel::{ConnectionKey, DoipChannel, refused};
 use super::searches::{DoipScan, DoipVinReading};
 use super::setup::DoipBusSetup;
 use super::transport::DoipTransport;
 use crate::config::doip::{DoipConfig, NetworkConfig};
 use crate::protocol::doip::LogicalAddress;
 use crate::protocol::doip::connection::{ConnectionSettings, Event, SendError, SendId};
-use crate::protocol::doip::discovery::Gateway;
+use crate::protocol::doip::discovery::{ANNOUNCE_WAIT, Gateway};
 use crate::protocol::problem::Problem;
-use crate::relay::buses::channel_setup::{ChannelKind, invalid, pdu_settings, wrong_kind};
-use crate::relay::buses::channels::{Channels, Opening};
+use crate::relay::buses::channel_setup::{invalid, pdu_settings};
+use crate::relay::buses::channels::{Channels as _, Opening};
 use crate::relay::channel::{ChannelOutput, Output, PduChannel};
 use crate::relay::limits::RelayLimits;
-use crate::relay::wire::codec::PduFlags;
 use crate::relay::wire::request::DoipChannelConfig;
 use crate::vehicle::doip_network::client::ClientError;
-use crate::vehicle::scan::{FoundEcu, ScanOutcome, ScanRequest};
-use crate::vehicle::vin;
+use crate::vehicle::scan::ScanOutcome;
 
-/// The longest response to a request of the connector itself, in bytes.
+/// The longest response to the connector's own requests, in bytes: those for VIN and TesterPresent have 20.
 const MAX_OWN_RESPONSE: usize = 4096;
 /// The size of the records that one read from a gateway may produce, beside a PDU that it completes, in
-/// bytes.
+/// bytes. A read takes 16 KiB; a short message grows by [`RECORD`].
 const ONE_READ: usize = 64 * 1024;
-/// The size of a PDU's record without its data, in bytes.
+/// The size of a PDU's record without its data, in bytes: 16, the 24 of a message's header, and a margin.
 const RECORD: usize = 64;
 
 /// The channels of a DoIP bus, as a pure state machine.
@@ -47,14 +49,12 @@ pub(crate) struct DoipChannels {
     /// How long a person in the vehicle has to confirm a routing activation.
     confirmation_time: Duration,
     is_network_up: bool,
-    gateways: Vec<Gateway>,
+    gateways: KnownGateways,
     /// Connections that exist or are being established, and whether routing is active on them.
     connections: BTreeMap<ConnectionKey, bool>,
     channels: BTreeMap<u16, DoipChannel>,
     opened: VecDeque<(u16, Result<(), Problem>)>,
     outputs: VecDeque<ChannelOutput>,
-    /// Whether a channel waits for a gateway that is not known.
-    wants_discovery: bool,
     is_keep_alive_stopped: bool,
     is_ignition_off: bool,
     vin_reading: DoipVinReading,
@@ -74,12 +74,11 @@ impl DoipChannels {
             discovery_time: config.discovery_time,
             confirmation_time: config.confirmation_time,
             is_network_up: false,
-            gateways: Vec::new(),
+            gateways: KnownGateways::default(),
             connections: BTreeMap::new(),
             channels: BTreeMap::new(),
             opened: VecDeque::new(),
             outputs: VecDeque::new(),
-            wants_discovery: false,
             is_keep_alive_stopped: false,
             is_ignition_off: false,
             vin_reading: DoipVinReading::default(),
@@ -89,10 +88,11 @@ impl DoipChannels {
         }
     }
 
-    /// The network is up. No gateway is known yet.
-    pub(super) fn handle_network_up(&mut self) {
+    /// The network is up. No gateway is known yet; `named_host` is the only host, if the configuration names
+    /// one.
+    pub(super) fn handle_network_up(&mut self, named_host: Option<SocketAddr>) {
         self.is_network_up = true;
-        self.gateways.clear();
+        self.gateways.handle_network_up(named_host);
     }
 
     /// The network and all connections are lost. `found` are the ECUs that a running scan has found.
@@ -106,6 +106,7 @@ impl DoipChannels {
             return;
         }
         self.connections.clear();
+        self.gateways.handle_network_lost();
         self.vin_reading.abort();
         if self.scanning.is_running() {
             self.scanning.end(ScanOutcome::BusOff, found);
@@ -113,7 +114,7 @@ impl DoipChannels {
         let text = format!("the network is lost: {why}");
         for (number, channel) in &mut self.channels {
             channel.pdus.handle_bus_off(now);
-            if channel.opening.is_none() {
+            if channel.opening.is_none() && !std::mem::replace(&mut channel.is_down, true) {
                 let output = Output::bus_state(BusState::Off, text.clone());
                 self.outputs.push_back(ChannelOutput { channel: *number, at: now, output });
             }
@@ -123,23 +124,46 @@ impl DoipChannels {
 
     /// The gateways that discovery knows.
     pub(super) fn handle_gateways(&mut self, gateways: &[Gateway]) {
-        self.gateways = gateways.to_vec();
+        self.gateways.handle_gateways(gateways);
     }
 
-    /// Whether discovery should start, because a channel waits for an unknown gateway; true once.
-    pub(super) fn take_wants_discovery(&mut self) -> bool {
-        std::mem::take(&mut self.wants_discovery)
+    /// A host answered a question with something else than an announcement.
+    pub(super) fn handle_refusal(&mut self, refusal: String) {
+        self.gateways.handle_refusal(refusal);
     }
 
-    /// The connections that channels need to known gateways, with their settings.
-    pub(super) fn wanted_connections(&self) -> Vec<(ConnectionKey, Gateway, ConnectionSettings)> {
+    /// Whether to ask for gateways now: again and again while one is missing for a channel that is being
+    /// opened, and now and then for a channel that was open before.
+    pub(super) fn take_question(&mut self, now: Instant) -> bool {
+        let missing = || self.channels.values().filter(|channel| self.is_missing(channel));
+        let is_opening = missing().any(|channel| channel.opening.is_some());
+        missing().next().is_some() && self.gateways.take_question(now, is_opening)
+    }
+
+    /// When the next question is due for a channel that was open before.
+    fn next_question(&self) -> Option<Instant> {
+        let is_lost = |channel: &DoipChannel| channel.opening.is_none() && self.is_missing(channel);
+        let is_any_lost = self.is_network_up && self.channels.values().any(is_lost);
+        self.gateways.next_question().filter(|_| is_any_lost)
+    }
+
+    /// Whether the channel's gateway has not identified itself.
+    fn is_missing(&self, channel: &DoipChannel) -> bool {
+        self.gateways.route(channel.gateway, false).is_none()
+    }
+
+    /// The connections that channels need to gateways that can be reached, with their settings.
+    pub(super) fn wanted_connections(&self) -> Vec<(ConnectionKey, SocketAddr, ConnectionSettings)> {
         let wanted = |channel: &DoipChannel| {
-            let gateway = self.gateway(channel.gateway)?;
+            let route = self.gateways.route(channel.gateway, channel.is_overdue())?;
             let mut settings =
                 self.network.connection(channel.tester, channel.max_pdu, self.confirmation_time);
-            // use the protocol version of the gateway
-            settings.version = gateway.spoken(settings.version);
-            Some((channel.key(), *gateway, settings))
+            match &route {
+                // use the protocol version of the gateway
+                Route::Identified(gateway) => settings.version = gateway.spoken(settings.version),
+                Route::Unidentified(_) => settings.entity = Some(channel.gateway),
+            }
+            Some((channel.key(), route.address(), settings))
         };
         self.channels.values().filter_map(wanted).collect()
     }
@@ -152,6 +176,7 @@ impl DoipChannels {
     /// The driver begins to establish a connection.
     pub(super) fn handle_connecting(&mut self, key: ConnectionKey) {
         self.connections.insert(key, false);
+        self.gateways.pin(key.0);
     }
 
     /// Routing is active on a connection, for the first time or again.
@@ -178,11 +203,12 @@ impl DoipChannels {
     /// A connection could not be established, or is lost. Channels that are being opened on it fail.
     pub(super) fn handle_down(&mut self, now: Instant, key: ConnectionKey, error: &ClientError) {
         self.connections.insert(key, false);
+        let silent_host = self.gateways.silent_host();
         let mut failed = Vec::new();
         for (number, channel) in self.channels.iter_mut().filter(|(_, channel)| channel.key() == key) {
             if channel.opening.is_some() {
                 failed.push(*number);
-                self.opened.push_back((*number, Err(refused(key, error))));
+                self.opened.push_back((*number, Err(refused(&self.name, key, error, silent_host))));
             } else if !std::mem::replace(&mut channel.is_down, true) {
                 let output = Output::bus_state(BusState::Off, error.to_string());
                 self.outputs.push_back(ChannelOutput { channel: *number, at: now, output });
@@ -256,10 +282,6 @@ impl DoipChannels {
         self.network.connection(tester, MAX_OWN_RESPONSE, self.confirmation_time)
     }
 
-    fn gateway(&self, address: LogicalAddress) -> Option<&Gateway> {
-        self.gateways.iter().find(|gateway| gateway.announcement.address == address)
-    }
-
     fn open_doip(
         &mut self,
         now: Instant,
@@ -281,6 +303,7 @@ impl DoipChannels {
             tester,
             pdus: PduChannel::new(Box::new(transport), pdu_settings(&config.options), now),
             opening: None,
+            identified_until: None,
             is_down: false,
             max_pdu: limits.max_pdu,
         };
@@ -289,157 +312,14 @@ impl DoipChannels {
         }
         let is_active = self.connections.get(&channel.key()) == Some(&true);
         if !is_active {
-            channel.opening = Some(now + self.discovery_time);
-            self.wants_discovery |= self.gateway(channel.gateway).is_none();
+            // the time to make a connection is the same for a host that does not identify itself
+            let until = now + self.discovery_time;
+            let is_silent = self.gateways.silent_host().is_some();
+            channel.opening = Some(if is_silent { until + ANNOUNCE_WAIT } else { until });
+            channel.identified_until = Some(now + ANNOUNCE_WAIT);
         }
         self.channels.insert(number, channel);
         Ok(if is_active { Opening::Done } else { Opening::UnderWay })
-    }
-}
-
-impl Channels for DoipChannels {
-    fn state(&self) -> BusState {
-        let active = self.connections.values().filter(|is_active| **is_active).count();
-        // channels that are being opened do not count as a failure
-        let are_all_opening = || self.channels.values().all(|channel| channel.opening.is_some());
-        match self.is_network_up {
-            true if active == self.connections.len() => BusState::Active,
-            true if active > 0 => BusState::Passive,
-            true if are_all_opening() => BusState::Active,
-            _ => BusState::Off,
-        }
-    }
-
-    fn open_channel(
-        &mut self,
-        now: Instant,
-        number: u16,
-        kind: &ChannelKind,
-        limits: &RelayLimits,
-    ) -> Result<Opening, Problem> {
-        match kind {
-            ChannelKind::Doip(config) => self.open_doip(now, number, config, limits),
-            other => Err(wrong_kind(&self.name, "doip_bus", other)),
-        }
-    }
-
-    fn poll_opened(&mut self) -> Option<(u16, Result<(), Problem>)> {
-        self.opened.pop_front()
-    }
-
-    fn close_channel(&mut self, number: u16) {
-        let Some(closed) = self.channels.remove(&number) else { return };
-        self.outputs.retain(|output| output.channel != number);
-        let key = closed.key();
-        if !self.channels.values().any(|channel| channel.key() == key) {
-            self.connections.remove(&key);
-        }
-    }
-
-    fn handle_pdu(&mut self, now: Instant, number: u16, flags: PduFlags, data: &[u8]) {
-        if let Some(channel) = self.channels.get_mut(&number) {
-            channel.pdus.handle_pdu(now, flags, data);
-            collect(number, channel, now, &mut self.outputs);
-        }
-    }
-
-    fn handle_refused_pdu(&mut self, now: Instant, number: u16, flags: PduFlags) {
-        if let Some(channel) = self.channels.get_mut(&number) {
-            channel.pdus.handle_refused_pdu(flags);
-            collect(number, channel, now, &mut self.outputs);
-        }
-    }
-
-    fn handle_frame_to_send(&mut self, now: Instant, number: u16, _frame: CanFrame, _expires: Instant) {
-        if let Some(channel) = self.channels.get_mut(&number) {
-            channel.pdus.refuse();
-            collect(number, channel, now, &mut self.outputs);
-        }
-    }
-
-    fn handle_ignition(&mut self, _now: Instant, ignition: Option<bool>) {
-        self.is_ignition_off = ignition == Some(false);
-        if self.is_ignition_off {
-            self.scanning.stop(ScanOutcome::IgnitionOff);
-        }
-    }
-
-    fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
-        self.is_keep_alive_stopped = !enabled;
-        for (number, channel) in &mut self.channels {
-            channel.pdus.set_keep_alive(now, enabled);
-            collect(*number, channel, now, &mut self.outputs);
-        }
-    }
-
-    fn set_room(&mut self, left: usize, total: usize) {
-        let longest = self.channels.values().map(|channel| channel.max_pdu).max().unwrap_or_default();
-        self.room = left;
-        self.least_room = (longest + ONE_READ).min(total / 2);
-    }
-
-    fn return_to_default_sessions(&mut self, now: Instant) {
-        for (number, channel) in &mut self.channels {
-            channel.pdus.return_to_default_session(now);
-            collect(*number, channel, now, &mut self.outputs);
-        }
-    }
-
-    fn is_quiet(&self) -> bool {
-        !self.channels.values().any(|channel| channel.pdus.is_sending())
-    }
-
-    fn start_scan(&mut self, _now: Instant, request: &ScanRequest) -> bool {
-        if self.is_ignition_off {
-            self.scanning.end(ScanOutcome::IgnitionOff, Vec::new());
-        } else if self.is_network_up {
-            self.scanning.request(request.clone());
-        } else {
-            self.scanning.end(ScanOutcome::BusOff, Vec::new());
-        }
-        true
-    }
-
-    fn take_scan(&mut self) -> Option<(ScanOutcome, Vec<FoundEcu>)> {
-        self.scanning.take_ended()
-    }
-
-    fn start_vin_reader(&mut self, settings: vin::ReaderSettings) -> bool {
-        if self.is_network_up {
-            self.vin_reading.request(settings.until);
-        }
-        self.is_network_up
-    }
-
-    fn take_vins(&mut self) -> Option<Vec<vin::Candidate>> {
-        self.vin_reading.take_ended()
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        let mut failed = Vec::new();
-        for (number, channel) in &mut self.channels {
-            if channel.pdus.poll_timeout().is_some_and(|at| at <= now) {
-                channel.pdus.handle_timeout(now);
-                collect(*number, channel, now, &mut self.outputs);
-            }
-            if channel.opening.is_some_and(|until| until <= now) {
-                failed.push((*number, channel.gateway));
-            }
-        }
-        for (number, gateway) in failed {
-            let known: &[Gateway] = if self.is_network_up { &self.gateways } else { &[] };
-            self.opened.push_back((number, Err(unknown_gateway(&self.name, gateway, known))));
-            self.close_channel(number);
-        }
-    }
-
-    fn poll_output(&mut self) -> Option<ChannelOutput> {
-        self.outputs.pop_front()
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        let channels = self.channels.values();
-        channels.flat_map(|channel| [channel.pdus.poll_timeout(), channel.opening]).flatten().min()
     }
 }
 

@@ -1,0 +1,129 @@
+//! The routes of the system.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::netlink::{AF_INET, AF_INET6, Attributes, ip_address, request_dump};
+use super::network::IpNetwork;
+
+// linux/rtnetlink.h
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_MULTIPATH: u16 = 9;
+const RTN_UNICAST: u8 = 1;
+const RT_TABLE_LOCAL: u8 = 255;
+/// The size of `rtmsg` and of `rtnexthop`, in bytes.
+const MESSAGE: usize = 12;
+const NEXT_HOP: usize = 8;
+
+/// A way to the hosts of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Route {
+    /// The network; the prefix of a default route is 0.
+    pub(super) destination: IpNetwork,
+    /// The number of the interface by which packets leave.
+    pub(super) interface: u32,
+}
+
+impl Route {
+    /// Returns whether this is a default route.
+    pub(super) fn is_default(&self) -> bool {
+        self.destination.prefix == 0
+    }
+}
+
+/// Returns the routes to other hosts, in all tables and of both families.
+pub(super) fn routes() -> io::Result<Vec<Route>> {
+    let messages = request_dump(RTM_GETROUTE, &[0; MESSAGE])?;
+    Ok(messages.iter().flat_map(|(kind, body)| parse(*kind, body)).collect())
+}
+
+/// Parses an RTM_NEWROUTE message: one route for each interface.
+fn parse(kind: u16, body: &[u8]) -> Vec<Route> {
+    let Some((message, attributes)) = body.split_at_checked(MESSAGE) else { return Vec::new() };
+    let [family, prefix, _, _, table, _, _, route_type, ..] = *message else { return Vec::new() };
+    if kind != RTM_NEWROUTE || route_type != RTN_UNICAST || table == RT_TABLE_LOCAL {
+        return Vec::new();
+    }
+    let mut ip: IpAddr = match family {
+        AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+        AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return Vec::new(),
+    };
+    let mut interfaces = Vec::new();
+    for (kind, value) in Attributes(attributes) {
+        match kind {
+            RTA_DST => ip = ip_address(value).unwrap_or(ip),
+            RTA_OIF => interfaces.extend(number(value)),
+            RTA_MULTIPATH => interfaces.extend(next_hops(value)),
+            _ => {}
+        }
+    }
+    let destination = IpNetwork { ip, prefix };
+    interfaces.into_iter().map(|interface| Route { destination, interface }).collect()
+}
+
+fn number(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+/// The interfaces of the next hops of a route with several paths.
+fn next_hops(mut bytes: &[u8]) -> Vec<u32> {
+    let mut interfaces = Vec::new();
+    while let Some([low, high, ..]) = bytes.get(..NEXT_HOP) {
+        interfaces.extend(bytes.get(4..).and_then(number));
+        let length = usize::from(u16::from_ne_bytes([*low, *high])).max(NEXT_HOP);
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    interfaces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(prefix: u8, table: u8, attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut body = vec![AF_INET, prefix, 0, 0, table, 3, 0, RTN_UNICAST, 0, 0, 0, 0];
+        for (kind, value) in attributes {
+            body.extend((4 + value.len() as u16).to_ne_bytes());
+            body.extend(kind.to_ne_bytes());
+            body.extend(*value);
+        }
+        body
+    }
+
+    #[test]
+    fn a_default_route_with_several_paths_has_each_interface() {
+        let hop = |interface: u32| [&[8, 0, 0, 0][..], &interface.to_ne_bytes()].concat();
+        let body = message(0, 254, &[(RTA_MULTIPATH, &[hop(3), hop(4)].concat())]);
+        let found = parse(RTM_NEWROUTE, &body);
+        assert_eq!(found.iter().map(|route| route.interface).collect::<Vec<_>>(), [3, 4]);
+        assert!(found.iter().all(Route::is_default));
+    }
+
+    #[test]
+    fn routes_to_the_hosts_own_addresses_are_left_out() {
+        let attributes: [(u16, &[u8]); 2] = [(RTA_DST, &[10, 1, 2, 0]), (RTA_OIF, &7u32.to_ne_bytes())];
+        let destination = IpNetwork { ip: [10, 1, 2, 0].into(), prefix: 24 };
+        let expected = [Route { destination, interface: 7 }];
+        assert_eq!(parse(RTM_NEWROUTE, &message(24, 254, &attributes)), expected);
+        assert_eq!(parse(RTM_NEWROUTE, &message(24, RT_TABLE_LOCAL, &attributes)), []);
+        assert_eq!(parse(RTM_GETROUTE, &message(24, 254, &attributes)), []);
+    }
+
+    #[test]
+    fn bytes_that_no_kernel_sends_do_not_panic() {
+        for length in 0..64usize {
+            assert_eq!(parse(RTM_NEWROUTE, &vec![0xFF; length]), []);
+            next_hops(&vec![0; length]);
+            next_hops(&vec![0xFF; length]);
+        }
+    }
+
+    #[test]
+    fn the_routes_of_this_machine_can_be_read() {
+        routes().unwrap();
+    }
+}

@@ -1,0 +1,99 @@
+//! The fixed addresses that the agent sets, until their networks are left.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use connector_hal::ethernet::{Interface, IpNetwork};
+
+use crate::config::doip::Ipv4Net;
+
+/// An address that the agent has set. Dropping this value removes the address.
+pub(super) struct FixedAddress {
+    interface: Interface,
+    net: Ipv4Net,
+}
+
+impl Drop for FixedAddress {
+    fn drop(&mut self) {
+        let Ipv4Net { address, prefix } = self.net;
+        match self.interface.remove_address(IpAddr::V4(address), prefix) {
+            Ok(()) => tracing::debug!(interface = self.interface.name(), %address, "the address is removed"),
+            // the interface may be gone, with its addresses
+            Err(error) => {
+                tracing::debug!(interface = self.interface.name(), %address, %error, "the address is not removed");
+            }
+        }
+    }
+}
+
+/// The addresses that are set now, by interface.
+#[derive(Default)]
+pub(super) struct FixedAddresses(Mutex<HashMap<String, Vec<Weak<FixedAddress>>>>);
+
+impl FixedAddresses {
+    /// Sets the address for as long as the returned value lives. `None` if the interface has the address
+    /// already.
+    ///
+    /// # Errors
+    ///
+    /// The address belongs to the network of another interface, or cannot be set.
+    pub(super) fn set(
+        &self,
+        interface: &Interface,
+        net: Ipv4Net,
+    ) -> Result<Option<Arc<FixedAddress>>, String> {
+        let mut set = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_interface = set.entry(interface.name().to_owned()).or_default();
+        of_interface.retain(|address| address.strong_count() > 0);
+        if let Some(own) = of_interface.iter().filter_map(Weak::upgrade).find(|own| own.net == net) {
+            return Ok(Some(own));
+        }
+        let Ipv4Net { address, prefix } = net;
+        let ip = IpAddr::V4(address);
+        if interface.addresses().is_ok_and(|addresses| addresses.iter().any(|has| has.ip == ip)) {
+            return Ok(None);
+        }
+        refuse_overlap(interface, &IpNetwork { ip, prefix })?;
+        interface.add_address(ip, prefix).map_err(|error| {
+            let fix = "assign that address, or give the agent CAP_NET_ADMIN";
+            format!("it does not have the address {address}, which cannot be set ({error}); {fix}")
+        })?;
+        warn_of_strict_filter(interface);
+        let own = Arc::new(FixedAddress { interface: interface.clone(), net });
+        of_interface.push(Arc::downgrade(&own));
+        Ok(Some(own))
+    }
+}
+
+/// Refuses an address in a network of another interface: packets of one network might go to the other.
+///
+/// # Errors
+///
+/// Another interface has such a network, or the networks cannot be read.
+pub(super) fn refuse_overlap(interface: &Interface, network: &IpNetwork) -> Result<(), String> {
+    match interface.overlap(network) {
+        Ok(None) => Ok(()),
+        Ok(Some((other, taken))) => Err(format!(
+            "its address {}/{} belongs to the network {taken} of {other}; connect {other} to another network, or \
+             choose another address for the vehicle",
+            network.ip, network.prefix
+        )),
+        Err(error) => Err(format!("the networks of the other interfaces cannot be read: {error}")),
+    }
+}
+
+/// A strict reverse-path filter drops what arrives from a network without a route, and there is none.
+fn warn_of_strict_filter(interface: &Interface) {
+    let value = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter")).ok()?;
+        text.trim().parse::<u8>().ok()
+    };
+    // the kernel takes the greater one
+    if [interface.name(), "all"].into_iter().filter_map(value).max() == Some(1) {
+        tracing::warn!(
+            interface = interface.name(),
+            "the kernel drops what the vehicle sends; set net.ipv4.conf.all.rp_filter and that of the interface to 0 or 2"
+        );
+    }
+}

@@ -1,0 +1,103 @@
+//! The hosts that belong to a network. Datagrams of others are dropped.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use connector_hal::ethernet::{Interface, IpNetwork};
+
+/// The addresses of the interface are read again after this time, if they do not explain a sender.
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// The senders of a network: one host, or the hosts in the networks of an interface's addresses.
+pub(super) enum SenderFilter {
+    Host(IpAddr),
+    Link { interface: Interface, networks: Vec<IpNetwork>, read_at: Option<Instant> },
+}
+
+impl SenderFilter {
+    pub(super) fn host(host: SocketAddr) -> Self {
+        Self::Host(host.ip())
+    }
+
+    pub(super) fn link(interface: Interface) -> Self {
+        Self::Link { interface, networks: Vec::new(), read_at: None }
+    }
+
+    /// Whether a datagram from this address counts.
+    pub(super) fn includes(&mut self, now: Instant, from: SocketAddr) -> bool {
+        match self {
+            Self::Host(host) => *host == from.ip(),
+            Self::Link { interface, networks, read_at } => {
+                if is_explained(networks, from.ip()) == Some(true) {
+                    return true;
+                }
+                if read_at.is_none_or(|at| at + READ_AGAIN_AFTER <= now) {
+                    *read_at = Some(now);
+                    // without its addresses, only the link itself is known
+                    let addresses = interface.addresses().unwrap_or_default();
+                    *networks = addresses.iter().map(|address| address.network()).collect();
+                }
+                // without an address of the connector's own, there is nothing to compare with
+                is_explained(networks, from.ip()).unwrap_or(true)
+            }
+        }
+    }
+}
+
+/// Whether the sender is in one of the networks; `None` if none of them has the sender's family. A network of one
+/// address, as on a point-to-point link, does not show which hosts are on the link.
+fn is_explained(networks: &[IpNetwork], from: IpAddr) -> Option<bool> {
+    if matches!(from, IpAddr::V6(ip) if ip.is_unicast_link_local()) {
+        // the socket is bound to the link
+        return Some(true);
+    }
+    let bits = if from.is_ipv4() { 32 } else { 128 };
+    let has_hosts = |network: &&IpNetwork| network.ip.is_ipv4() == from.is_ipv4() && network.prefix < bits;
+    let mut comparable = networks.iter().filter(has_hosts).peekable();
+    comparable.peek()?;
+    Some(comparable.any(|network| network.contains(from)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(text: &str) -> IpNetwork {
+        let (ip, prefix) = text.split_once('/').unwrap();
+        IpNetwork { ip: ip.parse().unwrap(), prefix: prefix.parse().unwrap() }
+    }
+
+    #[test]
+    fn a_sender_counts_if_it_is_in_a_network_of_the_interface() {
+        let networks = [network("169.254.9.9/16"), network("fe80::1/64"), network("fd00::1/64")];
+        for (from, expected) in [
+            ("169.254.1.1", Some(true)),
+            ("192.168.0.1", Some(false)),
+            ("fe80::77", Some(true)),
+            ("fd00::77", Some(true)),
+            ("fd01::77", Some(false)),
+        ] {
+            assert_eq!(is_explained(&networks, from.parse().unwrap()), expected, "{from}");
+        }
+        assert_eq!(is_explained(&networks[1..2], "192.168.0.1".parse().unwrap()), None);
+        let point_to_point = [network("10.0.0.1/32")];
+        assert_eq!(is_explained(&point_to_point, "10.0.0.2".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn only_the_configured_host_counts_on_a_network_of_one_host() {
+        let now = Instant::now();
+        let mut senders = SenderFilter::host("10.0.0.1:13400".parse().unwrap());
+        assert!(senders.includes(now, "10.0.0.1:50000".parse().unwrap()));
+        assert!(!senders.includes(now, "10.0.0.2:13400".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_addresses_of_an_interface_are_read_when_a_sender_is_strange() {
+        let now = Instant::now();
+        let mut senders = SenderFilter::link(Interface::find("lo").unwrap());
+        assert!(senders.includes(now, "127.0.0.9:13400".parse().unwrap()));
+        assert!(!senders.includes(now, "10.0.0.2:13400".parse().unwrap()));
+        assert!(!senders.includes(now + READ_AGAIN_AFTER, "10.0.0.2:13400".parse().unwrap()));
+    }
+}

@@ -1,0 +1,153 @@
+//! The agent with a scripted cloud, which sends what the sandbox never sends.
+
+use connector_agent::config::{ApiUrl, Config, WebsocketUrl};
+use connector_test_support::agent::{AgentSettings, TestAgent, bus};
+use connector_test_support::scripted_api::{Reply, Server};
+use connector_test_support::soon;
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+
+const CONNECTOR: &str = "5f3d760d-ade2-4a19-aea4-36e097678ae3";
+const LOGIN: &str = "POST /v2/authenticate/pincode";
+const ACTIVE_TICKET: &str = "GET /v1/connectors/uuid/5f3d760d-ade2-4a19-aea4-36e097678ae3/active-ticket";
+
+const ONE: &str = "97a00001-0000-4000-8000-000000000001";
+const OTHER: &str = "97a00002-0000-4000-8000-000000000002";
+
+/// An agent on a bus without other nodes, and a cloud that knows no ticket.
+struct Rig {
+    api: Server,
+    listener: TcpListener,
+    _agent: TestAgent,
+}
+
+impl Rig {
+    async fn start() -> Self {
+        let api = Server::start(|request, before| match request.line.as_str() {
+            LOGIN => Reply::tokens(before + 1),
+            ACTIVE_TICKET => Reply::new(404, r#"{"type": "/problems/no-active-ticket", "status": 404}"#),
+            _ => Reply::new(404, "{}"),
+        })
+        .await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = Config::new(
+            CONNECTOR.parse().unwrap(),
+            ApiUrl::try_from(api.url.clone()).unwrap(),
+            WebsocketUrl::try_from(format!("ws://{}/", listener.local_addr().unwrap())).unwrap(),
+        );
+        let agent = TestAgent::start_with(config, "1234", &bus(), AgentSettings::default());
+        Self { api, listener, _agent: agent }
+    }
+
+    /// Accepts the agent's next websocket; also returns the UUIDs of the connections that the agent holds.
+    async fn online(&self) -> (Websocket, Vec<Value>) {
+        #[allow(clippy::result_large_err, reason = "the library's signature")]
+        let callback = |_: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
+            response.headers_mut().insert("sec-websocket-protocol", "connector-relay.v1".parse().unwrap());
+            Ok(response)
+        };
+        let accepted = soon("the agent", async {
+            let (tcp, _) = self.listener.accept().await.unwrap();
+            tokio_tungstenite::accept_hdr_async(tcp, callback).await.unwrap()
+        });
+        let mut websocket = Websocket(accepted.await);
+        let hello = websocket.hear().await;
+        assert_eq!(hello["action"], "connectorHello", "{hello}");
+        let held = hello["message"]["connections"].as_array().unwrap();
+        let uuids = held.iter().map(|connection| connection["connection_uuid"].clone()).collect();
+        (websocket, uuids)
+    }
+
+    /// Waits until the agent has asked for the active ticket this many times.
+    async fn asked_for_ticket(&self, times: usize) {
+        let asked = async {
+            while self.api.count(ACTIVE_TICKET) < times {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("the question for the ticket", asked).await;
+    }
+}
+
+/// The cloud's end of the agent's websocket.
+struct Websocket(WebSocketStream<TcpStream>);
+
+impl Websocket {
+    /// Sends a request; returns the next text, which must be the answer.
+    async fn ask(&mut self, request_id: &str, action: &str, message: Value) -> Value {
+        let request = json!({"action": action, "message": message, "request_id": request_id});
+        self.0.send(Message::text(request.to_string())).await.unwrap();
+        let answer = self.hear().await;
+        assert_eq!(answer["request_id"], request_id, "{answer}");
+        answer
+    }
+
+    /// Opens a connection.
+    async fn open(&mut self, request_id: &str, message: Value) {
+        let opened = self.ask(request_id, "openConnection", message.clone()).await;
+        assert_eq!(opened["action"], "connectionOpened", "{opened}");
+        assert_eq!(opened["message"]["connection_uuid"], message["connection_uuid"]);
+    }
+
+    /// The next text that is not a status.
+    async fn hear(&mut self) -> Value {
+        let next = async {
+            loop {
+                let Message::Text(text) = self.0.next().await.unwrap().unwrap() else { continue };
+                let envelope: Value = serde_json::from_str(&text).unwrap();
+                if envelope["action"] != "connectorStatusUpdate" {
+                    return envelope;
+                }
+            }
+        };
+        soon("a message", next).await
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_open_connection_is_answered_again_and_opens_no_other() {
+    let rig = Rig::start().await;
+    let (mut websocket, held) = rig.online().await;
+    assert!(held.is_empty(), "{held:?}");
+    websocket.open("1", json!({"connection_uuid": ONE})).await;
+    websocket.open("2", json!({"connection_uuid": ONE})).await;
+    // the link is lost, perhaps with the answer
+    drop(websocket);
+    let (mut websocket, held) = rig.online().await;
+    assert_eq!(held, [ONE]);
+    websocket.open("3", json!({"connection_uuid": ONE})).await;
+    let refused = websocket.ask("4", "openConnection", json!({"connection_uuid": OTHER})).await;
+    assert_eq!(refused["message"]["type"], "/problems/connection-open", "{refused}");
+    let closed = websocket.ask("5", "closeConnection", json!({"connection_uuid": ONE})).await;
+    assert_eq!(closed["action"], "connectionClosed", "{closed}");
+    let refused = websocket.ask("6", "closeConnection", json!({"connection_uuid": ONE})).await;
+    assert_eq!(refused["message"]["type"], "/problems/unknown-connection", "there was only one: {refused}");
+}
+
+#[tokio::test]
+async fn a_connection_without_a_ticket_outlives_a_reconnect_and_one_with_a_ticket_ends() {
+    let rig = Rig::start().await;
+    let (mut websocket, _) = rig.online().await;
+    websocket.open("1", json!({"connection_uuid": ONE})).await;
+    for reconnects in 1..=3 {
+        drop(websocket);
+        let held;
+        (websocket, held) = rig.online().await;
+        assert_eq!(held, [ONE]);
+        rig.asked_for_ticket(1 + reconnects).await;
+    }
+    let closed = websocket.ask("2", "closeConnection", json!({"connection_uuid": ONE})).await;
+    assert_eq!(closed["action"], "connectionClosed", "it was still open: {closed}");
+
+    websocket.open("3", json!({"connection_uuid": OTHER, "ticket_id": 7})).await;
+    drop(websocket);
+    let (mut websocket, held) = rig.online().await;
+    assert_eq!(held, [OTHER]);
+    let closed = websocket.hear().await;
+    assert_eq!((&closed["action"], &closed["request_id"]), (&json!("connectionClosed"), &Value::Null));
+    assert_eq!(closed["message"], json!({"connection_uuid": OTHER, "reason": "policy"}));
+}
