@@ -65,6 +65,7 @@ if has_systemd; then
 	init=systemd
 	put 644 usr/lib/systemd/system/connector-agent.service /etc/systemd/system/connector-agent.service
 	put 644 usr/lib/systemd/system/connector-can@.service /etc/systemd/system/connector-can@.service
+	put 755 usr/lib/systemd/system-generators/connector-agent-generator /etc/systemd/system-generators/connector-agent-generator
 	mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
 	ln -sf ../connector-agent.service "$root/etc/systemd/system/multi-user.target.wants/connector-agent.service"
 	if [ -z "$root" ] && [ -d /run/systemd/system ]; then

@@ -9,6 +9,8 @@ use uuid::Uuid;
 
 use super::active_connection::ActiveConnection;
 use super::background::BackgroundAnswer;
+use super::ending::{EndStep, OpenWork};
+use super::setup::Control;
 use super::supervisor::Supervisor;
 use crate::relay::connection::{CloseReason, RelayConnection, VinTrigger};
 
@@ -63,17 +65,22 @@ impl Supervisor {
         }
     }
 
+    /// Sends the connection's texts, as far as the websocket takes them. The connection bounds the rest.
     fn send_texts(&mut self) {
-        while let Some(envelope) =
-            self.connection.as_mut().and_then(|connection| connection.relay.poll_text())
+        while (self.socket.takes_text() || !self.socket.is_up())
+            && let Some(envelope) =
+                self.connection.as_mut().and_then(|connection| connection.relay.poll_text())
         {
             self.send(&envelope);
         }
     }
 
     async fn end_connection(&mut self, reason: CloseReason) {
-        let Some(connection) = self.connection.take() else { return };
+        let Some(mut connection) = self.connection.take() else { return };
         let closed = connection.closed(reason);
+        while let Some(envelope) = connection.relay.poll_text() {
+            self.send(&envelope);
+        }
         if connection.has_been_active() {
             self.power.handle_activity(now());
         }
@@ -92,6 +99,40 @@ impl Supervisor {
         self.report_status();
     }
 
+    /// The process asks for an end of the agent.
+    pub(super) fn handle_control(&mut self, control: Control) {
+        self.ending.handle_control(now(), control);
+        if control == Control::Shutdown && self.open_work().is_some_and(|work| work.transfer_until.is_some())
+        {
+            tracing::info!("about to end: waiting for the end of a download");
+            self.notifier.report_waiting();
+        }
+    }
+
+    /// What an end of the agent would interrupt; `None` without a connection.
+    pub(super) fn open_work(&self) -> Option<OpenWork> {
+        self.connection.as_ref().map(|connection| OpenWork {
+            heard_at: connection.heard_at(),
+            transfer_until: connection.relay.transfer_until(now()),
+        })
+    }
+
+    /// Whether the agent ends now. Closes a connection whose operator is gone, if it is in the way.
+    pub(super) fn poll_end(&mut self) -> Option<Control> {
+        match self.ending.poll_step(now(), self.open_work())? {
+            EndStep::End(control) => Some(control),
+            EndStep::CloseConnection => {
+                tracing::info!(
+                    "nothing was heard of the operator; closing the connection for the new configuration"
+                );
+                if let Some(connection) = &mut self.connection {
+                    connection.relay.close(CloseReason::Shutdown);
+                }
+                None
+            }
+        }
+    }
+
     /// Ends in good order: sends the ECUs back to their default session, closes connection and websocket, and
     /// switches LED and buzzer off.
     pub(super) async fn shut_down(&mut self, reason: CloseReason) {
@@ -99,7 +140,13 @@ impl Supervisor {
             self.notifier.report_stopping();
         }
         if let Some(mut connection) = self.connection.take() {
-            return_to_default_sessions(&mut connection.relay).await;
+            if connection.relay.transfer_until(now()).is_some() {
+                tracing::warn!(
+                    "a download is in progress: the ECUs are not sent back to their default session"
+                );
+            } else {
+                return_to_default_sessions(&mut connection.relay).await;
+            }
             let closed = connection.closed(reason);
             drop(connection);
             self.send(&closed.envelope());

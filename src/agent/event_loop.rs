@@ -68,16 +68,15 @@ impl Supervisor {
                 // reported only while the agent sleeps
                 LoopEvent::Found(Found::Activity) => {}
                 LoopEvent::Background(answer) => self.handle_background(answer),
-                LoopEvent::Control(Control::Shutdown) => break Control::Shutdown,
-                LoopEvent::Control(Control::Restart) => self.restart_wanted = true,
+                LoopEvent::Control(control) => self.handle_control(control),
                 LoopEvent::Deadline => self.handle_deadline(),
             }
             self.update_connection().await;
             if self.update_power().await {
                 return self.sleep(control).await;
             }
-            if self.restart_wanted && self.connection.is_none() {
-                break Control::Restart;
+            if let Some(control) = self.poll_end() {
+                break control;
             }
         };
         self.shut_down(CloseReason::Shutdown).await;
@@ -116,6 +115,7 @@ impl Supervisor {
     fn poll_socket(&mut self, cx: &mut Context<'_>) -> Poll<LoopEvent> {
         let wants_to_send =
             self.connection.as_ref().is_some_and(|connection| connection.relay.wants_to_send(now()));
+        self.socket.set_busy(self.connection.is_some());
         self.socket.poll_event(cx, wants_to_send).map(LoopEvent::Socket)
     }
 
@@ -140,6 +140,7 @@ impl Supervisor {
             self.connection.as_ref().and_then(|connection| connection.relay.poll_timeout()),
             self.notifier.poll_timeout(),
             self.power.poll_timeout(),
+            self.ending.poll_timeout(self.open_work()),
         ];
         self.deadline.set(deadlines.into_iter().flatten().min());
         self.deadline.poll_expired(cx).map(|()| LoopEvent::Deadline)
@@ -149,12 +150,15 @@ impl Supervisor {
         match event {
             SocketEvent::Up => self.handle_socket_up(),
             SocketEvent::Text(text) => self.handle_text(&text).await,
+            SocketEvent::LongText { len, max } => self.refuse_long_text(len, max),
             SocketEvent::Binary(message) => {
                 if let Some(connection) = &mut self.connection {
+                    connection.handle_operator(now());
                     connection.relay.handle_message(now(), &message);
                 }
             }
             SocketEvent::Writable => self.send_binary(),
+            SocketEvent::TooLong { len, max } => self.handle_too_long(len, max),
             SocketEvent::Down(_) => self.handle_socket_down(),
         }
     }
@@ -184,6 +188,17 @@ impl Supervisor {
         }
         self.report_status();
         self.check_ticket();
+    }
+
+    /// A message cannot be received, so that the link is about to drop. The connection ends with it: an
+    /// operator who resumed the connection would send the message again, for ever.
+    fn handle_too_long(&mut self, len: usize, max: usize) {
+        if let Some(connection) = &mut self.connection {
+            tracing::warn!(
+                "a message of {len} bytes cannot be received (at most {max}); closing the connection"
+            );
+            connection.relay.close(CloseReason::Overflow);
+        }
     }
 
     fn handle_socket_down(&mut self) {

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::protocol::vin::Vin;
 use crate::relay::connection::{BusReport, RelayConnection};
+use crate::relay::wire::Envelope;
 use crate::vehicle::hardware::Hardware;
 
 /// The version of the relay protocol.
@@ -100,6 +101,26 @@ pub(super) struct StatusUpdate {
     pub(super) buses: Vec<BusReport>,
 }
 
+/// The longest text in an error, in bytes. An error may quote the request that it refuses.
+const MAX_QUOTE: usize = 1000;
+
+/// The text of a message. An error that quotes a very long request is cut, so that no answer is longer than its
+/// request.
+pub(super) fn bounded_text(envelope: &Envelope) -> String {
+    let text = envelope.to_text();
+    if envelope.action != "error" || text.len() <= MAX_QUOTE {
+        return text;
+    }
+    let mut envelope = envelope.clone();
+    for value in envelope.message.as_object_mut().into_iter().flat_map(|object| object.values_mut()) {
+        if let Some(text) = value.as_str().filter(|text| text.len() > MAX_QUOTE) {
+            let end = text.floor_char_boundary(MAX_QUOTE);
+            *value = format!("{}…", text.get(..end).unwrap_or_default()).into();
+        }
+    }
+    envelope.to_text()
+}
+
 /// A round-trip time in whole milliseconds, rounded.
 pub(super) fn whole_milliseconds(round_trip: Duration) -> u64 {
     u64::try_from(round_trip.as_micros().saturating_add(500) / 1000).unwrap_or(u64::MAX)
@@ -116,4 +137,24 @@ pub(super) struct CallForAttention {
 pub(super) struct ConnectionOpened {
     pub(super) connection_uuid: Uuid,
     pub(super) vin_number: Option<Vin>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::wire::ProblemKind;
+
+    #[test]
+    fn an_error_that_quotes_a_long_request_is_cut() {
+        let name = "ä".repeat(30_000);
+        let problem = ProblemKind::UnknownAction.problem(name.clone()).answering(&name);
+        let text = bounded_text(&Envelope::error(&problem, Some("7".to_owned())));
+        assert!(text.len() < 3 * MAX_QUOTE, "{} bytes", text.len());
+        let read = Envelope::read(&text).unwrap();
+        assert_eq!(read.request_id.as_deref(), Some("7"));
+        assert!(read.message["detail"].as_str().unwrap().ends_with("ä…"));
+
+        let short = Envelope::error(&ProblemKind::UnknownAction.problem("No such action."), None);
+        assert_eq!(bounded_text(&short), short.to_text());
+    }
 }

@@ -7,6 +7,7 @@
 //! | `event_loop` | the loop: waits for the next event, handles it, sends, updates the LED |
 //! | `requests`, `opening` | the requests of cloud and operator; opening a connection |
 //! | `connection`, `active_connection` | the open connection: its messages, its ticket, its end |
+//! | `ending` | when the agent ends, if the process asks for it during a connection |
 //! | `vin` | the times of reading the VIN, and the consequences of a new VIN |
 //! | `board` | ignition, supply voltage, button |
 //! | `power`, `sleep` | when to sleep and when to wake |
@@ -17,6 +18,7 @@ mod active_connection;
 mod background;
 mod board;
 mod connection;
+mod ending;
 mod event_loop;
 mod led;
 mod messages;

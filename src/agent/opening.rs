@@ -93,7 +93,7 @@ impl Supervisor {
         relay.handle_ignition(now(), self.power.ignition());
         // without a VIN from the vehicle, a VIN read later must equal the VIN in the request
         let vin = self.vehicle.vin.or_else(|| open.vin.as_ref()?.parse().ok());
-        self.connection = Some(ActiveConnection::new(relay, vin, open.ticket_id.is_some()));
+        self.connection = Some(ActiveConnection::new(now(), relay, vin, open.ticket_id.is_some()));
     }
 
     /// An `openConnection` for this UUID that waits for the VIN.

@@ -16,15 +16,24 @@ use crate::vehicle::vin::VinReport;
 /// answers all of them; more requests in that time are a flood.
 const MAX_IDENTIFYING: usize = 16;
 
+/// The longest `request_id`, in bytes: requests that wait keep theirs.
+const MAX_REQUEST_ID: usize = 256;
+
 impl Supervisor {
     pub(super) async fn handle_text(&mut self, text: &str) {
         let envelope = match Envelope::read(text) {
             Ok(envelope) => envelope,
             Err(refused) => {
                 let (problem, request_id) = *refused;
-                return self.refuse(&problem, request_id);
+                return self.refuse(&problem, request_id.filter(|id| id.len() <= MAX_REQUEST_ID));
             }
         };
+        if let Some(length) = envelope.request_id.as_ref().map(String::len)
+            && length > MAX_REQUEST_ID
+        {
+            let detail = format!("A request_id has at most {MAX_REQUEST_ID} bytes, not {length}.");
+            return self.refuse(&ProblemKind::InvalidMessage.problem(detail), None);
+        }
         if envelope.action == "error" {
             tracing::debug!(problem = %envelope.message, "the cloud reports an error");
             return;
@@ -33,6 +42,12 @@ impl Supervisor {
             Ok(request) => self.handle_request(request, envelope.request_id).await,
             Err(problem) => self.refuse(&problem, envelope.request_id),
         }
+    }
+
+    /// Refuses a text that was too long to be read.
+    pub(super) fn refuse_long_text(&mut self, len: usize, max: usize) {
+        let detail = format!("A text message has at most {max} bytes, not {len}.");
+        self.refuse(&ProblemKind::TooLong.problem(detail), None);
     }
 
     pub(super) fn refuse(&mut self, problem: &Problem, request_id: RequestId) {
@@ -69,6 +84,7 @@ impl Supervisor {
             self.hand_over_buses().await;
         }
         if let Some(connection) = &mut self.connection {
+            connection.handle_operator(now());
             connection.relay.handle_request(now(), request, request_id);
         }
     }

@@ -5,6 +5,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
+use super::log_line::LineFormat;
 use crate::config::LogFormat;
 
 /// Changes the log level while the program runs.
@@ -27,14 +28,9 @@ pub(super) fn init(directives: &str, format: LogFormat) -> anyhow::Result<LogLev
     let chosen = std::env::var("RUST_LOG").ok().filter(|value| !value.is_empty());
     let (filter, handle) = reload::Layer::new(filter(chosen.as_deref().unwrap_or(directives))?);
     let registry = tracing_subscriber::registry().with(filter);
-    let lines = fmt::layer().with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => {
-            let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            registry.with(lines.with_ansi(is_terminal)).try_init()
-        }
-        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
-    }
-    .context("logging is set up already")?;
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal);
+    let lines = lines.event_format(LineFormat(format));
+    registry.with(lines).try_init().context("logging is set up already")?;
     Ok(LogLevel(handle))
 }

@@ -4,6 +4,7 @@ mod buses;
 mod check;
 mod core_dump;
 mod exit_status;
+mod log_line;
 mod logging;
 mod run;
 mod scan;

@@ -62,6 +62,8 @@ pub(super) async fn run(path: &Path, format: Option<LogFormat>) -> anyhow::Resul
 
 /// Opens everything that the configuration names, and logs every problem.
 fn set_up(config: &Config) -> Option<Setup> {
+    let mut config = config.clone();
+    config.resolve_state_directory(|name| std::env::var_os(name));
     for problem in config.check() {
         match problem.severity {
             // not fatal: a missing device may come later
@@ -70,8 +72,6 @@ fn set_up(config: &Config) -> Option<Setup> {
         }
     }
     let pincode = config.pincode().ok()?;
-    let mut config = config.clone();
-    config.resolve_state_directory(|name| std::env::var_os(name));
     // the login task logs problems with the store
     let stored = LoginStore::new(&config).and_then(|store| store.load().ok().flatten());
     let known_time = Duration::from_secs(stored.map_or(0, |login| login.known_time));
@@ -150,7 +150,10 @@ fn reload(path: &Path, level: &LogLevel) -> Option<Config> {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => {
-            tracing::error!("cannot use the new configuration:\n{error}");
+            tracing::error!("cannot use the new configuration");
+            for line in error.to_string().lines() {
+                tracing::error!("{line}");
+            }
             return None;
         }
     };

@@ -62,7 +62,8 @@ impl Cloud {
             } else if error.is_transient() {
                 let wait = {
                     let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
-                    honouring(error.retry_after(), full_jitter(&mut rng, failures))
+                    let wait = full_jitter(&mut rng, failures);
+                    honouring(&mut rng, error.retry_after(), wait)
                 };
                 failures += 1;
                 tracing::debug!("{what}: {}; trying again in {wait:.1?}", ErrorChain(&error));

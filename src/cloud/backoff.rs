@@ -15,11 +15,19 @@ pub(crate) const FIRST_REJECTION: Duration = Duration::from_secs(60);
 /// can ask for: a device must not stay offline for days because of one answer.
 pub(crate) const LAST_REJECTION: Duration = Duration::from_secs(3600);
 
+/// At most this part of `Retry-After` is added at random.
+const RETRY_AFTER_SPREAD: u32 = 5;
+
 /// A random wait: up to 5 s after the first failure, with a bound that doubles to 60 s (exponential, full
 /// jitter).
 pub(crate) fn full_jitter(rng: &mut Rng, earlier_failures: u32) -> Duration {
-    let bound = doubled(FIRST_BOUND, earlier_failures).min(LAST_BOUND);
-    Duration::from_millis(rng.u64(0..=bound.as_millis() as u64))
+    up_to(rng, doubled(FIRST_BOUND, earlier_failures).min(LAST_BOUND))
+}
+
+/// A random wait up to this bound.
+pub(crate) fn up_to(rng: &mut Rng, bound: Duration) -> Duration {
+    let bound = u64::try_from(bound.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(rng.u64(0..=bound))
 }
 
 /// The wait after `count` rejected logins in a row: a minute, doubling up to an hour.
@@ -27,9 +35,12 @@ pub(crate) fn after_rejections(count: u32) -> Duration {
     doubled(FIRST_REJECTION, count.saturating_sub(1)).min(LAST_REJECTION)
 }
 
-/// The longer of `wait` and the wait that the cloud asked for, which counts up to an hour.
-pub(crate) fn honouring(retry_after: Option<Duration>, wait: Duration) -> Duration {
-    retry_after.map_or(wait, |asked| asked.min(LAST_REJECTION).max(wait))
+/// The longer of `wait` and the wait that the cloud asked for, which counts up to an hour. Up to a fifth is
+/// added to what the cloud asked for, because it may have asked many connectors for the same.
+pub(crate) fn honouring(rng: &mut Rng, retry_after: Option<Duration>, wait: Duration) -> Duration {
+    let Some(asked) = retry_after else { return wait };
+    let asked = asked.min(LAST_REJECTION);
+    (asked + up_to(rng, asked / RETRY_AFTER_SPREAD)).max(wait)
 }
 
 fn doubled(duration: Duration, times: u32) -> Duration {
@@ -61,9 +72,15 @@ mod tests {
     #[test]
     fn retry_after_from_the_cloud_is_honoured_up_to_an_hour() {
         let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
-        assert_eq!(honouring(Some(minute), second), minute);
+        let mut rng = Rng::with_seed(1);
+        let mut honouring = |retry_after, wait| honouring(&mut rng, retry_after, wait);
+        for _ in 0..100 {
+            assert!((minute..=minute * 6 / 5).contains(&honouring(Some(minute), second)));
+            assert!(
+                (LAST_REJECTION..=LAST_REJECTION * 6 / 5).contains(&honouring(Some(Duration::MAX), second))
+            );
+        }
         assert_eq!(honouring(Some(second), minute), minute);
         assert_eq!(honouring(None, second), second);
-        assert_eq!(honouring(Some(Duration::MAX), second), LAST_REJECTION);
     }
 }

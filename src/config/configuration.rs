@@ -10,8 +10,9 @@ use serde::Deserialize;
 use crate::config::address::{ApiUrl, WebsocketUrl};
 use crate::config::doip::DoipConfig;
 use crate::config::identity::ConnectorUuid;
-use crate::config::pincode::{Pincode, PincodeError};
+use crate::config::pincode::{ChangeTime, Pincode, PincodeError};
 use crate::config::ports::{CanPort, DoipPort, KlinePort};
+use crate::config::secrets;
 use crate::config::sections::{
     BusKind, CloudConfig, ConfiguredBus, ConnectorConfig, LogConfig, PowerConfig, RelayConfig, VinConfig,
 };
@@ -128,7 +129,14 @@ impl Config {
     /// The pincode, from the first source that has one: the environment variable `CONNECTOR_PINCODE`,
     /// systemd's credential `connector-pincode`, the pincode file, the configuration.
     pub fn pincode(&self) -> Result<Pincode, PincodeError> {
-        Pincode::find(&self.connector, |name| std::env::var_os(name))
+        let pincode = Pincode::find(&self.connector, |name| std::env::var_os(name))?;
+        secrets::remember_pincode(pincode.expose());
+        Ok(pincode)
+    }
+
+    /// When the source of the pincode was last changed; `None` if that cannot be seen.
+    pub(crate) fn pincode_changed_at(&self) -> Option<ChangeTime> {
+        Pincode::source_changed_at(&self.connector, self.path.as_deref(), |name| std::env::var_os(name))
     }
 
     /// Sets the state directory to systemd's (the first in `$STATE_DIRECTORY`) if the file names none.

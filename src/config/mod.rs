@@ -17,6 +17,7 @@ mod pincode;
 mod pincode_source;
 mod ports;
 mod problem;
+pub(crate) mod secrets;
 mod sections;
 mod vin;
 
@@ -29,6 +30,7 @@ pub use bit_rates::{KLINE_BIT_RATES, KLINE_VIN_BIT_RATES};
 pub use configuration::Config;
 pub(crate) use configuration::DEFAULT_PATH;
 pub use identity::{ConnectorUuid, ConnectorUuidError};
+pub(crate) use pincode::ChangeTime;
 pub use pincode::{Pincode, PincodeError};
 pub use ports::{CanPort, DoipPort, IsotpStack, KlinePort};
 pub use problem::{ConfigError, ConfigProblem, Severity};

@@ -6,12 +6,26 @@ use std::path::PathBuf;
 
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
-use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize};
 
 /// The environment variable of the pincode, which has precedence over the configuration.
 pub(crate) const PINCODE_VARIABLE: &str = "CONNECTOR_PINCODE";
 /// The systemd credential of the pincode (a file in `$CREDENTIALS_DIRECTORY`).
 pub(crate) const PINCODE_CREDENTIAL: &str = "connector-pincode";
+
+/// The file of the pincode, from which the package's unit makes the credential.
+pub(super) const PACKAGED_PINCODE: &str = "/etc/connector-pincode";
+
+/// When the source of the pincode was last changed: from it a corrected pincode is noticed, and nothing about the
+/// pincode can be learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ChangeTime {
+    /// Seconds since 1970.
+    pub(super) seconds: i64,
+    /// Nanoseconds of the second.
+    pub(super) nanoseconds: i64,
+}
 
 /// The connector's pincode. `Debug` omits it, and its memory is overwritten when it is dropped.
 #[derive(Clone)]

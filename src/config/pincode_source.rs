@@ -8,7 +8,9 @@ use std::path::Path;
 
 use secrecy::zeroize::Zeroizing;
 
-use super::pincode::{MAX_LENGTH, PINCODE_CREDENTIAL, PINCODE_VARIABLE, Pincode, PincodeError};
+use super::pincode::{
+    ChangeTime, MAX_LENGTH, PACKAGED_PINCODE, PINCODE_CREDENTIAL, PINCODE_VARIABLE, Pincode, PincodeError,
+};
 use super::sections::ConnectorConfig;
 
 impl Pincode {
@@ -37,6 +39,30 @@ impl Pincode {
             (None, Some(pincode)) => Ok(pincode.clone()),
             (None, None) => Err(PincodeError::Missing),
         }
+    }
+
+    /// When the source that [`Pincode::find`] uses was last changed, by the modification time of its file.
+    /// `None` if that cannot be seen: the environment has no such time, and systemd makes its credentials anew
+    /// for each start.
+    pub(super) fn source_changed_at(
+        connector: &ConnectorConfig,
+        configuration: Option<&Path>,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Option<ChangeTime> {
+        if variable(PINCODE_VARIABLE).is_some() {
+            return None;
+        }
+        let credential = variable("CREDENTIALS_DIRECTORY")
+            .map(|directory| Path::new(&directory).join(PINCODE_CREDENTIAL))
+            .filter(|path| path.exists());
+        let path = match (credential, &connector.pincode_file) {
+            // the file from which the package's unit makes the credential
+            (Some(_), _) => Path::new(PACKAGED_PINCODE),
+            (None, Some(path)) => path,
+            (None, None) => configuration?,
+        };
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(ChangeTime { seconds: metadata.mtime(), nanoseconds: metadata.mtime_nsec() })
     }
 
     /// Reads the pincode from this file; an error if the file has any of the permission bits `forbidden`.

@@ -79,12 +79,13 @@ pub struct CloudConfig {
     /// The time limit for the answer to a REST request.
     #[serde(default = "seconds::<30>", rename = "request_timeout_ms", with = "duration")]
     pub request_timeout: Duration,
-    /// The time between two Pings on the websocket.
+    /// The time between two Pings on the websocket while an operator's connection is open. Three intervals
+    /// without any message mean that the websocket is dead.
     #[serde(default = "seconds::<5>", rename = "ping_interval_ms", with = "duration")]
     pub ping_interval: Duration,
-    /// The websocket is dead after this long without any message.
-    #[serde(default = "seconds::<15>", rename = "dead_after_ms", with = "duration")]
-    pub dead_after: Duration,
+    /// The time between two Pings while no connection is open.
+    #[serde(default = "seconds::<30>", rename = "idle_ping_interval_ms", with = "duration")]
+    pub idle_ping_interval: Duration,
     /// The REST resources.
     #[serde(default)]
     pub paths: PathsConfig,
@@ -101,7 +102,7 @@ impl CloudConfig {
             connect_timeout: seconds::<15>(),
             request_timeout: seconds::<30>(),
             ping_interval: seconds::<5>(),
-            dead_after: seconds::<15>(),
+            idle_ping_interval: seconds::<30>(),
             paths: PathsConfig::default(),
         }
     }

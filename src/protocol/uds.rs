@@ -48,6 +48,12 @@ pub(crate) const START_COMMUNICATION: u8 = 0x81;
 /// StopCommunication of KWP2000 on a K-line (ISO 14230-2, 5.3).
 pub(crate) const STOP_COMMUNICATION: u8 = 0x82;
 
+/// Mode 09 of OBD, whose longer answers come in several messages on a K-line (SAE J1979, 6.9).
+pub(crate) const OBD_VEHICLE_INFORMATION: u8 = 0x09;
+
+/// AccessTimingParameters of KWP2000 on a K-line (ISO 14230-2, 5.4).
+pub(crate) const ACCESS_TIMING_PARAMETERS: u8 = 0x83;
+
 /// P2: the time an ECU has for the first frame of its response (ISO 14229-2; P2CAN of ISO 15765-4).
 pub(crate) const P2: Duration = Duration::from_millis(50);
 /// P2*: the time an ECU has for the final response after response pending (ISO 14229-2).

@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod doip;
+mod ending;
 mod fd;
 mod flash;
 mod kline;
+mod limits;
+mod packaging;
 mod power;
 mod scripted;
 mod session;

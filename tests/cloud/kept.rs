@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::scripted::*;
+use connector_agent::cloud::Cloud;
 use connector_agent::cloud::login::{Authenticator, LoginStore};
 use connector_agent::cloud::rest::Tokens;
-use connector_agent::cloud::{Cloud, LoginState};
 use connector_agent::config::{ApiUrl, Config, Pincode, WebsocketUrl};
 
 const LOGIN: &str = "POST /v2/authenticate/pincode";
@@ -184,60 +184,6 @@ async fn a_state_directory_that_disappears_causes_one_warning() {
 }
 
 #[tokio::test]
-async fn an_agent_that_keeps_restarting_does_not_try_a_rejected_pincode_more_often() {
-    let log = Log::capture();
-    let rig = RejectingRig::start().await;
-    for start in 1..=10 {
-        let authenticator = rig.authenticator(PINCODE);
-        rig.rejected(&authenticator).await;
-        rig.kept_rejections(1).await;
-        assert_eq!(rig.logins(), 1, "start {start}");
-    }
-    log.has("did not accept this connector's UUID and pincode before the restart", 9).await;
-    let file = rig.file();
-    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
-    assert!(!fs::read_to_string(&file).unwrap().contains("94571") && !log.text().contains("94571"));
-
-    // after the minute there is one more login, and the next wait is two minutes
-    rig.edit(r#""rejected_at":"#, r#""rejected_at":1000,"then":"#);
-    for _ in 0..3 {
-        let authenticator = rig.authenticator(PINCODE);
-        rig.rejected(&authenticator).await;
-        rig.kept_rejections(2).await;
-        assert_eq!(rig.logins(), 2);
-    }
-}
-
-#[tokio::test]
-async fn a_corrected_pincode_is_tried_immediately_and_clears_the_rejections() {
-    let rig = RejectingRig::start().await;
-    let authenticator = rig.authenticator(PINCODE);
-    rig.rejected(&authenticator).await;
-    rig.kept_rejections(1).await;
-    let authenticator = rig.authenticator("right");
-    soon(authenticator.token()).await;
-    assert_eq!(rig.logins(), 2);
-    soon(async {
-        while rig.file().exists() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn damaged_records_of_rejections_cost_one_login() {
-    let rig = RejectingRig::start().await;
-    for (round, damage) in ["", "{", "[]", r#"{"format":2}"#].into_iter().enumerate() {
-        let authenticator = rig.authenticator(PINCODE);
-        rig.rejected(&authenticator).await;
-        rig.kept_rejections(1).await;
-        assert_eq!(rig.logins(), round + 1, "{damage}");
-        fs::write(rig.file(), damage).unwrap();
-    }
-}
-
-#[tokio::test]
 async fn without_a_state_directory_nothing_is_kept() {
     let rig = Rig::start().await;
     let mut config = rig.config.clone();
@@ -294,7 +240,7 @@ fn a_debug_print_hides_the_kept_tokens() {
     assert!(!format!("{error} {error:?}").contains("-secret"));
 }
 
-fn config(api_url: &str, state: &Path) -> Config {
+pub(crate) fn config(api_url: &str, state: &Path) -> Config {
     let mut config = Config::new(
         uuid(),
         ApiUrl::try_from(api_url.to_owned()).unwrap(),
@@ -304,62 +250,10 @@ fn config(api_url: &str, state: &Path) -> Config {
     config
 }
 
-/// A cloud that accepts the pincode `right` and no other.
-struct RejectingRig(Rig);
-
-impl RejectingRig {
-    async fn start() -> Self {
-        let server = Server::start(|request, _| match request.body.contains("right") {
-            true => Reply::tokens(1),
-            false => Reply::new(401, "{}"),
-        })
-        .await;
-        let directory = tempfile::tempdir().unwrap();
-        let config = config(&server.url, &directory.path().join("state"));
-        Self(Rig { server, config, directory })
-    }
-
-    fn authenticator(&self, pincode: &str) -> Authenticator {
-        let Rig { config, .. } = &self.0;
-        let kept = LoginStore::new(config);
-        Authenticator::resume(rest(&config.cloud), Pincode::new(pincode).unwrap(), kept, 1)
-    }
-
-    async fn rejected(&self, authenticator: &Authenticator) {
-        let mut status = authenticator.status();
-        soon(status.wait_for(|status| status.login == LoginState::Rejected)).await.unwrap();
-    }
-
-    fn file(&self) -> PathBuf {
-        self.0.state().join("rejected.json")
-    }
-
-    async fn kept_rejections(&self, count: u32) {
-        let count = format!(r#""count":{count}"#);
-        let kept = || fs::read_to_string(self.file()).is_ok_and(|text| text.contains(&count));
-        soon(async {
-            while !kept() {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
-    }
-
-    fn edit(&self, from: &str, to: &str) {
-        let text = fs::read_to_string(self.file()).unwrap();
-        assert!(text.contains(from), "{text}");
-        fs::write(self.file(), text.replace(from, to)).unwrap();
-    }
-
-    fn logins(&self) -> usize {
-        self.0.logins()
-    }
-}
-
-struct Rig {
-    server: Server,
-    config: Config,
-    directory: tempfile::TempDir,
+pub(crate) struct Rig {
+    pub server: Server,
+    pub config: Config,
+    pub directory: tempfile::TempDir,
 }
 
 impl Rig {
@@ -385,7 +279,7 @@ impl Rig {
         Self { server, config, directory }
     }
 
-    fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.directory.path().join("state")
     }
 
@@ -434,7 +328,7 @@ impl Rig {
         .await;
     }
 
-    fn logins(&self) -> usize {
+    pub(crate) fn logins(&self) -> usize {
         self.server.count(LOGIN)
     }
 

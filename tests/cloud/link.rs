@@ -5,21 +5,14 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::link_rig::*;
 use crate::scripted::*;
 use bytes::Bytes;
-use connector_agent::cloud::websocket::{
-    CloudSocket, DownReason, OutgoingMessage, SocketEvent, SocketSettings,
-};
+use connector_agent::cloud::websocket::{DownReason, OutgoingMessage, SocketEvent};
 use connector_agent::cloud::{CloudState, LoginState};
-use connector_agent::config::CloudConfig;
-use connector_agent::tls;
 use futures_util::{SinkExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::coop::{consume_budget, has_budget_remaining};
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -104,11 +97,13 @@ async fn a_cloud_that_refuses_every_token_gets_one_attempt_a_minute() {
 }
 
 #[tokio::test]
-async fn a_working_link_that_drops_reconnects_immediately() {
+async fn with_a_connection_a_link_that_lasted_reconnects_immediately() {
     let cloud = Cloud::start().await;
     let mut link = cloud.link();
+    link.set_busy(true);
     for _ in 0..5 {
         let (mut far, _) = up(&mut link, &cloud.listener).await;
+        pass(Duration::from_secs(5)).await;
         far.send(Message::text("it works")).await.unwrap();
         assert!(matches!(soon(link.next_event(false)).await, SocketEvent::Text(_)));
         drop(far);
@@ -119,39 +114,59 @@ async fn a_working_link_that_drops_reconnects_immediately() {
 }
 
 #[tokio::test]
+async fn without_a_connection_a_lost_link_returns_after_a_random_time() {
+    let log = Log::capture();
+    let cloud = Cloud::start().await;
+    let mut link = cloud.link();
+    let (far, _) = up(&mut link, &cloud.listener).await;
+    pass(Duration::from_secs(40)).await;
+    drop(far);
+    assert!(matches!(soon(link.next_event(false)).await, SocketEvent::Down(_)));
+    assert_eq!((log.count("connecting again in "), log.count("connecting again in 0.0")), (1, 0));
+    pass(Duration::from_secs(5)).await;
+    up(&mut link, &cloud.listener).await;
+}
+
+#[tokio::test]
 async fn a_busy_cloud_is_not_contacted_before_its_retry_after() {
     let log = Log::capture();
     let cloud = Cloud::start().await;
     let mut link = cloud.link();
     let refusal = async {
         refuse(&cloud.listener, "503 Service Unavailable", "Retry-After: 120\r\n").await;
-        log.has("connecting again in 120.0s", 1).await;
+        log.has("connecting again in 1", 1).await;
     };
     drive(&mut link, refusal).await;
-    pass(Duration::from_secs(121)).await;
+    pass(Duration::from_secs(119)).await;
+    drive(&mut link, tokio::task::yield_now()).await;
+    pass(Duration::from_secs(26)).await;
     up(&mut link, &cloud.listener).await;
 }
 
 #[tokio::test]
-async fn a_silent_link_is_dead_after_fifteen_seconds() {
-    let cloud = Cloud::start().await;
-    let mut link = cloud.link();
-    let (far, _) = up(&mut link, &cloud.listener).await;
-    for seconds in [5, 5, 4] {
-        pass(Duration::from_secs(seconds)).await;
-        drive(&mut link, tokio::task::yield_now()).await;
-        assert!(link.is_up());
+async fn a_silent_link_is_dead_after_fifteen_seconds_with_a_connection_and_ninety_without() {
+    for (is_busy, interval) in [(true, 5), (false, 30)] {
+        let cloud = Cloud::start().await;
+        let mut link = cloud.link();
+        link.set_busy(is_busy);
+        let (far, _) = up(&mut link, &cloud.listener).await;
+        for seconds in [interval, interval, interval - 1] {
+            pass(Duration::from_secs(seconds)).await;
+            drive(&mut link, tokio::task::yield_now()).await;
+            assert!(link.is_up());
+        }
+        pass(Duration::from_secs(1)).await;
+        let event = soon(link.next_event(false)).await;
+        assert!(matches!(event, SocketEvent::Down(DownReason::Dead(_))), "{event:?}");
+        drop(far);
     }
-    pass(Duration::from_secs(1)).await;
-    let event = soon(link.next_event(false)).await;
-    assert!(matches!(event, SocketEvent::Down(DownReason::Dead(_))), "{event:?}");
-    drop(far);
 }
 
 #[tokio::test]
 async fn a_link_with_an_unread_message_is_not_dead() {
     let cloud = Cloud::start().await;
     let mut link = cloud.link();
+    link.set_busy(true);
     let (mut far, _) = up(&mut link, &cloud.listener).await;
     far.send(Message::text("late")).await.unwrap();
     // the runtime looks at its sockets before the task goes on
@@ -179,28 +194,6 @@ async fn a_closed_link_reports_the_reason() {
     let event = soon(link.next_event(false)).await;
     let SocketEvent::Down(reason) = event else { panic!("{event:?}") };
     assert_eq!(reason.to_string(), "the cloud closed the websocket (1012: new version)");
-}
-
-#[tokio::test]
-async fn messages_beyond_the_bounds_end_the_link() {
-    let cloud = Cloud::start().await;
-    let mut settings = cloud.settings();
-    settings.max_binary = 1000;
-    settings.max_text = 2000;
-    for (message, len) in [
-        (Message::binary(vec![0; 1001]), 1001),
-        (Message::text("x".repeat(2001)), 2001),
-        (Message::binary(vec![0; 1 << 20]), 1 << 20),
-    ] {
-        let mut link = cloud.link_with(settings.clone());
-        let (mut far, _) = up(&mut link, &cloud.listener).await;
-        far.send(message).await.unwrap();
-        let event = soon(link.next_event(false)).await;
-        assert!(
-            matches!(event, SocketEvent::Down(DownReason::TooLong { len: found, .. }) if found == len),
-            "{event:?}"
-        );
-    }
 }
 
 #[tokio::test]
@@ -361,94 +354,4 @@ async fn the_token_is_in_no_log() {
     up(&mut link, &cloud.listener).await;
     assert!(log.text().contains("online"));
     assert!(!log.text().contains("access-"), "{}", log.text());
-}
-
-/// The scripted API, and a listener for websockets.
-struct Cloud {
-    api: Server,
-    listener: TcpListener,
-    config: CloudConfig,
-    authenticator: connector_agent::cloud::login::Authenticator,
-    status: tokio::sync::watch::Receiver<connector_agent::cloud::CloudStatus>,
-}
-
-impl Cloud {
-    async fn start() -> Self {
-        let api = Server::start(|_, before| Reply::tokens(before + 1)).await;
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("ws://{}/connector", listener.local_addr().unwrap());
-        let config = cloud_config(&api.url, &url);
-        let authenticator = authenticator(&config);
-        let status = authenticator.status();
-        Self { api, listener, config, authenticator, status }
-    }
-
-    fn settings(&self) -> SocketSettings {
-        SocketSettings::new(&self.config, 4095)
-    }
-
-    fn link(&self) -> CloudSocket {
-        self.link_with(self.settings())
-    }
-
-    fn link_with(&self, settings: SocketSettings) -> CloudSocket {
-        let tls = tls::client_config(self.config.ca_file.as_deref()).unwrap();
-        CloudSocket::new(settings, tls, self.authenticator.clone(), 1)
-    }
-}
-
-type Far<S> = WebSocketStream<S>;
-
-/// Waits for the link, and returns the cloud's side of it with the request's authorization and subprotocol.
-async fn up(link: &mut CloudSocket, listener: &TcpListener) -> (Far<TcpStream>, [String; 2]) {
-    let accept = async { accept(listener.accept().await.unwrap().0).await };
-    let (event, accepted) = soon(async { tokio::join!(link.next_event(false), accept) }).await;
-    assert!(matches!(event, SocketEvent::Up), "{event:?}");
-    accepted
-}
-
-async fn accept<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> (Far<S>, [String; 2]) {
-    let mut seen = [String::new(), String::new()];
-    #[allow(clippy::result_large_err, reason = "the library's signature")]
-    let callback = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
-        let header = |name| request.headers().get(name).unwrap().to_str().unwrap().to_owned();
-        seen = ["authorization", "sec-websocket-protocol"].map(header);
-        response.headers_mut().insert("sec-websocket-protocol", "connector-relay.v1".parse().unwrap());
-        Ok(response)
-    };
-    let far = tokio_tungstenite::accept_hdr_async(stream, callback).await.unwrap();
-    (far, seen)
-}
-
-/// Answers one upgrade with this status, and returns the request.
-async fn refuse(listener: &TcpListener, status: &str, headers: &str) -> String {
-    let (mut tcp, _) = listener.accept().await.unwrap();
-    let mut request = Vec::new();
-    while !request.ends_with(b"\r\n\r\n") {
-        assert_ne!(tcp.read_buf(&mut request).await.unwrap(), 0);
-    }
-    let reply = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: 0\r\n\r\n");
-    tcp.write_all(reply.as_bytes()).await.unwrap();
-    String::from_utf8(request).unwrap()
-}
-
-/// Drives the link until the future `until` is ready. An event of the link fails the test.
-async fn drive<T>(link: &mut CloudSocket, until: impl Future<Output = T>) -> T {
-    let both = async {
-        tokio::select! {
-            event = link.next_event(false) => panic!("{event:?}"),
-            result = until => result,
-        }
-    };
-    soon(both).await
-}
-
-/// The next text or binary message.
-async fn message<S: AsyncRead + AsyncWrite + Unpin>(far: &mut Far<S>) -> Message {
-    loop {
-        match far.next().await.unwrap().unwrap() {
-            message @ (Message::Text(_) | Message::Binary(_)) => return message,
-            _ => continue,
-        }
-    }
 }

@@ -2,9 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod link_rig;
 mod scripted;
 
+mod bounds;
 mod kept;
 mod link;
+mod log;
+mod rejections;
 mod rest;
 mod sandbox;

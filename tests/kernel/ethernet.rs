@@ -188,6 +188,24 @@ fn a_fixed_address_is_shared_without_a_route_and_taken_back_with_the_last_use() 
 }
 
 #[test]
+fn answers_pass_a_strict_reverse_path_filter_although_there_is_no_route() {
+    in_namespaces(async |rig| {
+        let fixed = "192.168.0.1/24";
+        for address in [fixed, LINK_LOCAL] {
+            rig.vehicle.ip(&["addr", "add", address, "dev", VEHICLE]).await;
+        }
+        let _gateway = rig.gateway("0.0.0.0:13400", |config| config.forget_vin()).await;
+        for filter in ["1", "2"] {
+            std::fs::write(format!("/proc/sys/net/ipv4/conf/{AGENT}/rp_filter"), filter).unwrap();
+            for configuration in [4, 2] {
+                reads_vin(&rig, configuration, "").await;
+                assert!(!rig.rules().contains("1340"), "{}", rig.rules());
+            }
+        }
+    });
+}
+
+#[test]
 fn a_fixed_address_in_the_network_of_another_interface_is_refused() {
     in_namespaces(async |rig| {
         let uplink = rig.uplink("192.168.0.77/24").await;

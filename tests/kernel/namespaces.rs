@@ -94,6 +94,12 @@ fn ip<S: AsRef<std::ffi::OsStr> + std::fmt::Debug>(arguments: &[S]) {
     assert!(output.status.success(), "ip {arguments:?}: {error}");
 }
 
+/// What `ip` prints.
+fn printed(arguments: &[&str]) -> String {
+    let output = std::process::Command::new("ip").args(arguments).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
 fn text([a, b, c, d, e, f]: [u8; 6]) -> String {
     format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }
@@ -167,11 +173,14 @@ impl Rig {
         "up0"
     }
 
-    /// The routes of the agent's side, as text.
+    /// The routes that all packets of the agent's side use, as text.
     pub(crate) fn routes(&self) -> String {
-        let output =
-            std::process::Command::new("ip").args(["route", "show", "table", "main"]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
+        printed(&["route", "show", "table", "main"])
+    }
+
+    /// The rules that lead to routing tables, as text.
+    pub(crate) fn rules(&self) -> String {
+        printed(&["rule", "show"])
     }
 
     /// A gateway in the vehicle.

@@ -1,6 +1,9 @@
 //! The VIN by K-line: from simulated ECUs in virtual time, and by the agent's command line over a
 //! pseudo-terminal.
 
+mod answers;
+mod in_use;
+
 use std::task::{Context, Poll};
 use std::time::Duration;
 

@@ -1,11 +1,11 @@
 //! A network interface by name.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::netlink::{self, InterfaceAddress, RUNNING, UP};
 use super::network::IpNetwork;
-use super::routes::routes;
+use super::routes::{change_source_route, routes};
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +80,16 @@ impl Interface {
     /// Adds an address, without a route to its network; no error if the interface already has it.
     pub fn add_address(&self, ip: IpAddr, prefix: u8) -> io::Result<()> {
         netlink::change_address(self.index, ip, prefix, true)
+    }
+
+    /// Adds a route to the network of an address, for packets from this address only; no error if there is one.
+    pub fn add_source_route(&self, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
+        change_source_route(self.index, address, prefix, true)
+    }
+
+    /// Removes a route of [`Interface::add_source_route`].
+    pub fn remove_source_route(&self, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
+        change_source_route(self.index, address, prefix, false)
     }
 
     /// Removes an address.

@@ -22,6 +22,8 @@ const NLM_F_REQUEST: u16 = 0x001;
 const NLM_F_ACK: u16 = 0x004;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_CREATE_OR_REPLACE: u16 = 0x500;
+const NLM_F_CREATE: u16 = 0x400;
+const NLM_F_EXCL: u16 = 0x200;
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
@@ -206,17 +208,20 @@ pub(super) fn change_address(index: u32, ip: IpAddr, prefix: u8, add: bool) -> i
     let mut body = vec![family, prefix, 0, scope];
     body.extend(index.to_ne_bytes());
     for kind in [IFA_LOCAL, IFA_ADDRESS] {
-        body.extend((4 + bytes.len() as u16).to_ne_bytes());
-        body.extend(kind.to_ne_bytes());
-        body.extend(&bytes);
+        push_attribute(&mut body, kind, &bytes);
     }
     // no route to the network, which might lead packets of other interfaces to this one
-    body.extend(8u16.to_ne_bytes());
-    body.extend(IFA_FLAGS.to_ne_bytes());
-    body.extend(IFA_F_NOPREFIXROUTE.to_ne_bytes());
+    push_attribute(&mut body, IFA_FLAGS, &IFA_F_NOPREFIXROUTE.to_ne_bytes());
     let (message, flags) =
         if add { (RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE_OR_REPLACE) } else { (RTM_DELADDR, NLM_F_ACK) };
     request(message, flags, &body).map(|_| ())
+}
+
+/// Appends an attribute whose length is a multiple of four bytes.
+pub(super) fn push_attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    body.extend((4 + value.len() as u16).to_ne_bytes());
+    body.extend(kind.to_ne_bytes());
+    body.extend(value);
 }
 
 /// The addresses of all interfaces, each with the number of its interface.
@@ -256,6 +261,15 @@ fn address(kind: u16, body: &[u8]) -> Option<(u32, InterfaceAddress)> {
 /// Requests a list from the kernel.
 pub(super) fn request_dump(kind: u16, body: &[u8]) -> io::Result<Vec<(u16, Vec<u8>)>> {
     request(kind, NLM_F_DUMP, body)
+}
+
+/// Asks the kernel to add something, which is no error if it is there already, or to remove it.
+pub(super) fn request_change(kind: u16, body: &[u8], add: bool) -> io::Result<()> {
+    let flags = if add { NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL } else { NLM_F_ACK };
+    match request(kind, flags, body) {
+        Err(error) if add && error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        changed => changed.map(|_| ()),
+    }
 }
 
 /// Sends a request to the kernel, which answers immediately; returns the messages of the answer.

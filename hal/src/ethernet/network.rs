@@ -26,7 +26,7 @@ impl IpNetwork {
 }
 
 /// The first address of the network with this prefix.
-fn first(ip: IpAddr, prefix: u8) -> IpAddr {
+pub(super) fn first(ip: IpAddr, prefix: u8) -> IpAddr {
     match ip {
         IpAddr::V4(ip) => {
             let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix.into())).unwrap_or(0);

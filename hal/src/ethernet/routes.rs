@@ -3,15 +3,29 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::netlink::{AF_INET, AF_INET6, Attributes, ip_address, request_dump};
-use super::network::IpNetwork;
+use super::netlink::{
+    AF_INET, AF_INET6, Attributes, ip_address, push_attribute, request_change, request_dump,
+};
+use super::network::{IpNetwork, first};
 
 // linux/rtnetlink.h
 const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
+const RTM_NEWRULE: u16 = 32;
+const RTM_DELRULE: u16 = 33;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_MULTIPATH: u16 = 9;
+const RTA_TABLE: u16 = 15;
+const RTPROT_STATIC: u8 = 4;
+const RT_SCOPE_LINK: u8 = 253;
+// linux/fib_rules.h
+const FRA_SRC: u16 = 2;
+const FRA_TABLE: u16 = 15;
+const FR_ACT_TO_TBL: u8 = 1;
+/// The routing table of the interface with number 0. Other programs hardly use such numbers.
+const FIRST_TABLE: u32 = 1_340_000;
 const RTN_UNICAST: u8 = 1;
 const RT_TABLE_LOCAL: u8 = 255;
 /// The size of `rtmsg` and of `rtnexthop`, in bytes.
@@ -38,6 +52,24 @@ impl Route {
 pub(super) fn routes() -> io::Result<Vec<Route>> {
     let messages = request_dump(RTM_GETROUTE, &[0; MESSAGE])?;
     Ok(messages.iter().flat_map(|(kind, body)| parse(*kind, body)).collect())
+}
+
+/// Adds or removes a route to the network of an address that only packets from this address use: a table of the
+/// interface's own, and a rule that leads there.
+pub(super) fn change_source_route(index: u32, address: Ipv4Addr, prefix: u8, add: bool) -> io::Result<()> {
+    let table = FIRST_TABLE.saturating_add(index).to_ne_bytes();
+    let IpAddr::V4(network) = first(address.into(), prefix) else { return Ok(()) };
+    let mut route = vec![AF_INET, prefix, 0, 0, 0, RTPROT_STATIC, RT_SCOPE_LINK, RTN_UNICAST, 0, 0, 0, 0];
+    push_attribute(&mut route, RTA_DST, &network.octets());
+    push_attribute(&mut route, RTA_OIF, &index.to_ne_bytes());
+    push_attribute(&mut route, RTA_TABLE, &table);
+    let mut rule = vec![AF_INET, 0, 32, 0, 0, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0];
+    push_attribute(&mut rule, FRA_SRC, &address.octets());
+    push_attribute(&mut rule, FRA_TABLE, &table);
+    let (route_kind, rule_kind) = if add { (RTM_NEWROUTE, RTM_NEWRULE) } else { (RTM_DELROUTE, RTM_DELRULE) };
+    let changed = request_change(rule_kind, &rule, add);
+    // one may be there without the other
+    request_change(route_kind, &route, add).and(changed)
 }
 
 /// Parses an RTM_NEWROUTE message: one route for each interface.

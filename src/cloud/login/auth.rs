@@ -194,12 +194,13 @@ impl Auth {
                 self.failures = self.failures.saturating_add(1);
                 let default = after_rejections(self.failures);
                 let jitter = full_jitter(&mut self.rng, self.failures - 1);
-                (retry_after.map_or(default, |_| honouring(retry_after, jitter)), attempt)
+                let rng = &mut self.rng;
+                (retry_after.map_or(default, |_| honouring(rng, retry_after, jitter)), attempt)
             }
             (LoginFailure::Unavailable { retry_after }, _) => {
                 let wait = full_jitter(&mut self.rng, self.failures);
                 self.failures = self.failures.saturating_add(1);
-                (honouring(retry_after, wait), attempt)
+                (honouring(&mut self.rng, retry_after, wait), attempt)
             }
         };
         self.phase = LoginPhase::Waiting { until: now + wait, then };

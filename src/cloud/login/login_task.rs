@@ -12,7 +12,7 @@ use super::store_task::StoreTask;
 use super::token_reports::TokenReports;
 use crate::cloud::rest::{AccessToken, ErrorChain, Rest, RestError, Tokens};
 use crate::cloud::status::{CloudStatus, LoginState};
-use crate::config::Pincode;
+use crate::config::{Pincode, secrets};
 
 /// The login task.
 pub(super) struct LoginTask {
@@ -41,7 +41,7 @@ impl LoginTask {
         Self {
             auth: Auth::new(seed),
             seed,
-            store: StoreTask::new(store, pincode.clone()),
+            store: StoreTask::new(store),
             rest,
             pincode,
             refresh_token: None,
@@ -102,6 +102,7 @@ impl LoginTask {
     /// Continues with the stored tokens.
     fn resume_tokens(&mut self, login: StoredLogin) {
         let remaining = login.remaining(unix_now());
+        remember(&login.tokens);
         let Tokens { access, refresh, lifetime } = login.tokens;
         let tokens = StoredTokens { lifetime, remaining, can_refresh: refresh.is_some() };
         self.auth = Auth::resume(self.seed, now(), tokens);
@@ -148,6 +149,7 @@ impl LoginTask {
     }
 
     fn handle_tokens(&mut self, attempt: LoginAttempt, tokens: Tokens) {
+        remember(&tokens);
         // the answer to a refresh may lack a refresh token: then the old one stays valid (RFC 6749, 6)
         if attempt == LoginAttempt::LogIn || tokens.refresh.is_some() {
             self.refresh_token = tokens.refresh;
@@ -188,6 +190,14 @@ impl LoginTask {
             }
             (LoginState::Unreachable | LoginState::LoggingIn, _) => tracing::debug!("logging in again"),
         }
+    }
+}
+
+/// Keeps the tokens out of the log, whoever quotes them.
+fn remember(tokens: &Tokens) {
+    secrets::remember_token(&tokens.access);
+    if let Some(refresh) = &tokens.refresh {
+        secrets::remember_token(refresh);
     }
 }
 

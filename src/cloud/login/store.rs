@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::cloud::backoff::{FIRST_REJECTION, after_rejections};
 use crate::cloud::rest::Tokens;
-use crate::config::{Config, Pincode};
+use crate::config::{ChangeTime, Config};
 
 /// The file of the tokens, in the state directory.
 const LOGIN_FILE: &str = "login.json";
@@ -103,6 +103,7 @@ pub struct LoginStore {
     api_url: String,
     /// Whether the login uses TLS, so that the cloud's certificate confirms the device's clock.
     is_secure: bool,
+    pincode_source: PincodeSource,
 }
 
 #[derive(Deserialize)]
@@ -134,9 +135,21 @@ struct RejectionContents {
     format: u32,
     connector_uuid: Uuid,
     api_url: String,
-    pincode_check: u8,
+    /// Absent in a file that an earlier version wrote, which counts as another pincode's.
+    #[serde(default)]
+    pincode_source: Option<PincodeSource>,
     count: u32,
     rejected_at: u64,
+}
+
+/// What is kept about the rejected pincode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PincodeSource {
+    /// Its file was last changed at this time.
+    ChangedAt(ChangeTime),
+    /// Nothing.
+    Unknown,
 }
 
 /// The logins that were rejected in a row before a restart.
@@ -146,13 +159,17 @@ pub(crate) struct StoredRejections {
     pub(crate) count: u32,
     /// When the last login was rejected, in seconds since 1970 by the device's clock.
     pub(crate) rejected_at: u64,
+    /// Whether the pincode may have been corrected since.
+    pub(crate) may_be_corrected: bool,
 }
 
 impl StoredRejections {
-    /// The remaining wait before the next login; one minute if the clock went backwards. One minute is enough
-    /// to prevent a flood of logins, however often the agent restarts.
+    /// The remaining wait before the next login; at most one minute if the clock went backwards, or if the
+    /// pincode may have been corrected. One minute is enough to prevent a flood of logins, however often the
+    /// agent restarts.
     pub(crate) fn wait_left(&self, now: u64) -> Duration {
         let wait = after_rejections(self.count);
+        let wait = if self.may_be_corrected { wait.min(FIRST_REJECTION) } else { wait };
         match now.checked_sub(self.rejected_at) {
             Some(age) => wait.saturating_sub(Duration::from_secs(age)),
             None => wait.min(FIRST_REJECTION),
@@ -169,6 +186,9 @@ impl LoginStore {
             connector_uuid: config.connector.uuid.get(),
             api_url: api_url.to_string(),
             is_secure: api_url.scheme() == "https",
+            pincode_source: config
+                .pincode_changed_at()
+                .map_or(PincodeSource::Unknown, PincodeSource::ChangedAt),
         })
     }
 
@@ -217,8 +237,8 @@ impl LoginStore {
         self.write(LOGIN_FILE, &text)
     }
 
-    /// Loads the rejected logins. `None` if none are stored, or if they were made with another pincode.
-    pub(super) fn load_rejections(&self, pincode: &Pincode) -> Result<Option<StoredRejections>, StoreError> {
+    /// Loads the rejected logins. `None` if none are stored, or if the source of the pincode has changed since.
+    pub(super) fn load_rejections(&self) -> Result<Option<StoredRejections>, StoreError> {
         let path = self.directory.join(REJECTIONS_FILE);
         let Some(text) = read(&path)? else { return Ok(None) };
         let contents: RejectionContents =
@@ -228,13 +248,14 @@ impl LoginStore {
         }
         let is_ours = contents.connector_uuid == self.connector_uuid
             && contents.api_url == self.api_url
-            && contents.pincode_check == self.pincode_check(pincode);
+            && contents.pincode_source == Some(self.pincode_source);
         let RejectionContents { count, rejected_at, .. } = contents;
-        Ok((is_ours && count > 0).then_some(StoredRejections { count, rejected_at }))
+        let may_be_corrected = self.pincode_source == PincodeSource::Unknown;
+        Ok((is_ours && count > 0).then_some(StoredRejections { count, rejected_at, may_be_corrected }))
     }
 
     /// Saves that `count` logins in a row were rejected, the last one now. Removes the file if `count` is 0.
-    pub(super) fn save_rejections(&self, pincode: &Pincode, count: u32) -> Result<(), StoreError> {
+    pub(super) fn save_rejections(&self, count: u32) -> Result<(), StoreError> {
         if count == 0 {
             return match fs::remove_file(self.directory.join(REJECTIONS_FILE)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -245,24 +266,13 @@ impl LoginStore {
             format: FORMAT,
             connector_uuid: self.connector_uuid,
             api_url: self.api_url.clone(),
-            pincode_check: self.pincode_check(pincode),
+            pincode_source: Some(self.pincode_source),
             count,
             rejected_at: unix_now(),
         };
         let text =
             serde_json::to_vec(&contents).map_err(|error| self.not_written(REJECTIONS_FILE, error.into()))?;
         self.write(REJECTIONS_FILE, &text)
-    }
-
-    /// Eight bits of a hash of UUID and pincode (FNV-1a, folded), by which a corrected pincode is noticed.
-    /// One corrected pincode in 256 has the same bits as the rejected one, and waits with it. The bits narrow
-    /// a search for the rejected pincode by a factor of 256; the file is readable by the agent's user only.
-    fn pincode_check(&self, pincode: &Pincode) -> u8 {
-        let bytes = self.connector_uuid.as_bytes().iter().chain(pincode.expose().as_bytes());
-        let hash = bytes.fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3)
-        });
-        hash.to_be_bytes().into_iter().fold(0, |check, byte| check ^ byte)
     }
 
     fn not_written(&self, file: &str, source: io::Error) -> StoreError {
@@ -361,10 +371,17 @@ mod tests {
 
     #[test]
     fn the_rest_of_a_wait_goes_by_the_clock_and_is_a_minute_if_the_clock_went_backwards() {
-        let rejections = StoredRejections { count: 4, rejected_at: 1_000_000 };
+        let rejections = StoredRejections { count: 4, rejected_at: 1_000_000, may_be_corrected: false };
         let left = |now| rejections.wait_left(now).as_secs();
         assert_eq!([1_000_000, 1_000_100, 1_000_480, 2_000_000].map(left), [480, 380, 0, 0]);
         assert_eq!([0, 999_999].map(left), [60, 60], "booted in 1970");
+    }
+
+    #[test]
+    fn a_pincode_that_may_be_corrected_waits_a_minute_at_most() {
+        let rejections = StoredRejections { count: 9, rejected_at: 1_000_000, may_be_corrected: true };
+        let left = |now| rejections.wait_left(now).as_secs();
+        assert_eq!([1_000_000, 1_000_040, 1_000_060, 0].map(left), [60, 20, 0, 60]);
     }
 
     fn stored(obtained_at: u64, lifetime: u64) -> StoredLogin {

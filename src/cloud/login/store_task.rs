@@ -8,13 +8,11 @@ use tokio::task::JoinHandle;
 
 use super::store::{LoginStore, StoreError, StoredLogin, StoredRejections};
 use crate::cloud::rest::Tokens;
-use crate::config::Pincode;
 
 /// Loads and saves the login on the runtime's blocking threads, one access at a time.
 pub(super) struct StoreTask {
     /// Without a store nothing is loaded or saved.
     store: Option<LoginStore>,
-    pincode: Pincode,
     saving: Option<JoinHandle<Result<(), StoreError>>>,
     /// Changes made while the previous save was running; newer ones replace older ones.
     unsaved: Unsaved,
@@ -31,19 +29,18 @@ struct Unsaved {
 }
 
 impl StoreTask {
-    pub(super) fn new(store: Option<LoginStore>, pincode: Pincode) -> Self {
-        Self { store, pincode, saving: None, unsaved: Unsaved::default(), rejections: 0, has_warned: false }
+    pub(super) fn new(store: Option<LoginStore>) -> Self {
+        Self { store, saving: None, unsaved: Unsaved::default(), rejections: 0, has_warned: false }
     }
 
     /// Loads the login and the rejections from before the restart.
     pub(super) async fn load(&mut self) -> (Option<StoredLogin>, Option<StoredRejections>) {
         let Some(store) = self.store.clone() else { return (None, None) };
-        let pincode = self.pincode.clone();
         let load = move || {
-            let rejections = store.load_rejections(&pincode);
+            let rejections = store.load_rejections();
             if !matches!(rejections, Ok(Some(_))) {
                 // rejections of another pincode no longer matter, and do no harm if they cannot be removed
-                let _may_not_exist = store.save_rejections(&pincode, 0);
+                let _may_not_exist = store.save_rejections(0);
             }
             (store.load(), rejections)
         };
@@ -83,9 +80,8 @@ impl StoreTask {
         }
         let Some(store) = self.store.clone() else { return };
         let Unsaved { tokens, rejections } = std::mem::take(&mut self.unsaved);
-        let pincode = self.pincode.clone();
         self.saving = Some(tokio::task::spawn_blocking(move || {
-            let rejections = rejections.map_or(Ok(()), |count| store.save_rejections(&pincode, count));
+            let rejections = rejections.map_or(Ok(()), |count| store.save_rejections(count));
             let tokens = tokens.map_or(Ok(()), |tokens| store.save(&tokens));
             rejections.and(tokens)
         }));
@@ -124,7 +120,7 @@ mod tests {
             WebsocketUrl::try_from("wss://cloud.example".to_owned()).unwrap(),
         );
         config.connector.state_directory = Some(directory.path().to_owned());
-        let mut task = StoreTask::new(LoginStore::new(&config), Pincode::new("1234").unwrap());
+        let mut task = StoreTask::new(LoginStore::new(&config));
         let is_saved = || directory.path().join("login.json").exists();
         let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
         runtime.block_on(async {

@@ -139,7 +139,7 @@ impl Rest {
         // `Zeroizing` overwrites the body when the HTTP client drops it
         let answer =
             send(request.body(Bytes::from_owner(body))).await.map_err(|error| redacted(error, secret))?;
-        Tokens::from_json(&answer).map_err(|error| RestError::malformed(&error))
+        Tokens::from_json(&answer)
     }
 
     async fn authorized(

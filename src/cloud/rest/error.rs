@@ -45,6 +45,9 @@ pub enum RestError {
         /// The column of the first fault, counted from 1.
         column: usize,
     },
+    /// The answer to a login or a refresh has an empty access token.
+    #[error("the cloud's answer has an empty access_token")]
+    NoToken,
     /// The token has characters that a header must not contain.
     #[error("the cloud's token has characters that a header must not contain")]
     Token,
@@ -59,9 +62,11 @@ impl RestError {
     /// Whether a repetition of the request can succeed later.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Transport(_) | Self::TooLong { .. } | Self::Malformed { .. } => true,
+            Self::Transport(_) | Self::TooLong { .. } | Self::Malformed { .. } | Self::NoToken => true,
+            // the token comes from the cloud, which may send another one later
+            Self::Token => true,
             Self::Refused { status, .. } => matches!(status, 408 | 425 | 429 | 500..),
-            Self::Address(_) | Self::Setup(_) | Self::Token => false,
+            Self::Address(_) | Self::Setup(_) => false,
         }
     }
 

@@ -10,6 +10,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::error::RestError;
+
 /// The lifetime of a token whose answer states none: one hour, the lifetime of the vendor's access tokens.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 
@@ -65,8 +67,19 @@ impl Tokens {
     ///
     /// The lifetime is a difference of times in the answer, because the device's clock may be wrong: the
     /// shorter of `expires_in` and the token's `exp` − `iat`, or one hour if the answer has neither.
-    pub(crate) fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
-        let answer: TokenAnswer = serde_json::from_slice(json)?;
+    ///
+    /// # Errors
+    ///
+    /// The answer does not have the expected form, or its access token cannot be sent in a header: it is empty,
+    /// or has other characters than printable ASCII.
+    pub(crate) fn from_json(json: &[u8]) -> Result<Self, RestError> {
+        let answer: TokenAnswer =
+            serde_json::from_slice(json).map_err(|error| RestError::malformed(&error))?;
+        match answer.access_token.expose_secret() {
+            "" => return Err(RestError::NoToken),
+            token if !token.bytes().all(|byte| byte.is_ascii_graphic()) => return Err(RestError::Token),
+            _ => {}
+        }
         let stated =
             [answer.expires_in.as_ref().and_then(seconds), jwt_lifetime(answer.access_token.expose_secret())];
         Ok(Self {
@@ -123,10 +136,23 @@ mod tests {
             let json = format!(r#"{{"access_token":"{}"}}"#, jwt(claims));
             assert_eq!(Tokens::from_json(json.as_bytes()).unwrap().lifetime, DEFAULT_LIFETIME, "{claims}");
         }
-        for token in ["", ".", "..", "a.b.c", "a.====.c"] {
+        for token in [".", "..", "a.b.c", "a.====.c"] {
             let json = format!(r#"{{"access_token":"{token}"}}"#);
             assert_eq!(Tokens::from_json(json.as_bytes()).unwrap().lifetime, DEFAULT_LIFETIME, "{token}");
         }
+    }
+
+    #[test]
+    fn an_answer_without_a_usable_access_token_is_an_error() {
+        let error = |token: &str| {
+            let answer = serde_json::json!({"access_token": token, "refresh_token": "r"}).to_string();
+            Tokens::from_json(answer.as_bytes()).unwrap_err()
+        };
+        assert!(matches!(error(""), RestError::NoToken));
+        for token in [" ", "a b", "a\n", "\u{e4}", "a\u{0}"] {
+            assert!(matches!(error(token), RestError::Token), "{token:?}");
+        }
+        assert!(error("").is_transient() && error(" ").is_transient(), "asked for again, after a while");
     }
 
     proptest::proptest! {

@@ -2,9 +2,12 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
 
+use connector_hal::timer::{Deadline, TimerKind};
 use futures_util::{Sink, Stream};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -46,9 +49,52 @@ pub(super) fn closed_without_code() -> DownReason {
     DownReason::Closed { code: NO_CLOSE_CODE, reason: String::new() }
 }
 
-/// Sends the cloud a Close that names the excessive length, if the socket takes it.
-pub(super) fn refuse_length(websocket: &mut Websocket, len: usize, max: usize) -> DownReason {
-    let close = CloseFrame { code: CloseCode::Size, reason: "".into() };
-    let _dropped_if_full = Pin::new(websocket).start_send(Message::Close(Some(close)));
-    DownReason::TooLong { len, max }
+/// The end of a websocket after a message that is too long to be received.
+///
+/// TCP discards what was sent if a socket is closed with unread bytes. So that the cloud receives the Close and
+/// what was sent before it, the rest of the message is read and dropped for a while.
+pub(super) struct Refusal {
+    len: usize,
+    max: usize,
+    until: Instant,
+    timer: Deadline,
+    has_sent_close: bool,
+}
+
+/// How long the rest of the message is read.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+impl Refusal {
+    /// A message of `len` bytes, where at most `max` are allowed.
+    pub(super) fn new(now: Instant, len: usize, max: usize) -> Self {
+        let timer = Deadline::new(TimerKind::Runtime);
+        Self { len, max, until: now + DRAIN_TIME, timer, has_sent_close: false }
+    }
+
+    /// Sends a Close that names the length as the reason; ready when the websocket can be dropped.
+    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>, websocket: &mut Websocket) -> Poll<DownReason> {
+        if !std::mem::replace(&mut self.has_sent_close, true) {
+            let close = CloseFrame { code: CloseCode::Size, reason: "".into() };
+            let _ends_anyway = Pin::new(&mut *websocket).start_send(Message::Close(Some(close)));
+        }
+        // a failure to send is noticed by reading, too
+        let _ends_anyway = Pin::new(&mut *websocket).poll_flush(cx);
+        self.timer.set(Some(self.until));
+        if self.timer.poll_expired(cx).is_pending() {
+            ready!(poll_drained(cx, websocket));
+        }
+        Poll::Ready(DownReason::TooLong { len: self.len, max: self.max })
+    }
+}
+
+/// Reads and drops everything; ready when the cloud has closed the connection, or when reading fails.
+fn poll_drained(cx: &mut Context<'_>, websocket: &mut Websocket) -> Poll<()> {
+    let mut bytes = [0; 4096];
+    loop {
+        let mut buffer = ReadBuf::new(&mut bytes);
+        let read = ready!(Pin::new(websocket.get_mut()).poll_read(cx, &mut buffer));
+        if read.is_err() || buffer.filled().is_empty() {
+            return Poll::Ready(());
+        }
+    }
 }

@@ -11,18 +11,16 @@ use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::reconnect::ConnectFailure;
 use super::settings::SocketSettings;
 use super::transport::SocketTransport;
+use super::upgrade::{SUBPROTOCOL, upgrade};
 use crate::cloud::rest::{AccessToken, USER_AGENT, retry_after};
-
-/// The name of the relay protocol.
-const SUBPROTOCOL: &str = "connector-relay.v1";
 
 /// A websocket to the cloud, with or without TLS.
 pub(super) type Websocket = WebSocketStream<SocketTransport>;
@@ -120,19 +118,20 @@ async fn open(
     let host = url.host_str().unwrap_or_default();
     let default_port = if settings.url.is_secure() { 443 } else { 80 };
     let tcp = tcp(host, url.port().unwrap_or(default_port), settings.connect_timeout).await?;
-    set_options(&tcp, settings.dead_after);
+    set_options(&tcp);
     let transport =
-        if settings.url.is_secure() { add_tls(tls, host, tcp).await? } else { SocketTransport::Plain(tcp) };
+        if settings.url.is_secure() { add_tls(tls, host, tcp).await? } else { SocketTransport::plain(tcp) };
 
     let largest = settings.max_text.max(settings.max_binary);
     let config = WebSocketConfig::default()
         .read_buffer_size(16 << 10)
         // every message goes to the socket immediately
         .write_buffer_size(0)
+        .max_write_buffer_size(settings.max_write_buffer())
         .max_message_size(Some(largest))
         .max_frame_size(Some(largest));
-    match client_async_with_config(request, transport, Some(config)).await {
-        Ok((socket, _)) => Ok(socket),
+    match upgrade(request, transport, config).await {
+        Ok(socket) => Ok(socket),
         Err(tungstenite::Error::Http(response)) => Err(CloudConnectError::Refused {
             status: response.status().as_u16(),
             retry_after: retry_after(response.headers(), SystemTime::now()),
@@ -150,7 +149,7 @@ async fn add_tls(
     let name = ServerName::try_from(bare(host).to_owned());
     let name = name.map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
     let stream = TlsConnector::from(tls).connect(name, tcp).await.map_err(failed)?;
-    Ok(SocketTransport::Tls(Box::new(stream)))
+    Ok(SocketTransport::tls(stream))
 }
 
 /// Connects to the first of the host's addresses that accepts.
@@ -188,11 +187,10 @@ fn bare(host: &str) -> &str {
 }
 
 /// Sets options on the TCP connection. A failure is only logged: the websocket works without them.
-fn set_options(tcp: &TcpStream, dead_after: Duration) {
+fn set_options(tcp: &TcpStream) {
     let socket = SockRef::from(tcp);
     let options = [
         ("TCP_NODELAY", socket.set_tcp_nodelay(true)),
-        ("TCP_USER_TIMEOUT", socket.set_tcp_user_timeout(Some(dead_after))),
         ("TCP_NOTSENT_LOWAT", socket.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER)),
     ];
     for (name, result) in options {

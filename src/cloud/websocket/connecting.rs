@@ -55,8 +55,8 @@ impl ConnectLoop {
         }
     }
 
-    /// A websocket, as soon as there is one.
-    pub(super) fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<Websocket> {
+    /// A websocket, as soon as there is one. `is_busy` says that an operator's connection is held.
+    pub(super) fn poll_connected(&mut self, cx: &mut Context<'_>, is_busy: bool) -> Poll<Websocket> {
         loop {
             match &mut self.phase {
                 ConnectPhase::Waiting { until, refused } => {
@@ -81,21 +81,16 @@ impl ConnectLoop {
                             self.handle_connected(&token);
                             return Poll::Ready(websocket);
                         }
-                        Err(error) => self.handle_connect_error(&error, token),
+                        Err(error) => self.handle_connect_error(&error, token, is_busy),
                     }
                 }
             }
         }
     }
 
-    /// A message was received on the websocket made last.
-    pub(super) fn handle_working(&mut self, now: Instant) {
-        self.policy.handle_working(now);
-    }
-
     /// The websocket made last has dropped.
-    pub(super) fn handle_drop(&mut self, failure: ConnectFailure) {
-        self.schedule(failure, None);
+    pub(super) fn handle_drop(&mut self, failure: ConnectFailure, is_busy: bool) {
+        self.schedule(failure, None, is_busy);
     }
 
     fn log_in(&mut self, refused: Option<AccessToken>) {
@@ -110,11 +105,12 @@ impl ConnectLoop {
 
     fn handle_connected(&mut self, token: &AccessToken) {
         self.last_warning = None;
+        self.policy.handle_connected(now());
         self.authenticator.accepted(token);
         self.phase = ConnectPhase::Waiting { until: now(), refused: None };
     }
 
-    fn handle_connect_error(&mut self, error: &CloudConnectError, token: AccessToken) {
+    fn handle_connect_error(&mut self, error: &CloudConnectError, token: AccessToken, is_busy: bool) {
         let failure = error.failure();
         let text = ErrorChain(error).to_string();
         if failure != ConnectFailure::Unauthorized && self.last_warning.as_ref() != Some(&text) {
@@ -123,11 +119,11 @@ impl ConnectLoop {
         } else {
             tracing::debug!("cannot connect to the cloud: {text}");
         }
-        self.schedule(failure, Some(token));
+        self.schedule(failure, Some(token), is_busy);
     }
 
-    fn schedule(&mut self, failure: ConnectFailure, token: Option<AccessToken>) {
-        let NextConnect { at, needs_login } = self.policy.handle_failure(now(), failure);
+    fn schedule(&mut self, failure: ConnectFailure, token: Option<AccessToken>, is_busy: bool) {
+        let NextConnect { at, needs_login } = self.policy.handle_failure(now(), failure, is_busy);
         tracing::debug!("connecting again in {:.1?}", at.saturating_duration_since(now()));
         let refused = token.filter(|_| needs_login);
         if let Some(refused) = &refused {

@@ -14,6 +14,21 @@ pub enum SocketEvent {
     Up,
     /// A text message was received.
     Text(String),
+    /// A text message was received that is longer than allowed. It is lost, and the websocket stays up.
+    LongText {
+        /// The length of the text, in bytes.
+        len: usize,
+        /// The longest text allowed, in bytes.
+        max: usize,
+    },
+    /// A message is longer than allowed, and cannot be received. The next event is [`SocketEvent::Down`]; a text
+    /// sent before it still reaches the cloud.
+    TooLong {
+        /// The length of the message, in bytes.
+        len: usize,
+        /// The longest message allowed, in bytes.
+        max: usize,
+    },
     /// A binary message was received.
     Binary(Bytes),
     /// The websocket can take a message now. Reported only while the caller passes `wants_to_send`.
@@ -62,8 +77,8 @@ impl DownReason {
     /// Classifies the reason for the reconnect policy.
     pub(super) fn failure(&self) -> ConnectFailure {
         match self {
-            // "try again later" (the registry of RFC 6455, 11.7)
-            Self::Closed { code: 1013, .. } => ConnectFailure::Busy { retry_after: None },
+            // "going away", "service restart", "try again later" (the registry of RFC 6455, 11.7)
+            Self::Closed { code: 1001 | 1012 | 1013, .. } => ConnectFailure::Restarting,
             _ => ConnectFailure::Lost,
         }
     }

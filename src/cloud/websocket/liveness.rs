@@ -1,5 +1,5 @@
 //! Detects a dead websocket and measures its round-trip time: a pure state machine (relay protocol, section
-//! 1).
+//! 1.2).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -19,43 +19,64 @@ pub(crate) type PingPayload = [u8; 8];
 /// The liveness of one websocket.
 #[derive(Debug)]
 pub(crate) struct Liveness {
-    ping_interval: Duration,
-    dead_after: Duration,
+    interval: Duration,
     next_ping: Instant,
-    last_received: Instant,
+    /// When something was last received, or when the interval changed.
+    silent_since: Instant,
     /// The Pings without a Pong, the oldest first.
     outstanding: VecDeque<(u64, Instant)>,
     count: u64,
     round_trip: Option<Duration>,
 }
 
-/// How many unanswered Pings are remembered. With the default intervals of 5 s and 15 s, the websocket is
-/// dead before there are more than three; the rest is for other intervals.
+/// How many unanswered Pings are remembered. The websocket is dead before there are more than three; the rest is
+/// for intervals that change.
 const MAX_OUTSTANDING: usize = 8;
+/// After how many intervals without any message a websocket is dead.
+const DEAD_INTERVALS: u32 = 3;
 
 impl Liveness {
     /// A websocket made now. The first Ping is due immediately, to measure the round-trip time.
-    pub(crate) fn new(now: Instant, ping_interval: Duration, dead_after: Duration) -> Self {
+    pub(crate) fn new(now: Instant, interval: Duration) -> Self {
         Self {
-            ping_interval,
-            dead_after,
+            interval,
             next_ping: now,
-            last_received: now,
+            silent_since: now,
             outstanding: VecDeque::new(),
             count: 0,
             round_trip: None,
         }
     }
 
+    /// After which silence a websocket with this interval of Pings is dead.
+    pub(crate) fn dead_after(interval: Duration) -> Duration {
+        interval.saturating_mul(DEAD_INTERVALS)
+    }
+
+    /// After which silence the websocket is dead.
+    pub(crate) fn silence_allowed(&self) -> Duration {
+        Self::dead_after(self.interval)
+    }
+
+    /// Changes the interval. A shorter one begins with a Ping, and the silence before it does not count,
+    /// because no Ping has asked for an answer.
+    pub(crate) fn set_interval(&mut self, now: Instant, interval: Duration) {
+        if interval < self.interval {
+            self.next_ping = now;
+            self.silent_since = now;
+        }
+        self.interval = interval;
+    }
+
     /// A message of any kind was received.
     pub(crate) fn handle_received(&mut self, now: Instant) {
-        self.last_received = now;
+        self.silent_since = now;
     }
 
     /// A Pong was received. One that answers no Ping of this websocket (RFC 6455, 5.5.3) does not count for
     /// the round-trip time.
     pub(crate) fn handle_pong(&mut self, now: Instant, payload: &[u8]) {
-        self.last_received = now;
+        self.silent_since = now;
         let Ok(payload) = PingPayload::try_from(payload) else { return };
         let number = u64::from_be_bytes(payload);
         let Some(index) = self.outstanding.iter().position(|(sent, _)| *sent == number) else { return };
@@ -74,7 +95,7 @@ impl Liveness {
         if now < self.next_ping {
             return None;
         }
-        self.next_ping = now + self.ping_interval;
+        self.next_ping = now + self.interval;
         self.count += 1;
         if self.outstanding.len() == MAX_OUTSTANDING {
             self.outstanding.pop_front();
@@ -85,12 +106,12 @@ impl Liveness {
 
     /// Whether nothing was received for too long.
     pub(crate) fn is_dead(&self, now: Instant) -> bool {
-        now >= self.last_received + self.dead_after
+        now >= self.silent_since + self.silence_allowed()
     }
 
     /// The next deadline, and its reason.
     pub(crate) fn poll_timeout(&self) -> (Instant, LivenessTimer) {
-        let dead = self.last_received + self.dead_after;
+        let dead = self.silent_since + self.silence_allowed();
         if dead < self.next_ping {
             (dead, LivenessTimer::Dead)
         } else {
@@ -111,11 +132,12 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(5);
     const DEAD_AFTER: Duration = Duration::from_secs(15);
     const MS: Duration = Duration::from_millis(1);
+    const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn a_ping_is_sent_immediately_and_every_five_seconds() {
         let start = Instant::now();
-        let mut link = Liveness::new(start, INTERVAL, DEAD_AFTER);
+        let mut link = Liveness::new(start, INTERVAL);
         let mut sent = Vec::new();
         for step in 0..200 {
             let now = start + step * 100 * MS;
@@ -130,7 +152,7 @@ mod tests {
     #[test]
     fn a_link_is_dead_after_exactly_fifteen_seconds_of_silence() {
         let start = Instant::now();
-        let mut link = Liveness::new(start, INTERVAL, DEAD_AFTER);
+        let mut link = Liveness::new(start, INTERVAL);
         link.handle_received(start + 1234 * MS);
         let mut now = start;
         let died = loop {
@@ -150,7 +172,7 @@ mod tests {
     #[test]
     fn the_round_trip_is_smoothed() {
         let mut now = Instant::now();
-        let mut link = Liveness::new(now, INTERVAL, DEAD_AFTER);
+        let mut link = Liveness::new(now, INTERVAL);
         assert_eq!(link.round_trip_time(), None);
         for (sample, smoothed) in [(80, 80), (160, 90), (90, 90), (10, 80)] {
             let payload = link.poll_ping(now).unwrap();
@@ -163,7 +185,7 @@ mod tests {
     #[test]
     fn an_unsolicited_pong_only_shows_that_the_link_is_alive() {
         let start = Instant::now();
-        let mut link = Liveness::new(start, INTERVAL, DEAD_AFTER);
+        let mut link = Liveness::new(start, INTERVAL);
         let payload = link.poll_ping(start).unwrap();
         let now = start + 14_000 * MS;
         link.handle_pong(now, b"");
@@ -174,5 +196,33 @@ mod tests {
         link.handle_pong(now, &payload);
         link.handle_pong(now + INTERVAL, &payload);
         assert_eq!(link.round_trip_time(), Some(14_000 * MS), "answered twice, counted once");
+    }
+    #[test]
+    fn an_idle_link_is_pinged_every_thirty_seconds_and_dead_after_ninety() {
+        let start = Instant::now();
+        let mut link = Liveness::new(start, 30 * SECOND);
+        let pings = (0..=60).filter(|second| link.poll_ping(start + *second * SECOND).is_some());
+        assert_eq!(pings.collect::<Vec<_>>(), [0, 30, 60]);
+        assert!(!link.is_dead(start + 89 * SECOND));
+        assert!(link.is_dead(start + 90 * SECOND));
+    }
+
+    #[test]
+    fn an_idle_link_that_gets_an_operator_is_pinged_and_has_fifteen_seconds() {
+        let start = Instant::now();
+        let mut link = Liveness::new(start, 30 * SECOND);
+        link.poll_ping(start).unwrap();
+        let opened = start + 29 * SECOND;
+        link.set_interval(opened, INTERVAL);
+        assert!(!link.is_dead(opened), "the silence before belongs to the long interval");
+        assert!(link.poll_ping(opened).is_some());
+        assert!(!link.is_dead(opened + DEAD_AFTER - MS));
+        assert!(link.is_dead(opened + DEAD_AFTER));
+
+        link.handle_received(opened);
+        link.set_interval(opened, 30 * SECOND);
+        assert!(link.poll_ping(opened + INTERVAL).is_some(), "the Ping that was due anyway");
+        assert!(link.poll_ping(opened + 2 * INTERVAL).is_none());
+        assert!(!link.is_dead(opened + 89 * SECOND));
     }
 }

@@ -10,9 +10,11 @@ mod connect;
 mod connecting;
 mod event;
 pub(crate) mod liveness;
+mod open_socket;
 pub(crate) mod reconnect;
 mod settings;
 mod transport;
+mod upgrade;
 
 pub use cloud_socket::CloudSocket;
 pub use event::{DownReason, OutgoingMessage, SocketEvent};

@@ -1,24 +1,33 @@
-//! When to connect again after a failure: a pure policy (relay protocol, section 1).
+//! When to connect again: a pure policy (relay protocol, section 1.3).
+//!
+//! A fleet must not reconnect in step, so that nearly every wait is random. An operator must not wait, so that
+//! the waits are short while a connection is open or held.
 
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use crate::cloud::backoff::{after_rejections, full_jitter, honouring};
+use crate::cloud::backoff::{after_rejections, full_jitter, honouring, up_to};
 
-/// How many times the agent may reconnect immediately after a working websocket dropped. The vendor's
-/// documentation asks for a few immediate attempts, and then at most one every 5 s.
-const IMMEDIATE: u32 = 5;
-/// A websocket earns one more immediate reconnect for each such time that it works. A websocket that keeps
-/// dropping is therefore remade no more often than this on average: twice a second, which is few for a cloud,
-/// and soon enough for an operator on a mobile network.
-const EARNED_PER: Duration = Duration::from_millis(500);
+/// With a connection open, a link that lasted this long is made again without a wait.
+const LONG_ENOUGH_TO_RETURN: Duration = Duration::from_secs(5);
+/// With a connection open, the greatest wait after a shorter link.
+const RETURN_BOUND: Duration = Duration::from_secs(1);
+/// With a connection open, the bounds of the waits while attempts fail, in seconds. The last one is repeated.
+const RETRY_BOUNDS: [u64; 4] = [1, 2, 4, 5];
+/// Without a connection, a link that lasted less than this counts as a failed attempt.
+const LONG_ENOUGH_TO_COUNT: Duration = Duration::from_secs(30);
+/// Without a connection, the greatest wait after the cloud closed the link because it stops or restarts: all
+/// its connectors lose their links then.
+const RESTART_BOUND: Duration = Duration::from_secs(30);
 
 /// Why there is no websocket, as far as the policy distinguishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ConnectFailure {
     /// The websocket could not be made, or dropped.
     Lost,
+    /// The cloud closed the websocket because it stops, restarts or is overloaded (1001, 1012, 1013).
+    Restarting,
     /// The cloud asked the agent to try later.
     Busy {
         /// How long the cloud asks to wait, if it says so.
@@ -41,155 +50,93 @@ pub(crate) struct NextConnect {
 #[derive(Debug)]
 pub(crate) struct Reconnect {
     rng: Rng,
-    working_since: Option<Instant>,
-    has_worked: bool,
-    immediate: u32,
+    /// When the present link was made.
+    linked_at: Option<Instant>,
+    /// How many attempts have failed since the last link, or since the start.
+    failed_attempts: u32,
+    /// How many attempts have failed in a row, links that did not last included.
     failures: u32,
+    /// How many tokens in a row were refused.
     rejections: u32,
 }
 
 impl Reconnect {
     /// The state before the first connection, which may be made immediately.
     pub(crate) fn new(seed: u64) -> Self {
-        Self {
-            rng: Rng::with_seed(seed),
-            working_since: None,
-            has_worked: false,
-            immediate: 0,
-            failures: 0,
-            rejections: 0,
-        }
+        Self { rng: Rng::with_seed(seed), linked_at: None, failed_attempts: 0, failures: 0, rejections: 0 }
     }
 
-    /// A message was received, so the websocket works. Only the first call for each websocket counts.
-    ///
-    /// A websocket that was made but never worked counts as a failed attempt.
-    pub(crate) fn handle_working(&mut self, now: Instant) {
-        if self.working_since.is_some() {
-            return;
-        }
-        self.working_since = Some(now);
-        if !self.has_worked {
-            self.immediate = IMMEDIATE;
-            self.has_worked = true;
-        }
-        self.failures = 0;
+    /// There is a websocket.
+    pub(crate) fn handle_connected(&mut self, now: Instant) {
+        self.linked_at = Some(now);
+        self.failed_attempts = 0;
         self.rejections = 0;
     }
 
-    /// There is no websocket; returns when to try again.
-    pub(crate) fn handle_failure(&mut self, now: Instant, failure: ConnectFailure) -> NextConnect {
-        if let Some(since) = self.working_since.take() {
-            let earned = now.saturating_duration_since(since).as_millis() / EARNED_PER.as_millis();
-            self.immediate =
-                IMMEDIATE.min(self.immediate.saturating_add(u32::try_from(earned).unwrap_or(IMMEDIATE)));
-        }
+    /// There is no websocket; returns when to try again. `is_busy` says that an operator's connection is open
+    /// or held.
+    pub(crate) fn handle_failure(
+        &mut self,
+        now: Instant,
+        failure: ConnectFailure,
+        is_busy: bool,
+    ) -> NextConnect {
+        let lasted = self.linked_at.take().map(|since| now.saturating_duration_since(since));
         let wait = match failure {
-            ConnectFailure::Lost if self.immediate > 0 => {
-                self.immediate -= 1;
-                Duration::ZERO
-            }
-            ConnectFailure::Lost => self.jitter(),
-            ConnectFailure::Busy { retry_after } => honouring(retry_after, self.jitter()),
-            ConnectFailure::Unauthorized => {
-                self.rejections = self.rejections.saturating_add(1);
-                // the first rejection may mean that the token has just expired
-                if self.rejections == 1 { Duration::ZERO } else { after_rejections(self.rejections - 1) }
-            }
+            ConnectFailure::Unauthorized => self.wait_after_refused_token(),
+            _ if is_busy => self.busy_wait(lasted),
+            failure => self.idle_wait(failure, lasted),
+        };
+        self.count_failure(lasted);
+        let wait = match failure {
+            ConnectFailure::Busy { retry_after } => honouring(&mut self.rng, retry_after, wait),
+            _ => wait,
         };
         NextConnect { at: now + wait, needs_login: failure == ConnectFailure::Unauthorized }
     }
 
-    fn jitter(&mut self) -> Duration {
-        let wait = full_jitter(&mut self.rng, self.failures);
-        self.failures = self.failures.saturating_add(1);
-        wait
+    /// The wait with a connection open. `lasted` is how long the link had lasted, `None` after an attempt.
+    fn busy_wait(&mut self, lasted: Option<Duration>) -> Duration {
+        match lasted {
+            Some(lasted) if lasted >= LONG_ENOUGH_TO_RETURN => Duration::ZERO,
+            Some(_) => up_to(&mut self.rng, RETURN_BOUND),
+            None => {
+                let index = usize::try_from(self.failed_attempts).unwrap_or(usize::MAX);
+                let bound = RETRY_BOUNDS.get(index).or(RETRY_BOUNDS.last()).copied().unwrap_or_default();
+                up_to(&mut self.rng, Duration::from_secs(bound))
+            }
+        }
     }
+
+    /// The wait without a connection.
+    fn idle_wait(&mut self, failure: ConnectFailure, lasted: Option<Duration>) -> Duration {
+        let earlier_failures = if has_lasted(lasted) { 0 } else { self.failures };
+        let wait = full_jitter(&mut self.rng, earlier_failures);
+        match failure {
+            ConnectFailure::Restarting => wait.max(up_to(&mut self.rng, RESTART_BOUND)),
+            _ => wait,
+        }
+    }
+
+    fn count_failure(&mut self, lasted: Option<Duration>) {
+        self.failures = if has_lasted(lasted) { 0 } else { self.failures.saturating_add(1) };
+        if lasted.is_none() {
+            self.failed_attempts = self.failed_attempts.saturating_add(1);
+        }
+    }
+
+    fn wait_after_refused_token(&mut self) -> Duration {
+        self.rejections = self.rejections.saturating_add(1);
+        // the first rejection may mean that the token has just expired
+        if self.rejections == 1 { Duration::ZERO } else { after_rejections(self.rejections - 1) }
+    }
+}
+
+/// Whether the link lasted long enough not to count as a failed attempt.
+fn has_lasted(lasted: Option<Duration>) -> bool {
+    lasted.is_some_and(|lasted| lasted >= LONG_ENOUGH_TO_COUNT)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn a_dropped_link_reconnects_immediately_five_times_and_then_more_slowly() {
-        for seed in 0..200 {
-            let start = Instant::now();
-            let mut policy = Reconnect::new(seed);
-            policy.handle_working(start);
-            let mut now = start + 100 * SECOND;
-            for _ in 0..5 {
-                assert_eq!(
-                    policy.handle_failure(now, ConnectFailure::Lost),
-                    NextConnect { at: now, needs_login: false }
-                );
-            }
-            for bound in [5, 10, 20, 40, 60, 60, 60] {
-                let next = policy.handle_failure(now, ConnectFailure::Lost).at;
-                assert!(next - now <= bound * SECOND, "seed {seed}: {:?}, not up to {bound} s", next - now);
-                now = next;
-            }
-        }
-    }
-
-    #[test]
-    fn a_link_that_never_worked_does_not_reconnect_immediately() {
-        let now = Instant::now();
-        let waits =
-            (0..200).map(|seed| Reconnect::new(seed).handle_failure(now, ConnectFailure::Lost).at - now);
-        let waited = waits.filter(|wait| !wait.is_zero()).count();
-        assert!(waited > 190, "{waited}");
-    }
-
-    #[test]
-    fn a_link_that_worked_for_a_while_always_reconnects_immediately() {
-        let mut now = Instant::now();
-        let mut policy = Reconnect::new(1);
-        for _ in 0..1000 {
-            policy.handle_working(now);
-            now += SECOND / 2;
-            assert_eq!(policy.handle_failure(now, ConnectFailure::Lost).at, now);
-        }
-    }
-
-    #[test]
-    fn a_link_that_drops_as_soon_as_it_works_reconnects_slowly() {
-        let start = Instant::now();
-        let mut now = start;
-        let mut policy = Reconnect::new(1);
-        let mut links = 0;
-        while now < start + 3600 * SECOND {
-            policy.handle_working(now);
-            now = policy.handle_failure(now + SECOND / 100, ConnectFailure::Lost).at;
-            links += 1;
-        }
-        assert!((1000..1800).contains(&links), "{links} links in an hour");
-    }
-
-    #[test]
-    fn a_refused_token_needs_a_login_immediately_and_then_after_growing_waits() {
-        let mut now = Instant::now();
-        let mut policy = Reconnect::new(1);
-        let mut minutes = Vec::new();
-        for _ in 0..9 {
-            let next = policy.handle_failure(now, ConnectFailure::Unauthorized);
-            assert!(next.needs_login);
-            minutes.push((next.at - now).as_secs() / 60);
-            now = next.at;
-        }
-        assert_eq!(minutes, [0, 1, 2, 4, 8, 16, 32, 60, 60]);
-        policy.handle_working(now);
-        assert_eq!(policy.handle_failure(now, ConnectFailure::Unauthorized).at, now);
-    }
-
-    #[test]
-    fn retry_after_is_honoured_also_after_a_working_link() {
-        let now = Instant::now();
-        let mut policy = Reconnect::new(1);
-        policy.handle_working(now);
-        let next = policy.handle_failure(now, ConnectFailure::Busy { retry_after: Some(90 * SECOND) });
-        assert_eq!(next.at, now + 90 * SECOND);
-    }
-}
+#[path = "reconnect_tests.rs"]
+mod tests;

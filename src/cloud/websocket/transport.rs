@@ -3,21 +3,51 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 /// A TCP connection, with or without TLS.
-pub(super) enum SocketTransport {
+pub(super) struct SocketTransport {
+    stream: TransportStream,
+    /// The bytes taken so far.
+    written: u64,
+}
+
+enum TransportStream {
     /// Without TLS; only to a loopback address.
     Plain(TcpStream),
-    /// With TLS.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl SocketTransport {
+    /// A transport without TLS.
+    pub(super) fn plain(tcp: TcpStream) -> Self {
+        Self { stream: TransportStream::Plain(tcp), written: 0 }
+    }
+
+    /// A transport with TLS.
+    pub(super) fn tls(tls: TlsStream<TcpStream>) -> Self {
+        Self { stream: TransportStream::Tls(Box::new(tls)), written: 0 }
+    }
+
+    /// How many bytes the transport has taken since it was made.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Sets after how long without acknowledgement of sent bytes TCP gives up.
+    pub(super) fn set_user_timeout(&self, limit: Duration) {
+        if let Err(error) = SockRef::from(self.tcp()).set_tcp_user_timeout(Some(limit)) {
+            // the silence of the websocket is noticed without it, too
+            tracing::debug!("TCP_USER_TIMEOUT: {error}");
+        }
+    }
+
     /// Ready if bytes written now would go onto the wire immediately: the kernel holds little that is not
     /// sent (`TCP_NOTSENT_LOWAT`).
     pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -41,9 +71,9 @@ impl SocketTransport {
 
     /// The TCP connection itself.
     fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
+        match &self.stream {
+            TransportStream::Plain(tcp) => tcp,
+            TransportStream::Tls(tls) => tls.get_ref().0,
         }
     }
 }
@@ -54,32 +84,35 @@ impl AsyncRead for SocketTransport {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buffer),
-            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buffer),
+        match &mut self.get_mut().stream {
+            TransportStream::Plain(tcp) => Pin::new(tcp).poll_read(cx, buffer),
+            TransportStream::Tls(tls) => Pin::new(tls).poll_read(cx, buffer),
         }
     }
 }
 
 impl AsyncWrite for SocketTransport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
-            Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
-        }
+        let transport = self.get_mut();
+        let written = ready!(match &mut transport.stream {
+            TransportStream::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            TransportStream::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
+        });
+        transport.written += written.as_ref().map_or(0, |count| *count as u64);
+        Poll::Ready(written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
-            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        match &mut self.get_mut().stream {
+            TransportStream::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            TransportStream::Tls(tls) => Pin::new(tls).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        match &mut self.get_mut().stream {
+            TransportStream::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            TransportStream::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
         }
     }
 }

@@ -22,6 +22,7 @@ const INTERFACES: &str = "/sys/class/net";
 pub(crate) fn machine(config: &Config) -> Vec<ConfigProblem> {
     let mut problems = Vec::new();
     problems.extend(check_pincode(config));
+    problems.extend(exposed_state_directory(config));
     check_certificates(config, &mut problems);
     problems.extend(config.buses.iter().filter_map(missing_device));
     for BoardProblem { part, path, error, remedy } in LinuxBoard::check(&config.board) {
@@ -58,6 +59,32 @@ fn pincode_problem(config: &Config, error: &PincodeError) -> ConfigProblem {
             None => problem,
         },
     }
+}
+
+/// The problem that other users can take away or hold the files in the state directory, if so.
+fn exposed_state_directory(config: &Config) -> Option<ConfigProblem> {
+    let path = config.connector.state_directory.as_ref()?;
+    // the agent creates a directory that does not exist, for itself only
+    let metadata = fs::metadata(path).ok()?;
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    let problem = |what: String, fix: &str| {
+        Some(ConfigProblem::warning(what, fix).at_path(path).at_key("connector.state_directory"))
+    };
+    if !metadata.is_dir() {
+        return problem("this is not a directory".to_owned(), "name a directory; the agent creates it");
+    }
+    let user = rustix::process::geteuid().as_raw();
+    // root cannot know which user will run the agent
+    if owner != 0 && owner != user && user != 0 {
+        let what = format!("the directory of the login belongs to user {owner}, not to user {user}");
+        return problem(what, "chown it to the agent's user");
+    }
+    if mode & 0o022 != 0 {
+        let what =
+            format!("other users can change the files in the directory of the login (mode {mode:04o})");
+        return problem(what, "chmod 700 it");
+    }
+    None
 }
 
 fn check_certificates(config: &Config, problems: &mut Vec<ConfigProblem>) {
@@ -98,5 +125,53 @@ fn device_path(bus: &ConfiguredBus) -> Option<PathBuf> {
             let name = device.interface().filter(|name| name.parse::<u32>().is_err())?;
             Some(Path::new(INTERFACES).join(name))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::config::{ApiUrl, WebsocketUrl};
+
+    /// The problem with a state directory of this mode; `None` for a directory that does not exist.
+    fn problem_with(mode: Option<u32>) -> Option<String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        if let Some(mode) = mode {
+            fs::create_dir(&path).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        exposed_state_directory(&config(&path)).map(|problem| problem.to_string())
+    }
+
+    fn config(path: &Path) -> Config {
+        let mut config = Config::new(
+            "5f3d760d-ade2-4a19-aea4-36e097678ae3".parse().unwrap(),
+            ApiUrl::try_from("https://example.com".to_owned()).unwrap(),
+            WebsocketUrl::try_from("wss://example.com".to_owned()).unwrap(),
+        );
+        config.connector.state_directory = Some(path.to_owned());
+        config
+    }
+
+    #[test]
+    fn a_state_directory_that_others_can_write_to_causes_a_warning() {
+        for mode in [0o770, 0o702, 0o1777] {
+            let problem = problem_with(Some(mode)).unwrap();
+            assert!(problem.contains("warning: other users can change the files"), "{problem}");
+            assert!(problem.contains("chmod 700"), "{problem}");
+        }
+        for mode in [Some(0o700), Some(0o755), None] {
+            assert_eq!(problem_with(mode), None, "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_state_directory_causes_a_warning() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let problem = exposed_state_directory(&config(file.path())).unwrap().to_string();
+        assert!(problem.contains("this is not a directory"), "{problem}");
     }
 }

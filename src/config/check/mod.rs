@@ -4,6 +4,9 @@ mod buses;
 mod doip;
 mod machine;
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::configuration::Config;
@@ -15,6 +18,9 @@ pub(super) use machine::machine;
 /// keeps for resumption.
 const MAX_PDU: u64 = 1 << 20;
 
+/// The intervals of Pings, in milliseconds: less would be a load, more would not notice a lost link.
+const PING_INTERVALS: RangeInclusive<u64> = 100..=600_000;
+
 /// The contradictions in a configuration, on any machine.
 pub(super) fn contradictions(config: &Config) -> Vec<ConfigProblem> {
     let mut problems = Vec::new();
@@ -22,12 +28,6 @@ pub(super) fn contradictions(config: &Config) -> Vec<ConfigProblem> {
     if connector.pincode.is_some() && connector.pincode_file.is_some() {
         let problem = ConfigProblem::error("pincode_file is set too", "remove one of the two");
         problems.push(problem.at_key("connector.pincode"));
-    }
-    if config.cloud.dead_after <= config.cloud.ping_interval {
-        let what = "the websocket would count as dead between two Pings";
-        problems.push(
-            ConfigProblem::error(what, "set three times ping_interval_ms").at_key("cloud.dead_after_ms"),
-        );
     }
     problems.extend(buses::check(&config.buses));
     problems.extend(terminal15(config));
@@ -54,11 +54,13 @@ fn terminal15(config: &Config) -> Option<ConfigProblem> {
 
 /// The numbers that are out of range.
 fn bounds(config: &Config) -> Vec<ConfigProblem> {
-    let kline_budget = u64::try_from(config.vin.kline_budget.as_millis()).unwrap_or(u64::MAX);
+    let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let bounds = [
+        ("cloud.ping_interval_ms", milliseconds(config.cloud.ping_interval), PING_INTERVALS),
+        ("cloud.idle_ping_interval_ms", milliseconds(config.cloud.idle_ping_interval), PING_INTERVALS),
         ("relay.max_pdu", config.relay.max_pdu as u64, 4095..=MAX_PDU),
         ("relay.hold_seconds", config.relay.hold_seconds, 1..=300),
-        ("vin.kline_budget_ms", kline_budget, 100..=60_000),
+        ("vin.kline_budget_ms", milliseconds(config.vin.kline_budget), 100..=60_000),
         ("vin.data_bit_rate", config.vin.data_bit_rate.into(), 500_000..=8_000_000),
     ];
     let wrong = bounds.into_iter().filter(|(_, value, range)| !range.contains(value));

@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
+use super::timing::LONGEST_P2;
+
 /// Default address of the tester (ISO 14230-2, annex A).
 const TESTER_ADDRESS: u8 = 0xF1;
 /// Functional address of all emission-related ECUs (ISO 14230-4).
 pub(crate) const OBD_FUNCTIONAL_ADDRESS: u8 = 0x33;
+
+/// Longest configured P2: the longest that AccessTimingParameters can set. The line is in use for that time.
+pub(super) const MAX_P2: Duration = LONGEST_P2;
 
 /// The way in which the communication with an ECU is initialised (ISO 14230-2, 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,6 +38,14 @@ impl Addressing {
         if address == OBD_FUNCTIONAL_ADDRESS { Self::Functional(address) } else { Self::Physical(address) }
     }
 
+    /// Returns whether the target can have this address as a source.
+    pub(super) fn includes(self, source: u8) -> bool {
+        match self {
+            Self::Physical(address) => address == source,
+            Self::Functional(_) => true,
+        }
+    }
+
     /// Returns the address.
     pub fn address(self) -> u8 {
         match self {
@@ -54,6 +67,9 @@ pub struct Config {
     pub bit_rate: u32,
     /// Key bytes that the ECU must have, in either order; `None` accepts any.
     pub keyword: Option<(u8, u8)>,
+    /// Time in which an ECU begins its answer (P2max); `None` for that of the ECU's key bytes and of
+    /// AccessTimingParameters.
+    pub p2: Option<Duration>,
     /// Time without traffic after which TesterPresent is sent.
     ///
     /// With `None`, no TesterPresent is sent, and the ECU ends the communication after P3max.
@@ -76,6 +92,7 @@ impl Config {
             initialisation,
             bit_rate,
             keyword: None,
+            p2: None,
             keep_alive: Some(Duration::from_secs(2)),
             attempts,
         }

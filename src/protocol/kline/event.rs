@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::heard::Heard;
 use super::key_bytes::{KeyByteError, KeyBytes};
 use super::message::{MessageError, TooLong};
 
@@ -19,8 +20,11 @@ pub enum Event {
     },
     /// The PDU passed to `send` was not sent completely.
     SendFailed(Failure),
-    /// The first byte of an answer arrived.
+    /// The first byte of an answer arrived. [`Event::Received`], [`Event::ReceiveFailed`] or
+    /// [`Event::ReceptionDropped`] follows.
     ReceptionStarted,
+    /// The bytes that arrived were noise, or a message to another tester.
+    ReceptionDropped,
     /// An ECU's message arrived.
     Received {
         /// Address of the ECU.
@@ -32,6 +36,10 @@ pub enum Event {
     ReceiveFailed(ReceiveFailure),
     /// No answer to the PDU arrived within P2.
     NoAnswer,
+    /// The time for answers to the PDU is over.
+    AnswersOver,
+    /// A message from or to another tester was on the line.
+    OtherTester,
     /// The communication has ended after [`Endpoint::stop`](super::Endpoint::stop).
     Stopped,
 }
@@ -54,8 +62,12 @@ pub enum Failure {
     #[error("the ECU does not answer")]
     NoAnswer,
     /// The answer to the initialisation or TesterPresent was not received correctly.
-    #[error("the ECU's answer is disturbed")]
-    Disturbed,
+    #[error("the ECU's answer is disturbed: {0}")]
+    Disturbed(Heard),
+    /// The ECU began to answer its 5-baud address and stopped: the key bytes or the complement of the address
+    /// are missing.
+    #[error("the ECU answered its address with {0} and then stopped")]
+    Incomplete(Heard),
     /// The synchronisation byte is not 0x55; most likely the bit rate is wrong.
     #[error("the synchronisation byte is 0x{0:02X} instead of 0x55")]
     Synchronisation(u8),
@@ -77,6 +89,9 @@ pub enum Failure {
     /// The line was in use for longer than P3max, so the ECU has ended the communication.
     #[error("the line was not free for TesterPresent within P3max")]
     NotKeptAlive,
+    /// Bytes of other nodes are on the line all the time.
+    #[error("the line is in use by another tester")]
+    LineInUse,
     /// The PDU was withdrawn before it was sent.
     #[error("the PDU was withdrawn before it was sent")]
     Aborted,
@@ -90,6 +105,7 @@ impl Failure {
             Self::OtherKeyBytes(_)
                 | Self::Refused(_)
                 | Self::KeyBytes(KeyByteError::OtherProtocol(..))
+                | Self::LineInUse
                 | Self::Aborted
         )
     }

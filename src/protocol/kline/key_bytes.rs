@@ -143,6 +143,7 @@ mod tests {
     fn key_bytes_outside_iso_14230_are_refused() {
         assert_eq!(KeyBytes::new(0x08, 0x08), Err(KeyByteError::OtherProtocol(0x08, 0x08)));
         assert_eq!(KeyBytes::new(0x94, 0x94), Err(KeyByteError::OtherProtocol(0x94, 0x94)));
+        assert_eq!(KeyBytes::new(0x01, 0x8A), Err(KeyByteError::OtherProtocol(0x01, 0x8A)), "KW1281");
         assert_eq!(KeyBytes::new(0xE8, 0x8F), Err(KeyByteError::Parity(0xE8, 0x8F)));
         assert_eq!(KeyBytes::new(0xE9, 0x8E), Err(KeyByteError::Parity(0xE9, 0x8E)));
     }

@@ -7,20 +7,26 @@ use super::timing::Timing;
 /// Records when a line was last used.
 #[derive(Debug, Clone, Copy)]
 pub struct LineClock {
-    /// The line was not used since it was opened.
-    is_fresh: bool,
+    /// The last use of the line is unknown, or was not ours.
+    is_foreign: bool,
     quiet_since: Instant,
 }
 
 impl LineClock {
     /// Creates the clock of a line that was opened at `now`. Earlier use of the line is unknown.
     pub fn new(now: Instant) -> Self {
-        Self { is_fresh: true, quiet_since: now }
+        Self { is_foreign: true, quiet_since: now }
     }
 
-    /// Records that a byte or a slow signal was on the line at `now`.
+    /// Records that a byte or a slow signal was on the line at `now`, in the turn of one of our endpoints.
     pub fn handle_activity(&mut self, now: Instant) {
-        self.is_fresh = false;
+        self.is_foreign = false;
+        self.quiet_since = now;
+    }
+
+    /// Records that a byte was on the line at `now` which belongs to no turn of our endpoints.
+    pub fn handle_foreign_activity(&mut self, now: Instant) {
+        self.is_foreign = true;
         self.quiet_since = now;
     }
 
@@ -32,6 +38,6 @@ impl LineClock {
     /// Returns how long the line must be quiet before an initialisation.
     pub(super) fn pause_before_initialisation(&self, is_slow: bool, is_repeated: bool) -> Duration {
         let timing = Timing::NORMAL;
-        if is_slow || is_repeated || self.is_fresh { timing.w5 } else { timing.p3_min }
+        if is_slow || is_repeated || self.is_foreign { timing.w5 } else { timing.p3_min }
     }
 }

@@ -162,37 +162,46 @@ impl Decoder {
     /// The bytes are not a message. After a message or an error, the next byte begins another message.
     pub fn push(&mut self, byte: u8) -> Option<Result<Message, MessageError>> {
         self.bytes.push(byte);
-        let result = self.parse().transpose()?;
+        let result = parse(&self.bytes).transpose()?;
         self.bytes.clear();
-        Some(result)
+        Some(result.map(|(message, _)| message))
     }
+}
 
-    /// Returns the message once it is complete.
-    fn parse(&self) -> Result<Option<Message>, MessageError> {
-        let Some((&format, rest)) = self.bytes.split_first() else { return Ok(None) };
-        let (addresses, rest) = match (format & MODE_MASK, rest) {
-            (MODE_CARB, _) => return Err(MessageError::Format(format)),
-            (MODE_NONE, rest) => (None, rest),
-            (mode, [target, source, rest @ ..]) => {
-                let mode =
-                    if mode == MODE_FUNCTIONAL { AddressMode::Functional } else { AddressMode::Physical };
-                (Some((mode, *target, *source)), rest)
-            }
-            _ => return Ok(None),
-        };
-        let (len, rest) = match (format & LENGTH_MASK, rest) {
-            (0, []) => return Ok(None),
-            (0, [0, ..]) => return Err(MessageError::Empty),
-            (0, [len, rest @ ..]) => (*len, rest),
-            (len, rest) => (len, rest),
-        };
-        let Some((data, [found, ..])) = rest.split_at_checked(usize::from(len)) else { return Ok(None) };
-        let computed = checksum(self.bytes.split_last().map_or(&[], |(_, before)| before));
-        if *found != computed {
-            return Err(MessageError::Checksum { found: *found, computed });
+/// Returns the message at the beginning of `bytes` and its length, or `None` if more bytes are needed.
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Message, usize)>, MessageError> {
+    let Some((&format, rest)) = bytes.split_first() else { return Ok(None) };
+    let (addresses, rest) = match (format & MODE_MASK, rest) {
+        (MODE_CARB, _) => return Err(MessageError::Format(format)),
+        (MODE_NONE, rest) => (None, rest),
+        (mode, [target, source, rest @ ..]) => {
+            let mode = if mode == MODE_FUNCTIONAL { AddressMode::Functional } else { AddressMode::Physical };
+            (Some((mode, *target, *source)), rest)
         }
-        Ok(Some(Message { addresses, data: data.to_vec() }))
+        _ => return Ok(None),
+    };
+    let (len, rest) = match (format & LENGTH_MASK, rest) {
+        (0, []) => return Ok(None),
+        (0, [0, ..]) => return Err(MessageError::Empty),
+        (0, [len, rest @ ..]) => (*len, rest),
+        (len, rest) => (len, rest),
+    };
+    let Some((data, [found, behind @ ..])) = rest.split_at_checked(usize::from(len)) else { return Ok(None) };
+    let total = bytes.len() - behind.len();
+    let computed = checksum(bytes.get(..total - 1).unwrap_or_default());
+    if *found != computed {
+        return Err(MessageError::Checksum { found: *found, computed });
     }
+    Ok(Some((Message { addresses, data: data.to_vec() }, total)))
+}
+
+/// Returns whether `bytes` can be the beginning of a message to `tester` from another node.
+pub(super) fn begins_message_to(tester: u8, bytes: &[u8]) -> bool {
+    let [format, addresses @ ..] = bytes else { return false };
+    let mode = format & MODE_MASK;
+    let has_target = addresses.first().is_none_or(|target| *target == tester);
+    let has_source = addresses.get(1).is_none_or(|source| *source != tester);
+    (mode == MODE_PHYSICAL || mode == MODE_FUNCTIONAL) && has_target && has_source
 }
 
 #[cfg(test)]

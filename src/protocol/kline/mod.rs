@@ -6,9 +6,11 @@
 mod config;
 mod endpoint;
 mod event;
+mod heard;
 mod key_bytes;
 mod line;
 mod message;
+mod receiver;
 mod timing;
 mod transmitter;
 
@@ -16,6 +18,7 @@ pub(crate) use config::OBD_FUNCTIONAL_ADDRESS;
 pub use config::{Addressing, Config, Initialisation};
 pub use endpoint::Endpoint;
 pub use event::{Event, Failure, ReceiveFailure, SendError, Timer};
+pub use heard::Heard;
 pub use key_bytes::{KeyByteError, KeyBytes};
 pub use line::LineClock;
 pub use message::{AddressMode, Decoder, HeaderForm, LengthForm, Message, MessageError, TooLong, encode};

@@ -78,3 +78,62 @@ impl Timing {
     /// P3 keeps its normal minimum, which is within the extended limits.
     pub(super) const EXTENDED: Self = Self { p2_max: ms(1000), ..Self::NORMAL };
 }
+
+/// P2max for "infinite": the longest finite value.
+pub(super) const LONGEST_P2: Duration = ms(14 * 256 * 25);
+/// P3max for "infinite". No link stays without a request for so long.
+const LONGEST_P3: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The parameters of AccessTimingParameters (ISO 14230-2, 5.4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TimingParameters {
+    p2_max: Duration,
+    p3_min: Duration,
+    p3_max: Duration,
+    p4_min: Duration,
+}
+
+impl TimingParameters {
+    /// Decodes P2min, P2max, P3min, P3max and P4min. P2min is of no use to a tester.
+    pub(super) fn new([_p2_min, p2_max, p3_min, p3_max, p4_min]: [u8; 5]) -> Self {
+        let half_milliseconds = |value: u8| Duration::from_micros(500 * u64::from(value));
+        Self {
+            p2_max: match p2_max {
+                0xFF => LONGEST_P2,
+                0xF1.. => ms(u64::from(p2_max & 0x0F) * 256 * 25),
+                _ => ms(u64::from(p2_max) * 25),
+            },
+            p3_min: half_milliseconds(p3_min),
+            p3_max: if p3_max == 0xFF { LONGEST_P3 } else { ms(u64::from(p3_max) * 250) },
+            p4_min: half_milliseconds(p4_min),
+        }
+    }
+}
+
+impl Timing {
+    /// Returns the timing with these parameters.
+    pub(super) fn with(self, parameters: TimingParameters) -> Self {
+        let TimingParameters { p2_max, p3_min, p3_max, p4_min } = parameters;
+        let p2_star = self.p2_star.max(p3_max.min(LONGEST_P2));
+        Self { p2_max, p2_star, p3_min, p3_max, p4_min, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timing_parameters_have_the_units_of_the_standard() {
+        // the normal set: P2 25 to 50 ms, P3 55 ms to 5 s, P4 from 5 ms
+        let normal = TimingParameters::new([0x32, 0x02, 0x6E, 0x14, 0x0A]);
+        assert_eq!(Timing::NORMAL.with(normal), Timing::NORMAL);
+        let of = |p2_max, p3_max| Timing::NORMAL.with(TimingParameters::new([0, p2_max, 0, p3_max, 0]));
+        assert_eq!((of(0xF0, 1).p2_max, of(0xF0, 1).p3_max), (ms(6000), ms(250)));
+        assert_eq!((of(0xF2, 0xFE).p2_max, of(0xF2, 0xFE).p3_max), (ms(12_800), ms(63_500)));
+        let infinite = of(0xFF, 0xFF);
+        assert_eq!((infinite.p2_max, infinite.p2_star), (LONGEST_P2, LONGEST_P2));
+        assert_eq!(infinite.p3_max, LONGEST_P3);
+        assert_eq!((of(1, 1).p3_min, of(1, 1).p4_min, of(1, 1).p2_star), (ms(0), ms(0), ms(5000)));
+    }
+}

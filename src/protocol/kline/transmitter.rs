@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::event::Failure;
-use super::timing::{ECHO_ALLOWANCE, Timing};
+use super::timing::ECHO_ALLOWANCE;
 use connector_hal::kline::byte_time;
 
 /// The result of a byte that was received during transmission.
@@ -24,14 +24,17 @@ pub(super) struct Transmitter {
     sent: usize,
     echoed: usize,
     byte_time: Duration,
+    /// P4min.
+    gap: Duration,
     started: Option<Instant>,
     /// When the next byte may be sent, or the deadline of the missing echo.
     at: Instant,
 }
 
 impl Transmitter {
-    pub(super) fn new(bytes: Vec<u8>, bit_rate: u32, now: Instant) -> Self {
-        Self { bytes, sent: 0, echoed: 0, byte_time: byte_time(bit_rate), started: None, at: now }
+    /// Sends `bytes` with pauses of `gap` (P4) between them.
+    pub(super) fn new(bytes: Vec<u8>, bit_rate: u32, gap: Duration, now: Instant) -> Self {
+        Self { bytes, sent: 0, echoed: 0, byte_time: byte_time(bit_rate), gap, started: None, at: now }
     }
 
     /// Returns whether the echo of a byte is missing.
@@ -67,7 +70,7 @@ impl Transmitter {
         }
         // P4 counts from the end of our byte, however late the echo is
         let end = self.at - ECHO_ALLOWANCE;
-        self.at = end + Timing::NORMAL.p4_min;
+        self.at = end + self.gap;
         Echo::Right
     }
 
@@ -89,7 +92,7 @@ mod tests {
     #[test]
     fn bytes_are_5_ms_apart_even_if_an_echo_is_late() {
         let start = Instant::now();
-        let mut transmitter = Transmitter::new(vec![1, 2, 3], 10_000, start);
+        let mut transmitter = Transmitter::new(vec![1, 2, 3], 10_000, Duration::from_millis(5), start);
         assert_eq!(transmitter.poll_transmit(start), Some(1));
         assert_eq!(transmitter.poll_transmit(start), None);
         assert_eq!(transmitter.handle_byte(start + Duration::from_millis(3), 1), Echo::Right);
@@ -106,7 +109,7 @@ mod tests {
     #[test]
     fn an_echo_that_differs_or_is_missing_is_an_error() {
         let start = Instant::now();
-        let mut transmitter = Transmitter::new(vec![0x81], 10_000, start);
+        let mut transmitter = Transmitter::new(vec![0x81], 10_000, Duration::from_millis(5), start);
         transmitter.poll_transmit(start);
         assert!(!transmitter.is_missing_echo(start + Duration::from_millis(200)));
         assert!(transmitter.is_missing_echo(start + Duration::from_millis(251)));

@@ -1,7 +1,7 @@
 //! An ISO 14230 link as a transport of PDUs.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::output::BATTERY_SPARED;
 use super::transport::{PduTransport, TransportEvent};
@@ -83,8 +83,9 @@ impl PduTransport for KlineTransport {
                     continue;
                 }
                 // the chain has its own deadline for a missing answer
-                Event::NoAnswer | Event::Stopped => continue,
+                Event::NoAnswer | Event::AnswersOver | Event::OtherTester | Event::Stopped => continue,
                 Event::ReceptionStarted => TransportEvent::ReceptionStarted,
+                Event::ReceptionDropped => TransportEvent::ReceptionDropped,
                 Event::Received { source, pdu } => TransportEvent::Received { address: source.into(), pdu },
                 Event::ReceiveFailed(ReceiveFailure::Incomplete) => {
                     TransportEvent::ReceiveFailed { detail: 1, text: "the next byte did not come (P1)" }
@@ -118,6 +119,10 @@ impl PduTransport for KlineTransport {
     fn handle_bus_off(&mut self, _now: Instant) {
         self.endpoint.handle_line_lost();
         self.is_line_lost = true;
+    }
+
+    fn agreed_p2(&self) -> Option<Duration> {
+        Some(self.endpoint.p2_window())
     }
 
     fn is_receiving(&self) -> bool {
@@ -164,7 +169,9 @@ pub(crate) fn describe_failure(failure: Failure) -> &'static str {
         Failure::NoEcho => "the K-line does not echo the connector's bytes",
         Failure::Collision { .. } => "the K-line echoes bytes that the connector did not send",
         Failure::NoAnswer => "the ECU does not answer",
-        Failure::Disturbed => "the ECU's answer is disturbed",
+        Failure::Disturbed(_) => "the ECU's answer is disturbed",
+        Failure::Incomplete(_) => "the ECU stopped in the middle of the initialisation",
+        Failure::LineInUse => "the line is in use by another tester",
         Failure::Synchronisation(_) => "the synchronisation byte is not 0x55: check the bit rate",
         Failure::KeyBytes(_) => "the ECU's key bytes are not of ISO 14230",
         Failure::OtherKeyBytes(_) => "the ECU's key bytes are not the channel's keyword",

@@ -81,10 +81,11 @@ impl LastRequest {
         self.state = State::Sending { service, needs_no_response: suppresses_positive_response(pdu) };
     }
 
-    /// The request was sent on the bus.
-    pub(super) fn handle_sent(&mut self, now: Instant) {
+    /// The request was sent on the bus. The response may take a longer time than P2 that was agreed upon.
+    pub(super) fn handle_sent(&mut self, now: Instant, agreed_p2: Option<Duration>) {
         if let State::Sending { service, needs_no_response } = self.state {
-            let deadline = now + self.timing.p2;
+            let p2 = agreed_p2.map_or(self.timing.p2, |agreed| agreed.max(self.timing.p2));
+            let deadline = now + p2;
             self.state = State::Awaiting { service, deadline, is_receiving: false, needs_no_response };
         }
     }

@@ -328,6 +328,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         while let Some(event) = self.transport.poll_event() {
             match event {
                 TransportEvent::ReceptionStarted => self.last.handle_reception_started(),
+                TransportEvent::ReceptionDropped => self.last.handle_reception_failed(),
                 TransportEvent::Received { pdu, .. } if self.is_for_keep_alive(now, &pdu) => {
                     tracing::trace!("an ECU answered the connector's own TesterPresent");
                 }
@@ -373,7 +374,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
                 let value = u32::try_from(elapsed.as_micros()).unwrap_or(u32::MAX);
                 self.outputs.push_back(Output::event(EventCode::Sent, 0, value, ""));
             }
-            self.last.handle_sent(now);
+            self.last.handle_sent(now, self.transport.agreed_p2());
         }
     }
 

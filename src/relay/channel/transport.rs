@@ -40,6 +40,11 @@ pub trait PduTransport: Send + std::fmt::Debug {
         None
     }
 
+    /// The time in which the ECU begins its response, if tester and ECU have agreed upon it.
+    fn agreed_p2(&self) -> Option<Duration> {
+        None
+    }
+
     /// Whether a PDU is being received, which a TesterPresent might disturb.
     fn is_receiving(&self) -> bool {
         false
@@ -61,6 +66,8 @@ pub trait PduTransport: Send + std::fmt::Debug {
 pub enum TransportEvent {
     /// The reception of a PDU began, which ends P2.
     ReceptionStarted,
+    /// What began was no PDU: P2 counts again.
+    ReceptionDropped,
     /// A PDU was received.
     Received {
         /// The address of the sender, as the relay protocol writes it.

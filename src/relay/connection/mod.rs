@@ -7,6 +7,7 @@ mod records;
 mod requests;
 mod scans;
 mod settings;
+mod transfers;
 mod vin;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,6 +22,7 @@ use crate::relay::wire::Envelope;
 use crate::relay::wire::codec::Tag;
 use crate::relay::wire::request::Request;
 use pending::{BusesVinReading, OpenedChannel, PendingReply, RunningScan, WaitingVinReading};
+use transfers::Transfers;
 
 pub use crate::relay::wire::CloseReason;
 pub use pending::VinTrigger;
@@ -52,6 +54,7 @@ pub struct RelayConnection {
     last_exchange: Option<Instant>,
     scans: Vec<RunningScan>,
     pdus_relayed: u64,
+    transfers: Transfers,
     /// The number of PDUs and frames that the operator sent.
     records_taken: u64,
     ignition: Option<bool>,
@@ -80,6 +83,7 @@ impl RelayConnection {
             last_exchange: None,
             scans: Vec::new(),
             pdus_relayed: 0,
+            transfers: Transfers::default(),
             records_taken: 0,
             ignition: None,
             stop_keep_alive_at: None,
@@ -100,6 +104,12 @@ impl RelayConnection {
     /// The number of PDUs that were relayed, in both directions.
     pub(crate) fn pdus_relayed(&self) -> u64 {
         self.pdus_relayed
+    }
+
+    /// Until when an ECU counts as being in the middle of a download or upload if nothing more is heard of it;
+    /// `None` if none is.
+    pub(crate) fn transfer_until(&self, now: Instant) -> Option<Instant> {
+        self.transfers.open_until(now)
     }
 
     /// The number of PDUs and frames that the operator sent. The connection is in use while it grows.
@@ -157,6 +167,7 @@ impl RelayConnection {
         self.configuring = None;
         self.waiting.clear();
         self.channels.clear();
+        self.transfers = Transfers::default();
         self.scans.clear();
         self.vin_waiting = None;
         self.buses.clear();

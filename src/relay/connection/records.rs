@@ -50,6 +50,7 @@ impl RelayConnection {
                 }
                 Payload::Pdu { flags, data, .. } => {
                     self.pdus_relayed += 1;
+                    self.transfers.handle_request(now, record.channel, data);
                     let pdu = PduToSend { flags, expires: now + left, data };
                     bus.channels_mut().handle_pdu(now, record.channel, pdu);
                 }
@@ -125,6 +126,7 @@ impl RelayConnection {
             Output::Frame(frame) => Payload::Frame(*frame),
             Output::Pdu { address, data } => {
                 self.pdus_relayed += 1;
+                self.transfers.handle_response(now, channel, data);
                 Payload::Pdu { address: *address, flags: PduFlags::default(), data }
             }
             Output::Terminal15(on) => Payload::Terminal15 { on: *on },

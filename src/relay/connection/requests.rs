@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::RelayConnection;
 use super::pending::{OpenedChannel, PendingReply};
+use super::transfers::Transfers;
 use crate::protocol::problem::Problem;
 use crate::relay::buses::bus::StartFailure;
 use crate::relay::buses::bus_setup::BusSetup;
@@ -106,6 +107,7 @@ impl RelayConnection {
             setups.push(setup);
         }
         self.channels.clear();
+        self.transfers = Transfers::default();
         self.buses.clear();
         self.stop_scans();
         self.suspend_vin_reading();
@@ -228,6 +230,7 @@ impl RelayConnection {
         if let Some(bus) = self.buses.get_mut(opened.bus) {
             bus.close_channel(number);
         }
+        self.transfers.handle_closed(number);
         if let Some(PendingReply { request_id }) = opened.opening {
             let detail = format!("Channel {number} was closed before it was open.");
             let problem = ProblemKind::ChannelClosed.problem(detail);

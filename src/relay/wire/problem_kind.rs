@@ -234,7 +234,7 @@ impl ProblemKind {
             Self::ScanStopped => ("scan-stopped", 409, "Scan stopped", CONNECTOR),
             Self::SequenceGap => ("sequence-gap", 409, "Invalid binary message", CONNECTOR),
             Self::Timeout => ("timeout", 504, "No answer", CLOUD),
-            Self::TooLong => ("too-long", 413, "Message too long", CLOUD),
+            Self::TooLong => ("too-long", 413, "Message too long", CONNECTOR_AND_CLOUD),
             Self::TooManyChannels => ("too-many-channels", 409, "Too many channels", CONNECTOR),
             Self::TooManyRequests => ("too-many-requests", 429, "Too many requests", CLOUD),
             Self::UnknownAction => ("unknown-action", 404, "Unknown action", CONNECTOR_AND_CLOUD),

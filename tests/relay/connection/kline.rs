@@ -1,5 +1,7 @@
 //! K-line channels: links to simulated ECUs, which check the timing of the tester.
 
+mod line;
+
 use std::time::Duration;
 
 use connector_agent::relay::connection::CloseReason;

@@ -84,7 +84,7 @@ fn only_the_keyword_in_either_byte_order_is_accepted() {
 fn a_wrong_synchronisation_byte_or_address_is_reported() {
     let ecu = with(Misbehaviour { synchronisation: Some(0x54), ..Misbehaviour::default() });
     assert_eq!(failure(&mut Rig::new(vec![slow(0x11)], vec![ecu])), Some(Failure::Synchronisation(0x54)));
-    let ecu = with(Misbehaviour { confirms_wrong_address: true, ..Misbehaviour::default() });
+    let ecu = with(Misbehaviour { confirms_with: Some(0x11), ..Misbehaviour::default() });
     assert_eq!(failure(&mut Rig::new(vec![slow(0x11)], vec![ecu])), Some(Failure::Address(0x11)));
     // an ECU at another bit rate
     let ecu = KlineEcuConfig { bit_rate: 9_600, ..KlineEcuConfig::new(0x11) };
@@ -104,6 +104,38 @@ fn a_line_without_echo_is_distinguished_from_a_silent_ecu() {
     let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
     rig.is_open_circuit = true;
     assert_eq!(failure(&mut rig), Some(Failure::NoEcho));
+}
+
+#[test]
+fn a_line_that_never_falls_silent_is_in_use_and_gets_no_signal() {
+    for config in [fast(0x11), slow(0x11)] {
+        let mut rig = Rig::new(vec![config], vec![KlineEcuConfig::new(0x11)]);
+        for index in 0..60 {
+            rig.wire.add_noise(rig.start + 100 * MS * index, 0x42);
+        }
+        assert_eq!(failure(&mut rig), Some(Failure::LineInUse));
+        assert_eq!(rig.now - rig.start, Duration::from_secs(2));
+        assert_eq!(rig.sent, [], "another attempt would fail too");
+        rig.run(Duration::from_secs(5));
+        assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER], "the line is quiet");
+    }
+}
+
+#[test]
+fn a_link_beside_another_tester_sends_nothing_into_its_messages() {
+    let mut rig = Rig::new(vec![fast(0x11)], vec![KlineEcuConfig::new(0x11)]);
+    rig.ask(0, &[0x1A, 0x90]);
+    rig.run(100 * MS);
+    let sent = rig.sent.len();
+    for index in 0..300 {
+        rig.wire.add_noise(rig.now + 30 * MS * index, 0x42);
+    }
+    rig.run(10 * MS);
+    assert_eq!(failure(&mut rig), Some(Failure::LineInUse));
+    rig.endpoints[0].stop();
+    rig.run(Duration::from_secs(5));
+    assert!(rig.has(|event| *event == Event::Stopped));
+    assert_eq!(rig.sent.len(), sent, "neither the PDU nor TesterPresent nor StopCommunication");
 }
 
 #[test]

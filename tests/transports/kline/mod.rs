@@ -1,5 +1,6 @@
 //! ISO 14230 links to simulated ECUs, byte by byte in virtual time. The ECUs check the timing of the tester.
 
+mod answers;
 mod errors;
 mod rig;
 mod together;

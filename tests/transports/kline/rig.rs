@@ -71,14 +71,14 @@ impl Rig {
         let until = self.now + limit;
         let mut seen = self.events.len();
         loop {
-            let is_running = self.step(until);
+            self.settle();
             while let Some((_, event)) = self.events.get(seen) {
                 seen += 1;
                 if wanted(event) {
                     return Some(event.clone());
                 }
             }
-            if !is_running {
+            if !self.step(until) {
                 self.now = until;
                 return None;
             }
@@ -151,8 +151,13 @@ impl Rig {
         }
     }
 
-    fn handle_byte(&mut self, byte: u8) {
-        self.line.handle_activity(self.now);
+    /// Passes a byte to the tester.
+    pub(super) fn handle_byte(&mut self, byte: u8) {
+        if self.active.is_some_and(|active| self.endpoints[active].is_exchanging()) {
+            self.line.handle_activity(self.now);
+        } else {
+            self.line.handle_foreign_activity(self.now);
+        }
         self.heard.push(byte);
         if let Some(active) = self.active {
             self.endpoints[active].handle_byte(self.now, byte);

@@ -103,8 +103,14 @@ fn answered(rig: &Rig, endpoint: usize) -> Vec<Vec<u8>> {
 }
 
 fn is_wrong(event: &Event) -> bool {
-    let is_right =
-        matches!(event, Event::Up(_) | Event::Sent { .. } | Event::ReceptionStarted | Event::Received { .. });
+    let is_right = matches!(
+        event,
+        Event::Up(_)
+            | Event::Sent { .. }
+            | Event::ReceptionStarted
+            | Event::Received { .. }
+            | Event::AnswersOver
+    );
     !is_right
 }
 

@@ -7,6 +7,7 @@ use connector_hal::kline::{ADDRESS_TIME, Signal};
 use super::{EcuLink, Endpoint, Exchange, TurnPhase};
 use crate::protocol::kline::config::Initialisation;
 use crate::protocol::kline::event::{Event, Failure};
+use crate::protocol::kline::heard::Heard;
 use crate::protocol::kline::key_bytes::KeyBytes;
 use crate::protocol::kline::message::{HeaderForm, LengthForm};
 use crate::protocol::kline::timing::{LATENCY_ALLOWANCE, Timing};
@@ -22,7 +23,7 @@ const SIGNAL_ALLOWANCE: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Endpoint {
     pub(super) fn begin_initialisation(&mut self, now: Instant) {
-        self.decoder.reset();
+        self.receiver.reset();
         let (signal, takes, is_address) = match self.config.initialisation {
             Initialisation::Fast => {
                 let low = Timing::NORMAL.t_ini_low;
@@ -39,7 +40,7 @@ impl Endpoint {
         let TurnPhase::Signal { is_address, .. } = self.phase else { return };
         let timing = Timing::NORMAL;
         self.phase = if is_address {
-            TurnPhase::Synchronising { until: at + timing.w1_max + LATENCY_ALLOWANCE }
+            TurnPhase::Synchronising { until: at + timing.w1_max + LATENCY_ALLOWANCE, other: None }
         } else {
             TurnPhase::WakingUp { until: at + (timing.t_wup - timing.t_ini_low) }
         };
@@ -48,51 +49,72 @@ impl Endpoint {
     pub(super) fn handle_initialisation_byte(&mut self, now: Instant, byte: u8) {
         let timing = Timing::NORMAL;
         let slack = byte_time(self.config.bit_rate) + LATENCY_ALLOWANCE;
-        match self.phase {
-            // a UART reads our own low level as 0
-            TurnPhase::Synchronising { .. } if byte == 0 => {}
+        let is_confirmed = self.is_complement_of_address(byte);
+        match &mut self.phase {
+            TurnPhase::AddressComplement { key_bytes, .. } if is_confirmed => {
+                let key_bytes = *key_bytes;
+                self.handle_up(now, key_bytes);
+                self.phase = TurnPhase::Idle;
+            }
+            // a UART reads a short low level as 0, which is none of these bytes
+            _ if byte == 0 => {}
             TurnPhase::Synchronising { .. } if byte == SYNCHRONISATION => {
                 self.phase = TurnPhase::FirstKeyByte { until: now + timing.w2_max + slack };
-            }
-            TurnPhase::Synchronising { .. } => {
-                self.handle_initialisation_failed(Failure::Synchronisation(byte));
             }
             TurnPhase::FirstKeyByte { .. } => {
                 self.phase = TurnPhase::SecondKeyByte { until: now + timing.w3_max + slack, first: byte };
             }
-            TurnPhase::SecondKeyByte { first, .. } => match self.check_key_bytes(first, byte) {
-                Ok(key_bytes) => {
-                    self.phase = TurnPhase::BeforeComplement { until: now + timing.w4, key_bytes };
+            TurnPhase::SecondKeyByte { first, .. } => {
+                let first = *first;
+                match self.check_key_bytes(first, byte) {
+                    Ok(key_bytes) => {
+                        self.phase = TurnPhase::BeforeComplement { until: now + timing.w4, key_bytes };
+                    }
+                    Err(failure) => self.handle_initialisation_failed(failure),
                 }
-                Err(failure) => self.handle_initialisation_failed(failure),
-            },
-            TurnPhase::AddressComplement { key_bytes, .. } => {
-                if byte == !self.config.addressing.address() {
-                    self.handle_up(now, key_bytes);
-                    self.phase = TurnPhase::Idle;
-                } else {
-                    self.handle_initialisation_failed(Failure::Address(byte));
-                }
+            }
+            // noise before the right byte, or a wrong one, which its deadline reports
+            TurnPhase::Synchronising { other, .. } | TurnPhase::AddressComplement { other, .. } => {
+                other.get_or_insert(byte);
             }
             // bytes of other nodes before our turn to send
             _ => {}
         }
     }
 
+    /// Returns whether an ECU confirms its address with this byte: with the complement of the address as it was
+    /// sent, or with its parity bit (seven bits and odd parity, as in ISO 9141).
+    fn is_complement_of_address(&self, byte: u8) -> bool {
+        let address = self.config.addressing.address();
+        let has_parity = address < 0x80 && address.count_ones().is_multiple_of(2);
+        byte == !address || has_parity && byte == !(address | 0x80)
+    }
+
     pub(super) fn handle_initialisation_timeout(&mut self, now: Instant) {
+        let heard = |bytes: &[u8]| Failure::Incomplete(Heard::new(bytes));
         match self.phase {
             TurnPhase::Signal { .. } => self.handle_initialisation_failed(Failure::NoEcho),
             TurnPhase::WakingUp { .. } => {
                 let header = HeaderForm { mode: Some(self.mode()), length: LengthForm::InFormatByte };
                 self.transmit_message(now, Exchange::StartCommunication, header, &[START_COMMUNICATION]);
             }
-            TurnPhase::Synchronising { .. }
-            | TurnPhase::FirstKeyByte { .. }
-            | TurnPhase::SecondKeyByte { .. }
-            | TurnPhase::AddressComplement { .. } => self.handle_initialisation_failed(Failure::NoAnswer),
+            TurnPhase::Synchronising { other, .. } => {
+                let failure = other.map_or(Failure::NoAnswer, Failure::Synchronisation);
+                self.handle_initialisation_failed(failure);
+            }
+            TurnPhase::FirstKeyByte { .. } => self.handle_initialisation_failed(heard(&[SYNCHRONISATION])),
+            TurnPhase::SecondKeyByte { first, .. } => {
+                self.handle_initialisation_failed(heard(&[SYNCHRONISATION, first]));
+            }
+            TurnPhase::AddressComplement { key_bytes, other, .. } => {
+                let [first, second] = key_bytes.bytes();
+                let incomplete = heard(&[SYNCHRONISATION, first, second]);
+                self.handle_initialisation_failed(other.map_or(incomplete, Failure::Address));
+            }
             TurnPhase::BeforeComplement { key_bytes, .. } => {
                 let [_, second] = key_bytes.bytes();
-                let transmitter = Transmitter::new(vec![!second], self.config.bit_rate, now);
+                let transmitter =
+                    Transmitter::new(vec![!second], self.config.bit_rate, Timing::NORMAL.p4_min, now);
                 self.phase = TurnPhase::Sending { exchange: Exchange::Complement(key_bytes), transmitter };
                 self.drive_transmitter(now);
             }
@@ -115,6 +137,7 @@ impl Endpoint {
         self.link = Some(EcuLink {
             header: key_bytes.header(self.mode()),
             timing: key_bytes.timing(),
+            default_timing: key_bytes.timing(),
             alive_at: now,
             unanswered: 0,
         });

@@ -2,27 +2,25 @@
 
 mod answers;
 mod initialisation;
+mod pause;
+mod timing;
 mod transmission;
 mod turn;
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use connector_hal::kline::Signal;
 
 use self::turn::{EcuLink, Exchange, TurnPhase, TurnPurpose};
-use super::config::{Addressing, Config, Initialisation};
+use super::config::{Addressing, Config};
 use super::event::{Event, Failure, SendError, Timer};
 use super::line::LineClock;
-use super::message::{AddressMode, Decoder, MAX_DATA, TooLong};
-use super::timing::Timing;
+use super::message::{AddressMode, MAX_DATA, TooLong};
+use super::receiver::Receiver;
+use super::timing::{Timing, TimingParameters};
 use super::transmitter::Echo;
 use crate::protocol::uds::{KWP_TESTER_PRESENT, STOP_COMMUNICATION};
-
-/// Longest time that bytes of other nodes delay a turn. A line that never falls silent is reported as an
-/// error. The value is far longer than the longest pause that a turn needs (W5, 300 ms), so that bytes in
-/// between only delay the turn.
-const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// Exchanges PDUs with one ECU on a K-line (ISO 14230).
 ///
@@ -44,7 +42,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 ///    bytes that have arrived by then.
 /// 4. After each of these calls, take the events of [`poll_event`](Self::poll_event).
 ///
-/// Report each byte and signal on the line to the shared [`LineClock`], too. `now` never decreases from one
+/// Report each byte and signal on the line to the shared [`LineClock`], too; a byte is foreign unless the
+/// endpoint with the line [`is_exchanging`](Self::is_exchanging). `now` never decreases from one
 /// call to the next.
 ///
 /// # Example
@@ -133,7 +132,11 @@ pub struct Endpoint {
     /// Number of consecutive failed initialisations.
     attempts: u32,
     phase: TurnPhase,
-    decoder: Decoder,
+    receiver: Receiver,
+    /// The ECUs that have announced their answer to the PDU by response pending.
+    pending: Vec<u8>,
+    /// The parameters of the AccessTimingParameters that is being sent or answered.
+    requested_timing: Option<TimingParameters>,
     transmit: Option<Signal>,
     events: VecDeque<Event>,
 }
@@ -151,7 +154,9 @@ impl Endpoint {
             pdu: None,
             attempts: 0,
             phase: TurnPhase::Idle,
-            decoder: Decoder::default(),
+            receiver: Receiver::new(config.tester),
+            pending: Vec::new(),
+            requested_timing: None,
             transmit: None,
             events: VecDeque::new(),
         }
@@ -172,6 +177,12 @@ impl Endpoint {
         !matches!(self.phase, TurnPhase::Idle)
     }
 
+    /// Returns whether a byte on the line belongs to the endpoint's turn: the endpoint has the line, and does not
+    /// wait for silence.
+    pub fn is_exchanging(&self) -> bool {
+        !matches!(self.phase, TurnPhase::Idle | TurnPhase::Pausing { .. })
+    }
+
     /// Returns whether a PDU is waiting or being sent.
     pub fn is_sending(&self) -> bool {
         self.pdu.is_some() || matches!(self.phase, TurnPhase::Sending { exchange: Exchange::Pdu { .. }, .. })
@@ -179,7 +190,7 @@ impl Endpoint {
 
     /// Returns whether an answer is being received.
     pub(crate) fn is_receiving(&self) -> bool {
-        matches!(self.phase, TurnPhase::Receiving { exchange: Exchange::Pdu { .. }, .. })
+        matches!(self.phase, TurnPhase::Receiving { wait, .. } if matches!(wait.exchange, Exchange::Pdu { .. }))
     }
 
     /// Switches the configured TesterPresent on or off.
@@ -247,7 +258,7 @@ impl Endpoint {
         let was_sending = self.is_sending();
         self.pdu = None;
         self.transmit = None;
-        self.decoder.reset();
+        self.receiver.reset();
         self.phase = TurnPhase::Idle;
         let had_link = self.link.take().is_some();
         if was_sending {
@@ -271,7 +282,8 @@ impl Endpoint {
             (Some(link), true) => Some(link.alive_at),
             (Some(link), false) if self.pdu.is_some() || link.unanswered > 0 => Some(link.alive_at),
             (Some(_), false) if !self.keeps_alive => None,
-            (Some(link), false) => Some(link.alive_at + self.config.keep_alive?),
+            // half of P3max leaves time for a line that another endpoint has
+            (Some(link), false) => Some(link.alive_at + self.config.keep_alive?.min(link.timing.p3_max / 2)),
         }
     }
 
@@ -280,7 +292,7 @@ impl Endpoint {
         if self.is_busy() {
             return;
         }
-        let p3_min = Timing::NORMAL.p3_min;
+        let p3_min = self.timing().p3_min;
         let request_at = (line.quiet_since() + p3_min).max(now);
         let ended = self.link.take_if(|link| link.has_ended(request_at));
         if ended.is_some() && self.keeps_alive && self.config.keep_alive.is_some() && !self.stopping {
@@ -297,16 +309,7 @@ impl Endpoint {
             Some(_) if self.pdu.is_some() => TurnPurpose::Pdu,
             Some(_) => TurnPurpose::TesterPresent,
         };
-        let pause = match purpose {
-            TurnPurpose::Initialise => {
-                let is_slow = self.config.initialisation == Initialisation::Slow;
-                line.pause_before_initialisation(is_slow, self.attempts > 0)
-            }
-            TurnPurpose::Stop | TurnPurpose::Pdu | TurnPurpose::TesterPresent => p3_min,
-        };
-        let (until, latest) = (line.quiet_since() + pause, now + MAX_PAUSE);
-        self.phase = TurnPhase::Pausing { until, pause, latest, then: purpose };
-        self.handle_timeout(now);
+        self.begin_pause(now, line, purpose);
     }
 
     fn begin(&mut self, now: Instant, purpose: TurnPurpose) {
@@ -321,6 +324,7 @@ impl Endpoint {
             (TurnPurpose::Pdu, Some(link)) => match self.pdu.take() {
                 Some(pdu) => {
                     let service = pdu.first().copied().unwrap_or_default();
+                    self.requested_timing = timing::requested(&pdu);
                     self.transmit_message(now, Exchange::Pdu { service }, link.header, &pdu);
                 }
                 // withdrawn meanwhile
@@ -345,10 +349,10 @@ impl Endpoint {
         let p2 = |is_pending: bool| if is_pending { Timer::P2Star } else { Timer::P2 };
         match &self.phase {
             TurnPhase::Idle => None,
-            TurnPhase::Pausing { until, .. } => Some((*until, Timer::Idle)),
+            TurnPhase::Pausing { quiet_at, latest, .. } => Some(((*quiet_at).min(*latest), Timer::Idle)),
             TurnPhase::Signal { until, .. } => Some((*until, Timer::Echo)),
             TurnPhase::WakingUp { until } => Some((*until, Timer::TWup)),
-            TurnPhase::Synchronising { until } => Some((*until, Timer::W1)),
+            TurnPhase::Synchronising { until, .. } => Some((*until, Timer::W1)),
             TurnPhase::FirstKeyByte { until } => Some((*until, Timer::W2)),
             TurnPhase::SecondKeyByte { until, .. } => Some((*until, Timer::W3)),
             TurnPhase::BeforeComplement { until, .. } | TurnPhase::AddressComplement { until, .. } => {
@@ -358,10 +362,8 @@ impl Endpoint {
                 let timer = if transmitter.awaits_echo() { Timer::Echo } else { Timer::P4 };
                 Some((transmitter.poll_timeout(), timer))
             }
-            TurnPhase::Awaiting { until, is_pending, .. } => Some((*until, p2(*is_pending))),
-            TurnPhase::Receiving { until, .. } | TurnPhase::Draining { until, .. } => {
-                Some((*until, Timer::P1))
-            }
+            TurnPhase::Awaiting(wait) => Some((wait.until, p2(wait.is_pending))),
+            TurnPhase::Receiving { until, .. } => Some((*until, Timer::P1)),
         }
     }
 
@@ -376,12 +378,8 @@ impl Endpoint {
                     Echo::Wrong(failure) => self.handle_transmit_failed(now, exchange, failure),
                 }
             }
-            TurnPhase::Pausing { until, pause, latest, .. } => {
-                *until = (now + *pause).min(*latest).max(*until)
-            }
-            TurnPhase::Awaiting { .. } | TurnPhase::Receiving { .. } | TurnPhase::Draining { .. } => {
-                self.handle_answer_byte(now, byte);
-            }
+            TurnPhase::Pausing { .. } => self.handle_byte_in_pause(now, byte),
+            TurnPhase::Awaiting(_) | TurnPhase::Receiving { .. } => self.handle_answer_byte(now, byte),
             _ => self.handle_initialisation_byte(now, byte),
         }
     }
@@ -392,10 +390,7 @@ impl Endpoint {
             return;
         }
         match &mut self.phase {
-            TurnPhase::Pausing { then, .. } => {
-                let purpose = *then;
-                self.begin(now, purpose);
-            }
+            TurnPhase::Pausing { .. } => self.handle_pause_over(now),
             TurnPhase::Sending { exchange, transmitter } => {
                 let exchange = *exchange;
                 if transmitter.is_missing_echo(now) {
@@ -404,9 +399,7 @@ impl Endpoint {
                     self.drive_transmitter(now);
                 }
             }
-            TurnPhase::Awaiting { .. } | TurnPhase::Receiving { .. } | TurnPhase::Draining { .. } => {
-                self.handle_answer_timeout(now);
-            }
+            TurnPhase::Awaiting(_) | TurnPhase::Receiving { .. } => self.handle_answer_timeout(now),
             _ => self.handle_initialisation_timeout(now),
         }
     }

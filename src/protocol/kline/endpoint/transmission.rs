@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use connector_hal::kline::Signal;
 
 use super::Endpoint;
-use super::turn::{Exchange, TurnPhase};
+use super::turn::{Exchange, TurnPhase, Wait};
 use crate::protocol::kline::event::{Event, Failure};
 use crate::protocol::kline::message::{HeaderForm, encode};
 use crate::protocol::kline::timing::{LATENCY_ALLOWANCE, Timing};
@@ -25,7 +25,8 @@ impl Endpoint {
     ) {
         match encode(header, self.config.addressing.address(), self.config.tester, data) {
             Ok(bytes) => {
-                let transmitter = Transmitter::new(bytes, self.config.bit_rate, now);
+                let gap = self.timing().p4_min;
+                let transmitter = Transmitter::new(bytes, self.config.bit_rate, gap, now);
                 self.phase = TurnPhase::Sending { exchange, transmitter };
                 self.drive_transmitter(now);
             }
@@ -48,15 +49,15 @@ impl Endpoint {
     pub(super) fn handle_message_sent(&mut self, now: Instant, exchange: Exchange, elapsed: Duration) {
         if let Exchange::Complement(key_bytes) = exchange {
             let until = now + Timing::NORMAL.w4_max + LATENCY_ALLOWANCE;
-            self.phase = TurnPhase::AddressComplement { until, key_bytes };
+            self.phase = TurnPhase::AddressComplement { until, key_bytes, other: None };
             return;
         }
         if let Exchange::Pdu { .. } = exchange {
             self.events.push_back(Event::Sent { elapsed });
         }
-        self.decoder.reset();
-        let until = now + self.timing().p2_max + LATENCY_ALLOWANCE;
-        self.phase = TurnPhase::Awaiting { exchange, until, is_pending: false, is_answered: false };
+        self.receiver.reset();
+        self.pending.clear();
+        self.phase = TurnPhase::Awaiting(Wait::new(exchange, now + self.p2_window()));
     }
 
     pub(super) fn handle_transmit_failed(&mut self, now: Instant, exchange: Exchange, failure: Failure) {

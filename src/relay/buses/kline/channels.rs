@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use connector_hal::bus::{BusLoad, BusState, LoadMeter};
 use connector_hal::kline::{Signal, byte_time};
@@ -124,7 +124,12 @@ impl KlineChannels {
 
     /// Handles a byte that was on the line.
     pub(super) fn handle_byte(&mut self, now: Instant, byte: u8) {
-        self.line.handle_activity(now);
+        let active = self.active.and_then(|active| self.channels.get(&active));
+        if active.is_some_and(|channel| channel.endpoint().is_exchanging()) {
+            self.line.handle_activity(now);
+        } else {
+            self.line.handle_foreign_activity(now);
+        }
         if let Some(active) = self.active
             && let Some(channel) = self.channels.get_mut(&active)
         {
@@ -279,6 +284,7 @@ impl Channels for KlineChannels {
         let addressing = Addressing::of(kline.ecu_id);
         let mut config = Config::new(addressing, self.initialisation, self.bit_rate);
         config.keyword = kline.keyword.map(|keyword| (keyword.key_byte_1, keyword.key_byte_2));
+        config.p2 = kline.options.p2_ms.map(|ms| Duration::from_millis(u64::from(ms)));
         let settings = pdu_settings(&kline.options);
         let address = config.addressing.address();
         let is_same = |(key, channel): (&Key, &KlineChannel)| match key {
@@ -420,7 +426,9 @@ fn cannot_open(number: u16, failure: Failure) -> Problem {
     let detail = format!("Channel {number}: {failure}.");
     match failure {
         Failure::OtherKeyBytes(_) | Failure::KeyBytes(_) => ProblemKind::WrongKeyBytes.problem(detail),
-        Failure::NoEcho | Failure::Collision { .. } => ProblemKind::BusUnavailable.problem(detail),
+        Failure::NoEcho | Failure::Collision { .. } | Failure::LineInUse => {
+            ProblemKind::BusUnavailable.problem(detail)
+        }
         _ => ProblemKind::EcuNotAnswering.problem(detail),
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use connector_hal::clock::now;
 use connector_hal::ethernet::{AddressWatch, ArpSocket, Interface};
 use tokio::task::JoinHandle;
 
+use super::assignment::{assign, withdraw};
 use crate::protocol::doip::link_local::{LinkLocal, LinkLocalEvent, PREFIX};
 
 /// The addresses that this process claims, by interface.
@@ -43,11 +44,10 @@ impl AssignedAddress {
     fn set(&self, address: Option<Ipv4Addr>) -> io::Result<()> {
         let mut assigned = self.address.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(before) = assigned.take() {
-            // others may have removed the address, as when the interface went down
-            let _gone = self.interface.remove_address(IpAddr::V4(before), PREFIX);
+            withdraw(&self.interface, before, PREFIX);
         }
         if let Some(address) = address {
-            self.interface.add_address(IpAddr::V4(address), PREFIX)?;
+            assign(&self.interface, address, PREFIX)?;
         }
         *assigned = address;
         Ok(())

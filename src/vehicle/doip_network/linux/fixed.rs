@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use connector_hal::ethernet::{Interface, IpNetwork};
 
+use super::assignment::{assign, withdraw};
 use crate::config::doip::Ipv4Net;
 
 /// An address that the agent has set. Dropping this value removes the address.
@@ -17,13 +18,7 @@ pub(super) struct FixedAddress {
 impl Drop for FixedAddress {
     fn drop(&mut self) {
         let Ipv4Net { address, prefix } = self.net;
-        match self.interface.remove_address(IpAddr::V4(address), prefix) {
-            Ok(()) => tracing::debug!(interface = self.interface.name(), %address, "the address is removed"),
-            // the interface may be gone, with its addresses
-            Err(error) => {
-                tracing::debug!(interface = self.interface.name(), %address, %error, "the address is not removed");
-            }
-        }
+        withdraw(&self.interface, address, prefix);
     }
 }
 
@@ -55,11 +50,10 @@ impl FixedAddresses {
             return Ok(None);
         }
         refuse_overlap(interface, &IpNetwork { ip, prefix })?;
-        interface.add_address(ip, prefix).map_err(|error| {
+        assign(interface, address, prefix).map_err(|error| {
             let fix = "assign that address, or give the agent CAP_NET_ADMIN";
             format!("it does not have the address {address}, which cannot be set ({error}); {fix}")
         })?;
-        warn_of_strict_filter(interface);
         let own = Arc::new(FixedAddress { interface: interface.clone(), net });
         of_interface.push(Arc::downgrade(&own));
         Ok(Some(own))
@@ -80,20 +74,5 @@ pub(super) fn refuse_overlap(interface: &Interface, network: &IpNetwork) -> Resu
             network.ip, network.prefix
         )),
         Err(error) => Err(format!("the networks of the other interfaces cannot be read: {error}")),
-    }
-}
-
-/// A strict reverse-path filter drops what arrives from a network without a route, and there is none.
-fn warn_of_strict_filter(interface: &Interface) {
-    let value = |name: &str| {
-        let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter")).ok()?;
-        text.trim().parse::<u8>().ok()
-    };
-    // the kernel takes the greater one
-    if [interface.name(), "all"].into_iter().filter_map(value).max() == Some(1) {
-        tracing::warn!(
-            interface = interface.name(),
-            "the kernel drops what the vehicle sends; set net.ipv4.conf.all.rp_filter and that of the interface to 0 or 2"
-        );
     }
 }

@@ -1,5 +1,6 @@
 //! The DoIP network on Linux: an interface or one host, its address, and its sockets.
 
+mod assignment;
 mod claim;
 mod connect;
 mod dhcp;

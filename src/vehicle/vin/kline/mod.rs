@@ -1,6 +1,7 @@
 //! The VIN by K-line, from vehicles whose CAN buses and DoIP networks deliver none.
 
 mod attempts;
+mod pieces;
 mod reader;
 
 use std::future::poll_fn;
@@ -27,6 +28,8 @@ pub struct LineReading {
     pub device: String,
     /// The VINs, in the order in which they came.
     pub candidates: Vec<Candidate>,
+    /// Whether the line was left alone, because another tester uses it.
+    pub is_in_use: bool,
     /// The error that ended reading early.
     pub error: Option<KLineError>,
 }
@@ -45,6 +48,9 @@ pub async fn read(
         let reading = read_line(line, budget, timer).await;
         if let Some(error) = &reading.error {
             tracing::warn!(%error, "cannot read the VIN by K-line");
+        }
+        if reading.is_in_use {
+            tracing::warn!(device = %reading.device, "the VIN is not read: the line is in use by another tester");
         }
         let has_vin = !reading.candidates.is_empty();
         readings.push(reading);
@@ -71,7 +77,8 @@ pub async fn read_line(asked: LineToAsk, budget: Duration, timer: TimerKind) -> 
     let driven = poll_fn(|cx| driver.poll(line.as_mut(), cx)).await;
     // a line that accepted one of the bit rates was asked
     let error = driven.err().or(driver.refused.take_if(|_| driver.bit_rate.is_none()));
-    LineReading { device, candidates: driver.reader.candidates().to_vec(), error }
+    let (candidates, is_in_use) = (driver.reader.candidates().to_vec(), driver.reader.is_in_use());
+    LineReading { device, candidates, is_in_use, error }
 }
 
 /// The shell around a [`KlineReader`].

@@ -5,6 +5,9 @@
 //! OBD. Then the reader sends the pulses once more at the other bit rates. The 5-baud address needs no
 //! repetition: ECUs detect it at any bit rate, and an ECU with another bit rate shows that by its
 //! synchronisation byte. Only then is the address sent again.
+//!
+//! A line that another tester uses is left alone: if any byte is heard before the first signal, or a message of
+//! another tester later, the reader sends nothing more.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -12,19 +15,19 @@ use std::time::Instant;
 use connector_hal::kline::Signal;
 
 use super::attempts::{WakeAttempt, attempts};
+use super::pieces::VinPieces;
 use crate::protocol::kline::{
     Addressing, Config, Endpoint, Event, Failure, Initialisation, LineClock, OBD_FUNCTIONAL_ADDRESS,
 };
-use crate::vehicle::vin::answer::VinAnswer;
+use crate::vehicle::vin::answer::{Service, VinAnswer};
 use crate::vehicle::vin::report::{Candidate, EcuAddress, VinSource};
 
 /// ReadECUIdentification of the VIN (ISO 14230-3, 7.1).
 const READ_ECU_IDENTIFICATION: [u8; 2] = [0x1A, 0x90];
 /// Mode 09, InfoType 02: five messages of four bytes (SAE J1979, 6.9).
 const OBD_VIN: [u8; 2] = [0x09, 0x02];
-const OBD_MESSAGES: usize = 5;
-/// The number of times that a busy ECU is asked the same question again: as often as on CAN. More would take
-/// the budget from the addresses that are tried later.
+/// The number of times that a question is repeated, because the ECU is busy or the line is disturbed: as often as on
+/// CAN. More would take the budget from the addresses that are tried later.
 const MAX_REPEATS: u8 = 2;
 
 /// A line that is being asked: a pure state machine with the interface of [`Endpoint`].
@@ -40,9 +43,13 @@ pub(crate) struct KlineReader {
     /// The question that was sent last.
     question: Option<[u8; 2]>,
     repeats_left: u8,
-    /// The messages of mode 09 so far, and the ECU that sent them.
-    pieces: Option<(u8, Vec<Vec<u8>>)>,
+    /// An ECU was busy, or an answer disturbed.
+    is_worth_repeating: bool,
+    /// The messages of mode 09 so far.
+    pieces: VinPieces,
     candidates: Vec<Candidate>,
+    has_sent: bool,
+    is_in_use: bool,
     is_finished: bool,
 }
 
@@ -60,8 +67,11 @@ impl KlineReader {
             questions: VecDeque::new(),
             question: None,
             repeats_left: MAX_REPEATS,
-            pieces: None,
+            is_worth_repeating: false,
+            pieces: VinPieces::default(),
             candidates: Vec::new(),
+            has_sent: false,
+            is_in_use: false,
             is_finished: false,
         };
         reader.try_next(now);
@@ -76,6 +86,11 @@ impl KlineReader {
     /// Whether reading has ended.
     pub(crate) fn is_finished(&self) -> bool {
         self.is_finished
+    }
+
+    /// Whether reading ended because another tester uses the line.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.is_in_use
     }
 
     /// The bit rate that the line must be set to now, in bit/s.
@@ -105,7 +120,14 @@ impl KlineReader {
 
     /// A byte that was on the line.
     pub(crate) fn handle_byte(&mut self, now: Instant, byte: u8) {
-        self.line.handle_activity(now);
+        if !self.has_sent {
+            return self.leave_alone();
+        }
+        if self.endpoint.is_exchanging() {
+            self.line.handle_activity(now);
+        } else {
+            self.line.handle_foreign_activity(now);
+        }
         self.endpoint.handle_byte(now, byte);
         self.advance(now);
     }
@@ -144,31 +166,53 @@ impl KlineReader {
                 self.ask_next();
             }
             Event::Received { source, pdu } => self.handle_answer(source, &pdu),
-            Event::NoAnswer | Event::SendFailed(_) | Event::ReceiveFailed(_) => self.ask_next(),
+            Event::ReceiveFailed(_) => self.is_worth_repeating = true,
+            Event::AnswersOver => self.handle_answers_over(),
+            Event::SendFailed(Failure::Collision { .. }) => {
+                self.is_worth_repeating = true;
+                self.handle_answers_over();
+            }
+            Event::SendFailed(Failure::LineInUse) | Event::Down(Failure::LineInUse) | Event::OtherTester => {
+                self.leave_alone()
+            }
+            Event::SendFailed(_) => self.handle_answers_over(),
             Event::Stopped => self.is_finished = true,
             Event::Down(failure) => {
                 tracing::debug!(bit_rate = self.bit_rate(), %failure, "no link on the K-line");
-                self.try_other_bit_rate(failure);
+                self.try_again(failure);
                 self.try_next(now);
             }
-            Event::Sent { .. } | Event::ReceptionStarted => {}
+            Event::Sent { .. } | Event::ReceptionStarted | Event::ReceptionDropped | Event::NoAnswer => {}
         }
     }
 
-    /// Wakes an ECU whose synchronisation byte cannot be read again, at the next bit rate.
-    fn try_other_bit_rate(&mut self, failure: Failure) {
+    /// Ends reading without another signal: the line is another tester's.
+    fn leave_alone(&mut self) {
+        self.is_in_use = true;
+        self.is_finished = true;
+    }
+
+    /// Wakes an ECU again whose synchronisation byte is that of another bit rate, or whose answer was disturbed.
+    fn try_again(&mut self, failure: Failure) {
         let &Config { addressing, initialisation, bit_rate, .. } = self.endpoint.config();
-        if !matches!(failure, Failure::Synchronisation(_)) {
-            return;
-        }
-        let next = self.bit_rates.iter().skip_while(|other| **other != bit_rate).nth(1);
-        let again = next.map(|bit_rate| WakeAttempt { addressing, initialisation, bit_rate: *bit_rate });
+        let bit_rate = match failure {
+            Failure::Synchronisation(_) => {
+                self.bit_rates.iter().skip_while(|other| **other != bit_rate).nth(1).copied()
+            }
+            Failure::Collision { .. } | Failure::Disturbed(_) if self.repeats_left > 0 => {
+                self.repeats_left -= 1;
+                Some(bit_rate)
+            }
+            _ => None,
+        };
+        let again = bit_rate.map(|bit_rate| WakeAttempt { addressing, initialisation, bit_rate });
         again.into_iter().for_each(|again| self.attempts.push_front(again));
     }
 
     /// Asks the next question, or ends the communication.
     fn ask_next(&mut self) {
-        self.pieces = None;
+        self.pieces = VinPieces::default();
+        self.is_worth_repeating = false;
         let question = if self.candidates.is_empty() { self.questions.pop_front() } else { None };
         self.question = question;
         match question {
@@ -177,35 +221,40 @@ impl KlineReader {
         }
     }
 
+    /// Takes an answer, which may also be a late one to the question before.
     fn handle_answer(&mut self, source: u8, pdu: &[u8]) {
-        match pdu {
-            [0x49, 0x02, _, piece @ ..] if piece.len() == 4 => {
-                let (sender, pieces) = self.pieces.get_or_insert_with(|| (source, Vec::new()));
-                if *sender != source {
-                    return;
-                }
-                pieces.push(piece.to_vec());
-                if pieces.len() < OBD_MESSAGES {
-                    return;
-                }
-                let whole = [&[0x49, 0x02, 0x01][..], &pieces.concat()].concat();
-                self.handle_vin(source, &whole, VinSource::Obd);
-                self.ask_next();
+        if let [0x49, 0x02, count, piece @ ..] = pdu
+            && let Ok(piece) = piece.try_into()
+        {
+            if self.question == Some(OBD_VIN) {
+                self.pieces.insert(source, *count, piece);
             }
-            _ => match VinAnswer::parse(pdu) {
-                VinAnswer::Pending(_) | VinAnswer::Unrelated => {}
-                // P3min is pause enough
-                VinAnswer::Busy(_) if self.repeats_left > 0 => {
-                    self.repeats_left -= 1;
-                    self.question.take().into_iter().for_each(|question| self.questions.push_front(question));
-                    self.ask_next();
-                }
-                _ => {
-                    self.handle_vin(source, pdu, VinSource::Kwp);
-                    self.ask_next();
-                }
-            },
+            return;
         }
+        match VinAnswer::parse(pdu) {
+            VinAnswer::Vin(Service::Gmlan, _) => self.handle_vin(source, pdu, VinSource::Kwp),
+            VinAnswer::Vin(Service::Obd, _) => self.handle_vin(source, pdu, VinSource::Obd),
+            VinAnswer::Busy(_) => self.is_worth_repeating = true,
+            _ => {}
+        }
+        if !self.candidates.is_empty() {
+            self.endpoint.stop();
+        }
+    }
+
+    /// All ECUs have answered the question, or none will.
+    fn handle_answers_over(&mut self) {
+        let fields: Vec<_> = std::mem::take(&mut self.pieces).fields().collect();
+        for (source, field) in fields {
+            let whole = [&[0x49, 0x02, 0x01][..], &field].concat();
+            self.handle_vin(source, &whole, VinSource::Obd);
+        }
+        // P3min is pause enough
+        if self.is_worth_repeating && self.repeats_left > 0 {
+            self.repeats_left -= 1;
+            self.question.take().into_iter().for_each(|question| self.questions.push_front(question));
+        }
+        self.ask_next();
     }
 
     fn handle_vin(&mut self, address: u8, pdu: &[u8], source: VinSource) {
@@ -216,7 +265,9 @@ impl KlineReader {
 
     /// The next signal for the line.
     pub(crate) fn poll_transmit(&mut self) -> Option<Signal> {
-        self.endpoint.poll_transmit()
+        let signal = self.endpoint.poll_transmit().filter(|_| !self.is_in_use);
+        self.has_sent |= signal.is_some();
+        signal
     }
 
     /// The time of the next [`KlineReader::handle_timeout`].

@@ -243,7 +243,7 @@ fn configuration(cloud: &Cloud, api_url: &str, websocket_url: &str, bus: &str) -
         websocket_url,
         ca_file: Path::new("ca.pem"),
         cloud_settings: "# an emulated machine is slow, and a trial should be short\n\
-                         ping_interval_ms = 1000\ndead_after_ms = 5000\n",
+                         ping_interval_ms = 1700\nidle_ping_interval_ms = 1700\n",
         hardware: &format!(
             "[[bus]]\nkind = \"can\"\npins = [6, 14]\ndevice = {}\nbit_rates = [{BIT_RATE}]",
             toml_string(bus)

@@ -320,7 +320,7 @@ fn invalid_headers_are_refused_and_some_end_the_connection() {
     };
     assert_eq!(refuse(&[2, 2, 0x80, 1, 0, 0, 0, 6]), (HeaderNackCode::IncorrectPattern, true));
     assert_eq!(
-        refuse(&[9, 0xF6, 0x80, 1, 0, 0, 0, 5, 0x0E, 0x80, 0x40, 0x11, 1]),
+        refuse(&[0, 0xFF, 0x80, 1, 0, 0, 0, 5, 0x0E, 0x80, 0x40, 0x11, 1]),
         (HeaderNackCode::IncorrectPattern, true)
     );
     for payload_type in [0x00, 0x01, 0x05, 0x07, 0x08] {
@@ -339,7 +339,7 @@ fn invalid_headers_are_refused_and_some_end_the_connection() {
 fn invalid_datagrams_are_refused_by_the_rules_for_headers() {
     for (bytes, code) in [
         (&[2, 2, 0, 1, 0, 0, 0, 0][..], HeaderNackCode::IncorrectPattern),
-        (&[9, 0xF6, 0, 1, 0, 0, 0, 0], HeaderNackCode::IncorrectPattern),
+        (&[0, 0xFF, 0, 1, 0, 0, 0, 0], HeaderNackCode::IncorrectPattern),
         (&[0xFF, 0, 0x40, 1, 0, 0, 0, 0], HeaderNackCode::IncorrectPattern),
         (&[0xFF, 0, 0x40, 3, 0, 0, 0, 0], HeaderNackCode::IncorrectPattern),
         (&[2, 0xFD, 0x77, 1, 0, 0, 0, 1, 9], HeaderNackCode::UnknownPayloadType),

@@ -36,6 +36,8 @@ pub struct AgentSettings {
     pub klines: Vec<PathBuf>,
     /// A DoIP gateway or a network interface in place of a CAN bus.
     pub doip: Option<String>,
+    /// The longest PDU that the agent accepts, in place of the default.
+    pub max_pdu: Option<usize>,
     /// The number of the network configuration for reading the VIN.
     pub doip_network: Option<u8>,
 }
@@ -84,6 +86,7 @@ impl TestAgent {
         if let Some(number) = settings.doip_network {
             config.doip.network_configuration = number;
         }
+        config.relay.max_pdu = settings.max_pdu.unwrap_or(config.relay.max_pdu);
         config.power = settings.power;
         let (bus, present) = (bus.clone(), settings.adapter);
         let (board, handle) = SimBoard::new();
@@ -120,6 +123,13 @@ impl TestAgent {
         let ended = soon("the agent to end", self.task).await.unwrap().unwrap();
         assert_eq!(ended, Control::Shutdown);
         asked.elapsed()
+    }
+
+    /// Ends the agent as two SIGTERM do: without waiting for a download.
+    pub async fn shut_down_twice(self) {
+        let control = self.control.clone();
+        control.send(Control::Shutdown).await.unwrap();
+        self.shut_down().await;
     }
 
     /// Ends the agent as a power failure does. The agent sends nothing more.

@@ -31,8 +31,29 @@ pub struct KlineEcuConfig {
     pub erase_time: Duration,
     /// Interval of the responses pending.
     pub pending_interval: Duration,
+    /// Answers to requests, in place of those of the ECU's services.
+    pub scripts: Vec<AnswerScript>,
     /// The ECU's faults.
     pub misbehaviour: Misbehaviour,
+}
+
+/// The answers to one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswerScript {
+    /// The data of the request.
+    pub request: Vec<u8>,
+    /// The data of the answers in order, each with the delay after the answer before, not counting P2.
+    pub answers: Vec<(Duration, Vec<u8>)>,
+    /// The answer, counted from 0, that has a wrong checksum the first time.
+    pub disturbed: Option<usize>,
+}
+
+impl AnswerScript {
+    /// Answers to `request` without a delay.
+    pub fn new(request: &[u8], answers: &[Vec<u8>]) -> Self {
+        let answers = answers.iter().map(|answer| (Duration::ZERO, answer.clone())).collect();
+        Self { request: request.to_vec(), answers, disturbed: None }
+    }
 }
 
 /// Faults of an ECU.
@@ -44,8 +65,15 @@ pub struct Misbehaviour {
     pub deaf_to: u32,
     /// The ECU's synchronisation byte, if it is not 0x55.
     pub synchronisation: Option<u8>,
-    /// The ECU confirms another address.
-    pub confirms_wrong_address: bool,
+    /// The byte with which the ECU confirms its 5-baud address, if it is not the address's complement.
+    pub confirms_with: Option<u8>,
+    /// The number of bytes after which the ECU stops to answer its 5-baud address: synchronisation byte, key byte
+    /// 1, key byte 2, complement of the address.
+    pub stops_after: Option<usize>,
+    /// A byte of noise before each answer.
+    pub noise_before: Option<u8>,
+    /// A byte of noise after each answer.
+    pub noise_after: Option<u8>,
     /// The code with which the ECU refuses StartCommunication.
     pub refuses_with: Option<u8>,
     /// The number of answers with a wrong checksum.
@@ -75,6 +103,7 @@ impl KlineEcuConfig {
             vin: Some("WVWZZZ1KZ6W000001".to_owned()),
             erase_time: Duration::from_secs(2),
             pending_interval: Duration::from_millis(800),
+            scripts: Vec::new(),
             misbehaviour: Misbehaviour::default(),
         }
     }

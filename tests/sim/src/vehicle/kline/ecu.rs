@@ -11,6 +11,7 @@ use super::config::KlineEcuConfig;
 use super::messages::{self, Request};
 use super::phase::{Overheard, Phase};
 use super::services::Services;
+use super::timing::{Limits, Times};
 
 /// The unit of the standard's times.
 pub(super) const MS: Duration = Duration::from_millis(1);
@@ -20,6 +21,8 @@ pub(super) const MS: Duration = Duration::from_millis(1);
 pub struct KlineEcu {
     pub(super) config: KlineEcuConfig,
     services: Services,
+    times: Times,
+    limits: Limits,
     pub(super) phase: Phase,
     /// The start of the last pulse with the right length.
     pub(super) pulse_at: Option<Instant>,
@@ -47,6 +50,8 @@ impl KlineEcu {
         Self {
             config,
             services: Services::default(),
+            times: Times::default(),
+            limits: Limits::NORMAL,
             phase: Phase::Asleep,
             pulse_at: None,
             levels: Vec::new(),
@@ -164,7 +169,7 @@ impl KlineEcu {
         match read {
             Ok(request) if self.is_for_me(&request) => {
                 for gap in std::mem::take(&mut self.gaps) {
-                    self.expect(gap, 5 * MS, 20 * MS, Anomaly::P4);
+                    self.expect(gap, self.limits.p4_min, 20 * MS, Anomaly::P4);
                 }
                 self.handle_request(at, request, bytes);
             }
@@ -197,7 +202,7 @@ impl KlineEcu {
                 self.phase = Phase::Asleep;
                 return self.anomalies.push(Anomaly::NotCommunicating(request.data));
             }
-            self.expect(p3, 55 * MS, self.config.p3_max, Anomaly::P3);
+            self.expect(p3, self.limits.p3_min, self.config.p3_max, Anomaly::P3);
         }
         if !self.allows(&request) {
             return self.anomalies.push(Anomaly::Malformed(bytes));
@@ -217,14 +222,26 @@ impl KlineEcu {
             self.phase = Phase::Asleep;
             return;
         }
+        if let [0x83, parameters @ ..] = &request.data[..] {
+            let answer = self.times.answer(parameters);
+            self.answer(at, &answer);
+            self.times.apply(&mut self.config, &mut self.limits);
+            return;
+        }
         if self.config.misbehaviour.busy > 0 {
             self.config.misbehaviour.busy -= 1;
             let service = request.data.first().copied().unwrap_or_default();
             self.answer(at, &[0x7F, service, 0x21]);
             return;
         }
+        let script = self.config.scripts.iter_mut().find(|script| script.request == request.data);
+        let (answers, disturbed) = match script {
+            Some(script) => (script.answers.clone(), script.disturbed.take()),
+            None => (self.services.answer(&self.config, &request.data), None),
+        };
         let mut start = at;
-        for (delay, data) in self.services.answer(&self.config, &request.data) {
+        for (index, (delay, data)) in answers.into_iter().enumerate() {
+            self.config.misbehaviour.wrong_checksums += u32::from(disturbed == Some(index));
             start = self.answer(start + delay, &data);
         }
     }
@@ -245,8 +262,20 @@ impl KlineEcu {
         let [first, _] = self.config.key_bytes;
         let has_addresses = first & 0x08 != 0 || first & 0x0C == 0;
         let addresses = has_addresses.then_some((0xF1, self.config.address));
-        let mut bytes = messages::write(addresses, first & 0x03 == 0x02, data);
+        let bytes = messages::write(addresses, first & 0x03 == 0x02, data);
+        self.send_answer(from, &bytes)
+    }
+
+    pub(super) fn answer_with_addresses(&mut self, from: Instant, data: &[u8]) {
+        let bytes = messages::write(Some((0xF1, self.config.address)), false, data);
+        self.send_answer(from, &bytes);
+    }
+
+    /// Sends an answer P2 after `from`, with the configured faults. Returns the time of its end.
+    fn send_answer(&mut self, from: Instant, answer: &[u8]) -> Instant {
         let misbehaviour = &mut self.config.misbehaviour;
+        let mut bytes: Vec<u8> =
+            misbehaviour.noise_before.into_iter().chain(answer.iter().copied()).collect();
         if misbehaviour.wrong_checksums > 0 {
             misbehaviour.wrong_checksums -= 1;
             if let Some(last) = bytes.last_mut() {
@@ -256,12 +285,8 @@ impl KlineEcu {
             misbehaviour.truncated -= 1;
             bytes.truncate(bytes.len() / 2);
         }
+        bytes.extend(misbehaviour.noise_after);
         self.send(from + self.config.p2, &bytes)
-    }
-
-    pub(super) fn answer_with_addresses(&mut self, from: Instant, data: &[u8]) {
-        let bytes = messages::write(Some((0xF1, self.config.address)), false, data);
-        self.send(from + self.config.p2, &bytes);
     }
 
     pub(super) fn send(&mut self, start: Instant, bytes: &[u8]) -> Instant {

@@ -77,9 +77,15 @@ impl KlineEcu {
         let [first, second] = self.config.key_bytes;
         let synchronisation = self.config.misbehaviour.synchronisation.unwrap_or(0x55);
         // W1 100 ms, W2 and W3 10 ms
-        let at = self.send(start + ADDRESS_TIME + 100 * MS, &[synchronisation]);
-        let at = self.send(at + 10 * MS, &[first]);
-        let at = self.send(at + 10 * MS, &[second]);
+        let mut at = start + ADDRESS_TIME + 90 * MS;
+        let bytes = [synchronisation, first, second];
+        let count = self.config.misbehaviour.stops_after.unwrap_or(bytes.len()).min(bytes.len());
+        for byte in bytes.iter().take(count) {
+            at = self.send(at + 10 * MS, &[*byte]);
+        }
+        if count < bytes.len() {
+            return;
+        }
         self.phase = Phase::AwaitsComplement { since: at };
         // the address to confirm
         self.received = vec![address];
@@ -95,7 +101,10 @@ impl KlineEcu {
         if !self.expect(start.saturating_duration_since(since), 25 * MS, 50 * MS, Anomaly::W4) {
             return;
         }
-        let confirmed = if self.config.misbehaviour.confirms_wrong_address { address } else { !address };
+        if self.config.misbehaviour.stops_after == Some(3) {
+            return;
+        }
+        let confirmed = self.config.misbehaviour.confirms_with.unwrap_or(!address);
         self.send(at + 30 * MS, &[confirmed]);
         self.phase = Phase::Communicating;
         self.requests = 0;

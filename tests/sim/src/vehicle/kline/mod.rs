@@ -12,10 +12,11 @@ mod initialisation;
 mod messages;
 mod phase;
 mod services;
+mod timing;
 mod vehicle;
 
 pub use anomaly::Anomaly;
 pub use command::{KlineArgs, RunningKline};
-pub use config::{KlineEcuConfig, Misbehaviour};
+pub use config::{AnswerScript, KlineEcuConfig, Misbehaviour};
 pub use ecu::KlineEcu;
 pub use vehicle::KlineVehicle;
