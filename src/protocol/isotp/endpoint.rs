@@ -165,8 +165,13 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// Another PDU is being sent, or the PDU is empty or longer than [`Config::max_pdu`].
+    /// Another PDU is being sent, many events have not been read, or the PDU is empty or longer than
+    /// [`Config::max_pdu`].
     pub fn send(&mut self, now: Instant, pdu: &[u8]) -> Result<(), SendError> {
+        // events that the caller does not read must not accumulate
+        if self.events.len() >= MAX_EVENTS {
+            return Err(SendError::Busy);
+        }
         self.sender.send(now, pdu)
     }
 

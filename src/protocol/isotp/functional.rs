@@ -164,6 +164,10 @@ impl FunctionalEndpoint {
     ///
     /// Another request is being sent, or the request is empty or does not fit a single frame.
     pub fn send(&mut self, now: Instant, pdu: &[u8]) -> Result<(), SendError> {
+        // events that the caller does not read must not accumulate
+        if self.events.len() >= MAX_EVENTS {
+            return Err(SendError::Busy);
+        }
         self.sender.send(now, pdu)
     }
 
