@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use connector_agent::vehicle::scan::{ScanOutcome, ScanSettings, Scanner};
+use connector_agent::vehicle::scan::{ScanOutcome, ScanRequest, ScanSettings, Scanner};
 use connector_hal::can::{CanFrame, CanId};
 
 /// Two answers to the scan's last question.
@@ -13,7 +13,7 @@ const REFUSAL: &[u8] = &[3, 0x7F, 0x3E, 0x12, 0, 0, 0, 0];
 pub(super) fn drive(data: &[u8]) {
     let start = Instant::now();
     let mut now = start;
-    let mut scanner = Scanner::new(ScanSettings { bit_rate: 500_000 }, now);
+    let mut scanner = Scanner::new(ScanSettings { bit_rate: 500_000, request: ScanRequest::default() }, now);
     let mut script = data.iter().copied();
     let mut last = CanId::standard_truncated(0x7E0);
     let mut without_outcome = 0_u32;
@@ -90,7 +90,14 @@ fn assert_may_be_sent(frame: &CanFrame) {
         0x200 => frame.len() == 7 && frame.data()[1] == 0xC0,
         _ => {
             let data = frame.data();
-            matches!(data, [2, 0x3E, 0, ..] | [_, 2, 0x3E, 0, ..] | [2, 0x01, 0x0D, ..] | [0xA8])
+            matches!(
+                data,
+                [2, 0x3E, 0, ..]
+                    | [_, 2, 0x3E, 0, ..]
+                    | [2, 0x01, 0x0C | 0x0D, ..]
+                    | [3, 0x22, 0xF4, 0x0D, ..]
+                    | [0xA8]
+            )
         }
     };
     assert!(may_be_sent, "{frame}");

@@ -16,24 +16,29 @@ use super::logging;
 use super::scan_output::{PrintedScan, ProgressBar, given_up_in_json, given_up_in_words, in_json, in_words};
 use crate::config::{BusKind, Config, ConfiguredBus, DoipPort, LogFormat, VinSettings};
 use crate::vehicle::hardware::Hardware;
-use crate::vehicle::scan::{ScanError, ScanObserver, ScanOutcome, ScanProgress, scan, scan_network};
+use crate::vehicle::scan::{
+    IdRange, ScanError, ScanObserver, ScanOutcome, ScanProgress, ScanRequest, scan, scan_network,
+};
 
 /// The exit status when no ECU answered.
 const NO_ECU_STATUS: u8 = 4;
-/// The exit status when the scan was stopped: the vehicle moves, or the ignition is off.
+/// The exit status when the scan was stopped: the vehicle moves or may move, or the ignition is off.
 const STOPPED_STATUS: u8 = 5;
 
 /// Looks for the ECUs on a CAN bus or behind a DoIP gateway, and prints them.
 ///
-/// On CAN, the scan sends one TesterPresent to each identifier that may be an ECU's, and a second one to each
-/// ECU that answered: 11-bit 0x600 to 0x7FF and 0x241 to 0x25F, 29-bit 0x18DAxxF1, extended addresses at
-/// 0x6F1 and 0x750. Then the scan asks for a TP2.0 channel at every logical address, and closes the channel
-/// immediately. A vehicle that moves is not scanned. By DoIP, the scan sends one TesterPresent to addresses
-/// near the gateway's, to 0x1000 to 0x1FFF and to 0x0001 to 0x0DFF, for up to 10 s.
+/// On CAN, the scan listens for 3 s. Then it sends one TesterPresent to each identifier that may be an ECU's,
+/// and a second one to each ECU that answered: 11-bit 0x700 to 0x7FF and 0x241 to 0x25F, 29-bit 0x18DAxxF1,
+/// extended addresses at 0x750. Then the scan asks for a TP2.0 channel at every logical address, and closes the
+/// channel immediately. That takes at most 15 s. By DoIP, the scan sends one TesterPresent to addresses near the
+/// gateway's, to 0x1000 to 0x1FFF and to 0x0001 to 0x0DFF, for up to 10 s.
+///
+/// A vehicle that moves is not scanned. Where other nodes send on the bus, and by DoIP, an ECU must report that
+/// the vehicle stands (speed 0, or engine speed 0), or --vehicle-stands be given.
 ///
 /// Exit status: 0 ECUs were found; 4 no ECU answered, no other node is on the bus, or there is no gateway; 5
-/// the vehicle moves, or the ignition was switched off; 1 an adapter failed or could not be opened; 2 the
-/// command line is wrong.
+/// the vehicle moves or may move, or the ignition was switched off; 1 an adapter failed or could not be
+/// opened; 2 the command line is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub(super) struct ScanArgs {
     /// A bus to scan: can0, slcan:/dev/ttyACM0, doip:eth0, doip:192.168.7.2 for one gateway, or the name of a
@@ -47,6 +52,19 @@ pub(super) struct ScanArgs {
     /// bit rates, or 500000, 250000]
     #[arg(long, value_name = "BIT/S", value_parser = clap::value_parser!(u32).range(5_000..=1_000_000))]
     bit_rate: Vec<u32>,
+    /// You made sure that the vehicle stands, and answer for it: scan although no ECU reports it
+    #[arg(long)]
+    vehicle_stands: bool,
+    /// Further 11-bit identifiers to ask, such as 0x600-0x6FF or 0x6F1; may be given several times. Most vehicles
+    /// have other messages there
+    #[arg(long, value_name = "FROM-TO", value_delimiter = ',')]
+    ranges: Vec<IdRange>,
+}
+
+impl ScanArgs {
+    fn request(&self) -> ScanRequest {
+        ScanRequest { vehicle_stands: self.vehicle_stands, ranges: self.ranges.clone() }
+    }
 }
 
 /// A bus to scan.
@@ -136,15 +154,18 @@ async fn scan_and_print(
     hardware: &Hardware,
     ignition: impl Fn() -> Option<bool>,
 ) -> anyhow::Result<ExitCode> {
+    let request = args.request();
     let mut status = if buses.is_empty() { 0 } else { NO_ECU_STATUS };
     for ScanBus { name, target } in buses {
         let mut terminal = Terminal { bar: ProgressBar::new(&name), ignition: &ignition };
         let scanned = match target {
             ScanTarget::Can { bit_rates, mut bus } => {
-                scan(bus.as_mut(), &bit_rates, TimerKind::Runtime, &mut terminal).await.map(PrintedScan::from)
+                scan(bus.as_mut(), &bit_rates, &request, TimerKind::Runtime, &mut terminal)
+                    .await
+                    .map(PrintedScan::from)
             }
             ScanTarget::Doip(port) => {
-                let end = scan_network(hardware, &port, &mut terminal).await;
+                let end = scan_network(hardware, &port, &request, &mut terminal).await;
                 Ok(end.with_context(|| failed(&name))?.into())
             }
         };
@@ -159,7 +180,9 @@ async fn scan_and_print(
         };
         print(&if args.json { in_json(&name, &end) } else { in_words(&name, &end) })?;
         status = match (end.outcome, end.ecus.is_empty()) {
-            (ScanOutcome::VehicleMoves | ScanOutcome::IgnitionOff, _) => STOPPED_STATUS,
+            (ScanOutcome::VehicleMoves | ScanOutcome::MayMove | ScanOutcome::IgnitionOff, _) => {
+                STOPPED_STATUS
+            }
             (_, false) if status != STOPPED_STATUS => 0,
             _ => status,
         };

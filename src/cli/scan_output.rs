@@ -40,9 +40,12 @@ pub(super) fn given_up_in_words(name: &str, why: GiveUp) -> String {
 fn outcome_name(outcome: ScanOutcome) -> &'static str {
     match outcome {
         ScanOutcome::Done => "done",
+        ScanOutcome::OutOfTime => "out-of-time",
         ScanOutcome::VehicleMoves => "vehicle-moves",
+        ScanOutcome::MayMove => "vehicle-may-move",
         ScanOutcome::IgnitionOff => "ignition-off",
         ScanOutcome::NotAcknowledged => "nobody-on-bus",
+        ScanOutcome::FellAsleep => "bus-asleep",
         ScanOutcome::BusOff => "bus-off",
     }
 }
@@ -81,6 +84,9 @@ pub(super) fn in_words(name: &str, end: &PrintedScan) -> String {
         ScanOutcome::Done => format!("{name}: {count}{bit_rate}, in {seconds:.1} s."),
         other => format!("{name}: {count} until the scan stopped after {seconds:.1} s: {other}."),
     });
+    if end.outcome == ScanOutcome::MayMove {
+        lines.push(format!("{name}: if you made sure that the vehicle stands, add --vehicle-stands."));
+    }
     lines.join("\n")
 }
 

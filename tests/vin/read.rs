@@ -408,3 +408,20 @@ impl CanBus for Spy {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_bus_off_after_an_acknowledged_request_keeps_the_bit_rate() {
+    let bus = bus(500_000, 0.0);
+    let mut node = bus.attach("ECU");
+    let of_vehicle = bus.clone();
+    tokio::spawn(async move {
+        while let Ok(event) = node.event().await {
+            if let CanEvent::Received { .. } = event {
+                of_vehicle.force_bus_off(ADAPTER);
+            }
+        }
+    });
+    let reading = read_one(&bus).await;
+    assert!(matches!(reading.buses[0].end, BusEnd::NotAnswered), "{:?}", reading.buses[0].end);
+    assert_eq!(reading.buses[0].bit_rate, Some(500_000));
+}

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use connector_agent::vehicle::scan::{
-    EcuFound, ScanEnd, ScanObserver, ScanOutcome, ScanProgress, ScanProtocol, scan,
+    EcuFound, IdRange, ScanEnd, ScanObserver, ScanOutcome, ScanProgress, ScanProtocol, ScanRequest, scan,
 };
 use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
-use connector_hal::can::{CanBusExt, CanFrame};
+use connector_hal::can::{CanBusExt, CanEvent, CanFrame};
 use connector_hal::timer::TimerKind;
 use connector_sim::vehicle::catalogue::{EcuAddress, VehicleRecord};
 use connector_sim::vehicle::tp20::SetupForm;
 use connector_sim::vehicle::{Tp20EcuConfig, Vehicle, VehicleConfig};
-use connector_test_support::data::catalogue;
+use connector_test_support::data::{catalogue, golf};
 use connector_test_support::id;
 
 #[derive(Default)]
@@ -31,9 +31,18 @@ impl ScanObserver for ProgressRecorder {
     }
 }
 
+/// Everything is asked, and a person made sure that the vehicle stands.
+fn everything() -> ScanRequest {
+    ScanRequest { vehicle_stands: true, ranges: vec![IdRange::new(0x600, 0x6FF).unwrap()] }
+}
+
 async fn scan_bus(bus: &VirtualBus, observer: &mut ProgressRecorder) -> ScanEnd {
+    scan_for(bus, &everything(), observer).await
+}
+
+async fn scan_for(bus: &VirtualBus, request: &ScanRequest, observer: &mut ProgressRecorder) -> ScanEnd {
     let mut adapter = bus.attach_adapter("can0", VirtualBus::full_capabilities());
-    scan(&mut adapter, &[500_000, 250_000], TimerKind::Runtime, observer).await.unwrap()
+    scan(&mut adapter, &[500_000, 250_000], request, TimerKind::Runtime, observer).await.unwrap()
 }
 
 /// Scans every `every`th vehicle, with the nodes that `prepare` adds to its bus, and checks the ECUs found.
@@ -96,14 +105,14 @@ fn send_repeatedly(bus: &VirtualBus, raw: u32, every: Duration, data: [u8; 8]) {
 #[tokio::test(start_paused = true)]
 async fn every_ecu_of_every_vehicle_is_found_in_a_few_seconds() {
     let longest = scan_each(1, VirtualBusConfig::default(), |_| ()).await;
-    assert!(longest < Duration::from_secs(5), "{longest:?}");
+    assert!(longest < Duration::from_secs(8), "{longest:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_bus_with_60_per_cent_load_is_scanned_completely() {
     let config = VirtualBusConfig { load: 0.6, ..VirtualBusConfig::default() };
     let longest = scan_each(24, config, |_| ()).await;
-    assert!(longest < Duration::from_secs(6), "{longest:?}");
+    assert!(longest < Duration::from_secs(9), "{longest:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,7 +124,7 @@ async fn traffic_on_diagnostic_identifiers_is_not_an_ecu() {
         send_repeatedly(bus, 0x6E0, Duration::from_millis(730), [3, 0x7F, 0x3E, 0x12, 0, 0, 0, 0]);
     })
     .await;
-    assert!(longest < Duration::from_secs(9), "{longest:?}");
+    assert!(longest < Duration::from_secs(12), "{longest:?}");
 }
 
 fn golf_without_ecus() -> VehicleRecord {
@@ -185,4 +194,54 @@ async fn another_bit_rate_is_detected_before_any_frame_is_sent() {
     let end = scan_bus(&bus, &mut ProgressRecorder::default()).await;
     assert_eq!(end.bit_rate, 250_000);
     assert_eq!(addresses(&end.ecus), expected(&record));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vehicle_in_use_is_scanned_if_its_ecu_reports_that_it_stands() {
+    let bus = VirtualBus::new(VirtualBusConfig { load: 0.3, ..VirtualBusConfig::default() });
+    let record = golf().record;
+    let _vehicle = Vehicle::start(&VehicleConfig::new(record.clone()), &bus);
+    let end = scan_for(&bus, &ScanRequest::default(), &mut ProgressRecorder::default()).await;
+    assert_eq!((end.outcome, addresses(&end.ecus)), (ScanOutcome::Done, expected(&record)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bus_in_use_without_evidence_gets_no_question_but_those_for_it() {
+    let bus = VirtualBus::new(VirtualBusConfig { load: 0.3, ..VirtualBusConfig::default() });
+    let mut listener = bus.attach("listener");
+    let end = scan_for(&bus, &ScanRequest::default(), &mut ProgressRecorder::default()).await;
+    assert_eq!((end.outcome, end.ecus), (ScanOutcome::MayMove, vec![]));
+    while let Ok(Ok(event)) = tokio::time::timeout(Duration::ZERO, listener.event()).await {
+        if let CanEvent::Received { frame, .. } = event {
+            assert_ne!(frame.data().get(1..3), Some(&[0x3E, 0][..]), "{frame}");
+        }
+    }
+}
+
+/// Starts an ECU at 0x7E0 that answers TesterPresent, and leaves the bus after this many frames.
+fn start_ecu_that_falls_asleep(bus: &VirtualBus, after: u32) {
+    let mut node = bus.attach("ECU");
+    tokio::spawn(async move {
+        let mut heard = 0;
+        while heard < after
+            && let Ok(event) = node.event().await
+        {
+            let CanEvent::Received { frame, .. } = event else { continue };
+            heard += 1;
+            if frame.id() == id(0x7E0) && frame.data().starts_with(&[2, 0x3E, 0]) {
+                node.send(&CanFrame::new(id(0x7E8), &[2, 0x7E, 0]).unwrap()).await.unwrap();
+            }
+        }
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bit_rate_of_a_bus_that_falls_asleep_during_a_scan_is_kept() {
+    for (after, found) in [(3, 0), (700, 1)] {
+        let bus = VirtualBus::new(VirtualBusConfig::default());
+        start_ecu_that_falls_asleep(&bus, after);
+        let end = scan_for(&bus, &ScanRequest::default(), &mut ProgressRecorder::default()).await;
+        assert_eq!((end.bit_rate, end.ecus.len()), (500_000, found), "{end:?}");
+        assert!(matches!(end.outcome, ScanOutcome::FellAsleep | ScanOutcome::BusOff), "{end:?}");
+    }
 }

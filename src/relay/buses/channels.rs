@@ -10,7 +10,7 @@ use crate::protocol::problem::Problem;
 use crate::relay::channel::{ChannelOutput, PduToSend};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::codec::PduFlags;
-use crate::vehicle::scan::{FoundEcu, ScanOutcome};
+use crate::vehicle::scan::{FoundEcu, ScanOutcome, ScanRequest};
 use crate::vehicle::vin;
 
 /// The state of a channel after [`Channels::open_channel`].
@@ -87,7 +87,7 @@ pub trait Channels: Send {
     fn is_quiet(&self) -> bool;
 
     /// Scans the bus for ECUs beside the channels; false if a bus of this kind cannot be scanned.
-    fn start_scan(&mut self, _now: Instant) -> bool {
+    fn start_scan(&mut self, _now: Instant, _request: &ScanRequest) -> bool {
         false
     }
 

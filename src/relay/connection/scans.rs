@@ -7,10 +7,12 @@ use super::pending::{PendingReply, RunningScan};
 use crate::protocol::problem::Problem;
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::request::ScanEcus;
-use crate::vehicle::scan::{FoundEcu, ScanOutcome, ScanReport};
+use crate::vehicle::scan::{FoundEcu, ScanOutcome, ScanReport, ScanRequest};
 
 /// The number of requests that may wait for one scan.
 const MAX_REQUESTS: usize = 8;
+/// What an operator can do where no ECU reports that the vehicle stands.
+const CONSENT: &str = " Send \"vehicle_stands\": true in scanEcus if a person made sure of it.";
 
 impl RelayConnection {
     /// Begins to scan a bus. A scan that is already running answers this request too.
@@ -41,7 +43,8 @@ impl RelayConnection {
             return Ok(());
         }
         bus.channels_mut().handle_ignition(now, self.ignition);
-        if !bus.channels_mut().start_scan(now) {
+        let wanted = ScanRequest { vehicle_stands: request.vehicle_stands, ranges: request.ranges.clone() };
+        if !bus.channels_mut().start_scan(now, &wanted) {
             let detail = format!("Bus {name:?} is of a kind that cannot be scanned.");
             return Err(refuse(ProblemKind::Unsupported.problem(detail)));
         }
@@ -69,15 +72,20 @@ impl RelayConnection {
         let RunningScan { bus_name, requests, .. } = self.scans.swap_remove(index);
         let count = ecus.len();
         let stopped = |kind: ProblemKind| {
-            let detail = format!("Bus {bus_name:?}: {outcome}; ECUs found until then: {count}.");
+            let advice = if outcome == ScanOutcome::MayMove { CONSENT } else { "" };
+            let detail = format!("Bus {bus_name:?}: {outcome}; ECUs found until then: {count}.{advice}");
             Err(kind.problem(detail).answering("scanEcus"))
         };
         let result = match outcome {
             // if no node acknowledges frames, there is no ECU on the bus
             ScanOutcome::Done | ScanOutcome::NotAcknowledged => {
-                Ok(ScanReport { bus_name: bus_name.clone(), ecus })
+                Ok(ScanReport { bus_name: bus_name.clone(), ecus, is_complete: true })
+            }
+            ScanOutcome::OutOfTime | ScanOutcome::FellAsleep => {
+                Ok(ScanReport { bus_name: bus_name.clone(), ecus, is_complete: false })
             }
             ScanOutcome::VehicleMoves => stopped(ProblemKind::VehicleMoving),
+            ScanOutcome::MayMove => stopped(ProblemKind::VehicleMayMove),
             ScanOutcome::IgnitionOff => stopped(ProblemKind::IgnitionOff),
             ScanOutcome::BusOff => stopped(ProblemKind::BusUnavailable),
         };

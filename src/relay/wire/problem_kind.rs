@@ -116,6 +116,8 @@ pub enum ProblemKind {
     Unsupported,
     /// The cloud does not support the connector's version of the protocol.
     UnsupportedProtocol,
+    /// No ECU reports that the vehicle stands, so that it cannot be scanned without consent.
+    VehicleMayMove,
     /// The vehicle is moving, so that it cannot be scanned.
     VehicleMoving,
     /// A message to the cloud has invalid fields.
@@ -130,7 +132,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// All kinds, in the order of the enum.
-    const ALL: [Self; 46] = [
+    const ALL: [Self; 47] = [
         Self::BadAnswer,
         Self::BusUnavailable,
         Self::Busy,
@@ -172,6 +174,7 @@ impl ProblemKind {
         Self::UnknownPins,
         Self::Unsupported,
         Self::UnsupportedProtocol,
+        Self::VehicleMayMove,
         Self::VehicleMoving,
         Self::Violations,
         Self::WrongBusKind,
@@ -242,6 +245,7 @@ impl ProblemKind {
             Self::UnknownPins => ("unknown-pins", 404, "Unknown pins", CONNECTOR),
             Self::Unsupported => ("unsupported", 501, "Not supported", CONNECTOR),
             Self::UnsupportedProtocol => ("unsupported-protocol", 400, "Unsupported protocol", CLOUD),
+            Self::VehicleMayMove => ("vehicle-may-move", 409, "The vehicle may move", CONNECTOR),
             Self::VehicleMoving => ("vehicle-moving", 409, "The vehicle moves", CONNECTOR),
             Self::Violations => ("violations", 400, "The message has invalid fields", CLOUD),
             Self::WrongBusKind => ("wrong-bus-kind", 409, "Wrong kind of bus", CONNECTOR),

@@ -44,6 +44,8 @@ pub(super) struct Probe {
     bit_rate: Option<u32>,
     /// The last frame that was heard while listening.
     heard: Option<CanFrame>,
+    /// A node sent a frame or acknowledged one at the present bit rate, so no other bit rate is tried.
+    is_proved: bool,
 }
 
 impl Probe {
@@ -60,6 +62,7 @@ impl Probe {
             listens_only: false,
             bit_rate: None,
             heard: None,
+            is_proved: false,
         }
     }
 
@@ -128,10 +131,25 @@ impl Probe {
         }
     }
 
-    /// No node acknowledged the first frame.
-    pub(super) fn handle_unacknowledged(&mut self) {
+    /// An event of the bus, while it is asked. `confirms` is whether the adapter reports a frame as sent only
+    /// when a node acknowledged it.
+    pub(super) fn handle_exchanged(&mut self, event: &CanEvent, confirms: bool) {
+        self.is_proved |= match event {
+            CanEvent::Received { frame, .. } => !frame.is_error(),
+            CanEvent::Transmitted { .. } => confirms,
+            CanEvent::TransmitFailed { .. } | CanEvent::State(_) | CanEvent::Lost(_) => false,
+        };
+    }
+
+    /// No node acknowledges frames. False if a node did so, or was heard, at this bit rate before: then the
+    /// bit rate is right, and the search does not continue.
+    pub(super) fn handle_unacknowledged(&mut self) -> bool {
+        if self.is_proved {
+            return false;
+        }
         self.bit_rate = None;
         self.search.handle_unacknowledged();
+        true
     }
 
     /// The deadline of [`Probe::poll_timeout`] may have passed.
@@ -142,8 +160,9 @@ impl Probe {
     /// The next step of the search, returned once; `None` while the search listens.
     pub(super) fn poll_step(&mut self) -> Option<SearchStep> {
         let step = self.search.poll_step();
-        if let Some(SearchStep::Ask { bit_rate, .. }) = step {
+        if let Some(SearchStep::Ask { bit_rate, alive }) = step {
             self.bit_rate = Some(bit_rate);
+            self.is_proved = alive;
         }
         step
     }
@@ -153,3 +172,7 @@ impl Probe {
         self.search.poll_timeout()
     }
 }
+
+#[cfg(test)]
+#[path = "probe_tests.rs"]
+mod tests;

@@ -27,7 +27,7 @@ pub(crate) struct ProbedBus<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Listened {
     /// The bus may be asked at this bit rate, in bit/s. Without `alive`, only one frame may be sent at first;
-    /// if no node acknowledges it, the caller calls [`ProbedBus::handle_unacknowledged`] and listens again.
+    /// if no node acknowledges it, the caller calls [`ProbedBus::handle_unacknowledged`].
     Ask {
         /// The bit rate, in bit/s.
         bit_rate: u32,
@@ -110,9 +110,11 @@ impl<'a> ProbedBus<'a> {
         }
     }
 
-    /// No node acknowledged the first frame. [`ProbedBus::listen`] continues with the next bit rate.
-    pub(crate) fn handle_unacknowledged(&mut self) {
-        self.probe.handle_unacknowledged();
+    /// No node acknowledges frames. If true, [`ProbedBus::listen`] continues with the next bit rate. If false, a
+    /// node acknowledged a frame or was heard at this bit rate before: the bit rate is right, and asking is
+    /// over.
+    pub(crate) fn handle_unacknowledged(&mut self) -> bool {
+        self.probe.handle_unacknowledged()
     }
 
     /// Hands `outgoing` to the adapter, or waits for the next event or the deadline.
@@ -126,7 +128,7 @@ impl<'a> ProbedBus<'a> {
         until: Option<Instant>,
     ) -> Result<Exchanged, CanError> {
         self.deadline.set(until);
-        poll_fn(|cx| {
+        let exchanged = poll_fn(|cx| {
             if let Poll::Ready(transmitted) = self.poll_transmit(cx, outgoing) {
                 return Poll::Ready(transmitted);
             }
@@ -135,7 +137,11 @@ impl<'a> ProbedBus<'a> {
             }
             self.deadline.poll_expired(cx).map(|()| Ok(Exchanged::Due))
         })
-        .await
+        .await?;
+        if let Exchanged::Event(event) = &exchanged {
+            self.probe.handle_exchanged(event, self.bus.capabilities().confirms_transmission);
+        }
+        Ok(exchanged)
     }
 
     /// Discards the frames that the adapter has not sent yet. The adapter only listens afterwards, if it can.

@@ -6,15 +6,24 @@ pub enum ScanOutcome {
     /// The scan is complete.
     #[error("the scan is complete")]
     Done,
+    /// The time was up before all was asked.
+    #[error("the time was up")]
+    OutOfTime,
     /// An ECU reports that the vehicle moves.
     #[error("the vehicle moves")]
     VehicleMoves,
+    /// The bus is in use, no ECU reports that the vehicle stands, and nobody confirmed it.
+    #[error("no ECU reports that the vehicle stands")]
+    MayMove,
     /// The ignition was switched off.
     #[error("the ignition was switched off")]
     IgnitionOff,
-    /// No node acknowledges frames.
+    /// No node ever acknowledged a frame, and none was heard.
     #[error("no other node is on the bus")]
     NotAcknowledged,
+    /// Nodes acknowledged frames or were heard, and then no frame was acknowledged any more.
+    #[error("the bus fell asleep")]
+    FellAsleep,
     /// The bus went off.
     #[error("the bus is off")]
     BusOff,

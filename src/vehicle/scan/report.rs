@@ -159,4 +159,7 @@ pub(crate) struct ScanReport {
     pub bus_name: String,
     /// The ECUs, by identifier.
     pub ecus: Vec<FoundEcu>,
+    /// Whether everything was asked. Written only if it was not.
+    #[serde(rename = "complete", skip_serializing_if = "Clone::clone")]
+    pub is_complete: bool,
 }

@@ -480,7 +480,7 @@ async fn a_gateway_whose_answers_cannot_be_read_is_named_with_the_reason() {
 #[tokio::test(start_paused = true)]
 async fn a_scan_covers_a_named_gateway_that_is_silent_by_udp() {
     let mut rig = rig_with_silent_host(vehicle()).await;
-    rig.ask("scanEcus", json!({"bus_name": "ETH"}));
+    rig.ask("scanEcus", json!({"bus_name": "ETH", "vehicle_stands": true}));
     assert!(rig.run_until(60 * SECOND, |rig| rig.texts.len() > 1).await);
     let reply = &rig.texts[1];
     assert_eq!(reply.action, "ecusFound", "{reply:?}");

@@ -218,3 +218,31 @@ async fn a_moving_vehicle_or_one_with_the_ignition_off_is_not_scanned() {
     assert_eq!(problem(&texts(&mut rig, 1).await[0]), (409, "ignition-off".to_owned()));
     assert_eq!(rig.count(1, EventCode::SendFailed, 0), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_bus_in_use_without_evidence_is_scanned_with_consent_only() {
+    let mut rig = Rig::configured().await;
+    rig.buses[0].set_load(0.2);
+    rig.ask("scanEcus", hs_bus());
+    let refused = texts(&mut rig, 1).await.remove(0);
+    assert_eq!(problem(&refused), (409, "vehicle-may-move".to_owned()));
+    let detail = refused.message["detail"].as_str().unwrap();
+    assert!(detail.contains("vehicle_stands") && detail.contains("\"HS\""), "{detail}");
+    rig.ask("scanEcus", json!({"bus_name": "HS", "vehicle_stands": true}));
+    let reply = texts(&mut rig, 1).await.remove(0);
+    assert_eq!(reply.action, "ecusFound", "{reply:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn low_identifiers_are_scanned_only_in_ranges_that_are_named() {
+    let mut rig = Rig::configured().await;
+    let ecu =
+        Ecu::attach(&rig.buses[0], 0x6A0, 0x6A8, |_| vec![(std::time::Duration::ZERO, vec![0x7E, 0x00])]);
+    rig.ask("scanEcus", hs_bus());
+    assert_eq!(ids(&texts(&mut rig, 1).await[0].message), []);
+    assert_eq!(ecu.requests().len(), 0);
+    rig.ask("scanEcus", json!({"bus_name": "HS", "ranges": [{"first_id": 0x6A0, "last_id": 0x6A7}]}));
+    assert_eq!(ids(&texts(&mut rig, 1).await[0].message), [(0x6A0, 0x6A8)]);
+    let wrong = json!({"bus_name": "HS", "ranges": [{"first_id": 0x100, "last_id": 0x6FF}]});
+    assert_eq!(problem(&rig.request("scanEcus", wrong).await).0, 400);
+}

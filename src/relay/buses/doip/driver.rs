@@ -21,7 +21,6 @@ use crate::vehicle::doip_network::linux::Purpose;
 use crate::vehicle::doip_network::network::NetworkError;
 use crate::vehicle::hardware::Hardware;
 use crate::vehicle::scan::EcuSearch;
-use crate::vehicle::scan::ScanOutcome;
 use crate::vehicle::vin::doip::VinSearch;
 
 /// The number of events that are read from one connection before the next one is polled, so that a gateway
@@ -114,18 +113,23 @@ impl DoipDriver {
         explorer: &mut Explorer,
         channels: &mut DoipChannels,
     ) -> bool {
-        if channels.scanning_mut().take_request() {
+        if let Some(request) = channels.scanning_mut().take_request() {
             let (settings, tls) = (channels.scan_connection(), self.setup.network.tls);
             explorer.ask_all(now, Question::Anybody);
             explorer.connect_if_silent(settings, tls, now + ANNOUNCE_WAIT);
-            self.ecu_search = Some(EcuSearch::new(settings, tls, now));
+            self.ecu_search = Some(EcuSearch::new(settings, tls, &request, now));
         }
-        let stopped = channels.scanning_mut().stopped();
-        let ended = self.ecu_search.take_if(|search| {
-            stopped.is_some() || search.poll(cx, explorer.network(), explorer.discovery()).is_ready()
-        });
-        let outcome = stopped.unwrap_or(ScanOutcome::Done);
-        ended.map(|search| channels.scanning_mut().end(outcome, search.into_found())).is_some()
+        let Some(search) = &mut self.ecu_search else { return false };
+        let outcome = match channels.scanning_mut().stopped() {
+            Some(stopped) => stopped,
+            None => match search.poll(cx, explorer.network(), explorer.discovery()) {
+                Poll::Ready(outcome) => outcome,
+                Poll::Pending => return false,
+            },
+        };
+        let found = self.ecu_search.take().map(EcuSearch::into_found).unwrap_or_default();
+        channels.scanning_mut().end(outcome, found);
+        true
     }
 
     /// Establishes the connections that channels need, and drops those that they no longer need. Returns

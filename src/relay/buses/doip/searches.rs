@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::protocol::doip::LogicalAddress;
-use crate::vehicle::scan::{FoundEcu, ScanOutcome};
+use crate::vehicle::scan::{FoundEcu, ScanOutcome, ScanRequest};
 use crate::vehicle::vin::Candidate;
 
 /// A reading of the VIN: it is requested, then ends with candidates.
@@ -44,7 +44,8 @@ impl DoipVinReading {
 /// A scan: it is requested, may be stopped, and ends with an outcome.
 #[derive(Debug, Default)]
 pub(super) struct DoipScan {
-    is_requested: bool,
+    /// A scan that the driver has not started yet.
+    requested: Option<ScanRequest>,
     is_running: bool,
     /// The outcome with which the scan must end now.
     stopped: Option<ScanOutcome>,
@@ -52,13 +53,13 @@ pub(super) struct DoipScan {
 }
 
 impl DoipScan {
-    pub(super) fn request(&mut self) {
-        *self = Self { is_requested: true, is_running: true, stopped: None, ended: None };
+    pub(super) fn request(&mut self, request: ScanRequest) {
+        *self = Self { requested: Some(request), is_running: true, stopped: None, ended: None };
     }
 
-    /// Whether a scan was requested; true once.
-    pub(super) fn take_request(&mut self) -> bool {
-        std::mem::take(&mut self.is_requested)
+    /// What a scan was requested to do; returned once.
+    pub(super) fn take_request(&mut self) -> Option<ScanRequest> {
+        self.requested.take()
     }
 
     /// Makes the driver end a running scan with this outcome.

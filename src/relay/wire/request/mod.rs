@@ -8,6 +8,7 @@ use super::Envelope;
 use super::number::{number, optional_number};
 use crate::protocol::problem::Problem;
 use crate::relay::wire::ProblemKind;
+use crate::vehicle::scan::IdRange;
 
 mod bus;
 mod channel;
@@ -100,6 +101,12 @@ pub struct ScanEcus {
     pub connection_uuid: Uuid,
     /// The name of the bus.
     pub bus_name: String,
+    /// A person made sure that the vehicle stands.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub vehicle_stands: bool,
+    /// Further 11-bit identifiers to ask, besides 0x700 to 0x7FF.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<IdRange>,
 }
 
 impl Request {

@@ -6,9 +6,12 @@ use super::plan::ScanProbe;
 use crate::protocol::tp20::{LogicalAddress, SETUP_ID, SetupMessage, SetupOpcode};
 use crate::protocol::uds::{NEGATIVE_RESPONSE, POSITIVE_OFFSET, TESTER_PRESENT};
 use crate::vehicle::scan::report::{EcuFound, ScanProtocol};
+use crate::vehicle::scan::standing::Motion;
 
 /// The logical address of testers (SAE J2819).
 const TESTER: u8 = 0;
+/// The identifiers with which ECUs send on the TP2.0 channels that a scan opens.
+const TP20_CHANNELS: std::ops::RangeInclusive<u32> = 0x300..=0x30F;
 
 /// Whether this is an ECU's answer to TesterPresent: the response, or any refusal, in a single frame (ISO
 /// 15765-2).
@@ -20,24 +23,44 @@ pub(super) fn is_tester_present_answer(data: &[u8]) -> bool {
     }
 }
 
-/// The speed in an OBD answer to PID 0D, in km/h.
-fn speed(data: &[u8]) -> Option<u8> {
-    match data {
-        [3, 0x41, 0x0D, speed, ..] => Some(*speed),
-        _ => None,
+/// Whether ECUs answer OBD requests with this identifier (ISO 15765-4).
+pub(super) fn is_obd_answer_id(id: CanId) -> bool {
+    match id.is_extended() {
+        true => id.raw() & 0xFFFF_FF00 == 0x18DA_F100,
+        false => (0x7E8..=0x7EF).contains(&id.raw()),
     }
 }
 
-/// Whether the frame reports by OBD that the vehicle moves, and that was asked.
-pub(super) fn reports_movement(frame: &CanFrame, mut asked: impl Iterator<Item = ScanProbe>) -> bool {
+/// What the frame reports about the vehicle's motion, if that was asked.
+pub(super) fn motion(frame: &CanFrame, mut asked: impl Iterator<Item = ScanProbe>) -> Option<Motion> {
+    let motion = single_frame(frame.data()).and_then(Motion::parse)?;
+    let was_asked = asked.any(|probe| matches!(probe, ScanProbe::Motion { .. }));
+    (is_obd_answer_id(frame.id()) && was_asked).then_some(motion)
+}
+
+/// Whether the frame can be a reaction of an ECU to a question of the scan, by its identifier or its form.
+pub(super) fn is_diagnostic(frame: &CanFrame) -> bool {
     let id = frame.id();
-    let is_obd = match id.is_extended() {
-        true => id.raw() & 0xFFFF_FF00 == 0x18DA_F100,
-        false => (0x7E8..=0x7EF).contains(&id.raw()),
+    let data = frame.data();
+    let is_response = |pdu: &[u8]| {
+        let service = pdu.first().copied().unwrap_or_default();
+        service == NEGATIVE_RESPONSE
+            || service == TESTER_PRESENT + POSITIVE_OFFSET
+            || Motion::parse(pdu).is_some()
     };
-    is_obd
-        && asked.any(|probe| matches!(probe, ScanProbe::Speed { .. }))
-        && speed(frame.data()).is_some_and(|speed| speed > 0)
+    let is_single = |data: &[u8]| single_frame(data).is_some_and(is_response);
+    let is_channel = !id.is_extended() && TP20_CHANNELS.contains(&id.raw());
+    is_obd_answer_id(id)
+        || is_channel
+        || is_single(data)
+        || data.get(1..).is_some_and(is_single)
+        || SetupMessage::decode(data).is_some_and(|_| frame.len() == 7)
+}
+
+/// The PDU of a single frame (ISO 15765-2, 9.6.2).
+fn single_frame(data: &[u8]) -> Option<&[u8]> {
+    let (length @ 1..=7, rest) = data.split_first()? else { return None };
+    rest.get(..usize::from(*length))
 }
 
 /// The ECU whose answer to TesterPresent has this 29-bit identifier, which names the ECU (normal fixed
@@ -137,7 +160,25 @@ mod tests {
         ] {
             assert!(!is_tester_present_answer(other), "{other:02X?}");
         }
-        assert_eq!(speed(&[3, 0x41, 0x0D, 17, 0]), Some(17));
-        assert_eq!(speed(&[4, 0x41, 0x0C, 17, 0]), None);
+    }
+
+    #[test]
+    fn frames_that_answer_a_question_are_no_traffic_of_the_vehicle() {
+        let frame = |id: u32, data: &[u8]| CanFrame::new(CanId::standard_truncated(id), data).unwrap();
+        for (id, data) in [
+            (0x7E8, &[0x10, 0x14, 0x49, 2][..]),
+            (0x51D, &[2, 0x7E, 0, 0xAA]),
+            (0x51D, &[3, 0x7F, 0x01, 0x11]),
+            (0x51D, &[4, 0x62, 0xF4, 0x0D, 0]),
+            (0x612, &[0xF1, 2, 0x7E, 0]),
+            (0x201, &[0, 0xD0, 0, 3, 0x40, 7, 1]),
+            (0x301, &[0xA8]),
+        ] {
+            assert!(is_diagnostic(&frame(id, data)), "{id:X} {data:02X?}");
+        }
+        for (id, data) in [(0x51D, &[][..]), (0x51D, &[0; 8]), (0x640, &[2, 0x3E, 0]), (0x400, &[1, 2, 3, 4])]
+        {
+            assert!(!is_diagnostic(&frame(id, data)), "{id:X} {data:02X?}");
+        }
     }
 }

@@ -7,22 +7,27 @@
 //!
 //! The scanner asks in this order:
 //!
-//! 1. Nothing, for a moment: the scanner does not use identifiers of other nodes, and does not take their
+//! 1. Nothing, for three seconds: the scanner does not use identifiers of other nodes, and does not take their
 //!    frames for answers.
-//! 2. The vehicle's speed, by OBD: a vehicle that moves is not scanned.
-//! 3. `3E 00` to 0x600…0x7FF except 0x7DF, and to 0x241…0x25F, where General Motors has its ECUs. An ECU that
-//!    answers is asked again alone, because the answer's identifier may be any.
+//! 2. The vehicle's speed and the engine's speed: a vehicle that moves is not scanned. A bus in use is scanned
+//!    only if an ECU reports that the vehicle stands, or a person confirmed it.
+//! 3. `3E 00` to 0x700…0x7FF except 0x7DF, and to 0x241…0x25F, where General Motors has its ECUs; to
+//!    0x600…0x6FF only if that was asked for. An ECU that answers is asked again alone, because the answer's
+//!    identifier may be any.
 //! 4. `3E 00` to 0x18DAxxF1, where the answer names the ECU.
-//! 5. `3E 00` with every extended address to the two identifiers that are known for them, 0x6F1 and 0x750.
+//! 5. `3E 00` with every extended address to 0x750, and to 0x6F1 if that was asked for.
 //! 6. A TP2.0 channel to every logical address, closed immediately.
 
+mod acknowledgement;
 mod answer;
 mod noise;
 mod pacing;
 mod plan;
+mod proofs;
 mod resolve;
 mod scanner;
 mod sent;
+mod stage;
 
 #[cfg(test)]
 mod tests;
@@ -36,6 +41,7 @@ use connector_hal::timer::TimerKind;
 pub use self::scanner::{ScanSettings, Scanner};
 use super::outcome::{ScanObserver, ScanOutcome};
 use super::report::EcuFound;
+use super::request::ScanRequest;
 use crate::vehicle::bit_rate::{Exchanged, GiveUp, Listened, ProbeSettings, ProbedBus};
 
 /// How long to listen at each bit rate for a first frame: as long as before a reading of the VIN.
@@ -79,6 +85,7 @@ pub enum ScanError {
 pub async fn scan(
     bus: &mut dyn CanBus,
     bit_rates: &[u32],
+    request: &ScanRequest,
     timer: TimerKind,
     observer: &mut impl ScanObserver,
 ) -> Result<ScanEnd, ScanError> {
@@ -90,7 +97,7 @@ pub async fn scan(
         budget: None,
     };
     let mut bus = ProbedBus::new(bus, settings, timer);
-    let end = find_and_scan(&mut bus, timer, observer).await;
+    let end = find_and_scan(&mut bus, request, timer, observer).await;
     if !matches!(end, Err(ScanError::Can(_))) {
         bus.quieten().await;
     }
@@ -99,16 +106,16 @@ pub async fn scan(
 
 async fn find_and_scan(
     bus: &mut ProbedBus<'_>,
+    request: &ScanRequest,
     timer: TimerKind,
     observer: &mut impl ScanObserver,
 ) -> Result<ScanEnd, ScanError> {
     loop {
         match bus.listen().await? {
-            Listened::Ask { bit_rate, alive } => {
-                let end = scan_at(bus, bit_rate, timer, observer).await?;
-                if end.outcome == ScanOutcome::NotAcknowledged && !alive {
-                    bus.handle_unacknowledged();
-                } else {
+            Listened::Ask { bit_rate, .. } => {
+                let settings = ScanSettings { bit_rate, request: request.clone() };
+                let end = scan_at(bus, settings, timer, observer).await?;
+                if end.outcome != ScanOutcome::NotAcknowledged || !bus.handle_unacknowledged() {
                     return Ok(end);
                 }
             }
@@ -121,12 +128,15 @@ async fn find_and_scan(
 
 async fn scan_at(
     bus: &mut ProbedBus<'_>,
-    bit_rate: u32,
+    settings: ScanSettings,
     timer: TimerKind,
     observer: &mut impl ScanObserver,
 ) -> Result<ScanEnd, CanError> {
-    let started = timer.now();
-    let mut scanner = Scanner::new(ScanSettings { bit_rate }, started);
+    let (started, bit_rate) = (timer.now(), settings.bit_rate);
+    let mut scanner = Scanner::new(settings, started);
+    if let Some(frame) = bus.heard() {
+        scanner.handle_frame(started, frame);
+    }
     let mut outgoing: Option<CanFrame> = None;
     loop {
         let now = timer.now();

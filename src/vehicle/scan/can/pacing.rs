@@ -6,7 +6,7 @@ use connector_hal::bus::bit_time;
 use connector_hal::can::CanFrame;
 
 /// The share of the bus that questions take, unless [`SHARE_OF_FREE`] is less. The value is a compromise
-/// between the vehicle's own traffic and the duration, which is 4.2 s at most on a silent bus at 500 kbit/s
+/// between the vehicle's own traffic and the duration, which is 6.8 s at most on a silent bus at 500 kbit/s
 /// (docs/adr/0014-scan-budget.md).
 const SHARE: f64 = 0.15;
 /// The largest share that questions take of the part of the bus that others leave free. On a bus that is 60 %
@@ -52,8 +52,16 @@ impl Pacing {
 
     /// The time from one question to the next.
     pub(super) fn pause(&self) -> Duration {
-        let free = 1.0 - self.load.min(MAX_LOAD);
-        bit_time(QUESTION_BITS, self.bit_rate).div_f64(SHARE.min(SHARE_OF_FREE * free))
+        self.pause_at(self.load.min(MAX_LOAD))
+    }
+
+    /// The longest time from one question to the next.
+    pub(super) fn longest_pause(&self) -> Duration {
+        self.pause_at(MAX_LOAD)
+    }
+
+    fn pause_at(&self, load: f64) -> Duration {
+        bit_time(QUESTION_BITS, self.bit_rate).div_f64(SHARE.min(SHARE_OF_FREE * (1.0 - load)))
     }
 }
 
@@ -79,5 +87,6 @@ mod tests {
         assert_eq!(pause_after(10), idle, "a low load leaves enough of the bus");
         assert!(pause_after(350) > 2 * idle);
         assert_eq!(pause_after(4000), pause_after(40_000));
+        assert_eq!(pause_after(4000), Pacing::new(500_000, start).longest_pause());
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Resolver {
     resolved: BTreeMap<CanId, CanId>,
     /// Requests that several ECUs answer.
     functional: Vec<CanId>,
+    /// An answer belongs to no request.
+    has_stray: bool,
     current: Option<ResolverQuestion>,
 }
 
@@ -75,17 +77,13 @@ impl Resolver {
         if let Some(question) = self.current.take() {
             self.close(question);
         }
-        while let Some((answer, mut candidates)) = self.open.pop_first() {
+        while let Some((answer, mut candidates)) = self.take_open() {
             candidates.retain(|request| !self.functional.contains(request));
             if candidates.is_empty() {
+                self.has_stray = true;
                 continue;
             }
-            let likely = OFFSETS.iter().find_map(|offset| {
-                let request = i64::from(answer.raw()) - i64::from(*offset);
-                let is_it =
-                    |id: &&CanId| i64::from(id.raw()) == request && id.is_extended() == answer.is_extended();
-                candidates.iter().find(is_it).copied()
-            });
+            let likely = likely(answer, &candidates);
             let requests = match likely {
                 Some(request) => vec![request],
                 None => candidates.iter().copied().take(candidates.len().div_ceil(2)).collect(),
@@ -96,6 +94,35 @@ impl Resolver {
             return Some(question);
         }
         None
+    }
+
+    /// An answer that is not assigned yet: one with a likely request, if there is one.
+    fn take_open(&mut self) -> Option<(CanId, Vec<CanId>)> {
+        let mut open = self.open.iter();
+        let first = open.find(|(answer, candidates)| likely(**answer, candidates).is_some());
+        match first.map(|(answer, _)| *answer) {
+            Some(answer) => self.open.remove_entry(&answer),
+            None => self.open.pop_first(),
+        }
+    }
+
+    /// Whether an answer belongs to no request: some node answers at random, so that an answer may fit a
+    /// request by accident.
+    pub(super) fn has_stray(&self) -> bool {
+        self.has_stray
+    }
+
+    /// The question of [`Resolver::next_question`] is not asked now, but later.
+    pub(super) fn postpone(&mut self) {
+        if let Some(ResolverQuestion { answer, mut requests, others, .. }) = self.current.take() {
+            requests.extend(others);
+            self.open.insert(answer, requests);
+        }
+    }
+
+    /// The ECU with this answer did not answer again.
+    pub(super) fn retract(&mut self, answer: CanId) {
+        self.resolved.remove(&answer);
     }
 
     /// The question was answered, or the time for an answer is over.
@@ -127,6 +154,15 @@ impl Resolver {
     pub(super) fn resolved(&self) -> impl Iterator<Item = (CanId, CanId)> {
         self.resolved.iter().map(|(answer, request)| (*request, *answer))
     }
+}
+
+/// The candidate with the likeliest known offset to the answer.
+fn likely(answer: CanId, candidates: &[CanId]) -> Option<CanId> {
+    OFFSETS.iter().find_map(|offset| {
+        let request = i64::from(answer.raw()) - i64::from(*offset);
+        let is_it = |id: &&CanId| i64::from(id.raw()) == request && id.is_extended() == answer.is_extended();
+        candidates.iter().find(is_it).copied()
+    })
 }
 
 #[cfg(test)]

@@ -1,26 +1,36 @@
 //! The scan of a CAN bus as a pure state machine.
 
+mod answers;
+mod stages;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use connector_hal::can::{CanFrame, CanId, FrameKind};
 
-use super::answer::{
-    extended_address_answer, fixed_addressing_answer, is_tester_present_answer, reports_movement,
-    setup_answer, tp20_ecu,
-};
+use super::acknowledgement::Acknowledgement;
+use super::answer::{extended_address_answer, is_tester_present_answer, motion, tp20_ecu};
 use super::noise::Noise;
 use super::pacing::Pacing;
-use super::plan::{self, ScanProbe, SetupForm};
+use super::plan::{self, ScanProbe};
+use super::proofs::Proofs;
 use super::resolve::Resolver;
 use super::sent::{ANSWER_TIME, SentProbes};
+use super::stage::ScanStage;
 use crate::protocol::tp20::LogicalAddress;
 use crate::vehicle::scan::outcome::{ScanOutcome, ScanProgress};
-use crate::vehicle::scan::report::{EcuFound, ScanProtocol};
+use crate::vehicle::scan::report::EcuFound;
+use crate::vehicle::scan::request::ScanRequest;
+use crate::vehicle::scan::standing::{Motion, SpeedSource, Standing};
 
-/// How long to listen before the first question. The value is a compromise: identifiers that others use must
-/// be heard, most of which occur several times a second, and a technician waits.
-const LISTEN: Duration = Duration::from_millis(400);
+/// How long to listen before the first question: messages that are sent once a second or less often are heard
+/// too.
+const LISTEN: Duration = Duration::from_secs(3);
+/// The longest time of a scan, however the vehicle answers: a technician waits.
+const MAX_SCAN: Duration = Duration::from_secs(15);
+/// The part of a scan's time that assigning answers to requests, and waiting for answers, may take. Twenty ECUs
+/// with unusual identifiers have room.
+const RESOLVING: Duration = Duration::from_secs(5);
 /// The time between two requests for the vehicle's speed during a scan. A vehicle that starts to move is
 /// still slow after a second, and one request a second is hardly any load.
 const SPEED_EVERY: Duration = Duration::from_secs(1);
@@ -32,32 +42,28 @@ const MAX_HELD: Duration = Duration::from_secs(5);
 const MAX_DISCONNECTS: usize = 256;
 
 /// How a bus is scanned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScanSettings {
     /// The bus's bit rate, in bit/s, which limits the load of the scan.
     pub bit_rate: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ScanStage {
-    Listening { until: Instant },
-    Speed,
-    Standard,
-    Resolving,
-    Extended,
-    ExtendedAddresses,
-    Tp20,
-    Tp20OtherForms,
-    Finished,
+    /// What the scan is asked to do.
+    pub request: ScanRequest,
 }
 
 /// A scan of one bus.
 ///
 /// After each `handle_*`, call [`Scanner::poll_transmit`] until it returns `None`, and read
-/// [`Scanner::outcome`] and [`Scanner::poll_timeout`] again.
+/// [`Scanner::outcome`] and [`Scanner::poll_timeout`] again. Some questions go to all ECUs, so a caller that has
+/// channels on the bus does not call [`Scanner::poll_transmit`] while any of them is busy. It may withhold the
+/// call for as long as it likes: the scan still ends by its deadline, if [`Scanner::handle_timeout`] is called.
 #[derive(Debug)]
 pub struct Scanner {
+    request: ScanRequest,
     stage: ScanStage,
+    /// The time when the scan ends with what it found until then.
+    deadline: Instant,
+    /// The time until which answers are assigned to requests, so that the other stages have their time.
+    resolve_until: Instant,
     /// The time when the stage began.
     entered_at: Instant,
     /// The stage's questions that are not sent yet.
@@ -65,7 +71,12 @@ pub struct Scanner {
     sent: SentProbes,
     pacing: Pacing,
     noise: Noise,
+    standing: Standing,
+    /// How ECUs reported the vehicle's speed.
+    speed_source: SpeedSource,
+    acknowledgement: Acknowledgement,
     resolver: Resolver,
+    proofs: Proofs,
     /// The answer that ends the wait for answers immediately.
     expected: Option<CanId>,
     /// The earliest time of the next question.
@@ -76,35 +87,48 @@ pub struct Scanner {
     held_since: Option<Instant>,
     /// The time of the next request for the speed.
     speed_at: Instant,
-    is_acknowledged: bool,
     found: BTreeMap<(CanId, Option<u8>), EcuFound>,
     /// The number of questions that were asked or skipped.
     asked: u32,
     /// The number of questions that a scan has at least.
     planned: u32,
+    /// Answers were not assigned to requests because there was no time.
+    is_cut_short: bool,
     outcome: Option<ScanOutcome>,
 }
 
 impl Scanner {
     /// A scan that begins by listening.
     pub fn new(settings: ScanSettings, now: Instant) -> Self {
+        let ScanSettings { bit_rate, request } = settings;
+        let pacing = Pacing::new(bit_rate, now);
+        let planned = plan::count(&request.ranges);
+        let longest = LISTEN + RESOLVING + pacing.longest_pause().saturating_mul(planned);
+        let deadline = now + longest.min(MAX_SCAN);
         Self {
+            standing: Standing::new(request.vehicle_stands),
+            request,
             stage: ScanStage::Listening { until: now + LISTEN },
+            deadline,
+            resolve_until: deadline,
             entered_at: now,
             queue: VecDeque::new(),
             sent: SentProbes::default(),
-            pacing: Pacing::new(settings.bit_rate, now),
+            pacing,
             noise: Noise::default(),
+            speed_source: SpeedSource::default(),
+            acknowledgement: Acknowledgement::default(),
             resolver: Resolver::default(),
+            proofs: Proofs::default(),
             expected: None,
             next_at: None,
             answers_until: None,
             held_since: None,
             speed_at: now,
-            is_acknowledged: false,
             found: BTreeMap::new(),
             asked: 0,
-            planned: plan::count(),
+            planned,
+            is_cut_short: false,
             outcome: None,
         }
     }
@@ -114,9 +138,9 @@ impl Scanner {
         self.outcome
     }
 
-    /// The ECUs found so far, by identifier.
+    /// The ECUs proved so far, by identifier.
     pub fn ecus(&self) -> Vec<EcuFound> {
-        let mut ecus: Vec<_> = self.found.values().copied().collect();
+        let mut ecus: Vec<_> = self.found.values().filter(|ecu| self.proofs.suffice(ecu)).copied().collect();
         ecus.sort();
         ecus
     }
@@ -126,7 +150,7 @@ impl Scanner {
         let waiting = self.queue.len() + self.sent.in_flight() + self.resolver.open();
         let total = self.planned.max(self.asked + u32::try_from(waiting).unwrap_or(0));
         let done = if self.stage == ScanStage::Finished { total } else { self.asked };
-        ScanProgress { done, total, found: self.found.len() }
+        ScanProgress { done, total, found: self.ecus().len() }
     }
 
     /// The ignition is on or off, or unknown (`None`).
@@ -158,68 +182,73 @@ impl Scanner {
             return;
         }
         self.pacing.handle_frame(now, frame);
+        self.acknowledgement.handle_heard();
         if let ScanStage::Listening { .. } = self.stage {
-            return self.noise.handle_frame(frame);
+            if self.noise.handle_frame(frame) {
+                self.standing.handle_in_use();
+            }
+            return;
+        }
+        if self.noise.handle_later_frame(frame) {
+            self.handle_in_use(now);
         }
         if frame.kind() == FrameKind::Remote {
             return;
         }
         self.sent.forget_old(now);
-        if reports_movement(frame, self.sent.answerable()) {
-            self.finish(ScanOutcome::VehicleMoves);
+        if let Some(motion) = motion(frame, self.sent.answerable()) {
+            self.handle_motion(motion, frame);
         }
         let id = frame.id();
         if is_tester_present_answer(frame.data()) && self.noise.allows_answer(id) {
             self.handle_answer(now, id);
         }
-        if self.stage == ScanStage::ExtendedAddresses
-            && let Some(ecu) = extended_address_answer(frame, self.sent.answerable())
-        {
-            self.add(ecu);
+        if let Some(ecu) = extended_address_answer(frame, self.sent.answerable()) {
+            self.handle_extended_address_answer(now, ecu);
         }
         self.handle_setup_answer(frame);
     }
 
     /// The oldest frame without outcome was acknowledged on the bus.
     pub fn handle_transmitted(&mut self, now: Instant) {
-        self.is_acknowledged = true;
+        self.acknowledgement.handle_acknowledged();
         if self.sent.handle_transmitted(now) {
-            let is_answered = self.stage == ScanStage::Resolving && self.expected.is_none();
+            let is_answered = self.stage.asks_alone() && self.expected.is_none();
             self.answers_until = Some(if is_answered { now } else { now + ANSWER_TIME });
         }
     }
 
     /// The oldest frame without outcome will not be sent.
     pub fn handle_transmit_failed(&mut self, _now: Instant) {
-        self.sent.handle_failed();
-        if !self.is_acknowledged {
-            self.finish(ScanOutcome::NotAcknowledged);
+        if self.sent.handle_failed() {
+            self.handle_not_acknowledged();
         }
     }
 
-    /// The adapter refused the newest frame: the frame was not sent.
+    /// The adapter refused the newest frame: the frame was not sent. This says nothing about the bus.
     pub(crate) fn handle_refused(&mut self) {
         self.sent.handle_refused();
-        if !self.is_acknowledged {
-            self.finish(ScanOutcome::NotAcknowledged);
-        }
     }
 
     /// The deadline of [`Scanner::poll_timeout`] may have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.deadline <= now {
+            return self.finish(ScanOutcome::OutOfTime);
+        }
         self.next_at.take_if(|at| *at <= now);
-        if self.sent.stuck_at().is_some_and(|at| at <= now) {
-            return self.finish(ScanOutcome::NotAcknowledged);
+        if self.stuck_at().is_some_and(|at| at <= now) {
+            // the adapter lost a report, or the bus sleeps: the outcome of the next frame shows it
+            self.sent.forget_in_flight();
+            self.handle_not_acknowledged();
         }
         if let ScanStage::Listening { until } = self.stage {
             if until <= now {
-                self.enter(now, ScanStage::Speed);
+                self.enter(now, ScanStage::Motion);
             }
             return;
         }
         if self.speed_at <= now && self.stage != ScanStage::Finished {
-            self.speed_at = now + SPEED_EVERY;
-            plan::speed().for_each(|probe| self.queue.push_front(probe));
+            self.ask_speed(now);
         }
         if self.held_since.is_some_and(|since| since + MAX_HELD <= now) {
             // the operator's transfers take precedence, however long they last
@@ -237,14 +266,12 @@ impl Scanner {
     /// The next frame for the bus, unless `is_busy` returns true for its identifier because a channel uses
     /// it. Each frame needs an outcome, in this order.
     pub fn poll_transmit(&mut self, now: Instant, is_busy: impl Fn(CanId) -> bool) -> Option<CanFrame> {
-        if self.next_at.is_some_and(|at| now < at)
-            || !self.sent.has_room()
-            || self.stage == ScanStage::Finished
-        {
-            return None;
-        }
-        // until a node has acknowledged a frame, no node may be on the bus, or the bit rate may be wrong
-        if !self.is_acknowledged && self.sent.in_flight() > 0 {
+        let has_room = match self.acknowledgement.is_doubtful() {
+            true => self.sent.in_flight() == 0,
+            false => self.sent.has_room(),
+        };
+        let is_over = self.stage == ScanStage::Finished || self.deadline <= now;
+        if self.next_at.is_some_and(|at| now < at) || !has_room || is_over {
             return None;
         }
         while self.queue.front().is_some_and(|probe| self.is_needless(*probe)) {
@@ -259,7 +286,7 @@ impl Scanner {
             }
             return None;
         };
-        if !matches!(probe, ScanProbe::Speed { .. }) {
+        if !matches!(probe, ScanProbe::Motion { .. }) {
             self.held_since = None;
         }
         let frame = probe.frame()?;
@@ -273,7 +300,7 @@ impl Scanner {
     /// frame.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.stage {
-            ScanStage::Listening { until } => return Some(until),
+            ScanStage::Listening { until } => return Some(until.min(self.deadline)),
             ScanStage::Finished => return None,
             _ => {}
         }
@@ -283,7 +310,12 @@ impl Scanner {
         // a stage without questions is over immediately
         let is_over = self.queue.is_empty() && self.sent.in_flight() == 0;
         let over = is_over.then(|| self.answers_until.unwrap_or(self.entered_at));
-        [self.sent.stuck_at(), held, next, over, Some(self.speed_at)].into_iter().flatten().min()
+        let always = [self.speed_at, self.deadline];
+        [self.stuck_at(), held, next, over].into_iter().flatten().chain(always).min()
+    }
+
+    fn stuck_at(&self) -> Option<Instant> {
+        self.sent.stuck_at(self.queue.is_empty())
     }
 
     fn finish(&mut self, outcome: ScanOutcome) {
@@ -294,147 +326,48 @@ impl Scanner {
         }
     }
 
-    fn handle_answer(&mut self, now: Instant, answer: CanId) {
-        if answer.is_extended() {
-            if let Some(ecu) = fixed_addressing_answer(answer, self.sent.answerable()) {
-                self.add(ecu);
+    /// No node acknowledged the oldest frame.
+    fn handle_not_acknowledged(&mut self) {
+        if let Some(outcome) = self.acknowledgement.handle_failed() {
+            self.finish(outcome);
+        }
+    }
+
+    /// Other nodes send on the bus without being asked.
+    fn handle_in_use(&mut self, now: Instant) {
+        self.standing.handle_in_use();
+        match self.stage {
+            _ if self.standing.allows() => {}
+            ScanStage::Motion | ScanStage::MotionByUds => {}
+            // the first question has woken the vehicle: its ECUs can answer only now
+            ScanStage::Standard => {
+                self.queue.clear();
+                self.enter(now, ScanStage::Motion);
             }
+            _ => self.finish(ScanOutcome::MayMove),
+        }
+    }
+
+    fn handle_motion(&mut self, motion: Motion, frame: &CanFrame) {
+        self.speed_source.handle_answer(frame.data());
+        self.standing.handle_motion(motion);
+        if motion == Motion::Moves {
+            self.finish(ScanOutcome::VehicleMoves);
+        }
+    }
+
+    /// Asks for the vehicle's speed before everything else. Questions that were not sent yet are not repeated.
+    fn ask_speed(&mut self, now: Instant) {
+        self.speed_at = now + SPEED_EVERY;
+        if matches!(self.stage, ScanStage::Motion | ScanStage::MotionByUds) {
             return;
         }
-        match self.stage {
-            ScanStage::Resolving
-                if self.resolver.handle_answer_again(answer)
-                    && self.expected.take_if(|id| *id == answer).is_some() =>
-            {
-                self.answers_until = Some(now);
-                self.queue.clear();
-            }
-            ScanStage::Standard => {
-                let requests: Vec<CanId> = self
-                    .sent
-                    .answerable()
-                    .filter(|probe| matches!(probe, ScanProbe::TesterPresent { extended: None, .. }))
-                    .map(|probe| probe.request())
-                    .filter(|request| !request.is_extended())
-                    .collect();
-                if !requests.is_empty() {
-                    self.resolver.handle_answer(answer, requests.into_iter());
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn handle_setup_answer(&mut self, frame: &CanFrame) {
-        let was_heard = self.noise.was_heard(frame.id());
-        let Some(answer) = setup_answer(frame, self.sent.answerable(), was_heard) else { return };
-        let is_disconnect = |probe: &&ScanProbe| matches!(probe, ScanProbe::Disconnect { .. });
-        if let Some(request) = answer.opened
-            && self.queue.iter().filter(is_disconnect).count() < MAX_DISCONNECTS
-        {
-            self.queue.push_front(ScanProbe::Disconnect { request });
-        }
-        self.cancel_setups(answer.ecu);
-        self.add(tp20_ecu(answer.ecu));
-    }
-
-    /// Removes the channel set-ups to this ECU from the queue.
-    fn cancel_setups(&mut self, ecu: LogicalAddress) {
-        self.queue.retain(|probe| !matches!(probe, ScanProbe::Setup { ecu: other, .. } if *other == ecu));
-    }
-
-    fn add(&mut self, ecu: EcuFound) {
-        tracing::debug!(%ecu, "found an ECU");
-        self.found.entry((ecu.response, ecu.extended_request_address)).or_insert(ecu);
-    }
-
-    /// The stage's questions are asked and answered.
-    fn end_stage(&mut self, now: Instant) {
-        match self.stage {
-            ScanStage::Listening { .. } | ScanStage::Finished => {}
-            ScanStage::Speed => self.enter(now, ScanStage::Standard),
-            ScanStage::Standard => self.enter(now, ScanStage::Resolving),
-            ScanStage::Resolving => self.resolve_next(now),
-            ScanStage::Extended => self.enter(now, ScanStage::ExtendedAddresses),
-            ScanStage::ExtendedAddresses => self.enter(now, ScanStage::Tp20),
-            ScanStage::Tp20 => {
-                let finds_tp20 = self.found.values().any(|ecu| ecu.protocol == ScanProtocol::Tp20);
-                // the rarer forms only where they are likely, or where nothing else was found
-                if finds_tp20 || self.found.is_empty() {
-                    self.enter(now, ScanStage::Tp20OtherForms);
-                } else {
-                    self.finish(ScanOutcome::Done);
-                }
-            }
-            ScanStage::Tp20OtherForms => self.finish(ScanOutcome::Done),
-        }
-    }
-
-    fn enter(&mut self, now: Instant, stage: ScanStage) {
-        self.stage = stage;
-        self.entered_at = now;
-        self.answers_until = None;
-        self.sent.forget_recent();
-        match stage {
-            ScanStage::Speed => {
-                self.speed_at = now + SPEED_EVERY;
-                self.queue.extend(plan::speed());
-            }
-            ScanStage::Standard => {
-                let has_gmlan_traffic = self.noise.has_gmlan_traffic();
-                self.queue.extend(
-                    plan::standard().filter(|probe| !has_gmlan_traffic || !plan::is_gmlan(probe.request())),
-                );
-            }
-            ScanStage::Resolving => self.resolve_next(now),
-            ScanStage::Extended => self.queue.extend(plan::extended()),
-            ScanStage::ExtendedAddresses => {
-                // an ECU with its own identifier would take these for other messages
-                let is_taken =
-                    |probe: &ScanProbe| self.found.values().any(|ecu| ecu.request == probe.request());
-                let probes: Vec<_> = plan::extended_addresses().filter(|probe| !is_taken(probe)).collect();
-                self.queue.extend(probes);
-            }
-            ScanStage::Tp20 => self.queue.extend(plan::tp20(&[SetupForm::Transmit])),
-            ScanStage::Tp20OtherForms => {
-                let found: Vec<CanId> = self.found.values().map(|ecu| ecu.response).collect();
-                let is_new = |probe: &ScanProbe| match probe {
-                    ScanProbe::Setup { ecu, .. } => !found.contains(&ecu.setup_response_id()),
-                    _ => true,
-                };
-                self.queue.extend(plan::tp20(&[SetupForm::Both, SetupForm::Neither]).filter(is_new));
-            }
-            ScanStage::Listening { .. } | ScanStage::Finished => {}
-        }
-        self.queue.retain(|probe| self.noise.allows(probe));
-    }
-
-    /// Asks the next question that assigns an answer to a request; without one, the stage is over.
-    fn resolve_next(&mut self, now: Instant) {
-        self.answers_until = None;
-        self.sent.forget_recent();
-        match self.resolver.next_question() {
-            Some(question) => {
-                self.expected = Some(question.answer);
-                let probes = question.requests.iter();
-                self.queue.extend(
-                    probes.map(|request| ScanProbe::TesterPresent { request: *request, extended: None }),
-                );
-            }
-            None => {
-                self.expected = None;
-                let resolved: Vec<_> = self.resolver.resolved().collect();
-                for (request, response) in resolved {
-                    self.add(EcuFound::isotp(request, response));
-                }
-                self.enter(now, ScanStage::Extended);
+        self.queue.retain(|probe| !matches!(probe, ScanProbe::Motion { .. }));
+        match self.speed_source {
+            SpeedSource::Uds => plan::speed_by_uds().for_each(|probe| self.queue.push_front(probe)),
+            SpeedSource::Obd | SpeedSource::None => {
+                plan::speed().for_each(|probe| self.queue.push_front(probe));
             }
         }
-    }
-
-    /// Whether the question's identifier is known to be that of an ECU's answers, on which no ECU is asked.
-    fn is_needless(&self, probe: ScanProbe) -> bool {
-        let is_plain = matches!(probe, ScanProbe::TesterPresent { extended: None, .. });
-        self.stage == ScanStage::Standard && is_plain && self.resolver.knows(probe.request())
     }
 }

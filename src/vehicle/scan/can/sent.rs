@@ -26,6 +26,8 @@ pub(super) struct SentProbes {
     in_flight: VecDeque<SentProbe>,
     /// Frames that were acknowledged within the last [`ANSWER_TIME`].
     recent: VecDeque<SentProbe>,
+    /// The time of the last question that was not about the vehicle's motion, which is asked again and again.
+    last_question: Option<Instant>,
 }
 
 impl SentProbes {
@@ -39,6 +41,9 @@ impl SentProbes {
     }
 
     pub(super) fn push(&mut self, now: Instant, probe: ScanProbe) {
+        if !matches!(probe, ScanProbe::Motion { .. }) {
+            self.last_question = Some(now);
+        }
         self.in_flight.push_back(SentProbe { at: now, probe });
     }
 
@@ -50,9 +55,14 @@ impl SentProbes {
         true
     }
 
-    /// The oldest frame will not be sent.
-    pub(super) fn handle_failed(&mut self) {
-        self.in_flight.pop_front();
+    /// The oldest frame will not be sent; false if there was none.
+    pub(super) fn handle_failed(&mut self) -> bool {
+        self.in_flight.pop_front().is_some()
+    }
+
+    /// The adapter reports no outcome of these frames any more.
+    pub(super) fn forget_in_flight(&mut self) {
+        self.in_flight.clear();
     }
 
     /// The newest frame was not sent.
@@ -78,8 +88,12 @@ impl SentProbes {
         self.recent.iter().chain(&self.in_flight).map(|sent| sent.probe)
     }
 
-    /// The time at which the oldest frame counts as not acknowledged.
-    pub(super) fn stuck_at(&self) -> Option<Instant> {
-        self.in_flight.front().map(|sent| sent.at + N_AS)
+    /// The time at which the oldest frame counts as not acknowledged. If the adapter lost a report, later ones
+    /// are taken for those of older frames, and the last one is missing. So where no question follows
+    /// (`is_last`), the last one must be acknowledged in time, too.
+    pub(super) fn stuck_at(&self, is_last: bool) -> Option<Instant> {
+        let oldest = self.in_flight.front()?.at + N_AS;
+        let last = self.last_question.filter(|_| is_last).map(|at| at + N_AS);
+        Some(last.map_or(oldest, |last| last.min(oldest)))
     }
 }

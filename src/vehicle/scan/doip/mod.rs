@@ -2,6 +2,7 @@
 //! that no session uses.
 
 mod ecu_search;
+mod gateway_scan;
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -13,6 +14,7 @@ use connector_hal::timer::{Deadline, TimerKind};
 pub(crate) use self::ecu_search::EcuSearch;
 use super::outcome::{ScanObserver, ScanOutcome, ScanProgress};
 use super::report::FoundEcu;
+use super::request::ScanRequest;
 use crate::config::DoipPort;
 use crate::protocol::doip::LogicalAddress;
 use crate::protocol::doip::discovery::{ANNOUNCE_WAIT, Question};
@@ -50,6 +52,7 @@ pub(crate) struct DoipScanEnd {
 pub(crate) async fn scan_network(
     hardware: &Hardware,
     port: &DoipPort,
+    request: &ScanRequest,
     observer: &mut impl ScanObserver,
 ) -> Result<DoipScanEnd, NetworkError> {
     let link_error = |problem: String| NetworkError { device: port.device.to_string(), problem };
@@ -65,7 +68,7 @@ pub(crate) async fn scan_network(
     let started = now();
     explorer.ask_all(started, Question::Anybody);
     explorer.connect_if_silent(settings, config.tls, started + ANNOUNCE_WAIT);
-    let mut search = EcuSearch::new(settings, config.tls, started);
+    let mut search = EcuSearch::new(settings, config.tls, request, started);
     let mut deadline = Deadline::new(TimerKind::Runtime);
     let outcome = poll_fn(|cx| {
         loop {
@@ -97,8 +100,8 @@ fn poll_search(
     while let Poll::Ready(event) = explorer.poll(cx) {
         tracing::debug!(event = ?event?, "DoIP");
     }
-    search.poll(cx, explorer.network(), explorer.discovery()).map(|()| {
+    search.poll(cx, explorer.network(), explorer.discovery()).map(|outcome| {
         let is_alone = explorer.discovery().gateways().is_empty();
-        Ok(if is_alone { ScanOutcome::NotAcknowledged } else { ScanOutcome::Done })
+        Ok(if is_alone { ScanOutcome::NotAcknowledged } else { outcome })
     })
 }

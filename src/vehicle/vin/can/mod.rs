@@ -115,7 +115,7 @@ impl AskedBus {
                     tracing::debug!(device = bus.device(), bit_rate, alive, "asking for the VIN");
                     match self.ask(bus, alive).await? {
                         ReaderOutcome::Answered => return Ok(BusEnd::Answered),
-                        ReaderOutcome::NotAcknowledged if !alive => bus.handle_unacknowledged(),
+                        ReaderOutcome::NotAcknowledged if bus.handle_unacknowledged() => {}
                         ReaderOutcome::NotAcknowledged | ReaderOutcome::NotAnswered => {
                             return Ok(BusEnd::NotAnswered);
                         }

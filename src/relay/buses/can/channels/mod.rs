@@ -27,7 +27,7 @@ use crate::relay::channel::{CanChannel, ChannelOutput, PduToSend};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::codec::PduFlags;
-use crate::vehicle::scan::{EcuFound, FoundEcu, ScanOutcome, ScanSettings, Scanner};
+use crate::vehicle::scan::{EcuFound, FoundEcu, ScanOutcome, ScanRequest, ScanSettings, Scanner};
 use crate::vehicle::vin;
 use held::{NextFrame, OutstandingFrame, Owner, WINDOW};
 use tp20::Tp20Channels;
@@ -299,8 +299,9 @@ impl Channels for CanChannels {
             && !self.channels.values().any(CanChannel::is_sending)
     }
 
-    fn start_scan(&mut self, now: Instant) -> bool {
-        let mut scanner = Scanner::new(ScanSettings { bit_rate: self.settings.bit_rate }, now);
+    fn start_scan(&mut self, now: Instant, request: &ScanRequest) -> bool {
+        let settings = ScanSettings { bit_rate: self.settings.bit_rate, request: request.clone() };
+        let mut scanner = Scanner::new(settings, now);
         scanner.handle_ignition(self.ignition);
         self.tp20.addresses().for_each(|ecu| scanner.handle_tp20_open(ecu));
         if self.state == BusState::Off {

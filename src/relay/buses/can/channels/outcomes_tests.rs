@@ -10,7 +10,7 @@ use crate::relay::channel::{
     FrameTransport, Output, PduChannel, PduChannelSettings, PduToSend, ResponseTiming,
 };
 use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
-use crate::vehicle::scan::{EcuFound, FoundEcu, ScanOutcome};
+use crate::vehicle::scan::{EcuFound, FoundEcu, ScanOutcome, ScanRequest};
 use crate::vehicle::vin::{EcuAddress, ReaderSettings};
 
 const VIN: &str = "WVWZZZAUZEW000001";
@@ -79,9 +79,9 @@ fn a_refused_request_for_the_vin_leaves_the_one_before_it_to_be_answered() {
 #[test]
 fn a_refused_question_of_a_scan_leaves_the_one_before_it_to_be_answered() {
     let (mut bus, mut now) = (bus(), Instant::now());
-    let (request, response) = (0x600, 0x608);
+    let (request, response) = (0x700, 0x708);
     let tester_present = |frame: &CanFrame| frame.data().starts_with(&[0x02, 0x3E, 0x00]);
-    bus.start_scan(now);
+    bus.start_scan(now, &ScanRequest::default());
     // listening, and the questions for the speed
     while bus.poll_transmit(now).is_none_or(|frame| frame.id() != id(request)) {
         if bus.poll_transmit(now).is_some() {

@@ -15,7 +15,7 @@ use crate::relay::buses::doip::channel::{
 use crate::relay::channel::{ChannelOutput, PduToSend};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::codec::PduFlags;
-use crate::vehicle::scan::{FoundEcu, ScanOutcome};
+use crate::vehicle::scan::{FoundEcu, ScanOutcome, ScanRequest};
 use crate::vehicle::vin;
 
 impl DoipChannels {
@@ -133,11 +133,11 @@ impl Channels for DoipChannels {
         !self.channels.values().any(|channel| channel.pdus.is_sending())
     }
 
-    fn start_scan(&mut self, _now: Instant) -> bool {
+    fn start_scan(&mut self, _now: Instant, request: &ScanRequest) -> bool {
         if self.is_ignition_off {
             self.scanning.end(ScanOutcome::IgnitionOff, Vec::new());
         } else if self.is_network_up {
-            self.scanning.request();
+            self.scanning.request(request.clone());
         } else {
             self.scanning.end(ScanOutcome::BusOff, Vec::new());
         }

@@ -12,6 +12,10 @@ const WITH_SUB_FUNCTION: [u8; 8] = [0x10, 0x11, 0x19, 0x27, 0x28, 0x31, 0x3E, 0x
 const MAX_WRITTEN: usize = 64;
 /// activeDiagnosticSessionDataIdentifier
 const DID_ACTIVE_SESSION: u16 = 0xF186;
+/// The vehicle's speed (SAE J1979-2), in km/h.
+const DID_SPEED: u16 = 0xF40D;
+/// The engine's speed (SAE J1979-2), in quarters of a revolution a minute.
+const DID_ENGINE_SPEED: u16 = 0xF40C;
 /// The tester's fingerprint, which some manufacturers require before a download.
 const DID_FINGERPRINT: u16 = 0xF15A;
 /// The last downloaded image: address (5 bytes), length (4 bytes), CRC-32.
@@ -240,6 +244,9 @@ impl Ecu {
         let image = self.flash.images().last();
         match identifier {
             DID_ACTIVE_SESSION => Some(vec![self.session.code()]),
+            // the vehicle stands, and its engine is off
+            DID_SPEED => Some(vec![0]),
+            DID_ENGINE_SPEED => Some(vec![0, 0]),
             DID_IMAGE => {
                 let image = image?;
                 let mut value: Vec<u8> = image.address.to_be_bytes().into_iter().skip(3).collect();
@@ -272,6 +279,9 @@ impl Ecu {
     fn other_service(&self, service: u8, data: &[u8]) -> Result<Vec<u8>, Nrc> {
         let mut same = self.config.exchanges.iter().filter(|known| known.request.first() == Some(&service));
         match (service, data) {
+            // the vehicle stands, and its engine is off (SAE J1979, mode 01)
+            (0x01, [pid @ 0x0D]) => Ok(vec![0x41, *pid, 0]),
+            (0x01, [pid @ 0x0C]) => Ok(vec![0x41, *pid, 0, 0]),
             // OBD-II mode 09: the supported information types 01…20 (ISO 15031-5, 7.9)
             (0x09, [0x00]) => {
                 let supported = same
