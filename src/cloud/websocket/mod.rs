@@ -10,10 +10,10 @@ mod connect;
 mod connecting;
 mod event;
 pub(crate) mod liveness;
-mod open_socket;
 pub(crate) mod reconnect;
 mod settings;
 mod transport;
+mod unsent;
 mod upgrade;
 
 pub use cloud_socket::CloudSocket;
