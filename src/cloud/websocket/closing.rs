@@ -61,7 +61,8 @@ pub(super) struct Refusal {
     has_sent_close: bool,
 }
 
-/// How long the rest of the message is read.
+/// How long the rest of the message is read. A cloud that still sends can then receive the Close; the next websocket
+/// waits for that time.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 impl Refusal {

@@ -10,9 +10,10 @@ use super::transport::{PduTransport, TransportEvent};
 use crate::protocol::uds;
 use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
 
-/// The number of PDUs that may wait on a channel.
+/// The number of PDUs that may wait on a channel (relay protocol, section 4.1).
 const QUEUE_PDUS: usize = 64;
-/// The number of bytes that may wait on a channel.
+/// The number of bytes that may wait on a channel (relay protocol, section 4.1): room for most downloads, and less
+/// than a hundredth of the smallest connector's memory.
 const QUEUE_BYTES: usize = 512 * 1024;
 
 /// The settings that an operator chose for a channel.

@@ -9,7 +9,8 @@ use super::output::{Output, detail_of};
 use crate::protocol::isotp::SendFailure;
 use crate::relay::wire::codec::{EventCode, SendFailedDetail};
 
-/// The number of frames that may wait for the bus. Further frames are refused with `send-failed` 5.
+/// The number of frames that may wait for the bus: those of half a second of a full bus at 500 kbit/s, because an older
+/// frame is too old to be sent. Further frames are refused with `send-failed` 5.
 const QUEUE_LIMIT: usize = 2048;
 
 /// The time after a frame of the operator in which the channel may be in the middle of an exchange: N_Bs and N_Cr

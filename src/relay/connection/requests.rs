@@ -16,12 +16,12 @@ use crate::relay::buses::{Opening, build};
 use crate::relay::wire::request::{CloseChannel, ConfigureBuses, OpenChannel, Request, ResumeConnection};
 use crate::relay::wire::{CloseReason, Envelope, ProblemKind};
 
-/// The number of buses that a connection may have.
+/// The number of buses that a connection may have: an OBD connector has 16 pins.
 const MAX_BUSES: usize = 16;
 /// The number of requests that may wait while buses are being set up; further requests are refused.
 const MAX_WAITING_REQUESTS: usize = 64;
 /// The number of texts that may wait for the websocket. When it is reached, errors are discarded and requests
-/// ignored.
+/// ignored. It is four times [`MAX_WAITING_REQUESTS`], so that each waiting request has room for its reply.
 const MAX_TEXTS: usize = 256;
 
 impl RelayConnection {

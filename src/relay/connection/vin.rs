@@ -9,7 +9,7 @@ use crate::vehicle::vin;
 /// The time without activity on any channel after which a VIN is read that no request waits for. A mechanic who
 /// switches the ignition as part of a procedure is in the middle of it.
 const QUIET: Duration = Duration::from_secs(2);
-/// The interval at which busy channels are looked at again.
+/// The interval at which busy channels are looked at again: short beside [`QUIET`], long beside the work of a look.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 impl RelayConnection {

@@ -13,13 +13,14 @@ use crate::relay::wire::codec::{EventCode, Payload, RECORD_HEADER_LEN, Record};
 
 /// The bytes of frames that may wait: about 1.2 s of a full bus at 500 kbit/s.
 const MAX_BYTES: usize = 128 * 1024;
-/// The time that a frame may wait while the link is up, in µs.
+/// The time that a frame may wait while the link is up, in µs. An older frame shows an operator nothing that a newer one
+/// does not.
 const MAX_WAIT: u64 = 1_000_000;
-/// The resolution at which waiting times are measured, in µs.
+/// The resolution at which waiting times are measured, in µs: a twentieth of [`MAX_WAIT`], which costs little memory.
 const MARK_EVERY: u64 = 50_000;
 /// The capacity for the first frames, in bytes. The frames of a fast link are few and then move within it.
 const FIRST_CAPACITY: usize = 16 * 1024;
-/// The number of marks within the waiting time.
+/// The number of marks within the waiting time: [`MAX_WAIT`] has 20 intervals of [`MARK_EVERY`], and some are spare.
 const MAX_MARKS: usize = 32;
 /// The age of `base` at which it is moved, in µs. An offset has a range of 35 minutes.
 const MAX_BASE_AGE: u64 = 600_000_000;

@@ -25,23 +25,28 @@ const BASE_WINDOW: Duration = Duration::from_secs(10);
 const MEASURE_FOR: Duration = Duration::from_millis(400);
 /// The number of measurements of which the highest counts.
 const MEASUREMENTS: usize = 8;
-/// The lowest rate of frames, in bytes a second.
+/// The lowest rate of frames, in bytes a second. Without frames on their way, a rate could not be measured again.
 const MIN_RATE: f64 = 2_000.0;
-/// The share of the measured rate that is used after queueing.
+/// The share of the measured rate that is used after queueing. The rest lets the queue in the network drain, and leaves
+/// room for PDUs.
 const BACK_OFF: f64 = 0.85;
-/// The time for which no frame is sent after queueing, at most.
+/// The time for which no frame is sent after queueing, at most: half of the time after which waiting frames are dropped.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
-/// The bytes of frames that are sent together: the frames of 15 ms, between these limits.
+/// The bytes of frames that are sent together: the frames of 15 ms, between the two limits. A PDU waits for one slice at
+/// most.
 const SLICE: f64 = 0.015;
+/// Below this size the headers of TCP, TLS and websocket outweigh the frames.
 const MIN_SLICE: f64 = 512.0;
+/// The contract's bound of a message (relay protocol, section 4.2).
 const MAX_SLICE: f64 = 64.0 * 1024.0;
-/// The spacing of the noted messages.
+/// The spacing of the noted messages: fine enough to measure [`MAX_QUEUEING`].
 const NOTE_EVERY: Duration = Duration::from_millis(4);
 /// The number of noted messages: those of a second.
 const MAX_NOTES: usize = 256;
-/// The number of round trips that are recent.
+/// The number of round trips that are recent: those of [`RECENT`], at one for each
+/// [`NOTE_EVERY`].
 const MAX_RECENT: usize = 80;
-/// The bytes on their way up to which a message meets no queue of ours.
+/// The bytes on their way up to which a message meets no queue of ours: one packet of TCP.
 const UNQUEUED: u64 = 1_500;
 /// The time without queueing after which the rate is unlimited again, if frames never waited in it.
 const RELEASE_AFTER: Duration = Duration::from_secs(5);

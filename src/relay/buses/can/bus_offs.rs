@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 /// With this many bus-offs within [`BUS_OFF_PERIOD`], the adapter stays off. Each return to a bus with another bit
 /// rate, or a short circuit, disturbs the other nodes again; two returns are enough to pass a loose contact.
 const MOST_BUS_OFFS: usize = 3;
+/// Bus-offs with more time between them have different causes.
 const BUS_OFF_PERIOD: Duration = Duration::from_secs(10);
 
 /// The recent times at which a bus went off.

@@ -17,7 +17,8 @@ use crate::relay::buses::bus::{BusDriver, Driven};
 use crate::relay::buses::channels::Channels;
 use crate::vehicle::hardware::Hardware;
 
-/// The number of events that are read from one bus before the next one is polled.
+/// The number of events that are read from one bus before the next one is polled: those of about 15 ms of a full bus
+/// at 500 kbit/s.
 const BATCH: usize = 64;
 /// The number of consecutive events after which deadlines are handled although more events may be left.
 /// Otherwise a bus that is faster than the agent would block all deadlines.

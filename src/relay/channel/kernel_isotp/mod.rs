@@ -22,7 +22,8 @@ const N_CR: Duration = Duration::from_millis(1500);
 /// The kernel waits 1 s for flow control after its last frame, and 2 s for a frame to be sent on the bus. A
 /// timeout within this time after the last frame is therefore one of flow control.
 const FLOW_CONTROL_WAIT: Duration = Duration::from_millis(1500);
-/// The time within which frames of a finished PDU may still be received.
+/// The time within which frames of a finished PDU may still be received: they wait in the socket of the raw frames
+/// while the PDU is read from its own.
 const STRAGGLERS: Duration = Duration::from_millis(100);
 
 /// A PDU that is being sent.
