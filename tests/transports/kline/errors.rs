@@ -28,8 +28,9 @@ fn initialisations(rig: &Rig) -> usize {
 }
 
 #[test]
-fn a_silent_ecu_is_tried_three_times_by_pulse_and_twice_by_address() {
-    for (config, attempts) in [(fast(0x11), 3), (slow(0x11), 2)] {
+fn a_silent_ecu_is_tried_three_times_by_pulse_and_by_each_form_of_its_address() {
+    // 0x11 has an even number of ones: seven bits and odd parity are another address than eight bits
+    for (config, attempts) in [(fast(0x11), 3), (slow(0x11), 3), (slow(0x10), 2)] {
         let mut rig = Rig::new(vec![config], vec![]);
         assert_eq!(failure(&mut rig), Some(Failure::NoAnswer));
         assert_eq!(initialisations(&rig), attempts);
@@ -43,11 +44,11 @@ fn a_silent_ecu_is_tried_three_times_by_pulse_and_twice_by_address() {
 
 #[test]
 fn an_ecu_that_missed_the_first_initialisation_is_reached_by_the_next() {
-    for config in [fast(0x11), slow(0x11)] {
+    for (config, attempts) in [(fast(0x11), 2), (slow(0x11), 3)] {
         let ecu = with(Misbehaviour { deaf_to: 1, ..Misbehaviour::default() });
         let mut rig = Rig::new(vec![config], vec![ecu]);
         assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
-        assert_eq!(initialisations(&rig), 2);
+        assert_eq!(initialisations(&rig), attempts);
         assert_eq!(rig.anomalies(), []);
     }
 }

@@ -29,7 +29,7 @@ impl Endpoint {
                 let low = Timing::NORMAL.t_ini_low;
                 (Signal::Pulse(low), low, false)
             }
-            Initialisation::Slow => (Signal::Address(self.config.addressing.address()), ADDRESS_TIME, true),
+            Initialisation::Slow => (Signal::Address(self.address_at_5_baud()), ADDRESS_TIME, true),
         };
         self.transmit = Some(signal);
         self.phase = TurnPhase::Signal { until: now + takes + SIGNAL_ALLOWANCE, is_address };
@@ -82,12 +82,23 @@ impl Endpoint {
         }
     }
 
-    /// Returns whether an ECU confirms its address with this byte: with the complement of the address as it was
-    /// sent, or with its parity bit (seven bits and odd parity, as in ISO 9141).
+    /// Returns whether an ECU confirms its address with this byte: with the complement of its eight bits, or of seven
+    /// bits and odd parity.
     fn is_complement_of_address(&self, byte: u8) -> bool {
+        let forms = [Some(self.config.addressing.address()), self.address_with_parity()];
+        forms.contains(&Some(!byte))
+    }
+
+    /// The address in the form that the next signal has.
+    fn address_at_5_baud(&self) -> u8 {
+        let with_parity = self.address_with_parity().filter(|_| self.uses_parity);
+        with_parity.unwrap_or_else(|| self.config.addressing.address())
+    }
+
+    /// The address as seven bits and odd parity (ISO 9141), if that is another byte than its eight bits.
+    fn address_with_parity(&self) -> Option<u8> {
         let address = self.config.addressing.address();
-        let has_parity = address < 0x80 && address.count_ones().is_multiple_of(2);
-        byte == !address || has_parity && byte == !(address | 0x80)
+        (address < 0x80 && address.count_ones().is_multiple_of(2)).then_some(address | 0x80)
     }
 
     pub(super) fn handle_initialisation_timeout(&mut self, now: Instant) {
@@ -133,6 +144,7 @@ impl Endpoint {
 
     pub(super) fn handle_up(&mut self, now: Instant, key_bytes: KeyBytes) {
         self.attempts = 0;
+        self.uses_parity = false;
         self.wanted = false;
         self.link = Some(EcuLink {
             header: key_bytes.header(self.mode()),
@@ -145,16 +157,27 @@ impl Endpoint {
     }
 
     /// Lets the next turn repeat the initialisation, or reports that it failed.
+    ///
+    /// After silence, an address that has another form with a parity bit is sent in that form, once, as part of the
+    /// first attempt.
     pub(super) fn handle_initialisation_failed(&mut self, failure: Failure) {
         self.phase = TurnPhase::Idle;
         self.transmit = None;
-        self.attempts += 1;
+        let is_first = self.attempts == 0 && self.config.attempts > 1;
+        let is_silent_ecu =
+            failure == Failure::NoAnswer && self.config.initialisation == Initialisation::Slow;
+        let has_other_form = is_first && is_silent_ecu && self.address_with_parity().is_some();
+        self.uses_parity = has_other_form && !self.uses_parity;
+        if !self.uses_parity {
+            self.attempts += 1;
+        }
         let is_over = self.attempts >= self.config.attempts || !failure.is_worth_another_attempt();
         if !is_over && !self.stopping {
             // the PDU or the request to connect still waits
             return;
         }
         self.attempts = 0;
+        self.uses_parity = false;
         self.wanted = false;
         self.events.push_back(Event::Down(failure));
         if self.pdu.take().is_some() {

@@ -131,6 +131,8 @@ pub struct Endpoint {
     pdu: Option<Vec<u8>>,
     /// Number of consecutive failed initialisations.
     attempts: u32,
+    /// The next address at 5 baud has a parity bit, because the ECU did not answer the eight bits.
+    uses_parity: bool,
     phase: TurnPhase,
     receiver: Receiver,
     /// The ECUs that have announced their answer to the PDU by response pending.
@@ -153,6 +155,7 @@ impl Endpoint {
             stopping: false,
             pdu: None,
             attempts: 0,
+            uses_parity: false,
             phase: TurnPhase::Idle,
             receiver: Receiver::new(config.tester),
             pending: Vec::new(),

@@ -131,6 +131,18 @@ async fn an_address_that_is_confirmed_with_its_parity_bit_is_confirmed() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_ecu_that_wakes_only_to_its_address_with_parity_is_opened() {
+    // 0x56 and 0x11 have an even number of ones
+    for (address, with_parity) in [(0x56, 0xD6), (0x11, 0x91)] {
+        let misbehaviour = Misbehaviour { wakes_to: Some(with_parity), ..Misbehaviour::default() };
+        let (mut rig, vehicle) =
+            rig("iso14230_slow", &[KlineEcuConfig { misbehaviour, ..ecu(address) }]).await;
+        opened(&mut rig, 1, json!({"ecu_id": address})).await;
+        assert_eq!(vehicle.anomalies(), []);
+    }
+}
+
 /// The requests to the ECU until now.
 fn requests(vehicle: &connector_sim::vehicle::kline::KlineVehicle) -> Vec<Vec<u8>> {
     vehicle.with_ecu(0, |ecu| ecu.requests().to_vec()).unwrap()

@@ -65,6 +65,8 @@ pub struct Misbehaviour {
     pub deaf_to: u32,
     /// The ECU's synchronisation byte, if it is not 0x55.
     pub synchronisation: Option<u8>,
+    /// The 5-baud address that wakes the ECU, if it is not the ECU's address in eight bits.
+    pub wakes_to: Option<u8>,
     /// The byte with which the ECU confirms its 5-baud address, if it is not the address's complement.
     pub confirms_with: Option<u8>,
     /// The number of bytes after which the ECU stops to answer its 5-baud address: synchronisation byte, key byte

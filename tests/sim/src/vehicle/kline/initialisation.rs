@@ -61,7 +61,8 @@ impl KlineEcu {
         let address = (0..8).fold(0u8, |byte, index| byte | u8::from(!bit(index + 1)) << index);
         let is_byte = bit(0) && !bit(9);
         self.levels.clear();
-        let is_mine = address == self.config.address || self.config.functions.contains(&address);
+        let own = self.config.misbehaviour.wakes_to.unwrap_or(self.config.address);
+        let is_mine = address == own || self.config.functions.contains(&address);
         if !is_byte {
             return;
         }
