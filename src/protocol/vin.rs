@@ -12,7 +12,8 @@ const LENGTH_BYTE: u8 = 17;
 
 /// A vehicle identification number: 17 characters of A–Z and 0–9 without I, O and Q (ISO 3779).
 ///
-/// One character repeated 17 times is a placeholder, not a VIN. Every constructor refuses it.
+/// Letters in lower case count as those in upper case. One character repeated 17 times is a placeholder, not a VIN.
+/// Every constructor refuses it.
 ///
 /// Personal data: log it at DEBUG or below.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,16 +51,18 @@ impl Vin {
     ///
     /// The field contains no VIN, a placeholder, or anything besides the VIN and its padding.
     pub(crate) fn from_field(field: &[u8]) -> Result<Self, VinError> {
-        let field = trim(field, 0x00);
-        let field = match field {
-            [LENGTH_BYTE, rest @ ..] => trim(rest, 0x00),
-            _ => field,
+        let unpadded = |padding| {
+            let field = trim(field, padding);
+            match field {
+                [LENGTH_BYTE, rest @ ..] => trim(rest, padding),
+                _ => field,
+            }
         };
+        let field = unpadded(0x00);
         if field.is_empty() {
             return Err(VinError::Empty);
         }
-        let unpadded = [b' ', 0xFF].into_iter().map(|padding| trim(field, padding));
-        let vin = unpadded.into_iter().find(|unpadded| unpadded.len() == LENGTH).unwrap_or(field);
+        let vin = [b' ', 0xFF].map(unpadded).into_iter().find(|vin| vin.len() == LENGTH).unwrap_or(field);
         Self::try_from(vin)
     }
 
@@ -82,12 +85,13 @@ impl Vin {
     }
 }
 
-/// Removes this byte from both ends.
+/// Removes null bytes and this byte from both ends.
 fn trim(mut field: &[u8], padding: u8) -> &[u8] {
+    let is_padding = |byte: u8| byte == 0 || byte == padding;
     loop {
         field = match field {
-            [first, rest @ ..] if *first == padding => rest,
-            [rest @ .., last] if *last == padding => rest,
+            [first, rest @ ..] if is_padding(*first) => rest,
+            [rest @ .., last] if is_padding(*last) => rest,
             _ => return field,
         };
     }
@@ -108,12 +112,12 @@ impl TryFrom<&[u8]> for Vin {
     type Error = VinError;
 
     fn try_from(bytes: &[u8]) -> Result<Self, VinError> {
-        let array: [u8; LENGTH] = bytes.try_into().map_err(|_| VinError::Length(bytes.len()))?;
-        let allowed =
-            |byte: &u8| byte.is_ascii_digit() || byte.is_ascii_uppercase() && !b"IOQ".contains(byte);
+        let mut array: [u8; LENGTH] = bytes.try_into().map_err(|_| VinError::Length(bytes.len()))?;
+        let allowed = |byte: &u8| byte.is_ascii_alphanumeric() && !b"IOQioq".contains(byte);
         if let Some((index, byte)) = array.iter().enumerate().find(|(_, byte)| !allowed(byte)) {
             return Err(VinError::Character { byte: *byte, position: index + 1 });
         }
+        array.make_ascii_uppercase();
         let [first, rest @ ..] = &array;
         if rest.iter().all(|byte| byte == first) { Err(VinError::Placeholder) } else { Ok(Self(array)) }
     }
@@ -172,6 +176,20 @@ mod tests {
     }
 
     #[test]
+    fn a_vin_in_lower_case_is_the_same_vin() {
+        let vin: Vin = "1M8GDM9AXKP042788".parse().unwrap();
+        for text in ["1m8gdm9axkp042788", "1M8GDM9aXKP042788"] {
+            assert_eq!(text.parse(), Ok(vin));
+            assert_eq!(Vin::try_from(text.as_bytes()), Ok(vin));
+            assert_eq!(Vin::from_field(text.as_bytes()), Ok(vin));
+            assert_eq!(serde_json::from_str::<Vin>(&format!("\"{text}\"")).unwrap(), vin);
+        }
+        assert_eq!("a".repeat(17).parse::<Vin>(), Err(VinError::Placeholder));
+        let error = "1m8gdm9axkpo42788".parse::<Vin>().unwrap_err();
+        assert_eq!(error, VinError::Character { byte: b'o', position: 12 });
+    }
+
+    #[test]
     fn no_constructor_takes_a_placeholder_for_a_vin() {
         for character in ["0", "1", "A", "X"] {
             let text = character.repeat(17);
@@ -210,6 +228,9 @@ mod tests {
                 let found = field(&vec![padding; before], &vec![padding; after]);
                 assert_eq!(found.unwrap().as_str(), vin, "{before} and {after} times 0x{padding:02X}");
             }
+        }
+        for (before, after) in [(&b" \0 "[..], &b"\0 \0"[..]), (b"\0 \x11", b" \0"), (b"\x11  ", b"")] {
+            assert_eq!(field(before, after).unwrap().as_str(), vin, "{before:02X?} {after:02X?}");
         }
         assert!(field(b" ", b"\xFF").is_err());
         assert!(field(b"", b" \xFF").is_err());

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use connector_agent::relay::wire::codec::{EventCode, PduFlags};
-use connector_agent::relay::wire::request::IsotpChannelConfig;
+use connector_agent::relay::wire::request::{IsotpChannelConfig, ResponderConfig, ResponderPair};
 use connector_hal::can::virtual_bus::VirtualBus;
 use connector_hal::can::{CanBus as _, CanBusExt as _, CanEvent, CanFrame, CanSettings};
 use connector_hal::timer::TimerKind;
@@ -25,6 +25,12 @@ const REQUEST: u32 = 0x710;
 const RESPONSE: u32 = 0x71A;
 const FUNCTIONAL: u32 = 0x700;
 const OTHER_RESPONSE: u32 = 0x71D;
+const OTHER_ECU: ResponderPair = ResponderPair {
+    response_id: OTHER_RESPONSE,
+    request_id: 0x713,
+    extended_request_address: None,
+    extended_response_address: None,
+};
 /// The padding of the recorded tool.
 const PADDING: u8 = 0x55;
 
@@ -111,7 +117,7 @@ async fn flash(
     let config = IsotpChannelConfig { response_id: Some(RESPONSE), ..config };
     let one = soon("the channel", connection.open_isotp(config)).await.unwrap();
     let config = IsotpChannelConfig { padding_byte: Some(PADDING), ..functional(FUNCTIONAL) };
-    let config = IsotpChannelConfig { response_ids: vec![OTHER_RESPONSE], ..config };
+    let config = IsotpChannelConfig { response_ids: vec![ResponderConfig::Pair(OTHER_ECU)], ..config };
     let all = soon("the channel", connection.open_isotp(config)).await.unwrap();
 
     let cuts = if links == Links::Stay { &[] } else { &CUTS[..] };

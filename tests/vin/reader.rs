@@ -451,6 +451,73 @@ fn an_unsolicited_answer_is_ignored() {
     assert_eq!(rig.run().0, ReaderOutcome::NotAnswered);
 }
 
+fn flow_controls(rig: &Rig) -> Vec<u32> {
+    let frames = rig.sent.iter().map(|(_, frame)| frame);
+    frames.filter(|frame| frame.data()[0] >> 4 == 3).map(|frame| frame.id().raw()).collect()
+}
+
+/// The identifiers are those of Ford, Toyota and Hyundai.
+#[test]
+fn every_ecu_that_answers_the_obd_request_gets_flow_control() {
+    for (request, response) in [(0x730, 0x738), (0x7C0, 0x7C8), (0x7A0, 0x7A8)] {
+        let vin = positive(OBD, VIN);
+        let mut rig = Rig::vehicle(vec![Ecu::new(request, response).answering(OBD, vin.clone())]);
+        assert_eq!(rig.run().0, ReaderOutcome::Answered, "{response:X}");
+        assert_eq!(flow_controls(&rig), [request]);
+
+        let engine = Ecu::new(0x7E0, 0x7E8).answering(OBD, vin.clone());
+        let mut rig = Rig::vehicle(vec![engine, Ecu::new(request, response).answering(OBD, vin)]);
+        let (outcome, report) = rig.run();
+        assert_eq!((outcome, report.conflict.is_empty()), (ReaderOutcome::Answered, true));
+        let mut to = flow_controls(&rig);
+        to.sort_unstable();
+        assert_eq!(to, [request, 0x7E0], "none is left hanging");
+    }
+}
+
+/// On a Volkswagen, 0x776 belongs to another ECU than 0x77E.
+#[test]
+fn no_flow_control_is_sent_with_an_identifier_that_another_node_uses() {
+    let first = CanFrame::new(id(0x77E), b"\x10\x14\x49\x02\x01WVW").unwrap();
+    let other = CanFrame::new(id(0x776), &[3, 0x7F, 0x09, 0x11]).unwrap();
+    let mut rig = Rig::vehicle(vec![]);
+    rig.other_node(Duration::from_millis(4), other);
+    rig.other_node(Duration::from_millis(5), first);
+    rig.run();
+    assert_eq!(flow_controls(&rig), [0; 0]);
+    // a response identifier is none of a request
+    let first = CanFrame::new(id(0x763), b"\x10\x14\x49\x02\x01JN1").unwrap();
+    let mut rig = Rig::vehicle(vec![]);
+    rig.other_node(Duration::from_millis(5), first);
+    rig.run();
+    assert_eq!(flow_controls(&rig), [0; 0]);
+}
+
+#[test]
+fn a_vin_in_another_form_is_normalised() {
+    let lower = VIN.to_lowercase();
+    let spaces = format!("   {VIN}");
+    let behind = format!("{lower}  \0");
+    for text in [lower.as_str(), &spaces, &behind] {
+        let mut rig = Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).answering(UDS, positive(UDS, text))]);
+        let (_, report) = rig.run();
+        assert_eq!(answer_of(&report).0, VIN, "{text:?}");
+    }
+}
+
+#[test]
+fn an_ecu_that_sends_long_frames_only_may_be_pending_and_busy() {
+    let long = |data: &[u8]| {
+        let mut data = data.to_vec();
+        data.resize(12, 0xCC);
+        CanFrame::new_fd(id(0x7E8), Default::default(), &data).unwrap()
+    };
+    let mut rig = Rig::vehicle(vec![]);
+    rig.other_node(Duration::from_millis(5), long(&[0, 3, 0x7F, 0x09, 0x78]));
+    rig.run();
+    assert!(rig.sent.last().unwrap().0 > Duration::from_millis(800), "response pending is waited for");
+}
+
 #[test]
 fn a_stalled_answer_does_not_delay_the_reading() {
     let mut rig = Rig::vehicle(vec![]);

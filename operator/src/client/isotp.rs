@@ -1,7 +1,11 @@
 //! The configuration of ISO-TP channels.
 
-use connector_agent::relay::wire::request::{IsotpChannelConfig, PaddingConfig, Switch};
+use connector_agent::relay::wire::request::{
+    IsotpChannelConfig, PaddingConfig, ResponderConfig, ResponderPair, Switch,
+};
 use connector_hal::can::CanId;
+
+use crate::ecu_address::EcuAddress;
 
 /// The configuration of an ISO-TP channel with the protocol's defaults. Without a response identifier, the
 /// channel is functional.
@@ -24,6 +28,8 @@ pub fn isotp_channel(
         keep_alive,
         block_size: None,
         st_min: None,
+        frame_format: None,
+        tx_dl: None,
         max_age_ms: None,
         p2_ms: None,
         p2_star_ms: None,
@@ -36,16 +42,24 @@ pub(crate) fn is_obd_functional(request: CanId) -> bool {
     matches!(request.to_socketcan(), 0x7DF | 0x98DB_33F1)
 }
 
-/// The configuration of a functional ISO-TP channel, on which the ECUs with these response identifiers
-/// answer.
+/// The configuration of a functional ISO-TP channel, on which these ECUs answer.
 pub(crate) fn functional_channel(
     bus: &str,
     request: CanId,
-    responses: impl Iterator<Item = CanId>,
+    ecus: impl Iterator<Item = EcuAddress>,
 ) -> IsotpChannelConfig {
     let mut config = isotp_channel(bus, request, None, None, Switch::Disabled);
     if !is_obd_functional(request) {
-        config.response_ids = responses.map(CanId::to_socketcan).collect();
+        config.response_ids = ecus.map(responder).collect();
     }
     config
+}
+
+fn responder(ecu: EcuAddress) -> ResponderConfig {
+    ResponderConfig::Pair(ResponderPair {
+        response_id: ecu.response.to_socketcan(),
+        request_id: ecu.request.to_socketcan(),
+        extended_request_address: ecu.extended,
+        extended_response_address: ecu.extended,
+    })
 }

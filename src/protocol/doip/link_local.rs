@@ -17,6 +17,9 @@ const MAX_CONFLICTS: u32 = 10;
 const RATE_LIMIT_INTERVAL: Duration = Duration::from_secs(60);
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Number of unread events from which each new one replaces the oldest. Events are minutes apart.
+const MAX_EVENTS: usize = 8;
+
 /// Prefix length of link-local addresses, in bits (RFC 3927, section 2.1).
 pub(crate) const PREFIX: u8 = 16;
 
@@ -99,7 +102,7 @@ impl LinkLocal {
                 if defended.is_none_or(|at| now.saturating_duration_since(at) >= DEFEND_INTERVAL) {
                     self.announce();
                 } else {
-                    self.events.push_back(LinkLocalEvent::Lost(self.address));
+                    self.emit(LinkLocalEvent::Lost(self.address));
                     self.defended = None;
                     self.choose_again(now);
                 }
@@ -117,6 +120,14 @@ impl LinkLocal {
             random(&mut self.rng, Duration::ZERO, PROBE_WAIT)
         };
         self.state = ClaimState::Probing { sent: 0, next: now + wait };
+    }
+
+    /// Queues an event; drops the oldest if the caller does not poll.
+    fn emit(&mut self, event: LinkLocalEvent) {
+        if self.events.len() >= MAX_EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
     }
 
     fn announce(&mut self) {
@@ -148,7 +159,7 @@ impl LinkLocal {
             }
             ClaimState::Probing { next, .. } if next <= now => {
                 self.conflicts = 0;
-                self.events.push_back(LinkLocalEvent::Claimed(self.address));
+                self.emit(LinkLocalEvent::Claimed(self.address));
                 self.announce();
                 self.state = ClaimState::Announcing { sent: 1, next: now + ANNOUNCE_INTERVAL };
             }

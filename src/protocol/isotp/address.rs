@@ -92,11 +92,25 @@ impl Addressing {
     }
 }
 
-/// Returns the identifier for flow control to an ECU of which only the response identifier is known.
+/// Returns the request identifier of the ECU with this response identifier, if a standard assigns it.
+///
+/// - 0x7E8…0x7EF: 0x7E0…0x7E7 (ISO 15765-4).
+/// - 0x18DAxxyy and 0x18CExxyy: the same identifier with its two addresses swapped (ISO 15765-2, 10.3).
+pub(super) fn known_request_id(response: CanId) -> Option<CanId> {
+    let raw = response.raw();
+    let is_assigned = match response.is_extended() {
+        true => matches!(raw & !0xFFFF, NORMAL_FIXED | MIXED_FIXED),
+        false => raw & !0x7 == 0x7E8,
+    };
+    is_assigned.then(|| physical_request_id(response))
+}
+
+/// Returns the most likely request identifier of an ECU of which only the response identifier is known. No frame
+/// may be sent to a vehicle because of this guess.
 ///
 /// - 0x7E8…0x7EF: 0x7E0…0x7E7 (ISO 15765-4).
 /// - 0x18DAxxyy and any other 29-bit identifier: the same identifier with its two addresses swapped.
-/// - Any other 11-bit identifier: the identifier minus 8, as most manufacturers assign it.
+/// - Any other 11-bit identifier: the identifier minus 8, as many manufacturers assign it.
 pub fn physical_request_id(response: CanId) -> CanId {
     let raw = response.raw();
     if response.is_extended() {
@@ -150,7 +164,18 @@ mod tests {
     }
 
     #[test]
-    fn flow_control_goes_to_the_physical_address_of_the_responding_ecu() {
+    fn a_request_identifier_is_known_only_where_a_standard_assigns_it() {
+        for (response, request) in [(0x7E8, 0x7E0), (0x18DA_F110, 0x18DA_10F1), (0x18CE_F133, 0x18CE_33F1)] {
+            assert_eq!(known_request_id(id(response)), Some(id(request)), "{response:X}");
+        }
+        // Volkswagen, PSA, Nissan, BMW, General Motors: each has another distance
+        for response in [0x77E, 0x652, 0x763, 0x612, 0x641, 0x738, 0x7F0, 0x18DB_F110] {
+            assert_eq!(known_request_id(id(response)), None, "{response:X}");
+        }
+    }
+
+    #[test]
+    fn the_likely_request_identifier_follows_the_usual_rules() {
         for (response, request) in [
             (0x7E8, 0x7E0),
             (0x7EF, 0x7E7),

@@ -15,7 +15,8 @@ pub(super) const PADDING_BYTE: u8 = 0xCC;
 pub struct Config {
     /// Identifiers and address bytes of the two peers.
     pub addressing: Addressing,
-    /// Type and size of the frames to send; received frames may have any size.
+    /// Type and size of the frames to send. Flow control has the type of the frame that it answers. Received frames
+    /// may have any type and size.
     pub frame_size: FrameSize,
     /// Padding of short frames to 8 bytes; by default enabled with 0xCC.
     pub padding: Padding,
@@ -106,6 +107,11 @@ impl FrameSize {
     pub fn fd(tx_dl: u8, bit_rate_switch: bool) -> Result<Self, FrameSizeError> {
         let size = Self::Fd { tx_dl, bit_rate_switch };
         if size.tx_dl() == usize::from(tx_dl) { Ok(size) } else { Err(FrameSizeError(tx_dl)) }
+    }
+
+    /// FD frames of up to 8 bytes.
+    pub(super) fn fd_short(bit_rate_switch: bool) -> Self {
+        Self::Fd { tx_dl: 8, bit_rate_switch }
     }
 
     /// Returns the longest data field, in bytes.

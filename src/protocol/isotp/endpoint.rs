@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use connector_hal::can::{CanFrame, CanId};
+use connector_hal::can::CanFrame;
 
 use super::frame::{FrameWriter, PaddingState};
 use super::in_flight::{FrameOwner, InFlight};
@@ -129,7 +129,7 @@ impl Endpoint {
             window: config.window,
         });
         let receiver = ReceiverConfig {
-            writer,
+            writer: Some(writer),
             timeouts: config.timeouts,
             block_size: config.block_size,
             st_min: config.st_min,
@@ -210,7 +210,7 @@ impl Endpoint {
                 self.events.extend(self.receiver.interrupt());
                 self.reception = self.reception.wrapping_add(1);
                 self.events.push_back(Event::ReceptionStarted { address });
-                self.events.extend(self.receiver.handle_first_frame(now, length, data, frame.len()));
+                self.events.extend(self.receiver.handle_first_frame(now, frame, length, data));
             }
             NPdu::ConsecutiveFrame { sequence_number, data } => {
                 let used = address_bytes + 1 + self.receiver.left();
@@ -227,10 +227,10 @@ impl Endpoint {
         true
     }
 
-    /// Reports that another endpoint sends flow controls with the identifiers that `is_covered` names. An ECU
-    /// must get only one.
-    pub(crate) fn skip_flow_controls(&mut self, now: Instant, is_covered: &dyn Fn(CanId) -> bool) {
-        if is_covered(self.config.addressing.transmit_id()) {
+    /// Reports that another endpoint receives the PDU of this frame too, and sends flow control: an ECU must get only
+    /// one.
+    pub(crate) fn skip_flow_control(&mut self, now: Instant, frame: &CanFrame) {
+        if self.config.addressing.accepts(frame) {
             self.receiver.skip_flow_control(now);
         }
     }

@@ -96,6 +96,9 @@ pub enum ReceiveFailure {
     /// A new single or first frame replaced the reception (N_UNEXP_PDU).
     #[error("a new PDU began before this one was complete")]
     Interrupted,
+    /// No address is known for flow control to the ECU, and no other endpoint sends it.
+    #[error("the ECU's request identifier is not known, so no flow control was sent")]
+    NoFlowControlAddress,
 }
 
 /// The reason why an endpoint did not accept a PDU for sending.

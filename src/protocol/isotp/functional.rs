@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use connector_hal::can::{CanFrame, CanId};
 
-use super::address::{address_matches, physical_request_id};
 use super::endpoint::ABANDONED_FRAMES;
 use super::frame::{FrameWriter, PaddingState};
 use super::in_flight::{FrameOwner, InFlight};
 use super::receiver::{Receiver, ReceiverConfig};
+use super::responders::{Responder, Responders};
 use super::sender::{Sender, SenderConfig};
 use super::{
     Event, FrameSize, NPdu, Padding, ReceiveFailure, SendError, SendFailure, SeparationTime, Timeouts, Timer,
@@ -28,13 +28,14 @@ const MAX_EVENTS: usize = 32;
 pub struct FunctionalConfig {
     /// Identifier of the requests.
     pub transmit: CanId,
-    /// Address byte of requests and flow controls, for extended and mixed addressing.
+    /// Address byte of requests, for extended and mixed addressing.
     pub transmit_address: Option<u8>,
-    /// Address byte of the answers, for extended and mixed addressing.
+    /// Address byte of answers from an OBD range, for extended and mixed addressing.
     pub receive_address: Option<u8>,
-    /// Identifiers of the ECUs that may answer.
+    /// The ECUs that may answer.
     pub responders: Responders,
-    /// Type and size of the frames to send; received frames may have any size.
+    /// Type and size of the frames to send. Flow control has the type of the frame that it answers. Received frames
+    /// may have any type and size.
     pub frame_size: FrameSize,
     /// Padding of short frames to 8 bytes; by default enabled with 0xCC.
     pub padding: Padding,
@@ -71,33 +72,12 @@ impl FunctionalConfig {
     }
 }
 
-/// The ECUs that may answer a functional request, and the identifiers for flow control to them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Responders {
-    /// 0x7E8…0x7EF, with flow control on 0x7E0…0x7E7 (ISO 15765-4).
-    Obd11,
-    /// 0x18DAF1xx, with flow control on 0x18DAxxF1 (ISO 15765-4).
-    Obd29,
-    /// Pairs of response identifier and flow control identifier.
-    List(Vec<(CanId, CanId)>),
-}
-
-impl Responders {
-    /// Returns the identifier for flow control to the ECU with this response identifier, or `None` if it may
-    /// not answer.
-    pub fn flow_control_id(&self, response: CanId) -> Option<CanId> {
-        let raw = response.raw();
-        match self {
-            Self::Obd11 if !response.is_extended() && raw & !0x7 == 0x7E8 => {
-                Some(physical_request_id(response))
-            }
-            Self::Obd29 if response.is_extended() && raw & !0xFF == 0x18DA_F100 => {
-                Some(physical_request_id(response))
-            }
-            Self::Obd11 | Self::Obd29 => None,
-            Self::List(pairs) => pairs.iter().find(|(id, _)| *id == response).map(|&(_, to)| to),
-        }
-    }
+/// A segmented answer that is being received.
+#[derive(Debug)]
+struct Reception {
+    number: u32,
+    responder: Responder,
+    receiver: Receiver,
 }
 
 /// Sends a request to many ECUs in one frame, and reassembles the answer of each ECU (ISO 15765-2).
@@ -108,8 +88,7 @@ impl Responders {
 pub struct FunctionalEndpoint {
     config: FunctionalConfig,
     sender: Sender,
-    /// Segmented answers that are being received, each with its number.
-    receptions: Vec<(u32, Receiver)>,
+    receptions: Vec<Reception>,
     last_reception: u32,
     padding: PaddingState,
     in_flight: InFlight,
@@ -155,7 +134,7 @@ impl FunctionalEndpoint {
     /// Returns whether a segmented answer is being received.
     #[cfg(test)]
     pub(super) fn is_receiving(&self) -> bool {
-        self.receptions.iter().any(|(_, receiver)| receiver.is_receiving())
+        self.receptions.iter().any(|reception| reception.receiver.is_receiving())
     }
 
     /// Starts to send a request, which ends with [`Event::Sent`] or [`Event::SendFailed`].
@@ -178,17 +157,12 @@ impl FunctionalEndpoint {
 
     /// Takes a frame from the bus; returns whether the frame was for this endpoint.
     pub fn handle_frame(&mut self, now: Instant, frame: &CanFrame) -> bool {
-        if !frame.is_data() || !address_matches(self.config.receive_address, frame.data()) {
-            return false;
-        }
+        let Some(responder) = self.responder_of(frame) else { return false };
         let address = frame.id();
-        let Some(flow_control_id) = self.config.responders.flow_control_id(address) else {
-            return false;
-        };
         if self.events.len() >= MAX_EVENTS {
             return true;
         }
-        let address_bytes = usize::from(self.config.receive_address.is_some());
+        let address_bytes = usize::from(responder.response_address.is_some());
         let n_pdu = match NPdu::decode(frame.data(), address_bytes) {
             Ok(n_pdu) => n_pdu,
             Err(error) => {
@@ -199,7 +173,7 @@ impl FunctionalEndpoint {
         self.padding.observe(frame, &n_pdu, address_bytes);
         match n_pdu {
             NPdu::SingleFrame { data } => {
-                if let Some(receiver) = self.reception_of(address) {
+                if let Some(receiver) = self.reception_of(&responder) {
                     let event = receiver.interrupt();
                     self.events.extend(event);
                 }
@@ -207,10 +181,10 @@ impl FunctionalEndpoint {
                 self.events.push_back(Event::Received { address, pdu: data.to_vec() });
             }
             NPdu::FirstFrame { length, data } => {
-                self.handle_first_frame(now, frame, flow_control_id, length, data);
+                self.handle_first_frame(now, frame, responder, length, data);
             }
             NPdu::ConsecutiveFrame { sequence_number, data } => {
-                if let Some(receiver) = self.reception_of(address) {
+                if let Some(receiver) = self.reception_of(&responder) {
                     let used = address_bytes + 1 + receiver.left();
                     let event = receiver.handle_consecutive_frame(now, sequence_number, data, frame.len());
                     if matches!(event, Some(Event::Received { .. })) {
@@ -226,15 +200,15 @@ impl FunctionalEndpoint {
         true
     }
 
-    /// Reports that another endpoint sends flow controls with the identifiers that `is_covered` names. An ECU
-    /// must get only one.
-    pub(crate) fn skip_flow_controls(&mut self, now: Instant, is_covered: &dyn Fn(CanId) -> bool) {
-        for (_, receiver) in &mut self.receptions {
-            if is_covered(receiver.flow_control_id()) {
-                receiver.skip_flow_control(now);
-            }
+    /// Reports that another endpoint receives the PDU of this frame too, and sends flow control: an ECU must get only
+    /// one.
+    pub(crate) fn skip_flow_control(&mut self, now: Instant, frame: &CanFrame) {
+        if let Some(responder) = self.responder_of(frame)
+            && let Some(receiver) = self.reception_of(&responder)
+        {
+            receiver.skip_flow_control(now);
+            self.remove_idle();
         }
-        self.remove_idle();
     }
 
     /// Reports that the oldest frame without an outcome was acknowledged on the bus.
@@ -258,8 +232,9 @@ impl FunctionalEndpoint {
         if failure == SendFailure::BusOff {
             self.in_flight.clear();
             self.events.extend(self.sender.fail(failure));
-            let owing = self.receptions.iter_mut().filter(|(_, receiver)| receiver.owes_flow_control());
-            let failed = owing.filter_map(|(_, receiver)| receiver.fail(ReceiveFailure::NotAcknowledged));
+            let owing = self.receptions.iter_mut().filter(|reception| reception.receiver.owes_flow_control());
+            let failed =
+                owing.filter_map(|reception| reception.receiver.fail(ReceiveFailure::NotAcknowledged));
             self.events.extend(failed);
         } else {
             match self.in_flight.pop() {
@@ -280,19 +255,24 @@ impl FunctionalEndpoint {
 
     /// Handles every timer that has expired.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let failed = self.receptions.iter_mut().filter_map(|(_, receiver)| receiver.handle_timeout(now));
+        let failed =
+            self.receptions.iter_mut().filter_map(|reception| reception.receiver.handle_timeout(now));
         self.events.extend(failed);
         self.events.extend(self.sender.handle_timeout(now));
         self.remove_idle();
     }
 
     /// Returns the next frame to send, flow controls first. Each frame needs an outcome, in this order.
+    ///
+    /// A segmented answer of an ECU without an address for flow control ends here, unless
+    /// [`skip_flow_control`](Self::skip_flow_control) has been called for it.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
+        self.fail_unaddressed();
         let fill = self.padding.fill();
         if self.in_flight.has_room_for_flow_control() {
-            for (reception, receiver) in &mut self.receptions {
+            for Reception { number, receiver, .. } in &mut self.receptions {
                 if let Some(frame) = receiver.poll_transmit(now, fill) {
-                    self.in_flight.push(FrameOwner::Receiver(*reception));
+                    self.in_flight.push(FrameOwner::Receiver(*number));
                     self.remove_idle();
                     return Some(frame);
                 }
@@ -313,14 +293,14 @@ impl FunctionalEndpoint {
 
     /// Returns when [`FunctionalEndpoint::handle_timeout`] is due, and for which timer.
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
-        let receptions = self.receptions.iter().filter_map(|(_, receiver)| receiver.poll_timeout());
+        let receptions = self.receptions.iter().filter_map(|reception| reception.receiver.poll_timeout());
         receptions.chain(self.sender.poll_timeout()).min_by_key(|&(deadline, _)| deadline)
     }
 
     /// Returns the memory that incomplete PDUs use, in bytes.
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
-        self.receptions.iter().map(|(_, receiver)| receiver.memory()).sum()
+        self.receptions.iter().map(|reception| reception.receiver.memory()).sum()
     }
 
     /// Returns the number of frames without an outcome and the number of waiting events.
@@ -329,18 +309,32 @@ impl FunctionalEndpoint {
         (self.in_flight.len(), self.events.len())
     }
 
-    fn handle_first_frame(&mut self, now: Instant, frame: &CanFrame, to: CanId, length: u32, data: &[u8]) {
+    /// The ECU that sent the frame, if it may answer.
+    fn responder_of(&self, frame: &CanFrame) -> Option<Responder> {
+        let FunctionalConfig { transmit_address, receive_address, .. } = self.config;
+        self.config.responders.sender_of(frame, transmit_address, receive_address).filter(|_| frame.is_data())
+    }
+
+    fn handle_first_frame(
+        &mut self,
+        now: Instant,
+        frame: &CanFrame,
+        responder: Responder,
+        length: u32,
+        data: &[u8],
+    ) {
         let address = frame.id();
-        if let Some(index) = self.receptions.iter().position(|(_, receiver)| receiver.address() == address) {
-            let (_, mut interrupted) = self.receptions.swap_remove(index);
-            self.events.extend(interrupted.interrupt());
+        if let Some(index) = self.receptions.iter().position(|reception| reception.responder == responder) {
+            let mut interrupted = self.receptions.swap_remove(index);
+            self.events.extend(interrupted.receiver.interrupt());
         }
         if self.receptions.len() >= self.config.max_receptions {
             tracing::debug!(%address, "first frame ignored: too many simultaneous answers");
             return;
         }
+        let frame_size = self.config.frame_size;
         let writer =
-            FrameWriter { id: to, address: self.config.transmit_address, frame_size: self.config.frame_size };
+            responder.flow_control.map(|to| FrameWriter { id: to.id, address: to.address, frame_size });
         let config = ReceiverConfig {
             writer,
             timeouts: self.config.timeouts,
@@ -350,23 +344,33 @@ impl FunctionalEndpoint {
         };
         let mut receiver = Receiver::new(config, address);
         self.events.push_back(Event::ReceptionStarted { address });
-        self.events.extend(receiver.handle_first_frame(now, length, data, frame.len()));
+        self.events.extend(receiver.handle_first_frame(now, frame, length, data));
         self.last_reception = self.last_reception.wrapping_add(1);
-        self.receptions.push((self.last_reception, receiver));
+        self.receptions.push(Reception { number: self.last_reception, responder, receiver });
     }
 
-    fn reception_of(&mut self, address: CanId) -> Option<&mut Receiver> {
-        self.receptions
-            .iter_mut()
-            .map(|(_, receiver)| receiver)
-            .find(|receiver| receiver.address() == address)
+    /// Ends the answers that await flow control for which no address is known.
+    fn fail_unaddressed(&mut self) {
+        let unaddressed = self.receptions.iter_mut().filter(|reception| {
+            reception.responder.flow_control.is_none() && reception.receiver.owes_flow_control()
+        });
+        let failed =
+            unaddressed.filter_map(|reception| reception.receiver.fail(ReceiveFailure::NoFlowControlAddress));
+        self.events.extend(failed);
+        self.remove_idle();
+    }
+
+    fn reception_of(&mut self, responder: &Responder) -> Option<&mut Receiver> {
+        let reception = self.receptions.iter_mut().find(|reception| reception.responder == *responder);
+        reception.map(|reception| &mut reception.receiver)
     }
 
     fn reception_numbered(&mut self, number: u32) -> Option<&mut Receiver> {
-        self.receptions.iter_mut().find(|(reception, _)| *reception == number).map(|(_, receiver)| receiver)
+        let reception = self.receptions.iter_mut().find(|reception| reception.number == number);
+        reception.map(|reception| &mut reception.receiver)
     }
 
     fn remove_idle(&mut self) {
-        self.receptions.retain(|(_, receiver)| !receiver.is_idle());
+        self.receptions.retain(|reception| !reception.receiver.is_idle());
     }
 }

@@ -20,6 +20,7 @@ mod functional;
 mod in_flight;
 mod pci;
 mod receiver;
+mod responders;
 mod sender;
 #[cfg(test)]
 mod tests;
@@ -29,5 +30,6 @@ pub use config::{Config, FrameSize, FrameSizeError, Padding, SeparationTime, Tim
 pub use endpoint::Endpoint;
 pub use event::{Event, ReceiveFailure, SendError, SendFailure, Timer};
 pub(crate) use functional::DEFAULT_MAX_ANSWER;
-pub use functional::{FunctionalConfig, FunctionalEndpoint, Responders};
+pub use functional::{FunctionalConfig, FunctionalEndpoint};
 pub use pci::{FlowStatus, NPdu, NPduError};
+pub use responders::{FlowControlAddress, Responder, Responders};

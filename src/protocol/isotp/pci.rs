@@ -85,7 +85,7 @@ impl<'a> NPdu<'a> {
                 Some(data) if !data.is_empty() => Ok(Self::SingleFrame { data }),
                 _ => Err(NPduError::SingleFrameLength),
             },
-            0 => Self::decode_long_single_frame(nibble, rest, address_bytes),
+            0 => Self::decode_long_single_frame(nibble, rest),
             1 => Self::decode_first_frame(nibble, rest, can_dl, address_bytes),
             2 if rest.is_empty() => Err(NPduError::Short),
             2 => Ok(Self::ConsecutiveFrame { sequence_number: nibble, data: rest }),
@@ -102,14 +102,15 @@ impl<'a> NPdu<'a> {
     }
 
     /// Decodes a single frame of more than 8 bytes, which has its length in a separate byte (9.6.2.1).
-    fn decode_long_single_frame(nibble: u8, rest: &'a [u8], address_bytes: usize) -> Result<Self, NPduError> {
+    ///
+    /// The standard excludes lengths that fit a frame of 8 bytes. ECUs that send frames of one length only use them
+    /// nevertheless, and Linux' can-isotp takes them.
+    fn decode_long_single_frame(nibble: u8, rest: &'a [u8]) -> Result<Self, NPduError> {
         let (&length, rest) = rest.split_first().ok_or(NPduError::Short)?;
-        let length = usize::from(length);
-        if nibble != 0 || length <= max_single_frame(CLASSIC, address_bytes) {
-            return Err(NPduError::SingleFrameLength);
+        match rest.get(..length.into()) {
+            Some(data) if nibble == 0 && !data.is_empty() => Ok(Self::SingleFrame { data }),
+            _ => Err(NPduError::SingleFrameLength),
         }
-        let data = rest.get(..length).ok_or(NPduError::SingleFrameLength)?;
-        Ok(Self::SingleFrame { data })
     }
 
     fn decode_first_frame(
@@ -280,10 +281,15 @@ mod tests {
             (0, 0, 62, true),
             (0, 0, 63, false),
             (0, 0, 0, false),
-            (0, 0, 7, false),
+            // the standard has these in a frame of 8 bytes, but ECUs that send long frames only use them
+            (0, 0, 7, true),
+            (0, 0, 1, true),
             (0, 1, 8, false),
+            (0, 7, 7, false),
             (1, 0, 7, true),
-            (1, 0, 6, false),
+            (1, 0, 6, true),
+            (1, 0, 1, true),
+            (1, 0, 0, false),
             (1, 0, 61, true),
             (1, 0, 62, false),
         ] {

@@ -2,17 +2,17 @@
 
 use std::time::Instant;
 
-use connector_hal::can::{CanFrame, CanId};
+use connector_hal::can::{CanFrame, CanId, FrameKind};
 
 use super::frame::{Fill, FrameWriter};
 use super::pci::{MAX_SHORT_LENGTH, PciHeader};
-use super::{Event, FlowStatus, ReceiveFailure, SeparationTime, Timeouts, Timer};
+use super::{Event, FlowStatus, FrameSize, ReceiveFailure, SeparationTime, Timeouts, Timer};
 
 /// Configuration of a receiver.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReceiverConfig {
-    /// Writes the flow controls.
-    pub(super) writer: FrameWriter,
+    /// Writes the flow controls. If absent, no address for flow control is known.
+    pub(super) writer: Option<FrameWriter>,
     pub(super) timeouts: Timeouts,
     pub(super) block_size: u8,
     pub(super) st_min: SeparationTime,
@@ -30,6 +30,8 @@ pub(super) struct Receiver {
     length: usize,
     /// RX_DL, the size of the first frame and of all following frames except the last.
     frame_size: usize,
+    /// The format of the flow controls: that of the first frame, which the peer understands.
+    format: FrameSize,
     sequence_number: u8,
     /// Consecutive frames until the next flow control; `None` means that no more flow control follows.
     block: Option<u8>,
@@ -67,6 +69,7 @@ impl Receiver {
             pdu: Vec::new(),
             length: 0,
             frame_size: 0,
+            format: FrameSize::Classic,
             sequence_number: 0,
             block: None,
             unconfirmed: 0,
@@ -82,15 +85,6 @@ impl Receiver {
         !matches!(self.phase, ReceptionPhase::Idle | ReceptionPhase::Refusing { .. })
     }
 
-    pub(super) fn address(&self) -> CanId {
-        self.address
-    }
-
-    /// Returns the identifier of the flow controls.
-    pub(super) fn flow_control_id(&self) -> CanId {
-        self.config.writer.id
-    }
-
     /// Ends the reception because a new PDU began.
     pub(super) fn interrupt(&mut self) -> Option<Event> {
         self.fail(ReceiveFailure::Interrupted)
@@ -103,15 +97,19 @@ impl Receiver {
         was_receiving.then_some(Event::ReceiveFailed { address: self.address, failure })
     }
 
-    /// Starts a reception with a first frame of `frame_size` bytes.
+    /// Starts a reception with this first frame, which has this content.
     pub(super) fn handle_first_frame(
         &mut self,
         now: Instant,
+        frame: &CanFrame,
         length: u32,
         data: &[u8],
-        frame_size: usize,
     ) -> Option<Event> {
         self.reset();
+        self.format = match frame.kind() {
+            FrameKind::Fd(flags) => FrameSize::fd_short(flags.bit_rate_switch),
+            _ => FrameSize::Classic,
+        };
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         if length > self.config.max_pdu {
             self.phase = ReceptionPhase::Refusing { since: now };
@@ -119,7 +117,7 @@ impl Receiver {
             return Some(Event::ReceiveFailed { address: self.address, failure });
         }
         self.length = length;
-        self.frame_size = frame_size;
+        self.frame_size = frame.len();
         self.sequence_number = 1;
         self.append(data);
         self.phase = ReceptionPhase::Ready { since: now };
@@ -236,7 +234,8 @@ impl Receiver {
             _ => return None,
         };
         let header = PciHeader::flow_control(status, self.config.block_size, self.config.st_min);
-        let frame = self.config.writer.write(&header, &[], fill)?;
+        let writer = FrameWriter { frame_size: self.format, ..self.config.writer? };
+        let frame = writer.write(&header, &[], fill)?;
         self.phase = next;
         self.block = (self.config.block_size != 0).then_some(self.config.block_size);
         self.unconfirmed += 1;

@@ -125,8 +125,8 @@ pub enum ReceiveFailure {
 /// The reason why [`Endpoint::send`](super::Endpoint::send) did not accept a PDU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// Another PDU is waiting or being sent.
-    #[error("another PDU is being sent")]
+    /// Another PDU is waiting or being sent, or many events have not been read.
+    #[error("another PDU is being sent, or many events have not been read")]
     Busy,
     /// The PDU is empty, or too long for a message to this ECU.
     #[error(transparent)]

@@ -139,8 +139,8 @@ pub enum ReceiveFailure {
 /// The reason why a PDU was not accepted for sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// Another PDU is being sent.
-    #[error("another PDU is being sent")]
+    /// Another PDU is being sent, or many events have not been read.
+    #[error("another PDU is being sent, or many events have not been read")]
     Busy,
     /// The PDU has no data.
     #[error("the PDU is empty")]

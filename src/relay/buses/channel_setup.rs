@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use connector_hal::can::CanId;
+
 use crate::protocol::problem::Problem;
 use crate::protocol::uds::P2_STAR;
 use crate::relay::channel::{PduChannelSettings, ResponseTiming};
@@ -27,6 +29,11 @@ const CHANNEL_KINDS: [&str; 6] =
 
 pub(crate) fn invalid(detail: impl Into<String>) -> Problem {
     ProblemKind::InvalidMessage.problem(detail)
+}
+
+/// Reads a CAN identifier. The error names the field.
+pub(super) fn can_id(field: &str, value: u32) -> Result<CanId, Problem> {
+    CanId::try_from(value).map_err(|error| invalid(format!("{field}: {error}.")))
 }
 
 pub(crate) fn unsupported(detail: impl Into<String>) -> Problem {

@@ -55,14 +55,14 @@ impl CanChannel {
         by_kind!(self, _ => false, pdus => pdus.is_sending())
     }
 
-    /// Whether the channel receives a PDU from the one ECU that takes flow control with this identifier.
-    pub(crate) fn is_receiving_from(&self, request: CanId) -> bool {
-        by_kind!(self, _ => false, pdus => pdus.transport().is_receiving_from(request))
+    /// Whether the channel receives a PDU from its one ECU, which is the sender of this frame.
+    pub(crate) fn is_receiving_from(&self, frame: &CanFrame) -> bool {
+        by_kind!(self, _ => false, pdus => pdus.transport().is_receiving_from(frame))
     }
 
-    /// Whether this frame of the channel is flow control to one of the ECUs of a functional channel.
-    pub(crate) fn is_functional_flow_control(&self, frame: &CanFrame) -> bool {
-        by_kind!(self, _ => false, pdus => pdus.transport().is_functional_flow_control(frame))
+    /// Another channel receives the PDU of this frame too, and sends flow control.
+    pub(crate) fn skip_flow_control(&mut self, now: Instant, frame: &CanFrame) {
+        by_kind!(self, _ => {}, pdus => pdus.transport_mut().skip_flow_control(now, frame));
     }
 
     /// The kernel's ISO-TP, if it carries the PDUs of this channel.
@@ -142,7 +142,12 @@ impl CanChannel {
         by_kind!(
             self,
             raw => raw.poll_transmit(now).map(|(frame, expires)| (frame, Some(expires))),
-            pdus => pdus.transport_mut().poll_transmit(now).map(|frame| (frame, None))
+            pdus => {
+                let frame = pdus.transport_mut().poll_transmit(now);
+                // a reception without an address for flow control ends here
+                pdus.handle_events(now);
+                frame.map(|frame| (frame, None))
+            }
         )
     }
 
@@ -277,8 +282,8 @@ impl PduTransport for FunctionalEndpoint {
 impl FrameTransport for Endpoint {
     isotp_frame_transport!(Endpoint);
 
-    fn is_receiving_from(&self, request: CanId) -> bool {
-        self.is_receiving() && self.config().addressing.transmit_id() == request
+    fn is_receiving_from(&self, frame: &CanFrame) -> bool {
+        self.is_receiving() && self.config().addressing.accepts(frame)
     }
 
     fn request_id(&self) -> Option<CanId> {
@@ -289,8 +294,8 @@ impl FrameTransport for Endpoint {
 impl FrameTransport for FunctionalEndpoint {
     isotp_frame_transport!(FunctionalEndpoint);
 
-    fn is_functional_flow_control(&self, frame: &CanFrame) -> bool {
-        self.config().transmit != frame.id()
+    fn skip_flow_control(&mut self, now: Instant, frame: &CanFrame) {
+        Self::skip_flow_control(self, now, frame);
     }
 }
 

@@ -132,5 +132,8 @@ pub(super) fn receive_failed(failure: ReceiveFailure) -> (u16, &'static str) {
         ReceiveFailure::TooLong => (3, "the PDU is longer than allowed"),
         ReceiveFailure::NotAcknowledged => (1, "the flow control was not acknowledged on the bus (N_Ar)"),
         ReceiveFailure::Interrupted => (2, "the ECU began another PDU before this one was complete"),
+        ReceiveFailure::NoFlowControlAddress => {
+            (1, "no flow control was sent: write the ECU in response_ids as an object with its request_id")
+        }
     }
 }

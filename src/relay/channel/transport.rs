@@ -115,16 +115,13 @@ pub trait FrameTransport: PduTransport {
     /// The next frame for the bus.
     fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame>;
 
-    /// Whether a PDU is being received from the one ECU of this transport, and that ECU takes flow control
-    /// with this identifier.
-    fn is_receiving_from(&self, _request: CanId) -> bool {
+    /// Whether a PDU is being received from the one ECU of this transport, which is the sender of this frame.
+    fn is_receiving_from(&self, _frame: &CanFrame) -> bool {
         false
     }
 
-    /// Whether this frame of the transport is flow control to one of several ECUs.
-    fn is_functional_flow_control(&self, _frame: &CanFrame) -> bool {
-        false
-    }
+    /// Another channel receives the PDU of this frame too, and sends flow control.
+    fn skip_flow_control(&mut self, _now: Instant, _frame: &CanFrame) {}
 
     /// The identifier of the requests, if the transport has a single one.
     fn request_id(&self) -> Option<CanId> {

@@ -23,19 +23,6 @@ where
     deserializer.deserialize_option(OptionVisitor(std::marker::PhantomData))
 }
 
-/// Reads a list of unsigned integers as [`number`] does. A list that is absent or null is empty.
-pub(super) fn numbers<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: TryFrom<u64>,
-{
-    #[derive(serde::Deserialize)]
-    #[serde(bound = "T: TryFrom<u64>")]
-    struct One<T>(#[serde(deserialize_with = "number")] T);
-    let list: Option<Vec<One<T>>> = serde::Deserialize::deserialize(deserializer)?;
-    Ok(list.unwrap_or_default().into_iter().map(|one| one.0).collect())
-}
-
 struct NumberVisitor;
 
 impl Visitor<'_> for NumberVisitor {

@@ -81,6 +81,8 @@ pub fn functional(request_id: u32) -> IsotpChannelConfig {
         keep_alive: Switch::Disabled,
         block_size: None,
         st_min: None,
+        frame_format: None,
+        tx_dl: None,
         max_age_ms: None,
         p2_ms: None,
         p2_star_ms: None,

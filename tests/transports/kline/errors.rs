@@ -1,8 +1,8 @@
 //! Errors on a line, and the recovery of the link.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use connector_agent::protocol::kline::{Event, Failure, KeyByteError, ReceiveFailure};
+use connector_agent::protocol::kline::{Endpoint, Event, Failure, KeyByteError, LineClock, ReceiveFailure};
 use connector_hal::kline::Signal;
 use connector_sim::vehicle::kline::{KlineEcuConfig, Misbehaviour};
 
@@ -233,4 +233,39 @@ fn a_lost_line_fails_the_pending_pdus_and_is_set_up_again() {
     assert!(!rig.endpoints[0].is_up());
     assert_eq!(rig.ask(0, &[0x1A, 0x90]), [VIN_ANSWER]);
     assert_eq!(initialisations(&rig), 2);
+}
+
+#[test]
+fn the_events_of_an_endpoint_that_is_not_read_are_bounded() {
+    let mut now = Instant::now();
+    let mut endpoint = Endpoint::new(fast(0x11), now);
+    let mut line = LineClock::new(now);
+    let answers: [&[u8]; 2] = [b"\x83\xF1\x11\xC1\xEF\x8F\xC4", b"\x82\xF1\x11\x5A\x90\x6E"];
+    for round in 0..2000 {
+        match round % 5 {
+            0 => endpoint.stop(),
+            1 => endpoint.connect(),
+            _ => drop(endpoint.send(&[0x1A, 0x90])),
+        }
+        if endpoint.wants_line().is_some_and(|at| at <= now) {
+            endpoint.start(now, &line);
+        }
+        while let Some(signal) = endpoint.poll_transmit() {
+            line.handle_activity(now);
+            match signal {
+                Signal::Byte(byte) => endpoint.handle_byte(now, byte),
+                _ => endpoint.handle_sent(now),
+            }
+        }
+        if round % 7 == 0 {
+            endpoint.abort_send();
+        }
+        answers.concat().into_iter().for_each(|byte| endpoint.handle_byte(now, byte));
+        if let Some((at, _)) = endpoint.poll_timeout() {
+            now = now.max(at);
+            endpoint.handle_timeout(now);
+        }
+    }
+    let events = std::iter::from_fn(|| endpoint.poll_event()).count();
+    assert!(events <= 32, "{events} events");
 }

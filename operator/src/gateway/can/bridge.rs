@@ -82,9 +82,9 @@ impl CanBridge {
         self.config.functional.get(number).copied()
     }
 
-    /// The response identifiers of the configured ECUs.
-    pub(super) fn responses(&self) -> impl Iterator<Item = CanId> + '_ {
-        self.config.ecus.iter().map(|ecu| ecu.response)
+    /// The configured ECUs.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = EcuAddress> + '_ {
+        self.config.ecus.iter().copied()
     }
 
     /// A tool left or arrived: discards everything under way.

@@ -69,7 +69,7 @@ impl CanGatewaySettings {
             }),
             Target::Functional(number) => bridge
                 .functional(number)
-                .map(|request| functional_channel(&self.bus_name, request, bridge.responses())),
+                .map(|request| functional_channel(&self.bus_name, request, bridge.addresses())),
         };
         ChannelKind { name: "isotp_channel", config: serde_json::to_value(config).unwrap_or_default() }
     }

@@ -97,8 +97,7 @@ impl DoipGatewaySettings {
             },
             RemoteVehicle::Can { first, ecus, functional } => {
                 let config = if is_functional {
-                    let responses = ecus.iter().map(|ecu| ecu.response);
-                    Some(functional_channel(&self.bus_name, *functional, responses))
+                    Some(functional_channel(&self.bus_name, *functional, ecus.iter().copied()))
                 } else {
                     let place = pair.target.get().checked_sub(*first).map(usize::from);
                     let ecu = place.and_then(|place| ecus.get(place));

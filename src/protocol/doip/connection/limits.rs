@@ -15,3 +15,6 @@ pub(super) const MAX_UNACKNOWLEDGED: usize = 128;
 pub(super) const HEAD: usize = 16;
 /// The number of messages whose late acknowledgements are recognised. Later ones replace the oldest.
 pub(super) const MAX_LATE: usize = 16;
+/// The number of unread events from which no message is accepted: twice the outcomes of all waiting messages. Only a
+/// caller that does not poll reaches this number.
+pub(super) const MAX_EVENTS: usize = 2 * MAX_UNACKNOWLEDGED;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::{ActivationRequest, DiagnosticMessage, LogicalAddress, Message, Payload};
 use crate::protocol::doip::codec::{Decoded, StreamDecoder};
-use limits::{ACKNOWLEDGE_TIME, CONTROL_TIME, GENERAL_INACTIVITY, HEAD, MAX_UNACKNOWLEDGED};
+use limits::{ACKNOWLEDGE_TIME, CONTROL_TIME, GENERAL_INACTIVITY, HEAD, MAX_EVENTS, MAX_UNACKNOWLEDGED};
 pub use outcome::{ConnectionError, ConnectionSettings, Event, SendError, SendFailure, SendId, Timer};
 use state::{RoutingState, Unacknowledged};
 
@@ -186,7 +186,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// Routing is not active, the message is empty or too long, or too many messages are waiting.
+    /// Routing is not active, the message is empty or too long, too many messages are waiting, or many events have
+    /// not been read.
     pub fn send(&mut self, target: LogicalAddress, data: &[u8]) -> Result<SendId, SendError> {
         let max = self.settings.max_data;
         if self.state != RoutingState::Active {
@@ -195,7 +196,7 @@ impl Connection {
         if data.is_empty() || data.len() > max {
             return Err(SendError::Length { max });
         }
-        if self.unacknowledged.len() >= MAX_UNACKNOWLEDGED {
+        if self.unacknowledged.len() >= MAX_UNACKNOWLEDGED || self.events.len() >= MAX_EVENTS {
             return Err(SendError::Full);
         }
         let id = SendId(self.next_id);
@@ -215,6 +216,8 @@ impl Connection {
     }
 
     /// Takes the bytes of one read; an empty slice is the end of the stream.
+    ///
+    /// Each message in the bytes causes at most two events. A caller that has not read the events passes no bytes.
     pub fn handle_bytes(&mut self, now: Instant, bytes: &[u8]) {
         if self.is_closed() {
             return;

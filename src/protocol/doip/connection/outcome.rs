@@ -154,8 +154,8 @@ pub enum SendError {
         /// Longest message allowed, in bytes.
         max: usize,
     },
-    /// Too many messages are waiting.
-    #[error("{MAX_UNACKNOWLEDGED} messages are waiting already")]
+    /// Too many messages are waiting, or many events have not been read.
+    #[error("{MAX_UNACKNOWLEDGED} messages are waiting already, or many events have not been read")]
     Full,
 }
 

@@ -411,3 +411,18 @@ fn a_late_acknowledgement_does_not_count_for_the_next_message() {
     acknowledge(&mut rig, &[0xEE]);
     assert_eq!(rig.events(), [Event::Sent { id: third, elapsed: Duration::ZERO }]);
 }
+
+#[test]
+fn a_connection_whose_events_are_not_read_accepts_no_message() {
+    let mut rig = Rig::active();
+    let mut accepted = 0;
+    for _ in 0..2 * MAX_UNACKNOWLEDGED + 100 {
+        accepted += usize::from(rig.connection.send(ENGINE, &[0x3E, 0x00]).is_ok());
+        rig.transmitted();
+        rig.wait(ACKNOWLEDGE_TIME);
+    }
+    assert!(accepted <= 2 * MAX_UNACKNOWLEDGED, "{accepted}");
+    assert_eq!(rig.connection.send(ENGINE, &[0x3E, 0x00]), Err(SendError::Full));
+    assert_eq!(rig.events().len(), accepted, "every message has one outcome");
+    assert!(rig.connection.send(ENGINE, &[0x3E, 0x00]).is_ok());
+}

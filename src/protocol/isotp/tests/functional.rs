@@ -6,8 +6,8 @@ use super::net::{Net, Node};
 use super::script::frame;
 use super::{id, pdu};
 use crate::protocol::isotp::{
-    Addressing, Config, Endpoint, Event, FunctionalConfig, FunctionalEndpoint, ReceiveFailure, Responders,
-    SendError, SendFailure, Timer,
+    Addressing, Config, Endpoint, Event, FlowControlAddress, FunctionalConfig, FunctionalEndpoint,
+    ReceiveFailure, Responder, Responders, SendError, SendFailure, Timer,
 };
 
 fn functional(config: FunctionalConfig) -> Node {
@@ -56,7 +56,8 @@ fn answers_of_all_eight_obd_responders_are_collected_simultaneously() {
 
 #[test]
 fn flow_control_goes_to_the_physical_address_of_each_responder() {
-    let list = vec![(id(0x7B9), id(0x74F)), (id(0x640), id(0x240))];
+    let list = [(0x7B9, 0x74F), (0x640, 0x240)];
+    let list = list.map(|(response, request)| Responder::pair(id(response), id(request))).to_vec();
     for (request, responders, response, flow_control) in [
         (0x7DF, Responders::Obd11, "7EA", "7E2#300000CCCCCCCCCC"),
         (0x18DB_33F1, Responders::Obd29, "18DAF110", "18DA10F1#300000CCCCCCCCCC"),
@@ -67,6 +68,85 @@ fn flow_control_goes_to_the_physical_address_of_each_responder() {
         let (sent, events) = exchange(&mut endpoint, Instant::now(), &[&first]);
         assert_eq!(sent, [flow_control]);
         assert!(matches!(events[..], [Event::ReceptionStarted { .. }]));
+    }
+}
+
+/// Ford and Volkswagen number their ECUs differently: no rule leads from a response identifier to the request's.
+#[test]
+fn a_segmented_answer_without_a_known_request_identifier_fails_at_once() {
+    let now = Instant::now();
+    let list = vec![Responder::answering(id(0x77E), None, None)];
+    let mut endpoint = FunctionalEndpoint::new(FunctionalConfig::new(id(0x700), Responders::List(list)));
+    let (sent, events) = exchange(&mut endpoint, now, &["77E#1014490201314734"]);
+    assert_eq!(sent, [""; 0]);
+    let failure = ReceiveFailure::NoFlowControlAddress;
+    let address = id(0x77E);
+    assert_eq!(events, [Event::ReceptionStarted { address }, Event::ReceiveFailed { address, failure }]);
+    let (_, events) = exchange(&mut endpoint, now, &["77E#2141424344454647", "77E#037F2231"]);
+    let pdu = vec![0x7F, 0x22, 0x31];
+    assert_eq!(events, [Event::ReceptionStarted { address }, Event::Received { address, pdu }]);
+    assert_eq!(endpoint.poll_timeout(), None);
+}
+
+#[test]
+fn flow_control_has_the_address_of_the_ecu_and_not_of_the_functional_request() {
+    let to = |address| Some(FlowControlAddress { id: id(0x750), address: Some(address) });
+    // two ECUs share their identifiers and are distinguished by the address byte
+    let ecu = |address| Responder {
+        response: id(0x758),
+        response_address: Some(address),
+        flow_control: to(address),
+    };
+    let config = FunctionalConfig {
+        transmit_address: Some(0xDF),
+        ..FunctionalConfig::new(id(0x750), Responders::List(vec![ecu(0x0F), ecu(0x40)]))
+    };
+    let mut endpoint = FunctionalEndpoint::new(config);
+    let now = Instant::now();
+    let (sent, _) = exchange(&mut endpoint, now, &["758#0F10084902013147", "758#4010084902013148"]);
+    assert_eq!(sent, ["750#0F300000CCCCCCCC", "750#40300000CCCCCCCC"]);
+    let (_, events) = exchange(&mut endpoint, now, &["758#4021AABBCC", "758#0F21DDEEFF"]);
+    let pdus: Vec<_> = events
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Received { pdu, .. } => Some(pdu),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(pdus, [b"\x49\x02\x01\x31\x48\xAA\xBB\xCC", b"\x49\x02\x01\x31\x47\xDD\xEE\xFF"]);
+    assert!(!endpoint.handle_frame(now, &frame("758#4110084902013148")));
+}
+
+#[test]
+fn with_extended_addresses_an_obd_responder_has_no_known_address() {
+    for (to, from, flow_control) in [(0x33, 0xF1, None), (0x99, 0x99, Some("7E0#99300000CCCCCCCC"))] {
+        let config = FunctionalConfig {
+            transmit_address: Some(to),
+            receive_address: Some(from),
+            ..FunctionalConfig::new(id(0x7DF), Responders::Obd11)
+        };
+        let mut endpoint = FunctionalEndpoint::new(config);
+        let first = format!("7E8#{from:02X}10084902013147");
+        let (sent, _) = exchange(&mut endpoint, Instant::now(), &[&first]);
+        assert_eq!(sent, Vec::from_iter(flow_control), "{to:02X} {from:02X}");
+    }
+}
+
+#[test]
+fn an_answer_that_another_endpoint_receives_too_is_collected_without_flow_control() {
+    let list = vec![Responder::answering(id(0x77E), None, None), Responder::pair(id(0x77F), id(0x715))];
+    let mut endpoint = FunctionalEndpoint::new(FunctionalConfig::new(id(0x700), Responders::List(list)));
+    let now = Instant::now();
+    for sender in ["77E", "77F"] {
+        let first = frame(&format!("{sender}#1008490201314734"));
+        endpoint.handle_frame(now, &first);
+        endpoint.skip_flow_control(now, &first);
+        let (sent, events) = exchange(&mut endpoint, now, &[&format!("{sender}#21AABB")]);
+        assert_eq!(sent, [""; 0]);
+        assert!(
+            matches!(&events[..], [Event::ReceptionStarted { .. }, Event::Received { .. }]),
+            "{events:?}"
+        );
     }
 }
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::script::Script;
 use super::{id, tester};
-use crate::protocol::isotp::{Config, Event, ReceiveFailure, SendFailure, SeparationTime, Timeouts, Timer};
+use crate::protocol::isotp::{
+    Config, Event, FrameSize, ReceiveFailure, SendFailure, SeparationTime, Timeouts, Timer,
+};
 
 fn started() -> Event {
     Event::ReceptionStarted { address: id(0x7E8) }
@@ -249,6 +251,38 @@ fn an_endpoint_that_sends_classic_frames_accepts_a_long_fd_frame() {
     assert_eq!(script.events(), [started(), received(&[1, 2, 3, 4, 5, 6, 7, 8])]);
     script.give("7E8##108080102030405060708CCCC");
     assert_eq!(script.event(), None, "without the escape, the frame is not a single frame");
+}
+
+/// An ECU that sends frames of one length only puts its short answers into them.
+#[test]
+fn a_short_answer_in_a_long_fd_frame_is_a_pdu() {
+    let padding = "CC".repeat(59);
+    let mut script = Script::new(tester());
+    for text in ["7E8##100037F2231CCCCCCCCCCCCCC", &format!("7E8##100037F2231{padding}")] {
+        script.give(text);
+        assert_eq!(script.events(), [started(), received(&[0x7F, 0x22, 0x31])], "{text}");
+    }
+    for text in
+        ["7E8##1000000000000000000000000", "7E8##1000B7F2231CCCCCCCCCCCCCC", "7E8##1037F2231CCCCCCCCCCCCCCCC"]
+    {
+        script.give(text);
+        assert_eq!(script.event(), None, "{text} has an invalid length");
+    }
+}
+
+#[test]
+fn flow_control_has_the_format_of_the_first_frame() {
+    for config in [tester(), Config { frame_size: FrameSize::fd(64, true).unwrap(), ..tester() }] {
+        for (first, control) in [
+            ("7E8#100A000102030405", "7E0#300000CCCCCCCCCC"),
+            ("7E8##0100A000102030405", "7E0##0300000CCCCCCCCCC"),
+            ("7E8##1100A000102030405", "7E0##1300000CCCCCCCCCC"),
+        ] {
+            let mut script = Script::new(config.clone());
+            script.give(first);
+            assert_eq!(script.transmit(), control, "{first}");
+        }
+    }
 }
 
 #[test]

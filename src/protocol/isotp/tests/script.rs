@@ -72,17 +72,17 @@ impl Script {
     }
 }
 
-/// Reads `7E8#3000` or, with FD and bit rate switch, `7E8##13000`.
+/// Reads `7E8#3000` or, with FD, `7E8##03000`, or `7E8##13000` with a bit rate switch.
 pub(super) fn frame(text: &str) -> CanFrame {
     let (address, rest) = text.split_once('#').unwrap();
     let address = id(u32::from_str_radix(address, 16).unwrap());
-    let hex = rest.strip_prefix("#1").unwrap_or(rest);
+    let hex = rest.strip_prefix("#1").or_else(|| rest.strip_prefix("#0")).unwrap_or(rest);
     let data: Vec<u8> =
         (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect();
     if hex.len() == rest.len() {
         CanFrame::new(address, &data).unwrap()
     } else {
-        let flags = FdFlags { bit_rate_switch: true, error_state: false };
+        let flags = FdFlags { bit_rate_switch: rest.starts_with("#1"), error_state: false };
         CanFrame::new_fd(address, flags, &data).unwrap()
     }
 }

@@ -20,6 +20,9 @@ const MAX_UNRELATED: u32 = 4;
 
 impl Endpoint {
     pub(super) fn handle_answer_byte(&mut self, now: Instant, byte: u8) {
+        if self.has_unread_events() {
+            return;
+        }
         let wait = match self.phase {
             TurnPhase::Awaiting(wait) => {
                 self.report_pdu(wait.exchange, Event::ReceptionStarted);

@@ -22,6 +22,10 @@ use super::timing::{Timing, TimingParameters};
 use super::transmitter::Echo;
 use crate::protocol::uds::{KWP_TESTER_PRESENT, STOP_COMMUNICATION};
 
+/// Number of waiting events from which no turn begins, no PDU is accepted, and bytes of other nodes are dropped. One
+/// turn causes a few, so that only a caller that does not poll reaches this number.
+const MAX_EVENTS: usize = 16;
+
 /// Exchanges PDUs with one ECU on a K-line (ISO 14230).
 ///
 /// An endpoint is a pure state machine: it does no I/O and reads no clock. It initialises the communication
@@ -217,9 +221,10 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// Another PDU is waiting or being sent, or the PDU is empty or too long for a message to this ECU.
+    /// Another PDU is waiting or being sent, many events have not been read, or the PDU is empty or too long for a
+    /// message to this ECU.
     pub fn send(&mut self, pdu: &[u8]) -> Result<(), SendError> {
-        if self.is_sending() {
+        if self.is_sending() || self.has_unread_events() {
             return Err(SendError::Busy);
         }
         let max = self.link.map_or(MAX_DATA, |link| link.header.max_data());
@@ -250,7 +255,7 @@ impl Endpoint {
 
     fn finish_stop(&mut self) {
         self.link = None;
-        if std::mem::take(&mut self.stopping) {
+        if std::mem::take(&mut self.stopping) && self.events.back() != Some(&Event::Stopped) {
             self.events.push_back(Event::Stopped);
         }
     }
@@ -274,9 +279,15 @@ impl Endpoint {
         }
     }
 
-    /// Returns the time from which the endpoint needs the line, or `None` if it does not.
+    /// Returns whether so many events wait that no turn begins, and bytes of other nodes are dropped.
+    fn has_unread_events(&self) -> bool {
+        self.events.len() >= MAX_EVENTS
+    }
+
+    /// Returns the time from which the endpoint needs the line, or `None` if it does not, or if many events have not
+    /// been read.
     pub fn wants_line(&self) -> Option<Instant> {
-        if self.is_busy() {
+        if self.is_busy() || self.has_unread_events() {
             return None;
         }
         match (&self.link, self.stopping) {
@@ -292,7 +303,7 @@ impl Endpoint {
 
     /// Gives the line to the endpoint. No other endpoint may be busy.
     pub fn start(&mut self, now: Instant, line: &LineClock) {
-        if self.is_busy() {
+        if self.is_busy() || self.has_unread_events() {
             return;
         }
         let p3_min = self.timing().p3_min;

@@ -37,6 +37,9 @@ impl Endpoint {
             *pause = Timing::NORMAL.w5;
         }
         *quiet_at = (now + *pause).max(*quiet_at);
+        if self.has_unread_events() {
+            return;
+        }
         self.receiver.push(byte);
         while let Some(result) = self.receiver.poll() {
             let Ok(message) = result else { continue };

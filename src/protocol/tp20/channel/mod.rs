@@ -16,8 +16,9 @@ use super::{
     SetupOpcode, Timer, Tpdu,
 };
 
-/// Number of waiting events from which frames of the ECU are dropped. The caller takes the events after each
-/// call, and one frame causes a few at most, so that only a caller that does not poll reaches this number.
+/// Number of waiting events from which frames of the ECU are dropped, and neither a PDU nor a set-up begins. The
+/// caller takes the events after each call, and one call causes a few at most, so that only a caller that does not
+/// poll reaches this number.
 const MAX_EVENTS: usize = 8;
 
 /// A tester's channel to one ECU by TP2.0.
@@ -197,10 +198,10 @@ impl Channel {
     }
 
     /// Sets the channel up, which ends with [`Event::Opened`] or [`Event::Closed`]. An open channel stays
-    /// open.
+    /// open. While many events have not been read, no set-up begins.
     pub fn open(&mut self) {
         self.is_closing = false;
-        if matches!(self.state, ChannelState::Idle) {
+        if matches!(self.state, ChannelState::Idle) && self.events.len() < MAX_EVENTS {
             self.set_up();
         }
     }
@@ -232,9 +233,10 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// Another PDU is being sent, or the PDU is empty or longer than [`ChannelConfig::max_pdu`].
+    /// Another PDU is being sent, many events have not been read, or the PDU is empty or longer than
+    /// [`ChannelConfig::max_pdu`].
     pub fn send(&mut self, now: Instant, pdu: &[u8]) -> Result<(), SendError> {
-        if self.is_sending() {
+        if self.is_sending() || self.events.len() >= MAX_EVENTS {
             return Err(SendError::Busy);
         }
         check(pdu, self.config.max_pdu)?;

@@ -16,8 +16,8 @@ use super::{
     CloseReason, ConnectionConfig, Event, Opening, Parameters, ReceiveFailure, SendError, Timer, Tpdu,
 };
 
-/// Number of waiting events from which data frames are dropped; the peer sends them again. The caller takes
-/// the events after each call, so that only a caller that does not poll reaches this number.
+/// Number of waiting events from which data frames are dropped, which the peer sends again, and no PDU is accepted.
+/// The caller takes the events after each call, so that only a caller that does not poll reaches this number.
 const MAX_EVENTS: usize = 8;
 /// Number of unanswered parameter requests after which the peer counts as gone: MNTC of the protocol.
 const MAX_OFFERS: u8 = 10;
@@ -88,11 +88,14 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// The connection is closed, another PDU is being sent, or the PDU is empty or longer than
-    /// [`ConnectionConfig::max_pdu`].
+    /// The connection is closed, another PDU is being sent, many events have not been read, or the PDU is empty or
+    /// longer than [`ConnectionConfig::max_pdu`].
     pub fn send(&mut self, now: Instant, pdu: &[u8]) -> Result<(), SendError> {
         if matches!(self.phase, ConnectionPhase::Closing { .. } | ConnectionPhase::Closed) {
             return Err(SendError::Closed);
+        }
+        if self.events.len() >= MAX_EVENTS {
+            return Err(SendError::Busy);
         }
         self.sender.send(now, pdu, self.config.max_pdu)
     }

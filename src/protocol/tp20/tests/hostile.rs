@@ -4,8 +4,8 @@ use connector_hal::can::{CanFrame, CanId};
 use proptest::prelude::*;
 
 use crate::protocol::tp20::{
-    Channel, ChannelConfig, CloseReason, MAX_PDU, Parameters, Refusal, SETUP_ID, SetupMessage, SetupOpcode,
-    TimeByte, Tpdu, TpduError,
+    Channel, ChannelConfig, CloseReason, MAX_PDU, Parameters, Refusal, SETUP_ID, SendError, SetupMessage,
+    SetupOpcode, TimeByte, Tpdu, TpduError,
 };
 
 fn frame(id: u32, data: &[u8]) -> CanFrame {
@@ -63,6 +63,45 @@ fn an_unread_flood_uses_bounded_memory() {
     }
     let (memory, in_flight, events) = channel.load();
     assert!(memory <= MAX_PDU && in_flight <= 40 && events <= 10, "{memory} {in_flight} {events}");
+}
+
+/// Calls a method of the channel again and again, followed by the end of what it began, and reads no event.
+fn unread(mut begin: impl FnMut(&mut Channel, Instant)) -> usize {
+    let now = Instant::now();
+    let mut channel = Channel::new(ChannelConfig::new(1.try_into().unwrap(), 0));
+    for round in 0..1000 {
+        begin(&mut channel, now);
+        while channel.poll_transmit(now).is_some() {}
+        match round % 3 {
+            0 => channel.close(now),
+            1 => channel.handle_transmit_failed(now, CloseReason::BusOff),
+            _ => channel.abort_send(),
+        }
+    }
+    channel.load().2
+}
+
+#[test]
+fn pdus_and_set_ups_whose_events_are_not_read_are_bounded() {
+    let pdus = unread(|channel, now| {
+        let _ = channel.send(now, &[0x3E]);
+    });
+    assert!(pdus <= 12, "{pdus} events of PDUs");
+    let set_ups = unread(|channel, _| channel.open());
+    assert!(set_ups <= 12, "{set_ups} events of set-ups");
+}
+
+#[test]
+fn a_channel_whose_events_are_read_accepts_pdus_again() {
+    let now = Instant::now();
+    let mut channel = Channel::new(ChannelConfig::new(1.try_into().unwrap(), 0));
+    for _ in 0..16 {
+        let _ = channel.send(now, &[0x3E]);
+        channel.close(now);
+    }
+    assert_eq!(channel.send(now, &[0x3E]), Err(SendError::Busy));
+    while channel.poll_event().is_some() {}
+    assert_eq!(channel.send(now, &[0x3E]), Ok(()));
 }
 
 #[test]

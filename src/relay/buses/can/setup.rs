@@ -3,28 +3,29 @@
 
 use std::time::Instant;
 
-use connector_hal::can::{CanId, CanSettings, kernel_max_pdu};
+use connector_hal::can::{CanSettings, kernel_max_pdu};
 
 use crate::config::CAN_BIT_RATES;
 use crate::config::{CanPort, IsotpStack};
 use crate::protocol::isotp::{
     Addressing, Config, DEFAULT_MAX_ANSWER, Endpoint, FrameSize, FunctionalConfig, FunctionalEndpoint,
-    Padding, Responders, SeparationTime, physical_request_id,
+    Padding, SeparationTime,
 };
 use crate::protocol::problem::Problem;
 use crate::relay::buses::can::channels::held::WINDOW;
+use crate::relay::buses::can::responders;
 use crate::relay::buses::channel_setup::{
-    ChannelKind, invalid, pdu_settings, unknown_pins, unsupported, wrong_kind,
+    ChannelKind, can_id, invalid, pdu_settings, unknown_pins, unsupported, wrong_kind,
 };
 use crate::relay::channel::{CanChannel, KernelIsotp, PduChannel, RawChannel};
-use crate::relay::wire::request::{CanBusConfig, IsotpChannelConfig, PaddingConfig};
+use crate::relay::wire::request::{CanBusConfig, FrameFormat, IsotpChannelConfig, PaddingConfig};
 use crate::vehicle::hardware::Hardware;
 
 /// The padding byte of a channel that states none (relay protocol, section 3; ISO 15765-2, 10.4.2.1).
 const DEFAULT_PADDING_BYTE: u8 = 0xCC;
-/// The longest list of responders. A vehicle has far fewer ECUs; the limit bounds the memory and the time
-/// that each frame costs.
-const MAX_RESPONDERS: usize = 256;
+
+/// TX_DL of a channel of FD frames that states none, in bytes: the longest that CAN FD has.
+const LONGEST_TX_DL: u8 = 64;
 
 /// A CAN bus that an operator requested, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,10 +109,6 @@ fn check_rates(name: &str, can: &CanBusConfig, port: &CanPort) -> Result<(), Pro
     }
 }
 
-fn can_id(field: &str, value: u32) -> Result<CanId, Problem> {
-    CanId::try_from(value).map_err(|error| invalid(format!("{field}: {error}.")))
-}
-
 fn isotp_channel(
     config: &IsotpChannelConfig,
     is_fd: bool,
@@ -128,8 +125,7 @@ fn isotp_channel(
         PaddingConfig::Disabled => Padding::Disabled,
         PaddingConfig::Detection => Padding::Detection(byte),
     };
-    let frame_size = if is_fd { FrameSize::fd(64, true) } else { Ok(FrameSize::Classic) };
-    let frame_size = frame_size.map_err(|error| invalid(error.to_string()))?;
+    let frame_size = frame_size(config, is_fd)?;
     let block_size = config.block_size.unwrap_or(0);
     let st_min = SeparationTime(config.st_min.unwrap_or(0));
     if let Some(response) = config.response_id {
@@ -160,7 +156,7 @@ fn isotp_channel(
             None => own(Box::new(Endpoint::new(config))),
         });
     }
-    let mut functional = FunctionalConfig::new(request, responders(request, &config.response_ids)?);
+    let mut functional = FunctionalConfig::new(request, responders::responders(request, config)?);
     functional.transmit_address = config.extended_request_address;
     functional.receive_address = config.extended_response_address.or(config.extended_request_address);
     functional.frame_size = frame_size;
@@ -171,22 +167,20 @@ fn isotp_channel(
     Ok(own(Box::new(FunctionalEndpoint::new(functional))))
 }
 
-fn responders(request: CanId, listed: &[u32]) -> Result<Responders, Problem> {
-    if listed.len() > MAX_RESPONDERS {
-        return Err(invalid(format!(
-            "response_ids has {} entries, more than {MAX_RESPONDERS}.",
-            listed.len()
-        )));
+/// The frames to the ECU.
+fn frame_size(config: &IsotpChannelConfig, is_fd: bool) -> Result<FrameSize, Problem> {
+    let default = if is_fd { FrameFormat::Fd } else { FrameFormat::Classic };
+    match config.frame_format.unwrap_or(default) {
+        FrameFormat::Fd if !is_fd => Err(invalid("frame_format \"fd\" needs a bus with a data_bit_rate.")),
+        FrameFormat::Fd => {
+            let tx_dl = config.tx_dl.unwrap_or(LONGEST_TX_DL);
+            FrameSize::fd(tx_dl, true).map_err(|error| invalid(format!("tx_dl: {error}.")))
+        }
+        FrameFormat::Classic => match config.tx_dl {
+            None | Some(8) => Ok(FrameSize::Classic),
+            Some(tx_dl) => {
+                Err(invalid(format!("tx_dl {tx_dl} needs FD frames; classic frames have 8 bytes.")))
+            }
+        },
     }
-    let listed = listed.iter().map(|id| can_id("response_ids", *id)).collect::<Result<Vec<_>, _>>()?;
-    // a channel with an OBD request identifier receives all OBD responses, with or without a list
-    let obd = match request.to_socketcan() {
-        0x7DF if listed.is_empty() => return Ok(Responders::Obd11),
-        0x98DB_33F1 if listed.is_empty() => return Ok(Responders::Obd29),
-        0x7DF => (0x7E8..=0x7EF).map(CanId::standard_truncated).collect(),
-        0x98DB_33F1 => (0x18DA_F100..=0x18DA_F1FF).map(CanId::extended_truncated).collect(),
-        _ => Vec::new(),
-    };
-    let pair = |id| (id, physical_request_id(id));
-    Ok(Responders::List(obd.into_iter().chain(listed).map(pair).collect()))
 }

@@ -344,8 +344,8 @@ impl FrameTransport for KernelIsotp {
         None
     }
 
-    fn is_receiving_from(&self, request: connector_hal::can::CanId) -> bool {
-        self.is_receiving() && self.addressing.transmit_id() == request
+    fn is_receiving_from(&self, frame: &CanFrame) -> bool {
+        self.is_receiving() && self.addressing.accepts(frame)
     }
 }
 

@@ -56,6 +56,20 @@ fn a_pdu_is_passed_to_the_socket_once_and_its_end_is_reported_with_its_duration(
 }
 
 #[test]
+fn the_socket_sends_frames_of_the_channels_format_and_length() {
+    for (frame_size, fd) in [
+        (FrameSize::Classic, None),
+        (FrameSize::fd(8, true).unwrap(), Some((8, true))),
+        (FrameSize::fd(24, true).unwrap(), Some((24, true))),
+        (FrameSize::fd(64, true).unwrap(), Some((64, true))),
+    ] {
+        let config = Config { frame_size, ..Config::new(Addressing::normal(id(0x7E0), id(0x7E8))) };
+        let transport = KernelIsotp::new(&config, 8200).unwrap();
+        assert_eq!(transport.socket().0.fd, fd);
+    }
+}
+
+#[test]
 fn a_pdu_that_the_kernel_cannot_take_is_refused() {
     let (mut transport, start) = transport();
     for pdu in [&[][..], &[0; 8201]] {
@@ -74,7 +88,7 @@ fn a_reception_is_reported_from_its_first_frame() {
     let (mut transport, start) = transport();
     assert!(transport.handle_frame(start, &ecu(&[0x10, 10, 1, 2, 3, 4, 5, 6])));
     assert_eq!(events(&mut transport), [TransportEvent::ReceptionStarted]);
-    assert!(transport.is_receiving() && transport.is_receiving_from(id(0x7E0)));
+    assert!(transport.is_receiving() && transport.is_receiving_from(&ecu(&[0x21, 1])));
     transport.handle_frame(start + ms(1000), &ecu(&[0x21, 7, 8, 9, 10]));
     assert_eq!(transport.poll_timeout(), Some(start + ms(2500)));
     transport.handle_socket(start + ms(1001), IsotpEvent::Received((1..=10).collect()));

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::relay::wire::number::{number, numbers, optional_number};
+use crate::relay::wire::number::{number, optional_number};
 
 /// Reads a value. A null stands for the default, as an absent value does.
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
@@ -75,9 +75,9 @@ pub struct IsotpChannelConfig {
     /// The identifier of responses. If absent, the channel is functional.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub response_id: Option<u32>,
-    /// The identifiers of responses to a functional request that is neither 0x7DF nor 0x18DB33F1.
-    #[serde(default, deserialize_with = "numbers", skip_serializing_if = "Vec::is_empty")]
-    pub response_ids: Vec<u32>,
+    /// The ECUs that answer a functional request, besides those of the OBD range of 0x7DF and 0x18DB33F1.
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+    pub response_ids: Vec<ResponderConfig>,
     /// The first data byte of frames to the ECU.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub extended_request_address: Option<u8>,
@@ -99,6 +99,13 @@ pub struct IsotpChannelConfig {
     /// The separation time that the connector requests from the ECU, as ISO-TP encodes it.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub st_min: Option<u8>,
+    /// The format of the frames to the ECU: by default FD on a bus with a data bit rate, otherwise classic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame_format: Option<FrameFormat>,
+    /// TX_DL, the longest data field of frames to the ECU, in bytes (ISO 15765-2): for FD frames 8, 12, 16, 20, 24, 32,
+    /// 48, or 64 by default; for classic frames 8.
+    #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
+    pub tx_dl: Option<u8>,
     /// The greatest age of a PDU in ms, if it is set here instead of in `openChannel`.
     #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
     pub max_age_ms: Option<u32>,
@@ -122,6 +129,38 @@ impl IsotpChannelConfig {
     }
 }
 
+/// An ECU that answers a functional request, an entry of `response_ids`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "each entry of response_ids is the identifier of an ECU's responses, or an object with response_id and \
+                 request_id"
+)]
+pub enum ResponderConfig {
+    /// The identifier of the ECU's responses. Its segmented responses are received only if the request identifier
+    /// is known: by a standard, or by an open channel with this `response_id`.
+    Id(#[serde(deserialize_with = "number")] u32),
+    /// Both identifiers of the ECU.
+    Pair(ResponderPair),
+}
+
+/// Both identifiers of an ECU that answers a functional request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResponderPair {
+    /// The identifier of the ECU's responses.
+    #[serde(deserialize_with = "number")]
+    pub response_id: u32,
+    /// The identifier of requests to this ECU alone, with which flow control is sent.
+    #[serde(deserialize_with = "number")]
+    pub request_id: u32,
+    /// The first data byte of frames to this ECU alone.
+    #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
+    pub extended_request_address: Option<u8>,
+    /// The first data byte of frames from this ECU; by default that of the channel.
+    #[serde(default, deserialize_with = "optional_number", skip_serializing_if = "Option::is_none")]
+    pub extended_response_address: Option<u8>,
+}
+
 /// Whether frames are padded to their full length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -133,6 +172,16 @@ pub enum PaddingConfig {
     Disabled,
     /// Frames are padded if the ECU pads its frames.
     Detection,
+}
+
+/// The format of frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FrameFormat {
+    /// Classic frames, of at most 8 bytes.
+    Classic,
+    /// FD frames, of at most 64 bytes.
+    Fd,
 }
 
 /// Whether an option is on.

@@ -15,8 +15,9 @@ mod channel;
 
 pub use bus::{BusConfig, CanBusConfig, DoipBusConfig, KlineBusConfig, KlineProtocol, Terminal15BusConfig};
 pub use channel::{
-    DoipChannelConfig, IsotpChannelConfig, KeywordConfig, KlineChannelConfig, OpenChannel, PaddingConfig,
-    PduOptions, RawChannelConfig, Switch, Terminal15ChannelConfig, Tp20ChannelConfig,
+    DoipChannelConfig, FrameFormat, IsotpChannelConfig, KeywordConfig, KlineChannelConfig, OpenChannel,
+    PaddingConfig, PduOptions, RawChannelConfig, ResponderConfig, ResponderPair, Switch,
+    Terminal15ChannelConfig, Tp20ChannelConfig,
 };
 
 /// A request to the connector.

@@ -3,6 +3,7 @@
 use connector_hal::can::{CanFrame, CanId};
 
 use super::plan::ScanProbe;
+use crate::protocol::isotp::NPdu;
 use crate::protocol::tp20::{LogicalAddress, SETUP_ID, SetupMessage, SetupOpcode};
 use crate::protocol::uds::{NEGATIVE_RESPONSE, POSITIVE_OFFSET, TESTER_PRESENT};
 use crate::vehicle::scan::report::{EcuFound, ScanProtocol};
@@ -16,9 +17,9 @@ const TP20_CHANNELS: std::ops::RangeInclusive<u32> = 0x300..=0x30F;
 /// Whether this is an ECU's answer to TesterPresent: the response, or any refusal, in a single frame (ISO
 /// 15765-2).
 pub(super) fn is_tester_present_answer(data: &[u8]) -> bool {
-    match data {
-        [1 | 2, service, ..] => *service == TESTER_PRESENT + POSITIVE_OFFSET,
-        [3, NEGATIVE_RESPONSE, TESTER_PRESENT, _, ..] => true,
+    match single_frame(data) {
+        Some([service] | [service, _]) => *service == TESTER_PRESENT + POSITIVE_OFFSET,
+        Some([NEGATIVE_RESPONSE, TESTER_PRESENT, _]) => true,
         _ => false,
     }
 }
@@ -59,8 +60,10 @@ pub(super) fn is_diagnostic(frame: &CanFrame) -> bool {
 
 /// The PDU of a single frame (ISO 15765-2, 9.6.2).
 fn single_frame(data: &[u8]) -> Option<&[u8]> {
-    let (length @ 1..=7, rest) = data.split_first()? else { return None };
-    rest.get(..usize::from(*length))
+    match NPdu::decode(data, 0) {
+        Ok(NPdu::SingleFrame { data }) => Some(data),
+        _ => None,
+    }
 }
 
 /// The ECU whose answer to TesterPresent has this 29-bit identifier, which names the ECU (normal fixed
@@ -146,6 +149,12 @@ mod tests {
     fn answers_are_distinguished_from_other_frames() {
         for answer in
             [&[2, 0x7E, 0, 0xAA, 0xAA][..], &[1, 0x7E], &[3, 0x7F, 0x3E, 0x12], &[3, 0x7F, 0x3E, 0x78]]
+                .into_iter()
+                // ECUs that send long FD frames only
+                .chain([
+                    &[0, 2, 0x7E, 0, 0, 0, 0, 0, 0, 0, 0, 0][..],
+                    &[0, 3, 0x7F, 0x3E, 0x11, 0, 0, 0, 0, 0, 0, 0],
+                ])
         {
             assert!(is_tester_present_answer(answer), "{answer:02X?}");
         }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use connector_hal::can::{CanFrame, CanId};
+use connector_hal::can::CanFrame;
 
 use super::probes::{HeardIds, Target, functional_config, physical_config};
 use crate::protocol::isotp;
@@ -56,8 +56,8 @@ impl Peer {
         on_endpoint!(self, endpoint => endpoint.handle_frame(now, frame))
     }
 
-    pub(super) fn skip_flow_controls(&mut self, now: Instant, is_covered: &dyn Fn(CanId) -> bool) {
-        on_endpoint!(self, endpoint => endpoint.skip_flow_controls(now, is_covered));
+    pub(super) fn skip_flow_control(&mut self, now: Instant, frame: &CanFrame) {
+        on_endpoint!(self, endpoint => endpoint.skip_flow_control(now, frame));
     }
 
     pub(super) fn handle_transmitted(&mut self, now: Instant) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use connector_hal::can::CanId;
 
 use crate::protocol::isotp::{
-    Addressing, Config, FunctionalConfig, Responders, Timeouts, physical_request_id,
+    Addressing, Config, FunctionalConfig, Responder, Responders, Timeouts, physical_request_id,
 };
 use crate::vehicle::vin::answer::Service;
 
@@ -19,6 +19,8 @@ const N_CR: Duration = Duration::from_millis(150);
 const N_AS: Duration = Duration::from_millis(250);
 /// Lower identifiers are not diagnostic ones, except where a manufacturer chose them anyway.
 const FIRST_DIAGNOSTIC_ID: u32 = 0x700;
+/// The highest 11-bit identifier.
+const LAST_STANDARD_ID: u32 = 0x7FF;
 
 /// The receiver of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,11 +73,11 @@ impl VinProbe {
         Self { service, target: Target::Physical { request, response } }
     }
 
-    /// A question to the one ECU that answers with this identifier.
-    pub(super) fn again(service: Service, response: CanId) -> Self {
-        let known = physical_pairs().find(|pair| pair.0 == response);
-        let request = known.map_or_else(|| physical_request_id(response), |(_, request)| request);
-        Self { service, target: Target::Physical { request, response } }
+    /// A question to the one ECU that answers with this identifier, if its request identifier is known.
+    pub(super) fn again(service: Service, response: CanId) -> Option<Self> {
+        let known = physical_pairs().find(|pair| pair.0 == response).map(|(_, request)| request);
+        let request = known.or_else(|| usual_request(response))?;
+        Some(Self { service, target: Target::Physical { request, response } })
     }
 }
 
@@ -111,18 +113,62 @@ fn physical_pairs() -> impl Iterator<Item = (CanId, CanId)> {
     })
 }
 
+/// The request identifier of an ECU that answers the functional requests of OBD with this identifier.
+///
+/// ISO 15765-4 assigns 0x7E8…0x7EF and 0x18DAF1xx. Outside these, the makes whose other ECUs listen to 0x7DF (Ford,
+/// Mazda, Toyota, Hyundai, Subaru) number them in the same way: requests have bit 3 clear, and responses have bit 3 set.
+fn usual_request(response: CanId) -> Option<CanId> {
+    let raw = response.raw();
+    let is_paired = match response.is_extended() {
+        true => raw & !0xFF == 0x18DA_F100,
+        false => raw >= FIRST_DIAGNOSTIC_ID && raw & 0x8 != 0,
+    };
+    let is_response = |request: &CanId| physical_pairs().any(|(known, _)| known == *request);
+    is_paired.then(|| physical_request_id(response)).filter(|request| !is_response(request))
+}
+
+/// The 11-bit identifiers from 0x700 on that were heard.
+#[derive(Debug, Clone, Default)]
+struct DiagnosticIds([u64; 4]);
+
+impl DiagnosticIds {
+    fn place(id: CanId) -> Option<(usize, u64)> {
+        let offset = id.raw().checked_sub(FIRST_DIAGNOSTIC_ID).filter(|_| !id.is_extended())?;
+        Some((usize::try_from(offset / 64).ok()?, 1 << (offset % 64)))
+    }
+
+    fn insert(&mut self, id: CanId) {
+        if let Some((word, bit)) = Self::place(id)
+            && let Some(word) = self.0.get_mut(word)
+        {
+            *word |= bit;
+        }
+    }
+
+    fn contain(&self, id: CanId) -> bool {
+        Self::place(id).is_some_and(|(word, bit)| self.0.get(word).is_some_and(|word| word & bit != 0))
+    }
+}
+
 /// Identifiers of the questions, and of answers to them, that other nodes were heard to use.
 #[derive(Debug, Clone, Default)]
 pub(super) struct HeardIds {
     requests: Vec<CanId>,
     /// Response identifiers that were heard before the first question, and so are no answers.
     unasked: Vec<CanId>,
+    /// All diagnostic identifiers, and those before the first question.
+    all: DiagnosticIds,
+    before: DiagnosticIds,
 }
 
 impl HeardIds {
     /// Keeps the identifier of a frame that was heard, if it matters. `asked` is whether the frame can be an
     /// answer.
     pub(super) fn note(&mut self, id: CanId, asked: bool) {
+        self.all.insert(id);
+        if !asked {
+            self.before.insert(id);
+        }
         let is_request = STAGES.into_iter().flatten().any(|probe| probe.target.request() == id);
         if is_request && !self.requests.contains(&id) {
             self.requests.push(id);
@@ -139,12 +185,25 @@ impl HeardIds {
     /// frames, and a vehicle whose ordinary messages have an ECU's diagnostic identifier has no such ECU.
     pub(super) fn allow(&self, target: Target) -> bool {
         let response_is_free = target.response().is_none_or(|response| !self.unasked.contains(&response));
-        response_is_free && !self.requests.contains(&target.request())
+        response_is_free && !self.is_request_in_use(target.request())
+    }
+
+    /// Whether a functional request may be answered with this identifier, so that flow control to the ECU disturbs no
+    /// other node.
+    pub(super) fn may_answer(&self, response: CanId) -> bool {
+        let is_known = physical_pairs().any(|(known, _)| known == response) || is_obd_response(response);
+        is_known
+            || usual_request(response)
+                .is_none_or(|request| !self.before.contain(response) && !self.is_request_in_use(request))
+    }
+
+    fn is_request_in_use(&self, request: CanId) -> bool {
+        self.requests.contains(&request) || self.all.contain(request)
     }
 }
 
 fn is_obd_response(id: CanId) -> bool {
-    Responders::Obd11.flow_control_id(id).is_some()
+    Responders::Obd11.include(id)
 }
 
 fn timeouts() -> Timeouts {
@@ -166,15 +225,17 @@ pub(super) fn functional_config(request: CanId, heard: &HeardIds) -> FunctionalC
     } else {
         // manufacturers let 0x7DF reach their other ECUs too: an answer left without flow control would
         // keep such an ECU from taking the request meant for it alone
-        let obd = (0x7E8..=0x7EF).map(CanId::standard_truncated);
-        let obd = obd.map(|response| (response, physical_request_id(response)));
-        let others = physical_pairs().filter(|(response, _)| {
-            !response.is_extended() && !is_obd_response(*response) && response.raw() >= FIRST_DIAGNOSTIC_ID
-        });
+        let known = physical_pairs()
+            .filter(|(response, _)| !response.is_extended() && response.raw() >= FIRST_DIAGNOSTIC_ID);
+        let usual = (FIRST_DIAGNOSTIC_ID..=LAST_STANDARD_ID).map(CanId::standard_truncated);
+        let usual = usual.filter_map(|response| Some((response, usual_request(response)?)));
         let free = |(response, request): &(CanId, CanId)| {
-            heard.allow(Target::Physical { request: *request, response: *response })
+            heard.may_answer(*response)
+                && heard.allow(Target::Physical { request: *request, response: *response })
         };
-        Responders::List(obd.chain(others).filter(free).collect())
+        // of two pairs with one response identifier, the first counts
+        let pairs = known.chain(usual).filter(free);
+        Responders::List(pairs.map(|(response, request)| Responder::pair(response, request)).collect())
     };
     let mut config = FunctionalConfig::new(request, responders);
     config.max_pdu = MAX_ANSWER;

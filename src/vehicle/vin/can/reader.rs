@@ -105,7 +105,8 @@ impl VinReader {
         // an ECU that is asked alone is answered alone
         let is_physical = |peer: &&mut Peer| peer.target().response().is_some();
         let taken = self.peers.iter_mut().filter(is_physical).any(|peer| peer.handle_frame(now, frame))
-            || self.peers.iter_mut().any(|peer| peer.handle_frame(now, frame));
+            || self.heard.may_answer(frame.id())
+                && self.peers.iter_mut().any(|peer| peer.handle_frame(now, frame));
         if taken || self.questions.has_queued() {
             self.advance(now);
         }
@@ -118,10 +119,10 @@ impl VinReader {
         }
     }
 
-    /// Channels send flow controls with the identifiers that `is_covered` names, so that the reader must not.
-    pub(crate) fn skip_flow_controls(&mut self, now: Instant, is_covered: &dyn Fn(CanId) -> bool) {
+    /// A channel receives the PDU of this frame too and sends flow control, so that the reader must not.
+    pub(crate) fn skip_flow_control(&mut self, now: Instant, frame: &CanFrame) {
         for peer in &mut self.peers {
-            peer.skip_flow_controls(now, is_covered);
+            peer.skip_flow_control(now, frame);
         }
     }
 
@@ -380,8 +381,11 @@ impl VinReader {
 
     fn ask_again(&mut self, at: Instant, address: CanId, service: Option<Service>) {
         let Some(service) = service else { return };
-        if !self.ecus.has_answered(address, service) && self.ecus.may_repeat(address) {
-            self.questions.repeat(at, VinProbe::again(service, address));
+        if let Some(probe) = VinProbe::again(service, address)
+            && !self.ecus.has_answered(address, service)
+            && self.ecus.may_repeat(address)
+        {
+            self.questions.repeat(at, probe);
         }
     }
 

@@ -72,7 +72,7 @@ async fn every_vin_of_obd_is_in_the_answer_to_a_functional_request() {
         let extended = (id(0x18DB_33F1), Responders::Obd29);
         for (request, responders) in [standard, extended] {
             let by_obd = |address: &EcuAddress| match request.is_extended() {
-                true => responders.flow_control_id(address.response).is_some(),
+                true => responders.include(address.response),
                 false => (0x7E0..=0x7E7).contains(&address.request.raw()),
             };
             let mut expected: Vec<_> = record

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use connector_agent::protocol::isotp::Responders;
+use connector_agent::protocol::isotp::{Responder, Responders};
 use connector_hal::timer::TimerKind;
 use connector_sim::vehicle::catalogue::EcuAddress;
 use connector_sim::vehicle::ecu::Target;
@@ -50,7 +50,7 @@ async fn the_recorded_flash_runs_again_with_its_own_timing() {
             check(step, &answers, asked.unwrap());
         }
     };
-    let responders = Responders::List(vec![(id(0x71D), id(0x713))]);
+    let responders = Responders::List(vec![Responder::pair(id(0x71D), id(0x713))]);
     let mut all_ecus = Tool::functional(&bus, id(0x700), responders);
     let functional = async {
         for step in steps(Target::Functional) {

@@ -21,12 +21,16 @@ impl CanChannels {
                         channel.handle_frame(now, frame);
                     }
                 });
+                // an ECU must get only one flow control
+                let is_covered = self.channels.values().any(|channel| channel.is_receiving_from(frame));
+                if is_covered {
+                    self.channels.values_mut().for_each(|channel| channel.skip_flow_control(now, frame));
+                }
                 if let Some(reader) = self.vin_reader.as_mut().filter(|_| !is_from_kernel) {
                     reader.handle_frame(now, frame);
-                    let channels = &self.channels;
-                    let is_covered =
-                        |request| channels.values().any(|channel| channel.is_receiving_from(request));
-                    reader.skip_flow_controls(now, &is_covered);
+                    if is_covered {
+                        reader.skip_flow_control(now, frame);
+                    }
                     self.end_vin_reader();
                 }
                 if let Some(scanner) = &mut self.scanner {

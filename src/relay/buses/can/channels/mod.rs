@@ -146,13 +146,9 @@ impl CanChannels {
         let mut number = self.turn_after(self.last_turn);
         for _ in 0..self.channels.len() {
             let turn = number?;
-            while let Some((frame, expires)) = self.poll_channel(now, turn) {
-                if self.is_redundant(turn, &frame) {
-                    self.handle_not_needed(now, turn);
-                } else {
-                    self.last_turn = turn;
-                    return Some(NextFrame { owner: Owner::Channel(turn), frame, since: now, expires });
-                }
+            if let Some((frame, expires)) = self.poll_channel(now, turn) {
+                self.last_turn = turn;
+                return Some(NextFrame { owner: Owner::Channel(turn), frame, since: now, expires });
             }
             number = self.turn_after(turn);
         }
@@ -174,20 +170,6 @@ impl CanChannels {
         let frame = channel.poll_transmit(now);
         collect(number, channel, now, &mut self.outputs);
         frame
-    }
-
-    /// Whether this frame of a functional channel is redundant flow control: another channel receives the answer too and
-    /// sends its own flow control, and an ECU must get only one.
-    fn is_redundant(&self, number: u16, frame: &CanFrame) -> bool {
-        self.channels.get(&number).is_some_and(|channel| channel.is_functional_flow_control(frame))
-            && self.channels.values().any(|channel| channel.is_receiving_from(frame.id()))
-    }
-
-    fn handle_not_needed(&mut self, now: Instant, number: u16) {
-        if let Some(channel) = self.channels.get_mut(&number) {
-            channel.handle_transmitted(now);
-            collect(number, channel, now, &mut self.outputs);
-        }
     }
 
     fn for_each_channel(&mut self, at: Instant, mut act: impl FnMut(&mut CanChannel)) {
