@@ -48,8 +48,13 @@ impl Supervisor {
         if self.connection.as_mut().is_some_and(|connection| connection.take_activity()) {
             self.power.handle_activity(now);
         }
+        self.power.handle_connection(now, self.connection.is_some());
         if self.power.wants_voltage(now) {
-            self.power.handle_voltage(now, self.setup.board.voltage());
+            let volts = self.setup.board.voltage();
+            self.power.handle_voltage(now, volts);
+            if let Some(connection) = &mut self.connection {
+                connection.relay.handle_voltage(now, volts);
+            }
         }
         while let Some(event) = self.power.poll_event(now) {
             match event {

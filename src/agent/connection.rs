@@ -112,7 +112,7 @@ impl Supervisor {
     /// What an end of the agent would interrupt; `None` without a connection.
     pub(super) fn open_work(&self) -> Option<OpenWork> {
         self.connection.as_ref().map(|connection| OpenWork {
-            heard_at: connection.heard_at(),
+            heard_at: connection.relay.operator_heard_at(),
             transfer_until: connection.relay.transfer_until(now()),
         })
     }

@@ -153,7 +153,6 @@ impl Supervisor {
             SocketEvent::LongText { len, max } => self.refuse_long_text(len, max),
             SocketEvent::Binary(message) => {
                 if let Some(connection) = &mut self.connection {
-                    connection.handle_operator(now());
                     connection.relay.handle_message(now(), &message);
                 }
             }

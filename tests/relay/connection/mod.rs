@@ -10,6 +10,7 @@ mod doip;
 mod keep_alive;
 mod kline;
 mod malformed;
+mod operator_gone;
 mod own_frames;
 mod raw;
 mod resume;
