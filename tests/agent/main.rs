@@ -6,6 +6,7 @@ mod doip;
 mod ending;
 mod fd;
 mod flash;
+mod kept_vin;
 mod kline;
 mod limits;
 mod operator_gone;

@@ -6,7 +6,7 @@ use connector_agent::relay::link::{Link, Role};
 use connector_agent::relay::wire::codec::{Payload, PduFlags, Tag};
 use connector_sim::vehicle::Vehicle;
 use connector_sim::vehicle::ecu::{EcuStatus, Session};
-use connector_test_support::agent::{bus, vehicle};
+use connector_test_support::agent::{AgentSettings, bus, vehicle};
 use connector_test_support::config::hs;
 use connector_test_support::{SECOND, data, now, soon};
 use serde_json::json;
@@ -38,7 +38,9 @@ impl Programming {
         let address = record.ecus[0].address;
         let vehicle = vehicle(&record, &bus);
         let ecu = vehicle.ecu(address).unwrap().status.clone();
-        let rig = Rig::start_on(&bus, |config| config.relay.operator_silence = silence).await;
+        let rig =
+            Rig::start_on(&bus, AgentSettings::default(), |config| config.relay.operator_silence = silence)
+                .await;
         let (mut websocket, _) = rig.online().await;
         let open = json!({"connection_uuid": CONNECTION, "hold_seconds": HOLD_SECONDS});
         websocket.open("1", open).await;

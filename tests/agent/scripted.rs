@@ -24,16 +24,20 @@ const OTHER: &str = "97a00002-0000-4000-8000-000000000002";
 pub(super) struct Rig {
     api: Server,
     listener: TcpListener,
-    _agent: TestAgent,
+    pub(super) agent: TestAgent,
 }
 
 impl Rig {
     pub(super) async fn start() -> Self {
-        Self::start_on(&bus(), |_| {}).await
+        Self::start_on(&bus(), AgentSettings::default(), |_| {}).await
     }
 
     /// An agent on this bus, with a changed configuration.
-    pub(super) async fn start_on(bus: &VirtualBus, change: impl FnOnce(&mut Config)) -> Self {
+    pub(super) async fn start_on(
+        bus: &VirtualBus,
+        settings: AgentSettings,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let api = Server::start(|request, before| match request.line.as_str() {
             LOGIN => Reply::tokens(before + 1),
             ACTIVE_TICKET => Reply::new(404, r#"{"type": "/problems/no-active-ticket", "status": 404}"#),
@@ -47,8 +51,8 @@ impl Rig {
             WebsocketUrl::try_from(format!("ws://{}/", listener.local_addr().unwrap())).unwrap(),
         );
         change(&mut config);
-        let agent = TestAgent::start_with(config, "1234", bus, AgentSettings::default());
-        Self { api, listener, _agent: agent }
+        let agent = TestAgent::start_with(config, "1234", bus, settings);
+        Self { api, listener, agent }
     }
 
     /// Accepts the agent's next websocket; also returns the UUIDs of the connections that the agent holds.
@@ -113,6 +117,25 @@ impl Websocket {
         let opened = self.ask(request_id, "openConnection", message.clone()).await;
         assert_eq!(opened["action"], "connectionOpened", "{opened}");
         assert_eq!(opened["message"]["connection_uuid"], message["connection_uuid"]);
+    }
+
+    /// Waits until the agent has closed the websocket.
+    pub(super) async fn closed(&mut self) {
+        soon("the end", async { while self.0.next().await.is_some_and(|message| message.is_ok()) {} }).await;
+    }
+
+    /// The next status of which this is so.
+    pub(super) async fn status(&mut self, is_so: impl Fn(&Value) -> bool) -> Value {
+        let next = async {
+            loop {
+                let Message::Text(text) = self.0.next().await.unwrap().unwrap() else { continue };
+                let mut envelope: Value = serde_json::from_str(&text).unwrap();
+                if envelope["action"] == "connectorStatusUpdate" && is_so(&envelope["message"]) {
+                    return envelope["message"].take();
+                }
+            }
+        };
+        soon("a status", next).await
     }
 
     /// The next text that is not a status.
