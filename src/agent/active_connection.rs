@@ -1,7 +1,5 @@
 //! The operator's open connection, and the agent's state about it.
 
-use std::time::Instant;
-
 use crate::cloud::rest::ActiveTicket;
 use crate::protocol::vin::Vin;
 use crate::relay::connection::{CloseReason, RelayConnection};
@@ -17,23 +15,11 @@ pub(super) struct ActiveConnection {
     pub(super) has_ticket: bool,
     /// How many records the operator had sent at the last call of [`ActiveConnection::take_activity`].
     records_seen: u64,
-    /// When the operator was last heard of.
-    heard_at: Instant,
 }
 
 impl ActiveConnection {
-    pub(super) fn new(now: Instant, relay: RelayConnection, vin: Option<Vin>, has_ticket: bool) -> Self {
-        Self { relay, vin, has_ticket, records_seen: 0, heard_at: now }
-    }
-
-    /// The operator has sent something.
-    pub(super) fn handle_operator(&mut self, now: Instant) {
-        self.heard_at = now;
-    }
-
-    /// When the operator was last heard of.
-    pub(super) fn heard_at(&self) -> Instant {
-        self.heard_at
+    pub(super) fn new(relay: RelayConnection, vin: Option<Vin>, has_ticket: bool) -> Self {
+        Self { relay, vin, has_ticket, records_seen: 0 }
     }
 
     /// Whether the operator has sent a PDU or a frame since the last call.

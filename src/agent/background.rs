@@ -2,9 +2,10 @@
 
 use std::task::{Context, Poll};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
+use super::kept_vin::{KeptVin, VinStore, keep};
 use crate::cloud::login::Authenticator;
 use crate::cloud::rest::{ActiveTicket, ErrorChain, differences};
 use crate::cloud::{Cloud, CloudStatus};
@@ -20,6 +21,8 @@ pub(super) enum BackgroundAnswer {
     Status(CloudStatus),
     /// The ticket in progress. `held` is the connection that was open when the request was sent.
     ActiveTicket { held: Option<Uuid>, ticket: Option<ActiveTicket> },
+    /// The VIN that was kept across the restart.
+    KeptVin(KeptVin),
 }
 
 /// Sends requests to the cloud in tasks beside the loop.
@@ -29,14 +32,21 @@ pub(super) struct Background {
     answers: mpsc::Receiver<BackgroundAnswer>,
     /// The cloud's record of the connector has been compared with the configuration.
     has_compared_record: bool,
+    /// The VIN to keep across restarts.
+    vin: watch::Sender<Option<KeptVin>>,
 }
 
 impl Background {
-    /// Passes on the status of `authenticator` from now on.
-    pub(super) fn new(cloud: Cloud, authenticator: &Authenticator) -> Self {
+    /// Passes on the status of `authenticator` from now on, and the VIN that is kept in this store.
+    pub(super) fn new(cloud: Cloud, authenticator: &Authenticator, vins: Option<VinStore>) -> Self {
         let (sender, answers) = mpsc::channel(MAX_ANSWERS);
         forward_status(authenticator, sender.clone());
-        Self { cloud, sender, answers, has_compared_record: false }
+        let (vin, kept) = watch::channel(None);
+        if let Some(store) = vins {
+            tokio::spawn(load_vin(store.clone(), sender.clone()));
+            tokio::spawn(keep(store, kept));
+        }
+        Self { cloud, sender, answers, has_compared_record: false, vin }
     }
 
     /// The next answer.
@@ -66,6 +76,11 @@ impl Background {
         });
     }
 
+    /// Keeps this VIN across restarts.
+    pub(super) fn keep_vin(&self, vin: KeptVin) {
+        self.vin.send_replace(Some(vin));
+    }
+
     /// Dismisses the call for attention in the cloud.
     pub(super) fn dismiss_call_for_attention(&self) {
         let cloud = self.cloud.clone();
@@ -74,6 +89,16 @@ impl Background {
                 tracing::warn!("cannot dismiss the call for attention: {}", ErrorChain(&error));
             }
         });
+    }
+}
+
+async fn load_vin(store: VinStore, sender: mpsc::Sender<BackgroundAnswer>) {
+    match tokio::task::spawn_blocking(move || store.load()).await {
+        Ok(Ok(Some(vin))) => {
+            let _agent_ended = sender.send(BackgroundAnswer::KeptVin(vin)).await;
+        }
+        Ok(Err(error)) => tracing::warn!("cannot use the VIN from before the restart: {error}"),
+        Ok(Ok(None)) | Err(_) => {}
     }
 }
 

@@ -4,12 +4,13 @@ use connector_hal::board::BoardEvent;
 use connector_hal::clock::now;
 use tokio::sync::mpsc;
 
-use super::event_loop::RunEnd;
+use super::event_loop::{RunEnd, Woken};
 use super::messages::CallForAttention;
-use super::power::{PowerEvent, WakeCauses};
+use super::power::{PowerEvent, WakeCause, WakeCauses};
 use super::setup::Control;
 use super::sleep::{SleepEnd, Sleeper};
 use super::supervisor::{Attention, Supervisor};
+use super::vin_watch::WatchStart;
 use crate::relay::connection::{CloseReason, VinTrigger};
 use crate::relay::wire::Envelope;
 
@@ -48,8 +49,13 @@ impl Supervisor {
         if self.connection.as_mut().is_some_and(|connection| connection.take_activity()) {
             self.power.handle_activity(now);
         }
+        self.power.handle_connection(now, self.connection.is_some());
         if self.power.wants_voltage(now) {
-            self.power.handle_voltage(now, self.setup.board.voltage());
+            let volts = self.setup.board.voltage();
+            self.power.handle_voltage(now, volts);
+            if let Some(connection) = &mut self.connection {
+                connection.relay.handle_voltage(now, volts);
+            }
         }
         while let Some(event) = self.power.poll_event(now) {
             match event {
@@ -78,7 +84,7 @@ impl Supervisor {
         tracing::info!(?voltage, "the supply voltage is low; going to sleep");
         self.report_status();
         self.shut_down(CloseReason::Policy).await;
-        let Self { mut setup, mut rng, socket, background, mut watch, mut notifier, .. } = self;
+        let Self { mut setup, mut rng, socket, background, mut watch, mut notifier, vehicle, .. } = self;
         // these hold the login, which ends with them and sends nothing more
         drop((socket, background));
         let sleeper = Sleeper {
@@ -91,7 +97,9 @@ impl Supervisor {
             SleepEnd::Woken(cause) => {
                 tracing::info!(?cause, "waking up");
                 setup.seed = rng.u64(..);
-                RunEnd::Woken(Box::new((setup, notifier)))
+                let is_bus = cause == WakeCause::Bus;
+                let start = if is_bus { WatchStart::WokenByBus } else { WatchStart::Ordinary };
+                RunEnd::Woken(Box::new(Woken { setup, notifier, start, kept_vin: vehicle.to_keep() }))
             }
             SleepEnd::Control(control) => {
                 notifier.report_stopping();

@@ -36,6 +36,11 @@ impl Supervisor {
     pub(super) fn handle_background(&mut self, answer: BackgroundAnswer) {
         match answer {
             BackgroundAnswer::Status(status) => self.cloud_status = status,
+            BackgroundAnswer::KeptVin(kept) => {
+                tracing::info!(age = ?kept.age(), "the VIN from before the restart is known");
+                self.vehicle.handle_kept(kept);
+                self.report_status();
+            }
             BackgroundAnswer::ActiveTicket { held, ticket } => {
                 let state = ticket.as_ref().and_then(|ticket| ticket.state.as_deref());
                 tracing::debug!(?state, "the connector's active ticket");
@@ -91,7 +96,8 @@ impl Supervisor {
             _ if self.socket.is_up() => self.send(&closed.envelope()),
             _ => self.unreported_end = Some(closed),
         }
-        if self.vehicle.is_known {
+        // with the ignition off, no ECU is asked only because nothing is known yet
+        if self.vehicle.is_known || self.power.ignition() == Some(false) {
             self.watch.resume(self.vehicle.vin).await;
         } else {
             self.read_vin(VinTrigger::Vehicle).await;
@@ -112,7 +118,7 @@ impl Supervisor {
     /// What an end of the agent would interrupt; `None` without a connection.
     pub(super) fn open_work(&self) -> Option<OpenWork> {
         self.connection.as_ref().map(|connection| OpenWork {
-            heard_at: connection.heard_at(),
+            heard_at: connection.relay.operator_heard_at(),
             transfer_until: connection.relay.transfer_until(now()),
         })
     }

@@ -16,11 +16,12 @@ use connector_hal::clock::now;
 use tokio::sync::mpsc;
 
 use super::background::BackgroundAnswer;
+use super::kept_vin::KeptVin;
 use super::messages::ConnectorHello;
 use super::notify::Notifier;
 use super::setup::{Control, Setup};
 use super::supervisor::Supervisor;
-use super::vin_watch::Found;
+use super::vin_watch::{Found, WatchStart};
 use crate::cloud::websocket::{OutgoingMessage, SocketEvent};
 use crate::relay::connection::CloseReason;
 use crate::relay::wire::Envelope;
@@ -35,7 +36,15 @@ pub(super) enum RunEnd {
     /// The process asked for it.
     Control(Control),
     /// The agent has slept and woken. It starts again with these parts.
-    Woken(Box<(Setup, Notifier)>),
+    Woken(Box<Woken>),
+}
+
+/// The parts of an agent that has slept and woken.
+pub(super) struct Woken {
+    pub(super) setup: Setup,
+    pub(super) notifier: Notifier,
+    pub(super) start: WatchStart,
+    pub(super) kept_vin: Option<KeptVin>,
 }
 
 /// An event of the loop.
@@ -153,7 +162,6 @@ impl Supervisor {
             SocketEvent::LongText { len, max } => self.refuse_long_text(len, max),
             SocketEvent::Binary(message) => {
                 if let Some(connection) = &mut self.connection {
-                    connection.handle_operator(now());
                     connection.relay.handle_message(now(), &message);
                 }
             }

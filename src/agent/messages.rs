@@ -95,6 +95,8 @@ pub(super) struct StatusUpdate {
     pub(super) connector_id: Uuid,
     pub(super) voltage: Option<f32>,
     pub(super) vin_number: Option<Vin>,
+    /// The time since the VIN was read, which may have been before a restart.
+    pub(super) vin_age_seconds: Option<u64>,
     pub(super) round_trip_time: Option<u64>,
     pub(super) ignition: Option<bool>,
     pub(super) connection_uuid: Option<Uuid>,

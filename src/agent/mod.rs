@@ -8,7 +8,7 @@
 //! | `requests`, `opening` | the requests of cloud and operator; opening a connection |
 //! | `connection`, `active_connection` | the open connection: its messages, its ticket, its end |
 //! | `ending` | when the agent ends, if the process asks for it during a connection |
-//! | `vin` | the times of reading the VIN, and the consequences of a new VIN |
+//! | `vin`, `vehicle`, `kept_vin` | the times and consequences of reading the VIN, and the VIN from before a restart |
 //! | `board` | ignition, supply voltage, button |
 //! | `power`, `sleep` | when to sleep and when to wake |
 //! | `background` | requests to the cloud that run beside the loop |
@@ -20,6 +20,7 @@ mod board;
 mod connection;
 mod ending;
 mod event_loop;
+mod kept_vin;
 mod led;
 mod messages;
 mod notify;
@@ -29,6 +30,7 @@ mod requests;
 mod setup;
 mod sleep;
 mod supervisor;
+mod vehicle;
 mod vin;
 mod vin_watch;
 mod waiting;
@@ -36,19 +38,21 @@ mod waiting;
 use connector_hal::clock::now;
 use tokio::sync::mpsc;
 
-use event_loop::RunEnd;
+use event_loop::{RunEnd, Woken};
 use notify::Notifier;
 use supervisor::Supervisor;
+use vin_watch::WatchStart;
 
 pub use setup::{Control, Setup, SetupError};
 
 /// Runs the agent until it receives a [`Control`], and returns that control.
 pub async fn run(mut setup: Setup, control: &mut mpsc::Receiver<Control>) -> Result<Control, SetupError> {
     let mut notifier = Notifier::from_environment(now());
+    let (mut start, mut kept_vin) = (WatchStart::Ordinary, None);
     loop {
-        match Supervisor::new(setup, notifier)?.run(control).await {
+        match Supervisor::new(setup, notifier, start, kept_vin)?.run(control).await {
             RunEnd::Control(control) => return Ok(control),
-            RunEnd::Woken(parts) => (setup, notifier) = *parts,
+            RunEnd::Woken(woken) => Woken { setup, notifier, start, kept_vin } = *woken,
         }
     }
 }

@@ -9,9 +9,10 @@ use super::active_connection::ActiveConnection;
 use super::messages::ConnectionOpened;
 use super::supervisor::Supervisor;
 use super::waiting::{RequestId, WaitingOpen};
+use crate::config::PowerConfig;
 use crate::protocol::problem::Problem;
 use crate::relay::connection::{CloseReason, RelayConnection, RelaySettings};
-use crate::relay::limits::RelayLimits;
+use crate::relay::limits::{KeepAliveLimits, RelayLimits};
 use crate::relay::wire::request::OpenConnection;
 use crate::relay::wire::{ConnectionClosed, ProblemKind};
 
@@ -83,7 +84,9 @@ impl Supervisor {
             hold: Duration::from_secs(hold).min(MAX_HOLD),
             limits: RelayLimits {
                 max_pdu: config.relay.max_pdu,
-                keep_alive_after_ignition_off: config.power.keep_alive_after_ignition_off,
+                operator_silence: config.relay.operator_silence,
+                operator_idle: config.relay.operator_idle,
+                keep_alive: keep_alive_limits(&config.power),
                 ..RelayLimits::default()
             },
             hardware: self.setup.hardware.clone(),
@@ -93,7 +96,7 @@ impl Supervisor {
         relay.handle_ignition(now(), self.power.ignition());
         // without a VIN from the vehicle, a VIN read later must equal the VIN in the request
         let vin = self.vehicle.vin.or_else(|| open.vin.as_ref()?.parse().ok());
-        self.connection = Some(ActiveConnection::new(now(), relay, vin, open.ticket_id.is_some()));
+        self.connection = Some(ActiveConnection::new(relay, vin, open.ticket_id.is_some()));
     }
 
     /// An `openConnection` for this UUID that waits for the VIN.
@@ -108,5 +111,14 @@ impl Supervisor {
         let connection_uuid = waiting.open.connection_uuid;
         let closed = ConnectionClosed { connection_uuid, reason: CloseReason::Closed };
         self.send(&closed.envelope().in_reply_to(request_id));
+    }
+}
+
+fn keep_alive_limits(power: &PowerConfig) -> KeepAliveLimits {
+    KeepAliveLimits {
+        after_ignition_off: power.keep_alive_after_ignition_off,
+        after_last_request: power.keep_alive_after_last_request,
+        above: power.keep_alive_above,
+        after_low_voltage: power.keep_alive_after_low_voltage,
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct PowerEvents {
     /// The apparent state of the ignition, and when it counts as stable.
     bouncing: Option<(Option<bool>, Instant)>,
     sample_at: Option<Instant>,
+    /// An operator's connection is open, which needs the voltage while the ignition is unknown.
+    is_connected: bool,
     /// Since when the voltage has been too low, with the ignition off and no PDU relayed.
     idle_since: Option<Instant>,
     sleep_reported: bool,
@@ -50,6 +52,7 @@ impl PowerEvents {
             ignition,
             bouncing: None,
             sample_at: config.sleep_below.map(|_| now),
+            is_connected: false,
             idle_since: None,
             sleep_reported: false,
         }
@@ -68,6 +71,21 @@ impl PowerEvents {
         }
     }
 
+    /// An operator's connection was opened or closed, or is still as it was.
+    pub(super) fn handle_connection(&mut self, now: Instant, is_open: bool) {
+        self.is_connected = is_open;
+        if !self.is_sampling() {
+            self.sample_at = None;
+        } else if self.sample_at.is_none() {
+            self.sample_at = Some(now);
+        }
+    }
+
+    /// Whether the voltage decides about anything.
+    fn is_sampling(&self) -> bool {
+        self.config.sleep_below.is_some() || self.is_connected && self.ignition.is_none()
+    }
+
     /// Whether [`PowerEvents::handle_voltage`] is due.
     pub(super) fn wants_voltage(&self, now: Instant) -> bool {
         self.sample_at.is_some_and(|at| at <= now)
@@ -75,8 +93,8 @@ impl PowerEvents {
 
     /// The supply voltage, in volts.
     pub(super) fn handle_voltage(&mut self, now: Instant, volts: Option<f32>) {
+        self.sample_at = self.is_sampling().then(|| now + SAMPLE_INTERVAL);
         let Some(limit) = self.config.sleep_below else { return };
-        self.sample_at = Some(now + SAMPLE_INTERVAL);
         let is_low = volts.is_some_and(|volts| f64::from(volts) < limit.get());
         // with the ignition on, an ECU may be in the middle of being flashed: an end could do more harm than
         // a flat battery
@@ -219,6 +237,21 @@ mod tests {
             assert_eq!(busy.poll_event(start + second * SECOND), None);
         }
         assert_eq!(busy.poll_event(start + 109 * SECOND), Some(PowerEvent::Sleep));
+    }
+
+    #[test]
+    fn the_voltage_is_measured_during_a_connection_while_the_ignition_is_unknown() {
+        for (ignition, is_measured) in [(None, true), (Some(false), false), (Some(true), false)] {
+            let now = Instant::now();
+            let mut watch = PowerEvents::new(PowerConfig::default(), ignition, now);
+            watch.handle_connection(now, true);
+            assert_eq!(watch.wants_voltage(now), is_measured);
+            watch.handle_voltage(now, Some(12.0));
+            watch.handle_connection(now + SECOND / 2, true);
+            assert_eq!(watch.poll_timeout(), is_measured.then(|| now + SECOND));
+            watch.handle_connection(now, false);
+            assert_eq!(watch.poll_timeout(), None);
+        }
     }
 
     #[test]

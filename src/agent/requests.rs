@@ -75,7 +75,11 @@ impl Supervisor {
         {
             return self.close_before_open(waiting, request_id);
         }
+        let is_notice = matches!(request, Request::OperatorJoined(_) | Request::OperatorLeft(_));
         if self.connection_of(connection_uuid).is_none() {
+            if is_notice {
+                return tracing::debug!(action, %connection_uuid, "a notice about a connection that is not open");
+            }
             let detail = format!("No connection {connection_uuid} is open.");
             let problem = ProblemKind::UnknownConnection.problem(detail);
             return self.refuse(&problem.answering(action), request_id);
@@ -84,7 +88,6 @@ impl Supervisor {
             self.hand_over_buses().await;
         }
         if let Some(connection) = &mut self.connection {
-            connection.handle_operator(now());
             connection.relay.handle_request(now(), request, request_id);
         }
     }
@@ -133,6 +136,8 @@ fn target_of(request: &Request) -> Option<(&'static str, Uuid)> {
         Request::ResumeConnection(request) => ("resumeConnection", request.connection_uuid),
         Request::CloseConnection(request) => ("closeConnection", request.connection_uuid),
         Request::ScanEcus(request) => ("scanEcus", request.connection_uuid),
+        Request::OperatorJoined(notice) => ("operatorJoined", notice.connection_uuid),
+        Request::OperatorLeft(notice) => ("operatorLeft", notice.connection_uuid),
         Request::OpenConnection(_) | Request::IdentifyVehicle | Request::DismissCallForAttention => {
             return None;
         }

@@ -97,6 +97,7 @@ mod tests {
     use connector_hal::can::virtual_bus::{VirtualBus, VirtualBusConfig};
     use connector_hal::can::{CanBusExt as _, CanFrame, CanId};
 
+    use super::super::vin_watch::WatchStart;
     use super::*;
     use crate::config::{PowerConfig, VinSettings};
     use crate::vehicle::hardware::Hardware;
@@ -124,7 +125,12 @@ mod tests {
             let power = PowerConfig { sleep_below: Some(11.8.try_into().unwrap()), ..PowerConfig::default() };
             let (control, commands) = mpsc::channel(1);
             Self {
-                watch: VinWatch::spawn(Hardware::on_bus(&bus), VinSettings::default(), Some(false)),
+                watch: VinWatch::spawn(
+                    Hardware::on_bus(&bus),
+                    VinSettings::default(),
+                    Some(false),
+                    WatchStart::Ordinary,
+                ),
                 notifier: Notifier::from_environment(now()),
                 bus,
                 board,

@@ -12,33 +12,24 @@ use uuid::Uuid;
 use super::active_connection::ActiveConnection;
 use super::background::Background;
 use super::ending::Ending;
+use super::kept_vin::{KeptVin, VinStore};
 use super::led::Indication;
 use super::messages::{StatusUpdate, bounded_text, whole_milliseconds};
 use super::notify::Notifier;
 use super::power::PowerEvents;
 use super::setup::{Setup, SetupError};
-use super::vin_watch::VinWatch;
+use super::vehicle::Vehicle;
+use super::vin_watch::{VinWatch, WatchStart};
 use super::waiting::VinWaiters;
 use crate::cloud::login::{Authenticator, LoginStore};
 use crate::cloud::rest::Rest;
 use crate::cloud::websocket::{CloudSocket, OutgoingMessage, SocketSettings};
 use crate::cloud::{Cloud, CloudStatus};
-use crate::protocol::vin::Vin;
 use crate::relay::wire::{ConnectionClosed, Envelope};
 use crate::vehicle::wake_watch::WakeWatch;
 
 /// How often the connector reports its status: as often as the cloud updates its subscribers.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
-
-/// The agent's knowledge about the vehicle.
-#[derive(Default)]
-pub(super) struct Vehicle {
-    pub(super) vin: Option<Vin>,
-    /// The VIN has been read at least once, with or without success.
-    pub(super) is_known: bool,
-    /// The VIN watch is reading the VIN.
-    pub(super) is_being_read: bool,
-}
 
 /// The mechanic's call for attention.
 #[derive(Default)]
@@ -80,18 +71,24 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(super) fn new(mut setup: Setup, notifier: Notifier) -> Result<Self, SetupError> {
+    /// An agent that starts. `kept_vin` is the VIN from before it slept.
+    pub(super) fn new(
+        mut setup: Setup,
+        notifier: Notifier,
+        start: WatchStart,
+        kept_vin: Option<KeptVin>,
+    ) -> Result<Self, SetupError> {
         let mut rng = fastrand::Rng::with_seed(setup.seed);
         let config = &setup.config;
         let rest = Arc::new(Rest::new(&config.cloud, config.connector.uuid, &setup.tls)?);
         let store = LoginStore::new(config);
         let authenticator = Authenticator::resume(rest.clone(), setup.pincode.clone(), store, rng.u64(..));
         let cloud = Cloud::new(rest, authenticator.clone(), rng.u64(..));
-        let background = Background::new(cloud, &authenticator);
+        let background = Background::new(cloud, &authenticator, VinStore::new(config));
         let settings = SocketSettings::new(&config.cloud, config.relay.max_pdu);
         let socket = CloudSocket::new(settings, setup.tls.clone(), authenticator, rng.u64(..));
         let ignition = setup.board.ignition();
-        let watch = VinWatch::spawn(setup.hardware.clone(), config.vin_settings(), ignition);
+        let watch = VinWatch::spawn(setup.hardware.clone(), config.vin_settings(), ignition, start);
         let mut ignition_watch = WakeWatch::new(Duration::MAX, now());
         ignition_watch.handle_ignition(ignition);
         Ok(Self {
@@ -102,7 +99,7 @@ impl Supervisor {
             background,
             cloud_status: CloudStatus::default(),
             watch,
-            vehicle: Vehicle { is_being_read: true, ..Vehicle::default() },
+            vehicle: Vehicle::new(start.reads_immediately(ignition), kept_vin),
             connection: None,
             unreported_end: None,
             waiting_for_vin: VinWaiters::default(),
@@ -141,10 +138,12 @@ impl Supervisor {
             return;
         }
         let connection = self.connection.as_ref();
+        let (vin_number, vin_age) = self.vehicle.report(now());
         let update = StatusUpdate {
             connector_id: self.uuid(),
             voltage: self.setup.board.voltage(),
-            vin_number: self.vehicle.vin,
+            vin_number,
+            vin_age_seconds: vin_age.map(|age| age.as_secs()),
             round_trip_time: self.socket.round_trip_time().map(whole_milliseconds),
             ignition: self.power.ignition(),
             connection_uuid: connection.map(|connection| connection.relay.connection_uuid()),

@@ -2,6 +2,7 @@
 
 use connector_hal::clock::now;
 
+use super::kept_vin::KeptVin;
 use super::supervisor::Supervisor;
 use crate::relay::connection::VinTrigger;
 use crate::vehicle::vin::VinReport;
@@ -27,8 +28,10 @@ impl Supervisor {
             tracing::debug!(conflict = ?report.conflict);
         }
         let has_changed = !self.vehicle.is_known || self.vehicle.vin != report.vin;
-        self.vehicle.is_known = true;
-        self.vehicle.vin = report.vin;
+        self.vehicle.handle_reading(now(), report.vin);
+        if let Some(vin) = report.vin {
+            self.background.keep_vin(KeptVin::read_now(vin));
+        }
         tracing::info!(
             found = report.vin.is_some(),
             elapsed_ms = report.elapsed.as_millis() as u64,

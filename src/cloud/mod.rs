@@ -7,8 +7,10 @@ mod api;
 mod backoff;
 pub mod login;
 pub mod rest;
+pub(crate) mod state_file;
 mod status;
 pub mod websocket;
 
 pub use api::Cloud;
+pub use state_file::StateFileError;
 pub use status::{CloudState, CloudStatus, LoginState};

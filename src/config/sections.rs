@@ -242,11 +242,22 @@ pub struct RelayConfig {
     pub max_pdu: usize,
     /// How long a connection is held while its link is down, by default, in seconds.
     pub hold_seconds: u64,
+    /// How long nothing may be heard of the operator while something waits for an acknowledgement.
+    #[serde(rename = "operator_silence_ms", with = "duration")]
+    pub operator_silence: Duration,
+    /// How long nothing may be heard of the operator otherwise.
+    #[serde(rename = "operator_idle_ms", with = "duration")]
+    pub operator_idle: Duration,
 }
 
 impl Default for RelayConfig {
     fn default() -> Self {
-        Self { max_pdu: 1 << 20, hold_seconds: 30 }
+        Self {
+            max_pdu: 1 << 20,
+            hold_seconds: 30,
+            operator_silence: seconds::<120>(),
+            operator_idle: seconds::<900>(),
+        }
     }
 }
 
@@ -262,6 +273,15 @@ pub struct PowerConfig {
     /// How long TesterPresent is still sent in a connection after the ignition was switched off.
     #[serde(rename = "keep_alive_after_ignition_off_ms", with = "duration")]
     pub keep_alive_after_ignition_off: Duration,
+    /// How long TesterPresent is still sent after the operator's last PDU or frame.
+    #[serde(rename = "keep_alive_after_last_request_ms", with = "duration")]
+    pub keep_alive_after_last_request: Duration,
+    /// The supply voltage below which TesterPresent stops where the ignition cannot be read, in volts.
+    #[serde(rename = "keep_alive_above_volts")]
+    pub keep_alive_above: Number,
+    /// How long the voltage must have been too low for TesterPresent to stop.
+    #[serde(rename = "keep_alive_after_low_voltage_ms", with = "duration")]
+    pub keep_alive_after_low_voltage: Duration,
     /// The supply voltage below which the agent sleeps, in volts. By default it never sleeps.
     #[serde(rename = "sleep_below_volts")]
     pub sleep_below: Option<Number>,
@@ -279,6 +299,9 @@ impl Default for PowerConfig {
             terminal15_pin: 1,
             ignition_debounce: Duration::from_millis(50),
             keep_alive_after_ignition_off: seconds::<300>(),
+            keep_alive_after_last_request: seconds::<600>(),
+            keep_alive_above: Number::from_thousandths(12_200),
+            keep_alive_after_low_voltage: seconds::<60>(),
             sleep_below: None,
             wake_above: None,
             sleep_after: seconds::<60>(),

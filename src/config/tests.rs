@@ -179,6 +179,23 @@ fn the_default_vin_settings_are_those_of_the_vin_reader() {
 }
 
 #[test]
+fn the_times_and_the_voltage_that_end_keep_alives_have_bounds() {
+    for (section, line) in [
+        ("relay", "operator_silence_ms = 9999"),
+        ("relay", "operator_idle_ms = 59999"),
+        ("power", "keep_alive_after_last_request_ms = 9999"),
+        ("power", "keep_alive_above_volts = 60.1"),
+        ("power", "keep_alive_above_volts = -1"),
+    ] {
+        let Err(ConfigError::Invalid(problems)) = loaded(&format!("{MINIMAL}[{section}]\n{line}\n")) else {
+            panic!("accepted: {line}")
+        };
+        let key = line.split(' ').next().unwrap();
+        assert_eq!(problems[0].key.as_deref(), Some(format!("{section}.{key}").as_str()));
+    }
+}
+
+#[test]
 fn an_impossible_bus_is_refused() {
     for (key, value, message) in [
         ("device", "\"pcan:1\"", "`pcan:1` is not a CAN device"),

@@ -1,6 +1,8 @@
 //! The agent with a scripted cloud, which sends what the sandbox never sends.
 
+use bytes::Bytes;
 use connector_agent::config::{ApiUrl, Config, WebsocketUrl};
+use connector_hal::can::virtual_bus::VirtualBus;
 use connector_test_support::agent::{AgentSettings, TestAgent, bus};
 use connector_test_support::scripted_api::{Reply, Server};
 use connector_test_support::soon;
@@ -19,14 +21,23 @@ const ONE: &str = "97a00001-0000-4000-8000-000000000001";
 const OTHER: &str = "97a00002-0000-4000-8000-000000000002";
 
 /// An agent on a bus without other nodes, and a cloud that knows no ticket.
-struct Rig {
+pub(super) struct Rig {
     api: Server,
     listener: TcpListener,
-    _agent: TestAgent,
+    pub(super) agent: TestAgent,
 }
 
 impl Rig {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
+        Self::start_on(&bus(), AgentSettings::default(), |_| {}).await
+    }
+
+    /// An agent on this bus, with a changed configuration.
+    pub(super) async fn start_on(
+        bus: &VirtualBus,
+        settings: AgentSettings,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let api = Server::start(|request, before| match request.line.as_str() {
             LOGIN => Reply::tokens(before + 1),
             ACTIVE_TICKET => Reply::new(404, r#"{"type": "/problems/no-active-ticket", "status": 404}"#),
@@ -34,17 +45,18 @@ impl Rig {
         })
         .await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let config = Config::new(
+        let mut config = Config::new(
             CONNECTOR.parse().unwrap(),
             ApiUrl::try_from(api.url.clone()).unwrap(),
             WebsocketUrl::try_from(format!("ws://{}/", listener.local_addr().unwrap())).unwrap(),
         );
-        let agent = TestAgent::start_with(config, "1234", &bus(), AgentSettings::default());
-        Self { api, listener, _agent: agent }
+        change(&mut config);
+        let agent = TestAgent::start_with(config, "1234", bus, settings);
+        Self { api, listener, agent }
     }
 
     /// Accepts the agent's next websocket; also returns the UUIDs of the connections that the agent holds.
-    async fn online(&self) -> (Websocket, Vec<Value>) {
+    pub(super) async fn online(&self) -> (Websocket, Vec<Value>) {
         #[allow(clippy::result_large_err, reason = "the library's signature")]
         let callback = |_: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
             response.headers_mut().insert("sec-websocket-protocol", "connector-relay.v1".parse().unwrap());
@@ -74,27 +86,60 @@ impl Rig {
 }
 
 /// The cloud's end of the agent's websocket.
-struct Websocket(WebSocketStream<TcpStream>);
+pub(super) struct Websocket(WebSocketStream<TcpStream>);
 
 impl Websocket {
+    /// Sends a notice.
+    pub(super) async fn say(&mut self, action: &str, message: Value) {
+        self.send(Message::text(json!({"action": action, "message": message}).to_string())).await;
+    }
+
+    /// Passes on a binary message of the operator.
+    pub(super) async fn relay(&mut self, message: Bytes) {
+        self.send(Message::Binary(message)).await;
+    }
+
+    async fn send(&mut self, message: Message) {
+        self.0.send(message).await.unwrap();
+    }
+
     /// Sends a request; returns the next text, which must be the answer.
-    async fn ask(&mut self, request_id: &str, action: &str, message: Value) -> Value {
+    pub(super) async fn ask(&mut self, request_id: &str, action: &str, message: Value) -> Value {
         let request = json!({"action": action, "message": message, "request_id": request_id});
-        self.0.send(Message::text(request.to_string())).await.unwrap();
+        self.send(Message::text(request.to_string())).await;
         let answer = self.hear().await;
         assert_eq!(answer["request_id"], request_id, "{answer}");
         answer
     }
 
     /// Opens a connection.
-    async fn open(&mut self, request_id: &str, message: Value) {
+    pub(super) async fn open(&mut self, request_id: &str, message: Value) {
         let opened = self.ask(request_id, "openConnection", message.clone()).await;
         assert_eq!(opened["action"], "connectionOpened", "{opened}");
         assert_eq!(opened["message"]["connection_uuid"], message["connection_uuid"]);
     }
 
+    /// Waits until the agent has closed the websocket.
+    pub(super) async fn closed(&mut self) {
+        soon("the end", async { while self.0.next().await.is_some_and(|message| message.is_ok()) {} }).await;
+    }
+
+    /// The next status of which this is so.
+    pub(super) async fn status(&mut self, is_so: impl Fn(&Value) -> bool) -> Value {
+        let next = async {
+            loop {
+                let Message::Text(text) = self.0.next().await.unwrap().unwrap() else { continue };
+                let mut envelope: Value = serde_json::from_str(&text).unwrap();
+                if envelope["action"] == "connectorStatusUpdate" && is_so(&envelope["message"]) {
+                    return envelope["message"].take();
+                }
+            }
+        };
+        soon("a status", next).await
+    }
+
     /// The next text that is not a status.
-    async fn hear(&mut self) -> Value {
+    pub(super) async fn hear(&mut self) -> Value {
         let next = async {
             loop {
                 let Message::Text(text) = self.0.next().await.unwrap().unwrap() else { continue };

@@ -60,6 +60,11 @@ impl Number {
         self.0
     }
 
+    /// The number of these thousandths.
+    pub fn from_thousandths(value: i32) -> Self {
+        Self(f64::from(value) / 1000.0)
+    }
+
     fn thousandth() -> Self {
         Self(0.001)
     }

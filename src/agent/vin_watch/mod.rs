@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(super) use self::messages::Found;
 use self::messages::WatchCommand;
+pub(super) use self::schedule::WatchStart;
 use self::task::VinWatchTask;
 use crate::config::VinSettings;
 use crate::protocol::vin::Vin;
@@ -39,11 +40,16 @@ pub(super) struct VinWatch {
 }
 
 impl VinWatch {
-    /// Begins to read the VIN.
-    pub(super) fn spawn(hardware: Hardware, settings: VinSettings, ignition: Option<bool>) -> Self {
+    /// Begins to read the VIN, or to listen, depending on ignition and start.
+    pub(super) fn spawn(
+        hardware: Hardware,
+        settings: VinSettings,
+        ignition: Option<bool>,
+        start: WatchStart,
+    ) -> Self {
         let (commands, command_receiver) = mpsc::channel(COMMANDS);
         let (found_sender, found) = mpsc::channel(FOUND);
-        let task = VinWatchTask::new(hardware, settings, ignition, command_receiver, found_sender);
+        let task = VinWatchTask::new(hardware, settings, ignition, start, command_receiver, found_sender);
         tokio::spawn(task.run());
         Self { commands, found }
     }

@@ -100,6 +100,8 @@ impl WatchedPort {
                     }
                     self.last_frame = Some(at);
                     if let Some(reason) = self.watch.handle_frame(at) {
+                        // the reason may have to wait, and the rest of the events may not
+                        cx.waker().wake_by_ref();
                         return Some(reason);
                     }
                 }

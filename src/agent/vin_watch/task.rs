@@ -11,7 +11,7 @@ use super::listening::Listening;
 use super::messages::{Found, WatchCommand};
 use super::port::WatchedPort;
 use super::reading::read_ports;
-use super::schedule::{ReadingSchedule, WatchStep};
+use super::schedule::{ReadingSchedule, WatchStart, WatchStep};
 use crate::config::VinSettings;
 use crate::protocol::vin::Vin;
 use crate::vehicle::hardware::Hardware;
@@ -28,6 +28,8 @@ pub(super) struct VinWatchTask {
     bit_rates: Vec<Option<u32>>,
     /// The VIN that was read last.
     vin: Option<Vin>,
+    /// The task begins with a reading, and otherwise listens.
+    reads_immediately: bool,
 }
 
 /// What the task does next.
@@ -47,16 +49,28 @@ impl VinWatchTask {
         hardware: Hardware,
         settings: VinSettings,
         ignition: Option<bool>,
+        start: WatchStart,
         commands: mpsc::Receiver<WatchCommand>,
         found: mpsc::Sender<Found>,
     ) -> Self {
-        let schedule = ReadingSchedule::new(ignition);
-        Self { hardware, settings, commands, found, schedule, bit_rates: Vec::new(), vin: None }
+        let schedule = ReadingSchedule::new(ignition, start);
+        let reads_immediately = start.reads_immediately(ignition);
+        Self {
+            hardware,
+            settings,
+            commands,
+            found,
+            schedule,
+            bit_rates: Vec::new(),
+            vin: None,
+            reads_immediately,
+        }
     }
 
-    /// Runs until the watch's handle is dropped. Begins to read the VIN immediately.
+    /// Runs until the watch's handle is dropped.
     pub(super) async fn run(mut self) {
-        let mut activity = WatchActivity::Read;
+        let mut activity =
+            if self.reads_immediately { WatchActivity::Read } else { self.watch_from_closed() };
         loop {
             activity = match activity {
                 WatchActivity::Read => self.read().await,
@@ -199,7 +213,9 @@ impl VinWatchTask {
     /// All ports, whose devices are opened later.
     fn closed_ports(&self) -> Vec<WatchedPort> {
         // where no bit rate is known, the likeliest may show that the vehicle wakes
-        let likeliest = self.settings.bit_rates.first().copied().filter(|_| self.schedule.only_listens());
+        let was_never_read = self.bit_rates.is_empty();
+        let likeliest = self.settings.bit_rates.first().copied();
+        let likeliest = likeliest.filter(|_| was_never_read || self.schedule.only_listens());
         let bit_rate = |index: usize| self.bit_rates.get(index).copied().flatten().or(likeliest);
         let now = now();
         (0..self.hardware.can_ports.len()).map(|index| WatchedPort::new(bit_rate(index), now)).collect()

@@ -114,7 +114,7 @@ impl WatchRig {
                 Box::pin(std::future::ready(opened))
             });
         }
-        let watch = VinWatch::spawn(hardware, VinSettings::default(), ignition);
+        let watch = VinWatch::spawn(hardware, VinSettings::default(), ignition, WatchStart::Ordinary);
         Self { bus, watch, start: now(), _acknowledges: acknowledges }
     }
 
@@ -162,16 +162,23 @@ impl WatchRig {
         });
     }
 
-    /// Starts a node that sends a frame five times a second.
-    fn bus_wakes(&self) {
+    /// Starts a node that sends this number of frames, five a second.
+    fn bus_sends(&self, frames: usize) {
         let mut node = self.bus.attach("another node of the vehicle");
         tokio::spawn(async move {
             let frame = CanFrame::new(CanId::standard(0x123).unwrap(), &[1]).unwrap();
-            loop {
+            for _ in 0..frames {
                 node.send(&frame).await.unwrap();
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                // an adapter takes no more frames while its outcomes are unread
+                let read = async { while node.event().await.is_ok() {} };
+                let _paused = tokio::time::timeout(Duration::from_millis(200), read).await;
             }
         });
+    }
+
+    /// Starts a node that sends a frame five times a second.
+    fn bus_wakes(&self) {
+        self.bus_sends(usize::MAX);
     }
 }
 
@@ -202,9 +209,42 @@ async fn a_vehicle_without_a_vin_is_asked_less_often_and_finally_not_at_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_ecu_is_asked_again_while_the_ignition_is_off() {
+async fn at_the_start_no_ecu_is_asked_while_the_ignition_is_off() {
     let mut rig = WatchRig::new(Some(false));
+    rig.ecu_starts();
+    assert!(rig.reading_within(3600 * SECOND).await.is_none());
+    assert_eq!(rig.bus.statistics().frames, 0);
+    rig.watch.ignition(Some(true)).await;
+    assert_eq!(rig.reading_within(2 * SECOND).await.unwrap().0, Some(VIN.parse().unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_the_ignition_off_an_ecu_is_asked_once_frames_were_heard_for_three_seconds() {
+    let mut rig = WatchRig::new(Some(false));
+    rig.ecu_starts();
+    rig.bus_sends(12);
+    assert!(rig.reading_within(60 * SECOND).await.is_none(), "2.4 s");
+    rig.bus_sends(17);
+    assert_eq!(rig.reading_within(60 * SECOND).await.unwrap().0, Some(VIN.parse().unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_the_ignition_off_a_bus_that_wakes_is_only_asked_after_three_seconds() {
+    let mut rig = WatchRig::new(Some(true));
     assert!(rig.reading_within(2 * SECOND).await.is_some());
+    rig.watch.ignition(Some(false)).await;
+    assert!(rig.reading_within(60 * SECOND).await.is_none());
+    rig.ecu_starts();
+    rig.bus_wakes();
+    assert!(rig.reading_within(2900 * Duration::from_millis(1)).await.is_none());
+    assert!(rig.reading_within(3 * SECOND).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_ecu_is_asked_again_while_the_ignition_is_off() {
+    let mut rig = WatchRig::new(Some(true));
+    assert!(rig.reading_within(2 * SECOND).await.is_some());
+    rig.watch.ignition(Some(false)).await;
     let frames = rig.bus.statistics().frames;
     assert!(rig.reading_within(3600 * SECOND).await.is_none());
     assert_eq!(rig.bus.statistics().frames, frames);

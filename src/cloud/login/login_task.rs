@@ -7,10 +7,11 @@ use secrecy::SecretString;
 use tokio::sync::watch;
 
 use super::auth::{Auth, LoginAttempt, LoginFailure, StoredTokens};
-use super::store::{LoginStore, StoredLogin, StoredRejections, unix_now};
+use super::store::{LoginStore, StoredLogin, StoredRejections};
 use super::store_task::StoreTask;
 use super::token_reports::TokenReports;
 use crate::cloud::rest::{AccessToken, ErrorChain, Rest, RestError, Tokens};
+use crate::cloud::state_file::unix_now;
 use crate::cloud::status::{CloudStatus, LoginState};
 use crate::config::{Pincode, secrets};
 

@@ -12,4 +12,4 @@ mod store_task;
 mod token_reports;
 
 pub use authenticator::Authenticator;
-pub use store::{LoginStore, StoreError, StoredLogin};
+pub use store::{LoginStore, StoredLogin};

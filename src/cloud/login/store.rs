@@ -3,13 +3,11 @@
 //! The files only save a login: if anything is wrong with them, the agent logs in again. Times in them are by
 //! the device's clock, which may have jumped, so they only decide which of the stored tokens to try first.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use rustix::fs::OFlags;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -17,62 +15,18 @@ use uuid::Uuid;
 
 use crate::cloud::backoff::{FIRST_REJECTION, after_rejections};
 use crate::cloud::rest::Tokens;
+use crate::cloud::state_file::{StateFileError, read, unix_now, write};
 use crate::config::{ChangeTime, Config};
 
 /// The file of the tokens, in the state directory.
 const LOGIN_FILE: &str = "login.json";
 /// The file of the rejected logins, in the state directory.
 const REJECTIONS_FILE: &str = "rejected.json";
-/// The longest file accepted, in bytes. A token has a few kilobytes at most; a larger file is not one that
-/// the agent wrote.
-const MAX_LENGTH: u64 = 64 << 10;
 /// The version of the files' layout.
 const FORMAT: u32 = 1;
 /// An access token with no more than this left of its lifetime is not used: the token could expire on its
 /// way, and the first refresh follows within seconds anyway.
 const MIN_REMAINING: Duration = Duration::from_secs(5);
-
-/// Why the login could not be loaded or saved.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The directory cannot be created.
-    #[error("cannot create the directory {}: {source}", path.display())]
-    Directory {
-        /// The path of the directory.
-        path: PathBuf,
-        /// The I/O error that caused this.
-        source: io::Error,
-    },
-    /// The file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The path of the file.
-        path: PathBuf,
-        /// The I/O error that caused this.
-        source: io::Error,
-    },
-    /// The file cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
-    Write {
-        /// The path of the file.
-        path: PathBuf,
-        /// The I/O error that caused this.
-        source: io::Error,
-    },
-    /// Other users could have read or written the file.
-    #[error("other users can access {} (owner {owner}, mode {mode:04o})", path.display())]
-    Exposed {
-        /// The path of the file.
-        path: PathBuf,
-        /// The user who owns the file.
-        owner: u32,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// The file does not contain what the agent writes.
-    #[error("{} is damaged", .0.display())]
-    Damaged(PathBuf),
-}
 
 /// A login loaded from disk.
 #[derive(Debug)]
@@ -193,14 +147,14 @@ impl LoginStore {
     }
 
     /// Loads the login. `None` if none is stored, or if it belongs to another connector or another cloud.
-    pub fn load(&self) -> Result<Option<StoredLogin>, StoreError> {
+    pub fn load(&self) -> Result<Option<StoredLogin>, StateFileError> {
         let path = self.directory.join(LOGIN_FILE);
         let Some(text) = read(&path)? else { return Ok(None) };
         // do not keep the error: it would quote the file
         let contents: LoginContents =
-            serde_json::from_slice(&text).map_err(|_| StoreError::Damaged(path.clone()))?;
+            serde_json::from_slice(&text).map_err(|_| StateFileError::Damaged(path.clone()))?;
         if contents.format != FORMAT || contents.access_token.expose_secret().is_empty() {
-            return Err(StoreError::Damaged(path));
+            return Err(StateFileError::Damaged(path));
         }
         if contents.connector_uuid != self.connector_uuid || contents.api_url != self.api_url {
             return Ok(None);
@@ -216,7 +170,7 @@ impl LoginStore {
 
     /// Saves tokens that were obtained now, replacing the stored ones. After a crash at any moment, either
     /// the old or the new tokens are there.
-    pub fn save(&self, tokens: &Tokens) -> Result<(), StoreError> {
+    pub fn save(&self, tokens: &Tokens) -> Result<(), StateFileError> {
         let now = unix_now();
         let before = self.load().ok().flatten().map_or(0, |login| login.known_time);
         let contents = LoginContentsRef {
@@ -234,17 +188,17 @@ impl LoginStore {
         let mut text = Zeroizing::new(Vec::with_capacity(1024 + self.api_url.len() + 6 * secrets));
         serde_json::to_writer(&mut *text, &contents)
             .map_err(|error| self.not_written(LOGIN_FILE, error.into()))?;
-        self.write(LOGIN_FILE, &text)
+        write(&self.directory, LOGIN_FILE, &text)
     }
 
     /// Loads the rejected logins. `None` if none are stored, or if the source of the pincode has changed since.
-    pub(super) fn load_rejections(&self) -> Result<Option<StoredRejections>, StoreError> {
+    pub(super) fn load_rejections(&self) -> Result<Option<StoredRejections>, StateFileError> {
         let path = self.directory.join(REJECTIONS_FILE);
         let Some(text) = read(&path)? else { return Ok(None) };
         let contents: RejectionContents =
-            serde_json::from_slice(&text).map_err(|_| StoreError::Damaged(path.clone()))?;
+            serde_json::from_slice(&text).map_err(|_| StateFileError::Damaged(path.clone()))?;
         if contents.format != FORMAT {
-            return Err(StoreError::Damaged(path));
+            return Err(StateFileError::Damaged(path));
         }
         let is_ours = contents.connector_uuid == self.connector_uuid
             && contents.api_url == self.api_url
@@ -255,7 +209,7 @@ impl LoginStore {
     }
 
     /// Saves that `count` logins in a row were rejected, the last one now. Removes the file if `count` is 0.
-    pub(super) fn save_rejections(&self, count: u32) -> Result<(), StoreError> {
+    pub(super) fn save_rejections(&self, count: u32) -> Result<(), StateFileError> {
         if count == 0 {
             return match fs::remove_file(self.directory.join(REJECTIONS_FILE)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -272,80 +226,12 @@ impl LoginStore {
         };
         let text =
             serde_json::to_vec(&contents).map_err(|error| self.not_written(REJECTIONS_FILE, error.into()))?;
-        self.write(REJECTIONS_FILE, &text)
+        write(&self.directory, REJECTIONS_FILE, &text)
     }
 
-    fn not_written(&self, file: &str, source: io::Error) -> StoreError {
-        StoreError::Write { path: self.directory.join(file), source }
+    fn not_written(&self, file: &str, source: io::Error) -> StateFileError {
+        StateFileError::Write { path: self.directory.join(file), source }
     }
-
-    /// Replaces the file's content in one step.
-    fn write(&self, file: &str, text: &[u8]) -> Result<(), StoreError> {
-        create_directory(&self.directory)?;
-        let new = self.directory.join(format!("{file}.new"));
-        let written = replace(&new, &self.directory.join(file), text);
-        if written.is_err() {
-            // a partial file would take up space on a disk that may be full
-            let _may_not_exist = fs::remove_file(&new);
-        }
-        written.map_err(|source| StoreError::Write { path: new, source })
-    }
-}
-
-/// Seconds since 1970 by the device's clock.
-pub(super) fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-    let failed = |source| StoreError::Read { path: path.to_owned(), source };
-    // do not follow a symbolic link, and do not wait for a FIFO
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
-    let file = match OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path) {
-        Ok(file) => file,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(failed(error)),
-    };
-    let metadata = file.metadata().map_err(failed)?;
-    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o777);
-    if !metadata.is_file() || metadata.len() > MAX_LENGTH {
-        return Err(StoreError::Damaged(path.to_owned()));
-    }
-    let is_ours = owner == 0 || owner == rustix::process::geteuid().as_raw();
-    if mode & 0o077 != 0 || !is_ours {
-        return Err(StoreError::Exposed { path: path.to_owned(), owner, mode });
-    }
-    let mut text = Zeroizing::new(Vec::with_capacity(MAX_LENGTH as usize + 1));
-    file.take(MAX_LENGTH + 1).read_to_end(&mut text).map_err(failed)?;
-    Ok(Some(text))
-}
-
-/// Creates the directory if it does not exist.
-fn create_directory(path: &Path) -> Result<(), StoreError> {
-    let failed = |source| StoreError::Directory { path: path.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)
-}
-
-/// Writes `new`, then renames it to `file`.
-fn replace(new: &Path, file: &Path, text: &[u8]) -> io::Result<()> {
-    match fs::remove_file(new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    // created, not opened: no other process has it open, and no symbolic link is followed
-    let mut written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new)?;
-    written.write_all(text)?;
-    written.sync_all()?;
-    drop(written);
-    fs::rename(new, file)?;
-    if let Some(directory) = file.parent() {
-        // Not every file system supports this. Without it the old file may be back after a power cut, which
-        // is as good.
-        let _old_or_new = File::open(directory).and_then(|directory| directory.sync_all());
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -6,14 +6,15 @@ use std::time::Duration;
 use secrecy::SecretString;
 use tokio::task::JoinHandle;
 
-use super::store::{LoginStore, StoreError, StoredLogin, StoredRejections};
+use super::store::{LoginStore, StoredLogin, StoredRejections};
 use crate::cloud::rest::Tokens;
+use crate::cloud::state_file::StateFileError;
 
 /// Loads and saves the login on the runtime's blocking threads, one access at a time.
 pub(super) struct StoreTask {
     /// Without a store nothing is loaded or saved.
     store: Option<LoginStore>,
-    saving: Option<JoinHandle<Result<(), StoreError>>>,
+    saving: Option<JoinHandle<Result<(), StateFileError>>>,
     /// Changes made while the previous save was running; newer ones replace older ones.
     unsaved: Unsaved,
     /// The number of rejections stored, or about to be stored.

@@ -60,14 +60,27 @@ fn bounds(config: &Config) -> Vec<ConfigProblem> {
         ("cloud.idle_ping_interval_ms", milliseconds(config.cloud.idle_ping_interval), PING_INTERVALS),
         ("relay.max_pdu", config.relay.max_pdu as u64, 4095..=MAX_PDU),
         ("relay.hold_seconds", config.relay.hold_seconds, 1..=300),
+        ("relay.operator_silence_ms", milliseconds(config.relay.operator_silence), 10_000..=3_600_000),
+        ("relay.operator_idle_ms", milliseconds(config.relay.operator_idle), 60_000..=3_600_000),
+        (
+            "power.keep_alive_after_last_request_ms",
+            milliseconds(config.power.keep_alive_after_last_request),
+            10_000..=3_600_000,
+        ),
         ("vin.kline_budget_ms", milliseconds(config.vin.kline_budget), 100..=60_000),
         ("vin.data_bit_rate", config.vin.data_bit_rate.into(), 500_000..=8_000_000),
     ];
+    let volts = config.power.keep_alive_above.get();
+    let volts = (!(0.0..=60.0).contains(&volts)).then(|| {
+        ConfigProblem::error(format!("{volts} V is out of range"), "set 0 to 60")
+            .at_key("power.keep_alive_above_volts")
+    });
     let wrong = bounds.into_iter().filter(|(_, value, range)| !range.contains(value));
     wrong
         .map(|(key, value, range)| {
             let fix = format!("set {} to {}", range.start(), range.end());
             ConfigProblem::error(format!("{value} is out of range"), fix).at_key(key)
         })
+        .chain(volts)
         .collect()
 }

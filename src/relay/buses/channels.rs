@@ -7,7 +7,7 @@ use connector_hal::can::CanFrame;
 
 use super::channel_setup::ChannelKind;
 use crate::protocol::problem::Problem;
-use crate::relay::channel::{ChannelOutput, PduToSend};
+use crate::relay::channel::{ChannelOutput, KeepAliveStop, PduToSend};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::codec::PduFlags;
 use crate::vehicle::scan::{FoundEcu, ScanOutcome, ScanRequest};
@@ -69,8 +69,8 @@ pub trait Channels: Send {
     /// The ignition was switched, or can no longer be read.
     fn handle_ignition(&mut self, _now: Instant, _ignition: Option<bool>) {}
 
-    /// Allows or stops TesterPresent, on open channels and on those opened later.
-    fn set_keep_alive(&mut self, now: Instant, enabled: bool);
+    /// Stops or allows TesterPresent, on open channels and on those opened later.
+    fn set_keep_alive(&mut self, now: Instant, stop: Option<KeepAliveStop>);
 
     /// Sets how many bytes the link has left for data from the vehicle, and how many it has in total. A bus
     /// that can pause its vehicle does so when few are left.

@@ -14,7 +14,7 @@ use super::bus::{BusDriver, Driven};
 use super::channel_setup::{ChannelKind, wrong_kind};
 use super::channels::{Channels, Opening};
 use crate::protocol::problem::Problem;
-use crate::relay::channel::{ChannelOutput, Output, PduToSend};
+use crate::relay::channel::{ChannelOutput, KeepAliveStop, Output, PduToSend};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::codec::{PduFlags, SendFailedDetail};
 
@@ -82,7 +82,7 @@ impl Channels for Terminal15Channels {
         }
     }
 
-    fn set_keep_alive(&mut self, _now: Instant, _enabled: bool) {}
+    fn set_keep_alive(&mut self, _now: Instant, _stop: Option<KeepAliveStop>) {}
 
     fn return_to_default_sessions(&mut self, _now: Instant) {}
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use connector_hal::can::{CanFrame, CanId};
 
 use super::kernel_isotp::KernelIsotp;
-use super::output::{Output, PduToSend, detail_of, receive_failed};
+use super::output::{KeepAliveStop, Output, PduToSend, detail_of, receive_failed};
 use super::pdu_channel::PduChannel;
 use super::raw_channel::RawChannel;
 use super::transport::{FrameTransport, OpenFailure, PduTransport, TransportEvent};
@@ -123,8 +123,8 @@ impl CanChannel {
     }
 
     /// Allows or stops TesterPresent.
-    pub(crate) fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
-        by_kind!(self, _ => {}, pdus => pdus.set_keep_alive(now, enabled));
+    pub(crate) fn set_keep_alive(&mut self, now: Instant, stop: Option<KeepAliveStop>) {
+        by_kind!(self, _ => {}, pdus => pdus.set_keep_alive(now, stop));
     }
 
     /// Asks the ECU to return to its default session, if the operator made it leave that session.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::output::BATTERY_SPARED;
+use super::output::KeepAliveStop;
 use super::transport::{PduTransport, TransportEvent};
 use crate::protocol::kline::{Endpoint, Event, Failure, KeyBytes, ReceiveFailure, SendError};
 use crate::protocol::uds;
@@ -24,8 +24,8 @@ pub(crate) struct KlineTransport {
     endpoint: Endpoint,
     changes: VecDeque<KlineLinkChange>,
     is_line_lost: bool,
-    /// Whether TesterPresent is sent over the link.
-    is_kept_alive: bool,
+    /// Why no TesterPresent is sent over the link.
+    keep_alive_stop: Option<KeepAliveStop>,
     /// Whether the operator was notified that TesterPresent is stopped.
     is_end_reported: bool,
 }
@@ -37,7 +37,7 @@ impl KlineTransport {
             endpoint,
             changes: VecDeque::new(),
             is_line_lost: false,
-            is_kept_alive: true,
+            keep_alive_stop: None,
             is_end_reported: false,
         }
     }
@@ -103,10 +103,10 @@ impl PduTransport for KlineTransport {
         }
     }
 
-    fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
-        self.endpoint.set_keep_alive(now, enabled);
-        self.is_kept_alive = enabled;
-        self.is_end_reported &= !enabled;
+    fn set_keep_alive(&mut self, now: Instant, stop: Option<KeepAliveStop>) {
+        self.endpoint.set_keep_alive(now, stop.is_none());
+        self.keep_alive_stop = stop;
+        self.is_end_reported &= stop.is_some();
     }
 
     // the bus handles the deadlines of the endpoint
@@ -137,14 +137,11 @@ impl PduTransport for KlineTransport {
 impl KlineTransport {
     /// Reports once that a link will end because TesterPresent is stopped.
     fn poll_keep_alive_end(&mut self) -> Option<TransportEvent> {
-        let is_ending = !self.is_kept_alive && self.endpoint.is_up();
-        if !is_ending || std::mem::replace(&mut self.is_end_reported, true) {
+        let stop = self.keep_alive_stop.filter(|_| self.endpoint.is_up())?;
+        if std::mem::replace(&mut self.is_end_reported, true) {
             return None;
         }
-        Some(TransportEvent::ConnectionLost {
-            detail: SendFailedDetail::RefusedByPolicy,
-            text: BATTERY_SPARED,
-        })
+        Some(TransportEvent::ConnectionLost { detail: SendFailedDetail::RefusedByPolicy, text: stop.text() })
     }
 
     /// The line is back: the link is set up again.

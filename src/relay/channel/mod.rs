@@ -17,7 +17,7 @@ pub use can_channel::CanChannel;
 pub use kernel_isotp::KernelIsotp;
 pub(crate) use kline_transport::{KlineLinkChange, KlineTransport, describe_failure};
 pub use last_request::ResponseTiming;
-pub use output::{ChannelOutput, Output, PduToSend};
+pub use output::{ChannelOutput, KeepAliveStop, Output, PduToSend};
 pub use pdu_channel::{PduChannel, PduChannelSettings};
 pub use raw_channel::RawChannel;
 pub(crate) use tp20_transport::Tp20Transport;

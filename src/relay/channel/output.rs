@@ -10,8 +10,27 @@ use super::last_request::NO_RESPONSE;
 use crate::protocol::isotp::{ReceiveFailure, SendFailure};
 use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
 
-/// Why the agent no longer sends TesterPresent.
-pub(super) const BATTERY_SPARED: &str = "the ignition is off: TesterPresent is stopped to save the battery";
+/// Why the connector no longer sends TesterPresent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeepAliveStop {
+    /// The ignition has been off for long.
+    IgnitionOff,
+    /// The supply voltage has been low for long, and the ignition cannot be read.
+    LowVoltage,
+    /// The operator has sent no PDU for long.
+    OperatorIdle,
+}
+
+impl KeepAliveStop {
+    /// The reason in words.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::IgnitionOff => "the ignition is off: TesterPresent is stopped to save the battery",
+            Self::LowVoltage => "the supply voltage is low: TesterPresent is stopped to save the battery",
+            Self::OperatorIdle => "the operator has sent no PDU for long: TesterPresent is stopped",
+        }
+    }
+}
 
 /// A PDU of the operator.
 #[derive(Debug, Clone, Copy)]

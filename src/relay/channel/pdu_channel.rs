@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::keep_alive::KeepAlive;
 use super::last_request::{LastRequest, NO_RESPONSE, Permission, ResponseTiming};
-use super::output::{BATTERY_SPARED, Output, PduToSend, describe};
+use super::output::{KeepAliveStop, Output, PduToSend, describe};
 use super::transport::{PduTransport, TransportEvent};
 use crate::protocol::uds;
 use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
@@ -208,18 +208,18 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     }
 
     /// Allows or stops TesterPresent. An event notifies the operator once when it stops.
-    pub(crate) fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
-        if !self.keep_alive.set_allowed(now, enabled) {
+    pub(crate) fn set_keep_alive(&mut self, now: Instant, stop: Option<KeepAliveStop>) {
+        if !self.keep_alive.set_allowed(now, stop.is_none()) {
             return;
         }
-        self.transport.set_keep_alive(now, enabled);
+        self.transport.set_keep_alive(now, stop);
         self.handle_events(now);
-        if !enabled && self.keep_alive.is_configured() {
+        if let Some(stop) = stop.filter(|_| self.keep_alive.is_configured()) {
             self.outputs.push_back(Output::event(
                 EventCode::KeepAliveFailed,
                 SendFailedDetail::RefusedByPolicy as u16,
                 0,
-                BATTERY_SPARED,
+                stop.text(),
             ));
         }
     }

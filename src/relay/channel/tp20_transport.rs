@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use connector_hal::can::CanFrame;
 
+use super::output::KeepAliveStop;
 use super::transport::{FrameTransport, OpenFailure, PduTransport, TransportEvent};
 use crate::protocol::isotp::SendFailure;
 use crate::protocol::tp20::{Channel, ChannelConfig, CloseReason, Event, ReceiveFailure, SendError};
@@ -94,13 +95,12 @@ impl PduTransport for Tp20Transport {
         self.channel.handle_transmit_failed(now, CloseReason::BusOff);
     }
 
-    fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
+    fn set_keep_alive(&mut self, now: Instant, stop: Option<KeepAliveStop>) {
         let was_open = self.channel.is_open();
-        self.channel.set_kept(now, enabled);
-        if was_open && !enabled {
+        self.channel.set_kept(now, stop.is_none());
+        if let Some(stop) = stop.filter(|_| was_open) {
             let detail = SendFailedDetail::RefusedByPolicy;
-            let text = "the ignition is off: the channel is not kept open";
-            self.events.push_back(TransportEvent::ConnectionLost { detail, text });
+            self.events.push_back(TransportEvent::ConnectionLost { detail, text: stop.text() });
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use connector_hal::can::{CanFrame, CanId};
 
+use super::output::KeepAliveStop;
 use crate::protocol::isotp::SendFailure;
 use crate::protocol::uds;
 use crate::relay::wire::codec::SendFailedDetail;
@@ -32,8 +33,8 @@ pub trait PduTransport: Send + std::fmt::Debug {
     /// The bus is gone: the PDU that is being sent fails with an event.
     fn handle_bus_off(&mut self, now: Instant);
 
-    /// Allows or stops keep-alive messages of the transport itself.
-    fn set_keep_alive(&mut self, _now: Instant, _enabled: bool) {}
+    /// Stops or allows keep-alive messages of the transport itself.
+    fn set_keep_alive(&mut self, _now: Instant, _stop: Option<KeepAliveStop>) {}
 
     /// A description of the last failure to send, if it is more precise than the detail.
     fn failure_text(&self) -> Option<String> {

@@ -1,6 +1,9 @@
 //! A connection on the connector: its buses, its channels, and its link to the operator.
 
-mod ignition;
+mod keep_alive;
+mod keep_alive_policy;
+mod operator;
+mod operator_watch;
 mod pending;
 mod progress;
 mod records;
@@ -21,6 +24,8 @@ use crate::relay::buses::bus::AnyBus;
 use crate::relay::wire::Envelope;
 use crate::relay::wire::codec::Tag;
 use crate::relay::wire::request::Request;
+use keep_alive_policy::KeepAlivePolicy;
+use operator_watch::{Interruption, OperatorWatch};
 use pending::{BusesVinReading, OpenedChannel, PendingReply, RunningScan, WaitingVinReading};
 use transfers::Transfers;
 
@@ -47,6 +52,9 @@ pub struct RelayConnection {
     waiting: VecDeque<(Request, Option<String>)>,
     texts: VecDeque<Envelope>,
     hold_until: Option<Instant>,
+    /// Why nothing is sent to the operator.
+    interruption: Option<Interruption>,
+    operator: OperatorWatch,
     closed: Option<CloseReason>,
     vin_reading: Option<BusesVinReading>,
     vin_waiting: Option<WaitingVinReading>,
@@ -58,9 +66,7 @@ pub struct RelayConnection {
     /// The number of PDUs and frames that the operator sent.
     records_taken: u64,
     ignition: Option<bool>,
-    /// When TesterPresent is stopped, because the ignition is off.
-    stop_keep_alive_at: Option<Instant>,
-    has_stopped_keep_alive: bool,
+    keep_alive: KeepAlivePolicy,
 }
 
 impl RelayConnection {
@@ -68,6 +74,9 @@ impl RelayConnection {
     pub fn new(settings: RelaySettings, now: Instant) -> Self {
         let tag = Tag::from(settings.connection_uuid);
         let link = Link::new(Role::Connector, tag, now).with_kept_limit(settings.limits.max_kept_bytes);
+        let limits = &settings.limits;
+        let operator = OperatorWatch::new(limits.operator_silence, limits.operator_idle, now);
+        let keep_alive = KeepAlivePolicy::new(limits.keep_alive, now);
         Self {
             settings,
             link,
@@ -77,6 +86,8 @@ impl RelayConnection {
             waiting: VecDeque::new(),
             texts: VecDeque::new(),
             hold_until: None,
+            interruption: None,
+            operator,
             closed: None,
             vin_reading: None,
             vin_waiting: None,
@@ -86,8 +97,7 @@ impl RelayConnection {
             transfers: Transfers::default(),
             records_taken: 0,
             ignition: None,
-            stop_keep_alive_at: None,
-            has_stopped_keep_alive: false,
+            keep_alive,
         }
     }
 
@@ -117,6 +127,11 @@ impl RelayConnection {
         self.records_taken
     }
 
+    /// When the operator was last heard of.
+    pub(crate) fn operator_heard_at(&self) -> Instant {
+        self.operator.heard_at()
+    }
+
     /// Why the connection has ended, once it has.
     pub fn closed(&self) -> Option<CloseReason> {
         self.closed
@@ -140,24 +155,6 @@ impl RelayConnection {
     /// Whether a bus has changed its state since the last call of this method.
     pub fn take_state_change(&mut self) -> bool {
         self.buses.iter_mut().filter_map(|bus| bus.take_state_change().then_some(())).count() > 0
-    }
-
-    /// The websocket is lost. The connection is held for [`RelaySettings::hold`]; its buses and channels keep
-    /// running.
-    pub fn interrupt(&mut self, now: Instant) {
-        self.link.interrupt();
-        self.texts.clear();
-        self.hold_until.get_or_insert(now + self.settings.hold);
-    }
-
-    /// The websocket is back.
-    ///
-    /// An operator who has used the connection resumes it by `resumeConnection`. An operator who has not used
-    /// it yet does not notice the interruption, so that the connection resumes here by itself.
-    pub(crate) fn handle_link_back(&mut self, now: Instant) {
-        if self.link.is_unused() && self.link.resume(now, 0).is_ok() {
-            self.hold_until = None;
-        }
     }
 
     /// Ends the connection: leaves its buses, and discards everything that waits for them.

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::RelayConnection;
+use super::operator_watch::Interruption;
 use crate::relay::buses::bus::BusProgress;
 use crate::relay::wire::CloseReason;
 
@@ -37,24 +38,23 @@ impl RelayConnection {
     /// When [`RelayConnection::handle_timeout`] is due, or [`RelayConnection::wants_to_send`] becomes true by
     /// itself.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let stop_keep_alive = self.stop_keep_alive_at.filter(|_| !self.has_stopped_keep_alive);
+        let keep_alive = self.keep_alive.poll_timeout(self.transfers.until());
+        let operator = self.operator_gone_at();
         let vin = self.vin_waiting.as_ref().map(|waiting| waiting.look_at);
-        [self.hold_until, self.link.poll_timeout(), stop_keep_alive, vin].into_iter().flatten().min()
+        [self.hold_until, operator, self.link.poll_timeout(), keep_alive, vin].into_iter().flatten().min()
     }
 
     /// Handles all deadlines that have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.hold_until.is_some_and(|until| until <= now) {
-            tracing::info!(
-                "the link was down for longer than the connection is held; closing the connection"
-            );
+            let why = self.interruption.unwrap_or(Interruption::LinkLost).describe();
+            tracing::info!("{why} for longer than the connection is held; closing the connection");
             self.close(CloseReason::LinkLost);
         }
+        self.check_operator(now);
         self.read_waiting_vin(now);
-        if self.stop_keep_alive_at.is_some_and(|at| at <= now) {
-            self.set_keep_alive(now, false);
-            self.collect_outputs(now);
-        }
+        self.update_keep_alive(now);
+        self.collect_outputs(now);
     }
 
     /// Asks each ECU that left its default diagnostic session to return to it.

@@ -12,7 +12,12 @@ use crate::relay::wire::{CloseReason, ProblemKind};
 impl RelayConnection {
     /// Handles a binary message of the operator.
     pub fn handle_message(&mut self, now: Instant, message: &[u8]) {
-        let incoming = match self.link.handle_message(now, message) {
+        self.handle_heard(now);
+        let handled = self.link.handle_message(now, message);
+        if self.link.is_all_acknowledged() {
+            self.operator.handle_all_acknowledged();
+        }
+        let incoming = match handled {
             Ok(Some(incoming)) => incoming,
             Ok(None) => return,
             Err(error) => {
@@ -25,6 +30,7 @@ impl RelayConnection {
             }
         };
         self.handle_records(now, &incoming);
+        self.update_keep_alive(now);
         self.collect_outputs(now);
     }
 
@@ -43,6 +49,7 @@ impl RelayConnection {
             if matches!(record.payload, Payload::Frame(_) | Payload::Pdu { .. }) {
                 self.records_taken += 1;
                 self.last_exchange = Some(now);
+                self.keep_alive.handle_request(now);
             }
             match record.payload {
                 Payload::Frame(frame) => {
@@ -134,6 +141,7 @@ impl RelayConnection {
                 Payload::Event { code: *code, detail: *detail, value: *value, text }
             }
         };
+        self.operator.handle_queued(now);
         if let Err(PushError::Overflow) = self.link.push(now, at, channel, payload) {
             tracing::warn!(
                 "too many messages wait for the operator's acknowledgement; closing the connection"

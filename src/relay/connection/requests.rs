@@ -37,6 +37,11 @@ impl RelayConnection {
 
     /// Handles a request about this connection; [`RelayConnection::poll_text`] returns the reply.
     pub fn handle_request(&mut self, now: Instant, request: Request, request_id: Option<String>) {
+        match request {
+            Request::OperatorLeft(_) => return self.handle_operator_left(now),
+            Request::OperatorJoined(_) => return self.handle_operator_joined(now),
+            _ => self.handle_heard(now),
+        }
         // requests that close or resume the connection do not wait for slow hardware
         let is_urgent = matches!(request, Request::CloseConnection(_) | Request::ResumeConnection(_));
         if self.closed.is_some() || self.texts.len() >= MAX_TEXTS && !is_urgent {
@@ -64,7 +69,11 @@ impl RelayConnection {
                 Ok(())
             }
             Request::ScanEcus(request) => self.scan_ecus(now, &request, &request_id),
-            Request::OpenConnection(_) | Request::IdentifyVehicle | Request::DismissCallForAttention => {
+            Request::OpenConnection(_)
+            | Request::IdentifyVehicle
+            | Request::DismissCallForAttention
+            | Request::OperatorLeft(_)
+            | Request::OperatorJoined(_) => {
                 Err(ProblemKind::InvalidMessage.problem("This request is not about a connection."))
             }
         };
@@ -188,8 +197,8 @@ impl RelayConnection {
             return Err(refuse(ProblemKind::UnknownBus.problem(detail)));
         };
         let opening = bus.open_channel(now, number, &setup.kind, &limits).map_err(refuse)?;
-        if self.has_stopped_keep_alive {
-            bus.channels_mut().set_keep_alive(now, false);
+        if let Some(stop) = self.keep_alive.stopped() {
+            bus.channels_mut().set_keep_alive(now, Some(stop));
         }
         let opened = OpenedChannel {
             bus: index,
@@ -250,7 +259,7 @@ impl RelayConnection {
         self.link.resume(now, request.received).map_err(|error| {
             ProblemKind::CannotResume.problem(format!("{error}.")).answering("resumeConnection")
         })?;
-        self.hold_until = None;
+        self.handle_resumed(now);
         let message =
             ResumeConnection { connection_uuid: self.connection_uuid(), received: self.link.received() };
         self.reply("connectionResumed", &message, request_id.clone());

@@ -59,8 +59,13 @@ impl Transfers {
 
     /// Until when a transfer counts as open if nothing more is heard of it; `None` if none is open.
     pub(super) fn open_until(&self, now: Instant) -> Option<Instant> {
+        self.until().filter(|until| *until > now)
+    }
+
+    /// Until when a transfer counts as open if nothing more is heard of it, also if that time has passed.
+    pub(super) fn until(&self) -> Option<Instant> {
         let until = |transfer: &Transfer| transfer.last + if transfer.has_ended { AFTER_END } else { IDLE };
-        self.open.values().map(until).max().filter(|until| *until > now)
+        self.open.values().map(until).max()
     }
 }
 

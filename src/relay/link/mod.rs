@@ -371,6 +371,12 @@ impl Link {
         self.is_up = false;
     }
 
+    /// The peer is reachable again, and no message was lost: those that it has not acknowledged are sent again.
+    pub(crate) fn resume_unacknowledged(&mut self, now: Instant) {
+        // the peer's own acknowledgement is never refused
+        let _resumed = self.resume(now, self.outbox.acknowledged());
+    }
+
     /// The peer is back and has received the messages up to `received`. All later messages are sent again, in
     /// order and with the same numbers.
     ///

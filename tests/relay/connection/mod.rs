@@ -11,6 +11,7 @@ mod flow_control;
 mod keep_alive;
 mod kline;
 mod malformed;
+mod operator_gone;
 mod own_frames;
 mod raw;
 mod resume;

@@ -108,6 +108,7 @@ async fn tester_present_continues_if_the_ignition_returns_in_time_or_is_unknown(
     rig.open_isotp(1, json!({"keep_alive": "enabled"})).await;
     for ignition in [Some(false), Some(true), Some(false), None] {
         rig.session.handle_ignition(now(), ignition);
+        rig.send(1, PLAIN, &[0x22, 0xF1, 0x90]);
         rig.run(200 * SECOND).await;
     }
     rig.run(200 * SECOND).await;

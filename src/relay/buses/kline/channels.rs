@@ -16,8 +16,8 @@ use crate::protocol::problem::Problem;
 use crate::relay::buses::channel_setup::{ChannelKind, pdu_settings, wrong_kind};
 use crate::relay::buses::channels::{Channels, Opening};
 use crate::relay::channel::{
-    ChannelOutput, KlineLinkChange, KlineTransport, Output, PduChannel, PduChannelSettings, PduToSend,
-    describe_failure,
+    ChannelOutput, KeepAliveStop, KlineLinkChange, KlineTransport, Output, PduChannel, PduChannelSettings,
+    PduToSend, describe_failure,
 };
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::ProblemKind;
@@ -69,7 +69,7 @@ pub(crate) struct KlineChannels {
     line: LineClock,
     meter: LoadMeter,
     state: BusState,
-    keeps_alive: bool,
+    keep_alive_stop: Option<KeepAliveStop>,
     opened: VecDeque<(u16, Result<(), Problem>)>,
     outputs: VecDeque<ChannelOutput>,
 }
@@ -92,7 +92,7 @@ impl KlineChannels {
             line: LineClock::new(now),
             meter: LoadMeter::new(now),
             state: BusState::Active,
-            keeps_alive: true,
+            keep_alive_stop: None,
             opened: VecDeque::new(),
             outputs: VecDeque::new(),
         }
@@ -300,7 +300,7 @@ impl Channels for KlineChannels {
         // the link has its own keep-alive, without which it would end
         let settings = PduChannelSettings { keep_alive: false, ..settings };
         let mut pdus = PduChannel::new(Box::new(KlineTransport::new(endpoint)), settings, now);
-        pdus.set_keep_alive(now, self.keeps_alive);
+        pdus.set_keep_alive(now, self.keep_alive_stop);
         self.channels.insert(Key::Open(number), KlineChannel { pdus, is_opening: true });
         Ok(Opening::UnderWay)
     }
@@ -352,12 +352,12 @@ impl Channels for KlineChannels {
         }
     }
 
-    fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
-        self.keeps_alive = enabled;
+    fn set_keep_alive(&mut self, now: Instant, stop: Option<KeepAliveStop>) {
+        self.keep_alive_stop = stop;
         let keys: Vec<Key> = self.channels.keys().copied().collect();
         for key in keys {
             if let Some(channel) = self.channels.get_mut(&key) {
-                channel.pdus.set_keep_alive(now, enabled);
+                channel.pdus.set_keep_alive(now, stop);
                 self.collect(now, key);
             }
         }

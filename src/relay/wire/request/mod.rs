@@ -39,6 +39,10 @@ pub enum Request {
     IdentifyVehicle,
     /// Scans a bus for ECUs.
     ScanEcus(ScanEcus),
+    /// A notice: an operator has joined the connection.
+    OperatorJoined(OperatorNotice),
+    /// A notice: the operator has left the connection.
+    OperatorLeft(OperatorNotice),
     /// Ends the call for attention.
     DismissCallForAttention,
 }
@@ -95,6 +99,13 @@ pub struct CloseConnection {
     pub connection_uuid: Uuid,
 }
 
+/// The content of `operatorJoined` and `operatorLeft`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorNotice {
+    /// The UUID of the connection.
+    pub connection_uuid: Uuid,
+}
+
 /// The content of `scanEcus`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScanEcus {
@@ -123,6 +134,8 @@ impl Request {
             "closeConnection" => message(envelope).map(Self::CloseConnection),
             "identifyVehicle" => Ok(Self::IdentifyVehicle),
             "scanEcus" => message(envelope).map(Self::ScanEcus),
+            "operatorJoined" => message(envelope).map(Self::OperatorJoined),
+            "operatorLeft" => message(envelope).map(Self::OperatorLeft),
             "dismissCallForAttention" => Ok(Self::DismissCallForAttention),
             _ => {
                 let detail = format!("This connector does not know the action {action:?}.");

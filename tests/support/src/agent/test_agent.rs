@@ -38,6 +38,8 @@ pub struct AgentSettings {
     pub doip: Option<String>,
     /// The longest PDU that the agent accepts, in place of the default.
     pub max_pdu: Option<usize>,
+    /// Whether the ignition is off at the start.
+    pub ignition_off: bool,
     /// The number of the network configuration for reading the VIN.
     pub doip_network: Option<u8>,
 }
@@ -90,6 +92,7 @@ impl TestAgent {
         config.power = settings.power;
         let (bus, present) = (bus.clone(), settings.adapter);
         let (board, handle) = SimBoard::new();
+        handle.set_ignition(Some(!settings.ignition_off));
         let hardware = HardwareBuilder::of_config(&config, board.doip_activation())
             .open_can_later(move |device: &str| {
                 let (bus, device, mut present) = (bus.clone(), device.to_owned(), present.clone());

@@ -23,7 +23,7 @@ use crate::config::IsotpStack;
 use crate::protocol::problem::Problem;
 use crate::relay::buses::channel_setup::ChannelKind;
 use crate::relay::buses::channels::{Channels, Opening};
-use crate::relay::channel::{CanChannel, ChannelOutput, PduToSend};
+use crate::relay::channel::{CanChannel, ChannelOutput, KeepAliveStop, PduToSend};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::ProblemKind;
 use crate::relay::wire::codec::PduFlags;
@@ -262,8 +262,8 @@ impl Channels for CanChannels {
         }
     }
 
-    fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
-        self.for_each_channel(now, |channel| channel.set_keep_alive(now, enabled));
+    fn set_keep_alive(&mut self, now: Instant, stop: Option<KeepAliveStop>) {
+        self.for_each_channel(now, |channel| channel.set_keep_alive(now, stop));
     }
 
     fn return_to_default_sessions(&mut self, now: Instant) {

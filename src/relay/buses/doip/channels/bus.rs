@@ -12,7 +12,7 @@ use crate::relay::buses::channels::{Channels, Opening};
 use crate::relay::buses::doip::channel::{
     ConnectionKey, DoipChannel, ambiguous_gateway, no_network, silent_gateway, unknown_gateway,
 };
-use crate::relay::channel::{ChannelOutput, PduToSend};
+use crate::relay::channel::{ChannelOutput, KeepAliveStop, PduToSend};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::codec::PduFlags;
 use crate::vehicle::scan::{FoundEcu, ScanOutcome, ScanRequest};
@@ -104,10 +104,10 @@ impl Channels for DoipChannels {
         }
     }
 
-    fn set_keep_alive(&mut self, now: Instant, enabled: bool) {
-        self.is_keep_alive_stopped = !enabled;
+    fn set_keep_alive(&mut self, now: Instant, stop: Option<KeepAliveStop>) {
+        self.keep_alive_stop = stop;
         for (number, channel) in &mut self.channels {
-            channel.pdus.set_keep_alive(now, enabled);
+            channel.pdus.set_keep_alive(now, stop);
             collect(*number, channel, now, &mut self.outputs);
         }
     }

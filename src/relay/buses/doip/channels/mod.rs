@@ -21,7 +21,7 @@ use crate::protocol::doip::discovery::{ANNOUNCE_WAIT, Gateway};
 use crate::protocol::problem::Problem;
 use crate::relay::buses::channel_setup::{invalid, pdu_settings};
 use crate::relay::buses::channels::{Channels as _, Opening};
-use crate::relay::channel::{ChannelOutput, Output, PduChannel};
+use crate::relay::channel::{ChannelOutput, KeepAliveStop, Output, PduChannel};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::request::DoipChannelConfig;
 use crate::vehicle::doip_network::client::ClientError;
@@ -55,7 +55,7 @@ pub(crate) struct DoipChannels {
     channels: BTreeMap<u16, DoipChannel>,
     opened: VecDeque<(u16, Result<(), Problem>)>,
     outputs: VecDeque<ChannelOutput>,
-    is_keep_alive_stopped: bool,
+    keep_alive_stop: Option<KeepAliveStop>,
     is_ignition_off: bool,
     vin_reading: DoipVinReading,
     scanning: DoipScan,
@@ -79,7 +79,7 @@ impl DoipChannels {
             channels: BTreeMap::new(),
             opened: VecDeque::new(),
             outputs: VecDeque::new(),
-            is_keep_alive_stopped: false,
+            keep_alive_stop: None,
             is_ignition_off: false,
             vin_reading: DoipVinReading::default(),
             scanning: DoipScan::default(),
@@ -307,9 +307,7 @@ impl DoipChannels {
             is_down: false,
             max_pdu: limits.max_pdu,
         };
-        if self.is_keep_alive_stopped {
-            channel.pdus.set_keep_alive(now, false);
-        }
+        channel.pdus.set_keep_alive(now, self.keep_alive_stop);
         let is_active = self.connections.get(&channel.key()) == Some(&true);
         if !is_active {
             // the time to make a connection is the same for a host that does not identify itself
