@@ -13,7 +13,7 @@ const IMPURE: [&str; 12] = [
     "tokio",
     "socket2",
     "rustix",
-    "reqwest",
+    "hyper",
     "TcpStream",
     "UdpSocket",
     "std::fs",

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use connector_agent::agent::{self, Setup};
+use connector_agent::cloud::dial::Dialer;
 use connector_agent::config::Config;
 use connector_agent::tls;
 use connector_hal::board::SimBoard;
@@ -55,7 +56,7 @@ async fn run_agent(rate: u32) -> anyhow::Result<()> {
         pincode: config.pincode()?,
         hardware,
         board: Box::new(board),
-        tls: tls::client_config(config.cloud.ca_file.as_deref())?,
+        dialer: Dialer::new(tls::client_config(config.cloud.ca_file.as_deref())?),
         seed: 1,
         config,
     };

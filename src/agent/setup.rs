@@ -1,10 +1,8 @@
 //! The parts of an agent, and the handle that controls it.
 
-use std::sync::Arc;
-
 use connector_hal::board::Board;
-use rustls::ClientConfig;
 
+use crate::cloud::dial::Dialer;
 use crate::cloud::rest::RestError;
 use crate::config::{Config, Pincode};
 use crate::vehicle::hardware::Hardware;
@@ -19,8 +17,8 @@ pub struct Setup {
     pub hardware: Hardware,
     /// The board.
     pub board: Box<dyn Board>,
-    /// The TLS configuration for the cloud.
-    pub tls: Arc<ClientConfig>,
+    /// Connects to the cloud.
+    pub dialer: Dialer,
     /// The seed of the random waits before retries.
     pub seed: u64,
 }

@@ -80,13 +80,13 @@ impl Supervisor {
     ) -> Result<Self, SetupError> {
         let mut rng = fastrand::Rng::with_seed(setup.seed);
         let config = &setup.config;
-        let rest = Arc::new(Rest::new(&config.cloud, config.connector.uuid, &setup.tls)?);
+        let rest = Arc::new(Rest::new(&config.cloud, config.connector.uuid, setup.dialer.clone())?);
         let store = LoginStore::new(config);
         let authenticator = Authenticator::resume(rest.clone(), setup.pincode.clone(), store, rng.u64(..));
         let cloud = Cloud::new(rest, authenticator.clone(), rng.u64(..));
         let background = Background::new(cloud, &authenticator, VinStore::new(config));
         let settings = SocketSettings::new(&config.cloud, config.relay.max_pdu);
-        let socket = CloudSocket::new(settings, setup.tls.clone(), authenticator, rng.u64(..));
+        let socket = CloudSocket::new(settings, setup.dialer.clone(), authenticator, rng.u64(..));
         let ignition = setup.board.ignition();
         let watch = VinWatch::spawn(setup.hardware.clone(), config.vin_settings(), ignition, start);
         let mut ignition_watch = WakeWatch::new(Duration::MAX, now());

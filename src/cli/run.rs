@@ -13,6 +13,7 @@ use super::core_dump::disable_core_dumps;
 use super::exit_status::CONFIG_STATUS;
 use super::logging::{self, LogLevel};
 use crate::agent::{self, Control, Setup};
+use crate::cloud::dial::Dialer;
 use crate::cloud::login::LoginStore;
 use crate::config::{Config, LogFormat, Severity};
 use crate::tls;
@@ -86,7 +87,7 @@ fn set_up(config: &Config) -> Option<Setup> {
         }
         .with_doip(config.doip_ports(), config.doip.clone(), board.doip_activation()),
         board,
-        tls,
+        dialer: Dialer::new(tls),
         seed: fastrand::u64(..),
         config,
     })

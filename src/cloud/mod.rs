@@ -1,10 +1,12 @@
-//! The cloud: logging in, the REST resources, and the websocket.
+//! The cloud: connecting, logging in, the REST resources, and the websocket.
 //!
-//! `login::auth`, `websocket::reconnect` and `websocket::liveness` make the decisions, without I/O or clock.
-//! [`login::Authenticator`], [`Cloud`] and [`websocket::CloudSocket`] carry them out.
+//! `dial::happy_eyeballs`, `login::auth`, `websocket::reconnect` and `websocket::liveness` make the decisions,
+//! without I/O or clock. [`dial::Dialer`], [`login::Authenticator`], [`Cloud`] and [`websocket::CloudSocket`]
+//! carry them out.
 
 mod api;
 mod backoff;
+pub mod dial;
 pub mod login;
 pub mod rest;
 pub(crate) mod state_file;

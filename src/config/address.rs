@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use reqwest::Url;
 use serde::Deserialize;
+use url::Url;
 
 use super::identity::ConnectorUuid;
 
@@ -68,11 +68,6 @@ impl WebsocketUrl {
     /// The URL.
     pub(crate) fn as_url(&self) -> &Url {
         &self.0
-    }
-
-    /// Whether the websocket uses TLS.
-    pub(crate) fn is_secure(&self) -> bool {
-        self.0.scheme() == "wss"
     }
 }
 

@@ -6,7 +6,6 @@ use connector_agent::cloud::CloudStatus;
 use connector_agent::cloud::login::Authenticator;
 use connector_agent::cloud::websocket::{CloudSocket, SocketEvent, SocketSettings};
 use connector_agent::config::CloudConfig;
-use connector_agent::tls;
 use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,7 +14,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 
-use crate::scripted::{Reply, Server, authenticator, cloud_config, soon};
+use crate::scripted::{Reply, Server, authenticator, cloud_config, dialer, soon};
 
 /// The scripted API, and a listener for websockets.
 pub(crate) struct Cloud {
@@ -46,8 +45,7 @@ impl Cloud {
     }
 
     pub(crate) fn link_with(&self, settings: SocketSettings) -> CloudSocket {
-        let tls = tls::client_config(self.config.ca_file.as_deref()).unwrap();
-        CloudSocket::new(settings, tls, self.authenticator.clone(), 1)
+        CloudSocket::new(settings, dialer(&self.config), self.authenticator.clone(), 1)
     }
 }
 

@@ -5,6 +5,7 @@
 mod link_rig;
 mod scripted;
 
+mod addresses;
 mod bounds;
 mod kept;
 mod link;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::scripted::soon;
+use connector_agent::cloud::dial::Dialer;
 use connector_agent::cloud::login::Authenticator;
 use connector_agent::cloud::rest::{Rest, differences};
 use connector_agent::cloud::websocket::{CloudSocket, OutgoingMessage, SocketEvent, SocketSettings};
@@ -109,7 +110,7 @@ impl Rig {
 
     fn rest(&self) -> Arc<Rest> {
         let tls = tls::client_config(self.config.cloud.ca_file.as_deref()).unwrap();
-        Arc::new(Rest::new(&self.config.cloud, self.config.connector.uuid, &tls).unwrap())
+        Arc::new(Rest::new(&self.config.cloud, self.config.connector.uuid, Dialer::new(tls)).unwrap())
     }
 
     fn authenticator(&self, pincode: &str) -> Authenticator {
@@ -118,7 +119,7 @@ impl Rig {
 
     fn link(&self, authenticator: Authenticator) -> CloudSocket {
         let tls = tls::client_config(self.config.cloud.ca_file.as_deref()).unwrap();
-        CloudSocket::new(SocketSettings::new(&self.config.cloud, 4095), tls, authenticator, 1)
+        CloudSocket::new(SocketSettings::new(&self.config.cloud, 4095), Dialer::new(tls), authenticator, 1)
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use connector_agent::cloud::Cloud;
+use connector_agent::cloud::dial::Dialer;
 use connector_agent::cloud::login::Authenticator;
 use connector_agent::cloud::rest::Rest;
 use connector_agent::config::{CloudConfig, ConnectorUuid, Pincode};
@@ -23,9 +24,12 @@ pub(crate) fn uuid() -> ConnectorUuid {
     UUID.parse().unwrap()
 }
 
+pub(crate) fn dialer(config: &CloudConfig) -> Dialer {
+    Dialer::new(tls::client_config(config.ca_file.as_deref()).unwrap())
+}
+
 pub(crate) fn rest(config: &CloudConfig) -> Arc<Rest> {
-    let tls = tls::client_config(config.ca_file.as_deref()).unwrap();
-    Arc::new(Rest::new(config, uuid(), &tls).unwrap())
+    Arc::new(Rest::new(config, uuid(), dialer(config)).unwrap())
 }
 
 pub(crate) fn authenticator(config: &CloudConfig) -> Authenticator {
@@ -48,7 +52,7 @@ pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("a result within 20 s")
 }
 
-/// The file of a certificate authority for the test, and a server with its certificate for 127.0.0.1.
+/// The file of a certificate authority for the test, and a server with its certificate for 127.0.0.1 and cloud.test.
 pub(crate) struct Authority {
     pub ca_file: PathBuf,
     pub acceptor: TlsAcceptor,
@@ -62,7 +66,8 @@ impl Authority {
         ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let issuer = rcgen::Issuer::from_params(&ca, &ca_key);
         let key = rcgen::KeyPair::generate().unwrap();
-        let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let leaf =
+            rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned(), "cloud.test".to_owned()]).unwrap();
         let leaf = leaf.signed_by(&key, &issuer).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let ca_file = directory.path().join("ca.pem");

@@ -3,34 +3,34 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
-use reqwest::{Client, Method, RequestBuilder, Response, Url, redirect};
-use rustls::ClientConfig;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use http::{Method, Request};
+use http_body_util::Full;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::Value;
+use url::Url;
 
 use super::error::RestError;
+use super::http_client::HttpClient;
 use super::resources::{ActiveTicket, ConnectorRecord};
 use super::retry_after::retry_after;
 use super::tokens::{AccessToken, Tokens};
+use crate::cloud::dial::Dialer;
 use crate::config::{CloudConfig, ConnectorUuid, Pincode, ResourcePath};
 use crate::protocol::problem::Problem;
 
-/// The longest answer accepted, in bytes. Records and tokens have a few kilobytes; the limit bounds the
-/// memory that a wrong server can take.
-const MAX_ANSWER: usize = 256 << 10;
 /// The end of the problem type with which the cloud answers that no ticket is active.
 const NO_ACTIVE_TICKET: &str = "no-active-ticket";
 /// The `User-Agent` header of every request.
-pub(crate) const USER_AGENT: &str = concat!("connector-agent/", env!("CARGO_PKG_VERSION"));
+pub(crate) const USER_AGENT_NAME: &str = concat!("connector-agent/", env!("CARGO_PKG_VERSION"));
 
 /// The client of the REST resources. Each call sends one request; the client neither retries nor stores
 /// tokens.
 #[derive(Debug)]
 pub struct Rest {
-    client: Client,
+    http: HttpClient,
     uuid: ConnectorUuid,
     client_id: Option<String>,
     login: Url,
@@ -41,25 +41,13 @@ pub struct Rest {
 }
 
 impl Rest {
-    /// A client for this connector, with this TLS configuration.
-    pub fn new(cloud: &CloudConfig, uuid: ConnectorUuid, tls: &ClientConfig) -> Result<Self, RestError> {
-        let loopback = [([127, 0, 0, 1], 0).into(), ([0, 0, 0, 0, 0, 0, 0, 1], 0).into()];
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls.clone())
-            .user_agent(USER_AGENT)
-            .connect_timeout(cloud.connect_timeout)
-            .timeout(cloud.request_timeout)
-            // requests are minutes apart, and idle connections cost memory
-            .pool_max_idle_per_host(1)
-            // send credentials only where the configuration says
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .resolve_to_addrs("localhost", &loopback)
-            .build()
-            .map_err(RestError::Setup)?;
+    /// A client for this connector, with connections of this dialer.
+    pub fn new(cloud: &CloudConfig, uuid: ConnectorUuid, dialer: Dialer) -> Result<Self, RestError> {
+        let (connect_timeout, request_timeout) = (cloud.connect_timeout, cloud.request_timeout);
+        let http = HttpClient { dialer, connect_timeout, request_timeout };
         let resource = |path: &ResourcePath| cloud.api_url.resource(path, uuid);
         Ok(Self {
-            client,
+            http,
             uuid,
             client_id: cloud.client_id.clone(),
             login: resource(&cloud.paths.login)?,
@@ -131,15 +119,15 @@ impl Rest {
     async fn tokens(
         &self,
         url: &Url,
-        content_type: &str,
+        content_type: &'static str,
         body: Zeroizing<Vec<u8>>,
         secret: &str,
     ) -> Result<Tokens, RestError> {
-        let request = self.client.post(url.clone()).header(CONTENT_TYPE, content_type);
+        let content_type = (CONTENT_TYPE, HeaderValue::from_static(content_type));
         // `Zeroizing` overwrites the body when the HTTP client drops it
-        let answer =
-            send(request.body(Bytes::from_owner(body))).await.map_err(|error| redacted(error, secret))?;
-        Tokens::from_json(&answer)
+        let body = Bytes::from_owner(body);
+        let answer = self.send(Method::POST, url, content_type, body).await;
+        Tokens::from_json(&answer.map_err(|error| redacted(error, secret))?)
     }
 
     async fn authorized(
@@ -148,41 +136,36 @@ impl Rest {
         url: &Url,
         token: &AccessToken,
     ) -> Result<Zeroizing<Vec<u8>>, RestError> {
-        let authorization = token.header().ok_or(RestError::Token)?;
-        let request = self.client.request(method, url.clone()).header(AUTHORIZATION, authorization);
-        send(request).await.map_err(|error| redacted(error, token.secret.expose_secret()))
+        let authorization = (AUTHORIZATION, token.header().ok_or(RestError::Token)?);
+        let answer = self.send(method, url, authorization, Bytes::new()).await;
+        answer.map_err(|error| redacted(error, token.secret.expose_secret()))
     }
-}
 
-/// Sends the request. Returns the answer's body, or an error that contains the cloud's problem.
-async fn send(request: RequestBuilder) -> Result<Zeroizing<Vec<u8>>, RestError> {
-    let request = request.header(ACCEPT, "application/json, application/problem+json");
-    let mut response = request.send().await.map_err(RestError::Transport)?;
-    let body = body(&mut response).await;
-    let status = response.status();
-    if status.is_success() {
-        return body;
-    }
-    // the status counts even if the problem in the body cannot be read
-    let problem = body.ok().and_then(|body| serde_json::from_slice::<Problem>(&body).ok()).map(Box::new);
-    let retry_after = retry_after(response.headers(), SystemTime::now());
-    Err(RestError::Refused { status: status.as_u16(), problem, retry_after })
-}
-
-async fn body(response: &mut Response) -> Result<Zeroizing<Vec<u8>>, RestError> {
-    let too_long = RestError::TooLong { limit: MAX_ANSWER };
-    let expected = response.content_length().unwrap_or(0);
-    if expected > MAX_ANSWER as u64 {
-        return Err(too_long);
-    }
-    let mut body = Zeroizing::new(Vec::with_capacity((expected as usize).max(4096)));
-    while let Some(chunk) = response.chunk().await.map_err(RestError::Transport)? {
-        if body.len() + chunk.len() > MAX_ANSWER {
-            return Err(too_long);
+    /// Sends the request. Returns the answer's body, or an error that contains the cloud's problem. Redirections
+    /// are not followed: credentials go only where the configuration says.
+    async fn send(
+        &self,
+        method: Method,
+        url: &Url,
+        header: (HeaderName, HeaderValue),
+        body: Bytes,
+    ) -> Result<Zeroizing<Vec<u8>>, RestError> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        let headers = request.headers_mut();
+        headers.insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_NAME));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, application/problem+json"));
+        headers.insert(header.0, header.1);
+        let answer = self.http.send(url, request).await?;
+        if answer.status.is_success() {
+            return answer.body;
         }
-        body.extend_from_slice(&chunk);
+        // the status counts even if the problem in the body cannot be read
+        let problem =
+            answer.body.ok().and_then(|body| serde_json::from_slice::<Problem>(&body).ok()).map(Box::new);
+        let retry_after = retry_after(&answer.headers, SystemTime::now());
+        Err(RestError::Refused { status: answer.status.as_u16(), problem, retry_after })
     }
-    Ok(body)
 }
 
 /// The error, with the secret removed in case the cloud has quoted it.

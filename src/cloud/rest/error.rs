@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use crate::cloud::dial::DialError;
 use crate::config::AddressError;
 use crate::protocol::problem::Problem;
 
@@ -13,13 +14,10 @@ pub enum RestError {
     /// The configured address of the resource is invalid.
     #[error("the address of the resource: {0}")]
     Address(#[from] AddressError),
-    /// The HTTP client could not be set up.
-    #[error("cannot set up the HTTP client")]
-    Setup(#[source] reqwest::Error),
     /// There was no complete answer: no connection, an untrusted certificate, a timeout, or a broken
     /// transfer.
     #[error("cannot reach the cloud")]
-    Transport(#[source] reqwest::Error),
+    Transport(#[from] TransportError),
     /// The cloud answered with an error status.
     #[error("the cloud answered {status}{}", in_parentheses(.problem))]
     Refused {
@@ -53,6 +51,26 @@ pub enum RestError {
     Token,
 }
 
+/// Why there was no complete answer.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The URL of the resource is no address of HTTP.
+    #[error("the address of the resource")]
+    Url(#[source] http::Error),
+    /// There is no connection.
+    #[error(transparent)]
+    Dial(DialError),
+    /// The connection took too long.
+    #[error("no connection within {0:?}")]
+    Connect(Duration),
+    /// The answer took too long.
+    #[error("no answer within {0:?}")]
+    Answer(Duration),
+    /// The connection broke, or what was received is not HTTP.
+    #[error("the HTTP exchange failed")]
+    Http(#[source] hyper::Error),
+}
+
 impl RestError {
     /// Whether the cloud refused the token (401).
     pub fn needs_login(&self) -> bool {
@@ -66,7 +84,7 @@ impl RestError {
             // the token comes from the cloud, which may send another one later
             Self::Token => true,
             Self::Refused { status, .. } => matches!(status, 408 | 425 | 429 | 500..),
-            Self::Address(_) | Self::Setup(_) => false,
+            Self::Address(_) => false,
         }
     }
 

@@ -37,9 +37,9 @@ pub struct AccessToken {
 impl AccessToken {
     /// The value of the `Authorization` header, marked as sensitive; `None` if the token has characters that
     /// a header must not contain.
-    pub(crate) fn header(&self) -> Option<reqwest::header::HeaderValue> {
+    pub(crate) fn header(&self) -> Option<http::header::HeaderValue> {
         let text = Zeroizing::new(format!("Bearer {}", self.secret.expose_secret()));
-        let mut value = reqwest::header::HeaderValue::from_str(&text).ok()?;
+        let mut value = http::header::HeaderValue::from_str(&text).ok()?;
         value.set_sensitive(true);
         Some(value)
     }

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use connector_hal::clock::now;
 use connector_hal::timer::{Deadline, TimerKind, has_read_all};
 use futures_util::{Sink, Stream};
-use rustls::ClientConfig;
 use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::{self, Message};
 
@@ -19,6 +18,7 @@ use super::event::{DownReason, OutgoingMessage, SocketEvent};
 use super::liveness::Liveness;
 use super::settings::SocketSettings;
 use super::unsent::Unsent;
+use crate::cloud::dial::Dialer;
 use crate::cloud::login::Authenticator;
 use crate::cloud::rest::ErrorChain;
 
@@ -47,14 +47,9 @@ enum SocketState {
 
 impl CloudSocket {
     /// A websocket that connects, on the current runtime, as soon as its events are polled.
-    pub fn new(
-        settings: SocketSettings,
-        tls: Arc<ClientConfig>,
-        authenticator: Authenticator,
-        seed: u64,
-    ) -> Self {
+    pub fn new(settings: SocketSettings, dialer: Dialer, authenticator: Authenticator, seed: u64) -> Self {
         let settings = Arc::new(settings);
-        let connecting = ConnectLoop::new(settings.clone(), tls, authenticator.clone(), seed);
+        let connecting = ConnectLoop::new(settings.clone(), dialer, authenticator.clone(), seed);
         Self { settings, authenticator, connecting, state: SocketState::Connecting, is_busy: false }
     }
 

@@ -7,18 +7,18 @@ use std::time::Instant;
 use connector_hal::clock::now;
 use connector_hal::future::BoxFuture;
 use connector_hal::timer::{Deadline, TimerKind};
-use rustls::ClientConfig;
 
 use super::connect::{CloudConnectError, Websocket, connect};
 use super::reconnect::{ConnectFailure, NextConnect, Reconnect};
 use super::settings::SocketSettings;
+use crate::cloud::dial::Dialer;
 use crate::cloud::login::Authenticator;
 use crate::cloud::rest::{AccessToken, ErrorChain};
 
 /// Waits, logs in and connects, again and again until there is a websocket.
 pub(super) struct ConnectLoop {
     settings: Arc<SocketSettings>,
-    tls: Arc<ClientConfig>,
+    dialer: Dialer,
     authenticator: Authenticator,
     policy: Reconnect,
     phase: ConnectPhase,
@@ -40,13 +40,13 @@ impl ConnectLoop {
     /// The first attempt starts with the first poll.
     pub(super) fn new(
         settings: Arc<SocketSettings>,
-        tls: Arc<ClientConfig>,
+        dialer: Dialer,
         authenticator: Authenticator,
         seed: u64,
     ) -> Self {
         Self {
             settings,
-            tls,
+            dialer,
             authenticator,
             policy: Reconnect::new(seed),
             phase: ConnectPhase::Waiting { until: now(), refused: None },
@@ -70,7 +70,7 @@ impl ConnectLoop {
                 }
                 ConnectPhase::LoggingIn(token) => {
                     let token = ready!(token.as_mut().poll(cx));
-                    let websocket = connect(self.settings.clone(), self.tls.clone(), token.clone());
+                    let websocket = connect(self.settings.clone(), self.dialer.clone(), token.clone());
                     self.phase = ConnectPhase::Opening { token, websocket: Box::pin(websocket) };
                 }
                 ConnectPhase::Opening { token, websocket } => {

@@ -12,7 +12,6 @@ mod event;
 pub(crate) mod liveness;
 pub(crate) mod reconnect;
 mod settings;
-mod transport;
 mod unsent;
 mod upgrade;
 

@@ -3,7 +3,7 @@
 //! The websocket library can do this, too, but it refuses a `Connection` header that has other tokens beside
 //! `Upgrade`, which proxies send.
 
-use reqwest::header::{
+use http::header::{
     CONNECTION, HeaderMap, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};

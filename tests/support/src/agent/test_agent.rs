@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use connector_agent::agent::{self, Control, Setup, SetupError};
+use connector_agent::cloud::dial::Dialer;
 use connector_agent::config::{
     ApiUrl, BusKind, Config, ConfiguredBus, ConnectorUuid, Pincode, PowerConfig, WebsocketUrl,
 };
@@ -110,7 +111,7 @@ impl TestAgent {
             pincode: Pincode::new(pincode).unwrap(),
             hardware,
             board: Box::new(board),
-            tls: tls::client_config(config.cloud.ca_file.as_deref()).unwrap(),
+            dialer: Dialer::new(tls::client_config(config.cloud.ca_file.as_deref()).unwrap()),
             seed: 1,
             config,
         };

@@ -1,4 +1,4 @@
-//! The transport below a websocket: TCP, with or without TLS.
+//! The transport below REST and websocket: TCP, with or without TLS.
 
 use std::io;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 /// A TCP connection, with or without TLS.
-pub(super) struct SocketTransport {
+pub(in crate::cloud) struct SocketTransport {
     stream: TransportStream,
     /// The bytes taken so far.
     written: u64,
@@ -36,12 +36,12 @@ impl SocketTransport {
     }
 
     /// How many bytes the transport has taken since it was made.
-    pub(super) fn written(&self) -> u64 {
+    pub(in crate::cloud) fn written(&self) -> u64 {
         self.written
     }
 
     /// Sets after how long without acknowledgement of sent bytes TCP gives up.
-    pub(super) fn set_user_timeout(&self, limit: Duration) {
+    pub(in crate::cloud) fn set_user_timeout(&self, limit: Duration) {
         if let Err(error) = SockRef::from(self.tcp()).set_tcp_user_timeout(Some(limit)) {
             // the silence of the websocket is noticed without it, too
             tracing::debug!("TCP_USER_TIMEOUT: {error}");
@@ -50,7 +50,7 @@ impl SocketTransport {
 
     /// Ready if bytes written now would go onto the wire immediately: the kernel holds little that is not
     /// sent (`TCP_NOTSENT_LOWAT`).
-    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::cloud) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
         let tcp = self.tcp();
         loop {
             // a socket error is reported by the next write
