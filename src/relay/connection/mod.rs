@@ -1,5 +1,6 @@
 //! A connection on the connector: its buses, its channels, and its link to the operator.
 
+mod held_frames;
 mod ignition;
 mod pending;
 mod progress;
@@ -21,6 +22,7 @@ use crate::relay::buses::bus::AnyBus;
 use crate::relay::wire::Envelope;
 use crate::relay::wire::codec::Tag;
 use crate::relay::wire::request::Request;
+use held_frames::HeldFrames;
 use pending::{BusesVinReading, OpenedChannel, PendingReply, RunningScan, WaitingVinReading};
 use transfers::Transfers;
 
@@ -41,6 +43,7 @@ pub struct RelayConnection {
     link: Link,
     buses: Vec<Box<dyn AnyBus>>,
     channels: BTreeMap<u16, OpenedChannel>,
+    held_frames: HeldFrames,
     /// The reply to `configureBuses` that is due when all buses are set up.
     configuring: Option<PendingReply>,
     /// Requests that wait until the buses are set up.
@@ -73,6 +76,7 @@ impl RelayConnection {
             link,
             buses: Vec::new(),
             channels: BTreeMap::new(),
+            held_frames: HeldFrames::default(),
             configuring: None,
             waiting: VecDeque::new(),
             texts: VecDeque::new(),
@@ -166,11 +170,19 @@ impl RelayConnection {
         self.hold_until = None;
         self.configuring = None;
         self.waiting.clear();
-        self.channels.clear();
+        self.clear_channels();
         self.transfers = Transfers::default();
         self.scans.clear();
         self.vin_waiting = None;
         self.buses.clear();
+    }
+
+    /// Closes all channels.
+    fn clear_channels(&mut self) {
+        for number in self.channels.keys() {
+            self.held_frames.discard(*number);
+        }
+        self.channels.clear();
     }
 
     /// The next text for the websocket.

@@ -39,7 +39,8 @@ impl RelayConnection {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let stop_keep_alive = self.stop_keep_alive_at.filter(|_| !self.has_stopped_keep_alive);
         let vin = self.vin_waiting.as_ref().map(|waiting| waiting.look_at);
-        [self.hold_until, self.link.poll_timeout(), stop_keep_alive, vin].into_iter().flatten().min()
+        let held = self.held_frames.due(self.link.has_received_clock());
+        [self.hold_until, self.link.poll_timeout(), stop_keep_alive, vin, held].into_iter().flatten().min()
     }
 
     /// Handles all deadlines that have passed.
@@ -50,6 +51,7 @@ impl RelayConnection {
             );
             self.close(CloseReason::LinkLost);
         }
+        self.release_frames(now);
         self.read_waiting_vin(now);
         if self.stop_keep_alive_at.is_some_and(|at| at <= now) {
             self.set_keep_alive(now, false);
