@@ -14,12 +14,16 @@ use crate::vehicle::hardware::Hardware;
 /// The version of the relay protocol.
 const PROTOCOL: u32 = 1;
 
+/// What this agent can do beyond the first version of the relay protocol.
+const FEATURES: &[&str] = &["clock"];
+
 /// `connectorHello`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct ConnectorHello<'a> {
     connector_uuid: Uuid,
     protocol: u32,
     agent_version: &'static str,
+    features: &'static [&'static str],
     software_version: u32,
     hardware_version: u32,
     hardware_type: &'a str,
@@ -59,6 +63,7 @@ impl<'a> ConnectorHello<'a> {
             connector_uuid: connector.uuid.get(),
             protocol: PROTOCOL,
             agent_version: env!("CARGO_PKG_VERSION"),
+            features: FEATURES,
             software_version: connector.software_version,
             hardware_version: connector.hardware_version,
             hardware_type: &connector.hardware_type,

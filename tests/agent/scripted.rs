@@ -69,6 +69,8 @@ impl Rig {
         let mut websocket = Websocket(accepted.await);
         let hello = websocket.hear().await;
         assert_eq!(hello["action"], "connectorHello", "{hello}");
+        let features = hello["message"]["features"].as_array().unwrap();
+        assert!(features.contains(&json!("clock")), "{hello}");
         let held = hello["message"]["connections"].as_array().unwrap();
         let uuids = held.iter().map(|connection| connection["connection_uuid"].clone()).collect();
         (websocket, uuids)

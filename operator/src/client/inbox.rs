@@ -63,7 +63,7 @@ impl Item {
                 Self::Event { code, detail, value, text: text.to_owned() }
             }
             Payload::Terminal15 { on } => Self::Terminal15(on),
-            Payload::Unknown { .. } => return None,
+            Payload::Clock { .. } | Payload::Unknown { .. } => return None,
         })
     }
 

@@ -1,5 +1,6 @@
 //! A connection on the connector: its buses, its channels, and its link to the operator.
 
+mod held_frames;
 mod keep_alive;
 mod keep_alive_policy;
 mod operator;
@@ -24,6 +25,7 @@ use crate::relay::buses::bus::AnyBus;
 use crate::relay::wire::Envelope;
 use crate::relay::wire::codec::Tag;
 use crate::relay::wire::request::Request;
+use held_frames::HeldFrames;
 use keep_alive_policy::KeepAlivePolicy;
 use operator_watch::{Interruption, OperatorWatch};
 use pending::{BusesVinReading, OpenedChannel, PendingReply, RunningScan, WaitingVinReading};
@@ -46,6 +48,7 @@ pub struct RelayConnection {
     link: Link,
     buses: Vec<Box<dyn AnyBus>>,
     channels: BTreeMap<u16, OpenedChannel>,
+    held_frames: HeldFrames,
     /// The reply to `configureBuses` that is due when all buses are set up.
     configuring: Option<PendingReply>,
     /// Requests that wait until the buses are set up.
@@ -82,6 +85,7 @@ impl RelayConnection {
             link,
             buses: Vec::new(),
             channels: BTreeMap::new(),
+            held_frames: HeldFrames::default(),
             configuring: None,
             waiting: VecDeque::new(),
             texts: VecDeque::new(),
@@ -163,11 +167,19 @@ impl RelayConnection {
         self.hold_until = None;
         self.configuring = None;
         self.waiting.clear();
-        self.channels.clear();
+        self.clear_channels();
         self.transfers = Transfers::default();
         self.scans.clear();
         self.vin_waiting = None;
         self.buses.clear();
+    }
+
+    /// Closes all channels.
+    fn clear_channels(&mut self) {
+        for number in self.channels.keys() {
+            self.held_frames.discard(*number);
+        }
+        self.channels.clear();
     }
 
     /// The next text for the websocket.

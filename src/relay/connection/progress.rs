@@ -41,7 +41,11 @@ impl RelayConnection {
         let keep_alive = self.keep_alive.poll_timeout(self.transfers.until());
         let operator = self.operator_gone_at();
         let vin = self.vin_waiting.as_ref().map(|waiting| waiting.look_at);
-        [self.hold_until, operator, self.link.poll_timeout(), keep_alive, vin].into_iter().flatten().min()
+        let held = self.held_frames.due(self.link.has_received_clock());
+        [self.hold_until, operator, self.link.poll_timeout(), keep_alive, vin, held]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Handles all deadlines that have passed.
@@ -52,6 +56,7 @@ impl RelayConnection {
             self.close(CloseReason::LinkLost);
         }
         self.check_operator(now);
+        self.release_frames(now);
         self.read_waiting_vin(now);
         self.update_keep_alive(now);
         self.collect_outputs(now);

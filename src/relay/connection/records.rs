@@ -1,9 +1,10 @@
 //! The way of records through a connection: from the operator's messages to the buses, and back.
 
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::RelayConnection;
+use super::held_frames::HeldFrame;
 use crate::relay::channel::{ChannelOutput, Output, PduToSend};
 use crate::relay::link::{Incoming, LinkError, PushError};
 use crate::relay::wire::codec::{Payload, PduFlags, Record, SendFailedDetail};
@@ -17,6 +18,8 @@ impl RelayConnection {
         if self.link.is_all_acknowledged() {
             self.operator.handle_all_acknowledged();
         }
+        // the message may have shown how old the frames are that came before it
+        self.release_frames(now);
         let incoming = match handled {
             Ok(Some(incoming)) => incoming,
             Ok(None) => return,
@@ -40,31 +43,62 @@ impl RelayConnection {
                 self.refuse_record(now, &record, SendFailedDetail::ChannelClosed);
                 continue;
             };
-            let age = incoming.age_of(&record);
-            let Some(left) = opened.max_age.checked_sub(age) else {
+            let Some(left) = opened.max_age.checked_sub(incoming.age_of(&record)) else {
                 self.refuse_record(now, &record, SendFailedDetail::TooOld);
                 continue;
             };
-            let Some(bus) = self.buses.get_mut(opened.bus) else { continue };
-            if matches!(record.payload, Payload::Frame(_) | Payload::Pdu { .. }) {
-                self.records_taken += 1;
-                self.last_exchange = Some(now);
-                self.keep_alive.handle_request(now);
+            if let Payload::Frame(frame) = record.payload
+                && !self.link.has_measured_clock()
+                && self.held_frames.is_holding()
+            {
+                let held = HeldFrame { channel: record.channel, frame, time: incoming.time_of(&record) };
+                if !self.held_frames.push(now, held, left) {
+                    self.refuse_record(now, &record, SendFailedDetail::QueueFull);
+                }
+                continue;
             }
-            match record.payload {
-                Payload::Frame(frame) => {
-                    bus.channels_mut().handle_frame_to_send(now, record.channel, frame, now + left);
-                }
-                Payload::Pdu { flags, data, .. } => {
-                    self.pdus_relayed += 1;
-                    self.transfers.handle_request(now, record.channel, data);
-                    let pdu = PduToSend { flags, expires: now + left, data };
-                    bus.channels_mut().handle_pdu(now, record.channel, pdu);
-                }
-                _ => tracing::debug!(
+            self.handle_record(now, &record, left);
+        }
+    }
+
+    /// Handles the frames that were held, once their age can be measured or the time is over.
+    pub(super) fn release_frames(&mut self, now: Instant) {
+        let (has_clock, is_measured) = (self.link.has_received_clock(), self.link.has_measured_clock());
+        for HeldFrame { channel, frame, time } in self.held_frames.release(now, has_clock, is_measured) {
+            let Some(opened) = self.channels.get(&channel) else { continue };
+            let record = Record { channel, offset: 0, payload: Payload::Frame(frame) };
+            match opened.max_age.checked_sub(self.link.age(now, time)) {
+                Some(left) => self.handle_record(now, &record, left),
+                None => self.refuse_record(now, &record, SendFailedDetail::TooOld),
+            }
+        }
+        self.collect_outputs(now);
+    }
+
+    /// Passes a record to its bus, which may send it until `left` is over.
+    fn handle_record(&mut self, now: Instant, record: &Record<'_>, left: Duration) {
+        let Some(opened) = self.channels.get(&record.channel) else { return };
+        let Some(bus) = self.buses.get_mut(opened.bus) else { return };
+        if matches!(record.payload, Payload::Frame(_) | Payload::Pdu { .. }) {
+            self.records_taken += 1;
+            self.last_exchange = Some(now);
+            self.keep_alive.handle_request(now);
+        }
+        match record.payload {
+            Payload::Frame(frame) => {
+                bus.channels_mut().handle_frame_to_send(now, record.channel, frame, now + left);
+            }
+            Payload::Pdu { flags, data, .. } => {
+                self.pdus_relayed += 1;
+                self.transfers.handle_request(now, record.channel, data);
+                let pdu = PduToSend { flags, expires: now + left, data };
+                bus.channels_mut().handle_pdu(now, record.channel, pdu);
+            }
+            _ => {
+                tracing::debug!(
                     channel = record.channel,
                     "ignoring a record that is neither a frame nor a PDU"
-                ),
+                );
             }
         }
     }

@@ -49,6 +49,7 @@ impl RelayConnection {
                 "ignoring a request: the connection has ended, or too many replies wait to be sent"
             );
         }
+        self.link.announce_clock();
         if self.configuring.is_some() && !is_urgent {
             if self.waiting.len() >= MAX_WAITING_REQUESTS {
                 let detail =
@@ -115,7 +116,7 @@ impl RelayConnection {
             }
             setups.push(setup);
         }
-        self.channels.clear();
+        self.clear_channels();
         self.transfers = Transfers::default();
         self.buses.clear();
         self.stop_scans();
@@ -239,6 +240,7 @@ impl RelayConnection {
         if let Some(bus) = self.buses.get_mut(opened.bus) {
             bus.close_channel(number);
         }
+        self.held_frames.discard(number);
         self.transfers.handle_closed(number);
         if let Some(PendingReply { request_id }) = opened.opening {
             let detail = format!("Channel {number} was closed before it was open.");

@@ -4,18 +4,23 @@
 
 mod arena;
 mod frame_queue;
+mod incoming;
 mod outbox;
 mod pacer;
+mod peer_clock;
 mod records;
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::relay::wire::codec::{CodecError, Header, Payload, Record, Records, Tag};
+use crate::relay::wire::codec::{CodecError, Header, Payload, Records, Tag};
+use incoming::check;
 use outbox::Outbox;
 use pacer::Pacer;
+use peer_clock::{Echo, PeerClock};
 
+pub use incoming::Incoming;
 pub use outbox::KEPT_LIMIT;
 
 /// The time after which an acknowledgement is sent alone at the latest: half of the 200 ms of the relay
@@ -24,6 +29,9 @@ const ACK_DELAY: Duration = Duration::from_millis(100);
 /// The received bytes after which an acknowledgement is sent immediately, so that the peer can discard the
 /// messages that it keeps: an eighth of what the peer may keep.
 const ACK_BYTES: usize = 256 * 1024;
+/// The time after which the next message has a `clock` record again: less than the second of the relay protocol
+/// (section 4.4), because acknowledgements are up to [`ACK_DELAY`] apart.
+const CLOCK_EVERY: Duration = Duration::from_millis(800);
 
 /// The end of a connection at which a link runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,31 +90,13 @@ pub enum LinkError {
     },
 }
 
-/// A new message of the peer, with its age.
-#[derive(Debug)]
-pub struct Incoming<'a> {
-    age: Duration,
-    records: Records<'a>,
-}
-
-impl<'a> Incoming<'a> {
-    /// The records, in order. Each of them has been checked.
-    pub fn records(&self) -> impl Iterator<Item = Record<'a>> + use<'a> {
-        self.records.clone().filter_map(Result::ok)
-    }
-
-    /// The age of a record: the age of the message, and the time that the record waited before the message
-    /// was sealed.
-    pub fn age_of(&self, record: &Record<'_>) -> Duration {
-        self.age + Duration::from_micros(u64::from(record.offset.min(0).unsigned_abs()))
-    }
-}
-
 /// One end of a relay connection, which survives the loss of its websocket (relay protocol, section 4).
 ///
 /// A link numbers the messages it sends, keeps them until the peer acknowledges them, and acknowledges those
 /// of the peer. After the loss of a websocket, each end reports how far it has received, and the other sends
 /// the rest again.
+///
+/// Both ends also measure each other's clock, so that the connector knows how old a message is (section 4.4).
 ///
 /// A link is a pure state machine: it does no I/O and reads no clock. Its methods fall into four groups:
 ///
@@ -196,8 +186,11 @@ pub struct Link {
     acknowledged: u32,
     ack_due: Option<Instant>,
     unacknowledged_bytes: usize,
-    /// The smallest difference seen between our clock at arrival and the peer's clock in the header, in µs.
-    least_transit: Option<i64>,
+    peer_clock: PeerClock,
+    /// When a `clock` record was last sent on this websocket.
+    clock_sent: Option<Instant>,
+    /// Whether a `clock` record is sent although there is nothing else to send.
+    is_clock_announced: bool,
 }
 
 impl Link {
@@ -213,7 +206,9 @@ impl Link {
             acknowledged: 0,
             ack_due: None,
             unacknowledged_bytes: 0,
-            least_transit: None,
+            peer_clock: PeerClock::new(),
+            clock_sent: None,
+            is_clock_announced: false,
         }
     }
 
@@ -250,9 +245,36 @@ impl Link {
         self.received == 0 && self.outbox.last_seq() == 0
     }
 
-    /// The connection's clock, in µs.
+    /// The smallest round trip to the peer in the last minute; `None` if the peer sends no `clock` records.
+    pub fn round_trip(&self, now: Instant) -> Option<Duration> {
+        self.peer_clock.round_trip(self.clock(now))
+    }
+
+    /// Whether the difference of the clocks was measured, so that ages are known from the first message on.
+    pub(crate) fn has_measured_clock(&self) -> bool {
+        self.peer_clock.is_measured()
+    }
+
+    /// Whether the peer has sent a `clock` record.
+    pub(crate) fn has_received_clock(&self) -> bool {
+        self.peer_clock.has_sent_clock()
+    }
+
+    /// How long ago the peer's clock was `time`, in µs, by what is known now.
+    pub(crate) fn age(&self, now: Instant, time: u64) -> Duration {
+        self.peer_clock.age(self.clock(now), time)
+    }
+
+    /// Sends a `clock` record although there is nothing else to send, unless one was sent on this websocket. The
+    /// peer's first message then shows how old it is.
+    pub fn announce_clock(&mut self) {
+        self.is_clock_announced |= self.clock_sent.is_none();
+    }
+
+    /// The connection's clock, in µs. It is never 0, which is no echo in a `clock` record.
     fn clock(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.opened).as_micros()).unwrap_or(u64::MAX)
+        let elapsed = now.saturating_duration_since(self.opened).as_micros();
+        u64::try_from(elapsed).unwrap_or(u64::MAX).max(1)
     }
 
     /// Queues a record about something that happened at `at`.
@@ -283,8 +305,8 @@ impl Link {
 
     /// Whether [`Link::poll_message`] would return a message.
     pub fn wants_to_send(&self, now: Instant) -> bool {
-        self.is_up
-            && (self.outbox.has_unsent(self.pacer.room(now)) || self.ack_due.is_some_and(|due| due <= now))
+        let is_ack_due = self.ack_due.is_some_and(|due| due <= now);
+        self.is_up && (self.is_clock_announced || is_ack_due || self.outbox.has_unsent(self.pacer.room(now)))
     }
 
     /// When [`Link::wants_to_send`] becomes true by itself.
@@ -302,11 +324,30 @@ impl Link {
         self.acknowledged = self.received;
         self.ack_due = None;
         self.unacknowledged_bytes = 0;
-        let Some(sent) = self.outbox.next_message(clock, self.received, self.pacer.room(now)) else {
-            return Some(self.outbox.acknowledgement(clock, self.received));
+        let room = self.pacer.room(now);
+        let echo = self.take_echo(now);
+        let sent = if echo.is_none() || self.outbox.takes_clock() {
+            self.outbox.next_message(clock, self.received, room, echo)
+        } else {
+            // the next message was sealed before, so that the clock goes ahead of it
+            None
+        };
+        let Some(sent) = sent else {
+            return Some(self.outbox.acknowledgement(clock, self.received, echo));
         };
         self.pacer.handle_sent(now, &sent);
         Some(sent.bytes)
+    }
+
+    /// The content of the `clock` record in the message that is sent now, if one is due.
+    fn take_echo(&mut self, now: Instant) -> Option<Echo> {
+        let is_due = self.clock_sent.is_none_or(|at| now.saturating_duration_since(at) >= CLOCK_EVERY);
+        if !is_due {
+            return None;
+        }
+        self.clock_sent = Some(now);
+        self.is_clock_announced = false;
+        Some(self.peer_clock.echo(self.clock(now)))
     }
 
     /// Handles a message of the peer. Returns `None` if the message is not new, or belongs to another
@@ -323,9 +364,11 @@ impl Link {
         if header.tag != self.outbox.tag() {
             return Ok(None);
         }
-        let age = self.measure_age(now, header.time);
         self.handle_acknowledgement(now, header.ack)?;
+        let records = Records::new(message, &header);
         if header.seq == 0 {
+            let (echo, _) = check(&records);
+            self.peer_clock.handle_message(self.clock(now), header.time, echo);
             return Ok(None);
         }
         if header.seq <= self.received {
@@ -341,19 +384,12 @@ impl Link {
         self.unacknowledged_bytes += message.len();
         let due = if self.unacknowledged_bytes >= ACK_BYTES { now } else { now + ACK_DELAY };
         self.ack_due = Some(self.ack_due.map_or(due, |earlier| earlier.min(due)));
-        let records = Records::new(message, &header);
-        match records.clone().find_map(Result::err) {
+        let (echo, error) = check(&records);
+        self.peer_clock.handle_message(self.clock(now), header.time, echo);
+        match error {
             Some(source) => Err(LinkError::Codec { seq: header.seq, source }),
-            None => Ok(Some(Incoming { age, records })),
+            None => Ok(Some(Incoming { age: self.age(now, header.time), time: header.time, records })),
         }
-    }
-
-    fn measure_age(&mut self, now: Instant, sent: u64) -> Duration {
-        let arrival = i64::try_from(self.clock(now)).unwrap_or(i64::MAX);
-        let transit = arrival.saturating_sub(i64::try_from(sent).unwrap_or(i64::MAX));
-        let least = self.least_transit.map_or(transit, |least| least.min(transit));
-        self.least_transit = Some(least);
-        Duration::from_micros(u64::try_from(transit.saturating_sub(least)).unwrap_or(0))
     }
 
     fn handle_acknowledgement(&mut self, now: Instant, acknowledged: u32) -> Result<(), LinkError> {
@@ -369,6 +405,8 @@ impl Link {
     /// The websocket is lost, or the peer is not reachable: no message is sent until [`Link::resume`].
     pub fn interrupt(&mut self) {
         self.is_up = false;
+        self.clock_sent = None;
+        self.is_clock_announced = false;
     }
 
     /// The peer is reachable again, and no message was lost: those that it has not acknowledged are sent again.
@@ -393,6 +431,9 @@ impl Link {
         self.outbox.rewind(self.clock(now));
         self.pacer.reset();
         self.is_up = true;
+        if self.role == Role::Connector {
+            self.announce_clock();
+        }
         Ok(())
     }
 }

@@ -7,13 +7,14 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::arena::Arena;
 use super::frame_queue::FrameQueue;
+use super::peer_clock::Echo;
 use super::records::{relative, shift_offsets, without_frames};
 use crate::relay::wire::codec::{
-    HEADER_LEN, Header, MAX_MESSAGE_LEN, Payload, RECORD_HEADER_LEN, Record, Tag,
+    CLOCK_LEN, HEADER_LEN, Header, MAX_MESSAGE_LEN, Payload, RECORD_HEADER_LEN, Record, Tag,
 };
 
 /// The default limit of the messages that are kept until they are acknowledged, in bytes (relay protocol,
@@ -130,6 +131,13 @@ impl Outbox {
         self.open.record_count > 0 || room >= LARGEST_FRAME && !self.frames.is_empty()
     }
 
+    /// Whether the next message takes a `clock` record: it is not sealed yet, and has room.
+    pub(super) fn takes_clock(&self) -> bool {
+        self.sent >= self.sealed.len()
+            && self.open.bytes.len() + CLOCK_LEN <= MAX_MESSAGE_LEN
+            && self.open.record_count < u16::MAX
+    }
+
     /// Whether frames wait to be sent.
     pub(super) fn has_frames_waiting(&self) -> bool {
         !self.frames.is_empty()
@@ -158,7 +166,7 @@ impl Outbox {
         if self.open.record_count > 0
             && (self.open.bytes.len() + len > MAX_MESSAGE_LEN || self.open.record_count == u16::MAX)
         {
-            self.seal(now, 0, 0)?;
+            self.seal(now, 0, 0, None)?;
         }
         if self.open.record_count == 0 {
             self.open.base = at;
@@ -203,24 +211,31 @@ impl Outbox {
         Header { record_count: 0, tag: self.tag, seq, ack, time }
     }
 
-    /// Seals the open message: adds at most `room` bytes of frames, numbers the message, and makes the times of
-    /// its records relative to `now`. Returns the size of the frames.
-    fn seal(&mut self, now: u64, ack: u32, room: usize) -> Result<usize, Full> {
+    /// Seals the open message: adds at most `room` bytes of frames and the clock, numbers the message, and makes
+    /// the times of its records relative to `now`. Returns the size of the frames.
+    fn seal(&mut self, now: u64, ack: u32, room: usize, echo: Option<Echo>) -> Result<usize, Full> {
         let seq = self.last_seq.checked_add(1).ok_or(Full)?;
         let room = room.min(self.frames.len());
+        let clock_len = if echo.is_some() { CLOCK_LEN } else { 0 };
         if self.open.record_count == 0 {
-            self.begin(room);
+            self.begin(room + clock_len);
         }
-        let room = room.min(MAX_MESSAGE_LEN.saturating_sub(self.open.bytes.len()));
-        self.open.bytes.make_room(room);
+        let room = room.min(MAX_MESSAGE_LEN.saturating_sub(self.open.bytes.len() + clock_len));
+        self.open.bytes.make_room(room + clock_len);
         let message = self.open.bytes.message();
         if let Some(records) = message.get_mut(HEADER_LEN..) {
             shift_offsets(records, relative(self.open.base, now));
         }
         let before = message.len();
-        let frames = self.frames.take(now, room, u16::MAX - self.open.record_count, message);
+        let clocks = u16::from(echo.is_some());
+        let most = u16::MAX.saturating_sub(self.open.record_count + clocks);
+        let frames = self.frames.take(now, room, most, message);
         let frame_bytes = message.len() - before;
-        let header = Header { record_count: self.open.record_count + frames, ..self.header(seq, ack, now) };
+        if let Some(echo) = echo {
+            encode_clock(echo, message);
+        }
+        let record_count = self.open.record_count + frames + clocks;
+        let header = Header { record_count, ..self.header(seq, ack, now) };
         if let Some(mut place) = self.open.bytes.message().get_mut(..HEADER_LEN) {
             header.encode(&mut place);
         }
@@ -233,11 +248,18 @@ impl Outbox {
     }
 
     /// The next message that was not sent over the present websocket, with the acknowledgement `ack`. `room` is
-    /// the number of bytes of frames that may be sent now.
-    pub(super) fn next_message(&mut self, now: u64, ack: u32, room: usize) -> Option<NextMessage> {
+    /// the number of bytes of frames that may be sent now. Pass an echo only if the outbox
+    /// [takes a clock](Self::takes_clock).
+    pub(super) fn next_message(
+        &mut self,
+        now: u64,
+        ack: u32,
+        room: usize,
+        echo: Option<Echo>,
+    ) -> Option<NextMessage> {
         let mut frame_bytes = 0;
         if self.sent >= self.sealed.len() && self.has_unsealed(room) && !self.is_window_full() {
-            frame_bytes = self.seal(now, ack, room).ok()?;
+            frame_bytes = self.seal(now, ack, room, echo).ok()?;
         }
         let message = self.sealed.get_mut(self.sent)?;
         self.sent += 1;
@@ -245,17 +267,20 @@ impl Outbox {
         Some(NextMessage { seq: message.seq, bytes: message.bytes.clone(), frame_bytes })
     }
 
-    /// A message without records that carries only an acknowledgement.
-    pub(super) fn acknowledgement(&mut self, now: u64, ack: u32) -> Bytes {
-        let header = self.header(0, ack, now);
-        if self.open.record_count == 0 {
-            self.open.bytes.make_room(HEADER_LEN);
-            header.encode(self.open.bytes.message());
-            return self.open.bytes.finish();
+    /// A message without a number, which carries an acknowledgement and at most a clock.
+    pub(super) fn acknowledgement(&mut self, now: u64, ack: u32, echo: Option<Echo>) -> Bytes {
+        let header = Header { record_count: u16::from(echo.is_some()), ..self.header(0, ack, now) };
+        let mut alone = BytesMut::new();
+        let is_empty = self.open.record_count == 0;
+        if is_empty {
+            self.open.bytes.make_room(HEADER_LEN + CLOCK_LEN);
         }
-        let mut bytes = Vec::with_capacity(HEADER_LEN);
-        header.encode(&mut bytes);
-        bytes.into()
+        let message = if is_empty { self.open.bytes.message() } else { &mut alone };
+        header.encode(message);
+        if let Some(echo) = echo {
+            encode_clock(echo, message);
+        }
+        if is_empty { self.open.bytes.finish() } else { alone.freeze() }
     }
 
     /// Discards the messages up to `seq`, which the peer has received.
@@ -292,6 +317,10 @@ impl Outbox {
     }
 }
 
+fn encode_clock(Echo { echo, hold }: Echo, message: &mut BytesMut) {
+    Record { channel: 0, offset: 0, payload: Payload::Clock { echo, hold } }.encode(message);
+}
+
 /// Writes the acknowledgement into a message; without a copy if the bytes have no other owner.
 fn with_ack(bytes: Bytes, ack: u32) -> Bytes {
     let place = ACK_AT..ACK_AT + 4;
@@ -315,8 +344,8 @@ mod tests {
         outbox.last_seq = u32::MAX - 1;
         let event = Payload::Terminal15 { on: None };
         outbox.push(0, 0, 1, event).unwrap();
-        assert_eq!(outbox.next_message(0, 0, 0).map(|message| message.seq), Some(u32::MAX));
+        assert_eq!(outbox.next_message(0, 0, 0, None).map(|message| message.seq), Some(u32::MAX));
         assert_eq!(outbox.push(0, 0, 1, event), Err(Full));
-        assert!(!outbox.has_unsent(usize::MAX) && outbox.next_message(0, 0, 0).is_none());
+        assert!(!outbox.has_unsent(usize::MAX) && outbox.next_message(0, 0, 0, None).is_none());
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! A seed is replayed by number: `CONNECTOR_TEST_SEED=1234 cargo test --test relay link:: -- --nocapture`.
 
+mod age;
 mod hop;
 mod rig;
 mod slow_uplink;

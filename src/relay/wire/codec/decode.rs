@@ -95,6 +95,14 @@ fn decode_payload(kind: u8, flags: u8, payload: &[u8]) -> Result<Payload<'_>, &'
             [2] => Payload::Terminal15 { on: Some(false) },
             _ => return Err("the state of terminal 15 is not 0, 1 or 2"),
         },
+        5 => {
+            let echo = reader.u64().ok_or("a clock record without echo")?;
+            let hold = reader.u32().ok_or("a clock record without hold")?;
+            if !reader.rest().is_empty() {
+                return Err("a clock record is longer than 12 bytes");
+            }
+            Payload::Clock { echo, hold }
+        }
         kind => Payload::Unknown { kind },
     })
 }
@@ -163,6 +171,10 @@ impl<'a> ByteReader<'a> {
         self.array().map(u32::from_be_bytes)
     }
 
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+
     fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
     }
@@ -173,7 +185,7 @@ impl<'a> ByteReader<'a> {
         let tag = Tag(self.array()?);
         let seq = self.u32()?;
         let ack = self.u32()?;
-        let time = self.array().map(u64::from_be_bytes)?;
+        let time = self.u64()?;
         Some((version, Header { record_count, tag, seq, ack, time }))
     }
 

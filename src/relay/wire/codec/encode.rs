@@ -4,7 +4,7 @@ use bytes::BufMut;
 use connector_hal::can::{CanFrame, FrameKind};
 
 use super::frame_flags::{ERR_FLAG, FD_BRS, FD_ESI, FD_FDF, RTR_FLAG};
-use super::message::{Header, Payload, PduFlags, RECORD_HEADER_LEN, Record, VERSION};
+use super::message::{CLOCK_LEN, Header, Payload, PduFlags, RECORD_HEADER_LEN, Record, VERSION};
 
 impl Header {
     /// Appends the header to `out`.
@@ -27,6 +27,7 @@ impl Record<'_> {
                 Payload::Pdu { data, .. } => 4 + data.len(),
                 Payload::Event { text, .. } => 8 + text.len(),
                 Payload::Terminal15 { .. } => 1,
+                Payload::Clock { .. } => CLOCK_LEN - RECORD_HEADER_LEN,
                 Payload::Unknown { .. } => 0,
             }
     }
@@ -38,6 +39,7 @@ impl Record<'_> {
             Payload::Pdu { flags, .. } => (2, flags.to_bits()),
             Payload::Event { .. } => (3, 0),
             Payload::Terminal15 { .. } => (4, 0),
+            Payload::Clock { .. } => (5, 0),
             Payload::Unknown { kind } => (*kind, 0),
         };
         out.put_slice(&[kind, flags]);
@@ -62,6 +64,10 @@ impl Record<'_> {
                 Some(true) => 1,
                 Some(false) => 2,
             }),
+            Payload::Clock { echo, hold } => {
+                out.put_slice(&echo.to_be_bytes());
+                out.put_slice(&hold.to_be_bytes());
+            }
             Payload::Unknown { .. } => {}
         }
     }

@@ -10,6 +10,8 @@ pub(crate) const VERSION: u8 = 1;
 pub const HEADER_LEN: usize = 24;
 /// The length of a record before its payload, in bytes.
 pub(crate) const RECORD_HEADER_LEN: usize = 12;
+/// The length of a `clock` record, in bytes.
+pub(crate) const CLOCK_LEN: usize = RECORD_HEADER_LEN + 12;
 /// The longest message, in bytes (relay protocol, section 4.2). Only a message with a single PDU may be
 /// longer.
 pub(crate) const MAX_MESSAGE_LEN: usize = 64 * 1024;
@@ -108,6 +110,13 @@ pub enum Payload<'a> {
     Terminal15 {
         /// Whether the ignition is on; `None` if that is unknown.
         on: Option<bool>,
+    },
+    /// A measurement of the clocks of both ends (relay protocol, section 4.4). It belongs to no channel.
+    Clock {
+        /// The clock of the receiving end in the newest message that the sender has, in µs; 0 if it has none.
+        echo: u64,
+        /// The time from the arrival of that message to the sending of this one, in µs.
+        hold: u32,
     },
     /// A record of an unknown kind, which is skipped by its length.
     Unknown {

@@ -8,8 +8,8 @@ mod message;
 
 pub use decode::Records;
 pub use event::{EventCode, SendFailedDetail};
+pub(crate) use message::{CLOCK_LEN, MAX_MESSAGE_LEN, RECORD_HEADER_LEN};
 pub use message::{CodecError, HEADER_LEN, Header, Payload, PduFlags, Record, Tag};
-pub(crate) use message::{MAX_MESSAGE_LEN, RECORD_HEADER_LEN};
 
 #[cfg(test)]
 mod tests;

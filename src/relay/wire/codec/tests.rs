@@ -41,6 +41,25 @@ fn a_frame_record_has_the_bytes_of_the_relay_protocol() {
 }
 
 #[test]
+fn a_clock_record_has_the_bytes_of_the_relay_protocol() {
+    let payload = Payload::Clock { echo: 0x0102_0304_0506_0708, hold: 0x090A_0B0C };
+    let record = Record { channel: 0, offset: 0, payload };
+    let mut bytes = message(&[record]);
+    assert_eq!(
+        bytes[HEADER_LEN..],
+        [5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+    );
+    assert_eq!(decode(&bytes), Ok(vec![record]));
+    for (len, what) in [(0, "a clock record without echo"), (8, "a clock record without hold")] {
+        bytes.truncate(HEADER_LEN + 12 + len);
+        bytes[HEADER_LEN + 11] = len as u8;
+        let expected = what;
+        assert!(matches!(decode(&bytes), Err(CodecError::Payload { index: 0, what }) if what == expected));
+        bytes.resize(HEADER_LEN + 24, 0);
+    }
+}
+
+#[test]
 fn a_small_29_bit_identifier_and_a_remote_frame_survive() {
     let id = CanId::extended(0x12).unwrap();
     let frame = CanFrame::new_remote(id, 5).unwrap();

@@ -1,0 +1,236 @@
+//! The peer's clock, as the age of its messages needs it (relay protocol, section 4.4).
+//!
+//! The two clocks share no origin, and they drift, stand still and jump. Nothing is therefore kept for longer than a
+//! minute. All arithmetic is in `i128`: the times are what the peer writes.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// The time for which a measurement counts, in µs.
+const WINDOW: u64 = 60_000_000;
+/// The time of which the best measurement is kept, in µs. The last part of [`WINDOW`] is at least as long.
+const BUCKET: u64 = 5_000_000;
+/// The number of buckets in the window, and the one that is begun.
+const MAX_BUCKETS: usize = (WINDOW / BUCKET) as usize + 1;
+/// How much better an older sample must be: this part of its age. A clock that is wrong by a twentieth makes an older
+/// sample wrong by as much.
+const AGEING: i128 = 20;
+/// The share of `hold` by which a round trip may be negative. Clocks do not run equally fast.
+const HOLD_ERROR: i128 = 10;
+
+/// The content of a `clock` record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Echo {
+    /// Our clock in the newest message that the peer had received, in µs; 0 if there was none.
+    pub(super) echo: u64,
+    /// How long the peer held the echo back, in µs.
+    pub(super) hold: u32,
+}
+
+/// A measurement of round trip and difference of the clocks, in µs.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    round_trip: u64,
+    /// Our clock minus the peer's.
+    difference: i128,
+}
+
+/// The best measurements of the last minute. The best one has the smallest key.
+#[derive(Debug)]
+struct Window<T> {
+    buckets: VecDeque<Bucket<T>>,
+    /// The best value before a silence that was longer than the window, until the second bucket behind the silence.
+    before_silence: Option<T>,
+}
+
+#[derive(Debug)]
+struct Bucket<T> {
+    since: u64,
+    key: i128,
+    value: T,
+}
+
+impl<T: Copy> Window<T> {
+    fn new() -> Self {
+        Self { buckets: VecDeque::with_capacity(MAX_BUCKETS), before_silence: None }
+    }
+
+    fn insert(&mut self, now: u64, key: i128, value: T) {
+        while let Some(last) = self.buckets.pop_front_if(|bucket| now.saturating_sub(bucket.since) >= WINDOW)
+        {
+            self.before_silence = self.buckets.is_empty().then_some(last.value);
+        }
+        match self.buckets.back_mut() {
+            Some(last) if now.saturating_sub(last.since) < BUCKET => {
+                if key <= last.key {
+                    (last.key, last.value) = (key, value);
+                }
+            }
+            last => {
+                if last.is_some() {
+                    self.before_silence = None;
+                }
+                self.buckets.push_back(Bucket { since: now, key, value });
+            }
+        }
+    }
+
+    /// The best value; of equally good ones the youngest. After a minute without any, the last one still counts.
+    fn best(&self, now: u64) -> Option<T> {
+        let recent = self.buckets.iter().rev().filter(|bucket| now.saturating_sub(bucket.since) < WINDOW);
+        let best = recent.min_by_key(|bucket| bucket.key).or(self.buckets.back())?;
+        Some(best.value)
+    }
+}
+
+/// What is known about the peer's clock.
+#[derive(Debug)]
+pub(super) struct PeerClock {
+    samples: Window<Sample>,
+    /// The differences between our clock at arrival and the peer's in the message, for a peer without samples.
+    transits: Window<i128>,
+    /// The peer's clock in the newest message, and when the message arrived.
+    newest: Option<(u64, u64)>,
+    has_sent_clock: bool,
+}
+
+impl PeerClock {
+    pub(super) fn new() -> Self {
+        Self { samples: Window::new(), transits: Window::new(), newest: None, has_sent_clock: false }
+    }
+
+    /// A message that is not a repetition arrived at `now`. The peer's clock was `time` when it made the message.
+    pub(super) fn handle_message(&mut self, now: u64, time: u64, echo: Option<Echo>) {
+        let transit = transit(now, time);
+        self.transits.insert(now, transit, transit);
+        self.newest = Some((time, now));
+        let Some(Echo { echo, hold }) = echo else { return };
+        self.has_sent_clock = true;
+        let hold = i128::from(hold);
+        let round_trip = i128::from(now) - i128::from(echo) - hold;
+        if echo == 0 || echo > now || round_trip < -(hold / HOLD_ERROR) {
+            return;
+        }
+        let round_trip = u64::try_from(round_trip).unwrap_or(0);
+        let difference = transit - i128::from(round_trip / 2);
+        let key = i128::from(round_trip) * AGEING - i128::from(now);
+        self.samples.insert(now, key, Sample { round_trip, difference });
+    }
+
+    /// The echo for a message that is made now.
+    pub(super) fn echo(&self, now: u64) -> Echo {
+        let echo = self.newest.and_then(|(echo, at)| {
+            let hold = u32::try_from(now.saturating_sub(at)).ok()?;
+            Some(Echo { echo, hold })
+        });
+        // a message that is too old for the field is no message to measure by
+        echo.unwrap_or(Echo { echo: 0, hold: 0 })
+    }
+
+    /// Whether the difference of the clocks was ever measured.
+    pub(super) fn is_measured(&self) -> bool {
+        !self.samples.buckets.is_empty()
+    }
+
+    /// Whether the peer has sent a `clock` record, be it without an echo.
+    pub(super) fn has_sent_clock(&self) -> bool {
+        self.has_sent_clock
+    }
+
+    /// The smallest round trip between both ends.
+    pub(super) fn round_trip(&self, now: u64) -> Option<Duration> {
+        self.samples.best(now).map(|sample| Duration::from_micros(sample.round_trip))
+    }
+
+    /// How long ago the peer's clock was `time`.
+    pub(super) fn age(&self, now: u64, time: u64) -> Duration {
+        let transit = transit(now, time);
+        let difference = match self.samples.best(now) {
+            // A peer that did not read for a minute echoes a message that it has just read from a full queue. Such a
+            // sample is wrong by half of the silence, and would make the message look as old.
+            Some(sample) => {
+                let before = self.samples.before_silence.map(|before| before.difference);
+                before.map_or(sample.difference, |before| before.max(sample.difference))
+            }
+            None => self.transits.best(now).unwrap_or(transit),
+        };
+        let age = (transit - difference).max(0);
+        Duration::from_micros(u64::try_from(age).unwrap_or(u64::MAX))
+    }
+}
+
+fn transit(now: u64, time: u64) -> i128 {
+    i128::from(now) - i128::from(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    #[test]
+    fn a_peer_that_reads_again_after_minutes_is_not_taken_for_late() {
+        let mut clock = PeerClock::new();
+        clock.handle_message(SECOND, SECOND, Some(Echo { echo: SECOND, hold: 0 }));
+        // the peer reads what was sent 140 s ago, and answers immediately
+        let now = 141 * SECOND;
+        clock.handle_message(now, now, Some(Echo { echo: SECOND, hold: 0 }));
+        assert_eq!(clock.age(now, now), Duration::ZERO);
+        assert_eq!(clock.age(now, now - 40 * SECOND), Duration::from_secs(40));
+        // and then reads without delay
+        let now = 147 * SECOND;
+        clock.handle_message(now, now, Some(Echo { echo: now, hold: 0 }));
+        assert_eq!(clock.age(now, now - SECOND), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn no_value_of_the_peer_overflows() {
+        let values = [0, 1, SECOND, u64::MAX / 2, u64::MAX - 1, u64::MAX];
+        for now in values {
+            for time in values {
+                for echo in values {
+                    for hold in [0, 1, u32::MAX] {
+                        let mut clock = PeerClock::new();
+                        clock.handle_message(now, time, None);
+                        clock.handle_message(now, time, Some(Echo { echo, hold }));
+                        for time in values {
+                            let _ = clock.age(now, time);
+                        }
+                        let _ = (clock.echo(u64::MAX), clock.round_trip(u64::MAX));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_echo_that_cannot_be_is_no_measurement() {
+        for (echo, hold) in [(0, 0), (3 * SECOND, 0), (SECOND, 2_000_000), (SECOND, u32::MAX)] {
+            let mut clock = PeerClock::new();
+            clock.handle_message(2 * SECOND, 7, Some(Echo { echo, hold }));
+            assert!(!clock.is_measured() && clock.has_sent_clock(), "{echo}, {hold}");
+        }
+    }
+
+    #[test]
+    fn the_age_is_half_the_round_trip_of_the_best_sample() {
+        let mut clock = PeerClock::new();
+        // the peer's clock is 100 s ahead; 30 ms in each direction
+        clock.handle_message(2 * SECOND, 101_970_000, Some(Echo { echo: 1_840_000, hold: 100_000 }));
+        assert_eq!(clock.age(2 * SECOND, 101_970_000), Duration::from_millis(30));
+        // a worse sample a second later changes nothing
+        clock.handle_message(3 * SECOND, 102_470_000, Some(Echo { echo: 2_340_000, hold: 100_000 }));
+        assert_eq!(clock.age(3 * SECOND, 102_470_000), Duration::from_millis(530));
+        assert_eq!(clock.round_trip(3 * SECOND), Some(Duration::from_millis(60)));
+    }
+
+    #[test]
+    fn an_echo_names_the_newest_message_and_how_long_ago_it_came() {
+        let mut clock = PeerClock::new();
+        assert_eq!(clock.echo(SECOND), Echo { echo: 0, hold: 0 });
+        clock.handle_message(SECOND, 17, None);
+        assert_eq!(clock.echo(3 * SECOND), Echo { echo: 17, hold: 2_000_000 });
+        assert_eq!(clock.echo(5_000 * SECOND), Echo { echo: 0, hold: 0 });
+    }
+}
