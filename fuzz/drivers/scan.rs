@@ -13,7 +13,14 @@ const REFUSAL: &[u8] = &[3, 0x7F, 0x3E, 0x12, 0, 0, 0, 0];
 pub(super) fn drive(data: &[u8]) {
     let start = Instant::now();
     let mut now = start;
-    let mut scanner = Scanner::new(ScanSettings { bit_rate: 500_000, request: ScanRequest::default() }, now);
+    let mut scanner = Scanner::new(
+        ScanSettings {
+            bit_rate: 500_000,
+            request: ScanRequest::default(),
+            shares_bus: data.len().is_multiple_of(2),
+        },
+        now,
+    );
     let mut script = data.iter().copied();
     let mut last = CanId::standard_truncated(0x7E0);
     let mut without_outcome = 0_u32;

@@ -29,7 +29,8 @@ fn drive_reader(data: &[u8]) {
     let start = Instant::now();
     let mut now = start;
     let until = start + Duration::from_millis(1500);
-    let settings = ReaderSettings { until, alive: data.len().is_multiple_of(2), confirms_transmission: true };
+    let (alive, shares_bus) = (data.len().is_multiple_of(2), data.len().is_multiple_of(3));
+    let settings = ReaderSettings { until, alive, confirms_transmission: true, shares_bus };
     let mut reader = VinReader::new(settings);
     let mut frames = 0;
     let mut rest = data;

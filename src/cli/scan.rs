@@ -180,9 +180,13 @@ async fn scan_and_print(
         };
         print(&if args.json { in_json(&name, &end) } else { in_words(&name, &end) })?;
         status = match (end.outcome, end.ecus.is_empty()) {
-            (ScanOutcome::VehicleMoves | ScanOutcome::MayMove | ScanOutcome::IgnitionOff, _) => {
-                STOPPED_STATUS
-            }
+            (
+                ScanOutcome::VehicleMoves
+                | ScanOutcome::MayMove
+                | ScanOutcome::OtherTester
+                | ScanOutcome::IgnitionOff,
+                _,
+            ) => STOPPED_STATUS,
             (_, false) if status != STOPPED_STATUS => 0,
             _ => status,
         };

@@ -43,6 +43,7 @@ fn outcome_name(outcome: ScanOutcome) -> &'static str {
         ScanOutcome::OutOfTime => "out-of-time",
         ScanOutcome::VehicleMoves => "vehicle-moves",
         ScanOutcome::MayMove => "vehicle-may-move",
+        ScanOutcome::OtherTester => "other-tester",
         ScanOutcome::IgnitionOff => "ignition-off",
         ScanOutcome::NotAcknowledged => "nobody-on-bus",
         ScanOutcome::FellAsleep => "bus-asleep",

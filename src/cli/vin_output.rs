@@ -41,6 +41,9 @@ fn why_not(reading: &VehicleReading, networks: &[DoipPort]) -> String {
 fn bus_reason(bus: &BusReading) -> String {
     match &bus.end {
         BusEnd::Answered | BusEnd::NotAnswered => "no ECU answered a VIN".to_owned(),
+        BusEnd::OtherTester => {
+            "another tester is in use, so nothing more was sent: try again when it has finished".to_owned()
+        }
         BusEnd::GivenUp(why) => give_up_reason(*why).to_owned(),
         BusEnd::Stopped => "the time was up".to_owned(),
         BusEnd::Failed(error) => error.to_string(),

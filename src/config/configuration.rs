@@ -83,7 +83,14 @@ impl Config {
             }
         }
         let VinConfig { budget, listen_time, kline_budget, data_bit_rate } = self.vin;
-        VinSettings { budget, bit_rates, kline_budget, data_bit_rate: Some(data_bit_rate), listen_time }
+        VinSettings {
+            budget,
+            bit_rates,
+            kline_budget,
+            data_bit_rate: Some(data_bit_rate),
+            listen_time,
+            ..VinSettings::default()
+        }
     }
 
     /// The K-lines behind the OBD connector's pins.

@@ -21,6 +21,9 @@ pub struct VinSettings {
     pub kline_budget: Duration,
     /// How long to listen for a first frame at each bit rate; 100 ms by default.
     pub listen_time: Duration,
+    /// How long to listen for another tester before the first question; by default not at all, because the VIN
+    /// is awaited.
+    pub listen_first: Duration,
 }
 
 impl Default for VinSettings {
@@ -31,6 +34,7 @@ impl Default for VinSettings {
             kline_budget: DEFAULT_KLINE_BUDGET,
             data_bit_rate: Some(2_000_000),
             listen_time: Duration::from_millis(100),
+            listen_first: Duration::ZERO,
         }
     }
 }

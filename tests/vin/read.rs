@@ -141,6 +141,33 @@ async fn an_empty_bus_gets_one_frame_per_bit_rate_and_ends_quickly() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reading_that_listens_first_hears_a_testers_keep_alive_and_asks_nothing() {
+    let settings = VinSettings { listen_first: Duration::from_secs(3), ..VinSettings::default() };
+    for has_tester in [true, false] {
+        let bus = bus(500_000, 0.2);
+        attach(&bus, vec![obd_ecu(VIN)]);
+        if has_tester {
+            let mut tester = bus.attach("another tester");
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(Duration::from_secs(2)).await;
+                    let keep_alive = CanFrame::new(id(0x7E1), &[2, 0x3E, 0x80, 0, 0, 0, 0, 0]).unwrap();
+                    tester.send(&keep_alive).await.unwrap();
+                }
+            });
+        }
+        let reading = read_all(&[&bus], VirtualBus::full_capabilities(), &settings).await;
+        if has_tester {
+            assert!(matches!(reading.buses[0].end, BusEnd::OtherTester), "{:?}", reading.buses[0].end);
+            assert_eq!(attempts(&bus), 0);
+        } else {
+            assert_eq!(vin(&reading), Some(VIN), "the budget begins after the listening");
+            assert!(reading.report.elapsed > Duration::from_secs(3), "{:?}", reading.report.elapsed);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_vehicle_without_vin_is_reported_within_half_a_second() {
     let bus = bus(500_000, 0.3);
     attach(

@@ -52,12 +52,24 @@ impl Rig {
     fn new(alive: bool, adapter: Adapter, ecus: Vec<Ecu>) -> Self {
         let now = Instant::now();
         let confirms_transmission = adapter != Adapter::TakesOnly;
-        let reader = VinReader::new(ReaderSettings { until: now + BUDGET, alive, confirms_transmission });
+        let reader = VinReader::new(ReaderSettings {
+            until: now + BUDGET,
+            alive,
+            confirms_transmission,
+            shares_bus: false,
+        });
         Self { reader, adapter, ecus, wire: VecDeque::new(), start: now, now, sent: Vec::new() }
     }
 
     fn vehicle(ecus: Vec<Ecu>) -> Self {
         Self::new(true, Adapter::Confirms, ecus)
+    }
+
+    /// Sets whether channels use the bus too. No frame has been handled yet.
+    fn share_bus(&mut self, shares_bus: bool) {
+        let (until, confirms_transmission) = (self.now + BUDGET, self.adapter != Adapter::TakesOnly);
+        let settings = ReaderSettings { until, alive: true, confirms_transmission, shares_bus };
+        self.reader = VinReader::new(settings);
     }
 
     /// Schedules a frame of another node.
@@ -143,7 +155,8 @@ fn answer_of(report: &VinReport) -> (&str, VinSource, u32) {
 #[test]
 fn the_vin_is_read_by_obd_with_these_frames() {
     let now = Instant::now();
-    let settings = ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true };
+    let settings =
+        ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true, shares_bus: false };
     let mut reader = VinReader::new(settings);
     let send = |reader: &mut VinReader| {
         let frame = reader.poll_transmit(now).map(|frame| frame.to_string());
@@ -398,7 +411,8 @@ fn at_an_uncertain_bit_rate_an_adapter_without_confirmations_needs_frames() {
 #[test]
 fn a_vin_reader_whose_frames_are_never_sent_ends_with_its_budget() {
     let now = Instant::now();
-    let settings = ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true };
+    let settings =
+        ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true, shares_bus: false };
     let mut reader = VinReader::new(settings);
     let (at, _) = reader.poll_timeout().unwrap();
     assert_eq!(at, now + BUDGET);
@@ -410,7 +424,8 @@ fn a_vin_reader_whose_frames_are_never_sent_ends_with_its_budget() {
 #[test]
 fn a_vin_reader_stops_when_the_bus_is_off() {
     let now = Instant::now();
-    let settings = ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true };
+    let settings =
+        ReaderSettings { until: now + BUDGET, alive: true, confirms_transmission: true, shares_bus: false };
     let mut reader = VinReader::new(settings);
     assert!(reader.poll_transmit(now).is_some());
     reader.handle_bus_state(now, BusState::Off);
@@ -420,7 +435,8 @@ fn a_vin_reader_stops_when_the_bus_is_off() {
 
 #[test]
 fn identifiers_that_other_nodes_send_are_not_used() {
-    let data = |raw: u32| CanFrame::new(id(raw), &[0x10, 0x14, 0x5A, 0x90, 0x31, 0x31, 0x31, 0x31]).unwrap();
+    // ordinary messages, with neither a request nor a response in them
+    let data = |raw: u32| CanFrame::new(id(raw), &[0xA5; 8]).unwrap();
     let heard_first = [0x7DF, 0x773];
     let heard_later = [0x24B, 0x760];
     let mut rig = Rig::vehicle(vec![]);
@@ -438,17 +454,70 @@ fn identifiers_that_other_nodes_send_are_not_used() {
     assert!(asked.contains(&0x7E0) && asked.contains(&0x797));
 }
 
+/// A reader that shares its bus with channels hears the responses to their requests.
 #[test]
-fn an_unsolicited_answer_is_ignored() {
-    let mut rig = Rig::vehicle(vec![]);
-    // a short answer of another service in a padded single frame, and an FD frame with a whole VIN
+fn an_answer_to_something_else_counts_as_that_of_another_tester_or_of_a_channel() {
+    // an FD frame with a whole VIN, of a service that was not asked for
     let mut data = vec![0x00, 0x13];
     data.extend_from_slice(b"\x61\x81");
     data.extend_from_slice(VIN.as_bytes());
     data.resize(24, 0xCC);
     let frame = CanFrame::new_fd(id(0x7E8), Default::default(), &data).unwrap();
-    rig.other_node(Duration::from_millis(5), frame);
-    assert_eq!(rig.run().0, ReaderOutcome::NotAnswered);
+    for (shares_bus, expected) in [(false, ReaderOutcome::OtherTester), (true, ReaderOutcome::NotAnswered)] {
+        let mut rig = Rig::vehicle(vec![]);
+        rig.share_bus(shares_bus);
+        rig.other_node(Duration::from_millis(5), frame);
+        assert_eq!(rig.run().0, expected);
+    }
+}
+
+/// The frames of another tester and of the ECU that responds to it.
+fn foreign_traffic() -> Vec<CanFrame> {
+    [
+        (0x7DF, &[2, 1, 0x0D][..]),
+        (0x7E0, &[2, 0x3E, 0x80]),
+        (0x7E5, &[0x10, 0x14, 0x2E, 0xF1, 0x90, 1, 2, 3]),
+        (0x7E0, &[0x30, 0, 0]),
+        (0x760, &[3, 0x22, 0xF1, 0x90]),
+        (0x18DB_33F1, &[2, 9, 2]),
+        (0x18DA_10F1, &[2, 0x3E, 0x80]),
+    ]
+    .map(|(raw, data)| CanFrame::new(id(raw), data).unwrap())
+    .to_vec()
+}
+
+#[test]
+fn another_testers_frame_before_the_first_question_stops_the_reading() {
+    let responses =
+        [(0x7E8, &[3, 0x41, 0x0D, 0][..]), (0x768, &[3, 0x7F, 0x22, 0x31]), (0x18DA_F110, &[2, 0x7E, 0])];
+    let responses = responses.map(|(raw, data)| CanFrame::new(id(raw), data).unwrap());
+    for frame in foreign_traffic().into_iter().chain(responses) {
+        let mut rig = Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN))]);
+        rig.reader.handle_frame(rig.now, &frame);
+        assert_eq!(rig.run().0, ReaderOutcome::OtherTester, "{frame}");
+        assert_eq!(rig.sent, [], "{frame}");
+    }
+}
+
+#[test]
+fn another_testers_request_while_asking_stops_the_questions() {
+    for shares_bus in [false, true] {
+        for frame in foreign_traffic() {
+            let mut rig = Rig::vehicle(vec![]);
+            rig.share_bus(shares_bus);
+            rig.other_node(STAGE + Duration::from_millis(10), frame);
+            assert_eq!(rig.run().0, ReaderOutcome::OtherTester, "{frame}");
+            assert_eq!(rig.now - rig.start, STAGE + Duration::from_millis(10));
+        }
+    }
+}
+
+#[test]
+fn a_vin_before_another_testers_request_is_reported() {
+    let mut rig = Rig::vehicle(vec![Ecu::new(0x7E0, 0x7E8).answering(OBD, positive(OBD, VIN))]);
+    rig.other_node(Duration::from_millis(30), foreign_traffic()[0]);
+    let (outcome, report) = rig.run();
+    assert_eq!((outcome, answer_of(&report).0), (ReaderOutcome::Answered, VIN));
 }
 
 fn flow_controls(rig: &Rig) -> Vec<u32> {

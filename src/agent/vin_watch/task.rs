@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use connector_hal::clock::now;
 use tokio::sync::mpsc;
@@ -18,6 +19,10 @@ use crate::vehicle::hardware::Hardware;
 use crate::vehicle::vin::VehicleReading;
 use crate::vehicle::vin::doip::OpeningNetwork;
 
+/// How long a reading that is not awaited listens before its first question: a tester in a session with an ECU sends
+/// TesterPresent at least every 2 s, because the session ends after 5 s without it (S3, ISO 14229-2).
+const LISTEN_FIRST: Duration = Duration::from_secs(3);
+
 pub(super) struct VinWatchTask {
     hardware: Hardware,
     settings: VinSettings,
@@ -30,6 +35,10 @@ pub(super) struct VinWatchTask {
     vin: Option<Vin>,
     /// The task begins with a reading, and otherwise listens.
     reads_immediately: bool,
+    /// The VIN was read before.
+    has_read: bool,
+    /// The next reading is not awaited, so that it begins by listening.
+    listens_first: bool,
 }
 
 /// What the task does next.
@@ -64,6 +73,8 @@ impl VinWatchTask {
             bit_rates: Vec::new(),
             vin: None,
             reads_immediately,
+            has_read: false,
+            listens_first: false,
         }
     }
 
@@ -105,7 +116,9 @@ impl VinWatchTask {
 
     /// Reads the VIN on all ports that can be opened. A command ends the reading.
     async fn read(&mut self) -> WatchActivity {
-        let reading = read_ports(self.hardware.clone(), self.settings.clone());
+        let listen_first = if self.listens_first { LISTEN_FIRST } else { self.settings.listen_first };
+        let settings = VinSettings { listen_first, ..self.settings.clone() };
+        let reading = read_ports(self.hardware.clone(), settings);
         let mut reading = std::pin::pin!(reading);
         loop {
             tokio::select! {
@@ -142,6 +155,7 @@ impl VinWatchTask {
         ports.iter_mut().for_each(WatchedPort::expect_device);
         self.bit_rates = bit_rates;
         self.vin = report.vin;
+        self.has_read = true;
         self.schedule.handle_reading(now, self.vin.is_some());
         let late = networks.into_iter().filter_map(|network| network.late);
         let late = late.filter(|_| self.vin.is_none()).collect();
@@ -166,7 +180,10 @@ impl VinWatchTask {
         listening.poll(cx, now(), &self.hardware, &mut self.schedule);
         while let Some(step) = self.schedule.poll_step(now()) {
             match step {
-                WatchStep::Read => return Poll::Ready(WatchActivity::Read),
+                WatchStep::Read => {
+                    self.listens_first = self.has_read;
+                    return Poll::Ready(WatchActivity::Read);
+                }
                 WatchStep::ReportActivity => {
                     // a message that waits already says the same
                     let _sent_or_waiting = self.found.try_send(Found::Activity);
@@ -198,6 +215,7 @@ impl VinWatchTask {
 
     fn read_again(&mut self) -> WatchActivity {
         self.schedule.handle_request();
+        self.listens_first = false;
         WatchActivity::Read
     }
 

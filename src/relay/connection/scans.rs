@@ -86,6 +86,7 @@ impl RelayConnection {
             }
             ScanOutcome::VehicleMoves => stopped(ProblemKind::VehicleMoving),
             ScanOutcome::MayMove => stopped(ProblemKind::VehicleMayMove),
+            ScanOutcome::OtherTester => stopped(ProblemKind::OtherTester),
             ScanOutcome::IgnitionOff => stopped(ProblemKind::IgnitionOff),
             ScanOutcome::BusOff => stopped(ProblemKind::BusUnavailable),
         };

@@ -63,7 +63,12 @@ impl RelayConnection {
     }
 
     fn begin_reading_vin(&mut self, now: Instant, budget: Duration) {
-        let settings = vin::ReaderSettings { until: now + budget, alive: true, confirms_transmission: true };
+        let settings = vin::ReaderSettings {
+            until: now + budget,
+            alive: true,
+            confirms_transmission: true,
+            shares_bus: true,
+        };
         let (mut buses, mut finished) = (0, Vec::new());
         for bus in self.buses.iter_mut().filter(|bus| bus.has_started()) {
             buses += usize::from(bus.channels_mut().start_vin_reader(settings));

@@ -86,6 +86,8 @@ pub enum ProblemKind {
     Malformed,
     /// The link of the request has not joined the connection.
     NotJoined,
+    /// Another tester is in use on the bus.
+    OtherTester,
     /// Two buses need the same pin or device.
     PinsInUse,
     /// The buses were configured again during a scan.
@@ -132,7 +134,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// All kinds, in the order of the enum.
-    const ALL: [Self; 47] = [
+    const ALL: [Self; 48] = [
         Self::BadAnswer,
         Self::BusUnavailable,
         Self::Busy,
@@ -159,6 +161,7 @@ impl ProblemKind {
         Self::InvalidMessage,
         Self::Malformed,
         Self::NotJoined,
+        Self::OtherTester,
         Self::PinsInUse,
         Self::ScanStopped,
         Self::SequenceGap,
@@ -230,6 +233,7 @@ impl ProblemKind {
             Self::InvalidMessage => ("invalid-message", 400, "Invalid message", CONNECTOR),
             Self::Malformed => ("malformed", 400, "Malformed message", CLOUD),
             Self::NotJoined => ("not-joined", 403, "Not joined", CLOUD),
+            Self::OtherTester => ("other-tester", 409, "Another tester is in use", CONNECTOR),
             Self::PinsInUse => ("pins-in-use", 409, "Pins in use", CONNECTOR),
             Self::ScanStopped => ("scan-stopped", 409, "Scan stopped", CONNECTOR),
             Self::SequenceGap => ("sequence-gap", 409, "Invalid binary message", CONNECTOR),

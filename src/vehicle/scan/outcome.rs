@@ -15,6 +15,9 @@ pub enum ScanOutcome {
     /// The bus is in use, no ECU reports that the vehicle stands, and nobody confirmed it.
     #[error("no ECU reports that the vehicle stands")]
     MayMove,
+    /// Another tester is on the bus.
+    #[error("another tester is in use")]
+    OtherTester,
     /// The ignition was switched off.
     #[error("the ignition was switched off")]
     IgnitionOff,

@@ -73,7 +73,7 @@ fn flow_control_goes_to_the_physical_address_of_each_responder() {
 
 /// Ford and Volkswagen number their ECUs differently: no rule leads from a response identifier to the request's.
 #[test]
-fn a_segmented_answer_without_a_known_request_identifier_fails_at_once() {
+fn a_segmented_answer_without_a_known_request_identifier_fails() {
     let now = Instant::now();
     let list = vec![Responder::answering(id(0x77E), None, None)];
     let mut endpoint = FunctionalEndpoint::new(FunctionalConfig::new(id(0x700), Responders::List(list)));

@@ -113,7 +113,7 @@ async fn find_and_scan(
     loop {
         match bus.listen().await? {
             Listened::Ask { bit_rate, .. } => {
-                let settings = ScanSettings { bit_rate, request: request.clone() };
+                let settings = ScanSettings { bit_rate, request: request.clone(), shares_bus: false };
                 let end = scan_at(bus, settings, timer, observer).await?;
                 if end.outcome != ScanOutcome::NotAcknowledged || !bus.handle_unacknowledged() {
                     return Ok(end);

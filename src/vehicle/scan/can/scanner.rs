@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use connector_hal::can::{CanFrame, CanId, FrameKind};
 
 use super::acknowledgement::Acknowledgement;
-use super::answer::{extended_address_answer, is_tester_present_answer, motion, tp20_ecu};
+use super::answer::{extended_address_answer, is_obd_answer_id, is_tester_present_answer, motion, tp20_ecu};
 use super::noise::Noise;
 use super::pacing::Pacing;
 use super::plan::{self, ScanProbe};
@@ -22,6 +22,7 @@ use crate::vehicle::scan::outcome::{ScanOutcome, ScanProgress};
 use crate::vehicle::scan::report::EcuFound;
 use crate::vehicle::scan::request::ScanRequest;
 use crate::vehicle::scan::standing::{Motion, SpeedSource, Standing};
+use crate::vehicle::tester_traffic::{is_obd_request_id, is_request, is_response};
 
 /// How long to listen before the first question: messages that are sent once a second or less often are heard
 /// too.
@@ -48,6 +49,8 @@ pub struct ScanSettings {
     pub bit_rate: u32,
     /// What the scan is asked to do.
     pub request: ScanRequest,
+    /// Channels of a session use the bus too, so that ECUs also respond to their requests.
+    pub shares_bus: bool,
 }
 
 /// A scan of one bus.
@@ -59,6 +62,7 @@ pub struct ScanSettings {
 #[derive(Debug)]
 pub struct Scanner {
     request: ScanRequest,
+    shares_bus: bool,
     stage: ScanStage,
     /// The time when the scan ends with what it found until then.
     deadline: Instant,
@@ -100,7 +104,7 @@ pub struct Scanner {
 impl Scanner {
     /// A scan that begins by listening.
     pub fn new(settings: ScanSettings, now: Instant) -> Self {
-        let ScanSettings { bit_rate, request } = settings;
+        let ScanSettings { bit_rate, request, shares_bus } = settings;
         let pacing = Pacing::new(bit_rate, now);
         let planned = plan::count(&request.ranges);
         let longest = LISTEN + RESOLVING + pacing.longest_pause().saturating_mul(planned);
@@ -108,6 +112,7 @@ impl Scanner {
         Self {
             standing: Standing::new(request.vehicle_stands),
             request,
+            shares_bus,
             stage: ScanStage::Listening { until: now + LISTEN },
             deadline,
             resolve_until: deadline,
@@ -183,6 +188,9 @@ impl Scanner {
         }
         self.pacing.handle_frame(now, frame);
         self.acknowledgement.handle_heard();
+        if self.is_of_another_tester(frame) {
+            return self.finish(ScanOutcome::OtherTester);
+        }
         if let ScanStage::Listening { .. } = self.stage {
             if self.noise.handle_frame(frame) {
                 self.standing.handle_in_use();
@@ -207,6 +215,13 @@ impl Scanner {
             self.handle_extended_address_answer(now, ecu);
         }
         self.handle_setup_answer(frame);
+    }
+
+    /// Whether the frame is a tester's, or begins a response although nothing was asked.
+    fn is_of_another_tester(&self, frame: &CanFrame) -> bool {
+        let is_asking = self.shares_bus || !matches!(self.stage, ScanStage::Listening { .. });
+        is_obd_request_id(frame.id()) && is_request(frame)
+            || !is_asking && is_obd_answer_id(frame.id()) && is_response(frame)
     }
 
     /// The oldest frame without outcome was acknowledged on the bus.

@@ -18,7 +18,7 @@ fn id(id: u32) -> CanId {
 }
 
 fn settings() -> ScanSettings {
-    ScanSettings { bit_rate: 500_000, request: ScanRequest::default() }
+    ScanSettings { bit_rate: 500_000, request: ScanRequest::default(), shares_bus: false }
 }
 
 /// Settings that include 0x600 to 0x6FF.
@@ -334,4 +334,32 @@ fn progress_grows_and_ends_at_its_announced_total() {
     let ScanProgress { done, total, found } = scanner.progress();
     assert_eq!((done, found), (0, 0));
     assert!(total > 1000);
+}
+
+#[test]
+fn another_tester_stops_a_scan_before_and_after_its_first_question() {
+    let frame = |raw: u32, data: &[u8]| CanFrame::new(id(raw), data).unwrap();
+    let requests = [
+        frame(0x7DF, &[2, 0x3E, 0x80]),
+        frame(0x7E3, &[0x10, 0x14, 0x2E, 0xF1, 0x90, 1, 2, 3]),
+        frame(0x18DA_10F1, &[2, 0x3E, 0]),
+    ];
+    let responses =
+        [frame(0x7E8, &[2, 0x7E, 0]), frame(0x18DA_F110, &[0x10, 0x14, 0x62, 0xF1, 0x90, 1, 2, 3])];
+    let second = Duration::from_secs(1);
+    for frame in requests.into_iter().chain(responses) {
+        let (outcome, asked, _) = scan_with(settings(), vec![(second, frame)], |_, _| vec![]);
+        assert_eq!((outcome, asked), (ScanOutcome::OtherTester, vec![]), "{frame}");
+    }
+    for frame in requests {
+        let at = 4 * second;
+        let (outcome, asked, _) = scan_with(settings(), vec![(at, frame)], |_, _| vec![]);
+        assert_eq!(outcome, ScanOutcome::OtherTester, "{frame}");
+        assert!(!asked.is_empty() && asked.iter().all(|(sent, _)| *sent <= at + FRAME_TIME));
+    }
+    // in a session, ECUs respond to the channels
+    let shared = || ScanSettings { shares_bus: true, ..settings() };
+    for frame in responses {
+        assert_eq!(scan_with(shared(), vec![(second, frame)], |_, _| vec![]).0, ScanOutcome::Done, "{frame}");
+    }
 }

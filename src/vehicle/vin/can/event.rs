@@ -14,6 +14,8 @@ pub struct ReaderSettings {
     pub alive: bool,
     /// The adapter reports when a frame was acknowledged, and not only when the adapter took the frame.
     pub confirms_transmission: bool,
+    /// Channels of a session use the bus too, so that ECUs also respond to their requests.
+    pub shares_bus: bool,
 }
 
 /// What a reader waits for.
@@ -51,4 +53,6 @@ pub enum ReaderOutcome {
     NotAnswered,
     /// No node acknowledges our frames, or the bus went off.
     NotAcknowledged,
+    /// Another tester is on the bus.
+    OtherTester,
 }

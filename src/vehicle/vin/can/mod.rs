@@ -42,6 +42,8 @@ pub enum BusEnd {
     Answered,
     /// ECUs are on the bus, but none sent a VIN.
     NotAnswered,
+    /// Another tester is on the bus.
+    OtherTester,
     /// The bus was not asked, or no node acknowledged a frame.
     GivenUp(GiveUp),
     /// Another bus delivered the VIN, or the time was up.
@@ -68,7 +70,12 @@ pub(super) async fn read_bus(
     settings: &VinSettings,
     stop: &CancellationToken,
 ) -> BusResult {
-    let mut asking = AskedBus { budget: settings.budget, candidates: Vec::new(), told_at: None };
+    let mut asking = AskedBus {
+        budget: settings.budget,
+        listen_first: settings.listen_first,
+        candidates: Vec::new(),
+        told_at: None,
+    };
     let mut probed = ProbedBus::new(bus.as_mut(), probe_settings(settings), CLOCK);
     let end = tokio::select! {
         biased;
@@ -103,6 +110,8 @@ fn probe_settings(settings: &VinSettings) -> ProbeSettings {
 struct AskedBus {
     /// The time from when the adapter is ready.
     budget: Duration,
+    /// How long to listen for another tester before the first question.
+    listen_first: Duration,
     candidates: Vec<Candidate>,
     told_at: Option<Instant>,
 }
@@ -115,6 +124,7 @@ impl AskedBus {
                     tracing::debug!(device = bus.device(), bit_rate, alive, "asking for the VIN");
                     match self.ask(bus, alive).await? {
                         ReaderOutcome::Answered => return Ok(BusEnd::Answered),
+                        ReaderOutcome::OtherTester => return Ok(BusEnd::OtherTester),
                         ReaderOutcome::NotAcknowledged if bus.handle_unacknowledged() => {}
                         ReaderOutcome::NotAcknowledged | ReaderOutcome::NotAnswered => {
                             return Ok(BusEnd::NotAnswered);
@@ -128,15 +138,18 @@ impl AskedBus {
     }
 
     async fn ask(&mut self, bus: &mut ProbedBus<'_>, alive: bool) -> Result<ReaderOutcome, CanError> {
-        let until = bus.started_at().unwrap_or_else(|| CLOCK.now()) + self.budget;
+        let since = bus.started_at().unwrap_or_else(|| CLOCK.now());
+        let until = since + self.budget + self.listen_first;
         let confirms_transmission = bus.capabilities().confirms_transmission;
-        let mut reader = VinReader::new(ReaderSettings { until, alive, confirms_transmission });
+        let settings = ReaderSettings { until, alive, confirms_transmission, shares_bus: false };
+        let mut reader = VinReader::new(settings);
         if !bus.listens_only() {
             reader.trust_bit_rate();
         }
         if let Some(frame) = bus.heard() {
             reader.handle_frame(CLOCK.now(), frame);
         }
+        self.listen(bus, &mut reader).await?;
         let mut outgoing = None;
         loop {
             outgoing = outgoing.or_else(|| reader.poll_transmit(CLOCK.now()));
@@ -155,6 +168,17 @@ impl AskedBus {
                 Exchanged::Due => reader.handle_timeout(CLOCK.now()),
             }
         }
+    }
+
+    /// Listens for another tester. The reader sends nothing until it is polled.
+    async fn listen(&self, bus: &mut ProbedBus<'_>, reader: &mut VinReader) -> Result<(), CanError> {
+        let until = CLOCK.now() + self.listen_first;
+        while CLOCK.now() < until {
+            if let Exchanged::Event(event) = bus.exchange(&mut None, Some(until)).await? {
+                handle_event(reader, CLOCK.now(), &event);
+            }
+        }
+        Ok(())
     }
 
     /// Keeps the VINs; returns the outcome once reading has ended.

@@ -7,6 +7,7 @@ use connector_hal::can::CanId;
 use crate::protocol::isotp::{
     Addressing, Config, FunctionalConfig, Responder, Responders, Timeouts, physical_request_id,
 };
+use crate::vehicle::tester_traffic::is_obd_request_id;
 use crate::vehicle::vin::answer::Service;
 
 /// The longest answer that may hold a VIN; a longer one is refused before it is collected. The longest known
@@ -147,6 +148,22 @@ impl DiagnosticIds {
 
     fn contain(&self, id: CanId) -> bool {
         Self::place(id).is_some_and(|(word, bit)| self.0.get(word).is_some_and(|word| word & bit != 0))
+    }
+}
+
+/// Whether testers send with this identifier: a standard says so, or this is the request identifier of an ECU that is
+/// asked. Lower identifiers are ordinary messages in some makes.
+pub(super) fn is_request_id(id: CanId) -> bool {
+    let is_asked = || STAGES.into_iter().flatten().any(|probe| probe.target.request() == id);
+    is_obd_request_id(id) || !id.is_extended() && id.raw() >= FIRST_DIAGNOSTIC_ID && is_asked()
+}
+
+/// Whether ECUs respond to testers with this identifier: a standard says so, or this is an ECU that is asked.
+pub(super) fn is_response_id(id: CanId) -> bool {
+    let is_asked = || physical_pairs().any(|(response, _)| response == id);
+    match id.is_extended() {
+        true => Responders::Obd29.include(id),
+        false => is_obd_response(id) || id.raw() >= FIRST_DIAGNOSTIC_ID && is_asked(),
     }
 }
 

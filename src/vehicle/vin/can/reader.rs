@@ -10,11 +10,12 @@ use super::ecus::Ecus;
 use super::event::{ReaderEvent, ReaderOutcome, ReaderSettings, ReaderTimer};
 use super::peer::Peer;
 use super::presence::Presence;
-use super::probes::{HeardIds, Target, VinProbe};
+use super::probes::{HeardIds, Target, VinProbe, is_request_id, is_response_id};
 use super::questions::{QuestionProgress, Questions};
 use super::timing::{BUSY_PAUSE, LATENCY_ALLOWANCE};
 use crate::protocol::isotp::{self, ReceiveFailure, SendFailure};
 use crate::protocol::uds::{P2, P2_STAR};
+use crate::vehicle::tester_traffic::{is_request, is_response};
 use crate::vehicle::vin::answer::{Service, VinAnswer};
 use crate::vehicle::vin::report::Candidate;
 
@@ -101,6 +102,9 @@ impl VinReader {
             return self.handle_error();
         }
         self.presence.set_alive();
+        if self.is_of_another_tester(frame) {
+            return self.handle_other_tester();
+        }
         self.heard.note(frame.id(), self.frames_given > 0);
         // an ECU that is asked alone is answered alone
         let is_physical = |peer: &&mut Peer| peer.target().response().is_some();
@@ -110,6 +114,20 @@ impl VinReader {
         if taken || self.questions.has_queued() {
             self.advance(now);
         }
+    }
+
+    /// Whether the frame is a tester's, or begins a response although nothing was asked.
+    fn is_of_another_tester(&self, frame: &CanFrame) -> bool {
+        let is_asking = self.frames_given > 0 || self.settings.shares_bus;
+        is_request_id(frame.id()) && is_request(frame)
+            || !is_asking && is_response_id(frame.id()) && is_response(frame)
+    }
+
+    /// Ends the reading: an ECU that receives requests of two testers drops one, perhaps in the middle of a transfer.
+    fn handle_other_tester(&mut self) {
+        tracing::info!("another tester is on the bus; the VIN is not asked for");
+        let has_vin = !self.candidates.is_empty();
+        self.finish(if has_vin { ReaderOutcome::Answered } else { ReaderOutcome::OtherTester });
     }
 
     /// Sets whether the reader begins no question, because the bus is needed for something else. The budget goes on.
@@ -337,7 +355,13 @@ impl VinReader {
                 self.ecus.answer_begins(address);
             }
             isotp::Event::Received { address, pdu } => {
-                self.handle_answer(now, address, VinAnswer::parse(&pdu))
+                let answer = VinAnswer::parse(&pdu);
+                let is_ours =
+                    answer.service().is_some_and(|service| self.questions.was_asked(service, address));
+                match is_ours || self.settings.shares_bus || !is_response_id(address) {
+                    true => self.handle_answer(now, address, answer),
+                    false => self.handle_other_tester(),
+                }
             }
             isotp::Event::ReceiveFailed { address, failure } => {
                 tracing::debug!(%address, %failure, "an answer was not received");

@@ -33,7 +33,7 @@ impl CanChannels {
                     }
                     self.end_vin_reader();
                 }
-                if let Some(scanner) = &mut self.scanner {
+                if let Some(scanner) = self.scanner.as_mut().filter(|_| !is_from_kernel) {
                     scanner.handle_frame(now, frame);
                     self.end_scan();
                 }

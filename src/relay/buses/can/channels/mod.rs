@@ -282,7 +282,8 @@ impl Channels for CanChannels {
     }
 
     fn start_scan(&mut self, now: Instant, request: &ScanRequest) -> bool {
-        let settings = ScanSettings { bit_rate: self.settings.bit_rate, request: request.clone() };
+        let bit_rate = self.settings.bit_rate;
+        let settings = ScanSettings { bit_rate, request: request.clone(), shares_bus: true };
         let mut scanner = Scanner::new(settings, now);
         scanner.handle_ignition(self.ignition);
         self.tp20.addresses().for_each(|ecu| scanner.handle_tp20_open(ecu));
