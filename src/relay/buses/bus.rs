@@ -11,6 +11,7 @@ use super::channel_setup::ChannelKind;
 use super::channels::{Channels, Opening};
 use crate::protocol::problem::Problem;
 use crate::relay::limits::RelayLimits;
+use crate::relay::wire::ProblemKind;
 use crate::vehicle::reopened::Reopened;
 
 /// The outcome of polling a bus.
@@ -29,8 +30,8 @@ pub(crate) enum BusProgress {
 pub(crate) struct StartFailure {
     /// A description in words.
     pub(crate) detail: String,
-    /// Whether the device exists, but does not support the settings of the operator.
-    pub(crate) is_unsupported: bool,
+    /// The kind of the problem to report.
+    pub(crate) kind: ProblemKind,
 }
 
 /// The outcome of one call of [`BusDriver::drive`].
@@ -60,9 +61,9 @@ pub(crate) trait BusDriver: Send {
     /// Opens the device and sets it up.
     fn open(&self) -> BoxFuture<'static, Result<Self::Device, Self::Error>>;
 
-    /// Whether the device exists, but does not support the settings of the operator.
-    fn is_unsupported(_error: &Self::Error) -> bool {
-        false
+    /// The kind of the problem to report if the device could not be opened for this reason.
+    fn problem_kind(_error: &Self::Error) -> ProblemKind {
+        ProblemKind::BusUnavailable
     }
 
     /// The device is open, for the first time or again.
@@ -171,8 +172,8 @@ impl<D: BusDriver> Bus<D> {
             }
             (Ok(()), None) => BusProgress::Changed,
             (Err(error), _) if !self.has_started => {
-                let is_unsupported = D::is_unsupported(&error);
-                BusProgress::StartFailed(StartFailure { detail: error.to_string(), is_unsupported })
+                let kind = D::problem_kind(&error);
+                BusProgress::StartFailed(StartFailure { detail: error.to_string(), kind })
             }
             (Err(error), _) => {
                 tracing::debug!(bus = self.name, %error, "the {} is still not usable", D::DEVICE);
