@@ -143,6 +143,7 @@ async fn connect(cloud: &Cloud) -> anyhow::Result<(Connection, Channel)> {
         can_bit_rate: 500_000,
         transceiver: None,
         data_bit_rate: None,
+        verify: true,
     };
     let bus = BusConfig { bus_name: "HS".to_owned(), can_bus: Some(can_bus), ..BusConfig::default() };
     connection.configure_buses(vec![bus]).await?;

@@ -55,6 +55,9 @@ impl Supervisor {
     /// Sends the connection's text messages, handles the VIN that it has read, and ends it if it has closed.
     pub(super) async fn update_connection(&mut self) {
         self.send_texts();
+        if self.connection.as_mut().is_some_and(|connection| connection.relay.take_returned()) {
+            self.read_vin(VinTrigger::Returned).await;
+        }
         let vin = self.connection.as_mut().and_then(|connection| connection.relay.poll_vin(now()));
         if let Some(report) = vin {
             self.handle_vin(&report);

@@ -204,6 +204,31 @@ async fn an_open_connection_ends_in_another_vehicle() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_adapter_that_was_plugged_into_another_vehicle_ends_the_connection() {
+    let mut rig = Rig::start(VEHICLE).await;
+    let (_, connection, channel) = rig.session().await;
+    exchange(&rig, &channel).await;
+    rig.record = catalogue().find(OTHER_VEHICLE).unwrap().clone();
+    rig.bus.unplug("can0");
+    let other = vehicle(&rig.record, &rig.bus);
+    std::mem::replace(&mut rig.vehicle, other).stop().await;
+    assert_eq!(closed(&connection).await, remote("vehicle-lost"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_adapter_that_was_plugged_into_the_same_vehicle_again_disturbs_no_session() {
+    let rig = Rig::start(VEHICLE).await;
+    let (_, connection, channel) = rig.session().await;
+    exchange(&rig, &channel).await;
+    rig.bus.unplug("can0");
+    // no VIN while the adapter is gone
+    while soon("the VIN", connection.identify_vehicle()).await.unwrap().vin_number.is_some() {}
+    while soon("the VIN", connection.identify_vehicle()).await.unwrap().vin_number.as_deref() != rig.vin() {}
+    exchange(&rig, &channel).await;
+    assert_eq!(*connection.state().borrow(), LinkState::Up);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_survives_a_vin_that_can_no_longer_be_read() {
     for has_buses in [true, false] {
         let mut rig = Rig::start(VEHICLE).await;

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use connector_agent::relay::wire::codec::EventCode;
 use connector_hal::can::CanEvent;
-use connector_test_support::config::hs;
 use connector_test_support::hardware::HardwareBuilder;
 use connector_test_support::scripted_can::{Script, ScriptedCan};
 use connector_test_support::session::{CONFIRM, Rig};
@@ -48,8 +47,7 @@ async fn rig_with_sent_pdu(events: &Events) -> Rig {
         .open_can(move |_| Ok(Box::new(ScriptedCan(opened.clone()))))
         .build();
     let mut rig = Rig::with_hardware(hardware);
-    rig.ask("configureBuses", json!({"buses": [hs()]}));
-    rig.settle().await;
+    rig.configure_hs().await;
     let channel = json!({"bus_name": "HS", "request_id": 0x7E0, "response_id": 0x7E8});
     rig.ask("openChannel", json!({"channel": 1, "isotp_channel": channel}));
     rig.send(1, CONFIRM, &[0x3E, 0x00]);

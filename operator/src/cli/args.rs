@@ -101,6 +101,7 @@ impl BusArgs {
             can_bit_rate: self.bit_rate,
             transceiver: None,
             data_bit_rate: self.data_bit_rate,
+            verify: true,
         };
         BusConfig { bus_name: name.to_owned(), can_bus: Some(can_bus), ..BusConfig::default() }
     }

@@ -11,6 +11,7 @@ use super::channel_setup::ChannelKind;
 use super::channels::{Channels, Opening};
 use crate::protocol::problem::Problem;
 use crate::relay::limits::RelayLimits;
+use crate::relay::wire::ProblemKind;
 use crate::vehicle::reopened::Reopened;
 
 /// The outcome of polling a bus.
@@ -29,8 +30,8 @@ pub(crate) enum BusProgress {
 pub(crate) struct StartFailure {
     /// A description in words.
     pub(crate) detail: String,
-    /// Whether the device exists, but does not support the settings of the operator.
-    pub(crate) is_unsupported: bool,
+    /// The kind of the problem to report.
+    pub(crate) kind: ProblemKind,
 }
 
 /// The outcome of one call of [`BusDriver::drive`].
@@ -60,9 +61,9 @@ pub(crate) trait BusDriver: Send {
     /// Opens the device and sets it up.
     fn open(&self) -> BoxFuture<'static, Result<Self::Device, Self::Error>>;
 
-    /// Whether the device exists, but does not support the settings of the operator.
-    fn is_unsupported(_error: &Self::Error) -> bool {
-        false
+    /// The kind of the problem to report if the device could not be opened for this reason.
+    fn problem_kind(_error: &Self::Error) -> ProblemKind {
+        ProblemKind::BusUnavailable
     }
 
     /// The device is open, for the first time or again.
@@ -119,6 +120,9 @@ pub(crate) trait AnyBus: Send {
     /// Whether the state has changed since the last call of this method.
     fn take_state_change(&mut self) -> bool;
 
+    /// Whether the device, or a gateway of the vehicle, was lost and has returned since the last call of this method.
+    fn take_returned(&mut self) -> bool;
+
     /// The channels of the bus.
     fn channels(&self) -> &dyn Channels;
 
@@ -147,6 +151,8 @@ pub(crate) struct Bus<D: BusDriver> {
     timer: TimerKind,
     deadline: Deadline,
     has_started: bool,
+    is_lost: bool,
+    has_returned: bool,
     /// The state when [`AnyBus::take_state_change`] was last called.
     reported_state: Option<BusState>,
 }
@@ -156,12 +162,24 @@ impl<D: BusDriver> Bus<D> {
     pub(crate) fn new(name: String, channels: D::Channels, driver: D, timer: TimerKind) -> Self {
         let device = Reopened::new(driver.open());
         let deadline = Deadline::new(timer);
-        Self { name, channels, driver, device, timer, deadline, has_started: false, reported_state: None }
+        Self {
+            name,
+            channels,
+            driver,
+            device,
+            timer,
+            deadline,
+            has_started: false,
+            is_lost: false,
+            has_returned: false,
+            reported_state: None,
+        }
     }
 
     fn handle_opened(&mut self, now: Instant, opened: Result<(), D::Error>) -> BusProgress {
         match (opened, self.device.get_mut()) {
             (Ok(()), Some(device)) => {
+                self.has_returned |= std::mem::take(&mut self.is_lost);
                 self.driver.handle_opened(now, device, &mut self.channels);
                 if std::mem::replace(&mut self.has_started, true) {
                     BusProgress::Changed
@@ -171,11 +189,12 @@ impl<D: BusDriver> Bus<D> {
             }
             (Ok(()), None) => BusProgress::Changed,
             (Err(error), _) if !self.has_started => {
-                let is_unsupported = D::is_unsupported(&error);
-                BusProgress::StartFailed(StartFailure { detail: error.to_string(), is_unsupported })
+                let kind = D::problem_kind(&error);
+                BusProgress::StartFailed(StartFailure { detail: error.to_string(), kind })
             }
             (Err(error), _) => {
                 tracing::debug!(bus = self.name, %error, "the {} is still not usable", D::DEVICE);
+                self.is_lost = true;
                 self.driver.handle_lost(now, &error, &mut self.channels);
                 BusProgress::Changed
             }
@@ -192,6 +211,7 @@ impl<D: BusDriver> Bus<D> {
             Driven::Lost(error) => {
                 tracing::warn!(bus = self.name, %error, "lost the {}; opening it again every second", D::DEVICE);
                 self.device.lose(now);
+                self.is_lost = true;
                 self.driver.handle_lost(now, &error, &mut self.channels);
             }
         }
@@ -238,6 +258,10 @@ impl<D: BusDriver> AnyBus for Bus<D> {
     fn take_state_change(&mut self) -> bool {
         let state = self.has_started.then(|| self.channels.state());
         std::mem::replace(&mut self.reported_state, state) != state
+    }
+
+    fn take_returned(&mut self) -> bool {
+        std::mem::take(&mut self.has_returned) | self.channels.take_returned()
     }
 
     fn channels(&self) -> &dyn Channels {

@@ -111,6 +111,11 @@ pub trait Channels: Send {
         None
     }
 
+    /// Whether a gateway of the vehicle was lost and has returned since the last call of this method.
+    fn take_returned(&mut self) -> bool {
+        false
+    }
+
     /// Handles all deadlines that have passed.
     fn handle_timeout(&mut self, now: Instant);
 

@@ -31,7 +31,8 @@ pub(crate) fn build(setup: BusSetup, hardware: &Hardware, ignition: Option<bool>
     let (name, timer) = (setup.name().to_owned(), hardware.timer);
     match setup {
         BusSetup::Can(can) => {
-            let channels = CanChannels::new(name.clone(), can.settings, can.port.isotp);
+            let channels =
+                CanChannels::new(name.clone(), can.settings, can.port.isotp).with_proof(can.verify);
             Box::new(Bus::new(name, channels, CanDriver::new(can, hardware), timer))
         }
         BusSetup::Kline(kline) => {

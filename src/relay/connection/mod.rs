@@ -61,6 +61,8 @@ pub struct RelayConnection {
     closed: Option<CloseReason>,
     vin_reading: Option<BusesVinReading>,
     vin_waiting: Option<WaitingVinReading>,
+    /// A device or a gateway has returned; see [`RelayConnection::take_returned`].
+    has_returned: bool,
     /// When a PDU, an event about one, or a frame of the operator last passed.
     last_exchange: Option<Instant>,
     scans: Vec<RunningScan>,
@@ -95,6 +97,7 @@ impl RelayConnection {
             closed: None,
             vin_reading: None,
             vin_waiting: None,
+            has_returned: false,
             last_exchange: None,
             scans: Vec::new(),
             pdus_relayed: 0,

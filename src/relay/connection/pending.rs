@@ -32,13 +32,16 @@ pub(super) struct WaitingVinReading {
     pub(super) look_at: Instant,
 }
 
-/// The reason for reading the VIN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The reason for reading the VIN; a later one in this list is more urgent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum VinTrigger {
-    /// A request waits for the VIN.
-    Request,
     /// The vehicle may be another one.
     Vehicle,
+    /// A device or a gateway was gone and is back: the connector may be in another vehicle, to which the operator
+    /// talks without knowing it.
+    Returned,
+    /// A request waits for the VIN.
+    Request,
 }
 
 /// A reading of the VIN beside the channels.

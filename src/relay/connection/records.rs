@@ -114,6 +114,7 @@ impl RelayConnection {
                 changed = true;
                 let now = tokio::time::Instant::now().into_std();
                 self.handle_progress(now, index, progress);
+                self.check_returned(index);
                 self.collect_outputs(now);
             }
             index += 1;

@@ -11,7 +11,7 @@ use super::transfers::Transfers;
 use crate::protocol::problem::Problem;
 use crate::relay::buses::bus::StartFailure;
 use crate::relay::buses::bus_setup::BusSetup;
-use crate::relay::buses::channel_setup::{ChannelSetup, unsupported};
+use crate::relay::buses::channel_setup::ChannelSetup;
 use crate::relay::buses::{Opening, build};
 use crate::relay::wire::request::{CloseChannel, ConfigureBuses, OpenChannel, Request, ResumeConnection};
 use crate::relay::wire::{CloseReason, Envelope, ProblemKind};
@@ -145,11 +145,7 @@ impl RelayConnection {
         self.buses.clear();
         self.resume_vin_reading(now);
         let detail = format!("Bus {name:?}: {error}.");
-        let problem = if failure.is_unsupported {
-            unsupported(detail)
-        } else {
-            ProblemKind::BusUnavailable.problem(detail)
-        };
+        let problem = failure.kind.problem(detail);
         let request_id = self.configuring.take().and_then(|pending| pending.request_id);
         self.refuse(&problem.answering("configureBuses"), request_id);
     }

@@ -17,7 +17,8 @@ impl RelayConnection {
     /// read it.
     ///
     /// The reading begins when all buses are set up and no channel is in the middle of an exchange. A reading that no
-    /// request waits for begins when the channels have been quiet for two seconds.
+    /// request waits for begins when the channels have been quiet for two seconds, or after a device has returned, as
+    /// soon as they are quiet; and never in the middle of a download or upload.
     pub fn start_reading_vin(&mut self, now: Instant, budget: Duration, trigger: VinTrigger) -> bool {
         if self.buses.iter().any(|bus| !bus.has_started()) {
             let since = now;
@@ -28,9 +29,7 @@ impl RelayConnection {
         if !self.buses.iter().any(|bus| bus.channels().can_read_vin()) {
             return false;
         }
-        let waits_for_request =
-            self.vin_waiting.as_ref().is_some_and(|waiting| waiting.trigger == VinTrigger::Request);
-        if trigger == VinTrigger::Request || !waits_for_request {
+        if self.vin_waiting.as_ref().is_none_or(|waiting| waiting.trigger <= trigger) {
             self.vin_waiting = Some(WaitingVinReading { since: now, budget, trigger, look_at: now });
             self.read_waiting_vin(now);
         }
@@ -41,7 +40,10 @@ impl RelayConnection {
     pub(super) fn read_waiting_vin(&mut self, now: Instant) {
         let Some(waiting) = self.vin_waiting.take_if(|waiting| waiting.look_at <= now) else { return };
         let is_request = waiting.trigger == VinTrigger::Request;
-        if self.is_quiet_for(now, if is_request { Duration::ZERO } else { QUIET }) {
+        let quiet = if waiting.trigger == VinTrigger::Vehicle { QUIET } else { Duration::ZERO };
+        // a lost device has ended its transfers; those of another bus go on
+        let may_disturb = !is_request && self.transfers.open_until(now).is_some();
+        if !may_disturb && self.is_quiet_for(now, quiet) {
             self.begin_reading_vin(now, waiting.budget);
         } else if is_request && now >= waiting.since + waiting.budget {
             self.vin_reading = Some(BusesVinReading {
@@ -52,6 +54,25 @@ impl RelayConnection {
             });
         } else {
             self.vin_waiting = Some(WaitingVinReading { look_at: now + LOOK_EVERY, ..waiting });
+        }
+    }
+
+    /// Whether a device or a gateway has been lost and has returned since the last call of this method.
+    pub fn take_returned(&mut self) -> bool {
+        std::mem::take(&mut self.has_returned)
+    }
+
+    /// Notes whether the device of this bus has returned.
+    pub(super) fn check_returned(&mut self, index: usize) {
+        if !self.buses.get_mut(index).is_some_and(|bus| bus.take_returned()) {
+            return;
+        }
+        tracing::info!("a device or a gateway of the connection is back; reading the VIN");
+        self.has_returned = true;
+        for (number, opened) in &self.channels {
+            if opened.bus == index {
+                self.transfers.handle_closed(*number);
+            }
         }
     }
 

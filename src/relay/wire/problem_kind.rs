@@ -124,6 +124,8 @@ pub enum ProblemKind {
     VehicleMoving,
     /// A message to the cloud has invalid fields.
     Violations,
+    /// The bus is in use at another bit rate.
+    WrongBitRate,
     /// The bus has no channels of this kind.
     WrongBusKind,
     /// The ECU sent key bytes other than those that the channel requires.
@@ -180,6 +182,7 @@ impl ProblemKind {
         Self::VehicleMayMove,
         Self::VehicleMoving,
         Self::Violations,
+        Self::WrongBitRate,
         Self::WrongBusKind,
         Self::WrongKeyBytes,
         Self::WrongVehicle,
@@ -252,6 +255,7 @@ impl ProblemKind {
             Self::VehicleMayMove => ("vehicle-may-move", 409, "The vehicle may move", CONNECTOR),
             Self::VehicleMoving => ("vehicle-moving", 409, "The vehicle moves", CONNECTOR),
             Self::Violations => ("violations", 400, "The message has invalid fields", CLOUD),
+            Self::WrongBitRate => ("wrong-bit-rate", 409, "Wrong bit rate", CONNECTOR),
             Self::WrongBusKind => ("wrong-bus-kind", 409, "Wrong kind of bus", CONNECTOR),
             Self::WrongKeyBytes => ("wrong-key-bytes", 409, "Wrong key bytes", CONNECTOR),
             Self::WrongVehicle => ("wrong-vehicle", 409, "Wrong vehicle", CONNECTOR),

@@ -7,7 +7,7 @@ use connector_hal::can::{CanFrame, FrameKind};
 
 /// This many errors without a frame show a wrong bit rate: the search stops listening to it early. A single
 /// error may be noise; at a wrong bit rate, a bus in use makes thousands a second.
-const ERRORS_ENOUGH: u32 = 16;
+pub(super) const ERRORS_ENOUGH: u32 = 16;
 
 /// SocketCAN's error classes (`linux/can/error.h`) that concern the adapter's controller, not the bus.
 const CLASSES_OF_CONTROLLER: u32 =
@@ -305,7 +305,7 @@ impl BitRateSearch {
 }
 
 /// Whether an error frame reports an error on the bus, as frames of another bit rate cause.
-fn reports_bus_error(frame: &CanFrame) -> bool {
+pub(super) fn reports_bus_error(frame: &CanFrame) -> bool {
     let FrameKind::Error { classes } = frame.kind() else { return false };
     let counted = classes & CLASS_CONTROLLER != 0
         && frame.data().get(1).is_some_and(|detail| detail & DETAIL_RX_WARNING_OR_PASSIVE != 0);

@@ -291,6 +291,7 @@ async fn a_lost_doip_connection_is_restored_and_waiting_pdus_are_sent() {
     rig.cut();
     rig.gateways.act(Act::Close);
     rig.run(SECOND).await;
+    assert!(rig.session.take_returned());
     assert_eq!(rig.gateways.activations(), 2, "routing was activated again without the operator");
     rig.resume().await;
     rig.send(1, PLAIN, &[0x22, 1]);
@@ -398,6 +399,7 @@ async fn a_network_that_is_lost_and_returns_is_reported_by_two_states() {
     rig.run(3 * SECOND).await;
     assert_eq!(rig.events(1), [(EventCode::BusState, 2, 0), (EventCode::BusState, 0, 0)]);
     assert_eq!(rig.session.bus_reports()[0].state, "active");
+    assert!(rig.session.take_returned());
     rig.send(1, PLAIN, &[0x22, 1]);
     rig.run(SECOND).await;
     assert_eq!(rig.pdus(1), [[0x62, 1]]);

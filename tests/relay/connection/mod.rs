@@ -18,6 +18,7 @@ mod resume;
 mod scan;
 mod terminal15;
 mod tp20;
+mod wrong_bit_rate;
 
 /// The items that every module of this folder uses.
 mod common {

@@ -31,6 +31,7 @@ fn can_bus_with(data_bit_rate: Option<u32>) -> BusConfig {
         can_bit_rate: 500_000,
         transceiver: None,
         data_bit_rate,
+        verify: true,
     };
     BusConfig { bus_name: BUS.to_owned(), can_bus: Some(can_bus), ..BusConfig::default() }
 }

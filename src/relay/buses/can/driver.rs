@@ -11,10 +11,12 @@ use connector_hal::timer::has_read_all;
 use super::bus_offs::BusOffs;
 use super::channels::CanChannels;
 use super::kernel_sockets::KernelSockets;
+use super::open::{CanBusError, open};
 use super::restart::{BUS_OFF_PAUSE, CanDriven, restart, set_up_again, stay_off};
 use super::setup::CanBusSetup;
 use crate::relay::buses::bus::{BusDriver, Driven};
 use crate::relay::buses::channels::Channels;
+use crate::relay::wire::ProblemKind;
 use crate::vehicle::hardware::Hardware;
 
 /// The number of events that are read from one bus before the next one is polled: those of about 15 ms of a full bus
@@ -70,7 +72,7 @@ impl CanDriver {
                         return Err(self.handle_bus_off(now, channels));
                     }
                 }
-                Poll::Ready(Err(error)) => return Err(Driven::Lost(error)),
+                Poll::Ready(Err(error)) => return Err(Driven::Lost(error.into())),
                 Poll::Pending => {
                     self.has_read_all = has_read_all(cx);
                     return Ok(taken > 0);
@@ -135,7 +137,7 @@ impl CanDriver {
         while let Some(frame) = channels.poll_transmit(now) {
             match device.poll_send(cx, &frame) {
                 Poll::Ready(Ok(())) => channels.handle_accepted(now),
-                Poll::Ready(Err(error)) if error.is_fatal() => return Err(Driven::Lost(error)),
+                Poll::Ready(Err(error)) if error.is_fatal() => return Err(Driven::Lost(error.into())),
                 Poll::Ready(Err(error)) => {
                     tracing::debug!(bus = self.setup.name, %error, "the adapter refused a frame");
                     channels.handle_refused(now);
@@ -169,23 +171,29 @@ impl CanDriver {
 impl BusDriver for CanDriver {
     type Channels = CanChannels;
     type Device = Box<dyn CanBus>;
-    type Error = CanError;
+    type Error = CanBusError;
 
     const DEVICE: &str = "CAN device";
 
-    fn open(&self) -> BoxFuture<'static, Result<Self::Device, CanError>> {
+    fn open(&self) -> BoxFuture<'static, Result<Self::Device, CanBusError>> {
         let opening = (self.hardware.open_can)(&self.setup.port.device);
-        let listen_only = self.bus_offs.is_given_up();
-        let settings = CanSettings { listen_only, ..self.setup.settings };
-        Box::pin(async move {
-            let mut device = opening.await?;
-            device.configure(settings).await?;
-            Ok(device)
-        })
+        if self.bus_offs.is_given_up() {
+            let settings = CanSettings { listen_only: true, ..self.setup.settings };
+            return Box::pin(async move {
+                let mut device = opening.await?;
+                device.configure(settings).await?;
+                Ok(device)
+            });
+        }
+        open(opening, &self.setup, self.hardware.timer)
     }
 
-    fn is_unsupported(error: &CanError) -> bool {
-        matches!(error, CanError::Unsupported { .. })
+    fn problem_kind(error: &CanBusError) -> ProblemKind {
+        match error {
+            CanBusError::Can(CanError::Unsupported { .. }) => ProblemKind::Unsupported,
+            CanBusError::Can(_) => ProblemKind::BusUnavailable,
+            CanBusError::WrongBitRate { .. } => ProblemKind::WrongBitRate,
+        }
     }
 
     fn handle_opened(&mut self, now: Instant, device: &mut Self::Device, channels: &mut CanChannels) {
@@ -199,7 +207,7 @@ impl BusDriver for CanDriver {
         self.sockets.reset(device.as_ref());
     }
 
-    fn handle_lost(&mut self, now: Instant, _error: &CanError, channels: &mut CanChannels) {
+    fn handle_lost(&mut self, now: Instant, _error: &CanBusError, channels: &mut CanChannels) {
         channels.handle_state(now, BusState::Off);
     }
 

@@ -4,6 +4,7 @@ mod bus_offs;
 pub mod channels;
 mod driver;
 mod kernel_sockets;
+mod open;
 mod responders;
 mod restart;
 mod setup;

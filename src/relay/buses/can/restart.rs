@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use connector_hal::can::{CanBus, CanError, CanSettings};
+use connector_hal::can::{CanBus, CanSettings};
 
+use super::open::CanBusError;
 use crate::relay::buses::bus::Driven;
 
 /// The pause before the adapter restarts after bus-off.
 pub(super) const BUS_OFF_PAUSE: Duration = Duration::from_secs(1);
 
 /// The outcome of one turn of the driver of a CAN bus.
-pub(super) type CanDriven = Driven<Box<dyn CanBus>, CanError>;
+pub(super) type CanDriven = Driven<Box<dyn CanBus>, CanBusError>;
 
 /// Sets the adapter up again, which makes it discard the frames of the agent.
 pub(super) fn set_up_again(settings: CanSettings) -> CanDriven {

@@ -33,6 +33,8 @@ pub(crate) struct CanBusSetup {
     pub(crate) name: String,
     pub(crate) port: CanPort,
     pub(crate) settings: CanSettings,
+    /// Whether to listen before the adapter goes active.
+    pub(crate) verify: bool,
 }
 
 impl CanBusSetup {
@@ -42,7 +44,7 @@ impl CanBusSetup {
         check_rates(name, can, port)?;
         let settings =
             CanSettings { bit_rate: can.can_bit_rate, data_bit_rate: can.data_bit_rate, listen_only: false };
-        Ok(Self { name: name.to_owned(), port: port.clone(), settings })
+        Ok(Self { name: name.to_owned(), port: port.clone(), settings, verify: can.verify })
     }
 }
 

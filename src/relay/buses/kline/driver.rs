@@ -12,6 +12,7 @@ use super::channels::KlineChannels;
 use super::setup::KlineBusSetup;
 use crate::relay::buses::bus::{BusDriver, Driven};
 use crate::relay::buses::channels::Channels;
+use crate::relay::wire::ProblemKind;
 use crate::vehicle::hardware::Hardware;
 
 /// The number of events that are read from the line before the other buses are polled: 60 ms at 10,400 bit/s,
@@ -66,8 +67,11 @@ impl BusDriver for KlineDriver {
         })
     }
 
-    fn is_unsupported(error: &KLineError) -> bool {
-        matches!(error, KLineError::Unsupported { .. })
+    fn problem_kind(error: &KLineError) -> ProblemKind {
+        match error {
+            KLineError::Unsupported { .. } => ProblemKind::Unsupported,
+            _ => ProblemKind::BusUnavailable,
+        }
     }
 
     fn handle_opened(&mut self, now: Instant, _device: &mut Self::Device, channels: &mut KlineChannels) {

@@ -36,6 +36,7 @@ pub(super) async fn work(
         can_bit_rate: BIT_RATE,
         transceiver: Some("high".to_owned()),
         data_bit_rate: None,
+        verify: true,
     };
     let bus = BusConfig { bus_name: CAN_BUS.to_owned(), can_bus: Some(can), ..BusConfig::default() };
     connection.configure_buses(vec![bus]).await?;

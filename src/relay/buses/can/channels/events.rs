@@ -14,6 +14,7 @@ impl CanChannels {
     pub fn handle_event(&mut self, now: Instant, event: &CanEvent) {
         match event {
             CanEvent::Received { frame, at } => {
+                self.is_proved |= !frame.is_error();
                 let is_from_kernel = self.is_from_kernel(*at, frame);
                 self.for_each_channel(*at, |channel| {
                     // a raw channel does not receive frames that its own connection sent
@@ -38,7 +39,10 @@ impl CanChannels {
                     self.end_scan();
                 }
             }
-            CanEvent::Transmitted { at } => self.handle_outcome(now, *at, None),
+            CanEvent::Transmitted { at } => {
+                self.is_proved = true;
+                self.handle_outcome(now, *at, None);
+            }
             CanEvent::TransmitFailed { at } => {
                 self.handle_outcome(now, *at, Some(SendFailure::NotAcknowledged))
             }

@@ -48,6 +48,10 @@ pub struct CanChannels {
     vins: Option<Vec<vin::Candidate>>,
     scanner: Option<Box<Scanner>>,
     scanned: Option<(ScanOutcome, Vec<EcuFound>)>,
+    /// Only one frame is in the adapter until `is_proved`.
+    needs_proof: bool,
+    /// Another node has sent or acknowledged a frame since the adapter was set up.
+    is_proved: bool,
     state: BusState,
     load: BusLoad,
     next: Option<NextFrame>,
@@ -73,6 +77,8 @@ impl CanChannels {
             vins: None,
             scanner: None,
             scanned: None,
+            needs_proof: false,
+            is_proved: false,
             state: BusState::default(),
             load: BusLoad::default(),
             next: None,
@@ -81,6 +87,13 @@ impl CanChannels {
             last_turn: 0,
             outputs: VecDeque::new(),
         }
+    }
+
+    /// Whether a second frame waits until another node has acknowledged the first one, or has sent one. A silent bus may
+    /// have another bit rate.
+    #[must_use]
+    pub(crate) fn with_proof(self, needs_proof: bool) -> Self {
+        Self { needs_proof, ..self }
     }
 
     /// Adds an open channel with a number that is free.
@@ -112,7 +125,8 @@ impl CanChannels {
     /// The frame to hand to the adapter now; it stays the same until [`CanChannels::handle_accepted`].
     pub fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
         self.discard_stale_next(now);
-        if self.next.is_none() && self.state != BusState::Off && self.outstanding.len() < WINDOW {
+        let window = if self.needs_proof && !self.is_proved { 1 } else { WINDOW };
+        if self.next.is_none() && self.state != BusState::Off && self.outstanding.len() < window {
             self.next = self.next_frame(now);
         }
         self.next.as_ref().map(|next| next.frame)

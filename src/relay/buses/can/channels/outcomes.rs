@@ -113,6 +113,7 @@ impl CanChannels {
 
     /// The adapter was set up again, and has discarded all frames. The frame that waited for it fails too.
     pub fn handle_reset(&mut self, now: Instant) {
+        self.is_proved = false;
         let next = self.next.take();
         self.outstanding.extend(next.map(|next| OutstandingFrame {
             owner: next.owner,

@@ -112,6 +112,10 @@ impl Channels for DoipChannels {
         }
     }
 
+    fn take_returned(&mut self) -> bool {
+        std::mem::take(&mut self.has_returned)
+    }
+
     fn set_room(&mut self, left: usize, total: usize) {
         let longest = self.channels.values().map(|channel| channel.max_pdu).max().unwrap_or_default();
         self.room = left;

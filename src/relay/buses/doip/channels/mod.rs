@@ -56,6 +56,8 @@ pub(crate) struct DoipChannels {
     opened: VecDeque<(u16, Result<(), Problem>)>,
     outputs: VecDeque<ChannelOutput>,
     keep_alive_stop: Option<KeepAliveStop>,
+    /// Routing is active again on a connection that was lost.
+    has_returned: bool,
     is_ignition_off: bool,
     vin_reading: DoipVinReading,
     scanning: DoipScan,
@@ -80,6 +82,7 @@ impl DoipChannels {
             opened: VecDeque::new(),
             outputs: VecDeque::new(),
             keep_alive_stop: None,
+            has_returned: false,
             is_ignition_off: false,
             vin_reading: DoipVinReading::default(),
             scanning: DoipScan::default(),
@@ -186,6 +189,7 @@ impl DoipChannels {
             if channel.opening.take().is_some() {
                 self.opened.push_back((*number, Ok(())));
             } else if std::mem::take(&mut channel.is_down) {
+                self.has_returned = true;
                 let output = Output::bus_state(BusState::Active, "routing is active again");
                 self.outputs.push_back(ChannelOutput { channel: *number, at: now, output });
             }
