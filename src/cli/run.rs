@@ -73,6 +73,7 @@ fn set_up(config: &Config) -> Option<Setup> {
         }
     }
     let pincode = config.pincode().ok()?;
+    let proxy = config.proxy().ok()?;
     // the login task logs problems with the store
     let stored = LoginStore::new(&config).and_then(|store| store.load().ok().flatten());
     let known_time = Duration::from_secs(stored.map_or(0, |login| login.known_time));
@@ -87,7 +88,7 @@ fn set_up(config: &Config) -> Option<Setup> {
         }
         .with_doip(config.doip_ports(), config.doip.clone(), board.doip_activation()),
         board,
-        dialer: Dialer::new(tls),
+        dialer: Dialer::new(tls).with_proxy(proxy),
         seed: fastrand::u64(..),
         config,
     })

@@ -17,6 +17,8 @@ mod pincode;
 mod pincode_source;
 mod ports;
 mod problem;
+mod proxy;
+mod secret_file;
 pub(crate) mod secrets;
 mod sections;
 mod vin;
@@ -34,6 +36,8 @@ pub(crate) use pincode::ChangeTime;
 pub use pincode::{Pincode, PincodeError};
 pub use ports::{CanPort, DoipPort, IsotpStack, KlinePort};
 pub use problem::{ConfigError, ConfigProblem, Severity};
+pub use proxy::{Proxy, ProxyCredentials, ProxyCredentialsError, ProxyUrl, ProxyUrlError};
+pub use secret_file::SecretFileError;
 pub use sections::{
     BusKind, CloudConfig, ConfiguredBus, ConnectorConfig, LogConfig, LogFormat, PathsConfig, PowerConfig,
     RelayConfig, VinConfig,

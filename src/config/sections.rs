@@ -12,6 +12,7 @@ use crate::config::duration;
 use crate::config::identity::ConnectorUuid;
 use crate::config::pincode::Pincode;
 use crate::config::ports::IsotpStack;
+use crate::config::proxy::ProxyUrl;
 use crate::config::vin::DEFAULT_KLINE_BUDGET;
 
 /// `[connector]`: the connector's identity.
@@ -70,6 +71,12 @@ pub struct CloudConfig {
     /// The CA certificates (PEM) to trust instead of those that web browsers trust.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// The HTTP proxy through which the cloud is reached.
+    #[serde(default)]
+    pub proxy: Option<ProxyUrl>,
+    /// The file that contains user name and password for the proxy.
+    #[serde(default)]
+    pub proxy_credentials_file: Option<PathBuf>,
     /// The OAuth 2 client identifier to send when refreshing tokens.
     #[serde(default)]
     pub client_id: Option<String>,
@@ -98,6 +105,8 @@ impl CloudConfig {
             api_url,
             websocket_url,
             ca_file: None,
+            proxy: None,
+            proxy_credentials_file: None,
             client_id: None,
             connect_timeout: seconds::<15>(),
             request_timeout: seconds::<30>(),

@@ -10,6 +10,7 @@ mod bounds;
 mod kept;
 mod link;
 mod log;
+mod proxy;
 mod rejections;
 mod rest;
 mod sandbox;

@@ -12,6 +12,7 @@ use crate::config::configuration::Config;
 use crate::config::doip_device::DoipDevice;
 use crate::config::pincode::PincodeError;
 use crate::config::problem::ConfigProblem;
+use crate::config::proxy::ProxyCredentialsError;
 use crate::config::sections::{BusKind, ConfiguredBus};
 use crate::tls;
 
@@ -23,6 +24,7 @@ pub(crate) fn machine(config: &Config) -> Vec<ConfigProblem> {
     let mut problems = Vec::new();
     problems.extend(check_pincode(config));
     problems.extend(exposed_state_directory(config));
+    problems.extend(check_proxy(config));
     check_certificates(config, &mut problems);
     problems.extend(config.buses.iter().filter_map(missing_device));
     for BoardProblem { part, path, error, remedy } in LinuxBoard::check(&config.board) {
@@ -46,19 +48,30 @@ fn check_pincode(config: &Config) -> Option<ConfigProblem> {
 }
 
 fn pincode_problem(config: &Config, error: &PincodeError) -> ConfigProblem {
-    let text = error.to_string();
-    let (what, fix) = text.split_once("; ").unwrap_or((&text, "correct it"));
-    let problem = ConfigProblem::error(what, fix);
+    let problem = with_remedy(error);
     match error {
-        PincodeError::Read { path, .. }
-        | PincodeError::Exposed { path, .. }
-        | PincodeError::Owner { path, .. }
-        | PincodeError::NotAFile(path) => problem.at_path(path),
+        PincodeError::File(error) => problem.at_path(error.path()),
         PincodeError::Missing | PincodeError::Malformed(_) => match &config.path {
             Some(path) => problem.at_path(path).at_key("connector.pincode_file"),
             None => problem,
         },
     }
+}
+
+/// The error as a problem: its text ends with the remedy.
+fn with_remedy(error: &impl ToString) -> ConfigProblem {
+    let text = error.to_string();
+    let (what, fix) = text.split_once("; ").unwrap_or((&text, "correct it"));
+    ConfigProblem::error(what, fix)
+}
+
+fn check_proxy(config: &Config) -> Option<ConfigProblem> {
+    let error = config.proxy().err()?;
+    let problem = with_remedy(&error).at_key("cloud.proxy_credentials_file");
+    Some(match &error {
+        ProxyCredentialsError::File(error) => problem.at_path(error.path()),
+        ProxyCredentialsError::Malformed(path) => problem.at_path(path),
+    })
 }
 
 /// The problem that other users can take away or hold the files in the state directory, if so.

@@ -29,6 +29,10 @@ pub(super) fn contradictions(config: &Config) -> Vec<ConfigProblem> {
         let problem = ConfigProblem::error("pincode_file is set too", "remove one of the two");
         problems.push(problem.at_key("connector.pincode"));
     }
+    if config.cloud.proxy_credentials_file.is_some() && config.cloud.proxy.is_none() {
+        let problem = ConfigProblem::error("there is no proxy", "set cloud.proxy too, or remove this key");
+        problems.push(problem.at_key("cloud.proxy_credentials_file"));
+    }
     problems.extend(buses::check(&config.buses));
     problems.extend(terminal15(config));
     problems.extend(doip::check(&config.doip));
