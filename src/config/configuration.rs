@@ -165,6 +165,8 @@ impl Config {
             &mut self.connector.state_directory,
             &mut self.cloud.ca_file,
             &mut self.cloud.proxy_credentials_file,
+            &mut self.cloud.client_certificate_file,
+            &mut self.cloud.client_key_file,
             &mut tls.ca_file,
             &mut tls.certificate_file,
             &mut tls.key_file,

@@ -6,6 +6,7 @@
 mod address;
 mod bit_rates;
 mod check;
+mod cloud_tls;
 mod configuration;
 pub mod doip;
 pub mod doip_device;
@@ -29,6 +30,7 @@ mod tests;
 pub use address::{AddressError, ApiUrl, ResourcePath, WebsocketUrl};
 pub(crate) use bit_rates::CAN_BIT_RATES;
 pub use bit_rates::{KLINE_BIT_RATES, KLINE_VIN_BIT_RATES};
+pub use cloud_tls::CloudTlsError;
 pub use configuration::Config;
 pub(crate) use configuration::DEFAULT_PATH;
 pub use identity::{ConnectorUuid, ConnectorUuidError};

@@ -10,7 +10,7 @@ use secrecy::zeroize::Zeroizing;
 use super::pincode::{
     ChangeTime, MAX_LENGTH, PACKAGED_PINCODE, PINCODE_CREDENTIAL, PINCODE_VARIABLE, Pincode, PincodeError,
 };
-use super::secret_file::{self, OTHER_USERS, SecretFileError};
+use super::secret_file::{self, OTHER_USERS, OTHER_USERS_BESIDE_ACL, SecretFileError};
 use super::sections::ConnectorConfig;
 
 impl Pincode {
@@ -27,9 +27,7 @@ impl Pincode {
         }
         if let Some(directory) = variable("CREDENTIALS_DIRECTORY") {
             let path = Path::new(&directory).join(PINCODE_CREDENTIAL);
-            // systemd may grant access to the service's user by an ACL, whose mask appears as the group's
-            // bits
-            match Self::from_file(&path, 0o007) {
+            match Self::from_file(&path, OTHER_USERS_BESIDE_ACL) {
                 Err(PincodeError::File(SecretFileError::Read { source, .. }))
                     if source.kind() == io::ErrorKind::NotFound => {}
                 other => return other,

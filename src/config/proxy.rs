@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-use super::secret_file::{self, OTHER_USERS, SecretFileError};
+use super::secret_file::{self, SecretFileError};
 use super::secrets;
 
 /// The longest credentials accepted, in bytes. A longer file is another file.
@@ -105,7 +105,8 @@ impl ProxyCredentials {
 
     /// Reads the credentials from a file that only its owner can read.
     pub(super) fn from_file(path: &Path) -> Result<Self, ProxyCredentialsError> {
-        let bytes = secret_file::read(path, "credentials of the proxy", OTHER_USERS, MAX_CREDENTIALS)?;
+        let forbidden = secret_file::forbidden(path);
+        let bytes = secret_file::read(path, "credentials of the proxy", forbidden, MAX_CREDENTIALS)?;
         let credentials = std::str::from_utf8(&bytes).ok().and_then(Self::new);
         credentials.ok_or_else(|| ProxyCredentialsError::Malformed(path.to_owned()))
     }

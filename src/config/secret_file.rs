@@ -9,6 +9,18 @@ use secrecy::zeroize::Zeroizing;
 
 /// The permission bits of other users than the owner.
 pub(super) const OTHER_USERS: u32 = 0o077;
+/// The same for systemd's credentials: systemd may grant access to the service's user by an ACL, whose mask appears as
+/// the group's bits.
+pub(super) const OTHER_USERS_BESIDE_ACL: u32 = 0o007;
+
+/// The permission bits that this file must not have.
+pub(super) fn forbidden(path: &Path) -> u32 {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|directory| !directory.is_empty());
+    match credentials {
+        Some(directory) if path.starts_with(&directory) => OTHER_USERS_BESIDE_ACL,
+        _ => OTHER_USERS,
+    }
+}
 
 /// Why a file with a secret cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -10,6 +10,7 @@ mod bounds;
 mod kept;
 mod link;
 mod log;
+mod mutual_tls;
 mod proxy;
 mod rejections;
 mod rest;
