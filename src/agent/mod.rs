@@ -10,6 +10,7 @@
 //! | `ending` | when the agent ends, if the process asks for it during a connection |
 //! | `vin` | the times of reading the VIN, and the consequences of a new VIN |
 //! | `board` | ignition, supply voltage, button |
+//! | `reporting` | when to report the state to the cloud |
 //! | `power`, `sleep` | when to sleep and when to wake |
 //! | `background` | requests to the cloud that run beside the loop |
 //! | `vin_watch` | the task that reads the VIN |
@@ -25,6 +26,7 @@ mod messages;
 mod notify;
 mod opening;
 mod power;
+mod reporting;
 mod requests;
 mod setup;
 mod sleep;

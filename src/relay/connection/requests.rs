@@ -64,7 +64,10 @@ impl RelayConnection {
                 Ok(())
             }
             Request::ScanEcus(request) => self.scan_ecus(now, &request, &request_id),
-            Request::OpenConnection(_) | Request::IdentifyVehicle | Request::DismissCallForAttention => {
+            Request::OpenConnection(_)
+            | Request::IdentifyVehicle
+            | Request::DismissCallForAttention
+            | Request::SetReporting(_) => {
                 Err(ProblemKind::InvalidMessage.problem("This request is not about a connection."))
             }
         };
