@@ -8,6 +8,7 @@ mod fd;
 mod flash;
 mod kline;
 mod limits;
+mod memory;
 mod packaging;
 mod power;
 mod scripted;
