@@ -125,6 +125,7 @@ impl Supervisor {
         let wants_to_send =
             self.connection.as_ref().is_some_and(|connection| connection.relay.wants_to_send(now()));
         self.socket.set_busy(self.connection.is_some());
+        self.reporting.set_busy(self.connection.is_some());
         self.socket.poll_event(cx, wants_to_send).map(LoopEvent::Socket)
     }
 
@@ -145,7 +146,7 @@ impl Supervisor {
             return Poll::Ready(LoopEvent::Background(answer));
         }
         let deadlines = [
-            Some(self.status_due),
+            Some(self.reporting.poll_timeout()),
             self.connection.as_ref().and_then(|connection| connection.relay.poll_timeout()),
             self.notifier.poll_timeout(),
             self.power.poll_timeout(),
@@ -180,6 +181,7 @@ impl Supervisor {
     }
 
     fn handle_socket_up(&mut self) {
+        self.reporting.handle_link();
         let Self { setup, connection, .. } = self;
         let held = connection.as_ref().map(|connection| &connection.relay);
         let hello = ConnectorHello::new(&setup.config, &setup.hardware, setup.board.has_wifi(), held);
@@ -224,7 +226,8 @@ impl Supervisor {
         if let Some(connection) = &mut self.connection {
             connection.relay.handle_timeout(now);
         }
-        if self.status_due <= now {
+        let voltage = self.setup.board.voltage();
+        if self.reporting.poll_report(now, voltage) {
             self.report_status();
         }
     }

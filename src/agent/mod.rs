@@ -10,6 +10,7 @@
 //! | `ending` | when the agent ends, if the process asks for it during a connection |
 //! | `vin`, `vehicle`, `kept_vin` | the times and consequences of reading the VIN, and the VIN from before a restart |
 //! | `board` | ignition, supply voltage, button |
+//! | `reporting` | when to report the state to the cloud |
 //! | `power`, `sleep` | when to sleep and when to wake |
 //! | `background` | requests to the cloud that run beside the loop |
 //! | `vin_watch` | the task that reads the VIN |
@@ -26,6 +27,7 @@ mod messages;
 mod notify;
 mod opening;
 mod power;
+mod reporting;
 mod requests;
 mod setup;
 mod sleep;

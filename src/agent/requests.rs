@@ -63,6 +63,10 @@ impl Supervisor {
                 self.end_call();
                 self.reply("callForAttentionDismissed", &json!({}), request_id);
             }
+            Request::SetReporting(request) => {
+                self.reporting.handle_interval(request.interval());
+                self.reply("reportingSet", &request, request_id);
+            }
             request => self.handle_connection_request(request, request_id).await,
         }
     }
@@ -138,8 +142,9 @@ fn target_of(request: &Request) -> Option<(&'static str, Uuid)> {
         Request::ScanEcus(request) => ("scanEcus", request.connection_uuid),
         Request::OperatorJoined(notice) => ("operatorJoined", notice.connection_uuid),
         Request::OperatorLeft(notice) => ("operatorLeft", notice.connection_uuid),
-        Request::OpenConnection(_) | Request::IdentifyVehicle | Request::DismissCallForAttention => {
-            return None;
-        }
+        Request::OpenConnection(_)
+        | Request::IdentifyVehicle
+        | Request::DismissCallForAttention
+        | Request::SetReporting(_) => return None,
     })
 }

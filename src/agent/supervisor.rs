@@ -1,7 +1,7 @@
 //! The state of the agent's task.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use connector_hal::board::Led;
 use connector_hal::clock::now;
@@ -17,6 +17,7 @@ use super::led::Indication;
 use super::messages::{StatusUpdate, bounded_text, whole_milliseconds};
 use super::notify::Notifier;
 use super::power::PowerEvents;
+use super::reporting::Reporting;
 use super::setup::{Setup, SetupError};
 use super::vehicle::Vehicle;
 use super::vin_watch::{VinWatch, WatchStart};
@@ -27,9 +28,6 @@ use crate::cloud::websocket::{CloudSocket, OutgoingMessage, SocketSettings};
 use crate::cloud::{Cloud, CloudStatus};
 use crate::relay::wire::{ConnectionClosed, Envelope};
 use crate::vehicle::wake_watch::WakeWatch;
-
-/// How often the connector reports its status: as often as the cloud updates its subscribers.
-const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The mechanic's call for attention.
 #[derive(Default)]
@@ -65,7 +63,7 @@ pub(super) struct Supervisor {
     pub(super) ending: Ending,
     pub(super) poll_order: PollOrder,
     pub(super) shown_led: Option<Led>,
-    pub(super) status_due: Instant,
+    pub(super) reporting: Reporting,
     pub(super) deadline: Deadline,
     pub(super) notifier: Notifier,
 }
@@ -108,7 +106,7 @@ impl Supervisor {
             ending: Ending::default(),
             poll_order: PollOrder::default(),
             shown_led: None,
-            status_due: now(),
+            reporting: Reporting::new(now()),
             deadline: Deadline::new(TimerKind::Runtime),
             notifier,
         })
@@ -132,16 +130,16 @@ impl Supervisor {
 
     /// Sends `connectorStatusUpdate`.
     pub(super) fn report_status(&mut self) {
-        self.status_due = now() + STATUS_INTERVAL;
-        // a cloud that takes no texts gets the state with a later update
         if !self.socket.takes_text() {
-            return;
+            return self.reporting.handle_unsent(now());
         }
+        let voltage = self.setup.board.voltage();
+        self.reporting.handle_report(now(), voltage);
         let connection = self.connection.as_ref();
         let (vin_number, vin_age) = self.vehicle.report(now());
         let update = StatusUpdate {
             connector_id: self.uuid(),
-            voltage: self.setup.board.voltage(),
+            voltage,
             vin_number,
             vin_age_seconds: vin_age.map(|age| age.as_secs()),
             round_trip_time: self.socket.round_trip_time().map(whole_milliseconds),

@@ -16,7 +16,6 @@ use crate::agent::{self, Control, Setup};
 use crate::cloud::dial::Dialer;
 use crate::cloud::login::LoginStore;
 use crate::config::{Config, LogFormat, Severity};
-use crate::tls;
 use crate::vehicle::hardware::Hardware;
 
 pub(super) async fn run(path: &Path, format: Option<LogFormat>) -> anyhow::Result<ExitCode> {
@@ -73,10 +72,11 @@ fn set_up(config: &Config) -> Option<Setup> {
         }
     }
     let pincode = config.pincode().ok()?;
+    let proxy = config.proxy().ok()?;
     // the login task logs problems with the store
     let stored = LoginStore::new(&config).and_then(|store| store.load().ok().flatten());
     let known_time = Duration::from_secs(stored.map_or(0, |login| login.known_time));
-    let tls = tls::client_config_after(config.cloud.ca_file.as_deref(), known_time).ok()?;
+    let tls = config.cloud_tls(known_time).ok()?;
     let board: Box<dyn Board> = Box::new(LinuxBoard::open(&config.board));
     Some(Setup {
         pincode,
@@ -87,7 +87,7 @@ fn set_up(config: &Config) -> Option<Setup> {
         }
         .with_doip(config.doip_ports(), config.doip.clone(), board.doip_activation()),
         board,
-        dialer: Dialer::new(tls),
+        dialer: Dialer::new(tls).with_proxy(proxy),
         seed: fastrand::u64(..),
         config,
     })
@@ -112,7 +112,7 @@ impl Signals {
     /// Passes signals on to the agent until the agent ends. Returns the configuration for the next start, if
     /// it has changed.
     ///
-    /// SIGHUP reads the file again. Its log level counts immediately, the rest as soon as no connection is
+    /// SIGHUP reads the file again, and looks whether a file for the cloud that it names has changed. The log level counts immediately, the rest as soon as no connection is
     /// open. A file with errors changes nothing.
     async fn watch(
         &mut self,
@@ -122,17 +122,18 @@ impl Signals {
         commands: mpsc::Sender<Control>,
     ) -> Option<Config> {
         let mut next = None;
+        let files = current.cloud_files();
         loop {
             let command = tokio::select! {
                 _ = self.terminate.recv() => Control::Shutdown,
                 _ = self.interrupt.recv() => Control::Shutdown,
                 _ = self.hang_up.recv() => match reload(path, level) {
-                    Some(config) if config == *current => {
+                    Some(config) if config == *current && config.cloud_files() == files => {
                         tracing::info!("the configuration has not changed");
                         continue;
                     }
                     Some(config) => {
-                        tracing::info!("the configuration has changed; it takes effect as soon as no connection is open");
+                        tracing::info!("the configuration has changed, or a file that it names; it takes effect as soon as no connection is open");
                         next = Some(config);
                         Control::Restart
                     }

@@ -12,6 +12,7 @@ use crate::config::doip::DoipConfig;
 use crate::config::identity::ConnectorUuid;
 use crate::config::pincode::{ChangeTime, Pincode, PincodeError};
 use crate::config::ports::{CanPort, DoipPort, KlinePort};
+use crate::config::proxy::{Proxy, ProxyCredentials, ProxyCredentialsError};
 use crate::config::secrets;
 use crate::config::sections::{
     BusKind, CloudConfig, ConfiguredBus, ConnectorConfig, LogConfig, PowerConfig, RelayConfig, VinConfig,
@@ -146,6 +147,13 @@ impl Config {
         Pincode::source_changed_at(&self.connector, self.path.as_deref(), |name| std::env::var_os(name))
     }
 
+    /// The proxy through which the cloud is reached, with its credentials.
+    pub fn proxy(&self) -> Result<Option<Proxy>, ProxyCredentialsError> {
+        let Some(url) = self.cloud.proxy.clone() else { return Ok(None) };
+        let file = self.cloud.proxy_credentials_file.as_deref();
+        Ok(Some(Proxy { url, credentials: file.map(ProxyCredentials::from_file).transpose()? }))
+    }
+
     /// Sets the state directory to systemd's (the first in `$STATE_DIRECTORY`) if the file names none.
     pub fn resolve_state_directory(&mut self, variable: impl Fn(&str) -> Option<OsString>) {
         if self.connector.state_directory.is_none() {
@@ -163,6 +171,9 @@ impl Config {
             &mut self.connector.pincode_file,
             &mut self.connector.state_directory,
             &mut self.cloud.ca_file,
+            &mut self.cloud.proxy_credentials_file,
+            &mut self.cloud.client_certificate_file,
+            &mut self.cloud.client_key_file,
             &mut tls.ca_file,
             &mut tls.certificate_file,
             &mut tls.key_file,

@@ -6,6 +6,7 @@
 mod address;
 mod bit_rates;
 mod check;
+mod cloud_tls;
 mod configuration;
 pub mod doip;
 pub mod doip_device;
@@ -17,6 +18,8 @@ mod pincode;
 mod pincode_source;
 mod ports;
 mod problem;
+mod proxy;
+mod secret_file;
 pub(crate) mod secrets;
 mod sections;
 mod vin;
@@ -27,6 +30,7 @@ mod tests;
 pub use address::{AddressError, ApiUrl, ResourcePath, WebsocketUrl};
 pub(crate) use bit_rates::CAN_BIT_RATES;
 pub use bit_rates::{KLINE_BIT_RATES, KLINE_VIN_BIT_RATES};
+pub use cloud_tls::CloudTlsError;
 pub use configuration::Config;
 pub(crate) use configuration::DEFAULT_PATH;
 pub use identity::{ConnectorUuid, ConnectorUuidError};
@@ -34,6 +38,8 @@ pub(crate) use pincode::ChangeTime;
 pub use pincode::{Pincode, PincodeError};
 pub use ports::{CanPort, DoipPort, IsotpStack, KlinePort};
 pub use problem::{ConfigError, ConfigProblem, Severity};
+pub use proxy::{Proxy, ProxyCredentials, ProxyCredentialsError, ProxyUrl, ProxyUrlError};
+pub use secret_file::SecretFileError;
 pub use sections::{
     BusKind, CloudConfig, ConfiguredBus, ConnectorConfig, LogConfig, LogFormat, PathsConfig, PowerConfig,
     RelayConfig, VinConfig,

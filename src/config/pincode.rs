@@ -1,13 +1,13 @@
 //! The pincode, which is used for the login only.
 
 use std::fmt;
-use std::io;
-use std::path::PathBuf;
 
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
+
+use super::secret_file::SecretFileError;
 
 /// The environment variable of the pincode, which has precedence over the configuration.
 pub(crate) const PINCODE_VARIABLE: &str = "CONNECTOR_PINCODE";
@@ -42,35 +42,9 @@ pub enum PincodeError {
     /// The pincode is empty, too long, or contains control characters or blanks.
     #[error("the pincode in {0} is empty or not a single word; put only the pincode there")]
     Malformed(String),
-    /// The file cannot be read.
-    #[error("cannot read the pincode file {}: {source}; create it, readable by its owner only", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The I/O error that caused this.
-        source: io::Error,
-    },
-    /// Other users than its owner can read or change the file.
-    #[error("other users can read or change the pincode file {} (mode {mode:04o}); chmod 600 it", path.display())]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// The file belongs to another user.
-    #[error("the pincode file {} belongs to user {owner}; it must belong to root or user {user}", path.display())]
-    Owner {
-        /// The file.
-        path: PathBuf,
-        /// The file's owner.
-        owner: u32,
-        /// The user of this process.
-        user: u32,
-    },
-    /// The path is not a regular file.
-    #[error("{} is not a regular file; name a file that contains the pincode", .0.display())]
-    NotAFile(PathBuf),
+    /// The file cannot be used.
+    #[error(transparent)]
+    File(#[from] SecretFileError),
 }
 
 impl Pincode {

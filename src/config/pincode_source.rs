@@ -1,8 +1,7 @@
 //! The sources of the pincode: the environment, systemd's credentials, a file, the configuration.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -11,6 +10,7 @@ use secrecy::zeroize::Zeroizing;
 use super::pincode::{
     ChangeTime, MAX_LENGTH, PACKAGED_PINCODE, PINCODE_CREDENTIAL, PINCODE_VARIABLE, Pincode, PincodeError,
 };
+use super::secret_file::{self, OTHER_USERS, OTHER_USERS_BESIDE_ACL, SecretFileError};
 use super::sections::ConnectorConfig;
 
 impl Pincode {
@@ -27,15 +27,14 @@ impl Pincode {
         }
         if let Some(directory) = variable("CREDENTIALS_DIRECTORY") {
             let path = Path::new(&directory).join(PINCODE_CREDENTIAL);
-            // systemd may grant access to the service's user by an ACL, whose mask appears as the group's
-            // bits
-            match Self::from_file(&path, 0o007) {
-                Err(PincodeError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            match Self::from_file(&path, OTHER_USERS_BESIDE_ACL) {
+                Err(PincodeError::File(SecretFileError::Read { source, .. }))
+                    if source.kind() == io::ErrorKind::NotFound => {}
                 other => return other,
             }
         }
         match (&connector.pincode_file, &connector.pincode) {
-            (Some(path), _) => Self::from_file(path, 0o077),
+            (Some(path), _) => Self::from_file(path, OTHER_USERS),
             (None, Some(pincode)) => Ok(pincode.clone()),
             (None, None) => Err(PincodeError::Missing),
         }
@@ -67,23 +66,8 @@ impl Pincode {
 
     /// Reads the pincode from this file; an error if the file has any of the permission bits `forbidden`.
     fn from_file(path: &Path, forbidden: u32) -> Result<Self, PincodeError> {
-        let read = |source| PincodeError::Read { path: path.to_owned(), source };
-        // check before opening, because opening a FIFO would block
-        if !std::fs::metadata(path).map_err(read)?.is_file() {
-            return Err(PincodeError::NotAFile(path.to_owned()));
-        }
-        let file = File::open(path).map_err(read)?;
-        let metadata = file.metadata().map_err(read)?;
-        let mode = metadata.mode() & 0o777;
-        if mode & forbidden != 0 {
-            return Err(PincodeError::Exposed { path: path.to_owned(), mode });
-        }
-        let user = rustix::process::geteuid().as_raw();
-        if metadata.uid() != 0 && metadata.uid() != user {
-            return Err(PincodeError::Owner { path: path.to_owned(), owner: metadata.uid(), user });
-        }
-        let mut text = Zeroizing::new(String::with_capacity(2 * MAX_LENGTH));
-        file.take(2 * MAX_LENGTH as u64).read_to_string(&mut text).map_err(read)?;
-        Self::new(&text).ok_or_else(|| PincodeError::Malformed(path.display().to_string()))
+        let bytes = secret_file::read(path, "pincode file", forbidden, 2 * MAX_LENGTH)?;
+        let text = std::str::from_utf8(&bytes).unwrap_or_default();
+        Self::new(text).ok_or_else(|| PincodeError::Malformed(path.display().to_string()))
     }
 }

@@ -1,4 +1,4 @@
-//! The secrets that no log line may contain: the pincode, and the tokens in use.
+//! The secrets that no log line may contain: the pincode, the proxy's password, and the tokens in use.
 //!
 //! A log line may quote what a peer sent, and a peer may send back a secret. The log therefore removes every
 //! secret that this process knows, whatever line it is in.
@@ -13,6 +13,9 @@ use secrecy::{ExposeSecret, SecretString};
 const MAX_TOKENS: usize = 8;
 /// The number of known pincodes: a reloaded configuration may have another one.
 const MAX_PINCODES: usize = 2;
+/// The number of known passwords: each of a proxy counts twice, because it is also known in the form in which it is
+/// sent.
+const MAX_PASSWORDS: usize = 4;
 /// A shorter secret is removed only where it stands alone: four digits may be part of any number.
 const MIN_INSIDE: usize = 8;
 /// What stands for a secret.
@@ -25,17 +28,18 @@ static SECRETS: Mutex<Secrets> = Mutex::new(Secrets::new());
 #[derive(Debug)]
 struct Secrets {
     pincodes: VecDeque<SecretString>,
+    passwords: VecDeque<SecretString>,
     tokens: VecDeque<SecretString>,
 }
 
 impl Secrets {
     const fn new() -> Self {
-        Self { pincodes: VecDeque::new(), tokens: VecDeque::new() }
+        Self { pincodes: VecDeque::new(), passwords: VecDeque::new(), tokens: VecDeque::new() }
     }
 
     fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
-        for secret in self.pincodes.iter().chain(&self.tokens) {
+        for secret in self.pincodes.iter().chain(&self.passwords).chain(&self.tokens) {
             if let Some(redacted) = without(&text, secret.expose_secret()) {
                 text = Cow::Owned(redacted);
             }
@@ -48,6 +52,12 @@ impl Secrets {
 pub(crate) fn remember_pincode(pincode: &str) {
     let mut secrets = SECRETS.lock().unwrap_or_else(PoisonError::into_inner);
     remember(&mut secrets.pincodes, pincode, MAX_PINCODES);
+}
+
+/// Makes a password known.
+pub(crate) fn remember_password(password: &str) {
+    let mut secrets = SECRETS.lock().unwrap_or_else(PoisonError::into_inner);
+    remember(&mut secrets.passwords, password, MAX_PASSWORDS);
 }
 
 /// Makes a token known.

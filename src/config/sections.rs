@@ -12,7 +12,9 @@ use crate::config::duration;
 use crate::config::identity::ConnectorUuid;
 use crate::config::pincode::Pincode;
 use crate::config::ports::IsotpStack;
+use crate::config::proxy::ProxyUrl;
 use crate::config::vin::DEFAULT_KLINE_BUDGET;
+use crate::tls::KeyPin;
 
 /// `[connector]`: the connector's identity.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -70,6 +72,21 @@ pub struct CloudConfig {
     /// The CA certificates (PEM) to trust instead of those that web browsers trust.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// The public keys of which one must be in the cloud's certificate chain; empty: any.
+    #[serde(default)]
+    pub public_key_pins: Vec<KeyPin>,
+    /// The connector's certificate with its chain (PEM), for a cloud that asks for one.
+    #[serde(default)]
+    pub client_certificate_file: Option<PathBuf>,
+    /// The key of the connector's certificate (PEM).
+    #[serde(default)]
+    pub client_key_file: Option<PathBuf>,
+    /// The HTTP proxy through which the cloud is reached.
+    #[serde(default)]
+    pub proxy: Option<ProxyUrl>,
+    /// The file that contains user name and password for the proxy.
+    #[serde(default)]
+    pub proxy_credentials_file: Option<PathBuf>,
     /// The OAuth 2 client identifier to send when refreshing tokens.
     #[serde(default)]
     pub client_id: Option<String>,
@@ -98,6 +115,11 @@ impl CloudConfig {
             api_url,
             websocket_url,
             ca_file: None,
+            public_key_pins: Vec::new(),
+            client_certificate_file: None,
+            client_key_file: None,
+            proxy: None,
+            proxy_credentials_file: None,
             client_id: None,
             connect_timeout: seconds::<15>(),
             request_timeout: seconds::<30>(),

@@ -325,7 +325,10 @@ fn a_pincode_file_that_others_can_read_is_refused() {
     for mode in [0o604, 0o640, 0o644, 0o660, 0o606] {
         fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
         let error = Pincode::find(&connector, |_| None).unwrap_err();
-        assert!(matches!(error, PincodeError::Exposed { mode: found, .. } if found == mode), "{error}");
+        assert!(
+            matches!(error, PincodeError::File(SecretFileError::Exposed { mode: found, .. }) if found == mode),
+            "{error}"
+        );
         assert!(error.to_string().contains("chmod 600"));
     }
     for mode in [0o600, 0o400] {
@@ -335,9 +338,15 @@ fn a_pincode_file_that_others_can_read_is_refused() {
     fs::write(&file, " \n").unwrap();
     assert!(matches!(Pincode::find(&connector, |_| None), Err(PincodeError::Malformed(_))));
     connector.pincode_file = Some(directory.path().to_owned());
-    assert!(matches!(Pincode::find(&connector, |_| None), Err(PincodeError::NotAFile(_))));
+    assert!(matches!(
+        Pincode::find(&connector, |_| None),
+        Err(PincodeError::File(SecretFileError::NotAFile { .. }))
+    ));
     connector.pincode_file = Some(directory.path().join("none"));
-    assert!(matches!(Pincode::find(&connector, |_| None), Err(PincodeError::Read { .. })));
+    assert!(matches!(
+        Pincode::find(&connector, |_| None),
+        Err(PincodeError::File(SecretFileError::Read { .. }))
+    ));
 }
 
 #[test]
@@ -446,4 +455,24 @@ fn understood_keys(table: &str) -> Vec<String> {
     let (_, problems) = read_text(&text);
     let problem = problems.iter().find(|problem| problem.what.contains("zzz")).unwrap();
     problem.fix.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn credentials_without_a_proxy_or_in_a_wrong_file_are_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("connector-agent.toml");
+    let with = |keys: &str| {
+        fs::write(&path, MINIMAL.replace("[cloud]", &format!("[cloud]\n{keys}"))).unwrap();
+        let lines: Vec<_> = Config::check_file(&path).iter().map(ToString::to_string).collect();
+        lines.into_iter().filter(|line| line.contains("proxy")).collect::<Vec<_>>().join("\n")
+    };
+    fs::write(directory.path().join("secret"), "me:open-sesame").unwrap();
+    let alone = with("proxy_credentials_file = \"secret\"");
+    assert!(alone.contains("toml:5: cloud.proxy_credentials_file: there is no proxy"), "{alone}");
+    let exposed = with("proxy = \"http://proxy:3128\"\nproxy_credentials_file = \"secret\"");
+    assert!(exposed.contains("other users can read or change the credentials of the proxy"), "{exposed}");
+    assert!(!exposed.contains("open-sesame"), "{exposed}");
+    let in_address = with("proxy = \"http://me:open-sesame@proxy:3128\"");
+    assert!(in_address.contains("put them into proxy_credentials_file"), "{in_address}");
+    assert!(!in_address.contains("open-sesame"), "{in_address}");
 }

@@ -1,13 +1,13 @@
 //! Verifies the cloud's certificate on a device whose clock may be wrong.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+
+use super::pin::PinVerifier;
 
 /// The date of this program's sources in seconds since 1970, if the build sets it (`SOURCE_DATE_EPOCH`).
 const PROGRAM_DATE: u64 = match option_env!("SOURCE_DATE_EPOCH") {
@@ -22,7 +22,7 @@ const PROGRAM_DATE: u64 = match option_env!("SOURCE_DATE_EPOCH") {
 /// ahead must be set.
 #[derive(Debug)]
 pub(super) struct ClockTolerantVerifier {
-    inner: Arc<WebPkiServerVerifier>,
+    inner: PinVerifier,
     /// A time that has certainly passed, in seconds since 1970.
     known_time: AtomicU64,
     /// A warning about the clock has been logged.
@@ -31,7 +31,7 @@ pub(super) struct ClockTolerantVerifier {
 
 impl ClockTolerantVerifier {
     /// A verifier for a time later than `known_time` since 1970 and later than this program's date.
-    pub(super) fn new(inner: Arc<WebPkiServerVerifier>, known_time: Duration) -> Self {
+    pub(super) fn new(inner: PinVerifier, known_time: Duration) -> Self {
         let known_time = [known_time.as_secs(), PROGRAM_DATE].into_iter().fold(0, u64::max);
         let known_time = AtomicU64::new(known_time);
         Self { inner, known_time, has_warned: AtomicBool::new(false) }
@@ -131,7 +131,10 @@ const fn decimal(text: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use rustls::RootCertStore;
+    use rustls::client::WebPkiServerVerifier;
 
     use super::*;
 
@@ -208,8 +211,9 @@ mod tests {
 
         fn verifier(&self, known_time: u64) -> ClockTolerantVerifier {
             let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let inner = WebPkiServerVerifier::builder_with_provider(self.roots.clone(), provider);
-            ClockTolerantVerifier::new(inner.build().unwrap(), Duration::from_secs(known_time))
+            let inner = WebPkiServerVerifier::builder_with_provider(self.roots.clone(), provider.clone());
+            let inner = PinVerifier::new(inner.build().unwrap(), self.roots.clone(), provider, Vec::new());
+            ClockTolerantVerifier::new(inner, Duration::from_secs(known_time))
         }
 
         fn check(&self, verifier: &ClockTolerantVerifier, now: u64) -> Result<(), Error> {

@@ -16,7 +16,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, Signatur
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 
-use super::{TlsError, certificates};
+use super::{TlsError, certificates, read_chain};
 use crate::protocol::doip::TLS_PORT;
 
 /// `[doip.tls]`: the trusted certificates, and the connector's own.
@@ -61,13 +61,6 @@ pub(crate) fn client_config(config: &DoipTlsConfig) -> Result<Option<Arc<ClientC
         _ => builder.with_no_client_auth(),
     };
     Ok(Some(Arc::new(config)))
-}
-
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let text = std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let chain = chain.map_err(|source| TlsError::Pem { path: path.to_owned(), source })?;
-    if chain.is_empty() { Err(TlsError::Empty(path.to_owned())) } else { Ok(chain) }
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {

@@ -9,6 +9,7 @@ mod flash;
 mod kept_vin;
 mod kline;
 mod limits;
+mod memory;
 mod operator_gone;
 mod packaging;
 mod power;

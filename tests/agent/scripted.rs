@@ -176,6 +176,39 @@ async fn a_repeated_open_connection_is_answered_again_and_opens_no_other() {
 }
 
 #[tokio::test]
+async fn the_cloud_sets_the_interval_of_the_reports_for_its_link() {
+    let rig = Rig::start().await;
+    let (mut websocket, _) = rig.online().await;
+    let set = websocket.ask("1", "setReporting", json!({"interval_seconds": 1})).await;
+    assert_eq!((&set["action"], &set["message"]), (&json!("reportingSet"), &json!({"interval_seconds": 1})));
+    for _ in 0..2 {
+        websocket.status(|_| true).await;
+    }
+    for wrong in [json!(0), json!(3601), json!("soon")] {
+        let refused = websocket.ask("2", "setReporting", json!({"interval_seconds": wrong})).await;
+        assert_eq!(refused["message"]["in_reply_to"], "setReporting", "{refused}");
+        assert_eq!(refused["message"]["status"], 400, "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn the_status_names_the_open_connection_and_its_buses() {
+    let rig = Rig::start().await;
+    let (mut websocket, _) = rig.online().await;
+    let idle = websocket.status(|_| true).await;
+    assert_eq!((&idle["connection_uuid"], &idle["buses"]), (&Value::Null, &json!([])));
+    websocket.open("1", json!({"connection_uuid": ONE})).await;
+    let bus = json!({"bus_name": "HS", "can_bus": {"pin_plus": 6, "pin_min": 14, "can_protocol": "isotp",
+        "can_bit_rate": 500_000}});
+    websocket.ask("2", "configureBuses", json!({"connection_uuid": ONE, "buses": [bus]})).await;
+    let status = websocket.status(|status| status["buses"] != json!([])).await;
+    assert_eq!((&status["connection_uuid"], &status["connector_id"]), (&json!(ONE), &json!(CONNECTOR)));
+    let bus = &status["buses"][0];
+    assert_eq!((&bus["bus_name"], &bus["state"]), (&json!("HS"), &json!("active")));
+    assert!(bus["load"].is_number(), "{status}");
+}
+
+#[tokio::test]
 async fn a_connection_without_a_ticket_outlives_a_reconnect_and_one_with_a_ticket_ends() {
     let rig = Rig::start().await;
     let (mut websocket, _) = rig.online().await;

@@ -10,6 +10,8 @@ mod bounds;
 mod kept;
 mod link;
 mod log;
+mod mutual_tls;
+mod proxy;
 mod rejections;
 mod rest;
 mod sandbox;

@@ -1,4 +1,4 @@
-//! Transports to the cloud: name resolution, TCP and TLS.
+//! Transports to the cloud: name resolution, TCP, the tunnel through a proxy, and TLS.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,6 +20,8 @@ use super::error::DialError;
 use super::happy_eyeballs::{HappyEyeballs, KnownAddresses};
 use super::resolver::{HostAnswer, HostResolver, answer};
 use super::transport::SocketTransport;
+use super::tunnel::open_tunnel;
+use crate::config::Proxy;
 
 /// The kernel accepts this many bytes beyond those it can send immediately. Bytes that wait there age, and
 /// can no longer share a message with later records. The value is a compromise: with fewer bytes, the kernel
@@ -31,12 +33,19 @@ const NOT_SENT_LOW_WATER: u32 = 16 << 10;
 pub struct Dialer {
     tls: Arc<ClientConfig>,
     resolver: HostResolver,
+    proxy: Option<Proxy>,
 }
 
 impl Dialer {
     /// A dialer with this TLS configuration, which asks the system's resolver.
     pub fn new(tls: Arc<ClientConfig>) -> Self {
-        Self { tls, resolver: HostResolver::system() }
+        Self { tls, resolver: HostResolver::system(), proxy: None }
+    }
+
+    /// Reaches all hosts but this machine through the proxy.
+    #[must_use]
+    pub fn with_proxy(self, proxy: Option<Proxy>) -> Self {
+        Self { proxy, ..self }
     }
 
     /// A dialer that looks up addresses with this function instead, for tests.
@@ -49,16 +58,30 @@ impl Dialer {
     }
 
     /// Connects to the host of the URL, with TLS if the scheme is `https` or `wss`. The caller limits the time.
+    ///
+    /// A proxy has no part in a connection to this machine: it could not reach the same machine.
     pub(in crate::cloud) async fn dial(&self, url: &Url) -> Result<SocketTransport, DialError> {
-        let no_host = || DialError::NoHost(url.to_string());
-        let is_secure = matches!(url.scheme(), "https" | "wss");
-        let host = bare(url.host_str().ok_or_else(no_host)?);
-        let port = url.port_or_known_default().unwrap_or(if is_secure { 443 } else { 80 });
-        let (tcp, address) = self.connect(host, port).await?;
+        let (host, port) = host_and_port(url)?;
+        let proxy = self.proxy.as_ref().filter(|_| !is_this_machine(host));
+        let (first_host, (tcp, address)) = match proxy {
+            Some(proxy) => {
+                let (proxy_host, proxy_port) = host_and_port(proxy.url.as_url())?;
+                let connected = self.connect(proxy_host, proxy_port).await;
+                let no_proxy =
+                    |error| DialError::NoProxy { proxy: proxy.url.to_string(), source: Box::new(error) };
+                (proxy_host, connected.map_err(no_proxy)?)
+            }
+            None => (host, self.connect(host, port).await?),
+        };
         set_options(&tcp);
-        self.resolver.note(|book| book.handle_connected(host, address));
+        self.resolver.note(|book| book.handle_connected(first_host, address));
+        let tcp = match proxy {
+            Some(proxy) => open_tunnel(tcp, proxy, host, port).await?,
+            None => tcp,
+        };
+        let is_secure = matches!(url.scheme(), "https" | "wss");
         let transport = if is_secure { self.add_tls(host, tcp).await? } else { SocketTransport::plain(tcp) };
-        self.resolver.note(|book| book.handle_success(host, address));
+        self.resolver.note(|book| book.handle_success(first_host, address));
         Ok(transport)
     }
 
@@ -142,6 +165,16 @@ fn without_resolver(host: &str) -> Option<Vec<IpAddr>> {
         return Some(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
     }
     host.parse().ok().map(|address| vec![address])
+}
+
+fn is_this_machine(host: &str) -> bool {
+    without_resolver(host).is_some_and(|addresses| addresses.iter().all(IpAddr::is_loopback))
+}
+
+fn host_and_port(url: &Url) -> Result<(&str, u16), DialError> {
+    let host = url.host_str().ok_or_else(|| DialError::NoHost(url.to_string()))?;
+    let default_port = if matches!(url.scheme(), "https" | "wss") { 443 } else { 80 };
+    Ok((bare(host), url.port().unwrap_or(default_port)))
 }
 
 /// The host without the brackets of an IPv6 address.

@@ -3,6 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
 
 /// Why there is no transport to the cloud.
 #[derive(Debug, thiserror::Error)]
@@ -34,4 +37,55 @@ pub enum DialError {
         /// The I/O error that caused this.
         source: io::Error,
     },
+    /// The proxy cannot be reached.
+    #[error("no connection to the proxy {proxy}")]
+    NoProxy {
+        /// The proxy.
+        proxy: String,
+        /// Why there is no connection to it.
+        source: Box<DialError>,
+    },
+    /// The proxy gave no tunnel to the host.
+    #[error("the proxy {proxy} gave no tunnel to {target}")]
+    Proxy {
+        /// The proxy.
+        proxy: String,
+        /// The host and port to which the tunnel was to lead.
+        target: String,
+        /// What the proxy answered.
+        source: ProxyError,
+    },
+}
+
+/// What a proxy did instead of opening a tunnel.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// The proxy requires credentials, or others than those of the configuration.
+    #[error("it answered 407 Proxy Authentication Required; {}", credentials_fix(*.had_credentials))]
+    Credentials {
+        /// Whether the agent sent credentials.
+        had_credentials: bool,
+    },
+    /// The proxy refused.
+    #[error("it answered {0}")]
+    Refused(StatusCode),
+    /// The answer is longer than allowed.
+    #[error("the head of its answer is longer than {0} bytes")]
+    TooLong(usize),
+    /// The answer is not HTTP, or more than an answer.
+    #[error("its answer is not one to CONNECT")]
+    Malformed,
+    /// The proxy did not answer in time.
+    #[error("it did not answer within {0:?}")]
+    Silent(Duration),
+    /// The connection to the proxy broke.
+    #[error("the connection to it broke")]
+    Broken(#[source] io::Error),
+}
+
+fn credentials_fix(had_credentials: bool) -> &'static str {
+    match had_credentials {
+        true => "correct user and password in the file of cloud.proxy_credentials_file",
+        false => "set cloud.proxy_credentials_file",
+    }
 }

@@ -6,21 +6,20 @@
 use http::header::{
     CONNECTION, HeaderMap, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{ProtocolError, SubProtocolError};
-use tokio_tungstenite::tungstenite::handshake::client::{Request, Response, generate_request};
+use tokio_tungstenite::tungstenite::handshake::client::{Request, generate_request};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Error};
+
+use crate::cloud::dial::read_head;
 
 /// The name of the relay protocol.
 pub(super) const SUBPROTOCOL: &str = "connector-relay.v1";
 /// The longest head of an answer, in bytes. What HTTP servers send is far shorter.
 const MAX_HEAD: usize = 16 << 10;
-/// The size of one read, in bytes.
-const READ_SIZE: usize = 4 << 10;
 
 /// Upgrades the transport to a websocket.
 ///
@@ -36,30 +35,12 @@ pub(super) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
     let (request, key) = generate_request(request)?;
     transport.write_all(&request).await?;
     transport.flush().await?;
-    let (response, rest) = read_response(&mut transport).await?;
+    let (response, rest) = read_head(&mut transport, MAX_HEAD).await?;
     if response.status().as_u16() != 101 {
         return Err(Error::Http(Box::new(response)));
     }
     check(response.headers(), &key)?;
     Ok(WebSocketStream::from_partially_read(transport, rest, Role::Client, Some(config)).await)
-}
-
-/// Reads the head of the answer. Returns it with the bytes that were read behind it.
-async fn read_response(transport: &mut (impl AsyncRead + Unpin)) -> tungstenite::Result<(Response, Vec<u8>)> {
-    let mut bytes = Vec::with_capacity(READ_SIZE);
-    loop {
-        if bytes.len() > MAX_HEAD {
-            return Err(Error::AttackAttempt);
-        }
-        bytes.reserve(READ_SIZE);
-        if transport.read_buf(&mut bytes).await? == 0 {
-            return Err(Error::Protocol(ProtocolError::HandshakeIncomplete));
-        }
-        if let Some((length, response)) = Response::try_parse(&bytes)? {
-            let rest = bytes.split_off(length.min(bytes.len()));
-            return Ok((response, rest));
-        }
-    }
 }
 
 /// Checks what RFC 6455, 4.1 demands of the answer with status 101 to the request with this key.
@@ -158,7 +139,7 @@ mod tests {
                 far.write_all(&[*byte]).await.unwrap();
             }
         };
-        let (read, ()) = tokio::join!(read_response(&mut near), sent);
+        let (read, ()) = tokio::join!(read_head(&mut near, MAX_HEAD), sent);
         let (response, rest) = read.unwrap();
         assert_eq!(response.headers()[UPGRADE], "websocket");
         assert!([1, 2].starts_with(&rest), "{rest:?}");
@@ -167,7 +148,7 @@ mod tests {
             far.write_all(b"HTTP/1.1 101 Switching Protocols\r\nX: ").await.unwrap();
             while far.write_all(b"endless").await.is_ok() {}
         };
-        let read = async move { read_response(&mut near).await };
+        let read = async move { read_head(&mut near, MAX_HEAD).await };
         let (read, ()) = tokio::join!(read, endless);
         assert!(matches!(read, Err(Error::AttackAttempt)), "{read:?}");
     }

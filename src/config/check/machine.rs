@@ -3,15 +3,18 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use connector_hal::board::{BoardProblem, LinuxBoard};
 use connector_hal::can::CanDevice;
 use connector_hal::kline;
 
+use crate::config::cloud_tls::CloudTlsError;
 use crate::config::configuration::Config;
 use crate::config::doip_device::DoipDevice;
 use crate::config::pincode::PincodeError;
 use crate::config::problem::ConfigProblem;
+use crate::config::proxy::ProxyCredentialsError;
 use crate::config::sections::{BusKind, ConfiguredBus};
 use crate::tls;
 
@@ -23,6 +26,7 @@ pub(crate) fn machine(config: &Config) -> Vec<ConfigProblem> {
     let mut problems = Vec::new();
     problems.extend(check_pincode(config));
     problems.extend(exposed_state_directory(config));
+    problems.extend(check_proxy(config));
     check_certificates(config, &mut problems);
     problems.extend(config.buses.iter().filter_map(missing_device));
     for BoardProblem { part, path, error, remedy } in LinuxBoard::check(&config.board) {
@@ -46,19 +50,30 @@ fn check_pincode(config: &Config) -> Option<ConfigProblem> {
 }
 
 fn pincode_problem(config: &Config, error: &PincodeError) -> ConfigProblem {
-    let text = error.to_string();
-    let (what, fix) = text.split_once("; ").unwrap_or((&text, "correct it"));
-    let problem = ConfigProblem::error(what, fix);
+    let problem = with_remedy(error);
     match error {
-        PincodeError::Read { path, .. }
-        | PincodeError::Exposed { path, .. }
-        | PincodeError::Owner { path, .. }
-        | PincodeError::NotAFile(path) => problem.at_path(path),
+        PincodeError::File(error) => problem.at_path(error.path()),
         PincodeError::Missing | PincodeError::Malformed(_) => match &config.path {
             Some(path) => problem.at_path(path).at_key("connector.pincode_file"),
             None => problem,
         },
     }
+}
+
+/// The error as a problem: its text ends with the remedy.
+fn with_remedy(error: &impl ToString) -> ConfigProblem {
+    let text = error.to_string();
+    let (what, fix) = text.split_once("; ").unwrap_or((&text, "correct it"));
+    ConfigProblem::error(what, fix)
+}
+
+fn check_proxy(config: &Config) -> Option<ConfigProblem> {
+    let error = config.proxy().err()?;
+    let problem = with_remedy(&error).at_key("cloud.proxy_credentials_file");
+    Some(match &error {
+        ProxyCredentialsError::File(error) => problem.at_path(error.path()),
+        ProxyCredentialsError::Malformed(path) => problem.at_path(path),
+    })
 }
 
 /// The problem that other users can take away or hold the files in the state directory, if so.
@@ -88,17 +103,34 @@ fn exposed_state_directory(config: &Config) -> Option<ConfigProblem> {
 }
 
 fn check_certificates(config: &Config, problems: &mut Vec<ConfigProblem>) {
-    if let Err(error) = tls::client_config(config.cloud.ca_file.as_deref()) {
-        let problem = ConfigProblem::error(error.to_string(), "put the CA's certificate there, as PEM");
-        problems.push(match &config.cloud.ca_file {
-            Some(path) => problem.at_path(path),
-            None => problem,
-        });
-    }
+    problems.extend(config.cloud_tls(Duration::ZERO).err().map(|error| cloud_tls_problem(config, &error)));
     if let Err(error) = tls::gateway::client_config(&config.doip.tls) {
         let fix = "put certificates and key there, as PEM";
         problems.push(ConfigProblem::error(error.to_string(), fix).at_key("doip.tls"));
     }
+}
+
+fn cloud_tls_problem(config: &Config, error: &CloudTlsError) -> ConfigProblem {
+    let error = match error {
+        CloudTlsError::Key(error) => {
+            return with_remedy(error).at_path(error.path()).at_key("cloud.client_key_file");
+        }
+        CloudTlsError::Tls(error) => error,
+    };
+    let problem = |fix: &str| ConfigProblem::error(error.to_string(), fix);
+    let cloud = &config.cloud;
+    let (path, key, fix) = match error.path() {
+        Some(path) if Some(path) == cloud.client_key_file.as_deref() => {
+            (path, "cloud.client_key_file", "put the key there, as PEM (PKCS#8, SEC1 or PKCS#1)")
+        }
+        Some(path) if Some(path) == cloud.client_certificate_file.as_deref() => {
+            let fix = "put the connector's certificate with its chain there, as PEM, and its key into client_key_file";
+            (path, "cloud.client_certificate_file", fix)
+        }
+        Some(path) => (path, "cloud.ca_file", "put the CA's certificate there, as PEM"),
+        None => return problem("correct the files that [cloud] names"),
+    };
+    problem(fix).at_path(path).at_key(key)
 }
 
 /// The problem that the bus's device is missing, if so.

@@ -29,6 +29,11 @@ pub(super) fn contradictions(config: &Config) -> Vec<ConfigProblem> {
         let problem = ConfigProblem::error("pincode_file is set too", "remove one of the two");
         problems.push(problem.at_key("connector.pincode"));
     }
+    problems.extend(cloud_tls(config));
+    if config.cloud.proxy_credentials_file.is_some() && config.cloud.proxy.is_none() {
+        let problem = ConfigProblem::error("there is no proxy", "set cloud.proxy too, or remove this key");
+        problems.push(problem.at_key("cloud.proxy_credentials_file"));
+    }
     problems.extend(buses::check(&config.buses));
     problems.extend(terminal15(config));
     problems.extend(doip::check(&config.doip));
@@ -39,6 +44,24 @@ pub(super) fn contradictions(config: &Config) -> Vec<ConfigProblem> {
         problems.push(ConfigProblem::error("not a log level", fix).at_key("log.level"));
     }
     problems
+}
+
+/// A certificate without key or the other way round, and a single pin.
+fn cloud_tls(config: &Config) -> Option<ConfigProblem> {
+    let cloud = &config.cloud;
+    let (alone, other) = match (&cloud.client_certificate_file, &cloud.client_key_file) {
+        (Some(_), None) => ("client_certificate_file", "client_key_file"),
+        (None, Some(_)) => ("client_key_file", "client_certificate_file"),
+        _ if cloud.public_key_pins.len() == 1 => {
+            let fix = "pin a second key that the cloud keeps in reserve: without one, a lost key locks the connector out";
+            return Some(
+                ConfigProblem::warning("only one key is pinned", fix).at_key("cloud.public_key_pins"),
+            );
+        }
+        _ => return None,
+    };
+    let problem = ConfigProblem::error(format!("{other} is missing"), "set both, or neither");
+    Some(problem.at_key(format!("cloud.{alone}")))
 }
 
 /// A bus at the pin of terminal 15.

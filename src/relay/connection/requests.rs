@@ -74,7 +74,8 @@ impl RelayConnection {
             | Request::IdentifyVehicle
             | Request::DismissCallForAttention
             | Request::OperatorLeft(_)
-            | Request::OperatorJoined(_) => {
+            | Request::OperatorJoined(_)
+            | Request::SetReporting(_) => {
                 Err(ProblemKind::InvalidMessage.problem("This request is not about a connection."))
             }
         };

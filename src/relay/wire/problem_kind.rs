@@ -136,7 +136,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// All kinds, in the order of the enum.
-    const ALL: [Self; 48] = [
+    const ALL: [Self; 49] = [
         Self::BadAnswer,
         Self::BusUnavailable,
         Self::Busy,

@@ -1,5 +1,9 @@
 //! The requests to a connector, as text messages (relay protocol, section 3).
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -45,6 +49,8 @@ pub enum Request {
     OperatorLeft(OperatorNotice),
     /// Ends the call for attention.
     DismissCallForAttention,
+    /// Changes the time between two reports of the state, for this link.
+    SetReporting(SetReporting),
 }
 
 /// The content of `openConnection`.
@@ -121,6 +127,32 @@ pub struct ScanEcus {
     pub ranges: Vec<IdRange>,
 }
 
+/// The content of `setReporting`, and of the reply `reportingSet`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetReporting {
+    /// The time between two reports, in seconds: 1 to 3600.
+    #[serde(deserialize_with = "reporting_interval")]
+    pub interval_seconds: u16,
+}
+
+impl SetReporting {
+    /// The time between two reports.
+    pub fn interval(&self) -> Duration {
+        Duration::from_secs(self.interval_seconds.into())
+    }
+}
+
+/// The intervals that the cloud may ask for, in seconds.
+const REPORTING_INTERVALS: RangeInclusive<u16> = 1..=3600;
+
+fn reporting_interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    let seconds: u64 = number(deserializer)?;
+    u16::try_from(seconds).ok().filter(|seconds| REPORTING_INTERVALS.contains(seconds)).ok_or_else(|| {
+        let (first, last) = (REPORTING_INTERVALS.start(), REPORTING_INTERVALS.end());
+        de::Error::custom(format!("interval_seconds is {seconds}; allowed are {first} to {last}"))
+    })
+}
+
 impl Request {
     /// Reads a request. The error is the problem to reply with.
     pub fn parse(envelope: &Envelope) -> Result<Self, Problem> {
@@ -137,6 +169,7 @@ impl Request {
             "operatorJoined" => message(envelope).map(Self::OperatorJoined),
             "operatorLeft" => message(envelope).map(Self::OperatorLeft),
             "dismissCallForAttention" => Ok(Self::DismissCallForAttention),
+            "setReporting" => message(envelope).map(Self::SetReporting),
             _ => {
                 let detail = format!("This connector does not know the action {action:?}.");
                 Err(ProblemKind::UnknownAction.problem(detail))
@@ -161,6 +194,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_reporting_interval_is_a_number_of_seconds_from_1_to_3600() {
+        let parse = |message: Value| Request::parse(&Envelope::new("setReporting", &message));
+        for (value, expected) in [(json!(1), 1), (json!(3600), 3600), (json!("0x10"), 16)] {
+            let request = parse(json!({"interval_seconds": value})).unwrap();
+            assert_eq!(request, Request::SetReporting(SetReporting { interval_seconds: expected }));
+        }
+        for (value, expected) in [
+            (json!(0), "interval_seconds is 0; allowed are 1 to 3600"),
+            (json!(3601), "interval_seconds is 3601; allowed are 1 to 3600"),
+            (json!(-1), "setReporting: "),
+            (json!(1.5), "setReporting: "),
+            (json!(null), "setReporting: "),
+        ] {
+            let problem = parse(json!({"interval_seconds": value})).unwrap_err();
+            assert!(problem.detail.contains(expected), "{value}: {problem}");
+        }
+        assert!(parse(json!({})).unwrap_err().detail.contains("interval_seconds"));
+    }
 
     #[test]
     fn a_list_is_refused_as_a_message() {

@@ -10,7 +10,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use time::{Duration, OffsetDateTime};
 
 /// The authority's certificate, for clients to trust.
@@ -36,6 +39,9 @@ pub enum CertificateError {
     /// TLS rejects the certificate.
     #[error("cannot serve TLS with the certificate")]
     Tls(#[from] rustls::Error),
+    /// The clients' certificates cannot be verified.
+    #[error("cannot verify the clients' certificates")]
+    Clients(#[from] VerifierBuilderError),
 }
 
 /// The TLS configuration of the server, and the file of its authority.
@@ -47,7 +53,13 @@ pub(crate) struct ServerTls {
 /// Loads or creates the authority in `directory`, and signs a new server certificate for `names`.
 ///
 /// Only the authority is stored: clients trust it, and the host name may change between starts.
-pub(crate) fn server_tls(directory: &Path, names: &[String]) -> Result<ServerTls, CertificateError> {
+///
+/// With `client_ca`, clients need a certificate of one of the CAs in this file.
+pub(crate) fn server_tls(
+    directory: &Path,
+    names: &[String],
+    client_ca: Option<&Path>,
+) -> Result<ServerTls, CertificateError> {
     let ca_file = directory.join(CA_FILE);
     let key_file = directory.join(CA_KEY_FILE);
     let issuer = if ca_file.exists() && key_file.exists() {
@@ -74,13 +86,31 @@ pub(crate) fn server_tls(directory: &Path, names: &[String]) -> Result<ServerTls
     let certificate = params.signed_by(&key, &issuer)?;
 
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let mut config =
-        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?;
+    let builder = match client_ca {
+        Some(path) => {
+            let roots = Arc::new(client_roots(path)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
+            builder.with_client_cert_verifier(verifier)
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_single_cert(vec![certificate.der().clone()], key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(ServerTls { config: Arc::new(config), ca_file })
+}
+
+/// The CAs of the clients.
+fn client_roots(path: &Path) -> Result<RootCertStore, CertificateError> {
+    let file = |source| CertificateError::File { path: path.to_owned(), source };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&std::fs::read(path).map_err(file)?) {
+        let invalid = |error| file(std::io::Error::new(std::io::ErrorKind::InvalidData, error));
+        roots.add(certificate.map_err(invalid)?)?;
+    }
+    Ok(roots)
 }
 
 /// Equal for every start: together with the stored key they make the issuer that signed before.
@@ -127,9 +157,9 @@ mod tests {
     #[test]
     fn the_authority_stays_the_same_over_restarts_and_its_key_is_private() {
         let directory = tempfile::tempdir().unwrap();
-        let first = server_tls(directory.path(), &names("127.0.0.1")).unwrap();
+        let first = server_tls(directory.path(), &names("127.0.0.1"), None).unwrap();
         let pem = std::fs::read_to_string(&first.ca_file).unwrap();
-        let second = server_tls(directory.path(), &names("sandbox.example")).unwrap();
+        let second = server_tls(directory.path(), &names("sandbox.example"), None).unwrap();
         assert_eq!(std::fs::read_to_string(&second.ca_file).unwrap(), pem);
         let mode = std::fs::metadata(directory.path().join(CA_KEY_FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

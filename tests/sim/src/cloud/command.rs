@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Time that a connection outlives a lost link.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(..=300))]
     hold_seconds: u64,
+    /// CA certificates (PEM) of the clients. Each client then needs a certificate (mutual TLS).
+    #[arg(long, value_name = "FILE")]
+    client_ca: Option<PathBuf>,
 }
 
 /// Runs the sandbox cloud until SIGINT or SIGTERM.
@@ -51,6 +54,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         connectors,
         token_lifetime: Duration::from_secs(args.token_lifetime),
         hold: Duration::from_secs(args.hold_seconds),
+        client_ca: args.client_ca,
     })
     .await?;
     // before the ready line, after which a signal may arrive

@@ -43,6 +43,8 @@ pub struct CloudConfig {
     pub token_lifetime: Duration,
     /// Time that a connection outlives a lost link; at most 300 s.
     pub hold: Duration,
+    /// The CA certificates (PEM) of the clients, each of which then needs a certificate (mutual TLS).
+    pub client_ca: Option<PathBuf>,
 }
 
 impl CloudConfig {
@@ -54,6 +56,7 @@ impl CloudConfig {
             connectors: Vec::new(),
             token_lifetime: Duration::from_secs(3600),
             hold: Duration::from_secs(30),
+            client_ca: None,
         }
     }
 }
@@ -132,7 +135,8 @@ impl Cloud {
         let seeded = seed(&store, config.connectors.clone(), customer_otp.clone()).await?;
         let (listener, address) = listen(&config.listen).await?;
         let host = host(&config.listen);
-        let tls = certificates::server_tls(&config.state, &certificates::names(host))?;
+        let tls =
+            certificates::server_tls(&config.state, &certificates::names(host), config.client_ca.as_deref())?;
         let authority = authority(host, address);
         let hub = restored_hub(&store, config.hold)?;
         let app = Arc::new(AppState {

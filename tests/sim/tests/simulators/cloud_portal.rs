@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cloud_support::Rig;
+use crate::cloud_support::{Rig, Socket};
 use serde_json::{Value, json};
 
 fn status(rig: &Rig, vin: Value) -> Value {
@@ -43,6 +43,28 @@ async fn a_subscriber_gets_a_connectors_state_immediately_and_on_every_change() 
     let token = rig.customer_token().await;
     let record = rig.get(&token, &format!("/v1/connectors/{id}")).await.expect(200);
     assert_eq!(record["vin_number"], "1C4PSBEH6L9016061");
+}
+
+#[tokio::test]
+async fn a_connector_is_asked_for_reports_every_5_s_while_somebody_subscribes() {
+    let rig = Rig::start().await;
+    let (id, token) = (rig.cloud.connector_id, rig.customer_token().await);
+    let interval = |message: Value| message["message"]["interval_seconds"].as_u64().unwrap();
+    let (mut first, mut second) = (rig.socket(&token).await, rig.socket(&token).await);
+    first.ask("subscribeToConnector", "1", json!({"connector_id": id})).await;
+    first.await_action("subscribeToConnector").await;
+    // a connector that comes online while somebody subscribes
+    let mut connector = rig.connector(json!([])).await;
+    assert_eq!(interval(connector.hear("setReporting").await), 5);
+    // only the end of the last subscription changes the interval again
+    second.ask("subscribe-to-connector", "1", json!({"connector_id": id})).await;
+    second.await_action("subscribe-to-connector").await;
+    first.ask("unsubscribeFromConnector", "2", json!({"connector_id": id})).await;
+    first.await_action("unsubscribeFromConnector").await;
+    drop(second);
+    assert_eq!(interval(connector.hear("setReporting").await), 60);
+    first.ask("subscribeToConnector", "3", json!({"connector_id": id})).await;
+    assert_eq!(interval(connector.hear("setReporting").await), 5);
 }
 
 #[tokio::test]
@@ -204,15 +226,36 @@ async fn a_control_message_pings_every_member_of_the_channel() {
     assert!(connector.raw().await.is_ping());
 }
 
-#[tokio::test]
-async fn a_connector_that_falls_silent_is_dead_after_fifteen_seconds() {
-    let rig = Rig::start().await;
-    let mut connector = rig.connector(json!([])).await;
+/// How long the cloud keeps the link of a connector that has fallen silent, in seconds.
+async fn silence(mut connector: Socket) -> u64 {
+    connector.patience = Duration::from_secs(200);
     tokio::time::pause();
     let begin = tokio::time::Instant::now();
     connector.closed().await;
-    let took = begin.elapsed();
-    assert!((Duration::from_secs(14)..=Duration::from_secs(16)).contains(&took), "{took:?}");
+    begin.elapsed().as_secs()
+}
+
+#[tokio::test]
+async fn an_idle_connector_that_falls_silent_is_dead_after_95_seconds() {
+    let rig = Rig::start().await;
+    let connector = rig.connector(json!([])).await;
+    let seconds = silence(connector).await;
+    assert!((94..=96).contains(&seconds), "{seconds}");
+}
+
+#[tokio::test]
+async fn a_silent_connector_with_a_connection_is_dead_after_fifteen_seconds() {
+    let rig = Rig::start().await;
+    let mut connector = rig.connector(json!([])).await;
+    let ticket = rig.join(&rig.pending(None).await).await;
+    let request = connector.hear("openConnection").await;
+    let opened = json!({"connection_uuid": ticket["connection_uuid"], "vin_number": null});
+    connector.reply(&request, "connectionOpened", opened).await;
+    let mut operator = rig.operator().await;
+    operator.ask("joinConnection", "1", json!({"connection_uuid": ticket["connection_uuid"]})).await;
+    operator.hear("connectionJoined").await;
+    let seconds = silence(connector).await;
+    assert!((14..=16).contains(&seconds), "{seconds}");
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ impl Hub {
         state.links.insert(connector_id, link);
         state.status.insert(connector_id, Status::default());
         state.take_up_relays(connector_id, &hello.connections);
+        state.handle_new_link(connector_id);
         drop(state);
         self.changed(Changed::Connector(connector_id));
     }

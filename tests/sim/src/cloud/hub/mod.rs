@@ -11,11 +11,13 @@ mod link;
 mod outbox;
 mod pending;
 mod relay;
+mod reporting;
 mod route;
 mod state;
 
 pub(crate) use connector::{Hello, Status};
 pub(crate) use outbox::{Closing, Outbox};
 pub(crate) use relay::{Join, RelayPlan, RelayStage, unknown_connection};
+pub(crate) use reporting::Watcher;
 pub(crate) use route::{problem_of, unknown_action};
 pub(crate) use state::{Changed, Hub};

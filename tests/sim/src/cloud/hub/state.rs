@@ -38,6 +38,8 @@ pub(super) struct HubState {
     pub(super) relays: HashMap<Uuid, Relay>,
     /// The connections that each operator's link has joined.
     pub(super) joined: HashMap<LinkId, Vec<Uuid>>,
+    /// How many clients watch a connector, by its number.
+    pub(super) watchers: HashMap<i64, usize>,
     pub(super) next_request: u64,
     pub(super) hold: Duration,
     pub(super) changes: broadcast::Sender<Changed>,
@@ -60,6 +62,7 @@ impl Hub {
                 status: HashMap::new(),
                 relays: HashMap::new(),
                 joined: HashMap::new(),
+                watchers: HashMap::new(),
                 next_request: 0,
                 hold,
                 changes: changes.clone(),
@@ -144,6 +147,11 @@ impl Hub {
             Ok(Err(_)) => Err(connector_offline()),
             Err(_) => Err(ProblemKind::Timeout.problem("The connector did not answer in time.")),
         }
+    }
+
+    /// Whether a connection is open on the connector's link.
+    pub(crate) fn has_open_connection(&self, connector_id: i64) -> bool {
+        self.state().links.get(&connector_id).is_some_and(|link| link.open.is_some())
     }
 
     /// Sends a message to a connector, and ignores the reply. Returns whether the connector is online.

@@ -19,8 +19,10 @@ use crate::cloud::store::{Role, StoreError, Subject};
 
 /// Interval of the updates to subscribers.
 const UPDATES: Duration = Duration::from_secs(5);
-/// A connector that sends nothing for this long is dead: it pings every 5 s.
+/// A connector with an open connection that sends nothing for this long is dead: it pings every 5 s.
 const CONNECTOR_SILENCE: Duration = Duration::from_secs(15);
+/// A connector without connection that sends nothing for this long is dead: it pings every 30 s.
+const IDLE_CONNECTOR_SILENCE: Duration = Duration::from_secs(95);
 /// Other clients need not ping. The cloud pings them with every sixth update, and tolerates slow readers.
 const CLIENT_SILENCE: Duration = Duration::from_secs(300);
 const TICKS_PER_PING: u32 = 6;
@@ -102,10 +104,16 @@ impl Peer {
         Self { app, subject, outbox, connector: None, stored_vin: None, subscriptions }
     }
 
-    /// When a peer that sends nothing more is dead; `None` if it is dead now.
+    /// When to look again whether a peer that sends nothing more is dead; `None` if it is dead now.
     fn silence_deadline(&self, last_received: Instant) -> Option<Instant> {
-        let allowed = if self.connector.is_some() { CONNECTOR_SILENCE } else { CLIENT_SILENCE };
-        (last_received.elapsed() < allowed).then(|| last_received + allowed)
+        let allowed = match self.connector {
+            Some(connector_id) if self.app.hub.has_open_connection(connector_id) => CONNECTOR_SILENCE,
+            Some(_) => IDLE_CONNECTOR_SILENCE,
+            None => CLIENT_SILENCE,
+        };
+        // a connection may be opened in the meantime
+        let look_again = (last_received + allowed).min(Instant::now() + CONNECTOR_SILENCE);
+        (last_received.elapsed() < allowed).then_some(look_again)
     }
 
     async fn handle_message(&mut self, message: Message) {

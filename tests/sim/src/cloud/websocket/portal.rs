@@ -60,7 +60,11 @@ impl Peer {
                     detail,
                 ));
             }
-            subscriptions.push(Subscription { action, topic });
+            let watcher = match topic {
+                Topic::Connector(id) => Some(self.app.hub.watch(id)),
+                Topic::Ticket(_) | Topic::Connection(_) => None,
+            };
+            subscriptions.push(Subscription { action, topic, _watcher: watcher });
         }
         if let Some(update) = self.update(action, topic)? {
             self.outbox.push(&update.in_reply_to(envelope.request_id));

@@ -1,5 +1,7 @@
 //! The subscriptions of a socket, and the actions that begin and end them.
 
+use crate::cloud::hub::Watcher;
+
 /// The topic of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Topic {
@@ -15,6 +17,8 @@ pub(super) enum Topic {
 pub(super) struct Subscription {
     pub(super) action: &'static str,
     pub(super) topic: Topic,
+    /// Makes the connector report more often, for as long as the subscription lasts.
+    pub(super) _watcher: Option<Watcher>,
 }
 
 /// The subscriptions of a socket.
