@@ -124,6 +124,10 @@ fn refusal_of(problem: &Problem) -> (FailureKind, &'static str) {
             Vehicle,
             "ask the customer to check that the connector is plugged into the vehicle of the ticket",
         ),
+        Some(ProblemKind::ConnectionInUse) => (
+            Ticket,
+            "wait until the other operator has finished, or take the connection over with --take-over",
+        ),
         Some(ProblemKind::UnknownPins | ProblemKind::Unsupported) => {
             (Vehicle, "select another bus with --pins and --bit-rate")
         }
@@ -141,12 +145,17 @@ fn refusal_of(problem: &Problem) -> (FailureKind, &'static str) {
 
 impl From<CloseReason> for Failure {
     fn from(reason: CloseReason) -> Self {
-        use FailureKind::{Connector, Local};
+        use FailureKind::{Connector, Local, Ticket};
         match reason {
             CloseReason::LinkLost => Self::new(
                 Connector,
                 "the link was lost and did not come back in time",
                 "check the network, and try again",
+            ),
+            CloseReason::TakenOver => Self::new(
+                Ticket,
+                "another operator has taken the connection over",
+                "agree with the other operator; --take-over takes the connection back",
             ),
             CloseReason::Remote(reason) => closed_by_other_side(&reason),
             CloseReason::Refused(problem) => Self::new(

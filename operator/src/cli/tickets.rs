@@ -2,7 +2,7 @@
 
 use super::args::TicketArgs;
 use super::failure::{Failure, FailureKind};
-use crate::client::{Connection, Operator, Ticket};
+use crate::client::{Connection, ConnectionSettings, Operator, Ticket};
 
 /// `tickets`.
 pub(super) async fn list(operator: &Operator) -> Result<(), Failure> {
@@ -58,7 +58,8 @@ pub(super) async fn connect(operator: &Operator, args: &TicketArgs) -> Result<Co
         let what = format!("ticket {} has no connection", number(&ticket));
         Failure::new(FailureKind::Ticket, what, "check that the cloud relays connections")
     })?;
-    Ok(operator.connect(uuid).await?)
+    let settings = ConnectionSettings { take_over: args.take_over, ..ConnectionSettings::default() };
+    Ok(operator.connect_with(uuid, settings).await?)
 }
 
 /// The ticket in progress, or else a pending one, which is joined.
