@@ -47,6 +47,7 @@ fn main() -> anyhow::Result<()> {
     }
     let mut rows = vec![protocol::isotp()?, codec()];
     rows.extend(protocol::vin()?);
+    rows.extend(protocol::slow_uplink());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         rows.push(start::to_online().await?);

@@ -21,8 +21,9 @@ use crate::config::{LogFormat, secrets};
 /// The longest value in a log line, in bytes. The agent's own messages are shorter.
 const MAX_VALUE: usize = 1000;
 
-/// Formats log lines.
-pub(super) struct LineFormat(pub(super) LogFormat);
+/// Formats log lines, which show no text from outside as it is; see [`clean`].
+#[derive(Debug)]
+pub struct LineFormat(pub LogFormat);
 
 impl<S, N> FormatEvent<S, N> for LineFormat
 where
@@ -146,7 +147,8 @@ impl Visit for Values {
 }
 
 /// The text in one line, without secrets, and cut if it is very long.
-fn clean(text: &str) -> String {
+#[must_use]
+pub fn clean(text: &str) -> String {
     let text = secrets::redact(text);
     let end = text.floor_char_boundary(MAX_VALUE);
     let kept = text.get(..end).unwrap_or_default();

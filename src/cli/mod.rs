@@ -22,6 +22,8 @@ use self::scan::ScanArgs;
 use self::vin::VinArgs;
 use crate::config::LogFormat;
 
+pub use log_line::{LineFormat, clean};
+
 /// Connector-side agent for remote vehicle diagnostics.
 ///
 /// Exit status: 0 success, or ended by SIGTERM; 1 failure; 2 wrong command line; 3 `vin` read no VIN; 4

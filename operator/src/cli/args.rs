@@ -74,6 +74,9 @@ pub(super) struct TicketArgs {
     /// The operator's name on the ticket.
     #[arg(long, value_name = "NAME", default_value = "connector-operator", global = true)]
     pub(super) operator_id: String,
+    /// Take the connection over from another operator who has joined it.
+    #[arg(long, global = true)]
+    pub(super) take_over: bool,
 }
 
 #[derive(Debug, Args)]

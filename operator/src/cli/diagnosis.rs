@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use connector_agent::cli::clean;
 use connector_agent::relay::wire::request::Switch;
 use connector_hal::can::CanId;
 
@@ -23,12 +24,13 @@ pub(super) async fn identify(connection: &Connection) -> Result<(), Failure> {
         let advice = "check that the ignition is on; the VIN of some vehicles is not readable";
         return Err(Failure::new(FailureKind::Vehicle, "no VIN could be read", advice));
     };
-    let source = vehicle.source.unwrap_or_else(|| "unknown service".to_owned());
+    let vin = clean(&vin);
+    let source = clean(vehicle.source.as_deref().unwrap_or("unknown service"));
     let address = match vehicle.address {
         Some(serde_json::Value::Number(address)) => {
             address.as_u64().and_then(|address| u32::try_from(address).ok()).map(responder)
         }
-        Some(serde_json::Value::String(address)) => Some(address),
+        Some(serde_json::Value::String(address)) => Some(clean(&address)),
         _ => None,
     };
     let from = address.map(|address| format!(" from {address}")).unwrap_or_default();

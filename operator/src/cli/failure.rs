@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use connector_agent::cli::clean;
 use connector_agent::protocol::problem::Problem;
 use connector_agent::relay::wire::ProblemKind;
 
@@ -53,9 +54,10 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure from its cause and advice, both without a full stop.
-    pub fn new(kind: FailureKind, what: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { kind, what: what.into(), advice: advice.into() }
+    /// A failure from its cause and advice, both without a full stop. The cause may contain a text of the cloud or
+    /// the connector, which cannot end the line.
+    pub fn new(kind: FailureKind, what: impl AsRef<str>, advice: impl Into<String>) -> Self {
+        Self { kind, what: clean(what.as_ref()), advice: advice.into() }
     }
 
     /// The exit code.
@@ -124,6 +126,10 @@ fn refusal_of(problem: &Problem) -> (FailureKind, &'static str) {
             Vehicle,
             "ask the customer to check that the connector is plugged into the vehicle of the ticket",
         ),
+        Some(ProblemKind::ConnectionInUse) => (
+            Ticket,
+            "wait until the other operator has finished, or take the connection over with --take-over",
+        ),
         Some(ProblemKind::UnknownPins | ProblemKind::Unsupported) => {
             (Vehicle, "select another bus with --pins and --bit-rate")
         }
@@ -141,12 +147,17 @@ fn refusal_of(problem: &Problem) -> (FailureKind, &'static str) {
 
 impl From<CloseReason> for Failure {
     fn from(reason: CloseReason) -> Self {
-        use FailureKind::{Connector, Local};
+        use FailureKind::{Connector, Local, Ticket};
         match reason {
             CloseReason::LinkLost => Self::new(
                 Connector,
                 "the link was lost and did not come back in time",
                 "check the network, and try again",
+            ),
+            CloseReason::TakenOver => Self::new(
+                Ticket,
+                "another operator has taken the connection over",
+                "agree with the other operator; --take-over takes the connection back",
             ),
             CloseReason::Remote(reason) => closed_by_other_side(&reason),
             CloseReason::Refused(problem) => Self::new(
@@ -257,7 +268,7 @@ fn not_sent(detail: u16) -> Failure {
 
 impl From<FlashError> for Failure {
     fn from(error: FlashError) -> Self {
-        let what = error.to_string();
+        let what = clean(&error.to_string());
         let (step, cause) = match error {
             FlashError::Step { step, source } => (Some(step), Self::from(source)),
             FlashError::Response { step, .. } => {
@@ -281,5 +292,36 @@ impl From<FlashError> for Failure {
             None => "",
         };
         Self { what: format!("{what}: {}{state}", cause.what), ..cause }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_shows_no_text_from_outside_as_it_is() {
+        let hostile = format!("Busy\u{1b}[2J\r\nError: forged\u{202e}{}", "x".repeat(100_000));
+        let problem = Problem::new(409, "busy", &hostile, hostile.clone());
+        let failures = [
+            Failure::from(OperatorError::Refused { what: hostile.clone(), problem: problem.clone() }),
+            Failure::from(OperatorError::Login(problem.clone())),
+            Failure::from(OperatorError::Answer { what: "x", detail: hostile.clone() }),
+            Failure::from(CloseReason::Refused(problem.clone())),
+            Failure::from(CloseReason::Remote(hostile.clone())),
+            Failure::from(CloseReason::Protocol(hostile)),
+            Failure::from(ExchangeError::Closed(CloseReason::Refused(problem.clone()))),
+            Failure::from(FlashError::Step {
+                step: Step::Erase,
+                source: ExchangeError::Closed(CloseReason::Refused(problem)),
+            }),
+        ];
+        for failure in failures {
+            let text = failure.to_string();
+            let lines: Vec<&str> = text.lines().collect();
+            assert!(!lines.iter().any(|line| line.starts_with("Error: forged")), "{lines:?}");
+            assert!(lines.last().is_some_and(|line| line.starts_with("What to do: ")), "{lines:?}");
+            assert!(text.len() < 4_000 && !text.contains(['\u{1b}', '\r', '\u{202e}']), "{text}");
+        }
     }
 }

@@ -35,7 +35,7 @@ pub(super) async fn flash_file(
     let report = tokio::select! {
         report = flash(&channel, firmware, &timing, &mut show) => report,
         _ = tokio::signal::ctrl_c() => {
-            let what = "interrupted while programming\nThe ECU may be without valid firmware now";
+            let what = "interrupted while programming: the ECU may be without valid firmware now";
             return Err(Failure::new(FailureKind::Local, what, "flash again before the vehicle is used"));
         }
     };

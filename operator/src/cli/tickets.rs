@@ -1,8 +1,10 @@
 //! The subcommands about tickets, and the connection of a ticket.
 
+use connector_agent::cli::clean;
+
 use super::args::TicketArgs;
 use super::failure::{Failure, FailureKind};
-use crate::client::{Connection, Operator, Ticket};
+use crate::client::{Connection, ConnectionSettings, Operator, Ticket};
 
 /// `tickets`.
 pub(super) async fn list(operator: &Operator) -> Result<(), Failure> {
@@ -11,21 +13,27 @@ pub(super) async fn list(operator: &Operator) -> Result<(), Failure> {
         println!("There is no ticket.");
         return Ok(());
     }
-    let row = |number: &str, state: &str, vin: &str, connector: &str, created: &str| {
-        println!("{number:<10}  {state:<12}  {vin:<17}  {connector:<36}  {created}");
-    };
-    row("TICKET", "STATE", "VIN", "CONNECTOR", "CREATED AT");
+    println!("{}", row(["TICKET", "STATE", "VIN", "CONNECTOR", "CREATED AT"]));
     for ticket in &tickets {
-        let connector = ticket.connector_uuid.map(|uuid| uuid.to_string());
-        row(
-            number(ticket),
-            &ticket.state.as_deref().unwrap_or("-").replace('_', " "),
-            ticket.vin.as_deref().unwrap_or("-"),
-            connector.as_deref().unwrap_or("-"),
-            ticket.created_at.as_deref().unwrap_or("-"),
-        );
+        println!("{}", row_of(ticket));
     }
     Ok(())
+}
+
+fn row([number, state, vin, connector, created]: [&str; 5]) -> String {
+    format!("{number:<10}  {state:<12}  {vin:<17}  {connector:<36}  {created}")
+}
+
+/// The row of a ticket. Its texts are the cloud's.
+fn row_of(ticket: &Ticket) -> String {
+    let connector = ticket.connector_uuid.map(|uuid| uuid.to_string());
+    row([
+        &number(ticket),
+        &clean(&ticket.state.as_deref().unwrap_or("-").replace('_', " ")),
+        &clean(ticket.vin.as_deref().unwrap_or("-")),
+        connector.as_deref().unwrap_or("-"),
+        &clean(ticket.created_at.as_deref().unwrap_or("-")),
+    ])
 }
 
 /// `join`.
@@ -58,7 +66,8 @@ pub(super) async fn connect(operator: &Operator, args: &TicketArgs) -> Result<Co
         let what = format!("ticket {} has no connection", number(&ticket));
         Failure::new(FailureKind::Ticket, what, "check that the cloud relays connections")
     })?;
-    Ok(operator.connect(uuid).await?)
+    let settings = ConnectionSettings { take_over: args.take_over, ..ConnectionSettings::default() };
+    Ok(operator.connect_with(uuid, settings).await?)
 }
 
 /// The ticket in progress, or else a pending one, which is joined.
@@ -80,7 +89,7 @@ fn find_ticket(mut tickets: Vec<Ticket>, args: &TicketArgs) -> Result<Ticket, Fa
             && args.vin.as_deref().is_none_or(|vin| ticket.vin.as_deref() == Some(vin))
     });
     if tickets.len() > 1 {
-        let numbers: Vec<&str> = tickets.iter().map(number).collect();
+        let numbers: Vec<String> = tickets.iter().map(number).collect();
         let what = format!("{} tickets match: {}", numbers.len(), numbers.join(", "));
         return Err(Failure::new(FailureKind::Ticket, what, "select one with --ticket"));
     }
@@ -95,10 +104,30 @@ fn find_ticket(mut tickets: Vec<Ticket>, args: &TicketArgs) -> Result<Ticket, Fa
     })
 }
 
-fn number(ticket: &Ticket) -> &str {
-    ticket.ticket_number.as_deref().unwrap_or(&ticket.id)
+fn number(ticket: &Ticket) -> String {
+    clean(ticket.ticket_number.as_deref().unwrap_or(&ticket.id))
 }
 
 fn vehicle(ticket: &Ticket) -> String {
-    ticket.vin.as_ref().map_or_else(|| "a vehicle without a VIN".to_owned(), |vin| format!("vehicle {vin}"))
+    ticket
+        .vin
+        .as_ref()
+        .map_or_else(|| "a vehicle without a VIN".to_owned(), |vin| format!("vehicle {}", clean(vin)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_is_one_row_whatever_its_texts_are() {
+        let hostile = "a\u{1b}[2J\nTICKET\u{202e}";
+        let ticket: Ticket = serde_json::from_value(serde_json::json!({
+            "id": hostile, "state": hostile, "vin": hostile, "created_at": "x".repeat(100_000),
+        }))
+        .unwrap();
+        let texts = [row_of(&ticket), number(&ticket), vehicle(&ticket)];
+        assert!(texts.iter().all(|text| text.lines().count() == 1 && text.len() < 2_000), "{texts:?}");
+        assert!(!texts.iter().any(|text| text.contains(['\u{1b}', '\u{202e}'])), "{texts:?}");
+    }
 }

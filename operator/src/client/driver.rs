@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
 use super::error::{CloseReason, is_offline};
-use super::joining::{JoinError, join};
+use super::joining::{JoinError, JoinRequest, join};
 use super::live::{Live, LiveEvent};
 use super::protocol::{Ended, LinkProtocol};
 use super::shared::{ChannelCommand, ConnectionSettings, ConnectorRequest, Shared};
@@ -171,7 +171,10 @@ impl Driver {
             None
         })?;
         let mut live = Live::new(socket);
-        match join(&mut live, self.uuid, Some(self.protocol.received())).await {
+        // the websocket before may still count as joined: the number shows that this is the same operator
+        let received = Some(self.protocol.received());
+        let request = JoinRequest { uuid: self.uuid, received, take_over: false };
+        match join(&mut live, request).await {
             Ok((_, backlog)) => Ok((live, backlog)),
             Err(JoinError::Refused(problem)) => Err(Some(problem)),
             Err(JoinError::Socket(error)) => {

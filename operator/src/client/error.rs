@@ -18,6 +18,8 @@ pub enum CloseReason {
     Remote(String),
     /// The cloud refused to resume the connection after a lost link.
     Refused(Problem),
+    /// Another operator has taken the connection over.
+    TakenOver,
     /// A link was lost for longer than the connection is held.
     LinkLost,
     /// A channel received more from the vehicle than this program took from it.
@@ -33,6 +35,7 @@ impl fmt::Display for CloseReason {
         match self {
             Self::Remote(reason) => f.write_str(reason),
             Self::Refused(problem) => write!(f, "{problem}"),
+            Self::TakenOver => f.write_str("another operator has taken the connection over"),
             Self::LinkLost => f.write_str("link-lost"),
             Self::Overflow => f.write_str("this program did not take what the vehicle sent"),
             Self::Protocol(detail) => f.write_str(detail),

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use connector_agent::protocol::problem::Problem;
 use connector_agent::relay::wire::{Envelope, ProblemKind};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
@@ -19,6 +20,18 @@ use super::socket::{Dial, SocketError};
 const JOIN: Duration = Duration::from_secs(60);
 /// How many messages before the answer are kept. The cloud sends a few; the limit bounds the memory.
 const MAX_BACKLOG: usize = 1024;
+
+/// The content of `joinConnection`.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct JoinRequest {
+    #[serde(rename = "connection_uuid")]
+    pub(super) uuid: Uuid,
+    /// The number of the last message received, if the connection was joined before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) received: Option<u32>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) take_over: bool,
+}
 
 /// Why a connection was not joined.
 #[derive(Debug)]
@@ -39,7 +52,8 @@ pub(super) async fn first_join(
     let until = Instant::now() + settings.join_patience;
     loop {
         let mut live = Live::new(dial.dial().await?);
-        let failure = match join(&mut live, uuid, None).await {
+        let request = JoinRequest { uuid, received: None, take_over: settings.take_over };
+        let failure = match join(&mut live, request).await {
             Ok((joined, backlog)) => return Ok((live, joined, backlog)),
             Err(JoinError::Timeout(after)) => {
                 return Err(OperatorError::Timeout { what: "joining the connection".to_owned(), after });
@@ -66,26 +80,14 @@ pub(super) async fn first_join(
 
 /// Joins a connection on this websocket. Returns the content of `connectionJoined`, and the messages that
 /// came before.
-pub(super) async fn join(
-    live: &mut Live,
-    uuid: Uuid,
-    received: Option<u32>,
-) -> Result<(Value, Vec<Message>), JoinError> {
-    let attempt = try_join(live, uuid, received);
+pub(super) async fn join(live: &mut Live, request: JoinRequest) -> Result<(Value, Vec<Message>), JoinError> {
+    let attempt = try_join(live, request);
     tokio::time::timeout(JOIN, attempt).await.unwrap_or(Err(JoinError::Timeout(JOIN)))
 }
 
-async fn try_join(
-    live: &mut Live,
-    uuid: Uuid,
-    received: Option<u32>,
-) -> Result<(Value, Vec<Message>), JoinError> {
-    let mut message = json!({"connection_uuid": uuid});
-    if let (Some(received), Some(message)) = (received, message.as_object_mut()) {
-        message.insert("received".to_owned(), json!(received));
-    }
+async fn try_join(live: &mut Live, request: JoinRequest) -> Result<(Value, Vec<Message>), JoinError> {
     let id = "join";
-    let ask = Envelope::new("joinConnection", &message).in_reply_to(Some(id.to_owned()));
+    let ask = Envelope::new("joinConnection", &request).in_reply_to(Some(id.to_owned()));
     live.write(Message::text(ask.to_text())).await.map_err(JoinError::Socket)?;
     let mut backlog = Vec::new();
     loop {

@@ -204,7 +204,11 @@ impl LinkProtocol {
                 self.shared.counters.add_interruption();
                 self.handle_down(now);
             }
-            "connectionResumed" => return self.handle_resumed(now, &envelope.message),
+            "connectionTakenOver" => return Err(Ended::Closed(CloseReason::TakenOver)),
+            // with a request_id, this is a late reply about a link that was lost since
+            "connectionResumed" if envelope.request_id.is_none() => {
+                return self.handle_resumed(now, &envelope.message);
+            }
             _ => match envelope.request_id.as_deref().and_then(|id| id.parse::<u64>().ok()) {
                 Some(id) => self.handle_answer(id, envelope),
                 None if envelope.action == "error" => self.handle_error(problem_of(envelope))?,
@@ -269,4 +273,70 @@ impl LinkProtocol {
 
 fn text_of(id: u64, request: &ConnectorRequest) -> String {
     Envelope::new(request.action, &request.message).in_reply_to(Some(id.to_string())).to_text()
+}
+
+#[cfg(test)]
+mod tests {
+    use connector_agent::relay::link::Role;
+    use connector_agent::relay::wire::codec::Tag;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    fn protocol_of(now: Instant) -> LinkProtocol {
+        let uuid = Uuid::from_u128(7);
+        let shared = Arc::new(Shared::new(CancellationToken::new()));
+        LinkProtocol::new(
+            uuid,
+            Duration::from_secs(60),
+            shared,
+            Link::new(Role::Operator, Tag::from(uuid), now),
+        )
+    }
+
+    fn hear(protocol: &mut LinkProtocol, now: Instant, action: &str, request_id: Option<&str>) {
+        let message = json!({"connection_uuid": protocol.uuid, "received": 0});
+        let envelope = Envelope::new(action, &message).in_reply_to(request_id.map(str::to_owned));
+        assert!(protocol.handle_message(now, Message::text(envelope.to_text())).is_ok());
+    }
+
+    /// The request_ids of the `resumeConnection` that are sent.
+    fn resuming(protocol: &mut LinkProtocol, now: Instant) -> Vec<Option<String>> {
+        let mut ids = Vec::new();
+        while let Some(message) = protocol.poll_message(now) {
+            let Message::Text(text) = message else { continue };
+            let envelope = Envelope::read(text.as_str()).unwrap();
+            if envelope.action == "resumeConnection" {
+                ids.push(envelope.request_id);
+            }
+        }
+        ids
+    }
+
+    #[test]
+    fn only_the_notice_of_a_resumption_resumes_the_link() {
+        let now = Instant::now();
+        let mut protocol = protocol_of(now);
+        hear(&mut protocol, now, "connectionInterrupted", None);
+        hear(&mut protocol, now, "connectionResumed", None);
+        assert_eq!(resuming(&mut protocol, now), [Some("resume-1".to_owned())]);
+        // the reply belongs to the link before
+        hear(&mut protocol, now, "connectionInterrupted", None);
+        hear(&mut protocol, now, "connectionResumed", Some("resume-1"));
+        assert!(!protocol.link.is_up() && resuming(&mut protocol, now).is_empty());
+        hear(&mut protocol, now, "connectionResumed", None);
+        assert_eq!(resuming(&mut protocol, now), [Some("resume-2".to_owned())]);
+        hear(&mut protocol, now, "connectionResumed", Some("resume-2"));
+        assert!(protocol.link.is_up() && protocol.resuming.is_none());
+    }
+
+    #[test]
+    fn an_operator_whose_connection_was_taken_over_does_not_join_again() {
+        let now = Instant::now();
+        let mut protocol = protocol_of(now);
+        let message = json!({"connection_uuid": protocol.uuid});
+        let text = Message::text(Envelope::new("connectionTakenOver", &message).to_text());
+        let ended = protocol.handle_message(now, text);
+        assert!(matches!(ended, Err(Ended::Closed(CloseReason::TakenOver))));
+    }
 }

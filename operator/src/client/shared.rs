@@ -25,6 +25,8 @@ pub struct ConnectionSettings {
     pub join_patience: Duration,
     /// The longest time for a request to the connector, including lost links.
     pub request: Duration,
+    /// Whether to take the connection over from another operator who has joined it.
+    pub take_over: bool,
 }
 
 impl Default for ConnectionSettings {
@@ -34,6 +36,7 @@ impl Default for ConnectionSettings {
             hold: Duration::from_secs(60),
             join_patience: Duration::from_secs(20),
             request: Duration::from_secs(75),
+            take_over: false,
         }
     }
 }

@@ -194,9 +194,7 @@ mod tests {
                         let mut clock = PeerClock::new();
                         clock.handle_message(now, time, None);
                         clock.handle_message(now, time, Some(Echo { echo, hold }));
-                        for time in values {
-                            let _ = clock.age(now, time);
-                        }
+                        let _ = values.map(|time| clock.age(now, time));
                         let _ = (clock.echo(u64::MAX), clock.round_trip(u64::MAX));
                     }
                 }

@@ -6,6 +6,7 @@ use connector_agent::relay::connection::CloseReason;
 use connector_agent::relay::limits::RelayLimits;
 use connector_agent::relay::link::{KEPT_LIMIT, Link, Role};
 use connector_agent::relay::wire::codec::{EventCode, Header, Payload};
+use connector_agent::relay::wire::request::{Request, ResumeConnection};
 use serde_json::json;
 
 use super::common::*;
@@ -324,4 +325,16 @@ async fn a_full_bus_over_a_long_network_delay_is_not_slowed_down() {
     // 20,000 frames of 4 bytes take 3.2 to 4 s
     assert!(elapsed < 5 * SECOND, "{elapsed:?}");
     assert_eq!(rig.events(1), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resumption_without_request_id_is_answered_without_one() {
+    let mut rig = Rig::configured().await;
+    rig.cut();
+    rig.set_network(Network::Up(Duration::ZERO));
+    let resume = ResumeConnection { connection_uuid: UUID, received: rig.operator.received() };
+    rig.session.handle_request(now(), Request::ResumeConnection(resume), None);
+    rig.run(MILLISECOND).await;
+    let reply = rig.texts.last().unwrap();
+    assert_eq!((reply.action.as_str(), reply.request_id.as_deref()), ("connectionResumed", None));
 }

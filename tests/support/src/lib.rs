@@ -21,6 +21,7 @@ pub mod scripted_api;
 pub mod scripted_can;
 pub mod session;
 pub mod skip;
+pub mod slow_uplink;
 
 mod bytes;
 mod time;

@@ -279,21 +279,108 @@ async fn a_connector_that_refuses_the_vehicle_refuses_the_operator() {
 }
 
 #[tokio::test]
-async fn of_two_links_that_wait_for_a_connection_the_later_one_joins_it() {
-    let rig = Rig::start().await;
-    let mut connector = rig.connector(json!([])).await;
-    let ticket = rig.join(&rig.pending(Some(VIN)).await).await;
-    let uuid = &ticket["connection_uuid"];
-    let (mut first, mut second) = (rig.operator().await, rig.operator().await);
-    for operator in [&mut first, &mut second] {
-        operator.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
+async fn of_two_operators_that_wait_for_a_connection_the_first_one_joins_it() {
+    for take_over in [false, true] {
+        let rig = Rig::start().await;
+        let mut connector = rig.connector(json!([])).await;
+        let ticket = rig.join(&rig.pending(Some(VIN)).await).await;
+        let uuid = &ticket["connection_uuid"];
+        let (mut first, mut second) = (rig.operator().await, rig.operator().await);
+        first.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
         // messages are handled in order: this answer shows that the join waits
-        operator.ask("reboot", "2", json!({})).await;
-        operator.refused(404, "unknown-action", "reboot").await;
+        first.ask("reboot", "2", json!({})).await;
+        first.refused(404, "unknown-action", "reboot").await;
+        let join = json!({"connection_uuid": uuid, "take_over": take_over});
+        second.ask("joinConnection", "1", join).await;
+        let (out, inside) = if take_over { (&mut first, &mut second) } else { (&mut second, &mut first) };
+        out.refused(409, "connection-in-use", "joinConnection").await;
+        open(&mut connector, uuid).await;
+        inside.hear("connectionJoined").await;
     }
-    open(&mut connector, uuid).await;
-    first.refused(409, "connection-in-use", "joinConnection").await;
+}
+
+#[tokio::test]
+async fn a_second_operator_is_refused_unless_it_takes_over() {
+    let (rig, mut connector, mut first, uuid) = joined().await;
+    let mut second = rig.operator().await;
+    for take_over in [json!(null), json!(false)] {
+        let mut join = json!({"connection_uuid": uuid});
+        if !take_over.is_null() {
+            join["take_over"] = take_over;
+        }
+        second.ask("joinConnection", "1", join).await;
+        second.refused(409, "connection-in-use", "joinConnection").await;
+    }
+    first.binary(b"still here".to_vec()).await;
+    assert_eq!(connector.next_binary().await, b"still here");
+
+    second.ask("joinConnection", "2", json!({"connection_uuid": uuid, "take_over": true})).await;
+    assert_eq!(first.hear("connectionTakenOver").await["message"], json!({"connection_uuid": uuid}));
+    // the numbers of the messages begin again
+    let request = connector.hear("closeConnection").await;
+    connector.reply(&request, "connectionClosed", json!({"connection_uuid": uuid, "reason": "closed"})).await;
+    open(&mut connector, &uuid).await;
     second.hear("connectionJoined").await;
+    first.ask("openChannel", "3", json!({"connection_uuid": uuid, "channel": 1})).await;
+    first.refused(403, "not-joined", "openChannel").await;
+    first.binary(b"out".to_vec()).await;
+    second.binary(b"in".to_vec()).await;
+    assert_eq!(connector.next_binary().await, b"in");
+}
+
+#[tokio::test]
+async fn the_same_operators_new_socket_takes_over_by_itself() {
+    let (rig, mut connector, mut old, uuid) = joined().await;
+    let mut new = rig.operator().await;
+    new.ask("joinConnection", "1", json!({"connection_uuid": uuid, "received": 3})).await;
+    new.hear("connectionJoined").await;
+    assert_eq!(connector.hear("resumeConnection").await["message"]["received"], 3);
+    assert_eq!(old.hear("connectionTakenOver").await["message"], json!({"connection_uuid": uuid}));
+}
+
+#[tokio::test]
+async fn the_connector_is_notified_of_operators_that_join_and_leave() {
+    let (rig, mut connector, operator, uuid) = joined().await;
+    let message = json!({"connection_uuid": uuid});
+    assert_eq!(connector.notice().await, json!({"action": "operatorJoined", "message": message}));
+    // a websocket that drops
+    drop(operator);
+    assert_eq!(connector.notice().await, json!({"action": "operatorLeft", "message": message}));
+    let mut operator = rig.operator().await;
+    operator.ask("joinConnection", "1", json!({"connection_uuid": uuid, "received": 1})).await;
+    assert_eq!(connector.notice().await, json!({"action": "operatorJoined", "message": message}));
+    connector.hear("resumeConnection").await;
+    operator.hear("connectionJoined").await;
+    operator.close().await;
+    assert_eq!(connector.notice().await, json!({"action": "operatorLeft", "message": message}));
+}
+
+#[tokio::test]
+async fn a_connector_that_does_not_know_the_notices_disturbs_no_operator() {
+    let (_rig, mut connector, mut operator, uuid) = joined().await;
+    let unknown = json!({"type": "/problems/unknown-action", "title": "x", "status": 404, "detail": "x",
+        "in_reply_to": "operatorJoined"});
+    connector.say("error", unknown).await;
+    operator.ask("openChannel", "1", json!({"connection_uuid": uuid, "channel": 1})).await;
+    let request = connector.hear("openChannel").await;
+    connector.reply(&request, "channelOpened", json!({"connection_uuid": uuid, "channel": 1})).await;
+    operator.hear("channelOpened").await;
+}
+
+#[tokio::test]
+async fn the_notice_of_a_resumption_has_no_request_id_and_the_reply_has_one() {
+    let (rig, connector, mut operator, uuid) = joined().await;
+    drop(connector);
+    operator.hear("connectionInterrupted").await;
+    let mut connector = rig.connector(json!([{"connection_uuid": uuid, "received": 3}])).await;
+    assert_eq!(operator.hear("connectionResumed").await.get("request_id"), None);
+    let message = json!({"connection_uuid": uuid, "received": 0});
+    operator.say("resumeConnection", message.clone()).await;
+    operator.refused(400, "violations", "resumeConnection").await;
+    operator.ask("resumeConnection", "8", message.clone()).await;
+    let request = connector.hear("resumeConnection").await;
+    connector.reply(&request, "connectionResumed", message).await;
+    assert_eq!(operator.hear("connectionResumed").await["request_id"], "8");
 }
 
 #[tokio::test]
@@ -510,6 +597,7 @@ async fn pings_are_answered_while_the_operator_does_not_read() {
     for _ in 0..40 {
         connector.binary(vec![0; 64 * 1024]).await;
     }
+    connector.notice().await;
     connector.ping().await;
     assert!(matches!(connector.raw().await, Message::Pong(_)));
 }

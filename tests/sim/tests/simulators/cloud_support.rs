@@ -247,6 +247,12 @@ pub(crate) struct Socket {
     pub patience: Duration,
 }
 
+/// Whether a text notifies a connector that an operator joined or left.
+fn is_notice(text: &str) -> bool {
+    let text: Value = serde_json::from_str(text).unwrap();
+    text["action"] == "operatorJoined" || text["action"] == "operatorLeft"
+}
+
 impl Socket {
     pub(crate) async fn say(&mut self, action: &str, message: Value) {
         self.text(&json!({"action": action, "message": message}).to_string()).await;
@@ -273,11 +279,22 @@ impl Socket {
         self.stream.send(Message::Ping(Vec::new().into())).await.unwrap();
     }
 
-    /// The next message that is neither a ping nor a pong.
+    /// The next notice that an operator joined or left. Other messages are skipped.
+    pub(crate) async fn notice(&mut self) -> Value {
+        loop {
+            let Message::Text(text) = self.raw().await else { continue };
+            if is_notice(text.as_str()) {
+                return serde_json::from_str(text.as_str()).unwrap();
+            }
+        }
+    }
+
+    /// The next message that is neither a ping nor a pong, nor a notice that an operator joined or left.
     pub(crate) async fn message(&mut self) -> Message {
         loop {
             match self.raw().await {
                 Message::Ping(_) | Message::Pong(_) => {}
+                Message::Text(text) if is_notice(text.as_str()) => {}
                 message => return message,
             }
         }

@@ -10,8 +10,6 @@ use super::pending::Asker;
 use super::relay::{Join, Relay, RelayStage, connector_offline, unknown_connection};
 use super::state::{Hub, HubState};
 
-/// Limit of the joins that wait for one connection to open.
-const MAX_JOINS: usize = 16;
 /// Limit of the connections that one operator's link may join.
 const MAX_JOINED: usize = 64;
 
@@ -19,6 +17,12 @@ const MAX_JOINED: usize = 64;
 fn connection_lost() -> Problem {
     let detail = "The connector did not keep the connection: join without \"received\" and start again.";
     ProblemKind::ConnectionLost.problem(detail)
+}
+
+/// Another operator has joined the connection, or waits for it.
+fn connection_in_use() -> Problem {
+    ProblemKind::ConnectionInUse
+        .problem("Another operator uses the connection: join with \"take_over\": true.")
 }
 
 /// The next step of a join.
@@ -42,6 +46,9 @@ enum JoinStep {
 }
 
 fn join_step(relay: &Relay, join: &Join) -> JoinStep {
+    if relay.is_taken_by_other(join.outbox.id()) && !join.displaces() {
+        return JoinStep::Refuse(connection_in_use());
+    }
     let begun = join.received.is_some_and(|received| received > 0);
     match relay.stage {
         RelayStage::Open if !relay.used => {
@@ -81,6 +88,7 @@ impl Hub {
             JoinStep::AttachInterrupted => state.attach(uuid, &join, false),
             JoinStep::Resume(received) => {
                 let connector_id = relay.plan.connector_id;
+                state.notify_connector(uuid, "operatorJoined");
                 let message = json!({"connection_uuid": uuid, "received": received});
                 let asker = Asker::Rejoin { connection: uuid, link: join.outbox.id() };
                 match state.ask(connector_id, "resumeConnection", message, asker) {
@@ -95,14 +103,12 @@ impl Hub {
             JoinStep::Wait => {
                 relay.reopen |= relay.stage == RelayStage::Closing;
                 relay.joins.retain(|waiting| waiting.outbox.id() != join.outbox.id());
-                if relay.joins.len() >= MAX_JOINS {
-                    let detail = "Too many operators wait for this connection.";
-                    return join.refuse(&ProblemKind::TooManyRequests.problem(detail));
-                }
+                relay.refuse_joins(&connection_in_use());
                 relay.joins.push(join);
             }
             JoinStep::Restart => {
                 let connector_id = relay.plan.connector_id;
+                state.displace(uuid, join.outbox.id());
                 state.lose(uuid, "closed");
                 if let Some(relay) = state.relays.get_mut(&uuid) {
                     relay.reopen = true;
@@ -124,6 +130,7 @@ impl Hub {
             };
             relay.operator = None;
             relay.shut_gates();
+            state.notify_connector(uuid, "operatorLeft");
             state.arm_deadline(uuid);
         }
         for relay in state.relays.values_mut() {
@@ -142,11 +149,9 @@ impl HubState {
             let detail = format!("A link may join {MAX_JOINED} connections.");
             return join.refuse(&ProblemKind::TooManyRequests.problem(detail));
         }
-        let Some(relay) = self.relays.get_mut(&uuid) else { return };
-        if let Some(displaced) = relay.operator.take().filter(|operator| operator.id() != link) {
-            let message = json!({"connection_uuid": uuid, "reason": "closed"});
-            displaced.push(&Envelope::new("connectionClosed", &message));
-            self.leave(displaced.id(), uuid);
+        self.displace(uuid, link);
+        if open {
+            self.notify_connector(uuid, "operatorJoined");
         }
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
         relay.operator = Some(join.outbox.clone());
@@ -162,6 +167,24 @@ impl HubState {
         }
         self.arm_deadline(uuid);
         self.answer_join(uuid, join);
+    }
+
+    /// Takes the connection from an operator who has joined through another link than this one.
+    fn displace(&mut self, uuid: Uuid, link: LinkId) {
+        let Some(relay) = self.relays.get_mut(&uuid) else { return };
+        if let Some(displaced) = relay.operator.take_if(|operator| operator.id() != link) {
+            let message = json!({"connection_uuid": uuid});
+            displaced.push(&Envelope::new("connectionTakenOver", &message));
+            self.leave(displaced.id(), uuid);
+        }
+    }
+
+    /// Notifies the connector, if it is online, that an operator joined or left the connection.
+    fn notify_connector(&self, uuid: Uuid, action: &str) {
+        let link = self.relays.get(&uuid).and_then(|relay| self.links.get(&relay.plan.connector_id));
+        if let Some(link) = link {
+            link.outbox.push(&Envelope::new(action, &json!({"connection_uuid": uuid})));
+        }
     }
 
     fn answer_join(&self, uuid: Uuid, join: &Join) {
@@ -180,20 +203,16 @@ impl HubState {
         join.outbox.push(&Envelope::new("connectionJoined", &message).in_reply_to(join.request_id.clone()));
     }
 
-    /// Handles an opened connection: the last waiting join gets it.
+    /// Handles an opened connection: the waiting join gets it.
     pub(super) fn opened(&mut self, uuid: Uuid, vin_number: Option<String>) {
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
         relay.vin_number = vin_number;
         relay.used = false;
         relay.reopen = false;
-        let mut joins = std::mem::take(&mut relay.joins);
+        let joins = std::mem::take(&mut relay.joins);
         self.set_stage(uuid, RelayStage::Open);
-        let last = joins.pop();
+        // at most one, because each one that waits displaces the one before
         for join in joins {
-            let detail = "Another link joined the connection meanwhile.";
-            join.refuse(&ProblemKind::ConnectionInUse.problem(detail));
-        }
-        if let Some(join) = last {
             self.attach(uuid, &join, true);
         }
     }

@@ -77,11 +77,19 @@ pub(crate) struct Join {
     pub(crate) request_id: Option<String>,
     /// The highest sequence number that the operator has received, if it joined before.
     pub(crate) received: Option<u32>,
+    /// Whether the operator takes the connection over from another one.
+    pub(crate) take_over: bool,
     /// The connector's record, for the answer.
     pub(crate) connector: Value,
 }
 
 impl Join {
+    /// Whether another operator who has joined, or waits, is displaced: the operator says so, or continues where its
+    /// earlier link ended.
+    pub(crate) fn displaces(&self) -> bool {
+        self.take_over || self.received.is_some()
+    }
+
     /// Answers the join with an error.
     pub(crate) fn refuse(&self, problem: &Problem) {
         let problem = problem.clone().answering("joinConnection");
@@ -169,6 +177,12 @@ impl Relay {
         for join in self.joins.drain(..) {
             join.refuse(problem);
         }
+    }
+
+    /// Whether an operator has joined, or waits, through another link.
+    pub(crate) fn is_taken_by_other(&self, link: LinkId) -> bool {
+        let waiting = self.joins.iter().map(|join| join.outbox.id());
+        self.operator.iter().map(Outbox::id).chain(waiting).any(|other| other != link)
     }
 
     /// Whether the operator has joined through this link.

@@ -83,6 +83,10 @@ impl Hub {
             RelayStage::Idle | RelayStage::Opening | RelayStage::Closing => return Err(unknown_connection()),
         }
         if envelope.action == "resumeConnection" {
+            if envelope.request_id.is_none() {
+                let detail = "Without a request_id, the reply would look like the notice.";
+                return Err(ProblemKind::Violations.problem(detail));
+            }
             // the messages that follow on this link are those that the connector lacks
             relay.to_connector = true;
         }
@@ -122,6 +126,8 @@ impl Hub {
                 }
                 Ok(None)
             }
+            // a connector of the first version does not know the notices
+            "error" if answers_notice(&envelope.message) => Ok(None),
             // an error about something that has no request, such as a binary message
             "error" if envelope.request_id.is_none() => {
                 Ok(state.operator_of(connector_id).map(|outbox| Forward { outbox, envelope }))
@@ -263,4 +269,10 @@ impl HubState {
             RelayStage::Idle | RelayStage::Opening | RelayStage::Closing => {}
         }
     }
+}
+
+/// Whether a connector's error is about a notice of the cloud.
+fn answers_notice(problem: &Value) -> bool {
+    let action = problem.get("in_reply_to").and_then(Value::as_str);
+    action.is_some_and(|action| matches!(action, "operatorJoined" | "operatorLeft"))
 }

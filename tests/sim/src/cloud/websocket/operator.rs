@@ -16,6 +16,8 @@ struct JoinMessage {
     connection_uuid: Uuid,
     #[serde(default)]
     received: Option<u32>,
+    #[serde(default)]
+    take_over: bool,
 }
 
 impl Peer {
@@ -39,6 +41,7 @@ impl Peer {
             operator: self.subject.id.clone(),
             request_id: envelope.request_id,
             received: message.received,
+            take_over: message.take_over,
             connector: views::connector(&self.app.hub, &connector),
         };
         self.app.hub.join(message.connection_uuid, join);
