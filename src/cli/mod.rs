@@ -15,12 +15,14 @@ mod vin_output;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 use self::scan::ScanArgs;
 use self::vin::VinArgs;
 use crate::config::LogFormat;
+use crate::vehicle::doip_network::linux::wait_for_removals;
 
 pub use log_line::{LineFormat, clean};
 
@@ -61,6 +63,10 @@ enum CliCommand {
     Check,
 }
 
+/// How long the process waits at its end until its addresses on the vehicle's network are gone: ten times as long as
+/// the kernel is usually busy with another interface.
+const REMOVAL_TIME: Duration = Duration::from_secs(1);
+
 /// Runs the command line; the first argument is the program's name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
@@ -91,6 +97,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     });
     // a thread that hangs in a device must not keep the process alive
     runtime.shutdown_background();
+    wait_for_removals(REMOVAL_TIME);
     outcome.unwrap_or_else(|error| {
         eprintln!("connector-agent: {}", in_one_line(&error));
         ExitCode::FAILURE

@@ -11,5 +11,7 @@ mod routes;
 
 pub use arp::{ArpPacket, ArpSocket};
 pub use interface::Interface;
+#[cfg(feature = "sim")]
+pub use netlink::requests_of_this_thread;
 pub use netlink::{AddressWatch, InterfaceAddress};
 pub use network::IpNetwork;

@@ -120,6 +120,17 @@ fn open(flags: SocketFlags) -> io::Result<OwnedFd> {
     Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?)
 }
 
+#[cfg(feature = "sim")]
+std::thread_local! {
+    static REQUESTS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// How many requests about interfaces this thread has made: the thread of the protocols must not wait for any.
+#[cfg(feature = "sim")]
+pub fn requests_of_this_thread() -> u64 {
+    REQUESTS.get()
+}
+
 /// The state of an interface as the kernel reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LinkInfo {
@@ -274,6 +285,8 @@ pub(super) fn request_change(kind: u16, body: &[u8], add: bool) -> io::Result<()
 
 /// Sends a request to the kernel, which answers immediately; returns the messages of the answer.
 fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<(u16, Vec<u8>)>> {
+    #[cfg(feature = "sim")]
+    REQUESTS.set(REQUESTS.get() + 1);
     let socket = open(SocketFlags::CLOEXEC)?;
     let mut message = Vec::with_capacity(HEADER + body.len());
     message.extend(((HEADER + body.len()) as u32).to_ne_bytes());

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use connector_hal::ethernet::Interface;
 
@@ -27,5 +28,28 @@ pub(super) fn withdraw(interface: &Interface, address: Ipv4Addr, prefix: u8) {
     ];
     for error in removed.into_iter().filter_map(Result::err) {
         tracing::debug!(interface = interface.name(), %address, %error, "not all of the address could be removed");
+    }
+}
+
+/// Whether an address that was on an interface is gone again.
+#[derive(Default)]
+pub(super) struct Departure {
+    has_ended: Mutex<bool>,
+    ended: Condvar,
+}
+
+impl Departure {
+    /// The address is gone.
+    pub(super) fn end(&self) {
+        *self.has_ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.ended.notify_all();
+    }
+
+    /// Waits until the address is gone. Blocks, and must not be called before the address is being taken back.
+    pub(super) fn wait(&self) {
+        let mut has_ended = self.has_ended.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*has_ended {
+            has_ended = self.ended.wait(has_ended).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }

@@ -13,6 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::off_thread::off_thread;
 use super::sockets::bind_to;
 use crate::vehicle::doip_network::network::{GatewayConnectError, Stream};
 
@@ -44,10 +45,15 @@ pub(super) async fn connect(
 }
 
 async fn tcp(address: SocketAddr, interface: Option<&Interface>) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if let Some(interface) = interface {
-        bind_to(&socket, interface)?;
-    }
+    let own = interface.cloned();
+    let opening = off_thread(move || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if let Some(interface) = own {
+            bind_to(&socket, &interface)?;
+        }
+        Ok(socket)
+    });
+    let socket = opening.await?;
     let address = match (address.ip(), interface) {
         (IpAddr::V6(ip), Some(interface)) if ip.is_unicast_link_local() => {
             SocketAddrV6::new(ip, address.port(), 0, interface.index()).into()

@@ -6,29 +6,50 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use connector_hal::ethernet::{Interface, IpNetwork};
 
-use super::assignment::{assign, withdraw};
+use super::assignment::{Departure, assign, withdraw};
+use super::off_thread::drop_off_thread;
 use crate::config::doip::Ipv4Net;
 
-/// An address that the agent has set. Dropping this value removes the address.
-pub(super) struct FixedAddress {
+/// An address that the agent has set. Dropping this value removes the address, on another thread.
+pub(super) struct FixedAddress(Option<SetAddress>);
+
+/// An address on an interface. Dropping this value removes the address. Blocks.
+struct SetAddress {
     interface: Interface,
     net: Ipv4Net,
+    departure: Arc<Departure>,
 }
 
 impl Drop for FixedAddress {
     fn drop(&mut self) {
+        if let Some(set) = self.0.take() {
+            drop_off_thread(set);
+        }
+    }
+}
+
+impl Drop for SetAddress {
+    fn drop(&mut self) {
         let Ipv4Net { address, prefix } = self.net;
         withdraw(&self.interface, address, prefix);
+        self.departure.end();
     }
+}
+
+/// An address that is set, or being removed.
+struct KnownFixed {
+    net: Ipv4Net,
+    address: Weak<FixedAddress>,
+    departure: Arc<Departure>,
 }
 
 /// The addresses that are set now, by interface.
 #[derive(Default)]
-pub(super) struct FixedAddresses(Mutex<HashMap<String, Vec<Weak<FixedAddress>>>>);
+pub(super) struct FixedAddresses(Mutex<HashMap<String, Vec<KnownFixed>>>);
 
 impl FixedAddresses {
     /// Sets the address for as long as the returned value lives. `None` if the interface has the address
-    /// already.
+    /// already. Blocks.
     ///
     /// # Errors
     ///
@@ -40,10 +61,18 @@ impl FixedAddresses {
     ) -> Result<Option<Arc<FixedAddress>>, String> {
         let mut set = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_interface = set.entry(interface.name().to_owned()).or_default();
-        of_interface.retain(|address| address.strong_count() > 0);
-        if let Some(own) = of_interface.iter().filter_map(Weak::upgrade).find(|own| own.net == net) {
+        let same = of_interface.iter().filter(|known| known.net == net);
+        if let Some(own) = same.into_iter().find_map(|known| known.address.upgrade()) {
             return Ok(Some(own));
         }
+        // an address that is being removed must be gone, or it would look like one of the system
+        of_interface.retain(|known| {
+            let is_set = known.address.strong_count() > 0;
+            if !is_set {
+                known.departure.wait();
+            }
+            is_set
+        });
         let Ipv4Net { address, prefix } = net;
         let ip = IpAddr::V4(address);
         if interface.addresses().is_ok_and(|addresses| addresses.iter().any(|has| has.ip == ip)) {
@@ -54,8 +83,10 @@ impl FixedAddresses {
             let fix = "assign that address, or give the agent CAP_NET_ADMIN";
             format!("it does not have the address {address}, which cannot be set ({error}); {fix}")
         })?;
-        let own = Arc::new(FixedAddress { interface: interface.clone(), net });
-        of_interface.push(Arc::downgrade(&own));
+        let departure = Arc::<Departure>::default();
+        let set = SetAddress { interface: interface.clone(), net, departure: Arc::clone(&departure) };
+        let own = Arc::new(FixedAddress(Some(set)));
+        of_interface.push(KnownFixed { net, address: Arc::downgrade(&own), departure });
         Ok(Some(own))
     }
 }
@@ -74,5 +105,33 @@ pub(super) fn refuse_overlap(interface: &Interface, network: &IpNetwork) -> Resu
             network.ip, network.prefix
         )),
         Err(error) => Err(format!("the networks of the other interfaces cannot be read: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use connector_hal::ethernet::requests_of_this_thread;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_is_taken_back_on_another_thread() {
+        // no interface has this address, which is taken back nevertheless
+        let (interface, net) = (Interface::find("lo").unwrap(), "127.9.9.9/32".parse().unwrap());
+        let departure = Arc::<Departure>::default();
+        let set = SetAddress { interface, net, departure: Arc::clone(&departure) };
+        let before = requests_of_this_thread();
+        drop(FixedAddress(Some(set)));
+        tokio::task::spawn_blocking(move || departure.wait()).await.unwrap();
+        assert_eq!(requests_of_this_thread(), before);
+    }
+
+    #[test]
+    fn an_address_is_taken_back_without_a_runtime_too() {
+        let (interface, net) = (Interface::find("lo").unwrap(), "127.9.9.9/32".parse().unwrap());
+        let departure = Arc::<Departure>::default();
+        let set = SetAddress { interface, net, departure: Arc::clone(&departure) };
+        drop(FixedAddress(Some(set)));
+        departure.wait();
     }
 }

@@ -10,6 +10,7 @@ use connector_hal::ethernet::{AddressWatch, Interface, InterfaceAddress};
 use super::claim::{AddressClaims, Claim};
 use super::dhcp::DhcpClients;
 use super::fixed::{FixedAddress, FixedAddresses, refuse_overlap};
+use super::off_thread::off_thread;
 use crate::config::doip::{DoipConfig, InterfaceAddressing, NetworkConfig};
 
 /// The sources of addresses.
@@ -32,10 +33,50 @@ pub(super) struct OwnAddress {
 pub(super) async fn prepare(
     interface: &Interface,
     network: &NetworkConfig,
+    config: &Arc<DoipConfig>,
+    sources: &Arc<AddressSources>,
+) -> Result<OwnAddress, String> {
+    let dhcp = &sources.dhcp;
+    let setting = {
+        let (interface, network) = (interface.clone(), network.clone());
+        let (config, sources) = (Arc::clone(config), Arc::clone(sources));
+        off_thread(move || Ok(set_address(&interface, &network, &config, &sources)))
+    };
+    let own = setting.await.map_err(|error| error.to_string())??;
+    let wanted = match network.addressing {
+        InterfaceAddressing::System => is_any,
+        InterfaceAddressing::LinkLocal => is_v4_link_local,
+        InterfaceAddressing::Dhcp => is_global_v4,
+        InterfaceAddressing::Fixed => is_v4,
+        InterfaceAddressing::Ipv6LinkLocal => is_v6_link_local,
+    };
+    let waiting = wait_for(interface, wanted);
+    match tokio::time::timeout(config.address_wait, waiting).await {
+        Ok(Ok(address)) => {
+            tracing::debug!(interface = interface.name(), ip = %address.ip, "the interface has its address");
+            if network.addressing == InterfaceAddressing::Dhcp {
+                let (own, sources) = (interface.clone(), Arc::clone(sources));
+                let checked = off_thread(move || Ok(refuse_lease(&own, &address, &sources.dhcp)));
+                checked.await.map_err(|error| error.to_string())??;
+            }
+            Ok(own)
+        }
+        Ok(Err(error)) => Err(format!("its addresses cannot be read: {error}")),
+        Err(_) => {
+            let failure = dhcp.failure(interface).map(|failure| format!("; {failure}"));
+            let without = no_address(network.addressing, config.address_wait);
+            Err(without + failure.as_deref().unwrap_or_default())
+        }
+    }
+}
+
+/// Switches the interface on, and begins to set its address. Blocks.
+fn set_address(
+    interface: &Interface,
+    network: &NetworkConfig,
     config: &DoipConfig,
     sources: &AddressSources,
 ) -> Result<OwnAddress, String> {
-    let dhcp = &sources.dhcp;
     if !interface.is_up().map_err(|error| error.to_string())? {
         interface.set_up().map_err(|error| {
             let fix = "switch it on with `ip link set … up`, or give the agent CAP_NET_ADMIN";
@@ -51,34 +92,12 @@ pub(super) async fn prepare(
         (InterfaceAddressing::Dhcp, _) => {
             let has_one = find(interface, is_global_v4).map_err(|error| error.to_string())?.is_some();
             if !has_one {
-                dhcp.start(interface, &config.dhcp_command)?;
+                sources.dhcp.start(interface, &config.dhcp_command)?;
             }
         }
         _ => {}
     }
-    let wanted = match network.addressing {
-        InterfaceAddressing::System => is_any,
-        InterfaceAddressing::LinkLocal => is_v4_link_local,
-        InterfaceAddressing::Dhcp => is_global_v4,
-        InterfaceAddressing::Fixed => is_v4,
-        InterfaceAddressing::Ipv6LinkLocal => is_v6_link_local,
-    };
-    let waiting = wait_for(interface, wanted);
-    match tokio::time::timeout(config.address_wait, waiting).await {
-        Ok(Ok(address)) => {
-            tracing::debug!(interface = interface.name(), ip = %address.ip, "the interface has its address");
-            if network.addressing == InterfaceAddressing::Dhcp {
-                refuse_lease(interface, &address, dhcp)?;
-            }
-            Ok(own)
-        }
-        Ok(Err(error)) => Err(format!("its addresses cannot be read: {error}")),
-        Err(_) => {
-            let failure = dhcp.failure(interface).map(|failure| format!("; {failure}"));
-            let without = no_address(network.addressing, config.address_wait);
-            Err(without + failure.as_deref().unwrap_or_default())
-        }
-    }
+    Ok(own)
 }
 
 fn no_address(addressing: InterfaceAddressing, waited: Duration) -> String {
@@ -136,7 +155,8 @@ async fn wait_for(
     // watches before the first look, so that no change is missed
     let watch = AddressWatch::new()?;
     loop {
-        if let Some(address) = find(interface, wanted)? {
+        let own = interface.clone();
+        if let Some(address) = off_thread(move || find(&own, wanted)).await? {
             return Ok(address);
         }
         watch.changed().await?;
@@ -175,25 +195,25 @@ fn is_v6_link_local(address: &InterfaceAddress) -> bool {
 mod tests {
     use super::*;
 
-    fn config() -> DoipConfig {
-        DoipConfig { address_wait: Duration::from_millis(1), ..DoipConfig::default() }
+    fn config() -> Arc<DoipConfig> {
+        Arc::new(DoipConfig { address_wait: Duration::from_millis(1), ..DoipConfig::default() })
     }
 
     #[tokio::test]
     async fn an_address_that_the_system_set_is_used_unchanged() {
         let loopback = Interface::find("lo").unwrap();
         let network = NetworkConfig::known(1);
-        assert!(prepare(&loopback, &network, &config(), &AddressSources::default()).await.is_ok());
+        assert!(prepare(&loopback, &network, &config(), &Arc::default()).await.is_ok());
         let net = "127.0.0.1/8".parse().unwrap();
         let fixed = NetworkConfig { address: Some(net), ..NetworkConfig::known(4) };
-        assert!(prepare(&loopback, &fixed, &config(), &AddressSources::default()).await.is_ok());
+        assert!(prepare(&loopback, &fixed, &config(), &Arc::default()).await.is_ok());
     }
 
     #[tokio::test]
     async fn a_missing_address_is_an_error_that_names_the_reason() {
         let loopback = Interface::find("lo").unwrap();
         let network = NetworkConfig::known(6);
-        let error = prepare(&loopback, &network, &config(), &AddressSources::default()).await.err().unwrap();
+        let error = prepare(&loopback, &network, &config(), &Arc::default()).await.err().unwrap();
         assert!(error.contains("no IPv6 link-local address within 0.001 s"), "{error}");
     }
 
@@ -201,13 +221,14 @@ mod tests {
     async fn a_failed_dhcp_client_is_reported() {
         let loopback = Interface::find("lo").unwrap();
         let network = NetworkConfig::known(3);
-        let sources = AddressSources::default();
+        let sources = Arc::<AddressSources>::default();
         for (command, expected) in [
             (vec!["/no/such/client"], "the DHCP client /no/such/client cannot be started"),
             (vec!["sh", "-c", "test {interface} != lo"], "the DHCP client gave up (exit status: 1)"),
         ] {
             let dhcp_command = command.into_iter().map(str::to_owned).collect();
-            let config = DoipConfig { dhcp_command, address_wait: Duration::ZERO, ..DoipConfig::default() };
+            let config =
+                Arc::new(DoipConfig { dhcp_command, address_wait: Duration::ZERO, ..DoipConfig::default() });
             let error = loop {
                 // loopback's address is not one by DHCP
                 let error = prepare(&loopback, &network, &config, &sources).await.err().unwrap();

@@ -7,6 +7,7 @@ mod dhcp;
 mod fixed;
 mod host_settings;
 mod link;
+mod off_thread;
 mod sender_filter;
 mod sockets;
 
@@ -23,6 +24,8 @@ use rustls::ClientConfig;
 
 use self::connect::connect;
 use self::link::{AddressSources, OwnAddress};
+use self::off_thread::off_thread;
+pub(crate) use self::off_thread::wait_for_removals;
 use self::sender_filter::SenderFilter;
 pub use self::sockets::Purpose;
 use self::sockets::Sockets;
@@ -38,13 +41,13 @@ use crate::vehicle::doip_network::network::{GatewayConnectError, Network, Networ
 pub struct LinuxNetworks {
     config: Arc<DoipConfig>,
     activation: Option<ActivationLine>,
-    addresses: AddressSources,
+    addresses: Arc<AddressSources>,
 }
 
 impl LinuxNetworks {
     /// Networks with this configuration and the board's activation line.
     pub fn new(config: Arc<DoipConfig>, activation: Option<ActivationLine>) -> Self {
-        Self { config, activation, addresses: AddressSources::default() }
+        Self { config, activation, addresses: Arc::default() }
     }
 
     /// Opens the network behind a device. The interface gets the address of the network configuration.
@@ -68,11 +71,13 @@ impl LinuxNetworks {
         let (interface, host) = match device {
             DoipDevice::Host(host) => (None, Some(*host)),
             DoipDevice::LinkLocalHost { ip, port, interface } => {
-                let index = doip_device::scope_id(interface).map_err(no_interface)?;
+                let name = interface.clone();
+                let index = off_thread(move || doip_device::scope_id(&name)).await.map_err(no_interface)?;
                 (None, Some(SocketAddrV6::new(*ip, *port, 0, index).into()))
             }
             DoipDevice::Interface(name) => {
-                let interface = Interface::find(name).map_err(no_interface)?;
+                let name = name.clone();
+                let interface = off_thread(move || Interface::find(&name)).await.map_err(no_interface)?;
                 if purpose == Purpose::Talk {
                     let prepared = link::prepare(&interface, network, &self.config, &self.addresses);
                     address = prepared.await.map_err(failed)?;
@@ -80,10 +85,16 @@ impl LinuxNetworks {
                 (Some(interface), None)
             }
         };
-        let sockets = Sockets::open(interface.as_ref(), host, network, purpose)
-            .map_err(|error| failed(format!("no UDP socket: {error}")))?;
+        let opening = {
+            let (interface, network) = (interface.clone(), network.clone());
+            off_thread(move || {
+                let sockets = Sockets::open(interface.as_ref(), host, &network, purpose)?;
+                let link = || interface.map(SenderFilter::link);
+                Ok((sockets, host.map(SenderFilter::host).or_else(link)))
+            })
+        };
+        let (sockets, senders) = opening.await.map_err(|error| failed(format!("no UDP socket: {error}")))?;
         let tls = (tls, self.config.tls.port);
-        let senders = host.map(SenderFilter::host).or_else(|| interface.clone().map(SenderFilter::link));
         Ok(LinuxNetwork {
             sockets,
             senders,
@@ -134,7 +145,7 @@ impl Network for LinuxNetwork {
         // the runtime's budget ends a flood of foreign datagrams
         loop {
             let (length, from) = ready!(self.sockets.poll_receive(cx, buffer))?;
-            if self.senders.as_mut().is_none_or(|senders| senders.includes(now(), from)) {
+            if self.senders.as_mut().is_none_or(|senders| senders.includes(cx, now(), from)) {
                 return Poll::Ready(Ok((length, from)));
             }
             self.foreign = Some(from);
@@ -177,5 +188,46 @@ impl Network for LinuxNetwork {
             };
             connect(address, interface, client).await
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+    use std::time::Duration;
+
+    use connector_hal::ethernet::requests_of_this_thread;
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    /// Opens a network on the loopback interface, receives a datagram, connects, and leaves the network.
+    async fn use_network(config: DoipConfig, network: NetworkConfig) {
+        let networks = LinuxNetworks::new(Arc::new(config), None);
+        let device = DoipDevice::Interface("lo".to_owned());
+        let Ok(mut network) = networks.open(&device, &network, Purpose::Talk).await else { return };
+        let sender = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        sender.send_to(b"?", ("127.0.0.1", PORT)).await.unwrap();
+        let mut buffer = [0; 16];
+        let _received = std::future::poll_fn(|cx| network.poll_receive(cx, &mut buffer)).await.unwrap();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(network.poll_receive(&mut cx, &mut buffer).is_pending());
+        assert!(network.connect("127.0.0.1:9".parse().unwrap(), false).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn no_request_about_interfaces_holds_the_thread_of_the_protocols() {
+        let before = requests_of_this_thread();
+        let loopback = Some("127.0.0.1/8".parse().unwrap());
+        for network in [
+            NetworkConfig::known(1),
+            NetworkConfig::known(3),
+            NetworkConfig { address: loopback, ..NetworkConfig::known(4) },
+            NetworkConfig::known(6),
+        ] {
+            let config = DoipConfig { address_wait: Duration::from_millis(1), ..DoipConfig::default() };
+            use_network(config, network).await;
+        }
+        assert_eq!(requests_of_this_thread() - before, 0);
     }
 }

@@ -1,9 +1,12 @@
 //! The hosts that belong to a network. Datagrams of others are dropped.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use connector_hal::ethernet::{Interface, IpNetwork};
+use tokio::task::JoinHandle;
 
 /// The addresses of the interface are read again after this time, if they do not explain a sender.
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -11,37 +14,57 @@ const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// The senders of a network: one host, or the hosts in the networks of an interface's addresses.
 pub(super) enum SenderFilter {
     Host(IpAddr),
-    Link { interface: Interface, networks: Vec<IpNetwork>, read_at: Option<Instant> },
+    Link {
+        interface: Interface,
+        networks: Vec<IpNetwork>,
+        reading: Option<Reading>,
+        read_at: Option<Instant>,
+    },
 }
+
+/// The addresses of an interface that are being read on another thread.
+type Reading = JoinHandle<Vec<IpNetwork>>;
 
 impl SenderFilter {
     pub(super) fn host(host: SocketAddr) -> Self {
         Self::Host(host.ip())
     }
 
+    /// A filter by the addresses that the interface has now. Blocks.
     pub(super) fn link(interface: Interface) -> Self {
-        Self::Link { interface, networks: Vec::new(), read_at: None }
+        let networks = read(&interface);
+        Self::Link { interface, networks, reading: None, read_at: None }
     }
 
-    /// Whether a datagram from this address counts.
-    pub(super) fn includes(&mut self, now: Instant, from: SocketAddr) -> bool {
+    /// Whether a datagram from this address counts. If the known addresses do not explain the sender, they are read
+    /// again, for the datagrams that follow: the network is asked and announces itself more than once.
+    pub(super) fn includes(&mut self, cx: &mut Context<'_>, now: Instant, from: SocketAddr) -> bool {
         match self {
             Self::Host(host) => *host == from.ip(),
-            Self::Link { interface, networks, read_at } => {
+            Self::Link { interface, networks, reading, read_at } => {
+                if let Some(Poll::Ready(read)) = reading.as_mut().map(|reading| Pin::new(reading).poll(cx)) {
+                    *reading = None;
+                    *networks = read.unwrap_or_default();
+                }
                 if is_explained(networks, from.ip()) == Some(true) {
                     return true;
                 }
-                if read_at.is_none_or(|at| at + READ_AGAIN_AFTER <= now) {
+                if reading.is_none() && read_at.is_none_or(|at| at + READ_AGAIN_AFTER <= now) {
                     *read_at = Some(now);
-                    // without its addresses, only the link itself is known
-                    let addresses = interface.addresses().unwrap_or_default();
-                    *networks = addresses.iter().map(|address| address.network()).collect();
+                    let interface = interface.clone();
+                    *reading = Some(tokio::task::spawn_blocking(move || read(&interface)));
                 }
                 // without an address of the connector's own, there is nothing to compare with
                 is_explained(networks, from.ip()).unwrap_or(true)
             }
         }
     }
+}
+
+/// The networks of the interface's addresses. Without them, only the link itself is known.
+fn read(interface: &Interface) -> Vec<IpNetwork> {
+    let addresses = interface.addresses().unwrap_or_default();
+    addresses.iter().map(|address| address.network()).collect()
 }
 
 /// Whether the sender is in one of the networks; `None` if none of them has the sender's family. A network of one
@@ -60,6 +83,8 @@ fn is_explained(networks: &[IpNetwork], from: IpAddr) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use super::*;
 
     fn network(text: &str) -> IpNetwork {
@@ -84,20 +109,29 @@ mod tests {
         assert_eq!(is_explained(&point_to_point, "10.0.0.2".parse().unwrap()), None);
     }
 
+    fn includes(senders: &mut SenderFilter, now: Instant, from: &str) -> bool {
+        senders.includes(&mut Context::from_waker(Waker::noop()), now, from.parse().unwrap())
+    }
+
     #[test]
     fn only_the_configured_host_counts_on_a_network_of_one_host() {
         let now = Instant::now();
         let mut senders = SenderFilter::host("10.0.0.1:13400".parse().unwrap());
-        assert!(senders.includes(now, "10.0.0.1:50000".parse().unwrap()));
-        assert!(!senders.includes(now, "10.0.0.2:13400".parse().unwrap()));
+        assert!(includes(&mut senders, now, "10.0.0.1:50000"));
+        assert!(!includes(&mut senders, now, "10.0.0.2:13400"));
     }
 
-    #[test]
-    fn the_addresses_of_an_interface_are_read_when_a_sender_is_strange() {
+    #[tokio::test]
+    async fn the_addresses_of_an_interface_are_read_again_when_a_sender_is_strange() {
         let now = Instant::now();
         let mut senders = SenderFilter::link(Interface::find("lo").unwrap());
-        assert!(senders.includes(now, "127.0.0.9:13400".parse().unwrap()));
-        assert!(!senders.includes(now, "10.0.0.2:13400".parse().unwrap()));
-        assert!(!senders.includes(now + READ_AGAIN_AFTER, "10.0.0.2:13400".parse().unwrap()));
+        assert!(includes(&mut senders, now, "127.0.0.9:13400"));
+        let SenderFilter::Link { networks, .. } = &mut senders else { panic!() };
+        *networks = vec![network("192.0.2.1/24")];
+        assert!(!includes(&mut senders, now, "127.0.0.9:13400"), "the addresses are being read");
+        while !includes(&mut senders, now, "127.0.0.9:13400") {
+            tokio::task::yield_now().await;
+        }
+        assert!(!includes(&mut senders, now + READ_AGAIN_AFTER, "10.0.0.2:13400"));
     }
 }
