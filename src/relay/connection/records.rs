@@ -4,10 +4,24 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::RelayConnection;
+use super::programming::{is_programming, is_programming_frame};
 use crate::relay::channel::{ChannelOutput, Output, PduToSend};
 use crate::relay::link::{Incoming, LinkError, PushError};
-use crate::relay::wire::codec::{Payload, PduFlags, Record, SendFailedDetail};
+use crate::relay::wire::codec::{EventCode, Payload, PduFlags, Record, SendFailedDetail};
 use crate::relay::wire::{CloseReason, ProblemKind};
+
+/// Why a programming service is refused.
+const VIN_NOT_CONFIRMED: &str =
+    "the VIN of the request to open the connection is not confirmed; it is being read: send again";
+
+/// Whether this record asks for a programming service.
+fn is_programming_record(payload: &Payload<'_>) -> bool {
+    match payload {
+        Payload::Frame(frame) => is_programming_frame(frame),
+        Payload::Pdu { data, .. } => is_programming(data),
+        _ => false,
+    }
+}
 
 impl RelayConnection {
     /// Handles a binary message of the operator.
@@ -45,7 +59,14 @@ impl RelayConnection {
                 self.refuse_record(now, &record, SendFailedDetail::TooOld);
                 continue;
             };
-            let Some(bus) = self.buses.get_mut(opened.bus) else { continue };
+            let index = opened.bus;
+            if is_programming_record(&record.payload) && self.want_vin() {
+                let code = SendFailedDetail::RefusedByPolicy as u16;
+                let refused = Output::event(EventCode::SendFailed, code, 0, VIN_NOT_CONFIRMED);
+                self.refuse_record_by(now, &record, refused);
+                continue;
+            }
+            let Some(bus) = self.buses.get_mut(index) else { continue };
             if matches!(record.payload, Payload::Frame(_) | Payload::Pdu { .. }) {
                 self.records_taken += 1;
                 self.last_exchange = Some(now);
@@ -94,6 +115,10 @@ impl RelayConnection {
 
     /// Reports that a PDU or frame was not sent. A PDU that was refused breaks the chain behind it.
     fn refuse_record(&mut self, now: Instant, record: &Record<'_>, detail: SendFailedDetail) {
+        self.refuse_record_by(now, record, Output::send_failed(detail));
+    }
+
+    fn refuse_record_by(&mut self, now: Instant, record: &Record<'_>, output: Output) {
         let flags = match record.payload {
             Payload::Frame(_) => None,
             Payload::Pdu { flags, .. } => Some(flags),
@@ -105,10 +130,7 @@ impl RelayConnection {
         {
             bus.channels_mut().handle_refused_pdu(now, record.channel, flags);
         }
-        self.emit(
-            now,
-            ChannelOutput { channel: record.channel, at: now, output: Output::send_failed(detail) },
-        );
+        self.emit(now, ChannelOutput { channel: record.channel, at: now, output });
     }
 
     /// Moves all outputs of the buses to the link.
