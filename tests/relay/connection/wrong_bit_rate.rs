@@ -86,31 +86,40 @@ async fn a_device_that_returns_to_a_bus_with_another_bit_rate_sends_nothing() {
     assert_eq!(rig.session.bus_reports()[0].state, "off");
 }
 
-/// An adapter on a silent bus, the frames that it took, and the events that the test adds.
+/// An adapter on a silent bus.
 #[derive(Clone, Default)]
-struct Silent(Arc<Mutex<(usize, VecDeque<CanEvent>, Option<Waker>)>>);
+struct Silent(Arc<Mutex<SilentState>>);
+
+#[derive(Default)]
+struct SilentState {
+    /// The number of frames that the adapter took.
+    taken: usize,
+    /// The events that the test adds.
+    events: VecDeque<CanEvent>,
+    waker: Option<Waker>,
+}
 
 impl Silent {
     fn add(&self, event: CanEvent) {
         let mut state = self.0.lock().unwrap();
-        state.1.push_back(event);
-        state.2.take().into_iter().for_each(Waker::wake);
+        state.events.push_back(event);
+        state.waker.take().into_iter().for_each(Waker::wake);
     }
 
     fn taken(&self) -> usize {
-        self.0.lock().unwrap().0
+        self.0.lock().unwrap().taken
     }
 }
 
 impl Script for Silent {
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<CanEvent> {
         let mut state = self.0.lock().unwrap();
-        state.2 = Some(cx.waker().clone());
-        state.1.pop_front().map_or(Poll::Pending, Poll::Ready)
+        state.waker = Some(cx.waker().clone());
+        state.events.pop_front().map_or(Poll::Pending, Poll::Ready)
     }
 
     fn poll_send(&mut self, _cx: &mut Context<'_>, _frame: &CanFrame) -> Poll<()> {
-        self.0.lock().unwrap().0 += 1;
+        self.0.lock().unwrap().taken += 1;
         Poll::Ready(())
     }
 }
