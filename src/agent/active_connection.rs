@@ -4,6 +4,7 @@ use crate::cloud::rest::ActiveTicket;
 use crate::protocol::vin::Vin;
 use crate::relay::connection::{CloseReason, RelayConnection};
 use crate::relay::wire::ConnectionClosed;
+use crate::relay::wire::request::OpenConnection;
 
 /// The operator's connection while it is open.
 pub(super) struct ActiveConnection {
@@ -11,6 +12,8 @@ pub(super) struct ActiveConnection {
     pub(super) relay: RelayConnection,
     /// The vehicle's VIN when the connection was opened, or the first VIN read since.
     vin: Option<Vin>,
+    /// The VIN of the vehicle that the connection is meant for.
+    wanted: Option<String>,
     /// The connection was opened for a ticket, and ends with it.
     pub(super) has_ticket: bool,
     /// How many records the operator had sent at the last call of [`ActiveConnection::take_activity`].
@@ -18,8 +21,13 @@ pub(super) struct ActiveConnection {
 }
 
 impl ActiveConnection {
-    pub(super) fn new(relay: RelayConnection, vin: Option<Vin>, has_ticket: bool) -> Self {
-        Self { relay, vin, has_ticket, records_seen: 0 }
+    /// `vin` is the vehicle's VIN, if it is known. A connection for a vehicle whose VIN is not known sends no
+    /// programming service until the VIN is confirmed.
+    pub(super) fn new(mut relay: RelayConnection, vin: Option<Vin>, open: &OpenConnection) -> Self {
+        if open.vin.is_some() && vin.is_none() {
+            relay.require_vin();
+        }
+        Self { relay, vin, wanted: open.vin.clone(), has_ticket: open.ticket_id.is_some(), records_seen: 0 }
     }
 
     /// Whether the operator has sent a PDU or a frame since the last call.
@@ -35,7 +43,10 @@ impl ActiveConnection {
 
     /// Closes the connection if this is the VIN of another vehicle.
     pub(super) fn handle_vin(&mut self, vin: Vin) {
-        if *self.vin.get_or_insert(vin) != vin {
+        let is_wanted = self.wanted.as_ref().is_none_or(|wanted| wanted == vin.as_str());
+        if *self.vin.get_or_insert(vin) == vin && is_wanted {
+            self.relay.confirm_vin();
+        } else {
             tracing::warn!("the connector is in another vehicle; closing the connection");
             self.relay.close(CloseReason::VehicleLost);
         }

@@ -58,6 +58,9 @@ impl Supervisor {
         if self.connection.as_mut().is_some_and(|connection| connection.relay.take_returned()) {
             self.read_vin(VinTrigger::Returned).await;
         }
+        if self.connection.as_mut().is_some_and(|connection| connection.relay.take_vin_wanted()) {
+            self.read_vin(VinTrigger::Request).await;
+        }
         let vin = self.connection.as_mut().and_then(|connection| connection.relay.poll_vin(now()));
         if let Some(report) = vin {
             self.handle_vin(&report);

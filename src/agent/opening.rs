@@ -94,9 +94,7 @@ impl Supervisor {
         tracing::info!(connection_uuid = %open.connection_uuid, "connection opened");
         let mut relay = RelayConnection::new(settings, now());
         relay.handle_ignition(now(), self.power.ignition());
-        // without a VIN from the vehicle, a VIN read later must equal the VIN in the request
-        let vin = self.vehicle.vin.or_else(|| open.vin.as_ref()?.parse().ok());
-        self.connection = Some(ActiveConnection::new(relay, vin, open.ticket_id.is_some()));
+        self.connection = Some(ActiveConnection::new(relay, self.vehicle.vin, open));
     }
 
     /// An `openConnection` for this UUID that waits for the VIN.

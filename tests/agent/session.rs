@@ -204,6 +204,42 @@ async fn an_open_connection_ends_in_another_vehicle() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_programming_session_begins_only_in_the_vehicle_of_the_ticket() {
+    let sandbox = Sandbox::start(1).await;
+    let (connector, bus) = (sandbox.connectors[0].clone(), bus());
+    // no ECU is asked at the start, so that the VIN is unknown when the connection is opened
+    let settings = AgentSettings { ignition_off: true, ..AgentSettings::default() };
+    let _agent = TestAgent::start(&sandbox, &connector, &bus, settings);
+    sandbox.portal(&connector).await.sees_online().await;
+    let record = catalogue().find(VEHICLE).unwrap().clone();
+    let vin = record.vin.map(|vin| vin.to_string());
+    let ticket = sandbox.ticket(&connector, vin.as_deref()).await;
+    let connection = sandbox.operator.connect(ticket.connection().unwrap());
+    let connection = soon("the connection", connection).await.unwrap();
+    assert_eq!(connection.joined().vin_number, None);
+    let vehicle = vehicle(&record, &bus);
+    let address = record.ecus[0].address;
+    let programming = [0x10, 0x02];
+    loop {
+        configure(&connection).await;
+        let channel = soon("the channel", connection.open_isotp(isotp(address))).await.unwrap();
+        // refused until the VIN is confirmed; with more tests than cores, a simulated ECU may answer too late
+        let mut refused = 0;
+        while refused < 20 {
+            match soon("the session", channel.request(&programming, &Timing::default())).await {
+                Ok(response) => {
+                    assert_eq!(response.data[..2], [0x50, 0x02]);
+                    return vehicle.stop().await;
+                }
+                Err(error) => assert!(error.to_string().contains("not sent"), "{error}"),
+            }
+            refused += 1;
+            soon("the VIN", connection.identify_vehicle()).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_adapter_that_was_plugged_into_another_vehicle_ends_the_connection() {
     let mut rig = Rig::start(VEHICLE).await;
     let (_, connection, channel) = rig.session().await;

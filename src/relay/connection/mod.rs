@@ -6,6 +6,7 @@ mod keep_alive_policy;
 mod operator;
 mod operator_watch;
 mod pending;
+mod programming;
 mod progress;
 mod records;
 mod requests;
@@ -28,7 +29,7 @@ use crate::relay::wire::request::Request;
 use held_frames::HeldFrames;
 use keep_alive_policy::KeepAlivePolicy;
 use operator_watch::{Interruption, OperatorWatch};
-use pending::{BusesVinReading, OpenedChannel, PendingReply, RunningScan, WaitingVinReading};
+use pending::{BusesVinReading, OpenedChannel, PendingReply, RunningScan, VinGate, WaitingVinReading};
 use transfers::Transfers;
 
 pub use crate::relay::wire::CloseReason;
@@ -63,6 +64,7 @@ pub struct RelayConnection {
     vin_waiting: Option<WaitingVinReading>,
     /// A device or a gateway has returned; see [`RelayConnection::take_returned`].
     has_returned: bool,
+    vin_gate: VinGate,
     /// When a PDU, an event about one, or a frame of the operator last passed.
     last_exchange: Option<Instant>,
     scans: Vec<RunningScan>,
@@ -98,6 +100,7 @@ impl RelayConnection {
             vin_reading: None,
             vin_waiting: None,
             has_returned: false,
+            vin_gate: VinGate::default(),
             last_exchange: None,
             scans: Vec::new(),
             pdus_relayed: 0,

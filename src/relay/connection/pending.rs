@@ -62,3 +62,15 @@ pub(super) struct RunningScan {
     /// The requests that the result answers.
     pub(super) requests: Vec<PendingReply>,
 }
+
+/// Whether programming services may be sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum VinGate {
+    /// No VIN was required, or the vehicle has confirmed it.
+    #[default]
+    Open,
+    /// The vehicle has not confirmed the VIN.
+    Closed,
+    /// The vehicle has not confirmed the VIN, and it has to be read.
+    Wanted,
+}

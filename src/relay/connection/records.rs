@@ -5,10 +5,24 @@ use std::time::{Duration, Instant};
 
 use super::RelayConnection;
 use super::held_frames::HeldFrame;
+use super::programming::{is_programming, is_programming_frame};
 use crate::relay::channel::{ChannelOutput, Output, PduToSend};
 use crate::relay::link::{Incoming, LinkError, PushError};
-use crate::relay::wire::codec::{Payload, PduFlags, Record, SendFailedDetail};
+use crate::relay::wire::codec::{EventCode, Payload, PduFlags, Record, SendFailedDetail};
 use crate::relay::wire::{CloseReason, ProblemKind};
+
+/// Why a programming service is refused.
+const VIN_NOT_CONFIRMED: &str =
+    "the VIN of the request to open the connection is not confirmed; it is being read: send again";
+
+/// Whether this record asks for a programming service.
+fn is_programming_record(payload: &Payload<'_>) -> bool {
+    match payload {
+        Payload::Frame(frame) => is_programming_frame(frame),
+        Payload::Pdu { data, .. } => is_programming(data),
+        _ => false,
+    }
+}
 
 impl RelayConnection {
     /// Handles a binary message of the operator.
@@ -77,8 +91,13 @@ impl RelayConnection {
 
     /// Passes a record to its bus, which may send it until `left` is over.
     fn handle_record(&mut self, now: Instant, record: &Record<'_>, left: Duration) {
-        let Some(opened) = self.channels.get(&record.channel) else { return };
-        let Some(bus) = self.buses.get_mut(opened.bus) else { return };
+        let Some(index) = self.channels.get(&record.channel).map(|opened| opened.bus) else { return };
+        if is_programming_record(&record.payload) && self.want_vin() {
+            let code = SendFailedDetail::RefusedByPolicy as u16;
+            let refused = Output::event(EventCode::SendFailed, code, 0, VIN_NOT_CONFIRMED);
+            return self.refuse_record_by(now, record, refused);
+        }
+        let Some(bus) = self.buses.get_mut(index) else { return };
         if matches!(record.payload, Payload::Frame(_) | Payload::Pdu { .. }) {
             self.records_taken += 1;
             self.last_exchange = Some(now);
@@ -128,6 +147,10 @@ impl RelayConnection {
 
     /// Reports that a PDU or frame was not sent. A PDU that was refused breaks the chain behind it.
     fn refuse_record(&mut self, now: Instant, record: &Record<'_>, detail: SendFailedDetail) {
+        self.refuse_record_by(now, record, Output::send_failed(detail));
+    }
+
+    fn refuse_record_by(&mut self, now: Instant, record: &Record<'_>, output: Output) {
         let flags = match record.payload {
             Payload::Frame(_) => None,
             Payload::Pdu { flags, .. } => Some(flags),
@@ -139,10 +162,7 @@ impl RelayConnection {
         {
             bus.channels_mut().handle_refused_pdu(now, record.channel, flags);
         }
-        self.emit(
-            now,
-            ChannelOutput { channel: record.channel, at: now, output: Output::send_failed(detail) },
-        );
+        self.emit(now, ChannelOutput { channel: record.channel, at: now, output });
     }
 
     /// Moves all outputs of the buses to the link.

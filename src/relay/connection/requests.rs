@@ -137,6 +137,8 @@ impl RelayConnection {
             let message = json!({"connection_uuid": self.connection_uuid(), "buses": names});
             self.reply("busesConfigured", &message, request_id);
             self.resume_vin_reading(now);
+            // so that the VIN is confirmed when the operator begins to program
+            self.want_vin();
         }
     }
 

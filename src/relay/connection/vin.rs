@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::RelayConnection;
-use super::pending::{BusesVinReading, VinTrigger, WaitingVinReading};
+use super::pending::{BusesVinReading, VinGate, VinTrigger, WaitingVinReading};
 use crate::vehicle::vin;
 
 /// The time without activity on any channel after which a VIN is read that no request waits for. A mechanic who
@@ -55,6 +55,34 @@ impl RelayConnection {
         } else {
             self.vin_waiting = Some(WaitingVinReading { look_at: now + LOOK_EVERY, ..waiting });
         }
+    }
+
+    /// The connection is meant for a certain vehicle, whose VIN is not known yet: no programming service is sent before
+    /// [`RelayConnection::confirm_vin`].
+    pub fn require_vin(&mut self) {
+        self.vin_gate = VinGate::Closed;
+    }
+
+    /// The vehicle has the VIN that was required.
+    pub fn confirm_vin(&mut self) {
+        self.vin_gate = VinGate::Open;
+    }
+
+    /// Whether the VIN has to be read to be confirmed, since the last call of this method.
+    pub fn take_vin_wanted(&mut self) -> bool {
+        self.vin_gate == VinGate::Wanted && {
+            self.vin_gate = VinGate::Closed;
+            true
+        }
+    }
+
+    /// The VIN has to be read if it was required and is not confirmed. Returns whether that is so.
+    pub(super) fn want_vin(&mut self) -> bool {
+        let is_open = self.vin_gate == VinGate::Open;
+        if !is_open {
+            self.vin_gate = VinGate::Wanted;
+        }
+        !is_open
     }
 
     /// Whether a device or a gateway has been lost and has returned since the last call of this method.

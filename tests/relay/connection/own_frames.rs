@@ -188,3 +188,32 @@ async fn a_reading_of_the_vin_pauses_when_a_transfer_begins() {
     rig.run(3 * SECOND).await;
     assert!(requests_for_the_vin(&node).len() > before, "the reading continues");
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_programming_service_is_sent_before_the_vin_is_confirmed() {
+    let mut rig = Rig::new();
+    rig.session.require_vin();
+    rig.configure_hs().await;
+    assert!(rig.session.take_vin_wanted(), "the VIN is read as soon as the buses are there");
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
+    rig.open_isotp(1, json!({})).await;
+    rig.open_raw(2, json!({"request_id": 0x7E0})).await;
+    rig.send(1, PLAIN, &[0x10, 0x03]);
+    for programming in [&[0x10, 0x02][..], &[0x31, 1, 0xFF, 0], &[0x34, 0], &[0x36, 1]] {
+        rig.send(1, PLAIN, programming);
+        rig.send(1, CHAINED, &[0x22, 1]);
+    }
+    rig.send_frame(2, frame(0x7E0, &[0x02, 0x10, 0x02]));
+    rig.run(SECOND).await;
+    assert_eq!(ecu.requests(), [[0x10, 0x03]]);
+    assert_eq!(rig.count(1, EventCode::SendFailed, 6), 4);
+    assert_eq!(rig.count(1, EventCode::ChainBroken, 0), 4);
+    assert_eq!(rig.count(2, EventCode::SendFailed, 6), 1);
+    assert_eq!(rig.pdus(1), [[0x50, 0x03]], "no answer is invented");
+    assert!(rig.session.take_vin_wanted() && !rig.session.take_vin_wanted());
+
+    rig.session.confirm_vin();
+    rig.send(1, PLAIN, &[0x10, 0x02]);
+    rig.run(SECOND).await;
+    assert_eq!(ecu.requests().last().unwrap(), &[0x10, 0x02]);
+}

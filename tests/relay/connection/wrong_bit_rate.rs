@@ -86,13 +86,15 @@ async fn a_device_that_returns_to_a_bus_with_another_bit_rate_sends_nothing() {
     assert_eq!(rig.session.bus_reports()[0].state, "off");
 }
 
-/// An adapter on a silent bus, the frames that it took, and the events that the test adds.
+/// An adapter on a silent bus.
 #[derive(Clone, Default)]
 struct Silent(Arc<Mutex<SilentState>>);
 
 #[derive(Default)]
 struct SilentState {
+    /// The number of frames that the adapter took.
     taken: usize,
+    /// The events that the test adds.
     events: VecDeque<CanEvent>,
     waker: Option<Waker>,
 }

@@ -1,0 +1,90 @@
+//! Which PDUs and frames of the operator begin or continue the programming of an ECU: one table (ISO 14229-1, and
+//! ISO 14230-3, which has the same services).
+
+use connector_hal::can::CanFrame;
+
+/// DiagnosticSessionControl, and its programming sessions: that of UDS, and that of ISO 14230-3.
+const SESSION_CONTROL: u8 = 0x10;
+const PROGRAMMING_SESSIONS: [u8; 2] = [0x02, 0x85];
+/// RoutineControl, and the routines that erase memory or check programming dependencies.
+const ROUTINE_CONTROL: u8 = 0x31;
+const PROGRAMMING_ROUTINES: [[u8; 2]; 3] = [[0xFF, 0x00], [0xFF, 0x01], [0xFF, 0x02]];
+/// The bit that suppresses the positive response.
+const SUPPRESS: u8 = 0x80;
+
+/// Whether this PDU asks for a programming service.
+pub(super) fn is_programming(pdu: &[u8]) -> bool {
+    match pdu {
+        [SESSION_CONTROL, session, ..] => {
+            PROGRAMMING_SESSIONS.contains(session) || PROGRAMMING_SESSIONS.contains(&(session & !SUPPRESS))
+        }
+        [ROUTINE_CONTROL, _, high, low, ..] => PROGRAMMING_ROUTINES.contains(&[*high, *low]),
+        // RequestDownload, RequestUpload, TransferData, RequestTransferExit, RequestFileTransfer
+        [0x34..=0x38, ..] => true,
+        _ => false,
+    }
+}
+
+/// Whether this frame is a single or first frame of ISO-TP with normal addressing that asks for a programming service.
+pub(super) fn is_programming_frame(frame: &CanFrame) -> bool {
+    match frame.data() {
+        // CAN FD: the length is in the second byte
+        [0x00, _, pdu @ ..] | [0x01..=0x0F, pdu @ ..] | [0x10..=0x1F, _, pdu @ ..] => is_programming(pdu),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use connector_hal::can::CanId;
+
+    use super::*;
+
+    const PROGRAMMING: [&[u8]; 13] = [
+        &[0x10, 0x02],
+        &[0x10, 0x82],
+        &[0x10, 0x85],
+        &[0x31, 0x01, 0xFF, 0x00, 0x44],
+        &[0x31, 0x01, 0xFF, 0x01],
+        &[0x31, 0x03, 0xFF, 0x02],
+        &[0x31, 0x81, 0xFF, 0x00],
+        &[0x34, 0x00, 0x44],
+        &[0x35],
+        &[0x36, 0x01, 0xAA],
+        &[0x37],
+        &[0x38, 0x01],
+        &[0x34],
+    ];
+    const OTHERS: [&[u8]; 10] = [
+        &[],
+        &[0x10],
+        &[0x10, 0x01],
+        &[0x10, 0x03],
+        &[0x31, 0x01],
+        &[0x31, 0x01, 0xFF, 0x03],
+        &[0x31, 0x01, 0x02, 0x03],
+        &[0x22, 0xF1, 0x90],
+        &[0x3E, 0x80],
+        &[0x39],
+    ];
+
+    #[test]
+    fn the_table_of_programming_services_covers_uds_and_kwp() {
+        for pdu in PROGRAMMING {
+            assert!(is_programming(pdu), "{pdu:02X?}");
+        }
+        for pdu in OTHERS {
+            assert!(!is_programming(pdu), "{pdu:02X?}");
+        }
+    }
+
+    #[test]
+    fn a_single_or_first_frame_is_classified_by_its_pdu() {
+        let frame = |data: &[u8]| CanFrame::new(CanId::standard(0x7E0).unwrap(), data).unwrap();
+        assert!(is_programming_frame(&frame(&[0x02, 0x10, 0x02, 0xCC])));
+        assert!(is_programming_frame(&frame(&[0x10, 0x0B, 0x34, 0x00, 0x44])));
+        for other in [&[0x21, 0x34][..], &[0x30, 0, 0], &[0x02, 0x10, 0x03], &[0x10], &[]] {
+            assert!(!is_programming_frame(&frame(other)), "{other:02X?}");
+        }
+    }
+}
