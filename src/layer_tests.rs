@@ -216,7 +216,7 @@ fn documented() -> (Vec<String>, Vec<String>) {
     for line in block.lines() {
         let (name, value) = line.split_once(": ").unwrap();
         if name == "pure" {
-            pure = value.split(", ").map(str::to_owned).collect();
+            pure.extend(value.split(", ").map(str::to_owned));
         } else {
             layers.push(name.to_owned());
         }

@@ -25,9 +25,15 @@ pub(super) fn is_programming(pdu: &[u8]) -> bool {
     }
 }
 
-/// Whether this frame is a single or first frame of ISO-TP with normal addressing that asks for a programming service.
+/// Whether this frame is a single or first frame of ISO-TP that asks for a programming service. A raw channel does not
+/// say whether an address byte comes first, so that both readings count.
 pub(super) fn is_programming_frame(frame: &CanFrame) -> bool {
-    match frame.data() {
+    let data = frame.data();
+    begins_programming(data) || data.get(1..).is_some_and(begins_programming)
+}
+
+fn begins_programming(n_pdu: &[u8]) -> bool {
+    match n_pdu {
         // CAN FD: the length is in the second byte
         [0x00, _, pdu @ ..] | [0x01..=0x0F, pdu @ ..] | [0x10..=0x1F, _, pdu @ ..] => is_programming(pdu),
         _ => false,
@@ -79,11 +85,15 @@ mod tests {
     }
 
     #[test]
-    fn a_single_or_first_frame_is_classified_by_its_pdu() {
+    fn a_single_or_first_frame_is_classified_by_its_pdu_with_and_without_address() {
         let frame = |data: &[u8]| CanFrame::new(CanId::standard(0x7E0).unwrap(), data).unwrap();
         assert!(is_programming_frame(&frame(&[0x02, 0x10, 0x02, 0xCC])));
         assert!(is_programming_frame(&frame(&[0x10, 0x0B, 0x34, 0x00, 0x44])));
-        for other in [&[0x21, 0x34][..], &[0x30, 0, 0], &[0x02, 0x10, 0x03], &[0x10], &[]] {
+        assert!(is_programming_frame(&frame(&[0x12, 0x02, 0x10, 0x02])));
+        assert!(is_programming_frame(&frame(&[0x40, 0x10, 0x0B, 0x34, 0x00])));
+        for other in
+            [&[0x21, 0x34][..], &[0x30, 0, 0], &[0x02, 0x10, 0x03], &[0x12, 0x02, 0x10, 0x03], &[0x10], &[]]
+        {
             assert!(!is_programming_frame(&frame(other)), "{other:02X?}");
         }
     }
