@@ -18,6 +18,9 @@ use crate::cloud::login::LoginStore;
 use crate::config::{Config, LogFormat, Severity};
 use crate::vehicle::hardware::Hardware;
 
+/// The pause before the files of a configuration that cannot be used are tried again: replacing them takes seconds.
+const RETRY: Duration = Duration::from_secs(10);
+
 pub(super) async fn run(path: &Path, format: Option<LogFormat>) -> anyhow::Result<ExitCode> {
     if let Err(error) = disable_core_dumps() {
         eprintln!("connector-agent: warning: cannot disable core dumps: {error}");
@@ -34,8 +37,8 @@ pub(super) async fn run(path: &Path, format: Option<LogFormat>) -> anyhow::Resul
     };
     let level = logging::init(&config.log.level, format.unwrap_or(config.log.format))?;
     let mut signals = Signals::new().context("cannot wait for signals")?;
+    let Some(mut setup) = set_up(&config) else { return Ok(ExitCode::from(CONFIG_STATUS)) };
     loop {
-        let Some(setup) = set_up(&config) else { return Ok(ExitCode::from(CONFIG_STATUS)) };
         tracing::info!(
             uuid = %config.connector.uuid,
             buses = config.buses.len(),
@@ -56,6 +59,36 @@ pub(super) async fn run(path: &Path, format: Option<LogFormat>) -> anyhow::Resul
                 return Ok(ExitCode::SUCCESS);
             }
             Control::Restart => config = next.unwrap_or(config),
+        }
+        let Some(again) = set_up_again(&mut config, path, &level, &mut signals).await else {
+            tracing::info!("connector-agent ended");
+            return Ok(ExitCode::SUCCESS);
+        };
+        setup = again;
+    }
+}
+
+/// Sets up the agent again. Files that cannot be used at this moment may be about to be replaced: an agent that ended
+/// now would not be started again. Returns `None` if the process is asked to end meanwhile.
+async fn set_up_again(
+    config: &mut Config,
+    path: &Path,
+    level: &LogLevel,
+    signals: &mut Signals,
+) -> Option<Setup> {
+    loop {
+        if let Some(setup) = set_up(config) {
+            return Some(setup);
+        }
+        tracing::error!(
+            "a file that the configuration names cannot be used now; trying again in {} s",
+            RETRY.as_secs()
+        );
+        tokio::select! {
+            _ = signals.terminate.recv() => return None,
+            _ = signals.interrupt.recv() => return None,
+            _ = signals.hang_up.recv() => *config = reload(path, level).unwrap_or_else(|| config.clone()),
+            () = tokio::time::sleep(RETRY) => {}
         }
     }
 }
@@ -112,8 +145,8 @@ impl Signals {
     /// Passes signals on to the agent until the agent ends. Returns the configuration for the next start, if
     /// it has changed.
     ///
-    /// SIGHUP reads the file again, and looks whether a file for the cloud that it names has changed. The log level counts immediately, the rest as soon as no connection is
-    /// open. A file with errors changes nothing.
+    /// SIGHUP reads the file again, and looks whether a file for the cloud that it names has changed. The log level
+    /// counts immediately, the rest as soon as no connection is open. A file with errors changes nothing.
     async fn watch(
         &mut self,
         path: &Path,
@@ -159,8 +192,23 @@ fn reload(path: &Path, level: &LogLevel) -> Option<Config> {
             return None;
         }
     };
+    if !has_usable_files(&config) {
+        tracing::error!("cannot use the new configuration");
+        return None;
+    }
     if let Err(error) = level.set(&config.log.level) {
         tracing::error!("{error:#}");
     }
     Some(config)
+}
+
+/// Whether the agent could start with the files that the configuration names for the cloud; logs the problems.
+fn has_usable_files(config: &Config) -> bool {
+    let is_usable =
+        config.pincode().is_ok() && config.proxy().is_ok() && config.cloud_tls(Duration::ZERO).is_ok();
+    if !is_usable {
+        let problems = config.check().into_iter().filter(|problem| problem.severity == Severity::Error);
+        problems.for_each(|problem| tracing::error!("{problem}"));
+    }
+    is_usable
 }

@@ -82,6 +82,26 @@ impl Rig {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_becomes_unusable_before_a_restart_does_not_end_the_agent() {
+    let mut rig = Rig::start("info").await;
+    let (ticket, _connection) = rig.connect().await;
+    let authorities = rig.directory.path().join("ca.pem");
+    let certificate = std::fs::read(&rig.sandbox.cloud.ca_file).unwrap();
+    std::fs::write(&authorities, &certificate).unwrap();
+    let original = rig.sandbox.cloud.ca_file.display().to_string();
+    rig.reload(&rig.config("info", 2).replace(&original, authorities.to_str().unwrap()));
+    rig.logs("the configuration has changed").await;
+    std::fs::write(&authorities, "being replaced").unwrap();
+    rig.sandbox.operator.complete(&ticket).await.unwrap();
+    rig.logs("cannot be used now").await;
+    std::fs::write(&authorities, &certificate).unwrap();
+    rig.signal(Signal::HUP);
+    rig.logs(" starts").await;
+    let is_new = async { while rig.reported_version().await != 2 {} };
+    soon("the new configuration", is_new).await;
+}
+
 fn config(sandbox: &Sandbox, connector: &Connector, level: &str, hardware_version: u32) -> String {
     let (uuid, cloud) = (connector.uuid, &sandbox.cloud);
     let (address, ca_file) = (cloud.address, cloud.ca_file.display());
@@ -121,7 +141,8 @@ async fn after_sighup_a_file_that_cannot_be_used_changes_nothing() {
     rig.logs(" starts").await;
     let (ticket, connection) = rig.connect().await;
     let config = rig.config("info", 1);
-    for unusable in [config.replace("wss://", "ftp://"), config.replace("level", "=")] {
+    let missing = config.replace("ca_file = \"", "ca_file = \"/missing");
+    for unusable in [config.replace("wss://", "ftp://"), config.replace("level", "="), missing] {
         rig.reload(&unusable);
         rig.logs("cannot use the new configuration").await;
         is_open(&connection).await;
