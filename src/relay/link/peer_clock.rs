@@ -18,6 +18,9 @@ const AGEING: i128 = 20;
 /// The share of `hold` by which a round trip may be negative. Clocks do not run equally fast.
 const HOLD_ERROR: i128 = 10;
 
+/// The part of a silence by which two clocks may have drifted apart: 500 ppm.
+const DRIFT: i128 = 2_000;
+
 /// The content of a `clock` record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Echo {
@@ -39,8 +42,8 @@ struct Sample {
 #[derive(Debug)]
 struct Window<T> {
     buckets: VecDeque<Bucket<T>>,
-    /// The best value before a silence that was longer than the window, until the second bucket behind the silence.
-    before_silence: Option<T>,
+    /// The best bucket before a silence that was longer than the window, until the second bucket behind the silence.
+    before_silence: Option<Bucket<T>>,
 }
 
 #[derive(Debug)]
@@ -58,7 +61,7 @@ impl<T: Copy> Window<T> {
     fn insert(&mut self, now: u64, key: i128, value: T) {
         while let Some(last) = self.buckets.pop_front_if(|bucket| now.saturating_sub(bucket.since) >= WINDOW)
         {
-            self.before_silence = self.buckets.is_empty().then_some(last.value);
+            self.before_silence = self.buckets.is_empty().then_some(last);
         }
         match self.buckets.back_mut() {
             Some(last) if now.saturating_sub(last.since) < BUCKET => {
@@ -146,13 +149,23 @@ impl PeerClock {
     pub(super) fn age(&self, now: u64, time: u64) -> Duration {
         let transit = transit(now, time);
         let difference = match self.samples.best(now) {
-            // A peer that did not read for a minute echoes a message that it has just read from a full queue. Such a
-            // sample is wrong by half of the silence, and would make the message look as old.
+            // A peer that did not read for a minute echoes a message that it has just read from a full queue, and a
+            // message that was held back for a minute has an old echo. Such a sample is wrong by half of its round trip,
+            // in either direction. What was measured before the silence decides within that range.
             Some(sample) => {
-                let before = self.samples.before_silence.map(|before| before.difference);
-                before.map_or(sample.difference, |before| before.max(sample.difference))
+                let error = i128::from(sample.round_trip / 2);
+                let possible = (sample.difference - error, sample.difference + error);
+                let before = self.samples.before_silence.as_ref().map(|before| before.value.difference);
+                before.map_or(sample.difference, |before| before.clamp(possible.0, possible.1))
             }
-            None => self.transits.best(now).unwrap_or(transit),
+            // after a silence the first messages may all have been held back
+            None => {
+                let best = self.transits.best(now).unwrap_or(transit);
+                let before = self.transits.before_silence.as_ref();
+                before.map_or(best, |before| {
+                    best.min(before.value + i128::from(now.saturating_sub(before.since)) / DRIFT)
+                })
+            }
         };
         let age = (transit - difference).max(0);
         Duration::from_micros(u64::try_from(age).unwrap_or(u64::MAX))
@@ -182,6 +195,23 @@ mod tests {
         let now = 147 * SECOND;
         clock.handle_message(now, now, Some(Echo { echo: now, hold: 0 }));
         assert_eq!(clock.age(now, now - SECOND), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn messages_that_were_held_back_for_more_than_a_minute_are_old() {
+        for has_clock in [false, true] {
+            let echo = |echo| has_clock.then_some(Echo { echo, hold: 0 });
+            let mut clock = PeerClock::new();
+            clock.handle_message(SECOND, SECOND, echo(SECOND));
+            // the peer made these messages 110 to 70 s ago, and had received nothing since
+            for made in [2, 20, 40] {
+                let now = 112 * SECOND;
+                clock.handle_message(now, made * SECOND, echo(SECOND));
+                // without clocks, some of the silence may be drift
+                let age = clock.age(now, made * SECOND).as_secs_f64();
+                assert!((age - (112 - made) as f64).abs() < 0.1, "{has_clock}: {age}");
+            }
+        }
     }
 
     #[test]
