@@ -17,7 +17,7 @@ impl Supervisor {
             .is_some_and(|connection| connection.relay.start_reading_vin(now(), budget, trigger));
         if !is_read_by_connection && !self.vehicle.is_being_read {
             self.vehicle.is_being_read = true;
-            self.watch.read().await;
+            self.watch.read(trigger == VinTrigger::Request).await;
         }
     }
 

@@ -11,8 +11,11 @@ pub(super) enum WatchCommand {
     Release(oneshot::Sender<()>),
     /// Allows to use the devices again, without reading the VIN. Carries the VIN that a session has read.
     Resume(Option<Vin>),
-    /// Reads the VIN now.
-    Read,
+    /// Reads the VIN again.
+    Read {
+        /// A request waits for the VIN, so that the reading does not listen first.
+        is_awaited: bool,
+    },
     /// Sends nothing any more, and only reports activity.
     Listen,
     /// The ignition changed.

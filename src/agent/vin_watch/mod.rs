@@ -72,9 +72,9 @@ impl VinWatch {
         let _gone_at_shutdown = self.commands.send(WatchCommand::Ignition(ignition)).await;
     }
 
-    /// Reads the VIN again.
-    pub(super) async fn read(&self) {
-        let _gone_at_shutdown = self.commands.send(WatchCommand::Read).await;
+    /// Reads the VIN again. If no request waits for the VIN, the reading listens to the buses first.
+    pub(super) async fn read(&self, is_awaited: bool) {
+        let _gone_at_shutdown = self.commands.send(WatchCommand::Read { is_awaited }).await;
     }
 
     /// Sends nothing any more, and only listens.

@@ -104,7 +104,7 @@ impl VinWatchTask {
                 self.schedule.handle_known(now(), vin.is_some());
                 self.watch_from_closed()
             }
-            Some(WatchCommand::Read) => self.read_again(),
+            Some(WatchCommand::Read { is_awaited }) => self.read_again(is_awaited),
             Some(WatchCommand::Listen) => self.only_listen(),
             Some(WatchCommand::Ignition(ignition)) => {
                 self.schedule.handle_ignition(ignition);
@@ -128,7 +128,8 @@ impl VinWatchTask {
                         let _asker_gone = done.send(());
                         WatchActivity::Released
                     }
-                    Some(WatchCommand::Read | WatchCommand::Resume(_)) => self.read_again(),
+                    Some(WatchCommand::Read { is_awaited }) => self.read_again(is_awaited),
+                    Some(WatchCommand::Resume(_)) => self.read_again(false),
                     Some(WatchCommand::Listen) => self.only_listen(),
                     Some(WatchCommand::Ignition(ignition)) => {
                         self.schedule.handle_ignition(ignition);
@@ -203,7 +204,7 @@ impl VinWatchTask {
                     let _asker_gone = done.send(());
                     return Poll::Ready(WatchActivity::Released);
                 }
-                Some(WatchCommand::Read) => return Poll::Ready(self.read_again()),
+                Some(WatchCommand::Read { is_awaited }) => return Poll::Ready(self.read_again(is_awaited)),
                 Some(WatchCommand::Listen) => self.schedule.handle_listen(),
                 Some(WatchCommand::Ignition(ignition)) => self.schedule.handle_ignition(ignition),
                 Some(WatchCommand::Resume(_)) => {}
@@ -213,9 +214,9 @@ impl VinWatchTask {
         Poll::Pending
     }
 
-    fn read_again(&mut self) -> WatchActivity {
+    fn read_again(&mut self, is_awaited: bool) -> WatchActivity {
         self.schedule.handle_request();
-        self.listens_first = false;
+        self.listens_first = !is_awaited && self.has_read;
         WatchActivity::Read
     }
 

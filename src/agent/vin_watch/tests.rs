@@ -234,7 +234,7 @@ async fn a_vehicle_without_a_vin_is_asked_less_often_and_finally_not_at_all() {
         assert!((least + 3..=least + 5).contains(pause), "{pauses:?}");
     }
     // another reason to read starts the attempts again
-    rig.watch.read().await;
+    rig.watch.read(true).await;
     assert_eq!(rig.readings_without_vin().await.len(), 7);
 }
 
@@ -334,6 +334,24 @@ async fn an_announcement_of_another_vin_causes_a_reading_and_one_of_the_same_vin
     network.announce("1M8GDM9AXKP042788");
     assert_eq!(rig.reading_within(7 * SECOND).await, None);
     assert_eq!(rig.reading_within(2 * SECOND).await, Some((vin, 3611)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reading_again_that_no_request_waits_for_listens_first() {
+    for is_awaited in [false, true] {
+        let mut rig = WatchRig::new(Some(true));
+        rig.ecu_starts();
+        assert!(rig.reading_within(2 * SECOND).await.unwrap().0.is_some());
+        let questions = rig.count_questions();
+        let tester = rig.tester_starts();
+        // the other tester sends again after two seconds
+        tokio::time::sleep(SECOND / 2).await;
+        rig.watch.read(is_awaited).await;
+        rig.reading_within(10 * SECOND).await.expect("a reading");
+        let asked = questions.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(asked > 0, is_awaited, "{asked} questions");
+        tester.abort();
+    }
 }
 
 #[tokio::test(start_paused = true)]
