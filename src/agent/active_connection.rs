@@ -24,8 +24,11 @@ impl ActiveConnection {
     /// `vin` is the vehicle's VIN, if it is known. A connection for a vehicle whose VIN is not known sends no
     /// programming service until the VIN is confirmed.
     pub(super) fn new(mut relay: RelayConnection, vin: Option<Vin>, open: &OpenConnection) -> Self {
-        if open.vin.is_some() && vin.is_none() {
+        if open.vin.is_some() {
             relay.require_vin();
+            if vin.is_some() {
+                relay.confirm_vin();
+            }
         }
         Self { relay, vin, wanted: open.vin.clone(), has_ticket: open.ticket_id.is_some(), records_seen: 0 }
     }
@@ -43,7 +46,7 @@ impl ActiveConnection {
 
     /// Closes the connection if this is the VIN of another vehicle.
     pub(super) fn handle_vin(&mut self, vin: Vin) {
-        let is_wanted = self.wanted.as_ref().is_none_or(|wanted| wanted == vin.as_str());
+        let is_wanted = self.wanted.as_ref().is_none_or(|wanted| vin.is_written(wanted));
         if *self.vin.get_or_insert(vin) == vin && is_wanted {
             self.relay.confirm_vin();
         } else {

@@ -156,6 +156,7 @@ impl Supervisor {
                 tracing::warn!(
                     "a download is in progress: the ECUs are not sent back to their default session"
                 );
+                connection.relay.leave_silently();
             } else {
                 return_to_default_sessions(&mut connection.relay).await;
             }

@@ -147,7 +147,7 @@ impl Supervisor {
         }
         let deadlines = [
             Some(self.reporting.poll_timeout()),
-            self.connection.as_ref().and_then(|connection| connection.relay.poll_timeout()),
+            self.connection.as_ref().and_then(|connection| connection.relay.poll_timeout(now())),
             self.notifier.poll_timeout(),
             self.power.poll_timeout(),
             self.ending.poll_timeout(self.open_work()),

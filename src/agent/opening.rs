@@ -64,7 +64,7 @@ impl Supervisor {
     /// Checks that the connector is in the vehicle that the connection is meant for.
     fn check_vin(&self, open: &OpenConnection) -> Result<(), Problem> {
         match (&open.vin, self.vehicle.vin) {
-            (Some(wanted), Some(vin)) if *wanted != vin.as_str() => {
+            (Some(wanted), Some(vin)) if !vin.is_written(wanted) => {
                 let detail = format!("The connection is meant for {wanted}, but the connector is in {vin}.");
                 return Err(ProblemKind::WrongVehicle.problem(detail));
             }

@@ -72,6 +72,11 @@ impl Vin {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
+    /// Whether this text is the VIN, in capital or small letters.
+    pub(crate) fn is_written(&self, text: &str) -> bool {
+        text.trim().eq_ignore_ascii_case(self.as_str())
+    }
+
     /// Whether the check digit at position 9 is right (49 CFR 565.15; vehicles outside North America need
     /// none).
     pub fn has_valid_check_digit(&self) -> bool {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use connector_hal::can::CanId;
 
 use crate::protocol::problem::Problem;
-use crate::protocol::uds::P2_STAR;
 use crate::relay::channel::{PduChannelSettings, ResponseTiming};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::ProblemKind;
@@ -17,7 +16,8 @@ use crate::relay::wire::request::{
 /// How long a chained PDU waits by default for the response to the PDU before it: P2 of the relay protocol,
 /// section 4.1.
 const DEFAULT_P2: Duration = Duration::from_secs(1);
-/// How long a chained PDU waits by default after response pending (P2*): 5 s of the ECU, and time for network and bus.
+/// How long a chained PDU waits by default, and at least, after response pending (P2*): 5 s of the ECU, and time for
+/// network and bus.
 const DEFAULT_P2_STAR: Duration = Duration::from_millis(5500);
 /// The greatest age of frames that an operator may choose: a frame that is older belongs to another situation.
 const LONGEST_RAW_MAX_AGE: Duration = Duration::from_secs(5);
@@ -153,7 +153,7 @@ pub(crate) fn pdu_settings(options: &PduOptions) -> PduChannelSettings {
             p2_star: options
                 .p2_star_ms
                 .map_or(DEFAULT_P2_STAR, |ms| Duration::from_millis(u64::from(ms)))
-                .max(P2_STAR),
+                .max(DEFAULT_P2_STAR),
         },
     }
 }

@@ -79,6 +79,9 @@ pub trait Channels: Send {
     /// Asks the ECUs that left their default session to return to it.
     fn return_to_default_sessions(&mut self, now: Instant);
 
+    /// When the bus is left, the ECUs are left as they are: no last message ends their sessions.
+    fn leave_silently(&mut self) {}
+
     /// Whether a channel sends, receives, awaits a response, or has data that waits for the vehicle. The connector then
     /// sends nothing on its own account.
     fn is_busy(&self, now: Instant) -> bool;

@@ -52,6 +52,9 @@ impl HeldFrames {
     /// Discards the frames of a channel that is closed.
     pub(super) fn discard(&mut self, channel: u16) {
         self.frames.retain(|held| held.channel != channel);
+        if self.frames.is_empty() {
+            self.until = None;
+        }
     }
 
     /// When the frames are released at the latest.

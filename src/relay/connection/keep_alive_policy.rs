@@ -36,8 +36,13 @@ impl KeepAlivePolicy {
         self.off_since = (ignition == Some(false)).then(|| self.off_since.unwrap_or(now));
     }
 
-    /// The supply voltage, in volts; `None` if it cannot be measured.
+    /// The supply voltage, in volts; `None` if it cannot be measured. It counts only while the ignition is unknown: with
+    /// the ignition on, an ECU may be being programmed, and the mechanic sees the vehicle.
     pub(super) fn handle_voltage(&mut self, now: Instant, volts: Option<f32>) {
+        if self.ignition.is_some() {
+            self.low_since = None;
+            return;
+        }
         let limit = self.limits.above.get();
         let was_long = self.low_since.is_some_and(|since| since + self.limits.after_low_voltage <= now);
         match volts.map(f64::from) {
@@ -78,7 +83,6 @@ impl KeepAlivePolicy {
     fn stop_at(&self, transfer_until: Option<Instant>) -> (Instant, KeepAliveStop) {
         let limits = &self.limits;
         let off = self.off_since.map(|since| (since + limits.after_ignition_off, KeepAliveStop::IgnitionOff));
-        // with the ignition on, an ECU may be being programmed, and the mechanic sees the vehicle
         let low = self.low_since.filter(|_| self.ignition.is_none());
         let low = low.map(|since| (since + limits.after_low_voltage, KeepAliveStop::LowVoltage));
         let idle = (self.last_request + limits.after_last_request, KeepAliveStop::OperatorIdle);
@@ -126,14 +130,20 @@ mod tests {
         let (mut policy, start) = policy();
         policy.handle_voltage(start, Some(12.1));
         policy.handle_ignition(start, Some(true));
+        policy.handle_voltage(start + 30 * SECOND, Some(12.1));
         assert!(!policy.poll_change(start + 60 * SECOND, None));
-        policy.handle_ignition(start, None);
-        assert!(policy.poll_change(start + 60 * SECOND, None));
+        policy.handle_ignition(start + 60 * SECOND, None);
+        assert!(
+            !policy.poll_change(start + 60 * SECOND, None),
+            "the time with the ignition on does not count"
+        );
+        policy.handle_voltage(start + 60 * SECOND, Some(12.1));
+        assert!(policy.poll_change(start + 120 * SECOND, None));
         assert_eq!(policy.stopped(), Some(KeepAliveStop::LowVoltage));
-        policy.handle_voltage(start + 61 * SECOND, Some(12.6));
-        assert!(!policy.poll_change(start + 61 * SECOND, None), "the battery recovers without its load");
-        policy.handle_voltage(start + 62 * SECOND, Some(12.8));
-        assert!(policy.poll_change(start + 62 * SECOND, None));
+        policy.handle_voltage(start + 121 * SECOND, Some(12.6));
+        assert!(!policy.poll_change(start + 121 * SECOND, None), "the battery recovers without its load");
+        policy.handle_voltage(start + 122 * SECOND, Some(12.8));
+        assert!(policy.poll_change(start + 122 * SECOND, None));
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub struct RelayConnection {
     /// A device or a gateway has returned; see [`RelayConnection::take_returned`].
     has_returned: bool,
     vin_gate: VinGate,
+    /// The connection is meant for a certain vehicle.
+    is_vin_required: bool,
     /// When a PDU, an event about one, or a frame of the operator last passed.
     last_exchange: Option<Instant>,
     scans: Vec<RunningScan>,
@@ -101,6 +103,7 @@ impl RelayConnection {
             vin_waiting: None,
             has_returned: false,
             vin_gate: VinGate::default(),
+            is_vin_required: false,
             last_exchange: None,
             scans: Vec::new(),
             pdus_relayed: 0,

@@ -7,7 +7,7 @@ use connector_hal::can::CanFrame;
 const SESSION_CONTROL: u8 = 0x10;
 const PROGRAMMING_SESSIONS: [u8; 2] = [0x02, 0x85];
 /// RoutineControl, and the routines that erase memory or check programming dependencies.
-const ROUTINE_CONTROL: u8 = 0x31;
+pub(super) const ROUTINE_CONTROL: u8 = 0x31;
 const PROGRAMMING_ROUTINES: [[u8; 2]; 3] = [[0xFF, 0x00], [0xFF, 0x01], [0xFF, 0x02]];
 /// The bit that suppresses the positive response.
 const SUPPRESS: u8 = 0x80;
@@ -18,25 +18,36 @@ pub(super) fn is_programming(pdu: &[u8]) -> bool {
         [SESSION_CONTROL, session, ..] => {
             PROGRAMMING_SESSIONS.contains(session) || PROGRAMMING_SESSIONS.contains(&(session & !SUPPRESS))
         }
-        [ROUTINE_CONTROL, _, high, low, ..] => PROGRAMMING_ROUTINES.contains(&[*high, *low]),
+        [ROUTINE_CONTROL, ..] => is_programming_routine(pdu),
         // RequestDownload, RequestUpload, TransferData, RequestTransferExit, RequestFileTransfer
         [0x34..=0x38, ..] => true,
         _ => false,
     }
 }
 
+/// Whether this PDU starts, stops or asks for a routine that erases memory or checks programming dependencies.
+pub(super) fn is_programming_routine(pdu: &[u8]) -> bool {
+    matches!(pdu, [ROUTINE_CONTROL, _, high, low, ..] if PROGRAMMING_ROUTINES.contains(&[*high, *low]))
+}
+
 /// Whether this frame is a single or first frame of ISO-TP that asks for a programming service. A raw channel does not
 /// say whether an address byte comes first, so that both readings count.
 pub(super) fn is_programming_frame(frame: &CanFrame) -> bool {
     let data = frame.data();
-    begins_programming(data) || data.get(1..).is_some_and(begins_programming)
+    [Some(data), data.get(1..)]
+        .into_iter()
+        .flatten()
+        .any(|n_pdu| pdu_start(n_pdu).is_some_and(is_programming))
 }
 
-fn begins_programming(n_pdu: &[u8]) -> bool {
+/// The first bytes of the PDU that begins with this single or first frame of ISO-TP (ISO 15765-2, 9.6).
+pub(super) fn pdu_start(n_pdu: &[u8]) -> Option<&[u8]> {
     match n_pdu {
+        // a first frame with a length of 32 bits
+        [0x10, 0x00, _, _, _, _, pdu @ ..] => Some(pdu),
         // CAN FD: the length is in the second byte
-        [0x00, _, pdu @ ..] | [0x01..=0x0F, pdu @ ..] | [0x10..=0x1F, _, pdu @ ..] => is_programming(pdu),
-        _ => false,
+        [0x00, _, pdu @ ..] | [0x01..=0x0F, pdu @ ..] | [0x10..=0x1F, _, pdu @ ..] => Some(pdu),
+        _ => None,
     }
 }
 
@@ -90,6 +101,7 @@ mod tests {
         assert!(is_programming_frame(&frame(&[0x02, 0x10, 0x02, 0xCC])));
         assert!(is_programming_frame(&frame(&[0x10, 0x0B, 0x34, 0x00, 0x44])));
         assert!(is_programming_frame(&frame(&[0x12, 0x02, 0x10, 0x02])));
+        assert!(is_programming_frame(&frame(&[0x10, 0x00, 0x00, 0x01, 0x00, 0x00, 0x36, 0x01])));
         assert!(is_programming_frame(&frame(&[0x40, 0x10, 0x0B, 0x34, 0x00])));
         for other in
             [&[0x21, 0x34][..], &[0x30, 0, 0], &[0x02, 0x10, 0x03], &[0x12, 0x02, 0x10, 0x03], &[0x10], &[]]

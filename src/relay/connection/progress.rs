@@ -36,16 +36,14 @@ impl RelayConnection {
     }
 
     /// When [`RelayConnection::handle_timeout`] is due, or [`RelayConnection::wants_to_send`] becomes true by
-    /// itself.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    /// itself. While it is true, only the socket decides when the message is sent.
+    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let keep_alive = self.keep_alive.poll_timeout(self.transfers.until());
         let operator = self.operator_gone_at();
         let vin = self.vin_waiting.as_ref().map(|waiting| waiting.look_at);
         let held = self.held_frames.due(self.link.has_received_clock());
-        [self.hold_until, operator, self.link.poll_timeout(), keep_alive, vin, held]
-            .into_iter()
-            .flatten()
-            .min()
+        let link = self.link.poll_timeout().filter(|_| !self.link.wants_to_send(now));
+        [self.hold_until, operator, link, keep_alive, vin, held].into_iter().flatten().min()
     }
 
     /// Handles all deadlines that have passed.
@@ -69,6 +67,11 @@ impl RelayConnection {
         for bus in &mut self.buses {
             bus.channels_mut().return_to_default_sessions(now);
         }
+    }
+
+    /// Leaves the ECUs as they are when the connection ends: one of them may be in the middle of a download.
+    pub fn leave_silently(&mut self) {
+        self.buses.iter_mut().for_each(|bus| bus.channels_mut().leave_silently());
     }
 
     /// Whether nothing is on its way to a bus.

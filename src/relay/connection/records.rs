@@ -105,6 +105,7 @@ impl RelayConnection {
         }
         match record.payload {
             Payload::Frame(frame) => {
+                self.transfers.handle_request_frame(now, record.channel, frame.data());
                 bus.channels_mut().handle_frame_to_send(now, record.channel, frame, now + left);
             }
             Payload::Pdu { flags, data, .. } => {
@@ -185,7 +186,10 @@ impl RelayConnection {
             self.last_exchange = Some(now);
         }
         let payload = match &output {
-            Output::Frame(frame) => Payload::Frame(*frame),
+            Output::Frame(frame) => {
+                self.transfers.handle_response_frame(channel, frame.data());
+                Payload::Frame(*frame)
+            }
             Output::Pdu { address, data } => {
                 self.pdus_relayed += 1;
                 self.transfers.handle_response(now, channel, data);

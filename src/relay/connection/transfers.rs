@@ -1,16 +1,18 @@
-//! Which channels are in the middle of a download or upload: a pure state machine (ISO 14229-1, 14, and
-//! ISO 14230-3, which has the same services).
+//! Which channels are in the middle of a download, an upload or the erase before it: a pure state machine
+//! (ISO 14229-1, 14, and ISO 14230-3, which has the same services).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+use super::programming::{ROUTINE_CONTROL, is_programming_routine, pdu_start};
 
 /// RequestDownload, RequestUpload, RequestFileTransfer.
 const REQUEST_TRANSFER: [u8; 3] = [0x34, 0x35, 0x38];
 /// TransferData.
 const TRANSFER_DATA: u8 = 0x36;
-/// The positive responses after which the ECU is in no transfer: to RequestTransferExit,
+/// The positive responses after which the ECU is in no transfer: to RequestTransferExit, RoutineControl,
 /// DiagnosticSessionControl, ECUReset, StopDiagnosticSession and StopCommunication.
-const ENDS: [u8; 5] = [0x77, 0x50, 0x51, 0x60, 0xC2];
+const ENDS: [u8; 6] = [0x77, 0x71, 0x50, 0x51, 0x60, 0xC2];
 /// A transfer of which nothing was heard for this long is given up. The longest pause is a lost link, during which
 /// a connection is held for 30 s.
 const IDLE: Duration = Duration::from_secs(60);
@@ -36,20 +38,38 @@ impl Transfers {
     /// The operator sends a PDU on this channel.
     pub(super) fn handle_request(&mut self, now: Instant, channel: u16, data: &[u8]) {
         let Some(service) = data.first() else { return };
-        if REQUEST_TRANSFER.contains(service) || *service == TRANSFER_DATA {
+        if REQUEST_TRANSFER.contains(service) || *service == TRANSFER_DATA || is_programming_routine(data) {
             self.open.insert(channel, Transfer { last: now, has_ended: false });
         } else if let Some(transfer) = self.open.get_mut(&channel) {
             transfer.last = now;
         }
     }
 
+    /// The operator sends the frame with this data on a raw channel. ISO-TP with normal addressing is recognised.
+    pub(super) fn handle_request_frame(&mut self, now: Instant, channel: u16, data: &[u8]) {
+        match pdu_start(data) {
+            Some(pdu) => self.handle_request(now, channel, pdu),
+            // a consecutive frame, or flow control
+            None => {
+                if let Some(transfer) = self.open.get_mut(&channel) {
+                    transfer.last = now;
+                }
+            }
+        }
+    }
+
+    /// A frame of the vehicle with this data was received on a raw channel. Frames of any node may arrive there, so that
+    /// they prolong no transfer.
+    pub(super) fn handle_response_frame(&mut self, channel: u16, data: &[u8]) {
+        let Some(transfer) = self.open.get_mut(&channel) else { return };
+        transfer.has_ended |= pdu_start(data).is_some_and(ends_transfer);
+    }
+
     /// A PDU of the vehicle was received on this channel.
     pub(super) fn handle_response(&mut self, now: Instant, channel: u16, data: &[u8]) {
         let Some(transfer) = self.open.get_mut(&channel) else { return };
         transfer.last = now;
-        let is_refused = matches!(data, [0x7F, service, code, ..]
-            if REQUEST_TRANSFER.contains(service) && *code != 0x78);
-        transfer.has_ended |= is_refused || data.first().is_some_and(|first| ENDS.contains(first));
+        transfer.has_ended |= ends_transfer(data);
     }
 
     /// The channel was closed.
@@ -67,6 +87,13 @@ impl Transfers {
         let until = |transfer: &Transfer| transfer.last + if transfer.has_ended { AFTER_END } else { IDLE };
         self.open.values().map(until).max()
     }
+}
+
+/// Whether an ECU that sends this response is in no transfer afterwards.
+fn ends_transfer(response: &[u8]) -> bool {
+    let is_refused = matches!(response, [0x7F, service, code, ..]
+        if (REQUEST_TRANSFER.contains(service) || *service == ROUTINE_CONTROL) && *code != 0x78);
+    is_refused || response.first().is_some_and(|first| ENDS.contains(first))
 }
 
 #[cfg(test)]
@@ -110,7 +137,35 @@ mod tests {
     }
 
     #[test]
+    fn an_erase_counts_from_its_request_until_five_seconds_after_its_answer() {
+        let erase: (bool, &[u8]) = (false, &[0x31, 1, 0xFF, 0, 0x44]);
+        let (transfers, now) = after(&[erase, (true, &[0x7F, 0x31, 0x78])]);
+        assert_eq!(transfers.open_until(now), Some(now + IDLE));
+        for answer in [&[0x71, 1, 0xFF, 0][..], &[0x7F, 0x31, 0x22]] {
+            let (transfers, now) = after(&[erase, (true, answer)]);
+            assert_eq!(transfers.open_until(now), Some(now + AFTER_END), "{answer:02X?}");
+        }
+    }
+
+    #[test]
+    fn a_download_in_frames_of_isotp_is_recognised() {
+        let (mut transfers, now) = (Transfers::default(), Instant::now());
+        transfers.handle_request_frame(now, CHANNEL, &[0x02, 0x3E, 0x80]);
+        assert_eq!(transfers.open_until(now), None);
+        transfers.handle_request_frame(now, CHANNEL, &[0x10, 0x0B, 0x34, 0x00, 0x44, 0, 0, 0]);
+        assert_eq!(transfers.open_until(now), Some(now + IDLE));
+        let later = now + Duration::from_secs(1);
+        transfers.handle_request_frame(later, CHANNEL, &[0x21, 0, 0, 0, 0, 0]);
+        transfers.handle_response_frame(CHANNEL, &[0x04, 0x74, 0x20, 0x0F, 0xFF]);
+        assert_eq!(transfers.open_until(later), Some(later + IDLE));
+        transfers.handle_request_frame(later, CHANNEL, &[0x01, 0x37]);
+        transfers.handle_response_frame(CHANNEL, &[0x01, 0x77]);
+        assert_eq!(transfers.open_until(later), Some(later + AFTER_END));
+    }
+
+    #[test]
     fn other_services_open_no_transfer() {
+        assert!(!is_open(&[(false, &[0x31, 1, 2, 3]), (false, &[0x31, 1])]));
         assert!(!is_open(&[(false, &[0x22, 0xF1, 0x90]), (true, &[0x62]), (false, &[0x3E]), (false, &[])]));
         assert!(!is_open(&[(true, &[0x76, 1])]));
     }

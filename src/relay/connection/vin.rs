@@ -57,9 +57,10 @@ impl RelayConnection {
         }
     }
 
-    /// The connection is meant for a certain vehicle, whose VIN is not known yet: no programming service is sent before
-    /// [`RelayConnection::confirm_vin`].
+    /// The connection is meant for a certain vehicle: no programming service is sent before
+    /// [`RelayConnection::confirm_vin`], nor after a device has returned, until the VIN is confirmed again.
     pub fn require_vin(&mut self) {
+        self.is_vin_required = true;
         self.vin_gate = VinGate::Closed;
     }
 
@@ -76,10 +77,11 @@ impl RelayConnection {
         }
     }
 
-    /// The VIN has to be read if it was required and is not confirmed. Returns whether that is so.
+    /// The VIN has to be read if it was required and is not confirmed. Returns whether that is so. A reading that is under
+    /// way is enough.
     pub(super) fn want_vin(&mut self) -> bool {
         let is_open = self.vin_gate == VinGate::Open;
-        if !is_open {
+        if !is_open && self.vin_reading.is_none() && self.vin_waiting.is_none() {
             self.vin_gate = VinGate::Wanted;
         }
         !is_open
@@ -97,6 +99,9 @@ impl RelayConnection {
         }
         tracing::info!("a device or a gateway of the connection is back; reading the VIN");
         self.has_returned = true;
+        if self.is_vin_required {
+            self.vin_gate = VinGate::Closed;
+        }
         for (number, opened) in &self.channels {
             if opened.bus == index {
                 self.transfers.handle_closed(*number);

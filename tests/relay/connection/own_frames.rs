@@ -211,7 +211,32 @@ async fn no_programming_service_is_sent_before_the_vin_is_confirmed() {
     assert_eq!(rig.count(2, EventCode::SendFailed, 6), 1);
     assert_eq!(rig.pdus(1), [[0x50, 0x03]], "no answer is invented");
     assert!(rig.session.take_vin_wanted() && !rig.session.take_vin_wanted());
+    assert!(rig.session.start_reading_vin(now(), SECOND, VinTrigger::Request));
+    rig.send(1, PLAIN, &[0x10, 0x02]);
+    rig.run(100 * MILLISECOND).await;
+    assert!(!rig.session.take_vin_wanted(), "it is being read already");
 
+    rig.session.confirm_vin();
+    rig.send(1, PLAIN, &[0x10, 0x02]);
+    rig.run(SECOND).await;
+    assert!(ecu.requests().contains(&vec![0x10, 0x02]), "{:02X?}", ecu.requests());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_device_has_returned_the_vin_must_be_confirmed_again_before_programming() {
+    let mut rig = Rig::new();
+    rig.session.require_vin();
+    rig.configure_hs().await;
+    rig.session.confirm_vin();
+    let ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, positive);
+    rig.open_isotp(1, json!({"keep_alive": "disabled"})).await;
+    rig.buses[0].unplug("can0");
+    rig.run(2 * SECOND).await;
+    rig.send(1, PLAIN, &[0x10, 0x02]);
+    rig.send(1, PLAIN, &[0x10, 0x03]);
+    rig.run(SECOND).await;
+    assert_eq!(ecu.requests(), [[0x10, 0x03]]);
+    assert_eq!(rig.count(1, EventCode::SendFailed, 6), 1);
     rig.session.confirm_vin();
     rig.send(1, PLAIN, &[0x10, 0x02]);
     rig.run(SECOND).await;

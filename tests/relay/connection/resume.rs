@@ -21,6 +21,18 @@ fn numbers(rig: &Rig) -> Vec<u16> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_acknowledgement_that_the_socket_does_not_take_causes_no_busy_loop() {
+    let mut rig = Rig::configured().await;
+    let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);
+    rig.open_isotp(1, json!({"keep_alive": "disabled"})).await;
+    rig.socket_takes = false;
+    rig.send(1, PLAIN, &[0x10, 3]);
+    rig.run(10 * SECOND).await;
+    assert!(rig.session.wants_to_send(now()));
+    assert!(rig.session.poll_timeout(now()).is_none_or(|at| at > now()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_data_an_acknowledgement_is_sent_within_200_ms() {
     let mut rig = Rig::configured().await;
     let _ecu = Ecu::attach(&rig.buses[0], 0x7E0, 0x7E8, silent);

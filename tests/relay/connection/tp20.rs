@@ -278,6 +278,24 @@ async fn closing_a_channel_a_connection_or_the_buses_disconnects_the_ecus() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_bus_that_is_left_silently_disconnects_no_ecu() {
+    for is_silent in [false, true] {
+        let (mut rig, _vehicle) = rig_with(Tp20EcuConfig::golf()).await;
+        let mut listener = Listener::attach(&rig).await;
+        open(&mut rig, 1, 1, json!({})).await;
+        rig.run(100 * MILLISECOND).await;
+        listener.frames().await;
+        if is_silent {
+            rig.session.leave_silently();
+        }
+        drop(rig);
+        tokio::time::sleep(50 * MILLISECOND).await;
+        let frames = listener.frames().await;
+        assert_eq!(frames.contains(&"740#A8".to_owned()), !is_silent, "{frames:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_channel_on_a_bus_of_another_kind_of_protocol_is_opened_too() {
     let (mut rig, _vehicle) = rig_with(Tp20EcuConfig::golf()).await;
     assert_eq!(rig.configure(json!([hs()])).await.action, "busesConfigured");

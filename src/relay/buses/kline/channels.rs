@@ -72,6 +72,8 @@ pub(crate) struct KlineChannels {
     keep_alive_stop: Option<KeepAliveStop>,
     opened: VecDeque<(u16, Result<(), Problem>)>,
     outputs: VecDeque<ChannelOutput>,
+    /// The ECUs get no StopCommunication when the line is left.
+    leaves_silently: bool,
 }
 
 impl KlineChannels {
@@ -95,6 +97,7 @@ impl KlineChannels {
             keep_alive_stop: None,
             opened: VecDeque::new(),
             outputs: VecDeque::new(),
+            leaves_silently: false,
         }
     }
 
@@ -117,8 +120,11 @@ impl KlineChannels {
         open.into_iter().for_each(|number| self.close_channel(number));
     }
 
-    /// Whether any link is set up or being set up.
-    pub(super) fn has_links(&self) -> bool {
+    /// Whether any link is set up or being set up that has to be ended before the line is left.
+    pub(super) fn has_links_to_end(&self) -> bool {
+        if self.leaves_silently {
+            return false;
+        }
         self.active.is_some() || self.channels.values().any(|channel| channel.endpoint().is_up())
     }
 
@@ -361,6 +367,10 @@ impl Channels for KlineChannels {
                 self.collect(now, key);
             }
         }
+    }
+
+    fn leave_silently(&mut self) {
+        self.leaves_silently = true;
     }
 
     /// Sends StopCommunication, which ends the diagnostic session on a K-line.

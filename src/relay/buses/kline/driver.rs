@@ -98,7 +98,7 @@ impl BusDriver for KlineDriver {
 
     /// Stops communication with the ECUs in the background.
     fn leave(&mut self, mut device: Self::Device, channels: &mut KlineChannels) {
-        let (true, Ok(runtime)) = (channels.has_links(), tokio::runtime::Handle::try_current()) else {
+        let (true, Ok(runtime)) = (channels.has_links_to_end(), tokio::runtime::Handle::try_current()) else {
             return;
         };
         let timer = self.hardware.timer;

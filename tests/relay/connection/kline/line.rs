@@ -143,6 +143,21 @@ async fn an_ecu_that_wakes_only_to_its_address_with_parity_is_opened() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_line_that_is_left_silently_keeps_the_ecus_communication() {
+    for is_silent in [false, true] {
+        let (mut rig, vehicle) = rig("iso14230_fast", &[ecu(0x11)]).await;
+        opened(&mut rig, 1, json!({})).await;
+        rig.run(SECOND).await;
+        if is_silent {
+            rig.session.leave_silently();
+        }
+        drop(rig);
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(vehicle.with_ecu(0, |ecu| ecu.is_communicating()), Some(is_silent));
+    }
+}
+
 /// The requests to the ECU until now.
 fn requests(vehicle: &connector_sim::vehicle::kline::KlineVehicle) -> Vec<Vec<u8>> {
     vehicle.with_ecu(0, |ecu| ecu.requests().to_vec()).unwrap()

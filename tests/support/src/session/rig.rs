@@ -404,7 +404,7 @@ impl Rig {
             let arrivals = [self.to_connector.front(), self.to_operator.front()];
             let arrival = arrivals.into_iter().flatten().map(|(at, _)| *at).filter(|at| *at > now()).min();
             let acknowledgement = self.operator.poll_timeout().filter(|at| *at > now());
-            let due = [Some(end), self.session.poll_timeout(), acknowledgement, arrival];
+            let due = [Some(end), self.session.poll_timeout(now()), acknowledgement, arrival];
             let due = due.into_iter().flatten().min().unwrap_or(end);
             tokio::select! {
                 () = poll_fn(|cx| self.session.poll_drive(cx)) => {}

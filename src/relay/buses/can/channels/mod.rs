@@ -58,6 +58,8 @@ pub struct CanChannels {
     outstanding: VecDeque<OutstandingFrame>,
     /// The last frames of channels that were closed; at most one for each channel closed since the last frame.
     farewells: VecDeque<CanFrame>,
+    /// No farewell is sent when the bus is left.
+    leaves_silently: bool,
     /// The number of the channel that sent last.
     last_turn: u16,
     outputs: VecDeque<ChannelOutput>,
@@ -84,6 +86,7 @@ impl CanChannels {
             next: None,
             outstanding: VecDeque::new(),
             farewells: VecDeque::new(),
+            leaves_silently: false,
             last_turn: 0,
             outputs: VecDeque::new(),
         }
@@ -114,7 +117,7 @@ impl CanChannels {
     pub(super) fn farewells(&mut self) -> Vec<CanFrame> {
         let open = self.channels.values().filter_map(CanChannel::farewell);
         let farewells = self.farewells.drain(..).chain(open).collect();
-        if self.state == BusState::Off { Vec::new() } else { farewells }
+        if self.leaves_silently || self.state == BusState::Off { Vec::new() } else { farewells }
     }
 
     /// Sets the load, as the adapter reports it.
@@ -278,6 +281,10 @@ impl Channels for CanChannels {
 
     fn set_keep_alive(&mut self, now: Instant, stop: Option<KeepAliveStop>) {
         self.for_each_channel(now, |channel| channel.set_keep_alive(now, stop));
+    }
+
+    fn leave_silently(&mut self) {
+        self.leaves_silently = true;
     }
 
     fn return_to_default_sessions(&mut self, now: Instant) {
