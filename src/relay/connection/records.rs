@@ -13,7 +13,7 @@ use crate::relay::wire::{CloseReason, ProblemKind};
 
 /// Why a programming service is refused.
 const VIN_NOT_CONFIRMED: &str =
-    "the VIN of the request to open the connection is not confirmed; it is being read: send again";
+    "the VIN that was asked for is not confirmed; it is being read, where a bus can: send again";
 
 /// Whether this record asks for a programming service.
 fn is_programming_record(payload: &Payload<'_>) -> bool {

@@ -137,8 +137,10 @@ impl RelayConnection {
             let message = json!({"connection_uuid": self.connection_uuid(), "buses": names});
             self.reply("busesConfigured", &message, request_id);
             self.resume_vin_reading(now);
-            // so that the VIN is confirmed when the operator begins to program
-            self.want_vin();
+            // So that the VIN is confirmed when the operator begins to program. A parked vehicle is asked only then.
+            if self.ignition != Some(false) {
+                self.want_vin();
+            }
         }
     }
 

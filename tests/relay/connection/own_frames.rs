@@ -242,3 +242,16 @@ async fn after_a_device_has_returned_the_vin_must_be_confirmed_again_before_prog
     rig.run(SECOND).await;
     assert_eq!(ecu.requests().last().unwrap(), &[0x10, 0x02]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn with_the_ignition_off_no_vin_is_read_only_because_the_buses_are_there() {
+    let mut rig = Rig::new();
+    rig.session.require_vin();
+    rig.session.handle_ignition(now(), Some(false));
+    rig.configure_hs().await;
+    assert!(!rig.session.take_vin_wanted());
+    rig.open_isotp(1, json!({})).await;
+    rig.send(1, PLAIN, &[0x10, 0x02]);
+    rig.run(100 * MILLISECOND).await;
+    assert!(rig.session.take_vin_wanted(), "the operator needs the VIN");
+}
