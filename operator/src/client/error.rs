@@ -191,7 +191,9 @@ pub(crate) fn describe_send_failure(detail: u16) -> &'static str {
         Some(SendFailedDetail::BusOff) => "the bus is off",
         Some(SendFailedDetail::NotAcknowledged) => "no node on the bus acknowledges frames",
         Some(SendFailedDetail::QueueFull) => "the connector's queue is full",
-        Some(SendFailedDetail::RefusedByPolicy) => "this channel does not allow this request",
+        Some(SendFailedDetail::RefusedByPolicy) => {
+            "this channel does not allow this request, or the connector has not confirmed the VIN"
+        }
         Some(SendFailedDetail::ChannelClosed) => "the channel is closed",
         Some(SendFailedDetail::TooOld) => "the request was too old when it reached the connector",
         None => "unknown reason",

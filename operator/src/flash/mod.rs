@@ -7,6 +7,7 @@ mod transfer;
 
 use std::time::Duration;
 
+use connector_agent::relay::wire::codec::SendFailedDetail;
 use tokio::time::Instant;
 
 use self::transfer::{Transfer, block_length};
@@ -21,6 +22,11 @@ const LEVEL: u8 = 1;
 /// The transfer rate of a slow bus, in bytes per second: ISO-TP at 20 kbit/s is a little faster. A block gets
 /// this additional time.
 const SLOWEST: u32 = 1000;
+
+/// The time for a connector to confirm the VIN: some of its readings, of 1.5 s each.
+const VIN_TIME: Duration = Duration::from_secs(10);
+/// The pause before a request that the connector refused is sent again.
+const RETRY_AFTER: Duration = Duration::from_millis(300);
 
 /// A firmware to program.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +73,7 @@ impl Flasher<'_> {
         let start = Instant::now();
         let size = u32::try_from(firmware.data.len()).ok().filter(|size| *size > 0);
         let size = size.ok_or(FlashError::Size(firmware.data.len()))?;
-        self.request(Step::Session, &[0x10, 0x02]).await?;
+        self.open_programming_session().await?;
         self.unlock().await?;
 
         let erasing = Instant::now();
@@ -104,6 +110,20 @@ impl Flasher<'_> {
         (self.report)(step);
         let response = self.channel.request(pdu, self.timing).await;
         response.map(|response| response.data).map_err(|source| FlashError::Step { step, source })
+    }
+
+    /// Opens the programming session. A connector that has to confirm the VIN first refuses until it has read the VIN.
+    async fn open_programming_session(&mut self) -> Result<(), FlashError> {
+        let until = Instant::now() + VIN_TIME;
+        loop {
+            let opened = self.request(Step::Session, &[0x10, 0x02]).await;
+            let is_refused = matches!(&opened, Err(FlashError::Step { source: ExchangeError::NotSent(detail), .. })
+                if *detail == SendFailedDetail::RefusedByPolicy as u16);
+            if !is_refused || Instant::now() >= until {
+                return opened.map(drop);
+            }
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
     }
 
     async fn unlock(&mut self) -> Result<(), FlashError> {
