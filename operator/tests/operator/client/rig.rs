@@ -168,7 +168,7 @@ impl Cloud {
     ) {
         loop {
             self.pump().await;
-            let timeouts = [self.session.poll_timeout().map(Instant::from_std), self.away_until];
+            let timeouts = [self.session.poll_timeout(now()).map(Instant::from_std), self.away_until];
             let timeout = timeouts.into_iter().flatten().min();
             let event = tokio::select! {
                 socket = sockets.recv() => Event::Socket(socket),
