@@ -41,7 +41,7 @@ use connector_hal::clock::now;
 use tokio::sync::mpsc;
 
 use event_loop::{RunEnd, Woken};
-use notify::Notifier;
+pub(crate) use notify::Notifier;
 use supervisor::Supervisor;
 use vin_watch::WatchStart;
 

@@ -12,7 +12,7 @@ use crate::cloud::CloudState;
 
 /// Reports to the service manager.
 #[derive(Debug)]
-pub(super) struct Notifier {
+pub(crate) struct Notifier {
     /// The service manager's socket, if it has one.
     manager: Option<(UnixDatagram, SocketAddr)>,
     /// The interval of the watchdog reports, and when the next one is due.
@@ -20,7 +20,9 @@ pub(super) struct Notifier {
 }
 
 impl Notifier {
-    pub(super) fn from_environment(now: Instant) -> Self {
+    /// The service manager that the environment names. The first report to the watchdog is due now: an agent before this
+    /// one in the process may have reported half a limit ago.
+    pub(crate) fn from_environment(now: Instant) -> Self {
         Self::new(now, |name| std::env::var_os(name))
     }
 
@@ -32,7 +34,7 @@ impl Notifier {
         });
         // half of the limit, as sd_watchdog_enabled(3) recommends
         let interval = watchdog_limit(variable).map(|limit| limit / 2);
-        Self { manager, watchdog: interval.map(|interval| (interval, now + interval)) }
+        Self { manager, watchdog: interval.map(|interval| (interval, now)) }
     }
 
     fn notify(&self, state: &str) {
@@ -54,6 +56,10 @@ impl Notifier {
         self.notify("STATUS=about to end: waiting for the end of a download");
     }
 
+    pub(crate) fn report_unusable(&self) {
+        self.notify("STATUS=a file that the configuration names cannot be used");
+    }
+
     pub(super) fn report_sleeping(&self) {
         self.notify("STATUS=asleep: the supply voltage is low");
     }
@@ -68,7 +74,8 @@ impl Notifier {
         });
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    /// Reports to the watchdog if that is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if let Some((interval, due)) = &mut self.watchdog
             && *due <= now
         {
@@ -77,7 +84,8 @@ impl Notifier {
         }
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    /// When [`Notifier::handle_timeout`] is due; `None` without a watchdog.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.watchdog.map(|(_, due)| due)
     }
 }
@@ -137,6 +145,13 @@ mod tests {
             notifier.handle_timeout(now + Duration::from_secs(1));
             assert_eq!(received(&manager), "WATCHDOG=1", "{variable}");
         }
+    }
+
+    #[test]
+    fn an_agent_that_starts_again_in_its_process_reports_to_the_watchdog_first() {
+        let now = Instant::now();
+        // the agent before may have reported half a limit ago, and its end takes seconds
+        assert_eq!(notifier(now, &[("WATCHDOG_USEC", "2000000")]).poll_timeout(), Some(now));
     }
 
     #[test]

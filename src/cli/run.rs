@@ -2,17 +2,18 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use connector_hal::board::{Board, LinuxBoard};
+use connector_hal::clock::now;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::core_dump::disable_core_dumps;
 use super::exit_status::CONFIG_STATUS;
 use super::logging::{self, LogLevel};
-use crate::agent::{self, Control, Setup};
+use crate::agent::{self, Control, Notifier, Setup};
 use crate::cloud::dial::Dialer;
 use crate::cloud::login::LoginStore;
 use crate::config::{Config, LogFormat, Severity};
@@ -76,6 +77,7 @@ async fn set_up_again(
     level: &LogLevel,
     signals: &mut Signals,
 ) -> Option<Setup> {
+    let mut notifier = Notifier::from_environment(now());
     loop {
         if let Some(setup) = set_up(config) {
             return Some(setup);
@@ -84,12 +86,22 @@ async fn set_up_again(
             "a file that the configuration names cannot be used now; trying again in {} s",
             RETRY.as_secs()
         );
+        notifier.report_unusable();
         tokio::select! {
             _ = signals.terminate.recv() => return None,
             _ = signals.interrupt.recv() => return None,
             _ = signals.hang_up.recv() => *config = reload(path, level).unwrap_or_else(|| config.clone()),
-            () = tokio::time::sleep(RETRY) => {}
+            () = wait_watched(&mut notifier, now() + RETRY) => {}
         }
+    }
+}
+
+/// Waits, and reports to the watchdog meanwhile.
+async fn wait_watched(notifier: &mut Notifier, until: Instant) {
+    while now() < until {
+        notifier.handle_timeout(now());
+        let next = notifier.poll_timeout().map_or(until, |due| due.min(until));
+        tokio::time::sleep_until(next.into()).await;
     }
 }
 

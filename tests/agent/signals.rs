@@ -8,7 +8,9 @@ use connector_test_support::agent::{Connector, Sandbox, closed};
 use connector_test_support::soon;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::net::UnixDatagram;
 use tokio::process::{Child, ChildStderr, Command};
+use tokio::sync::mpsc;
 
 /// The program, online with a sandbox cloud.
 struct Rig {
@@ -22,13 +24,18 @@ struct Rig {
 impl Rig {
     /// The program with this log level.
     async fn start(level: &str) -> Self {
+        Self::start_with(level, &[]).await
+    }
+
+    /// The program with this log level and these variables.
+    async fn start_with(level: &str, variables: &[(&str, &str)]) -> Self {
         let sandbox = Sandbox::start(1).await;
         let connector = sandbox.connectors[0].clone();
         let directory = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_connector-agent"));
         command.arg("run").arg("--config").arg(directory.path().join("agent.toml"));
         command.env("CONNECTOR_PINCODE", &connector.pincode).env_remove("RUST_LOG");
-        command.env_remove("STATE_DIRECTORY").env_remove("NOTIFY_SOCKET");
+        command.env_remove("STATE_DIRECTORY").env_remove("NOTIFY_SOCKET").envs(variables.iter().copied());
         std::fs::write(directory.path().join("agent.toml"), config(&sandbox, &connector, level, 1)).unwrap();
         let mut process =
             command.kill_on_drop(true).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -84,7 +91,20 @@ impl Rig {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_becomes_unusable_before_a_restart_does_not_end_the_agent() {
-    let mut rig = Rig::start("info").await;
+    let directory = tempfile::tempdir().unwrap();
+    let manager_path = directory.path().join("notify");
+    let manager = UnixDatagram::bind(&manager_path).unwrap();
+    let variables = [("NOTIFY_SOCKET", manager_path.to_str().unwrap()), ("WATCHDOG_USEC", "1000000")];
+    let (sender, mut reports) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut bytes = [0; 256];
+        while let Ok(len) = manager.recv(&mut bytes).await {
+            if sender.send(bytes[..len].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    let mut rig = Rig::start_with("info", &variables).await;
     let (ticket, _connection) = rig.connect().await;
     let authorities = rig.directory.path().join("ca.pem");
     let certificate = std::fs::read(&rig.sandbox.cloud.ca_file).unwrap();
@@ -95,6 +115,12 @@ async fn a_file_that_becomes_unusable_before_a_restart_does_not_end_the_agent() 
     std::fs::write(&authorities, "being replaced").unwrap();
     rig.sandbox.operator.complete(&ticket).await.unwrap();
     rig.logs("cannot be used now").await;
+    while reports.try_recv().is_ok() {}
+    for _ in 0..3 {
+        // otherwise the service manager would kill the process, and a new one ends with status 78
+        let report = soon("a report to the watchdog", reports.recv()).await.unwrap();
+        assert_eq!(String::from_utf8(report).unwrap(), "WATCHDOG=1");
+    }
     std::fs::write(&authorities, &certificate).unwrap();
     rig.signal(Signal::HUP);
     rig.logs(" starts").await;
