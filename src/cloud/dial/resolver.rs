@@ -19,8 +19,8 @@ pub(super) type HostAnswer = Result<Vec<IpAddr>, Arc<io::Error>>;
 /// Looks up the addresses of a host.
 pub(super) type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> + Send + Sync>;
 
-/// Asks for the addresses of hosts, once at a time for each host, and keeps the last answers. A question whose
-/// answer nobody waits for any more still ends with an answer, which updates the address book.
+/// Asks for the addresses of hosts, once at a time for each host, and keeps the last answers. A question that no connect
+/// waits for any longer still gets its answer, which updates the address book.
 #[derive(Clone)]
 pub(super) struct HostResolver {
     lookup: Lookup,

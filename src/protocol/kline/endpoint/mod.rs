@@ -279,7 +279,7 @@ impl Endpoint {
         }
     }
 
-    /// Returns whether so many events wait that no turn begins, and bytes of other nodes are dropped.
+    /// Returns whether the bound of waiting events is reached. Then no turn begins, and bytes of other nodes are dropped.
     fn has_unread_events(&self) -> bool {
         self.events.len() >= MAX_EVENTS
     }

@@ -2,7 +2,8 @@
 
 use crate::vehicle::scan::outcome::ScanOutcome;
 
-/// So many frames in a row without acknowledgement, after others were acknowledged, show that the bus sleeps.
+/// The number of consecutive frames without acknowledgement, after others were acknowledged, that shows that the bus
+/// sleeps.
 /// One alone may be a lost report of the adapter.
 const MAX_FAILURES: u32 = 3;
 

@@ -12,7 +12,7 @@ use crate::protocol::tp20::{LogicalAddress, SetupMessage};
 /// The most identifiers that are kept; a bus has fewer. All 2048 of 11 bits have room.
 const MAX_HEARD: usize = 4096;
 
-/// After the first question, an identifier that is heard so many times unasked is one of the vehicle's own
+/// After the first question, an identifier that is heard unasked as often as this is one of the vehicle's own
 /// messages. A single frame may be an ECU's unusual reaction to a question.
 const UNASKED_ENOUGH: u8 = 3;
 

@@ -46,14 +46,14 @@ async fn a_subscriber_gets_a_connectors_state_immediately_and_on_every_change() 
 }
 
 #[tokio::test]
-async fn a_connector_is_asked_for_reports_every_5_s_while_somebody_subscribes() {
+async fn a_connector_is_asked_for_reports_every_5_s_while_a_portal_subscribes() {
     let rig = Rig::start().await;
     let (id, token) = (rig.cloud.connector_id, rig.customer_token().await);
     let interval = |message: Value| message["message"]["interval_seconds"].as_u64().unwrap();
     let (mut first, mut second) = (rig.socket(&token).await, rig.socket(&token).await);
     first.ask("subscribeToConnector", "1", json!({"connector_id": id})).await;
     first.await_action("subscribeToConnector").await;
-    // a connector that comes online while somebody subscribes
+    // a connector that comes online while a portal subscribes
     let mut connector = rig.connector(json!([])).await;
     assert_eq!(interval(connector.hear("setReporting").await), 5);
     // only the end of the last subscription changes the interval again

@@ -1,4 +1,4 @@
-//! How often connectors report their state: more often while somebody watches them.
+//! How often connectors report their state: more often while a subscriber watches them.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::pending::Asker;
 use super::state::{Hub, HubState};
 
-/// The interval while somebody watches a connector, in seconds.
+/// The interval while a subscriber watches a connector, in seconds.
 const WATCHED: u64 = 5;
 /// The interval of the relay protocol, in seconds.
 const UNWATCHED: u64 = 60;
