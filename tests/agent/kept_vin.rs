@@ -7,6 +7,7 @@ use connector_hal::can::virtual_bus::VirtualBus;
 use connector_hal::can::{CanBusExt as _, CanFrame, CanId};
 use connector_test_support::agent::{AgentSettings, bus, vehicle};
 use connector_test_support::{MILLISECOND, SECOND, data, soon};
+use serde_json::json;
 
 use super::scripted::Rig;
 
@@ -38,8 +39,11 @@ async fn after_a_restart_with_the_ignition_off_the_kept_vin_is_reported_and_no_e
     let (mut websocket, _) = rig.online().await;
     let kept = websocket.status(|status| status["vin_number"] == vin.as_str()).await;
     assert!(kept["vin_age_seconds"].is_u64(), "{kept}");
-    // the second report comes five seconds later
-    websocket.status(|status| status["ignition"] == false).await;
+    // several more reports, one a second, in which a reading would have begun
+    websocket.ask("1", "setReporting", json!({"interval_seconds": 1})).await;
+    for _ in 0..3 {
+        websocket.status(|status| status["ignition"] == false).await;
+    }
     assert_eq!(bus.statistics().frames, frames);
 }
 
