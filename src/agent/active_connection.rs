@@ -1,5 +1,7 @@
 //! The operator's open connection, and the agent's state about it.
 
+use connector_hal::clock::now;
+
 use crate::cloud::rest::ActiveTicket;
 use crate::protocol::vin::Vin;
 use crate::relay::connection::{CloseReason, RelayConnection};
@@ -27,7 +29,7 @@ impl ActiveConnection {
         if open.vin.is_some() {
             relay.require_vin();
             if vin.is_some() {
-                relay.confirm_vin();
+                relay.confirm_vin(now());
             }
         }
         Self { relay, vin, wanted: open.vin.clone(), has_ticket: open.ticket_id.is_some(), records_seen: 0 }
@@ -48,8 +50,9 @@ impl ActiveConnection {
     pub(super) fn handle_vin(&mut self, vin: Vin) {
         let is_wanted = self.wanted.as_ref().is_none_or(|wanted| vin.is_written(wanted));
         if *self.vin.get_or_insert(vin) == vin && is_wanted {
-            self.relay.confirm_vin();
+            self.relay.confirm_vin(now());
         } else {
+            self.relay.handle_other_vin(now());
             tracing::warn!("the connector is in another vehicle; closing the connection");
             self.relay.close(CloseReason::VehicleLost);
         }

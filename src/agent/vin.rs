@@ -37,8 +37,11 @@ impl Supervisor {
             elapsed_ms = report.elapsed.as_millis() as u64,
             "read the VIN"
         );
-        if let (Some(connection), Some(vin)) = (&mut self.connection, report.vin) {
-            connection.handle_vin(vin);
+        if let Some(connection) = &mut self.connection {
+            match report.vin {
+                Some(vin) => connection.handle_vin(vin),
+                None => connection.relay.handle_no_vin(now()),
+            }
         }
         if has_changed {
             self.report_status();

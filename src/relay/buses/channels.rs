@@ -114,6 +114,11 @@ pub trait Channels: Send {
         None
     }
 
+    /// How the last reading of the VIN ended, if a bus of this kind knows.
+    fn vin_outcome(&self) -> Option<vin::ReaderOutcome> {
+        None
+    }
+
     /// Whether a gateway of the vehicle was lost and has returned since the last call of this method.
     fn take_returned(&mut self) -> bool {
         false

@@ -14,6 +14,7 @@ mod scans;
 mod settings;
 mod transfers;
 mod vin;
+mod vin_gate;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -29,8 +30,9 @@ use crate::relay::wire::request::Request;
 use held_frames::HeldFrames;
 use keep_alive_policy::KeepAlivePolicy;
 use operator_watch::{Interruption, OperatorWatch};
-use pending::{BusesVinReading, OpenedChannel, PendingReply, RunningScan, VinGate, WaitingVinReading};
+use pending::{BusesVinReading, OpenedChannel, PendingReply, RunningScan, WaitingVinReading};
 use transfers::Transfers;
+use vin_gate::VinGate;
 
 pub use crate::relay::wire::CloseReason;
 pub use pending::VinTrigger;
@@ -65,8 +67,6 @@ pub struct RelayConnection {
     /// A device or a gateway has returned; see [`RelayConnection::take_returned`].
     has_returned: bool,
     vin_gate: VinGate,
-    /// The connection is meant for a certain vehicle.
-    is_vin_required: bool,
     /// When a PDU, an event about one, or a frame of the operator last passed.
     last_exchange: Option<Instant>,
     scans: Vec<RunningScan>,
@@ -103,7 +103,6 @@ impl RelayConnection {
             vin_waiting: None,
             has_returned: false,
             vin_gate: VinGate::default(),
-            is_vin_required: false,
             last_exchange: None,
             scans: Vec::new(),
             pdus_relayed: 0,
@@ -187,6 +186,7 @@ impl RelayConnection {
     fn clear_channels(&mut self) {
         for number in self.channels.keys() {
             self.held_frames.discard(*number);
+            self.vin_gate.discard(*number);
         }
         self.channels.clear();
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::vin_gate::VinObstacle;
 use crate::relay::wire::request::OpenChannel;
 use crate::vehicle::vin;
 
@@ -52,6 +53,42 @@ pub(super) struct BusesVinReading {
     pub(super) buses: usize,
     /// The candidates of each bus that has finished.
     pub(super) finished: Vec<Vec<vin::Candidate>>,
+    /// Why there is no VIN, if there is none.
+    pub(super) obstacle: VinObstacle,
+}
+
+impl BusesVinReading {
+    /// A reading that waits for buses.
+    pub(super) fn waiting(since: Instant, budget: Duration) -> Self {
+        Self { since, budget, buses: usize::MAX, finished: Vec::new(), obstacle: VinObstacle::NotReadYet }
+    }
+
+    /// A reading in which no bus was asked.
+    pub(super) fn ended(since: Instant, budget: Duration, obstacle: VinObstacle) -> Self {
+        Self { since, budget, buses: 0, finished: Vec::new(), obstacle }
+    }
+
+    /// A bus has finished.
+    pub(super) fn handle_finished(
+        &mut self,
+        candidates: Vec<vin::Candidate>,
+        outcome: Option<vin::ReaderOutcome>,
+    ) {
+        self.finished.push(candidates);
+        self.obstacle = match (outcome, self.obstacle) {
+            (Some(vin::ReaderOutcome::OtherTester), _) | (_, VinObstacle::OtherTester) => {
+                VinObstacle::OtherTester
+            }
+            (Some(vin::ReaderOutcome::Held), _) | (_, VinObstacle::ChannelsInUse) => {
+                VinObstacle::ChannelsInUse
+            }
+            (Some(vin::ReaderOutcome::NotAcknowledged), VinObstacle::NotReadYet) => {
+                VinObstacle::NotAcknowledged
+            }
+            (Some(vin::ReaderOutcome::NotAcknowledged), before) => before,
+            _ => VinObstacle::NotReported,
+        };
+    }
 }
 
 /// A scan of a bus that is running.
@@ -61,16 +98,4 @@ pub(super) struct RunningScan {
     pub(super) bus_name: String,
     /// The requests that the result answers.
     pub(super) requests: Vec<PendingReply>,
-}
-
-/// Whether programming services may be sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum VinGate {
-    /// No VIN was required, or the vehicle has confirmed it.
-    #[default]
-    Open,
-    /// The vehicle has not confirmed the VIN.
-    Closed,
-    /// The vehicle has not confirmed the VIN, and it has to be read.
-    Wanted,
 }

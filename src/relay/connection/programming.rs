@@ -1,5 +1,5 @@
-//! Which PDUs and frames of the operator begin or continue the programming of an ECU: one table (ISO 14229-1, and
-//! ISO 14230-3, which has the same services).
+//! Which PDUs and frames of the operator begin or continue the programming of an ECU: one table (ISO 14229-1,
+//! ISO 14230-3, and GMW 3110 for GMLAN).
 
 use connector_hal::can::CanFrame;
 
@@ -9,6 +9,9 @@ const PROGRAMMING_SESSIONS: [u8; 2] = [0x02, 0x85];
 /// RoutineControl, and the routines that erase memory or check programming dependencies.
 pub(super) const ROUTINE_CONTROL: u8 = 0x31;
 const PROGRAMMING_ROUTINES: [[u8; 2]; 3] = [[0xFF, 0x00], [0xFF, 0x01], [0xFF, 0x02]];
+/// StartRoutineByLocalIdentifier of ISO 14230-3, which leaves the numbers to the manufacturers: those in use for erasing
+/// and checking flash memory. As sub-functions of UDS, which they would be, they are reserved.
+const PROGRAMMING_LOCAL_ROUTINES: [u8; 4] = [0xC4, 0xC5, 0xE0, 0xE1];
 /// The bit that suppresses the positive response.
 const SUPPRESS: u8 = 0x80;
 
@@ -19,15 +22,26 @@ pub(super) fn is_programming(pdu: &[u8]) -> bool {
             PROGRAMMING_SESSIONS.contains(session) || PROGRAMMING_SESSIONS.contains(&(session & !SUPPRESS))
         }
         [ROUTINE_CONTROL, ..] => is_programming_routine(pdu),
-        // RequestDownload, RequestUpload, TransferData, RequestTransferExit, RequestFileTransfer
+        // RequestDownload, RequestUpload, TransferData, RequestTransferExit, RequestFileTransfer (in ISO 14230-3
+        // StartRoutineByAddress, which runs what was downloaded)
         [0x34..=0x38, ..] => true,
+        // WriteMemoryByAddress
+        [0x3D, ..] => true,
+        // SecuredDataTransmission, whose content may be any service
+        [0x84, ..] => true,
+        // ProgrammingMode of GMLAN
+        [0xA5, ..] => true,
         _ => false,
     }
 }
 
 /// Whether this PDU starts, stops or asks for a routine that erases memory or checks programming dependencies.
 pub(super) fn is_programming_routine(pdu: &[u8]) -> bool {
-    matches!(pdu, [ROUTINE_CONTROL, _, high, low, ..] if PROGRAMMING_ROUTINES.contains(&[*high, *low]))
+    match pdu {
+        [ROUTINE_CONTROL, local, ..] if PROGRAMMING_LOCAL_ROUTINES.contains(local) => true,
+        [ROUTINE_CONTROL, _, high, low, ..] => PROGRAMMING_ROUTINES.contains(&[*high, *low]),
+        _ => false,
+    }
 }
 
 /// Whether this frame is a single or first frame of ISO-TP that asks for a programming service. A raw channel does not
@@ -57,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    const PROGRAMMING: [&[u8]; 13] = [
+    const PROGRAMMING: [&[u8]; 19] = [
         &[0x10, 0x02],
         &[0x10, 0x82],
         &[0x10, 0x85],
@@ -71,8 +85,14 @@ mod tests {
         &[0x37],
         &[0x38, 0x01],
         &[0x34],
+        &[0x31, 0xC4],
+        &[0x31, 0xC5, 0, 0],
+        &[0x31, 0xE0, 0],
+        &[0x3D, 0x14, 0, 0],
+        &[0x84, 0, 0],
+        &[0xA5, 0x01],
     ];
-    const OTHERS: [&[u8]; 10] = [
+    const OTHERS: [&[u8]; 14] = [
         &[],
         &[0x10],
         &[0x10, 0x01],
@@ -83,10 +103,14 @@ mod tests {
         &[0x22, 0xF1, 0x90],
         &[0x3E, 0x80],
         &[0x39],
+        &[0x3B, 0x90, 0],
+        &[0x2E, 0xF1, 0x5A],
+        &[0x31, 0x01, 0xC4, 0x00],
+        &[0x31, 0x21],
     ];
 
     #[test]
-    fn the_table_of_programming_services_covers_uds_and_kwp() {
+    fn the_table_of_programming_services_covers_uds_kwp_and_gmlan() {
         for pdu in PROGRAMMING {
             assert!(is_programming(pdu), "{pdu:02X?}");
         }

@@ -14,7 +14,7 @@ impl RelayConnection {
         if let Some(candidates) = bus.channels_mut().take_vins()
             && let Some(reading) = &mut self.vin_reading
         {
-            reading.finished.push(candidates);
+            reading.handle_finished(candidates, bus.channels().vin_outcome());
         }
         match progress {
             BusProgress::Changed => {}
@@ -42,8 +42,9 @@ impl RelayConnection {
         let operator = self.operator_gone_at();
         let vin = self.vin_waiting.as_ref().map(|waiting| waiting.look_at);
         let held = self.held_frames.due(self.link.has_received_clock());
+        let gate = self.vin_gate.due();
         let link = self.link.poll_timeout().filter(|_| !self.link.wants_to_send(now));
-        [self.hold_until, operator, link, keep_alive, vin, held].into_iter().flatten().min()
+        [self.hold_until, operator, link, keep_alive, vin, held, gate].into_iter().flatten().min()
     }
 
     /// Handles all deadlines that have passed.
@@ -55,6 +56,7 @@ impl RelayConnection {
         }
         self.check_operator(now);
         self.release_frames(now);
+        self.refuse_overdue(now);
         self.read_waiting_vin(now);
         self.update_keep_alive(now);
         self.collect_outputs(now);

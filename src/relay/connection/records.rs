@@ -1,28 +1,15 @@
 //! The way of records through a connection: from the operator's messages to the buses, and back.
 
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::RelayConnection;
 use super::held_frames::HeldFrame;
-use super::programming::{is_programming, is_programming_frame};
+use super::vin_gate::{VinObstacle, WaitingRecord};
 use crate::relay::channel::{ChannelOutput, Output, PduToSend};
 use crate::relay::link::{Incoming, LinkError, PushError};
 use crate::relay::wire::codec::{EventCode, Payload, PduFlags, Record, SendFailedDetail};
 use crate::relay::wire::{CloseReason, ProblemKind};
-
-/// Why a programming service is refused.
-const VIN_NOT_CONFIRMED: &str =
-    "the VIN that was asked for is not confirmed; it is being read, where a bus can: send again";
-
-/// Whether this record asks for a programming service.
-fn is_programming_record(payload: &Payload<'_>) -> bool {
-    match payload {
-        Payload::Frame(frame) => is_programming_frame(frame),
-        Payload::Pdu { data, .. } => is_programming(data),
-        _ => false,
-    }
-}
 
 impl RelayConnection {
     /// Handles a binary message of the operator.
@@ -71,7 +58,7 @@ impl RelayConnection {
                 }
                 continue;
             }
-            self.handle_record(now, &record, left);
+            self.handle_record(now, &record, now + left);
         }
     }
 
@@ -82,21 +69,64 @@ impl RelayConnection {
             let Some(opened) = self.channels.get(&channel) else { continue };
             let record = Record { channel, offset: 0, payload: Payload::Frame(frame) };
             match opened.max_age.checked_sub(self.link.age(now, time)) {
-                Some(left) => self.handle_record(now, &record, left),
+                Some(left) => self.handle_record(now, &record, now + left),
                 None => self.refuse_record(now, &record, SendFailedDetail::TooOld),
             }
         }
         self.collect_outputs(now);
     }
 
-    /// Passes a record to its bus, which may send it until `left` is over.
-    fn handle_record(&mut self, now: Instant, record: &Record<'_>, left: Duration) {
-        let Some(index) = self.channels.get(&record.channel).map(|opened| opened.bus) else { return };
-        if is_programming_record(&record.payload) && self.want_vin() {
-            let code = SendFailedDetail::RefusedByPolicy as u16;
-            let refused = Output::event(EventCode::SendFailed, code, 0, VIN_NOT_CONFIRMED);
-            return self.refuse_record_by(now, record, refused);
+    /// Passes a record to its bus, unless it asks for a programming service and the VIN is not confirmed, or follows such a
+    /// record.
+    fn handle_record(&mut self, now: Instant, record: &Record<'_>, expires: Instant) {
+        let (must_wait, is_programming) = self.vin_gate.must_wait(record);
+        if !must_wait {
+            return self.pass_record(now, record, expires);
         }
+        if is_programming {
+            self.want_vin();
+        }
+        if !self.vin_gate.push(now, record, expires, is_programming) {
+            self.refuse_record(now, record, SendFailedDetail::QueueFull);
+        }
+    }
+
+    /// Refuses the programming services that have waited too long for the VIN.
+    pub(super) fn refuse_overdue(&mut self, now: Instant) {
+        let waited = self.vin_gate.take_due(now);
+        self.release_waiting(now, waited, VinObstacle::NotReadYet);
+    }
+
+    /// Passes the records on that waited for the VIN. If the VIN is not confirmed, programming services are refused, and
+    /// this obstacle is reported.
+    pub(super) fn release_waiting(
+        &mut self,
+        now: Instant,
+        waited: impl IntoIterator<Item = WaitingRecord>,
+        obstacle: VinObstacle,
+    ) {
+        for waiting in waited {
+            let record = waiting.record();
+            if waiting.is_programming && !self.vin_gate.is_open() {
+                let code = SendFailedDetail::RefusedByPolicy as u16;
+                let refused = Output::event(EventCode::SendFailed, code, 0, obstacle.text());
+                self.refuse_record_by(now, &record, refused);
+            } else if waiting.is_too_old(now) {
+                self.refuse_record(now, &record, SendFailedDetail::TooOld);
+            } else {
+                self.pass_record(now, &record, waiting.expires);
+            }
+        }
+        // otherwise the PDUs chained to those that found no room would be sent behind other ones
+        for (channel, flags) in self.vin_gate.take_overflowed() {
+            self.break_chain(now, channel, flags);
+        }
+        self.collect_outputs(now);
+    }
+
+    /// Passes a record to its bus, which may send it until `expires`.
+    fn pass_record(&mut self, now: Instant, record: &Record<'_>, expires: Instant) {
+        let Some(index) = self.channels.get(&record.channel).map(|opened| opened.bus) else { return };
         let Some(bus) = self.buses.get_mut(index) else { return };
         if matches!(record.payload, Payload::Frame(_) | Payload::Pdu { .. }) {
             self.records_taken += 1;
@@ -106,12 +136,12 @@ impl RelayConnection {
         match record.payload {
             Payload::Frame(frame) => {
                 self.transfers.handle_request_frame(now, record.channel, frame.data());
-                bus.channels_mut().handle_frame_to_send(now, record.channel, frame, now + left);
+                bus.channels_mut().handle_frame_to_send(now, record.channel, frame, expires);
             }
             Payload::Pdu { flags, data, .. } => {
                 self.pdus_relayed += 1;
                 self.transfers.handle_request(now, record.channel, data);
-                let pdu = PduToSend { flags, expires: now + left, data };
+                let pdu = PduToSend { flags, expires, data };
                 bus.channels_mut().handle_pdu(now, record.channel, pdu);
             }
             _ => {
@@ -157,13 +187,19 @@ impl RelayConnection {
             Payload::Pdu { flags, .. } => Some(flags),
             _ => return,
         };
-        if let Some(flags) = flags
-            && let Some(opened) = self.channels.get(&record.channel)
-            && let Some(bus) = self.buses.get_mut(opened.bus)
-        {
-            bus.channels_mut().handle_refused_pdu(now, record.channel, flags);
+        if let Some(flags) = flags {
+            self.break_chain(now, record.channel, flags);
         }
         self.emit(now, ChannelOutput { channel: record.channel, at: now, output });
+    }
+
+    /// A PDU with these flags was refused: the PDUs that are chained to it will be discarded.
+    fn break_chain(&mut self, now: Instant, channel: u16, flags: PduFlags) {
+        if let Some(opened) = self.channels.get(&channel)
+            && let Some(bus) = self.buses.get_mut(opened.bus)
+        {
+            bus.channels_mut().handle_refused_pdu(now, channel, flags);
+        }
     }
 
     /// Moves all outputs of the buses to the link.

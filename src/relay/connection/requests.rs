@@ -242,6 +242,7 @@ impl RelayConnection {
             bus.close_channel(number);
         }
         self.held_frames.discard(number);
+        self.vin_gate.discard(number);
         self.transfers.handle_closed(number);
         if let Some(PendingReply { request_id }) = opened.opening {
             let detail = format!("Channel {number} was closed before it was open.");

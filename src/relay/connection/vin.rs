@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::RelayConnection;
-use super::pending::{BusesVinReading, VinGate, VinTrigger, WaitingVinReading};
+use super::pending::{BusesVinReading, VinTrigger, WaitingVinReading};
+use super::vin_gate::VinObstacle;
 use crate::vehicle::vin;
 
 /// The time without activity on any channel after which a VIN is read that no request waits for. A mechanic who
@@ -21,9 +22,7 @@ impl RelayConnection {
     /// soon as they are quiet; and never in the middle of a download or upload.
     pub fn start_reading_vin(&mut self, now: Instant, budget: Duration, trigger: VinTrigger) -> bool {
         if self.buses.iter().any(|bus| !bus.has_started()) {
-            let since = now;
-            self.vin_reading =
-                Some(BusesVinReading { since, budget, buses: usize::MAX, finished: Vec::new() });
+            self.vin_reading = Some(BusesVinReading::waiting(now, budget));
             return true;
         }
         if !self.buses.iter().any(|bus| bus.channels().can_read_vin()) {
@@ -46,12 +45,8 @@ impl RelayConnection {
         if !may_disturb && self.is_quiet_for(now, quiet) {
             self.begin_reading_vin(now, waiting.budget);
         } else if is_request && now >= waiting.since + waiting.budget {
-            self.vin_reading = Some(BusesVinReading {
-                since: waiting.since,
-                budget: waiting.budget,
-                buses: 0,
-                finished: Vec::new(),
-            });
+            let in_use = VinObstacle::ChannelsInUse;
+            self.vin_reading = Some(BusesVinReading::ended(waiting.since, waiting.budget, in_use));
         } else {
             self.vin_waiting = Some(WaitingVinReading { look_at: now + LOOK_EVERY, ..waiting });
         }
@@ -60,31 +55,50 @@ impl RelayConnection {
     /// The connection is meant for a certain vehicle: no programming service is sent before
     /// [`RelayConnection::confirm_vin`], nor after a device has returned, until the VIN is confirmed again.
     pub fn require_vin(&mut self) {
-        self.is_vin_required = true;
-        self.vin_gate = VinGate::Closed;
+        self.vin_gate.require();
     }
 
-    /// The vehicle has the VIN that was required.
-    pub fn confirm_vin(&mut self) {
-        self.vin_gate = VinGate::Open;
+    /// The vehicle has the VIN that was required: what waited for that is sent.
+    pub fn confirm_vin(&mut self, now: Instant) {
+        self.vin_gate.open();
+        let waited = self.vin_gate.take_all();
+        self.release_waiting(now, waited, VinObstacle::NotReadYet);
+    }
+
+    /// The VIN was read outside of the connection, without success: what waited for the VIN is refused.
+    pub fn handle_no_vin(&mut self, now: Instant) {
+        self.refuse_unconfirmed(now, VinObstacle::NotReported);
+    }
+
+    /// The vehicle has another VIN than the one that was required: what waited for the VIN is refused.
+    pub fn handle_other_vin(&mut self, now: Instant) {
+        self.refuse_unconfirmed(now, VinObstacle::AnotherVin);
+    }
+
+    /// Refuses the programming services that wait for the VIN.
+    fn refuse_unconfirmed(&mut self, now: Instant, obstacle: VinObstacle) {
+        let obstacle = match obstacle {
+            VinObstacle::NotReported | VinObstacle::NotAcknowledged if self.ignition == Some(false) => {
+                VinObstacle::IgnitionOff
+            }
+            other => other,
+        };
+        if !self.vin_gate.is_open() {
+            let waited = self.vin_gate.take_all();
+            self.release_waiting(now, waited, obstacle);
+        }
     }
 
     /// Whether the VIN has to be read to be confirmed, since the last call of this method.
     pub fn take_vin_wanted(&mut self) -> bool {
-        self.vin_gate == VinGate::Wanted && {
-            self.vin_gate = VinGate::Closed;
-            true
-        }
+        self.vin_gate.take_wanted()
     }
 
-    /// The VIN has to be read if it was required and is not confirmed. Returns whether that is so. A reading that is under
-    /// way is enough.
-    pub(super) fn want_vin(&mut self) -> bool {
-        let is_open = self.vin_gate == VinGate::Open;
-        if !is_open && self.vin_reading.is_none() && self.vin_waiting.is_none() {
-            self.vin_gate = VinGate::Wanted;
+    /// The VIN has to be read if it was required and is not confirmed. A reading that is under way is enough.
+    pub(super) fn want_vin(&mut self) {
+        if !self.vin_gate.is_open() && self.vin_reading.is_none() && self.vin_waiting.is_none() {
+            self.vin_gate.want();
         }
-        !is_open
     }
 
     /// Whether a device or a gateway has been lost and has returned since the last call of this method.
@@ -99,9 +113,7 @@ impl RelayConnection {
         }
         tracing::info!("a device or a gateway of the connection is back; reading the VIN");
         self.has_returned = true;
-        if self.is_vin_required {
-            self.vin_gate = VinGate::Closed;
-        }
+        self.vin_gate.handle_returned();
         for (number, opened) in &self.channels {
             if opened.bus == index {
                 self.transfers.handle_closed(*number);
@@ -123,25 +135,35 @@ impl RelayConnection {
             confirms_transmission: true,
             shares_bus: true,
         };
-        let (mut buses, mut finished) = (0, Vec::new());
+        let mut reading = BusesVinReading::ended(now, budget, VinObstacle::NotReadYet);
         for bus in self.buses.iter_mut().filter(|bus| bus.has_started()) {
-            buses += usize::from(bus.channels_mut().start_vin_reader(settings));
-            finished.extend(bus.channels_mut().take_vins());
+            reading.buses += usize::from(bus.channels_mut().start_vin_reader(settings));
+            if let Some(candidates) = bus.channels_mut().take_vins() {
+                reading.handle_finished(candidates, bus.channels().vin_outcome());
+            }
         }
-        self.vin_reading = Some(BusesVinReading { since: now, budget, buses, finished });
+        if reading.buses == 0 {
+            reading.obstacle = VinObstacle::NoBus;
+        }
+        self.vin_reading = Some(reading);
     }
 
-    /// The result of reading the VIN, once all buses have finished.
+    /// The result of reading the VIN, once all buses have finished. Without a VIN, what waited for its confirmation is
+    /// refused.
     pub fn poll_vin(&mut self, now: Instant) -> Option<vin::VinReport> {
         let reading = self.vin_reading.take_if(|reading| reading.finished.len() >= reading.buses)?;
-        Some(vin::VinReport::from_buses(&reading.finished, now.saturating_duration_since(reading.since)))
+        let elapsed = now.saturating_duration_since(reading.since);
+        let report = vin::VinReport::from_buses(&reading.finished, elapsed);
+        if report.vin.is_none() {
+            self.refuse_unconfirmed(now, reading.obstacle);
+        }
+        Some(report)
     }
 
     /// Suspends the reading of the VIN: the buses that were reading it are gone.
     pub(super) fn suspend_vin_reading(&mut self) {
         if let Some(reading) = &mut self.vin_reading {
-            reading.finished.clear();
-            reading.buses = usize::MAX;
+            *reading = BusesVinReading::waiting(reading.since, reading.budget);
         }
     }
 
@@ -150,7 +172,7 @@ impl RelayConnection {
         if let Some(BusesVinReading { since, budget, .. }) = self.vin_reading.take()
             && !self.start_reading_vin(now, budget, VinTrigger::Request)
         {
-            self.vin_reading = Some(BusesVinReading { since, budget, buses: 0, finished: Vec::new() });
+            self.vin_reading = Some(BusesVinReading::ended(since, budget, VinObstacle::NoBus));
         }
     }
 }

@@ -13,6 +13,7 @@ mod kline;
 mod malformed;
 mod operator_gone;
 mod own_frames;
+mod programming;
 mod raw;
 mod resume;
 mod scan;

@@ -51,6 +51,8 @@ pub enum ReaderOutcome {
     Answered,
     /// No ECU sent a VIN.
     NotAnswered,
+    /// Other traffic had the bus when the time was up, and no ECU had sent a VIN.
+    Held,
     /// No node acknowledges our frames, or the bus went off.
     NotAcknowledged,
     /// Another tester is on the bus.

@@ -126,7 +126,7 @@ impl AskedBus {
                         ReaderOutcome::Answered => return Ok(BusEnd::Answered),
                         ReaderOutcome::OtherTester => return Ok(BusEnd::OtherTester),
                         ReaderOutcome::NotAcknowledged if bus.handle_unacknowledged() => {}
-                        ReaderOutcome::NotAcknowledged | ReaderOutcome::NotAnswered => {
+                        ReaderOutcome::NotAcknowledged | ReaderOutcome::NotAnswered | ReaderOutcome::Held => {
                             return Ok(BusEnd::NotAnswered);
                         }
                     }

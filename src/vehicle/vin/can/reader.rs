@@ -415,6 +415,8 @@ impl VinReader {
 
     fn finish(&mut self, outcome: ReaderOutcome) {
         if !self.is_finished() {
+            let was_held = self.is_held && outcome == ReaderOutcome::NotAnswered;
+            let outcome = if was_held { ReaderOutcome::Held } else { outcome };
             self.phase = ReaderPhase::Finished;
             self.peers.clear();
             self.questions.clear_queue();

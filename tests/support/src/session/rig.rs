@@ -77,6 +77,8 @@ pub struct Rig {
     pub operator: Link,
     pub heard: Vec<Heard>,
     pub texts: Vec<Envelope>,
+    /// The texts of all events that have one.
+    pub event_texts: Vec<String>,
     /// The errors that the operator's end found in the connector's messages.
     pub link_errors: Vec<LinkError>,
     /// While true, no device can be opened.
@@ -223,6 +225,7 @@ impl Rig {
             operator: Link::new(Role::Operator, Tag::from(UUID), start),
             heard: Vec::new(),
             texts: Vec::new(),
+            event_texts: Vec::new(),
             link_errors: Vec::new(),
             opening_fails,
             bit_rate_is_fixed,
@@ -452,7 +455,12 @@ impl Rig {
             let got = match record.payload {
                 Payload::Frame(frame) => Got::Frame(frame),
                 Payload::Pdu { address, data, .. } => Got::Pdu { address, data: data.to_vec() },
-                Payload::Event { code, detail, value, .. } => Got::Event { code, detail, value },
+                Payload::Event { code, detail, value, text } => {
+                    if !text.is_empty() {
+                        self.event_texts.push(text.to_owned());
+                    }
+                    Got::Event { code, detail, value }
+                }
                 Payload::Terminal15 { on } => Got::Terminal15(on),
                 payload => panic!("{payload:?} must not be sent"),
             };

@@ -46,6 +46,7 @@ pub struct CanChannels {
     ignition: Option<bool>,
     vin_reader: Option<Box<vin::VinReader>>,
     vins: Option<Vec<vin::Candidate>>,
+    vin_outcome: Option<vin::ReaderOutcome>,
     scanner: Option<Box<Scanner>>,
     scanned: Option<(ScanOutcome, Vec<EcuFound>)>,
     /// Only one frame is in the adapter until `is_proved`.
@@ -77,6 +78,7 @@ impl CanChannels {
             ignition: None,
             vin_reader: None,
             vins: None,
+            vin_outcome: None,
             scanner: None,
             scanned: None,
             needs_proof: false,
@@ -332,12 +334,17 @@ impl Channels for CanChannels {
         // no ECU can report a VIN while the bus is off
         let is_off = self.state == BusState::Off;
         self.vins = is_off.then(Vec::new);
+        self.vin_outcome = is_off.then_some(vin::ReaderOutcome::NotAcknowledged);
         self.vin_reader = (!is_off).then(|| Box::new(vin::VinReader::new(settings)));
         true
     }
 
     fn take_vins(&mut self) -> Option<Vec<vin::Candidate>> {
         self.vins.take()
+    }
+
+    fn vin_outcome(&self) -> Option<vin::ReaderOutcome> {
+        self.vin_outcome
     }
 
     fn handle_timeout(&mut self, now: Instant) {

@@ -21,7 +21,8 @@ impl CanChannels {
     pub(super) fn end_vin_reader(&mut self) {
         let Some(reader) = &mut self.vin_reader else { return };
         while let Some(event) = reader.poll_event() {
-            if let vin::ReaderEvent::Finished(_) = event {
+            if let vin::ReaderEvent::Finished(outcome) = event {
+                self.vin_outcome = Some(outcome);
                 self.vins = Some(reader.candidates().to_vec());
                 self.vin_reader = None;
                 self.disown(Owner::VinReader);
