@@ -105,7 +105,7 @@ pub trait Channels: Send {
     }
 
     /// Reads the VIN on this bus beside the channels; false if a bus of this kind cannot do so now.
-    fn start_vin_reader(&mut self, _settings: vin::ReaderSettings) -> bool {
+    fn start_vin_reader(&mut self, _now: Instant, _settings: vin::ReaderSettings) -> bool {
         false
     }
 

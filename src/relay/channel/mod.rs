@@ -9,6 +9,7 @@ mod kline_transport;
 mod last_request;
 mod output;
 mod pdu_channel;
+mod pdu_queue;
 mod raw_channel;
 mod tp20_transport;
 mod transport;

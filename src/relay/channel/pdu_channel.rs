@@ -4,17 +4,12 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::keep_alive::KeepAlive;
-use super::last_request::{LastRequest, NO_RESPONSE, Permission, ResponseTiming};
+use super::last_request::{LastRequest, Permission, ResponseTiming};
 use super::output::{KeepAliveStop, Output, PduToSend, describe};
+use super::pdu_queue::{Accepted, Queue, QueuedPdu};
 use super::transport::{PduTransport, TransportEvent};
 use crate::protocol::uds;
 use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
-
-/// The number of PDUs that may wait on a channel (relay protocol, section 4.1).
-const QUEUE_PDUS: usize = 64;
-/// The number of bytes that may wait on a channel (relay protocol, section 4.1): room for most downloads, and less
-/// than a hundredth of the smallest connector's memory.
-const QUEUE_BYTES: usize = 512 * 1024;
 
 /// The settings that an operator chose for a channel.
 #[derive(Debug, Clone, Copy)]
@@ -28,114 +23,12 @@ pub struct PduChannelSettings {
 /// The origin of the PDU that is being sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    Operator { confirm: bool },
+    Operator {
+        confirm: bool,
+    },
     KeepAlive,
-}
-
-/// A PDU that waits for its turn.
-#[derive(Debug, PartialEq, Eq)]
-struct QueuedPdu {
-    data: Vec<u8>,
-    flags: PduFlags,
-    expires: Instant,
-}
-
-impl QueuedPdu {
-    /// Whether the PDU has waited for too long. A chained PDU waits on purpose.
-    fn is_too_old(&self, now: Instant) -> bool {
-        !self.flags.chained && self.expires < now
-    }
-}
-
-/// Whether a PDU of the operator was queued.
-#[derive(Debug, PartialEq, Eq)]
-enum Accepted {
-    Queued,
-    /// The queue is full.
-    Full,
-    /// The PDU is chained to a PDU that failed with this code.
-    Broken(u8),
-}
-
-/// The PDUs of the operator that wait for their turn.
-#[derive(Debug, Default)]
-struct Queue {
-    pdus: VecDeque<QueuedPdu>,
-    bytes: usize,
-    /// Chained PDUs that arrive behind discarded ones are discarded too, with this code.
-    tail_broken: Option<u8>,
-    /// A chained PDU was refused because the queue is full. Chained PDUs behind it are refused too, until all
-    /// PDUs before it are answered.
-    tail_refused: bool,
-}
-
-impl Queue {
-    fn push(&mut self, last: &LastRequest, pdu: PduToSend<'_>) -> Accepted {
-        let PduToSend { flags, expires, data } = pdu;
-        let is_answered = last.permission() == Permission::Granted;
-        if flags.chained {
-            if let Some(code) = self.tail_broken {
-                return Accepted::Broken(code);
-            }
-            if self.tail_refused && !(self.pdus.is_empty() && is_answered) {
-                return Accepted::Full;
-            }
-        }
-        let must_wait = !self.pdus.is_empty() || last.is_sending() || flags.chained && !is_answered;
-        if self.pdus.len() >= QUEUE_PDUS || must_wait && self.bytes + data.len() > QUEUE_BYTES {
-            if flags.chained {
-                self.tail_refused = true;
-            } else {
-                // otherwise the PDUs chained to it would be sent behind another PDU
-                self.tail_broken = Some(NO_RESPONSE);
-            }
-            return Accepted::Full;
-        }
-        self.tail_refused = false;
-        self.tail_broken = None;
-        self.bytes += data.len();
-        self.pdus.push_back(QueuedPdu { data: data.to_vec(), flags, expires });
-        Accepted::Queued
-    }
-
-    fn pop(&mut self) -> Option<QueuedPdu> {
-        let next = self.pdus.pop_front()?;
-        self.bytes -= next.data.len();
-        Some(next)
-    }
-
-    fn is_next_chained(&self) -> bool {
-        self.pdus.front().is_some_and(|next| next.flags.chained)
-    }
-
-    /// A PDU was refused before it reached the queue: the PDUs chained to it are discarded.
-    fn handle_refused(&mut self, flags: PduFlags) {
-        if self.tail_broken.is_none() || !flags.chained {
-            self.tail_broken = Some(NO_RESPONSE);
-        }
-    }
-
-    /// Discards the chained PDUs, because the request before them failed with this code. Returns their number.
-    fn discard_chained(&mut self, code: u8) -> u32 {
-        if self.pdus.back().is_none_or(|last| last.flags.chained) {
-            self.tail_broken = Some(code);
-        }
-        let before = self.pdus.len();
-        self.pdus.retain(|queued| !queued.flags.chained);
-        self.bytes = self.pdus.iter().map(|queued| queued.data.len()).sum();
-        (before - self.pdus.len()) as u32
-    }
-
-    /// Discards all PDUs. Returns their number.
-    fn discard_all(&mut self) -> usize {
-        let count = self.pdus.len();
-        if self.pdus.back().is_some_and(|last| last.flags.chained) {
-            self.tail_broken = Some(NO_RESPONSE);
-        }
-        self.pdus.clear();
-        self.bytes = 0;
-        count
-    }
+    /// A question of the connector itself.
+    Question,
 }
 
 /// A channel that carries PDUs.
@@ -144,6 +37,8 @@ pub struct PduChannel<T: PduTransport + ?Sized> {
     queue: Queue,
     last: LastRequest,
     sending: Option<Origin>,
+    /// The service of the connector's own question, whose answer is not relayed, and the answer.
+    question: Option<(u8, Option<Vec<u8>>)>,
     keep_alive: KeepAlive,
     outputs: VecDeque<Output>,
     transport: Box<T>,
@@ -156,6 +51,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             queue: Queue::default(),
             last: LastRequest::new(settings.timing),
             sending: None,
+            question: None,
             keep_alive: KeepAlive::new(settings.keep_alive, now),
             outputs: VecDeque::new(),
             transport,
@@ -168,9 +64,9 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         transport: Box<U>,
         now: Instant,
     ) -> PduChannel<U> {
-        let Self { queue, last, sending: _, mut keep_alive, outputs, transport: _ } = self;
+        let Self { queue, last, mut keep_alive, outputs, .. } = self;
         keep_alive.postpone(now);
-        PduChannel { queue, last, sending: None, keep_alive, outputs, transport }
+        PduChannel { queue, last, sending: None, question: None, keep_alive, outputs, transport }
     }
 
     /// The transport. After a call that may have caused an event, call [`PduChannel::handle_events`].
@@ -200,6 +96,26 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             Accepted::Full => self.fail(SendFailedDetail::QueueFull),
             Accepted::Broken(code) => self.outputs.push_back(Output::chain_broken(code, 1)),
         }
+    }
+
+    /// Asks the ECU a question of the connector itself; false if the channel is busy.
+    pub(crate) fn ask(&mut self, now: Instant, question: &[u8]) -> bool {
+        let can_ask = !self.is_busy() && self.transport.send(now, question).is_ok();
+        if can_ask {
+            self.question = question.first().map(|service| (*service, None));
+            self.sending = Some(Origin::Question);
+        }
+        can_ask
+    }
+
+    /// The newest answer to the question of [`PduChannel::ask`].
+    pub(crate) fn take_own_answer(&mut self) -> Option<Vec<u8>> {
+        self.question.as_mut().and_then(|(_, answer)| answer.take())
+    }
+
+    /// No answer to the question of [`PduChannel::ask`] is expected any more.
+    pub(crate) fn end_own_request(&mut self) {
+        self.question = None;
     }
 
     /// Breaks the chain behind a PDU of the operator that was refused before it reached the channel.
@@ -333,6 +249,11 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
                 TransportEvent::Received { pdu, .. } if self.is_for_keep_alive(now, &pdu) => {
                     tracing::trace!("an ECU answered the connector's own TesterPresent");
                 }
+                TransportEvent::Received { pdu, .. } if self.is_for_question(&pdu) => {
+                    if let Some((_, answer)) = &mut self.question {
+                        *answer = Some(pdu);
+                    }
+                }
                 TransportEvent::Received { address, pdu } => {
                     let failed = self.last.handle_response(now, &pdu);
                     self.outputs.push_back(Output::Pdu { address, data: pdu });
@@ -365,6 +286,13 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             && !self.last.is_pending_for(uds::TESTER_PRESENT)
     }
 
+    /// Whether this PDU answers the connector's own question.
+    fn is_for_question(&self, pdu: &[u8]) -> bool {
+        self.question.as_ref().is_some_and(|(service, _)| {
+            uds::is_response_to(*service, pdu) && !self.last.is_pending_for(*service)
+        })
+    }
+
     fn handle_sent(&mut self, now: Instant, elapsed: Duration) {
         self.keep_alive.postpone(now);
         if self.sending == Some(Origin::KeepAlive) {
@@ -383,6 +311,8 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         let Some(origin) = self.sending.take() else { return };
         let text = self.transport.failure_text().unwrap_or_else(|| describe(detail).to_owned());
         let code = match origin {
+            // the question stays without an answer
+            Origin::Question => return,
             Origin::KeepAlive => EventCode::KeepAliveFailed,
             Origin::Operator { .. } => EventCode::SendFailed,
         };

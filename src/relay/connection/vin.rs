@@ -137,7 +137,7 @@ impl RelayConnection {
         };
         let mut reading = BusesVinReading::ended(now, budget, VinObstacle::NotReadYet);
         for bus in self.buses.iter_mut().filter(|bus| bus.has_started()) {
-            reading.buses += usize::from(bus.channels_mut().start_vin_reader(settings));
+            reading.buses += usize::from(bus.channels_mut().start_vin_reader(now, settings));
             if let Some(candidates) = bus.channels_mut().take_vins() {
                 reading.handle_finished(candidates, bus.channels().vin_outcome());
             }

@@ -4,10 +4,10 @@ mod line;
 
 use std::time::Duration;
 
-use connector_agent::relay::connection::CloseReason;
+use connector_agent::relay::connection::{CloseReason, VinTrigger};
 use connector_agent::relay::wire::codec::{EventCode, SendFailedDetail};
 use connector_hal::timer::TimerKind;
-use connector_sim::vehicle::kline::{KlineEcuConfig, KlineVehicle, Misbehaviour};
+use connector_sim::vehicle::kline::{AnswerScript, KlineEcuConfig, KlineVehicle, Misbehaviour};
 use serde_json::{Value, json};
 
 use super::common::*;
@@ -287,4 +287,74 @@ async fn on_a_kline_tester_present_stops_some_time_after_the_ignition_is_off() {
     rig.session.handle_ignition(now(), Some(false));
     rig.run(301 * SECOND).await;
     assert_eq!((rig.events(1), rig.events(2)), (vec![refused; 2], vec![refused; 2]));
+}
+
+/// Reads the VIN beside the channels.
+async fn read_vin(rig: &mut Rig) -> Option<String> {
+    assert!(rig.session.start_reading_vin(now(), 1500 * MILLISECOND, VinTrigger::Request));
+    for _ in 0..40 {
+        rig.run(100 * MILLISECOND).await;
+        if let Some(report) = rig.session.poll_vin(now()) {
+            return report.vin.map(|vin| vin.to_string());
+        }
+    }
+    panic!("the reading does not end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_a_kline_the_vin_is_asked_of_the_ecu_of_an_open_channel_before_programming() {
+    let (mut rig, vehicle) = rig("iso14230_fast", &[ecu(0x11)]).await;
+    rig.session.require_vin();
+    assert!(!rig.session.start_reading_vin(now(), SECOND, VinTrigger::Request), "no link is open");
+    opened(&mut rig, 1, json!({})).await;
+    rig.send(1, PLAIN, &[0x10, 0x85]);
+    rig.run(10 * MILLISECOND).await;
+    assert!(rig.session.take_vin_wanted());
+    assert_eq!(read_vin(&mut rig).await.as_deref(), Some("WVWZZZ1KZ6W000001"));
+    assert_eq!(rig.on(1), [], "the connector's own question is not relayed");
+    rig.session.confirm_vin(now());
+    assert_eq!(answers(&mut rig, 1, 1).await, [[0x50, 0x85]]);
+    rig.send(1, PLAIN, &[0x1A, 0x90]);
+    assert_eq!(answers(&mut rig, 1, 2).await[1], VIN_ANSWER, "a question of the operator is");
+    assert_eq!(vehicle.anomalies(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ecu_on_a_kline_without_a_vin_is_asked_two_questions_and_the_refusal_says_so() {
+    let refuses = |service: u8| AnswerScript::new(&[service], &[]);
+    let vin = [b"\x62\xF1\x90".as_slice(), &VIN_ANSWER[2..]].concat();
+    let uds = AnswerScript::new(&[0x22, 0xF1, 0x90], &[vin]);
+    for (script, has_vin) in [(uds, true), (refuses(0x22), false)] {
+        let config = KlineEcuConfig { vin: None, scripts: vec![script], ..ecu(0x11) };
+        let (mut rig, vehicle) = self::rig("iso14230_fast", &[config]).await;
+        rig.session.require_vin();
+        opened(&mut rig, 1, json!({})).await;
+        rig.send(1, PLAIN, &[0x10, 0x85]);
+        rig.run(10 * MILLISECOND).await;
+        assert_eq!(read_vin(&mut rig).await.is_some(), has_vin);
+        rig.run(100 * MILLISECOND).await;
+        let refused = usize::from(!has_vin);
+        assert_eq!(rig.count(1, EventCode::SendFailed, 6), refused, "{:?}", rig.event_texts);
+        assert!(
+            rig.event_texts.iter().all(|text| text.contains("no ECU reports a VIN")),
+            "{:?}",
+            rig.event_texts
+        );
+        assert_eq!(vehicle.anomalies(), []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_a_kline_a_silent_ecu_ends_the_reading_of_the_vin_and_loses_no_pdu() {
+    let silent = AnswerScript::new(&[0x1A, 0x90], &[]);
+    let config = KlineEcuConfig { scripts: vec![silent], ..ecu(0x11) };
+    let (mut rig, _vehicle) = rig("iso14230_fast", &[config]).await;
+    opened(&mut rig, 1, json!({})).await;
+    assert!(rig.session.start_reading_vin(now(), 1500 * MILLISECOND, VinTrigger::Request));
+    rig.run(10 * MILLISECOND).await;
+    rig.send(1, PLAIN, &[0x21, 0x01]);
+    assert_eq!(answers(&mut rig, 1, 1).await.len(), 1);
+    rig.run(2 * SECOND).await;
+    assert_eq!(rig.session.poll_vin(now()).map(|report| report.vin), Some(None));
+    assert_eq!(rig.events(1), []);
 }

@@ -10,48 +10,26 @@ use std::time::{Duration, Instant};
 use connector_hal::bus::{BusLoad, BusState, LoadMeter};
 use connector_hal::kline::{Signal, byte_time};
 
+use super::link::{Key, KlineChannel, cannot_open, lost};
 use super::setup::KlineBusSetup;
-use crate::protocol::kline::{Addressing, Config, Endpoint, Failure, Initialisation, LineClock};
+use super::vin_questions::VinQuestions;
+use crate::protocol::kline::{Addressing, Config, Endpoint, Initialisation, LineClock};
 use crate::protocol::problem::Problem;
 use crate::relay::buses::channel_setup::{ChannelKind, pdu_settings, wrong_kind};
 use crate::relay::buses::channels::{Channels, Opening};
 use crate::relay::channel::{
     ChannelOutput, KeepAliveStop, KlineLinkChange, KlineTransport, Output, PduChannel, PduChannelSettings,
-    PduToSend, describe_failure,
+    PduToSend,
 };
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::ProblemKind;
-use crate::relay::wire::codec::{EventCode, PduFlags, SendFailedDetail};
+use crate::relay::wire::codec::{PduFlags, SendFailedDetail};
+use crate::vehicle::vin;
 use connector_hal::can::CanFrame;
 
 /// The number of closed channels whose links may be ended by StopCommunication. Further links end by P3max.
 /// Within the second that the driver has, no more than a few can be ended.
 const MAX_CLOSING: usize = 16;
-
-/// The key of a link: its channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
-    Open(u16),
-    /// A channel that was closed, and whose link is being ended.
-    Closing(u32),
-}
-
-#[derive(Debug)]
-struct KlineChannel {
-    pdus: PduChannel<KlineTransport>,
-    /// Whether the operator waits for the reply to `openChannel`.
-    is_opening: bool,
-}
-
-impl KlineChannel {
-    fn endpoint(&self) -> &Endpoint {
-        self.pdus.transport().endpoint()
-    }
-
-    fn endpoint_mut(&mut self) -> &mut Endpoint {
-        self.pdus.transport_mut().endpoint_mut()
-    }
-}
 
 /// The channels of a K-line, as a pure state machine.
 ///
@@ -72,6 +50,7 @@ pub(crate) struct KlineChannels {
     keep_alive_stop: Option<KeepAliveStop>,
     opened: VecDeque<(u16, Result<(), Problem>)>,
     outputs: VecDeque<ChannelOutput>,
+    vin_questions: Option<VinQuestions>,
     /// The ECUs get no StopCommunication when the line is left.
     leaves_silently: bool,
 }
@@ -97,6 +76,7 @@ impl KlineChannels {
             keep_alive_stop: None,
             opened: VecDeque::new(),
             outputs: VecDeque::new(),
+            vin_questions: None,
             leaves_silently: false,
         }
     }
@@ -144,7 +124,15 @@ impl KlineChannels {
             channel.endpoint_mut().handle_byte(now, byte);
             self.collect(now, active);
         }
+        self.ask_for_vin(now);
         self.drive(now);
+    }
+
+    /// Asks the next question for the VIN when the one before is answered.
+    fn ask_for_vin(&mut self, now: Instant) {
+        if let Some(questions) = &mut self.vin_questions {
+            questions.advance(now, &mut self.channels);
+        }
     }
 
     /// Handles the end of a slow signal at `at`.
@@ -399,7 +387,25 @@ impl Channels for KlineChannels {
                 self.collect(now, key);
             }
         }
+        self.ask_for_vin(now);
         self.drive(now);
+    }
+
+    fn can_read_vin(&self) -> bool {
+        self.state == BusState::Active && self.channels.iter().any(|(key, channel)| channel.is_up(*key))
+    }
+
+    /// Asks the ECUs to which a link is open. An initialisation for an ECU that nobody talks to could end these links.
+    fn start_vin_reader(&mut self, now: Instant, settings: vin::ReaderSettings) -> bool {
+        let can_read = self.can_read_vin();
+        self.vin_questions = can_read.then(|| VinQuestions::new(settings.until, &self.channels));
+        self.ask_for_vin(now);
+        self.drive(now);
+        can_read
+    }
+
+    fn take_vins(&mut self) -> Option<Vec<vin::Candidate>> {
+        self.vin_questions.take_if(|questions| questions.is_finished()).map(VinQuestions::into_candidates)
     }
 
     fn poll_output(&mut self) -> Option<ChannelOutput> {
@@ -417,28 +423,7 @@ impl Channels for KlineChannels {
                 .map(|(at, _)| at),
             None => self.channels.values().filter_map(|channel| channel.endpoint().wants_line()).min(),
         };
-        [chains, line].into_iter().flatten().min()
-    }
-}
-
-/// The event that reports a lost link.
-fn lost(failure: Failure) -> Output {
-    let value = match failure {
-        Failure::OtherKeyBytes(found) => found.number().into(),
-        _ => 0,
-    };
-    let detail = SendFailedDetail::NotAcknowledged as u16;
-    Output::event(EventCode::KeepAliveFailed, detail, value, describe_failure(failure))
-}
-
-/// The problem that a channel was not opened.
-fn cannot_open(number: u16, failure: Failure) -> Problem {
-    let detail = format!("Channel {number}: {failure}.");
-    match failure {
-        Failure::OtherKeyBytes(_) | Failure::KeyBytes(_) => ProblemKind::WrongKeyBytes.problem(detail),
-        Failure::NoEcho | Failure::Collision { .. } | Failure::LineInUse => {
-            ProblemKind::BusUnavailable.problem(detail)
-        }
-        _ => ProblemKind::EcuNotAnswering.problem(detail),
+        let questions = self.vin_questions.as_ref().and_then(VinQuestions::poll_timeout);
+        [chains, line, questions].into_iter().flatten().min()
     }
 }

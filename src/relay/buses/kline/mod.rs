@@ -2,7 +2,9 @@
 
 pub(crate) mod channels;
 mod driver;
+mod link;
 mod setup;
+mod vin_questions;
 
 pub(super) use channels::KlineChannels;
 pub(super) use driver::KlineDriver;

@@ -329,7 +329,7 @@ impl Channels for CanChannels {
         true
     }
 
-    fn start_vin_reader(&mut self, settings: vin::ReaderSettings) -> bool {
+    fn start_vin_reader(&mut self, _now: Instant, settings: vin::ReaderSettings) -> bool {
         self.disown(Owner::VinReader);
         // no ECU can report a VIN while the bus is off
         let is_off = self.state == BusState::Off;

@@ -52,12 +52,8 @@ fn wait(bus: &mut CanChannels, now: &mut Instant) {
 fn a_refused_request_for_the_vin_leaves_the_one_before_it_to_be_answered() {
     let (mut bus, mut now) = (bus(), Instant::now());
     let until = now + Duration::from_secs(5);
-    bus.start_vin_reader(ReaderSettings {
-        until,
-        alive: true,
-        confirms_transmission: true,
-        shares_bus: true,
-    });
+    let settings = ReaderSettings { until, alive: true, confirms_transmission: true, shares_bus: true };
+    bus.start_vin_reader(now, settings);
     assert_eq!(accept(&mut bus, now).id(), id(0x7DF));
     assert!(bus.poll_transmit(now).unwrap().id().is_extended());
     bus.handle_refused(now);

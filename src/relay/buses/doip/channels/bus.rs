@@ -156,7 +156,7 @@ impl Channels for DoipChannels {
         true
     }
 
-    fn start_vin_reader(&mut self, settings: vin::ReaderSettings) -> bool {
+    fn start_vin_reader(&mut self, _now: Instant, settings: vin::ReaderSettings) -> bool {
         if self.is_network_up {
             self.vin_reading.request(settings.until);
         }
