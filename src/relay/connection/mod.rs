@@ -60,6 +60,8 @@ pub struct RelayConnection {
     hold_until: Option<Instant>,
     /// Why nothing is sent to the operator.
     interruption: Option<Interruption>,
+    /// Why the operator was gone when the link was lost, or left meanwhile.
+    gone_before_loss: Option<Interruption>,
     operator: OperatorWatch,
     closed: Option<CloseReason>,
     vin_reading: Option<BusesVinReading>,
@@ -97,6 +99,7 @@ impl RelayConnection {
             texts: VecDeque::new(),
             hold_until: None,
             interruption: None,
+            gone_before_loss: None,
             operator,
             closed: None,
             vin_reading: None,

@@ -263,7 +263,7 @@ impl RelayConnection {
         self.link.resume(now, request.received).map_err(|error| {
             ProblemKind::CannotResume.problem(format!("{error}.")).answering("resumeConnection")
         })?;
-        self.handle_resumed(now);
+        self.handle_resumed();
         let message =
             ResumeConnection { connection_uuid: self.connection_uuid(), received: self.link.received() };
         self.reply("connectionResumed", &message, request_id.clone());
