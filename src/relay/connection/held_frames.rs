@@ -28,7 +28,7 @@ pub(super) struct HeldFrames {
     frames: VecDeque<HeldFrame>,
     /// Until when the frames are held for an operator who sends clocks, and for another one.
     until: Option<[Instant; 2]>,
-    /// Frames were held long enough once. Later ones are measured by what is known.
+    /// Frames were held long enough once for this clock. Later ones are measured by what is known.
     is_over: bool,
 }
 
@@ -36,6 +36,11 @@ impl HeldFrames {
     /// Whether a frame that arrives now has to be held.
     pub(super) fn is_holding(&self) -> bool {
         !self.is_over
+    }
+
+    /// The operator's clock is another one, of which nothing is known yet.
+    pub(super) fn handle_other_clock(&mut self) {
+        self.is_over = false;
     }
 
     /// Holds a frame that counts as `left` younger than its maximum age. Returns false if there is no room.

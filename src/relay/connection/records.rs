@@ -19,6 +19,10 @@ impl RelayConnection {
         if self.link.is_all_acknowledged() {
             self.operator.handle_all_acknowledged();
         }
+        if self.link.take_other_clock() {
+            tracing::info!("the operator continues with another clock");
+            self.held_frames.handle_other_clock();
+        }
         // the message may have shown how old the frames are that came before it
         self.release_frames(now);
         let incoming = match handled {

@@ -187,6 +187,8 @@ pub struct Link {
     ack_due: Option<Instant>,
     unacknowledged_bytes: usize,
     peer_clock: PeerClock,
+    /// The peer's clock is another one since the last call of [`Link::take_other_clock`].
+    has_other_clock: bool,
     /// When a `clock` record was last sent on this websocket.
     clock_sent: Option<Instant>,
     /// Whether a `clock` record is sent although there is nothing else to send.
@@ -207,6 +209,7 @@ impl Link {
             ack_due: None,
             unacknowledged_bytes: 0,
             peer_clock: PeerClock::new(),
+            has_other_clock: false,
             clock_sent: None,
             is_clock_announced: false,
         }
@@ -258,6 +261,11 @@ impl Link {
     /// Whether the peer has sent a `clock` record.
     pub(crate) fn has_received_clock(&self) -> bool {
         self.peer_clock.has_sent_clock()
+    }
+
+    /// Whether the peer's clock has been another one since the last call of this method, of which nothing was known.
+    pub(crate) fn take_other_clock(&mut self) -> bool {
+        std::mem::take(&mut self.has_other_clock)
     }
 
     /// How long ago the peer's clock was `time`, in µs, by what is known now.
@@ -385,6 +393,7 @@ impl Link {
         let due = if self.unacknowledged_bytes >= ACK_BYTES { now } else { now + ACK_DELAY };
         self.ack_due = Some(self.ack_due.map_or(due, |earlier| earlier.min(due)));
         let (echo, error) = check(&records);
+        self.has_other_clock |= self.peer_clock.handle_numbered(header.time);
         self.peer_clock.handle_message(self.clock(now), header.time, echo);
         match error {
             Some(source) => Err(LinkError::Codec { seq: header.seq, source }),
@@ -430,6 +439,7 @@ impl Link {
         }
         self.outbox.rewind(self.clock(now));
         self.pacer.reset();
+        self.peer_clock.handle_resumed();
         self.is_up = true;
         if self.role == Role::Connector {
             self.announce_clock();

@@ -18,6 +18,9 @@ const AGEING: i128 = 20;
 /// The share of `hold` by which a round trip may be negative. Clocks do not run equally fast.
 const HOLD_ERROR: i128 = 10;
 
+/// By how much two measurements may contradict each other because messages are handled late, in µs.
+const TOLERANCE: i128 = 50_000;
+
 /// The part of a silence by which two clocks may have drifted apart: 500 ppm.
 const DRIFT: i128 = 2_000;
 
@@ -33,6 +36,7 @@ pub(super) struct Echo {
 /// A measurement of round trip and difference of the clocks, in µs.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
+    at: u64,
     round_trip: u64,
     /// Our clock minus the peer's.
     difference: i128,
@@ -95,29 +99,81 @@ pub(super) struct PeerClock {
     /// The peer's clock in the newest message, and when the message arrived.
     newest: Option<(u64, u64)>,
     has_sent_clock: bool,
+    /// The peer's clock in the newest numbered message.
+    last_numbered: Option<u64>,
+    /// The peer has resumed, and no numbered message has come since: it may be another process.
+    has_resumed: bool,
+}
+
+impl Sample {
+    /// Whether both samples cannot be of one clock. A difference is wrong by half of its round trip at most, and by what
+    /// the clocks have drifted since.
+    fn contradicts(&self, earlier: &Self, hold: i128) -> bool {
+        let apart = (self.difference - earlier.difference).abs();
+        let possible = i128::from(self.round_trip / 2) + i128::from(earlier.round_trip / 2);
+        let drifted = i128::from(self.at.saturating_sub(earlier.at)) / AGEING + hold / HOLD_ERROR;
+        apart > possible + drifted + TOLERANCE
+    }
 }
 
 impl PeerClock {
     pub(super) fn new() -> Self {
-        Self { samples: Window::new(), transits: Window::new(), newest: None, has_sent_clock: false }
+        Self {
+            samples: Window::new(),
+            transits: Window::new(),
+            newest: None,
+            has_sent_clock: false,
+            last_numbered: None,
+            has_resumed: false,
+        }
     }
 
     /// A message that is not a repetition arrived at `now`. The peer's clock was `time` when it made the message.
     pub(super) fn handle_message(&mut self, now: u64, time: u64, echo: Option<Echo>) {
-        let transit = transit(now, time);
-        self.transits.insert(now, transit, transit);
         self.newest = Some((time, now));
-        let Some(Echo { echo, hold }) = echo else { return };
-        self.has_sent_clock = true;
+        self.has_sent_clock |= echo.is_some();
+        let transit = transit(now, time);
+        let sample = echo.and_then(|echo| Self::measure(now, transit, echo));
+        if let Some((sample, hold)) = sample {
+            // what was measured of another clock would make every message too old, or none
+            if self.samples.best(now).is_some_and(|earlier| sample.contradicts(&earlier, hold)) {
+                self.samples = Window::new();
+                self.transits = Window::new();
+            }
+            let key = i128::from(sample.round_trip) * AGEING - i128::from(now);
+            self.samples.insert(now, key, sample);
+        }
+        self.transits.insert(now, transit, transit);
+    }
+
+    /// The sample of a message, and how long the peer held the echo back.
+    fn measure(now: u64, transit: i128, Echo { echo, hold }: Echo) -> Option<(Sample, i128)> {
         let hold = i128::from(hold);
         let round_trip = i128::from(now) - i128::from(echo) - hold;
         if echo == 0 || echo > now || round_trip < -(hold / HOLD_ERROR) {
-            return;
+            return None;
         }
         let round_trip = u64::try_from(round_trip).unwrap_or(0);
         let difference = transit - i128::from(round_trip / 2);
-        let key = i128::from(round_trip) * AGEING - i128::from(now);
-        self.samples.insert(now, key, Sample { round_trip, difference });
+        Some((Sample { at: now, round_trip, difference }, hold))
+    }
+
+    /// The peer resumes the connection.
+    pub(super) fn handle_resumed(&mut self) {
+        self.has_resumed = true;
+    }
+
+    /// A numbered message that is not a repetition arrived; call [`PeerClock::handle_message`] afterwards. Numbered
+    /// messages are made in order. After a resumption, a time before that of the last one is therefore of another clock: a
+    /// new process continues the connection. Returns whether that is so.
+    pub(super) fn handle_numbered(&mut self, time: u64) -> bool {
+        let has_resumed = std::mem::take(&mut self.has_resumed);
+        let is_other = has_resumed && self.last_numbered.is_some_and(|last| time < last);
+        if is_other {
+            *self = Self::new();
+        }
+        self.last_numbered = Some(time);
+        is_other
     }
 
     /// The echo for a message that is made now.
@@ -212,6 +268,63 @@ mod tests {
                 assert!((age - (112 - made) as f64).abs() < 0.1, "{has_clock}: {age}");
             }
         }
+    }
+
+    #[test]
+    fn another_clock_of_the_operator_counts_from_its_first_sample() {
+        // a new process, whose clock begins anew, or is an hour ahead
+        for offset in [0, 3600 * SECOND] {
+            let mut clock = PeerClock::new();
+            for second in 100..120 {
+                let now = second * SECOND;
+                clock.handle_message(now, now + 7, Some(Echo { echo: now - 40_000, hold: 0 }));
+            }
+            let now = 121 * SECOND;
+            clock.handle_message(now, offset, Some(Echo { echo: now - 600_000, hold: 0 }));
+            assert_eq!(clock.age(now, offset), Duration::from_millis(300), "{offset}");
+            // a message of the new process that was held back for two seconds
+            let now = 124 * SECOND;
+            clock.handle_message(now, offset + SECOND, Some(Echo { echo: 122 * SECOND - 600_000, hold: 0 }));
+            let age = clock.age(now, offset + SECOND);
+            assert!(age >= Duration::from_secs(2), "{offset}: {age:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_without_samples_that_goes_back_at_a_resumption_is_another_one() {
+        let mut clock = PeerClock::new();
+        for second in 100..110 {
+            assert!(!clock.handle_numbered(second * SECOND));
+            clock.handle_message(second * SECOND, second * SECOND, None);
+        }
+        // an acknowledgement that overtook a repeated message says nothing
+        clock.handle_message(111 * SECOND, 111 * SECOND, None);
+        clock.handle_resumed();
+        assert!(!clock.handle_numbered(110 * SECOND));
+        assert!(!clock.handle_numbered(4), "a wrong time");
+        assert!(!clock.handle_numbered(110 * SECOND));
+        clock.handle_resumed();
+        assert!(clock.handle_numbered(5), "a new process");
+        clock.handle_message(112 * SECOND, 5, None);
+        assert_eq!(clock.age(112 * SECOND, 5), Duration::ZERO);
+        assert_eq!(clock.age(113 * SECOND, 5), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_path_that_changes_and_a_clock_that_drifts_are_no_other_clock() {
+        let mut clock = PeerClock::new();
+        // a clock that is a twentieth slow, and a way to the connector that takes 30 ms or 0.9 s
+        for second in 1..60 {
+            let (now, delay) = (second * SECOND, if second % 3 == 0 { 900_000 } else { 30_000 });
+            let made = now * 19 / 20;
+            let arrival = now + delay;
+            clock.handle_message(
+                arrival,
+                made,
+                Some(Echo { echo: now.saturating_sub(30_000).max(1), hold: 0 }),
+            );
+        }
+        assert!(clock.samples.buckets.len() >= 8, "the samples of a minute");
     }
 
     #[test]

@@ -301,6 +301,31 @@ async fn frames_before_the_first_measurement_wait_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn frames_of_a_new_operator_process_wait_for_its_first_measurement() {
+    for (age_ms, is_sent) in [(100, true), (3_000, false)] {
+        let (mut rig, node) = rig_with_raw_channel().await;
+        let received = u64::try_from(rig.elapsed().as_micros()).unwrap().max(1);
+        rig.inject(&message(1, 60_000_000, &[frame_record(1), clock_record(received, 0)]));
+        rig.run(age_ms * MILLISECOND).await;
+        assert_eq!(node.frames().len(), 1);
+        // the clock of another process, which begins anew
+        rig.ask("resumeConnection", json!({"received": 0}));
+        rig.inject(&message(2, 77, &[frame_record(2), clock_record(0, 0)]));
+        rig.run(300 * MILLISECOND).await;
+        assert_eq!((node.frames().len(), failures(&rig)), (1, vec![]), "{age_ms} ms");
+        let elapsed = (age_ms + 300) * 1_000;
+        rig.inject(&message(0, 77 + u64::from(elapsed), &[clock_record(received, elapsed)]));
+        rig.run(10 * MILLISECOND).await;
+        assert_eq!(node.frames().len(), 1 + usize::from(is_sent), "{age_ms} ms");
+        assert_eq!(failures(&rig), vec![8; usize::from(!is_sent)], "{age_ms} ms");
+        // the next message is judged by the new clock
+        rig.inject(&message(3, 77 + u64::from(elapsed) + 10_000, &[frame_record(3)]));
+        rig.run(10 * MILLISECOND).await;
+        assert_eq!(node.frames().last(), Some(&frame(0x100, &[3])));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn frames_of_an_operator_without_clock_wait_for_half_their_maximum_age_once() {
     let (mut rig, node) = rig_with_raw_channel().await;
     rig.inject(&message(1, 77, &[frame_record(1)]));
