@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use connector_hal::can::{CanFrame, CanId};
 
+use super::keep_alive::KeepAliveHold;
 use super::kernel_isotp::KernelIsotp;
 use super::output::{KeepAliveStop, Output, PduToSend, detail_of, receive_failed};
 use super::pdu_channel::PduChannel;
 use super::raw_channel::RawChannel;
-use super::transport::{FrameTransport, OpenFailure, PduTransport, TransportEvent};
+use super::transport::{EcuTarget, FrameTransport, OpenFailure, PduTransport, TransportEvent};
 use crate::protocol::isotp::{Endpoint, Event, FunctionalEndpoint, SendError, SendFailure};
 use crate::relay::wire::codec::{PduFlags, SendFailedDetail};
 
@@ -37,7 +38,7 @@ macro_rules! by_kind {
 impl CanChannel {
     /// Handles a frame of another node, or an error frame.
     pub fn handle_frame(&mut self, now: Instant, frame: &CanFrame) {
-        by_kind!(self, raw => raw.handle_frame(frame), pdus => pdus.handle_frame(now, frame));
+        by_kind!(self, raw => raw.handle_frame(now, frame), pdus => pdus.handle_frame(now, frame));
     }
 
     /// Sends a PDU of the operator.
@@ -133,8 +134,8 @@ impl CanChannel {
     }
 
     /// Handles the deadline of [`CanChannel::poll_timeout`].
-    pub fn handle_timeout(&mut self, now: Instant) {
-        by_kind!(self, raw => raw.handle_timeout(now), pdus => pdus.handle_timeout(now));
+    pub(crate) fn handle_timeout(&mut self, now: Instant, hold: KeepAliveHold) {
+        by_kind!(self, raw => raw.handle_timeout(now), pdus => pdus.handle_timeout_with(now, hold));
     }
 
     /// The next frame for the bus, and until when it may be sent.
@@ -173,7 +174,26 @@ impl CanChannel {
 
     /// Whether the channel is in the middle of an exchange with the ECU that listens to this identifier.
     pub(crate) fn is_busy_with(&self, request: CanId) -> bool {
-        by_kind!(self, _ => false, pdus => pdus.transport().request_id() == Some(request) && pdus.is_busy())
+        let is_to = |target: Option<EcuTarget>| target.is_some_and(|target| target.id == request);
+        by_kind!(self, _ => false, pdus => is_to(pdus.transport().target()) && pdus.is_busy())
+    }
+
+    /// The ECU that gets TesterPresent on this channel, if the channel sends it to a single one.
+    pub(crate) fn kept_alive(&self) -> Option<EcuTarget> {
+        by_kind!(self, _ => None, pdus => pdus.transport().target().filter(|_| pdus.has_keep_alive()))
+    }
+
+    /// Adds what this channel is doing with the ECU to the reasons for which TesterPresent waits.
+    pub(crate) fn hold_keep_alive(&self, target: EcuTarget, hold: &mut KeepAliveHold) {
+        by_kind!(
+            self,
+            raw => hold.until = hold.until.max(raw.busy_until_with(target)),
+            pdus => {
+                let transport = pdus.transport();
+                let is_same = transport.is_functional() || transport.target() == Some(target);
+                hold.is_open_ended |= is_same && pdus.is_busy();
+            }
+        );
     }
 
     /// The outcome of opening the channel, if opening needs the ECU; returned once.
@@ -187,8 +207,8 @@ impl CanChannel {
     }
 
     /// When [`CanChannel::handle_timeout`] is due.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        by_kind!(self, _ => None, pdus => pdus.poll_timeout())
+    pub(crate) fn poll_timeout(&self, hold: KeepAliveHold) -> Option<Instant> {
+        by_kind!(self, _ => None, pdus => pdus.poll_timeout_with(hold))
     }
 }
 
@@ -286,13 +306,17 @@ impl FrameTransport for Endpoint {
         self.is_receiving() && self.config().addressing.accepts(frame)
     }
 
-    fn request_id(&self) -> Option<CanId> {
-        Some(self.config().addressing.transmit_id())
+    fn target(&self) -> Option<EcuTarget> {
+        Some(EcuTarget::of(&self.config().addressing))
     }
 }
 
 impl FrameTransport for FunctionalEndpoint {
     isotp_frame_transport!(FunctionalEndpoint);
+
+    fn is_functional(&self) -> bool {
+        true
+    }
 
     fn skip_flow_control(&mut self, now: Instant, frame: &CanFrame) {
         Self::skip_flow_control(self, now, frame);

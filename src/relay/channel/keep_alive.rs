@@ -10,6 +10,22 @@ const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(2);
 /// The time in which an ECU answers a TesterPresent: P2* with a margin, because an ECU may be busy.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(5500);
 
+/// Why TesterPresent of a channel waits: other channels are in the middle of an exchange with its ECU.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct KeepAliveHold {
+    /// Whether it is not known until when.
+    pub(crate) is_open_ended: bool,
+    /// Until when at least.
+    pub(crate) until: Option<Instant>,
+}
+
+impl KeepAliveHold {
+    /// When TesterPresent that is due at `due` may be sent; `None` if that is not known.
+    fn delay(self, due: Instant) -> Option<Instant> {
+        (!self.is_open_ended).then(|| self.until.map_or(due, |until| due.max(until)))
+    }
+}
+
 /// When a channel sends TesterPresent, and whether its ECU has left the default session.
 #[derive(Debug)]
 pub(super) struct KeepAlive {
@@ -75,7 +91,7 @@ impl KeepAlive {
     }
 
     /// When TesterPresent is due, unless the transport is busy then.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.due.filter(|_| !self.is_stopped)
+    pub(super) fn poll_timeout(&self, hold: KeepAliveHold) -> Option<Instant> {
+        self.due.filter(|_| !self.is_stopped).and_then(|due| hold.delay(due))
     }
 }

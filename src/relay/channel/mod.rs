@@ -15,6 +15,7 @@ mod tp20_transport;
 mod transport;
 
 pub use can_channel::CanChannel;
+pub(crate) use keep_alive::KeepAliveHold;
 pub use kernel_isotp::KernelIsotp;
 pub(crate) use kline_transport::{KlineLinkChange, KlineTransport, describe_failure};
 pub use last_request::ResponseTiming;
@@ -24,4 +25,4 @@ pub use raw_channel::RawChannel;
 pub(crate) use tp20_transport::Tp20Transport;
 #[cfg(test)]
 pub(crate) use transport::FrameTransport;
-pub use transport::{OpenFailure, PduTransport, TransportEvent};
+pub use transport::{EcuTarget, OpenFailure, PduTransport, TransportEvent};

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::keep_alive::KeepAlive;
+use super::keep_alive::{KeepAlive, KeepAliveHold};
 use super::last_request::{LastRequest, Permission, ResponseTiming};
 use super::output::{KeepAliveStop, Output, PduToSend, describe};
 use super::pdu_queue::{Accepted, Queue, QueuedPdu};
@@ -140,6 +140,11 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         }
     }
 
+    /// Whether the operator chose TesterPresent for this channel.
+    pub(crate) fn has_keep_alive(&self) -> bool {
+        self.keep_alive.is_configured()
+    }
+
     /// Whether a PDU is on its way to the bus.
     pub fn is_sending(&self) -> bool {
         self.sending.is_some()
@@ -225,13 +230,18 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     /// Handles the deadline of [`PduChannel::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.handle_timeout_with(now, KeepAliveHold::default());
+    }
+
+    /// Handles the deadline of [`PduChannel::poll_timeout_with`].
+    pub(crate) fn handle_timeout_with(&mut self, now: Instant, hold: KeepAliveHold) {
         self.transport.handle_timeout(now);
         self.handle_events(now);
         if let Some(code) = self.last.handle_timeout(now) {
             self.break_chain(code);
         }
         self.start_next(now);
-        if self.keep_alive_due().is_some_and(|at| at <= now) {
+        if self.keep_alive_due(hold).is_some_and(|at| at <= now) {
             self.keep_alive.postpone(now);
             let request = self.transport.tester_present();
             if self.transport.send(now, request).is_ok() {
@@ -329,7 +339,12 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     /// When [`PduChannel::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.transport.poll_timeout(), self.last.poll_timeout(), self.keep_alive_due()]
+        self.poll_timeout_with(KeepAliveHold::default())
+    }
+
+    /// When [`PduChannel::handle_timeout_with`] is due, while TesterPresent has to wait.
+    pub(crate) fn poll_timeout_with(&self, hold: KeepAliveHold) -> Option<Instant> {
+        [self.transport.poll_timeout(), self.last.poll_timeout(), self.keep_alive_due(hold)]
             .into_iter()
             .flatten()
             .min()
@@ -338,10 +353,10 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     /// When TesterPresent is due. It is never due while the transport is busy, because half-duplex ECUs would
     /// abort a transfer, nor while a response is pending: S3 does not run then (ISO 14229-2), and an ECU that is
     /// busy with a request may have no buffer for another one.
-    fn keep_alive_due(&self) -> Option<Instant> {
+    fn keep_alive_due(&self, hold: KeepAliveHold) -> Option<Instant> {
         let is_pending = self.last.permission() == Permission::Pending;
         self.keep_alive
-            .poll_timeout()
+            .poll_timeout(hold)
             .filter(|_| self.sending.is_none() && !is_pending && !self.transport.is_receiving())
     }
 }

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use connector_hal::can::{CanFrame, CanId};
 
 use super::output::{Output, detail_of};
+use super::transport::EcuTarget;
 use crate::protocol::isotp::SendFailure;
+use crate::protocol::uds::{NEGATIVE_RESPONSE, RESPONSE_PENDING};
 use crate::relay::wire::codec::{EventCode, SendFailedDetail};
 
 /// The number of frames that may wait for the bus: those of half a second of a full bus at 500 kbit/s, because an older
@@ -17,6 +19,10 @@ const QUEUE_LIMIT: usize = 2048;
 /// (ISO 15765-2, 9.7).
 const EXCHANGE: Duration = Duration::from_secs(1);
 
+/// The time after response pending in which the final response, or the next response pending, is due: P2* with what the
+/// client adds for bus and network (ISO 14229-2).
+const PENDING: Duration = Duration::from_millis(5500);
+
 /// A raw channel. It receives one identifier or all frames, and sends one identifier or nothing.
 #[derive(Debug)]
 pub struct RawChannel {
@@ -24,8 +30,10 @@ pub struct RawChannel {
     response_id: Option<CanId>,
     takes_fd: bool,
     queue: VecDeque<(CanFrame, Instant)>,
-    /// When the last frame was given to the bus.
-    last_sent: Option<Instant>,
+    /// When the last frame was given to the bus, and its first byte, which may be an address.
+    last_sent: Option<(Instant, Option<u8>)>,
+    /// The ECU that sent response pending last, and until when its response is due.
+    pending: Option<(CanId, Instant)>,
     outputs: VecDeque<Output>,
 }
 
@@ -39,17 +47,32 @@ impl RawChannel {
             takes_fd,
             queue: VecDeque::new(),
             last_sent: None,
+            pending: None,
             outputs: VecDeque::new(),
         }
     }
 
-    pub(super) fn handle_frame(&mut self, frame: &CanFrame) {
+    pub(super) fn handle_frame(&mut self, now: Instant, frame: &CanFrame) {
         let wanted = match self.response_id {
             Some(id) => !frame.is_error() && frame.id() == id,
             None => true,
         };
         if wanted {
+            self.note_response(now, frame);
             self.outputs.push_back(Output::Frame(*frame));
+        }
+    }
+
+    /// Notes whether this frame is a response pending, or the response that follows it. A raw channel does not say
+    /// whether an address byte comes first, so that both readings count.
+    fn note_response(&mut self, now: Instant, frame: &CanFrame) {
+        let data = frame.data();
+        let n_pdus = [Some(data), data.get(1..)].into_iter().flatten();
+        let is_pending = |n_pdu: &[u8]| matches!(n_pdu, [3, NEGATIVE_RESPONSE, _, RESPONSE_PENDING, ..]);
+        if n_pdus.clone().any(is_pending) {
+            self.pending = self.last_sent.map(|_| (frame.id(), now + PENDING)).or(self.pending);
+        } else if n_pdus.clone().any(|n_pdu| matches!(n_pdu, [0x01..=0x07 | 0x10..=0x1F, _, ..])) {
+            self.pending.take_if(|(id, _)| *id == frame.id());
         }
     }
 
@@ -91,7 +114,7 @@ impl RawChannel {
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<(CanFrame, Instant)> {
         while let Some((frame, expires)) = self.queue.pop_front() {
             if now <= expires {
-                self.last_sent = Some(now);
+                self.last_sent = Some((now, frame.data().first().copied()));
                 return Some((frame, expires));
             }
             self.handle_too_old();
@@ -101,12 +124,22 @@ impl RawChannel {
 
     /// Forgets an exchange that is over.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        self.last_sent.take_if(|at| *at + EXCHANGE <= now);
+        self.pending.take_if(|(_, until)| *until <= now);
+        if self.pending.is_none() {
+            self.last_sent.take_if(|(at, _)| *at + EXCHANGE <= now);
+        }
     }
 
     /// Until when the operator may be in the middle of an exchange.
     pub(super) fn busy_until(&self) -> Option<Instant> {
-        self.last_sent.map(|at| at + EXCHANGE)
+        let exchange = self.last_sent.map(|(at, _)| at + EXCHANGE);
+        exchange.max(self.pending.map(|(_, until)| until))
+    }
+
+    /// Until when the operator may be in the middle of an exchange with this ECU.
+    pub(super) fn busy_until_with(&self, target: EcuTarget) -> Option<Instant> {
+        let is_to = |(_, first): (Instant, Option<u8>)| target.address.is_none() || first == target.address;
+        self.busy_until().filter(|_| self.request_id == Some(target.id) && self.last_sent.is_some_and(is_to))
     }
 
     /// Whether the operator may be in the middle of an exchange.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use connector_hal::can::{CanFrame, CanId};
 
 use super::output::KeepAliveStop;
-use crate::protocol::isotp::SendFailure;
+use crate::protocol::isotp::{Addressing, SendFailure};
 use crate::protocol::uds;
 use crate::relay::wire::codec::SendFailedDetail;
 
@@ -124,9 +124,14 @@ pub trait FrameTransport: PduTransport {
     /// Another channel receives the PDU of this frame too, and sends flow control.
     fn skip_flow_control(&mut self, _now: Instant, _frame: &CanFrame) {}
 
-    /// The identifier of the requests, if the transport has a single one.
-    fn request_id(&self) -> Option<CanId> {
+    /// The ECU that receives the requests, if it is a single one that identifier and address name.
+    fn target(&self) -> Option<EcuTarget> {
         None
+    }
+
+    /// Whether requests reach many ECUs.
+    fn is_functional(&self) -> bool {
+        false
     }
 
     /// The outcome of setting up the transport's connection to the ECU, if it has one; returned once.
@@ -137,6 +142,23 @@ pub trait FrameTransport: PduTransport {
     /// The frame that ends the connection to the ECU, to be sent when the transport is closed.
     fn farewell(&self) -> Option<CanFrame> {
         None
+    }
+}
+
+/// What distinguishes an ECU from the others on its bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EcuTarget {
+    /// The identifier of the requests.
+    pub id: CanId,
+    /// The address byte of the requests, with extended or mixed addressing.
+    pub address: Option<u8>,
+}
+
+impl EcuTarget {
+    /// The ECU at this address.
+    pub(super) fn of(addressing: &Addressing) -> Self {
+        let address = addressing.addresses().map(|(transmit, _)| transmit);
+        Self { id: addressing.transmit_id(), address }
     }
 }
 

@@ -285,6 +285,34 @@ async fn keep_alives_and_alive_checks_continue_without_the_operator() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn tester_present_over_doip_waits_for_a_response_on_another_channel_to_its_ecu() {
+    fn slow(request: &[u8]) -> Vec<(std::time::Duration, Vec<u8>)> {
+        if request == TESTER_PRESENT {
+            return Vec::new();
+        }
+        vec![(3 * SECOND, vec![0x7F, request[0], 0x78]), (6 * SECOND, vec![request[0] + 0x40, 1])]
+    }
+    let ecus: Vec<(u16, Answer)> = vec![(ENGINE, slow), (BRAKES, positive)];
+    let mut rig = rig_with(Gateway { ecus, ..vehicle() }).await;
+    for (number, ecu, keep_alive) in [(1, ENGINE, true), (2, ENGINE, false), (3, BRAKES, true)] {
+        let mut config = channel(ecu);
+        config["p2_ms"] = json!(5000);
+        config["keep_alive"] = json!(if keep_alive { "enabled" } else { "disabled" });
+        assert_eq!(open(&mut rig, number, config).await.action, "channelOpened");
+    }
+    let opened = rig.gateways.requests().len();
+    rig.send(2, PLAIN, &[0x31, 1]);
+    rig.run(5900 * MILLISECOND).await;
+    let presents = |rig: &Rig, ecu| {
+        let requests = rig.gateways.requests();
+        requests[opened..].iter().filter(|request| request.2 == ecu && request.3 == TESTER_PRESENT).count()
+    };
+    assert_eq!((presents(&rig, ENGINE), presents(&rig, BRAKES)), (0, 2));
+    rig.run(500 * MILLISECOND).await;
+    assert_eq!(presents(&rig, ENGINE), 1, "the response has come");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_doip_connection_is_restored_and_waiting_pdus_are_sent() {
     let mut rig = rig_with_channel().await;
     rig.run(10 * SECOND).await;

@@ -222,3 +222,76 @@ async fn an_answer_to_the_connectors_own_tester_present_is_not_relayed() {
         assert_eq!(rig.pdus(1), [answer]);
     }
 }
+
+/// An ECU that answers RoutineControl after 13 s, with response pending until then.
+fn slow(request: &[u8]) -> Answers {
+    match request {
+        [0x31, ..] => {
+            let times = [40 * MILLISECOND, 4 * SECOND, 8 * SECOND, 12 * SECOND];
+            let pending = times.map(|at| (at, vec![0x7F, 0x31, 0x78]));
+            pending.into_iter().chain([(13 * SECOND, vec![0x71, 1])]).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tester_present_waits_for_a_response_on_another_channel_to_its_ecu() {
+    for other in ["isotp_channel", "raw_channel", "functional"] {
+        let mut rig = Rig::configured().await;
+        let request = if other == "functional" { 0x7DF } else { 0x7E0 };
+        let ecu = Ecu::attach(&rig.buses[0], request, 0x7E8, slow);
+        let kept = Node::attach(&rig.buses[0]);
+        rig.open_isotp(1, json!({"keep_alive": "enabled"})).await;
+        let mut config = json!({"bus_name": "HS", "request_id": request});
+        if other == "isotp_channel" {
+            config["response_id"] = json!(0x7E8);
+        }
+        if other != "raw_channel" {
+            config["p2_ms"] = json!(5000);
+        }
+        let kind = if other == "raw_channel" { other } else { "isotp_channel" };
+        assert_eq!(rig.open(2, kind, config).await.action, "channelOpened");
+        rig.run(500 * MILLISECOND).await;
+        match kind {
+            "raw_channel" => rig.send_frame(2, frame(0x7E0, &[0x02, 0x31, 0x01])),
+            _ => rig.send(2, PLAIN, &[0x31, 1]),
+        }
+        let presents = || kept.single_frames(0x7E0).iter().filter(|pdu| **pdu == TESTER_PRESENT).count();
+        rig.run(3900 * MILLISECOND).await;
+        rig.run(8900 * MILLISECOND).await;
+        assert_eq!(presents(), 0, "{other}: {:?}", ecu.requests());
+        rig.run(300 * MILLISECOND).await;
+        assert_eq!(presents(), 1, "{other}: the response has come");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tester_present_does_not_wait_for_another_ecu() {
+    let mut rig = Rig::configured().await;
+    let _busy = Ecu::attach(&rig.buses[0], 0x7E1, 0x7E9, slow);
+    let node = Node::attach(&rig.buses[0]);
+    rig.open_isotp(1, json!({"keep_alive": "enabled"})).await;
+    let other = json!({"bus_name": "HS", "request_id": 0x7E1, "response_id": 0x7E9, "p2_ms": 5000});
+    rig.open(2, "isotp_channel", other).await;
+    // one identifier for all requests: the address byte is that of the ECU
+    let extended = |address: u32| {
+        json!({"bus_name": "HS", "request_id": 0x6F1, "response_id": 0x600 + address,
+               "extended_request_address": address, "extended_response_address": 0xF1,
+               "keep_alive": "enabled", "p2_ms": 5000})
+    };
+    for (channel, address) in [(3, 0x12), (4, 0x13)] {
+        assert_eq!(rig.open(channel, "isotp_channel", extended(address)).await.action, "channelOpened");
+    }
+    rig.send(2, PLAIN, &[0x31, 1]);
+    rig.send(4, PLAIN, &[0x31, 1]);
+    rig.run(4 * SECOND).await;
+    assert!(node.single_frames(0x7E0).len() >= 1);
+    let presents = |address: u8| {
+        let is_present = |frame: &&connector_hal::can::CanFrame| {
+            frame.id() == id(0x6F1) && frame.data().starts_with(&[address, 2, 0x3E, 0x80])
+        };
+        node.frames().iter().filter(is_present).count()
+    };
+    assert_eq!((presents(0x12), presents(0x13)), (1, 0));
+}

@@ -42,6 +42,11 @@ impl DoipTransport {
         }
     }
 
+    /// The address of the ECU.
+    pub(super) fn target(&self) -> LogicalAddress {
+        self.target
+    }
+
     /// Sends the PDU that waits, if the connection takes it. Returns whether anything changed.
     pub(super) fn transmit(
         &mut self,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use connector_hal::can::{CanFrame, IsotpEvent, IsotpOptions, IsotpReceiveError, IsotpSendError};
 
 use super::output::receive_failed;
-use super::transport::{FrameTransport, PduTransport, TransportEvent};
+use super::transport::{EcuTarget, FrameTransport, PduTransport, TransportEvent};
 use crate::protocol::isotp::{
     Addressing, Config, Endpoint, FrameSize, NPdu, Padding, ReceiveFailure, SendFailure,
 };
@@ -306,6 +306,10 @@ impl PduTransport for KernelIsotp {
 }
 
 impl FrameTransport for KernelIsotp {
+    fn target(&self) -> Option<EcuTarget> {
+        Some(EcuTarget::of(&self.addressing))
+    }
+
     fn handle_frame(&mut self, now: Instant, frame: &CanFrame) -> bool {
         if self.is_from_us(frame) {
             if let Some(sending) = self.sending.as_mut().filter(|sending| sending.taken.is_some()) {

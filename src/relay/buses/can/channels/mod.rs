@@ -6,6 +6,7 @@
 mod events;
 mod given_up;
 pub(super) mod held;
+mod keep_alive;
 mod kernel;
 mod outcomes;
 mod readers;
@@ -348,16 +349,10 @@ impl Channels for CanChannels {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        let is_off = self.state == BusState::Off;
-        self.for_each_channel(now, |channel| {
-            let timeouts = [channel.poll_timeout(), channel.busy_until()];
-            if timeouts.into_iter().flatten().any(|at| at <= now) {
-                channel.handle_timeout(now);
-                if is_off && channel.is_sending() {
-                    channel.handle_bus_off(now);
-                }
-            }
-        });
+        let numbers: Vec<u16> = self.channels.keys().copied().collect();
+        for number in numbers {
+            self.handle_channel_timeout(now, number);
+        }
         self.hold_reader(now);
         if let Some(reader) = &mut self.vin_reader {
             reader.handle_timeout(now);
@@ -374,7 +369,9 @@ impl Channels for CanChannels {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let channels = self.channels.values().filter_map(CanChannel::poll_timeout).min();
+        let due =
+            |(number, channel): (&u16, &CanChannel)| channel.poll_timeout(self.keep_alive_hold(*number));
+        let channels = self.channels.iter().filter_map(due).min();
         let reader = self.vin_reader.as_ref().and_then(|reader| reader.poll_timeout()).map(|(at, _)| at);
         let scanner = self.scanner.as_ref().and_then(|scanner| scanner.poll_timeout());
         let is_held = self.vin_reader.is_some() || self.scanner.is_some();

@@ -12,7 +12,7 @@ use crate::relay::buses::channels::{Channels, Opening};
 use crate::relay::buses::doip::channel::{
     ConnectionKey, DoipChannel, ambiguous_gateway, no_network, silent_gateway, unknown_gateway,
 };
-use crate::relay::channel::{ChannelOutput, KeepAliveStop, PduToSend};
+use crate::relay::channel::{ChannelOutput, KeepAliveHold, KeepAliveStop, PduToSend};
 use crate::relay::limits::RelayLimits;
 use crate::relay::wire::codec::PduFlags;
 use crate::vehicle::scan::{FoundEcu, ScanOutcome, ScanRequest};
@@ -32,6 +32,18 @@ impl DoipChannels {
             return silent_gateway(wanted, self.gateways.silent_host());
         }
         unknown_gateway(&self.name, wanted, &self.gateways.describe())
+    }
+}
+
+impl DoipChannels {
+    /// Why TesterPresent on this channel waits: another one is in the middle of an exchange with the ECU.
+    fn keep_alive_hold(&self, number: u16) -> KeepAliveHold {
+        let ecu = |channel: &DoipChannel| (channel.gateway, channel.pdus.transport().target());
+        let kept = self.channels.get(&number).filter(|channel| channel.pdus.has_keep_alive()).map(ecu);
+        let is_other = |(other, channel): (&u16, &DoipChannel)| {
+            *other != number && Some(ecu(channel)) == kept && channel.pdus.is_busy()
+        };
+        KeepAliveHold { is_open_ended: kept.is_some() && self.channels.iter().any(is_other), until: None }
     }
 }
 
@@ -169,9 +181,11 @@ impl Channels for DoipChannels {
 
     fn handle_timeout(&mut self, now: Instant) {
         let mut failed = Vec::new();
-        for (number, channel) in &mut self.channels {
-            if channel.pdus.poll_timeout().is_some_and(|at| at <= now) {
-                channel.pdus.handle_timeout(now);
+        let holds: Vec<KeepAliveHold> =
+            self.channels.keys().map(|number| self.keep_alive_hold(*number)).collect();
+        for ((number, channel), hold) in self.channels.iter_mut().zip(holds) {
+            if channel.pdus.poll_timeout_with(hold).is_some_and(|at| at <= now) {
+                channel.pdus.handle_timeout_with(now, hold);
                 collect(*number, channel, now, &mut self.outputs);
             }
             let ends_identification = channel.identified_until.take_if(|until| *until <= now).is_some();
@@ -192,9 +206,11 @@ impl Channels for DoipChannels {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let of_channel =
-            |channel: &DoipChannel| [channel.pdus.poll_timeout(), channel.opening, channel.identified_until];
-        let channels = self.channels.values().flat_map(of_channel);
+        let of_channel = |(number, channel): (&u16, &DoipChannel)| {
+            let pdus = channel.pdus.poll_timeout_with(self.keep_alive_hold(*number));
+            [pdus, channel.opening, channel.identified_until]
+        };
+        let channels = self.channels.iter().flat_map(of_channel);
         channels.chain([self.next_question()]).flatten().min()
     }
 }
