@@ -144,6 +144,8 @@ pub struct PduChannel<T: PduTransport + ?Sized> {
     queue: Queue,
     last: LastRequest,
     sending: Option<Origin>,
+    /// When the PDU that is being sent becomes too old, unless it has begun. A chained PDU does not.
+    expires: Option<Instant>,
     keep_alive: KeepAlive,
     outputs: VecDeque<Output>,
     transport: Box<T>,
@@ -156,6 +158,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             queue: Queue::default(),
             last: LastRequest::new(settings.timing),
             sending: None,
+            expires: None,
             keep_alive: KeepAlive::new(settings.keep_alive, now),
             outputs: VecDeque::new(),
             transport,
@@ -168,9 +171,9 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
         transport: Box<U>,
         now: Instant,
     ) -> PduChannel<U> {
-        let Self { queue, last, sending: _, mut keep_alive, outputs, transport: _ } = self;
+        let Self { queue, last, mut keep_alive, outputs, .. } = self;
         keep_alive.postpone(now);
-        PduChannel { queue, last, sending: None, keep_alive, outputs, transport }
+        PduChannel { queue, last, sending: None, expires: None, keep_alive, outputs, transport }
     }
 
     /// The transport. After a call that may have caused an event, call [`PduChannel::handle_events`].
@@ -263,7 +266,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             }
             let Some(queued) = self.queue.pop() else { return };
             let is_too_old = queued.is_too_old(now);
-            let QueuedPdu { data, flags, .. } = queued;
+            let QueuedPdu { data, flags, expires } = queued;
             self.last.begin(&data);
             if is_too_old {
                 self.fail(SendFailedDetail::TooOld);
@@ -275,6 +278,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
                     self.keep_alive.handle_pdu(&data);
                     self.keep_alive.postpone(now);
                     self.sending = Some(Origin::Operator { confirm: flags.confirm });
+                    self.expires = (!flags.chained).then_some(expires);
                 }
                 Err(detail) => {
                     self.fail(detail);
@@ -309,6 +313,10 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     /// Handles the deadline of [`PduChannel::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.waiting_until().is_some_and(|at| at <= now) {
+            self.transport.abort_send();
+            self.handle_send_failed(SendFailedDetail::TooOld);
+        }
         self.transport.handle_timeout(now);
         self.handle_events(now);
         if let Some(code) = self.last.handle_timeout(now) {
@@ -399,10 +407,16 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     /// When [`PduChannel::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.transport.poll_timeout(), self.last.poll_timeout(), self.keep_alive_due()]
+        [self.transport.poll_timeout(), self.last.poll_timeout(), self.keep_alive_due(), self.waiting_until()]
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Until when the operator's PDU may wait for its first frame.
+    fn waiting_until(&self) -> Option<Instant> {
+        let is_waiting = matches!(self.sending, Some(Origin::Operator { .. })) && !self.transport.has_begun();
+        self.expires.filter(|_| is_waiting)
     }
 
     /// When TesterPresent is due. It is never due while the transport is busy, because half-duplex ECUs would

@@ -51,6 +51,11 @@ pub trait PduTransport: Send + std::fmt::Debug {
         false
     }
 
+    /// Whether anything of the PDU that is being sent may have left. A PDU that has not begun may still become too old.
+    fn has_begun(&self) -> bool {
+        true
+    }
+
     /// The request that keeps the diagnostic session of the ECU alive (ISO 14229-1, 10.7).
     fn tester_present(&self) -> &'static [u8] {
         &uds::TESTER_PRESENT_SUPPRESSED

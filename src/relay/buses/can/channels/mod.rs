@@ -128,11 +128,23 @@ impl CanChannels {
     /// The frame to hand to the adapter now; it stays the same until [`CanChannels::handle_accepted`].
     pub fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
         self.discard_stale_next(now);
-        let window = if self.needs_proof && !self.is_proved { 1 } else { WINDOW };
-        if self.next.is_none() && self.state != BusState::Off && self.outstanding.len() < window {
+        if self.next.is_none() && self.state != BusState::Off && self.is_window_open() {
             self.next = self.next_frame(now);
         }
         self.next.as_ref().map(|next| next.frame)
+    }
+
+    /// Whether the bus has this bit rate, or is used without proof.
+    fn is_proved(&self) -> bool {
+        self.is_proved || !self.needs_proof
+    }
+
+    /// Whether the adapter may get another frame.
+    fn is_window_open(&self) -> bool {
+        match self.is_proved() {
+            true => self.outstanding.len() < WINDOW,
+            false => self.outstanding.len() + self.kernel_pdus() == 0,
+        }
     }
 
     /// Discards the frame that waits for the adapter if it has waited too long.
