@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn readings_that_a_loose_adapter_causes_become_rare_and_do_not_start_the_attempts_again() {
+    fn readings_that_a_loose_adapter_causes_become_rare() {
         let start = Instant::now();
         let mut schedule = ReadingSchedule::new(Some(true), WatchStart::Ordinary);
         schedule.handle_reading(start, true);

@@ -60,6 +60,11 @@ impl CanChannel {
         by_kind!(self, _ => false, pdus => pdus.transport().is_receiving_from(frame))
     }
 
+    /// Whether this frame may be of an ECU that answers this channel.
+    pub(crate) fn may_be_answered_by(&self, frame: &CanFrame) -> bool {
+        by_kind!(self, raw => raw.may_send(), pdus => pdus.transport().may_be_answered_by(frame))
+    }
+
     /// Another channel receives the PDU of this frame too, and sends flow control.
     pub(crate) fn skip_flow_control(&mut self, now: Instant, frame: &CanFrame) {
         by_kind!(self, _ => {}, pdus => pdus.transport_mut().skip_flow_control(now, frame));
@@ -288,6 +293,10 @@ impl FrameTransport for Endpoint {
 
     fn request_id(&self) -> Option<CanId> {
         Some(self.config().addressing.transmit_id())
+    }
+
+    fn may_be_answered_by(&self, frame: &CanFrame) -> bool {
+        self.config().addressing.accepts(frame)
     }
 }
 

@@ -126,6 +126,11 @@ pub trait FrameTransport: PduTransport {
         false
     }
 
+    /// Whether this frame may be of an ECU that answers a request of this transport.
+    fn may_be_answered_by(&self, _frame: &CanFrame) -> bool {
+        true
+    }
+
     /// Another channel receives the PDU of this frame too, and sends flow control.
     fn skip_flow_control(&mut self, _now: Instant, _frame: &CanFrame) {}
 

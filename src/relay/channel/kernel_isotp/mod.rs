@@ -357,6 +357,10 @@ impl FrameTransport for KernelIsotp {
     fn request_id(&self) -> Option<CanId> {
         Some(self.addressing.transmit_id())
     }
+
+    fn may_be_answered_by(&self, frame: &CanFrame) -> bool {
+        self.addressing.accepts(frame)
+    }
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use connector_hal::can::{CanFrame, CanId};
 
-use super::answer::{is_diagnostic, is_obd_answer_id, is_tester_present_answer};
+use super::answer::{is_diagnostic, is_tester_present_answer};
 use super::plan::{ScanProbe, is_gmlan};
 use crate::protocol::tp20::{LogicalAddress, SetupMessage};
+use crate::vehicle::tester_traffic::is_obd_answer_id;
 
 /// The most identifiers that are kept; a bus has fewer. All 2048 of 11 bits have room.
 const MAX_HEARD: usize = 4096;

@@ -9,6 +9,7 @@ pub(super) mod held;
 mod kernel;
 mod outcomes;
 mod readers;
+mod testers;
 mod tp20;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -30,6 +31,7 @@ use crate::relay::wire::codec::PduFlags;
 use crate::vehicle::scan::{EcuFound, FoundEcu, ScanOutcome, ScanRequest, ScanSettings, Scanner};
 use crate::vehicle::vin;
 use held::{NextFrame, OutstandingFrame, Owner, WINDOW};
+use testers::OtherTesters;
 use tp20::Tp20Channels;
 
 /// The channels of a CAN bus.
@@ -48,6 +50,7 @@ pub struct CanChannels {
     vins: Option<Vec<vin::Candidate>>,
     scanner: Option<Box<Scanner>>,
     scanned: Option<(ScanOutcome, Vec<EcuFound>)>,
+    testers: OtherTesters,
     /// Only one frame is in the adapter until `is_proved`.
     needs_proof: bool,
     /// Another node has sent or acknowledged a frame since the adapter was set up.
@@ -79,6 +82,7 @@ impl CanChannels {
             vins: None,
             scanner: None,
             scanned: None,
+            testers: OtherTesters::default(),
             needs_proof: false,
             is_proved: false,
             state: BusState::default(),
@@ -107,6 +111,7 @@ impl CanChannels {
     /// Removes a channel; its ECU still gets the channel's last frame.
     fn remove(&mut self, number: u16) {
         self.disown(Owner::Channel(number));
+        self.testers.handle_closed();
         let Some(channel) = self.channels.remove(&number) else { return };
         if self.state != BusState::Off {
             self.farewells.extend(channel.farewell());
@@ -185,6 +190,7 @@ impl CanChannels {
         if self.hold_reader(now) {
             return None;
         }
+        self.stop_reader_beside_tester(now);
         if let Some(frame) = self.vin_reader.as_mut().and_then(|reader| reader.poll_transmit(now)) {
             return Some(NextFrame { owner: Owner::VinReader, frame, since: now, expires: None });
         }
@@ -324,6 +330,7 @@ impl Channels for CanChannels {
             scanner.handle_bus_off();
         }
         self.disown(Owner::Scanner);
+        self.testers.handle_change();
         self.scanner = Some(Box::new(scanner));
         self.end_scan();
         true
@@ -341,6 +348,7 @@ impl Channels for CanChannels {
 
     fn start_vin_reader(&mut self, settings: vin::ReaderSettings) -> bool {
         self.disown(Owner::VinReader);
+        self.testers.handle_change();
         // no ECU can report a VIN while the bus is off
         let is_off = self.state == BusState::Off;
         self.vins = is_off.then(Vec::new);
