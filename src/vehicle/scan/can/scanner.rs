@@ -192,14 +192,9 @@ impl Scanner {
             return self.finish(ScanOutcome::OtherTester);
         }
         if let ScanStage::Listening { .. } = self.stage {
-            if self.noise.handle_frame(frame) {
-                self.standing.handle_in_use();
-            }
-            return;
+            return self.noise.handle_frame(frame);
         }
-        if self.noise.handle_later_frame(frame) {
-            self.handle_in_use(now);
-        }
+        self.noise.handle_later_frame(frame);
         if frame.kind() == FrameKind::Remote {
             return;
         }
@@ -350,21 +345,6 @@ impl Scanner {
     fn handle_not_acknowledged(&mut self) {
         if let Some(outcome) = self.acknowledgement.handle_failed() {
             self.finish(outcome);
-        }
-    }
-
-    /// Other nodes send on the bus without being asked.
-    fn handle_in_use(&mut self, now: Instant) {
-        self.standing.handle_in_use();
-        match self.stage {
-            _ if self.standing.allows() => {}
-            ScanStage::Motion | ScanStage::MotionByUds => {}
-            // the first question has woken the vehicle: its ECUs can answer only now
-            ScanStage::Standard => {
-                self.queue.clear();
-                self.enter(now, ScanStage::Motion);
-            }
-            _ => self.finish(ScanOutcome::MayMove),
         }
     }
 
