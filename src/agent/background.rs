@@ -76,9 +76,9 @@ impl Background {
         });
     }
 
-    /// Keeps this VIN across restarts.
-    pub(super) fn keep_vin(&self, vin: KeptVin) {
-        self.vin.send_replace(Some(vin));
+    /// Keeps this VIN across restarts, or none.
+    pub(super) fn keep_vin(&self, vin: Option<KeptVin>) {
+        self.vin.send_replace(vin);
     }
 
     /// Dismisses the call for attention in the cloud.

@@ -56,6 +56,9 @@ impl Supervisor {
     pub(super) async fn update_connection(&mut self) {
         self.send_texts();
         if self.connection.as_mut().is_some_and(|connection| connection.relay.take_returned()) {
+            self.handle_device_return();
+        }
+        if self.returns.poll_reading(now()) {
             self.read_vin(VinTrigger::Returned).await;
         }
         if self.connection.as_mut().is_some_and(|connection| connection.relay.take_vin_wanted()) {

@@ -70,10 +70,7 @@ impl Supervisor {
                 LoopEvent::Socket(event) => self.handle_socket(event).await,
                 LoopEvent::Connection => {}
                 LoopEvent::Board(event) => self.handle_board(event),
-                LoopEvent::Found(Found::Vin(report)) => {
-                    self.vehicle.is_being_read = false;
-                    self.handle_vin(&report);
-                }
+                LoopEvent::Found(Found::Vin { report, doubt }) => self.handle_found_vin(&report, doubt),
                 // reported only while the agent sleeps
                 LoopEvent::Found(Found::Activity) => {}
                 LoopEvent::Background(answer) => self.handle_background(answer),
@@ -148,6 +145,7 @@ impl Supervisor {
         let deadlines = [
             Some(self.reporting.poll_timeout()),
             self.connection.as_ref().and_then(|connection| connection.relay.poll_timeout(now())),
+            self.returns.poll_timeout(now()),
             self.notifier.poll_timeout(),
             self.power.poll_timeout(),
             self.ending.poll_timeout(self.open_work()),

@@ -2,6 +2,7 @@
 //!
 //! The file only saves a question: if anything is wrong with it, the VIN is unknown until it is read.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -93,23 +94,32 @@ impl VinStore {
         })?;
         write(&self.directory, VIN_FILE, &text)
     }
+
+    fn remove(&self) -> Result<(), StateFileError> {
+        let path = self.directory.join(VIN_FILE);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                Err(StateFileError::Write { path, source })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
-/// Saves the VIN in the background, so that a slow disk delays nothing. Ends when the sender of the VINs is dropped,
-/// after the last one is saved.
+/// Saves the VIN in the background, so that a slow disk delays nothing; without a VIN, removes the file. Ends when the
+/// sender of the VINs is dropped, after the last one is saved.
 pub(super) async fn keep(store: VinStore, mut vins: watch::Receiver<Option<KeptVin>>) {
-    let mut saved: Option<KeptVin> = None;
+    // `None` until the first saving: the file may have any content
+    let mut saved: Option<Option<KeptVin>> = None;
     let mut has_warned = false;
     while vins.changed().await.is_ok() {
-        let Some(kept) = *vins.borrow_and_update() else { continue };
-        let is_fresh = |saved: KeptVin| {
-            saved.vin == kept.vin && kept.read_at.saturating_sub(saved.read_at) < SAVE_PAUSE.as_secs()
-        };
-        if saved.is_some_and(is_fresh) {
+        let kept = *vins.borrow_and_update();
+        if saved.is_some_and(|saved| is_fresh(saved, kept)) {
             continue;
         }
         let store = store.clone();
-        match tokio::task::spawn_blocking(move || store.save(kept)).await {
+        let save = move || kept.map_or_else(|| store.remove(), |kept| store.save(kept));
+        match tokio::task::spawn_blocking(save).await {
             Ok(Ok(())) => saved = Some(kept),
             Ok(Err(error)) if !std::mem::replace(&mut has_warned, true) => {
                 tracing::warn!(
@@ -118,6 +128,16 @@ pub(super) async fn keep(store: VinStore, mut vins: watch::Receiver<Option<KeptV
             }
             Ok(Err(_)) | Err(_) => {}
         }
+    }
+}
+
+/// Whether the file need not be written for this VIN.
+fn is_fresh(saved: Option<KeptVin>, kept: Option<KeptVin>) -> bool {
+    match (saved, kept) {
+        (Some(saved), Some(kept)) => {
+            saved.vin == kept.vin && kept.read_at.saturating_sub(saved.read_at) < SAVE_PAUSE.as_secs()
+        }
+        (saved, kept) => saved == kept,
     }
 }
 
@@ -197,5 +217,22 @@ mod tests {
             keeping.await.unwrap();
         });
         assert_eq!(store.load().unwrap(), Some(kept(NOW)));
+    }
+
+    #[test]
+    fn the_file_of_a_vin_that_no_longer_counts_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(directory.path());
+        store.save(kept(NOW)).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (vins, receiver) = watch::channel(None);
+            let keeping = tokio::spawn(keep(store.clone(), receiver));
+            vins.send_replace(None);
+            drop(vins);
+            keeping.await.unwrap();
+        });
+        assert_eq!(store.load().unwrap(), None);
+        store.remove().unwrap();
     }
 }

@@ -9,6 +9,7 @@
 //! | `connection`, `active_connection` | the open connection: its messages, its ticket, its end |
 //! | `ending` | when the agent ends, if the process asks for it during a connection |
 //! | `vin`, `vehicle`, `kept_vin` | the times and consequences of reading the VIN, and the VIN from before a restart |
+//! | `return_pauses` | when to read the VIN after a device has returned |
 //! | `board` | ignition, supply voltage, button |
 //! | `reporting` | when to report the state to the cloud |
 //! | `power`, `sleep` | when to sleep and when to wake |
@@ -29,6 +30,7 @@ mod opening;
 mod power;
 mod reporting;
 mod requests;
+mod return_pauses;
 mod setup;
 mod sleep;
 mod supervisor;

@@ -82,7 +82,7 @@ impl Sleeper<'_> {
             match found {
                 Found::Activity => return Some(WakeCause::Bus),
                 // a reading that was in progress when sleep began
-                Found::Vin(_) => {}
+                Found::Vin { .. } => {}
             }
         }
         None

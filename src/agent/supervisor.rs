@@ -18,6 +18,7 @@ use super::messages::{StatusUpdate, bounded_text, whole_milliseconds};
 use super::notify::Notifier;
 use super::power::PowerEvents;
 use super::reporting::Reporting;
+use super::return_pauses::ReturnPauses;
 use super::setup::{Setup, SetupError};
 use super::vehicle::Vehicle;
 use super::vin_watch::{VinWatch, WatchStart};
@@ -59,6 +60,8 @@ pub(super) struct Supervisor {
     pub(super) waiting_for_vin: VinWaiters,
     pub(super) power: PowerEvents,
     pub(super) ignition_watch: WakeWatch,
+    /// The devices of the connection that have returned.
+    pub(super) returns: ReturnPauses,
     pub(super) attention: Attention,
     pub(super) ending: Ending,
     pub(super) poll_order: PollOrder,
@@ -102,6 +105,7 @@ impl Supervisor {
             unreported_end: None,
             waiting_for_vin: VinWaiters::default(),
             ignition_watch,
+            returns: ReturnPauses::default(),
             attention: Attention::default(),
             ending: Ending::default(),
             poll_order: PollOrder::default(),

@@ -33,8 +33,8 @@ const STOPPED_STATUS: u8 = 5;
 /// channel immediately. That takes at most 15 s. By DoIP, the scan sends one TesterPresent to addresses near the
 /// gateway's, to 0x1000 to 0x1FFF and to 0x0001 to 0x0DFF, for up to 10 s.
 ///
-/// A vehicle that moves is not scanned. Where other nodes send on the bus, and by DoIP, an ECU must report that
-/// the vehicle stands (speed 0, or engine speed 0), or --vehicle-stands be given.
+/// A vehicle that moves is not scanned. An ECU must report that the vehicle stands (speed 0), or --vehicle-stands
+/// be given. ECUs on a bench, electric vehicles and vehicles with the ignition off report no speed.
 ///
 /// Exit status: 0 ECUs were found; 4 no ECU answered, no other node is on the bus, or there is no gateway; 5
 /// the vehicle moves or may move, or the ignition was switched off; 1 an adapter failed or could not be

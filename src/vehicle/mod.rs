@@ -5,6 +5,6 @@ pub mod doip_network;
 pub mod hardware;
 pub(crate) mod reopened;
 pub mod scan;
-mod tester_traffic;
+pub(crate) mod tester_traffic;
 pub mod vin;
 pub(crate) mod wake_watch;

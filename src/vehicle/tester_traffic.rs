@@ -18,6 +18,14 @@ pub(crate) fn is_obd_request_id(id: CanId) -> bool {
     }
 }
 
+/// Whether ECUs answer OBD requests with this identifier (ISO 15765-4).
+pub(crate) fn is_obd_answer_id(id: CanId) -> bool {
+    match id.is_extended() {
+        true => id.raw() & 0xFFFF_FF00 == 0x18DA_F100,
+        false => (0x7E8..=0x7EF).contains(&id.raw()),
+    }
+}
+
 /// Whether a frame has the content of a tester's frames: the beginning of a request, or flow control. The content
 /// counts because some vehicles use diagnostic identifiers for other messages.
 pub(crate) fn is_request(frame: &CanFrame) -> bool {

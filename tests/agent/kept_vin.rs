@@ -48,6 +48,28 @@ async fn after_a_restart_with_the_ignition_off_the_kept_vin_is_reported_and_no_e
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vin_that_cannot_be_read_again_is_still_reported_unless_the_adapter_was_gone() {
+    let state = tempfile::tempdir().unwrap();
+    let bus = bus();
+    let record = data::record(VEHICLE);
+    let vehicle = vehicle(&record, &bus);
+    let vin = record.vin.unwrap();
+    let rig = start(&bus, AgentSettings::default(), state.path().join("state")).await;
+    let (mut websocket, _) = rig.online().await;
+    websocket.status(|status| status["vin_number"] == vin.as_str()).await;
+    // the ECUs fall asleep
+    vehicle.stop().await;
+    let identified = websocket.ask("1", "identifyVehicle", json!({})).await["message"].take();
+    assert!(identified["vin_number"].is_null(), "{identified}");
+    websocket.ask("2", "setReporting", json!({"interval_seconds": 1})).await;
+    let status = websocket.status(|_| true).await;
+    assert_eq!(status["vin_number"], vin.as_str(), "{status}");
+    assert!(status["vin_age_seconds"].is_u64(), "{status}");
+    bus.unplug("can0");
+    websocket.status(|status| status["vin_number"].is_null()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_a_bus_has_woken_asks_no_ecu() {
     let state = tempfile::tempdir().unwrap();
     let bus = bus();

@@ -268,10 +268,8 @@ async fn a_connection_survives_a_vin_that_can_no_longer_be_read() {
         }
         // in this vehicle no VIN can be read
         rig.enter("COMMA_BODY").await;
-        rig.portal.sees("no VIN", |update| update["vin_number"].is_null()).await;
-        // answered after the reading, and so after everything that it caused
-        let identified = soon("the VIN", connection.identify_vehicle()).await.unwrap();
-        assert_eq!(identified.vin_number, None);
+        // answered after a reading, and so after everything that it caused
+        while soon("the VIN", connection.identify_vehicle()).await.unwrap().vin_number.is_some() {}
         assert_eq!(*connection.state().borrow(), LinkState::Up);
         rig.swap(VEHICLE).await;
         assert_eq!(*connection.state().borrow(), LinkState::Up);

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use connector_agent::relay::wire::codec::EventCode;
 use connector_hal::can::CanEvent;
-use connector_test_support::hardware::HardwareBuilder;
-use connector_test_support::scripted_can::{Script, ScriptedCan};
+use connector_test_support::scripted_can::Script;
 use connector_test_support::session::{CONFIRM, Rig};
 use connector_test_support::{MILLISECOND, frame, now};
 use serde_json::json;
@@ -41,12 +40,7 @@ impl Script for Events {
 
 /// A rig whose bus has this adapter, after an ISO-TP channel has sent a PDU.
 async fn rig_with_sent_pdu(events: &Events) -> Rig {
-    let opened = events.clone();
-    let hardware = HardwareBuilder::in_runtime_time()
-        .can_port([6, 14], "scripted", false)
-        .open_can(move |_| Ok(Box::new(ScriptedCan(opened.clone()))))
-        .build();
-    let mut rig = Rig::with_hardware(hardware);
+    let mut rig = Rig::with_adapter(events);
     rig.configure_hs().await;
     let channel = json!({"bus_name": "HS", "request_id": 0x7E0, "response_id": 0x7E8});
     rig.ask("openChannel", json!({"channel": 1, "isotp_channel": channel}));

@@ -206,14 +206,16 @@ async fn a_vehicle_in_use_is_scanned_if_its_ecu_reports_that_it_stands() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bus_in_use_without_evidence_gets_no_question_but_those_for_it() {
-    let bus = VirtualBus::new(VirtualBusConfig { load: 0.3, ..VirtualBusConfig::default() });
-    let mut listener = bus.attach("listener");
-    let end = scan_for(&bus, &ScanRequest::default(), &mut ProgressRecorder::default()).await;
-    assert_eq!((end.outcome, end.ecus), (ScanOutcome::MayMove, vec![]));
-    while let Ok(Ok(event)) = tokio::time::timeout(Duration::ZERO, listener.event()).await {
-        if let CanEvent::Received { frame, .. } = event {
-            assert_ne!(frame.data().get(1..3), Some(&[0x3E, 0][..]), "{frame}");
+async fn a_bus_without_evidence_gets_no_question_but_those_for_it() {
+    for load in [0.0, 0.3] {
+        let bus = VirtualBus::new(VirtualBusConfig { load, ..VirtualBusConfig::default() });
+        let mut listener = bus.attach("listener");
+        let end = scan_for(&bus, &ScanRequest::default(), &mut ProgressRecorder::default()).await;
+        assert_eq!((end.outcome, end.ecus), (ScanOutcome::MayMove, vec![]));
+        while let Ok(Ok(event)) = tokio::time::timeout(Duration::ZERO, listener.event()).await {
+            if let CanEvent::Received { frame, .. } = event {
+                assert_ne!(frame.data().get(1..3), Some(&[0x3E, 0][..]), "{frame}");
+            }
         }
     }
 }
@@ -240,7 +242,8 @@ async fn the_bit_rate_of_a_bus_that_falls_asleep_during_a_scan_is_kept() {
     for (after, found) in [(3, 0), (700, 1)] {
         let bus = VirtualBus::new(VirtualBusConfig::default());
         start_ecu_that_falls_asleep(&bus, after);
-        let end = scan_for(&bus, &ScanRequest::default(), &mut ProgressRecorder::default()).await;
+        let request = ScanRequest { vehicle_stands: true, ..ScanRequest::default() };
+        let end = scan_for(&bus, &request, &mut ProgressRecorder::default()).await;
         assert_eq!((end.bit_rate, end.ecus.len()), (500_000, found), "{end:?}");
         assert!(matches!(end.outcome, ScanOutcome::FellAsleep | ScanOutcome::BusOff), "{end:?}");
     }

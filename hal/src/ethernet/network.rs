@@ -39,6 +39,18 @@ pub(super) fn first(ip: IpAddr, prefix: u8) -> IpAddr {
     }
 }
 
+/// Reads `10.1.2.3/24`. Only tests need that.
+#[cfg(any(test, feature = "sim"))]
+impl std::str::FromStr for IpNetwork {
+    type Err = std::io::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (ip, prefix) = text.split_once('/').ok_or(std::io::ErrorKind::InvalidInput)?;
+        let ip = ip.parse().map_err(std::io::Error::other)?;
+        Ok(Self { ip, prefix: prefix.parse().map_err(std::io::Error::other)? })
+    }
+}
+
 impl fmt::Display for IpNetwork {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}/{}", first(self.ip, self.prefix), self.prefix)
@@ -50,8 +62,7 @@ mod tests {
     use super::*;
 
     fn network(text: &str) -> IpNetwork {
-        let (ip, prefix) = text.split_once('/').unwrap();
-        IpNetwork { ip: ip.parse().unwrap(), prefix: prefix.parse().unwrap() }
+        text.parse().unwrap()
     }
 
     #[test]

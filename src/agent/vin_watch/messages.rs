@@ -2,6 +2,7 @@
 
 use tokio::sync::oneshot;
 
+use super::super::vehicle::Doubt;
 use crate::protocol::vin::Vin;
 use crate::vehicle::vin::VinReport;
 
@@ -25,7 +26,11 @@ pub(super) enum WatchCommand {
 /// A message from the watch.
 pub(crate) enum Found {
     /// The VIN was read.
-    Vin(VinReport),
+    Vin {
+        report: VinReport,
+        /// What happened on the vehicle's buses and networks since the last reading makes the vehicle doubtful.
+        doubt: Option<Doubt>,
+    },
     /// While the watch only listened, a silent bus came to life or an adapter came back.
     Activity,
 }

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::super::return_pauses::ReturnPauses;
+use super::super::vehicle::Doubt;
 use super::retry::VinRetry;
 use crate::vehicle::wake_watch::WakeReason;
 
@@ -61,6 +63,10 @@ pub(super) struct ReadingSchedule {
     last_reading: Option<Instant>,
     /// The reason to read the VIN again.
     wanted: Option<WakeReason>,
+    /// The readings that a returning device caused.
+    returns: ReturnPauses,
+    /// The vehicle may have changed since the last reading.
+    doubt: Option<Doubt>,
 }
 
 impl ReadingSchedule {
@@ -76,6 +82,8 @@ impl ReadingSchedule {
             is_first_due: start == WatchStart::Ordinary || reads,
             last_reading: None,
             wanted: None,
+            returns: ReturnPauses::default(),
+            doubt: None,
         }
     }
 
@@ -107,7 +115,10 @@ impl ReadingSchedule {
 
     /// The vehicle may have changed.
     pub(super) fn handle_wake(&mut self, reason: WakeReason) {
-        if reason != WakeReason::Bus || !self.ignores_buses {
+        self.doubt = self.doubt.max(Doubt::of(reason));
+        let is_bus = reason == WakeReason::Bus;
+        // the frames that a returning device brings do not shorten its pause
+        if !(is_bus && (self.ignores_buses || self.wanted == Some(WakeReason::Device))) {
             self.wanted = Some(reason);
         }
     }
@@ -122,6 +133,11 @@ impl ReadingSchedule {
         self.retry.handle_reason();
         self.ignores_buses = false;
         self.is_first_due = false;
+    }
+
+    /// Whether the vehicle may have changed before the reading that ends now.
+    pub(super) fn take_doubt(&mut self) -> Option<Doubt> {
+        self.doubt.take()
     }
 
     /// A reading has ended. `is_known` is whether it gave a VIN.
@@ -145,7 +161,10 @@ impl ReadingSchedule {
         match self.wanted {
             Some(reason) if may_ask && is_time => {
                 tracing::info!(?reason, "the vehicle may have changed; reading the VIN again");
-                self.retry.handle_reason();
+                // a loose adapter does not start the attempts again each time
+                if reason != WakeReason::Device || self.returns.handle_reading(now) {
+                    self.retry.handle_reason();
+                }
                 Some(WatchStep::Read)
             }
             _ if self.is_first_due && may_ask => {
@@ -179,7 +198,9 @@ impl ReadingSchedule {
     /// The earliest time of a reading that something on the bus causes: an adapter that comes and goes, or a
     /// noisy line, must not cause one reading after the other.
     fn earliest(&self, now: Instant) -> Instant {
-        self.last_reading.map_or(now, |last| last + LEAST_PAUSE)
+        let after_return = (self.wanted == Some(WakeReason::Device)).then(|| self.returns.earliest(now));
+        let after_reading = self.last_reading.map_or(now, |last| last + LEAST_PAUSE);
+        after_return.map_or(after_reading, |at| at.max(after_reading))
     }
 }
 
@@ -199,6 +220,41 @@ mod tests {
         assert_eq!(schedule.poll_step(start + SECOND), None);
         assert_eq!(schedule.poll_timeout(start + SECOND), Some(start + LEAST_PAUSE));
         assert_eq!(schedule.poll_step(start + LEAST_PAUSE), Some(WatchStep::Read));
+    }
+
+    #[test]
+    fn readings_that_a_loose_adapter_causes_become_rare() {
+        let start = Instant::now();
+        let mut schedule = ReadingSchedule::new(Some(true), WatchStart::Ordinary);
+        schedule.handle_reading(start, true);
+        let (mut readings, mut now) = (Vec::new(), start);
+        while now < start + 400 * SECOND {
+            schedule.handle_wake(WakeReason::Device);
+            schedule.handle_wake(WakeReason::Bus);
+            if schedule.poll_step(now) == Some(WatchStep::Read) {
+                readings.push((now - start).as_secs());
+                schedule.handle_reading(now, true);
+                schedule.handle_watch();
+            }
+            now += SECOND;
+        }
+        assert_eq!(readings, [5, 10, 20, 40, 80, 160, 320]);
+        assert_eq!(schedule.take_doubt(), Some(Doubt::Likely));
+        assert_eq!(schedule.take_doubt(), None);
+        schedule.handle_reading(now, false);
+        assert_eq!(schedule.retry.poll_timeout(now), Some(now + 5 * SECOND));
+        schedule.handle_wake(WakeReason::Device);
+        let mut tries = 0;
+        for second in 1..1000 {
+            let later = now + second * SECOND;
+            if schedule.poll_step(later) == Some(WatchStep::Read) {
+                tries += 1;
+                schedule.handle_reading(later, false);
+                schedule.handle_watch();
+                schedule.handle_wake(WakeReason::Device);
+            }
+        }
+        assert!(tries <= 16, "{tries}");
     }
 
     #[test]

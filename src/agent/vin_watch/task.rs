@@ -155,13 +155,15 @@ impl VinWatchTask {
         }
         ports.iter_mut().for_each(WatchedPort::expect_device);
         self.bit_rates = bit_rates;
-        self.vin = report.vin;
+        let doubt = self.schedule.take_doubt();
+        // a reading that failed is no reason to read again because of an announcement of the known VIN
+        self.vin = report.vin.or(self.vin.filter(|_| doubt.is_none() && !self.listens_first));
         self.has_read = true;
-        self.schedule.handle_reading(now, self.vin.is_some());
+        self.schedule.handle_reading(now, report.vin.is_some());
         let late = networks.into_iter().filter_map(|network| network.late);
-        let late = late.filter(|_| self.vin.is_none()).collect();
+        let late = late.filter(|_| report.vin.is_none()).collect();
         tracing::debug!(vin = ?report.vin, elapsed = ?report.elapsed, "read the VIN");
-        match self.found.send(Found::Vin(report)).await {
+        match self.found.send(Found::Vin { report, doubt }).await {
             Ok(()) => WatchActivity::Watch { ports, late },
             Err(_) => WatchActivity::End,
         }

@@ -123,7 +123,7 @@ impl WatchRig {
     async fn reading_within(&mut self, time: Duration) -> Option<(Option<Vin>, u64)> {
         let found = std::future::poll_fn(|cx| self.watch.poll_found(cx));
         match tokio::time::timeout(time, found).await.ok()?? {
-            Found::Vin(report) => Some((report.vin, now().duration_since(self.start).as_secs())),
+            Found::Vin { report, .. } => Some((report.vin, now().duration_since(self.start).as_secs())),
             Found::Activity => panic!("the watch only listens"),
         }
     }

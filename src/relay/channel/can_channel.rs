@@ -61,6 +61,11 @@ impl CanChannel {
         by_kind!(self, _ => false, pdus => pdus.transport().is_receiving_from(frame))
     }
 
+    /// Whether this frame may be of an ECU that answers this channel.
+    pub(crate) fn may_be_answered_by(&self, frame: &CanFrame) -> bool {
+        by_kind!(self, raw => raw.may_send(), pdus => pdus.transport().may_be_answered_by(frame))
+    }
+
     /// Another channel receives the PDU of this frame too, and sends flow control.
     pub(crate) fn skip_flow_control(&mut self, now: Instant, frame: &CanFrame) {
         by_kind!(self, _ => {}, pdus => pdus.transport_mut().skip_flow_control(now, frame));
@@ -308,6 +313,10 @@ impl FrameTransport for Endpoint {
 
     fn target(&self) -> Option<EcuTarget> {
         Some(EcuTarget::of(&self.config().addressing))
+    }
+
+    fn may_be_answered_by(&self, frame: &CanFrame) -> bool {
+        self.config().addressing.accepts(frame)
     }
 }
 

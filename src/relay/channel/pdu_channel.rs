@@ -39,6 +39,8 @@ pub struct PduChannel<T: PduTransport + ?Sized> {
     sending: Option<Origin>,
     /// The service of the connector's own question, whose answer is not relayed, and the answer.
     question: Option<(u8, Option<Vec<u8>>)>,
+    /// When the PDU that is being sent becomes too old, unless it has begun. A chained PDU does not.
+    expires: Option<Instant>,
     keep_alive: KeepAlive,
     outputs: VecDeque<Output>,
     transport: Box<T>,
@@ -52,6 +54,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             last: LastRequest::new(settings.timing),
             sending: None,
             question: None,
+            expires: None,
             keep_alive: KeepAlive::new(settings.keep_alive, now),
             outputs: VecDeque::new(),
             transport,
@@ -66,7 +69,16 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
     ) -> PduChannel<U> {
         let Self { queue, last, mut keep_alive, outputs, .. } = self;
         keep_alive.postpone(now);
-        PduChannel { queue, last, sending: None, question: None, keep_alive, outputs, transport }
+        PduChannel {
+            queue,
+            last,
+            sending: None,
+            question: None,
+            expires: None,
+            keep_alive,
+            outputs,
+            transport,
+        }
     }
 
     /// The transport. After a call that may have caused an event, call [`PduChannel::handle_events`].
@@ -184,7 +196,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
             }
             let Some(queued) = self.queue.pop() else { return };
             let is_too_old = queued.is_too_old(now);
-            let QueuedPdu { data, flags, .. } = queued;
+            let QueuedPdu { data, flags, expires } = queued;
             self.last.begin(&data);
             if is_too_old {
                 self.fail(SendFailedDetail::TooOld);
@@ -196,6 +208,7 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
                     self.keep_alive.handle_pdu(&data);
                     self.keep_alive.postpone(now);
                     self.sending = Some(Origin::Operator { confirm: flags.confirm });
+                    self.expires = (!flags.chained).then_some(expires);
                 }
                 Err(detail) => {
                     self.fail(detail);
@@ -235,6 +248,10 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     /// Handles the deadline of [`PduChannel::poll_timeout_with`].
     pub(crate) fn handle_timeout_with(&mut self, now: Instant, hold: KeepAliveHold) {
+        if self.waiting_until().is_some_and(|at| at <= now) {
+            self.transport.abort_send();
+            self.handle_send_failed(SendFailedDetail::TooOld);
+        }
         self.transport.handle_timeout(now);
         self.handle_events(now);
         if let Some(code) = self.last.handle_timeout(now) {
@@ -344,10 +361,21 @@ impl<T: PduTransport + ?Sized> PduChannel<T> {
 
     /// When [`PduChannel::handle_timeout_with`] is due, while TesterPresent has to wait.
     pub(crate) fn poll_timeout_with(&self, hold: KeepAliveHold) -> Option<Instant> {
-        [self.transport.poll_timeout(), self.last.poll_timeout(), self.keep_alive_due(hold)]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.transport.poll_timeout(),
+            self.last.poll_timeout(),
+            self.keep_alive_due(hold),
+            self.waiting_until(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Until when the operator's PDU may wait for its first frame.
+    fn waiting_until(&self) -> Option<Instant> {
+        let is_waiting = matches!(self.sending, Some(Origin::Operator { .. })) && !self.transport.has_begun();
+        self.expires.filter(|_| is_waiting)
     }
 
     /// When TesterPresent is due. It is never due while the transport is busy, because half-duplex ECUs would

@@ -52,6 +52,11 @@ impl RawChannel {
         }
     }
 
+    /// Whether the operator can send frames on this channel.
+    pub(super) fn may_send(&self) -> bool {
+        self.request_id.is_some()
+    }
+
     pub(super) fn handle_frame(&mut self, now: Instant, frame: &CanFrame) {
         let wanted = match self.response_id {
             Some(id) => !frame.is_error() && frame.id() == id,

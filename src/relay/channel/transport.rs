@@ -51,6 +51,11 @@ pub trait PduTransport: Send + std::fmt::Debug {
         false
     }
 
+    /// Whether anything of the PDU that is being sent may have left. A PDU that has not begun may still become too old.
+    fn has_begun(&self) -> bool {
+        true
+    }
+
     /// The request that keeps the diagnostic session of the ECU alive (ISO 14229-1, 10.7).
     fn tester_present(&self) -> &'static [u8] {
         &uds::TESTER_PRESENT_SUPPRESSED
@@ -119,6 +124,11 @@ pub trait FrameTransport: PduTransport {
     /// Whether a PDU is being received from the one ECU of this transport, which is the sender of this frame.
     fn is_receiving_from(&self, _frame: &CanFrame) -> bool {
         false
+    }
+
+    /// Whether this frame may be of an ECU that answers a request of this transport.
+    fn may_be_answered_by(&self, _frame: &CanFrame) -> bool {
+        true
     }
 
     /// Another channel receives the PDU of this frame too, and sends flow control.

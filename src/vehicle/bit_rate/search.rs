@@ -307,9 +307,14 @@ impl BitRateSearch {
 /// Whether an error frame reports an error on the bus, as frames of another bit rate cause.
 pub(super) fn reports_bus_error(frame: &CanFrame) -> bool {
     let FrameKind::Error { classes } = frame.kind() else { return false };
-    let counted = classes & CLASS_CONTROLLER != 0
-        && frame.data().get(1).is_some_and(|detail| detail & DETAIL_RX_WARNING_OR_PASSIVE != 0);
-    counted || classes & !CLASSES_OF_CONTROLLER != 0
+    reports_many_errors(frame) || classes & !CLASSES_OF_CONTROLLER != 0
+}
+
+/// Whether an error frame says that the controller has counted many receive errors.
+pub(super) fn reports_many_errors(frame: &CanFrame) -> bool {
+    let FrameKind::Error { classes } = frame.kind() else { return false };
+    classes & CLASS_CONTROLLER != 0
+        && frame.data().get(1).is_some_and(|detail| detail & DETAIL_RX_WARNING_OR_PASSIVE != 0)
 }
 
 #[cfg(test)]

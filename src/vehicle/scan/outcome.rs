@@ -12,7 +12,7 @@ pub enum ScanOutcome {
     /// An ECU reports that the vehicle moves.
     #[error("the vehicle moves")]
     VehicleMoves,
-    /// The bus is in use, no ECU reports that the vehicle stands, and no user confirmed it.
+    /// No ECU reports that the vehicle stands, and no user confirmed it.
     #[error("no ECU reports that the vehicle stands")]
     MayMove,
     /// Another tester is on the bus.

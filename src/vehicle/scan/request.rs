@@ -10,8 +10,8 @@ const ASKABLE: std::ops::RangeInclusive<u32> = 0x600..=0x7FF;
 /// What the owner of a scan says about the vehicle, and wants to know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ScanRequest {
-    /// A person made sure that the vehicle stands. Without that, a bus in use is scanned only if an ECU reports
-    /// it. An ECU that reports a speed stops the scan in any case.
+    /// A person made sure that the vehicle stands. Without that, a bus is scanned only if an ECU reports it. An ECU
+    /// that reports a speed stops the scan in any case.
     pub vehicle_stands: bool,
     /// Further 11-bit identifiers to ask with TesterPresent, besides 0x700 to 0x7FF.
     pub ranges: Vec<IdRange>,

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use connector_agent::relay::wire::codec::EventCode;
 use connector_hal::can::{CanEvent, CanFrame};
-use connector_test_support::hardware::HardwareBuilder;
-use connector_test_support::scripted_can::{Script, ScriptedCan};
+use connector_test_support::scripted_can::Script;
 use serde_json::json;
 
 use super::common::*;
@@ -74,12 +73,7 @@ impl Script for Unacknowledged {
 #[tokio::test(start_paused = true)]
 async fn an_adapter_leaves_the_bus_at_the_end_of_a_connection() {
     let adapter = Unacknowledged::default();
-    let opened = adapter.clone();
-    let hardware = HardwareBuilder::in_runtime_time()
-        .can_port([6, 14], "scripted", false)
-        .open_can(move |_| Ok(Box::new(ScriptedCan(opened.clone()))))
-        .build();
-    let mut rig = Rig::with_hardware(hardware);
+    let mut rig = Rig::with_adapter(&adapter);
     rig.configure_hs().await;
     rig.open_raw(1, json!({"request_id": 0x100})).await;
     rig.send_frame(1, frame(0x100, &[1]));

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use connector_hal::can::virtual_bus::VirtualBusConfig;
 use connector_hal::can::{CanEvent, CanFrame};
 use connector_test_support::hardware::HardwareBuilder;
-use connector_test_support::scripted_can::{Script, ScriptedCan};
+use connector_test_support::scripted_can::Script;
 use serde_json::json;
 
 use super::common::*;
@@ -128,12 +128,7 @@ impl Script for Silent {
 async fn a_silent_bus_gets_one_frame_until_a_node_has_acknowledged_it() {
     for is_heard in [false, true] {
         let adapter = Silent::default();
-        let opened = adapter.clone();
-        let hardware = HardwareBuilder::in_runtime_time()
-            .can_port([6, 14], "scripted", false)
-            .open_can(move |_| Ok(Box::new(ScriptedCan(opened.clone()))))
-            .build();
-        let mut rig = Rig::with_hardware(hardware);
+        let mut rig = Rig::with_adapter(&adapter);
         rig.configure_hs().await;
         rig.open_raw(1, json!({"request_id": 0x100, "max_age_ms": 5000})).await;
         (0..4).for_each(|count| rig.send_frame(1, frame(0x100, &[count])));
@@ -147,4 +142,14 @@ async fn a_silent_bus_gets_one_frame_until_a_node_has_acknowledged_it() {
         rig.run(10 * MILLISECOND).await;
         assert_eq!(adapter.taken(), 4);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_bus_with_one_disturbance_is_not_refused() {
+    const PROTOCOL_VIOLATION: u32 = 0x8;
+    let adapter = Silent::default();
+    let mut rig = Rig::with_adapter(&adapter);
+    let frame = CanFrame::new_error(PROTOCOL_VIOLATION, [0; 8]);
+    adapter.add(CanEvent::Received { frame, at: now() });
+    assert_eq!(rig.configure(json!([hs()])).await.action, "busesConfigured");
 }

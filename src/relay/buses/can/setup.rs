@@ -150,6 +150,13 @@ fn isotp_channel(
             ..Config::new(addressing)
         };
         let kernel = match stack {
+            // its sockets receive either classic or FD frames, and an ECU of an FD bus may send both
+            IsotpStack::Kernel if is_fd => {
+                tracing::info!(
+                    "a bus with CAN FD: the channel uses the agent's own ISO-TP, not the kernel's"
+                );
+                None
+            }
             IsotpStack::Kernel => KernelIsotp::new(&config, kernel_max_pdu()),
             IsotpStack::Auto | IsotpStack::Own => None,
         };

@@ -67,8 +67,8 @@ pub struct KernelIsotp {
 }
 
 impl KernelIsotp {
-    /// The kernel's endpoint with this configuration; `None` if it has padding detection, which the kernel
-    /// does not support.
+    /// The kernel's endpoint with this configuration; `None` if the kernel does not support it. The kernel has no padding
+    /// detection. Its sockets for FD frames receive no classic ones, and send flow control in FD frames always.
     pub fn new(config: &Config, kernel_max_pdu: usize) -> Option<Self> {
         let addressing = config.addressing;
         let padding = match config.padding {
@@ -76,16 +76,12 @@ impl KernelIsotp {
             Padding::Disabled => None,
             Padding::Detection(_) => return None,
         };
-        let fd = match config.frame_size {
-            FrameSize::Classic => None,
-            FrameSize::Fd { bit_rate_switch, .. } => {
-                Some((u8::try_from(config.frame_size.tx_dl()).ok()?, bit_rate_switch))
-            }
-        };
+        if config.frame_size != FrameSize::Classic {
+            return None;
+        }
         let options = IsotpOptions {
             addresses: addressing.addresses(),
             padding,
-            fd,
             block_size: config.block_size,
             st_min: config.st_min.0,
             ..IsotpOptions::new(addressing.transmit_id(), addressing.receive_id())
@@ -185,13 +181,18 @@ impl KernelIsotp {
 
     /// Whether the kernel sent this frame for this transport.
     pub(crate) fn is_own_frame(&self, now: Instant, frame: &CanFrame) -> bool {
-        let is_busy = self.abandoned || self.reception.is_some() || self.is_taken();
+        let is_busy = self.has_pdu() || self.reception.is_some();
         self.is_from_us(frame) && (is_busy || self.stragglers_until.is_some_and(|until| now <= until))
     }
 
     /// Whether a frame is left in the adapter that no node acknowledges.
     pub(crate) fn is_stuck(&self) -> bool {
         self.is_stuck
+    }
+
+    /// Whether the kernel has a PDU of which a frame may not be acknowledged yet.
+    pub(crate) fn has_pdu(&self) -> bool {
+        self.abandoned || self.is_taken()
     }
 
     fn is_taken(&self) -> bool {
@@ -249,10 +250,10 @@ impl KernelIsotp {
         self.events.push_back(TransportEvent::ReceptionStarted);
     }
 
-    /// When a frame of the PDU that the kernel took must have been on the bus.
+    /// When the kernel must have taken the PDU, and then, when a frame of it must have been on the bus.
     fn acknowledgement_deadline(&self) -> Option<Instant> {
         let sending = self.sending.filter(|sending| sending.seen.is_none())?;
-        Some(sending.taken? + self.n_as)
+        Some(sending.taken.unwrap_or(sending.started) + self.n_as)
     }
 }
 
@@ -286,8 +287,9 @@ impl PduTransport for KernelIsotp {
             self.report(ReceiveFailure::ConsecutiveFrameTimeout);
         }
         if self.acknowledgement_deadline().is_some_and(|at| at <= now) {
+            // a PDU that the kernel has not taken has left nothing in the adapter
+            self.is_stuck |= self.is_taken();
             self.abort(SendFailedDetail::NotAcknowledged);
-            self.is_stuck = true;
         }
     }
 
@@ -302,6 +304,10 @@ impl PduTransport for KernelIsotp {
 
     fn is_receiving(&self) -> bool {
         self.reception.is_some()
+    }
+
+    fn has_begun(&self) -> bool {
+        self.outgoing.is_none()
     }
 }
 
@@ -350,6 +356,10 @@ impl FrameTransport for KernelIsotp {
 
     fn is_receiving_from(&self, frame: &CanFrame) -> bool {
         self.is_receiving() && self.addressing.accepts(frame)
+    }
+
+    fn may_be_answered_by(&self, frame: &CanFrame) -> bool {
+        self.addressing.accepts(frame)
     }
 }
 

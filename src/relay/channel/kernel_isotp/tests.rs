@@ -56,17 +56,31 @@ fn a_pdu_is_passed_to_the_socket_once_and_its_end_is_reported_with_its_duration(
 }
 
 #[test]
-fn the_socket_sends_frames_of_the_channels_format_and_length() {
-    for (frame_size, fd) in [
-        (FrameSize::Classic, None),
-        (FrameSize::fd(8, true).unwrap(), Some((8, true))),
-        (FrameSize::fd(24, true).unwrap(), Some((24, true))),
-        (FrameSize::fd(64, true).unwrap(), Some((64, true))),
-    ] {
+fn a_channel_of_fd_frames_is_not_carried_by_the_kernel() {
+    for (frame_size, is_carried) in [(FrameSize::Classic, true), (FrameSize::fd(64, true).unwrap(), false)] {
         let config = Config { frame_size, ..Config::new(Addressing::normal(id(0x7E0), id(0x7E8))) };
-        let transport = KernelIsotp::new(&config, 8200).unwrap();
-        assert_eq!(transport.socket().0.fd, fd);
+        let transport = KernelIsotp::new(&config, 8200);
+        assert_eq!(transport.is_some(), is_carried);
+        assert_eq!(transport.and_then(|transport| transport.socket().0.fd), None);
     }
+}
+
+#[test]
+fn a_pdu_that_the_kernel_does_not_take_fails_after_n_as_and_is_never_sent() {
+    let (mut transport, start) = transport();
+    transport.send(start, &[0x3E, 0]).unwrap();
+    assert!(!transport.has_begun());
+    transport.handle_reset();
+    assert_eq!(transport.poll_timeout(), Some(start + ms(1000)));
+    transport.handle_timeout(start + ms(1000));
+    assert_eq!(events(&mut transport), failed(SendFailedDetail::NotAcknowledged));
+    assert_eq!(transport.pdu(), None);
+    assert!(!transport.is_stuck(), "nothing is in the adapter");
+    // the next one has its own time
+    transport.send(start + ms(5000), &[0x3E, 0]).unwrap();
+    transport.handle_taken(start + ms(5500), Ok(()));
+    assert!(transport.has_begun());
+    assert_eq!(transport.poll_timeout(), Some(start + ms(6500)));
 }
 
 #[test]

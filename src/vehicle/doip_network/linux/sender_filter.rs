@@ -88,8 +88,7 @@ mod tests {
     use super::*;
 
     fn network(text: &str) -> IpNetwork {
-        let (ip, prefix) = text.split_once('/').unwrap();
-        IpNetwork { ip: ip.parse().unwrap(), prefix: prefix.parse().unwrap() }
+        text.parse().unwrap()
     }
 
     #[test]

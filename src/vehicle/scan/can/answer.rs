@@ -8,6 +8,7 @@ use crate::protocol::tp20::{LogicalAddress, SETUP_ID, SetupMessage, SetupOpcode}
 use crate::protocol::uds::{NEGATIVE_RESPONSE, POSITIVE_OFFSET, TESTER_PRESENT};
 use crate::vehicle::scan::report::{EcuFound, ScanProtocol};
 use crate::vehicle::scan::standing::Motion;
+use crate::vehicle::tester_traffic::is_obd_answer_id;
 
 /// The logical address of testers (SAE J2819).
 const TESTER: u8 = 0;
@@ -21,14 +22,6 @@ pub(super) fn is_tester_present_answer(data: &[u8]) -> bool {
         Some([service] | [service, _]) => *service == TESTER_PRESENT + POSITIVE_OFFSET,
         Some([NEGATIVE_RESPONSE, TESTER_PRESENT, _]) => true,
         _ => false,
-    }
-}
-
-/// Whether ECUs answer OBD requests with this identifier (ISO 15765-4).
-pub(super) fn is_obd_answer_id(id: CanId) -> bool {
-    match id.is_extended() {
-        true => id.raw() & 0xFFFF_FF00 == 0x18DA_F100,
-        false => (0x7E8..=0x7EF).contains(&id.raw()),
     }
 }
 

@@ -9,8 +9,8 @@
 //!
 //! 1. Nothing, for three seconds: the scanner does not use identifiers of other nodes, and does not take their
 //!    frames for answers.
-//! 2. The vehicle's speed and the engine's speed: a vehicle that moves is not scanned. A bus in use is scanned
-//!    only if an ECU reports that the vehicle stands, or a person confirmed it.
+//! 2. The vehicle's speed: a bus is scanned only if an ECU reports that the vehicle stands, or a person confirmed
+//!    it.
 //! 3. `3E 00` to 0x700…0x7FF except 0x7DF, and to 0x241…0x25F, where General Motors has its ECUs; to
 //!    0x600…0x6FF only if that was asked for. An ECU that answers is asked again alone, because the answer's
 //!    identifier may be any.

@@ -1,27 +1,21 @@
 //! What other nodes send without being asked: identifiers that the scan does not use, and frames that
 //! only look like answers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use connector_hal::can::{CanFrame, CanId};
 
-use super::answer::{is_diagnostic, is_obd_answer_id, is_tester_present_answer};
+use super::answer::{is_diagnostic, is_tester_present_answer};
 use super::plan::{ScanProbe, is_gmlan};
 use crate::protocol::tp20::{LogicalAddress, SetupMessage};
 
 /// The most identifiers that are kept; a bus has fewer. All 2048 of 11 bits have room.
 const MAX_HEARD: usize = 4096;
 
-/// After the first question, an identifier that is heard unasked as often as this is one of the vehicle's own
-/// messages. A single frame may be an ECU's unusual reaction to a question.
-const UNASKED_ENOUGH: u8 = 3;
-
 /// The identifiers that were heard without being asked.
 #[derive(Debug, Default)]
 pub(super) struct Noise {
     heard: BTreeSet<CanId>,
-    /// Identifiers of frames since the first question that answer none, and how often they were heard.
-    unasked: BTreeMap<CanId, u8>,
     /// Identifiers of frames that look like answers to TesterPresent.
     answers: BTreeSet<CanId>,
     /// Identifiers of frames that look like answers to a TP2.0 channel set-up.
@@ -29,13 +23,11 @@ pub(super) struct Noise {
 }
 
 impl Noise {
-    /// A frame came before the first question. Returns whether it shows that the bus is in use; an ECU's
-    /// answer to another tester does not.
-    pub(super) fn handle_frame(&mut self, frame: &CanFrame) -> bool {
+    /// A frame came before the first question.
+    pub(super) fn handle_frame(&mut self, frame: &CanFrame) {
         let id = frame.id();
-        let is_in_use = !is_obd_answer_id(id);
         if self.heard.len() >= MAX_HEARD {
-            return is_in_use;
+            return;
         }
         self.heard.insert(id);
         if is_tester_present_answer(frame.data()) {
@@ -44,19 +36,13 @@ impl Noise {
         if frame.len() == 7 && SetupMessage::decode(frame.data()).is_some() {
             self.setups.insert(id);
         }
-        is_in_use
     }
 
-    /// A frame came after the first question. Returns whether it shows that the bus is in use.
-    pub(super) fn handle_later_frame(&mut self, frame: &CanFrame) -> bool {
-        let id = frame.id();
-        if is_diagnostic(frame) || self.unasked.len() >= MAX_HEARD && !self.unasked.contains_key(&id) {
-            return false;
+    /// A frame came after the first question.
+    pub(super) fn handle_later_frame(&mut self, frame: &CanFrame) {
+        if !is_diagnostic(frame) && self.heard.len() < MAX_HEARD {
+            self.heard.insert(frame.id());
         }
-        self.heard.insert(id);
-        let count = self.unasked.entry(id).or_default();
-        *count = count.saturating_add(1);
-        *count >= UNASKED_ENOUGH
     }
 
     /// This ECU must not be asked for a TP2.0 channel.

@@ -7,7 +7,7 @@ use connector_hal::can::{CanFrame, CanId};
 use crate::protocol::tp20::{APPLICATION_DIAGNOSTICS, LogicalAddress, SETUP_ID, SetupMessage, SetupOpcode};
 use crate::protocol::uds::TESTER_PRESENT;
 use crate::vehicle::scan::request::IdRange;
-use crate::vehicle::scan::standing::{ENGINE_SPEED, SPEED, SPEED_BY_UDS};
+use crate::vehicle::scan::standing::{SPEED, SPEED_BY_UDS};
 
 /// The padding of frames (ISO 15765-2, 10.4.2.1).
 const PADDING: u8 = 0xCC;
@@ -41,8 +41,6 @@ pub(super) enum ScanProbe {
 pub(super) enum MotionQuestion {
     /// The vehicle's speed by OBD.
     Speed,
-    /// The engine's speed by OBD.
-    EngineSpeed,
     /// The vehicle's speed by UDS, for vehicles without OBD's first mode (SAE J1979-2).
     SpeedByUds,
 }
@@ -90,7 +88,6 @@ impl ScanProbe {
             Self::Motion { question, .. } => {
                 let pdu: &[u8] = match question {
                     MotionQuestion::Speed => &SPEED,
-                    MotionQuestion::EngineSpeed => &ENGINE_SPEED,
                     MotionQuestion::SpeedByUds => &SPEED_BY_UDS,
                 };
                 single(&[&[u8::try_from(pdu.len()).ok()?], pdu].concat())
@@ -118,11 +115,6 @@ fn tp20_receive(ecu: LogicalAddress) -> CanId {
 
 fn tester_present(id: CanId) -> ScanProbe {
     ScanProbe::TesterPresent { request: id, extended: None }
-}
-
-/// The requests that show whether the vehicle stands, before a scan begins.
-pub(super) fn motion() -> impl Iterator<Item = ScanProbe> {
-    speed().chain(asked_of_all(MotionQuestion::EngineSpeed))
 }
 
 /// The requests for the vehicle's speed by OBD.
@@ -185,7 +177,7 @@ pub(super) fn tp20(forms: &'static [SetupForm]) -> impl Iterator<Item = ScanProb
 
 /// The number of questions, except those that depend on answers.
 pub(super) fn count(ranges: &[IdRange]) -> u32 {
-    number(motion().count() + speed_by_uds().count() + standard(ranges).count())
+    number(speed().count() + speed_by_uds().count() + standard(ranges).count())
         .saturating_add(count_after_standard(ranges))
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use connector_hal::can::{CanFrame, CanId, FrameKind};
 
 use super::acknowledgement::Acknowledgement;
-use super::answer::{extended_address_answer, is_obd_answer_id, is_tester_present_answer, motion, tp20_ecu};
+use super::answer::{extended_address_answer, is_tester_present_answer, motion, tp20_ecu};
 use super::noise::Noise;
 use super::pacing::Pacing;
 use super::plan::{self, ScanProbe};
@@ -22,7 +22,7 @@ use crate::vehicle::scan::outcome::{ScanOutcome, ScanProgress};
 use crate::vehicle::scan::report::EcuFound;
 use crate::vehicle::scan::request::ScanRequest;
 use crate::vehicle::scan::standing::{Motion, SpeedSource, Standing};
-use crate::vehicle::tester_traffic::{is_obd_request_id, is_request, is_response};
+use crate::vehicle::tester_traffic::{is_obd_answer_id, is_obd_request_id, is_request, is_response};
 
 /// How long to listen before the first question: messages that are sent once a second or less often are heard
 /// too.
@@ -192,14 +192,9 @@ impl Scanner {
             return self.finish(ScanOutcome::OtherTester);
         }
         if let ScanStage::Listening { .. } = self.stage {
-            if self.noise.handle_frame(frame) {
-                self.standing.handle_in_use();
-            }
-            return;
+            return self.noise.handle_frame(frame);
         }
-        if self.noise.handle_later_frame(frame) {
-            self.handle_in_use(now);
-        }
+        self.noise.handle_later_frame(frame);
         if frame.kind() == FrameKind::Remote {
             return;
         }
@@ -215,6 +210,11 @@ impl Scanner {
             self.handle_extended_address_answer(now, ecu);
         }
         self.handle_setup_answer(frame);
+    }
+
+    /// Sets whether channels of the bus may be the ones that the ECU of the next frame answers.
+    pub(crate) fn set_shares_bus(&mut self, shares_bus: bool) {
+        self.shares_bus = shares_bus;
     }
 
     /// Whether the frame is a tester's, or begins a response although nothing was asked.
@@ -345,21 +345,6 @@ impl Scanner {
     fn handle_not_acknowledged(&mut self) {
         if let Some(outcome) = self.acknowledgement.handle_failed() {
             self.finish(outcome);
-        }
-    }
-
-    /// Other nodes send on the bus without being asked.
-    fn handle_in_use(&mut self, now: Instant) {
-        self.standing.handle_in_use();
-        match self.stage {
-            _ if self.standing.allows() => {}
-            ScanStage::Motion | ScanStage::MotionByUds => {}
-            // the first question has woken the vehicle: its ECUs can answer only now
-            ScanStage::Standard => {
-                self.queue.clear();
-                self.enter(now, ScanStage::Motion);
-            }
-            _ => self.finish(ScanOutcome::MayMove),
         }
     }
 

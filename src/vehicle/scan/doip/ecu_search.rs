@@ -45,9 +45,7 @@ struct ScannedGateway {
 impl EcuSearch {
     /// A search that begins now, over connections with these settings.
     pub(crate) fn new(settings: ConnectionSettings, tls: bool, request: &ScanRequest, now: Instant) -> Self {
-        let mut standing = Standing::new(request.vehicle_stands);
-        // whether the vehicle is in use cannot be heard on Ethernet
-        standing.handle_in_use();
+        let standing = Standing::new(request.vehicle_stands);
         Self { settings, tls, until: now + BUDGET, standing, asked: BTreeMap::new() }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::protocol::doip::LogicalAddress;
 use crate::protocol::uds::TESTER_PRESENT_ANSWERED;
-use crate::vehicle::scan::standing::{ENGINE_SPEED_BY_UDS, Motion, SPEED_BY_UDS};
+use crate::vehicle::scan::standing::{Motion, SPEED_BY_UDS};
 
 /// The time that an ECU has to answer once the gateway has forwarded the question: P2 (50 ms), and twice that
 /// for the gateway's way to the ECU's bus and back.
@@ -81,12 +81,10 @@ impl<I: Ord> GatewayScan<I> {
     /// The scan behind the gateway with this address, which ends at `until`.
     pub(super) fn new(gateway: LogicalAddress, until: Instant) -> Self {
         let targets = [OBD_FUNCTIONAL, gateway];
-        let question =
-            |pdu: &'static [u8]| targets.into_iter().map(move |target| DoipQuestion { target, pdu });
         Self {
             phase: GatewayPhase::Motion,
             until,
-            motion: question(&SPEED_BY_UDS).chain(question(&ENGINE_SPEED_BY_UDS)).collect(),
+            motion: targets.map(|target| DoipQuestion { target, pdu: &SPEED_BY_UDS }).into(),
             speed_targets: targets.into(),
             speed_at: None,
             plan: plan(gateway),

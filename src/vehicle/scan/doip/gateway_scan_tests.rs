@@ -70,15 +70,12 @@ fn no_ecu_behind_a_gateway_is_asked_without_evidence_or_consent() {
     assert!(!asked.iter().any(|(_, question)| is_tester_present(question)));
     let targets: BTreeSet<_> = asked.iter().map(|(_, question)| question.target).collect();
     assert_eq!(targets, [GATEWAY, OBD_FUNCTIONAL].into());
-    for (pdu, answer) in
-        [(&SPEED_BY_UDS, vec![0x62, 0xF4, 0x0D, 0]), (&ENGINE_SPEED_BY_UDS, vec![0x62, 0xF4, 0x0C, 0, 0])]
-    {
-        let (scan, _) =
-            scan(false, |question| match question.target == OBD_FUNCTIONAL && question.pdu == pdu {
-                true => vec![(ecu(0x1005), answer.clone())],
-                false => vec![],
-            });
-        assert!(scan.is_over(), "{pdu:02X?}");
+    for (answer, is_scanned) in [([0x62, 0xF4, 0x0D, 0], true), ([0x62, 0xF4, 0x0C, 0], false)] {
+        let (scan, _) = scan(false, |question| match question.target == OBD_FUNCTIONAL {
+            true => vec![(ecu(0x1005), answer.to_vec())],
+            false => vec![],
+        });
+        assert_eq!(scan.is_over(), is_scanned, "{answer:02X?}");
     }
 }
 
@@ -116,7 +113,7 @@ fn a_gateway_that_answers_at_random_invents_no_ecu() {
 fn an_unknown_address_costs_no_answer_time() {
     let start = Instant::now();
     let mut scan = GatewayScan::<u32>::new(GATEWAY, start + BUDGET);
-    for id in 0..4 {
+    for id in 0..2 {
         let question = scan.poll_transmit(start, true).unwrap();
         scan.handle_sent(start, id, question.target);
         scan.handle_failed(id);

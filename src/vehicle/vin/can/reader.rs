@@ -123,6 +123,18 @@ impl VinReader {
             || !is_asking && is_response_id(frame.id()) && is_response(frame)
     }
 
+    /// Sets whether channels of the bus may be the ones that the ECU of the next frame answers.
+    pub(crate) fn set_shares_bus(&mut self, shares_bus: bool) {
+        self.settings.shares_bus = shares_bus;
+    }
+
+    /// Another tester was heard before the reader began: ends a reading that has not asked anything.
+    pub(crate) fn handle_tester_before(&mut self) {
+        if self.frames_given == 0 {
+            self.handle_other_tester();
+        }
+    }
+
     /// Ends the reading: an ECU that receives requests of two testers drops one, perhaps in the middle of a transfer.
     fn handle_other_tester(&mut self) {
         tracing::info!("another tester is on the bus; the VIN is not asked for");

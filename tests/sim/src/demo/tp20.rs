@@ -62,7 +62,8 @@ async fn scan(
     table: &mut ResultTable,
 ) -> anyhow::Result<()> {
     let began = Instant::now();
-    let message = json!({"connection_uuid": connection.uuid(), "bus_name": CAN_BUS});
+    // ECUs behind TP2.0 report no speed by OBD
+    let message = json!({"connection_uuid": connection.uuid(), "bus_name": CAN_BUS, "vehicle_stands": true});
     let found = connection.ask("scanEcus", message).await?;
     let found = found.get("ecus").and_then(|ecus| ecus.as_array()).cloned().unwrap_or_default();
     let number = |ecu: &serde_json::Value, field: &str| ecu.get(field).and_then(serde_json::Value::as_u64);

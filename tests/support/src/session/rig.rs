@@ -27,6 +27,7 @@ use uuid::Uuid;
 use super::gateways::Gateways;
 use crate::config::hs;
 use crate::hardware::HardwareBuilder;
+use crate::scripted_can::{Script, ScriptedCan};
 use crate::{SECOND, now};
 
 pub const UUID: Uuid = Uuid::from_u128(0x97a0_0001_0000_4000_8000_0000_0000_0001);
@@ -202,6 +203,16 @@ impl Rig {
         Self::build(VirtualBusConfig::default(), 30 * SECOND, RelayLimits::default(), Some(hardware))
     }
 
+    /// A connection on a connector whose only CAN bus has this adapter.
+    pub fn with_adapter(adapter: &(impl Script + Clone + Sync + 'static)) -> Self {
+        let opened = adapter.clone();
+        let hardware = HardwareBuilder::in_runtime_time()
+            .can_port([6, 14], "scripted", false)
+            .open_can(move |_| Ok(Box::new(ScriptedCan(opened.clone()))))
+            .build();
+        Self::with_hardware(hardware)
+    }
+
     fn build(
         config: VirtualBusConfig,
         hold: Duration,
@@ -271,7 +282,7 @@ impl Rig {
     pub async fn request(&mut self, action: &str, message: Value) -> Envelope {
         let before = self.texts.len();
         self.ask(action, message);
-        assert!(self.run_until(SECOND, |rig| rig.texts.len() > before).await, "{action} is not answered");
+        assert!(self.run_until(2 * SECOND, |rig| rig.texts.len() > before).await, "{action} is not answered");
         let reply = self.texts[before].clone();
         assert_eq!(reply.request_id.as_deref(), Some("7"), "the request's id is echoed");
         reply

@@ -27,7 +27,9 @@ impl CanChannels {
                 if is_covered {
                     self.channels.values_mut().for_each(|channel| channel.skip_flow_control(now, frame));
                 }
+                let may_be_ours = is_from_kernel || self.note_tester(now, frame);
                 if let Some(reader) = self.vin_reader.as_mut().filter(|_| !is_from_kernel) {
+                    reader.set_shares_bus(may_be_ours || self.scanner.is_some());
                     reader.handle_frame(now, frame);
                     if is_covered {
                         reader.skip_flow_control(now, frame);
@@ -35,6 +37,7 @@ impl CanChannels {
                     self.end_vin_reader();
                 }
                 if let Some(scanner) = self.scanner.as_mut().filter(|_| !is_from_kernel) {
+                    scanner.set_shares_bus(may_be_ours || self.vin_reader.is_some());
                     scanner.handle_frame(now, frame);
                     self.end_scan();
                 }

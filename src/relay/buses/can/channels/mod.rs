@@ -10,6 +10,7 @@ mod keep_alive;
 mod kernel;
 mod outcomes;
 mod readers;
+mod testers;
 mod tp20;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -31,6 +32,7 @@ use crate::relay::wire::codec::PduFlags;
 use crate::vehicle::scan::{EcuFound, FoundEcu, ScanOutcome, ScanRequest, ScanSettings, Scanner};
 use crate::vehicle::vin;
 use held::{NextFrame, OutstandingFrame, Owner, WINDOW};
+use testers::OtherTesters;
 use tp20::Tp20Channels;
 
 /// The channels of a CAN bus.
@@ -50,6 +52,7 @@ pub struct CanChannels {
     vin_outcome: Option<vin::ReaderOutcome>,
     scanner: Option<Box<Scanner>>,
     scanned: Option<(ScanOutcome, Vec<EcuFound>)>,
+    testers: OtherTesters,
     /// Only one frame is in the adapter until `is_proved`.
     needs_proof: bool,
     /// Another node has sent or acknowledged a frame since the adapter was set up.
@@ -82,6 +85,7 @@ impl CanChannels {
             vin_outcome: None,
             scanner: None,
             scanned: None,
+            testers: OtherTesters::default(),
             needs_proof: false,
             is_proved: false,
             state: BusState::default(),
@@ -110,6 +114,7 @@ impl CanChannels {
     /// Removes a channel; its ECU still gets the channel's last frame.
     fn remove(&mut self, number: u16) {
         self.disown(Owner::Channel(number));
+        self.testers.handle_closed();
         let Some(channel) = self.channels.remove(&number) else { return };
         if self.state != BusState::Off {
             self.farewells.extend(channel.farewell());
@@ -131,11 +136,23 @@ impl CanChannels {
     /// The frame to hand to the adapter now; it stays the same until [`CanChannels::handle_accepted`].
     pub fn poll_transmit(&mut self, now: Instant) -> Option<CanFrame> {
         self.discard_stale_next(now);
-        let window = if self.needs_proof && !self.is_proved { 1 } else { WINDOW };
-        if self.next.is_none() && self.state != BusState::Off && self.outstanding.len() < window {
+        if self.next.is_none() && self.state != BusState::Off && self.is_window_open() {
             self.next = self.next_frame(now);
         }
         self.next.as_ref().map(|next| next.frame)
+    }
+
+    /// Whether the bus has this bit rate, or is used without proof.
+    fn is_proved(&self) -> bool {
+        self.is_proved || !self.needs_proof
+    }
+
+    /// Whether the adapter may get another frame.
+    fn is_window_open(&self) -> bool {
+        match self.is_proved() {
+            true => self.outstanding.len() < WINDOW,
+            false => self.outstanding.len() + self.kernel_pdus() == 0,
+        }
     }
 
     /// Discards the frame that waits for the adapter if it has waited too long.
@@ -176,6 +193,7 @@ impl CanChannels {
         if self.hold_reader(now) {
             return None;
         }
+        self.stop_reader_beside_tester(now);
         if let Some(frame) = self.vin_reader.as_mut().and_then(|reader| reader.poll_transmit(now)) {
             return Some(NextFrame { owner: Owner::VinReader, frame, since: now, expires: None });
         }
@@ -315,6 +333,7 @@ impl Channels for CanChannels {
             scanner.handle_bus_off();
         }
         self.disown(Owner::Scanner);
+        self.testers.handle_change();
         self.scanner = Some(Box::new(scanner));
         self.end_scan();
         true
@@ -332,6 +351,7 @@ impl Channels for CanChannels {
 
     fn start_vin_reader(&mut self, _now: Instant, settings: vin::ReaderSettings) -> bool {
         self.disown(Owner::VinReader);
+        self.testers.handle_change();
         // no ECU can report a VIN while the bus is off
         let is_off = self.state == BusState::Off;
         self.vins = is_off.then(Vec::new);

@@ -19,6 +19,9 @@ impl CanChannels {
     /// The adapter took the frame of [`CanChannels::poll_transmit`].
     pub fn handle_accepted(&mut self, now: Instant) {
         if let Some(NextFrame { owner, expires, .. }) = self.next.take() {
+            if matches!(owner, Owner::VinReader | Owner::Scanner) {
+                self.testers.handle_question(now);
+            }
             self.outstanding.push_back(OutstandingFrame { owner, since: now, expires });
         }
     }
@@ -114,6 +117,7 @@ impl CanChannels {
     /// The adapter was set up again, and has discarded all frames. The frame that waited for it fails too.
     pub fn handle_reset(&mut self, now: Instant) {
         self.is_proved = false;
+        self.testers.handle_set_up(now);
         let next = self.next.take();
         self.outstanding.extend(next.map(|next| OutstandingFrame {
             owner: next.owner,

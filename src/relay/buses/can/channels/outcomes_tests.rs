@@ -82,7 +82,7 @@ fn a_refused_question_of_a_scan_leaves_the_one_before_it_to_be_answered() {
     let (mut bus, mut now) = (bus(), Instant::now());
     let (request, response) = (0x700, 0x708);
     let tester_present = |frame: &CanFrame| frame.data().starts_with(&[0x02, 0x3E, 0x00]);
-    bus.start_scan(now, &ScanRequest::default());
+    bus.start_scan(now, &ScanRequest { vehicle_stands: true, ..ScanRequest::default() });
     // listening, and the questions for the speed
     while bus.poll_transmit(now).is_none_or(|frame| frame.id() != id(request)) {
         if bus.poll_transmit(now).is_some() {

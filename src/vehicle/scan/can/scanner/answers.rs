@@ -6,10 +6,11 @@ use connector_hal::can::{CanFrame, CanId};
 
 use super::{MAX_DISCONNECTS, Scanner};
 use crate::protocol::tp20::LogicalAddress;
-use crate::vehicle::scan::can::answer::{fixed_addressing_answer, is_obd_answer_id, setup_answer, tp20_ecu};
+use crate::vehicle::scan::can::answer::{fixed_addressing_answer, setup_answer, tp20_ecu};
 use crate::vehicle::scan::can::plan::ScanProbe;
 use crate::vehicle::scan::can::stage::ScanStage;
 use crate::vehicle::scan::report::EcuFound;
+use crate::vehicle::tester_traffic::is_obd_answer_id;
 
 impl Scanner {
     pub(super) fn handle_answer(&mut self, now: Instant, answer: CanId) {

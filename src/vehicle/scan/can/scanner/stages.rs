@@ -61,7 +61,7 @@ impl Scanner {
         match stage {
             ScanStage::Motion => {
                 self.speed_at = now + super::SPEED_EVERY;
-                self.queue.extend(plan::motion());
+                self.queue.extend(plan::speed());
             }
             ScanStage::MotionByUds => self.queue.extend(plan::speed_by_uds()),
             ScanStage::Standard => {
