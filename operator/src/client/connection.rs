@@ -81,6 +81,7 @@ impl Connection {
         settings: ConnectionSettings,
     ) -> Result<Self, OperatorError> {
         let (live, joined, backlog) = first_join(dial.as_ref(), uuid, settings).await?;
+        let opening = joined.get("opening").filter(|opening| !opening.is_null()).cloned();
         let joined = Joined::deserialize(joined)
             .map_err(|error| OperatorError::Answer { what: "joinConnection", detail: error.to_string() })?;
         let (request_sender, requests) = mpsc::channel(QUEUE);
@@ -88,7 +89,8 @@ impl Connection {
         let dropped = CancellationToken::new();
         let shared = Arc::new(Shared::new(dropped.clone()));
         let link = Link::new(Role::Operator, Tag::from(uuid), Instant::now().into_std());
-        let driver = Driver::new(dial, uuid, settings, Arc::clone(&shared), requests, commands, link);
+        let driver =
+            Driver::new(dial, uuid, settings, Arc::clone(&shared), requests, commands, link, opening);
         tokio::spawn(driver.drive(live, backlog));
         Ok(Self {
             uuid,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use connector_agent::protocol::problem::Problem;
 use connector_agent::relay::link::Link;
 use connector_hal::clock::{now, sleep_until};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
@@ -35,6 +36,8 @@ pub(super) struct Driver {
     requests: mpsc::Receiver<ConnectorRequest>,
     commands: mpsc::Receiver<ChannelCommand>,
     protocol: LinkProtocol,
+    /// What the cloud called the opening of the connection, for joining again.
+    opening: Option<Value>,
 }
 
 impl Driver {
@@ -46,9 +49,10 @@ impl Driver {
         requests: mpsc::Receiver<ConnectorRequest>,
         commands: mpsc::Receiver<ChannelCommand>,
         link: Link,
+        opening: Option<Value>,
     ) -> Self {
         let protocol = LinkProtocol::new(uuid, settings.hold, Arc::clone(&shared), link);
-        Self { dial, uuid, settings, shared, requests, commands, protocol }
+        Self { dial, uuid, settings, shared, requests, commands, protocol, opening }
     }
 
     /// Runs until the connection ends, then closes all channels with the reason.
@@ -173,7 +177,8 @@ impl Driver {
         let mut live = Live::new(socket);
         // the websocket before may still count as joined: the number shows that this is the same operator
         let received = Some(self.protocol.received());
-        let request = JoinRequest { uuid: self.uuid, received, take_over: false };
+        let opening = self.opening.clone();
+        let request = JoinRequest { uuid: self.uuid, received, opening, take_over: false };
         match join(&mut live, request).await {
             Ok((_, backlog)) => Ok((live, backlog)),
             Err(JoinError::Refused(problem)) => Err(Some(problem)),
