@@ -57,6 +57,16 @@ pub enum DialError {
     },
 }
 
+impl DialError {
+    /// How long a proxy asks to wait.
+    pub(in crate::cloud) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Proxy { source: ProxyError::Refused { retry_after, .. }, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
 /// What a proxy did instead of opening a tunnel.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
@@ -67,8 +77,13 @@ pub enum ProxyError {
         had_credentials: bool,
     },
     /// The proxy refused.
-    #[error("it answered {0}")]
-    Refused(StatusCode),
+    #[error("it answered {status}")]
+    Refused {
+        /// The HTTP status.
+        status: StatusCode,
+        /// How long the proxy asks to wait.
+        retry_after: Option<Duration>,
+    },
     /// The answer is longer than allowed.
     #[error("the head of its answer is longer than {0} bytes")]
     TooLong(usize),
