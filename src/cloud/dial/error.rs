@@ -58,6 +58,19 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// Whether other addresses of the host need not be tried: a proxy has answered.
+    pub(super) fn is_final(&self) -> bool {
+        let answers = |source: &ProxyError| {
+            matches!(source, ProxyError::Credentials { .. } | ProxyError::Refused { .. })
+        };
+        matches!(self, Self::Proxy { source, .. } if answers(source))
+    }
+
+    /// Whether there was not even a TCP connection.
+    pub(super) fn is_without_connection(&self) -> bool {
+        matches!(self, Self::NoHost(_) | Self::Resolve { .. } | Self::Tcp { .. } | Self::NoProxy { .. })
+    }
+
     /// How long a proxy asks to wait.
     pub(in crate::cloud) fn retry_after(&self) -> Option<Duration> {
         match self {
