@@ -6,11 +6,9 @@ use std::time::Duration;
 use connector_agent::protocol::problem::Problem;
 use connector_agent::relay::link::Link;
 use connector_hal::clock::{now, sleep_until};
-use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
-use uuid::Uuid;
 
 use super::error::{CloseReason, is_offline};
 use super::joining::{JoinError, JoinRequest, join};
@@ -30,35 +28,33 @@ const LAST_PAUSE: Duration = Duration::from_secs(5);
 /// The task of a connection, which [`Driver::drive`] runs.
 pub(super) struct Driver {
     dial: Arc<dyn Dial>,
-    uuid: Uuid,
+    /// The join for the next websocket, without `received`.
+    rejoin: JoinRequest,
     settings: ConnectionSettings,
     shared: Arc<Shared>,
     requests: mpsc::Receiver<ConnectorRequest>,
     commands: mpsc::Receiver<ChannelCommand>,
     protocol: LinkProtocol,
-    /// What the cloud called the opening of the connection, for joining again.
-    opening: Option<Value>,
 }
 
 impl Driver {
     pub(super) fn new(
         dial: Arc<dyn Dial>,
-        uuid: Uuid,
+        rejoin: JoinRequest,
         settings: ConnectionSettings,
         shared: Arc<Shared>,
         requests: mpsc::Receiver<ConnectorRequest>,
         commands: mpsc::Receiver<ChannelCommand>,
         link: Link,
-        opening: Option<Value>,
     ) -> Self {
-        let protocol = LinkProtocol::new(uuid, settings.hold, Arc::clone(&shared), link);
-        Self { dial, uuid, settings, shared, requests, commands, protocol, opening }
+        let protocol = LinkProtocol::new(rejoin.uuid, settings.hold, Arc::clone(&shared), link);
+        Self { dial, rejoin, settings, shared, requests, commands, protocol }
     }
 
     /// Runs until the connection ends, then closes all channels with the reason.
     pub(super) async fn drive(mut self, live: Live, backlog: Vec<Message>) {
         let reason = self.run(live, backlog).await;
-        tracing::debug!(connection = %self.uuid, %reason, "the connection ended");
+        tracing::debug!(connection = %self.rejoin.uuid, %reason, "the connection ended");
         self.shared.close(&reason);
     }
 
@@ -69,7 +65,9 @@ impl Driver {
                     live.close().await;
                     return reason;
                 }
-                Ended::Lost(error) => tracing::debug!(connection = %self.uuid, %error, "lost the websocket"),
+                Ended::Lost(error) => {
+                    tracing::debug!(connection = %self.rejoin.uuid, %error, "lost the websocket")
+                }
             }
             self.protocol.handle_lost(now());
             match self.reconnect().await {
@@ -177,8 +175,7 @@ impl Driver {
         let mut live = Live::new(socket);
         // the websocket before may still count as joined: the number shows that this is the same operator
         let received = Some(self.protocol.received());
-        let opening = self.opening.clone();
-        let request = JoinRequest { uuid: self.uuid, received, opening, take_over: false };
+        let request = JoinRequest { received, ..self.rejoin.clone() };
         match join(&mut live, request).await {
             Ok((_, backlog)) => Ok((live, backlog)),
             Err(JoinError::Refused(problem)) => Err(Some(problem)),
