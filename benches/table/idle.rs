@@ -13,7 +13,7 @@ use connector_sim::cloud::{Cloud, CloudConfig};
 use futures_util::{SinkExt, StreamExt};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
@@ -134,7 +134,7 @@ struct Passed {
 /// The cloud's end of the agent's websocket.
 struct Link {
     socket: WebSocketStream<TlsStream<TcpStream>>,
-    waiting: VecDeque<serde_json::Value>,
+    waiting: VecDeque<Value>,
 }
 
 impl Link {
@@ -160,7 +160,7 @@ impl Link {
         loop {
             self.read(until).await?;
             while let Some(text) = self.waiting.pop_front() {
-                if text["action"] == "reportingSet" {
+                if is_action(&text, "reportingSet") {
                     return Ok(());
                 }
             }
@@ -179,7 +179,7 @@ impl Link {
             pings += u64::from(message.is_ping());
         }
         let bytes = bytes_on_the_wire(self.socket.get_ref().get_ref().0.as_fd())? - before;
-        let is_report = |text: &&serde_json::Value| text["action"] == "connectorStatusUpdate";
+        let is_report = |text: &&Value| is_action(text, "connectorStatusUpdate");
         let reports = self.waiting.iter().filter(is_report).count() as u64;
         Ok(Passed { bytes, pings, reports })
     }
@@ -193,6 +193,10 @@ impl Link {
         }
         Ok(Some(message))
     }
+}
+
+fn is_action(text: &Value, action: &str) -> bool {
+    text.get("action").and_then(Value::as_str) == Some(action)
 }
 
 /// The bytes of a TCP connection in both directions, with the headers of all segments.
