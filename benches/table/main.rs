@@ -8,6 +8,7 @@
 mod buses;
 mod child;
 mod cpu;
+mod idle;
 mod protocol;
 #[path = "../common/reading.rs"]
 mod reading;
@@ -51,6 +52,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         rows.push(start::to_online().await?);
+        rows.extend(idle::rows(window(20)).await?);
         rows.extend(relay::binary(window(10)).await?);
         rows.extend(relay::agent("4,300 frames a second", 4_300, window(10)).await?);
         rows.extend(relay::agent("200,000 frames a second", 200_000, window(5)).await?);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::config::Config;
@@ -98,6 +98,7 @@ fn buses(hardware: &Hardware) -> Vec<HardwareBus> {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct StatusUpdate {
     pub(super) connector_id: Uuid,
+    #[serde(serialize_with = "in_hundredths")]
     pub(super) voltage: Option<f32>,
     pub(super) vin_number: Option<Vin>,
     /// The time since the VIN was read, which may have been before a restart.
@@ -128,6 +129,12 @@ pub(super) fn bounded_text(envelope: &Envelope) -> String {
     envelope.to_text()
 }
 
+/// Serializes volts with at most two decimals. As JSON, an `f32` has the digits of the `f64` next to it, such as
+/// 12.600000381469727.
+fn in_hundredths<S: Serializer>(volts: &Option<f32>, serializer: S) -> Result<S::Ok, S::Error> {
+    volts.map(|volts| (f64::from(volts) * 100.0).round() / 100.0).serialize(serializer)
+}
+
 /// A round-trip time in whole milliseconds, rounded.
 pub(super) fn whole_milliseconds(round_trip: Duration) -> u64 {
     u64::try_from(round_trip.as_micros().saturating_add(500) / 1000).unwrap_or(u64::MAX)
@@ -150,6 +157,17 @@ pub(super) struct ConnectionOpened {
 mod tests {
     use super::*;
     use crate::relay::wire::ProblemKind;
+
+    #[test]
+    fn the_voltage_is_reported_in_hundredths_of_a_volt() {
+        for (volts, expected) in
+            [(Some(12.6_f32), "12.6"), (Some(11.999), "12.0"), (Some(0.1 + 0.2), "0.3"), (None, "null")]
+        {
+            let mut text = Vec::new();
+            in_hundredths(&volts, &mut serde_json::Serializer::new(&mut text)).unwrap();
+            assert_eq!(String::from_utf8(text).unwrap(), expected);
+        }
+    }
 
     #[test]
     fn an_error_that_quotes_a_long_request_is_cut() {

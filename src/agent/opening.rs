@@ -22,8 +22,8 @@ const MAX_HOLD: Duration = Duration::from_secs(300);
 impl Supervisor {
     pub(super) fn open_connection(&mut self, open: OpenConnection, request_id: RequestId) {
         if let Some(connection) = &self.connection {
-            let open_uuid = connection.relay.connection_uuid();
-            return self.answer_already_open(open_uuid, &open, request_id);
+            let (open_uuid, is_unused) = (connection.relay.connection_uuid(), connection.relay.is_unused());
+            return self.answer_already_open(open_uuid, is_unused, &open, request_id);
         }
         if open.vin.is_some() && self.vehicle.is_being_read {
             return self.wait_to_open(open, request_id);
@@ -37,12 +37,19 @@ impl Supervisor {
     }
 
     /// Answers an `openConnection` while a connection is open: with success if the request repeats one whose
-    /// answer was lost.
-    fn answer_already_open(&mut self, open_uuid: Uuid, open: &OpenConnection, request_id: RequestId) {
-        if open_uuid == open.connection_uuid {
+    /// answer was lost. An operator cannot begin with a connection whose messages have been numbered already.
+    fn answer_already_open(
+        &mut self,
+        open_uuid: Uuid,
+        is_unused: bool,
+        open: &OpenConnection,
+        request_id: RequestId,
+    ) {
+        if open_uuid == open.connection_uuid && is_unused {
             return self.reply_opened(open_uuid, request_id);
         }
-        let problem = ProblemKind::ConnectionOpen.problem(format!("Connection {open_uuid} is open already."));
+        let state = if open_uuid == open.connection_uuid { "in use; close it first" } else { "open already" };
+        let problem = ProblemKind::ConnectionOpen.problem(format!("Connection {open_uuid} is {state}."));
         self.refuse(&problem.answering("openConnection"), request_id);
     }
 

@@ -1,6 +1,7 @@
 //! The REST resources, with a login and retries.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use fastrand::Rng;
 
@@ -58,20 +59,35 @@ impl Cloud {
             };
             if error.needs_login() && !has_new_login {
                 has_new_login = true;
+                self.authenticator.unauthorized(&token);
+                if error.retry_after().is_some() {
+                    self.pause(what, &error, Duration::ZERO).await;
+                }
                 token = self.authenticator.renewed(&token).await;
-            } else if error.is_transient() {
-                let wait = {
-                    let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
-                    let wait = full_jitter(&mut rng, failures);
-                    honouring(&mut rng, error.retry_after(), wait)
-                };
+            } else if error.is_transient() || asks_for_later(&error) {
+                let wait = full_jitter(&mut self.rng(), failures);
                 failures += 1;
-                tracing::debug!("{what}: {}; trying again in {wait:.1?}", ErrorChain(&error));
-                tokio::time::sleep(wait).await;
+                self.pause(what, &error, wait).await;
                 token = self.authenticator.token().await;
             } else {
                 return Err(error);
             }
         }
     }
+
+    /// Waits this time, or as long as the answer asks for.
+    async fn pause(&self, what: &str, error: &RestError, wait: Duration) {
+        let wait = honouring(&mut self.rng(), error.retry_after(), wait);
+        tracing::debug!("{what}: {}; trying again in {wait:.1?}", ErrorChain(error));
+        tokio::time::sleep(wait).await;
+    }
+
+    fn rng(&self) -> MutexGuard<'_, Rng> {
+        self.rng.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a refusal is only for now: it says when to ask again.
+fn asks_for_later(error: &RestError) -> bool {
+    !error.needs_login() && error.retry_after().is_some()
 }

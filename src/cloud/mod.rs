@@ -9,6 +9,7 @@ mod backoff;
 pub mod dial;
 pub mod login;
 pub mod rest;
+mod retry_after;
 pub(crate) mod state_file;
 mod status;
 pub mod websocket;

@@ -59,8 +59,7 @@ impl ServerCertVerifier for ClockTolerantVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let at =
-            |time| self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, time);
+        let at = |time| self.inner.verify(end_entity, intermediates, server_name, ocsp_response, time);
         let error = match at(now) {
             Ok(verified) => {
                 self.known_time.fetch_max(now.as_secs(), Ordering::Relaxed);
@@ -98,7 +97,7 @@ impl ServerCertVerifier for ClockTolerantVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
+        self.inner.usual().verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -107,11 +106,11 @@ impl ServerCertVerifier for ClockTolerantVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
+        self.inner.usual().verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        self.inner.usual().supported_verify_schemes()
     }
 }
 

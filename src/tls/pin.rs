@@ -5,15 +5,13 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{
-    DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme, SupportedCipherSuite,
-};
+use rustls::{Error, OtherError, RootCertStore, SupportedCipherSuite};
 use serde::Deserialize;
 
 /// What a pin begins with.
@@ -97,6 +95,28 @@ impl PinVerifier {
         Self { inner, roots, provider, pins }
     }
 
+    /// The usual verifier, for the signatures of the handshake.
+    pub(super) fn usual(&self) -> &WebPkiServerVerifier {
+        &self.inner
+    }
+
+    /// Verifies the certificate as usual, and the pins.
+    pub(super) fn verify(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified =
+            self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        if !self.pins.is_empty() {
+            self.check_pins(end_entity, intermediates, now)?;
+        }
+        Ok(verified)
+    }
+
     /// Checks that a key is pinned, in a chain that has been verified.
     ///
     /// A server may send certificates that are not part of the chain. A key above the leaf therefore counts only if
@@ -156,46 +176,6 @@ fn sequence(content: &[u8]) -> Vec<u8> {
     der
 }
 
-impl ServerCertVerifier for PinVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let verified =
-            self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        if !self.pins.is_empty() {
-            self.check_pins(end_entity, intermediates, now)?;
-        }
-        Ok(verified)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PublicKeyData};
@@ -241,9 +221,7 @@ mod tests {
             let intermediates: Vec<_> =
                 std::iter::once(&self.certificates[1]).chain(sent.iter().copied()).cloned().collect();
             let name = ServerName::try_from("cloud.example").unwrap();
-            verifier
-                .verify_server_cert(&self.certificates[2], &intermediates, &name, &[], UnixTime::now())
-                .map(drop)
+            verifier.verify(&self.certificates[2], &intermediates, &name, &[], UnixTime::now()).map(drop)
         }
     }
 

@@ -176,6 +176,24 @@ async fn a_repeated_open_connection_is_answered_again_and_opens_no_other() {
 }
 
 #[tokio::test]
+async fn a_connection_with_numbered_messages_is_not_opened_again() {
+    let rig = Rig::start().await;
+    let (mut websocket, _) = rig.online().await;
+    websocket.open("1", json!({"connection_uuid": ONE})).await;
+    // an operator's first message: without records, but numbered
+    let tag: uuid::Uuid = ONE.parse().unwrap();
+    let mut message = vec![1, 0, 0, 0];
+    message.extend_from_slice(&tag.as_bytes()[..4]);
+    message.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    websocket.relay(message.into()).await;
+    let refused = websocket.ask("2", "openConnection", json!({"connection_uuid": ONE})).await;
+    assert_eq!(refused["message"]["type"], "/problems/connection-open", "{refused}");
+    let closed = websocket.ask("3", "closeConnection", json!({"connection_uuid": ONE})).await;
+    assert_eq!(closed["action"], "connectionClosed", "{closed}");
+    websocket.open("4", json!({"connection_uuid": ONE})).await;
+}
+
+#[tokio::test]
 async fn the_cloud_sets_the_interval_of_the_reports_for_its_link() {
     let rig = Rig::start().await;
     let (mut websocket, _) = rig.online().await;

@@ -8,8 +8,9 @@ use std::time::Duration;
 use crate::link_rig::*;
 use crate::scripted::*;
 use bytes::Bytes;
-use connector_agent::cloud::websocket::{DownReason, OutgoingMessage, SocketEvent};
+use connector_agent::cloud::websocket::{CloudSocket, DownReason, OutgoingMessage, SocketEvent};
 use connector_agent::cloud::{CloudState, LoginState};
+use connector_agent::config::{Proxy, ProxyUrl};
 use futures_util::{SinkExt, StreamExt};
 use tokio::task::coop::{consume_budget, has_budget_remaining};
 use tokio_tungstenite::tungstenite::Message;
@@ -129,18 +130,42 @@ async fn without_a_connection_a_lost_link_returns_after_a_random_time() {
 
 #[tokio::test]
 async fn a_busy_cloud_is_not_contacted_before_its_retry_after() {
+    for status in ["503 Service Unavailable", "429 Too Many Requests", "403 Forbidden", "401 Unauthorized"] {
+        let log = Log::capture();
+        let cloud = Cloud::start().await;
+        let mut link = cloud.link();
+        let refusal = async {
+            refuse(&cloud.listener, status, "Retry-After: 120\r\n").await;
+            log.has("connecting again in 1", 1).await;
+        };
+        drive(&mut link, refusal).await;
+        pass(Duration::from_secs(119)).await;
+        drive(&mut link, tokio::task::yield_now()).await;
+        pass(Duration::from_secs(26)).await;
+        up(&mut link, &cloud.listener).await;
+    }
+}
+
+#[tokio::test]
+async fn a_busy_proxy_is_not_contacted_before_its_retry_after() {
     let log = Log::capture();
-    let cloud = Cloud::start().await;
-    let mut link = cloud.link();
-    let refusal = async {
-        refuse(&cloud.listener, "503 Service Unavailable", "Retry-After: 120\r\n").await;
-        log.has("connecting again in 1", 1).await;
-    };
-    drive(&mut link, refusal).await;
-    pass(Duration::from_secs(119)).await;
-    drive(&mut link, tokio::task::yield_now()).await;
-    pass(Duration::from_secs(26)).await;
-    up(&mut link, &cloud.listener).await;
+    let mut cloud = Cloud::start().await;
+    cloud.config = cloud_config(&cloud.api.url, "wss://cloud.test/connector");
+    soon(cloud.authenticator.token()).await;
+    let url = ProxyUrl::try_from(format!("http://{}", cloud.listener.local_addr().unwrap())).unwrap();
+    let dialer = dialer(&cloud.config).with_proxy(Some(Proxy { url, credentials: None }));
+    let mut link = CloudSocket::new(cloud.settings(), dialer, cloud.authenticator.clone(), 1);
+    for retry_after in ["Retry-After: 120\r\n", "Retry-After: 130\r\n"] {
+        let refusal = async {
+            let request = refuse(&cloud.listener, "503 Service Unavailable", retry_after).await;
+            assert!(request.starts_with("CONNECT cloud.test:443"), "{request}");
+            log.has("connecting again in 1", 1).await;
+        };
+        drive(&mut link, refusal).await;
+        pass(Duration::from_secs(119)).await;
+        drive(&mut link, tokio::task::yield_now()).await;
+        pass(Duration::from_secs(26)).await;
+    }
 }
 
 #[tokio::test]

@@ -190,6 +190,38 @@ async fn retry_after_is_honoured_by_logins_and_by_requests() {
 }
 
 #[tokio::test]
+async fn retry_after_of_a_401_or_403_is_honoured_by_logins_and_by_requests() {
+    let log = Log::capture();
+    let server = Server::start(|request, before| match (request.line.as_str(), before) {
+        (LOGIN, 0) => Reply::new(401, "").with("retry-after", "300"),
+        (LOGIN, 1) => Reply::new(403, "")
+            .with("date", "Sun, 06 Nov 1994 08:49:37 GMT")
+            .with("retry-after", "Sun, 06 Nov 1994 08:59:37 GMT"),
+        (LOGIN, before) => Reply::tokens(before),
+        (_, 0) => Reply::new(401, "").with("retry-after", "200"),
+        (_, 1) => Reply::new(403, "").with("retry-after", "100"),
+        _ => Reply::new(200, "{}"),
+    })
+    .await;
+    let cloud = cloud(&server.config());
+    let call = tokio::spawn(async move { cloud.connector().await });
+    for (line, message, count, seconds) in [
+        (LOGIN, "next attempt in", 1, 300),
+        (LOGIN, "next attempt in", 2, 600),
+        (RECORD, "trying again in", 1, 200),
+        (RECORD, "trying again in", 2, 100),
+    ] {
+        log.has(message, count).await;
+        pass(Duration::from_secs(seconds - 5)).await;
+        assert_eq!(server.count(line), count, "{line} before its time");
+        // up to a fifth is added at random
+        pass(Duration::from_secs(seconds / 5 + 6)).await;
+    }
+    soon(call).await.unwrap().unwrap();
+    assert_eq!(server.count(RECORD), 3);
+}
+
+#[tokio::test]
 async fn an_invalid_answer_is_an_error_and_a_redirect_is_not_followed() {
     let huge = "x".repeat(300 << 10);
     let chunked = format!("{:x}\r\n{huge}\r\n0\r\n\r\n", huge.len());

@@ -378,6 +378,29 @@ fn a_dhcp_client_that_sets_a_default_route_is_reported() {
 }
 
 #[test]
+fn a_dhcp_client_that_takes_the_default_route_away_is_reported() {
+    in_namespaces(async |rig| {
+        rig.uplink("10.9.0.2/24").await;
+        rig.default_route("10.9.0.1");
+        rig.vehicle.ip(&["addr", "add", "10.77.0.1/24", "dev", VEHICLE]).await;
+        let gateway = rig.gateway("0.0.0.0:13400", |config| {
+            config.forget_vin();
+            config.entity.latency = Duration::from_secs(1);
+        });
+        let _gateway = gateway.await;
+        rig.start_dhcp_server("10.77.0.20", "10.77.0.20").await;
+        let command = rig.dhcp_client("ip route del default");
+        let (status, output) = rig.vin(AGENT, 3, &format!("dhcp_command = {command}\n")).await;
+        assert_eq!(status, Some(0), "{output}");
+        assert!(
+            output.contains("another interface is gone: 0.0.0.0/0 via 10.9.0.1 dev up0 metric 0"),
+            "{output}"
+        );
+        rig.dhcp_client_ends().await;
+    });
+}
+
+#[test]
 fn an_address_by_dhcp_in_the_network_of_another_interface_is_refused() {
     in_namespaces(async |rig| {
         rig.uplink("10.77.0.200/24").await;

@@ -173,6 +173,11 @@ impl Rig {
         "up0"
     }
 
+    /// Adds a default route by the uplink to this router.
+    pub(crate) fn default_route(&self, router: &str) {
+        ip(&["route", "add", "default", "via", router, "dev", "up0"]);
+    }
+
     /// The routes that all packets of the agent's side use, as text.
     pub(crate) fn routes(&self) -> String {
         printed(&["route", "show", "table", "main"])

@@ -72,11 +72,6 @@ impl Interface {
         Ok(found.map(|(index, other)| (netlink::name(index), other)))
     }
 
-    /// Whether a default route leads to this interface.
-    pub fn has_default_route(&self) -> io::Result<bool> {
-        Ok(routes()?.iter().any(|route| route.interface == self.index && route.is_default()))
-    }
-
     /// Adds an address, without a route to its network; no error if the interface already has it.
     pub fn add_address(&self, ip: IpAddr, prefix: u8) -> io::Result<()> {
         netlink::change_address(self.index, ip, prefix, true)
@@ -120,7 +115,6 @@ mod tests {
         let other = Interface { name: "other".to_owned(), index: u32::MAX };
         let (name, found) = other.overlap(&network).unwrap().unwrap();
         assert_eq!((name.as_str(), found.to_string().as_str()), ("lo", "127.0.0.0/8"));
-        assert!(!other.has_default_route().unwrap());
         assert!(!loopback.others().unwrap().contains(&"lo".to_owned()));
     }
 

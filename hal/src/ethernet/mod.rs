@@ -15,3 +15,4 @@ pub use interface::Interface;
 pub use netlink::requests_of_this_thread;
 pub use netlink::{AddressWatch, InterfaceAddress};
 pub use network::IpNetwork;
+pub use routes::{RemoteRoute, remote_routes};

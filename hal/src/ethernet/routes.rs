@@ -1,10 +1,11 @@
 //! The routes of the system.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::netlink::{
-    AF_INET, AF_INET6, Attributes, ip_address, push_attribute, request_change, request_dump,
+    AF_INET, AF_INET6, Attributes, ip_address, name, push_attribute, request_change, request_dump,
 };
 use super::network::{IpNetwork, first};
 
@@ -16,6 +17,8 @@ const RTM_NEWRULE: u16 = 32;
 const RTM_DELRULE: u16 = 33;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTPROT_STATIC: u8 = 4;
@@ -39,6 +42,10 @@ pub(super) struct Route {
     pub(super) destination: IpNetwork,
     /// The number of the interface by which packets leave.
     pub(super) interface: u32,
+    /// The router to which packets go; `None` if they go to the hosts themselves.
+    pub(super) gateway: Option<IpAddr>,
+    /// The smaller number wins.
+    pub(super) metric: u32,
 }
 
 impl Route {
@@ -46,6 +53,48 @@ impl Route {
     pub(super) fn is_default(&self) -> bool {
         self.destination.prefix == 0
     }
+}
+
+/// A way to hosts beyond the network of an interface: a default route, or a route by a router.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteRoute {
+    /// The name of the interface by which packets leave.
+    pub interface: String,
+    /// The network; the prefix of a default route is 0.
+    pub destination: IpNetwork,
+    /// The router to which packets go; `None` if they go to the hosts themselves.
+    pub gateway: Option<IpAddr>,
+    /// The smaller number wins.
+    pub metric: u32,
+}
+
+impl RemoteRoute {
+    /// Whether this is a default route.
+    pub fn is_default(&self) -> bool {
+        self.destination.prefix == 0
+    }
+}
+
+impl fmt::Display for RemoteRoute {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.destination)?;
+        if let Some(gateway) = self.gateway {
+            write!(formatter, " via {gateway}")?;
+        }
+        write!(formatter, " dev {} metric {}", self.interface, self.metric)
+    }
+}
+
+/// Returns the routes to hosts beyond the networks of the interfaces, in all tables and of both families.
+pub fn remote_routes() -> io::Result<Vec<RemoteRoute>> {
+    let remote = routes()?.into_iter().filter(|route| route.is_default() || route.gateway.is_some());
+    let named = remote.map(|route| RemoteRoute {
+        interface: name(route.interface),
+        destination: route.destination,
+        gateway: route.gateway,
+        metric: route.metric,
+    });
+    Ok(named.collect())
 }
 
 /// Returns the routes to other hosts, in all tables and of both families.
@@ -84,32 +133,42 @@ fn parse(kind: u16, body: &[u8]) -> Vec<Route> {
         AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
         _ => return Vec::new(),
     };
-    let mut interfaces = Vec::new();
+    let (mut hops, mut gateway, mut metric) = (Vec::new(), None, 0);
     for (kind, value) in Attributes(attributes) {
         match kind {
             RTA_DST => ip = ip_address(value).unwrap_or(ip),
-            RTA_OIF => interfaces.extend(number(value)),
-            RTA_MULTIPATH => interfaces.extend(next_hops(value)),
+            RTA_OIF => hops.extend(number(value).map(|interface| (interface, None))),
+            RTA_GATEWAY => gateway = ip_address(value),
+            RTA_PRIORITY => metric = number(value).unwrap_or(metric),
+            RTA_MULTIPATH => hops.extend(next_hops(value)),
             _ => {}
         }
     }
     let destination = IpNetwork { ip, prefix };
-    interfaces.into_iter().map(|interface| Route { destination, interface }).collect()
+    let route = |(interface, own): (u32, Option<IpAddr>)| Route {
+        destination,
+        interface,
+        gateway: own.or(gateway),
+        metric,
+    };
+    hops.into_iter().map(route).collect()
 }
 
 fn number(bytes: &[u8]) -> Option<u32> {
     bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
-/// The interfaces of the next hops of a route with several paths.
-fn next_hops(mut bytes: &[u8]) -> Vec<u32> {
-    let mut interfaces = Vec::new();
+/// The interfaces and routers of the next hops of a route with several paths.
+fn next_hops(mut bytes: &[u8]) -> Vec<(u32, Option<IpAddr>)> {
+    let mut hops = Vec::new();
     while let Some([low, high, ..]) = bytes.get(..NEXT_HOP) {
-        interfaces.extend(bytes.get(4..).and_then(number));
         let length = usize::from(u16::from_ne_bytes([*low, *high])).max(NEXT_HOP);
+        let mut attributes = Attributes(bytes.get(NEXT_HOP..length).unwrap_or_default());
+        let gateway = attributes.find(|(kind, _)| *kind == RTA_GATEWAY).and_then(|(_, ip)| ip_address(ip));
+        hops.extend(bytes.get(4..).and_then(number).map(|interface| (interface, gateway)));
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    interfaces
+    hops
 }
 
 #[cfg(test)]
@@ -128,18 +187,37 @@ mod tests {
 
     #[test]
     fn a_default_route_with_several_paths_has_each_interface() {
-        let hop = |interface: u32| [&[8, 0, 0, 0][..], &interface.to_ne_bytes()].concat();
-        let body = message(0, 254, &[(RTA_MULTIPATH, &[hop(3), hop(4)].concat())]);
+        let gateway = [&8u16.to_ne_bytes()[..], &RTA_GATEWAY.to_ne_bytes(), &[10, 1, 2, 9]].concat();
+        let hop = |interface: u32, attributes: &[u8]| {
+            let length = (NEXT_HOP + attributes.len()) as u16;
+            [&length.to_ne_bytes()[..], &[0, 0], &interface.to_ne_bytes(), attributes].concat()
+        };
+        let body = message(0, 254, &[(RTA_MULTIPATH, &[hop(3, &gateway), hop(4, &[])].concat())]);
         let found = parse(RTM_NEWROUTE, &body);
-        assert_eq!(found.iter().map(|route| route.interface).collect::<Vec<_>>(), [3, 4]);
+        let hops: Vec<_> = found.iter().map(|route| (route.interface, route.gateway)).collect();
+        assert_eq!(hops, [(3, Some([10, 1, 2, 9].into())), (4, None)]);
         assert!(found.iter().all(Route::is_default));
+    }
+
+    #[test]
+    fn a_route_has_its_router_and_metric_and_is_written_like_that_of_the_system() {
+        let attributes: [(u16, &[u8]); 3] = [
+            (RTA_GATEWAY, &[10, 77, 0, 1]),
+            (RTA_OIF, &7u32.to_ne_bytes()),
+            (RTA_PRIORITY, &600u32.to_ne_bytes()),
+        ];
+        let found = parse(RTM_NEWROUTE, &message(0, 254, &attributes));
+        let [Route { destination, gateway, metric, .. }] = *found else { panic!("{found:?}") };
+        let remote = RemoteRoute { interface: "eth1".to_owned(), destination, gateway, metric };
+        assert!(remote.is_default());
+        assert_eq!(remote.to_string(), "0.0.0.0/0 via 10.77.0.1 dev eth1 metric 600");
     }
 
     #[test]
     fn routes_to_the_hosts_own_addresses_are_left_out() {
         let attributes: [(u16, &[u8]); 2] = [(RTA_DST, &[10, 1, 2, 0]), (RTA_OIF, &7u32.to_ne_bytes())];
         let destination = IpNetwork { ip: [10, 1, 2, 0].into(), prefix: 24 };
-        let expected = [Route { destination, interface: 7 }];
+        let expected = [Route { destination, interface: 7, gateway: None, metric: 0 }];
         assert_eq!(parse(RTM_NEWROUTE, &message(24, 254, &attributes)), expected);
         assert_eq!(parse(RTM_NEWROUTE, &message(24, RT_TABLE_LOCAL, &attributes)), []);
         assert_eq!(parse(RTM_GETROUTE, &message(24, 254, &attributes)), []);

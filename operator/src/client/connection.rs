@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::channel::Channel;
 use super::driver::Driver;
 use super::error::OperatorError;
-use super::joining::first_join;
+use super::joining::{JoinRequest, first_join};
 use super::requester::Requester;
 use super::shared::{ChannelCommand, ConnectionSettings, Counters, LinkState, Shared};
 use super::socket::Dial;
@@ -81,6 +81,8 @@ impl Connection {
         settings: ConnectionSettings,
     ) -> Result<Self, OperatorError> {
         let (live, joined, backlog) = first_join(dial.as_ref(), uuid, settings).await?;
+        let opening = joined.get("opening").filter(|opening| !opening.is_null()).cloned();
+        let rejoin = JoinRequest { uuid, received: None, opening, take_over: false };
         let joined = Joined::deserialize(joined)
             .map_err(|error| OperatorError::Answer { what: "joinConnection", detail: error.to_string() })?;
         let (request_sender, requests) = mpsc::channel(QUEUE);
@@ -88,7 +90,7 @@ impl Connection {
         let dropped = CancellationToken::new();
         let shared = Arc::new(Shared::new(dropped.clone()));
         let link = Link::new(Role::Operator, Tag::from(uuid), Instant::now().into_std());
-        let driver = Driver::new(dial, uuid, settings, Arc::clone(&shared), requests, commands, link);
+        let driver = Driver::new(dial, rejoin, settings, Arc::clone(&shared), requests, commands, link);
         tokio::spawn(driver.drive(live, backlog));
         Ok(Self {
             uuid,

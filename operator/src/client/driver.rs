@@ -9,7 +9,6 @@ use connector_hal::clock::{now, sleep_until};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
-use uuid::Uuid;
 
 use super::error::{CloseReason, is_offline};
 use super::joining::{JoinError, JoinRequest, join};
@@ -29,7 +28,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(5);
 /// The task of a connection, which [`Driver::drive`] runs.
 pub(super) struct Driver {
     dial: Arc<dyn Dial>,
-    uuid: Uuid,
+    /// The join for the next websocket, without `received`.
+    rejoin: JoinRequest,
     settings: ConnectionSettings,
     shared: Arc<Shared>,
     requests: mpsc::Receiver<ConnectorRequest>,
@@ -40,21 +40,21 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(
         dial: Arc<dyn Dial>,
-        uuid: Uuid,
+        rejoin: JoinRequest,
         settings: ConnectionSettings,
         shared: Arc<Shared>,
         requests: mpsc::Receiver<ConnectorRequest>,
         commands: mpsc::Receiver<ChannelCommand>,
         link: Link,
     ) -> Self {
-        let protocol = LinkProtocol::new(uuid, settings.hold, Arc::clone(&shared), link);
-        Self { dial, uuid, settings, shared, requests, commands, protocol }
+        let protocol = LinkProtocol::new(rejoin.uuid, settings.hold, Arc::clone(&shared), link);
+        Self { dial, rejoin, settings, shared, requests, commands, protocol }
     }
 
     /// Runs until the connection ends, then closes all channels with the reason.
     pub(super) async fn drive(mut self, live: Live, backlog: Vec<Message>) {
         let reason = self.run(live, backlog).await;
-        tracing::debug!(connection = %self.uuid, %reason, "the connection ended");
+        tracing::debug!(connection = %self.rejoin.uuid, %reason, "the connection ended");
         self.shared.close(&reason);
     }
 
@@ -65,7 +65,9 @@ impl Driver {
                     live.close().await;
                     return reason;
                 }
-                Ended::Lost(error) => tracing::debug!(connection = %self.uuid, %error, "lost the websocket"),
+                Ended::Lost(error) => {
+                    tracing::debug!(connection = %self.rejoin.uuid, %error, "lost the websocket")
+                }
             }
             self.protocol.handle_lost(now());
             match self.reconnect().await {
@@ -173,7 +175,7 @@ impl Driver {
         let mut live = Live::new(socket);
         // the websocket before may still count as joined: the number shows that this is the same operator
         let received = Some(self.protocol.received());
-        let request = JoinRequest { uuid: self.uuid, received, take_over: false };
+        let request = JoinRequest { received, ..self.rejoin.clone() };
         match join(&mut live, request).await {
             Ok((_, backlog)) => Ok((live, backlog)),
             Err(JoinError::Refused(problem)) => Err(Some(problem)),

@@ -22,13 +22,16 @@ const JOIN: Duration = Duration::from_secs(60);
 const MAX_BACKLOG: usize = 1024;
 
 /// The content of `joinConnection`.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(super) struct JoinRequest {
     #[serde(rename = "connection_uuid")]
     pub(super) uuid: Uuid,
     /// The number of the last message received, if the connection was joined before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) received: Option<u32>,
+    /// The opening of the connection to which `received` belongs, as the cloud named it. A cloud need not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) opening: Option<Value>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) take_over: bool,
 }
@@ -52,7 +55,7 @@ pub(super) async fn first_join(
     let until = Instant::now() + settings.join_patience;
     loop {
         let mut live = Live::new(dial.dial().await?);
-        let request = JoinRequest { uuid, received: None, take_over: settings.take_over };
+        let request = JoinRequest { uuid, received: None, opening: None, take_over: settings.take_over };
         let failure = match join(&mut live, request).await {
             Ok((joined, backlog)) => return Ok((live, joined, backlog)),
             Err(JoinError::Timeout(after)) => {

@@ -26,21 +26,9 @@ impl AddressBook {
         });
     }
 
-    /// An address has accepted a connection. Until [`AddressBook::handle_success`] it is doubtful: a network that
-    /// drops long packets accepts connections over which no TLS handshake succeeds.
-    pub(super) fn handle_connected(&mut self, host: &str, address: IpAddr) {
-        self.change(host, |known| {
-            known.good.take_if(|good| *good == address);
-            known.doubtful = Some(address);
-        });
-    }
-
     /// A connection to the address works, TLS included.
     pub(super) fn handle_success(&mut self, host: &str, address: IpAddr) {
-        self.change(host, |known| {
-            known.good = Some(address);
-            known.doubtful.take_if(|doubtful| *doubtful == address);
-        });
+        self.change(host, |known| known.good = Some(address));
     }
 
     fn change(&mut self, host: &str, change: impl FnOnce(&mut KnownAddresses)) {
@@ -61,19 +49,6 @@ mod tests {
 
     fn address(number: u8) -> IpAddr {
         [192, 0, 2, number].into()
-    }
-
-    #[test]
-    fn an_address_is_good_after_tls_and_doubtful_before() {
-        let mut book = AddressBook::default();
-        book.handle_answer("a", &[address(1), address(2)]);
-        book.handle_connected("a", address(1));
-        assert_eq!(book.known("a").good, None);
-        book.handle_success("a", address(1));
-        assert_eq!((book.known("a").good, book.known("a").doubtful), (Some(address(1)), None));
-        book.handle_connected("a", address(1));
-        assert_eq!((book.known("a").good, book.known("a").doubtful), (None, Some(address(1))));
-        assert_eq!(book.known("a").answer, [address(1), address(2)]);
     }
 
     #[test]

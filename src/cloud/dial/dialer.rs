@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use connector_hal::clock::{now, sleep_until};
 use connector_hal::future::BoxFuture;
@@ -63,62 +64,47 @@ impl Dialer {
     pub(in crate::cloud) async fn dial(&self, url: &Url) -> Result<SocketTransport, DialError> {
         let (host, port) = host_and_port(url)?;
         let proxy = self.proxy.as_ref().filter(|_| !is_this_machine(host));
-        let (first_host, (tcp, address)) = match proxy {
-            Some(proxy) => {
-                let (proxy_host, proxy_port) = host_and_port(proxy.url.as_url())?;
-                let connected = self.connect(proxy_host, proxy_port).await;
-                let no_proxy =
-                    |error| DialError::NoProxy { proxy: proxy.url.to_string(), source: Box::new(error) };
-                (proxy_host, connected.map_err(no_proxy)?)
-            }
-            None => (host, self.connect(host, port).await?),
+        let target = DialTarget { host, port, proxy, is_secure: matches!(url.scheme(), "https" | "wss") };
+        let (first_host, first_port) = match proxy {
+            Some(proxy) => host_and_port(proxy.url.as_url())?,
+            None => (host, port),
         };
-        set_options(&tcp);
-        self.resolver.note(|book| book.handle_connected(first_host, address));
-        let tcp = match proxy {
-            Some(proxy) => open_tunnel(tcp, proxy, host, port).await?,
-            None => tcp,
-        };
-        let is_secure = matches!(url.scheme(), "https" | "wss");
-        let transport = if is_secure { self.add_tls(host, tcp).await? } else { SocketTransport::plain(tcp) };
+        let raced = self.race(first_host, first_port, &target).await;
+        let (transport, address) = raced.map_err(|error| target.blamed(error))?;
         self.resolver.note(|book| book.handle_success(first_host, address));
         Ok(transport)
     }
 
-    /// A TCP connection to the address of the host that accepts first.
-    async fn connect(&self, host: &str, port: u16) -> Result<(TcpStream, IpAddr), DialError> {
-        if let Some(addresses) = without_resolver(host) {
-            let mut eyeballs = HappyEyeballs::new(now(), KnownAddresses::default());
-            eyeballs.handle_answer(&addresses);
-            return self.race(eyeballs, host, port).await;
-        }
-        self.race(HappyEyeballs::new(now(), self.resolver.known(host)), host, port).await
-    }
-
+    /// A transport by the address of the host that is ready first.
     async fn race(
         &self,
-        mut eyeballs: HappyEyeballs,
         host: &str,
         port: u16,
-    ) -> Result<(TcpStream, IpAddr), DialError> {
+        target: &DialTarget<'_>,
+    ) -> Result<(SocketTransport, IpAddr), DialError> {
+        let mut eyeballs = self.eyeballs(host);
         let mut asked = eyeballs.is_resolving().then(|| self.resolver.ask(host));
-        let mut attempts = FuturesUnordered::new();
-        let mut last = None;
+        let mut attempts = FuturesUnordered::<BoxFuture<'_, Result<DialStage, DialError>>>::new();
+        let mut failure = None;
         loop {
             while let Some(address) = eyeballs.poll_attempt(now()) {
-                tracing::debug!("connecting to {address}, port {port}");
-                attempts.push(async move { (address, TcpStream::connect((address, port)).await) });
+                attempts.push(Box::pin(connect(address, port)));
             }
             if eyeballs.has_failed() {
                 let nothing = || resolve_error(host, Arc::new(io::ErrorKind::NotFound.into()));
-                return Err(last.unwrap_or_else(nothing));
+                return Err(failure.unwrap_or_else(nothing));
             }
             tokio::select! {
-                Some((address, result)) = attempts.next() => match result {
-                    Ok(tcp) => return Ok((tcp, address)),
-                    Err(source) => {
+                Some(stage) = attempts.next() => match stage {
+                    Ok(DialStage::Ready(transport, address)) => return Ok((transport, address)),
+                    Ok(DialStage::Accepted { tcp, address, took }) => {
+                        eyeballs.handle_accepted(now(), took);
+                        attempts.push(Box::pin(self.finish(target, tcp, address)));
+                    }
+                    Err(error) if error.is_final() => return Err(error),
+                    Err(error) => {
                         eyeballs.handle_failure(now());
-                        last = Some(DialError::Tcp { address: SocketAddr::new(address, port), source });
+                        failure = Some(further(failure, error));
                     }
                 },
                 result = resolved(&mut asked) => {
@@ -128,7 +114,7 @@ impl Dialer {
                         Err(source) => {
                             tracing::debug!("cannot resolve the name {host}: {source}");
                             eyeballs.handle_resolver_failure();
-                            last = last.or(Some(resolve_error(host, source)));
+                            failure = failure.or(Some(resolve_error(host, source)));
                         }
                     }
                 }
@@ -137,12 +123,85 @@ impl Dialer {
         }
     }
 
+    /// The attempts for a connection to the host.
+    fn eyeballs(&self, host: &str) -> HappyEyeballs {
+        let Some(addresses) = without_resolver(host) else {
+            return HappyEyeballs::new(now(), self.resolver.known(host));
+        };
+        let mut eyeballs = HappyEyeballs::new(now(), KnownAddresses::default());
+        eyeballs.handle_answer(&addresses);
+        eyeballs
+    }
+
+    /// Adds the tunnel and TLS to a TCP connection.
+    async fn finish(
+        &self,
+        target: &DialTarget<'_>,
+        tcp: TcpStream,
+        address: IpAddr,
+    ) -> Result<DialStage, DialError> {
+        let tcp = match target.proxy {
+            Some(proxy) => open_tunnel(tcp, proxy, target.host, target.port).await?,
+            None => tcp,
+        };
+        let transport = match target.is_secure {
+            true => self.add_tls(target.host, tcp).await?,
+            false => SocketTransport::plain(tcp),
+        };
+        Ok(DialStage::Ready(transport, address))
+    }
+
     async fn add_tls(&self, host: &str, tcp: TcpStream) -> Result<SocketTransport, DialError> {
         let failed = |source| DialError::Tls { host: host.to_owned(), source };
         let name = ServerName::try_from(host.to_owned());
         let name = name.map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         let stream = TlsConnector::from(self.tls.clone()).connect(name, tcp).await.map_err(failed)?;
         Ok(SocketTransport::tls(stream))
+    }
+}
+
+/// Where a transport leads.
+struct DialTarget<'a> {
+    host: &'a str,
+    port: u16,
+    proxy: Option<&'a Proxy>,
+    is_secure: bool,
+}
+
+impl DialTarget<'_> {
+    /// The error, which names the proxy if there was no connection to the proxy.
+    fn blamed(&self, error: DialError) -> DialError {
+        match (self.proxy, error) {
+            (Some(proxy), error @ (DialError::Tcp { .. } | DialError::Resolve { .. })) => {
+                DialError::NoProxy { proxy: proxy.url.to_string(), source: Box::new(error) }
+            }
+            (_, error) => error,
+        }
+    }
+}
+
+/// How far an attempt has come.
+enum DialStage {
+    /// There is a TCP connection, after this time.
+    Accepted { tcp: TcpStream, address: IpAddr, took: Duration },
+    /// The transport is ready.
+    Ready(SocketTransport, IpAddr),
+}
+
+async fn connect(address: IpAddr, port: u16) -> Result<DialStage, DialError> {
+    tracing::debug!("connecting to {address}, port {port}");
+    let begin = now();
+    let failed = |source| DialError::Tcp { address: SocketAddr::new(address, port), source };
+    let tcp = TcpStream::connect((address, port)).await.map_err(failed)?;
+    set_options(&tcp);
+    Ok(DialStage::Accepted { tcp, address, took: now().saturating_duration_since(begin) })
+}
+
+/// The failure of the attempt that came further; of the later one, if both came as far.
+fn further(earlier: Option<DialError>, later: DialError) -> DialError {
+    match earlier {
+        Some(earlier) if !earlier.is_without_connection() && later.is_without_connection() => earlier,
+        _ => later,
     }
 }
 

@@ -57,6 +57,29 @@ pub enum DialError {
     },
 }
 
+impl DialError {
+    /// Whether other addresses of the host need not be tried: a proxy has answered.
+    pub(super) fn is_final(&self) -> bool {
+        let answers = |source: &ProxyError| {
+            matches!(source, ProxyError::Credentials { .. } | ProxyError::Refused { .. })
+        };
+        matches!(self, Self::Proxy { source, .. } if answers(source))
+    }
+
+    /// Whether there was not even a TCP connection.
+    pub(super) fn is_without_connection(&self) -> bool {
+        matches!(self, Self::NoHost(_) | Self::Resolve { .. } | Self::Tcp { .. } | Self::NoProxy { .. })
+    }
+
+    /// How long a proxy asks to wait.
+    pub(in crate::cloud) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Proxy { source: ProxyError::Refused { retry_after, .. }, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
 /// What a proxy did instead of opening a tunnel.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
@@ -67,8 +90,13 @@ pub enum ProxyError {
         had_credentials: bool,
     },
     /// The proxy refused.
-    #[error("it answered {0}")]
-    Refused(StatusCode),
+    #[error("it answered {status}")]
+    Refused {
+        /// The HTTP status.
+        status: StatusCode,
+        /// How long the proxy asks to wait.
+        retry_after: Option<Duration>,
+    },
     /// The answer is longer than allowed.
     #[error("the head of its answer is longer than {0} bytes")]
     TooLong(usize),

@@ -7,6 +7,11 @@ use std::time::{Duration, Instant};
 /// The time between the starts of two attempts, unless the earlier one fails sooner: the Connection Attempt
 /// Delay recommended by RFC 8305, 8.
 pub(super) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// How many round trips TLS may take on a connection until the next attempt starts: two for TLS 1.2, and some time for
+/// both ends.
+const HANDSHAKE_ROUND_TRIPS: u32 = 3;
+/// The longest time for TLS until the next attempt starts, on a slow network.
+const LONGEST_HANDSHAKE: Duration = Duration::from_secs(2);
 /// How long the resolver may take until the addresses of its last answer are tried: about twice the time of a
 /// name that must be looked up over a mobile network.
 pub(super) const RESOLVER_PATIENCE: Duration = Duration::from_millis(500);
@@ -18,21 +23,19 @@ pub(super) const MAX_ADDRESSES: usize = 8;
 pub(super) struct KnownAddresses {
     /// The address of the last connection that worked.
     pub(super) good: Option<IpAddr>,
-    /// An address that accepted a connection over which TLS then failed.
-    pub(super) doubtful: Option<IpAddr>,
     /// The resolver's last answer.
     pub(super) answer: Vec<IpAddr>,
 }
 
 /// The attempts for one connection. The caller starts an attempt whenever [`HappyEyeballs::poll_attempt`] names an
-/// address, and takes the first connection that succeeds.
+/// address, and takes the first connection that succeeds, TLS included: a network that drops long packets accepts
+/// connections over which no TLS handshake succeeds.
 #[derive(Debug)]
 pub(super) struct HappyEyeballs {
     /// The addresses to try, in this order.
     waiting: VecDeque<IpAddr>,
     /// The addresses that have been tried.
     tried: Vec<IpAddr>,
-    doubtful: Option<IpAddr>,
     /// How many attempts have neither failed nor succeeded.
     running: usize,
     /// When the next attempt may start beside the running ones.
@@ -45,12 +48,11 @@ pub(super) struct HappyEyeballs {
 impl HappyEyeballs {
     /// Begins with the last good address, if there is one, while the resolver is being asked.
     pub(super) fn new(now: Instant, known: KnownAddresses) -> Self {
-        let KnownAddresses { good, doubtful, answer } = known;
+        let KnownAddresses { good, answer } = known;
         let fallback = (!answer.is_empty()).then(|| (now + RESOLVER_PATIENCE, answer));
         Self {
             waiting: good.into_iter().collect(),
             tried: Vec::new(),
-            doubtful,
             running: 0,
             next_at: now,
             fallback,
@@ -71,6 +73,13 @@ impl HappyEyeballs {
         if let Some((_, addresses)) = self.fallback.take() {
             self.add(&addresses);
         }
+    }
+
+    /// An attempt has a TCP connection after this time, about a round trip. TLS, or a tunnel, gets a moment before the
+    /// next attempt starts.
+    pub(super) fn handle_accepted(&mut self, now: Instant, took: Duration) {
+        let patience = (took * HANDSHAKE_ROUND_TRIPS).clamp(ATTEMPT_DELAY, LONGEST_HANDSHAKE);
+        self.next_at = self.next_at.max(now + patience);
     }
 
     /// An attempt has failed: the next one need not wait.
@@ -115,9 +124,8 @@ impl HappyEyeballs {
     /// that of the attempt before; within a family, the resolver's order (RFC 6724) stays.
     fn add(&mut self, addresses: &[IpAddr]) {
         let is_new = |address: &&IpAddr| !self.tried.contains(address) && !self.waiting.contains(address);
-        let (doubtful, new): (Vec<IpAddr>, Vec<IpAddr>) =
-            addresses.iter().filter(is_new).partition(|address| Some(**address) == self.doubtful);
-        let Some(resolvers_choice) = new.first().or(doubtful.first()).map(IpAddr::is_ipv6) else { return };
+        let new: Vec<IpAddr> = addresses.iter().filter(is_new).copied().collect();
+        let Some(resolvers_choice) = new.first().map(IpAddr::is_ipv6) else { return };
         let before = self.waiting.back().or(self.tried.last()).map(IpAddr::is_ipv6);
         let begins_with_ipv6 = before.map_or(resolvers_choice, |was_ipv6| !was_ipv6);
         let (first, second): (Vec<IpAddr>, Vec<IpAddr>) =
@@ -131,7 +139,7 @@ impl HappyEyeballs {
             }
             ordered.extend(pair.into_iter().flatten());
         }
-        for address in ordered.into_iter().chain(doubtful) {
+        for address in ordered {
             if self.tried.len() + self.waiting.len() < MAX_ADDRESSES && !self.waiting.contains(&address) {
                 self.waiting.push_back(address);
             }
@@ -163,10 +171,7 @@ mod tests {
     impl Rig {
         fn new(good: Option<&str>, answer: &[&str]) -> Self {
             let good = good.map(|good| good.parse().unwrap());
-            Self::knowing(KnownAddresses { good, doubtful: None, answer: addresses(answer) })
-        }
-
-        fn knowing(known: KnownAddresses) -> Self {
+            let known = KnownAddresses { good, answer: addresses(answer) };
             let start = Instant::now();
             Self { start, eyeballs: HappyEyeballs::new(start, known) }
         }
@@ -285,11 +290,22 @@ mod tests {
     }
 
     #[test]
-    fn an_address_without_tls_is_tried_last_the_next_time() {
-        let doubtful = Some(V6[0].parse().unwrap());
-        let mut rig = Rig::knowing(KnownAddresses { doubtful, ..KnownAddresses::default() });
-        rig.eyeballs.handle_answer(&addresses(&[V6[0], V4[0], V4[1]]));
-        assert_eq!(rig.all(), timed(&[(0, V4[0]), (250, V4[1]), (500, V6[0])]));
+    fn an_accepted_connection_gets_three_round_trips_for_tls_before_the_next_attempt() {
+        for (round_trip, next) in [(0, 250), (40, 290), (100, 400), (200, 800), (900, 2900)] {
+            let mut rig = Rig::new(Some(V6[0]), &[]);
+            assert_eq!(rig.at(0), [V6[0]]);
+            rig.eyeballs.handle_accepted(rig.start + ms(round_trip), ms(round_trip));
+            rig.eyeballs.handle_answer(&addresses(&[V6[0], V4[0]]));
+            assert_eq!(rig.at(next - 1), [""; 0], "{round_trip} ms");
+            assert_eq!(rig.at(next), [V4[0]], "{round_trip} ms");
+        }
+        // a handshake that fails is followed by the next attempt immediately
+        let mut rig = Rig::new(Some(V6[0]), &[]);
+        assert_eq!(rig.at(0), [V6[0]]);
+        rig.eyeballs.handle_accepted(rig.start + ms(100), ms(100));
+        rig.eyeballs.handle_answer(&addresses(&[V4[0]]));
+        rig.fail(150);
+        assert_eq!(rig.at(150), [V4[0]]);
     }
 
     #[test]

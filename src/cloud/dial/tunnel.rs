@@ -1,7 +1,7 @@
 //! The tunnel through an HTTP proxy (CONNECT: RFC 9110, 9.3.6).
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use secrecy::zeroize::Zeroizing;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 
 use super::error::{DialError, ProxyError};
 use super::head::read_head;
+use crate::cloud::retry_after::retry_after;
 use crate::config::Proxy;
 
 /// The longest head of a proxy's answer, in bytes. Proxies send a few hundred.
@@ -64,7 +65,10 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
         status if status.as_u16() == 407 => {
             Err(ProxyError::Credentials { had_credentials: proxy.credentials.is_some() })
         }
-        status if !status.is_success() => Err(ProxyError::Refused(status)),
+        status if !status.is_success() => {
+            let retry_after = retry_after(response.headers(), SystemTime::now());
+            Err(ProxyError::Refused { status, retry_after })
+        }
         // the cloud sends nothing before the agent's ClientHello
         _ if !rest.is_empty() => Err(ProxyError::Malformed),
         _ => Ok(()),

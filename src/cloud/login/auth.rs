@@ -24,7 +24,10 @@ pub(crate) enum LoginAttempt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LoginFailure {
     /// The cloud does not accept the credentials.
-    Rejected,
+    Rejected {
+        /// How long the cloud asks to wait.
+        retry_after: Option<Duration>,
+    },
     /// Too many attempts (429).
     TooMany {
         /// How long the cloud asks to wait.
@@ -184,12 +187,19 @@ impl Auth {
     pub(crate) fn handle_failure(&mut self, now: Instant, failure: LoginFailure) {
         let LoginPhase::InProgress(attempt) = self.phase else { return };
         let (wait, then) = match (failure, attempt) {
-            (LoginFailure::Rejected, LoginAttempt::Refresh) => {
+            (LoginFailure::Rejected { retry_after }, LoginAttempt::Refresh) => {
                 self.can_refresh = false;
+                if retry_after.is_some() {
+                    let asked = now + honouring(&mut self.rng, retry_after, Duration::ZERO);
+                    self.no_login_before = self.no_login_before.max(Some(asked));
+                }
                 self.phase = self.next_login(now);
                 return;
             }
-            (LoginFailure::Rejected, LoginAttempt::LogIn) => (self.count_rejection(), LoginAttempt::LogIn),
+            (LoginFailure::Rejected { retry_after }, LoginAttempt::LogIn) => {
+                let wait = self.count_rejection();
+                (honouring(&mut self.rng, retry_after, wait), LoginAttempt::LogIn)
+            }
             (LoginFailure::TooMany { retry_after }, _) => {
                 self.failures = self.failures.saturating_add(1);
                 let default = after_rejections(self.failures);

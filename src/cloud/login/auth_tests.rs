@@ -35,7 +35,7 @@ fn a_refused_refresh_falls_back_to_the_pincode_immediately() {
     let mut auth = logged_in(start, 1);
     let now = fire(&mut auth);
     assert_eq!(auth.poll_attempt(), Some(LoginAttempt::Refresh));
-    auth.handle_failure(now, LoginFailure::Rejected);
+    auth.handle_failure(now, LoginFailure::Rejected { retry_after: None });
     assert_eq!(auth.poll_attempt(), Some(LoginAttempt::LogIn));
     assert_eq!(auth.state(), LoginState::LoggedIn, "the state does not change");
 }
@@ -58,7 +58,7 @@ fn a_wrong_pincode_is_tried_once_a_minute_and_later_once_an_hour() {
     for _ in 0..9 {
         assert_eq!(auth.poll_attempt(), Some(LoginAttempt::LogIn));
         assert_eq!(auth.poll_attempt(), None, "one at a time");
-        auth.handle_failure(now, LoginFailure::Rejected);
+        auth.handle_failure(now, LoginFailure::Rejected { retry_after: None });
         assert_eq!(auth.state(), LoginState::Rejected);
         assert_eq!(auth.poll_attempt(), None, "not immediately");
         let next = fire(&mut auth);
@@ -78,11 +78,11 @@ fn a_rejected_pincode_backs_off_while_the_old_token_is_accepted() {
     auth.handle_accepted(1);
     now = fire(&mut auth);
     assert_eq!(auth.poll_attempt(), Some(LoginAttempt::Refresh));
-    auth.handle_failure(now, LoginFailure::Rejected);
+    auth.handle_failure(now, LoginFailure::Rejected { retry_after: None });
     let mut waits = Vec::new();
     for _ in 0..5 {
         assert_eq!(auth.poll_attempt(), Some(LoginAttempt::LogIn));
-        auth.handle_failure(now, LoginFailure::Rejected);
+        auth.handle_failure(now, LoginFailure::Rejected { retry_after: None });
         auth.handle_accepted(1);
         assert_eq!(auth.state(), LoginState::Rejected);
         let next = fire(&mut auth);
@@ -102,7 +102,7 @@ fn rejections_from_before_a_restart_delay_the_login_and_still_count() {
     let now = fire(&mut auth);
     assert_eq!(now - start, 100 * SECOND);
     assert_eq!(auth.poll_attempt(), Some(LoginAttempt::LogIn));
-    auth.handle_failure(now, LoginFailure::Rejected);
+    auth.handle_failure(now, LoginFailure::Rejected { retry_after: None });
     assert_eq!(fire(&mut auth) - now, 8 * 60 * SECOND, "the fourth");
     assert_eq!(auth.poll_attempt(), Some(LoginAttempt::LogIn));
     auth.handle_tokens(now, HOUR, true);
@@ -116,7 +116,7 @@ fn stored_tokens_are_tried_while_the_login_is_delayed() {
     let mut auth = Auth::resume(1, start, stored(None));
     auth.delay_login(start, 1, 60 * SECOND);
     assert_eq!(auth.poll_attempt(), Some(LoginAttempt::Refresh));
-    auth.handle_failure(start, LoginFailure::Rejected);
+    auth.handle_failure(start, LoginFailure::Rejected { retry_after: None });
     assert_eq!(auth.poll_attempt(), None);
     assert_eq!(fire(&mut auth) - start, 60 * SECOND);
     let mut auth = Auth::resume(1, start, stored(Some(HOUR)));
@@ -219,6 +219,30 @@ fn retry_after_is_honoured() {
 }
 
 #[test]
+fn retry_after_of_a_rejection_is_honoured_and_never_shortens_the_wait() {
+    let start = Instant::now();
+    for (asked, least, most) in [(1234, 1234, 1481), (1, 60, 60), (u64::MAX, 3600, 4320)] {
+        let mut auth = Auth::new(1);
+        auth.poll_attempt().unwrap();
+        let retry_after = Some(Duration::from_secs(asked));
+        auth.handle_failure(start, LoginFailure::Rejected { retry_after });
+        assert_eq!(auth.state(), LoginState::Rejected);
+        let wait = auth.poll_timeout().unwrap().0 - start;
+        assert!(wait >= least * SECOND && wait <= most * SECOND, "{asked}: {wait:?}");
+    }
+    // the login that follows a refused refresh waits, too
+    let mut auth = logged_in(start, 1);
+    let now = fire(&mut auth);
+    assert_eq!(auth.poll_attempt(), Some(LoginAttempt::Refresh));
+    auth.handle_failure(now, LoginFailure::Rejected { retry_after: Some(100 * SECOND) });
+    assert_eq!(auth.poll_attempt(), None);
+    let wait = auth.poll_timeout().unwrap().0 - now;
+    assert!(wait >= 100 * SECOND && wait <= 120 * SECOND, "{wait:?}");
+    fire(&mut auth);
+    assert_eq!(auth.poll_attempt(), Some(LoginAttempt::LogIn));
+}
+
+#[test]
 fn extreme_token_lifetimes_are_clamped() {
     let start = Instant::now();
     let mut auth = Auth::new(1);
@@ -259,7 +283,7 @@ fn a_stored_refresh_token_is_used_before_the_pincode() {
     let mut auth = Auth::resume(1, start, stored(None));
     assert_eq!((auth.generation(), auth.state()), (None, LoginState::LoggingIn));
     assert_eq!(auth.poll_attempt(), Some(LoginAttempt::Refresh));
-    auth.handle_failure(start, LoginFailure::Rejected);
+    auth.handle_failure(start, LoginFailure::Rejected { retry_after: None });
     assert_eq!(auth.poll_attempt(), Some(LoginAttempt::LogIn));
     let mut auth = Auth::resume(1, start, StoredTokens { can_refresh: false, ..stored(None) });
     assert_eq!(auth.poll_attempt(), Some(LoginAttempt::LogIn));

@@ -213,23 +213,26 @@ fn classify(error: &RestError) -> LoginFailure {
             LoginFailure::Unavailable { retry_after: *retry_after }
         }
         error if error.is_transient() => LoginFailure::Unavailable { retry_after: error.retry_after() },
-        _ => LoginFailure::Rejected,
+        error => LoginFailure::Rejected { retry_after: error.retry_after() },
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn only_a_refusal_by_the_cloud_itself_is_blamed_on_the_pincode() {
-        let failure = |status| classify(&RestError::Refused { status, problem: None, retry_after: None });
+        let retry_after = Some(Duration::from_secs(7));
+        let failure = |status| classify(&RestError::Refused { status, problem: None, retry_after });
         for status in [400, 401, 403, 404, 422] {
-            assert_eq!(failure(status), LoginFailure::Rejected, "{status}");
+            assert_eq!(failure(status), LoginFailure::Rejected { retry_after }, "{status}");
         }
         for status in [301, 302, 307, 308, 408, 500, 502, 503, 504] {
-            assert_eq!(failure(status), LoginFailure::Unavailable { retry_after: None }, "{status}");
+            assert_eq!(failure(status), LoginFailure::Unavailable { retry_after }, "{status}");
         }
-        assert_eq!(failure(429), LoginFailure::TooMany { retry_after: None });
+        assert_eq!(failure(429), LoginFailure::TooMany { retry_after });
     }
 }

@@ -15,9 +15,9 @@ use url::Url;
 use super::error::RestError;
 use super::http_client::HttpClient;
 use super::resources::{ActiveTicket, ConnectorRecord};
-use super::retry_after::retry_after;
 use super::tokens::{AccessToken, Tokens};
 use crate::cloud::dial::Dialer;
+use crate::cloud::retry_after::retry_after;
 use crate::config::{CloudConfig, ConnectorUuid, Pincode, ResourcePath};
 use crate::protocol::problem::Problem;
 

@@ -88,10 +88,11 @@ impl RestError {
         }
     }
 
-    /// How long the cloud asks to wait.
+    /// How long the cloud, or a proxy, asks to wait.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
+            Self::Transport(TransportError::Dial(error)) => error.retry_after(),
             _ => None,
         }
     }

@@ -4,11 +4,9 @@ mod client;
 mod error;
 mod http_client;
 mod resources;
-mod retry_after;
 mod tokens;
 
 pub(crate) use client::USER_AGENT_NAME;
-pub(crate) use retry_after::retry_after;
 
 pub use client::Rest;
 pub use error::{ErrorChain, RestError};

@@ -13,7 +13,8 @@ use super::reconnect::ConnectFailure;
 use super::settings::SocketSettings;
 use super::upgrade::{SUBPROTOCOL, upgrade};
 use crate::cloud::dial::{DialError, Dialer, SocketTransport};
-use crate::cloud::rest::{AccessToken, USER_AGENT_NAME, retry_after};
+use crate::cloud::rest::{AccessToken, USER_AGENT_NAME};
+use crate::cloud::retry_after::retry_after;
 
 /// A websocket to the cloud, with or without TLS.
 pub(super) type Websocket = WebSocketStream<SocketTransport>;
@@ -47,9 +48,15 @@ impl CloudConnectError {
     /// Classifies the error for the reconnect policy.
     pub(super) fn failure(&self) -> ConnectFailure {
         match self {
-            Self::Refused { status: 401, .. } => ConnectFailure::Unauthorized,
+            Self::Refused { status: 401, retry_after } => {
+                ConnectFailure::Unauthorized { retry_after: *retry_after }
+            }
             Self::Refused { retry_after, .. } => ConnectFailure::Busy { retry_after: *retry_after },
-            _ => ConnectFailure::Lost,
+            Self::Dial(error) => match error.retry_after() {
+                None => ConnectFailure::Lost,
+                retry_after => ConnectFailure::Busy { retry_after },
+            },
+            Self::Timeout(_) | Self::WebSocket(_) | Self::Token => ConnectFailure::Lost,
         }
     }
 }

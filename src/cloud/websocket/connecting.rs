@@ -113,7 +113,7 @@ impl ConnectLoop {
     fn handle_connect_error(&mut self, error: &CloudConnectError, token: AccessToken, is_busy: bool) {
         let failure = error.failure();
         let text = ErrorChain(error).to_string();
-        if failure != ConnectFailure::Unauthorized && self.last_warning.as_ref() != Some(&text) {
+        if !failure.is_unauthorized() && self.last_warning.as_ref() != Some(&text) {
             tracing::warn!("cannot connect to the cloud: {text}; trying again");
             self.last_warning = Some(text);
         } else {

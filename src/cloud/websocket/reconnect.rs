@@ -34,7 +34,17 @@ pub(crate) enum ConnectFailure {
         retry_after: Option<Duration>,
     },
     /// The cloud did not accept the token (401).
-    Unauthorized,
+    Unauthorized {
+        /// How long the cloud asks to wait, if it says so.
+        retry_after: Option<Duration>,
+    },
+}
+
+impl ConnectFailure {
+    /// Whether the cloud did not accept the token.
+    pub(super) fn is_unauthorized(self) -> bool {
+        matches!(self, Self::Unauthorized { .. })
+    }
 }
 
 /// When to connect next, and with which token.
@@ -83,16 +93,18 @@ impl Reconnect {
     ) -> NextConnect {
         let lasted = self.linked_at.take().map(|since| now.saturating_duration_since(since));
         let wait = match failure {
-            ConnectFailure::Unauthorized => self.wait_after_refused_token(),
+            ConnectFailure::Unauthorized { .. } => self.wait_after_refused_token(),
             _ if is_busy => self.busy_wait(lasted),
             failure => self.idle_wait(failure, lasted),
         };
         self.count_failure(lasted);
         let wait = match failure {
-            ConnectFailure::Busy { retry_after } => honouring(&mut self.rng, retry_after, wait),
-            _ => wait,
+            ConnectFailure::Busy { retry_after } | ConnectFailure::Unauthorized { retry_after } => {
+                honouring(&mut self.rng, retry_after, wait)
+            }
+            ConnectFailure::Lost | ConnectFailure::Restarting => wait,
         };
-        NextConnect { at: now + wait, needs_login: failure == ConnectFailure::Unauthorized }
+        NextConnect { at: now + wait, needs_login: failure.is_unauthorized() }
     }
 
     /// The wait with a connection open. `lasted` is how long the link had lasted, `None` after an attempt.

@@ -138,14 +138,16 @@ fn a_process_that_starts_backs_off_from_its_first_failure_on() {
 #[test]
 fn retry_after_is_a_lower_bound_with_up_to_a_fifth_more() {
     for is_busy in [false, true] {
-        let waits = waits(|policy, now| {
-            policy.handle_connected(now - 60 * SECOND);
-            let failure = ConnectFailure::Busy { retry_after: Some(100 * SECOND) };
-            policy.handle_failure(now, failure, is_busy).at
-        });
-        assert!(waits.iter().all(|wait| *wait >= 100 * SECOND), "earlier than asked");
-        let beyond: Vec<_> = waits.iter().map(|wait| *wait - 100 * SECOND).collect();
-        assert_spread_up_to(&beyond, 20 * SECOND);
+        let retry_after = Some(100 * SECOND);
+        for failure in [ConnectFailure::Busy { retry_after }, ConnectFailure::Unauthorized { retry_after }] {
+            let waits = waits(|policy, now| {
+                policy.handle_connected(now - 60 * SECOND);
+                policy.handle_failure(now, failure, is_busy).at
+            });
+            assert!(waits.iter().all(|wait| *wait >= 100 * SECOND), "earlier than asked");
+            let beyond: Vec<_> = waits.iter().map(|wait| *wait - 100 * SECOND).collect();
+            assert_spread_up_to(&beyond, 20 * SECOND);
+        }
     }
 }
 
@@ -155,12 +157,12 @@ fn a_refused_token_needs_a_login_immediately_and_then_after_growing_waits() {
     let mut policy = Reconnect::new(1);
     let mut minutes = Vec::new();
     for _ in 0..9 {
-        let next = policy.handle_failure(now, ConnectFailure::Unauthorized, true);
+        let next = policy.handle_failure(now, ConnectFailure::Unauthorized { retry_after: None }, true);
         assert!(next.needs_login);
         minutes.push((next.at - now).as_secs() / 60);
         now = next.at;
     }
     assert_eq!(minutes, [0, 1, 2, 4, 8, 16, 32, 60, 60]);
     policy.handle_connected(now);
-    assert_eq!(policy.handle_failure(now, ConnectFailure::Unauthorized, true).at, now);
+    assert_eq!(policy.handle_failure(now, ConnectFailure::Unauthorized { retry_after: None }, true).at, now);
 }

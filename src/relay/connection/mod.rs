@@ -126,6 +126,11 @@ impl RelayConnection {
         self.link.received()
     }
 
+    /// Whether no numbered message was sent or received yet, so that an operator can begin.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.link.is_unused()
+    }
+
     /// The number of PDUs that were relayed, in both directions.
     pub(crate) fn pdus_relayed(&self) -> u64 {
         self.pdus_relayed

@@ -8,6 +8,7 @@ mod fixed;
 mod host_settings;
 mod link;
 mod off_thread;
+mod resolver_settings;
 mod sender_filter;
 mod sockets;
 

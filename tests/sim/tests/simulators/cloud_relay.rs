@@ -338,6 +338,131 @@ async fn the_same_operators_new_socket_takes_over_by_itself() {
     assert_eq!(old.hear("connectionTakenOver").await["message"], json!({"connection_uuid": uuid}));
 }
 
+/// A second operator takes over the connection of one whose socket has dropped. Returns the rig, the connector, the
+/// second operator with its token, and what each of the two got as `opening`.
+async fn taken_over_while_away() -> (Rig, Socket, Socket, String, Value, [Value; 2]) {
+    let (rig, mut connector, uuid) = opened().await;
+    let mut first = rig.operator().await;
+    first.ask("joinConnection", "1", json!({"connection_uuid": uuid})).await;
+    let first_opening = first.hear("connectionJoined").await["message"]["opening"].clone();
+    first.close().await;
+    let token = rig.operator_token().await;
+    let mut second = rig.socket(&token).await;
+    second.ask("joinConnection", "2", json!({"connection_uuid": uuid, "take_over": true})).await;
+    let request = connector.hear("closeConnection").await;
+    connector.reply(&request, "connectionClosed", json!({"connection_uuid": uuid, "reason": "closed"})).await;
+    open(&mut connector, &uuid).await;
+    let second_opening = second.hear("connectionJoined").await["message"]["opening"].clone();
+    (rig, connector, second, token, uuid, [first_opening, second_opening])
+}
+
+#[tokio::test]
+async fn an_operator_displaced_while_away_does_not_displace_its_successor() {
+    let (rig, mut connector, second, _, uuid, [first_opening, second_opening]) =
+        taken_over_while_away().await;
+    assert_ne!(first_opening, second_opening);
+    let mut first = rig.operator().await;
+    for received in [0, 42] {
+        for opening in [Value::Null, first_opening.clone()] {
+            let mut rejoin = json!({"connection_uuid": uuid, "received": received});
+            if !opening.is_null() {
+                rejoin["opening"] = opening;
+            }
+            first.ask("joinConnection", "3", rejoin).await;
+            first.refused(409, "connection-in-use", "joinConnection").await;
+        }
+    }
+    connector.binary(b"undisturbed".to_vec()).await;
+    let mut second = second;
+    assert_eq!(second.next_binary().await, b"undisturbed");
+
+    // its numbers are those of the earlier opening, also when nobody else is there
+    second.close().await;
+    let rejoin = json!({"connection_uuid": uuid, "received": 42, "opening": first_opening});
+    first.ask("joinConnection", "4", rejoin).await;
+    first.refused(409, "connection-lost", "joinConnection").await;
+    first.ask("joinConnection", "5", json!({"connection_uuid": uuid, "received": 42})).await;
+    first.refused(409, "connection-lost", "joinConnection").await;
+    let rejoin = json!({"connection_uuid": uuid, "received": 42, "take_over": true});
+    first.ask("joinConnection", "6", rejoin).await;
+    first.refused(409, "connection-lost", "joinConnection").await;
+}
+
+#[tokio::test]
+async fn the_operator_that_took_over_continues_on_a_new_socket() {
+    let (rig, mut connector, mut second, token, uuid, [_, opening]) = taken_over_while_away().await;
+    // by the number of the opening with any token, and with the same token by itself
+    for (token, message) in [
+        (rig.operator_token().await, json!({"connection_uuid": uuid, "received": 0, "opening": opening})),
+        (token.clone(), json!({"connection_uuid": uuid, "received": 3, "opening": opening})),
+        (token, json!({"connection_uuid": uuid, "received": 5})),
+    ] {
+        let mut new = rig.socket(&token).await;
+        new.ask("joinConnection", "3", message.clone()).await;
+        assert_eq!(new.hear("connectionJoined").await["message"]["opening"], opening);
+        second.hear("connectionTakenOver").await;
+        let request = connector.hear("resumeConnection").await;
+        assert_eq!(request["message"]["received"], message["received"]);
+        let resumed = json!({"connection_uuid": uuid, "received": 9});
+        connector.reply(&request, "connectionResumed", resumed).await;
+        new.hear("connectionResumed").await;
+        second = new;
+    }
+}
+
+#[tokio::test]
+async fn an_operator_displaced_while_both_ends_are_away_is_refused() {
+    let (rig, connector, mut second, _, uuid, [opening, _]) = taken_over_while_away().await;
+    drop(connector);
+    second.hear("connectionInterrupted").await;
+    second.close().await;
+    let mut first = rig.operator().await;
+    for rejoin in [
+        json!({"connection_uuid": uuid, "received": 42, "opening": opening}),
+        json!({"connection_uuid": uuid, "received": 42}),
+    ] {
+        first.ask("joinConnection", "3", rejoin).await;
+        first.refused(409, "connection-lost", "joinConnection").await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_cannot_be_resumed_is_closed_at_the_connector() {
+    let (rig, mut connector, operator, uuid) = joined().await;
+    operator.close().await;
+    let mut operator = rig.operator().await;
+    operator.ask("joinConnection", "1", json!({"connection_uuid": uuid, "received": 42})).await;
+    operator.hear("connectionJoined").await;
+    let request = connector.hear("resumeConnection").await;
+    let problem = json!({"type": "/problems/cannot-resume", "title": "x", "status": 409, "detail": "x"});
+    connector.reply(&request, "error", problem).await;
+    let closed = operator.hear("connectionClosed").await;
+    assert_eq!(closed["message"], json!({"connection_uuid": uuid, "reason": "link-lost"}));
+    // the connector still has the connection, with its channels and numbers
+    let request = connector.hear("closeConnection").await;
+    assert_eq!(request["message"], json!({"connection_uuid": uuid}));
+    operator.ask("joinConnection", "2", json!({"connection_uuid": uuid})).await;
+    connector.reply(&request, "connectionClosed", json!({"connection_uuid": uuid, "reason": "closed"})).await;
+    open(&mut connector, &uuid).await;
+    operator.hear("connectionJoined").await;
+}
+
+#[tokio::test]
+async fn other_logins_than_the_tickets_operator_do_not_join_even_by_taking_over() {
+    let (rig, _connector, mut operator, uuid) = joined().await;
+    for token in [rig.customer_token().await, rig.connector_token().await] {
+        let mut other = rig.socket(&token).await;
+        for extra in [json!({}), json!({"take_over": true}), json!({"received": 0})] {
+            let mut join = json!({"connection_uuid": uuid});
+            join.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            other.ask("joinConnection", "1", join).await;
+            other.refused(403, "forbidden", "joinConnection").await;
+        }
+    }
+    operator.ask("joinConnection", "2", json!({"connection_uuid": uuid})).await;
+    operator.hear("connectionJoined").await;
+}
+
 #[tokio::test]
 async fn the_connector_is_notified_of_operators_that_join_and_leave() {
     let (rig, mut connector, operator, uuid) = joined().await;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::pending::Asker;
 use super::relay::RelayStage;
 use super::state::{Hub, HubState};
 
@@ -48,8 +47,7 @@ impl Hub {
             }
             RelayStage::Open => {
                 tracing::info!(connection = %uuid, "the operator did not come back: closing the connection");
-                state.set_stage(uuid, RelayStage::Closing);
-                state.close_at_connector(connector_id, uuid, Asker::Close(uuid));
+                state.close_for(connector_id, uuid);
             }
             RelayStage::Idle | RelayStage::Opening | RelayStage::Closing => {}
         }

@@ -46,8 +46,12 @@ enum JoinStep {
 }
 
 fn join_step(relay: &Relay, join: &Join) -> JoinStep {
-    if relay.is_taken_by_other(join.outbox.id()) && !join.displaces() {
+    let continues = relay.is_continued_by(join);
+    if relay.is_taken_by_other(join.outbox.id()) && !join.take_over && !continues {
         return JoinStep::Refuse(connection_in_use());
+    }
+    if join.received.is_some() && !continues && (relay.used || join.opening.is_some()) {
+        return JoinStep::Refuse(connection_lost());
     }
     let begun = join.received.is_some_and(|received| received > 0);
     match relay.stage {
@@ -114,8 +118,7 @@ impl Hub {
                     relay.reopen = true;
                     relay.joins.push(join);
                 }
-                state.set_stage(uuid, RelayStage::Closing);
-                state.close_at_connector(connector_id, uuid, Asker::Close(uuid));
+                state.close_for(connector_id, uuid);
             }
             JoinStep::Refuse(problem) => join.refuse(&problem),
         }
@@ -154,8 +157,7 @@ impl HubState {
             self.notify_connector(uuid, "operatorJoined");
         }
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
-        relay.operator = Some(join.outbox.clone());
-        relay.used = true;
+        relay.set_operator(join);
         if open {
             relay.open_gates();
         } else {
@@ -197,6 +199,7 @@ impl HubState {
         let known = self.status.get(&connector_id).and_then(|status| status.vin_number.clone());
         let message = json!({
             "connection_uuid": uuid,
+            "opening": relay.opening,
             "vin_number": relay.vin_number.clone().or(known),
             "connector": connector,
         });
@@ -207,7 +210,7 @@ impl HubState {
     pub(super) fn opened(&mut self, uuid: Uuid, vin_number: Option<String>) {
         let Some(relay) = self.relays.get_mut(&uuid) else { return };
         relay.vin_number = vin_number;
-        relay.used = false;
+        relay.begin_opening();
         relay.reopen = false;
         let joins = std::mem::take(&mut relay.joins);
         self.set_stage(uuid, RelayStage::Open);

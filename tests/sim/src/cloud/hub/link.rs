@@ -143,6 +143,12 @@ impl HubState {
         let _ = self.ask(connector_id, "closeConnection", json!({"connection_uuid": uuid}), asker);
     }
 
+    /// Closes a connection at its connector, and waits for the reply.
+    pub(super) fn close_for(&mut self, connector_id: i64, uuid: Uuid) {
+        self.set_stage(uuid, RelayStage::Closing);
+        self.close_at_connector(connector_id, uuid, Asker::Close(uuid));
+    }
+
     /// Changes a connection's stage, and notifies subscribers.
     pub(super) fn set_stage(&mut self, uuid: Uuid, stage: RelayStage) {
         let Some(relay) = self.relays.get_mut(&uuid) else { return };

@@ -1,5 +1,6 @@
 //! One connection between an operator and a connector, as the cloud manages it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use connector_agent::protocol::problem::Problem;
@@ -9,7 +10,11 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::outbox::{LinkId, Outbox};
+use crate::cloud::random;
 use crate::cloud::store::Ticket;
+
+/// The length of an opening's identifier, in random bytes: enough that none is repeated.
+const OPENING_BYTES: usize = 9;
 
 /// The part of a ticket in progress that the relay needs.
 #[derive(Debug, Clone)]
@@ -75,8 +80,12 @@ pub(crate) struct Join {
     pub(crate) operator: String,
     /// The request's id, for the answer.
     pub(crate) request_id: Option<String>,
+    /// The access token of the operator's link.
+    pub(crate) token: Arc<str>,
     /// The highest sequence number that the operator has received, if it joined before.
     pub(crate) received: Option<u32>,
+    /// The opening to which `received` belongs, as the cloud's answer to the earlier join named it.
+    pub(crate) opening: Option<String>,
     /// Whether the operator takes the connection over from another one.
     pub(crate) take_over: bool,
     /// The connector's record, for the answer.
@@ -84,12 +93,6 @@ pub(crate) struct Join {
 }
 
 impl Join {
-    /// Whether another operator who has joined, or waits, is displaced: the operator says so, or continues where its
-    /// earlier link ended.
-    pub(crate) fn displaces(&self) -> bool {
-        self.take_over || self.received.is_some()
-    }
-
     /// Answers the join with an error.
     pub(crate) fn refuse(&self, problem: &Problem) {
         let problem = problem.clone().answering("joinConnection");
@@ -105,6 +108,12 @@ pub(crate) struct Relay {
     pub(crate) vin_number: Option<String>,
     /// Whether an operator has joined since the connection was opened, so that sequence numbers have begun.
     pub(crate) used: bool,
+    /// Identifies the present opening of the connection, once an operator has joined it.
+    pub(crate) opening: Option<String>,
+    /// Whether an operator had joined an earlier opening, and may still come back for it.
+    pub(crate) reopened: bool,
+    /// The access token with which the operator joined the present opening.
+    pub(crate) joined_with: Option<Arc<str>>,
     /// Whether to open the connection as soon as the connector is online, without a join.
     pub(crate) eager: bool,
     /// Whether to open the connection again when it has been closed.
@@ -130,6 +139,9 @@ impl Relay {
             stage: RelayStage::Idle,
             vin_number: None,
             used: false,
+            opening: None,
+            reopened: false,
+            joined_with: None,
             eager: true,
             reopen: false,
             operator: None,
@@ -188,6 +200,43 @@ impl Relay {
     /// Whether the operator has joined through this link.
     pub(crate) fn is_operated_by(&self, link: LinkId) -> bool {
         self.operator.as_ref().is_some_and(|operator| operator.id() == link)
+    }
+
+    /// Begins another opening, with sequence numbers that start again.
+    pub(crate) fn begin_opening(&mut self) {
+        self.reopened |= self.used;
+        self.used = false;
+        self.opening = None;
+        self.joined_with = None;
+    }
+
+    /// Makes the operator of this join the one of the present opening.
+    pub(crate) fn set_operator(&mut self, join: &Join) {
+        self.operator = Some(join.outbox.clone());
+        self.used = true;
+        self.joined_with = Some(Arc::clone(&join.token));
+        // an opening of which the cloud does not know is one of its earlier run
+        let named = || {
+            join.opening
+                .clone()
+                .filter(|_| join.received.is_some())
+                .unwrap_or_else(|| random::token(OPENING_BYTES))
+        };
+        self.opening.get_or_insert_with(named);
+    }
+
+    /// Whether the join continues the present opening, where an earlier link of the operator ended.
+    ///
+    /// An operator that does not name the opening is recognised by its token, if there were several openings.
+    pub(crate) fn is_continued_by(&self, join: &Join) -> bool {
+        let is_open = matches!(self.stage, RelayStage::Open | RelayStage::Interrupted) && self.used;
+        let is_known = match (&join.opening, &self.opening) {
+            (Some(named), Some(opening)) => named == opening,
+            // the cloud has restarted since
+            (Some(_), None) => true,
+            (None, _) => !self.reopened || self.joined_with.as_ref() == Some(&join.token),
+        };
+        join.received.is_some() && is_open && is_known
     }
 
     /// The message of `openConnection`.

@@ -203,6 +203,8 @@ impl HubState {
                     relay.notify_operator("connectionResumed", envelope.message);
                 } else {
                     self.lose(connection, "link-lost");
+                    // the connector may still have the connection, with numbers that no operator can continue
+                    self.close_for(connector_id, connection);
                 }
                 None
             }

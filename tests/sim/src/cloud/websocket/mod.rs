@@ -26,8 +26,8 @@ const SUBPROTOCOL: &str = "connector-relay.v1";
 /// Limit of a message, in bytes: the largest ISO-TP PDU that is configured in practice, and its envelope.
 const MAX_MESSAGE: usize = 2 * 1024 * 1024;
 
-/// The subject that opens the socket.
-pub(crate) struct Opener(Subject);
+/// The subject that opens the socket, and its access token.
+pub(crate) struct Opener(Subject, Arc<str>);
 
 impl FromRequestParts<App> for Opener {
     type Rejection = ApiError;
@@ -37,14 +37,14 @@ impl FromRequestParts<App> for Opener {
         let token = bearer(parts)
             .or_else(|| query.get("access_token").map(String::as_str))
             .ok_or_else(|| ApiError::unauthorized("The websocket needs an access token."))?;
-        Ok(Self(app.signer.verify(token, unix_seconds())?))
+        Ok(Self(app.signer.verify(token, unix_seconds())?, token.into()))
     }
 }
 
 /// `GET /ws`.
 pub(crate) async fn upgrade(
     State(app): State<App>,
-    Opener(subject): Opener,
+    Opener(subject, token): Opener,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
@@ -60,7 +60,7 @@ pub(crate) async fn upgrade(
         move |socket| {
             let tasks = app.tasks.clone();
             tasks.track_future(async move {
-                peer::drive(app, subject, socket).await;
+                peer::drive(app, subject, token, socket).await;
                 drop(place);
             })
         },

@@ -1,5 +1,7 @@
 //! Messages of an operator: joins, and requests to the connector.
 
+use std::sync::Arc;
+
 use axum::extract::ws::Message;
 use connector_agent::protocol::problem::Problem;
 use connector_agent::relay::wire::{Envelope, ProblemKind};
@@ -16,6 +18,8 @@ struct JoinMessage {
     connection_uuid: Uuid,
     #[serde(default)]
     received: Option<u32>,
+    #[serde(default)]
+    opening: Option<String>,
     #[serde(default)]
     take_over: bool,
 }
@@ -40,7 +44,9 @@ impl Peer {
             outbox: self.outbox.clone(),
             operator: self.subject.id.clone(),
             request_id: envelope.request_id,
+            token: Arc::clone(&self.token),
             received: message.received,
+            opening: message.opening,
             take_over: message.take_over,
             connector: views::connector(&self.app.hub, &connector),
         };

@@ -1,5 +1,6 @@
 //! One socket: reads it, dispatches its messages, and detects a dead peer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
@@ -33,6 +34,8 @@ const MAX_TEXT: usize = 256 * 1024;
 pub(super) struct Peer {
     pub(super) app: App,
     pub(super) subject: Subject,
+    /// The access token that opened the socket.
+    pub(super) token: Arc<str>,
     pub(super) outbox: Outbox,
     /// The connector that sent its hello on this socket.
     pub(super) connector: Option<i64>,
@@ -42,13 +45,13 @@ pub(super) struct Peer {
 }
 
 /// Serves a socket until it ends.
-pub(super) async fn drive(app: App, subject: Subject, socket: WebSocket) {
+pub(super) async fn drive(app: App, subject: Subject, token: Arc<str>, socket: WebSocket) {
     let (sink, mut stream) = socket.split();
     let (outbox, writer) = Outbox::new();
     let writing = app.tasks.spawn(writer.drive_write(sink));
     let mut changes = app.hub.changes();
     let shutdown = app.shutdown.clone();
-    let mut peer = Peer::new(app, subject, outbox.clone());
+    let mut peer = Peer::new(app, subject, token, outbox.clone());
     let mut ticks = tokio::time::interval(UPDATES);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut tick_count = 0_u32;
@@ -99,9 +102,9 @@ pub(super) async fn drive(app: App, subject: Subject, socket: WebSocket) {
 }
 
 impl Peer {
-    fn new(app: App, subject: Subject, outbox: Outbox) -> Self {
+    fn new(app: App, subject: Subject, token: Arc<str>, outbox: Outbox) -> Self {
         let subscriptions = Subscriptions::default();
-        Self { app, subject, outbox, connector: None, stored_vin: None, subscriptions }
+        Self { app, subject, token, outbox, connector: None, stored_vin: None, subscriptions }
     }
 
     /// When to look again whether a peer that sends nothing more is dead; `None` if it is dead now.

@@ -10,8 +10,8 @@ use http::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 /// `Date`, relative to `now`.
 pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = text(headers, &RETRY_AFTER)?;
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
     let until = httpdate::parse_http_date(text).ok()?;
     let from =
@@ -42,6 +42,9 @@ mod tests {
         assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT", date), Some(Duration::from_secs(7)));
         assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT", None), Some(Duration::from_secs(77)));
         assert_eq!(asked("Sun, 06 Nov 1994 08:00:00 GMT", date), Some(Duration::ZERO), "past");
+        assert_eq!(asked("Sunday, 06-Nov-94 08:49:37 GMT", date), Some(Duration::from_secs(7)), "RFC 850");
+        assert_eq!(asked("99999999999999999999999", None), Some(Duration::from_secs(u64::MAX)));
+        assert_eq!(asked("", date), None);
         assert_eq!(asked("soon", date), None);
         assert_eq!(asked("-5", None), None);
         assert_eq!(retry_after(&HeaderMap::new(), SystemTime::UNIX_EPOCH), None);
